@@ -1,0 +1,219 @@
+#include "base/json.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/utf8.h"
+
+static void line_and_column(const char *text, size_t offset, int *ret_line, int *ret_column)
+{
+    int line = 1, column = 1;
+    for (size_t i = 0; i < offset; i++) {
+        if (text[i] == '\n') {
+            line++;
+            column = 1;
+        } else {
+            column++;
+        }
+    }
+    *ret_line = line;
+    *ret_column = column;
+}
+
+static Status refuse_at(Error *err, const char *where, const char *text, size_t offset,
+                        const char *what)
+{
+    int line, column;
+    line_and_column(text, offset, &line, &column);
+    return error_set(err, ERR_DATA, "%s:%d:%d: %s", where, line, column, what);
+}
+
+/* What cJSON would let pass or cut: bad UTF-8, NUL in any form, too deep a nesting. */
+static Status check_text(const char *text, size_t length, const char *where, Error *err)
+{
+    size_t valid = utf8_valid_prefix(text, length);
+    if (valid < length) return refuse_at(err, where, text, valid, "bytes that are not valid UTF-8");
+    int depth = 0;
+    bool in_string = false;
+    for (size_t i = 0; i < length; i++) {
+        char c = text[i];
+        if (c == '\0') return refuse_at(err, where, text, i, "a NUL byte in JSON text");
+        if (in_string) {
+            if (c == '\\' && i + 1 < length) {
+                if (length - i >= 6 && memcmp(text + i, "\\u0000", 6) == 0)
+                    return refuse_at(err, where, text, i, "an escaped NUL (\\u0000) in a string");
+                i++;
+            } else if (c == '"') {
+                in_string = false;
+            }
+        } else if (c == '"') {
+            in_string = true;
+        } else if (c == '{' || c == '[') {
+            if (++depth > JSON_DEPTH_MAX)
+                return refuse_at(err, where, text, i, "nesting deeper than 200 levels");
+        } else if (c == '}' || c == ']') {
+            depth--;
+        }
+    }
+    return OK;
+}
+
+Status json_parse(const char *text, size_t length, const char *where, cJSON **ret_json, Error *err)
+{
+    TRY(check_text(text, length, where, err));
+    const char *end = NULL;
+    cJSON *json = cJSON_ParseWithLengthOpts(text, length, &end, 0);
+    size_t at = end != NULL ? (size_t)(end - text) : 0;
+    if (json == NULL) {
+        if (at >= length) return refuse_at(err, where, text, length, "the JSON text ends too soon");
+        return refuse_at(err, where, text, at, "not valid JSON from here on");
+    }
+    while (at < length && strchr(" \t\r\n", text[at]) != NULL)
+        at++;
+    if (at < length) {
+        cJSON_Delete(json);
+        return refuse_at(err, where, text, at, "more text after the end of the JSON value");
+    }
+    *ret_json = json;
+    return OK;
+}
+
+Status json_read(const char *path, size_t bytes_max, cJSON **ret_json, Error *err)
+{
+    char *text = NULL;
+    size_t length = 0;
+    TRY(file_read(path, bytes_max, &text, &length, err));
+    Status status = json_parse(text, length, path, ret_json, err);
+    free(text);
+    return status;
+}
+
+const char *json_type_name(const cJSON *value)
+{
+    if (value == NULL) return "nothing";
+    if (cJSON_IsString(value)) return "a string";
+    if (cJSON_IsNumber(value)) return "a number";
+    if (cJSON_IsBool(value)) return "true or false";
+    if (cJSON_IsNull(value)) return "null";
+    if (cJSON_IsArray(value)) return "a list";
+    if (cJSON_IsObject(value)) return "an object";
+    return "something unreadable";
+}
+
+/* Finds a member; *ret_value is NULL when it is absent or null and `optional`. */
+static Status find(const cJSON *object, const char *key, const char *where, bool optional,
+                   const cJSON **ret_value, Error *err)
+{
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(object, key);
+    if (value == NULL || cJSON_IsNull(value)) {
+        if (!optional) return error_set(err, ERR_NOT_FOUND, "%s: key \"%s\" is missing", where, key);
+        value = NULL;
+    }
+    *ret_value = value;
+    return OK;
+}
+
+static Status wrong_type(Error *err, const char *where, const char *key, const char *expected,
+                         const cJSON *value)
+{
+    return error_set(err, ERR_INVALID, "%s: key \"%s\" is %s, expected %s", where, key,
+                     json_type_name(value), expected);
+}
+
+static Status get_string(const cJSON *object, const char *key, const char *where, bool optional,
+                         const char **ret, Error *err)
+{
+    const cJSON *value = NULL;
+    TRY(find(object, key, where, optional, &value, err));
+    if (value == NULL) return OK;
+    if (!cJSON_IsString(value)) return wrong_type(err, where, key, "a string", value);
+    *ret = value->valuestring;
+    return OK;
+}
+
+static Status get_int(const cJSON *object, const char *key, const char *where, bool optional,
+                      const int64_t range[2], int64_t *ret, Error *err)
+{
+    const cJSON *value = NULL;
+    TRY(find(object, key, where, optional, &value, err));
+    if (value == NULL) return OK;
+    if (!cJSON_IsNumber(value)) return wrong_type(err, where, key, "a whole number", value);
+    double number = value->valuedouble;
+    if (number != floor(number) || fabs(number) > 9007199254740992.0)
+        return error_set(err, ERR_INVALID, "%s: key \"%s\" is %g, expected a whole number", where,
+                         key, number);
+    if (number < (double)range[0] || number > (double)range[1])
+        return error_set(err, ERR_INVALID, "%s: key \"%s\" is %.0f, expected %lld to %lld", where,
+                         key, number, (long long)range[0], (long long)range[1]);
+    *ret = (int64_t)number;
+    return OK;
+}
+
+static Status get_double(const cJSON *object, const char *key, const char *where, bool optional,
+                         double *ret, Error *err)
+{
+    const cJSON *value = NULL;
+    TRY(find(object, key, where, optional, &value, err));
+    if (value == NULL) return OK;
+    if (!cJSON_IsNumber(value)) return wrong_type(err, where, key, "a number", value);
+    *ret = value->valuedouble;
+    return OK;
+}
+
+static Status get_bool(const cJSON *object, const char *key, const char *where, bool optional,
+                       bool *ret, Error *err)
+{
+    const cJSON *value = NULL;
+    TRY(find(object, key, where, optional, &value, err));
+    if (value == NULL) return OK;
+    if (!cJSON_IsBool(value)) return wrong_type(err, where, key, "true or false", value);
+    *ret = cJSON_IsTrue(value);
+    return OK;
+}
+
+Status json_string(const cJSON *object, const char *key, const char *where, const char **ret,
+                   Error *err)
+{
+    return get_string(object, key, where, false, ret, err);
+}
+
+Status json_string_or(const cJSON *object, const char *key, const char *where, const char **ret,
+                      Error *err)
+{
+    return get_string(object, key, where, true, ret, err);
+}
+
+Status json_int(const cJSON *object, const char *key, const char *where, int64_t min, int64_t max,
+                int64_t *ret, Error *err)
+{
+    return get_int(object, key, where, false, (const int64_t[2]){min, max}, ret, err);
+}
+
+Status json_int_or(const cJSON *object, const char *key, const char *where, int64_t min,
+                   int64_t max, int64_t *ret, Error *err)
+{
+    return get_int(object, key, where, true, (const int64_t[2]){min, max}, ret, err);
+}
+
+Status json_double(const cJSON *object, const char *key, const char *where, double *ret, Error *err)
+{
+    return get_double(object, key, where, false, ret, err);
+}
+
+Status json_double_or(const cJSON *object, const char *key, const char *where, double *ret,
+                      Error *err)
+{
+    return get_double(object, key, where, true, ret, err);
+}
+
+Status json_bool(const cJSON *object, const char *key, const char *where, bool *ret, Error *err)
+{
+    return get_bool(object, key, where, false, ret, err);
+}
+
+Status json_bool_or(const cJSON *object, const char *key, const char *where, bool *ret, Error *err)
+{
+    return get_bool(object, key, where, true, ret, err);
+}

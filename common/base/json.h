@@ -1,0 +1,46 @@
+/* Small readers over cJSON for Hugging Face's files and our own: a typed look-up that says where, what
+ * was found and what was expected. `where` names the document in messages ("models/x/config.json").
+ * cJSON strings carry no length, so json_parse refuses text with an escaped NUL (\u0000) unless the
+ * caller says that it may be cut. Any thread; a document belongs to whoever parsed it (cJSON_Delete). */
+#ifndef TROUPE_BASE_JSON_H
+#define TROUPE_BASE_JSON_H
+
+#include <cjson/cJSON.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+#define JSON_DEPTH_MAX 200
+
+/* Parses exactly one value of `length` bytes with nothing but white space after it. A syntax error names
+ * `where`, line and column. Nesting deeper than JSON_DEPTH_MAX, an escaped NUL and bytes that are not
+ * UTF-8 are refused. */
+Status json_parse(const char *text, size_t length, const char *where, cJSON **ret_json, Error *err);
+
+/* Reads and parses a file of at most `bytes_max` bytes. */
+Status json_read(const char *path, size_t bytes_max, cJSON **ret_json, Error *err);
+
+/* Typed members of an object. A missing key is ERR_NOT_FOUND, another type ERR_INVALID. Strings are
+ * borrowed from the document. */
+Status json_string(const cJSON *object, const char *key, const char *where, const char **ret,
+                   Error *err);
+Status json_int(const cJSON *object, const char *key, const char *where, int64_t min, int64_t max,
+                int64_t *ret, Error *err);
+Status json_double(const cJSON *object, const char *key, const char *where, double *ret,
+                   Error *err);
+Status json_bool(const cJSON *object, const char *key, const char *where, bool *ret, Error *err);
+
+/* As above, but an absent key (or null) leaves *ret as it is. */
+Status json_string_or(const cJSON *object, const char *key, const char *where, const char **ret,
+                      Error *err);
+Status json_int_or(const cJSON *object, const char *key, const char *where, int64_t min,
+                   int64_t max, int64_t *ret, Error *err);
+Status json_double_or(const cJSON *object, const char *key, const char *where, double *ret,
+                      Error *err);
+Status json_bool_or(const cJSON *object, const char *key, const char *where, bool *ret, Error *err);
+
+/* "a string", "a number", "null" ... for messages. */
+const char *json_type_name(const cJSON *value);
+
+#endif

@@ -1,0 +1,21 @@
+/* Every queue, table and input has a cap, and the caps stand here, so that what the system refuses to
+ * hold can be read in one place. A cap that is met gives an error that names it. */
+#ifndef TROUPE_BASE_LIMITS_H
+#define TROUPE_BASE_LIMITS_H
+
+#define ACTOR_NAME_MAX          64               /* bytes, with the NUL */
+#define ENDPOINT_MAX            108              /* bytes, with the NUL: sockaddr_un's */
+#define MESSAGE_BYTES_MAX       (64u << 20)      /* one frame on a socket */
+#define CALLS_IN_FLIGHT_MAX     65536            /* per handle */
+#define NODES_MAX               1024
+#define ACTORS_MAX              4096             /* per job */
+#define BUNDLES_MAX             4096             /* per placement group */
+#define WORLD_SIZE_MAX          1024             /* train workers per job */
+#define CONFIG_BYTES_MAX        (1u << 20)
+#define JSON_FILE_BYTES_MAX     (256u << 20)     /* tokenizer.json of the largest vocabularies */
+#define SAFETENSORS_HEADER_MAX  100000000u       /* the format's own limit */
+#define JSONL_LINE_BYTES_MAX    (256u << 20)
+#define SAMPLE_TOKENS_MAX       (1 << 22)
+#define STDERR_TAIL_BYTES       4096             /* of a dead actor, in its death notice */
+
+#endif

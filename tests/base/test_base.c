@@ -1,0 +1,150 @@
+/* Tests of common/base: errors, strings, files, JSON, random numbers, queues. */
+#include "test.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/memory.h"
+#include "base/queue.h"
+#include "base/rng.h"
+#include "base/str.h"
+#include "base/utf8.h"
+
+static void test_error_prefix_keeps_status(void **state)
+{
+    (void)state;
+    Error err = {0};
+    assert_int_equal(error_set(&err, ERR_DATA, "byte %d is bad", 7), ERR_DATA);
+    assert_int_equal(error_prefix(&err, "reading %s", "x"), ERR_DATA);
+    assert_string_equal(err.message, "reading x: byte 7 is bad");
+}
+
+static void test_str_nearest_finds_typo_and_refuses_strangers(void **state)
+{
+    (void)state;
+    const char *names[] = {"learning_rate", "batch_size", NULL, "steps"};
+    assert_string_equal(str_nearest("lerning_rate", names, 4), "learning_rate");
+    assert_string_equal(str_nearest("bacth_size", names, 4), "batch_size");
+    assert_null(str_nearest("optimizer", names, 4));
+    assert_int_equal(str_distance("ab", "ba"), 1);
+}
+
+/* The known answers of Random123's kat_vectors for philox4x32-10. */
+static void test_rng_equals_published_vectors(void **state)
+{
+    (void)state;
+    RngBlock zero = rng_block(0, 0, 0);
+    const uint32_t expected_zero[4] = {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8};
+    assert_memory_equal(zero.word, expected_zero, sizeof expected_zero);
+    RngBlock ones = rng_block(UINT64_MAX, UINT64_MAX, UINT64_MAX);
+    const uint32_t expected_ones[4] = {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd};
+    assert_memory_equal(ones.word, expected_ones, sizeof expected_ones);
+    RngBlock pi = rng_block(0x299f31d0a4093822u, 0x0370734413198a2eu, 0x85a308d3243f6a88u);
+    const uint32_t expected_pi[4] = {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1};
+    assert_memory_equal(pi.word, expected_pi, sizeof expected_pi);
+}
+
+static void test_file_write_atomic_replaces_and_leaves_nothing(void **state)
+{
+    (void)state;
+    Error err = {0};
+    assert_ok(folder_remove("atomic", &err), &err);
+    assert_ok(folder_create("atomic/a/b", &err), &err);
+    assert_ok(file_write_atomic("atomic/a/b/f", "one", 3, &err), &err);
+    assert_ok(file_write_atomic("atomic/a/b/f", "second", 6, &err), &err);
+    char *bytes = NULL;
+    size_t length = 0;
+    assert_ok(file_read("atomic/a/b/f", 100, &bytes, &length, &err), &err);
+    assert_int_equal(length, 6);
+    assert_string_equal(bytes, "second");
+    free(bytes);
+    assert_fails(file_read("atomic/a/b/f", 5, &bytes, &length, &err), ERR_INVALID, &err, "6 bytes");
+    assert_fails(file_read("atomic/none", 5, &bytes, &length, &err), ERR_NOT_FOUND, &err, "none");
+    assert_int_equal(rmdir("atomic/a/b"), -1);
+    assert_ok(folder_remove("atomic", &err), &err);
+    assert_false(path_exists("atomic"));
+}
+
+static void test_json_names_the_place(void **state)
+{
+    (void)state;
+    Error err = {0};
+    cJSON *json = NULL;
+    const char *bad = "{\"a\": 1,\n \"b\" 2}";
+    assert_fails(json_parse(bad, strlen(bad), "x.json", &json, &err), ERR_DATA, &err, "x.json:2:");
+    const char *nul = "{\"a\": \"b\\u0000c\"}";
+    assert_fails(json_parse(nul, strlen(nul), "x.json", &json, &err), ERR_DATA, &err, "NUL");
+    const char *escaped = "{\"a\": \"b\\\\u0000c\"}"; /* a backslash, then text: not a NUL */
+    assert_ok(json_parse(escaped, strlen(escaped), "x.json", &json, &err), &err);
+    cJSON_Delete(json);
+    const char *cut = "{\"a\": [1, 2";
+    assert_fails(json_parse(cut, strlen(cut), "x.json", &json, &err), ERR_DATA, &err, "too soon");
+    const char *good = "{\"n\": 3, \"s\": \"t\", \"f\": 1.5}";
+    assert_ok(json_parse(good, strlen(good), "x.json", &json, &err), &err);
+    int64_t n = 0;
+    assert_ok(json_int(json, "n", "x.json", 0, 10, &n, &err), &err);
+    assert_int_equal(n, 3);
+    assert_fails(json_int(json, "n", "x.json", 4, 10, &n, &err), ERR_INVALID, &err, "4 to 10");
+    assert_fails(json_int(json, "f", "x.json", 0, 10, &n, &err), ERR_INVALID, &err, "whole");
+    assert_fails(json_int(json, "s", "x.json", 0, 10, &n, &err), ERR_INVALID, &err, "a string");
+    assert_fails(json_int(json, "z", "x.json", 0, 10, &n, &err), ERR_NOT_FOUND, &err, "\"z\"");
+    assert_ok(json_int_or(json, "z", "x.json", 0, 10, &n, &err), &err);
+    assert_int_equal(n, 3);
+    cJSON_Delete(json);
+}
+
+static void test_utf8_refuses_what_the_standard_refuses(void **state)
+{
+    (void)state;
+    const char *bad[] = {"\xC0\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80", "\xE2\x82", "\x80", "\xFF"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_int_equal(utf8_valid_prefix(bad[i], strlen(bad[i])), 0);
+    for (uint32_t code = 1; code <= 0x10FFFF; code++) {
+        if (code >= 0xD800 && code <= 0xDFFF) continue;
+        char bytes[4];
+        uint32_t back = 0;
+        int size = utf8_encode(code, bytes);
+        assert_int_equal(utf8_decode(bytes, (size_t)size, &back), size);
+        assert_int_equal(back, code);
+    }
+}
+
+static void *put_many(void *queue)
+{
+    for (intptr_t i = 1; i <= 1000; i++)
+        queue_put(queue, (void *)i);
+    queue_close(queue);
+    return NULL;
+}
+
+static void test_queue_keeps_order_over_threads_and_ends(void **state)
+{
+    (void)state;
+    Queue *queue = queue_create(7);
+    pthread_t thread;
+    pthread_create(&thread, NULL, put_many, queue);
+    for (intptr_t i = 1; i <= 1000; i++)
+        assert_int_equal((intptr_t)queue_take(queue, -1), i);
+    assert_null(queue_take(queue, -1));
+    pthread_join(thread, NULL);
+    assert_false(queue_put(queue, queue));
+    queue_destroy(queue);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_error_prefix_keeps_status),
+        cmocka_unit_test(test_str_nearest_finds_typo_and_refuses_strangers),
+        cmocka_unit_test(test_rng_equals_published_vectors),
+        cmocka_unit_test(test_file_write_atomic_replaces_and_leaves_nothing),
+        cmocka_unit_test(test_json_names_the_place),
+        cmocka_unit_test(test_utf8_refuses_what_the_standard_refuses),
+        cmocka_unit_test(test_queue_keeps_order_over_threads_and_ends),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
