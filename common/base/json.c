@@ -30,8 +30,10 @@ static Status refuse_at(Error *err, const char *where, const char *text, size_t 
     return error_set(err, ERR_DATA, "%s:%d:%d: %s", where, line, column, what);
 }
 
-/* What cJSON would let pass or cut: bad UTF-8, NUL in any form, too deep a nesting. */
-static Status check_text(const char *text, size_t length, const char *where, Error *err)
+/* What cJSON would let pass or cut: bad UTF-8, NUL in any form, too deep a nesting. *ret_open tells
+ * whether a string, list or object is still open at the end. */
+static Status check_text(const char *text, size_t length, const char *where, bool *ret_open,
+                         Error *err)
 {
     size_t valid = utf8_valid_prefix(text, length);
     if (valid < length) return refuse_at(err, where, text, valid, "bytes that are not valid UTF-8");
@@ -57,17 +59,19 @@ static Status check_text(const char *text, size_t length, const char *where, Err
             depth--;
         }
     }
+    *ret_open = in_string || depth > 0;
     return OK;
 }
 
 Status json_parse(const char *text, size_t length, const char *where, cJSON **ret_json, Error *err)
 {
-    TRY(check_text(text, length, where, err));
+    bool open = false;
+    TRY(check_text(text, length, where, &open, err));
     const char *end = NULL;
     cJSON *json = cJSON_ParseWithLengthOpts(text, length, &end, 0);
     size_t at = end != NULL ? (size_t)(end - text) : 0;
     if (json == NULL) {
-        if (at >= length) return refuse_at(err, where, text, length, "the JSON text ends too soon");
+        if (open || at >= length) return refuse_at(err, where, text, length, "the JSON text ends too soon");
         return refuse_at(err, where, text, at, "not valid JSON from here on");
     }
     while (at < length && strchr(" \t\r\n", text[at]) != NULL)
