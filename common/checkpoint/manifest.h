@@ -1,0 +1,61 @@
+/* A checkpoint is whole or absent. It is a folder <run>/checkpoints/step_<8 digits>, a Hugging Face model folder with
+ * optimizer state and manifest.json beside, and it is committed in this order: a fresh folder with a random
+ * attempt id; every file written, flushed and digested by its writer; manifest.json (all names, sizes, SHA-256
+ * digests, positions and layout) written, flushed and renamed; the folder flushed; the folder renamed to its
+ * final name; its parent flushed. The `latest` file is a hint only: loading lists the folders and takes the newest
+ * whose manifest and digests hold, saying loudly which it passed over and why. */
+#ifndef TROUPE_CHECKPOINT_MANIFEST_H
+#define TROUPE_CHECKPOINT_MANIFEST_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+typedef struct ManifestFile {
+    char *name; /* inside the folder */
+    int64_t bytes;
+    char sha256[65];
+} ManifestFile;
+
+typedef struct Manifest {
+    int format;            /* 1 */
+    int64_t step;          /* optimizer steps taken */
+    uint32_t generation;
+    int64_t next_position; /* of the training stream: everything before it is consumed */
+    int64_t consumed_samples, rejected_samples, trained_tokens;
+    char *data_fingerprint;
+    char *config_sha256;   /* of the effective configuration */
+    char *ledger_head;     /* hash chain over all consumed positions */
+    int tp_size, dp_size;
+    ManifestFile *file;
+    int num_files;
+} Manifest;
+
+void manifest_destroy(Manifest *manifest); /* accepts NULL */
+void manifest_add_file(Manifest *manifest, const char *name, int64_t bytes, const char *sha256);
+
+/* Makes <root>/step_<step>.<attempt>.partial and returns its path (owned). */
+Status checkpoint_begin(const char *root, int64_t step, char **ret_folder, Error *err);
+/* Writes a small file (config.json, tokenizer.json ...) into the folder, flushed, and adds it to the manifest. */
+Status checkpoint_add_bytes(const char *folder, const char *name, const void *bytes, size_t length,
+                            Manifest *manifest, Error *err);
+Status checkpoint_add_copy(const char *folder, const char *name, const char *source_path,
+                           Manifest *manifest, Error *err);
+/* Manifest last, flush, rename to the final name, flush the parent, update `latest`. *ret_path is owned. */
+Status checkpoint_commit(const char *root, const char *folder, const Manifest *manifest,
+                         char **ret_path, Error *err);
+
+/* Loads a manifest and checks names, sizes and (when `digests`) every digest. */
+Status checkpoint_verify(const char *path, bool digests, Manifest **ret, Error *err);
+
+/* The newest checkpoint under root that verifies; *ret_path is NULL when there is none at all. Each damaged one it
+ * passes over is reported through `skipped` (may be NULL). */
+Status checkpoint_find_latest(const char *root, char **ret_path, Manifest **ret,
+                              void (*skipped)(void *context, const char *path, const Error *why),
+                              void *context, Error *err);
+
+/* Removes all but the newest `keep_last` (0: keep all) and every leftover without a manifest. Never touches `keep`. */
+Status checkpoint_prune(const char *root, int keep_last, const char *keep, Error *err);
+
+#endif

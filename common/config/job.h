@@ -1,0 +1,116 @@
+/* JobConfig: everything job.yaml can say, checked once, then const. Defaults stand only in the key table of
+ * job.c, from which the reference in docs/, `controller schema` and every message are printed too. Paths are
+ * absolute after loading (relative ones are taken from the folder of the job file). Strings and lists belong to
+ * the JobConfig. */
+#ifndef TROUPE_CONFIG_JOB_H
+#define TROUPE_CONFIG_JOB_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+typedef struct StringList {
+    char **item;
+    int count;
+} StringList;
+
+typedef enum { INIT_PRETRAINED, INIT_RANDOM } ModelInit;
+typedef enum { MODEL_F32, MODEL_BF16 } ModelDType;
+typedef enum { POLICY_SKIP, POLICY_STOP, POLICY_TRUNCATE } DataPolicy;
+typedef enum { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_WSD } LrSchedule;
+typedef enum { PACK, SPREAD, STRICT_PACK, STRICT_SPREAD } PlacementStrategy;
+typedef enum { ROLLOUT_SFT } RolloutFunction;
+typedef enum { RESUME_AUTO, RESUME_NEVER } ResumeMode;
+
+typedef struct JobConfig {
+    char *name;    /* default: the job file's name without its ending */
+    char *run_dir; /* default: runs/<name> beside the working directory */
+    int64_t seed;
+
+    struct {
+        char *path;          /* Hugging Face folder */
+        ModelInit init;
+        char *config;        /* config.json; default <path>/config.json */
+        char *tokenizer;     /* folder or tokenizer.json; default <path> */
+        char *chat_template; /* file; default: the tokenizer folder's own */
+        ModelDType dtype;
+    } model;
+
+    struct {
+        StringList train, eval;      /* JSONL files and globs, in this order */
+        char *input_key, *label_key, *tool_key, *metadata_key;
+        bool shuffle;
+        int64_t max_length;          /* tokens a sample may have */
+        DataPolicy too_long;         /* skip, truncate (keeps the head) or stop */
+        DataPolicy nothing_to_train; /* skip or stop */
+        DataPolicy bad_record;       /* skip or stop */
+        int64_t bad_records_max;     /* with skip: stop when more than this many were skipped; 0: no limit */
+    } data;
+
+    struct {
+        RolloutFunction function;
+        int64_t num_workers;
+        int64_t lease_size;     /* positions per lease */
+        int64_t prefetch_steps; /* global batches leased ahead of the one in training */
+    } rollout;
+
+    struct {
+        int64_t tp_size, dp_size;
+        int64_t threads;            /* per train worker; 0: the CPUs of its bundle */
+        int64_t num_steps;          /* 0: from num_epochs */
+        int64_t num_epochs;
+        int64_t global_batch_size;  /* samples per optimizer step */
+        int64_t max_tokens_per_gpu; /* packed tokens per micro-batch */
+        int64_t micro_batch_size;   /* samples per micro-batch; 0: packed by max_tokens_per_gpu */
+        double lr, min_lr;
+        LrSchedule lr_schedule;
+        int64_t warmup_steps, decay_steps; /* decay_steps: the D of WSD */
+        double adam_beta1, adam_beta2, adam_eps, weight_decay, clip_grad;
+    } train;
+
+    struct {
+        int64_t interval; /* steps; 0: only at the end */
+        bool before_train;
+    } eval;
+
+    struct {
+        int64_t interval; /* steps; 0: only at the end */
+        int64_t keep_last;
+        ResumeMode resume;
+    } checkpoint;
+
+    struct {
+        StringList agents; /* endpoints; empty: start one for this machine */
+        PlacementStrategy strategy;
+        double cpus_per_train_worker, cpus_per_rollout_worker, cpus_per_data_source;
+        double cpus; /* of the embedded agent; 0: what the machine has, at least what the job needs */
+        int64_t heartbeat_ms, suspect_ms, dead_ms; /* silence */
+        int64_t progress_s;                        /* no progress for so long: report, then restart */
+        int64_t collective_timeout_s;
+        int64_t restarts_max, restarts_window_s;   /* Erlang's intensity and period */
+    } cluster;
+} JobConfig;
+
+/* Reads, overrides and checks. `overrides` are `key.path=value` texts applied after the file. A failure names
+ * file:line:column and key path, what was found, what was expected, and the nearest valid name, in at most six
+ * lines. Starts nothing and touches no file but the job file. */
+Status job_config_load(const char *path, const char *const *overrides, int num_overrides,
+                       JobConfig **ret, Error *err);
+
+/* The same from text that job_config_text made: how an actor gets its configuration. */
+Status job_config_parse(const char *yaml, const char *where, const char *base_dir, JobConfig **ret,
+                        Error *err);
+void job_config_destroy(JobConfig *config); /* accepts NULL */
+
+/* The effective configuration as YAML with every key, each with a comment that says where its value came from
+ * (default, job file line, override). Owned by the caller. */
+char *job_config_text(const JobConfig *config);
+
+/* What only the file system can tell: files that exist and are readable, globs that match, sizes that divide. */
+Status job_config_check_files(const JobConfig *config, Error *err);
+
+/* The reference of all keys (type, range, default, meaning) as Markdown. Owned by the caller. */
+char *job_config_reference(void);
+
+#endif

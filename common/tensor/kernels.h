@@ -1,0 +1,144 @@
+/* The operations a device offers: one constant table, KernelTable, filled by the CPU backend (cpu/) and
+ * later by the CUDA backend. Above this table nothing knows what it runs on.
+ *
+ * THE ROW-INVARIANCE CONTRACT. A row of a result depends on its own row of the input (and, in attention, on
+ * the earlier keys of its own sequence) and is reduced in an order fixed by the reduced length alone: never
+ * by the number of rows, a tile, a chunk or a thread. So a token's values are bit-identical whether it is
+ * computed alone, in a batch of 64, in one chunk or in five, by one thread or by four. Results that sum over
+ * rows (weight gradients) are reduced in an order fixed by the number of rows alone. Nothing uses float
+ * atomics; sources are compiled without contraction or fast-math.
+ *
+ * Conventions. Row-major. M = rows (tokens), H = hidden, D = head_dim, F = intermediate, V = vocabulary rows
+ * held by this rank. `x`, `y` activations are f32 or bf16 (one type per call unless said otherwise);
+ * statistics, losses and all parameter gradients are f32; every accumulation is f32. Gradient outputs named
+ * `..._accumulate` are added to, all others overwritten. Outputs may not overlap inputs unless said.
+ * Kernels do not fail: shapes and types are CHECKed. They are called by one thread (the compute thread of
+ * the device) and may use the device's worker threads inside. */
+#ifndef TROUPE_TENSOR_KERNELS_H
+#define TROUPE_TENSOR_KERNELS_H
+
+#include "tensor/tensor.h"
+
+/* A weight matrix [N, K] (Hugging Face's [out, in]) as matmul wants it. `plain` is borrowed. `packed` is the
+ * backend's own copy in whatever layout is fastest, made and refreshed by weight_prepare; zero-initialise the
+ * rest and call weight_release in the end. */
+typedef struct Weight {
+    Tensor plain; /* [N, K], f32 or bf16 */
+    void *packed;
+} Weight;
+
+/* Packed sequences: sequence i owns rows [cu_seqlens[i], cu_seqlens[i+1]) of the batch, its first row stands
+ * at position first_position[i] (0 for whole sequences; more when earlier keys come from a cache). */
+typedef struct SequenceTable {
+    int num_sequences;
+    const int32_t *cu_seqlens;     /* [num_sequences + 1] */
+    const int32_t *first_position; /* [num_sequences], or NULL: all 0 */
+} SequenceTable;
+
+/* Shape of causal grouped-query attention. Row r of `q` holds num_heads x head_dim values, of `k` and `v`
+ * num_kv_heads x head_dim; strides in elements between rows, so that q, k and v may be slices of one
+ * fused [M, (num_heads + 2 num_kv_heads) head_dim] buffer. Head h reads kv head h / (num_heads/num_kv_heads). */
+typedef struct AttentionShape {
+    int num_heads, num_kv_heads, head_dim;
+    float scale; /* 1/sqrt(head_dim) */
+    int64_t q_stride, k_stride, v_stride, out_stride;
+} AttentionShape;
+
+/* Keys and values of earlier positions of each sequence, contiguous per sequence: row p of sequence i is
+ * key[i] + p * num_kv_heads * head_dim. Same type as q. NULL when there are none. The rows of the batch
+ * itself are appended by the caller before the call: the cache then holds first_position + length rows. */
+typedef struct KeyValueView {
+    const void *const *key;   /* [num_sequences] */
+    const void *const *value; /* [num_sequences] */
+} KeyValueView;
+
+typedef struct AdamWParams {
+    float lr, beta1, beta2, eps, weight_decay;
+    float bias_correction1, bias_correction2; /* 1 - beta^step */
+    float grad_scale;                         /* gradients are multiplied by this first */
+} AdamWParams;
+
+typedef struct KernelTable {
+    const char *name; /* "cpu" */
+
+    /* ---- memory ---- */
+    void *(*alloc)(size_t bytes); /* zeroed, aligned to 64 bytes; stops the process when out of memory */
+    void (*free)(void *memory);
+
+    /* ---- matrices ---- */
+    void (*weight_prepare)(Weight *weight); /* after every change of plain.data */
+    void (*weight_release)(Weight *weight);
+    /* y[M, N] = x[M, K] w[N, K]^T. y has x's type or f32. */
+    void (*matmul)(Tensor y, Tensor x, const Weight *w);
+    /* dx[M, K] = dy[M, N] w[N, K]. */
+    void (*matmul_dgrad)(Tensor dx, Tensor dy, const Weight *w);
+    /* dw[N, K] += dy[M, N]^T x[M, K]; dw is f32, dy and x of one type. */
+    void (*matmul_wgrad_accumulate)(Tensor dw, Tensor dy, Tensor x);
+
+    /* ---- embedding: the rank holds rows [vocab_first, vocab_first + V) of the table ---- */
+    /* y[M, H] = table[token - vocab_first], or 0 where the token belongs to another rank. */
+    void (*embedding)(Tensor y, Tensor table, const int32_t *token, int32_t vocab_first);
+    /* dtable[token - vocab_first] += dy, row by row in the order of rows. */
+    void (*embedding_backward_accumulate)(Tensor dtable, Tensor dy, const int32_t *token,
+                                          int32_t vocab_first);
+
+    /* ---- element-wise and norms ---- */
+    void (*add)(Tensor y, Tensor a, Tensor b); /* y may be a */
+    /* y = x * rstd * w, rstd[M] = 1/sqrt(mean(x^2) + eps), over the last dimension. As Hugging Face does it:
+     * x * rstd is rounded to x's type before the product with w. rstd may be NULL. Zhang & Sennrich 2019. */
+    void (*rmsnorm)(Tensor y, float *rstd, Tensor x, Tensor w, float eps);
+    /* dx = gradient (added to dx when add_to_dx: the residual branch), dw[H] f32 accumulated. */
+    void (*rmsnorm_backward)(Tensor dx, bool add_to_dx, Tensor dw_accumulate, Tensor dy, Tensor x,
+                             Tensor w, const float *rstd);
+    /* In place on qkv[M, (num_heads + 2 num_kv_heads) D]: each q and k head is RMS-normalised with its weight
+     * [D] (skipped when NULL, as in Llama and Qwen2) and then rotated by its row's position (half-rotation as
+     * Hugging Face does it). cos_sin is [positions, D]: cos in the first half, sin in the second.
+     * raw_qk[M, (num_heads + num_kv_heads) D] receives the values before, for the backward pass (may be NULL). */
+    void (*qk_norm_rope)(Tensor qkv, Tensor raw_qk, int num_heads, int num_kv_heads, int head_dim,
+                         const void *q_norm, const void *k_norm, float eps, const float *cos_sin,
+                         const int32_t *position);
+    /* In place on dqkv; dq_norm and dk_norm [D] f32 accumulated (NULL when there is no norm). */
+    void (*qk_norm_rope_backward)(Tensor dqkv, Tensor raw_qk, int num_heads, int num_kv_heads,
+                                  int head_dim, const void *q_norm, const void *k_norm, float eps,
+                                  float *dq_norm_accumulate, float *dk_norm_accumulate,
+                                  const float *cos_sin, const int32_t *position);
+    /* y[M, F] = silu(gate) * up, with gate_up[M, 2F] = [gate | up]. Shazeer 2020. */
+    void (*swiglu)(Tensor y, Tensor gate_up);
+    void (*swiglu_backward)(Tensor dgate_up, Tensor dy, Tensor gate_up);
+
+    /* ---- attention: causal, exact softmax, never materialising M x M ---- */
+    /* out[M, num_heads D]; lse[num_heads, M] f32 (log-sum-exp of each row, may be NULL). */
+    void (*attention)(void *out, float *lse, DType dtype, const void *q, const void *k,
+                      const void *v, const AttentionShape *shape, const SequenceTable *sequences,
+                      const KeyValueView *cache);
+    /* dq, dk, dv with the strides of q, k, v. Dao et al. 2022 (FlashAttention), algorithm 4. */
+    void (*attention_backward)(void *dq, void *dk, void *dv, DType dtype, const void *dout,
+                               const void *q, const void *k, const void *v, const void *out,
+                               const float *lse, const AttentionShape *shape,
+                               const SequenceTable *sequences);
+
+    /* ---- cross-entropy over a vocabulary shard; logits[M, V] are f32, target is a global id ---- */
+    /* Per row: max and sum(exp(logit - max)) over this shard, the target's logit (0 when it belongs to
+     * another rank) and the shard's arg max (global id; the lowest of equals). */
+    void (*cross_entropy_stats)(float *max, float *sum_exp, float *target_logit, int32_t *arg_max,
+                                Tensor logits, const int32_t *target, int32_t vocab_first);
+    /* dlogits[M, V] (f32 or bf16, may be logits itself) = scale * (exp(logit - lse) - [target]). */
+    void (*cross_entropy_backward)(Tensor dlogits, Tensor logits, const float *lse,
+                                   const int32_t *target, int32_t vocab_first, float scale);
+
+    /* ---- optimizer and reductions; n elements ---- */
+    /* master, exp_avg, exp_avg_sq [n] f32; weight receives the new values in its own type (it may be the
+     * master itself when f32). Decoupled weight decay, Loshchilov & Hutter 2019, in torch.optim.AdamW's order. */
+    void (*adamw)(float *master, float *exp_avg, float *exp_avg_sq, const float *grad, void *weight,
+                  DType weight_dtype, int64_t n, const AdamWParams *params);
+    /* Sum of squares in f64, in an order fixed by n. */
+    double (*sum_squares)(const float *x, int64_t n);
+    void (*cast)(Tensor y, Tensor x); /* between f32 and bf16, or a copy */
+    void (*fill_zero)(Tensor y);
+} KernelTable;
+
+/* The CPU backend: f32 and bf16, matrices by oneDNN, the rest ours. `num_threads` >= 1 worker threads in
+ * all; call once per process before the first kernel. */
+const KernelTable *cpu_kernels(int num_threads);
+
+#endif

@@ -1,0 +1,46 @@
+/* Conversation: from a chat record to token ids and a loss mask, by one full render of the model's own template.
+ *
+ * A token carries loss when its bytes come from an assistant message (content, reasoning, tool calls with the
+ * template's text between them) or from the terminator that closes that turn (the end-of-turn token), so that the
+ * model learns to stop. With {% generation %} blocks in the template their extent is the mask instead. Messages
+ * are never rendered alone. A message with `step_loss_mask: 0` is not trained. */
+#ifndef TROUPE_TEXT_CONVERSATION_H
+#define TROUPE_TEXT_CONVERSATION_H
+
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
+
+/* A model's text side: tokenizer.json, the chat template (chat_template.jinja, or the chat_template of
+ * tokenizer_config.json) and its bos/eos tokens. Const once loaded; any thread. */
+typedef struct TextModel TextModel;
+
+/* `template_path` overrides the folder's own template when not NULL. `folder` may be a model folder or
+ * a tokenizer.json. */
+Status text_model_load(const char *folder, const char *template_path, TextModel **ret, Error *err);
+void text_model_destroy(TextModel *model); /* accepts NULL */
+const Tokenizer *text_model_tokenizer(const TextModel *model);
+const ChatTemplate *text_model_template(const TextModel *model);
+int32_t text_model_eos_id(const TextModel *model); /* -1 if there is none */
+
+typedef struct ConversationOptions {
+    bool add_generation_prompt;   /* for prompts; training renders whole conversations without it */
+    const cJSON *template_kwargs; /* apply_chat_template_kwargs: an object, or NULL */
+} ConversationOptions;
+
+typedef struct TokenizedConversation {
+    int32_t *token;     /* [length], owned */
+    uint8_t *loss_mask; /* [length], owned */
+    size_t length;
+    size_t trained_tokens;
+} TokenizedConversation;
+
+void tokenized_conversation_free(TokenizedConversation *conversation);
+
+/* `messages`: a list of objects with role and content (a string, or a list of parts whose texts are joined);
+ * `tools`: a list, a JSON string of one, or NULL. Roles, order and types are checked; errors name the message
+ * ("messages[2].role is ..."). `cache` may be NULL. */
+Status conversation_encode(const TextModel *model, TokenizerCache *cache, const cJSON *messages,
+                           const cJSON *tools, const ConversationOptions *options,
+                           TokenizedConversation *ret, Error *err);
+
+#endif
