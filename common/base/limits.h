@@ -14,7 +14,11 @@
 #define CONFIG_BYTES_MAX        (1u << 20)
 #define JSON_FILE_BYTES_MAX     (256u << 20)     /* tokenizer.json of the largest vocabularies */
 #define SAFETENSORS_HEADER_MAX  100000000u       /* the format's own limit */
-#define JSONL_LINE_BYTES_MAX    (256u << 20)
+#define JSONL_LINE_BYTES_MAX    (48u << 20)      /* a record: it must fit into one message */
+#define DATASET_FILES_MAX       65536            /* per set */
+#define SAMPLE_STORE_BYTES_MAX  (1u << 30)       /* samples that a rollout worker holds at a time */
+#define LEASE_RECORDS_MAX       4096             /* positions of one lease */
+#define LEASES_MAX              64               /* in work at one rollout worker */
 #define SAMPLE_TOKENS_MAX       (1 << 22)
 #define STDERR_TAIL_BYTES       4096             /* of a dead actor, in its death notice */
 
