@@ -80,6 +80,7 @@ static Status status_from_errno(int errnum)
     case ENOMEM:
     case ENOSPC:
     case EDQUOT:
+    case EFBIG: /* past the limit of ulimit -f */
     case EMFILE:
     case ENFILE:
         return ERR_RESOURCE;

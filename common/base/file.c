@@ -34,7 +34,8 @@ Status file_read(const char *path, size_t bytes_max, char **ret_bytes, size_t *r
     Status status = OK;
     char *bytes = NULL;
     struct stat info;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    /* O_NONBLOCK: a named pipe must not make us wait before it is refused. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return error_set_errno(err, errno, "could not open %s", path);
     if (fstat(fd, &info) != 0) {
         status = error_set_errno(err, errno, "could not stat %s", path);

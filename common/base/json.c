@@ -221,3 +221,21 @@ Status json_bool_or(const cJSON *object, const char *key, const char *where, boo
 {
     return get_bool(object, key, where, true, ret, err);
 }
+
+void json_append_string(Str *out, const char *text)
+{
+    str_putc(out, '"');
+    for (const unsigned char *c = (const unsigned char *)(text != NULL ? text : ""); *c; c++) {
+        if (*c == '"' || *c == '\\') {
+            str_putc(out, '\\');
+            str_putc(out, (char)*c);
+        } else if (*c == '\n') {
+            str_puts(out, "\\n");
+        } else if (*c < 0x20) {
+            str_printf(out, "\\u%04x", *c);
+        } else {
+            str_putc(out, (char)*c);
+        }
+    }
+    str_putc(out, '"');
+}

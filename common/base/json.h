@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/str.h"
 
 #define JSON_DEPTH_MAX 200
 
@@ -39,6 +40,9 @@ Status json_int_or(const cJSON *object, const char *key, const char *where, int6
 Status json_double_or(const cJSON *object, const char *key, const char *where, double *ret,
                       Error *err);
 Status json_bool_or(const cJSON *object, const char *key, const char *where, bool *ret, Error *err);
+
+/* Appends `text` (NULL: "") as a JSON string, quoted and escaped; the bytes are taken as UTF-8. */
+void json_append_string(Str *out, const char *text);
 
 /* "a string", "a number", "null" ... for messages. */
 const char *json_type_name(const cJSON *value);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/json.h"
 #include "base/str.h"
 
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
@@ -54,24 +55,6 @@ void log_set_writer(void (*writer)(void *, const char *), void *context)
     pthread_mutex_unlock(&sink.lock);
 }
 
-static void put_json_string(Str *line, const char *text)
-{
-    str_putc(line, '"');
-    for (const unsigned char *c = (const unsigned char *)(text != NULL ? text : ""); *c; c++) {
-        if (*c == '"' || *c == '\\') {
-            str_putc(line, '\\');
-            str_putc(line, (char)*c);
-        } else if (*c == '\n') {
-            str_puts(line, "\\n");
-        } else if (*c < 0x20) {
-            str_printf(line, "\\u%04x", *c);
-        } else {
-            str_putc(line, (char)*c);
-        }
-    }
-    str_putc(line, '"');
-}
-
 static bool needs_quotes(const char *text)
 {
     if (*text == '\0') return true;
@@ -90,14 +73,14 @@ static void put_field_for_people(Str *line, const LogField *field)
     } else if (field->string != NULL && !needs_quotes(field->string)) {
         str_puts(line, field->string);
     } else {
-        put_json_string(line, field->string);
+        json_append_string(line, field->string);
     }
 }
 
 static void put_field_for_programs(Str *line, const LogField *field)
 {
     str_putc(line, ',');
-    put_json_string(line, field->key);
+    json_append_string(line, field->key);
     str_putc(line, ':');
     if (field->kind == FIELD_INT)
         str_printf(line, "%lld", (long long)field->integer);
@@ -106,7 +89,7 @@ static void put_field_for_programs(Str *line, const LogField *field)
     else if (field->kind == FIELD_DOUBLE) /* JSON has no infinity and no NaN */
         str_puts(line, "null");
     else
-        put_json_string(line, field->string);
+        json_append_string(line, field->string);
 }
 
 static void write_fully(int fd, const Str *line)
@@ -139,9 +122,9 @@ void log_write(LogLevel level, const char *event, const LogField *fields, int co
     if (sink.events_fd >= 0) {
         str_printf(&programs, "{\"time\":\"%s\",\"level\":\"%s\",\"actor\":", stamp,
                    level_names[level]);
-        put_json_string(&programs, sink.actor);
+        json_append_string(&programs, sink.actor);
         str_puts(&programs, ",\"event\":");
-        put_json_string(&programs, event);
+        json_append_string(&programs, event);
         for (int i = 0; i < count; i++)
             put_field_for_programs(&programs, &fields[i]);
         str_puts(&programs, "}\n");

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/digest.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
@@ -135,6 +136,45 @@ static void test_queue_keeps_order_over_threads_and_ends(void **state)
     queue_destroy(queue);
 }
 
+/* The vectors of FIPS 180-4's examples. */
+static void test_digest_equals_published_vectors(void **state)
+{
+    (void)state;
+    Error err = {0};
+    char hex[DIGEST_HEX_BYTES];
+    digest_bytes("", 0, hex);
+    assert_string_equal(hex, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    digest_bytes("abc", 3, hex);
+    assert_string_equal(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    size_t length = 3000001; /* more than one piece of digest_file, and no multiple of it */
+    char *bytes = mem_calloc(length, 1);
+    char of_file[DIGEST_HEX_BYTES];
+    int64_t file_length = 0;
+    digest_bytes(bytes, length, hex);
+    assert_ok(file_write_atomic("digest", bytes, length, &err), &err);
+    assert_ok(digest_file("digest", of_file, &file_length, &err), &err);
+    assert_int_equal(file_length, length);
+    assert_string_equal(of_file, hex);
+    assert_int_equal(unlink("digest"), 0);
+    assert_fails(digest_file("digest", of_file, NULL, &err), ERR_NOT_FOUND, &err, "digest");
+    assert_fails(digest_file(".", of_file, NULL, &err), ERR_INVALID, &err, "not a regular file");
+    free(bytes);
+}
+
+static void test_json_append_string_is_read_back(void **state)
+{
+    (void)state;
+    Error err = {0};
+    Str text = {0};
+    cJSON *json = NULL;
+    const char *value = "a\"b\\c\n\x01\x1f/\xc3\xa9";
+    json_append_string(&text, value);
+    assert_ok(json_parse(str_text(&text), text.length, "x", &json, &err), &err);
+    assert_string_equal(json->valuestring, value);
+    cJSON_Delete(json);
+    str_free(&text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -145,6 +185,8 @@ int main(void)
         cmocka_unit_test(test_json_names_the_place),
         cmocka_unit_test(test_utf8_refuses_what_the_standard_refuses),
         cmocka_unit_test(test_queue_keeps_order_over_threads_and_ends),
+        cmocka_unit_test(test_digest_equals_published_vectors),
+        cmocka_unit_test(test_json_append_string_is_read_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
