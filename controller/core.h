@@ -1,0 +1,227 @@
+/* The inside of the controller's core, shared by its parts: supervise.c (actors and their deaths),
+ * group.c (the placement group), gang.c (the train ranks as one) and job.c (the step loop). Not for
+ * anybody else. */
+#ifndef TROUPE_CONTROLLER_CORE_H
+#define TROUPE_CONTROLLER_CORE_H
+
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "controller.h"
+#include "plan.h"
+#include "stream.h"
+
+#define REASON_MAX        256
+#define RESTART_TIMES_MAX 32
+
+typedef struct RestartBudget {
+    int64_t time_ms[RESTART_TIMES_MAX]; /* ring of the latest restarts */
+    int count;
+} RestartBudget;
+
+typedef struct ActorRecord {
+    char name[ACTOR_NAME_MAX];
+    Role role;
+    int rank; /* within its role */
+    ActorState state;
+    char reason[REASON_MAX];
+    int node; /* -1 until placed */
+    uint64_t incarnation;
+    bool process; /* spawned and not known to be gone */
+    int pid;
+    char endpoint[ENDPOINT_MAX];
+    int64_t since_ms, beat_ms, progress_ms, retry_ms;
+    uint64_t progress;
+    char doing[128], waiting_for[192];
+    int64_t rss_bytes;
+    int restarts;
+    bool reported_stall;
+    int leases; /* outstanding */
+} ActorRecord;
+
+typedef struct NodeRecord {
+    bool up;
+    char name[64];
+    NodeResources total, free;
+    bool prepared, committed; /* of the group that is being made */
+    int pending;              /* group calls on their way */
+    BundleSpec *bundle;       /* of this node in the group */
+    int num_bundles;
+} NodeRecord;
+
+typedef enum {
+    GROUP_NONE,
+    GROUP_PREPARING,
+    GROUP_COMMITTING,
+    GROUP_READY,
+    GROUP_GIVING_BACK
+} GroupState;
+
+typedef struct Lease {
+    uint64_t id; /* 0: unused */
+    SetName set;
+    int worker;
+    int64_t first;
+    int count;
+} Lease;
+
+#define LEASES_OUT_MAX 256
+
+typedef enum { GANG_DOWN, GANG_BOOTSTRAP, GANG_START, GANG_READY } GangState;
+
+typedef enum {
+    PHASE_STARTING, /* until the gang is ready and the sets are open */
+    PHASE_TRAINING,
+    PHASE_EVALUATING,
+    PHASE_SAVING,
+    PHASE_ENDING, /* giving back the group */
+    PHASE_OVER,
+} JobPhase;
+
+typedef enum {
+    PLAN_SLOT_EMPTY,
+    PLAN_SLOT_FETCHING,
+    PLAN_SLOT_FETCHED,
+    PLAN_SLOT_RUNNING
+} PlanSlotState;
+
+/* A plan on its way through the gang. */
+typedef struct PlanSlot {
+    PlanSlotState state;
+    Plan plan;
+    int answers;
+    bool broken; /* a holder was lost: make it anew */
+    StepResult result;
+    int64_t started_ms;
+} PlanSlot;
+
+/* A stream with the plan that runs and the one that is fetched meanwhile: one lane for training,
+ * one for evaluation. */
+typedef struct Lane {
+    Stream stream;
+    bool asked;      /* the data source was asked to open the set */
+    int64_t planned; /* plans are made up to here */
+    bool over;       /* no further plan can be made */
+    PlanSlot running, next;
+} Lane;
+
+typedef struct GroupId {
+    char bytes[128];
+} GroupId;
+
+struct Controller {
+    const JobConfig *config;
+    bool embedded_agent;
+    uint64_t nonce, counter; /* ids and incarnations */
+    uint32_t generation;
+    int64_t now_ms;
+    EffectList *fx;
+    Arena *scratch; /* texts in effects: valid until the next step */
+
+    ActorRecord *actor;
+    int num_actors;
+    int first_rollout, first_train; /* actor 0 is the data source */
+
+    NodeRecord *node;
+    int num_nodes;
+    GroupState group_state;
+    uint64_t group_id;
+    int64_t group_since_ms, group_retry_ms;
+    char group_wait[512];
+    BundleSpec *bundle; /* [num_actors] */
+
+    RestartBudget budget[ROLE_COUNT];
+
+    struct {
+        GangState state;
+        int answers; /* to the collective call that is out */
+        uint64_t call_id;
+        GroupId *tensor_id; /* [dp_size] */
+        GroupId *data_id;   /* [tp_size] */
+        int failures_since_commit;
+        char memory_plan[1024];
+        int64_t parameters;
+    } gang;
+
+    Lane lane[SET_COUNT];
+    Plan retired; /* of the step that was committed last: effects point to it */
+    Lease lease[LEASES_OUT_MAX];
+
+    JobPhase phase;
+    int64_t step, total_steps;
+    int64_t next_position; /* of the training stream: consumed below it */
+    CheckpointState done;  /* what is behind us */
+    CheckpointState saved; /* as of the last committed checkpoint (zeros: the beginning) */
+    char *checkpoint;      /* its path, or NULL */
+    char *fingerprint;     /* of the data, once known */
+
+    struct {
+        int64_t samples;
+        StepResult result;
+        int64_t started_ms;
+        int64_t last_step; /* of the last evaluation; -1: none */
+    } eval;
+
+    struct {
+        char *folder; /* being written; NULL while it is being made */
+        int answers;
+        uint64_t id;
+        int64_t tried_step; /* of the last attempt, whatever came of it */
+    } save;
+
+    int stop_requests;
+    int64_t bad_records, rejects_logged;
+    int skipped_in_a_row;
+    char waits_for[REASON_MAX];
+    int64_t waits_since_ms;
+    int64_t waits_logged_ms;
+    int64_t ending_since_ms;
+    Status exit_status;
+    char exit_message[ERROR_MESSAGE_MAX];
+};
+
+/* ---- small services ---- */
+uint64_t core_next_id(Controller *c);
+void core_log(Controller *c, int level, const char *event, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+/* Ends the run: gives everything back, then FX_EXIT with this status and message. */
+void core_finish(Controller *c, Status status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+Effect *core_call(Controller *c, int actor, CallKind call, uint64_t id, int timeout_ms);
+int core_num_train(const Controller *c);
+int core_num_rollout(const Controller *c);
+
+/* ---- supervise.c ---- */
+void supervise_event(Controller *c, const Event *event);
+void supervise_advance(Controller *c);
+/* The actor's process is gone, silent, stuck, or failed a call in a way that a new process may not:
+ * kill what may be left, start it again (train ranks all together) or, past the budget, end the
+ * run. */
+void supervise_lost(Controller *c, int actor, const char *reason);
+bool supervise_ready(const Controller *c, int actor); /* ALIVE or SUSPECT: may be called */
+void supervise_restart_gang(Controller *c, const char *reason);
+void supervise_kill_all(Controller *c);
+bool supervise_all_gone(const Controller *c);
+
+/* ---- group.c ---- */
+void group_event(Controller *c, const Event *event);
+void group_advance(Controller *c);
+void group_give_back(Controller *c);
+
+/* ---- gang.c ---- */
+void gang_reply(Controller *c, const Event *event);
+void gang_advance(Controller *c);
+void gang_reset(Controller *c); /* after a restart: nothing is out any more */
+int gang_dp_rank(const Controller *c, int actor);
+bool gang_is_retryable(Status status); /* a failure that a fresh gang may not have */
+
+/* ---- job.c ---- */
+void job_reply(Controller *c, const Event *event);
+void job_checkpoint_event(Controller *c, const Event *event);
+void job_advance(Controller *c);
+void job_roll_back(Controller *c);              /* to the last committed checkpoint */
+void job_worker_lost(Controller *c, int actor); /* a rollout worker */
+void job_source_lost(Controller *c);
+void job_describe_wait(Controller *c, char *text, size_t size); /* "" when nothing is waited for */
+
+#endif

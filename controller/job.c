@@ -1,0 +1,723 @@
+/* The step loop, for SFT and RL alike:
+ *
+ *   1 lease     positions of the ordered stream go to rollout workers, ahead of training
+ * lease_ahead 2 roll out  workers make samples, keep them, and say what they are on_lease 3 plan
+ * the first accepted samples by position are balanced, packed and fetched        plan_ahead,
+ * on_fetch 4 train     every rank runs forward, backward and one optimizer step run_next, on_result
+ *   5 commit    positions are consumed, written to the ledger, released; evaluate, save
+ * commit_step, choose_work
+ *
+ * It is level-triggered: after every event job_advance looks at what there is and does what is
+ * missing, so a lost worker or a failed call needs no path of its own: its positions are simply
+ * free again. */
+#include "core.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define OPEN_TIMEOUT_MS    120000 /* indexing a large data set */
+#define LEASE_TIMEOUT_MS   120000
+#define RELEASE_TIMEOUT_MS 10000
+#define FETCH_TIMEOUT_MS   60000
+#define STEP_TIMEOUT_MS                                                                            \
+    (6 * 3600 * 1000) /* a fuse: death, silence and no progress are seen by supervision */
+#define SAVE_TIMEOUT_MS      (3600 * 1000)
+#define LEASES_PER_WORKER    2
+#define SKIPPED_IN_A_ROW_MAX 5
+#define REJECTS_LOGGED       10
+
+static Lane *lane_of(Controller *c, SetName set)
+{
+    return &c->lane[set];
+}
+
+/* ---- sets ---- */
+
+static void open_sets(Controller *c)
+{
+    if (!supervise_ready(c, 0)) return;
+    for (SetName set = 0; set < SET_COUNT; set++) {
+        if (c->lane[set].asked) continue;
+        if (set == SET_EVAL && c->config->data.eval.count == 0) continue;
+        c->lane[set].asked = true;
+        core_call(c, 0, CALL_OPEN_SET, set, OPEN_TIMEOUT_MS)->call.set = set;
+    }
+}
+
+static bool sets_are_open(const Controller *c)
+{
+    return c->lane[SET_TRAIN].stream.records >= 0 &&
+           (c->config->data.eval.count == 0 || c->lane[SET_EVAL].stream.records >= 0);
+}
+
+/* Fixes how long the run is, once the number of records is known. */
+static void measure_run(Controller *c, int64_t records)
+{
+    Stream *stream = &lane_of(c, SET_TRAIN)->stream;
+    int64_t batch = c->config->train.global_batch_size;
+    if (c->config->train.num_steps > 0) {
+        stream->end = INT64_MAX / 2;
+        c->total_steps = c->config->train.num_steps;
+        return;
+    }
+    stream->end = records * c->config->train.num_epochs;
+    c->total_steps = stream->end / batch;
+    if (c->total_steps == 0)
+        core_finish(c, ERR_INVALID,
+                    "train.global_batch_size is %lld, but the training set has %lld records in "
+                    "%lld epochs.\n"
+                    "Use a smaller batch or more data.",
+                    (long long)batch, (long long)records, (long long)c->config->train.num_epochs);
+}
+
+static void on_open(Controller *c, const Event *event)
+{
+    SetName set = (SetName)event->reply.id;
+    Lane *lane = lane_of(c, set);
+    if (event->status != OK) {
+        if (gang_is_retryable(event->status))
+            supervise_lost(c, event->actor, event->message);
+        else
+            core_finish(c, event->status, "%s", event->message);
+        return;
+    }
+    const char *fingerprint = event->reply.open_set.fingerprint;
+    lane->stream.records = event->reply.open_set.records;
+    if (set == SET_EVAL) {
+        lane->stream.end = lane->stream.records;
+        return;
+    }
+    if (c->fingerprint != NULL && strcmp(c->fingerprint, fingerprint) != 0) {
+        core_finish(c, ERR_DATA,
+                    "the training data is not the one this run began with: fingerprint %.16s, the "
+                    "checkpoint has "
+                    "%.16s.\nFiles, their order, data.shuffle or seed have changed. Put them back, "
+                    "or start a new run "
+                    "(another run_dir, or checkpoint.resume: never).",
+                    fingerprint, c->fingerprint);
+        return;
+    }
+    free(c->fingerprint);
+    c->fingerprint = mem_strdup(fingerprint);
+    measure_run(c, lane->stream.records);
+}
+
+/* ---- 1 lease ---- */
+
+static Lease *free_lease(Controller *c)
+{
+    for (int i = 0; i < LEASES_OUT_MAX; i++)
+        if (c->lease[i].id == 0) return &c->lease[i];
+    return NULL;
+}
+
+static int least_loaded_worker(const Controller *c)
+{
+    int best = -1;
+    for (int i = c->first_rollout; i < c->first_train; i++) {
+        if (!supervise_ready(c, i) || c->actor[i].leases >= LEASES_PER_WORKER) continue;
+        if (best < 0 || c->actor[i].leases < c->actor[best].leases) best = i;
+    }
+    return best;
+}
+
+/* Leases stop here: enough for the batch in training and prefetch_steps beyond it, rejected ones
+ * not counted. */
+static int64_t lease_limit(const Controller *c, const Lane *lane)
+{
+    int64_t ahead = (c->config->rollout.prefetch_steps + 1) * c->config->train.global_batch_size;
+    return lane->planned + ahead + lane->stream.rejected_ahead;
+}
+
+static void lease_ahead(Controller *c, SetName set)
+{
+    Lane *lane = lane_of(c, set);
+    if (lane->stream.records < 0 || !supervise_ready(c, 0)) return;
+    for (;;) {
+        int worker = least_loaded_worker(c);
+        Lease *lease = free_lease(c);
+        if (worker < 0 || lease == NULL) return;
+        int64_t first;
+        int count = stream_lease(&lane->stream, worker, lease_limit(c, lane),
+                                 (int)c->config->rollout.lease_size, &first);
+        if (count == 0) return;
+        *lease = (Lease){core_next_id(c), set, worker, first, count};
+        Effect *effect = core_call(c, worker, CALL_LEASE, lease->id, LEASE_TIMEOUT_MS);
+        effect->call.set = set;
+        effect->call.lease.first = first;
+        effect->call.lease.count = count;
+        effect->call.lease.data_source = 0;
+        c->actor[worker].leases++;
+    }
+}
+
+/* ---- 2 roll out ---- */
+
+static DataPolicy policy_for(const Controller *c, RejectReason reason)
+{
+    switch (reason) {
+    case REJECT_NOTHING_TO_TRAIN:
+        return c->config->data.nothing_to_train;
+    case REJECT_TOO_LONG:
+        return c->config->data.too_long;
+    default:
+        return c->config->data.bad_record;
+    }
+}
+
+static void on_rejected(Controller *c, const SampleMeta *meta, const char *message)
+{
+    if (message == NULL) message = reject_reason_name(meta->reject_reason);
+    if (policy_for(c, meta->reject_reason) == POLICY_STOP) {
+        core_finish(c, ERR_DATA, "%s", message);
+        return;
+    }
+    int64_t max = c->config->data.bad_records_max;
+    bool bad = meta->reject_reason == REJECT_BAD_RECORD || meta->reject_reason == REJECT_TEMPLATE;
+    if (bad && ++c->bad_records > max && max > 0) {
+        core_finish(c, ERR_DATA,
+                    "more than %lld records were bad (data.bad_records_max). The last: %s",
+                    (long long)max, message);
+        return;
+    }
+    if (c->rejects_logged++ < REJECTS_LOGGED)
+        core_log(c, LOG_WARN, "sample_skipped", "%s", message);
+}
+
+static void on_lease(Controller *c, const Event *event)
+{
+    Lease *lease = NULL;
+    for (int i = 0; i < LEASES_OUT_MAX; i++)
+        if (c->lease[i].id == event->reply.id) lease = &c->lease[i];
+    if (lease == NULL) return; /* of before a rollback */
+    Lane *lane = lane_of(c, lease->set);
+    c->actor[event->actor].leases--;
+    if (event->status == OK) {
+        for (int i = 0; i < event->reply.lease.count && c->phase != PHASE_ENDING; i++) {
+            const SampleMeta *meta = &event->reply.lease.meta[i];
+            bool news = stream_deliver(&lane->stream, event->actor, meta);
+            if (news && meta->status == SAMPLE_REJECTED)
+                on_rejected(c, meta, event->reply.lease.reject_message[i]);
+        }
+    } else if (!gang_is_retryable(event->status)) {
+        core_finish(c, event->status, "%s", event->message);
+    }
+    stream_lease_failed(&lane->stream, lease->worker, lease->first, lease->count);
+    lease->id = 0;
+}
+
+void job_worker_lost(Controller *c, int actor)
+{
+    for (SetName set = 0; set < SET_COUNT; set++)
+        stream_worker_lost(&c->lane[set].stream, actor);
+    for (int i = 0; i < LEASES_OUT_MAX; i++)
+        if (c->lease[i].worker == actor) c->lease[i].id = 0;
+}
+
+void job_source_lost(Controller *c)
+{
+    for (SetName set = 0; set < SET_COUNT; set++)
+        c->lane[set].asked = false; /* the new one must open them again */
+}
+
+/* ---- 3 plan ---- */
+
+static PlanOptions plan_options(const Controller *c, SetName set)
+{
+    return (PlanOptions){
+        .num_samples = (int)c->config->train.global_batch_size,
+        .allow_fewer = set == SET_EVAL,
+        .dp_size = (int)c->config->train.dp_size,
+        .max_tokens = c->config->train.max_tokens_per_gpu,
+        .micro_batch_size = (int)c->config->train.micro_batch_size,
+    };
+}
+
+static void plan_ahead(Controller *c, SetName set)
+{
+    Lane *lane = lane_of(c, set);
+    if (c->gang.state != GANG_READY || lane->next.state != PLAN_SLOT_EMPTY || lane->over) return;
+    if (lane->stream.records < 0) return;
+    int64_t step = c->step + 1 + (lane->running.state == PLAN_SLOT_RUNNING);
+    if (set == SET_TRAIN && step > c->total_steps) return;
+    PlanOptions options = plan_options(c, set);
+    Plan plan = {0};
+    switch (plan_make(&lane->stream, lane->planned, &options, &plan)) {
+    case PLAN_WAITS:
+        return;
+    case PLAN_ENDS:
+        lane->over = true;
+        return;
+    case PLAN_CROWDED:
+        core_finish(c, ERR_DATA,
+                    "%lld of the last %lld records of the %s set were rejected: there is hardly "
+                    "anything to train on.\n"
+                    "`controller validate` shows why.",
+                    (long long)lane->stream.rejected_ahead, (long long)lane->stream.capacity,
+                    set_name(set));
+        return;
+    case PLAN_MADE:
+        break;
+    }
+    plan.id = core_next_id(c);
+    plan.step = step;
+    lane->planned = plan.end_position;
+    lane->next = (PlanSlot){.state = PLAN_SLOT_FETCHING, .plan = plan};
+    for (int i = c->first_train; i < c->num_actors; i++) {
+        Effect *effect = core_call(c, i, CALL_FETCH, plan.id, FETCH_TIMEOUT_MS);
+        effect->call.set = set;
+        effect->call.fetch.plan = &lane->next.plan;
+        effect->call.fetch.dp_rank = gang_dp_rank(c, i);
+    }
+}
+
+/* A rank could not reach some holders: what they hold is leased again and the plan made anew. */
+static void lose_holders(Lane *lane, const Event *event)
+{
+    lane->next.broken = true;
+    for (int i = 0; i < event->reply.fetch.count; i++)
+        stream_worker_lost(&lane->stream, event->reply.fetch.lost_holder[i]);
+}
+
+static void on_fetch(Controller *c, const Event *event)
+{
+    Lane *lane = NULL;
+    for (SetName set = 0; set < SET_COUNT; set++) {
+        PlanSlot *next = &c->lane[set].next;
+        if (next->state == PLAN_SLOT_FETCHING && next->plan.id == event->reply.id)
+            lane = &c->lane[set];
+    }
+    if (lane == NULL) return;
+    if (event->status != OK) {
+        if (gang_is_retryable(event->status))
+            supervise_lost(c, event->actor, event->message);
+        else
+            core_finish(c, event->status, "%s", event->message);
+        return;
+    }
+    if (event->reply.fetch.count > 0) lose_holders(lane, event);
+    if (++lane->next.answers < core_num_train(c)) return;
+    if (lane->next.broken) {
+        lane->planned = lane->next.plan.first_position;
+        plan_clear(&lane->next.plan);
+        lane->next = (PlanSlot){0};
+    } else {
+        stream_take(&lane->stream, lane->next.plan.first_position, lane->next.plan.end_position);
+        lane->next.state = PLAN_SLOT_FETCHED;
+    }
+}
+
+/* ---- 4 train (and evaluate) ---- */
+
+static void run_next(Controller *c, SetName set)
+{
+    Lane *lane = lane_of(c, set);
+    CHECK(lane->next.state == PLAN_SLOT_FETCHED && lane->running.state == PLAN_SLOT_EMPTY);
+    lane->running = lane->next;
+    lane->next = (PlanSlot){0};
+    lane->running.state = PLAN_SLOT_RUNNING;
+    lane->running.answers = 0;
+    lane->running.started_ms = c->now_ms;
+    CallKind call = set == SET_TRAIN ? CALL_STEP : CALL_EVALUATE;
+    for (int i = c->first_train; i < c->num_actors; i++) {
+        Effect *effect = core_call(c, i, call, lane->running.plan.id, STEP_TIMEOUT_MS);
+        effect->call.set = set;
+        effect->call.step.plan = &lane->running.plan;
+        effect->call.step.total_steps = c->total_steps;
+    }
+}
+
+/* Sums over data-parallel ranks; the ranks of one tensor-parallel group report the same numbers, so
+ * the first counts. */
+static void add_result(StepResult *sum, const StepResult *one)
+{
+    sum->loss_sum += one->loss_sum;
+    sum->trained_tokens += one->trained_tokens;
+    sum->tokens += one->tokens;
+    sum->correct += one->correct;
+}
+
+static void merge_result(Controller *c, StepResult *sum, const Event *event)
+{
+    const StepResult *one = &event->reply.step;
+    if (c->actor[event->actor].rank % c->config->train.tp_size == 0) add_result(sum, one);
+    sum->flops += one->flops;
+    sum->grad_norm = one->grad_norm;
+    sum->lr = one->lr;
+    sum->skipped |= one->skipped;
+    if (one->forward_s > sum->forward_s) sum->forward_s = one->forward_s;
+    if (one->backward_s > sum->backward_s) sum->backward_s = one->backward_s;
+    if (one->comm_s > sum->comm_s) sum->comm_s = one->comm_s;
+    if (one->optimizer_s > sum->optimizer_s) sum->optimizer_s = one->optimizer_s;
+}
+
+/* ---- 5 commit ---- */
+
+static void release_samples(Controller *c, SetName set, int64_t below)
+{
+    for (int i = c->first_rollout; i < c->first_train; i++) {
+        if (!supervise_ready(c, i)) continue;
+        Effect *effect = core_call(c, i, CALL_RELEASE_SAMPLES, 0, RELEASE_TIMEOUT_MS);
+        effect->call.set = set;
+        effect->call.release.below = below;
+    }
+}
+
+static void commit_step(Controller *c)
+{
+    Lane *lane = lane_of(c, SET_TRAIN);
+    PlanSlot *running = &lane->running;
+    CHECK(running->plan.first_position == c->next_position);
+    c->step++;
+    c->next_position = running->plan.end_position;
+    c->done.step = c->step;
+    c->done.next_position = c->next_position;
+    c->done.consumed_samples += running->plan.num_samples;
+    c->done.rejected_samples += running->plan.rejected;
+    c->done.trained_tokens += running->plan.trained_tokens;
+    stream_consume(&lane->stream, c->next_position);
+    c->retired = running->plan; /* the effects below point to it */
+    effect_add(c->fx, FX_LEDGER_APPEND)->ledger.plan = &c->retired;
+    Effect *report = effect_add(c->fx, FX_REPORT_STEP);
+    report->step.plan = &c->retired;
+    report->step.result = running->result;
+    report->step.step = c->step;
+    report->step.seconds = (double)(c->now_ms - running->started_ms) / 1000;
+    release_samples(c, SET_TRAIN, c->next_position);
+    c->skipped_in_a_row = running->result.skipped ? c->skipped_in_a_row + 1 : 0;
+    *running = (PlanSlot){0};
+    if (c->skipped_in_a_row >= SKIPPED_IN_A_ROW_MAX)
+        core_finish(c, ERR_DATA,
+                    "the gradient was not finite in %d steps in a row, up to step %lld.\n"
+                    "Weights are untouched by these steps; lower train.lr, or look at the batch in "
+                    "the ledger.",
+                    c->skipped_in_a_row, (long long)c->step);
+}
+
+static void commit_evaluation_piece(Controller *c)
+{
+    Lane *lane = lane_of(c, SET_EVAL);
+    PlanSlot *running = &lane->running;
+    add_result(&c->eval.result, &running->result);
+    c->eval.samples += running->plan.num_samples;
+    stream_consume(&lane->stream, running->plan.end_position);
+    release_samples(c, SET_EVAL, running->plan.end_position);
+    plan_clear(&running->plan);
+    *running = (PlanSlot){0};
+}
+
+static void on_result(Controller *c, const Event *event)
+{
+    SetName set = event->reply.call == CALL_STEP ? SET_TRAIN : SET_EVAL;
+    PlanSlot *running = &c->lane[set].running;
+    if (running->state != PLAN_SLOT_RUNNING || running->plan.id != event->reply.id) return;
+    if (event->status != OK) {
+        if (gang_is_retryable(event->status))
+            supervise_lost(c, event->actor, event->message);
+        else
+            core_finish(c, event->status, "%s", event->message);
+        return;
+    }
+    merge_result(c, &running->result, event);
+    if (++running->answers < core_num_train(c)) return;
+    if (set == SET_TRAIN)
+        commit_step(c);
+    else
+        commit_evaluation_piece(c);
+}
+
+/* ---- evaluation ---- */
+
+static void begin_evaluation(Controller *c)
+{
+    Lane *lane = lane_of(c, SET_EVAL);
+    c->phase = PHASE_EVALUATING;
+    stream_restart(&lane->stream, 0);
+    lane->planned = 0;
+    lane->over = false;
+    c->eval.samples = 0;
+    c->eval.result = (StepResult){0};
+    c->eval.started_ms = c->now_ms;
+}
+
+static void advance_evaluation(Controller *c)
+{
+    Lane *lane = lane_of(c, SET_EVAL);
+    lease_ahead(c, SET_EVAL);
+    plan_ahead(c, SET_EVAL);
+    if (lane->running.state != PLAN_SLOT_EMPTY) return;
+    if (c->stop_requests > 0) {
+        c->phase = PHASE_TRAINING; /* an evaluation is not worth waiting for */
+    } else if (lane->next.state == PLAN_SLOT_FETCHED) {
+        run_next(c, SET_EVAL);
+        plan_ahead(c, SET_EVAL);
+    } else if (lane->over && lane->next.state == PLAN_SLOT_EMPTY) {
+        Effect *report = effect_add(c->fx, FX_REPORT_EVAL);
+        report->eval.step = c->step;
+        report->eval.samples = c->eval.samples;
+        report->eval.result = c->eval.result;
+        report->eval.seconds = (double)(c->now_ms - c->eval.started_ms) / 1000;
+        report->eval.at_end = c->step == c->total_steps;
+        c->eval.last_step = c->step;
+        c->phase = PHASE_TRAINING;
+    }
+}
+
+/* ---- checkpoints ---- */
+
+static void begin_save(Controller *c)
+{
+    c->phase = PHASE_SAVING;
+    c->save.tried_step = c->step;
+    c->save.answers = 0;
+    c->save.id = core_next_id(c);
+    Effect *effect = effect_add(c->fx, FX_CHECKPOINT_BEGIN);
+    effect->checkpoint.state = c->done;
+}
+
+/* A save that fails is a save that fails: older checkpoints stand, training goes on; only the last
+ * one is fatal. */
+static void fail_save(Controller *c, Status status, const char *message)
+{
+    if (c->save.folder != NULL) {
+        Effect *effect = effect_add(c->fx, FX_CHECKPOINT_ABANDON);
+        effect->checkpoint.folder =
+            arena_strndup(c->scratch, c->save.folder, strlen(c->save.folder));
+    }
+    free(c->save.folder);
+    c->save.folder = NULL;
+    c->phase = PHASE_TRAINING;
+    if (c->step == c->total_steps || c->lane[SET_TRAIN].over || c->stop_requests > 0)
+        core_finish(c, status,
+                    "the last checkpoint could not be saved: %s\nThe newest whole one: %s", message,
+                    c->checkpoint != NULL ? c->checkpoint : "none");
+    else
+        core_log(c, LOG_ERROR, "save_failed",
+                 "step %lld: %s; training goes on, the newest whole checkpoint is %s",
+                 (long long)c->step, message, c->checkpoint != NULL ? c->checkpoint : "none");
+}
+
+void job_checkpoint_event(Controller *c, const Event *event)
+{
+    if (c->phase != PHASE_SAVING) return;
+    if (event->status != OK) {
+        fail_save(c, event->status, event->message);
+        return;
+    }
+    if (event->kind == EV_CHECKPOINT_BEGUN) {
+        c->save.folder = mem_strdup(event->checkpoint.path);
+        for (int i = c->first_train; i < c->num_actors; i++) {
+            Effect *effect = core_call(c, i, CALL_SAVE, c->save.id, SAVE_TIMEOUT_MS);
+            effect->call.save.folder = c->save.folder;
+            effect->call.save.step = c->step;
+        }
+        return;
+    }
+    free(c->save.folder);
+    c->save.folder = NULL;
+    free(c->checkpoint);
+    c->checkpoint = mem_strdup(event->checkpoint.path);
+    c->saved = c->done;
+    c->gang.failures_since_commit = 0;
+    c->phase = PHASE_TRAINING;
+}
+
+static void on_save(Controller *c, const Event *event)
+{
+    if (c->phase != PHASE_SAVING || event->reply.id != c->save.id) return;
+    if (event->status != OK) {
+        if (gang_is_retryable(event->status))
+            supervise_lost(c, event->actor, event->message);
+        else
+            fail_save(c, event->status, event->message);
+        return;
+    }
+    Effect *files = effect_add(c->fx, FX_CHECKPOINT_FILES);
+    files->actor = event->actor;
+    files->checkpoint.folder = c->save.folder;
+    files->checkpoint.file = event->reply.save.file;
+    files->checkpoint.num_files = event->reply.save.count;
+    if (++c->save.answers < core_num_train(c)) return;
+    Effect *commit = effect_add(c->fx, FX_CHECKPOINT_COMMIT);
+    commit->checkpoint.folder = c->save.folder;
+    commit->checkpoint.state = c->done;
+}
+
+/* ---- what to do next ---- */
+
+static bool is_due(int64_t interval, int64_t step)
+{
+    return interval > 0 && step > 0 && step % interval == 0;
+}
+
+static bool evaluation_is_due(const Controller *c, bool at_end)
+{
+    if (c->config->data.eval.count == 0 || c->eval.last_step == c->step) return false;
+    if (at_end) return c->stop_requests == 0;
+    if (c->step == 0) return c->config->eval.before_train;
+    return is_due(c->config->eval.interval, c->step);
+}
+
+static bool save_is_due(const Controller *c, bool at_end)
+{
+    if (c->save.tried_step == c->step) return false;
+    if (at_end || c->stop_requests > 0) return c->step > c->saved.step;
+    return is_due(c->config->checkpoint.interval, c->step);
+}
+
+static void choose_work(Controller *c)
+{
+    Lane *lane = lane_of(c, SET_TRAIN);
+    bool stopping = c->stop_requests > 0;
+    bool out_of_data = lane->over && lane->next.state == PLAN_SLOT_EMPTY;
+    bool at_end = c->step == c->total_steps || out_of_data;
+    if (evaluation_is_due(c, at_end) && !stopping)
+        begin_evaluation(c);
+    else if (save_is_due(c, at_end))
+        begin_save(c);
+    else if (at_end)
+        core_finish(c, OK, "%s",
+                    out_of_data && c->step < c->total_steps
+                        ? "the data ended before the planned steps: samples were skipped"
+                        : "");
+    else if (stopping)
+        core_finish(c, ERR_CANCELLED,
+                    "stopped after step %lld; the same command goes on from there",
+                    (long long)c->step);
+    else if (lane->next.state == PLAN_SLOT_FETCHED)
+        run_next(c, SET_TRAIN);
+}
+
+void job_reply(Controller *c, const Event *event)
+{
+    if (c->phase == PHASE_ENDING) return;
+    switch (event->reply.call) {
+    case CALL_OPEN_SET:
+        on_open(c, event);
+        break;
+    case CALL_LEASE:
+        on_lease(c, event);
+        break;
+    case CALL_FETCH:
+        on_fetch(c, event);
+        break;
+    case CALL_STEP:
+    case CALL_EVALUATE:
+        on_result(c, event);
+        break;
+    case CALL_SAVE:
+        on_save(c, event);
+        break;
+    default:
+        break; /* a release that is lost only costs memory until the next */
+    }
+}
+
+void job_advance(Controller *c)
+{
+    if (c->phase == PHASE_ENDING) return;
+    open_sets(c);
+    lease_ahead(c, SET_TRAIN);
+    plan_ahead(c, SET_TRAIN);
+    if (c->phase == PHASE_STARTING && c->gang.state == GANG_READY && sets_are_open(c))
+        c->phase = PHASE_TRAINING;
+    if (c->phase == PHASE_STARTING && c->stop_requests > 0)
+        core_finish(c, ERR_CANCELLED, "stopped before the first step of this session");
+    if (c->phase == PHASE_TRAINING && c->lane[SET_TRAIN].running.state == PLAN_SLOT_EMPTY)
+        choose_work(c);
+    if (c->phase == PHASE_EVALUATING) advance_evaluation(c);
+    plan_ahead(c, SET_TRAIN);
+}
+
+/* ---- going back ---- */
+
+static void clear_lane(Lane *lane, int64_t base)
+{
+    plan_clear(&lane->running.plan);
+    plan_clear(&lane->next.plan);
+    lane->running = lane->next = (PlanSlot){0};
+    lane->planned = base;
+    lane->over = false;
+    stream_restart(&lane->stream, base);
+}
+
+void job_roll_back(Controller *c)
+{
+    if (c->save.folder != NULL) {
+        Effect *effect = effect_add(c->fx, FX_CHECKPOINT_ABANDON);
+        effect->checkpoint.folder =
+            arena_strndup(c->scratch, c->save.folder, strlen(c->save.folder));
+        free(c->save.folder);
+        c->save.folder = NULL;
+    }
+    c->done = c->saved;
+    c->step = c->saved.step;
+    c->next_position = c->saved.next_position;
+    c->save.tried_step = c->checkpoint != NULL ? c->saved.step : -1;
+    if (c->eval.last_step > c->step) c->eval.last_step = -1;
+    c->skipped_in_a_row = 0;
+    clear_lane(&c->lane[SET_TRAIN], c->next_position);
+    clear_lane(&c->lane[SET_EVAL], 0);
+    memset(c->lease, 0, sizeof c->lease);
+    for (int i = 0; i < c->num_actors; i++)
+        c->actor[i].leases = 0;
+    c->phase = PHASE_STARTING;
+    effect_add(c->fx, FX_LEDGER_REWIND)->checkpoint.state = c->saved;
+}
+
+/* ---- what is waited for ---- */
+
+static void describe_actors(const Controller *c, char *text, size_t size)
+{
+    for (int i = 0; i < c->num_actors; i++) {
+        const ActorRecord *record = &c->actor[i];
+        if (supervise_ready(c, i)) continue;
+        snprintf(text, size, "%s is %s%s%s", record->name, actor_state_name(record->state),
+                 record->reason[0] != '\0' ? ": " : "", record->reason);
+        return;
+    }
+}
+
+static void describe_ranks(const Controller *c, const char *what, char *text, size_t size)
+{
+    int used = snprintf(text, size, "%s", what);
+    for (int i = c->first_train; i < c->num_actors && used < (int)size; i++)
+        if (c->actor[i].waiting_for[0] != '\0')
+            used += snprintf(text + used, size - (size_t)used, "; %s waits for %s",
+                             c->actor[i].name, c->actor[i].waiting_for);
+}
+
+void job_describe_wait(Controller *c, char *text, size_t size)
+{
+    const Lane *lane = lane_of(c, c->phase == PHASE_EVALUATING ? SET_EVAL : SET_TRAIN);
+    text[0] = '\0';
+    if (c->phase == PHASE_ENDING || c->phase == PHASE_OVER) return;
+    for (int i = 0; i < c->num_nodes; i++) {
+        if (c->node[i].up) continue;
+        snprintf(text, size, "the node agent %d to answer", i);
+        return;
+    }
+    if (c->group_state != GROUP_READY) {
+        snprintf(text, size, "the placement group%s%s", c->group_wait[0] != '\0' ? ": " : "",
+                 c->group_wait);
+        return;
+    }
+    describe_actors(c, text, size);
+    if (text[0] != '\0') return;
+    if (c->gang.state != GANG_READY)
+        describe_ranks(c, "train ranks to load the model", text, size);
+    else if (!sets_are_open(c))
+        snprintf(text, size, "data_source to open the data set: %s", c->actor[0].doing);
+    else if (lane->running.state == PLAN_SLOT_RUNNING)
+        describe_ranks(c,
+                       c->phase == PHASE_EVALUATING ? "an evaluation batch" : "the training step",
+                       text, size);
+    else if (c->phase == PHASE_SAVING)
+        describe_ranks(c, "the checkpoint to be written", text, size);
+    else if (lane->next.state == PLAN_SLOT_FETCHING)
+        describe_ranks(c, "train ranks to fetch their samples", text, size);
+    else if (lane->next.state == PLAN_SLOT_EMPTY)
+        snprintf(text, size, "samples from position %lld on from the rollout workers",
+                 (long long)lane->planned);
+}

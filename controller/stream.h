@@ -1,0 +1,65 @@
+/* Stream: the controller's view of one ordered stream of samples (the training set, or the
+ * evaluation set): which positions are leased to which rollout worker, which samples are ready and
+ * who holds them, and up to where everything is consumed. Positions are the only identity: a
+ * position may be leased many times (its worker died, its holder was lost), but is consumed once,
+ * in order. Pure; owned by the controller core. */
+#ifndef TROUPE_CONTROLLER_STREAM_H
+#define TROUPE_CONTROLLER_STREAM_H
+
+#include "event.h"
+
+typedef enum {
+    SLOT_FREE,
+    SLOT_LEASED,
+    SLOT_READY,
+    SLOT_REJECTED,
+    SLOT_TAKEN, /* every train rank has the sample: its holder may go */
+} SlotState;
+
+typedef struct Slot {
+    SlotState state;
+    int worker; /* leased to, or holder */
+    SampleMeta meta;
+} Slot;
+
+typedef struct Stream {
+    SetName set;
+    int64_t records; /* of one epoch; -1 while the data source has not said */
+    int64_t end;     /* positions at and beyond it do not exist for this run */
+    int64_t base;    /* everything below is consumed */
+    int64_t top;     /* nothing at or above was leased yet */
+    Slot *slot;      /* ring: position p at p % capacity, for base <= p < base + capacity */
+    int64_t capacity;
+    int64_t rejected_ahead; /* rejected positions in the window, not yet consumed */
+} Stream;
+
+void stream_init(Stream *stream, SetName set, int64_t capacity);
+void stream_free(Stream *stream);
+
+/* Forgets all slots and stands at `base`: start, resume, rollback. */
+void stream_restart(Stream *stream, int64_t base);
+
+/* Finds the first run of free positions in [base, limit) of at most count_max and marks it as
+ * leased to `worker`. Returns its length, 0 when nothing is to be leased. */
+int stream_lease(Stream *stream, int worker, int64_t limit, int count_max, int64_t *ret_first);
+
+/* What a lease brought. News of positions that are consumed or not leased to this worker is
+ * dropped: false. */
+bool stream_deliver(Stream *stream, int worker, const SampleMeta *meta);
+
+/* Positions of a lease that failed, or everything leased to or held by a worker that is gone: free
+ * again. */
+void stream_lease_failed(Stream *stream, int worker, int64_t first, int count);
+void stream_worker_lost(Stream *stream, int worker);
+
+/* The samples of [first, end) have reached every train rank. */
+void stream_take(Stream *stream, int64_t first, int64_t end);
+
+/* Everything below `position` is consumed by a committed step. */
+void stream_consume(Stream *stream, int64_t position);
+
+const Slot *stream_slot(const Stream *stream, int64_t position); /* NULL outside of the window */
+/* Samples ready from `position` on without a gap, at most `limit`; for progress and credit. */
+int stream_ready_count(const Stream *stream, int64_t position, int limit);
+
+#endif
