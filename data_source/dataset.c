@@ -1,0 +1,179 @@
+#include "data_source/dataset.h"
+
+#include <glob.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <openssl/evp.h>
+
+#include "base/file.h"
+#include "base/limits.h"
+#include "base/memory.h"
+#include "data_source/shuffle.h"
+
+typedef struct DatasetFile {
+    const DatasetFormat *format;
+    void *file;
+    char *path;
+    uint64_t first; /* index of its first record in the data set */
+} DatasetFile;
+
+struct Dataset {
+    DatasetFile *file;
+    int num_files, capacity;
+    DatasetSummary summary;
+};
+
+static Status add_file(Dataset *dataset, const DatasetOptions *options, const char *path,
+                       Error *err)
+{
+    if (dataset->num_files == DATASET_FILES_MAX)
+        return error_set(
+            err, ERR_RESOURCE,
+            "%s names more than %d files (DATASET_FILES_MAX)\n  to do: join small files "
+            "with cat",
+            options->key, DATASET_FILES_MAX);
+    if (path_is_folder(path))
+        return error_set(
+            err, ERR_INVALID,
+            "%s: %s is a folder\n  expected: a JSONL file or a glob\n  to do: name its "
+            "files, for example %s/*.jsonl",
+            options->key, path, path);
+    const DatasetFormat *format = &dataset_jsonl;
+    void *file = NULL;
+    if (format->open(path, options->index_folder, &file, err) != OK)
+        return error_prefix(err, "%s", options->key);
+    if (dataset->num_files == dataset->capacity) {
+        dataset->capacity = 2 * dataset->capacity + 8;
+        dataset->file =
+            mem_realloc(dataset->file, (size_t)dataset->capacity, sizeof *dataset->file);
+    }
+    DatasetSummary *total = &dataset->summary;
+    FileSummary summary = format->summary(file);
+    dataset->file[dataset->num_files++] =
+        (DatasetFile){format, file, mem_strdup(path), total->records};
+    total->records += summary.records;
+    total->bytes += summary.bytes;
+    total->files++;
+    total->files_indexed += !summary.index_reused;
+    if (total->warning == NULL) total->warning = summary.warning;
+    return OK;
+}
+
+static int compare_paths(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static Status add_glob(Dataset *dataset, const DatasetOptions *options, const char *pattern,
+                       Error *err)
+{
+    glob_t found;
+    int failed = glob(pattern, GLOB_NOSORT | GLOB_ERR, NULL, &found);
+    if (failed == GLOB_NOMATCH)
+        return error_set(err, ERR_NOT_FOUND,
+                         "%s: no file matches %s\n  expected: at least one JSONL file\n  to do: "
+                         "correct the path; relative ones start at the folder of the job file",
+                         options->key, pattern);
+    if (failed != 0)
+        return error_set(err, ERR_IO, "%s: could not list the files of %s", options->key, pattern);
+    /* Sorted here: glob's own order follows the locale, and order is part of the stream. */
+    qsort(found.gl_pathv, found.gl_pathc, sizeof *found.gl_pathv, compare_paths);
+    Status status = OK;
+    for (size_t i = 0; i < found.gl_pathc && status == OK; i++)
+        status = add_file(dataset, options, found.gl_pathv[i], err);
+    globfree(&found);
+    return status;
+}
+
+/* "data.train: no record in a.jsonl, b.jsonl and 3 more files" */
+static Status refuse_empty(const Dataset *dataset, const DatasetOptions *options, Error *err)
+{
+    Str names = {0};
+    int shown = dataset->num_files < 4 ? dataset->num_files : 3;
+    for (int i = 0; i < shown; i++)
+        str_printf(&names, "%s%s", i > 0 ? ", " : "", dataset->file[i].path);
+    if (shown < dataset->num_files)
+        str_printf(&names, " and %d more files", dataset->num_files - shown);
+    error_set(
+        err, ERR_DATA,
+        "%s: the data set is empty: no record in %s\n  expected: at least one line with a JSON "
+        "object\n  to do: check that the file was written completely",
+        options->key, dataset->num_files > 0 ? str_text(&names) : "an empty list of files");
+    str_free(&names);
+    return ERR_DATA;
+}
+
+Status dataset_open(const DatasetOptions *options, Dataset **ret, Error *err)
+{
+    Dataset *dataset = mem_calloc(1, sizeof *dataset);
+    Status status = OK;
+    for (int i = 0; i < options->num_paths && status == OK; i++) {
+        const char *path = options->path[i];
+        /* A file that is there is meant literally, whatever characters its name has. */
+        status = path_exists(path) ? add_file(dataset, options, path, err)
+                                   : add_glob(dataset, options, path, err);
+    }
+    if (status == OK && dataset->summary.records == 0) status = refuse_empty(dataset, options, err);
+    if (status == OK) {
+        *ret = dataset;
+        dataset = NULL;
+    }
+    dataset_close(dataset);
+    return status;
+}
+
+void dataset_close(Dataset *dataset)
+{
+    if (dataset == NULL) return;
+    for (int i = 0; i < dataset->num_files; i++) {
+        dataset->file[i].format->close(dataset->file[i].file);
+        free(dataset->file[i].path);
+    }
+    free(dataset->file);
+    free(dataset);
+}
+
+DatasetSummary dataset_summary(const Dataset *dataset)
+{
+    return dataset->summary;
+}
+
+void dataset_fingerprint(const Dataset *dataset, bool shuffle, uint64_t seed,
+                         char ret[FINGERPRINT_BYTES])
+{
+    Str text = {0};
+    str_puts(&text, "troupe stream\n");
+    if (shuffle) str_printf(&text, "shuffle %d %llu\n", SHUFFLE_VERSION, (unsigned long long)seed);
+    for (int i = 0; i < dataset->num_files; i++) {
+        FileSummary file = dataset->file[i].format->summary(dataset->file[i].file);
+        str_printf(&text, "%s %llu %llu %016llx\n", dataset->file[i].format->name,
+                   (unsigned long long)file.bytes, (unsigned long long)file.records,
+                   (unsigned long long)file.content_hash);
+    }
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    unsigned int length = 0;
+    CHECK(EVP_Digest(text.data, text.length, digest, &length, EVP_sha256(), NULL) == 1);
+    CHECK(length == (FINGERPRINT_BYTES - 1) / 2);
+    for (unsigned int i = 0; i < length; i++)
+        snprintf(ret + 2 * i, 3, "%02x", digest[i]);
+    str_free(&text);
+}
+
+Status dataset_read(const Dataset *dataset, uint64_t index, Str *text, RecordSource *ret_source,
+                    Error *err)
+{
+    CHECK(index < dataset->summary.records);
+    int low = 0, high = dataset->num_files; /* the last file that begins at or before `index` */
+    while (high - low > 1) {
+        int middle = low + (high - low) / 2;
+        if (dataset->file[middle].first <= index)
+            low = middle;
+        else
+            high = middle;
+    }
+    const DatasetFile *file = &dataset->file[low];
+    ret_source->path = file->path;
+    return file->format->read(file->file, index - file->first, text, &ret_source->line, err);
+}

@@ -1,0 +1,82 @@
+/* Dataset: the records of a list of files, addressed by one index from 0: file after file in the
+ * order in which they were named, line after line inside. Knows nothing of order, epochs or
+ * positions (shuffle.h does), nor of what a record contains: records are handed out byte for byte
+ * as they stand in the file, and the rollout worker judges their content (UTF-8, JSON, keys,
+ * roles), so that all of that has one place and runs on many processes.
+ *
+ * A format is a table of functions for one file; JSONL is the one there is. Const once opened;
+ * dataset_read may be called by any number of threads at once. */
+#ifndef TROUPE_DATA_SOURCE_DATASET_H
+#define TROUPE_DATA_SOURCE_DATASET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/str.h"
+
+/* What a reader tells of an opened file. */
+typedef struct FileSummary {
+    uint64_t records;
+    uint64_t bytes;
+    uint64_t content_hash;
+    bool index_reused;
+    const char *warning; /* why the next start will have to index again, or NULL; borrowed */
+} FileSummary;
+
+/* A file format. `read` appends record `index` to *text, without its line end, and gives its line
+ * number; it returns ERR_DATA when the fault is this record's alone, anything else when the file
+ * cannot be read. */
+typedef struct DatasetFormat {
+    const char *name;
+    Status (*open)(const char *path, const char *index_folder, void **ret_file, Error *err);
+    FileSummary (*summary)(const void *file);
+    Status (*read)(const void *file, uint64_t index, Str *text, uint64_t *ret_line, Error *err);
+    void (*close)(void *file); /* accepts NULL */
+} DatasetFormat;
+
+extern const DatasetFormat dataset_jsonl;
+
+typedef struct DatasetOptions {
+    const char *key; /* of job.yaml, for messages: "data.train" */
+    const char *const
+        *path; /* [num_paths] files and globs; the files of a glob are taken in byte order */
+    int num_paths;
+    const char *index_folder; /* where indexes are kept, created when missing; NULL: nowhere */
+} DatasetOptions;
+
+typedef struct Dataset Dataset;
+
+typedef struct DatasetSummary {
+    uint64_t records, files, bytes;
+    uint64_t files_indexed; /* those whose index could not be taken from an earlier start */
+    const char *warning;    /* the first file's, or NULL; borrowed */
+} DatasetSummary;
+
+/* Opens and indexes all files; blocks for as long as that takes. Errors name the key and the path:
+ * a glob without a match, a folder, an unreadable or compressed file, no record in any file. */
+Status dataset_open(const DatasetOptions *options, Dataset **ret, Error *err);
+void dataset_close(Dataset *dataset); /* accepts NULL */
+DatasetSummary dataset_summary(const Dataset *dataset);
+
+#define FINGERPRINT_BYTES 65
+/* SHA-256, in hex, of what determines the stream: each file's size, record count and content, and
+ * the order. Not of names and times: a data set may be moved or copied between a checkpoint and its
+ * resume. */
+void dataset_fingerprint(const Dataset *dataset, bool shuffle, uint64_t seed,
+                         char ret[FINGERPRINT_BYTES]);
+
+/* Where a record stands. */
+typedef struct RecordSource {
+    const char *path; /* borrowed from the Dataset */
+    uint64_t line;    /* from 1 */
+} RecordSource;
+
+/* Appends the text of record `index` to *text. ERR_DATA: this record cannot be read, and *err says
+ * why (nothing is appended, *ret_source is set); any other failure: the data set cannot, for one
+ * because a file changed. */
+Status dataset_read(const Dataset *dataset, uint64_t index, Str *text, RecordSource *ret_source,
+                    Error *err);
+
+#endif

@@ -1,0 +1,42 @@
+/* LineIndex: where each record of a JSONL file begins, found in one pass over the file and then
+ * mapped into memory: 8 bytes per record, and 16 for each run of blank lines. Blank lines (nothing
+ * but spaces, tabs and carriage returns) and a byte order mark are no records. The same pass takes
+ * a hash of the whole content.
+ *
+ * The index is kept as a sidecar file in the run folder and used again when path, size,
+ * modification time and the hashes of the file's first and last 64 KiB are the same and its own
+ * checksum holds; anything else rebuilds it. A sidecar that cannot be written costs time at the
+ * next start, nothing more: the index then lives in memory. Const once opened; any thread. */
+#ifndef TROUPE_DATA_SOURCE_INDEX_H
+#define TROUPE_DATA_SOURCE_INDEX_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+typedef struct LineIndex LineIndex;
+
+typedef struct LineIndexSummary {
+    uint64_t records;
+    uint64_t content_hash; /* XXH3 of all bytes of the file */
+    uint64_t file_bytes;
+    int64_t modified_ns; /* modification time, since 1970 */
+    bool reused;         /* taken from the sidecar */
+} LineIndexSummary;
+
+/* Indexes the open file `fd` (borrowed; `path` names it), blocking for as long as reading it takes.
+ * `folder` (NULL: none) is where sidecars are, created when missing. */
+Status line_index_open(int fd, const char *path, const char *folder, LineIndex **ret, Error *err);
+void line_index_close(LineIndex *index); /* accepts NULL */
+
+LineIndexSummary line_index_summary(const LineIndex *index);
+/* Why the sidecar could not be written, or NULL. Borrowed. */
+const char *line_index_warning(const LineIndex *index);
+
+/* The bytes [*ret_begin, *ret_end) of the file hold record `record` with its line end and the blank
+ * lines after it. Returns its line number, from 1. */
+uint64_t line_index_record(const LineIndex *index, uint64_t record, uint64_t *ret_begin,
+                           uint64_t *ret_end);
+
+#endif

@@ -1,0 +1,437 @@
+/* Tests of data_source/dataset and its line index: every record of every kind of file, against a
+ * naive split; the sidecar; what is refused and how it is said. */
+#include "test.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/limits.h"
+#include "base/memory.h"
+#include "base/rng.h"
+#include "data_source/dataset.h"
+#include "data_source/index.h"
+
+#define FOLDER "dataset-files"
+#define INDEX  FOLDER "/index"
+
+static int fresh_folder(void **state)
+{
+    (void)state;
+    Error err = {0};
+    assert_ok(folder_remove(FOLDER, &err), &err);
+    assert_ok(folder_create(FOLDER, &err), &err);
+    return 0;
+}
+
+static void write_file(const char *path, const void *bytes, size_t length)
+{
+    Error err = {0};
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    assert_true(fd >= 0);
+    assert_ok(file_write_all(fd, bytes, length, path, &err), &err);
+    close(fd);
+}
+
+static void write_text(const char *path, const char *text)
+{
+    write_file(path, text, strlen(text));
+}
+
+static Status open_paths(const char *const *path, int num_paths, const char *index_folder,
+                         Dataset **ret, Error *err)
+{
+    DatasetOptions options = {
+        .key = "data.train", .path = path, .num_paths = num_paths, .index_folder = index_folder};
+    return dataset_open(&options, ret, err);
+}
+
+static Dataset *open_one(const char *path, const char *index_folder)
+{
+    Error err = {0};
+    Dataset *dataset = NULL;
+    assert_ok(open_paths(&path, 1, index_folder, &dataset, &err), &err);
+    return dataset;
+}
+
+static void assert_record(const Dataset *dataset, uint64_t index, const char *expected,
+                          size_t length, uint64_t line)
+{
+    Error err = {0};
+    Str text = {0};
+    RecordSource source;
+    str_puts(&text, "kept");
+    assert_ok(dataset_read(dataset, index, &text, &source, &err), &err);
+    assert_int_equal(text.length, length + 4);
+    assert_memory_equal(text.data, "kept", 4);
+    assert_memory_equal(text.data + 4, expected, length);
+    assert_int_equal(text.data[text.length], '\0');
+    assert_int_equal(source.line, line);
+    str_free(&text);
+}
+
+static void assert_text_record(const Dataset *dataset, uint64_t index, const char *expected,
+                               uint64_t line)
+{
+    assert_record(dataset, index, expected, strlen(expected), line);
+}
+
+/* Splits the plain way, line by line with a look at each byte, and compares every record. */
+static void assert_equals_naive_split(const Dataset *dataset, const char *text, size_t length)
+{
+    uint64_t records = 0, line = 0;
+    for (size_t begin = 0; begin < length;) {
+        size_t end = begin;
+        while (end < length && text[end] != '\n')
+            end++;
+        line++;
+        size_t last = end;
+        while (last > begin && strchr(" \t\r", text[last - 1]) != NULL)
+            last--;
+        if (last > begin) assert_record(dataset, records++, text + begin, last - begin, line);
+        begin = end + 1;
+    }
+    assert_int_equal(dataset_summary(dataset).records, records);
+}
+
+static void test_index_equals_naive_split_of_random_files(void **state)
+{
+    (void)state;
+    static const char *const endings[] = {"\n", "\r\n", "\n\n", "\n \t\r\n", "\n\n\n"};
+    for (uint64_t trial = 0; trial < 6; trial++) {
+        Str text = {0};
+        uint64_t counter = 0,
+                 bytes = trial < 4 ? 5000 : 3 << 20; /* the long ones cross read blocks */
+        while (text.length < bytes) {
+            uint64_t length = rng_below(trial, counter++, trial < 4 ? 12 : 9000);
+            for (uint64_t i = 0; i < length; i++)
+                str_putc(&text, "{}[] \t\"x:,\xC3\xA9"[(counter * 7 + i * i) % 12]);
+            uint64_t ending = trial % 2 == 0 ? 0 : rng_below(trial, counter++, 5);
+            str_puts(&text, endings[ending]);
+        }
+        if (trial == 1) text.length--; /* no end of the last line */
+        write_file(FOLDER "/random.jsonl", text.data, text.length);
+        Dataset *dataset = open_one(FOLDER "/random.jsonl", trial % 2 == 0 ? INDEX : NULL);
+        assert_equals_naive_split(dataset, text.data, text.length);
+        dataset_close(dataset);
+        str_free(&text);
+    }
+}
+
+/* A line end, a blank run and a carriage return exactly at the border of two read blocks. */
+static void test_index_is_right_at_block_borders(void **state)
+{
+    (void)state;
+    static const char *const borders[] = {"\n{\"b\":1}\n", "}\r\n\n{}", " \n \n{}", "\n",
+                                          "\r\n\r\n"};
+    for (size_t i = 0; i < sizeof borders / sizeof *borders; i++) {
+        size_t length = strlen(borders[i]);
+        for (size_t shift = 0; shift <= length; shift++) {
+            size_t block = 1 << 20;
+            char *text = mem_alloc(block + length);
+            memset(text, 'x', block + length);
+            memcpy(text + block - shift, borders[i], length);
+            write_file(FOLDER "/border.jsonl", text, block + length);
+            Dataset *dataset = open_one(FOLDER "/border.jsonl", NULL);
+            assert_equals_naive_split(dataset, text, block + length);
+            dataset_close(dataset);
+            free(text);
+        }
+    }
+}
+
+static void test_line_kinds_are_read_as_meant(void **state)
+{
+    (void)state;
+    write_text(FOLDER "/kinds.jsonl",
+               "\xEF\xBB\xBF{\"a\":1}\r\n\n  \r\n{\"b\":2}  \n\t\n {\"c\":3}");
+    Dataset *dataset = open_one(FOLDER "/kinds.jsonl", INDEX);
+    assert_int_equal(dataset_summary(dataset).records, 3);
+    assert_text_record(dataset, 0, "{\"a\":1}", 1);  /* byte order mark and CRLF */
+    assert_text_record(dataset, 1, "{\"b\":2}", 4);  /* after blank lines */
+    assert_text_record(dataset, 2, " {\"c\":3}", 6); /* last line without an end */
+    dataset_close(dataset);
+}
+
+static void test_files_and_globs_keep_their_order(void **state)
+{
+    (void)state;
+    Error err = {0};
+    write_text(FOLDER "/z.jsonl", "{\"z\":1}\n{\"z\":2}\n");
+    write_text(FOLDER "/part-2.jsonl", "{\"p\":2}\n");
+    write_text(FOLDER "/part-10.jsonl", "{\"p\":10}\n");
+    write_text(FOLDER "/part-1.jsonl", "");
+    write_text(FOLDER "/part-B.jsonl", "{\"p\":\"B\"}\n");
+    write_text(FOLDER "/part-a.jsonl", "{\"p\":\"a\"}\n");
+    write_text(FOLDER "/odd[1]*.jsonl", "{\"odd\":1}\n");
+    const char *paths[] = {FOLDER "/z.jsonl", FOLDER "/part-*.jsonl", FOLDER "/odd[1]*.jsonl"};
+    Dataset *dataset = NULL;
+    assert_ok(open_paths(paths, 3, INDEX, &dataset, &err), &err);
+    DatasetSummary summary = dataset_summary(dataset);
+    assert_int_equal(summary.records, 7);
+    assert_int_equal(summary.files, 7);
+    static const char *const expected[] = {"{\"z\":1}",  "{\"z\":2}",     "{\"p\":10}",
+                                           "{\"p\":2}",  "{\"p\":\"B\"}", "{\"p\":\"a\"}",
+                                           "{\"odd\":1}"};
+    for (uint64_t i = 0; i < 7; i++)
+        assert_text_record(dataset, i, expected[i], i == 1 ? 2 : 1);
+    RecordSource source;
+    Str text = {0};
+    assert_ok(dataset_read(dataset, 2, &text, &source, &err), &err);
+    assert_string_equal(source.path, FOLDER "/part-10.jsonl");
+    str_free(&text);
+    dataset_close(dataset);
+}
+
+static uint64_t files_indexed(const char *path)
+{
+    Dataset *dataset = open_one(path, INDEX);
+    DatasetSummary summary = dataset_summary(dataset);
+    assert_null(summary.warning);
+    assert_text_record(dataset, 1, "{\"b\":2}", 2);
+    dataset_close(dataset);
+    return summary.files_indexed;
+}
+
+static char *only_file_in(const char *folder)
+{
+    char *command = mem_printf("ls %s", folder), *name = mem_calloc(1, 512);
+    FILE *listing = popen(command, "r");
+    assert_non_null(listing);
+    assert_non_null(fgets(name, 512, listing));
+    name[strcspn(name, "\n")] = '\0';
+    char more[512];
+    assert_null(fgets(more, sizeof more, listing)); /* no temporary file stays */
+    pclose(listing);
+    char *path = path_join(folder, name);
+    free(name);
+    free(command);
+    return path;
+}
+
+static void flip_byte(const char *path, long offset)
+{
+    FILE *file = fopen(path, "r+b");
+    assert_non_null(file);
+    assert_int_equal(fseek(file, offset, offset < 0 ? SEEK_END : SEEK_SET), 0);
+    int byte = fgetc(file);
+    assert_true(byte != EOF);
+    assert_int_equal(fseek(file, -1, SEEK_CUR), 0);
+    fputc(byte ^ 1, file);
+    fclose(file);
+}
+
+static void test_sidecar_is_used_again_until_anything_differs(void **state)
+{
+    (void)state;
+    const char *path = FOLDER "/side.jsonl", *text = "{\"a\":1}\n{\"b\":2}\n{\"c\":3}\n";
+    write_text(path, text);
+    assert_int_equal(files_indexed(path), 1);
+    assert_int_equal(files_indexed(path), 0);
+
+    char *sidecar = only_file_in(INDEX);
+    flip_byte(sidecar, 0); /* its header */
+    assert_int_equal(files_indexed(path), 1);
+    assert_int_equal(files_indexed(path), 0);
+    flip_byte(sidecar, -9); /* an offset */
+    assert_int_equal(files_indexed(path), 1);
+    assert_int_equal(files_indexed(path), 0);
+    assert_int_equal(truncate(sidecar, 100), 0);
+    assert_int_equal(files_indexed(path), 1);
+    assert_int_equal(truncate(sidecar, 0), 0);
+    assert_int_equal(files_indexed(path), 1);
+    assert_int_equal(files_indexed(path), 0);
+
+    struct stat before;
+    assert_int_equal(stat(path, &before), 0);
+    struct timespec times[2] = {before.st_atim, before.st_mtim};
+    write_text(
+        path,
+        "{\"a\":1}\n{\"b\":2}\n{\"c\":4}\n"); /* same size, and its old time: the tail tells */
+    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+    assert_int_equal(files_indexed(path), 1);
+    times[1].tv_nsec ^= 1024; /* the time alone */
+    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+    assert_int_equal(files_indexed(path), 1);
+    write_text(path, "{\"a\":1}\n{\"b\":2}\n{\"c\":4}\n{}\n");
+    assert_int_equal(files_indexed(path), 1);
+    assert_int_equal(files_indexed(path), 0);
+
+    char *leftover = mem_printf("%s.tmp-1", sidecar); /* of a builder that was killed */
+    write_text(leftover, "half");
+    write_text(path, text);
+    assert_int_equal(files_indexed(path), 1);
+    char *only = only_file_in(INDEX);
+    assert_string_equal(only, sidecar);
+    free(only);
+    free(leftover);
+    free(sidecar);
+}
+
+static void test_sidecar_that_cannot_be_written_is_only_a_warning(void **state)
+{
+    (void)state;
+    write_text(FOLDER "/a.jsonl", "{\"a\":1}\n{\"b\":2}\n");
+    write_text(FOLDER "/in-the-way", "");
+    Dataset *dataset = open_one(FOLDER "/a.jsonl", FOLDER "/in-the-way/index");
+    assert_non_null(strstr(dataset_summary(dataset).warning, "in-the-way"));
+    assert_text_record(dataset, 1, "{\"b\":2}", 2);
+    dataset_close(dataset);
+}
+
+static void assert_refused(const char *path, Status status, const char *expected)
+{
+    Error err = {0};
+    Dataset *dataset = NULL;
+    assert_fails(open_paths(&path, 1, INDEX, &dataset, &err), status, &err, expected);
+    assert_non_null(strstr(err.message, "data.train"));
+    int lines = 1;
+    for (const char *c = err.message; *c != '\0'; c++)
+        lines += *c == '\n';
+    assert_true(lines <= 6);
+    assert_null(dataset);
+}
+
+static void test_what_is_no_data_set_is_refused_by_name(void **state)
+{
+    (void)state;
+    Error err = {0};
+    write_text(FOLDER "/empty.jsonl", "");
+    write_text(FOLDER "/blank.jsonl", "\n \n\r\n");
+    write_file(FOLDER "/a.jsonl.gz", "\x1F\x8B\x08\x00", 4);
+    write_file(FOLDER "/a.parquet", "PAR1....PAR1", 12);
+    write_text(FOLDER "/list.json", "\n[ {\"messages\": []} ]");
+    write_file(FOLDER "/wide.jsonl", "\xFF\xFE{\0}\0", 6);
+    assert_int_equal(mkfifo(FOLDER "/pipe", 0600), 0);
+    assert_refused(FOLDER "/none.jsonl", ERR_NOT_FOUND, "no file matches " FOLDER "/none.jsonl");
+    assert_refused(FOLDER "/no-*.jsonl", ERR_NOT_FOUND, "no file matches " FOLDER "/no-*.jsonl");
+    assert_refused(FOLDER, ERR_INVALID, FOLDER " is a folder");
+    assert_refused(FOLDER "/empty.jsonl", ERR_DATA, "no record in " FOLDER "/empty.jsonl");
+    assert_refused(FOLDER "/a.jsonl.gz", ERR_UNSUPPORTED, "gunzip");
+    assert_refused(FOLDER "/a.parquet", ERR_UNSUPPORTED, "Parquet");
+    assert_refused(FOLDER "/list.json", ERR_UNSUPPORTED, "jq -c '.[]'");
+    assert_refused(FOLDER "/wide.jsonl", ERR_UNSUPPORTED, "iconv");
+    assert_refused(FOLDER "/pipe", ERR_INVALID, "not a regular file");
+    assert_refused(FOLDER "/*.jsonl", ERR_UNSUPPORTED, "wide.jsonl");
+
+    const char *paths[] = {FOLDER "/empty.jsonl", FOLDER "/blank.jsonl"};
+    Dataset *dataset = NULL;
+    assert_fails(open_paths(paths, 2, INDEX, &dataset, &err), ERR_DATA, &err,
+                 FOLDER "/empty.jsonl, " FOLDER "/blank.jsonl");
+    assert_fails(open_paths(NULL, 0, INDEX, &dataset, &err), ERR_DATA, &err, "data.train");
+}
+
+/* A line of 100 MB is refused alone, by name; its neighbours are read. */
+static void test_overlong_line_is_refused_alone(void **state)
+{
+    (void)state;
+    const char *path = FOLDER "/long.jsonl";
+    write_text(path, "{\"a\":1}\n");
+    int fd = open(path, O_WRONLY);
+    assert_true(fd >= 0);
+    assert_int_equal(pwrite(fd, "\n{\"b\":2}\n", 9, 100000000), 9); /* a hole in between */
+    close(fd);
+    Dataset *dataset = open_one(path, NULL);
+    assert_int_equal(dataset_summary(dataset).records, 3);
+    Error err = {0};
+    Str text = {0};
+    RecordSource source;
+    assert_fails(dataset_read(dataset, 1, &text, &source, &err), ERR_DATA, &err, "long.jsonl:2");
+    assert_int_equal(text.length, 0);
+    assert_int_equal(source.line, 2);
+    assert_text_record(dataset, 0, "{\"a\":1}", 1);
+    assert_text_record(dataset, 2, "{\"b\":2}", 3);
+    str_free(&text);
+    dataset_close(dataset);
+}
+
+/* The longest line that is taken, with more blank lines behind it than a line may have bytes. */
+static void test_longest_line_is_read_whole(void **state)
+{
+    (void)state;
+    const char *path = FOLDER "/longest.jsonl";
+    size_t length = JSONL_LINE_BYTES_MAX, blank = 3 << 20;
+    char *text = mem_alloc(length + blank);
+    memset(text, 'y', length);
+    memset(text + length, '\n', blank);
+    write_file(path, text, length + blank);
+    Dataset *dataset = open_one(path, NULL);
+    assert_int_equal(dataset_summary(dataset).records, 1);
+    assert_record(dataset, 0, text, length, 1);
+    dataset_close(dataset);
+    free(text);
+}
+
+static void test_file_changed_under_the_run_is_noticed(void **state)
+{
+    (void)state;
+    const char *path = FOLDER "/moving.jsonl";
+    write_text(path, "{\"a\":1}\n{\"b\":2}\n");
+    Dataset *dataset = open_one(path, INDEX);
+    Error err = {0};
+    Str text = {0};
+    RecordSource source;
+    assert_int_equal(truncate(path, 10), 0);
+    assert_fails(dataset_read(dataset, 1, &text, &source, &err), ERR_IO, &err,
+                 "moving.jsonl was changed");
+    write_text(path, "{\"a\":1}\n{\"x\":2}\n");
+    assert_fails(dataset_read(dataset, 0, &text, &source, &err), ERR_IO, &err,
+                 "moving.jsonl was changed");
+    assert_int_equal(text.length, 0);
+    str_free(&text);
+    dataset_close(dataset);
+}
+
+static void fingerprint_of(const char *path, bool shuffle, uint64_t seed,
+                           char ret[FINGERPRINT_BYTES])
+{
+    Dataset *dataset = open_one(path, INDEX);
+    dataset_fingerprint(dataset, shuffle, seed, ret);
+    assert_int_equal(strlen(ret), FINGERPRINT_BYTES - 1);
+    dataset_close(dataset);
+}
+
+static void test_fingerprint_follows_content_and_order_not_names(void **state)
+{
+    (void)state;
+    char first[FINGERPRINT_BYTES], other[FINGERPRINT_BYTES];
+    write_text(FOLDER "/one.jsonl", "{\"a\":1}\n{\"b\":2}\n");
+    write_text(FOLDER "/copy.jsonl", "{\"a\":1}\n{\"b\":2}\n");
+    write_text(FOLDER "/edit.jsonl", "{\"a\":1}\n{\"b\":3}\n");
+    fingerprint_of(FOLDER "/one.jsonl", true, 1, first);
+    fingerprint_of(FOLDER "/one.jsonl", true, 1, other);
+    assert_string_equal(first, other);
+    fingerprint_of(FOLDER "/copy.jsonl", true, 1, other);
+    assert_string_equal(first, other);
+    fingerprint_of(FOLDER "/edit.jsonl", true, 1, other);
+    assert_string_not_equal(first, other);
+    fingerprint_of(FOLDER "/one.jsonl", true, 2, other);
+    assert_string_not_equal(first, other);
+    fingerprint_of(FOLDER "/one.jsonl", false, 1, other);
+    assert_string_not_equal(first, other);
+    fingerprint_of(FOLDER "/one.jsonl", false, 2, first); /* a seed that is not used */
+    assert_string_equal(first, other);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(test_index_equals_naive_split_of_random_files, fresh_folder),
+        cmocka_unit_test_setup(test_index_is_right_at_block_borders, fresh_folder),
+        cmocka_unit_test_setup(test_line_kinds_are_read_as_meant, fresh_folder),
+        cmocka_unit_test_setup(test_files_and_globs_keep_their_order, fresh_folder),
+        cmocka_unit_test_setup(test_sidecar_is_used_again_until_anything_differs, fresh_folder),
+        cmocka_unit_test_setup(test_sidecar_that_cannot_be_written_is_only_a_warning, fresh_folder),
+        cmocka_unit_test_setup(test_what_is_no_data_set_is_refused_by_name, fresh_folder),
+        cmocka_unit_test_setup(test_overlong_line_is_refused_alone, fresh_folder),
+        cmocka_unit_test_setup(test_longest_line_is_read_whole, fresh_folder),
+        cmocka_unit_test_setup(test_file_changed_under_the_run_is_noticed, fresh_folder),
+        cmocka_unit_test_setup(test_fingerprint_follows_content_and_order_not_names, fresh_folder),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
