@@ -14,6 +14,7 @@
 #define CONFIG_BYTES_MAX        (1u << 20)
 #define JSON_FILE_BYTES_MAX     (256u << 20)     /* tokenizer.json of the largest vocabularies */
 #define SAFETENSORS_HEADER_MAX  100000000u       /* the format's own limit */
+#define SAFETENSORS_SHARDS_MAX  1000             /* files of one model folder, all held open */
 #define JSONL_LINE_BYTES_MAX    (48u << 20)      /* a record: it must fit into one message */
 #define DATASET_FILES_MAX       65536            /* per set */
 #define SAMPLE_STORE_BYTES_MAX  (1u << 30)       /* samples that a rollout worker holds at a time */
