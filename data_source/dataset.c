@@ -5,8 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <openssl/evp.h>
-
+#include "base/digest.h"
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/memory.h"
@@ -141,7 +140,7 @@ DatasetSummary dataset_summary(const Dataset *dataset)
 }
 
 void dataset_fingerprint(const Dataset *dataset, bool shuffle, uint64_t seed,
-                         char ret[FINGERPRINT_BYTES])
+                         char ret[DIGEST_HEX_BYTES])
 {
     Str text = {0};
     str_puts(&text, "troupe stream\n");
@@ -152,12 +151,7 @@ void dataset_fingerprint(const Dataset *dataset, bool shuffle, uint64_t seed,
                    (unsigned long long)file.bytes, (unsigned long long)file.records,
                    (unsigned long long)file.content_hash);
     }
-    unsigned char digest[EVP_MAX_MD_SIZE];
-    unsigned int length = 0;
-    CHECK(EVP_Digest(text.data, text.length, digest, &length, EVP_sha256(), NULL) == 1);
-    CHECK(length == (FINGERPRINT_BYTES - 1) / 2);
-    for (unsigned int i = 0; i < length; i++)
-        snprintf(ret + 2 * i, 3, "%02x", digest[i]);
+    digest_bytes(text.data, text.length, ret);
     str_free(&text);
 }
 

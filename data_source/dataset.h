@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/digest.h"
 #include "base/error.h"
 #include "base/str.h"
 
@@ -60,12 +61,11 @@ Status dataset_open(const DatasetOptions *options, Dataset **ret, Error *err);
 void dataset_close(Dataset *dataset); /* accepts NULL */
 DatasetSummary dataset_summary(const Dataset *dataset);
 
-#define FINGERPRINT_BYTES 65
 /* SHA-256, in hex, of what determines the stream: each file's size, record count and content, and
  * the order. Not of names and times: a data set may be moved or copied between a checkpoint and its
  * resume. */
 void dataset_fingerprint(const Dataset *dataset, bool shuffle, uint64_t seed,
-                         char ret[FINGERPRINT_BYTES]);
+                         char ret[DIGEST_HEX_BYTES]);
 
 /* Where a record stands. */
 typedef struct RecordSource {

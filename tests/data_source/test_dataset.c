@@ -388,18 +388,18 @@ static void test_file_changed_under_the_run_is_noticed(void **state)
 }
 
 static void fingerprint_of(const char *path, bool shuffle, uint64_t seed,
-                           char ret[FINGERPRINT_BYTES])
+                           char ret[DIGEST_HEX_BYTES])
 {
     Dataset *dataset = open_one(path, INDEX);
     dataset_fingerprint(dataset, shuffle, seed, ret);
-    assert_int_equal(strlen(ret), FINGERPRINT_BYTES - 1);
+    assert_int_equal(strlen(ret), DIGEST_HEX_BYTES - 1);
     dataset_close(dataset);
 }
 
 static void test_fingerprint_follows_content_and_order_not_names(void **state)
 {
     (void)state;
-    char first[FINGERPRINT_BYTES], other[FINGERPRINT_BYTES];
+    char first[DIGEST_HEX_BYTES], other[DIGEST_HEX_BYTES];
     write_text(FOLDER "/one.jsonl", "{\"a\":1}\n{\"b\":2}\n");
     write_text(FOLDER "/copy.jsonl", "{\"a\":1}\n{\"b\":2}\n");
     write_text(FOLDER "/edit.jsonl", "{\"a\":1}\n{\"b\":3}\n");
