@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/memory.h"
 #include "base/utf8.h"
 
 static void line_and_column(const char *text, size_t offset, int *ret_line, int *ret_column)
@@ -63,6 +64,53 @@ static Status check_text(const char *text, size_t length, const char *where, boo
     return OK;
 }
 
+/* ---- numbers as they were spelled ---- */
+
+typedef struct NumberScan {
+    const char *at, *end;
+} NumberScan;
+
+/* The next number token of valid JSON text; false at the end. */
+static bool next_number(NumberScan *scan, const char **ret_begin, size_t *ret_length)
+{
+    const char *at = scan->at;
+    for (; at < scan->end && *at != '-' && (*at < '0' || *at > '9'); at++) {
+        if (*at != '"') continue;
+        for (at++; at < scan->end && *at != '"'; at++)
+            at += *at == '\\';
+    }
+    if (at >= scan->end) return false;
+    *ret_begin = at;
+    while (at < scan->end && *at != '\0' && strchr("0123456789+-.eE", *at) != NULL)
+        at++;
+    *ret_length = (size_t)(at - *ret_begin);
+    scan->at = at;
+    return true;
+}
+
+/* A double tells neither 1.0 from 1 nor all digits of a long number. The tree holds its numbers in
+ * the order of the text, so one more walk over both puts the spelling where it matters. */
+static void keep_spelling(cJSON *value, NumberScan *scan)
+{
+    for (; value != NULL; value = value->next) {
+        if (cJSON_IsNumber(value)) {
+            const char *begin = NULL;
+            size_t length = 0;
+            CHECK(next_number(scan, &begin, &length));
+            bool whole = memchr(begin, '.', length) == NULL && memchr(begin, 'e', length) == NULL &&
+                         memchr(begin, 'E', length) == NULL;
+            if (!whole || length > 15) value->valuestring = mem_strndup(begin, length);
+        } else if (value->child != NULL) {
+            keep_spelling(value->child, scan);
+        }
+    }
+}
+
+void json_keep_spelling(cJSON *json, const char *text, size_t length)
+{
+    keep_spelling(json, &(NumberScan){text, text + length});
+}
+
 Status json_parse(const char *text, size_t length, const char *where, cJSON **ret_json, Error *err)
 {
     bool open = false;
@@ -71,7 +119,8 @@ Status json_parse(const char *text, size_t length, const char *where, cJSON **re
     cJSON *json = cJSON_ParseWithLengthOpts(text, length, &end, 0);
     size_t at = end != NULL ? (size_t)(end - text) : 0;
     if (json == NULL) {
-        if (open || at >= length) return refuse_at(err, where, text, length, "the JSON text ends too soon");
+        if (open || at >= length)
+            return refuse_at(err, where, text, length, "the JSON text ends too soon");
         return refuse_at(err, where, text, at, "not valid JSON from here on");
     }
     while (at < length && strchr(" \t\r\n", text[at]) != NULL)
@@ -80,6 +129,7 @@ Status json_parse(const char *text, size_t length, const char *where, cJSON **re
         cJSON_Delete(json);
         return refuse_at(err, where, text, at, "more text after the end of the JSON value");
     }
+    json_keep_spelling(json, text, length);
     *ret_json = json;
     return OK;
 }
@@ -112,7 +162,8 @@ static Status find(const cJSON *object, const char *key, const char *where, bool
 {
     const cJSON *value = cJSON_GetObjectItemCaseSensitive(object, key);
     if (value == NULL || cJSON_IsNull(value)) {
-        if (!optional) return error_set(err, ERR_NOT_FOUND, "%s: key \"%s\" is missing", where, key);
+        if (!optional)
+            return error_set(err, ERR_NOT_FOUND, "%s: key \"%s\" is missing", where, key);
         value = NULL;
     }
     *ret_value = value;

@@ -16,8 +16,14 @@
 
 /* Parses exactly one value of `length` bytes with nothing but white space after it. A syntax error names
  * `where`, line and column. Nesting deeper than JSON_DEPTH_MAX, an escaped NUL and bytes that are not
- * UTF-8 are refused. */
+ * UTF-8 are refused.
+ *
+ * A number whose value as a double does not tell how it was written (one with a fraction or an exponent, or of more
+ * than 15 characters) has its spelling in `valuestring`, as templates need it: 1.0 is not 1. */
 Status json_parse(const char *text, size_t length, const char *where, cJSON **ret_json, Error *err);
+
+/* Adds those spellings to a tree that was parsed from `text` in another way. */
+void json_keep_spelling(cJSON *json, const char *text, size_t length);
 
 /* Reads and parses a file of at most `bytes_max` bytes. */
 Status json_read(const char *path, size_t bytes_max, cJSON **ret_json, Error *err);

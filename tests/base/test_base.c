@@ -101,7 +101,8 @@ static void test_json_names_the_place(void **state)
 static void test_utf8_refuses_what_the_standard_refuses(void **state)
 {
     (void)state;
-    const char *bad[] = {"\xC0\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80", "\xE2\x82", "\x80", "\xFF"};
+    const char *bad[] = {"\xC0\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80",
+                         "\xE2\x82", "\x80",         "\xFF"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         assert_int_equal(utf8_valid_prefix(bad[i], strlen(bad[i])), 0);
     for (uint32_t code = 1; code <= 0x10FFFF; code++) {
@@ -161,6 +162,25 @@ static void test_digest_equals_published_vectors(void **state)
     free(bytes);
 }
 
+static void test_json_keeps_how_numbers_were_written(void **state)
+{
+    (void)state;
+    Error err = {0};
+    cJSON *json = NULL;
+    const char *text =
+        "{\"a\\\"1.5\": [1, -1.0, \"2.5\", {\"b\": 1e3}], \"c\": 12345678901234567890, \"d\": 7}";
+    assert_ok(json_parse(text, strlen(text), "x", &json, &err), &err);
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(json, "a\"1.5");
+    assert_null(cJSON_GetArrayItem(list, 0)->valuestring);
+    assert_string_equal(cJSON_GetArrayItem(list, 1)->valuestring, "-1.0");
+    assert_string_equal(cJSON_GetArrayItem(list, 2)->valuestring, "2.5");
+    assert_string_equal(cJSON_GetArrayItem(list, 3)->child->valuestring, "1e3");
+    assert_string_equal(cJSON_GetObjectItemCaseSensitive(json, "c")->valuestring,
+                        "12345678901234567890");
+    assert_null(cJSON_GetObjectItemCaseSensitive(json, "d")->valuestring);
+    cJSON_Delete(json);
+}
+
 static void test_json_append_string_is_read_back(void **state)
 {
     (void)state;
@@ -186,6 +206,7 @@ int main(void)
         cmocka_unit_test(test_utf8_refuses_what_the_standard_refuses),
         cmocka_unit_test(test_queue_keeps_order_over_threads_and_ends),
         cmocka_unit_test(test_digest_equals_published_vectors),
+        cmocka_unit_test(test_json_keeps_how_numbers_were_written),
         cmocka_unit_test(test_json_append_string_is_read_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
