@@ -15,6 +15,10 @@ typedef struct TokenizerCache TokenizerCache; /* words seen before; bounded; one
 
 /* Loads `path`: a tokenizer.json, or a folder that holds one. */
 Status tokenizer_load(const char *path, Tokenizer **ret, Error *err);
+
+/* The same from memory; `where` names the document in messages. */
+Status tokenizer_parse(const char *json, size_t length, const char *where, Tokenizer **ret,
+                       Error *err);
 void tokenizer_destroy(Tokenizer *tokenizer); /* accepts NULL */
 
 TokenizerCache *tokenizer_cache_create(const Tokenizer *tokenizer, size_t bytes_max);

@@ -1,0 +1,63 @@
+/* AlignedText: text on its way through the tokenizer, every byte of which knows the input bytes it
+ * stands for, so that a token found at the end of normalizing and splitting can tell which input it
+ * covers. A TextView is a borrowed piece of one; while nothing has changed the text (the common
+ * case) it needs no table of origins. */
+#ifndef TROUPE_TEXT_ALIGNED_TEXT_H
+#define TROUPE_TEXT_ALIGNED_TEXT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The input bytes [begin, end) that one byte of a changed text stands for. */
+typedef struct ByteOrigin {
+    uint32_t begin, end;
+} ByteOrigin;
+
+typedef struct TextView {
+    const char *data;
+    uint32_t length;
+    uint32_t base;            /* without origins: byte i is input byte base + i */
+    const ByteOrigin *origin; /* [length], or NULL */
+} TextView;
+
+/* Growable; zero-initialise it. Appends beyond `length_max` bytes are dropped and set `overflow`.
+ */
+typedef struct AlignedText {
+    char *data;
+    ByteOrigin *origin;
+    size_t length, capacity, length_max;
+    bool overflow;
+} AlignedText;
+
+void aligned_text_free(AlignedText *text);
+void aligned_text_clear(AlignedText *text, size_t length_max);
+
+/* Appends bytes that all stand for `origin`. */
+void aligned_text_append(AlignedText *text, const char *bytes, size_t length, ByteOrigin origin);
+
+/* Appends bytes [begin, end) of a view with their origins. */
+void aligned_text_append_view(AlignedText *text, const TextView *view, uint32_t begin,
+                              uint32_t end);
+
+TextView aligned_text_view(const AlignedText *text); /* valid until the text changes */
+
+static inline TextView text_view_slice(const TextView *view, uint32_t begin, uint32_t end)
+{
+    return (TextView){view->data + begin, end - begin, view->base + begin,
+                      view->origin == NULL ? NULL : view->origin + begin};
+}
+
+/* The input bytes that bytes [begin, end) of a view stand for; an empty range has an empty origin.
+ */
+static inline ByteOrigin text_view_origin(const TextView *view, uint32_t begin, uint32_t end)
+{
+    if (view->origin == NULL) return (ByteOrigin){view->base + begin, view->base + end};
+    if (begin < end) return (ByteOrigin){view->origin[begin].begin, view->origin[end - 1].end};
+    if (begin < view->length)
+        return (ByteOrigin){view->origin[begin].begin, view->origin[begin].begin};
+    uint32_t last = begin > 0 ? view->origin[begin - 1].end : view->base;
+    return (ByteOrigin){last, last};
+}
+
+#endif
