@@ -135,6 +135,14 @@ typedef struct KernelTable {
     double (*sum_squares)(const float *x, int64_t n);
     void (*cast)(Tensor y, Tensor x); /* between f32 and bf16, or a copy */
     void (*fill_zero)(Tensor y);
+
+    /* ---- moving rows and columns; x and y of one type ---- */
+    /* y[M, W] = x[M, first_column to first_column + W]. */
+    void (*copy_columns)(Tensor y, Tensor x, int64_t first_column);
+    /* y[i] = x[row[i]] for every row i of y. */
+    void (*gather_rows)(Tensor y, Tensor x, const int32_t *row);
+    /* y = 0, then y[row[i]] = x[i] for every row i of x; no row occurs twice. */
+    void (*scatter_rows)(Tensor y, Tensor x, const int32_t *row);
 } KernelTable;
 
 /* The CPU backend: f32 and bf16, matrices by oneDNN, the rest ours. `num_threads` >= 1 worker threads in

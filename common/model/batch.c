@@ -1,0 +1,106 @@
+#include "model/batch.h"
+
+#include <stdlib.h>
+
+#include "base/memory.h"
+
+Batch *batch_create(void)
+{
+    Batch *batch = mem_calloc(1, sizeof *batch);
+    batch->cu_seqlens = mem_calloc(1, sizeof *batch->cu_seqlens);
+    return batch;
+}
+
+void batch_destroy(Batch *batch)
+{
+    if (batch == NULL) return;
+    free(batch->token);
+    free(batch->position);
+    free(batch->cu_seqlens);
+    free(batch->first_position);
+    free(batch->cache_slot);
+    free(batch->target_row);
+    free(batch->target);
+    free(batch);
+}
+
+void batch_clear(Batch *batch)
+{
+    batch->num_rows = batch->num_targets = 0;
+    batch->num_sequences = 0;
+}
+
+static void reserve_rows(Batch *batch, int64_t rows)
+{
+    if (rows <= batch->capacity_rows) return;
+    CHECK(rows <= INT32_MAX);
+    if (rows < 2 * batch->capacity_rows) rows = 2 * batch->capacity_rows;
+    size_t n = (size_t)rows;
+    batch->token = mem_realloc(batch->token, n, sizeof *batch->token);
+    batch->position = mem_realloc(batch->position, n, sizeof *batch->position);
+    batch->target_row = mem_realloc(batch->target_row, n, sizeof *batch->target_row);
+    batch->target = mem_realloc(batch->target, n, sizeof *batch->target);
+    batch->capacity_rows = rows;
+}
+
+static void reserve_sequences(Batch *batch, int count)
+{
+    if (count <= batch->capacity_sequences) return;
+    if (count < 2 * batch->capacity_sequences) count = 2 * batch->capacity_sequences;
+    size_t n = (size_t)count;
+    batch->cu_seqlens = mem_realloc(batch->cu_seqlens, n + 1, sizeof *batch->cu_seqlens);
+    batch->first_position = mem_realloc(batch->first_position, n, sizeof *batch->first_position);
+    batch->cache_slot = mem_realloc(batch->cache_slot, n, sizeof *batch->cache_slot);
+    batch->capacity_sequences = count;
+}
+
+void batch_add_chunk(Batch *batch, const int32_t *token, int64_t length, int64_t first_position,
+                     int32_t cache_slot)
+{
+    CHECKF(length >= 1, "a sequence of %lld tokens", (long long)length);
+    CHECK(first_position >= 0 && first_position + length <= INT32_MAX);
+    int64_t begin = batch->num_rows;
+    reserve_rows(batch, begin + length);
+    reserve_sequences(batch, batch->num_sequences + 1);
+    for (int64_t i = 0; i < length; i++) {
+        batch->token[begin + i] = token[i];
+        batch->position[begin + i] = (int32_t)(first_position + i);
+    }
+    int index = batch->num_sequences++;
+    batch->num_rows += length;
+    batch->cu_seqlens[index] = (int32_t)begin;
+    batch->cu_seqlens[index + 1] = (int32_t)batch->num_rows;
+    batch->first_position[index] = (int32_t)first_position;
+    batch->cache_slot[index] = cache_slot;
+}
+
+void batch_add(Batch *batch, const int32_t *token, const uint8_t *loss_mask, int64_t length)
+{
+    int64_t begin = batch->num_rows;
+    batch_add_chunk(batch, token, length, 0, 0);
+    for (int64_t i = 1; loss_mask != NULL && i < length; i++) {
+        if (!loss_mask[i]) continue;
+        batch->target_row[batch->num_targets] = (int32_t)(begin + i - 1);
+        batch->target[batch->num_targets] = token[i];
+        batch->num_targets++;
+    }
+}
+
+SequenceTable batch_sequences(const Batch *batch)
+{
+    return (SequenceTable){
+        .num_sequences = batch->num_sequences,
+        .cu_seqlens = batch->cu_seqlens,
+        .first_position = batch->first_position,
+    };
+}
+
+double batch_squared_lengths(const Batch *batch)
+{
+    double sum = 0.0;
+    for (int i = 0; i < batch->num_sequences; i++) {
+        double length = batch->cu_seqlens[i + 1] - batch->cu_seqlens[i];
+        sum += length * (length + 2.0 * batch->first_position[i]);
+    }
+    return sum;
+}

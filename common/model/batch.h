@@ -1,0 +1,36 @@
+/* Batch: sequences packed one after the other into rows (token, position, sequence), with the rows
+ * that carry loss. One form for training, evaluation, prefill, chunked prefill and decode. Grows as
+ * needed; reuse it with batch_clear. Used by one thread. */
+#ifndef TROUPE_MODEL_BATCH_H
+#define TROUPE_MODEL_BATCH_H
+
+#include "tensor/kernels.h"
+
+typedef struct Batch {
+    int64_t num_rows, num_targets;
+    int num_sequences;
+    int32_t *token, *position;    /* [num_rows] */
+    int32_t *cu_seqlens;          /* [num_sequences + 1] */
+    int32_t *first_position;      /* [num_sequences]; not 0: earlier keys stand in a cache */
+    int32_t *cache_slot;          /* [num_sequences]; of a KvCache, where one is used */
+    int32_t *target_row, *target; /* [num_targets]: row target_row[i] is to predict target[i] */
+    int64_t capacity_rows;
+    int capacity_sequences;
+} Batch;
+
+Batch *batch_create(void);
+void batch_destroy(Batch *batch); /* accepts NULL */
+void batch_clear(Batch *batch);
+
+/* Appends a sequence of length >= 1. loss_mask[t] says whether token t is predicted (by row t - 1;
+ * loss_mask[0] has no row and is ignored); NULL: no targets. */
+void batch_add(Batch *batch, const int32_t *token, const uint8_t *loss_mask, int64_t length);
+
+/* Appends tokens that continue the sequence in `cache_slot` at `first_position`. */
+void batch_add_chunk(Batch *batch, const int32_t *token, int64_t length, int64_t first_position,
+                     int32_t cache_slot);
+
+SequenceTable batch_sequences(const Batch *batch);
+double batch_squared_lengths(const Batch *batch);
+
+#endif

@@ -1,0 +1,232 @@
+#include "model/weights_io.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "base/rng.h"
+#include "base/str.h"
+
+#define PIECE_BYTES ((size_t)4 << 20) /* of a tensor under way: bounds staging memory */
+
+/* ---- random ---- */
+
+/* Elements [first, first + count) of a tensor's stream of normals: block i holds elements 4i to 4i
+ * + 3. */
+static void fill_normal(uint64_t key, int64_t first, int64_t count, float scale, float *out)
+{
+    for (int64_t i = 0; i < count;) {
+        uint64_t index = (uint64_t)(first + i);
+        RngBlock block = rng_block(key, 0, index / 4);
+        float value[4];
+        rng_normal_pair(block.word[0], block.word[1], &value[0], &value[1]);
+        rng_normal_pair(block.word[2], block.word[3], &value[2], &value[3]);
+        for (uint64_t lane = index % 4; lane < 4 && i < count; lane++, i++)
+            out[i] = value[lane] * scale;
+    }
+}
+
+void weight_init_random(const WeightPlan *plan, const WeightSpec *spec, int64_t seed, float *part)
+{
+    uint64_t key = rng_key(rng_key((uint64_t)seed, "init"), spec->name);
+    for (int64_t i = 0; i < weight_spec_segments(spec); i++) {
+        WeightSegment run = weight_spec_segment(spec, plan->tp_rank, plan->tp_size, i);
+        float *out = part + run.local_first;
+        if (spec->rank == 2) {
+            fill_normal(key, run.global_first, run.count, plan->config.initializer_range, out);
+            continue;
+        }
+        for (int64_t k = 0; k < run.count; k++)
+            out[k] = 1.0f;
+    }
+}
+
+/* ---- reading ---- */
+
+/* IEEE 754 half precision, exactly. */
+static float f16_to_f32(uint16_t half)
+{
+    uint32_t sign = (uint32_t)(half & 0x8000) << 16;
+    uint32_t exponent = half >> 10 & 31, mantissa = half & 1023;
+    union {
+        uint32_t bits;
+        float real;
+    } u;
+    if (exponent == 0) { /* zero or subnormal: mantissa x 2^-24 */
+        u.real = (float)mantissa * 0x1p-24f;
+        u.bits |= sign;
+    } else if (exponent == 31) {
+        u.bits = sign | 0x7F800000 | mantissa << 13;
+    } else {
+        u.bits = sign | (exponent + 112) << 23 | mantissa << 13;
+    }
+    return u.real;
+}
+
+static void convert_to_f32(DType dtype, const void *from, int64_t count, float *to)
+{
+    const uint16_t *halves = from;
+    for (int64_t i = 0; i < count; i++)
+        to[i] = dtype == DTYPE_BF16 ? bf16_to_f32(halves[i]) : f16_to_f32(halves[i]);
+}
+
+static Status read_run(SafetensorsReader *reader, const char *name, DType dtype, WeightSegment run,
+                       float *part, void *staging, Error *err)
+{
+    float *out = part + run.local_first;
+    if (dtype == DTYPE_F32)
+        return safetensors_read(reader, name, run.global_first, run.count, out, err);
+    int64_t piece = (int64_t)(PIECE_BYTES / sizeof(uint16_t));
+    for (int64_t done = 0; done < run.count; done += piece) {
+        int64_t count = run.count - done < piece ? run.count - done : piece;
+        TRY(safetensors_read(reader, name, run.global_first + done, count, staging, err));
+        convert_to_f32(dtype, staging, count, out + done);
+    }
+    return OK;
+}
+
+static Status check_described(const char *folder, const char *name, const WeightSpec *spec,
+                              const Tensor *found, Error *err)
+{
+    Tensor expected = spec->rank == 1 ? tensor_1d(NULL, DTYPE_F32, spec->rows)
+                                      : tensor_2d(NULL, DTYPE_F32, spec->rows, spec->cols);
+    char found_text[96], expected_text[96];
+    if (!tensor_same_shape(found, &expected))
+        return error_set(err, ERR_DATA,
+                         "%s: tensor %s has shape %s, but the model's config.json makes it %s",
+                         folder, name, tensor_shape_text(found, found_text),
+                         tensor_shape_text(&expected, expected_text));
+    if (found->dtype != DTYPE_F32 && found->dtype != DTYPE_BF16 && found->dtype != DTYPE_F16)
+        return error_set(err, ERR_DATA,
+                         "%s: tensor %s has type %s, but a weight must be F32, BF16 or F16", folder,
+                         name, dtype_safetensors_name(found->dtype));
+    return OK;
+}
+
+Status weight_read(SafetensorsReader *reader, const char *folder, const WeightPlan *plan,
+                   const WeightSpec *spec, const char *prefix, float *part, Error *err)
+{
+    char *name = mem_printf("%s%s", prefix, spec->name);
+    void *staging = mem_alloc(PIECE_BYTES);
+    Tensor found = {0};
+    Status status = safetensors_describe(reader, name, &found, err);
+    if (status == OK) status = check_described(folder, name, spec, &found, err);
+    for (int64_t i = 0; status == OK && i < weight_spec_segments(spec); i++) {
+        WeightSegment run = weight_spec_segment(spec, plan->tp_rank, plan->tp_size, i);
+        status = read_run(reader, name, found.dtype, run, part, staging, err);
+    }
+    free(staging);
+    free(name);
+    return status;
+}
+
+Status weights_check_names(const SafetensorsReader *reader, const char *folder,
+                           const WeightPlan *plan, Error *err)
+{
+    for (int i = 0; i < safetensors_count(reader); i++) {
+        const char *name = safetensors_name(reader, i);
+        if (weight_plan_find(plan, name) >= 0) continue;
+        if (plan->config.tie_word_embeddings && strcmp(name, "lm_head.weight") == 0) continue;
+        if (str_ends_with(name, "rotary_emb.inv_freq")) continue;
+        return error_set(
+            err, ERR_UNSUPPORTED,
+            "%s: holds tensor %s, which a model as its config.json describes it does not "
+            "have; the folder's config.json and weights belong to different models",
+            folder, name);
+    }
+    return OK;
+}
+
+/* ---- gathering ---- */
+
+static bool is_owner(const WeightGather *gather)
+{
+    return gather->plan->tp_rank == gather->owner;
+}
+
+/* Sends elements [0, count) of `part` on rank `source` to the owner, piece by piece. A broadcast,
+ * because that is what a Comm has; the others drop it. */
+static Status send_part(const WeightGather *gather, int source, const char *part, int64_t count,
+                        DType dtype, char *staging, Error *err)
+{
+    size_t size = dtype_size(dtype);
+    int64_t piece_max = (int64_t)(PIECE_BYTES / size);
+    for (int64_t done = 0; done < count; done += piece_max) {
+        int64_t n = count - done < piece_max ? count - done : piece_max;
+        size_t bytes = (size_t)n * size;
+        if (source == gather->plan->tp_rank) memcpy(staging, part + (size_t)done * size, bytes);
+        TRY(comm_broadcast(gather->comm, tensor_1d(staging, dtype, n), source, err));
+        if (is_owner(gather)) gather->sink(gather->context, staging, bytes);
+    }
+    return OK;
+}
+
+/* Rows lie together in the whole tensor rank by rank, so the parts are simply sent in that order.
+ */
+static Status gather_rows(const WeightGather *gather, const WeightSpec *spec, const void *part,
+                          DType dtype, Error *err)
+{
+    Status status = OK;
+    int64_t sent_to = 0;
+    char *staging = mem_alloc(PIECE_BYTES);
+    for (int rank = 0; status == OK && rank < gather->plan->tp_size; rank++) {
+        WeightRange range = weight_spec_part(spec, rank, gather->plan->tp_size);
+        if (range.first < sent_to) continue; /* a copy of what the rank before it sent */
+        sent_to = range.first + range.count;
+        status = send_part(gather, rank, part, range.count * spec->cols, dtype, staging, err);
+    }
+    free(staging);
+    return status;
+}
+
+/* Puts the ranks' columns of `rows` rows side by side. */
+static void interleave_columns(const WeightSpec *spec, int tp_size, const char *gathered, char *out,
+                               int64_t rows, size_t size)
+{
+    for (int rank = 0; rank < tp_size; rank++) {
+        WeightRange range = weight_spec_part(spec, rank, tp_size);
+        size_t bytes = (size_t)range.count * size;
+        const char *from = gathered + (size_t)rank * (size_t)rows * bytes;
+        for (int64_t row = 0; row < rows; row++)
+            memcpy(out + (size_t)(row * spec->cols + range.first) * size,
+                   from + (size_t)row * bytes, bytes);
+    }
+}
+
+static Status gather_columns(const WeightGather *gather, const WeightSpec *spec, const void *part,
+                             DType dtype, Error *err)
+{
+    Status status = OK;
+    size_t size = dtype_size(dtype), row_bytes = (size_t)spec->cols * size;
+    int64_t block = (int64_t)(PIECE_BYTES / row_bytes);
+    if (block < 1) block = 1;
+    if (block > spec->rows) block = spec->rows;
+    char *gathered = mem_alloc((size_t)block * row_bytes);
+    char *whole = mem_alloc((size_t)block * row_bytes);
+    for (int64_t row = 0; row < spec->rows; row += block) {
+        int64_t rows = spec->rows - row < block ? spec->rows - row : block;
+        char *mine = (char *)part + (size_t)(row * spec->local_cols) * size;
+        Tensor in = tensor_2d(mine, dtype, rows, spec->local_cols);
+        Tensor out = tensor_2d(gathered, dtype, rows, spec->cols);
+        status = comm_all_gather(gather->comm, out, in, err);
+        if (status != OK) break;
+        if (!is_owner(gather)) continue;
+        interleave_columns(spec, gather->plan->tp_size, gathered, whole, rows, size);
+        gather->sink(gather->context, whole, (size_t)rows * row_bytes);
+    }
+    free(gathered);
+    free(whole);
+    return status;
+}
+
+Status weight_gather(const WeightGather *gather, const WeightSpec *spec, const void *part,
+                     DType dtype, Error *err)
+{
+    if (spec->split == SPLIT_NONE || gather->plan->tp_size == 1) {
+        size_t bytes = (size_t)(spec->local_rows * spec->local_cols) * dtype_size(dtype);
+        if (is_owner(gather)) gather->sink(gather->context, part, bytes);
+        return OK;
+    }
+    if (spec->split == SPLIT_ROWS) return gather_rows(gather, spec, part, dtype, err);
+    return gather_columns(gather, spec, part, dtype, err);
+}

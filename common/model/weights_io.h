@@ -1,0 +1,42 @@
+/* Where weights come from and go to, tensor by tensor: random numbers, safetensors files with whole
+ * tensors, and back to whole tensors by gathering over the tensor-parallel group. Every function
+ * works on one spec's part as f32 (or, when gathering, any type), so weights, masters and moments
+ * all use the same three. */
+#ifndef TROUPE_MODEL_WEIGHTS_IO_H
+#define TROUPE_MODEL_WEIGHTS_IO_H
+
+#include "comm/comm.h"
+#include "model/weight_plan.h"
+#include "tensor/safetensors.h"
+
+/* Fills this rank's part: norms 1, everything else normal(0, initializer_range). Element i of
+ * tensor `name` is a function of (seed, name, i) alone. */
+void weight_init_random(const WeightPlan *plan, const WeightSpec *spec, int64_t seed, float *part);
+
+/* Reads this rank's part of tensor <prefix><name> as f32. The file may hold it as F32, BF16 or F16;
+ * its shape must be the spec's. `folder` is for messages. */
+Status weight_read(SafetensorsReader *reader, const char *folder, const WeightPlan *plan,
+                   const WeightSpec *spec, const char *prefix, float *part, Error *err);
+
+/* Refuses a model folder with a tensor that the plan does not know: it is another model than
+ * config.json says. A head stored beside tied embeddings and stored RoPE frequencies are passed
+ * over, as transformers does. */
+Status weights_check_names(const SafetensorsReader *reader, const char *folder,
+                           const WeightPlan *plan, Error *err);
+
+/* Streams the whole tensor, in row-major order and in pieces, to `sink` on rank `owner` of the
+ * group; all ranks of the group call it with their parts. Only collectives can fail: a sink keeps
+ * its own failure and ignores what follows, because an owner that left early would leave the others
+ * waiting. */
+typedef struct WeightGather {
+    const WeightPlan *plan;
+    Comm *comm; /* may be NULL when alone */
+    int owner;
+    void (*sink)(void *context, const void *bytes, size_t length); /* called on the owner */
+    void *context;
+} WeightGather;
+
+Status weight_gather(const WeightGather *gather, const WeightSpec *spec, const void *part,
+                     DType dtype, Error *err);
+
+#endif
