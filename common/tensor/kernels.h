@@ -52,10 +52,11 @@ typedef struct KeyValueView {
     const void *const *value; /* [num_sequences] */
 } KeyValueView;
 
+/* In double: 1 - beta2 of a float beta2 = 0.999f would already be wrong in the fifth digit. */
 typedef struct AdamWParams {
-    float lr, beta1, beta2, eps, weight_decay;
-    float bias_correction1, bias_correction2; /* 1 - beta^step */
-    float grad_scale;                         /* gradients are multiplied by this first */
+    double lr, beta1, beta2, eps, weight_decay;
+    double bias_correction1, bias_correction2; /* 1 - beta^step */
+    double grad_scale;                         /* gradients are multiplied by this first */
 } AdamWParams;
 
 typedef struct KernelTable {
@@ -122,7 +123,7 @@ typedef struct KernelTable {
      * another rank) and the shard's arg max (global id; the lowest of equals). */
     void (*cross_entropy_stats)(float *max, float *sum_exp, float *target_logit, int32_t *arg_max,
                                 Tensor logits, const int32_t *target, int32_t vocab_first);
-    /* dlogits[M, V] (f32 or bf16, may be logits itself) = scale * (exp(logit - lse) - [target]). */
+    /* dlogits[M, V] (bf16, or f32 and then it may be logits itself) = scale * (exp(logit - lse) - [target]). */
     void (*cross_entropy_backward)(Tensor dlogits, Tensor logits, const float *lse,
                                    const int32_t *target, int32_t vocab_first, float scale);
 
@@ -148,5 +149,9 @@ typedef struct KernelTable {
 /* The CPU backend: f32 and bf16, matrices by oneDNN, the rest ours. `num_threads` >= 1 worker threads in
  * all; call once per process before the first kernel. */
 const KernelTable *cpu_kernels(int num_threads);
+
+/* One sentence for the log when this CPU makes bf16 slow (it lacks bf16 products), else NULL. After
+ * cpu_kernels. */
+const char *cpu_kernels_note(void);
 
 #endif

@@ -1,0 +1,69 @@
+/* Chooses the copy of the loops for this machine (isa.h). */
+#include "tensor/cpu/backend.h"
+#include "tensor/cpu/onednn.h"
+#include "tensor/cpu/parallel.h"
+
+extern const KernelTable cpu_table_base;
+void cpu_vector_exp_base(float *y, const float *x, int64_t n);
+#ifdef CPU_ISA_X86
+extern const KernelTable cpu_table_avx2, cpu_table_avx512, cpu_table_avx512_bf16;
+void cpu_vector_exp_avx2(float *y, const float *x, int64_t n);
+void cpu_vector_exp_avx512(float *y, const float *x, int64_t n);
+void cpu_vector_exp_avx512_bf16(float *y, const float *x, int64_t n);
+#endif
+
+static const struct {
+    const KernelTable *table;
+    void (*vector_exp)(float *y, const float *x, int64_t n);
+} COPIES[CPU_ISA_COUNT] = {
+    [CPU_ISA_BASE] = {&cpu_table_base, cpu_vector_exp_base},
+#ifdef CPU_ISA_X86
+    [CPU_ISA_AVX2] = {&cpu_table_avx2, cpu_vector_exp_avx2},
+    [CPU_ISA_AVX512] = {&cpu_table_avx512, cpu_vector_exp_avx512},
+    [CPU_ISA_AVX512_BF16] = {&cpu_table_avx512_bf16, cpu_vector_exp_avx512_bf16},
+#endif
+};
+
+CpuIsa cpu_isa_best(void)
+{
+#ifdef CPU_ISA_X86
+    __builtin_cpu_init();
+    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                        __builtin_cpu_supports("avx512vl");
+    if (avx512 && __builtin_cpu_supports("avx512bf16")) return CPU_ISA_AVX512_BF16;
+    if (avx512) return CPU_ISA_AVX512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+        __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2"))
+        return CPU_ISA_AVX2;
+#endif
+    return CPU_ISA_BASE;
+}
+
+const KernelTable *cpu_kernels_of(CpuIsa isa, int num_threads)
+{
+    CHECK((unsigned)isa < CPU_ISA_COUNT && isa <= cpu_isa_best());
+    CHECK(COPIES[isa].table != NULL);
+    parallel_set_threads(num_threads);
+    onednn_use_cast(COPIES[isa].table->cast);
+    onednn_limit_isa(isa);
+    return COPIES[isa].table;
+}
+
+const KernelTable *cpu_kernels(int num_threads)
+{
+    return cpu_kernels_of(cpu_isa_best(), num_threads);
+}
+
+const char *cpu_kernels_note(void)
+{
+    if (onednn_has_bf16()) return NULL;
+    return "this CPU has no bf16 products (AVX512-BF16 or better): bf16 runs on f32 products, "
+           "correct but several times slower; prefer f32 here";
+}
+
+void cpu_exp_of(CpuIsa isa, float *y, const float *x, int64_t n)
+{
+    CHECK((unsigned)isa < CPU_ISA_COUNT && isa <= cpu_isa_best());
+    COPIES[isa].vector_exp(y, x, n);
+}

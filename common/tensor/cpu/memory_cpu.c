@@ -1,0 +1,79 @@
+#include "tensor/cpu/memory_cpu.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define HUGE_PAGE ((size_t)2 << 20)
+#ifdef TROUPE_SANITIZED
+#define MAP_FROM SIZE_MAX /* the heap, whose ends the sanitizer watches */
+#else
+#define MAP_FROM HUGE_PAGE
+#endif
+
+/* Stands in the 64 bytes before every block. */
+typedef struct BlockHeader {
+    void *base;
+    size_t mapped; /* 0: from the heap */
+} BlockHeader;
+
+_Static_assert(sizeof(BlockHeader) <= 64, "the header fits before an aligned block");
+
+/* A mapping is zero already and costs nothing until it is touched. */
+static char *map_block(size_t bytes, BlockHeader *header)
+{
+    header->mapped = bytes + 2 * HUGE_PAGE;
+    header->base =
+        mmap(NULL, header->mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECKF(header->base != MAP_FAILED, "out of memory: %zu bytes", bytes);
+    const uintptr_t start = (uintptr_t)header->base + 64;
+    char *block = (char *)((start + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1));
+    (void)madvise(block, bytes, MADV_HUGEPAGE); /* only for speed */
+    return block;
+}
+
+void *memory_cpu_alloc(size_t bytes)
+{
+    BlockHeader header = {0};
+    char *block = NULL;
+    CHECKF(bytes < SIZE_MAX / 2, "out of memory: %zu bytes", bytes);
+    if (bytes >= MAP_FROM) {
+        block = map_block(bytes, &header);
+    } else {
+        const size_t whole = (bytes + 64 + 63) & ~(size_t)63;
+        header.base = aligned_alloc(64, whole);
+        CHECKF(header.base != NULL, "out of memory: %zu bytes", bytes);
+        memset(header.base, 0, whole);
+        block = (char *)header.base + 64;
+    }
+    memcpy(block - 64, &header, sizeof header);
+    return block;
+}
+
+void memory_cpu_free(void *memory)
+{
+    if (memory == NULL) return;
+    BlockHeader header;
+    memcpy(&header, (char *)memory - 64, sizeof header);
+    if (header.mapped != 0)
+        CHECK(munmap(header.base, header.mapped) == 0);
+    else
+        free(header.base);
+}
+
+static struct {
+    void *memory;
+    size_t bytes;
+} scratch[SCRATCH_COUNT];
+
+void *scratch_take(ScratchUse use, size_t bytes)
+{
+    CHECK((unsigned)use < SCRATCH_COUNT);
+    if (bytes > scratch[use].bytes || scratch[use].memory == NULL) {
+        memory_cpu_free(scratch[use].memory);
+        scratch[use].bytes = bytes + bytes / 4; /* batches grow a little from step to step */
+        scratch[use].memory = memory_cpu_alloc(scratch[use].bytes);
+    }
+    return scratch[use].memory;
+}

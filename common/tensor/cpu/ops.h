@@ -1,0 +1,75 @@
+/* The loops of the CPU backend, one copy per instruction set (isa.h); table.c puts a copy's
+ * functions into a KernelTable, where their contracts stand. */
+#ifndef TROUPE_TENSOR_CPU_OPS_H
+#define TROUPE_TENSOR_CPU_OPS_H
+
+#include "tensor/cpu/isa.h"
+#include "tensor/kernels.h"
+
+#define cpu_table                         ISA_NAME(cpu_table)
+#define cpu_embedding                     ISA_NAME(cpu_embedding)
+#define cpu_embedding_backward_accumulate ISA_NAME(cpu_embedding_backward_accumulate)
+#define cpu_add                           ISA_NAME(cpu_add)
+#define cpu_rmsnorm                       ISA_NAME(cpu_rmsnorm)
+#define cpu_rmsnorm_backward              ISA_NAME(cpu_rmsnorm_backward)
+#define cpu_qk_norm_rope                  ISA_NAME(cpu_qk_norm_rope)
+#define cpu_qk_norm_rope_backward         ISA_NAME(cpu_qk_norm_rope_backward)
+#define cpu_swiglu                        ISA_NAME(cpu_swiglu)
+#define cpu_swiglu_backward               ISA_NAME(cpu_swiglu_backward)
+#define cpu_attention                     ISA_NAME(cpu_attention)
+#define cpu_attention_backward            ISA_NAME(cpu_attention_backward)
+#define cpu_cross_entropy_stats           ISA_NAME(cpu_cross_entropy_stats)
+#define cpu_cross_entropy_backward        ISA_NAME(cpu_cross_entropy_backward)
+#define cpu_adamw                         ISA_NAME(cpu_adamw)
+#define cpu_sum_squares                   ISA_NAME(cpu_sum_squares)
+#define cpu_cast                          ISA_NAME(cpu_cast)
+#define cpu_fill_zero                     ISA_NAME(cpu_fill_zero)
+#define cpu_vector_exp                    ISA_NAME(cpu_vector_exp)
+#define cpu_reduce_rows                   ISA_NAME(cpu_reduce_rows)
+
+extern const KernelTable cpu_table;
+
+void cpu_embedding(Tensor y, Tensor table, const int32_t *token, int32_t vocab_first);
+void cpu_embedding_backward_accumulate(Tensor dtable, Tensor dy, const int32_t *token,
+                                       int32_t vocab_first);
+void cpu_add(Tensor y, Tensor a, Tensor b);
+void cpu_rmsnorm(Tensor y, float *rstd, Tensor x, Tensor w, float eps);
+void cpu_rmsnorm_backward(Tensor dx, bool add_to_dx, Tensor dw_accumulate, Tensor dy, Tensor x,
+                          Tensor w, const float *rstd);
+void cpu_qk_norm_rope(Tensor qkv, Tensor raw_qk, int num_heads, int num_kv_heads, int head_dim,
+                      const void *q_norm, const void *k_norm, float eps, const float *cos_sin,
+                      const int32_t *position);
+void cpu_qk_norm_rope_backward(Tensor dqkv, Tensor raw_qk, int num_heads, int num_kv_heads,
+                               int head_dim, const void *q_norm, const void *k_norm, float eps,
+                               float *dq_norm_accumulate, float *dk_norm_accumulate,
+                               const float *cos_sin, const int32_t *position);
+void cpu_swiglu(Tensor y, Tensor gate_up);
+void cpu_swiglu_backward(Tensor dgate_up, Tensor dy, Tensor gate_up);
+void cpu_attention(void *out, float *lse, DType dtype, const void *q, const void *k, const void *v,
+                   const AttentionShape *shape, const SequenceTable *sequences,
+                   const KeyValueView *cache);
+void cpu_attention_backward(void *dq, void *dk, void *dv, DType dtype, const void *dout,
+                            const void *q, const void *k, const void *v, const void *out,
+                            const float *lse, const AttentionShape *shape,
+                            const SequenceTable *sequences);
+void cpu_cross_entropy_stats(float *max, float *sum_exp, float *target_logit, int32_t *arg_max,
+                             Tensor logits, const int32_t *target, int32_t vocab_first);
+void cpu_cross_entropy_backward(Tensor dlogits, Tensor logits, const float *lse,
+                                const int32_t *target, int32_t vocab_first, float scale);
+void cpu_adamw(float *master, float *exp_avg, float *exp_avg_sq, const float *grad, void *weight,
+               DType weight_dtype, int64_t n, const AdamWParams *params);
+double cpu_sum_squares(const float *x, int64_t n);
+void cpu_cast(Tensor y, Tensor x);
+void cpu_fill_zero(Tensor y);
+
+/* y[i] = exp(x[i]) as the other loops compute it. */
+void cpu_vector_exp(float *y, const float *x, int64_t n);
+
+/* For sums over rows (weight gradients): rows are cut into parts by their number alone; `part` sums
+ * the rows [first, last) into `into` [width], zeroed before; then the parts are added to `total` in
+ * order. */
+typedef void (*ReducePart)(const void *context, int64_t first, int64_t last, float *into);
+void cpu_reduce_rows(float *total_accumulate, int64_t width, int64_t rows, ReducePart part,
+                     const void *context);
+
+#endif

@@ -1,0 +1,31 @@
+#include "tensor/cpu/memory_cpu.h"
+#include "tensor/cpu/onednn.h"
+#include "tensor/cpu/ops.h"
+
+const KernelTable cpu_table = {
+    .name = "cpu",
+    .alloc = memory_cpu_alloc,
+    .free = memory_cpu_free,
+    .weight_prepare = onednn_weight_prepare,
+    .weight_release = onednn_weight_release,
+    .matmul = onednn_matmul,
+    .matmul_dgrad = onednn_matmul_dgrad,
+    .matmul_wgrad_accumulate = onednn_matmul_wgrad_accumulate,
+    .embedding = cpu_embedding,
+    .embedding_backward_accumulate = cpu_embedding_backward_accumulate,
+    .add = cpu_add,
+    .rmsnorm = cpu_rmsnorm,
+    .rmsnorm_backward = cpu_rmsnorm_backward,
+    .qk_norm_rope = cpu_qk_norm_rope,
+    .qk_norm_rope_backward = cpu_qk_norm_rope_backward,
+    .swiglu = cpu_swiglu,
+    .swiglu_backward = cpu_swiglu_backward,
+    .attention = cpu_attention,
+    .attention_backward = cpu_attention_backward,
+    .cross_entropy_stats = cpu_cross_entropy_stats,
+    .cross_entropy_backward = cpu_cross_entropy_backward,
+    .adamw = cpu_adamw,
+    .sum_squares = cpu_sum_squares,
+    .cast = cpu_cast,
+    .fill_zero = cpu_fill_zero,
+};
