@@ -45,6 +45,7 @@ typedef struct NodeRecord {
     NodeResources total, free;
     bool prepared, committed; /* of the group that is being made */
     int pending;              /* group calls on their way */
+    int failed_starts;        /* in a row */
     BundleSpec *bundle;       /* of this node in the group */
     int num_bundles;
 } NodeRecord;
@@ -138,7 +139,6 @@ struct Controller {
         uint64_t call_id;
         GroupId *tensor_id; /* [dp_size] */
         GroupId *data_id;   /* [tp_size] */
-        int failures_since_commit;
         char memory_plan[1024];
         int64_t parameters;
     } gang;
@@ -166,6 +166,8 @@ struct Controller {
         char *folder; /* being written; NULL while it is being made */
         int answers;
         uint64_t id;
+        bool committing;       /* the commit is out: its outcome decides where a restart begins */
+        CheckpointState state; /* what is being committed */
         int64_t tried_step; /* of the last attempt, whatever came of it */
     } save;
 

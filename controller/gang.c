@@ -58,7 +58,7 @@ static void begin_start(Controller *c)
 
 void gang_advance(Controller *c)
 {
-    if (c->gang.state != GANG_DOWN) return;
+    if (c->gang.state != GANG_DOWN || c->save.committing) return;
     for (int i = c->first_train; i < c->num_actors; i++)
         if (!supervise_ready(c, i)) return;
     begin_bootstrap(c);

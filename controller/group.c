@@ -10,7 +10,8 @@
 
 #include "placement.h"
 
-#define GROUP_RETRY_MS 500
+#define GROUP_RETRY_MS   500
+#define AGENT_STARTS_MAX 4 /* in a row, none of which came to a hello */
 
 static void call_node(Controller *c, int node, GroupCall call)
 {
@@ -175,10 +176,15 @@ static void on_reply(Controller *c, const Event *event)
 static void on_agent_lost(Controller *c, const Event *event)
 {
     NodeRecord *node = &c->node[event->node];
-    if (!node->up) return;
+    bool was_up = node->up;
     node->up = false;
     node->pending = 0;
+    if (!was_up && ++node->failed_starts >= AGENT_STARTS_MAX && c->embedded_agent) {
+        core_finish(c, ERR_UNAVAILABLE, "the node agent does not start: %s", event->message);
+        return;
+    }
     effect_add(c->fx, FX_START_AGENT)->node = event->node;
+    if (!was_up) return;
     for (int i = 0; i < c->num_actors; i++)
         if (c->actor[i].node == event->node) c->actor[i].process = false;
     if (c->phase == PHASE_ENDING) {
@@ -195,6 +201,7 @@ static void on_agent_lost(Controller *c, const Event *event)
             supervise_lost(c, i, reason);
     }
     group_give_back(c);
+    if (c->group_state == GROUP_GIVING_BACK && nobody_is_asked(c)) c->group_state = GROUP_NONE;
 }
 
 void group_event(Controller *c, const Event *event)
@@ -203,6 +210,7 @@ void group_event(Controller *c, const Event *event)
     NodeRecord *node = &c->node[event->node];
     if (event->kind == EV_AGENT_UP) {
         node->up = true;
+        node->failed_starts = 0;
         node->pending = 0;
         snprintf(node->name, sizeof node->name, "%s", event->agent.name);
         node->total = event->agent.total;

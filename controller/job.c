@@ -476,17 +476,21 @@ static void begin_save(Controller *c)
     effect->checkpoint.state = c->done;
 }
 
+/* Unless its commit is out already: then it comes about or not, by itself. */
+static void abandon_save(Controller *c)
+{
+    if (c->save.folder == NULL || c->save.committing) return;
+    Effect *effect = effect_add(c->fx, FX_CHECKPOINT_ABANDON);
+    effect->checkpoint.folder = arena_strndup(c->scratch, c->save.folder, strlen(c->save.folder));
+    free(c->save.folder);
+    c->save.folder = NULL;
+}
+
 /* A save that fails is a save that fails: older checkpoints stand, training goes on; only the last
  * one is fatal. */
 static void fail_save(Controller *c, Status status, const char *message)
 {
-    if (c->save.folder != NULL) {
-        Effect *effect = effect_add(c->fx, FX_CHECKPOINT_ABANDON);
-        effect->checkpoint.folder =
-            arena_strndup(c->scratch, c->save.folder, strlen(c->save.folder));
-    }
-    free(c->save.folder);
-    c->save.folder = NULL;
+    abandon_save(c);
     c->phase = PHASE_TRAINING;
     if (c->step == c->total_steps || c->lane[SET_TRAIN].over || c->stop_requests > 0)
         core_finish(c, status,
@@ -498,29 +502,43 @@ static void fail_save(Controller *c, Status status, const char *message)
                  (long long)c->step, message, c->checkpoint != NULL ? c->checkpoint : "none");
 }
 
+static void take_checkpoint(Controller *c, const char *path)
+{
+    free(c->save.folder);
+    c->save.folder = NULL;
+    free(c->checkpoint);
+    c->checkpoint = mem_strdup(path);
+    c->saved = c->save.state;
+    c->phase = PHASE_TRAINING;
+}
+
 void job_checkpoint_event(Controller *c, const Event *event)
 {
-    if (c->phase != PHASE_SAVING) return;
-    if (event->status != OK) {
-        fail_save(c, event->status, event->message);
+    bool rolled_back = c->phase != PHASE_SAVING;
+    if (event->kind == EV_CHECKPOINT_DONE && c->save.committing) {
+        c->save.committing = false;
+        if (event->status == OK)
+            take_checkpoint(c, event->checkpoint.path);
+        else if (!rolled_back)
+            fail_save(c, event->status, event->message);
+        if (rolled_back) job_roll_back(c); /* to the one that has just come about, perhaps */
         return;
     }
-    if (event->kind == EV_CHECKPOINT_BEGUN) {
+    if (rolled_back || event->kind != EV_CHECKPOINT_BEGUN) return;
+    if (event->status != OK) {
+        fail_save(c, event->status, event->message);
+    } else if (c->save.folder != NULL) { /* of an attempt that was rolled back: not needed */
+        Effect *effect = effect_add(c->fx, FX_CHECKPOINT_ABANDON);
+        effect->checkpoint.folder =
+            arena_strndup(c->scratch, event->checkpoint.path, strlen(event->checkpoint.path));
+    } else {
         c->save.folder = mem_strdup(event->checkpoint.path);
         for (int i = c->first_train; i < c->num_actors; i++) {
             Effect *effect = core_call(c, i, CALL_SAVE, c->save.id, SAVE_TIMEOUT_MS);
             effect->call.save.folder = c->save.folder;
             effect->call.save.step = c->step;
         }
-        return;
     }
-    free(c->save.folder);
-    c->save.folder = NULL;
-    free(c->checkpoint);
-    c->checkpoint = mem_strdup(event->checkpoint.path);
-    c->saved = c->done;
-    c->gang.failures_since_commit = 0;
-    c->phase = PHASE_TRAINING;
 }
 
 static void on_save(Controller *c, const Event *event)
@@ -542,6 +560,8 @@ static void on_save(Controller *c, const Event *event)
     Effect *commit = effect_add(c->fx, FX_CHECKPOINT_COMMIT);
     commit->checkpoint.folder = c->save.folder;
     commit->checkpoint.state = c->done;
+    c->save.committing = true;
+    c->save.state = c->done;
 }
 
 /* ---- what to do next ---- */
@@ -644,13 +664,7 @@ static void clear_lane(Lane *lane, int64_t base)
 
 void job_roll_back(Controller *c)
 {
-    if (c->save.folder != NULL) {
-        Effect *effect = effect_add(c->fx, FX_CHECKPOINT_ABANDON);
-        effect->checkpoint.folder =
-            arena_strndup(c->scratch, c->save.folder, strlen(c->save.folder));
-        free(c->save.folder);
-        c->save.folder = NULL;
-    }
+    abandon_save(c);
     c->done = c->saved;
     c->step = c->saved.step;
     c->next_position = c->saved.next_position;

@@ -12,6 +12,9 @@
 #define BUNDLES_MAX             4096             /* per placement group */
 #define WORLD_SIZE_MAX          1024             /* train workers per job */
 #define CONFIG_BYTES_MAX        (1u << 20)
+#define CONFIG_NODES_MAX        20000            /* scalars, lists and sections of one YAML text */
+#define CONFIG_DEPTH_MAX        16               /* lists and sections inside each other */
+#define CONFIG_ALIASES_MAX      64               /* anchors, and uses of anchors, of one YAML text */
 #define JSON_FILE_BYTES_MAX     (256u << 20)     /* tokenizer.json of the largest vocabularies */
 #define SAFETENSORS_HEADER_MAX  100000000u       /* the format's own limit */
 #define SAFETENSORS_SHARDS_MAX  1000             /* files of one model folder, all held open */

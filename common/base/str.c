@@ -81,6 +81,20 @@ char *str_take(Str *str)
     return bytes;
 }
 
+void string_list_append(StringList *list, const char *text)
+{
+    list->item = mem_realloc(list->item, (size_t)list->count + 1, sizeof *list->item);
+    list->item[list->count++] = mem_strdup(text);
+}
+
+void string_list_free(StringList *list)
+{
+    for (int i = 0; i < list->count; i++)
+        free(list->item[i]);
+    free(list->item);
+    *list = (StringList){0};
+}
+
 bool str_starts_with(const char *text, const char *prefix)
 {
     return strncmp(text, prefix, strlen(prefix)) == 0;

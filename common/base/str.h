@@ -25,6 +25,15 @@ void str_vprintf(Str *str, const char *format, va_list args);
 const char *str_text(const Str *str); /* "" for an empty Str; borrowed */
 char *str_take(Str *str);             /* the caller owns the bytes; leaves an empty Str */
 
+/* Strings in order; zero-initialise. */
+typedef struct StringList {
+    char **item; /* owned, as the strings are */
+    int count;
+} StringList;
+
+void string_list_append(StringList *list, const char *text); /* copies */
+void string_list_free(StringList *list);                     /* leaves an empty list */
+
 bool str_starts_with(const char *text, const char *prefix);
 bool str_ends_with(const char *text, const char *suffix);
 

@@ -1,7 +1,7 @@
-/* JobConfig: everything job.yaml can say, checked once, then const. Defaults stand only in the key table of
- * job.c, from which the reference in docs/, `controller schema` and every message are printed too. Paths are
- * absolute after loading (relative ones are taken from the folder of the job file). Strings and lists belong to
- * the JobConfig. */
+/* JobConfig: everything job.yaml can say, checked once, then const. Defaults stand only in the key
+ * table of job.c, from which the reference in docs/, `controller schema` and every message are
+ * printed too. Paths are absolute after loading (relative ones are taken from the folder of the job
+ * file). Strings and lists belong to the JobConfig. */
 #ifndef TROUPE_CONFIG_JOB_H
 #define TROUPE_CONFIG_JOB_H
 
@@ -9,11 +9,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
-
-typedef struct StringList {
-    char **item;
-    int count;
-} StringList;
+#include "base/str.h"
 
 typedef enum { INIT_PRETRAINED, INIT_RANDOM } ModelInit;
 typedef enum { MODEL_F32, MODEL_BF16 } ModelDType;
@@ -29,23 +25,24 @@ typedef struct JobConfig {
     int64_t seed;
 
     struct {
-        char *path;          /* Hugging Face folder */
+        char *path; /* Hugging Face folder */
         ModelInit init;
         char *config;        /* config.json; default <path>/config.json */
         char *tokenizer;     /* folder or tokenizer.json; default <path> */
-        char *chat_template; /* file; default: the tokenizer folder's own */
+        char *chat_template; /* file; NULL: the tokenizer folder's own */
         ModelDType dtype;
     } model;
 
     struct {
-        StringList train, eval;      /* JSONL files and globs, in this order */
+        StringList train, eval; /* JSONL files and globs, in this order */
         char *input_key, *label_key, *tool_key, *metadata_key;
         bool shuffle;
         int64_t max_length;          /* tokens a sample may have */
         DataPolicy too_long;         /* skip, truncate (keeps the head) or stop */
         DataPolicy nothing_to_train; /* skip or stop */
         DataPolicy bad_record;       /* skip or stop */
-        int64_t bad_records_max;     /* with skip: stop when more than this many were skipped; 0: no limit */
+        int64_t bad_records_max;     /* with skip: stop when more than this many were skipped; 0: no
+                                        limit */
     } data;
 
     struct {
@@ -57,8 +54,8 @@ typedef struct JobConfig {
 
     struct {
         int64_t tp_size, dp_size;
-        int64_t threads;            /* per train worker; 0: the CPUs of its bundle */
-        int64_t num_steps;          /* 0: from num_epochs */
+        int64_t threads;   /* per train worker; 0: the CPUs of its bundle */
+        int64_t num_steps; /* 0: from num_epochs */
         int64_t num_epochs;
         int64_t global_batch_size;  /* samples per optimizer step */
         int64_t max_tokens_per_gpu; /* packed tokens per micro-batch */
@@ -84,17 +81,19 @@ typedef struct JobConfig {
         StringList agents; /* endpoints; empty: start one for this machine */
         PlacementStrategy strategy;
         double cpus_per_train_worker, cpus_per_rollout_worker, cpus_per_data_source;
-        double cpus; /* of the embedded agent; 0: what the machine has, at least what the job needs */
+        double
+            cpus; /* of the embedded agent; 0: what the machine has, at least what the job needs */
         int64_t heartbeat_ms, suspect_ms, dead_ms; /* silence */
-        int64_t progress_s;                        /* no progress for so long: report, then restart */
+        int64_t progress_s; /* no progress for so long: report, then restart */
         int64_t collective_timeout_s;
-        int64_t restarts_max, restarts_window_s;   /* Erlang's intensity and period */
+        int64_t restarts_max, restarts_window_s; /* Erlang's intensity and period */
     } cluster;
 } JobConfig;
 
-/* Reads, overrides and checks. `overrides` are `key.path=value` texts applied after the file. A failure names
- * file:line:column and key path, what was found, what was expected, and the nearest valid name, in at most six
- * lines. Starts nothing and touches no file but the job file. */
+/* Reads, overrides and checks. `overrides` are `key.path=value` texts applied after the file, the
+ * last of equal keys counting. A failure names file:line:column and key path, what was found, what
+ * was expected, and the nearest valid name, in at most six lines. Starts nothing and touches no
+ * file but the job file. */
 Status job_config_load(const char *path, const char *const *overrides, int num_overrides,
                        JobConfig **ret, Error *err);
 
@@ -103,14 +102,19 @@ Status job_config_parse(const char *yaml, const char *where, const char *base_di
                         Error *err);
 void job_config_destroy(JobConfig *config); /* accepts NULL */
 
-/* The effective configuration as YAML with every key, each with a comment that says where its value came from
- * (default, job file line, override). Owned by the caller. */
+/* The effective configuration as YAML with every key, each with a comment that says where its value
+ * came from (default, job file line, override). Owned by the caller. */
 char *job_config_text(const JobConfig *config);
 
-/* What only the file system can tell: files that exist and are readable, globs that match, sizes that divide. */
+/* What only the file system can tell: files that exist and are readable, globs that match, sizes
+ * that divide. */
 Status job_config_check_files(const JobConfig *config, Error *err);
 
 /* The reference of all keys (type, range, default, meaning) as Markdown. Owned by the caller. */
 char *job_config_reference(void);
+
+/* One key ("train.lr") or section ("train") of it as plain text, for `controller schema KEY`. *ret
+ * is owned. An unknown name is an error that gives the nearest. */
+Status job_config_describe(const char *path, char **ret, Error *err);
 
 #endif

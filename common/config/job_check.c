@@ -1,0 +1,198 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/limits.h"
+#include "config/job_internal.h"
+
+/* A message about two keys (the second may be NULL): the place is where the first of them that was
+ * written stands, else the job file. */
+static Status refuse(const LoadedJob *job, const char *key, const char *other, Error *err,
+                     const char *format, ...) __attribute__((format(printf, 5, 6)));
+
+static Status refuse(const LoadedJob *job, const char *key, const char *other, Error *err,
+                     const char *format, ...)
+{
+    Arena *arena = arena_create();
+    const char *place = job_key_place(job, key, arena);
+    if (place == NULL && other != NULL) place = job_key_place(job, other, arena);
+    va_list args;
+    va_start(args, format);
+    error_setv(err, ERR_INVALID, format, args);
+    va_end(args);
+    if (err != NULL) error_prefix(err, "%s", place != NULL ? place : job->where);
+    arena_destroy(arena);
+    return ERR_INVALID;
+}
+
+static Status check_name(const LoadedJob *job, Error *err)
+{
+    const char *name = job->config.name;
+    if (strlen(name) <= JOB_NAME_LENGTH_MAX && name[strspn(name, JOB_NAME_LETTERS)] == '\0' &&
+        name[0] != '.')
+        return OK;
+    return refuse(
+        job, "name", NULL, err,
+        "name is \"%.60s\", expected at most %d letters, digits, `.`, `_` and `-`, not "
+        "starting with a dot.\nIt names folders and sockets; write for example my-first-run.",
+        name, JOB_NAME_LENGTH_MAX);
+}
+
+/* "1, 2, 5 or 10": the ways to share `batch` evenly. */
+static const char *divisors(int64_t batch, char *text, size_t size)
+{
+    size_t used = 0;
+    text[0] = '\0';
+    for (int64_t d = 1; d <= batch && d <= WORLD_SIZE_MAX && used + 24 < size; d++)
+        if (batch % d == 0)
+            used += (size_t)snprintf(text + used, size - used, "%s%lld", used > 0 ? ", " : "",
+                                     (long long)d);
+    return text;
+}
+
+static Status check_parallel(const LoadedJob *job, Error *err)
+{
+    int64_t tp = job->config.train.tp_size, dp = job->config.train.dp_size;
+    int64_t batch = job->config.train.global_batch_size;
+    if (tp * dp > WORLD_SIZE_MAX)
+        return refuse(
+            job, "train.dp_size", "train.tp_size", err,
+            "train.tp_size %lld times train.dp_size %lld makes %lld train workers, at most "
+            "%d are possible.\nUse a dp_size of at most %lld.",
+            (long long)tp, (long long)dp, (long long)(tp * dp), WORLD_SIZE_MAX,
+            (long long)(WORLD_SIZE_MAX / tp));
+    if (batch % dp == 0) return OK;
+    char shares[100], below[40] = "";
+    if (batch > dp) snprintf(below, sizeof below, "%lld or ", (long long)(batch / dp * dp));
+    return refuse(job, "train.global_batch_size", "train.dp_size", err,
+                  "train.global_batch_size is %lld, which train.dp_size %lld does not divide: each "
+                  "data-parallel rank gets the same number of samples.\n"
+                  "Use a global_batch_size of %s%lld, or a dp_size of %s.",
+                  (long long)batch, (long long)dp, below, (long long)((batch / dp + 1) * dp),
+                  divisors(batch, shares, sizeof shares));
+}
+
+static Status check_length(const LoadedJob *job, Error *err)
+{
+    int64_t steps = job->config.train.num_steps, epochs = job->config.train.num_epochs;
+    if (steps > 0 && epochs > 0)
+        return refuse(job, "train.num_epochs", "train.num_steps", err,
+                      "train.num_epochs is %lld and train.num_steps is %lld, expected one of them: "
+                      "both say when training ends.\nRemove one.",
+                      (long long)epochs, (long long)steps);
+    if (steps == 0 && epochs == 0)
+        return refuse(job, "train.num_epochs", "train.num_steps", err,
+                      "train.num_epochs and train.num_steps are both 0, expected one above 0.\n"
+                      "Write for example num_epochs: 1.");
+    int64_t longest = job->config.data.max_length, room = job->config.train.max_tokens_per_gpu;
+    if (longest > room)
+        return refuse(
+            job, "train.max_tokens_per_gpu", "data.max_length", err,
+            "train.max_tokens_per_gpu is %lld, less than the %lld tokens that a sample may "
+            "have (data.max_length).\n"
+            "Raise max_tokens_per_gpu to %lld or lower max_length to %lld.",
+            (long long)room, (long long)longest, (long long)longest, (long long)room);
+    return OK;
+}
+
+static Status check_schedule(const LoadedJob *job, Error *err)
+{
+    const JobConfig *config = &job->config;
+    double lr = config->train.lr, min_lr = config->train.min_lr;
+    int64_t steps = config->train.num_steps, warmup = config->train.warmup_steps;
+    int64_t decay = config->train.decay_steps;
+    bool wsd = config->train.lr_schedule == SCHEDULE_WSD;
+    if (min_lr > lr)
+        return refuse(job, "train.min_lr", "train.lr", err,
+                      "train.min_lr is %g, expected at most train.lr, which is %g.\n"
+                      "lr is the highest learning rate, min_lr the one at the end.",
+                      min_lr, lr);
+    if (wsd && decay == 0)
+        return refuse(job, "train.lr_schedule", "train.decay_steps", err,
+                      "train.lr_schedule is wsd, which needs train.decay_steps above 0.\n"
+                      "Write for example decay_steps: %lld.",
+                      (long long)(steps >= 10 ? steps / 10 : 100));
+    if (!wsd && decay > 0)
+        return refuse(job, "train.decay_steps", "train.lr_schedule", err,
+                      "train.decay_steps is %lld, which only lr_schedule: wsd uses.\n"
+                      "Remove it, or write lr_schedule: wsd.",
+                      (long long)decay);
+    if (steps > 0 && warmup + decay > steps)
+        return refuse(job, warmup > 0 ? "train.warmup_steps" : "train.decay_steps",
+                      "train.num_steps", err,
+                      "train.warmup_steps %lld and train.decay_steps %lld make %lld, more than the "
+                      "%lld of train.num_steps.\nExpected at most %lld in all: lower them or raise "
+                      "num_steps.",
+                      (long long)warmup, (long long)decay, (long long)(warmup + decay),
+                      (long long)steps, (long long)steps);
+    return OK;
+}
+
+static Status check_eval(const LoadedJob *job, Error *err)
+{
+    const JobConfig *config = &job->config;
+    if (config->data.eval.count > 0 || (config->eval.interval == 0 && !config->eval.before_train))
+        return OK;
+    bool interval = config->eval.interval > 0;
+    return refuse(job, interval ? "eval.interval" : "eval.before_train", NULL, err,
+                  "eval.%s asks for evaluations, but data.eval names no file.\n"
+                  "Add the held-out file (data: eval: test.jsonl) or remove the key.",
+                  interval ? "interval" : "before_train");
+}
+
+static Status check_silence(const LoadedJob *job, Error *err)
+{
+    int64_t beat = job->config.cluster.heartbeat_ms, suspect = job->config.cluster.suspect_ms;
+    int64_t dead = job->config.cluster.dead_ms;
+    if (suspect < 2 * beat)
+        return refuse(job, "cluster.suspect_ms", "cluster.heartbeat_ms", err,
+                      "cluster.suspect_ms is %lld, expected at least %lld: two heartbeats of "
+                      "cluster.heartbeat_ms %lld, so that one late beat alarms nobody.\n"
+                      "Raise suspect_ms or lower heartbeat_ms.",
+                      (long long)suspect, (long long)(2 * beat), (long long)beat);
+    if (dead <= suspect)
+        return refuse(
+            job, "cluster.dead_ms", "cluster.suspect_ms", err,
+            "cluster.dead_ms is %lld, expected more than cluster.suspect_ms, which is %lld.\n"
+            "A process is first suspected, then dead.",
+            (long long)dead, (long long)suspect);
+    return OK;
+}
+
+static bool is_tcp_endpoint(const char *endpoint)
+{
+    const char *colon = strrchr(endpoint, ':');
+    if (!str_starts_with(endpoint, "tcp://") || colon <= endpoint + 6) return false;
+    char *end = NULL;
+    long port = strtol(colon + 1, &end, 10);
+    return colon[1] >= '0' && colon[1] <= '9' && *end == '\0' && port >= 1 && port <= 65535;
+}
+
+static Status check_agents(const LoadedJob *job, Error *err)
+{
+    const StringList *agents = &job->config.cluster.agents;
+    for (int i = 0; i < agents->count; i++) {
+        const char *endpoint = agents->item[i];
+        bool ipc = str_starts_with(endpoint, "ipc:///") && endpoint[7] != '\0';
+        if ((ipc || is_tcp_endpoint(endpoint)) && strlen(endpoint) < ENDPOINT_MAX) continue;
+        return refuse(job, "cluster.agents", NULL, err,
+                      "cluster.agents holds \"%.60s\", expected tcp://host:port or ipc:///path, "
+                      "shorter than %d bytes.\nWrite for example tcp://10.0.0.1:7700.",
+                      endpoint, ENDPOINT_MAX);
+    }
+    if (agents->count > NODES_MAX)
+        return refuse(job, "cluster.agents", NULL, err, "cluster.agents has %d entries, at most %d",
+                      agents->count, NODES_MAX);
+    return OK;
+}
+
+Status job_config_check(const LoadedJob *job, Error *err)
+{
+    TRY(check_name(job, err));
+    TRY(check_parallel(job, err));
+    TRY(check_length(job, err));
+    TRY(check_schedule(job, err));
+    TRY(check_eval(job, err));
+    TRY(check_silence(job, err));
+    return check_agents(job, err);
+}

@@ -1,0 +1,271 @@
+#include <dirent.h>
+#include <errno.h>
+#include <glob.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/limits.h"
+#include "config/job_internal.h"
+
+typedef struct FileCheck {
+    const LoadedJob *job;
+    Arena *arena;
+    Error *err;
+} FileCheck;
+
+/* "job.yaml:7: model.path": where the path was written, or that it is the default. */
+static const char *key_at(const FileCheck *check, const char *key)
+{
+    const char *place = job_key_place(check->job, key, check->arena);
+    if (place == NULL)
+        return arena_printf(check->arena, "%s: %s (default)", check->job->where, key);
+    return arena_printf(check->arena, "%s: %s", place, key);
+}
+
+/* The longest part of a path that does exist: it tells a typo in the file from one in a folder. */
+static const char *existing_part(const char *path, Arena *arena)
+{
+    char *part = arena_printf(arena, "%s", path);
+    for (char *slash; (slash = strrchr(part, '/')) != NULL && slash != part;) {
+        *slash = '\0';
+        if (path_is_folder(part)) return part;
+    }
+    return "/";
+}
+
+#define NAMES_COMPARED 1024
+
+/* The entry of the folder that `name` probably meant, or NULL. Arena memory. */
+static const char *nearest_entry(const char *folder, const char *name, Arena *arena)
+{
+    const char *names[NAMES_COMPARED];
+    size_t count = 0;
+    DIR *entries = opendir(folder);
+    if (entries == NULL) return NULL;
+    for (struct dirent *entry; count < NAMES_COMPARED && (entry = readdir(entries)) != NULL;)
+        if (entry->d_name[0] != '.') names[count++] = arena_printf(arena, "%s", entry->d_name);
+    closedir(entries);
+    return str_nearest(name, names, count);
+}
+
+static Status refuse_absent(const FileCheck *check, const char *key, const char *path,
+                            const char *expected)
+{
+    const char *part = existing_part(path, check->arena);
+    const char *rest = path + strlen(part);
+    rest += strspn(rest, "/");
+    size_t length = strcspn(rest, "/");
+    const char *name = arena_strndup(check->arena, rest, length);
+    const char *nearest = nearest_entry(part, name, check->arena);
+    const char *advice = "Correct the path (relative ones start at the job file's folder).";
+    if (nearest != NULL)
+        advice = arena_printf(check->arena, "Did you mean %s/%s%s?", part, nearest, rest + length);
+    return error_set(check->err, ERR_NOT_FOUND,
+                     "%s: %s does not exist.\nExpected %s; %s has no %s.\n%s", key_at(check, key),
+                     path, expected, part, name, advice);
+}
+
+/* A regular file (or pipe) that can be read and is not empty. */
+static Status check_file(const FileCheck *check, const char *key, const char *path,
+                         const char *expected)
+{
+    struct stat info;
+    if (stat(path, &info) != 0) {
+        if (errno == ENOENT || errno == ENOTDIR) return refuse_absent(check, key, path, expected);
+        return error_set_errno(check->err, errno, "%s: %s", key_at(check, key), path);
+    }
+    if (S_ISDIR(info.st_mode))
+        return error_set(check->err, ERR_INVALID,
+                         "%s: %s is a folder, expected %s.\nName the file inside it.",
+                         key_at(check, key), path, expected);
+    if (access(path, R_OK) != 0)
+        return error_set_errno(check->err, errno, "%s: %s cannot be read", key_at(check, key),
+                               path);
+    if (S_ISREG(info.st_mode) && info.st_size == 0)
+        return error_set(check->err, ERR_DATA,
+                         "%s: %s is empty (0 bytes), expected %s.\n"
+                         "Write it again, or name another file.",
+                         key_at(check, key), path, expected);
+    return OK;
+}
+
+static Status check_patterns(const FileCheck *check, const char *key, const StringList *patterns)
+{
+    static const char expected[] = "a JSONL file with one conversation a line";
+    for (int i = 0; i < patterns->count; i++) {
+        const char *pattern = patterns->item[i];
+        if (path_exists(pattern) || strpbrk(pattern, "*?[") == NULL) {
+            TRY(check_file(check, key, pattern, expected));
+            continue;
+        }
+        glob_t found = {0};
+        int code = glob(pattern, 0, NULL, &found);
+        Status status = OK;
+        for (size_t j = 0; code == 0 && status == OK && j < found.gl_pathc; j++)
+            status = check_file(check, key, found.gl_pathv[j], expected);
+        globfree(&found);
+        if (code == GLOB_NOMATCH)
+            return error_set(
+                check->err, ERR_NOT_FOUND,
+                "%s: no file matches %s.\nExpected at least one JSONL file; what exists "
+                "of the path is %s.\nCorrect the pattern.",
+                key_at(check, key), pattern, existing_part(pattern, check->arena));
+        if (code != 0)
+            return error_set(check->err, ERR_IO, "%s: %s could not be searched", key_at(check, key),
+                             pattern);
+        TRY(status);
+    }
+    return OK;
+}
+
+static Status check_folder(const FileCheck *check, const char *key, const char *path)
+{
+    if (path_is_folder(path)) return OK;
+    if (!path_exists(path))
+        return refuse_absent(check, key, path,
+                             "a Hugging Face model folder (config.json, safetensors, tokenizer)");
+    return error_set(
+        check->err, ERR_INVALID,
+        "%s: %s is a file, expected a Hugging Face model folder.\nName the folder that "
+        "holds it.",
+        key_at(check, key), path);
+}
+
+/* Every file that the index of a sharded model names. */
+static Status check_shards(const FileCheck *check, const char *index)
+{
+    cJSON *json = NULL;
+    TRY(json_read(index, JSON_FILE_BYTES_MAX, &json, check->err));
+    const char *folder = check->job->config.model.path;
+    const cJSON *map = cJSON_GetObjectItemCaseSensitive(json, "weight_map"), *file = NULL;
+    Status status = OK;
+    if (!cJSON_IsObject(map) || map->child == NULL)
+        status = error_set(check->err, ERR_DATA,
+                           "%s: key \"weight_map\" is %s, expected an object of tensor names.\n"
+                           "Fetch the model folder again.",
+                           index, json_type_name(map));
+    const char *last = "";
+    cJSON_ArrayForEach(file, map)
+    {
+        if (status != OK) break;
+        const char *name = cJSON_IsString(file) ? file->valuestring : NULL;
+        if (name == NULL || strcmp(name, last) == 0) continue;
+        char *path = path_join(folder, name);
+        if (!path_exists(path))
+            status = error_set(check->err, ERR_NOT_FOUND,
+                               "%s: %s names %s, which is not in the folder.\n"
+                               "The model is incomplete: fetch the missing file.",
+                               key_at(check, "model.path"), path_name(index), name);
+        free(path);
+        last = name;
+    }
+    cJSON_Delete(json);
+    return status;
+}
+
+static Status check_weights(const FileCheck *check)
+{
+    const JobConfig *config = &check->job->config;
+    if (config->model.init == INIT_RANDOM) return OK;
+    char *single = path_join(config->model.path, "model.safetensors");
+    char *index = path_join(config->model.path, "model.safetensors.index.json");
+    Status status = OK;
+    if (path_exists(index))
+        status = check_shards(check, index);
+    else if (!path_exists(single))
+        status =
+            error_set(check->err, ERR_NOT_FOUND,
+                      "%s: %s holds no weights: neither model.safetensors nor "
+                      "model.safetensors.index.json.\n"
+                      "Name a complete model folder, or write init: random to start from random "
+                      "numbers.",
+                      key_at(check, "model.path"), config->model.path);
+    free(single);
+    free(index);
+    return status;
+}
+
+/* A size of config.json that tensor parallelism splits. */
+static Status check_split(const FileCheck *check, const cJSON *json, const char *name)
+{
+    const JobConfig *config = &check->job->config;
+    int64_t size = 0, tp = config->train.tp_size;
+    TRY(json_int(json, name, config->model.config, 1, INT32_MAX, &size, check->err));
+    if (size % tp == 0) return OK;
+    int64_t fit = tp;
+    while (size % fit != 0)
+        fit--;
+    return error_set(check->err, ERR_INVALID,
+                     "%s is %lld, which does not divide the model's %s, %lld (%s).\n"
+                     "Use a tp_size that does, for example %lld.",
+                     key_at(check, "train.tp_size"), (long long)tp, name, (long long)size,
+                     config->model.config, (long long)fit);
+}
+
+static Status check_model_config(const FileCheck *check)
+{
+    const JobConfig *config = &check->job->config;
+    TRY(check_file(check, "model.config", config->model.config, "the model's config.json"));
+    cJSON *json = NULL;
+    TRY(json_read(config->model.config, CONFIG_BYTES_MAX, &json, check->err));
+    Status status = check_split(check, json, "num_attention_heads");
+    if (status == OK) status = check_split(check, json, "intermediate_size");
+    cJSON_Delete(json);
+    return status;
+}
+
+static Status check_tokenizer(const FileCheck *check)
+{
+    const JobConfig *config = &check->job->config;
+    const char *path = config->model.tokenizer;
+    char *file = path_is_folder(path) ? path_join(path, "tokenizer.json") : mem_strdup(path);
+    Status status = OK;
+    if (path_is_folder(path) && !path_exists(file))
+        status = error_set(check->err, ERR_NOT_FOUND,
+                           "%s: %s holds no tokenizer.json.\nExpected a Hugging Face tokenizer; "
+                           "write model.tokenizer: with the folder that has it.",
+                           key_at(check, "model.tokenizer"), path);
+    else
+        status = check_file(check, "model.tokenizer", file,
+                            "a folder with tokenizer.json, or that file");
+    free(file);
+    TRY(status);
+    if (config->model.chat_template == NULL) return OK;
+    return check_file(check, "model.chat_template", config->model.chat_template,
+                      "a chat template (Jinja)");
+}
+
+/* The run folder may be absent, but then the folder that will hold it must be writable. */
+static Status check_run_dir(const FileCheck *check)
+{
+    const char *path = check->job->config.run_dir;
+    if (path_exists(path) && !path_is_folder(path))
+        return error_set(check->err, ERR_EXISTS,
+                         "%s: %s is a file, expected a folder that may be created or is one.\n"
+                         "Remove the file or choose another run_dir.",
+                         key_at(check, "run_dir"), path);
+    const char *folder = path_exists(path) ? path : existing_part(path, check->arena);
+    if (access(folder, W_OK | X_OK) == 0) return OK;
+    return error_set_errno(check->err, errno,
+                           "%s: %s cannot be written (choose another run_dir): folder %s",
+                           key_at(check, "run_dir"), path, folder);
+}
+
+Status job_config_check_files(const JobConfig *config, Error *err)
+{
+    FileCheck check = {.job = (const LoadedJob *)config, .arena = arena_create(), .err = err};
+    Status status = check_folder(&check, "model.path", config->model.path);
+    if (status == OK) status = check_model_config(&check);
+    if (status == OK) status = check_weights(&check);
+    if (status == OK) status = check_tokenizer(&check);
+    if (status == OK) status = check_patterns(&check, "data.train", &config->data.train);
+    if (status == OK) status = check_patterns(&check, "data.eval", &config->data.eval);
+    if (status == OK) status = check_run_dir(&check);
+    arena_destroy(check.arena);
+    return status;
+}

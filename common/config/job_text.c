@@ -1,0 +1,92 @@
+#include <string.h>
+
+#include "config/job_internal.h"
+
+static const char *section_of(const ConfigKey *key, size_t *ret_length)
+{
+    const char *dot = strchr(key->path, '.');
+    *ret_length = dot != NULL ? (size_t)(dot - key->path) : 0;
+    return key->path;
+}
+
+static bool in_section(const ConfigKey *key, const char *name)
+{
+    size_t length;
+    const char *section = section_of(key, &length);
+    return strlen(name) == length && memcmp(section, name, length) == 0;
+}
+
+char *job_config_text(const JobConfig *config)
+{
+    const LoadedJob *job = (const LoadedJob *)config;
+    Arena *arena = arena_create();
+    Str text = {0};
+    str_puts(&text, "# The effective configuration: every key, and where its value came from.\n");
+    for (int s = 0; s < job_table.num_sections; s++) {
+        const char *section = job_table.section[s].name;
+        if (section[0] != '\0') str_printf(&text, "\n%s:\n", section);
+        for (int i = 0; i < job_table.num_keys; i++) {
+            const ConfigKey *key = &job_table.key[i];
+            if (!in_section(key, section)) continue;
+            str_printf(&text, "%s%s: ", section[0] != '\0' ? "  " : "", config_leaf(key->path));
+            config_value_text(key, config, &text);
+            const char *place = job_key_place(job, key->path, arena);
+            str_printf(&text, "  # %s\n", place != NULL ? config_cut(place, arena) : "default");
+        }
+    }
+    arena_destroy(arena);
+    return str_take(&text);
+}
+
+/* The default as a reader of the reference wants it. */
+static const char *default_text(const ConfigKey *key)
+{
+    if (key->required) return "required";
+    return key->preset != NULL ? key->preset : key->derived;
+}
+
+char *job_config_reference(void)
+{
+    Arena *arena = arena_create();
+    Str text = {0};
+    for (int s = 0; s < job_table.num_sections; s++) {
+        const ConfigSection *section = &job_table.section[s];
+        const char *title = section->name[0] != '\0' ? section->name : "Top of the file";
+        str_printf(&text, "%s## %s\n\n%s.\n\n", s > 0 ? "\n" : "", title, section->meaning);
+        str_puts(&text, "| key | value | default | meaning |\n|---|---|---|---|\n");
+        for (int i = 0; i < job_table.num_keys; i++) {
+            const ConfigKey *key = &job_table.key[i];
+            if (!in_section(key, section->name)) continue;
+            str_printf(&text, "| `%s` | %s | %s | %s |\n", config_leaf(key->path),
+                       config_expected(key, arena), default_text(key), key->meaning);
+        }
+    }
+    arena_destroy(arena);
+    return str_take(&text);
+}
+
+static void describe_key(const ConfigKey *key, Str *text, Arena *arena)
+{
+    str_printf(text, "%s: %s\n  expects %s\n  default: %s\n", key->path, key->meaning,
+               config_expected(key, arena), default_text(key));
+    if (key->example != NULL) str_printf(text, "  example: %s\n", key->example);
+    if (key->also != NULL) str_printf(text, "  elsewhere called: %s\n", key->also);
+}
+
+Status job_config_describe(const char *path, char **ret, Error *err)
+{
+    Arena *arena = arena_create();
+    Str text = {0};
+    Status status = OK;
+    int index = config_find(&job_table, path);
+    if (index >= 0) describe_key(&job_table.key[index], &text, arena);
+    for (int i = 0; index < 0 && path[0] != '\0' && i < job_table.num_keys; i++)
+        if (in_section(&job_table.key[i], path)) describe_key(&job_table.key[i], &text, arena);
+    if (text.length > 0)
+        *ret = str_take(&text);
+    else
+        status = config_unknown(&job_table, "schema", path, arena, err);
+    str_free(&text);
+    arena_destroy(arena);
+    return status;
+}

@@ -1,0 +1,129 @@
+/* A table of keys: path, type, range, default, meaning, and where the value lies in a struct.
+ * Everything that must agree about keys is driven by it: reading, checking, messages, the text of
+ * the effective configuration and the reference. Knows nothing about any particular key. No state;
+ * any thread. */
+#ifndef TROUPE_CONFIG_TABLE_H
+#define TROUPE_CONFIG_TABLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/memory.h"
+#include "base/str.h"
+#include "config/yaml.h"
+
+/* How a value is written and what it is in the struct. */
+typedef enum {
+    KEY_INT,     /* int64_t */
+    KEY_NUMBER,  /* double */
+    KEY_BOOL,    /* bool */
+    KEY_ENUM,    /* an enum, stored as int */
+    KEY_STRING,  /* char *, owned */
+    KEY_STRINGS, /* StringList; one string stands for a list of one */
+    KEY_PATH,    /* char *, absolute after reading */
+    KEY_PATHS,   /* StringList of paths or globs, absolute after reading */
+} KeyType;
+
+typedef struct KeyName {
+    const char *name; /* NULL ends a list of names */
+    int value;
+} KeyName;
+
+typedef struct ConfigKey {
+    const char *path; /* "train.lr" */
+    KeyType type;
+    size_t offset;
+    const char *meaning;  /* one sentence part, no full stop: "highest learning rate" */
+    const char *preset;   /* the default as written in YAML; NULL: none, or see `derived` */
+    const char *derived;  /* how the default comes about when it is not a constant */
+    const char *example;  /* for messages; NULL: the preset */
+    const char *also;     /* what other systems call it, space separated: for suggestions only */
+    const KeyName *names; /* KEY_ENUM */
+    double min, max;      /* KEY_INT and KEY_NUMBER; both 0: any */
+    bool above_min;       /* min itself is not allowed */
+    bool required;        /* must be given */
+    bool output;          /* KEY_PATH: written, not read */
+} ConfigKey;
+
+typedef struct ConfigSection {
+    const char *name; /* "" holds the keys without a section */
+    const char *meaning;
+} ConfigSection;
+
+typedef struct ConfigTable {
+    const ConfigSection *section;
+    int num_sections;
+    const ConfigKey *key; /* grouped by section, in the order of the sections */
+    int num_keys;
+} ConfigTable;
+
+typedef enum { FROM_NOWHERE, FROM_DEFAULT, FROM_FILE, FROM_OVERRIDE } OriginKind;
+
+/* Where the value of a key was written. */
+typedef struct ConfigOrigin {
+    OriginKind kind;
+    int line;
+    const char *override; /* FROM_OVERRIDE: its text, borrowed */
+} ConfigOrigin;
+
+/* One source of values: a text, and the folder from which its relative paths are taken. */
+typedef struct ConfigSource {
+    const ConfigTable *table;
+    const char *where;      /* names the source in messages */
+    const char *override;   /* the text of the override, or NULL for a file */
+    const char *base_dir;   /* absolute: what relative paths are taken from */
+    const char *output_dir; /* absolute: the same for keys with `output`; NULL: base_dir */
+    void *values;           /* the struct */
+    ConfigOrigin *origin;   /* [num_keys] */
+    Arena *arena;           /* for what lives only while reading */
+} ConfigSource;
+
+/* Reads a whole document (a mapping of sections) into the struct. */
+Status config_apply(const ConfigSource *source, const YamlNode *root, Error *err);
+
+/* Reads one value, for the key with this path. */
+Status config_apply_value(const ConfigSource *source, const char *path, const YamlNode *value,
+                          Error *err);
+
+/* The error for a path that is not in the table, with the nearest one. */
+Status config_unknown(const ConfigTable *table, const char *where, const char *path, Arena *arena,
+                      Error *err);
+
+/* Gives every key that has no value yet its constant default. */
+void config_apply_presets(const ConfigSource *source);
+
+/* Frees what the keys own in the struct. */
+void config_release(const ConfigTable *table, void *values);
+
+int config_find(const ConfigTable *table, const char *path); /* index of the key, or -1 */
+
+/* `relative` taken from the absolute folder `base`; leading "./" and "../" are resolved. Owned by
+ * the caller. */
+char *config_resolve_path(const char *base, const char *relative);
+
+const char *config_leaf(const char *path); /* "lr" of "train.lr"; borrowed */
+
+/* Whether `name` stands in a space separated list; case and '-' for '_' do not matter. */
+bool config_word_in(const char *words, const char *name);
+
+#define CONFIG_FOUND_MAX 60 /* bytes of a value that a message shows */
+
+/* "job.yaml:7:5", or the override's own text. Arena memory. */
+const char *config_place(const ConfigSource *source, const YamlNode *node);
+
+/* A text as a message shows it: cut, on one line. And a value, with quotes. Arena memory. */
+const char *config_cut(const char *text, Arena *arena);
+const char *config_found(const YamlNode *node, Arena *arena);
+
+/* Reads one typed value into the struct, in place of an older one. */
+Status config_value_read(const ConfigSource *source, const ConfigKey *key, const YamlNode *node,
+                         Error *err);
+void config_value_release(const ConfigKey *key, void *values);
+
+/* "a whole number from 1 to 8", "one of a, b": what is expected of a key. Arena memory. */
+const char *config_expected(const ConfigKey *key, Arena *arena);
+
+/* Appends the value as YAML that config_apply reads back to the same value. */
+void config_value_text(const ConfigKey *key, const void *values, Str *text);
+
+#endif

@@ -1,0 +1,452 @@
+#include "config/table.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+
+/* "job.yaml:7:5", or the override's own text. */
+const char *config_place(const ConfigSource *source, const YamlNode *node)
+{
+    if (source->override != NULL) return source->where;
+    return arena_printf(source->arena, "%s:%d:%d", source->where, node->line, node->column);
+}
+
+const char *config_leaf(const char *path)
+{
+    const char *dot = strrchr(path, '.');
+    return dot != NULL ? dot + 1 : path;
+}
+
+bool config_word_in(const char *words, const char *name)
+{
+    size_t length = strlen(name);
+    for (const char *at = words; at != NULL && *at != '\0';) {
+        size_t word = strcspn(at, " "), i = 0;
+        while (i < word && i < length &&
+               at[i] == (name[i] == '-'                     ? '_'
+                         : name[i] >= 'A' && name[i] <= 'Z' ? name[i] | 32
+                                                            : name[i]))
+            i++;
+        if (i == word && i == length) return true;
+        at += word;
+        while (*at == ' ')
+            at++;
+    }
+    return false;
+}
+
+const char *config_expected(const ConfigKey *key, Arena *arena)
+{
+    bool any = key->min == 0 && key->max == 0 && !key->above_min;
+    const char *noun = key->type == KEY_INT ? "a whole number" : "a number";
+    Str names = {0};
+    switch (key->type) {
+    case KEY_INT:
+    case KEY_NUMBER:
+        if (any) return noun;
+        if (isinf(key->max))
+            return arena_printf(arena, "%s%s %.15g", noun, key->above_min ? " above" : ", at least",
+                                key->min);
+        return arena_printf(arena, "%s %s %.15g %s %.15g", noun, key->above_min ? "above" : "from",
+                            key->min, key->above_min ? "and at most" : "to", key->max);
+    case KEY_BOOL:
+        return "true or false";
+    case KEY_ENUM:
+        for (const KeyName *name = key->names; name->name != NULL; name++)
+            str_printf(&names, "%s%s", name == key->names ? "" : ", ", name->name);
+        const char *list = arena_printf(arena, "%s%s", key->names[1].name != NULL ? "one of " : "",
+                                        str_text(&names));
+        str_free(&names);
+        return list;
+    case KEY_STRING:
+        return "a text";
+    case KEY_STRINGS:
+        return "a text or a list of texts";
+    case KEY_PATH:
+        return "a path";
+    case KEY_PATHS:
+        return "a path or glob, or a list of them";
+    }
+    CHECK(false);
+    return NULL;
+}
+
+const char *config_cut(const char *text, Arena *arena)
+{
+    size_t length = strlen(text), shown = length < CONFIG_FOUND_MAX ? length : CONFIG_FOUND_MAX;
+    while (shown < length && shown > 0 && ((unsigned char)text[shown] & 0xc0) == 0x80)
+        shown--; /* never half a character */
+    char *cut = arena_printf(arena, "%.*s%s", (int)shown, text, shown < length ? "..." : "");
+    for (char *at = cut; *at != '\0'; at++)
+        if ((unsigned char)*at < ' ') *at = ' ';
+    return cut;
+}
+
+const char *config_found(const YamlNode *node, Arena *arena)
+{
+    if (node->kind == YAML_MAPPING) return "a section (`key: value` lines)";
+    if (node->kind == YAML_SEQUENCE && node->count == 0) return "an empty list";
+    if (node->kind == YAML_SEQUENCE) return arena_printf(arena, "a list of %d", node->count);
+    if (yaml_is_null(node)) return "empty";
+    bool number = node->text[strspn(node->text, "+-.0123456789eE")] == '\0';
+    const char *quote = node->quoted || !number ? "\"" : "";
+    return arena_printf(arena, "%s%s%s", quote, config_cut(node->text, arena), quote);
+}
+
+/* Place, path, found, expected; a hint when there is one; the meaning of the key. */
+static Status refuse_value(const ConfigSource *source, const ConfigKey *key, const YamlNode *node,
+                           const char *hint, Error *err)
+{
+    Arena *arena = source->arena;
+    const char *example = key->example != NULL ? key->example : key->preset;
+    if (hint == NULL && example != NULL)
+        hint = arena_printf(arena, "Write for example `%s: %s`.", config_leaf(key->path), example);
+    return error_set(err, ERR_INVALID, "%s: %s is %s, expected %s.\n%s%s%s: %s.",
+                     config_place(source, node), key->path, config_found(node, arena),
+                     config_expected(key, arena), hint != NULL ? hint : "",
+                     hint != NULL ? "\n" : "", key->path, key->meaning);
+}
+
+static bool in_range(const ConfigKey *key, double number)
+{
+    if (key->min == 0 && key->max == 0 && !key->above_min) return true;
+    return number >= key->min && number <= key->max && !(key->above_min && number == key->min);
+}
+
+/* A decimal number as YAML and people write it; no hexadecimal, no infinity. */
+static bool read_number(const YamlNode *node, double *ret)
+{
+    if (node->kind != YAML_SCALAR || node->quoted || node->text[0] == '\0') return false;
+    if (node->text[strspn(node->text, "+-.0123456789eE")] != '\0') return false;
+    char *end = NULL;
+    double number = strtod(node->text, &end);
+    if (*end != '\0' || !isfinite(number)) return false;
+    *ret = number;
+    return true;
+}
+
+static bool is_quoted_number(const YamlNode *node)
+{
+    YamlNode bare = *node;
+    double ignored;
+    bare.quoted = false;
+    return node->kind == YAML_SCALAR && node->quoted && read_number(&bare, &ignored);
+}
+
+/* For a number out of range; NULL where the limit itself is not allowed. */
+static const char *nearest_hint(const ConfigKey *key, double number, Arena *arena)
+{
+    if (number > key->max)
+        return arena_printf(arena, "The nearest valid value is %.15g.", key->max);
+    if (key->above_min) return NULL;
+    return arena_printf(arena, "The nearest valid value is %.15g.", key->min);
+}
+
+static Status read_int(const ConfigSource *source, const ConfigKey *key, const YamlNode *node,
+                       int64_t *ret, Error *err)
+{
+    double number = 0;
+    if (!read_number(node, &number)) {
+        const char *hint = is_quoted_number(node) ? "Write the number without quotes." : NULL;
+        return refuse_value(source, key, node, hint, err);
+    }
+    char *end = NULL;
+    errno = 0;
+    long long whole = strtoll(node->text, &end, 10);
+    if (*end != '\0' || errno != 0) {
+        const char *hint = NULL;
+        if (number == floor(number) && fabs(number) < 1e15 && in_range(key, number))
+            hint = arena_printf(source->arena, "Write %.0f.", number);
+        return refuse_value(source, key, node, hint, err);
+    }
+    if (!in_range(key, (double)whole))
+        return refuse_value(source, key, node, nearest_hint(key, number, source->arena), err);
+    *ret = whole;
+    return OK;
+}
+
+static Status read_double(const ConfigSource *source, const ConfigKey *key, const YamlNode *node,
+                          double *ret, Error *err)
+{
+    double number = 0;
+    if (!read_number(node, &number)) {
+        const char *hint = is_quoted_number(node) ? "Write the number without quotes." : NULL;
+        return refuse_value(source, key, node, hint, err);
+    }
+    if (!in_range(key, number))
+        return refuse_value(source, key, node, nearest_hint(key, number, source->arena), err);
+    *ret = number;
+    return OK;
+}
+
+static Status read_bool(const ConfigSource *source, const ConfigKey *key, const YamlNode *node,
+                        bool *ret, Error *err)
+{
+    const char *text = node->kind == YAML_SCALAR ? node->text : "";
+    bool yes = config_word_in("true yes on y 1", text),
+         no = config_word_in("false no off n 0", text);
+    bool exact = config_word_in("true false", text) && !node->quoted;
+    if (!exact)
+        return refuse_value(source, key, node,
+                            yes  ? "Write true."
+                            : no ? "Write false."
+                                 : NULL,
+                            err);
+    *ret = yes;
+    return OK;
+}
+
+static Status read_enum(const ConfigSource *source, const ConfigKey *key, const YamlNode *node,
+                        int *ret, Error *err)
+{
+    const char *names[16];
+    size_t count = 0;
+    for (const KeyName *name = key->names; name->name != NULL; name++) {
+        if (node->kind == YAML_SCALAR && strcmp(node->text, name->name) == 0) {
+            *ret = name->value;
+            return OK;
+        }
+        CHECK(count < sizeof names / sizeof *names);
+        names[count++] = name->name;
+    }
+    const char *nearest = node->kind == YAML_SCALAR ? str_nearest(node->text, names, count) : NULL;
+    const char *hint =
+        nearest != NULL ? arena_printf(source->arena, "Did you mean %s?", nearest) : NULL;
+    return refuse_value(source, key, node, hint, err);
+}
+
+/* `${NAME}`, `$$` and a leading `~/` of a path. */
+static Status expand_path(const ConfigSource *source, const ConfigKey *key, const YamlNode *node,
+                          Str *path, Error *err)
+{
+    const char *at = node->text;
+    const char *home = getenv("HOME");
+    if (strncmp(at, "~/", 2) == 0 && home != NULL) {
+        str_puts(path, home);
+        at++;
+    }
+    while (*at != '\0') {
+        if (at[0] != '$' || (at[1] != '{' && at[1] != '$')) {
+            str_putc(path, *at++);
+            continue;
+        }
+        if (at[1] == '$') {
+            str_putc(path, '$');
+            at += 2;
+            continue;
+        }
+        size_t length = strcspn(at + 2, "}");
+        if (at[2 + length] != '}')
+            return refuse_value(source, key, node, "The `${` has no `}` (`$$` stands for one `$`).",
+                                err);
+        char *name = arena_strndup(source->arena, at + 2, length);
+        const char *value = getenv(name);
+        const char *shown = config_cut(name, source->arena);
+        if (value == NULL || value[0] == '\0')
+            return error_set(err, ERR_INVALID,
+                             "%s: %s uses ${%s}, which is %s in the environment.\n"
+                             "Set it (export %s=...) or write the path out.\n%s: %s.",
+                             config_place(source, node), key->path, shown,
+                             value == NULL ? "not set" : "empty", shown, key->path, key->meaning);
+        str_puts(path, value);
+        at += length + 3;
+    }
+    return OK;
+}
+
+char *config_resolve_path(const char *base, const char *relative)
+{
+    char *folder = mem_strdup(base);
+    while (relative[0] == '.' &&
+           (relative[1] == '/' || relative[1] == '\0' ||
+            (relative[1] == '.' && (relative[2] == '/' || relative[2] == '\0')))) {
+        if (relative[1] == '.') {
+            char *parent = path_folder(folder);
+            free(folder);
+            folder = parent;
+            relative++;
+        }
+        relative++;
+        relative += strspn(relative, "/");
+    }
+    char *path = relative[0] != '\0' ? path_join(folder, relative) : mem_strdup(folder);
+    free(folder);
+    return path;
+}
+
+/* `folder` with a backslash before each character that a glob would take as its own. */
+static char *escape_glob(const char *folder)
+{
+    Str escaped = {0};
+    for (const char *at = folder; *at != '\0'; at++) {
+        if (strchr("*?[\\", *at) != NULL) str_putc(&escaped, '\\');
+        str_putc(&escaped, *at);
+    }
+    return str_take(&escaped);
+}
+
+static Status read_path(const ConfigSource *source, const ConfigKey *key, const YamlNode *node,
+                        char **ret, Error *err)
+{
+    Str expanded = {0};
+    char *base = NULL;
+    Status status = expand_path(source, key, node, &expanded, err);
+    if (status != OK) goto done;
+    if (expanded.length == 0 || expanded.length >= PATH_MAX) {
+        status = refuse_value(source, key, node, NULL, err);
+        goto done;
+    }
+    bool glob = key->type == KEY_PATHS && strpbrk(expanded.data, "*?[") != NULL;
+    bool output = key->output && source->output_dir != NULL;
+    const char *folder = output ? source->output_dir : source->base_dir;
+    base = glob ? escape_glob(folder) : mem_strdup(folder);
+    *ret = config_resolve_path(base, expanded.data);
+done:
+    str_free(&expanded);
+    free(base);
+    return status;
+}
+
+static Status read_text(const ConfigSource *source, const ConfigKey *key, const YamlNode *node,
+                        char **ret, Error *err)
+{
+    if (node->kind != YAML_SCALAR || yaml_is_null(node) || node->text[0] == '\0')
+        return refuse_value(source, key, node, NULL, err);
+    if (key->type == KEY_PATH || key->type == KEY_PATHS)
+        return read_path(source, key, node, ret, err);
+    *ret = mem_strdup(node->text);
+    return OK;
+}
+
+static Status read_list(const ConfigSource *source, const ConfigKey *key, const YamlNode *node,
+                        StringList *ret, Error *err)
+{
+    StringList list = {0};
+    bool one = node->kind != YAML_SEQUENCE;
+    if (!one && node->count == 0 && key->required)
+        return refuse_value(source, key, node, NULL, err);
+    for (int i = 0; i < (one ? 1 : node->count); i++) {
+        char *text = NULL;
+        Status status = read_text(source, key, one ? node : node->item[i], &text, err);
+        if (status != OK) {
+            string_list_free(&list);
+            return status;
+        }
+        string_list_append(&list, text);
+        free(text);
+    }
+    *ret = list;
+    return OK;
+}
+
+void config_value_release(const ConfigKey *key, void *values)
+{
+    void *value = (char *)values + key->offset;
+    if (key->type == KEY_STRING || key->type == KEY_PATH) {
+        free(*(char **)value);
+        *(char **)value = NULL;
+    } else if (key->type == KEY_STRINGS || key->type == KEY_PATHS) {
+        string_list_free(value);
+    }
+}
+
+Status config_value_read(const ConfigSource *source, const ConfigKey *key, const YamlNode *node,
+                         Error *err)
+{
+    void *value = (char *)source->values + key->offset;
+    char *text = NULL;
+    StringList list = {0};
+    switch (key->type) {
+    case KEY_INT:
+        return read_int(source, key, node, value, err);
+    case KEY_NUMBER:
+        return read_double(source, key, node, value, err);
+    case KEY_BOOL:
+        return read_bool(source, key, node, value, err);
+    case KEY_ENUM:
+        return read_enum(source, key, node, value, err);
+    case KEY_STRING:
+    case KEY_PATH:
+        TRY(read_text(source, key, node, &text, err));
+        config_value_release(key, source->values);
+        *(char **)value = text;
+        return OK;
+    case KEY_STRINGS:
+    case KEY_PATHS:
+        TRY(read_list(source, key, node, &list, err));
+        config_value_release(key, source->values);
+        *(StringList *)value = list;
+        return OK;
+    }
+    CHECK(false);
+    return ERR_INTERNAL;
+}
+
+/* The shortest decimal that reads back to the same double. */
+static void number_text(double number, Str *text)
+{
+    char shortest[32];
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(shortest, sizeof shortest, "%.*g", digits, number);
+        if (strtod(shortest, NULL) == number) break;
+    }
+    str_puts(text, shortest);
+}
+
+static void text_text(const ConfigKey *key, const char *value, Str *text)
+{
+    if (value == NULL) {
+        str_puts(text, "null");
+        return;
+    }
+    Arena *arena = arena_create();
+    Str escaped = {0};
+    bool path = key->type == KEY_PATH || key->type == KEY_PATHS;
+    for (const char *at = value; *at != '\0'; at++) {
+        if (*at == '$' && path) str_putc(&escaped, '$');
+        str_putc(&escaped, *at);
+    }
+    str_puts(text, yaml_quote(str_text(&escaped), arena));
+    str_free(&escaped);
+    arena_destroy(arena);
+}
+
+void config_value_text(const ConfigKey *key, const void *values, Str *text)
+{
+    const void *value = (const char *)values + key->offset;
+    const StringList *list = value;
+    switch (key->type) {
+    case KEY_INT:
+        str_printf(text, "%lld", (long long)*(const int64_t *)value);
+        break;
+    case KEY_NUMBER:
+        number_text(*(const double *)value, text);
+        break;
+    case KEY_BOOL:
+        str_puts(text, *(const bool *)value ? "true" : "false");
+        break;
+    case KEY_ENUM:
+        for (const KeyName *name = key->names; name->name != NULL; name++)
+            if (name->value == *(const int *)value) str_puts(text, name->name);
+        break;
+    case KEY_STRING:
+    case KEY_PATH:
+        text_text(key, *(char *const *)value, text);
+        break;
+    case KEY_STRINGS:
+    case KEY_PATHS:
+        str_putc(text, '[');
+        for (int i = 0; i < list->count; i++) {
+            if (i > 0) str_puts(text, ", ");
+            text_text(key, list->item[i], text);
+        }
+        str_putc(text, ']');
+        break;
+    }
+}

@@ -1,0 +1,482 @@
+/* Tests of common/config: what a person writes in job.yaml, and what is said when it is wrong. */
+#include "test.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/memory.h"
+#include "config/job.h"
+
+static const char good[] = "model:\n"
+                           "  path: models/qwen\n"
+                           "data:\n"
+                           "  train: [a.jsonl, \"b/*.jsonl\"]\n"
+                           "  eval: test.jsonl\n"
+                           "train:\n"
+                           "  lr: 3e-4\n"
+                           "  tp_size: 2\n"
+                           "  num_epochs: 3\n";
+
+static JobConfig *parse(const char *yaml)
+{
+    JobConfig *config = NULL;
+    Error err = {0};
+    assert_ok(job_config_parse(yaml, "job.yaml", "/", &config, &err), &err);
+    return config;
+}
+
+static int count_lines(const char *text)
+{
+    int lines = 1;
+    for (; *text != '\0'; text++)
+        lines += *text == '\n';
+    return lines;
+}
+
+/* Fails unless the text is refused with every one of the given parts in the message (NULL ends
+ * them). */
+static void refused(const char *yaml, const char *const *parts)
+{
+    JobConfig *config = NULL;
+    Error err = {0};
+    Status status = job_config_parse(yaml, "job.yaml", "/", &config, &err);
+    if (status != ERR_INVALID) fail_msg("gave %s for:\n%s", status_name(status), yaml);
+    for (; *parts != NULL; parts++)
+        if (strstr(err.message, *parts) == NULL)
+            fail_msg("\"%s\" is not in the message:\n%s", *parts, err.message);
+    assert_true(count_lines(err.message) <= 6);
+    assert_int_equal(status_exit_code(status), 2);
+}
+#define REFUSED(yaml, ...) refused(yaml, (const char *const[]){__VA_ARGS__, NULL})
+
+static void test_config_reads_values_and_fills_in_defaults(void **state)
+{
+    (void)state;
+    JobConfig *config = parse(good);
+    assert_string_equal(config->name, "job");
+    assert_string_equal(config->model.path, "/models/qwen");
+    assert_string_equal(config->model.config, "/models/qwen/config.json");
+    assert_string_equal(config->model.tokenizer, "/models/qwen");
+    assert_null(config->model.chat_template);
+    assert_int_equal(config->data.train.count, 2);
+    assert_string_equal(config->data.train.item[1], "/b/*.jsonl");
+    assert_int_equal(config->data.eval.count, 1);
+    assert_int_equal(config->train.tp_size, 2);
+    assert_int_equal(config->train.dp_size, 1);
+    assert_int_equal(config->train.num_epochs, 3);
+    assert_int_equal(config->train.num_steps, 0);
+    assert_true(config->train.lr == 3e-4);
+    assert_true(config->train.adam_eps == 1e-8);
+    assert_int_equal(config->train.lr_schedule, SCHEDULE_COSINE);
+    assert_true(config->data.shuffle);
+    assert_string_equal(config->data.input_key, "messages");
+    job_config_destroy(config);
+}
+
+static void test_config_paths_start_at_their_folders(void **state)
+{
+    (void)state;
+    Error err = {0};
+    char here[4096];
+    assert_non_null(getcwd(here, sizeof here));
+    assert_ok(folder_create("jobs/[1]/deep", &err), &err);
+    const char *yaml = "run_dir: out\n"
+                       "model: {path: ../../m, tokenizer: ./t, chat_template: /abs/x$$y.jinja}\n"
+                       "data: {train: '*.jsonl'}\n";
+    assert_ok(file_write_atomic("jobs/[1]/deep/a b.yaml", yaml, strlen(yaml), &err), &err);
+    const char *overrides[] = {"data.eval=[x.jsonl, ../y.jsonl]"};
+    JobConfig *config = NULL;
+    assert_ok(job_config_load("jobs/[1]/deep/a b.yaml", overrides, 1, &config, &err), &err);
+    char *expected[] = {
+        mem_printf("%s/jobs/m", here),
+        mem_printf("%s/jobs/[1]/deep/t", here),
+        mem_printf("%s/jobs/\\[1]/deep/*.jsonl", here),
+        mem_printf("%s/out", here),
+        mem_printf("%s/x.jsonl", here),
+    };
+    assert_string_equal(config->name, "a-b");
+    assert_string_equal(config->model.path, expected[0]);
+    assert_string_equal(config->model.tokenizer, expected[1]);
+    assert_string_equal(config->model.chat_template, "/abs/x$y.jinja");
+    assert_string_equal(config->data.train.item[0], expected[2]);
+    assert_string_equal(config->run_dir, expected[3]);
+    assert_string_equal(config->data.eval.item[0], expected[4]);
+    for (size_t i = 0; i < sizeof expected / sizeof *expected; i++)
+        free(expected[i]);
+    job_config_destroy(config);
+}
+
+static void test_config_expands_variables_in_paths_only(void **state)
+{
+    (void)state;
+    assert_int_equal(setenv("TROUPE_TEST_FOLDER", "/data/${x}", 1), 0);
+    unsetenv("TROUPE_TEST_ABSENT");
+    JobConfig *config = parse("model: {path: \"${TROUPE_TEST_FOLDER}/m\"}\n"
+                              "data: {train: a, input_key: \"${TROUPE_TEST_FOLDER}\"}\n");
+    assert_string_equal(config->model.path, "/data/${x}/m");
+    assert_string_equal(config->data.input_key, "${TROUPE_TEST_FOLDER}");
+    job_config_destroy(config);
+    REFUSED("model:\n  path: ${TROUPE_TEST_ABSENT}/m\n", "job.yaml:2:9: model.path",
+            "${TROUPE_TEST_ABSENT}", "not set", "export");
+    REFUSED("model:\n  path: ${TROUPE\n", "job.yaml:2:9", "no `}`");
+}
+
+static void test_config_unknown_key_gives_place_and_nearest_name(void **state)
+{
+    (void)state;
+    REFUSED("train:\n  lr: 1\n  leraning_rate: 1\n", "job.yaml:3:3: train.leraning_rate",
+            "Did you mean train.lr");
+    REFUSED("train:\n  learning_rate: 1\n", "job.yaml:2:3: train.learning_rate",
+            "Did you mean train.lr (a number above 0");
+    REFUSED("train:\n  global_batchsize: 8\n", "Did you mean train.global_batch_size");
+    REFUSED("lr: 1\n", "job.yaml:1:1: lr", "Did you mean train.lr");
+    REFUSED("train: {seed: 1}\n", "job.yaml:1:9: train.seed", "Did you mean seed");
+    REFUSED("trian:\n  lr: 1\n", "job.yaml:1:1: trian", "the section train");
+    REFUSED("train.lr: 1\n", "job.yaml:1:1: train.lr", "Did you mean train.lr");
+    REFUSED("zzz: 1\n", "Valid here: model, data");
+    REFUSED("model:\n  zzz: 1\n", "job.yaml:2:3: model.zzz", "Valid here: path, init");
+    REFUSED("checkpoint: {save_interval: 3}\n", "Did you mean checkpoint.interval");
+    REFUSED("? [a]\n: b\n", "job.yaml:1:3", "name of a key");
+}
+
+static void test_config_wrong_value_says_found_and_expected(void **state)
+{
+    (void)state;
+    REFUSED("train:\n  lr: fast\n", "job.yaml:2:7: train.lr is \"fast\"",
+            "expected a number above 0", "`lr: 1e-5`");
+    REFUSED("train:\n  lr: \"1e-4\"\n", "without quotes");
+    REFUSED("train: {lr: .inf}\n", "train.lr is \".inf\"");
+    REFUSED("train: {lr: 0x10}\n", "train.lr");
+    REFUSED("train: {lr: [1]}\n", "train.lr is a list of 1");
+    REFUSED("train: {lr: {a: 1}}\n", "train.lr is a section");
+    REFUSED("train: {lr: }\n", "train.lr is empty");
+    REFUSED("train: {lr: -1}\n", "train.lr is -1", "above 0");
+    REFUSED("train: {tp_size: 65}\n", "from 1 to 64", "nearest valid value is 64");
+    REFUSED("train: {tp_size: 0}\n", "nearest valid value is 1");
+    REFUSED("train: {num_steps: 1e3}\n", "a whole number", "Write 1000.");
+    REFUSED("train: {num_steps: 1.5}\n", "train.num_steps is 1.5");
+    REFUSED("train: {num_steps: 99999999999999999999}\n", "train.num_steps");
+    REFUSED("data: {shuffle: yes}\n", "true or false", "Write true.");
+    REFUSED("train: {lr_schedule: cosin}\n", "one of constant, linear, cosine, wsd",
+            "Did you mean cosine?");
+    REFUSED("data: {nothing_to_train: truncate}\n", "one of skip, stop");
+    REFUSED("data: {train: []}\n", "data.train is an empty list");
+    REFUSED("data: {train: [a, [b]]}\n", "job.yaml:1:19: data.train is a list of 1");
+    REFUSED("model: {path: \"\"}\n", "model.path", "expected a path");
+    REFUSED("train: 3\n", "train is 3", "expected a section", "lr_schedule");
+    REFUSED("- a\n", "found a list of 1", "expected sections");
+    REFUSED("name: ../x\nmodel: {path: m}\ndata: {train: a}\n", "job.yaml:1: name is \"../x\"");
+}
+
+static void test_config_missing_and_repeated_keys_are_refused(void **state)
+{
+    (void)state;
+    REFUSED("", "job.yaml: model.path is missing", "path: models/");
+    REFUSED("model: {path: m}\n", "data.train is missing");
+    REFUSED("train:\n  lr: 1\n  lr: 1\n", "job.yaml:3:3: train.lr is set twice", "line 2");
+    REFUSED("train:\n  lr: 1\nmodel:\ntrain:\n  lr: 1\n", "job.yaml:4:1", "stands twice", "line 1");
+}
+
+static void test_config_yaml_mistakes_are_explained(void **state)
+{
+    (void)state;
+    REFUSED("model:\n\tpath: x\n", "job.yaml:2:1", "tab", "two spaces");
+    REFUSED("model:\n  path x\n  init: random\n", "job.yaml:2:3", "without a colon");
+    REFUSED("model:\n  path: \"x\n", "job.yaml:2:9", "never closed");
+    REFUSED("data:\n  train: *.jsonl\n", "job.yaml:2:", "\"quotes\"");
+    REFUSED("model:\n  path: x\n init: random\n", "job.yaml:3:2", "same column");
+    REFUSED("model: *m\n", "job.yaml:1:8", "alias *m");
+    REFUSED("model: &m {path: *m}\n", "alias *m");
+    REFUSED("model: !!map {path: m}\nname: !x y\n", "job.yaml:2:7", "tag");
+    REFUSED("name: a\n---\nname: b\n", "job.yaml:2:1", "second YAML document");
+    REFUSED("name: \"a\\0b\"\n", "job.yaml:1:7", "NUL");
+    REFUSED("name: \xff\n", "job.yaml:1: byte 0xff", "UTF-8");
+    REFUSED("name: \x01\n", "control character");
+}
+
+static void test_config_hostile_yaml_is_cheap(void **state)
+{
+    (void)state;
+    Str text = {0};
+    str_puts(&text, "a0: &a0 [x, x, x, x, x, x, x, x]\n");
+    for (int i = 1; i < 70; i++)
+        str_printf(&text, "a%d: &a%d [*a%d, *a%d]\n", i, i, i - 1, i - 1);
+    REFUSED(str_text(&text), "CONFIG_ALIASES_MAX");
+    str_clear(&text);
+    for (int i = 0; i < 100; i++)
+        str_putc(&text, '[');
+    REFUSED(str_text(&text), "CONFIG_DEPTH_MAX");
+    str_clear(&text);
+    str_puts(&text, "[x");
+    for (int i = 0; i < 30000; i++)
+        str_puts(&text, ", x");
+    REFUSED(str_text(&text), "CONFIG_NODES_MAX");
+    str_clear(&text);
+    while (text.length <= 1 << 20)
+        str_puts(&text, "# filler filler filler filler filler filler\n");
+    REFUSED(str_text(&text), "CONFIG_BYTES_MAX");
+    str_free(&text);
+}
+
+/* A job that is right but for the given lines. */
+static char *job_with(const char *lines)
+{
+    return mem_printf("model: {path: m}\ndata: {train: a}\n%s", lines);
+}
+#define CLASH(lines, ...)                                                                          \
+    do {                                                                                           \
+        char *text_ = job_with(lines);                                                             \
+        REFUSED(text_, __VA_ARGS__);                                                               \
+        free(text_);                                                                               \
+    } while (0)
+
+static void test_config_values_that_disagree_are_refused(void **state)
+{
+    (void)state;
+    CLASH("train:\n  global_batch_size: 10\n  dp_size: 4\n",
+          "job.yaml:4: ", "train.global_batch_size is 10", "train.dp_size 4", "8 or 12",
+          "1, 2, 5, 10");
+    CLASH("train:\n  global_batch_size: 3\n  dp_size: 4\n", "global_batch_size of 4, or");
+    CLASH("train: {tp_size: 64, dp_size: 64}\n", "4096 train workers", "at most 16");
+    CLASH("train:\n  num_steps: 5\n  num_epochs: 1\n", "job.yaml:5: train.num_epochs",
+          "Remove one");
+    CLASH("train: {num_steps: 0, num_epochs: 0}\n", "both 0");
+    CLASH("train: {lr: 1e-5, min_lr: 1e-4}\n", "train.min_lr is 0.0001", "1e-05");
+    CLASH("train: {num_steps: 5, warmup_steps: 6}\n", "train.warmup_steps 6", "Expected at most 5");
+    CLASH("train: {lr_schedule: wsd, num_steps: 50}\n", "decay_steps: 5");
+    CLASH("train: {decay_steps: 5}\n", "only lr_schedule: wsd");
+    CLASH("train: {max_tokens_per_gpu: 100}\n", "2048", "Raise max_tokens_per_gpu");
+    CLASH("eval: {interval: 5}\n", "eval.interval", "data.eval names no file");
+    CLASH("cluster: {suspect_ms: 600}\n", "cluster.suspect_ms is 600", "1000");
+    CLASH("cluster: {dead_ms: 2000}\n", "cluster.dead_ms is 2000", "more than");
+    CLASH("cluster: {agents: [tcp://host]}\n", "tcp://host", "tcp://10.0.0.1:7700");
+    CLASH("cluster: {agents: tcp://host:70000}\n", "tcp://host:70000");
+}
+
+static void refused_override(const char *override, const char *part, const char *part2)
+{
+    const char *overrides[] = {override};
+    JobConfig *config = NULL;
+    Error err = {0};
+    assert_fails(job_config_load("override.yaml", overrides, 1, &config, &err), ERR_INVALID, &err,
+                 part);
+    if (strstr(err.message, part2) == NULL) fail_msg("\"%s\" is not in: %s", part2, err.message);
+    assert_true(count_lines(err.message) <= 6);
+}
+
+static void test_config_overrides_are_typed_and_named(void **state)
+{
+    (void)state;
+    Error err = {0};
+    assert_ok(file_write_atomic("override.yaml", good, strlen(good), &err), &err);
+    const char *overrides[] = {"train.lr=1e-3", "train.lr=1e-2", "train.num_steps=7",
+                               "data.eval=[]", "name=other"};
+    JobConfig *config = NULL;
+    assert_ok(job_config_load("override.yaml", overrides, 5, &config, &err), &err);
+    assert_true(config->train.lr == 1e-2);
+    assert_int_equal(config->train.num_steps, 7);
+    assert_int_equal(config->train.num_epochs, 0);
+    assert_int_equal(config->data.eval.count, 0);
+    assert_string_equal(config->name, "other");
+    assert_true(str_ends_with(config->run_dir, "/runs/other"));
+    job_config_destroy(config);
+    refused_override("train.lr=fast", "--set train.lr=fast: train.lr is \"fast\"",
+                     "number above 0");
+    refused_override("trian.lr=1", "--set trian.lr=1", "Did you mean train.lr");
+    refused_override("chekpoint.interval=1", "--set", "Did you mean checkpoint.interval");
+    refused_override("train=1", "train is a section", "lr_schedule");
+    refused_override("train.lr", "expected KEY=VALUE", "--set train.lr");
+    refused_override("=1", "expected KEY=VALUE", "--set");
+    refused_override("train.lr=[1", "--set train.lr=[1", "not a valid value");
+    refused_override("train.tp_size=0", "--set train.tp_size=0", "nearest valid value is 1");
+}
+
+static void test_config_text_reads_back_the_same(void **state)
+{
+    (void)state;
+    JobConfig *config = parse("name: null\n"
+                              "model: {path: \"/m $${x} \\\"q\\\"\\t#é\", chat_template: ~}\n"
+                              "data: {train: [\"/a: b\", /c], input_key: \"null\", eval: /e}\n"
+                              "train: {lr: 0.1234567890123456, adam_eps: 1e-300, num_steps: 12}\n"
+                              "cluster: {agents: [\"tcp://h:1\"], cpus: 2.5}\n");
+    char *text = job_config_text(config);
+    assert_non_null(strstr(text, "num_steps: 12  # job.yaml:4\n"));
+    assert_non_null(strstr(text, "tp_size: 1  # default\n"));
+    JobConfig *again = NULL;
+    Error err = {0};
+    assert_ok(job_config_parse(text, "again.yaml", "/tmp", &again, &err), &err);
+    assert_string_equal(again->model.path, "/m ${x} \"q\"\t#é");
+    assert_string_equal(again->data.train.item[0], "/a: b");
+    assert_string_equal(again->data.input_key, "null");
+    assert_string_equal(again->name, "job");
+    assert_null(again->model.chat_template);
+    assert_true(again->train.lr == config->train.lr);
+    assert_true(again->train.adam_eps == 1e-300);
+    assert_true(again->cluster.cpus == 2.5);
+    assert_int_equal(again->train.num_epochs, 0);
+    char *text2 = job_config_text(again);
+    /* All but the comments is the same. */
+    const char *a = strchr(text, '\n'), *b = strchr(text2, '\n');
+    while (*a != '\0' && *b != '\0') {
+        assert_int_equal(*a, *b);
+        if (strncmp(a, "  # ", 4) == 0) {
+            a = strchr(a, '\n');
+            b = strchr(b, '\n');
+        }
+        a++;
+        b++;
+    }
+    assert_int_equal(*a, *b);
+    free(text);
+    free(text2);
+    job_config_destroy(config);
+    job_config_destroy(again);
+}
+
+static void test_config_override_cannot_forge_lines(void **state)
+{
+    (void)state;
+    Error err = {0};
+    assert_ok(file_write_atomic("forge.yaml", good, strlen(good), &err), &err);
+    const char *overrides[] = {"train.lr=1e-3\n\n# \nseed: 7"};
+    JobConfig *config = NULL;
+    assert_fails(job_config_load("forge.yaml", overrides, 1, &config, &err), ERR_INVALID, &err,
+                 "--set");
+    const char *comment[] = {"data.input_key=\"x\"\n# seed: 7\n"};
+    assert_ok(job_config_load("forge.yaml", comment, 1, &config, &err), &err);
+    char *text = job_config_text(config);
+    assert_null(strstr(text, "\n# seed"));
+    free(text);
+    job_config_destroy(config);
+}
+
+static void test_config_reference_lists_every_key(void **state)
+{
+    (void)state;
+    char *reference = job_config_reference(), *one = NULL;
+    JobConfig *config = parse(good);
+    char *text = job_config_text(config);
+    int keys = 0;
+    for (char *line = strtok(text, "\n"); line != NULL; line = strtok(NULL, "\n")) {
+        char *colon = strstr(line, ": ");
+        if (line[0] == '#' || colon == NULL) continue;
+        char *row = mem_printf("| `%.*s` |", (int)(colon - line - (line[0] == ' ') * 2),
+                               line + (line[0] == ' ') * 2);
+        if (strstr(reference, row) == NULL) fail_msg("%s is not in the reference", row);
+        free(row);
+        keys++;
+    }
+    assert_true(keys > 50);
+    Error err = {0};
+    assert_ok(job_config_describe("train.lr", &one, &err), &err);
+    assert_non_null(strstr(one, "above 0"));
+    assert_non_null(strstr(one, "learning_rate"));
+    free(one);
+    assert_fails(job_config_describe("train.lrr", &one, &err), ERR_INVALID, &err, "train.lr ");
+    free(text);
+    free(reference);
+    job_config_destroy(config);
+}
+
+static void write_text(const char *path, const char *text)
+{
+    Error err = {0};
+    assert_ok(file_write_atomic(path, text, strlen(text), &err), &err);
+}
+
+static void check_fails(const char *yaml, Status expected, const char *part, const char *part2)
+{
+    char here[4096];
+    JobConfig *config = NULL;
+    Error err = {0};
+    assert_non_null(getcwd(here, sizeof here));
+    assert_ok(job_config_parse(yaml, "job.yaml", here, &config, &err), &err);
+    assert_fails(job_config_check_files(config, &err), expected, &err, part);
+    if (strstr(err.message, part2) == NULL) fail_msg("\"%s\" is not in: %s", part2, err.message);
+    assert_true(count_lines(err.message) <= 6);
+    job_config_destroy(config);
+}
+
+static void test_config_files_that_lack_are_named(void **state)
+{
+    (void)state;
+    Error err = {0};
+    assert_ok(folder_remove("files", &err), &err);
+    assert_ok(folder_create("files/m", &err), &err);
+    const char *job = "model: {path: files/m, init: random}\ndata: {train: files/train.jsonl}\n";
+    check_fails(job, ERR_NOT_FOUND, "job.yaml: model.config (default)",
+                "config.json does not exist");
+    write_text("files/m/config.json", "{\"num_attention_heads\": 4, \"intermediate_size\": 96}");
+    check_fails(job, ERR_NOT_FOUND, "holds no tokenizer.json", "model.tokenizer:");
+    write_text("files/m/tokenizer.json", "{}");
+    write_text("files/trian.jsonl", "{}\n");
+    check_fails(job, ERR_NOT_FOUND, "job.yaml:2: data.train", "Did you mean");
+    write_text("files/train.jsonl", "");
+    check_fails(job, ERR_DATA, "job.yaml:2: data.train", "0 bytes");
+    write_text("files/train.jsonl", "{}\n");
+    check_fails("model: {path: files/m}\ndata: {train: files/train.jsonl}\n", ERR_NOT_FOUND,
+                "holds no weights", "init: random");
+    write_text("files/m/model.safetensors.index.json",
+               "{\"weight_map\": {\"a\": \"model-00001-of-00001.safetensors\"}}");
+    check_fails("model: {path: files/m}\ndata: {train: files/train.jsonl}\n", ERR_NOT_FOUND,
+                "model-00001-of-00001.safetensors", "incomplete");
+    check_fails("model: {path: files/m, init: random}\ndata: {train: files}\n", ERR_INVALID,
+                "is a folder", "data.train");
+    check_fails("model: {path: files/m, init: random}\ndata: {train: 'files/x*'}\n", ERR_NOT_FOUND,
+                "no file matches", "files/x*");
+    check_fails("model: {path: files/m/config.json, init: random}\ndata: {train: a}\n", ERR_INVALID,
+                "is a file", "model.path");
+    check_fails("model: {path: files/m, init: random}\ntrain: {tp_size: 3}\n"
+                "data: {train: 'files/t*.jsonl'}\n",
+                ERR_INVALID, "num_attention_heads, 4", "tp_size that does, for example 2");
+    check_fails("run_dir: files/train.jsonl\nmodel: {path: files/m, init: random}\n"
+                "data: {train: 'files/t*.jsonl'}\n",
+                ERR_EXISTS, "run_dir", "is a file");
+    JobConfig *config = NULL;
+    char here[4096];
+    assert_non_null(getcwd(here, sizeof here));
+    const char *whole = "model: {path: files/m, init: random}\ndata: {train: 'files/t*.jsonl'}\n"
+                        "train: {tp_size: 2}\n";
+    assert_ok(job_config_parse(whole, "job.yaml", here, &config, &err), &err);
+    assert_ok(job_config_check_files(config, &err), &err);
+    job_config_destroy(config);
+}
+
+static void test_config_job_file_itself_may_be_wrong(void **state)
+{
+    (void)state;
+    JobConfig *config = NULL;
+    Error err = {0};
+    assert_fails(job_config_load("absent.yaml", NULL, 0, &config, &err), ERR_NOT_FOUND, &err,
+                 "absent.yaml does not exist");
+    assert_int_equal(status_exit_code(err.status), 2);
+    assert_fails(job_config_load(".", NULL, 0, &config, &err), ERR_INVALID, &err, "is a folder");
+    write_text("bom.yaml", "\xef\xbb\xbfmodel: {path: m}\r\ndata:\r\n  train: a\r\n");
+    assert_ok(job_config_load("bom.yaml", NULL, 0, &config, &err), &err);
+    job_config_destroy(config);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_config_reads_values_and_fills_in_defaults),
+        cmocka_unit_test(test_config_paths_start_at_their_folders),
+        cmocka_unit_test(test_config_expands_variables_in_paths_only),
+        cmocka_unit_test(test_config_unknown_key_gives_place_and_nearest_name),
+        cmocka_unit_test(test_config_wrong_value_says_found_and_expected),
+        cmocka_unit_test(test_config_missing_and_repeated_keys_are_refused),
+        cmocka_unit_test(test_config_yaml_mistakes_are_explained),
+        cmocka_unit_test(test_config_hostile_yaml_is_cheap),
+        cmocka_unit_test(test_config_values_that_disagree_are_refused),
+        cmocka_unit_test(test_config_overrides_are_typed_and_named),
+        cmocka_unit_test(test_config_text_reads_back_the_same),
+        cmocka_unit_test(test_config_override_cannot_forge_lines),
+        cmocka_unit_test(test_config_reference_lists_every_key),
+        cmocka_unit_test(test_config_files_that_lack_are_named),
+        cmocka_unit_test(test_config_job_file_itself_may_be_wrong),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
