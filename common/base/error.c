@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/utf8.h"
+
 static const char *const status_names[STATUS_COUNT] = {
     [OK] = "ok",
     [ERR_INVALID] = "invalid",
@@ -55,7 +57,9 @@ Status error_setv(Error *err, Status status, const char *format, va_list args)
     CHECK(status != OK);
     if (err == NULL) return status;
     err->status = status;
-    vsnprintf(err->message, sizeof err->message, format, args);
+    int length = vsnprintf(err->message, sizeof err->message, format, args);
+    if (length >= (int)sizeof err->message) /* cut: at a whole character */
+        err->message[utf8_valid_prefix(err->message, sizeof err->message - 1)] = '\0';
     return status;
 }
 

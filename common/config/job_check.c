@@ -33,9 +33,9 @@ static Status check_name(const LoadedJob *job, Error *err)
         return OK;
     return refuse(
         job, "name", NULL, err,
-        "name is \"%.60s\", expected at most %d letters, digits, `.`, `_` and `-`, not "
+        "name is \"%s\", expected at most %d letters, digits, `.`, `_` and `-`, not "
         "starting with a dot.\nIt names folders and sockets; write for example my-first-run.",
-        name, JOB_NAME_LENGTH_MAX);
+        config_cut(name, job->arena), JOB_NAME_LENGTH_MAX);
 }
 
 /* "1, 2, 5 or 10": the ways to share `batch` evenly. */
@@ -176,9 +176,9 @@ static Status check_agents(const LoadedJob *job, Error *err)
         bool ipc = str_starts_with(endpoint, "ipc:///") && endpoint[7] != '\0';
         if ((ipc || is_tcp_endpoint(endpoint)) && strlen(endpoint) < ENDPOINT_MAX) continue;
         return refuse(job, "cluster.agents", NULL, err,
-                      "cluster.agents holds \"%.60s\", expected tcp://host:port or ipc:///path, "
+                      "cluster.agents holds \"%s\", expected tcp://host:port or ipc:///path, "
                       "shorter than %d bytes.\nWrite for example tcp://10.0.0.1:7700.",
-                      endpoint, ENDPOINT_MAX);
+                      config_cut(endpoint, job->arena), ENDPOINT_MAX);
     }
     if (agents->count > NODES_MAX)
         return refuse(job, "cluster.agents", NULL, err, "cluster.agents has %d entries, at most %d",

@@ -103,11 +103,11 @@ static Status refuse_syntax(Reader *reader)
         hint.meaning = "a line without a colon";
         hint.advice = "Write `key: value`.";
     }
-    int shown = (int)strcspn(start, "\r\n");
+    size_t length = strcspn(start, "\r\n");
+    size_t shown = utf8_valid_prefix(start, length < 80 ? length : 80); /* whole characters */
     return error_set(reader->err, ERR_INVALID, "%s:%d:%d: not valid YAML: %s.\nFound: %s\n%s",
                      reader->where, line, column, hint.meaning,
-                     arena_strndup(reader->arena, start, (size_t)(shown < 80 ? shown : 80)),
-                     hint.advice);
+                     arena_strndup(reader->arena, start, shown), hint.advice);
 }
 
 static Status next_event(Reader *reader)
@@ -165,10 +165,12 @@ static Status alias_find(Reader *reader, YamlNode **ret_node)
         *ret_node = reader->anchor[i].node;
         return OK;
     }
-    return error_set(reader->err, ERR_INVALID,
-                     "%s:%d:%d: alias *%.40s has no anchor &%.40s before it.\n"
-                     "A text that starts with * must stand in \"quotes\".",
-                     reader->where, here->line, here->column, name, name);
+    return error_set(
+        reader->err, ERR_INVALID,
+        "%s:%d:%d: alias *%s has no anchor of that name before it.\n"
+        "A text that starts with * must stand in \"quotes\".",
+        reader->where, here->line, here->column,
+        arena_strndup(reader->arena, name, utf8_valid_prefix(name, strnlen(name, 60))));
 }
 
 static void children_append(Reader *reader, YamlNode *node, YamlNode *key, YamlNode *value)
