@@ -11,6 +11,7 @@
 #define ACTORS_MAX              4096             /* per job */
 #define BUNDLES_MAX             4096             /* per placement group */
 #define WORLD_SIZE_MAX          1024             /* train workers per job */
+#define SHM_RANKS_MAX           256              /* of one group on one host */
 #define CONFIG_BYTES_MAX        (1u << 20)
 #define CONFIG_NODES_MAX        20000            /* scalars, lists and sections of one YAML text */
 #define CONFIG_DEPTH_MAX        16               /* lists and sections inside each other */

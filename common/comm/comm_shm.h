@@ -1,0 +1,124 @@
+/* The shared memory of a group of ranks on one host and the waiting on it; private to common/comm.
+ *
+ * One memory file holds a header, a line per rank, and per rank two input buffers and two result
+ * buffers. Ranks meet in numbered meetings: whoever has put its data down raises its own `arrived`
+ * and waits until all others' are as high. Nobody can be more than one meeting ahead, so two
+ * buffers used in turn are enough and one meeting per piece of data does: what a rank reads after
+ * meeting n is overwritten only by a rank that has passed meeting n + 1, which the reader enters
+ * when it has done reading. */
+#ifndef TROUPE_COMM_COMM_SHM_H
+#define TROUPE_COMM_COMM_SHM_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "comm/comm_kind.h"
+
+#define SHM_NONCE_BYTES 16
+
+/* One rank's line: written by that rank alone, but for `sleepers`. */
+typedef struct ShmRank {
+    _Alignas(64) _Atomic uint32_t arrived; /* number of the last meeting, a futex word; wraps */
+    _Atomic uint32_t sleepers;             /* ranks that sleep on `arrived` */
+    _Atomic uint64_t call[2];              /* signature of the call, by parity of the meeting */
+    _Atomic uint64_t calls;                /* calls begun */
+    _Atomic uint32_t state;                /* ShmRankState */
+    _Atomic int32_t pid;
+    _Atomic uint64_t start_ticks; /* with pid: which process */
+} ShmRank;
+
+typedef enum { RANK_ABSENT = 0, RANK_JOINED, RANK_LEFT } ShmRankState;
+typedef enum { FAILURE_NONE = 0, FAILURE_BEING_WRITTEN, FAILURE_WRITTEN } ShmFailureState;
+
+typedef struct ShmHeader {
+    char magic[8];
+    unsigned char nonce[SHM_NONCE_BYTES];
+    uint32_t size;
+    uint64_t staging_bytes;
+    uint64_t total_bytes;
+    int32_t maker_pid; /* of rank 0's process, until its line is filled */
+    uint64_t maker_start_ticks;
+    /* The first failure, told to everybody. */
+    _Alignas(64) _Atomic uint32_t failure; /* ShmFailureState */
+    int32_t failure_status;
+    int32_t failure_rank;
+    char failure_text[1024];
+    ShmRank rank[];
+} ShmHeader;
+
+/* What CommId holds for this kind. */
+typedef struct ShmId {
+    char kind; /* as comm.c writes it */
+    char magic[8];
+    int32_t pid;
+    int32_t fd;
+    unsigned char nonce[SHM_NONCE_BYTES];
+    uint32_t size;
+    uint64_t start_ticks;
+    uint64_t staging_bytes;
+    uint64_t total_bytes;
+} ShmId;
+
+_Static_assert(sizeof(ShmId) <= COMM_ID_BYTES, "an id must hold it");
+_Static_assert(sizeof(ShmRank) == 64, "a rank's line is one cache line");
+
+/* ---- comm_shm_memory.c ---- */
+
+Status shm_memory_create(int size, size_t staging_bytes, ShmId *ret, Error *err);
+/* Maps the memory that an id names and checks that it is that memory. */
+Status shm_memory_open(const ShmId *id, ShmHeader **ret, Error *err);
+void shm_memory_close(ShmHeader *header);
+/* True when this process made the memory and still holds its descriptor. */
+bool shm_memory_is_held_here(const ShmId *id);
+
+/* Buffers of a rank; `which` is 0 or 1. Inputs hold staging_bytes, results shm_result_bytes. */
+unsigned char *shm_input(const ShmHeader *header, int rank, int which);
+unsigned char *shm_result(const ShmHeader *header, int rank, int which);
+size_t shm_result_bytes(const ShmHeader *header);
+
+/* ---- comm_shm_wait.c ---- */
+
+typedef enum {
+    CALL_CREATE = 1,
+    CALL_ALL_REDUCE,
+    CALL_ALL_GATHER,
+    CALL_REDUCE_SCATTER,
+    CALL_BROADCAST,
+    CALL_BARRIER,
+} ShmCall;
+
+typedef struct ShmComm {
+    Comm base;
+    ShmHeader *header;
+    bool owns_mapping;
+    uint32_t meeting;        /* number of the last one entered */
+    uint64_t pieces;         /* put down so far: chooses the buffer */
+    int spin_count;          /* looks before yielding */
+    int64_t deadline_ms;     /* of the running call */
+    uint64_t signature;      /* of the running call */
+    Error failure;           /* why this Comm is unusable; status OK while it is not */
+    _Atomic uint64_t doing;  /* signature of the running call, 0 in none: for describe_wait */
+    _Atomic uint32_t target; /* the meeting waited for */
+} ShmComm;
+
+/* What all ranks must agree on; also what messages say of a call. */
+uint64_t shm_signature(ShmCall call, CommElement element, CommOp op, int root, int64_t count);
+
+Status shm_call_begin(ShmComm *comm, uint64_t signature, Error *err);
+/* Puts `status` into the call's end: a failure makes the Comm unusable. */
+Status shm_call_end(ShmComm *comm, Status status);
+/* Enters the next meeting and waits until everybody is there. */
+Status shm_meet(ShmComm *comm, Error *err);
+
+/* Tells every rank that the group is over; the first to call it decides what is said. */
+void shm_fail(ShmHeader *header, int rank, Status status, const char *text);
+void shm_describe_wait(const Comm *comm, char *text, size_t size);
+
+/* ---- comm_shm.c ---- */
+
+/* Joins over memory that is already mapped: comm_create's second half, and the way tests run ranks
+ * as threads over one mapping. */
+Status shm_join(ShmHeader *header, bool owns_mapping, int rank, int timeout_ms, Comm **ret,
+                Error *err);
+
+#endif

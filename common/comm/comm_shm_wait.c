@@ -1,0 +1,302 @@
+/* Meeting, waiting, and telling why a group is over. */
+#include <errno.h>
+#include <inttypes.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/limits.h"
+#include "base/process.h"
+#include "base/str.h"
+#include "comm/comm_shm.h"
+
+/* A rank that waits looks a few times, then offers its core to others, then sleeps. Awake again
+ * after this long at the latest, it looks whether those it waits for are still alive. */
+#define SLEEP_SLICE_MS 20
+#define YIELD_NS       50000
+
+/* ---- signatures ---- */
+
+uint64_t shm_signature(ShmCall call, CommElement element, CommOp op, int root, int64_t count)
+{
+    CHECK(count >= 0 && count < INT64_C(1) << 40);
+    return (uint64_t)call | (uint64_t)element << 4 | (uint64_t)op << 8 | (uint64_t)root << 12 |
+           (uint64_t)count << 24;
+}
+
+static const char *call_name(uint64_t signature)
+{
+    static const char *const names[] = {"nothing",        "comm_create", "all_reduce", "all_gather",
+                                        "reduce_scatter", "broadcast",   "barrier"};
+    unsigned call = signature & 15;
+    return call < sizeof names / sizeof names[0] ? names[call] : "an unknown call";
+}
+
+/* "all_reduce #12 (sum of 4096 f32)". `number` 0: without it. */
+static void put_call(Str *out, uint64_t signature, uint64_t number)
+{
+    static const char *const elements[ELEMENT_COUNT] = {"bytes", "f32", "bf16", "f64"};
+    uint64_t count = signature >> 24;
+    unsigned element = signature >> 4 & 15, call = signature & 15;
+    str_puts(out, call_name(signature));
+    if (number > 0) str_printf(out, " #%" PRIu64, number);
+    if (call == CALL_ALL_REDUCE || call == CALL_REDUCE_SCATTER)
+        str_printf(out, " (%s of %" PRIu64 " %s)",
+                   (signature >> 8 & 15) == COMM_SUM ? "sum" : "max", count,
+                   elements[element % ELEMENT_COUNT]);
+    else if (call == CALL_ALL_GATHER)
+        str_printf(out, " (of %" PRIu64 " bytes)", count);
+    else if (call == CALL_BROADCAST)
+        str_printf(out, " (of %" PRIu64 " bytes from rank %u)", count,
+                   (unsigned)(signature >> 12 & 0xFFF));
+}
+
+/* ---- the line of a rank ---- */
+
+static ShmRank *line_of(const ShmComm *comm, int rank)
+{
+    return &comm->header->rank[rank];
+}
+
+/* Meetings are numbered modulo 2^32, and nobody is more than one apart. */
+static bool has_arrived(const ShmRank *line, uint32_t meeting)
+{
+    return (int32_t)(atomic_load_explicit(&line->arrived, memory_order_acquire) - meeting) >= 0;
+}
+
+static void futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t timeout_ms)
+{
+    struct timespec timeout = {timeout_ms / 1000, timeout_ms % 1000 * 1000000};
+    syscall(SYS_futex, word, FUTEX_WAIT, expected, &timeout, NULL, 0);
+}
+
+static void futex_wake_all(_Atomic uint32_t *word)
+{
+    syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+}
+
+static inline void relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* Appends the ranks that have not arrived, as a person reads them: "rank 2", "ranks 1 and 3".
+ * Returns how many they are. */
+static int put_missing(const ShmComm *comm, uint32_t meeting, Str *out)
+{
+    int missing[SHM_RANKS_MAX], count = 0;
+    for (int r = 0; r < comm->base.size; r++)
+        if (r != comm->base.rank && !has_arrived(line_of(comm, r), meeting)) missing[count++] = r;
+    if (count > 0) str_puts(out, count == 1 ? "rank" : "ranks");
+    for (int i = 0; i < count; i++)
+        str_printf(out, "%s%d", i == 0 ? " " : i + 1 < count ? ", " : " and ", missing[i]);
+    return count;
+}
+
+/* ---- failing ---- */
+
+void shm_fail(ShmHeader *header, int rank, Status status, const char *text)
+{
+    uint32_t none = FAILURE_NONE;
+    if (atomic_compare_exchange_strong(&header->failure, &none, FAILURE_BEING_WRITTEN)) {
+        header->failure_status = (int32_t)status;
+        header->failure_rank = rank;
+        snprintf(header->failure_text, sizeof header->failure_text, "%s", text);
+        atomic_store(&header->failure, FAILURE_WRITTEN);
+    }
+    for (uint32_t r = 0; r < header->size; r++)
+        futex_wake_all(&header->rank[r].arrived);
+}
+
+/* What another rank said, as this rank's error. */
+static Status fail_as_told(ShmComm *comm, Error *err)
+{
+    ShmHeader *header = comm->header;
+    /* Whoever is writing needs a microsecond, unless it was killed in the middle of it. */
+    for (int i = 0; i < 1000 && atomic_load(&header->failure) != FAILURE_WRITTEN; i++)
+        sched_yield();
+    if (atomic_load(&header->failure) != FAILURE_WRITTEN)
+        return error_set(err, ERR_UNAVAILABLE,
+                         "a rank of the group died while it reported a failure");
+    Status status = (Status)header->failure_status;
+    if (status <= OK || status >= STATUS_COUNT) status = ERR_INTERNAL;
+    if (header->failure_rank == comm->base.rank)
+        return error_set(err, status, "%s", header->failure_text);
+    return error_set(err, status, "rank %d reported: %s", header->failure_rank,
+                     header->failure_text);
+}
+
+/* "rank 2 (pid 17) died"; false while every missing rank may still come. */
+static bool find_lost_rank(const ShmComm *comm, uint32_t meeting, Str *out)
+{
+    const ShmHeader *header = comm->header;
+    for (int r = 0; r < comm->base.size; r++) {
+        const ShmRank *line = line_of(comm, r);
+        if (r == comm->base.rank || has_arrived(line, meeting)) continue;
+        uint32_t state = atomic_load(&line->state);
+        pid_t pid = atomic_load(&line->pid);
+        uint64_t ticks = atomic_load(&line->start_ticks);
+        if (state == RANK_ABSENT) {
+            if (r != 0) continue; /* of an absent rank only rank 0's process is known */
+            pid = header->maker_pid;
+            ticks = header->maker_start_ticks;
+        }
+        bool left = state == RANK_LEFT, dead = !left && !process_is_alive(pid, ticks);
+        /* It may have arrived and only then ended. */
+        if ((!left && !dead) || has_arrived(line, meeting)) continue;
+        str_printf(out, "rank %d (pid %d) %s", r, (int)pid, left ? "has left the group" : "died");
+        return true;
+    }
+    return false;
+}
+
+static Status fail_lost(ShmComm *comm, Str *who, Error *err)
+{
+    str_puts(who, " while rank ");
+    str_printf(who, "%d waited for it in ", comm->base.rank);
+    put_call(who, comm->signature, atomic_load(&line_of(comm, comm->base.rank)->calls));
+    shm_fail(comm->header, comm->base.rank, ERR_UNAVAILABLE, str_text(who));
+    str_free(who);
+    return fail_as_told(comm, err);
+}
+
+static Status fail_late(ShmComm *comm, uint32_t meeting, Error *err)
+{
+    Str text = {0};
+    put_call(&text, comm->signature, atomic_load(&line_of(comm, comm->base.rank)->calls));
+    str_printf(&text, ": rank %d waited %d ms for ", comm->base.rank, comm->base.timeout_ms);
+    put_missing(comm, meeting, &text);
+    for (int r = 0; r < comm->base.size; r++) {
+        ShmRank *line = line_of(comm, r);
+        if (r == comm->base.rank || has_arrived(line, meeting)) continue;
+        str_printf(&text, "; rank %d ", r);
+        if (atomic_load(&line->state) == RANK_ABSENT) {
+            str_puts(&text, "never joined");
+        } else {
+            str_printf(&text, "(pid %d) is alive, its last call was ", atomic_load(&line->pid));
+            put_call(&text, atomic_load(&line->call[atomic_load(&line->arrived) & 1]),
+                     atomic_load(&line->calls));
+        }
+        if (text.length > sizeof comm->header->failure_text / 2) break;
+    }
+    shm_fail(comm->header, comm->base.rank, ERR_TIMEOUT, str_text(&text));
+    str_free(&text);
+    return fail_as_told(comm, err);
+}
+
+static Status fail_apart(ShmComm *comm, int other, uint64_t theirs, Error *err)
+{
+    Str text = {0};
+    uint64_t number = atomic_load(&line_of(comm, comm->base.rank)->calls);
+    str_puts(&text, "the ranks went apart: ");
+    str_printf(&text, "rank %d is in ", comm->base.rank);
+    put_call(&text, comm->signature, number);
+    str_printf(&text, ", rank %d in ", other);
+    put_call(&text, theirs, 0);
+    str_puts(&text, "; all ranks must make the same calls in the same order");
+    shm_fail(comm->header, comm->base.rank, ERR_INTERNAL, str_text(&text));
+    str_free(&text);
+    return fail_as_told(comm, err);
+}
+
+/* ---- waiting ---- */
+
+static Status sleep_for(ShmComm *comm, ShmRank *line, uint32_t meeting, Error *err)
+{
+    for (;;) {
+        uint32_t seen = atomic_load(&line->arrived);
+        if ((int32_t)(seen - meeting) >= 0) return OK;
+        if (atomic_load(&comm->header->failure) != FAILURE_NONE) return fail_as_told(comm, err);
+        int64_t left_ms = comm->deadline_ms - clock_ms();
+        if (left_ms <= 0) return fail_late(comm, meeting, err);
+        /* Sequentially consistent with shm_meet's store of `arrived` and look at `sleepers`: either
+         * it sees this sleeper, or the kernel sees the new `arrived` and does not sleep. */
+        atomic_fetch_add(&line->sleepers, 1);
+        futex_wait(&line->arrived, seen, left_ms < SLEEP_SLICE_MS ? left_ms : SLEEP_SLICE_MS);
+        atomic_fetch_sub(&line->sleepers, 1);
+        if (has_arrived(line, meeting)) return OK;
+        Str who = {0};
+        if (find_lost_rank(comm, meeting, &who)) return fail_lost(comm, &who, err);
+        str_free(&who);
+    }
+}
+
+static Status wait_for(ShmComm *comm, ShmRank *line, uint32_t meeting, Error *err)
+{
+    for (int i = 0; i < comm->spin_count; i++) {
+        if (has_arrived(line, meeting)) return OK;
+        relax();
+    }
+    int64_t until_ns = clock_ns() + YIELD_NS;
+    do {
+        if (has_arrived(line, meeting)) return OK;
+        sched_yield();
+    } while (clock_ns() < until_ns);
+    return sleep_for(comm, line, meeting, err);
+}
+
+Status shm_meet(ShmComm *comm, Error *err)
+{
+    ShmRank *mine = line_of(comm, comm->base.rank);
+    uint32_t meeting = ++comm->meeting;
+    atomic_store_explicit(&comm->target, meeting, memory_order_relaxed);
+    atomic_store_explicit(&mine->call[meeting & 1], comm->signature, memory_order_relaxed);
+    atomic_store(&mine->arrived, meeting);
+    if (atomic_load(&mine->sleepers) > 0) futex_wake_all(&mine->arrived);
+    for (int r = 0; r < comm->base.size; r++)
+        if (r != comm->base.rank) TRY(wait_for(comm, line_of(comm, r), meeting, err));
+    for (int r = 0; r < comm->base.size; r++) {
+        uint64_t theirs =
+            atomic_load_explicit(&line_of(comm, r)->call[meeting & 1], memory_order_relaxed);
+        if (theirs != comm->signature) return fail_apart(comm, r, theirs, err);
+    }
+    return OK;
+}
+
+Status shm_call_begin(ShmComm *comm, uint64_t signature, Error *err)
+{
+    if (comm->failure.status != OK)
+        return error_set(err, comm->failure.status, "%s", comm->failure.message);
+    comm->deadline_ms = clock_ms() + comm->base.timeout_ms;
+    comm->signature = signature;
+    atomic_fetch_add_explicit(&line_of(comm, comm->base.rank)->calls, 1, memory_order_relaxed);
+    atomic_store_explicit(&comm->target, comm->meeting, memory_order_relaxed);
+    atomic_store_explicit(&comm->doing, signature, memory_order_release);
+    if (atomic_load_explicit(&comm->header->failure, memory_order_acquire) != FAILURE_NONE)
+        return shm_call_end(comm, fail_as_told(comm, err));
+    return OK;
+}
+
+Status shm_call_end(ShmComm *comm, Status status)
+{
+    atomic_store_explicit(&comm->doing, 0, memory_order_release);
+    if (status != OK) fail_as_told(comm, &comm->failure);
+    return status;
+}
+
+void shm_describe_wait(const Comm *base, char *text, size_t size)
+{
+    const ShmComm *comm = (const ShmComm *)base;
+    uint64_t signature = atomic_load_explicit(&comm->doing, memory_order_acquire);
+    uint32_t meeting = atomic_load_explicit(&comm->target, memory_order_relaxed);
+    Str out = {0};
+    Str missing = {0};
+    if (signature != 0) {
+        str_printf(&out, "%s #%" PRIu64, call_name(signature),
+                   atomic_load(&line_of(comm, base->rank)->calls));
+        if (put_missing(comm, meeting, &missing) > 0)
+            str_printf(&out, ", waiting for %s", str_text(&missing));
+    }
+    str_free(&missing);
+    snprintf(text, size, "%s", str_text(&out));
+    str_free(&out);
+}
