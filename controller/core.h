@@ -168,7 +168,7 @@ struct Controller {
         uint64_t id;
         bool committing;       /* the commit is out: its outcome decides where a restart begins */
         CheckpointState state; /* what is being committed */
-        int64_t tried_step; /* of the last attempt, whatever came of it */
+        int64_t tried_step;    /* of the last attempt, whatever came of it */
     } save;
 
     int stop_requests;

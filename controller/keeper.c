@@ -1,0 +1,274 @@
+#include "keeper.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/digest.h"
+#include "base/file.h"
+#include "base/memory.h"
+#include "base/str.h"
+#include "checkpoint/ledger.h"
+#include "checkpoint/manifest.h"
+#include "tensor/safetensors.h"
+
+typedef struct Commit {
+    uv_work_t work;
+    Keeper *keeper;
+    char *folder;
+    Manifest *manifest;
+    SafetensorsPlace *place; /* of all ranks' tensors; names owned */
+    int num_places;
+    char *committed; /* where it is now */
+    Error error;
+    Status status;
+} Commit;
+
+struct Keeper {
+    KeeperOptions options;
+    Ledger *ledger;
+    Manifest *manifest; /* of the save under way */
+    SafetensorsPlace *place;
+    int num_places;
+    Commit *commit; /* running; one at a time */
+    char *begun;    /* folder whose EV_CHECKPOINT_BEGUN is to be fed */
+    Error begin_error;
+    bool closing;
+};
+
+/* ---- the places of tensors, for the two index files ---- */
+
+static void places_free(SafetensorsPlace *place, int count)
+{
+    for (int i = 0; i < count; i++) {
+        free((char *)place[i].tensor);
+        free((char *)place[i].file);
+    }
+    free(place);
+}
+
+static void forget_save(Keeper *keeper)
+{
+    places_free(keeper->place, keeper->num_places);
+    keeper->place = NULL;
+    keeper->num_places = 0;
+    manifest_destroy(keeper->manifest);
+    keeper->manifest = NULL;
+}
+
+void keeper_add_files(Keeper *keeper, const SavedFileInfo *file, int count)
+{
+    for (int f = 0; f < count; f++) {
+        manifest_add_file(keeper->manifest, file[f].name, file[f].bytes, file[f].sha256);
+        int total = keeper->num_places + file[f].num_tensors;
+        keeper->place = mem_realloc(keeper->place, (size_t)total, sizeof *keeper->place);
+        for (int t = 0; t < file[f].num_tensors; t++)
+            keeper->place[keeper->num_places++] = (SafetensorsPlace){
+                .tensor = mem_strdup(file[f].tensor[t]),
+                .file = mem_strdup(file[f].name),
+                .bytes = file[f].tensor_bytes[t],
+            };
+    }
+}
+
+/* ---- begin ---- */
+
+static void feed_begun(void *argument)
+{
+    Keeper *keeper = argument;
+    Event event = {.kind = EV_CHECKPOINT_BEGUN, .status = keeper->begin_error.status};
+    event.message = keeper->begin_error.message;
+    char *folder = keeper->begun;
+    keeper->begun = NULL;
+    event.checkpoint.path = folder;
+    if (!keeper->closing) keeper->options.feed(keeper->options.context, &event);
+    free(folder);
+}
+
+void keeper_begin(Keeper *keeper, int64_t step)
+{
+    forget_save(keeper);
+    keeper->manifest = mem_calloc(1, sizeof *keeper->manifest);
+    keeper->begin_error = (Error){0};
+    free(keeper->begun);
+    keeper->begun = NULL;
+    checkpoint_begin(keeper->options.folder->checkpoints, step, &keeper->begun,
+                     &keeper->begin_error);
+    loop_post(keeper->options.loop, feed_begun, keeper);
+}
+
+void keeper_abandon(Keeper *keeper, const char *folder)
+{
+    forget_save(keeper);
+    folder_remove(folder, NULL);
+}
+
+/* ---- commit, on a thread of the pool ---- */
+
+static Status add_index(Commit *commit, const char *stem, Error *err)
+{
+    SafetensorsPlace *some = mem_calloc((size_t)commit->num_places + 1, sizeof *some);
+    char *text = NULL, *name = mem_printf("%s.safetensors.index.json", stem);
+    size_t length = 0;
+    int count = 0;
+    for (int i = 0; i < commit->num_places; i++)
+        if (str_starts_with(commit->place[i].file, stem)) some[count++] = commit->place[i];
+    Status status = safetensors_index_text(some, count, &text, &length, err);
+    if (status == OK)
+        status = checkpoint_add_bytes(commit->folder, name, text, length, commit->manifest, err);
+    free(text);
+    free(name);
+    free(some);
+    return status;
+}
+
+/* The tokenizer's files that there are, so that the checkpoint is a model folder like any other. */
+static Status add_text_files(Commit *commit, const JobConfig *config, Error *err)
+{
+    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json",
+                                        "chat_template.jinja", "special_tokens_map.json",
+                                        "generation_config.json"};
+    char *folder = path_is_folder(config->model.tokenizer) ? mem_strdup(config->model.tokenizer)
+                                                           : path_folder(config->model.tokenizer);
+    Status status = OK;
+    for (size_t i = 0; i < sizeof names / sizeof *names && status == OK; i++) {
+        char *path = path_join(folder, names[i]);
+        bool own_template = i == 2 && config->model.chat_template != NULL;
+        const char *source = own_template ? config->model.chat_template : path;
+        if (path_exists(source))
+            status = checkpoint_add_copy(commit->folder, names[i], source, commit->manifest, err);
+        free(path);
+    }
+    free(folder);
+    return status;
+}
+
+static Status write_commit(Commit *commit, Error *err)
+{
+    const Keeper *keeper = commit->keeper;
+    const JobConfig *config = keeper->options.config;
+    TRY(add_index(commit, "model", err));
+    TRY(add_index(commit, "optimizer", err));
+    TRY(checkpoint_add_copy(commit->folder, "config.json", config->model.config, commit->manifest,
+                            err));
+    TRY(add_text_files(commit, config, err));
+    TRY(checkpoint_add_bytes(commit->folder, "job.yaml", keeper->options.config_yaml,
+                             strlen(keeper->options.config_yaml), commit->manifest, err));
+    const char *root = keeper->options.folder->checkpoints;
+    TRY(checkpoint_commit(root, commit->folder, commit->manifest, &commit->committed, err));
+    return checkpoint_prune(root, (int)config->checkpoint.keep_last, commit->committed, err);
+}
+
+static void run_commit(uv_work_t *work)
+{
+    Commit *commit = work->data;
+    commit->status = write_commit(commit, &commit->error);
+    /* A commit that stands but could not tidy up behind it stands. */
+    if (commit->status != OK && commit->committed != NULL) commit->status = OK;
+}
+
+static void commit_done(uv_work_t *work, int status)
+{
+    Commit *commit = work->data;
+    Keeper *keeper = commit->keeper;
+    (void)status;
+    keeper->commit = NULL;
+    Event event = {.kind = EV_CHECKPOINT_DONE, .status = commit->status};
+    event.message = commit->error.message;
+    event.checkpoint.path = commit->committed;
+    if (commit->status != OK) folder_remove(commit->folder, NULL);
+    if (!keeper->closing) keeper->options.feed(keeper->options.context, &event);
+    manifest_destroy(commit->manifest);
+    places_free(commit->place, commit->num_places);
+    free(commit->committed);
+    free(commit->folder);
+    free(commit);
+}
+
+void keeper_commit(Keeper *keeper, const CommitOrder *order)
+{
+    CHECK(keeper->commit == NULL && keeper->manifest != NULL);
+    const JobConfig *config = keeper->options.config;
+    Manifest *manifest = keeper->manifest;
+    char digest[DIGEST_HEX_BYTES];
+    digest_bytes(keeper->options.config_yaml, strlen(keeper->options.config_yaml), digest);
+    manifest->format = 1;
+    manifest->step = order->state.step;
+    manifest->generation = order->generation;
+    manifest->next_position = order->state.next_position;
+    manifest->consumed_samples = order->state.consumed_samples;
+    manifest->rejected_samples = order->state.rejected_samples;
+    manifest->trained_tokens = order->state.trained_tokens;
+    manifest->data_fingerprint = mem_strdup(order->data_fingerprint);
+    manifest->config_sha256 = mem_strdup(digest);
+    manifest->ledger_head = mem_strdup(ledger_head(keeper->ledger));
+    manifest->tp_size = (int)config->train.tp_size;
+    manifest->dp_size = (int)config->train.dp_size;
+    Commit *commit = mem_calloc(1, sizeof *commit);
+    commit->keeper = keeper;
+    commit->folder = mem_strdup(order->folder);
+    commit->manifest = manifest;
+    commit->place = keeper->place;
+    commit->num_places = keeper->num_places;
+    commit->work.data = commit;
+    keeper->manifest = NULL;
+    keeper->place = NULL;
+    keeper->num_places = 0;
+    keeper->commit = commit;
+    uv_queue_work(loop_uv(keeper->options.loop), &commit->work, run_commit, commit_done);
+}
+
+/* ---- ledger ---- */
+
+static int by_position(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+Status keeper_append(Keeper *keeper, const Plan *plan, Error *err)
+{
+    int64_t *position = mem_calloc((size_t)plan->num_samples + 1, sizeof *position);
+    for (int i = 0; i < plan->num_samples; i++)
+        position[i] = plan->sample[i].position;
+    qsort(position, (size_t)plan->num_samples, sizeof *position, by_position);
+    LedgerStep step = {
+        .step = plan->step,
+        .first_position = plan->first_position,
+        .end_position = plan->end_position,
+        .accepted = position,
+        .num_accepted = plan->num_samples,
+    };
+    Status status = ledger_append(keeper->ledger, &step, err);
+    free(position);
+    return status;
+}
+
+Status keeper_rewind(Keeper *keeper, const CheckpointState *state, Error *err)
+{
+    return ledger_rewind(keeper->ledger, state->step, err);
+}
+
+/* ---- life ---- */
+
+Status keeper_create(const KeeperOptions *options, Keeper **ret, Error *err)
+{
+    Ledger *ledger = NULL;
+    TRY(ledger_open(options->folder->ledger, &ledger, err));
+    Keeper *keeper = mem_calloc(1, sizeof *keeper);
+    keeper->options = *options;
+    keeper->ledger = ledger;
+    *ret = keeper;
+    return OK;
+}
+
+void keeper_destroy(Keeper *keeper)
+{
+    if (keeper == NULL) return;
+    keeper->closing = true;
+    while (keeper->commit != NULL)
+        uv_run(loop_uv(keeper->options.loop), UV_RUN_ONCE);
+    forget_save(keeper);
+    ledger_close(keeper->ledger);
+    free(keeper->begun);
+    free(keeper);
+}

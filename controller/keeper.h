@@ -1,0 +1,43 @@
+/* Keeper: what outlives a run's processes: checkpoints and the ledger. Small writes happen at once;
+ * the commit of a checkpoint (copying, flushing, renaming) runs on a thread of libuv's pool and
+ * comes back as an event. */
+#ifndef TROUPE_CONTROLLER_KEEPER_H
+#define TROUPE_CONTROLLER_KEEPER_H
+
+#include "event.h"
+#include "net/loop.h"
+#include "run_folder.h"
+
+typedef struct Keeper Keeper;
+
+typedef struct KeeperOptions {
+    Loop *loop;
+    const JobConfig *config;
+    const RunFolder *folder;
+    const char *config_yaml;
+    void (*feed)(void *context, const Event *event); /* EV_CHECKPOINT_*; never from within a call */
+    void *context;
+} KeeperOptions;
+
+/* Opens the ledger. */
+Status keeper_create(const KeeperOptions *options, Keeper **ret, Error *err);
+void keeper_destroy(Keeper *keeper); /* waits for a commit that is under way; accepts NULL */
+
+void keeper_begin(Keeper *keeper, int64_t step); /* -> EV_CHECKPOINT_BEGUN */
+void keeper_add_files(Keeper *keeper, const SavedFileInfo *file, int count);
+
+typedef struct CommitOrder {
+    const char *folder;
+    CheckpointState state;
+    uint32_t generation;
+    const char *data_fingerprint;
+} CommitOrder;
+void keeper_commit(Keeper *keeper, const CommitOrder *order); /* -> EV_CHECKPOINT_DONE */
+void keeper_abandon(Keeper *keeper, const char *folder);
+
+/* The ledger: a step's consumed positions, and going back to a checkpoint. A ledger that cannot be
+ * written stops the run: what it would not say could not be proven. */
+Status keeper_append(Keeper *keeper, const Plan *plan, Error *err);
+Status keeper_rewind(Keeper *keeper, const CheckpointState *state, Error *err);
+
+#endif

@@ -1,0 +1,247 @@
+#include "reporter.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/str.h"
+
+#define PLAIN_LINE_MS 1000 /* at most one line a second, where lines are not redrawn */
+
+struct Reporter {
+    FILE *metrics;
+    bool terminal;
+    Str line; /* the live line, as it stands on the terminal */
+    int64_t last_ms, plain_ms;
+    double seconds; /* per step, smoothed */
+    char tail[256]; /* of the live line: the last evaluation */
+};
+
+/* ---- the live line ---- */
+
+static void draw(Reporter *reporter)
+{
+    if (reporter->terminal && reporter->line.length > 0)
+        fprintf(stderr, "\r\033[K%s", reporter->line.data);
+}
+
+/* Log lines go above the live line. */
+static void write_log_line(void *context, const char *line)
+{
+    Reporter *reporter = context;
+    fprintf(stderr, "\r\033[K%s", line);
+    draw(reporter);
+    fflush(stderr);
+}
+
+static void put_duration(Str *text, double seconds)
+{
+    if (seconds < 60)
+        str_printf(text, "%.0fs", seconds);
+    else if (seconds < 3600)
+        str_printf(text, "%dm%02ds", (int)seconds / 60, (int)seconds % 60);
+    else
+        str_printf(text, "%dh%02dm", (int)(seconds / 3600), (int)(seconds / 60) % 60);
+}
+
+static void put_rate(Str *text, double per_second)
+{
+    if (per_second < 10000)
+        str_printf(text, "%.0f", per_second);
+    else
+        str_printf(text, "%.1fk", per_second / 1000);
+}
+
+/* ---- metrics.jsonl ---- */
+
+static void put_number(FILE *file, const char *name, double value)
+{
+    if (isfinite(value))
+        fprintf(file, ",\"%s\":%.9g", name, value);
+    else
+        fprintf(file, ",\"%s\":null", name);
+}
+
+static void begin_record(Reporter *reporter, int64_t step)
+{
+    char stamp[CLOCK_STAMP_BYTES];
+    fprintf(reporter->metrics, "{\"time\":\"%s\",\"step\":%lld", clock_stamp(stamp),
+            (long long)step);
+}
+
+static void end_record(Reporter *reporter)
+{
+    fputs("}\n", reporter->metrics);
+    fflush(reporter->metrics);
+}
+
+static double mean(double sum, int64_t count)
+{
+    return count > 0 ? sum / (double)count : NAN;
+}
+
+/* ---- steps ---- */
+
+typedef struct StepFigures {
+    double loss, accuracy, tokens_per_s, mfu; /* mfu is NAN when unknown */
+    double eta_s;
+} StepFigures;
+
+static StepFigures figures_of(Reporter *reporter, const Effect *effect, const JobView *job,
+                              double peak_flops)
+{
+    const StepResult *result = &effect->step.result;
+    int64_t now = clock_ms();
+    double seconds = effect->step.seconds;
+    /* Between two steps in a row the whole turn counts, with what lies between them. */
+    if (reporter->last_ms != 0 && (double)(now - reporter->last_ms) / 1000 < 4 * seconds)
+        seconds = (double)(now - reporter->last_ms) / 1000;
+    reporter->last_ms = now;
+    if (seconds <= 0) seconds = 1e-3;
+    reporter->seconds = reporter->seconds == 0 ? seconds : 0.9 * reporter->seconds + 0.1 * seconds;
+    return (StepFigures){
+        .loss = mean(result->loss_sum, result->trained_tokens),
+        .accuracy = mean((double)result->correct, result->trained_tokens),
+        .tokens_per_s = (double)result->tokens / seconds,
+        .mfu = peak_flops > 0 ? result->flops / seconds / peak_flops : NAN,
+        .eta_s = (double)(job->total_steps - effect->step.step) * reporter->seconds,
+    };
+}
+
+static void record_step(Reporter *reporter, const Effect *effect, const StepFigures *figures)
+{
+    FILE *file = reporter->metrics;
+    const StepResult *result = &effect->step.result;
+    begin_record(reporter, effect->step.step);
+    put_number(file, "train/loss", figures->loss);
+    put_number(file, "train/token_accuracy", figures->accuracy);
+    put_number(file, "train/grad_norm", result->grad_norm);
+    put_number(file, "train/lr", result->lr);
+    put_number(file, "train/skipped", result->skipped);
+    put_number(file, "train/samples", effect->step.plan->num_samples);
+    put_number(file, "train/rejected", effect->step.plan->rejected);
+    put_number(file, "train/tokens", (double)result->tokens);
+    put_number(file, "train/trained_tokens", (double)result->trained_tokens);
+    put_number(file, "train/micro_batches", effect->step.plan->num_micro_batches);
+    put_number(file, "train/position", (double)effect->step.plan->end_position);
+    put_number(file, "perf/step_time", effect->step.seconds);
+    put_number(file, "perf/forward_time", result->forward_s);
+    put_number(file, "perf/backward_time", result->backward_s);
+    put_number(file, "perf/comm_time", result->comm_s);
+    put_number(file, "perf/optimizer_time", result->optimizer_s);
+    put_number(file, "perf/actor_train_tok_per_s", figures->tokens_per_s);
+    put_number(file, "perf/mfu", figures->mfu);
+    end_record(reporter);
+}
+
+static void print_step_live(Reporter *reporter, const Effect *effect, const JobView *job,
+                            const StepFigures *figures)
+{
+    Str *line = &reporter->line;
+    const StepResult *result = &effect->step.result;
+    str_clear(line);
+    str_printf(line, "step %lld/%lld  loss %.4f  grad norm %.3g  lr %.2e  ",
+               (long long)effect->step.step, (long long)job->total_steps, figures->loss,
+               result->grad_norm, result->lr);
+    put_rate(line, figures->tokens_per_s);
+    str_puts(line, " tok/s");
+    if (isfinite(figures->mfu)) str_printf(line, "  MFU %.0f%%", 100 * figures->mfu);
+    str_puts(line, "  ETA ");
+    put_duration(line, figures->eta_s);
+    str_puts(line, reporter->tail);
+    draw(reporter);
+    fflush(stderr);
+}
+
+static void print_step_plain(Reporter *reporter, const Effect *effect, const JobView *job,
+                             const StepFigures *figures)
+{
+    int64_t now = clock_ms();
+    bool last = effect->step.step == job->total_steps;
+    if (!last && reporter->plain_ms != 0 && now - reporter->plain_ms < PLAIN_LINE_MS) return;
+    reporter->plain_ms = now;
+    printf("step=%lld/%lld loss=%.4f grad_norm=%.4g lr=%.4g tokens_per_s=%.0f",
+           (long long)effect->step.step, (long long)job->total_steps, figures->loss,
+           effect->step.result.grad_norm, effect->step.result.lr, figures->tokens_per_s);
+    if (isfinite(figures->mfu)) printf(" mfu=%.3f", figures->mfu);
+    printf(" eta_s=%.0f\n", figures->eta_s);
+    fflush(stdout);
+}
+
+void reporter_step(Reporter *reporter, const Effect *effect, const JobView *job, double peak_flops)
+{
+    StepFigures figures = figures_of(reporter, effect, job, peak_flops);
+    record_step(reporter, effect, &figures);
+    if (effect->step.result.skipped)
+        log_event(LOG_WARN, "step_skipped", F_INT("step", effect->step.step),
+                  F_STR("why", "the gradient is not finite; weights are untouched"));
+    if (reporter->terminal)
+        print_step_live(reporter, effect, job, &figures);
+    else
+        print_step_plain(reporter, effect, job, &figures);
+}
+
+/* ---- evaluations ---- */
+
+void reporter_eval(Reporter *reporter, const Effect *effect, const JobView *job)
+{
+    const StepResult *result = &effect->eval.result;
+    double loss = mean(result->loss_sum, result->trained_tokens);
+    double accuracy = mean((double)result->correct, result->trained_tokens);
+    begin_record(reporter, effect->eval.step);
+    put_number(reporter->metrics, "eval/loss", loss);
+    put_number(reporter->metrics, "eval/perplexity", exp(loss));
+    put_number(reporter->metrics, "eval/token_accuracy", accuracy);
+    put_number(reporter->metrics, "eval/samples", (double)effect->eval.samples);
+    put_number(reporter->metrics, "eval/trained_tokens", (double)result->trained_tokens);
+    put_number(reporter->metrics, "eval/time", effect->eval.seconds);
+    end_record(reporter);
+    reporter->last_ms = 0; /* the next step's turn begins now */
+    if (reporter->terminal) fputs("\r\033[K", stderr);
+    printf("eval step=%lld/%lld loss=%.4f token_accuracy=%.4f samples=%lld seconds=%.1f\n",
+           (long long)effect->eval.step, (long long)job->total_steps, loss, accuracy,
+           (long long)effect->eval.samples, effect->eval.seconds);
+    fflush(stdout);
+    snprintf(reporter->tail, sizeof reporter->tail, "  (eval %.4f)", loss);
+    draw(reporter);
+}
+
+void reporter_tick(Reporter *reporter, const JobView *job, int64_t now_ms)
+{
+    if (!reporter->terminal || job->waits_for[0] == '\0' || job->step > 0) return;
+    str_clear(&reporter->line);
+    str_printf(&reporter->line, "%s: waiting %.0fs for %s", job->phase,
+               (double)(now_ms - job->waits_since_ms) / 1000, job->waits_for);
+    draw(reporter);
+    fflush(stderr);
+}
+
+/* ---- life ---- */
+
+Status reporter_create(const char *metrics_path, Reporter **ret, Error *err)
+{
+    FILE *metrics = fopen(metrics_path, "ae");
+    if (metrics == NULL) return error_set_errno(err, errno, "could not open %s", metrics_path);
+    Reporter *reporter = mem_calloc(1, sizeof *reporter);
+    reporter->metrics = metrics;
+    reporter->terminal = isatty(STDERR_FILENO) && isatty(STDOUT_FILENO);
+    if (reporter->terminal) log_set_writer(write_log_line, reporter);
+    *ret = reporter;
+    return OK;
+}
+
+void reporter_destroy(Reporter *reporter)
+{
+    if (reporter == NULL) return;
+    log_set_writer(NULL, NULL);
+    if (reporter->terminal && reporter->line.length > 0) fputc('\n', stderr);
+    fclose(reporter->metrics);
+    str_free(&reporter->line);
+    free(reporter);
+}

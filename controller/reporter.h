@@ -1,0 +1,22 @@
+/* Reporter: what people and programs see of a run. People: one live line on a terminal (redrawn
+ * under the log's lines), plain key=value lines elsewhere. Programs: metrics.jsonl, one object per
+ * step and per evaluation. Loop thread. */
+#ifndef TROUPE_CONTROLLER_REPORTER_H
+#define TROUPE_CONTROLLER_REPORTER_H
+
+#include "controller.h"
+
+typedef struct Reporter Reporter;
+
+Status reporter_create(const char *metrics_path, Reporter **ret, Error *err);
+void reporter_destroy(Reporter *reporter); /* ends the live line; accepts NULL */
+
+/* FX_REPORT_STEP and FX_REPORT_EVAL. `peak_flops` is the sum over ranks of the matrix rate measured
+ * at their start, 0 if unknown: MFU is model FLOPs against it. */
+void reporter_step(Reporter *reporter, const Effect *effect, const JobView *job, double peak_flops);
+void reporter_eval(Reporter *reporter, const Effect *effect, const JobView *job);
+
+/* Redraws the live line: what is waited for, when nothing was finished for a while. */
+void reporter_tick(Reporter *reporter, const JobView *job, int64_t now_ms);
+
+#endif

@@ -1,0 +1,34 @@
+/* The run folder: everything of a run in one place.
+ *
+ *   config.effective.yaml   every key with where its value came from
+ *   events.jsonl            what happened; metrics.jsonl what was measured
+ *   logs/<actor>.log        what each process printed
+ *   checkpoints/step_N/     Hugging Face model folders with optimizer state and manifest
+ *   ledger.jsonl            which samples each step consumed
+ *   lock                    held while a controller runs it
+ *
+ * Sockets live in sock/, a folder only the owner may enter; where the run folder's path is too long
+ * for a socket's name, in a folder of their own below /tmp. */
+#ifndef TROUPE_CONTROLLER_RUN_FOLDER_H
+#define TROUPE_CONTROLLER_RUN_FOLDER_H
+
+#include "checkpoint/run_lock.h"
+#include "config/job.h"
+
+typedef struct RunFolder {
+    char *path; /* absolute */
+    char *logs, *checkpoints, *sockets, *metrics, *events, *ledger;
+    char *endpoint; /* the controller's own inbox */
+    RunLock *lock;  /* NULL when only looking */
+} RunFolder;
+
+/* Creates what is missing and takes the lock: ERR_EXISTS names the process that runs it already. */
+Status run_folder_open(const char *path, RunFolder *ret, Error *err);
+
+/* For `status` and `stop`: finds the names, creates and locks nothing. */
+Status run_folder_look(const char *path, RunFolder *ret, Error *err);
+
+/* Gives the lock back and removes the sockets folder. */
+void run_folder_close(RunFolder *folder);
+
+#endif

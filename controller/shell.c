@@ -1,0 +1,474 @@
+#include "shell.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/rng.h"
+#include "base/version.h"
+#include "cluster.pb-c.h"
+#include "status.h"
+
+#define TICK_MS 100
+
+/* ---- effects ---- */
+
+static const char *const executables[ROLE_COUNT] = {
+    [ROLE_DATA_SOURCE] = "data_source",
+    [ROLE_ROLLOUT] = "rollout_worker",
+    [ROLE_TRAIN] = "train_worker",
+};
+
+/* What every actor executable is told (actor_process.h). */
+static void spawn_actor(Shell *shell, const Effect *fx)
+{
+    ActorView view = controller_actor(shell->controller, fx->actor);
+    char incarnation[24], generation[16], job[24], inbox[ENDPOINT_MAX];
+    snprintf(incarnation, sizeof incarnation, "%llu", (unsigned long long)fx->incarnation);
+    snprintf(generation, sizeof generation, "%u", controller_generation(shell->controller));
+    snprintf(job, sizeof job, "%llu", (unsigned long long)shell->identity.job);
+    snprintf(inbox, sizeof inbox, "ipc://%s/%s.%08x", shell->folder->sockets, view.name,
+             (unsigned)(fx->incarnation & 0xFFFFFFFF));
+    const char *arguments[] = {
+        "--actor",       view.name,
+        "--incarnation", incarnation,
+        "--generation",  generation,
+        "--job",         job,
+        "--controller",  actor_endpoint(shell->inbox),
+        "--inbox",       inbox,
+    };
+    char *log_name = mem_printf("%s.log", view.name);
+    char *log_path = path_join(shell->folder->logs, log_name);
+    agent_link_spawn(shell->agent[fx->node],
+                     &(SpawnOrder){.actor = fx->actor,
+                                   .incarnation = fx->incarnation,
+                                   .group = fx->spawn.group,
+                                   .bundle = fx->spawn.bundle,
+                                   .name = view.name,
+                                   .executable = executables[view.role],
+                                   .log_path = log_path,
+                                   .argument = arguments,
+                                   .num_arguments = sizeof arguments / sizeof *arguments});
+    free(log_path);
+    free(log_name);
+}
+
+static void stop_on_failure(Shell *shell, Status status, const Error *err)
+{
+    if (status == OK) return;
+    shell->exit_status = status;
+    snprintf(shell->exit_message, sizeof shell->exit_message, "%s", err->message);
+    loop_stop(shell->loop);
+}
+
+static void report_actor(Shell *shell, const Effect *fx)
+{
+    ActorView view = controller_actor(shell->controller, fx->actor);
+    bool trouble =
+        strcmp(fx->report.state, "suspect") == 0 || strcmp(fx->report.state, "restarting") == 0;
+    log_event(trouble ? LOG_WARN : LOG_DEBUG, "actor", F_STR("name", view.name),
+              F_STR("state", fx->report.state), F_STR("reason", fx->report.reason),
+              F_INT("pid", view.pid));
+}
+
+static double peak_flops(const Shell *shell)
+{
+    double sum = 0;
+    for (int i = 0; i < controller_num_actors(shell->controller); i++)
+        sum += shell->peak_flops[i];
+    return sum;
+}
+
+static void carry_out(Shell *shell, const Effect *fx)
+{
+    Error err = {0};
+    JobView job = controller_job(shell->controller);
+    switch (fx->kind) {
+    case FX_START_AGENT:
+        agent_link_start(shell->agent[fx->node]);
+        break;
+    case FX_GROUP:
+        agent_link_group(shell->agent[fx->node], fx);
+        break;
+    case FX_SPAWN:
+        spawn_actor(shell, fx);
+        break;
+    case FX_KILL:
+        agent_link_kill(shell->agent[fx->node], controller_actor(shell->controller, fx->actor).name,
+                        fx->actor, fx->incarnation);
+        break;
+    case FX_CALL:
+        shell_call(shell, fx);
+        break;
+    case FX_CHECKPOINT_BEGIN:
+        keeper_begin(shell->keeper, fx->checkpoint.state.step);
+        break;
+    case FX_CHECKPOINT_FILES:
+        keeper_add_files(shell->keeper, fx->checkpoint.file, fx->checkpoint.num_files);
+        break;
+    case FX_CHECKPOINT_COMMIT:
+        keeper_commit(shell->keeper,
+                      &(CommitOrder){.folder = fx->checkpoint.folder,
+                                     .state = fx->checkpoint.state,
+                                     .generation = controller_generation(shell->controller),
+                                     .data_fingerprint = job.data_fingerprint});
+        break;
+    case FX_CHECKPOINT_ABANDON:
+        keeper_abandon(shell->keeper, fx->checkpoint.folder);
+        break;
+    case FX_LEDGER_APPEND:
+        stop_on_failure(shell, keeper_append(shell->keeper, fx->ledger.plan, &err), &err);
+        break;
+    case FX_LEDGER_REWIND:
+        stop_on_failure(shell, keeper_rewind(shell->keeper, &fx->checkpoint.state, &err), &err);
+        break;
+    case FX_REPORT_STEP:
+        reporter_step(shell->reporter, fx, &job, peak_flops(shell));
+        break;
+    case FX_REPORT_EVAL:
+        reporter_eval(shell->reporter, fx, &job);
+        break;
+    case FX_REPORT_ACTOR:
+        report_actor(shell, fx);
+        break;
+    case FX_LOG:
+        log_event((LogLevel)fx->log.level, fx->log.event, F_STR("what", fx->log.text));
+        break;
+    case FX_EXIT:
+        shell->exit_status = fx->exit.status;
+        snprintf(shell->exit_message, sizeof shell->exit_message, "%s", fx->exit.message);
+        loop_stop(shell->loop);
+        break;
+    }
+}
+
+static void carry_out_all(Shell *shell)
+{
+    for (int i = 0; i < shell->effects.count; i++)
+        carry_out(shell, &shell->effects.item[i]);
+    shell->effects.count = 0;
+}
+
+void shell_feed(Shell *shell, const Event *event)
+{
+    CHECK(!shell->feeding); /* effects never answer from within: they post */
+    shell->feeding = true;
+    controller_step(shell->controller, event, clock_ms(), &shell->effects);
+    carry_out_all(shell);
+    shell->feeding = false;
+}
+
+static void feed_from_part(void *context, const Event *event)
+{
+    shell_feed(context, event);
+}
+
+/* ---- the inbox ---- */
+
+static void reply_with(Call *call, const ProtobufCMessage *message)
+{
+    size_t length = protobuf_c_message_get_packed_size(message);
+    uint8_t *body = mem_alloc(length);
+    protobuf_c_message_pack(message, body);
+    call_reply(call, (Bytes){body, length}, (Bytes){0});
+    free(body);
+}
+
+static void reply_empty(Call *call)
+{
+    Troupe__Empty empty = TROUPE__EMPTY__INIT;
+    reply_with(call, &empty.base);
+}
+
+static void refuse(Call *call, const char *why)
+{
+    Error err;
+    error_set(&err, ERR_INVALID, "%s", why);
+    call_fail(call, &err);
+}
+
+static void answer_hello(Shell *shell, Call *call, ActorView view)
+{
+    Troupe__ActorHelloReply reply = TROUPE__ACTOR_HELLO_REPLY__INIT;
+    Troupe__TrainRole role = TROUPE__TRAIN_ROLE__INIT;
+    reply.config_yaml = shell->config_yaml;
+    reply.config_dir = shell->folder->path;
+    if (view.role == ROLE_TRAIN) {
+        role.tp_size = (uint32_t)shell->config->train.tp_size;
+        role.dp_size = (uint32_t)shell->config->train.dp_size;
+        role.tp_rank = (uint32_t)view.rank % role.tp_size;
+        role.dp_rank = (uint32_t)view.rank / role.tp_size;
+        reply.train = &role;
+    }
+    reply_with(call, &reply.base);
+}
+
+static void on_hello(void *self, Call *call)
+{
+    Shell *shell = self;
+    Bytes body = call_body(call);
+    Troupe__ActorHelloRequest *hello =
+        troupe__actor_hello_request__unpack(NULL, body.length, body.data);
+    int actor = hello != NULL ? controller_find_actor(shell->controller, hello->actor) : -1;
+    Error err = {0};
+    if (actor < 0 || controller_actor(shell->controller, actor).incarnation != hello->incarnation) {
+        refuse(call, "this job does not (or no longer) expect that actor");
+    } else if (strcmp(hello->version, TROUPE_VERSION) != 0) {
+        error_set(&err, ERR_UNSUPPORTED, "%s is version %s, the controller is %s", hello->actor,
+                  hello->version, TROUPE_VERSION);
+        call_fail(call, &err);
+    } else {
+        ActorLink *link = &shell->actor[actor];
+        handle_close(link->handle);
+        *link = (ActorLink){.incarnation = hello->incarnation};
+        Status status = handle_open(shell->loop, &shell->identity, hello->actor, hello->endpoint,
+                                    &link->handle, &err);
+        if (status != OK) log_event(LOG_ERROR, "no_line", F_STR("why", err.message));
+        answer_hello(shell, call, controller_actor(shell->controller, actor));
+        Event event = {.kind = EV_ACTOR_HELLO, .actor = actor, .incarnation = hello->incarnation};
+        event.hello.pid = (int)hello->pid;
+        event.hello.endpoint = hello->endpoint;
+        shell_feed(shell, &event);
+    }
+    if (hello != NULL) troupe__actor_hello_request__free_unpacked(hello, NULL);
+}
+
+static void on_beat(void *self, Call *call)
+{
+    Shell *shell = self;
+    Bytes body = call_body(call);
+    Troupe__BeatRequest *beat = troupe__beat_request__unpack(NULL, body.length, body.data);
+    int actor = beat != NULL ? controller_find_actor(shell->controller, beat->actor) : -1;
+    reply_empty(call);
+    if (actor >= 0) {
+        Event event = {.kind = EV_ACTOR_BEAT, .actor = actor, .incarnation = beat->incarnation};
+        event.beat.progress = beat->progress;
+        event.beat.doing = beat->doing;
+        event.beat.waiting_for = beat->waiting_for;
+        event.beat.rss_bytes = (int64_t)beat->rss_bytes;
+        shell_feed(shell, &event);
+    }
+    if (beat != NULL) troupe__beat_request__free_unpacked(beat, NULL);
+}
+
+static void on_actor_exited(void *self, Call *call)
+{
+    Shell *shell = self;
+    Bytes body = call_body(call);
+    Troupe__ActorExited *exited = troupe__actor_exited__unpack(NULL, body.length, body.data);
+    int actor = exited != NULL ? controller_find_actor(shell->controller, exited->actor) : -1;
+    reply_empty(call);
+    if (actor >= 0) {
+        Event event = {.kind = EV_ACTOR_EXITED,
+                       .actor = actor,
+                       .incarnation = exited->incarnation,
+                       .message = exited->reason};
+        event.exited.stderr_tail = exited->stderr_tail;
+        shell_feed(shell, &event);
+        ActorLink *link = &shell->actor[actor];
+        if (link->incarnation == exited->incarnation && link->handle != NULL)
+            handle_fail(link->handle, exited->reason);
+    }
+    if (exited != NULL) troupe__actor_exited__free_unpacked(exited, NULL);
+}
+
+static void on_status(void *self, Call *call)
+{
+    Shell *shell = self;
+    Troupe__StatusReply reply = TROUPE__STATUS_REPLY__INIT;
+    reply.json = status_json(shell->config, shell->controller, clock_ms());
+    reply_with(call, &reply.base);
+    free(reply.json);
+}
+
+static void on_stop(void *self, Call *call)
+{
+    reply_empty(call);
+    shell_feed(self, &(Event){.kind = EV_STOP});
+}
+
+static const ActorMethod methods[] = {
+    {"controller.hello", on_hello},
+    {"controller.beat", on_beat},
+    {"controller.actor_exited", on_actor_exited},
+    {"controller.status", on_status},
+    {"controller.stop", on_stop},
+};
+
+/* ---- time and signals ---- */
+
+static void on_tick(void *argument)
+{
+    Shell *shell = argument;
+    shell_feed(shell, &(Event){.kind = EV_TICK});
+    JobView job = controller_job(shell->controller);
+    reporter_tick(shell->reporter, &job, clock_ms());
+}
+
+static void on_signal(void *argument, int signal_number)
+{
+    (void)signal_number;
+    shell_feed(argument, &(Event){.kind = EV_STOP});
+}
+
+/* ---- life ---- */
+
+static uint64_t random_number(void)
+{
+    uint64_t number = 0;
+    if (getrandom(&number, sizeof number, 0) != sizeof number) number = (uint64_t)clock_ns();
+    return rng_mix(number);
+}
+
+static Status open_inbox(Shell *shell, Error *err)
+{
+    TRY(loop_create(&shell->loop, err));
+    shell->identity = (ActorIdentity){
+        .job = rng_key(0, shell->folder->path), .generation = 1, .incarnation = random_number()};
+    snprintf(shell->identity.name, sizeof shell->identity.name, "controller");
+    ActorOptions options = {.identity = shell->identity,
+                            .endpoint = shell->folder->endpoint,
+                            .methods = methods,
+                            .num_methods = sizeof methods / sizeof *methods,
+                            .self = shell};
+    TRY(actor_create(shell->loop, &options, &shell->inbox, err));
+    TRY(loop_add_signal(shell->loop, SIGINT, on_signal, shell, err));
+    return loop_add_signal(shell->loop, SIGTERM, on_signal, shell, err);
+}
+
+static void create_agents(Shell *shell)
+{
+    bool embedded = shell->config->cluster.agents.count == 0;
+    shell->num_agents = embedded ? 1 : shell->config->cluster.agents.count;
+    shell->agent = mem_calloc((size_t)shell->num_agents, sizeof(AgentLink *));
+    char *own = mem_printf("ipc://%s/agent", shell->folder->sockets);
+    char *log_path = path_join(shell->folder->logs, "node_agent.log");
+    for (int i = 0; i < shell->num_agents; i++)
+        shell->agent[i] = agent_link_create(&(AgentLinkOptions){
+            .loop = shell->loop,
+            .self = &shell->identity,
+            .node = i,
+            .endpoint = embedded ? own : shell->config->cluster.agents.item[i],
+            .embedded = embedded,
+            .cpus = shell->config->cluster.cpus,
+            .job_name = shell->config->name,
+            .run_dir = shell->folder->path,
+            .controller_endpoint = actor_endpoint(shell->inbox),
+            .log_path = log_path,
+            .feed = feed_from_part,
+            .context = shell,
+        });
+    free(log_path);
+    free(own);
+}
+
+static void warn_of_damage(void *context, const char *path, const Error *why)
+{
+    (void)context;
+    log_event(LOG_WARN, "checkpoint_damaged", F_STR("path", path), F_STR("why", why->message));
+}
+
+/* Where to begin: the newest whole checkpoint, unless told to begin anew. */
+static Status find_start(Shell *shell, ControllerStart *start, char **ret_path, Manifest **ret,
+                         Error *err)
+{
+    if (shell->config->checkpoint.resume == RESUME_AUTO)
+        TRY(checkpoint_find_latest(shell->folder->checkpoints, ret_path, ret, warn_of_damage, NULL,
+                                   err));
+    if (*ret_path == NULL) return OK;
+    const Manifest *manifest = *ret;
+    start->checkpoint = *ret_path;
+    start->data_fingerprint = manifest->data_fingerprint;
+    start->state = (CheckpointState){.step = manifest->step,
+                                     .next_position = manifest->next_position,
+                                     .consumed_samples = manifest->consumed_samples,
+                                     .rejected_samples = manifest->rejected_samples,
+                                     .trained_tokens = manifest->trained_tokens};
+    log_event(LOG_INFO, "resuming", F_INT("step", manifest->step), F_STR("from", *ret_path));
+    return OK;
+}
+
+static Status start_core(Shell *shell, Error *err)
+{
+    char *path = NULL;
+    Manifest *manifest = NULL;
+    ControllerStart start = {
+        .config = shell->config,
+        .nonce = random_number(),
+        .num_nodes = shell->num_agents,
+        .embedded_agent = shell->config->cluster.agents.count == 0,
+    };
+    Status status = find_start(shell, &start, &path, &manifest, err);
+    if (status == OK) {
+        shell->controller = controller_create(&start, clock_ms(), &shell->effects);
+        size_t count = (size_t)controller_num_actors(shell->controller);
+        shell->actor = mem_calloc(count, sizeof *shell->actor);
+        shell->peak_flops = mem_calloc(count, sizeof *shell->peak_flops);
+        carry_out_all(shell);
+    }
+    manifest_destroy(manifest);
+    free(path);
+    return status;
+}
+
+static Status shell_open(Shell *shell, Error *err)
+{
+    shell->config_yaml = job_config_text(shell->config);
+    char *effective = path_join(shell->folder->path, "config.effective.yaml");
+    Status status =
+        file_write_atomic(effective, shell->config_yaml, strlen(shell->config_yaml), err);
+    free(effective);
+    TRY(status);
+    TRY(open_inbox(shell, err));
+    TRY(reporter_create(shell->folder->metrics, &shell->reporter, err));
+    TRY(keeper_create(&(KeeperOptions){.loop = shell->loop,
+                                       .config = shell->config,
+                                       .folder = shell->folder,
+                                       .config_yaml = shell->config_yaml,
+                                       .feed = feed_from_part,
+                                       .context = shell},
+                      &shell->keeper, err));
+    create_agents(shell);
+    return start_core(shell, err);
+}
+
+static void shell_close(Shell *shell)
+{
+    for (int i = 0; i < shell->num_agents; i++)
+        agent_link_destroy(shell->agent[i]);
+    int num_actors = shell->controller != NULL ? controller_num_actors(shell->controller) : 0;
+    for (int i = 0; i < num_actors; i++)
+        handle_close(shell->actor[i].handle);
+    keeper_destroy(shell->keeper);
+    reporter_destroy(shell->reporter);
+    actor_destroy(shell->inbox);
+    loop_destroy(shell->loop);
+    controller_destroy(shell->controller);
+    effect_list_free(&shell->effects);
+    free(shell->agent);
+    free(shell->actor);
+    free(shell->peak_flops);
+    free(shell->config_yaml);
+}
+
+Status shell_run(const JobConfig *config, const RunFolder *folder, Error *err)
+{
+    Shell shell = {.config = config, .folder = folder};
+    Status status = shell_open(&shell, err);
+    if (status == OK) {
+        LoopTimer *tick = loop_add_timer(shell.loop, TICK_MS, TICK_MS, on_tick, &shell);
+        loop_run(shell.loop);
+        loop_remove_timer(tick);
+        status = shell.exit_status;
+        if (status != OK) error_set(err, status, "%s", shell.exit_message);
+    }
+    shell_close(&shell);
+    return status;
+}

@@ -1,0 +1,51 @@
+/* The shell around the controller's core: one loop thread that turns messages, deaths, timers and
+ * signals into events and carries effects out. It decides nothing. Parts: shell.c (the loop, the
+ * inbox), shell_calls.c (calls to actors and their answers as protobuf), agent_link.c (node
+ * agents), keeper.c (checkpoints and ledger), reporter.c (what people and programs see). */
+#ifndef TROUPE_CONTROLLER_SHELL_H
+#define TROUPE_CONTROLLER_SHELL_H
+
+#include "actor/handle.h"
+#include "agent_link.h"
+#include "checkpoint/run_lock.h"
+#include "controller.h"
+#include "keeper.h"
+#include "reporter.h"
+#include "run_folder.h"
+
+typedef struct ActorLink {
+    Handle *handle; /* to the incarnation below; NULL before its hello */
+    uint64_t incarnation;
+} ActorLink;
+
+typedef struct Shell {
+    const JobConfig *config;
+    const RunFolder *folder;
+    char *config_yaml; /* the effective one: every actor gets it */
+    ActorIdentity identity;
+    Loop *loop;
+    Actor *inbox;
+    Controller *controller;
+    EffectList effects;
+    AgentLink **agent; /* [num_agents] */
+    int num_agents;
+    ActorLink *actor;   /* by actor index */
+    double *peak_flops; /* by actor index: a train rank's matrix rate, measured at its start */
+    Keeper *keeper;
+    Reporter *reporter;
+    bool feeding;
+    Status exit_status;
+    char exit_message[ERROR_MESSAGE_MAX];
+} Shell;
+
+/* Runs the job to its end on this thread. Returns how it ended; *err holds the message when not OK.
+ */
+Status shell_run(const JobConfig *config, const RunFolder *folder, Error *err);
+
+/* Hands an event to the core and carries out what it answers. Not from within an effect. */
+void shell_feed(Shell *shell, const Event *event);
+
+/* shell_calls.c: carries out an FX_CALL. */
+void shell_call(Shell *shell, const Effect *effect);
+
+#endif

@@ -1,0 +1,409 @@
+/* Calls to actors: an FX_CALL becomes a protobuf request, the answer an EV_REPLY. Only this file
+ * knows both forms. */
+#include "shell.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "comm/comm.h"
+#include "rollout.pb-c.h"
+#include "train.pb-c.h"
+
+/* What an answer must be matched with. */
+typedef struct PendingCall {
+    Shell *shell;
+    int actor;
+    uint64_t incarnation;
+    CallKind call;
+    uint64_t id;
+    int *holder; /* fetch: actor index of each endpoint sent */
+    int num_holders;
+    Error error; /* of a call that failed before it was sent */
+} PendingCall;
+
+typedef struct Packed {
+    uint8_t *data;
+    size_t length;
+} Packed;
+
+static Packed pack(const ProtobufCMessage *message)
+{
+    Packed packed = {.length = protobuf_c_message_get_packed_size(message)};
+    packed.data = mem_alloc(packed.length);
+    protobuf_c_message_pack(message, packed.data);
+    return packed;
+}
+
+/* ---- requests ---- */
+
+static Packed pack_open(const Effect *fx)
+{
+    Troupe__OpenSetRequest request = TROUPE__OPEN_SET_REQUEST__INIT;
+    request.set = (char *)set_name(fx->call.set);
+    return pack(&request.base);
+}
+
+static Packed pack_lease(const Shell *shell, const Effect *fx)
+{
+    Troupe__LeaseRequest request = TROUPE__LEASE_REQUEST__INIT;
+    ActorView source = controller_actor(shell->controller, fx->call.lease.data_source);
+    request.set = (char *)set_name(fx->call.set);
+    request.first = (uint64_t)fx->call.lease.first;
+    request.count = (uint32_t)fx->call.lease.count;
+    request.data_source = (char *)source.endpoint;
+    return pack(&request.base);
+}
+
+static Packed pack_release(const Effect *fx)
+{
+    Troupe__ReleaseRequest request = TROUPE__RELEASE_REQUEST__INIT;
+    request.set = (char *)set_name(fx->call.set);
+    request.below = (uint64_t)fx->call.release.below;
+    return pack(&request.base);
+}
+
+static Packed pack_bootstrap(const Effect *fx)
+{
+    Troupe__BootstrapRequest request = TROUPE__BOOTSTRAP_REQUEST__INIT;
+    request.tensor_group = fx->call.bootstrap.tensor_group;
+    request.data_group = fx->call.bootstrap.data_group;
+    return pack(&request.base);
+}
+
+static Packed pack_start(const Effect *fx)
+{
+    Troupe__StartRequest request = TROUPE__START_REQUEST__INIT;
+    request.tensor_group_id.data = (uint8_t *)fx->call.start.tensor_group_id;
+    request.tensor_group_id.len = COMM_ID_BYTES;
+    request.data_group_id.data = (uint8_t *)fx->call.start.data_group_id;
+    request.data_group_id.len = COMM_ID_BYTES;
+    request.checkpoint =
+        (char *)(fx->call.start.checkpoint != NULL ? fx->call.start.checkpoint : "");
+    return pack(&request.base);
+}
+
+/* The endpoints of the workers that hold samples of this plan, each once; the calling order is kept
+ * in `pending`. */
+static int holder_index(PendingCall *pending, int actor)
+{
+    for (int i = 0; i < pending->num_holders; i++)
+        if (pending->holder[i] == actor) return i;
+    pending->holder[pending->num_holders] = actor;
+    return pending->num_holders++;
+}
+
+static Packed pack_fetch(const Shell *shell, const Effect *fx, PendingCall *pending)
+{
+    const Plan *plan = fx->call.fetch.plan;
+    int first = plan->rank_first[fx->call.fetch.dp_rank];
+    int end = plan->rank_first[fx->call.fetch.dp_rank + 1];
+    Arena *arena = arena_create();
+    Troupe__FetchPlan request = TROUPE__FETCH_PLAN__INIT;
+    request.plan = plan->id;
+    request.set = (char *)set_name(plan->set);
+    request.n_micro_batches = (size_t)(end - first);
+    request.micro_batches = arena_alloc(arena, request.n_micro_batches * sizeof(void *));
+    pending->holder = mem_calloc((size_t)controller_num_actors(shell->controller), sizeof(int));
+    for (int m = first; m < end; m++) {
+        const MicroBatchPlan *from = &plan->micro_batch[m];
+        Troupe__MicroBatch *to = arena_alloc(arena, sizeof *to);
+        troupe__micro_batch__init(to);
+        to->n_samples = (size_t)from->count;
+        to->samples = arena_alloc(arena, to->n_samples * sizeof(void *));
+        for (int i = 0; i < from->count; i++) {
+            const PlannedSample *sample = &plan->sample[from->first + i];
+            Troupe__PlannedSample *planned = arena_alloc(arena, sizeof *planned);
+            troupe__planned_sample__init(planned);
+            planned->position = (uint64_t)sample->position;
+            planned->index = (uint32_t)sample->index;
+            planned->holder = (uint32_t)holder_index(pending, sample->holder);
+            to->samples[i] = planned;
+        }
+        request.micro_batches[m - first] = to;
+    }
+    request.n_holders = (size_t)pending->num_holders;
+    request.holders = arena_alloc(arena, request.n_holders * sizeof(char *));
+    for (int i = 0; i < pending->num_holders; i++) {
+        ActorView view = controller_actor(shell->controller, pending->holder[i]);
+        request.holders[i] = arena_strndup(arena, view.endpoint, strlen(view.endpoint));
+    }
+    Packed packed = pack(&request.base);
+    arena_destroy(arena);
+    return packed;
+}
+
+static Packed pack_step(const Effect *fx)
+{
+    Troupe__StepRequest request = TROUPE__STEP_REQUEST__INIT;
+    request.plan = fx->call.step.plan->id;
+    request.step = (uint64_t)fx->call.step.plan->step;
+    request.trained_tokens = (uint64_t)fx->call.step.plan->trained_tokens;
+    request.total_steps = (uint64_t)fx->call.step.total_steps;
+    return pack(&request.base);
+}
+
+static Packed pack_evaluate(const Effect *fx)
+{
+    Troupe__EvaluateRequest request = TROUPE__EVALUATE_REQUEST__INIT;
+    request.plan = fx->call.step.plan->id;
+    return pack(&request.base);
+}
+
+static Packed pack_save(const Effect *fx)
+{
+    Troupe__SaveRequest request = TROUPE__SAVE_REQUEST__INIT;
+    request.folder = (char *)fx->call.save.folder;
+    request.step = (uint64_t)fx->call.save.step;
+    return pack(&request.base);
+}
+
+static Packed pack_request(const Shell *shell, const Effect *fx, PendingCall *pending)
+{
+    switch (fx->call.call) {
+    case CALL_OPEN_SET:
+        return pack_open(fx);
+    case CALL_LEASE:
+        return pack_lease(shell, fx);
+    case CALL_RELEASE_SAMPLES:
+        return pack_release(fx);
+    case CALL_BOOTSTRAP:
+        return pack_bootstrap(fx);
+    case CALL_START:
+        return pack_start(fx);
+    case CALL_FETCH:
+        return pack_fetch(shell, fx, pending);
+    case CALL_STEP:
+        return pack_step(fx);
+    case CALL_EVALUATE:
+        return pack_evaluate(fx);
+    default:
+        CHECK(fx->call.call == CALL_SAVE);
+        return pack_save(fx);
+    }
+}
+
+/* ---- answers: each fills the event and feeds it while what it points to lives ---- */
+
+static bool read_open(Shell *shell, Event *event, Bytes body)
+{
+    Troupe__OpenSetReply *reply = troupe__open_set_reply__unpack(NULL, body.length, body.data);
+    if (reply == NULL) return false;
+    event->reply.open_set.records = (int64_t)reply->records;
+    event->reply.open_set.fingerprint = reply->fingerprint;
+    shell_feed(shell, event);
+    troupe__open_set_reply__free_unpacked(reply, NULL);
+    return true;
+}
+
+static bool read_lease(Shell *shell, Event *event, Bytes body)
+{
+    Troupe__LeaseReply *reply = troupe__lease_reply__unpack(NULL, body.length, body.data);
+    if (reply == NULL) return false;
+    SampleMeta *meta = mem_calloc(reply->n_samples, sizeof *meta);
+    const char **why = mem_calloc(reply->n_samples, sizeof *why);
+    for (size_t i = 0; i < reply->n_samples; i++) {
+        const Troupe__SampleMeta *from = reply->samples[i];
+        meta[i] = (SampleMeta){
+            .position = (int64_t)from->position,
+            .index = (int32_t)from->index,
+            .status =
+                from->status < SAMPLE_STATUS_COUNT ? (SampleStatus)from->status : SAMPLE_REJECTED,
+            .reject_reason = from->reject_reason < REJECT_REASON_COUNT
+                                 ? (RejectReason)from->reject_reason
+                                 : REJECT_BAD_RECORD,
+            .length = (int32_t)from->length,
+            .trained_tokens = (int32_t)from->trained_tokens,
+            .reward = from->reward,
+            .weight_version = (int64_t)from->weight_version,
+        };
+        why[i] = from->reject_message[0] != '\0' ? from->reject_message : NULL;
+    }
+    event->reply.lease.meta = meta;
+    event->reply.lease.reject_message = why;
+    event->reply.lease.count = (int)reply->n_samples;
+    shell_feed(shell, event);
+    free(why);
+    free(meta);
+    troupe__lease_reply__free_unpacked(reply, NULL);
+    return true;
+}
+
+static const void *comm_id_or_null(const ProtobufCBinaryData *bytes)
+{
+    return bytes->len == COMM_ID_BYTES ? bytes->data : NULL;
+}
+
+static bool read_bootstrap(Shell *shell, Event *event, Bytes body)
+{
+    Troupe__BootstrapReply *reply = troupe__bootstrap_reply__unpack(NULL, body.length, body.data);
+    if (reply == NULL) return false;
+    event->reply.bootstrap.tensor_group_id = comm_id_or_null(&reply->tensor_group_id);
+    event->reply.bootstrap.data_group_id = comm_id_or_null(&reply->data_group_id);
+    shell_feed(shell, event);
+    troupe__bootstrap_reply__free_unpacked(reply, NULL);
+    return true;
+}
+
+static bool read_start(Shell *shell, Event *event, Bytes body)
+{
+    Troupe__StartReply *reply = troupe__start_reply__unpack(NULL, body.length, body.data);
+    if (reply == NULL) return false;
+    event->reply.start.step = (int64_t)reply->step;
+    event->reply.start.parameters = (int64_t)reply->parameters;
+    event->reply.start.memory_plan = reply->memory_plan;
+    shell->peak_flops[event->actor] = reply->peak_flops;
+    shell_feed(shell, event);
+    troupe__start_reply__free_unpacked(reply, NULL);
+    return true;
+}
+
+static bool read_fetch(Shell *shell, Event *event, Bytes body, const PendingCall *pending)
+{
+    Troupe__FetchPlanReply *reply = troupe__fetch_plan_reply__unpack(NULL, body.length, body.data);
+    if (reply == NULL) return false;
+    int *lost = mem_calloc(reply->n_lost_holders, sizeof *lost);
+    int count = 0;
+    for (size_t i = 0; i < reply->n_lost_holders; i++)
+        if (reply->lost_holders[i] < (uint32_t)pending->num_holders)
+            lost[count++] = pending->holder[reply->lost_holders[i]];
+    event->reply.fetch.lost_holder = lost;
+    event->reply.fetch.count = count;
+    shell_feed(shell, event);
+    free(lost);
+    troupe__fetch_plan_reply__free_unpacked(reply, NULL);
+    return true;
+}
+
+static bool read_step(Shell *shell, Event *event, Bytes body)
+{
+    Troupe__StepReply *reply = troupe__step_reply__unpack(NULL, body.length, body.data);
+    if (reply == NULL) return false;
+    event->reply.step = (StepResult){
+        .loss_sum = reply->loss_sum,
+        .trained_tokens = (int64_t)reply->trained_tokens,
+        .tokens = (int64_t)reply->tokens,
+        .correct = (int64_t)reply->correct,
+        .grad_norm = reply->grad_norm,
+        .skipped = reply->skipped,
+        .lr = reply->lr,
+        .forward_s = reply->forward_s,
+        .backward_s = reply->backward_s,
+        .comm_s = reply->comm_s,
+        .optimizer_s = reply->optimizer_s,
+        .flops = reply->flops,
+    };
+    shell_feed(shell, event);
+    troupe__step_reply__free_unpacked(reply, NULL);
+    return true;
+}
+
+static SavedFileInfo saved_file(Arena *arena, const Troupe__SavedFile *from)
+{
+    const char **name = arena_alloc(arena, from->n_tensors * sizeof *name);
+    int64_t *bytes = arena_alloc(arena, from->n_tensors * sizeof *bytes);
+    for (size_t i = 0; i < from->n_tensors; i++) {
+        name[i] = from->tensors[i]->name;
+        bytes[i] = (int64_t)from->tensors[i]->bytes;
+    }
+    return (SavedFileInfo){
+        .name = from->name,
+        .bytes = (int64_t)from->bytes,
+        .sha256 = from->sha256,
+        .tensor = name,
+        .tensor_bytes = bytes,
+        .num_tensors = (int)from->n_tensors,
+    };
+}
+
+static bool read_save(Shell *shell, Event *event, Bytes body)
+{
+    Troupe__SaveReply *reply = troupe__save_reply__unpack(NULL, body.length, body.data);
+    if (reply == NULL) return false;
+    Arena *arena = arena_create();
+    SavedFileInfo *file = arena_alloc(arena, reply->n_files * sizeof *file);
+    for (size_t i = 0; i < reply->n_files; i++)
+        file[i] = saved_file(arena, reply->files[i]);
+    event->reply.save.file = file;
+    event->reply.save.count = (int)reply->n_files;
+    shell_feed(shell, event);
+    arena_destroy(arena);
+    troupe__save_reply__free_unpacked(reply, NULL);
+    return true;
+}
+
+static bool read_answer(Shell *shell, Event *event, Bytes body, const PendingCall *pending)
+{
+    switch (pending->call) {
+    case CALL_OPEN_SET:
+        return read_open(shell, event, body);
+    case CALL_LEASE:
+        return read_lease(shell, event, body);
+    case CALL_BOOTSTRAP:
+        return read_bootstrap(shell, event, body);
+    case CALL_START:
+        return read_start(shell, event, body);
+    case CALL_FETCH:
+        return read_fetch(shell, event, body, pending);
+    case CALL_STEP:
+    case CALL_EVALUATE:
+        return read_step(shell, event, body);
+    case CALL_SAVE:
+        return read_save(shell, event, body);
+    default:
+        shell_feed(shell, event);
+        return true;
+    }
+}
+
+static void on_reply(void *argument, const Reply *reply)
+{
+    PendingCall *pending = argument;
+    Event event = {.kind = EV_REPLY,
+                   .actor = pending->actor,
+                   .incarnation = pending->incarnation,
+                   .status = reply->status};
+    event.reply.call = pending->call;
+    event.reply.id = pending->id;
+    if (reply->status != OK) {
+        event.message = reply->error->message;
+        shell_feed(pending->shell, &event);
+    } else if (!read_answer(pending->shell, &event, reply->body, pending)) {
+        event.status = ERR_INTERNAL;
+        event.message = "an answer that cannot be read";
+        shell_feed(pending->shell, &event);
+    }
+    free(pending->holder);
+    free(pending);
+}
+
+static void fail_later(void *argument)
+{
+    PendingCall *pending = argument;
+    on_reply(pending, &(Reply){.status = pending->error.status, .error = &pending->error});
+}
+
+void shell_call(Shell *shell, const Effect *fx)
+{
+    PendingCall *pending = mem_calloc(1, sizeof *pending);
+    pending->shell = shell;
+    pending->actor = fx->actor;
+    pending->incarnation = fx->incarnation;
+    pending->call = fx->call.call;
+    pending->id = fx->call.id;
+    const ActorLink *link = &shell->actor[fx->actor];
+    Status status;
+    if (link->handle == NULL || link->incarnation != fx->incarnation) {
+        status = error_set(&pending->error, ERR_UNAVAILABLE, "there is no line to it");
+    } else {
+        Packed body = pack_request(shell, fx, pending);
+        CallOptions options = {
+            .method = call_kind_name(fx->call.call),
+            .body = {body.data, body.length},
+            .timeout_ms = fx->call.timeout_ms,
+        };
+        status = handle_call(link->handle, &options, on_reply, pending, &pending->error);
+        free(body.data);
+    }
+    if (status != OK) loop_post(shell->loop, fail_later, pending);
+}

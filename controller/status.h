@@ -1,0 +1,15 @@
+/* What `controller status` shows: the state of a run as JSON for programs and as a table for
+ * people. */
+#ifndef TROUPE_CONTROLLER_STATUS_H
+#define TROUPE_CONTROLLER_STATUS_H
+
+#include "controller.h"
+
+/* One JSON object: job, phase, step, what is waited for, and every actor with state, reason, pid.
+ * Owned by the caller. */
+char *status_json(const JobConfig *config, const Controller *controller, int64_t now_ms);
+
+/* The same JSON as a table. Owned by the caller; ERR_DATA when it is not what status_json makes. */
+Status status_table(const char *json, char **ret, Error *err);
+
+#endif

@@ -1,0 +1,53 @@
+#include "validate.h"
+
+#include <stdlib.h>
+
+#include "base/memory.h"
+#include "base/str.h"
+#include "model/model_config.h"
+#include "text/conversation.h"
+
+/* A conversation that every chat template renders: shows template errors before the first sample
+ * does. */
+static Status try_template(const TextModel *text, int64_t *ret_tokens, Error *err)
+{
+    static const char chat[] = "[{\"role\":\"user\",\"content\":\"Hello\"},"
+                               "{\"role\":\"assistant\",\"content\":\"Hello!\"}]";
+    cJSON *messages = cJSON_Parse(chat);
+    ConversationOptions options = {0};
+    TokenizedConversation conversation = {0};
+    Status status = conversation_encode(text, NULL, messages, NULL, &options, &conversation, err);
+    if (status == OK) *ret_tokens = (int64_t)conversation.length;
+    tokenized_conversation_free(&conversation);
+    cJSON_Delete(messages);
+    return status;
+}
+
+Status validate_job(const JobConfig *config, char **ret_summary, Error *err)
+{
+    TextModel *text = NULL;
+    ModelConfig model;
+    int64_t tokens = 0;
+    Status status = job_config_check_files(config, err);
+    if (status == OK) status = model_config_read(config->model.config, &model, err);
+    if (status == OK) status = model_config_check_parallel(&model, (int)config->train.tp_size, err);
+    if (status == OK)
+        status = text_model_load(config->model.tokenizer, config->model.chat_template, &text, err);
+    if (status == OK)
+        status = model_config_check_tokenizer(&model, config->model.config,
+                                              tokenizer_vocab_size(text_model_tokenizer(text)),
+                                              config->model.tokenizer, err);
+    if (status == OK) status = try_template(text, &tokens, err);
+    if (status == OK && ret_summary != NULL)
+        *ret_summary = mem_printf(
+            "job %s is in order\n"
+            "model: %lld parameters, %d layers, hidden size %d, vocabulary %lld (tokenizer %d)\n"
+            "layout: tp %lld x dp %lld, %lld rollout workers, batch of %lld samples\n",
+            config->name, (long long)model_config_parameters(&model), model.num_hidden_layers,
+            model.hidden_size, (long long)model.vocab_size,
+            (int)tokenizer_vocab_size(text_model_tokenizer(text)), (long long)config->train.tp_size,
+            (long long)config->train.dp_size, (long long)config->rollout.num_workers,
+            (long long)config->train.global_batch_size);
+    text_model_destroy(text);
+    return status;
+}

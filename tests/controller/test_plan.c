@@ -1,0 +1,174 @@
+/* Plans: the same samples whatever the workers did, balanced, packed within the limit, nothing
+ * lost. */
+#include "test.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/rng.h"
+#include "plan.h"
+
+static uint64_t number(uint64_t seed, uint64_t i, uint64_t bound)
+{
+    return rng_mix(seed * 1000003 + i) % bound;
+}
+
+/* Fills a stream from `base` on with samples whose lengths depend on the position alone; every
+ * `reject`th is rejected. */
+static void fill(Stream *stream, int64_t base, int count, int reject, int worker)
+{
+    stream_restart(stream, base);
+    int64_t first;
+    while (stream_lease(stream, worker, base + count, 3, &first) > 0)
+        for (int64_t p = first; p < first + 3 && p < base + count; p++) {
+            SampleMeta meta = {.position = p,
+                               .status = reject > 0 && p % reject == 0 ? SAMPLE_REJECTED
+                                                                       : SAMPLE_COMPLETED,
+                               .length = 1 + (int32_t)number(9, (uint64_t)p, 100),
+                               .trained_tokens = 1};
+            stream_deliver(stream, worker, &meta);
+        }
+}
+
+static void test_plan_takes_the_first_accepted_samples_in_order(void **state)
+{
+    (void)state;
+    Stream stream;
+    stream_init(&stream, SET_TRAIN, 64);
+    stream.end = 1000;
+    fill(&stream, 100, 40, 4, 7);
+    PlanOptions options = {.num_samples = 9, .dp_size = 1, .micro_batch_size = 2, .max_tokens = 1};
+    Plan plan;
+    assert_int_equal(plan_make(&stream, 100, &options, &plan), PLAN_MADE);
+    const int64_t expected[] = {101, 102, 103, 105, 106, 107, 109, 110, 111};
+    assert_int_equal(plan.num_samples, 9);
+    for (int i = 0; i < 9; i++)
+        assert_int_equal(plan.sample[i].position, expected[i]);
+    assert_int_equal(plan.end_position, 112);
+    assert_int_equal(plan.rejected, 3);
+    assert_int_equal(plan.num_micro_batches, 5);
+    assert_true(plan_needs_worker(&plan, 7));
+    assert_false(plan_needs_worker(&plan, 6));
+    plan_clear(&plan);
+    stream_free(&stream);
+}
+
+static void test_plan_waits_for_a_gap_and_ends_with_the_stream(void **state)
+{
+    (void)state;
+    Stream stream;
+    stream_init(&stream, SET_TRAIN, 64);
+    stream.end = 10;
+    fill(&stream, 0, 10, 0, 1);
+    PlanOptions options = {.num_samples = 4, .dp_size = 1, .max_tokens = 1000};
+    Plan plan;
+    stream_worker_lost(&stream, 1); /* everything it held is free again */
+    assert_int_equal(plan_make(&stream, 0, &options, &plan), PLAN_WAITS);
+    fill(&stream, 0, 10, 0, 2);
+    assert_int_equal(plan_make(&stream, 8, &options, &plan), PLAN_ENDS);
+    options.allow_fewer = true;
+    assert_int_equal(plan_make(&stream, 8, &options, &plan), PLAN_MADE);
+    assert_int_equal(plan.num_samples, 2);
+    plan_clear(&plan);
+    assert_int_equal(plan_make(&stream, 10, &options, &plan), PLAN_ENDS);
+    stream_free(&stream);
+}
+
+static void test_plan_says_when_a_whole_window_is_rejected(void **state)
+{
+    (void)state;
+    Stream stream;
+    stream_init(&stream, SET_TRAIN, 32);
+    stream.end = 1000;
+    fill(&stream, 0, 32, 1, 1);
+    PlanOptions options = {.num_samples = 4, .dp_size = 1, .max_tokens = 1000};
+    Plan plan;
+    assert_int_equal(plan_make(&stream, 0, &options, &plan), PLAN_CROWDED);
+    stream_free(&stream);
+}
+
+static void check_plan(const Plan *plan, const PlanOptions *options)
+{
+    int64_t seen = 0, smallest = INT64_MAX, largest = 0, longest = 0;
+    for (int r = 0; r < options->dp_size; r++) {
+        int64_t load = 0;
+        for (int m = plan->rank_first[r]; m < plan->rank_first[r + 1]; m++) {
+            const MicroBatchPlan *batch = &plan->micro_batch[m];
+            int64_t tokens = 0;
+            for (int i = batch->first; i < batch->first + batch->count; i++) {
+                tokens += plan->sample[i].length;
+                seen += plan->sample[i].position;
+                if (plan->sample[i].length > longest) longest = plan->sample[i].length;
+            }
+            assert_true(tokens <= options->max_tokens || batch->count == 1);
+            assert_true(batch->count > 0);
+            load += tokens;
+        }
+        if (load < smallest) smallest = load;
+        if (load > largest) largest = load;
+    }
+    /* Longest first leaves ranks no further apart than one sample. */
+    assert_true(largest - smallest <= longest);
+    int64_t expected = 0;
+    for (int i = 0; i < plan->num_samples; i++)
+        expected += plan->first_position + i;
+    assert_int_equal(seen, expected);
+}
+
+static void test_plan_balances_and_packs_every_sample_once(void **state)
+{
+    (void)state;
+    Stream stream;
+    stream_init(&stream, SET_TRAIN, 512);
+    stream.end = 100000;
+    for (uint64_t seed = 1; seed < 200; seed++) {
+        int64_t base = (int64_t)number(seed, 1, 5000);
+        PlanOptions options = {.num_samples = 1 + (int)number(seed, 2, 100),
+                               .dp_size = 1 + (int)number(seed, 3, 5),
+                               .max_tokens = 100 + (int64_t)number(seed, 4, 300)};
+        fill(&stream, base, 200, 0, (int)number(seed, 5, 9));
+        Plan plan;
+        assert_int_equal(plan_make(&stream, base, &options, &plan), PLAN_MADE);
+        check_plan(&plan, &options);
+        plan_clear(&plan);
+    }
+    stream_free(&stream);
+}
+
+static void test_stream_ignores_news_of_those_it_does_not_wait_for(void **state)
+{
+    (void)state;
+    Stream stream;
+    stream_init(&stream, SET_TRAIN, 16);
+    stream.end = 100;
+    stream_restart(&stream, 0);
+    int64_t first;
+    assert_int_equal(stream_lease(&stream, 1, 8, 4, &first), 4);
+    assert_false(stream_deliver(&stream, 2, &(SampleMeta){.position = 1}));
+    assert_false(stream_deliver(&stream, 1, &(SampleMeta){.position = 5}));
+    assert_true(stream_deliver(&stream, 1, &(SampleMeta){.position = 1}));
+    assert_false(stream_deliver(&stream, 1, &(SampleMeta){.position = 1}));
+    stream_lease_failed(&stream, 1, 0, 4);
+    assert_int_equal(stream_slot(&stream, 1)->state, SLOT_READY);
+    assert_int_equal(stream_slot(&stream, 0)->state, SLOT_FREE);
+    stream_take(&stream, 0, 4);
+    stream_worker_lost(&stream, 1);
+    assert_int_equal(stream_slot(&stream, 1)->state, SLOT_TAKEN);
+    stream_consume(&stream, 4);
+    assert_null(stream_slot(&stream, 3));
+    assert_int_equal(stream_lease(&stream, 3, 100, 100, &first), 16);
+    assert_int_equal(first, 4);
+    stream_free(&stream);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_plan_takes_the_first_accepted_samples_in_order),
+        cmocka_unit_test(test_plan_waits_for_a_gap_and_ends_with_the_stream),
+        cmocka_unit_test(test_plan_says_when_a_whole_window_is_rejected),
+        cmocka_unit_test(test_plan_balances_and_packs_every_sample_once),
+        cmocka_unit_test(test_stream_ignores_news_of_those_it_does_not_wait_for),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

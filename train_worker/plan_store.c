@@ -1,0 +1,372 @@
+#include "plan_store.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/limits.h"
+#include "base/memory.h"
+#include "rollout.pb-c.h"
+#include "train.pb-c.h"
+
+#define PULL_TIMEOUT_MS 5000
+#define PLANS_PER_SET   2
+#define HOLDERS_MAX     256
+
+typedef struct Holder {
+    char endpoint[ENDPOINT_MAX];
+    Handle *handle;
+} Holder;
+
+/* A plan whose samples are being pulled, or have been. */
+typedef struct Entry {
+    PlanStore *store;
+    char set[16];
+    FetchedPlan *plan;
+    Call *call;             /* unanswered while pulling */
+    int *holder_of;         /* [num_samples]: index into holder */
+    bool *here;             /* [num_samples] */
+    Holder **holder;        /* [num_holders], of the store */
+    bool *lost;             /* [num_holders] */
+    int num_holders, pulls; /* pulls under way */
+    bool dropped;           /* superseded; freed when the last pull ends */
+    struct Entry *next;     /* newest first */
+} Entry;
+
+struct PlanStore {
+    Loop *loop;
+    ActorIdentity self;
+    Holder *holder[HOLDERS_MAX];
+    int num_holders;
+    Entry *entries;
+};
+
+/* One request for the samples that a holder still owes. */
+typedef struct Pull {
+    Entry *entry;
+    int holder;
+    int *sample; /* indices, in the order of the request */
+    int count;
+} Pull;
+
+void fetched_plan_destroy(FetchedPlan *plan)
+{
+    if (plan == NULL) return;
+    for (int i = 0; i < plan->num_samples; i++)
+        sample_clear(&plan->sample[i]);
+    free(plan->sample);
+    free(plan->pointer);
+    free(plan->micro_batch);
+    free(plan);
+}
+
+static void entry_destroy(Entry *entry)
+{
+    fetched_plan_destroy(entry->plan);
+    free(entry->holder_of);
+    free(entry->here);
+    free(entry->holder);
+    free(entry->lost);
+    free(entry);
+}
+
+/* ---- holders: one handle each, kept ---- */
+
+static Status find_holder(PlanStore *store, const char *endpoint, Holder **ret, Error *err)
+{
+    for (int i = 0; i < store->num_holders; i++) {
+        *ret = store->holder[i];
+        if (strcmp((*ret)->endpoint, endpoint) == 0) return OK;
+    }
+    if (store->num_holders == HOLDERS_MAX)
+        return error_set(err, ERR_RESOURCE, "more than %d holders of samples", HOLDERS_MAX);
+    Holder *holder = mem_calloc(1, sizeof *holder);
+    Status status =
+        handle_open(store->loop, &store->self, "a rollout worker", endpoint, &holder->handle, err);
+    if (status != OK) {
+        free(holder);
+        return status;
+    }
+    strncpy(holder->endpoint, endpoint, sizeof holder->endpoint - 1);
+    store->holder[store->num_holders++] = holder;
+    *ret = holder;
+    return OK;
+}
+
+/* ---- the answer ---- */
+
+static void answer(Entry *entry)
+{
+    Troupe__FetchPlanReply reply = TROUPE__FETCH_PLAN_REPLY__INIT;
+    uint32_t lost[HOLDERS_MAX];
+    reply.lost_holders = lost;
+    for (int i = 0; i < entry->num_holders; i++)
+        if (entry->lost[i]) lost[reply.n_lost_holders++] = (uint32_t)i;
+    uint8_t body[HOLDERS_MAX * 5 + 16];
+    size_t length = troupe__fetch_plan_reply__pack(&reply, body);
+    call_reply(entry->call, (Bytes){body, length}, (Bytes){0});
+    entry->call = NULL;
+}
+
+static void unlink_entry(Entry *entry)
+{
+    Entry **link = &entry->store->entries;
+    while (*link != entry)
+        link = &(*link)->next;
+    *link = entry->next;
+}
+
+static void pull_done(Entry *entry)
+{
+    if (--entry->pulls > 0) return;
+    if (entry->call != NULL) answer(entry);
+    if (entry->dropped) entry_destroy(entry);
+}
+
+/* ---- pulling ---- */
+
+static void pull(Entry *entry, int holder);
+
+static bool take_samples(Pull *pulled, const Reply *reply)
+{
+    Entry *entry = pulled->entry;
+    Troupe__FetchReply *fetched =
+        troupe__fetch_reply__unpack(NULL, reply->body.length, reply->body.data);
+    if (fetched == NULL || fetched->n_length == 0 || fetched->n_length > (size_t)pulled->count) {
+        if (fetched != NULL) troupe__fetch_reply__free_unpacked(fetched, NULL);
+        return false;
+    }
+    size_t at = 0;
+    bool good = true;
+    for (size_t i = 0; i < fetched->n_length && good; i++) {
+        Sample *sample = &entry->plan->sample[pulled->sample[i]];
+        int64_t position = sample->position;
+        int32_t index = sample->index;
+        size_t length = fetched->length[i];
+        Sample got = {0};
+        good = length <= reply->attachment.length - at &&
+               sample_unpack(reply->attachment.data + at, length, &got, NULL) == OK;
+        at += length;
+        if (good && (got.position != position || got.index != index)) {
+            sample_clear(&got);
+            good = false;
+        }
+        if (!good) break;
+        *sample = got;
+        entry->here[pulled->sample[i]] = true;
+    }
+    troupe__fetch_reply__free_unpacked(fetched, NULL);
+    return good;
+}
+
+static void on_pulled(void *argument, const Reply *reply)
+{
+    Pull *pulled = argument;
+    Entry *entry = pulled->entry;
+    if (reply->status != OK || !take_samples(pulled, reply))
+        entry->lost[pulled->holder] = true;
+    else if (!entry->dropped)
+        pull(entry, pulled->holder); /* the answer may have been cut short */
+    free(pulled->sample);
+    free(pulled);
+    pull_done(entry);
+}
+
+static Status send_pull(Entry *entry, Pull *pulled, Error *err)
+{
+    Troupe__FetchRequest request = TROUPE__FETCH_REQUEST__INIT;
+    Troupe__SampleRef *ref = mem_calloc((size_t)pulled->count, sizeof *ref);
+    Troupe__SampleRef **list = mem_calloc((size_t)pulled->count, sizeof *list);
+    for (int i = 0; i < pulled->count; i++) {
+        const Sample *sample = &entry->plan->sample[pulled->sample[i]];
+        troupe__sample_ref__init(&ref[i]);
+        ref[i].position = (uint64_t)sample->position;
+        ref[i].index = (uint32_t)sample->index;
+        list[i] = &ref[i];
+    }
+    request.set = entry->set;
+    request.n_refs = (size_t)pulled->count;
+    request.refs = list;
+    size_t length = troupe__fetch_request__get_packed_size(&request);
+    uint8_t *body = mem_alloc(length);
+    troupe__fetch_request__pack(&request, body);
+    CallOptions options = {
+        .method = "rollout.fetch", .body = {body, length}, .timeout_ms = PULL_TIMEOUT_MS};
+    Status status =
+        handle_call(entry->holder[pulled->holder]->handle, &options, on_pulled, pulled, err);
+    free(body);
+    free(list);
+    free(ref);
+    return status;
+}
+
+/* Asks a holder for what it still owes; nothing to do when it owes nothing. */
+static void pull(Entry *entry, int holder)
+{
+    Pull *pulled = mem_calloc(1, sizeof *pulled);
+    pulled->entry = entry;
+    pulled->holder = holder;
+    pulled->sample = mem_calloc((size_t)entry->plan->num_samples + 1, sizeof *pulled->sample);
+    for (int i = 0; i < entry->plan->num_samples; i++)
+        if (entry->holder_of[i] == holder && !entry->here[i]) pulled->sample[pulled->count++] = i;
+    Error err;
+    if (pulled->count > 0) {
+        entry->pulls++;
+        if (send_pull(entry, pulled, &err) == OK) return;
+        entry->lost[holder] = true;
+        entry->pulls--;
+    }
+    free(pulled->sample);
+    free(pulled);
+}
+
+/* ---- plans ---- */
+
+/* Drops what is older than the newest plans of the set. */
+static void drop_old(PlanStore *store, const char *set)
+{
+    int seen = 0;
+    for (Entry *entry = store->entries; entry != NULL;) {
+        Entry *next = entry->next;
+        if (strcmp(entry->set, set) == 0 && ++seen > PLANS_PER_SET) {
+            unlink_entry(entry);
+            if (entry->pulls > 0) {
+                Error err;
+                error_set(&err, ERR_CANCELLED, "a newer plan has taken its place");
+                call_fail(entry->call, &err);
+                entry->call = NULL;
+                entry->dropped = true;
+            } else {
+                entry_destroy(entry);
+            }
+        }
+        entry = next;
+    }
+}
+
+static int count_samples(const Troupe__FetchPlan *request)
+{
+    int count = 0;
+    for (size_t m = 0; m < request->n_micro_batches; m++)
+        count += (int)request->micro_batches[m]->n_samples;
+    return count;
+}
+
+static void lay_out(Entry *entry, const Troupe__FetchPlan *request)
+{
+    FetchedPlan *plan = mem_calloc(1, sizeof *plan);
+    size_t count = (size_t)count_samples(request);
+    plan->id = request->plan;
+    plan->num_samples = (int)count;
+    plan->sample = mem_calloc(count, sizeof *plan->sample);
+    plan->pointer = mem_calloc(count, sizeof *plan->pointer);
+    plan->micro_batch = mem_calloc(request->n_micro_batches, sizeof *plan->micro_batch);
+    plan->num_micro_batches = (int)request->n_micro_batches;
+    entry->plan = plan;
+    entry->holder_of = mem_calloc(count, sizeof *entry->holder_of);
+    entry->here = mem_calloc(count, sizeof *entry->here);
+    int at = 0;
+    for (size_t m = 0; m < request->n_micro_batches; m++) {
+        const Troupe__MicroBatch *from = request->micro_batches[m];
+        plan->micro_batch[m] = (MicroBatch){&plan->pointer[at], (int)from->n_samples};
+        for (size_t i = 0; i < from->n_samples; i++, at++) {
+            plan->sample[at].position = (int64_t)from->samples[i]->position;
+            plan->sample[at].index = (int32_t)from->samples[i]->index;
+            plan->pointer[at] = &plan->sample[at];
+            entry->holder_of[at] = (int)from->samples[i]->holder;
+        }
+    }
+}
+
+static Status check_request(const Troupe__FetchPlan *request, Error *err)
+{
+    if (request == NULL) return error_set(err, ERR_INVALID, "the plan cannot be read");
+    if (request->n_holders > HOLDERS_MAX || strlen(request->set) >= sizeof(((Entry *)0)->set))
+        return error_set(err, ERR_INVALID, "the plan names %zu holders of set %.20s",
+                         request->n_holders, request->set);
+    for (size_t m = 0; m < request->n_micro_batches; m++)
+        for (size_t i = 0; i < request->micro_batches[m]->n_samples; i++)
+            if (request->micro_batches[m]->samples[i]->holder >= request->n_holders)
+                return error_set(err, ERR_INVALID, "the plan names a holder that it does not list");
+    return OK;
+}
+
+static Status begin(PlanStore *store, const Troupe__FetchPlan *request, Call *call, Error *err)
+{
+    TRY(check_request(request, err));
+    Entry *entry = mem_calloc(1, sizeof *entry);
+    entry->store = store;
+    entry->num_holders = (int)request->n_holders;
+    entry->holder = mem_calloc(request->n_holders, sizeof *entry->holder);
+    entry->lost = mem_calloc(request->n_holders, sizeof *entry->lost);
+    strncpy(entry->set, request->set, sizeof entry->set - 1);
+    lay_out(entry, request);
+    for (int h = 0; h < entry->num_holders; h++) {
+        Status status = find_holder(store, request->holders[h], &entry->holder[h], err);
+        if (status != OK) {
+            entry_destroy(entry);
+            return status;
+        }
+    }
+    entry->call = call;
+    entry->next = store->entries;
+    store->entries = entry;
+    entry->pulls = 1; /* held until every pull was sent */
+    for (int h = 0; h < entry->num_holders; h++)
+        pull(entry, h);
+    pull_done(entry);
+    drop_old(store, request->set);
+    return OK;
+}
+
+void plan_store_fetch(PlanStore *store, Call *call)
+{
+    Error err;
+    Bytes body = call_body(call);
+    Troupe__FetchPlan *request = troupe__fetch_plan__unpack(NULL, body.length, body.data);
+    if (begin(store, request, call, &err) != OK) call_fail(call, &err);
+    if (request != NULL) troupe__fetch_plan__free_unpacked(request, NULL);
+}
+
+static bool is_whole(const Entry *entry)
+{
+    for (int i = 0; i < entry->plan->num_samples; i++)
+        if (!entry->here[i]) return false;
+    return true;
+}
+
+Status plan_store_take(PlanStore *store, uint64_t id, FetchedPlan **ret, Error *err)
+{
+    for (Entry *entry = store->entries; entry != NULL; entry = entry->next) {
+        if (entry->plan->id != id) continue;
+        if (entry->pulls > 0 || !is_whole(entry)) break;
+        *ret = entry->plan;
+        entry->plan = NULL;
+        unlink_entry(entry);
+        entry_destroy(entry);
+        return OK;
+    }
+    return error_set(err, ERR_NOT_FOUND, "plan %llu has not been fetched", (unsigned long long)id);
+}
+
+PlanStore *plan_store_create(Loop *loop, const ActorIdentity *self)
+{
+    PlanStore *store = mem_calloc(1, sizeof *store);
+    store->loop = loop;
+    store->self = *self;
+    return store;
+}
+
+void plan_store_destroy(PlanStore *store)
+{
+    if (store == NULL) return;
+    for (int i = 0; i < store->num_holders; i++) {
+        handle_close(store->holder[i]->handle); /* ends every pull */
+        free(store->holder[i]);
+    }
+    while (store->entries != NULL) {
+        Entry *entry = store->entries;
+        store->entries = entry->next;
+        entry_destroy(entry);
+    }
+    free(store);
+}
