@@ -41,8 +41,7 @@ static Status add_file(Dataset *dataset, const DatasetOptions *options, const ch
             options->key, path, path);
     const DatasetFormat *format = &dataset_jsonl;
     void *file = NULL;
-    if (format->open(path, options->index_folder, &file, err) != OK)
-        return error_prefix(err, "%s", options->key);
+    if (format->open(path, options, &file, err) != OK) return error_prefix(err, "%s", options->key);
     if (dataset->num_files == dataset->capacity) {
         dataset->capacity = 2 * dataset->capacity + 8;
         dataset->file =

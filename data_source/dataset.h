@@ -26,26 +26,26 @@ typedef struct FileSummary {
     const char *warning; /* why the next start will have to index again, or NULL; borrowed */
 } FileSummary;
 
+typedef struct DatasetOptions {
+    const char *key;         /* of job.yaml, for messages: "data.train" */
+    const char *const *path; /* [num_paths] files and globs; those of a glob come in byte order */
+    int num_paths;
+    const char *index_folder;   /* where indexes are kept, created when missing; NULL: nowhere */
+    _Atomic uint64_t *progress; /* raised while files are read; NULL: nobody watches */
+} DatasetOptions;
+
 /* A file format. `read` appends record `index` to *text, without its line end, and gives its line
  * number; it returns ERR_DATA when the fault is this record's alone, anything else when the file
  * cannot be read. */
 typedef struct DatasetFormat {
     const char *name;
-    Status (*open)(const char *path, const char *index_folder, void **ret_file, Error *err);
+    Status (*open)(const char *path, const DatasetOptions *options, void **ret_file, Error *err);
     FileSummary (*summary)(const void *file);
     Status (*read)(const void *file, uint64_t index, Str *text, uint64_t *ret_line, Error *err);
     void (*close)(void *file); /* accepts NULL */
 } DatasetFormat;
 
 extern const DatasetFormat dataset_jsonl;
-
-typedef struct DatasetOptions {
-    const char *key; /* of job.yaml, for messages: "data.train" */
-    const char *const
-        *path; /* [num_paths] files and globs; the files of a glob are taken in byte order */
-    int num_paths;
-    const char *index_folder; /* where indexes are kept, created when missing; NULL: nowhere */
-} DatasetOptions;
 
 typedef struct Dataset Dataset;
 

@@ -58,7 +58,8 @@ static void jsonl_close(void *context)
     free(file);
 }
 
-static Status jsonl_open(const char *path, const char *index_folder, void **ret_file, Error *err)
+static Status jsonl_open(const char *path, const DatasetOptions *options, void **ret_file,
+                         Error *err)
 {
     /* O_NONBLOCK: a FIFO by mistake is refused below instead of being waited for. */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -70,7 +71,9 @@ static Status jsonl_open(const char *path, const char *index_folder, void **ret_
     struct stat info;
     if (fstat(fd, &info) == 0 && S_ISREG(info.st_mode))
         status = refuse_other_formats(fd, path, err);
-    if (status == OK) status = line_index_open(fd, path, index_folder, &file->index, err);
+    if (status == OK)
+        status =
+            line_index_open(fd, path, options->index_folder, options->progress, &file->index, err);
     if (status == OK) {
         *ret_file = file;
         file = NULL;

@@ -142,6 +142,14 @@ static bool load_sidecar(const char *sidecar, const IndexHeader *identity, LineI
 
 /* ---- building ---- */
 
+/* The file that is to be indexed. */
+typedef struct Source {
+    int fd;
+    const char *path;
+    IndexHeader identity;
+    _Atomic uint64_t *progress; /* NULL: nobody watches */
+} Source;
+
 typedef struct Builder {
     int out;
     Error
@@ -212,18 +220,21 @@ static void scan(Builder *builder, const char *bytes, size_t length, uint64_t ba
     }
 }
 
-static Status scan_file(int fd, const char *path, uint64_t file_bytes, Builder *builder, Error *err)
+static Status scan_file(const Source *source, Builder *builder, Error *err)
 {
+    int fd = source->fd;
+    uint64_t file_bytes = source->identity.file_bytes;
     char *bytes = mem_alloc(READ_BYTES);
     Status status = OK;
     posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
     for (uint64_t at = 0; at < file_bytes && status == OK && builder->out_err->status == OK;) {
         size_t length = file_bytes - at < READ_BYTES ? (size_t)(file_bytes - at) : READ_BYTES;
-        status = file_read_at(fd, bytes, length, (int64_t)at, path, err);
+        status = file_read_at(fd, bytes, length, (int64_t)at, source->path, err);
         if (status != OK) break;
         XXH3_64bits_update(builder->content_hash, bytes, length);
         scan(builder, bytes, length, at);
         at += length;
+        if (source->progress != NULL) ++*source->progress;
     }
     posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM); /* what follows is one line here, one line there */
     free(bytes);
@@ -242,11 +253,11 @@ static void put_header(Builder *builder, IndexHeader header)
         file_write_all(builder->out, &header, sizeof header, "the index", builder->out_err);
 }
 
-/* Writes the whole index of `fd` to the open, empty file `out`. A failure of `out` alone is told in
- * *out_err, whose status is OK before. */
-static Status build(int fd, const char *path, const IndexHeader *identity, int out, Error *out_err,
-                    Error *err)
+/* Writes the whole index of `source` to the open, empty file `out`. A failure of `out` alone is
+ * told in *out_err, whose status is OK before. */
+static Status build(const Source *source, int out, Error *out_err, Error *err)
 {
+    const IndexHeader *identity = &source->identity;
     Builder *builder = mem_calloc(1, sizeof *builder);
     builder->out = out;
     builder->out_err = out_err;
@@ -260,18 +271,18 @@ static Status build(int fd, const char *path, const IndexHeader *identity, int o
     IndexHeader now;
     if (lseek(out, sizeof now, SEEK_SET) < 0)
         error_set_errno(out_err, errno, "could not write the index");
-    Status status = scan_file(fd, path, identity->file_bytes, builder, err);
+    Status status = scan_file(source, builder, err);
     if (status != OK) goto done;
     put_offset(builder, identity->file_bytes);
     put_body(builder, builder->offset, builder->num_offsets * sizeof *builder->offset);
     put_body(builder, builder->gap, builder->num_gaps * sizeof *builder->gap);
 
-    status = read_identity(fd, path, &now, err);
+    status = read_identity(source->fd, source->path, &now, err);
     if (status != OK) goto done;
     if (now.file_bytes != identity->file_bytes || now.modified_ns != identity->modified_ns) {
-        status =
-            error_set(err, ERR_IO,
-                      "%s changed while it was being read; start again when it is complete", path);
+        status = error_set(err, ERR_IO,
+                           "%s changed while it was being read; start again when it is complete",
+                           source->path);
         goto done;
     }
     put_header(builder, *identity);
@@ -297,10 +308,9 @@ static void remove_leftovers(const char *folder, const char *sidecar)
 
 /* Builds into a sidecar. When only that failed, the status is OK, the map absent and the reason in
  * the warning. */
-static Status build_sidecar(int fd, const char *path, const IndexHeader *identity,
-                            const char *sidecar, LineIndex *index, Error *err)
+static Status build_sidecar(const Source *source, const char *sidecar, LineIndex *index, Error *err)
 {
-    char *temporary = mem_printf("%s.tmp-%d", sidecar, (int)getpid());
+    char *temporary = mem_printf("%s.tmp-%d", sidecar, (int)gettid());
     Error out_err = {0};
     Status status = OK;
     bool renamed = false;
@@ -309,7 +319,7 @@ static Status build_sidecar(int fd, const char *path, const IndexHeader *identit
         error_set_errno(&out_err, errno, "could not create %s", temporary);
         goto done;
     }
-    status = build(fd, path, identity, out, &out_err, err);
+    status = build(source, out, &out_err, err);
     if (status != OK || out_err.status != OK) goto done;
     if (!map_index(out, index)) {
         error_set(&out_err, ERR_IO, "could not map %s", temporary);
@@ -326,56 +336,56 @@ done:
     return status;
 }
 
-static Status build_in_memory(int fd, const char *path, const IndexHeader *identity,
-                              LineIndex *index, Error *err)
+static Status build_in_memory(const Source *source, LineIndex *index, Error *err)
 {
     int out = memfd_create("troupe-index", MFD_CLOEXEC);
     if (out < 0)
-        return error_set_errno(err, errno, "could not make room for the index of %s", path);
+        return error_set_errno(err, errno, "could not make room for the index of %s", source->path);
     Error out_err = {0};
-    Status status = build(fd, path, identity, out, &out_err, err);
+    Status status = build(source, out, &out_err, err);
     if (status == OK && (out_err.status != OK || !map_index(out, index)))
-        status = error_set(err, ERR_RESOURCE, "not enough memory for the index of %s", path);
+        status =
+            error_set(err, ERR_RESOURCE, "not enough memory for the index of %s", source->path);
     close(out);
     return status;
 }
 
-static char *sidecar_path(const char *folder, const char *path, const IndexHeader *identity)
+static char *sidecar_path(const char *folder, const Source *source)
 {
-    char *name =
-        mem_printf("%.100s-%016llx.idx", path_name(path), (unsigned long long)identity->path_hash);
+    char *name = mem_printf("%.100s-%016llx.idx", path_name(source->path),
+                            (unsigned long long)source->identity.path_hash);
     char *sidecar = path_join(folder, name);
     free(name);
     return sidecar;
 }
 
-static Status open_with_sidecar(int fd, const char *path, const IndexHeader *identity,
-                                const char *folder, LineIndex *index, Error *err)
+static Status open_with_sidecar(const Source *source, const char *folder, LineIndex *index,
+                                Error *err)
 {
     Error folder_err = {0};
     Status status = OK;
-    char *sidecar = sidecar_path(folder, path, identity);
-    if (load_sidecar(sidecar, identity, index)) goto done;
+    char *sidecar = sidecar_path(folder, source);
+    if (load_sidecar(sidecar, &source->identity, index)) goto done;
     if (folder_create(folder, &folder_err) != OK) {
         index->warning = mem_strdup(folder_err.message);
         goto done;
     }
     remove_leftovers(folder, sidecar);
-    status = build_sidecar(fd, path, identity, sidecar, index, err);
+    status = build_sidecar(source, sidecar, index, err);
 done:
     free(sidecar);
     return status;
 }
 
-Status line_index_open(int fd, const char *path, const char *folder, LineIndex **ret, Error *err)
+Status line_index_open(int fd, const char *path, const char *folder, _Atomic uint64_t *progress,
+                       LineIndex **ret, Error *err)
 {
-    IndexHeader identity;
-    TRY(read_identity(fd, path, &identity, err));
+    Source source = {.fd = fd, .path = path, .progress = progress};
+    TRY(read_identity(fd, path, &source.identity, err));
     LineIndex *index = mem_calloc(1, sizeof *index);
     Status status = OK;
-    if (folder != NULL) status = open_with_sidecar(fd, path, &identity, folder, index, err);
-    if (status == OK && index->map == NULL)
-        status = build_in_memory(fd, path, &identity, index, err);
+    if (folder != NULL) status = open_with_sidecar(&source, folder, index, err);
+    if (status == OK && index->map == NULL) status = build_in_memory(&source, index, err);
     if (status == OK) {
         *ret = index;
         index = NULL;

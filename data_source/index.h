@@ -26,8 +26,10 @@ typedef struct LineIndexSummary {
 } LineIndexSummary;
 
 /* Indexes the open file `fd` (borrowed; `path` names it), blocking for as long as reading it takes.
- * `folder` (NULL: none) is where sidecars are, created when missing. */
-Status line_index_open(int fd, const char *path, const char *folder, LineIndex **ret, Error *err);
+ * `folder` (NULL: none) is where sidecars are, created when missing.
+ * `progress` (NULL: none) is raised as the file is read. */
+Status line_index_open(int fd, const char *path, const char *folder, _Atomic uint64_t *progress,
+                       LineIndex **ret, Error *err);
 void line_index_close(LineIndex *index); /* accepts NULL */
 
 LineIndexSummary line_index_summary(const LineIndex *index);
