@@ -21,6 +21,28 @@
 #include "tensor/cpu/vector_base.h"
 #endif
 
+#ifndef TILE_PAIRS
+/* Never called: bf16 is widened where there are no products of pairs. */
+ALWAYS_INLINE Lanes lanes_dot(Lanes a, Lanes b, Lanes sum)
+{
+    (void)a;
+    (void)b;
+    return sum;
+}
+
+ALWAYS_INLINE Lanes lanes_round_pairs(Lanes low, Lanes high)
+{
+    (void)high;
+    return low;
+}
+
+ALWAYS_INLINE Lanes lanes_round_neighbours(Lanes first, Lanes second)
+{
+    (void)second;
+    return first;
+}
+#endif
+
 /* ---- loads and stores by type; `dtype` is a constant where these are inlined ---- */
 
 ALWAYS_INLINE Lanes lanes_load_as(const void *base, int64_t index, DType dtype)

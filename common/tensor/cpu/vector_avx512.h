@@ -134,4 +134,62 @@ ALWAYS_INLINE Lanes lanes_round_bf16(Lanes value)
     return _mm512_castsi512_ps(_mm512_and_si512(bits, _mm512_set1_epi32((int)0xFFFF0000)));
 }
 
+/* Sixteen rows of sixteen lanes become their columns: four rounds of interleaving pairs of rows by
+ * 1, 2, 4 and 8 lanes. */
+ALWAYS_INLINE void lanes_transpose(Lanes row[16])
+{
+    __m512 a[16], b[16];
+    for (int i = 0; i < 16; i += 2) {
+        a[i] = _mm512_unpacklo_ps(row[i], row[i + 1]);
+        a[i + 1] = _mm512_unpackhi_ps(row[i], row[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4)
+        for (int j = 0; j < 2; j++) {
+            const __m512d low = _mm512_castps_pd(a[i + j]), high = _mm512_castps_pd(a[i + j + 2]);
+            b[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
+            b[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
+        }
+    for (int i = 0; i < 16; i += 8)
+        for (int j = 0; j < 4; j++) {
+            a[i + j] = _mm512_shuffle_f32x4(b[i + j], b[i + j + 4], 0x88);
+            a[i + j + 4] = _mm512_shuffle_f32x4(b[i + j], b[i + j + 4], 0xDD);
+        }
+    for (int j = 0; j < 8; j++) {
+        row[j] = _mm512_shuffle_f32x4(a[j], a[j + 8], 0x88);
+        row[j + 8] = _mm512_shuffle_f32x4(a[j], a[j + 8], 0xDD);
+    }
+}
+
+/* The 32-bit cells (low[i], high[i]) of two rows of bf16. */
+ALWAYS_INLINE Lanes lanes_interleave_bf16(const uint16_t *low, const uint16_t *high)
+{
+    const __m512i a = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)low));
+    const __m512i b = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)high));
+    return _mm512_castsi512_ps(_mm512_or_si512(a, _mm512_slli_epi32(b, 16)));
+}
+
+#ifdef __AVX512BF16__
+#define TILE_PAIRS
+
+/* sum + a.low * b.low + a.high * b.high of the bf16 pairs in each lane. */
+ALWAYS_INLINE Lanes lanes_dot(Lanes a, Lanes b, Lanes sum)
+{
+    return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
+}
+
+/* Cells (low[i], high[i]), rounded; subnormals become 0. */
+ALWAYS_INLINE Lanes lanes_round_pairs(Lanes low, Lanes high)
+{
+    const __m512i a = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(low));
+    const __m512i b = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(high));
+    return _mm512_castsi512_ps(_mm512_or_si512(a, _mm512_slli_epi32(b, 16)));
+}
+
+/* The sixteen cells (first[0], first[1]), ..., (second[14], second[15]), rounded alike. */
+ALWAYS_INLINE Lanes lanes_round_neighbours(Lanes first, Lanes second)
+{
+    return (Lanes)_mm512_cvtne2ps_pbh(second, first);
+}
+#endif
+
 #endif
