@@ -1,6 +1,7 @@
 #include "tensor/cpu/memory_cpu.h"
 #include "tensor/cpu/onednn.h"
 #include "tensor/cpu/ops.h"
+#include "tensor/cpu/rows.h"
 
 const KernelTable cpu_table = {
     .name = "cpu",
@@ -28,4 +29,7 @@ const KernelTable cpu_table = {
     .sum_squares = cpu_sum_squares,
     .cast = cpu_cast,
     .fill_zero = cpu_fill_zero,
+    .copy_columns = rows_copy_columns,
+    .gather_rows = rows_gather,
+    .scatter_rows = rows_scatter,
 };
