@@ -25,9 +25,9 @@ typedef struct TrainerOptions {
     DType dtype;                 /* DTYPE_F32 or DTYPE_BF16 */
     int64_t max_tokens;          /* of the largest micro-batch: activations are allocated for it */
     int64_t max_sequence_length; /* of the longest sample; at most max_tokens */
-    float adam_beta1, adam_beta2, adam_eps;
-    float weight_decay;       /* of matrices; norm weights are not decayed */
-    float clip_grad;          /* global norm; 0: no clipping */
+    double adam_beta1, adam_beta2, adam_eps;
+    double weight_decay;      /* of matrices; norm weights are not decayed */
+    double clip_grad;         /* global norm; 0: no clipping */
     int64_t memory_bytes_max; /* for this rank; 0: no limit. Decides what the backward pass
                                  recomputes. */
     const KernelTable *kernels;

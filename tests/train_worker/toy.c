@@ -1,0 +1,141 @@
+#include "toy.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "base/rng.h"
+#include "model/weights_io.h"
+#include "trainer_state.h"
+
+ModelConfig toy_config(int num_key_value_heads, bool tied)
+{
+    return (ModelConfig){
+        .architecture = ARCHITECTURE_QWEN3,
+        .vocab_size = 131,
+        .hidden_size = 48,
+        .intermediate_size = 40,
+        .num_hidden_layers = 2,
+        .num_attention_heads = 8,
+        .num_key_value_heads = num_key_value_heads,
+        .head_dim = 6,
+        .max_position_embeddings = 64,
+        .rope_theta = 10000.0,
+        .rms_norm_eps = 1e-6f,
+        .initializer_range = 0.2f,
+        .qk_norm = true,
+        .tie_word_embeddings = tied,
+    };
+}
+
+TrainerOptions toy_options(const Ranks *ranks, const ModelConfig *config, DType dtype)
+{
+    return (TrainerOptions){
+        .model = *config,
+        .dtype = dtype,
+        .max_tokens = 20 * TOY_SAMPLES,
+        .max_sequence_length = 20,
+        .adam_beta1 = 0.9,
+        .adam_beta2 = 0.95,
+        .adam_eps = 1e-8,
+        .weight_decay = 0.1,
+        .clip_grad = 1.0,
+        .kernels = ranks->kernels,
+        .tensor_comm = ranks->tensor_comm,
+        .data_comm = ranks->data_comm,
+    };
+}
+
+Trainer *toy_trainer(const Ranks *ranks, const TrainerOptions *options)
+{
+    (void)ranks;
+    Error err = {0};
+    Trainer *trainer = NULL;
+    rank_ok(trainer_create(options, &trainer, &err), &err);
+    return trainer;
+}
+
+void toy_samples_make(Sample samples[TOY_SAMPLES], uint64_t seed)
+{
+    for (int s = 0; s < TOY_SAMPLES; s++) {
+        uint64_t key = rng_key(seed * TOY_SAMPLES + (uint64_t)s, "toy");
+        Sample *sample = &samples[s];
+        *sample = (Sample){.position = s, .length = 1 + (int32_t)rng_below(key, 0, 20)};
+        sample->token = mem_calloc((size_t)sample->length, sizeof *sample->token);
+        sample->loss_mask = mem_calloc((size_t)sample->length, 1);
+        for (int32_t t = 0; t < sample->length; t++) {
+            sample->token[t] = (int32_t)rng_below(key, 1 + (uint64_t)t, 131);
+            sample->loss_mask[t] = t > 0 && rng_below(key, 100 + (uint64_t)t, 3) > 0;
+        }
+    }
+}
+
+void toy_samples_clear(Sample samples[TOY_SAMPLES])
+{
+    for (int s = 0; s < TOY_SAMPLES; s++)
+        sample_clear(&samples[s]);
+}
+
+static int64_t trained_tokens(const Sample samples[TOY_SAMPLES])
+{
+    int64_t count = 0;
+    for (int s = 0; s < TOY_SAMPLES; s++)
+        for (int32_t t = 0; t < samples[s].length; t++)
+            count += samples[s].loss_mask[t];
+    return count;
+}
+
+static int deal(const Ranks *ranks, const Sample samples[TOY_SAMPLES], int size,
+                const Sample *pointers[TOY_SAMPLES], MicroBatch batches[TOY_SAMPLES])
+{
+    int mine = 0, count = 0;
+    for (int s = ranks->dp_rank; s < TOY_SAMPLES; s += ranks->dp_size)
+        pointers[mine++] = &samples[s];
+    for (int first = 0; first < mine; first += size) {
+        int n = mine - first < size ? mine - first : size;
+        batches[count++] = (MicroBatch){.sample = pointers + first, .num_samples = n};
+    }
+    return count;
+}
+
+void toy_train(Trainer *trainer, const Ranks *ranks, int first, int last, int size,
+               double *ret_loss)
+{
+    Error err = {0};
+    for (int i = first; i <= last; i++) {
+        Sample samples[TOY_SAMPLES];
+        const Sample *pointers[TOY_SAMPLES];
+        MicroBatch batches[TOY_SAMPLES];
+        StepResult result;
+        toy_samples_make(samples, (uint64_t)i);
+        TrainStep step = {.micro_batch = batches, .step = i, .lr = 1e-2};
+        step.num_micro_batches = deal(ranks, samples, size, pointers, batches);
+        step.trained_tokens = trained_tokens(samples);
+        rank_ok(trainer_train_step(trainer, &step, &result, &err), &err);
+        double loss = result.loss_sum;
+        if (ranks->dp_size > 1)
+            rank_ok(comm_all_reduce_f64(ranks->data_comm, &loss, 1, COMM_SUM, &err), &err);
+        if (ret_loss != NULL) *ret_loss += loss / (double)step.trained_tokens;
+        toy_samples_clear(samples);
+    }
+}
+
+static void append(void *context, const void *bytes, size_t length)
+{
+    char **at = context;
+    memcpy(*at, bytes, length);
+    *at += length;
+}
+
+void toy_gather(const Trainer *trainer, const void *flat, DType dtype, void *out)
+{
+    Error err = {0};
+    char *at = out;
+    if (trainer->dp_rank != 0) return;
+    WeightGather gather = {trainer->plan, trainer->options.tensor_comm, 0, append, &at};
+    for (int s = 0; s < trainer->plan->num_specs; s++) {
+        const WeightSpec *spec = &trainer->plan->spec[s];
+        const char *part = (const char *)flat + (size_t)spec->offset * dtype_size(dtype);
+        rank_ok(weight_gather(&gather, spec, part, dtype, &err), &err);
+    }
+}

@@ -1,0 +1,29 @@
+/* A small random model and random samples for tests that compare the trainer with itself. */
+#ifndef TROUPE_TESTS_TOY_H
+#define TROUPE_TESTS_TOY_H
+
+#include "ranks.h"
+#include "trainer.h"
+
+#define TOY_SAMPLES 8
+
+/* 2 layers, hidden 48, 8 heads of 6, an odd vocabulary; untied unless told otherwise. */
+ModelConfig toy_config(int num_key_value_heads, bool tied);
+TrainerOptions toy_options(const Ranks *ranks, const ModelConfig *config, DType dtype);
+Trainer *toy_trainer(const Ranks *ranks, const TrainerOptions *options); /* weights not set */
+
+/* TOY_SAMPLES samples of 1 to 20 tokens, a function of `seed`; freed with toy_samples_clear. */
+void toy_samples_make(Sample samples[TOY_SAMPLES], uint64_t seed);
+void toy_samples_clear(Sample samples[TOY_SAMPLES]);
+
+/* Runs steps first .. last on samples that depend on the step alone, dealt over data-parallel
+ * ranks, with micro-batches of `size` samples. Adds up the losses over all ranks and steps when
+ * *ret_loss is given. */
+void toy_train(Trainer *trainer, const Ranks *ranks, int first, int last, int size,
+               double *ret_loss);
+
+/* Whole tensors of a flat buffer of the plan's layout, in the order of the plan, at `out` on the
+ * first rank. Collective. */
+void toy_gather(const Trainer *trainer, const void *flat, DType dtype, void *out);
+
+#endif

@@ -1,0 +1,75 @@
+#include "memory_plan.h"
+
+#include <stdlib.h>
+
+#include "base/str.h"
+#include "model/backward.h"
+#include "model/head.h"
+#include "model/model.h"
+
+/* Logits of one chunk: large enough that the head's products run at full speed (its weight gradient
+ * passes over a matrix of the vocabulary's size once per chunk), small beside the model. */
+#define LOGITS_BYTES ((int64_t)256 << 20)
+
+static MemoryPlan plan_with(const MemoryRequest *request, KeepPolicy policy)
+{
+    const WeightPlan *plan = request->plan;
+    int64_t size = plan->size, element = (int64_t)dtype_size(request->dtype);
+    int64_t rows = request->max_tokens;
+    MemoryPlan memory = {.policy = policy, .max_tokens = rows};
+    memory.chunk_rows = head_chunk_rows(plan, rows, LOGITS_BYTES);
+    memory.weights = size * element;
+    memory.packed =
+        plan->matrices.count * element; /* the kernels keep a second copy, laid out for speed */
+    memory.masters = request->dtype == DTYPE_F32 ? 0 : size * (int64_t)sizeof(float);
+    memory.gradients = size * (int64_t)sizeof(float) + gradients_sum_bytes(plan);
+    memory.moments = 2 * size * (int64_t)sizeof(float);
+    memory.activations = activations_bytes(plan, request->dtype, policy, rows);
+    memory.head = head_bytes(plan, request->dtype, rows, memory.chunk_rows, true);
+    memory.rope = model_rope_bytes(&plan->config, request->max_sequence_length);
+    memory.total = memory.weights + memory.packed + memory.masters + memory.gradients +
+                   memory.moments + memory.activations + memory.head + memory.rope;
+    return memory;
+}
+
+Status memory_plan_make(const MemoryRequest *request, MemoryPlan *ret, Error *err)
+{
+    MemoryPlan memory = {0};
+    for (int policy = KEEP_ALL; policy < KEEP_NOTHING; policy++) {
+        memory = plan_with(request, (KeepPolicy)policy);
+        if (request->bytes_max == 0 || memory.total <= request->bytes_max) {
+            *ret = memory;
+            return OK;
+        }
+    }
+    char *text = memory_plan_text(&memory);
+    Status status =
+        error_set(err, ERR_RESOURCE,
+                  "the train worker needs %.2f GiB but may use %.2f GiB; lower "
+                  "max_tokens_per_gpu or raise tp_size (%s)",
+                  (double)memory.total / 0x1p30, (double)request->bytes_max / 0x1p30, text);
+    free(text);
+    return status;
+}
+
+char *memory_plan_text(const MemoryPlan *memory)
+{
+    const struct {
+        const char *name;
+        int64_t bytes;
+    } LINES[] = {
+        {"weights", memory->weights},       {"weights packed for matmul", memory->packed},
+        {"f32 masters", memory->masters},   {"f32 gradients", memory->gradients},
+        {"AdamW moments", memory->moments}, {"activations", memory->activations},
+        {"head and logits", memory->head},  {"RoPE table", memory->rope},
+    };
+    Str text = {0};
+    for (size_t i = 0; i < sizeof LINES / sizeof *LINES; i++)
+        if (LINES[i].bytes > 0)
+            str_printf(&text, "%s %.1f MiB, ", LINES[i].name, (double)LINES[i].bytes / 0x1p20);
+    str_printf(&text,
+               "together %.2f GiB; %lld tokens a micro-batch, %s, head in chunks of %lld rows",
+               (double)memory->total / 0x1p30, (long long)memory->max_tokens,
+               keep_policy_name(memory->policy), (long long)memory->chunk_rows);
+    return str_take(&text);
+}

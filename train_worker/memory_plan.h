@@ -1,0 +1,28 @@
+/* MemoryPlan: what one rank will allocate, known before it does. It chooses what the backward pass
+ * recomputes: as little as fits. A pure function of the request. */
+#ifndef TROUPE_TRAIN_WORKER_MEMORY_PLAN_H
+#define TROUPE_TRAIN_WORKER_MEMORY_PLAN_H
+
+#include "model/activations.h"
+
+typedef struct MemoryPlan {
+    KeepPolicy policy;
+    int64_t max_tokens, chunk_rows; /* rows of a micro-batch; of them at a time through the head */
+    /* bytes */
+    int64_t weights, packed, masters, gradients, moments, activations, head, rope, total;
+} MemoryPlan;
+
+typedef struct MemoryRequest {
+    const WeightPlan *plan;
+    DType dtype;
+    int64_t max_tokens, max_sequence_length;
+    int64_t bytes_max; /* 0: no limit */
+} MemoryRequest;
+
+/* ERR_RESOURCE, with the plan, when even the most frugal policy does not fit bytes_max. */
+Status memory_plan_make(const MemoryRequest *request, MemoryPlan *ret, Error *err);
+
+/* For people: a line per kind. Owned by the caller. */
+char *memory_plan_text(const MemoryPlan *plan);
+
+#endif

@@ -1,0 +1,356 @@
+#include "trainer.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "base/memory.h"
+#include "trainer_state.h"
+
+/* ---- life ---- */
+
+static Status check_options(const TrainerOptions *options, int tp_size, Error *err)
+{
+    TRY(model_config_check_parallel(&options->model, tp_size, err));
+    if (options->dtype != DTYPE_F32 && options->dtype != DTYPE_BF16)
+        return error_set(err, ERR_INVALID, "the model's dtype must be f32 or bf16, not %s",
+                         dtype_name(options->dtype));
+    int64_t longest = options->max_sequence_length,
+            trained = options->model.max_position_embeddings;
+    if (longest < 1 || options->max_tokens < longest)
+        return error_set(err, ERR_INVALID,
+                         "a micro-batch of %lld tokens cannot hold a sample of %lld",
+                         (long long)options->max_tokens, (long long)longest);
+    if (longest > trained)
+        return error_set(err, ERR_INVALID,
+                         "samples may have %lld tokens, but the model's max_position_embeddings is "
+                         "%lld; lower data.max_length",
+                         (long long)longest, (long long)trained);
+    return OK;
+}
+
+static Status plan_memory(Trainer *trainer, Error *err)
+{
+    const TrainerOptions *options = &trainer->options;
+    MemoryRequest request = {
+        .plan = trainer->plan,
+        .dtype = options->dtype,
+        .max_tokens = options->max_tokens,
+        .max_sequence_length = options->max_sequence_length,
+        .bytes_max = options->memory_bytes_max,
+    };
+    TRY(memory_plan_make(&request, &trainer->memory, err));
+    trainer->memory_text = memory_plan_text(&trainer->memory);
+    return OK;
+}
+
+static void allocate(Trainer *trainer)
+{
+    const TrainerOptions *options = &trainer->options;
+    const WeightPlan *plan = trainer->plan;
+    const KernelTable *kernels = options->kernels;
+    trainer->weights = weights_create(plan, options->dtype, kernels);
+    AdamWOptions adamw = {options->adam_beta1, options->adam_beta2, options->adam_eps,
+                          options->weight_decay};
+    trainer->optimizer = optimizer_create(trainer->weights, &adamw);
+    trainer->gradient = kernels->alloc((size_t)plan->size * sizeof(float));
+    model_tensors_init(&trainer->gradients, plan, trainer->gradient, DTYPE_F32);
+    trainer->model =
+        model_create(trainer->weights, options->tensor_comm, options->max_sequence_length);
+    trainer->model->on_progress = options->on_progress;
+    trainer->model->progress_context = options->progress_context;
+    trainer->activations = activations_create(plan, options->dtype, trainer->memory.policy,
+                                              options->max_tokens, kernels);
+    trainer->head =
+        head_create(trainer->model, options->max_tokens, trainer->memory.chunk_rows, true);
+    trainer->batch = batch_create();
+}
+
+Status trainer_create(const TrainerOptions *options, Trainer **ret, Error *err)
+{
+    Comm *tensor = options->tensor_comm, *data = options->data_comm;
+    int tp_size = tensor != NULL ? comm_size(tensor) : 1;
+    TRY(check_options(options, tp_size, err));
+    Trainer *trainer = mem_calloc(1, sizeof *trainer);
+    trainer->options = *options;
+    trainer->tp_size = tp_size;
+    trainer->tp_rank = tensor != NULL ? comm_rank(tensor) : 0;
+    trainer->dp_size = data != NULL ? comm_size(data) : 1;
+    trainer->dp_rank = data != NULL ? comm_rank(data) : 0;
+    trainer->plan = weight_plan_create(&options->model, trainer->tp_rank, tp_size);
+    Status status = plan_memory(trainer, err);
+    if (status != OK) {
+        trainer_destroy(trainer);
+        return status;
+    }
+    allocate(trainer);
+    *ret = trainer;
+    return OK;
+}
+
+void trainer_destroy(Trainer *trainer)
+{
+    if (trainer == NULL) return;
+    batch_destroy(trainer->batch);
+    head_destroy(trainer->head);
+    activations_destroy(trainer->activations);
+    model_destroy(trainer->model);
+    model_tensors_clear(&trainer->gradients);
+    if (trainer->gradient != NULL) trainer->options.kernels->free(trainer->gradient);
+    optimizer_destroy(trainer->optimizer);
+    weights_destroy(trainer->weights);
+    weight_plan_destroy(trainer->plan);
+    free(trainer->memory_text);
+    free(trainer);
+}
+
+const char *trainer_memory_plan(const Trainer *trainer)
+{
+    return trainer->memory_text;
+}
+
+int64_t trainer_memory_bytes(const Trainer *trainer)
+{
+    return trainer->memory.total;
+}
+
+int64_t trainer_step(const Trainer *trainer)
+{
+    return trainer->step;
+}
+
+/* ---- checks of what the controller sent ---- */
+
+static Status check_sample(const Trainer *trainer, const Sample *sample, Error *err)
+{
+    long long position = (long long)sample->position;
+    if (sample->length < 1 || sample->length > trainer->options.max_sequence_length)
+        return error_set(err, ERR_DATA, "sample %lld has %d tokens, planned for 1 to %lld",
+                         position, sample->length, (long long)trainer->options.max_sequence_length);
+    for (int32_t i = 0; i < sample->length; i++)
+        if (sample->token[i] < 0 || sample->token[i] >= trainer->options.model.vocab_size)
+            return error_set(
+                err, ERR_DATA,
+                "sample %lld has token id %d at %d, but the model's vocab_size is %lld", position,
+                sample->token[i], i, (long long)trainer->options.model.vocab_size);
+    return OK;
+}
+
+static Status check_micro_batches(const Trainer *trainer, const MicroBatch *micro_batch, int count,
+                                  Error *err)
+{
+    if (trainer->broken)
+        return error_set(err, ERR_UNAVAILABLE,
+                         "a collective failed before: this trainer must be made anew");
+    if (!trainer->ready)
+        return error_set(err, ERR_INVALID,
+                         "the trainer has no weights yet: load or draw them first");
+    for (int m = 0; m < count; m++) {
+        int64_t rows = 0;
+        for (int s = 0; s < micro_batch[m].num_samples; s++) {
+            TRY(check_sample(trainer, micro_batch[m].sample[s], err));
+            rows += micro_batch[m].sample[s]->length;
+        }
+        if (rows < 1 || rows > trainer->options.max_tokens)
+            return error_set(err, ERR_INVALID,
+                             "micro-batch %d has %lld tokens, planned for 1 to %lld", m,
+                             (long long)rows, (long long)trainer->options.max_tokens);
+    }
+    return OK;
+}
+
+/* ---- one pass over a micro-batch ---- */
+
+/* Time so far in collectives, for comm_s. */
+static int64_t comm_ns(const Trainer *trainer)
+{
+    return trainer->comm_ns + trainer->model->comm_ns;
+}
+
+static double seconds(int64_t ns)
+{
+    return (double)ns * 1e-9;
+}
+
+static void fill_batch(Batch *batch, const MicroBatch *micro_batch)
+{
+    batch_clear(batch);
+    for (int s = 0; s < micro_batch->num_samples; s++) {
+        const Sample *sample = micro_batch->sample[s];
+        batch_add(batch, sample->token, sample->loss_mask, sample->length);
+    }
+}
+
+static void count_batch(const Trainer *trainer, bool backward, StepResult *result)
+{
+    const Batch *batch = trainer->batch;
+    FlopCount count = {
+        .tokens = batch->num_rows,
+        .head_rows = batch->num_targets,
+        .squared_lengths = batch_squared_lengths(batch),
+    };
+    double forward = model_config_forward_flops(&trainer->options.model, &count);
+    result->flops += forward * (backward ? 3.0 : 1.0) / trainer->tp_size;
+    result->tokens += batch->num_rows;
+    result->trained_tokens += batch->num_targets;
+}
+
+/* Forward, and backward when `gradients` is given, over trainer->batch; adds to *result. */
+static Status run_batch(Trainer *trainer, ModelTensors *gradients, float *log_prob,
+                        StepResult *result, Error *err)
+{
+    HeadResult head = {0};
+    int64_t begin = clock_ns();
+    TRY(model_forward(trainer->model, trainer->batch, NULL, trainer->activations, err));
+    TRY(head_loss(trainer->head, trainer->batch, trainer->activations, gradients, log_prob, &head,
+                  err));
+    int64_t middle = clock_ns();
+    if (gradients != NULL)
+        TRY(model_backward(trainer->model, trainer->batch, trainer->activations, gradients, err));
+    result->forward_s += seconds(middle - begin - head.backward_ns);
+    result->backward_s += seconds(clock_ns() - middle + head.backward_ns);
+    result->loss_sum += head.loss_sum;
+    result->correct += head.correct;
+    count_batch(trainer, gradients != NULL, result);
+    return OK;
+}
+
+/* ---- gradients of the global batch ---- */
+
+/* Sums over ranks: what tensor-parallel ranks hold in common, then everything over data-parallel
+ * ranks. */
+static Status reduce_gradients(Trainer *trainer, Error *err)
+{
+    TRY(gradients_sum_replicated(trainer->model, trainer->gradient, err));
+    if (trainer->dp_size == 1) return OK;
+    int64_t begin = clock_ns();
+    Tensor whole = tensor_1d(trainer->gradient, DTYPE_F32, trainer->plan->size);
+    Status status = comm_all_reduce(trainer->options.data_comm, whole, COMM_SUM, err);
+    trainer->comm_ns += clock_ns() - begin;
+    return status;
+}
+
+/* The norm of the whole model's summed gradient: every element once, whoever holds it. Equal on all
+ * ranks, because data-parallel ranks hold equal gradients. */
+static Status gradient_norm(Trainer *trainer, double *ret, Error *err)
+{
+    double sum = 0.0;
+    for (int s = 0; s < trainer->plan->num_specs; s++) {
+        const WeightSpec *spec = &trainer->plan->spec[s];
+        if (!spec->counted) continue;
+        sum += trainer->options.kernels->sum_squares(trainer->gradient + spec->offset,
+                                                     spec->local_rows * spec->local_cols);
+    }
+    if (trainer->tp_size > 1) {
+        int64_t begin = clock_ns();
+        TRY(comm_all_reduce_f64(trainer->options.tensor_comm, &sum, 1, COMM_SUM, err));
+        trainer->comm_ns += clock_ns() - begin;
+    }
+    *ret = sqrt(sum);
+    return OK;
+}
+
+/* Normalises, clips and applies the gradient; a gradient that is not finite leaves everything as it
+ * was. */
+static Status apply_gradients(Trainer *trainer, const TrainStep *step, StepResult *result,
+                              Error *err)
+{
+    double norm = 0.0, normaliser = 1.0 / (double)step->trained_tokens;
+    TRY(reduce_gradients(trainer, err));
+    TRY(gradient_norm(trainer, &norm, err));
+    norm *= normaliser;
+    result->grad_norm = norm;
+    if (!isfinite(norm)) {
+        result->skipped = true;
+        return OK;
+    }
+    double clip = trainer->options.clip_grad, scale = normaliser;
+    if (clip > 0.0 && norm > clip) scale *= clip / (norm + 1e-6);
+    optimizer_update(trainer->optimizer, trainer->gradient, step->lr, scale);
+    return OK;
+}
+
+/* ---- work ---- */
+
+static Status train_checked(Trainer *trainer, const TrainStep *step, StepResult *result, Error *err)
+{
+    int64_t comm_begin = comm_ns(trainer), begin = clock_ns();
+    Tensor gradient = tensor_1d(trainer->gradient, DTYPE_F32, trainer->plan->size);
+    trainer->options.kernels->fill_zero(gradient);
+    result->optimizer_s += seconds(clock_ns() - begin);
+    for (int m = 0; m < step->num_micro_batches; m++) {
+        fill_batch(trainer->batch, &step->micro_batch[m]);
+        TRY(run_batch(trainer, &trainer->gradients, NULL, result, err));
+    }
+    begin = clock_ns();
+    TRY(apply_gradients(trainer, step, result, err));
+    result->optimizer_s += seconds(clock_ns() - begin);
+    result->comm_s = seconds(comm_ns(trainer) - comm_begin);
+    return OK;
+}
+
+Status trainer_train_step(Trainer *trainer, const TrainStep *step, StepResult *ret, Error *err)
+{
+    StepResult result = {0};
+    TRY(check_micro_batches(trainer, step->micro_batch, step->num_micro_batches, err));
+    if (step->step != trainer->step + 1)
+        return error_set(err, ERR_INVALID, "asked to make step %lld, but the state is at step %lld",
+                         (long long)step->step, (long long)trainer->step);
+    if (step->trained_tokens < 1)
+        return error_set(err, ERR_INVALID, "step %lld has no trained tokens",
+                         (long long)step->step);
+    Status status = train_checked(trainer, step, &result, err);
+    if (status != OK) {
+        trainer->broken = true;
+        return status;
+    }
+    trainer->step++;
+    *ret = result;
+    return OK;
+}
+
+/* Hands out a batch's log-probs, which are in the order of its targets. */
+static void scatter_log_probs(const MicroBatch *micro_batch, const float *value, float *const *out)
+{
+    for (int s = 0; s < micro_batch->num_samples; s++) {
+        const Sample *sample = micro_batch->sample[s];
+        for (int32_t t = 1; t < sample->length; t++) {
+            if (!sample->loss_mask[t]) continue;
+            if (out[s] != NULL) out[s][t] = *value;
+            value++;
+        }
+    }
+}
+
+static Status evaluate_checked(Trainer *trainer, const MicroBatch *micro_batch, int count,
+                               float *const *const *log_prob, StepResult *result, Error *err)
+{
+    int64_t comm_begin = comm_ns(trainer);
+    size_t targets_max = (size_t)trainer->options.max_tokens;
+    float *value = log_prob != NULL ? mem_calloc(targets_max, sizeof *value) : NULL;
+    Status status = OK;
+    for (int m = 0; status == OK && m < count; m++) {
+        fill_batch(trainer->batch, &micro_batch[m]);
+        status = run_batch(trainer, NULL, value, result, err);
+        if (status == OK && log_prob != NULL)
+            scatter_log_probs(&micro_batch[m], value, log_prob[m]);
+    }
+    result->comm_s = seconds(comm_ns(trainer) - comm_begin);
+    free(value);
+    return status;
+}
+
+Status trainer_evaluate(Trainer *trainer, const MicroBatch *micro_batch, int num_micro_batches,
+                        float *const *const *log_prob, StepResult *ret, Error *err)
+{
+    StepResult result = {0};
+    TRY(check_micro_batches(trainer, micro_batch, num_micro_batches, err));
+    Status status =
+        evaluate_checked(trainer, micro_batch, num_micro_batches, log_prob, &result, err);
+    if (status != OK) {
+        trainer->broken = true;
+        return status;
+    }
+    *ret = result;
+    return OK;
+}
