@@ -43,7 +43,8 @@ LoopTimer *loop_add_timer(Loop *loop, int64_t delay_ms, int64_t period_ms,
 void loop_remove_timer(LoopTimer *timer); /* accepts NULL */
 
 /* Calls back on a signal (SIGINT, SIGTERM, ...). Removed with the loop. */
-Status loop_add_signal(Loop *loop, int signal_number, void (*callback)(void *argument, int signal_number),
-                       void *argument, Error *err);
+Status loop_add_signal(Loop *loop, int signal_number,
+                       void (*callback)(void *argument, int signal_number), void *argument,
+                       Error *err);
 
 #endif

@@ -9,7 +9,15 @@
 
 #include "base/error.h"
 
-typedef enum { DTYPE_F32, DTYPE_BF16, DTYPE_F16, DTYPE_I32, DTYPE_I64, DTYPE_U8, DTYPE_COUNT } DType;
+typedef enum {
+    DTYPE_F32,
+    DTYPE_BF16,
+    DTYPE_F16,
+    DTYPE_I32,
+    DTYPE_I64,
+    DTYPE_U8,
+    DTYPE_COUNT,
+} DType;
 
 #define TENSOR_RANK_MAX 4
 

@@ -34,16 +34,20 @@ function problem(   kind, who, other, thing, a, b, c) {
         steps = "There are " c " * " b " = " c * b " " thing "."
         answer = c * b
     } else if (kind == 3) {
-        question = who " shares " b * c " " thing " equally among " c " friends. How many " thing " does each friend get?"
+        question = who " shares " b * c " " thing " equally among " c " friends. How many " thing \
+            " does each friend get?"
         steps = "Each friend gets " b * c " / " c " = " b " " thing "."
         answer = b
     } else if (kind == 4) {
-        question = who " has " a " " thing " and " other " has " c " times as many. How many " thing " do they have together?"
-        steps = other " has " a " * " c " = " a * c " " thing ".\\nTogether they have " a " + " a * c " = " a + a * c "."
+        question = who " has " a " " thing " and " other " has " c \
+            " times as many. How many " thing " do they have together?"
+        steps = other " has " a " * " c " = " a * c " " thing ".\\nTogether they have " a \
+            " + " a * c " = " a + a * c "."
         answer = a + a * c
     } else {
         question = who " has " c " bags of " b " " thing " and loses " c " " thing ". How many " thing " remain?"
-        steps = "At first there are " c " * " b " = " c * b " " thing ".\\nThen " c * b " - " c " = " c * b - c " remain."
+        steps = "At first there are " c " * " b " = " c * b " " thing ".\\nThen " c * b " - " c \
+            " = " c * b - c " remain."
         answer = c * b - c
     }
 }
@@ -53,8 +57,10 @@ BEGIN {
         problem()
         if (question in seen) continue
         seen[question] = 1
-        printf "{\"messages\": [{\"role\": \"user\", \"content\": \"%s\"}, {\"role\": \"assistant\", \"content\": \"%s\\n#### %d\"}], \"label\": \"%d\", \"metadata\": {\"sample_id\": %d}}\n", \
-            question, steps, answer, answer, made > (made < 100 ? evaluation : train)
+        file = made < 100 ? evaluation : train
+        printf "{\"messages\": [{\"role\": \"user\", \"content\": \"%s\"}, ", question > file
+        printf "{\"role\": \"assistant\", \"content\": \"%s\\n#### %d\"}], ", steps, answer > file
+        printf "\"label\": \"%d\", \"metadata\": {\"sample_id\": %d}}\n", answer, made > file
         made++
     }
 }'

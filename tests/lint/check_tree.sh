@@ -1,0 +1,94 @@
+#!/bin/sh
+# Checks what the compiler does not: who includes whom, sizes, tabs, leftovers. Prints each finding as file:line: what,
+# and fails if there is one. usage: check_tree.sh SOURCE_FOLDER
+set -eu
+cd "$1"
+status=0
+
+# The sources of the project: what git knows or would add, less what others wrote.
+list() {
+    if git rev-parse --is-inside-work-tree >/dev/null 2>&1; then
+        git ls-files --cached --others --exclude-standard
+    else
+        find . -type f -not -path './build*' -not -path './.git/*' | sed 's|^\./||'
+    fi | while read -r file; do
+        if [ -f "$file" ]; then echo "$file"; fi
+    done
+}
+sources=$(list | grep -E '\.(c|h|cu|sh|cmake|proto)$|CMakeLists\.txt$' || true)
+code=$(echo "$sources" | grep -E '\.(c|h|cu)$' || true)
+[ -n "$code" ] || { echo "no sources below $1"; exit 1; }
+
+report() { # reads findings
+    findings=$(cat)
+    if [ -n "$findings" ]; then
+        echo "$findings"
+        status=1
+    fi
+}
+
+# base < config net text tensor checkpoint < actor comm sample < model: a layer includes itself and what stands left.
+report <<EOF
+$(grep -nE '^#include "[a-z_]+/' $code | awk -F: '
+    BEGIN {
+        split("base", a); split("config net text tensor checkpoint", b)
+        split("actor comm sample", c); split("model", d)
+        for (i in a) rank[a[i]] = 1
+        for (i in b) rank[b[i]] = 2
+        for (i in c) rank[c[i]] = 3
+        for (i in d) rank[d[i]] = 4
+        split("controller data_source rollout_worker train_worker", p)
+        for (i in p) process[p[i]] = 1
+    }
+    {
+        split($3, quoted, "\""); split(quoted[2], to, "/"); target = to[1]
+        split($1, from, "/"); layer = from[1] == "common" ? from[2] : from[1]
+        if (from[1] == "tests") next
+        if (layer in rank && target in process)
+            print $1 ":" $2 ": common/ includes " target "/: process folders are leaves"
+        else if (layer in process && target in process && layer != target)
+            print $1 ":" $2 ": " layer " includes " target "/: process folders are leaves"
+        else if (layer in rank && target in rank && layer != target && rank[target] >= rank[layer])
+            print $1 ":" $2 ": layer " layer " includes " target "/, which is not to its left"
+    }')
+EOF
+
+# Sizes: a file fits a sitting, a function a screen, a line 100 columns (of characters, not bytes).
+report <<EOF
+$(for file in $sources; do
+    lines=$(wc -l <"$file")
+    if [ "$lines" -gt 900 ]; then echo "$file:$lines: file longer than 900 lines"; fi
+done)
+EOF
+report <<EOF
+$(awk 'FNR == 1 { start = 0 }
+    /^{/ { start = FNR }
+    /^}/ {
+        size = FNR - start - 1
+        if (start && size > 80) print FILENAME ":" start ": function of " size " lines, at most 80"
+        start = 0
+    }
+    ' $code)
+EOF
+report <<EOF
+$(LC_ALL=C.UTF-8 grep -nE '^.{121,}' $sources | sed -E 's/^([^:]*:[0-9]+):.*/\1: line longer than 120 columns/')
+EOF
+report <<EOF
+$(LC_ALL=C.UTF-8 grep -nE '^.{101,}' $code | grep -vE '^[^:]*:[0-9]+:( *(/?\*|//)|.*(/\*|//|\*/))' |
+    sed -E 's/^([^:]*:[0-9]+):.*/\1: line of code longer than 100 columns/')
+EOF
+
+report <<EOF
+$(grep -nP '\t' $sources | sed -E 's/^([^:]*:[0-9]+):.*/\1: a tab/')
+EOF
+report <<EOF
+$(grep -nE '(TO''DO|FIX''ME|X''XX)([^A-Za-z]|$)' $sources | sed -E 's/^([^:]*:[0-9]+):.*/\1: a note to do later/')
+EOF
+
+# Only when someone has the tool: its versions do not agree with each other.
+if [ "${TROUPE_CHECK_FORMAT:-no}" = yes ] && command -v clang-format >/dev/null; then
+    report <<EOF
+$(clang-format --dry-run $code 2>&1 | grep -E '^[^ ]+:[0-9]+:[0-9]+: ' || true)
+EOF
+fi
+exit $status

@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# Runs all tests on this machine: installs what is missing, builds from scratch, then
+#   1. every test but those labelled gpu or slow
+#   2. the quick tests under AddressSanitizer and UndefinedBehaviorSanitizer
+#   3. every fuzz target for a short time under both (clang)
+# usage: tests/run.sh [--fuzz-seconds N]    (default 15 for each target)
+# Builds below build-test/. Ends with one line for each part; exits 0 only when all passed.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+
+fuzz_seconds=15
+case ${1:-} in
+-h | --help)
+    sed -n '2,7s/^# \{0,1\}//p' "$0"
+    exit 0
+    ;;
+--fuzz-seconds) fuzz_seconds=${2:?--fuzz-seconds takes a number} ;;
+"") ;;
+*)
+    echo "run.sh: unknown option $1, expected --fuzz-seconds N" >&2
+    exit 2
+    ;;
+esac
+
+jobs=$(nproc)
+launcher=()
+if command -v ccache >/dev/null; then launcher=(-DCMAKE_C_COMPILER_LAUNCHER=ccache); fi
+begin=$SECONDS
+summary=()
+failures=0
+
+# part NAME COMMAND...: runs it and keeps one line about it.
+part() {
+    local name=$1 start=$SECONDS
+    shift
+    echo
+    echo "=== $name"
+    if "$@"; then
+        summary+=("passed   $((SECONDS - start)) s   $name")
+    else
+        summary+=("FAILED   $((SECONDS - start)) s   $name")
+        failures=$((failures + 1))
+        return 1
+    fi
+}
+
+skip() {
+    echo
+    echo "=== $1: skipped: $2"
+    summary+=("skipped        $1: $2")
+}
+
+build() { # FOLDER PRESET TARGET [cmake options]
+    local folder=build-test/$1 preset=$2 target=$3
+    shift 3
+    rm -rf "$folder"
+    cmake --preset "$preset" -B "$folder" "${launcher[@]}" "$@" >build-test/configure.log 2>&1 ||
+        { cat build-test/configure.log && return 1; }
+    ninja -C "$folder" "$target" >build-test/build.log 2>&1 ||
+        { grep -vE '^\[[0-9]+/' build-test/build.log && return 1; }
+}
+
+run_tests() { # FOLDER [ctest options]
+    local folder=build-test/$1
+    shift
+    ctest --test-dir "$folder" --output-on-failure --no-tests=error -j "$jobs" "$@"
+}
+
+# Whether clang can link a libFuzzer program here.
+can_fuzz() {
+    command -v clang >/dev/null &&
+        echo 'int LLVMFuzzerTestOneInput(const char *b, long n) { return n < 0 && *b; }' |
+        clang -fsanitize=fuzzer,address -x c - -o build-test/can_fuzz 2>/dev/null
+}
+
+finish() {
+    echo
+    printf '%s\n' "${summary[@]}"
+    if [ $failures = 0 ]; then
+        echo "all tests passed in $((SECONDS - begin)) s"
+    else
+        echo "$failures parts failed, $((SECONDS - begin)) s"
+    fi
+    [ $failures = 0 ]
+    exit
+}
+
+mkdir -p build-test
+part "packages" deploy/setup.sh --test || finish
+
+if part "build" build release release all; then
+    part "tests" run_tests release -LE 'gpu|slow'
+fi
+
+# A report of a sanitizer ends its process, and so fails the test.
+if part "build for ASan and UBSan" build asan asan all; then
+    part "quick tests under ASan and UBSan" run_tests asan -L quick
+fi
+
+if ! can_fuzz; then
+    skip "fuzz targets" "clang here does not link libFuzzer programs (deploy/setup.sh --test)"
+elif part "build for fuzzing" build fuzz fuzz fuzz_targets "-DTROUPE_FUZZ_SECONDS=$fuzz_seconds"; then
+    part "fuzz targets, $fuzz_seconds s each" run_tests fuzz -L fuzz
+fi
+finish
