@@ -1,3 +1,4 @@
+#include <ctype.h>
 #include <string.h>
 
 #include "config/job_internal.h"
@@ -45,20 +46,42 @@ static const char *default_text(const ConfigKey *key)
     return key->preset != NULL ? key->preset : key->derived;
 }
 
+static const char introduction[] =
+    "# job.yaml: every key\n\n"
+    "Printed from the key table (`common/config/job_table.c`) by `ninja -C build docs`; do not "
+    "edit it here.\n"
+    "`controller schema KEY` prints one key, `controller validate --config job.yaml` checks a file "
+    "and "
+    "starts nothing.\n\n"
+    "- An unknown key, a wrong type or a value out of range is an error that names file, line and "
+    "key.\n"
+    "- `--set KEY=VALUE` replaces a value for one run: `--set train.lr=1e-4`, "
+    "`--set 'data.train=[a.jsonl, b.jsonl]'`.\n"
+    "- Relative paths start at the job file's folder; `run_dir`, and paths in `--set`, at the "
+    "working directory.\n"
+    "- Paths, and only paths, may hold `${VARIABLE}` and a leading `~/`; `$$` is one `$`.\n"
+    "- A list with one entry may be written without brackets. A glob that starts with `*` needs "
+    "\"quotes\".\n"
+    "- The run folder's `config.effective.yaml` holds every key with its value and where that came "
+    "from.\n\n";
+
 char *job_config_reference(void)
 {
     Arena *arena = arena_create();
     Str text = {0};
+    str_puts(&text, introduction);
     for (int s = 0; s < job_table.num_sections; s++) {
         const ConfigSection *section = &job_table.section[s];
         const char *title = section->name[0] != '\0' ? section->name : "Top of the file";
-        str_printf(&text, "%s## %s\n\n%s.\n\n", s > 0 ? "\n" : "", title, section->meaning);
+        str_printf(&text, "%s## %s\n\n%c%s.\n\n", s > 0 ? "\n" : "", title,
+                   toupper((unsigned char)section->meaning[0]), section->meaning + 1);
         str_puts(&text, "| key | value | default | meaning |\n|---|---|---|---|\n");
         for (int i = 0; i < job_table.num_keys; i++) {
             const ConfigKey *key = &job_table.key[i];
             if (!in_section(key, section->name)) continue;
-            str_printf(&text, "| `%s` | %s | %s | %s |\n", config_leaf(key->path),
-                       config_expected(key, arena), default_text(key), key->meaning);
+            const char *tick = key->preset != NULL ? "`" : "";
+            str_printf(&text, "| `%s` | %s | %s%s%s | %s |\n", config_leaf(key->path),
+                       config_expected(key, arena), tick, default_text(key), tick, key->meaning);
         }
     }
     arena_destroy(arena);

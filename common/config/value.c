@@ -41,20 +41,32 @@ bool config_word_in(const char *words, const char *name)
     return false;
 }
 
+/* The shortest decimal that reads back to the same double; `shortest` holds 32 bytes. */
+static const char *number_text(double number, char *shortest)
+{
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(shortest, 32, "%.*g", digits, number);
+        if (strtod(shortest, NULL) == number) break;
+    }
+    /* Whole numbers in full. */
+    if (number == floor(number) && fabs(number) < 1e17) snprintf(shortest, 32, "%.0f", number);
+    return shortest;
+}
+
 const char *config_expected(const ConfigKey *key, Arena *arena)
 {
     bool any = key->min == 0 && key->max == 0 && !key->above_min;
     const char *noun = key->type == KEY_INT ? "a whole number" : "a number";
+    char min[32], max[32];
+    number_text(key->min, min);
+    number_text(key->max, max);
     Str names = {0};
     switch (key->type) {
     case KEY_INT:
     case KEY_NUMBER:
         if (any) return noun;
-        if (isinf(key->max))
-            return arena_printf(arena, "%s%s %.15g", noun, key->above_min ? " above" : ", at least",
-                                key->min);
-        return arena_printf(arena, "%s %s %.15g %s %.15g", noun, key->above_min ? "above" : "from",
-                            key->min, key->above_min ? "and at most" : "to", key->max);
+        return arena_printf(arena, "%s %s %s %s %s", noun, key->above_min ? "above" : "from", min,
+                            key->above_min ? "and at most" : "to", max);
     case KEY_BOOL:
         return "true or false";
     case KEY_ENUM:
@@ -388,17 +400,6 @@ Status config_value_read(const ConfigSource *source, const ConfigKey *key, const
     return ERR_INTERNAL;
 }
 
-/* The shortest decimal that reads back to the same double. */
-static void number_text(double number, Str *text)
-{
-    char shortest[32];
-    for (int digits = 1; digits <= 17; digits++) {
-        snprintf(shortest, sizeof shortest, "%.*g", digits, number);
-        if (strtod(shortest, NULL) == number) break;
-    }
-    str_puts(text, shortest);
-}
-
 static void text_text(const ConfigKey *key, const char *value, Str *text)
 {
     if (value == NULL) {
@@ -421,12 +422,13 @@ void config_value_text(const ConfigKey *key, const void *values, Str *text)
 {
     const void *value = (const char *)values + key->offset;
     const StringList *list = value;
+    char number[32];
     switch (key->type) {
     case KEY_INT:
         str_printf(text, "%lld", (long long)*(const int64_t *)value);
         break;
     case KEY_NUMBER:
-        number_text(*(const double *)value, text);
+        str_puts(text, number_text(*(const double *)value, number));
         break;
     case KEY_BOOL:
         str_puts(text, *(const bool *)value ? "true" : "false");

@@ -381,6 +381,19 @@ static void test_config_reference_lists_every_key(void **state)
     job_config_destroy(config);
 }
 
+static void test_config_documentation_is_current(void **state)
+{
+    (void)state;
+    Error err = {0};
+    char *reference = job_config_reference(), *written = NULL;
+    assert_ok(file_read(PROJECT_SOURCE_DIR "/docs/job-yaml.md", 1 << 20, &written, NULL, &err),
+              &err);
+    if (strcmp(reference, written) != 0)
+        fail_msg("docs/job-yaml.md is not what the key table says: run ninja -C build docs");
+    free(reference);
+    free(written);
+}
+
 static void write_text(const char *path, const char *text)
 {
     Error err = {0};
@@ -475,6 +488,7 @@ int main(void)
         cmocka_unit_test(test_config_text_reads_back_the_same),
         cmocka_unit_test(test_config_override_cannot_forge_lines),
         cmocka_unit_test(test_config_reference_lists_every_key),
+        cmocka_unit_test(test_config_documentation_is_current),
         cmocka_unit_test(test_config_files_that_lack_are_named),
         cmocka_unit_test(test_config_job_file_itself_may_be_wrong),
     };
