@@ -24,6 +24,7 @@
 #define SAMPLE_STORE_BYTES_MAX  (1u << 30)       /* samples that a rollout worker holds at a time */
 #define LEASE_RECORDS_MAX       4096             /* positions of one lease */
 #define LEASES_MAX              64               /* in work at one rollout worker */
+#define LEDGER_LINE_BYTES_MAX   (16u << 20)      /* one step */
 #define SAMPLE_TOKENS_MAX       (1 << 22)
 #define STDERR_TAIL_BYTES       4096             /* of a dead actor, in its death notice */
 

@@ -1,0 +1,396 @@
+#include "checkpoint/ledger.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/limits.h"
+#include "base/memory.h"
+
+#define START        "troupe ledger 1"
+#define CHAIN_MEMBER ",\"chain\":\""
+#define CHAIN_END    "\"}"
+#define NUMBER_MAX   (INT64_C(1) << 53)
+
+/* Of one step: no more than fit on a line as single numbers. */
+#define POSITIONS_MAX (LEDGER_LINE_BYTES_MAX / 2)
+
+struct Ledger {
+    char *path;
+    int fd;
+    int64_t length; /* of the file: after the last whole line */
+    int64_t last_step;
+    char head[DIGEST_HEX_BYTES];
+    bool broken; /* a flush failed: what is on disk is not known any more */
+};
+
+static void chain_start(char ret_head[DIGEST_HEX_BYTES])
+{
+    digest_bytes(START, strlen(START), ret_head);
+}
+
+static void chain_next(const char head[DIGEST_HEX_BYTES], const char *payload, size_t length,
+                       char ret_head[DIGEST_HEX_BYTES])
+{
+    Digest *digest = digest_create();
+    digest_update(digest, head, DIGEST_HEX_BYTES - 1);
+    digest_update(digest, payload, length);
+    digest_finish(digest, ret_head);
+    digest_destroy(digest);
+}
+
+/* ---- positions as ranges ---- */
+
+static void put_ranges(Str *out, const int64_t *position, int count)
+{
+    for (int i = 0; i < count;) {
+        int last = i;
+        while (last + 1 < count && position[last + 1] == position[last] + 1)
+            last++;
+        str_printf(out, "%s%" PRId64, i > 0 ? "," : "", position[i]);
+        if (last > i) str_printf(out, "-%" PRId64, position[last]);
+        i = last + 1;
+    }
+}
+
+/* A decimal number without sign; NULL when there is none or it is too large. */
+static const char *parse_number(const char *text, int64_t *ret)
+{
+    int64_t value = 0;
+    const char *at = text;
+    for (; *at >= '0' && *at <= '9'; at++) {
+        value = value * 10 + (*at - '0');
+        if (value > NUMBER_MAX) return NULL;
+    }
+    *ret = value;
+    return at > text ? at : NULL;
+}
+
+/* Expands "3-5,9" into *ret_position (owned). False when it is malformed, not ascending, or leaves
+ * [first, end). */
+static bool parse_ranges(const char *text, int64_t first, int64_t end, int64_t **ret_position,
+                         int *ret_count)
+{
+    int64_t *position = NULL, next = first;
+    size_t count = 0;
+    for (const char *at = text; *at != '\0';) {
+        int64_t from = 0, to = 0;
+        at = parse_number(at, &from);
+        to = from;
+        if (at != NULL && *at == '-') at = parse_number(at + 1, &to);
+        if (at == NULL || from < next || to < from || to >= end) goto malformed;
+        if (to - from >= POSITIONS_MAX - (int64_t)count) goto malformed;
+        position = mem_realloc(position, count + (size_t)(to - from + 1), sizeof *position);
+        for (int64_t p = from; p <= to; p++)
+            position[count++] = p;
+        next = to + 1;
+        if (*at == ',' && at[1] != '\0')
+            at++;
+        else if (*at != '\0')
+            goto malformed;
+    }
+    *ret_position = position;
+    *ret_count = (int)count;
+    return true;
+malformed:
+    free(position);
+    return false;
+}
+
+/* ---- reading ---- */
+
+typedef struct Scan {
+    const char *path;
+    int fd;
+    Str buffer; /* read, not yet used up */
+    size_t used;
+    bool at_end;
+    int64_t offset; /* in the file: after the last whole line */
+    int64_t line;   /* its number, from 1 */
+    char head[DIGEST_HEX_BYTES];
+    int64_t last_step;
+} Scan;
+
+static Status damaged(const Scan *scan, const char *what, Error *err)
+{
+    return error_set(err, ERR_DATA, "%s:%" PRId64 ": the ledger is damaged here: %s", scan->path,
+                     scan->line + 1, what);
+}
+
+/* The next whole line without its newline (borrowed until the next call), or NULL at the end; what
+ * is left in the buffer then is a torn line. */
+static Status next_line(Scan *scan, const char **ret_line, size_t *ret_length, Error *err)
+{
+    for (;;) {
+        const char *begin = str_text(&scan->buffer) + scan->used;
+        size_t have = scan->buffer.length - scan->used;
+        const char *newline = have > 0 ? memchr(begin, '\n', have) : NULL;
+        if (newline != NULL) {
+            *ret_line = begin;
+            *ret_length = (size_t)(newline - begin);
+            scan->used += *ret_length + 1;
+            return OK;
+        }
+        *ret_line = NULL;
+        if (scan->at_end) return OK;
+        if (have > LEDGER_LINE_BYTES_MAX) return damaged(scan, "a line without an end", err);
+        if (scan->used > 0) {
+            Str rest = {0};
+            str_append(&rest, begin, have);
+            str_free(&scan->buffer);
+            scan->buffer = rest;
+            scan->used = 0;
+        }
+        char piece[65536];
+        ssize_t got = read(scan->fd, piece, sizeof piece);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return error_set_errno(err, errno, "could not read %s", scan->path);
+        if (got == 0) scan->at_end = true;
+        str_append(&scan->buffer, piece, (size_t)got);
+    }
+}
+
+/* Checks a line's chain and moves the scan's head past it. */
+static Status check_chain(Scan *scan, const char *line, size_t length, Error *err)
+{
+    static const size_t member = sizeof CHAIN_MEMBER - 1, end = sizeof CHAIN_END - 1;
+    char head[DIGEST_HEX_BYTES];
+    size_t tail = member + DIGEST_HEX_BYTES - 1 + end;
+    if (length <= tail || memcmp(line + length - tail, CHAIN_MEMBER, member) != 0 ||
+        memcmp(line + length - end, CHAIN_END, end) != 0)
+        return damaged(scan, "not a record", err);
+    chain_next(scan->head, line, length - tail, head);
+    if (memcmp(line + length - tail + member, head, DIGEST_HEX_BYTES - 1) != 0)
+        return damaged(scan, "its hash does not follow from the lines before", err);
+    memcpy(scan->head, head, sizeof head);
+    return OK;
+}
+
+typedef void (*Visit)(void *context, const LedgerRecord *record);
+
+static Status visit_record(Scan *scan, const cJSON *json, Visit visit, void *context, Error *err)
+{
+    LedgerRecord record = {0};
+    int64_t *accepted = NULL, *rejected = NULL;
+    const char *accepted_text = NULL, *rejected_text = NULL;
+    TRY(json_int(json, "step", scan->path, 0, NUMBER_MAX, &record.step, err));
+    TRY(json_int(json, "first", scan->path, 0, NUMBER_MAX, &record.first, err));
+    TRY(json_int(json, "end", scan->path, record.first, NUMBER_MAX, &record.end, err));
+    TRY(json_string(json, "accepted", scan->path, &accepted_text, err));
+    TRY(json_string(json, "rejected", scan->path, &rejected_text, err));
+    Status status = OK;
+    if (record.step <= scan->last_step)
+        status = damaged(scan, "steps do not ascend", err);
+    else if (!parse_ranges(accepted_text, record.first, record.end, &accepted,
+                           &record.num_accepted) ||
+             !parse_ranges(rejected_text, record.first, record.end, &rejected,
+                           &record.num_rejected))
+        status = damaged(scan, "malformed positions", err);
+    record.accepted = accepted;
+    record.rejected = rejected;
+    scan->last_step = record.step;
+    if (status == OK && visit != NULL) visit(context, &record);
+    free(accepted);
+    free(rejected);
+    return status;
+}
+
+/* Takes one line; *ret_more is false at the end. */
+static Status scan_line(Scan *scan, Visit visit, void *context, bool *ret_more, Error *err)
+{
+    const char *line = NULL;
+    size_t length = 0;
+    cJSON *json = NULL;
+    TRY(next_line(scan, &line, &length, err));
+    *ret_more = line != NULL;
+    if (line == NULL) return OK;
+    TRY(check_chain(scan, line, length, err));
+    TRY(json_parse(line, length, scan->path, &json, err));
+    Status status = visit_record(scan, json, visit, context, err);
+    cJSON_Delete(json);
+    if (status == ERR_NOT_FOUND || status == ERR_INVALID)
+        status = damaged(scan, "a member is missing or of the wrong type", err);
+    scan->offset += (int64_t)length + 1;
+    scan->line++;
+    return status;
+}
+
+Status ledger_read(const char *path, Visit visit, void *context, LedgerSummary *ret, Error *err)
+{
+    Scan scan = {.path = path, .last_step = -1};
+    chain_start(scan.head);
+    scan.fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (scan.fd < 0) return error_set_errno(err, errno, "could not open %s", path);
+    Status status = OK;
+    for (bool more = true; status == OK && more;)
+        status = scan_line(&scan, visit, context, &more, err);
+    if (status == OK) {
+        LedgerSummary summary = {.records = scan.line, .last_step = scan.last_step};
+        summary.torn_bytes = (int64_t)(scan.buffer.length - scan.used);
+        memcpy(summary.head, scan.head, sizeof summary.head);
+        *ret = summary;
+    }
+    str_free(&scan.buffer);
+    close(scan.fd);
+    return status;
+}
+
+/* ---- writing ---- */
+
+static int64_t count_rest(Scan *scan)
+{
+    int64_t lines = 0;
+    const char *line = NULL;
+    size_t length = 0;
+    while (next_line(scan, &line, &length, NULL) == OK && line != NULL)
+        lines++;
+    return lines + (scan->buffer.length > scan->used ? 1 : 0);
+}
+
+/* Reads up to the line with that head and cuts off what follows. */
+static Status rewind_to(Scan *scan, const char *head, int64_t *ret_cut_lines, Error *err)
+{
+    bool more = true;
+    while (strcmp(scan->head, head) != 0 && more)
+        TRY(scan_line(scan, NULL, NULL, &more, err));
+    if (strcmp(scan->head, head) != 0)
+        return error_set(err, ERR_DATA,
+                         "%s has %" PRId64
+                         " whole lines, and none with the chain %.16s... that the "
+                         "checkpoint names: it is not the ledger of this run, or its end was lost",
+                         scan->path, scan->line, head);
+    int64_t cut = count_rest(scan);
+    if (cut > 0 && (ftruncate(scan->fd, (off_t)scan->offset) != 0 || fsync(scan->fd) != 0))
+        return error_set_errno(err, errno, "could not cut %s back to %" PRId64 " bytes", scan->path,
+                               scan->offset);
+    if (ret_cut_lines != NULL) *ret_cut_lines = cut;
+    return OK;
+}
+
+Status ledger_open(const char *path, const char *head, Ledger **ret, int64_t *ret_cut_lines,
+                   Error *err)
+{
+    Scan scan = {.path = path, .last_step = -1};
+    char start[DIGEST_HEX_BYTES];
+    chain_start(start);
+    memcpy(scan.head, start, sizeof start);
+    if (head == NULL || head[0] == '\0') head = start;
+    scan.fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (scan.fd < 0) return error_set_errno(err, errno, "could not open %s", path);
+    char *folder = path_folder(path);
+    Status status = file_sync_folder(folder, err);
+    if (status == OK) status = rewind_to(&scan, head, ret_cut_lines, err);
+    if (status == OK) {
+        Ledger *ledger = mem_calloc(1, sizeof *ledger);
+        ledger->path = mem_strdup(path);
+        ledger->fd = scan.fd;
+        ledger->length = scan.offset;
+        ledger->last_step = scan.last_step;
+        memcpy(ledger->head, scan.head, sizeof ledger->head);
+        *ret = ledger;
+    } else {
+        close(scan.fd);
+    }
+    str_free(&scan.buffer);
+    free(folder);
+    return status;
+}
+
+void ledger_close(Ledger *ledger)
+{
+    if (ledger == NULL) return;
+    close(ledger->fd);
+    free(ledger->path);
+    free(ledger);
+}
+
+static void check_positions(const LedgerRecord *record, const int64_t *position, int count)
+{
+    for (int i = 0; i < count; i++) {
+        CHECK(position[i] >= record->first && position[i] < record->end);
+        CHECK(i == 0 || position[i] > position[i - 1]);
+    }
+}
+
+static void check_record(const Ledger *ledger, const LedgerRecord *record)
+{
+    CHECKF(record->step > ledger->last_step && record->step <= NUMBER_MAX,
+           "step %" PRId64 " after %" PRId64, record->step, ledger->last_step);
+    CHECK(record->first >= 0 && record->first <= record->end && record->end <= NUMBER_MAX);
+    check_positions(record, record->accepted, record->num_accepted);
+    check_positions(record, record->rejected, record->num_rejected);
+    for (int a = 0, r = 0; a < record->num_accepted && r < record->num_rejected;) {
+        CHECK(record->accepted[a] != record->rejected[r]);
+        if (record->accepted[a] < record->rejected[r])
+            a++;
+        else
+            r++;
+    }
+}
+
+static Status refuse_broken(const Ledger *ledger, Error *err)
+{
+    return error_set(err, ERR_IO,
+                     "%s could not be flushed earlier: restart the run to go on from its "
+                     "last checkpoint",
+                     ledger->path);
+}
+
+Status ledger_append(Ledger *ledger, const LedgerRecord *record, Error *err)
+{
+    check_record(ledger, record);
+    if (ledger->broken) return refuse_broken(ledger, err);
+    Str line = {0};
+    char head[DIGEST_HEX_BYTES];
+    str_printf(&line,
+               "{\"step\":%" PRId64 ",\"first\":%" PRId64 ",\"end\":%" PRId64 ",\"accepted\":\"",
+               record->step, record->first, record->end);
+    put_ranges(&line, record->accepted, record->num_accepted);
+    str_puts(&line, "\",\"rejected\":\"");
+    put_ranges(&line, record->rejected, record->num_rejected);
+    str_putc(&line, '"');
+    chain_next(ledger->head, line.data, line.length, head);
+    str_printf(&line, "%s%s%s\n", CHAIN_MEMBER, head, CHAIN_END);
+    Status status = OK;
+    if (line.length > LEDGER_LINE_BYTES_MAX)
+        status = error_set(err, ERR_RESOURCE,
+                           "step %" PRId64 " needs a ledger line of %zu bytes, the cap is %u",
+                           record->step, line.length, LEDGER_LINE_BYTES_MAX);
+    else if (lseek(ledger->fd, (off_t)ledger->length, SEEK_SET) < 0)
+        status = error_set_errno(err, errno, "could not position in %s", ledger->path);
+    else
+        status = file_write_all(ledger->fd, line.data, line.length, ledger->path, err);
+    if (status == OK) {
+        ledger->length += (int64_t)line.length;
+        ledger->last_step = record->step;
+        memcpy(ledger->head, head, sizeof head);
+    } else if (ftruncate(ledger->fd, (off_t)ledger->length) != 0) {
+        ledger->broken = true;
+    }
+    str_free(&line);
+    return status;
+}
+
+Status ledger_sync(Ledger *ledger, Error *err)
+{
+    if (ledger->broken) return refuse_broken(ledger, err);
+    if (fsync(ledger->fd) == 0) return OK;
+    ledger->broken = true;
+    return error_set_errno(err, errno, "could not flush %s", ledger->path);
+}
+
+const char *ledger_head(const Ledger *ledger)
+{
+    return ledger->head;
+}
+
+int64_t ledger_last_step(const Ledger *ledger)
+{
+    return ledger->last_step;
+}

@@ -1,0 +1,65 @@
+/* The ledger of a run: which positions of the training stream were consumed by which step, one
+ * line of JSON per step, appended only. Each line carries the SHA-256 of itself and of all lines
+ * before it; the value of the last one, the head, goes into the checkpoint's manifest. So a
+ * checkpoint proves which samples are in its weights, and a resumed run cuts the ledger back to
+ * exactly that (what was trained after the checkpoint is trained again).
+ *
+ * {"step":3,"first":64,"end":98,"accepted":"64-70,72-97","rejected":"71","chain":"<64 hex
+ * digits>"}
+ *
+ * chain = SHA-256(chain of the line before, then the line's text before ,"chain"); the chain
+ * before the first line is the SHA-256 of "troupe ledger 1". A Ledger is used by one thread at a
+ * time. */
+#ifndef TROUPE_CHECKPOINT_LEDGER_H
+#define TROUPE_CHECKPOINT_LEDGER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/digest.h"
+
+/* Positions [first, end) were looked at by this step; of them `accepted` were trained and
+ * `rejected` were not, each sorted ascending, without repetition and without a common element.
+ * Arrays are borrowed. */
+typedef struct LedgerRecord {
+    int64_t step;
+    int64_t first, end;
+    const int64_t *accepted;
+    int num_accepted;
+    const int64_t *rejected;
+    int num_rejected;
+} LedgerRecord;
+
+typedef struct Ledger Ledger;
+
+/* Opens the ledger for appending after the line whose chain is `head`; whatever follows, whole
+ * or torn, is cut off. `head` NULL or "" is a run from the start: everything is cut off. The
+ * file is created if it is absent. *ret_cut_lines (may be NULL) counts what was cut, a torn line
+ * included. ERR_DATA: no line has that head, or one before it is damaged. */
+Status ledger_open(const char *path, const char *head, Ledger **ret, int64_t *ret_cut_lines,
+                   Error *err);
+void ledger_close(Ledger *ledger); /* accepts NULL; does not flush */
+
+/* Appends a record; steps must ascend. When the disk is full (ERR_RESOURCE) the file is as
+ * before. */
+Status ledger_append(Ledger *ledger, const LedgerRecord *record, Error *err);
+/* Flushes to disk: before a checkpoint with ledger_head is committed. */
+Status ledger_sync(Ledger *ledger, Error *err);
+
+const char *ledger_head(const Ledger *ledger);  /* 64 hex digits; borrowed, until the next append */
+int64_t ledger_last_step(const Ledger *ledger); /* -1 while there is none */
+
+/* What a reader learns of the file as a whole. */
+typedef struct LedgerSummary {
+    char head[DIGEST_HEX_BYTES]; /* of the last whole line */
+    int64_t records;
+    int64_t last_step;  /* -1: none */
+    int64_t torn_bytes; /* after the last whole line: an append that a kill cut off */
+} LedgerSummary;
+
+/* Reads a ledger from its start and checks every line; `visit` (may be NULL) gets each record.
+ * ERR_DATA names the line that is damaged; a torn last line is not damage. */
+Status ledger_read(const char *path, void (*visit)(void *context, const LedgerRecord *record),
+                   void *context, LedgerSummary *ret, Error *err);
+
+#endif

@@ -1,0 +1,247 @@
+#include "checkpoint/manifest.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/digest.h"
+#include "base/json.h"
+#include "base/limits.h"
+#include "base/memory.h"
+#include "checkpoint/manifest_file.h"
+
+#define FORMAT 1
+
+/* The largest whole number that JSON readers keep exactly. */
+#define NUMBER_MAX (INT64_C(1) << 53)
+
+/* Stands between what is digested and the digest; the rest of the file is the digest and TAIL. */
+#define DIGEST_MEMBER ",\n  \"sha256_of_the_above\": \""
+#define TAIL          "\"\n}\n"
+
+Manifest *manifest_create(void)
+{
+    Manifest *manifest = mem_calloc(1, sizeof *manifest);
+    manifest->format = FORMAT;
+    return manifest;
+}
+
+void manifest_destroy(Manifest *manifest)
+{
+    if (manifest == NULL) return;
+    for (int i = 0; i < manifest->num_files; i++)
+        free(manifest->file[i].name);
+    free(manifest->file);
+    free(manifest->data_fingerprint);
+    free(manifest->config_sha256);
+    free(manifest->ledger_head);
+    free(manifest);
+}
+
+void manifest_add_file(Manifest *manifest, const char *name, int64_t bytes, const char *sha256)
+{
+    /* Copied first: the texts may be those of another file of this manifest, which moves. */
+    ManifestFile file = {.name = mem_strdup(name), .bytes = bytes};
+    snprintf(file.sha256, sizeof file.sha256, "%s", sha256);
+    size_t count = (size_t)manifest->num_files;
+    manifest->file = mem_realloc(manifest->file, count + 1, sizeof *manifest->file);
+    manifest->file[manifest->num_files++] = file;
+}
+
+/* ---- checks that writing and reading share ---- */
+
+Status manifest_check_name(const char *name, Error *err)
+{
+    size_t length = strlen(name);
+    bool plain = length > 0 && length < 256 && strchr(name, '/') == NULL && name[0] != '.' &&
+                 strcmp(name, MANIFEST_NAME) != 0;
+    for (size_t i = 0; i < length; i++)
+        plain = plain && (unsigned char)name[i] >= 0x20;
+    if (plain) return OK;
+    return error_set(err, ERR_INVALID, "\"%.200s\" cannot be the name of a file in a checkpoint",
+                     name);
+}
+
+static bool is_sha256(const char *text)
+{
+    return strlen(text) == 64 && strspn(text, "0123456789abcdef") == 64;
+}
+
+static int compare_text(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static Status check_files(const Manifest *manifest, Error *err)
+{
+    size_t count = (size_t)manifest->num_files;
+    const char **names = mem_calloc(count, sizeof *names);
+    Status status = OK;
+    for (size_t i = 0; i < count && status == OK; i++) {
+        const ManifestFile *file = &manifest->file[i];
+        names[i] = file->name;
+        status = manifest_check_name(file->name, err);
+        if (status == OK && !is_sha256(file->sha256))
+            status = error_set(err, ERR_INVALID, "\"%.200s\": \"%.70s\" is not a SHA-256",
+                               file->name, file->sha256);
+        if (status == OK && (file->bytes < 0 || file->bytes > NUMBER_MAX))
+            status = error_set(err, ERR_INVALID, "\"%.200s\" is said to have %" PRId64 " bytes",
+                               file->name, file->bytes);
+    }
+    if (status == OK) {
+        qsort(names, count, sizeof *names, compare_text);
+        for (size_t i = 1; i < count && status == OK; i++)
+            if (strcmp(names[i - 1], names[i]) == 0)
+                status = error_set(err, ERR_INVALID, "file \"%.200s\" stands twice in the manifest",
+                                   names[i]);
+    }
+    free(names);
+    return status;
+}
+
+/* ---- writing ---- */
+
+static void put_string(Str *out, const char *key, const char *value)
+{
+    str_printf(out, ",\n  \"%s\": ", key);
+    json_append_string(out, value);
+}
+
+static void put_number(Str *out, const char *key, int64_t value)
+{
+    CHECK(value >= 0 && value <= NUMBER_MAX);
+    str_printf(out, ",\n  \"%s\": %" PRId64, key, value);
+}
+
+Status manifest_text(const Manifest *manifest, char **ret_text, size_t *ret_length, Error *err)
+{
+    TRY(check_files(manifest, err));
+    Str out = {0};
+    char sha256[DIGEST_HEX_BYTES];
+    str_printf(&out, "{\n  \"format\": %d", FORMAT);
+    put_number(&out, "step", manifest->step);
+    put_number(&out, "generation", manifest->generation);
+    put_number(&out, "next_position", manifest->next_position);
+    put_number(&out, "consumed_samples", manifest->consumed_samples);
+    put_number(&out, "rejected_samples", manifest->rejected_samples);
+    put_number(&out, "trained_tokens", manifest->trained_tokens);
+    put_number(&out, "tp_size", manifest->tp_size);
+    put_number(&out, "dp_size", manifest->dp_size);
+    put_string(&out, "data_fingerprint", manifest->data_fingerprint);
+    put_string(&out, "config_sha256", manifest->config_sha256);
+    put_string(&out, "ledger_head", manifest->ledger_head);
+    str_puts(&out, ",\n  \"files\": [");
+    for (int i = 0; i < manifest->num_files; i++) {
+        const ManifestFile *file = &manifest->file[i];
+        str_puts(&out, i > 0 ? ",\n    {\"name\": " : "\n    {\"name\": ");
+        json_append_string(&out, file->name);
+        str_printf(&out, ", \"bytes\": %" PRId64 ", \"sha256\": \"%s\"}", file->bytes,
+                   file->sha256);
+    }
+    str_puts(&out, "\n  ]");
+    digest_bytes(out.data, out.length, sha256);
+    str_printf(&out, "%s%s%s", DIGEST_MEMBER, sha256, TAIL);
+    *ret_length = out.length;
+    *ret_text = str_take(&out);
+    return OK;
+}
+
+/* ---- reading ---- */
+
+/* The file ends exactly as manifest_text ends it, and its digest holds. */
+static Status check_own_digest(const char *text, size_t length, const char *where, Error *err)
+{
+    static const size_t member = sizeof DIGEST_MEMBER - 1, tail = sizeof TAIL - 1;
+    size_t end = member + 64 + tail;
+    char sha256[DIGEST_HEX_BYTES];
+    if (length > end && memcmp(text + length - end, DIGEST_MEMBER, member) == 0 &&
+        memcmp(text + length - tail, TAIL, tail) == 0) {
+        digest_bytes(text, length - end, sha256);
+        if (memcmp(text + length - end + member, sha256, 64) == 0) return OK;
+    }
+    return error_set(err, ERR_DATA, "%s is damaged: its own SHA-256 does not fit", where);
+}
+
+static Status parse_file(const cJSON *json, const char *where, Manifest *manifest, Error *err)
+{
+    const char *name = NULL, *sha256 = NULL;
+    int64_t bytes = 0;
+    TRY(json_string(json, "name", where, &name, err));
+    TRY(json_int(json, "bytes", where, 0, NUMBER_MAX, &bytes, err));
+    TRY(json_string(json, "sha256", where, &sha256, err));
+    manifest_add_file(manifest, name, bytes, sha256);
+    return OK;
+}
+
+static Status parse_members(const cJSON *json, const char *where, Manifest *manifest, Error *err)
+{
+    const struct {
+        const char *key;
+        int64_t *to;
+    } numbers[] = {
+        {"step", &manifest->step},
+        {"next_position", &manifest->next_position},
+        {"consumed_samples", &manifest->consumed_samples},
+        {"rejected_samples", &manifest->rejected_samples},
+        {"trained_tokens", &manifest->trained_tokens},
+    };
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        TRY(json_int(json, numbers[i].key, where, 0, NUMBER_MAX, numbers[i].to, err));
+    const struct {
+        const char *key;
+        char **to;
+    } strings[] = {
+        {"data_fingerprint", &manifest->data_fingerprint},
+        {"config_sha256", &manifest->config_sha256},
+        {"ledger_head", &manifest->ledger_head},
+    };
+    for (size_t i = 0; i < sizeof strings / sizeof strings[0]; i++) {
+        const char *value = NULL;
+        TRY(json_string(json, strings[i].key, where, &value, err));
+        *strings[i].to = mem_strdup(value);
+    }
+    int64_t generation = 0, tp_size = 0, dp_size = 0;
+    TRY(json_int(json, "generation", where, 0, UINT32_MAX, &generation, err));
+    TRY(json_int(json, "tp_size", where, 0, WORLD_SIZE_MAX, &tp_size, err));
+    TRY(json_int(json, "dp_size", where, 0, WORLD_SIZE_MAX, &dp_size, err));
+    manifest->generation = (uint32_t)generation;
+    manifest->tp_size = (int)tp_size;
+    manifest->dp_size = (int)dp_size;
+    const cJSON *files = cJSON_GetObjectItemCaseSensitive(json, "files");
+    if (!cJSON_IsArray(files))
+        return error_set(err, ERR_DATA, "%s: \"files\" is %s, expected a list", where,
+                         json_type_name(files));
+    for (const cJSON *file = files->child; file != NULL; file = file->next)
+        TRY(parse_file(file, where, manifest, err));
+    return check_files(manifest, err);
+}
+
+Status manifest_parse(const char *text, size_t length, const char *where, Manifest **ret,
+                      Error *err)
+{
+    cJSON *json = NULL;
+    int64_t format = 0;
+    Manifest *manifest = manifest_create();
+    Status status = check_own_digest(text, length, where, err);
+    if (status == OK) status = json_parse(text, length, where, &json, err);
+    if (status == OK) status = json_int(json, "format", where, 1, INT32_MAX, &format, err);
+    if (status == OK && format > FORMAT)
+        status =
+            error_set(err, ERR_UNSUPPORTED,
+                      "%s has format %" PRId64 ", this program reads up to %d: use a newer one",
+                      where, format, FORMAT);
+    if (status == OK) {
+        status = parse_members(json, where, manifest, err);
+        /* Whole, as its digest says, but not what manifest_text writes. */
+        if (status != OK) status = ERR_DATA;
+        if (status != OK && err != NULL) err->status = status;
+    }
+    cJSON_Delete(json);
+    if (status != OK) {
+        manifest_destroy(manifest);
+        return status;
+    }
+    *ret = manifest;
+    return OK;
+}

@@ -1,0 +1,21 @@
+/* What the files of common/checkpoint share; private to it. */
+#ifndef TROUPE_CHECKPOINT_MANIFEST_FILE_H
+#define TROUPE_CHECKPOINT_MANIFEST_FILE_H
+
+#include "checkpoint/manifest.h"
+
+#define PARTIAL_SUFFIX ".partial" /* an attempt that was not committed (yet) */
+#define REMOVED_SUFFIX ".removed" /* on its way out */
+#define LATEST_NAME    "latest"
+
+/* ERR_INVALID for a name that could reach outside the folder or hide in it. */
+Status manifest_check_name(const char *name, Error *err);
+
+/* True for the final name of a checkpoint ("step_00000012"), whose step it gives. */
+bool checkpoint_parse_name(const char *name, int64_t *ret_step);
+
+/* Renames the folder out of the way and then removes it, so that a kill in between leaves
+ * nothing that looks like a checkpoint. */
+Status checkpoint_remove(const char *path, Error *err);
+
+#endif

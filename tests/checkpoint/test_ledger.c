@@ -1,0 +1,341 @@
+/* Tests of the ledger: its lines are what its header says (hashes made by another program), it is
+ * cut back to a checkpoint's head, and whatever is torn or damaged is found. */
+#include "test.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/memory.h"
+#include "base/rng.h"
+#include "base/str.h"
+#include "checkpoint/ledger.h"
+#include "disk_faults.h"
+
+#define PATH "ledger.jsonl"
+
+/* Made with Python's hashlib by the rule of ledger.h. */
+static const char empty_head[] = "8f4e636600268929d66e110858b94dd68366b6808da6555638b1e85435933f44";
+static const char two_lines[] =
+    "{\"step\":1,\"first\":0,\"end\":8,\"accepted\":\"0-2,4,6-7\",\"rejected\":\"3,5\",\"chain\":"
+    "\"fbe16c650db7e78bba8f142baa0a6ca588d341662a1cd0c1cdf2a26192341faf\"}\n"
+    "{\"step\":2,\"first\":8,\"end\":10,\"accepted\":\"8-9\",\"rejected\":\"\",\"chain\":"
+    "\"7ce44088e1b4d7b57b17aa7e52bf4526fa811cbe759d9228e78c064f664ccbcc\"}\n";
+
+static int start(void **state)
+{
+    (void)state;
+    faults_init();
+    faults_disarm();
+    unlink(PATH);
+    return 0;
+}
+
+static Ledger *open_ok(const char *head, int64_t expected_cut)
+{
+    Error err = {0};
+    Ledger *ledger = NULL;
+    int64_t cut = -1;
+    assert_ok(ledger_open(PATH, head, &ledger, &cut, &err), &err);
+    assert_int_equal(cut, expected_cut);
+    return ledger;
+}
+
+/* Step s looks at positions 10 s to 10 s + 9 and rejects those of the form 3 n. */
+static Status append_step(Ledger *ledger, int64_t step, Error *err)
+{
+    int64_t accepted[10], rejected[10];
+    LedgerRecord record = {.step = step, .first = 10 * step, .end = 10 * step + 10};
+    record.accepted = accepted;
+    record.rejected = rejected;
+    for (int64_t p = record.first; p < record.end; p++) {
+        if (p % 3 == 0)
+            rejected[record.num_rejected++] = p;
+        else
+            accepted[record.num_accepted++] = p;
+    }
+    return ledger_append(ledger, &record, err);
+}
+
+static void append_ok(Ledger *ledger, int64_t step)
+{
+    Error err = {0};
+    assert_ok(append_step(ledger, step, &err), &err);
+}
+
+static void read_whole(char **ret_bytes, size_t *ret_length)
+{
+    Error err = {0};
+    assert_ok(file_read(PATH, 1 << 20, ret_bytes, ret_length, &err), &err);
+}
+
+static void write_whole(const char *bytes, size_t length)
+{
+    unlink(PATH); /* ext4 would flush a file that is cut to nothing and written again */
+    int fd = open(PATH, O_WRONLY | O_CREAT, 0644);
+    assert_int_equal(write(fd, bytes, length), length);
+    close(fd);
+}
+
+static void test_ledger_lines_are_what_the_header_says(void **state)
+{
+    (void)state;
+    Error err = {0};
+    const int64_t accepted[] = {0, 1, 2, 4, 6, 7}, rejected[] = {3, 5}, second[] = {8, 9};
+    Ledger *ledger = open_ok(NULL, 0);
+    assert_string_equal(ledger_head(ledger), empty_head);
+    assert_int_equal(ledger_last_step(ledger), -1);
+    LedgerRecord record = {1, 0, 8, accepted, 6, rejected, 2};
+    assert_ok(ledger_append(ledger, &record, &err), &err);
+    record = (LedgerRecord){2, 8, 10, second, 2, NULL, 0};
+    assert_ok(ledger_append(ledger, &record, &err), &err);
+    assert_ok(ledger_sync(ledger, &err), &err);
+    assert_string_equal(ledger_head(ledger),
+                        "7ce44088e1b4d7b57b17aa7e52bf4526fa811cbe759d9228e78c064f664ccbcc");
+    assert_int_equal(ledger_last_step(ledger), 2);
+    ledger_close(ledger);
+    char *bytes = NULL;
+    read_whole(&bytes, NULL);
+    assert_string_equal(bytes, two_lines);
+    free(bytes);
+}
+
+/* What ledger_read visits, checked against append_step's rule. */
+static void check_visit(void *context, const LedgerRecord *record)
+{
+    int64_t *next = context;
+    int accepted = 0, rejected = 0;
+    assert_int_equal(record->step, *next);
+    assert_int_equal(record->first, 10 * record->step);
+    for (int64_t p = record->first; p < record->end; p++) {
+        if (p % 3 == 0)
+            assert_int_equal(record->rejected[rejected++], p);
+        else
+            assert_int_equal(record->accepted[accepted++], p);
+    }
+    assert_int_equal(record->num_accepted, accepted);
+    assert_int_equal(record->num_rejected, rejected);
+    (*next)++;
+}
+
+static void test_ledger_read_gives_back_every_position(void **state)
+{
+    (void)state;
+    Error err = {0};
+    LedgerSummary summary;
+    Ledger *ledger = open_ok("", 0);
+    for (int64_t step = 1; step <= 2000; step++)
+        append_ok(ledger, step);
+    int64_t next = 1;
+    assert_ok(ledger_read(PATH, check_visit, &next, &summary, &err), &err);
+    assert_int_equal(next, 2001);
+    assert_int_equal(summary.records, 2000);
+    assert_int_equal(summary.last_step, 2000);
+    assert_int_equal(summary.torn_bytes, 0);
+    assert_string_equal(summary.head, ledger_head(ledger));
+    ledger_close(ledger);
+    assert_fails(ledger_read("none", NULL, NULL, &summary, &err), ERR_NOT_FOUND, &err, "none");
+}
+
+static void test_ledger_is_cut_back_to_the_head_of_the_checkpoint(void **state)
+{
+    (void)state;
+    Error err = {0};
+    char at_three[DIGEST_HEX_BYTES], at_five[DIGEST_HEX_BYTES];
+    char *before = NULL, *after = NULL;
+    size_t length_before = 0, length_after = 0;
+    Ledger *ledger = open_ok(NULL, 0);
+    for (int64_t step = 1; step <= 5; step++) {
+        append_ok(ledger, step);
+        if (step == 3) strcpy(at_three, ledger_head(ledger));
+    }
+    strcpy(at_five, ledger_head(ledger));
+    ledger_close(ledger);
+    read_whole(&before, &length_before);
+
+    ledger = open_ok(at_five, 0);
+    ledger_close(ledger);
+    ledger = open_ok(at_three, 2);
+    assert_string_equal(ledger_head(ledger), at_three);
+    assert_int_equal(ledger_last_step(ledger), 3);
+    append_ok(ledger, 4);
+    append_ok(ledger, 5);
+    assert_string_equal(ledger_head(ledger), at_five);
+    ledger_close(ledger);
+    read_whole(&after, &length_after);
+    assert_int_equal(length_before, length_after);
+    assert_memory_equal(before, after, length_before);
+    free(before);
+    free(after);
+
+    Ledger *none = NULL;
+    at_three[0] ^= 1;
+    assert_fails(ledger_open(PATH, at_three, &none, NULL, &err), ERR_DATA, &err,
+                 "has 5 whole lines, and none with the chain");
+    assert_null(none);
+    ledger = open_ok(NULL, 5); /* from the start */
+    assert_string_equal(ledger_head(ledger), empty_head);
+    ledger_close(ledger);
+}
+
+/* The end of the file cut at every byte: the whole lines are there, the torn one is seen and cut
+ * off at resume. */
+static void test_ledger_torn_last_line_is_seen_and_cut_off(void **state)
+{
+    (void)state;
+    Error err = {0};
+    size_t length = strlen(two_lines), first = (size_t)(strchr(two_lines, '\n') + 1 - two_lines);
+    for (size_t cut = 0; cut <= length; cut++) {
+        LedgerSummary summary;
+        int64_t whole = cut == length ? 2 : cut >= first ? 1 : 0;
+        size_t torn = whole == 2 ? 0 : whole == 1 ? cut - first : cut;
+        write_whole(two_lines, cut);
+        assert_ok(ledger_read(PATH, NULL, NULL, &summary, &err), &err);
+        assert_int_equal(summary.records, whole);
+        assert_int_equal(summary.torn_bytes, torn);
+        Ledger *ledger = open_ok(summary.head, torn > 0 ? 1 : 0);
+        ledger_close(ledger);
+        struct stat info;
+        assert_int_equal(stat(PATH, &info), 0);
+        assert_int_equal(info.st_size, cut - torn);
+    }
+}
+
+static void test_ledger_every_flipped_bit_is_found(void **state)
+{
+    (void)state;
+    size_t length = strlen(two_lines), first = (size_t)(strchr(two_lines, '\n') + 1 - two_lines);
+    for (size_t bit = 0; bit < length * 8; bit++) {
+        Error err = {0};
+        LedgerSummary summary = {.records = -1};
+        char copy[sizeof two_lines];
+        memcpy(copy, two_lines, length);
+        copy[bit / 8] ^= (char)(1 << bit % 8);
+        write_whole(copy, length);
+        Status status = ledger_read(PATH, NULL, NULL, &summary, &err);
+        /* A last line without its newline looks torn: it is not counted as a record. */
+        if (status == OK) {
+            assert_true(bit / 8 == length - 1);
+            assert_int_equal(summary.records, 1);
+            assert_int_equal(summary.torn_bytes, length - first);
+            continue;
+        }
+        const char *where = bit / 8 < first ? "ledger.jsonl:1:" : "ledger.jsonl:2:";
+        assert_int_equal(status, ERR_DATA);
+        if (strstr(err.message, where) == NULL) fail_msg("bit %zu: %s", bit, err.message);
+        assert_int_equal(summary.records, -1);
+    }
+    /* Damage after the checkpoint's head does not keep a run from resuming there. */
+    char copy[sizeof two_lines];
+    memcpy(copy, two_lines, length);
+    copy[first + 20] ^= 1;
+    write_whole(copy, length);
+    Ledger *ledger = open_ok("fbe16c650db7e78bba8f142baa0a6ca588d341662a1cd0c1cdf2a26192341faf", 1);
+    assert_int_equal(ledger_last_step(ledger), 1);
+    ledger_close(ledger);
+}
+
+static void test_ledger_full_disk_leaves_the_file_as_it_was(void **state)
+{
+    (void)state;
+    Error err = {0};
+    char *before = NULL, *after = NULL;
+    size_t length_before = 0, length_after = 0;
+    char head[DIGEST_HEX_BYTES];
+    Ledger *ledger = open_ok(NULL, 0);
+    append_ok(ledger, 1);
+    strcpy(head, ledger_head(ledger));
+    read_whole(&before, &length_before);
+    faults_arm(FAULT_ERRNO, 1, ENOSPC); /* in the middle of the write */
+    assert_fails(append_step(ledger, 2, &err), ERR_RESOURCE, &err, PATH);
+    faults_disarm();
+    assert_string_equal(faults_hit(), "write");
+    read_whole(&after, &length_after);
+    assert_int_equal(length_before, length_after);
+    assert_string_equal(ledger_head(ledger), head);
+    append_ok(ledger, 2);
+    assert_int_equal(ledger_last_step(ledger), 2);
+    ledger_close(ledger);
+    free(before);
+    free(after);
+}
+
+static void test_ledger_that_could_not_be_flushed_is_not_trusted_again(void **state)
+{
+    (void)state;
+    Error err = {0};
+    Ledger *ledger = open_ok(NULL, 0);
+    append_ok(ledger, 1);
+    faults_arm(FAULT_ERRNO, 1, EIO);
+    assert_fails(ledger_sync(ledger, &err), ERR_IO, &err, "could not flush " PATH);
+    faults_disarm();
+    assert_fails(ledger_sync(ledger, &err), ERR_IO, &err, "restart the run");
+    assert_fails(append_step(ledger, 2, &err), ERR_IO, &err, "restart the run");
+    ledger_close(ledger);
+}
+
+/* A run that syncs at step 2 and is killed at any later call, with and without the loss of what was
+ * not flushed: the ledger always reaches the head that was synced. */
+static void test_ledger_synced_head_survives_kill_and_power_cut(void **state)
+{
+    (void)state;
+    for (int loss = LOSE_NOTHING; loss <= LOSE_DATA_AND_NAMES; loss++) {
+        for (int k = 1;; k++) {
+            int ends[2];
+            char head[DIGEST_HEX_BYTES] = "";
+            assert_int_equal(pipe(ends), 0);
+            unlink(PATH);
+            faults_arm(FAULT_KILL, k, 0);
+            pid_t pid = fork();
+            if (pid == 0) {
+                Ledger *ledger = NULL;
+                if (ledger_open(PATH, NULL, &ledger, NULL, NULL) != OK) _exit(1);
+                for (int64_t step = 1; step <= 4; step++) {
+                    if (append_step(ledger, step, NULL) != OK) _exit(1);
+                    if (step == 2 && ledger_sync(ledger, NULL) != OK) _exit(1);
+                    if (step == 2 && write(ends[1], ledger_head(ledger), 65) != 65) _exit(1);
+                }
+                _exit(0);
+            }
+            int status = 0;
+            assert_int_equal(waitpid(pid, &status, 0), pid);
+            close(ends[1]);
+            bool synced = read(ends[0], head, 65) == 65;
+            close(ends[0]);
+            faults_power_cut(".", (Loss)loss);
+            Error err = {0};
+            Ledger *ledger = NULL;
+            assert_ok(ledger_open(PATH, synced ? head : NULL, &ledger, NULL, &err), &err);
+            assert_int_equal(ledger_last_step(ledger), synced ? 2 : -1);
+            ledger_close(ledger);
+            if (WIFEXITED(status)) {
+                assert_int_equal(WEXITSTATUS(status), 0);
+                assert_true(synced && k > 5);
+                break;
+            }
+        }
+    }
+}
+
+int main(void)
+{
+#define FRESH(test) cmocka_unit_test_setup(test, start)
+    const struct CMUnitTest tests[] = {
+        FRESH(test_ledger_lines_are_what_the_header_says),
+        FRESH(test_ledger_read_gives_back_every_position),
+        FRESH(test_ledger_is_cut_back_to_the_head_of_the_checkpoint),
+        FRESH(test_ledger_torn_last_line_is_seen_and_cut_off),
+        FRESH(test_ledger_every_flipped_bit_is_found),
+        FRESH(test_ledger_full_disk_leaves_the_file_as_it_was),
+        FRESH(test_ledger_that_could_not_be_flushed_is_not_trusted_again),
+        FRESH(test_ledger_synced_head_survives_kill_and_power_cut),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
