@@ -1,6 +1,6 @@
-/* SHA-256, of bytes as they come by or of a whole file: what a checkpoint's manifest and ledger are
- * checked with. By OpenSSL (2 GB/s on one core with SHA instructions). A Digest is used by one thread
- * at a time. */
+/* SHA-256, of bytes as they come by or of a whole file: what a checkpoint's manifest and ledger
+ * are checked with. By OpenSSL (2 GB/s on one core with SHA instructions). A Digest is used by
+ * one thread at a time. */
 #ifndef TROUPE_BASE_DIGEST_H
 #define TROUPE_BASE_DIGEST_H
 
@@ -22,7 +22,8 @@ void digest_finish(Digest *digest, char ret_hex[DIGEST_HEX_BYTES]);
 
 void digest_bytes(const void *bytes, size_t length, char ret_hex[DIGEST_HEX_BYTES]);
 
-/* Reads a regular file from start to end in pieces. `ret_length` (may be NULL) receives its size. */
+/* Reads a regular file from start to end in pieces. `ret_length` (may be NULL) receives its
+ * size. */
 Status digest_file(const char *path, char ret_hex[DIGEST_HEX_BYTES], int64_t *ret_length,
                    Error *err);
 

@@ -1,5 +1,5 @@
-/* Whether a process that somebody named earlier is still the same one and still alive: pids are used again,
- * so a process is named by its pid and the time at which it started. Any thread. */
+/* Whether a process that somebody named earlier is still the same one and still alive: pids are
+ * used again, so a process is named by its pid and the time at which it started. Any thread. */
 #ifndef TROUPE_BASE_PROCESS_H
 #define TROUPE_BASE_PROCESS_H
 
@@ -7,11 +7,12 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* The start time of a process in clock ticks since boot (proc(5), stat field 22). False when there is no such
- * process or only its zombie. */
+/* The start time of a process in clock ticks since boot (proc(5), stat field 22). False when
+ * there is no such process or only its zombie. */
 bool process_start_ticks(pid_t pid, uint64_t *ret_ticks);
 
-/* True while that very process lives; false for a zombie, another process of the same pid, or none. */
+/* True while that very process lives; false for a zombie, another process of the same pid, or
+ * none. */
 bool process_is_alive(pid_t pid, uint64_t start_ticks);
 
 #endif

@@ -42,9 +42,9 @@ typedef struct CommReduction {
     CommOp op;
 } CommReduction;
 
-/* destination[i] = the sum or maximum of source[0][i], source[1][i] ... source[size - 1][i], taken in that
- * order in f32 (f64 for f64) and rounded once. The destination may be one of the sources. `copy` (may be NULL)
- * receives the same values. Otherwise nothing overlaps. */
+/* destination[i] = the sum or maximum of source[0][i], source[1][i] ... source[size - 1][i],
+ * taken in that order in f32 (f64 for f64) and rounded once. The destination may be one of the
+ * sources. `copy` (may be NULL) receives the same values. Otherwise nothing overlaps. */
 void comm_reduce_sources(void *destination, void *copy, const void *const *source, int size,
                          int64_t count, CommReduction how);
 
