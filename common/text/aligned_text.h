@@ -30,6 +30,14 @@ typedef struct AlignedText {
     bool overflow;
 } AlignedText;
 
+/* How long a text of `length` bytes may grow: more than any sane rule makes of it, and an end for
+ * one that explodes. */
+static inline size_t text_length_max(size_t length)
+{
+    size_t most = 64 * length + (1u << 20);
+    return most < UINT32_MAX ? most : UINT32_MAX;
+}
+
 void aligned_text_free(AlignedText *text);
 void aligned_text_clear(AlignedText *text, size_t length_max);
 

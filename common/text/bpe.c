@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/utf8.h"
+#include "text/unicode_table.h"
 
 /* The merge table: open addressing over 8-byte slots, left id (20 bits) | right id (20) | rank
  * (24), so that a vocabulary of 150,000 fits the second-level cache. */
@@ -294,6 +295,7 @@ void bpe_scratch_free(BpeScratch *scratch)
 {
     free(scratch->symbol);
     free(scratch->heap);
+    str_free(&scratch->unit);
     *scratch = (BpeScratch){0};
 }
 
@@ -331,20 +333,21 @@ static void flush_unknown(const Bpe *bpe, BpeScratch *scratch, size_t *count,
     unknown->waiting = false;
 }
 
-/* A character `unit` (with prefix and suffix) that the vocabulary lacks, at bytes [begin, end) of
- * the word: its bytes as <0xNN>, or the unknown token, or nothing. The reference does not flush a
+/* A character that the vocabulary lacks, spelled `unit` (with prefix and suffix), at `at` in the
+ * word: its bytes as <0xNN>, or the unknown token, or nothing. The reference does not flush a
  * waiting unknown before <0xNN> tokens; neither do we. */
-static Status append_unknown(const Bpe *bpe, BpeScratch *scratch, size_t *count, const char *unit,
+static Status append_unknown(const Bpe *bpe, BpeScratch *scratch, size_t *count, const Str *unit,
                              ByteOrigin at, PendingUnknown *unknown, Error *err)
 {
     bool fallback = bpe->byte_fallback;
-    for (const char *p = unit; fallback && *p != '\0'; p++)
-        fallback = bpe->fallback_id[(unsigned char)*p] != TOKEN_NONE;
+    for (size_t i = 0; fallback && i < unit->length; i++)
+        fallback = bpe->fallback_id[(unsigned char)unit->data[i]] != TOKEN_NONE;
     if (fallback) {
         uint32_t begin = at.begin;
-        for (const char *p = unit; *p != '\0'; p++) {
-            uint32_t end = p[1] == '\0' ? at.end : begin < at.end ? begin + 1 : at.end;
-            append_symbol(scratch, count, bpe->fallback_id[(unsigned char)*p], begin, end);
+        for (size_t i = 0; i < unit->length; i++) {
+            uint32_t end = i + 1 == unit->length || begin == at.end ? at.end : begin + 1;
+            append_symbol(scratch, count, bpe->fallback_id[(unsigned char)unit->data[i]], begin,
+                          end);
             begin = end;
         }
         return OK;
@@ -362,44 +365,45 @@ static Status append_unknown(const Bpe *bpe, BpeScratch *scratch, size_t *count,
     return OK;
 }
 
+/* Writes the character at `at` as the vocabulary would spell it; returns its size in the word. */
+static uint32_t spell_unit(const Bpe *bpe, const TextView *word, uint32_t at, Str *unit)
+{
+    uint32_t size = 1;
+    str_clear(unit);
+    if (at > 0 && bpe->prefix != NULL) str_puts(unit, bpe->prefix);
+    if (bpe->byte_level) {
+        char spelled[4];
+        int length = utf8_encode(byte_level_char((unsigned char)word->data[at]), spelled);
+        str_append(unit, spelled, (size_t)length);
+    } else {
+        utf8_next(word->data + at, &size);
+        str_append(unit, word->data + at, size);
+    }
+    if (at + size == word->length && bpe->suffix != NULL) str_puts(unit, bpe->suffix);
+    return size;
+}
+
 /* Splits a word into its first symbols: characters, or bytes at byte level. */
 static Status split_symbols(const Bpe *bpe, BpeScratch *scratch, const TextView *word,
                             size_t *ret_count, Error *err)
 {
     size_t count = 0;
     PendingUnknown unknown = {0};
-    Status status = OK;
-    char *unit = NULL;
-    size_t affixes =
-        (bpe->prefix ? strlen(bpe->prefix) : 0) + (bpe->suffix ? strlen(bpe->suffix) : 0);
-    unit = mem_alloc(affixes + 8);
-    for (uint32_t at = 0; at < word->length && status == OK;) {
-        uint32_t size = 1, c = (unsigned char)word->data[at];
-        char spelled[5] = {0};
-        if (bpe->byte_level) {
-            utf8_encode(byte_level_char((unsigned char)c), spelled);
-        } else {
-            size = (uint32_t)utf8_decode(word->data + at, word->length - at, &c);
-            CHECK(size > 0);
-            memcpy(spelled, word->data + at, size);
-        }
-        bool last = at + size == word->length;
-        int length = sprintf(unit, "%s%s%s", at > 0 && bpe->prefix ? bpe->prefix : "", spelled,
-                             last && bpe->suffix ? bpe->suffix : "");
-        uint32_t id = vocabulary_find(&bpe->spelled, unit, (size_t)length);
+    for (uint32_t at = 0, size; at < word->length; at += size) {
+        Str *unit = &scratch->unit;
+        size = spell_unit(bpe, word, at, unit);
+        uint32_t id = vocabulary_find(&bpe->spelled, unit->data, unit->length);
         if (id != TOKEN_NONE) {
             flush_unknown(bpe, scratch, &count, &unknown);
             append_symbol(scratch, &count, id, at, at + size);
         } else {
-            status = append_unknown(bpe, scratch, &count, unit, (ByteOrigin){at, at + size},
-                                    &unknown, err);
+            TRY(append_unknown(bpe, scratch, &count, unit, (ByteOrigin){at, at + size}, &unknown,
+                               err));
         }
-        at += size;
     }
-    free(unit);
     flush_unknown(bpe, scratch, &count, &unknown);
     *ret_count = count;
-    return status;
+    return OK;
 }
 
 static void heap_push(BpeScratch *scratch, size_t *count, uint64_t value)

@@ -7,6 +7,7 @@
 #include <cjson/cJSON.h>
 
 #include "base/error.h"
+#include "base/str.h"
 #include "text/aligned_text.h"
 #include "text/tokenizer.h"
 #include "text/vocabulary.h"
@@ -41,6 +42,7 @@ typedef struct BpeScratch {
     size_t symbol_capacity;
     uint64_t *heap; /* rank << 32 | index of the left symbol */
     size_t heap_capacity;
+    Str unit;
 } BpeScratch;
 
 void bpe_scratch_free(BpeScratch *scratch);

@@ -6,12 +6,9 @@
 
 #include <cjson/cJSON.h>
 
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
-
 #include "base/error.h"
 #include "text/aligned_text.h"
-#include "text/unicode_table.h"
+#include "text/matcher.h"
 
 #define PRETOKENIZE_STAGES_MAX 32
 
@@ -24,24 +21,12 @@ typedef enum {
     SPLIT_CONTIGUOUS,
 } SplitBehavior;
 
-typedef enum {
-    MATCH_REGEX,      /* a regular expression */
-    MATCH_CATEGORIES, /* one character of some categories */
-    MATCH_LITERAL,    /* a fixed string */
-} MatcherKind;
-
-typedef struct Matcher {
-    MatcherKind kind;
-    pcre2_code *regex;
-    char *source; /* the pattern as the file has it, for messages */
-    uint32_t categories;
-    char *literal;
-    uint32_t literal_length;
-} Matcher;
+typedef enum { PREPEND_NEVER, PREPEND_FIRST, PREPEND_ALWAYS } PrependScheme;
 
 typedef enum {
     STAGE_SPLIT,
     STAGE_PREFIX_SPACE, /* a space before a piece that does not begin with one */
+    STAGE_METASPACE,    /* spaces as another character, and perhaps one before the piece */
     STAGE_BYTES,        /* every byte as its byte-level character */
 } StageKind;
 
@@ -50,6 +35,8 @@ typedef struct Stage {
     Matcher matcher;
     SplitBehavior behavior;
     bool invert;
+    char replacement[5]; /* STAGE_METASPACE: one character, NUL-terminated */
+    PrependScheme prepend;
 } Stage;
 
 typedef struct PreTokenizer {
@@ -60,9 +47,7 @@ typedef struct PreTokenizer {
 
 typedef struct PreTokenizeScratch {
     AlignedText text[PRETOKENIZE_STAGES_MAX]; /* of the stages that change text */
-    pcre2_match_data *match;
-    pcre2_match_context *context;
-    pcre2_jit_stack *stack;
+    MatchScratch match;
 } PreTokenizeScratch;
 
 void pretokenize_scratch_free(PreTokenizeScratch *scratch);
@@ -81,8 +66,5 @@ typedef Status (*WordSink)(void *context, const TextView *word, Error *err);
 
 Status pretokenize(const PreTokenizer *pretokenizer, PreTokenizeScratch *scratch,
                    const TextView *text, WordSink sink, void *context, Error *err);
-
-/* Compiles a regular expression written for Oniguruma. */
-Status regex_compile(const char *pattern, const char *where, pcre2_code **ret, Error *err);
 
 #endif

@@ -14,10 +14,23 @@
 
 #define NORMALIZER_STEPS_MAX 32
 
-typedef enum { NORMALIZE_NFC, NORMALIZE_NFKC, NORMALIZE_NFD, NORMALIZE_NFKD } NormalizeKind;
+typedef enum {
+    NORMALIZE_NFC,
+    NORMALIZE_NFKC,
+    NORMALIZE_NFD,
+    NORMALIZE_NFKD,
+    NORMALIZE_PREPEND,
+    NORMALIZE_REPLACE,
+    NORMALIZE_STRIP,
+    NORMALIZE_LOWERCASE,
+    NORMALIZE_BYTE_LEVEL,
+} NormalizeKind;
 
 typedef struct NormalizeStep {
     NormalizeKind kind;
+    Matcher matcher;  /* replace: what */
+    char *text;       /* replace: by what; prepend: what */
+    bool left, right; /* strip: at which ends */
 } NormalizeStep;
 
 typedef struct Normalizer {
@@ -31,6 +44,7 @@ typedef struct NormalizeScratch {
     int32_t *code_point; /* of a run being composed */
     int32_t *sorted;
     size_t capacity;
+    MatchScratch match;
 } NormalizeScratch;
 
 void normalize_scratch_free(NormalizeScratch *scratch);
@@ -93,7 +107,7 @@ Status added_tokens_split(const AddedTokens *added, const TokenTrie *trie,
                           const SpecialRanges *special, SegmentSink sink, void *context,
                           Error *err);
 
-/* ---- post-processor and decoder ---- */
+/* ---- post-processor ---- */
 
 /* Ids put before and behind an encoding. */
 typedef struct PostProcessor {
@@ -101,12 +115,30 @@ typedef struct PostProcessor {
     size_t before_count, behind_count;
 } PostProcessor;
 
+Status postprocessor_load(PostProcessor *post, const cJSON *json, const char *where, Error *err);
+void postprocessor_free(PostProcessor *post);
+
+/* ---- decoder ---- */
+
 #define DECODER_STEPS_MAX 32
 
-typedef enum { DECODE_BYTE_LEVEL, DECODE_FUSE } DecodeKind;
+typedef enum {
+    DECODE_BYTE_LEVEL,
+    DECODE_FUSE,
+    DECODE_REPLACE,
+    DECODE_BYTE_FALLBACK,
+    DECODE_STRIP,
+    DECODE_METASPACE,
+    DECODE_BPE_SUFFIX,
+} DecodeKind;
 
 typedef struct DecodeStep {
     DecodeKind kind;
+    Matcher matcher;       /* replace: what */
+    char *text;            /* replace: by what; BPE suffix: the suffix */
+    char character[5];     /* strip, metaspace */
+    uint32_t left, right;  /* strip: how many at most */
+    bool drop_first_space; /* metaspace: the first token loses its replacements */
 } DecodeStep;
 
 typedef struct Decoder {
@@ -115,7 +147,8 @@ typedef struct Decoder {
     bool present; /* without a decoder, tokens are joined by spaces */
 } Decoder;
 
-Status decoder_load(Decoder *decoder, const cJSON *json, const char *where, Error *err);
+Status decoder_load(Decoder *decoder, const cJSON *json, const UnicodeTable *table,
+                    const char *where, Error *err);
 void decoder_free(Decoder *decoder);
 
 struct Tokenizer {

@@ -56,8 +56,11 @@ static Status load_parts(Tokenizer *tokenizer, const cJSON *json, const char *wh
     TRY(added_tokens_load(&tokenizer->added, cJSON_GetObjectItemCaseSensitive(json, "added_tokens"),
                           &tokenizer->bpe.spelled, &tokenizer->normalizer, where, err));
     snprintf(place, sizeof place, "%.400s: decoder", where);
-    TRY(decoder_load(&tokenizer->decoder, cJSON_GetObjectItemCaseSensitive(json, "decoder"), place,
-                     err));
+    TRY(decoder_load(&tokenizer->decoder, cJSON_GetObjectItemCaseSensitive(json, "decoder"),
+                     tokenizer->table, place, err));
+    snprintf(place, sizeof place, "%.400s: post_processor", where);
+    TRY(postprocessor_load(&tokenizer->post,
+                           cJSON_GetObjectItemCaseSensitive(json, "post_processor"), place, err));
     tokenizer->vocab_size = tokenizer->bpe.spelled.id_count;
     for (uint32_t i = 0; i < tokenizer->added.count; i++)
         if (tokenizer->added.token[i].id >= tokenizer->vocab_size)
@@ -100,8 +103,7 @@ void tokenizer_destroy(Tokenizer *tokenizer)
     pretokenizer_free(&tokenizer->pretokenizer);
     bpe_free(&tokenizer->bpe);
     added_tokens_free(&tokenizer->added);
-    free(tokenizer->post.before);
-    free(tokenizer->post.behind);
+    postprocessor_free(&tokenizer->post);
     decoder_free(&tokenizer->decoder);
     free(tokenizer->table);
     free(tokenizer);

@@ -6,6 +6,7 @@
 #define TROUPE_TEXT_UNICODE_TABLE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <utf8proc.h>
 
@@ -23,6 +24,30 @@ typedef struct UnicodeTable {
 } UnicodeTable;
 
 UnicodeTable *unicode_table_create(void); /* free() it */
+
+/* Code points first to last; the meaning of `value` is the table's. */
+typedef struct UnicodeRange {
+    uint32_t first, last;
+    int32_t value;
+} UnicodeRange;
+
+typedef struct UnicodeScript {
+    const char *name;
+    const char *extra; /* members that PCRE2 lacks, as they stand in a character class */
+} UnicodeScript;
+
+/* Categories that differ from Unicode 14; characters without normal forms; differences of lower
+ * case (value: the step); numbers (unassigned elsewhere); punctuation that the Punctuation
+ * pre-tokenizer has (1) or lacks (0) against the category; scripts. All sorted. */
+extern const UnicodeRange unicode_category_delta[], unicode_plain_delta[], unicode_lower_delta[],
+    unicode_number_delta[], unicode_punctuation_delta[];
+extern const size_t unicode_category_delta_count, unicode_plain_delta_count,
+    unicode_lower_delta_count, unicode_number_delta_count, unicode_punctuation_delta_count;
+extern const UnicodeScript unicode_scripts[];
+extern const size_t unicode_scripts_count;
+
+/* A category of our own: numbers that only the Digits pre-tokenizer knows. */
+#define CATEGORY_NEW_NUMBER 30u
 
 /* Sets of categories, as bits 1 << category. */
 #define CATEGORY_BIT(category) (1u << UTF8PROC_CATEGORY_##category)
@@ -46,9 +71,18 @@ static inline bool unicode_is_space(const UnicodeTable *table, uint32_t code_poi
     return table->entry[code_point] & UNICODE_SPACE;
 }
 
-/* What \w matches in a regular expression: alphabetic, mark, decimal number, connector punctuation,
- * joiner. */
+/* What \w matches in a regular expression of Rust: alphabetic, mark, decimal number, connector
+ * punctuation, joiner. */
 bool unicode_is_word(const UnicodeTable *table, uint32_t code_point);
+
+/* Whether the Punctuation pre-tokenizer cuts at it. */
+bool unicode_is_punctuation(const UnicodeTable *table, uint32_t code_point);
+
+/* Whether the reference's normal forms leave it alone, though utf8proc's may not. */
+bool unicode_is_plain(uint32_t code_point);
+
+/* Lower case: one code point, or two for U+0130. Returns how many. */
+int unicode_lower(uint32_t code_point, uint32_t ret[2]);
 
 /* The code point at valid UTF-8 and its size. */
 static inline uint32_t utf8_next(const char *bytes, uint32_t *ret_size)

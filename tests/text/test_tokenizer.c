@@ -1,4 +1,6 @@
-/* The tokenizer against published vectors and the ids that the `tokenizers` package gives. */
+/* The tokenizer against published vectors; special tokens only where they are allowed; which bytes
+ * a token covers; wrong and unknown files. Ids of many kinds of tokenizer:
+ * test_tokenizer_fixtures.c. */
 #include "test.h"
 
 #include <stdio.h>
@@ -90,11 +92,296 @@ static void test_tokenizer_gives_the_published_ids_of_qwen(void **state)
     check_vectors("data/tokenizers/qwen3/tokenizer.json", "data/tokenizers/vectors/qwen2");
 }
 
+static Tokenizer *load_fixture(const char *name)
+{
+    Error err = {0};
+    Tokenizer *tokenizer = NULL;
+    char *path = mem_printf("%s/text/fixtures/%s", TEST_SOURCE_DIR, name);
+    assert_ok(tokenizer_load(path, &tokenizer, &err), &err);
+    free(path);
+    return tokenizer;
+}
+
+static void encode(const Tokenizer *tokenizer, const char *text, const SpecialRanges *special,
+                   Encoding *encoding)
+{
+    Error err = {0};
+    assert_ok(tokenizer_encode(tokenizer, NULL, text, strlen(text), special, false, encoding, &err),
+              &err);
+}
+
+static int count_id(const Encoding *encoding, int32_t id)
+{
+    int count = 0;
+    for (size_t i = 0; i < encoding->length; i++)
+        count += encoding->span[i].id == id;
+    return count;
+}
+
+static void test_special_tokens_match_only_inside_their_ranges(void **state)
+{
+    (void)state;
+    Tokenizer *tokenizer = load_fixture("qwen");
+    int32_t end = tokenizer_token_id(tokenizer, "<|im_end|>");
+    assert_true(end >= 0);
+    const char *text = "a<|im_end|>b<|im_end|>c<|im_end|>";
+    Encoding encoding = {0};
+    encode(tokenizer, text, NULL, &encoding);
+    assert_int_equal(count_id(&encoding, end), 3);
+
+    encoding.length = 0;
+    const uint32_t second[][2] = {{0, 1}, {12, 22}};
+    encode(tokenizer, text, &(SpecialRanges){second, 2}, &encoding);
+    assert_int_equal(count_id(&encoding, end), 1);
+    for (size_t i = 0; i < encoding.length; i++)
+        if (encoding.span[i].id == end) assert_int_equal(encoding.span[i].begin, 12);
+
+    encoding.length = 0;
+    encode(tokenizer, text, &(SpecialRanges){NULL, 0}, &encoding);
+    assert_int_equal(count_id(&encoding, end), 0);
+
+    /* A range that ends inside the token, or begins inside it, does not allow it. */
+    const uint32_t parts[][2] = {{0, 10}, {13, 22}};
+    encoding.length = 0;
+    encode(tokenizer, text, &(SpecialRanges){parts, 2}, &encoding);
+    assert_int_equal(count_id(&encoding, end), 0);
+    encoding_free(&encoding);
+    tokenizer_destroy(tokenizer);
+}
+
+/* "<|im_en" typed by a user, and then the template's own token: the true one must still be found.
+ */
+static void test_special_token_is_found_behind_a_forbidden_beginning(void **state)
+{
+    (void)state;
+    Tokenizer *tokenizer = load_fixture("qwen");
+    int32_t end = tokenizer_token_id(tokenizer, "<|im_end|>");
+    const char *text = "<|im_end|<|im_end|>";
+    Encoding encoding = {0};
+    const uint32_t range[][2] = {{9, 19}};
+    encode(tokenizer, text, &(SpecialRanges){range, 1}, &encoding);
+    assert_int_equal(count_id(&encoding, end), 1);
+    assert_int_equal(encoding.span[encoding.length - 1].id, end);
+    assert_int_equal(encoding.span[encoding.length - 1].begin, 9);
+    encoding_free(&encoding);
+    tokenizer_destroy(tokenizer);
+}
+
+/* Normalized added tokens are looked for in changed text; the ranges still speak of the input. */
+static void test_normalized_added_tokens_respect_the_ranges(void **state)
+{
+    (void)state;
+    Tokenizer *tokenizer = load_fixture("qwen");
+    int32_t id = tokenizer_token_id(tokenizer, "e\u0301x");
+    assert_true(id >= 0);
+    const char *text = "a\u030A e\u0301x e\u0301x"; /* bytes 4 to 8 and 9 to 13 */
+    Encoding encoding = {0};
+    encode(tokenizer, text, NULL, &encoding);
+    assert_int_equal(count_id(&encoding, id), 2);
+    encoding.length = 0;
+    const uint32_t range[][2] = {{9, 13}};
+    encode(tokenizer, text, &(SpecialRanges){range, 1}, &encoding);
+    assert_int_equal(count_id(&encoding, id), 1);
+    assert_int_equal(encoding.span[encoding.length - 1].id, id);
+    assert_int_equal(encoding.span[encoding.length - 1].begin, 9);
+    assert_int_equal(encoding.span[encoding.length - 1].end, 13);
+    encoding_free(&encoding);
+    tokenizer_destroy(tokenizer);
+}
+
+static void test_spans_cover_unchanged_text_without_gaps(void **state)
+{
+    (void)state;
+    const char *names[] = {"qwen", "llama3", "deepseek", "o200k", "tekken", "falcon"};
+    const char *text =
+        "It's 12 apples \u2014 \u4eca\u5929<|im_end|> \u5929\u6c14\n\n  def f(x):\t\U0001F600";
+    for (size_t n = 0; n < sizeof names / sizeof names[0]; n++) {
+        Tokenizer *tokenizer = load_fixture(names[n]);
+        Encoding encoding = {0};
+        encode(tokenizer, text, NULL, &encoding);
+        uint32_t at = 0;
+        for (size_t i = 0; i < encoding.length; i++) {
+            assert_int_equal(encoding.span[i].begin, at);
+            assert_true(encoding.span[i].end > at);
+            at = encoding.span[i].end;
+        }
+        assert_int_equal(at, strlen(text));
+        encoding_free(&encoding);
+        tokenizer_destroy(tokenizer);
+    }
+}
+
+/* Composed characters cover the bytes of their parts, inserted ones cover none. */
+static void test_spans_point_into_the_input_where_text_is_changed(void **state)
+{
+    (void)state;
+    Tokenizer *tokenizer = load_fixture("qwen");
+    Encoding encoding = {0};
+    encode(tokenizer, "e\u0301 9", NULL, &encoding); /* e, two bytes of accent, space, 9 */
+    assert_int_equal(encoding.span[0].begin, 0);
+    assert_int_equal(encoding.span[0].end, 3);
+    assert_int_equal(encoding.span[encoding.length - 1].begin, 4);
+    assert_int_equal(encoding.span[encoding.length - 1].end, 5);
+    tokenizer_destroy(tokenizer);
+
+    tokenizer = load_fixture("llama2");
+    encoding.length = 0;
+    encode(tokenizer, "7 7", NULL, &encoding); /* U+2581 7 U+2581 7 */
+    assert_int_equal(encoding.span[0].begin, 0);
+    assert_int_equal(encoding.span[encoding.length - 1].end, 3);
+    for (size_t i = 1; i < encoding.length; i++)
+        assert_true(encoding.span[i].begin >= encoding.span[i - 1].end);
+    encoding_free(&encoding);
+    tokenizer_destroy(tokenizer);
+}
+
+static void test_ids_and_tokens_map_to_each_other(void **state)
+{
+    (void)state;
+    Tokenizer *tokenizer = load_fixture("flags");
+    int32_t size = tokenizer_vocab_size(tokenizer), named = 0;
+    for (int32_t id = 0; id < size; id++) {
+        const char *token = tokenizer_id_token(tokenizer, id);
+        if (token == NULL) continue;
+        assert_int_equal(tokenizer_token_id(tokenizer, token), id);
+        named++;
+    }
+    assert_true(named == size);
+    assert_null(tokenizer_id_token(tokenizer, size));
+    assert_null(tokenizer_id_token(tokenizer, -1));
+    assert_int_equal(tokenizer_token_id(tokenizer, "no such token"), -1);
+    tokenizer_destroy(tokenizer);
+}
+
+static void test_text_that_is_not_utf8_is_refused(void **state)
+{
+    (void)state;
+    Error err = {0};
+    Tokenizer *tokenizer = load_fixture("qwen");
+    Encoding encoding = {0};
+    encode(tokenizer, "kept", NULL, &encoding);
+    size_t before = encoding.length;
+    assert_fails(tokenizer_encode(tokenizer, NULL, "ab\xC3(", 4, NULL, false, &encoding, &err),
+                 ERR_DATA, &err, "byte 2");
+    assert_int_equal(encoding.length, before);
+    encoding_free(&encoding);
+    tokenizer_destroy(tokenizer);
+}
+
+/* Decoding half a character gives U+FFFD, never broken UTF-8. */
+static void test_decoding_half_a_character_gives_a_replacement(void **state)
+{
+    (void)state;
+    Error err = {0};
+    Tokenizer *tokenizer = load_fixture("qwen");
+    Encoding encoding = {0};
+    encode(tokenizer, "\U0001F600", NULL, &encoding);
+    assert_true(encoding.length > 1);
+    char *text = NULL;
+    size_t length = 0;
+    assert_ok(tokenizer_decode(tokenizer, &encoding.span[0].id, 1, false, &text, &length, &err),
+              &err);
+    assert_string_equal(text, "\uFFFD");
+    free(text);
+    encoding_free(&encoding);
+    tokenizer_destroy(tokenizer);
+}
+
+#define MODEL "\"model\":{\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[\"a b\"]}"
+
+static void check_refused(const char *json, Status status, const char *text)
+{
+    Error err = {0};
+    Tokenizer *tokenizer = NULL;
+    assert_fails(tokenizer_parse(json, strlen(json), "t.json", &tokenizer, &err), status, &err,
+                 text);
+    assert_null(tokenizer);
+    assert_non_null(strstr(err.message, "t.json"));
+}
+
+static void test_wrong_files_are_refused_with_place_and_reason(void **state)
+{
+    (void)state;
+    check_refused("{\"model\": {", ERR_DATA, "ends too soon");
+    check_refused("[]", ERR_DATA, "a list");
+    check_refused("{}", ERR_DATA, "model is nothing");
+    check_refused("{\"version\":\"2.0\"," MODEL "}", ERR_UNSUPPORTED, "2.0");
+    check_refused("{\"model\":{\"vocab\":[]}}", ERR_DATA, "model.vocab is a list");
+    check_refused("{\"model\":{\"vocab\":{\"a\":0}}}", ERR_DATA, "model.merges is nothing");
+    check_refused("{\"model\":{\"vocab\":{\"a\":-1},\"merges\":[]}}", ERR_DATA, "\"a\"");
+    check_refused("{\"model\":{\"vocab\":{\"a\":1e9},\"merges\":[]}}", ERR_DATA, "\"a\"");
+    check_refused("{\"model\":{\"vocab\":{\"a\":0,\"b\":0},\"merges\":[]}}", ERR_DATA, "same id 0");
+    check_refused("{\"model\":{\"vocab\":{\"a\":0,\"b\":1},\"merges\":[\"a b\"]}}", ERR_DATA,
+                  "merges[0]: \"ab\" is not in the vocabulary");
+    check_refused("{\"model\":{\"vocab\":{\"a\":0},\"merges\":[\"a\"]}}", ERR_DATA, "merges[0]");
+    check_refused("{\"model\":{\"vocab\":{\"a\":0},\"merges\":[[\"a\"]]}}", ERR_DATA, "merges[0]");
+    check_refused("{\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"dropout\":0.1}}",
+                  ERR_UNSUPPORTED, "dropout");
+    check_refused("{\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"fuse_unk\":3}}", ERR_INVALID,
+                  "fuse_unk");
+    check_refused(
+        "{\"added_tokens\":[{\"id\":9,\"content\":\"x\",\"special\":true,\"lstrip\":false,"
+        "\"rstrip\":false,\"single_word\":false,\"normalized\":false}]," MODEL "}",
+        ERR_DATA, "states id 9");
+    check_refused("{\"added_tokens\":[{\"id\":3}]," MODEL "}", ERR_NOT_FOUND, "added_tokens[0]");
+}
+
+static void test_unknown_components_are_refused_by_name(void **state)
+{
+    (void)state;
+    check_refused("{\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}", ERR_UNSUPPORTED, "Unigram");
+    check_refused("{\"normalizer\":{\"type\":\"Nmt\"}," MODEL "}", ERR_UNSUPPORTED, "Nmt");
+    check_refused("{\"pre_tokenizer\":{\"type\":\"UnicodeScripts\"}," MODEL "}", ERR_UNSUPPORTED,
+                  "UnicodeScripts");
+    check_refused("{\"decoder\":{\"type\":\"CTC\"}," MODEL "}", ERR_UNSUPPORTED, "CTC");
+    check_refused("{\"post_processor\":{\"type\":\"Other\"}," MODEL "}", ERR_UNSUPPORTED, "Other");
+    check_refused("{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"String\":\"x\"},"
+                  "\"behavior\":\"Random\",\"invert\":false}," MODEL "}",
+                  ERR_UNSUPPORTED, "Random");
+}
+
+static void check_regex_refused(const char *regex, const char *reason)
+{
+    char *json = mem_printf("{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"%s\"},"
+                            "\"behavior\":\"Isolated\",\"invert\":false}," MODEL "}",
+                            regex);
+    check_refused(json, ERR_UNSUPPORTED, reason);
+    free(json);
+}
+
+static void test_regular_expressions_that_may_mean_something_else_are_refused(void **state)
+{
+    (void)state;
+    check_regex_refused("(a)\\\\1", "an unknown escape");
+    check_regex_refused("\\\\p{Klingon}", "the property klingon");
+    check_regex_refused("(?x)a b", "this kind of group");
+    check_regex_refused("(?i:stra\u00DFe)", "ligature");
+    check_regex_refused("(?i:\u00E4)", "beyond ASCII");
+    check_regex_refused("a**", "a repeat of a repeat");
+    check_regex_refused("[[:alpha:]]", "[:class:]");
+    check_regex_refused("[a", "an open class");
+    check_regex_refused("(a", "an open group");
+    check_regex_refused("a)", "an unopened )");
+    check_regex_refused("+a", "a repeat of nothing");
+    check_regex_refused("(?<=a+)b", "not supported");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tokenizer_gives_the_published_ids_of_gpt2),
         cmocka_unit_test(test_tokenizer_gives_the_published_ids_of_qwen),
+        cmocka_unit_test(test_special_tokens_match_only_inside_their_ranges),
+        cmocka_unit_test(test_special_token_is_found_behind_a_forbidden_beginning),
+        cmocka_unit_test(test_normalized_added_tokens_respect_the_ranges),
+        cmocka_unit_test(test_spans_cover_unchanged_text_without_gaps),
+        cmocka_unit_test(test_spans_point_into_the_input_where_text_is_changed),
+        cmocka_unit_test(test_ids_and_tokens_map_to_each_other),
+        cmocka_unit_test(test_text_that_is_not_utf8_is_refused),
+        cmocka_unit_test(test_decoding_half_a_character_gives_a_replacement),
+        cmocka_unit_test(test_wrong_files_are_refused_with_place_and_reason),
+        cmocka_unit_test(test_unknown_components_are_refused_by_name),
+        cmocka_unit_test(test_regular_expressions_that_may_mean_something_else_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
