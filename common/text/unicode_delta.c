@@ -68,7 +68,8 @@ const UnicodeRange unicode_category_delta[] = {
     {0x2B739, 0x2B739, UTF8PROC_CATEGORY_LO}, {0x2EBF0, 0x2EE5D, UTF8PROC_CATEGORY_LO},
     {0x31350, 0x323AF, UTF8PROC_CATEGORY_LO},
 };
-const size_t unicode_category_delta_count = sizeof unicode_category_delta / sizeof unicode_category_delta[0];
+const size_t unicode_category_delta_count =
+    sizeof unicode_category_delta / sizeof unicode_category_delta[0];
 
 const UnicodeRange unicode_plain_delta[] = {
     {0x7FD, 0x7FD, 0}, {0x898, 0x89F, 0}, {0x8CA, 0x8D3, 0}, {0x9FE, 0x9FE, 0},
@@ -84,19 +85,22 @@ const UnicodeRange unicode_plain_delta[] = {
     {0x1E130, 0x1E136, 0}, {0x1E2AE, 0x1E2AE, 0}, {0x1E2EC, 0x1E2EF, 0}, {0x1E4EC, 0x1E4EF, 0},
     {0x1F16C, 0x1F16C, 0}, {0x1FBF0, 0x1FBF9, 0},
 };
-const size_t unicode_plain_delta_count = sizeof unicode_plain_delta / sizeof unicode_plain_delta[0];
+const size_t unicode_plain_delta_count =
+    sizeof unicode_plain_delta / sizeof unicode_plain_delta[0];
 
 const UnicodeRange unicode_lower_delta[] = {
     {0x1C89, 0x1C89, 1}, {0xA7CB, 0xA7CB, -42343}, {0xA7CC, 0xA7CC, 1}, {0xA7CE, 0xA7CE, 1},
     {0xA7D2, 0xA7D2, 1}, {0xA7D4, 0xA7D4, 1}, {0xA7DA, 0xA7DA, 1}, {0xA7DC, 0xA7DC, -42561},
     {0x10D50, 0x10D65, 32}, {0x16EA0, 0x16EB8, 27},
 };
-const size_t unicode_lower_delta_count = sizeof unicode_lower_delta / sizeof unicode_lower_delta[0];
+const size_t unicode_lower_delta_count =
+    sizeof unicode_lower_delta / sizeof unicode_lower_delta[0];
 
 const UnicodeRange unicode_number_delta[] = {
     {0x11DE0, 0x11DE9, 0}, {0x16FF4, 0x16FF6, 0},
 };
-const size_t unicode_number_delta_count = sizeof unicode_number_delta / sizeof unicode_number_delta[0];
+const size_t unicode_number_delta_count =
+    sizeof unicode_number_delta / sizeof unicode_number_delta[0];
 
 const UnicodeRange unicode_punctuation_delta[] = {
     {0x24, 0x24, 1}, {0x2B, 0x2B, 1}, {0x3C, 0x3E, 1}, {0x5E, 0x5E, 1},
@@ -112,7 +116,8 @@ const UnicodeRange unicode_punctuation_delta[] = {
     {0x11F43, 0x11F4F, 0}, {0x11FFF, 0x11FFF, 0}, {0x12FF1, 0x12FF2, 0}, {0x16D6D, 0x16D6F, 0},
     {0x16E97, 0x16E9A, 0}, {0x16FE2, 0x16FE2, 0}, {0x1E5FF, 0x1E5FF, 0}, {0x1E95E, 0x1E95F, 0},
 };
-const size_t unicode_punctuation_delta_count = sizeof unicode_punctuation_delta / sizeof unicode_punctuation_delta[0];
+const size_t unicode_punctuation_delta_count =
+    sizeof unicode_punctuation_delta / sizeof unicode_punctuation_delta[0];
 
 const UnicodeScript unicode_scripts[] = {
     {"Han", "\\x{2B739}-\\x{2B739}\\x{2EBF0}-\\x{2EE5D}\\x{31350}-\\x{323AF}"},
@@ -128,4 +133,5 @@ const UnicodeScript unicode_scripts[] = {
     {"Devanagari", "\\x{11B00}-\\x{11B09}"},
     {"Bopomofo", ""},
 };
-const size_t unicode_scripts_count = sizeof unicode_scripts / sizeof unicode_scripts[0];
+const size_t unicode_scripts_count =
+    sizeof unicode_scripts / sizeof unicode_scripts[0];

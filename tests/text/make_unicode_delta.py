@@ -130,7 +130,8 @@ def table(out, declaration, rows, width=4):
         out.append("    " + " ".join(rows[i:i + width]))
     out.append("};")
     name = declaration.split()[-1]
-    out.append("const size_t %s_count = sizeof %s / sizeof %s[0];" % (name, name, name))
+    out.append("const size_t %s_count =" % name)
+    out.append("    sizeof %s / sizeof %s[0];" % (name, name))
     out.append("")
 
 
