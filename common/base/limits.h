@@ -6,7 +6,10 @@
 #define ACTOR_NAME_MAX          64               /* bytes, with the NUL */
 #define ENDPOINT_MAX            108              /* bytes, with the NUL: sockaddr_un's */
 #define MESSAGE_BYTES_MAX       (64u << 20)      /* one frame on a socket */
+#define METHOD_NAME_MAX         64               /* bytes, with the NUL */
 #define CALLS_IN_FLIGHT_MAX     65536            /* per handle */
+#define CALL_QUEUE_BYTES_MAX    (256u << 20)     /* per handle: calls made before the peer can take them */
+#define CALLERS_MAX             8192             /* connections an actor remembers against duplicates */
 #define NODES_MAX               1024
 #define ACTORS_MAX              4096             /* per job */
 #define BUNDLES_MAX             4096             /* per placement group */
