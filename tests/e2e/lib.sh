@@ -1,0 +1,105 @@
+# Shared by the end-to-end tests: a tiny job, run through the real processes. Source it; it needs
+#   BIN      folder of the built programs
+#   SOURCE   the checkout
+# and works in the current folder (ctest gives every test its own).
+set -eu
+
+fail() {
+    echo "FAILED: $*" >&2
+    [ -z "${RUN:-}" ] || tail -n 30 "$RUN.out" >&2 2>/dev/null || true
+    exit 1
+}
+
+# The tiny data set, once per build.
+make_data() {
+    DATA=$BIN/../scratch/tiny_data
+    [ -e "$DATA/eval.jsonl" ] || sh "$SOURCE/deploy/examples/tiny/make_data.sh" "$DATA"
+}
+
+# write_job FILE RUN [KEY=VALUE ...]: the tiny job; the settings are given to every start of it.
+write_job() {
+    JOB=$1 RUN=$PWD/$2
+    shift 2
+    cat > "$JOB" <<YAML
+name: tiny
+run_dir: $RUN
+model:
+  path: $SOURCE/deploy/examples/tiny/model
+  init: random
+data:
+  train: [$DATA/train.jsonl]
+  eval: [$DATA/eval.jsonl]
+train:
+  tp_size: 2
+  num_steps: ${STEPS:-30}
+  global_batch_size: 16
+  lr: 0.002
+checkpoint:
+  interval: 10
+cluster:
+  cpus: 16
+YAML
+    SETTINGS=
+    for setting in "$@"; do SETTINGS="$SETTINGS --set $setting"; done
+}
+
+# start_job: runs the job in the background; its output goes to $RUN.out.
+start_job() {
+    # shellcheck disable=SC2086
+    "$BIN/controller" --config "$JOB" $SETTINGS >> "$RUN.out" 2>&1 &
+    CONTROLLER=$!
+}
+
+# finish_job CODE: waits for the job and checks its exit code.
+finish_job() {
+    code=0
+    wait "$CONTROLLER" || code=$?
+    [ "$code" -eq "$1" ] || fail "the controller ended with code $code, expected $1"
+}
+
+run_job() {
+    start_job
+    finish_job 0
+}
+
+# wait_for_step N: until the run has committed step N.
+wait_for_step() {
+    tries=0
+    until grep -q "\"step\":$1[,}]" "$RUN/metrics.jsonl" 2>/dev/null; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 1200 ] || fail "step $1 was not reached in 60 s"
+        kill -0 "$CONTROLLER" 2>/dev/null || fail "the controller ended before step $1"
+        sleep 0.05
+    done
+}
+
+# actor_pid NAME: of a running job, from its own status.
+actor_pid() {
+    "$BIN/controller" status --run "$RUN" --json |
+        tr '{' '\n' | sed -n "s/.*\"name\":\"$1\".*\"pid\":\([0-9]*\).*/\1/p"
+}
+
+# The digest of everything that training made: weights and optimizer state of the newest checkpoint.
+digest_of() {
+    last=$(ls -d "$1"/checkpoints/step_* | grep -v partial | tail -n 1)
+    (cd "$last" && cat ./*.safetensors | sha256sum | cut -c1-64)
+}
+
+# Processes that have this run's folder in their command line.
+processes_of() {
+    for entry in /proc/[0-9]*; do
+        tr '\0' ' ' < "$entry/cmdline" 2>/dev/null | grep -q -- "$1" && basename "$entry" || true
+    done | grep -v -x "$$" || true
+}
+
+# nothing_left: two seconds after the end no process and no shared memory of the run is there.
+nothing_left() {
+    left=
+    for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+        left=$(processes_of "$RUN/")
+        [ -n "$left" ] || break
+        sleep 0.1
+    done
+    [ -z "$left" ] || fail "left behind: $(for p in $left; do tr '\0' ' ' < /proc/$p/cmdline; echo; done)"
+    [ -z "$(ls /dev/shm | grep -i troupe || true)" ] || fail "left in /dev/shm: $(ls /dev/shm)"
+}

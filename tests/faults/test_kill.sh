@@ -1,0 +1,44 @@
+#!/bin/bash
+# kill -9 of one process of a running job at three steps drawn from a seed: the run goes on by itself (or, when it was the
+# controller, with the same command) and ends with the weights of an undisturbed run. Nothing is left behind.
+# usage: test_kill.sh ACTOR   (rollout-0, train-1, data_source, node_agent, controller)
+. "$(dirname "$0")/../e2e/lib.sh"
+actor=$1
+seed=${SEED:-$(printf '%s' "$actor" | cksum | cut -d' ' -f1)}
+make_data
+
+write_job quiet.yaml quiet
+run_job
+expected=$(digest_of "$RUN")
+
+pid_to_kill() {
+    case $actor in
+    controller) echo "$CONTROLLER" ;;
+    node_agent) pgrep -P "$CONTROLLER" node_agent ;;
+    *) actor_pid "$actor" ;;
+    esac
+}
+
+write_job killed.yaml killed
+start_job
+step=1
+for turn in 1 2 3; do
+    seed=$(((seed * 1103515245 + 12345) % 2147483648))
+    step=$((step + 1 + seed / 65536 % 6))
+    wait_for_step $step
+    pid=$(pid_to_kill)
+    [ -n "$pid" ] && [ "$pid" != 0 ] || fail "no process for $actor at step $step"
+    kill -9 "$pid" || fail "could not kill $actor"
+    echo "killed $actor (pid $pid) after step $step"
+    if [ "$actor" = controller ]; then
+        wait "$CONTROLLER" 2> /dev/null || true
+        nothing_left
+        start_job
+    else
+        sleep 0.3
+    fi
+done
+finish_job 0
+nothing_left
+[ "$(digest_of "$RUN")" = "$expected" ] || fail "killing $actor changed the weights (seed ${SEED:-default})"
+echo "same weights after three kills of $actor: $expected"

@@ -1,0 +1,482 @@
+#include "worker.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/memory.h"
+#include "base/queue.h"
+#include "model/lr_schedule.h"
+#include "train.pb-c.h"
+
+#define TASKS_MAX         16
+#define STAGING_BYTES     ((size_t)4 << 20) /* per rank and communicator */
+#define JOIN_TIMEOUT_MS   30000
+#define PROBE_ROWS        512
+#define PROBE_COLUMNS     1024
+#define PROBE_REPETITIONS 4
+
+typedef enum { TASK_START, TASK_STEP, TASK_EVALUATE, TASK_SAVE } TaskKind;
+
+/* One piece of work for the compute thread, and its answer on the way back. */
+typedef struct Task {
+    Worker *worker;
+    TaskKind kind;
+    Call *call;
+    CommId tensor_id, data_id; /* start */
+    char *path;                /* start: checkpoint; save: folder */
+    FetchedPlan *plan;         /* step, evaluate */
+    int64_t step, trained_tokens, total_steps;
+    uint8_t *body; /* the packed answer */
+    size_t length;
+    Status status;
+    Error error;
+} Task;
+
+struct Worker {
+    WorkerOptions options;
+    PlanStore *plans;
+    Queue *tasks;
+    pthread_t thread;
+    /* loop thread */
+    CommId own_tensor_id, own_data_id;
+    /* compute thread */
+    const KernelTable *kernels;
+    Trainer *trainer;
+    /* both: set once by the compute thread, read for the beat */
+    _Atomic(Comm *) tensor_comm, data_comm;
+};
+
+/* ---- compute thread: start ---- */
+
+static DType dtype_of(const JobConfig *config)
+{
+    return config->model.dtype == MODEL_BF16 ? DTYPE_BF16 : DTYPE_F32;
+}
+
+static int num_threads(const JobConfig *config)
+{
+    if (config->train.threads > 0) return (int)config->train.threads;
+    int cpus = (int)floor(config->cluster.cpus_per_train_worker);
+    return cpus > 1 ? cpus : 1;
+}
+
+static Status join(Worker *worker, const Task *task, Error *err)
+{
+    const WorkerOptions *o = &worker->options;
+    Comm *comm = NULL;
+    TRY(comm_create(o->tp_size > 1 ? COMM_SHM : COMM_SELF, &task->tensor_id, o->tp_rank, o->tp_size,
+                    JOIN_TIMEOUT_MS, &comm, err));
+    atomic_store(&worker->tensor_comm, comm);
+    comm_set_timeout(comm, (int)o->config->cluster.collective_timeout_s * 1000);
+    TRY(comm_create(o->dp_size > 1 ? COMM_SHM : COMM_SELF, &task->data_id, o->dp_rank, o->dp_size,
+                    JOIN_TIMEOUT_MS, &comm, err));
+    atomic_store(&worker->data_comm, comm);
+    comm_set_timeout(comm, (int)o->config->cluster.collective_timeout_s * 1000);
+    return OK;
+}
+
+static Status make_trainer(Worker *worker, Error *err)
+{
+    const WorkerOptions *o = &worker->options;
+    const JobConfig *config = o->config;
+    TrainerOptions options = {
+        .dtype = dtype_of(config),
+        .max_tokens = config->train.max_tokens_per_gpu,
+        .max_sequence_length = config->data.max_length,
+        .adam_beta1 = (float)config->train.adam_beta1,
+        .adam_beta2 = (float)config->train.adam_beta2,
+        .adam_eps = (float)config->train.adam_eps,
+        .weight_decay = (float)config->train.weight_decay,
+        .clip_grad = (float)config->train.clip_grad,
+        .kernels = worker->kernels,
+        .tensor_comm = atomic_load(&worker->tensor_comm),
+        .data_comm = atomic_load(&worker->data_comm),
+        .on_progress = o->on_progress,
+        .progress_context = o->context,
+    };
+    if (config->train.micro_batch_size > 0)
+        options.max_tokens = config->train.micro_batch_size * config->data.max_length;
+    TRY(model_config_read(config->model.config, &options.model, err));
+    return trainer_create(&options, &worker->trainer, err);
+}
+
+/* The matrix rate of this rank, all ranks measuring at once: what MFU is a fraction of. A few
+ * hundredths of a second. */
+static double measure_peak(Worker *worker)
+{
+    const KernelTable *kernels = worker->kernels;
+    DType dtype = dtype_of(worker->options.config);
+    size_t element = dtype_size(dtype);
+    void *x = kernels->alloc(PROBE_ROWS * PROBE_COLUMNS * element);
+    void *y = kernels->alloc(PROBE_ROWS * PROBE_COLUMNS * element);
+    Weight weight = {.plain = tensor_2d(kernels->alloc(PROBE_COLUMNS * PROBE_COLUMNS * element),
+                                        dtype, PROBE_COLUMNS, PROBE_COLUMNS)};
+    kernels->weight_prepare(&weight);
+    double best = 0;
+    for (int i = 0; i < PROBE_REPETITIONS; i++) {
+        int64_t begin = clock_ns();
+        kernels->matmul(tensor_2d(y, dtype, PROBE_ROWS, PROBE_COLUMNS),
+                        tensor_2d(x, dtype, PROBE_ROWS, PROBE_COLUMNS), &weight);
+        double rate =
+            2.0 * PROBE_ROWS * PROBE_COLUMNS * PROBE_COLUMNS / (double)(clock_ns() - begin);
+        if (rate > best) best = rate;
+    }
+    kernels->weight_release(&weight);
+    kernels->free(weight.plain.data);
+    kernels->free(y);
+    kernels->free(x);
+    return best * 1e9;
+}
+
+static void pack_answer(Task *task, const ProtobufCMessage *message)
+{
+    task->length = protobuf_c_message_get_packed_size(message);
+    task->body = mem_alloc(task->length);
+    protobuf_c_message_pack(message, task->body);
+}
+
+static Status run_start(Worker *worker, Task *task, Error *err)
+{
+    const JobConfig *config = worker->options.config;
+    if (worker->trainer != NULL)
+        return error_set(err, ERR_INTERNAL, "this rank was started before");
+    worker->kernels = cpu_kernels(num_threads(config));
+    TRY(join(worker, task, err));
+    double peak = measure_peak(worker);
+    TRY(make_trainer(worker, err));
+    if (task->path[0] != '\0')
+        TRY(trainer_load(worker->trainer, task->path, err));
+    else if (config->model.init == INIT_RANDOM)
+        TRY(trainer_init_random(worker->trainer, config->seed, err));
+    else
+        TRY(trainer_load(worker->trainer, config->model.path, err));
+    ModelConfig model;
+    TRY(model_config_read(config->model.config, &model, err));
+    Troupe__StartReply reply = TROUPE__START_REPLY__INIT;
+    reply.step = (uint64_t)trainer_step(worker->trainer);
+    reply.parameters = (uint64_t)model_config_parameters(&model);
+    reply.memory_bytes = (uint64_t)trainer_memory_bytes(worker->trainer);
+    reply.memory_plan = (char *)trainer_memory_plan(worker->trainer);
+    reply.peak_flops = peak;
+    pack_answer(task, &reply.base);
+    return OK;
+}
+
+/* ---- compute thread: steps and saves ---- */
+
+static void pack_result(Task *task, const StepResult *result, double lr)
+{
+    Troupe__StepReply reply = TROUPE__STEP_REPLY__INIT;
+    reply.loss_sum = result->loss_sum;
+    reply.trained_tokens = (uint64_t)result->trained_tokens;
+    reply.tokens = (uint64_t)result->tokens;
+    reply.correct = (uint64_t)result->correct;
+    reply.grad_norm = result->grad_norm;
+    reply.skipped = result->skipped;
+    reply.forward_s = result->forward_s;
+    reply.backward_s = result->backward_s;
+    reply.comm_s = result->comm_s;
+    reply.optimizer_s = result->optimizer_s;
+    reply.flops = result->flops;
+    reply.lr = lr;
+    pack_answer(task, &reply.base);
+}
+
+static Status run_step(Worker *worker, Task *task, Error *err)
+{
+    const JobConfig *config = worker->options.config;
+    LrPlan schedule = {
+        .schedule = config->train.lr_schedule,
+        .lr = config->train.lr,
+        .min_lr = config->train.min_lr,
+        .num_steps = task->total_steps,
+        .warmup_steps = config->train.warmup_steps,
+        .decay_steps = config->train.decay_steps,
+    };
+    TrainStep step = {
+        .micro_batch = task->plan->micro_batch,
+        .num_micro_batches = task->plan->num_micro_batches,
+        .step = task->step,
+        .trained_tokens = task->trained_tokens,
+        .lr = lr_plan_at(&schedule, task->step),
+    };
+    StepResult result;
+    if (trainer_step(worker->trainer) + 1 != task->step)
+        return error_set(err, ERR_INTERNAL, "asked for step %lld, this rank stands at step %lld",
+                         (long long)task->step, (long long)trainer_step(worker->trainer));
+    TRY(trainer_train_step(worker->trainer, &step, &result, err));
+    pack_result(task, &result, step.lr);
+    return OK;
+}
+
+static Status run_evaluate(Worker *worker, Task *task, Error *err)
+{
+    StepResult result;
+    TRY(trainer_evaluate(worker->trainer, task->plan->micro_batch, task->plan->num_micro_batches,
+                         NULL, &result, err));
+    pack_result(task, &result, 0);
+    return OK;
+}
+
+static Status run_save(Worker *worker, Task *task, Error *err)
+{
+    SavedFiles files = {0};
+    TRY(trainer_save(worker->trainer, task->path, &files, err));
+    Arena *arena = arena_create();
+    Troupe__SaveReply reply = TROUPE__SAVE_REPLY__INIT;
+    reply.n_files = (size_t)files.num_files;
+    reply.files = arena_alloc(arena, reply.n_files * sizeof(void *));
+    for (int f = 0; f < files.num_files; f++) {
+        const SavedFile *from = &files.file[f];
+        Troupe__SavedFile *file = arena_alloc(arena, sizeof *file);
+        troupe__saved_file__init(file);
+        file->name = from->name;
+        file->bytes = (uint64_t)from->bytes;
+        file->sha256 = (char *)from->sha256;
+        file->n_tensors = (size_t)from->num_tensors;
+        file->tensors = arena_alloc(arena, file->n_tensors * sizeof(void *));
+        for (int t = 0; t < from->num_tensors; t++) {
+            Troupe__SavedTensor *tensor = arena_alloc(arena, sizeof *tensor);
+            troupe__saved_tensor__init(tensor);
+            tensor->name = from->tensor[t].name;
+            tensor->bytes = (uint64_t)from->tensor[t].bytes;
+            file->tensors[t] = tensor;
+        }
+        reply.files[f] = file;
+    }
+    pack_answer(task, &reply.base);
+    arena_destroy(arena);
+    saved_files_clear(&files);
+    return OK;
+}
+
+static Status run_task(Worker *worker, Task *task)
+{
+    static Status (*const run[])(Worker *, Task *, Error *) = {
+        [TASK_START] = run_start,
+        [TASK_STEP] = run_step,
+        [TASK_EVALUATE] = run_evaluate,
+        [TASK_SAVE] = run_save,
+    };
+    if (task->kind != TASK_START && worker->trainer == NULL)
+        return error_set(&task->error, ERR_INTERNAL, "this rank was not started");
+    return run[task->kind](worker, task, &task->error);
+}
+
+/* ---- between the threads ---- */
+
+static void task_destroy(Task *task)
+{
+    fetched_plan_destroy(task->plan);
+    free(task->path);
+    free(task->body);
+    free(task);
+}
+
+static void task_done(void *argument)
+{
+    Task *task = argument;
+    task->worker->options.on_doing(task->worker->options.context, "idle");
+    if (task->status == OK)
+        call_reply(task->call, (Bytes){task->body, task->length}, (Bytes){0});
+    else
+        call_fail(task->call, &task->error);
+    task_destroy(task);
+}
+
+static void *compute(void *argument)
+{
+    Worker *worker = argument;
+    for (Task *task; (task = queue_take(worker->tasks, -1)) != NULL;) {
+        task->status = run_task(worker, task);
+        loop_post(worker->options.loop, task_done, task);
+    }
+    return NULL;
+}
+
+static Task *new_task(Worker *worker, TaskKind kind, Call *call, const char *path)
+{
+    Task *task = mem_calloc(1, sizeof *task);
+    task->worker = worker;
+    task->kind = kind;
+    task->call = call;
+    task->path = mem_strdup(path);
+    return task;
+}
+
+static void submit(Task *task, const char *doing)
+{
+    Worker *worker = task->worker;
+    worker->options.on_doing(worker->options.context, doing);
+    if (queue_try_put(worker->tasks, task)) return;
+    call_failf(task->call, ERR_RESOURCE, "more than %d tasks wait in this rank", TASKS_MAX);
+    task_destroy(task);
+}
+
+/* ---- loop thread: methods ---- */
+
+static void on_bootstrap(void *self, Call *call)
+{
+    Worker *worker = self;
+    const WorkerOptions *o = &worker->options;
+    Bytes body = call_body(call);
+    Troupe__BootstrapRequest *request =
+        troupe__bootstrap_request__unpack(NULL, body.length, body.data);
+    Troupe__BootstrapReply reply = TROUPE__BOOTSTRAP_REPLY__INIT;
+    Error err;
+    Status status = OK;
+    bool tensor = request != NULL && request->tensor_group,
+         data = request != NULL && request->data_group;
+    if (tensor)
+        status = comm_id_create(o->tp_size > 1 ? COMM_SHM : COMM_SELF, o->tp_size, STAGING_BYTES,
+                                &worker->own_tensor_id, &err);
+    if (status == OK && data)
+        status = comm_id_create(o->dp_size > 1 ? COMM_SHM : COMM_SELF, o->dp_size, STAGING_BYTES,
+                                &worker->own_data_id, &err);
+    if (status != OK) {
+        call_fail(call, &err);
+    } else {
+        if (tensor)
+            reply.tensor_group_id =
+                (ProtobufCBinaryData){COMM_ID_BYTES, (uint8_t *)worker->own_tensor_id.bytes};
+        if (data)
+            reply.data_group_id =
+                (ProtobufCBinaryData){COMM_ID_BYTES, (uint8_t *)worker->own_data_id.bytes};
+        uint8_t packed[4 * COMM_ID_BYTES];
+        size_t length = troupe__bootstrap_reply__pack(&reply, packed);
+        call_reply(call, (Bytes){packed, length}, (Bytes){0});
+    }
+    if (request != NULL) troupe__bootstrap_request__free_unpacked(request, NULL);
+}
+
+static void refuse_unreadable(Call *call)
+{
+    call_failf(call, ERR_INVALID, "the request cannot be read");
+}
+
+static void on_start(void *self, Call *call)
+{
+    Bytes body = call_body(call);
+    Troupe__StartRequest *request = troupe__start_request__unpack(NULL, body.length, body.data);
+    if (request == NULL || request->tensor_group_id.len != COMM_ID_BYTES ||
+        request->data_group_id.len != COMM_ID_BYTES) {
+        refuse_unreadable(call);
+    } else {
+        Task *task = new_task(self, TASK_START, call, request->checkpoint);
+        memcpy(task->tensor_id.bytes, request->tensor_group_id.data, COMM_ID_BYTES);
+        memcpy(task->data_id.bytes, request->data_group_id.data, COMM_ID_BYTES);
+        submit(task, "loading the model");
+    }
+    if (request != NULL) troupe__start_request__free_unpacked(request, NULL);
+}
+
+static void on_fetch(void *self, Call *call)
+{
+    Worker *worker = self;
+    plan_store_fetch(worker->plans, call);
+}
+
+static void on_step(void *self, Call *call)
+{
+    Worker *worker = self;
+    Bytes body = call_body(call);
+    Troupe__StepRequest *request = troupe__step_request__unpack(NULL, body.length, body.data);
+    FetchedPlan *plan = NULL;
+    Error err;
+    if (request == NULL) {
+        refuse_unreadable(call);
+    } else if (plan_store_take(worker->plans, request->plan, &plan, &err) != OK) {
+        call_fail(call, &err);
+    } else {
+        char doing[64];
+        snprintf(doing, sizeof doing, "step %llu", (unsigned long long)request->step);
+        Task *task = new_task(worker, TASK_STEP, call, NULL);
+        task->plan = plan;
+        task->step = (int64_t)request->step;
+        task->trained_tokens = (int64_t)request->trained_tokens;
+        task->total_steps = (int64_t)request->total_steps;
+        submit(task, doing);
+    }
+    if (request != NULL) troupe__step_request__free_unpacked(request, NULL);
+}
+
+static void on_evaluate(void *self, Call *call)
+{
+    Worker *worker = self;
+    Bytes body = call_body(call);
+    Troupe__EvaluateRequest *request =
+        troupe__evaluate_request__unpack(NULL, body.length, body.data);
+    FetchedPlan *plan = NULL;
+    Error err;
+    if (request == NULL) {
+        refuse_unreadable(call);
+    } else if (plan_store_take(worker->plans, request->plan, &plan, &err) != OK) {
+        call_fail(call, &err);
+    } else {
+        Task *task = new_task(worker, TASK_EVALUATE, call, NULL);
+        task->plan = plan;
+        submit(task, "evaluation");
+    }
+    if (request != NULL) troupe__evaluate_request__free_unpacked(request, NULL);
+}
+
+static void on_save(void *self, Call *call)
+{
+    Bytes body = call_body(call);
+    Troupe__SaveRequest *request = troupe__save_request__unpack(NULL, body.length, body.data);
+    if (request == NULL) {
+        refuse_unreadable(call);
+    } else {
+        submit(new_task(self, TASK_SAVE, call, request->folder), "checkpoint");
+        troupe__save_request__free_unpacked(request, NULL);
+    }
+}
+
+const ActorMethod worker_methods[] = {
+    {"train.bootstrap", on_bootstrap}, {"train.start", on_start},       {"train.fetch", on_fetch},
+    {"train.step", on_step},           {"train.evaluate", on_evaluate}, {"train.save", on_save},
+};
+const int worker_num_methods = sizeof worker_methods / sizeof *worker_methods;
+
+void worker_describe_wait(const Worker *worker, char *text, size_t size)
+{
+    const Comm *comms[] = {atomic_load(&worker->tensor_comm), atomic_load(&worker->data_comm)};
+    text[0] = '\0';
+    for (int i = 0; i < 2 && text[0] == '\0'; i++)
+        if (comms[i] != NULL) comm_describe_wait(comms[i], text, size);
+}
+
+/* ---- life ---- */
+
+Worker *worker_create(const WorkerOptions *options)
+{
+    Worker *worker = mem_calloc(1, sizeof *worker);
+    worker->options = *options;
+    worker->plans = plan_store_create(options->loop, options->self);
+    worker->tasks = queue_create(TASKS_MAX);
+    int failed = pthread_create(&worker->thread, NULL, compute, worker);
+    CHECKF(failed == 0, "could not start the compute thread: %s", strerror(failed));
+    return worker;
+}
+
+void worker_destroy(Worker *worker)
+{
+    if (worker == NULL) return;
+    Comm *tensor_comm = atomic_load(&worker->tensor_comm),
+         *data_comm = atomic_load(&worker->data_comm);
+    if (tensor_comm != NULL) comm_abort(tensor_comm);
+    if (data_comm != NULL) comm_abort(data_comm);
+    queue_close(worker->tasks);
+    pthread_join(worker->thread, NULL);
+    trainer_destroy(worker->trainer);
+    comm_destroy(tensor_comm);
+    comm_destroy(data_comm);
+    plan_store_destroy(worker->plans);
+    queue_destroy(worker->tasks);
+    free(worker);
+}
