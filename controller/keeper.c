@@ -26,7 +26,9 @@ typedef struct Commit {
 struct Keeper {
     KeeperOptions options;
     Ledger *ledger;
-    Manifest *manifest; /* of the save under way */
+    char head[DIGEST_HEX_BYTES]; /* of the ledger at the last committed checkpoint; "": the
+                                    beginning */
+    Manifest *manifest;          /* of the save under way */
     SafetensorsPlace *place;
     int num_places;
     Commit *commit; /* running; one at a time */
@@ -87,7 +89,7 @@ static void feed_begun(void *argument)
 void keeper_begin(Keeper *keeper, int64_t step)
 {
     forget_save(keeper);
-    keeper->manifest = mem_calloc(1, sizeof *keeper->manifest);
+    keeper->manifest = manifest_create();
     keeper->begin_error = (Error){0};
     free(keeper->begun);
     keeper->begun = NULL;
@@ -99,7 +101,7 @@ void keeper_begin(Keeper *keeper, int64_t step)
 void keeper_abandon(Keeper *keeper, const char *folder)
 {
     forget_save(keeper);
-    folder_remove(folder, NULL);
+    checkpoint_abandon(folder);
 }
 
 /* ---- commit, on a thread of the pool ---- */
@@ -153,6 +155,7 @@ static Status write_commit(Commit *commit, Error *err)
     TRY(add_text_files(commit, config, err));
     TRY(checkpoint_add_bytes(commit->folder, "job.yaml", keeper->options.config_yaml,
                              strlen(keeper->options.config_yaml), commit->manifest, err));
+    TRY(ledger_sync(keeper->ledger, err)); /* nothing is appended while a commit is under way */
     const char *root = keeper->options.folder->checkpoints;
     TRY(checkpoint_commit(root, commit->folder, commit->manifest, &commit->committed, err));
     return checkpoint_prune(root, (int)config->checkpoint.keep_last, commit->committed, err);
@@ -172,10 +175,12 @@ static void commit_done(uv_work_t *work, int status)
     Keeper *keeper = commit->keeper;
     (void)status;
     keeper->commit = NULL;
+    if (commit->status == OK)
+        memcpy(keeper->head, commit->manifest->ledger_head, sizeof keeper->head);
     Event event = {.kind = EV_CHECKPOINT_DONE, .status = commit->status};
     event.message = commit->error.message;
     event.checkpoint.path = commit->committed;
-    if (commit->status != OK) folder_remove(commit->folder, NULL);
+    if (commit->status != OK) checkpoint_abandon(commit->folder);
     if (!keeper->closing) keeper->options.feed(keeper->options.context, &event);
     manifest_destroy(commit->manifest);
     places_free(commit->place, commit->num_places);
@@ -191,7 +196,6 @@ void keeper_commit(Keeper *keeper, const CommitOrder *order)
     Manifest *manifest = keeper->manifest;
     char digest[DIGEST_HEX_BYTES];
     digest_bytes(keeper->options.config_yaml, strlen(keeper->options.config_yaml), digest);
-    manifest->format = 1;
     manifest->step = order->state.step;
     manifest->generation = order->generation;
     manifest->next_position = order->state.next_position;
@@ -227,38 +231,56 @@ static int by_position(const void *a, const void *b)
 
 Status keeper_append(Keeper *keeper, const Plan *plan, Error *err)
 {
-    int64_t *position = mem_calloc((size_t)plan->num_samples + 1, sizeof *position);
+    size_t span = (size_t)(plan->end_position - plan->first_position);
+    int64_t *accepted = mem_calloc((size_t)plan->num_samples, sizeof *accepted);
+    int64_t *rejected = mem_calloc(span, sizeof *rejected);
+    int num_rejected = 0;
     for (int i = 0; i < plan->num_samples; i++)
-        position[i] = plan->sample[i].position;
-    qsort(position, (size_t)plan->num_samples, sizeof *position, by_position);
-    LedgerStep step = {
+        accepted[i] = plan->sample[i].position;
+    qsort(accepted, (size_t)plan->num_samples, sizeof *accepted, by_position);
+    int next = 0;
+    for (int64_t p = plan->first_position; p < plan->end_position; p++) {
+        if (next < plan->num_samples && accepted[next] == p)
+            next++;
+        else
+            rejected[num_rejected++] = p;
+    }
+    LedgerRecord record = {
         .step = plan->step,
-        .first_position = plan->first_position,
-        .end_position = plan->end_position,
-        .accepted = position,
+        .first = plan->first_position,
+        .end = plan->end_position,
+        .accepted = accepted,
         .num_accepted = plan->num_samples,
+        .rejected = rejected,
+        .num_rejected = num_rejected,
     };
-    Status status = ledger_append(keeper->ledger, &step, err);
-    free(position);
+    Status status = ledger_append(keeper->ledger, &record, err);
+    free(rejected);
+    free(accepted);
     return status;
 }
 
-Status keeper_rewind(Keeper *keeper, const CheckpointState *state, Error *err)
+Status keeper_rewind(Keeper *keeper, Error *err)
 {
-    return ledger_rewind(keeper->ledger, state->step, err);
+    ledger_close(keeper->ledger);
+    keeper->ledger = NULL;
+    return ledger_open(keeper->options.folder->ledger, keeper->head, &keeper->ledger, NULL, err);
 }
 
 /* ---- life ---- */
 
 Status keeper_create(const KeeperOptions *options, Keeper **ret, Error *err)
 {
-    Ledger *ledger = NULL;
-    TRY(ledger_open(options->folder->ledger, &ledger, err));
     Keeper *keeper = mem_calloc(1, sizeof *keeper);
     keeper->options = *options;
-    keeper->ledger = ledger;
-    *ret = keeper;
-    return OK;
+    if (options->ledger_head != NULL)
+        strncpy(keeper->head, options->ledger_head, sizeof keeper->head - 1);
+    Status status = keeper_rewind(keeper, err);
+    if (status == OK)
+        *ret = keeper;
+    else
+        keeper_destroy(keeper);
+    return status;
 }
 
 void keeper_destroy(Keeper *keeper)

@@ -15,6 +15,7 @@ typedef struct KeeperOptions {
     const JobConfig *config;
     const RunFolder *folder;
     const char *config_yaml;
+    const char *ledger_head; /* of the checkpoint that the run begins from; NULL: from nothing */
     void (*feed)(void *context, const Event *event); /* EV_CHECKPOINT_*; never from within a call */
     void *context;
 } KeeperOptions;
@@ -35,9 +36,9 @@ typedef struct CommitOrder {
 void keeper_commit(Keeper *keeper, const CommitOrder *order); /* -> EV_CHECKPOINT_DONE */
 void keeper_abandon(Keeper *keeper, const char *folder);
 
-/* The ledger: a step's consumed positions, and going back to a checkpoint. A ledger that cannot be
+/* The ledger: a step's consumed positions, and going back. A ledger that cannot be
  * written stops the run: what it would not say could not be proven. */
 Status keeper_append(Keeper *keeper, const Plan *plan, Error *err);
-Status keeper_rewind(Keeper *keeper, const CheckpointState *state, Error *err);
+Status keeper_rewind(Keeper *keeper, Error *err); /* to the last committed checkpoint */
 
 #endif

@@ -104,6 +104,7 @@ static int run_job(const Options *options)
     if (status == OK) status = log_open("controller", folder.events, options->level, &err);
     if (status == OK) {
         log_event(LOG_INFO, "run", F_STR("job", config->name), F_STR("folder", folder.path));
+        if (folder.note != NULL) log_event(LOG_INFO, "lock_taken_over", F_STR("what", folder.note));
         status = shell_run(config, &folder, &err);
         log_event(status == OK ? LOG_INFO : LOG_ERROR, "end", F_STR("status", status_name(status)),
                   F_STR("message", err.message));

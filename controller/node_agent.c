@@ -26,8 +26,9 @@
 
 #define SWEEP_MS          1000
 #define NOTICE_TIMEOUT_MS 2000
-#define NOTICES_MAX       15 /* tries to tell the controller of a death, before it must be dead itself \
-                              */
+#define NOTICES_MAX                                                                                \
+    15 /* tries to tell the controller of a death, before it must be dead itself                   \
+        */
 
 static const char usage[] =
     "usage: node_agent --endpoint ipc://PATH|tcp://127.0.0.1:PORT [--cpus N] [--memory BYTES] "

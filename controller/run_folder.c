@@ -59,7 +59,7 @@ Status run_folder_open(const char *path, RunFolder *ret, Error *err)
     RunFolder folder;
     name_everything(path, &folder);
     Status status = folder_create(folder.path, err);
-    if (status == OK) status = run_lock_acquire(folder.path, &folder.lock, err);
+    if (status == OK) status = run_lock_acquire(folder.path, &folder.lock, &folder.note, err);
     if (status == OK) status = folder_create(folder.logs, err);
     if (status == OK) status = folder_create(folder.checkpoints, err);
     if (status == OK) status = make_sockets_folder(folder.sockets, err);
@@ -86,6 +86,7 @@ void run_folder_close(RunFolder *folder)
         folder_remove(folder->sockets, NULL);
         run_lock_release(folder->lock);
     }
+    free(folder->note);
     free(folder->path);
     free(folder->logs);
     free(folder->checkpoints);

@@ -20,6 +20,7 @@ typedef struct RunFolder {
     char *logs, *checkpoints, *sockets, *metrics, *events, *ledger;
     char *endpoint; /* the controller's own inbox */
     RunLock *lock;  /* NULL when only looking */
+    char *note;     /* on a dead run whose lock was taken over, or NULL */
 } RunFolder;
 
 /* Creates what is missing and takes the lock: ERR_EXISTS names the process that runs it already. */

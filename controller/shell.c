@@ -9,10 +9,12 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/rng.h"
 #include "base/version.h"
+#include "checkpoint/manifest.h"
 #include "cluster.pb-c.h"
 #include "status.h"
 
@@ -127,7 +129,7 @@ static void carry_out(Shell *shell, const Effect *fx)
         stop_on_failure(shell, keeper_append(shell->keeper, fx->ledger.plan, &err), &err);
         break;
     case FX_LEDGER_REWIND:
-        stop_on_failure(shell, keeper_rewind(shell->keeper, &fx->checkpoint.state, &err), &err);
+        stop_on_failure(shell, keeper_rewind(shell->keeper, &err), &err);
         break;
     case FX_REPORT_STEP:
         reporter_step(shell->reporter, fx, &job, peak_flops(shell));
@@ -375,68 +377,81 @@ static void warn_of_damage(void *context, const char *path, const Error *why)
     log_event(LOG_WARN, "checkpoint_damaged", F_STR("path", path), F_STR("why", why->message));
 }
 
-/* Where to begin: the newest whole checkpoint, unless told to begin anew. */
-static Status find_start(Shell *shell, ControllerStart *start, char **ret_path, Manifest **ret,
-                         Error *err)
+/* Where a run begins: the newest whole checkpoint, or nothing. */
+typedef struct Beginning {
+    char *path;
+    Manifest *manifest;
+} Beginning;
+
+static void beginning_free(Beginning *begin)
 {
-    if (shell->config->checkpoint.resume == RESUME_AUTO)
-        TRY(checkpoint_find_latest(shell->folder->checkpoints, ret_path, ret, warn_of_damage, NULL,
-                                   err));
-    if (*ret_path == NULL) return OK;
-    const Manifest *manifest = *ret;
-    start->checkpoint = *ret_path;
-    start->data_fingerprint = manifest->data_fingerprint;
-    start->state = (CheckpointState){.step = manifest->step,
-                                     .next_position = manifest->next_position,
-                                     .consumed_samples = manifest->consumed_samples,
-                                     .rejected_samples = manifest->rejected_samples,
-                                     .trained_tokens = manifest->trained_tokens};
-    log_event(LOG_INFO, "resuming", F_INT("step", manifest->step), F_STR("from", *ret_path));
+    free(begin->path);
+    manifest_destroy(begin->manifest);
+}
+
+static Status find_beginning(const Shell *shell, Beginning *ret, Error *err)
+{
+    if (shell->config->checkpoint.resume != RESUME_AUTO) return OK;
+    TRY(checkpoint_find_latest(shell->folder->checkpoints, &ret->path, &ret->manifest,
+                               warn_of_damage, NULL, err));
+    if (ret->path != NULL)
+        log_event(LOG_INFO, "resuming", F_INT("step", ret->manifest->step),
+                  F_STR("from", ret->path));
     return OK;
 }
 
-static Status start_core(Shell *shell, Error *err)
+static void start_core(Shell *shell, const Beginning *begin)
 {
-    char *path = NULL;
-    Manifest *manifest = NULL;
     ControllerStart start = {
         .config = shell->config,
         .nonce = random_number(),
         .num_nodes = shell->num_agents,
         .embedded_agent = shell->config->cluster.agents.count == 0,
+        .checkpoint = begin->path,
     };
-    Status status = find_start(shell, &start, &path, &manifest, err);
-    if (status == OK) {
-        shell->controller = controller_create(&start, clock_ms(), &shell->effects);
-        size_t count = (size_t)controller_num_actors(shell->controller);
-        shell->actor = mem_calloc(count, sizeof *shell->actor);
-        shell->peak_flops = mem_calloc(count, sizeof *shell->peak_flops);
-        carry_out_all(shell);
+    const Manifest *manifest = begin->manifest;
+    if (begin->path != NULL) {
+        start.data_fingerprint = manifest->data_fingerprint;
+        start.state = (CheckpointState){.step = manifest->step,
+                                        .next_position = manifest->next_position,
+                                        .consumed_samples = manifest->consumed_samples,
+                                        .rejected_samples = manifest->rejected_samples,
+                                        .trained_tokens = manifest->trained_tokens};
     }
-    manifest_destroy(manifest);
+    shell->controller = controller_create(&start, clock_ms(), &shell->effects);
+    size_t count = (size_t)controller_num_actors(shell->controller);
+    shell->actor = mem_calloc(count, sizeof *shell->actor);
+    shell->peak_flops = mem_calloc(count, sizeof *shell->peak_flops);
+    carry_out_all(shell);
+}
+
+static Status write_effective_config(Shell *shell, Error *err)
+{
+    shell->config_yaml = job_config_text(shell->config);
+    char *path = path_join(shell->folder->path, "config.effective.yaml");
+    Status status = file_write_atomic(path, shell->config_yaml, strlen(shell->config_yaml), err);
     free(path);
     return status;
 }
 
-static Status shell_open(Shell *shell, Error *err)
+static Status shell_open(Shell *shell, const Beginning *begin, Error *err)
 {
-    shell->config_yaml = job_config_text(shell->config);
-    char *effective = path_join(shell->folder->path, "config.effective.yaml");
-    Status status =
-        file_write_atomic(effective, shell->config_yaml, strlen(shell->config_yaml), err);
-    free(effective);
-    TRY(status);
+    TRY(write_effective_config(shell, err));
     TRY(open_inbox(shell, err));
     TRY(reporter_create(shell->folder->metrics, &shell->reporter, err));
     TRY(keeper_create(&(KeeperOptions){.loop = shell->loop,
                                        .config = shell->config,
                                        .folder = shell->folder,
                                        .config_yaml = shell->config_yaml,
+                                       .ledger_head = begin->manifest != NULL
+                                                          ? begin->manifest->ledger_head
+                                                          : NULL,
                                        .feed = feed_from_part,
                                        .context = shell},
                       &shell->keeper, err));
     create_agents(shell);
-    return start_core(shell, err);
+    start_core(shell, begin);
+    return OK;
 }
 
 static void shell_close(Shell *shell)
@@ -461,7 +476,10 @@ static void shell_close(Shell *shell)
 Status shell_run(const JobConfig *config, const RunFolder *folder, Error *err)
 {
     Shell shell = {.config = config, .folder = folder};
-    Status status = shell_open(&shell, err);
+    Beginning begin = {0};
+    Status status = find_beginning(&shell, &begin, err);
+    if (status == OK) status = shell_open(&shell, &begin, err);
+    beginning_free(&begin);
     if (status == OK) {
         LoopTimer *tick = loop_add_timer(shell.loop, TICK_MS, TICK_MS, on_tick, &shell);
         loop_run(shell.loop);

@@ -1,6 +1,6 @@
 #!/bin/bash
-# kill -9 of one process of a running job at three steps drawn from a seed: the run goes on by itself (or, when it was the
-# controller, with the same command) and ends with the weights of an undisturbed run. Nothing is left behind.
+# kill -9 of one process of a running job at three steps drawn from a seed. The run goes on by itself (or, when it was
+# the controller, with the same command) and ends with the weights of an undisturbed run. Nothing is left behind.
 # usage: test_kill.sh ACTOR   (rollout-0, train-1, data_source, node_agent, controller)
 . "$(dirname "$0")/../e2e/lib.sh"
 actor=$1

@@ -1,0 +1,50 @@
+/* ActorProcess: what every actor executable does besides its own work. It is told who it is on its
+ * command line, dies with the agent that started it, binds its inbox, says hello to the controller
+ * (which answers with the job's configuration), beats, and leaves when told to or when the
+ * controller is silent for longer than cluster.dead_ms allows.
+ *
+ *   --actor NAME --incarnation N --generation G --job ID --controller ENDPOINT --inbox ENDPOINT
+ *
+ * Everything here runs on the loop thread (the main thread), except actor_process_progress, which
+ * any thread may call. */
+#ifndef TROUPE_ACTOR_ACTOR_PROCESS_H
+#define TROUPE_ACTOR_ACTOR_PROCESS_H
+
+#include "actor/handle.h"
+#include "config/job.h"
+
+typedef struct ActorProcess ActorProcess;
+
+/* A train worker's place among the ranks. */
+typedef struct TrainPlace {
+    int tp_rank, tp_size, dp_rank, dp_size;
+} TrainPlace;
+
+typedef struct ActorProcessSpec {
+    const char *program; /* "train_worker": for --help and errors */
+    const ActorMethod *methods;
+    int num_methods;
+    /* Called once the controller has answered; makes what the methods get as `self`. Calls that
+     * come before are answered after it. A failure ends the process with the message. */
+    Status (*start)(ActorProcess *process, void **ret_self, Error *err);
+    void (*stop)(void *self); /* before the process ends; self is not NULL */
+    /* Fills what the work waits for ("all_reduce #8, waiting for rank 1"), or "": read before each
+     * beat. May be NULL. */
+    void (*describe_wait)(void *self, char *text, size_t size);
+} ActorProcessSpec;
+
+/* Runs the process to its end; returns its exit code. */
+int actor_process_run(int argc, char **argv, const ActorProcessSpec *spec);
+
+Loop *actor_process_loop(ActorProcess *process);
+const ActorIdentity *actor_process_identity(const ActorProcess *process);
+const JobConfig *actor_process_config(const ActorProcess *process);
+TrainPlace actor_process_train_place(const ActorProcess *process);
+
+/* The work has got on: what the controller's "no progress" watches. Any thread. */
+void actor_process_progress(ActorProcess *process);
+
+/* What the process is doing, for status: "step 12", "idle". Copied. */
+void actor_process_set_doing(ActorProcess *process, const char *doing);
+
+#endif
