@@ -37,9 +37,9 @@ static void stop(void *self)
     worker_destroy(self);
 }
 
-static void describe_wait(void *self, char *text, size_t size)
+static void describe(void *self, ActorReport *report)
 {
-    worker_describe_wait(self, text, size);
+    worker_describe_wait(self, report->waiting_for, sizeof report->waiting_for);
 }
 
 int main(int argc, char **argv)
@@ -50,7 +50,7 @@ int main(int argc, char **argv)
         .num_methods = worker_num_methods,
         .start = start,
         .stop = stop,
-        .describe_wait = describe_wait,
+        .describe = describe,
     };
     return actor_process_run(argc, argv, &spec);
 }

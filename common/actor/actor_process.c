@@ -99,17 +99,18 @@ static void on_beat_answered(void *argument, const Reply *reply)
 static void send_beat(void *argument)
 {
     ActorProcess *process = argument;
-    char waiting_for[192] = "";
-    if (process->spec->describe_wait != NULL)
-        process->spec->describe_wait(process->self, waiting_for, sizeof waiting_for);
+    ActorReport report = {.progress =
+                              atomic_load_explicit(&process->progress, memory_order_relaxed)};
+    memcpy(report.doing, process->doing, sizeof report.doing);
+    if (process->spec->describe != NULL) process->spec->describe(process->self, &report);
     Troupe__BeatRequest beat = TROUPE__BEAT_REQUEST__INIT;
     beat.actor = process->identity.name;
     beat.incarnation = process->identity.incarnation;
-    beat.progress = atomic_load_explicit(&process->progress, memory_order_relaxed);
-    beat.doing = process->doing;
-    beat.waiting_for = waiting_for;
+    beat.progress = report.progress;
+    beat.doing = report.doing;
+    beat.waiting_for = report.waiting_for;
     beat.rss_bytes = (uint64_t)resident_bytes();
-    uint8_t body[sizeof process->doing + sizeof waiting_for + 256];
+    uint8_t body[sizeof report + 256];
     size_t length = troupe__beat_request__pack(&beat, body);
     CallOptions options = {.method = "controller.beat",
                            .body = {body, length},

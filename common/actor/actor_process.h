@@ -20,6 +20,13 @@ typedef struct TrainPlace {
     int tp_rank, tp_size, dp_rank, dp_size;
 } TrainPlace;
 
+/* What a beat says. */
+typedef struct ActorReport {
+    uint64_t progress;     /* changes whenever the work gets on: what "no progress" watches */
+    char doing[128];       /* "step 12", "idle" */
+    char waiting_for[192]; /* "all_reduce #8, waiting for rank 1", or "" */
+} ActorReport;
+
 typedef struct ActorProcessSpec {
     const char *program; /* "train_worker": for --help and errors */
     const ActorMethod *methods;
@@ -28,9 +35,9 @@ typedef struct ActorProcessSpec {
      * come before are answered after it. A failure ends the process with the message. */
     Status (*start)(ActorProcess *process, void **ret_self, Error *err);
     void (*stop)(void *self); /* before the process ends; self is not NULL */
-    /* Fills what the work waits for ("all_reduce #8, waiting for rank 1"), or "": read before each
-     * beat. May be NULL. */
-    void (*describe_wait)(void *self, char *text, size_t size);
+    /* Completes what the next beat says of the work; the report comes filled with what
+     * actor_process_progress and actor_process_set_doing said. May be NULL. */
+    void (*describe)(void *self, ActorReport *report);
 } ActorProcessSpec;
 
 /* Runs the process to its end; returns its exit code. */
