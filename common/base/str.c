@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/utf8.h"
 
 void str_free(Str *str)
 {
@@ -93,6 +94,26 @@ void string_list_free(StringList *list)
         free(list->item[i]);
     free(list->item);
     *list = (StringList){0};
+}
+
+char *str_quoted(const char *text, char buffer[STR_QUOTED_BYTES])
+{
+    static const size_t shown_max = 200;
+    size_t length = strlen(text), used = 0, at = 0;
+    buffer[used++] = '"';
+    while (at < length && used < shown_max) {
+        uint32_t code_point = 0;
+        int size = utf8_decode(text + at, length - at, &code_point);
+        bool plain = size > 1 || (size == 1 && code_point >= 0x20 && code_point != 0x7F);
+        if (plain)
+            memcpy(buffer + used, text + at, (size_t)size);
+        else
+            buffer[used] = '?';
+        used += plain ? (size_t)size : 1;
+        at += size > 0 ? (size_t)size : 1;
+    }
+    strcpy(buffer + used, at < length ? "...\"" : "\"");
+    return buffer;
 }
 
 bool str_starts_with(const char *text, const char *prefix)

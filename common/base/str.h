@@ -34,6 +34,13 @@ typedef struct StringList {
 void string_list_append(StringList *list, const char *text); /* copies */
 void string_list_free(StringList *list);                     /* leaves an empty list */
 
+#define STR_QUOTED_BYTES 256
+/* A name that others chose, as a message shows it: in double quotes, on one line (control characters
+ * and bytes that are not UTF-8 become '?'), cut to about 200 bytes. Returns `buffer`. */
+char *str_quoted(const char *text, char buffer[STR_QUOTED_BYTES]);
+/* The same in a buffer that lives until the end of the block. */
+#define QUOTED(text) str_quoted((text), (char[STR_QUOTED_BYTES]){0})
+
 bool str_starts_with(const char *text, const char *prefix);
 bool str_ends_with(const char *text, const char *suffix);
 

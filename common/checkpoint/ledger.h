@@ -4,8 +4,7 @@
  * checkpoint proves which samples are in its weights, and a resumed run cuts the ledger back to
  * exactly that (what was trained after the checkpoint is trained again).
  *
- * {"step":3,"first":64,"end":98,"accepted":"64-70,72-97","rejected":"71","chain":"<64 hex
- * digits>"}
+ * {"step":3,"first":64,"end":98,"accepted":"64-70,72-97","rejected":"71","chain":"<64 hex>"}
  *
  * chain = SHA-256(chain of the line before, then the line's text before ,"chain"); the chain
  * before the first line is the SHA-256 of "troupe ledger 1". A Ledger is used by one thread at a

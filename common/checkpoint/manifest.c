@@ -59,8 +59,8 @@ Status manifest_check_name(const char *name, Error *err)
     for (size_t i = 0; i < length; i++)
         plain = plain && (unsigned char)name[i] >= 0x20;
     if (plain) return OK;
-    return error_set(err, ERR_INVALID, "\"%.200s\" cannot be the name of a file in a checkpoint",
-                     name);
+    return error_set(err, ERR_INVALID, "%s cannot be the name of a file in a checkpoint",
+                     QUOTED(name));
 }
 
 static bool is_sha256(const char *text)
@@ -83,18 +83,18 @@ static Status check_files(const Manifest *manifest, Error *err)
         names[i] = file->name;
         status = manifest_check_name(file->name, err);
         if (status == OK && !is_sha256(file->sha256))
-            status = error_set(err, ERR_INVALID, "\"%.200s\": \"%.70s\" is not a SHA-256",
-                               file->name, file->sha256);
+            status = error_set(err, ERR_INVALID, "%s: \"%.70s\" is not a SHA-256",
+                               QUOTED(file->name), file->sha256);
         if (status == OK && (file->bytes < 0 || file->bytes > NUMBER_MAX))
-            status = error_set(err, ERR_INVALID, "\"%.200s\" is said to have %" PRId64 " bytes",
-                               file->name, file->bytes);
+            status = error_set(err, ERR_INVALID, "%s is said to have %" PRId64 " bytes",
+                               QUOTED(file->name), file->bytes);
     }
     if (status == OK) {
         qsort(names, count, sizeof *names, compare_text);
         for (size_t i = 1; i < count && status == OK; i++)
             if (strcmp(names[i - 1], names[i]) == 0)
-                status = error_set(err, ERR_INVALID, "file \"%.200s\" stands twice in the manifest",
-                                   names[i]);
+                status = error_set(err, ERR_INVALID, "file %s stands twice in the manifest",
+                                   QUOTED(names[i]));
     }
     free(names);
     return status;

@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "base/limits.h"
 #include "base/memory.h"
+#include "base/str.h"
 
 /* All element types of the format (its dtype list as of library version 0.8). */
 static const struct {
@@ -61,13 +62,11 @@ static Status whole_number(const cJSON *value, const char *where, const char *na
                            const char *what, int64_t *ret, Error *err)
 {
     if (!cJSON_IsNumber(value))
-        return error_set(err, ERR_DATA,
-                         "%s: tensor \"%.200s\": %s holds %s, expected a whole number", where, name,
-                         what, json_type_name(value));
+        return error_set(err, ERR_DATA, "%s: tensor %s: %s holds %s, expected a whole number",
+                         where, QUOTED(name), what, json_type_name(value));
     if (!(value->valuedouble >= 0 && value->valuedouble <= (double)INTEGER_MAX))
-        return error_set(err, ERR_DATA,
-                         "%s: tensor \"%.200s\": %s holds %g, expected 0 to %" PRId64, where, name,
-                         what, value->valuedouble, INTEGER_MAX);
+        return error_set(err, ERR_DATA, "%s: tensor %s: %s holds %g, expected 0 to %" PRId64, where,
+                         QUOTED(name), what, value->valuedouble, INTEGER_MAX);
     *ret = (int64_t)value->valuedouble;
     return OK;
 }
@@ -76,8 +75,8 @@ static Status parse_type(const cJSON *value, const char *where, SafetensorsTenso
                          int *ret_bits, Error *err)
 {
     if (!cJSON_IsString(value))
-        return error_set(err, ERR_DATA, "%s: tensor \"%.200s\": dtype is %s, expected a string",
-                         where, tensor->name, json_type_name(value));
+        return error_set(err, ERR_DATA, "%s: tensor %s: dtype is %s, expected a string", where,
+                         QUOTED(tensor->name), json_type_name(value));
     for (size_t i = 0; i < FORMAT_TYPE_COUNT; i++) {
         if (strcmp(format_types[i].name, value->valuestring) != 0) continue;
         tensor->dtype_name = format_types[i].name;
@@ -86,16 +85,16 @@ static Status parse_type(const cJSON *value, const char *where, SafetensorsTenso
             tensor->dtype = DTYPE_COUNT;
         return OK;
     }
-    return error_set(err, ERR_DATA, "%s: tensor \"%.200s\": unknown dtype \"%.40s\"", where,
-                     tensor->name, value->valuestring);
+    return error_set(err, ERR_DATA, "%s: tensor %s: unknown dtype %s", where, QUOTED(tensor->name),
+                     QUOTED(value->valuestring));
 }
 
 static Status parse_shape(const cJSON *value, const char *where, SafetensorsTensor *tensor,
                           int64_t *ret_count, Error *err)
 {
     if (!cJSON_IsArray(value))
-        return error_set(err, ERR_DATA, "%s: tensor \"%.200s\": shape is %s, expected a list",
-                         where, tensor->name, json_type_name(value));
+        return error_set(err, ERR_DATA, "%s: tensor %s: shape is %s, expected a list", where,
+                         QUOTED(tensor->name), json_type_name(value));
     int64_t count = 1;
     bool overflow = false, empty = false;
     for (const cJSON *item = value->child; item != NULL; item = item->next) {
@@ -107,8 +106,8 @@ static Status parse_shape(const cJSON *value, const char *where, SafetensorsTens
         overflow = overflow || __builtin_mul_overflow(count, size, &count);
     }
     if (overflow && !empty)
-        return error_set(err, ERR_DATA, "%s: tensor \"%.200s\": the product of its shape overflows",
-                         where, tensor->name);
+        return error_set(err, ERR_DATA, "%s: tensor %s: the product of its shape overflows", where,
+                         QUOTED(tensor->name));
     *ret_count = empty ? 0 : count;
     return OK;
 }
@@ -117,16 +116,15 @@ static Status parse_offsets(const cJSON *value, const char *where, SafetensorsTe
                             Error *err)
 {
     if (!cJSON_IsArray(value) || cJSON_GetArraySize(value) != 2)
-        return error_set(err, ERR_DATA,
-                         "%s: tensor \"%.200s\": data_offsets must be a list of two numbers", where,
-                         tensor->name);
+        return error_set(err, ERR_DATA, "%s: tensor %s: data_offsets must be a list of two numbers",
+                         where, QUOTED(tensor->name));
     TRY(whole_number(value->child, where, tensor->name, "data_offsets", &tensor->begin, err));
     TRY(whole_number(value->child->next, where, tensor->name, "data_offsets", &tensor->end, err));
     if (tensor->begin > tensor->end)
         return error_set(err, ERR_DATA,
-                         "%s: tensor \"%.200s\": data_offsets begin at %" PRId64
+                         "%s: tensor %s: data_offsets begin at %" PRId64
                          " and end before it, at %" PRId64,
-                         where, tensor->name, tensor->begin, tensor->end);
+                         where, QUOTED(tensor->name), tensor->begin, tensor->end);
     return OK;
 }
 
@@ -135,17 +133,17 @@ static Status check_size(const char *where, const SafetensorsTensor *tensor, int
 {
     int64_t total_bits = 0;
     if (__builtin_mul_overflow(count, (int64_t)bits, &total_bits))
-        return error_set(err, ERR_DATA, "%s: tensor \"%.200s\": its size in bits overflows", where,
-                         tensor->name);
+        return error_set(err, ERR_DATA, "%s: tensor %s: its size in bits overflows", where,
+                         QUOTED(tensor->name));
     if (total_bits % 8 != 0)
         return error_set(err, ERR_DATA,
-                         "%s: tensor \"%.200s\": %" PRId64 " elements of %s fill no whole bytes",
-                         where, tensor->name, count, tensor->dtype_name);
+                         "%s: tensor %s: %" PRId64 " elements of %s fill no whole bytes", where,
+                         QUOTED(tensor->name), count, tensor->dtype_name);
     if (total_bits / 8 != tensor->end - tensor->begin)
         return error_set(err, ERR_DATA,
-                         "%s: tensor \"%.200s\": its shape and dtype (%" PRId64
-                         " x %s) need %" PRId64 " bytes, its data_offsets hold %" PRId64,
-                         where, tensor->name, count, tensor->dtype_name, total_bits / 8,
+                         "%s: tensor %s: its shape and dtype (%" PRId64 " x %s) need %" PRId64
+                         " bytes, its data_offsets hold %" PRId64,
+                         where, QUOTED(tensor->name), count, tensor->dtype_name, total_bits / 8,
                          tensor->end - tensor->begin);
     return OK;
 }
@@ -157,25 +155,24 @@ static Status parse_tensor(const cJSON *object, const char *where, SafetensorsTe
     const cJSON *found[3] = {NULL};
     tensor->name = mem_strdup(object->string);
     if (!cJSON_IsObject(object))
-        return error_set(err, ERR_DATA, "%s: tensor \"%.200s\" is %s, expected an object", where,
-                         tensor->name, json_type_name(object));
+        return error_set(err, ERR_DATA, "%s: tensor %s is %s, expected an object", where,
+                         QUOTED(tensor->name), json_type_name(object));
     for (const cJSON *member = object->child; member != NULL; member = member->next) {
         int which = 0;
         while (which < 3 && strcmp(members[which], member->string) != 0)
             which++;
         if (which == 3)
-            return error_set(err, ERR_DATA,
-                             "%s: tensor \"%.200s\" has the unknown member \"%.40s\"", where,
-                             tensor->name, member->string);
+            return error_set(err, ERR_DATA, "%s: tensor %s has the unknown member %s", where,
+                             QUOTED(tensor->name), QUOTED(member->string));
         if (found[which] != NULL)
-            return error_set(err, ERR_DATA, "%s: tensor \"%.200s\" has \"%s\" twice", where,
-                             tensor->name, members[which]);
+            return error_set(err, ERR_DATA, "%s: tensor %s has \"%s\" twice", where,
+                             QUOTED(tensor->name), members[which]);
         found[which] = member;
     }
     for (int i = 0; i < 3; i++)
         if (found[i] == NULL)
-            return error_set(err, ERR_DATA, "%s: tensor \"%.200s\" has no \"%s\"", where,
-                             tensor->name, members[i]);
+            return error_set(err, ERR_DATA, "%s: tensor %s has no \"%s\"", where,
+                             QUOTED(tensor->name), members[i]);
     int64_t count = 0;
     int bits = 0;
     TRY(parse_type(found[0], where, tensor, &bits, err));
@@ -201,15 +198,14 @@ static Status check_metadata(const cJSON *object, const char *where, Error *err)
     for (const cJSON *member = object->child; member != NULL; member = member->next) {
         names[used++] = member->string;
         if (!cJSON_IsString(member) && status == OK)
-            status =
-                error_set(err, ERR_DATA, "%s: __metadata__ \"%.200s\" is %s, expected a string",
-                          where, member->string, json_type_name(member));
+            status = error_set(err, ERR_DATA, "%s: __metadata__ %s is %s, expected a string", where,
+                               QUOTED(member->string), json_type_name(member));
     }
     qsort(names, (size_t)count, sizeof *names, compare_text);
     for (int i = 1; i < count && status == OK; i++)
         if (strcmp(names[i - 1], names[i]) == 0)
             status =
-                error_set(err, ERR_DATA, "%s: __metadata__ has \"%.200s\" twice", where, names[i]);
+                error_set(err, ERR_DATA, "%s: __metadata__ has %s twice", where, QUOTED(names[i]));
     free(names);
     return status;
 }
@@ -240,15 +236,15 @@ static Status check_places(const SafetensorsHeader *header, int64_t data_bytes, 
     int64_t at = 0;
     for (int i = 0; i < header->count && status == OK; i++) {
         if (order[i]->begin < at)
-            status = error_set(err, ERR_DATA,
-                               "%s: tensor \"%.200s\" begins at byte %" PRId64
-                               " inside \"%.200s\", which ends at %" PRId64,
-                               where, order[i]->name, order[i]->begin, order[i - 1]->name, at);
+            status = error_set(
+                err, ERR_DATA,
+                "%s: tensor %s begins at byte %" PRId64 " inside %s, which ends at %" PRId64, where,
+                QUOTED(order[i]->name), order[i]->begin, QUOTED(order[i - 1]->name), at);
         else if (order[i]->begin > at)
             status = error_set(err, ERR_DATA,
                                "%s: bytes %" PRId64 " to %" PRId64
-                               " before tensor \"%.200s\" belong to no tensor",
-                               where, at, order[i]->begin, order[i]->name);
+                               " before tensor %s belong to no tensor",
+                               where, at, order[i]->begin, QUOTED(order[i]->name));
         at = order[i]->end;
     }
     if (status == OK && at > data_bytes)
@@ -285,8 +281,8 @@ static Status parse_members(const cJSON *json, int64_t data_bytes, const char *w
     qsort(header->tensor, (size_t)header->count, sizeof *header->tensor, compare_tensor_name);
     for (int i = 1; i < header->count; i++)
         if (strcmp(header->tensor[i - 1].name, header->tensor[i].name) == 0)
-            return error_set(err, ERR_DATA, "%s: tensor \"%.200s\" stands twice", where,
-                             header->tensor[i].name);
+            return error_set(err, ERR_DATA, "%s: tensor %s stands twice", where,
+                             QUOTED(header->tensor[i].name));
     return check_places(header, data_bytes, where, err);
 }
 

@@ -130,9 +130,9 @@ static Status check_file_name(const char *index_path, const IndexLine *line, Err
                  strcmp(file + length - (sizeof suffix - 1), suffix) == 0;
     if (plain) return OK;
     return error_set(err, ERR_DATA,
-                     "%s: tensor \"%.200s\" is said to be in \"%.200s\", expected the name of a "
+                     "%s: tensor %s is said to be in %s, expected the name of a "
                      ".safetensors file in the same folder",
-                     index_path, line->tensor, file);
+                     index_path, QUOTED(line->tensor), QUOTED(file));
 }
 
 static int compare_line_file(const void *a, const void *b)
@@ -160,9 +160,8 @@ static Status read_weight_map(const cJSON *json, const char *path, IndexLine **r
     Status status = OK;
     for (const cJSON *item = map->child; item != NULL && status == OK; item = item->next) {
         if (!cJSON_IsString(item)) {
-            status = error_set(err, ERR_DATA,
-                               "%s: the file of tensor \"%.200s\" is %s, expected a string", path,
-                               item->string, json_type_name(item));
+            status = error_set(err, ERR_DATA, "%s: the file of tensor %s is %s, expected a string",
+                               path, QUOTED(item->string), json_type_name(item));
             break;
         }
         lines[count] = (IndexLine){item->string, item->valuestring};
@@ -188,9 +187,9 @@ static Status open_next_file(SafetensorsReader *reader, const char *folder, cons
     Status status = OK;
     if (!path_exists(path))
         status = error_set(err, ERR_DATA,
-                           "%s names \"%s\" for tensor \"%.200s\", but that file is not there; "
+                           "%s names \"%s\" for tensor %s, but that file is not there; "
                            "is the download complete?",
-                           index_path, line->file, line->tensor);
+                           index_path, line->file, QUOTED(line->tensor));
     else
         status = open_shard(reader, path, err);
     free(path);
@@ -214,9 +213,9 @@ static Status open_lines(SafetensorsReader *reader, const char *folder, const ch
         const Shard *shard = &reader->shard[shard_of[i]];
         const SafetensorsTensor *tensor = safetensors_header_find(&shard->header, lines[i].tensor);
         if (tensor == NULL) {
-            status = error_set(err, ERR_DATA,
-                               "%s names tensor \"%.200s\" in \"%s\", which does not hold it",
-                               index_path, lines[i].tensor, lines[i].file);
+            status =
+                error_set(err, ERR_DATA, "%s names tensor %s in \"%s\", which does not hold it",
+                          index_path, QUOTED(lines[i].tensor), lines[i].file);
             goto done;
         }
         reader->entry[reader->count++] = (Entry){tensor, shard_of[i]};
@@ -224,8 +223,8 @@ static Status open_lines(SafetensorsReader *reader, const char *folder, const ch
     qsort(reader->entry, (size_t)count, sizeof *reader->entry, compare_entry);
     for (int i = 1; i < count && status == OK; i++)
         if (compare_entry(&reader->entry[i - 1], &reader->entry[i]) == 0)
-            status = error_set(err, ERR_DATA, "%s names tensor \"%.200s\" twice", index_path,
-                               reader->entry[i].tensor->name);
+            status = error_set(err, ERR_DATA, "%s names tensor %s twice", index_path,
+                               QUOTED(reader->entry[i].tensor->name));
 done:
     free(shard_of);
     return status;
@@ -330,16 +329,16 @@ static Status not_found(const SafetensorsReader *reader, const char *name, Error
     const char *nearest = str_nearest(name, names, (size_t)reader->count);
     free(names);
     if (nearest != NULL)
-        return error_set(err, ERR_NOT_FOUND,
-                         "%s holds no tensor \"%.200s\"; the nearest name is \"%.200s\"",
-                         reader->path, name, nearest);
+        return error_set(err, ERR_NOT_FOUND, "%s holds no tensor %s; the nearest name is %s",
+                         reader->path, QUOTED(name), QUOTED(nearest));
     if (reader->count == 0)
-        return error_set(err, ERR_NOT_FOUND, "%s holds no tensor \"%.200s\": it is empty",
-                         reader->path, name);
+        return error_set(err, ERR_NOT_FOUND, "%s holds no tensor %s: it is empty", reader->path,
+                         QUOTED(name));
     return error_set(err, ERR_NOT_FOUND,
-                     "%s holds no tensor \"%.200s\" nor one with a similar name; it holds %d, the "
-                     "first is \"%.200s\"",
-                     reader->path, name, reader->count, reader->entry[0].tensor->name);
+                     "%s holds no tensor %s nor one with a similar name; it holds %d, the "
+                     "first is %s",
+                     reader->path, QUOTED(name), reader->count,
+                     QUOTED(reader->entry[0].tensor->name));
 }
 
 static Status find_entry(const SafetensorsReader *reader, const char *name, const Entry **ret,
@@ -355,13 +354,13 @@ static Status find_entry(const SafetensorsReader *reader, const char *name, cons
     const char *path = reader->shard[entry->shard].path;
     if (tensor->dtype == DTYPE_COUNT)
         return error_set(err, ERR_UNSUPPORTED,
-                         "%s: tensor \"%.200s\" has dtype %s; F32, BF16, F16, I32, I64 and U8 can "
+                         "%s: tensor %s has dtype %s; F32, BF16, F16, I32, I64 and U8 can "
                          "be read",
-                         path, name, tensor->dtype_name);
+                         path, QUOTED(name), tensor->dtype_name);
     if (tensor->rank > TENSOR_RANK_MAX)
         return error_set(err, ERR_UNSUPPORTED,
-                         "%s: tensor \"%.200s\" has %d dimensions; up to %d can be read", path,
-                         name, tensor->rank, TENSOR_RANK_MAX);
+                         "%s: tensor %s has %d dimensions; up to %d can be read", path,
+                         QUOTED(name), tensor->rank, TENSOR_RANK_MAX);
     *ret = entry;
     return OK;
 }
@@ -403,8 +402,8 @@ Status safetensors_read(SafetensorsReader *reader, const char *name, int64_t fir
     if (first < 0 || count < 0 || first > total || count > total - first)
         return error_set(err, ERR_INVALID,
                          "%s: elements %" PRId64 " to %" PRId64
-                         " of tensor \"%.200s\" were asked for, it has %" PRId64,
-                         reader->path, first, first + count, name, total);
+                         " of tensor %s were asked for, it has %" PRId64,
+                         reader->path, first, first + count, QUOTED(name), total);
     const Shard *shard = &reader->shard[entry->shard];
     int64_t size = (int64_t)dtype_size(tensor.dtype);
     TRY(file_read_at(shard->fd, destination, (size_t)(count * size),

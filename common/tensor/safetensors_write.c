@@ -51,7 +51,7 @@ static Status check_entries(const char *path, const SafetensorsEntry *entries, i
     }
     const char *twice = status == OK ? find_duplicate(names, count) : NULL;
     if (twice != NULL)
-        status = error_set(err, ERR_INVALID, "%s: two tensors are called \"%.200s\"", path, twice);
+        status = error_set(err, ERR_INVALID, "%s: two tensors are called %s", path, QUOTED(twice));
     free(names);
     return status;
 }
@@ -90,9 +90,9 @@ static Status put_entries(const char *path, const SafetensorsEntry *entries, int
         int64_t bytes = (int64_t)tensor_bytes(&tensor);
         if (bytes > 0 && at % (int64_t)dtype_size(tensor.dtype) != 0)
             return error_set(err, ERR_INVALID,
-                             "%s: tensor \"%.200s\" (%s) would start at byte %" PRId64
+                             "%s: tensor %s (%s) would start at byte %" PRId64
                              ", off its alignment: put larger element types first",
-                             path, entries[i].name, dtype_name(tensor.dtype), at);
+                             path, QUOTED(entries[i].name), dtype_name(tensor.dtype), at);
         if (text->data[text->length - 1] != '{') str_putc(text, ',');
         put_entry(text, &entries[i], at, at + bytes);
         CHECK(!__builtin_add_overflow(at, bytes, &at));
@@ -253,9 +253,9 @@ Status safetensors_index_text(const SafetensorsPlace *places, int count, char **
     for (int i = 0; i < count && status == OK; i++) {
         total += sorted[i].bytes;
         if (i > 0 && compare_place(&sorted[i - 1], &sorted[i]) == 0)
-            status = error_set(err, ERR_INVALID,
-                               "tensor \"%.200s\" is in both \"%.200s\" and \"%.200s\"",
-                               sorted[i].tensor, sorted[i - 1].file, sorted[i].file);
+            status = error_set(err, ERR_INVALID, "tensor %s is in both %s and %s",
+                               QUOTED(sorted[i].tensor), QUOTED(sorted[i - 1].file),
+                               QUOTED(sorted[i].file));
     }
     if (status != OK) goto done;
     str_printf(&text, "{\n  \"metadata\": {\n    \"total_size\": %" PRId64 "\n  },\n", total);

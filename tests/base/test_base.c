@@ -181,6 +181,24 @@ static void test_json_keeps_how_numbers_were_written(void **state)
     cJSON_Delete(json);
 }
 
+static void test_str_quoted_fits_on_one_line_of_utf8(void **state)
+{
+    (void)state;
+    char text[1000];
+    assert_string_equal(QUOTED("a.b"), "\"a.b\"");
+    assert_string_equal(QUOTED("a\nb\xff\xc3\xa9\x7f"), "\"a?b?\xc3\xa9?\"");
+    assert_string_equal(QUOTED(""), "\"\"");
+    for (size_t length = 1; length + 4 < sizeof text; length++) {
+        for (size_t i = 0; i < length; i++)
+            memcpy(text + 4 * (i / 4), "\xf0\x9f\x98\x80", 5);
+        const char *quoted = QUOTED(text);
+        size_t size = strlen(quoted);
+        assert_true(size < STR_QUOTED_BYTES);
+        assert_int_equal(utf8_valid_prefix(quoted, size), size);
+        assert_int_equal(quoted[size - 1], '"');
+    }
+}
+
 static void test_json_append_string_is_read_back(void **state)
 {
     (void)state;
@@ -207,6 +225,7 @@ int main(void)
         cmocka_unit_test(test_queue_keeps_order_over_threads_and_ends),
         cmocka_unit_test(test_digest_equals_published_vectors),
         cmocka_unit_test(test_json_keeps_how_numbers_were_written),
+        cmocka_unit_test(test_str_quoted_fits_on_one_line_of_utf8),
         cmocka_unit_test(test_json_append_string_is_read_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
