@@ -401,9 +401,9 @@ Status safetensors_read(SafetensorsReader *reader, const char *name, int64_t fir
     int64_t total = tensor_count(&tensor);
     if (first < 0 || count < 0 || first > total || count > total - first)
         return error_set(err, ERR_INVALID,
-                         "%s: elements %" PRId64 " to %" PRId64
+                         "%s: %" PRId64 " elements from number %" PRId64
                          " of tensor %s were asked for, it has %" PRId64,
-                         reader->path, first, first + count, QUOTED(name), total);
+                         reader->path, count, first, QUOTED(name), total);
     const Shard *shard = &reader->shard[entry->shard];
     int64_t size = (int64_t)dtype_size(tensor.dtype);
     TRY(file_read_at(shard->fd, destination, (size_t)(count * size),

@@ -38,6 +38,7 @@ void *memory_cpu_alloc(size_t bytes)
     BlockHeader header = {0};
     char *block = NULL;
     CHECKF(bytes < SIZE_MAX / 2, "out of memory: %zu bytes", bytes);
+    if (bytes == 0) bytes = 1; /* a pointer past the end of its block looks like a leak */
     if (bytes >= MAP_FROM) {
         block = map_block(bytes, &header);
     } else {
