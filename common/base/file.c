@@ -81,7 +81,9 @@ Status file_sync_folder(const char *path, Error *err)
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) return error_set_errno(err, errno, "could not open folder %s", path);
     Status status = OK;
-    if (fsync(fd) != 0) status = error_set_errno(err, errno, "could not flush folder %s", path);
+    /* EINVAL: a file system whose folders have nothing to flush. */
+    if (fsync(fd) != 0 && errno != EINVAL)
+        status = error_set_errno(err, errno, "could not flush folder %s", path);
     close(fd);
     return status;
 }
@@ -113,18 +115,23 @@ done:
     return status;
 }
 
+/* Makes one folder whose parent exists, and its name durable. */
+static Status make_folder(const char *path, const char *parent, Error *err)
+{
+    if (mkdir(path, 0755) == 0) return file_sync_folder(parent, err);
+    if (errno == EEXIST && path_is_folder(path)) return OK;
+    return error_set_errno(err, errno, "could not create folder %s", path);
+}
+
 Status folder_create(const char *path, Error *err)
 {
-    if (mkdir(path, 0755) == 0 || (errno == EEXIST && path_is_folder(path))) return OK;
-    if (errno != ENOENT) return error_set_errno(err, errno, "could not create folder %s", path);
+    if (path_is_folder(path)) return OK;
     char *parent = path_folder(path);
-    Status status = strcmp(parent, path) == 0
-                        ? error_set_errno(err, ENOENT, "could not create folder %s", path)
-                        : folder_create(parent, err);
+    Status status = OK;
+    if (!path_exists(parent) && strcmp(parent, path) != 0) status = folder_create(parent, err);
+    if (status == OK) status = make_folder(path, parent, err);
     free(parent);
-    TRY(status);
-    if (mkdir(path, 0755) == 0 || (errno == EEXIST && path_is_folder(path))) return OK;
-    return error_set_errno(err, errno, "could not create folder %s", path);
+    return status;
 }
 
 static Status folder_empty(const char *path, Error *err)

@@ -27,7 +27,7 @@ Status file_read_at(int fd, void *bytes, size_t length, int64_t offset, const ch
                     Error *err);
 
 Status file_sync_folder(const char *path, Error *err); /* makes renames inside it durable */
-Status folder_create(const char *path, Error *err);    /* with parents; an existing folder is fine */
+Status folder_create(const char *path, Error *err);    /* with parents, durable; existing: fine */
 Status folder_remove(const char *path, Error *err);    /* with everything below; absent is fine */
 bool path_exists(const char *path);
 bool path_is_folder(const char *path);

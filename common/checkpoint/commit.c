@@ -25,13 +25,7 @@ Status checkpoint_begin(const char *root, int64_t step, char **ret_folder, Error
 {
     CHECK(step >= 0);
     uint32_t attempt = 0;
-    if (!path_is_folder(root)) {
-        char *parent = path_folder(root);
-        Status status = folder_create(root, err);
-        if (status == OK) status = file_sync_folder(parent, err);
-        free(parent);
-        TRY(status);
-    }
+    TRY(folder_create(root, err));
     if (getrandom(&attempt, sizeof attempt, 0) != (ssize_t)sizeof attempt)
         return error_set_errno(err, errno, "could not draw a random number");
     char *folder = mem_printf("%s/step_%08" PRId64 ".%08x" PARTIAL_SUFFIX, root, step, attempt);
