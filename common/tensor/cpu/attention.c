@@ -41,7 +41,7 @@ typedef struct AttentionUnit {
     const AttentionRun *run;
     const TileFormat *format;
     AttentionTiles *tiles;
-    HeadRows key, value; /* row p: position p */
+    CellRows key, value; /* row p: position p */
     int64_t row;         /* of the batch: the sequence's first */
     int64_t first;       /* its position */
     int64_t end;         /* the position after the last row */
@@ -189,7 +189,7 @@ static void unit_query_rows(AttentionUnit *unit, const QueryRows *rows)
     const int64_t batch_row = unit->row + rows->first - unit->first;
     const int count = rows->count, all = rows->heads * count;
     for (int h = 0; h < rows->heads; h++) {
-        const HeadRows query = head_rows(format, run->q, shape->q_stride, batch_row,
+        const CellRows query = head_rows(format, run->q, shape->q_stride, batch_row,
                                          (int64_t)(rows->head + h) * format->dim);
         pack_rows(format, tiles->query + h * count * format->depth, query, 0, count);
     }

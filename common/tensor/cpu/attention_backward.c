@@ -81,8 +81,8 @@ static void unit_load_keys(const BackwardUnit *unit, int kv_head)
     const TileFormat *format = unit->format;
     BackwardTiles *tiles = unit->tiles;
     const int64_t column = (int64_t)kv_head * format->dim;
-    const HeadRows key = head_rows(format, run->k, run->shape->k_stride, unit->row, column);
-    const HeadRows value = head_rows(format, run->v, run->shape->v_stride, unit->row, column);
+    const CellRows key = head_rows(format, run->k, run->shape->k_stride, unit->row, column);
+    const CellRows value = head_rows(format, run->v, run->shape->v_stride, unit->row, column);
     for (int64_t block = 0; block * BLOCK < unit->length; block++) {
         const int64_t at = block * format->block, first = block * BLOCK;
         const int count = rows_in(unit, block);
@@ -111,9 +111,9 @@ static void unit_load_head(const BackwardUnit *unit, int head)
     const AttentionShape *shape = run->shape;
     BackwardTiles *tiles = unit->tiles;
     const int64_t column = (int64_t)head * format->dim;
-    const HeadRows query = head_rows(format, run->q, shape->q_stride, unit->row, column);
-    const HeadRows dout = head_rows(format, run->dout, shape->out_stride, unit->row, column);
-    const HeadRows out = head_rows(format, run->out, shape->out_stride, unit->row, column);
+    const CellRows query = head_rows(format, run->q, shape->q_stride, unit->row, column);
+    const CellRows dout = head_rows(format, run->dout, shape->out_stride, unit->row, column);
+    const CellRows out = head_rows(format, run->out, shape->out_stride, unit->row, column);
     for (int64_t i = 0; i < unit->length; i++) {
         const char *a = dout.data + i * dout.stride, *b = out.data + i * out.stride;
         tiles->delta[i] = format->dtype == DTYPE_F32 ? row_dot(format, a, b, DTYPE_F32)

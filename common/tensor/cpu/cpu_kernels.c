@@ -4,9 +4,12 @@
 #include "tensor/cpu/parallel.h"
 
 extern const KernelTable cpu_table_base;
+extern const OnednnLoops cpu_onednn_loops_base;
 void cpu_vector_exp_base(float *y, const float *x, int64_t n);
 #ifdef CPU_ISA_X86
 extern const KernelTable cpu_table_avx2, cpu_table_avx512, cpu_table_avx512_bf16;
+extern const OnednnLoops cpu_onednn_loops_avx2, cpu_onednn_loops_avx512,
+    cpu_onednn_loops_avx512_bf16;
 void cpu_vector_exp_avx2(float *y, const float *x, int64_t n);
 void cpu_vector_exp_avx512(float *y, const float *x, int64_t n);
 void cpu_vector_exp_avx512_bf16(float *y, const float *x, int64_t n);
@@ -14,13 +17,15 @@ void cpu_vector_exp_avx512_bf16(float *y, const float *x, int64_t n);
 
 static const struct {
     const KernelTable *table;
+    const OnednnLoops *onednn_loops;
     void (*vector_exp)(float *y, const float *x, int64_t n);
 } COPIES[CPU_ISA_COUNT] = {
-    [CPU_ISA_BASE] = {&cpu_table_base, cpu_vector_exp_base},
+    [CPU_ISA_BASE] = {&cpu_table_base, &cpu_onednn_loops_base, cpu_vector_exp_base},
 #ifdef CPU_ISA_X86
-    [CPU_ISA_AVX2] = {&cpu_table_avx2, cpu_vector_exp_avx2},
-    [CPU_ISA_AVX512] = {&cpu_table_avx512, cpu_vector_exp_avx512},
-    [CPU_ISA_AVX512_BF16] = {&cpu_table_avx512_bf16, cpu_vector_exp_avx512_bf16},
+    [CPU_ISA_AVX2] = {&cpu_table_avx2, &cpu_onednn_loops_avx2, cpu_vector_exp_avx2},
+    [CPU_ISA_AVX512] = {&cpu_table_avx512, &cpu_onednn_loops_avx512, cpu_vector_exp_avx512},
+    [CPU_ISA_AVX512_BF16] = {&cpu_table_avx512_bf16, &cpu_onednn_loops_avx512_bf16,
+                             cpu_vector_exp_avx512_bf16},
 #endif
 };
 
@@ -45,7 +50,7 @@ const KernelTable *cpu_kernels_of(CpuIsa isa, int num_threads)
     CHECK((unsigned)isa < CPU_ISA_COUNT && isa <= cpu_isa_best());
     CHECK(COPIES[isa].table != NULL);
     parallel_set_threads(num_threads);
-    onednn_use_cast(COPIES[isa].table->cast);
+    onednn_use_loops(COPIES[isa].onednn_loops);
     onednn_limit_isa(isa);
     return COPIES[isa].table;
 }

@@ -17,6 +17,8 @@ typedef enum ScratchUse {
     SCRATCH_OPERAND_A, /* operands widened to f32 where bf16 products are missing */
     SCRATCH_OPERAND_B,
     SCRATCH_RESULT,
+    SCRATCH_TURNED, /* operands of weight gradients, packed */
+    SCRATCH_STACKED,
     SCRATCH_REDUCE,    /* partial sums over rows */
     SCRATCH_ATTENTION, /* per-thread tiles */
     SCRATCH_COUNT,

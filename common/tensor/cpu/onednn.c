@@ -29,11 +29,10 @@ static Layout layout_strided(const dnnl_dims_t dims, const dnnl_dims_t strides,
     return layout;
 }
 
-/* Whatever order of elements is fastest for the product that asks. */
-static Layout layout_any(const dnnl_dims_t dims, dnnl_data_type_t type)
+static Layout layout_tagged(const dnnl_dims_t dims, dnnl_data_type_t type, dnnl_format_tag_t tag)
 {
     Layout layout = NULL;
-    ONEDNN(dnnl_memory_desc_create_with_tag(&layout, 2, dims, type, dnnl_format_tag_any));
+    ONEDNN(dnnl_memory_desc_create_with_tag(&layout, 2, dims, type, tag));
     return layout;
 }
 
@@ -79,11 +78,10 @@ static Layout layout_strided(const dnnl_dims_t dims, const dnnl_dims_t strides,
     return layout_clone(&layout);
 }
 
-/* Whatever order of elements is fastest for the product that asks. */
-static Layout layout_any(const dnnl_dims_t dims, dnnl_data_type_t type)
+static Layout layout_tagged(const dnnl_dims_t dims, dnnl_data_type_t type, dnnl_format_tag_t tag)
 {
     dnnl_memory_desc_t layout;
-    ONEDNN(dnnl_memory_desc_init_by_tag(&layout, 2, dims, type, dnnl_format_tag_any));
+    ONEDNN(dnnl_memory_desc_init_by_tag(&layout, 2, dims, type, tag));
     return layout_clone(&layout);
 }
 
@@ -136,9 +134,10 @@ static struct {
     dnnl_engine_t engine;
     dnnl_stream_t stream;
     bool has_bf16;
+    bool blocked[DTYPE_COUNT]; /* the layout of pack.c is what oneDNN would choose for B */
     uint64_t clock;
     Product cache[CACHE_SETS][CACHE_WAYS];
-    void (*cast)(Tensor y, Tensor x);
+    const OnednnLoops *loops;
 } backend;
 
 static dnnl_data_type_t onednn_type(DType dtype)
@@ -147,17 +146,27 @@ static dnnl_data_type_t onednn_type(DType dtype)
     return dtype == DTYPE_F32 ? dnnl_f32 : dnnl_bf16;
 }
 
-static Layout layout_matrix(int64_t rows, int64_t columns, DType dtype, bool transposed)
+/* [rows, columns] with rows `stride` elements apart, or, turned, columns. */
+static Layout layout_matrix(int64_t rows, int64_t columns, int64_t stride, DType dtype, bool turned)
 {
     const dnnl_dims_t dims = {rows, columns};
-    const dnnl_dims_t plain = {columns, 1}, turned = {1, rows};
-    return layout_strided(dims, transposed ? turned : plain, onednn_type(dtype));
+    const dnnl_dims_t strides = {turned ? 1 : stride, turned ? stride : 1};
+    return layout_strided(dims, strides, onednn_type(dtype));
 }
 
-static Layout layout_free_choice(int64_t rows, int64_t columns, DType dtype)
+/* Whatever order of elements is fastest for the product that asks. */
+static Layout layout_any(int64_t rows, int64_t columns, DType dtype)
 {
     const dnnl_dims_t dims = {rows, columns};
-    return layout_any(dims, onednn_type(dtype));
+    return layout_tagged(dims, onednn_type(dtype), dnnl_format_tag_any);
+}
+
+/* What pack.c makes. */
+static Layout layout_blocked(int64_t rows, int64_t columns, DType dtype)
+{
+    const dnnl_dims_t dims = {rows, columns};
+    return layout_tagged(dims, onednn_type(dtype),
+                         dtype == DTYPE_F32 ? dnnl_BA16a64b : dnnl_BA16a64b2a);
 }
 
 /* NULL when oneDNN has no such product. */
@@ -174,13 +183,45 @@ static dnnl_primitive_desc_t product_describe(const ProductKey *key, LayoutView 
         ONEDNN(dnnl_primitive_attr_set_post_ops(attributes, post_ops));
         ONEDNN(dnnl_post_ops_destroy(post_ops));
     }
-    Layout a = layout_matrix(key->m, key->k, (DType)key->type, key->kind == PRODUCT_WGRAD);
-    Layout c = layout_matrix(key->m, key->n, (DType)key->result_type, false);
+    /* A of the weight's gradient is dy [k, m] as it is, or transposed into rows of whole cells. */
+    const bool turned = key->kind == PRODUCT_WGRAD && !key->packed;
+    int64_t stride = turned ? key->m : key->k;
+    if (key->kind == PRODUCT_WGRAD && key->packed)
+        stride = backend.loops->transposed_row(key->k, (DType)key->type);
+    Layout a = layout_matrix(key->m, key->k, stride, (DType)key->type, turned);
+    Layout c = layout_matrix(key->m, key->n, key->n, (DType)key->result_type, false);
     if (!describe_matmul(&description, backend.engine, a, b, c, attributes)) description = NULL;
     layout_destroy(a);
     layout_destroy(c);
     ONEDNN(dnnl_primitive_attr_destroy(attributes));
     return description;
+}
+
+/* What oneDNN is at for a product of ordinary size; NULL when it has none. */
+static const char *implementation_of(dnnl_primitive_desc_t description)
+{
+    const char *name = NULL;
+    if (description != NULL)
+        ONEDNN(dnnl_primitive_desc_query(description, dnnl_query_impl_info_str, 0, (void *)&name));
+    return name;
+}
+
+/* Learns whether a type has fast products and which layout they want for B. */
+static bool backend_probe(DType dtype)
+{
+    const ProductKey key = {256, 256, 256, PRODUCT_DGRAD, (int32_t)dtype, DTYPE_F32, 0, 0, 0};
+    Layout any = layout_any(key.k, key.n, dtype), blocked = layout_blocked(key.k, key.n, dtype);
+    dnnl_primitive_desc_t description = product_describe(&key, any);
+    const char *name = implementation_of(description);
+    const bool fast = name != NULL && strncmp(name, "ref", 3) != 0;
+    if (fast) {
+        LayoutView chosen = dnnl_primitive_desc_query_md(description, dnnl_query_weights_md, 0);
+        backend.blocked[dtype] = dnnl_memory_desc_equal(chosen, blocked) != 0;
+    }
+    if (description != NULL) ONEDNN(dnnl_primitive_desc_destroy(description));
+    layout_destroy(any);
+    layout_destroy(blocked);
+    return fast;
 }
 
 static void backend_start(void)
@@ -189,17 +230,8 @@ static void backend_start(void)
     if (backend.engine != NULL) return;
     ONEDNN(dnnl_engine_create(&backend.engine, dnnl_cpu, 0));
     ONEDNN(dnnl_stream_create(&backend.stream, backend.engine, dnnl_stream_default_flags));
-    const ProductKey key = {64, 64, 64, PRODUCT_DGRAD, DTYPE_BF16, DTYPE_F32, 0, 0, 0};
-    Layout b = layout_matrix(64, 64, DTYPE_BF16, false);
-    dnnl_primitive_desc_t description = product_describe(&key, b);
-    const char *implementation = "ref";
-    if (description != NULL) {
-        ONEDNN(dnnl_primitive_desc_query(description, dnnl_query_impl_info_str, 0,
-                                         (void *)&implementation));
-        backend.has_bf16 = strncmp(implementation, "ref", 3) != 0;
-        ONEDNN(dnnl_primitive_desc_destroy(description));
-    }
-    layout_destroy(b);
+    (void)backend_probe(DTYPE_F32);
+    backend.has_bf16 = backend_probe(DTYPE_BF16);
 }
 
 static dnnl_memory_t memory_of(LayoutView layout)
@@ -287,29 +319,31 @@ static void product_run(const Product *product, const void *a, const void *b, vo
     ONEDNN(dnnl_stream_wait(backend.stream));
 }
 
-/* ---- weights ---- */
+/* ---- operand B in a layout of its own ---- */
 
-/* The copies behind Weight.packed. */
-typedef struct PackedWeight {
-    Tensor wide;    /* the weight in f32 where the machine has no bf16 products, else no data */
-    Layout forward; /* layout of B = w^T, chosen by oneDNN */
-    void *forward_data;
-} PackedWeight;
+/* B of a product: [k, n], packed. */
+typedef struct PackedOperand {
+    Layout layout; /* NULL: not made yet */
+    void *data;
+    bool stale; /* the plain weight changed since */
+} PackedOperand;
 
-/* The number of rows for which the layout is chosen; the layouts of other numbers were found to be
- * the same, and where one is not, the plain weight is used. */
+/* The number of rows for which a layout is chosen; those of other numbers were found to be the
+ * same, and where one is not, the plain operand is used. */
 #define NOMINAL_ROWS 256
 
-static ProductKey forward_key(int64_t rows, const Tensor *w, DType result_type, bool packed)
+/* The layout of B[k, n] for products of this kind. */
+static Layout packed_layout(ProductKind kind, int64_t k, int64_t n, DType dtype)
 {
-    return (ProductKey){.m = rows,
-                        .n = w->shape[0],
-                        .k = w->shape[1],
-                        .kind = PRODUCT_FORWARD,
-                        .type = (int32_t)w->dtype,
-                        .result_type = (int32_t)result_type,
-                        .packed = packed,
-                        .threads = parallel_threads()};
+    if (backend.blocked[dtype]) return layout_blocked(k, n, dtype);
+    const ProductKey key = {NOMINAL_ROWS, n, k, kind, (int32_t)dtype, (int32_t)dtype, 0, 0, 0};
+    Layout any = layout_any(k, n, dtype);
+    dnnl_primitive_desc_t description = product_describe(&key, any);
+    CHECK(description != NULL);
+    Layout chosen = layout_clone(queried_layout(description, dnnl_query_weights_md));
+    ONEDNN(dnnl_primitive_desc_destroy(description));
+    layout_destroy(any);
+    return chosen;
 }
 
 static void reorder(LayoutView from, const void *from_data, LayoutView to, void *to_data)
@@ -331,10 +365,52 @@ static void reorder(LayoutView from, const void *from_data, LayoutView to, void 
     ONEDNN(dnnl_primitive_desc_destroy(description));
 }
 
+/* Fills the operand from w [N, K]: B = w^T for the forward product, w for the gradient of x. */
+static void operand_pack(PackedOperand *operand, ProductKind kind, Tensor w)
+{
+    const bool forward = kind == PRODUCT_FORWARD;
+    const int64_t k = w.shape[forward ? 1 : 0], n = w.shape[forward ? 0 : 1];
+    if (operand->layout == NULL) {
+        operand->layout = packed_layout(kind, k, n, w.dtype);
+        operand->data = memory_cpu_alloc(dnnl_memory_desc_get_size(operand->layout));
+    }
+    if (backend.blocked[w.dtype] && forward) {
+        backend.loops->pack_turned(operand->data, w);
+    } else if (backend.blocked[w.dtype]) {
+        backend.loops->pack_stacked(operand->data, w);
+    } else {
+        Layout plain = layout_matrix(k, n, w.shape[1], w.dtype, forward);
+        reorder(plain, w.data, operand->layout, operand->data);
+        layout_destroy(plain);
+    }
+    operand->stale = false;
+}
+
+static void operand_release(PackedOperand *operand)
+{
+    memory_cpu_free(operand->data);
+    layout_destroy(operand->layout);
+    *operand = (PackedOperand){0};
+}
+
+/* ---- weights ---- */
+
+/* The copies behind Weight.packed. That for dgrad is made by the first dgrad after a
+ * weight_prepare: a process that only runs forward never pays for it. */
+typedef struct PackedWeight {
+    Tensor wide; /* the weight in f32 where the machine has no bf16 products, else no data */
+    PackedOperand forward, dgrad;
+} PackedWeight;
+
 static void weight_check(const Weight *weight)
 {
     CHECK(weight->plain.rank == 2 && weight->plain.shape[0] > 0 && weight->plain.shape[1] > 0);
     CHECK(weight->plain.dtype == DTYPE_F32 || weight->plain.dtype == DTYPE_BF16);
+}
+
+static bool needs_wide(DType dtype)
+{
+    return dtype == DTYPE_BF16 && !backend.has_bf16;
 }
 
 /* The weight as products read it: `plain`, or its f32 copy. */
@@ -344,38 +420,23 @@ static Tensor weight_operand(const Weight *weight)
     return packed != NULL && packed->wide.data != NULL ? packed->wide : weight->plain;
 }
 
-static PackedWeight *packed_create(const Weight *weight)
-{
-    PackedWeight *packed = mem_calloc(1, sizeof *packed);
-    const Tensor *plain = &weight->plain;
-    if (plain->dtype == DTYPE_BF16 && !backend.has_bf16) {
-        packed->wide = tensor_2d(NULL, DTYPE_F32, plain->shape[0], plain->shape[1]);
-        packed->wide.data = memory_cpu_alloc(tensor_bytes(&packed->wide));
-    }
-    const DType dtype = packed->wide.data != NULL ? DTYPE_F32 : plain->dtype;
-    const Tensor operand = tensor_2d(NULL, dtype, plain->shape[0], plain->shape[1]);
-    const ProductKey key = forward_key(NOMINAL_ROWS, &operand, dtype, true);
-    Layout any = layout_free_choice(key.k, key.n, dtype);
-    dnnl_primitive_desc_t description = product_describe(&key, any);
-    CHECK(description != NULL);
-    packed->forward = layout_clone(queried_layout(description, dnnl_query_weights_md));
-    packed->forward_data = memory_cpu_alloc(dnnl_memory_desc_get_size(packed->forward));
-    ONEDNN(dnnl_primitive_desc_destroy(description));
-    layout_destroy(any);
-    return packed;
-}
-
 void onednn_weight_prepare(Weight *weight)
 {
     weight_check(weight);
     backend_start();
-    if (weight->packed == NULL) weight->packed = packed_create(weight);
+    if (weight->packed == NULL) weight->packed = mem_calloc(1, sizeof(PackedWeight));
     PackedWeight *packed = weight->packed;
-    if (packed->wide.data != NULL) backend.cast(packed->wide, weight->plain);
-    const Tensor operand = weight_operand(weight);
-    Layout plain = layout_matrix(operand.shape[1], operand.shape[0], operand.dtype, true);
-    reorder(plain, operand.data, packed->forward, packed->forward_data);
-    layout_destroy(plain);
+    if (needs_wide(weight->plain.dtype)) {
+        packed->wide = (Tensor){.data = packed->wide.data,
+                                .dtype = DTYPE_F32,
+                                .rank = 2,
+                                .shape = {weight->plain.shape[0], weight->plain.shape[1]}};
+        if (packed->wide.data == NULL)
+            packed->wide.data = memory_cpu_alloc(tensor_bytes(&packed->wide));
+        backend.loops->cast(packed->wide, weight->plain);
+    }
+    operand_pack(&packed->forward, PRODUCT_FORWARD, weight_operand(weight));
+    packed->dgrad.stale = true;
 }
 
 void onednn_weight_release(Weight *weight)
@@ -383,8 +444,8 @@ void onednn_weight_release(Weight *weight)
     PackedWeight *packed = weight->packed;
     if (packed == NULL) return;
     memory_cpu_free(packed->wide.data);
-    memory_cpu_free(packed->forward_data);
-    layout_destroy(packed->forward);
+    operand_release(&packed->forward);
+    operand_release(&packed->dgrad);
     free(packed);
     weight->packed = NULL;
 }
@@ -393,10 +454,11 @@ void onednn_weight_release(Weight *weight)
 
 static Tensor widened(Tensor x, ScratchUse use)
 {
+    if (!needs_wide(x.dtype)) return x;
     Tensor wide = x;
     wide.dtype = DTYPE_F32;
     wide.data = scratch_take(use, tensor_bytes(&wide));
-    backend.cast(wide, x);
+    backend.loops->cast(wide, x);
     return wide;
 }
 
@@ -411,12 +473,43 @@ static Tensor result_for(Tensor y, DType product_type)
     return wide;
 }
 
-static bool needs_wide(DType dtype)
-{
-    return dtype == DTYPE_BF16 && !backend.has_bf16;
-}
-
 /* ---- the three products ---- */
+
+/* y = x B with B = w^T (forward) or w; both have passed the checks. */
+static void weight_product(ProductKind kind, Tensor y, Tensor x, const Weight *w)
+{
+    PackedWeight *packed = w->packed;
+    const bool forward = kind == PRODUCT_FORWARD;
+    const Tensor operand = widened(weight_operand(w), SCRATCH_OPERAND_B);
+    x = widened(x, SCRATCH_OPERAND_A);
+    const Tensor result = result_for(y, x.dtype);
+    ProductKey key = {.m = x.shape[0],
+                      .n = y.shape[1],
+                      .k = x.shape[1],
+                      .kind = (int32_t)kind,
+                      .type = (int32_t)x.dtype,
+                      .result_type = (int32_t)result.dtype,
+                      .packed = packed != NULL,
+                      .threads = parallel_threads()};
+    Product *product = NULL;
+    const void *b = NULL;
+    if (packed != NULL) {
+        PackedOperand *form = forward ? &packed->forward : &packed->dgrad;
+        if (form->stale) operand_pack(form, kind, operand);
+        product = product_find(&key, form->layout);
+        b = form->data;
+    }
+    if (product == NULL) {
+        Layout plain = layout_matrix(key.k, key.n, operand.shape[1], operand.dtype, forward);
+        key.packed = 0;
+        product = product_find(&key, plain);
+        layout_destroy(plain);
+        b = operand.data;
+    }
+    CHECK(product != NULL);
+    product_run(product, x.data, b, result.data);
+    if (result.data != y.data) backend.loops->cast(y, result);
+}
 
 static void operands_check(const Tensor *y, const Tensor *x, const Weight *w, bool forward)
 {
@@ -430,80 +523,54 @@ static void operands_check(const Tensor *y, const Tensor *x, const Weight *w, bo
 void onednn_matmul(Tensor y, Tensor x, const Weight *w)
 {
     operands_check(&y, &x, w, true);
-    if (x.shape[0] == 0) return;
     backend_start();
-    const PackedWeight *packed = w->packed;
-    Tensor operand = weight_operand(w);
-    if (needs_wide(x.dtype)) x = widened(x, SCRATCH_OPERAND_A);
-    if (needs_wide(operand.dtype)) operand = widened(operand, SCRATCH_OPERAND_B);
-    const Tensor result = result_for(y, x.dtype);
-
-    Product *product = NULL;
-    const void *b = NULL;
-    if (packed != NULL) {
-        const ProductKey key = forward_key(x.shape[0], &operand, result.dtype, true);
-        product = product_find(&key, packed->forward);
-        b = packed->forward_data;
-    }
-    if (product == NULL) {
-        const ProductKey key = forward_key(x.shape[0], &operand, result.dtype, false);
-        Layout plain = layout_matrix(key.k, key.n, operand.dtype, true);
-        product = product_find(&key, plain);
-        layout_destroy(plain);
-        b = operand.data;
-    }
-    CHECK(product != NULL);
-    product_run(product, x.data, b, result.data);
-    if (result.data != y.data) backend.cast(y, result);
+    if (x.shape[0] > 0) weight_product(PRODUCT_FORWARD, y, x, w);
 }
 
 void onednn_matmul_dgrad(Tensor dx, Tensor dy, const Weight *w)
 {
     operands_check(&dx, &dy, w, false);
-    if (dy.shape[0] == 0) return;
     backend_start();
-    Tensor operand = weight_operand(w);
-    if (needs_wide(dy.dtype)) dy = widened(dy, SCRATCH_OPERAND_A);
-    if (needs_wide(operand.dtype)) operand = widened(operand, SCRATCH_OPERAND_B);
-    const Tensor result = result_for(dx, dy.dtype);
-    const ProductKey key = {.m = dy.shape[0],
-                            .n = operand.shape[1],
-                            .k = operand.shape[0],
-                            .kind = PRODUCT_DGRAD,
-                            .type = (int32_t)dy.dtype,
-                            .result_type = (int32_t)result.dtype,
-                            .threads = parallel_threads()};
-    Layout plain = layout_matrix(key.k, key.n, operand.dtype, false);
-    Product *product = product_find(&key, plain);
-    layout_destroy(plain);
-    CHECK(product != NULL);
-    product_run(product, dy.data, operand.data, result.data);
-    if (result.data != dx.data) backend.cast(dx, result);
+    if (dy.shape[0] > 0) weight_product(PRODUCT_DGRAD, dx, dy, w);
 }
 
+/* dw [N, K] += dy^T x: A = dy^T, B = x. Both are put into the layouts the kernels read fastest,
+ * which costs one pass over each and saves a tenth of the product. */
 void onednn_matmul_wgrad_accumulate(Tensor dw, Tensor dy, Tensor x)
 {
     CHECK(dw.rank == 2 && dy.rank == 2 && x.rank == 2 && dw.dtype == DTYPE_F32);
     CHECK(dy.dtype == x.dtype && (x.dtype == DTYPE_F32 || x.dtype == DTYPE_BF16));
     CHECK(dy.shape[0] == x.shape[0] && dw.shape[0] == dy.shape[1] && dw.shape[1] == x.shape[1]);
-    if (x.shape[0] == 0) return;
     backend_start();
-    if (needs_wide(x.dtype)) {
-        dy = widened(dy, SCRATCH_OPERAND_A);
-        x = widened(x, SCRATCH_OPERAND_B);
-    }
+    if (x.shape[0] == 0) return;
+    dy = widened(dy, SCRATCH_OPERAND_A);
+    x = widened(x, SCRATCH_OPERAND_B);
     const ProductKey key = {.m = dw.shape[0],
                             .n = dw.shape[1],
                             .k = x.shape[0],
                             .kind = PRODUCT_WGRAD,
                             .type = (int32_t)x.dtype,
                             .result_type = DTYPE_F32,
+                            .packed = backend.blocked[x.dtype],
                             .threads = parallel_threads()};
-    Layout plain = layout_matrix(key.k, key.n, x.dtype, false);
-    Product *product = product_find(&key, plain);
-    layout_destroy(plain);
+    const void *a = dy.data, *b = x.data;
+    Layout layout = NULL;
+    if (key.packed) {
+        const int64_t row = backend.loops->transposed_row(key.k, x.dtype);
+        void *turned = scratch_take(SCRATCH_TURNED, (size_t)(key.m * row) * dtype_size(x.dtype));
+        layout = layout_blocked(key.k, key.n, x.dtype);
+        void *stacked = scratch_take(SCRATCH_STACKED, dnnl_memory_desc_get_size(layout));
+        backend.loops->transpose(turned, dy);
+        backend.loops->pack_stacked(stacked, x);
+        a = turned;
+        b = stacked;
+    } else {
+        layout = layout_matrix(key.k, key.n, key.n, x.dtype, false);
+    }
+    Product *product = product_find(&key, layout);
+    layout_destroy(layout);
     CHECK(product != NULL);
-    product_run(product, dy.data, x.data, dw.data);
+    product_run(product, a, b, dw.data);
 }
 
 /* ---- set-up ---- */
@@ -530,7 +597,7 @@ bool onednn_has_bf16(void)
     return backend.has_bf16;
 }
 
-void onednn_use_cast(void (*cast)(Tensor y, Tensor x))
+void onednn_use_loops(const OnednnLoops *loops)
 {
-    backend.cast = cast;
+    backend.loops = loops;
 }

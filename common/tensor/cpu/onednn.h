@@ -19,7 +19,16 @@ void onednn_limit_isa(CpuIsa isa);
 /* False when bf16 products are made from widened operands: correct, but several times slower. */
 bool onednn_has_bf16(void);
 
-/* Casts in the loops of the chosen instruction set; to be set before the first product. */
-void onednn_use_cast(void (*cast)(Tensor y, Tensor x));
+/* Passes over operands in the loops of the chosen instruction set (ops.h). */
+typedef struct OnednnLoops {
+    void (*cast)(Tensor y, Tensor x);
+    void (*pack_turned)(void *to, Tensor from);
+    void (*pack_stacked)(void *to, Tensor from);
+    int64_t (*transposed_row)(int64_t rows, DType dtype);
+    void (*transpose)(void *to, Tensor from);
+} OnednnLoops;
+
+/* To be set before the first product; `loops` is borrowed. */
+void onednn_use_loops(const OnednnLoops *loops);
 
 #endif

@@ -33,3 +33,11 @@ const KernelTable cpu_table = {
     .gather_rows = rows_gather,
     .scatter_rows = rows_scatter,
 };
+
+const OnednnLoops cpu_onednn_loops = {
+    .cast = cpu_cast,
+    .pack_turned = cpu_pack_turned,
+    .pack_stacked = cpu_pack_stacked,
+    .transposed_row = cpu_transposed_row,
+    .transpose = cpu_transpose,
+};
