@@ -1,7 +1,7 @@
 /* Times the CPU backend's operations at the shapes of Qwen3-0.6B (hidden 1024, 16/8 heads of 128,
  * intermediate 3072, vocabulary 151,936) and adds them up to a training step of 8 layers.
  *
- *   bench_kernels [threads=2] [bf16|f32] [rows=1024]
+ *   bench_kernels [threads=2] [bf16|f32] [rows=1024] [base|avx2|avx512|avx512_bf16]
  *
  * Every operation is timed best of several; matrices are given as a fraction of the best product of
  * the same run, the others as a fraction of the memory bandwidth of the same run (an addition over
@@ -14,7 +14,7 @@
 
 #include "base/memory.h"
 #include "base/rng.h"
-#include "tensor/kernels.h"
+#include "tensor/cpu/backend.h"
 
 enum { HIDDEN = 1024, HEADS = 16, KV_HEADS = 8, DIM = 128, INTERMEDIATE = 3072, VOCAB = 151936 };
 enum { LAYERS = 8, QKV = (HEADS + 2 * KV_HEADS) * DIM, QK = (HEADS + KV_HEADS) * DIM, CHUNK = 256 };
@@ -441,9 +441,9 @@ static void bench_optimizer(void)
     free_tensors((Tensor *[]){&e.x, &e.y, &e.z, &e.w}, 4);
 }
 
-static void bench_start(int threads, DType dtype, int rows)
+static void bench_start(int threads, DType dtype, int rows, CpuIsa isa)
 {
-    bench.kernels = cpu_kernels(threads);
+    bench.kernels = cpu_kernels_of(isa, threads);
     bench.threads = threads;
     bench.dtype = dtype;
     bench.rows = rows;
@@ -465,13 +465,17 @@ int main(int argc, char **argv)
 {
     const int threads = argc > 1 ? atoi(argv[1]) : 2, rows = argc > 3 ? atoi(argv[3]) : 1024;
     const DType dtype = argc > 2 && strcmp(argv[2], "f32") == 0 ? DTYPE_F32 : DTYPE_BF16;
+    static const char *const isa_names[] = {"base", "avx2", "avx512", "avx512_bf16"};
+    CpuIsa isa = cpu_isa_best();
+    for (int i = 0; argc > 4 && i < CPU_ISA_COUNT; i++)
+        if (strcmp(argv[4], isa_names[i]) == 0) isa = (CpuIsa)i;
     if (threads < 1 || rows < CHUNK || rows % CHUNK != 0) {
         fprintf(stderr, "usage: bench_kernels [threads] [bf16|f32] [rows, a multiple of 256]\n");
         return 2;
     }
-    bench_start(threads, dtype, rows);
-    printf("%d thread(s), %s time, %s, %d rows\n", threads, threads == 1 ? "processor" : "wall",
-           dtype_name(dtype), rows);
+    bench_start(threads, dtype, rows, isa);
+    printf("%d thread(s), %s time, %s, %s, %d rows\n", threads, threads == 1 ? "processor" : "wall",
+           isa_names[isa], dtype_name(dtype), rows);
     bench_optimizer();
     bench_matrices("qkv", rows, QKV, HIDDEN, LAYERS);
     bench_matrices("o", rows, HIDDEN, HEADS * DIM, LAYERS);

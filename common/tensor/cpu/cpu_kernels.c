@@ -4,12 +4,12 @@
 #include "tensor/cpu/parallel.h"
 
 extern const KernelTable cpu_table_base;
-extern const OnednnLoops cpu_onednn_loops_base;
+extern const MatrixLoops cpu_matrix_loops_base;
 void cpu_vector_exp_base(float *y, const float *x, int64_t n);
 #ifdef CPU_ISA_X86
 extern const KernelTable cpu_table_avx2, cpu_table_avx512, cpu_table_avx512_bf16;
-extern const OnednnLoops cpu_onednn_loops_avx2, cpu_onednn_loops_avx512,
-    cpu_onednn_loops_avx512_bf16;
+extern const MatrixLoops cpu_matrix_loops_avx2, cpu_matrix_loops_avx512,
+    cpu_matrix_loops_avx512_bf16;
 void cpu_vector_exp_avx2(float *y, const float *x, int64_t n);
 void cpu_vector_exp_avx512(float *y, const float *x, int64_t n);
 void cpu_vector_exp_avx512_bf16(float *y, const float *x, int64_t n);
@@ -17,14 +17,14 @@ void cpu_vector_exp_avx512_bf16(float *y, const float *x, int64_t n);
 
 static const struct {
     const KernelTable *table;
-    const OnednnLoops *onednn_loops;
+    const MatrixLoops *matrix_loops;
     void (*vector_exp)(float *y, const float *x, int64_t n);
 } COPIES[CPU_ISA_COUNT] = {
-    [CPU_ISA_BASE] = {&cpu_table_base, &cpu_onednn_loops_base, cpu_vector_exp_base},
+    [CPU_ISA_BASE] = {&cpu_table_base, &cpu_matrix_loops_base, cpu_vector_exp_base},
 #ifdef CPU_ISA_X86
-    [CPU_ISA_AVX2] = {&cpu_table_avx2, &cpu_onednn_loops_avx2, cpu_vector_exp_avx2},
-    [CPU_ISA_AVX512] = {&cpu_table_avx512, &cpu_onednn_loops_avx512, cpu_vector_exp_avx512},
-    [CPU_ISA_AVX512_BF16] = {&cpu_table_avx512_bf16, &cpu_onednn_loops_avx512_bf16,
+    [CPU_ISA_AVX2] = {&cpu_table_avx2, &cpu_matrix_loops_avx2, cpu_vector_exp_avx2},
+    [CPU_ISA_AVX512] = {&cpu_table_avx512, &cpu_matrix_loops_avx512, cpu_vector_exp_avx512},
+    [CPU_ISA_AVX512_BF16] = {&cpu_table_avx512_bf16, &cpu_matrix_loops_avx512_bf16,
                              cpu_vector_exp_avx512_bf16},
 #endif
 };
@@ -50,7 +50,7 @@ const KernelTable *cpu_kernels_of(CpuIsa isa, int num_threads)
     CHECK((unsigned)isa < CPU_ISA_COUNT && isa <= cpu_isa_best());
     CHECK(COPIES[isa].table != NULL);
     parallel_set_threads(num_threads);
-    onednn_use_loops(COPIES[isa].onednn_loops);
+    onednn_use_loops(COPIES[isa].matrix_loops);
     onednn_limit_isa(isa);
     return COPIES[isa].table;
 }
@@ -62,9 +62,10 @@ const KernelTable *cpu_kernels(int num_threads)
 
 const char *cpu_kernels_note(void)
 {
-    if (onednn_has_bf16()) return NULL;
-    return "this CPU has no bf16 products (AVX512-BF16 or better): bf16 runs on f32 products, "
-           "correct but several times slower; prefer f32 here";
+    if (onednn_is_fast(DTYPE_BF16)) return NULL;
+    return "this CPU has no products of bf16 (AVX512-BF16 or AMX): bf16 is computed in f32, "
+           "correct but "
+           "no faster than f32 and with more copying; f32 is the better choice here";
 }
 
 void cpu_exp_of(CpuIsa isa, float *y, const float *x, int64_t n)

@@ -14,11 +14,9 @@ void memory_cpu_free(void *memory);   /* accepts NULL */
 /* One buffer per use: a kernel never holds two of one use. */
 typedef enum ScratchUse {
     SCRATCH_ONEDNN,    /* what oneDNN's primitives ask for */
-    SCRATCH_OPERAND_A, /* operands widened to f32 where bf16 products are missing */
-    SCRATCH_OPERAND_B,
-    SCRATCH_RESULT,
-    SCRATCH_TURNED, /* operands of weight gradients, packed */
-    SCRATCH_STACKED,
+    SCRATCH_OPERAND,   /* an operand packed for one product */
+    SCRATCH_TURNED,    /* another one, transposed */
+    SCRATCH_RESULT,    /* per-thread tiles of gemm.c */
     SCRATCH_REDUCE,    /* partial sums over rows */
     SCRATCH_ATTENTION, /* per-thread tiles */
     SCRATCH_COUNT,

@@ -133,11 +133,11 @@ typedef struct Product {
 static struct {
     dnnl_engine_t engine;
     dnnl_stream_t stream;
-    bool has_bf16;
+    bool fast[DTYPE_COUNT];    /* products of this type are oneDNN's, else those of gemm.c */
     bool blocked[DTYPE_COUNT]; /* the layout of pack.c is what oneDNN would choose for B */
     uint64_t clock;
     Product cache[CACHE_SETS][CACHE_WAYS];
-    const OnednnLoops *loops;
+    const MatrixLoops *loops;
 } backend;
 
 static dnnl_data_type_t onednn_type(DType dtype)
@@ -169,7 +169,20 @@ static Layout layout_blocked(int64_t rows, int64_t columns, DType dtype)
                          dtype == DTYPE_F32 ? dnnl_BA16a64b : dnnl_BA16a64b2a);
 }
 
-/* NULL when oneDNN has no such product. */
+/* The elements of a row of cpu_transpose's result. */
+static int64_t transposed_row(int64_t rows, DType dtype)
+{
+    return backend.loops->packed_depth(rows, dtype == DTYPE_BF16) * (dtype == DTYPE_BF16 ? 2 : 1);
+}
+
+static bool is_row_invariant(dnnl_primitive_desc_t description)
+{
+    const char *name = NULL;
+    ONEDNN(dnnl_primitive_desc_query(description, dnnl_query_impl_info_str, 0, (void *)&name));
+    return strncmp(name, "brg", 3) == 0;
+}
+
+/* NULL when oneDNN has no such product that is row-invariant. */
 static dnnl_primitive_desc_t product_describe(const ProductKey *key, LayoutView b)
 {
     dnnl_primitive_attr_t attributes = NULL;
@@ -187,41 +200,34 @@ static dnnl_primitive_desc_t product_describe(const ProductKey *key, LayoutView 
     const bool turned = key->kind == PRODUCT_WGRAD && !key->packed;
     int64_t stride = turned ? key->m : key->k;
     if (key->kind == PRODUCT_WGRAD && key->packed)
-        stride = backend.loops->transposed_row(key->k, (DType)key->type);
+        stride = transposed_row(key->k, (DType)key->type);
     Layout a = layout_matrix(key->m, key->k, stride, (DType)key->type, turned);
     Layout c = layout_matrix(key->m, key->n, key->n, (DType)key->result_type, false);
     if (!describe_matmul(&description, backend.engine, a, b, c, attributes)) description = NULL;
+    if (description != NULL && !is_row_invariant(description)) {
+        ONEDNN(dnnl_primitive_desc_destroy(description));
+        description = NULL;
+    }
     layout_destroy(a);
     layout_destroy(c);
     ONEDNN(dnnl_primitive_attr_destroy(attributes));
     return description;
 }
 
-/* What oneDNN is at for a product of ordinary size; NULL when it has none. */
-static const char *implementation_of(dnnl_primitive_desc_t description)
-{
-    const char *name = NULL;
-    if (description != NULL)
-        ONEDNN(dnnl_primitive_desc_query(description, dnnl_query_impl_info_str, 0, (void *)&name));
-    return name;
-}
-
-/* Learns whether a type has fast products and which layout they want for B. */
-static bool backend_probe(DType dtype)
+/* Learns whether oneDNN's products of a type can be used and which layout they want for B. */
+static void backend_probe(DType dtype)
 {
     const ProductKey key = {256, 256, 256, PRODUCT_DGRAD, (int32_t)dtype, DTYPE_F32, 0, 0, 0};
     Layout any = layout_any(key.k, key.n, dtype), blocked = layout_blocked(key.k, key.n, dtype);
     dnnl_primitive_desc_t description = product_describe(&key, any);
-    const char *name = implementation_of(description);
-    const bool fast = name != NULL && strncmp(name, "ref", 3) != 0;
-    if (fast) {
+    if (description != NULL) {
         LayoutView chosen = dnnl_primitive_desc_query_md(description, dnnl_query_weights_md, 0);
+        backend.fast[dtype] = true;
         backend.blocked[dtype] = dnnl_memory_desc_equal(chosen, blocked) != 0;
+        ONEDNN(dnnl_primitive_desc_destroy(description));
     }
-    if (description != NULL) ONEDNN(dnnl_primitive_desc_destroy(description));
     layout_destroy(any);
     layout_destroy(blocked);
-    return fast;
 }
 
 static void backend_start(void)
@@ -230,8 +236,8 @@ static void backend_start(void)
     if (backend.engine != NULL) return;
     ONEDNN(dnnl_engine_create(&backend.engine, dnnl_cpu, 0));
     ONEDNN(dnnl_stream_create(&backend.stream, backend.engine, dnnl_stream_default_flags));
-    (void)backend_probe(DTYPE_F32);
-    backend.has_bf16 = backend_probe(DTYPE_BF16);
+    backend_probe(DTYPE_F32);
+    backend_probe(DTYPE_BF16);
 }
 
 static dnnl_memory_t memory_of(LayoutView layout)
@@ -323,27 +329,35 @@ static void product_run(const Product *product, const void *a, const void *b, vo
 
 /* B of a product: [k, n], packed. */
 typedef struct PackedOperand {
-    Layout layout; /* NULL: not made yet */
-    void *data;
-    bool stale; /* the plain weight changed since */
+    void *data;    /* NULL: not made yet */
+    Layout layout; /* NULL: the f32 blocks of gemm.c */
+    bool stale;    /* the plain weight changed since */
 } PackedOperand;
 
 /* The number of rows for which a layout is chosen; those of other numbers were found to be the
  * same, and where one is not, the plain operand is used. */
 #define NOMINAL_ROWS 256
 
-/* The layout of B[k, n] for products of this kind. */
+/* The layout of B[k, n] for products of this kind, or NULL for that of gemm.c. */
 static Layout packed_layout(ProductKind kind, int64_t k, int64_t n, DType dtype)
 {
+    if (!backend.fast[dtype]) return NULL;
     if (backend.blocked[dtype]) return layout_blocked(k, n, dtype);
-    const ProductKey key = {NOMINAL_ROWS, n, k, kind, (int32_t)dtype, (int32_t)dtype, 0, 0, 0};
-    Layout any = layout_any(k, n, dtype);
+    const ProductKey key = {
+        NOMINAL_ROWS, n, k, (int32_t)kind, (int32_t)dtype, (int32_t)dtype, 0, 0, 0};
+    Layout any = layout_any(k, n, dtype), chosen = NULL;
     dnnl_primitive_desc_t description = product_describe(&key, any);
-    CHECK(description != NULL);
-    Layout chosen = layout_clone(queried_layout(description, dnnl_query_weights_md));
-    ONEDNN(dnnl_primitive_desc_destroy(description));
+    if (description != NULL) {
+        chosen = layout_clone(queried_layout(description, dnnl_query_weights_md));
+        ONEDNN(dnnl_primitive_desc_destroy(description));
+    }
     layout_destroy(any);
     return chosen;
+}
+
+static size_t f32_blocks_bytes(int64_t k, int64_t n)
+{
+    return (size_t)(backend.loops->packed_depth(k, false) * ((n + 63) / 64) * 64) * sizeof(float);
 }
 
 static void reorder(LayoutView from, const void *from_data, LayoutView to, void *to_data)
@@ -365,19 +379,29 @@ static void reorder(LayoutView from, const void *from_data, LayoutView to, void 
     ONEDNN(dnnl_primitive_desc_destroy(description));
 }
 
-/* Fills the operand from w [N, K]: B = w^T for the forward product, w for the gradient of x. */
+/* B = w^T for the forward product, w for the gradient of x; w is [N, K]. */
+static void pack_weight(void *to, ProductKind kind, Tensor w, bool pairs)
+{
+    if (kind == PRODUCT_FORWARD)
+        backend.loops->pack_turned(to, w, pairs);
+    else
+        backend.loops->pack_stacked(to, w, pairs);
+}
+
 static void operand_pack(PackedOperand *operand, ProductKind kind, Tensor w)
 {
     const bool forward = kind == PRODUCT_FORWARD;
     const int64_t k = w.shape[forward ? 1 : 0], n = w.shape[forward ? 0 : 1];
-    if (operand->layout == NULL) {
+    if (operand->data == NULL) {
         operand->layout = packed_layout(kind, k, n, w.dtype);
-        operand->data = memory_cpu_alloc(dnnl_memory_desc_get_size(operand->layout));
+        operand->data =
+            memory_cpu_alloc(operand->layout == NULL ? f32_blocks_bytes(k, n)
+                                                     : dnnl_memory_desc_get_size(operand->layout));
     }
-    if (backend.blocked[w.dtype] && forward) {
-        backend.loops->pack_turned(operand->data, w);
+    if (operand->layout == NULL) {
+        pack_weight(operand->data, kind, w, false);
     } else if (backend.blocked[w.dtype]) {
-        backend.loops->pack_stacked(operand->data, w);
+        pack_weight(operand->data, kind, w, w.dtype == DTYPE_BF16);
     } else {
         Layout plain = layout_matrix(k, n, w.shape[1], w.dtype, forward);
         reorder(plain, w.data, operand->layout, operand->data);
@@ -398,7 +422,6 @@ static void operand_release(PackedOperand *operand)
 /* The copies behind Weight.packed. That for dgrad is made by the first dgrad after a
  * weight_prepare: a process that only runs forward never pays for it. */
 typedef struct PackedWeight {
-    Tensor wide; /* the weight in f32 where the machine has no bf16 products, else no data */
     PackedOperand forward, dgrad;
 } PackedWeight;
 
@@ -408,34 +431,13 @@ static void weight_check(const Weight *weight)
     CHECK(weight->plain.dtype == DTYPE_F32 || weight->plain.dtype == DTYPE_BF16);
 }
 
-static bool needs_wide(DType dtype)
-{
-    return dtype == DTYPE_BF16 && !backend.has_bf16;
-}
-
-/* The weight as products read it: `plain`, or its f32 copy. */
-static Tensor weight_operand(const Weight *weight)
-{
-    const PackedWeight *packed = weight->packed;
-    return packed != NULL && packed->wide.data != NULL ? packed->wide : weight->plain;
-}
-
 void onednn_weight_prepare(Weight *weight)
 {
     weight_check(weight);
     backend_start();
     if (weight->packed == NULL) weight->packed = mem_calloc(1, sizeof(PackedWeight));
     PackedWeight *packed = weight->packed;
-    if (needs_wide(weight->plain.dtype)) {
-        packed->wide = (Tensor){.data = packed->wide.data,
-                                .dtype = DTYPE_F32,
-                                .rank = 2,
-                                .shape = {weight->plain.shape[0], weight->plain.shape[1]}};
-        if (packed->wide.data == NULL)
-            packed->wide.data = memory_cpu_alloc(tensor_bytes(&packed->wide));
-        backend.loops->cast(packed->wide, weight->plain);
-    }
-    operand_pack(&packed->forward, PRODUCT_FORWARD, weight_operand(weight));
+    operand_pack(&packed->forward, PRODUCT_FORWARD, weight->plain);
     packed->dgrad.stale = true;
 }
 
@@ -443,72 +445,60 @@ void onednn_weight_release(Weight *weight)
 {
     PackedWeight *packed = weight->packed;
     if (packed == NULL) return;
-    memory_cpu_free(packed->wide.data);
     operand_release(&packed->forward);
     operand_release(&packed->dgrad);
     free(packed);
     weight->packed = NULL;
 }
 
-/* ---- operands without bf16 products ---- */
-
-static Tensor widened(Tensor x, ScratchUse use)
-{
-    if (!needs_wide(x.dtype)) return x;
-    Tensor wide = x;
-    wide.dtype = DTYPE_F32;
-    wide.data = scratch_take(use, tensor_bytes(&wide));
-    backend.loops->cast(wide, x);
-    return wide;
-}
-
-/* Where a product writes: `y` itself, or f32 scratch when the product is made in f32 but y is bf16.
- */
-static Tensor result_for(Tensor y, DType product_type)
-{
-    if (product_type == DTYPE_BF16 || y.dtype == DTYPE_F32) return y;
-    Tensor wide = y;
-    wide.dtype = DTYPE_F32;
-    wide.data = scratch_take(SCRATCH_RESULT, tensor_bytes(&wide));
-    return wide;
-}
-
 /* ---- the three products ---- */
 
-/* y = x B with B = w^T (forward) or w; both have passed the checks. */
+/* y = x B by gemm.c. `operand` may be NULL or packed for oneDNN; then B is packed for this call. */
+static void weight_product_loops(ProductKind kind, Tensor y, Tensor x, const Weight *w,
+                                 const PackedOperand *operand)
+{
+    GemmCall call = {.c = y, .a = x, .b_depth = backend.loops->packed_depth(x.shape[1], false)};
+    if (operand != NULL && operand->layout == NULL) {
+        call.b = operand->data;
+    } else {
+        void *b = scratch_take(SCRATCH_OPERAND, f32_blocks_bytes(x.shape[1], y.shape[1]));
+        pack_weight(b, kind, w->plain, false);
+        call.b = b;
+    }
+    backend.loops->gemm(&call);
+}
+
+/* y = x B with B = w^T (forward) or w. */
 static void weight_product(ProductKind kind, Tensor y, Tensor x, const Weight *w)
 {
     PackedWeight *packed = w->packed;
     const bool forward = kind == PRODUCT_FORWARD;
-    const Tensor operand = widened(weight_operand(w), SCRATCH_OPERAND_B);
-    x = widened(x, SCRATCH_OPERAND_A);
-    const Tensor result = result_for(y, x.dtype);
+    PackedOperand *operand = packed == NULL ? NULL : forward ? &packed->forward : &packed->dgrad;
+    if (operand != NULL && operand->stale) operand_pack(operand, kind, w->plain);
     ProductKey key = {.m = x.shape[0],
                       .n = y.shape[1],
                       .k = x.shape[1],
                       .kind = (int32_t)kind,
                       .type = (int32_t)x.dtype,
-                      .result_type = (int32_t)result.dtype,
-                      .packed = packed != NULL,
+                      .result_type = (int32_t)y.dtype,
+                      .packed = 1,
                       .threads = parallel_threads()};
     Product *product = NULL;
-    const void *b = NULL;
-    if (packed != NULL) {
-        PackedOperand *form = forward ? &packed->forward : &packed->dgrad;
-        if (form->stale) operand_pack(form, kind, operand);
-        product = product_find(&key, form->layout);
-        b = form->data;
+    if (operand != NULL && operand->layout != NULL) product = product_find(&key, operand->layout);
+    if (product != NULL) {
+        product_run(product, x.data, operand->data, y.data);
+        return;
     }
-    if (product == NULL) {
-        Layout plain = layout_matrix(key.k, key.n, operand.shape[1], operand.dtype, forward);
+    if (backend.fast[x.dtype]) {
+        Layout plain = layout_matrix(key.k, key.n, w->plain.shape[1], x.dtype, forward);
         key.packed = 0;
         product = product_find(&key, plain);
         layout_destroy(plain);
-        b = operand.data;
     }
-    CHECK(product != NULL);
-    product_run(product, x.data, b, result.data);
-    if (result.data != y.data) backend.loops->cast(y, result);
+    if (product != NULL)
+        product_run(product, x.data, w->plain.data, y.data);
+    else
+        weight_product_loops(kind, y, x, w, operand);
 }
 
 static void operands_check(const Tensor *y, const Tensor *x, const Weight *w, bool forward)
@@ -534,8 +524,39 @@ void onednn_matmul_dgrad(Tensor dx, Tensor dy, const Weight *w)
     if (dy.shape[0] > 0) weight_product(PRODUCT_DGRAD, dx, dy, w);
 }
 
-/* dw [N, K] += dy^T x: A = dy^T, B = x. Both are put into the layouts the kernels read fastest,
- * which costs one pass over each and saves a tenth of the product. */
+/* dw = dw + A B, A = dy^T and B = x, by oneDNN; false when it cannot. Where its layout is ours both
+ * operands are packed: that costs a pass over each and saves a tenth of the product. */
+static bool wgrad_onednn(Tensor dw, Tensor dy, Tensor x)
+{
+    const DType dtype = x.dtype;
+    const ProductKey key = {.m = dw.shape[0],
+                            .n = dw.shape[1],
+                            .k = x.shape[0],
+                            .kind = PRODUCT_WGRAD,
+                            .type = (int32_t)dtype,
+                            .result_type = DTYPE_F32,
+                            .packed = backend.blocked[dtype],
+                            .threads = parallel_threads()};
+    Layout layout = key.packed ? layout_blocked(key.k, key.n, dtype)
+                               : layout_matrix(key.k, key.n, key.n, dtype, false);
+    const size_t b_bytes = dnnl_memory_desc_get_size(layout);
+    Product *product = product_find(&key, layout);
+    layout_destroy(layout);
+    if (product == NULL) return false;
+    const void *a = dy.data, *b = x.data;
+    if (key.packed) {
+        const size_t row_bytes = (size_t)transposed_row(key.k, dtype) * dtype_size(dtype);
+        void *turned = scratch_take(SCRATCH_TURNED, (size_t)key.m * row_bytes);
+        void *stacked = scratch_take(SCRATCH_OPERAND, b_bytes);
+        backend.loops->transpose(turned, dy);
+        backend.loops->pack_stacked(stacked, x, dtype == DTYPE_BF16);
+        a = turned;
+        b = stacked;
+    }
+    product_run(product, a, b, dw.data);
+    return true;
+}
+
 void onednn_matmul_wgrad_accumulate(Tensor dw, Tensor dy, Tensor x)
 {
     CHECK(dw.rank == 2 && dy.rank == 2 && x.rank == 2 && dw.dtype == DTYPE_F32);
@@ -543,34 +564,16 @@ void onednn_matmul_wgrad_accumulate(Tensor dw, Tensor dy, Tensor x)
     CHECK(dy.shape[0] == x.shape[0] && dw.shape[0] == dy.shape[1] && dw.shape[1] == x.shape[1]);
     backend_start();
     if (x.shape[0] == 0) return;
-    dy = widened(dy, SCRATCH_OPERAND_A);
-    x = widened(x, SCRATCH_OPERAND_B);
-    const ProductKey key = {.m = dw.shape[0],
-                            .n = dw.shape[1],
-                            .k = x.shape[0],
-                            .kind = PRODUCT_WGRAD,
-                            .type = (int32_t)x.dtype,
-                            .result_type = DTYPE_F32,
-                            .packed = backend.blocked[x.dtype],
-                            .threads = parallel_threads()};
-    const void *a = dy.data, *b = x.data;
-    Layout layout = NULL;
-    if (key.packed) {
-        const int64_t row = backend.loops->transposed_row(key.k, x.dtype);
-        void *turned = scratch_take(SCRATCH_TURNED, (size_t)(key.m * row) * dtype_size(x.dtype));
-        layout = layout_blocked(key.k, key.n, x.dtype);
-        void *stacked = scratch_take(SCRATCH_STACKED, dnnl_memory_desc_get_size(layout));
-        backend.loops->transpose(turned, dy);
-        backend.loops->pack_stacked(stacked, x);
-        a = turned;
-        b = stacked;
-    } else {
-        layout = layout_matrix(key.k, key.n, key.n, x.dtype, false);
-    }
-    Product *product = product_find(&key, layout);
-    layout_destroy(layout);
-    CHECK(product != NULL);
-    product_run(product, a, b, dw.data);
+    if (backend.fast[x.dtype] && wgrad_onednn(dw, dy, x)) return;
+    void *b = scratch_take(SCRATCH_OPERAND, f32_blocks_bytes(x.shape[0], x.shape[1]));
+    backend.loops->pack_stacked(b, x, false);
+    const GemmCall call = {.c = dw,
+                           .a = dy,
+                           .a_turned = true,
+                           .accumulate = true,
+                           .b = b,
+                           .b_depth = backend.loops->packed_depth(x.shape[0], false)};
+    backend.loops->gemm(&call);
 }
 
 /* ---- set-up ---- */
@@ -591,13 +594,13 @@ void onednn_limit_isa(CpuIsa isa)
 #endif
 }
 
-bool onednn_has_bf16(void)
+bool onednn_is_fast(DType dtype)
 {
     backend_start();
-    return backend.has_bf16;
+    return backend.fast[dtype];
 }
 
-void onednn_use_loops(const OnednnLoops *loops)
+void onednn_use_loops(const MatrixLoops *loops)
 {
     backend.loops = loops;
 }

@@ -4,7 +4,7 @@
 #define TROUPE_TENSOR_CPU_OPS_H
 
 #include "tensor/cpu/isa.h"
-#include "tensor/cpu/onednn.h"
+#include "tensor/cpu/matrix.h"
 #include "tensor/kernels.h"
 
 #define cpu_table                         ISA_NAME(cpu_table)
@@ -26,15 +26,16 @@
 #define cpu_cast                          ISA_NAME(cpu_cast)
 #define cpu_fill_zero                     ISA_NAME(cpu_fill_zero)
 #define cpu_vector_exp                    ISA_NAME(cpu_vector_exp)
-#define cpu_onednn_loops                  ISA_NAME(cpu_onednn_loops)
+#define cpu_matrix_loops                  ISA_NAME(cpu_matrix_loops)
 #define cpu_pack_turned                   ISA_NAME(cpu_pack_turned)
 #define cpu_pack_stacked                  ISA_NAME(cpu_pack_stacked)
-#define cpu_transposed_row                ISA_NAME(cpu_transposed_row)
+#define cpu_packed_depth                  ISA_NAME(cpu_packed_depth)
+#define cpu_gemm                          ISA_NAME(cpu_gemm)
 #define cpu_transpose                     ISA_NAME(cpu_transpose)
 #define cpu_reduce_rows                   ISA_NAME(cpu_reduce_rows)
 
 extern const KernelTable cpu_table;
-extern const OnednnLoops cpu_onednn_loops;
+extern const MatrixLoops cpu_matrix_loops;
 
 void cpu_embedding(Tensor y, Tensor table, const int32_t *token, int32_t vocab_first);
 void cpu_embedding_backward_accumulate(Tensor dtable, Tensor dy, const int32_t *token,
@@ -72,16 +73,12 @@ void cpu_fill_zero(Tensor y);
 /* y[i] = exp(x[i]) as the other loops compute it. */
 void cpu_vector_exp(float *y, const float *x, int64_t n);
 
-/* Operand B [k, n] of a product in blocks of 64 columns, [n / 64][cells of k][64], where a cell is
- * an f32 or two bf16 that follow each other along k; both k (to 16 cells) and n (to 64) are padded
- * with zeros. `from` is B^T [n, k] for pack_turned, B [k, n] for pack_stacked. */
-void cpu_pack_turned(void *to, Tensor from);
-void cpu_pack_stacked(void *to, Tensor from);
-
-/* to[columns][row], from's transpose, with row = cpu_transposed_row(rows, dtype) >= rows elements;
- * the rest of each row is 0. */
-int64_t cpu_transposed_row(int64_t rows, DType dtype);
+/* The loops behind matrix products: see MatrixLoops. */
+void cpu_pack_turned(void *to, Tensor from, bool pairs);
+void cpu_pack_stacked(void *to, Tensor from, bool pairs);
+int64_t cpu_packed_depth(int64_t elements, bool pairs);
 void cpu_transpose(void *to, Tensor from);
+void cpu_gemm(const GemmCall *call);
 
 /* For sums over rows (weight gradients): rows are cut into parts by their number alone; `part` sums
  * the rows [first, last) into `into` [width], zeroed before; then the parts are added to `total` in

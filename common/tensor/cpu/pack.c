@@ -11,22 +11,23 @@ typedef struct PackRun {
     CellRows from;
     int64_t rows;
     int64_t depth;     /* cells of the reduced dimension, padded to whole lanes */
-    int64_t row_bytes; /* of `to`, for cpu_transpose */
+    int64_t row_bytes; /* of `to`, in cpu_transpose */
 } PackRun;
 
-static PackRun pack_run(void *to, Tensor from)
+static PackRun pack_run(void *to, Tensor from, bool pairs)
 {
+    CHECK(!pairs || from.dtype == DTYPE_BF16);
     CHECK(from.rank == 2 && (from.dtype == DTYPE_F32 || from.dtype == DTYPE_BF16));
     return (PackRun){.to = to,
                      .from = {.data = from.data,
                               .stride = from.shape[1] * (int64_t)dtype_size(from.dtype),
                               .dim = from.shape[1],
                               .dtype = from.dtype,
-                              .pairs = from.dtype == DTYPE_BF16},
+                              .pairs = pairs},
                      .rows = from.shape[0]};
 }
 
-static int64_t padded_cells(int64_t elements, bool pairs)
+int64_t cpu_packed_depth(int64_t elements, bool pairs)
 {
     const int64_t cells = pairs ? (elements + 1) / 2 : elements;
     return (cells + LANES - 1) / LANES * LANES;
@@ -43,10 +44,10 @@ static void turned_blocks(const void *context, int64_t first, int64_t last, int 
     }
 }
 
-void cpu_pack_turned(void *to, Tensor from)
+void cpu_pack_turned(void *to, Tensor from, bool pairs)
 {
-    PackRun run = pack_run(to, from);
-    run.depth = padded_cells(from.shape[1], run.from.pairs);
+    PackRun run = pack_run(to, from, pairs);
+    run.depth = cpu_packed_depth(from.shape[1], pairs);
     parallel_range((run.rows + BLOCK - 1) / BLOCK, 1, turned_blocks, &run);
 }
 
@@ -62,10 +63,10 @@ static void stacked_cells(const void *context, int64_t first, int64_t last, int 
         }
 }
 
-void cpu_pack_stacked(void *to, Tensor from)
+void cpu_pack_stacked(void *to, Tensor from, bool pairs)
 {
-    PackRun run = pack_run(to, from);
-    run.depth = padded_cells(run.rows, run.from.pairs);
+    PackRun run = pack_run(to, from, pairs);
+    run.depth = cpu_packed_depth(run.rows, pairs);
     parallel_range(run.depth, 16, stacked_cells, &run);
 }
 
@@ -88,15 +89,10 @@ static void transposed_columns(const void *context, int64_t first, int64_t last,
     }
 }
 
-int64_t cpu_transposed_row(int64_t rows, DType dtype)
-{
-    return padded_cells(rows, dtype == DTYPE_BF16) * (dtype == DTYPE_BF16 ? 2 : 1);
-}
-
 void cpu_transpose(void *to, Tensor from)
 {
-    PackRun run = pack_run(to, from);
-    run.depth = padded_cells(run.rows, run.from.pairs);
+    PackRun run = pack_run(to, from, from.dtype == DTYPE_BF16);
+    run.depth = cpu_packed_depth(run.rows, run.from.pairs);
     run.row_bytes = run.depth * 4;
     parallel_range((run.from.dim + LANES - 1) / LANES, 4, transposed_columns, &run);
 }

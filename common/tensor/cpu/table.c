@@ -34,10 +34,10 @@ const KernelTable cpu_table = {
     .scatter_rows = rows_scatter,
 };
 
-const OnednnLoops cpu_onednn_loops = {
-    .cast = cpu_cast,
+const MatrixLoops cpu_matrix_loops = {
     .pack_turned = cpu_pack_turned,
     .pack_stacked = cpu_pack_stacked,
-    .transposed_row = cpu_transposed_row,
+    .packed_depth = cpu_packed_depth,
     .transpose = cpu_transpose,
+    .gemm = cpu_gemm,
 };

@@ -1,0 +1,513 @@
+/* The contract at the top of tensor/kernels.h, bit for bit: a row's values do not change with the
+ * rows beside it, with chunks, with packing or with threads. Built once per instruction set
+ * (TEST_ISA). */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "tensor/buffer.h"
+#include "test.h"
+
+static const KernelTable *kernels;
+
+#define FOR_EACH_DTYPE(dtype) for (DType dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++)
+
+static void use_threads(int num_threads)
+{
+    kernels = cpu_kernels_of(TEST_ISA, num_threads);
+}
+
+/* Rows [first, first + count) of a tensor as a tensor. */
+static Tensor rows_of(const Tensor *tensor, int64_t first, int64_t count)
+{
+    Tensor rows = *tensor;
+    rows.data =
+        (char *)tensor->data + (size_t)(first * tensor->shape[1]) * dtype_size(tensor->dtype);
+    rows.shape[0] = count;
+    return rows;
+}
+
+static void assert_same_rows(const Tensor *part, const Tensor *whole, int64_t first,
+                             const char *what)
+{
+    const Tensor expected = rows_of(whole, first, part->shape[0]);
+    if (memcmp(part->data, expected.data, tensor_bytes(part)) != 0)
+        fail_msg("%s (%s): %lld rows from row %lld on differ from the whole batch", what,
+                 dtype_name(part->dtype), (long long)part->shape[0], (long long)first);
+}
+
+/* ---- matrices ---- */
+
+#define ROWS 200
+static const int COUNTS[] = {1, 2, 7, 64, 199};
+
+typedef void (*Product)(Tensor y, Tensor x, const Weight *w);
+
+/* Every way to make some rows of y = product(x, w) gives the bits of `whole`. */
+static void check_rows_of_product(Product product, const Tensor *whole, const Tensor *x,
+                                  const Weight *w, const char *what)
+{
+    for (size_t i = 0; i < sizeof COUNTS / sizeof COUNTS[0]; i++)
+        for (int first = 0; first < ROWS; first += ROWS - COUNTS[i]) {
+            Buffer part = buffer_result(whole->dtype, COUNTS[i], whole->shape[1]);
+            product(part.tensor, rows_of(x, first, COUNTS[i]), w);
+            assert_same_rows(&part.tensor, whole, first, what);
+            buffer_free(&part);
+            if (first > 0) break;
+        }
+}
+
+static void check_product(DType dtype, DType result, int n, int k)
+{
+    Buffer x = buffer_random(dtype, ROWS, k, 1, 1), dy = buffer_random(dtype, ROWS, n, 2, 1);
+    Buffer w = buffer_random(dtype, n, k, 3, 1);
+    Buffer y = buffer_result(result, ROWS, n), dx = buffer_result(result, ROWS, k);
+    Weight weight = {.plain = w.tensor}, plain = {.plain = w.tensor};
+    use_threads(1);
+    kernels->weight_prepare(&weight);
+    kernels->matmul(y.tensor, x.tensor, &weight);
+    kernels->matmul_dgrad(dx.tensor, dy.tensor, &weight);
+    for (int threads = 1; threads <= 2; threads++) {
+        use_threads(threads);
+        check_rows_of_product(kernels->matmul, &y.tensor, &x.tensor, &weight, "matmul");
+        check_rows_of_product(kernels->matmul_dgrad, &dx.tensor, &dy.tensor, &weight, "dgrad");
+    }
+    check_rows_of_product(kernels->matmul, &y.tensor, &x.tensor, &plain, "matmul, not packed");
+    kernels->weight_release(&weight);
+    Buffer *all[] = {&x, &dy, &w, &y, &dx};
+    for (size_t i = 0; i < 5; i++)
+        buffer_free(all[i]);
+}
+
+static void test_matmul_rows_do_not_depend_on_their_number(void **state)
+{
+    (void)state;
+    /* The last ones are Qwen3-0.6B's; they take too long on the slow copies of the loops. */
+    const int shapes[][2] = {{333, 130},   {50, 77},     {1, 64},      {64, 1},
+                             {1024, 2048}, {4096, 1024}, {6144, 1024}, {1024, 3072}};
+    const size_t count = TEST_ISA == cpu_isa_best() ? 8 : 4;
+    FOR_EACH_DTYPE(dtype)
+    for (size_t i = 0; i < count; i++) {
+        check_product(dtype, dtype, shapes[i][0], shapes[i][1]);
+        if (i < 4) check_product(dtype, DTYPE_F32, shapes[i][0], shapes[i][1]);
+    }
+}
+
+static void test_wgrad_does_not_depend_on_threads(void **state)
+{
+    (void)state;
+    FOR_EACH_DTYPE(dtype)
+    {
+        Buffer x = buffer_random(dtype, 300, 200, 1, 1), dy = buffer_random(dtype, 300, 330, 2, 1);
+        Buffer one = buffer_random(DTYPE_F32, 330, 200, 3, 1);
+        for (int threads = 1; threads <= 2; threads++) {
+            Buffer dw = buffer_random(DTYPE_F32, 330, 200, 3, 1);
+            use_threads(threads);
+            kernels->matmul_wgrad_accumulate(dw.tensor, dy.tensor, x.tensor);
+            if (threads == 1) memcpy(one.tensor.data, dw.tensor.data, tensor_bytes(&dw.tensor));
+            assert_same_rows(&dw.tensor, &one.tensor, 0, "wgrad");
+            buffer_free(&dw);
+        }
+        buffer_free(&x);
+        buffer_free(&dy);
+        buffer_free(&one);
+    }
+}
+
+/* ---- norms, rotation, activation, loss ---- */
+
+#define DIM 128
+
+/* One row-wise pass over everything; `out` [rows, 4 * DIM] collects what it made of `in` [rows, 4 *
+ * DIM]. */
+static void row_wise_pass(Tensor out, Tensor in, const Tensor *norm, const float *cos_sin,
+                          const int32_t *position)
+{
+    const int64_t rows = in.shape[0];
+    Buffer narrow = buffer_result(in.dtype, rows, 2 * DIM),
+           raw = buffer_result(in.dtype, rows, 3 * DIM);
+    kernels->rmsnorm(out, NULL, in, *norm, 1e-6f);
+    kernels->qk_norm_rope(out, raw.tensor, 2, 1, DIM, norm->data, norm->data, 1e-6f, cos_sin,
+                          position);
+    kernels->swiglu(narrow.tensor, out);
+    kernels->swiglu_backward(out, narrow.tensor, in);
+    buffer_free(&narrow);
+    buffer_free(&raw);
+}
+
+static void test_row_wise_operations_do_not_depend_on_other_rows(void **state)
+{
+    (void)state;
+    FOR_EACH_DTYPE(dtype)
+    {
+        Buffer in = buffer_random(dtype, 100, 4 * DIM, 1, 3),
+               whole = buffer_result(dtype, 100, 4 * DIM);
+        Buffer norm = buffer_random(dtype, 1, 4 * DIM, 2, 1);
+        Buffer angles = buffer_random(DTYPE_F32, 100, DIM, 3, 1);
+        int32_t position[100];
+        for (int i = 0; i < 100; i++)
+            position[i] = (i * 37) % 100;
+        use_threads(1);
+        row_wise_pass(whole.tensor, in.tensor, &norm.tensor, angles.tensor.data, position);
+        for (int threads = 1; threads <= 2; threads++)
+            for (int count = 1; count <= 100; count = count * 3 + 1) {
+                use_threads(threads);
+                const int first = 100 - count;
+                Buffer part = buffer_result(dtype, count, 4 * DIM);
+                row_wise_pass(part.tensor, rows_of(&in.tensor, first, count), &norm.tensor,
+                              angles.tensor.data, position + first);
+                assert_same_rows(&part.tensor, &whole.tensor, first, "row-wise operations");
+                buffer_free(&part);
+            }
+        Buffer *all[] = {&in, &whole, &norm, &angles};
+        for (size_t i = 0; i < 4; i++)
+            buffer_free(all[i]);
+    }
+}
+
+static void test_cross_entropy_rows_do_not_depend_on_other_rows(void **state)
+{
+    (void)state;
+    const int rows = 20, vocab = 9100;
+    Buffer logits = buffer_random(DTYPE_F32, rows, vocab, 1, 20),
+           stats = buffer_result(DTYPE_F32, 3, rows);
+    Buffer gradient = buffer_result(DTYPE_BF16, rows, vocab);
+    int32_t target[20], arg_max[20];
+    float lse[20];
+    for (int i = 0; i < rows; i++) {
+        target[i] = i * 400;
+        lse[i] = 20.0f + (float)i;
+    }
+    float *max = stats.tensor.data, *sum = max + rows, *logit = sum + rows;
+    use_threads(1);
+    kernels->cross_entropy_stats(max, sum, logit, arg_max, logits.tensor, target, 0);
+    kernels->cross_entropy_backward(gradient.tensor, logits.tensor, lse, target, 0, 0.5f);
+    for (int threads = 1; threads <= 2; threads++)
+        for (int count = 1; count <= rows; count += 6) {
+            use_threads(threads);
+            float part_max[20], part_sum[20], part_logit[20];
+            int32_t part_arg_max[20];
+            const int first = rows - count;
+            const Tensor part = rows_of(&logits.tensor, first, count);
+            kernels->cross_entropy_stats(part_max, part_sum, part_logit, part_arg_max, part,
+                                         target + first, 0);
+            const size_t bytes = (size_t)count * sizeof(float);
+            assert_memory_equal(part_max, max + first, bytes);
+            assert_memory_equal(part_sum, sum + first, bytes);
+            assert_memory_equal(part_logit, logit + first, bytes);
+            assert_memory_equal(part_arg_max, arg_max + first, bytes);
+            Buffer part_gradient = buffer_result(DTYPE_BF16, count, vocab);
+            kernels->cross_entropy_backward(part_gradient.tensor, part, lse + first, target + first,
+                                            0, 0.5f);
+            assert_same_rows(&part_gradient.tensor, &gradient.tensor, first,
+                             "cross-entropy gradient");
+            buffer_free(&part_gradient);
+        }
+    buffer_free(&logits);
+    buffer_free(&stats);
+    buffer_free(&gradient);
+}
+
+/* ---- attention ---- */
+
+enum { HEADS = 4, KV_HEADS = 2, WIDTH = (HEADS + 2 * KV_HEADS) * DIM };
+
+/* Packed qkv rows and what attention makes of them. */
+typedef struct AttentionData {
+    Buffer qkv, out, lse; /* lse [rows, HEADS] after gathering, so that rows compare */
+} AttentionData;
+
+static const AttentionShape SHAPE = {HEADS, KV_HEADS, DIM,   0.088388347648f,
+                                     WIDTH, WIDTH,    WIDTH, HEADS *DIM};
+
+static const char *column_of(const Tensor *qkv, int64_t column)
+{
+    return (const char *)qkv->data + (size_t)column * dtype_size(qkv->dtype);
+}
+
+/* Attention over rows of qkv; out [rows, HEADS DIM], lse as [rows, HEADS]. */
+static void attend(Tensor out, Tensor lse, Tensor qkv, const SequenceTable *sequences,
+                   const KeyValueView *cache)
+{
+    const int64_t rows = qkv.shape[0];
+    float *by_head = mem_calloc((size_t)(rows * HEADS), sizeof *by_head);
+    kernels->attention(out.data, by_head, qkv.dtype, qkv.data, column_of(&qkv, HEADS * DIM),
+                       column_of(&qkv, (HEADS + KV_HEADS) * DIM), &SHAPE, sequences, cache);
+    for (int64_t i = 0; i < rows; i++)
+        for (int h = 0; h < HEADS; h++)
+            ((float *)lse.data)[i * HEADS + h] = by_head[h * rows + i];
+    free(by_head);
+}
+
+static AttentionData attention_data(DType dtype, int rows)
+{
+    return (AttentionData){buffer_random(dtype, rows, WIDTH, 5, 2),
+                           buffer_result(dtype, rows, HEADS * DIM),
+                           buffer_result(DTYPE_F32, rows, HEADS)};
+}
+
+static void attention_data_free(AttentionData *data)
+{
+    buffer_free(&data->qkv);
+    buffer_free(&data->out);
+    buffer_free(&data->lse);
+}
+
+/* The rows [first, first + count) of `whole`, done apart. */
+static void check_attention_part(const AttentionData *whole, int first, int count,
+                                 const SequenceTable *sequences, const KeyValueView *cache,
+                                 const char *what)
+{
+    Buffer out = buffer_result(whole->out.tensor.dtype, count, HEADS * DIM);
+    Buffer lse = buffer_result(DTYPE_F32, count, HEADS);
+    attend(out.tensor, lse.tensor, rows_of(&whole->qkv.tensor, first, count), sequences, cache);
+    assert_same_rows(&out.tensor, &whole->out.tensor, first, what);
+    assert_same_rows(&lse.tensor, &whole->lse.tensor, first, what);
+    buffer_free(&out);
+    buffer_free(&lse);
+}
+
+static const int32_t PACKED[] = {0, 1, 8, 72, 137, 337};
+enum { PACKED_COUNT = 5, PACKED_ROWS = 337 };
+
+static void test_attention_of_packed_sequences_equals_each_alone(void **state)
+{
+    (void)state;
+    FOR_EACH_DTYPE(dtype)
+    {
+        AttentionData data = attention_data(dtype, PACKED_ROWS);
+        const SequenceTable packed = {PACKED_COUNT, PACKED, NULL};
+        use_threads(1);
+        attend(data.out.tensor, data.lse.tensor, data.qkv.tensor, &packed, NULL);
+        for (int threads = 1; threads <= 2; threads++) {
+            use_threads(threads);
+            check_attention_part(&data, 0, PACKED_ROWS, &packed, NULL, "packed sequences");
+            for (int i = 0; i < PACKED_COUNT; i++) {
+                const int32_t alone[] = {0, PACKED[i + 1] - PACKED[i]};
+                const SequenceTable one = {1, alone, NULL};
+                check_attention_part(&data, PACKED[i], alone[1], &one, NULL, "sequence alone");
+            }
+        }
+        attention_data_free(&data);
+    }
+}
+
+/* The keys and values of qkv rows, as a cache holds them. */
+static Buffer cache_of(const Tensor *qkv, int64_t column)
+{
+    const size_t row = KV_HEADS * DIM * dtype_size(qkv->dtype);
+    Buffer cache = buffer_result(qkv->dtype, qkv->shape[0], KV_HEADS * DIM);
+    for (int64_t i = 0; i < qkv->shape[0]; i++)
+        memcpy((char *)cache.tensor.data + (size_t)i * row, column_of(qkv, column + i * WIDTH),
+               row);
+    return cache;
+}
+
+static void check_chunks(const AttentionData *data, int rows, int chunk, const KeyValueView *cache)
+{
+    for (int32_t first = 0; first < rows; first += chunk) {
+        const int32_t count = rows - first < chunk ? rows - first : chunk;
+        const int32_t starts[] = {0, count};
+        const SequenceTable part = {1, starts, &first};
+        check_attention_part(data, first, count, &part, cache, "chunk with cache");
+    }
+}
+
+static void test_attention_in_chunks_equals_the_whole(void **state)
+{
+    (void)state;
+    enum { LENGTH = 330 };
+    const int chunks[] = {1, 3, 16, 64, 100, LENGTH};
+    FOR_EACH_DTYPE(dtype)
+    {
+        AttentionData data = attention_data(dtype, LENGTH);
+        const int32_t starts[] = {0, LENGTH};
+        const SequenceTable whole = {1, starts, NULL};
+        use_threads(2);
+        attend(data.out.tensor, data.lse.tensor, data.qkv.tensor, &whole, NULL);
+        /* Rows beyond the chunk hold NaN bits in neither cache nor result: what is not yet known is
+         * not read. */
+        Buffer key = cache_of(&data.qkv.tensor, HEADS * DIM);
+        Buffer value = cache_of(&data.qkv.tensor, (HEADS + KV_HEADS) * DIM);
+        const void *keys[] = {key.tensor.data}, *values[] = {value.tensor.data};
+        const KeyValueView cache = {keys, values};
+        for (size_t i = 0; i < sizeof chunks / sizeof chunks[0]; i++)
+            check_chunks(&data, LENGTH, chunks[i], &cache);
+        buffer_free(&key);
+        buffer_free(&value);
+        attention_data_free(&data);
+    }
+}
+
+/* Decoding several sequences at once: one row each, at different positions. */
+static void test_attention_decode_in_a_batch_equals_the_whole(void **state)
+{
+    (void)state;
+    FOR_EACH_DTYPE(dtype)
+    {
+        AttentionData data = attention_data(dtype, PACKED_ROWS);
+        const SequenceTable packed = {PACKED_COUNT, PACKED, NULL};
+        use_threads(2);
+        attend(data.out.tensor, data.lse.tensor, data.qkv.tensor, &packed, NULL);
+        Buffer key = cache_of(&data.qkv.tensor, HEADS * DIM);
+        Buffer value = cache_of(&data.qkv.tensor, (HEADS + KV_HEADS) * DIM);
+        Buffer last = buffer_result(dtype, PACKED_COUNT, WIDTH);
+        Buffer out = buffer_result(dtype, PACKED_COUNT, HEADS * DIM);
+        Buffer lse = buffer_result(DTYPE_F32, PACKED_COUNT, HEADS);
+        const void *keys[PACKED_COUNT], *values[PACKED_COUNT];
+        int32_t starts[PACKED_COUNT + 1] = {0}, first[PACKED_COUNT];
+        for (int i = 0; i < PACKED_COUNT; i++) {
+            starts[i + 1] = i + 1;
+            first[i] = PACKED[i + 1] - PACKED[i] - 1;
+            keys[i] = rows_of(&key.tensor, PACKED[i], 1).data;
+            values[i] = rows_of(&value.tensor, PACKED[i], 1).data;
+            memcpy(rows_of(&last.tensor, i, 1).data,
+                   rows_of(&data.qkv.tensor, PACKED[i + 1] - 1, 1).data, WIDTH * dtype_size(dtype));
+        }
+        const SequenceTable decode = {PACKED_COUNT, starts, first};
+        const KeyValueView cache = {keys, values};
+        for (int threads = 1; threads <= 2; threads++) {
+            use_threads(threads);
+            attend(out.tensor, lse.tensor, last.tensor, &decode, &cache);
+            for (int i = 0; i < PACKED_COUNT; i++) {
+                const Tensor row = rows_of(&out.tensor, i, 1), row_lse = rows_of(&lse.tensor, i, 1);
+                assert_same_rows(&row, &data.out.tensor, PACKED[i + 1] - 1, "decode");
+                assert_same_rows(&row_lse, &data.lse.tensor, PACKED[i + 1] - 1, "decode");
+            }
+        }
+        Buffer *all[] = {&key, &value, &last, &out, &lse};
+        for (size_t i = 0; i < 5; i++)
+            buffer_free(all[i]);
+        attention_data_free(&data);
+    }
+}
+
+/* ---- backward passes: the number of threads and the packing do not show ---- */
+
+static void attend_backward(Tensor dqkv, const AttentionData *data, int first,
+                            const SequenceTable *sequences, const float *lse)
+{
+    const Tensor qkv = rows_of(&data->qkv.tensor, first, dqkv.shape[0]);
+    const Tensor out = rows_of(&data->out.tensor, first, dqkv.shape[0]);
+    kernels->attention_backward(dqkv.data, (void *)column_of(&dqkv, HEADS * DIM),
+                                (void *)column_of(&dqkv, (HEADS + KV_HEADS) * DIM), qkv.dtype,
+                                out.data, qkv.data, column_of(&qkv, HEADS * DIM),
+                                column_of(&qkv, (HEADS + KV_HEADS) * DIM), out.data, lse, &SHAPE,
+                                sequences);
+}
+
+static void test_attention_gradients_do_not_depend_on_packing_and_threads(void **state)
+{
+    (void)state;
+    FOR_EACH_DTYPE(dtype)
+    {
+        AttentionData data = attention_data(dtype, PACKED_ROWS);
+        const SequenceTable packed = {PACKED_COUNT, PACKED, NULL};
+        Buffer whole = buffer_result(dtype, PACKED_ROWS, WIDTH);
+        float *lse = mem_calloc(PACKED_ROWS * HEADS, sizeof *lse),
+              *part_lse = mem_calloc(PACKED_ROWS * HEADS, sizeof *lse);
+        use_threads(1);
+        attend(data.out.tensor, data.lse.tensor, data.qkv.tensor, &packed, NULL);
+        for (int i = 0; i < PACKED_ROWS * HEADS; i++)
+            lse[i % HEADS * PACKED_ROWS + i / HEADS] = ((float *)data.lse.tensor.data)[i];
+        attend_backward(whole.tensor, &data, 0, &packed, lse);
+        for (int threads = 1; threads <= 2; threads++) {
+            use_threads(threads);
+            Buffer again = buffer_result(dtype, PACKED_ROWS, WIDTH);
+            attend_backward(again.tensor, &data, 0, &packed, lse);
+            assert_same_rows(&again.tensor, &whole.tensor, 0, "attention gradients, threads");
+            buffer_free(&again);
+            for (int i = 0; i < PACKED_COUNT; i++) {
+                const int32_t count = PACKED[i + 1] - PACKED[i], alone[] = {0, count};
+                const SequenceTable one = {1, alone, NULL};
+                Buffer part = buffer_result(dtype, count, WIDTH);
+                for (int h = 0; h < HEADS; h++)
+                    memcpy(part_lse + h * count, lse + h * PACKED_ROWS + PACKED[i],
+                           (size_t)count * sizeof *lse);
+                attend_backward(part.tensor, &data, PACKED[i], &one, part_lse);
+                assert_same_rows(&part.tensor, &whole.tensor, PACKED[i],
+                                 "attention gradients, alone");
+                buffer_free(&part);
+            }
+        }
+        free(lse);
+        free(part_lse);
+        buffer_free(&whole);
+        attention_data_free(&data);
+    }
+}
+
+/* Everything else that sums over rows or elements, into one long list of floats. */
+static void sums_pass(DType dtype, float *ret)
+{
+    enum { COUNT = 500, WIDE = 512 };
+    Buffer x = buffer_random(dtype, COUNT, WIDE, 1, 1),
+           dy = buffer_random(dtype, COUNT, WIDE, 2, 1);
+    Buffer w = buffer_random(dtype, 1, WIDE, 3, 1), dx = buffer_result(dtype, COUNT, WIDE);
+    Buffer raw = buffer_random(dtype, COUNT, 3 * DIM, 4, 1),
+           rstd = buffer_random(DTYPE_F32, 1, COUNT, 5, 1);
+    Buffer angles = buffer_random(DTYPE_F32, COUNT, DIM, 6, 1);
+    int32_t position[COUNT];
+    for (int i = 0; i < COUNT; i++)
+        position[i] = i % 7;
+    kernels->rmsnorm_backward(dx.tensor, false, tensor_1d(ret, DTYPE_F32, WIDE), dy.tensor,
+                              x.tensor, w.tensor, rstd.tensor.data);
+    kernels->qk_norm_rope_backward(dx.tensor, raw.tensor, 2, 1, DIM, w.tensor.data, w.tensor.data,
+                                   1e-6f, ret + WIDE, ret + WIDE + DIM, angles.tensor.data,
+                                   position);
+    kernels->embedding_backward_accumulate(tensor_2d(ret + 2 * WIDE, DTYPE_F32, 7, WIDE), dy.tensor,
+                                           position, 0);
+    const double squares = kernels->sum_squares(angles.tensor.data, COUNT * DIM);
+    memcpy(ret + 10 * WIDE, &squares, sizeof squares);
+    Buffer *all[] = {&x, &dy, &w, &dx, &raw, &rstd, &angles};
+    for (size_t i = 0; i < 7; i++)
+        buffer_free(all[i]);
+}
+
+static void test_sums_over_rows_do_not_depend_on_threads(void **state)
+{
+    (void)state;
+    FOR_EACH_DTYPE(dtype)
+    {
+        const size_t count = 11 * 512;
+        float *one = mem_calloc(count, sizeof *one);
+        use_threads(1);
+        sums_pass(dtype, one);
+        for (int threads = 2; threads <= 5; threads++) {
+            float *many = mem_calloc(count, sizeof *many);
+            use_threads(threads);
+            sums_pass(dtype, many);
+            assert_memory_equal(one, many, count * sizeof *one);
+            free(many);
+        }
+        free(one);
+    }
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    if (TEST_ISA > cpu_isa_best()) {
+        print_message("this machine lacks the instruction set: skipped\n");
+        exit(0);
+    }
+    use_threads(1);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_matmul_rows_do_not_depend_on_their_number),
+        cmocka_unit_test(test_wgrad_does_not_depend_on_threads),
+        cmocka_unit_test(test_row_wise_operations_do_not_depend_on_other_rows),
+        cmocka_unit_test(test_cross_entropy_rows_do_not_depend_on_other_rows),
+        cmocka_unit_test(test_attention_of_packed_sequences_equals_each_alone),
+        cmocka_unit_test(test_attention_in_chunks_equals_the_whole),
+        cmocka_unit_test(test_attention_decode_in_a_batch_equals_the_whole),
+        cmocka_unit_test(test_attention_gradients_do_not_depend_on_packing_and_threads),
+        cmocka_unit_test(test_sums_over_rows_do_not_depend_on_threads),
+    };
+    return cmocka_run_group_tests(tests, setup, NULL);
+}
