@@ -158,11 +158,23 @@ static void carry_out_all(Shell *shell)
     shell->effects.count = 0;
 }
 
+/* Calls carry the generation in which they are made: actors of a later one refuse them. */
+static void follow_generation(Shell *shell)
+{
+    uint32_t generation = controller_generation(shell->controller);
+    if (generation == shell->identity.generation) return;
+    shell->identity.generation = generation;
+    for (int i = 0; i < controller_num_actors(shell->controller); i++)
+        if (shell->actor[i].handle != NULL)
+            handle_set_generation(shell->actor[i].handle, generation);
+}
+
 void shell_feed(Shell *shell, const Event *event)
 {
     CHECK(!shell->feeding); /* effects never answer from within: they post */
     shell->feeding = true;
     controller_step(shell->controller, event, clock_ms(), &shell->effects);
+    follow_generation(shell);
     carry_out_all(shell);
     shell->feeding = false;
 }

@@ -1,6 +1,8 @@
 #include "actor/actor_process.h"
 
+#include <errno.h>
 #include <getopt.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -131,9 +133,20 @@ static const ActorMethod *find_method(const ActorProcess *process, const char *n
     return NULL;
 }
 
+/* A recovery raises the generation of the job; an actor that survives it learns so from the first
+ * call that is made in the new one, and from then on refuses the old one. */
+static void follow_generation(ActorProcess *process, const Call *call)
+{
+    if (call_generation(call) <= process->identity.generation) return;
+    process->identity.generation = call_generation(call);
+    actor_set_generation(process->inbox, process->identity.generation);
+    handle_set_generation(process->controller, process->identity.generation);
+}
+
 static void gate(void *argument, Call *call)
 {
     ActorProcess *process = argument;
+    follow_generation(process, call);
     if (process->self != NULL)
         find_method(process, call_method(call))->handler(process->self, call);
     else if (process->num_early < (int)(sizeof process->early / sizeof *process->early))
@@ -144,8 +157,8 @@ static void gate(void *argument, Call *call)
 
 static void on_ping(void *self, Call *call)
 {
-    (void)self;
-    call_reply(call, call_body(call), (Bytes){0});
+    follow_generation(self, call);
+    call_reply(call, call_body(call), call_attachment(call));
 }
 
 static void on_stop(void *argument, Call *call)
@@ -214,6 +227,49 @@ static Status say_hello(ActorProcess *process, Error *err)
 
 /* ---- life ---- */
 
+static Status parse_number(const char *option, uint64_t min, uint64_t max, uint64_t *ret,
+                           Error *err)
+{
+    char *end = NULL;
+    errno = 0;
+    unsigned long long value = strtoull(optarg, &end, 10);
+    if (errno != 0 || end == optarg || *end != '\0' || optarg[0] == '-' || value < min ||
+        value > max)
+        return error_set(err, ERR_INVALID,
+                         "%s %s: expected a whole number from %" PRIu64 " to %" PRIu64, option,
+                         optarg, min, max);
+    *ret = value;
+    return OK;
+}
+
+static Status parse_option(ActorProcess *process, int option, Error *err)
+{
+    ActorIdentity *identity = &process->identity;
+    uint64_t number = 0;
+    switch (option) {
+    case 'a':
+        if (strlen(optarg) >= sizeof identity->name)
+            return error_set(err, ERR_INVALID, "--actor %s: at most %zu bytes", optarg,
+                             sizeof identity->name - 1);
+        snprintf(identity->name, sizeof identity->name, "%s", optarg);
+        return OK;
+    case 'i':
+        return parse_number("--incarnation", 1, UINT64_MAX, &identity->incarnation, err);
+    case 'g':
+        TRY(parse_number("--generation", 1, UINT32_MAX, &number, err));
+        identity->generation = (uint32_t)number;
+        return OK;
+    case 'j':
+        return parse_number("--job", 0, UINT64_MAX, &identity->job, err);
+    case 'c':
+        process->controller_endpoint = optarg;
+        return OK;
+    default:
+        process->inbox_endpoint = optarg;
+        return OK;
+    }
+}
+
 static Status parse_arguments(ActorProcess *process, int argc, char **argv, Error *err)
 {
     static const struct option names[] = {
@@ -227,31 +283,15 @@ static Status parse_arguments(ActorProcess *process, int argc, char **argv, Erro
     };
     opterr = 0;
     for (int option; (option = getopt_long(argc, argv, "", names, NULL)) != -1;) {
-        switch (option) {
-        case 'a':
-            snprintf(process->identity.name, sizeof process->identity.name, "%s", optarg);
-            break;
-        case 'i':
-            process->identity.incarnation = strtoull(optarg, NULL, 10);
-            break;
-        case 'g':
-            process->identity.generation = (uint32_t)strtoul(optarg, NULL, 10);
-            break;
-        case 'j':
-            process->identity.job = strtoull(optarg, NULL, 10);
-            break;
-        case 'c':
-            process->controller_endpoint = optarg;
-            break;
-        case 'b':
-            process->inbox_endpoint = optarg;
-            break;
-        default:
+        if (option == '?')
             return error_set(err, ERR_INVALID, "unknown or incomplete option %s", argv[optind - 1]);
-        }
+        TRY(parse_option(process, option, err));
     }
+    if (optind < argc)
+        return error_set(err, ERR_INVALID, "unexpected argument \"%s\"", argv[optind]);
     if (process->identity.name[0] == '\0' || process->identity.incarnation == 0 ||
-        process->controller_endpoint == NULL || process->inbox_endpoint == NULL)
+        process->identity.generation == 0 || process->controller_endpoint == NULL ||
+        process->inbox_endpoint == NULL)
         return error_set(
             err, ERR_INVALID,
             "%s is started by a node agent, which tells it --actor, --incarnation, --generation, "
@@ -298,6 +338,9 @@ static void close_process(ActorProcess *process)
 {
     loop_remove_timer(process->beat);
     if (process->self != NULL) process->spec->stop(process->self);
+    for (int i = 0; i < process->num_early; i++)
+        call_failf(process->early[i], ERR_UNAVAILABLE, "%s could not start",
+                   process->identity.name);
     handle_close(process->controller);
     actor_destroy(process->inbox);
     loop_destroy(process->loop);

@@ -5,6 +5,9 @@
  *
  *   --actor NAME --incarnation N --generation G --job ID --controller ENDPOINT --inbox ENDPOINT
  *
+ * Methods that every actor has: actor.ping (answers with the bytes it got) and actor.stop (answers,
+ * then ends the process as SIGTERM does). Exit codes are those of status_exit_code; 0 when told to.
+ *
  * Everything here runs on the loop thread (the main thread), except actor_process_progress, which
  * any thread may call. */
 #ifndef TROUPE_ACTOR_ACTOR_PROCESS_H

@@ -1,0 +1,98 @@
+/* The smallest actor: what tests of ActorProcess and of the node agent start. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "actor/actor_process.h"
+
+static Status start(ActorProcess *process, void **ret_self, Error *err)
+{
+    const JobConfig *config = actor_process_config(process);
+    if (strcmp(config->name, "refuse") == 0)
+        return error_set(err, ERR_DATA, "this job cannot be started");
+    char doing[64];
+    snprintf(doing, sizeof doing, "learning rate %g", config->train.lr);
+    actor_process_set_doing(process, doing);
+    *ret_self = process;
+    return OK;
+}
+
+static void stop(void *self)
+{
+    (void)self;
+    fprintf(stderr, "stopped cleanly\n");
+}
+
+static void describe(void *self, ActorReport *report)
+{
+    TrainPlace place = actor_process_train_place(self);
+    snprintf(report->waiting_for, sizeof report->waiting_for, "rank %d of %d in generation %u",
+             place.tp_rank, place.tp_size, actor_process_identity(self)->generation);
+}
+
+/* test.crash: dies as its body says: "abort", "exit 3", "segv". */
+static void on_crash(void *self, Call *call)
+{
+    (void)self;
+    char how[32] = "";
+    Bytes body = call_body(call);
+    memcpy(how, body.data, body.length < sizeof how ? body.length : sizeof how - 1);
+    fprintf(stderr, "about to die: %s\n", how);
+    if (strcmp(how, "abort") == 0) abort();
+    if (strcmp(how, "segv") == 0) raise(SIGSEGV);
+    _exit(3);
+}
+
+/* test.stray: leaves a child behind that fled its process group, and says its pid. */
+static void on_stray(void *self, Call *call)
+{
+    (void)self;
+    int ready[2];
+    char text[32];
+    if (pipe(ready) != 0) abort();
+    pid_t child = fork();
+    if (child == 0) {
+        pid_t grandchild = fork();
+        if (grandchild != 0) _exit(0);
+        setsid();
+        int length = snprintf(text, sizeof text, "%d", (int)getpid());
+        if (write(ready[1], text, (size_t)length) != length) abort();
+        for (;;)
+            pause();
+    }
+    ssize_t length = read(ready[0], text, sizeof text);
+    close(ready[0]);
+    close(ready[1]);
+    call_reply(call, (Bytes){(uint8_t *)text, length > 0 ? (size_t)length : 0}, (Bytes){0});
+}
+
+/* test.print: writes its body to standard output. */
+static void on_print(void *self, Call *call)
+{
+    (void)self;
+    Bytes body = call_body(call);
+    fwrite(body.data, 1, body.length, stdout);
+    fflush(stdout);
+    call_reply(call, (Bytes){0}, (Bytes){0});
+}
+
+static const ActorMethod methods[] = {
+    {"test.crash", on_crash},
+    {"test.stray", on_stray},
+    {"test.print", on_print},
+};
+
+int main(int argc, char **argv)
+{
+    const ActorProcessSpec spec = {
+        .program = "test_program",
+        .methods = methods,
+        .num_methods = sizeof methods / sizeof *methods,
+        .start = start,
+        .stop = stop,
+        .describe = describe,
+    };
+    return actor_process_run(argc, argv, &spec);
+}
