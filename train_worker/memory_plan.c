@@ -1,5 +1,6 @@
 #include "memory_plan.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/str.h"
@@ -7,9 +8,8 @@
 #include "model/head.h"
 #include "model/model.h"
 
-/* Logits of one chunk: large enough that the head's products run at full speed (its weight gradient
- * passes over a matrix of the vocabulary's size once per chunk), small beside the model. */
-#define LOGITS_BYTES ((int64_t)256 << 20)
+/* Logits of one chunk of the head: small beside a model whose vocabulary makes them large. */
+#define LOGITS_BYTES ((int64_t)512 << 20)
 
 static MemoryPlan plan_with(const MemoryRequest *request, KeepPolicy policy)
 {
@@ -50,6 +50,37 @@ Status memory_plan_make(const MemoryRequest *request, MemoryPlan *ret, Error *er
                   (double)memory.total / 0x1p30, (double)request->bytes_max / 0x1p30, text);
     free(text);
     return status;
+}
+
+/* A number alone in a file; 0 for none, or for "max". */
+static int64_t read_number(const char *path)
+{
+    long long value = 0;
+    FILE *file = fopen(path, "re");
+    if (file == NULL) return 0;
+    if (fscanf(file, "%lld", &value) != 1) value = 0;
+    fclose(file);
+    return value;
+}
+
+static int64_t available_to_machine(void)
+{
+    char line[256];
+    long long kib = 0;
+    FILE *file = fopen("/proc/meminfo", "re");
+    if (file == NULL) return 0;
+    while (fgets(line, sizeof line, file) != NULL)
+        if (sscanf(line, "MemAvailable: %lld kB", &kib) == 1) break;
+    fclose(file);
+    return kib * 1024;
+}
+
+int64_t memory_available(void)
+{
+    int64_t machine = available_to_machine();
+    int64_t limit = read_number("/sys/fs/cgroup/memory.max");
+    int64_t group = limit - read_number("/sys/fs/cgroup/memory.current");
+    return limit > 0 && group > 0 && (machine == 0 || group < machine) ? group : machine;
 }
 
 char *memory_plan_text(const MemoryPlan *memory)

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "base/queue.h"
+#include "memory_plan.h"
 #include "model/lr_schedule.h"
 #include "train.pb-c.h"
 
@@ -88,12 +89,14 @@ static Status make_trainer(Worker *worker, Error *err)
         .dtype = dtype_of(config),
         .max_tokens = config->train.max_tokens_per_gpu,
         .max_sequence_length = config->data.max_length,
-        .adam_beta1 = (float)config->train.adam_beta1,
-        .adam_beta2 = (float)config->train.adam_beta2,
-        .adam_eps = (float)config->train.adam_eps,
-        .weight_decay = (float)config->train.weight_decay,
-        .clip_grad = (float)config->train.clip_grad,
+        .adam_beta1 = config->train.adam_beta1,
+        .adam_beta2 = config->train.adam_beta2,
+        .adam_eps = config->train.adam_eps,
+        .weight_decay = config->train.weight_decay,
+        .clip_grad = config->train.clip_grad,
         .kernels = worker->kernels,
+        /* All ranks are on this machine; what is left over serves everything else here. */
+        .memory_bytes_max = memory_available() / 10 * 9 / (o->tp_size * o->dp_size),
         .tensor_comm = atomic_load(&worker->tensor_comm),
         .data_comm = atomic_load(&worker->data_comm),
         .on_progress = o->on_progress,

@@ -6,7 +6,9 @@
 #include "base/clock.h"
 #include "base/memory.h"
 
-#define STATS 4 /* numbers per row that ranks exchange */
+#define STATS          4    /* numbers per row that ranks exchange */
+#define CHUNK_ROWS_MAX 1024 /* more gains nothing */
+#define CHUNK_ROWS_MIN 32
 
 /* ---- memory ---- */
 
@@ -19,8 +21,9 @@ int64_t head_chunk_rows(const WeightPlan *plan, int64_t max_targets, int64_t byt
 {
     /* The widest shard decides, so that all ranks of the group cut the same chunks. */
     int64_t widest = (plan->config.vocab_size + plan->tp_size - 1) / plan->tp_size;
-    int64_t rows = bytes_max / (widest * (int64_t)sizeof(float)) / 32 * 32;
-    if (rows < 32) rows = 32;
+    int64_t rows = bytes_max / (widest * (int64_t)sizeof(float)) / CHUNK_ROWS_MIN * CHUNK_ROWS_MIN;
+    if (rows < CHUNK_ROWS_MIN) rows = CHUNK_ROWS_MIN;
+    if (rows > CHUNK_ROWS_MAX) rows = CHUNK_ROWS_MAX;
     return rows < max_targets ? rows : max_targets;
 }
 
@@ -224,9 +227,11 @@ Status head_loss(Head *head, const Batch *batch, Activations *activations, Model
         return OK;
     }
     gather_and_norm(head, activations->output, batch->target_row, n);
-    for (int64_t first = 0; first < n; first += head->chunk_rows) {
+    int64_t num_chunks = (n + head->chunk_rows - 1) / head->chunk_rows;
+    for (int64_t i = 0; i < num_chunks; i++) { /* of about equal size: a small rest would be slow */
+        int64_t first = n * i / num_chunks;
         Chunk chunk = {.first = first, .target = batch->target + first};
-        chunk.count = n - first < head->chunk_rows ? n - first : head->chunk_rows;
+        chunk.count = n * (i + 1) / num_chunks - first;
         chunk.vocab_first = first_vocab_row(head->model->plan);
         TRY(chunk_forward(head, &chunk, log_prob, &result, err));
         int64_t begin = clock_ns();

@@ -31,7 +31,9 @@ void head_destroy(Head *head); /* accepts NULL */
 int64_t head_bytes(const WeightPlan *plan, DType dtype, int64_t max_targets, int64_t chunk_rows,
                    bool with_backward);
 
-/* Rows of a chunk so that its logits take about bytes_max: at least 32, at most max_targets. */
+/* The most rows of a chunk: enough that the head's products run at full speed (its weight gradient
+ * passes over a matrix of the vocabulary's size once per chunk), as long as their logits take no
+ * more than bytes_max. */
 int64_t head_chunk_rows(const WeightPlan *plan, int64_t max_targets, int64_t bytes_max);
 
 typedef struct HeadResult {
