@@ -2,14 +2,17 @@
 #include "test.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/digest.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
+#include "base/process.h"
 #include "base/queue.h"
 #include "base/rng.h"
 #include "base/str.h"
@@ -213,6 +216,30 @@ static void test_json_append_string_is_read_back(void **state)
     str_free(&text);
 }
 
+static void test_process_is_known_by_pid_and_start(void **state)
+{
+    (void)state;
+    uint64_t own = 0, ticks = 0;
+    assert_true(process_start_ticks(getpid(), &own));
+    assert_true(process_is_alive(getpid(), own));
+    assert_false(process_is_alive(getpid(), own + 1)); /* another process of the same pid */
+    assert_false(process_is_alive(0, own));
+    assert_false(process_start_ticks(INT32_MAX, &ticks));
+    pid_t pid = fork();
+    if (pid == 0) {
+        pause();
+        _exit(0);
+    }
+    assert_true(process_start_ticks(pid, &ticks));
+    assert_true(ticks >= own);
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    siginfo_t info;
+    assert_int_equal(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
+    assert_false(process_is_alive(pid, ticks)); /* a zombie */
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    assert_false(process_is_alive(pid, ticks));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -227,6 +254,7 @@ int main(void)
         cmocka_unit_test(test_json_keeps_how_numbers_were_written),
         cmocka_unit_test(test_str_quoted_fits_on_one_line_of_utf8),
         cmocka_unit_test(test_json_append_string_is_read_back),
+        cmocka_unit_test(test_process_is_known_by_pid_and_start),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

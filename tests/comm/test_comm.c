@@ -479,6 +479,60 @@ static void test_comm_death_of_a_rank_is_seen_before_the_deadline(void **state)
         run_group_with_deaths((Group){4, 4096, ENDLESS_MS, die_on_the_way, &how}, 1u << 1);
 }
 
+/* Calls until one fails. */
+static void call_until_death(Comm *comm, void *context)
+{
+    Error err;
+    int victim = *(const int *)context;
+    char expected[32];
+    static float data[30000], all[4 * 3000];
+    snprintf(expected, sizeof expected, "rank %d (pid ", victim);
+    for (int round = 0;; round++) {
+        int64_t n = (int64_t)rng_below(11, (uint64_t)round, 30000);
+        Status status = comm_all_reduce(comm, tensor_1d(data, DTYPE_F32, n), COMM_MAX, &err);
+        if (status == OK)
+            status = comm_all_gather(comm, tensor_1d(all, DTYPE_F32, 4 * 3000),
+                                     tensor_1d(data, DTYPE_F32, 3000), &err);
+        if (status == OK) continue;
+        EXPECT_FAILS(status, ERR_UNAVAILABLE, expected);
+        EXPECT_FAILS(comm_barrier(comm, &err), ERR_UNAVAILABLE, expected);
+        return;
+    }
+}
+
+static void test_comm_kill_at_a_random_moment_ends_the_others(void **state)
+{
+    (void)state;
+    for (int round = 0; round < 12; round++) {
+        Error err = {0};
+        CommId id;
+        pid_t pid[4];
+        int victim = round % 4, bad = 0;
+        Group group = {4, 8192, ENDLESS_MS, call_until_death, &victim};
+        assert_ok(comm_id_create(COMM_SHM, 4, group.staging_bytes, &id, &err), &err);
+        ShmHeader *header = NULL;
+        assert_ok(shm_memory_open((const ShmId *)(const void *)&id, &header, &err), &err);
+        for (int rank = 0; rank < 4; rank++) {
+            pid[rank] = fork();
+            if (pid[rank] == 0) run_rank(&group, &id, rank);
+        }
+        /* Not before all have joined: the others' calls would never begin. */
+        for (int rank = 0; rank < 4; rank++)
+            while (atomic_load(&header->rank[rank].calls) < 2)
+                usleep(100);
+        usleep((useconds_t)rng_below(13, (uint64_t)round, 5000));
+        assert_int_equal(kill(pid[victim], SIGKILL), 0);
+        for (int rank = 0; rank < 4; rank++) {
+            int status = 0;
+            assert_int_equal(waitpid(pid[rank], &status, 0), pid[rank]);
+            bad += rank == victim ? !WIFSIGNALED(status) : status != 0;
+        }
+        assert_int_equal(bad, 0);
+        shm_memory_close(header);
+        comm_id_discard(&id);
+    }
+}
+
 static void leave_early(Comm *comm, void *context)
 {
     Error err;
@@ -647,6 +701,45 @@ static void test_comm_create_refuses_a_rank_that_is_taken(void **state)
                  "rank 1 reported: comm_create");
 }
 
+/* Rank 0's process dies when it has made the id but has not joined: who waits for it learns it. */
+static void test_comm_create_sees_the_death_of_the_maker(void **state)
+{
+    (void)state;
+    Error err = {0};
+    CommId id;
+    ShmHeader *header = NULL;
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    pid_t maker = fork();
+    if (maker == 0) {
+        if (comm_id_create(COMM_SHM, 2, 4096, &id, NULL) != OK) _exit(1);
+        if (write(ends[1], &id, sizeof id) != (ssize_t)sizeof id) _exit(1);
+        for (;;)
+            pause();
+    }
+    assert_int_equal(read(ends[0], &id, sizeof id), sizeof id);
+    assert_ok(shm_memory_open((const ShmId *)(const void *)&id, &header, &err), &err);
+    pid_t joiner = fork();
+    if (joiner == 0) {
+        Comm *comm = NULL;
+        Status status = comm_create(COMM_SHM, &id, 1, 2, ENDLESS_MS, &comm, &err);
+        _exit(status == ERR_UNAVAILABLE && strstr(err.message, "rank 0 (pid ") != NULL &&
+                      strstr(err.message, "died while rank 1 waited for it in comm_create") != NULL
+                  ? 0
+                  : 1);
+    }
+    while (atomic_load(&header->rank[1].arrived) == 0)
+        usleep(100);
+    assert_int_equal(kill(maker, SIGKILL), 0);
+    int status = 0;
+    assert_int_equal(waitpid(joiner, &status, 0), joiner);
+    assert_int_equal(status, 0);
+    assert_int_equal(waitpid(maker, &status, 0), maker);
+    shm_memory_close(header);
+    close(ends[0]);
+    close(ends[1]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -659,12 +752,14 @@ int main(void)
         cmocka_unit_test(test_comm_ranks_as_threads_race_for_nothing),
         cmocka_unit_test(test_comm_names_different_calls_instead_of_hanging),
         cmocka_unit_test(test_comm_death_of_a_rank_is_seen_before_the_deadline),
+        cmocka_unit_test(test_comm_kill_at_a_random_moment_ends_the_others),
         cmocka_unit_test(test_comm_rank_that_left_is_named),
         cmocka_unit_test(test_comm_timeout_names_call_and_missing_rank),
         cmocka_unit_test(test_comm_abort_ends_waiting_and_describe_says_for_whom),
         cmocka_unit_test(test_comm_create_refuses_what_is_not_its_group),
         cmocka_unit_test(test_comm_create_names_ranks_that_never_joined),
         cmocka_unit_test(test_comm_create_refuses_a_rank_that_is_taken),
+        cmocka_unit_test(test_comm_create_sees_the_death_of_the_maker),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
