@@ -32,8 +32,8 @@ typedef struct Comm Comm;
 
 /* Rank 0 makes what the others need to find it. For shm: an anonymous memory file (memfd) of
  * this process, named by pid and descriptor, so that nothing is left in /dev/shm whoever is
- * killed; it lives until rank 0's comm_destroy or death. `staging_bytes` is the size of each
- * rank's slot: larger tensors go in pieces. */
+ * killed. `staging_bytes` is the size of each rank's slot, at most 512 KB (more is slower): larger
+ * tensors go in pieces. A rank takes two to three times that of memory. */
 Status comm_id_create(CommKind kind, int size, size_t staging_bytes, CommId *ret, Error *err);
 
 /* For an id that no Comm will be created with in this process: frees what comm_id_create made. */

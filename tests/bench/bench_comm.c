@@ -122,7 +122,7 @@ static void bench_memcpy(void)
 
 int main(int argc, char **argv)
 {
-    size_t staging_bytes = (size_t)(argc > 1 ? atoi(argv[1]) : 1024) << 10;
+    size_t staging_bytes = (size_t)(argc > 1 ? atoi(argv[1]) : 512) << 10;
     bench_memcpy();
     bench_group(2, staging_bytes);
     bench_group(4, staging_bytes);
