@@ -26,9 +26,9 @@ if [ ! -f build/build.ninja ]; then
     echo "building in build/"
     launcher=()
     if command -v ccache >/dev/null; then launcher=(-DCMAKE_C_COMPILER_LAUNCHER=ccache); fi
-    cmake -S . -B build -G Ninja -DCMAKE_BUILD_TYPE=Release "${launcher[@]}" >build.log 2>&1 ||
-        { cat build.log && exit 1; }
-    mv build.log build/configure.log
+    mkdir -p build
+    cmake -S . -B build -G Ninja -DCMAKE_BUILD_TYPE=Release "${launcher[@]}" >build/configure.log 2>&1 ||
+        { cat build/configure.log && exit 1; }
 fi
 ninja -C build "${programs[@]}" >build/build.log 2>&1 || { tail -40 build/build.log && exit 1; }
 

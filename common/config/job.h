@@ -1,7 +1,8 @@
 /* JobConfig: everything job.yaml can say, checked once, then const. Defaults stand only in the key
- * table of job.c, from which the reference in docs/, `controller schema` and every message are
- * printed too. Paths are absolute after loading (relative ones are taken from the folder of the job
- * file). Strings and lists belong to the JobConfig. */
+ * table (job_table.c), from which the reference in docs/, `controller schema` and every message are
+ * printed too. Paths are absolute after loading: relative ones are taken from the folder of the job
+ * file, in an override and for run_dir from the working directory. Strings and lists belong to the
+ * JobConfig. Only the functions below make one: it is never copied or declared. */
 #ifndef TROUPE_CONFIG_JOB_H
 #define TROUPE_CONFIG_JOB_H
 
@@ -34,7 +35,7 @@ typedef struct JobConfig {
     } model;
 
     struct {
-        StringList train, eval; /* JSONL files and globs, in this order */
+        StringList train, eval; /* JSONL files and glob(3) patterns, in this order */
         char *input_key, *label_key, *tool_key, *metadata_key;
         bool shuffle;
         int64_t max_length;          /* tokens a sample may have */

@@ -81,8 +81,9 @@ EOF
 report <<EOF
 $(grep -nP '\t' $sources | sed -E 's/^([^:]*:[0-9]+):.*/\1: a tab/')
 EOF
+later="(^|[^A-Za-z])(TO""DO|FIX""ME|X""XX)([^A-Za-z]|$)"
 report <<EOF
-$(grep -nE '(TO''DO|FIX''ME|X''XX)([^A-Za-z]|$)' $sources | sed -E 's/^([^:]*:[0-9]+):.*/\1: a note to do later/')
+$(grep -nE "$later" $sources | sed -E 's/^([^:]*:[0-9]+):.*/\1: a note to do later/')
 EOF
 
 # Only when someone has the tool: its versions do not agree with each other.
