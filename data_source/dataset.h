@@ -16,6 +16,7 @@
 #include "base/digest.h"
 #include "base/error.h"
 #include "base/str.h"
+#include "data_source/watch.h"
 
 /* What a reader tells of an opened file. */
 typedef struct FileSummary {
@@ -30,8 +31,8 @@ typedef struct DatasetOptions {
     const char *key;         /* of job.yaml, for messages: "data.train" */
     const char *const *path; /* [num_paths] files and globs; those of a glob come in byte order */
     int num_paths;
-    const char *index_folder;   /* where indexes are kept, created when missing; NULL: nowhere */
-    _Atomic uint64_t *progress; /* raised while files are read; NULL: nobody watches */
+    const char *index_folder; /* where indexes are kept, created when missing; NULL: nowhere */
+    ReadWatch *watch;         /* of the reading of files; NULL: nobody watches */
 } DatasetOptions;
 
 /* A file format. `read` appends record `index` to *text, without its line end, and gives its line

@@ -73,7 +73,7 @@ static Status jsonl_open(const char *path, const DatasetOptions *options, void *
         status = refuse_other_formats(fd, path, err);
     if (status == OK)
         status =
-            line_index_open(fd, path, options->index_folder, options->progress, &file->index, err);
+            line_index_open(fd, path, options->index_folder, options->watch, &file->index, err);
     if (status == OK) {
         *ret_file = file;
         file = NULL;

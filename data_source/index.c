@@ -17,7 +17,7 @@
 #include "base/str.h"
 
 #define INDEX_MAGIC   UINT64_C(0x3178646965707254) /* "Trpeidx1" on a little-endian machine */
-#define READ_BYTES    (1u << 20)
+#define READ_BYTES    (256u << 10) /* stays in the cache for the hash and the scan */
 #define EDGE_BYTES    (64u << 10)
 #define OFFSET_BUFFER 8192
 
@@ -147,7 +147,7 @@ typedef struct Source {
     int fd;
     const char *path;
     IndexHeader identity;
-    _Atomic uint64_t *progress; /* NULL: nobody watches */
+    ReadWatch *watch; /* NULL: nobody watches */
 } Source;
 
 typedef struct Builder {
@@ -234,7 +234,9 @@ static Status scan_file(const Source *source, Builder *builder, Error *err)
         XXH3_64bits_update(builder->content_hash, bytes, length);
         scan(builder, bytes, length, at);
         at += length;
-        if (source->progress != NULL) ++*source->progress;
+        if (source->watch != NULL) source->watch->progress++;
+        if (source->watch != NULL && source->watch->cancelled)
+            status = error_set(err, ERR_CANCELLED, "reading %s was cancelled", source->path);
     }
     posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM); /* what follows is one line here, one line there */
     free(bytes);
@@ -377,10 +379,10 @@ done:
     return status;
 }
 
-Status line_index_open(int fd, const char *path, const char *folder, _Atomic uint64_t *progress,
+Status line_index_open(int fd, const char *path, const char *folder, ReadWatch *watch,
                        LineIndex **ret, Error *err)
 {
-    Source source = {.fd = fd, .path = path, .progress = progress};
+    Source source = {.fd = fd, .path = path, .watch = watch};
     TRY(read_identity(fd, path, &source.identity, err));
     LineIndex *index = mem_calloc(1, sizeof *index);
     Status status = OK;

@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "data_source/watch.h"
 
 typedef struct LineIndex LineIndex;
 
@@ -27,8 +28,8 @@ typedef struct LineIndexSummary {
 
 /* Indexes the open file `fd` (borrowed; `path` names it), blocking for as long as reading it takes.
  * `folder` (NULL: none) is where sidecars are, created when missing.
- * `progress` (NULL: none) is raised as the file is read. */
-Status line_index_open(int fd, const char *path, const char *folder, _Atomic uint64_t *progress,
+ * `watch` may be NULL. */
+Status line_index_open(int fd, const char *path, const char *folder, ReadWatch *watch,
                        LineIndex **ret, Error *err);
 void line_index_close(LineIndex *index); /* accepts NULL */
 

@@ -186,11 +186,28 @@ static Status check_escape(Checker *checker)
     return OK;
 }
 
+/* Steps over plain text, eight bytes at a time: up to a quote, a backslash, a control character, a
+ * byte of a longer UTF-8 sequence, or the last bytes. */
+static void skip_plain(Checker *checker)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101), highs = ones << 7;
+    while (checker->end - checker->at >= 8) {
+        uint64_t word;
+        memcpy(&word, checker->at, 8);
+        uint64_t quote = word ^ ones * '"', backslash = word ^ ones * '\\';
+        /* (x - ones) & ~x & highs is not 0 when a byte of x is 0, and so is (x - ones * n) when one
+         * is below n. */
+        uint64_t stop = ((word - ones * 0x20) | (quote - ones) | (backslash - ones) | word) & highs;
+        if (stop != 0) return;
+        checker->at += 8;
+    }
+}
+
 /* Checks the string at checker->at (a quote) and steps behind it. */
 static Status check_string(Checker *checker)
 {
     checker->at++;
-    while (checker->at < checker->end) {
+    while (skip_plain(checker), checker->at < checker->end) {
         unsigned char byte = (unsigned char)*checker->at;
         if (byte == '"') {
             checker->at++;

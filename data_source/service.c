@@ -1,0 +1,371 @@
+#include "data_source/service.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/queue.h"
+#include "data_source/dataset.h"
+#include "data_source/shuffle.h"
+#include "rollout.pb-c.h"
+
+enum {
+    READER_THREADS = 4, /* they mostly wait for the disk */
+    CALLS_MAX = 1024,   /* waiting for a reader */
+    /* Where an answer ends: one more record still fits into a message. */
+    ANSWER_BYTES = 8 << 20,
+};
+_Static_assert(ANSWER_BYTES + (uint64_t)JSONL_LINE_BYTES_MAX <= MESSAGE_BYTES_MAX, "records fit");
+
+typedef struct SourceSet {
+    const char *name, *key;
+    const StringList *paths;
+    bool shuffle;
+    _Atomic(Dataset *) dataset; /* NULL until it was asked for; set once, under open_lock */
+} SourceSet;
+
+struct DataService {
+    Loop *loop;
+    const JobConfig *config;
+    char *index_folder;
+    SourceSet set[2];
+    pthread_mutex_t open_lock;    /* one set is indexed at a time */
+    _Atomic(SourceSet *) opening; /* that one */
+    Queue *tasks;
+    pthread_t reader[READER_THREADS];
+    struct Task *in_work; /* every task from its call to its answer; loop thread */
+    ReadWatch watch;
+};
+
+/* One call on its way through a reader thread. */
+typedef struct Task {
+    DataService *service;
+    Call *call;
+    int64_t deadline_ms;
+    SourceSet *set;
+    Status (*work)(struct Task *task); /* on a reader thread */
+    uint64_t first;
+    uint32_t count;
+    Status status;
+    Error err;
+    Str body, attachment;
+    struct Task *previous, *next;
+} Task;
+
+/* ---- reader threads ---- */
+
+static void log_opened(const SourceSet *set, const DatasetSummary *summary, int64_t ms)
+{
+    log_event(LOG_INFO, "data_set_opened", F_STR("set", set->name),
+              F_INT("files", (int64_t)summary->files), F_INT("records", (int64_t)summary->records),
+              F_INT("bytes", (int64_t)summary->bytes),
+              F_INT("files_indexed", (int64_t)summary->files_indexed), F_INT("ms", ms));
+    if (summary->warning != NULL)
+        log_event(LOG_WARN, "index_not_kept", F_STR("set", set->name),
+                  F_STR("reason", summary->warning));
+}
+
+static Status open_dataset(DataService *service, SourceSet *set, Error *err)
+{
+    int64_t start = clock_ms();
+    DatasetOptions options = {
+        .key = set->key,
+        .path = (const char *const *)set->paths->item,
+        .num_paths = set->paths->count,
+        .index_folder = service->index_folder,
+        .watch = &service->watch,
+    };
+    Dataset *dataset = NULL;
+    TRY(dataset_open(&options, &dataset, err));
+    DatasetSummary summary = dataset_summary(dataset);
+    log_opened(set, &summary, clock_ms() - start);
+    set->dataset = dataset;
+    return OK;
+}
+
+/* Gives the set's data, opening it if nobody did. */
+static Status need_dataset(DataService *service, SourceSet *set, const Dataset **ret, Error *err)
+{
+    Status status = OK;
+    if (set->dataset == NULL) {
+        pthread_mutex_lock(&service->open_lock);
+        service->opening = set;
+        if (set->dataset == NULL) status = open_dataset(service, set, err);
+        service->opening = NULL;
+        pthread_mutex_unlock(&service->open_lock);
+    }
+    *ret = set->dataset;
+    return status;
+}
+
+static RecordOrder set_order(const DataService *service, const SourceSet *set,
+                             const Dataset *dataset)
+{
+    return (RecordOrder){
+        .records = dataset_summary(dataset).records,
+        .seed = (uint64_t)service->config->seed,
+        .shuffle = set->shuffle,
+    };
+}
+
+static void pack_body(Str *body, const ProtobufCMessage *message)
+{
+    str_reserve(body, protobuf_c_message_get_packed_size(message) + 1);
+    body->length = protobuf_c_message_pack(message, (uint8_t *)body->data);
+}
+
+static Status open_work(Task *task)
+{
+    const Dataset *dataset = NULL;
+    TRY(need_dataset(task->service, task->set, &dataset, &task->err));
+    DatasetSummary summary = dataset_summary(dataset);
+    RecordOrder order = set_order(task->service, task->set, dataset);
+    char fingerprint[DIGEST_HEX_BYTES];
+    dataset_fingerprint(dataset, order.shuffle, order.seed, fingerprint);
+    Troupe__OpenSetReply reply = TROUPE__OPEN_SET_REPLY__INIT;
+    reply.records = summary.records;
+    reply.fingerprint = fingerprint;
+    reply.files = summary.files;
+    reply.bytes = summary.bytes;
+    pack_body(&task->body, &reply.base);
+    return OK;
+}
+
+/* Reads one record into the attachment; a record that cannot be read by itself is told in its
+ * `error`. */
+static Status read_record(Task *task, const Dataset *dataset, OrderCursor *cursor,
+                          uint64_t position, Troupe__Record *ret)
+{
+    uint64_t epoch;
+    uint64_t index = order_record(cursor, position, &epoch);
+    RecordSource source;
+    size_t before = task->attachment.length;
+    Status status = dataset_read(dataset, index, &task->attachment, &source, &task->err);
+    if (status != OK && status != ERR_DATA) return status;
+    troupe__record__init(ret);
+    ret->position = position;
+    ret->epoch = (uint32_t)epoch;
+    ret->source = mem_printf("%s:%llu", source.path, (unsigned long long)source.line);
+    if (status == OK)
+        ret->length = (uint32_t)(task->attachment.length - before);
+    else
+        ret->error = mem_strdup(task->err.message);
+    return OK;
+}
+
+static void free_record(Troupe__Record *record)
+{
+    free(record->source);
+    if (record->error != protobuf_c_empty_string) free(record->error);
+}
+
+static Status read_work(Task *task)
+{
+    const Dataset *dataset = NULL;
+    TRY(need_dataset(task->service, task->set, &dataset, &task->err));
+    OrderCursor cursor = order_cursor(set_order(task->service, task->set, dataset));
+    Troupe__Record *record = mem_calloc(task->count, sizeof *record);
+    Troupe__Record **list = mem_calloc(task->count, sizeof *list);
+    Status status = OK;
+    size_t count = 0;
+    while (count < task->count && task->attachment.length < ANSWER_BYTES) {
+        status = read_record(task, dataset, &cursor, task->first + count, &record[count]);
+        if (status != OK) break;
+        list[count] = &record[count];
+        count++;
+        task->service->watch.progress++;
+    }
+    if (status == OK) {
+        Troupe__ReadReply reply = TROUPE__READ_REPLY__INIT;
+        reply.n_records = count;
+        reply.records = list;
+        pack_body(&task->body, &reply.base);
+    }
+    for (size_t i = 0; i < count; i++)
+        free_record(&record[i]);
+    free(list);
+    free(record);
+    return status;
+}
+
+static void finish_task(void *argument);
+
+static void *reader_main(void *argument)
+{
+    DataService *service = argument;
+    for (Task *task; (task = queue_take(service->tasks, -1)) != NULL;) {
+        /* Nobody waits for an answer after the deadline: the time is better spent on the next call.
+         */
+        if (clock_ms() >= task->deadline_ms)
+            task->status = error_set(&task->err, ERR_TIMEOUT, "the data source was too busy");
+        else
+            task->status = task->work(task);
+        loop_post(service->loop, finish_task, task);
+    }
+    return NULL;
+}
+
+/* ---- loop thread ---- */
+
+static void free_task(Task *task)
+{
+    DataService *service = task->service;
+    if (task->previous != NULL) task->previous->next = task->next;
+    if (task->next != NULL) task->next->previous = task->previous;
+    if (service->in_work == task) service->in_work = task->next;
+    str_free(&task->body);
+    str_free(&task->attachment);
+    free(task);
+}
+
+static void finish_task(void *argument)
+{
+    Task *task = argument;
+    if (task->status == OK)
+        call_reply(task->call, (Bytes){(uint8_t *)task->body.data, task->body.length},
+                   (Bytes){(uint8_t *)task->attachment.data, task->attachment.length});
+    else
+        call_fail(task->call, &task->err);
+    free_task(task);
+}
+
+static void start_task(DataService *service, Call *call, const Task *wanted)
+{
+    Task *task = mem_alloc(sizeof *task);
+    *task = *wanted;
+    task->service = service;
+    task->call = call;
+    task->deadline_ms = call_deadline_ms(call);
+    task->next = service->in_work;
+    if (task->next != NULL) task->next->previous = task;
+    service->in_work = task;
+    if (queue_try_put(service->tasks, task)) return;
+    call_failf(call, ERR_RESOURCE, "the data source has %d calls waiting and takes no more",
+               CALLS_MAX);
+    free_task(task);
+}
+
+static Status find_set(DataService *service, const char *name, SourceSet **ret, Error *err)
+{
+    for (int i = 0; i < 2; i++) {
+        SourceSet *set = &service->set[i];
+        if (strcmp(set->name, name) != 0) continue;
+        if (set->paths->count == 0)
+            return error_set(err, ERR_NOT_FOUND, "the job names no files for %s", set->key);
+        *ret = set;
+        return OK;
+    }
+    return error_set(err, ERR_INVALID, "there is no set \"%.40s\": \"train\" and \"eval\" are",
+                     name);
+}
+
+static void on_open(void *self, Call *call)
+{
+    DataService *service = self;
+    Bytes body = call_body(call);
+    Troupe__OpenSetRequest *request =
+        troupe__open_set_request__unpack(NULL, body.length, body.data);
+    Task task = {.work = open_work};
+    Error err = {0};
+    if (request == NULL)
+        call_failf(call, ERR_INVALID, "the body of data_source.open is not an OpenSetRequest");
+    else if (find_set(service, request->set, &task.set, &err) != OK)
+        call_fail(call, &err);
+    else
+        start_task(service, call, &task);
+    if (request != NULL) troupe__open_set_request__free_unpacked(request, NULL);
+}
+
+static void on_read(void *self, Call *call)
+{
+    DataService *service = self;
+    Bytes body = call_body(call);
+    Troupe__ReadRequest *request = troupe__read_request__unpack(NULL, body.length, body.data);
+    Task task = {.work = read_work};
+    Error err = {0};
+    if (request == NULL) {
+        call_failf(call, ERR_INVALID, "the body of data_source.read is not a ReadRequest");
+        return;
+    }
+    if (request->count == 0 || request->count > LEASE_RECORDS_MAX ||
+        request->first > INT64_MAX / 2) {
+        call_failf(call, ERR_INVALID,
+                   "cannot read %u records from position %llu: 1 to %d are read at a time",
+                   request->count, (unsigned long long)request->first, LEASE_RECORDS_MAX);
+    } else if (find_set(service, request->set, &task.set, &err) != OK) {
+        call_fail(call, &err);
+    } else {
+        task.first = request->first;
+        task.count = request->count;
+        start_task(service, call, &task);
+    }
+    troupe__read_request__free_unpacked(request, NULL);
+}
+
+const ActorMethod data_service_methods[] = {
+    {"data_source.open", on_open},
+    {"data_source.read", on_read},
+};
+const int data_service_num_methods = 2;
+
+DataService *data_service_create(Loop *loop, const JobConfig *config)
+{
+    DataService *service = mem_calloc(1, sizeof *service);
+    service->loop = loop;
+    service->config = config;
+    service->index_folder = path_join(config->run_dir, "index");
+    service->set[0] = (SourceSet){.name = "train",
+                                  .key = "data.train",
+                                  .paths = &config->data.train,
+                                  .shuffle = config->data.shuffle};
+    service->set[1] = (SourceSet){.name = "eval", .key = "data.eval", .paths = &config->data.eval};
+    pthread_mutex_init(&service->open_lock, NULL);
+    service->tasks = queue_create(CALLS_MAX);
+    for (int i = 0; i < READER_THREADS; i++)
+        CHECK(pthread_create(&service->reader[i], NULL, reader_main, service) == 0);
+    return service;
+}
+
+void data_service_destroy(DataService *service)
+{
+    if (service == NULL) return;
+    service->watch.cancelled = true;
+    queue_close(service->tasks);
+    while (queue_take(service->tasks, 0) != NULL) /* not begun: freed with the others below */
+        ;
+    for (int i = 0; i < READER_THREADS; i++)
+        pthread_join(service->reader[i], NULL);
+    while (service->in_work != NULL)
+        free_task(service->in_work);
+    for (int i = 0; i < 2; i++)
+        dataset_close(service->set[i].dataset);
+    queue_destroy(service->tasks);
+    pthread_mutex_destroy(&service->open_lock);
+    free(service->index_folder);
+    free(service);
+}
+
+uint64_t data_service_progress(DataService *service)
+{
+    return service->watch.progress;
+}
+
+void data_service_describe(DataService *service, char *ret_doing, size_t size)
+{
+    const SourceSet *opening = service->opening;
+    const Task *task = service->in_work;
+    if (opening != NULL)
+        snprintf(ret_doing, size, "indexing the files of %s", opening->key);
+    else if (task != NULL)
+        snprintf(ret_doing, size, "reading %s %llu..%llu", task->set->name,
+                 (unsigned long long)task->first,
+                 (unsigned long long)(task->first + task->count - 1));
+    else
+        snprintf(ret_doing, size, "idle");
+}

@@ -1,0 +1,13 @@
+/* ReadWatch: how a long read of data files is watched, and ended, from another thread. */
+#ifndef TROUPE_DATA_SOURCE_WATCH_H
+#define TROUPE_DATA_SOURCE_WATCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct ReadWatch {
+    _Atomic uint64_t progress; /* raised by whoever reads */
+    _Atomic bool cancelled; /* set by whoever wants it to end: the read fails with ERR_CANCELLED */
+} ReadWatch;
+
+#endif

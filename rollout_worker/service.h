@@ -1,0 +1,38 @@
+/* RolloutService: the rollout worker's answers: rollout.run (lease.h), rollout.fetch and
+ * rollout.release. The samples stay here until they are released; a train rank fetches them
+ * straight from this process. Loop thread. */
+#ifndef TROUPE_ROLLOUT_WORKER_SERVICE_H
+#define TROUPE_ROLLOUT_WORKER_SERVICE_H
+
+#include "actor/actor.h"
+#include "config/job.h"
+#include "net/loop.h"
+#include "rollout_worker/rollout.h"
+
+typedef struct RolloutService RolloutService;
+
+typedef struct RolloutServiceOptions {
+    Loop *loop;
+    const ActorIdentity *identity; /* of this process; borrowed for the service's life */
+    const JobConfig *config;       /* the same */
+    const RolloutTable *table;     /* the rollout function */
+    int threads;                   /* that run the rollout function, at least 1 */
+    size_t store_bytes_max;        /* of samples held */
+} RolloutServiceOptions;
+
+/* Loads what the rollout function needs (a tokenizer of 150,000 entries takes a few tenths of a
+ * second) and starts the threads. */
+Status rollout_service_create(const RolloutServiceOptions *options, RolloutService **ret,
+                              Error *err);
+/* After the loop has stopped. */
+void rollout_service_destroy(RolloutService *service); /* accepts NULL */
+
+extern const ActorMethod rollout_service_methods[]; /* their `self` is the RolloutService */
+extern const int rollout_service_num_methods;
+
+uint64_t rollout_service_progress(RolloutService *service); /* records made; any thread */
+/* What it does, and what it waits for (""): for heartbeats. */
+void rollout_service_describe(const RolloutService *service, char *ret_doing, size_t doing_bytes,
+                              char *ret_waiting, size_t waiting_bytes);
+
+#endif
