@@ -1,5 +1,7 @@
 #include "base/utf8.h"
 
+#include <string.h>
+
 int utf8_decode(const char *bytes, size_t length, uint32_t *ret_code_point)
 {
     const unsigned char *b = (const unsigned char *)bytes;
@@ -41,6 +43,14 @@ size_t utf8_valid_prefix(const char *bytes, size_t length)
 {
     size_t at = 0;
     while (at < length) {
+        /* Most text is ASCII for long stretches: eight bytes at a time. */
+        uint64_t eight;
+        while (length - at >= sizeof eight) {
+            memcpy(&eight, bytes + at, sizeof eight);
+            if (eight & 0x8080808080808080u) break;
+            at += sizeof eight;
+        }
+        if (at == length) break;
         if ((unsigned char)bytes[at] < 0x80) {
             at++;
             continue;

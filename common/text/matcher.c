@@ -19,6 +19,7 @@ Status matcher_load_regex(Matcher *matcher, const char *pattern, const UnicodeTa
     *matcher = (Matcher){.kind = MATCH_REGEX, .table = table};
     TRY(regex_compile(pattern, table, where, &matcher->regex, err));
     matcher->source = mem_strdup(pattern);
+    matcher->splitter = splitter_find(pattern);
     return OK;
 }
 
@@ -172,8 +173,21 @@ static bool next_literal(MatchWalk *walk, MatchRange *ret)
     return true;
 }
 
+static bool next_split(MatchWalk *walk, MatchRange *ret)
+{
+    if (walk->at >= walk->length) return false;
+    SplitText text = {walk->text, walk->length, walk->matcher->table};
+    ret->end = walk->matcher->splitter(&text, walk->at, &ret->begin);
+    walk->at = ret->end;
+    return ret->end != 0;
+}
+
 Status match_next(MatchWalk *walk, MatchRange *ret, bool *ret_found, Error *err)
 {
+    if (walk->matcher->splitter != NULL) {
+        *ret_found = next_split(walk, ret);
+        return OK;
+    }
     if (walk->matcher->kind == MATCH_REGEX) return next_regex(walk, ret, ret_found, err);
     *ret_found =
         walk->matcher->kind == MATCH_LITERAL ? next_literal(walk, ret) : next_character(walk, ret);

@@ -6,6 +6,7 @@
 #include <cjson/cJSON.h>
 
 #include "text/regex.h"
+#include "text/splitters.h"
 
 typedef enum {
     MATCH_REGEX,
@@ -19,7 +20,8 @@ typedef struct Matcher {
     MatcherKind kind;
     const UnicodeTable *table; /* borrowed */
     pcre2_code *regex;
-    char *source; /* the pattern as the file has it, or the fixed string */
+    Splitter splitter; /* finds what `regex` would, faster; NULL if there is none */
+    char *source;      /* the pattern as the file has it, or the fixed string */
     uint32_t source_length;
     uint32_t categories;
 } Matcher;

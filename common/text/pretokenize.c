@@ -8,9 +8,6 @@
 #include "base/utf8.h"
 #include "text/bpe.h"
 
-static const char GPT2_PATTERN[] =
-    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
-
 /* ---- loading ---- */
 
 static Status stage_add(PreTokenizer *pretokenizer, const char *where, Stage **ret, Error *err)
@@ -212,12 +209,21 @@ static Status load_value(PreTokenizer *pretokenizer, const cJSON *json, const ch
         where, type);
 }
 
+static void note_changes(PreTokenizer *pretokenizer)
+{
+    pretokenizer->changes_text = false;
+    for (int i = 0; i < pretokenizer->count; i++)
+        if (pretokenizer->stage[i].kind != STAGE_SPLIT) pretokenizer->changes_text = true;
+}
+
 Status pretokenizer_load(PreTokenizer *pretokenizer, const cJSON *json, const UnicodeTable *table,
                          const char *where, Error *err)
 {
     *pretokenizer = (PreTokenizer){.table = table};
     if (json == NULL || cJSON_IsNull(json)) return OK;
-    return load_value(pretokenizer, json, where, err);
+    TRY(load_value(pretokenizer, json, where, err));
+    note_changes(pretokenizer);
+    return OK;
 }
 
 void pretokenizer_free(PreTokenizer *pretokenizer)
@@ -225,6 +231,13 @@ void pretokenizer_free(PreTokenizer *pretokenizer)
     for (int i = 0; i < PRETOKENIZE_STAGES_MAX; i++)
         matcher_free(&pretokenizer->stage[i].matcher);
     *pretokenizer = (PreTokenizer){0};
+}
+
+void pretokenizer_drop_bytes(PreTokenizer *pretokenizer)
+{
+    CHECK(pretokenizer_ends_in_bytes(pretokenizer));
+    pretokenizer->count--;
+    note_changes(pretokenizer);
 }
 
 bool pretokenizer_ends_in_bytes(const PreTokenizer *pretokenizer)
@@ -303,9 +316,30 @@ static Status joiner_add(PieceJoiner *joiner, MatchRange stretch, bool is_match,
     return OK;
 }
 
+/* The common case, a hand-written splitter that isolates its matches: nothing to join. */
+static Status run_isolated(const StageRun *run, int index, const TextView *text, Error *err)
+{
+    const Matcher *matcher = &run->pretokenizer->stage[index].matcher;
+    SplitText split = {text->data, text->length, matcher->table};
+    for (uint32_t done = 0, begin, end; done < text->length; done = end) {
+        end = matcher->splitter(&split, done, &begin);
+        if (end == 0) begin = end = text->length;
+        if (begin > done) {
+            TextView gap = text_view_slice(text, done, begin);
+            TRY(run_stage(run, index + 1, &gap, err));
+        }
+        if (end == begin) break;
+        TextView word = text_view_slice(text, begin, end);
+        TRY(run_stage(run, index + 1, &word, err));
+    }
+    return OK;
+}
+
 static Status run_split(const StageRun *run, int index, const TextView *text, Error *err)
 {
     const Stage *stage = &run->pretokenizer->stage[index];
+    if (stage->matcher.splitter != NULL && stage->behavior == SPLIT_ISOLATED)
+        return run_isolated(run, index, text, err);
     PieceJoiner joiner = {
         .run = run, .next_stage = index + 1, .text = text, .behavior = stage->behavior};
     MatchWalk walk = {.matcher = &stage->matcher,

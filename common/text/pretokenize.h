@@ -43,6 +43,7 @@ typedef struct PreTokenizer {
     const UnicodeTable *table; /* borrowed */
     Stage stage[PRETOKENIZE_STAGES_MAX];
     int count;
+    bool changes_text; /* some stage gives words that are not parts of its input */
 } PreTokenizer;
 
 typedef struct PreTokenizeScratch {
@@ -57,9 +58,10 @@ Status pretokenizer_load(PreTokenizer *pretokenizer, const cJSON *json, const Un
                          const char *where, Error *err);
 void pretokenizer_free(PreTokenizer *pretokenizer);
 
-/* True if the last stage, and no other, spells bytes as characters: then the caller may drop it
- * (count--) and encode the words' bytes as they are. */
+/* Whether the last stage, and no other, spells bytes as characters; the caller may drop it then,
+ * and encode the words' bytes as they are. */
 bool pretokenizer_ends_in_bytes(const PreTokenizer *pretokenizer);
+void pretokenizer_drop_bytes(PreTokenizer *pretokenizer);
 
 /* Called with each word, in order; the view is valid during the call. */
 typedef Status (*WordSink)(void *context, const TextView *word, Error *err);

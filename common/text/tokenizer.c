@@ -10,8 +10,9 @@
 TokenizerCache *tokenizer_cache_create(const Tokenizer *tokenizer, size_t bytes_max)
 {
     (void)tokenizer;
-    (void)bytes_max;
-    return mem_calloc(1, sizeof(TokenizerCache));
+    TokenizerCache *cache = mem_calloc(1, sizeof *cache);
+    cache->bpe.cache = word_cache_create(bytes_max);
+    return cache;
 }
 
 static void cache_clear(TokenizerCache *cache)
@@ -69,16 +70,29 @@ static Status encode_word(void *context, const TextView *word, Error *err)
     return bpe_encode(&run->tokenizer->bpe, &run->cache->bpe, word, run->encoding, err);
 }
 
+static Status push_word(void *context, const TextView *word, Error *err)
+{
+    EncodeRun *run = context;
+    return bpe_push(&run->tokenizer->bpe, &run->cache->bpe, word, run->encoding, err);
+}
+
 static Status encode_normalized(void *context, const TextView *text, const AddedToken *token,
                                 Error *err)
 {
     EncodeRun *run = context;
+    const Tokenizer *tokenizer = run->tokenizer;
     if (token != NULL) {
         encoding_append(run->encoding, token->id, text_view_origin(text, 0, text->length));
         return OK;
     }
-    return pretokenize(&run->tokenizer->pretokenizer, &run->cache->pretokenize, text, encode_word,
-                       run, err);
+    BpeScratch *scratch = &run->cache->bpe;
+    scratch->text_begin = text->data;
+    scratch->text_end = text->data + text->length;
+    scratch->pending_count = 0;
+    /* Stages that change text reuse their memory for the next piece: no word may wait there. */
+    WordSink sink = tokenizer->pretokenizer.changes_text ? encode_word : push_word;
+    TRY(pretokenize(&tokenizer->pretokenizer, &run->cache->pretokenize, text, sink, run, err));
+    return bpe_flush(&tokenizer->bpe, scratch, run->encoding, err);
 }
 
 static Status encode_raw(void *context, const TextView *text, const AddedToken *token, Error *err)

@@ -1,6 +1,7 @@
-/* Tokenizer: Hugging Face's tokenizer.json, giving exactly the ids that the `tokenizers` package gives. Loaded
- * once, then const: encode and decode may be called by any number of threads at once, each with its own
- * TokenizerCache. What a file uses and this build does not know is refused by name at load, never guessed. */
+/* Tokenizer: Hugging Face's tokenizer.json, giving exactly the ids that the `tokenizers` package
+ * gives. Loaded once, then const: encode and decode may be called by any number of threads at once,
+ * each with its own TokenizerCache. What a file uses and this build does not know is refused by
+ * name at load, never guessed. */
 #ifndef TROUPE_TEXT_TOKENIZER_H
 #define TROUPE_TEXT_TOKENIZER_H
 
@@ -24,7 +25,8 @@ void tokenizer_destroy(Tokenizer *tokenizer); /* accepts NULL */
 TokenizerCache *tokenizer_cache_create(const Tokenizer *tokenizer, size_t bytes_max);
 void tokenizer_cache_destroy(TokenizerCache *cache);
 
-int32_t tokenizer_vocab_size(const Tokenizer *tokenizer); /* 1 + the largest id, added tokens included */
+int32_t
+tokenizer_vocab_size(const Tokenizer *tokenizer); /* 1 + the largest id, added tokens included */
 int32_t tokenizer_token_id(const Tokenizer *tokenizer, const char *token); /* -1 if unknown */
 /* The token as the vocabulary spells it; NULL for an id without one. Borrowed. */
 const char *tokenizer_id_token(const Tokenizer *tokenizer, int32_t id);
@@ -42,17 +44,17 @@ typedef struct Encoding {
 
 void encoding_free(Encoding *encoding);
 
-/* Where added tokens may be recognised in the input: all of it (NULL), or only inside these byte ranges,
- * sorted and disjoint. Text from users and tools is left out of them, so that "<|im_end|>" typed by a user is
- * text and not a control token. */
+/* Where added tokens may be recognised in the input: all of it (NULL), or only inside these byte
+ * ranges, sorted and disjoint. Text from users and tools is left out of them, so that "<|im_end|>"
+ * typed by a user is text and not a control token. */
 typedef struct SpecialRanges {
     const uint32_t (*range)[2];
     size_t count;
 } SpecialRanges;
 
-/* Appends the ids of `length` bytes of UTF-8 to *encoding (zero-initialise it first). `cache` may be NULL.
- * `add_special_tokens` runs the post-processor (BOS and the like), as the package's encode does.
- * Text that is not UTF-8, or longer than 4 GiB, is ERR_DATA. */
+/* Appends the ids of `length` bytes of UTF-8 to *encoding (zero-initialise it first). `cache` may
+ * be NULL. `add_special_tokens` runs the post-processor (BOS and the like), as the package's encode
+ * does. Text that is not UTF-8, or longer than 4 GiB, is ERR_DATA. */
 Status tokenizer_encode(const Tokenizer *tokenizer, TokenizerCache *cache, const char *text,
                         size_t length, const SpecialRanges *special, bool add_special_tokens,
                         Encoding *encoding, Error *err);

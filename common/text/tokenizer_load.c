@@ -36,7 +36,7 @@ static Status load_model(Tokenizer *tokenizer, const cJSON *json, const char *wh
                          type);
     bool bytes = pretokenizer_ends_in_bytes(&tokenizer->pretokenizer);
     TRY(bpe_load(&tokenizer->bpe, model, bytes, where, err));
-    if (tokenizer->bpe.byte_level) tokenizer->pretokenizer.count--;
+    if (tokenizer->bpe.byte_level) pretokenizer_drop_bytes(&tokenizer->pretokenizer);
     return OK;
 }
 

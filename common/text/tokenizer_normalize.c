@@ -202,6 +202,13 @@ static uint32_t find_flagged(const UnicodeTable *table, uint8_t flag, const Text
                              uint32_t at)
 {
     while (at < text->length) {
+        uint64_t eight;
+        while (text->length - at >= sizeof eight) {
+            memcpy(&eight, text->data + at, sizeof eight);
+            if (eight & 0x8080808080808080u) break;
+            at += sizeof eight;
+        }
+        if (at == text->length) break;
         /* Nothing below U+00A0 is ever changed. */
         if ((unsigned char)text->data[at] < 0xC2) {
             at++;
