@@ -1,11 +1,13 @@
-/* ChatTemplate: the Jinja templates of published models, rendered as transformers renders them (trim_blocks,
- * lstrip_blocks, loop controls, sandboxed; `raise_exception`, `strftime_now`, `tojson` as there). Compiled once,
- * then const; any number of threads may render at once.
+/* ChatTemplate: the Jinja templates of published models, rendered as transformers renders them
+ * (trim_blocks, lstrip_blocks, loop controls, sandboxed; `raise_exception`, `strftime_now`,
+ * `tojson` as there). Compiled once, then const; any number of threads may render at once.
  *
- * Every byte of the output knows where it came from: the template's own text, or a field of a message. From that one
- * render come the loss mask and the places where special tokens may stand (conversation.h).
+ * Every byte of the output knows where it came from: the template's own text, or a field of a
+ * message. From that one render come the loss mask and the places where special tokens may stand
+ * (conversation.h).
  *
- * Templates come from model folders, so they are not trusted: depth, steps, output and time are bounded. */
+ * Templates come from model folders, so they are not trusted: depth, steps, output and time are
+ * bounded. */
 #ifndef TROUPE_TEXT_CHAT_TEMPLATE_H
 #define TROUPE_TEXT_CHAT_TEMPLATE_H
 
@@ -18,22 +20,28 @@
 
 typedef struct ChatTemplate ChatTemplate;
 
-/* Compiles a template; `where` names it in messages. A syntax error gives template line and reason. */
+/* Compiles a template; `where` names it in messages. A syntax error gives template line and reason.
+ */
 Status chat_template_compile(const char *source, size_t length, const char *where,
                              ChatTemplate **ret, Error *err);
 void chat_template_destroy(ChatTemplate *chat_template); /* accepts NULL */
 
 typedef enum {
-    ORIGIN_TEMPLATE,  /* literal text of the template, or computed from it */
+    ORIGIN_TEMPLATE,  /* literal text of the template or computed from it; bos_token, eos_token and
+                         the like */
     ORIGIN_CONTENT,   /* messages[i].content */
     ORIGIN_REASONING, /* messages[i].reasoning_content and its other names */
-    ORIGIN_TOOL_CALL, /* messages[i].tool_calls, and literals between its pieces belong to ORIGIN_TEMPLATE */
-    ORIGIN_OTHER,     /* any other input: tools, documents, role names, keyword arguments */
+    ORIGIN_TOOL_CALL, /* messages[i].tool_calls, and literals between its pieces belong to
+                         ORIGIN_TEMPLATE */
+    ORIGIN_OTHER, /* any other input: tools, documents, keyword arguments, other fields of messages
+                   */
+    ORIGIN_ROLE,  /* messages[i].role */
 } OriginKind;
 
-/* A run of output bytes [begin, end) with one origin; runs are sorted, disjoint and cover the output. `message` is
- * the index in the messages list, or -1. For template text `message` is -1 and `loop_message` tells which message
- * the innermost loop over the messages stood at (-1: none). `generation` is true inside a {% generation %} block. */
+/* A run of output bytes [begin, end) with one origin; runs are sorted, disjoint and cover the
+ * output. `message` is the index in the messages list, or -1 (always for template text).
+ * `loop_message` tells which message the innermost loop over the messages stood at (-1: none).
+ * `generation` is true inside a {% generation %} block. */
 typedef struct OriginSpan {
     uint32_t begin, end;
     OriginKind kind;
@@ -52,9 +60,11 @@ typedef struct Rendering {
 
 void rendering_free(Rendering *rendering);
 
-/* Renders with these variables (all borrowed): `variables` is an object whose members become top-level
- * names: messages, tools, add_generation_prompt, bos_token, eos_token, enable_thinking ... `now` is the time that
- * strftime_now shows, seconds since 1970 UTC. */
+/* Renders with these variables (all borrowed): `variables` is an object whose members become
+ * top-level names: messages, tools, add_generation_prompt, bos_token, eos_token, enable_thinking
+ * ... `now` is the time that strftime_now shows, seconds since 1970, in UTC. A template's own
+ * failure (raise_exception, a wrong type) is ERR_DATA, "where:line: reason"; one that uses up its
+ * limits is ERR_RESOURCE or ERR_TIMEOUT. */
 Status chat_template_render(const ChatTemplate *chat_template, const cJSON *variables, int64_t now,
                             Rendering *ret, Error *err);
 

@@ -1,21 +1,28 @@
-/* Conversation: from a chat record to token ids and a loss mask, by one full render of the model's own template.
+/* Conversation: from a chat record to token ids and a loss mask, by one full render of the model's
+ * own template.
  *
- * A token carries loss when its bytes come from an assistant message (content, reasoning, tool calls with the
- * template's text between them) or from the terminator that closes that turn (the end-of-turn token), so that the
- * model learns to stop. With {% generation %} blocks in the template their extent is the mask instead. Messages
- * are never rendered alone. A message with `step_loss_mask: 0` is not trained. */
+ * A token carries loss when its bytes come from an assistant message (content, reasoning, tool
+ * calls with the template's text between them) or from the terminator that closes that turn (the
+ * end-of-turn token and the newline that the template writes with it), so that the model learns to
+ * stop. The turn's header, which is what the template writes to ask for an answer, carries none; a
+ * think block behind it does. With {% generation %} blocks in the template their extent is the mask
+ * instead. Messages are never rendered alone. A message with `step_loss_mask: 0` is not trained.
+ *
+ * Text of users and tools never becomes a control or added token, whatever it spells. In an
+ * assistant's text, added tokens that are not control tokens ("<think>", "<tool_call>") are
+ * recognised: the model writes them itself. */
 #ifndef TROUPE_TEXT_CONVERSATION_H
 #define TROUPE_TEXT_CONVERSATION_H
 
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
-/* A model's text side: tokenizer.json, the chat template (chat_template.jinja, or the chat_template of
- * tokenizer_config.json) and its bos/eos tokens. Const once loaded; any thread. */
+/* A model's text side: tokenizer.json, the chat template (chat_template.jinja, or the chat_template
+ * of tokenizer_config.json) and its bos/eos tokens. Const once loaded; any thread. */
 typedef struct TextModel TextModel;
 
-/* `template_path` overrides the folder's own template when not NULL. `folder` may be a model folder or
- * a tokenizer.json. */
+/* `template_path` overrides the folder's own template when not NULL. `folder` may be a model folder
+ * or a tokenizer.json. */
 Status text_model_load(const char *folder, const char *template_path, TextModel **ret, Error *err);
 void text_model_destroy(TextModel *model); /* accepts NULL */
 const Tokenizer *text_model_tokenizer(const TextModel *model);
@@ -25,6 +32,7 @@ int32_t text_model_eos_id(const TextModel *model); /* -1 if there is none */
 typedef struct ConversationOptions {
     bool add_generation_prompt;   /* for prompts; training renders whole conversations without it */
     const cJSON *template_kwargs; /* apply_chat_template_kwargs: an object, or NULL */
+    int64_t now; /* for templates that print the date: seconds since 1970; 0: the clock's */
 } ConversationOptions;
 
 typedef struct TokenizedConversation {
@@ -36,9 +44,12 @@ typedef struct TokenizedConversation {
 
 void tokenized_conversation_free(TokenizedConversation *conversation);
 
-/* `messages`: a list of objects with role and content (a string, or a list of parts whose texts are joined);
- * `tools`: a list, a JSON string of one, or NULL. Roles, order and types are checked; errors name the message
- * ("messages[2].role is ..."). `cache` may be NULL. */
+/* `messages`: a list of objects with role and content (a string, or a list of parts, whose texts
+ * are joined unless the template takes parts); reasoning under reasoning_content, thinking or
+ * reasoning; tool_calls as the template wants them. `tools`: a list, a JSON string of one, or NULL.
+ * Roles, types and what the template makes of their order are checked; errors are ERR_DATA
+ * (ERR_UNSUPPORTED for images and the like) and name the message ("messages[2].role is
+ * ..."), or the template's line where it raises one. `cache` may be NULL. */
 Status conversation_encode(const TextModel *model, TokenizerCache *cache, const cJSON *messages,
                            const cJSON *tools, const ConversationOptions *options,
                            TokenizedConversation *ret, Error *err);

@@ -48,6 +48,13 @@ const char *tokenizer_id_token(const Tokenizer *tokenizer, int32_t id)
     return added != NULL ? added->content : vocabulary_text(&tokenizer->bpe.spelled, (uint32_t)id);
 }
 
+TokenKind tokenizer_id_kind(const Tokenizer *tokenizer, int32_t id)
+{
+    const AddedToken *added = id >= 0 ? added_token_of(&tokenizer->added, (uint32_t)id) : NULL;
+    if (added == NULL) return TOKEN_KIND_TEXT;
+    return added->special ? TOKEN_KIND_CONTROL : TOKEN_KIND_ADDED;
+}
+
 void encoding_free(Encoding *encoding)
 {
     free(encoding->span);

@@ -31,6 +31,11 @@ int32_t tokenizer_token_id(const Tokenizer *tokenizer, const char *token); /* -1
 /* The token as the vocabulary spells it; NULL for an id without one. Borrowed. */
 const char *tokenizer_id_token(const Tokenizer *tokenizer, int32_t id);
 
+/* What an id stands for: text, an added token such as "<think>", or one flagged special, which controls
+ * the model ("<|im_end|>"). */
+typedef enum { TOKEN_KIND_TEXT, TOKEN_KIND_ADDED, TOKEN_KIND_CONTROL } TokenKind;
+TokenKind tokenizer_id_kind(const Tokenizer *tokenizer, int32_t id);
+
 /* A token of an encoding: its id and the bytes [begin, end) of the input that it covers. */
 typedef struct TokenSpan {
     int32_t id;

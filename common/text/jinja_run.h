@@ -1,0 +1,216 @@
+/* Run: one rendering in progress. Internal to common/text.
+ *
+ * Errors leave by longjmp: everything a run allocates belongs to its arena or its buffers, so there
+ * is nothing to release on the way, and an evaluator of forty operators stays readable.
+ * chat_template.c catches it and turns it into a Status; nothing else may. One thread per Run. */
+#ifndef TROUPE_TEXT_JINJA_RUN_H
+#define TROUPE_TEXT_JINJA_RUN_H
+
+#include <setjmp.h>
+
+#include "base/memory.h"
+#include "base/str.h"
+#include "text/jinja_value.h"
+
+/* What a template may use up. A plain conversation needs a thousandth of each. */
+#define TEMPLATE_SOURCE_BYTES_MAX (4u << 20)
+#define TEMPLATE_OUTPUT_BYTES_MAX (256u << 20)
+#define TEMPLATE_STEPS_MAX        50000000ull /* about a second */
+#define TEMPLATE_TIME_MAX_MS      30000
+#define TEMPLATE_DEPTH_MAX        1500 /* nested evaluations: bounds the C stack */
+#define TEMPLATE_NESTING_MAX      150  /* brackets or tags inside each other, in the source */
+#define TEMPLATE_HEIGHT_MAX       500  /* of the tree of one expression */
+#define TEMPLATE_MEMORY_BYTES_MAX (256u << 20) /* and 16 times the bytes of the variables */
+
+typedef struct BufferSpan {
+    uint32_t end;
+    Origin origin;
+    int32_t loop; /* the message at which the innermost loop over messages stood when it was
+                     written, or -1 */
+} BufferSpan;
+
+/* Text being written, with its origins: the output, or what a macro, a block or a filter collects.
+ */
+typedef struct Buffer {
+    Str text;
+    BufferSpan *span;
+    size_t num_spans, spans_capacity;
+} Buffer;
+
+/* The variables of one call of a macro (or of the template itself). */
+typedef struct Activation {
+    struct Activation *parent; /* of the function around it in the source */
+    Value slot[];
+} Activation;
+
+typedef struct Template Template;   /* jinja_ast.h */
+typedef struct MacroNode MacroNode; /* jinja_ast.h */
+
+struct Macro {
+    const MacroNode *node;
+    Activation *closure; /* of the function it was defined in */
+};
+
+/* The variable `loop`, and what drives the loop. */
+struct Loop {
+    const Node *node;
+    Activation *activation;
+    Iterator iterator;
+    Value before, current, after; /* VALUE_MISSING: none (yet) */
+    int64_t index0;
+    int64_t length; /* -1: not yet known */
+    int depth0;
+    Value changed; /* arguments of the last changed(), or VALUE_MISSING */
+};
+
+struct Run {
+    const Template *template;
+    const char *where;
+    Arena *arena;
+    jmp_buf failed;
+    Error *err;
+    int line; /* of the statement in progress */
+
+    const Value *context; /* per name of the template: input variable, global, or VALUE_MISSING */
+    Buffer *buffer;       /* a stack; [0] is the output */
+    size_t num_buffers, buffers_capacity;
+    size_t buffers_bytes;
+
+    char *text_top, *text_end; /* room behind the string made last, so that a + b + c copies once */
+    OriginRun *runs_top, *runs_end;
+
+    bool may_stand;        /* in a loop over numbers, before a message was taken by one */
+    int32_t loop_message;  /* at which the innermost loop over messages stands, or -1 */
+    Origin literal_origin; /* of text of the template evaluated here */
+    Origin generation;     /* ORIGIN_GENERATION inside {% generation %}, else 0 */
+    int64_t now;           /* seconds since 1970 */
+
+    int depth;
+    uint64_t steps, steps_check;
+    int64_t deadline_ms;
+    size_t memory_max;
+};
+
+/* Leaves the run: "where:line: message". */
+_Noreturn void run_fail(Run *run, Status status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Leaves the run if a string of `length` bytes would be too long. */
+void run_check_length(Run *run, uint64_t length);
+#define run_raise(run, ...) run_fail(run, ERR_DATA, __VA_ARGS__)
+
+/* For any use of an undefined value but printing it and asking for its truth. */
+_Noreturn void run_fail_undefined(Run *run, Value undefined);
+
+void *run_alloc(Run *run, size_t bytes); /* zeroed; leaves the run when its memory is used up */
+void run_check(Run *run);
+
+/* Counts work, about one unit per node evaluated. */
+static inline void run_step(Run *run, uint64_t work)
+{
+    run->steps += work;
+    if (run->steps >= run->steps_check) run_check(run);
+}
+
+void run_enter(Run *run); /* one level deeper */
+static inline void run_leave(Run *run)
+{
+    run->depth--;
+}
+
+/* ---- buffers ---- */
+
+void buffer_push(Run *run);
+Value buffer_pop(Run *run); /* the text collected, as a string */
+void buffer_drop(Run *run); /* forgets it */
+
+void buffer_write(Run *run, const char *bytes, size_t length, Origin origin);
+void buffer_puts(Run *run, const char *text, Origin origin);
+void buffer_write_slice(Run *run, Value string, size_t begin, size_t end);
+void buffer_write_string(Run *run, Value string);
+/* As a template's output statement does it: template text takes the message of the loop it stands
+ * in. */
+void buffer_emit(Run *run, Value string);
+
+/* ---- text of values (jinja_text.c): appended to the innermost buffer ---- */
+
+void write_str(Run *run, Value value);  /* str(value) */
+void write_repr(Run *run, Value value); /* repr(value) */
+Value value_str(Run *run,
+                Value value); /* str(value); strings stay themselves, less their markup flag */
+Value value_soft_str(Run *run, Value value);     /* as value_str, but markup stays markup */
+char *format_double(double real, char text[32]); /* repr of a float */
+
+typedef struct JsonStyle {
+    bool ensure_ascii, sort_keys;
+    Value indent;                        /* a string, or VALUE_NONE for one line */
+    Value item_separator, key_separator; /* strings */
+} JsonStyle;
+void write_json(Run *run, Value value, const JsonStyle *style);
+
+Value value_escape(Run *run, Value value); /* HTML, as markup */
+
+/* A NUL-terminated copy for messages, shortened. */
+const char *message_text(Run *run, const String *string);
+const char *message_repr(Run *run, Value value);
+
+/* ---- evaluation ---- */
+
+Value eval_node(Run *run, Activation *activation, const Node *node); /* jinja_eval.c */
+/* Applies a filter or test node to `subject`, which is not evaluated again. */
+Value eval_filter(Run *run, Activation *activation, const Node *node, Value subject);
+/* A call node, with `caller` as an additional keyword argument. */
+Value eval_call_block(Run *run, Activation *activation, const Node *call, Value caller);
+void exec_template(Run *run); /* jinja_exec.c */
+void assign_target(Run *run, Activation *activation, const Node *target, Value value);
+Value eval_macro(Run *run, const Macro *macro, const Args *args);
+Value eval_loop_call(Run *run, const Loop *loop, Value items); /* loop(items) of a recursive loop */
+Value loop_attribute(Run *run, Loop *loop, const String *name); /* VALUE_MISSING: has none such */
+
+Value eval_call(Run *run, Value callee, const Args *args);
+Value eval_getattr(Run *run, Value object, Value name);
+Value eval_getitem(Run *run, Value object, Value key);
+Value eval_slice(Run *run, Value object, Value start, Value stop, Value step);
+
+typedef enum {
+    BINARY_ADD,
+    BINARY_SUB,
+    BINARY_MUL,
+    BINARY_DIV,
+    BINARY_FLOORDIV,
+    BINARY_MOD,
+    BINARY_POW
+} BinaryOp;
+Value eval_binary(Run *run, BinaryOp op, Value a, Value b); /* jinja_ops.c */
+Value eval_negative(Run *run, Value value, bool negate);    /* -value, or +value */
+
+/* ---- tables: filters, tests, methods, globals; NULL when there is no such name ---- */
+
+const Function *filter_find(const char *name, size_t length);
+const Function *test_find(const char *name, size_t length);
+const Function *global_find(const char *name, size_t length);
+/* Methods by name, whatever has them: to be asked once, when the template is compiled. */
+bool method_known(const String *name);
+/* The method of this object, VALUE_MISSING if it has none such; one that would change the object is
+ * undefined, as the sandbox has it. */
+Value method_bind(Run *run, Value object, const String *name);
+/* As method_bind for calling at once; NULL when method_bind does not give a method. */
+CallFunction method_find(Value object, const String *name);
+
+/* str % args, and str.format */
+Value format_percent(Run *run, Value format, Value arguments);
+Value format_braces(Run *run, Value format, const Args *args);
+
+/* ---- arguments of builtins ---- */
+
+typedef struct Param {
+    const char *name;
+    bool required;
+} Param;
+
+/* Sorts positional and keyword arguments into values[0..count), VALUE_MISSING where none was given.
+ * `function` names it in messages. */
+void args_bind(Run *run, const char *function, const Args *args, const Param *params, size_t count,
+               Value *values);
+int64_t arg_int(Run *run, Value value, const char *what); /* VALUE_MISSING is not allowed */
+
+#endif

@@ -1,0 +1,322 @@
+#include "text/text_model.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/limits.h"
+#include "base/memory.h"
+#include "base/str.h"
+
+#define CHAT_TEMPLATE_BYTES_MAX (4u << 20)
+
+/* ---- rendering ---- */
+
+static cJSON *reference_or_null(cJSON *object, const char *key, const cJSON *value)
+{
+    if (value == NULL) return cJSON_AddNullToObject(object, key);
+    cJSON_AddItemReferenceToObject(object, key, (cJSON *)value);
+    return NULL;
+}
+
+/* The names a template sees, as apply_chat_template passes them: the model's tokens, then what the
+ * caller adds, and the four that are always there. */
+static cJSON *make_variables(const TextModel *model, const ChatVariables *variables)
+{
+    cJSON *object = cJSON_CreateObject();
+    reference_or_null(object, "messages", variables->messages);
+    reference_or_null(object, "tools", variables->tools);
+    cJSON_AddBoolToObject(object, "add_generation_prompt", variables->add_generation_prompt);
+    const cJSON *kwargs = variables->kwargs != NULL ? variables->kwargs->child : NULL;
+    for (; kwargs != NULL; kwargs = kwargs->next)
+        if (cJSON_GetObjectItemCaseSensitive(object, kwargs->string) == NULL)
+            cJSON_AddItemReferenceToObject(object, kwargs->string, (cJSON *)kwargs);
+    if (cJSON_GetObjectItemCaseSensitive(object, "documents") == NULL)
+        cJSON_AddNullToObject(object, "documents");
+    for (const cJSON *token = model->tokens->child; token != NULL; token = token->next)
+        if (cJSON_GetObjectItemCaseSensitive(object, token->string) == NULL)
+            cJSON_AddItemReferenceToObject(object, token->string, (cJSON *)token);
+    return object;
+}
+
+Status text_model_render(const TextModel *model, const ChatVariables *variables, Rendering *ret,
+                         Error *err)
+{
+    const ChatTemplate *chat_template = model->chat_template;
+    if (cJSON_GetArraySize(variables->tools) > 0 && model->tool_template != NULL)
+        chat_template = model->tool_template;
+    cJSON *object = make_variables(model, variables);
+    int64_t now = variables->now != 0 ? variables->now : (int64_t)time(NULL);
+    Status status = chat_template_render(chat_template, object, now, ret, err);
+    cJSON_Delete(object);
+    return status;
+}
+
+/* ---- learning how the template behaves ---- */
+
+static Status render_probe(const TextModel *model, const char *messages_json, bool prompt,
+                           Rendering *ret)
+{
+    cJSON *messages = cJSON_Parse(messages_json);
+    CHECK(messages != NULL);
+    Status status = text_model_render(
+        model, &(ChatVariables){.messages = messages, .add_generation_prompt = prompt, .now = 1},
+        ret, NULL);
+    cJSON_Delete(messages);
+    return status;
+}
+
+/* Where the text written at no message's place begins at the end of the rendering. */
+static size_t tail_begin(const Rendering *rendering)
+{
+    size_t begin = rendering->length;
+    for (size_t i = rendering->num_spans; i > 0; i--) {
+        const OriginSpan *span = &rendering->span[i - 1];
+        if (span->kind != ORIGIN_TEMPLATE || span->loop_message >= 0) break;
+        begin = span->begin;
+    }
+    return begin;
+}
+
+/* Reasoning begins in the generation prompt of some models, so that a reader of the answer need not
+ * find out whether there is any; it is part of what is trained nevertheless. */
+static void cut_reasoning(char *header)
+{
+    static const char *const openers[] = {"<think>",      "[THINK]",   "<|START_THINKING|>",
+                                          "<thought",     "<|think",   "<|inner_",
+                                          "<seed:think>", "<reasoning"};
+    for (size_t i = 0; i < sizeof openers / sizeof openers[0]; i++) {
+        char *at = strstr(header, openers[i]);
+        if (at != NULL) *at = '\0';
+    }
+}
+
+static char *learn_header(const TextModel *model)
+{
+    Rendering rendering = {0};
+    char *header = NULL;
+    if (render_probe(model, "[{\"role\":\"user\",\"content\":\"x\"}]", true, &rendering) == OK)
+        header = mem_strdup(rendering.text + tail_begin(&rendering));
+    rendering_free(&rendering);
+    if (header == NULL) return mem_strdup("");
+    cut_reasoning(header);
+    return header;
+}
+
+/* Do contents that spell qXq and qYq come out as that text? */
+static bool renders_text(const TextModel *model, const char *messages_json)
+{
+    Rendering rendering = {0};
+    bool renders = render_probe(model, messages_json, false, &rendering) == OK &&
+                   strstr(rendering.text, "qXq") != NULL && strstr(rendering.text, "qYq") != NULL &&
+                   strstr(rendering.text, "'type'") == NULL &&
+                   strstr(rendering.text, "\"type\"") == NULL;
+    rendering_free(&rendering);
+    return renders;
+}
+
+static void learn_content(TextModel *model)
+{
+    model->takes_strings = renders_text(model, "[{\"role\":\"user\",\"content\":\"qXq\"},"
+                                               "{\"role\":\"assistant\",\"content\":\"qYq\"}]");
+    model->takes_parts = renders_text(
+        model, "[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"qXq\"}]},"
+               "{\"role\":\"assistant\",\"content\":[{\"type\":\"text\",\"text\":\"qYq\"}]}]");
+}
+
+static void add_length(TextModel *model, uint32_t length)
+{
+    size_t at = 0;
+    while (at < model->num_added_lengths && model->added_length[at] > length)
+        at++;
+    if (at < model->num_added_lengths && model->added_length[at] == length) return;
+    size_t count = model->num_added_lengths++;
+    model->added_length = mem_realloc(model->added_length, count + 1, sizeof(uint32_t));
+    memmove(model->added_length + at + 1, model->added_length + at,
+            (count - at) * sizeof(uint32_t));
+    model->added_length[at] = length;
+}
+
+static void learn_added_tokens(TextModel *model)
+{
+    for (int32_t id = 0; id < tokenizer_vocab_size(model->tokenizer); id++) {
+        if (tokenizer_id_kind(model->tokenizer, id) != TOKEN_KIND_ADDED) continue;
+        const char *text = tokenizer_id_token(model->tokenizer, id);
+        if (*text == '\0') continue;
+        model->added_first[(unsigned char)*text] = true;
+        add_length(model, (uint32_t)strlen(text));
+    }
+}
+
+/* ---- loading ---- */
+
+/* "</s>" or {"content": "</s>", ...}; NULL when it is neither. */
+static const char *token_text(const cJSON *value)
+{
+    if (cJSON_IsObject(value)) value = cJSON_GetObjectItemCaseSensitive(value, "content");
+    return cJSON_IsString(value) ? value->valuestring : NULL;
+}
+
+static void take_tokens(TextModel *model, const cJSON *config)
+{
+    static const char suffix[] = "_token";
+    for (const cJSON *item = config != NULL ? config->child : NULL; item != NULL;
+         item = item->next) {
+        const char *text = token_text(item);
+        if (text == NULL || !str_ends_with(item->string, suffix)) continue;
+        if (cJSON_GetObjectItemCaseSensitive(model->tokens, item->string) == NULL)
+            cJSON_AddStringToObject(model->tokens, item->string, text);
+    }
+}
+
+/* A file of the model's folder, *ret NULL if there is none. */
+static Status read_optional(const char *folder, const char *name, cJSON **ret, Error *err)
+{
+    char *path = path_join(folder, name);
+    Status status = path_exists(path) ? json_read(path, JSON_FILE_BYTES_MAX, ret, err) : OK;
+    free(path);
+    return status;
+}
+
+static Status compile_file(const char *path, ChatTemplate **ret, Error *err)
+{
+    char *source = NULL;
+    size_t length = 0;
+    TRY(file_read(path, CHAT_TEMPLATE_BYTES_MAX, &source, &length, err));
+    Status status = chat_template_compile(source, length, path, ret, err);
+    free(source);
+    return status;
+}
+
+static Status compile_value(const cJSON *value, const char *where, ChatTemplate **ret, Error *err)
+{
+    if (!cJSON_IsString(value))
+        return error_set(err, ERR_DATA, "%s: chat_template is %s, expected a string", where,
+                         json_type_name(value));
+    return chat_template_compile(value->valuestring, strlen(value->valuestring), where, ret, err);
+}
+
+/* A list of {"name": ..., "template": ...}: the one called default, and tool_use for chats with
+ * tools. */
+static Status compile_named(TextModel *model, const cJSON *list, const char *where, Error *err)
+{
+    const cJSON *item, *chosen = NULL, *for_tools = NULL;
+    cJSON_ArrayForEach(item, list)
+    {
+        const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(item, "name"));
+        const cJSON *source = cJSON_GetObjectItemCaseSensitive(item, "template");
+        if (name != NULL && strcmp(name, "default") == 0) chosen = source;
+        if (name != NULL && strcmp(name, "tool_use") == 0) for_tools = source;
+    }
+    if (chosen == NULL)
+        return error_set(err, ERR_DATA,
+                         "%s: chat_template is a list without a template named \"default\"", where);
+    TRY(compile_value(chosen, where, &model->chat_template, err));
+    return for_tools != NULL ? compile_value(for_tools, where, &model->tool_template, err) : OK;
+}
+
+static Status load_template(TextModel *model, const char *folder, const char *template_path,
+                            const cJSON *config, Error *err)
+{
+    if (template_path != NULL) return compile_file(template_path, &model->chat_template, err);
+    char *own = path_join(folder, "chat_template.jinja");
+    char *where = path_join(folder, "tokenizer_config.json");
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(config, "chat_template");
+    Status status;
+    if (path_exists(own)) {
+        status = compile_file(own, &model->chat_template, err);
+    } else if (cJSON_IsArray(value)) {
+        status = compile_named(model, value, where, err);
+    } else if (value != NULL && !cJSON_IsNull(value)) {
+        status = compile_value(value, where, &model->chat_template, err);
+    } else {
+        status = error_set(err, ERR_NOT_FOUND,
+                           "%s: no chat template\n"
+                           "  expected chat_template.jinja, or chat_template in "
+                           "tokenizer_config.json, in that folder\n"
+                           "  a base model has none: name one with model.chat_template",
+                           folder);
+    }
+    free(own);
+    free(where);
+    return status;
+}
+
+static Status check_eos(TextModel *model, const char *folder, Error *err)
+{
+    const char *eos =
+        cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(model->tokens, "eos_token"));
+    model->eos_id = eos != NULL ? tokenizer_token_id(model->tokenizer, eos) : -1;
+    if (eos != NULL && model->eos_id < 0)
+        return error_set(err, ERR_DATA,
+                         "%s: eos_token \"%s\" of tokenizer_config.json is not in tokenizer.json",
+                         folder, eos);
+    return OK;
+}
+
+static Status load(TextModel *model, const char *path, const char *folder,
+                   const char *template_path, Error *err)
+{
+    cJSON *config = NULL, *map = NULL;
+    Status status = tokenizer_load(path, &model->tokenizer, err);
+    if (status == OK) status = read_optional(folder, "tokenizer_config.json", &config, err);
+    if (status == OK) status = read_optional(folder, "special_tokens_map.json", &map, err);
+    if (status == OK) {
+        take_tokens(model, config);
+        take_tokens(model, map);
+        status = check_eos(model, folder, err);
+    }
+    if (status == OK) status = load_template(model, folder, template_path, config, err);
+    if (status == OK) {
+        model->header = learn_header(model);
+        learn_content(model);
+        learn_added_tokens(model);
+    }
+    cJSON_Delete(config);
+    cJSON_Delete(map);
+    return status;
+}
+
+Status text_model_load(const char *folder, const char *template_path, TextModel **ret, Error *err)
+{
+    TextModel *model = mem_calloc(1, sizeof *model);
+    model->tokens = cJSON_CreateObject();
+    char *parent = path_is_folder(folder) ? mem_strdup(folder) : path_folder(folder);
+    Status status = load(model, folder, parent, template_path, err);
+    free(parent);
+    if (status == OK) {
+        *ret = model;
+    } else {
+        text_model_destroy(model);
+    }
+    return status;
+}
+
+void text_model_destroy(TextModel *model)
+{
+    if (model == NULL) return;
+    tokenizer_destroy(model->tokenizer);
+    chat_template_destroy(model->chat_template);
+    chat_template_destroy(model->tool_template);
+    cJSON_Delete(model->tokens);
+    free(model->header);
+    free(model->added_length);
+    free(model);
+}
+
+const Tokenizer *text_model_tokenizer(const TextModel *model)
+{
+    return model->tokenizer;
+}
+
+const ChatTemplate *text_model_template(const TextModel *model)
+{
+    return model->chat_template;
+}
+
+int32_t text_model_eos_id(const TextModel *model)
+{
+    return model->eos_id;
+}

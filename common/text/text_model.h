@@ -1,0 +1,50 @@
+/* What TextModel holds; text_model.c loads it, conversation.c and loss_mask.c use it. Internal to
+ * common/text. */
+#ifndef TROUPE_TEXT_TEXT_MODEL_H
+#define TROUPE_TEXT_TEXT_MODEL_H
+
+#include "text/conversation.h"
+
+struct TextModel {
+    Tokenizer *tokenizer;
+    ChatTemplate *chat_template;
+    ChatTemplate *tool_template; /* used when there are tools; NULL: the same */
+    cJSON *tokens; /* bos_token, eos_token ...: an object of strings for the template */
+    int32_t eos_id;
+    /* What the template writes to make the model answer, up to where its reasoning would begin: the
+     * part of an assistant's turn that is not generated. "" if it writes nothing. */
+    char *header;
+    bool takes_parts;   /* the template renders content given as a list of parts */
+    bool takes_strings; /* and content given as a string; if neither: strings are tried */
+
+    /* Added tokens that are not control tokens, such as "<think>": their first bytes and lengths.
+     */
+    bool added_first[256];
+    uint32_t *added_length; /* each once, the longest first; owned */
+    size_t num_added_lengths;
+};
+
+/* The variables of one rendering. */
+typedef struct ChatVariables {
+    const cJSON *messages, *tools, *kwargs; /* tools and kwargs may be NULL */
+    bool add_generation_prompt;
+    int64_t now;
+} ChatVariables;
+
+Status text_model_render(const TextModel *model, const ChatVariables *variables, Rendering *ret,
+                         Error *err);
+
+/* What a loss mask is made from. */
+typedef struct MaskRequest {
+    const Rendering *rendering;
+    const Encoding *encoding; /* of the rendered text */
+    const bool *trained;      /* [num_messages] an assistant's message that is to be trained */
+    size_t num_messages;
+    bool is_prompt; /* the rendering ends with a generation prompt */
+} MaskRequest;
+
+/* Fills mask[encoding->length] with 1 for the tokens that are trained, as conversation.h says.
+ * Returns their number. */
+size_t loss_mask_fill(const TextModel *model, const MaskRequest *request, uint8_t *mask);
+
+#endif
