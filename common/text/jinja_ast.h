@@ -218,9 +218,10 @@ struct Node {
         } compare;
         struct {
             Node *object;
-            Value attribute; /* NODE_GETATTR: a string */
-            bool maybe_method;
-            Node *key; /* NODE_GETITEM: may be a NODE_SLICE */
+            Value attribute;            /* NODE_GETATTR: a string */
+            CallFunction string_method; /* of that name, or NULL */
+            bool maybe_method;          /* dicts have a method of that name */
+            Node *key;                  /* NODE_GETITEM: may be a NODE_SLICE */
         } get;
         struct {
             Node *start, *stop, *step; /* each may be NULL */

@@ -353,21 +353,24 @@ static Value eval_method_call(Run *run, Activation *activation, const Node *node
 {
     const Node *getter = node->as.call.callee;
     Value object = eval_node(run, activation, getter->as.get.object);
-    CallFunction call = method_find(object, getter->as.get.attribute.as.string);
-    if (call == NULL) {
-        Value callee = get_attribute(run, object, getter->as.get.attribute, true);
-        Args args = eval_args(run, activation, &node->as.call.args);
-        return eval_call(run, callee, &args);
+    CallFunction call = NULL;
+    if (value_is_string(object)) {
+        call = getter->as.get.string_method;
+    } else if (object.type == VALUE_DICT && getter->as.get.maybe_method) {
+        call = method_find(object, getter->as.get.attribute.as.string);
     }
+    Value callee = value_missing();
+    if (call == NULL)
+        callee = get_attribute(run, object, getter->as.get.attribute, getter->as.get.maybe_method);
     Args args = eval_args(run, activation, &node->as.call.args);
-    return call(run, object, &args);
+    return call != NULL ? call(run, object, &args) : eval_call(run, callee, &args);
 }
 
 /* The call of a {% call %} block passes its body as the keyword argument `caller`. */
 static Value eval_call_node(Run *run, Activation *activation, const Node *node, const Value *caller)
 {
     const Node *callee_node = node->as.call.callee;
-    if (caller == NULL && callee_node->kind == NODE_GETATTR && callee_node->as.get.maybe_method)
+    if (caller == NULL && callee_node->kind == NODE_GETATTR)
         return eval_method_call(run, activation, node);
     Value callee = eval_node(run, activation, callee_node);
     Args args = eval_args(run, activation, &node->as.call.args);

@@ -235,11 +235,10 @@ static Value loop_changed(Run *run, Value self, const Args *args)
     return value_bool(true);
 }
 
-static Value loop_method(Run *run, Loop *loop, const char *name, CallFunction call)
+static Value loop_method(Run *run, Loop *loop, CallFunction call)
 {
     Method *method = run_alloc(run, sizeof *method);
     method->self = (Value){.type = VALUE_LOOP, .as.loop = loop};
-    method->name = name;
     method->call = call;
     return (Value){.type = VALUE_METHOD, .as.method = method};
 }
@@ -263,8 +262,8 @@ Value loop_attribute(Run *run, Loop *loop, const String *name)
     }
     if (string_is(name, "depth")) return value_int(loop->depth0 + 1);
     if (string_is(name, "depth0")) return value_int(loop->depth0);
-    if (string_is(name, "cycle")) return loop_method(run, loop, "cycle", loop_cycle);
-    if (string_is(name, "changed")) return loop_method(run, loop, "changed", loop_changed);
+    if (string_is(name, "cycle")) return loop_method(run, loop, loop_cycle);
+    if (string_is(name, "changed")) return loop_method(run, loop, loop_changed);
     return value_missing();
 }
 

@@ -188,13 +188,14 @@ Value eval_negative(Run *run, Value value, bool negate);    /* -value, or +value
 const Function *filter_find(const char *name, size_t length);
 const Function *test_find(const char *name, size_t length);
 const Function *global_find(const char *name, size_t length);
-/* Methods by name, whatever has them: to be asked once, when the template is compiled. */
-bool method_known(const String *name);
-/* The method of this object, VALUE_MISSING if it has none such; one that would change the object is
- * undefined, as the sandbox has it. */
-Value method_bind(Run *run, Value object, const String *name);
-/* As method_bind for calling at once; NULL when method_bind does not give a method. */
+/* Does this name hide an entry of a dict when it is asked for as an attribute? */
+bool dict_method_known(const String *name);
+/* The function of a method, NULL if the object has none such or the sandbox forbids it because it
+ * would change the object. */
 CallFunction method_find(Value object, const String *name);
+CallFunction string_method_find(const String *name);
+/* The method as a value: undefined if it is forbidden, VALUE_MISSING if there is none. */
+Value method_bind(Run *run, Value object, const String *name);
 
 /* str % args, and str.format */
 Value format_percent(Run *run, Value format, Value arguments);

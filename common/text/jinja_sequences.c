@@ -153,7 +153,7 @@ static Value filter_attr(Run *run, Value self, const Args *args)
     if (!value_is_string(name)) run_raise(run, "attribute name must be string");
     if (self.type == VALUE_UNDEFINED) run_fail_undefined(run, self);
     /* attributes only: not the entries of a dict */
-    if (self.type == VALUE_DICT && !method_known(name.as.string))
+    if (self.type == VALUE_DICT && !dict_method_known(name.as.string))
         return value_undefined_attribute(run, self, name);
     return eval_getattr(run, self, name);
 }

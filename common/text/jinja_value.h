@@ -198,7 +198,6 @@ struct Function {
 
 struct Method {
     Value self;
-    const char *name;
     CallFunction call;
 };
 
