@@ -36,6 +36,8 @@ typedef struct ActorRecord {
     int64_t rss_bytes;
     int restarts;
     bool reported_stall;
+    int64_t failed_ms; /* when a call failed as if it were gone; 0: none has */
+    char failure[REASON_MAX];
     int leases; /* outstanding */
 } ActorRecord;
 
@@ -200,6 +202,9 @@ void supervise_advance(Controller *c);
  * kill what may be left, start it again (train ranks all together) or, past the budget, end the
  * run. */
 void supervise_lost(Controller *c, int actor, const char *reason);
+/* A call to it failed as if it were gone. Its death notice, which knows why, is usually on the way:
+ * wait a moment for it. */
+void supervise_call_failed(Controller *c, int actor, const char *message);
 bool supervise_ready(const Controller *c, int actor); /* ALIVE or SUSPECT: may be called */
 void supervise_restart_gang(Controller *c, const char *reason);
 void supervise_kill_all(Controller *c);

@@ -100,7 +100,7 @@ void gang_reply(Controller *c, const Event *event)
     if (!expected || event->reply.id != c->gang.call_id) return;
     if (event->status != OK) {
         if (gang_is_retryable(event->status))
-            supervise_lost(c, event->actor, event->message);
+            supervise_call_failed(c, event->actor, event->message);
         else
             core_finish(c, event->status, "%s", event->message);
         return;

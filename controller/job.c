@@ -77,7 +77,7 @@ static void on_open(Controller *c, const Event *event)
     Lane *lane = lane_of(c, set);
     if (event->status != OK) {
         if (gang_is_retryable(event->status))
-            supervise_lost(c, event->actor, event->message);
+            supervise_call_failed(c, event->actor, event->message);
         else
             core_finish(c, event->status, "%s", event->message);
         return;
@@ -291,7 +291,7 @@ static void on_fetch(Controller *c, const Event *event)
     if (lane == NULL) return;
     if (event->status != OK) {
         if (gang_is_retryable(event->status))
-            supervise_lost(c, event->actor, event->message);
+            supervise_call_failed(c, event->actor, event->message);
         else
             core_finish(c, event->status, "%s", event->message);
         return;
@@ -414,7 +414,7 @@ static void on_result(Controller *c, const Event *event)
     if (running->state != PLAN_SLOT_RUNNING || running->plan.id != event->reply.id) return;
     if (event->status != OK) {
         if (gang_is_retryable(event->status))
-            supervise_lost(c, event->actor, event->message);
+            supervise_call_failed(c, event->actor, event->message);
         else
             core_finish(c, event->status, "%s", event->message);
         return;
@@ -546,7 +546,7 @@ static void on_save(Controller *c, const Event *event)
     if (c->phase != PHASE_SAVING || event->reply.id != c->save.id) return;
     if (event->status != OK) {
         if (gang_is_retryable(event->status))
-            supervise_lost(c, event->actor, event->message);
+            supervise_call_failed(c, event->actor, event->message);
         else
             fail_save(c, event->status, event->message);
         return;

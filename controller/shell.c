@@ -242,6 +242,7 @@ static void on_hello(void *self, Call *call)
         ActorLink *link = &shell->actor[actor];
         handle_close(link->handle);
         *link = (ActorLink){.incarnation = hello->incarnation};
+        shell->identity.generation = controller_generation(shell->controller);
         Status status = handle_open(shell->loop, &shell->identity, hello->actor, hello->endpoint,
                                     &link->handle, &err);
         if (status != OK) log_event(LOG_ERROR, "no_line", F_STR("why", err.message));

@@ -12,6 +12,7 @@
 
 #define HELLO_TIMEOUT_MS 30000
 #define KILL_AGAIN_MS    5000
+#define DEATH_NOTICE_MS  500 /* how long a death notice may be behind the broken connection */
 
 bool supervise_ready(const Controller *c, int actor)
 {
@@ -29,7 +30,7 @@ static void set_state(Controller *c, int actor, ActorState state, const char *re
     effect->actor = actor;
     effect->incarnation = record->incarnation;
     effect->report.state = actor_state_name(state);
-    effect->report.reason = record->reason;
+    effect->report.reason = arena_strndup(c->scratch, record->reason, strlen(record->reason));
 }
 
 static void kill_process(Controller *c, int actor)
@@ -145,6 +146,14 @@ bool supervise_all_gone(const Controller *c)
     return true;
 }
 
+void supervise_call_failed(Controller *c, int actor, const char *message)
+{
+    ActorRecord *record = &c->actor[actor];
+    if (!supervise_ready(c, actor) || record->failed_ms != 0) return;
+    record->failed_ms = c->now_ms;
+    snprintf(record->failure, sizeof record->failure, "%s", message);
+}
+
 /* ---- events ---- */
 
 static void on_exit(Controller *c, const Event *event)
@@ -231,6 +240,7 @@ static void spawn(Controller *c, int actor)
     record->process = true;
     record->pid = 0;
     record->endpoint[0] = '\0';
+    record->failed_ms = 0;
     set_state(c, actor, ACTOR_STARTING, "spawned");
     Effect *effect = effect_add(c->fx, FX_SPAWN);
     effect->actor = actor;
@@ -273,7 +283,10 @@ static void check_alive(Controller *c, int actor)
     int64_t standing = c->now_ms - record->progress_ms;
     int64_t progress_ms = c->config->cluster.progress_s * 1000;
     char reason[REASON_MAX];
-    if (silence > c->config->cluster.dead_ms) {
+    if (record->failed_ms != 0 && c->now_ms - record->failed_ms > DEATH_NOTICE_MS) {
+        snprintf(reason, sizeof reason, "%s", record->failure);
+        supervise_lost(c, actor, reason);
+    } else if (silence > c->config->cluster.dead_ms) {
         snprintf(reason, sizeof reason, "silent for %lld ms (cluster.dead_ms)", (long long)silence);
         supervise_lost(c, actor, reason);
     } else if (silence > c->config->cluster.suspect_ms && record->state == ACTOR_ALIVE) {

@@ -88,7 +88,7 @@ digest_of() {
 # Processes that have this run's folder in their command line.
 processes_of() {
     for entry in /proc/[0-9]*; do
-        tr '\0' ' ' < "$entry/cmdline" 2>/dev/null | grep -q -- "$1" && basename "$entry" || true
+        { tr '\0' ' ' < "$entry/cmdline"; } 2> /dev/null | grep -q -- "$1" && basename "$entry" || true
     done | grep -v -x "$$" || true
 }
 

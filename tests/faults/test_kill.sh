@@ -26,8 +26,13 @@ for turn in 1 2 3; do
     seed=$(((seed * 1103515245 + 12345) % 2147483648))
     step=$((step + 1 + seed / 65536 % 6))
     wait_for_step $step
-    pid=$(pid_to_kill)
-    [ -n "$pid" ] && [ "$pid" != 0 ] || fail "no process for $actor at step $step"
+    pid=0 tries=0
+    until [ "${pid:-0}" != 0 ]; do # it may be on its way back from the last kill
+        tries=$((tries + 1))
+        [ "$tries" -lt 100 ] || fail "no process for $actor at step $step"
+        sleep 0.05
+        pid=$(pid_to_kill)
+    done
     kill -9 "$pid" || fail "could not kill $actor"
     echo "killed $actor (pid $pid) after step $step"
     if [ "$actor" = controller ]; then
