@@ -353,7 +353,6 @@ PlanStore *plan_store_create(Loop *loop, const ActorIdentity *self)
     PlanStore *store = mem_calloc(1, sizeof *store);
     store->loop = loop;
     store->self = *self;
-    store->self.generation = 0; /* reading samples harms nobody: not fenced */
     return store;
 }
 

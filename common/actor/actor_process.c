@@ -24,6 +24,7 @@
 struct ActorProcess {
     const ActorProcessSpec *spec;
     ActorIdentity identity;
+    ActorIdentity unfenced; /* the same with generation 0 */
     const char *controller_endpoint, *inbox_endpoint;
     Loop *loop;
     Actor *inbox;
@@ -49,7 +50,7 @@ Loop *actor_process_loop(ActorProcess *process)
 
 const ActorIdentity *actor_process_identity(const ActorProcess *process)
 {
-    return &process->identity;
+    return &process->unfenced;
 }
 
 const JobConfig *actor_process_config(const ActorProcess *process)
@@ -320,6 +321,8 @@ static Status open_process(ActorProcess *process, Error *err)
     CHECK(process->spec->num_methods <= METHODS_MAX);
     for (int i = 0; i < process->spec->num_methods; i++)
         process->method[i] = (ActorMethod){process->spec->methods[i].name, gate};
+    process->unfenced = process->identity;
+    process->unfenced.generation = 0;
     TRY(loop_create(&process->loop, err));
     ActorOptions options = {.identity = process->identity,
                             .endpoint = process->inbox_endpoint,

@@ -47,6 +47,9 @@ typedef struct ActorProcessSpec {
 int actor_process_run(int argc, char **argv, const ActorProcessSpec *spec);
 
 Loop *actor_process_loop(ActorProcess *process);
+/* For handles to other actors. Its generation is 0: actors only read from each other, and a rollout
+ * worker that outlives a generation must still be heard by a data source that is younger. What
+ * changes anything comes from the controller. */
 const ActorIdentity *actor_process_identity(const ActorProcess *process);
 const JobConfig *actor_process_config(const ActorProcess *process);
 TrainPlace actor_process_train_place(const ActorProcess *process);
