@@ -85,7 +85,6 @@ static int spawn_process(AgentLink *link, int log_fd)
     snprintf(cpus, sizeof cpus, "%g", link->options.cpus);
     char *program = program_path("node_agent");
     char *arguments[] = {program, "--endpoint", link->endpoint, "--embedded", "--cpus", cpus, NULL};
-    if (link->options.cpus <= 0) arguments[4] = NULL;
     uv_stdio_container_t stdio[3] = {
         {.flags = UV_IGNORE},
         {.flags = UV_INHERIT_FD, .data.fd = log_fd},

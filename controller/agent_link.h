@@ -15,7 +15,7 @@ typedef struct AgentLinkOptions {
     int node;             /* index, in events */
     const char *endpoint; /* of the agent's inbox */
     bool embedded;        /* start it; else only dial */
-    double cpus;          /* of the embedded agent; 0: what the machine has */
+    double cpus;          /* of the embedded agent */
     const char *job_name, *run_dir, *controller_endpoint, *log_path;
     void (*feed)(
         void *context,

@@ -106,7 +106,8 @@ static int run_job(const Options *options)
         log_event(LOG_INFO, "run", F_STR("job", config->name), F_STR("folder", folder.path));
         if (folder.note != NULL) log_event(LOG_INFO, "lock_taken_over", F_STR("what", folder.note));
         status = shell_run(config, &folder, &err);
-        log_event(status == OK ? LOG_INFO : LOG_ERROR, "end", F_STR("status", status_name(status)),
+        /* For programs; people get the message itself. */
+        log_event(LOG_DEBUG, "end", F_STR("status", status_name(status)),
                   F_STR("message", err.message));
         log_close();
     }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -358,6 +359,19 @@ static Status open_inbox(Shell *shell, Error *err)
     return loop_add_signal(shell->loop, SIGTERM, on_signal, shell, err);
 }
 
+/* CPUs of the embedded agent: as configured; else this machine's, or what the job needs if that is
+ * more: a laptop with two cores runs the default job too, its processes taking turns. */
+static double embedded_cpus(const JobConfig *config)
+{
+    if (config->cluster.cpus > 0) return config->cluster.cpus;
+    double need = config->cluster.cpus_per_data_source +
+                  (double)config->rollout.num_workers * config->cluster.cpus_per_rollout_worker +
+                  (double)(config->train.tp_size * config->train.dp_size) *
+                      config->cluster.cpus_per_train_worker;
+    double have = (double)sysconf(_SC_NPROCESSORS_ONLN);
+    return have > need ? have : need;
+}
+
 static void create_agents(Shell *shell)
 {
     bool embedded = shell->config->cluster.agents.count == 0;
@@ -372,7 +386,7 @@ static void create_agents(Shell *shell)
             .node = i,
             .endpoint = embedded ? own : shell->config->cluster.agents.item[i],
             .embedded = embedded,
-            .cpus = shell->config->cluster.cpus,
+            .cpus = embedded_cpus(shell->config),
             .job_name = shell->config->name,
             .run_dir = shell->folder->path,
             .controller_endpoint = actor_endpoint(shell->inbox),
