@@ -1,7 +1,7 @@
 /* AgentProcess: one actor process of this node, from spawn to the last of its group. Its stdout and
  * stderr go through pipes into a log file that is rotated, the last bytes are kept for the death
  * notice. It runs in a session of its own, so that its whole group can be killed; its own children
- * that leave the group are adopted by the agent (a subreaper) and killed by agent_reap_strays. Loop
+ * that leave the group are adopted by the agent (a subreaper) and killed (agent_strays.h). Loop
  * thread: the main thread, because the parent-death signal follows the thread that forks. */
 #ifndef TROUPE_CONTROLLER_AGENT_PROCESS_H
 #define TROUPE_CONTROLLER_AGENT_PROCESS_H
@@ -13,7 +13,7 @@ typedef struct AgentProcess AgentProcess;
 typedef struct ProcessDeath {
     int pid, exit_code; /* exit_code is -1 when a signal ended it */
     int signal;
-    const char *reason;      /* "exited with code 3", "killed by signal 9 (Killed)" */
+    const char *reason;      /* "exited with code 3", "killed by signal 9 (SIGKILL)" */
     const char *output_tail; /* the last lines that it printed */
 } ProcessDeath;
 
@@ -38,9 +38,5 @@ int agent_process_pid(const AgentProcess *process);
 void agent_process_kill(AgentProcess *process, int grace_ms);
 
 void agent_process_destroy(AgentProcess *process); /* only after on_death; accepts NULL */
-
-/* Kills and reaps what children of dead actors left behind: everything whose parent is this process
- * and that is not in `known`. Returns how many. */
-int agent_reap_strays(const int *known, int num_known);
 
 #endif

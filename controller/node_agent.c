@@ -8,27 +8,29 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/random.h>
 #include <unistd.h>
 
 #include "actor/handle.h"
+#include "agent_guard.h"
+#include "agent_job.h"
 #include "agent_process.h"
 #include "agent_reservation.h"
+#include "agent_strays.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/memory.h"
-#include "base/str.h"
 #include "base/version.h"
 #include "cluster.pb-c.h"
+#include "net/socket.h"
 
-#define SWEEP_MS          1000
-#define NOTICE_TIMEOUT_MS 2000
-#define NOTICES_MAX                                                                                \
-    15 /* tries to tell the controller of a death, before it must be dead itself                   \
-        */
+enum {
+    SWEEP_MS = 1000,
+    SWEEP_SOON_MS = 10,  /* after a stray was killed: to reap it */
+    TAKE_OVER_MS = 3000, /* an agent before this one may still be on its way out */
+};
 
 static const char usage[] =
     "usage: node_agent --endpoint ipc://PATH|tcp://127.0.0.1:PORT [--cpus N] [--memory BYTES] "
@@ -38,32 +40,36 @@ static const char usage[] =
 
 typedef struct Agent Agent;
 
-/* A job whose controller has said hello. */
-typedef struct Job {
-    Agent *agent;
-    char *name;
-    char *controller_endpoint;
-    Handle *controller;
-    bool gone;
-    struct Job *next;
-} Job;
-
 typedef struct AgentActor {
     Agent *agent;
-    Job *job; /* NULL once the job is gone */
-    char *name, *executable;
+    AgentJob *job;
+    char *name, *executable, *group;
     uint64_t incarnation;
     AgentProcess *process;
+    char *inbox;    /* endpoint whose socket file goes with it; NULL if it has none */
+    int guard_slot; /* of the inbox */
     struct AgentActor *next;
 } AgentActor;
+
+/* A release that waits for the actors of its group to be dead: then only its share is free. */
+typedef struct Release {
+    Call *call;
+    char *group;
+    uint64_t job; /* serial */
+    struct Release *next;
+} Release;
 
 struct Agent {
     Loop *loop;
     Actor *inbox;
+    AgentGuard *guard;
     ActorIdentity identity;
     Reservations *reservations;
-    Job *jobs;
+    AgentJob *jobs;
+    uint64_t num_jobs; /* ever */
     AgentActor *actors;
+    Release *releases;
+    LoopTimer *sweep;
     char *program_folder;
     bool stopping;
 };
@@ -100,33 +106,39 @@ static void fill_resources(Troupe__Resources *to, NodeResources from)
 
 /* ---- jobs ---- */
 
-static Job *find_job(const Agent *agent, const char *name)
+static AgentJob *find_job(const Agent *agent, uint64_t controller)
 {
-    for (Job *job = agent->jobs; job != NULL; job = job->next)
-        if (!job->gone && strcmp(job->name, name) == 0) return job;
+    for (AgentJob *job = agent->jobs; job != NULL; job = job->next)
+        if (!job->gone && job->controller == controller) return job;
     return NULL;
 }
 
-/* Its actors die; the job itself is freed when the last of them is buried. */
-static void job_gone(Job *job, const char *why)
+/* The job whose controller makes this call. Otherwise the call is answered: the controller has not
+ * said hello, or is another one by now. */
+static AgentJob *job_of_call(const Agent *agent, Call *call)
 {
-    if (job->gone) return;
-    job->gone = true;
-    log_event(LOG_INFO, "job_gone", F_STR("job", job->name), F_STR("why", why));
-    for (AgentActor *actor = job->agent->actors; actor != NULL; actor = actor->next)
-        if (actor->job == job) agent_process_kill(actor->process, 0);
-    reservations_release_job(job->agent->reservations, job->name);
+    AgentJob *job = find_job(agent, call_sender_incarnation(call));
+    if (job == NULL)
+        call_failf(call, ERR_UNAVAILABLE,
+                   "this controller has not said hello to agent %s (or no longer counts there)",
+                   agent->identity.name);
+    return job;
 }
 
-static void on_controller_connection(void *argument, bool connected)
+/* Its actors die; its groups are released and it is closed when the last of them is buried. */
+static void on_job_gone(void *context, AgentJob *job, const char *why)
 {
-    if (!connected) job_gone(argument, "the connection to its controller broke");
+    Agent *agent = context;
+    log_event(LOG_INFO, "job_gone", F_STR("job", job->name), F_STR("why", why));
+    for (AgentActor *actor = agent->actors; actor != NULL; actor = actor->next)
+        if (actor->job == job) agent_process_kill(actor->process, 0);
+    loop_restart_timer(agent->sweep, 0); /* buries it outside of its own callbacks */
 }
 
 static void bury_jobs(Agent *agent)
 {
-    for (Job **link = &agent->jobs; *link != NULL;) {
-        Job *job = *link;
+    for (AgentJob **link = &agent->jobs; *link != NULL;) {
+        AgentJob *job = *link;
         bool in_use = !job->gone;
         for (AgentActor *actor = agent->actors; actor != NULL; actor = actor->next)
             in_use = in_use || actor->job == job;
@@ -135,32 +147,44 @@ static void bury_jobs(Agent *agent)
             continue;
         }
         *link = job->next;
-        handle_close(job->controller);
-        free(job->controller_endpoint);
-        free(job->name);
-        free(job);
+        reservations_release_job(agent->reservations, job->serial);
+        agent_job_close(job);
     }
 }
 
-static Status open_job(Agent *agent, const Troupe__AgentHelloRequest *hello, Error *err)
+static Status open_job(Agent *agent, const Troupe__AgentHelloRequest *hello, uint64_t controller,
+                       Error *err)
 {
-    Job *old = find_job(agent, hello->job_name);
-    if (old != NULL && strcmp(old->controller_endpoint, hello->controller_endpoint) == 0) return OK;
-    if (old != NULL) job_gone(old, "another controller took the job over");
-    Job *job = mem_calloc(1, sizeof *job);
-    Status status = handle_open(agent->loop, &agent->identity, "the controller",
-                                hello->controller_endpoint, &job->controller, err);
-    if (status != OK) {
-        free(job);
-        return status;
-    }
-    job->agent = agent;
-    job->name = mem_strdup(hello->job_name);
-    job->controller_endpoint = mem_strdup(hello->controller_endpoint);
+    if (find_job(agent, controller) != NULL) return OK; /* a repeated message */
+    for (AgentJob *job = agent->jobs; job != NULL; job = job->next)
+        if (strcmp(job->endpoint, hello->controller_endpoint) == 0)
+            agent_job_give_up(job, "another controller took its place");
+    AgentJob *job = NULL;
+    AgentJobOptions options = {.loop = agent->loop,
+                               .self = &agent->identity,
+                               .serial = ++agent->num_jobs,
+                               .controller = controller,
+                               .name = hello->job_name,
+                               .endpoint = hello->controller_endpoint,
+                               .on_gone = on_job_gone,
+                               .context = agent};
+    TRY(agent_job_open(&options, &job, err));
     job->next = agent->jobs;
     agent->jobs = job;
-    handle_watch(job->controller, on_controller_connection, job);
     return OK;
+}
+
+static void describe_node(const Agent *agent, Troupe__AgentHelloReply *ret,
+                          Troupe__Resources *total, Troupe__Resources *room)
+{
+    fill_resources(total, reservations_total(agent->reservations));
+    fill_resources(room, reservations_free(agent->reservations));
+    troupe__agent_hello_reply__init(ret);
+    ret->node = (char *)agent->identity.name;
+    ret->pid = (uint32_t)getpid();
+    ret->total = total;
+    ret->free = room;
+    ret->version = TROUPE_VERSION;
 }
 
 static void on_hello(void *self, Call *call)
@@ -172,18 +196,12 @@ static void on_hello(void *self, Call *call)
     Error err;
     if (hello == NULL) {
         refuse_unreadable(call);
-    } else if (open_job(agent, hello, &err) != OK) {
+    } else if (open_job(agent, hello, call_sender_incarnation(call), &err) != OK) {
         call_fail(call, &err);
     } else {
-        Troupe__AgentHelloReply reply = TROUPE__AGENT_HELLO_REPLY__INIT;
+        Troupe__AgentHelloReply reply;
         Troupe__Resources total, room;
-        fill_resources(&total, reservations_total(agent->reservations));
-        fill_resources(&room, reservations_free(agent->reservations));
-        reply.node = agent->identity.name;
-        reply.pid = (uint32_t)getpid();
-        reply.total = &total;
-        reply.free = &room;
-        reply.version = TROUPE_VERSION;
+        describe_node(agent, &reply, &total, &room);
         reply_with(call, &reply.base);
     }
     if (hello != NULL) troupe__agent_hello_request__free_unpacked(hello, NULL);
@@ -191,125 +209,147 @@ static void on_hello(void *self, Call *call)
 
 /* ---- groups ---- */
 
-static void answer_prepare(Agent *agent, Call *call, bool granted)
+/* Who holds what, as messages that live until free_holders. */
+static size_t list_holders(const Agent *agent, Troupe__Holder ***ret)
 {
     int count = reservations_count(agent->reservations);
-    Troupe__PrepareReply reply = TROUPE__PREPARE_REPLY__INIT;
-    Troupe__Resources room, *held = mem_calloc((size_t)count + 1, sizeof *held);
-    Troupe__Holder *holder = mem_calloc((size_t)count + 1, sizeof *holder);
     Troupe__Holder **list = mem_calloc((size_t)count + 1, sizeof *list);
     for (int i = 0; i < count; i++) {
         HeldGroup group = reservations_group(agent->reservations, i);
-        fill_resources(&held[i], group.held);
-        troupe__holder__init(&holder[i]);
-        holder[i].job_name = (char *)group.job;
-        holder[i].group = (char *)group.group;
-        holder[i].held = &held[i];
-        list[i] = &holder[i];
+        list[i] = mem_calloc(1, sizeof **list);
+        troupe__holder__init(list[i]);
+        list[i]->job_name = (char *)group.owner.job_name;
+        list[i]->group = (char *)group.group;
+        list[i]->held = mem_calloc(1, sizeof *list[i]->held);
+        fill_resources(list[i]->held, group.held);
     }
+    *ret = list;
+    return (size_t)count;
+}
+
+static void free_holders(Troupe__Holder **list, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        free(list[i]->held);
+        free(list[i]);
+    }
+    free(list);
+}
+
+static void answer_prepare(Agent *agent, Call *call, bool granted)
+{
+    Troupe__PrepareReply reply = TROUPE__PREPARE_REPLY__INIT;
+    Troupe__Resources room;
     fill_resources(&room, reservations_free(agent->reservations));
     reply.granted = granted;
     reply.free = &room;
-    reply.n_holders = granted ? 0 : (size_t)count;
-    reply.holders = list;
+    if (!granted) reply.n_holders = list_holders(agent, &reply.holders);
     reply_with(call, &reply.base);
-    free(list);
-    free(holder);
-    free(held);
+    if (!granted) free_holders(reply.holders, reply.n_holders);
+}
+
+static Status prepare(Agent *agent, AgentJob *job, const Troupe__PrepareRequest *request,
+                      bool *ret_granted, Error *err)
+{
+    if (request->n_bundles > BUNDLES_MAX)
+        return error_set(err, ERR_INVALID, "%zu bundles, at most %d are possible",
+                         request->n_bundles, BUNDLES_MAX);
+    BundleSpec *bundle = mem_calloc(request->n_bundles + 1, sizeof *bundle);
+    for (size_t i = 0; i < request->n_bundles; i++) {
+        const Troupe__Resources *need = request->bundles[i]->need;
+        bundle[i].index = (int)request->bundles[i]->index;
+        if (need != NULL)
+            bundle[i].need =
+                (NodeResources){need->cpu, (int)need->gpu, (int64_t)need->memory_bytes};
+    }
+    Status status = reservations_prepare(
+        agent->reservations, request->group, (ReservationOwner){job->serial, job->name}, bundle,
+        (int)request->n_bundles, clock_ms() + request->lease_ms, ret_granted, err);
+    free(bundle);
+    return status;
 }
 
 static void on_prepare(void *self, Call *call)
 {
     Agent *agent = self;
+    Error err;
+    bool granted = false;
+    AgentJob *job = job_of_call(agent, call);
+    if (job == NULL) return;
     Bytes body = call_body(call);
     Troupe__PrepareRequest *request = troupe__prepare_request__unpack(NULL, body.length, body.data);
-    if (request == NULL || request->n_bundles > BUNDLES_MAX) {
+    if (request == NULL)
         refuse_unreadable(call);
-    } else if (find_job(agent, request->job_name) == NULL) {
-        call_failf(call, ERR_UNAVAILABLE, "job %s has not said hello", request->job_name);
-    } else {
-        BundleSpec *bundle = mem_calloc(request->n_bundles, sizeof *bundle);
-        for (size_t i = 0; i < request->n_bundles; i++) {
-            const Troupe__Resources *need = request->bundles[i]->need;
-            bundle[i].index = (int)request->bundles[i]->index;
-            if (need != NULL)
-                bundle[i].need =
-                    (NodeResources){need->cpu, (int)need->gpu, (int64_t)need->memory_bytes};
-        }
-        answer_prepare(agent, call,
-                       reservations_prepare(agent->reservations, request->group, request->job_name,
-                                            bundle, (int)request->n_bundles,
-                                            clock_ms() + request->lease_ms));
-        free(bundle);
-    }
+    else if (prepare(agent, job, request, &granted, &err) != OK)
+        call_fail(call, &err);
+    else
+        answer_prepare(agent, call, granted);
     if (request != NULL) troupe__prepare_request__free_unpacked(request, NULL);
 }
 
 static void on_commit(void *self, Call *call)
 {
     Agent *agent = self;
+    Error err;
+    AgentJob *job = job_of_call(agent, call);
+    if (job == NULL) return;
     Bytes body = call_body(call);
     Troupe__GroupRequest *request = troupe__group_request__unpack(NULL, body.length, body.data);
-    Error err;
     if (request == NULL)
         refuse_unreadable(call);
-    else if (reservations_commit(agent->reservations, request->group, &err) != OK)
+    else if (reservations_commit(agent->reservations, request->group, job->serial, &err) != OK)
         call_fail(call, &err);
     else
         reply_empty(call);
     if (request != NULL) troupe__group_request__free_unpacked(request, NULL);
 }
 
+static bool has_actors(const Agent *agent, const char *group, uint64_t job)
+{
+    for (AgentActor *actor = agent->actors; actor != NULL; actor = actor->next)
+        if (actor->job->serial == job && strcmp(actor->group, group) == 0) return true;
+    return false;
+}
+
+/* Carries out the releases whose actors are dead. */
+static void finish_releases(Agent *agent)
+{
+    for (Release **link = &agent->releases; *link != NULL;) {
+        Release *release = *link;
+        if (has_actors(agent, release->group, release->job)) {
+            link = &release->next;
+            continue;
+        }
+        *link = release->next;
+        reservations_release(agent->reservations, release->group, release->job);
+        reply_empty(release->call);
+        free(release->group);
+        free(release);
+    }
+}
+
 static void on_release(void *self, Call *call)
 {
     Agent *agent = self;
+    AgentJob *job = job_of_call(agent, call);
+    if (job == NULL) return;
     Bytes body = call_body(call);
     Troupe__GroupRequest *request = troupe__group_request__unpack(NULL, body.length, body.data);
     if (request == NULL) {
         refuse_unreadable(call);
         return;
     }
-    reservations_release(agent->reservations, request->group);
-    reply_empty(call);
+    Release *release = mem_alloc(sizeof *release);
+    *release = (Release){call, mem_strdup(request->group), job->serial, agent->releases};
+    agent->releases = release;
+    for (AgentActor *actor = agent->actors; actor != NULL; actor = actor->next)
+        if (actor->job == job && strcmp(actor->group, request->group) == 0)
+            agent_process_kill(actor->process, 0);
+    finish_releases(agent);
     troupe__group_request__free_unpacked(request, NULL);
 }
 
-/* ---- death notices ---- */
-
-typedef struct Notice {
-    Job *job;
-    uint8_t *body;
-    size_t length;
-    int tries;
-} Notice;
-
-static void send_notice(Notice *notice);
-
-static void on_notice_answered(void *argument, const Reply *reply)
-{
-    Notice *notice = argument;
-    bool again = reply->status == ERR_TIMEOUT && notice->tries < NOTICES_MAX && !notice->job->gone;
-    if (again) {
-        send_notice(notice);
-        return;
-    }
-    free(notice->body);
-    free(notice);
-}
-
-static void send_notice(Notice *notice)
-{
-    notice->tries++;
-    CallOptions options = {.method = "controller.actor_exited",
-                           .body = {notice->body, notice->length},
-                           .timeout_ms = NOTICE_TIMEOUT_MS};
-    Error err;
-    if (handle_call(notice->job->controller, &options, on_notice_answered, notice, &err) == OK)
-        return;
-    log_event(LOG_WARN, "notice_lost", F_STR("why", err.message));
-    free(notice->body);
-    free(notice);
-}
+/* ---- deaths ---- */
 
 static void tell_controller(const AgentActor *actor, const ProcessDeath *death)
 {
@@ -321,50 +361,74 @@ static void tell_controller(const AgentActor *actor, const ProcessDeath *death)
     exited.signal = (uint32_t)death->signal;
     exited.reason = (char *)death->reason;
     exited.stderr_tail = (char *)death->output_tail;
-    Notice *notice = mem_calloc(1, sizeof *notice);
-    notice->job = actor->job;
-    notice->length = troupe__actor_exited__get_packed_size(&exited);
-    notice->body = mem_alloc(notice->length);
-    troupe__actor_exited__pack(&exited, notice->body);
-    send_notice(notice);
+    size_t length = troupe__actor_exited__get_packed_size(&exited);
+    uint8_t *body = mem_alloc(length);
+    troupe__actor_exited__pack(&exited, body);
+    agent_job_notify(actor->job, (Bytes){body, length});
+    free(body);
 }
 
-static void reap_strays(Agent *agent)
+static bool is_actor(const void *context, int pid)
 {
-    int known[ACTORS_MAX], count = 0;
-    for (AgentActor *actor = agent->actors; actor != NULL && count < ACTORS_MAX;
-         actor = actor->next)
-        known[count++] = agent_process_pid(actor->process);
-    int strays = agent_reap_strays(known, count);
-    if (strays > 0) log_event(LOG_WARN, "strays_killed", F_INT("count", strays));
+    const Agent *agent = context;
+    for (AgentActor *actor = agent->actors; actor != NULL; actor = actor->next)
+        if (agent_process_pid(actor->process) == pid) return true;
+    return false;
+}
+
+static void kill_strays(Agent *agent)
+{
+    if (agent_kill_strays(is_actor, agent) > 0) loop_restart_timer(agent->sweep, SWEEP_SOON_MS);
+}
+
+static void forget_actor(AgentActor *actor)
+{
+    AgentActor **link = &actor->agent->actors;
+    while (*link != actor)
+        link = &(*link)->next;
+    *link = actor->next;
+    agent_guard_remove(actor->agent->guard, actor->guard_slot);
+    agent_process_destroy(actor->process);
+    free(actor->inbox);
+    free(actor->group);
+    free(actor->name);
+    free(actor->executable);
+    free(actor);
 }
 
 static void on_death(void *context, AgentProcess *process, const ProcessDeath *death)
 {
     AgentActor *actor = context;
     Agent *agent = actor->agent;
+    (void)process;
     log_event(LOG_INFO, "actor_exited", F_STR("actor", actor->name), F_INT("pid", death->pid),
               F_STR("reason", death->reason));
-    if (!actor->job->gone) tell_controller(actor, death);
-    AgentActor **link = &agent->actors;
-    while (*link != actor)
-        link = &(*link)->next;
-    *link = actor->next;
-    agent_process_destroy(process);
-    free(actor->name);
-    free(actor->executable);
-    free(actor);
-    reap_strays(agent);
+    if (actor->inbox != NULL) socket_remove_file(actor->inbox);
+    tell_controller(actor, death);
+    forget_actor(actor);
+    kill_strays(agent);
+    finish_releases(agent);
     bury_jobs(agent);
     if (agent->stopping && agent->actors == NULL) loop_stop(agent->loop);
 }
 
 /* ---- actors ---- */
 
-static AgentActor *find_actor(const Agent *agent, const char *name, uint64_t incarnation)
+static AgentActor *find_actor(const Agent *agent, const AgentJob *job, const char *name,
+                              uint64_t incarnation)
 {
     for (AgentActor *actor = agent->actors; actor != NULL; actor = actor->next)
-        if (actor->incarnation == incarnation && strcmp(actor->name, name) == 0) return actor;
+        if (actor->job == job && actor->incarnation == incarnation &&
+            strcmp(actor->name, name) == 0)
+            return actor;
+    return NULL;
+}
+
+/* The endpoint that an actor is told to bind, or NULL. */
+static const char *find_inbox(const Troupe__SpawnRequest *request)
+{
+    for (size_t i = 0; i + 1 < request->n_argument; i++)
+        if (strcmp(request->argument[i], "--inbox") == 0) return request->argument[i + 1];
     return NULL;
 }
 
@@ -383,24 +447,12 @@ static Status program_path(const Agent *agent, const char *name, char **ret, Err
     return OK;
 }
 
-static Status spawn_actor(Agent *agent, const Troupe__SpawnRequest *request, int *ret_pid,
-                          Error *err)
+static Status start_process(AgentActor *actor, const Troupe__SpawnRequest *request, Error *err)
 {
-    const char *job_name = NULL;
     char *program = NULL;
-    AgentActor *known = find_actor(agent, request->actor, request->incarnation);
-    if (known != NULL) { /* a repeated message */
-        *ret_pid = agent_process_pid(known->process);
-        return OK;
-    }
-    TRY(reservations_find(agent->reservations, request->group, (int)request->bundle, &job_name,
-                          err));
-    Job *job = find_job(agent, job_name);
-    if (job == NULL) return error_set(err, ERR_UNAVAILABLE, "job %s is gone", job_name);
-    TRY(program_path(agent, request->executable, &program, err));
-    AgentActor *actor = mem_calloc(1, sizeof *actor);
+    TRY(program_path(actor->agent, request->executable, &program, err));
     ProcessOrder order = {
-        .loop = agent->loop,
+        .loop = actor->agent->loop,
         .program = program,
         .argument = (const char *const *)request->argument,
         .num_arguments = (int)request->n_argument,
@@ -412,14 +464,33 @@ static Status spawn_actor(Agent *agent, const Troupe__SpawnRequest *request, int
     };
     Status status = agent_process_spawn(&order, &actor->process, err);
     free(program);
+    return status;
+}
+
+static Status spawn_actor(Agent *agent, AgentJob *job, const Troupe__SpawnRequest *request,
+                          int *ret_pid, Error *err)
+{
+    AgentActor *known = find_actor(agent, job, request->actor, request->incarnation);
+    if (known != NULL) { /* a repeated message */
+        *ret_pid = agent_process_pid(known->process);
+        return OK;
+    }
+    TRY(reservations_find(agent->reservations, request->group, job->serial, (int)request->bundle,
+                          err));
+    AgentActor *actor = mem_calloc(1, sizeof *actor);
+    actor->agent = agent;
+    Status status = start_process(actor, request, err);
     if (status != OK) {
         free(actor);
         return status;
     }
-    actor->agent = agent;
+    const char *inbox = find_inbox(request);
+    actor->guard_slot = inbox != NULL ? agent_guard_add(agent->guard, inbox) : -1;
+    actor->inbox = mem_strdup(inbox);
     actor->job = job;
     actor->name = mem_strdup(request->actor);
     actor->executable = mem_strdup(request->executable);
+    actor->group = mem_strdup(request->group);
     actor->incarnation = request->incarnation;
     actor->next = agent->actors;
     agent->actors = actor;
@@ -430,15 +501,17 @@ static Status spawn_actor(Agent *agent, const Troupe__SpawnRequest *request, int
 static void on_spawn(void *self, Call *call)
 {
     Agent *agent = self;
-    Bytes body = call_body(call);
-    Troupe__SpawnRequest *request = troupe__spawn_request__unpack(NULL, body.length, body.data);
     Error err;
     int pid = 0;
+    AgentJob *job = job_of_call(agent, call);
+    if (job == NULL) return;
+    Bytes body = call_body(call);
+    Troupe__SpawnRequest *request = troupe__spawn_request__unpack(NULL, body.length, body.data);
     if (request == NULL) {
         refuse_unreadable(call);
     } else if (agent->stopping) {
         call_failf(call, ERR_UNAVAILABLE, "the agent is stopping");
-    } else if (spawn_actor(agent, request, &pid, &err) != OK) {
+    } else if (spawn_actor(agent, job, request, &pid, &err) != OK) {
         call_fail(call, &err);
     } else {
         Troupe__SpawnReply reply = TROUPE__SPAWN_REPLY__INIT;
@@ -451,10 +524,12 @@ static void on_spawn(void *self, Call *call)
 static void on_kill(void *self, Call *call)
 {
     Agent *agent = self;
+    AgentJob *job = job_of_call(agent, call);
+    if (job == NULL) return;
     Bytes body = call_body(call);
     Troupe__KillRequest *request = troupe__kill_request__unpack(NULL, body.length, body.data);
     AgentActor *actor =
-        request != NULL ? find_actor(agent, request->actor, request->incarnation) : NULL;
+        request != NULL ? find_actor(agent, job, request->actor, request->incarnation) : NULL;
     if (request == NULL) {
         refuse_unreadable(call);
     } else if (actor == NULL) {
@@ -469,36 +544,39 @@ static void on_kill(void *self, Call *call)
 
 /* ---- status ---- */
 
-static void on_status(void *self, Call *call)
+static size_t list_actors(const Agent *agent, Troupe__AgentActor ***ret)
 {
-    Agent *agent = self;
-    Troupe__AgentStatusReply reply = TROUPE__AGENT_STATUS_REPLY__INIT;
-    Troupe__AgentHelloReply node = TROUPE__AGENT_HELLO_REPLY__INIT;
-    Troupe__Resources total, room;
-    Troupe__AgentActor *actor_message = mem_calloc(ACTORS_MAX, sizeof *actor_message);
+    size_t count = 0;
     Troupe__AgentActor **list = mem_calloc(ACTORS_MAX, sizeof *list);
-    fill_resources(&total, reservations_total(agent->reservations));
-    fill_resources(&room, reservations_free(agent->reservations));
-    node.node = agent->identity.name;
-    node.pid = (uint32_t)getpid();
-    node.total = &total;
-    node.free = &room;
-    node.version = TROUPE_VERSION;
-    reply.node = &node;
-    for (AgentActor *actor = agent->actors; actor != NULL && reply.n_actors < ACTORS_MAX;
+    for (AgentActor *actor = agent->actors; actor != NULL && count < ACTORS_MAX;
          actor = actor->next) {
-        Troupe__AgentActor *message = &actor_message[reply.n_actors];
+        Troupe__AgentActor *message = mem_calloc(1, sizeof *message);
         troupe__agent_actor__init(message);
         message->actor = actor->name;
         message->job_name = actor->job->name;
         message->pid = (uint32_t)agent_process_pid(actor->process);
         message->executable = actor->executable;
-        list[reply.n_actors++] = message;
+        list[count++] = message;
     }
-    reply.actors = list;
+    *ret = list;
+    return count;
+}
+
+static void on_status(void *self, Call *call)
+{
+    Agent *agent = self;
+    Troupe__AgentStatusReply reply = TROUPE__AGENT_STATUS_REPLY__INIT;
+    Troupe__AgentHelloReply node;
+    Troupe__Resources total, room;
+    describe_node(agent, &node, &total, &room);
+    reply.node = &node;
+    reply.n_holders = list_holders(agent, &reply.holders);
+    reply.n_actors = list_actors(agent, &reply.actors);
     reply_with(call, &reply.base);
-    free(list);
-    free(actor_message);
+    free_holders(reply.holders, reply.n_holders);
+    for (size_t i = 0; i < reply.n_actors; i++)
+        free(reply.actors[i]);
+    free(reply.actors);
 }
 
 static const ActorMethod methods[] = {
@@ -512,18 +590,25 @@ static const ActorMethod methods[] = {
 static void on_sweep(void *argument)
 {
     Agent *agent = argument;
+    loop_restart_timer(agent->sweep, SWEEP_MS);
     reservations_expire(agent->reservations, clock_ms());
-    reap_strays(agent);
+    kill_strays(agent);
     bury_jobs(agent);
 }
 
-static void on_signal(void *argument, int signal_number)
+static void on_child_signal(void *argument, int signal_number)
+{
+    (void)signal_number;
+    kill_strays(argument);
+}
+
+static void on_stop_signal(void *argument, int signal_number)
 {
     Agent *agent = argument;
-    (void)signal_number;
+    log_event(LOG_INFO, "agent_stopping", F_INT("signal", signal_number));
     agent->stopping = true;
-    for (Job *job = agent->jobs; job != NULL; job = job->next)
-        job_gone(job, "the agent was told to stop");
+    for (AgentJob *job = agent->jobs; job != NULL; job = job->next)
+        agent_job_give_up(job, "the agent was told to stop");
     if (agent->actors == NULL) loop_stop(agent->loop);
 }
 
@@ -532,6 +617,42 @@ typedef struct AgentOptions {
     NodeResources total;
     bool embedded;
 } AgentOptions;
+
+static Status parse_amount(const char *option, double max, double *ret, Error *err)
+{
+    char *end = NULL;
+    double value = strtod(optarg, &end);
+    if (end == optarg || *end != '\0' || !(value > 0 && value <= max))
+        return error_set(err, ERR_INVALID, "%s %s: expected a number above 0, at most %g", option,
+                         optarg, max);
+    *ret = value;
+    return OK;
+}
+
+static Status parse_option(int option, AgentOptions *ret, Error *err)
+{
+    double amount = 0;
+    switch (option) {
+    case 'e':
+        ret->endpoint = optarg;
+        return OK;
+    case 'c':
+        return parse_amount("--cpus", 1e6, &ret->total.cpu, err);
+    case 'm':
+        TRY(parse_amount("--memory", 1e18, &amount, err));
+        ret->total.memory_bytes = (int64_t)amount;
+        return OK;
+    case 'n':
+        ret->name = optarg;
+        return OK;
+    case 'x':
+        ret->embedded = true;
+        return OK;
+    default:
+        fputs(usage, stdout);
+        exit(0);
+    }
+}
 
 static Status parse_options(int argc, char **argv, AgentOptions *ret, Error *err)
 {
@@ -548,43 +669,44 @@ static Status parse_options(int argc, char **argv, AgentOptions *ret, Error *err
     ret->total.memory_bytes = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
     opterr = 0;
     for (int option; (option = getopt_long(argc, argv, "", names, NULL)) != -1;) {
-        switch (option) {
-        case 'e':
-            ret->endpoint = optarg;
-            break;
-        case 'c':
-            ret->total.cpu = atof(optarg);
-            break;
-        case 'm':
-            ret->total.memory_bytes = atoll(optarg);
-            break;
-        case 'n':
-            ret->name = optarg;
-            break;
-        case 'x':
-            ret->embedded = true;
-            break;
-        case 'h':
-            fputs(usage, stdout);
-            exit(0);
-        default:
+        if (option == '?')
             return error_set(err, ERR_INVALID, "unknown or incomplete option %s\n%s",
                              argv[optind - 1], usage);
-        }
+        TRY(parse_option(option, ret, err));
     }
+    if (optind < argc)
+        return error_set(err, ERR_INVALID, "unexpected argument \"%s\"\n%s", argv[optind], usage);
     if (ret->endpoint == NULL)
         return error_set(err, ERR_INVALID, "--endpoint is missing\n%s", usage);
-    if (ret->total.cpu <= 0) return error_set(err, ERR_INVALID, "--cpus must be more than 0");
     return OK;
 }
 
-/* An embedded agent dies with its controller; the check after it closes the gap before the request
- * took hold. */
-static void follow_parent(void)
+static Status make_identity(const AgentOptions *options, ActorIdentity *ret, Error *err)
 {
-    int parent = (int)getppid();
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if ((int)getppid() != parent || parent == 1) exit(0);
+    *ret = (ActorIdentity){0};
+    if (options->name != NULL)
+        snprintf(ret->name, sizeof ret->name, "%s", options->name);
+    else if (gethostname(ret->name, sizeof ret->name - 1) != 0)
+        return error_set_errno(err, errno, "could not learn this machine's name");
+    if (getrandom(&ret->incarnation, sizeof ret->incarnation, 0) < 0)
+        return error_set_errno(err, errno, "could not draw a random number");
+    return OK;
+}
+
+/* An agent of the same controller that was killed a moment ago may still hold the name. */
+static Status bind_inbox(Agent *agent, const char *endpoint, int64_t patience_ms, Error *err)
+{
+    ActorOptions actor = {.identity = agent->identity,
+                          .endpoint = endpoint,
+                          .methods = methods,
+                          .num_methods = sizeof methods / sizeof *methods,
+                          .self = agent};
+    int64_t end_ms = clock_ms() + patience_ms;
+    for (;;) {
+        Status status = actor_create(agent->loop, &actor, &agent->inbox, err);
+        if (status != ERR_EXISTS || clock_ms() >= end_ms) return status;
+        usleep(20000);
+    }
 }
 
 static Status agent_open(Agent *agent, const AgentOptions *options, Error *err)
@@ -595,29 +717,34 @@ static Status agent_open(Agent *agent, const AgentOptions *options, Error *err)
         return error_set(err, ERR_IO, "could not find this program's folder");
     agent->program_folder = path_folder(self);
     agent->reservations = reservations_create(&options->total);
-    agent->identity = (ActorIdentity){.incarnation = (uint64_t)clock_ns()};
-    if (options->name != NULL)
-        snprintf(agent->identity.name, sizeof agent->identity.name, "%s", options->name);
-    else
-        gethostname(agent->identity.name, sizeof agent->identity.name - 1);
-    if (getrandom(&agent->identity.incarnation, sizeof agent->identity.incarnation, 0) < 0)
-        return error_set_errno(err, errno, "could not draw a random number");
+    TRY(make_identity(options, &agent->identity, err));
     TRY(loop_create(&agent->loop, err));
-    ActorOptions actor = {.identity = agent->identity,
-                          .endpoint = options->endpoint,
-                          .methods = methods,
-                          .num_methods = sizeof methods / sizeof *methods,
-                          .self = agent};
-    TRY(actor_create(agent->loop, &actor, &agent->inbox, err));
-    TRY(loop_add_signal(agent->loop, SIGTERM, on_signal, agent, err));
-    return loop_add_signal(agent->loop, SIGINT, on_signal, agent, err);
+    agent->sweep = loop_make_timer(agent->loop, on_sweep, agent);
+    TRY(bind_inbox(agent, options->endpoint, options->embedded ? TAKE_OVER_MS : 0, err));
+    agent_guard_add(agent->guard, actor_endpoint(agent->inbox));
+    TRY(loop_add_signal(agent->loop, SIGTERM, on_stop_signal, agent, err));
+    TRY(loop_add_signal(agent->loop, SIGINT, on_stop_signal, agent, err));
+    TRY(loop_add_signal(agent->loop, SIGCHLD, on_child_signal, agent, err));
+    loop_restart_timer(agent->sweep, SWEEP_MS);
+    return OK;
 }
 
 static void agent_close(Agent *agent)
 {
-    for (Job *job = agent->jobs; job != NULL; job = job->next)
-        job->gone = true;
-    bury_jobs(agent);
+    for (Release *release = agent->releases; release != NULL;) {
+        Release *next = release->next;
+        call_failf(release->call, ERR_UNAVAILABLE, "the agent is stopping");
+        free(release->group);
+        free(release);
+        release = next;
+    }
+    if (agent->reservations != NULL) {
+        bury_jobs(agent);
+        NodeResources total = reservations_total(agent->reservations);
+        NodeResources room = reservations_free(agent->reservations);
+        CHECK(agent->jobs != NULL || (room.cpu == total.cpu && room.gpu == total.gpu &&
+                                      room.memory_bytes == total.memory_bytes));
+    }
     actor_destroy(agent->inbox);
     loop_destroy(agent->loop);
     reservations_destroy(agent->reservations);
@@ -630,20 +757,15 @@ int main(int argc, char **argv)
     AgentOptions options = {0};
     Error err = {0};
     Status status = parse_options(argc, argv, &options, &err);
-    if (status == OK && options.embedded) follow_parent();
-    if (status == OK) {
-        prctl(PR_SET_CHILD_SUBREAPER, 1);
-        signal(SIGPIPE, SIG_IGN);
-        status = log_open("node_agent", NULL, LOG_INFO, &err);
-    }
+    if (status == OK) status = agent_guard_start(options.embedded, &agent.guard, &err);
+    if (status == OK) status = log_open("node_agent", NULL, LOG_INFO, &err);
+    signal(SIGPIPE, SIG_IGN);
     if (status == OK) status = agent_open(&agent, &options, &err);
     if (status == OK) {
         log_event(LOG_INFO, "agent_up", F_STR("node", agent.identity.name),
                   F_STR("endpoint", actor_endpoint(agent.inbox)),
                   F_REAL("cpus", options.total.cpu));
-        LoopTimer *sweep = loop_add_timer(agent.loop, SWEEP_MS, SWEEP_MS, on_sweep, &agent);
         loop_run(agent.loop);
-        loop_remove_timer(sweep);
     } else {
         fprintf(stderr, "node_agent: %s\n", err.message);
     }

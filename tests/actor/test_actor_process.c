@@ -236,14 +236,12 @@ static void test_process_says_hello_beats_and_stops_when_told(void **state)
     start_and_meet(&c);
     assert_int_equal(c.hellos, 1);
     assert_string_equal(c.doing, "learning rate 0.125");
-    assert_string_equal(c.waiting_for, "rank 1 of 2 in generation 3");
+    assert_string_equal(c.waiting_for, "rank 1 of 2");
     assert_int_equal(c.progress, 1);
     Waiter ping = call_actor(&c, "actor.ping", "hi");
     assert_true(ping.status == OK && ping.length == 2 && memcmp(ping.body, "hi", 2) == 0);
     handle_set_generation(c.handle, 4); /* after a recovery */
     assert_int_equal(call_actor(&c, "actor.ping", "").status, OK);
-    while (strcmp(c.waiting_for, "rank 1 of 2 in generation 4") != 0)
-        turn(&c);
     handle_set_generation(c.handle, 3);
     Waiter stale = call_actor(&c, "actor.ping", "");
     assert_int_equal(stale.status, ERR_CANCELLED);

@@ -28,8 +28,8 @@ static void stop(void *self)
 static void describe(void *self, ActorReport *report)
 {
     TrainPlace place = actor_process_train_place(self);
-    snprintf(report->waiting_for, sizeof report->waiting_for, "rank %d of %d in generation %u",
-             place.tp_rank, place.tp_size, actor_process_identity(self)->generation);
+    snprintf(report->waiting_for, sizeof report->waiting_for, "rank %d of %d", place.tp_rank,
+             place.tp_size);
 }
 
 /* test.crash: dies as its body says: "abort", "exit 3", "segv". */
@@ -40,6 +40,7 @@ static void on_crash(void *self, Call *call)
     Bytes body = call_body(call);
     memcpy(how, body.data, body.length < sizeof how ? body.length : sizeof how - 1);
     fprintf(stderr, "about to die: %s\n", how);
+    signal(SIGSEGV, SIG_DFL); /* a sanitizer may have taken it */
     if (strcmp(how, "abort") == 0) abort();
     if (strcmp(how, "segv") == 0) raise(SIGSEGV);
     _exit(3);
@@ -68,12 +69,25 @@ static void on_stray(void *self, Call *call)
     call_reply(call, (Bytes){(uint8_t *)text, length > 0 ? (size_t)length : 0}, (Bytes){0});
 }
 
-/* test.print: writes its body to standard output. */
+/* test.print: writes its body to standard output, "$NAME" replaced from the environment. */
 static void on_print(void *self, Call *call)
 {
     (void)self;
+    char text[256] = "";
     Bytes body = call_body(call);
-    fwrite(body.data, 1, body.length, stdout);
+    memcpy(text, body.data, body.length < sizeof text ? body.length : sizeof text - 1);
+    for (char *at = text; *at != '\0';) {
+        size_t length = *at == '$' ? strspn(at + 1, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_") : 0;
+        if (length == 0) {
+            putchar(*at++);
+            continue;
+        }
+        char name[64] = "";
+        memcpy(name, at + 1, length < sizeof name ? length : sizeof name - 1);
+        const char *value = getenv(name);
+        fputs(value != NULL ? value : "nothing", stdout);
+        at += 1 + length;
+    }
     fflush(stdout);
     call_reply(call, (Bytes){0}, (Bytes){0});
 }

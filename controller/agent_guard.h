@@ -1,0 +1,26 @@
+/* AgentGuard: a second, tiny process that stands behind the agent and outlives it by a moment. It
+ * is the one that was started; it forks the agent and waits. When the agent dies by whatever means,
+ * the guard (a subreaper) is handed everything that the agent left (actors on their way into death,
+ * strays that fled their groups), kills it, removes the socket files that they left, and ends as
+ * the agent ended. When the guard itself is killed, the agent is told by its parent-death signal
+ * and ends in order. So nothing stays behind unless both are killed at one stroke; then the actors
+ * still die by their own parent-death signal. */
+#ifndef TROUPE_CONTROLLER_AGENT_GUARD_H
+#define TROUPE_CONTROLLER_AGENT_GUARD_H
+
+#include <stdbool.h>
+
+#include "base/error.h"
+
+typedef struct AgentGuard AgentGuard; /* shared memory of the two */
+
+/* Splits this process, which must have one thread. Returns in the agent; the guard never returns.
+ * `embedded`: the guard ends the agent when the process that started it dies. */
+Status agent_guard_start(bool embedded, AgentGuard **ret, Error *err);
+
+/* Notes an endpoint whose socket file must not outlive the agent; returns its slot, or -1 when all
+ * ACTORS_MAX are taken. */
+int agent_guard_add(AgentGuard *guard, const char *endpoint);
+void agent_guard_remove(AgentGuard *guard, int slot); /* accepts -1 */
+
+#endif
