@@ -138,8 +138,8 @@ static Status check_messages(const cJSON *messages, Error *err)
         bool of_tool = role_is(message, "tool") || role_is(message, "function");
         if (of_tool && !answered)
             return error_set(err, ERR_DATA,
-                             "messages[%d].role is \"%s\", but no assistant message stands before "
-                             "it to have called a tool",
+                             "messages[%d].role is \"%s\", expected an assistant message before "
+                             "it that called a tool",
                              index, member(message, "role")->valuestring);
         answered = answered || role_is(message, "assistant");
         index++;
@@ -240,7 +240,11 @@ static Status find_tools(const cJSON *tools, const cJSON **ret_tools, cJSON **re
     *ret_tools = NULL;
     if (!has_value(tools)) return OK;
     if (cJSON_IsString(tools)) {
-        TRY(json_parse(tools->valuestring, strlen(tools->valuestring), "tools", ret_owned, err));
+        Error fault;
+        if (json_parse(tools->valuestring, strlen(tools->valuestring), "tools", ret_owned,
+                       &fault) != OK)
+            return error_set(err, ERR_DATA, "%s\n  expected the JSON text of a list of tools",
+                             fault.message);
         tools = *ret_owned;
     }
     if (!cJSON_IsArray(tools))
@@ -440,7 +444,10 @@ Status conversation_encode(const TextModel *model, TokenizerCache *cache, const 
                                .now = options->now};
     TRY(check_messages(messages, err));
     Status status = find_tools(tools, &variables.tools, &owned_tools, err);
-    if (status == OK) status = render(model, &variables, &rendering, err);
+    if (status == OK) {
+        status = render(model, &variables, &rendering, err);
+        if (status == ERR_DATA) err->status = status = ERR_INVALID; /* the template's refusal */
+    }
     if (status == OK) status = check_rendered(messages, &rendering, err);
     if (status == OK)
         status =

@@ -48,8 +48,9 @@ void tokenized_conversation_free(TokenizedConversation *conversation);
  * are joined unless the template takes parts); reasoning under reasoning_content, thinking or
  * reasoning; tool_calls as the template wants them. `tools`: a list, a JSON string of one, or NULL.
  * Roles, types and what the template makes of their order are checked; errors are ERR_DATA
- * (ERR_UNSUPPORTED for images and the like) and name the message ("messages[2].role is
- * ..."), or the template's line where it raises one. `cache` may be NULL. */
+ * (ERR_UNSUPPORTED for images and the like) and name the message ("messages[2].role is ..."). Where
+ * the template itself fails on a conversation of right form, or raises an error, that is
+ * ERR_INVALID with its line. `cache` may be NULL. */
 Status conversation_encode(const TextModel *model, TokenizerCache *cache, const cJSON *messages,
                            const cJSON *tools, const ConversationOptions *options,
                            TokenizedConversation *ret, Error *err);

@@ -552,7 +552,7 @@ static void test_wrong_order_of_roles_is_refused(void **state)
     assert_messages_refused(model,
                             "[{\"role\":\"tool\",\"content\":\"3\"},"
                             "{\"role\":\"assistant\",\"content\":\"b\"}]",
-                            ERR_DATA, "messages[0].role is \"tool\", but no assistant");
+                            ERR_DATA, "messages[0].role is \"tool\", expected an assistant");
     text_model_destroy(model);
     model = load_with_template(
         "{% for m in messages %}{% if (m.role == 'user') != loop.first %}\n"
@@ -561,7 +561,7 @@ static void test_wrong_order_of_roles_is_refused(void **state)
     assert_messages_refused(model,
                             "[{\"role\":\"assistant\",\"content\":\"a\"},"
                             "{\"role\":\"user\",\"content\":\"b\"}]",
-                            ERR_DATA, "template.jinja:2: roles must alternate, found assistant");
+                            ERR_INVALID, "template.jinja:2: roles must alternate, found assistant");
     text_model_destroy(model);
     model = load_with_template("{{ messages[0].content }}{{ messages[-1].content }}");
     assert_messages_refused(model,

@@ -1,0 +1,47 @@
+/* rollout_worker: turns records into samples and holds them for the train ranks. */
+#include "actor/actor_process.h"
+#include "base/limits.h"
+#include "rollout_worker/service.h"
+
+static Status start(ActorProcess *process, void **ret_self, Error *err)
+{
+    const JobConfig *config = actor_process_config(process);
+    double cpus = config->cluster.cpus_per_rollout_worker;
+    RolloutServiceOptions options = {
+        .loop = actor_process_loop(process),
+        .identity = actor_process_identity(process),
+        .config = config,
+        .table = rollout_table(config->rollout.function),
+        .threads = cpus > 1 ? (int)cpus : 1,
+        .store_bytes_max = SAMPLE_STORE_BYTES_MAX,
+    };
+    RolloutService *service = NULL;
+    TRY(rollout_service_create(&options, &service, err));
+    *ret_self = service;
+    return OK;
+}
+
+static void stop(void *self)
+{
+    rollout_service_destroy(self);
+}
+
+static void describe(void *self, ActorReport *report)
+{
+    report->progress += rollout_service_progress(self);
+    rollout_service_describe(self, report->doing, sizeof report->doing, report->waiting_for,
+                             sizeof report->waiting_for);
+}
+
+int main(int argc, char **argv)
+{
+    ActorProcessSpec spec = {
+        .program = "rollout_worker",
+        .methods = rollout_service_methods,
+        .num_methods = rollout_service_num_methods,
+        .start = start,
+        .stop = stop,
+        .describe = describe,
+    };
+    return actor_process_run(argc, argv, &spec);
+}

@@ -1,0 +1,174 @@
+/* Rollout function `sft`: a conversation becomes one sample: rendered whole by the model's chat
+ * template, tokenized, and masked so that only what the assistant said carries loss
+ * (text/conversation.h). The record's keys are those of job.yaml's data section. What is too long
+ * or has nothing to train is told apart from what is wrong: the controller applies the policies
+ * skip and stop, this function only truncates. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/limits.h"
+#include "base/memory.h"
+#include "rollout_worker/chat_record.h"
+#include "rollout_worker/record.h"
+#include "rollout_worker/rollout.h"
+#include "text/conversation.h"
+
+#define TOKENIZER_CACHE_BYTES (16u << 20) /* per thread */
+
+/* What templates that print today's date are told, 26 July 2024 (Llama 3.1's own default): a sample
+ * must be the same on the day on which a run is resumed. */
+#define TEMPLATE_TIME INT64_C(1721952000)
+
+typedef struct Sft {
+    const JobConfig *config;
+    TextModel *text;
+} Sft;
+
+static void sft_close(void *shared)
+{
+    Sft *sft = shared;
+    if (sft == NULL) return;
+    text_model_destroy(sft->text);
+    free(sft);
+}
+
+static Status sft_open(const JobConfig *config, void **ret_shared, Error *err)
+{
+    TextModel *text = NULL;
+    TRY(text_model_load(config->model.tokenizer, config->model.chat_template, &text, err));
+    Sft *sft = mem_calloc(1, sizeof *sft);
+    sft->config = config;
+    sft->text = text;
+    *ret_shared = sft;
+    return OK;
+}
+
+static void *sft_open_thread(const void *shared)
+{
+    const Sft *sft = shared;
+    return tokenizer_cache_create(text_model_tokenizer(sft->text), TOKENIZER_CACHE_BYTES);
+}
+
+static void sft_close_thread(void *scratch)
+{
+    tokenizer_cache_destroy(scratch);
+}
+
+/* ---- from tokens to a sample ---- */
+
+static void reject_too_long(const RolloutRecord *record, size_t length, size_t length_max,
+                            Sample *ret)
+{
+    char *message = mem_printf("%s: the conversation has %zu tokens\n"
+                               "  expected: at most %zu (data.max_length)\n"
+                               "  to do: raise data.max_length, or set data.too_long to truncate",
+                               record->source, length, length_max);
+    rollout_reject(ret, REJECT_TOO_LONG, message);
+    free(message);
+}
+
+static void reject_untrained(const RolloutRecord *record, size_t length, size_t whole, Sample *ret)
+{
+    char *message =
+        length < whole
+            ? mem_printf("%s: none of the first %zu tokens carries loss\n"
+                         "  found: a conversation of %zu tokens that was truncated\n"
+                         "  expected: assistant text within data.max_length\n"
+                         "  to do: raise data.max_length, or drop the record",
+                         record->source, length, whole)
+            : mem_printf(
+                  "%s: no token carries loss\n"
+                  "  found: %zu tokens, none of them from an assistant message that is trained\n"
+                  "  expected: at least one assistant message (without \"step_loss_mask\": 0)\n"
+                  "  to do: add the answer, or drop the record",
+                  record->source, length);
+    rollout_reject(ret, REJECT_NOTHING_TO_TRAIN, message);
+    free(message);
+}
+
+/* Makes the sample, taking the conversation's arrays. */
+static void fill_sample(const Sft *sft, const RolloutRecord *record,
+                        TokenizedConversation *conversation, Sample *ret)
+{
+    size_t whole = conversation->length, length = whole;
+    size_t length_max = (size_t)sft->config->data.max_length;
+    if (length > length_max) {
+        if (sft->config->data.too_long != POLICY_TRUNCATE) {
+            reject_too_long(record, length, length_max, ret);
+            return;
+        }
+        length = length_max;
+    }
+    /* There is no row before the first token whose logits could be trained to predict it. */
+    if (length > 0) conversation->loss_mask[0] = 0;
+    const uint8_t *first = memchr(conversation->loss_mask, 1, length);
+    if (first == NULL) {
+        reject_untrained(record, length, whole, ret);
+        return;
+    }
+    ret->status = length < whole ? SAMPLE_TRUNCATED : SAMPLE_COMPLETED;
+    ret->length = (int32_t)length;
+    ret->prompt_length = (int32_t)(first - conversation->loss_mask);
+    ret->token = mem_realloc(conversation->token, length, sizeof *ret->token);
+    ret->loss_mask = mem_realloc(conversation->loss_mask, length, 1);
+    conversation->token = NULL;
+    conversation->loss_mask = NULL;
+}
+
+/* Completes what the text layer says of a conversation to what every refusal of a record says. */
+static RejectReason explain_refusal(const RolloutRecord *record, Error *err)
+{
+    bool by_template = err->status == ERR_INVALID;
+    char *found = mem_strdup(err->message);
+    error_set(err, err->status, "%s: %s%s", record->source, found,
+              by_template ? "\n  expected: a conversation that the chat template accepts"
+                            "\n  to do: correct it, or name another template in model.chat_template"
+                          : "\n  to do: correct the record, or drop it");
+    free(found);
+    return by_template ? REJECT_TEMPLATE : REJECT_BAD_RECORD;
+}
+
+static Status encode(const Sft *sft, TokenizerCache *cache, const RolloutRecord *record,
+                     const cJSON *json, TokenizedConversation *ret, RejectReason *ret_reason,
+                     Error *err)
+{
+    ChatRecord chat;
+    *ret_reason = REJECT_BAD_RECORD;
+    TRY(chat_record_find(sft->config, json, record->source, &chat, err));
+    ConversationOptions options = {.now = TEMPLATE_TIME};
+    Status status =
+        conversation_encode(sft->text, cache, chat.messages, chat.tools, &options, ret, err);
+    if (status != OK) *ret_reason = explain_refusal(record, err);
+    return status;
+}
+
+static void sft_run(const void *shared, void *scratch, const RolloutRecord *record, Sample *ret)
+{
+    const Sft *sft = shared;
+    ret->position = record->position;
+    if (record->error[0] != '\0') {
+        rollout_reject(ret, REJECT_BAD_RECORD, record->error);
+        return;
+    }
+    Error err = {0};
+    cJSON *json = NULL;
+    TokenizedConversation conversation = {0};
+    RejectReason reason = REJECT_BAD_RECORD;
+    Status status = record_parse(record->text, record->length, record->source, &json, &err);
+    if (status == OK) status = encode(sft, scratch, record, json, &conversation, &reason, &err);
+    if (status == OK)
+        fill_sample(sft, record, &conversation, ret);
+    else
+        rollout_reject(ret, reason, err.message);
+    tokenized_conversation_free(&conversation);
+    cJSON_Delete(json);
+}
+
+const RolloutTable rollout_sft = {
+    .name = "sft",
+    .open = sft_open,
+    .close = sft_close,
+    .open_thread = sft_open_thread,
+    .close_thread = sft_close_thread,
+    .run = sft_run,
+};

@@ -1,0 +1,329 @@
+/* Tests of rollout function `sft`: samples equal to what transformers makes of the same chats, the
+ * policies, and what a bad record leaves behind. */
+#include "test.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/memory.h"
+#include "base/str.h"
+#include "rollout_worker/rollout.h"
+
+#define FIXTURES TEST_SOURCE_DIR "/rollout_worker/fixtures/"
+#define TINY     PROJECT_SOURCE_DIR "/deploy/examples/tiny/model"
+
+typedef struct Worker {
+    JobConfig config;
+    void *shared, *scratch;
+} Worker;
+
+static void worker_open(Worker *worker, const char *model)
+{
+    memset(worker, 0, sizeof *worker);
+    JobConfig *config = &worker->config;
+    config->model.tokenizer = (char *)model;
+    config->data.input_key = "messages";
+    config->data.label_key = "label";
+    config->data.tool_key = "tools";
+    config->data.metadata_key = "metadata";
+    config->data.max_length = 2048;
+    config->data.too_long = POLICY_SKIP;
+    Error err = {0};
+    assert_ok(rollout_sft.open(config, &worker->shared, &err), &err);
+    worker->scratch = rollout_sft.open_thread(worker->shared);
+}
+
+static void worker_close(Worker *worker)
+{
+    rollout_sft.close_thread(worker->scratch);
+    rollout_sft.close(worker->shared);
+}
+
+/* Runs one line from a heap block of exactly its length. */
+static Sample run_line(const Worker *worker, const char *line, size_t length)
+{
+    char *text = mem_alloc(length);
+    memcpy(text, line, length);
+    RolloutRecord record = {41, text, length, "chats.jsonl:5", ""};
+    Sample sample = {0};
+    rollout_sft.run(worker->shared, worker->scratch, &record, &sample);
+    free(text);
+    assert_int_equal(sample.position, 41);
+    assert_int_equal(sample.index, 0);
+    return sample;
+}
+
+static Sample run_text(const Worker *worker, const char *line)
+{
+    return run_line(worker, line, strlen(line));
+}
+
+/* ---- equality ---- */
+
+static void assert_sample_equals(const Sample *sample, const char *expected_line, int line)
+{
+    Error err = {0};
+    cJSON *expected = NULL;
+    assert_ok(json_parse(expected_line, strlen(expected_line), "expected", &expected, &err), &err);
+    const cJSON *ids = cJSON_GetObjectItemCaseSensitive(expected, "ids");
+    const char *mask = cJSON_GetObjectItemCaseSensitive(expected, "mask")->valuestring;
+    if (sample->status != SAMPLE_COMPLETED) fail_msg("line %d: %s", line, sample->reject_message);
+    assert_int_equal(sample->length, cJSON_GetArraySize(ids));
+    int t = 0, first = -1;
+    for (const cJSON *id = ids->child; id != NULL; id = id->next, t++) {
+        if (sample->token[t] != id->valueint || sample->loss_mask[t] != mask[t] - '0')
+            fail_msg("line %d, token %d: id %d mask %d, expected %d and %c", line, t,
+                     sample->token[t], sample->loss_mask[t], id->valueint, mask[t]);
+        if (first < 0 && mask[t] == '1') first = t;
+    }
+    assert_int_equal(sample->prompt_length, first);
+    assert_null(sample->log_prob);
+    cJSON_Delete(expected);
+}
+
+static int compare_files(const Worker *worker, const char *chats_path, const char *expected_path)
+{
+    FILE *chats = fopen(chats_path, "r"), *expected = fopen(expected_path, "r");
+    assert_true(chats != NULL && expected != NULL);
+    char *chat = NULL, *wanted = NULL;
+    size_t chat_capacity = 0, wanted_capacity = 0;
+    int count = 0;
+    while (getline(&wanted, &wanted_capacity, expected) > 0) {
+        ssize_t length = getline(&chat, &chat_capacity, chats);
+        assert_true(length > 0);
+        Sample sample = run_line(worker, chat, (size_t)length - 1);
+        Sample again = run_line(worker, chat, (size_t)length - 1); /* from warm caches */
+        assert_sample_equals(&sample, wanted, ++count);
+        assert_sample_equals(&again, wanted, count);
+        sample_clear(&sample);
+        sample_clear(&again);
+    }
+    free(chat);
+    free(wanted);
+    fclose(chats);
+    fclose(expected);
+    return count;
+}
+
+static void test_sft_equals_transformers(void **state)
+{
+    (void)state;
+    Worker worker;
+    worker_open(&worker, TINY);
+    assert_int_equal(
+        compare_files(&worker, FIXTURES "chats.jsonl", FIXTURES "chats_expected.jsonl"), 12);
+    worker_close(&worker);
+}
+
+static void test_sft_equals_transformers_on_gsm8k_with_qwen3(void **state)
+{
+    (void)state;
+    const char *folder = getenv("TROUPE_SHARED");
+    if (folder == NULL) folder = PROJECT_SOURCE_DIR "/../shared";
+    char *model = path_join(folder, "data/tokenizers/qwen3");
+    char *chats = path_join(folder, "data/gsm8k/train.jsonl");
+    if (!path_exists(model) || !path_exists(chats)) {
+        print_message("skipped: %s or %s is absent\n", model, chats);
+        free(model);
+        free(chats);
+        skip();
+    }
+    Worker worker;
+    worker_open(&worker, model);
+    assert_int_equal(compare_files(&worker, chats, FIXTURES "gsm8k_qwen3_expected.jsonl"), 10);
+    worker_close(&worker);
+    free(model);
+    free(chats);
+}
+
+/* ---- policies ---- */
+
+#define CHAT                                                                                       \
+    "{\"messages\": [{\"role\": \"user\", \"content\": \"one two three\"}, "                       \
+    "{\"role\": \"assistant\", \"content\": \"four five six seven\"}]}"
+
+static void test_long_conversation_is_truncated_or_rejected_as_told(void **state)
+{
+    (void)state;
+    Worker worker;
+    worker_open(&worker, TINY);
+    Sample whole = run_text(&worker, CHAT);
+    assert_int_equal(whole.status, SAMPLE_COMPLETED);
+    assert_true(whole.prompt_length > 3 && whole.prompt_length < whole.length - 2);
+
+    worker.config.data.max_length = whole.length;
+    Sample exact = run_text(&worker, CHAT);
+    assert_int_equal(exact.status, SAMPLE_COMPLETED);
+
+    static const DataPolicy rejecting[] = {POLICY_SKIP, POLICY_STOP};
+    worker.config.data.max_length = whole.length - 1;
+    for (int i = 0; i < 2; i++) { /* stop is the controller's to carry out */
+        worker.config.data.too_long = rejecting[i];
+        Sample rejected = run_text(&worker, CHAT);
+        assert_int_equal(rejected.status, SAMPLE_REJECTED);
+        assert_int_equal(rejected.reject_reason, REJECT_TOO_LONG);
+        assert_int_equal(rejected.length, 0);
+        assert_null(rejected.token);
+        assert_non_null(strstr(rejected.reject_message, "chats.jsonl:5: the conversation has "));
+        sample_clear(&rejected);
+    }
+
+    worker.config.data.too_long = POLICY_TRUNCATE;
+    worker.config.data.max_length = whole.prompt_length + 1;
+    Sample head = run_text(&worker, CHAT);
+    assert_int_equal(head.status, SAMPLE_TRUNCATED);
+    assert_int_equal(head.length, whole.prompt_length + 1);
+    assert_memory_equal(head.token, whole.token, (size_t)head.length * sizeof *head.token);
+    assert_memory_equal(head.loss_mask, whole.loss_mask, (size_t)head.length);
+    assert_int_equal(sample_meta(&head).trained_tokens, 1);
+
+    worker.config.data.max_length = whole.prompt_length; /* the answer is cut off whole */
+    Sample untrained = run_text(&worker, CHAT);
+    assert_int_equal(untrained.status, SAMPLE_REJECTED);
+    assert_int_equal(untrained.reject_reason, REJECT_NOTHING_TO_TRAIN);
+    assert_non_null(strstr(untrained.reject_message, "truncated"));
+
+    sample_clear(&whole);
+    sample_clear(&exact);
+    sample_clear(&head);
+    sample_clear(&untrained);
+    worker_close(&worker);
+}
+
+static void assert_rejected(const Worker *worker, const char *line, RejectReason reason,
+                            const char *expected)
+{
+    Sample sample = run_text(worker, line);
+    assert_int_equal(sample.status, SAMPLE_REJECTED);
+    if (sample.reject_reason != reason || strstr(sample.reject_message, expected) == NULL)
+        fail_msg("%s\ngave %s: %s\nexpected %s: %s", line, reject_reason_name(sample.reject_reason),
+                 sample.reject_message, reject_reason_name(reason), expected);
+    int lines = 1;
+    for (const char *c = sample.reject_message; *c != '\0'; c++)
+        lines += *c == '\n';
+    assert_true(lines <= 6);
+    assert_true(str_starts_with(sample.reject_message, "chats.jsonl:5: "));
+    if (strstr(sample.reject_message, "expected") == NULL) fail_msg("%s", sample.reject_message);
+    assert_non_null(strstr(sample.reject_message, "\n  to do: "));
+    sample_clear(&sample);
+}
+
+static void test_conversation_without_trained_tokens_is_rejected(void **state)
+{
+    (void)state;
+    Worker worker;
+    worker_open(&worker, TINY);
+    assert_rejected(&worker, "{\"messages\": [{\"role\": \"user\", \"content\": \"hello?\"}]}",
+                    REJECT_NOTHING_TO_TRAIN, "no token carries loss");
+    assert_rejected(
+        &worker,
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", "
+        "\"content\": \"b\", \"step_loss_mask\": 0}]}",
+        REJECT_NOTHING_TO_TRAIN, "no token carries loss");
+    worker_close(&worker);
+}
+
+static void test_bad_record_is_rejected_with_place_and_remedy(void **state)
+{
+    (void)state;
+    Worker worker;
+    worker_open(&worker, TINY);
+    assert_rejected(&worker, "{\"messages\": [{\"role\": \"user\", \"content\": \"cut",
+                    REJECT_BAD_RECORD, "ends inside a string in messages[0].content");
+    assert_rejected(&worker, "{\"messages\": [{\"role\": \"user\", \"content\": \"a\\u0000b\"}]}",
+                    REJECT_BAD_RECORD, "a NUL character in messages[0].content");
+    assert_rejected(&worker, "{\"messages\": [{\"role\": \"user\", \"content\": \"a\\ud800b\"}]}",
+                    REJECT_BAD_RECORD, "a lone surrogate (\\ud800) in messages[0].content");
+    assert_rejected(&worker, "{\"conversation\": []}", REJECT_BAD_RECORD,
+                    "key \"messages\" is missing");
+    assert_rejected(&worker, "{\"messages\": \"hello\"}", REJECT_BAD_RECORD,
+                    "\"messages\" is a string");
+    assert_rejected(&worker, "{\"messages\": []}", REJECT_BAD_RECORD, "messages is an empty list");
+    assert_rejected(&worker, "{\"messages\": [\"hello\"]}", REJECT_BAD_RECORD,
+                    "messages[0] is a string");
+    assert_rejected(&worker, "{\"messages\": [{\"role\": \"usr\", \"content\": \"a\"}]}",
+                    REJECT_BAD_RECORD, "messages[0].role is \"usr\"; did you mean \"user\"?");
+    assert_rejected(&worker, "{\"messages\": [{\"content\": \"a\"}]}", REJECT_BAD_RECORD,
+                    "messages[0].role is missing");
+    assert_rejected(&worker, "{\"messages\": [{\"role\": \"user\", \"content\": 7}]}",
+                    REJECT_BAD_RECORD, "messages[0].content is a number");
+    assert_rejected(
+        &worker,
+        "{\"messages\": [{\"role\": \"tool\", \"content\": \"a\"}, {\"role\": \"assistant\", "
+        "\"content\": \"b\"}]}",
+        REJECT_BAD_RECORD, "messages[0].role is \"tool\"");
+    assert_rejected(&worker,
+                    "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}], \"tools\": \"[1\"}",
+                    REJECT_BAD_RECORD, "tools");
+    worker_close(&worker);
+}
+
+static void test_line_that_could_not_be_read_is_rejected(void **state)
+{
+    (void)state;
+    Worker worker;
+    worker_open(&worker, TINY);
+    RolloutRecord record = {3, NULL, 0, "long.jsonl:2",
+                            "long.jsonl:2: the line has more than 9 bytes"};
+    Sample sample = {0};
+    rollout_sft.run(worker.shared, worker.scratch, &record, &sample);
+    assert_int_equal(sample.position, 3);
+    assert_int_equal(sample.reject_reason, REJECT_BAD_RECORD);
+    assert_string_equal(sample.reject_message, record.error);
+    sample_clear(&sample);
+    worker_close(&worker);
+}
+
+static void test_template_that_refuses_is_told_apart(void **state)
+{
+    (void)state;
+    static const char strict[] =
+        "{%- for m in messages %}{%- if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+        "{{- raise_exception('roles must alternate user and assistant') }}{%- endif %}"
+        "{{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{%- endfor %}";
+    Error err = {0};
+    assert_ok(file_write_atomic("strict.jinja", strict, sizeof strict - 1, &err), &err);
+    Worker worker = {0};
+    worker_open(&worker, TINY);
+    worker_close(&worker);
+    worker.config.model.chat_template = "strict.jinja";
+    assert_ok(rollout_sft.open(&worker.config, &worker.shared, &err), &err);
+    worker.scratch = rollout_sft.open_thread(worker.shared);
+    Sample good = run_text(&worker, CHAT);
+    assert_int_equal(good.status, SAMPLE_COMPLETED);
+    sample_clear(&good);
+    assert_rejected(
+        &worker,
+        "{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\"}, {\"role\": \"user\", "
+        "\"content\": \"b\"}]}",
+        REJECT_TEMPLATE, "roles must alternate user and assistant");
+    worker_close(&worker);
+}
+
+static void test_missing_tokenizer_is_an_error_of_the_worker(void **state)
+{
+    (void)state;
+    JobConfig config = {0};
+    config.model.tokenizer = "no-such-folder";
+    void *shared = NULL;
+    Error err = {0};
+    assert_fails(rollout_sft.open(&config, &shared, &err), ERR_NOT_FOUND, &err, "no-such-folder");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_sft_equals_transformers),
+        cmocka_unit_test(test_sft_equals_transformers_on_gsm8k_with_qwen3),
+        cmocka_unit_test(test_long_conversation_is_truncated_or_rejected_as_told),
+        cmocka_unit_test(test_conversation_without_trained_tokens_is_rejected),
+        cmocka_unit_test(test_bad_record_is_rejected_with_place_and_remedy),
+        cmocka_unit_test(test_line_that_could_not_be_read_is_rejected),
+        cmocka_unit_test(test_template_that_refuses_is_told_apart),
+        cmocka_unit_test(test_missing_tokenizer_is_an_error_of_the_worker),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
