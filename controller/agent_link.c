@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "actor/typed.h"
 #include "base/file.h"
 #include "base/memory.h"
 #include "cluster.pb-c.h"
@@ -176,22 +177,18 @@ static void fail_later(void *argument)
 static void call_agent(AgentLink *link, const char *method, const ProtobufCMessage *message,
                        int timeout_ms, ReplyCallback callback, void *argument)
 {
-    size_t length = protobuf_c_message_get_packed_size(message);
-    uint8_t *body = mem_alloc(length);
-    protobuf_c_message_pack(message, body);
-    CallOptions options = {.method = method, .body = {body, length}, .timeout_ms = timeout_ms};
     Error err = {0};
     Status status;
     if (link->handle == NULL)
         status = error_set(&err, ERR_UNAVAILABLE, "there is no line to the node agent");
     else
-        status = handle_call(link->handle, &options, callback, argument, &err);
+        status = handle_call_message(link->handle, &(MessageCall){method, message, timeout_ms},
+                                     callback, argument, &err);
     if (status != OK) {
         FailedCall *failed = mem_alloc(sizeof *failed);
         *failed = (FailedCall){callback, argument, err};
         loop_post(link->options.loop, fail_later, failed);
     }
-    free(body);
 }
 
 static void on_connection(void *argument, bool connected)

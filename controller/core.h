@@ -202,6 +202,9 @@ void supervise_advance(Controller *c);
  * kill what may be left, start it again (train ranks all together) or, past the budget, end the
  * run. */
 void supervise_lost(Controller *c, int actor, const char *reason);
+/* A call was answered with a failure: one that a fresh process may not have (the actor is as good
+ * as gone) or one that ends the run with its message. */
+void supervise_reply_failed(Controller *c, const Event *event);
 /* A call to it failed as if it were gone. Its death notice, which knows why, is usually on the way:
  * wait a moment for it. */
 void supervise_call_failed(Controller *c, int actor, const char *message);

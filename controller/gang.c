@@ -99,10 +99,7 @@ void gang_reply(Controller *c, const Event *event)
                                                         : c->gang.state == GANG_START;
     if (!expected || event->reply.id != c->gang.call_id) return;
     if (event->status != OK) {
-        if (gang_is_retryable(event->status))
-            supervise_call_failed(c, event->actor, event->message);
-        else
-            core_finish(c, event->status, "%s", event->message);
+        supervise_reply_failed(c, event);
         return;
     }
     if (event->reply.call == CALL_START) {

@@ -76,10 +76,7 @@ static void on_open(Controller *c, const Event *event)
     SetName set = (SetName)event->reply.id;
     Lane *lane = lane_of(c, set);
     if (event->status != OK) {
-        if (gang_is_retryable(event->status))
-            supervise_call_failed(c, event->actor, event->message);
-        else
-            core_finish(c, event->status, "%s", event->message);
+        supervise_reply_failed(c, event);
         return;
     }
     const char *fingerprint = event->reply.open_set.fingerprint;
@@ -290,10 +287,7 @@ static void on_fetch(Controller *c, const Event *event)
     }
     if (lane == NULL) return;
     if (event->status != OK) {
-        if (gang_is_retryable(event->status))
-            supervise_call_failed(c, event->actor, event->message);
-        else
-            core_finish(c, event->status, "%s", event->message);
+        supervise_reply_failed(c, event);
         return;
     }
     if (event->reply.fetch.count > 0) lose_holders(lane, event);
@@ -413,10 +407,7 @@ static void on_result(Controller *c, const Event *event)
     PlanSlot *running = &c->lane[set].running;
     if (running->state != PLAN_SLOT_RUNNING || running->plan.id != event->reply.id) return;
     if (event->status != OK) {
-        if (gang_is_retryable(event->status))
-            supervise_call_failed(c, event->actor, event->message);
-        else
-            core_finish(c, event->status, "%s", event->message);
+        supervise_reply_failed(c, event);
         return;
     }
     merge_result(c, &running->result, event);

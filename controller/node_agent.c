@@ -11,7 +11,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-#include "actor/handle.h"
+#include "actor/typed.h"
 #include "agent_guard.h"
 #include "agent_job.h"
 #include "agent_process.h"
@@ -75,26 +75,6 @@ struct Agent {
 };
 
 /* ---- answers ---- */
-
-static void reply_with(Call *call, const ProtobufCMessage *message)
-{
-    size_t length = protobuf_c_message_get_packed_size(message);
-    uint8_t *body = mem_alloc(length);
-    protobuf_c_message_pack(message, body);
-    call_reply(call, (Bytes){body, length}, (Bytes){0});
-    free(body);
-}
-
-static void reply_empty(Call *call)
-{
-    Troupe__Empty empty = TROUPE__EMPTY__INIT;
-    reply_with(call, &empty.base);
-}
-
-static void refuse_unreadable(Call *call)
-{
-    call_failf(call, ERR_INVALID, "the request cannot be read");
-}
 
 static void fill_resources(Troupe__Resources *to, NodeResources from)
 {
@@ -195,14 +175,14 @@ static void on_hello(void *self, Call *call)
         troupe__agent_hello_request__unpack(NULL, body.length, body.data);
     Error err;
     if (hello == NULL) {
-        refuse_unreadable(call);
+        call_refuse_unreadable(call);
     } else if (open_job(agent, hello, call_sender_incarnation(call), &err) != OK) {
         call_fail(call, &err);
     } else {
         Troupe__AgentHelloReply reply;
         Troupe__Resources total, room;
         describe_node(agent, &reply, &total, &room);
-        reply_with(call, &reply.base);
+        call_reply_message(call, &reply.base);
     }
     if (hello != NULL) troupe__agent_hello_request__free_unpacked(hello, NULL);
 }
@@ -244,7 +224,7 @@ static void answer_prepare(Agent *agent, Call *call, bool granted)
     reply.granted = granted;
     reply.free = &room;
     if (!granted) reply.n_holders = list_holders(agent, &reply.holders);
-    reply_with(call, &reply.base);
+    call_reply_message(call, &reply.base);
     if (!granted) free_holders(reply.holders, reply.n_holders);
 }
 
@@ -279,7 +259,7 @@ static void on_prepare(void *self, Call *call)
     Bytes body = call_body(call);
     Troupe__PrepareRequest *request = troupe__prepare_request__unpack(NULL, body.length, body.data);
     if (request == NULL)
-        refuse_unreadable(call);
+        call_refuse_unreadable(call);
     else if (prepare(agent, job, request, &granted, &err) != OK)
         call_fail(call, &err);
     else
@@ -296,11 +276,11 @@ static void on_commit(void *self, Call *call)
     Bytes body = call_body(call);
     Troupe__GroupRequest *request = troupe__group_request__unpack(NULL, body.length, body.data);
     if (request == NULL)
-        refuse_unreadable(call);
+        call_refuse_unreadable(call);
     else if (reservations_commit(agent->reservations, request->group, job->serial, &err) != OK)
         call_fail(call, &err);
     else
-        reply_empty(call);
+        call_reply_empty(call);
     if (request != NULL) troupe__group_request__free_unpacked(request, NULL);
 }
 
@@ -336,7 +316,7 @@ static void on_release(void *self, Call *call)
     Bytes body = call_body(call);
     Troupe__GroupRequest *request = troupe__group_request__unpack(NULL, body.length, body.data);
     if (request == NULL) {
-        refuse_unreadable(call);
+        call_refuse_unreadable(call);
         return;
     }
     Release *release = mem_alloc(sizeof *release);
@@ -508,7 +488,7 @@ static void on_spawn(void *self, Call *call)
     Bytes body = call_body(call);
     Troupe__SpawnRequest *request = troupe__spawn_request__unpack(NULL, body.length, body.data);
     if (request == NULL) {
-        refuse_unreadable(call);
+        call_refuse_unreadable(call);
     } else if (agent->stopping) {
         call_failf(call, ERR_UNAVAILABLE, "the agent is stopping");
     } else if (spawn_actor(agent, job, request, &pid, &err) != OK) {
@@ -516,7 +496,7 @@ static void on_spawn(void *self, Call *call)
     } else {
         Troupe__SpawnReply reply = TROUPE__SPAWN_REPLY__INIT;
         reply.pid = (uint32_t)pid;
-        reply_with(call, &reply.base);
+        call_reply_message(call, &reply.base);
     }
     if (request != NULL) troupe__spawn_request__free_unpacked(request, NULL);
 }
@@ -531,13 +511,13 @@ static void on_kill(void *self, Call *call)
     AgentActor *actor =
         request != NULL ? find_actor(agent, job, request->actor, request->incarnation) : NULL;
     if (request == NULL) {
-        refuse_unreadable(call);
+        call_refuse_unreadable(call);
     } else if (actor == NULL) {
         call_failf(call, ERR_NOT_FOUND, "there is no process of actor %s with that incarnation",
                    request->actor);
     } else {
         agent_process_kill(actor->process, (int)request->grace_ms);
-        reply_empty(call);
+        call_reply_empty(call);
     }
     if (request != NULL) troupe__kill_request__free_unpacked(request, NULL);
 }
@@ -572,7 +552,7 @@ static void on_status(void *self, Call *call)
     reply.node = &node;
     reply.n_holders = list_holders(agent, &reply.holders);
     reply.n_actors = list_actors(agent, &reply.actors);
-    reply_with(call, &reply.base);
+    call_reply_message(call, &reply.base);
     free_holders(reply.holders, reply.n_holders);
     for (size_t i = 0; i < reply.n_actors; i++)
         free(reply.actors[i]);

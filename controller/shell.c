@@ -8,6 +8,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "actor/typed.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/limits.h"
@@ -187,21 +188,6 @@ static void feed_from_part(void *context, const Event *event)
 
 /* ---- the inbox ---- */
 
-static void reply_with(Call *call, const ProtobufCMessage *message)
-{
-    size_t length = protobuf_c_message_get_packed_size(message);
-    uint8_t *body = mem_alloc(length);
-    protobuf_c_message_pack(message, body);
-    call_reply(call, (Bytes){body, length}, (Bytes){0});
-    free(body);
-}
-
-static void reply_empty(Call *call)
-{
-    Troupe__Empty empty = TROUPE__EMPTY__INIT;
-    reply_with(call, &empty.base);
-}
-
 static void refuse(Call *call, const char *why)
 {
     Error err;
@@ -222,7 +208,7 @@ static void answer_hello(Shell *shell, Call *call, ActorView view)
         role.dp_rank = (uint32_t)view.rank / role.tp_size;
         reply.train = &role;
     }
-    reply_with(call, &reply.base);
+    call_reply_message(call, &reply.base);
 }
 
 static void on_hello(void *self, Call *call)
@@ -262,7 +248,7 @@ static void on_beat(void *self, Call *call)
     Bytes body = call_body(call);
     Troupe__BeatRequest *beat = troupe__beat_request__unpack(NULL, body.length, body.data);
     int actor = beat != NULL ? controller_find_actor(shell->controller, beat->actor) : -1;
-    reply_empty(call);
+    call_reply_empty(call);
     if (actor >= 0) {
         Event event = {.kind = EV_ACTOR_BEAT, .actor = actor, .incarnation = beat->incarnation};
         event.beat.progress = beat->progress;
@@ -280,7 +266,7 @@ static void on_actor_exited(void *self, Call *call)
     Bytes body = call_body(call);
     Troupe__ActorExited *exited = troupe__actor_exited__unpack(NULL, body.length, body.data);
     int actor = exited != NULL ? controller_find_actor(shell->controller, exited->actor) : -1;
-    reply_empty(call);
+    call_reply_empty(call);
     if (actor >= 0) {
         Event event = {.kind = EV_ACTOR_EXITED,
                        .actor = actor,
@@ -300,13 +286,13 @@ static void on_status(void *self, Call *call)
     Shell *shell = self;
     Troupe__StatusReply reply = TROUPE__STATUS_REPLY__INIT;
     reply.json = status_json(shell->config, shell->controller, clock_ms());
-    reply_with(call, &reply.base);
+    call_reply_message(call, &reply.base);
     free(reply.json);
 }
 
 static void on_stop(void *self, Call *call)
 {
-    reply_empty(call);
+    call_reply_empty(call);
     shell_feed(self, &(Event){.kind = EV_STOP});
 }
 

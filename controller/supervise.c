@@ -154,6 +154,14 @@ void supervise_call_failed(Controller *c, int actor, const char *message)
     snprintf(record->failure, sizeof record->failure, "%s", message);
 }
 
+void supervise_reply_failed(Controller *c, const Event *event)
+{
+    if (gang_is_retryable(event->status))
+        supervise_call_failed(c, event->actor, event->message);
+    else
+        core_finish(c, event->status, "%s", event->message);
+}
+
 /* ---- events ---- */
 
 static void on_exit(Controller *c, const Event *event)

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "actor/typed.h"
 #include "base/limits.h"
 #include "base/memory.h"
 #include "rollout.pb-c.h"
@@ -101,9 +102,7 @@ static void answer(Entry *entry)
     reply.lost_holders = lost;
     for (int i = 0; i < entry->num_holders; i++)
         if (entry->lost[i]) lost[reply.n_lost_holders++] = (uint32_t)i;
-    uint8_t body[HOLDERS_MAX * 5 + 16];
-    size_t length = troupe__fetch_plan_reply__pack(&reply, body);
-    call_reply(entry->call, (Bytes){body, length}, (Bytes){0});
+    call_reply_message(entry->call, &reply.base);
     entry->call = NULL;
 }
 
@@ -186,14 +185,9 @@ static Status send_pull(Entry *entry, Pull *pulled, Error *err)
     request.set = entry->set;
     request.n_refs = (size_t)pulled->count;
     request.refs = list;
-    size_t length = troupe__fetch_request__get_packed_size(&request);
-    uint8_t *body = mem_alloc(length);
-    troupe__fetch_request__pack(&request, body);
-    CallOptions options = {
-        .method = "rollout.fetch", .body = {body, length}, .timeout_ms = PULL_TIMEOUT_MS};
+    MessageCall call = {"rollout.fetch", &request.base, PULL_TIMEOUT_MS};
     Status status =
-        handle_call(entry->holder[pulled->holder]->handle, &options, on_pulled, pulled, err);
-    free(body);
+        handle_call_message(entry->holder[pulled->holder]->handle, &call, on_pulled, pulled, err);
     free(list);
     free(ref);
     return status;

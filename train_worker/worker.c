@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "actor/typed.h"
 #include "base/clock.h"
 #include "base/memory.h"
 #include "base/queue.h"
@@ -350,16 +351,9 @@ static void on_bootstrap(void *self, Call *call)
         if (data)
             reply.data_group_id =
                 (ProtobufCBinaryData){COMM_ID_BYTES, (uint8_t *)worker->own_data_id.bytes};
-        uint8_t packed[4 * COMM_ID_BYTES];
-        size_t length = troupe__bootstrap_reply__pack(&reply, packed);
-        call_reply(call, (Bytes){packed, length}, (Bytes){0});
+        call_reply_message(call, &reply.base);
     }
     if (request != NULL) troupe__bootstrap_request__free_unpacked(request, NULL);
-}
-
-static void refuse_unreadable(Call *call)
-{
-    call_failf(call, ERR_INVALID, "the request cannot be read");
 }
 
 static void on_start(void *self, Call *call)
@@ -368,7 +362,7 @@ static void on_start(void *self, Call *call)
     Troupe__StartRequest *request = troupe__start_request__unpack(NULL, body.length, body.data);
     if (request == NULL || request->tensor_group_id.len != COMM_ID_BYTES ||
         request->data_group_id.len != COMM_ID_BYTES) {
-        refuse_unreadable(call);
+        call_refuse_unreadable(call);
     } else {
         Task *task = new_task(self, TASK_START, call, request->checkpoint);
         memcpy(task->tensor_id.bytes, request->tensor_group_id.data, COMM_ID_BYTES);
@@ -392,7 +386,7 @@ static void on_step(void *self, Call *call)
     FetchedPlan *plan = NULL;
     Error err;
     if (request == NULL) {
-        refuse_unreadable(call);
+        call_refuse_unreadable(call);
     } else if (plan_store_take(worker->plans, request->plan, &plan, &err) != OK) {
         call_fail(call, &err);
     } else {
@@ -417,7 +411,7 @@ static void on_evaluate(void *self, Call *call)
     FetchedPlan *plan = NULL;
     Error err;
     if (request == NULL) {
-        refuse_unreadable(call);
+        call_refuse_unreadable(call);
     } else if (plan_store_take(worker->plans, request->plan, &plan, &err) != OK) {
         call_fail(call, &err);
     } else {
@@ -433,7 +427,7 @@ static void on_save(void *self, Call *call)
     Bytes body = call_body(call);
     Troupe__SaveRequest *request = troupe__save_request__unpack(NULL, body.length, body.data);
     if (request == NULL) {
-        refuse_unreadable(call);
+        call_refuse_unreadable(call);
     } else {
         submit(new_task(self, TASK_SAVE, call, request->folder), "checkpoint");
         troupe__save_request__free_unpacked(request, NULL);
