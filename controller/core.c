@@ -222,6 +222,15 @@ static void advance_ending(Controller *c)
 #define WAIT_SAID_MS  5000
 #define WAIT_AGAIN_MS 30000
 
+/* A step that takes as long as steps take is work, not waiting. */
+static int64_t patience_ms(const Controller *c)
+{
+    const PlanSlot *running = &c->lane[SET_TRAIN].running;
+    if (running->state != PLAN_SLOT_RUNNING || 3 * c->usual_step_ms < WAIT_SAID_MS)
+        return WAIT_SAID_MS;
+    return 3 * c->usual_step_ms;
+}
+
 static void note_waiting(Controller *c)
 {
     char text[REASON_MAX] = "";
@@ -231,7 +240,7 @@ static void note_waiting(Controller *c)
         c->waits_since_ms = c->now_ms;
         c->waits_logged_ms = 0;
     }
-    if (text[0] == '\0' || c->now_ms - c->waits_since_ms < WAIT_SAID_MS) return;
+    if (text[0] == '\0' || c->now_ms - c->waits_since_ms < patience_ms(c)) return;
     if (c->waits_logged_ms != 0 && c->now_ms - c->waits_logged_ms < WAIT_AGAIN_MS) return;
     c->waits_logged_ms = c->now_ms;
     core_log(c, LOG_INFO, "waiting", "for %llds: %s",

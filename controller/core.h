@@ -176,6 +176,7 @@ struct Controller {
     int stop_requests;
     int64_t bad_records, rejects_logged;
     int skipped_in_a_row;
+    int64_t usual_step_ms; /* smoothed */
     char waits_for[REASON_MAX];
     int64_t waits_since_ms;
     int64_t waits_logged_ms;

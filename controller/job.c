@@ -378,6 +378,8 @@ static void commit_step(Controller *c)
     report->step.result = running->result;
     report->step.step = c->step;
     report->step.seconds = (double)(c->now_ms - running->started_ms) / 1000;
+    int64_t took_ms = c->now_ms - running->started_ms;
+    c->usual_step_ms = c->usual_step_ms == 0 ? took_ms : (9 * c->usual_step_ms + took_ms) / 10;
     release_samples(c, SET_TRAIN, c->next_position);
     c->skipped_in_a_row = running->result.skipped ? c->skipped_in_a_row + 1 : 0;
     *running = (PlanSlot){0};
