@@ -302,7 +302,7 @@ static void finish_releases(Agent *agent)
         }
         *link = release->next;
         reservations_release(agent->reservations, release->group, release->job);
-        reply_empty(release->call);
+        call_reply_empty(release->call);
         free(release->group);
         free(release);
     }
