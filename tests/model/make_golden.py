@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes tests/model/golden: tiny random Qwen3 models, and what transformers and torch compute with them.
+"""Makes tests/model/golden: tiny random Qwen3 and Llama models, and what transformers and torch compute with them.
 
 Run with an interpreter that has torch, transformers and safetensors:  python tests/model/make_golden.py
 Everything is float32 on the CPU, eager attention, each sequence on its own (no packing, no padding).
@@ -14,16 +14,19 @@ import pathlib
 
 import torch
 from safetensors.torch import save_file
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 ROOT = pathlib.Path(__file__).parent / "golden"
-COMMON = dict(vocab_size=59, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
+COMMON = dict(vocab_size=37, hidden_size=32, intermediate_size=28, num_hidden_layers=2, num_attention_heads=4,
               max_position_embeddings=64, rms_norm_eps=1e-6, attention_bias=False, attention_dropout=0.0,
               rope_theta=10000.0)
 CASES = {
     "tied_gqa": dict(COMMON, num_key_value_heads=2, head_dim=12, tie_word_embeddings=True),
     "untied_mha": dict(COMMON, num_key_value_heads=4, head_dim=8, tie_word_embeddings=False),
+    "llama_mqa": dict(COMMON, num_hidden_layers=1, hidden_size=16, intermediate_size=20, num_key_value_heads=1,
+                      head_dim=4, tie_word_embeddings=True),
 }
+CLASSES = dict(qwen3=(Qwen3Config, Qwen3ForCausalLM), llama=(LlamaConfig, LlamaForCausalLM))
 LENGTHS = [[11, 1, 7, 2, 9], [5, 13, 6], [8, 8, 3, 10]]
 HYPER = dict(lr=[1e-2, 5e-3, 2e-3], beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip_grad=6.0)
 
@@ -63,8 +66,9 @@ def make_case(name, fields):
     folder = ROOT / name
     folder.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(sum(map(ord, name)))
-    config = Qwen3Config(**fields, attn_implementation="eager", dtype="float32")
-    model = Qwen3ForCausalLM(config)
+    kind = "llama" if name.startswith("llama") else "qwen3"
+    config_class, model_class = CLASSES[kind]
+    model = model_class(config_class(**fields, attn_implementation="eager", dtype="float32"))
     weights = {}
     with torch.no_grad():
         for key, weight in model.named_parameters():
@@ -73,7 +77,7 @@ def make_case(name, fields):
             weight.copy_(value.bfloat16())
             weights[key] = weight.detach().bfloat16().clone()
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(dict(fields, model_type="qwen3", hidden_act="silu"), indent=1) + "\n")
+    (folder / "config.json").write_text(json.dumps(dict(fields, model_type=kind, hidden_act="silu"), indent=1) + "\n")
 
     matrices = [w for w in model.parameters() if w.dim() > 1]
     vectors = [w for w in model.parameters() if w.dim() == 1]

@@ -15,7 +15,7 @@
 
 #define TOLERANCE 1e-5
 
-static const char *const CASES[] = {"tied_gqa", "untied_mha"};
+static const char *const CASES[] = {"tied_gqa", "untied_mha", "llama_mqa"};
 #define NUM_CASES (sizeof CASES / sizeof *CASES)
 
 /* What the ranks hand back: whole tensors, one after the other in the order of the plan. */

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/memory.h"
 #include "toy.h"
@@ -192,6 +193,35 @@ static void test_non_finite_gradient_is_skipped_on_every_rank(void **state)
     ranks_run(2, 2, not_finite_body, &job);
 }
 
+/* ---- a lost rank ---- */
+
+static void lost_rank_body(const Ranks *ranks, void *argument)
+{
+    Error err = {0};
+    Trainer *trainer = ready_trainer(ranks, argument);
+    if (ranks->tp_rank == 1) _exit(0); /* as kill -9 would end it */
+    Sample samples[TOY_SAMPLES];
+    toy_samples_make(samples, 1);
+    const Sample *pointer = &samples[0];
+    MicroBatch batch = {&pointer, 1};
+    TrainStep step = {&batch, 1, 1, 10, 1e-3};
+    StepResult result;
+    Status status = trainer_train_step(trainer, &step, &result, &err);
+    rank_check(status == ERR_UNAVAILABLE || status == ERR_TIMEOUT);
+    rank_check(strstr(err.message, "rank 1") != NULL);
+    expect(trainer_train_step(trainer, &step, &result, &err), ERR_UNAVAILABLE, &err, "made anew");
+    rank_check(trainer_step(trainer) == 0);
+    toy_samples_clear(samples);
+    trainer_destroy(trainer);
+}
+
+static void test_lost_rank_ends_the_step_with_its_name(void **state)
+{
+    (void)state;
+    Job job = {toy_config(4, true), DTYPE_F32};
+    ranks_run(2, 1, lost_rank_body, &job);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -199,6 +229,7 @@ int main(void)
         cmocka_unit_test(test_impossible_options_are_explained),
         cmocka_unit_test(test_untrained_micro_batch_adds_nothing),
         cmocka_unit_test(test_non_finite_gradient_is_skipped_on_every_rank),
+        cmocka_unit_test(test_lost_rank_ends_the_step_with_its_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
