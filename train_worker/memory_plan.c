@@ -19,8 +19,7 @@ static MemoryPlan plan_with(const MemoryRequest *request, KeepPolicy policy)
     MemoryPlan memory = {.policy = policy, .max_tokens = rows};
     memory.chunk_rows = head_chunk_rows(plan, rows, LOGITS_BYTES);
     memory.weights = size * element;
-    memory.packed =
-        plan->matrices.count * element; /* the kernels keep a second copy, laid out for speed */
+    memory.packed = 2 * plan->matrices.count * element; /* the kernels' copies for x w^T and dy w */
     memory.masters = request->dtype == DTYPE_F32 ? 0 : size * (int64_t)sizeof(float);
     memory.gradients = size * (int64_t)sizeof(float) + gradients_sum_bytes(plan);
     memory.moments = 2 * size * (int64_t)sizeof(float);
