@@ -295,7 +295,7 @@ static void test_bad_model_folders_are_explained(void **state)
     config.intermediate_size = 64;
     assert_bad_load(
         tied, &config, ERR_DATA,
-        "tensor model.layers.0.mlp.gate_proj.weight has shape [32, 32], but the model's "
+        "tensor model.layers.0.mlp.gate_proj.weight has shape [28, 32], but the model's "
         "config.json makes it [64, 32]");
     config = golden.config;
     config.num_hidden_layers = 1;

@@ -525,17 +525,20 @@ void onednn_matmul_dgrad(Tensor dx, Tensor dy, const Weight *w)
 }
 
 /* dw = dw + A B, A = dy^T and B = x, by oneDNN; false when it cannot. Where its layout is ours both
- * operands are packed: that costs a pass over each and saves a tenth of the product. */
+ * operands are packed: that costs a pass over each and saves a tenth of the product. Their padding
+ * is then part of the product, which adds nothing but zeros and makes every number of rows one
+ * that oneDNN has a fast product for. */
 static bool wgrad_onednn(Tensor dw, Tensor dy, Tensor x)
 {
     const DType dtype = x.dtype;
+    const bool packed = backend.blocked[dtype];
     const ProductKey key = {.m = dw.shape[0],
                             .n = dw.shape[1],
-                            .k = x.shape[0],
+                            .k = packed ? transposed_row(x.shape[0], dtype) : x.shape[0],
                             .kind = PRODUCT_WGRAD,
                             .type = (int32_t)dtype,
                             .result_type = DTYPE_F32,
-                            .packed = backend.blocked[dtype],
+                            .packed = packed,
                             .threads = parallel_threads()};
     Layout layout = key.packed ? layout_blocked(key.k, key.n, dtype)
                                : layout_matrix(key.k, key.n, key.n, dtype, false);
