@@ -269,16 +269,14 @@ static void advance(Lease *lease)
 }
 
 /* The one data source of the job may be replaced by another process at another place. */
-static Status reach_source(LeaseHost *host, const char *endpoint, uint32_t generation, Error *err)
+static Status reach_source(LeaseHost *host, const char *endpoint, Error *err)
 {
-    if (host->source == NULL || strcmp(host->source_endpoint, endpoint) != 0) {
-        Handle *source = NULL;
-        TRY(handle_open(host->loop, host->identity, "data_source", endpoint, &source, err));
-        handle_close(host->source);
-        host->source = source;
-        snprintf(host->source_endpoint, sizeof host->source_endpoint, "%s", endpoint);
-    }
-    handle_set_generation(host->source, generation);
+    if (host->source != NULL && strcmp(host->source_endpoint, endpoint) == 0) return OK;
+    Handle *source = NULL;
+    TRY(handle_open(host->loop, host->identity, "the data source", endpoint, &source, err));
+    handle_close(host->source);
+    host->source = source;
+    snprintf(host->source_endpoint, sizeof host->source_endpoint, "%s", endpoint);
     return OK;
 }
 
@@ -309,7 +307,7 @@ void lease_start(LeaseHost *host, Call *call)
         return;
     }
     if (check_request(host, request, &err) != OK ||
-        reach_source(host, request->data_source, call_generation(call), &err) != OK) {
+        reach_source(host, request->data_source, &err) != OK) {
         call_fail(call, &err);
         goto done;
     }
