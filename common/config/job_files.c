@@ -190,21 +190,33 @@ static Status check_weights(const FileCheck *check)
     return status;
 }
 
-/* A size of config.json that tensor parallelism splits. */
-static Status check_split(const FileCheck *check, const cJSON *json, const char *name)
+/* Whether every rank gets the same share: of the query heads, of the key-value heads (or of one,
+ * which ranks then share), of the MLP. */
+static bool splits_evenly(int64_t heads, int64_t kv_heads, int64_t width, int64_t tp_size)
+{
+    return heads % tp_size == 0 && width % tp_size == 0 &&
+           (kv_heads % tp_size == 0 || tp_size % kv_heads == 0);
+}
+
+static Status check_split(const FileCheck *check, const cJSON *json)
 {
     const JobConfig *config = &check->job->config;
-    int64_t size = 0, tp = config->train.tp_size;
-    TRY(json_int(json, name, config->model.config, 1, INT32_MAX, &size, check->err));
-    if (size % tp == 0) return OK;
+    const char *path = config->model.config;
+    int64_t heads = 0, width = 0, tp = config->train.tp_size;
+    TRY(json_int(json, "num_attention_heads", path, 1, INT32_MAX, &heads, check->err));
+    TRY(json_int(json, "intermediate_size", path, 1, INT32_MAX, &width, check->err));
+    int64_t kv_heads = heads;
+    TRY(json_int_or(json, "num_key_value_heads", path, 1, INT32_MAX, &kv_heads, check->err));
+    if (splits_evenly(heads, kv_heads, width, tp)) return OK;
     int64_t fit = tp;
-    while (size % fit != 0)
+    while (!splits_evenly(heads, kv_heads, width, fit))
         fit--;
     return error_set(check->err, ERR_INVALID,
-                     "%s is %lld, which does not divide the model's %s, %lld (%s).\n"
-                     "Use a tp_size that does, for example %lld.",
-                     key_at(check, "train.tp_size"), (long long)tp, name, (long long)size,
-                     config->model.config, (long long)fit);
+                     "%s is %lld, into which the model cannot be split evenly: %s has "
+                     "num_attention_heads %lld, num_key_value_heads %lld, intermediate_size %lld.\n"
+                     "Use a tp_size that divides them, for example %lld.",
+                     key_at(check, "train.tp_size"), (long long)tp, path, (long long)heads,
+                     (long long)kv_heads, (long long)width, (long long)fit);
 }
 
 static Status check_model_config(const FileCheck *check)
@@ -213,8 +225,7 @@ static Status check_model_config(const FileCheck *check)
     TRY(check_file(check, "model.config", config->model.config, "the model's config.json"));
     cJSON *json = NULL;
     TRY(json_read(config->model.config, CONFIG_BYTES_MAX, &json, check->err));
-    Status status = check_split(check, json, "num_attention_heads");
-    if (status == OK) status = check_split(check, json, "intermediate_size");
+    Status status = check_split(check, json);
     cJSON_Delete(json);
     return status;
 }

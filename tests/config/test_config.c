@@ -444,7 +444,7 @@ static void test_config_files_that_lack_are_named(void **state)
                 "is a file", "model.path");
     check_fails("model: {path: files/m, init: random}\ntrain: {tp_size: 3}\n"
                 "data: {train: 'files/t*.jsonl'}\n",
-                ERR_INVALID, "num_attention_heads, 4", "tp_size that does, for example 2");
+                ERR_INVALID, "num_attention_heads 4", "for example 2");
     check_fails("run_dir: files/train.jsonl\nmodel: {path: files/m, init: random}\n"
                 "data: {train: 'files/t*.jsonl'}\n",
                 ERR_EXISTS, "run_dir", "is a file");
