@@ -1,0 +1,284 @@
+#!/usr/bin/env bash
+# What a person sees who gave the controller something wrong: one case a call, against the real program. Each message
+# has at most six lines, names the place (file:line or key), what was found, what was expected and what to do; the
+# exit code is of the class that README documents.
+# usage: BIN=... SOURCE=... test_bad_input.sh CASE      (`list` prints the cases)
+# BAD_INPUT_SECONDS (default 10) is the longest a message may take: 1 on a machine that does nothing else.
+set -eu
+
+limit=${BAD_INPUT_SECONDS:-10}
+model_source=$SOURCE/deploy/examples/tiny/model
+
+fail() {
+    echo "FAILED: $*"
+    if [ -f out ]; then sed 's/^/  out: /' out | tail -40; fi
+    exit 1
+}
+
+# ---- a job that is right, to be spoilt ----
+
+conversation='{"messages": [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]}'
+
+prepare() {
+    mkdir -p model
+    cp "$model_source"/* model/
+    for _ in 1 2 3 4 5 6 7 8; do echo "$conversation"; done >train.jsonl
+    cp train.jsonl eval.jsonl
+    cat >job.yaml <<YAML
+run_dir: $PWD/run
+model:
+  path: model
+  init: random
+data:
+  train: train.jsonl
+  eval: eval.jsonl
+train:
+  num_steps: 2
+  global_batch_size: 4
+cluster:
+  cpus: 16
+YAML
+}
+
+# message CODE [option...]: runs the controller, which must end with this code; its message is then in ./message.
+message() {
+    local code=$1 got=0 begin end
+    shift
+    begin=$(date +%s%N)
+    timeout 60 "$BIN/controller" --config job.yaml "$@" >out 2>&1 || got=$?
+    end=$(date +%s%N)
+    [ "$got" = "$code" ] || fail "exit code $got, expected $code"
+    # From the last line that begins with the program's name to the end.
+    awk '/^controller: / { text = "" } { text = text $0 "\n" } END { printf "%s", text }' out >message
+    grep -q '^controller: ' message || fail "no message"
+    [ "$(wc -l <message)" -le 6 ] || fail "the message has $(wc -l <message) lines, at most 6"
+    echo "after $(((end - begin) / 1000000)) ms:"
+    cat message
+    [ $((end - begin)) -le $((limit * 1000000000)) ] || fail "took longer than $limit s"
+}
+
+# says TEXT...: each stands in the message.
+says() {
+    local text
+    for text in "$@"; do grep -qF -- "$text" message || fail "the message does not say: $text"; done
+}
+
+# ---- the job file ----
+
+case_unknown_key() {
+    sed -i 's/num_steps/num_stpes/' job.yaml
+    message 2
+    says "job.yaml:9:3" train.num_stpes "Did you mean train.num_steps"
+}
+
+case_wrong_type() {
+    sed -i 's/num_steps: 2/num_steps: many/' job.yaml
+    message 2
+    says "job.yaml:9:14" "train.num_steps is \"many\"" "expected a whole number" "for example"
+}
+
+case_batch_not_divisible() {
+    message 2 --set train.dp_size=3
+    says "train.global_batch_size is 4" "train.dp_size 3" "3 or 6" "1, 2, 4"
+}
+
+case_missing_job_file() {
+    rm job.yaml
+    message 2
+    says "job.yaml does not exist" "--config"
+}
+
+# ---- files ----
+
+case_missing_file() {
+    rm train.jsonl
+    echo "$conversation" >trian.jsonl
+    message 2
+    says "job.yaml:6" data.train train.jsonl "does not exist" "Did you mean $PWD/trian.jsonl"
+}
+
+case_empty_data_set() {
+    : >train.jsonl
+    message 3
+    says "job.yaml:6" data.train train.jsonl "is empty"
+}
+
+case_blank_data_set() {
+    printf '\n\n   \n' >train.jsonl
+    message 3
+    says train.jsonl data.train
+}
+
+# ---- records: the third line of train.jsonl is wrong ----
+
+spoil_record() {
+    sed -i "3s|.*|$1|" train.jsonl
+}
+
+case_truncated_json_line() {
+    spoil_record '{"messages": [{"role": "user", "content": "2 + '
+    message 3
+    says "train.jsonl:3" expected "to do"
+}
+
+case_nul_in_string() {
+    spoil_record '{"messages": [{"role": "user", "content": "a\\\\u0000b"}, {"role": "assistant", "content": "4"}]}'
+    message 3
+    says "train.jsonl:3" expected "to do"
+}
+
+case_lone_surrogate() {
+    spoil_record '{"messages": [{"role": "user", "content": "a\\\\ud800b"}, {"role": "assistant", "content": "4"}]}'
+    message 3
+    says "train.jsonl:3" surrogate expected "to do"
+}
+
+case_wrong_role_order() {
+    spoil_record '{"messages": [{"role": "assistant", "content": "4"}, {"role": "user", "content": "2 + 2?"}]}'
+    message 3
+    says "train.jsonl:3" "messages[0]" expected
+}
+
+case_unknown_role() {
+    spoil_record '{"messages": [{"role": "usr", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]}'
+    message 3
+    says "train.jsonl:3" "messages[0]" usr expected
+}
+
+# ---- the model folder ----
+
+case_template_syntax_error() {
+    echo '{% for message in messages %}{{ message.content }}{% endfro %}' >model/chat_template.jinja
+    message 3
+    says chat_template.jinja endfro
+}
+
+case_template_raises() {
+    echo "{{ raise_exception('only tools may speak') }}" >model/chat_template.jinja
+    message 3
+    says chat_template.jinja "only tools may speak"
+}
+
+case_vocabulary_mismatch() {
+    sed -i 's/"vocab_size": 1024/"vocab_size": 1000/' model/config.json
+    message 2
+    says config.json 1000 1024 vocab_size tokenizer
+}
+
+# Weights as a finished job writes them.
+make_weights() {
+    timeout 60 "$BIN/controller" --config job.yaml --set run_dir=made >made.out 2>&1 || fail "$(tail -5 made.out)"
+    cp "$(ls -d made/checkpoints/step_* | tail -1)"/model*.safetensors* model/
+}
+
+case_tensor_missing() {
+    make_weights
+    sed -i 's/"num_hidden_layers": 4/"num_hidden_layers": 5/' model/config.json
+    message 3 --set model.init=pretrained
+    says "model.layers.4." safetensors
+}
+
+case_tensor_of_wrong_shape() {
+    make_weights
+    sed -i 's/"intermediate_size": 384/"intermediate_size": 400/' model/config.json
+    message 3 --set model.init=pretrained
+    says "mlp." 384 400 safetensors
+}
+
+# ---- the machine ----
+
+case_too_few_cpus() {
+    message 4 --set cluster.cpus=1 --set train.tp_size=2
+    says CPU cluster.cpus
+}
+
+case_run_folder_in_use() {
+    "$BIN/controller" --config job.yaml --set train.num_steps=100000 >first.out 2>&1 &
+    local first=$! tries=0
+    until grep -q '"step":' run/metrics.jsonl 2>/dev/null; do
+        tries=$((tries + 1))
+        [ $tries -lt 600 ] || fail "the first run does not start: $(tail -3 first.out)"
+        sleep 0.05
+    done
+    ( message 4 && says "$PWD/run" "$first" ) || { kill -INT $first; wait $first || true; exit 1; }
+    kill -INT $first
+    wait $first || [ $? = 5 ] || fail "the first run was disturbed"
+}
+
+case_port_in_use() {
+    "$BIN/node_agent" --endpoint "ipc://$PWD/agent" >agent1.out 2>&1 &
+    local first=$! code=0 tries=0
+    until [ -S agent ]; do
+        tries=$((tries + 1))
+        [ $tries -lt 200 ] || fail "the first agent does not start"
+        sleep 0.05
+    done
+    timeout 20 "$BIN/node_agent" --endpoint "ipc://$PWD/agent" >out 2>&1 || code=$?
+    kill $first
+    wait $first || true
+    [ $code = 4 ] || fail "exit code $code, expected 4"
+    cp out message
+    says "$PWD/agent" "in use"
+}
+
+# A run folder on a file system of two megabytes, in a mount namespace of its own.
+case_disk_full() {
+    if [ "${INSIDE:-}" = "" ]; then
+        local flags=--mount
+        [ "$(id -u)" = 0 ] || flags="--user --map-root-user --mount"
+        # shellcheck disable=SC2086
+        if ! unshare $flags true 2>/dev/null; then
+            echo "skipped: no mount namespace may be made here"
+            exit 77
+        fi
+        # shellcheck disable=SC2086
+        INSIDE=yes exec unshare $flags bash "$SELF" disk_full
+    fi
+    mkdir -p small
+    mount -t tmpfs -o size=2m small small
+    message 4 --set run_dir=small/run
+    says "small/run" "No space left"
+}
+
+# ---- what a killed run leaves ----
+
+case_stale_lock() {
+    "$BIN/controller" --config job.yaml --set train.num_steps=100000 --set checkpoint.interval=2 >first.out 2>&1 &
+    local first=$! tries=0
+    until ls run/checkpoints/step_*/manifest.json >/dev/null 2>&1; do
+        tries=$((tries + 1))
+        [ $tries -lt 600 ] || fail "the first run does not save: $(tail -3 first.out)"
+        sleep 0.05
+    done
+    kill -9 $first
+    wait $first || true
+    [ -e run/lock ] || fail "there is no lock to be stale"
+    timeout 60 "$BIN/controller" --config job.yaml --set train.num_steps=4 >out 2>&1 || fail "the lock of a dead run is in the way"
+    grep -q resum out || fail "it does not say that it resumes"
+}
+
+case_flipped_bit() {
+    timeout 60 "$BIN/controller" --config job.yaml --set checkpoint.interval=1 >first.out 2>&1 || fail "$(tail -3 first.out)"
+    local newest file
+    newest=$(ls -d run/checkpoints/step_* | tail -1)
+    file=$newest/model.safetensors
+    [ -f "$file" ] || fail "no weights in $newest"
+    printf '\x55' | dd of="$file" bs=1 seek=$(($(stat -c %s "$file") / 2)) conv=notrunc status=none
+    timeout 60 "$BIN/controller" --config job.yaml --set train.num_steps=3 >out 2>&1 || fail "a damaged checkpoint ended the run"
+    grep -q "model.safetensors" out || fail "the damaged file is not named"
+    grep -qE "step_0*1" out || fail "it does not say that it goes on from step 1"
+}
+
+if [ "$1" = list ]; then
+    declare -F | sed -n 's/^declare -f case_//p'
+    exit 0
+fi
+SELF=$(realpath "$0")
+export SELF BIN SOURCE
+if [ "${INSIDE:-}" = "" ]; then
+    rm -rf "$1"
+    mkdir "$1"
+    cd "$1"
+    prepare
+fi
+"case_$1"
