@@ -243,7 +243,8 @@ case_disk_full() {
 # ---- what a killed run leaves ----
 
 case_stale_lock() {
-    "$BIN/controller" --config job.yaml --set train.num_steps=100000 --set checkpoint.interval=2 >first.out 2>&1 &
+    "$BIN/controller" --config job.yaml --set train.num_steps=100000 --set checkpoint.interval=2 \
+        >first.out 2>&1 &
     local first=$! tries=0
     until ls run/checkpoints/step_*/manifest.json >/dev/null 2>&1; do
         tries=$((tries + 1))
@@ -253,18 +254,21 @@ case_stale_lock() {
     kill -9 $first
     wait $first || true
     [ -e run/lock ] || fail "there is no lock to be stale"
-    timeout 60 "$BIN/controller" --config job.yaml --set train.num_steps=4 >out 2>&1 || fail "the lock of a dead run is in the way"
+    timeout 60 "$BIN/controller" --config job.yaml --set train.num_steps=4 >out 2>&1 ||
+        fail "the lock of a dead run is in the way"
     grep -q resum out || fail "it does not say that it resumes"
 }
 
 case_flipped_bit() {
-    timeout 60 "$BIN/controller" --config job.yaml --set checkpoint.interval=1 >first.out 2>&1 || fail "$(tail -3 first.out)"
+    timeout 60 "$BIN/controller" --config job.yaml --set checkpoint.interval=1 >first.out 2>&1 ||
+        fail "$(tail -3 first.out)"
     local newest file
     newest=$(ls -d run/checkpoints/step_* | tail -1)
     file=$newest/model.safetensors
     [ -f "$file" ] || fail "no weights in $newest"
     printf '\x55' | dd of="$file" bs=1 seek=$(($(stat -c %s "$file") / 2)) conv=notrunc status=none
-    timeout 60 "$BIN/controller" --config job.yaml --set train.num_steps=3 >out 2>&1 || fail "a damaged checkpoint ended the run"
+    timeout 60 "$BIN/controller" --config job.yaml --set train.num_steps=3 >out 2>&1 ||
+        fail "a damaged checkpoint ended the run"
     grep -q "model.safetensors" out || fail "the damaged file is not named"
     grep -qE "step_0*1" out || fail "it does not say that it goes on from step 1"
 }
