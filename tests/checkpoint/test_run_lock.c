@@ -66,6 +66,18 @@ static void end_holder(const Holder *holder)
     close(holder->to);
 }
 
+/* The holder's program may not have become "sleep" yet, and until then it has the holder's
+ * descriptors: hence more than one try, all of them long before it ends. */
+static Status acquire_soon(RunLock **lock, char **note, Error *err)
+{
+    Status status = ERR_EXISTS;
+    for (int i = 0; i < 500 && status == ERR_EXISTS; i++) {
+        status = run_lock_acquire("locked", lock, note, err);
+        if (status == ERR_EXISTS) usleep(1000);
+    }
+    return status;
+}
+
 static void test_run_lock_names_its_living_holder(void **state)
 {
     (void)state;
@@ -80,14 +92,12 @@ static void test_run_lock_names_its_living_holder(void **state)
     assert_string_equal(note, "untouched");
     assert_int_equal(write(holder.to, "x", 1), 1);
     end_holder(&holder);
-    assert_ok(run_lock_acquire("locked", &lock, &note, &err), &err);
+    assert_ok(acquire_soon(&lock, &note, &err), &err);
     assert_null(note); /* it was given back */
     run_lock_release(lock);
     free(expected);
 }
 
-/* The holder's program may not have become "sleep" yet, and until then it has the holder's
- * descriptors: hence more than one try, all of them long before it ends. */
 static void test_run_lock_of_a_killed_run_is_taken_over_with_a_note(void **state)
 {
     (void)state;
@@ -98,12 +108,7 @@ static void test_run_lock_of_a_killed_run_is_taken_over_with_a_note(void **state
     char *expected = mem_printf("pid %d on host ", (int)holder.pid);
     assert_int_equal(kill(holder.pid, SIGKILL), 0);
     end_holder(&holder);
-    Status status = ERR_EXISTS;
-    for (int i = 0; i < 500 && status == ERR_EXISTS; i++) {
-        status = run_lock_acquire("locked", &lock, &note, &err);
-        if (status == ERR_EXISTS) usleep(1000);
-    }
-    assert_ok(status, &err);
+    assert_ok(acquire_soon(&lock, &note, &err), &err);
     assert_non_null(note);
     assert_non_null(strstr(note, expected));
     free(note);
