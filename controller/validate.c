@@ -23,6 +23,15 @@ static Status try_template(const TextModel *text, int64_t *ret_tokens, Error *er
     return status;
 }
 
+static Status load_text(const JobConfig *config, TextModel **ret, Error *err)
+{
+    Status status = text_model_load(config->model.tokenizer, config->model.chat_template, ret, err);
+    if (status != OK)
+        error_append(err, "Correct the file, or name another one at model.tokenizer or "
+                          "model.chat_template.");
+    return status;
+}
+
 Status validate_job(const JobConfig *config, char **ret_summary, Error *err)
 {
     TextModel *text = NULL;
@@ -31,13 +40,19 @@ Status validate_job(const JobConfig *config, char **ret_summary, Error *err)
     Status status = job_config_check_files(config, err);
     if (status == OK) status = model_config_read(config->model.config, &model, err);
     if (status == OK) status = model_config_check_parallel(&model, (int)config->train.tp_size, err);
-    if (status == OK)
-        status = text_model_load(config->model.tokenizer, config->model.chat_template, &text, err);
+    if (status == OK) status = load_text(config, &text, err);
     if (status == OK)
         status = model_config_check_tokenizer(&model, config->model.config,
                                               tokenizer_vocab_size(text_model_tokenizer(text)),
                                               config->model.tokenizer, err);
-    if (status == OK) status = try_template(text, &tokens, err);
+    if (status == OK) {
+        status = try_template(text, &tokens, err);
+        if (status != OK)
+            error_append(err,
+                         "Expected a chat template that renders a plain conversation, a user's "
+                         "message and an answer to it.\n"
+                         "Correct it, or name another one at model.chat_template.");
+    }
     if (status == OK && ret_summary != NULL)
         *ret_summary = mem_printf(
             "job %s is in order\n"

@@ -124,6 +124,19 @@ Status error_prefix(Error *err, const char *format, ...)
     return err->status;
 }
 
+Status error_append(Error *err, const char *format, ...)
+{
+    CHECK(err != NULL && err->status != OK);
+    char text[ERROR_MESSAGE_MAX];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    char message[ERROR_MESSAGE_MAX];
+    memcpy(message, err->message, sizeof message);
+    return error_set(err, err->status, "%s\n%s", message, text);
+}
+
 _Noreturn void check_failed(const char *file, int line, const char *condition, const char *format,
                             ...)
 {

@@ -1,8 +1,9 @@
-/* Errors are values. A function that can fail returns a Status and takes an Error * last; on failure
- * it fills the Error with one sentence for a person (the values found, what was expected, what to do)
- * and leaves its outputs untouched. Codes of other libraries (errno, uv, zmq, CUDA, NCCL) are turned
- * into a Status where they enter. A broken invariant is not an error but a bug: CHECK stops the
- * process, in release builds too. No thread restrictions; an Error belongs to whoever declared it. */
+/* Errors are values. A function that can fail returns a Status and takes an Error * last; on
+ * failure it fills the Error with one sentence for a person (the values found, what was expected,
+ * what to do) and leaves its outputs untouched. Codes of other libraries (errno, uv, zmq, CUDA,
+ * NCCL) are turned into a Status where they enter. A broken invariant is not an error but a bug:
+ * CHECK stops the process, in release builds too. No thread restrictions; an Error belongs to
+ * whoever declared it. */
 #ifndef TROUPE_BASE_ERROR_H
 #define TROUPE_BASE_ERROR_H
 
@@ -35,8 +36,8 @@ typedef struct Error {
 /* The name of a status as programs read it ("invalid", "timeout"); never NULL. */
 const char *status_name(Status status);
 
-/* The exit code of a process that ends with this status: 0 done, 1 internal, 2 usage or configuration,
- * 3 data, 4 resource or environment, 5 stopped by a signal after its commit. */
+/* The exit code of a process that ends with this status: 0 done, 1 internal, 2 usage or
+ * configuration, 3 data, 4 resource or environment, 5 stopped by a signal after its commit. */
 int status_exit_code(Status status);
 
 /* Fills *err (which may be NULL: the caller does not care) and returns `status`, so that
@@ -52,6 +53,10 @@ Status error_set_errno(Error *err, int errnum, const char *format, ...)
 
 /* Puts "<text>: " before the message, to say what was being done. Returns err->status. */
 Status error_prefix(Error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Adds a line after the message: what to do about it, from someone who knows more. Returns
+ * err->status. */
+Status error_append(Error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Stops the process with file, line and the broken condition. */
 _Noreturn void check_failed(const char *file, int line, const char *condition, const char *format,

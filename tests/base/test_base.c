@@ -25,6 +25,8 @@ static void test_error_prefix_keeps_status(void **state)
     assert_int_equal(error_set(&err, ERR_DATA, "byte %d is bad", 7), ERR_DATA);
     assert_int_equal(error_prefix(&err, "reading %s", "x"), ERR_DATA);
     assert_string_equal(err.message, "reading x: byte 7 is bad");
+    assert_int_equal(error_append(&err, "Mend byte %d.", 7), ERR_DATA);
+    assert_string_equal(err.message, "reading x: byte 7 is bad\nMend byte 7.");
 }
 
 static void test_str_nearest_finds_typo_and_refuses_strangers(void **state)

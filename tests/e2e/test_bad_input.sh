@@ -60,7 +60,7 @@ message() {
 # says TEXT...: each stands in the message.
 says() {
     local text
-    for text in "$@"; do grep -qF -- "$text" message || fail "the message does not say: $text"; done
+    for text in "$@"; do grep -qiF -- "$text" message || fail "the message does not say: $text"; done
 }
 
 # ---- the job file ----
@@ -150,19 +150,19 @@ case_unknown_role() {
 case_template_syntax_error() {
     echo '{% for message in messages %}{{ message.content }}{% endfro %}' >model/chat_template.jinja
     message 3
-    says chat_template.jinja endfro
+    says chat_template.jinja:1 endfro endfor model.chat_template
 }
 
 case_template_raises() {
     echo "{{ raise_exception('only tools may speak') }}" >model/chat_template.jinja
     message 3
-    says chat_template.jinja "only tools may speak"
+    says chat_template.jinja "only tools may speak" expected model.chat_template
 }
 
 case_vocabulary_mismatch() {
     sed -i 's/"vocab_size": 1024/"vocab_size": 1000/' model/config.json
     message 2
-    says config.json 1000 1024 vocab_size tokenizer
+    says config.json "vocab_size 1000" 1023 tokenizer
 }
 
 # Weights as a finished job writes them.
@@ -189,7 +189,7 @@ case_tensor_of_wrong_shape() {
 
 case_too_few_cpus() {
     message 4 --set cluster.cpus=1 --set train.tp_size=2
-    says CPU cluster.cpus
+    says CPUs 2.75 "free 1" cluster.cpus
 }
 
 case_run_folder_in_use() {
@@ -218,7 +218,7 @@ case_port_in_use() {
     wait $first || true
     [ $code = 4 ] || fail "exit code $code, expected 4"
     cp out message
-    says "$PWD/agent" "in use"
+    says "$PWD/agent" "served by pid $first" "stop it"
 }
 
 # A run folder on a file system of two megabytes, in a mount namespace of its own.
