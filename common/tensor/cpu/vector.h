@@ -43,6 +43,79 @@ ALWAYS_INLINE Lanes lanes_round_neighbours(Lanes first, Lanes second)
 }
 #endif
 
+#ifndef LANES_MASKED
+/* ---- what masks and wide shuffles do elsewhere; long, so kept out of the loops ---- */
+
+#define APART static __attribute__((noinline, unused))
+
+APART void tail_read(float to[LANES], const void *from, int count, DType dtype)
+{
+    for (int i = 0; i < LANES; i++)
+        to[i] = i >= count           ? 0
+                : dtype == DTYPE_F32 ? ((const float *)from)[i]
+                                     : bf16_to_f32(((const uint16_t *)from)[i]);
+}
+
+APART void tail_write(void *to, const float from[LANES], int count, DType dtype)
+{
+    for (int i = 0; i < count; i++) {
+        if (dtype == DTYPE_F32)
+            ((float *)to)[i] = from[i];
+        else
+            ((uint16_t *)to)[i] = bf16_from_f32(from[i]);
+    }
+}
+
+ALWAYS_INLINE Lanes lanes_load_first(const void *from, int count, DType dtype)
+{
+    float buffer[LANES];
+    tail_read(buffer, from, count, dtype);
+    return lanes_load(buffer);
+}
+
+ALWAYS_INLINE void lanes_store_first(void *to, int count, DType dtype, Lanes value)
+{
+    float buffer[LANES];
+    lanes_store(buffer, value);
+    tail_write(to, buffer, count, dtype);
+}
+
+APART void cells_transpose(float cell[LANES][LANES])
+{
+    for (int i = 0; i < LANES; i++)
+        for (int j = 0; j < i; j++) {
+            const float kept = cell[i][j];
+            cell[i][j] = cell[j][i];
+            cell[j][i] = kept;
+        }
+}
+
+ALWAYS_INLINE void lanes_transpose(Lanes row[LANES])
+{
+    float cell[LANES][LANES];
+    for (int i = 0; i < LANES; i++)
+        lanes_store(cell[i], row[i]);
+    cells_transpose(cell);
+    for (int i = 0; i < LANES; i++)
+        row[i] = lanes_load(cell[i]);
+}
+
+APART void cells_interleave(float cell[LANES], const uint16_t *low, const uint16_t *high)
+{
+    for (int i = 0; i < LANES; i++) {
+        const uint32_t bits = (uint32_t)high[i] << 16 | low[i];
+        memcpy(&cell[i], &bits, sizeof bits);
+    }
+}
+
+ALWAYS_INLINE Lanes lanes_interleave_bf16(const uint16_t *low, const uint16_t *high)
+{
+    float cell[LANES];
+    cells_interleave(cell, low, high);
+    return lanes_load(cell);
+}
+#endif
+
 /* ---- loads and stores by type; `dtype` is a constant where these are inlined ---- */
 
 ALWAYS_INLINE Lanes lanes_load_as(const void *base, int64_t index, DType dtype)
@@ -59,26 +132,17 @@ ALWAYS_INLINE void lanes_store_as(void *base, int64_t index, DType dtype, Lanes 
         lanes_store_bf16((uint16_t *)base + index, value);
 }
 
-/* The last `count` < 16 elements of a row; lanes beyond them are 0. */
+/* The last `count` < 16 elements of a row; lanes beyond them are 0. None when count is negative. */
 ALWAYS_INLINE Lanes lanes_load_tail(const void *base, int64_t index, int count, DType dtype)
 {
-    float buffer[LANES] = {0};
-    for (int i = 0; i < count; i++)
-        buffer[i] = dtype == DTYPE_F32 ? ((const float *)base)[index + i]
-                                       : bf16_to_f32(((const uint16_t *)base)[index + i]);
-    return lanes_load(buffer);
+    const char *from = (const char *)base + index * (dtype == DTYPE_F32 ? 4 : 2);
+    return lanes_load_first(from, count, dtype);
 }
 
 ALWAYS_INLINE void lanes_store_tail(void *base, int64_t index, int count, DType dtype, Lanes value)
 {
-    float buffer[LANES];
-    lanes_store(buffer, value);
-    for (int i = 0; i < count; i++) {
-        if (dtype == DTYPE_F32)
-            ((float *)base)[index + i] = buffer[i];
-        else
-            ((uint16_t *)base)[index + i] = bf16_from_f32(buffer[i]);
-    }
+    char *to = (char *)base + index * (dtype == DTYPE_F32 ? 4 : 2);
+    lanes_store_first(to, count, dtype, value);
 }
 
 /* Elements [index, index + 16) of a row that ends at `end`: whole or tail. */

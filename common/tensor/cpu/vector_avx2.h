@@ -173,26 +173,4 @@ ALWAYS_INLINE Lanes lanes_round_bf16(Lanes value)
     return (Lanes){half_round_bf16(value.low), half_round_bf16(value.high)};
 }
 
-ALWAYS_INLINE void lanes_transpose(Lanes row[LANES])
-{
-    float cell[LANES][LANES], turned[LANES][LANES];
-    for (int i = 0; i < LANES; i++)
-        lanes_store(cell[i], row[i]);
-    for (int i = 0; i < LANES; i++)
-        for (int j = 0; j < LANES; j++)
-            turned[j][i] = cell[i][j];
-    for (int i = 0; i < LANES; i++)
-        row[i] = lanes_load(turned[i]);
-}
-
-ALWAYS_INLINE Lanes lanes_interleave_bf16(const uint16_t *low, const uint16_t *high)
-{
-    float cell[LANES];
-    for (int i = 0; i < LANES; i++) {
-        const uint32_t bits = (uint32_t)high[i] << 16 | low[i];
-        memcpy(&cell[i], &bits, sizeof bits);
-    }
-    return lanes_load(cell);
-}
-
 #endif

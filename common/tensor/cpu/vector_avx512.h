@@ -80,13 +80,6 @@ ALWAYS_INLINE Lanes lanes_zero_below(Lanes value, Lanes x, float limit)
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, lanes_set(limit), _CMP_NLT_UQ), value);
 }
 
-/* Lanes 0 .. count-1 of value, `other` in the rest. */
-ALWAYS_INLINE Lanes lanes_keep_first(Lanes value, int count, float other)
-{
-    const __mmask16 mask = (__mmask16)(count >= 16 ? 0xFFFF : count <= 0 ? 0 : (1 << count) - 1);
-    return _mm512_mask_mov_ps(lanes_set(other), mask, value);
-}
-
 ALWAYS_INLINE float lanes_sum(Lanes a)
 {
     const __m256 half =
@@ -132,6 +125,39 @@ ALWAYS_INLINE Lanes lanes_round_bf16(Lanes value)
 {
     const __m512i bits = lanes_bf16_bits(value);
     return _mm512_castsi512_ps(_mm512_and_si512(bits, _mm512_set1_epi32((int)0xFFFF0000)));
+}
+
+#define LANES_MASKED
+
+ALWAYS_INLINE __mmask16 first_lanes(int count)
+{
+    return (__mmask16)(count >= 16 ? 0xFFFF : count <= 0 ? 0 : (1 << count) - 1);
+}
+
+/* Lanes 0 .. count-1 of value, `other` in the rest. */
+ALWAYS_INLINE Lanes lanes_keep_first(Lanes value, int count, float other)
+{
+    return _mm512_mask_mov_ps(lanes_set(other), first_lanes(count), value);
+}
+
+/* The first `count` elements at `from`, the other lanes 0: nothing beyond them is read. */
+ALWAYS_INLINE Lanes lanes_load_first(const void *from, int count, DType dtype)
+{
+    const __mmask16 mask = first_lanes(count);
+    if (dtype == DTYPE_F32) return _mm512_maskz_loadu_ps(mask, from);
+    const __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+
+ALWAYS_INLINE void lanes_store_first(void *to, int count, DType dtype, Lanes value)
+{
+    const __mmask16 mask = first_lanes(count);
+    if (dtype == DTYPE_F32) {
+        _mm512_mask_storeu_ps(to, mask, value);
+        return;
+    }
+    const __m512i bits = _mm512_srli_epi32(lanes_bf16_bits(value), 16);
+    _mm256_mask_storeu_epi16(to, mask, _mm512_cvtepi32_epi16(bits));
 }
 
 /* Sixteen rows of sixteen lanes become their columns: four rounds of interleaving pairs of rows by

@@ -1,33 +1,50 @@
-/* Lanes for a machine of which nothing is known: the compiler's own vectors. Included by vector.h
- * only; the contract of each function is in vector_avx512.h. lanes_fma rounds twice here. */
+/* Lanes for a machine of which nothing is known: four of the compiler's own vectors of four.
+ * Included by vector.h only; the contract of each function is in vector_avx512.h. lanes_fma rounds
+ * twice here. */
 #ifndef TROUPE_TENSOR_CPU_VECTOR_BASE_H
 #define TROUPE_TENSOR_CPU_VECTOR_BASE_H
 
 #include <math.h>
 
+typedef float Quad __attribute__((vector_size(16)));
+typedef int32_t QuadBits __attribute__((vector_size(16)));
+
 typedef struct Lanes {
-    float at[LANES];
+    Quad at[4];
 } Lanes;
 
 #define LANES_EACH(expression)                                                                     \
     Lanes result;                                                                                  \
-    for (int i = 0; i < LANES; i++)                                                                \
+    for (int i = 0; i < 4; i++)                                                                    \
         result.at[i] = (expression);                                                               \
     return result
 
+ALWAYS_INLINE Quad quad_set(float value)
+{
+    return (Quad){value, value, value, value};
+}
+
+/* a where the mask is set, else b. */
+ALWAYS_INLINE Quad quad_choose(QuadBits mask, Quad a, Quad b)
+{
+    return (Quad)((mask & (QuadBits)a) | (~mask & (QuadBits)b));
+}
+
 ALWAYS_INLINE Lanes lanes_set(float value)
 {
-    LANES_EACH(value);
+    LANES_EACH(quad_set(value));
 }
 
 ALWAYS_INLINE Lanes lanes_load(const float *from)
 {
-    LANES_EACH(from[i]);
+    Lanes result;
+    memcpy(&result, from, sizeof result);
+    return result;
 }
 
 ALWAYS_INLINE void lanes_store(float *to, Lanes value)
 {
-    memcpy(to, value.at, sizeof value.at);
+    memcpy(to, &value, sizeof value);
 }
 
 ALWAYS_INLINE Lanes lanes_add(Lanes a, Lanes b)
@@ -52,7 +69,11 @@ ALWAYS_INLINE Lanes lanes_div(Lanes a, Lanes b)
 
 ALWAYS_INLINE Lanes lanes_sqrt(Lanes a)
 {
-    LANES_EACH(sqrtf(a.at[i]));
+    float value[LANES];
+    lanes_store(value, a);
+    for (int i = 0; i < LANES; i++)
+        value[i] = sqrtf(value[i]);
+    return lanes_load(value);
 }
 
 ALWAYS_INLINE Lanes lanes_fma(Lanes a, Lanes b, Lanes c)
@@ -62,12 +83,12 @@ ALWAYS_INLINE Lanes lanes_fma(Lanes a, Lanes b, Lanes c)
 
 ALWAYS_INLINE Lanes lanes_max(Lanes a, Lanes b)
 {
-    LANES_EACH(a.at[i] > b.at[i] ? a.at[i] : b.at[i]);
+    LANES_EACH(quad_choose(a.at[i] > b.at[i], a.at[i], b.at[i]));
 }
 
 ALWAYS_INLINE Lanes lanes_min(Lanes a, Lanes b)
 {
-    LANES_EACH(a.at[i] < b.at[i] ? a.at[i] : b.at[i]);
+    LANES_EACH(quad_choose(a.at[i] < b.at[i], a.at[i], b.at[i]));
 }
 
 /* Adding and taking off 1.5 * 2^23 leaves the nearest whole number, for |a| < 2^22. */
@@ -76,87 +97,74 @@ ALWAYS_INLINE Lanes lanes_nearest(Lanes a)
     LANES_EACH((a.at[i] + 12582912.0f) - 12582912.0f);
 }
 
-/* 2^n for whole n in [-127, 128], in two factors that stay in the range of the exponent. */
-ALWAYS_INLINE float pow2_times(float value, float n)
+/* In two steps, so that neither power leaves the range of the exponent. 1.5 * 2^23 + n holds n in
+ * its lowest bits; for NaN they hold something, and the product stays NaN. */
+ALWAYS_INLINE Quad quad_scale_pow2(Quad value, Quad n)
 {
-    /* A NaN gives some whole number here and stays a NaN in the product. */
-    const int whole = n >= -127.0f && n <= 128.0f ? (int)n : 0;
-    const int first = whole / 2;
-    union {
-        uint32_t bits;
-        float real;
-    } a = {.bits = (uint32_t)(first + 127) << 23},
-      b = {.bits = (uint32_t)(whole - first + 127) << 23};
-    return value * a.real * b.real;
+    const QuadBits whole = ((QuadBits)(n + 12582912.0f) - 0x4B400000) << 22 >> 22;
+    const QuadBits first = whole >> 1, second = whole - first;
+    return value * (Quad)((first + 127) << 23) * (Quad)((second + 127) << 23);
 }
 
 ALWAYS_INLINE Lanes lanes_scale_pow2(Lanes value, Lanes n)
 {
-    LANES_EACH(pow2_times(value.at[i], n.at[i]));
+    LANES_EACH(quad_scale_pow2(value.at[i], n.at[i]));
 }
 
 ALWAYS_INLINE Lanes lanes_zero_below(Lanes value, Lanes x, float limit)
 {
-    LANES_EACH(x.at[i] < limit ? 0.0f : value.at[i]);
+    LANES_EACH(quad_choose(x.at[i] < limit, quad_set(0), value.at[i]));
 }
 
 ALWAYS_INLINE Lanes lanes_keep_first(Lanes value, int count, float other)
 {
-    LANES_EACH(i < count ? value.at[i] : other);
+    const QuadBits index = {0, 1, 2, 3};
+    LANES_EACH(quad_choose(index + 4 * i < count, value.at[i], quad_set(other)));
 }
 
 ALWAYS_INLINE float lanes_sum(Lanes a)
 {
-    for (int half = LANES / 2; half >= 1; half /= 2)
-        for (int i = 0; i < half; i++)
-            a.at[i] = a.at[i] + a.at[i + half];
-    return a.at[0];
+    const Quad quad = (a.at[0] + a.at[2]) + (a.at[1] + a.at[3]);
+    return (quad[0] + quad[2]) + (quad[1] + quad[3]);
 }
 
 ALWAYS_INLINE float lanes_max_across(Lanes a)
 {
-    for (int half = LANES / 2; half >= 1; half /= 2)
-        for (int i = 0; i < half; i++)
-            a.at[i] = a.at[i] > a.at[i + half] ? a.at[i] : a.at[i + half];
-    return a.at[0];
+    float value[LANES], max;
+    lanes_store(value, a);
+    max = value[0];
+    for (int i = 1; i < LANES; i++)
+        max = max > value[i] ? max : value[i];
+    return max;
 }
 
 ALWAYS_INLINE Lanes lanes_load_bf16(const uint16_t *from)
 {
-    LANES_EACH(bf16_to_f32(from[i]));
+    float value[LANES];
+    for (int i = 0; i < LANES; i++)
+        value[i] = bf16_to_f32(from[i]);
+    return lanes_load(value);
+}
+
+/* As bf16_from_f32 (tensor.h), without its shift. */
+ALWAYS_INLINE QuadBits quad_bf16_bits(Quad value)
+{
+    const QuadBits bits = (QuadBits)value, nan = value != value;
+    return (nan & (bits | 0x400000)) | (~nan & (bits + 0x7FFF + (bits >> 16 & 1)));
 }
 
 ALWAYS_INLINE void lanes_store_bf16(uint16_t *to, Lanes value)
 {
-    for (int i = 0; i < LANES; i++)
-        to[i] = bf16_from_f32(value.at[i]);
+    for (int i = 0; i < 4; i++) {
+        const QuadBits bits = quad_bf16_bits(value.at[i]);
+        for (int j = 0; j < 4; j++)
+            to[4 * i + j] = (uint16_t)((uint32_t)bits[j] >> 16);
+    }
 }
 
 ALWAYS_INLINE Lanes lanes_round_bf16(Lanes value)
 {
-    LANES_EACH(bf16_to_f32(bf16_from_f32(value.at[i])));
-}
-
-ALWAYS_INLINE void lanes_transpose(Lanes row[LANES])
-{
-    float cell[LANES][LANES], turned[LANES][LANES];
-    for (int i = 0; i < LANES; i++)
-        lanes_store(cell[i], row[i]);
-    for (int i = 0; i < LANES; i++)
-        for (int j = 0; j < LANES; j++)
-            turned[j][i] = cell[i][j];
-    for (int i = 0; i < LANES; i++)
-        row[i] = lanes_load(turned[i]);
-}
-
-ALWAYS_INLINE Lanes lanes_interleave_bf16(const uint16_t *low, const uint16_t *high)
-{
-    float cell[LANES];
-    for (int i = 0; i < LANES; i++) {
-        const uint32_t bits = (uint32_t)high[i] << 16 | low[i];
-        memcpy(&cell[i], &bits, sizeof bits);
-    }
-    return lanes_load(cell);
+    LANES_EACH((Quad)(quad_bf16_bits(value.at[i]) & (int32_t)0xFFFF0000));
 }
 
 #endif
