@@ -27,11 +27,6 @@ CodePointSet *set_create(void)
     return mem_calloc(1, sizeof(CodePointSet));
 }
 
-void set_clear(CodePointSet *set)
-{
-    memset(set, 0, sizeof *set);
-}
-
 void set_add_range(CodePointSet *set, uint32_t first, uint32_t last)
 {
     for (uint32_t c = first; c <= last; c++)

@@ -11,7 +11,6 @@ typedef struct CodePointSet {
 } CodePointSet;
 
 CodePointSet *set_create(void); /* empty; free() it */
-void set_clear(CodePointSet *set);
 void set_add_range(CodePointSet *set, uint32_t first, uint32_t last);
 void set_add_categories(CodePointSet *set, const UnicodeTable *table, uint32_t categories);
 void set_add_spaces(CodePointSet *set, const UnicodeTable *table);

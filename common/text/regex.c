@@ -27,7 +27,7 @@ typedef struct Translator {
 /* A character class being read: its members, and how PCRE2 may write them (`body`) unless it holds
  * an intersection or a negated class. */
 typedef struct ClassReader {
-    CodePointSet *set;
+    CodePointSet *set; /* NULL while `body` alone is wanted */
     Str body;
     bool plain; /* `body` says it all */
 } ClassReader;
@@ -141,37 +141,59 @@ static Status take_property_name(Translator *t, char *name, size_t size, bool *r
     return OK;
 }
 
-/* Adds a set to a class, by PCRE2's way to write it if there is one. */
+/* Adds a set to a class that PCRE2 may write as `body`; NULL: only as ranges. */
 static void add_set(ClassReader *reader, CodePointSet *set, bool negated, const Str *body)
 {
     if (negated) set_invert(set);
-    set_add_set(reader->set, set);
-    if (negated || body == NULL || body->length == 0)
+    if (reader->set != NULL) set_add_set(reader->set, set);
+    if (negated || body == NULL)
         set_write(set, &reader->body);
     else
         str_append(&reader->body, body->data, body->length);
 }
 
+/* Whether PCRE2's way to write a part of a class is all that is wanted of it. */
+static bool body_suffices(const ClassReader *reader, bool negated, const Str *body)
+{
+    return reader->set == NULL && !negated && body->length > 0;
+}
+
 static void add_property(const Translator *t, ClassReader *reader, const Property *property,
                          bool negated)
 {
-    CodePointSet *set = set_create();
     Str body = {0};
-    set_add_categories(set, t->table, property->categories);
     if (property->pcre2 != NULL) property_write(property, &body);
-    add_set(reader, set, negated, &body);
+    if (body_suffices(reader, negated, &body)) {
+        str_append(&reader->body, body.data, body.length);
+    } else {
+        CodePointSet *set = set_create();
+        set_add_categories(set, t->table, property->categories);
+        add_set(reader, set, negated, body.length > 0 ? &body : NULL);
+        free(set);
+    }
     str_free(&body);
-    free(set);
 }
 
 static void add_script(ClassReader *reader, const UnicodeScript *script, bool negated)
 {
-    CodePointSet *set = set_create();
     Str body = {0};
     script_write(script, &body);
-    set_add_pcre2_class(set, str_text(&body));
-    add_set(reader, set, negated, &body);
+    if (body_suffices(reader, negated, &body)) {
+        str_append(&reader->body, body.data, body.length);
+    } else {
+        CodePointSet *set = set_create();
+        set_add_pcre2_class(set, str_text(&body));
+        add_set(reader, set, negated, &body);
+        free(set);
+    }
     str_free(&body);
+}
+
+static void add_spaces(const Translator *t, ClassReader *reader, bool negated)
+{
+    CodePointSet *set = set_create();
+    set_add_spaces(set, t->table);
+    add_set(reader, set, negated, NULL);
     free(set);
 }
 
@@ -188,10 +210,7 @@ static Status read_property(Translator *t, ClassReader *reader, bool negated)
             return refuse(t, "a negated property, or one of one letter case, inside (?i)");
         add_property(t, reader, property, negated);
     } else if (strcmp(name, "space") == 0 || strcmp(name, "whitespace") == 0) {
-        CodePointSet *set = set_create();
-        set_add_spaces(set, t->table);
-        add_set(reader, set, negated, NULL);
-        free(set);
+        add_spaces(t, reader, negated);
     } else if (script != NULL) {
         if (t->caseless) return refuse(t, "a script inside (?i)");
         add_script(reader, script, negated);
@@ -216,10 +235,12 @@ static Status take_class_escape(Translator *t, ClassReader *reader, bool *ret_fo
         add_property(t, reader, property_find("nd"), negated);
         return OK;
     }
-    CodePointSet *set = set_create();
     if (c == 's' || c == 'S') {
-        set_add_spaces(set, t->table);
-    } else if (c == 'h' || c == 'H') {
+        add_spaces(t, reader, negated);
+        return OK;
+    }
+    CodePointSet *set = set_create();
+    if (c == 'h' || c == 'H') {
         set_add_range(set, '0', '9');
         set_add_range(set, 'A', 'F');
         set_add_range(set, 'a', 'f');
@@ -262,10 +283,10 @@ static Status read_posix(Translator *t, ClassReader *reader)
 /* Adds a class that stands inside another. */
 static Status read_nested(Translator *t, ClassReader *reader)
 {
-    ClassReader inner = {.set = set_create(), .plain = true};
+    ClassReader inner = {.set = reader->set == NULL ? NULL : set_create(), .plain = true};
     Status status = read_class(t, &inner);
     if (status == OK) {
-        set_add_set(reader->set, inner.set);
+        if (reader->set != NULL) set_add_set(reader->set, inner.set);
         str_puts(&reader->body, str_text(&inner.body));
         reader->plain &= inner.plain;
     }
@@ -288,7 +309,7 @@ static Status read_range(Translator *t, ClassReader *reader, uint32_t first)
         if (!is_char || last < first) return refuse(t, "a wrong range");
     }
     if (t->caseless && last >= 0x80) return refuse(t, "a character beyond ASCII inside (?i)");
-    set_add_range(reader->set, first, last);
+    if (reader->set != NULL) set_add_range(reader->set, first, last);
     write_char(&reader->body, first);
     if (last > first) {
         str_putc(&reader->body, '-');
@@ -317,11 +338,11 @@ static Status read_class_item(Translator *t, ClassReader *reader)
 /* `left && right`: what stands before and what stands behind, up to the end of the class. */
 static Status read_intersection(Translator *t, ClassReader *reader)
 {
-    ClassReader right = {.set = set_create(), .plain = true};
+    ClassReader right = {.set = reader->set == NULL ? NULL : set_create(), .plain = true};
     Status status = OK;
     while (status == OK && peek(t) != ']' && !at_text(t, "&&"))
         status = t->at < t->length ? read_class_item(t, &right) : refuse(t, "an open class");
-    set_intersect(reader->set, right.set);
+    if (status == OK && reader->set != NULL) set_intersect(reader->set, right.set);
     reader->plain = false;
     reader_free(&right);
     return status;
@@ -342,7 +363,7 @@ static Status read_class(Translator *t, ClassReader *reader)
     }
     t->at++;
     if (negated) {
-        set_invert(reader->set);
+        if (reader->set != NULL) set_invert(reader->set);
         reader->plain = false;
     }
     t->depth--;
@@ -356,7 +377,7 @@ static void write_class(Translator *t, ClassReader *reader, bool negated)
         return;
     }
     Str ranges = {0};
-    set_write(reader->set, &ranges);
+    if (reader->set != NULL) set_write(reader->set, &ranges);
     if (ranges.length == 0)
         str_puts(&t->out, "(?!)");
     else
@@ -368,7 +389,7 @@ static void write_class(Translator *t, ClassReader *reader, bool negated)
  */
 static Status translate_class(Translator *t)
 {
-    ClassReader reader = {.set = set_create(), .plain = true};
+    ClassReader reader = {.plain = true};
     size_t begin = t->at;
     bool negated = take(t, "^");
     Status status = peek(t) == ']' ? refuse(t, "a class that begins with ]") : OK;
@@ -382,7 +403,7 @@ static Status translate_class(Translator *t)
     }
     if (status == OK && !reader.plain) {
         /* Not that simple: once more, by sets. */
-        set_clear(reader.set);
+        reader.set = set_create();
         str_clear(&reader.body);
         t->at = begin;
         status = read_class(t, &reader);
@@ -438,7 +459,7 @@ static void write_boundary(Translator *t, bool negated)
 
 static Status translate_escape(Translator *t, bool *ret_repeatable)
 {
-    ClassReader reader = {.set = set_create(), .plain = true};
+    ClassReader reader = {.plain = true};
     bool found;
     Status status = take_class_escape(t, &reader, &found);
     if (status == OK && found) write_class(t, &reader, false);

@@ -68,4 +68,19 @@ Status tokenizer_encode(const Tokenizer *tokenizer, TokenizerCache *cache, const
 Status tokenizer_decode(const Tokenizer *tokenizer, const int32_t *ids, size_t count,
                         bool skip_special_tokens, char **ret_text, size_t *ret_length, Error *err);
 
+/* Decodes ids one by one, as a model makes them: each step gives the text that has become certain,
+ * never half a character, and all steps together give what tokenizer_decode gives for all ids. Not
+ * shared between threads; borrows the tokenizer. */
+typedef struct DecodeStream DecodeStream;
+
+DecodeStream *decode_stream_create(const Tokenizer *tokenizer, bool skip_special_tokens);
+void decode_stream_destroy(DecodeStream *stream); /* accepts NULL */
+
+/* *ret_text is owned by the caller and NUL-terminated; empty while a character is incomplete. */
+Status decode_stream_step(DecodeStream *stream, int32_t id, char **ret_text, size_t *ret_length,
+                          Error *err);
+
+/* What is left at the end: U+FFFD for bytes that never became a character. */
+Status decode_stream_finish(DecodeStream *stream, char **ret_text, size_t *ret_length, Error *err);
+
 #endif

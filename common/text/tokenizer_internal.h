@@ -152,7 +152,8 @@ Status decoder_load(Decoder *decoder, const cJSON *json, const UnicodeTable *tab
 void decoder_free(Decoder *decoder);
 
 struct Tokenizer {
-    UnicodeTable *table;
+    const UnicodeTable *table;
+    UnicodeTable *own_table; /* the same, or NULL if it is somebody else's */
     Normalizer normalizer;
     PreTokenizer pretokenizer;
     Bpe bpe;
@@ -167,5 +168,9 @@ struct TokenizerCache {
     PreTokenizeScratch pretokenize;
     BpeScratch bpe;
 };
+
+/* As tokenizer_parse, with a table that the caller keeps: a fuzzer loads many files. */
+Status tokenizer_parse_with(const char *json, size_t length, const char *where,
+                            const UnicodeTable *table, Tokenizer **ret, Error *err);
 
 #endif

@@ -68,19 +68,31 @@ static Status load_parts(Tokenizer *tokenizer, const cJSON *json, const char *wh
     return OK;
 }
 
-Status tokenizer_parse(const char *json, size_t length, const char *where, Tokenizer **ret,
-                       Error *err)
+Status tokenizer_parse_with(const char *json, size_t length, const char *where,
+                            const UnicodeTable *table, Tokenizer **ret, Error *err)
 {
     cJSON *document = NULL;
     TRY(json_parse(json, length, where, &document, err));
     Tokenizer *tokenizer = mem_calloc(1, sizeof *tokenizer);
-    tokenizer->table = unicode_table_create();
+    tokenizer->table = table;
     Status status = load_parts(tokenizer, document, where, err);
     cJSON_Delete(document);
     if (status == OK)
         *ret = tokenizer;
     else
         tokenizer_destroy(tokenizer);
+    return status;
+}
+
+Status tokenizer_parse(const char *json, size_t length, const char *where, Tokenizer **ret,
+                       Error *err)
+{
+    UnicodeTable *table = unicode_table_create();
+    Status status = tokenizer_parse_with(json, length, where, table, ret, err);
+    if (status == OK)
+        (*ret)->own_table = table;
+    else
+        free(table);
     return status;
 }
 
@@ -105,6 +117,6 @@ void tokenizer_destroy(Tokenizer *tokenizer)
     added_tokens_free(&tokenizer->added);
     postprocessor_free(&tokenizer->post);
     decoder_free(&tokenizer->decoder);
-    free(tokenizer->table);
+    free(tokenizer->own_table);
     free(tokenizer);
 }

@@ -287,6 +287,62 @@ static void test_decoding_half_a_character_gives_a_replacement(void **state)
     tokenizer_destroy(tokenizer);
 }
 
+static void test_streaming_waits_for_whole_characters(void **state)
+{
+    (void)state;
+    Error err = {0};
+    Tokenizer *tokenizer = load_fixture("qwen");
+    Encoding encoding = {0};
+    encode(tokenizer, "\U0001F600", NULL, &encoding);
+    assert_true(encoding.length > 1);
+    DecodeStream *stream = decode_stream_create(tokenizer, false);
+    char *text = NULL;
+    size_t length = 0;
+    for (size_t i = 0; i < encoding.length; i++) {
+        assert_ok(decode_stream_step(stream, encoding.span[i].id, &text, &length, &err), &err);
+        assert_string_equal(text, i + 1 < encoding.length ? "" : "\U0001F600");
+        free(text);
+    }
+    /* Bytes that never become a character come out as U+FFFD, at the end at the latest. */
+    assert_ok(decode_stream_step(stream, encoding.span[0].id, &text, &length, &err), &err);
+    assert_string_equal(text, "");
+    free(text);
+    assert_ok(decode_stream_finish(stream, &text, &length, &err), &err);
+    assert_string_equal(text, "\uFFFD");
+    free(text);
+    decode_stream_destroy(stream);
+    encoding_free(&encoding);
+    tokenizer_destroy(tokenizer);
+}
+
+/* The quickstart's model folder fits together: ids of its template, its config's size, no
+ * surprises. */
+static void test_tiny_tokenizer_of_the_quickstart_round_trips(void **state)
+{
+    (void)state;
+    Error err = {0};
+    Tokenizer *tokenizer = NULL;
+    assert_ok(tokenizer_load(PROJECT_SOURCE_DIR "/deploy/examples/tiny/model", &tokenizer, &err),
+              &err);
+    assert_int_equal(tokenizer_vocab_size(tokenizer), 1024);
+    const char *text = "<|im_start|>user\nAda has 12 apples and finds 7 more.<|im_end|>\n";
+    Encoding encoding = {0};
+    encode(tokenizer, text, NULL, &encoding);
+    assert_int_equal(encoding.span[0].id, tokenizer_token_id(tokenizer, "<|im_start|>"));
+    int32_t ids[256];
+    assert_true(encoding.length < 30);
+    for (size_t i = 0; i < encoding.length; i++)
+        ids[i] = encoding.span[i].id;
+    char *decoded = NULL;
+    size_t length = 0;
+    assert_ok(tokenizer_decode(tokenizer, ids, encoding.length, false, &decoded, &length, &err),
+              &err);
+    assert_string_equal(decoded, text);
+    free(decoded);
+    encoding_free(&encoding);
+    tokenizer_destroy(tokenizer);
+}
+
 #define MODEL "\"model\":{\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[\"a b\"]}"
 
 static void check_refused(const char *json, Status status, const char *text)
@@ -379,6 +435,8 @@ int main(void)
         cmocka_unit_test(test_ids_and_tokens_map_to_each_other),
         cmocka_unit_test(test_text_that_is_not_utf8_is_refused),
         cmocka_unit_test(test_decoding_half_a_character_gives_a_replacement),
+        cmocka_unit_test(test_streaming_waits_for_whole_characters),
+        cmocka_unit_test(test_tiny_tokenizer_of_the_quickstart_round_trips),
         cmocka_unit_test(test_wrong_files_are_refused_with_place_and_reason),
         cmocka_unit_test(test_unknown_components_are_refused_by_name),
         cmocka_unit_test(test_regular_expressions_that_may_mean_something_else_are_refused),
