@@ -13,7 +13,7 @@ expected=$(undisturbed_digest)
 pid_to_kill() {
     case $actor in
     controller) echo "$CONTROLLER" ;;
-    node_agent) pgrep -P "$CONTROLLER" node_agent ;;
+    node_agent) pgrep -n -f "node_agent --endpoint ipc://$RUN/" || true ;; # the agent itself, not its guard
     *) actor_pid "$actor" ;;
     esac
 }
