@@ -57,10 +57,9 @@ static Call *call_take_spare(Actor *actor)
     return call;
 }
 
-static void call_free(Call *call)
+static void call_recycle(Call *call)
 {
     Actor *actor = call->actor;
-    message_frames_close(&call->frames);
     if (actor == NULL || actor->num_spare >= SPARE_CALLS_MAX) {
         free(call);
         return;
@@ -68,6 +67,12 @@ static void call_free(Call *call)
     call->next = actor->spare;
     actor->spare = call;
     actor->num_spare++;
+}
+
+static void call_free(Call *call)
+{
+    message_frames_close(&call->frames);
+    call_recycle(call);
 }
 
 static void send_answer(Call *call, Message *answer, Bytes attachment)
@@ -257,11 +262,9 @@ static void dispatch(Call *call)
     method->handler(self, call);
 }
 
-/* Takes over what was received; false if it is not a call that may run. */
-static bool read_call(Actor *actor, MessageFrames *frames, int64_t now_ms, Call *call)
+/* Reads the frames of a call; false if it is not one that may run. */
+static bool read_call(Actor *actor, int64_t now_ms, Call *call)
 {
-    call->actor = actor;
-    message_frames_move(&call->frames, frames);
     if (message_decode(message_frame_bytes(&call->frames.envelope), &call->message, NULL) != OK ||
         call->message.kind != MESSAGE_REQUEST || call->message.sequence == 0) {
         actor->stats.malformed++;
@@ -286,18 +289,19 @@ static bool on_readable(void *argument, void *zmq_socket, int budget)
     Actor *actor = argument;
     int64_t now_ms = clock_ms();
     for (int i = 0; i < budget; i++) {
-        MessageFrames frames;
-        ReceiveResult result = message_receive(zmq_socket, true, &frames);
-        if (result == RECEIVE_NOTHING) return false;
-        if (result == RECEIVE_MALFORMED) {
-            actor->stats.malformed++;
+        Call *call = call_take_spare(actor);
+        call->actor = actor;
+        ReceiveResult result = message_receive(zmq_socket, true, &call->frames);
+        if (result == RECEIVE_OK) {
+            if (read_call(actor, now_ms, call))
+                dispatch(call);
+            else
+                call_free(call);
             continue;
         }
-        Call *call = call_take_spare(actor);
-        if (read_call(actor, &frames, now_ms, call))
-            dispatch(call);
-        else
-            call_free(call);
+        call_recycle(call);
+        if (result == RECEIVE_NOTHING) return false;
+        actor->stats.malformed++;
     }
     return true;
 }

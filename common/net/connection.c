@@ -7,7 +7,7 @@
 #include "base/memory.h"
 #include "net/socket.h"
 
-enum { RETRY_MS = 10, RETRY_MAX_MS = 500 };
+enum { RETRY_MS = 2, RETRY_MAX_MS = 500 };
 
 struct Connection {
     Loop *loop;
@@ -78,7 +78,8 @@ static void on_writable(void *argument)
 static void schedule_retry(Connection *c)
 {
     loop_restart_timer(c->retry, c->retry_ms);
-    c->retry_ms = c->retry_ms * 2 < RETRY_MAX_MS ? c->retry_ms * 2 : RETRY_MAX_MS;
+    int next_ms = c->retry_ms + (c->retry_ms + 1) / 2;
+    c->retry_ms = next_ms < RETRY_MAX_MS ? next_ms : RETRY_MAX_MS;
 }
 
 /* The attempt failed, or the connection broke. The caller has entered. */
