@@ -217,6 +217,23 @@ static Status run_batch(Trainer *trainer, ModelTensors *gradients, float *log_pr
 
 /* ---- gradients of the global batch ---- */
 
+/* The normaliser must be what the global batch really holds: a plan that miscounts would train with
+ * a wrong step size and nobody would see it. Equal on all ranks. */
+static Status check_trained_tokens(Trainer *trainer, const TrainStep *step, int64_t mine,
+                                   Error *err)
+{
+    double all = (double)mine;
+    if (trainer->dp_size > 1) {
+        int64_t begin = clock_ns();
+        TRY(comm_all_reduce_f64(trainer->options.data_comm, &all, 1, COMM_SUM, err));
+        trainer->comm_ns += clock_ns() - begin;
+    }
+    if ((int64_t)all == step->trained_tokens) return OK;
+    return error_set(err, ERR_INTERNAL,
+                     "step %lld has %lld trained tokens in all, but its plan counts %lld",
+                     (long long)step->step, (long long)all, (long long)step->trained_tokens);
+}
+
 /* Sums over ranks: what tensor-parallel ranks hold in common, then everything over data-parallel
  * ranks. */
 static Status reduce_gradients(Trainer *trainer, Error *err)
@@ -256,6 +273,7 @@ static Status apply_gradients(Trainer *trainer, const TrainStep *step, StepResul
                               Error *err)
 {
     double norm = 0.0, normaliser = 1.0 / (double)step->trained_tokens;
+    TRY(check_trained_tokens(trainer, step, result->trained_tokens, err));
     TRY(reduce_gradients(trainer, err));
     TRY(gradient_norm(trainer, &norm, err));
     norm *= normaliser;

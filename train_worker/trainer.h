@@ -92,8 +92,9 @@ typedef struct StepResult {
 } StepResult;
 
 /* Forward and backward over the micro-batches, then one AdamW step. A token id outside the
- * vocabulary or a sample longer than planned is ERR_DATA before anything is computed; a lost rank
- * is the Comm's error, after which the trainer is unusable. */
+ * vocabulary or a sample longer than planned is ERR_DATA before anything is computed.
+ * ERR_INTERNAL when trained_tokens is not what the global batch holds, and the Comm's error when a
+ * rank is lost: after either the trainer is unusable. */
 Status trainer_train_step(Trainer *trainer, const TrainStep *step, StepResult *ret, Error *err);
 
 /* Forward only. `log_prob` may be NULL; else log_prob[m][s] has an array of the sample's length, or

@@ -160,6 +160,108 @@ static void test_same_run_gives_same_bits(void **state)
     release(second);
 }
 
+/* ---- what several ranks hold ---- */
+
+typedef struct Held {
+    int64_t vectors, kv;       /* elements of each part */
+    float part[8][2][1 << 12]; /* by rank of the group: norm weights; k and v of a layer */
+} Held;
+
+static void held_body(const Ranks *ranks, void *argument)
+{
+    Held *held = argument;
+    Error err = {0};
+    ModelConfig config = toy_config(2, true);
+    TrainerOptions options = toy_options(ranks, &config, DTYPE_BF16);
+    Trainer *trainer = toy_trainer(ranks, &options);
+    rank_ok(trainer_init_random(trainer, 7, &err), &err);
+    toy_train(trainer, ranks, 1, 4, 3, NULL);
+    const WeightPlan *plan = trainer->plan;
+    const WeightSpec *k = &plan->spec[plan->layer[1].k_proj];
+    held->vectors = plan->vectors.count;
+    held->kv = 2 * k->local_rows * k->local_cols;
+    rank_check(held->vectors <= 1 << 12 && held->kv <= 1 << 12);
+    const float *master = trainer->optimizer->master;
+    memcpy(held->part[ranks->tp_rank][0], master + plan->vectors.first,
+           (size_t)held->vectors * sizeof(float));
+    memcpy(held->part[ranks->tp_rank][1], master + k->offset, (size_t)held->kv * sizeof(float));
+    trainer_destroy(trainer);
+}
+
+/* Two kv heads on eight ranks: ranks 0 to 3 hold one, 4 to 7 the other; all hold the norms. */
+static void test_copies_stay_equal_to_the_last_bit(void **state)
+{
+    (void)state;
+    Held *held = shared_alloc(sizeof *held);
+    ranks_run(8, 1, held_body, held);
+    for (int r = 1; r < 8; r++) {
+        assert_memory_equal(held->part[r][0], held->part[0][0],
+                            (size_t)held->vectors * sizeof(float));
+        assert_memory_equal(held->part[r][1], held->part[r / 4 * 4][1],
+                            (size_t)held->kv * sizeof(float));
+    }
+    assert_memory_not_equal(held->part[4][1], held->part[0][1], (size_t)held->kv * sizeof(float));
+    shared_free(held, sizeof *held);
+}
+
+/* ---- threads ---- */
+
+typedef struct Threads {
+    int count;
+    DType dtype;
+    float *weights; /* [1 << 20] */
+} Threads;
+
+static void threads_body(const Ranks *ranks, void *argument)
+{
+    const Threads *threads = argument;
+    Error err = {0};
+    ModelConfig config = toy_config(4, true);
+    config.hidden_size = 128;
+    config.intermediate_size = 384;
+    config.head_dim = 32;
+    config.vocab_size = 1000;
+    TrainerOptions options = toy_options(ranks, &config, threads->dtype);
+    options.kernels = cpu_kernels(threads->count);
+    options.max_tokens = 600;
+    Trainer *trainer = toy_trainer(ranks, &options);
+    rank_ok(trainer_init_random(trainer, 7, &err), &err);
+    int32_t token[20];
+    uint8_t mask[20];
+    Sample sample = {.length = 20, .token = token, .loss_mask = mask};
+    const Sample *pointers[30];
+    for (int i = 0; i < 20; i++) {
+        token[i] = i * 37 % 1000;
+        mask[i] = i > 4;
+    }
+    for (int i = 0; i < 30; i++)
+        pointers[i] = &sample;
+    MicroBatch batch = {pointers, 30};
+    for (int i = 1; i <= 2; i++) {
+        TrainStep step = {&batch, 1, i, 30 * 15, 1e-2};
+        StepResult result;
+        rank_ok(trainer_train_step(trainer, &step, &result, &err), &err);
+    }
+    rank_check(trainer->plan->size <= 1 << 20);
+    memcpy(threads->weights, trainer->optimizer->master,
+           (size_t)trainer->plan->size * sizeof(float));
+    trainer_destroy(trainer);
+}
+
+static void test_number_of_threads_changes_no_bit(void **state)
+{
+    (void)state;
+    size_t bytes = sizeof(float) << 20;
+    for (DType dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++) {
+        Threads one = {1, dtype, shared_alloc(bytes)}, three = {3, dtype, shared_alloc(bytes)};
+        ranks_run(1, 1, threads_body, &one);
+        ranks_run(1, 1, threads_body, &three);
+        assert_memory_equal(one.weights, three.weights, bytes);
+        shared_free(one.weights, bytes);
+        shared_free(three.weights, bytes);
+    }
+}
+
 /* On models of this kind torch's own bf16 gradient is 2e-2 from its f32 one. */
 static void test_bf16_stays_near_f32(void **state)
 {
@@ -186,12 +288,9 @@ static void learn_body(const Ranks *ranks, void *argument)
     Sample samples[TOY_SAMPLES];
     const Sample *pointers[TOY_SAMPLES];
     toy_samples_make(samples, 3);
-    int64_t trained = 0;
-    for (int s = 0; s < TOY_SAMPLES; s++) {
+    for (int s = 0; s < TOY_SAMPLES; s++)
         pointers[s] = &samples[s];
-        for (int t = 0; t < samples[s].length; t++)
-            trained += samples[s].loss_mask[t];
-    }
+    int64_t trained = toy_trained_tokens(samples, TOY_SAMPLES);
     TrainerOptions options = toy_options(ranks, &job->config, job->dtype);
     Trainer *trainer = toy_trainer(ranks, &options);
     rank_ok(trainer_init_random(trainer, 7, &err), &err);
@@ -226,6 +325,8 @@ int main(void)
         cmocka_unit_test(test_data_parallel_ranks_may_have_nothing_to_do),
         cmocka_unit_test(test_recomputation_changes_no_bit),
         cmocka_unit_test(test_same_run_gives_same_bits),
+        cmocka_unit_test(test_copies_stay_equal_to_the_last_bit),
+        cmocka_unit_test(test_number_of_threads_changes_no_bit),
         cmocka_unit_test(test_bf16_stays_near_f32),
         cmocka_unit_test(test_a_batch_is_learnt_by_heart),
     };

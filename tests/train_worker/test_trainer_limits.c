@@ -74,6 +74,11 @@ static void refusals_body(const Ranks *ranks, void *argument)
     step.trained_tokens = 2;
     rank_ok(trainer_train_step(trainer, &step, &result, &err), &err);
     rank_check(trainer_step(trainer) == 1);
+    step.step = 2;
+    step.trained_tokens = 3;
+    expect(trainer_train_step(trainer, &step, &result, &err), ERR_INTERNAL, &err,
+           "step 2 has 2 trained tokens in all, but its plan counts 3");
+    rank_check(trainer_step(trainer) == 1);
     trainer_destroy(trainer);
 }
 
@@ -169,7 +174,8 @@ static void not_finite_body(const Ranks *ranks, void *argument)
     for (int s = 0; s < TOY_SAMPLES; s++)
         pointer[s] = &samples[s];
     MicroBatch batch = {pointer, TOY_SAMPLES};
-    TrainStep step = {&batch, 1, 1, 10, 1e-3};
+    TrainStep step = {&batch, 1, 1, 0, 1e-3};
+    step.trained_tokens = ranks->dp_size * toy_trained_tokens(samples, TOY_SAMPLES);
     StepResult result;
     rank_ok(trainer_train_step(trainer, &step, &result, &err), &err);
     rank_check(result.skipped && !isfinite(result.grad_norm));

@@ -76,13 +76,13 @@ void toy_samples_clear(Sample samples[TOY_SAMPLES])
         sample_clear(&samples[s]);
 }
 
-static int64_t trained_tokens(const Sample samples[TOY_SAMPLES])
+int64_t toy_trained_tokens(const Sample *samples, int count)
 {
-    int64_t count = 0;
-    for (int s = 0; s < TOY_SAMPLES; s++)
+    int64_t trained = 0;
+    for (int s = 0; s < count; s++)
         for (int32_t t = 0; t < samples[s].length; t++)
-            count += samples[s].loss_mask[t];
-    return count;
+            trained += samples[s].loss_mask[t];
+    return trained;
 }
 
 static int deal(const Ranks *ranks, const Sample samples[TOY_SAMPLES], int size,
@@ -110,7 +110,7 @@ void toy_train(Trainer *trainer, const Ranks *ranks, int first, int last, int si
         toy_samples_make(samples, (uint64_t)i);
         TrainStep step = {.micro_batch = batches, .step = i, .lr = 1e-2};
         step.num_micro_batches = deal(ranks, samples, size, pointers, batches);
-        step.trained_tokens = trained_tokens(samples);
+        step.trained_tokens = toy_trained_tokens(samples, TOY_SAMPLES);
         rank_ok(trainer_train_step(trainer, &step, &result, &err), &err);
         double loss = result.loss_sum;
         if (ranks->dp_size > 1)

@@ -14,6 +14,7 @@ Trainer *toy_trainer(const Ranks *ranks, const TrainerOptions *options); /* weig
 
 /* TOY_SAMPLES samples of 1 to 20 tokens, a function of `seed`; freed with toy_samples_clear. */
 void toy_samples_make(Sample samples[TOY_SAMPLES], uint64_t seed);
+int64_t toy_trained_tokens(const Sample *samples, int count);
 void toy_samples_clear(Sample samples[TOY_SAMPLES]);
 
 /* Runs steps first .. last on samples that depend on the step alone, dealt over data-parallel
