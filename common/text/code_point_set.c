@@ -45,10 +45,11 @@ void set_add_spaces(CodePointSet *set, const UnicodeTable *table)
         if (unicode_is_space(table, c)) add(set, c);
 }
 
-void set_add_words(CodePointSet *set, const UnicodeTable *table)
+void set_add_words(CodePointSet *set, const UnicodeTable *table, bool alone)
 {
     for (uint32_t c = 0; c < CODE_POINTS; c++)
         if (unicode_is_word(table, c) && c != 0x200C && c != 0x200D) add(set, c);
+    if (!alone) return;
     set_add_range(set, 0xB2, 0xB3);
     set_add_range(set, 0xB9, 0xB9);
     set_add_range(set, 0xBC, 0xBE);

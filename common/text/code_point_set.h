@@ -14,9 +14,9 @@ CodePointSet *set_create(void); /* empty; free() it */
 void set_add_range(CodePointSet *set, uint32_t first, uint32_t last);
 void set_add_categories(CodePointSet *set, const UnicodeTable *table, uint32_t categories);
 void set_add_spaces(CodePointSet *set, const UnicodeTable *table);
-/* \w of Oniguruma: as in Rust, but with the superscripts and fractions of Latin-1, without joiners.
- */
-void set_add_words(CodePointSet *set, const UnicodeTable *table);
+/* \w of Oniguruma: as in Rust, but without joiners; and alone, outside of a class, with the
+ * superscripts and fractions of Latin-1. */
+void set_add_words(CodePointSet *set, const UnicodeTable *table, bool alone);
 /* The members of a class as PCRE2 writes it between brackets. */
 void set_add_pcre2_class(CodePointSet *set, const char *body);
 void set_add_set(CodePointSet *set, const CodePointSet *other);

@@ -30,6 +30,7 @@ typedef struct ClassReader {
     CodePointSet *set; /* NULL while `body` alone is wanted */
     Str body;
     bool plain; /* `body` says it all */
+    bool alone; /* not a class at all, but one escape outside of any */
 } ClassReader;
 
 static Status refuse(Translator *t, const char *what)
@@ -245,7 +246,7 @@ static Status take_class_escape(Translator *t, ClassReader *reader, bool *ret_fo
         set_add_range(set, 'A', 'F');
         set_add_range(set, 'a', 'f');
     } else {
-        set_add_words(set, t->table);
+        set_add_words(set, t->table, reader->alone);
     }
     add_set(reader, set, negated, NULL);
     free(set);
@@ -445,7 +446,7 @@ static Status write_literal(Translator *t, uint32_t c)
 static void write_boundary(Translator *t, bool negated)
 {
     CodePointSet *set = set_create();
-    set_add_words(set, t->table);
+    set_add_words(set, t->table, true);
     Str word = {0};
     set_write(set, &word);
     const char *w = str_text(&word);
@@ -459,7 +460,7 @@ static void write_boundary(Translator *t, bool negated)
 
 static Status translate_escape(Translator *t, bool *ret_repeatable)
 {
-    ClassReader reader = {.plain = true};
+    ClassReader reader = {.plain = true, .alone = true};
     bool found;
     Status status = take_class_escape(t, &reader, &found);
     if (status == OK && found) write_class(t, &reader, false);
