@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "base/clock.h"
 #include "base/utf8.h"
 #include "text/jinja_ast.h"
 
@@ -86,12 +85,20 @@ static Value import_text(Run *run, const char *bytes, Origin origin)
     run->memory_max += 16 * length;
     if (length > TEMPLATE_OUTPUT_BYTES_MAX)
         run_fail(run, ERR_RESOURCE, "a string of %zu MiB in the variables", length >> 20);
-    String *string = run_alloc(run, sizeof *string);
+    String *string = run_alloc_raw(run, sizeof *string);
     *string = (String){.bytes = bytes, .length = (uint32_t)length};
     string->chars = count_chars(bytes, length);
     if (string->chars == CHARS_UNKNOWN)
         run_raise(run, "a string in the variables is not valid UTF-8");
     return value_of_string(string, origin);
+}
+
+/* A key that the template spells is the template's own String. */
+static Value import_key(Run *run, const char *key, Origin origin)
+{
+    size_t length = strlen(key);
+    const String *known = intern_find(&run->template->interned, key, length);
+    return known != NULL ? value_of_string(known, origin) : import_text(run, key, origin);
 }
 
 /* A number keeps the kind it was written as: 1.0 is a float, 1 is not (base/json.h). */
@@ -119,14 +126,19 @@ typedef Origin (*MemberOrigin)(const char *key, Origin inherited);
 
 static Value import(Run *run, const cJSON *json, Origin origin);
 
-static Value import_list(Run *run, const cJSON *json, Origin origin)
+static size_t count_children(const cJSON *json)
 {
     size_t count = 0;
     for (const cJSON *item = json->child; item != NULL; item = item->next)
         count++;
-    Value list = value_list(run, count);
+    return count;
+}
+
+static Value import_list(Run *run, const cJSON *json, Origin origin)
+{
+    Value list = value_list(run, count_children(json));
     list.origin = origin;
-    count = 0;
+    size_t count = 0;
     for (const cJSON *item = json->child; item != NULL; item = item->next)
         list_items(list)[count++] = import(run, item, origin);
     return list;
@@ -135,14 +147,12 @@ static Value import_list(Run *run, const cJSON *json, Origin origin)
 static Value import_object(Run *run, const cJSON *json, Origin origin, MemberOrigin member_origin,
                            int32_t message)
 {
-    size_t count = 0;
-    for (const cJSON *item = json->child; item != NULL; item = item->next)
-        count++;
-    Dict *dict = dict_create(run, count);
+    Dict *dict = dict_create(run, count_children(json));
     dict->message = message;
+    dict->interned = true;
     for (const cJSON *item = json->child; item != NULL; item = item->next) {
         Origin member = member_origin != NULL ? member_origin(item->string, origin) : origin;
-        dict_set(run, dict, import_text(run, item->string, origin), import(run, item, member));
+        dict_put(run, dict, import_key(run, item->string, origin), import(run, item, member));
     }
     return value_of_dict(dict, origin);
 }
@@ -153,16 +163,25 @@ static Value import(Run *run, const cJSON *json, Origin origin)
     run_enter(run);
     run_step(run, 1);
     run->memory_max += 256; /* what the value itself takes up */
-    if (cJSON_IsString(json)) {
+    switch (json->type & 0xFF) {
+    case cJSON_String:
         value = import_text(run, json->valuestring, origin);
-    } else if (cJSON_IsNumber(json)) {
+        break;
+    case cJSON_Number:
         value = import_number(run, json, origin);
-    } else if (cJSON_IsBool(json)) {
-        value = value_bool(cJSON_IsTrue(json));
-    } else if (cJSON_IsArray(json)) {
+        break;
+    case cJSON_True:
+    case cJSON_False:
+        value = value_bool((json->type & 0xFF) == cJSON_True);
+        break;
+    case cJSON_Array:
         value = import_list(run, json, origin);
-    } else if (cJSON_IsObject(json)) {
+        break;
+    case cJSON_Object:
         value = import_object(run, json, origin, NULL, -1);
+        break;
+    default:
+        break;
     }
     value.origin = origin;
     run_leave(run);
@@ -181,7 +200,7 @@ static Origin message_member_origin(const char *key, Origin inherited)
         {"thought", ORIGIN_REASONING},    {"thoughts", ORIGIN_REASONING},
     };
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
-        if (strcmp(key, kinds[i].key) == 0)
+        if (*key == *kinds[i].key && strcmp(key, kinds[i].key) == 0)
             return origin_make(kinds[i].kind, origin_message(inherited));
     return inherited;
 }
@@ -220,22 +239,30 @@ static Value import_variable(Run *run, const String *name, const cJSON *json)
     return import(run, json, is_token ? ORIGIN_PLAIN_TEMPLATE : origin_make(ORIGIN_OTHER, -1));
 }
 
+static const cJSON *find_variable(const cJSON *variables, const String *name)
+{
+    const cJSON *item = variables != NULL ? variables->child : NULL;
+    for (; item != NULL; item = item->next)
+        if (*item->string == *name->bytes &&
+            strncmp(item->string, name->bytes, name->length) == 0 &&
+            item->string[name->length] == '\0')
+            return item;
+    return NULL;
+}
+
 /* Only what the template mentions is imported. */
 static const Value *import_variables(Run *run, const cJSON *variables)
 {
     const Template *tree = run->template;
     Value *context = run_alloc(run, tree->num_names * sizeof *context);
     for (size_t i = 0; i < tree->num_names; i++) {
-        const String *name = tree->name[i];
-        const cJSON *json = variables != NULL ? variables->child : NULL;
-        while (json != NULL && !string_is(name, json->string))
-            json = json->next;
-        const Function *global = global_find(name->bytes, name->length);
+        const cJSON *json = find_variable(variables, tree->name[i]);
         if (json != NULL) {
-            context[i] = import_variable(run, name, json);
-        } else if (global != NULL) {
-            context[i] = (Value){
-                .type = VALUE_FUNCTION, .origin = ORIGIN_PLAIN_TEMPLATE, .as.function = global};
+            context[i] = import_variable(run, tree->name[i], json);
+        } else if (tree->global[i] != NULL) {
+            context[i] = (Value){.type = VALUE_FUNCTION,
+                                 .origin = ORIGIN_PLAIN_TEMPLATE,
+                                 .as.function = tree->global[i]};
         }
     }
     return context;
@@ -254,10 +281,11 @@ static Status render_guarded(Run *run, const cJSON *variables)
 
 static void take_rendering(Run *run, Rendering *ret)
 {
-    Buffer *output = &run->buffer[0];
-    *ret = (Rendering){.length = output->text.length,
+    Buffer *output = run->top;
+    buffer_close(output);
+    *ret = (Rendering){.length = output->length,
                        .has_generation_blocks = run->template->has_generation};
-    ret->span = mem_calloc(output->num_spans, sizeof *ret->span);
+    ret->span = mem_alloc(output->num_spans * sizeof *ret->span);
     uint32_t begin = 0;
     for (size_t i = 0; i < output->num_spans; i++) {
         const BufferSpan *from = &output->span[i];
@@ -273,35 +301,61 @@ static void take_rendering(Run *run, Rendering *ret)
         begin = from->end;
     }
     ret->num_spans = output->num_spans;
-    ret->text = str_take(&output->text);
+    ret->text = output->text != NULL ? output->text : mem_alloc(1); /* has room for the NUL */
+    ret->text[ret->length] = '\0';
+    output->text = NULL;
 }
 
-Status chat_template_render(const ChatTemplate *chat_template, const cJSON *variables, int64_t now,
-                            Rendering *ret, Error *err)
+static void destroy_run(Run *run)
+{
+    for (size_t i = 0; i < run->buffers_capacity; i++) {
+        free(run->buffer[i].text);
+        free(run->buffer[i].span);
+    }
+    free(run->buffer);
+    for (MemoryBlock *block = run->block; block != NULL;) {
+        MemoryBlock *next = block->next;
+        free(block);
+        block = next;
+    }
+    free(run);
+}
+
+Status chat_template_render_within(const ChatTemplate *chat_template, const cJSON *variables,
+                                   int64_t now, const TemplateLimits *limits, Rendering *ret,
+                                   Error *err)
 {
     Error local;
-    Run *run = mem_calloc(1, sizeof *run);
+    Run *run = mem_alloc(sizeof *run);
+    memset(run, 0, offsetof(Run, first_block));
+    run->memory_top = run->first_block;
+    run->memory_end = run->first_block + sizeof run->first_block;
     run->template = &chat_template->tree;
     run->where = chat_template->where;
-    run->arena = arena_create();
     run->err = err != NULL ? err : &local;
     run->line = 1;
     run->loop_message = -1;
     run->literal_origin = ORIGIN_PLAIN_TEMPLATE;
     run->now = now;
-    run->deadline_ms = clock_ms() + TEMPLATE_TIME_MAX_MS;
-    run->memory_max = TEMPLATE_MEMORY_BYTES_MAX;
+    run->steps_max = limits->steps;
+    run->time_max_ms = limits->time_ms;
+    run->steps_check =
+        RUN_STEPS_BETWEEN_CHECKS < limits->steps ? RUN_STEPS_BETWEEN_CHECKS : limits->steps + 1;
+    run->memory_max = limits->memory_bytes;
     buffer_push(run);
     Status status = render_guarded(run, variables);
     if (status == OK) take_rendering(run, ret);
-    for (size_t i = 0; i < run->buffers_capacity; i++) {
-        str_free(&run->buffer[i].text);
-        free(run->buffer[i].span);
-    }
-    free(run->buffer);
-    arena_destroy(run->arena);
-    free(run);
+    destroy_run(run);
     return status;
+}
+
+Status chat_template_render(const ChatTemplate *chat_template, const cJSON *variables, int64_t now,
+                            Rendering *ret, Error *err)
+{
+    static const TemplateLimits limits = {.steps = TEMPLATE_STEPS_MAX,
+                                          .time_ms = TEMPLATE_TIME_MAX_MS,
+                                          .memory_bytes = TEMPLATE_MEMORY_BYTES_MAX};
+    return chat_template_render_within(chat_template, variables, now, &limits, ret, err);
 }
 
 void rendering_free(Rendering *rendering)

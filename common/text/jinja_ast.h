@@ -62,6 +62,15 @@ typedef struct Token {
     double real;
 } Token;
 
+/* The strings that a template spells, each once: names, attributes, constants. Keys of the input
+ * that are among them become the same String, and are then found by comparing pointers. */
+typedef struct InternTable {
+    const String **slot; /* open addressing; NULL: free */
+    size_t size, count;  /* size: a power of two */
+} InternTable;
+
+const String *intern_find(const InternTable *table, const char *bytes, size_t length);
+
 /* What the steps of a compilation share. Errors leave by longjmp, as in a Run. */
 typedef struct Compile {
     Arena *arena;
@@ -218,10 +227,10 @@ struct Node {
         } compare;
         struct {
             Node *object;
-            Value attribute;            /* NODE_GETATTR: a string */
-            CallFunction string_method; /* of that name, or NULL */
-            bool maybe_method;          /* dicts have a method of that name */
-            Node *key;                  /* NODE_GETITEM: may be a NODE_SLICE */
+            Value attribute;                         /* NODE_GETATTR: a string */
+            CallFunction string_method, dict_method; /* of that name, or NULL */
+            bool maybe_method;                       /* dicts have a method of that name */
+            Node *key;                               /* NODE_GETITEM: may be a NODE_SLICE */
         } get;
         struct {
             Node *start, *stop, *step; /* each may be NULL */
@@ -269,8 +278,10 @@ struct Template {
     NodeList body;
     Scope scope;
     uint16_t num_slots;
-    const String **name; /* names looked up in the variables and globals, each once */
+    const String **name;     /* names looked up in the variables and globals, each once */
+    const Function **global; /* [num_names] the global of that name, or NULL */
     size_t num_names;
+    InternTable interned;
     bool has_generation;
 };
 

@@ -1,7 +1,7 @@
 /* Expressions. */
 #include "text/jinja_ast.h"
 
-static Value eval_name(Run *run, const Activation *activation, const Node *node)
+static Value eval_name(Run *run, Activation *activation, const Node *node)
 {
     for (uint16_t hops = node->as.name.ref.hops; hops > 0; hops--)
         activation = activation->parent;
@@ -95,7 +95,7 @@ static bool is_dunder(const String *name)
 static Value own_attribute(Run *run, Value object, const String *name)
 {
     if (object.type == VALUE_NAMESPACE) {
-        const Value *value = dict_get_string(object.as.names, name->bytes, name->length);
+        const Value *value = dict_get_string(object.as.names, name);
         return value != NULL ? *value : value_missing();
     }
     if (object.type == VALUE_LOOP) return loop_attribute(run, object.as.loop, name);
@@ -122,7 +122,7 @@ static Value get_attribute(Run *run, Value object, Value name, bool maybe_method
         if (value.type != VALUE_MISSING) return value;
     }
     if (object.type == VALUE_DICT) {
-        const Value *value = dict_get_string(object.as.dict, text->bytes, text->length);
+        const Value *value = dict_get_string(object.as.dict, text);
         if (value != NULL) return *value;
     }
     return value_undefined_attribute(run, object, name);
@@ -156,7 +156,7 @@ Value eval_getitem(Run *run, Value object, Value key)
     if (object.type == VALUE_DICT) {
         const Value *value = NULL;
         if (value_is_string(key)) {
-            value = dict_get_string(object.as.dict, key.as.string->bytes, key.as.string->length);
+            value = dict_get_string(object.as.dict, key.as.string);
         } else if (key.type != VALUE_LIST && key.type != VALUE_DICT) {
             value = dict_get(run, object.as.dict, key);
         }
@@ -356,8 +356,8 @@ static Value eval_method_call(Run *run, Activation *activation, const Node *node
     CallFunction call = NULL;
     if (value_is_string(object)) {
         call = getter->as.get.string_method;
-    } else if (object.type == VALUE_DICT && getter->as.get.maybe_method) {
-        call = method_find(object, getter->as.get.attribute.as.string);
+    } else if (object.type == VALUE_DICT) {
+        call = getter->as.get.dict_method;
     }
     Value callee = value_missing();
     if (call == NULL)
@@ -398,80 +398,95 @@ Value eval_filter(Run *run, Activation *activation, const Node *node, Value subj
     return node->as.call.function->call(run, subject, &args);
 }
 
-static Value eval_operation(Run *run, Activation *activation, const Node *node)
+static Value eval_or(Run *run, Activation *activation, const Node *node)
 {
     Value left = eval_node(run, activation, node->as.binary.left);
-    switch (node->kind) {
-    case NODE_OR:
-        return value_truth(left) ? left : eval_node(run, activation, node->as.binary.right);
-    case NODE_AND:
-        return value_truth(left) ? eval_node(run, activation, node->as.binary.right) : left;
-    case NODE_NOT:
-        return value_bool(!value_truth(left));
-    case NODE_NEGATIVE:
-    case NODE_POSITIVE:
-        return eval_negative(run, left, node->kind == NODE_NEGATIVE);
-    default:
-        return eval_binary(run, node->as.binary.op, left,
-                           eval_node(run, activation, node->as.binary.right));
-    }
+    return value_truth(left) ? left : eval_node(run, activation, node->as.binary.right);
 }
 
-static Value eval_inner(Run *run, Activation *activation, const Node *node)
+static Value eval_and(Run *run, Activation *activation, const Node *node)
 {
-    switch (node->kind) {
-    case NODE_TUPLE:
-    case NODE_LIST:
-        return eval_list(run, activation, node);
-    case NODE_DICT:
-        return eval_dict(run, activation, node);
-    case NODE_CONDITION:
-        return eval_condition(run, activation, node);
-    case NODE_OR:
-    case NODE_AND:
-    case NODE_NOT:
-    case NODE_NEGATIVE:
-    case NODE_POSITIVE:
-    case NODE_BINARY:
-        return eval_operation(run, activation, node);
-    case NODE_CONCAT:
-        return eval_concat(run, activation, node);
-    case NODE_COMPARE:
-        return eval_compare(run, activation, node);
-    case NODE_GETATTR: {
-        Value object = eval_node(run, activation, node->as.get.object);
-        return get_attribute(run, object, node->as.get.attribute, node->as.get.maybe_method);
-    }
-    case NODE_GETITEM:
-        return eval_item(run, activation, node);
-    case NODE_SLICE: /* in a tuple of subscripts, which nothing accepts */
-        run_raise(run, "a slice among several subscripts is not supported");
-    case NODE_CALL:
-        return eval_call_node(run, activation, node, NULL);
-    case NODE_FILTER:
-        return eval_filter(run, activation, node, eval_node(run, activation, node->as.call.callee));
-    case NODE_TEST: {
-        Value result =
-            eval_filter(run, activation, node, eval_node(run, activation, node->as.call.callee));
-        return result;
-    }
-    default:
-        CHECKF(false, "node %d is not an expression", node->kind);
-        return value_none();
-    }
+    Value left = eval_node(run, activation, node->as.binary.left);
+    return value_truth(left) ? eval_node(run, activation, node->as.binary.right) : left;
 }
+
+static Value eval_not(Run *run, Activation *activation, const Node *node)
+{
+    return value_bool(!value_truth(eval_node(run, activation, node->as.binary.left)));
+}
+
+static Value eval_sign(Run *run, Activation *activation, const Node *node)
+{
+    return eval_negative(run, eval_node(run, activation, node->as.binary.left),
+                         node->kind == NODE_NEGATIVE);
+}
+
+static Value eval_operator(Run *run, Activation *activation, const Node *node)
+{
+    Value left = eval_node(run, activation, node->as.binary.left);
+    return eval_binary(run, node->as.binary.op, left,
+                       eval_node(run, activation, node->as.binary.right));
+}
+
+static Value eval_attribute(Run *run, Activation *activation, const Node *node)
+{
+    Value object = eval_node(run, activation, node->as.get.object);
+    return get_attribute(run, object, node->as.get.attribute, node->as.get.maybe_method);
+}
+
+static Value eval_plain_call(Run *run, Activation *activation, const Node *node)
+{
+    return eval_call_node(run, activation, node, NULL);
+}
+
+static Value eval_filter_node(Run *run, Activation *activation, const Node *node)
+{
+    return eval_filter(run, activation, node, eval_node(run, activation, node->as.call.callee));
+}
+
+static Value eval_const(Run *run, Activation *activation, const Node *node)
+{
+    (void)activation;
+    Value value = node->as.constant;
+    value.origin = run->literal_origin;
+    return value;
+}
+
+static _Noreturn Value eval_stray_slice(Run *run, Activation *activation, const Node *node)
+{
+    (void)activation;
+    (void)node;
+    run_raise(run, "a slice among several subscripts is not supported");
+}
+
+static Value (*const evaluators[])(Run *run, Activation *activation, const Node *node) = {
+    [NODE_CONST] = eval_const,
+    [NODE_NAME] = eval_name,
+    [NODE_TUPLE] = eval_list,
+    [NODE_LIST] = eval_list,
+    [NODE_DICT] = eval_dict,
+    [NODE_CONDITION] = eval_condition,
+    [NODE_OR] = eval_or,
+    [NODE_AND] = eval_and,
+    [NODE_NOT] = eval_not,
+    [NODE_NEGATIVE] = eval_sign,
+    [NODE_POSITIVE] = eval_sign,
+    [NODE_BINARY] = eval_operator,
+    [NODE_CONCAT] = eval_concat,
+    [NODE_COMPARE] = eval_compare,
+    [NODE_GETATTR] = eval_attribute,
+    [NODE_GETITEM] = eval_item,
+    [NODE_SLICE] = eval_stray_slice,
+    [NODE_CALL] = eval_plain_call,
+    [NODE_FILTER] = eval_filter_node,
+    [NODE_TEST] = eval_filter_node,
+};
 
 Value eval_node(Run *run, Activation *activation, const Node *node)
 {
     run_step(run, 1);
-    if (node->kind == NODE_CONST) {
-        Value value = node->as.constant;
-        value.origin = run->literal_origin;
-        return value;
-    }
-    if (node->kind == NODE_NAME) return eval_name(run, activation, node);
     run_enter(run);
-    Value value = eval_inner(run, activation, node);
+    Value value = evaluators[node->kind](run, activation, node);
     run_leave(run);
     return value;
 }

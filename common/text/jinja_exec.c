@@ -366,10 +366,11 @@ static Value take_keyword(MacroCall *call, const String *name)
     return value_missing();
 }
 
+/* 'name', or None for the macro of a call block. */
 static const char *macro_name(Run *run, const MacroNode *node)
 {
-    return node->name != NULL ? arena_printf(run->arena, "'%s'", message_text(run, node->name))
-                              : "None";
+    if (node->name == NULL) return "None";
+    return message_repr(run, value_of_string(node->name, run->literal_origin));
 }
 
 _Noreturn static void fail_keyword(Run *run, const MacroNode *node, const String *name)
@@ -478,12 +479,45 @@ static void exec_generation(Run *run, Activation *activation, const Node *node)
 
 /* ---- statements ---- */
 
+/* Writes a + b + c piece by piece where all are strings, which spares joining them first. Returns
+ * the sum of what could not be written: VALUE_MISSING if all of it was. */
+static Value emit_sum(Run *run, Activation *activation, const Node *node)
+{
+    bool is_sum = node->kind == NODE_BINARY && node->as.binary.op == BINARY_ADD;
+    if (!is_sum) {
+        Value value = eval_node(run, activation, node);
+        if (!value_is_string(value) || (value.flags & FLAG_MARKUP)) return value;
+        buffer_emit(run, value);
+        return value_missing();
+    }
+    run_enter(run);
+    size_t begin = run->top->length;
+    Value left = emit_sum(run, activation, node->as.binary.left);
+    Value right = eval_node(run, activation, node->as.binary.right);
+    bool all_text =
+        left.type == VALUE_MISSING && value_is_string(right) && !(right.flags & FLAG_MARKUP);
+    if (all_text) {
+        buffer_emit(run, right);
+    } else {
+        if (left.type == VALUE_MISSING) left = buffer_retract(run, begin);
+        left = eval_binary(run, BINARY_ADD, left, right);
+    }
+    run_leave(run);
+    return all_text ? value_missing() : left;
+}
+
 static void exec_output(Run *run, Activation *activation, const Node *node)
 {
     for (size_t i = 0; i < node->as.list.count; i++) {
         const Node *child = node->as.list.item[i];
         run->line = child->line;
-        emit_value(run, eval_node(run, activation, child));
+        if (child->kind == NODE_CONCAT) {
+            for (size_t j = 0; j < child->as.list.count; j++)
+                emit_value(run, eval_node(run, activation, child->as.list.item[j]));
+            continue;
+        }
+        Value value = emit_sum(run, activation, child);
+        if (value.type != VALUE_MISSING) emit_value(run, value);
     }
 }
 

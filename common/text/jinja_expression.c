@@ -264,7 +264,7 @@ static Node *parse_string(Parser *parser)
     }
     text.chars = CHARS_UNKNOWN;
     return const_create(parser, line,
-                        value_of_string(parser_keep(parser, &text), ORIGIN_PLAIN_TEMPLATE));
+                        value_of_string(parser_intern(parser, &text), ORIGIN_PLAIN_TEMPLATE));
 }
 
 Node *parse_name(Parser *parser, bool with_namespace)
@@ -348,8 +348,10 @@ static Node *parse_dot(Parser *parser, Node *object)
         Node *node = node_create(parser, NODE_GETATTR, line);
         node->as.get.object = object;
         node->as.get.attribute = value_of_string(parser_name(parser), ORIGIN_PLAIN_TEMPLATE);
-        node->as.get.maybe_method = dict_method_known(node->as.get.attribute.as.string);
-        node->as.get.string_method = string_method_find(node->as.get.attribute.as.string);
+        const String *name = node->as.get.attribute.as.string;
+        node->as.get.maybe_method = dict_method_known(name);
+        node->as.get.dict_method = method_find((Value){.type = VALUE_DICT}, name);
+        node->as.get.string_method = string_method_find(name);
         return node_adopt(parser, node, object);
     }
     parser_next(parser);

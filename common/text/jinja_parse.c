@@ -101,10 +101,50 @@ const String *parser_keep(Parser *parser, const String *string)
     return copy;
 }
 
+static size_t intern_place(const InternTable *table, const char *bytes, size_t length)
+{
+    size_t mask = table->size - 1, at = hash_bytes(bytes, length) & mask;
+    while (table->slot[at] != NULL && (table->slot[at]->length != length ||
+                                       memcmp(table->slot[at]->bytes, bytes, length) != 0))
+        at = (at + 1) & mask;
+    return at;
+}
+
+const String *intern_find(const InternTable *table, const char *bytes, size_t length)
+{
+    return table->size > 0 ? table->slot[intern_place(table, bytes, length)] : NULL;
+}
+
+static void intern_grow(Parser *parser, InternTable *table)
+{
+    InternTable grown = {.size = table->size == 0 ? 64 : 2 * table->size, .count = table->count};
+    grown.slot = parser_alloc(parser, grown.size * sizeof *grown.slot);
+    for (size_t i = 0; i < table->size; i++) {
+        const String *string = table->slot[i];
+        if (string != NULL)
+            grown.slot[intern_place(&grown, string->bytes, string->length)] = string;
+    }
+    *table = grown;
+}
+
+const String *parser_intern(Parser *parser, const String *string)
+{
+    InternTable *table = &parser->template->interned;
+    if (2 * table->count >= table->size) intern_grow(parser, table);
+    size_t at = intern_place(table, string->bytes, string->length);
+    if (table->slot[at] == NULL) {
+        String *copy = (String *)parser_keep(parser, string);
+        copy->interned = true;
+        table->slot[at] = copy;
+        table->count++;
+    }
+    return table->slot[at];
+}
+
 const String *parser_name(Parser *parser)
 {
     if (parser->current.type != TOKEN_NAME) parser_fail_expected(parser, "name");
-    const String *name = parser_keep(parser, &parser->current.text);
+    const String *name = parser_intern(parser, &parser->current.text);
     parser_next(parser);
     return name;
 }

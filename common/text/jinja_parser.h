@@ -30,8 +30,9 @@ bool parser_skip(Parser *parser, TokenType type);
 _Noreturn void parser_fail_expected(Parser *parser, const char *expected);
 void parser_expect(Parser *parser, TokenType type);
 void parser_expect_name(Parser *parser, const char *name);
-const String *parser_name(Parser *parser); /* takes a name, whichever it is */
-const String *parser_keep(Parser *parser, const String *string);
+const String *parser_name(Parser *parser);                       /* takes a name, whichever it is */
+const String *parser_keep(Parser *parser, const String *string); /* a copy */
+const String *parser_intern(Parser *parser, const String *string); /* the template's one copy */
 void parser_descend(Parser *parser); /* one level of brackets or tags deeper; `depth--` goes back */
 
 /* ---- nodes ---- */

@@ -5,8 +5,7 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
-
-#define STEPS_BETWEEN_CHECKS 65536
+#include "base/memory.h"
 
 _Noreturn void run_fail(Run *run, Status status, const char *format, ...)
 {
@@ -38,16 +37,22 @@ static _Noreturn void fail_memory(Run *run)
              run->memory_max >> 20);
 }
 
-static void check_memory(Run *run, size_t more)
-{
-    size_t used = arena_bytes(run->arena) + run->buffers_bytes;
-    if (more > run->memory_max || used > run->memory_max - more) fail_memory(run);
-}
+#define BLOCK_BYTES ((size_t)64 << 10)
 
-void *run_alloc(Run *run, size_t bytes)
+void *run_alloc_block(Run *run, size_t bytes)
 {
-    check_memory(run, bytes);
-    return arena_alloc(run->arena, bytes);
+    size_t used = run->memory_used + run->buffers_bytes;
+    if (bytes > run->memory_max || used > run->memory_max - bytes) fail_memory(run);
+    size_t size = bytes > BLOCK_BYTES / 4 ? bytes : BLOCK_BYTES;
+    MemoryBlock *block = mem_alloc(sizeof *block + size);
+    block->next = run->block;
+    run->block = block;
+    run->memory_used += size;
+    if (size == BLOCK_BYTES) { /* the rest is for what comes next */
+        run->memory_end = block->bytes + size;
+        run->memory_top = block->bytes + ((bytes + 15) & ~(size_t)15);
+    }
+    return block->bytes;
 }
 
 void run_check_length(Run *run, uint64_t length)
@@ -58,19 +63,21 @@ void run_check_length(Run *run, uint64_t length)
 
 void run_check(Run *run)
 {
-    if (run->steps > TEMPLATE_STEPS_MAX)
-        run_fail(run, ERR_RESOURCE, "the template takes more than %llu steps", TEMPLATE_STEPS_MAX);
-    if (clock_ms() > run->deadline_ms)
-        run_fail(run, ERR_TIMEOUT, "the template takes longer than %d seconds",
-                 TEMPLATE_TIME_MAX_MS / 1000);
-    run->steps_check = run->steps + STEPS_BETWEEN_CHECKS;
+    if (run->steps > run->steps_max)
+        run_fail(run, ERR_RESOURCE, "the template takes more than %llu steps",
+                 (unsigned long long)run->steps_max);
+    int64_t now = clock_ms();
+    if (run->deadline_ms == 0) run->deadline_ms = now + run->time_max_ms; /* few come this far */
+    if (now > run->deadline_ms)
+        run_fail(run, ERR_TIMEOUT, "the template takes longer than %lld ms",
+                 (long long)run->time_max_ms);
+    run->steps_check = run->steps + RUN_STEPS_BETWEEN_CHECKS;
+    if (run->steps_check > run->steps_max) run->steps_check = run->steps_max + 1;
 }
 
-void run_enter(Run *run)
+_Noreturn void run_fail_depth(Run *run)
 {
-    if (++run->depth > TEMPLATE_DEPTH_MAX)
-        run_fail(run, ERR_RESOURCE, "the template recurses deeper than %d levels",
-                 TEMPLATE_DEPTH_MAX);
+    run_fail(run, ERR_RESOURCE, "the template recurses deeper than %d levels", TEMPLATE_DEPTH_MAX);
 }
 
 /* ---- buffers ---- */
@@ -84,85 +91,109 @@ void buffer_push(Run *run)
                (capacity - run->buffers_capacity) * sizeof *run->buffer);
         run->buffers_capacity = capacity;
     }
-    Buffer *buffer = &run->buffer[run->num_buffers++];
-    str_clear(&buffer->text);
-    buffer->num_spans = 0;
-}
-
-static Buffer *top_buffer(Run *run)
-{
-    CHECK(run->num_buffers > 0);
-    return &run->buffer[run->num_buffers - 1];
+    run->top = &run->buffer[run->num_buffers++];
+    run->top->length = 0;
+    run->top->num_spans = 0;
 }
 
 void buffer_drop(Run *run)
 {
-    Buffer *buffer = top_buffer(run);
-    run->buffers_bytes -= buffer->text.length;
-    run->num_buffers--;
+    CHECK(run->num_buffers > 1);
+    run->top = &run->buffer[--run->num_buffers - 1];
 }
 
-Value buffer_pop(Run *run)
+void buffer_close(Buffer *buffer)
 {
-    Buffer *buffer = top_buffer(run);
-    Origin first = buffer->num_spans > 0 ? buffer->span[0].origin : ORIGIN_PLAIN_TEMPLATE;
-    Value value = value_text(run, str_text(&buffer->text), buffer->text.length, first);
+    if (buffer->num_spans > 0) buffer->span[buffer->num_spans - 1].end = (uint32_t)buffer->length;
+}
+
+/* The text from `begin` on, with its origins, as a string. */
+static Value buffer_text(Run *run, const Buffer *buffer, size_t begin)
+{
+    size_t first = 0;
+    while (first < buffer->num_spans && buffer->span[first].end <= begin)
+        first++;
+    bool empty = first == buffer->num_spans;
+    Origin origin = empty ? ORIGIN_PLAIN_TEMPLATE : buffer->span[first].origin;
+    const char *bytes = buffer->length > begin ? buffer->text + begin : "";
+    Value value = value_text(run, bytes, buffer->length - begin, origin);
+    size_t last = first;
+    while (last < buffer->num_spans && buffer->span[last].origin == origin)
+        last++;
+    if (last == buffer->num_spans) return value;
+    OriginRun *runs = run_alloc_raw(run, (buffer->num_spans - first) * sizeof *runs);
     size_t count = 0;
-    OriginRun *runs = NULL;
-    for (size_t i = 0; i < buffer->num_spans; i++) {
+    for (size_t i = first; i < buffer->num_spans; i++) {
         const BufferSpan *span = &buffer->span[i];
-        if (runs != NULL && runs[count - 1].origin == span->origin) {
-            runs[count - 1].end = span->end;
-        } else if (runs != NULL || span->origin != first) {
-            if (runs == NULL) {
-                runs = run_alloc(run, (buffer->num_spans + 1) * sizeof *runs);
-                runs[count++] = (OriginRun){.end = buffer->span[i - 1].end, .origin = first};
-            }
-            runs[count++] = (OriginRun){.end = span->end, .origin = span->origin};
-        }
+        bool same = count > 0 && runs[count - 1].origin == span->origin;
+        if (!same) runs[count++].origin = span->origin;
+        runs[count - 1].end = span->end - (uint32_t)begin;
     }
     String *string = (String *)value.as.string;
     string->run = runs;
     string->num_runs = (uint32_t)count;
+    return value;
+}
+
+Value buffer_pop(Run *run)
+{
+    buffer_close(run->top);
+    Value value = buffer_text(run, run->top, 0);
     buffer_drop(run);
     return value;
 }
 
-static void write_span(Run *run, const char *bytes, size_t length, Origin origin)
+Value buffer_retract(Run *run, size_t begin)
 {
-    if (length == 0) return;
-    Buffer *buffer = top_buffer(run);
-    if (buffer->text.length + length > TEMPLATE_OUTPUT_BYTES_MAX)
+    Buffer *buffer = run->top;
+    buffer_close(buffer);
+    Value value = buffer_text(run, buffer, begin);
+    while (buffer->num_spans > 0 &&
+           (buffer->num_spans > 1 ? buffer->span[buffer->num_spans - 2].end : 0) >= begin)
+        buffer->num_spans--;
+    buffer->length = begin;
+    return value;
+}
+
+static void buffer_grow(Run *run, Buffer *buffer, size_t length)
+{
+    if (length > TEMPLATE_OUTPUT_BYTES_MAX)
         run_fail(run, ERR_RESOURCE, "the template writes more than %u MiB",
                  TEMPLATE_OUTPUT_BYTES_MAX >> 20);
-    run->buffers_bytes += length;
-    if (run->buffers_bytes > run->memory_max) fail_memory(run);
-    run->steps += length / 64;
-    str_append(&buffer->text, bytes, length);
-    uint32_t end = (uint32_t)buffer->text.length;
-    if (buffer->num_spans > 0) {
-        BufferSpan *last = &buffer->span[buffer->num_spans - 1];
-        if (last->origin == origin && last->loop == run->loop_message) {
-            last->end = end;
-            return;
-        }
-    }
+    size_t capacity = buffer->capacity < 2048 ? 2048 : buffer->capacity;
+    while (capacity <= length)
+        capacity *= 2;
+    run->buffers_bytes += capacity - buffer->capacity;
+    if (run->buffers_bytes + run->memory_used > run->memory_max) fail_memory(run);
+    buffer->text = mem_realloc(buffer->text, capacity, 1);
+    buffer->capacity = capacity;
+}
+
+static void open_span(Run *run, Buffer *buffer, Origin origin)
+{
+    buffer_close(buffer);
     if (buffer->num_spans == buffer->spans_capacity) {
-        buffer->spans_capacity = buffer->spans_capacity == 0 ? 32 : 2 * buffer->spans_capacity;
-        buffer->span = mem_realloc(buffer->span, buffer->spans_capacity, sizeof *buffer->span);
+        size_t capacity = buffer->spans_capacity == 0 ? 32 : 2 * buffer->spans_capacity;
+        run->buffers_bytes += (capacity - buffer->spans_capacity) * sizeof *buffer->span;
+        if (run->buffers_bytes + run->memory_used > run->memory_max) fail_memory(run);
+        buffer->span = mem_realloc(buffer->span, capacity, sizeof *buffer->span);
+        buffer->spans_capacity = capacity;
     }
-    buffer->span[buffer->num_spans++] =
-        (BufferSpan){.end = end, .origin = origin, .loop = run->loop_message};
+    buffer->span[buffer->num_spans++] = (BufferSpan){.origin = origin, .loop = run->loop_message};
 }
 
-void buffer_write(Run *run, const char *bytes, size_t length, Origin origin)
+void buffer_write_slow(Run *run, const char *bytes, size_t length, Origin origin)
 {
-    write_span(run, bytes, length, origin);
-}
-
-void buffer_puts(Run *run, const char *text, Origin origin)
-{
-    write_span(run, text, strlen(text), origin);
+    if (length == 0) return;
+    Buffer *buffer = run->top;
+    run_step(run, length / 64);
+    if (buffer->length + length >= buffer->capacity)
+        buffer_grow(run, buffer, buffer->length + length);
+    const BufferSpan *open = buffer->num_spans > 0 ? &buffer->span[buffer->num_spans - 1] : NULL;
+    if (open == NULL || open->origin != origin || open->loop != run->loop_message)
+        open_span(run, buffer, origin);
+    memcpy(buffer->text + buffer->length, bytes, length);
+    buffer->length += length;
 }
 
 /* Gives template text the place where it is written, unless it was made at a message's turn
@@ -178,8 +209,8 @@ static void write_slice(Run *run, Value string, size_t begin, size_t end, bool e
 {
     const String *text = string.as.string;
     if (text->run == NULL) {
-        write_span(run, text->bytes + begin, end - begin,
-                   emit ? emit_origin(run, string.origin) : string.origin);
+        buffer_write(run, text->bytes + begin, end - begin,
+                     emit ? emit_origin(run, string.origin) : string.origin);
         return;
     }
     size_t at = 0;
@@ -188,8 +219,8 @@ static void write_slice(Run *run, Value string, size_t begin, size_t end, bool e
         size_t to = text->run[i].end < end ? text->run[i].end : end;
         Origin origin = text->run[i].origin;
         if (to > from)
-            write_span(run, text->bytes + from, to - from,
-                       emit ? emit_origin(run, origin) : origin);
+            buffer_write(run, text->bytes + from, to - from,
+                         emit ? emit_origin(run, origin) : origin);
         at = text->run[i].end;
     }
 }

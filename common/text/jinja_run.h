@@ -7,20 +7,31 @@
 #define TROUPE_TEXT_JINJA_RUN_H
 
 #include <setjmp.h>
+#include <stdalign.h>
 
-#include "base/memory.h"
-#include "base/str.h"
 #include "text/jinja_value.h"
 
 /* What a template may use up. A plain conversation needs a thousandth of each. */
 #define TEMPLATE_SOURCE_BYTES_MAX (4u << 20)
 #define TEMPLATE_OUTPUT_BYTES_MAX (256u << 20)
-#define TEMPLATE_STEPS_MAX        50000000ull /* about a second */
+#define TEMPLATE_STEPS_MAX        50000000 /* about a second */
 #define TEMPLATE_TIME_MAX_MS      30000
 #define TEMPLATE_DEPTH_MAX        1500 /* nested evaluations: bounds the C stack */
 #define TEMPLATE_NESTING_MAX      150  /* brackets or tags inside each other, in the source */
 #define TEMPLATE_HEIGHT_MAX       500  /* of the tree of one expression */
 #define TEMPLATE_MEMORY_BYTES_MAX (256u << 20) /* and 16 times the bytes of the variables */
+
+/* Those of them that a rendering may be given smaller. */
+typedef struct TemplateLimits {
+    uint64_t steps;
+    int64_t time_ms;
+    size_t memory_bytes;
+} TemplateLimits;
+
+/* chat_template_render within limits of the caller's choice. */
+Status chat_template_render_within(const ChatTemplate *chat_template, const cJSON *variables,
+                                   int64_t now, const TemplateLimits *limits, Rendering *ret,
+                                   Error *err);
 
 typedef struct BufferSpan {
     uint32_t end;
@@ -30,9 +41,10 @@ typedef struct BufferSpan {
 } BufferSpan;
 
 /* Text being written, with its origins: the output, or what a macro, a block or a filter collects.
- */
+ * The last span is open: its end is set when another origin follows or the text is taken. */
 typedef struct Buffer {
-    Str text;
+    char *text;
+    size_t length, capacity;
     BufferSpan *span;
     size_t num_spans, spans_capacity;
 } Buffer;
@@ -63,18 +75,30 @@ struct Loop {
     Value changed; /* arguments of the last changed(), or VALUE_MISSING */
 };
 
+/* Memory of a run, handed out upwards and freed whole. */
+typedef struct MemoryBlock {
+    struct MemoryBlock *next;
+    alignas(16) char bytes[];
+} MemoryBlock;
+
+#define RUN_FIRST_BLOCK_BYTES    (24u << 10) /* enough for most conversations */
+#define RUN_STEPS_BETWEEN_CHECKS 65536
+
 struct Run {
     const Template *template;
     const char *where;
-    Arena *arena;
+    char *memory_top, *memory_end; /* room in the newest block */
+    MemoryBlock *block;            /* all but the first */
+    size_t memory_used;
     jmp_buf failed;
     Error *err;
     int line; /* of the statement in progress */
 
     const Value *context; /* per name of the template: input variable, global, or VALUE_MISSING */
     Buffer *buffer;       /* a stack; [0] is the output */
+    Buffer *top;          /* its innermost */
     size_t num_buffers, buffers_capacity;
-    size_t buffers_bytes;
+    size_t buffers_bytes; /* of memory that they hold */
 
     char *text_top, *text_end; /* room behind the string made last, so that a + b + c copies once */
     OriginRun *runs_top, *runs_end;
@@ -86,9 +110,11 @@ struct Run {
     int64_t now;           /* seconds since 1970 */
 
     int depth;
-    uint64_t steps, steps_check;
-    int64_t deadline_ms;
+    uint64_t steps, steps_check, steps_max;
+    int64_t deadline_ms, time_max_ms;
     size_t memory_max;
+
+    alignas(16) char first_block[RUN_FIRST_BLOCK_BYTES];
 };
 
 /* Leaves the run: "where:line: message". */
@@ -101,7 +127,24 @@ void run_check_length(Run *run, uint64_t length);
 /* For any use of an undefined value but printing it and asking for its truth. */
 _Noreturn void run_fail_undefined(Run *run, Value undefined);
 
-void *run_alloc(Run *run, size_t bytes); /* zeroed; leaves the run when its memory is used up */
+void *run_alloc_block(Run *run, size_t bytes); /* `bytes` of a new block */
+
+/* Not zeroed; aligned to 16 bytes. Leaves the run when its memory is used up. */
+static inline void *run_alloc_raw(Run *run, size_t bytes)
+{
+    size_t rounded = (bytes + 15) & ~(size_t)15;
+    if ((size_t)(run->memory_end - run->memory_top) < rounded || rounded < bytes)
+        return run_alloc_block(run, bytes);
+    void *memory = run->memory_top;
+    run->memory_top += rounded;
+    return memory;
+}
+
+static inline void *run_alloc(Run *run, size_t bytes) /* zeroed */
+{
+    return memset(run_alloc_raw(run, bytes), 0, bytes);
+}
+
 void run_check(Run *run);
 
 /* Counts work, about one unit per node evaluated. */
@@ -111,7 +154,11 @@ static inline void run_step(Run *run, uint64_t work)
     if (run->steps >= run->steps_check) run_check(run);
 }
 
-void run_enter(Run *run); /* one level deeper */
+_Noreturn void run_fail_depth(Run *run);
+static inline void run_enter(Run *run) /* one level deeper */
+{
+    if (++run->depth > TEMPLATE_DEPTH_MAX) run_fail_depth(run);
+}
 static inline void run_leave(Run *run)
 {
     run->depth--;
@@ -120,11 +167,41 @@ static inline void run_leave(Run *run)
 /* ---- buffers ---- */
 
 void buffer_push(Run *run);
-Value buffer_pop(Run *run); /* the text collected, as a string */
-void buffer_drop(Run *run); /* forgets it */
+Value buffer_pop(Run *run);                   /* the text collected, as a string */
+void buffer_drop(Run *run);                   /* forgets it */
+Value buffer_retract(Run *run, size_t begin); /* takes back what was written from `begin` on */
 
-void buffer_write(Run *run, const char *bytes, size_t length, Origin origin);
-void buffer_puts(Run *run, const char *text, Origin origin);
+void buffer_close(Buffer *buffer); /* ends the open span */
+
+void buffer_write_slow(Run *run, const char *bytes, size_t length, Origin origin);
+
+/* Room for `length` more bytes of the origin that is being written, at the end of the innermost
+ * buffer; NULL if there is none or the origin is another. */
+static inline char *buffer_room(const Run *run, size_t length, Origin origin)
+{
+    const Buffer *buffer = run->top;
+    if (buffer->num_spans == 0 || buffer->capacity - buffer->length <= length) return NULL;
+    const BufferSpan *open = &buffer->span[buffer->num_spans - 1];
+    bool same = open->origin == origin && open->loop == run->loop_message;
+    return same ? buffer->text + buffer->length : NULL;
+}
+
+static inline void buffer_write(Run *run, const char *bytes, size_t length, Origin origin)
+{
+    char *room = length < 64 ? buffer_room(run, length, origin) : NULL;
+    if (room == NULL) {
+        buffer_write_slow(run, bytes, length, origin);
+    } else {
+        memcpy(room, bytes, length);
+        run->top->length += length;
+    }
+}
+
+static inline void buffer_puts(Run *run, const char *text, Origin origin)
+{
+    buffer_write(run, text, strlen(text), origin);
+}
+
 void buffer_write_slice(Run *run, Value string, size_t begin, size_t end);
 void buffer_write_string(Run *run, Value string);
 /* As a template's output statement does it: template text takes the message of the loop it stands

@@ -745,4 +745,7 @@ void template_resolve(Compile *compile, Template *template)
     resolve_list(&resolver, &root, &template->body);
     template->scope = make_scope(&resolver, root.symbols);
     template->num_slots = (uint16_t)unit->num_slots;
+    template->global = arena_alloc(compile->arena, template->num_names * sizeof(Function *));
+    for (size_t i = 0; i < template->num_names; i++)
+        template->global[i] = global_find(template->name[i]->bytes, template->name[i]->length);
 }

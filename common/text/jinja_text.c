@@ -246,31 +246,70 @@ static void write_json_char(Run *run, uint32_t c, Origin origin)
     buffer_puts(run, text, origin);
 }
 
-static void write_json_string(Run *run, Value string, bool ensure_ascii)
+/* 1: is escaped in JSON; 2: in JSON of ASCII only. */
+static uint8_t json_escape_kind(unsigned char byte)
+{
+    if (byte < 0x20 || byte == '"' || byte == '\\') return 1;
+    return byte < 0x80 ? 0 : 2;
+}
+
+/* The length of the prefix whose bytes JSON takes as they are; eight at a time: a byte has its high
+ * bit set in `special` if it is below 0x20, a quote or a backslash. May stop early, never late. */
+static size_t json_plain_prefix(const char *bytes, size_t length)
+{
+    const uint64_t ones = 0x0101010101010101u, highs = 0x8080808080808080u;
+    size_t at = 0;
+    for (; at + 8 <= length; at += 8) {
+        uint64_t word;
+        memcpy(&word, bytes + at, 8);
+        uint64_t quotes = word ^ ones * '"', slashes = word ^ ones * '\\';
+        uint64_t special = (word - ones * 0x20) | (quotes - ones) | (slashes - ones);
+        if ((special & ~word & highs) != 0) break;
+    }
+    return at;
+}
+
+/* A short string without escapes, of the origin that is being written: most of JSON. */
+static bool write_plain_json_string(Run *run, Value string)
 {
     const String *text = string.as.string;
+    size_t length = text->length;
+    if (text->run != NULL || length > 200) return false;
+    char *room = buffer_room(run, length + 2, string.origin);
+    if (room == NULL) return false;
+    for (size_t at = json_plain_prefix(text->bytes, length); at < length; at++)
+        if (json_escape_kind((unsigned char)text->bytes[at]) == 1) return false;
+    room[0] = '"';
+    memcpy(room + 1, text->bytes, length);
+    room[length + 1] = '"';
+    run->top->length += length + 2;
+    return true;
+}
+
+static void write_json_string(Run *run, Value string, bool ensure_ascii)
+{
+    if (!ensure_ascii && write_plain_json_string(run, string)) return;
+    const String *text = string.as.string;
     Origin outer = text->length > 0 ? string_origin(string, 0) : string.origin;
-    buffer_puts(run, "\"", outer);
+    uint8_t escaped = ensure_ascii ? 3 : 1;
+    buffer_write(run, "\"", 1, outer);
     size_t plain = 0; /* bytes from here on need no escape */
     for (size_t at = 0; at < text->length;) {
-        unsigned char byte = (unsigned char)text->bytes[at];
-        if (byte >= 0x20 && byte != '"' && byte != '\\' && (byte < 0x7F || !ensure_ascii)) {
+        if (!ensure_ascii) at += json_plain_prefix(text->bytes + at, text->length - at);
+        if (at == text->length) break;
+        if ((json_escape_kind((unsigned char)text->bytes[at]) & escaped) == 0) {
             at++;
             continue;
         }
         buffer_write_slice(run, string, plain, at);
         int size = 1;
-        uint32_t c = byte < 0x80 ? byte : string_char(text, at, &size);
-        if (c == 0x7F) {
-            buffer_write_slice(run, string, at, at + 1);
-        } else {
-            write_json_char(run, c, string_origin(string, at));
-        }
+        uint32_t c = string_char(text, at, &size);
+        write_json_char(run, c, string_origin(string, at));
         at += (size_t)size;
         plain = at;
     }
     buffer_write_slice(run, string, plain, text->length);
-    buffer_puts(run, "\"", outer);
+    buffer_write(run, "\"", 1, outer);
 }
 
 static void write_json_float(Run *run, double real, Origin origin)

@@ -10,7 +10,7 @@
 
 Value value_literal(Run *run, const char *text)
 {
-    String *string = run_alloc(run, sizeof *string);
+    String *string = run_alloc_raw(run, sizeof *string);
     *string = (String){.bytes = text, .length = (uint32_t)strlen(text), .chars = CHARS_UNKNOWN};
     return value_of_string(string, ORIGIN_PLAIN_TEMPLATE);
 }
@@ -18,9 +18,9 @@ Value value_literal(Run *run, const char *text)
 /* Room for a string of `length` bytes, placed so that string_concat may extend it. */
 static char *text_reserve(Run *run, size_t length)
 {
-    if ((size_t)(run->text_end - run->text_top) < length) {
-        size_t chunk = length < 2048 ? 4096 : length + length / 4;
-        run->text_top = run_alloc(run, chunk);
+    if (run->text_top == NULL || (size_t)(run->text_end - run->text_top) < length) {
+        size_t chunk = length < 1024 ? 2048 : length + length / 4;
+        run->text_top = run_alloc_raw(run, chunk);
         run->text_end = run->text_top + chunk;
     }
     char *bytes = run->text_top;
@@ -30,9 +30,9 @@ static char *text_reserve(Run *run, size_t length)
 
 static OriginRun *runs_reserve(Run *run, size_t count)
 {
-    if ((size_t)(run->runs_end - run->runs_top) < count) {
-        size_t chunk = count < 64 ? 128 : count + count / 4;
-        run->runs_top = run_alloc(run, chunk * sizeof(OriginRun));
+    if (run->runs_top == NULL || (size_t)(run->runs_end - run->runs_top) < count) {
+        size_t chunk = count < 32 ? 64 : count + count / 4;
+        run->runs_top = run_alloc_raw(run, chunk * sizeof(OriginRun));
         run->runs_end = run->runs_top + chunk;
     }
     OriginRun *runs = run->runs_top;
@@ -44,7 +44,7 @@ Value value_text(Run *run, const char *bytes, size_t length, Origin origin)
 {
     run_check_length(run, length);
     run_step(run, length / 64);
-    String *string = run_alloc(run, sizeof *string);
+    String *string = run_alloc_raw(run, sizeof *string);
     char *copy = text_reserve(run, length);
     if (length > 0) memcpy(copy, bytes, length);
     *string = (String){.bytes = copy, .length = (uint32_t)length, .chars = CHARS_UNKNOWN};
@@ -223,9 +223,15 @@ bool value_truth(Value value)
     }
 }
 
+/* Most strings that differ do so in their first byte, which spares the call. */
+static inline bool bytes_equal(const char *a, const char *b, size_t length)
+{
+    return length == 0 || (*a == *b && memcmp(a, b, length) == 0);
+}
+
 static bool string_equal(const String *a, const String *b)
 {
-    return a->length == b->length && memcmp(a->bytes, b->bytes, a->length) == 0;
+    return a->length == b->length && bytes_equal(a->bytes, b->bytes, a->length);
 }
 
 static bool number_equal(Value a, Value b)
@@ -267,10 +273,11 @@ static bool range_equal(const Range *a, const Range *b)
 bool value_equal(Run *run, Value a, Value b)
 {
     run_step(run, 1);
+    if (a.type == VALUE_STRING && b.type == VALUE_STRING)
+        return a.as.string == b.as.string || string_equal(a.as.string, b.as.string);
     if (value_is_number(a) && value_is_number(b)) return number_equal(a, b);
     if (a.type != b.type) return false;
     switch ((ValueType)a.type) {
-    case VALUE_STRING:
     case VALUE_BIGINT:
         return string_equal(a.as.string, b.as.string);
     case VALUE_MISSING:
@@ -399,7 +406,7 @@ size_t value_length(Run *run, Value value)
 
 #define DICT_INDEX_FROM 12 /* entries; smaller ones are searched in order */
 
-static uint64_t hash_bytes(const char *bytes, size_t length)
+uint64_t hash_bytes(const char *bytes, size_t length)
 {
     uint64_t hash = 0xcbf29ce484222325u; /* FNV-1a */
     for (size_t i = 0; i < length; i++)
@@ -430,7 +437,7 @@ uint64_t value_hash(Run *run, Value value)
 Dict *dict_create(Run *run, size_t capacity)
 {
     Dict *dict = run_alloc(run, sizeof *dict);
-    dict->entry = run_alloc(run, capacity * sizeof *dict->entry);
+    dict->entry = run_alloc_raw(run, capacity * sizeof *dict->entry);
     dict->capacity = capacity;
     dict->message = -1;
     return dict;
@@ -458,6 +465,10 @@ static void index_rebuild(Run *run, Dict *dict)
 /* The entry with this key, or NULL. */
 static DictEntry *dict_find(Run *run, const Dict *dict, Value key)
 {
+    if (value_is_string(key)) {
+        const Value *value = dict_get_string(dict, key.as.string);
+        return value != NULL ? (DictEntry *)((char *)value - offsetof(DictEntry, value)) : NULL;
+    }
     uint64_t hash = value_hash(run, key); /* also refuses what cannot be a key */
     if (dict->index == NULL) {
         for (size_t i = 0; i < dict->count; i++)
@@ -478,37 +489,33 @@ const Value *dict_get(Run *run, const Dict *dict, Value key)
     return entry != NULL ? &entry->value : NULL;
 }
 
-const Value *dict_get_string(const Dict *dict, const char *bytes, size_t length)
+const Value *dict_get_string(const Dict *dict, const String *wanted)
 {
     if (dict->index == NULL) {
+        bool by_pointer = dict->interned && wanted->interned;
         for (size_t i = 0; i < dict->count; i++) {
             const Value *key = &dict->entry[i].key;
-            if (key->type == VALUE_STRING && key->as.string->length == length &&
-                memcmp(key->as.string->bytes, bytes, length) == 0)
+            if (key->type != VALUE_STRING) continue;
+            if (key->as.string == wanted || (!by_pointer && string_equal(key->as.string, wanted)))
                 return &dict->entry[i].value;
         }
         return NULL;
     }
     size_t mask = dict->index_size - 1;
-    for (size_t at = hash_bytes(bytes, length) & mask; dict->index[at] != 0; at = (at + 1) & mask) {
+    size_t at = hash_bytes(wanted->bytes, wanted->length) & mask;
+    for (; dict->index[at] != 0; at = (at + 1) & mask) {
         const DictEntry *entry = &dict->entry[dict->index[at] - 1];
-        if (entry->key.type == VALUE_STRING && entry->key.as.string->length == length &&
-            memcmp(entry->key.as.string->bytes, bytes, length) == 0)
+        if (entry->key.type == VALUE_STRING && string_equal(entry->key.as.string, wanted))
             return &entry->value;
     }
     return NULL;
 }
 
-void dict_set(Run *run, Dict *dict, Value key, Value value)
+static void dict_append(Run *run, Dict *dict, Value key, Value value)
 {
-    DictEntry *entry = dict_find(run, dict, key);
-    if (entry != NULL) {
-        entry->value = value;
-        return;
-    }
     if (dict->count == dict->capacity) {
         size_t capacity = dict->capacity == 0 ? 4 : 2 * dict->capacity;
-        DictEntry *grown = run_alloc(run, capacity * sizeof *grown);
+        DictEntry *grown = run_alloc_raw(run, capacity * sizeof *grown);
         if (dict->count > 0) memcpy(grown, dict->entry, dict->count * sizeof *grown);
         dict->entry = grown;
         dict->capacity = capacity;
@@ -518,6 +525,26 @@ void dict_set(Run *run, Dict *dict, Value key, Value value)
         index_insert(run, dict, dict->count - 1);
     } else if (dict->count >= DICT_INDEX_FROM) {
         index_rebuild(run, dict);
+    }
+}
+
+void dict_set(Run *run, Dict *dict, Value key, Value value)
+{
+    DictEntry *entry = dict_find(run, dict, key);
+    if (entry != NULL) {
+        entry->value = value;
+    } else {
+        dict_append(run, dict, key, value);
+    }
+}
+
+void dict_put(Run *run, Dict *dict, Value key, Value value)
+{
+    Value *old = (Value *)dict_get_string(dict, key.as.string);
+    if (old != NULL) {
+        *old = value;
+    } else {
+        dict_append(run, dict, key, value);
     }
 }
 
@@ -697,7 +724,7 @@ Value string_slice(Run *run, Value string, size_t begin, size_t end)
 {
     const String *text = string.as.string;
     if (begin == 0 && end == text->length) return string;
-    String *part = run_alloc(run, sizeof *part);
+    String *part = run_alloc_raw(run, sizeof *part);
     *part =
         (String){.bytes = text->bytes + begin,
                  .length = (uint32_t)(end - begin),
@@ -757,7 +784,7 @@ Value string_concat(Run *run, Value a, Value b)
     size_t length = (size_t)x->length + y->length;
     run_check_length(run, length);
     run_step(run, length / 64);
-    String *joined = run_alloc(run, sizeof *joined);
+    String *joined = run_alloc_raw(run, sizeof *joined);
     *joined = (String){.length = (uint32_t)length, .chars = CHARS_UNKNOWN};
     if (x->chars == x->length && y->chars == y->length) joined->chars = (uint32_t)length;
     bool extend = x->bytes + x->length == run->text_top &&

@@ -56,6 +56,7 @@ typedef struct String {
     uint32_t length;   /* bytes */
     uint32_t chars;    /* code points, or CHARS_UNKNOWN */
     uint32_t num_runs;
+    bool interned;        /* the one String of the template with these bytes (jinja_ast.h) */
     const OriginRun *run; /* NULL: all bytes have the origin of the Value */
 } String;
 
@@ -148,6 +149,7 @@ struct Dict {
     uint32_t *index; /* open addressing, 1 + entry, for large ones; NULL for small ones */
     size_t index_size;
     int32_t message; /* this is messages[message], or -1 */
+    bool interned;   /* a key that the template spells is the template's String of it */
 };
 
 typedef enum { VIEW_KEYS, VIEW_VALUES, VIEW_ITEMS } ViewKind;
@@ -301,13 +303,15 @@ size_t value_length(Run *run, Value value); /* fails on what has none */
 
 /* Fails unless `value` can be a key. */
 uint64_t value_hash(Run *run, Value value);
+uint64_t hash_bytes(const char *bytes, size_t length);
 
 /* ---- dicts ---- */
 
 Dict *dict_create(Run *run, size_t capacity);
 void dict_set(Run *run, Dict *dict, Value key, Value value);
+void dict_put(Run *run, Dict *dict, Value key, Value value);  /* as dict_set; `key` is a string */
 const Value *dict_get(Run *run, const Dict *dict, Value key); /* NULL: absent */
-const Value *dict_get_string(const Dict *dict, const char *bytes, size_t length);
+const Value *dict_get_string(const Dict *dict, const String *key);
 static inline Value value_of_dict(const Dict *dict, Origin origin)
 {
     return (Value){.type = VALUE_DICT, .origin = origin, .as.dict = dict};

@@ -38,6 +38,7 @@ FILTERS = [
     "{{ s|length }}{{ u|length }}{{ l|count }}{{ d|length }}{{ nope|length }}",
     "{{ html|escape }}{{ html|e }}{{ html|safe }}{{ html|safe|escape }}{{ html|e|forceescape }}{{ n|e }}",
     "{{ (html|safe) + '<i>' }}{{ '<i>' + ('<b>'|safe) }}{{ ('<b>'|safe) ~ '<i>' }}{{ ('%s'|safe) % '<' }}{{ ('<'|safe) * 2 }}",
+    "{{ 'a<' + 'b' + ('<i>'|safe) + '&' + 'c' }}{{ ('<i>'|safe) + 'a' + '<' }}{{ 'x' ~ ('<i>'|safe) ~ '<' }}{{ 1 + 2 + 3 }}{{ [1] + [2] + [3] }}",
     "{{ ('<b>'|safe).replace('b', '<') }}{{ ('a<b'|safe).upper() is escaped }}{{ ('<'|safe).join(['<', '>']) }}{{ '<b>'|safe|upper|string }}",
     "{{ ['<b>'|safe] }}{{ ('<b>'|safe).split('b') }}{{ '<b>'|safe|tojson }}{{ ('{}'|safe).format('<') }}",
     "{{ 'a\nb\n\nc'|indent }}|{{ 'a\nb\n\nc'|indent(2, true, true) }}|{{ 'a\nb'|indent('> ') }}|{{ 'a\nb\n'|indent(first=True) }}|{{ ''|indent }}",
