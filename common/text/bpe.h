@@ -30,7 +30,7 @@ typedef struct Bpe {
     /* Merges. The pair table is open addressing over 8-byte slots (see bpe_internal.h). */
     uint64_t *pair;
     uint32_t pair_shift; /* 64 - log2 of the number of slots */
-    uint64_t *filter;    /* a bit for each pair's hash: most pairs are no merge, and this is smaller */
+    uint64_t *filter; /* a bit for each pair's hash: most pairs are no merge, and this is smaller */
     uint32_t filter_shift;
     uint32_t merge_count;
     uint32_t *left, *right, *merged; /* [merge_count] operands and result of the merge of a rank */

@@ -22,17 +22,19 @@ Status tokenizer_parse(const char *json, size_t length, const char *where, Token
                        Error *err);
 void tokenizer_destroy(Tokenizer *tokenizer); /* accepts NULL */
 
+/* A thread's working memory and its table of words seen before, of at most `bytes_max` bytes: 4 MiB
+ * do for most text, and more than the processor's caches hold makes it slower. */
 TokenizerCache *tokenizer_cache_create(const Tokenizer *tokenizer, size_t bytes_max);
 void tokenizer_cache_destroy(TokenizerCache *cache);
 
-int32_t
-tokenizer_vocab_size(const Tokenizer *tokenizer); /* 1 + the largest id, added tokens included */
+/* 1 + the largest id, added tokens included. */
+int32_t tokenizer_vocab_size(const Tokenizer *tokenizer);
 int32_t tokenizer_token_id(const Tokenizer *tokenizer, const char *token); /* -1 if unknown */
 /* The token as the vocabulary spells it; NULL for an id without one. Borrowed. */
 const char *tokenizer_id_token(const Tokenizer *tokenizer, int32_t id);
 
-/* What an id stands for: text, an added token such as "<think>", or one flagged special, which controls
- * the model ("<|im_end|>"). */
+/* What an id stands for: text, an added token such as "<think>", or one flagged special, which
+ * controls the model ("<|im_end|>"). */
 typedef enum { TOKEN_KIND_TEXT, TOKEN_KIND_ADDED, TOKEN_KIND_CONTROL } TokenKind;
 TokenKind tokenizer_id_kind(const Tokenizer *tokenizer, int32_t id);
 

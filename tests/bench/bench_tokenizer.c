@@ -18,7 +18,7 @@
 #define CACHE_BYTES    (4u << 20)
 #define LONG_BYTES     (1u << 20)
 
-/* Processor time of this thread: the same as elapsed time on a quiet machine, and fair on a busy one. */
+/* Processor time of this thread: as elapsed time on a quiet machine, and fair on a busy one. */
 static int64_t cpu_ns(void)
 {
     struct timespec now;
