@@ -18,35 +18,38 @@ typedef struct AttentionRun {
     const AttentionShape *shape;
     const SequenceTable *sequences;
     const KeyValueView *cache;
-    int64_t rows;   /* of the whole batch */
-    int64_t splits; /* units per sequence and kv head */
+    int64_t rows;     /* of the whole batch */
+    int64_t kv_parts; /* units per sequence: ranges of kv heads ... */
+    int64_t splits;   /* ... times ranges of query blocks */
     char *scratch;
     size_t scratch_bytes; /* per thread */
 } AttentionRun;
 
-/* The memory of a thread. Query rows of several heads are done together when they are few
- * (decoding). */
+/* The memory of a thread. */
 typedef struct AttentionTiles {
     float *query;  /* [BLOCK][depth] cells */
     float *output; /* [BLOCK][padded] f32 */
     float *key;    /* [blocks][depth][BLOCK] cells */
     float *value;  /* [blocks][block_depth][padded] cells */
     float max[BLOCK], sum[BLOCK];
-    float score[BLOCK *
-                BLOCK]; /* [BLOCK][BLOCK] f32, then probabilities [BLOCK][block_depth] cells */
+    /* [BLOCK][BLOCK] f32, then probabilities [BLOCK][block_depth] cells */
+    float score[BLOCK * BLOCK];
 } AttentionTiles;
 
-/* A part of the query rows of a sequence, for the query heads of a kv head. */
+/* A part of the work on a sequence: some of its query rows for one kv head, or, when its rows are
+ * so few that those of several heads fit a tile (decoding), all rows for some kv heads. Taken
+ * through the keys together these read each row of the cache in one go. */
 typedef struct AttentionUnit {
     const AttentionRun *run;
     const TileFormat *format;
     AttentionTiles *tiles;
-    CellRows key, value; /* row p: position p */
-    int64_t row;         /* of the batch: the sequence's first */
-    int64_t first;       /* its position */
-    int64_t end;         /* the position after the last row */
-    int64_t packed;      /* key blocks packed so far */
-    bool keeps_blocks;   /* one slot per key block, or one slot for all */
+    CellRows key, value; /* row p: position p; of the first kv head */
+    int kv_head, kv_heads;
+    int64_t row;       /* of the batch: the sequence's first */
+    int64_t first;     /* its position */
+    int64_t end;       /* the position after the last row */
+    int64_t packed;    /* key blocks packed so far */
+    bool keeps_blocks; /* one slot per key block, or one slot for all */
 } AttentionUnit;
 
 static AttentionTiles *tiles_at(char *memory, const TileFormat *format, int64_t blocks)
@@ -65,29 +68,22 @@ static size_t tiles_bytes(const TileFormat *format, int64_t blocks)
     return scratch_round(scratch_round(sizeof(AttentionTiles)) + sizeof(float) * (size_t)cells);
 }
 
-/* Asks for the rows of the next block ahead of time: they are short runs far apart, which the
- * processor does not foresee. */
-static void prefetch_rows(const CellRows *rows, int64_t first, int64_t end, int64_t bytes)
-{
-    for (int64_t row = first; row < first + BLOCK && row < end; row++)
-        for (int64_t at = 0; at < bytes; at += 64)
-            __builtin_prefetch(cells_row(rows, row) + at, 0, 2);
-}
-
-/* Packs key block `index` if it is not there yet; blocks are asked for in order. Returns where its
- * slot begins in `key` and `value`. */
-static int64_t unit_pack_block(AttentionUnit *unit, int64_t index)
+/* Packs key block `index` of the unit's kv head number `head` if it is not there yet; blocks are
+ * asked for in order. Returns where its slot begins in `key` and `value`. */
+static int64_t unit_pack_block(AttentionUnit *unit, int64_t index, int head)
 {
     const TileFormat *format = unit->format;
     const int64_t at = unit->keeps_blocks ? index * format->block : 0;
     if (unit->keeps_blocks && index < unit->packed) return at;
     const int64_t first = index * BLOCK;
     const int count = unit->end - first < BLOCK ? (int)(unit->end - first) : BLOCK;
-    const int64_t row_bytes = format->dim * (format->dtype == DTYPE_F32 ? 4 : 2);
-    prefetch_rows(&unit->key, first + BLOCK, unit->end, row_bytes);
-    prefetch_rows(&unit->value, first + BLOCK, unit->end, row_bytes);
-    pack_turned(format, unit->tiles->key + at, unit->key, first, count);
-    pack_stacked(format, unit->tiles->value + at, unit->value, first, count);
+    CellRows key = unit->key, value = unit->value;
+    key.data += head * head_bytes(format);
+    value.data += head * head_bytes(format);
+    key.ahead = unit->keeps_blocks ? 0 : BLOCK * key.stride;
+    value.ahead = unit->keeps_blocks ? 0 : BLOCK * value.stride;
+    pack_turned(format, unit->tiles->key + at, key, first, count);
+    pack_stacked(format, unit->tiles->value + at, value, first, count);
     unit->packed = index + 1;
     return at;
 }
@@ -125,42 +121,44 @@ ALWAYS_INLINE float softmax_row(float *score, int visible, float scale, float *m
     return factor;
 }
 
-/* The rows of a block for one or more heads: row i is at position first + i % count, of head + i /
- * count. */
+/* Query rows within one block, of one head or of more: row i is at position first + i % count, of
+ * head `head` + i / count. */
 typedef struct QueryRows {
     int head, heads;
     int64_t first;
     int count;
+    int base; /* where they lie in the tiles */
 } QueryRows;
 
 static void unit_softmax(const AttentionUnit *unit, const QueryRows *rows, int64_t key_block)
 {
     const int padded = unit->format->padded;
+    const float scale = unit->run->shape->scale;
     AttentionTiles *tiles = unit->tiles;
     for (int i = 0; i < rows->heads * rows->count; i++) {
         const int64_t after = rows->first + i % rows->count + 1 - key_block * BLOCK;
-        const int visible = after < BLOCK ? (int)after : BLOCK;
-        float *score = tiles->score + i * BLOCK, factor;
+        const int visible = after < BLOCK ? (int)after : BLOCK, at = rows->base + i;
+        float *score = tiles->score + at * BLOCK, factor;
         if (unit->format->pairs)
-            factor = softmax_row(score, visible, unit->run->shape->scale, &tiles->max[i],
-                                 &tiles->sum[i], true);
+            factor = softmax_row(score, visible, scale, &tiles->max[at], &tiles->sum[at], true);
         else
-            factor = softmax_row(score, visible, unit->run->shape->scale, &tiles->max[i],
-                                 &tiles->sum[i], false);
+            factor = softmax_row(score, visible, scale, &tiles->max[at], &tiles->sum[at], false);
         if (factor == 1) continue;
-        float *output = tiles->output + i * padded;
+        float *output = tiles->output + at * padded;
         for (int d = 0; d < padded; d += LANES)
             lanes_store(output + d, lanes_mul(lanes_load(output + d), lanes_set(factor)));
     }
 }
 
-static void unit_key_block(AttentionUnit *unit, const QueryRows *rows, int64_t key_block)
+/* Takes the rows through a key block of the unit's kv head number `kv`; `rows` are those that read
+ * it. */
+static void unit_key_block(AttentionUnit *unit, const QueryRows *rows, int64_t key_block, int kv)
 {
     const TileFormat *format = unit->format;
     AttentionTiles *tiles = unit->tiles;
-    const int64_t at = unit_pack_block(unit, key_block);
-    TileProduct scores = {.c = tiles->score,
-                          .a = tiles->query,
+    const int64_t at = unit_pack_block(unit, key_block, kv);
+    TileProduct scores = {.c = tiles->score + rows->base * BLOCK,
+                          .a = tiles->query + rows->base * format->depth,
                           .b = tiles->key + at,
                           .c_row = BLOCK,
                           .a_row = format->depth,
@@ -170,8 +168,8 @@ static void unit_key_block(AttentionUnit *unit, const QueryRows *rows, int64_t k
                           .columns = BLOCK,
                           .depth = format->depth,
                           .pairs = format->pairs};
-    TileProduct outputs = {.c = tiles->output,
-                           .a = tiles->score,
+    TileProduct outputs = {.c = tiles->output + rows->base * format->padded,
+                           .a = scores.c,
                            .b = tiles->value + at,
                            .c_row = format->padded,
                            .a_row = BLOCK,
@@ -211,7 +209,12 @@ static void unit_query_rows(AttentionUnit *unit, const QueryRows *rows)
         tiles->sum[i] = 0;
     }
     for (int64_t key_block = 0; key_block <= rows->first / BLOCK; key_block++)
-        unit_key_block(unit, rows, key_block);
+        for (int kv = 0; kv < unit->kv_heads; kv++) {
+            QueryRows part = *rows;
+            part.heads = rows->heads / unit->kv_heads;
+            part.base = kv * part.heads * count;
+            unit_key_block(unit, &part, key_block, kv);
+        }
     for (int i = 0; i < all; i++) {
         const int64_t row = batch_row + i % count, head = rows->head + i / count;
         row_narrow(format, run->out, row * shape->out_stride + head * format->dim,
@@ -221,12 +224,17 @@ static void unit_query_rows(AttentionUnit *unit, const QueryRows *rows)
     }
 }
 
-static AttentionUnit unit_at(const AttentionRun *run, int sequence, int kv_head)
+/* The unit of all rows of a sequence, for kv heads from `kv_head` on. */
+static AttentionUnit unit_at(const AttentionRun *run, int64_t sequence, int kv_head)
 {
     const AttentionShape *shape = run->shape;
     const SequenceTable *table = run->sequences;
     const TileFormat *format = &run->format;
-    AttentionUnit unit = {.run = run, .format = format, .row = table->cu_seqlens[sequence]};
+    AttentionUnit unit = {.run = run,
+                          .format = format,
+                          .row = table->cu_seqlens[sequence],
+                          .kv_head = kv_head,
+                          .kv_heads = 1};
     unit.first = table->first_position == NULL ? 0 : table->first_position[sequence];
     unit.end = unit.first + table->cu_seqlens[sequence + 1] - unit.row;
     const int64_t column = (int64_t)kv_head * format->dim;
@@ -242,33 +250,58 @@ static AttentionUnit unit_at(const AttentionRun *run, int sequence, int kv_head)
     return unit;
 }
 
+/* Query blocks [begin, end) of the sequence. */
+static void unit_run(AttentionUnit *unit, int64_t begin, int64_t end)
+{
+    const AttentionShape *shape = unit->run->shape;
+    const int heads = shape->num_heads / shape->num_kv_heads * unit->kv_heads;
+    for (int64_t block = begin; block < end; block++) {
+        QueryRows rows = {.first = block * BLOCK > unit->first ? block * BLOCK : unit->first};
+        const int64_t stop = (block + 1) * BLOCK < unit->end ? (block + 1) * BLOCK : unit->end;
+        rows.count = (int)(stop - rows.first);
+        const int together = BLOCK / rows.count < heads ? BLOCK / rows.count : heads;
+        for (int h = 0; h < heads; h += together) {
+            rows.head = unit->kv_head * (heads / unit->kv_heads) + h;
+            rows.heads = heads - h < together ? heads - h : together;
+            unit_query_rows(unit, &rows);
+        }
+    }
+}
+
 static void attention_unit(const void *context, int64_t index, int64_t last, int thread)
 {
     (void)last;
     const AttentionRun *run = context;
-    const int64_t split = index % run->splits, kv_heads = run->shape->num_kv_heads;
-    const int kv_head = (int)(index / run->splits % kv_heads);
-    AttentionUnit unit = unit_at(run, (int)(index / run->splits / kv_heads), kv_head);
+    const int64_t split = index % run->splits, part = index / run->splits % run->kv_parts;
+    const int64_t kv_heads = run->shape->num_kv_heads;
+    const int64_t kv_head = kv_heads * part / run->kv_parts;
+    AttentionUnit unit = unit_at(run, index / run->splits / run->kv_parts, (int)kv_head);
     if (unit.end == unit.first) return;
+    unit.kv_heads = (int)(kv_heads * (part + 1) / run->kv_parts - kv_head);
     const int64_t first_block = unit.first / BLOCK;
     const int64_t blocks = (unit.end + BLOCK - 1) / BLOCK - first_block;
     const int64_t begin = first_block + blocks * split / run->splits;
     const int64_t end = first_block + blocks * (split + 1) / run->splits;
     const int group = run->shape->num_heads / run->shape->num_kv_heads;
-    /* A few rows of all heads go through the key blocks once (decoding); else they come again. */
+    /* Rows that fit one tile go through the key blocks once; else they come again. */
     unit.keeps_blocks = end - begin > 1 || (unit.end - unit.first) * group > BLOCK;
     unit.tiles = tiles_at(run->scratch + (size_t)thread * run->scratch_bytes, unit.format,
                           unit.keeps_blocks ? first_block + blocks : 1);
-    for (int64_t block = begin; block < end; block++) {
-        QueryRows rows = {.first = block * BLOCK > unit.first ? block * BLOCK : unit.first};
-        const int64_t stop = (block + 1) * BLOCK < unit.end ? (block + 1) * BLOCK : unit.end;
-        rows.count = (int)(stop - rows.first);
-        const int together = BLOCK / rows.count < group ? BLOCK / rows.count : group;
-        for (int h = 0; h < group; h += together) {
-            rows.head = kv_head * group + h;
-            rows.heads = group - h < together ? group - h : together;
-            unit_query_rows(&unit, &rows);
-        }
+    unit_run(&unit, begin, end);
+}
+
+/* How the work is cut among threads; it does not show in the results. */
+static void run_split(AttentionRun *run, int64_t longest_query)
+{
+    const int64_t threads = parallel_threads(), sequences = run->sequences->num_sequences;
+    const int64_t kv_heads = run->shape->num_kv_heads, wanted = threads == 1 ? 1 : 4 * threads;
+    run->kv_parts = kv_heads;
+    run->splits = 1;
+    if (longest_query == 1 && run->shape->num_heads <= BLOCK) {
+        const int64_t parts = (wanted + sequences - 1) / sequences;
+        if (parts < kv_heads) run->kv_parts = parts;
+    } else if (sequences * kv_heads < wanted) {
+        run->splits = (wanted + sequences * kv_heads - 1) / (sequences * kv_heads);
     }
 }
 
@@ -289,17 +322,16 @@ void cpu_attention(void *out, float *lse, DType dtype, const void *q, const void
                         .sequences = sequences,
                         .cache = cache,
                         .rows = sequences->cu_seqlens[sequences->num_sequences]};
-    const int threads = parallel_threads();
-    const int64_t units = (int64_t)sequences->num_sequences * shape->num_kv_heads;
-    if (units == 0) return;
-    run.splits = threads == 1 || units >= 4 * threads ? 1 : (4 * threads + units - 1) / units;
-    int64_t blocks = 1;
+    if (run.rows == 0) return;
+    int64_t blocks = 1, longest_query = 0;
     for (int i = 0; i < sequences->num_sequences; i++) {
         const AttentionUnit unit = unit_at(&run, i, 0);
-        const int64_t needed = (unit.end + BLOCK - 1) / BLOCK;
+        const int64_t needed = (unit.end + BLOCK - 1) / BLOCK, rows = unit.end - unit.first;
         if (needed > blocks) blocks = needed;
+        if (rows > longest_query) longest_query = rows;
     }
+    run_split(&run, longest_query);
     run.scratch_bytes = tiles_bytes(&run.format, blocks);
-    run.scratch = scratch_take(SCRATCH_ATTENTION, (size_t)threads * run.scratch_bytes);
-    parallel_units(units * run.splits, attention_unit, &run);
+    run.scratch = scratch_take(SCRATCH_ATTENTION, (size_t)parallel_threads() * run.scratch_bytes);
+    parallel_units(sequences->num_sequences * run.kv_parts * run.splits, attention_unit, &run);
 }

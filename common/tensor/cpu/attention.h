@@ -36,6 +36,11 @@ ALWAYS_INLINE TileFormat tile_format(DType dtype, int head_dim)
     return format;
 }
 
+ALWAYS_INLINE int64_t head_bytes(const TileFormat *format)
+{
+    return format->dim * (format->dtype == DTYPE_F32 ? 4 : 2);
+}
+
 /* The rows of one head of a tensor whose rows are `stride` elements apart, from `row` and `column`
  * on. */
 ALWAYS_INLINE CellRows head_rows(const TileFormat *format, const void *base, int64_t stride,
