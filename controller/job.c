@@ -486,9 +486,12 @@ static void fail_save(Controller *c, Status status, const char *message)
     abandon_save(c);
     c->phase = PHASE_TRAINING;
     if (c->step == c->total_steps || c->lane[SET_TRAIN].over || c->stop_requests > 0)
-        core_finish(c, status,
-                    "the last checkpoint could not be saved: %s\nThe newest whole one: %s", message,
-                    c->checkpoint != NULL ? c->checkpoint : "none");
+        core_finish(
+            c, status,
+            "the last checkpoint could not be saved: %s\nThe newest whole one: %s\n"
+            "Make room, or whatever it lacks, and give the same command again: it goes on from "
+            "there.",
+            message, c->checkpoint != NULL ? c->checkpoint : "none");
     else
         core_log(c, LOG_ERROR, "save_failed",
                  "step %lld: %s; training goes on, the newest whole checkpoint is %s",

@@ -47,11 +47,13 @@ Status validate_job(const JobConfig *config, char **ret_summary, Error *err)
                                               config->model.tokenizer, err);
     if (status == OK) {
         status = try_template(text, &tokens, err);
-        if (status != OK)
+        if (status != OK) {
+            status = err->status = ERR_DATA;
             error_append(err,
                          "Expected a chat template that renders a plain conversation, a user's "
                          "message and an answer to it.\n"
                          "Correct it, or name another one at model.chat_template.");
+        }
     }
     if (status == OK && ret_summary != NULL)
         *ret_summary = mem_printf(

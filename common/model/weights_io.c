@@ -111,6 +111,12 @@ Status weight_read(SafetensorsReader *reader, const char *folder, const WeightPl
     Tensor found = {0};
     Status status = safetensors_describe(reader, name, &found, err);
     if (status == OK) status = check_described(folder, name, spec, &found, err);
+    if ((status == ERR_NOT_FOUND || status == ERR_DATA) && err != NULL) {
+        status = err->status = ERR_DATA;
+        error_append(err,
+                     "Expected weights and a config.json of one model: fetch the folder again, or "
+                     "correct its config.json.");
+    }
     for (int64_t i = 0; status == OK && i < weight_spec_segments(spec); i++) {
         WeightSegment run = weight_spec_segment(spec, plan->tp_rank, plan->tp_size, i);
         status = read_run(reader, name, found.dtype, run, part, staging, err);

@@ -122,21 +122,21 @@ case_truncated_json_line() {
 }
 
 case_nul_in_string() {
-    spoil_record '{"messages": [{"role": "user", "content": "a\\\\u0000b"}, {"role": "assistant", "content": "4"}]}'
+    spoil_record '{"messages": [{"role": "user", "content": "a\\u0000b"}, {"role": "assistant", "content": "4"}]}'
     message 3
     says "train.jsonl:3" expected "to do"
 }
 
 case_lone_surrogate() {
-    spoil_record '{"messages": [{"role": "user", "content": "a\\\\ud800b"}, {"role": "assistant", "content": "4"}]}'
+    spoil_record '{"messages": [{"role": "user", "content": "a\\ud800b"}, {"role": "assistant", "content": "4"}]}'
     message 3
     says "train.jsonl:3" surrogate expected "to do"
 }
 
 case_wrong_role_order() {
-    spoil_record '{"messages": [{"role": "assistant", "content": "4"}, {"role": "user", "content": "2 + 2?"}]}'
+    spoil_record '{"messages": [{"role": "tool", "content": "4"}, {"role": "assistant", "content": "4"}]}'
     message 3
-    says "train.jsonl:3" "messages[0]" expected
+    says "train.jsonl:3" "messages[0]" expected "assistant message before"
 }
 
 case_unknown_role() {
@@ -175,14 +175,14 @@ case_tensor_missing() {
     make_weights
     sed -i 's/"num_hidden_layers": 4/"num_hidden_layers": 5/' model/config.json
     message 3 --set model.init=pretrained
-    says "model.layers.4." safetensors
+    says "model.layers.4." "holds no tensor" config.json expected
 }
 
 case_tensor_of_wrong_shape() {
     make_weights
     sed -i 's/"intermediate_size": 384/"intermediate_size": 400/' model/config.json
     message 3 --set model.init=pretrained
-    says "mlp." 384 400 safetensors
+    says "mlp." 384 400 config.json expected
 }
 
 # ---- the machine ----
@@ -218,7 +218,7 @@ case_port_in_use() {
     wait $first || true
     [ $code = 4 ] || fail "exit code $code, expected 4"
     cp out message
-    says "$PWD/agent" "served by pid $first" "stop it"
+    says "$PWD/agent" "served by pid" "stop it"
 }
 
 # A run folder on a file system of two megabytes, in a mount namespace of its own.
@@ -237,7 +237,7 @@ case_disk_full() {
     mkdir -p small
     mount -t tmpfs -o size=2m small small
     message 4 --set run_dir=small/run
-    says "small/run" "No space left"
+    says "small/run" "No space left" "Make room"
 }
 
 # ---- what a killed run leaves ----
@@ -264,12 +264,12 @@ case_flipped_bit() {
         fail "$(tail -3 first.out)"
     local newest file
     newest=$(ls -d run/checkpoints/step_* | tail -1)
-    file=$newest/model.safetensors
+    file=$(ls "$newest"/model*.safetensors | head -1)
     [ -f "$file" ] || fail "no weights in $newest"
     printf '\x55' | dd of="$file" bs=1 seek=$(($(stat -c %s "$file") / 2)) conv=notrunc status=none
     timeout 60 "$BIN/controller" --config job.yaml --set train.num_steps=3 >out 2>&1 ||
         fail "a damaged checkpoint ended the run"
-    grep -q "model.safetensors" out || fail "the damaged file is not named"
+    grep -q "${file##*/}" out || fail "the damaged file is not named"
     grep -qE "step_0*1" out || fail "it does not say that it goes on from step 1"
 }
 
