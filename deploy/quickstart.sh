@@ -51,5 +51,14 @@ program=$PWD/build/bin/controller job=$PWD/deploy/examples/tiny.yaml folder=$PWD
 cd "$started_in" # paths in --set start where the command was given
 code=0
 "$program" --config "$job" --set "run_dir=$folder" "$@" || code=$?
-if [ $code = 0 ]; then rm -f "$finished"; fi
-exit $code
+if [ $code != 0 ]; then exit $code; fi
+rm -f "$finished"
+
+# From the run's own figures: the evaluations before and after, and where the trained model lies.
+if [ ! -f "$folder/metrics.jsonl" ]; then exit 0; fi # run_dir was given by hand
+losses=$(sed -n 's|.*"eval/loss":\([0-9.]*\).*|\1|p' "$folder/metrics.jsonl")
+model=$(ls -d "$folder"/checkpoints/step_* | tail -n 1)
+echo
+echo "evaluation loss: $(head -n 1 <<<"$losses") before, $(tail -n 1 <<<"$losses") after"
+echo "the trained model, a Hugging Face folder: $model"
+echo "every figure: $folder/metrics.jsonl; your own job: README.md"
