@@ -108,7 +108,8 @@ echo
 printf '%s\n' "${report[@]}"
 commit=$(git -C "$source_tree" rev-parse --short HEAD)
 if [ $failed = 0 ]; then
-    echo "both commands passed on a fresh Debian 12, commit $commit, $(nproc) CPUs"
+    case $only in all) what="both commands" ;; quickstart) what="the quickstart" ;; *) what="tests/run.sh" ;; esac
+    echo "$what passed on a fresh Debian 12, commit $commit, $(nproc) CPUs"
 else
     echo "FAILED on a fresh Debian 12, commit $commit"
 fi
