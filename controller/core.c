@@ -25,11 +25,6 @@ int core_num_train(const Controller *c)
     return c->num_actors - c->first_train;
 }
 
-int core_num_rollout(const Controller *c)
-{
-    return c->first_train - c->first_rollout;
-}
-
 static const char *scratch_print(Controller *c, const char *format, va_list args)
 {
     char text[ERROR_MESSAGE_MAX];

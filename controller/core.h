@@ -194,7 +194,6 @@ void core_finish(Controller *c, Status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 Effect *core_call(Controller *c, int actor, CallKind call, uint64_t id, int timeout_ms);
 int core_num_train(const Controller *c);
-int core_num_rollout(const Controller *c);
 
 /* ---- supervise.c ---- */
 void supervise_event(Controller *c, const Event *event);

@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "actor/typed.h"
 #include "actor/handle.h"
 #include "base/clock.h"
 #include "base/file.h"
@@ -32,15 +33,6 @@ typedef struct Controller {
     char doing[200], waiting_for[200];
     pid_t pid;
 } Controller;
-
-static void reply_message(Call *call, const ProtobufCMessage *message)
-{
-    size_t length = protobuf_c_message_get_packed_size(message);
-    uint8_t *bytes = mem_alloc(length + 1);
-    protobuf_c_message_pack(message, bytes);
-    call_reply(call, (Bytes){bytes, length}, (Bytes){0});
-    free(bytes);
-}
 
 static void on_hello(void *self, Call *call)
 {
@@ -73,7 +65,7 @@ static void on_hello(void *self, Call *call)
     reply.config_yaml = yaml;
     reply.config_dir = "/";
     reply.train = &role;
-    reply_message(call, &reply.base);
+    call_reply_message(call, &reply.base);
     free(yaml);
 }
 

@@ -37,7 +37,7 @@ command -v debootstrap >/dev/null || cannot "needs debootstrap (apt-get install 
 unshare --mount --pid --fork true 2>/dev/null || cannot "needs to make mount and process namespaces"
 source_tree=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
 
-# "http://deb.debian.org/debian/ bookworm main" for each Debian 12 source that apt knows here.
+# "ADDRESS CODENAME main" for each Debian 12 source that apt knows here.
 sources=$(apt-get indextargets --format '$(REPO_URI) $(CODENAME) $(COMPONENT)' 'Identifier: Packages' |
     grep -E ' bookworm(-updates|-security)? main$' || true)
 mirror=$(awk '$2 == "bookworm" { print $1; exit }' <<<"$sources")

@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "actor/typed.h"
 #include "actor/handle.h"
 #include "base/clock.h"
 #include "base/file.h"
@@ -53,15 +54,6 @@ typedef struct Stage {
 
 /* ---- this process as controller ---- */
 
-static void reply_message(Call *call, const ProtobufCMessage *message)
-{
-    size_t length = protobuf_c_message_get_packed_size(message);
-    uint8_t *bytes = mem_alloc(length + 1);
-    protobuf_c_message_pack(message, bytes);
-    call_reply(call, (Bytes){bytes, length}, (Bytes){0});
-    free(bytes);
-}
-
 static void on_hello(void *self, Call *call)
 {
     Stage *stage = self;
@@ -80,7 +72,7 @@ static void on_hello(void *self, Call *call)
     reply.config_yaml =
         "name: agent\nmodel:\n  path: m\ndata:\n  train: [a.jsonl]\ntrain:\n  num_epochs: 1\n";
     reply.config_dir = "/";
-    reply_message(call, &reply.base);
+    call_reply_message(call, &reply.base);
 }
 
 static void on_beat(void *self, Call *call)
