@@ -11,6 +11,7 @@
 
 #define NUMBER_BYTES_MAX 63 /* what cJSON reads of one number */
 #define KEY_SHOWN_BYTES  48
+#define PATH_SHOWN_BYTES 240
 #define EXCERPT_BEFORE   36
 #define EXCERPT_AFTER    24
 
@@ -39,11 +40,15 @@ Status record_refuse(Error *err, const char *source, const char *what, const cha
 
 /* ---- messages ---- */
 
-/* "messages[1].content", or "" at the outermost level. */
+/* "messages[1].content", or "" at the outermost level; of a long path the beginning. */
 static void append_path(const Checker *checker, Str *out)
 {
     for (int i = 0; i < checker->depth; i++) {
         const Level *level = &checker->level[i];
+        if (out->length > PATH_SHOWN_BYTES) {
+            str_puts(out, " ...");
+            return;
+        }
         if (level->key == NULL) {
             str_printf(out, "[%zu]", level->index);
             continue;

@@ -52,14 +52,29 @@ int status_exit_code(Status status)
     }
 }
 
+/* Drops what is not UTF-8: a name shown in part ("%.40s") or a message cut at its end may stop in
+ * the middle of a character. */
+static void keep_whole_characters(char *text)
+{
+    size_t length = strlen(text), kept = 0, at = 0;
+    for (;;) {
+        size_t valid = utf8_valid_prefix(text + at, length - at);
+        memmove(text + kept, text + at, valid);
+        kept += valid;
+        at += valid;
+        if (at == length) break;
+        at++;
+    }
+    text[kept] = '\0';
+}
+
 Status error_setv(Error *err, Status status, const char *format, va_list args)
 {
     CHECK(status != OK);
     if (err == NULL) return status;
     err->status = status;
-    int length = vsnprintf(err->message, sizeof err->message, format, args);
-    if (length >= (int)sizeof err->message) /* cut: at a whole character */
-        err->message[utf8_valid_prefix(err->message, sizeof err->message - 1)] = '\0';
+    vsnprintf(err->message, sizeof err->message, format, args);
+    keep_whole_characters(err->message);
     return status;
 }
 
@@ -107,6 +122,7 @@ Status error_set_errno(Error *err, int errnum, const char *format, ...)
     char text[128];
     snprintf(err->message + used, sizeof err->message - used, ": %s",
              strerror_r(errnum, text, sizeof text));
+    keep_whole_characters(err->message);
     return status;
 }
 
@@ -121,6 +137,7 @@ Status error_prefix(Error *err, const char *format, ...)
     if (used < 0 || (size_t)used >= sizeof text) used = (int)sizeof text - 1;
     snprintf(text + used, sizeof text - (size_t)used, ": %s", err->message);
     memcpy(err->message, text, sizeof text);
+    keep_whole_characters(err->message);
     return err->status;
 }
 

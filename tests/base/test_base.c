@@ -29,6 +29,19 @@ static void test_error_prefix_keeps_status(void **state)
     assert_string_equal(err.message, "reading x: byte 7 is bad\nMend byte 7.");
 }
 
+static void test_error_message_keeps_whole_characters(void **state)
+{
+    (void)state;
+    Error err;
+    error_set(&err, ERR_DATA, "key \"%.3s\" is unknown", "a\xE4\xBD\xA0");
+    assert_string_equal(err.message, "key \"a\" is unknown");
+    char text[ERROR_MESSAGE_MAX];
+    memset(text, 'x', sizeof text);
+    memcpy(text + sizeof text - 4, "\xE4\xBD\xA0", 4);
+    error_set(&err, ERR_DATA, ".%s", text);
+    assert_int_equal(strlen(err.message), ERROR_MESSAGE_MAX - 3);
+}
+
 static void test_str_nearest_finds_typo_and_refuses_strangers(void **state)
 {
     (void)state;
@@ -246,6 +259,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_error_prefix_keeps_status),
+        cmocka_unit_test(test_error_message_keeps_whole_characters),
         cmocka_unit_test(test_str_nearest_finds_typo_and_refuses_strangers),
         cmocka_unit_test(test_rng_equals_published_vectors),
         cmocka_unit_test(test_file_write_atomic_replaces_and_leaves_nothing),
