@@ -19,8 +19,9 @@ struct Reporter {
     bool terminal;
     Str line; /* the live line, as it stands on the terminal */
     int64_t last_ms, plain_ms;
-    double seconds; /* per step, smoothed */
-    char tail[256]; /* of the live line: the last evaluation */
+    double seconds;    /* per step, smoothed */
+    double peak_flops; /* the best rate seen: the start's probe may fall into a busy moment */
+    char tail[256];    /* of the live line: the last evaluation */
 };
 
 /* ---- the live line ---- */
@@ -105,11 +106,14 @@ static StepFigures figures_of(Reporter *reporter, const Effect *effect, const Jo
     reporter->last_ms = now;
     if (seconds <= 0) seconds = 1e-3;
     reporter->seconds = reporter->seconds == 0 ? seconds : 0.9 * reporter->seconds + 0.1 * seconds;
+    double rate = result->flops / seconds;
+    if (peak_flops > reporter->peak_flops) reporter->peak_flops = peak_flops;
+    if (peak_flops > 0 && rate > reporter->peak_flops) reporter->peak_flops = rate;
     return (StepFigures){
         .loss = mean(result->loss_sum, result->trained_tokens),
         .accuracy = mean((double)result->correct, result->trained_tokens),
         .tokens_per_s = (double)result->tokens / seconds,
-        .mfu = peak_flops > 0 ? result->flops / seconds / peak_flops : NAN,
+        .mfu = peak_flops > 0 ? rate / reporter->peak_flops : NAN,
         .eta_s = (double)(job->total_steps - effect->step.step) * reporter->seconds,
     };
 }

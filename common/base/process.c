@@ -7,9 +7,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#define START_TICKS_FIELD 22
+enum { PARENT_FIELD = 4, START_TICKS_FIELD = 22 };
 
-bool process_start_ticks(pid_t pid, uint64_t *ret_ticks)
+/* A number of /proc/<pid>/stat by its place as proc(5) counts, from 4 on; false when there is no
+ * such process. *ret_state is field 3. */
+static bool read_stat(pid_t pid, int field, char *ret_state, uint64_t *ret)
 {
     char path[64], text[1024];
     snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
@@ -23,14 +25,31 @@ bool process_start_ticks(pid_t pid, uint64_t *ret_ticks)
     char *at = strrchr(text, ')');
     if (at == NULL || at[1] != ' ') return false;
     at += 2;
-    if (*at == 'Z' || *at == 'X') return false;
-    for (int field = 3; field < START_TICKS_FIELD; field++) {
+    *ret_state = *at;
+    for (int i = 3; i < field; i++) {
         at = strchr(at, ' ');
         if (at == NULL) return false;
         at++;
     }
-    *ret_ticks = strtoull(at, NULL, 10);
+    *ret = strtoull(at, NULL, 10);
     return true;
+}
+
+bool process_start_ticks(pid_t pid, uint64_t *ret_ticks)
+{
+    char state = 'X';
+    uint64_t ticks = 0;
+    if (!read_stat(pid, START_TICKS_FIELD, &state, &ticks) || state == 'Z' || state == 'X')
+        return false;
+    *ret_ticks = ticks;
+    return true;
+}
+
+pid_t process_parent(pid_t pid)
+{
+    char state;
+    uint64_t parent;
+    return read_stat(pid, PARENT_FIELD, &state, &parent) ? (pid_t)parent : -1;
 }
 
 bool process_is_alive(pid_t pid, uint64_t start_ticks)

@@ -1,5 +1,6 @@
-/* Whether a process that somebody named earlier is still the same one and still alive: pids are
- * used again, so a process is named by its pid and the time at which it started. Any thread. */
+/* What /proc says of a process: whether one that somebody named earlier is still the same one and
+ * still alive (pids are used again, so a process is named by its pid and the time at which it
+ * started), and whose child it is. Any thread. */
 #ifndef TROUPE_BASE_PROCESS_H
 #define TROUPE_BASE_PROCESS_H
 
@@ -10,6 +11,9 @@
 /* The start time of a process in clock ticks since boot (proc(5), stat field 22). False when
  * there is no such process or only its zombie. */
 bool process_start_ticks(pid_t pid, uint64_t *ret_ticks);
+
+/* The parent of a process or zombie; -1 when there is none of this pid. */
+pid_t process_parent(pid_t pid);
 
 /* True while that very process lives; false for a zombie, another process of the same pid, or
  * none. */
