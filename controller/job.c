@@ -1,11 +1,11 @@
 /* The step loop, for SFT and RL alike:
  *
- *   1 lease     positions of the ordered stream go to rollout workers, ahead of training
- * lease_ahead 2 roll out  workers make samples, keep them, and say what they are on_lease 3 plan
- * the first accepted samples by position are balanced, packed and fetched        plan_ahead,
- * on_fetch 4 train     every rank runs forward, backward and one optimizer step run_next, on_result
- *   5 commit    positions are consumed, written to the ledger, released; evaluate, save
- * commit_step, choose_work
+ * 1. lease: positions of the ordered stream go to rollout workers, ahead of training (lease_ahead)
+ * 2. roll out: workers make samples, keep them, and say what they are (on_lease)
+ * 3. plan: the first accepted samples by position are balanced, packed, fetched (plan_ahead)
+ * 4. train: every rank runs forward, backward and one optimizer step (run_next, on_result)
+ * 5. commit: positions are consumed, written to the ledger, released (commit_step); then what is
+ *    due: an evaluation, a checkpoint (choose_work)
  *
  * It is level-triggered: after every event job_advance looks at what there is and does what is
  * missing, so a lost worker or a failed call needs no path of its own: its positions are simply
