@@ -42,7 +42,7 @@ static void shm_id_discard(const CommId *comm_id)
 {
     ShmId id;
     memcpy(&id, comm_id->bytes, sizeof id);
-    if (shm_memory_is_held_here(&id)) close(id.fd);
+    shared_memory_discard(&id.memory);
 }
 
 static int count_cores(void)
@@ -100,7 +100,7 @@ static Status shm_create(const CommId *comm_id, int rank, int size, int timeout_
         shm_memory_close(header);
     }
     /* Everybody has mapped it by now, or never will: the mappings alone keep it. */
-    if (rank == 0 && shm_memory_is_held_here(&id)) close(id.fd);
+    if (rank == 0) shared_memory_discard(&id.memory);
     return status;
 }
 

@@ -12,9 +12,8 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "base/shared_memory.h"
 #include "comm/comm_kind.h"
-
-#define SHM_NONCE_BYTES 16
 
 /* One rank's line: written by that rank alone, but for `sleepers`. */
 typedef struct ShmRank {
@@ -31,13 +30,9 @@ typedef enum { RANK_ABSENT = 0, RANK_JOINED, RANK_LEFT } ShmRankState;
 typedef enum { FAILURE_NONE = 0, FAILURE_BEING_WRITTEN, FAILURE_WRITTEN } ShmFailureState;
 
 typedef struct ShmHeader {
-    char magic[8];
-    unsigned char nonce[SHM_NONCE_BYTES];
+    SharedMemory memory; /* its maker: rank 0's process */
     uint32_t size;
     uint64_t staging_bytes;
-    uint64_t total_bytes;
-    int32_t maker_pid; /* of rank 0's process, until its line is filled */
-    uint64_t maker_start_ticks;
     /* The first failure, told to everybody. */
     _Alignas(64) _Atomic uint32_t failure; /* ShmFailureState */
     int32_t failure_status;
@@ -49,14 +44,9 @@ typedef struct ShmHeader {
 /* What CommId holds for this kind. */
 typedef struct ShmId {
     char kind; /* as comm.c writes it */
-    char magic[8];
-    int32_t pid;
-    int32_t fd;
-    unsigned char nonce[SHM_NONCE_BYTES];
     uint32_t size;
-    uint64_t start_ticks;
     uint64_t staging_bytes;
-    uint64_t total_bytes;
+    SharedMemoryId memory;
 } ShmId;
 
 _Static_assert(sizeof(ShmId) <= COMM_ID_BYTES, "an id must hold it");
@@ -68,8 +58,6 @@ Status shm_memory_create(int size, size_t staging_bytes, ShmId *ret, Error *err)
 /* Maps the memory that an id names and checks that it is that memory. */
 Status shm_memory_open(const ShmId *id, ShmHeader **ret, Error *err);
 void shm_memory_close(ShmHeader *header);
-/* True when this process made the memory and still holds its descriptor. */
-bool shm_memory_is_held_here(const ShmId *id);
 
 /* Buffers of a rank; `which` is 0 or 1. Inputs hold staging_bytes, results shm_result_bytes. */
 unsigned char *shm_input(const ShmHeader *header, int rank, int which);

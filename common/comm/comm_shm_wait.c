@@ -147,8 +147,8 @@ static bool find_lost_rank(const ShmComm *comm, uint32_t meeting, Str *out)
         uint64_t ticks = atomic_load(&line->start_ticks);
         if (state == RANK_ABSENT) {
             if (r != 0) continue; /* of an absent rank only rank 0's process is known */
-            pid = header->maker_pid;
-            ticks = header->maker_start_ticks;
+            pid = header->memory.maker_pid;
+            ticks = header->memory.maker_start_ticks;
         }
         bool left = state == RANK_LEFT, dead = !left && !process_is_alive(pid, ticks);
         /* It may have arrived and only then ended. */

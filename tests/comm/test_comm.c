@@ -404,7 +404,7 @@ static void test_comm_ranks_as_threads_race_for_nothing(void **state)
     uint64_t context[2] = {1, (uint64_t)-1};
     assert_ok(shm_memory_create(SIZE, 8192, &id, &err), &err);
     assert_ok(shm_memory_open(&id, &header, &err), &err);
-    close(id.fd);
+    shared_memory_discard(&id.memory);
     /* The number of the meeting passes its largest value on the way. */
     for (int r = 0; r < SIZE; r++)
         atomic_store(&header->rank[r].arrived, UINT32_MAX - 100);
@@ -656,13 +656,13 @@ static void test_comm_create_refuses_what_is_not_its_group(void **state)
     memset(other.bytes + 1, 0, COMM_ID_BYTES - 1);
     ((ShmId *)(void *)&other)->size = 2;
     assert_fails(comm_create(COMM_SHM, &other, 1, 2, 100, &comm, &err), ERR_INVALID, &err,
-                 "not the id of a shared-memory group");
+                 "not the id of a shared memory");
     other = id;
-    ((ShmId *)(void *)&other)->nonce[3] ^= 1;
+    ((ShmId *)(void *)&other)->memory.nonce[3] ^= 1;
     assert_fails(comm_create(COMM_SHM, &other, 1, 2, 100, &comm, &err), ERR_UNAVAILABLE, &err,
-                 "no longer this group's shared memory");
+                 "no longer this shared memory");
     other = id;
-    ((ShmId *)(void *)&other)->start_ticks++;
+    ((ShmId *)(void *)&other)->memory.start_ticks++;
     assert_fails(comm_create(COMM_SHM, &other, 1, 2, 100, &comm, &err), ERR_UNAVAILABLE, &err,
                  "is gone");
     comm_id_discard(&id);
