@@ -1,0 +1,208 @@
+/* Tests of the weights that a train rank shows to rollout workers: what is read is what was
+ * written, from another process too, and what is not is said by name. */
+#include "test.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/memory.h"
+#include "model/weight_board.h"
+
+static WeightPlan *small_plan(int64_t hidden_size, int tp_rank)
+{
+    ModelConfig config = {
+        .architecture = ARCHITECTURE_QWEN3,
+        .vocab_size = 131,
+        .hidden_size = hidden_size,
+        .intermediate_size = 24,
+        .num_hidden_layers = 2,
+        .num_attention_heads = 4,
+        .num_key_value_heads = 2,
+        .head_dim = 6,
+        .qk_norm = true,
+        .tie_word_embeddings = true,
+    };
+    return weight_plan_create(&config, tp_rank, 2);
+}
+
+/* A flat buffer whose every tensor is full of numbers that tell version and place. */
+static float *make_flat(const WeightPlan *plan, int64_t version)
+{
+    float *flat = mem_calloc((size_t)plan->size, sizeof *flat);
+    for (int s = 0; s < plan->num_specs; s++) {
+        const WeightSpec *spec = &plan->spec[s];
+        for (int64_t i = 0; i < spec->local_rows * spec->local_cols; i++)
+            flat[spec->offset + i] = (float)(version * 100000 + spec->offset + i);
+    }
+    return flat;
+}
+
+typedef struct Fixture {
+    WeightPlan *plan;
+    WeightBoardId id;
+    WeightBoard *maker;
+    float *flat[5]; /* of versions 1 to 4 */
+} Fixture;
+
+static void setup(Fixture *f)
+{
+    Error err = {0};
+    f->plan = small_plan(32, 1);
+    assert_ok(weight_board_create(f->plan, DTYPE_F32, &f->id, &f->maker, &err), &err);
+    for (int64_t v = 1; v < 5; v++)
+        f->flat[v] = make_flat(f->plan, v);
+}
+
+static void teardown(Fixture *f)
+{
+    weight_board_destroy(f->maker);
+    for (int v = 1; v < 5; v++)
+        free(f->flat[v]);
+    weight_plan_destroy(f->plan);
+}
+
+static void assert_shows(const WeightBoard *board, const Fixture *f, int64_t version)
+{
+    Error err = {0};
+    const void *flat = NULL;
+    assert_ok(weight_board_find(board, version, &flat, &err), &err);
+    assert_memory_equal(flat, f->flat[version], (size_t)f->plan->size * sizeof(float));
+    assert_ok(weight_board_verify(board, version, &err), &err);
+}
+
+static void test_board_keeps_the_newest_two_versions(void **state)
+{
+    (void)state;
+    Fixture f;
+    setup(&f);
+    Error err = {0};
+    WeightBoard *reader = NULL;
+    const void *flat = NULL;
+    assert_ok(weight_board_open(&f.id, f.plan, DTYPE_F32, &reader, &err), &err);
+    assert_int_equal(weight_board_newest(reader), 0);
+    assert_fails(weight_board_find(reader, 1, &flat, &err), ERR_NOT_FOUND, &err, "newest is 0");
+    weight_board_publish(f.maker, 1, f.flat[1]);
+    assert_shows(reader, &f, 1);
+    weight_board_publish(f.maker, 2, f.flat[2]);
+    assert_shows(reader, &f, 1);
+    assert_shows(reader, &f, 2);
+    weight_board_publish(f.maker, 4, f.flat[4]);
+    assert_int_equal(weight_board_newest(reader), 4);
+    assert_shows(reader, &f, 2);
+    assert_shows(reader, &f, 4);
+    assert_fails(weight_board_find(reader, 1, &flat, &err), ERR_NOT_FOUND, &err,
+                 "version 1 of the weights is not on the board");
+    weight_board_destroy(reader);
+    teardown(&f);
+}
+
+/* In a child: exit code 0 when everything was as it should be. */
+static int read_in_child(const Fixture *f)
+{
+    Error err = {0};
+    WeightBoard *reader = NULL;
+    const void *flat = NULL;
+    if (weight_board_open(&f->id, f->plan, DTYPE_F32, &reader, &err) != OK) return 1;
+    if (weight_board_find(reader, 2, &flat, &err) != OK) return 2;
+    if (memcmp(flat, f->flat[2], (size_t)f->plan->size * sizeof(float)) != 0) return 3;
+    if (weight_board_verify(reader, 2, &err) != OK) return 4;
+    weight_board_destroy(reader);
+    return 0;
+}
+
+static void test_board_is_read_by_another_process(void **state)
+{
+    (void)state;
+    Fixture f;
+    setup(&f);
+    weight_board_publish(f.maker, 1, f.flat[1]);
+    weight_board_publish(f.maker, 2, f.flat[2]);
+    pid_t child = fork();
+    if (child == 0) _exit(read_in_child(&f));
+    int status = -1;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    teardown(&f);
+}
+
+static void test_board_verify_names_the_tensor_that_differs(void **state)
+{
+    (void)state;
+    Fixture f;
+    setup(&f);
+    Error err = {0};
+    const void *flat = NULL;
+    weight_board_publish(f.maker, 1, f.flat[1]);
+    assert_ok(weight_board_find(f.maker, 1, &flat, &err), &err);
+    int spec = weight_plan_find(f.plan, "model.layers.1.mlp.up_proj.weight");
+    assert_in_range(spec, 0, f.plan->num_specs - 1);
+    ((float *)flat)[f.plan->spec[spec].offset + 5] += 1;
+    WeightBoard *reader = NULL;
+    assert_ok(weight_board_open(&f.id, f.plan, DTYPE_F32, &reader, &err), &err);
+    assert_fails(weight_board_verify(reader, 1, &err), ERR_DATA, &err,
+                 "model.layers.1.mlp.up_proj.weight of version 1");
+    weight_board_destroy(reader);
+    teardown(&f);
+}
+
+static void test_board_refuses_another_layout(void **state)
+{
+    (void)state;
+    Fixture f;
+    setup(&f);
+    Error err = {0};
+    WeightBoard *reader = NULL;
+    WeightPlan *rank = small_plan(32, 0), *wide = small_plan(40, 1);
+    assert_fails(weight_board_open(&f.id, rank, DTYPE_F32, &reader, &err), ERR_INVALID, &err,
+                 "rank 0 of 2 in f32");
+    assert_fails(weight_board_open(&f.id, wide, DTYPE_F32, &reader, &err), ERR_INVALID, &err,
+                 "another model, type or layout");
+    assert_fails(weight_board_open(&f.id, f.plan, DTYPE_BF16, &reader, &err), ERR_INVALID, &err,
+                 "in bf16");
+    assert_null(reader);
+    weight_plan_destroy(rank);
+    weight_plan_destroy(wide);
+    teardown(&f);
+}
+
+static void test_board_of_a_dead_maker_cannot_be_opened(void **state)
+{
+    (void)state;
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    WeightPlan *plan = small_plan(32, 1);
+    pid_t child = fork();
+    if (child == 0) {
+        WeightBoardId made;
+        WeightBoard *board = NULL;
+        if (weight_board_create(plan, DTYPE_F32, &made, &board, NULL) != OK) _exit(1);
+        ssize_t written = write(ends[1], &made, sizeof made);
+        _exit(written == sizeof made ? 0 : 1);
+    }
+    WeightBoardId id;
+    int status = -1;
+    assert_int_equal(read(ends[0], &id, sizeof id), sizeof id);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    Error err = {0};
+    WeightBoard *reader = NULL;
+    assert_fails(weight_board_open(&id, plan, DTYPE_F32, &reader, &err), ERR_UNAVAILABLE, &err,
+                 "that made the shared memory is gone");
+    weight_plan_destroy(plan);
+    close(ends[0]);
+    close(ends[1]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_board_keeps_the_newest_two_versions),
+        cmocka_unit_test(test_board_is_read_by_another_process),
+        cmocka_unit_test(test_board_verify_names_the_tensor_that_differs),
+        cmocka_unit_test(test_board_refuses_another_layout),
+        cmocka_unit_test(test_board_of_a_dead_maker_cannot_be_opened),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
