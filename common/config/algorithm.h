@@ -1,0 +1,102 @@
+/* AlgorithmConfig: how rewards become a gradient; the section `algorithm` of job.yaml. Plain data,
+ * filled from the key table (job_table.c) and read by the numerics of the train worker, so that
+ * there is one set of names for what a job says and what is computed. Notation: x = log p(token)
+ * under the weights in training, o = the same under the old policy, u = the rollout worker's, f =
+ * the reference model's; r = exp(x - o) the ratio; A the advantage; H the entropy of the row. */
+#ifndef TROUPE_CONFIG_ALGORITHM_H
+#define TROUPE_CONFIG_ALGORITHM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* A group is the samples of one prompt. The first three compare a sample with its group and need at
+ * least two samples in it. */
+typedef enum {
+    ADVANTAGE_GRPO,                         /* (reward - mean) / std; Shao et al. 2024. Without the
+                                               division: Dr. GRPO, Liu et al. 2025 */
+    ADVANTAGE_RLOO,                         /* reward - mean of the others; Ahmadian et al. 2024 */
+    ADVANTAGE_REINFORCE_PLUS_PLUS_BASELINE, /* reward - mean, KL per token; Hu et al. 2025 */
+    ADVANTAGE_REINFORCE_PLUS_PLUS,          /* discounted return of the tokens; Hu et al. 2025 */
+    ADVANTAGE_PPO, /* generalised advantage estimation; Schulman et al. 2016 */
+    ADVANTAGE_COUNT,
+} AdvantageEstimator;
+
+typedef enum {
+    POLICY_LOSS_CLIP,      /* max(-r A, -clip(r) A); Schulman et al. 2017 */
+    POLICY_LOSS_GSPO,      /* the same with r of the whole sequence; Zheng et al. 2025 */
+    POLICY_LOSS_CISPO,     /* -stop_gradient(clip(r)) A x; MiniMax 2025 */
+    POLICY_LOSS_REINFORCE, /* -A x; Williams 1992 */
+    POLICY_LOSS_COUNT,
+} PolicyLoss;
+
+/* What the sum over tokens is divided by. */
+typedef enum {
+    NORMALIZE_TOKEN,    /* trained tokens of the global batch; DAPO, Yu et al. 2025 */
+    NORMALIZE_SAMPLE,   /* of the sample, then the mean over samples; GRPO */
+    NORMALIZE_CONSTANT, /* loss_constant times the number of samples; Dr. GRPO */
+} LossNormalization;
+
+/* With d = x - f (o - f in rewards); Schulman, "Approximating KL divergence", 2020. */
+typedef enum {
+    KL_K1,      /* d */
+    KL_K2,      /* d^2 / 2 */
+    KL_K3,      /* exp(-d) - 1 + d */
+    KL_LOW_VAR, /* k3 held within -10 and 10 */
+} KlEstimator;
+
+typedef enum {
+    OLD_ROLLOUT, /* o = u: what the rollout worker reported */
+    OLD_CURRENT, /* o = x before the update: r is 1 and only tis_... look at u */
+} OldLogProbs;
+
+/* How tokens whose weights have moved on since they were sampled are weighed, by w = exp(o - u). */
+typedef enum {
+    CORRECTION_NONE,
+    CORRECTION_TIS, /* min(w, high), max(., low): truncated importance sampling; Yao et al. 2025 */
+    CORRECTION_ICEPOP, /* w inside [low, high], 0 outside */
+} OffPolicyCorrection;
+
+typedef enum {
+    LEVEL_TOKEN,     /* each token's own w */
+    LEVEL_SEQUENCE,  /* the product over the sample */
+    LEVEL_GEOMETRIC, /* its geometric mean */
+} CorrectionLevel;
+
+typedef struct AlgorithmConfig {
+    AdvantageEstimator advantage_estimator;
+    bool std_normalization;    /* GRPO only */
+    bool normalize_advantages; /* whiten over the trained tokens of the global batch */
+    double gamma, gae_lambda;
+
+    PolicyLoss policy_loss;
+    double eps_clip, eps_clip_high; /* r is held within 1 - eps_clip and 1 + eps_clip_high */
+    double eps_clip_c; /* dual clip: where A < 0 the loss is at most -c A; 0: off. Ye et al. 2020 */
+    LossNormalization loss_normalization;
+    int64_t loss_constant; /* tokens */
+    double entropy_coef;   /* times H, taken off the loss */
+
+    KlEstimator kl_estimator;
+    double kl_coef;      /* in the rewards */
+    double kl_loss_coef; /* in the loss */
+    bool unbiased_kl;    /* in the loss: the estimate times r, whose gradient is that of the KL */
+
+    OldLogProbs old_log_probs;
+    OffPolicyCorrection correction;
+    CorrectionLevel correction_level;
+    double correction_low, correction_high;
+
+    double value_clip; /* the critic's values move at most so far per batch; 0: off */
+} AlgorithmConfig;
+
+/* Whether the estimator compares a sample with others of its prompt. */
+static inline bool advantage_needs_group(AdvantageEstimator estimator)
+{
+    return estimator <= ADVANTAGE_REINFORCE_PLUS_PLUS_BASELINE;
+}
+
+static inline bool algorithm_uses_reference(const AlgorithmConfig *config)
+{
+    return config->kl_coef != 0.0 || config->kl_loss_coef != 0.0;
+}
+
+#endif
