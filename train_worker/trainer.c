@@ -73,6 +73,7 @@ Status trainer_create(const TrainerOptions *options, Trainer **ret, Error *err)
     TRY(check_options(options, tp_size, err));
     Trainer *trainer = mem_calloc(1, sizeof *trainer);
     trainer->options = *options;
+    trainer->temperature = 1.0f;
     trainer->tp_size = tp_size;
     trainer->tp_rank = tensor != NULL ? comm_rank(tensor) : 0;
     trainer->dp_size = data != NULL ? comm_size(data) : 1;
@@ -117,6 +118,12 @@ int64_t trainer_memory_bytes(const Trainer *trainer)
 int64_t trainer_step(const Trainer *trainer)
 {
     return trainer->step;
+}
+
+void trainer_set_temperature(Trainer *trainer, float temperature)
+{
+    CHECKF(temperature > 0.0f && isfinite(temperature), "temperature %g", (double)temperature);
+    trainer->temperature = temperature;
 }
 
 /* ---- checks of what the controller sent ---- */
@@ -172,9 +179,11 @@ static double seconds(int64_t ns)
     return (double)ns * 1e-9;
 }
 
-static void fill_batch(Batch *batch, const MicroBatch *micro_batch)
+static void fill_batch(Trainer *trainer, const MicroBatch *micro_batch)
 {
+    Batch *batch = trainer->batch;
     batch_clear(batch);
+    batch->temperature = trainer->temperature;
     for (int s = 0; s < micro_batch->num_samples; s++) {
         const Sample *sample = micro_batch->sample[s];
         batch_add(batch, sample->token, sample->loss_mask, sample->length);
@@ -297,7 +306,7 @@ static Status train_checked(Trainer *trainer, const TrainStep *step, StepResult 
     trainer->options.kernels->fill_zero(gradient);
     result->optimizer_s += seconds(clock_ns() - begin);
     for (int m = 0; m < step->num_micro_batches; m++) {
-        fill_batch(trainer->batch, &step->micro_batch[m]);
+        fill_batch(trainer, &step->micro_batch[m]);
         TRY(run_batch(trainer, &trainer->gradients, NULL, result, err));
     }
     begin = clock_ns();
@@ -348,7 +357,7 @@ static Status evaluate_checked(Trainer *trainer, const MicroBatch *micro_batch, 
     float *value = log_prob != NULL ? mem_calloc(targets_max, sizeof *value) : NULL;
     Status status = OK;
     for (int m = 0; status == OK && m < count; m++) {
-        fill_batch(trainer->batch, &micro_batch[m]);
+        fill_batch(trainer, &micro_batch[m]);
         status = run_batch(trainer, NULL, value, result, err);
         if (status == OK && log_prob != NULL)
             scatter_log_probs(&micro_batch[m], value, log_prob[m]);

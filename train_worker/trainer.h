@@ -63,6 +63,10 @@ Status trainer_load(Trainer *trainer, const char *folder, Error *err);
 
 int64_t trainer_step(const Trainer *trainer); /* optimizer steps taken */
 
+/* From now on the logits are divided by `temperature` > 0, in training and evaluation: that of the
+ * rollouts, so that their log-probs are this trainer's to the bit. 1 at first. */
+void trainer_set_temperature(Trainer *trainer, float temperature);
+
 /* ---- work ---- */
 
 typedef struct MicroBatch {

@@ -26,6 +26,7 @@ struct Trainer {
     bool ready;  /* the weights are set */
     bool broken; /* a collective failed half-way: ranks no longer agree */
     int64_t step;
+    float temperature;
     int64_t comm_ns; /* in collectives outside of the model's */
 };
 

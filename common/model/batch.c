@@ -8,6 +8,7 @@ Batch *batch_create(void)
 {
     Batch *batch = mem_calloc(1, sizeof *batch);
     batch->cu_seqlens = mem_calloc(1, sizeof *batch->cu_seqlens);
+    batch_clear(batch);
     return batch;
 }
 
@@ -28,6 +29,7 @@ void batch_clear(Batch *batch)
 {
     batch->num_rows = batch->num_targets = 0;
     batch->num_sequences = 0;
+    batch->temperature = 1.0f;
 }
 
 static void reserve_rows(Batch *batch, int64_t rows)

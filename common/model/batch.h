@@ -14,6 +14,7 @@ typedef struct Batch {
     int32_t *first_position;      /* [num_sequences]; not 0: earlier keys stand in a cache */
     int32_t *cache_slot;          /* [num_sequences]; of a KvCache, where one is used */
     int32_t *target_row, *target; /* [num_targets]: row target_row[i] is to predict target[i] */
+    float temperature;            /* all targets' logits are divided by it; batch_clear sets 1 */
     int64_t capacity_rows;
     int capacity_sequences;
 } Batch;

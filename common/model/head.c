@@ -57,6 +57,7 @@ static size_t lay_out(Head *head, const WeightPlan *plan, char *memory)
     head->stats = take(memory, &used, STATS * row_floats);
     head->gathered = take(memory, &used, (size_t)plan->tp_size * STATS * row_floats);
     head->lse = take(memory, &used, row_floats);
+    head->divisor = take(memory, &used, row_floats);
     return used;
 }
 
@@ -99,10 +100,9 @@ static Tensor rows_of(Tensor matrix, int64_t first, int64_t count)
     return tensor_2d(data, matrix.dtype, count, matrix.shape[1]);
 }
 
-/* Joins the ranks' statistics of `rows` rows in rank order: lse, target logit and arg max of the
- * whole vocabulary. With one rank the arithmetic is the same, over one term. */
-static void join_stats(const Head *head, int64_t rows, float *lse, float *target_logit,
-                       float *arg_max)
+/* Joins the ranks' statistics in rank order: those of the whole vocabulary, in head->stats and
+ * head->lse. With one rank the arithmetic is the same, over one term. */
+static void join_stats(Head *head, int64_t rows)
 {
     int tp_size = head->model->plan->tp_size;
     for (int64_t i = 0; i < rows; i++) {
@@ -119,52 +119,66 @@ static void join_stats(const Head *head, int64_t rows, float *lse, float *target
             const float *stats = head->gathered + (int64_t)r * STATS * rows;
             sum += stats[rows + i] * expf(stats[i] - best);
         }
-        lse[i] = best + logf(sum);
-        target_logit[i] = logit;
-        arg_max[i] = arg;
+        head->lse[i] = best + logf(sum);
+        head->stats[i] = best;
+        head->stats[2 * rows + i] = logit;
+        head->stats[3 * rows + i] = arg;
     }
 }
 
-/* Statistics of a chunk over the whole vocabulary: head->lse, and target logit and arg max in
- * head->stats. */
-static Status chunk_stats(Head *head, Tensor logits, const int32_t *target, int32_t vocab_first,
-                          Error *err)
+static int32_t first_vocab_row(const WeightPlan *plan)
+{
+    WeightRange rows = weight_spec_part(&plan->spec[plan->lm_head], plan->tp_rank, plan->tp_size);
+    return (int32_t)rows.first;
+}
+
+Status head_stats(Head *head, Tensor logits, const int32_t *target, HeadStats *ret, Error *err)
 {
     int64_t rows = logits.shape[0];
+    CHECK(rows <= head->chunk_rows);
     float *stats = head->stats;
     int32_t *arg_max = (int32_t *)(stats + 3 * rows);
     head->model->kernels->cross_entropy_stats(stats, stats + rows, stats + 2 * rows, arg_max,
-                                              logits, target, vocab_first);
+                                              logits, target, first_vocab_row(head->model->plan));
     for (int64_t i = 0; i < rows; i++) /* ids are below 2^24, so exact as f32 */
         stats[3 * rows + i] = (float)arg_max[i];
     int64_t count = STATS * rows;
     TRY(model_all_gather(head->model,
                          tensor_1d(head->gathered, DTYPE_F32, head->model->plan->tp_size * count),
                          tensor_1d(stats, DTYPE_F32, count), err));
-    join_stats(head, rows, head->lse, stats + 2 * rows, stats + 3 * rows);
+    join_stats(head, rows);
+    *ret = (HeadStats){stats, head->lse, stats + 2 * rows, stats + 3 * rows};
     return OK;
+}
+
+/* Logits of normed rows. */
+static Tensor norm_logits(Head *head, Tensor norm, const float *temperature)
+{
+    const Model *model = head->model;
+    Tensor logits = rows_of(head->logits, 0, norm.shape[0]);
+    model->kernels->matmul(logits, norm, &model->weights->lm_head);
+    if (temperature != NULL) model->kernels->divide_rows(logits, temperature);
+    return logits;
 }
 
 typedef struct Chunk {
     int64_t first, count;
     const int32_t *target;
-    int32_t vocab_first;
+    float temperature;
 } Chunk;
 
 static Status chunk_forward(Head *head, const Chunk *chunk, float *log_prob, HeadResult *result,
                             Error *err)
 {
-    Model *model = head->model;
-    Tensor logits = rows_of(head->logits, 0, chunk->count);
+    HeadStats stats;
     Tensor norm = rows_of(head->norm, chunk->first, chunk->count);
-    model->kernels->matmul(logits, norm, &model->weights->lm_head);
-    TRY(chunk_stats(head, logits, chunk->target, chunk->vocab_first, err));
-    const float *target_logit = head->stats + 2 * chunk->count;
-    const float *arg_max = head->stats + 3 * chunk->count;
+    for (int64_t i = 0; i < chunk->count; i++)
+        head->divisor[i] = chunk->temperature;
+    TRY(head_stats(head, norm_logits(head, norm, head->divisor), chunk->target, &stats, err));
     for (int64_t i = 0; i < chunk->count; i++) {
-        float value = target_logit[i] - head->lse[i];
+        float value = head_log_prob(stats.target_logit[i], stats.lse[i]);
         result->loss_sum -= (double)value;
-        result->correct += (int32_t)arg_max[i] == chunk->target[i];
+        result->correct += (int32_t)stats.arg_max[i] == chunk->target[i];
         if (log_prob != NULL) log_prob[chunk->first + i] = value;
     }
     return OK;
@@ -178,7 +192,7 @@ static void chunk_backward(Head *head, const Chunk *chunk, ModelTensors *gradien
     Tensor norm = rows_of(head->norm, chunk->first, chunk->count);
     Tensor dnorm = rows_of(head->dnorm, chunk->first, chunk->count);
     model->kernels->cross_entropy_backward(dlogits, logits, head->lse, chunk->target,
-                                           chunk->vocab_first, 1.0f);
+                                           first_vocab_row(model->plan), 1.0f / chunk->temperature);
     model->kernels->matmul_dgrad(dnorm, dlogits, &model->weights->lm_head);
     model->kernels->matmul_wgrad_accumulate(gradients->lm_head, dlogits, norm);
 }
@@ -209,12 +223,6 @@ static void gather_and_norm(Head *head, Tensor output, const int32_t *row, int64
                             model->weights->tensors.norm, model->plan->config.rms_norm_eps);
 }
 
-static int32_t first_vocab_row(const WeightPlan *plan)
-{
-    WeightRange rows = weight_spec_part(&plan->spec[plan->lm_head], plan->tp_rank, plan->tp_size);
-    return (int32_t)rows.first;
-}
-
 Status head_loss(Head *head, const Batch *batch, Activations *activations, ModelTensors *gradients,
                  float *log_prob, HeadResult *ret, Error *err)
 {
@@ -232,7 +240,7 @@ Status head_loss(Head *head, const Batch *batch, Activations *activations, Model
         int64_t first = n * i / num_chunks;
         Chunk chunk = {.first = first, .target = batch->target + first};
         chunk.count = n * (i + 1) / num_chunks - first;
-        chunk.vocab_first = first_vocab_row(head->model->plan);
+        chunk.temperature = batch->temperature;
         TRY(chunk_forward(head, &chunk, log_prob, &result, err));
         int64_t begin = clock_ns();
         if (gradients != NULL) chunk_backward(head, &chunk, gradients);
@@ -246,9 +254,10 @@ Status head_loss(Head *head, const Batch *batch, Activations *activations, Model
     return OK;
 }
 
-void head_logits(Head *head, Tensor output, const int32_t *row, int64_t count, Tensor logits)
+Tensor head_logits(Head *head, Tensor output, const int32_t *row, const float *temperature,
+                   int64_t count)
 {
+    CHECK(count <= head->chunk_rows);
     gather_and_norm(head, output, row, count);
-    head->model->kernels->matmul(logits, rows_of(head->norm, 0, count),
-                                 &head->model->weights->lm_head);
+    return norm_logits(head, rows_of(head->norm, 0, count), temperature);
 }

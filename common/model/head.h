@@ -2,7 +2,10 @@
  * loss, so that logits exist for one chunk at a time only. The vocabulary is split over the
  * tensor-parallel group: each rank computes its columns, the ranks exchange max, sum of
  * exponentials, target logit and arg max of each row (Shoeybi et al. 2019, section 3), and go on
- * with their own columns. A row's loss does not depend on the chunk it is in. */
+ * with their own columns. A row's loss does not depend on the chunk it is in.
+ *
+ * A log-prob has one definition, in training and in generation: the float32 log-softmax, over the
+ * whole vocabulary, of the logits divided by the temperature. Both come here for it. */
 #ifndef TROUPE_MODEL_HEAD_H
 #define TROUPE_MODEL_HEAD_H
 
@@ -23,6 +26,7 @@ typedef struct Head {
     float *stats;          /* [4, chunk_rows]: max, sum_exp, target logit, arg max */
     float *gathered;       /* [tp_size, 4, chunk_rows] */
     float *lse;            /* [chunk_rows] */
+    float *divisor;        /* [chunk_rows]: the temperatures */
 } Head;
 
 /* chunk_rows: see head_chunk_rows. */
@@ -49,8 +53,27 @@ typedef struct HeadResult {
 Status head_loss(Head *head, const Batch *batch, Activations *activations, ModelTensors *gradients,
                  float *log_prob, HeadResult *ret, Error *err);
 
-/* This rank's columns of the logits of `count` rows of the output: logits is [count, V] f32. For
- * decode and tests. */
-void head_logits(Head *head, Tensor output, const int32_t *row, int64_t count, Tensor logits);
+/* ---- the two halves of it, for generation and tests ---- */
+
+/* Logits of `count` <= chunk_rows rows of the output, divided by temperature[i] (NULL: by 1):
+ * [count, V] f32, this rank's columns. The head's memory, until its next call. */
+Tensor head_logits(Head *head, Tensor output, const int32_t *row, const float *temperature,
+                   int64_t count);
+
+/* Of each row over the whole vocabulary, equal on all ranks. The head's, until its next call. */
+typedef struct HeadStats {
+    const float *max, *lse;    /* [rows] the largest logit; log of the sum of exponentials */
+    const float *target_logit; /* [rows] */
+    const float *arg_max;      /* [rows] the lowest id of the largest logit */
+} HeadStats;
+
+/* Statistics of rows of logits; target[i] is the id whose logit is asked for. Collective. */
+Status head_stats(Head *head, Tensor logits, const int32_t *target, HeadStats *ret, Error *err);
+
+/* log p(target). */
+static inline float head_log_prob(float target_logit, float lse)
+{
+    return target_logit - lse;
+}
 
 #endif

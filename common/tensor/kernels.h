@@ -127,6 +127,9 @@ typedef struct KernelTable {
     void (*cross_entropy_backward)(Tensor dlogits, Tensor logits, const float *lse,
                                    const int32_t *target, int32_t vocab_first, float scale);
 
+    /* y[M, V] = y / divisor[row], in place: logits by their temperature. Rows with divisor 1 stay as they are. */
+    void (*divide_rows)(Tensor y, const float *divisor);
+
     /* ---- optimizer and reductions; n elements ---- */
     /* master, exp_avg, exp_avg_sq [n] f32; weight receives the new values in its own type (it may be the
      * master itself when f32). Decoupled weight decay, Loshchilov & Hutter 2019, in torch.optim.AdamW's order. */

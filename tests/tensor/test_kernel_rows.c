@@ -496,12 +496,30 @@ static int setup(void **state)
     return 0;
 }
 
+static void test_rows_are_divided_each_by_its_own(void **state)
+{
+    (void)state;
+    enum { M = 9, N = 1003 };
+    const float divisor[M] = {1.0f, 0.7f, 2.0f, 1.0f, 0.3f, 1.3f, 100.0f, 0.01f, 1.0f};
+    for (int threads = 1; threads <= 2; threads++) {
+        Buffer x = buffer_random(DTYPE_F32, M, N, 31, 3.0);
+        use_threads(threads);
+        kernels->divide_rows(x.tensor, divisor);
+        for (int i = 0; i < M * N; i++) {
+            const float expected = (float)x.exact[i] / divisor[i / N];
+            assert_memory_equal((float *)x.tensor.data + i, &expected, sizeof expected);
+        }
+        buffer_free(&x);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_matmul_rows_do_not_depend_on_their_number),
         cmocka_unit_test(test_wgrad_does_not_depend_on_threads),
         cmocka_unit_test(test_row_wise_operations_do_not_depend_on_other_rows),
+        cmocka_unit_test(test_rows_are_divided_each_by_its_own),
         cmocka_unit_test(test_cross_entropy_rows_do_not_depend_on_other_rows),
         cmocka_unit_test(test_attention_of_packed_sequences_equals_each_alone),
         cmocka_unit_test(test_attention_in_chunks_equals_the_whole),

@@ -191,13 +191,11 @@ static void logits_body(const Ranks *ranks, void *argument)
         row[i] = i;
     const WeightSpec *spec = &trainer->plan->spec[trainer->plan->lm_head];
     WeightRange columns = weight_spec_part(spec, ranks->tp_rank, ranks->tp_size);
-    float *local = mem_calloc((size_t)(step->rows * columns.count), sizeof *local);
-    head_logits(trainer->head, trainer->activations->output, row, step->rows,
-                tensor_2d(local, DTYPE_F32, step->rows, columns.count));
+    Tensor logits = head_logits(trainer->head, trainer->activations->output, row, NULL, step->rows);
+    const float *local = logits.data;
     for (int64_t r = 0; r < step->rows; r++)
         memcpy(job->handed->logits + r * spec->rows + columns.first, local + r * columns.count,
                (size_t)columns.count * sizeof *local);
-    free(local);
     trainer_destroy(trainer);
 }
 
@@ -260,11 +258,129 @@ static void test_evaluation_and_log_probs_equal_transformers(void **state)
     }
 }
 
+/* ---- temperature ---- */
+
+/* log p(target) under the softmax of logits / temperature, in double. */
+static double tempered_log_prob(const float *logits, int64_t vocab, int32_t target, double by)
+{
+    double sum = 0.0;
+    for (int64_t i = 0; i < vocab; i++)
+        sum += exp((double)logits[i] / by);
+    return (double)logits[target] / by - log(sum);
+}
+
+static void tempered_body(const Ranks *ranks, void *argument)
+{
+    Job *job = argument;
+    Error err = {0};
+    const Golden *golden = job->golden;
+    const GoldenStep *step = &golden->step[0];
+    const float temperatures[] = {0.5f, 0.7f, 3.0f};
+    int64_t vocab = golden->config.vocab_size;
+    float *logits = mem_calloc((size_t)(step->rows * vocab), sizeof *logits);
+    rank_ok(safetensors_read(golden->expected, "logits", 0, step->rows * vocab, logits, &err),
+            &err);
+    Trainer *trainer = make_trainer(ranks, golden);
+    for (size_t i = 0; i < sizeof temperatures / sizeof *temperatures; i++) {
+        float memory[GOLDEN_SAMPLES_MAX][16], *log_prob[GOLDEN_SAMPLES_MAX];
+        for (int s = 0; s < step->num_samples; s++)
+            log_prob[s] = memory[s];
+        float *const *per_batch[] = {log_prob};
+        MicroBatch batch = {.sample = (const Sample *const *)step->pointer};
+        batch.num_samples = step->num_samples;
+        StepResult result;
+        trainer_set_temperature(trainer, temperatures[i]);
+        rank_ok(trainer_evaluate(trainer, &batch, 1, per_batch, &result, &err), &err);
+        const float *row = logits;
+        for (int s = 0; s < step->num_samples; row += step->sample[s++].length * vocab)
+            for (int t = 1; t < step->sample[s].length; t++) {
+                double expected = tempered_log_prob(row + (t - 1) * vocab, vocab,
+                                                    step->sample[s].token[t], temperatures[i]);
+                if (step->sample[s].loss_mask[t])
+                    rank_check(fabs(log_prob[s][t] - expected) <= 5e-5);
+            }
+    }
+    free(logits);
+    trainer_destroy(trainer);
+}
+
+static void test_log_probs_are_those_of_logits_over_temperature(void **state)
+{
+    (void)state;
+    for (size_t c = 0; c < NUM_CASES; c++) {
+        Golden golden;
+        golden_load(&golden, CASES[c]);
+        Job job = {.golden = &golden};
+        ranks_run(1, 1, tempered_body, &job);
+        ranks_run(2, 1, tempered_body, &job);
+        golden_clear(&golden);
+    }
+}
+
+/* The gradients of one step at a temperature; with `halved`, from a model whose last norm is halved
+ * instead. */
+static float *gradients_at(const Ranks *ranks, const Golden *golden, float temperature, bool halved,
+                           WeightRange *ret_norm, int64_t *ret_size)
+{
+    Error err = {0};
+    Trainer *trainer = make_trainer(ranks, golden);
+    const WeightSpec *norm = &trainer->plan->spec[trainer->plan->norm];
+    if (halved)
+        for (int64_t i = 0; i < norm->local_rows; i++)
+            trainer->optimizer->master[norm->offset + i] *= 0.5f;
+    optimizer_publish(trainer->optimizer);
+    trainer_set_temperature(trainer, temperature);
+    const Sample *pointers[GOLDEN_SAMPLES_MAX];
+    MicroBatch batches[GOLDEN_SAMPLES_MAX];
+    TrainStep step = {.micro_batch = batches, .step = 1, .lr = 0.0};
+    step.num_micro_batches = golden_micro_batches(&golden->step[0], 0, 1, 8, pointers, batches);
+    step.trained_tokens = golden->step[0].trained_tokens;
+    StepResult result;
+    rank_ok(trainer_train_step(trainer, &step, &result, &err), &err);
+    float *copy = mem_calloc((size_t)trainer->plan->size, sizeof *copy);
+    memcpy(copy, trainer->gradient, (size_t)trainer->plan->size * sizeof *copy);
+    *ret_norm = (WeightRange){norm->offset, norm->local_rows};
+    *ret_size = trainer->plan->size;
+    trainer_destroy(trainer);
+    return copy;
+}
+
+/* Halving the last norm's weights halves all logits exactly: the same function, but for that norm's
+ * own gradient, as temperature 2. */
+static void gradient_body(const Ranks *ranks, void *argument)
+{
+    Job *job = argument;
+    WeightRange norm = {0};
+    int64_t size = 0;
+    float *tempered = gradients_at(ranks, job->golden, 2.0f, false, &norm, &size);
+    float *halved = gradients_at(ranks, job->golden, 1.0f, true, &norm, &size);
+    for (int64_t i = 0; i < size; i++)
+        rank_check(tempered[i] ==
+                   (i >= norm.first && i < norm.first + norm.count ? 0.5f * halved[i] : halved[i]));
+    free(tempered);
+    free(halved);
+}
+
+static void test_gradients_are_those_of_logits_over_temperature(void **state)
+{
+    (void)state;
+    for (size_t c = 0; c < NUM_CASES; c++) {
+        Golden golden;
+        golden_load(&golden, CASES[c]);
+        Job job = {.golden = &golden};
+        ranks_run(1, 1, gradient_body, &job);
+        ranks_run(2, 1, gradient_body, &job);
+        golden_clear(&golden);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_logits_equal_transformers),
         cmocka_unit_test(test_evaluation_and_log_probs_equal_transformers),
+        cmocka_unit_test(test_log_probs_are_those_of_logits_over_temperature),
+        cmocka_unit_test(test_gradients_are_those_of_logits_over_temperature),
         cmocka_unit_test(test_training_equals_torch_on_one_rank),
         cmocka_unit_test(test_training_equals_torch_with_tensor_parallelism),
         cmocka_unit_test(test_training_equals_torch_with_data_parallelism),

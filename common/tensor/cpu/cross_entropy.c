@@ -1,6 +1,6 @@
-/* Softmax cross-entropy over a shard of the vocabulary: the sums of each row, and the gradient. A
- * row is read in segments; the sums of a segment are added in f32 by lanes, those of the row in
- * f64. */
+/* Softmax cross-entropy over a shard of the vocabulary: temperature, the sums of each row, and the
+ * gradient. A row is read in segments; the sums of a segment are added in f32 by lanes, those of
+ * the row in f64. */
 #include <math.h>
 
 #include "tensor/cpu/ops.h"
@@ -18,6 +18,32 @@ typedef struct CrossEntropyRun {
     const float *lse;
     float scale;
 } CrossEntropyRun;
+
+typedef struct DivideRun {
+    Tensor y;
+    const float *divisor;
+} DivideRun;
+
+static void divide_body(const void *context, int64_t first, int64_t last, int thread)
+{
+    (void)thread;
+    const DivideRun *run = context;
+    const int64_t n = run->y.shape[1];
+    for (int64_t row = first; row < last; row++) {
+        float *y = (float *)run->y.data + row * n;
+        const Lanes divisor = lanes_set(run->divisor[row]);
+        for (int64_t j = 0; j < n && run->divisor[row] != 1; j += LANES)
+            lanes_store_row(y, j, n, DTYPE_F32,
+                            lanes_div(lanes_load_row(y, j, n, DTYPE_F32), divisor));
+    }
+}
+
+void cpu_divide_rows(Tensor y, const float *divisor)
+{
+    CHECK(y.rank == 2 && y.dtype == DTYPE_F32 && y.shape[1] > 0);
+    const DivideRun run = {y, divisor};
+    parallel_range(y.shape[0], 1 + 32768 / y.shape[1], divide_body, &run);
+}
 
 ALWAYS_INLINE float segment_max(const float *x, int64_t n)
 {

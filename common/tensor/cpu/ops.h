@@ -21,6 +21,7 @@
 #define cpu_attention_backward            ISA_NAME(cpu_attention_backward)
 #define cpu_cross_entropy_stats           ISA_NAME(cpu_cross_entropy_stats)
 #define cpu_cross_entropy_backward        ISA_NAME(cpu_cross_entropy_backward)
+#define cpu_divide_rows                   ISA_NAME(cpu_divide_rows)
 #define cpu_adamw                         ISA_NAME(cpu_adamw)
 #define cpu_sum_squares                   ISA_NAME(cpu_sum_squares)
 #define cpu_cast                          ISA_NAME(cpu_cast)
@@ -64,6 +65,7 @@ void cpu_cross_entropy_stats(float *max, float *sum_exp, float *target_logit, in
                              Tensor logits, const int32_t *target, int32_t vocab_first);
 void cpu_cross_entropy_backward(Tensor dlogits, Tensor logits, const float *lse,
                                 const int32_t *target, int32_t vocab_first, float scale);
+void cpu_divide_rows(Tensor y, const float *divisor);
 void cpu_adamw(float *master, float *exp_avg, float *exp_avg_sq, const float *grad, void *weight,
                DType weight_dtype, int64_t n, const AdamWParams *params);
 double cpu_sum_squares(const float *x, int64_t n);

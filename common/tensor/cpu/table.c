@@ -25,6 +25,7 @@ const KernelTable cpu_table = {
     .attention_backward = cpu_attention_backward,
     .cross_entropy_stats = cpu_cross_entropy_stats,
     .cross_entropy_backward = cpu_cross_entropy_backward,
+    .divide_rows = cpu_divide_rows,
     .adamw = cpu_adamw,
     .sum_squares = cpu_sum_squares,
     .cast = cpu_cast,
