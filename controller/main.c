@@ -1,35 +1,99 @@
 /* controller: runs a job, and looks at one. */
 #include <getopt.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/str.h"
 #include "base/version.h"
 #include "cluster.pb-c.h"
 #include "shell.h"
 #include "status.h"
 #include "validate.h"
 
-static const char usage[] =
-    "usage: controller --config JOB.YAML [--set KEY=VALUE]...   run a job (again: resume it)\n"
-    "       controller validate --config JOB.YAML [--set ...]   check a job, start nothing\n"
-    "       controller status --run FOLDER [--json]             what a run is doing\n"
-    "       controller stop --run FOLDER                        finish the step, commit, end\n"
-    "       controller schema [KEY]                             what job.yaml can say\n"
-    "       controller --version | --help\n"
+static const char help_run[] =
+    "usage: controller --config JOB.YAML [--set KEY=VALUE]... [--verbose]\n"
+    "       runs a job; the same command again resumes it from its newest checkpoint\n"
+    "\n"
+    "other commands (each with --help):\n"
+    "  controller validate --config JOB.YAML [--set ...]   check a job and its data, start "
+    "nothing\n"
+    "  controller status --run FOLDER [--json]             what a run is doing\n"
+    "  controller stop --run FOLDER                        finish the step, commit, end\n"
+    "  controller schema [KEY]                             what job.yaml can say\n"
+    "  controller --version\n"
+    "\n"
+    "options:\n"
+    "  -c, --config JOB.YAML   the job file; deploy/examples has some to start from\n"
+    "  -s, --set KEY=VALUE     in place of what the file says: --set train.lr=1e-5\n"
+    "  -v, --verbose           log every change of every process\n"
+    "\n"
+    "Ctrl-C, SIGTERM or a hangup: finishes the step, commits a checkpoint, ends. Ctrl-C again:\n"
+    "ends at once.\n"
     "\n"
     "Exit codes: 0 done, 1 internal error, 2 usage or configuration, 3 data,\n"
     "4 resources or environment, 5 stopped by a signal after a commit.\n";
 
+static const char help_validate[] =
+    "usage: controller validate --config JOB.YAML [--set KEY=VALUE]...\n"
+    "       checks a job as far as can be told without starting a process\n"
+    "\n"
+    "options:\n"
+    "  -c, --config JOB.YAML   the job file\n"
+    "  -s, --set KEY=VALUE     in place of what the file says\n";
+
+static const char help_status[] =
+    "usage: controller status --run FOLDER [--json]\n"
+    "       prints what a run is doing, what it waits for, and its processes\n"
+    "\n"
+    "options:\n"
+    "  -r, --run FOLDER   the run folder (run_dir, or runs/<name> where the job was started)\n"
+    "  -j, --json         one JSON object, for programs\n";
+
+static const char help_stop[] =
+    "usage: controller stop --run FOLDER\n"
+    "       has a run finish its step, commit a checkpoint and end; returns at once. A second\n"
+    "       time: the run ends at once, without a commit\n"
+    "\n"
+    "options:\n"
+    "  -r, --run FOLDER   the run folder (run_dir, or runs/<name> where the job was started)\n";
+
+static const char help_schema[] =
+    "usage: controller schema [KEY]\n"
+    "       prints the reference of job.yaml, or one key (train.lr) or section (train) of it\n";
+
 typedef struct Options {
-    const char *config, *run;
+    const char *config, *run, *key;
     const char *set[64];
     int num_sets;
     bool json;
     LogLevel level;
 } Options;
+
+typedef struct Command {
+    const char *name; /* of `controller NAME`; "" is the one without a name */
+    const char *help;
+    const char *letters; /* of the options that it takes */
+    bool takes_key;      /* one argument that is not an option */
+    int (*run)(const Options *options);
+} Command;
+
+/* Says what is wrong with the arguments, and below it the first line of the help. */
+static Status refuse_use(const char *help, Error *err, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static Status refuse_use(const char *help, Error *err, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    error_setv(err, ERR_INVALID, format, args);
+    va_end(args);
+    return error_append(err, "%.*s", (int)strcspn(help, "\n"), help);
+}
 
 static int fail(Status status, const Error *err)
 {
@@ -37,46 +101,101 @@ static int fail(Status status, const Error *err)
     return status_exit_code(status);
 }
 
-static Status parse_options(int argc, char **argv, Options *ret, Error *err)
+/* ---- arguments ---- */
+
+static const struct option option_names[] = {
+    {"config", required_argument, NULL, 'c'},
+    {"set", required_argument, NULL, 's'},
+    {"run", required_argument, NULL, 'r'},
+    {"json", no_argument, NULL, 'j'},
+    {"verbose", no_argument, NULL, 'v'},
+    {"help", no_argument, NULL, 'h'},
+    {0},
+};
+#define NUM_OPTIONS (sizeof option_names / sizeof *option_names - 1)
+
+static const char *name_of_option(int letter)
 {
-    static const struct option names[] = {
-        {"config", required_argument, NULL, 'c'}, {"set", required_argument, NULL, 's'},
-        {"run", required_argument, NULL, 'r'},    {"json", no_argument, NULL, 'j'},
-        {"verbose", no_argument, NULL, 'v'},      {0},
-    };
-    ret->level = LOG_INFO;
-    opterr = 0;
-    for (int option; (option = getopt_long(argc, argv, "c:s:r:jv", names, NULL)) != -1;) {
-        switch (option) {
-        case 'c':
-            ret->config = optarg;
-            break;
-        case 'r':
-            ret->run = optarg;
-            break;
-        case 's':
-            if (ret->num_sets == (int)(sizeof ret->set / sizeof *ret->set))
-                return error_set(err, ERR_INVALID, "more than 64 --set options");
-            ret->set[ret->num_sets++] = optarg;
-            break;
-        case 'j':
-            ret->json = true;
-            break;
-        case 'v':
-            ret->level = LOG_DEBUG;
-            break;
-        default:
-            return error_set(err, ERR_INVALID, "unknown or incomplete option %s\n%s",
-                             argv[optind - 1], usage);
-        }
+    for (size_t i = 0; i < NUM_OPTIONS; i++)
+        if (option_names[i].val == letter) return option_names[i].name;
+    return "?";
+}
+
+static Status refuse_unknown_option(const char *help, const char *text, Error *err)
+{
+    const char *names[NUM_OPTIONS];
+    for (size_t i = 0; i < NUM_OPTIONS; i++)
+        names[i] = option_names[i].name;
+    char *name = mem_strdup(text + strspn(text, "-"));
+    name[strcspn(name, "=")] = '\0';
+    const char *nearest = str_nearest(name, names, NUM_OPTIONS);
+    free(name);
+    if (nearest == NULL) return refuse_use(help, err, "unknown option %s.", text);
+    return error_set(err, ERR_INVALID, "unknown option %s.\nDid you mean --%s?", text, nearest);
+}
+
+static Status refuse_argument(const Command *command, const char *text, Error *err)
+{
+    refuse_use(command->help, err, "unexpected argument %s.", text);
+    if (strchr(command->letters, 's') != NULL && strchr(text, '=') != NULL)
+        return error_append(err, "To replace what the job file says: --set %s", text);
+    if (strchr(command->letters, 'r') != NULL)
+        return error_append(err, "The run folder is given as --run %s", text);
+    return err->status;
+}
+
+static Status take_option(const Command *command, int letter, Options *ret, Error *err)
+{
+    if (strchr(command->letters, letter) == NULL)
+        return refuse_use(command->help, err, "%s does not take --%s.",
+                          command->name[0] != '\0' ? command->name : "running a job",
+                          name_of_option(letter));
+    if (letter == 's' && ret->num_sets == (int)(sizeof ret->set / sizeof *ret->set))
+        return error_set(err, ERR_INVALID, "more than %d --set options", ret->num_sets);
+    switch (letter) {
+    case 'c':
+        ret->config = optarg;
+        break;
+    case 'r':
+        ret->run = optarg;
+        break;
+    case 's':
+        ret->set[ret->num_sets++] = optarg;
+        break;
+    case 'j':
+        ret->json = true;
+        break;
+    case 'v':
+        ret->level = LOG_DEBUG;
+        break;
     }
     return OK;
 }
 
+/* argv[0] is skipped; *ret_help when help is asked for instead. */
+static Status parse_options(const Command *command, int argc, char **argv, Options *ret,
+                            bool *ret_help, Error *err)
+{
+    ret->level = LOG_INFO;
+    opterr = 0;
+    for (int letter; (letter = getopt_long(argc, argv, ":c:s:r:jvh", option_names, NULL)) != -1;) {
+        if (letter == '?') return refuse_unknown_option(command->help, argv[optind - 1], err);
+        if (letter == ':')
+            return refuse_use(command->help, err, "--%s needs a value.", name_of_option(optopt));
+        if (letter == 'h')
+            *ret_help = true;
+        else
+            TRY(take_option(command, letter, ret, err));
+    }
+    if (command->takes_key && optind < argc) ret->key = argv[optind++];
+    return optind < argc ? refuse_argument(command, argv[optind], err) : OK;
+}
+
+/* ---- commands ---- */
+
 static Status load_config(const Options *options, JobConfig **ret, Error *err)
 {
-    if (options->config == NULL)
-        return error_set(err, ERR_INVALID, "--config JOB.YAML is missing\n%s", usage);
+    if (options->config == NULL) return refuse_use(help_run, err, "--config JOB.YAML is missing.");
     return job_config_load(options->config, options->set, options->num_sets, ret, err);
 }
 
@@ -98,6 +217,7 @@ static int run_job(const Options *options)
     Error err = {0};
     JobConfig *config = NULL;
     RunFolder folder = {0};
+    signal(SIGPIPE, SIG_IGN); /* a reader of our output who leaves does not end the run */
     Status status = load_config(options, &config, &err);
     if (status == OK) status = validate_job(config, NULL, &err);
     if (status == OK) status = run_folder_open(config->run_dir, &folder, &err);
@@ -121,8 +241,7 @@ static Status ask_run(const Options *options, const char *method, uint8_t **ret_
                       size_t *ret_length, Error *err)
 {
     RunFolder folder;
-    if (options->run == NULL)
-        return error_set(err, ERR_INVALID, "--run FOLDER is missing\n%s", usage);
+    if (options->run == NULL) return refuse_use(help_status, err, "--run FOLDER is missing.");
     TRY(run_folder_look(options->run, &folder, err));
     ActorIdentity self = {.name = "controller-cli", .incarnation = 1};
     CallOptions call = {.method = method, .timeout_ms = 3000};
@@ -168,43 +287,72 @@ static int run_stop(const Options *options)
     return status == OK ? 0 : fail(status, &err);
 }
 
-static int run_schema(const char *key)
+static int run_schema(const Options *options)
 {
     Error err = {0};
     char *text = NULL;
-    if (key == NULL)
+    if (options->key == NULL)
         text = job_config_reference();
-    else if (job_config_describe(key, &text, &err) != OK)
+    else if (job_config_describe(options->key, &text, &err) != OK)
         return fail(err.status, &err);
     fputs(text, stdout);
     free(text);
     return 0;
 }
 
+/* ---- which command ---- */
+
+static const Command commands[] = {
+    {"", help_run, "csv", false, run_job},
+    {"validate", help_validate, "cs", false, run_validate},
+    {"status", help_status, "rj", false, run_status},
+    {"stop", help_stop, "r", false, run_stop},
+    {"schema", help_schema, "", true, run_schema},
+};
+#define NUM_COMMANDS (sizeof commands / sizeof *commands)
+
+static Status find_command(const char *name, const Command **ret, Error *err)
+{
+    const char *names[NUM_COMMANDS] = {NULL}; /* the first has none */
+    for (size_t i = 0; i < NUM_COMMANDS; i++) {
+        if (strcmp(commands[i].name, name) == 0) {
+            *ret = &commands[i];
+            return OK;
+        }
+        if (i > 0) names[i] = commands[i].name;
+    }
+    const char *nearest = str_nearest(name, names, NUM_COMMANDS);
+    error_set(err, ERR_INVALID, "unknown command %s.", name);
+    if (nearest != NULL) return error_append(err, "Did you mean %s?", nearest);
+    if (path_exists(name)) return error_append(err, "To run a job: controller --config %s", name);
+    return error_append(err, "controller --help lists the commands.");
+}
+
 int main(int argc, char **argv)
 {
-    const char *command = argc > 1 && argv[1][0] != '-' ? argv[1] : "run";
     Options options = {0};
     Error err = {0};
-    if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
-        fputs(usage, argc < 2 ? stderr : stdout);
-        return argc < 2 ? 2 : 0;
+    bool help = false;
+    if (argc < 2) {
+        fputs(help_run, stderr);
+        return 2;
     }
     if (strcmp(argv[1], "--version") == 0) {
         puts(TROUPE_VERSION);
         return 0;
     }
-    if (strcmp(command, "schema") == 0) return run_schema(argc > 2 ? argv[2] : NULL);
+    const Command *command = &commands[0];
+    Status status = OK;
     if (argv[1][0] != '-') {
+        status = find_command(argv[1], &command, &err);
         argc--;
         argv++;
     }
-    Status status = parse_options(argc, argv, &options, &err);
+    if (status == OK) status = parse_options(command, argc, argv, &options, &help, &err);
     if (status != OK) return fail(status, &err);
-    if (strcmp(command, "run") == 0) return run_job(&options);
-    if (strcmp(command, "validate") == 0) return run_validate(&options);
-    if (strcmp(command, "status") == 0) return run_status(&options);
-    if (strcmp(command, "stop") == 0) return run_stop(&options);
-    error_set(&err, ERR_INVALID, "unknown command %s\n%s", command, usage);
-    return fail(ERR_INVALID, &err);
+    if (help) {
+        fputs(command->help, stdout);
+        return 0;
+    }
+    return command->run(&options);
 }

@@ -15,16 +15,8 @@
 /* The longest name below the sockets folder: an actor's name, an incarnation and ".sock". */
 #define SOCKET_NAME_ROOM 40
 
-static char *absolute_path(const char *path)
-{
-    if (path[0] == '/') return mem_strdup(path);
-    char *here = getcwd(NULL, 0);
-    char *absolute = path_join(here != NULL ? here : ".", path);
-    free(here);
-    return absolute;
-}
-
-/* The same for everybody who looks at the same run folder. */
+/* The same for everybody who looks at the same run folder, by whatever name: `run` is its real
+ * path. */
 static char *sockets_path(const char *run)
 {
     if (strlen("ipc://") + strlen(run) + strlen("/sock/") + SOCKET_NAME_ROOM < ENDPOINT_MAX)
@@ -34,9 +26,10 @@ static char *sockets_path(const char *run)
     return mem_printf("/tmp/troupe-%d-%.16s", (int)getuid(), digest);
 }
 
-static void name_everything(const char *path, RunFolder *ret)
+/* Takes `path`, a real path. */
+static void name_everything(char *path, RunFolder *ret)
 {
-    *ret = (RunFolder){.path = absolute_path(path)};
+    *ret = (RunFolder){.path = path};
     ret->logs = path_join(ret->path, "logs");
     ret->checkpoints = path_join(ret->path, "checkpoints");
     ret->metrics = path_join(ret->path, "metrics.jsonl");
@@ -57,9 +50,11 @@ static Status make_sockets_folder(const char *path, Error *err)
 Status run_folder_open(const char *path, RunFolder *ret, Error *err)
 {
     RunFolder folder;
-    name_everything(path, &folder);
-    Status status = folder_create(folder.path, err);
-    if (status == OK) status = run_lock_acquire(folder.path, &folder.lock, &folder.note, err);
+    TRY(folder_create(path, err));
+    char *real = realpath(path, NULL);
+    if (real == NULL) return error_set_errno(err, errno, "could not resolve the path %s", path);
+    name_everything(real, &folder);
+    Status status = run_lock_acquire(folder.path, &folder.lock, &folder.note, err);
     if (status == OK) status = folder_create(folder.logs, err);
     if (status == OK) status = folder_create(folder.checkpoints, err);
     if (status == OK) status = make_sockets_folder(folder.sockets, err);
@@ -72,12 +67,15 @@ Status run_folder_open(const char *path, RunFolder *ret, Error *err)
 
 Status run_folder_look(const char *path, RunFolder *ret, Error *err)
 {
-    name_everything(path, ret);
+    char *real = realpath(path, NULL);
+    if (real == NULL && errno == ENOENT)
+        return error_set(err, ERR_NOT_FOUND, "%s is not a run folder: there is no such folder",
+                         path);
+    if (real == NULL) return error_set_errno(err, errno, "could not resolve the path %s", path);
+    name_everything(real, ret);
     if (path_is_folder(ret->path)) return OK;
-    Status status =
-        error_set(err, ERR_NOT_FOUND, "%s is not a run folder (there is no such folder)", path);
     run_folder_close(ret);
-    return status;
+    return error_set(err, ERR_NOT_FOUND, "%s is not a run folder: it is a file", path);
 }
 
 void run_folder_close(RunFolder *folder)

@@ -16,14 +16,15 @@
 #include "config/job.h"
 
 typedef struct RunFolder {
-    char *path; /* absolute */
+    char *path; /* the real one: absolute, without symbolic links, the same for all its names */
     char *logs, *checkpoints, *sockets, *metrics, *events, *ledger;
     char *endpoint; /* the controller's own inbox */
     RunLock *lock;  /* NULL when only looking */
     char *note;     /* on a dead run whose lock was taken over, or NULL */
 } RunFolder;
 
-/* Creates what is missing and takes the lock: ERR_EXISTS names the process that runs it already. */
+/* Creates what is missing and takes the lock. `path` is any name of the folder. ERR_EXISTS names
+ * the process that runs it already. */
 Status run_folder_open(const char *path, RunFolder *ret, Error *err);
 
 /* For `status` and `stop`: finds the names, creates and locks nothing. */

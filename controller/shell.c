@@ -290,10 +290,16 @@ static void on_status(void *self, Call *call)
     free(reply.json);
 }
 
+static void stop(Shell *shell)
+{
+    shell->stop_asked = true;
+    shell_feed(shell, &(Event){.kind = EV_STOP});
+}
+
 static void on_stop(void *self, Call *call)
 {
     call_reply_empty(call);
-    shell_feed(self, &(Event){.kind = EV_STOP});
+    stop(self);
 }
 
 static const ActorMethod methods[] = {
@@ -317,7 +323,30 @@ static void on_tick(void *argument)
 static void on_signal(void *argument, int signal_number)
 {
     (void)signal_number;
-    shell_feed(argument, &(Event){.kind = EV_STOP});
+    stop(argument);
+}
+
+/* The terminal is gone: nobody asks for anything more than an end in order, however often its shell
+ * and the kernel say so. */
+static void on_hangup(void *argument, int signal_number)
+{
+    Shell *shell = argument;
+    (void)signal_number;
+    if (!shell->stop_asked) stop(shell);
+}
+
+static bool is_ignored(int signal_number)
+{
+    struct sigaction now;
+    return sigaction(signal_number, NULL, &now) == 0 && now.sa_handler == SIG_IGN;
+}
+
+static Status watch_signals(Shell *shell, Error *err)
+{
+    TRY(loop_add_signal(shell->loop, SIGINT, on_signal, shell, err));
+    TRY(loop_add_signal(shell->loop, SIGTERM, on_signal, shell, err));
+    if (is_ignored(SIGHUP)) return OK; /* nohup: the run is to outlive its terminal */
+    return loop_add_signal(shell->loop, SIGHUP, on_hangup, shell, err);
 }
 
 /* ---- life ---- */
@@ -341,8 +370,7 @@ static Status open_inbox(Shell *shell, Error *err)
                             .num_methods = sizeof methods / sizeof *methods,
                             .self = shell};
     TRY(actor_create(shell->loop, &options, &shell->inbox, err));
-    TRY(loop_add_signal(shell->loop, SIGINT, on_signal, shell, err));
-    return loop_add_signal(shell->loop, SIGTERM, on_signal, shell, err);
+    return watch_signals(shell, err);
 }
 
 /* CPUs of the embedded agent: as configured; else this machine's, or what the job needs if that is

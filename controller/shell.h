@@ -34,6 +34,7 @@ typedef struct Shell {
     Keeper *keeper;
     Reporter *reporter;
     bool feeding;
+    bool stop_asked; /* by a signal or `controller stop` */
     Status exit_status;
     char exit_message[ERROR_MESSAGE_MAX];
 } Shell;

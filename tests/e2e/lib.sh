@@ -43,10 +43,12 @@ YAML
     for setting in "$@"; do SETTINGS="$SETTINGS --set $setting"; done
 }
 
-# start_job: runs the job in the background; its output goes to $RUN.out.
+# start_job: runs the job in the background; its output goes to $RUN.out. Signals are as at a terminal (a shell without
+# one lets its background jobs ignore SIGINT, and these tests may run under nohup); start_job_ignoring=HUP is nohup.
 start_job() {
     # shellcheck disable=SC2086
-    "$BIN/controller" --config "$JOB" $SETTINGS >> "$RUN.out" 2>&1 &
+    env --default-signal=INT,HUP,PIPE ${start_job_ignoring:+--ignore-signal=$start_job_ignoring} \
+        "$BIN/controller" --config "$JOB" $SETTINGS >> "$RUN.out" 2>&1 &
     CONTROLLER=$!
 }
 

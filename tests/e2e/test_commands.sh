@@ -1,0 +1,136 @@
+#!/bin/bash
+# What a person does with the controller besides running a job to its end: stop it, look at it, check a job, resume one
+# with other settings, close its terminal. One case a call, against the real programs.
+# usage: BIN=... SOURCE=... test_commands.sh CASE      (`list` prints the cases)
+. "$(dirname "$0")/lib.sh"
+
+# refused CODE COMMAND...: it ends with this code and a message, which is then in ./message.
+refused() {
+    local expected=$1 code=0
+    shift
+    "$@" >message 2>&1 || code=$?
+    [ "$code" = "$expected" ] || fail "exit code $code, expected $expected: $* ($(cat message))"
+}
+
+# says FILE TEXT...: each stands in the file.
+says() {
+    local file=$1 text
+    shift
+    for text in "$@"; do grep -qF -- "$text" "$file" || fail "$file does not say: $text"; done
+}
+
+# A job that goes on until it is stopped.
+start_endless() {
+    STEPS=1000000 write_job endless.yaml "$@"
+    start_job
+}
+
+# ---- arguments ----
+
+case_stray_argument() {
+    write_job job.yaml run
+    refused 2 "$BIN/controller" --config job.yaml train.lr=5
+    says message "unexpected argument train.lr=5" "--set train.lr=5"
+    [ ! -e run ] || fail "it started all the same"
+    refused 2 "$BIN/controller" validate --config job.yaml train.lr=5
+    says message "--set train.lr=5"
+    refused 2 "$BIN/controller" status --run run more
+    says message "unexpected argument more"
+    refused 2 "$BIN/controller" stop run
+    says message "unexpected argument run" "--run run"
+    refused 2 "$BIN/controller" schema train.lr data
+    says message "unexpected argument data"
+    refused 2 "$BIN/controller" job.yaml
+    says message "unknown command job.yaml" "--config job.yaml"
+}
+
+case_wrong_option() {
+    refused 2 "$BIN/controller" --config
+    says message "--config needs a value"
+    refused 2 "$BIN/controller" --confg job.yaml
+    says message "unknown option --confg" "Did you mean --config"
+    refused 2 "$BIN/controller" status --config job.yaml
+    says message "status does not take --config" "--run"
+    refused 2 "$BIN/controller" --json --config job.yaml
+    says message "does not take --json"
+    refused 2 "$BIN/controller" statsu --run run
+    says message "unknown command statsu" "Did you mean status"
+}
+
+case_help() {
+    local command
+    for command in "" validate status stop schema; do
+        # shellcheck disable=SC2086
+        "$BIN/controller" $command --help >help.txt || fail "controller $command --help ends with $?"
+        says help.txt "usage: controller $command"
+        awk 'length > 100 { exit 1 }' help.txt || fail "a line of $command --help is longer than 100 columns"
+    done
+    "$BIN/controller" --help >help.txt
+    says help.txt --set --run --json validate status stop schema "Exit codes"
+    "$BIN/controller" --version | grep -qE '^[0-9]+\.[0-9]+' || fail "--version prints no version"
+}
+
+# ---- names of a run folder ----
+
+# A path that is too long for the sockets inside it, so that they stand elsewhere under a name made from it.
+case_status_by_any_name() {
+    local name=a-run-folder-with-a-name-that-is-too-long-for-the-sockets-in-it form
+    mkdir "$name"
+    ln -s "$name" link
+    start_endless "link/run"
+    wait_for_step 1
+    RUN=$PWD/$name/run # the name that its processes know
+    for form in "$PWD/$name/run" "$PWD/$name/run/" "./$name/run" "$name/run/" "$name//run/." link/run "$PWD/link/run/"
+    do
+        "$BIN/controller" status --run "$form" >status.txt || fail "no status by the name $form"
+        says status.txt "job tiny" "train-1"
+    done
+    "$BIN/controller" stop --run "./link/../$name/run/" || fail "stop by another name"
+    finish_job 5
+    nothing_left
+}
+
+# ---- how a run ends early ----
+
+case_hangup() {
+    start_endless run
+    wait_for_step 3
+    kill -HUP "$CONTROLLER"
+    kill -HUP "$CONTROLLER" # a closing terminal and its shell both send one
+    finish_job 5
+    ls run/checkpoints/step_* >/dev/null || fail "the hangup did not commit"
+    nothing_left
+}
+
+case_nohup() {
+    start_job_ignoring=HUP
+    start_endless run
+    wait_for_step 3
+    kill -HUP "$CONTROLLER"
+    wait_for_step 6
+    kill -TERM "$CONTROLLER"
+    finish_job 5
+}
+
+case_closed_pipe() {
+    write_job job.yaml run
+    set +e
+    "$BIN/controller" --config job.yaml 2>&1 | head -1 >first_line
+    code=${PIPESTATUS[0]}
+    set -e
+    [ "$code" = 0 ] || fail "the controller ended with code $code when its reader was gone"
+    ls run/checkpoints/step_00000030 >/dev/null || fail "the job did not end"
+    nothing_left
+}
+
+if [ "$1" = list ]; then
+    declare -F | sed -n 's/^declare -f case_//p'
+    exit 0
+fi
+rm -rf "./$1"
+mkdir "./$1"
+cd "./$1"
+make_data
+CONTROLLER=
+trap '[ -z "$CONTROLLER" ] || kill -9 "$CONTROLLER" 2>/dev/null || true' EXIT
+"case_$1"
