@@ -183,10 +183,10 @@ static void fill_batch(Trainer *trainer, const MicroBatch *micro_batch)
 {
     Batch *batch = trainer->batch;
     batch_clear(batch);
-    batch->temperature = trainer->temperature;
     for (int s = 0; s < micro_batch->num_samples; s++) {
         const Sample *sample = micro_batch->sample[s];
         batch_add(batch, sample->token, sample->loss_mask, sample->length);
+        batch_set_temperature(batch, trainer->temperature);
     }
 }
 
@@ -211,14 +211,14 @@ static Status run_batch(Trainer *trainer, ModelTensors *gradients, float *log_pr
     HeadResult head = {0};
     int64_t begin = clock_ns();
     TRY(model_forward(trainer->model, trainer->batch, NULL, trainer->activations, err));
-    TRY(head_loss(trainer->head, trainer->batch, trainer->activations, gradients, log_prob, &head,
-                  err));
+    HeadPass pass = {.log_prob = log_prob, .gradients = gradients};
+    TRY(head_run(trainer->head, trainer->batch, trainer->activations, &pass, &head, err));
     int64_t middle = clock_ns();
     if (gradients != NULL)
         TRY(model_backward(trainer->model, trainer->batch, trainer->activations, gradients, err));
     result->forward_s += seconds(middle - begin - head.backward_ns);
     result->backward_s += seconds(clock_ns() - middle + head.backward_ns);
-    result->loss_sum += head.loss_sum;
+    result->loss_sum += head.nll_sum;
     result->correct += head.correct;
     count_batch(trainer, gradients != NULL, result);
     return OK;

@@ -8,7 +8,6 @@ Batch *batch_create(void)
 {
     Batch *batch = mem_calloc(1, sizeof *batch);
     batch->cu_seqlens = mem_calloc(1, sizeof *batch->cu_seqlens);
-    batch_clear(batch);
     return batch;
 }
 
@@ -22,14 +21,14 @@ void batch_destroy(Batch *batch)
     free(batch->cache_slot);
     free(batch->target_row);
     free(batch->target);
+    free(batch->temperature);
     free(batch);
 }
 
 void batch_clear(Batch *batch)
 {
-    batch->num_rows = batch->num_targets = 0;
+    batch->num_rows = batch->num_targets = batch->last_targets = 0;
     batch->num_sequences = 0;
-    batch->temperature = 1.0f;
 }
 
 static void reserve_rows(Batch *batch, int64_t rows)
@@ -42,6 +41,7 @@ static void reserve_rows(Batch *batch, int64_t rows)
     batch->position = mem_realloc(batch->position, n, sizeof *batch->position);
     batch->target_row = mem_realloc(batch->target_row, n, sizeof *batch->target_row);
     batch->target = mem_realloc(batch->target, n, sizeof *batch->target);
+    batch->temperature = mem_realloc(batch->temperature, n, sizeof *batch->temperature);
     batch->capacity_rows = rows;
 }
 
@@ -78,14 +78,22 @@ void batch_add_chunk(Batch *batch, const int32_t *token, int64_t length, int64_t
 
 void batch_add(Batch *batch, const int32_t *token, const uint8_t *loss_mask, int64_t length)
 {
-    int64_t begin = batch->num_rows;
+    int64_t begin = batch->num_rows, first_target = batch->num_targets;
     batch_add_chunk(batch, token, length, 0, 0);
     for (int64_t i = 1; loss_mask != NULL && i < length; i++) {
         if (!loss_mask[i]) continue;
         batch->target_row[batch->num_targets] = (int32_t)(begin + i - 1);
         batch->target[batch->num_targets] = token[i];
+        batch->temperature[batch->num_targets] = 1.0f;
         batch->num_targets++;
     }
+    batch->last_targets = batch->num_targets - first_target;
+}
+
+void batch_set_temperature(Batch *batch, float temperature)
+{
+    for (int64_t i = batch->num_targets - batch->last_targets; i < batch->num_targets; i++)
+        batch->temperature[i] = temperature;
 }
 
 SequenceTable batch_sequences(const Batch *batch)

@@ -7,14 +7,14 @@
 #include "tensor/kernels.h"
 
 typedef struct Batch {
-    int64_t num_rows, num_targets;
+    int64_t num_rows, num_targets, last_targets; /* last: of the last sequence added */
     int num_sequences;
     int32_t *token, *position;    /* [num_rows] */
     int32_t *cu_seqlens;          /* [num_sequences + 1] */
     int32_t *first_position;      /* [num_sequences]; not 0: earlier keys stand in a cache */
     int32_t *cache_slot;          /* [num_sequences]; of a KvCache, where one is used */
     int32_t *target_row, *target; /* [num_targets]: row target_row[i] is to predict target[i] */
-    float temperature;            /* all targets' logits are divided by it; batch_clear sets 1 */
+    float *temperature;           /* [num_targets]: what the target's logits are divided by */
     int64_t capacity_rows;
     int capacity_sequences;
 } Batch;
@@ -24,8 +24,11 @@ void batch_destroy(Batch *batch); /* accepts NULL */
 void batch_clear(Batch *batch);
 
 /* Appends a sequence of length >= 1. loss_mask[t] says whether token t is predicted (by row t - 1;
- * loss_mask[0] has no row and is ignored); NULL: no targets. */
+ * loss_mask[0] has no row and is ignored), at temperature 1; NULL: no targets. */
 void batch_add(Batch *batch, const int32_t *token, const uint8_t *loss_mask, int64_t length);
+
+/* The temperature of the targets that the last batch_add appended. */
+void batch_set_temperature(Batch *batch, float temperature);
 
 /* Appends tokens that continue the sequence in `cache_slot` at `first_position`. */
 void batch_add_chunk(Batch *batch, const int32_t *token, int64_t length, int64_t first_position,

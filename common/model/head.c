@@ -6,7 +6,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 
-#define STATS          4    /* numbers per row that ranks exchange */
+#define STATS_MAX      5    /* numbers per row that ranks exchange: as in Head, entropy last */
 #define CHUNK_ROWS_MAX 1024 /* more gains nothing */
 #define CHUNK_ROWS_MIN 32
 
@@ -54,10 +54,11 @@ static size_t lay_out(Head *head, const WeightPlan *plan, char *memory)
     head->dlogits = head->logits;
     if (head->with_backward && head->dtype != DTYPE_F32)
         head->dlogits = take_rows(memory, &used, head->dtype, head->chunk_rows, v);
-    head->stats = take(memory, &used, STATS * row_floats);
-    head->gathered = take(memory, &used, (size_t)plan->tp_size * STATS * row_floats);
+    head->stats = take(memory, &used, STATS_MAX * row_floats);
+    head->gathered = take(memory, &used, (size_t)plan->tp_size * STATS_MAX * row_floats);
     head->lse = take(memory, &used, row_floats);
-    head->divisor = take(memory, &used, row_floats);
+    head->entropy = take(memory, &used, row_floats);
+    if (head->with_backward) head->slopes = take(memory, &used, 2 * row_floats);
     return used;
 }
 
@@ -100,121 +101,191 @@ static Tensor rows_of(Tensor matrix, int64_t first, int64_t count)
     return tensor_2d(data, matrix.dtype, count, matrix.shape[1]);
 }
 
-/* Joins the ranks' statistics in rank order: those of the whole vocabulary, in head->stats and
- * head->lse. With one rank the arithmetic is the same, over one term. */
-static void join_stats(Head *head, int64_t rows)
-{
-    int tp_size = head->model->plan->tp_size;
-    for (int64_t i = 0; i < rows; i++) {
-        float best = -INFINITY, arg = 0.0f, logit = 0.0f, sum = 0.0f;
-        for (int r = 0; r < tp_size; r++) {
-            const float *stats = head->gathered + (int64_t)r * STATS * rows;
-            if (r == 0 || stats[i] > best) {
-                best = stats[i];
-                arg = stats[3 * rows + i];
-            }
-            logit += stats[2 * rows + i];
-        }
-        for (int r = 0; r < tp_size; r++) {
-            const float *stats = head->gathered + (int64_t)r * STATS * rows;
-            sum += stats[rows + i] * expf(stats[i] - best);
-        }
-        head->lse[i] = best + logf(sum);
-        head->stats[i] = best;
-        head->stats[2 * rows + i] = logit;
-        head->stats[3 * rows + i] = arg;
-    }
-}
-
 static int32_t first_vocab_row(const WeightPlan *plan)
 {
     WeightRange rows = weight_spec_part(&plan->spec[plan->lm_head], plan->tp_rank, plan->tp_size);
     return (int32_t)rows.first;
 }
 
-Status head_stats(Head *head, Tensor logits, const int32_t *target, HeadStats *ret, Error *err)
+/* One pass under way. */
+typedef struct Walk {
+    Head *head;
+    Model *model; /* whose weights */
+    const Batch *batch;
+    const HeadPass *pass;
+    int32_t vocab_first;
+    HeadResult result;
+} Walk;
+
+typedef struct Chunk {
+    int64_t first, count;
+} Chunk;
+
+/* Numbers per row that the ranks exchange. */
+static int64_t num_stats(bool with_entropy)
 {
-    int64_t rows = logits.shape[0];
+    return with_entropy ? STATS_MAX : STATS_MAX - 1;
+}
+
+/* Joins the ranks' statistics of row i in rank order: lse and entropy; target logit and arg max of
+ * the whole vocabulary into head->stats. With one rank the arithmetic is the same, over one term.
+ */
+static void join_row(Head *head, int64_t i, int64_t rows, bool with_entropy)
+{
+    int tp_size = head->model->plan->tp_size;
+    int64_t rank_floats = num_stats(with_entropy) * rows;
+    float best = -INFINITY, arg = 0.0f, logit = 0.0f, sum = 0.0f;
+    for (int r = 0; r < tp_size; r++) {
+        const float *stats = head->gathered + r * rank_floats;
+        if (r == 0 || stats[i] > best) {
+            best = stats[i];
+            arg = stats[3 * rows + i];
+        }
+        logit += stats[2 * rows + i];
+    }
+    double weighed = 0.0; /* the sum of exp(logit - best) (logit - best) */
+    for (int r = 0; r < tp_size; r++) {
+        const float *stats = head->gathered + r * rank_floats;
+        float below = stats[i] - best, factor = expf(below);
+        sum += stats[rows + i] * factor;
+        if (with_entropy)
+            weighed +=
+                (double)factor * ((double)stats[4 * rows + i] + (double)below * stats[rows + i]);
+    }
+    head->lse[i] = best + logf(sum);
+    head->stats[i] = best;
+    head->stats[2 * rows + i] = logit;
+    head->stats[3 * rows + i] = arg;
+    if (with_entropy) head->entropy[i] = (float)(log((double)sum) - weighed / (double)sum);
+}
+
+/* As head_stats; with_entropy, also head->entropy. */
+static Status chunk_stats(Head *head, Tensor logits, const int32_t *target, bool with_entropy,
+                          Error *err)
+{
+    int64_t rows = logits.shape[0], count = num_stats(with_entropy) * rows;
     CHECK(rows <= head->chunk_rows);
     float *stats = head->stats;
-    int32_t *arg_max = (int32_t *)(stats + 3 * rows);
-    head->model->kernels->cross_entropy_stats(stats, stats + rows, stats + 2 * rows, arg_max,
-                                              logits, target, first_vocab_row(head->model->plan));
+    RowStats row_stats = {
+        .max = stats,
+        .sum_exp = stats + rows,
+        .target_logit = stats + 2 * rows,
+        .arg_max = (int32_t *)(stats + 3 * rows),
+        .sum_shifted = with_entropy ? stats + 4 * rows : NULL,
+    };
+    head->model->kernels->cross_entropy_stats(&row_stats, logits, target,
+                                              first_vocab_row(head->model->plan));
     for (int64_t i = 0; i < rows; i++) /* ids are below 2^24, so exact as f32 */
-        stats[3 * rows + i] = (float)arg_max[i];
-    int64_t count = STATS * rows;
+        stats[3 * rows + i] = (float)row_stats.arg_max[i];
     TRY(model_all_gather(head->model,
                          tensor_1d(head->gathered, DTYPE_F32, head->model->plan->tp_size * count),
                          tensor_1d(stats, DTYPE_F32, count), err));
-    join_stats(head, rows);
-    *ret = (HeadStats){stats, head->lse, stats + 2 * rows, stats + 3 * rows};
+    for (int64_t i = 0; i < rows; i++)
+        join_row(head, i, rows, with_entropy);
+    return OK;
+}
+
+Status head_stats(Head *head, Tensor logits, const int32_t *target, HeadStats *ret, Error *err)
+{
+    int64_t rows = logits.shape[0];
+    TRY(chunk_stats(head, logits, target, false, err));
+    *ret = (HeadStats){head->stats, head->lse, head->stats + 2 * rows, head->stats + 3 * rows};
     return OK;
 }
 
 /* Logits of normed rows. */
-static Tensor norm_logits(Head *head, Tensor norm, const float *temperature)
+static Tensor norm_logits(Head *head, const Model *model, Tensor norm, const float *temperature)
 {
-    const Model *model = head->model;
     Tensor logits = rows_of(head->logits, 0, norm.shape[0]);
     model->kernels->matmul(logits, norm, &model->weights->lm_head);
     if (temperature != NULL) model->kernels->divide_rows(logits, temperature);
     return logits;
 }
 
-typedef struct Chunk {
-    int64_t first, count;
-    const int32_t *target;
-    float temperature;
-} Chunk;
-
-static Status chunk_forward(Head *head, const Chunk *chunk, float *log_prob, HeadResult *result,
-                            Error *err)
+/* Logits of a chunk and their statistics. */
+static Status chunk_logits(Walk *walk, Chunk chunk, bool with_entropy, Error *err)
 {
-    HeadStats stats;
-    Tensor norm = rows_of(head->norm, chunk->first, chunk->count);
-    for (int64_t i = 0; i < chunk->count; i++)
-        head->divisor[i] = chunk->temperature;
-    TRY(head_stats(head, norm_logits(head, norm, head->divisor), chunk->target, &stats, err));
-    for (int64_t i = 0; i < chunk->count; i++) {
-        float value = head_log_prob(stats.target_logit[i], stats.lse[i]);
-        result->loss_sum -= (double)value;
-        result->correct += (int32_t)stats.arg_max[i] == chunk->target[i];
-        if (log_prob != NULL) log_prob[chunk->first + i] = value;
-    }
-    return OK;
+    const Batch *batch = walk->batch;
+    Tensor norm = rows_of(walk->head->norm, chunk.first, chunk.count);
+    Tensor logits = norm_logits(walk->head, walk->model, norm, batch->temperature + chunk.first);
+    return chunk_stats(walk->head, logits, batch->target + chunk.first, with_entropy, err);
 }
 
-static void chunk_backward(Head *head, const Chunk *chunk, ModelTensors *gradients)
+/* Takes what a chunk's statistics say of its targets. */
+static void chunk_results(Walk *walk, Chunk chunk)
 {
-    Model *model = head->model;
-    Tensor logits = rows_of(head->logits, 0, chunk->count);
-    Tensor dlogits = rows_of(head->dlogits, 0, chunk->count);
-    Tensor norm = rows_of(head->norm, chunk->first, chunk->count);
-    Tensor dnorm = rows_of(head->dnorm, chunk->first, chunk->count);
-    model->kernels->cross_entropy_backward(dlogits, logits, head->lse, chunk->target,
-                                           first_vocab_row(model->plan), 1.0f / chunk->temperature);
-    model->kernels->matmul_dgrad(dnorm, dlogits, &model->weights->lm_head);
-    model->kernels->matmul_wgrad_accumulate(gradients->lm_head, dlogits, norm);
+    const Head *head = walk->head;
+    const HeadPass *pass = walk->pass;
+    const float *target_logit = head->stats + 2 * chunk.count;
+    const float *arg_max = head->stats + 3 * chunk.count;
+    for (int64_t i = 0; i < chunk.count; i++) {
+        int64_t at = chunk.first + i;
+        float value = head_log_prob(target_logit[i], head->lse[i]);
+        walk->result.nll_sum -= (double)value;
+        walk->result.correct += (int32_t)arg_max[i] == walk->batch->target[at];
+        if (pass->log_prob != NULL) pass->log_prob[at] = value;
+        if (pass->entropy != NULL) pass->entropy[at] = head->entropy[i];
+    }
+}
+
+/* The loss's derivatives for a chunk, with respect to logits divided by temperature. */
+static RowSlopes chunk_slopes(Walk *walk, Chunk chunk)
+{
+    Head *head = walk->head;
+    const HeadLoss *loss = walk->pass->loss;
+    bool with_entropy = loss != NULL && loss->dentropy != NULL;
+    float *dlog_prob = head->slopes, *dentropy = head->slopes + chunk.count;
+    for (int64_t i = 0; i < chunk.count; i++) {
+        int64_t at = chunk.first + i;
+        float t = walk->batch->temperature[at];
+        dlog_prob[i] = (loss != NULL ? loss->dlog_prob[at] : -1.0f) / t;
+        if (with_entropy) dentropy[i] = loss->dentropy[at] / t;
+    }
+    return (RowSlopes){
+        .lse = head->lse,
+        .dlog_prob = dlog_prob,
+        .entropy = with_entropy ? head->entropy : NULL,
+        .dentropy = with_entropy ? dentropy : NULL,
+    };
+}
+
+/* Back through the chunk whose logits and statistics stand in the head. */
+static void chunk_backward(Walk *walk, Chunk chunk)
+{
+    Head *head = walk->head;
+    const KernelTable *kernels = walk->model->kernels;
+    int64_t begin = clock_ns();
+    Tensor logits = rows_of(head->logits, 0, chunk.count);
+    Tensor dlogits = rows_of(head->dlogits, 0, chunk.count);
+    Tensor norm = rows_of(head->norm, chunk.first, chunk.count);
+    Tensor dnorm = rows_of(head->dnorm, chunk.first, chunk.count);
+    RowSlopes slopes = chunk_slopes(walk, chunk);
+    kernels->cross_entropy_backward(dlogits, logits, &slopes, walk->batch->target + chunk.first,
+                                    walk->vocab_first);
+    kernels->matmul_dgrad(dnorm, dlogits, &walk->model->weights->lm_head);
+    kernels->matmul_wgrad_accumulate(walk->pass->gradients->lm_head, dlogits, norm);
+    walk->result.backward_ns += clock_ns() - begin;
 }
 
 /* Through the final norm and back to the rows of the output; rows without loss get zero. */
-static Status finish_backward(Head *head, const Batch *batch, Activations *activations,
-                              ModelTensors *gradients, Error *err)
+static Status finish_backward(Walk *walk, Activations *activations, Error *err)
 {
-    const KernelTable *kernels = head->model->kernels;
-    int64_t n = batch->num_targets;
+    Head *head = walk->head;
+    const KernelTable *kernels = walk->model->kernels;
+    int64_t n = walk->batch->num_targets, begin = clock_ns();
     Tensor dnorm = rows_of(head->dnorm, 0, n), dx = rows_of(head->norm, 0, n);
-    TRY(model_all_reduce(head->model, dnorm, err));
+    TRY(model_all_reduce(walk->model, dnorm, err));
     /* The norm's output has served; its memory takes the gradient of its input. */
-    kernels->rmsnorm_backward(dx, false, gradients->norm, dnorm, rows_of(head->x, 0, n),
-                              head->model->weights->tensors.norm, head->rstd);
-    kernels->scatter_rows(activations->dx, dx, batch->target_row);
+    kernels->rmsnorm_backward(dx, false, walk->pass->gradients->norm, dnorm, rows_of(head->x, 0, n),
+                              walk->model->weights->tensors.norm, head->rstd);
+    kernels->scatter_rows(activations->dx, dx, walk->batch->target_row);
+    walk->result.backward_ns += clock_ns() - begin;
     return OK;
 }
 
-static void gather_and_norm(Head *head, Tensor output, const int32_t *row, int64_t count)
+static void gather_and_norm(Head *head, const Model *model, Tensor output, const int32_t *row,
+                            int64_t count)
 {
-    const Model *model = head->model;
     CHECKF(count <= head->max_targets, "%lld rows, planned for at most %lld", (long long)count,
            (long long)head->max_targets);
     Tensor x = rows_of(head->x, 0, count);
@@ -223,41 +294,97 @@ static void gather_and_norm(Head *head, Tensor output, const int32_t *row, int64
                             model->weights->tensors.norm, model->plan->config.rms_norm_eps);
 }
 
-Status head_loss(Head *head, const Batch *batch, Activations *activations, ModelTensors *gradients,
-                 float *log_prob, HeadResult *ret, Error *err)
+/* ---- walks over the chunks ---- */
+
+static int64_t num_chunks(const Head *head, int64_t n)
 {
-    HeadResult result = {0};
-    int64_t n = batch->num_targets;
-    CHECK(gradients == NULL || head->with_backward);
-    if (n == 0) {
-        if (gradients != NULL) head->model->kernels->fill_zero(activations->dx);
-        *ret = result;
-        return OK;
+    return (n + head->chunk_rows - 1) / head->chunk_rows;
+}
+
+/* Chunks are of about equal size: a small rest would be slow. */
+static Chunk chunk_at(const Head *head, int64_t n, int64_t i)
+{
+    int64_t chunks = num_chunks(head, n), first = n * i / chunks;
+    return (Chunk){first, n * (i + 1) / chunks - first};
+}
+
+/* Each chunk forward, its part of the loss, and backward. */
+static Status walk_once(Walk *walk, Error *err)
+{
+    const HeadPass *pass = walk->pass;
+    int64_t n = walk->batch->num_targets;
+    bool with_entropy = pass->entropy != NULL;
+    for (int64_t i = 0; i < num_chunks(walk->head, n); i++) {
+        Chunk chunk = chunk_at(walk->head, n, i);
+        TRY(chunk_logits(walk, chunk, with_entropy, err));
+        chunk_results(walk, chunk);
+        if (pass->gradients != NULL && pass->loss != NULL)
+            pass->loss->derive(pass->loss->context, chunk.first, chunk.count);
+        if (pass->gradients != NULL) chunk_backward(walk, chunk);
+        model_progress(walk->model);
     }
-    gather_and_norm(head, activations->output, batch->target_row, n);
-    int64_t num_chunks = (n + head->chunk_rows - 1) / head->chunk_rows;
-    for (int64_t i = 0; i < num_chunks; i++) { /* of about equal size: a small rest would be slow */
-        int64_t first = n * i / num_chunks;
-        Chunk chunk = {.first = first, .target = batch->target + first};
-        chunk.count = n * (i + 1) / num_chunks - first;
-        chunk.temperature = batch->temperature;
-        TRY(chunk_forward(head, &chunk, log_prob, &result, err));
-        int64_t begin = clock_ns();
-        if (gradients != NULL) chunk_backward(head, &chunk, gradients);
-        result.backward_ns += clock_ns() - begin;
-        model_progress(head->model);
-    }
-    int64_t begin = clock_ns();
-    if (gradients != NULL) TRY(finish_backward(head, batch, activations, gradients, err));
-    result.backward_ns += clock_ns() - begin;
-    *ret = result;
     return OK;
 }
+
+/* All chunks forward, the loss, and all chunks forward and backward. */
+static Status walk_twice(Walk *walk, Error *err)
+{
+    const HeadPass *pass = walk->pass;
+    int64_t n = walk->batch->num_targets;
+    for (int64_t i = 0; i < num_chunks(walk->head, n); i++) {
+        Chunk chunk = chunk_at(walk->head, n, i);
+        TRY(chunk_logits(walk, chunk, pass->entropy != NULL, err));
+        chunk_results(walk, chunk);
+        model_progress(walk->model);
+    }
+    pass->loss->derive(pass->loss->context, 0, n);
+    for (int64_t i = 0; i < num_chunks(walk->head, n); i++) {
+        Chunk chunk = chunk_at(walk->head, n, i);
+        int64_t begin = clock_ns();
+        TRY(chunk_logits(walk, chunk, pass->loss->dentropy != NULL, err));
+        walk->result.backward_ns += clock_ns() - begin; /* the price of these gradients */
+        chunk_backward(walk, chunk);
+        model_progress(walk->model);
+    }
+    return OK;
+}
+
+static void check_pass(const Head *head, const HeadPass *pass)
+{
+    CHECK(pass->gradients == NULL || head->with_backward);
+    CHECK(pass->loss == NULL || pass->log_prob != NULL);
+    CHECK(pass->loss == NULL || pass->loss->dentropy == NULL || pass->entropy != NULL);
+    CHECK(pass->model == NULL || pass->model->weights->dtype == head->dtype);
+}
+
+Status head_run(Head *head, const Batch *batch, Activations *activations, const HeadPass *pass,
+                HeadResult *ret, Error *err)
+{
+    Walk walk = {.head = head, .model = pass->model, .batch = batch, .pass = pass};
+    int64_t n = batch->num_targets;
+    check_pass(head, pass);
+    if (walk.model == NULL) walk.model = head->model;
+    walk.vocab_first = first_vocab_row(head->model->plan);
+    if (n == 0) {
+        if (pass->gradients != NULL) head->model->kernels->fill_zero(activations->dx);
+        *ret = walk.result;
+        return OK;
+    }
+    gather_and_norm(head, walk.model, activations->output, batch->target_row, n);
+    bool twice = pass->gradients != NULL && pass->loss != NULL && pass->loss->needs_all &&
+                 num_chunks(head, n) > 1;
+    TRY(twice ? walk_twice(&walk, err) : walk_once(&walk, err));
+    if (pass->gradients != NULL) TRY(finish_backward(&walk, activations, err));
+    *ret = walk.result;
+    return OK;
+}
+
+/* ---- for generation ---- */
 
 Tensor head_logits(Head *head, Tensor output, const int32_t *row, const float *temperature,
                    int64_t count)
 {
     CHECK(count <= head->chunk_rows);
-    gather_and_norm(head, output, row, count);
-    return norm_logits(head, rows_of(head->norm, 0, count), temperature);
+    gather_and_norm(head, head->model, output, row, count);
+    return norm_logits(head, head->model, rows_of(head->norm, 0, count), temperature);
 }

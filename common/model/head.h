@@ -1,11 +1,19 @@
-/* The head: final norm, output matrix and cross-entropy, fused over chunks of the rows that carry
- * loss, so that logits exist for one chunk at a time only. The vocabulary is split over the
- * tensor-parallel group: each rank computes its columns, the ranks exchange max, sum of
+/* The head: final norm, output matrix, softmax and the loss of the rows that carry one, over chunks
+ * of these rows, so that logits exist for one chunk at a time only. The vocabulary is split over
+ * the tensor-parallel group: each rank computes its columns, the ranks exchange max, sum of
  * exponentials, target logit and arg max of each row (Shoeybi et al. 2019, section 3), and go on
- * with their own columns. A row's loss does not depend on the chunk it is in.
+ * with their own columns. What comes out of a row does not depend on the chunk it is in, nor on
+ * what else was asked for.
  *
  * A log-prob has one definition, in training and in generation: the float32 log-softmax, over the
- * whole vocabulary, of the logits divided by the temperature. Both come here for it. */
+ * whole vocabulary, of the logits divided by the temperature. Both come here for it.
+ *
+ * The loss is any function of the targets' log-probs and of the entropies of their rows: the head
+ * gives these, asks for the loss's derivatives with respect to them, and goes back from there
+ *     d logit_j = (dlog_prob ([j = target] - p_j) - dentropy p_j (log p_j + entropy)) / temperature
+ * Cross-entropy is the case in which every derivative is -1. A loss that wants all log-probs of a
+ * sample before it can give the first derivative gets two walks over the chunks, the second of
+ * which computes the logits again; one chunk takes one walk in any case. */
 #ifndef TROUPE_MODEL_HEAD_H
 #define TROUPE_MODEL_HEAD_H
 
@@ -23,10 +31,10 @@ typedef struct Head {
     float *rstd;           /* [max_targets] */
     Tensor logits;         /* [chunk_rows, V] f32 */
     Tensor dlogits;        /* [chunk_rows, V]; the logits themselves in f32 */
-    float *stats;          /* [4, chunk_rows]: max, sum_exp, target logit, arg max */
-    float *gathered;       /* [tp_size, 4, chunk_rows] */
-    float *lse;            /* [chunk_rows] */
-    float *divisor;        /* [chunk_rows]: the temperatures */
+    float *stats;          /* [5, chunk_rows]: max, sum_exp, target logit, arg max, sum_shifted */
+    float *gathered;       /* [tp_size, 5, chunk_rows] */
+    float *lse, *entropy;  /* [chunk_rows] */
+    float *slopes;         /* [2, chunk_rows]: dlog_prob, dentropy, by temperature; with backward */
 } Head;
 
 /* chunk_rows: see head_chunk_rows. */
@@ -40,18 +48,39 @@ int64_t head_bytes(const WeightPlan *plan, DType dtype, int64_t max_targets, int
  * more than bytes_max. */
 int64_t head_chunk_rows(const WeightPlan *plan, int64_t max_targets, int64_t bytes_max);
 
+/* A loss of the targets. `derive` reads log_prob (and entropy) of targets [first, first + count)
+ * and fills dlog_prob (and dentropy) of these; it is called for all of them at once where
+ * needs_all, else for each chunk as it comes. Same results on every rank of the tensor-parallel
+ * group. */
+typedef struct HeadLoss {
+    void (*derive)(void *context, int64_t first, int64_t count);
+    void *context;
+    bool needs_all;
+    float *dlog_prob; /* [num_targets] */
+    float *dentropy;  /* [num_targets], or NULL: the loss does not depend on entropies */
+} HeadLoss;
+
+/* What is wanted of a pass; arrays by target of the batch. Zero-initialise: sums alone, without
+ * gradients. */
+typedef struct HeadPass {
+    Model *model;            /* whose weights; NULL: the head's own. Of the same plan and type. */
+    float *log_prob;         /* receives log p(target); needed by a loss, else may be NULL */
+    float *entropy;          /* receives the row's entropy in nats, or NULL: not computed */
+    ModelTensors *gradients; /* added to; NULL: forward only */
+    const HeadLoss *loss;    /* NULL: cross-entropy */
+} HeadPass;
+
 typedef struct HeadResult {
-    double loss_sum;     /* nats, over the batch's targets, in their order */
+    double nll_sum;      /* -log p over the batch's targets, in their order, in nats */
     int64_t correct;     /* targets that are the arg max (the lowest id of equals) */
     int64_t backward_ns; /* of the time spent, what the gradients took */
 } HeadResult;
 
-/* Loss of the batch's targets from activations->output. With `gradients`, also: activations->dx
- * receives the gradient of the summed loss with respect to that output, and the gradients of the
- * norm and the output matrix are added to. `log_prob` [num_targets], or NULL, receives log
- * p(target). */
-Status head_loss(Head *head, const Batch *batch, Activations *activations, ModelTensors *gradients,
-                 float *log_prob, HeadResult *ret, Error *err);
+/* Log-probs (and entropies) of the batch's targets from activations->output. With gradients, also:
+ * activations->dx receives the gradient of the summed loss with respect to that output, and the
+ * gradients of the norm and the output matrix are added to. */
+Status head_run(Head *head, const Batch *batch, Activations *activations, const HeadPass *pass,
+                HeadResult *ret, Error *err);
 
 /* ---- the two halves of it, for generation and tests ---- */
 

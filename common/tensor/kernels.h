@@ -52,6 +52,21 @@ typedef struct KeyValueView {
     const void *const *value; /* [num_sequences] */
 } KeyValueView;
 
+/* Rows of logits over a shard of the vocabulary; arrays of M. */
+typedef struct RowStats {
+    float *max, *sum_exp; /* sum_exp: of exp(logit - max) */
+    float *sum_shifted;   /* of exp(logit - max) (logit - max), for the entropy; NULL: not wanted */
+    float *target_logit;  /* 0 when it belongs to another rank */
+    int32_t *arg_max;     /* global id; the lowest of equals */
+} RowStats;
+
+/* What the gradient of rows of logits is made from; arrays of M. */
+typedef struct RowSlopes {
+    const float *lse;       /* log of the sum of exp(logit), over the whole vocabulary */
+    const float *dlog_prob; /* of the loss with respect to log p(target); -1 for cross-entropy */
+    const float *entropy, *dentropy; /* of the row, and the loss's derivative; both NULL: none */
+} RowSlopes;
+
 /* In double: 1 - beta2 of a float beta2 = 0.999f would already be wrong in the fifth digit. */
 typedef struct AdamWParams {
     double lr, beta1, beta2, eps, weight_decay;
@@ -119,13 +134,13 @@ typedef struct KernelTable {
                                const SequenceTable *sequences);
 
     /* ---- cross-entropy over a vocabulary shard; logits[M, V] are f32, target is a global id ---- */
-    /* Per row: max and sum(exp(logit - max)) over this shard, the target's logit (0 when it belongs to
-     * another rank) and the shard's arg max (global id; the lowest of equals). */
-    void (*cross_entropy_stats)(float *max, float *sum_exp, float *target_logit, int32_t *arg_max,
-                                Tensor logits, const int32_t *target, int32_t vocab_first);
-    /* dlogits[M, V] (bf16, or f32 and then it may be logits itself) = scale * (exp(logit - lse) - [target]). */
-    void (*cross_entropy_backward)(Tensor dlogits, Tensor logits, const float *lse,
-                                   const int32_t *target, int32_t vocab_first, float scale);
+    /* Fills `stats` over this shard. */
+    void (*cross_entropy_stats)(const RowStats *stats, Tensor logits, const int32_t *target,
+                                int32_t vocab_first);
+    /* dlogits[M, V] (bf16, or f32 and then it may be logits itself): with p = exp(logit - lse),
+     * dlog_prob ([target] - p) - dentropy p (log p + entropy). */
+    void (*cross_entropy_backward)(Tensor dlogits, Tensor logits, const RowSlopes *slopes,
+                                   const int32_t *target, int32_t vocab_first);
 
     /* y[M, V] = y / divisor[row], in place: logits by their temperature. Rows with divisor 1 stay as they are. */
     void (*divide_rows)(Tensor y, const float *divisor);

@@ -337,14 +337,18 @@ static void run_embedding_backward(void *context)
 static void run_loss(void *context)
 {
     Elements *e = context;
-    bench.kernels->cross_entropy_stats(bench.lse, bench.lse + CHUNK, bench.lse + 2 * CHUNK,
-                                       bench.position + bench.rows, e->x, bench.token, 0);
+    const RowStats stats = {.max = bench.lse,
+                            .sum_exp = bench.lse + CHUNK,
+                            .target_logit = bench.lse + 2 * CHUNK,
+                            .arg_max = bench.position + bench.rows};
+    bench.kernels->cross_entropy_stats(&stats, e->x, bench.token, 0);
 }
 
 static void run_loss_backward(void *context)
 {
     Elements *e = context;
-    bench.kernels->cross_entropy_backward(e->y, e->x, bench.rstd, bench.token, 0, 1e-3f);
+    const RowSlopes slopes = {.lse = bench.rstd, .dlog_prob = bench.rstd};
+    bench.kernels->cross_entropy_backward(e->y, e->x, &slopes, bench.token, 0);
 }
 
 static void run_adamw(void *context)

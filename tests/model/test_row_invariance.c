@@ -117,7 +117,8 @@ static void run_sequences(Fixture *f, int first, int last, float *log_prob)
     for (int s = first; s < last; s++)
         batch_add(f->batch, f->token[s], f->mask, f->length[s]);
     rank_ok(model_forward(f->model, f->batch, NULL, f->activations, &err), &err);
-    rank_ok(head_loss(f->head, f->batch, f->activations, NULL, log_prob, &result, &err), &err);
+    HeadPass pass = {.log_prob = log_prob};
+    rank_ok(head_run(f->head, f->batch, f->activations, &pass, &result, &err), &err);
 }
 
 static void run_alone(Fixture *f)
@@ -184,6 +185,57 @@ static void check_chunked(Fixture *f, uint64_t seed, int64_t chunk_max)
     kv_cache_destroy(cache);
 }
 
+/* log p of the batch's targets as a decoder takes them. */
+static void decode_log_probs(Fixture *f, float *log_prob)
+{
+    Error err = {0};
+    const Batch *batch = f->batch;
+    const int64_t at_a_time = 5;
+    for (int64_t first = 0; first < batch->num_targets; first += at_a_time) {
+        HeadStats stats;
+        int64_t left = batch->num_targets - first, count = left < at_a_time ? left : at_a_time;
+        Tensor logits = head_logits(f->head, f->activations->output, batch->target_row + first,
+                                    batch->temperature + first, count);
+        rank_ok(head_stats(f->head, logits, batch->target + first, &stats, &err), &err);
+        for (int64_t i = 0; i < count; i++)
+            log_prob[first + i] = head_log_prob(stats.target_logit[i], stats.lse[i]);
+    }
+}
+
+static void head_body(const Ranks *ranks, void *argument)
+{
+    const Job *job = argument;
+    Error err = {0};
+    HeadResult result;
+    Fixture *f = fixture_create(ranks, job->dtype);
+    size_t size = SEQUENCES * LENGTH_MAX, bytes;
+    float *plain = mem_calloc(size, sizeof *plain), *warm = mem_calloc(size, sizeof *warm);
+    float *entropy = mem_calloc(size, sizeof *entropy), *found = mem_calloc(size, sizeof *found);
+    run_sequences(f, 0, SEQUENCES, plain);
+    bytes = (size_t)f->batch->num_targets * sizeof(float);
+    for (int64_t i = 0; i < f->batch->num_targets; i++)
+        f->batch->temperature[i] = i % 3 == 0 ? 1.0f : 0.7f;
+    HeadPass pass = {.log_prob = warm};
+    rank_ok(head_run(f->head, f->batch, f->activations, &pass, &result, &err), &err);
+    for (int64_t i = 0; i < f->batch->num_targets; i++) /* and only where it says so */
+        rank_check((plain[i] == warm[i]) == (i % 3 == 0));
+    pass.entropy = entropy;
+    pass.log_prob = found;
+    rank_ok(head_run(f->head, f->batch, f->activations, &pass, &result, &err), &err);
+    rank_check(memcmp(found, warm, bytes) == 0);
+    decode_log_probs(f, found);
+    rank_check(memcmp(found, warm, bytes) == 0);
+    head_destroy(f->head);
+    f->head = head_create(f->model, f->batch->num_targets, f->batch->num_targets, false);
+    rank_ok(head_run(f->head, f->batch, f->activations, &pass, &result, &err), &err);
+    rank_check(memcmp(found, warm, bytes) == 0);
+    free(plain);
+    free(warm);
+    free(entropy);
+    free(found);
+    fixture_destroy(f);
+}
+
 static void batches_body(const Ranks *ranks, void *argument)
 {
     const Job *job = argument;
@@ -226,11 +278,23 @@ static void test_rows_do_not_depend_on_chunks(void **state)
     }
 }
 
+/* The trainer with or without entropies, in any chunks, and the decoder: one log-prob. */
+static void test_log_probs_do_not_depend_on_who_asks(void **state)
+{
+    (void)state;
+    for (DType dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++) {
+        Job job = {dtype};
+        ranks_run(1, 1, head_body, &job);
+        ranks_run(2, 1, head_body, &job);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rows_do_not_depend_on_the_batch),
         cmocka_unit_test(test_rows_do_not_depend_on_chunks),
+        cmocka_unit_test(test_log_probs_do_not_depend_on_who_asks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

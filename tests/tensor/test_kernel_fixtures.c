@@ -157,14 +157,17 @@ static void check_cross_entropy(const Fixture *fixture)
     Buffer loss = expected(fixture, "cross_entropy.loss", DTYPE_F32);
     Buffer dlogits = expected(fixture, "cross_entropy.dlogits", fixture->dtype);
     const int32_t target[] = {0, 16, 32, 48, 64, 80};
-    float max[6], sum[6], target_logit[6], lse[6];
+    float max[6], sum[6], target_logit[6], lse[6], slope[6];
     int32_t arg_max[6];
-    kernels->cross_entropy_stats(max, sum, target_logit, arg_max, logits.tensor, target, 0);
+    const RowStats stats = {max, sum, NULL, target_logit, arg_max};
+    kernels->cross_entropy_stats(&stats, logits.tensor, target, 0);
     for (int i = 0; i < 6; i++) {
+        slope[i] = -0.25f;
         lse[i] = max[i] + logf(sum[i]);
         ((float *)loss.tensor.data)[i] = lse[i] - target_logit[i];
     }
-    kernels->cross_entropy_backward(dlogits.tensor, logits.tensor, lse, target, 0, 0.25f);
+    const RowSlopes slopes = {.lse = lse, .dlog_prob = slope};
+    kernels->cross_entropy_backward(dlogits.tensor, logits.tensor, &slopes, target, 0);
     assert_buffer_close(&loss, 1e-6, "cross-entropy");
     assert_buffer_close(&dlogits, tolerance_of(fixture->dtype, 1e-5), "its gradient");
     FREE_ALL(&logits, &loss, &dlogits);

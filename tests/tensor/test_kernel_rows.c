@@ -166,46 +166,59 @@ static void test_row_wise_operations_do_not_depend_on_other_rows(void **state)
     }
 }
 
+/* Everything the softmax kernels make of rows. */
+typedef struct SoftmaxRows {
+    float max[20], sum[20], shifted[20], logit[20];
+    int32_t arg_max[20];
+} SoftmaxRows;
+
+static RowStats stats_of(SoftmaxRows *rows, int first)
+{
+    return (RowStats){rows->max + first, rows->sum + first, rows->shifted + first,
+                      rows->logit + first, rows->arg_max + first};
+}
+
 static void test_cross_entropy_rows_do_not_depend_on_other_rows(void **state)
 {
     (void)state;
     const int rows = 20, vocab = 9100;
-    Buffer logits = buffer_random(DTYPE_F32, rows, vocab, 1, 20),
-           stats = buffer_result(DTYPE_F32, 3, rows);
+    Buffer logits = buffer_random(DTYPE_F32, rows, vocab, 1, 20);
     Buffer gradient = buffer_result(DTYPE_BF16, rows, vocab);
-    int32_t target[20], arg_max[20];
-    float lse[20];
+    SoftmaxRows whole, part_rows;
+    int32_t target[20];
+    float lse[20], slope[20], entropy[20];
     for (int i = 0; i < rows; i++) {
         target[i] = i * 400;
         lse[i] = 20.0f + (float)i;
+        slope[i] = 0.5f - (float)i;
+        entropy[i] = (float)i;
     }
-    float *max = stats.tensor.data, *sum = max + rows, *logit = sum + rows;
     use_threads(1);
-    kernels->cross_entropy_stats(max, sum, logit, arg_max, logits.tensor, target, 0);
-    kernels->cross_entropy_backward(gradient.tensor, logits.tensor, lse, target, 0, 0.5f);
+    RowStats stats = stats_of(&whole, 0);
+    RowSlopes slopes = {lse, slope, entropy, slope};
+    kernels->cross_entropy_stats(&stats, logits.tensor, target, 0);
+    kernels->cross_entropy_backward(gradient.tensor, logits.tensor, &slopes, target, 0);
     for (int threads = 1; threads <= 2; threads++)
         for (int count = 1; count <= rows; count += 6) {
             use_threads(threads);
-            float part_max[20], part_sum[20], part_logit[20];
-            int32_t part_arg_max[20];
             const int first = rows - count;
             const Tensor part = rows_of(&logits.tensor, first, count);
-            kernels->cross_entropy_stats(part_max, part_sum, part_logit, part_arg_max, part,
-                                         target + first, 0);
+            stats = stats_of(&part_rows, first);
+            kernels->cross_entropy_stats(&stats, part, target + first, 0);
             const size_t bytes = (size_t)count * sizeof(float);
-            assert_memory_equal(part_max, max + first, bytes);
-            assert_memory_equal(part_sum, sum + first, bytes);
-            assert_memory_equal(part_logit, logit + first, bytes);
-            assert_memory_equal(part_arg_max, arg_max + first, bytes);
+            assert_memory_equal(part_rows.max + first, whole.max + first, bytes);
+            assert_memory_equal(part_rows.sum + first, whole.sum + first, bytes);
+            assert_memory_equal(part_rows.shifted + first, whole.shifted + first, bytes);
+            assert_memory_equal(part_rows.logit + first, whole.logit + first, bytes);
+            assert_memory_equal(part_rows.arg_max + first, whole.arg_max + first, bytes);
             Buffer part_gradient = buffer_result(DTYPE_BF16, count, vocab);
-            kernels->cross_entropy_backward(part_gradient.tensor, part, lse + first, target + first,
-                                            0, 0.5f);
+            slopes = (RowSlopes){lse + first, slope + first, entropy + first, slope + first};
+            kernels->cross_entropy_backward(part_gradient.tensor, part, &slopes, target + first, 0);
             assert_same_rows(&part_gradient.tensor, &gradient.tensor, first,
                              "cross-entropy gradient");
             buffer_free(&part_gradient);
         }
     buffer_free(&logits);
-    buffer_free(&stats);
     buffer_free(&gradient);
 }
 

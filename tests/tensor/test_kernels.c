@@ -440,51 +440,123 @@ static void test_attention_and_gradients_equal_reference(void **state)
 
 /* ---- cross-entropy ---- */
 
-static void check_cross_entropy(DType gradient_dtype, int m, int n)
+#define VOCAB_FIRST 1000
+
+/* Rows of logits, what the kernels are to make of them, and where they put it. */
+typedef struct SoftmaxCase {
+    int m, n;
+    Buffer logits, max, sum, shifted, target_logit, gradient;
+    int32_t *target, *arg_max;
+    float *lse, *entropy, *dlog_prob, *dentropy; /* [m]; dentropy is 0 in every fourth row */
+} SoftmaxCase;
+
+static double gradient_at(const SoftmaxCase *c, int i, int j, bool with_entropy)
 {
-    const int32_t vocab_first = 1000;
-    Buffer logits = buffer_random(DTYPE_F32, m, n, 1, 20);
-    Buffer max = buffer_result(DTYPE_F32, 1, m), sum = buffer_result(DTYPE_F32, 1, m);
-    Buffer target_logit = buffer_result(DTYPE_F32, 1, m);
-    Buffer gradient = buffer_result(gradient_dtype, m, n);
-    int32_t *target = (int32_t *)random_ids(m, n, 2),
-            *arg_max = mem_calloc((size_t)m, sizeof *arg_max);
-    float *lse = mem_calloc((size_t)m, sizeof *lse);
+    double log_p = c->logits.exact[i * c->n + j] - (double)c->lse[i], p = exp(log_p);
+    double value = (double)c->dlog_prob[i] * ((j == c->target[i] - VOCAB_FIRST) - p);
+    if (with_entropy) value -= (double)c->dentropy[i] * p * (log_p + (double)c->entropy[i]);
+    return value;
+}
+
+static void expect_row(SoftmaxCase *c, int i, bool with_entropy)
+{
+    const double *x = c->logits.exact + i * c->n;
+    double entropy = 0;
+    c->max.exact[i] = -INFINITY;
+    for (int j = 0; j < c->n; j++)
+        c->max.exact[i] = fmax(c->max.exact[i], x[j]);
+    for (int j = 0; j < c->n; j++) {
+        double below = x[j] - c->max.exact[i];
+        c->sum.exact[i] += exp(below);
+        c->shifted.exact[i] += exp(below) * below;
+    }
+    c->lse[i] = (float)(c->max.exact[i] + log(c->sum.exact[i]));
+    entropy = log(c->sum.exact[i]) - c->shifted.exact[i] / c->sum.exact[i];
+    c->entropy[i] = (float)entropy;
+    c->dlog_prob[i] = i % 2 == 0 ? -0.25f : 1.5f;
+    c->dentropy[i] = 0.5f * (float)(i % 4);
+    const int at = c->target[i] - VOCAB_FIRST;
+    if (at >= 0 && at < c->n) c->target_logit.exact[i] = x[at];
+    for (int j = 0; j < c->n; j++)
+        c->gradient.exact[i * c->n + j] = gradient_at(c, i, j, with_entropy);
+}
+
+static SoftmaxCase softmax_case(DType gradient_dtype, int m, int n, bool with_entropy)
+{
+    SoftmaxCase c = {.m = m, .n = n, .logits = buffer_random(DTYPE_F32, m, n, 1, 20)};
+    Buffer *stats[] = {&c.max, &c.sum, &c.shifted, &c.target_logit};
+    for (int i = 0; i < 4; i++)
+        *stats[i] = buffer_result(DTYPE_F32, 1, m);
+    c.gradient = buffer_result(gradient_dtype, m, n);
+    c.target = (int32_t *)random_ids(m, n, 2);
+    c.arg_max = mem_calloc((size_t)m, sizeof *c.arg_max);
+    float **rows[] = {&c.lse, &c.entropy, &c.dlog_prob, &c.dentropy};
+    for (int i = 0; i < 4; i++)
+        *rows[i] = mem_calloc((size_t)m, sizeof **rows[i]);
     for (int i = 0; i < m; i++) {
-        target[i] += i % 3 == 2 ? 0 : vocab_first; /* every third belongs to another rank, mostly */
-        const double *x = logits.exact + i * n;
-        max.exact[i] = -INFINITY;
-        for (int j = 0; j < n; j++)
-            max.exact[i] = fmax(max.exact[i], x[j]);
-        for (int j = 0; j < n; j++)
-            sum.exact[i] += exp(x[j] - max.exact[i]);
-        lse[i] = (float)(max.exact[i] + log(sum.exact[i]));
-        const int at = target[i] - vocab_first;
-        if (at >= 0 && at < n) target_logit.exact[i] = x[at];
-        for (int j = 0; j < n; j++)
-            gradient.exact[i * n + j] = 0.25 * (exp(x[j] - (double)lse[i]) - (j == at));
+        c.target[i] += i % 3 == 2 ? 0 : VOCAB_FIRST; /* every third is another rank's, mostly */
+        expect_row(&c, i, with_entropy);
     }
-    kernels->cross_entropy_stats(max.tensor.data, sum.tensor.data, target_logit.tensor.data,
-                                 arg_max, logits.tensor, target, vocab_first);
-    kernels->cross_entropy_backward(gradient.tensor, logits.tensor, lse, target, vocab_first,
-                                    0.25f);
-    assert_buffer_close(&max, 0, "max");
-    assert_buffer_close(&sum, 1e-6, "sum of exp");
-    assert_buffer_close(&target_logit, 0, "target's logit");
-    assert_buffer_close(&gradient, tolerance_of(gradient_dtype, 2e-6), "cross-entropy gradient");
-    for (int i = 0; i < m; i++)
-        assert_true(logits.exact[i * n + arg_max[i] - vocab_first] == max.exact[i]);
-    if (gradient_dtype == DTYPE_F32) {
-        kernels->cross_entropy_backward(logits.tensor, logits.tensor, lse, target, vocab_first,
-                                        0.25f);
-        assert_memory_equal(logits.tensor.data, gradient.tensor.data, tensor_bytes(&logits.tensor));
-    }
-    free(target);
-    free(arg_max);
-    free(lse);
-    Buffer *all[] = {&logits, &max, &sum, &target_logit, &gradient};
-    for (size_t i = 0; i < 5; i++)
+    return c;
+}
+
+static void softmax_case_free(SoftmaxCase *c)
+{
+    Buffer *all[] = {&c->logits, &c->max, &c->sum, &c->shifted, &c->target_logit, &c->gradient};
+    for (size_t i = 0; i < 6; i++)
         buffer_free(all[i]);
+    void *rows[] = {c->target, c->arg_max, c->lse, c->entropy, c->dlog_prob, c->dentropy};
+    for (size_t i = 0; i < 6; i++)
+        free(rows[i]);
+}
+
+static void check_cross_entropy(DType gradient_dtype, int m, int n, bool with_entropy)
+{
+    SoftmaxCase c = softmax_case(gradient_dtype, m, n, with_entropy);
+    RowStats stats = {
+        .max = c.max.tensor.data,
+        .sum_exp = c.sum.tensor.data,
+        .sum_shifted = with_entropy ? c.shifted.tensor.data : NULL,
+        .target_logit = c.target_logit.tensor.data,
+        .arg_max = c.arg_max,
+    };
+    RowSlopes slopes = {.lse = c.lse, .dlog_prob = c.dlog_prob};
+    if (with_entropy) {
+        slopes.entropy = c.entropy;
+        slopes.dentropy = c.dentropy;
+    }
+    kernels->cross_entropy_stats(&stats, c.logits.tensor, c.target, VOCAB_FIRST);
+    kernels->cross_entropy_backward(c.gradient.tensor, c.logits.tensor, &slopes, c.target,
+                                    VOCAB_FIRST);
+    assert_buffer_close(&c.max, 0, "max");
+    assert_buffer_close(&c.sum, 1e-6, "sum of exp");
+    if (with_entropy) assert_buffer_close(&c.shifted, 1e-6, "shifted sum");
+    assert_buffer_close(&c.target_logit, 0, "target's logit");
+    assert_buffer_close(&c.gradient, tolerance_of(gradient_dtype, 2e-6), "cross-entropy gradient");
+    for (int i = 0; i < m; i++)
+        assert_true(c.logits.exact[i * n + c.arg_max[i] - VOCAB_FIRST] == c.max.exact[i]);
+    if (gradient_dtype == DTYPE_F32) {
+        kernels->cross_entropy_backward(c.logits.tensor, c.logits.tensor, &slopes, c.target,
+                                        VOCAB_FIRST);
+        assert_memory_equal(c.logits.tensor.data, c.gradient.tensor.data,
+                            tensor_bytes(&c.logits.tensor));
+    }
+    softmax_case_free(&c);
+}
+
+/* What else is asked for must not change a bit of what was asked before. */
+static void test_cross_entropy_stats_do_not_depend_on_what_is_asked(void **state)
+{
+    (void)state;
+    SoftmaxCase c = softmax_case(DTYPE_F32, 5, 9001, true);
+    float sum[5];
+    RowStats stats = {c.max.tensor.data, sum, NULL, c.target_logit.tensor.data, c.arg_max};
+    kernels->cross_entropy_stats(&stats, c.logits.tensor, c.target, VOCAB_FIRST);
+    stats.sum_exp = c.sum.tensor.data;
+    stats.sum_shifted = c.shifted.tensor.data;
+    kernels->cross_entropy_stats(&stats, c.logits.tensor, c.target, VOCAB_FIRST);
+    assert_memory_equal(sum, c.sum.tensor.data, sizeof sum);
+    softmax_case_free(&c);
 }
 
 static void test_cross_entropy_equals_reference(void **state)
@@ -492,10 +564,12 @@ static void test_cross_entropy_equals_reference(void **state)
     (void)state;
     FOR_EACH_DTYPE(dtype)
     {
-        check_cross_entropy(dtype, 1, 1);
-        check_cross_entropy(dtype, 7, 19);
-        check_cross_entropy(dtype, 5, 1000);
-        check_cross_entropy(dtype, 4, 9001);
+        for (int with_entropy = 0; with_entropy < 2; with_entropy++) {
+            check_cross_entropy(dtype, 1, 1, with_entropy);
+            check_cross_entropy(dtype, 7, 19, with_entropy);
+            check_cross_entropy(dtype, 5, 1000, with_entropy);
+            check_cross_entropy(dtype, 4, 9001, with_entropy);
+        }
     }
 }
 
@@ -504,16 +578,19 @@ static void test_cross_entropy_takes_the_lowest_of_equal_logits(void **state)
     (void)state;
     float *logits = mem_calloc(9000, sizeof *logits);
     logits[8500] = logits[4097] = logits[4096 + 70] = 5.0f;
-    float max, sum, target_logit;
+    float max, sum, shifted, target_logit;
     int32_t arg_max, target = 3;
-    kernels->cross_entropy_stats(&max, &sum, &target_logit, &arg_max,
-                                 tensor_2d(logits, DTYPE_F32, 1, 9000), &target, 0);
+    const RowStats stats = {&max, &sum, &shifted, &target_logit, &arg_max};
+    const Tensor row = tensor_2d(logits, DTYPE_F32, 1, 9000);
+    kernels->cross_entropy_stats(&stats, row, &target, 0);
     assert_int_equal(arg_max, 4097);
     for (int i = 0; i < 9000; i++)
         logits[i] = -INFINITY; /* a shard of padding only */
-    kernels->cross_entropy_stats(&max, &sum, &target_logit, &arg_max,
-                                 tensor_2d(logits, DTYPE_F32, 1, 9000), &target, 0);
-    assert_true(max == -INFINITY && sum == 0.0f);
+    kernels->cross_entropy_stats(&stats, row, &target, 0);
+    assert_true(max == -INFINITY && sum == 0.0f && shifted == 0.0f);
+    logits[7] = 2.0f; /* all mass on one token: no entropy, and no NaN */
+    kernels->cross_entropy_stats(&stats, row, &target, 0);
+    assert_true(sum == 1.0f && shifted == 0.0f);
     free(logits);
 }
 
@@ -598,6 +675,7 @@ int main(void)
         cmocka_unit_test(test_swiglu_of_huge_gates_stays_finite),
         cmocka_unit_test(test_attention_and_gradients_equal_reference),
         cmocka_unit_test(test_cross_entropy_equals_reference),
+        cmocka_unit_test(test_cross_entropy_stats_do_not_depend_on_what_is_asked),
         cmocka_unit_test(test_cross_entropy_takes_the_lowest_of_equal_logits),
         cmocka_unit_test(test_adamw_equals_reference_over_three_steps),
         cmocka_unit_test(test_sum_squares_is_exact_in_double),

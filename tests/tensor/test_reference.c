@@ -141,15 +141,16 @@ static void test_attention_gradient_is_the_slope(void **state)
     check_and_free(&c, "attention");
 }
 
-/* The kernel's own formula, scale * (softmax - onehot), against the slope of the loss in float64.
- */
-static double cross_entropy_loss(const void *context)
+/* The kernel's own formula against the slope, in float64, of a log-prob and an entropy. */
+static double softmax_loss(const void *context)
 {
     const double *x = context;
-    double sum = 0;
+    double sum = 0, entropy = 0;
     for (int j = 0; j < 21; j++)
         sum += exp(x[j]);
-    return 0.5 * (log(sum) - x[4]);
+    for (int j = 0; j < 21; j++)
+        entropy -= exp(x[j]) / sum * (x[j] - log(sum));
+    return -0.5 * (x[4] - log(sum)) + 0.75 * entropy;
 }
 
 static void test_cross_entropy_gradient_is_the_slope(void **state)
@@ -158,15 +159,19 @@ static void test_cross_entropy_gradient_is_the_slope(void **state)
     Buffer logits = buffer_random(DTYPE_F32, 1, 21, 1, 3),
            gradient = buffer_result(DTYPE_F32, 1, 21);
     const KernelTable *kernels = cpu_kernels(1);
-    float max, sum, target_logit, lse;
+    float max, sum, shifted, target_logit, lse, entropy;
     int32_t arg_max;
     const int32_t target = 4;
-    kernels->cross_entropy_stats(&max, &sum, &target_logit, &arg_max, logits.tensor, &target, 0);
+    const float dlog_prob = -0.5f, dentropy = 0.75f;
+    const RowStats stats = {&max, &sum, &shifted, &target_logit, &arg_max};
+    kernels->cross_entropy_stats(&stats, logits.tensor, &target, 0);
     lse = max + logf(sum);
-    kernels->cross_entropy_backward(gradient.tensor, logits.tensor, &lse, &target, 0, 0.5f);
+    entropy = logf(sum) - shifted / sum;
+    const RowSlopes slopes = {&lse, &dlog_prob, &entropy, &dentropy};
+    kernels->cross_entropy_backward(gradient.tensor, logits.tensor, &slopes, &target, 0);
     for (int i = 0; i < 21; i++)
         gradient.exact[i] = buffer_at(&gradient, i);
-    assert_gradient_of(cross_entropy_loss, logits.exact, logits.exact, gradient.exact, 21,
+    assert_gradient_of(softmax_loss, logits.exact, logits.exact, gradient.exact, 21,
                        "cross-entropy");
     buffer_free(&logits);
     buffer_free(&gradient);

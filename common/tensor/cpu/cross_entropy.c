@@ -13,10 +13,8 @@ typedef struct CrossEntropyRun {
     Tensor logits, dlogits;
     const int32_t *target;
     int32_t vocab_first;
-    float *max, *sum_exp, *target_logit;
-    int32_t *arg_max;
-    const float *lse;
-    float scale;
+    RowStats stats;
+    RowSlopes slopes;
 } CrossEntropyRun;
 
 typedef struct DivideRun {
@@ -63,20 +61,34 @@ ALWAYS_INLINE float segment_max(const float *x, int64_t n)
     return result;
 }
 
-ALWAYS_INLINE float segment_sum_exp(const float *x, int64_t n, float max)
+/* The sum of exp(x - max), and with_shifted also that of exp(x - max) (x - max). */
+ALWAYS_INLINE float segment_sums(const float *x, int64_t n, float max, bool with_shifted,
+                                 float *ret_shifted)
 {
-    Lanes sum[4] = {lanes_set(0), lanes_set(0), lanes_set(0), lanes_set(0)};
-    const Lanes shift = lanes_set(max);
+    Lanes sum[4], shifted[4];
+    const Lanes shift = lanes_set(max),
+                lowest = lanes_set(-88.0f); /* there exp is 0; never 0 inf */
+    for (int part = 0; part < 4; part++)
+        sum[part] = shifted[part] = lanes_set(0);
     int64_t j = 0;
     for (; j + 4 * LANES <= n; j += 4 * LANES)
-        for (int part = 0; part < 4; part++)
-            sum[part] =
-                lanes_add(sum[part], lanes_exp(lanes_sub(lanes_load(x + j + part * LANES), shift)));
+        for (int part = 0; part < 4; part++) {
+            const Lanes below = lanes_sub(lanes_load(x + j + part * LANES), shift);
+            const Lanes value = lanes_exp(below);
+            sum[part] = lanes_add(sum[part], value);
+            if (with_shifted)
+                shifted[part] = lanes_fma(value, lanes_max(lowest, below), shifted[part]);
+        }
     for (; j < n; j += LANES) {
         const int count = n - j < LANES ? (int)(n - j) : LANES;
-        const Lanes value = lanes_exp(lanes_sub(lanes_load_row(x, j, n, DTYPE_F32), shift));
-        sum[0] = lanes_add(sum[0], lanes_keep_first(value, count, 0));
+        const Lanes below = lanes_sub(lanes_load_row(x, j, n, DTYPE_F32), shift);
+        const Lanes value = lanes_keep_first(lanes_exp(below), count, 0);
+        sum[0] = lanes_add(sum[0], value);
+        if (with_shifted) shifted[0] = lanes_fma(value, lanes_max(lowest, below), shifted[0]);
     }
+    if (with_shifted)
+        *ret_shifted = lanes_sum(
+            lanes_add(lanes_add(shifted[0], shifted[1]), lanes_add(shifted[2], shifted[3])));
     return lanes_sum(lanes_add(lanes_add(sum[0], sum[1]), lanes_add(sum[2], sum[3])));
 }
 
@@ -100,14 +112,21 @@ static void stats_row(const CrossEntropyRun *run, int64_t row)
     }
     for (arg_max = best_segment; arg_max < n - 1 && !(x[arg_max] == max);)
         arg_max++;
-    double sum = 0;
-    for (int64_t at = 0; at < n && max > -INFINITY; at += SEGMENT)
-        sum += (double)segment_sum_exp(x + at, segment_length(at, n), max);
+    double sum = 0, shifted = 0;
+    for (int64_t at = 0; at < n && max > -INFINITY; at += SEGMENT) {
+        float part = 0;
+        if (run->stats.sum_shifted == NULL)
+            sum += (double)segment_sums(x + at, segment_length(at, n), max, false, NULL);
+        else
+            sum += (double)segment_sums(x + at, segment_length(at, n), max, true, &part);
+        shifted += (double)part;
+    }
     const int64_t target = (int64_t)run->target[row] - run->vocab_first;
-    run->max[row] = max;
-    run->sum_exp[row] = (float)sum;
-    run->target_logit[row] = target >= 0 && target < n ? x[target] : 0.0f;
-    run->arg_max[row] = (int32_t)(arg_max + run->vocab_first);
+    run->stats.max[row] = max;
+    run->stats.sum_exp[row] = (float)sum;
+    if (run->stats.sum_shifted != NULL) run->stats.sum_shifted[row] = (float)shifted;
+    run->stats.target_logit[row] = target >= 0 && target < n ? x[target] : 0.0f;
+    run->stats.arg_max[row] = (int32_t)(arg_max + run->vocab_first);
 }
 
 static void stats_body(const void *context, int64_t first, int64_t last, int thread)
@@ -117,40 +136,66 @@ static void stats_body(const void *context, int64_t first, int64_t last, int thr
         stats_row(context, row);
 }
 
-void cpu_cross_entropy_stats(float *max, float *sum_exp, float *target_logit, int32_t *arg_max,
-                             Tensor logits, const int32_t *target, int32_t vocab_first)
+void cpu_cross_entropy_stats(const RowStats *stats, Tensor logits, const int32_t *target,
+                             int32_t vocab_first)
 {
     CHECK(logits.rank == 2 && logits.dtype == DTYPE_F32 && logits.shape[1] > 0);
-    const CrossEntropyRun run = {.logits = logits,
-                                 .target = target,
-                                 .vocab_first = vocab_first,
-                                 .max = max,
-                                 .sum_exp = sum_exp,
-                                 .target_logit = target_logit,
-                                 .arg_max = arg_max};
+    const CrossEntropyRun run = {
+        .logits = logits, .target = target, .vocab_first = vocab_first, .stats = *stats};
     parallel_range(logits.shape[0], 1 + 8192 / logits.shape[1], stats_body, &run);
 }
 
+/* One row's slopes, ready for its elements. */
+typedef struct Slope {
+    Lanes lse, toward, entropy, dentropy; /* toward: minus dlog_prob */
+} Slope;
+
+/* The gradient of logits x that are not the target. */
+ALWAYS_INLINE Lanes gradient_of(Lanes x, const Slope *slope, bool with_entropy)
+{
+    const Lanes log_p = lanes_sub(x, slope->lse);
+    const Lanes p = lanes_exp(log_p);
+    if (!with_entropy) return lanes_mul(p, slope->toward);
+    const Lanes bounded = lanes_max(lanes_set(-88.0f), log_p); /* there p is 0; never 0 inf */
+    const Lanes information = lanes_add(bounded, slope->entropy);
+    return lanes_mul(p, lanes_sub(slope->toward, lanes_mul(slope->dentropy, information)));
+}
+
+/* The gradient of the target's logit x. */
+ALWAYS_INLINE float target_gradient(float x, const CrossEntropyRun *run, int64_t row,
+                                    bool with_entropy)
+{
+    const RowSlopes *slopes = &run->slopes;
+    float p[LANES];
+    const float log_p = x - slopes->lse[row];
+    lanes_store(p, lanes_exp(lanes_set(log_p)));
+    const float gradient = -slopes->dlog_prob[row] * (p[0] - 1.0f);
+    if (!with_entropy) return gradient;
+    const float bounded = log_p < -88.0f ? -88.0f : log_p;
+    return gradient - slopes->dentropy[row] * (p[0] * (bounded + slopes->entropy[row]));
+}
+
 ALWAYS_INLINE void gradient_rows(const CrossEntropyRun *run, int64_t first, int64_t last,
-                                 DType dtype)
+                                 DType dtype, bool with_entropy)
 {
     const int64_t n = run->logits.shape[1];
-    const Lanes scale = lanes_set(run->scale);
+    const RowSlopes *slopes = &run->slopes;
     for (int64_t row = first; row < last; row++) {
         const float *x = (const float *)run->logits.data + row * n;
         char *dx = (char *)run->dlogits.data + row * n * (dtype == DTYPE_F32 ? 4 : 2);
-        const Lanes lse = lanes_set(run->lse[row]);
+        Slope slope = {.lse = lanes_set(slopes->lse[row]),
+                       .toward = lanes_set(-slopes->dlog_prob[row])};
+        slope.entropy = lanes_set(with_entropy ? slopes->entropy[row] : 0);
+        slope.dentropy = lanes_set(with_entropy ? slopes->dentropy[row] : 0);
         const int64_t target = (int64_t)run->target[row] - run->vocab_first;
         const bool mine = target >= 0 && target < n;
         const float target_logit = mine ? x[target] : 0; /* before it may be overwritten */
-        for (int64_t j = 0; j < n; j += LANES) {
-            const Lanes p = lanes_exp(lanes_sub(lanes_load_row(x, j, n, DTYPE_F32), lse));
-            lanes_store_row(dx, j, n, dtype, lanes_mul(p, scale));
-        }
-        if (!mine) continue;
-        float p[LANES];
-        lanes_store(p, lanes_exp(lanes_sub(lanes_set(target_logit), lse)));
-        lanes_store_tail(dx, target, 1, dtype, lanes_set(run->scale * (p[0] - 1.0f)));
+        for (int64_t j = 0; j < n; j += LANES)
+            lanes_store_row(dx, j, n, dtype,
+                            gradient_of(lanes_load_row(x, j, n, DTYPE_F32), &slope, with_entropy));
+        if (mine)
+            lanes_store_tail(dx, target, 1, dtype,
+                             lanes_set(target_gradient(target_logit, run, row, with_entropy)));
     }
 }
 
@@ -158,14 +203,19 @@ static void gradient_body(const void *context, int64_t first, int64_t last, int 
 {
     (void)thread;
     const CrossEntropyRun *run = context;
-    if (run->dlogits.dtype == DTYPE_F32)
-        gradient_rows(run, first, last, DTYPE_F32);
+    const bool with_entropy = run->slopes.dentropy != NULL;
+    if (run->dlogits.dtype == DTYPE_F32 && with_entropy)
+        gradient_rows(run, first, last, DTYPE_F32, true);
+    else if (run->dlogits.dtype == DTYPE_F32)
+        gradient_rows(run, first, last, DTYPE_F32, false);
+    else if (with_entropy)
+        gradient_rows(run, first, last, DTYPE_BF16, true);
     else
-        gradient_rows(run, first, last, DTYPE_BF16);
+        gradient_rows(run, first, last, DTYPE_BF16, false);
 }
 
-void cpu_cross_entropy_backward(Tensor dlogits, Tensor logits, const float *lse,
-                                const int32_t *target, int32_t vocab_first, float scale)
+void cpu_cross_entropy_backward(Tensor dlogits, Tensor logits, const RowSlopes *slopes,
+                                const int32_t *target, int32_t vocab_first)
 {
     CHECK(logits.rank == 2 && logits.dtype == DTYPE_F32 && logits.shape[1] > 0);
     CHECK(tensor_same_shape(&dlogits, &logits));
@@ -175,7 +225,6 @@ void cpu_cross_entropy_backward(Tensor dlogits, Tensor logits, const float *lse,
                                  .dlogits = dlogits,
                                  .target = target,
                                  .vocab_first = vocab_first,
-                                 .lse = lse,
-                                 .scale = scale};
+                                 .slopes = *slopes};
     parallel_range(logits.shape[0], 1 + 8192 / logits.shape[1], gradient_body, &run);
 }

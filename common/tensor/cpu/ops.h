@@ -61,10 +61,10 @@ void cpu_attention_backward(void *dq, void *dk, void *dv, DType dtype, const voi
                             const void *q, const void *k, const void *v, const void *out,
                             const float *lse, const AttentionShape *shape,
                             const SequenceTable *sequences);
-void cpu_cross_entropy_stats(float *max, float *sum_exp, float *target_logit, int32_t *arg_max,
-                             Tensor logits, const int32_t *target, int32_t vocab_first);
-void cpu_cross_entropy_backward(Tensor dlogits, Tensor logits, const float *lse,
-                                const int32_t *target, int32_t vocab_first, float scale);
+void cpu_cross_entropy_stats(const RowStats *stats, Tensor logits, const int32_t *target,
+                             int32_t vocab_first);
+void cpu_cross_entropy_backward(Tensor dlogits, Tensor logits, const RowSlopes *slopes,
+                                const int32_t *target, int32_t vocab_first);
 void cpu_divide_rows(Tensor y, const float *divisor);
 void cpu_adamw(float *master, float *exp_avg, float *exp_avg_sq, const float *grad, void *weight,
                DType weight_dtype, int64_t n, const AdamWParams *params);
