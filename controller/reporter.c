@@ -5,31 +5,52 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/str.h"
+#include "live_line.h"
 
 #define PLAIN_LINE_MS 1000 /* at most one line a second, where lines are not redrawn */
 
 struct Reporter {
     FILE *metrics;
     bool terminal;
-    Str line; /* the live line, as it stands on the terminal */
+    LiveLine line;  /* what the terminal shows last */
+    char phase[32]; /* of the job, when it is something to be seen; else "" */
     int64_t last_ms, plain_ms;
-    double seconds;    /* per step, smoothed */
+    double seconds;    /* per step, smoothed; 0: none was made yet */
     double peak_flops; /* the best rate seen: the start's probe may fall into a busy moment */
-    char tail[256];    /* of the live line: the last evaluation */
+    double eval_loss;  /* of the last evaluation; NAN before it */
 };
 
 /* ---- the live line ---- */
 
+/* The width may change at any time; a terminal that does not know its own counts as 80. */
+static int terminal_columns(void)
+{
+    struct winsize size;
+    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0) return 80;
+    return size.ws_col;
+}
+
 static void draw(Reporter *reporter)
 {
-    if (reporter->terminal && reporter->line.length > 0)
-        fprintf(stderr, "\r\033[K%s", reporter->line.data);
+    if (!reporter->terminal || reporter->line.count == 0) return;
+    Str text = {0};
+    /* The last column stays free: a cursor behind it has wrapped on some terminals. */
+    live_line_fit(&reporter->line, terminal_columns() - 1, &text);
+    fprintf(stderr, "\r\033[K%s", str_text(&text));
+    fflush(stderr);
+    str_free(&text);
+}
+
+void reporter_resized(Reporter *reporter)
+{
+    draw(reporter);
 }
 
 /* Log lines go above the live line. */
@@ -144,23 +165,42 @@ static void record_step(Reporter *reporter, const Effect *effect, const StepFigu
     end_record(reporter);
 }
 
-static void print_step_live(Reporter *reporter, const Effect *effect, const JobView *job,
-                            const StepFigures *figures)
+/* Pieces of the live line, the most important first. */
+enum {
+    SHOW_STEP,
+    SHOW_PHASE,
+    SHOW_LOSS,
+    SHOW_ETA,
+    SHOW_RATE,
+    SHOW_EVAL,
+    SHOW_GRAD,
+    SHOW_MFU,
+    SHOW_LR
+};
+
+static void show_step_live(Reporter *reporter, const Effect *effect, const JobView *job,
+                           const StepFigures *figures)
 {
-    Str *line = &reporter->line;
+    LiveLine *line = &reporter->line;
     const StepResult *result = &effect->step.result;
-    str_clear(line);
-    str_printf(line, "step %lld/%lld  loss %.4f  grad norm %.3g  lr %.2e  ",
-               (long long)effect->step.step, (long long)job->total_steps, figures->loss,
-               result->grad_norm, result->lr);
-    put_rate(line, figures->tokens_per_s);
-    str_puts(line, " tok/s");
-    if (isfinite(figures->mfu)) str_printf(line, "  MFU %.0f%%", 100 * figures->mfu);
-    str_puts(line, "  ETA ");
-    put_duration(line, figures->eta_s);
-    str_puts(line, reporter->tail);
+    live_line_clear(line);
+    str_printf(live_line_add(line, SHOW_STEP), "step %lld/%lld", (long long)effect->step.step,
+               (long long)job->total_steps);
+    str_puts(live_line_add(line, SHOW_PHASE), reporter->phase);
+    str_printf(live_line_add(line, SHOW_LOSS), "loss %.4f", figures->loss);
+    str_printf(live_line_add(line, SHOW_GRAD), "grad %.3g", result->grad_norm);
+    str_printf(live_line_add(line, SHOW_LR), "lr %.1e", result->lr);
+    Str *rate = live_line_add(line, SHOW_RATE);
+    put_rate(rate, figures->tokens_per_s);
+    str_puts(rate, " tok/s");
+    if (isfinite(figures->mfu))
+        str_printf(live_line_add(line, SHOW_MFU), "MFU %.0f%%", 100 * figures->mfu);
+    Str *eta = live_line_add(line, SHOW_ETA);
+    str_puts(eta, "ETA ");
+    put_duration(eta, figures->eta_s);
+    if (isfinite(reporter->eval_loss))
+        str_printf(live_line_add(line, SHOW_EVAL), "eval %.4f", reporter->eval_loss);
     draw(reporter);
-    fflush(stderr);
 }
 
 static void print_step_plain(Reporter *reporter, const Effect *effect, const JobView *job,
@@ -186,7 +226,7 @@ void reporter_step(Reporter *reporter, const Effect *effect, const JobView *job,
         log_event(LOG_WARN, "step_skipped", F_INT("step", effect->step.step),
                   F_STR("why", "the gradient is not finite; weights are untouched"));
     if (reporter->terminal)
-        print_step_live(reporter, effect, job, &figures);
+        show_step_live(reporter, effect, job, &figures);
     else
         print_step_plain(reporter, effect, job, &figures);
 }
@@ -212,18 +252,35 @@ void reporter_eval(Reporter *reporter, const Effect *effect, const JobView *job)
            (long long)effect->eval.step, (long long)job->total_steps, loss, accuracy,
            (long long)effect->eval.samples, effect->eval.seconds);
     fflush(stdout);
-    snprintf(reporter->tail, sizeof reporter->tail, "  (eval %.4f)", loss);
+    reporter->eval_loss = loss;
     draw(reporter);
 }
 
+/* Before the first step the line says what is waited for; after it what else than training goes on.
+ */
 void reporter_tick(Reporter *reporter, const JobView *job, int64_t now_ms)
 {
-    if (!reporter->terminal || job->waits_for[0] == '\0' || job->step > 0) return;
-    str_clear(&reporter->line);
-    str_printf(&reporter->line, "%s: waiting %.0fs for %s", job->phase,
-               (double)(now_ms - job->waits_since_ms) / 1000, job->waits_for);
+    LiveLine *line = &reporter->line;
+    if (!reporter->terminal) return;
+    double waited_s = (double)(now_ms - job->waits_since_ms) / 1000;
+    if (reporter->seconds == 0) {
+        if (job->waits_for[0] == '\0') return;
+        live_line_clear(line);
+        str_printf(live_line_add(line, 0), "%s: waiting %.0fs for %s", job->phase, waited_s,
+                   job->waits_for);
+        draw(reporter);
+        return;
+    }
+    bool training = strcmp(job->phase, "training") == 0 || waited_s < 1;
+    const char *phase = training ? "" : job->phase;
+    if (strcmp(phase, reporter->phase) == 0) return;
+    snprintf(reporter->phase, sizeof reporter->phase, "%s", phase);
+    for (int i = 0; i < line->count; i++) {
+        if (line->piece[i].rank != SHOW_PHASE) continue;
+        str_clear(&line->piece[i].text);
+        str_puts(&line->piece[i].text, phase);
+    }
     draw(reporter);
-    fflush(stderr);
 }
 
 /* ---- life ---- */
@@ -234,6 +291,7 @@ Status reporter_create(const char *metrics_path, Reporter **ret, Error *err)
     if (metrics == NULL) return error_set_errno(err, errno, "could not open %s", metrics_path);
     Reporter *reporter = mem_calloc(1, sizeof *reporter);
     reporter->metrics = metrics;
+    reporter->eval_loss = NAN;
     reporter->terminal = isatty(STDERR_FILENO) && isatty(STDOUT_FILENO);
     if (reporter->terminal) log_set_writer(write_log_line, reporter);
     *ret = reporter;
@@ -244,8 +302,8 @@ void reporter_destroy(Reporter *reporter)
 {
     if (reporter == NULL) return;
     log_set_writer(NULL, NULL);
-    if (reporter->terminal && reporter->line.length > 0) fputc('\n', stderr);
+    if (reporter->terminal && reporter->line.count > 0) fputc('\n', stderr);
     fclose(reporter->metrics);
-    str_free(&reporter->line);
+    live_line_free(&reporter->line);
     free(reporter);
 }

@@ -16,7 +16,11 @@ void reporter_destroy(Reporter *reporter); /* ends the live line; accepts NULL *
 void reporter_step(Reporter *reporter, const Effect *effect, const JobView *job, double peak_flops);
 void reporter_eval(Reporter *reporter, const Effect *effect, const JobView *job);
 
-/* Redraws the live line: what is waited for, when nothing was finished for a while. */
+/* Redraws the live line: what is waited for before the first step, what goes on besides training
+ * after it. */
 void reporter_tick(Reporter *reporter, const JobView *job, int64_t now_ms);
+
+/* The terminal has another width. */
+void reporter_resized(Reporter *reporter);
 
 #endif

@@ -90,6 +90,20 @@ static double peak_flops(const Shell *shell)
     return sum;
 }
 
+/* The run is over. What went well is said here, a failure by whoever asked for the run. */
+static void end(Shell *shell, const Effect *fx, const JobView *job)
+{
+    shell->exit_status = fx->exit.status;
+    snprintf(shell->exit_message, sizeof shell->exit_message, "%s", fx->exit.message);
+    if (fx->exit.status == OK && fx->exit.message[0] != '\0')
+        log_event(LOG_WARN, "ended_early", F_STR("what", fx->exit.message),
+                  F_INT("step", job->step), F_INT("planned_steps", job->total_steps));
+    if (fx->exit.status == OK)
+        log_event(LOG_INFO, "done", F_INT("step", job->step),
+                  F_STR("model", job->last_checkpoint != NULL ? job->last_checkpoint : "none"));
+    loop_stop(shell->loop);
+}
+
 static void carry_out(Shell *shell, const Effect *fx)
 {
     Error err = {0};
@@ -146,9 +160,7 @@ static void carry_out(Shell *shell, const Effect *fx)
         log_event((LogLevel)fx->log.level, fx->log.event, F_STR("what", fx->log.text));
         break;
     case FX_EXIT:
-        shell->exit_status = fx->exit.status;
-        snprintf(shell->exit_message, sizeof shell->exit_message, "%s", fx->exit.message);
-        loop_stop(shell->loop);
+        end(shell, fx, &job);
         break;
     }
 }
@@ -335,6 +347,13 @@ static void on_hangup(void *argument, int signal_number)
     if (!shell->stop_asked) stop(shell);
 }
 
+static void on_resize(void *argument, int signal_number)
+{
+    Shell *shell = argument;
+    (void)signal_number;
+    if (shell->reporter != NULL) reporter_resized(shell->reporter);
+}
+
 static bool is_ignored(int signal_number)
 {
     struct sigaction now;
@@ -345,6 +364,7 @@ static Status watch_signals(Shell *shell, Error *err)
 {
     TRY(loop_add_signal(shell->loop, SIGINT, on_signal, shell, err));
     TRY(loop_add_signal(shell->loop, SIGTERM, on_signal, shell, err));
+    TRY(loop_add_signal(shell->loop, SIGWINCH, on_resize, shell, err));
     if (is_ignored(SIGHUP)) return OK; /* nohup: the run is to outlive its terminal */
     return loop_add_signal(shell->loop, SIGHUP, on_hangup, shell, err);
 }

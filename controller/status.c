@@ -69,15 +69,24 @@ static double number_of(const cJSON *object, const char *key)
     return cJSON_IsNumber(value) ? value->valuedouble : 0;
 }
 
+/* Texts come from other processes: whatever they hold, an actor has one line. */
+static void put_text(Str *text, const char *before, const char *value)
+{
+    if (value[0] == '\0') return;
+    str_puts(text, before);
+    str_put_escaped(text, value);
+}
+
 static void put_actor(Str *text, const cJSON *actor)
 {
-    str_printf(
-        text, "%-14s %-11s %8.0f %8.1f %8.0f  %s%s%s%s%s\n", text_of(actor, "name"),
-        text_of(actor, "state"), number_of(actor, "pid"), number_of(actor, "rss_bytes") / (1 << 20),
-        number_of(actor, "restarts"), text_of(actor, "doing"),
-        text_of(actor, "waiting_for")[0] != '\0' ? ", waits for " : "",
-        text_of(actor, "waiting_for"), strcmp(text_of(actor, "state"), "alive") != 0 ? " " : "",
-        strcmp(text_of(actor, "state"), "alive") != 0 ? text_of(actor, "reason") : "");
+    str_printf(text, "%-14s %-11s %8.0f %8.1f %8.0f  ", text_of(actor, "name"),
+               text_of(actor, "state"), number_of(actor, "pid"),
+               number_of(actor, "rss_bytes") / (1 << 20), number_of(actor, "restarts"));
+    put_text(text, "", text_of(actor, "doing"));
+    put_text(text, ", waits for ", text_of(actor, "waiting_for"));
+    if (strcmp(text_of(actor, "state"), "alive") != 0)
+        put_text(text, " ", text_of(actor, "reason"));
+    str_putc(text, '\n');
 }
 
 Status status_table(const char *json, char **ret, Error *err)
@@ -85,18 +94,21 @@ Status status_table(const char *json, char **ret, Error *err)
     cJSON *root = NULL;
     TRY(json_parse(json, strlen(json), "the status answer", &root, err));
     Str text = {0};
-    str_printf(&text, "job %s: %s, step %.0f of %.0f, generation %.0f\n", text_of(root, "job"),
-               text_of(root, "phase"), number_of(root, "step"), number_of(root, "total_steps"),
+    put_text(&text, "job ", text_of(root, "job"));
+    str_printf(&text, ": %s, step %.0f of %.0f, generation %.0f\n", text_of(root, "phase"),
+               number_of(root, "step"), number_of(root, "total_steps"),
                number_of(root, "generation"));
     str_printf(&text,
                "data: %.0f samples trained, %.0f skipped, %.0f ready; %.0f records an epoch\n",
                number_of(root, "consumed_samples"), number_of(root, "rejected_samples"),
                number_of(root, "samples_ready"), number_of(root, "records"));
-    if (text_of(root, "last_checkpoint")[0] != '\0')
-        str_printf(&text, "last checkpoint: %s\n", text_of(root, "last_checkpoint"));
-    if (text_of(root, "waits_for")[0] != '\0')
-        str_printf(&text, "waiting %.1f s for %s\n", number_of(root, "waits_s"),
-                   text_of(root, "waits_for"));
+    put_text(&text, "last checkpoint: ", text_of(root, "last_checkpoint"));
+    if (text_of(root, "last_checkpoint")[0] != '\0') str_putc(&text, '\n');
+    if (text_of(root, "waits_for")[0] != '\0') {
+        str_printf(&text, "waiting %.1f s for ", number_of(root, "waits_s"));
+        put_text(&text, "", text_of(root, "waits_for"));
+        str_putc(&text, '\n');
+    }
     str_printf(&text, "\n%-14s %-11s %8s %8s %8s  %s\n", "ACTOR", "STATE", "PID", "RSS MiB",
                "RESTARTS", "DOING");
     const cJSON *actor;

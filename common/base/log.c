@@ -5,11 +5,13 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/json.h"
+#include "base/memory.h"
 #include "base/str.h"
 
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
@@ -59,12 +61,20 @@ static bool needs_quotes(const char *text)
 {
     if (*text == '\0') return true;
     for (; *text != '\0'; text++)
-        if (isspace((unsigned char)*text) || *text == '"' || *text == '=') return true;
+        if (*text == ' ' || *text == '"' || *text == '=' || iscntrl((unsigned char)*text))
+            return true;
     return false;
+}
+
+static bool is_block(const LogField *field)
+{
+    return field->kind == FIELD_STRING && field->string != NULL &&
+           strchr(field->string, '\n') != NULL;
 }
 
 static void put_field_for_people(Str *line, const LogField *field)
 {
+    if (is_block(field)) return;
     str_printf(line, " %s=", field->key);
     if (field->kind == FIELD_INT) {
         str_printf(line, "%lld", (long long)field->integer);
@@ -74,6 +84,21 @@ static void put_field_for_people(Str *line, const LogField *field)
         str_puts(line, field->string);
     } else {
         json_append_string(line, field->string);
+    }
+}
+
+/* A text of several lines stands below the event's line, indented, as it was written. */
+static void put_block_for_people(Str *line, const LogField *field)
+{
+    if (!is_block(field)) return;
+    for (const char *at = field->string; *at != '\0';) {
+        size_t length = strcspn(at, "\n");
+        char *part = mem_strndup(at, length);
+        str_puts(line, "    ");
+        str_put_escaped(line, part);
+        str_putc(line, '\n');
+        free(part);
+        at += length + (at[length] == '\n');
     }
 }
 
@@ -114,6 +139,8 @@ void log_write(LogLevel level, const char *event, const LogField *fields, int co
         for (int i = 0; i < count; i++)
             put_field_for_people(&people, &fields[i]);
         str_putc(&people, '\n');
+        for (int i = 0; i < count; i++)
+            put_block_for_people(&people, &fields[i]);
         if (sink.writer != NULL)
             sink.writer(sink.writer_context, people.data);
         else

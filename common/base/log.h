@@ -1,6 +1,7 @@
-/* The log: one line per event, `level event key=value ...` on stderr for people, one JSON object per line
- * in events.jsonl for programs. Libraries return errors and do not log; the top of a loop logs once.
- * The sink is process-wide (one of the three permitted globals); log_event may be called by any thread. */
+/* The log: one line per event, `level event key=value ...` on stderr for people (a value of several
+ * lines stands indented below it), one JSON object per line in events.jsonl for programs. Libraries
+ * return errors and do not log; the top of a loop logs once. The sink is process-wide (one of the
+ * three permitted globals); log_event may be called by any thread. */
 #ifndef TROUPE_BASE_LOG_H
 #define TROUPE_BASE_LOG_H
 

@@ -116,6 +116,27 @@ char *str_quoted(const char *text, char buffer[STR_QUOTED_BYTES])
     return buffer;
 }
 
+static bool is_control(uint32_t code_point)
+{
+    return code_point < 0x20 || (code_point >= 0x7F && code_point < 0xA0);
+}
+
+void str_put_escaped(Str *str, const char *text)
+{
+    for (size_t left = strlen(text); left > 0;) {
+        uint32_t code_point = 0;
+        int size = utf8_decode(text, left, &code_point);
+        if (size > 0 && !is_control(code_point))
+            str_append(str, text, (size_t)size);
+        else if (*text == '\n' || *text == '\t')
+            str_puts(str, *text == '\n' ? "\\n" : "\\t");
+        else
+            str_printf(str, "\\x%02x", size > 0 ? (unsigned)code_point : (unsigned char)*text);
+        text += size > 0 ? size : 1;
+        left -= size > 0 ? (size_t)size : 1;
+    }
+}
+
 bool str_starts_with(const char *text, const char *prefix)
 {
     return strncmp(text, prefix, strlen(prefix)) == 0;

@@ -1,6 +1,6 @@
-/* Str: a growable byte string that is always NUL-terminated. Zero-initialise it (Str s = {0}), append,
- * and free it with str_free or hand it on with str_take. May hold NUL bytes: `length` decides.
- * Not shared between threads. */
+/* Str: a growable byte string that is always NUL-terminated. Zero-initialise it (Str s = {0}),
+ * append, and free it with str_free or hand it on with str_take. May hold NUL bytes: `length`
+ * decides. Not shared between threads. */
 #ifndef TROUPE_BASE_STR_H
 #define TROUPE_BASE_STR_H
 
@@ -35,11 +35,15 @@ void string_list_append(StringList *list, const char *text); /* copies */
 void string_list_free(StringList *list);                     /* leaves an empty list */
 
 #define STR_QUOTED_BYTES 256
-/* A name that others chose, as a message shows it: in double quotes, on one line (control characters
- * and bytes that are not UTF-8 become '?'), cut to about 200 bytes. Returns `buffer`. */
+/* A name that others chose, as a message shows it: in double quotes, on one line (control
+ * characters and bytes that are not UTF-8 become '?'), cut to about 200 bytes. Returns `buffer`. */
 char *str_quoted(const char *text, char buffer[STR_QUOTED_BYTES]);
 /* The same in a buffer that lives until the end of the block. */
 #define QUOTED(text) str_quoted((text), (char[STR_QUOTED_BYTES]){0})
+
+/* Appends a text that others made so that it stays on its line and tells the terminal nothing:
+ * control characters and bytes that are not UTF-8 are written as \n, \t or \x1b. */
+void str_put_escaped(Str *str, const char *text);
 
 bool str_starts_with(const char *text, const char *prefix);
 bool str_ends_with(const char *text, const char *suffix);

@@ -11,6 +11,7 @@
 #include "base/digest.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "base/process.h"
 #include "base/queue.h"
@@ -231,6 +232,48 @@ static void test_json_append_string_is_read_back(void **state)
     str_free(&text);
 }
 
+static void keep_line(void *context, const char *line)
+{
+    str_puts(context, line);
+}
+
+static void test_log_says_the_same_to_people_and_programs(void **state)
+{
+    (void)state;
+    Error err = {0};
+    Str seen = {0};
+    char *events = NULL;
+    size_t length = 0;
+    unlink("events.jsonl");
+    assert_ok(log_open("tester", "events.jsonl", LOG_INFO, &err), &err);
+    log_set_writer(keep_line, &seen);
+    log_event(LOG_DEBUG, "quiet", F_INT("n", 1));
+    log_event(LOG_WARN, "skipped", F_STR("what", "a.jsonl:3: no\n  found: \x1b[31mred\n"),
+              F_INT("n", 2), F_STR("who", "a b"));
+    log_set_writer(NULL, NULL);
+    log_close();
+    const char *line = str_text(&seen);
+    assert_true(strlen(line) > 9);
+    assert_string_equal(line + 9, "warn  skipped n=2 who=\"a b\"\n"
+                                  "    a.jsonl:3: no\n"
+                                  "      found: \\x1b[31mred\n");
+    assert_ok(file_read("events.jsonl", 4096, &events, &length, &err), &err);
+    assert_non_null(strstr(events, "\"event\":\"quiet\",\"n\":1}\n"));
+    assert_non_null(strstr(events, "\"event\":\"skipped\",\"what\":\"a.jsonl:3: no\\n  found: "
+                                   "\\u001b[31mred\\n\",\"n\":2,\"who\":\"a b\"}\n"));
+    free(events);
+    str_free(&seen);
+}
+
+static void test_str_put_escaped_keeps_a_text_on_its_line(void **state)
+{
+    (void)state;
+    Str text = {0};
+    str_put_escaped(&text, "a\nb\tc\x7f\xc2\x9b\xff \xc3\xa9\xe4\xbd\xa0");
+    assert_string_equal(str_text(&text), "a\\nb\\tc\\x7f\\x9b\\xff \xc3\xa9\xe4\xbd\xa0");
+    str_free(&text);
+}
+
 static void test_process_is_known_by_pid_and_start(void **state)
 {
     (void)state;
@@ -270,6 +313,8 @@ int main(void)
         cmocka_unit_test(test_json_keeps_how_numbers_were_written),
         cmocka_unit_test(test_str_quoted_fits_on_one_line_of_utf8),
         cmocka_unit_test(test_json_append_string_is_read_back),
+        cmocka_unit_test(test_log_says_the_same_to_people_and_programs),
+        cmocka_unit_test(test_str_put_escaped_keeps_a_text_on_its_line),
         cmocka_unit_test(test_process_is_known_by_pid_and_start),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

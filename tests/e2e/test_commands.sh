@@ -123,6 +123,20 @@ case_closed_pipe() {
     nothing_left
 }
 
+# Records that cannot be trained are found only on the way: the run has fewer steps than its number of records promised.
+case_data_ends_early() {
+    head -20 "$DATA/train.jsonl" >some.jsonl
+    sed -i '3s/.*/{"messages": [{"role": "user", "content": "nobody answers"}]}/' some.jsonl
+    STEPS=0 write_job job.yaml run data.train=some.jsonl train.num_epochs=1 train.global_batch_size=4
+    run_job
+    says "$RUN.out" "ended_early" "samples were skipped" "step=4 planned_steps=5"
+    says run/events.jsonl '"event":"ended_early"'
+    says "$RUN.out" "done step=4" "checkpoints/step_00000004" # where the model is
+    write_job job.yaml whole
+    run_job
+    ! grep -q ended_early "$RUN.out" || fail "a whole run says that it ended early"
+}
+
 if [ "$1" = list ]; then
     declare -F | sed -n 's/^declare -f case_//p'
     exit 0

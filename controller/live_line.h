@@ -1,0 +1,32 @@
+/* LiveLine: the one line on a terminal that is drawn over and over. It is made of pieces with a
+ * rank of importance and cut to the terminal's width by leaving out whole pieces, the least
+ * important first, so that it never wraps (a wrapped line cannot be drawn over). Loop thread. */
+#ifndef TROUPE_CONTROLLER_LIVE_LINE_H
+#define TROUPE_CONTROLLER_LIVE_LINE_H
+
+#include "base/str.h"
+
+#define LIVE_PIECES_MAX 12
+
+typedef struct LivePiece {
+    Str text;
+    int rank; /* 0: the most important */
+} LivePiece;
+
+/* Zero-initialise. */
+typedef struct LiveLine {
+    LivePiece piece[LIVE_PIECES_MAX]; /* [count] in the order in which they are shown */
+    int count;
+} LiveLine;
+
+void live_line_clear(LiveLine *line);
+void live_line_free(LiveLine *line);
+
+/* A new last piece to print into; valid until the line is cleared. */
+Str *live_line_add(LiveLine *line, int rank);
+
+/* Appends the line as it fits into `columns`: what is left of one piece that is too long by itself
+ * ends in "...". Control characters are escaped, a code point counts as one column. */
+void live_line_fit(const LiveLine *line, int columns, Str *ret);
+
+#endif

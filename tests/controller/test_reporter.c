@@ -1,0 +1,233 @@
+/* What a person sees: the live line on a terminal of a given width, and the status table. */
+#include "test.h"
+
+#include <fcntl.h>
+#include <pty.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/str.h"
+#include "live_line.h"
+#include "reporter.h"
+#include "status.h"
+
+/* ---- a terminal ---- */
+
+typedef void (*Scene)(Reporter *reporter, int terminal);
+
+/* Plays a scene on a terminal that is `columns` wide and returns everything it wrote. */
+static char *play(int columns, Scene scene)
+{
+    int terminal = -1;
+    struct winsize size = {.ws_col = (unsigned short)columns, .ws_row = 24};
+    pid_t pid = forkpty(&terminal, NULL, NULL, &size);
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        Reporter *reporter = NULL;
+        if (reporter_create("metrics.jsonl", &reporter, NULL) != OK) _exit(1);
+        scene(reporter, STDERR_FILENO);
+        reporter_destroy(reporter);
+        _exit(0);
+    }
+    Str seen = {0};
+    char piece[4096];
+    for (ssize_t got; (got = read(terminal, piece, sizeof piece)) > 0;)
+        str_append(&seen, piece, (size_t)got);
+    int status = 0;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    close(terminal);
+    return str_take(&seen);
+}
+
+/* The drawings of the live line, in order: what follows each "erase the line". */
+static int split_drawings(char *seen, char **drawing, int max)
+{
+    int count = 0;
+    for (char *at = strstr(seen, "\033[K"); at != NULL && count < max;) {
+        char *next = strstr(at + 3, "\r");
+        drawing[count++] = at + 3;
+        at = next != NULL ? strstr(next, "\033[K") : NULL;
+        if (next != NULL) *next = '\0';
+    }
+    return count;
+}
+
+static void report_step(Reporter *reporter, int64_t step)
+{
+    Plan plan = {.num_samples = 16, .num_micro_batches = 4, .end_position = 16};
+    JobView job = {.phase = "training", .waits_for = "", .step = step, .total_steps = 1000000};
+    Effect effect = {.kind = FX_REPORT_STEP};
+    effect.step.plan = &plan;
+    effect.step.step = step;
+    effect.step.seconds = 2.0;
+    effect.step.result = (StepResult){.loss_sum = 2469.1358,
+                                      .trained_tokens = 1000,
+                                      .tokens = 24690,
+                                      .grad_norm = 1.25,
+                                      .lr = 0.0001,
+                                      .flops = 4e9};
+    reporter_step(reporter, &effect, &job, 5e9);
+}
+
+static void report_eval(Reporter *reporter, int64_t step)
+{
+    JobView job = {.phase = "evaluating", .waits_for = "", .step = step, .total_steps = 1000000};
+    Effect effect = {.kind = FX_REPORT_EVAL};
+    effect.eval.step = step;
+    effect.eval.samples = 10;
+    effect.eval.seconds = 0.5;
+    effect.eval.result = (StepResult){.loss_sum = 30, .trained_tokens = 10};
+    reporter_eval(reporter, &effect, &job);
+}
+
+static void two_steps(Reporter *reporter, int terminal)
+{
+    (void)terminal;
+    report_eval(reporter, 0);
+    report_step(reporter, 40);
+}
+
+static void test_live_line_fits_the_terminal(void **state)
+{
+    (void)state;
+    static const char *const all[] = {"step 40/1000000", "loss 2.4691", "grad 1.25", "lr 1.0e-04",
+                                      "12.3k tok/s",     "MFU 40%",     "ETA",       "eval 3.0000"};
+    char *drawing[8];
+    for (int columns = 200; columns >= 10; columns -= 10) {
+        char *seen = play(columns, two_steps);
+        int count = split_drawings(seen, drawing, 8);
+        assert_int_equal(count, 2); /* the evaluation clears the line, the step draws it */
+        char *line = drawing[1];
+        if (strlen(line) >= (size_t)columns)
+            fail_msg("%zu characters at %d columns: %s", strlen(line), columns, line);
+        for (size_t i = 0; columns == 200 && i < sizeof all / sizeof *all; i++)
+            if (strstr(line, all[i]) == NULL) fail_msg("%s lacks %s", line, all[i]);
+        if (columns >= 20) assert_non_null(strstr(line, "step 40/1000000"));
+        if (columns >= 30) assert_non_null(strstr(line, "loss 2.4691"));
+        if (columns >= 50) assert_non_null(strstr(line, "ETA"));
+        if (columns == 80) assert_non_null(strstr(line, "12.3k tok/s"));
+        if (columns == 80) assert_null(strstr(line, "lr 1"));
+        free(seen);
+    }
+}
+
+static void resize(Reporter *reporter, int terminal)
+{
+    struct winsize size = {.ws_col = 30, .ws_row = 24};
+    report_step(reporter, 40);
+    ioctl(terminal, TIOCSWINSZ, &size);
+    reporter_resized(reporter);
+}
+
+static void test_live_line_follows_a_resize(void **state)
+{
+    (void)state;
+    char *drawing[8], *seen = play(100, resize);
+    assert_int_equal(split_drawings(seen, drawing, 8), 2);
+    assert_true(strlen(drawing[0]) > 60);
+    assert_string_equal(drawing[1], "step 40/1000000  loss 2.4691");
+    free(seen);
+}
+
+static void wait_long(Reporter *reporter, int terminal)
+{
+    (void)terminal;
+    JobView job = {.phase = "starting",
+                   .waits_for = "the placement group:\nnode agent 0 has \033[31mno CPUs",
+                   .total_steps = 10};
+    reporter_tick(reporter, &job, 7000);
+    report_step(reporter, 40);
+    job = (JobView){.phase = "saving", .waits_for = "the checkpoint", .step = 40};
+    reporter_tick(reporter, &job, 500);
+    reporter_tick(reporter, &job, 5000);
+    reporter_tick(reporter, &job, 6000);
+    job.phase = "training";
+    reporter_tick(reporter, &job, 7000);
+}
+
+static void test_live_line_says_what_goes_on(void **state)
+{
+    (void)state;
+    char *drawing[8], *seen = play(100, wait_long);
+    assert_int_equal(split_drawings(seen, drawing, 8), 4);
+    assert_string_equal(drawing[0], "starting: waiting 7s for the placement group:\\nnode agent 0 "
+                                    "has \\x1b[31mno CPUs");
+    assert_non_null(strstr(drawing[1], "step 40/1000000  loss"));
+    assert_non_null(strstr(drawing[2], "step 40/1000000  saving  loss"));
+    assert_non_null(strstr(drawing[3], "step 40/1000000  loss"));
+    free(seen);
+}
+
+static void log_between(Reporter *reporter, int terminal)
+{
+    (void)terminal;
+    report_step(reporter, 40);
+    log_event(LOG_WARN, "actor", F_STR("reason", "a\033[2Jb"));
+}
+
+static void test_log_lines_stand_above_the_live_line(void **state)
+{
+    (void)state;
+    char *drawing[8], *seen = play(60, log_between);
+    assert_int_equal(split_drawings(seen, drawing, 8), 3);
+    assert_non_null(strstr(drawing[1], "warn  actor reason=\"a\\u001b[2Jb\""));
+    assert_string_equal(drawing[0], drawing[2]);
+    free(seen);
+}
+
+/* ---- the status table ---- */
+
+static int count_lines(const char *text, const char *with)
+{
+    int count = 0;
+    for (const char *line = text; *line != '\0';) {
+        size_t length = strcspn(line, "\n");
+        if (memmem(line, length, with, strlen(with)) != NULL) count++;
+        line += length + (line[length] == '\n');
+    }
+    return count;
+}
+
+static void test_status_table_has_one_line_for_each_actor(void **state)
+{
+    (void)state;
+    static const char json[] =
+        "{\"job\":\"a\\u001b[1mjob\",\"phase\":\"training\",\"step\":3,\"total_steps\":10,"
+        "\"waits_for\":\"rollout-0 is restarting:\\nlast words\",\"waits_s\":6.5,"
+        "\"last_checkpoint\":\"/x/step_1\\r\",\"actors\":["
+        "{\"name\":\"rollout-0\",\"state\":\"restarting\",\"pid\":7,"
+        "\"reason\":\"exited with code 3; its last words: one\\ntwo\\tthree\"},"
+        "{\"name\":\"train-0\",\"state\":\"alive\",\"pid\":8,\"doing\":\"step 3\\n\","
+        "\"waiting_for\":\"rank 1\\u009b2J in all_reduce\"}]}";
+    char *table = NULL;
+    Error err = {0};
+    assert_ok(status_table(json, &table, &err), &err);
+    assert_int_equal(count_lines(table, "rollout-0 "), 2); /* what is waited for, and its own */
+    assert_int_equal(count_lines(table, "exited with code 3; its last words: one\\ntwo\\tthree"),
+                     1);
+    assert_int_equal(count_lines(table, "step 3\\n, waits for rank 1\\x9b2J in all_reduce"), 1);
+    assert_int_equal(count_lines(table, "waiting 6.5 s for rollout-0 is restarting:\\nlast"), 1);
+    assert_int_equal(count_lines(table, ""), 8); /* six before the actors */
+    for (const char *c = table; *c != '\0'; c++)
+        assert_true(*c == '\n' || (unsigned char)*c >= 0x20);
+    free(table);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_live_line_fits_the_terminal),
+        cmocka_unit_test(test_live_line_follows_a_resize),
+        cmocka_unit_test(test_live_line_says_what_goes_on),
+        cmocka_unit_test(test_log_lines_stand_above_the_live_line),
+        cmocka_unit_test(test_status_table_has_one_line_for_each_actor),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
