@@ -43,6 +43,7 @@ void sample_clear(Sample *sample)
     free(sample->token);
     free(sample->loss_mask);
     free(sample->log_prob);
+    free(sample->version_run);
     memset(sample, 0, sizeof *sample);
 }
 
@@ -63,6 +64,43 @@ SampleMeta sample_meta(const Sample *sample)
     };
 }
 
+int64_t sample_version_at(const Sample *sample, int32_t t)
+{
+    int32_t end = sample->prompt_length;
+    CHECK(t >= end && t < sample->length);
+    for (int32_t i = 0; i < sample->num_version_runs; i++) {
+        end += sample->version_run[i].count;
+        if (t < end) return sample->version_run[i].version;
+    }
+    return sample->weight_version;
+}
+
+Status sample_check_policy(const Sample *sample, Error *err)
+{
+    if (sample->log_prob != NULL) return OK; /* unpacking has looked at each */
+    for (int32_t t = 0; t < sample->length; t++)
+        if (sample->loss_mask[t])
+            return error_set(err, ERR_DATA,
+                             "sample %lld/%d has no log-probs, but token %d of it is to be trained "
+                             "as a policy's; a rollout function for reinforcement learning reports "
+                             "one for each token it samples",
+                             (long long)sample->position, sample->index, t);
+    return OK;
+}
+
+/* The runs as the message has them; freed by the caller. */
+static void pack_runs(const Sample *sample, Troupe__Sample *message)
+{
+    size_t count = (size_t)sample->num_version_runs;
+    message->run_version = mem_calloc(count, sizeof *message->run_version);
+    message->run_count = mem_calloc(count, sizeof *message->run_count);
+    message->n_run_version = message->n_run_count = count;
+    for (size_t i = 0; i < count; i++) {
+        message->run_version[i] = (uint64_t)sample->version_run[i].version;
+        message->run_count[i] = (uint32_t)sample->version_run[i].count;
+    }
+}
+
 void sample_pack(const Sample *sample, uint8_t **ret_bytes, size_t *ret_length)
 {
     CHECK(sample->length >= 0 && sample->length <= SAMPLE_TOKENS_MAX);
@@ -77,6 +115,8 @@ void sample_pack(const Sample *sample, uint8_t **ret_bytes, size_t *ret_length)
     message.loss_mask = (ProtobufCBinaryData){length, sample->loss_mask};
     if (sample->log_prob != NULL)
         message.log_prob = (ProtobufCBinaryData){length * 4, (uint8_t *)sample->log_prob};
+    message.temperature = sample->temperature;
+    pack_runs(sample, &message);
     message.reward = sample->reward;
     message.weight_version = (uint64_t)sample->weight_version;
     message.reject_reason = (uint32_t)sample->reject_reason;
@@ -86,6 +126,8 @@ void sample_pack(const Sample *sample, uint8_t **ret_bytes, size_t *ret_length)
     CHECK(troupe__sample__pack(&message, bytes) == size);
     *ret_bytes = bytes;
     *ret_length = size;
+    free(message.run_version);
+    free(message.run_count);
 }
 
 static Status check_numbers(const Troupe__Sample *message, Error *err)
@@ -105,6 +147,9 @@ static Status check_numbers(const Troupe__Sample *message, Error *err)
                          message->reject_reason, REJECT_REASON_COUNT);
     if (!isfinite(message->reward))
         return error_set(err, ERR_DATA, "reward is %g, expected a finite number", message->reward);
+    if (!isfinite(message->temperature) || message->temperature < 0)
+        return error_set(err, ERR_DATA, "temperature is %g, expected a finite number, 0 or above",
+                         message->temperature);
     return OK;
 }
 
@@ -144,10 +189,63 @@ static Status check_lengths(const Troupe__Sample *message, int32_t *ret_length, 
     if (message->log_prob.len != 0 && message->log_prob.len != length * 4)
         return error_set(err, ERR_DATA, "log_prob has %zu bytes, expected none or %zu",
                          message->log_prob.len, length * 4);
+    if ((message->log_prob.len != 0) != (message->temperature > 0))
+        return error_set(err, ERR_DATA,
+                         "log_prob has %zu bytes at temperature %g, expected both "
+                         "or neither",
+                         message->log_prob.len, message->temperature);
     if (message->prompt_length > length)
         return error_set(err, ERR_DATA, "prompt_length is %" PRIu32 " of %zu tokens",
                          message->prompt_length, length);
     *ret_length = (int32_t)length;
+    return OK;
+}
+
+/* Log-probs: numbers, and of trained tokens such as a policy can have. */
+static Status check_log_probs(const Sample *sample, Error *err)
+{
+    for (int32_t t = 0; sample->log_prob != NULL && t < sample->length; t++) {
+        float value = sample->log_prob[t];
+        if (isnan(value)) return error_set(err, ERR_DATA, "log_prob[%d] is not a number", t);
+        if (sample->loss_mask[t] == 1 && !(isfinite(value) && value <= 0))
+            return error_set(err, ERR_DATA,
+                             "log_prob[%d] is %g, but the token is to be trained: expected a "
+                             "finite number of at most 0",
+                             t, (double)value);
+    }
+    return OK;
+}
+
+/* The runs of versions against the tokens that they are of. */
+static Status take_runs(const Troupe__Sample *message, Sample *sample, Error *err)
+{
+    size_t count = message->n_run_version;
+    int64_t left = sample->length - sample->prompt_length, version = -1;
+    if (count != message->n_run_count)
+        return error_set(err, ERR_DATA, "run_version has %zu entries, run_count %zu", count,
+                         message->n_run_count);
+    if (count == 0) return OK;
+    if (sample->log_prob == NULL)
+        return error_set(err, ERR_DATA, "there are %zu runs of versions, but no log-probs", count);
+    sample->version_run = mem_calloc(count, sizeof *sample->version_run);
+    sample->num_version_runs = (int32_t)count;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t found = message->run_version[i], tokens = message->run_count[i];
+        if (found > INT64_MAX || (int64_t)found <= version ||
+            (i == 0 && (int64_t)found != sample->weight_version))
+            return error_set(err, ERR_DATA,
+                             "run %zu is of version %" PRIu64 ", expected ascending versions from "
+                             "weight_version %" PRId64,
+                             i, found, sample->weight_version);
+        if (tokens == 0 || (int64_t)tokens > left)
+            return error_set(err, ERR_DATA, "run %zu has %" PRIu64 " tokens, %" PRId64 " are left",
+                             i, tokens, left);
+        version = (int64_t)found;
+        left -= (int64_t)tokens;
+        sample->version_run[i] = (VersionRun){version, (int32_t)tokens};
+    }
+    if (left > 0)
+        return error_set(err, ERR_DATA, "the runs of versions leave out %" PRId64 " tokens", left);
     return OK;
 }
 
@@ -164,10 +262,8 @@ static Status check_values(const Sample *sample, Error *err)
             return error_set(err, ERR_DATA,
                              "loss_mask[%d] is 1, but nothing before token %d can be trained", t,
                              sample->prompt_length > 1 ? sample->prompt_length : 1);
-        if (sample->log_prob != NULL && isnan(sample->log_prob[t]))
-            return error_set(err, ERR_DATA, "log_prob[%d] is not a number", t);
     }
-    return OK;
+    return check_log_probs(sample, err);
 }
 
 /* protobuf-c allocates with malloc when no allocator is given, so an array can change its owner. */
@@ -205,10 +301,12 @@ Status sample_unpack(const uint8_t *bytes, size_t length, Sample *ret, Error *er
     sample.prompt_length = (int32_t)message->prompt_length;
     sample.reward = message->reward;
     sample.weight_version = (int64_t)message->weight_version;
+    sample.temperature = message->temperature;
     sample.token = take(&message->token);
     sample.loss_mask = take(&message->loss_mask);
     sample.log_prob = take(&message->log_prob);
     if ((status = check_values(&sample, &inner)) != OK) goto done;
+    if ((status = take_runs(message, &sample, &inner)) != OK) goto done;
     *ret = sample;
     memset(&sample, 0, sizeof sample);
 done:

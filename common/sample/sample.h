@@ -1,7 +1,13 @@
 /* Sample: one sequence with what training needs to know of it; the unit that flows from rollout
  * workers to train ranks, in SFT and RL alike (slime's Sample). All per-token arrays have
  * `length` entries, always: token t's loss_mask says whether *predicting token t* is trained
- * (from the logits of row t-1). */
+ * (from the logits of row t-1).
+ *
+ * A group is all samples of one position: there is no other group id, and its size is how many
+ * there are. A sample that a policy made says for each token with which log-prob it was drawn, at
+ * which temperature, and from which version of the weights; what other hands wrote (prompts, tool
+ * output between turns) has mask 0 and log-prob 0. Advantages are no part of a sample: they follow
+ * from its group, and the train side takes them. */
 #ifndef TROUPE_SAMPLE_SAMPLE_H
 #define TROUPE_SAMPLE_SAMPLE_H
 
@@ -30,8 +36,14 @@ typedef enum {
 const char *sample_status_name(SampleStatus status);
 const char *reject_reason_name(RejectReason reason);
 
+/* `count` tokens that were sampled from weights of one version. */
+typedef struct VersionRun {
+    int64_t version;
+    int32_t count;
+} VersionRun;
+
 typedef struct Sample {
-    int64_t position; /* in the ordered stream: the identity of the prompt */
+    int64_t position; /* in the ordered stream: the identity of the prompt, and of its group */
     int32_t index;    /* within its group: 0 in SFT */
     SampleStatus status;
     RejectReason reject_reason;
@@ -40,9 +52,13 @@ typedef struct Sample {
     int32_t prompt_length; /* tokens before the first trained one */
     int32_t *token;        /* [length], owned */
     uint8_t *loss_mask;    /* [length], 0 or 1, owned; loss_mask[0] is 0 */
-    float *log_prob;       /* [length], owned; NULL in SFT */
+    float *log_prob;       /* [length], owned; NULL in SFT. Of trained tokens finite, at most 0 */
+    float temperature;     /* that log_prob is of logits divided by; 0 in SFT */
     float reward;
-    int64_t weight_version; /* of the weights that generated it; 0 in SFT */
+    int64_t weight_version;  /* of the oldest weights that made any of it; 0 in SFT */
+    VersionRun *version_run; /* [num_version_runs], owned: tokens prompt_length to length - 1, in
+                                order, versions ascending; NULL: all of weight_version */
+    int32_t num_version_runs;
 } Sample;
 
 /* What the controller plans with: everything but the payload. */
@@ -59,6 +75,13 @@ typedef struct SampleMeta {
 
 void sample_clear(Sample *sample); /* frees the arrays, zeroes the struct */
 SampleMeta sample_meta(const Sample *sample);
+
+/* The version of the weights that token t >= prompt_length was sampled from. */
+int64_t sample_version_at(const Sample *sample, int32_t t);
+
+/* Whether a policy can be trained on it: ERR_DATA when a token that is to be trained has no
+ * log-prob. */
+Status sample_check_policy(const Sample *sample, Error *err);
 
 /* Wire form (protobuf message Sample of rollout.proto). Packing gives bytes owned by the caller;
  * unpacking checks lengths, masks and caps and refuses what does not fit together. */

@@ -17,6 +17,9 @@ static void check_sample(const Sample *sample)
     CHECK(sample->prompt_length <= sample->length);
     for (int32_t t = 0; t < sample->length; t++)
         CHECK(sample->token[t] >= 0 && sample->loss_mask[t] <= 1);
+    CHECK((sample->log_prob != NULL) == (sample->temperature > 0));
+    if (sample->length > sample->prompt_length)
+        CHECK(sample_version_at(sample, sample->length - 1) >= sample->weight_version);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)

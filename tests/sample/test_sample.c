@@ -17,7 +17,7 @@ static Sample make_sample(bool log_probs)
 {
     static const int32_t token[LENGTH] = {151644, 0, 872, 198, 2147483647, 7};
     static const uint8_t mask[LENGTH] = {0, 0, 0, 1, 0, 1};
-    static const float log_prob[LENGTH] = {0, 0, 0, -1.5f, -0.0f, -INFINITY};
+    static const float log_prob[LENGTH] = {0, 0, 0, -1.5f, -INFINITY, -0.0f};
     Sample sample = {.position = 1LL << 40, .index = 3, .status = SAMPLE_TRUNCATED};
     sample.length = LENGTH;
     sample.prompt_length = 3;
@@ -25,7 +25,12 @@ static Sample make_sample(bool log_probs)
     sample.weight_version = 12345678901;
     sample.token = memcpy(mem_alloc(sizeof token), token, sizeof token);
     sample.loss_mask = memcpy(mem_alloc(sizeof mask), mask, sizeof mask);
-    if (log_probs) sample.log_prob = memcpy(mem_alloc(sizeof log_prob), log_prob, sizeof log_prob);
+    if (!log_probs) return sample;
+    static const VersionRun run[] = {{12345678901, 1}, {12345678903, 2}};
+    sample.log_prob = memcpy(mem_alloc(sizeof log_prob), log_prob, sizeof log_prob);
+    sample.temperature = 0.7f;
+    sample.version_run = memcpy(mem_alloc(sizeof run), run, sizeof run);
+    sample.num_version_runs = 2;
     return sample;
 }
 
@@ -41,6 +46,12 @@ static void assert_same(const Sample *a, const Sample *b)
     assert_memory_equal(&a->reward, &b->reward, sizeof a->reward);
     assert_int_equal(a->token == NULL, b->token == NULL);
     assert_int_equal(a->log_prob == NULL, b->log_prob == NULL);
+    assert_memory_equal(&a->temperature, &b->temperature, sizeof a->temperature);
+    assert_int_equal(a->num_version_runs, b->num_version_runs);
+    for (int32_t i = 0; i < a->num_version_runs; i++) {
+        assert_int_equal(a->version_run[i].version, b->version_run[i].version);
+        assert_int_equal(a->version_run[i].count, b->version_run[i].count);
+    }
     if (a->length > 0) {
         assert_memory_equal(a->token, b->token, (size_t)a->length * 4);
         assert_memory_equal(a->loss_mask, b->loss_mask, (size_t)a->length);
@@ -101,6 +112,32 @@ static void test_sample_meta_counts_trained_tokens(void **state)
     sample_clear(&sample);
 }
 
+static void test_sample_says_which_weights_made_a_token(void **state)
+{
+    (void)state;
+    Sample sample = make_sample(true);
+    assert_int_equal(sample_version_at(&sample, 3), 12345678901);
+    assert_int_equal(sample_version_at(&sample, 4), 12345678903);
+    assert_int_equal(sample_version_at(&sample, 5), 12345678903);
+    sample.num_version_runs = 0;
+    assert_int_equal(sample_version_at(&sample, 5), 12345678901);
+    sample_clear(&sample);
+}
+
+static void test_sample_without_log_probs_is_no_policys(void **state)
+{
+    (void)state;
+    Error err = {0};
+    Sample sample = make_sample(false);
+    assert_fails(sample_check_policy(&sample, &err), ERR_DATA, &err, "/3 has no log-probs");
+    memset(sample.loss_mask, 0, LENGTH);
+    assert_ok(sample_check_policy(&sample, &err), &err);
+    sample_clear(&sample);
+    sample = make_sample(true);
+    assert_ok(sample_check_policy(&sample, &err), &err);
+    sample_clear(&sample);
+}
+
 static void test_sample_names_cover_every_value(void **state)
 {
     (void)state;
@@ -132,6 +169,7 @@ static Troupe__Sample make_message(int32_t *token, uint8_t *mask, float *log_pro
     message.token = (ProtobufCBinaryData){8, (uint8_t *)token};
     message.loss_mask = (ProtobufCBinaryData){2, mask};
     message.log_prob = (ProtobufCBinaryData){8, (uint8_t *)log_prob};
+    message.temperature = 1;
     return message;
 }
 
@@ -183,7 +221,74 @@ static void test_sample_unpack_refuses_what_does_not_fit_together(void **state)
     bad = make_message(token, two, log_prob);
     refuse(&bad, "loss_mask[1] is 2");
     bad = make_message(token, mask, not_a_number);
-    refuse(&bad, "log_prob[1]");
+    refuse(&bad, "log_prob[1] is not a number");
+}
+
+static void test_sample_unpack_refuses_what_no_policy_sampled(void **state)
+{
+    (void)state;
+    int32_t token[2] = {1, 2};
+    uint8_t mask[2] = {0, 1};
+    float log_prob[2] = {0, -1}, above[2] = {0, 0.25f}, impossible[2] = {0, -INFINITY};
+    Troupe__Sample bad = make_message(token, mask, above);
+    refuse(&bad, "log_prob[1] is 0.25, but the token is to be trained");
+    bad = make_message(token, mask, impossible);
+    refuse(&bad, "log_prob[1] is -inf");
+    bad = make_message(token, mask, log_prob);
+    bad.temperature = 0;
+    refuse(&bad, "log_prob has 8 bytes at temperature 0, expected both or neither");
+    bad.temperature = NAN;
+    refuse(&bad, "temperature is nan");
+    bad.temperature = 1;
+    bad.log_prob.len = 0;
+    refuse(&bad, "log_prob has 0 bytes at temperature 1");
+}
+
+static void test_sample_unpack_refuses_versions_that_do_not_cover_the_tokens(void **state)
+{
+    (void)state;
+    int32_t token[3] = {1, 2, 3};
+    uint8_t mask[3] = {0, 1, 1};
+    float log_prob[3] = {0, -1, -2};
+    Troupe__Sample good = make_message(token, mask, log_prob), bad;
+    good.token.len = good.log_prob.len = 12;
+    good.loss_mask.len = 3;
+    good.weight_version = 5;
+    uint64_t versions[] = {5, 6}, falling[] = {5, 5}, later[] = {6, 7}, huge[] = {5, 1ULL << 63};
+    uint32_t counts[] = {1, 1}, few[] = {1, 0}, many[] = {1, 2};
+    good.n_run_version = good.n_run_count = 2;
+    good.run_version = versions;
+    good.run_count = counts;
+    size_t length = troupe__sample__get_packed_size(&good);
+    uint8_t *bytes = mem_alloc(length);
+    troupe__sample__pack(&good, bytes);
+    Sample sample = {0};
+    Error err = {0};
+    assert_ok(sample_unpack(bytes, length, &sample, &err), &err);
+    assert_int_equal(sample_version_at(&sample, 2), 6);
+    sample_clear(&sample);
+    free(bytes);
+    bad = good;
+    bad.run_version = falling;
+    refuse(&bad, "run 1 is of version 5, expected ascending");
+    bad.run_version = later;
+    refuse(&bad, "run 0 is of version 6");
+    bad.run_version = huge;
+    refuse(&bad, "run 1 is of version 9223372036854775808");
+    bad = good;
+    bad.run_count = few;
+    refuse(&bad, "run 1 has 0 tokens");
+    bad.run_count = many;
+    refuse(&bad, "run 1 has 2 tokens, 1 are left");
+    bad = good;
+    bad.n_run_version = bad.n_run_count = 1;
+    refuse(&bad, "leave out 1 tokens");
+    bad.n_run_version = 2;
+    refuse(&bad, "run_version has 2 entries, run_count 1");
+    bad = good;
+    bad.log_prob.len = 0;
+    bad.temperature = 0;
+    refuse(&bad, "2 runs of versions, but no log-probs");
 }
 
 static void test_sample_unpack_refuses_too_many_tokens(void **state)
@@ -233,8 +338,12 @@ int main(void)
         cmocka_unit_test(test_sample_pack_round_trips_every_field),
         cmocka_unit_test(test_sample_pack_round_trips_rejection),
         cmocka_unit_test(test_sample_meta_counts_trained_tokens),
+        cmocka_unit_test(test_sample_says_which_weights_made_a_token),
+        cmocka_unit_test(test_sample_without_log_probs_is_no_policys),
         cmocka_unit_test(test_sample_names_cover_every_value),
         cmocka_unit_test(test_sample_unpack_refuses_what_does_not_fit_together),
+        cmocka_unit_test(test_sample_unpack_refuses_what_no_policy_sampled),
+        cmocka_unit_test(test_sample_unpack_refuses_versions_that_do_not_cover_the_tokens),
         cmocka_unit_test(test_sample_unpack_refuses_too_many_tokens),
         cmocka_unit_test(test_sample_unpack_survives_damage),
     };
