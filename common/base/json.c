@@ -290,3 +290,34 @@ void json_append_string(Str *out, const char *text)
     }
     str_putc(out, '"');
 }
+
+static void append_members(Str *out, const cJSON *value, bool keys)
+{
+    for (const cJSON *member = value->child; member != NULL; member = member->next) {
+        if (keys) json_append_string(out, member->string);
+        if (keys) str_puts(out, ": ");
+        json_append(out, member);
+        if (member->next != NULL) str_puts(out, ", ");
+    }
+}
+
+void json_append(Str *out, const cJSON *value)
+{
+    if (cJSON_IsObject(value)) {
+        str_putc(out, '{');
+        append_members(out, value, true);
+        str_putc(out, '}');
+    } else if (cJSON_IsArray(value)) {
+        str_putc(out, '[');
+        append_members(out, value, false);
+        str_putc(out, ']');
+    } else if (cJSON_IsString(value)) {
+        json_append_string(out, value->valuestring);
+    } else if (cJSON_IsNumber(value) && value->valuestring != NULL) {
+        str_puts(out, value->valuestring);
+    } else if (cJSON_IsNumber(value)) {
+        str_printf(out, "%.17g", value->valuedouble);
+    } else {
+        str_puts(out, cJSON_IsNull(value) ? "null" : cJSON_IsTrue(value) ? "true" : "false");
+    }
+}

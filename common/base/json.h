@@ -50,6 +50,10 @@ Status json_bool_or(const cJSON *object, const char *key, const char *where, boo
 /* Appends `text` (NULL: "") as a JSON string, quoted and escaped; the bytes are taken as UTF-8. */
 void json_append_string(Str *out, const char *text);
 
+/* Appends a value as Python's json.dumps writes it with ensure_ascii=False: ", " and ": " between things;
+ * numbers as they were spelled. */
+void json_append(Str *out, const cJSON *value);
+
 /* "a string", "a number", "null" ... for messages. */
 const char *json_type_name(const cJSON *value);
 

@@ -1,5 +1,6 @@
 #include "text/conversation.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -73,22 +74,13 @@ static Status check_parts(const cJSON *content, int index, Error *err)
     return OK;
 }
 
-/* The message's reasoning under whichever of its names it stands, or NULL. */
-static const cJSON *reasoning_of(const cJSON *message)
-{
-    static const char *const names[] = {"reasoning_content", "thinking", "reasoning"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (has_value(member(message, names[i]))) return member(message, names[i]);
-    return NULL;
-}
-
 static Status check_content(const cJSON *message, int index, Error *err)
 {
     const cJSON *content = member(message, "content");
     if (cJSON_IsString(content)) return OK;
     if (cJSON_IsArray(content)) return check_parts(content, index, err);
-    bool may_lack = role_is(message, "assistant") &&
-                    (has_value(member(message, "tool_calls")) || reasoning_of(message) != NULL);
+    bool may_lack = role_is(message, "assistant") && (has_value(member(message, "tool_calls")) ||
+                                                      message_reasoning(message) != NULL);
     if (!has_value(content) && may_lack) return OK;
     return error_set(err, ERR_DATA,
                      "messages[%d].content is %s, expected a string or a list of text parts%s",
@@ -115,6 +107,40 @@ static Status check_tool_calls(const cJSON *message, int index, Error *err)
     return OK;
 }
 
+/* 0 or false under either name takes a message out of the loss. */
+static const char *const weight_keys[] = {"step_loss_mask", "weight"};
+
+#define NUM_WEIGHT_KEYS (sizeof weight_keys / sizeof weight_keys[0])
+
+static bool is_zero(const cJSON *weight)
+{
+    return cJSON_IsFalse(weight) || (cJSON_IsNumber(weight) && weight->valuedouble == 0);
+}
+
+static Status check_weights(const cJSON *message, int index, Error *err)
+{
+    for (size_t i = 0; i < NUM_WEIGHT_KEYS; i++) {
+        const cJSON *weight = member(message, weight_keys[i]);
+        bool number = cJSON_IsNumber(weight);
+        if (!has_value(weight) || cJSON_IsBool(weight) || is_zero(weight) ||
+            (number && weight->valuedouble == 1))
+            continue;
+        char value[32];
+        snprintf(value, sizeof value, "%g", weight->valuedouble);
+        return error_set(err, ERR_DATA, "messages[%d].%s is %s, expected 0 or 1", index,
+                         weight_keys[i], number ? value : json_type_name(weight));
+    }
+    return OK;
+}
+
+static bool has_weight_zero(const cJSON *message)
+{
+    bool zero = false;
+    for (size_t i = 0; i < NUM_WEIGHT_KEYS; i++)
+        zero = zero || is_zero(member(message, weight_keys[i]));
+    return zero;
+}
+
 static Status check_messages(const cJSON *messages, Error *err)
 {
     if (!cJSON_IsArray(messages))
@@ -135,6 +161,7 @@ static Status check_messages(const cJSON *messages, Error *err)
         TRY(check_role(message, index, err));
         TRY(check_content(message, index, err));
         TRY(check_tool_calls(message, index, err));
+        if (role_is(message, "assistant")) TRY(check_weights(message, index, err));
         bool of_tool = role_is(message, "tool") || role_is(message, "function");
         if (of_tool && !answered)
             return error_set(err, ERR_DATA,
@@ -149,84 +176,6 @@ static Status check_messages(const cJSON *messages, Error *err)
 
 /* ---- what the template gets ---- */
 
-static void add_reference(cJSON *object, const char *key, const cJSON *value)
-{
-    cJSON_AddItemReferenceToObject(object, key, (cJSON *)value);
-}
-
-static char *join_parts(const cJSON *parts)
-{
-    Str text = {0};
-    const cJSON *part;
-    cJSON_ArrayForEach(part, parts) str_puts(&text, member(part, "text")->valuestring);
-    return str_take(&text);
-}
-
-/* The content in the form that the template takes, or NULL if it has it already. */
-static cJSON *adapt_content(const TextModel *model, const cJSON *content, bool fill)
-{
-    if (!has_value(content)) return fill ? cJSON_CreateString("") : NULL;
-    if (cJSON_IsArray(content) && !model->takes_parts) {
-        char *text = join_parts(content);
-        cJSON *joined = cJSON_CreateString(text);
-        free(text);
-        return joined;
-    }
-    if (cJSON_IsString(content) && model->takes_parts && !model->takes_strings) {
-        cJSON *parts = cJSON_CreateArray(), *part = cJSON_CreateObject();
-        cJSON_AddStringToObject(part, "type", "text");
-        add_reference(part, "text", content);
-        cJSON_AddItemToArray(parts, part);
-        return parts;
-    }
-    return NULL;
-}
-
-/* A message as templates expect it: reasoning under its standard name and the one that gpt-oss uses
- * (as transformers fills them in), content in a form that the template takes. NULL if it can stay
- * as it is. */
-static cJSON *adapt_message(const TextModel *model, const cJSON *message, bool fill_content)
-{
-    const cJSON *reasoning = reasoning_of(message), *content = member(message, "content");
-    cJSON *adapted_content = adapt_content(model, content, fill_content);
-    if (reasoning == NULL && adapted_content == NULL) return NULL;
-    cJSON *adapted = cJSON_CreateObject();
-    if (reasoning != NULL && member(message, "thinking") == NULL)
-        add_reference(adapted, "thinking", reasoning);
-    for (const cJSON *item = message->child; item != NULL; item = item->next) {
-        if (adapted_content != NULL && item == content) continue;
-        if (reasoning != NULL && strcmp(item->string, "reasoning_content") == 0) continue;
-        add_reference(adapted, item->string, item);
-    }
-    if (reasoning != NULL) add_reference(adapted, "reasoning_content", reasoning);
-    if (adapted_content != NULL) cJSON_AddItemToObject(adapted, "content", adapted_content);
-    return adapted;
-}
-
-/* *ret_owned is a list of adapted messages, or NULL when all may stay as they are. */
-static void adapt_messages(const TextModel *model, const cJSON *messages, bool fill_content,
-                           cJSON **ret_owned)
-{
-    cJSON *list = cJSON_CreateArray();
-    bool changed = false;
-    const cJSON *message;
-    cJSON_ArrayForEach(message, messages)
-    {
-        cJSON *adapted = adapt_message(model, message, fill_content);
-        changed = changed || adapted != NULL;
-        if (adapted != NULL) {
-            cJSON_AddItemToArray(list, adapted);
-        } else {
-            cJSON_AddItemReferenceToArray(list, (cJSON *)message);
-        }
-    }
-    if (!changed) {
-        cJSON_Delete(list);
-        list = NULL;
-    }
-    *ret_owned = list;
-}
-
 static bool lacks_content(const cJSON *messages)
 {
     const cJSON *message;
@@ -240,12 +189,14 @@ static Status find_tools(const cJSON *tools, const cJSON **ret_tools, cJSON **re
     *ret_tools = NULL;
     if (!has_value(tools)) return OK;
     if (cJSON_IsString(tools)) {
+        if (tools->valuestring[strspn(tools->valuestring, " \t\r\n")] == '\0') return OK;
         Error fault;
         if (json_parse(tools->valuestring, strlen(tools->valuestring), "tools", ret_owned,
                        &fault) != OK)
             return error_set(err, ERR_DATA, "%s\n  expected the JSON text of a list of tools",
                              fault.message);
         tools = *ret_owned;
+        if (cJSON_IsNull(tools)) return OK;
     }
     if (!cJSON_IsArray(tools))
         return error_set(err, ERR_DATA, "tools is %s, expected a list or the JSON text of one",
@@ -259,18 +210,19 @@ static Status find_tools(const cJSON *tools, const cJSON **ret_tools, cJSON **re
                              json_type_name(tool));
         i++;
     }
-    *ret_tools = tools;
+    if (i > 0) *ret_tools = tools; /* an empty list makes some templates speak of tools */
     return OK;
 }
 
-static Status render_once(const TextModel *model, const ChatVariables *variables, bool fill_content,
-                          Rendering *ret, Error *err)
+static Status render_once(const TextModel *model, const ChatVariables *variables,
+                          MissingContent missing, Rendering *ret, Error *err)
 {
     cJSON *owned = NULL;
-    adapt_messages(model, variables->messages, fill_content, &owned);
+    TRY(messages_adapt(model, variables->messages, missing, &owned, err));
     ChatVariables adapted = *variables;
     if (owned != NULL) adapted.messages = owned;
     Status status = text_model_render(model, &adapted, ret, err);
+    if (status == ERR_DATA) err->status = status = ERR_INVALID; /* the template's refusal */
     cJSON_Delete(owned);
     return status;
 }
@@ -279,9 +231,9 @@ static Status render_once(const TextModel *model, const ChatVariables *variables
 static Status render(const TextModel *model, const ChatVariables *variables, Rendering *ret,
                      Error *err)
 {
-    Status status = render_once(model, variables, false, ret, err);
-    if (status != ERR_DATA || !lacks_content(variables->messages)) return status;
-    return render_once(model, variables, true, ret, err);
+    Status status = render_once(model, variables, model->missing_content, ret, err);
+    if (status != ERR_INVALID || !lacks_content(variables->messages)) return status;
+    return render_once(model, variables, CONTENT_EMPTY, ret, err);
 }
 
 /* ---- did all of it come out? ---- */
@@ -295,34 +247,48 @@ static bool is_blank_text(const cJSON *content)
     return true;
 }
 
-/* A template that passes over a message without a word would train on another conversation than was
- * given. */
-static Status check_rendered(const cJSON *messages, const Rendering *rendering, Error *err)
+/* What of a message came out: bits of OriginKind. */
+static uint8_t *rendered_kinds(const Rendering *rendering, int count)
 {
-    int count = cJSON_GetArraySize(messages);
-    bool *seen = mem_calloc((size_t)count, sizeof *seen);
+    uint8_t *kinds = mem_calloc((size_t)count, sizeof *kinds);
     for (size_t i = 0; i < rendering->num_spans; i++) {
         const OriginSpan *span = &rendering->span[i];
-        if (span->message >= 0 && span->message < count && span->kind != ORIGIN_ROLE)
-            seen[span->message] = true;
+        if (span->message >= 0 && span->message < count)
+            kinds[span->message] |= (uint8_t)(1u << span->kind);
     }
+    return kinds;
+}
+
+/* A template that passes over a message, or over its tool calls, without a word would train on
+ * another conversation than was given. */
+static Status check_message_rendered(const cJSON *message, int index, unsigned kinds, Error *err)
+{
+    bool calls = cJSON_GetArraySize(member(message, "tool_calls")) > 0;
+    bool needed = !role_is(message, "system") && !role_is(message, "developer") &&
+                  !is_blank_text(member(message, "content"));
+    if (needed && (kinds & ~(1u << ORIGIN_ROLE)) == 0)
+        return error_set(err, ERR_DATA,
+                         "messages[%d] (%s) does not appear in what the chat template renders\n"
+                         "  expected an order of roles that the template knows, usually user and "
+                         "assistant in turn",
+                         index, member(message, "role")->valuestring);
+    if (calls && (kinds & 1u << ORIGIN_TOOL_CALL) == 0)
+        return error_set(err, ERR_DATA,
+                         "messages[%d].tool_calls do not appear in what the chat template renders\n"
+                         "  expected a chat template that knows tools",
+                         index);
+    return OK;
+}
+
+static Status check_rendered(const cJSON *messages, const Rendering *rendering, Error *err)
+{
+    uint8_t *kinds = rendered_kinds(rendering, cJSON_GetArraySize(messages));
     Status status = OK;
     int index = 0;
-    const cJSON *message;
-    cJSON_ArrayForEach(message, messages)
-    {
-        bool needed = !role_is(message, "system") && !role_is(message, "developer") &&
-                      !is_blank_text(member(message, "content"));
-        if (status == OK && needed && !seen[index])
-            status = error_set(err, ERR_DATA,
-                               "messages[%d] (%s) does not appear in what the chat template "
-                               "renders\n"
-                               "  expected an order of roles that the template knows, usually user "
-                               "and assistant in turn",
-                               index, member(message, "role")->valuestring);
-        index++;
-    }
-    free(seen);
+    for (const cJSON *message = messages->child; message != NULL && status == OK;
+         message = message->next, index++)
+        status = check_message_rendered(message, index, kinds[index], err);
+    free(kinds);
     return status;
 }
 
@@ -391,40 +357,56 @@ static RangeList special_ranges(const TextModel *model, const Rendering *renderi
     return list;
 }
 
-static Status encode(const TextModel *model, TokenizerCache *cache, const cJSON *messages,
-                     const Rendering *rendering, bool is_prompt, TokenizedConversation *ret,
-                     Error *err)
+/* What conversation_encode works on. */
+typedef struct Encoder {
+    const TextModel *model;
+    const cJSON *messages;
+    const ConversationOptions *options;
+} Encoder;
+
+/* Takes text and spans where they are wanted. */
+static void fill_conversation(const Encoder *encoder, const bool *trained, Rendering *rendering,
+                              Encoding *encoding, TokenizedConversation *ret)
 {
-    size_t count = (size_t)cJSON_GetArraySize(messages), at = 0;
+    *ret = (TokenizedConversation){.length = encoding->length};
+    ret->token = mem_calloc(encoding->length, sizeof *ret->token);
+    ret->loss_mask = mem_calloc(encoding->length, sizeof *ret->loss_mask);
+    for (size_t i = 0; i < encoding->length; i++)
+        ret->token[i] = encoding->span[i].id;
+    MaskRequest request = {.rendering = rendering,
+                           .encoding = encoding,
+                           .trained = trained,
+                           .num_messages = (size_t)cJSON_GetArraySize(encoder->messages),
+                           .is_prompt = encoder->options->add_generation_prompt};
+    ret->trained_tokens = loss_mask_fill(encoder->model, &request, ret->loss_mask);
+    if (!encoder->options->keep_text) return;
+    ret->text = rendering->text;
+    ret->text_length = rendering->length;
+    ret->span = encoding->span;
+    rendering->text = NULL;
+    encoding->span = NULL;
+}
+
+static Status encode(const Encoder *encoder, TokenizerCache *cache, Rendering *rendering,
+                     TokenizedConversation *ret, Error *err)
+{
+    size_t count = (size_t)cJSON_GetArraySize(encoder->messages), at = 0;
     bool *is_assistant = mem_calloc(count, sizeof(bool)),
          *trained = mem_calloc(count, sizeof(bool));
     const cJSON *message;
-    cJSON_ArrayForEach(message, messages)
+    cJSON_ArrayForEach(message, encoder->messages)
     {
-        const cJSON *weight = member(message, "step_loss_mask");
-        bool off = cJSON_IsFalse(weight) || (cJSON_IsNumber(weight) && weight->valuedouble == 0);
         is_assistant[at] = role_is(message, "assistant");
-        trained[at] = is_assistant[at] && !off;
+        trained[at] = is_assistant[at] && at >= encoder->options->num_prompt_messages &&
+                      !has_weight_zero(message);
         at++;
     }
-    RangeList ranges = special_ranges(model, rendering, is_assistant);
+    RangeList ranges = special_ranges(encoder->model, rendering, is_assistant);
     SpecialRanges special = {.range = (const uint32_t(*)[2])ranges.range, .count = ranges.count};
     Encoding encoding = {0};
-    Status status = tokenizer_encode(model->tokenizer, cache, rendering->text, rendering->length,
-                                     &special, false, &encoding, err);
-    if (status == OK) {
-        *ret = (TokenizedConversation){.length = encoding.length};
-        ret->token = mem_calloc(encoding.length, sizeof *ret->token);
-        ret->loss_mask = mem_calloc(encoding.length, sizeof *ret->loss_mask);
-        for (size_t i = 0; i < encoding.length; i++)
-            ret->token[i] = encoding.span[i].id;
-        MaskRequest request = {.rendering = rendering,
-                               .encoding = &encoding,
-                               .trained = trained,
-                               .num_messages = count,
-                               .is_prompt = is_prompt};
-        ret->trained_tokens = loss_mask_fill(model, &request, ret->loss_mask);
-    }
+    Status status = tokenizer_encode(encoder->model->tokenizer, cache, rendering->text,
+                                     rendering->length, &special, false, &encoding, err);
+    if (status == OK) fill_conversation(encoder, trained, rendering, &encoding, ret);
     encoding_free(&encoding);
     free(ranges.range);
     free(is_assistant);
@@ -438,28 +420,39 @@ Status conversation_encode(const TextModel *model, TokenizerCache *cache, const 
 {
     cJSON *owned_tools = NULL;
     Rendering rendering = {0};
+    Encoder encoder = {model, messages, options};
     ChatVariables variables = {.messages = messages,
                                .kwargs = options->template_kwargs,
                                .add_generation_prompt = options->add_generation_prompt,
                                .now = options->now};
     TRY(check_messages(messages, err));
     Status status = find_tools(tools, &variables.tools, &owned_tools, err);
-    if (status == OK) {
-        status = render(model, &variables, &rendering, err);
-        if (status == ERR_DATA) err->status = status = ERR_INVALID; /* the template's refusal */
-    }
+    if (status == OK) status = render(model, &variables, &rendering, err);
     if (status == OK) status = check_rendered(messages, &rendering, err);
-    if (status == OK)
-        status =
-            encode(model, cache, messages, &rendering, options->add_generation_prompt, ret, err);
+    if (status == OK) status = encode(&encoder, cache, &rendering, ret, err);
     rendering_free(&rendering);
     cJSON_Delete(owned_tools);
     return status;
+}
+
+Status conversation_check_kwargs(const cJSON *kwargs, Error *err)
+{
+    static const char *const taken[] = {"messages", "tools", "add_generation_prompt"};
+    for (const cJSON *item = kwargs != NULL ? kwargs->child : NULL; item != NULL; item = item->next)
+        for (size_t i = 0; i < sizeof taken / sizeof taken[0]; i++)
+            if (strcmp(item->string, taken[i]) == 0)
+                return error_set(err, ERR_DATA,
+                                 "\"%s\" is not the caller's to give a template: "
+                                 "it is made from the conversation",
+                                 taken[i]);
+    return OK;
 }
 
 void tokenized_conversation_free(TokenizedConversation *conversation)
 {
     free(conversation->token);
     free(conversation->loss_mask);
+    free(conversation->text);
+    free(conversation->span);
     *conversation = (TokenizedConversation){0};
 }

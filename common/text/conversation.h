@@ -6,7 +6,8 @@
  * end-of-turn token and the newline that the template writes with it), so that the model learns to
  * stop. The turn's header, which is what the template writes to ask for an answer, carries none; a
  * think block behind it does. With {% generation %} blocks in the template their extent is the mask
- * instead. Messages are never rendered alone. A message with `step_loss_mask: 0` is not trained.
+ * instead. Messages are never rendered alone. A message with `step_loss_mask: 0` (slime) or
+ * `weight: 0` (OpenAI) is not trained, nor is one of the prompt.
  *
  * Text of users and tools never becomes a control or added token, whatever it spells. In an
  * assistant's text, added tokens that are not control tokens ("<think>", "<tool_call>") are
@@ -32,6 +33,8 @@ int32_t text_model_eos_id(const TextModel *model); /* -1 if there is none */
 typedef struct ConversationOptions {
     bool add_generation_prompt;   /* for prompts; training renders whole conversations without it */
     const cJSON *template_kwargs; /* apply_chat_template_kwargs: an object, or NULL */
+    size_t num_prompt_messages;   /* the first so many messages are context and carry no loss */
+    bool keep_text;               /* the result has `text` and `span`, too */
     int64_t now; /* for templates that print the date: seconds since 1970; 0: the clock's */
 } ConversationOptions;
 
@@ -40,13 +43,17 @@ typedef struct TokenizedConversation {
     uint8_t *loss_mask; /* [length], owned */
     size_t length;
     size_t trained_tokens;
+    char *text;      /* what was rendered, NUL-terminated, owned; NULL unless asked for */
+    TokenSpan *span; /* [length] where in `text` each token stands, owned; NULL with it */
+    size_t text_length;
 } TokenizedConversation;
 
 void tokenized_conversation_free(TokenizedConversation *conversation);
 
 /* `messages`: a list of objects with role and content (a string, or a list of parts, whose texts
  * are joined unless the template takes parts); reasoning under reasoning_content, thinking or
- * reasoning; tool_calls as the template wants them. `tools`: a list, a JSON string of one, or NULL.
+ * reasoning; tool_calls with arguments as an object or as JSON text, which reach the template as
+ * they are unless it takes only the other form. `tools`: a list, a JSON string of one, or NULL.
  * Roles, types and what the template makes of their order are checked; errors are ERR_DATA
  * (ERR_UNSUPPORTED for images and the like) and name the message ("messages[2].role is ..."). Where
  * the template itself fails on a conversation of right form, or raises an error, that is
@@ -54,5 +61,8 @@ void tokenized_conversation_free(TokenizedConversation *conversation);
 Status conversation_encode(const TextModel *model, TokenizerCache *cache, const cJSON *messages,
                            const cJSON *tools, const ConversationOptions *options,
                            TokenizedConversation *ret, Error *err);
+
+/* ERR_DATA when template_kwargs would replace what is made from the conversation itself. */
+Status conversation_check_kwargs(const cJSON *kwargs, Error *err);
 
 #endif

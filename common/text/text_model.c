@@ -126,6 +126,50 @@ static void learn_content(TextModel *model)
                "{\"role\":\"assistant\",\"content\":[{\"type\":\"text\",\"text\":\"qYq\"}]}]");
 }
 
+/* Do the arguments of a tool call, given like this, come out as the model would write them: the
+ * name and the value, neither as the text of a Python object nor escaped a second time? */
+static bool renders_arguments(const TextModel *model, const char *content,
+                              const char *arguments_json)
+{
+    static const char tools_json[] =
+        "[{\"type\":\"function\",\"function\":{\"name\":\"qFq\",\"description\":\"d\","
+        "\"parameters\":"
+        "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"string\",\"description\":\"d\"}},"
+        "\"required\":[\"a\"]}}}]";
+    char *messages_json = mem_printf(
+        "[{\"role\":\"user\",\"content\":\"x\"},{\"role\":\"assistant\",%s\"tool_calls\":[{\"id\":"
+        "\"call00001\",\"type\":\"function\",\"function\":{\"name\":\"qFq\",\"arguments\":%s}}]},"
+        "{\"role\":\"tool\",\"name\":\"qFq\",\"tool_call_id\":\"call00001\",\"content\":\"y\"},"
+        "{\"role\":\"assistant\",\"content\":\"z\"}]",
+        content, arguments_json);
+    cJSON *messages = cJSON_Parse(messages_json), *tools = cJSON_Parse(tools_json);
+    CHECK(messages != NULL && tools != NULL);
+    Rendering rendering = {0};
+    ChatVariables variables = {.messages = messages, .tools = tools, .now = 1};
+    bool renders = text_model_render(model, &variables, &rendering, NULL) == OK &&
+                   strstr(rendering.text, "qKq") != NULL && strstr(rendering.text, "qVq") != NULL &&
+                   strstr(rendering.text, "'qKq'") == NULL &&
+                   strstr(rendering.text, "\\\"qKq") == NULL;
+    rendering_free(&rendering);
+    cJSON_Delete(messages);
+    cJSON_Delete(tools);
+    free(messages_json);
+    return renders;
+}
+
+static void learn_tool_calls(TextModel *model)
+{
+    static const char *const contents[] = {"", "\"content\":null,", "\"content\":\"\","};
+    static const char object[] = "{\"qKq\":\"qVq\"}", text[] = "\"{\\\"qKq\\\": \\\"qVq\\\"}\"";
+    for (int i = CONTENT_ABSENT; i <= CONTENT_EMPTY; i++) {
+        model->missing_content = (MissingContent)i;
+        model->takes_argument_objects = renders_arguments(model, contents[i], object);
+        model->takes_argument_texts = renders_arguments(model, contents[i], text);
+        if (model->takes_argument_objects || model->takes_argument_texts) return;
+    }
+    model->missing_content = CONTENT_ABSENT;
+}
+
 static void add_length(TextModel *model, uint32_t length)
 {
     size_t at = 0;
@@ -272,6 +316,7 @@ static Status load(TextModel *model, const char *path, const char *folder,
     if (status == OK) {
         model->header = learn_header(model);
         learn_content(model);
+        learn_tool_calls(model);
         learn_added_tokens(model);
     }
     cJSON_Delete(config);

@@ -5,6 +5,9 @@
 
 #include "text/conversation.h"
 
+/* What stands for the content of a message that has none, such as one of tool calls alone. */
+typedef enum { CONTENT_ABSENT, CONTENT_NULL, CONTENT_EMPTY } MissingContent;
+
 struct TextModel {
     Tokenizer *tokenizer;
     ChatTemplate *chat_template;
@@ -14,8 +17,11 @@ struct TextModel {
     /* What the template writes to make the model answer, up to where its reasoning would begin: the
      * part of an assistant's turn that is not generated. "" if it writes nothing. */
     char *header;
-    bool takes_parts;   /* the template renders content given as a list of parts */
-    bool takes_strings; /* and content given as a string; if neither: strings are tried */
+    bool takes_parts;            /* the template renders content given as a list of parts */
+    bool takes_strings;          /* and content given as a string; if neither: strings are tried */
+    bool takes_argument_objects; /* it renders the arguments of tool calls given as an object */
+    bool takes_argument_texts;   /* and given as JSON text; if neither: they stay as they are */
+    MissingContent missing_content; /* with which it renders tool calls */
 
     /* Added tokens that are not control tokens, such as "<think>": their first bytes and lengths.
      */
@@ -33,6 +39,16 @@ typedef struct ChatVariables {
 
 Status text_model_render(const TextModel *model, const ChatVariables *variables, Rendering *ret,
                          Error *err);
+
+/* The messages in a form that the template takes (message_form.c): as transformers passes them, with
+ * content and tool calls' arguments converted where the template cannot take them as they are.
+ * *ret_owned is a list that refers to `messages`, or NULL when they may stay as they are. Fails
+ * where arguments that must be an object are no JSON (ERR_DATA). */
+Status messages_adapt(const TextModel *model, const cJSON *messages, MissingContent missing,
+                      cJSON **ret_owned, Error *err);
+
+/* The message's reasoning under whichever of its names it stands, or NULL. */
+const cJSON *message_reasoning(const cJSON *message);
 
 /* What a loss mask is made from. */
 typedef struct MaskRequest {

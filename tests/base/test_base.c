@@ -274,6 +274,22 @@ static void test_str_put_escaped_keeps_a_text_on_its_line(void **state)
     str_free(&text);
 }
 
+static void test_json_append_writes_values_as_python_does(void **state)
+{
+    (void)state;
+    static const char written[] = "{\"a\": [1, 2.50, -1e5, 12345678901234567890], \"é\": {\"x\": "
+                                  "null, \"y\": [], \"z\": {}}, "
+                                  "\"b\": true, \"c\": false, \"d\": \"q\\\"\\\\\\n\"}";
+    Error err = {0};
+    cJSON *json = NULL;
+    assert_ok(json_parse(written, strlen(written), "x", &json, &err), &err);
+    Str text = {0};
+    json_append(&text, json);
+    assert_string_equal(str_text(&text), written);
+    str_free(&text);
+    cJSON_Delete(json);
+}
+
 static void test_process_is_known_by_pid_and_start(void **state)
 {
     (void)state;
@@ -315,6 +331,7 @@ int main(void)
         cmocka_unit_test(test_json_append_string_is_read_back),
         cmocka_unit_test(test_log_says_the_same_to_people_and_programs),
         cmocka_unit_test(test_str_put_escaped_keeps_a_text_on_its_line),
+        cmocka_unit_test(test_json_append_writes_values_as_python_does),
         cmocka_unit_test(test_process_is_known_by_pid_and_start),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -323,6 +323,22 @@ static void test_a_message_with_step_loss_mask_zero_is_not_trained(void **state)
     text_model_destroy(model);
 }
 
+static void test_a_message_with_weight_zero_is_not_trained(void **state)
+{
+    (void)state;
+    TextModel *model = load_model(TINY_MODEL, NULL);
+    assert_marked(
+        model,
+        "[{\"role\":\"user\",\"content\":\"a\"},"
+        "{\"role\":\"assistant\",\"content\":\"b\",\"weight\":0},"
+        "{\"role\":\"assistant\",\"content\":\"c\",\"weight\":1,\"step_loss_mask\":false},"
+        "{\"role\":\"assistant\",\"content\":\"d\",\"weight\":1}]",
+        &plain,
+        "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n"
+        "<|im_start|>assistant\nc<|im_end|>\n<|im_start|>assistant\n[[d<|im_end|>\n]]");
+    text_model_destroy(model);
+}
+
 static void test_a_turn_ended_by_the_next_ones_opener_trains_that(void **state)
 {
     (void)state;
@@ -491,13 +507,96 @@ static void test_missing_content_becomes_empty_only_where_a_template_needs_it(vo
     (void)state;
     static const char messages[] =
         "[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":null,"
-        "\"tool_calls\":[{\"name\":\"f\"}]}]";
+        "\"tool_calls\":[{\"function\":{\"name\":\"f\",\"arguments\":{\"x\":1}}}]}]";
+#define CALLS "{{ m.tool_calls[0].function.arguments | tojson if m.tool_calls }}|{% endfor %}"
     TextModel *model = load_with_template(
-        "{% for m in messages %}{{ 'none' if m.content is none else m.content }}|{% endfor %}");
-    assert_marked(model, messages, &plain, "a|[[none|]]");
+        "{% for m in messages %}{{ 'none' if m.content is not defined else m.content }}" CALLS);
+    assert_marked(model, messages, &plain, "a|[[none{\"x\": 1}|]]");
     text_model_destroy(model);
-    model = load_with_template("{% for m in messages %}{{ m.content + '|' }}{% endfor %}");
-    assert_marked(model, messages, &plain, "a|[[|]]");
+    model = load_with_template("{% for m in messages %}{{ m.content + '' }}" CALLS);
+    assert_marked(model, messages, &plain, "a|[[{\"x\": 1}|]]");
+    text_model_destroy(model);
+    model = load_with_template(/* as DeepSeek's: calls only beside a content of null */
+                               "{% for m in messages %}{% if m.content is not none %}{{ m.content "
+                               "}}|{% else %}"
+                               "{{ m.tool_calls[0].function.arguments | tojson }}|{% endif %}{% "
+                               "endfor %}");
+    assert_marked(model, messages, &plain, "a|[[{\"x\": 1}|]]");
+    text_model_destroy(model);
+#undef CALLS
+}
+
+#define CALL(arguments)                                                                            \
+    "[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":\"\",\"tool_"      \
+    "calls\":[{"                                                                                   \
+    "\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":" arguments "}}]}]"
+#define AS_OBJECT "{\"x\": 1.0, \"y\": [\"é\\n\"]}"
+#define AS_TEXT   "\"{\\\"x\\\":1.0,\\\"y\\\":[\\\"é\\\\n\\\"]}\""
+
+static void test_arguments_of_calls_reach_the_template_in_a_form_that_it_takes(void **state)
+{
+    (void)state;
+#define LOOP(call)                                                                                 \
+    "{% for m in messages %}{{ m.content }}{% if m.tool_calls %}" call "{% endif %}|{% endfor %}"
+    TextModel *model =
+        load_with_template(LOOP("{{ m.tool_calls[0].function.arguments | tojson }}"));
+    assert_marked(model, CALL(AS_OBJECT), &plain, "a|[[" AS_OBJECT "|]]");
+    assert_marked(model, CALL(AS_TEXT), &plain, "a|[[" AS_OBJECT "|]]");
+    assert_marked(model, CALL("\"\""), &plain, "a|[[{}|]]");
+    text_model_destroy(model);
+    model = load_with_template(LOOP("{{ 'args ' + m.tool_calls[0].function.arguments }}"));
+    assert_marked(model, CALL(AS_OBJECT), &plain, "a|[[args " AS_OBJECT "|]]");
+    assert_marked(model, CALL(AS_TEXT), &plain, "a|[[args {\"x\":1.0,\"y\":[\"é\\n\"]}|]]");
+    assert_marked(model, CALL("\"not JSON\""), &plain, "a|[[args not JSON|]]");
+    text_model_destroy(model);
+    /* A template that takes both gets what is there, as transformers gives it. */
+    model = load_with_template(LOOP("{% set args = m.tool_calls[0].function.arguments %}"
+                                    "{{ args if args is string else args | tojson }}"));
+    assert_marked(model, CALL(AS_OBJECT), &plain, "a|[[" AS_OBJECT "|]]");
+    assert_marked(model, CALL(AS_TEXT), &plain, "a|[[{\"x\":1.0,\"y\":[\"é\\n\"]}|]]");
+    text_model_destroy(model);
+#undef LOOP
+}
+
+static void test_the_messages_of_a_prompt_are_not_trained(void **state)
+{
+    (void)state;
+    TextModel *model = load_model(TINY_MODEL, NULL);
+    ConversationOptions options = plain;
+    options.num_prompt_messages = 3;
+    assert_marked(
+        model,
+        "[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":\"b\"},"
+        "{\"role\":\"user\",\"content\":\"c\"},{\"role\":\"assistant\",\"content\":\"d\"}]",
+        &options,
+        "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n"
+        "<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n[[d<|im_end|>\n]]");
+    text_model_destroy(model);
+}
+
+static void test_the_text_is_kept_where_it_is_asked_for(void **state)
+{
+    (void)state;
+    TextModel *model = load_model(TINY_MODEL, NULL);
+    cJSON *messages = parse(in_strings);
+    ConversationOptions options = plain;
+    options.keep_text = true;
+    TokenizedConversation conversation = encode(model, messages, &options);
+    assert_int_equal(conversation.text_length, strlen(conversation.text));
+    uint32_t at = 0;
+    for (size_t i = 0; i < conversation.length; i++) {
+        assert_int_equal(conversation.span[i].id, conversation.token[i]);
+        assert_int_equal(conversation.span[i].begin, at);
+        at = conversation.span[i].end;
+    }
+    assert_int_equal(at, conversation.text_length);
+    assert_true(str_starts_with(conversation.text, "<|im_start|>user\nOne. Two.<|im_end|>"));
+    tokenized_conversation_free(&conversation);
+    conversation = encode(model, messages, &plain);
+    assert_null(conversation.text);
+    assert_null(conversation.span);
+    tokenized_conversation_free(&conversation);
+    cJSON_Delete(messages);
     text_model_destroy(model);
 }
 
@@ -542,7 +641,25 @@ static void test_malformed_messages_are_named(void **state)
                             "messages[0].content[0] is a string");
     assert_messages_refused(model, "[{\"role\":\"assistant\",\"content\":\"a\",\"tool_calls\":{}}]",
                             ERR_DATA, "messages[0].tool_calls is an object, expected a list");
+    assert_messages_refused(model,
+                            "[{\"role\":\"assistant\",\"content\":\"a\",\"step_loss_mask\":0.5}]",
+                            ERR_DATA, "messages[0].step_loss_mask is 0.5, expected 0 or 1");
+    assert_messages_refused(model, "[{\"role\":\"assistant\",\"content\":\"a\",\"weight\":\"0\"}]",
+                            ERR_DATA, "messages[0].weight is a string, expected 0 or 1");
+    assert_messages_refused(model, CALL(AS_OBJECT), ERR_DATA,
+                            "messages[1].tool_calls do not appear in what the chat template");
     text_model_destroy(model);
+    model = load_with_template("{% for m in messages %}{{ m.content }}"
+                               "{{ m.tool_calls[0].function.arguments | tojson if m.tool_calls }}"
+                               "{% endfor %}");
+    assert_messages_refused(model, CALL("\"{\\\"x\\\": \""), ERR_DATA,
+                            "messages[1].tool_calls[0] has arguments that are not JSON");
+    text_model_destroy(model);
+    cJSON *kwargs = parse("{\"enable_thinking\": true, \"messages\": []}");
+    Error err = {0};
+    assert_fails(conversation_check_kwargs(kwargs, &err), ERR_DATA, &err, "\"messages\" is not");
+    assert_ok(conversation_check_kwargs(NULL, &err), &err);
+    cJSON_Delete(kwargs);
 }
 
 static void test_wrong_order_of_roles_is_refused(void **state)
@@ -637,6 +754,7 @@ int main(void)
         cmocka_unit_test(test_masks_of_published_templates_cover_answers_and_nothing_of_users),
         cmocka_unit_test(test_a_prompt_trains_nothing_of_its_end),
         cmocka_unit_test(test_a_message_with_step_loss_mask_zero_is_not_trained),
+        cmocka_unit_test(test_a_message_with_weight_zero_is_not_trained),
         cmocka_unit_test(test_a_turn_ended_by_the_next_ones_opener_trains_that),
         cmocka_unit_test(test_the_end_of_text_behind_the_last_turn_is_trained),
         cmocka_unit_test(test_control_tokens_in_messages_stay_text),
@@ -646,6 +764,9 @@ int main(void)
         cmocka_unit_test(test_tools_as_text_are_tools),
         cmocka_unit_test(test_template_kwargs_and_tokens_reach_the_template),
         cmocka_unit_test(test_missing_content_becomes_empty_only_where_a_template_needs_it),
+        cmocka_unit_test(test_arguments_of_calls_reach_the_template_in_a_form_that_it_takes),
+        cmocka_unit_test(test_the_messages_of_a_prompt_are_not_trained),
+        cmocka_unit_test(test_the_text_is_kept_where_it_is_asked_for),
         cmocka_unit_test(test_malformed_messages_are_named),
         cmocka_unit_test(test_wrong_order_of_roles_is_refused),
         cmocka_unit_test(test_a_model_folder_says_what_it_lacks),
