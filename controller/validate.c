@@ -9,17 +9,34 @@
 
 /* A conversation that every chat template renders: shows template errors before the first sample
  * does. */
-static Status try_template(const TextModel *text, int64_t *ret_tokens, Error *err)
+static Status try_template(const JobConfig *config, const TextModel *text, Error *err)
 {
     static const char chat[] = "[{\"role\":\"user\",\"content\":\"Hello\"},"
                                "{\"role\":\"assistant\",\"content\":\"Hello!\"}]";
     cJSON *messages = cJSON_Parse(chat);
-    ConversationOptions options = {0};
+    cJSON *kwargs = NULL;
+    const char *kwargs_text = config->data.apply_chat_template_kwargs;
+    if (kwargs_text != NULL) kwargs = cJSON_Parse(kwargs_text);
+    ConversationOptions options = {.template_kwargs = kwargs};
     TokenizedConversation conversation = {0};
-    Status status = conversation_encode(text, NULL, messages, NULL, &options, &conversation, err);
-    if (status == OK) *ret_tokens = (int64_t)conversation.length;
+    Status status = conversation_check_kwargs(kwargs, err);
+    if (status != OK) {
+        err->status = status = ERR_INVALID;
+        error_prefix(err, "data.apply_chat_template_kwargs");
+        error_append(err, "Remove it there.");
+        goto done;
+    }
+    status = conversation_encode(text, NULL, messages, NULL, &options, &conversation, err);
+    if (status != OK) {
+        err->status = status = ERR_DATA;
+        error_append(err, "Expected a chat template that renders a plain conversation, a user's "
+                          "message and an answer to it.\n"
+                          "Correct it, or name another one at model.chat_template.");
+    }
+done:
     tokenized_conversation_free(&conversation);
     cJSON_Delete(messages);
+    cJSON_Delete(kwargs);
     return status;
 }
 
@@ -36,7 +53,6 @@ Status validate_job(const JobConfig *config, char **ret_summary, Error *err)
 {
     TextModel *text = NULL;
     ModelConfig model;
-    int64_t tokens = 0;
     Status status = job_config_check_files(config, err);
     if (status == OK) status = model_config_read(config->model.config, &model, err);
     if (status == OK) status = model_config_check_parallel(&model, (int)config->train.tp_size, err);
@@ -45,16 +61,7 @@ Status validate_job(const JobConfig *config, char **ret_summary, Error *err)
         status = model_config_check_tokenizer(&model, config->model.config,
                                               tokenizer_vocab_size(text_model_tokenizer(text)),
                                               config->model.tokenizer, err);
-    if (status == OK) {
-        status = try_template(text, &tokens, err);
-        if (status != OK) {
-            status = err->status = ERR_DATA;
-            error_append(err,
-                         "Expected a chat template that renders a plain conversation, a user's "
-                         "message and an answer to it.\n"
-                         "Correct it, or name another one at model.chat_template.");
-        }
-    }
+    if (status == OK) status = try_template(config, text, err);
     if (status == OK && ret_summary != NULL)
         *ret_summary = mem_printf(
             "job %s is in order\n"

@@ -1,132 +1,185 @@
 #include "rollout_worker/chat_record.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/json.h"
-#include "base/memory.h"
-#include "base/str.h"
+#include "rollout_worker/chat_messages.h"
 #include "rollout_worker/record.h"
+#include "text/conversation.h"
 
-/* "prompt", "answer", "id" and 2 more; for the message about a missing key. */
-static void list_keys(const cJSON *object, Str *out)
+static const cJSON *value_of(const cJSON *object, const char *key)
 {
-    int count = 0;
-    for (const cJSON *member = object->child; member != NULL; member = member->next) {
-        if (count < 8) str_printf(out, "%s\"%.40s\"", count > 0 ? ", " : "", member->string);
-        count++;
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(object, key);
+    return cJSON_IsNull(value) ? NULL : value;
+}
+
+Status chat_reader_create(const JobConfig *config, ChatReader *ret, Error *err)
+{
+    static const char key[] = "data.apply_chat_template_kwargs";
+    const char *text = config->data.apply_chat_template_kwargs;
+    ChatReader reader = {.config = config};
+    if (text != NULL) TRY(json_parse(text, strlen(text), key, &reader.template_kwargs, err));
+    Status status = conversation_check_kwargs(reader.template_kwargs, err);
+    if (status != OK) {
+        chat_reader_clear(&reader);
+        err->status = ERR_INVALID;
+        return error_prefix(err, "%s", key);
     }
-    if (count > 8) str_printf(out, " and %d more", count - 8);
-}
-
-static Status refuse_missing(const cJSON *record, const char *source, const char *key, Error *err)
-{
-    Str found = {0}, what = {0}, remedy = {0};
-    str_printf(&what, "key \"%.60s\" is missing", key);
-    str_puts(&found, record->child != NULL ? "the keys " : "no key at all");
-    list_keys(record, &found);
-    const char *names[64];
-    size_t count = 0;
-    for (const cJSON *member = record->child; member != NULL && count < 64; member = member->next)
-        names[count++] = member->string;
-    const char *nearest = str_nearest(key, names, count);
-    if (nearest != NULL)
-        str_printf(&remedy, "did you mean \"%.60s\"? Name it in data.input_key", nearest);
-    else
-        str_puts(&remedy, "name the key that holds the conversation in data.input_key");
-    record_refuse(err, source, what.data, found.data,
-                  "a list of messages, as in [{\"role\": \"user\", \"content\": \"...\"}, ...]",
-                  remedy.data);
-    str_free(&what);
-    str_free(&found);
-    str_free(&remedy);
-    return ERR_DATA;
-}
-
-static Status refuse_type(const char *source, const char *key, const cJSON *value,
-                          const char *expected, const char *remedy, Error *err)
-{
-    char what[128];
-    snprintf(what, sizeof what, "key \"%.60s\" is %s", key, json_type_name(value));
-    return record_refuse(err, source, what, NULL, expected, remedy);
-}
-
-static int compare_names(const void *a, const void *b)
-{
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-/* A key that occurs twice would be read in one way here and in another by Python. */
-static Status check_keys_once(const cJSON *object, const char *source, const char *place,
-                              Error *err)
-{
-    size_t count = (size_t)cJSON_GetArraySize(object), i = 0;
-    const char **name = mem_calloc(count, sizeof *name);
-    for (const cJSON *member = object->child; member != NULL; member = member->next)
-        name[i++] = member->string;
-    qsort(name, count, sizeof *name, compare_names);
-    Status status = OK;
-    for (i = 1; i < count && status == OK; i++) {
-        if (strcmp(name[i - 1], name[i]) != 0) continue;
-        char what[160];
-        snprintf(what, sizeof what, "key \"%.60s\" occurs twice%s", name[i], place);
-        status = record_refuse(err, source, what, NULL, "each key once", "remove one of them");
-    }
-    free(name);
-    return status;
-}
-
-static Status find_messages(const JobConfig *config, const cJSON *record, const char *source,
-                            const cJSON **ret, Error *err)
-{
-    const char *key = config->data.input_key;
-    TRY(check_keys_once(record, source, "", err));
-    const cJSON *messages = cJSON_GetObjectItemCaseSensitive(record, key);
-    if (messages == NULL) return refuse_missing(record, source, key, err);
-    if (!cJSON_IsArray(messages))
-        return refuse_type(
-            source, key, messages,
-            "a list of messages, as in [{\"role\": \"user\", \"content\": \"...\"}, ...]",
-            "convert the record, or name another key in data.input_key", err);
-    int index = 0;
-    for (const cJSON *message = messages->child; message != NULL; message = message->next) {
-        char place[128];
-        snprintf(place, sizeof place, " in %.60s[%d]", key, index++);
-        if (cJSON_IsObject(message)) TRY(check_keys_once(message, source, place, err));
-    }
-    *ret = messages;
+    *ret = reader;
     return OK;
 }
 
-/* The tools stand at the tool key of the record, or at "tools" in its metadata; null is as good as
- * absent. */
-static Status find_tools(const JobConfig *config, const cJSON *record, const char *source,
+void chat_reader_clear(ChatReader *reader)
+{
+    cJSON_Delete(reader->template_kwargs);
+    *reader = (ChatReader){0};
+}
+
+void chat_record_clear(ChatRecord *record)
+{
+    chat_conversation_clear(&record->conversation);
+    cJSON_Delete(record->owned_tools);
+    cJSON_Delete(record->owned_kwargs);
+    *record = (ChatRecord){0};
+}
+
+/* ---- tools ---- */
+
+/* The tools stand at the tool key of the record, or at "tools" in its metadata. */
+static Status find_tools(const ChatReader *reader, const cJSON *record, const char *source,
                          const cJSON **ret, Error *err)
 {
-    const char *key = config->data.tool_key;
-    const cJSON *tools = cJSON_GetObjectItemCaseSensitive(record, key);
-    if (tools == NULL || cJSON_IsNull(tools)) {
-        const cJSON *metadata = cJSON_GetObjectItemCaseSensitive(record, config->data.metadata_key);
-        key = "metadata.tools";
-        tools =
-            cJSON_IsObject(metadata) ? cJSON_GetObjectItemCaseSensitive(metadata, "tools") : NULL;
+    RecordPlace place = {source, reader->config->data.tool_key};
+    const cJSON *tools = value_of(record, place.key);
+    if (tools == NULL) {
+        const cJSON *metadata = value_of(record, reader->config->data.metadata_key);
+        place.key = "metadata.tools";
+        tools = cJSON_IsObject(metadata) ? value_of(metadata, "tools") : NULL;
     }
-    if (tools != NULL && cJSON_IsNull(tools)) tools = NULL;
     if (tools != NULL && !cJSON_IsArray(tools) && !cJSON_IsString(tools))
-        return refuse_type(source, key, tools,
-                           "a list of tools, or a string with such a list in JSON",
+        return refuse_type(&place, tools, "a list of tools, or a string with such a list in JSON",
                            "convert it, or name another key in data.tool_key", err);
     *ret = tools;
     return OK;
 }
 
-Status chat_record_find(const JobConfig *config, const cJSON *record, const char *source,
+static bool is_bare_tool(const cJSON *tool)
+{
+    return cJSON_IsObject(tool) && cJSON_IsString(value_of(tool, "name")) &&
+           value_of(tool, "function") == NULL && value_of(tool, "type") == NULL;
+}
+
+/* LLaMA-Factory's shapes have tools as {"name", "description", "parameters"}; templates expect that
+ * inside {"type": "function", "function": ...}. Text that is not JSON is left to be refused later.
+ */
+static void wrap_bare_tools(ChatRecord *ret)
+{
+    const cJSON *tools = ret->tools;
+    cJSON *parsed = NULL;
+    if (cJSON_IsString(tools)) {
+        if (json_parse(tools->valuestring, strlen(tools->valuestring), "", &parsed, NULL) != OK)
+            return;
+        tools = parsed;
+    }
+    cJSON *list = cJSON_CreateArray();
+    bool bare = false;
+    for (const cJSON *tool = cJSON_IsArray(tools) ? tools->child : NULL; tool != NULL;
+         tool = tool->next) {
+        cJSON *copy = cJSON_Duplicate(tool, true);
+        bare = bare || is_bare_tool(tool);
+        if (is_bare_tool(tool)) {
+            cJSON *wrapped = cJSON_CreateObject();
+            cJSON_AddStringToObject(wrapped, "type", "function");
+            cJSON_AddItemToObject(wrapped, "function", copy);
+            copy = wrapped;
+        }
+        cJSON_AddItemToArray(list, copy);
+    }
+    cJSON_Delete(parsed);
+    if (bare) {
+        ret->tools = ret->owned_tools = list;
+        list = NULL;
+    }
+    cJSON_Delete(list);
+}
+
+/* ---- what the template is told ---- */
+
+/* The record's own stand under TRL's name or slime's. */
+static Status find_kwargs(const cJSON *record, const char *source, const cJSON **ret, Error *err)
+{
+    static const char *const keys[] = {"chat_template_kwargs", "apply_chat_template_kwargs"};
+    *ret = NULL;
+    for (int i = 0; i < 2; i++) {
+        RecordPlace place = {source, keys[i]};
+        const cJSON *kwargs = value_of(record, keys[i]);
+        if (kwargs == NULL) continue;
+        if (*ret != NULL)
+            return record_refuse(err, source, "two keys say what the chat template is told",
+                                 "both \"chat_template_kwargs\" and \"apply_chat_template_kwargs\"",
+                                 "one of them", "remove one");
+        if (!cJSON_IsObject(kwargs))
+            return refuse_type(&place, kwargs, "an object, as in {\"enable_thinking\": false}",
+                               "correct the record, or drop it", err);
+        Error fault;
+        if (conversation_check_kwargs(kwargs, &fault) != OK)
+            return record_refuse(err, source, fault.message, keys[i],
+                                 "names of the chat template's own, such as enable_thinking",
+                                 "remove it there");
+        *ret = kwargs;
+    }
+    return OK;
+}
+
+/* The record's win over the job's, name by name. */
+static void merge_kwargs(const ChatReader *reader, const cJSON *own, ChatRecord *ret)
+{
+    const cJSON *job = reader->template_kwargs;
+    ret->template_kwargs = own != NULL ? own : job;
+    if (own == NULL || job == NULL) return;
+    cJSON *merged = cJSON_CreateObject();
+    for (const cJSON *item = own->child; item != NULL; item = item->next)
+        cJSON_AddItemReferenceToObject(merged, item->string, (cJSON *)item);
+    for (const cJSON *item = job->child; item != NULL; item = item->next)
+        if (cJSON_GetObjectItemCaseSensitive(own, item->string) == NULL)
+            cJSON_AddItemReferenceToObject(merged, item->string, (cJSON *)item);
+    ret->template_kwargs = ret->owned_kwargs = merged;
+}
+
+/* ---- the whole ---- */
+
+static Status check_message_keys(const cJSON *messages, const char *source, Error *err)
+{
+    int index = 0;
+    for (const cJSON *message = messages->child; message != NULL; message = message->next) {
+        char place[64];
+        snprintf(place, sizeof place, " in messages[%d]", index++);
+        if (cJSON_IsObject(message)) TRY(record_check_keys(message, source, place, err));
+    }
+    return OK;
+}
+
+Status chat_record_read(const ChatReader *reader, const cJSON *record, const char *source,
                         ChatRecord *ret, Error *err)
 {
-    ChatRecord found = {0};
-    TRY(find_messages(config, record, source, &found.messages, err));
-    TRY(find_tools(config, record, source, &found.tools, err));
-    *ret = found;
+    const cJSON *kwargs = NULL;
+    ChatRecord read = {0};
+    TRY(record_check_keys(record, source, "", err));
+    Status status = chat_conversation_read(record, reader->config->data.input_key, source,
+                                           &read.conversation, err);
+    if (status == OK) status = check_message_keys(read.conversation.messages, source, err);
+    if (status == OK) status = find_tools(reader, record, source, &read.tools, err);
+    if (status == OK) status = find_kwargs(record, source, &kwargs, err);
+    if (status != OK) {
+        chat_record_clear(&read);
+        return status;
+    }
+    if (read.conversation.shape == SHAPE_CONVERSATIONS || read.conversation.shape == SHAPE_ALPACA)
+        wrap_bare_tools(&read);
+    merge_kwargs(reader, kwargs, &read);
+    read.label = value_of(record, reader->config->data.label_key);
+    read.metadata = value_of(record, reader->config->data.metadata_key);
+    *ret = read;
     return OK;
 }

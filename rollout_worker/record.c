@@ -3,9 +3,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/json.h"
+#include "base/memory.h"
 #include "base/str.h"
 #include "base/utf8.h"
 
@@ -395,4 +397,27 @@ Status record_parse(const char *text, size_t length, const char *source, cJSON *
     json_keep_spelling(json, text, length);
     *ret = json;
     return OK;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+Status record_check_keys(const cJSON *object, const char *source, const char *place, Error *err)
+{
+    size_t count = (size_t)cJSON_GetArraySize(object), i = 0;
+    const char **name = mem_calloc(count, sizeof *name);
+    for (const cJSON *member = object->child; member != NULL; member = member->next)
+        name[i++] = member->string;
+    qsort(name, count, sizeof *name, compare_names);
+    Status status = OK;
+    for (i = 1; i < count && status == OK; i++) {
+        if (strcmp(name[i - 1], name[i]) != 0) continue;
+        char what[160];
+        snprintf(what, sizeof what, "key \"%.60s\" occurs twice%s", name[i], place);
+        status = record_refuse(err, source, what, NULL, "each key once", "remove one of them");
+    }
+    free(name);
+    return status;
 }

@@ -19,6 +19,10 @@ Status record_check(const char *text, size_t length, const char *source, Error *
  * json.h says. */
 Status record_parse(const char *text, size_t length, const char *source, cJSON **ret, Error *err);
 
+/* A key that occurs twice in the object would be read in one way here and in another by Python:
+ * ERR_DATA. `place` follows the key in the message: " in messages[1]", or "". */
+Status record_check_keys(const cJSON *object, const char *source, const char *place, Error *err);
+
 /* Fills *err as all refusals of a record read: "<source>: <what>", then "found", "expected" and "to
  * do"; `found` may be NULL. Returns ERR_DATA. */
 Status record_refuse(Error *err, const char *source, const char *what, const char *found,

@@ -21,6 +21,7 @@
 
 typedef struct Sft {
     const JobConfig *config;
+    ChatReader reader;
     TextModel *text;
 } Sft;
 
@@ -29,18 +30,24 @@ static void sft_close(void *shared)
     Sft *sft = shared;
     if (sft == NULL) return;
     text_model_destroy(sft->text);
+    chat_reader_clear(&sft->reader);
     free(sft);
 }
 
 static Status sft_open(const JobConfig *config, void **ret_shared, Error *err)
 {
-    TextModel *text = NULL;
-    TRY(text_model_load(config->model.tokenizer, config->model.chat_template, &text, err));
     Sft *sft = mem_calloc(1, sizeof *sft);
     sft->config = config;
-    sft->text = text;
-    *ret_shared = sft;
-    return OK;
+    Status status = chat_reader_create(config, &sft->reader, err);
+    if (status == OK)
+        status =
+            text_model_load(config->model.tokenizer, config->model.chat_template, &sft->text, err);
+    if (status == OK) {
+        *ret_shared = sft;
+        sft = NULL;
+    }
+    sft_close(sft);
+    return status;
 }
 
 static void *sft_open_thread(const void *shared)
@@ -116,11 +123,14 @@ static void fill_sample(const Sft *sft, const RolloutRecord *record,
 }
 
 /* Completes what the text layer says of a conversation to what every refusal of a record says. */
-static RejectReason explain_refusal(const RolloutRecord *record, Error *err)
+static RejectReason explain_refusal(const RolloutRecord *record, const ChatRecord *chat, Error *err)
 {
     bool by_template = err->status == ERR_INVALID;
+    ChatShape shape = chat->conversation.shape;
     char *found = mem_strdup(err->message);
-    error_set(err, err->status, "%s: %s%s", record->source, found,
+    error_set(err, err->status, "%s: %s%s%s%s", record->source, found,
+              shape != SHAPE_MESSAGES ? "\n  found: messages made of the shape " : "",
+              shape != SHAPE_MESSAGES ? chat_shape_name(shape) : "",
               by_template ? "\n  expected: a conversation that the chat template accepts"
                             "\n  to do: correct it, or name another template in model.chat_template"
                           : "\n  to do: correct the record, or drop it");
@@ -128,17 +138,45 @@ static RejectReason explain_refusal(const RolloutRecord *record, Error *err)
     return by_template ? REJECT_TEMPLATE : REJECT_BAD_RECORD;
 }
 
+/* A prompt alone is a record of RL: there is nothing in it to learn from here. */
+static Status check_answer(const RolloutRecord *record, const ChatConversation *conversation,
+                           Error *err)
+{
+    int given = conversation->num_prompt_messages;
+    if (given == 0 || given < cJSON_GetArraySize(conversation->messages)) return OK;
+    bool alone = conversation->shape == SHAPE_PROMPT;
+    return record_refuse(err, record->source,
+                         alone ? "the record holds a prompt and no answer to learn"
+                               : "\"label\" is false: the answer is one not to be learned",
+                         NULL, "an answer under \"completion\", or a list of messages with one",
+                         alone ? "add the answer, or name the key of a whole conversation in "
+                                 "data.input_key"
+                               : "drop the record, or leave data.nothing_to_train at skip");
+}
+
 static Status encode(const Sft *sft, TokenizerCache *cache, const RolloutRecord *record,
                      const cJSON *json, TokenizedConversation *ret, RejectReason *ret_reason,
                      Error *err)
 {
-    ChatRecord chat;
+    ChatRecord chat = {0};
     *ret_reason = REJECT_BAD_RECORD;
-    TRY(chat_record_find(sft->config, json, record->source, &chat, err));
-    ConversationOptions options = {.now = TEMPLATE_TIME};
-    Status status =
-        conversation_encode(sft->text, cache, chat.messages, chat.tools, &options, ret, err);
-    if (status != OK) *ret_reason = explain_refusal(record, err);
+    TRY(chat_record_read(&sft->reader, json, record->source, &chat, err));
+    const ChatConversation *conversation = &chat.conversation;
+    ConversationOptions options = {
+        .now = TEMPLATE_TIME,
+        .num_prompt_messages = (size_t)conversation->num_prompt_messages,
+        .template_kwargs = chat.template_kwargs,
+    };
+    Status status = check_answer(record, conversation, err);
+    if (status != OK) {
+        *ret_reason = REJECT_NOTHING_TO_TRAIN;
+        goto done;
+    }
+    status = conversation_encode(sft->text, cache, conversation->messages, chat.tools, &options,
+                                 ret, err);
+    if (status != OK) *ret_reason = explain_refusal(record, &chat, err);
+done:
+    chat_record_clear(&chat);
     return status;
 }
 

@@ -36,7 +36,9 @@ typedef struct JobConfig {
 
     struct {
         StringList train, eval; /* JSONL files and glob(3) patterns, in this order */
-        char *input_key, *label_key, *tool_key, *metadata_key;
+        char *input_key;        /* NULL: the shape of each record tells where its conversation is */
+        char *label_key, *tool_key, *metadata_key;
+        char *apply_chat_template_kwargs; /* the JSON text of an object, or NULL */
         bool shuffle;
         int64_t max_length;          /* tokens a sample may have */
         DataPolicy too_long;         /* skip, truncate (keeps the head) or stop */

@@ -22,6 +22,7 @@ typedef enum {
     KEY_STRINGS, /* StringList; one string stands for a list of one */
     KEY_PATH,    /* char *, absolute after reading */
     KEY_PATHS,   /* StringList of paths or globs, absolute after reading */
+    KEY_OBJECT,  /* char *, owned: a mapping, as the JSON text of an object */
 } KeyType;
 
 typedef struct KeyName {

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/json.h"
 
 /* "job.yaml:7:5", or the override's own text. */
 const char *config_place(const ConfigSource *source, const YamlNode *node)
@@ -84,6 +85,8 @@ const char *config_expected(const ConfigKey *key, Arena *arena)
         return "a path";
     case KEY_PATHS:
         return "a path or glob, or a list of them";
+    case KEY_OBJECT:
+        return "names with values, as in {enable_thinking: false}";
     }
     CHECK(false);
     return NULL;
@@ -357,10 +360,109 @@ static Status read_list(const ConfigSource *source, const ConfigKey *key, const 
     return OK;
 }
 
+/* ---- objects ---- */
+
+static Status append_json(const ConfigSource *source, const ConfigKey *key, const YamlNode *node,
+                          Str *json, Error *err);
+
+/* JSON has no "+1", "01", ".5" and "1.". */
+static bool is_json_number(const char *text)
+{
+    static const char digits[] = "0123456789";
+    const char *at = text + (*text == '-');
+    size_t whole = strspn(at, digits);
+    if (whole == 0 || (*at == '0' && whole > 1)) return false;
+    at += whole;
+    if (*at == '.') {
+        size_t fraction = strspn(at + 1, digits);
+        if (fraction == 0) return false;
+        at += 1 + fraction;
+    }
+    if (*at == 'e' || *at == 'E') at += 1 + (at[1] == '+' || at[1] == '-');
+    return at[strspn(at, digits)] == '\0';
+}
+
+/* A bare scalar is what YAML takes it for: null, true, a number; else a text. */
+static Status append_scalar(const ConfigSource *source, const ConfigKey *key, const YamlNode *node,
+                            Str *json, Error *err)
+{
+    char number[32];
+    double value = 0;
+    if (yaml_is_null(node)) {
+        str_puts(json, "null");
+    } else if (!node->quoted && config_word_in("true false", node->text)) {
+        str_puts(json, config_word_in("true", node->text) ? "true" : "false");
+    } else if (!node->quoted && config_word_in("yes no on off y n", node->text)) {
+        return refuse_value(source, key, node,
+                            "Write true or false, or put the word in \"quotes\".", err);
+    } else if (read_number(node, &value)) {
+        str_puts(json, is_json_number(node->text) ? node->text : number_text(value, number));
+    } else {
+        json_append_string(json, node->text);
+    }
+    return OK;
+}
+
+static Status append_mapping(const ConfigSource *source, const ConfigKey *key, const YamlNode *node,
+                             Str *json, Error *err)
+{
+    str_putc(json, '{');
+    for (int i = 0; i < node->count; i++) {
+        for (int j = 0; j < i; j++)
+            if (strcmp(node->key[i]->text, node->key[j]->text) == 0)
+                return error_set(err, ERR_INVALID, "%s: %s has \"%s\" twice.\nRemove one of them.",
+                                 config_place(source, node->key[i]), key->path,
+                                 config_cut(node->key[i]->text, source->arena));
+        if (i > 0) str_puts(json, ", ");
+        json_append_string(json, node->key[i]->text);
+        str_puts(json, ": ");
+        TRY(append_json(source, key, node->item[i], json, err));
+    }
+    str_putc(json, '}');
+    return OK;
+}
+
+static Status append_json(const ConfigSource *source, const ConfigKey *key, const YamlNode *node,
+                          Str *json, Error *err)
+{
+    if (node->kind == YAML_SCALAR) return append_scalar(source, key, node, json, err);
+    if (node->kind == YAML_MAPPING) return append_mapping(source, key, node, json, err);
+    str_putc(json, '[');
+    for (int i = 0; i < node->count; i++) {
+        if (i > 0) str_puts(json, ", ");
+        TRY(append_json(source, key, node->item[i], json, err));
+    }
+    str_putc(json, ']');
+    return OK;
+}
+
+/* A mapping, or a text that is a JSON object. */
+static Status read_object(const ConfigSource *source, const ConfigKey *key, const YamlNode *node,
+                          char **ret, Error *err)
+{
+    Str json = {0};
+    Status status = OK;
+    if (node->kind == YAML_MAPPING) {
+        status = append_mapping(source, key, node, &json, err);
+    } else {
+        cJSON *object = NULL;
+        if (node->kind == YAML_SCALAR)
+            json_parse(node->text, strlen(node->text), key->path, &object, NULL);
+        if (cJSON_IsObject(object))
+            json_append(&json, object);
+        else
+            status = refuse_value(source, key, node, NULL, err);
+        cJSON_Delete(object);
+    }
+    if (status == OK) *ret = str_take(&json);
+    str_free(&json);
+    return status;
+}
+
 void config_value_release(const ConfigKey *key, void *values)
 {
     void *value = (char *)values + key->offset;
-    if (key->type == KEY_STRING || key->type == KEY_PATH) {
+    if (key->type == KEY_STRING || key->type == KEY_PATH || key->type == KEY_OBJECT) {
         free(*(char **)value);
         *(char **)value = NULL;
     } else if (key->type == KEY_STRINGS || key->type == KEY_PATHS) {
@@ -385,7 +487,9 @@ Status config_value_read(const ConfigSource *source, const ConfigKey *key, const
         return read_enum(source, key, node, value, err);
     case KEY_STRING:
     case KEY_PATH:
-        TRY(read_text(source, key, node, &text, err));
+    case KEY_OBJECT:
+        TRY(key->type == KEY_OBJECT ? read_object(source, key, node, &text, err)
+                                    : read_text(source, key, node, &text, err));
         config_value_release(key, source->values);
         *(char **)value = text;
         return OK;
@@ -449,6 +553,12 @@ void config_value_text(const ConfigKey *key, const void *values, Str *text)
             text_text(key, list->item[i], text);
         }
         str_putc(text, ']');
+        break;
+    case KEY_OBJECT: /* JSON is YAML, but for this character */
+        if (*(char *const *)value == NULL || strchr(*(char *const *)value, 127) != NULL)
+            text_text(key, *(char *const *)value, text);
+        else
+            str_puts(text, *(char *const *)value);
         break;
     }
 }

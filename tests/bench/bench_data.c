@@ -167,7 +167,6 @@ static void bench_sft(const Dataset *dataset, const char *model)
     Error err;
     JobConfig config = {0};
     config.model.tokenizer = (char *)model;
-    config.data.input_key = "messages";
     config.data.label_key = "label";
     config.data.tool_key = "tools";
     config.data.metadata_key = "metadata";

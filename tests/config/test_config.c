@@ -72,7 +72,8 @@ static void test_config_reads_values_and_fills_in_defaults(void **state)
     assert_true(config->train.adam_eps == 1e-8);
     assert_int_equal(config->train.lr_schedule, SCHEDULE_COSINE);
     assert_true(config->data.shuffle);
-    assert_string_equal(config->data.input_key, "messages");
+    assert_null(config->data.input_key);
+    assert_string_equal(config->data.tool_key, "tools");
     job_config_destroy(config);
 }
 
@@ -166,6 +167,12 @@ static void test_config_wrong_value_says_found_and_expected(void **state)
     REFUSED("data: {train: []}\n", "data.train is an empty list");
     REFUSED("data: {train: [a, [b]]}\n", "job.yaml:1:19: data.train is a list of 1");
     REFUSED("model: {path: \"\"}\n", "model.path", "expected a path");
+    REFUSED("data: {apply_chat_template_kwargs: high}\n", "expected names with values",
+            "{enable_thinking: false}");
+    REFUSED("data: {apply_chat_template_kwargs: [a]}\n", "is a list of 1");
+    REFUSED("data: {apply_chat_template_kwargs: '[1]'}\n", "expected names with values");
+    REFUSED("data: {apply_chat_template_kwargs: {a: no}}\n", "is \"no\"", "Write true or false");
+    REFUSED("data: {apply_chat_template_kwargs: {a: 1, a: 2}}\n", "job.yaml:1:43", "\"a\" twice");
     REFUSED("train: 3\n", "train is 3", "expected a section", "lr_schedule");
     REFUSED("- a\n", "found a list of 1", "expected sections");
     REFUSED("name: ../x\nmodel: {path: m}\ndata: {train: a}\n", "job.yaml:1: name is \"../x\"");
@@ -292,6 +299,38 @@ static void test_config_overrides_are_typed_and_named(void **state)
     refused_override("=1", "expected KEY=VALUE", "--set");
     refused_override("train.lr=[1", "--set train.lr=[1", "not a valid value");
     refused_override("train.tp_size=0", "--set train.tp_size=0", "nearest valid value is 1");
+}
+
+static void assert_kwargs(const char *written, const char *expected)
+{
+    char *lines = mem_printf("data: {train: a, apply_chat_template_kwargs: %s}\n"
+                             "model: {path: m}\n",
+                             written);
+    JobConfig *config = parse(lines);
+    assert_string_equal(config->data.apply_chat_template_kwargs, expected);
+    char *text = job_config_text(config);
+    JobConfig *again = parse(text);
+    assert_string_equal(again->data.apply_chat_template_kwargs, expected);
+    job_config_destroy(config);
+    job_config_destroy(again);
+    free(text);
+    free(lines);
+}
+
+static void test_config_objects_are_json_whichever_way_they_are_written(void **state)
+{
+    (void)state;
+    assert_kwargs("{enable_thinking: false}", "{\"enable_thinking\": false}");
+    assert_kwargs("{enable_thinking: False, effort: low}",
+                  "{\"enable_thinking\": false, \"effort\": \"low\"}");
+    assert_kwargs("'{\"enable_thinking\":false, \"n\": 1.0}'",
+                  "{\"enable_thinking\": false, \"n\": 1.0}");
+    assert_kwargs("{a: ~, b: \"true\", c: [1, 2.50, {d: -1e5}], \"e \\\"\": \"no\", f: é}",
+                  "{\"a\": null, \"b\": \"true\", \"c\": [1, 2.50, {\"d\": -1e5}], "
+                  "\"e \\\"\": \"no\", \"f\": \"é\"}");
+    assert_kwargs("{a: 01, b: +2, c: .5, d: 3.}", "{\"a\": 1, \"b\": 2, \"c\": 0.5, \"d\": 3}");
+    assert_kwargs("{a: \"x\\x7fy\\ty\"}", "{\"a\": \"x\x7fy\\u0009y\"}");
+    assert_kwargs("{}", "{}");
 }
 
 static void test_config_text_reads_back_the_same(void **state)
@@ -485,6 +524,7 @@ int main(void)
         cmocka_unit_test(test_config_hostile_yaml_is_cheap),
         cmocka_unit_test(test_config_values_that_disagree_are_refused),
         cmocka_unit_test(test_config_overrides_are_typed_and_named),
+        cmocka_unit_test(test_config_objects_are_json_whichever_way_they_are_written),
         cmocka_unit_test(test_config_text_reads_back_the_same),
         cmocka_unit_test(test_config_override_cannot_forge_lines),
         cmocka_unit_test(test_config_reference_lists_every_key),

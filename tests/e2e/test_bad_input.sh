@@ -88,6 +88,11 @@ case_missing_job_file() {
     says "job.yaml does not exist" "--config"
 }
 
+case_reserved_kwarg() {
+    message 2 --set 'data.apply_chat_template_kwargs={"messages": []}'
+    says data.apply_chat_template_kwargs '"messages"' "Remove it"
+}
+
 # ---- files ----
 
 case_missing_file() {
@@ -137,6 +142,18 @@ case_wrong_role_order() {
     spoil_record '{"messages": [{"role": "tool", "content": "4"}, {"role": "assistant", "content": "4"}]}'
     message 3
     says "train.jsonl:3" "messages[0]" expected "assistant message before"
+}
+
+case_two_shapes() {
+    spoil_record '{"prompt": "2 + 2?", "messages": [{"role": "user", "content": "a"}]}'
+    message 3
+    says "train.jsonl:3" "mixes two shapes" '"prompt"' '"messages"' data.input_key
+}
+
+case_unknown_shape() {
+    spoil_record '{"text": "once upon a time", "id": 7}'
+    message 3
+    says "train.jsonl:3" "no known shape" '"text", "id"' data.input_key
 }
 
 case_unknown_role() {

@@ -1,5 +1,6 @@
 /* A line of a JSONL file: any bytes are either refused with a message of one to six lines, or give
- * a tree that cJSON builds too, whose conversation is found or refused in the same way. */
+ * a tree that cJSON builds too, whose conversation is found, by its shape and under a key, or
+ * refused in the same way. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,19 +27,37 @@ static void check_refusal(Status status, const Error *err)
     CHECK(utf8_valid_prefix(err->message, size) == size);
 }
 
+static void check_conversation(const ChatConversation *conversation)
+{
+    CHECK(cJSON_IsArray(conversation->messages));
+    int count = cJSON_GetArraySize(conversation->messages);
+    CHECK(conversation->num_prompt_messages >= 0 && conversation->num_prompt_messages <= count);
+    CHECK((conversation->rejected != NULL) == (conversation->shape == SHAPE_PAIR));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 {
     JobConfig config = {0};
-    config.data.input_key = "messages";
     config.data.label_key = "label";
     config.data.tool_key = "tools";
     config.data.metadata_key = "metadata";
+    config.data.apply_chat_template_kwargs = "{\"enable_thinking\": false}";
+    static char *const input_keys[] = {NULL, "messages"};
     Error err = {0};
     cJSON *json = NULL;
-    ChatRecord chat;
     Status status = record_parse((const char *)bytes, length, SOURCE, &json, &err);
-    if (status == OK) status = chat_record_find(&config, json, SOURCE, &chat, &err);
     if (status != OK) check_refusal(status, &err);
+    for (int i = 0; status == OK && i < 2; i++) {
+        ChatReader reader;
+        ChatRecord chat = {0};
+        config.data.input_key = input_keys[i];
+        CHECK(chat_reader_create(&config, &reader, &err) == OK);
+        Status read = chat_record_read(&reader, json, SOURCE, &chat, &err);
+        if (read != OK) check_refusal(read, &err);
+        if (read == OK) check_conversation(&chat.conversation);
+        chat_record_clear(&chat);
+        chat_reader_clear(&reader);
+    }
     cJSON_Delete(json);
     return 0;
 }

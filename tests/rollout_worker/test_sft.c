@@ -25,7 +25,6 @@ static void worker_open(Worker *worker, const char *model)
     memset(worker, 0, sizeof *worker);
     JobConfig *config = &worker->config;
     config->model.tokenizer = (char *)model;
-    config->data.input_key = "messages";
     config->data.label_key = "label";
     config->data.tool_key = "tools";
     config->data.metadata_key = "metadata";
@@ -139,6 +138,110 @@ static void test_sft_equals_transformers_on_gsm8k_with_qwen3(void **state)
     free(chats);
 }
 
+/* ---- shapes ---- */
+
+#define USER(text)      "{\"role\": \"user\", \"content\": \"" text "\"}"
+#define ASSISTANT(text) "{\"role\": \"assistant\", \"content\": \"" text "\"}"
+#define WHOLE           "{\"messages\": [" USER("a b") ", " ASSISTANT("c") "]}"
+
+static void assert_same_sample(const Worker *worker, const char *line, const char *plain)
+{
+    Sample sample = run_text(worker, line), expected = run_text(worker, plain);
+    if (sample.status != SAMPLE_COMPLETED) fail_msg("%s: %s", line, sample.reject_message);
+    assert_int_equal(expected.status, SAMPLE_COMPLETED);
+    assert_int_equal(sample.length, expected.length);
+    assert_memory_equal(sample.token, expected.token, (size_t)sample.length * sizeof *sample.token);
+    assert_memory_equal(sample.loss_mask, expected.loss_mask, (size_t)sample.length);
+    sample_clear(&sample);
+    sample_clear(&expected);
+}
+
+static void test_the_same_conversation_in_any_shape_is_the_same_sample(void **state)
+{
+    (void)state;
+    Worker worker;
+    worker_open(&worker, TINY);
+    static const char *const lines[] = {
+        "{\"conversations\": [{\"from\": \"human\", \"value\": \"a b\"}, "
+        "{\"from\": \"gpt\", \"value\": \"c\"}]}",
+        "{\"prompt\": \"a b\", \"completion\": \"c\", \"id\": 3}",
+        "{\"prompt\": [" USER("a b") "], \"chosen\": [" ASSISTANT(
+            "c") "], \"rejected\": [" ASSISTANT("d") "]}",
+        "{\"chosen\": [" USER("a b") ", " ASSISTANT("c") "], \"rejected\": [" USER(
+            "a b") ", " ASSISTANT("d") "]}",
+        "{\"instruction\": \"a b\", \"input\": \"\", \"output\": \"c\"}",
+    };
+    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++)
+        assert_same_sample(&worker, lines[i], WHOLE);
+    worker_close(&worker);
+}
+
+static void test_what_is_given_is_not_trained(void **state)
+{
+    (void)state;
+    Worker worker;
+    worker_open(&worker, TINY);
+    static const char masked[] =
+        "{\"messages\": [" USER("a") ", {\"role\": \"assistant\", \"content\": \"b\", "
+                                     "\"step_loss_mask\": 0}, " USER("c") ", " ASSISTANT("d") "]}";
+#define GIVEN USER("a") ", " ASSISTANT("b") ", " USER("c")
+    static const char answer[] = "{\"prompt\": [" GIVEN "], \"completion\": [" ASSISTANT("d") "]}";
+    static const char pair[] =
+        "{\"chosen\": [" GIVEN ", " ASSISTANT("d") "], "
+                                                   "\"rejected\": [" GIVEN ", " ASSISTANT("e") "]}";
+#undef GIVEN
+    assert_same_sample(&worker, answer, masked);
+    assert_same_sample(&worker, pair, masked);
+    worker_close(&worker);
+}
+
+static void worker_open_with_template(Worker *worker, const char *source)
+{
+    Error err = {0};
+    assert_ok(file_write_atomic("worker.jinja", source, strlen(source), &err), &err);
+    worker_open(worker, TINY);
+    worker_close(worker);
+    worker->config.model.chat_template = "worker.jinja";
+    assert_ok(rollout_sft.open(&worker->config, &worker->shared, &err), &err);
+    worker->scratch = rollout_sft.open_thread(worker->shared);
+}
+
+static void test_template_kwargs_of_job_and_record_are_honoured(void **state)
+{
+    (void)state;
+    Worker worker;
+    worker_open_with_template(
+        &worker, "{%- for m in messages %}{{- '<|im_start|>' + m.role + '\\n' }}"
+                 "{%- if m.role == 'assistant' and enable_thinking is false %}{{- 'quick ' }}"
+                 "{%- endif %}{{- m.content + '<|im_end|>\\n' }}{%- endfor %}");
+    static const char own[] = "{\"messages\": [" USER("a b") ", " ASSISTANT(
+        "c") "], "
+             "\"chat_template_kwargs\": {\"enable_thinking\": false}}";
+    static const char quick[] = "{\"messages\": [" USER("a b") ", " ASSISTANT("quick c") "]}";
+    static const char slow[] = "{\"messages\": [" USER("a b") ", " ASSISTANT(
+        "c") "], "
+             "\"chat_template_kwargs\": {\"enable_thinking\": true}}";
+    Sample expected = run_text(&worker, quick), by_record = run_text(&worker, own);
+    Sample plain = run_text(&worker, WHOLE);
+    worker_close(&worker);
+    worker.config.data.apply_chat_template_kwargs = "{\"enable_thinking\": false}";
+    Error err = {0};
+    assert_ok(rollout_sft.open(&worker.config, &worker.shared, &err), &err);
+    worker.scratch = rollout_sft.open_thread(worker.shared);
+    Sample by_job = run_text(&worker, WHOLE), overruled = run_text(&worker, slow);
+    worker_close(&worker);
+    assert_int_equal(by_record.length, expected.length);
+    assert_int_equal(by_job.length, expected.length);
+    size_t bytes = (size_t)expected.length * sizeof *expected.token;
+    assert_memory_equal(by_record.token, expected.token, bytes);
+    assert_memory_equal(by_job.token, expected.token, bytes);
+    assert_int_equal(overruled.length, plain.length);
+    assert_true(plain.length < expected.length);
+    Sample *all[] = {&expected, &by_record, &plain, &by_job, &overruled};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        sample_clear(all[i]);
+}
+
 /* ---- policies ---- */
 
 #define CHAT                                                                                       \
@@ -223,6 +326,10 @@ static void test_conversation_without_trained_tokens_is_rejected(void **state)
         "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", "
         "\"content\": \"b\", \"step_loss_mask\": 0}]}",
         REJECT_NOTHING_TO_TRAIN, "no token carries loss");
+    assert_rejected(&worker, "{\"prompt\": \"2 + 2?\", \"label\": \"4\"}", REJECT_NOTHING_TO_TRAIN,
+                    "the record holds a prompt and no answer to learn");
+    assert_rejected(&worker, "{\"prompt\": \"2 + 2?\", \"completion\": \"5\", \"label\": false}",
+                    REJECT_NOTHING_TO_TRAIN, "\"label\" is false");
     worker_close(&worker);
 }
 
@@ -237,8 +344,12 @@ static void test_bad_record_is_rejected_with_place_and_remedy(void **state)
                     REJECT_BAD_RECORD, "a NUL character in messages[0].content");
     assert_rejected(&worker, "{\"messages\": [{\"role\": \"user\", \"content\": \"a\\ud800b\"}]}",
                     REJECT_BAD_RECORD, "a lone surrogate (\\ud800) in messages[0].content");
-    assert_rejected(&worker, "{\"conversation\": []}", REJECT_BAD_RECORD,
-                    "key \"messages\" is missing");
+    assert_rejected(&worker, "{\"text\": \"hello\"}", REJECT_BAD_RECORD,
+                    "the record is of no known shape");
+    assert_rejected(
+        &worker,
+        "{\"conversations\": [{\"from\": \"human\", \"value\": \"a\"}, {\"from\": \"gpt\"}]}",
+        REJECT_BAD_RECORD, "found: messages made of the shape ShareGPT conversations");
     assert_rejected(&worker, "{\"messages\": \"hello\"}", REJECT_BAD_RECORD,
                     "\"messages\" is a string");
     assert_rejected(&worker, "{\"messages\": []}", REJECT_BAD_RECORD, "messages is an empty list");
@@ -284,14 +395,8 @@ static void test_template_that_refuses_is_told_apart(void **state)
         "{%- for m in messages %}{%- if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
         "{{- raise_exception('roles must alternate user and assistant') }}{%- endif %}"
         "{{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{%- endfor %}";
-    Error err = {0};
-    assert_ok(file_write_atomic("strict.jinja", strict, sizeof strict - 1, &err), &err);
-    Worker worker = {0};
-    worker_open(&worker, TINY);
-    worker_close(&worker);
-    worker.config.model.chat_template = "strict.jinja";
-    assert_ok(rollout_sft.open(&worker.config, &worker.shared, &err), &err);
-    worker.scratch = rollout_sft.open_thread(worker.shared);
+    Worker worker;
+    worker_open_with_template(&worker, strict);
     Sample good = run_text(&worker, CHAT);
     assert_int_equal(good.status, SAMPLE_COMPLETED);
     sample_clear(&good);
@@ -318,6 +423,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sft_equals_transformers),
         cmocka_unit_test(test_sft_equals_transformers_on_gsm8k_with_qwen3),
+        cmocka_unit_test(test_the_same_conversation_in_any_shape_is_the_same_sample),
+        cmocka_unit_test(test_what_is_given_is_not_trained),
+        cmocka_unit_test(test_template_kwargs_of_job_and_record_are_honoured),
         cmocka_unit_test(test_long_conversation_is_truncated_or_rejected_as_told),
         cmocka_unit_test(test_conversation_without_trained_tokens_is_rejected),
         cmocka_unit_test(test_bad_record_is_rejected_with_place_and_remedy),

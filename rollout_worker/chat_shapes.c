@@ -1,0 +1,483 @@
+#include "rollout_worker/chat_shapes.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "base/str.h"
+#include "rollout_worker/chat_messages.h"
+#include "rollout_worker/record.h"
+
+static const char *const shape_names[SHAPE_COUNT] = {
+    [SHAPE_MESSAGES] = "messages",
+    [SHAPE_CONVERSATIONS] = "ShareGPT conversations",
+    [SHAPE_ALPACA] = "Alpaca",
+    [SHAPE_PROMPT] = "prompt",
+    [SHAPE_PROMPT_ANSWER] = "prompt and completion",
+    [SHAPE_PAIR] = "chosen and rejected",
+};
+
+const char *chat_shape_name(ChatShape shape)
+{
+    return shape_names[shape];
+}
+
+void chat_conversation_clear(ChatConversation *conversation)
+{
+    cJSON_Delete(conversation->owned[0]);
+    cJSON_Delete(conversation->owned[1]);
+    *conversation = (ChatConversation){0};
+}
+
+/* ---- what stands in a record ---- */
+
+/* What a key is for. The first four are where a conversation may begin: one of them is there at
+ * most. */
+typedef enum {
+    PART_MESSAGES,
+    PART_CONVERSATIONS,
+    PART_INSTRUCTION,
+    PART_PROMPT,
+    NUM_BEGINNINGS,
+    PART_ANSWER = NUM_BEGINNINGS,
+    PART_CHOSEN,
+    PART_REJECTED,
+    PART_SYSTEM,
+    NUM_PARTS,
+} Part;
+
+static const struct {
+    const char *key;
+    Part part;
+} part_keys[] = {
+    {"messages", PART_MESSAGES},
+    {"conversations", PART_CONVERSATIONS},
+    {"conversation", PART_CONVERSATIONS},
+    {"instruction", PART_INSTRUCTION},
+    {"prompt", PART_PROMPT},
+    {"completion", PART_ANSWER},
+    {"response", PART_ANSWER},
+    {"chosen", PART_CHOSEN},
+    {"rejected", PART_REJECTED},
+    {"system", PART_SYSTEM},
+};
+
+#define NUM_PART_KEYS (sizeof part_keys / sizeof part_keys[0])
+
+typedef struct Reading {
+    const cJSON *record;
+    const char *source;
+    const cJSON *part[NUM_PARTS]; /* NULL: absent, or null */
+    ChatConversation *ret;
+    Error *err;
+} Reading;
+
+static const cJSON *value_of(const cJSON *object, const char *key)
+{
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(object, key);
+    return cJSON_IsNull(value) ? NULL : value;
+}
+
+static bool is_text(const cJSON *value)
+{
+    return cJSON_IsString(value) && value->valuestring[0] != '\0';
+}
+
+static bool is_turns(const cJSON *value)
+{
+    return cJSON_IsString(value) || cJSON_IsArray(value) || cJSON_IsObject(value);
+}
+
+static Status refuse_mix(const Reading *reading, const cJSON *a, const cJSON *b)
+{
+    char found[160], remedy[160];
+    snprintf(found, sizeof found, "both \"%s\" and \"%s\"", a->string, b->string);
+    snprintf(remedy, sizeof remedy,
+             "remove one of them, or name the one that counts, as in data.input_key: %s",
+             a->string);
+    return record_refuse(reading->err, reading->source, "the record mixes two shapes", found,
+                         "the keys of one shape of chat data", remedy);
+}
+
+/* Finds the parts by their keys. */
+static Status find_parts(Reading *reading)
+{
+    for (const cJSON *item = reading->record->child; item != NULL; item = item->next) {
+        size_t i = 0;
+        while (i < NUM_PART_KEYS && strcmp(item->string, part_keys[i].key) != 0)
+            i++;
+        if (i == NUM_PART_KEYS || cJSON_IsNull(item)) continue;
+        const cJSON **part = &reading->part[part_keys[i].part];
+        if (*part != NULL) return refuse_mix(reading, *part, item);
+        *part = item;
+    }
+    return OK;
+}
+
+/* "prompt", "answer", "id" and 2 more. */
+static void list_keys(const cJSON *object, Str *out)
+{
+    int count = 0;
+    for (const cJSON *member = object->child; member != NULL; member = member->next) {
+        if (count < 8) str_printf(out, "%s%s", count > 0 ? ", " : "", QUOTED(member->string));
+        count++;
+    }
+    if (count > 8) str_printf(out, " and %d more", count - 8);
+}
+
+/* What a record of no shape probably meant: a key that looks like a conversation, or one that is
+ * nearly right. */
+static void advise(const cJSON *record, Str *out)
+{
+    const char *names[NUM_PART_KEYS];
+    for (size_t i = 0; i < NUM_PART_KEYS; i++)
+        names[i] = part_keys[i].key;
+    for (const cJSON *item = record->child; item != NULL; item = item->next) {
+        if (!messages_are_likely(item)) continue;
+        str_printf(out, "if %s is the conversation, say so in data.input_key",
+                   QUOTED(item->string));
+        return;
+    }
+    for (const cJSON *item = record->child; item != NULL; item = item->next) {
+        const char *nearest = str_nearest(item->string, names, NUM_PART_KEYS);
+        if (nearest == NULL) continue;
+        str_printf(out, "is %s meant to be \"%s\"? Rename it, or name it in data.input_key",
+                   QUOTED(item->string), nearest);
+        return;
+    }
+    str_puts(out, "convert the record, or name the key of its conversation in data.input_key");
+}
+
+static Status refuse_unknown(const Reading *reading)
+{
+    Str found = {0}, remedy = {0};
+    str_puts(&found, reading->record->child != NULL ? "the keys " : "no key at all");
+    list_keys(reading->record, &found);
+    advise(reading->record, &remedy);
+    record_refuse(
+        reading->err, reading->source, "the record is of no known shape", found.data,
+        "\"messages\", \"conversations\", \"instruction\" and \"output\", \"prompt\" (and "
+        "\"completion\"), or \"chosen\" and \"rejected\"",
+        remedy.data);
+    str_free(&found);
+    str_free(&remedy);
+    return ERR_DATA;
+}
+
+static Status refuse_half_pair(const Reading *reading)
+{
+    bool chosen = reading->part[PART_CHOSEN] != NULL;
+    char what[80];
+    snprintf(what, sizeof what, "\"%s\" stands without \"%s\"", chosen ? "chosen" : "rejected",
+             chosen ? "rejected" : "chosen");
+    return record_refuse(
+        reading->err, reading->source, what, NULL, "both, or neither",
+        "add the other one, or name the key of the conversation in data.input_key");
+}
+
+/* ---- building conversations ---- */
+
+static Status append(const Reading *reading, cJSON *list, const cJSON *value, const char *role)
+{
+    RecordPlace place = {reading->source, value->string};
+    return messages_append(list, value, role, &place, reading->err);
+}
+
+static Status append_text(const Reading *reading, cJSON *list, const cJSON *text, const char *role)
+{
+    RecordPlace place = {reading->source, text->string};
+    if (!cJSON_IsString(text))
+        return refuse_type(&place, text, "a text", "correct the record, or drop it", reading->err);
+    messages_append_one(list, role, text);
+    return OK;
+}
+
+/* Gives the conversation a list of its own, which is empty. */
+static cJSON *own_list(Reading *reading)
+{
+    cJSON *list = cJSON_CreateArray();
+    reading->ret->owned[0] = list;
+    reading->ret->messages = list;
+    return list;
+}
+
+/* A list that needs no conversion stays the record's. */
+static Status read_list(Reading *reading, const cJSON *value)
+{
+    bool froms = cJSON_IsArray(value) && messages_have_from(value);
+    reading->ret->shape = froms ? SHAPE_CONVERSATIONS : SHAPE_MESSAGES;
+    reading->ret->messages = value;
+    if (cJSON_IsArray(value) && !froms) return OK;
+    return append(reading, own_list(reading), value, NULL);
+}
+
+/* [["question", "answer"], ...] */
+static Status append_history(const Reading *reading, cJSON *list, const cJSON *history)
+{
+    static const char expected[] = "a list of pairs of texts, as in [[\"question\", \"answer\"]]";
+    RecordPlace place = {reading->source, "history"};
+    if (history == NULL || (cJSON_IsString(history) && !is_text(history))) return OK;
+    bool good = cJSON_IsArray(history);
+    for (const cJSON *turn = good ? history->child : NULL; turn != NULL && good;
+         turn = turn->next) {
+        good = cJSON_GetArraySize(turn) == 2 && cJSON_IsString(turn->child) &&
+               cJSON_IsString(turn->child->next);
+        if (!good) break;
+        messages_append_one(list, "user", turn->child);
+        messages_append_one(list, "assistant", turn->child->next);
+    }
+    if (good) return OK;
+    if (!cJSON_IsArray(history))
+        return refuse_type(&place, history, expected, "correct the record, or drop it",
+                           reading->err);
+    return record_refuse(reading->err, reading->source,
+                         "key \"history\" has an entry of another form", NULL, expected,
+                         "correct the record, or drop it");
+}
+
+/* Alpaca's instruction and input are one question, a line each. */
+static Status append_question(const Reading *reading, cJSON *list)
+{
+    const cJSON *instruction = reading->part[PART_INSTRUCTION];
+    const cJSON *input = value_of(reading->record, "input");
+    RecordPlace place = {reading->source, "input"};
+    if (input != NULL && !cJSON_IsString(input))
+        return refuse_type(&place, input, "a text", "correct the record, or drop it", reading->err);
+    if (!is_text(input)) return append_text(reading, list, instruction, "user");
+    if (!is_text(instruction) && cJSON_IsString(instruction))
+        return append_text(reading, list, input, "user");
+    TRY(append_text(reading, list, instruction, "user"));
+    Str text = {0};
+    str_printf(&text, "%s\n%s", instruction->valuestring, input->valuestring);
+    cJSON *message = cJSON_GetArrayItem(list, cJSON_GetArraySize(list) - 1);
+    cJSON_ReplaceItemInObjectCaseSensitive(message, "content", cJSON_CreateString(text.data));
+    str_free(&text);
+    return OK;
+}
+
+/* Appends what comes before an answer: whatever the record begins with. */
+static Status append_beginning(const Reading *reading, cJSON *list)
+{
+    for (int part = 0; part < NUM_BEGINNINGS; part++) {
+        if (reading->part[part] == NULL) continue;
+        if (part != PART_INSTRUCTION) return append(reading, list, reading->part[part], "user");
+        TRY(append_history(reading, list, value_of(reading->record, "history")));
+        return append_question(reading, list);
+    }
+    return OK;
+}
+
+static Status read_alpaca(Reading *reading)
+{
+    const cJSON *output = value_of(reading->record, "output");
+    if (output == NULL)
+        return record_refuse(reading->err, reading->source,
+                             "\"instruction\" stands without \"output\"", NULL,
+                             "an answer under \"output\"",
+                             "add it, or name the key of the conversation in data.input_key");
+    reading->ret->shape = SHAPE_ALPACA;
+    cJSON *list = own_list(reading);
+    TRY(append_beginning(reading, list));
+    return append_text(reading, list, output, "assistant");
+}
+
+/* A prompt alone, or with its answer. An answer whose label is false is one that must not be
+ * learned (TRL's unpaired preference): it is part of what is given. */
+static Status read_prompt(Reading *reading)
+{
+    const cJSON *answer = reading->part[PART_ANSWER];
+    reading->ret->shape = answer != NULL ? SHAPE_PROMPT_ANSWER : SHAPE_PROMPT;
+    cJSON *list = own_list(reading);
+    TRY(append_beginning(reading, list));
+    reading->ret->num_prompt_messages = cJSON_GetArraySize(list);
+    if (answer != NULL) TRY(append(reading, list, answer, "assistant"));
+    if (answer != NULL && cJSON_IsFalse(value_of(reading->record, "label")))
+        reading->ret->num_prompt_messages = cJSON_GetArraySize(list);
+    return OK;
+}
+
+/* ---- pairs ---- */
+
+/* How many messages from the first on are the same; the last one of a list never counts. */
+static int common_beginning(const cJSON *a, const cJSON *b)
+{
+    int count = 0;
+    a = a->child;
+    b = b->child;
+    while (a != NULL && b != NULL && a->next != NULL && b->next != NULL &&
+           cJSON_Compare(a, b, true)) {
+        a = a->next;
+        b = b->next;
+        count++;
+    }
+    return count;
+}
+
+static bool begins_with(const cJSON *list, const cJSON *beginning)
+{
+    const cJSON *message = list->child;
+    for (const cJSON *wanted = beginning->child; wanted != NULL; wanted = wanted->next) {
+        if (message == NULL || !cJSON_Compare(message, wanted, true)) return false;
+        message = message->next;
+    }
+    return true;
+}
+
+/* Whether the answers are whole conversations: where there is nothing before them, where they begin
+ * with it, and, as TRL has it, beside a prompt that is a text where they are not. */
+static bool answers_are_whole(const Reading *reading, const cJSON *prompt, const cJSON *chosen,
+                              const cJSON *rejected)
+{
+    if (prompt->child == NULL) return true;
+    if (begins_with(chosen, prompt) && begins_with(rejected, prompt)) return true;
+    return cJSON_IsString(reading->part[PART_PROMPT]) &&
+           cJSON_IsArray(reading->part[PART_CHOSEN]) &&
+           !message_has_role(chosen->child, "assistant");
+}
+
+static void move_all(cJSON *from, cJSON *to)
+{
+    while (from->child != NULL)
+        cJSON_AddItemToArray(to, cJSON_DetachItemFromArray(from, 0));
+}
+
+/* A conversation of a pair: `beginning` and `answer`, both taken; of a whole one the answer alone.
+ */
+static cJSON *join(cJSON *beginning, cJSON *answer, bool whole)
+{
+    if (!whole) move_all(answer, beginning);
+    cJSON_Delete(whole ? beginning : answer);
+    return whole ? answer : beginning;
+}
+
+static Status read_pair(Reading *reading)
+{
+    ChatConversation *ret = reading->ret;
+    cJSON *beginning[2], *answer[2];
+    Status status = OK;
+    for (int i = 0; i < 2; i++) {
+        beginning[i] = cJSON_CreateArray();
+        answer[i] = cJSON_CreateArray();
+        if (status == OK) status = append_beginning(reading, beginning[i]);
+        const char *role = beginning[i]->child != NULL ? "assistant" : NULL;
+        const cJSON *value = reading->part[i == 0 ? PART_CHOSEN : PART_REJECTED];
+        if (status == OK) status = append(reading, answer[i], value, role);
+    }
+    bool whole = status == OK && answers_are_whole(reading, beginning[0], answer[0], answer[1]);
+    ret->shape = SHAPE_PAIR;
+    ret->num_prompt_messages =
+        whole ? common_beginning(answer[0], answer[1]) : cJSON_GetArraySize(beginning[0]);
+    ret->owned[0] = join(beginning[0], answer[0], whole);
+    ret->owned[1] = join(beginning[1], answer[1], whole);
+    ret->messages = ret->owned[0];
+    ret->rejected = ret->owned[1];
+    return status;
+}
+
+/* ---- the whole ---- */
+
+/* The part with which the conversation begins, or NUM_BEGINNINGS; two of them are too many. */
+static Status find_beginning(const Reading *reading, int *ret)
+{
+    *ret = NUM_BEGINNINGS;
+    for (int part = 0; part < NUM_BEGINNINGS; part++) {
+        if (reading->part[part] == NULL) continue;
+        if (*ret < NUM_BEGINNINGS)
+            return refuse_mix(reading, reading->part[*ret], reading->part[part]);
+        *ret = part;
+    }
+    return OK;
+}
+
+static Status read_by_shape(Reading *reading)
+{
+    int beginning = NUM_BEGINNINGS;
+    TRY(find_parts(reading));
+    TRY(find_beginning(reading, &beginning));
+    const cJSON *answer = reading->part[PART_ANSWER];
+    bool chosen = is_turns(reading->part[PART_CHOSEN]);
+    bool rejected = is_turns(reading->part[PART_REJECTED]);
+    if (chosen != rejected) return refuse_half_pair(reading);
+    if (chosen && answer != NULL) return refuse_mix(reading, reading->part[PART_CHOSEN], answer);
+    if (chosen) return read_pair(reading);
+    if (beginning == NUM_BEGINNINGS) return refuse_unknown(reading);
+    if (answer != NULL && beginning != PART_PROMPT)
+        return refuse_mix(reading, reading->part[beginning], answer);
+    if (beginning == PART_INSTRUCTION) return read_alpaca(reading);
+    if (beginning == PART_PROMPT) return read_prompt(reading);
+    return read_list(reading, reading->part[beginning]);
+}
+
+static Status refuse_missing(const Reading *reading, const char *key)
+{
+    Str found = {0}, what = {0}, remedy = {0};
+    str_printf(&what, "key \"%.60s\" is missing", key);
+    str_puts(&found, reading->record->child != NULL ? "the keys " : "no key at all");
+    list_keys(reading->record, &found);
+    const char *names[64];
+    size_t count = 0;
+    for (const cJSON *item = reading->record->child; item != NULL && count < 64; item = item->next)
+        names[count++] = item->string;
+    const char *nearest = str_nearest(key, names, count);
+    if (nearest != NULL)
+        str_printf(&remedy, "did you mean %s? Name it in data.input_key", QUOTED(nearest));
+    else
+        str_puts(&remedy, "name another key in data.input_key, or none: the shape then tells");
+    record_refuse(reading->err, reading->source, what.data, found.data,
+                  "the conversation, which data.input_key says is there", remedy.data);
+    str_free(&what);
+    str_free(&found);
+    str_free(&remedy);
+    return ERR_DATA;
+}
+
+static Status read_by_key(Reading *reading, const char *key)
+{
+    const cJSON *value = value_of(reading->record, key);
+    reading->part[PART_SYSTEM] = value_of(reading->record, "system");
+    if (value == NULL) return refuse_missing(reading, key);
+    if (!cJSON_IsString(value)) return read_list(reading, value);
+    reading->part[PART_PROMPT] = value;
+    return read_prompt(reading);
+}
+
+/* Opens the conversation with the record's system prompt, if it has no system message of its own.
+ */
+static Status apply_system(Reading *reading)
+{
+    ChatConversation *ret = reading->ret;
+    const cJSON *system = reading->part[PART_SYSTEM], *first = ret->messages->child;
+    RecordPlace place = {reading->source, "system"};
+    if (system == NULL || (cJSON_IsString(system) && !is_text(system))) return OK;
+    if (!cJSON_IsString(system))
+        return refuse_type(&place, system, "a text, the system prompt",
+                           "correct the record, or rename the key", reading->err);
+    if (message_has_role(first, "system") || message_has_role(first, "developer")) return OK;
+    if (ret->owned[0] == NULL) {
+        const cJSON *borrowed = ret->messages;
+        TRY(append(reading, own_list(reading), borrowed, NULL));
+    }
+    for (int i = 0; i < 2 && ret->owned[i] != NULL; i++) {
+        cJSON *message = cJSON_CreateObject();
+        cJSON_AddStringToObject(message, "role", "system");
+        cJSON_AddItemReferenceToObject(message, "content", (cJSON *)system);
+        cJSON_InsertItemInArray(ret->owned[i], 0, message);
+    }
+    if (ret->num_prompt_messages > 0) ret->num_prompt_messages++;
+    return OK;
+}
+
+Status chat_conversation_read(const cJSON *record, const char *input_key, const char *source,
+                              ChatConversation *ret, Error *err)
+{
+    ChatConversation conversation = {0};
+    Reading reading = {.record = record, .source = source, .ret = &conversation, .err = err};
+    Status status = input_key != NULL ? read_by_key(&reading, input_key) : read_by_shape(&reading);
+    if (status == OK) status = apply_system(&reading);
+    if (status == OK)
+        *ret = conversation;
+    else
+        chat_conversation_clear(&conversation);
+    return status;
+}
