@@ -67,6 +67,25 @@ typedef struct RowSlopes {
     const float *entropy, *dentropy; /* of the row, and the loss's derivative; both NULL: none */
 } RowSlopes;
 
+#define SOFTMAX_SEGMENT      1024
+#define SOFTMAX_BINS         512
+#define SOFTMAX_BINS_PER_NAT 16 /* bin b: max - logit in [b, b + 1) / 16; the last has no end */
+
+static inline int64_t softmax_num_segments(int64_t columns)
+{
+    return (columns + SOFTMAX_SEGMENT - 1) / SOFTMAX_SEGMENT;
+}
+
+/* Where softmax_collect puts what lies in a row's bins up to last_bin[row], in ascending order of ids: from
+ * token[first[row]] and logit[first[row]] on; softmax_bins has counted them. */
+typedef struct SoftmaxCandidates {
+    int32_t *token; /* global ids */
+    float *logit;
+    const int64_t *first;
+    const int32_t *last_bin;
+    int32_t vocab_first;
+} SoftmaxCandidates;
+
 /* In double: 1 - beta2 of a float beta2 = 0.999f would already be wrong in the fifth digit. */
 typedef struct AdamWParams {
     double lr, beta1, beta2, eps, weight_decay;
@@ -144,6 +163,13 @@ typedef struct KernelTable {
 
     /* y[M, V] = y / divisor[row], in place: logits by their temperature. Rows with divisor 1 stay as they are. */
     void (*divide_rows)(Tensor y, const float *divisor);
+
+    /* ---- sampling from softmax(logits) over a vocabulary shard; max[row] is that of the whole row ---- */
+    /* sum [M, softmax_num_segments(V)]: of exp(logit - max) over SOFTMAX_SEGMENT columns each. */
+    void (*softmax_segments)(float *sum, Tensor logits, const float *max);
+    /* mass and count [M, SOFTMAX_BINS] of the logits by bin; logits of -inf are in none. */
+    void (*softmax_bins)(double *mass, int32_t *count, Tensor logits, const float *max);
+    void (*softmax_collect)(const SoftmaxCandidates *candidates, Tensor logits, const float *max);
 
     /* ---- optimizer and reductions; n elements ---- */
     /* master, exp_avg, exp_avg_sq [n] f32; weight receives the new values in its own type (it may be the

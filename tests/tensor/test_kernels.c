@@ -594,6 +594,76 @@ static void test_cross_entropy_takes_the_lowest_of_equal_logits(void **state)
     free(logits);
 }
 
+/* ---- sampling ---- */
+
+/* Every seventh logit is -inf: in no bin, and of no weight. */
+static void check_softmax_parts(int m, int n)
+{
+    const int32_t vocab_first = 50;
+    const int64_t segments = softmax_num_segments(n);
+    Buffer logits = buffer_random(DTYPE_F32, m, n, 3, 25),
+           sum = buffer_result(DTYPE_F32, m, segments);
+    double *mass = mem_calloc((size_t)m * SOFTMAX_BINS, sizeof *mass);
+    int32_t *count = mem_calloc((size_t)m * SOFTMAX_BINS, sizeof *count), collected = 0;
+    int32_t *last_bin = mem_calloc((size_t)m, sizeof *last_bin);
+    int64_t *first = mem_calloc((size_t)m, sizeof *first);
+    float *max = mem_calloc((size_t)m, sizeof *max);
+    float *x = logits.tensor.data;
+    for (int i = 0; i < m; i++) {
+        max[i] = -INFINITY;
+        for (int j = 0; j < n; j++) {
+            if (j % 7 == 6) x[i * n + j] = -INFINITY;
+            max[i] = fmaxf(max[i], x[i * n + j]);
+        }
+        for (int j = 0; j < n; j++)
+            sum.exact[i * segments + j / SOFTMAX_SEGMENT] +=
+                exp((double)x[i * n + j] - (double)max[i]);
+    }
+    kernels->softmax_segments(sum.tensor.data, logits.tensor, max);
+    assert_buffer_close(&sum, 1e-6, "sums of segments");
+    kernels->softmax_bins(mass, count, logits.tensor, max);
+    for (int i = 0; i < m; i++) {
+        double total = 0, expected = 0;
+        last_bin[i] = i % 2 == 0 ? 40 * i : SOFTMAX_BINS - 1;
+        first[i] = collected;
+        for (int b = 0; b < SOFTMAX_BINS; b++)
+            total += mass[i * SOFTMAX_BINS + b];
+        for (int64_t k = 0; k < segments; k++)
+            expected += sum.exact[i * segments + k];
+        assert_true(fabs(total / expected - 1) < 1e-6);
+        for (int b = 0; b <= last_bin[i]; b++)
+            collected += count[i * SOFTMAX_BINS + b];
+    }
+    int32_t *token = mem_calloc((size_t)collected + 1, sizeof *token);
+    float *logit = mem_calloc((size_t)collected + 1, sizeof *logit);
+    const SoftmaxCandidates to = {token, logit, first, last_bin, vocab_first};
+    kernels->softmax_collect(&to, logits.tensor, max);
+    int32_t at = 0;
+    for (int i = 0; i < m; i++)
+        for (int j = 0; j < n; j++) {
+            const float below = (max[i] - x[i * n + j]) * SOFTMAX_BINS_PER_NAT;
+            const bool last = last_bin[i] == SOFTMAX_BINS - 1;
+            if (x[i * n + j] == -INFINITY || !(last || below < (float)last_bin[i] + 1)) continue;
+            assert_int_equal(token[at], j + vocab_first);
+            assert_true(logit[at++] == x[i * n + j]);
+        }
+    assert_int_equal(at, collected);
+    void *const blocks[] = {mass, count, last_bin, first, max, token, logit};
+    for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
+        free(blocks[i]);
+    buffer_free(&logits);
+    buffer_free(&sum);
+}
+
+static void test_softmax_parts_equal_reference(void **state)
+{
+    (void)state;
+    check_softmax_parts(1, 1);
+    check_softmax_parts(3, 40);
+    check_softmax_parts(6, 1024);
+    check_softmax_parts(5, 9001);
+}
+
 /* ---- optimizer and reductions ---- */
 
 static void test_adamw_equals_reference_over_three_steps(void **state)
@@ -677,6 +747,7 @@ int main(void)
         cmocka_unit_test(test_cross_entropy_equals_reference),
         cmocka_unit_test(test_cross_entropy_stats_do_not_depend_on_what_is_asked),
         cmocka_unit_test(test_cross_entropy_takes_the_lowest_of_equal_logits),
+        cmocka_unit_test(test_softmax_parts_equal_reference),
         cmocka_unit_test(test_adamw_equals_reference_over_three_steps),
         cmocka_unit_test(test_sum_squares_is_exact_in_double),
     };

@@ -22,6 +22,9 @@
 #define cpu_cross_entropy_stats           ISA_NAME(cpu_cross_entropy_stats)
 #define cpu_cross_entropy_backward        ISA_NAME(cpu_cross_entropy_backward)
 #define cpu_divide_rows                   ISA_NAME(cpu_divide_rows)
+#define cpu_softmax_segments              ISA_NAME(cpu_softmax_segments)
+#define cpu_softmax_bins                  ISA_NAME(cpu_softmax_bins)
+#define cpu_softmax_collect               ISA_NAME(cpu_softmax_collect)
 #define cpu_adamw                         ISA_NAME(cpu_adamw)
 #define cpu_sum_squares                   ISA_NAME(cpu_sum_squares)
 #define cpu_cast                          ISA_NAME(cpu_cast)
@@ -66,6 +69,9 @@ void cpu_cross_entropy_stats(const RowStats *stats, Tensor logits, const int32_t
 void cpu_cross_entropy_backward(Tensor dlogits, Tensor logits, const RowSlopes *slopes,
                                 const int32_t *target, int32_t vocab_first);
 void cpu_divide_rows(Tensor y, const float *divisor);
+void cpu_softmax_segments(float *sum, Tensor logits, const float *max);
+void cpu_softmax_bins(double *mass, int32_t *count, Tensor logits, const float *max);
+void cpu_softmax_collect(const SoftmaxCandidates *candidates, Tensor logits, const float *max);
 void cpu_adamw(float *master, float *exp_avg, float *exp_avg_sq, const float *grad, void *weight,
                DType weight_dtype, int64_t n, const AdamWParams *params);
 double cpu_sum_squares(const float *x, int64_t n);

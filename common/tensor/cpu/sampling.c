@@ -1,0 +1,126 @@
+/* What sampling from a softmax over a shard of the vocabulary needs: sums by segment, a histogram
+ * by distance from the largest logit, and the logits of its first bins. */
+#include <math.h>
+
+#include "tensor/cpu/ops.h"
+#include "tensor/cpu/parallel.h"
+#include "tensor/cpu/vector.h"
+
+typedef struct SamplingRun {
+    Tensor logits;
+    const float *max;
+    float *sum;
+    double *mass;
+    int32_t *count;
+    const SoftmaxCandidates *candidates;
+} SamplingRun;
+
+/* A row by itself is worth a thread of its own from this many columns on. */
+static int64_t rows_per_piece(const Tensor *logits)
+{
+    return 1 + 8192 / logits->shape[1];
+}
+
+static void check_logits(const Tensor *logits)
+{
+    CHECK(logits->rank == 2 && logits->dtype == DTYPE_F32 && logits->shape[1] > 0);
+}
+
+static void segments_body(const void *context, int64_t first, int64_t last, int thread)
+{
+    (void)thread;
+    const SamplingRun *run = context;
+    const int64_t n = run->logits.shape[1], segments = softmax_num_segments(n);
+    for (int64_t row = first; row < last; row++) {
+        const float *x = (const float *)run->logits.data + row * n;
+        const Lanes shift = lanes_set(run->max[row]);
+        for (int64_t segment = 0; segment < segments; segment++) {
+            const int64_t begin = segment * SOFTMAX_SEGMENT;
+            const int64_t end = begin + SOFTMAX_SEGMENT < n ? begin + SOFTMAX_SEGMENT : n;
+            Lanes sum[2] = {lanes_set(0), lanes_set(0)};
+            for (int64_t j = begin; j < end; j += LANES) {
+                const int count = end - j < LANES ? (int)(end - j) : LANES;
+                const Lanes value =
+                    lanes_exp(lanes_sub(lanes_load_row(x, j, end, DTYPE_F32), shift));
+                const int64_t part = (j - begin) / LANES % 2;
+                sum[part] = lanes_add(sum[part], lanes_keep_first(value, count, 0));
+            }
+            run->sum[row * segments + segment] = lanes_sum(lanes_add(sum[0], sum[1]));
+        }
+    }
+}
+
+void cpu_softmax_segments(float *sum, Tensor logits, const float *max)
+{
+    check_logits(&logits);
+    const SamplingRun run = {.logits = logits, .max = max, .sum = sum};
+    parallel_range(logits.shape[0], rows_per_piece(&logits), segments_body, &run);
+}
+
+/* The place of a logit on the scale of bins; its whole part is the bin. */
+ALWAYS_INLINE float bin_of(float logit, float max)
+{
+    const float place = (max - logit) * SOFTMAX_BINS_PER_NAT;
+    return place < SOFTMAX_BINS - 1 ? place : SOFTMAX_BINS - 1;
+}
+
+static void bins_row(const SamplingRun *run, int64_t row)
+{
+    const int64_t n = run->logits.shape[1];
+    const float *x = (const float *)run->logits.data + row * n, max = run->max[row];
+    double *mass = run->mass + row * SOFTMAX_BINS;
+    int32_t *count = run->count + row * SOFTMAX_BINS;
+    memset(mass, 0, SOFTMAX_BINS * sizeof *mass);
+    memset(count, 0, SOFTMAX_BINS * sizeof *count);
+    for (int64_t j = 0; j < n; j += LANES) {
+        float weight[LANES];
+        const int64_t left = n - j < LANES ? n - j : LANES;
+        lanes_store(weight,
+                    lanes_exp(lanes_sub(lanes_load_row(x, j, n, DTYPE_F32), lanes_set(max))));
+        for (int64_t i = 0; i < left; i++) {
+            if (x[j + i] == -INFINITY) continue;
+            const int bin = (int)bin_of(x[j + i], max);
+            mass[bin] += (double)weight[i];
+            count[bin]++;
+        }
+    }
+}
+
+static void bins_body(const void *context, int64_t first, int64_t last, int thread)
+{
+    (void)thread;
+    for (int64_t row = first; row < last; row++)
+        bins_row(context, row);
+}
+
+void cpu_softmax_bins(double *mass, int32_t *count, Tensor logits, const float *max)
+{
+    check_logits(&logits);
+    const SamplingRun run = {.logits = logits, .max = max, .mass = mass, .count = count};
+    parallel_range(logits.shape[0], rows_per_piece(&logits), bins_body, &run);
+}
+
+static void collect_body(const void *context, int64_t first, int64_t last, int thread)
+{
+    (void)thread;
+    const SamplingRun *run = context;
+    const SoftmaxCandidates *to = run->candidates;
+    const int64_t n = run->logits.shape[1];
+    for (int64_t row = first; row < last; row++) {
+        const float *x = (const float *)run->logits.data + row * n, max = run->max[row];
+        const float limit = (float)to->last_bin[row] + 1;
+        int64_t at = to->first[row];
+        for (int64_t j = 0; j < n; j++) {
+            if (!(bin_of(x[j], max) < limit) || x[j] == -INFINITY) continue;
+            to->token[at] = (int32_t)j + to->vocab_first;
+            to->logit[at++] = x[j];
+        }
+    }
+}
+
+void cpu_softmax_collect(const SoftmaxCandidates *candidates, Tensor logits, const float *max)
+{
+    check_logits(&logits);
+    const SamplingRun run = {.logits = logits, .max = max, .candidates = candidates};
+    parallel_range(logits.shape[0], rows_per_piece(&logits), collect_body, &run);
+}
