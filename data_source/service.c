@@ -11,8 +11,8 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/queue.h"
-#include "data_source/dataset.h"
-#include "data_source/shuffle.h"
+#include "dataset/dataset.h"
+#include "dataset/shuffle.h"
 #include "rollout.pb-c.h"
 
 enum {

@@ -15,8 +15,8 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/rng.h"
-#include "data_source/dataset.h"
-#include "data_source/shuffle.h"
+#include "dataset/dataset.h"
+#include "dataset/shuffle.h"
 #include "rollout_worker/record.h"
 #include "rollout_worker/rollout.h"
 

@@ -1,4 +1,4 @@
-/* Tests of data_source/shuffle: each epoch is a permutation, and its order looks like any other. */
+/* Tests of dataset/shuffle: each epoch is a permutation, and its order looks like any other. */
 #include "test.h"
 
 #include <math.h>
@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "data_source/shuffle.h"
+#include "dataset/shuffle.h"
 
 static void assert_bijection(uint64_t seed, uint64_t epoch, uint64_t size)
 {

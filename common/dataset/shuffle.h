@@ -6,8 +6,8 @@
  * domains", CT-RSA 2002): under two walks on average. Sets of at most 256 records, for which so few
  * bits mix badly, get a table instead (Fisher and Yates, in Durstenfeld's form). Nothing is stored;
  * any thread. */
-#ifndef TROUPE_DATA_SOURCE_SHUFFLE_H
-#define TROUPE_DATA_SOURCE_SHUFFLE_H
+#ifndef TROUPE_DATASET_SHUFFLE_H
+#define TROUPE_DATASET_SHUFFLE_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,4 +1,4 @@
-#include "data_source/shuffle.h"
+#include "dataset/shuffle.h"
 
 #include "base/error.h"
 #include "base/rng.h"

@@ -1,6 +1,6 @@
 /* ReadWatch: how a long read of data files is watched, and ended, from another thread. */
-#ifndef TROUPE_DATA_SOURCE_WATCH_H
-#define TROUPE_DATA_SOURCE_WATCH_H
+#ifndef TROUPE_DATASET_WATCH_H
+#define TROUPE_DATASET_WATCH_H
 
 #include <stdbool.h>
 #include <stdint.h>

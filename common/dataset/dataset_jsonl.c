@@ -10,8 +10,8 @@
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/memory.h"
-#include "data_source/dataset.h"
-#include "data_source/index.h"
+#include "dataset/dataset.h"
+#include "dataset/index.h"
 
 typedef struct JsonlFile {
     int fd;
@@ -71,9 +71,11 @@ static Status jsonl_open(const char *path, const DatasetOptions *options, void *
     struct stat info;
     if (fstat(fd, &info) == 0 && S_ISREG(info.st_mode))
         status = refuse_other_formats(fd, path, err);
-    if (status == OK)
-        status =
-            line_index_open(fd, path, options->index_folder, options->watch, &file->index, err);
+    LineIndexOptions index_options = {.folder = options->index_folder,
+                                      .read_only = options->index_read_only,
+                                      .records_max = options->records_max,
+                                      .watch = options->watch};
+    if (status == OK) status = line_index_open(fd, path, &index_options, &file->index, err);
     if (status == OK) {
         *ret_file = file;
         file = NULL;
@@ -91,6 +93,7 @@ static FileSummary jsonl_summary(const void *context)
         .bytes = index.file_bytes,
         .content_hash = index.content_hash,
         .index_reused = index.reused,
+        .whole = index.whole,
         .warning = line_index_warning(file->index),
     };
 }

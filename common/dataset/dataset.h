@@ -6,8 +6,8 @@
  *
  * A format is a table of functions for one file; JSONL is the one there is. Const once opened;
  * dataset_read may be called by any number of threads at once. */
-#ifndef TROUPE_DATA_SOURCE_DATASET_H
-#define TROUPE_DATA_SOURCE_DATASET_H
+#ifndef TROUPE_DATASET_DATASET_H
+#define TROUPE_DATASET_DATASET_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -16,7 +16,7 @@
 #include "base/digest.h"
 #include "base/error.h"
 #include "base/str.h"
-#include "data_source/watch.h"
+#include "dataset/watch.h"
 
 /* What a reader tells of an opened file. */
 typedef struct FileSummary {
@@ -24,6 +24,7 @@ typedef struct FileSummary {
     uint64_t bytes;
     uint64_t content_hash;
     bool index_reused;
+    bool whole;          /* all of it was read, as a content hash needs */
     const char *warning; /* why the next start will have to index again, or NULL; borrowed */
 } FileSummary;
 
@@ -32,7 +33,9 @@ typedef struct DatasetOptions {
     const char *const *path; /* [num_paths] files and globs; those of a glob come in byte order */
     int num_paths;
     const char *index_folder; /* where indexes are kept, created when missing; NULL: nowhere */
-    ReadWatch *watch;         /* of the reading of files; NULL: nobody watches */
+    bool index_read_only;     /* indexes that are there are used, none is written */
+    uint64_t records_max; /* no more is opened and read than so many records take; 0: everything */
+    ReadWatch *watch;     /* of the reading of files; NULL: nobody watches */
 } DatasetOptions;
 
 /* A file format. `read` appends record `index` to *text, without its line end, and gives its line
@@ -52,6 +55,7 @@ typedef struct Dataset Dataset;
 
 typedef struct DatasetSummary {
     uint64_t records, files, bytes;
+    bool whole;             /* these are all of them, whatever records_max was */
     uint64_t files_indexed; /* those whose index could not be taken from an earlier start */
     const char *warning;    /* the first file's, or NULL; borrowed */
 } DatasetSummary;
@@ -64,7 +68,7 @@ DatasetSummary dataset_summary(const Dataset *dataset);
 
 /* SHA-256, in hex, of what determines the stream: each file's size, record count and content, and
  * the order. Not of names and times: a data set may be moved or copied between a checkpoint and its
- * resume. */
+ * resume. The data set has to be whole. */
 void dataset_fingerprint(const Dataset *dataset, bool shuffle, uint64_t seed,
                          char ret[DIGEST_HEX_BYTES]);
 

@@ -1,4 +1,4 @@
-#include "data_source/index.h"
+#include "dataset/index.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -147,7 +147,7 @@ typedef struct Source {
     int fd;
     const char *path;
     IndexHeader identity;
-    ReadWatch *watch; /* NULL: nobody watches */
+    const LineIndexOptions *options;
 } Source;
 
 typedef struct Builder {
@@ -160,6 +160,8 @@ typedef struct Builder {
     Gap *gap;
     size_t num_gaps, gap_capacity;
     uint64_t records, blank_lines;
+    uint64_t records_max;
+    bool full;           /* the line being scanned would be one record too many */
     uint64_t line_begin; /* of the line being scanned */
     bool blank;          /* nothing but white space in it so far */
 } Builder;
@@ -181,6 +183,8 @@ static void put_offset(Builder *builder, uint64_t offset)
 
 static void add_record(Builder *builder)
 {
+    builder->full = builder->records == builder->records_max;
+    if (builder->full) return;
     uint64_t counted = builder->num_gaps > 0 ? builder->gap[builder->num_gaps - 1].blank_lines : 0;
     if (builder->blank_lines > counted) {
         if (builder->num_gaps == builder->gap_capacity) {
@@ -208,6 +212,7 @@ static void scan(Builder *builder, const char *bytes, size_t length, uint64_t ba
             if (at == end) return;
             if (*at != '\n') {
                 add_record(builder);
+                if (builder->full) return;
                 builder->blank = false;
             }
         }
@@ -227,15 +232,17 @@ static Status scan_file(const Source *source, Builder *builder, Error *err)
     char *bytes = mem_alloc(READ_BYTES);
     Status status = OK;
     posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+    ReadWatch *watch = source->options->watch;
     for (uint64_t at = 0; at < file_bytes && status == OK && builder->out_err->status == OK;) {
         size_t length = file_bytes - at < READ_BYTES ? (size_t)(file_bytes - at) : READ_BYTES;
         status = file_read_at(fd, bytes, length, (int64_t)at, source->path, err);
         if (status != OK) break;
         XXH3_64bits_update(builder->content_hash, bytes, length);
         scan(builder, bytes, length, at);
+        if (builder->full) break;
         at += length;
-        if (source->watch != NULL) source->watch->progress++;
-        if (source->watch != NULL && source->watch->cancelled)
+        if (watch != NULL) watch->progress++;
+        if (watch != NULL && watch->cancelled)
             status = error_set(err, ERR_CANCELLED, "reading %s was cancelled", source->path);
     }
     posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM); /* what follows is one line here, one line there */
@@ -264,6 +271,8 @@ static Status build(const Source *source, int out, Error *out_err, Error *err)
     builder->out = out;
     builder->out_err = out_err;
     builder->blank = true;
+    builder->records_max =
+        source->options->records_max > 0 ? source->options->records_max : UINT64_MAX;
     builder->content_hash = XXH3_createState();
     builder->body_hash = XXH3_createState();
     CHECK(builder->content_hash != NULL && builder->body_hash != NULL);
@@ -275,7 +284,7 @@ static Status build(const Source *source, int out, Error *out_err, Error *err)
         error_set_errno(out_err, errno, "could not write the index");
     Status status = scan_file(source, builder, err);
     if (status != OK) goto done;
-    put_offset(builder, identity->file_bytes);
+    put_offset(builder, builder->full ? builder->line_begin : identity->file_bytes);
     put_body(builder, builder->offset, builder->num_offsets * sizeof *builder->offset);
     put_body(builder, builder->gap, builder->num_gaps * sizeof *builder->gap);
 
@@ -361,32 +370,33 @@ static char *sidecar_path(const char *folder, const Source *source)
     return sidecar;
 }
 
-static Status open_with_sidecar(const Source *source, const char *folder, LineIndex *index,
-                                Error *err)
+static Status open_with_sidecar(const Source *source, LineIndex *index, Error *err)
 {
+    const LineIndexOptions *options = source->options;
     Error folder_err = {0};
     Status status = OK;
-    char *sidecar = sidecar_path(folder, source);
-    if (load_sidecar(sidecar, &source->identity, index)) goto done;
-    if (folder_create(folder, &folder_err) != OK) {
+    char *sidecar = sidecar_path(options->folder, source);
+    if (load_sidecar(sidecar, &source->identity, index) || options->read_only) goto done;
+    if (folder_create(options->folder, &folder_err) != OK) {
         index->warning = mem_strdup(folder_err.message);
         goto done;
     }
-    remove_leftovers(folder, sidecar);
+    remove_leftovers(options->folder, sidecar);
     status = build_sidecar(source, sidecar, index, err);
 done:
     free(sidecar);
     return status;
 }
 
-Status line_index_open(int fd, const char *path, const char *folder, ReadWatch *watch,
-                       LineIndex **ret, Error *err)
+Status line_index_open(int fd, const char *path, const LineIndexOptions *options, LineIndex **ret,
+                       Error *err)
 {
-    Source source = {.fd = fd, .path = path, .watch = watch};
+    CHECK(options->records_max == 0 || options->folder == NULL || options->read_only);
+    Source source = {.fd = fd, .path = path, .options = options};
     TRY(read_identity(fd, path, &source.identity, err));
     LineIndex *index = mem_calloc(1, sizeof *index);
     Status status = OK;
-    if (folder != NULL) status = open_with_sidecar(&source, folder, index, err);
+    if (options->folder != NULL) status = open_with_sidecar(&source, index, err);
     if (status == OK && index->map == NULL) status = build_in_memory(&source, index, err);
     if (status == OK) {
         *ret = index;
@@ -412,6 +422,7 @@ LineIndexSummary line_index_summary(const LineIndex *index)
         .file_bytes = index->header.file_bytes,
         .modified_ns = index->header.modified_ns,
         .reused = index->reused,
+        .whole = index->offset[index->header.records] == index->header.file_bytes,
     };
 }
 

@@ -1,4 +1,4 @@
-#include "data_source/dataset.h"
+#include "dataset/dataset.h"
 
 #include <glob.h>
 #include <stdio.h>
@@ -9,7 +9,7 @@
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/memory.h"
-#include "data_source/shuffle.h"
+#include "dataset/shuffle.h"
 
 typedef struct DatasetFile {
     const DatasetFormat *format;
@@ -41,7 +41,16 @@ static Status add_file(Dataset *dataset, const DatasetOptions *options, const ch
             options->key, path, path);
     const DatasetFormat *format = &dataset_jsonl;
     void *file = NULL;
-    if (format->open(path, options, &file, err) != OK) return error_prefix(err, "%s", options->key);
+    uint64_t records = dataset->summary.records;
+    DatasetOptions rest = *options;
+    if (rest.records_max > 0) {
+        if (records >= rest.records_max) {
+            dataset->summary.whole = false;
+            return OK;
+        }
+        rest.records_max -= records;
+    }
+    if (format->open(path, &rest, &file, err) != OK) return error_prefix(err, "%s", options->key);
     if (dataset->num_files == dataset->capacity) {
         dataset->capacity = 2 * dataset->capacity + 8;
         dataset->file =
@@ -55,6 +64,7 @@ static Status add_file(Dataset *dataset, const DatasetOptions *options, const ch
     total->bytes += summary.bytes;
     total->files++;
     total->files_indexed += !summary.index_reused;
+    total->whole = total->whole && summary.whole;
     if (total->warning == NULL) total->warning = summary.warning;
     return OK;
 }
@@ -106,6 +116,7 @@ static Status refuse_empty(const Dataset *dataset, const DatasetOptions *options
 Status dataset_open(const DatasetOptions *options, Dataset **ret, Error *err)
 {
     Dataset *dataset = mem_calloc(1, sizeof *dataset);
+    dataset->summary.whole = true;
     Status status = OK;
     for (int i = 0; i < options->num_paths && status == OK; i++) {
         const char *path = options->path[i];
@@ -141,6 +152,7 @@ DatasetSummary dataset_summary(const Dataset *dataset)
 void dataset_fingerprint(const Dataset *dataset, bool shuffle, uint64_t seed,
                          char ret[DIGEST_HEX_BYTES])
 {
+    CHECK(dataset->summary.whole);
     Str text = {0};
     str_puts(&text, "troupe stream\n");
     if (shuffle) str_printf(&text, "shuffle %d %llu\n", SHUFFLE_VERSION, (unsigned long long)seed);

@@ -1,4 +1,4 @@
-/* Tests of data_source/dataset and its line index: every record of every kind of file, against a
+/* Tests of dataset/dataset and its line index: every record of every kind of file, against a
  * naive split; the sidecar; what is refused and how it is said. */
 #include "test.h"
 
@@ -14,8 +14,8 @@
 #include "base/limits.h"
 #include "base/memory.h"
 #include "base/rng.h"
-#include "data_source/dataset.h"
-#include "data_source/index.h"
+#include "dataset/dataset.h"
+#include "dataset/index.h"
 
 #define FOLDER "dataset-files"
 #define INDEX  FOLDER "/index"
@@ -418,6 +418,64 @@ static void test_fingerprint_follows_content_and_order_not_names(void **state)
     assert_string_equal(first, other);
 }
 
+/* ---- the beginning alone ---- */
+
+static Dataset *open_beginning(const char *const *path, int num_paths, uint64_t records_max,
+                               ReadWatch *watch)
+{
+    Error err = {0};
+    Dataset *dataset = NULL;
+    DatasetOptions options = {.key = "data.train",
+                              .path = path,
+                              .num_paths = num_paths,
+                              .index_folder = INDEX,
+                              .index_read_only = true,
+                              .records_max = records_max,
+                              .watch = watch};
+    assert_ok(dataset_open(&options, &dataset, &err), &err);
+    return dataset;
+}
+
+static void test_the_first_records_are_those_of_the_whole(void **state)
+{
+    (void)state;
+    write_text(FOLDER "/a.jsonl", "\n{\"a\":1}\n\n \n{\"b\":2}\r\n{\"c\":3}\n\n");
+    write_text(FOLDER "/b.jsonl", "{\"d\":4}\n{\"e\":5}");
+    static const char *const paths[] = {FOLDER "/a.jsonl", FOLDER "/b.jsonl"};
+    static const char *const expected[] = {"{\"a\":1}", "{\"b\":2}", "{\"c\":3}", "{\"d\":4}",
+                                           "{\"e\":5}"};
+    static const uint64_t lines[] = {2, 5, 6, 1, 2};
+    for (uint64_t max = 1; max <= 6; max++) {
+        Dataset *dataset = open_beginning(paths, 2, max, NULL);
+        uint64_t records = dataset_summary(dataset).records;
+        assert_int_equal(records, max < 5 ? max : 5);
+        assert_int_equal(dataset_summary(dataset).whole, max >= 5);
+        for (uint64_t i = 0; i < records; i++)
+            assert_text_record(dataset, i, expected[i], lines[i]);
+        dataset_close(dataset);
+    }
+    assert_false(path_exists(INDEX)); /* nothing was kept of it */
+    dataset_close(open_one(paths[0], INDEX));
+    Dataset *dataset = open_beginning(paths, 1, 1, NULL); /* the index that is there tells all */
+    assert_true(dataset_summary(dataset).whole);
+    assert_int_equal(dataset_summary(dataset).records, 3);
+    dataset_close(dataset);
+}
+
+static void test_the_first_records_cost_no_more_than_they_are_long(void **state)
+{
+    (void)state;
+    const char *path = FOLDER "/large.jsonl";
+    write_text(path, "{\"a\":1}\n{\"b\":2}\n{\"c\":3}\n");
+    assert_int_equal(truncate(path, (off_t)1 << 40), 0); /* a terabyte, most of it a hole */
+    ReadWatch watch = {0};
+    Dataset *dataset = open_beginning(&path, 1, 2, &watch);
+    assert_int_equal(dataset_summary(dataset).records, 2);
+    assert_text_record(dataset, 1, "{\"b\":2}", 2);
+    assert_true(watch.progress <= 1);
+    dataset_close(dataset);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -432,6 +490,9 @@ int main(void)
         cmocka_unit_test_setup(test_longest_line_is_read_whole, fresh_folder),
         cmocka_unit_test_setup(test_file_changed_under_the_run_is_noticed, fresh_folder),
         cmocka_unit_test_setup(test_fingerprint_follows_content_and_order_not_names, fresh_folder),
+        cmocka_unit_test_setup(test_the_first_records_are_those_of_the_whole, fresh_folder),
+        cmocka_unit_test_setup(test_the_first_records_cost_no_more_than_they_are_long,
+                               fresh_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,14 +7,14 @@
  * modification time and the hashes of the file's first and last 64 KiB are the same and its own
  * checksum holds; anything else rebuilds it. A sidecar that cannot be written costs time at the
  * next start, nothing more: the index then lives in memory. Const once opened; any thread. */
-#ifndef TROUPE_DATA_SOURCE_INDEX_H
-#define TROUPE_DATA_SOURCE_INDEX_H
+#ifndef TROUPE_DATASET_INDEX_H
+#define TROUPE_DATASET_INDEX_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"
-#include "data_source/watch.h"
+#include "dataset/watch.h"
 
 typedef struct LineIndex LineIndex;
 
@@ -24,13 +24,21 @@ typedef struct LineIndexSummary {
     uint64_t file_bytes;
     int64_t modified_ns; /* modification time, since 1970 */
     bool reused;         /* taken from the sidecar */
+    bool whole;          /* all of the file was read; else `content_hash` is of its beginning */
 } LineIndexSummary;
 
+typedef struct LineIndexOptions {
+    const char *folder;   /* where sidecars are, created when missing; NULL: nowhere */
+    bool read_only;       /* a sidecar that is there is used, none is written */
+    uint64_t records_max; /* without a sidecar, no more is read than so many take; 0: all. Needs
+                           * read_only where there is a folder */
+    ReadWatch *watch;     /* NULL: nobody watches */
+} LineIndexOptions;
+
 /* Indexes the open file `fd` (borrowed; `path` names it), blocking for as long as reading it takes.
- * `folder` (NULL: none) is where sidecars are, created when missing.
- * `watch` may be NULL. */
-Status line_index_open(int fd, const char *path, const char *folder, ReadWatch *watch,
-                       LineIndex **ret, Error *err);
+ */
+Status line_index_open(int fd, const char *path, const LineIndexOptions *options, LineIndex **ret,
+                       Error *err);
 void line_index_close(LineIndex *index); /* accepts NULL */
 
 LineIndexSummary line_index_summary(const LineIndex *index);
