@@ -30,7 +30,7 @@ struct AgentProcess {
     int exit_code, signal;
     int open_handles; /* of libuv; freed when all are closed */
     int open_outputs;
-    LoopTimer *grace, *drain;
+    LoopTimer *drain;
 };
 
 /* ---- death ---- */
@@ -83,8 +83,7 @@ static void tell(void *argument)
     if (process->told) return;
     process->told = true;
     loop_remove_timer(process->drain);
-    loop_remove_timer(process->grace);
-    process->drain = process->grace = NULL;
+    process->drain = NULL;
     close_handle((uv_handle_t *)&process->output[0]);
     close_handle((uv_handle_t *)&process->output[1]);
     char reason[128];
@@ -149,29 +148,6 @@ static char **make_arguments(const ProcessOrder *order)
     return list;
 }
 
-static bool is_overridden(const ProcessOrder *order, const char *variable)
-{
-    size_t name_length = strcspn(variable, "=");
-    for (int i = 0; i < order->num_environment; i++)
-        if (strncmp(order->environment[i], variable, name_length) == 0 &&
-            order->environment[i][name_length] == '=')
-            return true;
-    return false;
-}
-
-static char **make_environment(const ProcessOrder *order)
-{
-    int own = 0, count = 0;
-    while (environ[own] != NULL)
-        own++;
-    char **list = mem_calloc((size_t)(own + order->num_environment) + 1, sizeof *list);
-    for (int i = 0; i < own; i++)
-        if (!is_overridden(order, environ[i])) list[count++] = environ[i];
-    for (int i = 0; i < order->num_environment; i++)
-        list[count++] = (char *)order->environment[i];
-    return list;
-}
-
 static void init_handles(AgentProcess *process)
 {
     uv_loop_t *loop = loop_uv(process->order.loop);
@@ -186,7 +162,6 @@ static void init_handles(AgentProcess *process)
 static int spawn(AgentProcess *process)
 {
     char **arguments = make_arguments(&process->order);
-    char **environment = make_environment(&process->order);
     uv_stdio_container_t stdio[3] = {{.flags = UV_IGNORE}};
     for (int i = 0; i < 2; i++) {
         stdio[i + 1].flags = UV_CREATE_PIPE | UV_WRITABLE_PIPE;
@@ -196,14 +171,12 @@ static int spawn(AgentProcess *process)
         .exit_cb = on_process_exit,
         .file = process->order.program,
         .args = arguments,
-        .env = environment,
         .flags = UV_PROCESS_DETACHED,
         .stdio_count = 3,
         .stdio = stdio,
     };
     int failed = uv_spawn(loop_uv(process->order.loop), &process->process, &options);
     free(arguments);
-    free(environment);
     return failed;
 }
 
@@ -242,27 +215,11 @@ int agent_process_pid(const AgentProcess *process)
     return process->pid;
 }
 
-/* To the whole group, once: a second SIGTERM would reach a process that is already on its orderly
- * way out. The pid cannot be anybody else's: libuv reaps it and says so in one step. */
-static void signal_it(AgentProcess *process, int number)
-{
-    if (!process->exited) kill(-process->pid, number);
-}
-
-static void grace_over(void *argument)
-{
-    AgentProcess *process = argument;
-    loop_remove_timer(process->grace);
-    process->grace = NULL;
-    signal_it(process, SIGKILL);
-}
-
-void agent_process_kill(AgentProcess *process, int grace_ms)
+/* The pid cannot be anybody else's: libuv reaps it and says so in one step. */
+void agent_process_kill(AgentProcess *process)
 {
     process->killed_by_agent = true;
-    signal_it(process, grace_ms > 0 ? SIGTERM : SIGKILL);
-    if (grace_ms > 0 && process->grace == NULL)
-        process->grace = loop_add_timer(process->order.loop, grace_ms, 0, grace_over, process);
+    if (!process->exited) kill(-process->pid, SIGKILL);
 }
 
 void agent_process_destroy(AgentProcess *process)

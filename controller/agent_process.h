@@ -22,8 +22,6 @@ typedef struct ProcessOrder {
     const char *program;         /* absolute path */
     const char *const *argument; /* without the program's own name */
     int num_arguments;
-    const char *const *environment; /* NAME=value, on top of the agent's */
-    int num_environment;
     const char *log_path; /* created, appended to */
     /* Once, when the process is gone and its output is read to the end (or soon after); destroy it
      * then. */
@@ -34,8 +32,7 @@ typedef struct ProcessOrder {
 Status agent_process_spawn(const ProcessOrder *order, AgentProcess **ret, Error *err);
 int agent_process_pid(const AgentProcess *process);
 
-/* SIGKILL to the whole group; with grace_ms > 0 SIGTERM first. */
-void agent_process_kill(AgentProcess *process, int grace_ms);
+void agent_process_kill(AgentProcess *process); /* SIGKILL to the whole group */
 
 void agent_process_destroy(AgentProcess *process); /* only after on_death; accepts NULL */
 

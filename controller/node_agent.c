@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "actor/typed.h"
@@ -22,6 +23,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/str.h"
 #include "base/version.h"
 #include "cluster.pb-c.h"
 #include "net/socket.h"
@@ -33,17 +35,23 @@ enum {
 };
 
 static const char usage[] =
-    "usage: node_agent --endpoint ipc://PATH|tcp://127.0.0.1:PORT [--cpus N] [--memory BYTES] "
-    "[--name NODE]\n"
-    "                  [--embedded]\n"
-    "Owns this machine for Troupe: reserves, starts and watches actor processes.\n";
+    "usage: node_agent --endpoint ipc:///PATH [--cpus N] [--memory BYTES] [--name NODE]\n"
+    "Owns this machine for Troupe: reserves, starts and watches the processes of jobs that name "
+    "its\n"
+    "endpoint in cluster.agents. (A job without agents starts one of its own.)\n"
+    "\n"
+    "  --endpoint ipc:///PATH   socket, in a folder that only you may enter (made when missing)\n"
+    "  --cpus N                 CPUs to give to jobs; default: all\n"
+    "  --memory BYTES           memory to give to jobs; default: all\n"
+    "  --name NODE              default: the host's name\n"
+    "  --embedded               belongs to the controller that starts it, and ends with it\n";
 
 typedef struct Agent Agent;
 
 typedef struct AgentActor {
     Agent *agent;
     AgentJob *job;
-    char *name, *executable, *group;
+    char *name, *group;
     uint64_t incarnation;
     AgentProcess *process;
     char *inbox;    /* endpoint whose socket file goes with it; NULL if it has none */
@@ -111,7 +119,7 @@ static void on_job_gone(void *context, AgentJob *job, const char *why)
     Agent *agent = context;
     log_event(LOG_INFO, "job_gone", F_STR("job", job->name), F_STR("why", why));
     for (AgentActor *actor = agent->actors; actor != NULL; actor = actor->next)
-        if (actor->job == job) agent_process_kill(actor->process, 0);
+        if (actor->job == job) agent_process_kill(actor->process);
     loop_restart_timer(agent->sweep, 0); /* buries it outside of its own callbacks */
 }
 
@@ -324,7 +332,7 @@ static void on_release(void *self, Call *call)
     agent->releases = release;
     for (AgentActor *actor = agent->actors; actor != NULL; actor = actor->next)
         if (actor->job == job && strcmp(actor->group, request->group) == 0)
-            agent_process_kill(actor->process, 0);
+            agent_process_kill(actor->process);
     finish_releases(agent);
     troupe__group_request__free_unpacked(request, NULL);
 }
@@ -341,11 +349,9 @@ static void tell_controller(const AgentActor *actor, const ProcessDeath *death)
     exited.signal = (uint32_t)death->signal;
     exited.reason = (char *)death->reason;
     exited.stderr_tail = (char *)death->output_tail;
-    size_t length = troupe__actor_exited__get_packed_size(&exited);
-    uint8_t *body = mem_alloc(length);
-    troupe__actor_exited__pack(&exited, body);
-    agent_job_notify(actor->job, (Bytes){body, length});
-    free(body);
+    PackedMessage body = message_pack(&exited.base);
+    agent_job_notify(actor->job, (Bytes){body.data, body.length});
+    free(body.data);
 }
 
 static bool is_actor(const void *context, int pid)
@@ -372,7 +378,6 @@ static void forget_actor(AgentActor *actor)
     free(actor->inbox);
     free(actor->group);
     free(actor->name);
-    free(actor->executable);
     free(actor);
 }
 
@@ -436,8 +441,6 @@ static Status start_process(AgentActor *actor, const Troupe__SpawnRequest *reque
         .program = program,
         .argument = (const char *const *)request->argument,
         .num_arguments = (int)request->n_argument,
-        .environment = (const char *const *)request->environment,
-        .num_environment = (int)request->n_environment,
         .log_path = request->log_path,
         .on_death = on_death,
         .context = actor,
@@ -469,7 +472,6 @@ static Status spawn_actor(Agent *agent, AgentJob *job, const Troupe__SpawnReques
     actor->inbox = mem_strdup(inbox);
     actor->job = job;
     actor->name = mem_strdup(request->actor);
-    actor->executable = mem_strdup(request->executable);
     actor->group = mem_strdup(request->group);
     actor->incarnation = request->incarnation;
     actor->next = agent->actors;
@@ -516,53 +518,15 @@ static void on_kill(void *self, Call *call)
         call_failf(call, ERR_NOT_FOUND, "there is no process of actor %s with that incarnation",
                    request->actor);
     } else {
-        agent_process_kill(actor->process, (int)request->grace_ms);
+        agent_process_kill(actor->process);
         call_reply_empty(call);
     }
     if (request != NULL) troupe__kill_request__free_unpacked(request, NULL);
 }
 
-/* ---- status ---- */
-
-static size_t list_actors(const Agent *agent, Troupe__AgentActor ***ret)
-{
-    size_t count = 0;
-    Troupe__AgentActor **list = mem_calloc(ACTORS_MAX, sizeof *list);
-    for (AgentActor *actor = agent->actors; actor != NULL && count < ACTORS_MAX;
-         actor = actor->next) {
-        Troupe__AgentActor *message = mem_calloc(1, sizeof *message);
-        troupe__agent_actor__init(message);
-        message->actor = actor->name;
-        message->job_name = actor->job->name;
-        message->pid = (uint32_t)agent_process_pid(actor->process);
-        message->executable = actor->executable;
-        list[count++] = message;
-    }
-    *ret = list;
-    return count;
-}
-
-static void on_status(void *self, Call *call)
-{
-    Agent *agent = self;
-    Troupe__AgentStatusReply reply = TROUPE__AGENT_STATUS_REPLY__INIT;
-    Troupe__AgentHelloReply node;
-    Troupe__Resources total, room;
-    describe_node(agent, &node, &total, &room);
-    reply.node = &node;
-    reply.n_holders = list_holders(agent, &reply.holders);
-    reply.n_actors = list_actors(agent, &reply.actors);
-    call_reply_message(call, &reply.base);
-    free_holders(reply.holders, reply.n_holders);
-    for (size_t i = 0; i < reply.n_actors; i++)
-        free(reply.actors[i]);
-    free(reply.actors);
-}
-
 static const ActorMethod methods[] = {
     {"agent.hello", on_hello},     {"agent.prepare", on_prepare}, {"agent.commit", on_commit},
     {"agent.release", on_release}, {"agent.spawn", on_spawn},     {"agent.kill", on_kill},
-    {"agent.status", on_status},
 };
 
 /* ---- life ---- */
@@ -634,6 +598,30 @@ static Status parse_option(int option, AgentOptions *ret, Error *err)
     }
 }
 
+/* Whoever can call an agent runs programs as its user. Until there are keys, that is told by the
+ * file system alone: a socket in a folder of the user's own. */
+static Status check_endpoint(const char *endpoint, Error *err)
+{
+    struct stat info;
+    if (!str_starts_with(endpoint, "ipc:///"))
+        return error_set(err, ERR_UNSUPPORTED,
+                         "--endpoint %s: an agent serves only jobs of its own machine and user so "
+                         "far, because there are no keys yet.\nExpected ipc:///PATH.",
+                         endpoint);
+    char *folder = path_folder(endpoint + strlen("ipc://"));
+    Status status = OK;
+    if (stat(folder, &info) == 0 && (info.st_uid != geteuid() || (info.st_mode & 077) != 0))
+        status =
+            error_set(err, ERR_INVALID,
+                      "--endpoint %s: others may enter the folder %s (mode %04o), and whoever "
+                      "reaches an agent runs programs as its user.\n"
+                      "Expected a folder of your own with mode 0700: chmod 700 it, or name one "
+                      "that does not exist yet.",
+                      endpoint, folder, (unsigned)info.st_mode & 07777);
+    free(folder);
+    return status;
+}
+
 static Status parse_options(int argc, char **argv, AgentOptions *ret, Error *err)
 {
     static const struct option names[] = {
@@ -658,7 +646,7 @@ static Status parse_options(int argc, char **argv, AgentOptions *ret, Error *err
         return error_set(err, ERR_INVALID, "unexpected argument \"%s\"\n%s", argv[optind], usage);
     if (ret->endpoint == NULL)
         return error_set(err, ERR_INVALID, "--endpoint is missing\n%s", usage);
-    return OK;
+    return check_endpoint(ret->endpoint, err);
 }
 
 static Status make_identity(const AgentOptions *options, ActorIdentity *ret, Error *err)

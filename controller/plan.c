@@ -13,13 +13,6 @@ void plan_clear(Plan *plan)
     *plan = (Plan){0};
 }
 
-bool plan_needs_worker(const Plan *plan, int worker)
-{
-    for (int i = 0; i < plan->num_samples; i++)
-        if (plan->sample[i].holder == worker) return true;
-    return false;
-}
-
 static int by_position(const void *a, const void *b)
 {
     const PlannedSample *x = a, *y = b;

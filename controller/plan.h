@@ -29,7 +29,4 @@ PlanOutcome plan_make(const Stream *stream, int64_t from, const PlanOptions *opt
                       Plan *ret_plan);
 void plan_clear(Plan *plan); /* zeroes it */
 
-/* True if a sample of the plan is held by this worker. */
-bool plan_needs_worker(const Plan *plan, int worker);
-
 #endif

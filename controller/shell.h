@@ -34,6 +34,7 @@ typedef struct Shell {
     Keeper *keeper;
     Reporter *reporter;
     bool feeding;
+    bool noted;      /* what a train rank said of its machine was logged: all say the same */
     bool stop_asked; /* by a signal or `controller stop` */
     Status exit_status;
     char exit_message[ERROR_MESSAGE_MAX];

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "actor/typed.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "comm/comm.h"
 #include "rollout.pb-c.h"
@@ -22,29 +24,16 @@ typedef struct PendingCall {
     Error error; /* of a call that failed before it was sent */
 } PendingCall;
 
-typedef struct Packed {
-    uint8_t *data;
-    size_t length;
-} Packed;
-
-static Packed pack(const ProtobufCMessage *message)
-{
-    Packed packed = {.length = protobuf_c_message_get_packed_size(message)};
-    packed.data = mem_alloc(packed.length);
-    protobuf_c_message_pack(message, packed.data);
-    return packed;
-}
-
 /* ---- requests ---- */
 
-static Packed pack_open(const Effect *fx)
+static PackedMessage pack_open(const Effect *fx)
 {
     Troupe__OpenSetRequest request = TROUPE__OPEN_SET_REQUEST__INIT;
     request.set = (char *)set_name(fx->call.set);
-    return pack(&request.base);
+    return message_pack(&request.base);
 }
 
-static Packed pack_lease(const Shell *shell, const Effect *fx)
+static PackedMessage pack_lease(const Shell *shell, const Effect *fx)
 {
     Troupe__LeaseRequest request = TROUPE__LEASE_REQUEST__INIT;
     ActorView source = controller_actor(shell->controller, fx->call.lease.data_source);
@@ -52,26 +41,26 @@ static Packed pack_lease(const Shell *shell, const Effect *fx)
     request.first = (uint64_t)fx->call.lease.first;
     request.count = (uint32_t)fx->call.lease.count;
     request.data_source = (char *)source.endpoint;
-    return pack(&request.base);
+    return message_pack(&request.base);
 }
 
-static Packed pack_release(const Effect *fx)
+static PackedMessage pack_release(const Effect *fx)
 {
     Troupe__ReleaseRequest request = TROUPE__RELEASE_REQUEST__INIT;
     request.set = (char *)set_name(fx->call.set);
     request.below = (uint64_t)fx->call.release.below;
-    return pack(&request.base);
+    return message_pack(&request.base);
 }
 
-static Packed pack_bootstrap(const Effect *fx)
+static PackedMessage pack_bootstrap(const Effect *fx)
 {
     Troupe__BootstrapRequest request = TROUPE__BOOTSTRAP_REQUEST__INIT;
     request.tensor_group = fx->call.bootstrap.tensor_group;
     request.data_group = fx->call.bootstrap.data_group;
-    return pack(&request.base);
+    return message_pack(&request.base);
 }
 
-static Packed pack_start(const Effect *fx)
+static PackedMessage pack_start(const Effect *fx)
 {
     Troupe__StartRequest request = TROUPE__START_REQUEST__INIT;
     request.tensor_group_id.data = (uint8_t *)fx->call.start.tensor_group_id;
@@ -80,7 +69,7 @@ static Packed pack_start(const Effect *fx)
     request.data_group_id.len = COMM_ID_BYTES;
     request.checkpoint =
         (char *)(fx->call.start.checkpoint != NULL ? fx->call.start.checkpoint : "");
-    return pack(&request.base);
+    return message_pack(&request.base);
 }
 
 /* The endpoints of the workers that hold samples of this plan, each once; the calling order is kept
@@ -93,7 +82,7 @@ static int holder_index(PendingCall *pending, int actor)
     return pending->num_holders++;
 }
 
-static Packed pack_fetch(const Shell *shell, const Effect *fx, PendingCall *pending)
+static PackedMessage pack_fetch(const Shell *shell, const Effect *fx, PendingCall *pending)
 {
     const Plan *plan = fx->call.fetch.plan;
     int first = plan->rank_first[fx->call.fetch.dp_rank];
@@ -128,37 +117,37 @@ static Packed pack_fetch(const Shell *shell, const Effect *fx, PendingCall *pend
         ActorView view = controller_actor(shell->controller, pending->holder[i]);
         request.holders[i] = arena_strndup(arena, view.endpoint, strlen(view.endpoint));
     }
-    Packed packed = pack(&request.base);
+    PackedMessage packed = message_pack(&request.base);
     arena_destroy(arena);
     return packed;
 }
 
-static Packed pack_step(const Effect *fx)
+static PackedMessage pack_step(const Effect *fx)
 {
     Troupe__StepRequest request = TROUPE__STEP_REQUEST__INIT;
     request.plan = fx->call.step.plan->id;
     request.step = (uint64_t)fx->call.step.plan->step;
     request.trained_tokens = (uint64_t)fx->call.step.plan->trained_tokens;
     request.total_steps = (uint64_t)fx->call.step.total_steps;
-    return pack(&request.base);
+    return message_pack(&request.base);
 }
 
-static Packed pack_evaluate(const Effect *fx)
+static PackedMessage pack_evaluate(const Effect *fx)
 {
     Troupe__EvaluateRequest request = TROUPE__EVALUATE_REQUEST__INIT;
     request.plan = fx->call.step.plan->id;
-    return pack(&request.base);
+    return message_pack(&request.base);
 }
 
-static Packed pack_save(const Effect *fx)
+static PackedMessage pack_save(const Effect *fx)
 {
     Troupe__SaveRequest request = TROUPE__SAVE_REQUEST__INIT;
     request.folder = (char *)fx->call.save.folder;
     request.step = (uint64_t)fx->call.save.step;
-    return pack(&request.base);
+    return message_pack(&request.base);
 }
 
-static Packed pack_request(const Shell *shell, const Effect *fx, PendingCall *pending)
+static PackedMessage pack_request(const Shell *shell, const Effect *fx, PendingCall *pending)
 {
     switch (fx->call.call) {
     case CALL_OPEN_SET:
@@ -253,6 +242,9 @@ static bool read_start(Shell *shell, Event *event, Bytes body)
     event->reply.start.parameters = (int64_t)reply->parameters;
     event->reply.start.memory_plan = reply->memory_plan;
     shell->peak_flops[event->actor] = reply->peak_flops;
+    if (reply->note[0] != '\0' && !shell->noted)
+        log_event(LOG_WARN, "note", F_STR("what", reply->note));
+    shell->noted = shell->noted || reply->note[0] != '\0';
     shell_feed(shell, event);
     troupe__start_reply__free_unpacked(reply, NULL);
     return true;
@@ -396,7 +388,7 @@ void shell_call(Shell *shell, const Effect *fx)
     if (link->handle == NULL || link->incarnation != fx->incarnation) {
         status = error_set(&pending->error, ERR_UNAVAILABLE, "there is no line to it");
     } else {
-        Packed body = pack_request(shell, fx, pending);
+        PackedMessage body = pack_request(shell, fx, pending);
         CallOptions options = {
             .method = call_kind_name(fx->call.call),
             .body = {body.data, body.length},

@@ -15,8 +15,9 @@
 #include "model/lr_schedule.h"
 #include "train.pb-c.h"
 
-#define TASKS_MAX         16
-#define STAGING_BYTES     ((size_t)4 << 20) /* per rank and communicator */
+#define TASKS_MAX 16
+#define STAGING_BYTES                                                                              \
+    ((size_t)512 << 10) /* per rank and communicator: the most that comm.h takes */
 #define JOIN_TIMEOUT_MS   30000
 #define PROBE_ROWS        512
 #define PROBE_COLUMNS     1024
@@ -33,8 +34,7 @@ typedef struct Task {
     char *path;                /* start: checkpoint; save: folder */
     FetchedPlan *plan;         /* step, evaluate */
     int64_t step, trained_tokens, total_steps;
-    uint8_t *body; /* the packed answer */
-    size_t length;
+    PackedMessage answer;
     Status status;
     Error error;
 } Task;
@@ -139,9 +139,7 @@ static double measure_peak(Worker *worker)
 
 static void pack_answer(Task *task, const ProtobufCMessage *message)
 {
-    task->length = protobuf_c_message_get_packed_size(message);
-    task->body = mem_alloc(task->length);
-    protobuf_c_message_pack(message, task->body);
+    task->answer = message_pack(message);
 }
 
 static Status run_start(Worker *worker, Task *task, Error *err)
@@ -167,6 +165,8 @@ static Status run_start(Worker *worker, Task *task, Error *err)
     reply.memory_bytes = (uint64_t)trainer_memory_bytes(worker->trainer);
     reply.memory_plan = (char *)trainer_memory_plan(worker->trainer);
     reply.peak_flops = peak;
+    if (dtype_of(config) == DTYPE_BF16 && cpu_kernels_note() != NULL)
+        reply.note = (char *)cpu_kernels_note();
     pack_answer(task, &reply.base);
     return OK;
 }
@@ -278,7 +278,7 @@ static void task_destroy(Task *task)
 {
     fetched_plan_destroy(task->plan);
     free(task->path);
-    free(task->body);
+    free(task->answer.data);
     free(task);
 }
 
@@ -287,7 +287,7 @@ static void task_done(void *argument)
     Task *task = argument;
     task->worker->options.on_doing(task->worker->options.context, "idle");
     if (task->status == OK)
-        call_reply(task->call, (Bytes){task->body, task->length}, (Bytes){0});
+        call_reply(task->call, (Bytes){task->answer.data, task->answer.length}, (Bytes){0});
     else
         call_fail(task->call, &task->error);
     task_destroy(task);

@@ -42,7 +42,6 @@ struct Call {
     Message message; /* borrows from frames */
     const char *method;
     int64_t deadline_ms;
-    char sender[48];
     Call *prev, *next;
 };
 
@@ -165,21 +164,9 @@ Bytes call_attachment(const Call *call)
     return message_frame_bytes((zmq_msg_t *)&call->frames.attachment);
 }
 
-const char *call_sender(Call *call)
-{
-    snprintf(call->sender, sizeof call->sender, "%016" PRIx64 "/%" PRIu64, call->message.sender,
-             call->message.sequence);
-    return call->sender;
-}
-
 uint64_t call_sender_incarnation(const Call *call)
 {
     return call->message.sender;
-}
-
-uint64_t call_job(const Call *call)
-{
-    return call->message.job;
 }
 
 uint32_t call_generation(const Call *call)
@@ -365,11 +352,6 @@ const char *actor_endpoint(const Actor *actor)
 void actor_set_generation(Actor *actor, uint32_t generation)
 {
     actor->identity.generation = generation;
-}
-
-uint32_t actor_generation(const Actor *actor)
-{
-    return actor->identity.generation;
 }
 
 ActorStats actor_stats(const Actor *actor)

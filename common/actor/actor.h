@@ -53,7 +53,6 @@ Status actor_create(Loop *loop, const ActorOptions *options, Actor **ret, Error 
 void actor_destroy(Actor *actor);
 const char *actor_endpoint(const Actor *actor); /* with the port that the system chose, for tcp */
 void actor_set_generation(Actor *actor, uint32_t generation);
-uint32_t actor_generation(const Actor *actor);
 
 /* More methods, with a `self` of their own; the table is borrowed for the actor's life. */
 void actor_add_methods(Actor *actor, const ActorMethod *methods, int num_methods, void *self);
@@ -74,9 +73,7 @@ ActorStats actor_stats(const Actor *actor);
 const char *call_method(const Call *call);
 Bytes call_body(const Call *call);
 Bytes call_attachment(const Call *call); /* length 0 when there is none */
-const char *call_sender(Call *call);     /* "incarnation/sequence" for messages */
 uint64_t call_sender_incarnation(const Call *call);
-uint64_t call_job(const Call *call);
 uint32_t call_generation(const Call *call);
 int64_t call_deadline_ms(
     const Call *call); /* clock_ms() at which the caller has given up, counted from arrival */

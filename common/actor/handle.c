@@ -458,11 +458,6 @@ void handle_set_generation(Handle *handle, uint32_t generation)
     handle->self.generation = generation;
 }
 
-const char *handle_peer(const Handle *handle)
-{
-    return handle->peer;
-}
-
 int handle_calls_in_flight(const Handle *handle)
 {
     return (int)handle->calls.count;

@@ -41,7 +41,6 @@ Status handle_call(Handle *handle, const CallOptions *options, ReplyCallback cal
 /* Ends all pending calls with ERR_UNAVAILABLE and `reason`: the peer is known to be dead. */
 void handle_fail(Handle *handle, const char *reason);
 void handle_set_generation(Handle *handle, uint32_t generation);
-const char *handle_peer(const Handle *handle);
 int handle_calls_in_flight(const Handle *handle);
 
 /* Calls back whenever a connection to the peer was made (true) or broke (false): for whoever must

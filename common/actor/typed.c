@@ -4,14 +4,9 @@
 
 #include "base/memory.h"
 
-typedef struct Packed {
-    uint8_t *data;
-    size_t length;
-} Packed;
-
-static Packed pack(const ProtobufCMessage *message)
+PackedMessage message_pack(const ProtobufCMessage *message)
 {
-    Packed packed = {0};
+    PackedMessage packed = {0};
     if (message == NULL) return packed;
     packed.length = protobuf_c_message_get_packed_size(message);
     packed.data = mem_alloc(packed.length);
@@ -21,7 +16,7 @@ static Packed pack(const ProtobufCMessage *message)
 
 void call_reply_message(Call *call, const ProtobufCMessage *message)
 {
-    Packed body = pack(message);
+    PackedMessage body = message_pack(message);
     call_reply(call, (Bytes){body.data, body.length}, (Bytes){0});
     free(body.data);
 }
@@ -39,7 +34,7 @@ void call_refuse_unreadable(Call *call)
 Status handle_call_message(Handle *handle, const MessageCall *call, ReplyCallback callback,
                            void *argument, Error *err)
 {
-    Packed body = pack(call->message);
+    PackedMessage body = message_pack(call->message);
     CallOptions options = {
         .method = call->method, .body = {body.data, body.length}, .timeout_ms = call->timeout_ms};
     Status status = handle_call(handle, &options, callback, argument, err);

@@ -6,6 +6,14 @@
 
 #include "actor/handle.h"
 
+/* A message in wire form; `data` is owned by whoever asked for it (free). */
+typedef struct PackedMessage {
+    uint8_t *data;
+    size_t length;
+} PackedMessage;
+
+PackedMessage message_pack(const ProtobufCMessage *message); /* NULL: an empty body */
+
 /* Answers with this message. Takes the call. */
 void call_reply_message(Call *call, const ProtobufCMessage *message);
 /* Answers with an empty body, which is what the message Empty packs to. */

@@ -84,7 +84,6 @@ typedef struct ArenaBlock {
 
 struct Arena {
     ArenaBlock *blocks; /* the newest first; only the newest has room */
-    size_t bytes;
 };
 
 Arena *arena_create(void)
@@ -115,7 +114,6 @@ void arena_reset(Arena *arena)
         keep->next = NULL;
         keep->used = 0;
     }
-    arena->bytes = 0;
 }
 
 void *arena_alloc(Arena *arena, size_t bytes)
@@ -133,7 +131,6 @@ void *arena_alloc(Arena *arena, size_t bytes)
     }
     void *memory = block->bytes + block->used;
     block->used += rounded;
-    arena->bytes += rounded;
     memset(memory, 0, rounded);
     return memory;
 }
@@ -157,9 +154,4 @@ char *arena_printf(Arena *arena, const char *format, ...)
     char *text = print_to(arena_alloc_for_print, arena, format, args);
     va_end(args);
     return text;
-}
-
-size_t arena_bytes(const Arena *arena)
-{
-    return arena->bytes;
 }

@@ -23,6 +23,5 @@ void arena_reset(Arena *arena);   /* forgets everything handed out, keeps the pa
 void *arena_alloc(Arena *arena, size_t bytes);
 char *arena_strndup(Arena *arena, const char *bytes, size_t length);
 char *arena_printf(Arena *arena, const char *format, ...) __attribute__((format(printf, 2, 3)));
-size_t arena_bytes(const Arena *arena); /* handed out since the last reset */
 
 #endif

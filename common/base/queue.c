@@ -109,11 +109,3 @@ void queue_close(Queue *queue)
     pthread_cond_broadcast(&queue->not_full);
     pthread_mutex_unlock(&queue->lock);
 }
-
-size_t queue_length(Queue *queue)
-{
-    pthread_mutex_lock(&queue->lock);
-    size_t length = queue->length;
-    pthread_mutex_unlock(&queue->lock);
-    return length;
-}

@@ -19,6 +19,5 @@ bool queue_try_put(Queue *queue, void *item);
 /* Takes the oldest item, waiting up to timeout_ms (-1: for ever); NULL on timeout or closed and empty. */
 void *queue_take(Queue *queue, int64_t timeout_ms);
 void queue_close(Queue *queue);
-size_t queue_length(Queue *queue);
 
 #endif

@@ -65,8 +65,8 @@ static Status check_parallel(const LoadedJob *job, Error *err)
     char shares[100], below[40] = "";
     if (batch > dp) snprintf(below, sizeof below, "%lld or ", (long long)(batch / dp * dp));
     return refuse(job, "train.global_batch_size", "train.dp_size", err,
-                  "train.global_batch_size is %lld, which train.dp_size %lld does not divide: each "
-                  "data-parallel rank gets the same number of samples.\n"
+                  "train.global_batch_size is %lld, which train.dp_size %lld does not divide: "
+                  "expected a multiple of it, so that the ranks can get even shares.\n"
                   "Use a global_batch_size of %s%lld, or a dp_size of %s.",
                   (long long)batch, (long long)dp, below, (long long)((batch / dp + 1) * dp),
                   divisors(batch, shares, sizeof shares));
@@ -159,25 +159,24 @@ static Status check_silence(const LoadedJob *job, Error *err)
     return OK;
 }
 
-static bool is_tcp_endpoint(const char *endpoint)
-{
-    const char *colon = strrchr(endpoint, ':');
-    if (!str_starts_with(endpoint, "tcp://") || colon <= endpoint + 6) return false;
-    char *end = NULL;
-    long port = strtol(colon + 1, &end, 10);
-    return colon[1] >= '0' && colon[1] <= '9' && *end == '\0' && port >= 1 && port <= 65535;
-}
-
 static Status check_agents(const LoadedJob *job, Error *err)
 {
     const StringList *agents = &job->config.cluster.agents;
     for (int i = 0; i < agents->count; i++) {
         const char *endpoint = agents->item[i];
-        bool ipc = str_starts_with(endpoint, "ipc:///") && endpoint[7] != '\0';
-        if ((ipc || is_tcp_endpoint(endpoint)) && strlen(endpoint) < ENDPOINT_MAX) continue;
+        if (str_starts_with(endpoint, "tcp://"))
+            return refuse(job, "cluster.agents", NULL, err,
+                          "cluster.agents holds \"%s\": agents of other machines are not possible "
+                          "yet, only those of this one.\n"
+                          "Write the socket of an agent here, for example ipc:///run/troupe/agent, "
+                          "or remove the key: then one is started.",
+                          config_cut(endpoint, job->arena));
+        if (str_starts_with(endpoint, "ipc:///") && endpoint[7] != '\0' &&
+            strlen(endpoint) < ENDPOINT_MAX)
+            continue;
         return refuse(job, "cluster.agents", NULL, err,
-                      "cluster.agents holds \"%s\", expected tcp://host:port or ipc:///path, "
-                      "shorter than %d bytes.\nWrite for example tcp://10.0.0.1:7700.",
+                      "cluster.agents holds \"%s\", expected ipc:///path, shorter than %d bytes.\n"
+                      "Write for example ipc:///run/troupe/agent.",
                       config_cut(endpoint, job->arena), ENDPOINT_MAX);
     }
     if (agents->count > NODES_MAX)

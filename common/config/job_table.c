@@ -406,9 +406,10 @@ static const ConfigKey keys[] = {
      .type = KEY_STRINGS,
      .offset = AT(cluster.agents),
      .derived = "none: one is started on this machine",
-     .example = "[tcp://10.0.0.1:7700]",
+     .example = "[ipc:///run/troupe/agent]",
      .also = "nodes hosts",
-     .meaning = "endpoints of the node agents (tcp://host:port, ipc://path)"},
+     .meaning = "sockets of node agents that run already (ipc:///path); so far only agents of this "
+                "machine"},
     {.path = "cluster.strategy",
      .type = KEY_ENUM,
      .offset = AT(cluster.strategy),

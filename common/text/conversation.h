@@ -27,7 +27,6 @@ typedef struct TextModel TextModel;
 Status text_model_load(const char *folder, const char *template_path, TextModel **ret, Error *err);
 void text_model_destroy(TextModel *model); /* accepts NULL */
 const Tokenizer *text_model_tokenizer(const TextModel *model);
-const ChatTemplate *text_model_template(const TextModel *model);
 int32_t text_model_eos_id(const TextModel *model); /* -1 if there is none */
 
 typedef struct ConversationOptions {

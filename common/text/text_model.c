@@ -356,11 +356,6 @@ const Tokenizer *text_model_tokenizer(const TextModel *model)
     return model->tokenizer;
 }
 
-const ChatTemplate *text_model_template(const TextModel *model)
-{
-    return model->chat_template;
-}
-
 int32_t text_model_eos_id(const TextModel *model)
 {
     return model->eos_id;

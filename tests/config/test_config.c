@@ -259,8 +259,9 @@ static void test_config_values_that_disagree_are_refused(void **state)
     CLASH("eval: {interval: 5}\n", "eval.interval", "data.eval names no file");
     CLASH("cluster: {suspect_ms: 600}\n", "cluster.suspect_ms is 600", "1000");
     CLASH("cluster: {dead_ms: 2000}\n", "cluster.dead_ms is 2000", "more than");
-    CLASH("cluster: {agents: [tcp://host]}\n", "tcp://host", "tcp://10.0.0.1:7700");
-    CLASH("cluster: {agents: tcp://host:70000}\n", "tcp://host:70000");
+    CLASH("cluster: {agents: [tcp://10.0.0.1:7700]}\n", "cluster.agents", "tcp://10.0.0.1:7700",
+          "not possible yet", "ipc:///run/troupe/agent");
+    CLASH("cluster: {agents: [ipc:///a, agent]}\n", "\"agent\"", "expected ipc:///path");
 }
 
 static void refused_override(const char *override, const char *part, const char *part2)
@@ -340,7 +341,7 @@ static void test_config_text_reads_back_the_same(void **state)
                               "model: {path: \"/m $${x} \\\"q\\\"\\t#é\", chat_template: ~}\n"
                               "data: {train: [\"/a: b\", /c], input_key: \"null\", eval: /e}\n"
                               "train: {lr: 0.1234567890123456, adam_eps: 1e-300, num_steps: 12}\n"
-                              "cluster: {agents: [\"tcp://h:1\"], cpus: 2.5}\n");
+                              "cluster: {agents: [\"ipc:///a\"], cpus: 2.5}\n");
     char *text = job_config_text(config);
     assert_non_null(strstr(text, "num_steps: 12  # job.yaml:4\n"));
     assert_non_null(strstr(text, "tp_size: 1  # default\n"));

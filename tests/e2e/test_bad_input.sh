@@ -223,19 +223,20 @@ case_run_folder_in_use() {
 }
 
 case_port_in_use() {
-    "$BIN/node_agent" --endpoint "ipc://$PWD/agent" >agent1.out 2>&1 &
+    mkdir -m 700 private
+    "$BIN/node_agent" --endpoint "ipc://$PWD/private/agent" >agent1.out 2>&1 &
     local first=$! code=0 tries=0
-    until [ -S agent ]; do
+    until [ -S private/agent ]; do
         tries=$((tries + 1))
         [ $tries -lt 200 ] || fail "the first agent does not start"
         sleep 0.05
     done
-    timeout 20 "$BIN/node_agent" --endpoint "ipc://$PWD/agent" >out 2>&1 || code=$?
+    timeout 20 "$BIN/node_agent" --endpoint "ipc://$PWD/private/agent" >out 2>&1 || code=$?
     kill $first
     wait $first || true
     [ $code = 4 ] || fail "exit code $code, expected 4"
     cp out message
-    says "$PWD/agent" "served by pid" "stop it"
+    says "$PWD/private/agent" "served by pid" "stop it"
 }
 
 # A run folder on a file system of two megabytes, in a mount namespace of its own.

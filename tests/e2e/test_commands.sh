@@ -137,6 +137,50 @@ case_data_ends_early() {
     ! grep -q ended_early "$RUN.out" || fail "a whole run says that it ended early"
 }
 
+# ---- agents ----
+
+case_agent_is_private() {
+    refused 2 timeout 20 "$BIN/node_agent" --endpoint tcp://127.0.0.1:7700
+    says message "tcp://127.0.0.1:7700" "no keys yet" "ipc:///PATH"
+    mkdir -m 755 open
+    refused 2 timeout 20 "$BIN/node_agent" --endpoint "ipc://$PWD/open/agent"
+    says message "$PWD/open" "mode 0755" "chmod 700"
+    [ ! -e open/agent ] || fail "it listened all the same"
+    write_job job.yaml run 'cluster.agents=[tcp://10.0.0.1:7700]'
+    refused 2 "$BIN/controller" validate --config job.yaml --set 'cluster.agents=[tcp://10.0.0.1:7700]'
+    says message cluster.agents "not possible yet" "ipc:///"
+}
+
+# An agent that outlives jobs: two in a row run on it.
+case_jobs_on_one_agent() {
+    "$BIN/node_agent" --endpoint "ipc://$PWD/private/agent" --cpus 4 >agent.out 2>&1 &
+    local agent=$! tries=0
+    until [ -S private/agent ]; do
+        tries=$((tries + 1))
+        [ $tries -lt 200 ] || fail "the agent does not start: $(cat agent.out)"
+        sleep 0.05
+    done
+    for job in one two; do
+        STEPS=3 write_job $job.yaml $job "cluster.agents=ipc://$PWD/private/agent"
+        run_job
+        grep -q "done step=3" "$RUN.out" || fail "job $job did not end"
+    done
+    kill $agent
+    wait $agent || fail "the agent ended with code $?"
+    [ -z "$(processes_of "$PWD/private")" ] || fail "left behind: $(processes_of "$PWD/private")"
+}
+
+# A machine on which bf16 is slower than f32 says so, once for all ranks.
+case_slow_bf16_is_said() {
+    export DNNL_MAX_CPU_ISA=AVX2
+    STEPS=2 write_job job.yaml run model.dtype=bf16
+    run_job
+    [ "$(grep -c "f32 is the better choice" "$RUN.out")" = 1 ] || fail "said $(grep -c "f32 is" "$RUN.out") times"
+    STEPS=2 write_job job.yaml plain
+    run_job
+    ! grep -q "f32 is the better choice" "$RUN.out" || fail "said of f32 too"
+}
+
 if [ "$1" = list ]; then
     declare -F | sed -n 's/^declare -f case_//p'
     exit 0
@@ -145,6 +189,5 @@ rm -rf "./$1"
 mkdir "./$1"
 cd "./$1"
 make_data
-CONTROLLER=
-trap '[ -z "$CONTROLLER" ] || kill -9 "$CONTROLLER" 2>/dev/null || true' EXIT
+trap 'for job in $(jobs -p); do kill -9 "$job" 2>/dev/null || true; done' EXIT
 "case_$1"
