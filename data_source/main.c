@@ -33,6 +33,7 @@ static void stop(void *self)
 static void describe(void *self, ActorReport *report)
 {
     report->progress += data_service_progress(self);
+    report->working = data_service_working(self);
     data_service_describe(self, report->doing, sizeof report->doing);
 }
 

@@ -356,6 +356,14 @@ uint64_t data_service_progress(DataService *service)
     return service->watch.progress;
 }
 
+int data_service_working(const DataService *service)
+{
+    int working = 0;
+    for (const Task *task = service->in_work; task != NULL; task = task->next)
+        working++;
+    return working;
+}
+
 void data_service_describe(DataService *service, char *ret_doing, size_t size)
 {
     const SourceSet *opening = service->opening;

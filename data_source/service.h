@@ -23,6 +23,8 @@ extern const int data_service_num_methods;
 
 /* Changes whenever a thread gets on; any thread. */
 uint64_t data_service_progress(DataService *service);
+/* Calls that are not answered yet: while there are some, the progress must change. Loop thread. */
+int data_service_working(const DataService *service);
 /* "idle", "reading train", "indexing the files of data.train": for heartbeats. Loop thread. */
 void data_service_describe(DataService *service, char *ret_doing, size_t size);
 

@@ -248,6 +248,12 @@ static void advance(Lease *lease)
         lease->bytes_waiting >= READ_AHEAD_BYTES)
         return;
     Error err = {0};
+    if (lease->host->source_lost) {
+        error_set(&err, ERR_UNAVAILABLE, "the data source at %s is gone",
+                  lease->host->source_endpoint);
+        fail(lease, &err);
+        return;
+    }
     Troupe__ReadRequest request = TROUPE__READ_REQUEST__INIT;
     request.set = lease->set;
     request.first = lease->first + lease->num_read;
@@ -268,14 +274,23 @@ static void advance(Lease *lease)
     fail(lease, &err);
 }
 
+/* Reads under way end when the connection breaks. Later ones must not wait in the queue for a
+ * process that has died: whoever leases learns at once. */
+static void on_source(void *argument, bool connected)
+{
+    ((LeaseHost *)argument)->source_lost = !connected;
+}
+
 /* The one data source of the job may be replaced by another process at another place. */
 static Status reach_source(LeaseHost *host, const char *endpoint, Error *err)
 {
     if (host->source != NULL && strcmp(host->source_endpoint, endpoint) == 0) return OK;
     Handle *source = NULL;
     TRY(handle_open(host->loop, host->identity, "the data source", endpoint, &source, err));
+    handle_watch(source, on_source, host);
     handle_close(host->source);
     host->source = source;
+    host->source_lost = false;
     snprintf(host->source_endpoint, sizeof host->source_endpoint, "%s", endpoint);
     return OK;
 }
@@ -351,6 +366,14 @@ void lease_host_close(LeaseHost *host)
     host->source = NULL;
     while (host->leases != NULL)
         abandon(host->leases);
+}
+
+int lease_host_working(const LeaseHost *host)
+{
+    int working = 0;
+    for (const Lease *lease = host->leases; lease != NULL; lease = lease->next)
+        working += (int)(lease->num_read - lease->num_done);
+    return working;
 }
 
 void lease_host_describe(const LeaseHost *host, char *ret_doing, size_t doing_bytes,

@@ -22,6 +22,7 @@ typedef struct LeaseHost {
     SampleStore *store;
     Handle *source; /* to the data source that was last named; NULL: none yet */
     char source_endpoint[ENDPOINT_MAX];
+    bool source_lost; /* the connection to it broke and is not back */
     Lease *leases;
     int num_leases;
 } LeaseHost;
@@ -32,6 +33,9 @@ void lease_start(LeaseHost *host, Call *call);
 /* Fails all leases as unavailable and closes the way to the data source. After the pool was
  * destroyed. */
 void lease_host_close(LeaseHost *host);
+
+/* Tasks that the pool has not done. */
+int lease_host_working(const LeaseHost *host);
 
 /* What the leases are doing ("rollout train 64..127", "idle") and what they wait for ("" or the
  * data source). */

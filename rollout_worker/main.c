@@ -29,6 +29,7 @@ static void stop(void *self)
 static void describe(void *self, ActorReport *report)
 {
     report->progress += rollout_service_progress(self);
+    report->working = rollout_service_working(self);
     rollout_service_describe(self, report->doing, sizeof report->doing, report->waiting_for,
                              sizeof report->waiting_for);
 }

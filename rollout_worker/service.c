@@ -146,6 +146,11 @@ uint64_t rollout_service_progress(RolloutService *service)
     return rollout_pool_progress(service->host.pool);
 }
 
+int rollout_service_working(const RolloutService *service)
+{
+    return lease_host_working(&service->host);
+}
+
 void rollout_service_describe(const RolloutService *service, char *ret_doing, size_t doing_bytes,
                               char *ret_waiting, size_t waiting_bytes)
 {

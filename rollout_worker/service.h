@@ -31,6 +31,9 @@ extern const ActorMethod rollout_service_methods[]; /* their `self` is the Rollo
 extern const int rollout_service_num_methods;
 
 uint64_t rollout_service_progress(RolloutService *service); /* records made; any thread */
+/* Records that are being made or wait for a thread: while there are some, the progress must change.
+ * Loop thread. */
+int rollout_service_working(const RolloutService *service);
 /* What it does, and what it waits for (""): for heartbeats. */
 void rollout_service_describe(const RolloutService *service, char *ret_doing, size_t doing_bytes,
                               char *ret_waiting, size_t waiting_bytes);

@@ -110,6 +110,7 @@ static void send_beat(void *argument)
     beat.actor = process->identity.name;
     beat.incarnation = process->identity.incarnation;
     beat.progress = report.progress;
+    beat.working = (uint32_t)report.working;
     beat.doing = report.doing;
     beat.waiting_for = report.waiting_for;
     beat.rss_bytes = (uint64_t)resident_bytes();

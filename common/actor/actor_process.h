@@ -25,8 +25,9 @@ typedef struct TrainPlace {
 
 /* What a beat says. */
 typedef struct ActorReport {
-    uint64_t progress;     /* changes whenever the work gets on: what "no progress" watches */
-    char doing[128];       /* "step 12", "idle" */
+    uint64_t progress; /* changes whenever the work gets on: what "no progress" watches ... */
+    int working;       /* ... while this is not 0: pieces of work in hand that wait for nobody */
+    char doing[128];   /* "step 12", "idle" */
     char waiting_for[192]; /* "all_reduce #8, waiting for rank 1", or "" */
 } ActorReport;
 

@@ -478,6 +478,25 @@ static void test_data_source_that_dies_fails_the_lease_and_its_successor_serves(
     assert_string_equal(waiting, "");
 }
 
+/* A lease that names a dead data source, because whoever leases has not heard of its death, must
+ * not wait for it until the deadline. */
+static void test_lease_from_a_dead_data_source_fails_at_once(void **state)
+{
+    Stage *stage = *state;
+    Troupe__LeaseReply *reply = NULL;
+    run_lease(stage, 0, 10, &reply);
+    troupe__lease_reply__free_unpacked(reply, NULL);
+    source_stop(stage);
+    Troupe__LeaseRequest request = lease_of(stage, 10, 10);
+    /* The first may be under way when the connection breaks. */
+    assert_lease_fails(stage, &request, 5000, ERR_UNAVAILABLE, "");
+    for (int i = 0; i < 5; i++)
+        assert_lease_fails(stage, &request, 5000, ERR_UNAVAILABLE, stage->source_endpoint);
+    source_start(stage); /* back at the same place: a broken line, not a death */
+    run_lease(stage, 10, 10, &reply);
+    troupe__lease_reply__free_unpacked(reply, NULL);
+}
+
 static void test_data_source_that_never_answers_meets_the_deadline(void **state)
 {
     Stage *stage = *state;
@@ -562,6 +581,7 @@ int main(void)
         STAGED(test_large_records_come_and_go_in_parts),
         STAGED(test_lease_fails_by_name_and_the_next_one_works),
         STAGED(test_data_source_that_dies_fails_the_lease_and_its_successor_serves),
+        STAGED(test_lease_from_a_dead_data_source_fails_at_once),
         STAGED(test_data_source_that_never_answers_meets_the_deadline),
         STAGED(test_data_source_that_lies_is_not_believed),
         STAGED(test_worker_ends_in_the_middle_of_leases),
