@@ -40,6 +40,8 @@ static void stop(void *self)
 static void describe(void *self, ActorReport *report)
 {
     worker_describe_wait(self, report->waiting_for, sizeof report->waiting_for);
+    report->working = worker_working(self);
+    report->progress += worker_vouch(self);
 }
 
 int main(int argc, char **argv)

@@ -36,6 +36,10 @@ typedef struct TrainerOptions {
     /* Called from the compute thread whenever it got on (each layer, each chunk of the head, each
      * piece of a file): what the progress counter of the beat counts. May be NULL. */
     void (*on_progress)(void *context);
+    /* Called from the compute thread when it is about to wait for the disk alone (reserving,
+     * flushing) and when that is over: nobody can say there how it gets on, and starting again
+     * would not help. May be NULL. */
+    void (*on_disk_wait)(void *context, bool waits);
     void *progress_context;
 } TrainerOptions;
 
@@ -56,10 +60,14 @@ int64_t trainer_memory_bytes(const Trainer *trainer);
  * name, index) alone, so it is the same for every layout. Step 0. */
 Status trainer_init_random(Trainer *trainer, int64_t seed, Error *err);
 
-/* A Hugging Face model folder, or a checkpoint of ours written under any layout or dtype: with its
- * optimizer state the step it stands for is restored too, without one it is step 0. Each rank reads
- * its shard. Messages name file, tensor, what was found and what was expected. */
+/* A checkpoint of ours, written under any layout or dtype: its optimizer state and the step it
+ * stands for are restored too (a folder without them is step 0). Each rank reads its shard.
+ * Messages name file, tensor, what was found and what was expected. */
 Status trainer_load(Trainer *trainer, const char *folder, Error *err);
+
+/* A model folder, which a checkpoint of ours is too: its weights alone, to begin anew from. Step 0.
+ */
+Status trainer_load_weights(Trainer *trainer, const char *folder, Error *err);
 
 int64_t trainer_step(const Trainer *trainer); /* optimizer steps taken */
 

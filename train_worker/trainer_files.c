@@ -16,6 +16,12 @@ static void progress(const Trainer *trainer)
     model_progress(trainer->model);
 }
 
+static void disk_wait(const Trainer *trainer, bool waits)
+{
+    const TrainerOptions *options = &trainer->options;
+    if (options->on_disk_wait != NULL) options->on_disk_wait(options->progress_context, waits);
+}
+
 /* ---- random ---- */
 
 Status trainer_init_random(Trainer *trainer, int64_t seed, Error *err)
@@ -93,6 +99,16 @@ static Status load_all(Trainer *trainer, SafetensorsReader *model, SafetensorsRe
     return OK;
 }
 
+Status trainer_load_weights(Trainer *trainer, const char *folder, Error *err)
+{
+    SafetensorsReader *model = NULL;
+    trainer->ready = false;
+    TRY(safetensors_open(folder, "model", &model, err));
+    Status status = load_all(trainer, model, NULL, folder, err);
+    safetensors_close(model);
+    return status;
+}
+
 Status trainer_load(Trainer *trainer, const char *folder, Error *err)
 {
     SafetensorsReader *model = NULL, *optimizer = NULL;
@@ -126,23 +142,6 @@ typedef struct SavedKind {
     const void *flat;
     DType dtype;
 } SavedKind;
-
-/* A file under way. Its failure is kept, and what is written afterwards dropped, because the other
- * ranks count on this one in the remaining collectives. */
-typedef struct OutFile {
-    const Trainer *trainer;
-    SafetensorsWriter *writer;
-    Status status;
-    Error err;
-} OutFile;
-
-static void out_write(void *context, const void *bytes, size_t length)
-{
-    OutFile *out = context;
-    if (out->status == OK && out->writer != NULL)
-        out->status = safetensors_write(out->writer, bytes, length, &out->err);
-    progress(out->trainer);
-}
 
 /* Which rank of the world writes each weight: the one with the least to write so far, so that all
  * write about the same. A pure function of the plan, equal on all ranks. */
@@ -211,6 +210,25 @@ static void contents_report(Contents *contents, SavedFile *file)
     free(contents->entry);
 }
 
+/* A file under way. Its failure is kept, and what is written afterwards dropped, because the other
+ * ranks count on this one in the remaining collectives. */
+typedef struct OutFile {
+    const Trainer *trainer;
+    char *name;                /* in the folder */
+    Contents contents;         /* none: this rank writes no such file */
+    SafetensorsWriter *writer; /* NULL if there is none, or it could not be made */
+    Status status;
+    Error err;
+} OutFile;
+
+static void out_write(void *context, const void *bytes, size_t length)
+{
+    OutFile *out = context;
+    if (out->status == OK && out->writer != NULL)
+        out->status = safetensors_write(out->writer, bytes, length, &out->err);
+    progress(out->trainer);
+}
+
 /* One family of files: model or optimizer. */
 typedef struct Family {
     const char *stem;
@@ -263,61 +281,67 @@ static Status stream_family(Trainer *trainer, const Family *family, const int *o
     return OK;
 }
 
-/* Finishes or abandons; *file is filled when the file is good. */
-static Status finish_file(OutFile *out, char *name, Contents *contents, SavedFile *file, Error *err)
+/* Writes this rank's file of a family, if it owns anything, and takes part in the gathering of what
+ * others own. The result is that of the collectives: a failure of this rank alone is kept in *out.
+ */
+static Status write_family(Trainer *trainer, const char *folder, const Family *family, OutFile *out,
+                           Error *err)
 {
-    if (out->status == OK)
-        out->status = safetensors_finish(out->writer, &file->bytes, file->sha256, &out->err);
+    static const char *const METADATA[] = {"format", "pt"};
+    int *owner = assign_owners(trainer);
+    *out = (OutFile){.trainer = trainer, .contents = list_contents(trainer, family, owner)};
+    out->name = mem_printf("%s-%05d-of-%05d.safetensors", family->stem, world_rank(trainer) + 1,
+                           trainer->tp_size * trainer->dp_size);
+    char *path = path_join(folder, out->name);
+    disk_wait(trainer, true);
+    if (out->contents.count > 0)
+        out->status = safetensors_create(path, out->contents.entry, out->contents.count, METADATA,
+                                         1, &out->writer, &out->err);
+    disk_wait(trainer, false);
+    free(path);
+    Status status = stream_family(trainer, family, owner, out, err);
+    free(owner);
+    return status;
+}
+
+static void flushed(void *context)
+{
+    progress(context);
+}
+
+/* Flushes and closes, or abandons; the file is added to *files when it is good. */
+static Status finish_file(OutFile *out, bool abandon, SavedFiles *files, Error *err)
+{
+    SavedFile file = {.name = out->name};
+    bool good = !abandon && out->status == OK;
+    disk_wait(out->trainer, true);
+    if (good && out->writer != NULL)
+        out->status = safetensors_flush(out->writer, flushed, (void *)out->trainer, &out->err);
+    good = good && out->status == OK;
+    if (good && out->writer != NULL)
+        out->status = safetensors_finish(out->writer, &file.bytes, file.sha256, &out->err);
     else
         safetensors_abandon(out->writer);
-    contents_report(contents, out->status == OK ? file : NULL);
-    if (out->status == OK) {
-        file->name = name;
-        return OK;
+    disk_wait(out->trainer, false);
+    good = good && out->status == OK && out->contents.count > 0;
+    contents_report(&out->contents, good ? &file : NULL);
+    if (good) {
+        files->file = mem_realloc(files->file, (size_t)files->num_files + 1, sizeof *files->file);
+        files->file[files->num_files++] = file;
+    } else {
+        free(out->name);
     }
-    free(name);
-    if (err != NULL) *err = out->err;
+    if (out->status != OK && err != NULL) *err = out->err;
     return out->status;
 }
 
-/* Writes this rank's file of a family, if it owns anything, and takes part in the gathering of what
- * others own. A failed collective is *ret_comm, a failure of this rank alone the result. */
-static Status save_family(Trainer *trainer, const char *folder, const Family *family,
-                          SavedFiles *files, Status *ret_comm, Error *err)
-{
-    static const char *const METADATA[] = {"format", "pt"};
-    OutFile out = {.trainer = trainer};
-    int *owner = assign_owners(trainer);
-    Contents contents = list_contents(trainer, family, owner);
-    char *name = mem_printf("%s-%05d-of-%05d.safetensors", family->stem, world_rank(trainer) + 1,
-                            trainer->tp_size * trainer->dp_size);
-    char *path = path_join(folder, name);
-    if (contents.count > 0)
-        out.status = safetensors_create(path, contents.entry, contents.count, METADATA, 1,
-                                        &out.writer, &out.err);
-    free(path);
-    *ret_comm = stream_family(trainer, family, owner, &out, err);
-    free(owner);
-    if (*ret_comm != OK) {
-        out.status = *ret_comm;
-        if (err != NULL) out.err = *err;
-    }
-    if (contents.count == 0) {
-        free(name);
-        return out.status;
-    }
-    SavedFile file = {0};
-    TRY(finish_file(&out, name, &contents, &file, err));
-    files->file = mem_realloc(files->file, (size_t)files->num_files + 1, sizeof *files->file);
-    files->file[files->num_files++] = file;
-    return OK;
-}
+#define NUM_FAMILIES 2
 
 Status trainer_save(Trainer *trainer, const char *folder, SavedFiles *ret, Error *err)
 {
     const Weights *weights = trainer->weights;
     const Optimizer *optimizer = trainer->optimizer;
-    Family families[] = {
+    const Family families[NUM_FAMILIES] = {
         {"model", {{"", weights->flat, weights->dtype}}, 1, false},
         {"optimizer",
          {{"exp_avg.", optimizer->exp_avg, DTYPE_F32},
@@ -328,17 +352,22 @@ Status trainer_save(Trainer *trainer, const char *folder, SavedFiles *ret, Error
     };
     CHECK(trainer->ready);
     SavedFiles files = {0};
-    Status first = OK;
-    for (int i = 0; i < 2; i++) {
-        Status comm = OK;
-        Error later = {0};
-        Status status =
-            save_family(trainer, folder, &families[i], &files, &comm, first == OK ? err : &later);
+    OutFile out[NUM_FAMILIES];
+    Status comm = OK, first = OK;
+    int begun = 0;
+    while (begun < NUM_FAMILIES && comm == OK) {
+        comm = write_family(trainer, folder, &families[begun], &out[begun], err);
+        begun++;
+    }
+    /* After the last collective: nobody waits there for the disk of another. */
+    for (int i = 0; i < begun; i++) {
+        Error *first_err = comm == OK && first == OK ? err : NULL;
+        Status status = finish_file(&out[i], comm != OK || first != OK, &files, first_err);
         if (first == OK) first = status;
-        if (comm != OK) {
-            trainer->broken = true;
-            break;
-        }
+    }
+    if (comm != OK) {
+        trainer->broken = true;
+        first = comm;
     }
     if (first != OK) {
         saved_files_clear(&files);

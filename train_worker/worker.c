@@ -45,12 +45,15 @@ struct Worker {
     Queue *tasks;
     pthread_t thread;
     /* loop thread */
+    int working;      /* tasks handed over and not done */
+    uint64_t vouched; /* beats in which the compute thread waited for the disk */
     CommId own_tensor_id, own_data_id;
     /* compute thread */
     const KernelTable *kernels;
     Trainer *trainer;
     /* both: set once by the compute thread, read for the beat */
     _Atomic(Comm *) tensor_comm, data_comm;
+    atomic_bool waits_for_disk;
 };
 
 /* ---- compute thread: start ---- */
@@ -82,7 +85,19 @@ static Status join(Worker *worker, const Task *task, Error *err)
     return OK;
 }
 
-static Status make_trainer(Worker *worker, Error *err)
+static void on_progress(void *argument)
+{
+    const Worker *worker = argument;
+    worker->options.on_progress(worker->options.context);
+}
+
+static void on_disk_wait(void *argument, bool waits)
+{
+    atomic_store(&((Worker *)argument)->waits_for_disk, waits);
+}
+
+/* `memory_bytes` is what was free before any rank of this start took its share. */
+static Status make_trainer(Worker *worker, int64_t memory_bytes, Error *err)
 {
     const WorkerOptions *o = &worker->options;
     const JobConfig *config = o->config;
@@ -97,11 +112,12 @@ static Status make_trainer(Worker *worker, Error *err)
         .clip_grad = config->train.clip_grad,
         .kernels = worker->kernels,
         /* All ranks are on this machine; what is left over serves everything else here. */
-        .memory_bytes_max = memory_available() / 10 * 9 / (o->tp_size * o->dp_size),
+        .memory_bytes_max = memory_bytes / 10 * 9 / (o->tp_size * o->dp_size),
         .tensor_comm = atomic_load(&worker->tensor_comm),
         .data_comm = atomic_load(&worker->data_comm),
-        .on_progress = o->on_progress,
-        .progress_context = o->context,
+        .on_progress = on_progress,
+        .on_disk_wait = on_disk_wait,
+        .progress_context = worker,
     };
     if (config->train.micro_batch_size > 0)
         options.max_tokens = config->train.micro_batch_size * config->data.max_length;
@@ -148,15 +164,17 @@ static Status run_start(Worker *worker, Task *task, Error *err)
     if (worker->trainer != NULL)
         return error_set(err, ERR_INTERNAL, "this rank was started before");
     worker->kernels = cpu_kernels(num_threads(config));
+    /* Nobody passes the join before all have read it: later, others may have begun to allocate. */
+    int64_t memory_bytes = memory_available();
     TRY(join(worker, task, err));
     double peak = measure_peak(worker);
-    TRY(make_trainer(worker, err));
+    TRY(make_trainer(worker, memory_bytes, err));
     if (task->path[0] != '\0')
         TRY(trainer_load(worker->trainer, task->path, err));
     else if (config->model.init == INIT_RANDOM)
         TRY(trainer_init_random(worker->trainer, config->seed, err));
     else
-        TRY(trainer_load(worker->trainer, config->model.path, err));
+        TRY(trainer_load_weights(worker->trainer, config->model.path, err));
     ModelConfig model;
     TRY(model_config_read(config->model.config, &model, err));
     Troupe__StartReply reply = TROUPE__START_REPLY__INIT;
@@ -285,6 +303,7 @@ static void task_destroy(Task *task)
 static void task_done(void *argument)
 {
     Task *task = argument;
+    task->worker->working--;
     task->worker->options.on_doing(task->worker->options.context, "idle");
     if (task->status == OK)
         call_reply(task->call, (Bytes){task->answer.data, task->answer.length}, (Bytes){0});
@@ -317,7 +336,10 @@ static void submit(Task *task, const char *doing)
 {
     Worker *worker = task->worker;
     worker->options.on_doing(worker->options.context, doing);
-    if (queue_try_put(worker->tasks, task)) return;
+    if (queue_try_put(worker->tasks, task)) {
+        worker->working++;
+        return;
+    }
     call_failf(task->call, ERR_RESOURCE, "more than %d tasks wait in this rank", TASKS_MAX);
     task_destroy(task);
 }
@@ -446,6 +468,17 @@ void worker_describe_wait(const Worker *worker, char *text, size_t size)
     text[0] = '\0';
     for (int i = 0; i < 2 && text[0] == '\0'; i++)
         if (comms[i] != NULL) comm_describe_wait(comms[i], text, size);
+}
+
+int worker_working(const Worker *worker)
+{
+    return worker->working;
+}
+
+uint64_t worker_vouch(Worker *worker)
+{
+    if (atomic_load(&worker->waits_for_disk)) worker->vouched++;
+    return worker->vouched;
 }
 
 /* ---- life ---- */

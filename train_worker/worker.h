@@ -25,6 +25,12 @@ void worker_destroy(Worker *worker); /* waits for the task in work; accepts NULL
 /* What the compute thread waits for in a collective, or "". Loop thread. */
 void worker_describe_wait(const Worker *worker, char *text, size_t size);
 
+/* Tasks that the compute thread has not done. Loop thread. */
+int worker_working(const Worker *worker);
+/* Progress besides the compute thread's own, for the beat that is sent now: while the compute
+ * thread waits for the disk alone, the loop thread vouches for it. Loop thread. */
+uint64_t worker_vouch(Worker *worker);
+
 /* train.bootstrap, start, fetch, step, evaluate, save: `self` is the Worker. */
 extern const ActorMethod worker_methods[];
 extern const int worker_num_methods;

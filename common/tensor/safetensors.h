@@ -56,6 +56,10 @@ Status safetensors_create(const char *path, const SafetensorsEntry *entries, int
 /* Appends the next entry's data, whole or in pieces; pieces must come in the order of the
  * entries. */
 Status safetensors_write(SafetensorsWriter *writer, const void *data, size_t bytes, Error *err);
+/* Brings what was written so far to the disk in pieces, with a call of `progress` after each: for
+ * whoever must show that it gets on. Makes nothing durable by itself; finish does. */
+Status safetensors_flush(SafetensorsWriter *writer, void (*progress)(void *context), void *context,
+                         Error *err);
 /* Flushes to disk and closes; the folder's entry is for the caller to flush. Gives the file's
  * size and SHA-256 as 64 hex digits and a NUL. Takes the writer, also on failure: then the file
  * is removed. */

@@ -15,12 +15,15 @@
 
 /* Digested and handed to the kernel in pieces that stay in the cache between the two. */
 #define PIECE_BYTES ((size_t)256 * 1024)
+/* Handed on to the disk while the next is written, and waited for when all is. */
+#define FLUSH_BYTES ((int64_t)16 << 20)
 
 struct SafetensorsWriter {
     char *path;
     int fd;
     int64_t bytes_total; /* of the whole file */
     int64_t bytes_written;
+    int64_t bytes_started; /* of them on their way to the disk */
     Digest *digest;
 };
 
@@ -130,6 +133,25 @@ static Status no_room(const SafetensorsWriter *writer, int errnum, Error *err)
                            writer->bytes_total, writer->path, available);
 }
 
+/* File systems that cannot do this by ranges flush it all at the end. */
+static Status flush_range(const SafetensorsWriter *writer, int64_t begin, int64_t end,
+                          unsigned flags, Error *err)
+{
+    if (sync_file_range(writer->fd, begin, end - begin, flags) == 0 || errno == EINVAL ||
+        errno == ENOSYS || errno == ESPIPE)
+        return OK;
+    return error_set_errno(err, errno, "could not flush %s", writer->path);
+}
+
+static Status start_flush(SafetensorsWriter *writer, Error *err)
+{
+    if (writer->bytes_written - writer->bytes_started < FLUSH_BYTES) return OK;
+    TRY(flush_range(writer, writer->bytes_started, writer->bytes_written, SYNC_FILE_RANGE_WRITE,
+                    err));
+    writer->bytes_started = writer->bytes_written;
+    return OK;
+}
+
 static Status put_bytes(SafetensorsWriter *writer, const void *data, size_t bytes, Error *err)
 {
     for (size_t done = 0; done < bytes;) {
@@ -139,6 +161,7 @@ static Status put_bytes(SafetensorsWriter *writer, const void *data, size_t byte
         TRY(file_write_all(writer->fd, from, piece, writer->path, err));
         writer->bytes_written += (int64_t)piece;
         done += piece;
+        TRY(start_flush(writer, err));
     }
     return OK;
 }
@@ -201,6 +224,20 @@ Status safetensors_write(SafetensorsWriter *writer, const void *data, size_t byt
                          "%s: %zu bytes to write, the header leaves room for %" PRId64,
                          writer->path, bytes, room);
     return put_bytes(writer, data, bytes, err);
+}
+
+Status safetensors_flush(SafetensorsWriter *writer, void (*progress)(void *context), void *context,
+                         Error *err)
+{
+    const unsigned wait =
+        SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
+    for (int64_t at = 0; at < writer->bytes_written; at += FLUSH_BYTES) {
+        int64_t end = at + FLUSH_BYTES;
+        if (end > writer->bytes_written) end = writer->bytes_written;
+        TRY(flush_range(writer, at, end, wait, err));
+        progress(context);
+    }
+    return OK;
 }
 
 Status safetensors_finish(SafetensorsWriter *writer, int64_t *ret_bytes, char ret_sha256[65],

@@ -80,6 +80,7 @@ typedef struct Job {
     int first, last; /* steps to run */
     float *weights;  /* [WHOLE_MAX] masters, whole */
     int64_t step;    /* found after loading */
+    bool anew;       /* the weights of `load` alone */
 } Job;
 
 /* The report must be what lies on disk. */
@@ -113,6 +114,8 @@ static void body(const Ranks *ranks, void *argument)
     Trainer *trainer = toy_trainer(ranks, &options);
     if (job->load == NULL)
         rank_ok(trainer_init_random(trainer, 11, &err), &err);
+    else if (job->anew)
+        rank_ok(trainer_load_weights(trainer, job->load, &err), &err);
     else
         rank_ok(trainer_load(trainer, job->load, &err), &err);
     job->step = trainer_step(trainer);
@@ -186,13 +189,14 @@ static void test_checkpoint_is_the_same_for_every_layout(void **state)
     } LAYOUTS[] = {{2, 1}, {4, 1}, {1, 2}, {2, 2}, {1, 1}};
     for (DType dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++)
         for (int kv_heads = 1; kv_heads <= 8; kv_heads *= 8) {
-            Job job = {toy_config(kv_heads, kv_heads == 1), dtype, NULL, "ckpt_0", 1, 2, NULL, 0};
+            Job job = {
+                toy_config(kv_heads, kv_heads == 1), dtype, NULL, "ckpt_0", 1, 2, NULL, 0, false};
             run(&job, 1, 1);
             char from[32], to[32];
             for (size_t i = 0; i < sizeof LAYOUTS / sizeof *LAYOUTS; i++) {
                 snprintf(from, sizeof from, "ckpt_%zu", i);
                 snprintf(to, sizeof to, "ckpt_%zu", i + 1);
-                Job next = {job.config, dtype, from, to, 1, 0, NULL, 0};
+                Job next = {job.config, dtype, from, to, 1, 0, NULL, 0, false};
                 int64_t step = run(&next, LAYOUTS[i].tp_size, LAYOUTS[i].dp_size);
                 assert_int_equal(step, 2);
                 assert_same_checkpoint("ckpt_0", to);
@@ -203,7 +207,7 @@ static void test_checkpoint_is_the_same_for_every_layout(void **state)
 static void test_random_weights_are_the_same_for_every_layout(void **state)
 {
     (void)state;
-    Job job = {toy_config(2, false), DTYPE_BF16, NULL, "init_1", 1, 0, NULL, 0};
+    Job job = {toy_config(2, false), DTYPE_BF16, NULL, "init_1", 1, 0, NULL, 0, false};
     run(&job, 1, 1);
     job.save = "init_n";
     run(&job, 4, 2);
@@ -216,11 +220,11 @@ static void test_resuming_gives_the_undisturbed_weights(void **state)
     size_t bytes = WHOLE_MAX * sizeof(float);
     for (DType dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++) {
         float *whole = shared_alloc(bytes), *resumed = shared_alloc(bytes);
-        Job job = {toy_config(2, true), dtype, NULL, NULL, 1, 6, whole, 0};
+        Job job = {toy_config(2, true), dtype, NULL, NULL, 1, 6, whole, 0, false};
         run(&job, 2, 2);
-        Job before = {job.config, dtype, NULL, "half", 1, 3, NULL, 0};
+        Job before = {job.config, dtype, NULL, "half", 1, 3, NULL, 0, false};
         run(&before, 2, 2);
-        Job after = {job.config, dtype, "half", NULL, 4, 6, resumed, 0};
+        Job after = {job.config, dtype, "half", NULL, 4, 6, resumed, 0, false};
         assert_int_equal(run(&after, 2, 2), 3);
         assert_memory_equal(whole, resumed, bytes);
         shared_free(whole, bytes);
@@ -236,11 +240,11 @@ static void test_checkpoint_loads_in_another_dtype_without_loss(void **state)
     size_t bytes = WHOLE_MAX * sizeof(float);
     float *saved = shared_alloc(bytes), *loaded = shared_alloc(bytes);
     for (DType dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++) {
-        Job job = {toy_config(4, true), dtype, NULL, "dtype", 1, 2, saved, 0};
+        Job job = {toy_config(4, true), dtype, NULL, "dtype", 1, 2, saved, 0, false};
         run(&job, 1, 1);
         Job other = {
             job.config, dtype == DTYPE_F32 ? DTYPE_BF16 : DTYPE_F32, "dtype", NULL, 1, 0, loaded,
-            0};
+            0, false};
         run(&other, 2, 1);
         assert_memory_equal(saved, loaded, bytes);
     }
@@ -277,6 +281,23 @@ static void assert_bad_load(const char *folder, const ModelConfig *config, Statu
 {
     BadLoad bad = {folder, expected, *config, status};
     ranks_run(1, 1, bad_load_body, &bad);
+}
+
+/* A checkpoint is a model folder: another job begins from its weights, not from its step. */
+static void test_checkpoint_serves_as_the_model_of_another_job(void **state)
+{
+    (void)state;
+    for (DType dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++) {
+        Job first = {toy_config(2, true), dtype, NULL, "first_job", 1, 3, NULL, 0, false};
+        run(&first, 2, 1);
+        Job plain = {first.config, dtype, "first_job", "plain", 1, 2, NULL, 0, true};
+        assert_int_equal(run(&plain, 1, 1), 0);
+        Job bare = {first.config, dtype, "bare_model", "bare", 1, 2, NULL, 0, false};
+        fresh_folder("bare_model"); /* the same weights without anything of a checkpoint */
+        assert_int_equal(system("cp first_job/model* bare_model/"), 0);
+        assert_int_equal(run(&bare, 1, 1), 0);
+        assert_same_checkpoint("plain", "bare");
+    }
 }
 
 static void test_bad_model_folders_are_explained(void **state)
@@ -355,6 +376,53 @@ static void full_disk_body(const Ranks *ranks, void *argument)
     trainer_destroy(trainer);
 }
 
+/* What stands between the two waits for the disk, and progress in between. */
+typedef struct DiskWatch {
+    bool waits;
+    int waited, progressed_while_waiting;
+} DiskWatch;
+
+static void on_disk_wait(void *context, bool waits)
+{
+    DiskWatch *watch = context;
+    rank_check(watch->waits != waits);
+    watch->waits = waits;
+    watch->waited += waits;
+}
+
+static void on_progress(void *context)
+{
+    DiskWatch *watch = context;
+    watch->progressed_while_waiting += watch->waits;
+}
+
+static void flush_body(const Ranks *ranks, void *argument)
+{
+    Job *job = argument;
+    Error err = {0};
+    DiskWatch watch = {0};
+    TrainerOptions options = toy_options(ranks, &job->config, DTYPE_F32);
+    options.on_disk_wait = on_disk_wait;
+    options.on_progress = on_progress;
+    options.progress_context = &watch;
+    Trainer *trainer = toy_trainer(ranks, &options);
+    rank_ok(trainer_init_random(trainer, 11, &err), &err);
+    SavedFiles files = {0};
+    rank_ok(trainer_save(trainer, "flushed", &files, &err), &err);
+    rank_check(!watch.waits && watch.waited == 4); /* reserve and flush, two files */
+    rank_check(watch.progressed_while_waiting >= 2);
+    saved_files_clear(&files);
+    trainer_destroy(trainer);
+}
+
+static void test_a_save_says_when_it_waits_for_the_disk(void **state)
+{
+    (void)state;
+    Job job = {.config = toy_config(2, true)};
+    fresh_folder("flushed");
+    ranks_run(2, 1, flush_body, &job);
+}
+
 static void test_a_failed_save_fails_one_rank_and_stops_nobody(void **state)
 {
     (void)state;
@@ -370,8 +438,10 @@ int main(void)
         cmocka_unit_test(test_random_weights_are_the_same_for_every_layout),
         cmocka_unit_test(test_resuming_gives_the_undisturbed_weights),
         cmocka_unit_test(test_checkpoint_loads_in_another_dtype_without_loss),
+        cmocka_unit_test(test_checkpoint_serves_as_the_model_of_another_job),
         cmocka_unit_test(test_bad_model_folders_are_explained),
         cmocka_unit_test(test_wrong_type_is_explained),
+        cmocka_unit_test(test_a_save_says_when_it_waits_for_the_disk),
         cmocka_unit_test(test_a_failed_save_fails_one_rank_and_stops_nobody),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
