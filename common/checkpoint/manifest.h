@@ -28,6 +28,7 @@ typedef struct Manifest {
     uint32_t generation;
     int64_t next_position; /* of the training stream: everything before it is consumed */
     int64_t consumed_samples, rejected_samples, trained_tokens;
+    int64_t bad_records; /* distinct records of the training set that were no conversation */
     char *data_fingerprint;
     char *config_sha256; /* of the effective configuration */
     char *ledger_head;   /* hash chain over all consumed positions */
@@ -74,7 +75,8 @@ Status checkpoint_verify(const char *path, bool digests, Manifest **ret, Error *
 
 /* The newest checkpoint under root that verifies; *ret_path is NULL when there is none at all.
  * Each damaged one it passes over is reported through `skipped` (may be NULL). If there are some
- * and all are damaged, that is ERR_DATA: a run must not silently begin anew. */
+ * and all are damaged, that is ERR_DATA: a run must not silently begin anew. One that cannot be
+ * judged (a later format, a failed read) is not passed over: that is its error. */
 Status checkpoint_find_latest(const char *root, char **ret_path, Manifest **ret,
                               void (*skipped)(void *context, const char *path, const Error *why),
                               void *context, Error *err);

@@ -36,8 +36,9 @@ static Status verify_file(const char *folder, const ManifestFile *file, bool dig
     Status status = OK;
     char *path = path_join(folder, file->name);
     if (lstat(path, &info) != 0) {
-        status =
-            error_set(err, ERR_DATA, "checkpoint %s: its file %s is missing", folder, file->name);
+        status = errno == ENOENT ? error_set(err, ERR_DATA, "checkpoint %s: its file %s is missing",
+                                             folder, file->name)
+                                 : error_set_errno(err, errno, "could not look at %s", path);
     } else if (!S_ISREG(info.st_mode) || (int64_t)info.st_size != file->bytes) {
         status = error_set(err, ERR_DATA,
                            "checkpoint %s: its file %s has %lld bytes, the manifest says %" PRId64,
@@ -58,11 +59,15 @@ static Status load_manifest(const char *folder, Manifest **ret, Error *err)
 {
     char *path = path_join(folder, MANIFEST_NAME), *text = NULL;
     size_t length = 0;
-    Status status = OK;
-    if (!path_exists(path))
+    Error why = {0};
+    Status status = file_read(path, JSON_FILE_BYTES_MAX, &text, &length, &why);
+    if (status == ERR_NOT_FOUND)
         status =
             error_set(err, ERR_DATA, "%s has no %s: not a whole checkpoint", folder, MANIFEST_NAME);
-    if (status == OK) status = file_read(path, JSON_FILE_BYTES_MAX, &text, &length, err);
+    else if (status == ERR_INVALID) /* a folder, a pipe, larger than any manifest */
+        status = error_set(err, ERR_DATA, "%s", why.message);
+    else if (status != OK)
+        status = error_set(err, status, "%s", why.message);
     if (status == OK) status = manifest_parse(text, length, path, ret, err);
     free(text);
     free(path);
@@ -155,6 +160,14 @@ static Status list_root(const char *root, FoundList *list, Error *err)
     return status;
 }
 
+/* What this checkpoint lacks, for good. Anything else (a format of a later program, a disk that
+ * does not read, too few descriptors) says nothing against it, and to go on from an older one would
+ * throw its steps away. */
+static bool is_damage(Status status)
+{
+    return status == ERR_DATA || status == ERR_NOT_FOUND;
+}
+
 Status checkpoint_find_latest(const char *root, char **ret_path, Manifest **ret,
                               void (*skipped)(void *context, const char *path, const Error *why),
                               void *context, Error *err)
@@ -167,6 +180,13 @@ Status checkpoint_find_latest(const char *root, char **ret_path, Manifest **ret,
     for (int i = 0; status == OK && i < list.count && chosen < 0; i++) {
         if (checkpoint_verify(list.item[i].path, true, &manifest, &why) == OK) {
             chosen = i;
+            break;
+        }
+        if (!is_damage(why.status)) {
+            error_append(&why,
+                         "This is the newest checkpoint, and an older one is not taken in its "
+                         "place; move it away to go on from that.");
+            status = error_set(err, why.status, "%s", why.message);
             break;
         }
         if (i == 0) newest_why = why;

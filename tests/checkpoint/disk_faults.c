@@ -49,6 +49,7 @@ static State *state;
 
 int __real_open(const char *path, int flags, ...);
 ssize_t __real_write(int fd, const void *bytes, size_t length);
+ssize_t __real_read(int fd, void *bytes, size_t length);
 int __real_rename(const char *from, const char *to);
 int __real_renameat2(int from_folder, const char *from, int to_folder, const char *to,
                      unsigned flags);
@@ -190,6 +191,21 @@ ssize_t __wrap_write(int fd, const void *bytes, size_t length)
     }
     if (watching()) note_data(fd, true);
     return __real_write(fd, bytes, length);
+}
+
+static int read_errnum;
+
+void faults_fail_reads(int errnum)
+{
+    read_errnum = errnum;
+}
+
+ssize_t __wrap_read(int fd, void *bytes, size_t length);
+ssize_t __wrap_read(int fd, void *bytes, size_t length)
+{
+    if (read_errnum == 0) return __real_read(fd, bytes, length);
+    errno = read_errnum;
+    return -1;
 }
 
 int __wrap_fsync(int fd);

@@ -12,8 +12,9 @@ void faults_init(void);
 /* Forgets everything and counts calls from 1 again; with FAULT_NONE it only counts. */
 void faults_arm(FaultKind kind, int at, int errnum);
 void faults_disarm(void);
-int faults_count(void);       /* calls since faults_arm */
-const char *faults_hit(void); /* the name of the call that was hit, or "" */
+void faults_fail_reads(int errnum); /* of digests; 0: no more */
+int faults_count(void);             /* calls since faults_arm */
+const char *faults_hit(void);       /* the name of the call that was hit, or "" */
 
 typedef enum {
     LOSE_NOTHING, /* kill -9: the kernel still has it all */

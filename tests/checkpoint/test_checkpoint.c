@@ -36,6 +36,7 @@ static Manifest *make_manifest(int64_t step)
     manifest->consumed_samples = step * 100;
     manifest->rejected_samples = step * 28;
     manifest->trained_tokens = INT64_C(1) << 50;
+    manifest->bad_records = 17;
     manifest->tp_size = 2;
     manifest->dp_size = 1;
     manifest->data_fingerprint = mem_strdup("files \"a\\b\", seed 7");
@@ -156,6 +157,7 @@ static void test_checkpoint_commit_is_found_again(void **state)
     assert_int_equal(manifest->generation, 3);
     assert_int_equal(manifest->rejected_samples, 2800000000);
     assert_int_equal(manifest->trained_tokens, INT64_C(1) << 50);
+    assert_int_equal(manifest->bad_records, 17);
     assert_int_equal(manifest->tp_size, 2);
     assert_string_equal(manifest->data_fingerprint, "files \"a\\b\", seed 7");
     assert_string_equal(manifest->ledger_head, "head");
@@ -565,6 +567,46 @@ static void test_manifest_of_a_later_format_is_refused_by_name(void **state)
     manifest_destroy(manifest);
 }
 
+/* Gives the manifest another format, with a digest that fits. */
+static void set_format(const char *path, char format)
+{
+    Error err = {0};
+    char *text = NULL, sha256[65];
+    size_t length = 0;
+    assert_ok(file_read(path, 1 << 20, &text, &length, &err), &err);
+    char *digest = strstr(text, ",\n  \"sha256_of_the_above\"");
+    assert_non_null(digest);
+    strstr(text, "\"format\": ")[10] = format;
+    digest_bytes(text, (size_t)(digest - text), sha256);
+    memcpy(strrchr(digest, ':') + 3, sha256, 64);
+    assert_ok(file_write_atomic(path, text, length, &err), &err);
+    free(text);
+}
+
+/* To fall back on an older checkpoint is for one that is damaged, not for one that this program or
+ * this moment cannot read: the steps since would be lost without need. */
+static void test_checkpoint_that_cannot_be_judged_is_not_passed_over(void **state)
+{
+    (void)state;
+    Error err = {0};
+    char *path = NULL;
+    Manifest *manifest = NULL;
+    save_ok(1);
+    save_ok(2);
+    set_format(ROOT "/step_00000002/" MANIFEST_NAME, '2');
+    assert_fails(checkpoint_find_latest(ROOT, &path, &manifest, NULL, NULL, &err), ERR_UNSUPPORTED,
+                 &err, "step_00000002");
+    assert_non_null(strstr(err.message, "move it away"));
+    set_format(ROOT "/step_00000002/" MANIFEST_NAME, '1');
+    faults_fail_reads(EIO);
+    Status status = checkpoint_find_latest(ROOT, &path, &manifest, NULL, NULL, &err);
+    faults_fail_reads(0);
+    assert_int_equal(status, ERR_IO);
+    assert_non_null(strstr(err.message, "step_00000002"));
+    assert_null(path);
+    assert_int_equal(latest_step(), 2);
+}
+
 int main(void)
 {
 #define IN_A_RUN(test) cmocka_unit_test_setup(test, start_run)
@@ -583,6 +625,7 @@ int main(void)
         IN_A_RUN(test_checkpoint_every_flipped_bit_is_found_and_its_file_named),
         IN_A_RUN(test_checkpoint_cut_and_missing_files_are_named),
         IN_A_RUN(test_checkpoint_find_latest_passes_over_damage_and_says_so),
+        IN_A_RUN(test_checkpoint_that_cannot_be_judged_is_not_passed_over),
         IN_A_RUN(test_checkpoint_prune_keeps_the_newest_whole_ones),
         IN_A_RUN(test_manifest_of_a_later_format_is_refused_by_name),
     };
