@@ -21,6 +21,10 @@ typedef struct ControllerStart {
     const char *data_fingerprint; /* of the checkpoint; NULL when there is none */
 } ControllerStart;
 
+/* Whether a run may begin so: ERR_EXISTS when the job wants no checkpoint (checkpoint.resume:
+ * never) and there is one, which beginning anew would destroy. Before controller_create. */
+Status controller_check_start(const ControllerStart *start, Error *err);
+
 Controller *controller_create(const ControllerStart *start, int64_t now_ms, EffectList *effects);
 void controller_destroy(Controller *controller);
 

@@ -54,6 +54,7 @@ void core_finish(Controller *c, Status status, const char *format, ...)
     c->exit_status = status;
     c->phase = PHASE_ENDING;
     c->ending_since_ms = c->now_ms;
+    save_abandon(c);
     supervise_kill_all(c);
     group_give_back(c);
 }
@@ -67,8 +68,7 @@ Effect *core_call(Controller *c, int actor, CallKind call, uint64_t id, int time
     effect->call.call = call;
     effect->call.id = id;
     effect->call.timeout_ms = timeout_ms;
-    record->progress_ms = c->now_ms; /* the clock of "no progress" starts with the work */
-    record->reported_stall = false;
+    supervise_call_made(c, actor, call);
     return effect;
 }
 
@@ -106,6 +106,16 @@ static void add_actors(Controller *c)
         add_actor(c, ROLE_TRAIN, i, config->cluster.cpus_per_train_worker);
 }
 
+Status controller_check_start(const ControllerStart *start, Error *err)
+{
+    if (start->checkpoint == NULL || start->config->checkpoint.resume != RESUME_NEVER) return OK;
+    return error_set(err, ERR_EXISTS,
+                     "checkpoint.resume is never, but this run has a checkpoint: %s\n"
+                     "To begin anew, give another run_dir or move this one away; to go on from the "
+                     "checkpoint, set checkpoint.resume: auto.",
+                     start->checkpoint);
+}
+
 Controller *controller_create(const ControllerStart *start, int64_t now_ms, EffectList *effects)
 {
     CHECK(start->num_nodes > 0);
@@ -125,6 +135,11 @@ Controller *controller_create(const ControllerStart *start, int64_t now_ms, Effe
     int64_t ahead = (c->config->rollout.prefetch_steps + 2) * c->config->train.global_batch_size;
     for (SetName set = 0; set < SET_COUNT; set++)
         stream_init(&c->lane[set].stream, set, 8 * ahead + 1024);
+    int num_rollout = c->first_train - c->first_rollout;
+    c->lease = mem_calloc((size_t)(num_rollout * LEASES_PER_WORKER), sizeof *c->lease);
+    for (Role role = 0; role < ROLE_COUNT; role++)
+        c->budget[role].time_ms =
+            mem_calloc((size_t)c->config->cluster.restarts_max + 1, sizeof(int64_t));
     c->checkpoint = mem_strdup(start->checkpoint);
     c->fingerprint = mem_strdup(start->data_fingerprint);
     c->saved = start->state;
@@ -145,6 +160,9 @@ void controller_destroy(Controller *c)
         plan_clear(&c->lane[set].next.plan);
     }
     plan_clear(&c->retired);
+    for (Role role = 0; role < ROLE_COUNT; role++)
+        free(c->budget[role].time_ms);
+    free(c->lease);
     for (int i = 0; i < c->num_nodes; i++)
         free(c->node[i].bundle);
     free(c->node);
@@ -187,6 +205,7 @@ static void take_event(Controller *c, const Event *event)
     case EV_REPLY: {
         const ActorRecord *record = &c->actor[event->actor];
         if (event->incarnation != record->incarnation || !supervise_ready(c, event->actor)) break;
+        supervise_call_answered(c, event->actor, event->reply.call);
         if (event->reply.call == CALL_BOOTSTRAP || event->reply.call == CALL_START)
             gang_reply(c, event);
         else
@@ -195,7 +214,10 @@ static void take_event(Controller *c, const Event *event)
     }
     case EV_CHECKPOINT_BEGUN:
     case EV_CHECKPOINT_DONE:
-        job_checkpoint_event(c, event);
+        save_event(c, event);
+        break;
+    case EV_LEDGER_FAILED:
+        save_ledger_failed(c, event);
         break;
     }
 }
@@ -314,7 +336,7 @@ JobView controller_job(const Controller *c)
         .next_position = c->next_position,
         .records = train->stream.records,
         .generation = c->generation,
-        .samples_ready = stream_ready_count(&train->stream, train->planned, 1 << 20),
+        .samples_ready = (int)job_samples_ready(c),
         .consumed_samples = c->done.consumed_samples,
         .rejected_samples = c->done.rejected_samples,
         .last_checkpoint = c->checkpoint,

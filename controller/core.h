@@ -11,12 +11,11 @@
 #include "plan.h"
 #include "stream.h"
 
-#define REASON_MAX        256
-#define RESTART_TIMES_MAX 32
+#define REASON_MAX 256
 
 typedef struct RestartBudget {
-    int64_t time_ms[RESTART_TIMES_MAX]; /* ring of the latest restarts */
-    int count;
+    int64_t *time_ms; /* ring of the latest restarts, [restarts_max] */
+    int64_t count;    /* ever */
 } RestartBudget;
 
 typedef struct ActorRecord {
@@ -32,13 +31,15 @@ typedef struct ActorRecord {
     char endpoint[ENDPOINT_MAX];
     int64_t since_ms, beat_ms, progress_ms, retry_ms;
     uint64_t progress;
+    int working; /* as the last beat said */
+    int owed;    /* answers to calls that are work, as far as nobody else can hold them up */
     char doing[128], waiting_for[192];
     int64_t rss_bytes;
     int restarts;
-    bool reported_stall;
     int64_t failed_ms; /* when a call failed as if it were gone; 0: none has */
     char failure[REASON_MAX];
-    int leases; /* outstanding */
+    int leases;             /* outstanding */
+    int64_t lease_after_ms; /* the last one failed: not sooner than this */
 } ActorRecord;
 
 typedef struct NodeRecord {
@@ -68,7 +69,7 @@ typedef struct Lease {
     int count;
 } Lease;
 
-#define LEASES_OUT_MAX 256
+#define LEASES_PER_WORKER 2
 
 typedef enum { GANG_DOWN, GANG_BOOTSTRAP, GANG_START, GANG_READY } GangState;
 
@@ -102,7 +103,8 @@ typedef struct PlanSlot {
  * one for evaluation. */
 typedef struct Lane {
     Stream stream;
-    bool asked;      /* the data source was asked to open the set */
+    bool asked;      /* the data source was asked to open the set ... */
+    bool open;       /* ... and has */
     int64_t planned; /* plans are made up to here */
     bool over;       /* no further plan can be made */
     PlanSlot running, next;
@@ -147,7 +149,7 @@ struct Controller {
 
     Lane lane[SET_COUNT];
     Plan retired; /* of the step that was committed last: effects point to it */
-    Lease lease[LEASES_OUT_MAX];
+    Lease *lease; /* [LEASES_PER_WORKER for each rollout worker] */
 
     JobPhase phase;
     int64_t step, total_steps;
@@ -161,20 +163,23 @@ struct Controller {
         int64_t samples;
         StepResult result;
         int64_t started_ms;
-        int64_t last_step; /* of the last evaluation; -1: none */
+        int64_t last_step;   /* of the last evaluation; -1: none */
+        int64_t bad_records; /* of this evaluation, or of the check before the first */
+        bool checked;        /* every record was rolled out in this session */
     } eval;
 
     struct {
         char *folder; /* being written; NULL while it is being made */
         int answers;
-        uint64_t id;
+        uint64_t id;           /* of the attempt; 0: none */
         bool committing;       /* the commit is out: its outcome decides where a restart begins */
+        bool rewind_owed;      /* the run was rolled back meanwhile: once more when it is known */
         CheckpointState state; /* what is being committed */
         int64_t tried_step;    /* of the last attempt, whatever came of it */
     } save;
 
     int stop_requests;
-    int64_t bad_records, rejects_logged;
+    int64_t rejects_logged;
     int skipped_in_a_row;
     int64_t usual_step_ms; /* smoothed */
     char waits_for[REASON_MAX];
@@ -198,6 +203,9 @@ int core_num_train(const Controller *c);
 /* ---- supervise.c ---- */
 void supervise_event(Controller *c, const Event *event);
 void supervise_advance(Controller *c);
+/* The agent of a node is gone with all processes on it, and the placement group with it: every
+ * actor starts again. One cause: each role spends one restart. */
+void supervise_node_lost(Controller *c, const char *reason);
 /* The actor's process is gone, silent, stuck, or failed a call in a way that a new process may not:
  * kill what may be left, start it again (train ranks all together) or, past the budget, end the
  * run. */
@@ -210,6 +218,9 @@ void supervise_reply_failed(Controller *c, const Event *event);
 void supervise_call_failed(Controller *c, int actor, const char *message);
 bool supervise_ready(const Controller *c, int actor); /* ALIVE or SUSPECT: may be called */
 void supervise_restart_gang(Controller *c, const char *reason);
+/* Keep account of what an actor owes an answer to: what "no progress" watches. */
+void supervise_call_made(Controller *c, int actor, CallKind call);
+void supervise_call_answered(Controller *c, int actor, CallKind call);
 void supervise_kill_all(Controller *c);
 bool supervise_all_gone(const Controller *c);
 
@@ -225,9 +236,21 @@ void gang_reset(Controller *c); /* after a restart: nothing is out any more */
 int gang_dp_rank(const Controller *c, int actor);
 bool gang_is_retryable(Status status); /* a failure that a fresh gang may not have */
 
+/* ---- save.c ---- */
+bool save_is_due(const Controller *c, bool at_end);
+void save_begin(Controller *c);
+void save_reply(Controller *c, const Event *event);
+void save_event(Controller *c, const Event *event); /* EV_CHECKPOINT_BEGUN, EV_CHECKPOINT_DONE */
+void save_abandon(
+    Controller *c); /* unless its commit is out: then it comes about or not, by itself */
+void save_ledger_failed(Controller *c, const Event *event);
+/* The ledger goes back to the last committed checkpoint, as soon as it is known which that is. */
+void save_roll_back(Controller *c);
+
 /* ---- job.c ---- */
 void job_reply(Controller *c, const Event *event);
-void job_checkpoint_event(Controller *c, const Event *event);
+bool job_is_due(int64_t interval, int64_t step);
+int64_t job_samples_ready(const Controller *c); /* for the next steps */
 void job_advance(Controller *c);
 void job_roll_back(Controller *c);              /* to the last committed checkpoint */
 void job_worker_lost(Controller *c, int actor); /* a rollout worker */

@@ -85,6 +85,7 @@ typedef struct SavedFileInfo {
 /* What the run stood at when a checkpoint was made: the controller's part of it. */
 typedef struct CheckpointState {
     int64_t step, next_position, consumed_samples, rejected_samples, trained_tokens;
+    int64_t bad_records; /* distinct records of the training set that were no conversation */
 } CheckpointState;
 
 /* ---- events ---- */
@@ -102,6 +103,7 @@ typedef enum {
     EV_REPLY,            /* an actor answered a call, or will not */
     EV_CHECKPOINT_BEGUN, /* the folder for a save is there (or could not be made) */
     EV_CHECKPOINT_DONE,  /* a save is committed (or failed) */
+    EV_LEDGER_FAILED,    /* what was to be written down could not be: the run cannot go on */
 } EventKind;
 
 typedef enum { GROUP_PREPARE, GROUP_COMMIT, GROUP_RELEASE } GroupCall;
@@ -146,6 +148,7 @@ typedef struct Event {
         } hello;
         struct {
             uint64_t progress;
+            int working; /* pieces of work in hand that only this process can finish */
             const char *doing, *waiting_for;
             int64_t rss_bytes;
         } beat;
@@ -184,6 +187,7 @@ typedef struct Event {
             };
         } reply;
         struct {
+            uint64_t save;    /* as in the effect */
             const char *path; /* folder begun, or committed */
         } checkpoint;
     };
@@ -262,6 +266,7 @@ typedef struct Effect {
             };
         } call;
         struct {
+            uint64_t save;      /* which attempt: begin, files, commit, abandon */
             const char *folder; /* commit, abandon; NULL for begin */
             CheckpointState state;
             const SavedFileInfo *file;

@@ -8,7 +8,7 @@
 
 #define BOOTSTRAP_TIMEOUT_MS 30000
 #define LOAD_TIMEOUT_MS                                                                            \
-    600000 /* reading a model from a slow disk; death and silence are seen long before */
+    (24 * 3600 * 1000) /* a fuse: supervision sees death, silence and no progress */
 
 bool gang_is_retryable(Status status)
 {

@@ -183,22 +183,20 @@ static void on_agent_lost(Controller *c, const Event *event)
         core_finish(c, ERR_UNAVAILABLE, "the node agent does not start: %s", event->message);
         return;
     }
-    effect_add(c->fx, FX_START_AGENT)->node = event->node;
-    if (!was_up) return;
     for (int i = 0; i < c->num_actors; i++)
         if (c->actor[i].node == event->node) c->actor[i].process = false;
     if (c->phase == PHASE_ENDING) {
         if (c->group_state == GROUP_GIVING_BACK && nobody_is_asked(c)) c->group_state = GROUP_NONE;
         return;
     }
+    effect_add(c->fx, FX_START_AGENT)->node = event->node;
+    if (!was_up) return;
     core_log(c, LOG_WARN, "agent_lost", "%s: %s", node->name, event->message);
     if (c->group_state == GROUP_READY) {
         char reason[REASON_MAX];
         snprintf(reason, sizeof reason, "the agent of node %s is gone (%s)", node->name,
                  event->message);
-        supervise_restart_gang(c, reason);
-        for (int i = 0; i < c->first_train && c->phase != PHASE_ENDING; i++)
-            supervise_lost(c, i, reason);
+        supervise_node_lost(c, reason);
     }
     group_give_back(c);
     if (c->group_state == GROUP_GIVING_BACK && nobody_is_asked(c)) c->group_state = GROUP_NONE;

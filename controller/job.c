@@ -16,14 +16,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define OPEN_TIMEOUT_MS    120000 /* indexing a large data set */
 #define LEASE_TIMEOUT_MS   120000
+#define LEASE_RETRY_MS     100 /* after one that failed */
 #define RELEASE_TIMEOUT_MS 10000
 #define FETCH_TIMEOUT_MS   60000
-#define STEP_TIMEOUT_MS                                                                            \
-    (6 * 3600 * 1000) /* a fuse: death, silence and no progress are seen by supervision */
-#define SAVE_TIMEOUT_MS      (3600 * 1000)
-#define LEASES_PER_WORKER    2
+/* Fuses: death, silence and no progress are seen by supervision. */
+#define OPEN_TIMEOUT_MS      (24 * 3600 * 1000)
+#define STEP_TIMEOUT_MS      (24 * 3600 * 1000)
 #define SKIPPED_IN_A_ROW_MAX 5
 #define REJECTS_LOGGED       10
 
@@ -47,8 +46,7 @@ static void open_sets(Controller *c)
 
 static bool sets_are_open(const Controller *c)
 {
-    return c->lane[SET_TRAIN].stream.records >= 0 &&
-           (c->config->data.eval.count == 0 || c->lane[SET_EVAL].stream.records >= 0);
+    return c->lane[SET_TRAIN].open && (c->config->data.eval.count == 0 || c->lane[SET_EVAL].open);
 }
 
 /* Fixes how long the run is, once the number of records is known. */
@@ -59,10 +57,14 @@ static void measure_run(Controller *c, int64_t records)
     if (c->config->train.num_steps > 0) {
         stream->end = INT64_MAX / 2;
         c->total_steps = c->config->train.num_steps;
-        return;
+    } else {
+        stream->end = records * c->config->train.num_epochs;
+        c->total_steps = stream->end / batch;
     }
-    stream->end = records * c->config->train.num_epochs;
-    c->total_steps = stream->end / batch;
+    if (c->total_steps > 0 && c->step >= c->total_steps)
+        core_log(c, LOG_INFO, "nothing_to_train",
+                 "the checkpoint stands at step %lld, the job asks for %lld steps",
+                 (long long)c->step, (long long)c->total_steps);
     if (c->total_steps == 0)
         core_finish(c, ERR_INVALID,
                     "train.global_batch_size is %lld, but the training set has %lld records in "
@@ -80,6 +82,7 @@ static void on_open(Controller *c, const Event *event)
         return;
     }
     const char *fingerprint = event->reply.open_set.fingerprint;
+    lane->open = true;
     lane->stream.records = event->reply.open_set.records;
     if (set == SET_EVAL) {
         lane->stream.end = lane->stream.records;
@@ -90,8 +93,7 @@ static void on_open(Controller *c, const Event *event)
                     "the training data is not the one this run began with: fingerprint %.16s, the "
                     "checkpoint has "
                     "%.16s.\nFiles, their order, data.shuffle or seed have changed. Put them back, "
-                    "or start a new run "
-                    "(another run_dir, or checkpoint.resume: never).",
+                    "or start a new run with another run_dir.",
                     fingerprint, c->fingerprint);
         return;
     }
@@ -102,9 +104,14 @@ static void on_open(Controller *c, const Event *event)
 
 /* ---- 1 lease ---- */
 
+static int num_leases(const Controller *c)
+{
+    return (c->first_train - c->first_rollout) * LEASES_PER_WORKER;
+}
+
 static Lease *free_lease(Controller *c)
 {
-    for (int i = 0; i < LEASES_OUT_MAX; i++)
+    for (int i = 0; i < num_leases(c); i++)
         if (c->lease[i].id == 0) return &c->lease[i];
     return NULL;
 }
@@ -113,24 +120,39 @@ static int least_loaded_worker(const Controller *c)
 {
     int best = -1;
     for (int i = c->first_rollout; i < c->first_train; i++) {
-        if (!supervise_ready(c, i) || c->actor[i].leases >= LEASES_PER_WORKER) continue;
-        if (best < 0 || c->actor[i].leases < c->actor[best].leases) best = i;
+        const ActorRecord *record = &c->actor[i];
+        if (!supervise_ready(c, i) || record->leases >= LEASES_PER_WORKER) continue;
+        if (c->now_ms < record->lease_after_ms) continue;
+        if (best < 0 || record->leases < c->actor[best].leases) best = i;
     }
     return best;
+}
+
+/* Steps that have no plan yet, of the prefetch_steps ahead: what is leased beyond the last step
+ * would never be trained. */
+static int64_t steps_ahead(const Controller *c, const Lane *lane)
+{
+    int64_t ahead = c->config->rollout.prefetch_steps + 1;
+    if (lane->stream.set == SET_EVAL) return ahead;
+    int64_t planned =
+        c->step + (lane->running.state != PLAN_SLOT_EMPTY) + (lane->next.state != PLAN_SLOT_EMPTY);
+    int64_t left = c->total_steps - planned;
+    return left < 0 ? 0 : left < ahead ? left : ahead;
 }
 
 /* Leases stop here: enough for the batch in training and prefetch_steps beyond it, rejected ones
  * not counted. */
 static int64_t lease_limit(const Controller *c, const Lane *lane)
 {
-    int64_t ahead = (c->config->rollout.prefetch_steps + 1) * c->config->train.global_batch_size;
-    return lane->planned + ahead + lane->stream.rejected_ahead;
+    int64_t rejected =
+        lane->stream.rejected_ahead - lane->running.plan.rejected - lane->next.plan.rejected;
+    return lane->planned + steps_ahead(c, lane) * c->config->train.global_batch_size + rejected;
 }
 
 static void lease_ahead(Controller *c, SetName set)
 {
     Lane *lane = lane_of(c, set);
-    if (lane->stream.records < 0 || !supervise_ready(c, 0)) return;
+    if (!lane->open || !supervise_ready(c, 0)) return;
     for (;;) {
         int worker = least_loaded_worker(c);
         Lease *lease = free_lease(c);
@@ -149,6 +171,20 @@ static void lease_ahead(Controller *c, SetName set)
     }
 }
 
+/* Its positions that were not delivered are free again; an answer that comes yet is ignored. */
+static void drop_lease(Controller *c, Lease *lease)
+{
+    stream_lease_failed(&lane_of(c, lease->set)->stream, lease->worker, lease->first, lease->count);
+    c->actor[lease->worker].leases--;
+    lease->id = 0;
+}
+
+static void drop_leases(Controller *c, SetName set)
+{
+    for (int i = 0; i < num_leases(c); i++)
+        if (c->lease[i].id != 0 && c->lease[i].set == set) drop_lease(c, &c->lease[i]);
+}
+
 /* ---- 2 roll out ---- */
 
 static DataPolicy policy_for(const Controller *c, RejectReason reason)
@@ -163,7 +199,15 @@ static DataPolicy policy_for(const Controller *c, RejectReason reason)
     }
 }
 
-static void on_rejected(Controller *c, const SampleMeta *meta, const char *message)
+/* Records of the set that are no conversation, each once: of the training set since the beginning
+ * of the run, of the evaluation set in this evaluation. */
+static int64_t bad_records(const Controller *c, SetName set)
+{
+    int64_t consumed = set == SET_TRAIN ? c->done.bad_records : c->eval.bad_records;
+    return consumed + c->lane[set].stream.bad_ahead;
+}
+
+static void on_rejected(Controller *c, SetName set, const SampleMeta *meta, const char *message)
 {
     if (message == NULL) message = reject_reason_name(meta->reject_reason);
     if (policy_for(c, meta->reject_reason) == POLICY_STOP) {
@@ -171,51 +215,59 @@ static void on_rejected(Controller *c, const SampleMeta *meta, const char *messa
         return;
     }
     int64_t max = c->config->data.bad_records_max;
-    bool bad = meta->reject_reason == REJECT_BAD_RECORD || meta->reject_reason == REJECT_TEMPLATE;
-    if (bad && ++c->bad_records > max && max > 0) {
+    if (max > 0 && bad_records(c, set) > max) {
         core_finish(c, ERR_DATA,
-                    "more than %lld records were bad (data.bad_records_max). The last: %s",
-                    (long long)max, message);
+                    "more than %lld records of the %s set were bad (data.bad_records_max). "
+                    "The last: %s",
+                    (long long)max, set_name(set), message);
         return;
     }
     if (c->rejects_logged++ < REJECTS_LOGGED)
         core_log(c, LOG_WARN, "sample_skipped", "%s", message);
 }
 
+static void take_samples(Controller *c, SetName set, const Event *event)
+{
+    Stream *stream = &lane_of(c, set)->stream;
+    for (int i = 0; i < event->reply.lease.count && c->phase != PHASE_ENDING; i++) {
+        const SampleMeta *meta = &event->reply.lease.meta[i];
+        bool news = stream_deliver(stream, event->actor, meta);
+        if (news && meta->status == SAMPLE_REJECTED)
+            on_rejected(c, set, meta, event->reply.lease.reject_message[i]);
+    }
+}
+
 static void on_lease(Controller *c, const Event *event)
 {
     Lease *lease = NULL;
-    for (int i = 0; i < LEASES_OUT_MAX; i++)
+    for (int i = 0; i < num_leases(c); i++)
         if (c->lease[i].id == event->reply.id) lease = &c->lease[i];
-    if (lease == NULL) return; /* of before a rollback */
-    Lane *lane = lane_of(c, lease->set);
-    c->actor[event->actor].leases--;
-    if (event->status == OK) {
-        for (int i = 0; i < event->reply.lease.count && c->phase != PHASE_ENDING; i++) {
-            const SampleMeta *meta = &event->reply.lease.meta[i];
-            bool news = stream_deliver(&lane->stream, event->actor, meta);
-            if (news && meta->status == SAMPLE_REJECTED)
-                on_rejected(c, meta, event->reply.lease.reject_message[i]);
-        }
-    } else if (!gang_is_retryable(event->status)) {
+    if (lease == NULL) return; /* dropped meanwhile */
+    if (event->status == OK)
+        take_samples(c, lease->set, event);
+    else if (gang_is_retryable(event->status))
+        c->actor[event->actor].lease_after_ms = c->now_ms + LEASE_RETRY_MS;
+    else
         core_finish(c, event->status, "%s", event->message);
-    }
-    stream_lease_failed(&lane->stream, lease->worker, lease->first, lease->count);
-    lease->id = 0;
+    drop_lease(c, lease);
 }
 
 void job_worker_lost(Controller *c, int actor)
 {
+    for (int i = 0; i < num_leases(c); i++)
+        if (c->lease[i].id != 0 && c->lease[i].worker == actor) drop_lease(c, &c->lease[i]);
     for (SetName set = 0; set < SET_COUNT; set++)
         stream_worker_lost(&c->lane[set].stream, actor);
-    for (int i = 0; i < LEASES_OUT_MAX; i++)
-        if (c->lease[i].worker == actor) c->lease[i].id = 0;
 }
 
+/* The new one must open the sets again. Leases are read from the old one, and whether their worker
+ * notices that it has died is not for us to rely on. */
 void job_source_lost(Controller *c)
 {
-    for (SetName set = 0; set < SET_COUNT; set++)
-        c->lane[set].asked = false; /* the new one must open them again */
+    for (SetName set = 0; set < SET_COUNT; set++) {
+        c->lane[set].asked = c->lane[set].open = false;
+        drop_leases(c, set);
+    }
 }
 
 /* ---- 3 plan ---- */
@@ -231,11 +283,33 @@ static PlanOptions plan_options(const Controller *c, SetName set)
     };
 }
 
+/* Samples from lane->planned on without a gap. What stands before is in the two plans. */
+static int64_t samples_ready(const Lane *lane)
+{
+    int64_t planned = lane->running.plan.num_samples + lane->next.plan.num_samples;
+    int64_t ready = lane->stream.accepted_ahead - planned;
+    return ready > 0 ? ready : 0; /* a lost holder may have opened a gap in a plan */
+}
+
+/* Looking before a plan is tried: events are many more than plans, and a plan looks at every
+ * sample. */
+static bool can_plan(const Controller *c, const Lane *lane)
+{
+    const Stream *stream = &lane->stream;
+    return samples_ready(lane) >= c->config->train.global_batch_size ||
+           stream->front >= stream->end || stream_is_full(stream);
+}
+
+int64_t job_samples_ready(const Controller *c)
+{
+    return samples_ready(&c->lane[SET_TRAIN]);
+}
+
 static void plan_ahead(Controller *c, SetName set)
 {
     Lane *lane = lane_of(c, set);
     if (c->gang.state != GANG_READY || lane->next.state != PLAN_SLOT_EMPTY || lane->over) return;
-    if (lane->stream.records < 0) return;
+    if (lane->stream.records < 0 || !can_plan(c, lane)) return;
     int64_t step = c->step + 1 + (lane->running.state == PLAN_SLOT_RUNNING);
     if (set == SET_TRAIN && step > c->total_steps) return;
     PlanOptions options = plan_options(c, set);
@@ -370,7 +444,7 @@ static void commit_step(Controller *c)
     c->done.consumed_samples += running->plan.num_samples;
     c->done.rejected_samples += running->plan.rejected;
     c->done.trained_tokens += running->plan.trained_tokens;
-    stream_consume(&lane->stream, c->next_position);
+    c->done.bad_records += stream_consume(&lane->stream, c->next_position);
     c->retired = running->plan; /* the effects below point to it */
     effect_add(c->fx, FX_LEDGER_APPEND)->ledger.plan = &c->retired;
     Effect *report = effect_add(c->fx, FX_REPORT_STEP);
@@ -397,7 +471,7 @@ static void commit_evaluation_piece(Controller *c)
     PlanSlot *running = &lane->running;
     add_result(&c->eval.result, &running->result);
     c->eval.samples += running->plan.num_samples;
-    stream_consume(&lane->stream, running->plan.end_position);
+    c->eval.bad_records += stream_consume(&lane->stream, running->plan.end_position);
     release_samples(c, SET_EVAL, running->plan.end_position);
     plan_clear(&running->plan);
     *running = (PlanSlot){0};
@@ -422,13 +496,23 @@ static void on_result(Controller *c, const Event *event)
 
 /* ---- evaluation ---- */
 
+static void restart_lane(Lane *lane, int64_t base)
+{
+    plan_clear(&lane->running.plan);
+    plan_clear(&lane->next.plan);
+    lane->running = lane->next = (PlanSlot){0};
+    lane->planned = base;
+    lane->over = false;
+    stream_restart(&lane->stream, base);
+}
+
 static void begin_evaluation(Controller *c)
 {
-    Lane *lane = lane_of(c, SET_EVAL);
     c->phase = PHASE_EVALUATING;
-    stream_restart(&lane->stream, 0);
-    lane->planned = 0;
-    lane->over = false;
+    drop_leases(c, SET_EVAL);
+    restart_lane(lane_of(c, SET_EVAL), 0);
+    c->eval.checked = true; /* every record is rolled out now */
+    c->eval.bad_records = 0;
     c->eval.samples = 0;
     c->eval.result = (StepResult){0};
     c->eval.started_ms = c->now_ms;
@@ -451,118 +535,32 @@ static void advance_evaluation(Controller *c)
         report->eval.samples = c->eval.samples;
         report->eval.result = c->eval.result;
         report->eval.seconds = (double)(c->now_ms - c->eval.started_ms) / 1000;
-        report->eval.at_end = c->step == c->total_steps;
+        report->eval.at_end = c->step >= c->total_steps;
         c->eval.last_step = c->step;
         c->phase = PHASE_TRAINING;
     }
 }
 
-/* ---- checkpoints ---- */
-
-static void begin_save(Controller *c)
+/* Rolls the evaluation set out once beside the first steps, so that a bad record in it ends the run
+ * now and not after all the training. Its samples are let go at once. */
+static void check_evaluation_set(Controller *c)
 {
-    c->phase = PHASE_SAVING;
-    c->save.tried_step = c->step;
-    c->save.answers = 0;
-    c->save.id = core_next_id(c);
-    Effect *effect = effect_add(c->fx, FX_CHECKPOINT_BEGIN);
-    effect->checkpoint.state = c->done;
-}
-
-/* Unless its commit is out already: then it comes about or not, by itself. */
-static void abandon_save(Controller *c)
-{
-    if (c->save.folder == NULL || c->save.committing) return;
-    Effect *effect = effect_add(c->fx, FX_CHECKPOINT_ABANDON);
-    effect->checkpoint.folder = arena_strndup(c->scratch, c->save.folder, strlen(c->save.folder));
-    free(c->save.folder);
-    c->save.folder = NULL;
-}
-
-/* A save that fails is a save that fails: older checkpoints stand, training goes on; only the last
- * one is fatal. */
-static void fail_save(Controller *c, Status status, const char *message)
-{
-    abandon_save(c);
-    c->phase = PHASE_TRAINING;
-    if (c->step == c->total_steps || c->lane[SET_TRAIN].over || c->stop_requests > 0)
-        core_finish(
-            c, status,
-            "the last checkpoint could not be saved: %s\nThe newest whole one: %s\n"
-            "Make room, or whatever it lacks, and give the same command again: it goes on from "
-            "there.",
-            message, c->checkpoint != NULL ? c->checkpoint : "none");
-    else
-        core_log(c, LOG_ERROR, "save_failed",
-                 "step %lld: %s; training goes on, the newest whole checkpoint is %s",
-                 (long long)c->step, message, c->checkpoint != NULL ? c->checkpoint : "none");
-}
-
-static void take_checkpoint(Controller *c, const char *path)
-{
-    free(c->save.folder);
-    c->save.folder = NULL;
-    free(c->checkpoint);
-    c->checkpoint = mem_strdup(path);
-    c->saved = c->save.state;
-    c->phase = PHASE_TRAINING;
-}
-
-void job_checkpoint_event(Controller *c, const Event *event)
-{
-    bool rolled_back = c->phase != PHASE_SAVING;
-    if (event->kind == EV_CHECKPOINT_DONE && c->save.committing) {
-        c->save.committing = false;
-        if (event->status == OK)
-            take_checkpoint(c, event->checkpoint.path);
-        else if (!rolled_back)
-            fail_save(c, event->status, event->message);
-        if (rolled_back) job_roll_back(c); /* to the one that has just come about, perhaps */
-        return;
+    Lane *lane = lane_of(c, SET_EVAL);
+    bool cheap = c->config->rollout.function == ROLLOUT_SFT;
+    if (c->eval.checked || !cheap || !lane->open || c->step >= c->total_steps) return;
+    lease_ahead(c, SET_EVAL);
+    int64_t front = lane->stream.front;
+    if (front > lane->planned) {
+        c->eval.bad_records += stream_consume(&lane->stream, front);
+        lane->planned = front;
+        release_samples(c, SET_EVAL, front);
     }
-    if (rolled_back || event->kind != EV_CHECKPOINT_BEGUN) return;
-    if (event->status != OK) {
-        fail_save(c, event->status, event->message);
-    } else if (c->save.folder != NULL) { /* of an attempt that was rolled back: not needed */
-        Effect *effect = effect_add(c->fx, FX_CHECKPOINT_ABANDON);
-        effect->checkpoint.folder =
-            arena_strndup(c->scratch, event->checkpoint.path, strlen(event->checkpoint.path));
-    } else {
-        c->save.folder = mem_strdup(event->checkpoint.path);
-        for (int i = c->first_train; i < c->num_actors; i++) {
-            Effect *effect = core_call(c, i, CALL_SAVE, c->save.id, SAVE_TIMEOUT_MS);
-            effect->call.save.folder = c->save.folder;
-            effect->call.save.step = c->step;
-        }
-    }
-}
-
-static void on_save(Controller *c, const Event *event)
-{
-    if (c->phase != PHASE_SAVING || event->reply.id != c->save.id) return;
-    if (event->status != OK) {
-        if (gang_is_retryable(event->status))
-            supervise_call_failed(c, event->actor, event->message);
-        else
-            fail_save(c, event->status, event->message);
-        return;
-    }
-    Effect *files = effect_add(c->fx, FX_CHECKPOINT_FILES);
-    files->actor = event->actor;
-    files->checkpoint.folder = c->save.folder;
-    files->checkpoint.file = event->reply.save.file;
-    files->checkpoint.num_files = event->reply.save.count;
-    if (++c->save.answers < core_num_train(c)) return;
-    Effect *commit = effect_add(c->fx, FX_CHECKPOINT_COMMIT);
-    commit->checkpoint.folder = c->save.folder;
-    commit->checkpoint.state = c->done;
-    c->save.committing = true;
-    c->save.state = c->done;
+    c->eval.checked = front >= lane->stream.end;
 }
 
 /* ---- what to do next ---- */
 
-static bool is_due(int64_t interval, int64_t step)
+bool job_is_due(int64_t interval, int64_t step)
 {
     return interval > 0 && step > 0 && step % interval == 0;
 }
@@ -572,14 +570,7 @@ static bool evaluation_is_due(const Controller *c, bool at_end)
     if (c->config->data.eval.count == 0 || c->eval.last_step == c->step) return false;
     if (at_end) return c->stop_requests == 0;
     if (c->step == 0) return c->config->eval.before_train;
-    return is_due(c->config->eval.interval, c->step);
-}
-
-static bool save_is_due(const Controller *c, bool at_end)
-{
-    if (c->save.tried_step == c->step) return false;
-    if (at_end || c->stop_requests > 0) return c->step > c->saved.step;
-    return is_due(c->config->checkpoint.interval, c->step);
+    return job_is_due(c->config->eval.interval, c->step);
 }
 
 static void choose_work(Controller *c)
@@ -587,11 +578,11 @@ static void choose_work(Controller *c)
     Lane *lane = lane_of(c, SET_TRAIN);
     bool stopping = c->stop_requests > 0;
     bool out_of_data = lane->over && lane->next.state == PLAN_SLOT_EMPTY;
-    bool at_end = c->step == c->total_steps || out_of_data;
-    if (evaluation_is_due(c, at_end) && !stopping)
+    bool at_end = c->step >= c->total_steps || out_of_data;
+    if (save_is_due(c, at_end)) /* first: whatever comes of the evaluation, the training is kept */
+        save_begin(c);
+    else if (evaluation_is_due(c, at_end) && !stopping)
         begin_evaluation(c);
-    else if (save_is_due(c, at_end))
-        begin_save(c);
     else if (at_end)
         core_finish(c, OK, "%s",
                     out_of_data && c->step < c->total_steps
@@ -623,7 +614,7 @@ void job_reply(Controller *c, const Event *event)
         on_result(c, event);
         break;
     case CALL_SAVE:
-        on_save(c, event);
+        save_reply(c, event);
         break;
     default:
         break; /* a release that is lost only costs memory until the next */
@@ -634,8 +625,10 @@ void job_advance(Controller *c)
 {
     if (c->phase == PHASE_ENDING) return;
     open_sets(c);
+    if (c->save.rewind_owed) return; /* where to go on from is not known yet */
     lease_ahead(c, SET_TRAIN);
     plan_ahead(c, SET_TRAIN);
+    if (c->phase != PHASE_EVALUATING) check_evaluation_set(c);
     if (c->phase == PHASE_STARTING && c->gang.state == GANG_READY && sets_are_open(c))
         c->phase = PHASE_TRAINING;
     if (c->phase == PHASE_STARTING && c->stop_requests > 0)
@@ -648,32 +641,21 @@ void job_advance(Controller *c)
 
 /* ---- going back ---- */
 
-static void clear_lane(Lane *lane, int64_t base)
-{
-    plan_clear(&lane->running.plan);
-    plan_clear(&lane->next.plan);
-    lane->running = lane->next = (PlanSlot){0};
-    lane->planned = base;
-    lane->over = false;
-    stream_restart(&lane->stream, base);
-}
-
 void job_roll_back(Controller *c)
 {
-    abandon_save(c);
+    save_roll_back(c);
     c->done = c->saved;
     c->step = c->saved.step;
     c->next_position = c->saved.next_position;
-    c->save.tried_step = c->checkpoint != NULL ? c->saved.step : -1;
     if (c->eval.last_step > c->step) c->eval.last_step = -1;
+    c->eval.bad_records = 0;
     c->skipped_in_a_row = 0;
-    clear_lane(&c->lane[SET_TRAIN], c->next_position);
-    clear_lane(&c->lane[SET_EVAL], 0);
-    memset(c->lease, 0, sizeof c->lease);
+    restart_lane(&c->lane[SET_TRAIN], c->next_position);
+    restart_lane(&c->lane[SET_EVAL], 0);
+    memset(c->lease, 0, (size_t)num_leases(c) * sizeof *c->lease);
     for (int i = 0; i < c->num_actors; i++)
         c->actor[i].leases = 0;
     c->phase = PHASE_STARTING;
-    effect_add(c->fx, FX_LEDGER_REWIND)->checkpoint.state = c->saved;
 }
 
 /* ---- what is waited for ---- */
@@ -715,7 +697,10 @@ void job_describe_wait(Controller *c, char *text, size_t size)
     }
     describe_actors(c, text, size);
     if (text[0] != '\0') return;
-    if (c->gang.state != GANG_READY)
+    if (c->save.rewind_owed)
+        snprintf(text, size, "the commit of the checkpoint of step %lld",
+                 (long long)c->save.state.step);
+    else if (c->gang.state != GANG_READY)
         describe_ranks(c, "train ranks to load the model", text, size);
     else if (!sets_are_open(c))
         snprintf(text, size, "data_source to open the data set: %s", c->actor[0].doing);

@@ -14,6 +14,7 @@
 typedef struct Commit {
     uv_work_t work;
     Keeper *keeper;
+    uint64_t save;
     char *folder;
     Manifest *manifest;
     SafetensorsPlace *place; /* of all ranks' tensors; names owned */
@@ -28,14 +29,48 @@ struct Keeper {
     Ledger *ledger;
     char head[DIGEST_HEX_BYTES]; /* of the ledger at the last committed checkpoint; "": the
                                     beginning */
-    Manifest *manifest;          /* of the save under way */
+    Error ledger_error;          /* status OK: it is whole */
+    uint64_t save;               /* the save under way */
+    Manifest *manifest;          /* of it; NULL: there is none */
     SafetensorsPlace *place;
     int num_places;
     Commit *commit; /* running; one at a time */
-    char *begun;    /* folder whose EV_CHECKPOINT_BEGUN is to be fed */
-    Error begin_error;
+    int news;       /* on their way */
     bool closing;
 };
+
+/* News that is told from outside of the call that made it. */
+typedef struct News {
+    Keeper *keeper;
+    EventKind kind;
+    uint64_t save;
+    char *folder;
+    Error error;
+} News;
+
+static void tell(void *argument)
+{
+    News *news = argument;
+    Event event = {.kind = news->kind, .status = news->error.status};
+    event.message = news->error.message;
+    if (news->kind == EV_CHECKPOINT_BEGUN) {
+        event.checkpoint.save = news->save;
+        event.checkpoint.path = news->folder;
+    }
+    news->keeper->news--;
+    if (!news->keeper->closing) news->keeper->options.feed(news->keeper->options.context, &event);
+    free(news->folder);
+    free(news);
+}
+
+static void tell_later(Keeper *keeper, const News *what)
+{
+    News *news = mem_alloc(sizeof *news);
+    *news = *what;
+    news->keeper = keeper;
+    keeper->news++;
+    loop_post(keeper->options.loop, tell, news);
+}
 
 /* ---- the places of tensors, for the two index files ---- */
 
@@ -57,8 +92,14 @@ static void forget_save(Keeper *keeper)
     keeper->manifest = NULL;
 }
 
-void keeper_add_files(Keeper *keeper, const SavedFileInfo *file, int count)
+static bool is_under_way(const Keeper *keeper, uint64_t save)
 {
+    return keeper->manifest != NULL && keeper->save == save;
+}
+
+void keeper_add_files(Keeper *keeper, uint64_t save, const SavedFileInfo *file, int count)
+{
+    if (!is_under_way(keeper, save)) return;
     for (int f = 0; f < count; f++) {
         manifest_add_file(keeper->manifest, file[f].name, file[f].bytes, file[f].sha256);
         int total = keeper->num_places + file[f].num_tensors;
@@ -74,33 +115,19 @@ void keeper_add_files(Keeper *keeper, const SavedFileInfo *file, int count)
 
 /* ---- begin ---- */
 
-static void feed_begun(void *argument)
+void keeper_begin(Keeper *keeper, uint64_t save, int64_t step)
 {
-    Keeper *keeper = argument;
-    Event event = {.kind = EV_CHECKPOINT_BEGUN, .status = keeper->begin_error.status};
-    event.message = keeper->begin_error.message;
-    char *folder = keeper->begun;
-    keeper->begun = NULL;
-    event.checkpoint.path = folder;
-    if (!keeper->closing) keeper->options.feed(keeper->options.context, &event);
-    free(folder);
-}
-
-void keeper_begin(Keeper *keeper, int64_t step)
-{
+    News news = {.kind = EV_CHECKPOINT_BEGUN, .save = save};
     forget_save(keeper);
     keeper->manifest = manifest_create();
-    keeper->begin_error = (Error){0};
-    free(keeper->begun);
-    keeper->begun = NULL;
-    checkpoint_begin(keeper->options.folder->checkpoints, step, &keeper->begun,
-                     &keeper->begin_error);
-    loop_post(keeper->options.loop, feed_begun, keeper);
+    keeper->save = save;
+    checkpoint_begin(keeper->options.folder->checkpoints, step, &news.folder, &news.error);
+    tell_later(keeper, &news);
 }
 
-void keeper_abandon(Keeper *keeper, const char *folder)
+void keeper_abandon(Keeper *keeper, uint64_t save, const char *folder)
 {
-    forget_save(keeper);
+    if (is_under_way(keeper, save)) forget_save(keeper);
     checkpoint_abandon(folder);
 }
 
@@ -155,7 +182,8 @@ static Status write_commit(Commit *commit, Error *err)
     TRY(add_text_files(commit, config, err));
     TRY(checkpoint_add_bytes(commit->folder, "job.yaml", keeper->options.config_yaml,
                              strlen(keeper->options.config_yaml), commit->manifest, err));
-    TRY(ledger_sync(keeper->ledger, err)); /* nothing is appended while a commit is under way */
+    /* Nothing is appended and nothing cut off while a commit is under way. */
+    TRY(ledger_sync(keeper->ledger, err));
     const char *root = keeper->options.folder->checkpoints;
     TRY(checkpoint_commit(root, commit->folder, commit->manifest, &commit->committed, err));
     return checkpoint_prune(root, (int)config->checkpoint.keep_last, commit->committed, err);
@@ -164,7 +192,8 @@ static Status write_commit(Commit *commit, Error *err)
 static void run_commit(uv_work_t *work)
 {
     Commit *commit = work->data;
-    commit->status = write_commit(commit, &commit->error);
+    commit->status = commit->error.status;
+    if (commit->status == OK) commit->status = write_commit(commit, &commit->error);
     /* A commit that stands but could not tidy up behind it stands. */
     if (commit->status != OK && commit->committed != NULL) commit->status = OK;
 }
@@ -179,6 +208,7 @@ static void commit_done(uv_work_t *work, int status)
         memcpy(keeper->head, commit->manifest->ledger_head, sizeof keeper->head);
     Event event = {.kind = EV_CHECKPOINT_DONE, .status = commit->status};
     event.message = commit->error.message;
+    event.checkpoint.save = commit->save;
     event.checkpoint.path = commit->committed;
     if (commit->status != OK) checkpoint_abandon(commit->folder);
     if (!keeper->closing) keeper->options.feed(keeper->options.context, &event);
@@ -191,7 +221,7 @@ static void commit_done(uv_work_t *work, int status)
 
 void keeper_commit(Keeper *keeper, const CommitOrder *order)
 {
-    CHECK(keeper->commit == NULL && keeper->manifest != NULL);
+    CHECK(keeper->commit == NULL && is_under_way(keeper, order->save));
     const JobConfig *config = keeper->options.config;
     Manifest *manifest = keeper->manifest;
     char digest[DIGEST_HEX_BYTES];
@@ -202,6 +232,7 @@ void keeper_commit(Keeper *keeper, const CommitOrder *order)
     manifest->consumed_samples = order->state.consumed_samples;
     manifest->rejected_samples = order->state.rejected_samples;
     manifest->trained_tokens = order->state.trained_tokens;
+    manifest->bad_records = order->state.bad_records;
     manifest->data_fingerprint = mem_strdup(order->data_fingerprint);
     manifest->config_sha256 = mem_strdup(digest);
     manifest->ledger_head = mem_strdup(ledger_head(keeper->ledger));
@@ -209,6 +240,8 @@ void keeper_commit(Keeper *keeper, const CommitOrder *order)
     manifest->dp_size = (int)config->train.dp_size;
     Commit *commit = mem_calloc(1, sizeof *commit);
     commit->keeper = keeper;
+    commit->save = order->save;
+    commit->error = keeper->ledger_error;
     commit->folder = mem_strdup(order->folder);
     commit->manifest = manifest;
     commit->place = keeper->place;
@@ -229,7 +262,7 @@ static int by_position(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-Status keeper_append(Keeper *keeper, const Plan *plan, Error *err)
+static Status append(Keeper *keeper, const Plan *plan, Error *err)
 {
     size_t span = (size_t)(plan->end_position - plan->first_position);
     int64_t *accepted = mem_calloc((size_t)plan->num_samples, sizeof *accepted);
@@ -260,11 +293,29 @@ Status keeper_append(Keeper *keeper, const Plan *plan, Error *err)
     return status;
 }
 
-Status keeper_rewind(Keeper *keeper, Error *err)
+static Status rewind_ledger(Keeper *keeper, Error *err)
 {
+    CHECK(keeper->commit == NULL);
     ledger_close(keeper->ledger);
     keeper->ledger = NULL;
     return ledger_open(keeper->options.folder->ledger, keeper->head, &keeper->ledger, NULL, err);
+}
+
+static void tell_of_ledger(Keeper *keeper)
+{
+    tell_later(keeper, &(News){.kind = EV_LEDGER_FAILED, .error = keeper->ledger_error});
+}
+
+void keeper_append(Keeper *keeper, const Plan *plan)
+{
+    if (keeper->ledger_error.status != OK) return;
+    if (append(keeper, plan, &keeper->ledger_error) != OK) tell_of_ledger(keeper);
+}
+
+void keeper_rewind(Keeper *keeper)
+{
+    if (keeper->ledger_error.status != OK) return;
+    if (rewind_ledger(keeper, &keeper->ledger_error) != OK) tell_of_ledger(keeper);
 }
 
 /* ---- life ---- */
@@ -275,7 +326,7 @@ Status keeper_create(const KeeperOptions *options, Keeper **ret, Error *err)
     keeper->options = *options;
     if (options->ledger_head != NULL)
         strncpy(keeper->head, options->ledger_head, sizeof keeper->head - 1);
-    Status status = keeper_rewind(keeper, err);
+    Status status = rewind_ledger(keeper, err);
     if (status == OK)
         *ret = keeper;
     else
@@ -287,10 +338,9 @@ void keeper_destroy(Keeper *keeper)
 {
     if (keeper == NULL) return;
     keeper->closing = true;
-    while (keeper->commit != NULL)
+    while (keeper->commit != NULL || keeper->news > 0)
         uv_run(loop_uv(keeper->options.loop), UV_RUN_ONCE);
     forget_save(keeper);
     ledger_close(keeper->ledger);
-    free(keeper->begun);
     free(keeper);
 }

@@ -16,7 +16,8 @@ typedef struct KeeperOptions {
     const RunFolder *folder;
     const char *config_yaml;
     const char *ledger_head; /* of the checkpoint that the run begins from; NULL: from nothing */
-    void (*feed)(void *context, const Event *event); /* EV_CHECKPOINT_*; never from within a call */
+    /* EV_CHECKPOINT_*, EV_LEDGER_FAILED; never from within a call */
+    void (*feed)(void *context, const Event *event);
     void *context;
 } KeeperOptions;
 
@@ -24,21 +25,25 @@ typedef struct KeeperOptions {
 Status keeper_create(const KeeperOptions *options, Keeper **ret, Error *err);
 void keeper_destroy(Keeper *keeper); /* waits for a commit that is under way; accepts NULL */
 
-void keeper_begin(Keeper *keeper, int64_t step); /* -> EV_CHECKPOINT_BEGUN */
-void keeper_add_files(Keeper *keeper, const SavedFileInfo *file, int count);
+/* A save is known by its number; what is said of another than the one begun last is ignored. */
+void keeper_begin(Keeper *keeper, uint64_t save, int64_t step); /* -> EV_CHECKPOINT_BEGUN */
+void keeper_add_files(Keeper *keeper, uint64_t save, const SavedFileInfo *file, int count);
 
 typedef struct CommitOrder {
+    uint64_t save;
     const char *folder;
     CheckpointState state;
     uint32_t generation;
     const char *data_fingerprint;
 } CommitOrder;
 void keeper_commit(Keeper *keeper, const CommitOrder *order); /* -> EV_CHECKPOINT_DONE */
-void keeper_abandon(Keeper *keeper, const char *folder);
+void keeper_abandon(Keeper *keeper, uint64_t save, const char *folder);
 
-/* The ledger: a step's consumed positions, and going back. A ledger that cannot be
- * written stops the run: what it would not say could not be proven. */
-Status keeper_append(Keeper *keeper, const Plan *plan, Error *err);
-Status keeper_rewind(Keeper *keeper, Error *err); /* to the last committed checkpoint */
+/* The ledger: a step's consumed positions, and going back to the last committed checkpoint (never
+ * while a commit is under way: it names the ledger's head). A failure comes as EV_LEDGER_FAILED;
+ * after it nothing is appended and no checkpoint is committed, since what it would not say could
+ * not be proven. */
+void keeper_append(Keeper *keeper, const Plan *plan);
+void keeper_rewind(Keeper *keeper);
 
 #endif

@@ -64,14 +64,6 @@ static void spawn_actor(Shell *shell, const Effect *fx)
     free(log_name);
 }
 
-static void stop_on_failure(Shell *shell, Status status, const Error *err)
-{
-    if (status == OK) return;
-    shell->exit_status = status;
-    snprintf(shell->exit_message, sizeof shell->exit_message, "%s", err->message);
-    loop_stop(shell->loop);
-}
-
 static void report_actor(Shell *shell, const Effect *fx)
 {
     ActorView view = controller_actor(shell->controller, fx->actor);
@@ -106,7 +98,6 @@ static void end(Shell *shell, const Effect *fx, const JobView *job)
 
 static void carry_out(Shell *shell, const Effect *fx)
 {
-    Error err = {0};
     JobView job = controller_job(shell->controller);
     switch (fx->kind) {
     case FX_START_AGENT:
@@ -126,26 +117,28 @@ static void carry_out(Shell *shell, const Effect *fx)
         shell_call(shell, fx);
         break;
     case FX_CHECKPOINT_BEGIN:
-        keeper_begin(shell->keeper, fx->checkpoint.state.step);
+        keeper_begin(shell->keeper, fx->checkpoint.save, fx->checkpoint.state.step);
         break;
     case FX_CHECKPOINT_FILES:
-        keeper_add_files(shell->keeper, fx->checkpoint.file, fx->checkpoint.num_files);
+        keeper_add_files(shell->keeper, fx->checkpoint.save, fx->checkpoint.file,
+                         fx->checkpoint.num_files);
         break;
     case FX_CHECKPOINT_COMMIT:
         keeper_commit(shell->keeper,
-                      &(CommitOrder){.folder = fx->checkpoint.folder,
+                      &(CommitOrder){.save = fx->checkpoint.save,
+                                     .folder = fx->checkpoint.folder,
                                      .state = fx->checkpoint.state,
                                      .generation = controller_generation(shell->controller),
                                      .data_fingerprint = job.data_fingerprint});
         break;
     case FX_CHECKPOINT_ABANDON:
-        keeper_abandon(shell->keeper, fx->checkpoint.folder);
+        keeper_abandon(shell->keeper, fx->checkpoint.save, fx->checkpoint.folder);
         break;
     case FX_LEDGER_APPEND:
-        stop_on_failure(shell, keeper_append(shell->keeper, fx->ledger.plan, &err), &err);
+        keeper_append(shell->keeper, fx->ledger.plan);
         break;
     case FX_LEDGER_REWIND:
-        stop_on_failure(shell, keeper_rewind(shell->keeper, &err), &err);
+        keeper_rewind(shell->keeper);
         break;
     case FX_REPORT_STEP:
         reporter_step(shell->reporter, fx, &job, peak_flops(shell));
@@ -264,6 +257,7 @@ static void on_beat(void *self, Call *call)
     if (actor >= 0) {
         Event event = {.kind = EV_ACTOR_BEAT, .actor = actor, .incarnation = beat->incarnation};
         event.beat.progress = beat->progress;
+        event.beat.working = (int)beat->working;
         event.beat.doing = beat->doing;
         event.beat.waiting_for = beat->waiting_for;
         event.beat.rss_bytes = (int64_t)beat->rss_bytes;
@@ -452,9 +446,10 @@ static void beginning_free(Beginning *begin)
 
 static Status find_beginning(const Shell *shell, Beginning *ret, Error *err)
 {
-    if (shell->config->checkpoint.resume != RESUME_AUTO) return OK;
     TRY(checkpoint_find_latest(shell->folder->checkpoints, &ret->path, &ret->manifest,
                                warn_of_damage, NULL, err));
+    TRY(controller_check_start(&(ControllerStart){.config = shell->config, .checkpoint = ret->path},
+                               err));
     if (ret->path != NULL)
         log_event(LOG_INFO, "resuming", F_INT("step", ret->manifest->step),
                   F_STR("from", ret->path));
@@ -477,7 +472,8 @@ static void start_core(Shell *shell, const Beginning *begin)
                                         .next_position = manifest->next_position,
                                         .consumed_samples = manifest->consumed_samples,
                                         .rejected_samples = manifest->rejected_samples,
-                                        .trained_tokens = manifest->trained_tokens};
+                                        .trained_tokens = manifest->trained_tokens,
+                                        .bad_records = manifest->bad_records};
     }
     shell->controller = controller_create(&start, clock_ms(), &shell->effects);
     size_t count = (size_t)controller_num_actors(shell->controller);

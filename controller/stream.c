@@ -28,19 +28,32 @@ static bool in_window(const Stream *stream, int64_t position)
     return position >= stream->base && position < stream->base + stream->capacity;
 }
 
+static bool is_delivered(const Slot *slot)
+{
+    return slot->state == SLOT_READY || slot->state == SLOT_REJECTED || slot->state == SLOT_TAKEN;
+}
+
+/* A record that is no conversation, seen for the first time: later epochs bring it again. */
+static bool is_new_bad_record(const Stream *stream, const Slot *slot)
+{
+    RejectReason why = slot->meta.reject_reason;
+    return slot->state == SLOT_REJECTED && slot->meta.position < stream->records &&
+           (why == REJECT_BAD_RECORD || why == REJECT_TEMPLATE);
+}
+
 void stream_restart(Stream *stream, int64_t base)
 {
-    memset(stream->slot, 0, (size_t)stream->capacity * sizeof *stream->slot);
-    stream->base = base;
-    stream->top = base;
-    stream->rejected_ahead = 0;
+    for (int64_t p = stream->base; p < stream->top; p++)
+        *slot_at(stream, p) = (Slot){.state = SLOT_FREE};
+    stream->base = stream->top = stream->front = stream->free_from = base;
+    stream->rejected_ahead = stream->bad_ahead = stream->accepted_ahead = 0;
 }
 
 int stream_lease(Stream *stream, int worker, int64_t limit, int count_max, int64_t *ret_first)
 {
     if (limit > stream->end) limit = stream->end;
     if (limit > stream->base + stream->capacity) limit = stream->base + stream->capacity;
-    int64_t first = stream->base;
+    int64_t first = stream->free_from;
     while (first < limit && slot_at(stream, first)->state != SLOT_FREE)
         first++;
     int count = 0;
@@ -49,9 +62,19 @@ int stream_lease(Stream *stream, int worker, int64_t limit, int count_max, int64
         *slot_at(stream, first + count) = (Slot){.state = SLOT_LEASED, .worker = worker};
         count++;
     }
+    stream->free_from = first + count;
     if (first + count > stream->top) stream->top = first + count;
     *ret_first = first;
     return count;
+}
+
+/* Moves the front over what is delivered without a gap. */
+static void advance_front(Stream *stream)
+{
+    while (stream->front < stream->top && is_delivered(slot_at(stream, stream->front))) {
+        if (slot_at(stream, stream->front)->state != SLOT_REJECTED) stream->accepted_ahead++;
+        stream->front++;
+    }
 }
 
 bool stream_deliver(Stream *stream, int worker, const SampleMeta *meta)
@@ -62,42 +85,63 @@ bool stream_deliver(Stream *stream, int worker, const SampleMeta *meta)
     slot->state = meta->status == SAMPLE_REJECTED ? SLOT_REJECTED : SLOT_READY;
     slot->meta = *meta;
     if (slot->state == SLOT_REJECTED) stream->rejected_ahead++;
+    if (is_new_bad_record(stream, slot)) stream->bad_ahead++;
+    if (meta->position == stream->front) advance_front(stream);
     return true;
+}
+
+static void free_slot(Stream *stream, int64_t position)
+{
+    slot_at(stream, position)->state = SLOT_FREE;
+    if (position < stream->free_from) stream->free_from = position;
 }
 
 void stream_lease_failed(Stream *stream, int worker, int64_t first, int count)
 {
     for (int64_t p = first; p < first + count; p++) {
         if (!in_window(stream, p)) continue;
-        Slot *slot = slot_at(stream, p);
-        if (slot->state == SLOT_LEASED && slot->worker == worker) slot->state = SLOT_FREE;
+        const Slot *slot = slot_at(stream, p);
+        if (slot->state == SLOT_LEASED && slot->worker == worker) free_slot(stream, p);
     }
 }
 
 void stream_worker_lost(Stream *stream, int worker)
 {
     for (int64_t p = stream->base; p < stream->top; p++) {
-        Slot *slot = slot_at(stream, p);
+        const Slot *slot = slot_at(stream, p);
         bool lost = slot->state == SLOT_LEASED || slot->state == SLOT_READY;
-        if (lost && slot->worker == worker) slot->state = SLOT_FREE;
+        if (lost && slot->worker == worker) free_slot(stream, p);
     }
+    stream->front = stream->base;
+    stream->accepted_ahead = 0;
+    advance_front(stream);
 }
 
 void stream_take(Stream *stream, int64_t first, int64_t end)
 {
+    /* Whatever became of its holder meanwhile, and if it was leased again. */
     for (int64_t p = first; p < end; p++)
-        if (in_window(stream, p) && slot_at(stream, p)->state == SLOT_READY)
+        if (in_window(stream, p) && slot_at(stream, p)->state != SLOT_REJECTED)
             slot_at(stream, p)->state = SLOT_TAKEN;
+    advance_front(stream);
 }
 
-void stream_consume(Stream *stream, int64_t position)
+int64_t stream_consume(Stream *stream, int64_t position)
 {
-    CHECK(position >= stream->base);
+    CHECK(position >= stream->base && position <= stream->front);
+    int64_t bad = 0;
     for (; stream->base < position; stream->base++) {
-        if (slot_at(stream, stream->base)->state == SLOT_REJECTED) stream->rejected_ahead--;
-        *slot_at(stream, stream->base) = (Slot){.state = SLOT_FREE};
+        Slot *slot = slot_at(stream, stream->base);
+        if (is_new_bad_record(stream, slot)) bad++;
+        if (slot->state == SLOT_REJECTED)
+            stream->rejected_ahead--;
+        else
+            stream->accepted_ahead--;
+        *slot = (Slot){.state = SLOT_FREE};
     }
-    if (stream->top < stream->base) stream->top = stream->base;
+    stream->bad_ahead -= bad;
+    if (stream->free_from < stream->base) stream->free_from = stream->base;
+    return bad;
 }
 
 const Slot *stream_slot(const Stream *stream, int64_t position)
@@ -105,13 +149,7 @@ const Slot *stream_slot(const Stream *stream, int64_t position)
     return in_window(stream, position) ? slot_at(stream, position) : NULL;
 }
 
-int stream_ready_count(const Stream *stream, int64_t position, int limit)
+bool stream_is_full(const Stream *stream)
 {
-    int ready = 0;
-    for (; ready < limit && position < stream->end; position++) {
-        const Slot *slot = stream_slot(stream, position);
-        if (slot == NULL || (slot->state != SLOT_READY && slot->state != SLOT_REJECTED)) break;
-        if (slot->state == SLOT_READY) ready++;
-    }
-    return ready;
+    return stream->front == stream->base + stream->capacity;
 }

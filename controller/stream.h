@@ -30,7 +30,12 @@ typedef struct Stream {
     int64_t top;     /* nothing at or above was leased yet */
     Slot *slot;      /* ring: position p at p % capacity, for base <= p < base + capacity */
     int64_t capacity;
-    int64_t rejected_ahead; /* rejected positions in the window, not yet consumed */
+    int64_t front;          /* [base, front) is delivered without a gap ... */
+    int64_t accepted_ahead; /* ... and holds so many samples */
+    int64_t free_from;      /* no position of [base, free_from) is free */
+    /* Of the window, not yet consumed: */
+    int64_t rejected_ahead;
+    int64_t bad_ahead; /* records that are no conversation, each counted in the first epoch alone */
 } Stream;
 
 void stream_init(Stream *stream, SetName set, int64_t capacity);
@@ -55,11 +60,11 @@ void stream_worker_lost(Stream *stream, int worker);
 /* The samples of [first, end) have reached every train rank. */
 void stream_take(Stream *stream, int64_t first, int64_t end);
 
-/* Everything below `position` is consumed by a committed step. */
-void stream_consume(Stream *stream, int64_t position);
+/* Everything below `position`, which is delivered, is consumed by a committed step. Returns how
+ * many bad records (as bad_ahead counts them) were among it. */
+int64_t stream_consume(Stream *stream, int64_t position);
 
 const Slot *stream_slot(const Stream *stream, int64_t position); /* NULL outside of the window */
-/* Samples ready from `position` on without a gap, at most `limit`; for progress and credit. */
-int stream_ready_count(const Stream *stream, int64_t position, int limit);
+bool stream_is_full(const Stream *stream);                       /* the whole window is delivered */
 
 #endif

@@ -12,7 +12,9 @@
 
 #define HELLO_TIMEOUT_MS 30000
 #define KILL_AGAIN_MS    5000
-#define DEATH_NOTICE_MS  500 /* how long a death notice may be behind the broken connection */
+/* How long a death notice may be behind the broken connection: that of an agent comes when its
+ * guard has cleaned up behind it. */
+#define DEATH_NOTICE_MS 2000
 
 bool supervise_ready(const Controller *c, int actor)
 {
@@ -43,18 +45,24 @@ static void kill_process(Controller *c, int actor)
     effect->incarnation = record->incarnation;
 }
 
+/* Restarts of the role within the last window_ms. */
+static int64_t recent_restarts(const Controller *c, Role role, int64_t window_ms)
+{
+    const RestartBudget *budget = &c->budget[role];
+    int64_t max = c->config->cluster.restarts_max;
+    int64_t recent = 0;
+    for (int64_t i = 0; i < budget->count && i < max; i++)
+        if (c->now_ms - budget->time_ms[i] < window_ms) recent++;
+    return recent;
+}
+
 /* Counts a restart; false when there were too many within the window. */
 static bool spend(Controller *c, Role role)
 {
     RestartBudget *budget = &c->budget[role];
     int64_t max = c->config->cluster.restarts_max;
-    int64_t window_ms = c->config->cluster.restarts_window_s * 1000;
-    if (max > RESTART_TIMES_MAX) max = RESTART_TIMES_MAX;
-    int recent = 0;
-    for (int i = 0; i < budget->count && i < RESTART_TIMES_MAX; i++)
-        if (c->now_ms - budget->time_ms[i] < window_ms) recent++;
-    if (recent >= max) return false;
-    budget->time_ms[budget->count % RESTART_TIMES_MAX] = c->now_ms;
+    if (recent_restarts(c, role, c->config->cluster.restarts_window_s * 1000) >= max) return false;
+    budget->time_ms[budget->count % max] = c->now_ms;
     budget->count++;
     return true;
 }
@@ -62,10 +70,7 @@ static bool spend(Controller *c, Role role)
 /* Later restarts in a row wait longer: 0, 0.25, 0.5, 1, 2, 4, 4 ... seconds. */
 static int64_t restart_delay_ms(const Controller *c, Role role)
 {
-    const RestartBudget *budget = &c->budget[role];
-    int recent = 0;
-    for (int i = 0; i < budget->count && i < RESTART_TIMES_MAX; i++)
-        if (c->now_ms - budget->time_ms[i] < 60000) recent++;
+    int64_t recent = recent_restarts(c, role, 60000);
     if (recent <= 1) return 0;
     return (int64_t)125 << (recent < 6 ? recent : 5);
 }
@@ -75,7 +80,6 @@ static void prepare_restart(Controller *c, int actor, const char *reason)
     ActorRecord *record = &c->actor[actor];
     kill_process(c, actor);
     record->retry_ms = c->now_ms + restart_delay_ms(c, record->role);
-    record->leases = 0;
     record->restarts++;
     record->doing[0] = record->waiting_for[0] = '\0';
     set_state(c, actor, ACTOR_RESTARTING, reason);
@@ -108,12 +112,25 @@ void supervise_restart_gang(Controller *c, const char *reason)
              c->generation, cause);
 }
 
+static bool is_up(const Controller *c, int actor)
+{
+    return c->actor[actor].state == ACTOR_STARTING || supervise_ready(c, actor);
+}
+
+/* An actor that is restarted alone, its restart being paid for. */
+static void restart_alone(Controller *c, int actor, const char *reason)
+{
+    prepare_restart(c, actor, reason);
+    if (c->actor[actor].role == ROLE_ROLLOUT)
+        job_worker_lost(c, actor);
+    else
+        job_source_lost(c);
+}
+
 void supervise_lost(Controller *c, int actor, const char *reason)
 {
     ActorRecord *record = &c->actor[actor];
-    if (record->state == ACTOR_RESTARTING || record->state == ACTOR_DEAD ||
-        record->state == ACTOR_PENDING || c->phase == PHASE_ENDING)
-        return;
+    if (!is_up(c, actor) || c->phase == PHASE_ENDING) return;
     char cause[REASON_MAX];
     snprintf(cause, sizeof cause, "%s: %s", record->name, reason);
     if (record->role == ROLE_TRAIN) {
@@ -124,11 +141,23 @@ void supervise_lost(Controller *c, int actor, const char *reason)
         too_many_restarts(c, record->name, cause);
         return;
     }
-    prepare_restart(c, actor, reason);
-    if (record->role == ROLE_ROLLOUT)
-        job_worker_lost(c, actor);
-    else
-        job_source_lost(c);
+    restart_alone(c, actor, reason);
+}
+
+void supervise_node_lost(Controller *c, const char *reason)
+{
+    bool paid[ROLE_COUNT] = {false};
+    supervise_restart_gang(c, reason);
+    for (int i = 0; i < c->first_train && c->phase != PHASE_ENDING; i++) {
+        Role role = c->actor[i].role;
+        if (!is_up(c, i)) continue;
+        if (!paid[role] && !spend(c, role)) {
+            too_many_restarts(c, c->actor[i].name, reason);
+            return;
+        }
+        paid[role] = true;
+        restart_alone(c, i, reason);
+    }
 }
 
 void supervise_kill_all(Controller *c)
@@ -149,7 +178,7 @@ bool supervise_all_gone(const Controller *c)
 void supervise_call_failed(Controller *c, int actor, const char *message)
 {
     ActorRecord *record = &c->actor[actor];
-    if (!supervise_ready(c, actor) || record->failed_ms != 0) return;
+    if (!is_up(c, actor) || record->failed_ms != 0) return;
     record->failed_ms = c->now_ms;
     snprintf(record->failure, sizeof record->failure, "%s", message);
 }
@@ -187,7 +216,7 @@ static void on_spawn_reply(Controller *c, const Event *event)
     record->process = false;
     if (record->state != ACTOR_STARTING) return;
     if (event->status == ERR_UNAVAILABLE || event->status == ERR_TIMEOUT)
-        supervise_lost(c, event->actor, event->message);
+        supervise_call_failed(c, event->actor, event->message); /* its agent, more likely */
     else
         core_finish(c, event->status, "%s could not be started: %s", record->name, event->message);
 }
@@ -208,10 +237,10 @@ static void on_beat(Controller *c, const Event *event)
     ActorRecord *record = &c->actor[event->actor];
     if (!supervise_ready(c, event->actor)) return;
     record->beat_ms = c->now_ms;
+    record->working = event->beat.working;
     if (event->beat.progress != record->progress) {
         record->progress = event->beat.progress;
         record->progress_ms = c->now_ms;
-        record->reported_stall = false;
     }
     snprintf(record->doing, sizeof record->doing, "%s", event->beat.doing);
     snprintf(record->waiting_for, sizeof record->waiting_for, "%s", event->beat.waiting_for);
@@ -248,7 +277,8 @@ static void spawn(Controller *c, int actor)
     record->process = true;
     record->pid = 0;
     record->endpoint[0] = '\0';
-    record->failed_ms = 0;
+    record->failed_ms = record->lease_after_ms = 0;
+    record->owed = record->working = 0;
     set_state(c, actor, ACTOR_STARTING, "spawned");
     Effect *effect = effect_add(c->fx, FX_SPAWN);
     effect->actor = actor;
@@ -258,38 +288,88 @@ static void spawn(Controller *c, int actor)
     effect->spawn.bundle = actor;
 }
 
-/* Does somebody wait for this actor to get on? */
+/* ---- no progress ---- */
+
+static bool is_owed(CallKind call)
+{
+    return call == CALL_OPEN_SET || call == CALL_START || call == CALL_STEP ||
+           call == CALL_EVALUATE || call == CALL_SAVE;
+}
+
+void supervise_call_made(Controller *c, int actor, CallKind call)
+{
+    if (is_owed(call)) c->actor[actor].owed++;
+}
+
+void supervise_call_answered(Controller *c, int actor, CallKind call)
+{
+    if (is_owed(call)) c->actor[actor].owed--;
+}
+
+/* Does it have work that nobody else holds up? A rank that has answered does not; nor does a
+ * rollout worker that waits for the data source. */
 static bool is_busy(const Controller *c, int actor)
 {
     const ActorRecord *record = &c->actor[actor];
-    if (record->role == ROLE_ROLLOUT) return record->leases > 0;
-    if (record->role == ROLE_TRAIN)
-        return c->gang.state == GANG_START ||
-               c->lane[SET_TRAIN].running.state == PLAN_SLOT_RUNNING ||
-               c->lane[SET_EVAL].running.state == PLAN_SLOT_RUNNING || c->phase == PHASE_SAVING;
-    return false;
+    return record->owed > 0 || (record->role != ROLE_TRAIN && record->working > 0);
 }
 
-/* Says where every train rank stands before anything is killed: the laggard is the one to look at.
- */
+/* For how long it has stood still, its work undone. Ranks wait for each other: the gang gets on
+ * when one of them does. */
+static int64_t standing_ms(const Controller *c, int actor)
+{
+    int64_t moved_ms = c->actor[actor].progress_ms;
+    if (c->actor[actor].role == ROLE_TRAIN)
+        for (int i = c->first_train; i < c->num_actors; i++)
+            if (is_busy(c, i) && c->actor[i].progress_ms > moved_ms)
+                moved_ms = c->actor[i].progress_ms;
+    return c->now_ms - moved_ms;
+}
+
+/* Says where everybody of the role stands before anything is killed: the laggard is the one to look
+ * at. */
 static void report_stall(Controller *c, int actor)
 {
-    c->actor[actor].reported_stall = true;
     for (int i = 0; i < c->num_actors; i++) {
         const ActorRecord *record = &c->actor[i];
-        if (record->role != c->actor[actor].role) continue;
+        if (record->role != c->actor[actor].role || !is_busy(c, i)) continue;
         core_log(c, LOG_WARN, "no_progress", "%s: %s%s%s, no progress for %lld s", record->name,
                  record->doing, record->waiting_for[0] != '\0' ? ", waits for " : "",
                  record->waiting_for, (long long)((c->now_ms - record->progress_ms) / 1000));
     }
 }
 
+/* Of the ranks that stand still the one that waits for no other; else the one asked about. */
+static int find_laggard(const Controller *c, int actor)
+{
+    for (int i = c->first_train; i < c->num_actors && c->actor[actor].role == ROLE_TRAIN; i++)
+        if (is_busy(c, i) && c->actor[i].waiting_for[0] == '\0') return i;
+    return actor;
+}
+
+static void check_progress(Controller *c, int actor)
+{
+    char reason[REASON_MAX];
+    if (!is_busy(c, actor)) {
+        c->actor[actor].progress_ms = c->now_ms;
+        return;
+    }
+    int64_t standing = standing_ms(c, actor);
+    if (standing <= c->config->cluster.progress_s * 1000) return;
+    report_stall(c, actor);
+    int laggard = find_laggard(c, actor);
+    const ActorRecord *record = &c->actor[laggard];
+    snprintf(reason, sizeof reason, "no progress for %lld s (cluster.progress_s); it was in: %s %s",
+             (long long)(standing / 1000), record->doing, record->waiting_for);
+    supervise_lost(c, laggard, reason);
+}
+
+/* ---- time ---- */
+
 static void check_alive(Controller *c, int actor)
 {
     ActorRecord *record = &c->actor[actor];
     int64_t silence = c->now_ms - record->beat_ms;
-    int64_t standing = c->now_ms - record->progress_ms;
-    int64_t progress_ms = c->config->cluster.progress_s * 1000;
     char reason[REASON_MAX];
     if (record->failed_ms != 0 && c->now_ms - record->failed_ms > DEATH_NOTICE_MS) {
         snprintf(reason, sizeof reason, "%s", record->failure);
@@ -300,12 +380,20 @@ static void check_alive(Controller *c, int actor)
     } else if (silence > c->config->cluster.suspect_ms && record->state == ACTOR_ALIVE) {
         snprintf(reason, sizeof reason, "silent for %lld ms", (long long)silence);
         set_state(c, actor, ACTOR_SUSPECT, reason);
-    } else if (is_busy(c, actor) && standing > progress_ms) {
-        if (!record->reported_stall) report_stall(c, actor);
-        snprintf(reason, sizeof reason,
-                 "no progress for %lld s (cluster.progress_s); it was in: %s %s",
-                 (long long)(standing / 1000), record->doing, record->waiting_for);
+    } else {
+        check_progress(c, actor);
+    }
+}
+
+static void check_start(Controller *c, int actor)
+{
+    ActorRecord *record = &c->actor[actor];
+    char reason[REASON_MAX];
+    if (record->failed_ms != 0 && c->now_ms - record->failed_ms > DEATH_NOTICE_MS) {
+        snprintf(reason, sizeof reason, "%s", record->failure);
         supervise_lost(c, actor, reason);
+    } else if (c->now_ms - record->since_ms > HELLO_TIMEOUT_MS) {
+        supervise_lost(c, actor, "did not say hello within 30 s of its start");
     }
 }
 
@@ -318,8 +406,7 @@ void supervise_advance(Controller *c)
             if (c->group_state == GROUP_READY && c->now_ms >= record->retry_ms) spawn(c, i);
             break;
         case ACTOR_STARTING:
-            if (c->now_ms - record->since_ms > HELLO_TIMEOUT_MS)
-                supervise_lost(c, i, "did not say hello within 30 s of its start");
+            check_start(c, i);
             break;
         case ACTOR_ALIVE:
         case ACTOR_SUSPECT:

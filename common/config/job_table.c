@@ -33,7 +33,7 @@ static const ConfigSection sections[] = {
     {"rollout", "the workers that turn conversations into samples"},
     {"train", "the workers that update the model"},
     {"eval", "loss and token accuracy on data.eval; the end of a run always evaluates"},
-    {"checkpoint", "what survives a kill; the end of a run always saves"},
+    {"checkpoint", "what survives a kill; the end of a run always saves, before its evaluation"},
     {"cluster", "machines, CPUs, and when something counts as dead"},
 };
 
@@ -189,7 +189,9 @@ static const ConfigKey keys[] = {
      .offset = AT(data.bad_records_max),
      .preset = "100",
      .max = STEPS_MAX,
-     .meaning = "with bad_record: skip, stop after more than this many; 0: no limit"},
+     .meaning =
+         "with bad_record: skip, stop when data.train has more bad records than this, or an "
+         "evaluation does; 0: no limit"},
 
     {.path = "rollout.function",
      .type = KEY_ENUM,
@@ -399,8 +401,9 @@ static const ConfigKey keys[] = {
      .preset = "auto",
      .names = resume_names,
      .also = "resume_from_checkpoint",
-     .meaning = "auto goes on from the newest whole checkpoint in run_dir; never refuses a run_dir "
-                "that has one"},
+     .meaning =
+         "auto goes on from the newest whole checkpoint in run_dir; with never, a run_dir that "
+         "has one is refused"},
 
     {.path = "cluster.agents",
      .type = KEY_STRINGS,
@@ -484,7 +487,7 @@ static const ConfigKey keys[] = {
      .type = KEY_INT,
      .offset = AT(cluster.restarts_max),
      .preset = "5",
-     .max = 1e6,
+     .max = 10000,
      .meaning = "restarts within restarts_window_s after which the job gives up"},
     {.path = "cluster.restarts_window_s",
      .type = KEY_INT,

@@ -1,35 +1,55 @@
-/* A make-believe cluster for the controller's core: agents, actor processes, calls with random
- * latencies, a disk, and faults drawn from a seed. Time is virtual: hours of trouble take
+/* A make-believe cluster for the controller's core: nodes with agents, actor processes, calls with
+ * random latencies, a disk, and faults drawn from a seed. Time is virtual: hours of trouble take
  * milliseconds. The world keeps its own books (what every rank trained, what every agent lent, what
- * the ledger says) and checks them against the core at every step. */
+ * ledger and checkpoints say, when the run got on last) and checks them against the core at every
+ * step; what does not fit is a violation. */
 #ifndef TROUPE_TESTS_CONTROLLER_SIM_WORLD_H
 #define TROUPE_TESTS_CONTROLLER_SIM_WORLD_H
 
 #include "controller.h"
 
+/* The data that the make-believe data source serves. */
+#define SIM_RECORDS      96
+#define SIM_EVAL_RECORDS 10
+
 typedef struct SimFaults {
-    int kills;            /* actor processes killed */
-    int agent_kills;      /* agents killed with all their actors */
-    int hangs;            /* actor processes stopped: alive, silent */
-    int controller_kills; /* the controller dies with everything and the same command is run again
-                           */
+    int nodes;       /* machines with an agent each; 0 or 1: one, embedded */
+    int kills;       /* actor processes killed */
+    int agent_kills; /* agents killed with all their actors */
+    int hangs;       /* actor processes stopped: alive, silent */
+    int stuck;       /* actor processes whose working thread stops: they beat, and that is all */
+    int controller_kills; /* the controller dies with everything; the same command is run again */
     int stops;            /* the same after a polite stop (Ctrl-C): commit, end, run again */
     double lost_reply;    /* probability that a reply never comes (its caller times out) */
-    double failed_save;   /* probability that the disk refuses a save */
+    double failed_save;   /* probability that the disk refuses a save, at its begin or its commit */
+    double failed_append; /* probability that the disk refuses a line of the ledger */
+    double late_commit;   /* probability that a commit takes up to ten seconds */
+    double refused_grant; /* probability that somebody else takes a node's CPUs for a while */
+    double deaf_read;     /* probability that a rollout worker does not notice that the data source
+                             it reads from has died: it answers at the deadline only */
+    int bad_records;      /* so many of the training records are no conversation */
+    int bad_eval_records; /* the same of the evaluation records */
+    const JobConfig *later; /* the job as given after the first session; NULL: as before */
 } SimFaults;
 
 typedef struct SimResult {
-    bool finished; /* the run ended within the virtual time allowed */
+    bool finished;       /* the run ended within the virtual time allowed */
+    char violation[512]; /* the first thing that did not fit; "": none */
     Status status;
     char message[512];
     uint64_t weights; /* what training made of all batches in order: equal for equal runs */
     int64_t steps, end_ms;
+    CheckpointState saved;
     int leftover_processes;
     double leftover_cpu;                /* reserved and never given back */
     int deaths, restarts_of_controller; /* faults that really happened */
+    int ended[STATUS_COUNT]; /* how sessions ended before the same command was given again */
+    int64_t evaluations;
+    int64_t steps_begun; /* training steps that were asked of the ranks */
 } SimResult;
 
-/* Runs a job to its end from a seed. */
+/* Runs a job to its end from a seed. A session that ends for want of disk, or past the budget of
+ * restarts, with the message that this deserves, is followed by the same command. */
 SimResult sim_run(const JobConfig *config, const SimFaults *faults, uint64_t seed);
 
 #endif

@@ -1,7 +1,9 @@
-/* The controller's core against thousands of random fault schedules: kills, hangs, lost replies,
- * dead agents, dead and restarted controllers, polite stops, full disks. Whatever happens, the run
- * ends with the weights of an undisturbed one, every position is consumed exactly once and in
- * order, and nothing is left running or reserved. */
+/* The controller's core against thousands of random fault schedules: kills, hangs, stuck threads,
+ * lost replies, dead agents on one node and on several, grants that are refused, dead and restarted
+ * controllers, polite stops, full disks, commits that land late. Whatever happens, the run ends
+ * (with the same command again where a message asks for it) with the weights of an undisturbed one,
+ * every position is consumed exactly once and in order, nothing stands still without a reason, and
+ * nothing is left running or reserved. */
 #include "test.h"
 
 #include <stdio.h>
@@ -10,6 +12,8 @@
 
 #include "sim_world.h"
 
+#define BAD_RECORDS 4
+
 static JobConfig make_config(int workers, int tp, int dp)
 {
     static char eval_file[] = "eval";
@@ -17,6 +21,8 @@ static JobConfig make_config(int workers, int tp, int dp)
     JobConfig config = {0};
     config.data.eval = (StringList){eval_list, 1};
     config.data.too_long = POLICY_SKIP;
+    config.data.bad_record = POLICY_SKIP;
+    config.data.bad_records_max = BAD_RECORDS;
     config.rollout.num_workers = workers;
     config.rollout.lease_size = 3;
     config.rollout.prefetch_steps = 2;
@@ -35,7 +41,7 @@ static JobConfig make_config(int workers, int tp, int dp)
     config.cluster.heartbeat_ms = 500;
     config.cluster.suspect_ms = 3000;
     config.cluster.dead_ms = 10000;
-    config.cluster.progress_s = 120;
+    config.cluster.progress_s = 30;
     config.cluster.restarts_max = 32;
     config.cluster.restarts_window_s = 60;
     return config;
@@ -43,12 +49,23 @@ static JobConfig make_config(int workers, int tp, int dp)
 
 static const SimFaults no_faults;
 
-static uint64_t undisturbed_weights(const JobConfig *config)
+static void assert_right(const SimResult *result, uint64_t seed)
 {
-    SimResult result = sim_run(config, &no_faults, 1);
-    if (!result.finished || result.status != OK)
-        fail_msg("the undisturbed run ended with %s: %s", status_name(result.status),
-                 result.message);
+    if (result->violation[0] != '\0')
+        fail_msg("seed %llu: %s", (unsigned long long)seed, result->violation);
+    if (!result->finished || result->status != OK)
+        fail_msg("seed %llu: %s after %lld ms: %s", (unsigned long long)seed,
+                 result->finished ? status_name(result->status) : "never ended",
+                 (long long)result->end_ms, result->message);
+    if (result->leftover_processes != 0 || result->leftover_cpu != 0)
+        fail_msg("seed %llu: %d processes and %g CPUs are left", (unsigned long long)seed,
+                 result->leftover_processes, result->leftover_cpu);
+}
+
+static uint64_t undisturbed_weights(const JobConfig *config, const SimFaults *data)
+{
+    SimResult result = sim_run(config, data, 1);
+    assert_right(&result, 1);
     assert_int_equal(result.steps, config->train.num_steps);
     return result.weights;
 }
@@ -57,43 +74,60 @@ static void test_simulation_batches_do_not_depend_on_workers_or_latencies(void *
 {
     (void)state;
     JobConfig reference = make_config(1, 2, 1);
-    uint64_t expected = undisturbed_weights(&reference);
+    uint64_t expected = undisturbed_weights(&reference, &no_faults);
     for (int workers = 1; workers <= 8; workers++) {
         JobConfig config = make_config(workers, 2, 1);
         config.rollout.lease_size = 1 + workers % 4;
         config.rollout.prefetch_steps = workers % 3;
         SimResult result = sim_run(&config, &no_faults, 100 + (uint64_t)workers);
-        assert_true(result.finished && result.status == OK);
+        assert_right(&result, 100 + (uint64_t)workers);
         assert_true(result.weights == expected);
     }
 }
 
-static void run_schedules(uint64_t first_seed, int count, int *ret_deaths)
+static SimFaults faults_of(uint64_t seed)
 {
+    return (SimFaults){
+        .nodes = seed % 4 == 3 ? 2 + (int)(seed / 4 % 3) : 1,
+        .kills = (int)(seed % 6),
+        .agent_kills = (int)(seed / 6 % 3),
+        .hangs = (int)(seed / 12 % 3),
+        .stuck = (int)(seed / 10 % 2),
+        .controller_kills = (int)(seed / 36 % 3),
+        .stops = (int)(seed / 108 % 2),
+        .lost_reply = seed % 5 == 0 ? 0.002 : 0,
+        .failed_save = seed % 7 == 0 ? 0.1 : 0,
+        .failed_append = seed % 11 == 0 ? 0.01 : 0,
+        .late_commit = seed % 3 == 0 ? 0.4 : 0,
+        .refused_grant = seed % 13 == 0 ? 0.2 : 0,
+        .deaf_read = seed % 2 == 0 ? 0.5 : 0,
+        .bad_records = BAD_RECORDS,
+        .bad_eval_records = BAD_RECORDS,
+    };
+}
+
+typedef struct Tally {
+    int faults, ended[STATUS_COUNT];
+} Tally;
+
+static void run_schedules(uint64_t first_seed, int count, Tally *ret)
+{
+    const SimFaults data = {.bad_records = BAD_RECORDS, .bad_eval_records = BAD_RECORDS};
     JobConfig config = make_config(3, 2, 2);
-    uint64_t expected = undisturbed_weights(&config);
+    uint64_t expected = undisturbed_weights(&config, &data);
     for (uint64_t seed = first_seed; seed < first_seed + (uint64_t)count; seed++) {
-        SimFaults faults = {
-            .kills = (int)(seed % 6),
-            .agent_kills = (int)(seed / 6 % 2),
-            .hangs = (int)(seed / 12 % 3),
-            .controller_kills = (int)(seed / 36 % 3),
-            .stops = (int)(seed / 108 % 2),
-            .lost_reply = seed % 5 == 0 ? 0.002 : 0,
-            .failed_save = seed % 7 == 0 ? 0.1 : 0,
-        };
+        SimFaults faults = faults_of(seed);
+        config.cluster.restarts_max = seed % 17 == 0 ? 1 : 32;
         SimResult result = sim_run(&config, &faults, seed);
-        *ret_deaths += result.deaths + result.restarts_of_controller;
-        bool refused_by_disk = faults.failed_save > 0 && result.status == ERR_RESOURCE;
-        if (!result.finished || (result.status != OK && !refused_by_disk))
-            fail_msg("seed %llu: %s after %lld ms: %s", (unsigned long long)seed,
-                     result.finished ? status_name(result.status) : "never ended",
-                     (long long)result.end_ms, result.message);
-        if (result.leftover_processes != 0 || result.leftover_cpu != 0)
-            fail_msg("seed %llu: %d processes and %g CPUs are left", (unsigned long long)seed,
-                     result.leftover_processes, result.leftover_cpu);
-        if (!refused_by_disk && result.weights != expected)
+        ret->faults += result.deaths + result.restarts_of_controller;
+        for (Status status = 0; status < STATUS_COUNT; status++)
+            ret->ended[status] += result.ended[status];
+        assert_right(&result, seed);
+        if (result.weights != expected)
             fail_msg("seed %llu: other weights than the undisturbed run", (unsigned long long)seed);
+        if (result.saved.bad_records != BAD_RECORDS)
+            fail_msg("seed %llu: %lld bad records are counted", (unsigned long long)seed,
+                     (long long)result.saved.bad_records);
     }
 }
 
@@ -101,10 +135,18 @@ static void test_simulation_survives_random_faults(void **state)
 {
     (void)state;
     const char *seed = getenv("SIM_SEED"), *count = getenv("SIM_COUNT");
-    int deaths = 0, schedules = count != NULL ? atoi(count) : 10000;
-    run_schedules(seed != NULL ? strtoull(seed, NULL, 10) : 1, schedules, &deaths);
-    print_message("%d schedules, %d faults that struck\n", schedules, deaths);
-    assert_true(deaths > 0);
+    Tally tally = {0};
+    int schedules = count != NULL ? atoi(count) : 10000;
+    run_schedules(seed != NULL ? strtoull(seed, NULL, 10) : 1, schedules, &tally);
+    print_message("%d schedules, %d faults that struck; same command again after: %d stops, %d "
+                  "full disks, %d spent budgets\n",
+                  schedules, tally.faults, tally.ended[ERR_CANCELLED], tally.ended[ERR_RESOURCE],
+                  tally.ended[ERR_UNAVAILABLE]);
+    if (count != NULL) return;
+    assert_true(tally.faults > 0);
+    assert_true(tally.ended[ERR_CANCELLED] > 0);
+    assert_true(tally.ended[ERR_RESOURCE] > 0);
+    assert_true(tally.ended[ERR_UNAVAILABLE] > 0);
 }
 
 static void test_simulation_gives_up_past_the_restart_budget(void **state)
@@ -114,22 +156,140 @@ static void test_simulation_gives_up_past_the_restart_budget(void **state)
     config.train.num_steps = 400;
     config.cluster.restarts_max = 2;
     config.cluster.restarts_window_s = 3600;
-    SimFaults faults = {.kills = 200};
-    SimResult result = sim_run(&config, &faults, 5);
-    assert_true(result.finished);
-    assert_int_equal(result.status, ERR_UNAVAILABLE);
-    assert_non_null(strstr(result.message, "restarts_max"));
-    assert_int_equal(result.leftover_processes, 0);
+    int gave_up = 0;
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        SimResult result = sim_run(&config, &(SimFaults){.kills = 30}, seed);
+        assert_right(&result, seed); /* every session that ended did so with the right message */
+        gave_up += result.ended[ERR_UNAVAILABLE];
+    }
+    assert_true(gave_up > 0);
+}
+
+/* A budget above 32 counts so far. */
+static void test_simulation_restarts_as_often_as_the_budget_says(void **state)
+{
+    (void)state;
+    JobConfig config = make_config(6, 1, 1);
+    config.train.num_steps = 5000;
+    config.cluster.restarts_max = 70;
+    config.cluster.restarts_window_s = 100000;
+    SimResult result = sim_run(&config, &(SimFaults){.kills = 70}, 3);
+    assert_right(&result, 3);
+    assert_int_equal(result.ended[ERR_UNAVAILABLE], 0);
+    assert_true(result.deaths > 60);
+}
+
+/* One death of an agent is one cause, however many workers die with it. */
+static void test_simulation_survives_an_agent_with_more_workers_than_restarts(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 50; seed++) {
+        JobConfig config = make_config(9, 2, 1);
+        config.cluster.restarts_max = 1;
+        SimResult result = sim_run(&config, &(SimFaults){.agent_kills = 1}, seed);
+        assert_right(&result, seed);
+        assert_int_equal(result.ended[ERR_UNAVAILABLE], 0);
+    }
 }
 
 static void test_simulation_refuses_a_group_that_cannot_be_placed(void **state)
 {
     (void)state;
-    JobConfig config = make_config(3, 4, 8);
-    SimResult result = sim_run(&config, &no_faults, 5);
-    assert_true(result.finished);
-    assert_int_equal(result.status, ERR_RESOURCE);
-    assert_true(result.end_ms < 1000);
+    for (int nodes = 1; nodes <= 2; nodes++) {
+        JobConfig config = make_config(3, 8, 8);
+        SimResult result = sim_run(&config, &(SimFaults){.nodes = nodes}, 5);
+        assert_true(result.finished);
+        assert_int_equal(result.status, ERR_RESOURCE);
+        assert_true(result.end_ms < 10000);
+    }
+}
+
+/* ---- data ---- */
+
+static void test_simulation_stops_at_a_bad_record(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        JobConfig config = make_config(3, 2, 1);
+        config.data.bad_record = POLICY_STOP;
+        SimResult result =
+            sim_run(&config, &(SimFaults){.bad_records = 1, .kills = (int)seed % 4}, seed);
+        assert_string_equal(result.violation, "");
+        assert_true(result.finished);
+        assert_int_equal(result.status, ERR_DATA);
+        assert_non_null(strstr(result.message, "a bad record"));
+        assert_int_equal(result.leftover_processes, 0);
+    }
+}
+
+static void test_simulation_stops_past_the_maximum_of_bad_records(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        JobConfig config = make_config(3, 2, 1);
+        SimFaults faults = {.bad_records = BAD_RECORDS + 1, .controller_kills = (int)seed % 3};
+        SimResult result = sim_run(&config, &faults, seed);
+        assert_string_equal(result.violation, "");
+        assert_int_equal(result.status, ERR_DATA);
+        assert_non_null(strstr(result.message, "data.bad_records_max"));
+        config.data.bad_records_max = 0; /* no limit */
+        result = sim_run(&config, &faults, seed);
+        assert_right(&result, seed);
+        assert_int_equal(result.saved.bad_records, BAD_RECORDS + 1);
+    }
+}
+
+/* It is found beside the first steps, not after the last one. */
+static void test_simulation_finds_a_bad_evaluation_record_early(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        JobConfig config = make_config(3, 2, 1);
+        config.train.num_steps = 400;
+        config.eval.before_train = false;
+        config.eval.interval = 0;
+        config.data.bad_record = POLICY_STOP;
+        SimResult result = sim_run(&config, &(SimFaults){.bad_eval_records = 1}, seed);
+        assert_string_equal(result.violation, "");
+        assert_int_equal(result.status, ERR_DATA);
+        assert_true(result.steps_begun <= 2 * 20);
+    }
+}
+
+/* ---- the same run folder, another job ---- */
+
+static void test_simulation_ends_when_the_checkpoint_is_past_the_last_step(void **state)
+{
+    (void)state;
+    JobConfig config = make_config(2, 1, 1), later = config;
+    later.train.num_steps = 3;
+    int past = 0;
+    for (uint64_t seed = 1; seed <= 30; seed++) {
+        SimResult result = sim_run(&config, &(SimFaults){.stops = 1, .later = &later}, seed);
+        assert_right(&result, seed);
+        assert_true(result.steps >= 3);
+        past += result.restarts_of_controller > 0 && result.steps > 3;
+    }
+    assert_true(past > 0);
+}
+
+static void test_simulation_never_destroys_a_checkpoint_it_may_not_use(void **state)
+{
+    (void)state;
+    JobConfig config = make_config(2, 1, 1), later = config;
+    later.checkpoint.resume = RESUME_NEVER;
+    int refused = 0;
+    for (uint64_t seed = 1; seed <= 30; seed++) {
+        SimResult result = sim_run(&config, &(SimFaults){.stops = 1, .later = &later}, seed);
+        assert_string_equal(result.violation, "");
+        assert_true(result.finished);
+        if (result.status == OK) continue; /* stopped before its first checkpoint, or never */
+        assert_int_equal(result.status, ERR_EXISTS);
+        assert_non_null(strstr(result.message, "checkpoint.resume"));
+        assert_true(result.steps > 0);
+        refused++;
+    }
+    assert_true(refused > 0);
 }
 
 int main(void)
@@ -138,7 +298,14 @@ int main(void)
         cmocka_unit_test(test_simulation_batches_do_not_depend_on_workers_or_latencies),
         cmocka_unit_test(test_simulation_survives_random_faults),
         cmocka_unit_test(test_simulation_gives_up_past_the_restart_budget),
+        cmocka_unit_test(test_simulation_restarts_as_often_as_the_budget_says),
+        cmocka_unit_test(test_simulation_survives_an_agent_with_more_workers_than_restarts),
         cmocka_unit_test(test_simulation_refuses_a_group_that_cannot_be_placed),
+        cmocka_unit_test(test_simulation_stops_at_a_bad_record),
+        cmocka_unit_test(test_simulation_stops_past_the_maximum_of_bad_records),
+        cmocka_unit_test(test_simulation_finds_a_bad_evaluation_record_early),
+        cmocka_unit_test(test_simulation_ends_when_the_checkpoint_is_past_the_last_step),
+        cmocka_unit_test(test_simulation_never_destroys_a_checkpoint_it_may_not_use),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

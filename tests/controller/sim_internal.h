@@ -1,0 +1,128 @@
+/* The inside of the make-believe cluster: sim_world.c (chance, time, faults, the books),
+ * sim_cluster.c (nodes, processes, calls) and sim_disk.c (ledger and checkpoints). */
+#ifndef TROUPE_TESTS_CONTROLLER_SIM_INTERNAL_H
+#define TROUPE_TESTS_CONTROLLER_SIM_INTERNAL_H
+
+#include "base/memory.h"
+#include "sim_world.h"
+
+#define STEPS_MAX     8192
+#define POSITIONS_MAX 65536
+#define NODES_HERE    4
+#define PLANS_KEPT    2 /* of each set: one that runs and one that comes next */
+
+/* What an actor process of the make-believe cluster is. */
+typedef struct Process {
+    bool alive, hung, stuck;
+    int actor, node;
+    uint64_t incarnation;
+    int64_t next_beat_ms, busy_until_ms;
+    int held; /* calls that it took and will never answer */
+    uint64_t progress;
+    uint64_t holds[SET_COUNT][POSITIONS_MAX / 64]; /* rollout workers: samples, by position */
+    /* train ranks */
+    int64_t step;
+    uint64_t weights;
+    struct {
+        uint64_t id, hash;
+        int64_t step;
+    } plan[SET_COUNT][PLANS_KEPT];
+    int plans[SET_COUNT];
+} Process;
+
+typedef struct Node {
+    bool up;       /* its agent runs */
+    bool dialled;  /* the controller wants to hear of it */
+    double others; /* CPUs that another job holds */
+    uint64_t group;
+    double group_cpu;
+} Node;
+
+typedef struct World World;
+
+typedef struct Pending {
+    int64_t at_ms;
+    uint64_t order;
+    int epoch;                                 /* of the controller that it is meant for */
+    void (*run)(World *world, void *argument); /* NULL: an event for the controller */
+    void *argument;
+    Event event;
+} Pending;
+
+/* A save on its way from begin to commit. */
+typedef struct Saving {
+    uint64_t id; /* 0: none */
+    uint64_t weights;
+    int files; /* ranks whose files are listed */
+} Saving;
+
+typedef struct Landing {
+    bool pending;
+    uint64_t number; /* of this commit, ever */
+    uint64_t save, weights, head;
+    CheckpointState state;
+} Landing;
+
+struct World {
+    const JobConfig *config;
+    const SimFaults *faults;
+    uint64_t seed, draws;
+    int64_t now_ms;
+    Pending *heap;
+    int heap_count, heap_capacity;
+    uint64_t order;
+    Arena *arena;
+    Controller *controller;
+    EffectList effects;
+    int epoch; /* of the controller: raised when it is killed */
+    bool stopping, over;
+    Process *process; /* by actor index: the newest incarnation */
+    int num_actors, first_train;
+    Node node[NODES_HERE];
+    int num_nodes;
+    struct {
+        CheckpointState saved; /* the newest checkpoint */
+        uint64_t saved_weights, saved_head;
+        bool has_checkpoint;
+        Saving saving;
+        Landing landing;
+        int64_t ledger_end[STEPS_MAX + 1]; /* positions consumed after each step */
+        uint64_t chain[STEPS_MAX + 1];
+        int64_t ledger_steps;
+        bool ledger_broken; /* until the next session */
+    } disk;
+    int kills_left, agent_kills_left, hangs_left, stuck_left, controller_kills_left, stops_left;
+    int64_t next_fault_ms;
+    int causes;       /* of restarts, in this session of the controller */
+    int64_t moved_ms; /* when the run got on, or was disturbed, last */
+    SimResult result;
+};
+
+/* ---- sim_world.c ---- */
+uint64_t draw(World *w);
+int64_t draw_below(World *w, int64_t bound);
+bool chance(World *w, double probability);
+int64_t latency(World *w);
+void push(World *w, int64_t delay_ms, const Event *event);
+void push_run(World *w, int64_t delay_ms, void (*run)(World *w, void *argument), void *argument);
+void violate(World *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void moved(World *w);     /* the run got on */
+void disturbed(World *w); /* something struck that costs time */
+SampleMeta sample_at(const World *w, SetName set, int64_t position);
+
+/* ---- sim_cluster.c ---- */
+void start_agent(World *w, int node);
+void answer_group(World *w, const Effect *fx);
+void spawn_process(World *w, const Effect *fx);
+void answer_call(World *w, const Effect *fx);
+void kill_process(World *w, Process *process, const char *how);
+void kill_agent(World *w, int node);
+void kill_everything(World *w); /* what happens when the controller dies */
+double lent_cpu(const World *w);
+bool is_train_rank(const World *w, int actor);
+
+/* ---- sim_disk.c ---- */
+void disk_effect(World *w, const Effect *fx);
+void disk_controller_died(World *w);
+
+#endif
