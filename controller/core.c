@@ -239,13 +239,12 @@ static void advance_ending(Controller *c)
 #define WAIT_SAID_MS  5000
 #define WAIT_AGAIN_MS 30000
 
-/* A step that takes as long as steps take is work, not waiting. */
+/* A step (or a piece of an evaluation) that takes as long as they take is work, not waiting. */
 static int64_t patience_ms(const Controller *c)
 {
-    const PlanSlot *running = &c->lane[SET_TRAIN].running;
-    if (running->state != PLAN_SLOT_RUNNING || 3 * c->usual_step_ms < WAIT_SAID_MS)
-        return WAIT_SAID_MS;
-    return 3 * c->usual_step_ms;
+    const Lane *lane = &c->lane[c->phase == PHASE_EVALUATING ? SET_EVAL : SET_TRAIN];
+    bool running = lane->running.state == PLAN_SLOT_RUNNING;
+    return running && 3 * lane->usual_ms > WAIT_SAID_MS ? 3 * lane->usual_ms : WAIT_SAID_MS;
 }
 
 static void note_waiting(Controller *c)

@@ -103,10 +103,11 @@ typedef struct PlanSlot {
  * one for evaluation. */
 typedef struct Lane {
     Stream stream;
-    bool asked;      /* the data source was asked to open the set ... */
-    bool open;       /* ... and has */
-    int64_t planned; /* plans are made up to here */
-    bool over;       /* no further plan can be made */
+    bool asked;       /* the data source was asked to open the set ... */
+    bool open;        /* ... and has */
+    int64_t planned;  /* plans are made up to here */
+    bool over;        /* no further plan can be made */
+    int64_t usual_ms; /* that the ranks take for a plan, smoothed; 0: none is done yet */
     PlanSlot running, next;
 } Lane;
 
@@ -181,7 +182,6 @@ struct Controller {
     int stop_requests;
     int64_t rejects_logged;
     int skipped_in_a_row;
-    int64_t usual_step_ms; /* smoothed */
     char waits_for[REASON_MAX];
     int64_t waits_since_ms;
     int64_t waits_logged_ms;

@@ -452,8 +452,6 @@ static void commit_step(Controller *c)
     report->step.result = running->result;
     report->step.step = c->step;
     report->step.seconds = (double)(c->now_ms - running->started_ms) / 1000;
-    int64_t took_ms = c->now_ms - running->started_ms;
-    c->usual_step_ms = c->usual_step_ms == 0 ? took_ms : (9 * c->usual_step_ms + took_ms) / 10;
     release_samples(c, SET_TRAIN, c->next_position);
     c->skipped_in_a_row = running->result.skipped ? c->skipped_in_a_row + 1 : 0;
     *running = (PlanSlot){0};
@@ -488,6 +486,8 @@ static void on_result(Controller *c, const Event *event)
     }
     merge_result(c, &running->result, event);
     if (++running->answers < core_num_train(c)) return;
+    int64_t took_ms = c->now_ms - running->started_ms, *usual_ms = &c->lane[set].usual_ms;
+    *usual_ms = *usual_ms == 0 ? took_ms : (9 * *usual_ms + took_ms) / 10;
     if (set == SET_TRAIN)
         commit_step(c);
     else
