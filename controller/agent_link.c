@@ -10,6 +10,7 @@
 #include "actor/typed.h"
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/process.h"
 #include "cluster.pb-c.h"
 
 #define HELLO_TIMEOUT_MS 5000
@@ -66,18 +67,6 @@ static void on_process_exit(uv_process_t *process, int64_t exit_code, int signal
                  (long long)exit_code, link->log_path);
     uv_close((uv_handle_t *)process, on_closed);
     tell_lost(link, why);
-}
-
-/* Programs of Troupe stand beside this one. */
-static char *program_path(const char *name)
-{
-    char self[4096];
-    size_t size = sizeof self;
-    if (uv_exepath(self, &size) != 0) return mem_strdup(name);
-    char *folder = path_folder(self);
-    char *path = path_join(folder, name);
-    free(folder);
-    return path;
 }
 
 static int spawn_process(AgentLink *link, int log_fd)

@@ -1,13 +1,16 @@
 /* controller: runs a job, and looks at one. */
+#include <errno.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/process.h"
 #include "base/str.h"
 #include "base/version.h"
 #include "cluster.pb-c.h"
@@ -24,6 +27,7 @@ static const char help_run[] =
     "nothing\n"
     "  controller status --run FOLDER [--json]             what a run is doing\n"
     "  controller stop --run FOLDER                        finish the step, commit, end\n"
+    "  controller data inspect --config JOB.YAML [...]     what a record becomes\n"
     "  controller schema [KEY]                             what job.yaml can say\n"
     "  controller --version\n"
     "\n"
@@ -300,6 +304,24 @@ static int run_schema(const Options *options)
     return 0;
 }
 
+/* `controller data inspect` is a program of its own: what makes samples is no part of this one. */
+static int run_data(int argc, char **argv)
+{
+    Error err = {0};
+    if (argc < 1 || strcmp(argv[0], "inspect") != 0) {
+        error_set(&err, ERR_INVALID, "%s\n%s",
+                  argc < 1 ? "data needs to be told what to do."
+                           : "data can do one thing, inspect.",
+                  "usage: controller data inspect --config JOB.YAML [--sample N] (--help: more)");
+        return fail(ERR_INVALID, &err);
+    }
+    char *program = program_path("data_inspect");
+    execv(program, argv);
+    error_set_errno(&err, errno, "could not start %s", program);
+    free(program);
+    return fail(err.status, &err);
+}
+
 /* ---- which command ---- */
 
 static const Command commands[] = {
@@ -341,6 +363,7 @@ int main(int argc, char **argv)
         puts(TROUPE_VERSION);
         return 0;
     }
+    if (strcmp(argv[1], "data") == 0) return run_data(argc - 2, argv + 2);
     const Command *command = &commands[0];
     Status status = OK;
     if (argv[1][0] != '-') {

@@ -17,3 +17,9 @@ void rollout_reject(Sample *ret, RejectReason reason, const char *message)
     ret->reject_reason = reason;
     ret->reject_message = mem_strdup(message);
 }
+
+void rollout_trace_clear(RolloutTrace *trace)
+{
+    tokenized_conversation_free(&trace->conversation);
+    *trace = (RolloutTrace){0};
+}

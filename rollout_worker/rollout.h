@@ -11,6 +11,7 @@
 
 #include "config/job.h"
 #include "sample/sample.h"
+#include "text/conversation.h"
 
 /* One record of the data source; all borrowed. */
 typedef struct RolloutRecord {
@@ -20,6 +21,16 @@ typedef struct RolloutRecord {
     const char *source; /* "file.jsonl:123" */
     const char *error;  /* why there is no text, or "" */
 } RolloutRecord;
+
+/* How a sample came about, for people to look at. Zero-initialise; rollout_trace_clear. */
+typedef struct RolloutTrace {
+    const char *shape; /* of the record; NULL: it was not read so far. Not owned */
+    /* All that was rendered, before any cut, with text and spans; length 0: it did not come so far.
+     */
+    TokenizedConversation conversation;
+} RolloutTrace;
+
+void rollout_trace_clear(RolloutTrace *trace);
 
 typedef struct RolloutTable {
     const char *name;
@@ -33,6 +44,9 @@ typedef struct RolloutTable {
     /* Makes the sample of a record. *ret is zeroed before; position and index are filled in here.
      */
     void (*run)(const void *shared, void *scratch, const RolloutRecord *record, Sample *ret);
+    /* The same, and says how: for `controller data inspect`. NULL: it cannot be looked at. */
+    void (*explain)(const void *shared, void *scratch, const RolloutRecord *record, Sample *ret,
+                    RolloutTrace *ret_trace);
 } RolloutTable;
 
 extern const RolloutTable rollout_sft;

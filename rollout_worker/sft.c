@@ -93,7 +93,7 @@ static void reject_untrained(const RolloutRecord *record, size_t length, size_t 
     free(message);
 }
 
-/* Makes the sample, taking the conversation's arrays. */
+/* Makes the sample from the first tokens of the conversation, whose arrays it takes. */
 static void fill_sample(const Sft *sft, const RolloutRecord *record,
                         TokenizedConversation *conversation, Sample *ret)
 {
@@ -106,9 +106,7 @@ static void fill_sample(const Sft *sft, const RolloutRecord *record,
         }
         length = length_max;
     }
-    /* There is no row before the first token whose logits could be trained to predict it. */
-    if (length > 0) conversation->loss_mask[0] = 0;
-    const uint8_t *first = memchr(conversation->loss_mask, 1, length);
+    const uint8_t *first = length > 0 ? memchr(conversation->loss_mask, 1, length) : NULL;
     if (first == NULL) {
         reject_untrained(record, length, whole, ret);
         return;
@@ -122,8 +120,20 @@ static void fill_sample(const Sft *sft, const RolloutRecord *record,
     conversation->loss_mask = NULL;
 }
 
+/* A second set of the arrays that a sample takes. */
+static TokenizedConversation copy_tokens(const TokenizedConversation *conversation)
+{
+    size_t length = conversation->length;
+    TokenizedConversation copy = {.length = length};
+    copy.token = mem_calloc(length, sizeof *copy.token);
+    copy.loss_mask = mem_calloc(length, sizeof *copy.loss_mask);
+    memcpy(copy.token, conversation->token, length * sizeof *copy.token);
+    memcpy(copy.loss_mask, conversation->loss_mask, length);
+    return copy;
+}
+
 /* Completes what the text layer says of a conversation to what every refusal of a record says. */
-static RejectReason explain_refusal(const RolloutRecord *record, const ChatRecord *chat, Error *err)
+static void explain_refusal(const RolloutRecord *record, const ChatRecord *chat, Error *err)
 {
     bool by_template = err->status == ERR_INVALID;
     ChatShape shape = chat->conversation.shape;
@@ -135,54 +145,72 @@ static RejectReason explain_refusal(const RolloutRecord *record, const ChatRecor
                             "\n  to do: correct it, or name another template in model.chat_template"
                           : "\n  to do: correct the record, or drop it");
     free(found);
-    return by_template ? REJECT_TEMPLATE : REJECT_BAD_RECORD;
 }
 
 /* A prompt alone is a record of RL: there is nothing in it to learn from here. */
-static Status check_answer(const RolloutRecord *record, const ChatConversation *conversation,
-                           Error *err)
+static bool has_no_answer(const ChatConversation *conversation)
 {
     int given = conversation->num_prompt_messages;
-    if (given == 0 || given < cJSON_GetArraySize(conversation->messages)) return OK;
-    bool alone = conversation->shape == SHAPE_PROMPT;
-    return record_refuse(err, record->source,
-                         alone ? "the record holds a prompt and no answer to learn"
-                               : "\"label\" is false: the answer is one not to be learned",
-                         NULL, "an answer under \"completion\", or a list of messages with one",
-                         alone ? "add the answer, or name the key of a whole conversation in "
-                                 "data.input_key"
-                               : "drop the record, or leave data.nothing_to_train at skip");
+    return given > 0 && given == cJSON_GetArraySize(conversation->messages);
 }
 
-static Status encode(const Sft *sft, TokenizerCache *cache, const RolloutRecord *record,
-                     const cJSON *json, TokenizedConversation *ret, RejectReason *ret_reason,
-                     Error *err)
+/* ERR_NOT_FOUND, which is REJECT_NOTHING_TO_TRAIN. */
+static Status refuse_no_answer(const RolloutRecord *record, const ChatConversation *conversation,
+                               Error *err)
 {
+    bool alone = conversation->shape == SHAPE_PROMPT;
+    record_refuse(err, record->source,
+                  alone ? "the record holds a prompt and no answer to learn"
+                        : "\"label\" is false: the answer is one not to be learned",
+                  NULL, "an answer under \"completion\", or a list of messages with one",
+                  alone ? "add the answer, or name the key of a whole conversation in "
+                          "data.input_key"
+                        : "drop the record, or leave data.nothing_to_train at skip");
+    return err->status = ERR_NOT_FOUND;
+}
+
+/* A record on its way. */
+typedef struct SftTask {
+    const Sft *sft;
+    TokenizerCache *cache;
+    const RolloutRecord *record;
+    RolloutTrace *trace; /* NULL: nobody looks */
+} SftTask;
+
+static Status encode(const SftTask *task, const cJSON *json, TokenizedConversation *ret, Error *err)
+{
+    const RolloutRecord *record = task->record;
     ChatRecord chat = {0};
-    *ret_reason = REJECT_BAD_RECORD;
-    TRY(chat_record_read(&sft->reader, json, record->source, &chat, err));
+    TRY(chat_record_read(&task->sft->reader, json, record->source, &chat, err));
     const ChatConversation *conversation = &chat.conversation;
     ConversationOptions options = {
         .now = TEMPLATE_TIME,
         .num_prompt_messages = (size_t)conversation->num_prompt_messages,
         .template_kwargs = chat.template_kwargs,
+        .keep_text = task->trace != NULL,
     };
-    Status status = check_answer(record, conversation, err);
-    if (status != OK) {
-        *ret_reason = REJECT_NOTHING_TO_TRAIN;
-        goto done;
-    }
-    status = conversation_encode(sft->text, cache, conversation->messages, chat.tools, &options,
-                                 ret, err);
-    if (status != OK) *ret_reason = explain_refusal(record, &chat, err);
-done:
+    if (task->trace != NULL) task->trace->shape = chat_shape_name(conversation->shape);
+    Status status = conversation_encode(task->sft->text, task->cache, conversation->messages,
+                                        chat.tools, &options, ret, err);
+    if (status != OK) explain_refusal(record, &chat, err);
+    /* There is no row before the first token whose logits could be trained to predict it. */
+    if (status == OK && ret->length > 0) ret->loss_mask[0] = 0;
+    if (status == OK && has_no_answer(conversation))
+        status = refuse_no_answer(record, conversation, err);
     chat_record_clear(&chat);
     return status;
 }
 
-static void sft_run(const void *shared, void *scratch, const RolloutRecord *record, Sample *ret)
+static RejectReason reason_of(Status status)
 {
-    const Sft *sft = shared;
+    return status == ERR_INVALID     ? REJECT_TEMPLATE
+           : status == ERR_NOT_FOUND ? REJECT_NOTHING_TO_TRAIN
+                                     : REJECT_BAD_RECORD;
+}
+
+static void make_sample(const SftTask *task, Sample *ret)
+{
+    const RolloutRecord *record = task->record;
     ret->position = record->position;
     if (record->error[0] != '\0') {
         rollout_reject(ret, REJECT_BAD_RECORD, record->error);
@@ -190,16 +218,32 @@ static void sft_run(const void *shared, void *scratch, const RolloutRecord *reco
     }
     Error err = {0};
     cJSON *json = NULL;
-    TokenizedConversation conversation = {0};
-    RejectReason reason = REJECT_BAD_RECORD;
+    TokenizedConversation conversation = {0}, taken = {0};
     Status status = record_parse(record->text, record->length, record->source, &json, &err);
-    if (status == OK) status = encode(sft, scratch, record, json, &conversation, &reason, &err);
+    if (status == OK) status = encode(task, json, &conversation, &err);
+    if (status == OK && task->trace != NULL) taken = copy_tokens(&conversation);
     if (status == OK)
-        fill_sample(sft, record, &conversation, ret);
+        fill_sample(task->sft, record, task->trace != NULL ? &taken : &conversation, ret);
     else
-        rollout_reject(ret, reason, err.message);
+        rollout_reject(ret, reason_of(status), err.message);
+    if (task->trace != NULL) {
+        task->trace->conversation = conversation;
+        conversation = (TokenizedConversation){0};
+    }
+    tokenized_conversation_free(&taken);
     tokenized_conversation_free(&conversation);
     cJSON_Delete(json);
+}
+
+static void sft_run(const void *shared, void *scratch, const RolloutRecord *record, Sample *ret)
+{
+    make_sample(&(SftTask){shared, scratch, record, NULL}, ret);
+}
+
+static void sft_explain(const void *shared, void *scratch, const RolloutRecord *record, Sample *ret,
+                        RolloutTrace *ret_trace)
+{
+    make_sample(&(SftTask){shared, scratch, record, ret_trace}, ret);
 }
 
 const RolloutTable rollout_sft = {
@@ -209,4 +253,5 @@ const RolloutTable rollout_sft = {
     .open_thread = sft_open_thread,
     .close_thread = sft_close_thread,
     .run = sft_run,
+    .explain = sft_explain,
 };

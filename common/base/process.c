@@ -2,10 +2,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "base/file.h"
+#include "base/memory.h"
 
 enum { PARENT_FIELD = 4, START_TICKS_FIELD = 22 };
 
@@ -56,4 +60,16 @@ bool process_is_alive(pid_t pid, uint64_t start_ticks)
 {
     uint64_t ticks = 0;
     return pid > 0 && process_start_ticks(pid, &ticks) && ticks == start_ticks;
+}
+
+char *program_path(const char *name)
+{
+    char self[PATH_MAX];
+    ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (length <= 0) return mem_strdup(name);
+    self[length] = '\0';
+    char *folder = path_folder(self);
+    char *path = path_join(folder, name);
+    free(folder);
+    return path;
 }

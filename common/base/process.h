@@ -1,6 +1,6 @@
 /* What /proc says of a process: whether one that somebody named earlier is still the same one and
  * still alive (pids are used again, so a process is named by its pid and the time at which it
- * started), and whose child it is. Any thread. */
+ * started), and whose child it is; and where a program of Troupe stands. Any thread. */
 #ifndef TROUPE_BASE_PROCESS_H
 #define TROUPE_BASE_PROCESS_H
 
@@ -18,5 +18,9 @@ pid_t process_parent(pid_t pid);
 /* True while that very process lives; false for a zombie, another process of the same pid, or
  * none. */
 bool process_is_alive(pid_t pid, uint64_t start_ticks);
+
+/* The path of a program of Troupe: they stand beside each other, so it is in this one's folder.
+ * Owned by the caller. */
+char *program_path(const char *name);
 
 #endif

@@ -112,6 +112,8 @@ char *job_config_text(const JobConfig *config);
 /* What only the file system can tell: files that exist and are readable, globs that match, sizes
  * that divide. */
 Status job_config_check_files(const JobConfig *config, Error *err);
+/* Of these the ones that looking at the data needs: tokenizer, chat template, data files. */
+Status job_config_check_data(const JobConfig *config, Error *err);
 
 /* The reference of all keys (type, range, default, meaning) as Markdown. Owned by the caller. */
 char *job_config_reference(void);

@@ -267,15 +267,29 @@ static Status check_run_dir(const FileCheck *check)
                            key_at(check, "run_dir"), path, folder);
 }
 
+static Status check_data(const FileCheck *check)
+{
+    const JobConfig *config = &check->job->config;
+    TRY(check_tokenizer(check));
+    TRY(check_patterns(check, "data.train", &config->data.train));
+    return check_patterns(check, "data.eval", &config->data.eval);
+}
+
+Status job_config_check_data(const JobConfig *config, Error *err)
+{
+    FileCheck check = {.job = (const LoadedJob *)config, .arena = arena_create(), .err = err};
+    Status status = check_data(&check);
+    arena_destroy(check.arena);
+    return status;
+}
+
 Status job_config_check_files(const JobConfig *config, Error *err)
 {
     FileCheck check = {.job = (const LoadedJob *)config, .arena = arena_create(), .err = err};
     Status status = check_folder(&check, "model.path", config->model.path);
     if (status == OK) status = check_model_config(&check);
     if (status == OK) status = check_weights(&check);
-    if (status == OK) status = check_tokenizer(&check);
-    if (status == OK) status = check_patterns(&check, "data.train", &config->data.train);
-    if (status == OK) status = check_patterns(&check, "data.eval", &config->data.eval);
+    if (status == OK) status = check_data(&check);
     if (status == OK) status = check_run_dir(&check);
     arena_destroy(check.arena);
     return status;

@@ -138,6 +138,58 @@ static void test_sft_equals_transformers_on_gsm8k_with_qwen3(void **state)
     free(chats);
 }
 
+/* Looking on must change nothing: the sample is the same, and the trace holds all of it. */
+static void assert_explained_alike(const Worker *worker, const char *line, size_t length)
+{
+    RolloutRecord record = {41, line, length, "chats.jsonl:5", ""};
+    Sample plain = {0}, looked_at = {0};
+    RolloutTrace trace = {0};
+    rollout_sft.run(worker->shared, worker->scratch, &record, &plain);
+    rollout_sft.explain(worker->shared, worker->scratch, &record, &looked_at, &trace);
+    uint8_t *bytes[2];
+    size_t sizes[2];
+    sample_pack(&plain, &bytes[0], &sizes[0]);
+    sample_pack(&looked_at, &bytes[1], &sizes[1]);
+    assert_int_equal(sizes[0], sizes[1]);
+    assert_memory_equal(bytes[0], bytes[1], sizes[0]);
+    if (plain.status != SAMPLE_REJECTED) {
+        assert_true(trace.conversation.length >= (size_t)plain.length);
+        assert_memory_equal(trace.conversation.token, plain.token,
+                            (size_t)plain.length * sizeof *plain.token);
+        assert_memory_equal(trace.conversation.loss_mask, plain.loss_mask, (size_t)plain.length);
+        assert_non_null(trace.conversation.text);
+        assert_string_equal(trace.shape, "messages");
+    }
+    free(bytes[0]);
+    free(bytes[1]);
+    sample_clear(&plain);
+    sample_clear(&looked_at);
+    rollout_trace_clear(&trace);
+}
+
+static void test_a_sample_that_is_looked_at_is_the_same(void **state)
+{
+    (void)state;
+    Worker worker;
+    worker_open(&worker, TINY);
+    worker.config.data.max_length = 200;
+    for (int policy = POLICY_SKIP; policy <= POLICY_TRUNCATE; policy++) {
+        worker.config.data.too_long = (DataPolicy)policy;
+        FILE *chats = fopen(FIXTURES "chats.jsonl", "r");
+        char *line = NULL;
+        size_t capacity = 0;
+        for (ssize_t length; (length = getline(&line, &capacity, chats)) > 0;)
+            assert_explained_alike(&worker, line, (size_t)length);
+        fclose(chats);
+        free(line);
+    }
+    static const char *const bad[] = {"", "{", "{\"text\": 1}", "{\"prompt\": \"a\"}",
+                                      "{\"messages\": [{\"role\": \"x\"}]}"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        assert_explained_alike(&worker, bad[i], strlen(bad[i]));
+    worker_close(&worker);
+}
+
 /* ---- shapes ---- */
 
 #define USER(text)      "{\"role\": \"user\", \"content\": \"" text "\"}"
@@ -423,6 +475,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sft_equals_transformers),
         cmocka_unit_test(test_sft_equals_transformers_on_gsm8k_with_qwen3),
+        cmocka_unit_test(test_a_sample_that_is_looked_at_is_the_same),
         cmocka_unit_test(test_the_same_conversation_in_any_shape_is_the_same_sample),
         cmocka_unit_test(test_what_is_given_is_not_trained),
         cmocka_unit_test(test_template_kwargs_of_job_and_record_are_honoured),

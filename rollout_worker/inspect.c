@@ -1,0 +1,220 @@
+#include "rollout_worker/inspect.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/memory.h"
+#include "dataset/dataset.h"
+#include "dataset/shuffle.h"
+
+struct Inspection {
+    InspectOptions options;
+    Dataset *dataset;
+    const RolloutTable *table;
+    void *shared, *scratch;
+    Str text; /* of the record at hand */
+};
+
+static const char *set_key(const InspectOptions *options)
+{
+    return options->eval ? "data.eval" : "data.train";
+}
+
+/* A position may lead to any record, so it takes the whole data set. */
+static uint64_t records_needed(const InspectOptions *options)
+{
+    uint64_t chosen = options->choice.number + 1;
+    if (options->choice.by_position) return 0;
+    return chosen > options->summary_records ? chosen : options->summary_records;
+}
+
+static Status open_dataset(Inspection *inspection, Error *err)
+{
+    const InspectOptions *options = &inspection->options;
+    const JobConfig *config = options->config;
+    const StringList *paths = options->eval ? &config->data.eval : &config->data.train;
+    if (paths->count == 0)
+        return error_set(err, ERR_INVALID, "the job names no files of %s", set_key(options));
+    char *index_folder = path_join(config->run_dir, "index");
+    DatasetOptions dataset = {
+        .key = set_key(options),
+        .path = (const char *const *)paths->item,
+        .num_paths = paths->count,
+        .index_folder = index_folder,
+        .index_read_only = true,
+        .records_max = records_needed(options),
+    };
+    Status status = dataset_open(&dataset, &inspection->dataset, err);
+    free(index_folder);
+    return status;
+}
+
+static Status open_table(Inspection *inspection, Error *err)
+{
+    const JobConfig *config = inspection->options.config;
+    inspection->table = rollout_table(config->rollout.function);
+    if (inspection->table->explain == NULL)
+        return error_set(err, ERR_UNSUPPORTED,
+                         "samples of rollout.function %s cannot be looked at without a run",
+                         inspection->table->name);
+    TRY(inspection->table->open(config, &inspection->shared, err));
+    inspection->scratch = inspection->table->open_thread(inspection->shared);
+    return OK;
+}
+
+Status inspection_open(const InspectOptions *options, Inspection **ret, Error *err)
+{
+    Inspection *inspection = mem_calloc(1, sizeof *inspection);
+    inspection->options = *options;
+    Status status = open_dataset(inspection, err);
+    if (status == OK) status = open_table(inspection, err);
+    if (status == OK) {
+        *ret = inspection;
+        inspection = NULL;
+    }
+    inspection_close(inspection);
+    return status;
+}
+
+void inspection_close(Inspection *inspection)
+{
+    if (inspection == NULL) return;
+    if (inspection->scratch != NULL) inspection->table->close_thread(inspection->scratch);
+    if (inspection->shared != NULL) inspection->table->close(inspection->shared);
+    dataset_close(inspection->dataset);
+    str_free(&inspection->text);
+    free(inspection);
+}
+
+/* ---- one record ---- */
+
+void inspected_record_clear(InspectedRecord *record)
+{
+    free(record->source);
+    sample_clear(&record->sample);
+    rollout_trace_clear(&record->trace);
+    *record = (InspectedRecord){0};
+}
+
+static Status inspect_record(Inspection *inspection, uint64_t index, uint64_t position,
+                             InspectedRecord *ret, Error *err)
+{
+    RecordSource source;
+    str_clear(&inspection->text);
+    Status status = dataset_read(inspection->dataset, index, &inspection->text, &source, err);
+    if (status != OK && status != ERR_DATA) return status;
+    *ret = (InspectedRecord){.index = index};
+    ret->source = mem_printf("%s:%llu", source.path, (unsigned long long)source.line);
+    RolloutRecord record = {
+        .position = (int64_t)position,
+        .text = inspection->text.data,
+        .length = inspection->text.length,
+        .source = ret->source,
+        .error = status == OK ? "" : err->message,
+    };
+    inspection->table->explain(inspection->shared, inspection->scratch, &record, &ret->sample,
+                               &ret->trace);
+    return OK;
+}
+
+Status inspection_choose(Inspection *inspection, InspectedRecord *ret, Error *err)
+{
+    const InspectOptions *options = &inspection->options;
+    const JobConfig *config = options->config;
+    uint64_t records = dataset_summary(inspection->dataset).records;
+    uint64_t index = options->choice.number, epoch;
+    if (options->choice.by_position) {
+        OrderCursor cursor = order_cursor((RecordOrder){
+            .records = records,
+            .seed = (uint64_t)config->seed,
+            .shuffle = config->data.shuffle && !options->eval,
+        });
+        index = order_record(&cursor, options->choice.number, &epoch);
+    }
+    if (index >= records)
+        return error_set(err, ERR_INVALID,
+                         "there is no record %llu in %s: it has %llu\n"
+                         "  expected: a number from 0 to %llu\n"
+                         "  to do: give another --sample",
+                         (unsigned long long)index, set_key(options), (unsigned long long)records,
+                         (unsigned long long)records - 1);
+    return inspect_record(inspection, index, options->choice.number, ret, err);
+}
+
+/* ---- the first records ---- */
+
+void inspect_summary_clear(InspectSummary *summary)
+{
+    for (int i = 0; i < REJECT_REASON_COUNT; i++)
+        free(summary->first_refusal[i]);
+    free(summary->length);
+    *summary = (InspectSummary){0};
+}
+
+static void count_shape(InspectSummary *summary, const char *name)
+{
+    int i = 0;
+    if (name == NULL) return;
+    while (i < SHAPES_MAX - 1 && summary->shape[i].name != NULL && summary->shape[i].name != name)
+        i++;
+    summary->shape[i].name = name;
+    summary->shape[i].records++;
+}
+
+static void count_sample(InspectSummary *summary, const Sample *sample)
+{
+    if (sample->status == SAMPLE_REJECTED) {
+        RejectReason reason = sample->reject_reason;
+        if (summary->rejected[reason]++ == 0)
+            summary->first_refusal[reason] = mem_strdup(sample->reject_message);
+        return;
+    }
+    SampleMeta meta = sample_meta(sample);
+    summary->completed += sample->status == SAMPLE_COMPLETED;
+    summary->truncated += sample->status == SAMPLE_TRUNCATED;
+    summary->tokens += (uint64_t)meta.length;
+    summary->trained += (uint64_t)meta.trained_tokens;
+}
+
+static int compare_lengths(const void *a, const void *b)
+{
+    int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
+    return (x > y) - (x < y);
+}
+
+Status inspection_summarize(Inspection *inspection, InspectSummary *ret, Error *err)
+{
+    DatasetSummary set = dataset_summary(inspection->dataset);
+    uint64_t count = inspection->options.summary_records;
+    if (count > set.records) count = set.records;
+    InspectSummary summary = {.records = count, .all = set.whole && count == set.records};
+    summary.length = mem_calloc(count, sizeof *summary.length);
+    Status status = OK;
+    for (uint64_t index = 0; index < count && status == OK; index++) {
+        InspectedRecord record = {0};
+        status = inspect_record(inspection, index, index, &record, err);
+        if (status != OK) break;
+        size_t length = record.trace.conversation.length;
+        summary.json_bytes += inspection->text.length;
+        count_shape(&summary, record.trace.shape);
+        count_sample(&summary, &record.sample);
+        if (length > 0) summary.length[summary.num_lengths++] = (int32_t)length;
+        summary.over_max += length > (size_t)inspection->options.config->data.max_length;
+        inspected_record_clear(&record);
+    }
+    qsort(summary.length, summary.num_lengths, sizeof *summary.length, compare_lengths);
+    if (status == OK)
+        *ret = summary;
+    else
+        inspect_summary_clear(&summary);
+    return status;
+}
+
+bool inspect_stops(const JobConfig *config, RejectReason reason)
+{
+    DataPolicy policy = reason == REJECT_TOO_LONG           ? config->data.too_long
+                        : reason == REJECT_NOTHING_TO_TRAIN ? config->data.nothing_to_train
+                                                            : config->data.bad_record;
+    return policy == POLICY_STOP;
+}

@@ -1,0 +1,67 @@
+/* Inspection of a data set: what the rollout function of a job makes of its records, for people.
+ * The same reader of data files, the same order and the same rollout function as in a run, so what
+ * is shown is what would be trained; but in one process, without an index being kept, and without
+ * more of a file being read than the records that are asked for. One thread. */
+#ifndef TROUPE_ROLLOUT_WORKER_INSPECT_H
+#define TROUPE_ROLLOUT_WORKER_INSPECT_H
+
+#include "config/job.h"
+#include "rollout_worker/rollout.h"
+
+/* Which record is to be shown. */
+typedef struct InspectChoice {
+    bool by_position; /* `number` is a position of the run's stream; else a record in file order */
+    uint64_t number;
+} InspectChoice;
+
+typedef struct InspectOptions {
+    const JobConfig *config; /* borrowed */
+    bool eval;               /* look at data.eval in place of data.train */
+    InspectChoice choice;
+    uint64_t summary_records; /* so many records from the first on will be summarised */
+} InspectOptions;
+
+typedef struct Inspection Inspection;
+
+/* Opens data files, tokenizer and template. */
+Status inspection_open(const InspectOptions *options, Inspection **ret, Error *err);
+void inspection_close(Inspection *inspection); /* accepts NULL */
+
+/* One record and what became of it. */
+typedef struct InspectedRecord {
+    uint64_t index; /* in file order, from 0 */
+    char *source;   /* "file.jsonl:123", owned */
+    Sample sample;
+    RolloutTrace trace;
+} InspectedRecord;
+
+void inspected_record_clear(InspectedRecord *record);
+
+/* The chosen record. ERR_INVALID when there are fewer. */
+Status inspection_choose(Inspection *inspection, InspectedRecord *ret, Error *err);
+
+/* What became of the first records. */
+#define SHAPES_MAX 16
+typedef struct InspectSummary {
+    uint64_t records, json_bytes;
+    bool all; /* the data set has no more than these */
+    uint64_t completed, truncated;
+    uint64_t rejected[REJECT_REASON_COUNT];
+    char *first_refusal[REJECT_REASON_COUNT]; /* owned; NULL where nothing was rejected */
+    struct {
+        const char *name;
+        uint64_t records;
+    } shape[SHAPES_MAX];      /* up to the first without a name */
+    uint64_t tokens, trained; /* of completed and truncated samples */
+    int32_t *length;          /* [num_lengths] tokens before any cut, ascending, owned */
+    uint64_t num_lengths;     /* records that could be tokenized */
+    uint64_t over_max;        /* of these, longer than data.max_length */
+} InspectSummary;
+
+void inspect_summary_clear(InspectSummary *summary);
+Status inspection_summarize(Inspection *inspection, InspectSummary *ret, Error *err);
+
+/* Whether the job's policies end a run at a record that is rejected for this reason. */
+bool inspect_stops(const JobConfig *config, RejectReason reason);
+
+#endif

@@ -1,0 +1,257 @@
+#include "rollout_worker/inspect_view.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+
+#define IDS_COLUMNS  100
+#define BINS_MAX     16
+#define BAR_COLUMNS  40
+#define GREEN        "\x1b[32m"
+#define DIM          "\x1b[2m"
+#define RESET        "\x1b[0m"
+#define OPENING      "⟦"
+#define CLOSING      "⟧"
+#define TRAINED_LINE "↵" /* before a line end that is trained, which color alone would not show */
+
+/* ---- text and ids ---- */
+
+/* What a token is to the trainer. */
+typedef enum { TOKEN_GIVEN, TOKEN_TRAINED, TOKEN_CUT } TokenUse;
+
+typedef struct Painter {
+    Str *out;
+    bool color;
+    TokenUse use;
+} Painter;
+
+static TokenUse use_of(const InspectedRecord *record, size_t token)
+{
+    bool cut = record->sample.status == SAMPLE_TRUNCATED && token >= (size_t)record->sample.length;
+    if (cut) return TOKEN_CUT;
+    return record->trace.conversation.loss_mask[token] ? TOKEN_TRAINED : TOKEN_GIVEN;
+}
+
+static void paint(Painter *painter, TokenUse use)
+{
+    if (painter->use == use) return;
+    if (painter->color) {
+        str_puts(painter->out, RESET);
+        if (use != TOKEN_GIVEN) str_puts(painter->out, use == TOKEN_TRAINED ? GREEN : DIM);
+    } else {
+        if (painter->use == TOKEN_TRAINED) str_puts(painter->out, CLOSING);
+        if (use == TOKEN_TRAINED) str_puts(painter->out, OPENING);
+    }
+    painter->use = use;
+}
+
+static void put_visible(Painter *painter, const char *text, size_t length)
+{
+    while (length > 0) {
+        size_t plain = 0;
+        while (plain < length && text[plain] != '\n' && text[plain] != '\t')
+            plain++;
+        char *piece = mem_strndup(text, plain);
+        str_put_escaped(painter->out, piece);
+        free(piece);
+        if (plain < length) {
+            if (text[plain] == '\n' && painter->color && painter->use == TOKEN_TRAINED)
+                str_puts(painter->out, TRAINED_LINE);
+            str_putc(painter->out, text[plain++]);
+        }
+        text += plain;
+        length -= plain;
+    }
+}
+
+static void put_text(const InspectedRecord *record, bool color, Str *out)
+{
+    const TokenizedConversation *conversation = &record->trace.conversation;
+    const char *text = conversation->text;
+    Painter painter = {.out = out, .color = color};
+    size_t at = 0, length = conversation->text_length;
+    for (size_t t = 0; t < conversation->length; t++) {
+        TokenUse use = use_of(record, t);
+        size_t end = conversation->span[t].end;
+        while (end < length && ((unsigned char)text[end] & 0xC0) == 0x80)
+            end++; /* the other tokens of a character go with its first */
+        if (use == TOKEN_CUT && painter.use != TOKEN_CUT) {
+            paint(&painter, TOKEN_CUT);
+            str_printf(out,
+                       "\n---- cut here: %zu more tokens, which data.max_length leaves out ----\n",
+                       conversation->length - t);
+        }
+        paint(&painter, use);
+        if (end > at) put_visible(&painter, text + at, end - at);
+        if (end > at) at = end;
+    }
+    put_visible(&painter, text + at, length - at);
+    paint(&painter, TOKEN_GIVEN);
+    if (out->length > 0 && out->data[out->length - 1] != '\n') str_putc(out, '\n');
+}
+
+static void put_ids(const InspectedRecord *record, bool color, Str *out)
+{
+    const TokenizedConversation *conversation = &record->trace.conversation;
+    Painter painter = {.out = out, .color = color};
+    int column = 0;
+    for (size_t t = 0; t < conversation->length && use_of(record, t) != TOKEN_CUT; t++) {
+        char id[16];
+        int width = snprintf(id, sizeof id, "%d", conversation->token[t]);
+        bool fresh = column == 0 || column + 1 + width > IDS_COLUMNS;
+        TokenUse use = use_of(record, t);
+        if (painter.use == TOKEN_TRAINED && use != TOKEN_TRAINED) paint(&painter, use);
+        str_puts(out, fresh ? (column == 0 ? "  " : "\n  ") : " ");
+        paint(&painter, use);
+        str_puts(out, id);
+        column = fresh ? 2 + width : column + 1 + width;
+    }
+    paint(&painter, TOKEN_GIVEN);
+    str_putc(out, '\n');
+}
+
+/* ---- one record ---- */
+
+static double percent(uint64_t part, uint64_t whole)
+{
+    return whole > 0 ? 100.0 * (double)part / (double)whole : 0;
+}
+
+/* The lines of a message, each a little to the right. */
+static void put_message(const char *message, Str *out)
+{
+    for (const char *line = message; *line != '\0';) {
+        size_t length = strcspn(line, "\n");
+        char *piece = mem_strndup(line, length);
+        str_puts(out, "    ");
+        str_put_escaped(out, piece);
+        str_putc(out, '\n');
+        free(piece);
+        line += length + (line[length] == '\n');
+    }
+}
+
+static void put_figures(const InspectOptions *options, const InspectedRecord *record, Str *out)
+{
+    const TokenizedConversation *conversation = &record->trace.conversation;
+    size_t length = 0, trained = 0;
+    for (size_t t = 0; t < conversation->length && use_of(record, t) != TOKEN_CUT; t++) {
+        trained += conversation->loss_mask[t];
+        length++;
+    }
+    if (record->trace.shape != NULL) str_printf(out, "  shape    %s\n", record->trace.shape);
+    if (conversation->length > 0)
+        str_printf(out, "  tokens   %zu, %zu of them trained (%.1f %%)\n", length, trained,
+                   percent(trained, length));
+    if (length < conversation->length)
+        str_printf(out, "  cut      from %zu tokens, by data.max_length %lld\n",
+                   conversation->length, (long long)options->config->data.max_length);
+    if (record->sample.status != SAMPLE_REJECTED) return;
+    str_printf(out, "  rejected as %s, which %s\n",
+               reject_reason_name(record->sample.reject_reason),
+               inspect_stops(options->config, record->sample.reject_reason) ? "ends a run"
+                                                                            : "a run passes over");
+    put_message(record->sample.reject_message, out);
+}
+
+void inspect_view_record(const InspectOptions *options, const InspectedRecord *record, bool color,
+                         Str *out)
+{
+    str_printf(out, "record %llu of %s", (unsigned long long)record->index,
+               options->eval ? "data.eval" : "data.train");
+    if (options->choice.by_position)
+        str_printf(out, ", at position %llu", (unsigned long long)options->choice.number);
+    str_puts(out, ": ");
+    str_put_escaped(out, record->source);
+    str_putc(out, '\n');
+    put_figures(options, record, out);
+    if (record->trace.conversation.length == 0) return;
+    str_printf(out, "\ntext, %s:\n\n",
+               color ? "green where it is trained"
+                     : "between " OPENING " and " CLOSING " where it is trained");
+    put_text(record, color, out);
+    str_puts(out, "\nids:\n\n");
+    put_ids(record, color, out);
+}
+
+/* ---- the first records ---- */
+
+/* 1, 2 or 5 times a power of ten, and at least `least`. */
+static int32_t round_width(int32_t least)
+{
+    static const int32_t factors[] = {1, 2, 5};
+    for (int32_t power = 1;; power *= 10)
+        for (int i = 0; i < 3; i++)
+            if (power * factors[i] >= least) return power * factors[i];
+}
+
+static void put_histogram(const InspectSummary *summary, Str *out)
+{
+    int32_t longest = summary->length[summary->num_lengths - 1];
+    int32_t width = round_width((longest + BINS_MAX) / BINS_MAX);
+    uint64_t bin[BINS_MAX + 1] = {0}, fullest = 0;
+    for (uint64_t i = 0; i < summary->num_lengths; i++)
+        bin[summary->length[i] / width]++;
+    for (int i = 0; i <= BINS_MAX; i++)
+        if (bin[i] > fullest) fullest = bin[i];
+    str_puts(out, "\ntokens before any cut:\n\n");
+    for (int32_t i = summary->length[0] / width; i <= longest / width; i++) {
+        int columns = (int)((bin[i] * BAR_COLUMNS + fullest - 1) / fullest);
+        str_printf(out, "  %7d to %7d %8llu  ", i * width, (i + 1) * width - 1,
+                   (unsigned long long)bin[i]);
+        for (int c = 0; c < columns; c++)
+            str_putc(out, '#');
+        str_putc(out, '\n');
+    }
+}
+
+static void put_shapes(const InspectSummary *summary, Str *out)
+{
+    if (summary->shape[0].name == NULL) return;
+    str_puts(out, "  shapes     ");
+    for (int i = 0; i < SHAPES_MAX && summary->shape[i].name != NULL; i++)
+        str_printf(out, "%s%s %llu", i > 0 ? ", " : "", summary->shape[i].name,
+                   (unsigned long long)summary->shape[i].records);
+    str_putc(out, '\n');
+}
+
+static void put_rejected(const InspectOptions *options, const InspectSummary *summary, Str *out)
+{
+    for (int reason = 0; reason < REJECT_REASON_COUNT; reason++) {
+        if (summary->rejected[reason] == 0) continue;
+        str_printf(out, "\nrejected as %s, which %s: %llu. The first:\n\n",
+                   reject_reason_name((RejectReason)reason),
+                   inspect_stops(options->config, (RejectReason)reason) ? "ends a run"
+                                                                        : "a run passes over",
+                   (unsigned long long)summary->rejected[reason]);
+        put_message(summary->first_refusal[reason], out);
+    }
+}
+
+void inspect_view_summary(const InspectOptions *options, const InspectSummary *summary, Str *out)
+{
+    uint64_t used = summary->completed + summary->truncated;
+    str_printf(out, "%s %llu records of %s, %.1f KB of JSON:\n", summary->all ? "all" : "the first",
+               (unsigned long long)summary->records, options->eval ? "data.eval" : "data.train",
+               (double)summary->json_bytes / 1000);
+    put_shapes(summary, out);
+    str_printf(out, "  samples    %llu, %llu of them cut; %llu rejected\n",
+               (unsigned long long)used, (unsigned long long)summary->truncated,
+               (unsigned long long)(summary->records - used));
+    str_printf(out, "  tokens     %llu, %llu of them trained (%.1f %%)\n",
+               (unsigned long long)summary->tokens, (unsigned long long)summary->trained,
+               percent(summary->trained, summary->tokens));
+    uint64_t n = summary->num_lengths;
+    if (n > 0) {
+        const int32_t *length = summary->length;
+        str_printf(out, "  length     %d to %d, median %d, nine tenths at most %d\n", length[0],
+                   length[n - 1], length[(n - 1) / 2], length[(n - 1) * 9 / 10]);
+        str_printf(out, "  too long   %llu over data.max_length %lld (%.1f %%)\n",
+                   (unsigned long long)summary->over_max,
+                   (long long)options->config->data.max_length, percent(summary->over_max, n));
+        put_histogram(summary, out);
+    }
+    put_rejected(options, summary, out);
+}

@@ -1,0 +1,14 @@
+/* What an inspection looks like to people: a record as the text that the model sees, with what is
+ * trained of it in green or, in plain text, between "⟦" and "⟧"; and the figures of the first
+ * records. Control characters of the data are shown as \xNN, never sent to a terminal. */
+#ifndef TROUPE_ROLLOUT_WORKER_INSPECT_VIEW_H
+#define TROUPE_ROLLOUT_WORKER_INSPECT_VIEW_H
+
+#include "base/str.h"
+#include "rollout_worker/inspect.h"
+
+void inspect_view_record(const InspectOptions *options, const InspectedRecord *record, bool color,
+                         Str *out);
+void inspect_view_summary(const InspectOptions *options, const InspectSummary *summary, Str *out);
+
+#endif

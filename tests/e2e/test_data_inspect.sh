@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# `controller data inspect` as a person uses it: what it shows, what it costs, and what bad input gets.
+# usage: BIN=... SOURCE=... test_data_inspect.sh
+set -eu
+
+fail() {
+    echo "FAILED: $*"
+    if [ -f out ]; then sed 's/^/  out: /' out | head -40; fi
+    exit 1
+}
+
+# inspect CODE [option...]: what it prints, on both channels, is then in ./out.
+inspect() {
+    local code=$1 got=0
+    shift
+    timeout 60 "$BIN/controller" data inspect --config job.yaml "$@" >out 2>&1 </dev/null || got=$?
+    [ "$got" = "$code" ] || fail "data inspect $*: exit code $got, expected $code"
+}
+
+says() {
+    local text
+    for text in "$@"; do grep -qF -- "$text" out || fail "it does not say: $text"; done
+}
+
+says_not() {
+    ! grep -qF -- "$1" out || fail "it says: $1"
+}
+
+cat >train.jsonl <<'JSONL'
+{"messages": [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]}
+{"conversations": [{"from": "human", "value": "3 + 3?"}, {"from": "gpt", "value": "6"}]}
+{"instruction": "Add.", "input": "4 4", "output": "8"}
+JSONL
+cat >job.yaml <<YAML
+run_dir: $PWD/run
+model:
+  path: $SOURCE/deploy/examples/tiny/model
+  init: random
+data:
+  train: train.jsonl
+cluster:
+  cpus: 16
+YAML
+
+# A record and the summary; plain text where nobody looks at a terminal.
+inspect 0
+says "record 0 of data.train: $PWD/train.jsonl:1" "2 + 2?<|im_end|>" "⟦4<|im_end|>" "all 3 records of data.train" \
+    "messages 1, ShareGPT conversations 1, Alpaca 1" "tokens before any cut:"
+says_not "$(printf '\033')"
+inspect 0 --sample 2 --count 0 --color
+says "record 2 of data.train" "$(printf '\033[32m8')" "4 4<|im_end|>"
+says_not "all 3 records"
+inspect 0 -n 1 --color=never --count 2
+says "⟦6<|im_end|>" "the first 2 records"
+[ ! -e run ] || fail "it made a run folder"
+
+# A job's settings count as in a run.
+inspect 0 --set data.max_length=15 --set data.too_long=truncate
+says "by data.max_length 15" "---- cut here: " "3 of them cut"
+inspect 0 --set data.max_length=8
+says "rejected as too_long, which a run passes over"
+inspect 3 --set data.nothing_to_train=stop --set data.max_length=8 --set data.too_long=truncate
+says "which ends a run"
+
+# The same order as the run's: position after position, its ledger names what is shown.
+inspect 0 --position 4 --count 0
+says "at position 4: "
+inspect 0 --position 4 --count 0 --set data.shuffle=false
+says "record 1 of data.train, at position 4"
+
+# The first thousand of a terabyte cost no more than themselves.
+cp train.jsonl large.jsonl
+for _ in $(seq 400); do cat train.jsonl; done >>large.jsonl
+if truncate -s 1T large.jsonl 2>/dev/null; then
+    inspect 0 --set data.train=large.jsonl
+    says "the first 1000 records"
+fi
+
+# Bad input, by the codes of README.
+inspect 2 --sample 3
+says "there is no record 3 in data.train: it has 3"
+inspect 2 --sample x
+says '--sample is "x"'
+inspect 2 --sample 1 --position 1
+says "two ways to name one record"
+inspect 2 --colour
+says "usage: controller data inspect"
+inspect 2 --eval
+says "names no files of data.eval"
+inspect 2 --set data.train=missing.jsonl
+says data.train missing.jsonl "does not exist"
+inspect 2 --set data.max_len=3
+says "Did you mean data.max_length"
+echo '{"text": "once"}' >>train.jsonl
+inspect 3
+says "train.jsonl:4: the record is of no known shape" "bad_record, which ends a run: 1"
+inspect 0 --set data.bad_record=skip
+says "bad_record, which a run passes over: 1"
+inspect 3 --sample 3 --count 0
+says "rejected as bad_record"
+: >empty.jsonl
+inspect 3 --set data.train=empty.jsonl
+says "is empty"
+"$BIN/controller" data >out 2>&1 && fail "data alone is no command"
+says "usage: controller data inspect"
+"$BIN/controller" data inspect --help >out || fail "there is no help"
+says "--sample N" "--position P" "Exit codes"

@@ -1,0 +1,231 @@
+/* Tests of rollout_worker/inspect: what people are shown of a record and of the first records. */
+#include "test.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/memory.h"
+#include "dataset/shuffle.h"
+#include "rollout_worker/inspect_view.h"
+
+#define TINY PROJECT_SOURCE_DIR "/deploy/examples/tiny/model"
+#define CHAT(question, answer)                                                                     \
+    "{\"messages\": [{\"role\": \"user\", \"content\": \"" question "\"}, "                        \
+    "{\"role\": \"assistant\", \"content\": \"" answer "\"}]}\n"
+
+/* A job over a data set of this text. */
+typedef struct Bench {
+    JobConfig *config;
+    InspectOptions options;
+    Inspection *inspection;
+} Bench;
+
+static Bench open_bench(const char *text, const char *data_keys, InspectOptions options)
+{
+    Bench bench = {.options = options};
+    Error err = {0};
+    assert_ok(file_write_atomic("data.jsonl", text, strlen(text), &err), &err);
+    char *yaml = mem_printf("run_dir: run\nmodel: {path: %s, init: random}\n"
+                            "data: {train: data.jsonl, eval: data.jsonl%s}\n",
+                            TINY, data_keys);
+    assert_ok(job_config_parse(yaml, "job.yaml", ".", &bench.config, &err), &err);
+    free(yaml);
+    bench.options.config = bench.config;
+    assert_ok(inspection_open(&bench.options, &bench.inspection, &err), &err);
+    return bench;
+}
+
+static void close_bench(Bench *bench)
+{
+    inspection_close(bench->inspection);
+    job_config_destroy(bench->config);
+}
+
+static char *view_record(const char *text, const char *data_keys, InspectOptions options,
+                         bool color)
+{
+    Bench bench = open_bench(text, data_keys, options);
+    Error err = {0};
+    InspectedRecord record = {0};
+    Str out = {0};
+    assert_ok(inspection_choose(bench.inspection, &record, &err), &err);
+    inspect_view_record(&bench.options, &record, color, &out);
+    inspected_record_clear(&record);
+    close_bench(&bench);
+    return str_take(&out);
+}
+
+static void assert_shows(const char *text, const char *data_keys, uint64_t number, bool color,
+                         const char *expected)
+{
+    char *view = view_record(text, data_keys, (InspectOptions){.choice.number = number}, color);
+    if (strstr(view, expected) == NULL) fail_msg("shown is\n%s\nexpected\n%s", view, expected);
+    free(view);
+}
+
+static void test_a_record_is_shown_with_what_is_trained(void **state)
+{
+    (void)state;
+    static const char text[] = CHAT("x", "y") CHAT("2 + 2?", "4\\n5");
+    assert_shows(text, "", 1, false, "record 1 of data.train: ");
+    assert_shows(text, "", 1, false, "data.jsonl:2\n  shape    messages\n");
+    assert_shows(text, "", 1, false,
+                 "text, between ⟦ and ⟧ where it is trained:\n\n"
+                 "<|im_start|>user\n2 + 2?<|im_end|>\n<|im_start|>assistant\n"
+                 "⟦4\n5<|im_end|>\n⟧\n\nids:\n\n  ");
+    assert_shows(text, "", 1, true,
+                 "text, green where it is trained:\n\n"
+                 "<|im_start|>user\n2 + 2?<|im_end|>\n<|im_start|>assistant\n"
+                 "\x1b[0m\x1b[32m4↵\n5<|im_end|>↵\n\x1b[0m\n\nids:\n\n  ");
+}
+
+static void test_a_cut_is_shown_where_it_is(void **state)
+{
+    (void)state;
+    static const char text[] = CHAT("a", "b c d e f g h i j k l m n o p");
+    char *whole = view_record(text, "", (InspectOptions){0}, false);
+    unsigned tokens = 0;
+    assert_int_equal(sscanf(strstr(whole, "  tokens   "), "  tokens   %u", &tokens), 1);
+    char *keys = mem_printf(", max_length: %u, too_long: truncate", tokens - 3);
+    char *figures =
+        mem_printf("  cut      from %u tokens, by data.max_length %u\n", tokens, tokens - 3);
+    assert_shows(text, keys, 0, false, figures);
+    assert_shows(text, keys, 0, false, "⟧\n---- cut here: 3 more tokens, ");
+    free(keys);
+    keys = mem_printf(", max_length: %u", tokens - 3); /* rejected: all of it is shown */
+    assert_shows(text, keys, 0, false, "  rejected as too_long, which a run passes over\n");
+    assert_shows(text, keys, 0, false, " n o p<|im_end|>\n⟧\n");
+    free(keys);
+    free(figures);
+    free(whole);
+}
+
+static void test_a_refusal_is_shown_in_full(void **state)
+{
+    (void)state;
+    assert_shows("{\"text\": 1}\n", "", 0, false, "  rejected as bad_record, which ends a run\n");
+    assert_shows("{\"text\": 1}\n", ", bad_record: skip", 0, false,
+                 "  rejected as bad_record, which a run passes over\n");
+    assert_shows("{\"text\": 1}\n", "", 0, false,
+                 "data.jsonl:1: the record is of no known shape\n      found: the keys \"text\"\n");
+    char *view = view_record("{\"text\": 1}\n", "", (InspectOptions){0}, false);
+    assert_null(strstr(view, "ids:"));
+    free(view);
+}
+
+static void test_control_characters_do_not_reach_a_terminal(void **state)
+{
+    (void)state;
+    static const char text[] = CHAT("\\u001b[2J\\u009b \\u007f\\r\\tx", "\\u001b]0;title\\u0007 é");
+    char *view = view_record(text, "", (InspectOptions){0}, false);
+    assert_non_null(strstr(view, "\\x1b[2J\\x9b \\x7f\\x0d\tx"));
+    assert_non_null(strstr(view, "⟦\\x1b]0;title\\x07 é"));
+    assert_null(strchr(view, 0x1b));
+    free(view);
+}
+
+static void test_a_position_is_that_of_the_run(void **state)
+{
+    (void)state;
+    Str text = {0};
+    for (int i = 0; i < 20; i++)
+        str_printf(&text, CHAT("question %d", "answer"), i);
+    OrderCursor cursor = order_cursor((RecordOrder){.records = 20, .seed = 42, .shuffle = true});
+    for (uint64_t position = 0; position < 45; position += 11) {
+        uint64_t epoch;
+        char expected[80];
+        snprintf(expected, sizeof expected, "record %llu of data.train, at position %llu: ",
+                 (unsigned long long)order_record(&cursor, position, &epoch),
+                 (unsigned long long)position);
+        InspectOptions options = {.choice = {.by_position = true, .number = position}};
+        char *view = view_record(text.data, "", options, false);
+        assert_true(str_starts_with(view, expected));
+        free(view);
+        options.eval = true; /* in the order of its files */
+        view = view_record(text.data, "", options, false);
+        snprintf(expected, sizeof expected,
+                 "record %llu of data.eval, at position %llu: ", (unsigned long long)position % 20,
+                 (unsigned long long)position);
+        assert_true(str_starts_with(view, expected));
+        free(view);
+    }
+    str_free(&text);
+}
+
+static void test_a_record_that_is_not_there_is_refused(void **state)
+{
+    (void)state;
+    Bench bench = open_bench(CHAT("a", "b"), "", (InspectOptions){.choice.number = 1});
+    InspectedRecord record = {0};
+    Error err = {0};
+    assert_fails(inspection_choose(bench.inspection, &record, &err), ERR_INVALID, &err,
+                 "there is no record 1 in data.train: it has 1\n  expected: a number from 0 to 0");
+    close_bench(&bench);
+}
+
+static void test_the_summary_counts_every_record_once(void **state)
+{
+    (void)state;
+    static const char text[] = CHAT("a", "b") CHAT(
+        "a",
+        "b c d e f g h i j k l m n o p q r s t u v w x y z") "{\"prompt\": \"a\", \"completion\": "
+                                                             "\"b\"}\n{\"prompt\": "
+                                                             "\"a\"}\n{\"prompt\": \"b\"}\n"
+                                                             "{\"text\": 1}\nnot JSON\n" CHAT(
+                                                                 "beyond", "the count");
+    Bench bench = open_bench(text, ", max_length: 30, too_long: truncate",
+                             (InspectOptions){.summary_records = 7});
+    InspectSummary summary = {0};
+    Error err = {0};
+    assert_ok(inspection_summarize(bench.inspection, &summary, &err), &err);
+    assert_int_equal(summary.records, 7);
+    assert_false(summary.all);
+    assert_int_equal(summary.completed, 2);
+    assert_int_equal(summary.truncated, 1);
+    assert_int_equal(summary.rejected[REJECT_NOTHING_TO_TRAIN], 2);
+    assert_int_equal(summary.rejected[REJECT_BAD_RECORD], 2);
+    assert_int_equal(summary.num_lengths, 5);
+    assert_int_equal(summary.over_max, 1);
+    assert_int_equal(summary.tokens, 2 * summary.length[2] + 30);
+    assert_true(summary.trained > 0 && summary.trained < summary.tokens);
+    Str out = {0};
+    inspect_view_summary(&bench.options, &summary, &out);
+    static const char *const shown[] = {
+        "the first 7 records of data.train, ",
+        "  shapes     messages 2, prompt and completion 1, prompt 2\n",
+        "  samples    3, 1 of them cut; 4 rejected\n",
+        "  too long   1 over data.max_length 30 (20.0 %)\n",
+        "rejected as nothing_to_train, which a run passes over: 2. The first:\n",
+        "rejected as bad_record, which ends a run: 2. The first:\n",
+        "data.jsonl:6: the record is of no known shape\n",
+    };
+    for (size_t i = 0; i < sizeof shown / sizeof shown[0]; i++)
+        if (strstr(out.data, shown[i]) == NULL) fail_msg("no %s in\n%s", shown[i], out.data);
+    /* The bars add up to the records that have a length. */
+    unsigned long long total = 0, count;
+    for (char *line = strstr(out.data, "any cut:\n\n") + 10; *line == ' ';
+         line = strchr(line, '\n') + 1) {
+        assert_int_equal(sscanf(line, " %*d to %*d %llu", &count), 1);
+        total += count;
+    }
+    assert_int_equal(total, 5);
+    str_free(&out);
+    inspect_summary_clear(&summary);
+    close_bench(&bench);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_record_is_shown_with_what_is_trained),
+        cmocka_unit_test(test_a_cut_is_shown_where_it_is),
+        cmocka_unit_test(test_a_refusal_is_shown_in_full),
+        cmocka_unit_test(test_control_characters_do_not_reach_a_terminal),
+        cmocka_unit_test(test_a_position_is_that_of_the_run),
+        cmocka_unit_test(test_a_record_that_is_not_there_is_refused),
+        cmocka_unit_test(test_the_summary_counts_every_record_once),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
