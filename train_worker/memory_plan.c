@@ -20,6 +20,8 @@ static MemoryPlan plan_with(const MemoryRequest *request, KeepPolicy policy)
     memory.chunk_rows = head_chunk_rows(plan, rows, LOGITS_BYTES);
     memory.weights = size * element;
     memory.packed = 2 * plan->matrices.count * element; /* the kernels' copies for x w^T and dy w */
+    if (request->with_reference) /* packed for x w^T alone: nothing goes back through it */
+        memory.reference = (size + plan->matrices.count) * element;
     memory.masters = request->dtype == DTYPE_F32 ? 0 : size * (int64_t)sizeof(float);
     memory.gradients = size * (int64_t)sizeof(float) + gradients_sum_bytes(plan);
     memory.moments = 2 * size * (int64_t)sizeof(float);
@@ -27,7 +29,8 @@ static MemoryPlan plan_with(const MemoryRequest *request, KeepPolicy policy)
     memory.head = head_bytes(plan, request->dtype, rows, memory.chunk_rows, true);
     memory.rope = model_rope_bytes(&plan->config, request->max_sequence_length);
     memory.total = memory.weights + memory.packed + memory.masters + memory.gradients +
-                   memory.moments + memory.activations + memory.head + memory.rope;
+                   memory.moments + memory.activations + memory.head + memory.rope +
+                   memory.reference;
     return memory;
 }
 
@@ -88,10 +91,11 @@ char *memory_plan_text(const MemoryPlan *memory)
         const char *name;
         int64_t bytes;
     } LINES[] = {
-        {"weights", memory->weights},       {"weights packed for matmul", memory->packed},
-        {"f32 masters", memory->masters},   {"f32 gradients", memory->gradients},
-        {"AdamW moments", memory->moments}, {"activations", memory->activations},
-        {"head and logits", memory->head},  {"RoPE table", memory->rope},
+        {"weights", memory->weights},           {"weights packed for matmul", memory->packed},
+        {"f32 masters", memory->masters},       {"f32 gradients", memory->gradients},
+        {"AdamW moments", memory->moments},     {"activations", memory->activations},
+        {"head and logits", memory->head},      {"RoPE table", memory->rope},
+        {"reference model", memory->reference},
     };
     Str text = {0};
     for (size_t i = 0; i < sizeof LINES / sizeof *LINES; i++)

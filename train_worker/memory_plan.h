@@ -9,14 +9,15 @@ typedef struct MemoryPlan {
     KeepPolicy policy;
     int64_t max_tokens, chunk_rows; /* rows of a micro-batch; of them at a time through the head */
     /* bytes */
-    int64_t weights, packed, masters, gradients, moments, activations, head, rope, total;
+    int64_t weights, packed, masters, gradients, moments, activations, head, rope, reference, total;
 } MemoryPlan;
 
 typedef struct MemoryRequest {
     const WeightPlan *plan;
     DType dtype;
     int64_t max_tokens, max_sequence_length;
-    int64_t bytes_max; /* 0: no limit */
+    bool with_reference; /* a second set of weights */
+    int64_t bytes_max;   /* 0: no limit */
 } MemoryRequest;
 
 /* ERR_RESOURCE, with the plan, when even the most frugal policy does not fit bytes_max. */

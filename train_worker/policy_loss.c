@@ -226,7 +226,8 @@ static void add_kl(const AlgorithmConfig *config, const PolicyTokens *tokens, do
             value *= ratio.value;
         }
         sums->kl_loss += tokens->weight * value;
-        dlog_prob[t] += tokens->weight * config->kl_loss_coef * slope;
+        if (config->kl_loss_coef != 0.0)
+            dlog_prob[t] += tokens->weight * config->kl_loss_coef * slope;
     }
 }
 

@@ -37,6 +37,7 @@ static Status plan_memory(Trainer *trainer, Error *err)
         .dtype = options->dtype,
         .max_tokens = options->max_tokens,
         .max_sequence_length = options->max_sequence_length,
+        .with_reference = options->with_reference,
         .bytes_max = options->memory_bytes_max,
     };
     TRY(memory_plan_make(&request, &trainer->memory, err));
@@ -64,6 +65,13 @@ static void allocate(Trainer *trainer)
     trainer->head =
         head_create(trainer->model, options->max_tokens, trainer->memory.chunk_rows, true);
     trainer->batch = batch_create();
+    trainer->arena = arena_create();
+    if (!options->with_reference) return;
+    trainer->reference = weights_create(plan, options->dtype, kernels);
+    trainer->reference_model =
+        model_create(trainer->reference, options->tensor_comm, options->max_sequence_length);
+    trainer->reference_model->on_progress = options->on_progress;
+    trainer->reference_model->progress_context = options->progress_context;
 }
 
 Status trainer_create(const TrainerOptions *options, Trainer **ret, Error *err)
@@ -73,7 +81,6 @@ Status trainer_create(const TrainerOptions *options, Trainer **ret, Error *err)
     TRY(check_options(options, tp_size, err));
     Trainer *trainer = mem_calloc(1, sizeof *trainer);
     trainer->options = *options;
-    trainer->temperature = 1.0f;
     trainer->tp_size = tp_size;
     trainer->tp_rank = tensor != NULL ? comm_rank(tensor) : 0;
     trainer->dp_size = data != NULL ? comm_size(data) : 1;
@@ -92,6 +99,9 @@ Status trainer_create(const TrainerOptions *options, Trainer **ret, Error *err)
 void trainer_destroy(Trainer *trainer)
 {
     if (trainer == NULL) return;
+    model_destroy(trainer->reference_model);
+    weights_destroy(trainer->reference);
+    arena_destroy(trainer->arena);
     batch_destroy(trainer->batch);
     head_destroy(trainer->head);
     activations_destroy(trainer->activations);
@@ -118,12 +128,6 @@ int64_t trainer_memory_bytes(const Trainer *trainer)
 int64_t trainer_step(const Trainer *trainer)
 {
     return trainer->step;
-}
-
-void trainer_set_temperature(Trainer *trainer, float temperature)
-{
-    CHECKF(temperature > 0.0f && isfinite(temperature), "temperature %g", (double)temperature);
-    trainer->temperature = temperature;
 }
 
 /* ---- checks of what the controller sent ---- */
@@ -166,65 +170,24 @@ static Status check_micro_batches(const Trainer *trainer, const MicroBatch *micr
     return OK;
 }
 
-/* ---- one pass over a micro-batch ---- */
-
 /* Time so far in collectives, for comm_s. */
 static int64_t comm_ns(const Trainer *trainer)
 {
-    return trainer->comm_ns + trainer->model->comm_ns;
-}
-
-static double seconds(int64_t ns)
-{
-    return (double)ns * 1e-9;
-}
-
-static void fill_batch(Trainer *trainer, const MicroBatch *micro_batch)
-{
-    Batch *batch = trainer->batch;
-    batch_clear(batch);
-    for (int s = 0; s < micro_batch->num_samples; s++) {
-        const Sample *sample = micro_batch->sample[s];
-        batch_add(batch, sample->token, sample->loss_mask, sample->length);
-        batch_set_temperature(batch, trainer->temperature);
-    }
-}
-
-static void count_batch(const Trainer *trainer, bool backward, StepResult *result)
-{
-    const Batch *batch = trainer->batch;
-    FlopCount count = {
-        .tokens = batch->num_rows,
-        .head_rows = batch->num_targets,
-        .squared_lengths = batch_squared_lengths(batch),
-    };
-    double forward = model_config_forward_flops(&trainer->options.model, &count);
-    result->flops += forward * (backward ? 3.0 : 1.0) / trainer->tp_size;
-    result->tokens += batch->num_rows;
-    result->trained_tokens += batch->num_targets;
-}
-
-/* Forward, and backward when `gradients` is given, over trainer->batch; adds to *result. */
-static Status run_batch(Trainer *trainer, ModelTensors *gradients, float *log_prob,
-                        StepResult *result, Error *err)
-{
-    HeadResult head = {0};
-    int64_t begin = clock_ns();
-    TRY(model_forward(trainer->model, trainer->batch, NULL, trainer->activations, err));
-    HeadPass pass = {.log_prob = log_prob, .gradients = gradients};
-    TRY(head_run(trainer->head, trainer->batch, trainer->activations, &pass, &head, err));
-    int64_t middle = clock_ns();
-    if (gradients != NULL)
-        TRY(model_backward(trainer->model, trainer->batch, trainer->activations, gradients, err));
-    result->forward_s += seconds(middle - begin - head.backward_ns);
-    result->backward_s += seconds(clock_ns() - middle + head.backward_ns);
-    result->loss_sum += head.nll_sum;
-    result->correct += head.correct;
-    count_batch(trainer, gradients != NULL, result);
-    return OK;
+    int64_t ns = trainer->comm_ns + trainer->model->comm_ns;
+    return trainer->reference_model != NULL ? ns + trainer->reference_model->comm_ns : ns;
 }
 
 /* ---- gradients of the global batch ---- */
+
+Status trainer_sum(Trainer *trainer, double *values, int count, Error *err)
+{
+    if (trainer->dp_size == 1) return OK;
+    int64_t begin = clock_ns();
+    Status status = comm_all_reduce_f64(trainer->options.data_comm, values, count, COMM_SUM, err);
+    trainer->comm_ns += clock_ns() - begin;
+    if (status != OK) trainer->broken = true;
+    return status;
+}
 
 /* The normaliser must be what the global batch really holds: a plan that miscounts would train with
  * a wrong step size and nobody would see it. Equal on all ranks. */
@@ -232,11 +195,7 @@ static Status check_trained_tokens(Trainer *trainer, const TrainStep *step, int6
                                    Error *err)
 {
     double all = (double)mine;
-    if (trainer->dp_size > 1) {
-        int64_t begin = clock_ns();
-        TRY(comm_all_reduce_f64(trainer->options.data_comm, &all, 1, COMM_SUM, err));
-        trainer->comm_ns += clock_ns() - begin;
-    }
+    TRY(trainer_sum(trainer, &all, 1, err));
     if ((int64_t)all == step->trained_tokens) return OK;
     return error_set(err, ERR_INTERNAL,
                      "step %lld has %lld trained tokens in all, but its plan counts %lld",
@@ -281,7 +240,9 @@ static Status gradient_norm(Trainer *trainer, double *ret, Error *err)
 static Status apply_gradients(Trainer *trainer, const TrainStep *step, StepResult *result,
                               Error *err)
 {
-    double norm = 0.0, normaliser = 1.0 / (double)step->trained_tokens;
+    double norm = 0.0;
+    double normaliser =
+        1.0 / (step->normaliser > 0.0 ? step->normaliser : (double)step->trained_tokens);
     TRY(check_trained_tokens(trainer, step, result->trained_tokens, err));
     TRY(reduce_gradients(trainer, err));
     TRY(gradient_norm(trainer, &norm, err));
@@ -306,8 +267,10 @@ static Status train_checked(Trainer *trainer, const TrainStep *step, StepResult 
     trainer->options.kernels->fill_zero(gradient);
     result->optimizer_s += seconds(clock_ns() - begin);
     for (int m = 0; m < step->num_micro_batches; m++) {
-        fill_batch(trainer, &step->micro_batch[m]);
-        TRY(run_batch(trainer, &trainer->gradients, NULL, result, err));
+        HeadPass pass = {.gradients = &trainer->gradients};
+        trainer_fill_batch(trainer, &step->micro_batch[m]);
+        TRY(step->algorithm != NULL ? trainer_run_loss(trainer, step, m, result, err)
+                                    : trainer_run(trainer, &pass, result, err));
     }
     begin = clock_ns();
     TRY(apply_gradients(trainer, step, result, err));
@@ -316,13 +279,42 @@ static Status train_checked(Trainer *trainer, const TrainStep *step, StepResult 
     return OK;
 }
 
+void trainer_data_ranks(const Trainer *trainer, int *ret_dp_rank, int *ret_dp_size)
+{
+    *ret_dp_rank = trainer->dp_rank;
+    *ret_dp_size = trainer->dp_size;
+}
+
+static Status check_next(const Trainer *trainer, int64_t step, Error *err)
+{
+    if (step == trainer->step + 1) return OK;
+    return error_set(err, ERR_INVALID, "asked to make step %lld, but the state is at step %lld",
+                     (long long)step, (long long)trainer->step);
+}
+
+Status trainer_pass_step(Trainer *trainer, int64_t step, Error *err)
+{
+    TRY(check_next(trainer, step, err));
+    trainer->step = step;
+    return OK;
+}
+
+/* A policy loss starts from what generation reported. */
+static Status check_policy(const TrainStep *step, Error *err)
+{
+    for (int m = 0; m < step->num_micro_batches; m++)
+        for (int s = 0; s < step->micro_batch[m].num_samples; s++)
+            TRY(sample_check_policy(step->micro_batch[m].sample[s], err));
+    return OK;
+}
+
 Status trainer_train_step(Trainer *trainer, const TrainStep *step, StepResult *ret, Error *err)
 {
     StepResult result = {0};
+    CHECK(step->algorithm != NULL || !trainer->options.model.value_head);
     TRY(check_micro_batches(trainer, step->micro_batch, step->num_micro_batches, err));
-    if (step->step != trainer->step + 1)
-        return error_set(err, ERR_INVALID, "asked to make step %lld, but the state is at step %lld",
-                         (long long)step->step, (long long)trainer->step);
+    if (step->algorithm != NULL) TRY(check_policy(step, err));
+    TRY(check_next(trainer, step->step, err));
     if (step->trained_tokens < 1)
         return error_set(err, ERR_INVALID, "step %lld has no trained tokens",
                          (long long)step->step);
@@ -349,6 +341,63 @@ static void scatter_log_probs(const MicroBatch *micro_batch, const float *value,
     }
 }
 
+/* One number for each target, by weights or by a critic's head; ret[m][s] as of trainer_log_probs.
+ */
+static Status give_numbers(Trainer *trainer, TrainerWeights which, const MicroBatch *micro_batch,
+                           float *const *ret, StepResult *result, Error *err)
+{
+    const Batch *batch = trainer->batch;
+    arena_reset(trainer->arena);
+    trainer_fill_batch(trainer, micro_batch);
+    float *number = arena_alloc(trainer->arena, (size_t)batch->num_targets * sizeof *number);
+    ValuePass values = {.value = number};
+    HeadPass log_probs = {.log_prob = number};
+    if (which == WEIGHTS_REFERENCE) log_probs.model = trainer->reference_model;
+    TRY(trainer->options.model.value_head ? trainer_run_values(trainer, &values, result, err)
+                                          : trainer_run(trainer, &log_probs, result, err));
+    for (int s = 0; s < micro_batch->num_samples; s++) {
+        const Sample *sample = micro_batch->sample[s];
+        int32_t count = 0;
+        for (int32_t t = 1; t < sample->length; t++)
+            if (sample->loss_mask[t]) ret[s][count++] = *number++;
+    }
+    return OK;
+}
+
+static Status give_all_numbers(Trainer *trainer, TrainerWeights which,
+                               const MicroBatch *micro_batch, int count, float *const *const *ret,
+                               StepResult *result, Error *err)
+{
+    int64_t comm_begin = comm_ns(trainer);
+    TRY(check_micro_batches(trainer, micro_batch, count, err));
+    for (int m = 0; m < count; m++) {
+        Status status = give_numbers(trainer, which, &micro_batch[m], ret[m], result, err);
+        if (status == OK) continue;
+        trainer->broken = true;
+        return status;
+    }
+    result->comm_s += seconds(comm_ns(trainer) - comm_begin);
+    return OK;
+}
+
+Status trainer_log_probs(Trainer *trainer, TrainerWeights which, const MicroBatch *micro_batch,
+                         int num_micro_batches, float *const *const *ret, StepResult *result,
+                         Error *err)
+{
+    CHECK(!trainer->options.model.value_head);
+    if (which == WEIGHTS_REFERENCE && !trainer->reference_ready)
+        return error_set(err, ERR_INVALID, "the trainer has no reference model: load it first");
+    return give_all_numbers(trainer, which, micro_batch, num_micro_batches, ret, result, err);
+}
+
+Status trainer_values(Trainer *trainer, const MicroBatch *micro_batch, int num_micro_batches,
+                      float *const *const *ret, StepResult *result, Error *err)
+{
+    CHECK(trainer->options.model.value_head);
+    return give_all_numbers(trainer, WEIGHTS_CURRENT, micro_batch, num_micro_batches, ret, result,
+                            err);
+}
+
 static Status evaluate_checked(Trainer *trainer, const MicroBatch *micro_batch, int count,
                                float *const *const *log_prob, StepResult *result, Error *err)
 {
@@ -357,8 +406,9 @@ static Status evaluate_checked(Trainer *trainer, const MicroBatch *micro_batch, 
     float *value = log_prob != NULL ? mem_calloc(targets_max, sizeof *value) : NULL;
     Status status = OK;
     for (int m = 0; status == OK && m < count; m++) {
-        fill_batch(trainer, &micro_batch[m]);
-        status = run_batch(trainer, NULL, value, result, err);
+        HeadPass pass = {.log_prob = value};
+        trainer_fill_batch(trainer, &micro_batch[m]);
+        status = trainer_run(trainer, &pass, result, err);
         if (status == OK && log_prob != NULL)
             scatter_log_probs(&micro_batch[m], value, log_prob[m]);
     }
@@ -371,6 +421,7 @@ Status trainer_evaluate(Trainer *trainer, const MicroBatch *micro_batch, int num
                         float *const *const *log_prob, StepResult *ret, Error *err)
 {
     StepResult result = {0};
+    CHECK(!trainer->options.model.value_head);
     TRY(check_micro_batches(trainer, micro_batch, num_micro_batches, err));
     Status status =
         evaluate_checked(trainer, micro_batch, num_micro_batches, log_prob, &result, err);

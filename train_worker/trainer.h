@@ -1,7 +1,14 @@
-/* Trainer: one rank's shard of the policy with its gradients and optimizer state, and the four
- * things done to it: train_step, evaluate, save, load. It knows nothing of sockets, processes or
- * protobuf; what the controller plans reaches it as plain arrays of samples. Used by one thread
+/* Trainer: one rank's shard of a network with its gradients and optimizer state, and the things
+ * done to it: train_step, evaluate, log_probs, save, load. It knows nothing of sockets, processes
+ * or protobuf; what the controller plans reaches it as plain arrays of samples. Used by one thread
  * (the compute thread of the worker).
+ *
+ * The network is the policy, trained on what its samples say (supervised) or by a policy loss, with
+ * a second, fixed set of weights beside it where a reference model is wanted; or it is a critic: a
+ * model of the same kind whose head has one row (options.model.value_head). A critic is a Trainer
+ * of its own, in the process of the policy's: they share samples, advantages and groups of ranks,
+ * so nothing of a step crosses a socket, and a job with a critic has the same actors as one
+ * without.
  *
  * Ranks. World = tp_size x dp_size. Every rank of a tensor-parallel group gets the same calls with
  * the same micro-batches; data-parallel groups get different micro-batches (any number, also none).
@@ -9,14 +16,17 @@
  * all ranks; the same calls give the same weights bit for bit.
  *
  * Numbers. Weights and activations are f32 or bf16; masters, gradients, moments, norms and losses
- * are f32, sums over ranks and norms f64 or in rank order. The loss is a sum over trained tokens;
- * gradients are divided once, by the trained tokens of the whole global batch, so that neither
- * micro-batching, packing nor the number of ranks changes the step. */
+ * are f32, sums over ranks and norms f64 or in rank order, policy losses f64. The loss is a sum
+ * over trained tokens; gradients are divided once, by what the whole global batch says, so that
+ * neither micro-batching, packing nor the number of ranks changes the step. A log-prob is the same
+ * bits as in generation from the same weights. */
 #ifndef TROUPE_TRAIN_WORKER_TRAINER_H
 #define TROUPE_TRAIN_WORKER_TRAINER_H
 
 #include "comm/comm.h"
+#include "config/algorithm.h"
 #include "model/model_config.h"
+#include "policy_loss.h"
 #include "sample/sample.h"
 #include "tensor/kernels.h"
 
@@ -26,8 +36,10 @@ typedef struct TrainerOptions {
     int64_t max_tokens;          /* of the largest micro-batch: activations are allocated for it */
     int64_t max_sequence_length; /* of the longest sample; at most max_tokens */
     double adam_beta1, adam_beta2, adam_eps;
-    double weight_decay;      /* of matrices; norm weights are not decayed */
-    double clip_grad;         /* global norm; 0: no clipping */
+    double weight_decay; /* of matrices; norm weights are not decayed */
+    double clip_grad;    /* global norm; 0: no clipping */
+    bool with_reference; /* room for a second set of weights, of the same dtype: so the log-ratio
+                            of equal weights is exactly 0 */
     int64_t memory_bytes_max; /* for this rank; 0: no limit. Decides what the backward pass
                                  recomputes. */
     const KernelTable *kernels;
@@ -62,32 +74,51 @@ Status trainer_init_random(Trainer *trainer, int64_t seed, Error *err);
 
 /* A checkpoint of ours, written under any layout or dtype: its optimizer state and the step it
  * stands for are restored too (a folder without them is step 0). Each rank reads its shard.
- * Messages name file, tensor, what was found and what was expected. */
+ * Messages name file, tensor, what was found and what was expected. A critic takes the checkpoint's
+ * critic; without one it is made of the checkpoint's policy, as trainer_load_weights does. */
 Status trainer_load(Trainer *trainer, const char *folder, Error *err);
 
 /* A model folder, which a checkpoint of ours is too: its weights alone, to begin anew from. Step 0.
- */
+ * A critic takes the model without its head: its values are those of the model's score.weight (a
+ * reward model), or 0. */
 Status trainer_load_weights(Trainer *trainer, const char *folder, Error *err);
+
+/* The reference model's weights, any time after trainer_create with with_reference. */
+Status trainer_load_reference(Trainer *trainer, const char *folder, Error *err);
 
 int64_t trainer_step(const Trainer *trainer); /* optimizer steps taken */
 
-/* From now on the logits are divided by `temperature` > 0, in training and evaluation: that of the
- * rollouts, so that their log-probs are this trainer's to the bit. 1 at first. */
-void trainer_set_temperature(Trainer *trainer, float temperature);
-
 /* ---- work ---- */
 
+/* Logits are divided by a sample's temperature, where it has one. */
 typedef struct MicroBatch {
     const Sample *const *sample; /* borrowed for the call */
     int num_samples;
 } MicroBatch;
 
+/* What the loss of one sample's trained tokens is computed from beside what the network says of
+ * them: arrays by trained token, in order. */
+typedef struct TokenData {
+    int32_t count;             /* trained tokens of the sample */
+    double weight;             /* times each token's loss */
+    const double *advantage;   /* policy */
+    const float *old_log_prob; /* policy; NULL: as algorithm.old_log_probs says */
+    const float *ref_log_prob; /* policy with kl_loss_coef */
+    const float *old_value;    /* critic */
+    const double *target;      /* critic: the returns */
+} TokenData;
+
 typedef struct TrainStep {
     const MicroBatch *micro_batch; /* of this rank's data-parallel index */
     int num_micro_batches;
     int64_t step;           /* the one this makes: trainer_step() + 1 */
-    int64_t trained_tokens; /* of the global batch, over all data-parallel ranks: the normaliser */
+    int64_t trained_tokens; /* of the global batch, over all data-parallel ranks */
     double lr;
+    double normaliser; /* the loss is divided by it; 0: by trained_tokens */
+    /* Reinforcement learning */
+    const AlgorithmConfig *algorithm; /* NULL: cross-entropy */
+    const TokenData *const *tokens;   /* [num_micro_batches][num_samples] */
+    int64_t weight_version; /* by which generation knows the weights before this step; 0: by none */
 } TrainStep;
 
 /* Sums are over this rank's data-parallel share, equal on every rank of a tensor-parallel group.
@@ -101,6 +132,11 @@ typedef struct StepResult {
                          counts */
     double forward_s, backward_s, comm_s, optimizer_s;
     double flops; /* model FLOPs of this rank: its tensor-parallel part of its share */
+    PolicySums policy;
+    ValueSums value;
+    /* Tokens that were generated from the weights before this step, and those of them whose
+     * log-prob is not, to the bit, what the trainer computes: a mismatch, 0 where all is well. */
+    int64_t log_probs_compared, log_probs_differ;
 } StepResult;
 
 /* Forward and backward over the micro-batches, then one AdamW step. A token id outside the
@@ -108,6 +144,26 @@ typedef struct StepResult {
  * ERR_INTERNAL when trained_tokens is not what the global batch holds, and the Comm's error when a
  * rank is lost: after either the trainer is unusable. */
 Status trainer_train_step(Trainer *trainer, const TrainStep *step, StepResult *ret, Error *err);
+
+/* Which weights. */
+typedef enum { WEIGHTS_CURRENT, WEIGHTS_REFERENCE } TrainerWeights;
+
+/* Log-probs of the policy's trained tokens, forward only: ret[m][s] receives one for each trained
+ * token of sample s of micro-batch m, in order. Adds what it took to *result. */
+Status trainer_log_probs(Trainer *trainer, TrainerWeights which, const MicroBatch *micro_batch,
+                         int num_micro_batches, float *const *const *ret, StepResult *result,
+                         Error *err);
+
+/* The same for a critic's values. */
+Status trainer_values(Trainer *trainer, const MicroBatch *micro_batch, int num_micro_batches,
+                      float *const *const *ret, StepResult *result, Error *err);
+
+/* Sums over the data-parallel ranks, in place; all of them call it together. */
+Status trainer_sum(Trainer *trainer, double *values, int count, Error *err);
+void trainer_data_ranks(const Trainer *trainer, int *ret_dp_rank, int *ret_dp_size);
+
+/* Counts step `step` as made and leaves the weights as they are. */
+Status trainer_pass_step(Trainer *trainer, int64_t step, Error *err);
 
 /* Forward only. `log_prob` may be NULL; else log_prob[m][s] has an array of the sample's length, or
  * NULL, for sample s of micro-batch m: receives log p(token t | tokens before t) for every t that
@@ -139,7 +195,8 @@ void saved_files_clear(SavedFiles *files);
 /* Writes what this rank owns of the checkpoint into the existing folder and flushes it:
  * model-0000r-of-0000n.safetensors (whole tensors with Hugging Face's names, in the weights' dtype)
  * and optimizer-0000r-of-0000n.safetensors (exp_avg.<name>, exp_avg_sq.<name>, master.<name> when
- * the weights are bf16, and on rank 0 the step). The two index files are made from all ranks' lists
+ * the weights are bf16, and on rank 0 the step); a critic's files are named critic_model and
+ * critic_optimizer. The index files are made from all ranks' lists
  * by safetensors_index_text. A full disk on one rank fails that rank only, after its part in the
  * collectives. */
 Status trainer_save(Trainer *trainer, const char *folder, SavedFiles *ret, Error *err);

@@ -37,6 +37,14 @@ Status trainer_init_random(Trainer *trainer, int64_t seed, Error *err)
     return OK;
 }
 
+/* ---- names ---- */
+
+/* A critic's files lie beside the policy's. */
+static char *file_stem(const Trainer *trainer, const char *kind)
+{
+    return mem_printf("%s%s", trainer->options.model.value_head ? "critic_" : "", kind);
+}
+
 /* ---- load ---- */
 
 static bool reader_has(const SafetensorsReader *reader, const char *prefix, const char *name)
@@ -70,6 +78,11 @@ static Status load_spec(Trainer *trainer, SafetensorsReader *model, SafetensorsR
 {
     const WeightPlan *plan = trainer->plan;
     Optimizer *state = trainer->optimizer;
+    bool score = plan->config.value_head && spec == &plan->spec[plan->lm_head];
+    if (score && !reader_has(model, "", spec->name)) { /* a critic made of a model: values of 0 */
+        memset(state->master + spec->offset, 0, (size_t)spec->cols * sizeof(float));
+        return OK;
+    }
     bool master = optimizer != NULL && reader_has(optimizer, "master.", spec->name);
     TRY(weight_read(master ? optimizer : model, folder, plan, spec, master ? "master." : "",
                     state->master + spec->offset, err));
@@ -109,17 +122,66 @@ Status trainer_load_weights(Trainer *trainer, const char *folder, Error *err)
     return status;
 }
 
+/* Opens weights and, where there is one, optimizer state. A critic without files of its own is made
+ * of the policy, whose optimizer state is not a critic's. */
+static Status open_state(const Trainer *trainer, const char *folder, SafetensorsReader **ret_model,
+                         SafetensorsReader **ret_optimizer, Error *err)
+{
+    char *model = file_stem(trainer, "model"), *optimizer = file_stem(trainer, "optimizer");
+    Status status = safetensors_open(folder, model, ret_model, err);
+    if (status == ERR_NOT_FOUND && trainer->options.model.value_head) {
+        status = safetensors_open(folder, "model", ret_model, err);
+    } else if (status == OK) {
+        status = safetensors_open(folder, optimizer, ret_optimizer, err);
+        if (status == ERR_NOT_FOUND) status = OK; /* a model folder of others */
+    }
+    free(model);
+    free(optimizer);
+    return status;
+}
+
 Status trainer_load(Trainer *trainer, const char *folder, Error *err)
 {
     SafetensorsReader *model = NULL, *optimizer = NULL;
     trainer->ready = false;
-    TRY(safetensors_open(folder, "model", &model, err));
-    Status status = safetensors_open(folder, "optimizer", &optimizer, err);
-    if (status == ERR_NOT_FOUND) status = OK; /* a model folder of others: no optimizer state */
+    Status status = open_state(trainer, folder, &model, &optimizer, err);
     if (status == OK) status = load_all(trainer, model, optimizer, folder, err);
     safetensors_close(optimizer);
     safetensors_close(model);
     return status;
+}
+
+/* One tensor of the reference model, in the weights' type. */
+static Status load_reference_spec(Trainer *trainer, SafetensorsReader *model, const char *folder,
+                                  const WeightSpec *spec, Error *err)
+{
+    Weights *weights = trainer->reference;
+    int64_t count = spec->local_rows * spec->local_cols;
+    char *to = (char *)weights->flat + (size_t)spec->offset * dtype_size(weights->dtype);
+    float *part = mem_alloc((size_t)count * sizeof *part);
+    Status status = weight_read(model, folder, trainer->plan, spec, "", part, err);
+    if (status == OK)
+        weights->kernels->cast(tensor_1d(to, weights->dtype, count),
+                               tensor_1d(part, DTYPE_F32, count));
+    free(part);
+    progress(trainer);
+    return status;
+}
+
+Status trainer_load_reference(Trainer *trainer, const char *folder, Error *err)
+{
+    SafetensorsReader *model = NULL;
+    CHECK(trainer->reference != NULL);
+    trainer->reference_ready = false;
+    TRY(safetensors_open(folder, "model", &model, err));
+    Status status = weights_check_names(model, folder, trainer->plan, err);
+    for (int s = 0; status == OK && s < trainer->plan->num_specs; s++)
+        status = load_reference_spec(trainer, model, folder, &trainer->plan->spec[s], err);
+    safetensors_close(model);
+    if (status != OK) return status;
+    weights_prepare(trainer->reference);
+    trainer->reference_ready = true;
+    return OK;
 }
 
 /* ---- save ---- */
@@ -231,7 +293,7 @@ static void out_write(void *context, const void *bytes, size_t length)
 
 /* One family of files: model or optimizer. */
 typedef struct Family {
-    const char *stem;
+    const char *kinds; /* "model" or "optimizer" */
     SavedKind kind[3];
     int num_kinds;
     bool with_counters;
@@ -290,8 +352,10 @@ static Status write_family(Trainer *trainer, const char *folder, const Family *f
     static const char *const METADATA[] = {"format", "pt"};
     int *owner = assign_owners(trainer);
     *out = (OutFile){.trainer = trainer, .contents = list_contents(trainer, family, owner)};
-    out->name = mem_printf("%s-%05d-of-%05d.safetensors", family->stem, world_rank(trainer) + 1,
+    char *stem = file_stem(trainer, family->kinds);
+    out->name = mem_printf("%s-%05d-of-%05d.safetensors", stem, world_rank(trainer) + 1,
                            trainer->tp_size * trainer->dp_size);
+    free(stem);
     char *path = path_join(folder, out->name);
     disk_wait(trainer, true);
     if (out->contents.count > 0)

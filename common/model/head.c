@@ -20,6 +20,7 @@ static int64_t local_vocab(const WeightPlan *plan)
 int64_t head_chunk_rows(const WeightPlan *plan, int64_t max_targets, int64_t bytes_max)
 {
     /* The widest shard decides, so that all ranks of the group cut the same chunks. */
+    if (plan->config.value_head) return max_targets; /* one number a row: nothing to save */
     int64_t widest = (plan->config.vocab_size + plan->tp_size - 1) / plan->tp_size;
     int64_t rows = bytes_max / (widest * (int64_t)sizeof(float)) / CHUNK_ROWS_MIN * CHUNK_ROWS_MIN;
     if (rows < CHUNK_ROWS_MIN) rows = CHUNK_ROWS_MIN;
@@ -267,18 +268,26 @@ static void chunk_backward(Walk *walk, Chunk chunk)
     walk->result.backward_ns += clock_ns() - begin;
 }
 
-/* Through the final norm and back to the rows of the output; rows without loss get zero. */
+/* From head->dnorm through the final norm and back to the rows of the output; rows without loss get
+ * zero. */
+static void norm_backward(Head *head, const Batch *batch, Activations *activations,
+                          ModelTensors *gradients)
+{
+    const Model *model = head->model;
+    int64_t n = batch->num_targets;
+    /* The norm's output has served; its memory takes the gradient of its input. */
+    Tensor dnorm = rows_of(head->dnorm, 0, n), dx = rows_of(head->norm, 0, n);
+    model->kernels->rmsnorm_backward(dx, false, gradients->norm, dnorm, rows_of(head->x, 0, n),
+                                     model->weights->tensors.norm, head->rstd);
+    model->kernels->scatter_rows(activations->dx, dx, batch->target_row);
+}
+
 static Status finish_backward(Walk *walk, Activations *activations, Error *err)
 {
-    Head *head = walk->head;
-    const KernelTable *kernels = walk->model->kernels;
-    int64_t n = walk->batch->num_targets, begin = clock_ns();
-    Tensor dnorm = rows_of(head->dnorm, 0, n), dx = rows_of(head->norm, 0, n);
+    int64_t begin = clock_ns();
+    Tensor dnorm = rows_of(walk->head->dnorm, 0, walk->batch->num_targets);
     TRY(model_all_reduce(walk->model, dnorm, err));
-    /* The norm's output has served; its memory takes the gradient of its input. */
-    kernels->rmsnorm_backward(dx, false, walk->pass->gradients->norm, dnorm, rows_of(head->x, 0, n),
-                              walk->model->weights->tensors.norm, head->rstd);
-    kernels->scatter_rows(activations->dx, dx, walk->batch->target_row);
+    norm_backward(walk->head, walk->batch, activations, walk->pass->gradients);
     walk->result.backward_ns += clock_ns() - begin;
     return OK;
 }
@@ -351,7 +360,7 @@ static Status walk_twice(Walk *walk, Error *err)
 
 static void check_pass(const Head *head, const HeadPass *pass)
 {
-    CHECK(pass->gradients == NULL || head->with_backward);
+    CHECK(pass->gradients == NULL || (head->with_backward && pass->model == NULL));
     CHECK(pass->loss == NULL || pass->log_prob != NULL);
     CHECK(pass->loss == NULL || pass->loss->dentropy == NULL || pass->entropy != NULL);
     CHECK(pass->model == NULL || pass->model->weights->dtype == head->dtype);
@@ -377,6 +386,45 @@ Status head_run(Head *head, const Batch *batch, Activations *activations, const 
     if (pass->gradients != NULL) TRY(finish_backward(&walk, activations, err));
     *ret = walk.result;
     return OK;
+}
+
+/* ---- a critic's pass ---- */
+
+/* Every rank of the group holds the one row and computes the same. The gradient of the values takes
+ * the type of the activations. */
+static void value_backward(Head *head, const Batch *batch, Activations *activations,
+                           const ValuePass *pass)
+{
+    const Model *model = head->model;
+    int64_t n = batch->num_targets;
+    Tensor dvalue = rows_of(head->dlogits, 0, n), norm = rows_of(head->norm, 0, n);
+    model->kernels->cast(dvalue, tensor_2d(pass->dvalue, DTYPE_F32, n, 1));
+    model->kernels->matmul_dgrad(rows_of(head->dnorm, 0, n), dvalue, &model->weights->lm_head);
+    model->kernels->matmul_wgrad_accumulate(pass->gradients->lm_head, dvalue, norm);
+    norm_backward(head, batch, activations, pass->gradients);
+}
+
+int64_t head_run_values(Head *head, const Batch *batch, Activations *activations,
+                        const ValuePass *pass)
+{
+    Model *model = head->model;
+    int64_t n = batch->num_targets;
+    CHECK(model->plan->config.value_head && n <= head->chunk_rows);
+    CHECK(pass->gradients == NULL || head->with_backward);
+    if (n > 0) {
+        gather_and_norm(head, model, activations->output, batch->target_row, n);
+        model->kernels->matmul(tensor_2d(pass->value, DTYPE_F32, n, 1), rows_of(head->norm, 0, n),
+                               &model->weights->lm_head);
+    }
+    int64_t begin = clock_ns();
+    if (pass->gradients != NULL && n > 0) {
+        pass->derive(pass->context);
+        value_backward(head, batch, activations, pass);
+    } else if (pass->gradients != NULL) {
+        model->kernels->fill_zero(activations->dx);
+    }
+    model_progress(model);
+    return clock_ns() - begin;
 }
 
 /* ---- for generation ---- */

@@ -82,6 +82,22 @@ typedef struct HeadResult {
 Status head_run(Head *head, const Batch *batch, Activations *activations, const HeadPass *pass,
                 HeadResult *ret, Error *err);
 
+/* A pass of a critic, whose head has one row (config.value_head): that row's product is the value
+ * of what stands before the target. Arrays by target of the batch. */
+typedef struct ValuePass {
+    float *value;            /* receives the values */
+    ModelTensors *gradients; /* as of HeadPass */
+    /* Reads all values and fills dvalue, the loss's derivatives. Only with gradients. */
+    void (*derive)(void *context);
+    void *context;
+    float *dvalue;
+} ValuePass;
+
+/* As head_run, but that no collective is needed; returns what the gradients took, in nanoseconds.
+ */
+int64_t head_run_values(Head *head, const Batch *batch, Activations *activations,
+                        const ValuePass *pass);
+
 /* ---- the two halves of it, for generation and tests ---- */
 
 /* Logits of `count` <= chunk_rows rows of the output, divided by temperature[i] (NULL: by 1):

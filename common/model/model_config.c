@@ -232,16 +232,17 @@ int64_t model_config_parameters(const ModelConfig *config)
 {
     int64_t h = config->hidden_size;
     int64_t norms = 2 * h + (config->qk_norm ? 2 * (int64_t)config->head_dim : 0);
-    int64_t tables = config->tie_word_embeddings ? 1 : 2;
+    int64_t tables = config->tie_word_embeddings || config->value_head ? 1 : 2;
     return config->num_hidden_layers * (layer_matrix_parameters(config) + norms) +
-           tables * config->vocab_size * h + h;
+           tables * config->vocab_size * h + (config->value_head ? 2 : 1) * h;
 }
 
 double model_config_forward_flops(const ModelConfig *config, const FlopCount *count)
 {
     double layers = config->num_hidden_layers;
     double linear = 2.0 * (double)layer_matrix_parameters(config) * layers;
-    double head = 2.0 * (double)config->vocab_size * config->hidden_size;
+    double head =
+        2.0 * (config->value_head ? 1.0 : (double)config->vocab_size) * config->hidden_size;
     /* Scores and values: 2 products x 2 FLOPs x half of length^2 x heads x head_dim. */
     double attention = 2.0 * (double)config->num_attention_heads * config->head_dim * layers;
     return linear * (double)count->tokens + head * (double)count->head_rows +

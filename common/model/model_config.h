@@ -24,6 +24,8 @@ typedef struct ModelConfig {
     float rms_norm_eps, initializer_range;
     bool qk_norm; /* q and k heads are RMS-normalised before RoPE (Qwen3) */
     bool tie_word_embeddings;
+    bool value_head; /* a critic: one row, score.weight, in place of the output matrix. Never in
+                        config.json: whoever makes a critic of a model sets it. */
 } ModelConfig;
 
 /* Reads <path>; a folder means its config.json. Messages name the file and the key. */

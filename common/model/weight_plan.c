@@ -101,7 +101,9 @@ static void add_matrices(WeightPlan *plan)
     for (int l = 0; l < config->num_hidden_layers; l++)
         add_layer_matrices(plan, l);
     plan->lm_head = plan->embed_tokens;
-    if (!config->tie_word_embeddings)
+    if (config->value_head)
+        plan->lm_head = add_matrix(plan, "score.weight", 1, h, SPLIT_NONE, 1);
+    else if (!config->tie_word_embeddings)
         plan->lm_head = add_matrix(plan, "lm_head.weight", v, h, SPLIT_ROWS, 1);
 }
 

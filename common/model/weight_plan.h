@@ -51,7 +51,7 @@ typedef struct WeightPlan {
     WeightSpec *spec;
     int num_specs;
     LayerPlan *layer;                /* [num_hidden_layers] */
-    int embed_tokens, norm, lm_head; /* lm_head == embed_tokens when tied */
+    int embed_tokens, norm, lm_head; /* lm_head == embed_tokens when tied; a critic's score */
     WeightRange matrices, vectors;   /* decayed and not decayed by AdamW */
     WeightRange qk_norms; /* within vectors: their gradients need a sum over the group, always */
     int64_t size;         /* of the flat buffer, in elements */

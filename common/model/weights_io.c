@@ -132,7 +132,8 @@ Status weights_check_names(const SafetensorsReader *reader, const char *folder,
     for (int i = 0; i < safetensors_count(reader); i++) {
         const char *name = safetensors_name(reader, i);
         if (weight_plan_find(plan, name) >= 0) continue;
-        if (plan->config.tie_word_embeddings && strcmp(name, "lm_head.weight") == 0) continue;
+        bool no_head = plan->config.tie_word_embeddings || plan->config.value_head;
+        if (no_head && strcmp(name, "lm_head.weight") == 0) continue;
         if (str_ends_with(name, "rotary_emb.inv_freq")) continue;
         return error_set(
             err, ERR_UNSUPPORTED,

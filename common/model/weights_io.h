@@ -20,7 +20,7 @@ Status weight_read(SafetensorsReader *reader, const char *folder, const WeightPl
 
 /* Refuses a model folder with a tensor that the plan does not know: it is another model than
  * config.json says. A head stored beside tied embeddings and stored RoPE frequencies are passed
- * over, as transformers does. */
+ * over, as transformers does; so is the head of a model that a critic is made of. */
 Status weights_check_names(const SafetensorsReader *reader, const char *folder,
                            const WeightPlan *plan, Error *err);
 

@@ -123,7 +123,11 @@ static StepTime time_step(Bench *bench)
     StepTime time = {0};
     const Settings *settings = &bench->settings;
     MicroBatch batch = {bench->pointer, (int)settings->sequences};
-    TrainStep step = {&batch, 1, trainer_step(bench->trainer) + 1, 0, 1e-4};
+    TrainStep step = {.micro_batch = &batch,
+                      .num_micro_batches = 1,
+                      .step = trainer_step(bench->trainer) + 1,
+                      .trained_tokens = 0,
+                      .lr = 1e-4};
     step.trained_tokens = (settings->length - 1) * settings->sequences;
     int64_t begin = clock_ns();
     MUST(trainer_train_step(bench->trainer, &step, &time.result, &err), &err);

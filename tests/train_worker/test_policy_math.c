@@ -11,32 +11,6 @@
 #define TOLERANCE 1e-12
 #define MAX       64
 
-static const char *const estimators[ADVANTAGE_COUNT] = {
-    [ADVANTAGE_GRPO] = "grpo",
-    [ADVANTAGE_RLOO] = "rloo",
-    [ADVANTAGE_REINFORCE_PLUS_PLUS_BASELINE] = "reinforce_plus_plus_baseline",
-    [ADVANTAGE_REINFORCE_PLUS_PLUS] = "reinforce_plus_plus",
-    [ADVANTAGE_PPO] = "ppo",
-};
-static const char *const losses[POLICY_LOSS_COUNT] = {
-    [POLICY_LOSS_CLIP] = "clip",
-    [POLICY_LOSS_GSPO] = "gspo",
-    [POLICY_LOSS_CISPO] = "cispo",
-    [POLICY_LOSS_REINFORCE] = "reinforce",
-};
-static const char *const estimates[] = {"k1", "k2", "k3", "low_var_kl"};
-static const char *const corrections[] = {"none", "tis", "icepop"};
-static const char *const levels[] = {"token", "sequence", "geometric"};
-
-static int index_of(const char *const *names, int count, const char *name)
-{
-    for (int i = 0; i < count; i++)
-        if (strcmp(names[i], name) == 0) return i;
-    fail_msg("no such name: %s", name);
-    return -1;
-}
-#define INDEX_OF(names, name) index_of(names, (int)(sizeof names / sizeof *names), name)
-
 static void assert_near(double found, double expected, const char *what, int at)
 {
     double bound = TOLERANCE * fmax(1.0, fabs(expected));
@@ -70,8 +44,7 @@ static void test_scores_equal_torch_in_groups_of_uneven_size(void **state)
         Error err = {0};
         GroupCounts counts;
         AlgorithmConfig config = {.std_normalization = fixture_number(one, "std") > 0};
-        config.advantage_estimator =
-            (AdvantageEstimator)INDEX_OF(estimators, fixture_text(one, "estimator"));
+        config.advantage_estimator = fixture_estimator(one);
         fixture_numbers(one, "score", expected, MAX);
         assert_ok(sample_scores(&config, group, reward, count, score, &counts, &err), &err);
         assert_all_near(score, expected, count, fixture_text(one, "estimator"));
@@ -154,7 +127,8 @@ static void check_tokens(const cJSON *one, AdvantageEstimator estimator, double 
     TokenReturns tokens = {.score = fixture_number(one, "score"), .kl = kl, .value = value};
     tokens.count = fixture_numbers(one, "kl", kl, MAX);
     fixture_numbers(one, "value", value, MAX);
-    const char *name = estimator == ADVANTAGE_RLOO ? "grpo" : estimators[estimator];
+    const char *name =
+        fixture_estimator_name(estimator == ADVANTAGE_RLOO ? ADVANTAGE_GRPO : estimator);
     assert_int_equal(fixture_numbers(one, name, expected, MAX), tokens.count);
     token_advantages(&config, &tokens, advantage, returns);
     assert_all_near(advantage, expected, tokens.count, name);
@@ -232,25 +206,6 @@ static void load_tokens(const cJSON *json, Tokens *tokens)
     fixture_numbers(json, "weight", tokens->weight, MAX);
 }
 
-static AlgorithmConfig load_config(const cJSON *one)
-{
-    return (AlgorithmConfig){
-        .policy_loss = (PolicyLoss)INDEX_OF(losses, fixture_text(one, "policy_loss")),
-        .eps_clip = fixture_number(one, "eps_clip"),
-        .eps_clip_high = fixture_number(one, "eps_clip_high"),
-        .eps_clip_c = fixture_number(one, "eps_clip_c"),
-        .entropy_coef = fixture_number(one, "entropy_coef"),
-        .kl_estimator = (KlEstimator)INDEX_OF(estimates, fixture_text(one, "kl")),
-        .kl_loss_coef = fixture_number(one, "kl_loss_coef"),
-        .unbiased_kl = fixture_number(one, "unbiased_kl") > 0,
-        .correction = (OffPolicyCorrection)INDEX_OF(corrections, fixture_text(one, "correction")),
-        .correction_level =
-            (CorrectionLevel)INDEX_OF(levels, fixture_text(one, "correction_level")),
-        .correction_low = fixture_number(one, "correction_low"),
-        .correction_high = fixture_number(one, "correction_high"),
-    };
-}
-
 /* The loss of all samples, in runs of at most `run` tokens where tokens stand for themselves. */
 static PolicySums loss_of(const AlgorithmConfig *config, const Tokens *tokens, int run,
                           double *dlog_prob, double *dentropy)
@@ -284,7 +239,7 @@ static void test_losses_and_slopes_equal_torch(void **state)
     const cJSON *one;
     cJSON_ArrayForEach(one, fixture_member(json, "cases"))
     {
-        AlgorithmConfig config = load_config(one);
+        AlgorithmConfig config = fixture_loss(one);
         for (int run = policy_loss_needs_sample(&config) ? MAX : 1; run <= MAX; run *= 2) {
             double found[MAX], entropy[MAX] = {0}, expected[MAX];
             PolicySums sums = loss_of(&config, &tokens, run, found, entropy);
@@ -314,7 +269,7 @@ static void test_slopes_are_those_of_the_loss(void **state)
     const cJSON *one;
     cJSON_ArrayForEach(one, fixture_member(json, "cases"))
     {
-        AlgorithmConfig config = load_config(one);
+        AlgorithmConfig config = fixture_loss(one);
         double slope[MAX], entropy[MAX], ignored[MAX];
         if (config.policy_loss == POLICY_LOSS_CISPO) continue; /* its factor counts as constant */
         loss_of(&config, &tokens, MAX, slope, entropy);
@@ -405,7 +360,7 @@ static void test_sums_of_parts_are_the_sums_of_the_whole(void **state)
     cJSON *json = fixture_load("losses.json");
     Tokens tokens;
     load_tokens(json, &tokens);
-    AlgorithmConfig config = load_config(cJSON_GetArrayItem(fixture_member(json, "cases"), 0));
+    AlgorithmConfig config = fixture_loss(cJSON_GetArrayItem(fixture_member(json, "cases"), 0));
     double ignored[MAX];
     PolicySums whole = loss_of(&config, &tokens, MAX, ignored, ignored), parts = {0};
     for (int k = tokens.lengths - 1; k >= 0; k--) {

@@ -2,7 +2,6 @@
  * folders are explained. */
 #include "test.h"
 
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,60 +14,6 @@
 #include "trainer_state.h"
 
 #define WHOLE_MAX (1 << 16)
-
-/* ---- folders ---- */
-
-typedef struct Places {
-    SafetensorsPlace place[512];
-    int count;
-} Places;
-
-static void add_places(Places *places, const char *folder, const char *file)
-{
-    Error err = {0};
-    SafetensorsReader *reader = NULL;
-    char *path = path_join(folder, file);
-    assert_ok(safetensors_open(path, "", &reader, &err), &err);
-    for (int i = 0; i < safetensors_count(reader); i++) {
-        Tensor tensor;
-        const char *name = safetensors_name(reader, i);
-        assert_ok(safetensors_describe(reader, name, &tensor, &err), &err);
-        places->place[places->count++] =
-            (SafetensorsPlace){mem_strdup(name), mem_strdup(file), (int64_t)tensor_bytes(&tensor)};
-    }
-    safetensors_close(reader);
-    free(path);
-}
-
-/* What the controller does after a save: an index over the files of one family. */
-static void write_index(const char *folder, const char *stem)
-{
-    Error err = {0};
-    Places places = {0};
-    DIR *listing = opendir(folder);
-    assert_non_null(listing);
-    for (struct dirent *entry; (entry = readdir(listing)) != NULL;)
-        if (strncmp(entry->d_name, stem, strlen(stem)) == 0)
-            add_places(&places, folder, entry->d_name);
-    closedir(listing);
-    char *text = NULL, *path = mem_printf("%s/%s.safetensors.index.json", folder, stem);
-    size_t length = 0;
-    assert_ok(safetensors_index_text(places.place, places.count, &text, &length, &err), &err);
-    assert_ok(file_write_atomic(path, text, length, &err), &err);
-    for (int i = 0; i < places.count; i++) {
-        free((char *)places.place[i].tensor);
-        free((char *)places.place[i].file);
-    }
-    free(text);
-    free(path);
-}
-
-static void fresh_folder(const char *folder)
-{
-    Error err = {0};
-    assert_ok(folder_remove(folder, &err), &err);
-    assert_ok(folder_create(folder, &err), &err);
-}
 
 /* ---- ranks ---- */
 
@@ -133,15 +78,16 @@ static void body(const Ranks *ranks, void *argument)
 
 static int64_t run(Job *job, int tp_size, int dp_size)
 {
-    if (job->save != NULL) fresh_folder(job->save);
+    if (job->save != NULL) toy_fresh_folder(job->save);
     Job *shared = shared_alloc(sizeof *shared);
     *shared = *job;
     ranks_run(tp_size, dp_size, body, shared);
     int64_t step = shared->step;
     shared_free(shared, sizeof *shared);
     if (job->save == NULL) return step;
-    write_index(job->save, "model");
-    write_index(job->save, "optimizer");
+    Error err = {0};
+    assert_ok(toy_write_index(job->save, "model", &err), &err);
+    assert_ok(toy_write_index(job->save, "optimizer", &err), &err);
     return step;
 }
 
@@ -243,8 +189,8 @@ static void test_checkpoint_loads_in_another_dtype_without_loss(void **state)
         Job job = {toy_config(4, true), dtype, NULL, "dtype", 1, 2, saved, 0, false};
         run(&job, 1, 1);
         Job other = {
-            job.config, dtype == DTYPE_F32 ? DTYPE_BF16 : DTYPE_F32, "dtype", NULL, 1, 0, loaded,
-            0, false};
+            job.config, dtype == DTYPE_F32 ? DTYPE_BF16 : DTYPE_F32, "dtype", NULL, 1, 0, loaded, 0,
+            false};
         run(&other, 2, 1);
         assert_memory_equal(saved, loaded, bytes);
     }
@@ -293,7 +239,7 @@ static void test_checkpoint_serves_as_the_model_of_another_job(void **state)
         Job plain = {first.config, dtype, "first_job", "plain", 1, 2, NULL, 0, true};
         assert_int_equal(run(&plain, 1, 1), 0);
         Job bare = {first.config, dtype, "bare_model", "bare", 1, 2, NULL, 0, false};
-        fresh_folder("bare_model"); /* the same weights without anything of a checkpoint */
+        toy_fresh_folder("bare_model"); /* the same weights without anything of a checkpoint */
         assert_int_equal(system("cp first_job/model* bare_model/"), 0);
         assert_int_equal(run(&bare, 1, 1), 0);
         assert_same_checkpoint("plain", "bare");
@@ -342,7 +288,7 @@ static void test_wrong_type_is_explained(void **state)
         entry[s] = (SafetensorsEntry){spec->name, DTYPE_I32, spec->rank, {spec->rows, spec->cols}};
     }
     SafetensorsWriter *writer = NULL;
-    fresh_folder("wrong_type");
+    toy_fresh_folder("wrong_type");
     assert_ok(safetensors_create("wrong_type/model.safetensors", entry, plan->num_specs, NULL, 0,
                                  &writer, &err),
               &err);
@@ -419,7 +365,7 @@ static void test_a_save_says_when_it_waits_for_the_disk(void **state)
 {
     (void)state;
     Job job = {.config = toy_config(2, true)};
-    fresh_folder("flushed");
+    toy_fresh_folder("flushed");
     ranks_run(2, 1, flush_body, &job);
 }
 
@@ -427,7 +373,7 @@ static void test_a_failed_save_fails_one_rank_and_stops_nobody(void **state)
 {
     (void)state;
     Job job = {.config = toy_config(2, true)};
-    fresh_folder("saved");
+    toy_fresh_folder("saved");
     ranks_run(2, 1, full_disk_body, &job);
 }
 

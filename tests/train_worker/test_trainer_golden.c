@@ -260,6 +260,16 @@ static void test_evaluation_and_log_probs_equal_transformers(void **state)
 
 /* ---- temperature ---- */
 
+/* A step whose samples were generated at a temperature; borrows everything else. */
+static void heat(const GoldenStep *from, float temperature, GoldenStep *ret)
+{
+    *ret = *from;
+    for (int s = 0; s < ret->num_samples; s++) {
+        ret->sample[s].temperature = temperature;
+        ret->pointer[s] = &ret->sample[s];
+    }
+}
+
 /* log p(target) under the softmax of logits / temperature, in double. */
 static double tempered_log_prob(const float *logits, int64_t vocab, int32_t target, double by)
 {
@@ -286,10 +296,11 @@ static void tempered_body(const Ranks *ranks, void *argument)
         for (int s = 0; s < step->num_samples; s++)
             log_prob[s] = memory[s];
         float *const *per_batch[] = {log_prob};
-        MicroBatch batch = {.sample = (const Sample *const *)step->pointer};
+        GoldenStep heated;
+        heat(step, temperatures[i], &heated);
+        MicroBatch batch = {.sample = (const Sample *const *)heated.pointer};
         batch.num_samples = step->num_samples;
         StepResult result;
-        trainer_set_temperature(trainer, temperatures[i]);
         rank_ok(trainer_evaluate(trainer, &batch, 1, per_batch, &result, &err), &err);
         const float *row = logits;
         for (int s = 0; s < step->num_samples; row += step->sample[s++].length * vocab)
@@ -329,11 +340,12 @@ static float *gradients_at(const Ranks *ranks, const Golden *golden, float tempe
         for (int64_t i = 0; i < norm->local_rows; i++)
             trainer->optimizer->master[norm->offset + i] *= 0.5f;
     optimizer_publish(trainer->optimizer);
-    trainer_set_temperature(trainer, temperature);
+    GoldenStep heated;
+    heat(&golden->step[0], temperature, &heated);
     const Sample *pointers[GOLDEN_SAMPLES_MAX];
     MicroBatch batches[GOLDEN_SAMPLES_MAX];
     TrainStep step = {.micro_batch = batches, .step = 1, .lr = 0.0};
-    step.num_micro_batches = golden_micro_batches(&golden->step[0], 0, 1, 8, pointers, batches);
+    step.num_micro_batches = golden_micro_batches(&heated, 0, 1, 8, pointers, batches);
     step.trained_tokens = golden->step[0].trained_tokens;
     StepResult result;
     rank_ok(trainer_train_step(trainer, &step, &result, &err), &err);

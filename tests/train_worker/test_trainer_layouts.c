@@ -33,8 +33,8 @@ static int64_t limit_for(const TrainerOptions *options, int tp_rank, int tp_size
 {
     if (policy == KEEP_ALL) return 0;
     WeightPlan *plan = weight_plan_create(&options->model, tp_rank, tp_size);
-    MemoryRequest request = {plan, options->dtype, options->max_tokens,
-                             options->max_sequence_length, 0};
+    MemoryRequest request = {
+        plan, options->dtype, options->max_tokens, options->max_sequence_length, false, 0};
     MemoryPlan memory;
     rank_check(memory_plan_make(&request, &memory, NULL) == OK);
     int64_t bytes = memory.total - memory.activations +
@@ -238,7 +238,8 @@ static void threads_body(const Ranks *ranks, void *argument)
         pointers[i] = &sample;
     MicroBatch batch = {pointers, 30};
     for (int i = 1; i <= 2; i++) {
-        TrainStep step = {&batch, 1, i, 30 * 15, 1e-2};
+        TrainStep step = {.micro_batch = &batch, .num_micro_batches = 1, .step = i, .lr = 1e-2};
+        step.trained_tokens = 30 * 15;
         StepResult result;
         rank_ok(trainer_train_step(trainer, &step, &result, &err), &err);
     }
@@ -298,7 +299,8 @@ static void learn_body(const Ranks *ranks, void *argument)
     double first = 0.0, last = 0.0;
     for (int i = 1; i <= 40; i++) {
         StepResult result;
-        TrainStep step = {&batch, 1, i, trained, 1e-2};
+        TrainStep step = {.micro_batch = &batch, .num_micro_batches = 1, .step = i, .lr = 1e-2};
+        step.trained_tokens = trained;
         rank_ok(trainer_train_step(trainer, &step, &result, &err), &err);
         if (i == 1) first = result.loss_sum;
         last = result.loss_sum;

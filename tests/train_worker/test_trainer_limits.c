@@ -46,7 +46,8 @@ static void refusals_body(const Ranks *ranks, void *argument)
     for (int i = 0; i < 20; i++)
         pointers[i] = &sample;
     MicroBatch batch = {pointers, 1};
-    TrainStep step = {&batch, 1, 1, 2, 1e-3};
+    TrainStep step = {
+        .micro_batch = &batch, .num_micro_batches = 1, .step = 1, .trained_tokens = 2, .lr = 1e-3};
     expect(trainer_train_step(trainer, &step, &result, &err), ERR_INVALID, &err, "no weights yet");
     rank_ok(trainer_init_random(trainer, 1, &err), &err);
     token[1] = 131;
@@ -139,7 +140,8 @@ static void nothing_body(const Ranks *ranks, void *argument)
     rank_ok(trainer_evaluate(trainer, batches, 2, NULL, &with, &err), &err);
     rank_ok(trainer_evaluate(trainer, batches + 1, 1, NULL, &without, &err), &err);
     rank_check(with.loss_sum == without.loss_sum && with.trained_tokens == 2 && with.tokens == 6);
-    TrainStep step = {batches, 2, 1, 2, 1e-3};
+    TrainStep step = {
+        .micro_batch = batches, .num_micro_batches = 2, .step = 1, .trained_tokens = 2, .lr = 1e-3};
     rank_ok(trainer_train_step(trainer, &step, &with, &err), &err);
     rank_check(isfinite(with.grad_norm) && with.grad_norm > 0.0);
     trainer_destroy(trainer);
@@ -174,7 +176,8 @@ static void not_finite_body(const Ranks *ranks, void *argument)
     for (int s = 0; s < TOY_SAMPLES; s++)
         pointer[s] = &samples[s];
     MicroBatch batch = {pointer, TOY_SAMPLES};
-    TrainStep step = {&batch, 1, 1, 0, 1e-3};
+    TrainStep step = {
+        .micro_batch = &batch, .num_micro_batches = 1, .step = 1, .trained_tokens = 0, .lr = 1e-3};
     step.trained_tokens = ranks->dp_size * toy_trained_tokens(samples, TOY_SAMPLES);
     StepResult result;
     rank_ok(trainer_train_step(trainer, &step, &result, &err), &err);
@@ -210,7 +213,8 @@ static void lost_rank_body(const Ranks *ranks, void *argument)
     toy_samples_make(samples, 1);
     const Sample *pointer = &samples[0];
     MicroBatch batch = {&pointer, 1};
-    TrainStep step = {&batch, 1, 1, 10, 1e-3};
+    TrainStep step = {
+        .micro_batch = &batch, .num_micro_batches = 1, .step = 1, .trained_tokens = 10, .lr = 1e-3};
     StepResult result;
     Status status = trainer_train_step(trainer, &step, &result, &err);
     rank_check(status == ERR_UNAVAILABLE || status == ERR_TIMEOUT);

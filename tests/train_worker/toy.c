@@ -1,8 +1,12 @@
 #include "toy.h"
 
+#include "test.h"
+
+#include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/memory.h"
 #include "base/rng.h"
 #include "model/weights_io.h"
@@ -138,4 +142,62 @@ void toy_gather(const Trainer *trainer, const void *flat, DType dtype, void *out
         const char *part = (const char *)flat + (size_t)spec->offset * dtype_size(dtype);
         rank_ok(weight_gather(&gather, spec, part, dtype, &err), &err);
     }
+}
+
+/* ---- folders ---- */
+
+typedef struct Places {
+    SafetensorsPlace place[512];
+    int count;
+} Places;
+
+static Status add_places(Places *places, const char *folder, const char *file, Error *err)
+{
+    SafetensorsReader *reader = NULL;
+    char *path = path_join(folder, file);
+    Status status = safetensors_open(path, "", &reader, err);
+    free(path);
+    for (int i = 0; status == OK && i < safetensors_count(reader); i++) {
+        Tensor tensor;
+        const char *name = safetensors_name(reader, i);
+        status = safetensors_describe(reader, name, &tensor, err);
+        if (status != OK) break;
+        places->place[places->count++] =
+            (SafetensorsPlace){mem_strdup(name), mem_strdup(file), (int64_t)tensor_bytes(&tensor)};
+    }
+    safetensors_close(reader);
+    return status;
+}
+
+Status toy_write_index(const char *folder, const char *stem, Error *err)
+{
+    Places places = {0};
+    Status status = OK;
+    char *text = NULL, *begin = mem_printf("%s-", stem);
+    char *path = mem_printf("%s/%s.safetensors.index.json", folder, stem);
+    size_t length = 0;
+    DIR *listing = opendir(folder);
+    CHECK(listing != NULL);
+    for (struct dirent *entry; status == OK && (entry = readdir(listing)) != NULL;)
+        if (strncmp(entry->d_name, begin, strlen(begin)) == 0)
+            status = add_places(&places, folder, entry->d_name, err);
+    closedir(listing);
+    if (status == OK)
+        status = safetensors_index_text(places.place, places.count, &text, &length, err);
+    if (status == OK) status = file_write_atomic(path, text, length, err);
+    for (int i = 0; i < places.count; i++) {
+        free((char *)places.place[i].tensor);
+        free((char *)places.place[i].file);
+    }
+    free(text);
+    free(path);
+    free(begin);
+    return status;
+}
+
+void toy_fresh_folder(const char *folder)
+{
+    Error err = {0};
+    assert_ok(folder_remove(folder, &err), &err);
+    assert_ok(folder_create(folder, &err), &err);
 }

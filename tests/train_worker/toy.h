@@ -27,4 +27,8 @@ void toy_train(Trainer *trainer, const Ranks *ranks, int first, int last, int si
  * first rank. Collective. */
 void toy_gather(const Trainer *trainer, const void *flat, DType dtype, void *out);
 
+/* What the controller does after a save: an index over the files of one family, <stem>-*. */
+Status toy_write_index(const char *folder, const char *stem, Error *err);
+void toy_fresh_folder(const char *folder); /* empty; not for ranks */
+
 #endif

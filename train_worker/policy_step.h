@@ -1,0 +1,50 @@
+/* PolicyStep: one step of reinforcement learning on one rank. From the samples of its micro-batches
+ * and the rewards of the whole batch to advantages, then an update of the critic, where there is
+ * one, and of the policy. Passes over the model, of which a step makes as few as it can:
+ *
+ *   values            with a critic: forward
+ *   reference         with kl_coef or kl_loss_coef: forward through the second set of weights
+ *   old log-probs     only with old_log_probs: current and kl_coef: forward. Otherwise they are
+ * what generation reported, or what the update's own forward pass gives: the same bits, since a
+ * log-prob does not depend on the batch it is in critic, policy    forward and backward
+ *
+ * Used by the compute thread. */
+#ifndef TROUPE_TRAIN_WORKER_POLICY_STEP_H
+#define TROUPE_TRAIN_WORKER_POLICY_STEP_H
+
+#include "advantage.h"
+#include "trainer.h"
+
+typedef struct PolicyStep {
+    const MicroBatch *micro_batch; /* of this rank's data-parallel index */
+    int num_micro_batches;
+    int64_t step;           /* the one this makes */
+    int64_t trained_tokens; /* of the global batch */
+    double lr;
+    int64_t weight_version; /* by which generation knows the policy's weights; 0: by none */
+    /* The global batch, by position and index: which samples it has, their rewards. Equal on all
+     * ranks. A group is what it holds of one position. */
+    const SampleMeta *batch;
+    int batch_size;
+    /* with a critic */
+    double critic_lr;
+    int critic_updates; /* of each batch */
+    bool critic_only;   /* the policy stays as it is: the critic warms up */
+} PolicyStep;
+
+/* As StepResult: over this rank's data-parallel share, except groups. */
+typedef struct PolicyStepResult {
+    StepResult policy;
+    StepResult critic;  /* times and FLOPs of all its updates; the rest of the last */
+    StepResult passes;  /* times and FLOPs of what came before the updates */
+    GroupCounts groups; /* of the global batch */
+    double reward_kl;   /* sum of the estimates that the rewards were charged for */
+} PolicyStepResult;
+
+/* `critic` is NULL but for ADVANTAGE_PPO. ERR_DATA when a sample cannot be trained as a policy's,
+ * ERR_INVALID when groups cannot be compared, ERR_INTERNAL when the micro-batches of all ranks are
+ * not the batch; nothing was changed then. Else as trainer_train_step. */
+Status policy_step(Trainer *policy, Trainer *critic, const AlgorithmConfig *algorithm,
+                   const PolicyStep *step, PolicyStepResult *ret, Error *err);
+
+#endif
