@@ -1,0 +1,98 @@
+/* Reward: what a response is worth. A reward is a table of functions found by its name; job.yaml
+ * names one or several with weights (reward_set.h), docs/rewards.md has a section for each.
+ *
+ * The outcome is typed because a verifier that fails is not a model that fails: only REWARD_OK and
+ * REWARD_WRONG may train. REWARD_INFRA_ERROR and REWARD_TIMEOUT carry no score; the caller tries
+ * again, counts, and gives the sample up or stops the run (retry.h). A grader that ran to its end
+ * therefore never answers with either, whatever the response contains; one whose label or metadata
+ * cannot be used answers REWARD_INFRA_ERROR with `permanent` set.
+ *
+ * Threads: open and close on any thread, once each. score and score_group are called from the
+ * threads of the rollout worker's pool, concurrently, on the same opened reward: what they share is
+ * const, or locked by the reward itself. A call may block (a process, a server) up to its timeout,
+ * never longer. Graders of this folder do work linear in the response, within a fixed bound of
+ * memory. */
+#ifndef TROUPE_ROLLOUT_WORKER_REWARD_REWARD_H
+#define TROUPE_ROLLOUT_WORKER_REWARD_REWARD_H
+
+#include <cjson/cJSON.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "rollout_worker/reward/slice.h"
+
+typedef enum {
+    REWARD_OK = 0,      /* judged; worth what `score` says */
+    REWARD_WRONG,       /* judged and found wrong: the lowest score of this reward */
+    REWARD_INFRA_ERROR, /* not judged: the verifier, the label or the machine is at fault */
+    REWARD_TIMEOUT,     /* not judged: the verifier did not answer in time */
+    REWARD_OUTCOME_COUNT,
+} RewardOutcome;
+
+const char *reward_outcome_name(RewardOutcome outcome); /* "ok", "wrong", ... */
+bool reward_outcome_trains(RewardOutcome outcome);
+
+/* What is to be judged; all borrowed, const during the call. Any bytes; UTF-8 is not assumed. */
+typedef struct RewardRequest {
+    Slice prompt;          /* as text, when the caller has it */
+    Slice response;        /* the text the model generated */
+    Slice label;           /* the expected answer of the record, as text */
+    const cJSON *metadata; /* the record's metadata object, or NULL */
+    int64_t position;      /* of the record in the data source's stream ... */
+    int32_t index;         /* ... and of the sample in its group: together they name a sample */
+} RewardRequest;
+
+#define REWARD_REASON_BYTES 200
+#define REWARD_ANSWER_BYTES 200
+
+typedef struct RewardResult {
+    RewardOutcome outcome;
+    double score;                     /* finite; 0 unless judged */
+    bool permanent;                   /* not judged, and trying again cannot help */
+    char reason[REWARD_REASON_BYTES]; /* UTF-8: why, for people; may be empty */
+    char answer[REWARD_ANSWER_BYTES]; /* UTF-8: what was taken for the answer; may be empty */
+    char *extra; /* JSON object of what else the reward has to say, or NULL; owned */
+} RewardResult;
+
+void reward_result_clear(RewardResult *result); /* frees `extra`, zeroes the struct */
+
+typedef struct RewardTable {
+    const char *name;
+    /* Checks the options (a JSON object of the job file, or NULL for none; an unknown key is an
+     * error that names the nearest) and makes what all threads share. *ret may become NULL. */
+    Status (*open)(const cJSON *options, void **ret_self, Error *err);
+    void (*close)(void *self); /* accepts NULL */
+    /* Judges one response. *ret is zeroed before. */
+    void (*score)(void *self, const RewardRequest *request, RewardResult *ret);
+    /* Judges the n responses to one prompt at once; NULL: each is judged alone. ret[i] belongs to
+     * requests[i]. */
+    void (*score_group)(void *self, const RewardRequest *requests, int count, RewardResult *ret);
+} RewardTable;
+
+/* The table of a name; an unknown one is ERR_INVALID and its message lists all. */
+Status reward_table_find(const char *name, const RewardTable **ret, Error *err);
+const RewardTable *reward_table_at(int index); /* NULL past the end */
+
+/* How a reward says what it found. Texts are copied, cut to fit at a whole character, and bytes
+ * that are not UTF-8 or are control characters become '?'. */
+void reward_judge(RewardResult *ret, bool right, double score, Slice answer);
+void reward_fail(RewardResult *ret, RewardOutcome outcome, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* As reward_fail with REWARD_INFRA_ERROR and `permanent`. */
+void reward_refuse(RewardResult *ret, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+void reward_explain(RewardResult *ret, const char *format, ...) /* sets the reason only */
+    __attribute__((format(printf, 2, 3)));
+
+extern const RewardTable reward_gsm8k;
+extern const RewardTable reward_dapo;
+extern const RewardTable reward_math;
+extern const RewardTable reward_deepscaler;
+extern const RewardTable reward_gpqa;
+extern const RewardTable reward_f1;
+extern const RewardTable reward_format;
+extern const RewardTable reward_instructions;
+extern const RewardTable reward_random;
+
+#endif

@@ -1,0 +1,30 @@
+/* RewardSet: the rewards of a job with their weights. The score of a response is the weighted sum
+ * of what each reward says; its outcome is that of the first reward, the one that tells right from
+ * wrong (pass@k counts it), unless any reward could not judge: then the whole is not judged and no
+ * score is made up from the rest.
+ *
+ * Written as JSON, in the job file or elsewhere:
+ *     [{"name": "math"}, {"name": "format", "weight": 0.1, "options": {"shape": "think"}}]
+ * a single object or a single name in quotes is a list of one. Weights are finite and not 0,
+ * default 1. */
+#ifndef TROUPE_ROLLOUT_WORKER_REWARD_REWARD_SET_H
+#define TROUPE_ROLLOUT_WORKER_REWARD_REWARD_SET_H
+
+#include "rollout_worker/reward/reward.h"
+
+#define REWARDS_MAX 16 /* of one set */
+
+typedef struct RewardSet RewardSet;
+
+/* Opens all rewards of `spec`, which need not outlive the call. */
+Status reward_set_open(const cJSON *spec, RewardSet **ret, Error *err);
+void reward_set_close(RewardSet *set); /* accepts NULL */
+
+/* Judges `count` responses to one prompt (a group; 1 for one alone). Blocks while processes and
+ * servers work, each up to its timeout. Any thread, concurrently. results[i] belongs to
+ * requests[i]; it is overwritten, and cleared by the caller afterwards. With more than one reward,
+ * `extra` is an object with the score of each and what it added. */
+void reward_set_score(RewardSet *set, const RewardRequest *requests, int count,
+                      RewardResult *results);
+
+#endif
