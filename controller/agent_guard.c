@@ -99,10 +99,9 @@ static bool follow_parent(pid_t parent)
     return getppid() == parent;
 }
 
-Status agent_guard_start(bool embedded, AgentGuard **ret, Error *err)
+Status agent_guard_start(pid_t starter, AgentGuard **ret, Error *err)
 {
-    pid_t starter = getppid();
-    if (embedded && (starter == 1 || !follow_parent(starter)))
+    if (starter != 0 && !follow_parent(starter))
         return error_set(err, ERR_UNAVAILABLE, "the controller has ended");
     AgentGuard *guard =
         mmap(NULL, sizeof *guard, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

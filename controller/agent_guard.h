@@ -8,15 +8,16 @@
 #ifndef TROUPE_CONTROLLER_AGENT_GUARD_H
 #define TROUPE_CONTROLLER_AGENT_GUARD_H
 
-#include <stdbool.h>
+#include <sys/types.h>
 
 #include "base/error.h"
 
 typedef struct AgentGuard AgentGuard; /* shared memory of the two */
 
 /* Splits this process, which must have one thread. Returns in the agent; the guard never returns.
- * `embedded`: the guard ends the agent when the process that started it dies. */
-Status agent_guard_start(bool embedded, AgentGuard **ret, Error *err);
+ * `starter`: the process that started this one and with whose death the guard ends the agent; 0: a
+ * daemon. It is told, not looked up: a parent that has died looks like one that is process 1. */
+Status agent_guard_start(pid_t starter, AgentGuard **ret, Error *err);
 
 /* Notes an endpoint whose socket file must not outlive the agent; returns its slot, or -1 when all
  * ACTORS_MAX are taken. */

@@ -71,10 +71,12 @@ static void on_process_exit(uv_process_t *process, int64_t exit_code, int signal
 
 static int spawn_process(AgentLink *link, int log_fd)
 {
-    char cpus[32];
+    char cpus[32], self[16];
     snprintf(cpus, sizeof cpus, "%g", link->options.cpus);
+    snprintf(self, sizeof self, "%d", (int)getpid());
     char *program = program_path("node_agent");
-    char *arguments[] = {program, "--endpoint", link->endpoint, "--embedded", "--cpus", cpus, NULL};
+    char *arguments[] = {program, "--endpoint", link->endpoint, "--embedded",
+                         self,    "--cpus",     cpus,           NULL};
     uv_stdio_container_t stdio[3] = {
         {.flags = UV_IGNORE},
         {.flags = UV_INHERIT_FD, .data.fd = log_fd},

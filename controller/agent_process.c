@@ -23,6 +23,7 @@ struct AgentProcess {
     uv_pipe_t output[2]; /* stdout, stderr */
     char buffer[READ_BYTES];
     int pid;
+    char parent[16]; /* this process, as its actors are told */
     AgentLog *log;
     long oom_kills; /* of the machine, when it was started */
     bool exited, told, released;
@@ -139,12 +140,16 @@ static void on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *buffer)
 
 /* ---- spawning ---- */
 
-static char **make_arguments(const ProcessOrder *order)
+static char **make_arguments(AgentProcess *process)
 {
-    char **list = mem_calloc((size_t)order->num_arguments + 2, sizeof *list);
+    const ProcessOrder *order = &process->order;
+    char **list = mem_calloc((size_t)order->num_arguments + 4, sizeof *list);
+    snprintf(process->parent, sizeof process->parent, "%d", (int)getpid());
     list[0] = (char *)order->program;
+    list[1] = "--parent";
+    list[2] = process->parent;
     for (int i = 0; i < order->num_arguments; i++)
-        list[i + 1] = (char *)order->argument[i];
+        list[i + 3] = (char *)order->argument[i];
     return list;
 }
 
@@ -161,7 +166,7 @@ static void init_handles(AgentProcess *process)
 
 static int spawn(AgentProcess *process)
 {
-    char **arguments = make_arguments(&process->order);
+    char **arguments = make_arguments(process);
     uv_stdio_container_t stdio[3] = {{.flags = UV_IGNORE}};
     for (int i = 0; i < 2; i++) {
         stdio[i + 1].flags = UV_CREATE_PIPE | UV_WRITABLE_PIPE;

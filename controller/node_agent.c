@@ -44,7 +44,9 @@ static const char usage[] =
     "  --cpus N                 CPUs to give to jobs; default: all\n"
     "  --memory BYTES           memory to give to jobs; default: all\n"
     "  --name NODE              default: the host's name\n"
-    "  --embedded               belongs to the controller that starts it, and ends with it\n";
+    "  --embedded PID           belongs to this process, a controller that starts it, and ends "
+    "with "
+    "it\n";
 
 typedef struct Agent Agent;
 
@@ -559,7 +561,7 @@ static void on_stop_signal(void *argument, int signal_number)
 typedef struct AgentOptions {
     const char *endpoint, *name;
     NodeResources total;
-    bool embedded;
+    pid_t controller; /* of an embedded agent; 0: a daemon */
 } AgentOptions;
 
 static Status parse_amount(const char *option, double max, double *ret, Error *err)
@@ -590,7 +592,8 @@ static Status parse_option(int option, AgentOptions *ret, Error *err)
         ret->name = optarg;
         return OK;
     case 'x':
-        ret->embedded = true;
+        TRY(parse_amount("--embedded", INT32_MAX, &amount, err));
+        ret->controller = (pid_t)amount;
         return OK;
     default:
         fputs(usage, stdout);
@@ -629,7 +632,7 @@ static Status parse_options(int argc, char **argv, AgentOptions *ret, Error *err
         {"cpus", required_argument, NULL, 'c'},
         {"memory", required_argument, NULL, 'm'},
         {"name", required_argument, NULL, 'n'},
-        {"embedded", no_argument, NULL, 'x'},
+        {"embedded", required_argument, NULL, 'x'},
         {"help", no_argument, NULL, 'h'},
         {0},
     };
@@ -688,7 +691,7 @@ static Status agent_open(Agent *agent, const AgentOptions *options, Error *err)
     TRY(make_identity(options, &agent->identity, err));
     TRY(loop_create(&agent->loop, err));
     agent->sweep = loop_make_timer(agent->loop, on_sweep, agent);
-    TRY(bind_inbox(agent, options->endpoint, options->embedded ? TAKE_OVER_MS : 0, err));
+    TRY(bind_inbox(agent, options->endpoint, options->controller != 0 ? TAKE_OVER_MS : 0, err));
     agent_guard_add(agent->guard, actor_endpoint(agent->inbox));
     TRY(loop_add_signal(agent->loop, SIGTERM, on_stop_signal, agent, err));
     TRY(loop_add_signal(agent->loop, SIGINT, on_stop_signal, agent, err));
@@ -725,7 +728,7 @@ int main(int argc, char **argv)
     AgentOptions options = {0};
     Error err = {0};
     Status status = parse_options(argc, argv, &options, &err);
-    if (status == OK) status = agent_guard_start(options.embedded, &agent.guard, &err);
+    if (status == OK) status = agent_guard_start(options.controller, &agent.guard, &err);
     if (status == OK) status = log_open("node_agent", NULL, LOG_INFO, &err);
     signal(SIGPIPE, SIG_IGN);
     if (status == OK) status = agent_open(&agent, &options, &err);

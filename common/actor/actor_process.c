@@ -25,6 +25,7 @@ struct ActorProcess {
     const ActorProcessSpec *spec;
     ActorIdentity identity;
     ActorIdentity unfenced; /* the same with generation 0 */
+    uint64_t parent;        /* the agent's process */
     const char *controller_endpoint, *inbox_endpoint;
     Loop *loop;
     Actor *inbox;
@@ -249,6 +250,8 @@ static Status parse_option(ActorProcess *process, int option, Error *err)
     ActorIdentity *identity = &process->identity;
     uint64_t number = 0;
     switch (option) {
+    case 'p':
+        return parse_number("--parent", 1, INT32_MAX, &process->parent, err);
     case 'a':
         if (strlen(optarg) >= sizeof identity->name)
             return error_set(err, ERR_INVALID, "--actor %s: at most %zu bytes", optarg,
@@ -275,13 +278,10 @@ static Status parse_option(ActorProcess *process, int option, Error *err)
 static Status parse_arguments(ActorProcess *process, int argc, char **argv, Error *err)
 {
     static const struct option names[] = {
-        {"actor", required_argument, NULL, 'a'},
-        {"incarnation", required_argument, NULL, 'i'},
-        {"generation", required_argument, NULL, 'g'},
-        {"job", required_argument, NULL, 'j'},
-        {"controller", required_argument, NULL, 'c'},
-        {"inbox", required_argument, NULL, 'b'},
-        {0},
+        {"parent", required_argument, NULL, 'p'},      {"actor", required_argument, NULL, 'a'},
+        {"incarnation", required_argument, NULL, 'i'}, {"generation", required_argument, NULL, 'g'},
+        {"job", required_argument, NULL, 'j'},         {"controller", required_argument, NULL, 'c'},
+        {"inbox", required_argument, NULL, 'b'},       {0},
     };
     opterr = 0;
     for (int option; (option = getopt_long(argc, argv, "", names, NULL)) != -1;) {
@@ -291,23 +291,24 @@ static Status parse_arguments(ActorProcess *process, int argc, char **argv, Erro
     }
     if (optind < argc)
         return error_set(err, ERR_INVALID, "unexpected argument \"%s\"", argv[optind]);
-    if (process->identity.name[0] == '\0' || process->identity.incarnation == 0 ||
-        process->identity.generation == 0 || process->controller_endpoint == NULL ||
-        process->inbox_endpoint == NULL)
+    if (process->parent == 0 || process->identity.name[0] == '\0' ||
+        process->identity.incarnation == 0 || process->identity.generation == 0 ||
+        process->controller_endpoint == NULL || process->inbox_endpoint == NULL)
         return error_set(
             err, ERR_INVALID,
-            "%s is started by a node agent, which tells it --actor, --incarnation, --generation, "
-            "--job, --controller and --inbox.\nTo run a job: controller --config JOB.YAML",
+            "%s is started by a node agent, which tells it --parent, --actor, --incarnation, "
+            "--generation, --job, --controller and --inbox.\nTo run a job: controller --config "
+            "JOB.YAML",
             process->spec->program);
     return OK;
 }
 
-/* Dies with the agent; the check closes the gap before the request took hold. */
-static void follow_parent(void)
+/* Dies with the agent; the check closes the gap before the request took hold. Who that is must be
+ * told: process 1 may be the agent, or whoever inherits its orphans. */
+static void follow_parent(uint64_t parent)
 {
-    int parent = (int)getppid();
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if ((int)getppid() != parent || parent == 1) _exit(0);
+    if ((uint64_t)getppid() != parent) _exit(0);
 }
 
 static void on_signal(void *argument, int signal_number)
@@ -355,10 +356,10 @@ int actor_process_run(int argc, char **argv, const ActorProcessSpec *spec)
 {
     ActorProcess process = {.spec = spec, .doing = "starting"};
     Error err = {0};
-    follow_parent();
     signal(SIGPIPE, SIG_IGN);
     signal(SIGINT, SIG_IGN); /* a Ctrl-C is the controller's affair */
     Status status = parse_arguments(&process, argc, argv, &err);
+    if (status == OK) follow_parent(process.parent);
     if (status == OK) status = log_open(process.identity.name, NULL, LOG_INFO, &err);
     if (status == OK) status = open_process(&process, &err);
     if (status == OK) {

@@ -3,7 +3,8 @@
  * (which answers with the job's configuration), beats, and leaves when told to or when the
  * controller is silent for longer than cluster.dead_ms allows.
  *
- *   --actor NAME --incarnation N --generation G --job ID --controller ENDPOINT --inbox ENDPOINT
+ *   --parent PID --actor NAME --incarnation N --generation G --job ID --controller ENDPOINT
+ *   --inbox ENDPOINT
  *
  * Methods that every actor has: actor.ping (answers with the bytes it got) and actor.stop (answers,
  * then ends the process as SIGTERM does). Exit codes are those of status_exit_code; 0 when told to.

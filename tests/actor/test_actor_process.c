@@ -138,9 +138,11 @@ static void start_actor(Controller *c)
     if (c->pid != 0) return;
     int fd = open(log, O_CREAT | O_TRUNC | O_WRONLY, 0600);
     dup2(fd, STDERR_FILENO);
-    execl(PROJECT_BINARY_DIR "/bin/test_program", "test_program", "--actor", "train-1",
-          "--incarnation", "4242", "--generation", "3", "--job", "9", "--controller", c->endpoint,
-          "--inbox", inbox, (char *)NULL);
+    char parent[16];
+    snprintf(parent, sizeof parent, "%d", (int)getppid());
+    execl(PROJECT_BINARY_DIR "/bin/test_program", "test_program", "--parent", parent, "--actor",
+          "train-1", "--incarnation", "4242", "--generation", "3", "--job", "9", "--controller",
+          c->endpoint, "--inbox", inbox, (char *)NULL);
     _exit(127);
 }
 

@@ -397,7 +397,9 @@ static void start_agent(Bench *bench, const char *program_folder)
     if (fork() == 0) {
         int null = open("/dev/null", O_WRONLY);
         dup2(null, STDERR_FILENO);
-        execl(program, program, "--endpoint", endpoint, "--embedded", "--cpus", "1000",
+        char self[16];
+        snprintf(self, sizeof self, "%d", (int)getppid());
+        execl(program, program, "--endpoint", endpoint, "--embedded", self, "--cpus", "1000",
               (char *)NULL);
         _exit(127);
     }

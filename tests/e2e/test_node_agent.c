@@ -178,9 +178,11 @@ static void start_agent(Stage *stage, bool embedded)
     int fd = open(log, O_CREAT | O_APPEND | O_WRONLY, 0600);
     dup2(fd, STDERR_FILENO);
     dup2(fd, STDOUT_FILENO);
+    char controller[16];
+    snprintf(controller, sizeof controller, "%d", (int)getppid());
     execl(PROJECT_BINARY_DIR "/bin/node_agent", "node_agent", "--endpoint", stage->agent_endpoint,
           "--cpus", "4", "--memory", "1000", "--name", "n1", embedded ? "--embedded" : NULL,
-          (char *)NULL);
+          controller, (char *)NULL);
     _exit(127);
 }
 

@@ -91,9 +91,11 @@ static void worker_spawn(Controller *c, Worker *worker)
     worker->pid = fork();
     assert_true(worker->pid >= 0);
     if (worker->pid == 0) {
-        execl(program, program, "--actor", worker->program, "--incarnation", number, "--generation",
-              "1", "--job", "9", "--controller", c->endpoint, "--inbox", worker->endpoint,
-              (char *)NULL);
+        char parent[16];
+        snprintf(parent, sizeof parent, "%d", (int)getppid());
+        execl(program, program, "--parent", parent, "--actor", worker->program, "--incarnation",
+              number, "--generation", "1", "--job", "9", "--controller", c->endpoint, "--inbox",
+              worker->endpoint, (char *)NULL);
         _exit(127);
     }
     free(program);
