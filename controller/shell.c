@@ -14,6 +14,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/process.h"
 #include "base/rng.h"
 #include "base/version.h"
 #include "checkpoint/manifest.h"
@@ -533,6 +534,7 @@ static void shell_close(Shell *shell)
 Status shell_run(const JobConfig *config, const RunFolder *folder, Error *err)
 {
     Shell shell = {.config = config, .folder = folder};
+    process_raise_file_limit(); /* a handle to every actor */
     Beginning begin = {0};
     Status status = find_beginning(&shell, &begin, err);
     if (status == OK) status = shell_open(&shell, &begin, err);

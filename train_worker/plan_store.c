@@ -11,11 +11,16 @@
 
 #define PULL_TIMEOUT_MS 5000
 #define PLANS_PER_SET   2
-#define HOLDERS_MAX     256
+/* Plans after which a holder that none of them named is forgotten. */
+#define PLANS_REMEMBERED 16
 
 typedef struct Holder {
     char endpoint[ENDPOINT_MAX];
     Handle *handle;
+    int entries;    /* that name it */
+    uint64_t named; /* the last plan that did, counted */
+    bool lost;      /* it did not answer last time */
+    struct Holder *next;
 } Holder;
 
 /* A plan whose samples are being pulled, or have been. */
@@ -36,8 +41,8 @@ typedef struct Entry {
 struct PlanStore {
     Loop *loop;
     ActorIdentity self;
-    Holder *holder[HOLDERS_MAX];
-    int num_holders;
+    Holder *holders;
+    uint64_t plans; /* ever */
     Entry *entries;
 };
 
@@ -62,6 +67,8 @@ void fetched_plan_destroy(FetchedPlan *plan)
 
 static void entry_destroy(Entry *entry)
 {
+    for (int h = 0; h < entry->num_holders; h++)
+        if (entry->holder[h] != NULL) entry->holder[h]->entries--;
     fetched_plan_destroy(entry->plan);
     free(entry->holder_of);
     free(entry->here);
@@ -70,16 +77,31 @@ static void entry_destroy(Entry *entry)
     free(entry);
 }
 
-/* ---- holders: one handle each, kept ---- */
+/* ---- holders: one handle each, kept while they are in use ---- */
+
+/* Rollout workers come and go, and a handle dials the place of one that has died for ever. */
+static void forget_holders(PlanStore *store)
+{
+    for (Holder **link = &store->holders; *link != NULL;) {
+        Holder *holder = *link;
+        bool stale = holder->lost || holder->named + PLANS_REMEMBERED < store->plans;
+        if (holder->entries > 0 || !stale) {
+            link = &holder->next;
+            continue;
+        }
+        *link = holder->next;
+        handle_close(holder->handle);
+        free(holder);
+    }
+}
 
 static Status find_holder(PlanStore *store, const char *endpoint, Holder **ret, Error *err)
 {
-    for (int i = 0; i < store->num_holders; i++) {
-        *ret = store->holder[i];
-        if (strcmp((*ret)->endpoint, endpoint) == 0) return OK;
-    }
-    if (store->num_holders == HOLDERS_MAX)
-        return error_set(err, ERR_RESOURCE, "more than %d holders of samples", HOLDERS_MAX);
+    for (Holder *known = store->holders; known != NULL; known = known->next)
+        if (strcmp(known->endpoint, endpoint) == 0) {
+            *ret = known;
+            return OK;
+        }
     Holder *holder = mem_calloc(1, sizeof *holder);
     Status status =
         handle_open(store->loop, &store->self, "a rollout worker", endpoint, &holder->handle, err);
@@ -88,7 +110,8 @@ static Status find_holder(PlanStore *store, const char *endpoint, Holder **ret, 
         return status;
     }
     strncpy(holder->endpoint, endpoint, sizeof holder->endpoint - 1);
-    store->holder[store->num_holders++] = holder;
+    holder->next = store->holders;
+    store->holders = holder;
     *ret = holder;
     return OK;
 }
@@ -98,12 +121,13 @@ static Status find_holder(PlanStore *store, const char *endpoint, Holder **ret, 
 static void answer(Entry *entry)
 {
     Troupe__FetchPlanReply reply = TROUPE__FETCH_PLAN_REPLY__INIT;
-    uint32_t lost[HOLDERS_MAX];
+    uint32_t *lost = mem_calloc((size_t)entry->num_holders + 1, sizeof *lost);
     reply.lost_holders = lost;
     for (int i = 0; i < entry->num_holders; i++)
         if (entry->lost[i]) lost[reply.n_lost_holders++] = (uint32_t)i;
     call_reply_message(entry->call, &reply.base);
     entry->call = NULL;
+    free(lost);
 }
 
 static void unlink_entry(Entry *entry)
@@ -161,7 +185,9 @@ static void on_pulled(void *argument, const Reply *reply)
 {
     Pull *pulled = argument;
     Entry *entry = pulled->entry;
-    if (reply->status != OK || !take_samples(pulled, reply))
+    bool answered = reply->status == OK;
+    entry->holder[pulled->holder]->lost = !answered;
+    if (!answered || !take_samples(pulled, reply))
         entry->lost[pulled->holder] = true;
     else if (!entry->dropped)
         pull(entry, pulled->holder); /* the answer may have been cut short */
@@ -274,7 +300,7 @@ static void lay_out(Entry *entry, const Troupe__FetchPlan *request)
 static Status check_request(const Troupe__FetchPlan *request, Error *err)
 {
     if (request == NULL) return error_set(err, ERR_INVALID, "the plan cannot be read");
-    if (request->n_holders > HOLDERS_MAX || strlen(request->set) >= sizeof(((Entry *)0)->set))
+    if (request->n_holders > ACTORS_MAX || strlen(request->set) >= sizeof(((Entry *)0)->set))
         return error_set(err, ERR_INVALID, "the plan names %zu holders of set %.20s",
                          request->n_holders, request->set);
     for (size_t m = 0; m < request->n_micro_batches; m++)
@@ -287,6 +313,7 @@ static Status check_request(const Troupe__FetchPlan *request, Error *err)
 static Status begin(PlanStore *store, const Troupe__FetchPlan *request, Call *call, Error *err)
 {
     TRY(check_request(request, err));
+    store->plans++;
     Entry *entry = mem_calloc(1, sizeof *entry);
     entry->store = store;
     entry->num_holders = (int)request->n_holders;
@@ -300,6 +327,8 @@ static Status begin(PlanStore *store, const Troupe__FetchPlan *request, Call *ca
             entry_destroy(entry);
             return status;
         }
+        entry->holder[h]->entries++;
+        entry->holder[h]->named = store->plans;
     }
     entry->call = call;
     entry->next = store->entries;
@@ -309,6 +338,7 @@ static Status begin(PlanStore *store, const Troupe__FetchPlan *request, Call *ca
         pull(entry, h);
     pull_done(entry);
     drop_old(store, request->set);
+    forget_holders(store);
     return OK;
 }
 
@@ -353,14 +383,16 @@ PlanStore *plan_store_create(Loop *loop, const ActorIdentity *self)
 void plan_store_destroy(PlanStore *store)
 {
     if (store == NULL) return;
-    for (int i = 0; i < store->num_holders; i++) {
-        handle_close(store->holder[i]->handle); /* ends every pull */
-        free(store->holder[i]);
+    for (Holder *holder = store->holders; holder != NULL; holder = holder->next) {
+        handle_close(holder->handle); /* ends every pull */
+        holder->handle = NULL;
     }
     while (store->entries != NULL) {
         Entry *entry = store->entries;
         store->entries = entry->next;
         entry_destroy(entry);
     }
+    store->plans = UINT64_MAX;
+    forget_holders(store);
     free(store);
 }

@@ -15,6 +15,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/process.h"
 #include "base/version.h"
 #include "cluster.pb-c.h"
 
@@ -356,6 +357,7 @@ int actor_process_run(int argc, char **argv, const ActorProcessSpec *spec)
 {
     ActorProcess process = {.spec = spec, .doing = "starting"};
     Error err = {0};
+    process_raise_file_limit(); /* a handle takes several, and so does every data file */
     signal(SIGPIPE, SIG_IGN);
     signal(SIGINT, SIG_IGN); /* a Ctrl-C is the controller's affair */
     Status status = parse_arguments(&process, argc, argv, &err);

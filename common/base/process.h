@@ -23,4 +23,8 @@ bool process_is_alive(pid_t pid, uint64_t start_ticks);
  * Owned by the caller. */
 char *program_path(const char *name);
 
+/* Lets this process open as many files and sockets as the system grants: the usual soft limit of
+ * 1,024 is there for select(), which nobody uses here. */
+void process_raise_file_limit(void);
+
 #endif
