@@ -135,6 +135,69 @@ static void test_plan_balances_and_packs_every_sample_once(void **state)
     stream_free(&stream);
 }
 
+/* The plan as the words say it: every sample to the least loaded rank, longest first, then into the
+ * first micro-batch that has room. */
+static void plan_plainly(const Plan *plan, const PlanOptions *options, int *ret_rank, int *ret_bin)
+{
+    int count = plan->num_samples;
+    int64_t *load = calloc((size_t)options->dp_size, sizeof *load);
+    int64_t *fill = calloc((size_t)count * (size_t)options->dp_size, sizeof *fill);
+    bool *done = calloc((size_t)count, sizeof *done);
+    for (int turn = 0; turn < count; turn++) {
+        int longest = -1, least = 0, bin = 0;
+        for (int i = 0; i < count; i++) {
+            if (done[i]) continue;
+            const PlannedSample *a = &plan->sample[i];
+            const PlannedSample *b = longest >= 0 ? &plan->sample[longest] : NULL;
+            if (b == NULL || a->length > b->length ||
+                (a->length == b->length && a->position < b->position))
+                longest = i;
+        }
+        done[longest] = true;
+        int64_t length = plan->sample[longest].length;
+        for (int r = 1; r < options->dp_size; r++)
+            if (load[r] < load[least]) least = r;
+        load[least] += length;
+        int64_t *bins = fill + (size_t)least * (size_t)count;
+        while (bins[bin] > 0 && bins[bin] + length > options->max_tokens)
+            bin++;
+        bins[bin] += length;
+        ret_rank[longest] = least;
+        ret_bin[longest] = bin;
+    }
+    free(done);
+    free(fill);
+    free(load);
+}
+
+static void test_plan_is_longest_first_and_first_fit(void **state)
+{
+    (void)state;
+    Stream stream;
+    stream_init(&stream, SET_TRAIN, 512);
+    stream.end = 100000;
+    for (uint64_t seed = 1; seed < 300; seed++) {
+        PlanOptions options = {.num_samples = 1 + (int)number(seed, 2, 60),
+                               .dp_size = 1 + (int)number(seed, 3, 6),
+                               .max_tokens = 20 + (int64_t)number(seed, 4, 300)};
+        int64_t base = (int64_t)number(seed, 1, 5000);
+        fill(&stream, base, 200, 0, 1);
+        Plan plan;
+        int rank[64], bin[64];
+        assert_int_equal(plan_make(&stream, base, &options, &plan), PLAN_MADE);
+        plan_plainly(&plan, &options, rank, bin);
+        for (int r = 0; r < options.dp_size; r++)
+            for (int m = plan.rank_first[r]; m < plan.rank_first[r + 1]; m++)
+                for (int i = 0; i < plan.micro_batch[m].count; i++) {
+                    int at = plan.micro_batch[m].first + i;
+                    assert_int_equal(rank[at], r);
+                    assert_int_equal(bin[at], m - plan.rank_first[r]);
+                }
+        plan_clear(&plan);
+    }
+    stream_free(&stream);
+}
+
 static void test_stream_ignores_news_of_those_it_does_not_wait_for(void **state)
 {
     (void)state;
@@ -168,6 +231,7 @@ int main(void)
         cmocka_unit_test(test_plan_waits_for_a_gap_and_ends_with_the_stream),
         cmocka_unit_test(test_plan_says_when_a_whole_window_is_rejected),
         cmocka_unit_test(test_plan_balances_and_packs_every_sample_once),
+        cmocka_unit_test(test_plan_is_longest_first_and_first_fit),
         cmocka_unit_test(test_stream_ignores_news_of_those_it_does_not_wait_for),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
