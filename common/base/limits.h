@@ -20,6 +20,8 @@
 #define CONFIG_DEPTH_MAX        16               /* lists and sections inside each other */
 #define CONFIG_ALIASES_MAX      64               /* anchors, and uses of anchors, of one YAML text */
 #define JSON_FILE_BYTES_MAX     (256u << 20)     /* tokenizer.json of the largest vocabularies */
+#define MODEL_PARAMETERS_MAX    ((int64_t)1 << 48)
+#define MODEL_ROW_VALUES_MAX    ((int64_t)1 << 32) /* that all layers keep of one token */
 #define SAFETENSORS_HEADER_MAX  100000000u       /* the format's own limit */
 #define SAFETENSORS_SHARDS_MAX  1000             /* files of one model folder, all held open */
 #define JSONL_LINE_BYTES_MAX    (48u << 20)      /* a record: it must fit into one message */

@@ -136,6 +136,26 @@ static Status refuse_unsupported(const cJSON *json, const char *where, Error *er
     return OK;
 }
 
+/* Sizes are products of these numbers, and of tokens: here is seen to it that none leaves int64. */
+static Status check_size(const ModelConfig *config, const char *where, Error *err)
+{
+    double heads = (double)config->num_attention_heads * config->head_dim;
+    double hidden = config->hidden_size, layers = config->num_hidden_layers;
+    double row = layers * (8 * hidden + 4 * heads + 3.0 * config->intermediate_size);
+    double parameters = layers * hidden * (4 * heads + 3.0 * config->intermediate_size + 4) +
+                        2.0 * (double)config->vocab_size * hidden;
+    if (parameters <= (double)MODEL_PARAMETERS_MAX && row <= (double)MODEL_ROW_VALUES_MAX)
+        return OK;
+    return error_set(err, ERR_INVALID,
+                     "%s: num_hidden_layers %d, hidden_size %d, intermediate_size %d, %d heads of "
+                     "%d and vocab_size %lld make a model of %.2g parameters; at most %.2g are "
+                     "possible, and %.2g values that all layers keep of a token (it has %.2g)",
+                     where, config->num_hidden_layers, config->hidden_size,
+                     config->intermediate_size, config->num_attention_heads, config->head_dim,
+                     (long long)config->vocab_size, parameters, (double)MODEL_PARAMETERS_MAX,
+                     (double)MODEL_ROW_VALUES_MAX, row);
+}
+
 static Status parse_json(const cJSON *json, const char *where, ModelConfig *ret, Error *err)
 {
     ModelConfig config = {0};
@@ -144,6 +164,7 @@ static Status parse_json(const cJSON *json, const char *where, ModelConfig *ret,
                          json_type_name(json));
     TRY(parse_architecture(json, where, &config, err));
     TRY(parse_sizes(json, where, &config, err));
+    TRY(check_size(&config, where, err));
     TRY(parse_rope(json, where, &config, err));
     TRY(refuse_unsupported(json, where, err));
     config.max_position_embeddings = 32768;

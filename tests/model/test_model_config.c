@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/rng.h"
 #include "model/lr_schedule.h"
 #include "model/model_config.h"
 
@@ -91,6 +92,43 @@ static void test_config_refuses_what_it_would_compute_wrongly(void **state)
                      CASES[i].status, &err, CASES[i].message);
         assert_non_null(strstr(err.message, "config.json"));
     }
+}
+
+/* Whatever numbers a config.json has, it is refused or its sizes can be computed with. */
+static void test_config_refuses_a_model_that_cannot_be_counted(void **state)
+{
+    (void)state;
+    int refused = 0, counted = 0;
+    for (uint64_t seed = 1; seed <= 2000; seed++) {
+        int bits[6];
+        for (uint64_t i = 0; i < 6; i++)
+            bits[i] = (int)(rng_mix(seed * 6 + i) % 25); /* each number up to 2^24 */
+        char text[512];
+        snprintf(text, sizeof text,
+                 "{\"model_type\": \"qwen3\", \"vocab_size\": %d, \"hidden_size\": %d, "
+                 "\"intermediate_size\": %d, \"num_hidden_layers\": %d, "
+                 "\"num_attention_heads\": %d, \"head_dim\": %d}",
+                 1 << bits[0], 1 << bits[1], 1 << bits[2], 1 << bits[3], 1 << bits[4],
+                 2 << bits[5] % 10);
+        Error err = {0};
+        ModelConfig c;
+        if (parse(text, &c, &err) != OK) {
+            assert_int_equal(err.status, ERR_INVALID);
+            assert_non_null(strstr(err.message, "num_hidden_layers"));
+            refused++;
+            continue;
+        }
+        double layer = 4.0 * c.hidden_size * c.num_attention_heads * c.head_dim +
+                       3.0 * c.hidden_size * c.intermediate_size + 2.0 * c.hidden_size +
+                       2.0 * c.head_dim;
+        double expected =
+            layer * c.num_hidden_layers +
+            (c.tie_word_embeddings ? 1.0 : 2.0) * (double)c.vocab_size * c.hidden_size +
+            c.hidden_size;
+        assert_true(fabs((double)model_config_parameters(&c) - expected) <= 1e-9 * expected);
+        counted++;
+    }
+    assert_true(refused > 100 && counted > 100);
 }
 
 static void test_config_names_missing_file(void **state)
@@ -182,6 +220,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_config_reads_published_qwen3),
         cmocka_unit_test(test_config_refuses_what_it_would_compute_wrongly),
+        cmocka_unit_test(test_config_refuses_a_model_that_cannot_be_counted),
         cmocka_unit_test(test_config_names_missing_file),
         cmocka_unit_test(test_parallel_check_explains_what_does_not_divide),
         cmocka_unit_test(test_tokenizer_larger_than_vocabulary_is_refused),
