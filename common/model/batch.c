@@ -8,6 +8,7 @@ Batch *batch_create(void)
 {
     Batch *batch = mem_calloc(1, sizeof *batch);
     batch->cu_seqlens = mem_calloc(1, sizeof *batch->cu_seqlens);
+    batch->first_page = mem_calloc(1, sizeof *batch->first_page);
     return batch;
 }
 
@@ -18,7 +19,8 @@ void batch_destroy(Batch *batch)
     free(batch->position);
     free(batch->cu_seqlens);
     free(batch->first_position);
-    free(batch->cache_slot);
+    free(batch->first_page);
+    free(batch->page);
     free(batch->target_row);
     free(batch->target);
     free(batch->temperature);
@@ -52,12 +54,24 @@ static void reserve_sequences(Batch *batch, int count)
     size_t n = (size_t)count;
     batch->cu_seqlens = mem_realloc(batch->cu_seqlens, n + 1, sizeof *batch->cu_seqlens);
     batch->first_position = mem_realloc(batch->first_position, n, sizeof *batch->first_position);
-    batch->cache_slot = mem_realloc(batch->cache_slot, n, sizeof *batch->cache_slot);
+    batch->first_page = mem_realloc(batch->first_page, n + 1, sizeof *batch->first_page);
     batch->capacity_sequences = count;
 }
 
+static void add_pages(Batch *batch, int index, const int32_t *page, int count)
+{
+    int32_t begin = batch->first_page[index];
+    if (begin + count > batch->capacity_pages) {
+        batch->capacity_pages = 2 * (begin + count);
+        batch->page = mem_realloc(batch->page, (size_t)batch->capacity_pages, sizeof *batch->page);
+    }
+    for (int i = 0; i < count; i++)
+        batch->page[begin + i] = page[i];
+    batch->first_page[index + 1] = begin + count;
+}
+
 void batch_add_chunk(Batch *batch, const int32_t *token, int64_t length, int64_t first_position,
-                     int32_t cache_slot)
+                     const int32_t *page, int num_pages)
 {
     CHECKF(length >= 1, "a sequence of %lld tokens", (long long)length);
     CHECK(first_position >= 0 && first_position + length <= INT32_MAX);
@@ -73,13 +87,13 @@ void batch_add_chunk(Batch *batch, const int32_t *token, int64_t length, int64_t
     batch->cu_seqlens[index] = (int32_t)begin;
     batch->cu_seqlens[index + 1] = (int32_t)batch->num_rows;
     batch->first_position[index] = (int32_t)first_position;
-    batch->cache_slot[index] = cache_slot;
+    add_pages(batch, index, page, num_pages);
 }
 
 void batch_add(Batch *batch, const int32_t *token, const uint8_t *loss_mask, int64_t length)
 {
     int64_t begin = batch->num_rows, first_target = batch->num_targets;
-    batch_add_chunk(batch, token, length, 0, 0);
+    batch_add_chunk(batch, token, length, 0, NULL, 0);
     for (int64_t i = 1; loss_mask != NULL && i < length; i++) {
         if (!loss_mask[i]) continue;
         batch->target_row[batch->num_targets] = (int32_t)(begin + i - 1);

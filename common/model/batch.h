@@ -12,11 +12,11 @@ typedef struct Batch {
     int32_t *token, *position;    /* [num_rows] */
     int32_t *cu_seqlens;          /* [num_sequences + 1] */
     int32_t *first_position;      /* [num_sequences]; not 0: earlier keys stand in a cache */
-    int32_t *cache_slot;          /* [num_sequences]; of a KvCache, where one is used */
+    int32_t *first_page, *page;   /* [num_sequences + 1], and the pages themselves: of a KvCache */
     int32_t *target_row, *target; /* [num_targets]: row target_row[i] is to predict target[i] */
     float *temperature;           /* [num_targets]: what the target's logits are divided by */
     int64_t capacity_rows;
-    int capacity_sequences;
+    int capacity_sequences, capacity_pages;
 } Batch;
 
 Batch *batch_create(void);
@@ -30,9 +30,10 @@ void batch_add(Batch *batch, const int32_t *token, const uint8_t *loss_mask, int
 /* The temperature of the targets that the last batch_add appended. */
 void batch_set_temperature(Batch *batch, float temperature);
 
-/* Appends tokens that continue the sequence in `cache_slot` at `first_position`. */
+/* Appends tokens that continue a sequence at `first_position`; its first `num_pages` pages hold
+ * its keys and values, and have room for these. */
 void batch_add_chunk(Batch *batch, const int32_t *token, int64_t length, int64_t first_position,
-                     int32_t cache_slot);
+                     const int32_t *page, int num_pages);
 
 SequenceTable batch_sequences(const Batch *batch);
 double batch_squared_lengths(const Batch *batch);

@@ -1,23 +1,5 @@
 #include "model/forward.h"
 
-#include <math.h>
-
-AttentionShape model_attention_shape(const WeightPlan *plan)
-{
-    int head_dim = plan->config.head_dim;
-    int64_t qkv = (int64_t)(plan->num_heads + 2 * plan->num_kv_heads) * head_dim;
-    return (AttentionShape){
-        .num_heads = plan->num_heads,
-        .num_kv_heads = plan->num_kv_heads,
-        .head_dim = head_dim,
-        .scale = (float)(1.0 / sqrt((double)head_dim)),
-        .q_stride = qkv,
-        .k_stride = qkv,
-        .v_stride = qkv,
-        .out_stride = (int64_t)plan->num_heads * head_dim,
-    };
-}
-
 static void norm_before_attention(Model *model, Activations *activations, int l)
 {
     LayerActivations *a = &activations->layer[l];
@@ -45,15 +27,15 @@ static void run_attention(Model *model, const Batch *batch, KvCache *cache,
     kernels->qk_norm_rope(a->qkv, a->raw_qk, plan->num_heads, plan->num_kv_heads,
                           plan->config.head_dim, weights->q_norm.data, weights->k_norm.data,
                           plan->config.rms_norm_eps, model->cos_sin, batch->position);
-    KeyValueView view = {0};
-    if (cache != NULL) view = kv_cache_store(cache, l, batch, a->qkv);
+    KvPages pages = {0};
+    if (cache != NULL) pages = kv_cache_store(cache, l, batch, a->qkv);
     AttentionShape shape = model_attention_shape(plan);
     SequenceTable sequences = batch_sequences(batch);
     size_t head = (size_t)plan->config.head_dim * dtype_size(activations->dtype);
     const char *q = a->qkv.data, *k = q + (size_t)plan->num_heads * head;
     const char *v = k + (size_t)plan->num_kv_heads * head;
     kernels->attention(a->attention.data, a->lse, activations->dtype, q, k, v, &shape, &sequences,
-                       cache != NULL ? &view : NULL);
+                       cache != NULL ? &pages : NULL);
 }
 
 /* norm, gate/up and SwiGLU: x_mid to a->swiglu. */

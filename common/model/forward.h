@@ -22,7 +22,4 @@ void layer_recompute_attention(Model *model, const Batch *batch, Activations *ac
                                int layer);
 void layer_recompute_mlp(Model *model, Activations *activations, int layer);
 
-/* The shape of attention over the fused qkv buffer of this rank. */
-AttentionShape model_attention_shape(const WeightPlan *plan);
-
 #endif

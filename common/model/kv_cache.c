@@ -1,27 +1,44 @@
 #include "model/kv_cache.h"
 
+#include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/memory.h"
 
-int64_t kv_cache_bytes(const WeightPlan *plan, DType dtype, int num_slots, int64_t capacity)
+AttentionShape model_attention_shape(const WeightPlan *plan)
 {
-    int64_t width = (int64_t)plan->num_kv_heads * plan->config.head_dim;
-    return 2 * plan->config.num_hidden_layers * num_slots * capacity * width *
-           (int64_t)dtype_size(dtype);
+    int head_dim = plan->config.head_dim;
+    int64_t qkv = (int64_t)(plan->num_heads + 2 * plan->num_kv_heads) * head_dim;
+    return (AttentionShape){
+        .num_heads = plan->num_heads,
+        .num_kv_heads = plan->num_kv_heads,
+        .head_dim = head_dim,
+        .scale = (float)(1.0 / sqrt((double)head_dim)),
+        .q_stride = qkv,
+        .k_stride = qkv,
+        .v_stride = qkv,
+        .out_stride = (int64_t)plan->num_heads * head_dim,
+    };
+}
+
+int64_t kv_cache_page_bytes(const WeightPlan *plan, DType dtype, const KernelTable *kernels)
+{
+    return plan->config.num_hidden_layers *
+           kernels->kv_page_bytes(dtype, plan->num_kv_heads, plan->config.head_dim);
 }
 
 KvCache *kv_cache_create(const WeightPlan *plan, DType dtype, const KernelTable *kernels,
-                         int num_slots, int64_t capacity)
+                         int num_pages)
 {
     KvCache *cache = mem_calloc(1, sizeof *cache);
     cache->kernels = kernels;
     cache->dtype = dtype;
     cache->num_layers = plan->config.num_hidden_layers;
-    cache->num_slots = num_slots;
-    cache->kv_width = plan->num_kv_heads * plan->config.head_dim;
-    cache->capacity = capacity;
-    cache->memory = kernels->alloc((size_t)kv_cache_bytes(plan, dtype, num_slots, capacity));
+    cache->num_pages = num_pages;
+    cache->page_bytes = kernels->kv_page_bytes(dtype, plan->num_kv_heads, plan->config.head_dim);
+    cache->shape = model_attention_shape(plan);
+    cache->memory = kernels->alloc((size_t)(num_pages * kv_cache_page_bytes(plan, dtype, kernels)));
     return cache;
 }
 
@@ -29,49 +46,44 @@ void kv_cache_destroy(KvCache *cache)
 {
     if (cache == NULL) return;
     cache->kernels->free(cache->memory);
-    free(cache->key);
-    free(cache->value);
     free(cache);
 }
 
-/* First position of a slot; keys and values of a slot lie apart, so that each is contiguous. */
-static char *slot_memory(const KvCache *cache, int layer, int slot, int is_value)
+static char *layer_memory(const KvCache *cache, int layer)
 {
-    size_t row = (size_t)cache->kv_width * dtype_size(cache->dtype);
-    size_t index = ((size_t)layer * 2 + (size_t)is_value) * (size_t)cache->num_slots + (size_t)slot;
-    return cache->memory + index * (size_t)cache->capacity * row;
+    return cache->memory + (int64_t)layer * cache->num_pages * cache->page_bytes;
 }
 
-static void reserve_view(KvCache *cache, int count)
+static void check_pages(const KvCache *cache, const Batch *batch)
 {
-    if (count <= cache->view_capacity) return;
-    cache->key = mem_realloc(cache->key, (size_t)count, sizeof *cache->key);
-    cache->value = mem_realloc(cache->value, (size_t)count, sizeof *cache->value);
-    cache->view_capacity = count;
-}
-
-KeyValueView kv_cache_store(KvCache *cache, int layer, const Batch *batch, Tensor qkv)
-{
-    reserve_view(cache, batch->num_sequences);
-    size_t size = dtype_size(cache->dtype);
-    int64_t width = cache->kv_width, columns = qkv.shape[1];
     for (int i = 0; i < batch->num_sequences; i++) {
-        int64_t first = batch->first_position[i], begin = batch->cu_seqlens[i];
-        int64_t length = batch->cu_seqlens[i + 1] - begin;
-        int slot = batch->cache_slot[i];
-        CHECKF(slot >= 0 && slot < cache->num_slots && first + length <= cache->capacity,
-               "slot %d of %d, position %lld of %lld", slot, cache->num_slots,
-               (long long)(first + length), (long long)cache->capacity);
-        char *key = slot_memory(cache, layer, slot, 0), *value = slot_memory(cache, layer, slot, 1);
-        char *rows = (char *)qkv.data + (size_t)(begin * columns) * size;
-        size_t offset = (size_t)(first * width) * size;
-        Tensor from = tensor_2d(rows, cache->dtype, length, columns);
-        cache->kernels->copy_columns(tensor_2d(key + offset, cache->dtype, length, width), from,
-                                     columns - 2 * width);
-        cache->kernels->copy_columns(tensor_2d(value + offset, cache->dtype, length, width), from,
-                                     columns - width);
-        cache->key[i] = key;
-        cache->value[i] = value;
+        int64_t length = batch->cu_seqlens[i + 1] - batch->cu_seqlens[i];
+        int64_t positions = batch->first_position[i] + length;
+        int32_t pages = batch->first_page[i + 1] - batch->first_page[i];
+        CHECKF(positions <= (int64_t)pages * KV_PAGE, "sequence %d: %lld positions, %d pages", i,
+               (long long)positions, pages);
     }
-    return (KeyValueView){.key = cache->key, .value = cache->value};
+    for (int32_t i = 0; i < batch->first_page[batch->num_sequences]; i++)
+        CHECKF(batch->page[i] >= 0 && batch->page[i] < cache->num_pages, "page %d of %d",
+               batch->page[i], cache->num_pages);
+}
+
+KvPages kv_cache_store(KvCache *cache, int layer, const Batch *batch, Tensor qkv)
+{
+    const AttentionShape *shape = &cache->shape;
+    KvPages pages = {layer_memory(cache, layer), cache->page_bytes, batch->page, batch->first_page};
+    SequenceTable sequences = batch_sequences(batch);
+    size_t head = (size_t)shape->head_dim * dtype_size(cache->dtype);
+    const char *k = (const char *)qkv.data + (size_t)shape->num_heads * head;
+    if (layer == 0) check_pages(cache, batch);
+    cache->kernels->kv_store(&pages, cache->dtype, k, k + (size_t)shape->num_kv_heads * head, shape,
+                             &sequences);
+    return pages;
+}
+
+void kv_cache_copy_page(KvCache *cache, int32_t from, int32_t to)
+{
+    for (int l = 0; l < cache->num_layers; l++)
+        memcpy(layer_memory(cache, l) + to * cache->page_bytes,
+               layer_memory(cache, l) + from * cache->page_bytes, (size_t)cache->page_bytes);
 }

@@ -1,6 +1,6 @@
-/* KvCache: the keys (after RoPE) and values of earlier positions, per layer and slot, contiguous
- * over positions as the attention kernel reads them. For chunked prefill and decode. Used by the
- * compute thread. */
+/* KvCache: the keys (after RoPE) and values of earlier positions, per layer, in pages of KV_PAGE
+ * positions (tensor/kernels.h). It is memory: which page holds what, for whom and how long is
+ * decided by who fills the batch. For chunked prefill and decode. Used by the compute thread. */
 #ifndef TROUPE_MODEL_KV_CACHE_H
 #define TROUPE_MODEL_KV_CACHE_H
 
@@ -10,22 +10,28 @@
 typedef struct KvCache {
     const KernelTable *kernels;
     DType dtype;
-    int num_layers, num_slots, kv_width; /* kv_width: num_kv_heads * head_dim of this rank */
-    int64_t capacity;                    /* positions per slot */
-    char *memory;
-    const void **key, **value; /* [view_capacity]: the view of one layer for one batch */
-    int view_capacity;
+    int num_layers, num_pages;
+    int64_t page_bytes; /* of one layer */
+    char *memory;       /* [num_layers, num_pages] pages */
+    AttentionShape shape;
 } KvCache;
 
 KvCache *kv_cache_create(const WeightPlan *plan, DType dtype, const KernelTable *kernels,
-                         int num_slots, int64_t capacity);
+                         int num_pages);
 void kv_cache_destroy(KvCache *cache); /* accepts NULL */
 
-int64_t kv_cache_bytes(const WeightPlan *plan, DType dtype, int num_slots, int64_t capacity);
+/* Of one page, all layers. */
+int64_t kv_cache_page_bytes(const WeightPlan *plan, DType dtype, const KernelTable *kernels);
 
-/* Stores the k and v columns of qkv (rows of `batch`, after RoPE) at their positions of `layer`,
- * and returns the view that attention reads: valid until the next call. Positions must fit the
- * capacity. */
-KeyValueView kv_cache_store(KvCache *cache, int layer, const Batch *batch, Tensor qkv);
+/* Stores the k and v columns of qkv (rows of `batch`, after RoPE) in the batch's pages of `layer`,
+ * and returns what attention reads: valid until the batch changes. Pages must be there for every
+ * position. */
+KvPages kv_cache_store(KvCache *cache, int layer, const Batch *batch, Tensor qkv);
+
+/* All layers of page `from` to page `to`. */
+void kv_cache_copy_page(KvCache *cache, int32_t from, int32_t to);
+
+/* The shape of attention over the fused qkv buffer of this rank. */
+AttentionShape model_attention_shape(const WeightPlan *plan);
 
 #endif

@@ -44,13 +44,17 @@ typedef struct AttentionShape {
     int64_t q_stride, k_stride, v_stride, out_stride;
 } AttentionShape;
 
-/* Keys and values of earlier positions of each sequence, contiguous per sequence: row p of sequence i is
- * key[i] + p * num_kv_heads * head_dim. Same type as q. NULL when there are none. The rows of the batch
- * itself are appended by the caller before the call: the cache then holds first_position + length rows. */
-typedef struct KeyValueView {
-    const void *const *key;   /* [num_sequences] */
-    const void *const *value; /* [num_sequences] */
-} KeyValueView;
+/* Keys and values of sequences in pages of KV_PAGE positions: position p of sequence i lies in page
+ * page[first_page[i] + p / KV_PAGE]. What a page looks like inside is the backend's own: cells ready for its
+ * products. A page serves any number of sequences that begin with the same tokens. */
+#define KV_PAGE 64
+
+typedef struct KvPages {
+    char *memory;              /* of one layer: page n begins at n * page_bytes */
+    int64_t page_bytes;        /* kv_page_bytes */
+    const int32_t *page;       /* the sequences' pages, one sequence after the other */
+    const int32_t *first_page; /* [num_sequences] */
+} KvPages;
 
 /* Rows of logits over a shard of the vocabulary; arrays of M. */
 typedef struct RowStats {
@@ -142,10 +146,16 @@ typedef struct KernelTable {
     void (*swiglu_backward)(Tensor dgate_up, Tensor dy, Tensor gate_up);
 
     /* ---- attention: causal, exact softmax, never materialising M x M ---- */
-    /* out[M, num_heads D]; lse[num_heads, M] f32 (log-sum-exp of each row, may be NULL). */
+    int64_t (*kv_page_bytes)(DType dtype, int num_kv_heads, int head_dim);
+    /* Puts the batch's keys and values into its sequences' pages. */
+    void (*kv_store)(const KvPages *pages, DType dtype, const void *k, const void *v,
+                     const AttentionShape *shape, const SequenceTable *sequences);
+    /* out[M, num_heads D]; lse[num_heads, M] f32 (log-sum-exp of each row, may be NULL). With pages, keys and
+     * values come from there, those of the batch's own rows too: kv_store comes first. Without, k and v are
+     * the batch's and every sequence is whole. */
     void (*attention)(void *out, float *lse, DType dtype, const void *q, const void *k,
                       const void *v, const AttentionShape *shape, const SequenceTable *sequences,
-                      const KeyValueView *cache);
+                      const KvPages *pages);
     /* dq, dk, dv with the strides of q, k, v. Dao et al. 2022 (FlashAttention), algorithm 4. */
     void (*attention_backward)(void *dq, void *dk, void *dv, DType dtype, const void *dout,
                                const void *q, const void *k, const void *v, const void *out,

@@ -196,7 +196,7 @@ typedef struct Attention {
     Tensor qkv, out, dqkv;
     AttentionShape shape;
     SequenceTable sequences;
-    KeyValueView cache;
+    KvPages pages;
 } Attention;
 
 static void *columns(const Tensor *tensor, int64_t column)
@@ -209,7 +209,7 @@ static void run_attention(void *context)
     Attention *a = context;
     bench.kernels->attention(a->out.data, bench.lse, bench.dtype, a->qkv.data,
                              columns(&a->qkv, HEADS * DIM), columns(&a->qkv, QK), &a->shape,
-                             &a->sequences, a->cache.key == NULL ? NULL : &a->cache);
+                             &a->sequences, a->pages.memory == NULL ? NULL : &a->pages);
 }
 
 static void run_attention_backward(void *context)
@@ -245,29 +245,44 @@ static void bench_attention(int count, double calls)
     free(starts);
 }
 
+static void run_kv_store(void *context)
+{
+    Attention *a = context;
+    bench.kernels->kv_store(&a->pages, bench.dtype, columns(&a->qkv, HEADS * DIM),
+                            columns(&a->qkv, QK), &a->shape, &a->sequences);
+}
+
 static void bench_attention_decode(int count, int length)
 {
-    int32_t starts[65], first[65];
-    const void *key[64], *value[64];
-    Tensor cache = random_tensor(bench.dtype, 2 * (int64_t)count * length, KV_HEADS * DIM);
-    for (int i = 0; i < count; i++) {
+    int32_t starts[65], first[65], first_page[65];
+    const int pages = (length + KV_PAGE - 1) / KV_PAGE;
+    const int64_t page_bytes = bench.kernels->kv_page_bytes(bench.dtype, KV_HEADS, DIM);
+    int32_t *page = mem_calloc((size_t)(count * pages), sizeof *page);
+    for (int i = 0; i < count * pages; i++)
+        page[i] = i;
+    for (int i = 0; i <= count; i++) {
         starts[i] = i;
         first[i] = length - 1;
-        key[i] = columns(&cache, 2L * i * length * KV_HEADS * DIM);
-        value[i] = columns(&cache, (2L * i + 1) * length * KV_HEADS * DIM);
+        first_page[i] = i * pages;
     }
-    starts[count] = count;
     Attention a = {.qkv = random_tensor(bench.dtype, count, QKV),
                    .out = random_tensor(bench.dtype, count, HEADS * DIM),
                    .shape = {HEADS, KV_HEADS, DIM, 1 / sqrtf(DIM), QKV, QKV, QKV, HEADS * DIM},
                    .sequences = {count, starts, first},
-                   .cache = {key, value}};
+                   .pages = {NULL, page_bytes, page, first_page}};
+    a.pages.memory = bench.kernels->alloc((size_t)(count * pages * page_bytes));
+    memset(a.pages.memory, 1, (size_t)(count * pages * page_bytes));
     char text[64];
     snprintf(text, sizeof text, "attention decode %d of %d", count, length);
-    const Line line = {
-        .name = text, .kind = CLASS_ATTENTION, .bytes = (double)tensor_bytes(&cache)};
+    Line line = {
+        .name = text, .kind = CLASS_ATTENTION, .bytes = (double)count * pages * (double)page_bytes};
     report(&line, best_seconds(run_attention, &a));
-    free_tensors((Tensor *[]){&a.qkv, &a.out, &cache}, 3);
+    snprintf(text, sizeof text, "kv_store %d", count);
+    line.bytes = (double)count * 2 * KV_HEADS * DIM * (double)dtype_size(bench.dtype);
+    report(&line, best_seconds(run_kv_store, &a));
+    free_tensors((Tensor *[]){&a.qkv, &a.out}, 2);
+    bench.kernels->free(a.pages.memory);
+    free(page);
 }
 
 /* ---- the rest: x, y, z as each operation needs them ---- */

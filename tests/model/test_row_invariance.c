@@ -16,6 +16,8 @@
 #define SEQUENCES  64
 #define LENGTH_MAX 150
 #define HIDDEN     96
+#define PAGES_EACH ((LENGTH_MAX + KV_PAGE - 1) / KV_PAGE)
+#define NUM_PAGES  (SEQUENCES * PAGES_EACH + 1)
 
 typedef struct Job {
     DType dtype;
@@ -156,8 +158,15 @@ static void check_together(Fixture *f, int batch_size)
 static void check_chunked(Fixture *f, uint64_t seed, int64_t chunk_max)
 {
     Error err = {0};
-    KvCache *cache =
-        kv_cache_create(f->plan, f->weights->dtype, f->model->kernels, SEQUENCES, LENGTH_MAX);
+    KvCache *cache = kv_cache_create(f->plan, f->weights->dtype, f->model->kernels, NUM_PAGES);
+    int32_t page[SEQUENCES][PAGES_EACH];
+    memset(cache->memory, 0xFF,
+           (size_t)NUM_PAGES * (size_t)f->plan->config.num_hidden_layers *
+               (size_t)cache->page_bytes); /* NaN, to be read by nobody */
+    for (int s = 0; s < SEQUENCES; s++)
+        for (int i = 0; i < PAGES_EACH; i++) /* scattered */
+            page[s][i] = (s * PAGES_EACH + i) * 89 % NUM_PAGES;
+    int32_t sequence[SEQUENCES];
     int64_t done[SEQUENCES] = {0};
     for (uint64_t round = 0;; round++) {
         int64_t chunk[SEQUENCES] = {0};
@@ -169,12 +178,14 @@ static void check_chunked(Fixture *f, uint64_t seed, int64_t chunk_max)
             chunk[s] =
                 1 + (int64_t)rng_below(seed, round * SEQUENCES + (uint64_t)s, (uint64_t)chunk_max);
             if (chunk[s] > left) chunk[s] = left;
-            batch_add_chunk(f->batch, f->token[s] + done[s], chunk[s], done[s], s);
+            sequence[f->batch->num_sequences] = s;
+            batch_add_chunk(f->batch, f->token[s] + done[s], chunk[s], done[s], page[s],
+                            (int)((done[s] + chunk[s] + KV_PAGE - 1) / KV_PAGE));
         }
         if (f->batch->num_rows == 0) break;
         rank_ok(model_forward(f->model, f->batch, cache, f->activations, &err), &err);
         for (int i = 0; i < f->batch->num_sequences; i++) {
-            int s = f->batch->cache_slot[i];
+            int s = sequence[i];
             const char *row = (const char *)f->activations->output.data +
                               (size_t)f->batch->cu_seqlens[i] * row_bytes(f);
             rank_check(memcmp(row, f->output[s] + (size_t)done[s] * row_bytes(f),

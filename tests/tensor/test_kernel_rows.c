@@ -241,12 +241,12 @@ static const char *column_of(const Tensor *qkv, int64_t column)
 
 /* Attention over rows of qkv; out [rows, HEADS DIM], lse as [rows, HEADS]. */
 static void attend(Tensor out, Tensor lse, Tensor qkv, const SequenceTable *sequences,
-                   const KeyValueView *cache)
+                   const KvPages *pages)
 {
     const int64_t rows = qkv.shape[0];
     float *by_head = mem_calloc((size_t)(rows * HEADS), sizeof *by_head);
     kernels->attention(out.data, by_head, qkv.dtype, qkv.data, column_of(&qkv, HEADS * DIM),
-                       column_of(&qkv, (HEADS + KV_HEADS) * DIM), &SHAPE, sequences, cache);
+                       column_of(&qkv, (HEADS + KV_HEADS) * DIM), &SHAPE, sequences, pages);
     for (int64_t i = 0; i < rows; i++)
         for (int h = 0; h < HEADS; h++)
             ((float *)lse.data)[i * HEADS + h] = by_head[h * rows + i];
@@ -269,12 +269,12 @@ static void attention_data_free(AttentionData *data)
 
 /* The rows [first, first + count) of `whole`, done apart. */
 static void check_attention_part(const AttentionData *whole, int first, int count,
-                                 const SequenceTable *sequences, const KeyValueView *cache,
+                                 const SequenceTable *sequences, const KvPages *pages,
                                  const char *what)
 {
     Buffer out = buffer_result(whole->out.tensor.dtype, count, HEADS * DIM);
     Buffer lse = buffer_result(DTYPE_F32, count, HEADS);
-    attend(out.tensor, lse.tensor, rows_of(&whole->qkv.tensor, first, count), sequences, cache);
+    attend(out.tensor, lse.tensor, rows_of(&whole->qkv.tensor, first, count), sequences, pages);
     assert_same_rows(&out.tensor, &whole->out.tensor, first, what);
     assert_same_rows(&lse.tensor, &whole->lse.tensor, first, what);
     buffer_free(&out);
@@ -306,25 +306,49 @@ static void test_attention_of_packed_sequences_equals_each_alone(void **state)
     }
 }
 
-/* The keys and values of qkv rows, as a cache holds them. */
-static Buffer cache_of(const Tensor *qkv, int64_t column)
+/* Pages for sequences of rows, scattered; their memory is NaN bits at first: what is not yet known
+ * is read by nobody. */
+typedef struct PagedData {
+    KvPages pages;
+    int32_t page[16], first_page[PACKED_COUNT + 1];
+} PagedData;
+
+static void paged_data_init(PagedData *data, DType dtype, const int32_t *starts, int count)
 {
-    const size_t row = KV_HEADS * DIM * dtype_size(qkv->dtype);
-    Buffer cache = buffer_result(qkv->dtype, qkv->shape[0], KV_HEADS * DIM);
-    for (int64_t i = 0; i < qkv->shape[0]; i++)
-        memcpy((char *)cache.tensor.data + (size_t)i * row, column_of(qkv, column + i * WIDTH),
-               row);
-    return cache;
+    const int64_t bytes = kernels->kv_page_bytes(dtype, KV_HEADS, DIM);
+    int32_t used = 0;
+    for (int i = 0; i < count; i++) {
+        data->first_page[i] = used;
+        used += (starts[i + 1] - starts[i] + KV_PAGE - 1) / KV_PAGE;
+    }
+    assert_in_range(used, 1, 16);
+    for (int i = 0; i < used; i++)
+        data->page[i] = (i * 5 + 3) % 16;
+    data->pages =
+        (KvPages){kernels->alloc(16 * (size_t)bytes), bytes, data->page, data->first_page};
+    memset(data->pages.memory, 0xFF, 16 * (size_t)bytes);
 }
 
-static void check_chunks(const AttentionData *data, int rows, int chunk, const KeyValueView *cache)
+static void store(const PagedData *data, const Tensor *qkv, const SequenceTable *sequences)
 {
+    kernels->kv_store(&data->pages, qkv->dtype, column_of(qkv, HEADS * DIM),
+                      column_of(qkv, (HEADS + KV_HEADS) * DIM), &SHAPE, sequences);
+}
+
+static void check_chunks(const AttentionData *data, int rows, int chunk)
+{
+    const int32_t whole[] = {0, rows};
+    PagedData paged;
+    paged_data_init(&paged, data->qkv.tensor.dtype, whole, 1);
     for (int32_t first = 0; first < rows; first += chunk) {
         const int32_t count = rows - first < chunk ? rows - first : chunk;
         const int32_t starts[] = {0, count};
         const SequenceTable part = {1, starts, &first};
-        check_attention_part(data, first, count, &part, cache, "chunk with cache");
+        const Tensor qkv = rows_of(&data->qkv.tensor, first, count);
+        store(&paged, &qkv, &part);
+        check_attention_part(data, first, count, &part, &paged.pages, "chunk with pages");
     }
+    kernels->free(paged.pages.memory);
 }
 
 static void test_attention_in_chunks_equals_the_whole(void **state)
@@ -339,16 +363,8 @@ static void test_attention_in_chunks_equals_the_whole(void **state)
         const SequenceTable whole = {1, starts, NULL};
         use_threads(2);
         attend(data.out.tensor, data.lse.tensor, data.qkv.tensor, &whole, NULL);
-        /* Rows beyond the chunk hold NaN bits in neither cache nor result: what is not yet known is
-         * not read. */
-        Buffer key = cache_of(&data.qkv.tensor, HEADS * DIM);
-        Buffer value = cache_of(&data.qkv.tensor, (HEADS + KV_HEADS) * DIM);
-        const void *keys[] = {key.tensor.data}, *values[] = {value.tensor.data};
-        const KeyValueView cache = {keys, values};
         for (size_t i = 0; i < sizeof chunks / sizeof chunks[0]; i++)
-            check_chunks(&data, LENGTH, chunks[i], &cache);
-        buffer_free(&key);
-        buffer_free(&value);
+            check_chunks(&data, LENGTH, chunks[i]);
         attention_data_free(&data);
     }
 }
@@ -360,38 +376,37 @@ static void test_attention_decode_in_a_batch_equals_the_whole(void **state)
     FOR_EACH_DTYPE(dtype)
     {
         AttentionData data = attention_data(dtype, PACKED_ROWS);
-        const SequenceTable packed = {PACKED_COUNT, PACKED, NULL};
+        const int32_t zeros[PACKED_COUNT] = {0};
+        const SequenceTable packed = {PACKED_COUNT, PACKED, zeros};
+        PagedData paged;
+        paged_data_init(&paged, dtype, PACKED, PACKED_COUNT);
         use_threads(2);
         attend(data.out.tensor, data.lse.tensor, data.qkv.tensor, &packed, NULL);
-        Buffer key = cache_of(&data.qkv.tensor, HEADS * DIM);
-        Buffer value = cache_of(&data.qkv.tensor, (HEADS + KV_HEADS) * DIM);
+        store(&paged, &data.qkv.tensor, &packed);
         Buffer last = buffer_result(dtype, PACKED_COUNT, WIDTH);
         Buffer out = buffer_result(dtype, PACKED_COUNT, HEADS * DIM);
         Buffer lse = buffer_result(DTYPE_F32, PACKED_COUNT, HEADS);
-        const void *keys[PACKED_COUNT], *values[PACKED_COUNT];
         int32_t starts[PACKED_COUNT + 1] = {0}, first[PACKED_COUNT];
         for (int i = 0; i < PACKED_COUNT; i++) {
             starts[i + 1] = i + 1;
             first[i] = PACKED[i + 1] - PACKED[i] - 1;
-            keys[i] = rows_of(&key.tensor, PACKED[i], 1).data;
-            values[i] = rows_of(&value.tensor, PACKED[i], 1).data;
             memcpy(rows_of(&last.tensor, i, 1).data,
                    rows_of(&data.qkv.tensor, PACKED[i + 1] - 1, 1).data, WIDTH * dtype_size(dtype));
         }
         const SequenceTable decode = {PACKED_COUNT, starts, first};
-        const KeyValueView cache = {keys, values};
         for (int threads = 1; threads <= 2; threads++) {
             use_threads(threads);
-            attend(out.tensor, lse.tensor, last.tensor, &decode, &cache);
+            attend(out.tensor, lse.tensor, last.tensor, &decode, &paged.pages);
             for (int i = 0; i < PACKED_COUNT; i++) {
                 const Tensor row = rows_of(&out.tensor, i, 1), row_lse = rows_of(&lse.tensor, i, 1);
                 assert_same_rows(&row, &data.out.tensor, PACKED[i + 1] - 1, "decode");
                 assert_same_rows(&row_lse, &data.lse.tensor, PACKED[i + 1] - 1, "decode");
             }
         }
-        Buffer *all[] = {&key, &value, &last, &out, &lse};
-        for (size_t i = 0; i < 5; i++)
+        Buffer *all[] = {&last, &out, &lse};
+        for (size_t i = 0; i < 3; i++)
             buffer_free(all[i]);
+        kernels->free(paged.pages.memory);
         attention_data_free(&data);
     }
 }

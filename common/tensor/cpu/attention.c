@@ -17,10 +17,9 @@ typedef struct AttentionRun {
     const void *q, *k, *v;
     const AttentionShape *shape;
     const SequenceTable *sequences;
-    const KeyValueView *cache;
-    int64_t rows;     /* of the whole batch */
-    int64_t kv_parts; /* units per sequence: ranges of kv heads ... */
-    int64_t splits;   /* ... times ranges of query blocks */
+    const KvPages *pages; /* or NULL */
+    int64_t rows;         /* of the whole batch */
+    int64_t splits;       /* units per sequence and kv head: ranges of query blocks */
     char *scratch;
     size_t scratch_bytes; /* per thread */
 } AttentionRun;
@@ -29,27 +28,25 @@ typedef struct AttentionRun {
 typedef struct AttentionTiles {
     float *query;  /* [BLOCK][depth] cells */
     float *output; /* [BLOCK][padded] f32 */
-    float *key;    /* [blocks][depth][BLOCK] cells */
+    float *key;    /* [blocks][depth][BLOCK] cells; without pages */
     float *value;  /* [blocks][block_depth][padded] cells */
     float max[BLOCK], sum[BLOCK];
     /* [BLOCK][BLOCK] f32, then probabilities [BLOCK][block_depth] cells */
     float score[BLOCK * BLOCK];
 } AttentionTiles;
 
-/* A part of the work on a sequence: some of its query rows for one kv head, or, when its rows are
- * so few that those of several heads fit a tile (decoding), all rows for some kv heads. Taken
- * through the keys together these read each row of the cache in one go. */
+/* A part of the work on a sequence: some of its query rows for one kv head. */
 typedef struct AttentionUnit {
     const AttentionRun *run;
     const TileFormat *format;
     AttentionTiles *tiles;
-    CellRows key, value; /* row p: position p; of the first kv head */
-    int kv_head, kv_heads;
-    int64_t row;       /* of the batch: the sequence's first */
-    int64_t first;     /* its position */
-    int64_t end;       /* the position after the last row */
-    int64_t packed;    /* key blocks packed so far */
-    bool keeps_blocks; /* one slot per key block, or one slot for all */
+    const int32_t *page; /* of the sequence; NULL: keys and values are packed here */
+    CellRows key, value; /* row p: position p; without pages */
+    int kv_head;
+    int64_t row;    /* of the batch: the sequence's first */
+    int64_t first;  /* its position */
+    int64_t end;    /* the position after the last row */
+    int64_t packed; /* key blocks packed so far */
 } AttentionUnit;
 
 static AttentionTiles *tiles_at(char *memory, const TileFormat *format, int64_t blocks)
@@ -68,24 +65,30 @@ static size_t tiles_bytes(const TileFormat *format, int64_t blocks)
     return scratch_round(scratch_round(sizeof(AttentionTiles)) + sizeof(float) * (size_t)cells);
 }
 
-/* Packs key block `index` of the unit's kv head number `head` if it is not there yet; blocks are
- * asked for in order. Returns where its slot begins in `key` and `value`. */
-static int64_t unit_pack_block(AttentionUnit *unit, int64_t index, int head)
+/* A block of keys, turned, and one of values, stacked. */
+typedef struct KeyBlock {
+    const float *key, *value;
+} KeyBlock;
+
+/* Key block `index`: of the page, or packed here if it is not yet; blocks are asked for in order.
+ */
+static KeyBlock unit_key_block(AttentionUnit *unit, int64_t index)
 {
     const TileFormat *format = unit->format;
-    const int64_t at = unit->keeps_blocks ? index * format->block : 0;
-    if (unit->keeps_blocks && index < unit->packed) return at;
-    const int64_t first = index * BLOCK;
-    const int count = unit->end - first < BLOCK ? (int)(unit->end - first) : BLOCK;
-    CellRows key = unit->key, value = unit->value;
-    key.data += head * head_bytes(format);
-    value.data += head * head_bytes(format);
-    key.ahead = unit->keeps_blocks ? 0 : BLOCK * key.stride;
-    value.ahead = unit->keeps_blocks ? 0 : BLOCK * value.stride;
-    pack_turned(format, unit->tiles->key + at, key, first, count);
-    pack_stacked(format, unit->tiles->value + at, value, first, count);
-    unit->packed = index + 1;
-    return at;
+    if (unit->page != NULL) {
+        const float *key = page_block(format, unit->run->pages, unit->page[index], unit->kv_head);
+        return (KeyBlock){key, key + format->block};
+    }
+    float *key = unit->tiles->key + index * format->block;
+    float *value = unit->tiles->value + index * format->block;
+    if (index >= unit->packed) {
+        const int64_t first = index * BLOCK;
+        const int count = unit->end - first < BLOCK ? (int)(unit->end - first) : BLOCK;
+        pack_turned(format, key, unit->key, first, count);
+        pack_stacked(format, value, unit->value, first, count);
+        unit->packed = index + 1;
+    }
+    return (KeyBlock){key, value};
 }
 
 /* Turns a row of scores into probabilities, in place; the first `visible` keys of the block do not
@@ -127,7 +130,6 @@ typedef struct QueryRows {
     int head, heads;
     int64_t first;
     int count;
-    int base; /* where they lie in the tiles */
 } QueryRows;
 
 static void unit_softmax(const AttentionUnit *unit, const QueryRows *rows, int64_t key_block)
@@ -137,29 +139,28 @@ static void unit_softmax(const AttentionUnit *unit, const QueryRows *rows, int64
     AttentionTiles *tiles = unit->tiles;
     for (int i = 0; i < rows->heads * rows->count; i++) {
         const int64_t after = rows->first + i % rows->count + 1 - key_block * BLOCK;
-        const int visible = after < BLOCK ? (int)after : BLOCK, at = rows->base + i;
-        float *score = tiles->score + at * BLOCK, factor;
+        const int visible = after < BLOCK ? (int)after : BLOCK;
+        float *score = tiles->score + i * BLOCK, factor;
         if (unit->format->pairs)
-            factor = softmax_row(score, visible, scale, &tiles->max[at], &tiles->sum[at], true);
+            factor = softmax_row(score, visible, scale, &tiles->max[i], &tiles->sum[i], true);
         else
-            factor = softmax_row(score, visible, scale, &tiles->max[at], &tiles->sum[at], false);
+            factor = softmax_row(score, visible, scale, &tiles->max[i], &tiles->sum[i], false);
         if (factor == 1) continue;
-        float *output = tiles->output + at * padded;
+        float *output = tiles->output + i * padded;
         for (int d = 0; d < padded; d += LANES)
             lanes_store(output + d, lanes_mul(lanes_load(output + d), lanes_set(factor)));
     }
 }
 
-/* Takes the rows through a key block of the unit's kv head number `kv`; `rows` are those that read
- * it. */
-static void unit_key_block(AttentionUnit *unit, const QueryRows *rows, int64_t key_block, int kv)
+/* Takes the rows through a key block. */
+static void unit_attend(AttentionUnit *unit, const QueryRows *rows, int64_t key_block)
 {
     const TileFormat *format = unit->format;
     AttentionTiles *tiles = unit->tiles;
-    const int64_t at = unit_pack_block(unit, key_block, kv);
-    TileProduct scores = {.c = tiles->score + rows->base * BLOCK,
-                          .a = tiles->query + rows->base * format->depth,
-                          .b = tiles->key + at,
+    const KeyBlock block = unit_key_block(unit, key_block);
+    TileProduct scores = {.c = tiles->score,
+                          .a = tiles->query,
+                          .b = block.key,
                           .c_row = BLOCK,
                           .a_row = format->depth,
                           .a_step = 1,
@@ -168,9 +169,9 @@ static void unit_key_block(AttentionUnit *unit, const QueryRows *rows, int64_t k
                           .columns = BLOCK,
                           .depth = format->depth,
                           .pairs = format->pairs};
-    TileProduct outputs = {.c = tiles->output + rows->base * format->padded,
+    TileProduct outputs = {.c = tiles->output,
                            .a = scores.c,
-                           .b = tiles->value + at,
+                           .b = block.value,
                            .c_row = format->padded,
                            .a_row = BLOCK,
                            .a_step = 1,
@@ -209,12 +210,7 @@ static void unit_query_rows(AttentionUnit *unit, const QueryRows *rows)
         tiles->sum[i] = 0;
     }
     for (int64_t key_block = 0; key_block <= rows->first / BLOCK; key_block++)
-        for (int kv = 0; kv < unit->kv_heads; kv++) {
-            QueryRows part = *rows;
-            part.heads = rows->heads / unit->kv_heads;
-            part.base = kv * part.heads * count;
-            unit_key_block(unit, &part, key_block, kv);
-        }
+        unit_attend(unit, rows, key_block);
     for (int i = 0; i < all; i++) {
         const int64_t row = batch_row + i % count, head = rows->head + i / count;
         row_narrow(format, run->out, row * shape->out_stride + head * format->dim,
@@ -224,26 +220,21 @@ static void unit_query_rows(AttentionUnit *unit, const QueryRows *rows)
     }
 }
 
-/* The unit of all rows of a sequence, for kv heads from `kv_head` on. */
+/* The unit of all rows of a sequence for a kv head. */
 static AttentionUnit unit_at(const AttentionRun *run, int64_t sequence, int kv_head)
 {
     const AttentionShape *shape = run->shape;
     const SequenceTable *table = run->sequences;
     const TileFormat *format = &run->format;
-    AttentionUnit unit = {.run = run,
-                          .format = format,
-                          .row = table->cu_seqlens[sequence],
-                          .kv_head = kv_head,
-                          .kv_heads = 1};
+    AttentionUnit unit = {
+        .run = run, .format = format, .row = table->cu_seqlens[sequence], .kv_head = kv_head};
     unit.first = table->first_position == NULL ? 0 : table->first_position[sequence];
     unit.end = unit.first + table->cu_seqlens[sequence + 1] - unit.row;
     const int64_t column = (int64_t)kv_head * format->dim;
-    if (run->cache != NULL) {
-        const int64_t stride = (int64_t)shape->num_kv_heads * format->dim;
-        unit.key = head_rows(format, run->cache->key[sequence], stride, 0, column);
-        unit.value = head_rows(format, run->cache->value[sequence], stride, 0, column);
+    if (run->pages != NULL) {
+        unit.page = run->pages->page + run->pages->first_page[sequence];
     } else {
-        CHECK(unit.first == 0); /* earlier keys can only come from a cache */
+        CHECK(unit.first == 0); /* earlier keys can only come from pages */
         unit.key = head_rows(format, run->k, shape->k_stride, unit.row, column);
         unit.value = head_rows(format, run->v, shape->v_stride, unit.row, column);
     }
@@ -254,15 +245,15 @@ static AttentionUnit unit_at(const AttentionRun *run, int64_t sequence, int kv_h
 static void unit_run(AttentionUnit *unit, int64_t begin, int64_t end)
 {
     const AttentionShape *shape = unit->run->shape;
-    const int heads = shape->num_heads / shape->num_kv_heads * unit->kv_heads;
+    const int group = shape->num_heads / shape->num_kv_heads;
     for (int64_t block = begin; block < end; block++) {
         QueryRows rows = {.first = block * BLOCK > unit->first ? block * BLOCK : unit->first};
         const int64_t stop = (block + 1) * BLOCK < unit->end ? (block + 1) * BLOCK : unit->end;
         rows.count = (int)(stop - rows.first);
-        const int together = BLOCK / rows.count < heads ? BLOCK / rows.count : heads;
-        for (int h = 0; h < heads; h += together) {
-            rows.head = unit->kv_head * (heads / unit->kv_heads) + h;
-            rows.heads = heads - h < together ? heads - h : together;
+        const int together = BLOCK / rows.count < group ? BLOCK / rows.count : group;
+        for (int h = 0; h < group; h += together) {
+            rows.head = unit->kv_head * group + h;
+            rows.heads = group - h < together ? group - h : together;
             unit_query_rows(unit, &rows);
         }
     }
@@ -272,42 +263,30 @@ static void attention_unit(const void *context, int64_t index, int64_t last, int
 {
     (void)last;
     const AttentionRun *run = context;
-    const int64_t split = index % run->splits, part = index / run->splits % run->kv_parts;
-    const int64_t kv_heads = run->shape->num_kv_heads;
-    const int64_t kv_head = kv_heads * part / run->kv_parts;
-    AttentionUnit unit = unit_at(run, index / run->splits / run->kv_parts, (int)kv_head);
+    const int64_t kv_heads = run->shape->num_kv_heads, split = index % run->splits;
+    const int64_t head = index / run->splits;
+    AttentionUnit unit = unit_at(run, head / kv_heads, (int)(head % kv_heads));
     if (unit.end == unit.first) return;
-    unit.kv_heads = (int)(kv_heads * (part + 1) / run->kv_parts - kv_head);
     const int64_t first_block = unit.first / BLOCK;
     const int64_t blocks = (unit.end + BLOCK - 1) / BLOCK - first_block;
-    const int64_t begin = first_block + blocks * split / run->splits;
-    const int64_t end = first_block + blocks * (split + 1) / run->splits;
-    const int group = run->shape->num_heads / run->shape->num_kv_heads;
-    /* Rows that fit one tile go through the key blocks once; else they come again. */
-    unit.keeps_blocks = end - begin > 1 || (unit.end - unit.first) * group > BLOCK;
     unit.tiles = tiles_at(run->scratch + (size_t)thread * run->scratch_bytes, unit.format,
-                          unit.keeps_blocks ? first_block + blocks : 1);
-    unit_run(&unit, begin, end);
+                          unit.page != NULL ? 0 : first_block + blocks);
+    unit_run(&unit, first_block + blocks * split / run->splits,
+             first_block + blocks * (split + 1) / run->splits);
 }
 
-/* How the work is cut among threads; it does not show in the results. */
-static void run_split(AttentionRun *run, int64_t longest_query)
+/* How many ranges of query blocks the work is cut into, for enough units; it does not show in the
+ * results. */
+static int64_t count_splits(const AttentionRun *run, int64_t longest_query)
 {
-    const int64_t threads = parallel_threads(), sequences = run->sequences->num_sequences;
-    const int64_t kv_heads = run->shape->num_kv_heads, wanted = threads == 1 ? 1 : 4 * threads;
-    run->kv_parts = kv_heads;
-    run->splits = 1;
-    if (longest_query == 1 && run->shape->num_heads <= BLOCK) {
-        const int64_t parts = (wanted + sequences - 1) / sequences;
-        if (parts < kv_heads) run->kv_parts = parts;
-    } else if (sequences * kv_heads < wanted) {
-        run->splits = (wanted + sequences * kv_heads - 1) / (sequences * kv_heads);
-    }
+    const int64_t units = (int64_t)run->sequences->num_sequences * run->shape->num_kv_heads;
+    const int64_t threads = parallel_threads(), wanted = threads == 1 ? 1 : 4 * threads;
+    return longest_query <= BLOCK || units >= wanted ? 1 : (wanted + units - 1) / units;
 }
 
 void cpu_attention(void *out, float *lse, DType dtype, const void *q, const void *k, const void *v,
                    const AttentionShape *shape, const SequenceTable *sequences,
-                   const KeyValueView *cache)
+                   const KvPages *pages)
 {
     CHECK(dtype == DTYPE_F32 || dtype == DTYPE_BF16);
     CHECK(shape->num_kv_heads > 0 && shape->num_heads % shape->num_kv_heads == 0);
@@ -320,18 +299,18 @@ void cpu_attention(void *out, float *lse, DType dtype, const void *q, const void
                         .v = v,
                         .shape = shape,
                         .sequences = sequences,
-                        .cache = cache,
+                        .pages = pages,
                         .rows = sequences->cu_seqlens[sequences->num_sequences]};
     if (run.rows == 0) return;
-    int64_t blocks = 1, longest_query = 0;
+    int64_t blocks = 0, longest_query = 0;
     for (int i = 0; i < sequences->num_sequences; i++) {
-        const AttentionUnit unit = unit_at(&run, i, 0);
-        const int64_t needed = (unit.end + BLOCK - 1) / BLOCK, rows = unit.end - unit.first;
-        if (needed > blocks) blocks = needed;
+        const int64_t rows = sequences->cu_seqlens[i + 1] - sequences->cu_seqlens[i];
         if (rows > longest_query) longest_query = rows;
     }
-    run_split(&run, longest_query);
+    if (pages == NULL) blocks = (longest_query + BLOCK - 1) / BLOCK;
+    run.splits = count_splits(&run, longest_query);
     run.scratch_bytes = tiles_bytes(&run.format, blocks);
     run.scratch = scratch_take(SCRATCH_ATTENTION, (size_t)parallel_threads() * run.scratch_bytes);
-    parallel_units(sequences->num_sequences * run.kv_parts * run.splits, attention_unit, &run);
+    parallel_units(sequences->num_sequences * shape->num_kv_heads * run.splits, attention_unit,
+                   &run);
 }

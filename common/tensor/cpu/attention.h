@@ -1,5 +1,6 @@
 /* What the forward and the backward pass of attention share: the packing of queries, keys and
- * values into the cells of tile.h. Included only by sources compiled per instruction set.
+ * values into the cells of tile.h, for a pass or in pages that stay. Included only by sources
+ * compiled per instruction set.
  *
  * Positions are cut into blocks of 64, counted from the start of the sequence. A query row takes
  * the key blocks up to its own one after the other, and keys after its own position in the last one
@@ -55,7 +56,8 @@ ALWAYS_INLINE CellRows head_rows(const TileFormat *format, const void *base, int
 }
 
 /* Rows [first, first + count) as they lie: to[count][depth]. */
-static void pack_rows(const TileFormat *format, float *to, CellRows from, int64_t first, int count)
+static __attribute__((unused)) void pack_rows(const TileFormat *format, float *to, CellRows from,
+                                              int64_t first, int count)
 {
     for (int i = 0; i < count; i++) {
         float *cells = to + i * format->depth;
@@ -65,19 +67,29 @@ static void pack_rows(const TileFormat *format, float *to, CellRows from, int64_
 }
 
 /* The same rows turned: to[depth][BLOCK], zero beyond `count` rows. */
-static void pack_turned(const TileFormat *format, float *to, CellRows from, int64_t first,
-                        int count)
+static __attribute__((unused)) void pack_turned(const TileFormat *format, float *to, CellRows from,
+                                                int64_t first, int count)
 {
     cells_turn(to, &from, first, count, format->depth);
 }
 
 /* The same rows stacked: to[block_depth][padded], zero beyond `count` rows. */
-static void pack_stacked(const TileFormat *format, float *to, CellRows from, int64_t first,
-                         int count)
+static __attribute__((unused)) void pack_stacked(const TileFormat *format, float *to, CellRows from,
+                                                 int64_t first, int count)
 {
     for (int cell = 0; cell < format->block_depth; cell++)
         for (int d = 0; d < format->padded; d += LANES)
             lanes_store(to + cell * format->padded + d, cells_across(&from, first, count, cell, d));
+}
+
+/* Keys and values of a page: for each kv head its keys turned, [depth][BLOCK], then its values
+ * stacked, [block_depth][padded]: the blocks of the products below, packed once and read where they
+ * lie. Zero where no position was stored yet. */
+ALWAYS_INLINE float *page_block(const TileFormat *format, const KvPages *pages, int32_t page,
+                                int kv_head)
+{
+    return (float *)(void *)(pages->memory + page * pages->page_bytes) +
+           2 * kv_head * format->block;
 }
 
 /* A row [padded] of f32 times `factor` into a row of the tensor, from element `at` on. */

@@ -16,7 +16,6 @@ typedef struct CellRows {
     int64_t dim;
     DType dtype;
     bool pairs;
-    int64_t ahead; /* asks ahead of time for what lies so many bytes further; 0: does not */
 } CellRows;
 
 ALWAYS_INLINE const char *cells_row(const CellRows *rows, int64_t row)
@@ -28,7 +27,6 @@ ALWAYS_INLINE const char *cells_row(const CellRows *rows, int64_t row)
 ALWAYS_INLINE Lanes cells_along(const CellRows *rows, int64_t row, int64_t at)
 {
     const char *from = cells_row(rows, row);
-    if (rows->ahead > 0) __builtin_prefetch(from + rows->ahead + 4 * at, 0, 2);
     if (!rows->pairs)
         return rows->dtype == DTYPE_F32 ? lanes_load_row(from, at, rows->dim, DTYPE_F32)
                                         : lanes_load_row(from, at, rows->dim, DTYPE_BF16);
@@ -52,7 +50,6 @@ ALWAYS_INLINE Lanes cells_across(const CellRows *rows, int64_t first, int64_t co
         const int64_t row = 2 * cell + i;
         const uint16_t *from =
             (const uint16_t *)(const void *)cells_row(rows, first + row) + column;
-        if (rows->ahead > 0) __builtin_prefetch((const char *)from + rows->ahead, 0, 2);
         const bool whole = row < count && column + LANES <= rows->dim;
         if (row < count && !whole && column < rows->dim)
             memcpy(tail[i], from, (size_t)(rows->dim - column) * sizeof *from);

@@ -17,6 +17,8 @@
 #define cpu_qk_norm_rope_backward         ISA_NAME(cpu_qk_norm_rope_backward)
 #define cpu_swiglu                        ISA_NAME(cpu_swiglu)
 #define cpu_swiglu_backward               ISA_NAME(cpu_swiglu_backward)
+#define cpu_kv_page_bytes                 ISA_NAME(cpu_kv_page_bytes)
+#define cpu_kv_store                      ISA_NAME(cpu_kv_store)
 #define cpu_attention                     ISA_NAME(cpu_attention)
 #define cpu_attention_backward            ISA_NAME(cpu_attention_backward)
 #define cpu_cross_entropy_stats           ISA_NAME(cpu_cross_entropy_stats)
@@ -57,9 +59,12 @@ void cpu_qk_norm_rope_backward(Tensor dqkv, Tensor raw_qk, int num_heads, int nu
                                const float *cos_sin, const int32_t *position);
 void cpu_swiglu(Tensor y, Tensor gate_up);
 void cpu_swiglu_backward(Tensor dgate_up, Tensor dy, Tensor gate_up);
+int64_t cpu_kv_page_bytes(DType dtype, int num_kv_heads, int head_dim);
+void cpu_kv_store(const KvPages *pages, DType dtype, const void *k, const void *v,
+                  const AttentionShape *shape, const SequenceTable *sequences);
 void cpu_attention(void *out, float *lse, DType dtype, const void *q, const void *k, const void *v,
                    const AttentionShape *shape, const SequenceTable *sequences,
-                   const KeyValueView *cache);
+                   const KvPages *pages);
 void cpu_attention_backward(void *dq, void *dk, void *dv, DType dtype, const void *dout,
                             const void *q, const void *k, const void *v, const void *out,
                             const float *lse, const AttentionShape *shape,

@@ -100,7 +100,7 @@ ALWAYS_INLINE void tile_kind(const TileProduct *p, bool pairs)
         tile_columns(p, column, 1, pairs);
 }
 
-static void tile_product(const TileProduct *p)
+static __attribute__((unused)) void tile_product(const TileProduct *p)
 {
 #ifdef TILE_PAIRS
     if (p->pairs) {
