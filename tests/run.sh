@@ -3,18 +3,22 @@
 #   1. every test but those labelled gpu or slow
 #   2. the quick tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #   3. every fuzz target for a short time under both (clang)
-# usage: tests/run.sh [--fuzz-seconds N]    (default 15 for each target)
+# usage: tests/run.sh [--fuzz-seconds N]
+#   without, 15 seconds for each target from one seed, so that a run is repeatable; with, from a random seed
 # Builds below build-test/. Ends with one line for each part; exits 0 only when all passed.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-fuzz_seconds=15
+fuzz_seconds=15 fuzz_seed=1
 case ${1:-} in
 -h | --help)
-    sed -n '2,7s/^# \{0,1\}//p' "$0"
+    sed -n '2,8s/^# \{0,1\}//p' "$0"
     exit 0
     ;;
---fuzz-seconds) fuzz_seconds=${2:?--fuzz-seconds takes a number} ;;
+--fuzz-seconds)
+    fuzz_seconds=${2:?--fuzz-seconds takes a number}
+    fuzz_seed=0
+    ;;
 "") ;;
 *)
     echo "run.sh: unknown option $1, expected --fuzz-seconds N" >&2
@@ -99,7 +103,8 @@ fi
 
 if ! can_fuzz; then
     skip "fuzz targets" "clang here does not link libFuzzer programs (deploy/setup.sh --test)"
-elif part "build for fuzzing" build fuzz fuzz fuzz_targets "-DTROUPE_FUZZ_SECONDS=$fuzz_seconds"; then
+elif part "build for fuzzing" build fuzz fuzz fuzz_targets "-DTROUPE_FUZZ_SECONDS=$fuzz_seconds" \
+    "-DTROUPE_FUZZ_SEED=$fuzz_seed"; then
     part "fuzz targets, $fuzz_seconds s each" run_tests fuzz -L fuzz
 fi
 finish
