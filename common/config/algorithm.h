@@ -62,6 +62,9 @@ typedef enum {
     LEVEL_GEOMETRIC, /* its geometric mean */
 } CorrectionLevel;
 
+/* Which groups the controller drops and replaces before it plans a batch. */
+typedef enum { FILTER_NONE, FILTER_ZERO_VARIANCE } DynamicFilter;
+
 typedef struct AlgorithmConfig {
     AdvantageEstimator advantage_estimator;
     bool std_normalization;    /* GRPO only */
@@ -85,7 +88,16 @@ typedef struct AlgorithmConfig {
     CorrectionLevel correction_level;
     double correction_low, correction_high;
 
-    double value_clip; /* the critic's values move at most so far per batch; 0: off */
+    DynamicFilter dynamic_filter;
+
+    char *reference; /* model folder; NULL: model.path */
+
+    /* PPO's critic */
+    char *critic;              /* model folder that it starts from; NULL: model.path */
+    double critic_lr;          /* 0: that of the policy */
+    int64_t critic_updates;    /* of each batch */
+    int64_t critic_only_steps; /* first steps in which the policy stays as it is */
+    double value_clip;         /* values move at most so far per batch; 0: off */
 } AlgorithmConfig;
 
 /* Whether the estimator compares a sample with others of its prompt. */
@@ -98,5 +110,24 @@ static inline bool algorithm_uses_reference(const AlgorithmConfig *config)
 {
     return config->kl_coef != 0.0 || config->kl_loss_coef != 0.0;
 }
+
+/* What else decides whether an algorithm makes sense. */
+typedef struct AlgorithmFacts {
+    int64_t samples_per_prompt; /* 0: not known */
+    int64_t max_staleness;      /* pushes of weights that a sample may be behind; -1: not known */
+    bool random_init;           /* the policy starts from random weights, not from model.path */
+} AlgorithmFacts;
+
+/* What is wrong, and at which keys ("algorithm.gamma"; `other` may be NULL). */
+typedef struct AlgorithmFault {
+    const char *key, *other;
+    char text[480];
+} AlgorithmFault;
+
+/* Whether the values agree with each other and each of them has an effect: one that was set (it is
+ * not what `defaults` has) and changes nothing is a fault, because whoever wrote it expects
+ * something of it. Pure. */
+bool algorithm_check(const AlgorithmConfig *config, const AlgorithmConfig *defaults,
+                     const AlgorithmFacts *facts, AlgorithmFault *ret);
 
 #endif

@@ -109,6 +109,23 @@ static void settle_length(LoadedJob *job)
         config->train.num_epochs = config->train.num_steps > 0 ? 0 : 1;
 }
 
+static bool is_unset(const LoadedJob *job, const char *path)
+{
+    return job->origin[config_find(&job_table, path)].kind == FROM_NOWHERE;
+}
+
+void job_derive_algorithm(LoadedJob *job)
+{
+    AlgorithmConfig *algorithm = &job->config.algorithm;
+    bool plus_plus = algorithm->advantage_estimator == ADVANTAGE_REINFORCE_PLUS_PLUS ||
+                     algorithm->advantage_estimator == ADVANTAGE_REINFORCE_PLUS_PLUS_BASELINE;
+    if (is_unset(job, "algorithm.normalize_advantages"))
+        algorithm->normalize_advantages = plus_plus;
+    if (is_unset(job, "algorithm.eps_clip_high")) algorithm->eps_clip_high = algorithm->eps_clip;
+    if (is_unset(job, "algorithm.kl_estimator"))
+        algorithm->kl_estimator = algorithm->kl_loss_coef != 0.0 ? KL_K3 : KL_K1;
+}
+
 /* Defaults that follow from other values. */
 static void derive(LoadedJob *job, const char *working_dir)
 {
@@ -121,6 +138,7 @@ static void derive(LoadedJob *job, const char *working_dir)
     if (config->model.tokenizer == NULL) config->model.tokenizer = mem_strdup(config->model.path);
     ConfigOrigin *origin = job->origin;
     settle_length(job);
+    job_derive_algorithm(job);
     if (origin[config_find(&job_table, "train.max_tokens_per_gpu")].kind == FROM_NOWHERE)
         config->train.max_tokens_per_gpu =
             config->data.max_length > 4096 ? config->data.max_length : 4096;

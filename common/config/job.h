@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/str.h"
+#include "config/algorithm.h"
 
 typedef enum { INIT_PRETRAINED, INIT_RANDOM } ModelInit;
 typedef enum { MODEL_F32, MODEL_BF16 } ModelDType;
@@ -68,6 +69,8 @@ typedef struct JobConfig {
         int64_t warmup_steps, decay_steps; /* decay_steps: the D of WSD */
         double adam_beta1, adam_beta2, adam_eps, weight_decay, clip_grad;
     } train;
+
+    AlgorithmConfig algorithm;
 
     struct {
         int64_t interval; /* steps; 0: only at the end */

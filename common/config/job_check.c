@@ -185,6 +185,61 @@ static Status check_agents(const LoadedJob *job, Error *err)
     return OK;
 }
 
+/* ---- reinforcement learning ---- */
+
+/* The section `algorithm` as it is when nothing is written; released by config_release. */
+static LoadedJob *default_algorithm(Arena *arena)
+{
+    LoadedJob *job = arena_alloc(arena, sizeof *job);
+    job->origin = arena_alloc(arena, sizeof *job->origin * (size_t)job_table.num_keys);
+    ConfigSource source = {
+        .table = &job_table, .values = &job->config, .origin = job->origin, .arena = arena};
+    config_apply_presets(&source);
+    job_derive_algorithm(job);
+    return job;
+}
+
+/* A key of the section that differs from its default, or NULL. */
+static const char *changed_algorithm_key(const LoadedJob *job, const LoadedJob *defaults)
+{
+    const char *changed = NULL;
+    for (int i = 0; i < job_table.num_keys && changed == NULL; i++) {
+        const ConfigKey *key = &job_table.key[i];
+        if (!str_starts_with(key->path, "algorithm.")) continue;
+        Str found = {0}, expected = {0};
+        config_value_text(key, &job->config, &found);
+        config_value_text(key, &defaults->config, &expected);
+        if (strcmp(str_text(&found), str_text(&expected)) != 0) changed = key->path;
+        str_free(&found);
+        str_free(&expected);
+    }
+    return changed;
+}
+
+static Status check_algorithm(const LoadedJob *job, Error *err)
+{
+    Arena *arena = arena_create();
+    Status status = OK;
+    AlgorithmFault fault;
+    LoadedJob *defaults = default_algorithm(arena);
+    AlgorithmFacts facts = {.max_staleness = -1,
+                            .random_init = job->config.model.init == INIT_RANDOM};
+    if (job->config.rollout.function == ROLLOUT_SFT) {
+        const char *key = changed_algorithm_key(job, defaults);
+        if (key != NULL)
+            status = refuse(job, key, NULL, err,
+                            "%s has no effect with rollout.function: sft, which learns from "
+                            "conversations and has no rewards.\nRemove the section algorithm.",
+                            key);
+    } else if (!algorithm_check(&job->config.algorithm, &defaults->config.algorithm, &facts,
+                                &fault)) {
+        status = refuse(job, fault.key, fault.other, err, "%s", fault.text);
+    }
+    config_release(&job_table, &defaults->config);
+    arena_destroy(arena);
+    return status;
+}
+
 Status job_config_check(const LoadedJob *job, Error *err)
 {
     TRY(check_name(job, err));
@@ -192,6 +247,7 @@ Status job_config_check(const LoadedJob *job, Error *err)
     TRY(check_length(job, err));
     TRY(check_schedule(job, err));
     TRY(check_eval(job, err));
+    TRY(check_algorithm(job, err));
     TRY(check_silence(job, err));
     return check_agents(job, err);
 }

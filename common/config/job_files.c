@@ -137,11 +137,11 @@ static Status check_folder(const FileCheck *check, const char *key, const char *
 }
 
 /* Every file that the index of a sharded model names. */
-static Status check_shards(const FileCheck *check, const char *index)
+static Status check_shards(const FileCheck *check, const char *key, const char *folder,
+                           const char *index)
 {
     cJSON *json = NULL;
     TRY(json_read(index, JSON_FILE_BYTES_MAX, &json, check->err));
-    const char *folder = check->job->config.model.path;
     const cJSON *map = cJSON_GetObjectItemCaseSensitive(json, "weight_map"), *file = NULL;
     Status status = OK;
     if (!cJSON_IsObject(map) || map->child == NULL)
@@ -160,7 +160,7 @@ static Status check_shards(const FileCheck *check, const char *index)
             status = error_set(check->err, ERR_NOT_FOUND,
                                "%s: %s names %s, which is not in the folder.\n"
                                "The model is incomplete: fetch the missing file.",
-                               key_at(check, "model.path"), path_name(index), name);
+                               key_at(check, key), path_name(index), name);
         free(path);
         last = name;
     }
@@ -168,23 +168,22 @@ static Status check_shards(const FileCheck *check, const char *index)
     return status;
 }
 
-static Status check_weights(const FileCheck *check)
+static Status check_weights(const FileCheck *check, const char *key, const char *folder)
 {
-    const JobConfig *config = &check->job->config;
-    if (config->model.init == INIT_RANDOM) return OK;
-    char *single = path_join(config->model.path, "model.safetensors");
-    char *index = path_join(config->model.path, "model.safetensors.index.json");
+    char *single = path_join(folder, "model.safetensors");
+    char *index = path_join(folder, "model.safetensors.index.json");
     Status status = OK;
     if (path_exists(index))
-        status = check_shards(check, index);
+        status = check_shards(check, key, folder, index);
     else if (!path_exists(single))
-        status =
-            error_set(check->err, ERR_NOT_FOUND,
-                      "%s: %s holds no weights: neither model.safetensors nor "
-                      "model.safetensors.index.json.\n"
-                      "Name a complete model folder, or write init: random to start from random "
-                      "numbers.",
-                      key_at(check, "model.path"), config->model.path);
+        status = error_set(check->err, ERR_NOT_FOUND,
+                           "%s: %s holds no weights: neither model.safetensors nor "
+                           "model.safetensors.index.json.\n"
+                           "Name a complete model folder%s.",
+                           key_at(check, key), folder,
+                           strcmp(key, "model.path") == 0
+                               ? ", or write init: random to start from random numbers"
+                               : "");
     free(single);
     free(index);
     return status;
@@ -267,6 +266,24 @@ static Status check_run_dir(const FileCheck *check)
                            key_at(check, "run_dir"), path, folder);
 }
 
+/* The folders that weights are read from. */
+static Status check_models(const FileCheck *check)
+{
+    const JobConfig *config = &check->job->config;
+    const struct {
+        const char *key, *folder;
+    } others[] = {{"algorithm.reference", config->algorithm.reference},
+                  {"algorithm.critic", config->algorithm.critic}};
+    if (config->model.init != INIT_RANDOM)
+        TRY(check_weights(check, "model.path", config->model.path));
+    for (int i = 0; i < 2; i++) {
+        if (others[i].folder == NULL) continue;
+        TRY(check_folder(check, others[i].key, others[i].folder));
+        TRY(check_weights(check, others[i].key, others[i].folder));
+    }
+    return OK;
+}
+
 static Status check_data(const FileCheck *check)
 {
     const JobConfig *config = &check->job->config;
@@ -288,7 +305,7 @@ Status job_config_check_files(const JobConfig *config, Error *err)
     FileCheck check = {.job = (const LoadedJob *)config, .arena = arena_create(), .err = err};
     Status status = check_folder(&check, "model.path", config->model.path);
     if (status == OK) status = check_model_config(&check);
-    if (status == OK) status = check_weights(&check);
+    if (status == OK) status = check_models(&check);
     if (status == OK) status = check_data(&check);
     if (status == OK) status = check_run_dir(&check);
     arena_destroy(check.arena);

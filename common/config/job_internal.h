@@ -19,6 +19,9 @@ typedef struct LoadedJob {
     Arena *arena;
 } LoadedJob;
 
+/* Defaults of the section `algorithm` that follow from other values of it. */
+void job_derive_algorithm(LoadedJob *job);
+
 /* Whether the values agree with each other. */
 Status job_config_check(const LoadedJob *job, Error *err);
 
