@@ -9,6 +9,7 @@
 #include "base/str.h"
 #include "checkpoint/ledger.h"
 #include "checkpoint/manifest.h"
+#include "model_files.h"
 #include "tensor/safetensors.h"
 
 typedef struct Commit {
@@ -150,24 +151,17 @@ static Status add_index(Commit *commit, const char *stem, Error *err)
     return status;
 }
 
-/* The tokenizer's files that there are, so that the checkpoint is a model folder like any other. */
-static Status add_text_files(Commit *commit, const JobConfig *config, Error *err)
+/* Those of a model folder that there are, so that the checkpoint is one like any other. */
+static Status add_model_files(Commit *commit, const JobConfig *config, Error *err)
 {
-    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json",
-                                        "chat_template.jinja", "special_tokens_map.json",
-                                        "generation_config.json"};
-    char *folder = path_is_folder(config->model.tokenizer) ? mem_strdup(config->model.tokenizer)
-                                                           : path_folder(config->model.tokenizer);
     Status status = OK;
-    for (size_t i = 0; i < sizeof names / sizeof *names && status == OK; i++) {
-        char *path = path_join(folder, names[i]);
-        bool own_template = i == 2 && config->model.chat_template != NULL;
-        const char *source = own_template ? config->model.chat_template : path;
-        if (path_exists(source))
-            status = checkpoint_add_copy(commit->folder, names[i], source, commit->manifest, err);
+    for (int i = 0; i < MODEL_FILES && status == OK; i++) {
+        char *path = model_file_path(config, i);
+        if (path_exists(path))
+            status = checkpoint_add_copy(commit->folder, model_file[i].name, path, commit->manifest,
+                                         err);
         free(path);
     }
-    free(folder);
     return status;
 }
 
@@ -179,7 +173,7 @@ static Status write_commit(Commit *commit, Error *err)
     TRY(add_index(commit, "optimizer", err));
     TRY(checkpoint_add_copy(commit->folder, "config.json", config->model.config, commit->manifest,
                             err));
-    TRY(add_text_files(commit, config, err));
+    TRY(add_model_files(commit, config, err));
     TRY(checkpoint_add_bytes(commit->folder, "job.yaml", keeper->options.config_yaml,
                              strlen(keeper->options.config_yaml), commit->manifest, err));
     /* Nothing is appended and nothing cut off while a commit is under way. */

@@ -1,6 +1,5 @@
 #include "reporter.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,11 +12,12 @@
 #include "base/memory.h"
 #include "base/str.h"
 #include "live_line.h"
+#include "metrics.h"
 
 #define PLAIN_LINE_MS 1000 /* at most one line a second, where lines are not redrawn */
 
 struct Reporter {
-    FILE *metrics;
+    Metrics *metrics;
     bool terminal;
     LiveLine line;  /* what the terminal shows last */
     char phase[32]; /* of the job, when it is something to be seen; else "" */
@@ -80,29 +80,6 @@ static void put_rate(Str *text, double per_second)
         str_printf(text, "%.1fk", per_second / 1000);
 }
 
-/* ---- metrics.jsonl ---- */
-
-static void put_number(FILE *file, const char *name, double value)
-{
-    if (isfinite(value))
-        fprintf(file, ",\"%s\":%.9g", name, value);
-    else
-        fprintf(file, ",\"%s\":null", name);
-}
-
-static void begin_record(Reporter *reporter, int64_t step)
-{
-    char stamp[CLOCK_STAMP_BYTES];
-    fprintf(reporter->metrics, "{\"time\":\"%s\",\"step\":%lld", clock_stamp(stamp),
-            (long long)step);
-}
-
-static void end_record(Reporter *reporter)
-{
-    fputs("}\n", reporter->metrics);
-    fflush(reporter->metrics);
-}
-
 static double mean(double sum, int64_t count)
 {
     return count > 0 ? sum / (double)count : NAN;
@@ -141,28 +118,28 @@ static StepFigures figures_of(Reporter *reporter, const Effect *effect, const Jo
 
 static void record_step(Reporter *reporter, const Effect *effect, const StepFigures *figures)
 {
-    FILE *file = reporter->metrics;
+    Metrics *metrics = reporter->metrics;
     const StepResult *result = &effect->step.result;
-    begin_record(reporter, effect->step.step);
-    put_number(file, "train/loss", figures->loss);
-    put_number(file, "train/token_accuracy", figures->accuracy);
-    put_number(file, "train/grad_norm", result->grad_norm);
-    put_number(file, "train/lr", result->lr);
-    put_number(file, "train/skipped", result->skipped);
-    put_number(file, "train/samples", effect->step.plan->num_samples);
-    put_number(file, "train/rejected", effect->step.plan->rejected);
-    put_number(file, "train/tokens", (double)result->tokens);
-    put_number(file, "train/trained_tokens", (double)result->trained_tokens);
-    put_number(file, "train/micro_batches", effect->step.plan->num_micro_batches);
-    put_number(file, "train/position", (double)effect->step.plan->end_position);
-    put_number(file, "perf/step_time", effect->step.seconds);
-    put_number(file, "perf/forward_time", result->forward_s);
-    put_number(file, "perf/backward_time", result->backward_s);
-    put_number(file, "perf/comm_time", result->comm_s);
-    put_number(file, "perf/optimizer_time", result->optimizer_s);
-    put_number(file, "perf/actor_train_tok_per_s", figures->tokens_per_s);
-    put_number(file, "perf/mfu", figures->mfu);
-    end_record(reporter);
+    metrics_begin(metrics, METRICS_STEP, effect->step.step);
+    metrics_put(metrics, "train/loss", figures->loss);
+    metrics_put(metrics, "train/token_accuracy", figures->accuracy);
+    metrics_put(metrics, "train/grad_norm", result->grad_norm);
+    metrics_put(metrics, "train/lr", result->lr);
+    metrics_put(metrics, "train/skipped", result->skipped);
+    metrics_put(metrics, "train/samples", effect->step.plan->num_samples);
+    metrics_put(metrics, "train/rejected", effect->step.plan->rejected);
+    metrics_put(metrics, "train/tokens", (double)result->tokens);
+    metrics_put(metrics, "train/trained_tokens", (double)result->trained_tokens);
+    metrics_put(metrics, "train/micro_batches", effect->step.plan->num_micro_batches);
+    metrics_put(metrics, "train/position", (double)effect->step.plan->end_position);
+    metrics_put(metrics, "perf/step_time", effect->step.seconds);
+    metrics_put(metrics, "perf/forward_time", result->forward_s);
+    metrics_put(metrics, "perf/backward_time", result->backward_s);
+    metrics_put(metrics, "perf/comm_time", result->comm_s);
+    metrics_put(metrics, "perf/optimizer_time", result->optimizer_s);
+    metrics_put(metrics, "perf/actor_train_tok_per_s", figures->tokens_per_s);
+    metrics_put(metrics, "perf/mfu", figures->mfu);
+    metrics_end(metrics);
 }
 
 /* Pieces of the live line, the most important first. */
@@ -238,14 +215,15 @@ void reporter_eval(Reporter *reporter, const Effect *effect, const JobView *job)
     const StepResult *result = &effect->eval.result;
     double loss = mean(result->loss_sum, result->trained_tokens);
     double accuracy = mean((double)result->correct, result->trained_tokens);
-    begin_record(reporter, effect->eval.step);
-    put_number(reporter->metrics, "eval/loss", loss);
-    put_number(reporter->metrics, "eval/perplexity", exp(loss));
-    put_number(reporter->metrics, "eval/token_accuracy", accuracy);
-    put_number(reporter->metrics, "eval/samples", (double)effect->eval.samples);
-    put_number(reporter->metrics, "eval/trained_tokens", (double)result->trained_tokens);
-    put_number(reporter->metrics, "eval/time", effect->eval.seconds);
-    end_record(reporter);
+    Metrics *metrics = reporter->metrics;
+    metrics_begin(metrics, METRICS_EVAL, effect->eval.step);
+    metrics_put(metrics, "eval/loss", loss);
+    metrics_put(metrics, "eval/perplexity", exp(loss));
+    metrics_put(metrics, "eval/token_accuracy", accuracy);
+    metrics_put(metrics, "eval/samples", (double)effect->eval.samples);
+    metrics_put(metrics, "eval/trained_tokens", (double)result->trained_tokens);
+    metrics_put(metrics, "eval/time", effect->eval.seconds);
+    metrics_end(metrics);
     reporter->last_ms = 0; /* the next step's turn begins now */
     if (reporter->terminal) fputs("\r\033[K", stderr);
     printf("eval step=%lld/%lld loss=%.4f token_accuracy=%.4f samples=%lld seconds=%.1f\n",
@@ -283,12 +261,18 @@ void reporter_tick(Reporter *reporter, const JobView *job, int64_t now_ms)
     draw(reporter);
 }
 
+void reporter_rewind(Reporter *reporter, int64_t step)
+{
+    metrics_rewind(reporter->metrics, step);
+    reporter->last_ms = 0;
+}
+
 /* ---- life ---- */
 
 Status reporter_create(const char *metrics_path, Reporter **ret, Error *err)
 {
-    FILE *metrics = fopen(metrics_path, "ae");
-    if (metrics == NULL) return error_set_errno(err, errno, "could not open %s", metrics_path);
+    Metrics *metrics = NULL;
+    TRY(metrics_open(metrics_path, &metrics, err));
     Reporter *reporter = mem_calloc(1, sizeof *reporter);
     reporter->metrics = metrics;
     reporter->eval_loss = NAN;
@@ -303,7 +287,7 @@ void reporter_destroy(Reporter *reporter)
     if (reporter == NULL) return;
     log_set_writer(NULL, NULL);
     if (reporter->terminal && reporter->line.count > 0) fputc('\n', stderr);
-    fclose(reporter->metrics);
+    metrics_close(reporter->metrics);
     live_line_free(&reporter->line);
     free(reporter);
 }

@@ -20,6 +20,9 @@ void reporter_eval(Reporter *reporter, const Effect *effect, const JobView *job)
  * after it. */
 void reporter_tick(Reporter *reporter, const JobView *job, int64_t now_ms);
 
+/* The run goes back to the checkpoint of `step`: metrics.jsonl forgets what was after it. */
+void reporter_rewind(Reporter *reporter, int64_t step);
+
 /* The terminal has another width. */
 void reporter_resized(Reporter *reporter);
 

@@ -17,8 +17,8 @@
 #include "base/process.h"
 #include "base/rng.h"
 #include "base/version.h"
-#include "checkpoint/manifest.h"
 #include "cluster.pb-c.h"
+#include "resume.h"
 #include "status.h"
 
 #define TICK_MS 100
@@ -140,6 +140,7 @@ static void carry_out(Shell *shell, const Effect *fx)
         break;
     case FX_LEDGER_REWIND:
         keeper_rewind(shell->keeper);
+        reporter_rewind(shell->reporter, fx->checkpoint.state.step);
         break;
     case FX_REPORT_STEP:
         reporter_step(shell->reporter, fx, &job, peak_flops(shell));
@@ -427,36 +428,6 @@ static void create_agents(Shell *shell)
     free(own);
 }
 
-static void warn_of_damage(void *context, const char *path, const Error *why)
-{
-    (void)context;
-    log_event(LOG_WARN, "checkpoint_damaged", F_STR("path", path), F_STR("why", why->message));
-}
-
-/* Where a run begins: the newest whole checkpoint, or nothing. */
-typedef struct Beginning {
-    char *path;
-    Manifest *manifest;
-} Beginning;
-
-static void beginning_free(Beginning *begin)
-{
-    free(begin->path);
-    manifest_destroy(begin->manifest);
-}
-
-static Status find_beginning(const Shell *shell, Beginning *ret, Error *err)
-{
-    TRY(checkpoint_find_latest(shell->folder->checkpoints, &ret->path, &ret->manifest,
-                               warn_of_damage, NULL, err));
-    TRY(controller_check_start(&(ControllerStart){.config = shell->config, .checkpoint = ret->path},
-                               err));
-    if (ret->path != NULL)
-        log_event(LOG_INFO, "resuming", F_INT("step", ret->manifest->step),
-                  F_STR("from", ret->path));
-    return OK;
-}
-
 static void start_core(Shell *shell, const Beginning *begin)
 {
     ControllerStart start = {
@@ -536,7 +507,7 @@ Status shell_run(const JobConfig *config, const RunFolder *folder, Error *err)
     Shell shell = {.config = config, .folder = folder};
     process_raise_file_limit(); /* a handle to every actor */
     Beginning begin = {0};
-    Status status = find_beginning(&shell, &begin, err);
+    Status status = resume_find(config, folder, &begin, err);
     if (status == OK) status = shell_open(&shell, &begin, err);
     beginning_free(&begin);
     if (status == OK) {

@@ -3,11 +3,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/evp.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
 
 #define PIECE_BYTES ((size_t)1 << 20)
@@ -58,8 +62,9 @@ void digest_bytes(const void *bytes, size_t length, char ret_hex[DIGEST_HEX_BYTE
     digest_destroy(digest);
 }
 
-Status digest_file(const char *path, char ret_hex[DIGEST_HEX_BYTES], int64_t *ret_length,
-                   Error *err)
+/* `done` (may be NULL) counts the bytes as they are read, for another thread. */
+static Status digest_counted(const char *path, char ret_hex[DIGEST_HEX_BYTES], int64_t *ret_length,
+                             atomic_llong *done, Error *err)
 {
     Status status = OK;
     Digest *digest = digest_create();
@@ -84,6 +89,7 @@ Status digest_file(const char *path, char ret_hex[DIGEST_HEX_BYTES], int64_t *re
         }
         if (got == 0) break;
         digest_update(digest, piece, (size_t)got);
+        if (done != NULL) atomic_fetch_add(done, got);
         total += got;
     }
     digest_finish(digest, ret_hex);
@@ -93,4 +99,82 @@ done:
     free(piece);
     digest_destroy(digest);
     return status;
+}
+
+Status digest_file(const char *path, char ret_hex[DIGEST_HEX_BYTES], int64_t *ret_length,
+                   Error *err)
+{
+    return digest_counted(path, ret_hex, ret_length, NULL, err);
+}
+
+/* ---- several files ---- */
+
+typedef struct DigestPool {
+    DigestJob *job;
+    int count;
+    atomic_int next;
+    atomic_llong done;
+    pthread_mutex_t lock;
+    pthread_cond_t ended;
+    int running; /* threads; under lock */
+} DigestPool;
+
+static void *work_through(void *argument)
+{
+    DigestPool *pool = argument;
+    for (int i; (i = atomic_fetch_add(&pool->next, 1)) < pool->count;) {
+        DigestJob *job = &pool->job[i];
+        job->error.status = OK;
+        digest_counted(job->path, job->hex, NULL, &pool->done, &job->error);
+    }
+    pthread_mutex_lock(&pool->lock);
+    pool->running--;
+    pthread_cond_signal(&pool->ended);
+    pthread_mutex_unlock(&pool->lock);
+    return NULL;
+}
+
+/* Waits for the threads, telling the watch from time to time how far they are. */
+static void await(DigestPool *pool, const DigestWatch *watch)
+{
+    int64_t next_ms = watch != NULL ? clock_ms() + watch->interval_ms : INT64_MAX;
+    pthread_mutex_lock(&pool->lock);
+    for (;;) {
+        if (clock_ms() >= next_ms) {
+            next_ms += watch->interval_ms > 0 ? watch->interval_ms : 1;
+            pthread_mutex_unlock(&pool->lock);
+            watch->progress(watch->context, atomic_load(&pool->done));
+            pthread_mutex_lock(&pool->lock);
+        }
+        if (pool->running <= 0) break;
+        struct timespec end;
+        clock_gettime(CLOCK_REALTIME, &end);
+        end.tv_nsec += 100 * 1000 * 1000;
+        end.tv_sec += end.tv_nsec / 1000000000;
+        end.tv_nsec %= 1000000000;
+        pthread_cond_timedwait(&pool->ended, &pool->lock, &end);
+    }
+    pthread_mutex_unlock(&pool->lock);
+}
+
+void digest_files(DigestJob *job, int count, const DigestWatch *watch)
+{
+    pthread_t thread[DIGEST_THREADS_MAX];
+    DigestPool pool = {.job = job, .count = count};
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    int wanted = count < DIGEST_THREADS_MAX ? count : DIGEST_THREADS_MAX, started = 0;
+    if (cpus > 0 && wanted > cpus) wanted = (int)cpus;
+    pthread_mutex_init(&pool.lock, NULL);
+    pthread_cond_init(&pool.ended, NULL);
+    pthread_mutex_lock(&pool.lock); /* no thread ends before all are counted */
+    while (started < wanted && pthread_create(&thread[started], NULL, work_through, &pool) == 0)
+        started++;
+    pool.running = started;
+    pthread_mutex_unlock(&pool.lock);
+    if (started == 0 && wanted > 0) work_through(&pool); /* no threads to be had: by itself */
+    await(&pool, watch);
+    for (int i = 0; i < started; i++)
+        pthread_join(thread[i], NULL);
+    pthread_cond_destroy(&pool.ended);
+    pthread_mutex_destroy(&pool.lock);
 }

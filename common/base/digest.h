@@ -27,4 +27,23 @@ void digest_bytes(const void *bytes, size_t length, char ret_hex[DIGEST_HEX_BYTE
 Status digest_file(const char *path, char ret_hex[DIGEST_HEX_BYTES], int64_t *ret_length,
                    Error *err);
 
+/* One of several files; `path` is borrowed, the rest is filled in. */
+typedef struct DigestJob {
+    const char *path;
+    char hex[DIGEST_HEX_BYTES];
+    Error error; /* its status is OK when `hex` is there */
+} DigestJob;
+
+/* For whoever waits: called from the waiting thread every interval_ms, after that time first. */
+typedef struct DigestWatch {
+    int64_t interval_ms;
+    void (*progress)(void *context, int64_t bytes_done);
+    void *context;
+} DigestWatch;
+
+#define DIGEST_THREADS_MAX 16
+
+/* Digests all of them, as many at a time as there are CPUs, and waits. `watch` may be NULL. */
+void digest_files(DigestJob *job, int count, const DigestWatch *watch);
+
 #endif

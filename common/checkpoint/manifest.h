@@ -69,17 +69,27 @@ Status checkpoint_commit(const char *root, const char *folder, const Manifest *m
 /* Removes an attempt that will not be committed. */
 void checkpoint_abandon(const char *folder);
 
-/* Loads a manifest and checks names, sizes and (when `digests`) every digest. ERR_DATA names the
+/* Loads a manifest and checks names, sizes and (when `digests`) every digest, several files at a
+ * time. ERR_DATA names the
  * damaged file. */
 Status checkpoint_verify(const char *path, bool digests, Manifest **ret, Error *err);
 
+/* Who wants to know what a search does; either function may be NULL. */
+typedef struct CheckpointWatch {
+    void *context;
+    /* A damaged one that is passed over. */
+    void (*skipped)(void *context, const char *path, const Error *why);
+    /* Digesting a large one takes long: called every interval_ms meanwhile. */
+    void (*checking)(void *context, const char *path, int64_t bytes_done, int64_t bytes);
+    int64_t interval_ms;
+} CheckpointWatch;
+
 /* The newest checkpoint under root that verifies; *ret_path is NULL when there is none at all.
- * Each damaged one it passes over is reported through `skipped` (may be NULL). If there are some
- * and all are damaged, that is ERR_DATA: a run must not silently begin anew. One that cannot be
- * judged (a later format, a failed read) is not passed over: that is its error. */
+ * Each damaged one it passes over is reported to `watch` (may be NULL). If there are some and all
+ * are damaged, that is ERR_DATA: a run must not silently begin anew. One that cannot be judged (a
+ * later format, a failed read) is not passed over: that is its error. */
 Status checkpoint_find_latest(const char *root, char **ret_path, Manifest **ret,
-                              void (*skipped)(void *context, const char *path, const Error *why),
-                              void *context, Error *err);
+                              const CheckpointWatch *watch, Error *err);
 
 /* Removes all but the newest `keep_last` (0: keep all) and every leftover without a manifest.
  * Never touches `keep` (a path or NULL). Damaged ones do not count as kept, and stay while they

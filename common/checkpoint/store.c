@@ -29,9 +29,8 @@ bool checkpoint_parse_name(const char *name, int64_t *ret_step)
 
 /* ---- verifying ---- */
 
-static Status verify_file(const char *folder, const ManifestFile *file, bool digests, Error *err)
+static Status verify_size(const char *folder, const ManifestFile *file, Error *err)
 {
-    char sha256[DIGEST_HEX_BYTES];
     struct stat info;
     Status status = OK;
     char *path = path_join(folder, file->name);
@@ -43,15 +42,50 @@ static Status verify_file(const char *folder, const ManifestFile *file, bool dig
         status = error_set(err, ERR_DATA,
                            "checkpoint %s: its file %s has %lld bytes, the manifest says %" PRId64,
                            folder, file->name, (long long)info.st_size, file->bytes);
-    } else if (digests) {
-        status = digest_file(path, sha256, NULL, err);
-        if (status == OK && strcmp(sha256, file->sha256) != 0)
+    }
+    free(path);
+    return status;
+}
+
+/* What a DigestWatch needs to tell a CheckpointWatch. */
+typedef struct Checking {
+    const CheckpointWatch *watch;
+    const char *folder;
+    int64_t bytes;
+} Checking;
+
+static void tell_checking(void *context, int64_t bytes_done)
+{
+    const Checking *checking = context;
+    checking->watch->checking(checking->watch->context, checking->folder, bytes_done,
+                              checking->bytes);
+}
+
+static Status verify_digests(const char *folder, const Manifest *manifest,
+                             const CheckpointWatch *watch, Error *err)
+{
+    Checking checking = {.watch = watch, .folder = folder};
+    DigestJob *job = mem_calloc((size_t)manifest->num_files + 1, sizeof *job);
+    for (int i = 0; i < manifest->num_files; i++) {
+        job[i].path = path_join(folder, manifest->file[i].name);
+        checking.bytes += manifest->file[i].bytes;
+    }
+    bool told = watch != NULL && watch->checking != NULL;
+    DigestWatch digest_watch = {told ? watch->interval_ms : 0, tell_checking, &checking};
+    digest_files(job, manifest->num_files, told ? &digest_watch : NULL);
+    Status status = OK;
+    for (int i = 0; i < manifest->num_files; i++) {
+        const ManifestFile *file = &manifest->file[i];
+        if (status == OK && job[i].error.status != OK)
+            status = error_set(err, job[i].error.status, "%s", job[i].error.message);
+        if (status == OK && strcmp(job[i].hex, file->sha256) != 0)
             status = error_set(err, ERR_DATA,
                                "checkpoint %s: its file %s is damaged: its SHA-256 is %.16s..., "
                                "the manifest says %.16s...",
-                               folder, file->name, sha256, file->sha256);
+                               folder, file->name, job[i].hex, file->sha256);
+        free((char *)job[i].path);
     }
-    free(path);
+    free(job);
     return status;
 }
 
@@ -74,7 +108,8 @@ static Status load_manifest(const char *folder, Manifest **ret, Error *err)
     return status;
 }
 
-Status checkpoint_verify(const char *path, bool digests, Manifest **ret, Error *err)
+static Status verify(const char *path, bool digests, const CheckpointWatch *watch, Manifest **ret,
+                     Error *err)
 {
     Manifest *manifest = NULL;
     if (!path_is_folder(path))
@@ -82,7 +117,8 @@ Status checkpoint_verify(const char *path, bool digests, Manifest **ret, Error *
     TRY(load_manifest(path, &manifest, err));
     Status status = OK;
     for (int i = 0; i < manifest->num_files && status == OK; i++)
-        status = verify_file(path, &manifest->file[i], digests, err);
+        status = verify_size(path, &manifest->file[i], err);
+    if (status == OK && digests) status = verify_digests(path, manifest, watch, err);
     int64_t step = 0;
     if (status == OK && checkpoint_parse_name(path_name(path), &step) && step != manifest->step)
         status = error_set(err, ERR_DATA, "checkpoint %s holds step %" PRId64 ": it was renamed",
@@ -93,6 +129,11 @@ Status checkpoint_verify(const char *path, bool digests, Manifest **ret, Error *
     }
     *ret = manifest;
     return OK;
+}
+
+Status checkpoint_verify(const char *path, bool digests, Manifest **ret, Error *err)
+{
+    return verify(path, digests, NULL, ret, err);
 }
 
 /* ---- listing ---- */
@@ -169,8 +210,7 @@ static bool is_damage(Status status)
 }
 
 Status checkpoint_find_latest(const char *root, char **ret_path, Manifest **ret,
-                              void (*skipped)(void *context, const char *path, const Error *why),
-                              void *context, Error *err)
+                              const CheckpointWatch *watch, Error *err)
 {
     FoundList list = {0};
     Manifest *manifest = NULL;
@@ -178,7 +218,7 @@ Status checkpoint_find_latest(const char *root, char **ret_path, Manifest **ret,
     int chosen = -1;
     Status status = list_root(root, &list, err);
     for (int i = 0; status == OK && i < list.count && chosen < 0; i++) {
-        if (checkpoint_verify(list.item[i].path, true, &manifest, &why) == OK) {
+        if (verify(list.item[i].path, true, watch, &manifest, &why) == OK) {
             chosen = i;
             break;
         }
@@ -190,7 +230,8 @@ Status checkpoint_find_latest(const char *root, char **ret_path, Manifest **ret,
             break;
         }
         if (i == 0) newest_why = why;
-        if (skipped != NULL) skipped(context, list.item[i].path, &why);
+        if (watch != NULL && watch->skipped != NULL)
+            watch->skipped(watch->context, list.item[i].path, &why);
     }
     if (status == OK && chosen < 0 && list.count > 0)
         status =

@@ -112,6 +112,10 @@ void job_config_destroy(JobConfig *config); /* accepts NULL */
  * came from (default, job file line, override). Owned by the caller. */
 char *job_config_text(const JobConfig *config);
 
+/* The keys whose values differ between two configurations, one a line: "train.lr: 0.002 -> 0.001
+ * (--set train.lr=1e-3)", the place being that of the new value. NULL when there are none. Owned. */
+char *job_config_changes(const JobConfig *before, const JobConfig *after);
+
 /* What only the file system can tell: files that exist and are readable, globs that match, sizes
  * that divide. */
 Status job_config_check_files(const JobConfig *config, Error *err);

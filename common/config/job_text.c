@@ -113,3 +113,40 @@ Status job_config_describe(const char *path, char **ret, Error *err)
     arena_destroy(arena);
     return status;
 }
+
+/* A value on one line, cut as messages cut values. Arena memory. */
+static const char *value_shown(const ConfigKey *key, const JobConfig *config, Arena *arena)
+{
+    Str text = {0};
+    config_value_text(key, config, &text);
+    const char *shown = config_cut(str_text(&text), arena);
+    str_free(&text);
+    return shown;
+}
+
+static bool same_value(const ConfigKey *key, const JobConfig *a, const JobConfig *b)
+{
+    Str text_a = {0}, text_b = {0};
+    config_value_text(key, a, &text_a);
+    config_value_text(key, b, &text_b);
+    bool same = strcmp(str_text(&text_a), str_text(&text_b)) == 0;
+    str_free(&text_a);
+    str_free(&text_b);
+    return same;
+}
+
+char *job_config_changes(const JobConfig *before, const JobConfig *after)
+{
+    Arena *arena = arena_create();
+    Str text = {0};
+    for (int i = 0; i < job_table.num_keys; i++) {
+        const ConfigKey *key = &job_table.key[i];
+        if (same_value(key, before, after)) continue;
+        const char *place = job_key_place((const LoadedJob *)after, key->path, arena);
+        str_printf(&text, "%s%s: %s -> %s (%s)", text.length > 0 ? "\n" : "", key->path,
+                   value_shown(key, before, arena), value_shown(key, after, arena),
+                   place != NULL ? config_cut(place, arena) : "default");
+    }
+    arena_destroy(arena);
+    return text.length > 0 ? str_take(&text) : NULL;
+}

@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -232,6 +233,39 @@ static void test_json_append_string_is_read_back(void **state)
     str_free(&text);
 }
 
+static void note_done(void *context, int64_t bytes_done)
+{
+    *(int64_t *)context = bytes_done;
+}
+
+static void test_digest_files_digests_each_as_alone(void **state)
+{
+    (void)state;
+    enum { FILES = 40 };
+    static DigestJob job[FILES];
+    char name[FILES][16], hex[DIGEST_HEX_BYTES], text[1000];
+    int64_t done = -1;
+    Error err = {0};
+    for (int i = 0; i < FILES; i++) {
+        snprintf(name[i], sizeof name[i], "digest-%d", i);
+        memset(text, 'a' + i % 26, sizeof text);
+        if (i != 7) assert_ok(file_write_atomic(name[i], text, (size_t)(i * 20), &err), &err);
+        job[i].path = name[i];
+    }
+    unlink(name[7]);
+    digest_files(job, FILES, &(DigestWatch){.progress = note_done, .context = &done});
+    assert_true(done >= 0);
+    for (int i = 0; i < FILES; i++) {
+        memset(text, 'a' + i % 26, sizeof text);
+        digest_bytes(text, (size_t)(i * 20), hex);
+        assert_int_equal(job[i].error.status, i == 7 ? ERR_NOT_FOUND : OK);
+        if (i != 7) assert_string_equal(job[i].hex, hex);
+        unlink(name[i]);
+    }
+    assert_non_null(strstr(job[7].error.message, "digest-7"));
+    digest_files(job, 0, NULL);
+}
+
 static void keep_line(void *context, const char *line)
 {
     str_puts(context, line);
@@ -329,6 +363,7 @@ int main(void)
         cmocka_unit_test(test_json_keeps_how_numbers_were_written),
         cmocka_unit_test(test_str_quoted_fits_on_one_line_of_utf8),
         cmocka_unit_test(test_json_append_string_is_read_back),
+        cmocka_unit_test(test_digest_files_digests_each_as_alone),
         cmocka_unit_test(test_log_says_the_same_to_people_and_programs),
         cmocka_unit_test(test_str_put_escaped_keeps_a_text_on_its_line),
         cmocka_unit_test(test_json_append_writes_values_as_python_does),

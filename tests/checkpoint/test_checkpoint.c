@@ -112,7 +112,7 @@ static int64_t latest_step(void)
     Error err = {0};
     char *path = NULL;
     Manifest *manifest = NULL;
-    assert_ok(checkpoint_find_latest(ROOT, &path, &manifest, NULL, NULL, &err), &err);
+    assert_ok(checkpoint_find_latest(ROOT, &path, &manifest, NULL, &err), &err);
     if (path == NULL) return -1;
     int64_t step = manifest->step, value = 0;
     assert_int_equal(manifest->next_position, step * 128);
@@ -145,13 +145,13 @@ static void test_checkpoint_commit_is_found_again(void **state)
     Error err = {0};
     char *path = NULL;
     Manifest *manifest = NULL;
-    assert_ok(checkpoint_find_latest(ROOT, &path, &manifest, NULL, NULL, &err), &err);
+    assert_ok(checkpoint_find_latest(ROOT, &path, &manifest, NULL, &err), &err);
     assert_null(path);
     assert_null(manifest);
     save_ok(1);
     save_ok(99999999);
     save_ok(100000000); /* one digit more: sorted by number, not by name */
-    assert_ok(checkpoint_find_latest(ROOT, &path, &manifest, NULL, NULL, &err), &err);
+    assert_ok(checkpoint_find_latest(ROOT, &path, &manifest, NULL, &err), &err);
     assert_string_equal(path, ROOT "/step_100000000");
     assert_int_equal(manifest->step, 100000000);
     assert_int_equal(manifest->generation, 3);
@@ -465,7 +465,16 @@ static void test_checkpoint_cut_and_missing_files_are_named(void **state)
 typedef struct Skipped {
     int count;
     char message[ERROR_MESSAGE_MAX];
+    int64_t bytes_done, bytes;
 } Skipped;
+
+static void note_checking(void *context, const char *path, int64_t bytes_done, int64_t bytes)
+{
+    Skipped *skipped = context;
+    assert_non_null(strstr(path, "step_0000000"));
+    skipped->bytes_done = bytes_done;
+    skipped->bytes = bytes;
+}
 
 static void note_skipped(void *context, const char *path, const Error *why)
 {
@@ -480,6 +489,8 @@ static void test_checkpoint_find_latest_passes_over_damage_and_says_so(void **st
     (void)state;
     Error err = {0};
     Skipped skipped = {0};
+    const CheckpointWatch watch = {
+        .context = &skipped, .skipped = note_skipped, .checking = note_checking};
     char *path = NULL;
     Manifest *manifest = NULL;
     save_ok(1);
@@ -490,17 +501,18 @@ static void test_checkpoint_find_latest_passes_over_damage_and_says_so(void **st
     assert_ok(folder_create(ROOT "/step_99999999.00000001.partial", &err), &err);
     assert_ok(folder_create(ROOT "/step_9", &err), &err);
     assert_ok(folder_create(ROOT "/step_00000099x", &err), &err);
-    assert_ok(checkpoint_find_latest(ROOT, &path, &manifest, note_skipped, &skipped, &err), &err);
+    assert_ok(checkpoint_find_latest(ROOT, &path, &manifest, &watch, &err), &err);
     assert_string_equal(path, ROOT "/step_00000001");
     assert_int_equal(skipped.count, 2);
+    assert_true(skipped.bytes > 0 && skipped.bytes_done <= skipped.bytes);
     assert_non_null(strstr(skipped.message, "step_00000002 has no manifest.json"));
     manifest_destroy(manifest);
     free(path);
     path = NULL;
     manifest = NULL;
     flip_bit(ROOT "/step_00000001/manifest.json", 77);
-    assert_fails(checkpoint_find_latest(ROOT, &path, &manifest, note_skipped, &skipped, &err),
-                 ERR_DATA, &err, "none of the 3 checkpoints");
+    assert_fails(checkpoint_find_latest(ROOT, &path, &manifest, &watch, &err), ERR_DATA, &err,
+                 "none of the 3 checkpoints");
     assert_non_null(strstr(err.message, "model.safetensors is damaged"));
     assert_null(path);
     assert_null(manifest);
@@ -594,12 +606,12 @@ static void test_checkpoint_that_cannot_be_judged_is_not_passed_over(void **stat
     save_ok(1);
     save_ok(2);
     set_format(ROOT "/step_00000002/" MANIFEST_NAME, '2');
-    assert_fails(checkpoint_find_latest(ROOT, &path, &manifest, NULL, NULL, &err), ERR_UNSUPPORTED,
-                 &err, "step_00000002");
+    assert_fails(checkpoint_find_latest(ROOT, &path, &manifest, NULL, &err), ERR_UNSUPPORTED, &err,
+                 "step_00000002");
     assert_non_null(strstr(err.message, "move it away"));
     set_format(ROOT "/step_00000002/" MANIFEST_NAME, '1');
     faults_fail_reads(EIO);
-    Status status = checkpoint_find_latest(ROOT, &path, &manifest, NULL, NULL, &err);
+    Status status = checkpoint_find_latest(ROOT, &path, &manifest, NULL, &err);
     faults_fail_reads(0);
     assert_int_equal(status, ERR_IO);
     assert_non_null(strstr(err.message, "step_00000002"));

@@ -334,6 +334,25 @@ static void test_config_objects_are_json_whichever_way_they_are_written(void **s
     assert_kwargs("{}", "{}");
 }
 
+static void test_config_changes_name_old_and_new_value(void **state)
+{
+    (void)state;
+    JobConfig *before = parse("model: {path: /m}\ndata: {train: [/a]}\n"
+                              "train: {lr: 0.002, tp_size: 2}\n");
+    JobConfig *after = parse("model: {path: /m}\ndata: {train: [/a, /b]}\n"
+                             "train:\n  lr: 1e-3\n  tp_size: 2\n");
+    assert_null(job_config_changes(before, before));
+    char *changes = job_config_changes(before, after);
+    assert_string_equal(changes, "data.train: [/a] -> [/a, /b] (job.yaml:2)\n"
+                                 "train.lr: 0.002 -> 0.001 (job.yaml:4)");
+    free(changes);
+    changes = job_config_changes(after, before);
+    assert_non_null(strstr(changes, "train.lr: 0.001 -> 0.002 (job.yaml:3)"));
+    free(changes);
+    job_config_destroy(before);
+    job_config_destroy(after);
+}
+
 static void test_config_text_reads_back_the_same(void **state)
 {
     (void)state;
@@ -526,6 +545,7 @@ int main(void)
         cmocka_unit_test(test_config_values_that_disagree_are_refused),
         cmocka_unit_test(test_config_overrides_are_typed_and_named),
         cmocka_unit_test(test_config_objects_are_json_whichever_way_they_are_written),
+        cmocka_unit_test(test_config_changes_name_old_and_new_value),
         cmocka_unit_test(test_config_text_reads_back_the_same),
         cmocka_unit_test(test_config_override_cannot_forge_lines),
         cmocka_unit_test(test_config_reference_lists_every_key),

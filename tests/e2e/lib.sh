@@ -100,6 +100,13 @@ digest_of() {
     (cd "$last" && cat ./*.safetensors | sha256sum | cut -c1-64)
 }
 
+# metrics_ascend: whatever happened to the run, metrics.jsonl tells each step once, and in order.
+metrics_ascend() {
+    sed -n 's/.*"step":\([0-9]*\),"train.*/\1/p' "$RUN/metrics.jsonl" | awk '
+        $1 != last + 1 { print "step " $1 " after step " last; exit 1 }
+        { last = $1 }' || fail "metrics.jsonl is not in order"
+}
+
 # Processes that have this run's folder in their command line.
 processes_of() {
     for entry in /proc/[0-9]*; do

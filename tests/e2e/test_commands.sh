@@ -137,6 +137,50 @@ case_data_ends_early() {
     ! grep -q ended_early "$RUN.out" || fail "a whole run says that it ended early"
 }
 
+# ---- resuming ----
+
+# A killed run was past its checkpoint: the steps are made again, and told once.
+case_metrics_of_a_killed_run() {
+    write_job job.yaml run
+    start_job
+    wait_for_step 16
+    kill -9 "$CONTROLLER"
+    wait "$CONTROLLER" 2>/dev/null || true
+    run_job
+    says run/events.jsonl '"event":"resuming","step":10'
+    metrics_ascend
+    [ "$(grep -c eval/loss run/metrics.jsonl)" = 1 ] || fail "an evaluation is told twice"
+}
+
+case_resume_with_other_settings() {
+    STEPS=10 write_job job.yaml run
+    run_job
+    STEPS=12 write_job job.yaml run train.lr=0.001 train.global_batch_size=8 model.dtype=bf16
+    run_job
+    says "$RUN.out" settings_changed "train.lr: 0.002 -> 0.001 (--set train.lr=0.001)" "train.num_steps: 10 -> 12" \
+        "train.global_batch_size: 16 -> 8" "model.dtype: f32 -> bf16"
+    ! grep -q "train.tp_size:" "$RUN.out" || fail "it names a key that did not change"
+    metrics_ascend
+    : >"$RUN.out"
+    run_job
+    ! grep -q settings_changed "$RUN.out" || fail "it says of unchanged settings that they changed"
+
+    refused 2 "$BIN/controller" --config job.yaml --set seed=7 --set run_dir="$RUN"
+    says message "seed is 7" "began with 42" "another run_dir"
+    refused 2 "$BIN/controller" --config job.yaml --set data.shuffle=false
+    says message "data.shuffle is false" "began with true"
+    cp -r "$SOURCE/deploy/examples/tiny/model" other
+    sed -i 's/"rope_theta": *[0-9.]*/"rope_theta": 500/' other/config.json
+    refused 2 "$BIN/controller" --config job.yaml --set model.config=other/config.json
+    says message "other/config.json describes another model" "step_00000012"
+    echo " " >>other/tokenizer.json
+    refused 2 "$BIN/controller" --config job.yaml --set model.tokenizer=other
+    says message "other/tokenizer.json" "other tokens"
+    cp -r "$SOURCE/deploy/examples/tiny/model" moved # elsewhere, but the same
+    SETTINGS="$SETTINGS --set model.tokenizer=moved --set train.num_steps=13"
+    run_job
+}
+
 # ---- agents ----
 
 case_agent_is_private() {

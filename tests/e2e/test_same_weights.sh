@@ -23,6 +23,7 @@ ls -d "$RUN"/checkpoints/step_* > /dev/null || fail "Ctrl-C did not commit"
 run_job
 grep -q resuming "$RUN/events.jsonl" || fail "the second start did not say that it resumes"
 [ "$(digest_of "$RUN")" = "$expected" ] || fail "a stopped and resumed run made other weights"
+metrics_ascend
 nothing_left
 
 run_job # once more: there is nothing to do, and it says so at once

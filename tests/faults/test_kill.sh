@@ -44,5 +44,6 @@ for turn in 1 2 3; do
 done
 finish_job 0
 nothing_left
+metrics_ascend
 [ "$(digest_of "$RUN")" = "$expected" ] || fail "killing $actor changed the weights (seed ${SEED:-default})"
 echo "same weights after three kills of $actor: $expected"

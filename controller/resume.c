@@ -1,0 +1,171 @@
+#include "resume.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/digest.h"
+#include "base/file.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "controller.h"
+#include "model/model_config.h"
+#include "model_files.h"
+
+#define CHECKING_SAID_MS 5000
+
+/* How every refusal ends. */
+#define REMEDY                                                                                     \
+    "Put it back, or start a new run with another run_dir (model.path: %s begins with these "      \
+    "weights)."
+
+/* ---- finding it ---- */
+
+static void warn_of_damage(void *context, const char *path, const Error *why)
+{
+    (void)context;
+    log_event(LOG_WARN, "checkpoint_damaged", F_STR("path", path), F_STR("why", why->message));
+}
+
+static void say_checking(void *context, const char *path, int64_t done, int64_t bytes)
+{
+    char what[128];
+    (void)context;
+    snprintf(what, sizeof what, "%.1f of %.1f GB compared with their digests", (double)done / 1e9,
+             (double)bytes / 1e9);
+    log_event(LOG_INFO, "checking", F_STR("checkpoint", path), F_STR("what", what));
+}
+
+void beginning_free(Beginning *begin)
+{
+    free(begin->path);
+    manifest_destroy(begin->manifest);
+    *begin = (Beginning){0};
+}
+
+/* ---- may it go on? ---- */
+
+/* The configuration of the session that made the checkpoint. */
+static Status read_old_config(const char *checkpoint, JobConfig **ret, Error *err)
+{
+    char *path = path_join(checkpoint, "job.yaml"), *text = NULL;
+    size_t length = 0;
+    Status status = file_read(path, CONFIG_BYTES_MAX, &text, &length, err);
+    if (status == OK) status = job_config_parse(text, path, checkpoint, ret, err);
+    free(text);
+    free(path);
+    return status;
+}
+
+static Status refuse_key(const char *key, const char *before, const char *now,
+                         const char *checkpoint, Error *err)
+{
+    return error_set(
+        err, ERR_INVALID,
+        "%s is %s, but the run in this folder began with %s: its samples would come in "
+        "another order.\n" REMEDY,
+        key, now, before, checkpoint);
+}
+
+/* What the data source would refuse later, without naming the key. */
+static Status check_order(const JobConfig *before, const JobConfig *now, const char *checkpoint,
+                          Error *err)
+{
+    char old_seed[24], new_seed[24];
+    if (before->data.shuffle != now->data.shuffle)
+        return refuse_key("data.shuffle", before->data.shuffle ? "true" : "false",
+                          now->data.shuffle ? "true" : "false", checkpoint, err);
+    if (!now->data.shuffle || before->seed == now->seed) return OK;
+    snprintf(old_seed, sizeof old_seed, "%lld", (long long)before->seed);
+    snprintf(new_seed, sizeof new_seed, "%lld", (long long)now->seed);
+    return refuse_key("seed", old_seed, new_seed, checkpoint, err);
+}
+
+static bool same_model(const ModelConfig *a, const ModelConfig *b)
+{
+    return a->architecture == b->architecture && a->vocab_size == b->vocab_size &&
+           a->hidden_size == b->hidden_size && a->intermediate_size == b->intermediate_size &&
+           a->num_hidden_layers == b->num_hidden_layers &&
+           a->num_attention_heads == b->num_attention_heads &&
+           a->num_key_value_heads == b->num_key_value_heads && a->head_dim == b->head_dim &&
+           a->rope_theta == b->rope_theta && a->rms_norm_eps == b->rms_norm_eps &&
+           a->qk_norm == b->qk_norm && a->tie_word_embeddings == b->tie_word_embeddings;
+}
+
+static Status check_model(const JobConfig *config, const char *checkpoint, Error *err)
+{
+    ModelConfig before, now;
+    TRY(model_config_read(checkpoint, &before, err));
+    TRY(model_config_read(config->model.config, &now, err));
+    if (same_model(&before, &now)) return OK;
+    return error_set(err, ERR_INVALID,
+                     "%s describes another model than %s/config.json, with which the run in this "
+                     "folder began.\n" REMEDY,
+                     config->model.config, checkpoint, checkpoint);
+}
+
+/* The digest of file i as the checkpoint has it; "" when it has none. */
+static const char *old_digest(const Manifest *manifest, int i)
+{
+    for (int f = 0; f < manifest->num_files; f++)
+        if (strcmp(manifest->file[f].name, model_file[i].name) == 0)
+            return manifest->file[f].sha256;
+    return "";
+}
+
+static Status check_text_files(const JobConfig *config, const Beginning *begin, Error *err)
+{
+    for (int i = 0; i < MODEL_FILES; i++) {
+        if (!model_file[i].makes_tokens) continue;
+        char digest[DIGEST_HEX_BYTES] = "", *path = model_file_path(config, i);
+        Status status = path_exists(path) ? digest_file(path, digest, NULL, err) : OK;
+        if (status == OK && strcmp(digest, old_digest(begin->manifest, i)) != 0)
+            status = error_set(err, ERR_INVALID,
+                               "%s is not the %s with which the run in this folder began (%s has "
+                               "that one): the same records would become other tokens.\n" REMEDY,
+                               path, model_file[i].name, begin->path, begin->path);
+        free(path);
+        TRY(status);
+    }
+    return OK;
+}
+
+static Status check_config(const JobConfig *config, const Beginning *begin, Error *err)
+{
+    JobConfig *before = NULL;
+    Error why = {0};
+    if (read_old_config(begin->path, &before, &why) != OK) {
+        log_event(LOG_WARN, "settings_unknown", F_STR("checkpoint", begin->path),
+                  F_STR("why", why.message));
+        return OK;
+    }
+    char *changes = job_config_changes(before, config);
+    if (changes != NULL) log_event(LOG_WARN, "settings_changed", F_STR("what", changes));
+    free(changes);
+    Status status = check_order(before, config, begin->path, err);
+    job_config_destroy(before);
+    return status;
+}
+
+Status resume_find(const JobConfig *config, const RunFolder *folder, Beginning *ret, Error *err)
+{
+    Beginning begin = {0};
+    const CheckpointWatch watch = {
+        .skipped = warn_of_damage, .checking = say_checking, .interval_ms = CHECKING_SAID_MS};
+    TRY(checkpoint_find_latest(folder->checkpoints, &begin.path, &begin.manifest, &watch, err));
+    if (begin.path == NULL) return OK;
+    Status status =
+        controller_check_start(&(ControllerStart){.config = config, .checkpoint = begin.path}, err);
+    if (status != OK) goto done;
+    log_event(LOG_INFO, "resuming", F_INT("step", begin.manifest->step), F_STR("from", begin.path));
+    status = check_config(config, &begin, err);
+    if (status == OK) status = check_model(config, begin.path, err);
+    if (status == OK) status = check_text_files(config, &begin, err);
+done:
+    if (status == OK)
+        *ret = begin;
+    else
+        beginning_free(&begin);
+    return status;
+}

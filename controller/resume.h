@@ -1,0 +1,23 @@
+/* Where a run begins: the newest whole checkpoint in its folder, or nothing; and whether it may go
+ * on from there with the configuration that it is given now. Most of that may be changed between
+ * two sessions, which is said aloud; what would make the samples or the model other ones than those
+ * the checkpoint stands for is refused (the data itself is known by its fingerprint, which the data
+ * source finds out later). Before any process is started; blocks for as long as reading the
+ * checkpoint takes, and says so. */
+#ifndef TROUPE_CONTROLLER_RESUME_H
+#define TROUPE_CONTROLLER_RESUME_H
+
+#include "checkpoint/manifest.h"
+#include "run_folder.h"
+
+typedef struct Beginning {
+    char *path; /* of the checkpoint; NULL: there is none */
+    Manifest *manifest;
+} Beginning;
+
+/* ERR_INVALID: the configuration does not go with the checkpoint; ERR_DATA: there are checkpoints,
+ * and all are damaged. Logs what is resumed, passed over and changed. */
+Status resume_find(const JobConfig *config, const RunFolder *folder, Beginning *ret, Error *err);
+void beginning_free(Beginning *begin);
+
+#endif

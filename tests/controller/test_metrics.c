@@ -1,0 +1,103 @@
+/* metrics.jsonl over sessions, rollbacks and kills. */
+#include "test.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/str.h"
+#include "metrics.h"
+
+#define PATH "metrics.jsonl"
+
+static Metrics *open_metrics(void)
+{
+    Metrics *metrics = NULL;
+    Error err = {0};
+    assert_ok(metrics_open(PATH, &metrics, &err), &err);
+    return metrics;
+}
+
+static void say(Metrics *metrics, MetricsKind kind, int64_t step, double value)
+{
+    metrics_begin(metrics, kind, step);
+    metrics_put(metrics, kind == METRICS_EVAL ? "eval/loss" : "train/loss", value);
+    metrics_put(metrics, "perf/mfu", (double)NAN);
+    metrics_end(metrics);
+}
+
+/* What stands in the file, a line as "s3=0.5" or "e3=0.5" and a space. */
+static void expect(const char *expected)
+{
+    char *text = NULL;
+    size_t length = 0;
+    Error err = {0};
+    Str seen = {0};
+    assert_ok(file_read(PATH, 1 << 16, &text, &length, &err), &err);
+    for (char *line = text; *line != '\0';) {
+        char *end = strchr(line, '\n');
+        if (end == NULL) fail_msg("a torn line: %s", line);
+        *end = '\0';
+        const char *step = strstr(line, "\"step\":"), *loss = strstr(line, "/loss\":");
+        if (step == NULL || loss == NULL || strstr(line, "\"perf/mfu\":null}") == NULL)
+            fail_msg("not a line of metrics: %s", line);
+        bool is_eval = strstr(line, "eval/") != NULL;
+        str_printf(&seen, "%c%ld=%g ", is_eval ? 'e' : 's', atol(step + 7), atof(loss + 7));
+        line = end + 1;
+    }
+    assert_string_equal(str_text(&seen), expected);
+    str_free(&seen);
+    free(text);
+}
+
+static void test_metrics_of_a_resumed_run_ascend(void **state)
+{
+    (void)state;
+    unlink(PATH);
+    Metrics *metrics = open_metrics();
+    say(metrics, METRICS_EVAL, 0, 9);
+    say(metrics, METRICS_STEP, 1, 1);
+    say(metrics, METRICS_STEP, 2, 2);
+    say(metrics, METRICS_EVAL, 2, 8);
+    say(metrics, METRICS_STEP, 3, 3);
+    metrics_rewind(metrics, 2); /* a gang restart */
+    expect("e0=9 s1=1 s2=2 e2=8 ");
+    say(metrics, METRICS_EVAL, 2, 7); /* made again: in place of the one before */
+    say(metrics, METRICS_STEP, 3, 5);
+    metrics_rewind(metrics, 3); /* nothing to cut */
+    metrics_close(metrics);
+    expect("e0=9 s1=1 s2=2 e2=7 s3=5 ");
+
+    metrics = open_metrics(); /* another session, from the beginning */
+    metrics_rewind(metrics, 0);
+    say(metrics, METRICS_EVAL, 0, 6);
+    say(metrics, METRICS_STEP, 1, 4);
+    metrics_close(metrics);
+    expect("e0=6 s1=4 ");
+}
+
+static void test_metrics_drop_a_torn_line(void **state)
+{
+    (void)state;
+    unlink(PATH);
+    Metrics *metrics = open_metrics();
+    say(metrics, METRICS_STEP, 1, 1);
+    say(metrics, METRICS_STEP, 2, 2);
+    metrics_close(metrics);
+    assert_int_equal(truncate(PATH, 130), 0); /* in the second line */
+    metrics = open_metrics();
+    say(metrics, METRICS_STEP, 2, 3);
+    metrics_close(metrics);
+    expect("s1=1 s2=3 ");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_metrics_of_a_resumed_run_ascend),
+        cmocka_unit_test(test_metrics_drop_a_torn_line),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
