@@ -338,9 +338,6 @@ Status chat_template_render_within(const ChatTemplate *chat_template, const cJSO
     run->literal_origin = ORIGIN_PLAIN_TEMPLATE;
     run->now = now;
     run->steps_max = limits->steps;
-    run->time_max_ms = limits->time_ms;
-    run->steps_check =
-        RUN_STEPS_BETWEEN_CHECKS < limits->steps ? RUN_STEPS_BETWEEN_CHECKS : limits->steps + 1;
     run->memory_max = limits->memory_bytes;
     buffer_push(run);
     Status status = render_guarded(run, variables);
@@ -353,7 +350,6 @@ Status chat_template_render(const ChatTemplate *chat_template, const cJSON *vari
                             Rendering *ret, Error *err)
 {
     static const TemplateLimits limits = {.steps = TEMPLATE_STEPS_MAX,
-                                          .time_ms = TEMPLATE_TIME_MAX_MS,
                                           .memory_bytes = TEMPLATE_MEMORY_BYTES_MAX};
     return chat_template_render_within(chat_template, variables, now, &limits, ret, err);
 }

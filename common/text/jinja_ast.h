@@ -231,6 +231,7 @@ struct Node {
             CallFunction string_method, dict_method; /* of that name, or NULL */
             bool maybe_method;                       /* dicts have a method of that name */
             Node *key;                               /* NODE_GETITEM: may be a NODE_SLICE */
+            bool folded; /* a slice of constants, which Jinja takes when it compiles */
         } get;
         struct {
             Node *start, *stop, *step; /* each may be NULL */

@@ -2,16 +2,34 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "base/str.h"
 #include "text/jinja_run.h"
+
+/* As Python counts: what a filter or test is applied to is an argument too. */
+_Noreturn static void fail_count(Run *run, const char *function, const Args *args,
+                                 const Param *params, size_t count)
+{
+    bool is_applied = str_starts_with(function, "do_") || str_starts_with(function, "test_");
+    size_t least = 0, most = count + is_applied, given = args->count + is_applied;
+    for (size_t i = 0; i < count; i++)
+        least += params[i].required;
+    least += is_applied;
+    if (!is_applied)
+        run_raise(run, "%s() takes at most %zu argument%s (%zu given)", function, most,
+                  most == 1 ? "" : "s", given);
+    if (least < most)
+        run_raise(run, "%s() takes from %zu to %zu positional arguments but %zu were given",
+                  function, least, most, given);
+    run_raise(run, "%s() takes %zu positional argument%s but %zu were given", function, most,
+              most == 1 ? "" : "s", given);
+}
 
 void args_bind(Run *run, const char *function, const Args *args, const Param *params, size_t count,
                Value *values)
 {
     for (size_t i = 0; i < count; i++)
         values[i] = value_missing();
-    if (args->count > count)
-        run_raise(run, "%s() takes at most %zu argument%s (%zu given)", function, count,
-                  count == 1 ? "" : "s", args->count);
+    if (args->count > count) fail_count(run, function, args, params, count);
     if (args->count > 0) memcpy(values, args->positional, args->count * sizeof *values);
     for (size_t i = 0; i < args->num_keywords; i++) {
         const String *name = args->keyword[i].name;
@@ -35,7 +53,6 @@ int64_t arg_int(Run *run, Value value, const char *what)
 {
     (void)what;
     if (value_is_integer(value)) return value_as_int(value);
-    if (value.type == VALUE_UNDEFINED) run_fail_undefined(run, value);
     run_raise(run, "'%s' object cannot be interpreted as an integer", value_type_name(value));
 }
 
@@ -114,6 +131,8 @@ static Dict *make_dict(Run *run, const char *function, const Args *args)
     if (args->count > 1)
         run_raise(run, "%s expected at most 1 argument, got %zu", function, args->count);
     Dict *dict = dict_create(run, args->num_keywords);
+    if (args->count == 1 && args->positional[0].type == VALUE_UNDEFINED)
+        run_fail_undefined(run, args->positional[0]); /* it is asked for its keys */
     if (args->count == 1 && args->positional[0].type == VALUE_DICT) {
         const Dict *from = args->positional[0].as.dict;
         for (size_t i = 0; i < from->count; i++)

@@ -1,4 +1,5 @@
 #include "text/jinja_case.h"
+#include "text/jinja_chars.h"
 
 #include <utf8proc.h>
 
@@ -123,39 +124,9 @@ static int fold_of(uint32_t c, uint32_t out[4])
     return (int)count;
 }
 
-bool char_is_upper(uint32_t c)
-{
-    utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)c);
-    return category == UTF8PROC_CATEGORY_LU || category == UTF8PROC_CATEGORY_LT ||
-           (c >= 0x2160 && c <= 0x216F) || (c >= 0x24B6 && c <= 0x24CF);
-}
-
-bool char_is_lower(uint32_t c)
-{
-    return utf8proc_category((utf8proc_int32_t)c) == UTF8PROC_CATEGORY_LL || c == 0xAA ||
-           c == 0xBA || (c >= 0x2170 && c <= 0x217F) || (c >= 0x24D0 && c <= 0x24E9);
-}
-
-bool char_is_alpha(uint32_t c)
-{
-    utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)c);
-    return category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_LO;
-}
-
-bool char_is_decimal(uint32_t c)
-{
-    return utf8proc_category((utf8proc_int32_t)c) == UTF8PROC_CATEGORY_ND;
-}
-
-bool char_is_numeric(uint32_t c)
-{
-    utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)c);
-    return category >= UTF8PROC_CATEGORY_ND && category <= UTF8PROC_CATEGORY_NO;
-}
-
 static bool is_cased(uint32_t c)
 {
-    return char_is_upper(c) || char_is_lower(c);
+    return char_is_upper(c) || char_is_lower(c) || char_is_title(c);
 }
 
 /* What may stand between a letter and the end of a word without being part of either. */

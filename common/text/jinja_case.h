@@ -17,10 +17,4 @@ typedef enum {
 
 Value case_map(Run *run, Value string, CaseMode mode); /* every byte keeps its origin */
 
-bool char_is_upper(uint32_t code_point); /* or title case */
-bool char_is_lower(uint32_t code_point);
-bool char_is_alpha(uint32_t code_point);
-bool char_is_decimal(uint32_t code_point);
-bool char_is_numeric(uint32_t code_point);
-
 #endif

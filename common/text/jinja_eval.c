@@ -260,6 +260,16 @@ static Value eval_optional(Run *run, Activation *activation, const Node *node)
     return node != NULL ? eval_node(run, activation, node) : value_none();
 }
 
+/* Does a slice fail for its types? Of constants it is undefined then: Jinja takes it when it
+ * compiles. */
+static bool slice_misfits(Value object, Value start, Value stop, Value step)
+{
+    const Value bounds[] = {start, stop, step};
+    for (size_t i = 0; i < 3; i++)
+        if (bounds[i].type != VALUE_NONE && !value_is_integer(bounds[i])) return true;
+    return object.type == VALUE_NONE || value_is_number(object) || object.type == VALUE_DICT;
+}
+
 static Value eval_item(Run *run, Activation *activation, const Node *node)
 {
     Value object = eval_node(run, activation, node->as.get.object);
@@ -267,7 +277,11 @@ static Value eval_item(Run *run, Activation *activation, const Node *node)
     if (key->kind != NODE_SLICE) return eval_getitem(run, object, eval_node(run, activation, key));
     Value start = eval_optional(run, activation, key->as.slice.start);
     Value stop = eval_optional(run, activation, key->as.slice.stop);
-    return eval_slice(run, object, start, stop, eval_optional(run, activation, key->as.slice.step));
+    Value step = eval_optional(run, activation, key->as.slice.step);
+    if (node->as.get.folded && object.type != VALUE_UNDEFINED &&
+        slice_misfits(object, start, stop, step))
+        return value_undefined_attribute(run, object, value_literal(run, "slice"));
+    return eval_slice(run, object, start, stop, step);
 }
 
 /* ---- calls ---- */

@@ -129,6 +129,15 @@ static void emit_value(Run *run, Value value)
     }
 }
 
+/* What a call block or a filter block gives is put between other text: it has to be text. */
+static void emit_text(Run *run, Value value)
+{
+    if (!value_is_string(value))
+        run_raise(run, "what a filter or call block gives: expected str instance, %s found",
+                  value_type_name(value));
+    buffer_emit(run, value);
+}
+
 static Flow exec_set_block(Run *run, Activation *activation, const Node *node)
 {
     scope_enter(run, activation, &node->as.set.scope);
@@ -156,7 +165,7 @@ static Flow exec_filter_block(Run *run, Activation *activation, const Node *node
         return flow;
     }
     run->line = node->line;
-    emit_value(run, filter_collected(run, activation, node->as.block.filter, buffer_pop(run)));
+    emit_text(run, filter_collected(run, activation, node->as.block.filter, buffer_pop(run)));
     scope_leave(activation, &node->as.block.scope);
     return FLOW_NEXT;
 }
@@ -557,8 +566,8 @@ static Flow exec_node(Run *run, Activation *activation, const Node *node)
             macro_create(run, activation, node->as.macro.macro);
         return FLOW_NEXT;
     case NODE_CALL_BLOCK:
-        emit_value(run, eval_call_block(run, activation, node->as.macro.call,
-                                        macro_create(run, activation, node->as.macro.macro)));
+        emit_text(run, eval_call_block(run, activation, node->as.macro.call,
+                                       macro_create(run, activation, node->as.macro.macro)));
         return FLOW_NEXT;
     case NODE_GENERATION:
         exec_generation(run, activation, node);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "text/jinja_case.h"
+#include "text/jinja_chars.h"
 
 static bool is_given(Value value)
 {
@@ -210,7 +211,10 @@ static Value filter_xmlattr(Run *run, Value self, const Args *args)
     for (size_t i = 0; i < self.as.dict->count; i++) {
         const DictEntry *entry = &self.as.dict->entry[i];
         if (entry->value.type == VALUE_NONE || entry->value.type == VALUE_UNDEFINED) continue;
-        Value key = value_str(run, entry->key);
+        if (!value_is_string(entry->key))
+            run_raise(run, "expected string or bytes-like object, got '%s'",
+                      value_type_name(entry->key));
+        Value key = entry->key;
         for (size_t at = 0; at < key.as.string->length; at++)
             if (strchr(" \t\n\r\f\v/>=", key.as.string->bytes[at]) != NULL)
                 run_raise(run, "Invalid character in attribute name: %s", message_repr(run, key));
@@ -393,7 +397,6 @@ static Value filter_abs(Run *run, Value self, const Args *args)
     no_arguments(run, args, "abs");
     if (self.type == VALUE_FLOAT) return value_float(fabs(self.as.real));
     if (value_is_integer(self)) return eval_negative(run, self, value_as_int(self) < 0);
-    if (self.type == VALUE_UNDEFINED) run_fail_undefined(run, self);
     run_raise(run, "bad operand type for abs(): '%s'", value_type_name(self));
 }
 
@@ -520,14 +523,21 @@ static Value round_integer(Run *run, int64_t integer, int64_t precision)
 static double round_float(double real, int64_t precision)
 {
     if (!isfinite(real) || precision > 300) return real;
-    if (precision < 0) {
-        if (precision < -308) return copysign(0.0, real);
-        double unit = pow(10.0, (double)-precision);
-        return nearbyint(real / unit) * unit;
-    }
     char text[700];
-    snprintf(text, sizeof text, "%.*f", (int)precision, real);
-    return strtod(text, NULL);
+    if (precision >= 0) {
+        snprintf(text, sizeof text, "%.*f", (int)precision, real);
+        return strtod(text, NULL);
+    }
+    snprintf(text, sizeof text, "%.0e", fabs(real)); /* for its exponent, perhaps rounded up */
+    int64_t exponent = strtol(strchr(text, 'e') + 1, NULL, 10);
+    if (pow(10.0, (double)exponent) > fabs(real)) exponent--;
+    int64_t digits = exponent + 1 + precision; /* that are left */
+    if (digits > 0) {
+        snprintf(text, sizeof text, "%.*e", (int)digits - 1, real);
+        return strtod(text, NULL);
+    }
+    bool up = digits == 0 && fabs(real) > 5 * pow(10.0, (double)exponent);
+    return copysign(up ? pow(10.0, (double)exponent + 1) : 0.0, real);
 }
 
 static Value filter_round(Run *run, Value self, const Args *args)
@@ -541,7 +551,8 @@ static Value filter_round(Run *run, Value self, const Args *args)
     bool floored = value_is_string(method) && string_is(method.as.string, "floor");
     if (!ceiling && !floored && !(value_is_string(method) && string_is(method.as.string, "common")))
         run_raise(run, "method must be common, ceil or floor");
-    if (self.type == VALUE_UNDEFINED) run_fail_undefined(run, self);
+    if (!value_is_number(self) && (ceiling || floored))
+        run_raise(run, "must be real number, not %s", value_type_name(self));
     if (!value_is_number(self))
         run_raise(run, "type %s doesn't define __round__ method", value_type_name(self));
     if (!ceiling && !floored)

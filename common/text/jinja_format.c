@@ -60,32 +60,61 @@ static void write_aligned(Run *run, Value text, size_t sign_length, const Layout
     if (align == '<' || align == '^') write_padding(run, layout->fill, pad - before);
 }
 
-/* Groups the digits before the point or exponent in threes. */
-static void group_digits(const char *digits, char separator, char *out)
+/* Of `whole` digits with a separator after every `size` of them. */
+static size_t grouped_length(size_t whole, size_t size)
 {
-    size_t whole = strspn(digits, "0123456789"), used = 0;
-    for (size_t i = 0; i < whole; i++) {
-        if (i > 0 && (whole - i) % 3 == 0) out[used++] = separator;
-        out[used++] = digits[i];
-    }
-    strcpy(out + used, digits + whole);
+    return whole + (whole - 1) / size;
 }
 
-#define NUMBER_TEXT_MAX 1600 /* "%.500f" of the largest double and separators */
+/* The digits before the point or exponent in groups, with zeros before them as far as `width`
+ * needs them: they are grouped too. */
+static Value group_digits(Run *run, const char *digits, const Layout *layout, int64_t width,
+                          Origin origin)
+{
+    bool is_decimal = layout->type == 0 || !one_of(layout->type, "bcoxX");
+    size_t size = is_decimal ? 3 : 4;
+    size_t whole = strspn(digits, is_decimal ? "0123456789" : "0123456789abcdefABCDEF");
+    size_t zeros = 0, length = strlen(digits);
+    if (whole == 0) return value_text(run, digits, length, origin);
+    bool fill = layout->align == '=' && string_is(layout->fill.as.string, "0");
+    while (fill && (int64_t)(grouped_length(zeros + whole, size) + length - whole) < width)
+        zeros++;
+    buffer_push(run);
+    for (size_t i = 0; i < zeros + whole; i++) {
+        if (i > 0 && (zeros + whole - i) % size == 0)
+            buffer_write(run, &layout->grouping, 1, origin);
+        buffer_write(run, i < zeros ? "0" : &digits[i - zeros], 1, origin);
+    }
+    buffer_puts(run, digits + whole, origin);
+    return buffer_pop(run);
+}
+
+#define NUMBER_TEXT_MAX 800 /* "%.300f" of the largest double */
 
 /* Sign, digits and layout of a number given as the digits of its magnitude. */
 static void write_number(Run *run, bool negative, const char *prefix, const char *digits,
                          const Layout *layout, Origin origin)
 {
-    char grouped[NUMBER_TEXT_MAX], text[NUMBER_TEXT_MAX + 8];
-    if (layout->grouping != 0) {
-        group_digits(digits, layout->grouping, grouped);
-        digits = grouped;
-    }
+    char before[8];
     const char *sign = negative ? "-" : layout->sign == '+' ? "+" : layout->sign == ' ' ? " " : "";
-    snprintf(text, sizeof text, "%s%s%s", sign, prefix, digits);
-    write_aligned(run, value_text(run, text, strlen(text), origin), strlen(sign) + strlen(prefix),
-                  layout, '>');
+    int length = snprintf(before, sizeof before, "%s%s", sign, prefix);
+    Value text = value_text(run, digits, strlen(digits), origin);
+    if (layout->grouping != 0)
+        text = group_digits(run, digits, layout, layout->width - length, origin);
+    text = string_concat(run, value_text(run, before, (size_t)length, origin), text);
+    write_aligned(run, text, (size_t)length, layout, '>');
+}
+
+/* "%.5d": zeros before the digits. */
+static const char *least_digits(Run *run, const char *digits, int64_t least)
+{
+    size_t length = strlen(digits);
+    if (least <= (int64_t)length) return digits;
+    run_step(run, (uint64_t)least / 8);
+    char *all = run_alloc(run, (size_t)least + 1);
+    memset(all, '0', (size_t)least);
+    strcpy(all + (size_t)least - length, digits);
+    return all;
 }
 
 static void write_integer(Run *run, int64_t integer, const Layout *layout, Origin origin)
@@ -118,12 +147,13 @@ static void write_integer(Run *run, int64_t integer, const Layout *layout, Origi
         snprintf(digits, sizeof digits, "%llu", (unsigned long long)magnitude);
         break;
     }
-    write_number(run, integer < 0, prefix, digits, layout, origin);
+    write_number(run, integer < 0, prefix, least_digits(run, digits, layout->precision), layout,
+                 origin);
 }
 
 static void write_float(Run *run, double real, const Layout *layout, Origin origin)
 {
-    char digits[NUMBER_TEXT_MAX / 2], spec[16];
+    char digits[NUMBER_TEXT_MAX], spec[16];
     bool negative = real < 0 || (real == 0 && 1 / real < 0);
     double magnitude = negative ? -real : real;
     int precision = layout->precision < 0 ? 6 : (int)layout->precision;
@@ -413,6 +443,10 @@ static Layout read_spec(Run *run, Value spec, Value value)
     }
     if (at < text->length) layout.type = text->bytes[at++];
     if (at < text->length) run_raise(run, "Invalid format specifier");
+    bool may_group = layout.type == 0 || one_of(layout.type, "deEfFgG%") ||
+                     (layout.grouping == '_' && one_of(layout.type, "boxX"));
+    if (layout.grouping != 0 && !may_group)
+        run_raise(run, "Cannot specify '%c' with '%c'.", layout.grouping, layout.type);
     return layout;
 }
 
@@ -433,6 +467,7 @@ static void write_formatted(Run *run, Value value, Value spec)
         if (layout.type != 0 && layout.type != 's') fail_code(run, layout.type, value);
         if (layout.align == '=')
             run_raise(run, "'=' alignment not allowed in string format specifier");
+        if (layout.grouping != 0) run_raise(run, "Cannot specify '%c' with 's'.", layout.grouping);
         const String *string = value.as.string;
         if (layout.precision >= 0 && layout.precision < (int64_t)string_chars(string))
             value = string_slice(run, value, 0, string_offset(string, (size_t)layout.precision));

@@ -6,6 +6,7 @@
 
 #include "base/utf8.h"
 #include "text/jinja_ast.h"
+#include "text/jinja_chars.h"
 
 _Noreturn void compile_fail(Compile *compile, int line, const char *format, ...)
 {
@@ -129,8 +130,10 @@ static void set_data(Token *token, const Lexer *lexer, size_t begin, size_t end)
         .bytes = lexer->source + begin, .length = (uint32_t)(end - begin), .chars = CHARS_UNKNOWN};
 }
 
+/* A comment that begins where the template ends is none, to Jinja; likewise for raw text. */
 static void skip_comment(Lexer *lexer, size_t begin)
 {
+    if (begin == lexer->length) return;
     for (size_t at = begin; at < lexer->length; at++) {
         size_t end = tag_end(lexer, at, "#}", false);
         if (end > 0) {
@@ -145,6 +148,11 @@ static void skip_comment(Lexer *lexer, size_t begin)
 static void lex_raw(Lexer *lexer, Token *ret)
 {
     ret->line = lexer->line;
+    if (lexer->position == lexer->length) {
+        set_data(ret, lexer, lexer->position, lexer->position);
+        lexer->state = LEX_ROOT;
+        return;
+    }
     for (size_t tag = lexer->position; tag < lexer->length; tag++) {
         if (!looking_at(lexer, tag, "{%")) continue;
         char sign = lexer->source[tag + 2];

@@ -318,6 +318,10 @@ static void parse_signature(Parser *parser, MacroNode *macro)
     while (parser->current.type != TOKEN_RPAREN) {
         if (parameters.count > 0) parser_expect(parser, TOKEN_COMMA);
         Node *name = parse_name_target(parser);
+        for (size_t i = 0; i < parameters.count; i++)
+            if (parameters.item[i]->as.name.text == name->as.name.text)
+                compile_fail(parser->compile, name->line, "duplicate argument '%.*s'",
+                             (int)name->as.name.text->length, name->as.name.text->bytes);
         if (parser_skip(parser, TOKEN_ASSIGN)) {
             node_list_push(parser, &macro->defaults, parse_expression(parser));
         } else if (macro->defaults.count > 0) {

@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "base/clock.h"
 #include "base/memory.h"
 
 _Noreturn void run_fail(Run *run, Status status, const char *format, ...)
@@ -14,6 +13,13 @@ _Noreturn void run_fail(Run *run, Status status, const char *format, ...)
     va_start(args, format);
     vsnprintf(message, sizeof message, format, args);
     va_end(args);
+    Guard *guard = status == ERR_DATA ? run->guard : NULL;
+    if (guard != NULL) {
+        run->guard = guard->outer;
+        guard->message = run_alloc(run, strlen(message) + 1);
+        strcpy(guard->message, message);
+        longjmp(guard->failed, 1);
+    }
     error_set(run->err, status, "%s:%d: %s", run->where, run->line, message);
     longjmp(run->failed, (int)status);
 }
@@ -61,23 +67,44 @@ void run_check_length(Run *run, uint64_t length)
         run_fail(run, ERR_RESOURCE, "a string longer than %u MiB", TEMPLATE_OUTPUT_BYTES_MAX >> 20);
 }
 
-void run_check(Run *run)
+_Noreturn void run_fail_steps(Run *run)
 {
-    if (run->steps > run->steps_max)
-        run_fail(run, ERR_RESOURCE, "the template takes more than %llu steps",
-                 (unsigned long long)run->steps_max);
-    int64_t now = clock_ms();
-    if (run->deadline_ms == 0) run->deadline_ms = now + run->time_max_ms; /* few come this far */
-    if (now > run->deadline_ms)
-        run_fail(run, ERR_TIMEOUT, "the template takes longer than %lld ms",
-                 (long long)run->time_max_ms);
-    run->steps_check = run->steps + RUN_STEPS_BETWEEN_CHECKS;
-    if (run->steps_check > run->steps_max) run->steps_check = run->steps_max + 1;
+    run_fail(run, ERR_RESOURCE, "the template takes more than %llu steps",
+             (unsigned long long)run->steps_max);
 }
 
 _Noreturn void run_fail_depth(Run *run)
 {
     run_fail(run, ERR_RESOURCE, "the template recurses deeper than %d levels", TEMPLATE_DEPTH_MAX);
+}
+
+/* ---- generators ---- */
+
+static void drop_buffers(Run *run, size_t count)
+{
+    run->num_buffers = count;
+    run->top = &run->buffer[count - 1];
+}
+
+Value value_produce(Run *run, Produce produce, Value self, const Args *args)
+{
+    Generator *generator = run_alloc(run, sizeof *generator);
+    Guard *guard = run_alloc(run, sizeof *guard);
+    size_t num_buffers = run->num_buffers;
+    int depth = run->depth, line = run->line;
+    guard->outer = run->guard;
+    run->guard = guard;
+    if (setjmp(guard->failed) == 0) {
+        produce(run, self, args, generator);
+        run->guard = guard->outer;
+    } else {
+        drop_buffers(run, num_buffers);
+        run->depth = depth;
+        run->line = line;
+        generator->failure = guard->message;
+    }
+    return (Value){
+        .type = VALUE_GENERATOR, .origin = ORIGIN_PLAIN_TEMPLATE, .as.generator = generator};
 }
 
 /* ---- buffers ---- */

@@ -14,17 +14,15 @@
 /* What a template may use up. A plain conversation needs a thousandth of each. */
 #define TEMPLATE_SOURCE_BYTES_MAX (4u << 20)
 #define TEMPLATE_OUTPUT_BYTES_MAX (256u << 20)
-#define TEMPLATE_STEPS_MAX        50000000 /* about a second */
-#define TEMPLATE_TIME_MAX_MS      30000
-#define TEMPLATE_DEPTH_MAX        1500 /* nested evaluations: bounds the C stack */
-#define TEMPLATE_NESTING_MAX      150  /* brackets or tags inside each other, in the source */
-#define TEMPLATE_HEIGHT_MAX       500  /* of the tree of one expression */
+#define TEMPLATE_STEPS_MAX        50000000 /* about a second; no clock, so that a result is one */
+#define TEMPLATE_DEPTH_MAX        1500     /* nested evaluations: bounds the C stack */
+#define TEMPLATE_NESTING_MAX      150      /* brackets or tags inside each other, in the source */
+#define TEMPLATE_HEIGHT_MAX       500      /* of the tree of one expression */
 #define TEMPLATE_MEMORY_BYTES_MAX (256u << 20) /* and 16 times the bytes of the variables */
 
 /* Those of them that a rendering may be given smaller. */
 typedef struct TemplateLimits {
     uint64_t steps;
-    int64_t time_ms;
     size_t memory_bytes;
 } TemplateLimits;
 
@@ -81,8 +79,14 @@ typedef struct MemoryBlock {
     alignas(16) char bytes[];
 } MemoryBlock;
 
-#define RUN_FIRST_BLOCK_BYTES    (24u << 10) /* enough for most conversations */
-#define RUN_STEPS_BETWEEN_CHECKS 65536
+#define RUN_FIRST_BLOCK_BYTES (24u << 10) /* enough for most conversations */
+
+/* Where a failure goes that a generator keeps to itself (value_produce). */
+typedef struct Guard {
+    struct Guard *outer;
+    jmp_buf failed;
+    char *message; /* in the run's memory */
+} Guard;
 
 struct Run {
     const Template *template;
@@ -91,6 +95,7 @@ struct Run {
     MemoryBlock *block;            /* all but the first */
     size_t memory_used;
     jmp_buf failed;
+    Guard *guard; /* innermost, or NULL */
     Error *err;
     int line; /* of the statement in progress */
 
@@ -110,8 +115,7 @@ struct Run {
     int64_t now;           /* seconds since 1970 */
 
     int depth;
-    uint64_t steps, steps_check, steps_max;
-    int64_t deadline_ms, time_max_ms;
+    uint64_t steps, steps_max;
     size_t memory_max;
 
     alignas(16) char first_block[RUN_FIRST_BLOCK_BYTES];
@@ -145,13 +149,18 @@ static inline void *run_alloc(Run *run, size_t bytes) /* zeroed */
     return memset(run_alloc_raw(run, bytes), 0, bytes);
 }
 
-void run_check(Run *run);
+_Noreturn void run_fail_steps(Run *run);
 
-/* Counts work, about one unit per node evaluated. */
+/* Counts work, about one unit per node evaluated. All that takes longer with longer input counts,
+ * for this is what ends a template that means harm. */
 static inline void run_step(Run *run, uint64_t work)
 {
     run->steps += work;
-    if (run->steps >= run->steps_check) run_check(run);
+    if (run->steps > run->steps_max) run_fail_steps(run);
+}
+static inline void run_step_bytes(Run *run, uint64_t bytes) /* that are copied or looked through */
+{
+    run_step(run, bytes / 64);
 }
 
 _Noreturn void run_fail_depth(Run *run);

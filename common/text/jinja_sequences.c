@@ -74,6 +74,19 @@ static Value *follow_all(Run *run, const Path *path, const Value *items, size_t 
     return keys;
 }
 
+/* ---- what a generator walks over ---- */
+
+/* Begins to walk over `value`, whose items may fail on the way; `generator` gets room for as many.
+ */
+static Iterator walk(Run *run, Value value, Generator *generator)
+{
+    Iterator iterator;
+    if (!iterator_begin(run, value, &iterator))
+        run_raise(run, "'%s' object is not iterable", value_type_name(value));
+    generator->item = run_alloc(run, (iterator_room(&iterator) + 1) * sizeof *generator->item);
+    return iterator;
+}
+
 /* ---- one item, all items, how many ---- */
 
 static Value filter_length(Run *run, Value self, const Args *args)
@@ -102,12 +115,10 @@ static Value filter_last(Run *run, Value self, const Args *args)
         run_raise(run, "'%s' object is not reversible", value_type_name(self));
     if (value_is_string(self) || value_is_list(self) || self.type == VALUE_RANGE) {
         if (value_length(run, self) > 0) return eval_getitem(run, self, value_int(-1));
-    } else if (self.type != VALUE_UNDEFINED) {
+    } else {
         size_t count;
         Value *items = value_items(run, self, &count);
         if (count > 0) return items[count - 1];
-    } else {
-        run_fail_undefined(run, self);
     }
     return value_undefined_hint(run, "No last item, sequence was empty.");
 }
@@ -133,16 +144,22 @@ static Value filter_default(Run *run, Value self, const Args *args)
     return values[0].type != VALUE_MISSING ? values[0] : value_literal(run, "");
 }
 
+static void produce_items(Run *run, Value self, const Args *args, Generator *generator)
+{
+    (void)args;
+    if (self.type == VALUE_UNDEFINED) return;
+    if (self.type != VALUE_DICT) run_raise(run, "Can only get item pairs from a mapping.");
+    const Dict *dict = self.as.dict;
+    generator->item = run_alloc(run, dict->count * sizeof *generator->item);
+    for (size_t i = 0; i < dict->count; i++)
+        generator->item[generator->count++] =
+            value_tuple2(run, dict->entry[i].key, dict->entry[i].value);
+}
+
 static Value filter_items(Run *run, Value self, const Args *args)
 {
     no_arguments(run, args, "do_items");
-    if (self.type == VALUE_UNDEFINED) return value_generator(run, NULL, 0);
-    if (self.type != VALUE_DICT) run_raise(run, "Can only get item pairs from a mapping.");
-    const Dict *dict = self.as.dict;
-    Value *items = run_alloc(run, dict->count * sizeof *items);
-    for (size_t i = 0; i < dict->count; i++)
-        items[i] = value_tuple2(run, dict->entry[i].key, dict->entry[i].value);
-    return value_generator(run, items, dict->count);
+    return value_produce(run, produce_items, self, args);
 }
 
 static Value filter_attr(Run *run, Value self, const Args *args)
@@ -202,6 +219,7 @@ static Value filter_reverse(Run *run, Value self, const Args *args)
 typedef struct Sorting {
     Value **keys; /* per item, `columns` of them */
     size_t columns;
+    bool as_lists; /* items with equal keys are not asked which is less: keys are in a list */
     bool reverse;
 } Sorting;
 
@@ -211,10 +229,16 @@ static bool sorts_before(Run *run, const void *context, size_t i, size_t j)
     size_t a = sorting->reverse ? j : i, b = sorting->reverse ? i : j;
     for (size_t column = 0; column < sorting->columns; column++) {
         Value x = sorting->keys[column][a], y = sorting->keys[column][b];
-        if (column + 1 < sorting->columns && value_equal(run, x, y)) continue;
+        if (sorting->as_lists && value_equal(run, x, y)) continue;
         return value_compare(run, x, y, "<") < 0;
     }
     return false;
+}
+
+/* As sorted() takes it. */
+static bool take_reverse(Run *run, Value reverse)
+{
+    return reverse.type != VALUE_MISSING && arg_int(run, reverse, "reverse") != 0;
 }
 
 static Value *sort_items(Run *run, const Value *items, size_t count, const Sorting *sorting)
@@ -252,7 +276,8 @@ static Value filter_sort(Run *run, Value self, const Args *args)
         paths = list_items(parts);
         num_paths = parts.as.list->count;
     }
-    Sorting sorting = {.columns = num_paths, .reverse = value_truth(values[0])};
+    Sorting sorting = {.columns = num_paths, .as_lists = true};
+    sorting.reverse = take_reverse(run, values[0]);
     sorting.keys = run_alloc(run, num_paths * sizeof *sorting.keys);
     for (size_t i = 0; i < num_paths; i++) {
         Path path = make_path(run, paths[i]);
@@ -282,28 +307,33 @@ static Value filter_dictsort(Run *run, Value self, const Args *args)
         items[i] = value_tuple2(run, dict->entry[i].key, dict->entry[i].value);
         keys[i] = follow_path(run, &path, by_value ? dict->entry[i].value : dict->entry[i].key);
     }
-    Sorting sorting = {.keys = &keys, .columns = 1, .reverse = value_truth(values[2])};
+    Sorting sorting = {.keys = &keys, .columns = 1, .reverse = take_reverse(run, values[2])};
     return list_of(run, sort_items(run, items, dict->count, &sorting), dict->count);
+}
+
+static const Param unique_params[] = {{"case_sensitive", false}, {"attribute", false}};
+
+static void produce_unique(Run *run, Value self, const Args *args, Generator *generator)
+{
+    Value values[2];
+    args_bind(run, "do_unique", args, unique_params, 2, values);
+    Path path = make_path(run, values[1]);
+    path.ignore_case = !value_truth(values[0]);
+    Iterator iterator = walk(run, self, generator);
+    Dict *seen = dict_create(run, 0);
+    for (Value item; iterator_next(run, &iterator, &item);) {
+        Value key = follow_path(run, &path, item);
+        if (dict_get(run, seen, key) != NULL) continue;
+        dict_set(run, seen, key, value_none());
+        generator->item[generator->count++] = item;
+    }
 }
 
 static Value filter_unique(Run *run, Value self, const Args *args)
 {
-    static const Param params[] = {{"case_sensitive", false}, {"attribute", false}};
     Value values[2];
-    args_bind(run, "do_unique", args, params, 2, values);
-    Path path = make_path(run, values[1]);
-    path.ignore_case = !value_truth(values[0]);
-    size_t count, kept = 0;
-    Value *items = value_items(run, self, &count);
-    Value *unique = run_alloc(run, count * sizeof *unique);
-    Dict *seen = dict_create(run, 0);
-    for (size_t i = 0; i < count; i++) {
-        Value key = follow_path(run, &path, items[i]);
-        if (dict_get(run, seen, key) != NULL) continue;
-        dict_set(run, seen, key, value_none());
-        unique[kept++] = items[i];
-    }
-    return value_generator(run, unique, kept);
+    args_bind(run, "do_unique", args, unique_params, 2, values);
+    return value_produce(run, produce_unique, self, args);
 }
 
 static Value extreme(Run *run, Value self, const Args *args, const char *name, bool largest)
@@ -382,51 +412,74 @@ static Value filter_groupby(Run *run, Value self, const Args *args)
     return list_of(run, groups, num_groups);
 }
 
-static Value filter_batch(Run *run, Value self, const Args *args)
+static const Param batch_params[] = {{"linecount", true}, {"fill_with", false}};
+
+/* The last batch is filled up when it comes to be made, as Jinja does it. */
+static void produce_batches(Run *run, Value self, const Args *args, Generator *generator)
 {
-    static const Param params[] = {{"linecount", true}, {"fill_with", false}};
-    Value values[2];
-    args_bind(run, "do_batch", args, params, 2, values);
-    int64_t size = arg_int(run, values[0], "linecount");
-    size_t count, num_batches = 0;
-    Value *items = value_items(run, self, &count);
-    if (size <= 0 || (uint64_t)size > 1000000) size = size <= 0 ? 1 : 1000000;
-    Value *batches = run_alloc(run, (count + 1) * sizeof *batches);
-    for (size_t begin = 0; begin < count; begin += (size_t)size) {
-        size_t left = count - begin < (size_t)size ? count - begin : (size_t)size;
-        size_t filled = is_given(values[1]) ? (size_t)size : left;
-        Value batch = value_list(run, filled);
-        for (size_t i = 0; i < filled; i++)
-            list_items(batch)[i] = i < left ? items[begin + i] : values[1];
-        batches[num_batches++] = batch;
+    Value values[2], item = value_missing();
+    args_bind(run, "do_batch", args, batch_params, 2, values);
+    Iterator iterator = walk(run, self, generator);
+    size_t room = iterator_room(&iterator) + 1, size = 0;
+    Value *batch = run_alloc(run, room * sizeof *batch);
+    while (iterator_next(run, &iterator, &item)) {
+        if (value_equal(run, value_int((int64_t)size), values[0])) {
+            generator->item[generator->count++] = list_of(run, batch, size);
+            size = 0;
+        }
+        batch[size++] = item;
     }
-    return value_generator(run, batches, num_batches);
+    if (size == 0) return;
+    Value last = list_of(run, batch, size);
+    if (is_given(values[1])) {
+        Value missing = eval_binary(run, BINARY_SUB, values[0], value_int((int64_t)size));
+        if (value_compare(run, value_int((int64_t)size), values[0], "<") < 0) {
+            Value fill = list_of(run, &values[1], 1);
+            last = eval_binary(run, BINARY_ADD, last, eval_binary(run, BINARY_MUL, fill, missing));
+        }
+    }
+    generator->item[generator->count++] = last;
 }
 
-static Value filter_slice(Run *run, Value self, const Args *args)
+static Value filter_batch(Run *run, Value self, const Args *args)
 {
-    static const Param params[] = {{"slices", true}, {"fill_with", false}};
     Value values[2];
-    args_bind(run, "do_slice", args, params, 2, values);
-    int64_t slices = arg_int(run, values[0], "slices");
+    args_bind(run, "do_batch", args, batch_params, 2, values);
+    return value_produce(run, produce_batches, self, args);
+}
+
+static const Param slice_params[] = {{"slices", true}, {"fill_with", false}};
+
+static void produce_slices(Run *run, Value self, const Args *args, Generator *generator)
+{
+    Value values[2];
+    args_bind(run, "do_slice", args, slice_params, 2, values);
     size_t count;
     Value *items = value_items(run, self, &count);
-    if (slices == 0) run_raise(run, "integer division or modulo by zero");
+    eval_binary(run, BINARY_FLOORDIV, value_int((int64_t)count), values[0]); /* fails as Python */
+    int64_t slices = arg_int(run, values[0], "slices");
     if (slices < 0) slices = 0;
     if (slices > 100000) run_fail(run, ERR_RESOURCE, "more than 100000 slices");
     size_t base = slices > 0 ? count / (size_t)slices : 0;
     size_t extra = slices > 0 ? count % (size_t)slices : 0, begin = 0;
-    Value *parts = run_alloc(run, (size_t)slices * sizeof *parts);
+    generator->item = run_alloc(run, (size_t)slices * sizeof *generator->item);
     for (size_t i = 0; i < (size_t)slices; i++) {
         size_t size = base + (i < extra);
         bool fill = is_given(values[1]) && i >= extra;
-        parts[i] = value_list(run, size + fill);
+        Value part = value_list(run, size + fill);
         for (size_t j = 0; j < size; j++)
-            list_items(parts[i])[j] = items[begin + j];
-        if (fill) list_items(parts[i])[size] = values[1];
+            list_items(part)[j] = items[begin + j];
+        if (fill) list_items(part)[size] = values[1];
+        generator->item[generator->count++] = part;
         begin += size;
     }
-    return value_generator(run, parts, (size_t)slices);
+}
+
+static Value filter_slice(Run *run, Value self, const Args *args)
+{
+    Value values[2];
+    args_bind(run, "do_slice", args, slice_params, 2, values);
+    return value_produce(run, produce_slices, self, args);
 }
 
 /* ---- applying filters and tests to items ---- */
@@ -446,40 +499,47 @@ static const Function *find_named(Run *run, Value name, bool is_filter)
     return function;
 }
 
+/* map("filter", ...): every item through a filter. */
+static void produce_filtered(Run *run, Value self, const Args *args, Generator *generator)
+{
+    if (args->count == 0) run_raise(run, "map requires a filter argument");
+    const Function *filter = find_named(run, args->positional[0], true);
+    Args rest = *args;
+    rest.positional++;
+    rest.count--;
+    Iterator iterator = walk(run, self, generator);
+    run_enter(run);
+    for (Value item; iterator_next(run, &iterator, &item); generator->count++)
+        generator->item[generator->count] = filter->call(run, item, &rest);
+    run_leave(run);
+}
+
+/* map(attribute=..., default=...) */
+static void produce_attributes(Run *run, Value self, const Args *args, Generator *generator)
+{
+    static const Param params[] = {{"attribute", false}, {"default", false}};
+    Value values[2];
+    args_bind(run, "map", args, params, 2, values);
+    if (values[0].type == VALUE_MISSING) run_raise(run, "map requires a filter argument");
+    Path path = make_path(run, values[0]);
+    if (is_given(values[1])) path.otherwise = values[1];
+    Iterator iterator = walk(run, self, generator);
+    for (Value item; iterator_next(run, &iterator, &item); generator->count++)
+        generator->item[generator->count] = follow_path(run, &path, item);
+}
+
 static Value filter_map(Run *run, Value self, const Args *args)
 {
     if (!value_truth(self)) return value_generator(run, NULL, 0);
-    size_t count;
-    Value *items = value_items(run, self, &count);
-    Value *mapped;
-    if (args->count == 0 && args->num_keywords > 0) {
-        static const Param params[] = {{"attribute", false}, {"default", false}};
-        Value values[2];
-        args_bind(run, "map", args, params, 2, values);
-        if (values[0].type == VALUE_MISSING) run_raise(run, "map requires a filter argument");
-        Path path = make_path(run, values[0]);
-        if (is_given(values[1])) path.otherwise = values[1];
-        mapped = follow_all(run, &path, items, count);
-    } else {
-        if (args->count == 0) run_raise(run, "map requires a filter argument");
-        const Function *filter = find_named(run, args->positional[0], true);
-        Args rest = *args;
-        rest.positional++;
-        rest.count--;
-        mapped = run_alloc(run, count * sizeof *mapped);
-        run_enter(run);
-        for (size_t i = 0; i < count; i++)
-            mapped[i] = filter->call(run, items[i], &rest);
-        run_leave(run);
-    }
-    return value_generator(run, mapped, count);
+    bool by_attribute = args->count == 0 && args->num_keywords > 0;
+    return value_produce(run, by_attribute ? produce_attributes : produce_filtered, self, args);
 }
 
 /* select, reject: with a test or the truth of the item; the ...attr ones look at an attribute of
  * it. */
-static Value choose(Run *run, Value self, const Args *args, bool by_attribute, bool wanted)
+static void choose(Run *run, Value self, const Args *args, Generator *generator, bool by_attribute,
+                   bool wanted)
 {
-    if (!value_truth(self)) return value_generator(run, NULL, 0);
     Path path = {.otherwise = value_missing()};
     Args rest = *args;
     if (by_attribute) {
@@ -494,35 +554,58 @@ static Value choose(Run *run, Value self, const Args *args, bool by_attribute, b
         rest.positional++;
         rest.count--;
     }
-    size_t count, kept = 0;
-    Value *items = value_items(run, self, &count);
-    Value *chosen = run_alloc(run, count * sizeof *chosen);
-    for (size_t i = 0; i < count; i++) {
-        Value subject = follow_path(run, &path, items[i]);
+    Iterator iterator = walk(run, self, generator);
+    for (Value item; iterator_next(run, &iterator, &item);) {
+        Value subject = follow_path(run, &path, item);
         if (test != NULL) subject = test->call(run, subject, &rest);
-        if (value_truth(subject) == wanted) chosen[kept++] = items[i];
+        if (value_truth(subject) == wanted) generator->item[generator->count++] = item;
     }
-    return value_generator(run, chosen, kept);
+}
+
+static void produce_selected(Run *run, Value self, const Args *args, Generator *generator)
+{
+    choose(run, self, args, generator, false, true);
+}
+
+static void produce_rejected(Run *run, Value self, const Args *args, Generator *generator)
+{
+    choose(run, self, args, generator, false, false);
+}
+
+static void produce_selected_by(Run *run, Value self, const Args *args, Generator *generator)
+{
+    choose(run, self, args, generator, true, true);
+}
+
+static void produce_rejected_by(Run *run, Value self, const Args *args, Generator *generator)
+{
+    choose(run, self, args, generator, true, false);
+}
+
+static Value produce_chosen(Run *run, Produce produce, Value self, const Args *args)
+{
+    return value_truth(self) ? value_produce(run, produce, self, args)
+                             : value_generator(run, NULL, 0);
 }
 
 static Value filter_select(Run *run, Value self, const Args *args)
 {
-    return choose(run, self, args, false, true);
+    return produce_chosen(run, produce_selected, self, args);
 }
 
 static Value filter_reject(Run *run, Value self, const Args *args)
 {
-    return choose(run, self, args, false, false);
+    return produce_chosen(run, produce_rejected, self, args);
 }
 
 static Value filter_selectattr(Run *run, Value self, const Args *args)
 {
-    return choose(run, self, args, true, true);
+    return produce_chosen(run, produce_selected_by, self, args);
 }
 
 static Value filter_rejectattr(Run *run, Value self, const Args *args)
 {
-    return choose(run, self, args, true, false);
+    return produce_chosen(run, produce_rejected_by, self, args);
 }
 
 static const Function filters[] = {

@@ -1,6 +1,7 @@
 /* Methods of strings. Every piece of a result keeps the origin of the bytes it came from. */
 #include "base/utf8.h"
 #include "text/jinja_case.h"
+#include "text/jinja_chars.h"
 #include "text/jinja_methods.h"
 
 /* ---- arguments ---- */
@@ -477,7 +478,7 @@ static Value call_replace(Run *run, Value self, const Args *args)
     args_bind(run, "replace", args, params, 3, values);
     int64_t max = values[2].type != VALUE_MISSING ? arg_int(run, values[2], "count") : -1;
     need_string(run, values[0], "replace");
-    Value new = fit(run, self, need_string(run, values[1], "replace"));
+    Value new = need_string(run, fit(run, self, values[1]), "replace");
     return string_replace(run, self, values[0], new, max);
 }
 
@@ -494,10 +495,11 @@ static Value call_join(Run *run, Value self, const Args *args)
     for (size_t i = 0; i < count; i++) {
         run_step(run, 1);
         if (i > 0) buffer_write_string(run, self);
-        if (!value_is_string(items[i]))
+        Value item = fit(run, self, items[i]);
+        if (!value_is_string(item))
             run_raise(run, "sequence item %zu: expected str instance, %s found", i,
-                      value_type_name(items[i]));
-        buffer_write_string(run, fit(run, self, items[i]));
+                      value_type_name(item));
+        buffer_write_string(run, item);
     }
     return with_flags(buffer_pop(run), self);
 }
@@ -518,7 +520,8 @@ static Value justify(Run *run, Value self, const Args *args, const char *name, c
     Value values[2];
     args_bind(run, name, args, params, 2, values);
     int64_t width = arg_int(run, values[0], "width");
-    Value fill = values[1].type == VALUE_MISSING ? value_literal(run, " ") : values[1];
+    Value fill =
+        values[1].type == VALUE_MISSING ? value_literal(run, " ") : fit(run, self, values[1]);
     if (!value_is_string(fill) || string_chars(fill.as.string) != 1)
         run_raise(run, "The fill character must be exactly one character long");
     int64_t chars = string_chars(self.as.string);
@@ -646,13 +649,6 @@ static bool is_alnum(uint32_t c)
     return char_is_alpha(c) || char_is_numeric(c);
 }
 
-/* Decimal digits and the superscript ones. */
-static bool is_digit(uint32_t c)
-{
-    return char_is_decimal(c) || c == 0xB2 || c == 0xB3 || c == 0xB9 ||
-           (c >= 0x2070 && c <= 0x2089 && c != 0x2071) || (c >= 0x2460 && c <= 0x2468);
-}
-
 #define KIND_METHOD(name, test)                                                                    \
     static Value call_##name(Run *run, Value self, const Args *args)                               \
     {                                                                                              \
@@ -663,7 +659,7 @@ static bool is_digit(uint32_t c)
 KIND_METHOD(isalpha, char_is_alpha)
 KIND_METHOD(isalnum, is_alnum)
 KIND_METHOD(isdecimal, char_is_decimal)
-KIND_METHOD(isdigit, is_digit)
+KIND_METHOD(isdigit, char_is_digit)
 KIND_METHOD(isnumeric, char_is_numeric)
 KIND_METHOD(isspace, char_is_space)
 
@@ -680,6 +676,16 @@ static Value call_isascii(Run *run, Value self, const Args *args)
     return value_bool(string_is_ascii(self.as.string));
 }
 
+static Value call_isidentifier(Run *run, Value self, const Args *args)
+{
+    refuse_arguments(run, args, "isidentifier");
+    const String *text = self.as.string;
+    int size;
+    if (text->length == 0 || !char_begins_name(string_char(text, 0, &size)))
+        return value_bool(false);
+    return all_chars(run, self, char_continues_name);
+}
+
 /* Some letters with case, and all of them upper (or lower). */
 static Value cased(Run *run, Value self, bool (*wanted)(uint32_t c), bool (*other)(uint32_t c))
 {
@@ -689,7 +695,7 @@ static Value cased(Run *run, Value self, bool (*wanted)(uint32_t c), bool (*othe
     for (size_t at = 0; at < text->length;) {
         int size;
         uint32_t c = string_char(text, at, &size);
-        if (other(c)) return value_bool(false);
+        if (other(c) || char_is_title(c)) return value_bool(false);
         found = found || wanted(c);
         at += (size_t)size;
     }
@@ -716,7 +722,7 @@ static Value call_istitle(Run *run, Value self, const Args *args)
     for (size_t at = 0; at < text->length;) {
         int size;
         uint32_t c = string_char(text, at, &size);
-        bool upper = char_is_upper(c), lower = char_is_lower(c);
+        bool upper = char_is_upper(c) || char_is_title(c), lower = char_is_lower(c);
         if ((upper && after_cased) || (lower && !after_cased)) return value_bool(false);
         after_cased = upper || lower;
         found = found || after_cased;
@@ -767,6 +773,7 @@ static const Function methods[] = {
     {"isnumeric", call_isnumeric},
     {"isspace", call_isspace},
     {"isprintable", call_isprintable},
+    {"isidentifier", call_isidentifier},
     {"isascii", call_isascii},
     {"isupper", call_isupper},
     {"islower", call_islower},

@@ -10,102 +10,95 @@ static Value operand(Run *run, const Args *args, const char *name)
     return other;
 }
 
+static void no_operand(Run *run, const Args *args, const char *name)
+{
+    Value unused;
+    args_bind(run, name, args, NULL, 0, &unused);
+}
+
 static Value is_defined(Run *run, Value self, const Args *args)
 {
-    (void)run;
-    (void)args;
+    no_operand(run, args, "test_defined");
     return value_bool(self.type != VALUE_UNDEFINED);
 }
 
 static Value is_undefined(Run *run, Value self, const Args *args)
 {
-    (void)run;
-    (void)args;
+    no_operand(run, args, "test_undefined");
     return value_bool(self.type == VALUE_UNDEFINED);
 }
 
 static Value is_none(Run *run, Value self, const Args *args)
 {
-    (void)run;
-    (void)args;
+    no_operand(run, args, "test_none");
     return value_bool(self.type == VALUE_NONE);
 }
 
 static Value is_boolean(Run *run, Value self, const Args *args)
 {
-    (void)run;
-    (void)args;
+    no_operand(run, args, "test_boolean");
     return value_bool(self.type == VALUE_BOOL);
 }
 
 static Value is_true(Run *run, Value self, const Args *args)
 {
-    (void)run;
-    (void)args;
+    no_operand(run, args, "test_true");
     return value_bool(self.type == VALUE_BOOL && self.as.boolean);
 }
 
 static Value is_false(Run *run, Value self, const Args *args)
 {
-    (void)run;
-    (void)args;
+    no_operand(run, args, "test_false");
     return value_bool(self.type == VALUE_BOOL && !self.as.boolean);
 }
 
 static Value is_integer(Run *run, Value self, const Args *args)
 {
-    (void)run;
-    (void)args;
+    no_operand(run, args, "test_integer");
     return value_bool(self.type == VALUE_INT || self.type == VALUE_BIGINT);
 }
 
 static Value is_float(Run *run, Value self, const Args *args)
 {
-    (void)run;
-    (void)args;
+    no_operand(run, args, "test_float");
     return value_bool(self.type == VALUE_FLOAT);
 }
 
 static Value is_number(Run *run, Value self, const Args *args)
 {
-    (void)run;
-    (void)args;
+    no_operand(run, args, "test_number");
     return value_bool(value_is_number(self) || self.type == VALUE_BIGINT);
 }
 
 static Value is_string(Run *run, Value self, const Args *args)
 {
-    (void)run;
-    (void)args;
+    no_operand(run, args, "test_string");
     return value_bool(value_is_string(self));
 }
 
 static Value is_mapping(Run *run, Value self, const Args *args)
 {
-    (void)run;
-    (void)args;
+    no_operand(run, args, "test_mapping");
     return value_bool(self.type == VALUE_DICT);
 }
 
 static Value is_iterable(Run *run, Value self, const Args *args)
 {
-    (void)args;
+    no_operand(run, args, "test_iterable");
     Iterator iterator;
     return value_bool(self.type == VALUE_LOOP || iterator_begin(run, self, &iterator));
 }
 
 static Value is_sequence(Run *run, Value self, const Args *args)
 {
-    (void)run;
-    (void)args;
+    no_operand(run, args, "test_sequence");
     return value_bool(self.type == VALUE_UNDEFINED || self.type == VALUE_STRING ||
                       value_is_list(self) || self.type == VALUE_DICT || self.type == VALUE_RANGE);
 }
 
 static Value is_callable(Run *run, Value self, const Args *args)
 {
-    (void)run;
-    (void)args;
+    no_operand(run, args, "test_callable");
     return value_bool(self.type == VALUE_UNDEFINED || self.type == VALUE_FUNCTION ||
                       self.type == VALUE_METHOD || self.type == VALUE_MACRO ||
                       self.type == VALUE_LOOP || self.type == VALUE_JOINER);
@@ -113,8 +106,7 @@ static Value is_callable(Run *run, Value self, const Args *args)
 
 static Value is_escaped(Run *run, Value self, const Args *args)
 {
-    (void)run;
-    (void)args;
+    no_operand(run, args, "test_escaped");
     return value_bool(value_is_string(self) && (self.flags & FLAG_MARKUP));
 }
 
@@ -128,13 +120,13 @@ static Value call_string_method(Run *run, Value self, const char *name)
 
 static Value is_lower(Run *run, Value self, const Args *args)
 {
-    (void)args;
+    no_operand(run, args, "test_lower");
     return call_string_method(run, self, "islower");
 }
 
 static Value is_upper(Run *run, Value self, const Args *args)
 {
-    (void)args;
+    no_operand(run, args, "test_upper");
     return call_string_method(run, self, "isupper");
 }
 
@@ -146,13 +138,13 @@ static Value remainder_is(Run *run, Value self, int64_t divisor, int64_t wanted)
 
 static Value is_odd(Run *run, Value self, const Args *args)
 {
-    (void)args;
+    no_operand(run, args, "test_odd");
     return remainder_is(run, self, 2, 1);
 }
 
 static Value is_even(Run *run, Value self, const Args *args)
 {
-    (void)args;
+    no_operand(run, args, "test_even");
     return remainder_is(run, self, 2, 0);
 }
 
@@ -186,16 +178,16 @@ static Value is_in(Run *run, Value self, const Args *args)
 
 static Value is_filter(Run *run, Value self, const Args *args)
 {
-    (void)run;
-    (void)args;
+    no_operand(run, args, "test_filter");
+    value_hash(run, self); /* fails on what cannot be a key */
     return value_bool(value_is_string(self) &&
                       filter_find(self.as.string->bytes, self.as.string->length) != NULL);
 }
 
 static Value is_test(Run *run, Value self, const Args *args)
 {
-    (void)run;
-    (void)args;
+    no_operand(run, args, "test_test");
+    value_hash(run, self);
     return value_bool(value_is_string(self) &&
                       test_find(self.as.string->bytes, self.as.string->length) != NULL);
 }

@@ -2,9 +2,9 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <utf8proc.h>
 
 #include "base/utf8.h"
+#include "text/jinja_chars.h"
 #include "text/jinja_run.h"
 
 /* The shortest digits that read back as the same number, as Python's repr(float) prints them. */
@@ -48,24 +48,6 @@ const char *message_repr(Run *run, Value value)
     buffer_push(run);
     write_repr(run, value);
     return message_text(run, buffer_pop(run).as.string);
-}
-
-bool char_is_printable(uint32_t code_point)
-{
-    if (code_point < 0x7F) return code_point >= 0x20;
-    switch (utf8proc_category((utf8proc_int32_t)code_point)) {
-    case UTF8PROC_CATEGORY_CN:
-    case UTF8PROC_CATEGORY_CC:
-    case UTF8PROC_CATEGORY_CF:
-    case UTF8PROC_CATEGORY_CS:
-    case UTF8PROC_CATEGORY_CO:
-    case UTF8PROC_CATEGORY_ZL:
-    case UTF8PROC_CATEGORY_ZP:
-    case UTF8PROC_CATEGORY_ZS:
-        return false;
-    default:
-        return true;
-    }
 }
 
 static void write_string_repr(Run *run, Value string)

@@ -429,7 +429,8 @@ uint64_t value_hash(Run *run, Value value)
         run_leave(run);
         return hash;
     }
-    if (value.type == VALUE_LIST || value.type == VALUE_DICT)
+    bool is_set = value.type == VALUE_VIEW && value.as.view->kind != VIEW_VALUES;
+    if (value.type == VALUE_LIST || value.type == VALUE_DICT || is_set)
         run_raise(run, "unhashable type: '%s'", value_type_name(value));
     return value.type;
 }
@@ -580,6 +581,13 @@ bool iterator_begin(Run *run, Value source, Iterator *ret)
     }
 }
 
+size_t iterator_room(const Iterator *iterator)
+{
+    const Generator *generator = iterator->source.as.generator;
+    return iterator->source.type == VALUE_GENERATOR ? generator->count - generator->position
+                                                    : iterator->count - iterator->position;
+}
+
 static Value view_item(Run *run, const View *view, size_t index)
 {
     const DictEntry *entry = &view->dict->entry[index];
@@ -594,7 +602,10 @@ bool iterator_next(Run *run, Iterator *iterator, Value *ret)
     Value source = iterator->source;
     if (source.type == VALUE_GENERATOR) {
         Generator *generator = source.as.generator;
-        if (generator->position >= generator->count) return false;
+        if (generator->position >= generator->count) {
+            if (generator->failure != NULL) run_raise(run, "%s", generator->failure);
+            return false;
+        }
         *ret = generator->item[generator->position++];
         return true;
     }
@@ -605,6 +616,7 @@ bool iterator_next(Run *run, Iterator *iterator, Value *ret)
         int size;
         string_char(source.as.string, at, &size);
         *ret = string_slice(run, source, at, at + (size_t)size);
+        ret->flags &= (uint8_t)~FLAG_MARKUP; /* Markup gives plain strings */
         iterator->position = at + (size_t)size;
         break;
     }
@@ -630,13 +642,10 @@ Value *value_items(Run *run, Value source, size_t *ret_count)
     Iterator iterator;
     if (!iterator_begin(run, source, &iterator))
         run_raise(run, "'%s' object is not iterable", value_type_name(source));
-    size_t capacity = source.type == VALUE_GENERATOR
-                          ? source.as.generator->count - source.as.generator->position
-                          : iterator.count;
-    Value *items = run_alloc(run, capacity * sizeof *items);
+    Value *items = run_alloc(run, iterator_room(&iterator) * sizeof *items);
     size_t count = 0;
-    while (iterator_next(run, &iterator, &items[count]))
-        count++;
+    for (Value item; iterator_next(run, &iterator, &item);)
+        items[count++] = item;
     *ret_count = count;
     return items;
 }
@@ -803,11 +812,4 @@ Value string_concat(Run *run, Value a, Value b)
     if (x->run != NULL || y->run != NULL || a.origin != b.origin)
         concat_runs(run, joined, a, b, extend);
     return value;
-}
-
-bool char_is_space(uint32_t c)
-{
-    if (c < 0x80) return c == ' ' || (c >= 9 && c <= 13) || (c >= 0x1C && c <= 0x1F);
-    return c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 ||
-           c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
 }

@@ -163,9 +163,12 @@ struct Range {
     int64_t start, stop, step, count;
 };
 
+/* What it gives is computed at once. Jinja computes it while it is walked, so what fails on the way
+ * fails there: behind the last item. */
 struct Generator {
     Value *item;
     size_t count, position;
+    const char *failure; /* the message, or NULL */
 };
 
 struct Cycler {
@@ -242,6 +245,12 @@ Value value_list(Run *run, size_t count); /* items zeroed: fill list_items(value
 Value value_tuple(Run *run, size_t count);
 Value value_tuple2(Run *run, Value first, Value second);
 Value value_generator(Run *run, Value *items, size_t count);
+
+/* Fills the generator: ->item, and ->count as it goes on. */
+typedef void (*Produce)(Run *run, Value self, const Args *args, Generator *generator);
+/* A generator of all that `produce` made before it failed, if it did. Running out of steps or
+ * memory still fails at once. */
+Value value_produce(Run *run, Produce produce, Value self, const Args *args);
 Value value_undefined_name(Run *run, const String *name);
 Value value_undefined_attribute(Run *run, Value object, Value name);
 Value value_undefined_hint(Run *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -327,6 +336,7 @@ typedef struct Iterator {
 
 bool iterator_begin(Run *run, Value source, Iterator *ret); /* false: not iterable */
 bool iterator_next(Run *run, Iterator *iterator, Value *ret);
+size_t iterator_room(const Iterator *iterator); /* at most so many items are left */
 /* All items as an array in the arena; fails on what is not iterable. */
 Value *value_items(Run *run, Value source, size_t *ret_count);
 
@@ -347,9 +357,7 @@ size_t string_offset(const String *string,
 /* A part, in bytes; shares the bytes. */
 Value string_slice(Run *run, Value string, size_t begin, size_t end);
 Value string_concat(Run *run, Value a, Value b);
-Origin string_origin(Value string, size_t offset); /* of one byte */
-bool char_is_space(uint32_t code_point);           /* as str.isspace */
-bool char_is_printable(uint32_t code_point);
+Origin string_origin(Value string, size_t offset);                               /* of one byte */
 Value string_replace(Run *run, Value string, Value old, Value new, int64_t max); /* max < 0: all */
 Value *string_lines(Run *run, Value string, bool keep_ends, size_t *ret_count); /* str.splitlines */
 

@@ -42,7 +42,7 @@ static void check_rendering(const Rendering *rendering)
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 {
     static const TemplateLimits limits = {
-        .steps = 100000, .time_ms = 2000, .memory_bytes = 32u << 20};
+        .steps = 100000, .memory_bytes = 32u << 20};
     Error err = {0};
     ChatTemplate *chat_template = NULL;
     Rendering rendering = {0};

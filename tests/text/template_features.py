@@ -82,6 +82,9 @@ FILTERS = [
     "{{ nope|default('x') }}{{ ''|default('x') }}{{ ''|default('x', true) }}{{ nope|d }}{{ z|default('x') }}{{ 0|default(5, boolean=true) }}{{ d.nope|default('y') }}",
     "{{ d|attr('items') is callable }}{{ d|attr('b') is defined }}{{ s|attr('upper')() }}",
     "{{ 'x' if 'upper' is filter }}{{ 'nope' is filter }}{{ 'odd' is test }}",
+    "{% set g = [1]|map('items') %}{{ g is defined }}{{ [d, 1]|map('items')|first|list }}{{ [[1], []]|map('first')|first }}{{ ['a', 5]|map('length')|first }}",
+    "{{ [nope, nope2]|sort|length }}{{ people|sort(attribute='nope')|map(attribute='name')|list }}{{ (1, 2)|batch(true)|list }}{{ [5]|batch(2.0, 'f')|list }}",
+    "{{ '<'|safe|list }}{{ ('<a'|safe ~ 'b')|list }}{{ (', '|safe).join([1, '<']) }}{{ ('ab'|safe).replace('a', 5) }}{{ ('a'|safe).center(3, '-') }}",
     "{% set g = l|map('string') %}{{ g|join(',') }}|{{ g|join(',') }}|{{ g is iterable }}{{ g is sequence }}{{ 'y' if g }}",
 ]
 
@@ -116,11 +119,13 @@ METHODS = [
     "{{ 'prefix-x'.removeprefix('prefix-') }}{{ 'x.py'.removesuffix('.py') }}{{ 'x'.removeprefix('y') }}",
     "[{{ 'a'.center(4) }}][{{ 'a'.center(5, '*') }}][{{ 'ab'.center(5, '*') }}][{{ 'a'.ljust(3) }}][{{ 'a'.rjust(3, '0') }}][{{ '-5'.zfill(4) }}][{{ '5'.zfill(1) }}][{{ 'a\tbc\td'.expandtabs(4) }}][{{ 'é\tx'.expandtabs() }}]",
     "{{ 'abc'.isalpha() }}{{ 'ab1'.isalnum() }}{{ '12'.isdigit() }}{{ '1²'.isdigit() }}{{ '12'.isdecimal() }}{{ '½'.isnumeric() }}{{ ' \t'.isspace() }}{{ ''.isspace() }}{{ 'AB'.isupper() }}{{ 'ab'.islower() }}{{ 'Ab Cd'.istitle() }}{{ 'aé'.isascii() }}{{ 'a\x01'.isprintable() }}{{ ''.isprintable() }}",
+    "{{ 'a_1'.isidentifier() }}{{ '1a'.isidentifier() }}{{ 'é日'.isidentifier() }}{{ ''.isidentifier() }}{{ '①'.isdigit() }}{{ '⁺'.isdigit() }}{{ '፩'.isdigit() }}{{ '一'.isnumeric() }}{{ 'ʰ'.islower() }}{{ 'ǅ'.isupper() }}{{ 'ǅ'.swapcase() }}{{ '🄰'.isupper() }}{{ 'ǅb'.istitle() }}",
     "{{ d.get('b') }}{{ d.get('zz') }}{{ d.get('zz', 5) }}{{ d.keys()|list }}{{ d.values()|list }}{{ d.items()|list }}{{ d.copy() == d }}{{ d.keys() }}{{ d.items() }}",
     "{% for k, v in d.items() %}{{ k }}:{{ v }};{% endfor %}{% for k in d %}{{ k }}{% endfor %}{% for v in d.values() %}{{ v }},{% endfor %}",
     "{{ l.index(1) }}{{ l.count(3) }}{{ l.copy() }}{{ (1, 2, 1).count(1) }}{{ f.is_integer() }}{{ 2.0.is_integer() }}",
     "{{ {'items': 5}.items is callable }}{{ {'items': 5}['items'] }}{{ {'get': 1}.get('get') }}{{ {'x': 1}['get']('x') }}{{ {'content': 'c'}.content }}",
     "{{ '{} {}'.format(1, 'x') }}{{ '{0}{1}{0}'.format('a', 'b') }}{{ '{a}-{b[0]}-{c.k}'.format(a=1, b=[7], c={'k': 2}) }}{{ '{{}}'.format() }}{{ '{!r}'.format('x') }}{{ '{:>5}|{:<5}|{:^5}|{:*^5}'.format(1, 2, 'x', 'y') }}{{ '{:05.1f}'.format(2.25) }}{{ '{:,}'.format(1234567) }}{{ '{:x} {:#x} {:b} {:o} {:e} {:%}'.format(255, 255, 5, 8, 1234.5, 0.25) }}{{ '{:+d} {: d}'.format(5, 5) }}{{ '{:.3}'.format('abcdef') }}{{ '{:{w}}'.format('a', w=3) }}{{ '{:g}'.format(0.00001) }}{{ '{:.2}'.format(3.14159) }}{{ '{}'.format(none) }}",
+    "{{ '{:010,}|{:011,}|{:<9_}|{:_x}|{:#010_b}|{:012,.2f}|{:+,}|{:_}|{:_d}'.format(1234567, 1234567, 12345, 123456789, 37, 1234.5, 1234, 1e6, -99999) }}{{ '%5.3d|%.4x|%-6.4d|%06.4d|%.0d' % (7, 255, -5, 42, 0) }}",
     "{{ '{x}'.format_map({'x': 1}) }}",
 ]
 
@@ -140,6 +145,7 @@ EXPRESSIONS = [
     "{{ range(3) }}{{ range(1, 7, 2)|list }}{{ range(3, 0, -1)|list }}{{ range(0) }}{{ range(5)|length }}{{ dict(a=1, b=2) }}{{ dict([('x', 1)]) }}{{ dict({'y': 2}, z=3) }}",
     "{{ s.upper().lower().split(',')[0] }}{{ (s|upper).lower() }}{{ s|upper|lower|length + 1 }}{{ -n|abs }}{{ (1, 2)|sum }}{{ 'a' < 'b' and 1 in [1] }}{{ not 1 == 2 }}{{ 1 if 1 == 1 and not 0 }}",
     "{{ none }}{{ True }}{{ False }}{{ None }}{{ true }}{{ nope }}{{ [nope] }}",
+    "{{ 1[1:] }}{{ none[::0] }}{{ 'abc'['x':] }}{{ {'a': 1}[:2] }}{{ (1, 2)[1.5:] }}[{{ [1, 2, 3][:2] }}]",
     "{{ 10 is divisibleby 5 and 'x' }}{{ l is sequence and l|length > 2 }}{{ 1 + 1 is even }}{{ 'a' ~ 1 + 1 }}{{ 1 + 2 ~ 'x' }}{{ 2 * 3 ~ 4 * 5 }}",
     "{{ caller is defined }}{{ loop is defined }}{{ ns is defined }}{{ s['upper']() }}{{ d['get']('b') }}",
 ]
@@ -209,6 +215,7 @@ WHITESPACE = [
     "\n",
     "plain { text } % # { { } }",
     "a\n    {#- c -#}\n  b",
+    "a{#", "{% raw %}", "a{% raw -%}  ", "{#-",
     "1 {{ 2 -}}\n  3 {%- if 1 +%}\n 4{% endif %}",
 ]
 
@@ -225,6 +232,9 @@ ERRORS = [
     "{{ x|nofilter }}", "{% if false %}{{ x|nofilter }}{% endif %}ok", "{% if true %}{{ s|nofilter }}{% endif %}", "{{ s is notest }}", "{{ 'y' if false else s|nofilter }}", "{{ l|map('nofilter')|list }}", "{{ l|select('notest')|list }}", "{% if true %}{% for x in l %}{{ x|nofilter }}{% endfor %}{% endif %}",
     "{{ s.split('') }}", "{{ s.index('zz') }}", "{{ ''.join([1]) }}", "{{ 'a'.join(none) }}", "{{ s.replace(1, 2) }}" if False else "{{ l.index(99) }}", "{{ s|indent(first=1, nope=2) }}" if False else "{{ 5|indent }}",
     "{{ nope|tojson }}", "{{ {'a': nope}|tojson }}", "{{ range(2)|tojson }}", "{{ {(1, 2): 3}|tojson }}", "{{ people|sort(attribute='age') }}", "{{ [1, 'a']|sort }}", "{{ [1, 'a']|max }}", "{{ ['a']|sum }}", "{{ 5|sum }}", "{{ 5|items|list }}", "{{ 5|first }}", "{{ 5|reverse }}", "{{ l|map('string')|last }}", "{{ l|map('string')|length }}", "{{ l|map }}" if False else "{{ l|map()|list }}",
+    "{{ [1]|map('items')|map('list')|list }}", "{{ [d, 1]|map('items')|map('list')|list|length }}", "{{ l|map()|list }}", "{{ [[]]|unique|list }}", "{{ l|slice(0)|list }}", "{{ l|selectattr()|list }}", "{{ 5|items|first }}",
+    "{{ l|sort(nope) }}", "{{ l|sort('x') }}", "{{ [1, nope]|sort }}", "{{ {1: 2}|xmlattr }}", "{{ s is defined 1 }}", "{{ s is string(1) }}", "{{ d is filter }}", "{{ d.keys() is test }}", "{{ {d.items(): 1} }}",
+    "{{ dict(nope) }}", "{{ namespace(nope) }}", "{{ '{:,}'.format('x') }}", "{{ '{:,x}'.format(5) }}", "{{ nope|abs }}", "{{ nope|round }}", "{{ s|round(1, 'floor') }}", "{{ 'abc'[::0] }}",
     "{{ d|dictsort(by='x') }}", "{{ 5|dictsort }}" if False else "{{ 1.5|round(method='x') }}", "{{ 'abc'|truncate(2) }}", "{{ s|center('x') }}",
     "{{ '%d' % 'x' }}", "{{ '%s %s' % 'x' }}", "{{ '%s' % (1, 2) }}", "{{ '%q' % 1 }}", "{{ '%' % 1 }}", "{{ '%(x)s' % 1 }}", "{{ '{} {}'.format(1) }}", "{{ '{x}'.format(1) }}", "{{ '{'.format(1) }}", "{{ '}'.format(1) }}", "{{ '{:d}'.format('x') }}", "{{ '{:.2f}'.format('x') }}", "{{ '{0}{}'.format(1, 2) }}", "{{ '{:q}'.format(1) }}",
     "{% macro m(a) %}{% endmacro %}{{ m(1, 2) }}", "{% macro m(a) %}{% endmacro %}{{ m(b=1) }}", "{% macro m(a) %}{{ a.x }}{% endmacro %}{{ m() }}", "{% macro m() %}{{ caller() }}{% endmacro %}{{ m() }}", "{% macro m() %}{% endmacro %}{% call m() %}{% endcall %}",

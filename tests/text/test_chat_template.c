@@ -334,6 +334,24 @@ static void assert_refused(const char *source, Status expected, const char *text
     cJSON_Delete(variables);
 }
 
+static void test_blocks_have_to_give_text(void **state)
+{
+    (void)state;
+    assert_refused("{% filter length %}abc{% endfilter %}", ERR_DATA,
+                   "t:1: what a filter or call block gives: expected str instance, int found");
+    assert_refused("{% set x %}{% filter length %}abc{% endfilter %}{% endset %}", ERR_DATA,
+                   "expected str instance, int found");
+    assert_refused("{% call dict() %}x{% endcall %}", ERR_DATA,
+                   "expected str instance, dict found");
+}
+
+static void test_macros_name_each_argument_once(void **state)
+{
+    (void)state;
+    assert_refused("{% macro m(a, b, a=1) %}{% endmacro %}", ERR_DATA,
+                   "t:1: duplicate argument 'a'");
+}
+
 static void test_endless_work_is_stopped(void **state)
 {
     (void)state;
@@ -469,6 +487,8 @@ int main(void)
         cmocka_unit_test(test_origins_survive_string_methods),
         cmocka_unit_test(test_template_text_knows_the_message_its_loop_stands_at),
         cmocka_unit_test(test_generation_blocks_are_marked),
+        cmocka_unit_test(test_blocks_have_to_give_text),
+        cmocka_unit_test(test_macros_name_each_argument_once),
         cmocka_unit_test(test_endless_work_is_stopped),
         cmocka_unit_test(test_memory_is_bounded),
         cmocka_unit_test(test_deep_sources_are_refused),
