@@ -18,7 +18,8 @@ struct ChatTemplate {
 
 static Status compile_guarded(Compile *compile, const char *source, size_t length, Template *tree)
 {
-    if (setjmp(compile->failed) != 0) return ERR_DATA;
+    int status = setjmp(compile->failed);
+    if (status != 0) return (Status)status;
     template_parse(compile, source, length, tree);
     template_resolve(compile, tree);
     return OK;

@@ -77,10 +77,15 @@ typedef struct Compile {
     const char *where;
     jmp_buf failed;
     Error *err;
+    uint64_t work;
 } Compile;
 
 _Noreturn void compile_fail(Compile *compile, int line, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* Memory and work of a compilation are bounded. Zeroed memory of the arena. */
+void *compile_alloc(Compile *compile, size_t bytes);
+void compile_work(Compile *compile, uint64_t work); /* about one unit per name compared */
 
 typedef enum { LEX_ROOT, LEX_BLOCK, LEX_VARIABLE, LEX_RAW } LexState;
 
@@ -231,7 +236,6 @@ struct Node {
             CallFunction string_method, dict_method; /* of that name, or NULL */
             bool maybe_method;                       /* dicts have a method of that name */
             Node *key;                               /* NODE_GETITEM: may be a NODE_SLICE */
-            bool folded; /* a slice of constants, which Jinja takes when it compiles */
         } get;
         struct {
             Node *start, *stop, *step; /* each may be NULL */

@@ -144,6 +144,7 @@ static Value item_at(Run *run, Value object, int64_t index)
     if (object.type == VALUE_RANGE)
         return value_int(object.as.range->start + index * object.as.range->step);
     const String *text = object.as.string;
+    if (!string_is_ascii(text)) run_step(run, (uint64_t)index / 16);
     size_t begin = string_offset(text, (size_t)index);
     int size;
     string_char(text, begin, &size);
@@ -156,6 +157,7 @@ Value eval_getitem(Run *run, Value object, Value key)
     if (object.type == VALUE_DICT) {
         const Value *value = NULL;
         if (value_is_string(key)) {
+            run_step(run, key.as.string->length / 16);
             value = dict_get_string(object.as.dict, key.as.string);
         } else if (key.type != VALUE_LIST && key.type != VALUE_DICT) {
             value = dict_get(run, object.as.dict, key);
@@ -189,6 +191,7 @@ static Value slice_string(Run *run, Value object, int64_t start, int64_t step, i
 {
     const String *text = object.as.string;
     if (step == 1) {
+        if (!string_is_ascii(text)) run_step(run, (uint64_t)(start + count) / 16);
         size_t begin = string_offset(text, (size_t)start);
         return string_slice(run, object, begin, string_offset(text, (size_t)(start + count)));
     }
@@ -260,16 +263,6 @@ static Value eval_optional(Run *run, Activation *activation, const Node *node)
     return node != NULL ? eval_node(run, activation, node) : value_none();
 }
 
-/* Does a slice fail for its types? Of constants it is undefined then: Jinja takes it when it
- * compiles. */
-static bool slice_misfits(Value object, Value start, Value stop, Value step)
-{
-    const Value bounds[] = {start, stop, step};
-    for (size_t i = 0; i < 3; i++)
-        if (bounds[i].type != VALUE_NONE && !value_is_integer(bounds[i])) return true;
-    return object.type == VALUE_NONE || value_is_number(object) || object.type == VALUE_DICT;
-}
-
 static Value eval_item(Run *run, Activation *activation, const Node *node)
 {
     Value object = eval_node(run, activation, node->as.get.object);
@@ -277,11 +270,7 @@ static Value eval_item(Run *run, Activation *activation, const Node *node)
     if (key->kind != NODE_SLICE) return eval_getitem(run, object, eval_node(run, activation, key));
     Value start = eval_optional(run, activation, key->as.slice.start);
     Value stop = eval_optional(run, activation, key->as.slice.stop);
-    Value step = eval_optional(run, activation, key->as.slice.step);
-    if (node->as.get.folded && object.type != VALUE_UNDEFINED &&
-        slice_misfits(object, start, stop, step))
-        return value_undefined_attribute(run, object, value_literal(run, "slice"));
-    return eval_slice(run, object, start, stop, step);
+    return eval_slice(run, object, start, stop, eval_optional(run, activation, key->as.slice.step));
 }
 
 /* ---- calls ---- */

@@ -19,8 +19,9 @@ static Value *find_slot(Activation *activation, VarRef ref)
     return &activation->slot[ref.slot];
 }
 
-static void scope_enter(const Run *run, Activation *activation, const Scope *scope)
+static void scope_enter(Run *run, Activation *activation, const Scope *scope)
 {
+    run_step(run, scope->count / 16);
     for (size_t i = 0; i < scope->count; i++) {
         const ScopeLoad *load = &scope->load[i];
         Value *slot = &activation->slot[load->slot];
@@ -433,6 +434,7 @@ static Activation *macro_enter(Run *run, const MacroNode *node, Activation *clos
     MacroCall call = {.node = node, .args = args};
     call.activation = activation_create(run, closure, node->num_slots);
     call.used = run_alloc(run, args->num_keywords * sizeof *call.used);
+    run_step(run, node->num_parameters * args->num_keywords / 8);
     Value *slot = call.activation->slot;
     for (size_t i = 0; i < node->num_parameters; i++)
         slot[node->parameter_slot[i]] = i < args->count

@@ -232,21 +232,6 @@ static Node *parse_list(Parser *parser)
     return node_adopt_list(parser, node, &node->as.list);
 }
 
-static bool is_folded(const Node *node);
-
-/* Jinja puts constants into a dict when it compiles, as far as they go. */
-static void check_constant_keys(Parser *parser, const Node *dict)
-{
-    const NodeList *list = &dict->as.list;
-    for (size_t i = 0; i + 1 < list->count; i += 2) {
-        const Node *key = list->item[i];
-        if (!is_folded(key) || !is_folded(list->item[i + 1])) return;
-        if (key->kind == NODE_LIST || key->kind == NODE_DICT)
-            compile_fail(parser->compile, key->line, "unhashable type: '%s'",
-                         key->kind == NODE_LIST ? "list" : "dict");
-    }
-}
-
 static Node *parse_dict(Parser *parser)
 {
     Node *node = node_create(parser, NODE_DICT, parser->current.line);
@@ -259,7 +244,6 @@ static Node *parse_dict(Parser *parser)
         node_list_push(parser, &node->as.list, parse_expression(parser));
     }
     parser_next(parser);
-    check_constant_keys(parser, node);
     return node_adopt_list(parser, node, &node->as.list);
 }
 
@@ -379,53 +363,6 @@ static Node *parse_dot(Parser *parser, Node *object)
     return node_adopt(parser, node, object);
 }
 
-static bool are_folded(const NodeList *list)
-{
-    for (size_t i = 0; i < list->count; i++)
-        if (!is_folded(list->item[i])) return false;
-    return true;
-}
-
-/* May Jinja compute it when it compiles? All but what looks at variables or calls something. */
-static bool is_folded(const Node *node)
-{
-    if (node == NULL) return true;
-    switch (node->kind) {
-    case NODE_CONST:
-        return true;
-    case NODE_TUPLE:
-    case NODE_LIST:
-    case NODE_DICT:
-    case NODE_CONCAT:
-        return are_folded(&node->as.list);
-    case NODE_CONDITION:
-        return is_folded(node->as.condition.test) && is_folded(node->as.condition.yes) &&
-               is_folded(node->as.condition.no);
-    case NODE_OR:
-    case NODE_AND:
-    case NODE_NOT:
-    case NODE_NEGATIVE:
-    case NODE_POSITIVE:
-    case NODE_BINARY:
-        return is_folded(node->as.binary.left) && is_folded(node->as.binary.right);
-    case NODE_COMPARE:
-        return is_folded(node->as.compare.first) && are_folded(&node->as.compare.operand);
-    case NODE_GETATTR:
-    case NODE_GETITEM:
-        return is_folded(node->as.get.object) && is_folded(node->as.get.key);
-    case NODE_SLICE:
-        return is_folded(node->as.slice.start) && is_folded(node->as.slice.stop) &&
-               is_folded(node->as.slice.step);
-    case NODE_FILTER:
-    case NODE_TEST:
-        return is_folded(node->as.call.callee) && are_folded(&node->as.call.args.positional) &&
-               are_folded(&node->as.call.args.keyword) && node->as.call.args.star == NULL &&
-               node->as.call.args.star_star == NULL;
-    default:
-        return false;
-    }
-}
-
 static Node *parse_brackets(Parser *parser, Node *object)
 {
     int line = parser->current.line;
@@ -445,18 +382,18 @@ static Node *parse_brackets(Parser *parser, Node *object)
         node->as.get.key->as.list = keys;
         node_adopt_list(parser, node->as.get.key, &keys);
     }
-    node->as.get.folded =
-        node->as.get.key->kind == NODE_SLICE && is_folded(object) && is_folded(node->as.get.key);
     return node_adopt(parser, node_adopt(parser, node, object), node->as.get.key);
 }
 
 static void keyword_push(Parser *parser, CallArgs *args, const String *name, Node *value)
 {
     size_t count = args->keyword.count;
-    const String **names = parser_alloc(parser, (count + 1) * sizeof *names);
-    if (count > 0) memcpy(names, args->keyword_name, count * sizeof *names);
-    names[count] = name;
-    args->keyword_name = names;
+    if ((count & (count - 1)) == 0) { /* full at powers of two */
+        const String **names = parser_alloc(parser, (count == 0 ? 1 : 2 * count) * sizeof *names);
+        if (count > 0) memcpy(names, args->keyword_name, count * sizeof *names);
+        args->keyword_name = names;
+    }
+    args->keyword_name[count] = name;
     node_list_push(parser, &args->keyword, value);
 }
 

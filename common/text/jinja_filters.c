@@ -168,7 +168,7 @@ static Value filter_striptags(Run *run, Value self, const Args *args)
     no_arguments(run, args, "do_striptags");
     Value string = value_str(run, self);
     const String *text = string.as.string;
-    run_step(run, text->length / 16);
+    run_step(run, text->length / 8);
     buffer_push(run);
     size_t at = 0;
     for (size_t tag = 0; tag < text->length;) {
@@ -278,6 +278,7 @@ static Value filter_truncate(Run *run, Value self, const Args *args)
     Value head = eval_slice(run, self, value_none(), value_int(length - end_chars), value_none());
     if (!value_truth(values[1])) { /* up to the last space */
         const String *text = head.as.string;
+        run_step_bytes(run, text->length);
         for (size_t at = text->length; at > 0; at--)
             if (text->bytes[at - 1] == ' ') {
                 head = string_slice(run, head, 0, at - 1);
@@ -294,7 +295,7 @@ static Value filter_wordcount(Run *run, Value self, const Args *args)
     const String *text = string.as.string;
     int64_t words = 0;
     bool inside = false;
-    run_step(run, text->length / 16);
+    run_step(run, text->length / 4);
     for (size_t at = 0; at < text->length;) {
         int size;
         uint32_t c = string_char(text, at, &size);
@@ -402,9 +403,10 @@ static Value filter_abs(Run *run, Value self, const Args *args)
 
 /* A number's text as int() and float() take it: without the white space around it and single
  * underscores between digits. False if it cannot be one. */
-static bool number_text(Value value, char *out, size_t size)
+static bool number_text(Run *run, Value value, char *out, size_t size)
 {
     const String *text = value.as.string;
+    run_step(run, text->length / 16);
     size_t begin = 0, end = text->length, used = 0;
     int length;
     while (begin < end && char_is_space(string_char(text, begin, &length)))
@@ -428,10 +430,20 @@ static bool number_text(Value value, char *out, size_t size)
     return used > 0;
 }
 
-static bool parse_int(Run *run, Value value, int base, int64_t *ret)
+/* A whole number of digits, with a sign perhaps, that 64 bits cannot hold. */
+static Value big_number(Run *run, bool negative, const char *digits)
+{
+    digits += strspn(digits, "0");
+    Value text = value_text(run, digits, strlen(digits), ORIGIN_PLAIN_TEMPLATE);
+    if (negative) text = string_concat(run, value_literal(run, "-"), text);
+    text.type = VALUE_BIGINT;
+    return text;
+}
+
+static bool parse_int(Run *run, Value value, int base, Value *ret)
 {
     char text[128];
-    if (!number_text(value, text, sizeof text)) return false;
+    if (!number_text(run, value, text, sizeof text)) return false;
     const char *digits = text;
     bool negative = *digits == '-';
     if (*digits == '-' || *digits == '+') digits++;
@@ -447,15 +459,17 @@ static bool parse_int(Run *run, Value value, int base, int64_t *ret)
     errno = 0;
     long long number = strtoll(digits, &end, base == 0 ? 10 : base);
     if (*end != '\0') return false;
-    if (errno == ERANGE) run_fail(run, ERR_UNSUPPORTED, "a whole number beyond 64 bits");
-    *ret = negative ? -number : number;
+    if (errno == ERANGE && base != 10)
+        run_fail(run, ERR_UNSUPPORTED, "a whole number beyond 64 bits");
+    *ret = errno == ERANGE ? big_number(run, negative, digits)
+                           : value_int(negative ? -number : number);
     return true;
 }
 
-static bool parse_float(Value value, double *ret)
+static bool parse_float(Run *run, Value value, double *ret)
 {
     char text[512], *end;
-    if (!number_text(value, text, sizeof text)) return false;
+    if (!number_text(run, value, text, sizeof text)) return false;
     const char *digits = text + (*text == '-' || *text == '+');
     if (digits[0] == '0' && (digits[1] | 32) == 'x') return false;
     if (strchr("0123456789.iInN", *digits) == NULL || strchr(text, '(') != NULL) return false;
@@ -466,9 +480,10 @@ static bool parse_float(Value value, double *ret)
 static Value float_to_int(Run *run, double real, Value otherwise)
 {
     if (isnan(real) || isinf(real)) return otherwise;
-    if (fabs(real) >= 9223372036854775808.0)
-        run_fail(run, ERR_UNSUPPORTED, "a whole number beyond 64 bits");
-    return value_int((int64_t)real);
+    if (fabs(real) < 9223372036854775808.0) return value_int((int64_t)real);
+    char digits[400];
+    snprintf(digits, sizeof digits, "%.0f", fabs(real));
+    return big_number(run, real < 0, digits);
 }
 
 static Value filter_int(Run *run, Value self, const Args *args)
@@ -479,7 +494,7 @@ static Value filter_int(Run *run, Value self, const Args *args)
     Value otherwise = is_given(values[0]) ? values[0] : value_int(0);
     int64_t base = is_given(values[1]) ? arg_int(run, values[1], "base") : 10;
     if (base != 0 && (base < 2 || base > 36)) return otherwise;
-    int64_t integer;
+    Value integer;
     double real;
     if (self.type == VALUE_UNDEFINED) run_fail_undefined(run, self);
     if (value_is_integer(self)) return value_int(value_as_int(self));
@@ -489,8 +504,8 @@ static Value filter_int(Run *run, Value self, const Args *args)
         return float_to_int(run, self.as.real, otherwise);
     }
     if (!value_is_string(self)) return otherwise;
-    if (parse_int(run, self, (int)base, &integer)) return value_int(integer);
-    return parse_float(self, &real) ? float_to_int(run, real, otherwise) : otherwise;
+    if (parse_int(run, self, (int)base, &integer)) return integer;
+    return parse_float(run, self, &real) ? float_to_int(run, real, otherwise) : otherwise;
 }
 
 static Value filter_float(Run *run, Value self, const Args *args)
@@ -501,7 +516,7 @@ static Value filter_float(Run *run, Value self, const Args *args)
     double real;
     if (self.type == VALUE_UNDEFINED) run_fail_undefined(run, self);
     if (value_is_number(self)) return value_float(value_as_double(self));
-    if (value_is_string(self) && parse_float(self, &real)) return value_float(real);
+    if (value_is_string(self) && parse_float(run, self, &real)) return value_float(real);
     return is_given(otherwise) ? otherwise : value_float(0.0);
 }
 
@@ -559,7 +574,7 @@ static Value filter_round(Run *run, Value self, const Args *args)
         return value_is_integer(self) ? round_integer(run, value_as_int(self), precision)
                                       : value_float(round_float(self.as.real, precision));
     double unit = pow(10.0, (double)precision), scaled = value_as_double(self) * unit;
-    return value_float((ceiling ? ceil(scaled) : floor(scaled)) / unit);
+    return value_float(((ceiling ? ceil(scaled) : floor(scaled)) + 0.0) / unit); /* never -0.0 */
 }
 
 static Value filter_filesizeformat(Run *run, Value self, const Args *args)
@@ -571,7 +586,7 @@ static Value filter_filesizeformat(Run *run, Value self, const Args *args)
     double bytes, base = is_binary ? 1024 : 1000;
     if (value_is_number(self)) {
         bytes = value_as_double(self);
-    } else if (!value_is_string(self) || !parse_float(self, &bytes)) {
+    } else if (!value_is_string(self) || !parse_float(run, self, &bytes)) {
         run_raise(run, "could not convert %s to float", message_repr(run, self));
     }
     char text[64];

@@ -1,6 +1,7 @@
 /* Python's two ways to format: "%s" % values (docs.python.org/3/library/stdtypes.html,
  * printf-style) and
  * "{}".format(values) (docs.python.org/3/library/string.html, format specification). */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -18,6 +19,7 @@ typedef struct Layout {
     int64_t width;
     int64_t precision; /* -1: none */
     char type;         /* 0: none given */
+    bool has_sign;
 } Layout;
 
 #define WIDTH_MAX 1000000
@@ -151,6 +153,16 @@ static void write_integer(Run *run, int64_t integer, const Layout *layout, Origi
                  origin);
 }
 
+/* The whole part of a float, which may have more digits than 64 bits hold. */
+static void write_whole(Run *run, double real, const Layout *layout, Origin origin)
+{
+    char digits[NUMBER_TEXT_MAX];
+    if (isnan(real) || isinf(real))
+        run_raise(run, "cannot convert float %s to integer", isnan(real) ? "NaN" : "infinity");
+    snprintf(digits, sizeof digits, "%.0f", trunc(fabs(real)));
+    write_number(run, real <= -1, "", least_digits(run, digits, layout->precision), layout, origin);
+}
+
 static void write_float(Run *run, double real, const Layout *layout, Origin origin)
 {
     char digits[NUMBER_TEXT_MAX], spec[16];
@@ -242,6 +254,8 @@ static void percent_key(Run *run, Percent *percent, Value *ret_argument)
         depth += c == '(' ? 1 : c == ')' ? -1 : 0;
     }
     Value key = string_slice(run, percent->format, begin, percent->at - 1);
+    if (percent->is_mapping && percent->argument[0].type == VALUE_UNDEFINED)
+        run_fail_undefined(run, percent->argument[0]);
     if (!percent->is_mapping || percent->argument[0].type != VALUE_DICT)
         run_raise(run, "format requires a mapping");
     const Value *found = dict_get(run, percent->argument[0].as.dict, key);
@@ -288,10 +302,11 @@ static void percent_value(Run *run, Percent *percent, Value value, char type)
     case 'u':
         snprintf(text, sizeof text, "%%%c format: a real number is required", type);
         layout->type = 'd';
-        write_integer(run,
-                      value_is_integer(value) ? value_as_int(value)
-                                              : (int64_t)as_double(run, value, text),
-                      layout, value.origin);
+        if (value_is_integer(value)) {
+            write_integer(run, value_as_int(value), layout, value.origin);
+        } else {
+            write_whole(run, as_double(run, value, text), layout, value.origin);
+        }
         break;
     case 'x':
     case 'X':
@@ -363,7 +378,8 @@ Value format_percent(Run *run, Value format, Value arguments)
         percent.argument = arguments.as.list->item;
         percent.count = arguments.as.list->count;
     }
-    percent.is_mapping = arguments.type == VALUE_DICT || arguments.type == VALUE_LIST;
+    percent.is_mapping = arguments.type == VALUE_DICT || arguments.type == VALUE_LIST ||
+                         arguments.type == VALUE_RANGE || arguments.type == VALUE_UNDEFINED;
     const String *text = format.as.string;
     buffer_push(run);
     while (percent.at < text->length) {
@@ -421,7 +437,10 @@ static Layout read_spec(Run *run, Value spec, Value value)
     } else if (text->length > 0 && is_align(text->bytes[0])) {
         layout.align = text->bytes[at++];
     }
-    if (at < text->length && one_of(text->bytes[at], "+- ")) layout.sign = text->bytes[at++];
+    if (at < text->length && one_of(text->bytes[at], "+- ")) {
+        layout.sign = text->bytes[at++];
+        layout.has_sign = true;
+    }
     if (at < text->length && text->bytes[at] == '#') {
         layout.alternate = true;
         at++;
@@ -465,6 +484,11 @@ static void write_formatted(Run *run, Value value, Value spec)
     Layout layout = read_spec(run, spec, value);
     if (value_is_string(value)) {
         if (layout.type != 0 && layout.type != 's') fail_code(run, layout.type, value);
+        if (layout.has_sign)
+            run_raise(run, "%s not allowed in string format specifier",
+                      layout.sign == ' ' ? "Space" : "Sign");
+        if (layout.alternate)
+            run_raise(run, "Alternate form (#) not allowed in string format specifier");
         if (layout.align == '=')
             run_raise(run, "'=' alignment not allowed in string format specifier");
         if (layout.grouping != 0) run_raise(run, "Cannot specify '%c' with 's'.", layout.grouping);

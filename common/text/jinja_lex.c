@@ -16,13 +16,32 @@ _Noreturn void compile_fail(Compile *compile, int line, const char *format, ...)
     vsnprintf(message, sizeof message, format, args);
     va_end(args);
     error_set(compile->err, ERR_DATA, "%s:%d: %s", compile->where, line, message);
-    longjmp(compile->failed, 1);
+    longjmp(compile->failed, (int)ERR_DATA);
+}
+
+void *compile_alloc(Compile *compile, size_t bytes)
+{
+    if (bytes > TEMPLATE_COMPILE_BYTES_MAX - arena_bytes(compile->arena)) {
+        error_set(compile->err, ERR_RESOURCE,
+                  "%s: a template that takes more than %zu MiB to compile", compile->where,
+                  TEMPLATE_COMPILE_BYTES_MAX >> 20);
+        longjmp(compile->failed, (int)ERR_RESOURCE);
+    }
+    return arena_alloc(compile->arena, bytes);
+}
+
+void compile_work(Compile *compile, uint64_t work)
+{
+    compile->work += work;
+    if (compile->work <= TEMPLATE_COMPILE_WORK_MAX) return;
+    error_set(compile->err, ERR_RESOURCE, "%s: a template with too many names", compile->where);
+    longjmp(compile->failed, (int)ERR_RESOURCE);
 }
 
 /* The source with every line end as '\n' and one at the very end taken off. */
 void lexer_init(Lexer *lexer, Compile *compile, const char *source, size_t length)
 {
-    char *clean = arena_alloc(compile->arena, length + 1);
+    char *clean = compile_alloc(compile, length + 1);
     size_t used = 0;
     for (size_t i = 0; i < length; i++) {
         if (source[i] == '\r') {
@@ -303,7 +322,7 @@ static void lex_number(Lexer *lexer, Token *ret)
     size_t end = float_end(lexer, begin);
     bool is_float = end > 0;
     if (!is_float) end = integer_end(lexer, begin, &base);
-    char *digits = arena_alloc(lexer->compile->arena, end - begin + 1);
+    char *digits = compile_alloc(lexer->compile, end - begin + 1);
     size_t used = 0;
     for (size_t i = begin + (base != 10 ? 2 : 0); i < end; i++)
         if (lexer->source[i] != '_') digits[used++] = lexer->source[i];
@@ -394,7 +413,7 @@ static void lex_string(Lexer *lexer, Token *ret)
     while (end < lexer->length && lexer->source[end] != quote)
         end += lexer->source[end] == '\\' ? 2 : 1;
     if (end >= lexer->length) fail_at_char(lexer);
-    char *out = arena_alloc(lexer->compile->arena, 2 * (end - begin) + 1);
+    char *out = compile_alloc(lexer->compile, 2 * (end - begin) + 1);
     size_t used = 0;
     for (size_t i = begin; i < end;) {
         char c = lexer->source[i++];

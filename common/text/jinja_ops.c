@@ -207,11 +207,15 @@ Value eval_binary(Run *run, BinaryOp op, Value a, Value b)
         ((is_sequence(a) && value_is_integer(b)) || (value_is_integer(a) && is_sequence(b))))
         return multiply_sequence(run, a, b);
     if (op == BINARY_MOD && value_is_string(a)) return format_percent(run, a, b);
+    bool is_big = (a.type == VALUE_BIGINT && (value_is_number(b) || b.type == VALUE_BIGINT)) ||
+                  (b.type == VALUE_BIGINT && value_is_number(a));
+    if (is_big) fail_overflow(run);
     fail_operands(run, op, a, b);
 }
 
 Value eval_negative(Run *run, Value value, bool negate)
 {
+    if (value.type == VALUE_BIGINT) fail_overflow(run);
     if (value_is_integer(value)) {
         int64_t integer = value_as_int(value);
         if (negate && integer == INT64_MIN) fail_overflow(run);

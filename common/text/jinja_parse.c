@@ -18,7 +18,7 @@ static const char *const ends_generation[] = {"endgeneration", NULL};
 
 void *parser_alloc(Parser *parser, size_t bytes)
 {
-    return arena_alloc(parser->compile->arena, bytes);
+    return compile_alloc(parser->compile, bytes);
 }
 
 Node *node_create(Parser *parser, NodeKind kind, int line)
@@ -281,9 +281,11 @@ static Node *parse_if(Parser *parser)
         parser_next(parser);
         Node *test = parse_tuple(parser, (TupleRules){.items = TUPLE_WITHOUT_CONDITION});
         node_list_push(parser, &node->as.branch.test, test);
-        NodeList *grown = parser_alloc(parser, (count + 1) * sizeof *grown);
-        if (count > 0) memcpy(grown, body, count * sizeof *grown);
-        body = grown;
+        if ((count & (count - 1)) == 0) { /* full at powers of two */
+            NodeList *grown = parser_alloc(parser, (count == 0 ? 1 : 2 * count) * sizeof *grown);
+            if (count > 0) memcpy(grown, body, count * sizeof *grown);
+            body = grown;
+        }
         body[count++] = parse_body(parser, ends_if);
     } while (parser_at(parser, "elif"));
     node->as.branch.body = body;
@@ -318,6 +320,7 @@ static void parse_signature(Parser *parser, MacroNode *macro)
     while (parser->current.type != TOKEN_RPAREN) {
         if (parameters.count > 0) parser_expect(parser, TOKEN_COMMA);
         Node *name = parse_name_target(parser);
+        compile_work(parser->compile, parameters.count);
         for (size_t i = 0; i < parameters.count; i++)
             if (parameters.item[i]->as.name.text == name->as.name.text)
                 compile_fail(parser->compile, name->line, "duplicate argument '%.*s'",
@@ -552,7 +555,7 @@ static NodeList parse_body(Parser *parser, const char *const *end_tags)
 
 void template_parse(Compile *compile, const char *source, size_t length, Template *ret)
 {
-    Parser *parser = arena_alloc(compile->arena, sizeof *parser);
+    Parser *parser = compile_alloc(compile, sizeof *parser);
     parser->compile = compile;
     parser->template = ret;
     lexer_init(&parser->lexer, compile, source, length);

@@ -137,9 +137,9 @@ void buffer_close(Buffer *buffer)
 /* The text from `begin` on, with its origins, as a string. */
 static Value buffer_text(Run *run, const Buffer *buffer, size_t begin)
 {
-    size_t first = 0;
-    while (first < buffer->num_spans && buffer->span[first].end <= begin)
-        first++;
+    size_t first = begin > 0 ? buffer->num_spans : 0; /* what is taken is near the end */
+    while (first > 0 && buffer->span[first - 1].end > begin)
+        first--;
     bool empty = first == buffer->num_spans;
     Origin origin = empty ? ORIGIN_PLAIN_TEMPLATE : buffer->span[first].origin;
     const char *bytes = buffer->length > begin ? buffer->text + begin : "";

@@ -12,13 +12,15 @@
 #include "text/jinja_value.h"
 
 /* What a template may use up. A plain conversation needs a thousandth of each. */
-#define TEMPLATE_SOURCE_BYTES_MAX (4u << 20)
-#define TEMPLATE_OUTPUT_BYTES_MAX (256u << 20)
-#define TEMPLATE_STEPS_MAX        50000000 /* about a second; no clock, so that a result is one */
-#define TEMPLATE_DEPTH_MAX        1500     /* nested evaluations: bounds the C stack */
-#define TEMPLATE_NESTING_MAX      150      /* brackets or tags inside each other, in the source */
-#define TEMPLATE_HEIGHT_MAX       500      /* of the tree of one expression */
-#define TEMPLATE_MEMORY_BYTES_MAX (256u << 20) /* and 16 times the bytes of the variables */
+#define TEMPLATE_SOURCE_BYTES_MAX  (4u << 20)
+#define TEMPLATE_COMPILE_BYTES_MAX ((size_t)256 << 20)
+#define TEMPLATE_COMPILE_WORK_MAX  200000000 /* about a second */
+#define TEMPLATE_OUTPUT_BYTES_MAX  (256u << 20)
+#define TEMPLATE_STEPS_MAX         50000000 /* about a second; no clock, so that a result is one */
+#define TEMPLATE_DEPTH_MAX         1500     /* nested evaluations: bounds the C stack */
+#define TEMPLATE_NESTING_MAX       150      /* brackets or tags inside each other, in the source */
+#define TEMPLATE_HEIGHT_MAX        500      /* of the tree of one expression */
+#define TEMPLATE_MEMORY_BYTES_MAX  (256u << 20) /* and 16 times the bytes of the variables */
 
 /* Those of them that a rendering may be given smaller. */
 typedef struct TemplateLimits {
@@ -157,6 +159,11 @@ static inline void run_step(Run *run, uint64_t work)
 {
     run->steps += work;
     if (run->steps > run->steps_max) run_fail_steps(run);
+}
+/* A search through `bytes` for a part; memmem is slowest where much of a long part matches. */
+static inline void run_step_search(Run *run, uint64_t bytes, uint64_t part)
+{
+    run_step(run, 1 + bytes / (part <= 8 ? 32 : 8) + part / 16);
 }
 static inline void run_step_bytes(Run *run, uint64_t bytes) /* that are copied or looked through */
 {

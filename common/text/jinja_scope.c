@@ -220,26 +220,26 @@ static bool same_name(const String *a, const String *b)
 
 static Symbols *symbols_create(Resolver *resolver, Symbols *parent, Unit *unit)
 {
-    Symbols *symbols = arena_alloc(resolver->compile->arena, sizeof *symbols);
+    Symbols *symbols = compile_alloc(resolver->compile, sizeof *symbols);
     symbols->parent = parent;
     symbols->unit = unit;
-    symbols->slots = arena_alloc(resolver->compile->arena, sizeof *symbols->slots);
+    symbols->slots = compile_alloc(resolver->compile, sizeof *symbols->slots);
     return symbols;
 }
 
 static Unit *unit_create(Resolver *resolver, Unit *parent)
 {
-    Unit *unit = arena_alloc(resolver->compile->arena, sizeof *unit);
+    Unit *unit = compile_alloc(resolver->compile, sizeof *unit);
     unit->parent = parent;
     return unit;
 }
 
 static Symbols *symbols_copy(Resolver *resolver, const Symbols *symbols)
 {
-    Symbols *copy = arena_alloc(resolver->compile->arena, sizeof *copy);
+    Symbols *copy = compile_alloc(resolver->compile, sizeof *copy);
     *copy = *symbols;
     copy->capacity = symbols->count + 8;
-    copy->binding = arena_alloc(resolver->compile->arena, copy->capacity * sizeof *copy->binding);
+    copy->binding = compile_alloc(resolver->compile, copy->capacity * sizeof *copy->binding);
     if (symbols->count > 0)
         memcpy(copy->binding, symbols->binding, symbols->count * sizeof *copy->binding);
     return copy;
@@ -265,18 +265,27 @@ static Binding *find_binding(const Symbols *symbols, const String *name, Unit **
     return NULL;
 }
 
+/* The work of finding a name from here outwards. */
+static void count_search(Resolver *resolver, const Symbols *symbols)
+{
+    uint64_t work = 0;
+    for (; symbols != NULL; symbols = symbols->parent)
+        work += symbols->count;
+    compile_work(resolver->compile, work);
+}
+
 static uint16_t slot_of(Resolver *resolver, Symbols *symbols, const String *name)
 {
     SlotMap *map = symbols->slots;
+    compile_work(resolver->compile, map->count);
     for (size_t i = 0; i < map->count; i++)
         if (same_name(map->name[i], name)) return map->slot[i];
     if (symbols->unit->num_slots == UINT16_MAX)
         compile_fail(resolver->compile, 1, "more than %d variables", UINT16_MAX);
-    Arena *arena = resolver->compile->arena;
     if ((map->count & (map->count - 1)) == 0) { /* full at powers of two */
         size_t capacity = map->count == 0 ? 1 : 2 * map->count;
-        const String **names = arena_alloc(arena, capacity * sizeof *names);
-        uint16_t *slots = arena_alloc(arena, capacity * sizeof *slots);
+        const String **names = compile_alloc(resolver->compile, capacity * sizeof *names);
+        uint16_t *slots = compile_alloc(resolver->compile, capacity * sizeof *slots);
         if (map->count > 0) {
             memcpy(names, map->name, map->count * sizeof *names);
             memcpy(slots, map->slot, map->count * sizeof *slots);
@@ -292,11 +301,12 @@ static uint16_t slot_of(Resolver *resolver, Symbols *symbols, const String *name
 /* Makes (or finds) the scope's own binding of a name. */
 static Binding *define(Resolver *resolver, Symbols *symbols, const String *name)
 {
+    compile_work(resolver->compile, symbols->count);
     Binding *binding = own_binding(symbols, name);
     if (binding != NULL) return binding;
     if (symbols->count == symbols->capacity) {
         size_t capacity = symbols->capacity == 0 ? 8 : 2 * symbols->capacity;
-        Binding *grown = arena_alloc(resolver->compile->arena, capacity * sizeof *grown);
+        Binding *grown = compile_alloc(resolver->compile, capacity * sizeof *grown);
         if (symbols->count > 0) memcpy(grown, symbols->binding, symbols->count * sizeof *grown);
         symbols->binding = grown;
         symbols->capacity = capacity;
@@ -339,6 +349,7 @@ static void symbols_parameter(Resolver *resolver, Symbols *symbols, const String
 static void symbols_load(Resolver *resolver, Symbols *symbols, const String *name)
 {
     Unit *unit;
+    count_search(resolver, symbols);
     if (find_binding(symbols, name, &unit) == NULL)
         define(resolver, symbols, name)->load.kind = LOAD_CONTEXT;
 }
@@ -357,6 +368,7 @@ static void merge_branches(Resolver *resolver, Symbols *symbols, Symbols *const 
             *to = *from;
             to->stored = stored;
         }
+    compile_work(resolver->compile, symbols->count * before->count);
     for (size_t i = 0; i < symbols->count; i++) {
         Binding *binding = &symbols->binding[i];
         const Binding *old = own_binding(before, binding->name);
@@ -486,12 +498,13 @@ static VarRef make_ref(Resolver *resolver, const Unit *from, const Unit *to, uin
 static uint32_t context_name(Resolver *resolver, const String *name)
 {
     Template *template = resolver->template;
+    compile_work(resolver->compile, template->num_names);
     for (size_t i = 0; i < template->num_names; i++)
         if (same_name(template->name[i], name)) return (uint32_t)i;
     size_t count = template->num_names;
     if ((count & (count - 1)) == 0) {
         const String **grown =
-            arena_alloc(resolver->compile->arena, (count == 0 ? 1 : 2 * count) * sizeof *grown);
+            compile_alloc(resolver->compile, (count == 0 ? 1 : 2 * count) * sizeof *grown);
         if (count > 0) memcpy(grown, template->name, count * sizeof *grown);
         template->name = grown;
     }
@@ -503,7 +516,7 @@ static uint32_t context_name(Resolver *resolver, const String *name)
 static Scope make_scope(Resolver *resolver, const Symbols *symbols)
 {
     Scope scope = {.count = symbols->count};
-    scope.load = arena_alloc(resolver->compile->arena, symbols->count * sizeof *scope.load);
+    scope.load = compile_alloc(resolver->compile, symbols->count * sizeof *scope.load);
     for (size_t i = 0; i < symbols->count; i++) {
         const Binding *binding = &symbols->binding[i];
         scope.load[i] = binding->load;
@@ -528,6 +541,7 @@ static void resolve_list(Resolver *resolver, const Frame *frame, const NodeList 
 static VarRef resolve_name(Resolver *resolver, const Symbols *symbols, const String *name)
 {
     Unit *unit = NULL;
+    count_search(resolver, symbols);
     const Binding *binding = find_binding(symbols, name, &unit);
     CHECKF(binding != NULL, "the name %.*s was not analysed", (int)name->length, name->bytes);
     return make_ref(resolver, symbols->unit, unit, binding->slot);
@@ -535,11 +549,11 @@ static VarRef resolve_name(Resolver *resolver, const Symbols *symbols, const Str
 
 static Node *copy_target(Resolver *resolver, const Node *target)
 {
-    Node *copy = arena_alloc(resolver->compile->arena, sizeof *copy);
+    Node *copy = compile_alloc(resolver->compile, sizeof *copy);
     *copy = *target;
     if (target->kind == NODE_TUPLE) {
         size_t count = target->as.list.count;
-        copy->as.list.item = arena_alloc(resolver->compile->arena, count * sizeof(Node *));
+        copy->as.list.item = compile_alloc(resolver->compile, count * sizeof(Node *));
         for (size_t i = 0; i < count; i++)
             copy->as.list.item[i] = copy_target(resolver, target->as.list.item[i]);
     }
@@ -614,7 +628,7 @@ static void resolve_macro(Resolver *resolver, const Frame *frame, MacroNode *mac
     analyse_list(resolver, symbols, &macro->body, ROLE_LOAD);
 
     macro->parameter_slot =
-        arena_alloc(resolver->compile->arena, macro->num_parameters * sizeof(uint16_t));
+        compile_alloc(resolver->compile, macro->num_parameters * sizeof(uint16_t));
     for (size_t i = 0; i < macro->num_parameters; i++)
         macro->parameter_slot[i] = own_binding(symbols, macro->parameter[i]->as.name.text)->slot;
     resolve_list(resolver, &inner, &macro->defaults);
@@ -745,7 +759,7 @@ void template_resolve(Compile *compile, Template *template)
     resolve_list(&resolver, &root, &template->body);
     template->scope = make_scope(&resolver, root.symbols);
     template->num_slots = (uint16_t)unit->num_slots;
-    template->global = arena_alloc(compile->arena, template->num_names * sizeof(Function *));
+    template->global = compile_alloc(compile, template->num_names * sizeof(Function *));
     for (size_t i = 0; i < template->num_names; i++)
         template->global[i] = global_find(template->name[i]->bytes, template->name[i]->length);
 }

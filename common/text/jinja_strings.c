@@ -68,7 +68,7 @@ static Value strip(Run *run, Value self, const Args *args, const char *name, boo
         if (!char_in(set, string_char(text, at, &size))) break;
         end = at;
     }
-    run_step(run, (text->length - (end - begin)) * (set != NULL ? set->length : 1) / 8);
+    run_step(run, (text->length - (end - begin) + 1) * (set != NULL ? set->length : 1) / 8);
     return string_slice(run, self, begin, end);
 }
 
@@ -91,19 +91,31 @@ static Value call_rstrip(Run *run, Value self, const Args *args)
 
 #define NOT_FOUND SIZE_MAX
 
-static size_t find_forward(const String *text, size_t from, const String *part)
+static size_t find_forward(Run *run, const String *text, size_t from, const String *part)
 {
     if (part->length == 0) return from;
     if (from > text->length) return NOT_FOUND;
     const char *at = memmem(text->bytes + from, text->length - from, part->bytes, part->length);
-    return at != NULL ? (size_t)(at - text->bytes) : NOT_FOUND;
+    size_t found = at != NULL ? (size_t)(at - text->bytes) : NOT_FOUND;
+    run_step_search(run, (at != NULL ? found : text->length) - from, part->length);
+    return found;
 }
 
 /* The last occurrence that ends at `end` or before it. */
-static size_t find_backward(const String *text, size_t end, const String *part)
+static size_t find_backward(Run *run, const String *text, size_t end, const String *part)
 {
-    for (size_t at = end + 1 - part->length; end >= part->length && at-- > 0;)
-        if (memcmp(text->bytes + at, part->bytes, part->length) == 0) return at;
+    if (part->length == 0) return end;
+    run_step_bytes(run, end);
+    for (size_t at = end; at >= part->length;) {
+        const char *last =
+            memrchr(text->bytes, part->bytes[part->length - 1], at); /* where it may end */
+        at = last != NULL ? (size_t)(last - text->bytes) + 1 : 0;
+        if (at < part->length) break;
+        run_step(run, part->length / 64);
+        if (memcmp(text->bytes + at - part->length, part->bytes, part->length) == 0)
+            return at - part->length;
+        at--;
+    }
     return NOT_FOUND;
 }
 
@@ -111,6 +123,7 @@ static size_t find_backward(const String *text, size_t end, const String *part)
  * range out of bounds, in which nothing is found. */
 static bool search_range(Run *run, const String *text, Value start, Value end, size_t range[2])
 {
+    run_step_bytes(run, text->length);
     int64_t chars = string_chars(text);
     int64_t bounds[2] = {0, chars};
     Value given[2] = {start, end};
@@ -140,10 +153,9 @@ static int64_t find(Run *run, Value self, const Args *args, const char *name, bo
     const String *text = self.as.string, *part = need_string(run, values[0], name).as.string;
     size_t range[2];
     if (!search_range(run, text, values[1], values[2], range)) return -1;
-    run_step(run, text->length / 16);
     String window = {.bytes = text->bytes, .length = (uint32_t)range[1], .chars = CHARS_UNKNOWN};
-    size_t at =
-        backward ? find_backward(&window, range[1], part) : find_forward(&window, range[0], part);
+    size_t at = backward ? find_backward(run, &window, range[1], part)
+                         : find_forward(run, &window, range[0], part);
     if (at == NOT_FOUND || at < range[0]) return -1;
     return char_index(text, at);
 }
@@ -180,13 +192,13 @@ static Value call_count(Run *run, Value self, const Args *args)
     const String *text = self.as.string, *part = need_string(run, values[0], "count").as.string;
     size_t range[2];
     if (!search_range(run, text, values[1], values[2], range)) return value_int(0);
-    run_step(run, text->length / 16);
     String window = {.bytes = text->bytes + range[0],
                      .length = (uint32_t)(range[1] - range[0]),
                      .chars = CHARS_UNKNOWN};
     if (part->length == 0) return value_int((int64_t)string_chars(&window) + 1);
     int64_t count = 0;
-    for (size_t at = 0; (at = find_forward(&window, at, part)) != NOT_FOUND; at += part->length)
+    for (size_t at = 0; (at = find_forward(run, &window, at, part)) != NOT_FOUND;
+         at += part->length)
         count++;
     return value_int(count);
 }
@@ -218,6 +230,7 @@ static Value has_affix(Run *run, Value self, const Args *args, const char *name,
         if (!value_is_string(affixes[i]))
             run_raise(run, "tuple for %s must only contain str, not %s", name,
                       value_type_name(affixes[i]));
+        run_step_bytes(run, value_is_string(affixes[i]) ? affixes[i].as.string->length : 0);
         if (in_range && affix_matches(text, range, affixes[i].as.string, suffix))
             return value_bool(true);
     }
@@ -241,6 +254,7 @@ static Value remove_affix(Run *run, Value self, const Args *args, const char *na
     args_bind(run, name, args, params, 1, &affix);
     const String *text = self.as.string, *part = need_string(run, affix, name).as.string;
     size_t range[2] = {0, text->length};
+    run_step_bytes(run, part->length);
     if (!affix_matches(text, range, part, suffix)) return self;
     return suffix ? string_slice(run, self, 0, text->length - part->length)
                   : string_slice(run, self, part->length, text->length);
@@ -341,7 +355,7 @@ static Value split(Run *run, Value self, const Args *args, const char *name, boo
     args_bind(run, name, args, params, 2, values);
     int64_t max = values[1].type != VALUE_MISSING ? arg_int(run, values[1], "maxsplit") : -1;
     const String *text = self.as.string;
-    run_step(run, text->length / 16);
+    run_step_bytes(run, text->length);
     Pieces pieces = {0};
     if (!is_given(values[0])) {
         if (backward) {
@@ -354,8 +368,8 @@ static Value split(Run *run, Value self, const Args *args, const char *name, boo
         if (separator->length == 0) run_raise(run, "empty separator");
         size_t begin = 0, end = text->length, at;
         while ((max < 0 || (int64_t)pieces.count < max) &&
-               (at = backward ? find_backward(text, end, separator)
-                              : find_forward(text, begin, separator)) != NOT_FOUND) {
+               (at = backward ? find_backward(run, text, end, separator)
+                              : find_forward(run, text, begin, separator)) != NOT_FOUND) {
             if (backward) {
                 pieces_push(run, &pieces, string_slice(run, self, at + separator->length, end));
                 end = at;
@@ -383,7 +397,7 @@ static Value call_rsplit(Run *run, Value self, const Args *args)
 Value *string_lines(Run *run, Value string, bool keep_ends, size_t *ret_count)
 {
     const String *text = string.as.string;
-    run_step(run, text->length / 16);
+    run_step(run, text->length / 8);
     Pieces pieces = {0};
     size_t begin = 0;
     for (size_t at = 0; at < text->length;) {
@@ -423,8 +437,8 @@ static Value partition(Run *run, Value self, const Args *args, const char *name,
     args_bind(run, name, args, params, 1, &sep);
     const String *text = self.as.string, *separator = need_string(run, sep, name).as.string;
     if (separator->length == 0) run_raise(run, "empty separator");
-    size_t at =
-        backward ? find_backward(text, text->length, separator) : find_forward(text, 0, separator);
+    size_t at = backward ? find_backward(run, text, text->length, separator)
+                         : find_forward(run, text, 0, separator);
     size_t begin = at, end = at + separator->length;
     if (at == NOT_FOUND) begin = end = backward ? 0 : text->length;
     Value tuple = value_tuple(run, 3);
@@ -449,12 +463,12 @@ static Value call_rpartition(Run *run, Value self, const Args *args)
 Value string_replace(Run *run, Value self, Value old, Value new, int64_t max)
 {
     const String *text = self.as.string, *part = old.as.string;
-    run_step(run, text->length / 16);
-    if (max == 0 || (part->length > 0 && find_forward(text, 0, part) == NOT_FOUND)) return self;
+    if (max == 0 || (part->length > 0 && find_forward(run, text, 0, part) == NOT_FOUND))
+        return self;
     buffer_push(run);
     size_t begin = 0;
     for (int64_t count = 0; max < 0 || count < max; count++) {
-        size_t at = find_forward(text, begin, part);
+        size_t at = find_forward(run, text, begin, part);
         int size = 0;
         if (part->length == 0 && count > 0) { /* between all characters */
             if (begin >= text->length) break;
@@ -575,6 +589,7 @@ static Value call_expandtabs(Run *run, Value self, const Args *args)
     int64_t tab = tabsize.type != VALUE_MISSING ? arg_int(run, tabsize, "tabsize") : 8, column = 0;
     const String *text = self.as.string;
     Value space = value_literal(run, " ");
+    run_step(run, text->length / 8);
     buffer_push(run);
     for (size_t at = 0; at < text->length;) {
         int size;
@@ -635,7 +650,7 @@ CASE_METHOD(casefold, CASE_FOLD)
 static Value all_chars(Run *run, Value self, bool (*test)(uint32_t c))
 {
     const String *text = self.as.string;
-    run_step(run, text->length / 8);
+    run_step(run, text->length / 4);
     for (size_t at = 0; at < text->length;) {
         int size;
         if (!test(string_char(text, at, &size))) return value_bool(false);
@@ -718,6 +733,7 @@ static Value call_istitle(Run *run, Value self, const Args *args)
 {
     refuse_arguments(run, args, "istitle");
     const String *text = self.as.string;
+    run_step(run, text->length / 8);
     bool after_cased = false, found = false;
     for (size_t at = 0; at < text->length;) {
         int size;

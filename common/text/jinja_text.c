@@ -7,22 +7,60 @@
 #include "text/jinja_chars.h"
 #include "text/jinja_run.h"
 
-/* The shortest digits that read back as the same number, as Python's repr(float) prints them. */
+/* Adds one to the last digit of "1.2345e+67"; false where that would carry into another place. */
+static bool count_up(char *digits)
+{
+    char *at = strchr(digits, 'e') - 1;
+    while (at > digits && (*at == '9' || *at == '.'))
+        at--;
+    if (*at == '9') return false;
+    ++*at;
+    while (*++at != 'e')
+        if (*at == '9') *at = '0';
+    return true;
+}
+
+/* Digits that read back as `real`: as few as there can be, and then as near as they can be. What
+ * has 15 digits or less comes back as it was, but for the smallest numbers. A power of two has more
+ * room above it than below, so that the nearest 16 digits may fail and the next ones not. */
+static void find_digits(double real, char digits[32])
+{
+    bool is_small = fabs(real) < 1e-290;
+    int exponent;
+    for (int precision = is_small ? 1 : 15; precision < 17; precision++) {
+        snprintf(digits, 32, "%.*e", precision - 1, real);
+        if (strtod(digits, NULL) == real) return;
+    }
+    if (fabs(frexp(real, &exponent)) == 0.5 && count_up(digits) && strtod(digits, NULL) == real)
+        return;
+    snprintf(digits, 32, "%.16e", real);
+}
+
+/* Takes the zeros at the end of the digits away. Returns how many digits are left. */
+static int trim_digits(char *digits)
+{
+    char *mark = strchr(digits, 'e'), *end = mark;
+    while (end[-1] == '0')
+        end--;
+    if (end[-1] == '.') end--;
+    memmove(end, mark, strlen(mark) + 1);
+    char *first = digits + (*digits == '-');
+    ptrdiff_t count = end - first;
+    return count > 1 ? (int)count - 1 : 1; /* less the point */
+}
+
+/* As Python's repr(float) prints it. */
 char *format_double(double real, char text[32])
 {
     if (isnan(real)) return strcpy(text, "nan");
     if (isinf(real)) return strcpy(text, real > 0 ? "inf" : "-inf");
+    if (real == 0) return strcpy(text, signbit(real) ? "-0.0" : "0.0");
     char digits[32];
-    int precision = 1;
-    for (; precision <= 17; precision++) {
-        snprintf(digits, sizeof digits, "%.*e", precision - 1, real);
-        if (strtod(digits, NULL) == real) break;
-    }
+    find_digits(real, digits);
+    int precision = trim_digits(digits);
     int exponent = atoi(strchr(digits, 'e') + 1);
     if (exponent < -4 || exponent >= 16) {
-        char *mark = strchr(digits, 'e'); /* two digits of exponent at least, as C has it too */
-        snprintf(text, 32, "%.*s%s", (int)(mark - digits), digits, mark);
-        return text;
+        return strcpy(text, digits); /* two digits of exponent at least, as C has it too */
     }
     int decimals = precision - 1 - exponent;
     snprintf(text, 32, "%.*f", decimals > 1 ? decimals : 1, real);
@@ -53,6 +91,7 @@ const char *message_repr(Run *run, Value value)
 static void write_string_repr(Run *run, Value string)
 {
     const String *text = string.as.string;
+    run_step(run, text->length / 8);
     Origin outer = text->length > 0 ? string_origin(string, 0) : string.origin;
     bool has_single = memchr(text->bytes, '\'', text->length) != NULL;
     bool has_double = memchr(text->bytes, '"', text->length) != NULL;
@@ -155,6 +194,7 @@ void write_repr(Run *run, Value value)
         buffer_write_string(run, value);
         break;
     case VALUE_FLOAT:
+        run_step(run, 10);
         buffer_puts(run, format_double(value.as.real, text), value.origin);
         break;
     case VALUE_LIST:
@@ -211,6 +251,7 @@ Value value_str(Run *run, Value value)
 static void write_json_char(Run *run, uint32_t c, Origin origin)
 {
     char text[16];
+    run_step(run, 1);
     const char *plain = "\"\"\\\\\nn\rr\tt\bb\ff";
     for (size_t i = 0; plain[i] != '\0'; i += 2)
         if (c == (unsigned char)plain[i]) {
@@ -297,6 +338,7 @@ static void write_json_string(Run *run, Value string, bool ensure_ascii)
 static void write_json_float(Run *run, double real, Origin origin)
 {
     char text[32];
+    run_step(run, 10);
     if (isnan(real)) {
         buffer_puts(run, "NaN", origin);
     } else if (isinf(real)) {
@@ -421,6 +463,7 @@ Value value_escape(Run *run, Value value)
     Value string = value_soft_str(run, value);
     if (string.flags & FLAG_MARKUP) return string;
     const String *text = string.as.string;
+    run_step(run, text->length / 16);
     buffer_push(run);
     size_t plain = 0;
     for (size_t at = 0; at < text->length; at++) {

@@ -273,8 +273,10 @@ static bool range_equal(const Range *a, const Range *b)
 bool value_equal(Run *run, Value a, Value b)
 {
     run_step(run, 1);
-    if (a.type == VALUE_STRING && b.type == VALUE_STRING)
+    if (a.type == VALUE_STRING && b.type == VALUE_STRING) {
+        if (a.as.string->length == b.as.string->length) run_step_bytes(run, a.as.string->length);
         return a.as.string == b.as.string || string_equal(a.as.string, b.as.string);
+    }
     if (value_is_number(a) && value_is_number(b)) return number_equal(a, b);
     if (a.type != b.type) return false;
     switch ((ValueType)a.type) {
@@ -301,6 +303,9 @@ bool value_equal(Run *run, Value a, Value b)
 
 _Noreturn static void fail_order(Run *run, Value a, Value b, const char *operator_name)
 {
+    if ((a.type == VALUE_BIGINT || value_is_number(a)) &&
+        (b.type == VALUE_BIGINT || value_is_number(b)))
+        run_fail(run, ERR_UNSUPPORTED, "a whole number beyond 64 bits");
     if (a.type == VALUE_UNDEFINED) run_fail_undefined(run, a);
     if (b.type == VALUE_UNDEFINED) run_fail_undefined(run, b);
     run_raise(run, "'%s' not supported between instances of '%s' and '%s'", operator_name,
@@ -320,6 +325,7 @@ int value_compare(Run *run, Value a, Value b, const char *operator_name)
     }
     if (value_is_string(a) && value_is_string(b)) {
         const String *x = a.as.string, *y = b.as.string; /* UTF-8 sorts as code points do */
+        run_step_bytes(run, x->length);
         int order = memcmp(x->bytes, y->bytes, x->length < y->length ? x->length : y->length);
         return order != 0 ? order : (x->length > y->length) - (x->length < y->length);
     }
@@ -344,7 +350,7 @@ static bool contains_text(Run *run, Value container, Value item)
                   value_type_name(item));
     }
     const String *text = container.as.string, *part = item.as.string;
-    run_step(run, text->length / 64);
+    run_step_search(run, text->length, part->length);
     return part->length == 0 ||
            memmem(text->bytes, text->length, part->bytes, part->length) != NULL;
 }
@@ -387,6 +393,7 @@ size_t value_length(Run *run, Value value)
     case VALUE_UNDEFINED:
         return 0;
     case VALUE_STRING:
+        if (value.as.string->chars == CHARS_UNKNOWN) run_step_bytes(run, value.as.string->length);
         return string_chars(value.as.string);
     case VALUE_LIST:
     case VALUE_TUPLE:
@@ -416,7 +423,10 @@ uint64_t hash_bytes(const char *bytes, size_t length)
 
 uint64_t value_hash(Run *run, Value value)
 {
-    if (value_is_string(value)) return hash_bytes(value.as.string->bytes, value.as.string->length);
+    if (value_is_string(value)) {
+        run_step(run, value.as.string->length / 16);
+        return hash_bytes(value.as.string->bytes, value.as.string->length);
+    }
     if (value_is_number(value)) { /* 1, 1.0 and True are one key */
         double real = value_as_double(value);
         return hash_bytes((const char *)&real, sizeof real);
@@ -467,6 +477,7 @@ static void index_rebuild(Run *run, Dict *dict)
 static DictEntry *dict_find(Run *run, const Dict *dict, Value key)
 {
     if (value_is_string(key)) {
+        run_step(run, key.as.string->length / 16);
         const Value *value = dict_get_string(dict, key.as.string);
         return value != NULL ? (DictEntry *)((char *)value - offsetof(DictEntry, value)) : NULL;
     }
