@@ -78,6 +78,7 @@ typedef struct Compile {
     jmp_buf failed;
     Error *err;
     uint64_t work;
+    size_t bytes; /* taken from the arena */
 } Compile;
 
 _Noreturn void compile_fail(Compile *compile, int line, const char *format, ...)

@@ -21,12 +21,13 @@ _Noreturn void compile_fail(Compile *compile, int line, const char *format, ...)
 
 void *compile_alloc(Compile *compile, size_t bytes)
 {
-    if (bytes > TEMPLATE_COMPILE_BYTES_MAX - arena_bytes(compile->arena)) {
+    if (bytes > TEMPLATE_COMPILE_BYTES_MAX - compile->bytes) {
         error_set(compile->err, ERR_RESOURCE,
                   "%s: a template that takes more than %zu MiB to compile", compile->where,
                   TEMPLATE_COMPILE_BYTES_MAX >> 20);
         longjmp(compile->failed, (int)ERR_RESOURCE);
     }
+    compile->bytes += bytes;
     return arena_alloc(compile->arena, bytes);
 }
 
