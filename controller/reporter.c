@@ -22,9 +22,8 @@ struct Reporter {
     LiveLine line;  /* what the terminal shows last */
     char phase[32]; /* of the job, when it is something to be seen; else "" */
     int64_t last_ms, plain_ms;
-    double seconds;    /* per step, smoothed; 0: none was made yet */
-    double peak_flops; /* the best rate seen: the start's probe may fall into a busy moment */
-    double eval_loss;  /* of the last evaluation; NAN before it */
+    double seconds;   /* per step, smoothed; 0: none was made yet */
+    double eval_loss; /* of the last evaluation; NAN before it */
 };
 
 /* ---- the live line ---- */
@@ -88,7 +87,8 @@ static double mean(double sum, int64_t count)
 /* ---- steps ---- */
 
 typedef struct StepFigures {
-    double loss, accuracy, tokens_per_s, mfu; /* mfu is NAN when unknown */
+    double loss, accuracy, tokens_per_s;
+    double mfu, peak_flops; /* NAN when unknown */
     double eta_s;
 } StepFigures;
 
@@ -105,13 +105,12 @@ static StepFigures figures_of(Reporter *reporter, const Effect *effect, const Jo
     if (seconds <= 0) seconds = 1e-3;
     reporter->seconds = reporter->seconds == 0 ? seconds : 0.9 * reporter->seconds + 0.1 * seconds;
     double rate = result->flops / seconds;
-    if (peak_flops > reporter->peak_flops) reporter->peak_flops = peak_flops;
-    if (peak_flops > 0 && rate > reporter->peak_flops) reporter->peak_flops = rate;
     return (StepFigures){
         .loss = mean(result->loss_sum, result->trained_tokens),
         .accuracy = mean((double)result->correct, result->trained_tokens),
         .tokens_per_s = (double)result->tokens / seconds,
-        .mfu = peak_flops > 0 ? rate / reporter->peak_flops : NAN,
+        .mfu = peak_flops > 0 ? rate / peak_flops : NAN,
+        .peak_flops = peak_flops > 0 ? peak_flops : NAN,
         .eta_s = (double)(job->total_steps - effect->step.step) * reporter->seconds,
     };
 }
@@ -139,6 +138,7 @@ static void record_step(Reporter *reporter, const Effect *effect, const StepFigu
     metrics_put(metrics, "perf/optimizer_time", result->optimizer_s);
     metrics_put(metrics, "perf/actor_train_tok_per_s", figures->tokens_per_s);
     metrics_put(metrics, "perf/mfu", figures->mfu);
+    metrics_put(metrics, "perf/peak_flops", figures->peak_flops);
     metrics_end(metrics);
 }
 
@@ -170,7 +170,9 @@ static void show_step_live(Reporter *reporter, const Effect *effect, const JobVi
     Str *rate = live_line_add(line, SHOW_RATE);
     put_rate(rate, figures->tokens_per_s);
     str_puts(rate, " tok/s");
-    if (isfinite(figures->mfu))
+    if (figures->mfu > 1) /* the measured rate was too low: how much is not known */
+        str_puts(live_line_add(line, SHOW_MFU), "MFU >100%");
+    else if (isfinite(figures->mfu))
         str_printf(live_line_add(line, SHOW_MFU), "MFU %.0f%%", 100 * figures->mfu);
     Str *eta = live_line_add(line, SHOW_ETA);
     str_puts(eta, "ETA ");

@@ -11,8 +11,8 @@ typedef struct Reporter Reporter;
 Status reporter_create(const char *metrics_path, Reporter **ret, Error *err);
 void reporter_destroy(Reporter *reporter); /* ends the live line; accepts NULL */
 
-/* FX_REPORT_STEP and FX_REPORT_EVAL. `peak_flops` is the sum over ranks of the matrix rate measured
- * at their start, 0 if unknown: MFU is model FLOPs against it. */
+/* FX_REPORT_STEP and FX_REPORT_EVAL. `peak_flops` is the sum over ranks of the highest matrix rate
+ * that each measured so far, 0 if unknown: MFU is model FLOP/s as a share of it. */
 void reporter_step(Reporter *reporter, const Effect *effect, const JobView *job, double peak_flops);
 void reporter_eval(Reporter *reporter, const Effect *effect, const JobView *job);
 

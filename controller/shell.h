@@ -30,7 +30,7 @@ typedef struct Shell {
     AgentLink **agent; /* [num_agents] */
     int num_agents;
     ActorLink *actor;   /* by actor index */
-    double *peak_flops; /* by actor index: a train rank's matrix rate, measured at its start */
+    double *peak_flops; /* by actor index: a train rank's matrix rate, the highest it measured */
     Keeper *keeper;
     Reporter *reporter;
     bool feeding;

@@ -234,6 +234,12 @@ static bool read_bootstrap(Shell *shell, Event *event, Bytes body)
     return true;
 }
 
+/* A rank measures more than once, and each process of it anew: the highest rate counts. */
+static void keep_rate(Shell *shell, int actor, double rate)
+{
+    if (rate > shell->peak_flops[actor]) shell->peak_flops[actor] = rate;
+}
+
 static bool read_start(Shell *shell, Event *event, Bytes body)
 {
     Troupe__StartReply *reply = troupe__start_reply__unpack(NULL, body.length, body.data);
@@ -241,7 +247,7 @@ static bool read_start(Shell *shell, Event *event, Bytes body)
     event->reply.start.step = (int64_t)reply->step;
     event->reply.start.parameters = (int64_t)reply->parameters;
     event->reply.start.memory_plan = reply->memory_plan;
-    shell->peak_flops[event->actor] = reply->peak_flops;
+    keep_rate(shell, event->actor, reply->peak_flops);
     if (reply->note[0] != '\0' && !shell->noted)
         log_event(LOG_WARN, "note", F_STR("what", reply->note));
     shell->noted = shell->noted || reply->note[0] != '\0';
@@ -271,6 +277,7 @@ static bool read_step(Shell *shell, Event *event, Bytes body)
 {
     Troupe__StepReply *reply = troupe__step_reply__unpack(NULL, body.length, body.data);
     if (reply == NULL) return false;
+    keep_rate(shell, event->actor, reply->peak_flops);
     event->reply.step = (StepResult){
         .loss_sum = reply->loss_sum,
         .trained_tokens = (int64_t)reply->trained_tokens,

@@ -13,15 +13,13 @@
 #include "base/queue.h"
 #include "memory_plan.h"
 #include "model/lr_schedule.h"
+#include "probe.h"
 #include "train.pb-c.h"
 
 #define TASKS_MAX 16
 #define STAGING_BYTES                                                                              \
     ((size_t)512 << 10) /* per rank and communicator: the most that comm.h takes */
-#define JOIN_TIMEOUT_MS   30000
-#define PROBE_ROWS        512
-#define PROBE_COLUMNS     1024
-#define PROBE_REPETITIONS 4
+#define JOIN_TIMEOUT_MS 30000
 
 typedef enum { TASK_START, TASK_STEP, TASK_EVALUATE, TASK_SAVE } TaskKind;
 
@@ -51,6 +49,9 @@ struct Worker {
     /* compute thread */
     const KernelTable *kernels;
     Trainer *trainer;
+    Probe *probe;
+    int64_t steps;      /* made by this process */
+    bool probe_is_late; /* steps were made since the last measurement */
     /* both: set once by the compute thread, read for the beat */
     _Atomic(Comm *) tensor_comm, data_comm;
     atomic_bool waits_for_disk;
@@ -125,32 +126,14 @@ static Status make_trainer(Worker *worker, int64_t memory_bytes, Error *err)
     return trainer_create(&options, &worker->trainer, err);
 }
 
-/* The matrix rate of this rank, all ranks measuring at once: what MFU is a fraction of. A few
- * hundredths of a second. */
-static double measure_peak(Worker *worker)
+/* The first measurement: nobody begins it before all ranks are there. */
+static Status start_probe(Worker *worker, Error *err)
 {
-    const KernelTable *kernels = worker->kernels;
-    DType dtype = dtype_of(worker->options.config);
-    size_t element = dtype_size(dtype);
-    void *x = kernels->alloc(PROBE_ROWS * PROBE_COLUMNS * element);
-    void *y = kernels->alloc(PROBE_ROWS * PROBE_COLUMNS * element);
-    Weight weight = {.plain = tensor_2d(kernels->alloc(PROBE_COLUMNS * PROBE_COLUMNS * element),
-                                        dtype, PROBE_COLUMNS, PROBE_COLUMNS)};
-    kernels->weight_prepare(&weight);
-    double best = 0;
-    for (int i = 0; i < PROBE_REPETITIONS; i++) {
-        int64_t begin = clock_ns();
-        kernels->matmul(tensor_2d(y, dtype, PROBE_ROWS, PROBE_COLUMNS),
-                        tensor_2d(x, dtype, PROBE_ROWS, PROBE_COLUMNS), &weight);
-        double rate =
-            2.0 * PROBE_ROWS * PROBE_COLUMNS * PROBE_COLUMNS / (double)(clock_ns() - begin);
-        if (rate > best) best = rate;
-    }
-    kernels->weight_release(&weight);
-    kernels->free(weight.plain.data);
-    kernels->free(y);
-    kernels->free(x);
-    return best * 1e9;
+    TRY(comm_barrier(atomic_load(&worker->tensor_comm), err));
+    TRY(comm_barrier(atomic_load(&worker->data_comm), err));
+    worker->probe = probe_create(worker->kernels, dtype_of(worker->options.config));
+    probe_run(worker->probe);
+    return OK;
 }
 
 static void pack_answer(Task *task, const ProtobufCMessage *message)
@@ -167,7 +150,7 @@ static Status run_start(Worker *worker, Task *task, Error *err)
     /* Nobody passes the join before all have read it: later, others may have begun to allocate. */
     int64_t memory_bytes = memory_available();
     TRY(join(worker, task, err));
-    double peak = measure_peak(worker);
+    TRY(start_probe(worker, err));
     TRY(make_trainer(worker, memory_bytes, err));
     if (task->path[0] != '\0')
         TRY(trainer_load(worker->trainer, task->path, err));
@@ -182,7 +165,7 @@ static Status run_start(Worker *worker, Task *task, Error *err)
     reply.parameters = (uint64_t)model_config_parameters(&model);
     reply.memory_bytes = (uint64_t)trainer_memory_bytes(worker->trainer);
     reply.memory_plan = (char *)trainer_memory_plan(worker->trainer);
-    reply.peak_flops = peak;
+    reply.peak_flops = probe_rate(worker->probe);
     if (dtype_of(config) == DTYPE_BF16 && cpu_kernels_note() != NULL)
         reply.note = (char *)cpu_kernels_note();
     pack_answer(task, &reply.base);
@@ -206,6 +189,7 @@ static void pack_result(Task *task, const StepResult *result, double lr)
     reply.optimizer_s = result->optimizer_s;
     reply.flops = result->flops;
     reply.lr = lr;
+    reply.peak_flops = probe_rate(task->worker->probe);
     pack_answer(task, &reply.base);
 }
 
@@ -312,12 +296,29 @@ static void task_done(void *argument)
     task_destroy(task);
 }
 
+/* When the answer is on its way, so that no step counts the time; all ranks are here at once, since
+ * a step ends with what they do together. */
+static void measure_again(Worker *worker, TaskKind done)
+{
+    if (done == TASK_STEP) {
+        worker->steps++;
+        worker->probe_is_late = true;
+        if (!probe_is_due(worker->steps)) return;
+    } else if (done != TASK_EVALUATE || !worker->probe_is_late) {
+        return;
+    }
+    probe_run(worker->probe);
+    worker->probe_is_late = false;
+}
+
 static void *compute(void *argument)
 {
     Worker *worker = argument;
     for (Task *task; (task = queue_take(worker->tasks, -1)) != NULL;) {
-        task->status = run_task(worker, task);
+        TaskKind kind = task->kind;
+        Status status = task->status = run_task(worker, task);
         loop_post(worker->options.loop, task_done, task);
+        if (status == OK) measure_again(worker, kind);
     }
     return NULL;
 }
@@ -504,6 +505,7 @@ void worker_destroy(Worker *worker)
     queue_close(worker->tasks);
     pthread_join(worker->thread, NULL);
     trainer_destroy(worker->trainer);
+    probe_destroy(worker->probe);
     comm_destroy(tensor_comm);
     comm_destroy(data_comm);
     plan_store_destroy(worker->plans);

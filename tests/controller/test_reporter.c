@@ -10,6 +10,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/str.h"
@@ -182,6 +183,51 @@ static void test_log_lines_stand_above_the_live_line(void **state)
     free(seen);
 }
 
+/* ---- MFU ---- */
+
+static void step_with_rate(Reporter *reporter, int64_t step, double peak_flops)
+{
+    Plan plan = {.num_samples = 16};
+    JobView job = {.phase = "training", .waits_for = "", .step = step, .total_steps = 9};
+    Effect effect = {.kind = FX_REPORT_STEP};
+    effect.step.plan = &plan;
+    effect.step.step = step;
+    effect.step.seconds = 1000; /* long before now: the turn is the step's own time */
+    effect.step.result = (StepResult){.trained_tokens = 1, .tokens = 1, .flops = 1e12};
+    reporter_rewind(reporter, step); /* no turn before it */
+    reporter_step(reporter, &effect, &job, peak_flops);
+}
+
+static void steps_with_rates(Reporter *reporter, int terminal)
+{
+    (void)terminal;
+    step_with_rate(reporter, 1, 4e9); /* a fast machine that does little */
+    step_with_rate(reporter, 2, 2e9);
+    step_with_rate(reporter, 3, 5e8); /* measured in a busy moment */
+    step_with_rate(reporter, 4, 0);
+}
+
+static void test_mfu_is_the_share_of_what_was_measured(void **state)
+{
+    (void)state;
+    unlink("metrics.jsonl");
+    char *drawing[8], *seen = play(100, steps_with_rates), *text = NULL;
+    size_t length = 0;
+    Error err = {0};
+    assert_int_equal(split_drawings(seen, drawing, 8), 4);
+    assert_non_null(strstr(drawing[0], "MFU 25%"));
+    assert_non_null(strstr(drawing[1], "MFU 50%"));
+    assert_non_null(strstr(drawing[2], "MFU >100%"));
+    assert_null(strstr(drawing[3], "MFU"));
+    assert_ok(file_read("metrics.jsonl", 1 << 16, &text, &length, &err), &err);
+    assert_non_null(strstr(text, "\"perf/mfu\":0.25,\"perf/peak_flops\":4e+09}"));
+    assert_non_null(strstr(text, "\"perf/mfu\":0.5,\"perf/peak_flops\":2e+09}"));
+    assert_non_null(strstr(text, "\"perf/mfu\":2,\"perf/peak_flops\":500000000}"));
+    assert_non_null(strstr(text, "\"perf/mfu\":null,\"perf/peak_flops\":null}"));
+    free(text);
+    free(seen);
+}
+
 /* ---- the status table ---- */
 
 static int count_lines(const char *text, const char *with)
@@ -227,6 +273,7 @@ int main(void)
         cmocka_unit_test(test_live_line_follows_a_resize),
         cmocka_unit_test(test_live_line_says_what_goes_on),
         cmocka_unit_test(test_log_lines_stand_above_the_live_line),
+        cmocka_unit_test(test_mfu_is_the_share_of_what_was_measured),
         cmocka_unit_test(test_status_table_has_one_line_for_each_actor),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -181,6 +181,15 @@ case_resume_with_other_settings() {
     run_job
 }
 
+# The matrix rate that MFU is a share of is measured again and again: it may only rise.
+case_mfu_and_its_denominator() {
+    write_job job.yaml run
+    run_job
+    sed -n 's|.*"perf/mfu":\([^,]*\),"perf/peak_flops":\([^}]*\)}|\1 \2|p' run/metrics.jsonl >rates
+    [ "$(wc -l <rates)" = 30 ] || fail "not every step has its MFU"
+    awk '{ if ($1 <= 0 || $2 < last) exit 1; last = $2 }' rates || fail "the rate fell, or MFU is nothing: $(cat rates)"
+}
+
 # ---- agents ----
 
 case_agent_is_private() {
