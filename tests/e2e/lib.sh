@@ -107,18 +107,24 @@ metrics_ascend() {
         { last = $1 }' || fail "metrics.jsonl is not in order"
 }
 
-# Processes that have this run's folder in their command line.
+# Processes whose command line a regular expression matches.
 processes_of() {
     for entry in /proc/[0-9]*; do
         { tr '\0' ' ' < "$entry/cmdline"; } 2> /dev/null | grep -q -- "$1" && basename "$entry" || true
     done | grep -v -x "$$" || true
 }
 
+# A regular expression for the places of the run's sockets, which the command line of each of its processes names:
+# below the run folder or, where its path is too long for a socket's name, in a folder of their own.
+sockets_of_run() {
+    printf '\\(%s/sock\\|/tmp/troupe-%s-%s\\)/' "$RUN" "$(id -u)" "$(printf %s "$RUN" | sha256sum | cut -c1-16)"
+}
+
 # nothing_left: two seconds after the end no process and no shared memory of the run is there.
 nothing_left() {
     left=
     for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-        left=$(processes_of "$RUN/")
+        left=$(processes_of "ipc://$(sockets_of_run)")
         [ -n "$left" ] || break
         sleep 0.1
     done
