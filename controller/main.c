@@ -2,9 +2,11 @@
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -23,8 +25,7 @@ static const char help_run[] =
     "       runs a job; the same command again resumes it from its newest checkpoint\n"
     "\n"
     "other commands (each with --help):\n"
-    "  controller validate --config JOB.YAML [--set ...]   check a job and its data, start "
-    "nothing\n"
+    "  controller validate --config JOB.YAML [--set ...]   check a job, its data and memory\n"
     "  controller status --run FOLDER [--json]             what a run is doing\n"
     "  controller stop --run FOLDER                        finish the step, commit, end\n"
     "  controller data inspect --config JOB.YAML [...]     what a record becomes\n"
@@ -44,7 +45,10 @@ static const char help_run[] =
 
 static const char help_validate[] =
     "usage: controller validate --config JOB.YAML [--set KEY=VALUE]...\n"
-    "       checks a job as far as can be told without starting a process\n"
+    "       checks a job without starting it: its files, the names and shapes of the weights, how\n"
+    "       its processes and their memory fit this machine, and what becomes of the first "
+    "thousand\n"
+    "       records of data.train and data.eval\n"
     "\n"
     "options:\n"
     "  -c, --config JOB.YAML   the job file\n"
@@ -203,6 +207,34 @@ static Status load_config(const Options *options, JobConfig **ret, Error *err)
     return job_config_load(options->config, options->set, options->num_sets, ret, err);
 }
 
+/* Runs a program that looks at a part of the job, with this command's own job file and settings;
+ * its exit code. What makes samples and what trains is no part of the controller. */
+static int look_with(const char *program_name, const char *flag, const Options *options)
+{
+    const char *argument[2 * (sizeof options->set / sizeof *options->set) + 6];
+    int count = 0, wait_status = 0;
+    pid_t pid = 0;
+    char *program = program_path(program_name);
+    argument[count++] = program_name;
+    argument[count++] = "--config";
+    argument[count++] = options->config;
+    for (int i = 0; i < options->num_sets; i++) {
+        argument[count++] = "--set";
+        argument[count++] = options->set[i];
+    }
+    if (flag != NULL) argument[count++] = flag;
+    argument[count] = NULL;
+    fflush(stdout);
+    int failed = posix_spawn(&pid, program, NULL, NULL, (char **)argument, environ);
+    free(program);
+    while (failed == 0 && waitpid(pid, &wait_status, 0) < 0 && errno == EINTR)
+        continue;
+    if (failed == 0 && WIFEXITED(wait_status)) return WEXITSTATUS(wait_status);
+    fprintf(stderr, "controller: %s %s\n", program_name,
+            failed != 0 ? strerror(failed) : strsignal(WTERMSIG(wait_status)));
+    return status_exit_code(ERR_INTERNAL);
+}
+
 static int run_validate(const Options *options)
 {
     Error err = {0};
@@ -210,10 +242,25 @@ static int run_validate(const Options *options)
     char *summary = NULL;
     Status status = load_config(options, &config, &err);
     if (status == OK) status = validate_job(config, &summary, &err);
+    int code = status == OK ? 0 : fail(status, &err);
     if (summary != NULL) fputs(summary, stdout);
+    static const char *const look[][2] = {
+        {"train_inspect", NULL},
+        {"data_inspect", "--brief=train"},
+        {"data_inspect", "--brief=eval"},
+    };
+    int num_looks = config != NULL && config->data.eval.count > 0 ? 3 : 2;
+    for (int i = 0; status == OK && i < num_looks; i++) {
+        int found = look_with(look[i][0], look[i][1], options);
+        if (code == 0) code = found;
+    }
+    if (code == 0)
+        printf("job %s is in order\n", config->name);
+    else if (status == OK)
+        fprintf(stderr, "controller: job %s is not in order: see above\n", config->name);
     free(summary);
     job_config_destroy(config);
-    return status == OK ? 0 : fail(status, &err);
+    return code;
 }
 
 static int run_job(const Options *options)

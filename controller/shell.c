@@ -18,6 +18,7 @@
 #include "base/rng.h"
 #include "base/version.h"
 #include "cluster.pb-c.h"
+#include "local_node.h"
 #include "resume.h"
 #include "status.h"
 
@@ -389,19 +390,6 @@ static Status open_inbox(Shell *shell, Error *err)
     return watch_signals(shell, err);
 }
 
-/* CPUs of the embedded agent: as configured; else this machine's, or what the job needs if that is
- * more: a laptop with two cores runs the default job too, its processes taking turns. */
-static double embedded_cpus(const JobConfig *config)
-{
-    if (config->cluster.cpus > 0) return config->cluster.cpus;
-    double need = config->cluster.cpus_per_data_source +
-                  (double)config->rollout.num_workers * config->cluster.cpus_per_rollout_worker +
-                  (double)(config->train.tp_size * config->train.dp_size) *
-                      config->cluster.cpus_per_train_worker;
-    double have = (double)sysconf(_SC_NPROCESSORS_ONLN);
-    return have > need ? have : need;
-}
-
 static void create_agents(Shell *shell)
 {
     bool embedded = shell->config->cluster.agents.count == 0;
@@ -416,7 +404,7 @@ static void create_agents(Shell *shell)
             .node = i,
             .endpoint = embedded ? own : shell->config->cluster.agents.item[i],
             .embedded = embedded,
-            .cpus = embedded_cpus(shell->config),
+            .cpus = local_node_cpus(shell->config),
             .job_name = shell->config->name,
             .run_dir = shell->folder->path,
             .controller_endpoint = actor_endpoint(shell->inbox),

@@ -1,10 +1,13 @@
 #include "validate.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/memory.h"
 #include "base/str.h"
+#include "local_node.h"
 #include "model/model_config.h"
+#include "model/weights_check.h"
 #include "text/conversation.h"
 
 /* A conversation that every chat template renders: shows template errors before the first sample
@@ -49,6 +52,24 @@ static Status load_text(const JobConfig *config, TextModel **ret, Error *err)
     return status;
 }
 
+static char *summarize(const JobConfig *config, const ModelConfig *model, const TextModel *text)
+{
+    bool embedded = config->cluster.agents.count == 0;
+    char *place = embedded ? mem_printf("of %g offered, this machine has %ld",
+                                        local_node_cpus(config), sysconf(_SC_NPROCESSORS_ONLN))
+                           : mem_printf("of cluster.agents, which were not asked");
+    char *summary = mem_printf(
+        "model: %lld parameters, %d layers, hidden size %d, vocabulary %lld (tokenizer %d)\n"
+        "layout: tp %lld x dp %lld, %lld rollout workers, batch of %lld samples; %g CPUs %s\n",
+        (long long)model_config_parameters(model), model->num_hidden_layers, model->hidden_size,
+        (long long)model->vocab_size, (int)tokenizer_vocab_size(text_model_tokenizer(text)),
+        (long long)config->train.tp_size, (long long)config->train.dp_size,
+        (long long)config->rollout.num_workers, (long long)config->train.global_batch_size,
+        local_node_cpus_needed(config), place);
+    free(place);
+    return summary;
+}
+
 Status validate_job(const JobConfig *config, char **ret_summary, Error *err)
 {
     TextModel *text = NULL;
@@ -56,22 +77,16 @@ Status validate_job(const JobConfig *config, char **ret_summary, Error *err)
     Status status = job_config_check_files(config, err);
     if (status == OK) status = model_config_read(config->model.config, &model, err);
     if (status == OK) status = model_config_check_parallel(&model, (int)config->train.tp_size, err);
+    if (status == OK && config->model.init == INIT_PRETRAINED)
+        status = weights_check_folder(config->model.path, &model, err);
+    if (status == OK && config->cluster.agents.count == 0) status = local_node_check(config, err);
     if (status == OK) status = load_text(config, &text, err);
     if (status == OK)
         status = model_config_check_tokenizer(&model, config->model.config,
                                               tokenizer_vocab_size(text_model_tokenizer(text)),
                                               config->model.tokenizer, err);
     if (status == OK) status = try_template(config, text, err);
-    if (status == OK && ret_summary != NULL)
-        *ret_summary = mem_printf(
-            "job %s is in order\n"
-            "model: %lld parameters, %d layers, hidden size %d, vocabulary %lld (tokenizer %d)\n"
-            "layout: tp %lld x dp %lld, %lld rollout workers, batch of %lld samples\n",
-            config->name, (long long)model_config_parameters(&model), model.num_hidden_layers,
-            model.hidden_size, (long long)model.vocab_size,
-            (int)tokenizer_vocab_size(text_model_tokenizer(text)), (long long)config->train.tp_size,
-            (long long)config->train.dp_size, (long long)config->rollout.num_workers,
-            (long long)config->train.global_batch_size);
+    if (status == OK && ret_summary != NULL) *ret_summary = summarize(config, &model, text);
     text_model_destroy(text);
     return status;
 }

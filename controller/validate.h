@@ -1,6 +1,8 @@
 /* Preflight: everything that can be found wrong before a process is started, in well under a
- * second: files, model configuration, tokenizer and chat template, and whether they fit each other
- * and the layout. */
+ * second: files, model configuration, names and shapes of the weights, tokenizer and chat template,
+ * whether they fit each other and the layout, and whether the machine offers what the job
+ * reserves. Every run begins with it; `controller validate` goes on with what takes longer: the
+ * data (data_inspect) and the memory (train_inspect). */
 #ifndef TROUPE_CONTROLLER_VALIDATE_H
 #define TROUPE_CONTROLLER_VALIDATE_H
 

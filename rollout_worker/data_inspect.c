@@ -25,6 +25,9 @@ static const char help[] =
     "                          run's index)\n"
     "  -k, --count K           summarise the first K records; default 1000, 0: none\n"
     "  -e, --eval              data.eval in place of data.train\n"
+    "      --brief[=SET]       no record, and of the first K only what was made of them; SET is "
+    "train\n"
+    "                          or eval\n"
     "      --color[=WHEN]      always, never, or auto: on a terminal (the default)\n"
     "\n"
     "Exit codes: 0 shown, 2 usage or configuration, 3 data: a record was met that would end a\n"
@@ -36,7 +39,7 @@ typedef struct Arguments {
     const char *config;
     const char *set[64];
     int num_sets;
-    bool color, help, numbered;
+    bool color, help, numbered, brief;
     InspectOptions inspect;
 } Arguments;
 
@@ -77,6 +80,15 @@ static Status read_color(const char *when, bool *ret, Error *err)
     return OK;
 }
 
+static Status read_brief(Arguments *arguments, const char *set, Error *err)
+{
+    arguments->brief = true;
+    if (set == NULL) return OK;
+    arguments->inspect.eval = strcmp(set, "eval") == 0;
+    if (arguments->inspect.eval || strcmp(set, "train") == 0) return OK;
+    return error_set(err, ERR_INVALID, "--brief is \"%.40s\", expected train or eval", set);
+}
+
 static Status choose(Arguments *arguments, const char *option, bool by_position, Error *err)
 {
     InspectChoice *choice = &arguments->inspect.choice;
@@ -109,6 +121,8 @@ static Status take_option(Arguments *arguments, int letter, Error *err)
         return OK;
     case 'C':
         return read_color(optarg, &arguments->color, err);
+    case 'b':
+        return read_brief(arguments, optarg, err);
     case 'h':
         arguments->help = true;
         return OK;
@@ -120,15 +134,11 @@ static Status take_option(Arguments *arguments, int letter, Error *err)
 static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
 {
     static const struct option names[] = {
-        {"config", required_argument, NULL, 'c'},
-        {"set", required_argument, NULL, 's'},
-        {"sample", required_argument, NULL, 'n'},
-        {"position", required_argument, NULL, 'p'},
-        {"count", required_argument, NULL, 'k'},
-        {"eval", no_argument, NULL, 'e'},
-        {"color", optional_argument, NULL, 'C'},
-        {"help", no_argument, NULL, 'h'},
-        {0},
+        {"config", required_argument, NULL, 'c'}, {"set", required_argument, NULL, 's'},
+        {"sample", required_argument, NULL, 'n'}, {"position", required_argument, NULL, 'p'},
+        {"count", required_argument, NULL, 'k'},  {"eval", no_argument, NULL, 'e'},
+        {"brief", optional_argument, NULL, 'b'},  {"color", optional_argument, NULL, 'C'},
+        {"help", no_argument, NULL, 'h'},         {0},
     };
     opterr = 0;
     for (int letter; (letter = getopt_long(argc, argv, "c:s:n:p:k:eh", names, NULL)) != -1;)
@@ -155,15 +165,21 @@ static Status show_record(Inspection *inspection, const Arguments *arguments, bo
     return OK;
 }
 
-static Status show_summary(Inspection *inspection, const InspectOptions *options, bool *ret_stops,
+static Status show_summary(Inspection *inspection, const Arguments *arguments, bool *ret_stops,
                            Error *err)
 {
+    const InspectOptions *options = &arguments->inspect;
     InspectSummary summary = {0};
     Str out = {0};
     if (options->summary_records == 0) return OK;
     TRY(inspection_summarize(inspection, &summary, err));
-    inspect_view_summary(options, &summary, &out);
-    printf("\n%s", str_text(&out));
+    if (arguments->brief)
+        inspect_view_brief(options, &summary, &out);
+    else
+        inspect_view_summary(options, &summary, &out);
+    printf("%s%s", arguments->brief ? "" : "\n", str_text(&out));
+    if (arguments->brief && summary.completed + summary.truncated == 0)
+        *ret_stops = true; /* a run would have nothing to train on */
     for (int reason = 0; reason < REJECT_REASON_COUNT; reason++)
         *ret_stops = *ret_stops || (summary.rejected[reason] > 0 &&
                                     inspect_stops(options->config, (RejectReason)reason));
@@ -183,8 +199,13 @@ static int inspect(Arguments *arguments)
     arguments->inspect.config = config;
     if (status == OK) status = job_config_check_data(config, &err);
     if (status == OK) status = inspection_open(&arguments->inspect, &inspection, &err);
-    if (status == OK) status = show_record(inspection, arguments, &stops, &err);
-    if (status == OK) status = show_summary(inspection, &arguments->inspect, &stops, &err);
+    if (status == OK && !arguments->brief)
+        status = show_record(inspection, arguments, &stops, &err);
+    if (status == OK) status = show_summary(inspection, arguments, &stops, &err);
+    if (status == ERR_UNSUPPORTED && arguments->brief) { /* a part of a check, which goes on */
+        printf("%s: %s\n", arguments->inspect.eval ? "data.eval" : "data.train", err.message);
+        status = OK;
+    }
     inspection_close(inspection);
     job_config_destroy(config);
     fflush(stdout);

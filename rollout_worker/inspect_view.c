@@ -255,3 +255,25 @@ void inspect_view_summary(const InspectOptions *options, const InspectSummary *s
     }
     put_rejected(options, summary, out);
 }
+
+void inspect_view_brief(const InspectOptions *options, const InspectSummary *summary, Str *out)
+{
+    uint64_t used = summary->completed + summary->truncated;
+    str_printf(out,
+               "%s: %s %llu records give %llu samples (%llu cut) of %llu tokens, %.1f %% of them "
+               "trained; %llu rejected\n",
+               options->eval ? "data.eval" : "data.train", summary->all ? "all" : "the first",
+               (unsigned long long)summary->records, (unsigned long long)used,
+               (unsigned long long)summary->truncated, (unsigned long long)summary->tokens,
+               percent(summary->trained, summary->tokens),
+               (unsigned long long)(summary->records - used));
+    for (int reason = 0; reason < REJECT_REASON_COUNT; reason++) {
+        if (summary->rejected[reason] == 0) continue;
+        str_printf(out, "  %llu as %s, which %s. The first:\n",
+                   (unsigned long long)summary->rejected[reason],
+                   reject_reason_name((RejectReason)reason),
+                   inspect_stops(options->config, (RejectReason)reason) ? "ends a run"
+                                                                        : "a run passes over");
+        put_message(summary->first_refusal[reason], out);
+    }
+}

@@ -10,5 +10,7 @@
 void inspect_view_record(const InspectOptions *options, const InspectedRecord *record, bool color,
                          Str *out);
 void inspect_view_summary(const InspectOptions *options, const InspectSummary *summary, Str *out);
+/* A line on what became of them, and for each reason of rejection how many and the first. */
+void inspect_view_brief(const InspectOptions *options, const InspectSummary *summary, Str *out);
 
 #endif

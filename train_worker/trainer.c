@@ -29,19 +29,31 @@ static Status check_options(const TrainerOptions *options, int tp_size, Error *e
     return OK;
 }
 
-static Status plan_memory(Trainer *trainer, Error *err)
+static Status plan_memory(const TrainerOptions *options, const WeightPlan *plan, MemoryPlan *ret,
+                          Error *err)
 {
-    const TrainerOptions *options = &trainer->options;
     MemoryRequest request = {
-        .plan = trainer->plan,
+        .plan = plan,
         .dtype = options->dtype,
         .max_tokens = options->max_tokens,
         .max_sequence_length = options->max_sequence_length,
         .with_reference = options->with_reference,
         .bytes_max = options->memory_bytes_max,
     };
-    TRY(memory_plan_make(&request, &trainer->memory, err));
-    trainer->memory_text = memory_plan_text(&trainer->memory);
+    return memory_plan_make(&request, ret, err);
+}
+
+Status trainer_plan(const TrainerOptions *options, int tp_size, int64_t *ret_bytes, char **ret_text,
+                    Error *err)
+{
+    MemoryPlan memory = {0};
+    TRY(check_options(options, tp_size, err));
+    WeightPlan *plan = weight_plan_create(&options->model, 0, tp_size);
+    Status status = plan_memory(options, plan, &memory, err);
+    weight_plan_destroy(plan);
+    TRY(status);
+    *ret_bytes = memory.total;
+    *ret_text = memory_plan_text(&memory);
     return OK;
 }
 
@@ -86,11 +98,12 @@ Status trainer_create(const TrainerOptions *options, Trainer **ret, Error *err)
     trainer->dp_size = data != NULL ? comm_size(data) : 1;
     trainer->dp_rank = data != NULL ? comm_rank(data) : 0;
     trainer->plan = weight_plan_create(&options->model, trainer->tp_rank, tp_size);
-    Status status = plan_memory(trainer, err);
+    Status status = plan_memory(options, trainer->plan, &trainer->memory, err);
     if (status != OK) {
         trainer_destroy(trainer);
         return status;
     }
+    trainer->memory_text = memory_plan_text(&trainer->memory);
     allocate(trainer);
     *ret = trainer;
     return OK;

@@ -62,6 +62,12 @@ typedef struct Trainer Trainer;
 Status trainer_create(const TrainerOptions *options, Trainer **ret, Error *err);
 void trainer_destroy(Trainer *trainer); /* accepts NULL */
 
+/* What trainer_create would plan for rank 0 of tp_size, which has the most, and nothing of it
+ * taken: its sum, and as text for people (owned). The communicators and kernels of *options are not
+ * looked at. Fails as trainer_create does. */
+Status trainer_plan(const TrainerOptions *options, int tp_size, int64_t *ret_bytes, char **ret_text,
+                    Error *err);
+
 /* The memory plan for people, several lines, and its sum for this rank. Borrowed. */
 const char *trainer_memory_plan(const Trainer *trainer);
 int64_t trainer_memory_bytes(const Trainer *trainer);

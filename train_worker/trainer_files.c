@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "model/weights_check.h"
 #include "model/weights_io.h"
 #include "trainer_state.h"
 

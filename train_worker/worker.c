@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "base/queue.h"
+#include "job_options.h"
 #include "memory_plan.h"
 #include "model/lr_schedule.h"
 #include "probe.h"
@@ -59,11 +60,6 @@ struct Worker {
 
 /* ---- compute thread: start ---- */
 
-static DType dtype_of(const JobConfig *config)
-{
-    return config->model.dtype == MODEL_BF16 ? DTYPE_BF16 : DTYPE_F32;
-}
-
 static int num_threads(const JobConfig *config)
 {
     if (config->train.threads > 0) return (int)config->train.threads;
@@ -100,29 +96,14 @@ static void on_disk_wait(void *argument, bool waits)
 /* `memory_bytes` is what was free before any rank of this start took its share. */
 static Status make_trainer(Worker *worker, int64_t memory_bytes, Error *err)
 {
-    const WorkerOptions *o = &worker->options;
-    const JobConfig *config = o->config;
-    TrainerOptions options = {
-        .dtype = dtype_of(config),
-        .max_tokens = config->train.max_tokens_per_gpu,
-        .max_sequence_length = config->data.max_length,
-        .adam_beta1 = config->train.adam_beta1,
-        .adam_beta2 = config->train.adam_beta2,
-        .adam_eps = config->train.adam_eps,
-        .weight_decay = config->train.weight_decay,
-        .clip_grad = config->train.clip_grad,
-        .kernels = worker->kernels,
-        /* All ranks are on this machine; what is left over serves everything else here. */
-        .memory_bytes_max = memory_bytes / 10 * 9 / (o->tp_size * o->dp_size),
-        .tensor_comm = atomic_load(&worker->tensor_comm),
-        .data_comm = atomic_load(&worker->data_comm),
-        .on_progress = on_progress,
-        .on_disk_wait = on_disk_wait,
-        .progress_context = worker,
-    };
-    if (config->train.micro_batch_size > 0)
-        options.max_tokens = config->train.micro_batch_size * config->data.max_length;
-    TRY(model_config_read(config->model.config, &options.model, err));
+    TrainerOptions options = {0};
+    TRY(job_trainer_options(worker->options.config, memory_bytes, &options, err));
+    options.kernels = worker->kernels;
+    options.tensor_comm = atomic_load(&worker->tensor_comm);
+    options.data_comm = atomic_load(&worker->data_comm);
+    options.on_progress = on_progress;
+    options.on_disk_wait = on_disk_wait;
+    options.progress_context = worker;
     return trainer_create(&options, &worker->trainer, err);
 }
 
@@ -131,7 +112,7 @@ static Status start_probe(Worker *worker, Error *err)
 {
     TRY(comm_barrier(atomic_load(&worker->tensor_comm), err));
     TRY(comm_barrier(atomic_load(&worker->data_comm), err));
-    worker->probe = probe_create(worker->kernels, dtype_of(worker->options.config));
+    worker->probe = probe_create(worker->kernels, job_dtype(worker->options.config));
     probe_run(worker->probe);
     return OK;
 }
@@ -166,7 +147,7 @@ static Status run_start(Worker *worker, Task *task, Error *err)
     reply.memory_bytes = (uint64_t)trainer_memory_bytes(worker->trainer);
     reply.memory_plan = (char *)trainer_memory_plan(worker->trainer);
     reply.peak_flops = probe_rate(worker->probe);
-    if (dtype_of(config) == DTYPE_BF16 && cpu_kernels_note() != NULL)
+    if (job_dtype(config) == DTYPE_BF16 && cpu_kernels_note() != NULL)
         reply.note = (char *)cpu_kernels_note();
     pack_answer(task, &reply.base);
     return OK;

@@ -218,6 +218,21 @@ static Status check_split(const FileCheck *check, const cJSON *json)
                      (long long)kv_heads, (long long)width, (long long)fit);
 }
 
+static Status check_length(const FileCheck *check, const cJSON *json)
+{
+    const JobConfig *config = &check->job->config;
+    int64_t positions = INT64_MAX, longest = config->data.max_length;
+    TRY(json_int_or(json, "max_position_embeddings", config->model.config, 1, INT32_MAX, &positions,
+                    check->err));
+    if (longest <= positions) return OK;
+    return error_set(check->err, ERR_INVALID,
+                     "%s is %lld tokens, more than the model has positions: %s has "
+                     "max_position_embeddings %lld.\n"
+                     "Expected at most that: write max_length: %lld.",
+                     key_at(check, "data.max_length"), (long long)longest, config->model.config,
+                     (long long)positions, (long long)positions);
+}
+
 static Status check_model_config(const FileCheck *check)
 {
     const JobConfig *config = &check->job->config;
@@ -225,6 +240,7 @@ static Status check_model_config(const FileCheck *check)
     cJSON *json = NULL;
     TRY(json_read(config->model.config, CONFIG_BYTES_MAX, &json, check->err));
     Status status = check_split(check, json);
+    if (status == OK) status = check_length(check, json);
     cJSON_Delete(json);
     return status;
 }

@@ -18,12 +18,6 @@ void weight_init_random(const WeightPlan *plan, const WeightSpec *spec, int64_t 
 Status weight_read(SafetensorsReader *reader, const char *folder, const WeightPlan *plan,
                    const WeightSpec *spec, const char *prefix, float *part, Error *err);
 
-/* Refuses a model folder with a tensor that the plan does not know: it is another model than
- * config.json says. A head stored beside tied embeddings and stored RoPE frequencies are passed
- * over, as transformers does; so is the head of a model that a critic is made of. */
-Status weights_check_names(const SafetensorsReader *reader, const char *folder,
-                           const WeightPlan *plan, Error *err);
-
 /* Streams the whole tensor, in row-major order and in pieces, to `sink` on rank `owner` of the
  * group; all ranks of the group call it with their parts. Only collectives can fail: a sink keeps
  * its own failure and ignores what follows, because an owner that left early would leave the others

@@ -182,6 +182,12 @@ case_vocabulary_mismatch() {
     says config.json "vocab_size 1000" 1023 tokenizer
 }
 
+case_max_length_beyond_model() {
+    sed -i 's/"max_position_embeddings": *[0-9]*/"max_position_embeddings": 1024/' model/config.json
+    message 2
+    says "data.max_length (default)" 2048 "max_position_embeddings 1024" "max_length: 1024"
+}
+
 # Weights as a finished job writes them.
 make_weights() {
     timeout 60 "$BIN/controller" --config job.yaml --set run_dir=made >made.out 2>&1 || fail "$(tail -5 made.out)"

@@ -70,6 +70,47 @@ case_help() {
     "$BIN/controller" --version | grep -qE '^[0-9]+\.[0-9]+' || fail "--version prints no version"
 }
 
+# ---- checking a job ----
+
+# validate CODE [setting...]: what it prints is then in ./out, what it complains of in ./message.
+validate() {
+    local expected=$1 code=0 options=() setting
+    shift
+    for setting in "$@"; do options+=(--set "$setting"); done
+    timeout 60 "$BIN/controller" validate --config job.yaml "${options[@]}" >out 2>message || code=$?
+    [ "$code" = "$expected" ] || fail "validate $*: exit code $code, expected $expected: $(cat out message)"
+    [ ! -e run ] || fail "validate $* made a run folder"
+}
+
+case_validate() {
+    write_job job.yaml run
+    validate 0
+    says out "918912 parameters" "tp 2 x dp 1" "2.75 CPUs" "memory of a train worker: weights" "2 train workers take" \
+        "data.train: the first 1000 records give 1000 samples" "data.eval: all 100 records give 100 samples" \
+        "job tiny is in order"
+    [ ! -s message ] || fail "it complains: $(cat message)"
+
+    # Records: how many would be rejected, and why.
+    head -50 "$DATA/train.jsonl" >some.jsonl
+    sed -i '3s/.*/{"messages": [{"role": "user", "content": "nobody answers"}]}/; 9s/.*/{"messages"/' some.jsonl
+    validate 3 "data.train=some.jsonl"
+    says out "all 50 records give 48 samples" "2 rejected" "1 as bad_record, which ends a run" "some.jsonl:9" \
+        "1 as nothing_to_train, which a run passes over" "some.jsonl:3: no token carries loss" "data.eval: all 100"
+    says message "not in order"
+    validate 0 "data.train=some.jsonl" data.bad_record=skip
+    validate 3 data.max_length=40
+    says out "give 0 samples" "1000 as too_long" "at most 40"
+
+    # The model folder, the placement, the memory.
+    validate 2 data.max_length=4000 train.max_tokens_per_gpu=4096
+    says message data.max_length "max_position_embeddings 2048" "write max_length: 2048"
+    validate 4 cluster.cpus=1
+    says message "can never be placed" "free 1 CPUs" cluster.cpus
+    validate 4 train.max_tokens_per_gpu=4194304
+    says message "GiB but may use" max_tokens_per_gpu tp_size
+    says out "data.eval: all 100" # it goes on to say the rest
+}
+
 # ---- names of a run folder ----
 
 # A path that is too long for the sockets inside it, so that they stand elsewhere under a name made from it.

@@ -13,7 +13,8 @@ expected=$(undisturbed_digest)
 pid_to_kill() {
     case $actor in
     controller) echo "$CONTROLLER" ;;
-    node_agent) processes_of "node_agent --endpoint ipc://$(sockets_of_run)" | sort -n | tail -n 1 ;; # its guard is older
+    node_agent) # its guard is older
+        processes_of "node_agent --endpoint ipc://$(sockets_of_run)" | sort -n | tail -n 1 ;;
     *) actor_pid "$actor" ;;
     esac
 }
