@@ -1,0 +1,23 @@
+/* A server of a few lines for tests of the reward `http`: one thread, one connection at a time,
+ * answers by the path of the request. */
+#ifndef TROUPE_TESTS_HTTP_SERVER_H
+#define TROUPE_TESTS_HTTP_SERVER_H
+
+#include <pthread.h>
+
+typedef struct HttpServer {
+    int port;
+    int listener;
+    pthread_t thread;
+    int requests;       /* that were answered; read after http_server_stop or between calls */
+    char body[8192];    /* of the last request */
+    char headers[4096]; /* of the last request */
+} HttpServer;
+
+/* Paths: /number gives 0.5; /object {"score": 2, ...}; /named {"reward": 3}; /group a score for
+ * each response; /busy 503 twice and then 1; /wrong 400; /text words; /silent no answer; /large 2
+ * MiB; /cut half an answer. */
+void http_server_start(HttpServer *server);
+void http_server_stop(HttpServer *server);
+
+#endif

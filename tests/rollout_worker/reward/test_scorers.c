@@ -1,0 +1,431 @@
+/* Tests of the rewards outside of this process: programs over JSON lines, servers, shared objects.
+ * What they say arrives, and whatever goes wrong with them is never a score. */
+#include "test.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/json.h"
+#include "base/memory.h"
+#include "base/process.h"
+#include "base/str.h"
+#include "http_server.h"
+#include "rollout_worker/reward/reward_set.h"
+
+#define BIN PROJECT_BINARY_DIR "/bin/"
+
+static RewardSet *open_rewards(const char *spec)
+{
+    Error err = {0};
+    cJSON *json = NULL;
+    RewardSet *set = NULL;
+    assert_ok(json_parse(spec, strlen(spec), "spec", &json, &err), &err);
+    assert_ok(reward_set_open(json, &set, &err), &err);
+    cJSON_Delete(json);
+    return set;
+}
+
+static void assert_not_opened(const char *spec, const char *message)
+{
+    Error err = {0};
+    cJSON *json = NULL;
+    RewardSet *set = NULL;
+    assert_ok(json_parse(spec, strlen(spec), "spec", &json, &err), &err);
+    assert_int_not_equal(reward_set_open(json, &set, &err), OK);
+    if (strstr(err.message, message) == NULL) fail_msg("%s lacks %s", err.message, message);
+    cJSON_Delete(json);
+}
+
+static RewardResult score(RewardSet *set, const char *response)
+{
+    RewardRequest request = {.prompt = slice_from("say \"it\"\n"),
+                             .response = slice_from(response),
+                             .label = slice_from("label"),
+                             .position = 12,
+                             .index = 3};
+    RewardResult result;
+    reward_set_score(set, &request, 1, &result);
+    free(result.extra);
+    result.extra = NULL;
+    return result;
+}
+
+static RewardSet *open_program(const char *arguments, const char *options)
+{
+    char *spec = mem_printf("{\"name\": \"process\", \"options\": {\"command\": [\"" BIN
+                            "scorer_program\", %s]%s}}",
+                            arguments, options);
+    RewardSet *set = open_rewards(spec);
+    free(spec);
+    return set;
+}
+
+static void test_process_scores_any_bytes(void **state)
+{
+    (void)state;
+    RewardSet *set = open_program("\"length\"", "");
+    RewardResult result = score(set, "abc");
+    assert_int_equal(result.outcome, REWARD_OK);
+    assert_true(result.score == 3);
+    assert_string_equal(result.answer, "label");
+    assert_true(score(set, "").score == 0);
+    assert_int_equal(score(set, "").outcome, REWARD_WRONG);
+    assert_true(score(set, "\"\\\n\t{}\x01").score == 7);
+    assert_true(score(set, "\xff").score == 3); /* as U+FFFD */
+    char *large = mem_alloc((4u << 20) + 1);
+    memset(large, 'x', 4u << 20);
+    large[4u << 20] = '\0';
+    assert_true(score(set, large).score == 4u << 20);
+    free(large);
+    reward_set_close(set);
+}
+
+static void test_process_takes_answers_in_any_order(void **state)
+{
+    (void)state;
+    RewardSet *set = open_program("\"reverse\"", ", \"in_flight\": 2");
+    RewardRequest requests[8];
+    RewardResult results[8];
+    for (int i = 0; i < 8; i++)
+        requests[i] = (RewardRequest){.response = {"xxxxxxxx", (size_t)i}};
+    reward_set_score(set, requests, 8, results);
+    for (int i = 0; i < 8; i++) {
+        assert_true(results[i].score == i);
+        reward_result_clear(&results[i]);
+    }
+    reward_set_close(set);
+}
+
+static void test_process_scores_groups(void **state)
+{
+    (void)state;
+    RewardSet *set = open_program("\"length\"", ", \"group\": true");
+    RewardRequest requests[3] = {{.response = slice_from("a")},
+                                 {.response = slice_from("")},
+                                 {.response = slice_from("ccc")}};
+    RewardResult results[3];
+    reward_set_score(set, requests, 3, results);
+    assert_true(results[0].score == 1 && results[1].score == 0 && results[2].score == 3);
+    for (int i = 0; i < 3; i++)
+        reward_result_clear(&results[i]);
+    reward_set_score(set, requests, 1, results);
+    assert_true(results[0].score == 1);
+    reward_result_clear(&results[0]);
+    reward_set_close(set);
+}
+
+typedef struct Caller {
+    RewardSet *set;
+    int number;
+    int wrong;
+    pthread_t thread;
+} Caller;
+
+static void *call_often(void *argument)
+{
+    Caller *caller = argument;
+    char text[300];
+    memset(text, 'y', sizeof text);
+    for (int i = 0; i < 100; i++) {
+        size_t length = (size_t)(caller->number * 20 + i % 17);
+        RewardRequest request = {.response = {text, length}};
+        RewardResult result;
+        reward_set_score(caller->set, &request, 1, &result);
+        caller->wrong += result.score != (double)length;
+        reward_result_clear(&result);
+    }
+    return NULL;
+}
+
+static void test_process_is_asked_by_many_threads(void **state)
+{
+    (void)state;
+    RewardSet *set = open_program("\"length\"", ", \"processes\": 3, \"in_flight\": 4");
+    Caller callers[8];
+    for (int i = 0; i < 8; i++) {
+        callers[i] = (Caller){.set = set, .number = i};
+        assert_int_equal(pthread_create(&callers[i].thread, NULL, call_often, &callers[i]), 0);
+    }
+    for (int i = 0; i < 8; i++) {
+        pthread_join(callers[i].thread, NULL);
+        assert_int_equal(callers[i].wrong, 0);
+    }
+    reward_set_close(set);
+}
+
+static void test_process_timeout_is_no_score(void **state)
+{
+    (void)state;
+    RewardSet *set = open_program("\"length\"", ", \"timeout_ms\": 200");
+    RewardResult result = score(set, "slow");
+    assert_int_equal(result.outcome, REWARD_TIMEOUT);
+    assert_true(result.score == 0 && !result.permanent);
+    assert_non_null(strstr(result.reason, "no answer in 200 ms"));
+    assert_true(score(set, "ab").score == 2); /* a new one is running */
+    reward_set_close(set);
+}
+
+static void test_process_that_ends_is_started_again(void **state)
+{
+    (void)state;
+    RewardSet *set = open_program("\"length\"", ", \"restart_ms\": 20, \"restart_ms_max\": 40");
+    RewardResult result = score(set, "crash");
+    assert_int_equal(result.outcome, REWARD_INFRA_ERROR);
+    assert_non_null(strstr(result.reason, "exited with status 3: out of cheese"));
+    assert_false(result.permanent);
+    int64_t end = clock_ms() + 20000;
+    do
+        result = score(set, "abcd");
+    while (result.outcome == REWARD_INFRA_ERROR && clock_ms() < end);
+    assert_true(result.score == 4);
+    reward_set_close(set);
+}
+
+static void test_process_that_ends_once_is_not_noticed(void **state)
+{
+    (void)state;
+    remove("once");
+    RewardSet *set = open_program("\"once\", \"once\"", ", \"processes\": 2, \"restart_ms\": 1");
+    RewardRequest requests[2] = {{.response = slice_from("a")}, {.response = slice_from("bb")}};
+    RewardResult results[2];
+    reward_set_score(set, requests, 1, results);
+    assert_true(results[0].score == 1); /* sent again */
+    reward_result_clear(&results[0]);
+    reward_set_close(set);
+}
+
+static void test_process_that_is_down_refuses_at_once(void **state)
+{
+    (void)state;
+    RewardSet *set = open_program("\"dead\"", ", \"restart_ms\": 60000, \"restart_ms_max\": 60000");
+    RewardResult result = score(set, "a");
+    assert_int_equal(result.outcome, REWARD_INFRA_ERROR);
+    assert_non_null(strstr(result.reason, "exited with status 4: no such model"));
+    assert_int_equal(score(set, "a").outcome, REWARD_INFRA_ERROR);
+    reward_set_close(set);
+}
+
+static void test_process_that_prints_noise_is_told_why(void **state)
+{
+    (void)state;
+    RewardSet *set = open_program("\"length\"", ", \"restart_ms\": 1");
+    RewardResult result = score(set, "noise");
+    assert_int_equal(result.outcome, REWARD_INFRA_ERROR);
+    assert_non_null(strstr(result.reason, "no answer, \"loading the model"));
+    reward_set_close(set);
+}
+
+static void test_process_leaves_nothing_behind(void **state)
+{
+    (void)state;
+    remove("pid");
+    RewardSet *set = open_program("\"child\", \"pid\"", "");
+    assert_true(score(set, "a").score == 1);
+    FILE *file = fopen("pid", "r");
+    assert_non_null(file);
+    int pid = 0;
+    assert_int_equal(fscanf(file, "%d", &pid), 1);
+    fclose(file);
+    uint64_t ticks = 0;
+    assert_true(process_start_ticks(pid, &ticks));
+    reward_set_close(set);
+    int64_t end = clock_ms() + 20000;
+    while (process_is_alive(pid, ticks) && clock_ms() < end)
+        usleep(1000);
+    assert_false(process_is_alive(pid, ticks));
+}
+
+static void test_process_refuses_a_command_that_is_none(void **state)
+{
+    (void)state;
+    assert_not_opened("{\"name\": \"process\", \"options\": {\"command\": [\"no-such-program\"]}}",
+                      "no program \"no-such-program\" in PATH");
+    assert_not_opened("{\"name\": \"process\", \"options\": {\"command\": [\"/etc/passwd\"]}}",
+                      "cannot run \"/etc/passwd\"");
+    assert_not_opened("{\"name\": \"process\", \"options\": {\"command\": \"cat\"}}",
+                      "expected a list of texts");
+    assert_not_opened("{\"name\": \"process\"}", "command");
+    assert_not_opened("{\"name\": \"process\", \"options\": {\"comand\": []}}",
+                      "did you mean command?");
+}
+
+/* ---- http ---- */
+
+static RewardSet *open_http(const HttpServer *server, const char *path, const char *options)
+{
+    char *spec = mem_printf("{\"name\": \"http\", \"options\": {\"url\": "
+                            "\"http://127.0.0.1:%d%s\", \"backoff_ms\": 5%s}}",
+                            server->port, path, options);
+    RewardSet *set = open_rewards(spec);
+    free(spec);
+    return set;
+}
+
+static RewardResult ask(HttpServer *server, const char *path, const char *options)
+{
+    RewardSet *set = open_http(server, path, options);
+    RewardResult result = score(set, "response \xff");
+    reward_set_close(set);
+    return result;
+}
+
+static void test_http_sends_slimes_body_and_reads_answers(void **state)
+{
+    (void)state;
+    HttpServer server;
+    http_server_start(&server);
+    RewardResult result = ask(&server, "/number", "");
+    assert_int_equal(result.outcome, REWARD_OK);
+    assert_true(result.score == 0.5);
+    assert_string_equal(server.body, "{\"prompt\": \"say \\\"it\\\"\\n\", \"response\": \"response "
+                                     "\xef\xbf\xbd\", \"label\": \"label\"}");
+    result = ask(&server, "/object", ", \"full\": true, \"headers\": {\"X-Key\": \"secret\"}");
+    assert_true(result.score == 2);
+    assert_string_equal(result.reason, "fine");
+    assert_non_null(strstr(server.headers, "X-Key: secret"));
+    assert_non_null(strstr(server.body, "\"metadata\": {}, \"position\": 12, \"index\": 3}"));
+    assert_true(ask(&server, "/named", ", \"key\": \"reward\"").score == 3);
+    assert_int_equal(ask(&server, "/number", ", \"right_above\": 0.5").outcome, REWARD_WRONG);
+    http_server_stop(&server);
+}
+
+static void test_http_scores_groups(void **state)
+{
+    (void)state;
+    HttpServer server;
+    http_server_start(&server);
+    RewardSet *set = open_http(&server, "/group", ", \"group\": true");
+    RewardRequest requests[3] = {{.response = slice_from("a")}, {.response = slice_from("b")}};
+    RewardResult results[3];
+    reward_set_score(set, requests, 3, results);
+    for (int i = 0; i < 3; i++) {
+        assert_true(results[i].score == i);
+        reward_result_clear(&results[i]);
+    }
+    assert_int_equal(server.requests, 1);
+    reward_set_close(set);
+    http_server_stop(&server);
+}
+
+static void test_http_tries_again_what_may_pass(void **state)
+{
+    (void)state;
+    HttpServer server;
+    http_server_start(&server);
+    assert_true(ask(&server, "/busy", "").score == 1);
+    assert_int_equal(server.requests, 3);
+    RewardResult result = ask(&server, "/down", ", \"attempts\": 4");
+    assert_int_equal(result.outcome, REWARD_INFRA_ERROR);
+    assert_false(result.permanent);
+    assert_non_null(strstr(result.reason, "HTTP status 500: no memory"));
+    assert_int_equal(server.requests, 7);
+    http_server_stop(&server);
+}
+
+static void test_http_does_not_repeat_a_wrong_request(void **state)
+{
+    (void)state;
+    HttpServer server;
+    http_server_start(&server);
+    RewardResult result = ask(&server, "/wrong", "");
+    assert_int_equal(result.outcome, REWARD_INFRA_ERROR);
+    assert_true(result.permanent);
+    assert_int_equal(server.requests, 1);
+    http_server_stop(&server);
+}
+
+static void test_http_failures_are_no_scores(void **state)
+{
+    (void)state;
+    HttpServer server;
+    http_server_start(&server);
+    RewardResult result = ask(&server, "/silent", ", \"timeout_ms\": 100");
+    assert_int_equal(result.outcome, REWARD_TIMEOUT);
+    result = ask(&server, "/text", "");
+    assert_int_equal(result.outcome, REWARD_INFRA_ERROR);
+    assert_non_null(strstr(result.reason, "no JSON: quite good"));
+    assert_int_equal(ask(&server, "/large", "").outcome, REWARD_INFRA_ERROR);
+    assert_int_equal(ask(&server, "/cut", ", \"attempts\": 2").outcome, REWARD_INFRA_ERROR);
+    result = ask(&server, "/number", ", \"key\": \"x\"");
+    assert_true(result.score == 0.5); /* a number needs no key */
+    int port = server.port;
+    http_server_stop(&server);
+    server.port = port;
+    result = ask(&server, "/number", ", \"attempts\": 2");
+    assert_int_equal(result.outcome, REWARD_INFRA_ERROR);
+    assert_non_null(strstr(result.reason, "onnect"));
+}
+
+static void test_http_refuses_other_urls(void **state)
+{
+    (void)state;
+    assert_not_opened("{\"name\": \"http\", \"options\": {\"url\": \"file:///etc/passwd\"}}",
+                      "expected http://");
+    assert_not_opened("{\"name\": \"http\"}", "url");
+    assert_not_opened("{\"name\": \"http\", \"options\": {\"url\": \"http://x\", \"headers\": "
+                      "{\"a\": \"b\\r\\nc: d\"}}}",
+                      "on one line");
+}
+
+/* ---- plugin ---- */
+
+static void test_plugin_scores(void **state)
+{
+    (void)state;
+    RewardSet *set = open_rewards("{\"name\": \"plugin\", \"options\": {\"path\": \"" BIN
+                                  "reward_brevity.so\", \"options\": {\"characters\": 4}}}");
+    RewardResult result = score(set, "über");
+    assert_int_equal(result.outcome, REWARD_OK);
+    assert_true(result.score == 1);
+    result = score(set, "12345678");
+    assert_int_equal(result.outcome, REWARD_WRONG);
+    assert_true(result.score == 0.5);
+    assert_string_equal(result.reason, "8 characters");
+    reward_set_close(set);
+}
+
+static void test_plugin_of_another_interface_is_refused(void **state)
+{
+    (void)state;
+    assert_not_opened("{\"name\": \"plugin\", \"options\": {\"path\": \"" BIN
+                      "plugin_other_abi.so\"}}",
+                      "is made for interface 2, this build has 1");
+    assert_not_opened("{\"name\": \"plugin\", \"options\": {\"path\": \"/no/such.so\"}}",
+                      "cannot load reward plugin");
+    assert_not_opened("{\"name\": \"plugin\", \"options\": {\"path\": \"libm.so.6\"}}",
+                      "exports no reward_plugin");
+    assert_not_opened("{\"name\": \"plugin\", \"options\": {\"path\": \"" BIN
+                      "reward_brevity.so\", \"options\": {\"characters\": 0}}}",
+                      "characters is 0, expected at least 1");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_process_scores_any_bytes),
+        cmocka_unit_test(test_process_takes_answers_in_any_order),
+        cmocka_unit_test(test_process_scores_groups),
+        cmocka_unit_test(test_process_is_asked_by_many_threads),
+        cmocka_unit_test(test_process_timeout_is_no_score),
+        cmocka_unit_test(test_process_that_ends_is_started_again),
+        cmocka_unit_test(test_process_that_ends_once_is_not_noticed),
+        cmocka_unit_test(test_process_that_is_down_refuses_at_once),
+        cmocka_unit_test(test_process_that_prints_noise_is_told_why),
+        cmocka_unit_test(test_process_leaves_nothing_behind),
+        cmocka_unit_test(test_process_refuses_a_command_that_is_none),
+        cmocka_unit_test(test_http_sends_slimes_body_and_reads_answers),
+        cmocka_unit_test(test_http_scores_groups),
+        cmocka_unit_test(test_http_tries_again_what_may_pass),
+        cmocka_unit_test(test_http_does_not_repeat_a_wrong_request),
+        cmocka_unit_test(test_http_failures_are_no_scores),
+        cmocka_unit_test(test_http_refuses_other_urls),
+        cmocka_unit_test(test_plugin_scores),
+        cmocka_unit_test(test_plugin_of_another_interface_is_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
