@@ -154,8 +154,11 @@ static Status check_message_keys(const cJSON *messages, const char *source, Erro
     int index = 0;
     for (const cJSON *message = messages->child; message != NULL; message = message->next) {
         char place[64];
-        snprintf(place, sizeof place, " in messages[%d]", index++);
-        if (cJSON_IsObject(message)) TRY(record_check_keys(message, source, place, err));
+        index++;
+        if (!cJSON_IsObject(message) || record_check_keys(message, source, "", NULL) == OK)
+            continue;
+        snprintf(place, sizeof place, " in messages[%d]", index - 1);
+        return record_check_keys(message, source, place, err);
     }
     return OK;
 }

@@ -399,25 +399,43 @@ Status record_parse(const char *text, size_t length, const char *source, cJSON *
     return OK;
 }
 
+/* ---- keys ---- */
+
+#define FEW_KEYS 32 /* so many are compared all with all, which is faster than to sort them */
+
+static const char *repeated_of_few(const cJSON *object)
+{
+    for (const cJSON *member = object->child; member != NULL; member = member->next)
+        for (const cJSON *other = object->child; other != member; other = other->next)
+            if (strcmp(other->string, member->string) == 0) return member->string;
+    return NULL;
+}
+
 static int compare_names(const void *a, const void *b)
 {
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-Status record_check_keys(const cJSON *object, const char *source, const char *place, Error *err)
+static const char *repeated_of_many(const cJSON *object, size_t count)
 {
-    size_t count = (size_t)cJSON_GetArraySize(object), i = 0;
-    const char **name = mem_calloc(count, sizeof *name);
+    const char **name = mem_calloc(count, sizeof *name), *repeated = NULL;
+    size_t i = 0;
     for (const cJSON *member = object->child; member != NULL; member = member->next)
         name[i++] = member->string;
     qsort(name, count, sizeof *name, compare_names);
-    Status status = OK;
-    for (i = 1; i < count && status == OK; i++) {
-        if (strcmp(name[i - 1], name[i]) != 0) continue;
-        char what[160];
-        snprintf(what, sizeof what, "key \"%.60s\" occurs twice%s", name[i], place);
-        status = record_refuse(err, source, what, NULL, "each key once", "remove one of them");
-    }
+    for (i = 1; i < count && repeated == NULL; i++)
+        if (strcmp(name[i - 1], name[i]) == 0) repeated = name[i];
     free(name);
-    return status;
+    return repeated;
+}
+
+Status record_check_keys(const cJSON *object, const char *source, const char *place, Error *err)
+{
+    size_t count = (size_t)cJSON_GetArraySize(object);
+    const char *repeated =
+        count <= FEW_KEYS ? repeated_of_few(object) : repeated_of_many(object, count);
+    if (repeated == NULL) return OK;
+    char what[160];
+    snprintf(what, sizeof what, "key \"%.60s\" occurs twice%s", repeated, place);
+    return record_refuse(err, source, what, NULL, "each key once", "remove one of them");
 }

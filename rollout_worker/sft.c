@@ -13,7 +13,7 @@
 #include "rollout_worker/rollout.h"
 #include "text/conversation.h"
 
-#define TOKENIZER_CACHE_BYTES (16u << 20) /* per thread */
+#define TOKENIZER_CACHE_BYTES (4u << 20) /* per thread */
 
 /* What templates that print today's date are told, 26 July 2024 (Llama 3.1's own default): a sample
  * must be the same on the day on which a run is resumed. */

@@ -70,15 +70,26 @@ typedef struct NumberScan {
     const char *at, *end;
 } NumberScan;
 
+/* The quote that ends the string which begins at `at`, behind its first quote. */
+static const char *string_end(const char *at, const char *end)
+{
+    const char *begin = at;
+    while ((at = memchr(at, '"', (size_t)(end - at))) != NULL) {
+        const char *slash = at;
+        while (slash > begin && slash[-1] == '\\')
+            slash--;
+        if ((at - slash) % 2 == 0) return at;
+        at++;
+    }
+    return end;
+}
+
 /* The next number token of valid JSON text; false at the end. */
 static bool next_number(NumberScan *scan, const char **ret_begin, size_t *ret_length)
 {
     const char *at = scan->at;
-    for (; at < scan->end && *at != '-' && (*at < '0' || *at > '9'); at++) {
-        if (*at != '"') continue;
-        for (at++; at < scan->end && *at != '"'; at++)
-            at += *at == '\\';
-    }
+    for (; at < scan->end && *at != '-' && (*at < '0' || *at > '9'); at++)
+        if (*at == '"') at = string_end(at + 1, scan->end);
     if (at >= scan->end) return false;
     *ret_begin = at;
     while (at < scan->end && *at != '\0' && strchr("0123456789+-.eE", *at) != NULL)

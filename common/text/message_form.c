@@ -158,13 +158,6 @@ static Status adapt_calls(const TextModel *model, const cJSON *calls, int index,
 
 /* ---- messages ---- */
 
-static bool has_null(const cJSON *message)
-{
-    for (const cJSON *item = message->child; item != NULL; item = item->next)
-        if (cJSON_IsNull(item)) return true;
-    return false;
-}
-
 /* The message with `content` and `calls` (both taken; NULL: its own) and reasoning under its
  * standard name and the one that gpt-oss uses, as transformers fills them in. */
 static cJSON *rebuild_message(const cJSON *message, cJSON *content, cJSON *calls)
@@ -186,28 +179,58 @@ static cJSON *rebuild_message(const cJSON *message, cJSON *content, cJSON *calls
     return rebuilt;
 }
 
+/* Whether the message is already what the template takes: most are, and cost nothing then. */
+static bool message_stays(const TextModel *model, const cJSON *message)
+{
+    const cJSON *content = NULL, *calls = NULL;
+    for (const cJSON *item = message->child; item != NULL; item = item->next) {
+        if (cJSON_IsNull(item)) return false;
+        if (strcmp(item->string, "content") == 0) content = item;
+        if (strcmp(item->string, "tool_calls") == 0) calls = item;
+    }
+    if (message_reasoning(message) != NULL) return false;
+    if (!cJSON_IsString(content) || (model->takes_parts && !model->takes_strings)) return false;
+    const cJSON *call = cJSON_IsArray(calls) ? calls->child : NULL;
+    for (; call != NULL; call = call->next) {
+        const cJSON *arguments = member(call_function(call), "arguments");
+        if (wants_object(model, arguments) || wants_text(model, arguments)) return false;
+    }
+    return true;
+}
+
+static bool all_stay(const TextModel *model, const cJSON *messages)
+{
+    for (const cJSON *message = messages->child; message != NULL; message = message->next)
+        if (!message_stays(model, message)) return false;
+    return true;
+}
+
+/* Appends the message to *list in the form that the template takes. */
+static Status adapt_message(const TextModel *model, const cJSON *message, int index,
+                            MissingContent missing, cJSON *list, Error *err)
+{
+    cJSON *calls = NULL;
+    if (message_stays(model, message)) {
+        cJSON_AddItemReferenceToArray(list, (cJSON *)message);
+        return OK;
+    }
+    TRY(adapt_calls(model, member(message, "tool_calls"), index, &calls, err));
+    cJSON *content = adapt_content(model, member(message, "content"), missing);
+    cJSON_AddItemToArray(list, rebuild_message(message, content, calls));
+    return OK;
+}
+
 Status messages_adapt(const TextModel *model, const cJSON *messages, MissingContent missing,
                       cJSON **ret_owned, Error *err)
 {
+    if (all_stay(model, messages)) return OK;
     cJSON *list = cJSON_CreateArray();
-    bool changed = false;
     int index = 0;
     Status status = OK;
     for (const cJSON *message = messages->child; message != NULL && status == OK;
-         message = message->next) {
-        cJSON *calls = NULL;
-        status = adapt_calls(model, member(message, "tool_calls"), index++, &calls, err);
-        if (status != OK) break;
-        cJSON *content = adapt_content(model, member(message, "content"), missing);
-        bool stays = content == NULL && calls == NULL && !has_null(message) &&
-                     message_reasoning(message) == NULL;
-        if (stays)
-            cJSON_AddItemReferenceToArray(list, (cJSON *)message);
-        else
-            cJSON_AddItemToArray(list, rebuild_message(message, content, calls));
-        changed = changed || !stays;
-    }
-    if (status == OK && changed) {
+         message = message->next)
+        status = adapt_message(model, message, index++, missing, list, err);
+    if (status == OK) {
         *ret_owned = list;
         list = NULL;
     }
