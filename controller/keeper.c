@@ -134,19 +134,23 @@ void keeper_abandon(Keeper *keeper, uint64_t save, const char *folder)
 
 /* ---- commit, on a thread of the pool ---- */
 
+/* The index over the files <stem>-*, if there are any. */
 static Status add_index(Commit *commit, const char *stem, Error *err)
 {
     SafetensorsPlace *some = mem_calloc((size_t)commit->num_places + 1, sizeof *some);
     char *text = NULL, *name = mem_printf("%s.safetensors.index.json", stem);
+    char *begin = mem_printf("%s-", stem);
     size_t length = 0;
     int count = 0;
     for (int i = 0; i < commit->num_places; i++)
-        if (str_starts_with(commit->place[i].file, stem)) some[count++] = commit->place[i];
-    Status status = safetensors_index_text(some, count, &text, &length, err);
-    if (status == OK)
+        if (str_starts_with(commit->place[i].file, begin)) some[count++] = commit->place[i];
+    Status status = OK;
+    if (count > 0) status = safetensors_index_text(some, count, &text, &length, err);
+    if (status == OK && count > 0)
         status = checkpoint_add_bytes(commit->folder, name, text, length, commit->manifest, err);
     free(text);
     free(name);
+    free(begin);
     free(some);
     return status;
 }
@@ -171,6 +175,8 @@ static Status write_commit(Commit *commit, Error *err)
     const JobConfig *config = keeper->options.config;
     TRY(add_index(commit, "model", err));
     TRY(add_index(commit, "optimizer", err));
+    TRY(add_index(commit, "critic_model", err));
+    TRY(add_index(commit, "critic_optimizer", err));
     TRY(checkpoint_add_copy(commit->folder, "config.json", config->model.config, commit->manifest,
                             err));
     TRY(add_model_files(commit, config, err));

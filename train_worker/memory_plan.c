@@ -11,6 +11,11 @@
 /* Logits of one chunk of the head: small beside a model whose vocabulary makes them large. */
 #define LOGITS_BYTES ((int64_t)512 << 20)
 
+int64_t memory_plan_reference(const WeightPlan *plan, DType dtype)
+{
+    return (plan->size + plan->matrices.count) * (int64_t)dtype_size(dtype);
+}
+
 static MemoryPlan plan_with(const MemoryRequest *request, KeepPolicy policy)
 {
     const WeightPlan *plan = request->plan;
@@ -20,8 +25,7 @@ static MemoryPlan plan_with(const MemoryRequest *request, KeepPolicy policy)
     memory.chunk_rows = head_chunk_rows(plan, rows, LOGITS_BYTES);
     memory.weights = size * element;
     memory.packed = 2 * plan->matrices.count * element; /* the kernels' copies for x w^T and dy w */
-    if (request->with_reference) /* packed for x w^T alone: nothing goes back through it */
-        memory.reference = (size + plan->matrices.count) * element;
+    if (request->with_reference) memory.reference = memory_plan_reference(plan, request->dtype);
     memory.masters = request->dtype == DTYPE_F32 ? 0 : size * (int64_t)sizeof(float);
     memory.gradients = size * (int64_t)sizeof(float) + gradients_sum_bytes(plan);
     memory.moments = 2 * size * (int64_t)sizeof(float);

@@ -20,6 +20,10 @@ typedef struct MemoryRequest {
     int64_t bytes_max;   /* 0: no limit */
 } MemoryRequest;
 
+/* What a reference model takes: its weights, packed for x w^T alone, as nothing goes back through
+ * it. */
+int64_t memory_plan_reference(const WeightPlan *plan, DType dtype);
+
 /* ERR_RESOURCE, with the plan, when even the most frugal policy does not fit bytes_max. */
 Status memory_plan_make(const MemoryRequest *request, MemoryPlan *ret, Error *err);
 

@@ -251,8 +251,7 @@ static double token_weight(const AlgorithmConfig *algorithm, int32_t count)
     return by_sample ? 1.0 / count : 1.0;
 }
 
-/* What the weighted losses are divided by. */
-static double normaliser_of(const AlgorithmConfig *algorithm, const PolicyStep *step)
+double policy_normaliser(const AlgorithmConfig *algorithm, const PolicyStep *step)
 {
     switch (algorithm->loss_normalization) {
     case NORMALIZE_TOKEN:
@@ -291,7 +290,7 @@ static TrainStep make_update(Run *run)
         .step = step->step,
         .trained_tokens = step->trained_tokens,
         .lr = step->lr,
-        .normaliser = normaliser_of(run->algorithm, step),
+        .normaliser = policy_normaliser(run->algorithm, step),
         .algorithm = run->algorithm,
         .tokens = list,
         .weight_version = step->weight_version,

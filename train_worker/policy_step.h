@@ -41,6 +41,9 @@ typedef struct PolicyStepResult {
     double reward_kl;   /* sum of the estimates that the rewards were charged for */
 } PolicyStepResult;
 
+/* What the sum of weighted losses is divided by. */
+double policy_normaliser(const AlgorithmConfig *algorithm, const PolicyStep *step);
+
 /* `critic` is NULL but for ADVANTAGE_PPO. ERR_DATA when a sample cannot be trained as a policy's,
  * ERR_INVALID when groups cannot be compared, ERR_INTERNAL when the micro-batches of all ranks are
  * not the batch; nothing was changed then. Else as trainer_train_step. */

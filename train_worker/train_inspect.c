@@ -54,6 +54,15 @@ static Status inspect(const JobConfig *config, Error *err)
     TRY(job_trainer_options(config, available, &options, err));
     TRY(trainer_plan(&options, tp_size, &bytes, &plan, err));
     printf("memory of a train worker: %s\n", plan);
+    if (job_wants_critic(config)) {
+        int64_t critic = 0;
+        free(plan);
+        options.model.value_head = true;
+        options.with_reference = false;
+        TRY(trainer_plan(&options, tp_size, &critic, &plan, err));
+        printf("memory of its critic: %s\n", plan);
+        bytes += critic;
+    }
     printf("memory of this machine: %.2f GiB available, %lld train worker%s take%s %.2f GiB\n",
            (double)available / 0x1p30, ranks, ranks == 1 ? "" : "s", ranks == 1 ? "s" : "",
            (double)(bytes * ranks) / 0x1p30);

@@ -57,6 +57,16 @@ Status trainer_plan(const TrainerOptions *options, int tp_size, int64_t *ret_byt
     return OK;
 }
 
+static void make_reference(Trainer *trainer)
+{
+    const TrainerOptions *options = &trainer->options;
+    trainer->reference = weights_create(trainer->plan, options->dtype, options->kernels);
+    trainer->reference_model =
+        model_create(trainer->reference, options->tensor_comm, options->max_sequence_length);
+    trainer->reference_model->on_progress = options->on_progress;
+    trainer->reference_model->progress_context = options->progress_context;
+}
+
 static void allocate(Trainer *trainer)
 {
     const TrainerOptions *options = &trainer->options;
@@ -78,12 +88,26 @@ static void allocate(Trainer *trainer)
         head_create(trainer->model, options->max_tokens, trainer->memory.chunk_rows, true);
     trainer->batch = batch_create();
     trainer->arena = arena_create();
-    if (!options->with_reference) return;
-    trainer->reference = weights_create(plan, options->dtype, kernels);
-    trainer->reference_model =
-        model_create(trainer->reference, options->tensor_comm, options->max_sequence_length);
-    trainer->reference_model->on_progress = options->on_progress;
-    trainer->reference_model->progress_context = options->progress_context;
+    if (options->with_reference) make_reference(trainer);
+}
+
+Status trainer_add_reference(Trainer *trainer, Error *err)
+{
+    if (trainer->reference != NULL) return OK;
+    int64_t more = memory_plan_reference(trainer->plan, trainer->options.dtype);
+    int64_t limit = trainer->options.memory_bytes_max;
+    if (limit > 0 && trainer->memory.total + more > limit)
+        return error_set(err, ERR_RESOURCE,
+                         "the train worker has %.2f GiB and may use %.2f GiB; a reference model "
+                         "would take %.2f GiB more",
+                         (double)trainer->memory.total / 0x1p30, (double)limit / 0x1p30,
+                         (double)more / 0x1p30);
+    trainer->memory.reference = more;
+    trainer->memory.total += more;
+    free(trainer->memory_text);
+    trainer->memory_text = memory_plan_text(&trainer->memory);
+    make_reference(trainer);
+    return OK;
 }
 
 Status trainer_create(const TrainerOptions *options, Trainer **ret, Error *err)
@@ -141,6 +165,13 @@ int64_t trainer_memory_bytes(const Trainer *trainer)
 int64_t trainer_step(const Trainer *trainer)
 {
     return trainer->step;
+}
+
+void trainer_set_optimizer(Trainer *trainer, const TrainerOptimizer *optimizer)
+{
+    trainer->options.clip_grad = optimizer->clip_grad;
+    trainer->optimizer->options = (AdamWOptions){optimizer->adam_beta1, optimizer->adam_beta2,
+                                                 optimizer->adam_eps, optimizer->weight_decay};
 }
 
 /* ---- checks of what the controller sent ---- */

@@ -89,10 +89,18 @@ Status trainer_load(Trainer *trainer, const char *folder, Error *err);
  * reward model), or 0. */
 Status trainer_load_weights(Trainer *trainer, const char *folder, Error *err);
 
-/* The reference model's weights, any time after trainer_create with with_reference. */
+/* The reference model's weights, at any time. Without with_reference memory is taken for them now,
+ * if the limit allows. */
 Status trainer_load_reference(Trainer *trainer, const char *folder, Error *err);
 
 int64_t trainer_step(const Trainer *trainer); /* optimizer steps taken */
+
+typedef struct TrainerOptimizer {
+    double adam_beta1, adam_beta2, adam_eps, weight_decay, clip_grad;
+} TrainerOptimizer;
+
+/* What of TrainerOptions may change between steps. */
+void trainer_set_optimizer(Trainer *trainer, const TrainerOptimizer *optimizer);
 
 /* ---- work ---- */
 

@@ -172,10 +172,13 @@ static Status load_reference_spec(Trainer *trainer, SafetensorsReader *model, co
 Status trainer_load_reference(Trainer *trainer, const char *folder, Error *err)
 {
     SafetensorsReader *model = NULL;
-    CHECK(trainer->reference != NULL);
+    /* First what can be told from the headers: a folder that will not do leaves things as they are.
+     */
+    TRY(weights_check_folder(folder, &trainer->plan->config, err));
+    TRY(trainer_add_reference(trainer, err));
     trainer->reference_ready = false;
     TRY(safetensors_open(folder, "model", &model, err));
-    Status status = weights_check_names(model, folder, trainer->plan, err);
+    Status status = OK;
     for (int s = 0; status == OK && s < trainer->plan->num_specs; s++)
         status = load_reference_spec(trainer, model, folder, &trainer->plan->spec[s], err);
     safetensors_close(model);

@@ -34,6 +34,9 @@ struct Trainer {
     int64_t comm_ns; /* in collectives outside of the model's */
 };
 
+/* Takes memory for a reference model, unless there is one. */
+Status trainer_add_reference(Trainer *trainer, Error *err);
+
 /* Packs the micro-batch into trainer->batch. */
 void trainer_fill_batch(Trainer *trainer, const MicroBatch *micro_batch);
 

@@ -12,8 +12,8 @@
 #include "base/memory.h"
 #include "base/queue.h"
 #include "job_options.h"
+#include "learner.h"
 #include "memory_plan.h"
-#include "model/lr_schedule.h"
 #include "probe.h"
 #include "train.pb-c.h"
 
@@ -22,7 +22,7 @@
     ((size_t)512 << 10) /* per rank and communicator: the most that comm.h takes */
 #define JOIN_TIMEOUT_MS 30000
 
-typedef enum { TASK_START, TASK_STEP, TASK_EVALUATE, TASK_SAVE } TaskKind;
+typedef enum { TASK_START, TASK_CONFIGURE, TASK_STEP, TASK_EVALUATE, TASK_SAVE } TaskKind;
 
 /* One piece of work for the compute thread, and its answer on the way back. */
 typedef struct Task {
@@ -30,9 +30,10 @@ typedef struct Task {
     TaskKind kind;
     Call *call;
     CommId tensor_id, data_id; /* start */
-    char *path;                /* start: checkpoint; save: folder */
+    char *path;                /* start: checkpoint; save: folder; configure: the text itself */
     FetchedPlan *plan;         /* step, evaluate */
-    int64_t step, trained_tokens, total_steps;
+    LearnerStep step;          /* but for the plan's micro-batches */
+    SampleMeta *batch;         /* of it; NULL in supervised training */
     PackedMessage answer;
     Status status;
     Error error;
@@ -49,7 +50,8 @@ struct Worker {
     CommId own_tensor_id, own_data_id;
     /* compute thread */
     const KernelTable *kernels;
-    Trainer *trainer;
+    Learner *learner;
+    JobConfig *config; /* in force in place of the options'; NULL: theirs */
     Probe *probe;
     int64_t steps;      /* made by this process */
     bool probe_is_late; /* steps were made since the last measurement */
@@ -94,17 +96,20 @@ static void on_disk_wait(void *argument, bool waits)
 }
 
 /* `memory_bytes` is what was free before any rank of this start took its share. */
-static Status make_trainer(Worker *worker, int64_t memory_bytes, Error *err)
+static Status make_learner(Worker *worker, const char *checkpoint, int64_t memory_bytes, Error *err)
 {
-    TrainerOptions options = {0};
-    TRY(job_trainer_options(worker->options.config, memory_bytes, &options, err));
-    options.kernels = worker->kernels;
-    options.tensor_comm = atomic_load(&worker->tensor_comm);
-    options.data_comm = atomic_load(&worker->data_comm);
-    options.on_progress = on_progress;
-    options.on_disk_wait = on_disk_wait;
-    options.progress_context = worker;
-    return trainer_create(&options, &worker->trainer, err);
+    LearnerOptions options = {
+        .config = worker->options.config,
+        .kernels = worker->kernels,
+        .tensor_comm = atomic_load(&worker->tensor_comm),
+        .data_comm = atomic_load(&worker->data_comm),
+        .memory_bytes = memory_bytes,
+        .on_progress = on_progress,
+        .on_disk_wait = on_disk_wait,
+        .context = worker,
+    };
+    return learner_create(&options, checkpoint[0] != '\0' ? checkpoint : NULL, &worker->learner,
+                          err);
 }
 
 /* The first measurement: nobody begins it before all ranks are there. */
@@ -125,37 +130,46 @@ static void pack_answer(Task *task, const ProtobufCMessage *message)
 static Status run_start(Worker *worker, Task *task, Error *err)
 {
     const JobConfig *config = worker->options.config;
-    if (worker->trainer != NULL)
+    if (worker->learner != NULL)
         return error_set(err, ERR_INTERNAL, "this rank was started before");
     worker->kernels = cpu_kernels(num_threads(config));
     /* Nobody passes the join before all have read it: later, others may have begun to allocate. */
     int64_t memory_bytes = memory_available();
     TRY(join(worker, task, err));
     TRY(start_probe(worker, err));
-    TRY(make_trainer(worker, memory_bytes, err));
-    if (task->path[0] != '\0')
-        TRY(trainer_load(worker->trainer, task->path, err));
-    else if (config->model.init == INIT_RANDOM)
-        TRY(trainer_init_random(worker->trainer, config->seed, err));
-    else
-        TRY(trainer_load_weights(worker->trainer, config->model.path, err));
+    TRY(make_learner(worker, task->path, memory_bytes, err));
     ModelConfig model;
     TRY(model_config_read(config->model.config, &model, err));
     Troupe__StartReply reply = TROUPE__START_REPLY__INIT;
-    reply.step = (uint64_t)trainer_step(worker->trainer);
+    reply.step = (uint64_t)trainer_step(learner_policy(worker->learner));
     reply.parameters = (uint64_t)model_config_parameters(&model);
-    reply.memory_bytes = (uint64_t)trainer_memory_bytes(worker->trainer);
-    reply.memory_plan = (char *)trainer_memory_plan(worker->trainer);
     reply.peak_flops = probe_rate(worker->probe);
+    reply.memory_bytes = (uint64_t)learner_memory_bytes(worker->learner);
+    reply.memory_plan = (char *)learner_memory_plan(worker->learner);
     if (job_dtype(config) == DTYPE_BF16 && cpu_kernels_note() != NULL)
         reply.note = (char *)cpu_kernels_note();
     pack_answer(task, &reply.base);
     return OK;
 }
 
+static Status run_configure(Worker *worker, Task *task, Error *err)
+{
+    JobConfig *config = NULL;
+    TRY(job_config_parse(task->path, "the new configuration", "/", &config, err));
+    Status status = learner_configure(worker->learner, config, err);
+    if (status != OK) {
+        job_config_destroy(config);
+        return status;
+    }
+    job_config_destroy(worker->config);
+    worker->config = config;
+    return OK;
+}
+
 /* ---- compute thread: steps and saves ---- */
 
-static void pack_result(Task *task, const StepResult *result, double lr)
+static void pack_result(Task *task, const StepResult *result, double lr,
+                        Troupe__PolicyFigures *policy)
 {
     Troupe__StepReply reply = TROUPE__STEP_REPLY__INIT;
     reply.loss_sum = result->loss_sum;
@@ -171,49 +185,103 @@ static void pack_result(Task *task, const StepResult *result, double lr)
     reply.flops = result->flops;
     reply.lr = lr;
     reply.peak_flops = probe_rate(task->worker->probe);
+    reply.policy = policy;
     pack_answer(task, &reply.base);
+}
+
+static void fill_policy_sums(Troupe__PolicyFigures *figures, const PolicySums *sums)
+{
+    figures->tokens = sums->tokens;
+    figures->loss = sums->loss;
+    figures->policy_loss = sums->policy;
+    figures->kl_loss = sums->kl_loss;
+    figures->entropy = sums->entropy;
+    figures->ref_kl = sums->ref_kl;
+    figures->old_kl = sums->old_kl;
+    figures->old_kl3 = sums->old_kl3;
+    figures->ratio = sums->ratio;
+    figures->ratio_squared = sums->ratio_squared;
+    figures->clipped_low = sums->clipped_low;
+    figures->clipped_high = sums->clipped_high;
+    figures->clipped_dual = sums->clipped_dual;
+    figures->advantage = sums->advantage;
+    figures->advantage_squared = sums->advantage_squared;
+    figures->correction = sums->correction;
+    figures->corrected = sums->corrected;
+    figures->rollout_tokens = sums->rollout_tokens;
+    figures->rollout_difference = sums->rollout_difference;
+    figures->ratio_min = sums->ratio_min;
+    figures->ratio_max = sums->ratio_max;
+    figures->rollout_difference_max = sums->rollout_difference_max;
+}
+
+static void fill_value_sums(Troupe__PolicyFigures *figures, const ValueSums *sums)
+{
+    figures->value_loss = sums->loss;
+    figures->value_tokens = sums->tokens;
+    figures->value_clipped = sums->clipped;
+    figures->value = sums->value;
+    figures->value_target = sums->target;
+    figures->value_target_squared = sums->target_squared;
+    figures->value_error_squared = sums->error_squared;
+}
+
+static double time_of(const StepResult *result)
+{
+    return result->forward_s + result->backward_s + result->optimizer_s;
+}
+
+static void pack_policy_result(Task *task, const LearnerResult *result)
+{
+    const PolicyStepResult *step = &result->result;
+    Troupe__PolicyFigures figures = TROUPE__POLICY_FIGURES__INIT;
+    fill_policy_sums(&figures, &step->policy.policy);
+    fill_value_sums(&figures, &step->critic.value);
+    figures.reward_kl = step->reward_kl;
+    figures.log_probs_compared = (uint64_t)step->policy.log_probs_compared;
+    figures.log_probs_differ = (uint64_t)step->policy.log_probs_differ;
+    figures.passes_s = time_of(&step->passes);
+    figures.critic_s = time_of(&step->critic);
+    figures.critic_grad_norm = step->critic.grad_norm;
+    figures.normaliser = result->normaliser;
+    figures.groups = (uint32_t)step->groups.groups;
+    figures.zero_variance_groups = (uint32_t)step->groups.zero_variance;
+    StepResult all = step->policy;
+    all.flops += step->critic.flops + step->passes.flops;
+    pack_result(task, &all, result->lr, &figures);
 }
 
 static Status run_step(Worker *worker, Task *task, Error *err)
 {
-    const JobConfig *config = worker->options.config;
-    LrPlan schedule = {
-        .schedule = config->train.lr_schedule,
-        .lr = config->train.lr,
-        .min_lr = config->train.min_lr,
-        .num_steps = task->total_steps,
-        .warmup_steps = config->train.warmup_steps,
-        .decay_steps = config->train.decay_steps,
-    };
-    TrainStep step = {
-        .micro_batch = task->plan->micro_batch,
-        .num_micro_batches = task->plan->num_micro_batches,
-        .step = task->step,
-        .trained_tokens = task->trained_tokens,
-        .lr = lr_plan_at(&schedule, task->step),
-    };
-    StepResult result;
-    if (trainer_step(worker->trainer) + 1 != task->step)
+    int64_t stands = trainer_step(learner_policy(worker->learner));
+    LearnerStep *step = &task->step;
+    LearnerResult result;
+    if (stands + 1 != step->step)
         return error_set(err, ERR_INTERNAL, "asked for step %lld, this rank stands at step %lld",
-                         (long long)task->step, (long long)trainer_step(worker->trainer));
-    TRY(trainer_train_step(worker->trainer, &step, &result, err));
-    pack_result(task, &result, step.lr);
+                         (long long)step->step, (long long)stands);
+    step->micro_batch = task->plan->micro_batch;
+    step->num_micro_batches = task->plan->num_micro_batches;
+    TRY(learner_step(worker->learner, step, &result, err));
+    if (step->batch != NULL)
+        pack_policy_result(task, &result);
+    else
+        pack_result(task, &result.result.policy, result.lr, NULL);
     return OK;
 }
 
 static Status run_evaluate(Worker *worker, Task *task, Error *err)
 {
     StepResult result;
-    TRY(trainer_evaluate(worker->trainer, task->plan->micro_batch, task->plan->num_micro_batches,
-                         NULL, &result, err));
-    pack_result(task, &result, 0);
+    TRY(trainer_evaluate(learner_policy(worker->learner), task->plan->micro_batch,
+                         task->plan->num_micro_batches, NULL, &result, err));
+    pack_result(task, &result, 0, NULL);
     return OK;
 }
 
 static Status run_save(Worker *worker, Task *task, Error *err)
 {
     SavedFiles files = {0};
-    TRY(trainer_save(worker->trainer, task->path, &files, err));
+    TRY(learner_save(worker->learner, task->path, &files, err));
     Arena *arena = arena_create();
     Troupe__SaveReply reply = TROUPE__SAVE_REPLY__INIT;
     reply.n_files = (size_t)files.num_files;
@@ -245,12 +313,10 @@ static Status run_save(Worker *worker, Task *task, Error *err)
 static Status run_task(Worker *worker, Task *task)
 {
     static Status (*const run[])(Worker *, Task *, Error *) = {
-        [TASK_START] = run_start,
-        [TASK_STEP] = run_step,
-        [TASK_EVALUATE] = run_evaluate,
-        [TASK_SAVE] = run_save,
+        [TASK_START] = run_start,       [TASK_CONFIGURE] = run_configure, [TASK_STEP] = run_step,
+        [TASK_EVALUATE] = run_evaluate, [TASK_SAVE] = run_save,
     };
-    if (task->kind != TASK_START && worker->trainer == NULL)
+    if (task->kind != TASK_START && worker->learner == NULL)
         return error_set(&task->error, ERR_INTERNAL, "this rank was not started");
     return run[task->kind](worker, task, &task->error);
 }
@@ -260,6 +326,7 @@ static Status run_task(Worker *worker, Task *task)
 static void task_destroy(Task *task)
 {
     fetched_plan_destroy(task->plan);
+    free(task->batch);
     free(task->path);
     free(task->answer.data);
     free(task);
@@ -382,6 +449,26 @@ static void on_fetch(void *self, Call *call)
     plan_store_fetch(worker->plans, call);
 }
 
+static bool is_whole_batch(const Troupe__PolicyBatch *batch)
+{
+    return batch == NULL || (batch->n_position > 0 && batch->n_position == batch->n_index &&
+                             batch->n_position == batch->n_reward);
+}
+
+static void take_batch(Task *task, const Troupe__PolicyBatch *batch)
+{
+    task->batch = mem_calloc(batch->n_position, sizeof *task->batch);
+    for (size_t i = 0; i < batch->n_position; i++)
+        task->batch[i] = (SampleMeta){
+            .position = (int64_t)batch->position[i],
+            .index = (int32_t)batch->index[i],
+            .reward = batch->reward[i],
+        };
+    task->step.batch = task->batch;
+    task->step.batch_size = (int)batch->n_position;
+    task->step.weight_version = (int64_t)batch->weight_version;
+}
+
 static void on_step(void *self, Call *call)
 {
     Worker *worker = self;
@@ -389,7 +476,7 @@ static void on_step(void *self, Call *call)
     Troupe__StepRequest *request = troupe__step_request__unpack(NULL, body.length, body.data);
     FetchedPlan *plan = NULL;
     Error err;
-    if (request == NULL) {
+    if (request == NULL || !is_whole_batch(request->policy)) {
         call_refuse_unreadable(call);
     } else if (plan_store_take(worker->plans, request->plan, &plan, &err) != OK) {
         call_fail(call, &err);
@@ -398,9 +485,10 @@ static void on_step(void *self, Call *call)
         snprintf(doing, sizeof doing, "step %llu", (unsigned long long)request->step);
         Task *task = new_task(worker, TASK_STEP, call, NULL);
         task->plan = plan;
-        task->step = (int64_t)request->step;
-        task->trained_tokens = (int64_t)request->trained_tokens;
-        task->total_steps = (int64_t)request->total_steps;
+        task->step.step = (int64_t)request->step;
+        task->step.trained_tokens = (int64_t)request->trained_tokens;
+        task->step.total_steps = (int64_t)request->total_steps;
+        if (request->policy != NULL) take_batch(task, request->policy);
         submit(task, doing);
     }
     if (request != NULL) troupe__step_request__free_unpacked(request, NULL);
@@ -426,6 +514,19 @@ static void on_evaluate(void *self, Call *call)
     if (request != NULL) troupe__evaluate_request__free_unpacked(request, NULL);
 }
 
+static void on_configure(void *self, Call *call)
+{
+    Bytes body = call_body(call);
+    Troupe__ConfigureRequest *request =
+        troupe__configure_request__unpack(NULL, body.length, body.data);
+    if (request == NULL) {
+        call_refuse_unreadable(call);
+    } else {
+        submit(new_task(self, TASK_CONFIGURE, call, request->job_yaml), "configuration");
+        troupe__configure_request__free_unpacked(request, NULL);
+    }
+}
+
 static void on_save(void *self, Call *call)
 {
     Bytes body = call_body(call);
@@ -439,8 +540,9 @@ static void on_save(void *self, Call *call)
 }
 
 const ActorMethod worker_methods[] = {
-    {"train.bootstrap", on_bootstrap}, {"train.start", on_start},       {"train.fetch", on_fetch},
-    {"train.step", on_step},           {"train.evaluate", on_evaluate}, {"train.save", on_save},
+    {"train.bootstrap", on_bootstrap}, {"train.start", on_start}, {"train.configure", on_configure},
+    {"train.fetch", on_fetch},         {"train.step", on_step},   {"train.evaluate", on_evaluate},
+    {"train.save", on_save},
 };
 const int worker_num_methods = sizeof worker_methods / sizeof *worker_methods;
 
@@ -485,8 +587,9 @@ void worker_destroy(Worker *worker)
     if (data_comm != NULL) comm_abort(data_comm);
     queue_close(worker->tasks);
     pthread_join(worker->thread, NULL);
-    trainer_destroy(worker->trainer);
     probe_destroy(worker->probe);
+    learner_destroy(worker->learner);
+    job_config_destroy(worker->config);
     comm_destroy(tensor_comm);
     comm_destroy(data_comm);
     plan_store_destroy(worker->plans);

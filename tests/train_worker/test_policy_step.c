@@ -14,51 +14,7 @@
 
 #define VERSION 4
 
-/* ---- samples of a policy ---- */
-
-typedef struct Rollout {
-    Sample sample[TOY_SAMPLES];
-    SampleMeta meta[TOY_SAMPLES];
-    const Sample *pointer[TOY_SAMPLES];
-    int64_t trained_tokens;
-} Rollout;
-
-/* Toy samples in groups of two, with rewards, and with the log-probs that the trainer gives them,
- * taken one sample at a time, as generation would. */
-static void roll_out(Trainer *trainer, float temperature, Rollout *rollout)
-{
-    Error err = {0};
-    StepResult result = {0};
-    toy_samples_make(rollout->sample, 3);
-    rollout->trained_tokens = toy_trained_tokens(rollout->sample, TOY_SAMPLES);
-    for (int s = 0; s < TOY_SAMPLES; s++) {
-        Sample *sample = &rollout->sample[s];
-        float number[32], *numbers[] = {number};
-        float *const *lists[] = {numbers};
-        const Sample *alone[] = {sample};
-        MicroBatch batch = {alone, 1};
-        int used = 0;
-        sample->position = s / 2;
-        sample->index = s % 2;
-        sample->prompt_length = 1;
-        sample->temperature = temperature;
-        sample->weight_version = VERSION;
-        sample->reward = s % 4 == 0 ? 1.0f : 0.25f;
-        rank_ok(trainer_log_probs(trainer, WEIGHTS_CURRENT, &batch, 1, lists, &result, &err), &err);
-        sample->log_prob = mem_calloc((size_t)sample->length, sizeof *sample->log_prob);
-        for (int32_t t = 1; t < sample->length; t++)
-            if (sample->loss_mask[t]) sample->log_prob[t] = number[used++];
-        rollout->meta[s] = sample_meta(sample);
-        rollout->pointer[s] = sample;
-    }
-}
-
-static void rollout_clear(Rollout *rollout)
-{
-    toy_samples_clear(rollout->sample);
-}
-
-static PolicyStep step_over(const Rollout *rollout, const MicroBatch *batch)
+static PolicyStep step_over(const ToyRollout *rollout, const MicroBatch *batch)
 {
     return (PolicyStep){
         .micro_batch = batch,
@@ -98,10 +54,10 @@ static Trainer *make_trainer(const Ranks *ranks, const Job *job, bool with_refer
 static void on_policy_body(const Ranks *ranks, void *argument)
 {
     Error err = {0};
-    Rollout rollout;
+    ToyRollout rollout;
     AlgorithmConfig algorithm = grpo();
     Trainer *trainer = make_trainer(ranks, argument, false);
-    roll_out(trainer, 0.7f, &rollout);
+    toy_roll_out(trainer, 0.7f, VERSION, &rollout);
     MicroBatch batch = {rollout.pointer, TOY_SAMPLES};
     PolicyStep step = step_over(&rollout, &batch);
     PolicyStepResult result;
@@ -120,7 +76,7 @@ static void on_policy_body(const Ranks *ranks, void *argument)
     rank_ok(policy_step(trainer, NULL, &algorithm, &step, &result, &err), &err);
     rank_check(result.policy.log_probs_compared == 0);
     rank_check(sums->ratio_max > 1.0 && sums->ratio_min < 1.0);
-    rollout_clear(&rollout);
+    toy_samples_clear(rollout.sample);
     trainer_destroy(trainer);
 }
 
@@ -139,10 +95,10 @@ static void test_on_policy_ratios_are_exactly_one(void **state)
 static void mismatch_body(const Ranks *ranks, void *argument)
 {
     Error err = {0};
-    Rollout rollout;
+    ToyRollout rollout;
     AlgorithmConfig algorithm = grpo();
     Trainer *trainer = make_trainer(ranks, argument, false);
-    roll_out(trainer, 1.0f, &rollout);
+    toy_roll_out(trainer, 1.0f, VERSION, &rollout);
     int first = 0, second;
     while (rollout.meta[first].trained_tokens == 0)
         first++;
@@ -172,7 +128,7 @@ static void mismatch_body(const Ranks *ranks, void *argument)
     rank_check(result.policy.log_probs_differ == 1);
     rank_check(result.policy.log_probs_compared == rollout.trained_tokens - counts);
     mixed->version_run = NULL;
-    rollout_clear(&rollout);
+    toy_samples_clear(rollout.sample);
     trainer_destroy(trainer);
 }
 
@@ -198,10 +154,10 @@ static void expect_refusal(Trainer *trainer, const AlgorithmConfig *algorithm,
 static void refusals_body(const Ranks *ranks, void *argument)
 {
     Error err = {0};
-    Rollout rollout;
+    ToyRollout rollout;
     AlgorithmConfig algorithm = grpo();
     Trainer *trainer = make_trainer(ranks, argument, true);
-    roll_out(trainer, 1.0f, &rollout);
+    toy_roll_out(trainer, 1.0f, VERSION, &rollout);
     MicroBatch batch = {rollout.pointer, TOY_SAMPLES};
     PolicyStep step = step_over(&rollout, &batch);
     float *log_prob = rollout.sample[1].log_prob;
@@ -226,7 +182,7 @@ static void refusals_body(const Ranks *ranks, void *argument)
     algorithm.advantage_estimator = ADVANTAGE_REINFORCE_PLUS_PLUS;
     PolicyStepResult result;
     rank_ok(policy_step(trainer, NULL, &algorithm, &step, &result, &err), &err);
-    rollout_clear(&rollout);
+    toy_samples_clear(rollout.sample);
     trainer_destroy(trainer);
 }
 
@@ -258,14 +214,14 @@ static void reference_body(const Ranks *ranks, void *argument)
 {
     const Job *job = argument;
     Error err = {0};
-    Rollout rollout;
+    ToyRollout rollout;
     AlgorithmConfig algorithm = grpo();
     algorithm.kl_estimator = KL_K3;
     algorithm.kl_loss_coef = algorithm.kl_coef = 0.5;
     Trainer *trainer = make_trainer(ranks, job, true);
     save_whole(trainer, job->folder);
     rank_ok(trainer_load_reference(trainer, job->folder, &err), &err);
-    roll_out(trainer, 1.0f, &rollout);
+    toy_roll_out(trainer, 1.0f, VERSION, &rollout);
     MicroBatch batch = {rollout.pointer, TOY_SAMPLES};
     PolicyStep step = step_over(&rollout, &batch);
     for (step.step = 1; step.step <= 2; step.step++) {
@@ -276,7 +232,7 @@ static void reference_body(const Ranks *ranks, void *argument)
         else
             rank_check(result.policy.policy.ref_kl > 0.0 && result.reward_kl == 0.0);
     }
-    rollout_clear(&rollout);
+    toy_samples_clear(rollout.sample);
     trainer_destroy(trainer);
 }
 
@@ -305,7 +261,7 @@ static Trainer *make_critic(const Ranks *ranks, const Job *job, const char *fold
     return critic;
 }
 
-static void values_of(Trainer *critic, const Rollout *rollout, float number[TOY_SAMPLES][32])
+static void values_of(Trainer *critic, const ToyRollout *rollout, float number[TOY_SAMPLES][32])
 {
     Error err = {0};
     StepResult result = {0};
@@ -318,7 +274,7 @@ static void values_of(Trainer *critic, const Rollout *rollout, float number[TOY_
     rank_ok(trainer_values(critic, &batch, 1, lists, &result, &err), &err);
 }
 
-static double value_error(float number[TOY_SAMPLES][32], const Rollout *rollout)
+static double value_error(float number[TOY_SAMPLES][32], const ToyRollout *rollout)
 {
     double error = 0.0;
     for (int s = 0; s < TOY_SAMPLES; s++)
@@ -331,7 +287,7 @@ static void critic_body(const Ranks *ranks, void *argument)
 {
     const Job *job = argument;
     Error err = {0};
-    Rollout rollout;
+    ToyRollout rollout;
     static float before[TOY_SAMPLES][32], after[TOY_SAMPLES][32], again[TOY_SAMPLES][32];
     AlgorithmConfig algorithm = grpo();
     algorithm.advantage_estimator = ADVANTAGE_PPO;
@@ -339,7 +295,7 @@ static void critic_body(const Ranks *ranks, void *argument)
     Trainer *policy = make_trainer(ranks, job, false);
     save_whole(policy, job->folder);
     Trainer *critic = make_critic(ranks, job, job->folder);
-    roll_out(policy, 1.0f, &rollout);
+    toy_roll_out(policy, 1.0f, VERSION, &rollout);
     values_of(critic, &rollout, before);
     for (int s = 0; s < TOY_SAMPLES; s++)
         for (int k = 0; k < 32; k++)
@@ -363,7 +319,7 @@ static void critic_body(const Ranks *ranks, void *argument)
     rank_check(trainer_step(critic) == 30 && critic->optimizer->updates == 30);
     values_of(critic, &rollout, again);
     rank_check(memcmp(after, again, sizeof after) == 0);
-    rollout_clear(&rollout);
+    toy_samples_clear(rollout.sample);
     trainer_destroy(critic);
     trainer_destroy(policy);
 }

@@ -89,6 +89,34 @@ int64_t toy_trained_tokens(const Sample *samples, int count)
     return trained;
 }
 
+void toy_roll_out(Trainer *trainer, float temperature, int64_t weight_version, ToyRollout *ret)
+{
+    Error err = {0};
+    StepResult result = {0};
+    toy_samples_make(ret->sample, 3);
+    ret->trained_tokens = toy_trained_tokens(ret->sample, TOY_SAMPLES);
+    for (int s = 0; s < TOY_SAMPLES; s++) {
+        Sample *sample = &ret->sample[s];
+        float number[32], *numbers[] = {number};
+        float *const *lists[] = {numbers};
+        const Sample *alone[] = {sample};
+        MicroBatch batch = {alone, 1};
+        int used = 0;
+        sample->position = s / 2;
+        sample->index = s % 2;
+        sample->prompt_length = 1;
+        sample->temperature = temperature;
+        sample->weight_version = weight_version;
+        sample->reward = s % 4 == 0 ? 1.0f : 0.25f;
+        rank_ok(trainer_log_probs(trainer, WEIGHTS_CURRENT, &batch, 1, lists, &result, &err), &err);
+        sample->log_prob = mem_calloc((size_t)sample->length, sizeof *sample->log_prob);
+        for (int32_t t = 1; t < sample->length; t++)
+            if (sample->loss_mask[t]) sample->log_prob[t] = number[used++];
+        ret->meta[s] = sample_meta(sample);
+        ret->pointer[s] = sample;
+    }
+}
+
 static int deal(const Ranks *ranks, const Sample samples[TOY_SAMPLES], int size,
                 const Sample *pointers[TOY_SAMPLES], MicroBatch batches[TOY_SAMPLES])
 {

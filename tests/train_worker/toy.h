@@ -17,6 +17,18 @@ void toy_samples_make(Sample samples[TOY_SAMPLES], uint64_t seed);
 int64_t toy_trained_tokens(const Sample *samples, int count);
 void toy_samples_clear(Sample samples[TOY_SAMPLES]);
 
+/* Samples of a policy. */
+typedef struct ToyRollout {
+    Sample sample[TOY_SAMPLES];
+    SampleMeta meta[TOY_SAMPLES];
+    const Sample *pointer[TOY_SAMPLES];
+    int64_t trained_tokens;
+} ToyRollout;
+
+/* Toy samples in groups of two, with rewards, and with the log-probs that the trainer gives them,
+ * taken one sample at a time, as generation would. Freed with toy_samples_clear. */
+void toy_roll_out(Trainer *trainer, float temperature, int64_t weight_version, ToyRollout *ret);
+
 /* Runs steps first .. last on samples that depend on the step alone, dealt over data-parallel
  * ranks, with micro-batches of `size` samples. Adds up the losses over all ranks and steps when
  * *ret_loss is given. */

@@ -1,0 +1,301 @@
+#include "learner.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "job_options.h"
+#include "model/lr_schedule.h"
+
+struct Learner {
+    LearnerOptions options;
+    const JobConfig *config; /* in force */
+    Trainer *policy, *critic;
+    char *memory_text;
+};
+
+/* ---- life ---- */
+
+static Status trainer_options(const Learner *learner, TrainerOptions *ret, Error *err)
+{
+    const LearnerOptions *o = &learner->options;
+    TRY(job_trainer_options(learner->config, o->memory_bytes, ret, err));
+    ret->kernels = o->kernels;
+    ret->tensor_comm = o->tensor_comm;
+    ret->data_comm = o->data_comm;
+    ret->on_progress = o->on_progress;
+    ret->on_disk_wait = o->on_disk_wait;
+    ret->progress_context = o->context;
+    return OK;
+}
+
+static const char *or_model(const JobConfig *config, const char *folder)
+{
+    return folder != NULL ? folder : config->model.path;
+}
+
+static Status make_policy(Learner *learner, const char *checkpoint, Error *err)
+{
+    const JobConfig *config = learner->config;
+    TrainerOptions options = {0};
+    TRY(trainer_options(learner, &options, err));
+    TRY(trainer_create(&options, &learner->policy, err));
+    if (checkpoint != NULL) return trainer_load(learner->policy, checkpoint, err);
+    if (config->model.init == INIT_RANDOM)
+        return trainer_init_random(learner->policy, config->seed, err);
+    return trainer_load_weights(learner->policy, config->model.path, err);
+}
+
+/* The critic gets what memory the policy leaves. */
+static Status make_critic(Learner *learner, const char *checkpoint, Error *err)
+{
+    const JobConfig *config = learner->config;
+    TrainerOptions options = {0};
+    TRY(trainer_options(learner, &options, err));
+    options.model.value_head = true;
+    options.with_reference = false;
+    if (options.memory_bytes_max > 0) {
+        options.memory_bytes_max = job_memory_share(config, learner->options.memory_bytes) -
+                                   trainer_memory_bytes(learner->policy);
+        if (options.memory_bytes_max < 1) options.memory_bytes_max = 1; /* 0 would be no limit */
+    }
+    Trainer *critic = NULL;
+    TRY(trainer_create(&options, &critic, err));
+    Status status =
+        checkpoint != NULL ? trainer_load(critic, checkpoint, err)
+        : config->model.init == INIT_RANDOM && config->algorithm.critic == NULL
+            ? trainer_init_random(critic, config->seed, err)
+            : trainer_load_weights(critic, or_model(config, config->algorithm.critic), err);
+    if (status == OK)
+        learner->critic = critic;
+    else
+        trainer_destroy(critic);
+    return status;
+}
+
+static Status make_reference(Learner *learner, Error *err)
+{
+    const JobConfig *config = learner->config;
+    return trainer_load_reference(learner->policy, or_model(config, config->algorithm.reference),
+                                  err);
+}
+
+static void describe_memory(Learner *learner)
+{
+    const char *policy = trainer_memory_plan(learner->policy);
+    free(learner->memory_text);
+    learner->memory_text =
+        learner->critic == NULL
+            ? mem_strdup(policy)
+            : mem_printf("%s; critic: %s", policy, trainer_memory_plan(learner->critic));
+}
+
+Status learner_create(const LearnerOptions *options, const char *checkpoint, Learner **ret,
+                      Error *err)
+{
+    Learner *learner = mem_calloc(1, sizeof *learner);
+    learner->options = *options;
+    learner->config = options->config;
+    Status status = make_policy(learner, checkpoint, err);
+    if (status == OK && job_wants_reference(learner->config)) status = make_reference(learner, err);
+    if (status == OK && job_wants_critic(learner->config))
+        status = make_critic(learner, checkpoint, err);
+    if (status != OK) {
+        learner_destroy(learner);
+        return status;
+    }
+    describe_memory(learner);
+    *ret = learner;
+    return OK;
+}
+
+void learner_destroy(Learner *learner)
+{
+    if (learner == NULL) return;
+    trainer_destroy(learner->policy);
+    trainer_destroy(learner->critic);
+    free(learner->memory_text);
+    free(learner);
+}
+
+Trainer *learner_policy(const Learner *learner)
+{
+    return learner->policy;
+}
+
+const char *learner_memory_plan(const Learner *learner)
+{
+    return learner->memory_text;
+}
+
+int64_t learner_memory_bytes(const Learner *learner)
+{
+    int64_t critic = learner->critic != NULL ? trainer_memory_bytes(learner->critic) : 0;
+    return trainer_memory_bytes(learner->policy) + critic;
+}
+
+/* ---- another configuration ---- */
+
+static Status check_sizes(const Learner *learner, const JobConfig *config, Error *err)
+{
+    const JobConfig *now = learner->config;
+    if (config->data.max_length > now->data.max_length ||
+        job_micro_batch_tokens(config) > job_micro_batch_tokens(now))
+        return error_set(err, ERR_INVALID,
+                         "the train workers were started for samples of %lld tokens in "
+                         "micro-batches of %lld, the new configuration wants %lld and %lld.\n"
+                         "Lower data.max_length and train.max_tokens_per_gpu, or stop the run and "
+                         "start it again with the new file.",
+                         (long long)now->data.max_length, (long long)job_micro_batch_tokens(now),
+                         (long long)config->data.max_length,
+                         (long long)job_micro_batch_tokens(config));
+    if (config->model.dtype != now->model.dtype || config->train.tp_size != now->train.tp_size ||
+        config->train.dp_size != now->train.dp_size)
+        return error_set(err, ERR_INVALID,
+                         "model.dtype, train.tp_size and train.dp_size of running train workers "
+                         "cannot change.\nStop the run and start it again with the new file.");
+    return OK;
+}
+
+static void set_optimizer(const JobConfig *config, Trainer *trainer)
+{
+    TrainerOptimizer optimizer = {
+        .adam_beta1 = config->train.adam_beta1,
+        .adam_beta2 = config->train.adam_beta2,
+        .adam_eps = config->train.adam_eps,
+        .weight_decay = config->train.weight_decay,
+        .clip_grad = config->train.clip_grad,
+    };
+    if (trainer != NULL) trainer_set_optimizer(trainer, &optimizer);
+}
+
+static bool same_text(const char *a, const char *b)
+{
+    return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
+}
+
+Status learner_configure(Learner *learner, const JobConfig *config, Error *err)
+{
+    const JobConfig *before = learner->config;
+    TRY(check_sizes(learner, config, err));
+    learner->config = config;
+    bool same =
+        job_wants_reference(before) && same_text(or_model(before, before->algorithm.reference),
+                                                 or_model(config, config->algorithm.reference));
+    Status status = OK;
+    if (job_wants_reference(config) && !same) status = make_reference(learner, err);
+    if (status == OK && job_wants_critic(config) && learner->critic == NULL)
+        status = make_critic(learner, NULL, err);
+    if (status != OK) {
+        learner->config = before;
+        return status;
+    }
+    set_optimizer(config, learner->policy);
+    set_optimizer(config, learner->critic);
+    describe_memory(learner);
+    return OK;
+}
+
+/* ---- work ---- */
+
+static double rate_at(const JobConfig *config, double lr, const LearnerStep *step)
+{
+    LrPlan schedule = {
+        .schedule = config->train.lr_schedule,
+        .lr = lr,
+        .min_lr = config->train.min_lr < lr ? config->train.min_lr : lr,
+        .num_steps = step->total_steps,
+        .warmup_steps = config->train.warmup_steps,
+        .decay_steps = config->train.decay_steps,
+    };
+    return lr_plan_at(&schedule, step->step);
+}
+
+static Status supervised_step(Learner *learner, const LearnerStep *step, LearnerResult *result,
+                              Error *err)
+{
+    TrainStep train = {
+        .micro_batch = step->micro_batch,
+        .num_micro_batches = step->num_micro_batches,
+        .step = step->step,
+        .trained_tokens = step->trained_tokens,
+        .lr = result->lr,
+    };
+    return trainer_train_step(learner->policy, &train, &result->result.policy, err);
+}
+
+static Status rewarded_step(Learner *learner, const LearnerStep *step, LearnerResult *result,
+                            Error *err)
+{
+    const JobConfig *config = learner->config;
+    const AlgorithmConfig *algorithm = &config->algorithm;
+    Trainer *critic = job_wants_critic(config) ? learner->critic : NULL;
+    double critic_lr = algorithm->critic_lr > 0.0 ? algorithm->critic_lr : config->train.lr;
+    PolicyStep policy = {
+        .micro_batch = step->micro_batch,
+        .num_micro_batches = step->num_micro_batches,
+        .step = step->step,
+        .trained_tokens = step->trained_tokens,
+        .lr = result->lr,
+        .weight_version = step->weight_version,
+        .batch = step->batch,
+        .batch_size = step->batch_size,
+        .critic_lr = rate_at(config, critic_lr, step),
+        .critic_updates = (int)algorithm->critic_updates,
+    };
+    /* By the critic's own count, so that it is the same after a resume, and after a swap. */
+    policy.critic_only = critic != NULL && trainer_step(critic) < algorithm->critic_only_steps *
+                                                                      algorithm->critic_updates;
+    result->normaliser = policy_normaliser(algorithm, &policy);
+    return policy_step(learner->policy, critic, algorithm, &policy, &result->result, err);
+}
+
+Status learner_step(Learner *learner, const LearnerStep *step, LearnerResult *ret, Error *err)
+{
+    bool rewarded = job_learns_by_rewards(learner->config);
+    if (rewarded != (step->batch != NULL))
+        return error_set(err, ERR_INVALID,
+                         rewarded ? "step %lld comes without rewards, but the job learns by them"
+                                  : "step %lld comes with rewards, but the job is supervised",
+                         (long long)step->step);
+    LearnerResult result = {
+        .lr = rate_at(learner->config, learner->config->train.lr, step),
+        .normaliser = (double)step->trained_tokens,
+    };
+    TRY(rewarded ? rewarded_step(learner, step, &result, err)
+                 : supervised_step(learner, step, &result, err));
+    *ret = result;
+    return OK;
+}
+
+/* Takes the second list into the first. */
+static void join_files(SavedFiles *files, SavedFiles *more)
+{
+    size_t total = (size_t)(files->num_files + more->num_files);
+    files->file = mem_realloc(files->file, total, sizeof *files->file);
+    memcpy(files->file + files->num_files, more->file,
+           (size_t)more->num_files * sizeof *more->file);
+    files->num_files = (int)total;
+    free(more->file);
+}
+
+Status learner_save(Learner *learner, const char *folder, SavedFiles *ret, Error *err)
+{
+    SavedFiles files = {0}, critics = {0};
+    Error later;
+    Status status = trainer_save(learner->policy, folder, &files, err);
+    /* Also after a failure of this rank alone: the others count on it in the collectives. */
+    if (learner->critic != NULL) {
+        Status critic =
+            trainer_save(learner->critic, folder, &critics, status == OK ? err : &later);
+        if (status == OK) status = critic;
+    }
+    if (status != OK) {
+        saved_files_clear(&files);
+        saved_files_clear(&critics);
+        return status;
+    }
+    if (critics.num_files > 0) join_files(&files, &critics);
+    *ret = files;
+    return OK;
+}
