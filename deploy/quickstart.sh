@@ -21,7 +21,6 @@ esac
 
 deploy/setup.sh
 
-programs=(controller node_agent data_source rollout_worker train_worker)
 if [ ! -f build/build.ninja ]; then
     echo "building in build/"
     launcher=()
@@ -30,7 +29,7 @@ if [ ! -f build/build.ninja ]; then
     cmake -S . -B build -G Ninja -DCMAKE_BUILD_TYPE=Release "${launcher[@]}" >build/configure.log 2>&1 ||
         { cat build/configure.log && exit 1; }
 fi
-ninja -C build "${programs[@]}" >build/build.log 2>&1 || { tail -40 build/build.log && exit 1; }
+ninja -C build programs >build/build.log 2>&1 || { tail -40 build/build.log && exit 1; }
 
 data=deploy/examples/tiny
 if [ ! -f $data/train.jsonl ] || [ ! -f $data/eval.jsonl ]; then $data/make_data.sh; fi

@@ -54,6 +54,13 @@ $(grep -nE '^#include "[a-z_]+/' $code | awk -F: '
     }')
 EOF
 
+# The top level is what README says it is: a test that is run there must not leave its files behind.
+rooms='proto|common|controller|data_source|rollout_worker|train_worker|tests|deploy|docs'
+report <<EOF
+$(list | sed 's|/.*||' | sort -u | grep -vxE "CMakeLists.txt|CMakePresets.json|README.md|$rooms|\..*" |
+    sed 's|$|:1: does not belong on the top level|')
+EOF
+
 # Sizes: a file fits a sitting, a function a screen, a line 100 columns (of characters, not bytes).
 report <<EOF
 $(for file in $sources; do
