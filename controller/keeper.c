@@ -5,6 +5,8 @@
 
 #include "base/digest.h"
 #include "base/file.h"
+#include "base/json.h"
+#include "base/limits.h"
 #include "base/memory.h"
 #include "base/str.h"
 #include "checkpoint/ledger.h"
@@ -169,6 +171,24 @@ static Status add_model_files(Commit *commit, const JobConfig *config, Error *er
     return status;
 }
 
+/* The model's config.json with the type that the weights beside it are stored in. */
+static Status add_config(Commit *commit, const JobConfig *config, Error *err)
+{
+    cJSON *json = NULL;
+    TRY(json_read(config->model.config, CONFIG_BYTES_MAX, &json, err));
+    const char *type = config->model.dtype == MODEL_BF16 ? "bfloat16" : "float32";
+    const char *key =
+        cJSON_GetObjectItemCaseSensitive(json, "dtype") != NULL ? "dtype" : "torch_dtype";
+    cJSON_DeleteItemFromObjectCaseSensitive(json, key);
+    cJSON_AddStringToObject(json, key, type);
+    char *text = cJSON_Print(json);
+    Status status = checkpoint_add_bytes(commit->folder, "config.json", text, strlen(text),
+                                         commit->manifest, err);
+    cJSON_free(text);
+    cJSON_Delete(json);
+    return status;
+}
+
 static Status write_commit(Commit *commit, Error *err)
 {
     const Keeper *keeper = commit->keeper;
@@ -177,8 +197,7 @@ static Status write_commit(Commit *commit, Error *err)
     TRY(add_index(commit, "optimizer", err));
     TRY(add_index(commit, "critic_model", err));
     TRY(add_index(commit, "critic_optimizer", err));
-    TRY(checkpoint_add_copy(commit->folder, "config.json", config->model.config, commit->manifest,
-                            err));
+    TRY(add_config(commit, config, err));
     TRY(add_model_files(commit, config, err));
     TRY(checkpoint_add_bytes(commit->folder, "job.yaml", keeper->options.config_yaml,
                              strlen(keeper->options.config_yaml), commit->manifest, err));
