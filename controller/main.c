@@ -16,6 +16,7 @@
 #include "base/str.h"
 #include "base/version.h"
 #include "cluster.pb-c.h"
+#include "net/socket.h"
 #include "shell.h"
 #include "status.h"
 #include "validate.h"
@@ -41,7 +42,7 @@ static const char help_run[] =
     "ends at once.\n"
     "\n"
     "Exit codes: 0 done, 1 internal error, 2 usage or configuration, 3 data,\n"
-    "4 resources or environment, 5 stopped by a signal after a commit.\n";
+    "4 resources or environment, 5 stopped as asked.\n";
 
 static const char help_validate[] =
     "usage: controller validate --config JOB.YAML [--set KEY=VALUE]...\n"
@@ -73,6 +74,8 @@ static const char help_stop[] =
 static const char help_schema[] =
     "usage: controller schema [KEY]\n"
     "       prints the reference of job.yaml, or one key (train.lr) or section (train) of it\n";
+
+#define ASK_TIMEOUT_MS 3000 /* for an answer of a running controller */
 
 typedef struct Options {
     const char *config, *run, *key;
@@ -287,6 +290,25 @@ static int run_job(const Options *options)
     return status == OK ? 0 : fail(status, &err);
 }
 
+/* Nobody is there: the run has ended. Somebody is and says nothing: it is busy, or was stopped. */
+static void explain_silence(const RunFolder *folder, Status status, Error *err)
+{
+    if (status == ERR_TIMEOUT) {
+        error_set(err, status,
+                  "the controller of %s does not answer within %d s: it is busy or stopped.",
+                  folder->path, ASK_TIMEOUT_MS / 1000);
+        return;
+    }
+    error_set(err, status, "no controller answers for %s: the run is not going on.", folder->path);
+    char *path = path_join(folder->checkpoints, "latest"), *newest = NULL;
+    size_t length = 0;
+    if (file_read(path, 256, &newest, &length, NULL) == OK)
+        error_append(err, "Newest checkpoint: %s/%.*s. The command that started it resumes it.",
+                     folder->checkpoints, (int)strcspn(newest, "\n"), newest);
+    free(newest);
+    free(path);
+}
+
 /* Asks the controller of a run; *ret_body is owned by the caller. */
 static Status ask_run(const Options *options, const char *method, uint8_t **ret_body,
                       size_t *ret_length, Error *err)
@@ -295,12 +317,12 @@ static Status ask_run(const Options *options, const char *method, uint8_t **ret_
     if (options->run == NULL) return refuse_use(help_status, err, "--run FOLDER is missing.");
     TRY(run_folder_look(options->run, &folder, err));
     ActorIdentity self = {.name = "controller-cli", .incarnation = 1};
-    CallOptions call = {.method = method, .timeout_ms = 3000};
-    Status status =
-        call_once(&self, "the controller", folder.endpoint, &call, ret_body, ret_length, err);
-    if (status == ERR_TIMEOUT || status == ERR_UNAVAILABLE)
-        error_set(err, status, "no controller answers for %s: the run is not going on",
-                  folder.path);
+    CallOptions call = {.method = method, .timeout_ms = ASK_TIMEOUT_MS};
+    Status status = ERR_UNAVAILABLE;
+    if (socket_is_served(folder.endpoint))
+        status =
+            call_once(&self, "the controller", folder.endpoint, &call, ret_body, ret_length, err);
+    if (status == ERR_TIMEOUT || status == ERR_UNAVAILABLE) explain_silence(&folder, status, err);
     run_folder_close(&folder);
     return status;
 }

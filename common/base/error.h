@@ -37,7 +37,7 @@ typedef struct Error {
 const char *status_name(Status status);
 
 /* The exit code of a process that ends with this status: 0 done, 1 internal, 2 usage or
- * configuration, 3 data, 4 resource or environment, 5 stopped by a signal after its commit. */
+ * configuration, 3 data, 4 resource or environment, 5 stopped as asked. */
 int status_exit_code(Status status);
 
 /* Fills *err (which may be NULL: the caller does not care) and returns `status`, so that

@@ -81,6 +81,29 @@ static void describe_listener(int fd, char *text, size_t size)
     snprintf(text, size, "pid %d (%s)", (int)peer.pid, name[0] != '\0' ? name : "unknown");
 }
 
+/* A socket connected to whoever listens at the path; -1 and errno when nobody does. */
+static int connect_to(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return -1;
+    if (connect(fd, (struct sockaddr *)&address, sizeof address) == 0 || errno == EAGAIN) return fd;
+    int errnum = errno;
+    close(fd);
+    errno = errnum;
+    return -1;
+}
+
+bool socket_is_served(const char *endpoint)
+{
+    const char *path = ipc_path(endpoint);
+    if (path == NULL) return true;
+    int fd = connect_to(path);
+    if (fd >= 0) close(fd);
+    return fd >= 0;
+}
+
 /* Removes a socket file that no process serves; ERR_EXISTS if one does. libzmq itself would take
  * the name from its owner without a word. */
 static Status ipc_take_over(const char *path, Error *err)
@@ -89,17 +112,16 @@ static Status ipc_take_over(const char *path, Error *err)
     if (lstat(path, &info) != 0) return OK;
     if (!S_ISSOCK(info.st_mode))
         return error_set(err, ERR_EXISTS, "%s is in the way: it is not a socket", path);
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0) return error_set_errno(err, errno, "could not make a socket");
-    bool served = connect(fd, (struct sockaddr *)&address, sizeof address) == 0 || errno == EAGAIN;
-    char owner[128];
-    describe_listener(fd, owner, sizeof owner);
-    close(fd);
-    if (served)
+    int fd = connect_to(path);
+    if (fd < 0 && (errno == EMFILE || errno == ENFILE))
+        return error_set_errno(err, errno, "could not make a socket");
+    char owner[128] = "";
+    if (fd >= 0) {
+        describe_listener(fd, owner, sizeof owner);
+        close(fd);
         return error_set(err, ERR_EXISTS, "%s is served by %s: stop it or use another folder", path,
                          owner);
+    }
     if (unlink(path) != 0 && errno != ENOENT)
         return error_set_errno(err, errno, "could not remove the stale socket %s", path);
     return OK;

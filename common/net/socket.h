@@ -5,6 +5,7 @@
 #ifndef TROUPE_NET_SOCKET_H
 #define TROUPE_NET_SOCKET_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/error.h"
@@ -28,6 +29,9 @@ typedef enum {
     MONITOR_DISCONNECTED, /* or never connected: nobody was there, or did not speak ZMTP */
 } MonitorEvent;
 MonitorEvent socket_read_monitor(void *monitor);
+
+/* Whether a process listens at an ipc endpoint; at any other it may, which only a call can tell. */
+bool socket_is_served(const char *endpoint);
 
 /* Removes the socket file of an ipc endpoint, if there is one: for whoever learns of its owner's
  * death. */

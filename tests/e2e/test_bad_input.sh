@@ -3,10 +3,11 @@
 # has at most six lines, names the place (file:line or key), what was found, what was expected and what to do; the
 # exit code is of the class that README documents.
 # usage: BIN=... SOURCE=... test_bad_input.sh CASE      (`list` prints the cases)
-# BAD_INPUT_SECONDS (default 10) is the longest a message may take: 1 on a machine that does nothing else.
+# BAD_INPUT_SECONDS (default 1) is the longest that a message may take, the best of three tries counting: more is for
+# sanitizers and for machines with other work to do.
 set -eu
 
-limit=${BAD_INPUT_SECONDS:-10}
+limit=${BAD_INPUT_SECONDS:-1}
 model_source=$SOURCE/deploy/examples/tiny/model
 
 fail() {
@@ -42,12 +43,19 @@ YAML
 
 # message CODE [option...]: runs the controller, which must end with this code; its message is then in ./message.
 message() {
-    local code=$1 got=0 begin end
+    local code=$1 got begin end try repeatable=no
     shift
-    begin=$(date +%s%N)
-    timeout 60 "$BIN/controller" --config job.yaml "$@" >out 2>&1 || got=$?
-    end=$(date +%s%N)
-    [ "$got" = "$code" ] || fail "exit code $got, expected $code"
+    [ -e run ] || repeatable=yes
+    for try in 1 2 3; do
+        got=0
+        begin=$(date +%s%N)
+        timeout 60 "$BIN/controller" --config job.yaml "$@" >out 2>&1 || got=$?
+        end=$(date +%s%N)
+        [ "$got" = "$code" ] || fail "exit code $got, expected $code"
+        if [ $((end - begin)) -le $((limit * 1000000000)) ] || [ $repeatable = no ]; then break; fi
+        echo "try $try took $(((end - begin) / 1000000)) ms"
+        rm -rf run
+    done
     # From the last line that begins with the program's name to the end.
     awk '/^controller: / { text = "" } { text = text $0 "\n" } END { printf "%s", text }' out >message
     grep -q '^controller: ' message || fail "no message"
@@ -258,6 +266,7 @@ case_disk_full() {
         # shellcheck disable=SC2086
         INSIDE=yes exec unshare $flags bash "$SELF" disk_full
     fi
+    limit=60 # a disk is full when something is saved, not at the start
     mkdir -p small
     mount -t tmpfs -o size=2m small small
     message 4 --set run_dir=small/run

@@ -19,6 +19,16 @@ says() {
     for text in "$@"; do grep -qF -- "$text" "$file" || fail "$file does not say: $text"; done
 }
 
+# wait_for_text TEXT: until the job has printed it.
+wait_for_text() {
+    local tries=0
+    until grep -qF -- "$1" "$RUN.out"; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 600 ] || fail "not said in 30 s: $1"
+        sleep 0.05
+    done
+}
+
 # A job that goes on until it is stopped.
 start_endless() {
     STEPS=1000000 write_job endless.yaml "$@"
@@ -143,6 +153,59 @@ case_hangup() {
     nothing_left
 }
 
+# The first Ctrl-C waits for the step, which a stopped rank cannot finish; the second does not.
+case_second_interrupt() {
+    start_endless run cluster.suspect_ms=30000 cluster.dead_ms=60000
+    wait_for_step 3
+    local rank
+    rank=$(actor_pid train-1)
+    kill -STOP "$rank"
+    kill -INT "$CONTROLLER"
+    wait_for_text "finishing the step, then committing; again to stop at once"
+    sleep 1
+    kill -0 "$CONTROLLER" || fail "the first Ctrl-C did not wait for the step"
+    local begin=$SECONDS
+    kill -INT "$CONTROLLER"
+    finish_job 5
+    [ $((SECONDS - begin)) -le 10 ] || fail "the second Ctrl-C took $((SECONDS - begin)) s"
+    says "$RUN.out" "stopped at once"
+    ! ls run/checkpoints/step_* >/dev/null 2>&1 || fail "it claims to have saved"
+    nothing_left
+}
+
+case_stop_command() {
+    start_endless run
+    wait_for_step 3
+    "$BIN/controller" stop --run run >stop.txt || fail "stop ended with $?"
+    finish_job 5
+    ls run/checkpoints/step_* >/dev/null || fail "stop did not commit"
+    says "$RUN.out" "stopped after step" "the same command goes on from there"
+    nothing_left
+    refused 4 "$BIN/controller" stop --run run
+    says message "$PWD/run" "not going on" "checkpoints/step_0000"
+    refused 4 "$BIN/controller" status --run run
+    says message "not going on" "checkpoints/step_0000"
+    refused 2 "$BIN/controller" status --run nowhere
+    says message "nowhere is not a run folder"
+}
+
+# At a terminal: the live line keeps to its width, Ctrl-C reaches the controller and nobody else.
+case_terminal() {
+    command -v script >/dev/null || { echo "skipped: script (util-linux) is not here" && exit 77; }
+    local code=0
+    STEPS=1000000 write_job job.yaml run data.eval=
+    CONTROLLER=$$ # for wait_for_step: this shell lives
+    { wait_for_step 30 && printf '\003' && sleep 5; } |
+        SHELL=/bin/sh script -qec "stty cols 60 rows 20; exec '$BIN/controller' --config job.yaml" screen >/dev/null ||
+        code=$?
+    [ $code = 5 ] || fail "the run at a terminal ended with code $code: $(tail -3 screen)"
+    ls run/checkpoints/step_* >/dev/null || fail "Ctrl-C at a terminal did not commit"
+    tr '\r' '\n' <screen | sed -n 's/^\x1b\[K\(step .*\)/\1/p' >lines
+    [ "$(wc -l <lines)" -ge 20 ] || fail "the live line was drawn $(wc -l <lines) times"
+    awk 'length > 59 || !/loss [0-9.]+/ { print "drawn: " $0; exit 1 }' lines || fail "the live line does not fit"
+    nothing_left
+}
+
 case_nohup() {
     start_job_ignoring=HUP
     start_endless run
@@ -229,6 +292,56 @@ case_mfu_and_its_denominator() {
     sed -n 's|.*"perf/mfu":\([^,]*\),"perf/peak_flops":\([^}]*\)}|\1 \2|p' run/metrics.jsonl >rates
     [ "$(wc -l <rates)" = 30 ] || fail "not every step has its MFU"
     awk '{ if ($1 <= 0 || $2 < last) exit 1; last = $2 }' rates || fail "the rate fell, or MFU is nothing: $(cat rates)"
+}
+
+# ---- looking ----
+
+case_status() {
+    start_endless run
+    wait_for_step 12
+    "$BIN/controller" status --run run >table
+    "$BIN/controller" status --run run --json >json
+    says table "job tiny: " "of 1000000, generation 1" "data: " "records an epoch" \
+        "last checkpoint: $PWD/run/checkpoints" \
+        "ACTOR          STATE" "data_source    alive" "rollout-0      alive" "train-0        alive" \
+        "train-1        alive"
+    [ "$(grep -cE '^(data_source|rollout-0|train-[01]) ' table)" = 4 ] || fail "not a line for each: $(cat table)"
+    [ "$(wc -l <json)" = 1 ] || fail "--json prints more than one line"
+    says json '"job":"tiny"' '"total_steps":1000000' '"actors":[{' \
+        '"name":"train-1","role":"train","state":"alive"' '"restarts":0' '"last_checkpoint":"' '"samples_ready":'
+    local pid
+    for name in data_source rollout-0 train-0 train-1; do
+        pid=$(actor_pid $name)
+        tr '\0' ' ' <"/proc/$pid/cmdline" | grep -q -- "--actor $name " || fail "the pid of $name is not its own"
+    done
+    kill -STOP "$CONTROLLER"
+    refused 4 "$BIN/controller" status --run run
+    says message "does not answer within 3 s"
+    kill -CONT "$CONTROLLER"
+    kill -INT "$CONTROLLER"
+    finish_job 5
+}
+
+# Whatever waits for longer than five seconds says what for, and for whom.
+case_waits_for() {
+    start_endless run cluster.suspect_ms=30000 cluster.dead_ms=60000
+    wait_for_step 3
+    local rank
+    rank=$(actor_pid train-1)
+    kill -STOP "$rank"
+    sleep 3
+    ! grep -q " waiting " "$RUN.out" || fail "it complains before five seconds are over"
+    wait_for_text "the training step; train-0 waits for"
+    says "$RUN.out" "info  waiting"
+    "$BIN/controller" status --run run >table
+    says table "s for the training step; train-0 waits for" "rank 1"
+    kill -CONT "$rank"
+    local step
+    step=$(sed -n 's/.*"step":\([0-9]*\).*/\1/p' run/metrics.jsonl | tail -1)
+    wait_for_step $((step + 5)) # and goes on
+    kill -INT "$CONTROLLER"
+    finish_job 5
+    says run/events.jsonl '"event":"waiting"'
 }
 
 # ---- agents ----
