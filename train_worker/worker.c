@@ -20,7 +20,8 @@
 #define TASKS_MAX 16
 #define STAGING_BYTES                                                                              \
     ((size_t)512 << 10) /* per rank and communicator: the most that comm.h takes */
-#define JOIN_TIMEOUT_MS 30000
+#define JOIN_TIMEOUT_MS  30000
+#define DISK_PATIENCE_MS 600000 /* nothing that was handed to the disk in pieces takes longer */
 
 typedef enum { TASK_START, TASK_CONFIGURE, TASK_STEP, TASK_EVALUATE, TASK_SAVE } TaskKind;
 
@@ -57,7 +58,7 @@ struct Worker {
     bool probe_is_late; /* steps were made since the last measurement */
     /* both: set once by the compute thread, read for the beat */
     _Atomic(Comm *) tensor_comm, data_comm;
-    atomic_bool waits_for_disk;
+    _Atomic int64_t disk_wait_ms; /* since when it waits for the disk alone; 0: it does not */
 };
 
 /* ---- compute thread: start ---- */
@@ -92,7 +93,7 @@ static void on_progress(void *argument)
 
 static void on_disk_wait(void *argument, bool waits)
 {
-    atomic_store(&((Worker *)argument)->waits_for_disk, waits);
+    atomic_store(&((Worker *)argument)->disk_wait_ms, waits ? clock_ms() : 0);
 }
 
 /* `memory_bytes` is what was free before any rank of this start took its share. */
@@ -561,7 +562,8 @@ int worker_working(const Worker *worker)
 
 uint64_t worker_vouch(Worker *worker)
 {
-    if (atomic_load(&worker->waits_for_disk)) worker->vouched++;
+    int64_t since_ms = atomic_load(&worker->disk_wait_ms);
+    if (since_ms != 0 && clock_ms() - since_ms < DISK_PATIENCE_MS) worker->vouched++;
     return worker->vouched;
 }
 

@@ -367,6 +367,9 @@ static void answer_step(World *w, const Effect *fx, Process *rank)
         rank->weights = rng_mix(rank->weights ^ rank->plan[fx->call.set][slot].hash);
         w->result.steps_begun++;
     } else {
+        bool last = rank->step >= w->config->train.num_steps;
+        if (last && rank->step > w->disk.saved.step && w->faults->failed_save == 0)
+            violate(w, "the last evaluation is made before the last step is saved");
         moved(w);
     }
     answer(w, fx, latency(w), &event);

@@ -19,7 +19,8 @@ pid_to_kill() {
     esac
 }
 
-write_job killed.yaml killed
+# One death of the agent is one, also with more workers than restarts.
+write_job killed.yaml killed $([ "$actor" != node_agent ] || echo rollout.num_workers=8)
 start_job
 step=1
 for turn in 1 2 3; do

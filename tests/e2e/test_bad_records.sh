@@ -1,0 +1,47 @@
+#!/bin/bash
+# Lines that are no conversation: skipped and counted once each (over epochs, evaluations, a stop and a resume), up to
+# data.bad_records_max; and a bad line in the evaluation file is found before the training is done.
+. "$(dirname "$0")/lib.sh"
+make_data
+good=$DATA/train.jsonl
+head -n 40 "$good" > train.jsonl
+sed -i '3s/.*/{"messages": [{"role": "user"/; 17s/.*/not JSON at all/; 29s/.*/{"messages": []}/' train.jsonl
+head -n 10 "$DATA/eval.jsonl" > eval.jsonl
+sed -i '4s/.*/neither/; 5s/.*/nor/' eval.jsonl
+settings="data.train=[$PWD/train.jsonl] data.eval=[$PWD/eval.jsonl] data.bad_record=skip data.bad_records_max=3"
+settings="$settings eval.interval=5 eval.before_train=true checkpoint.interval=4"
+
+# Three bad records in 37 good ones, 12 epochs: as many as there may be.
+# shellcheck disable=SC2086
+write_job job.yaml run $settings
+start_job
+wait_for_step 11
+kill -INT "$CONTROLLER"
+finish_job 5
+run_job
+[ "$(grep -c sample_skipped "$RUN/events.jsonl")" -gt 0 ] || fail "it was not said what was skipped"
+grep -q "train.jsonl:17" "$RUN/events.jsonl" || fail "the bad line was not named"
+grep -q '"bad_records": 3' "$RUN/checkpoints/step_00000030/manifest.json" || fail "the checkpoint counts others than 3"
+expected=$(digest_of "$RUN")
+
+# Undisturbed it is the same.
+# shellcheck disable=SC2086
+write_job job2.yaml run2 $settings
+run_job
+[ "$(digest_of "$RUN")" = "$expected" ] || fail "a stop and a resume changed the weights"
+
+# One more than there may be.
+# shellcheck disable=SC2086
+write_job job3.yaml run3 $settings data.bad_records_max=2
+start_job
+finish_job 3
+tail -n 3 "$RUN.out" | grep -q "more than 2 records of the train set were bad (data.bad_records_max)" || fail "no reason"
+
+# The evaluation file alone is bad, and nothing is to be skipped: said before the steps are done, though the first
+# evaluation is at the end.
+write_job job4.yaml run4 "data.eval=[$PWD/eval.jsonl]" train.num_steps=3000
+start_job
+finish_job 3
+tail -n 5 "$RUN.out" | grep -q "eval.jsonl:4" || fail "the bad line was not named"
+nothing_left
+echo "bad records are counted once"
