@@ -16,13 +16,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LEASE_TIMEOUT_MS   120000
-#define LEASE_RETRY_MS     100 /* after one that failed */
-#define RELEASE_TIMEOUT_MS 10000
-#define FETCH_TIMEOUT_MS   60000
-/* Fuses: death, silence and no progress are seen by supervision. */
-#define OPEN_TIMEOUT_MS      (24 * 3600 * 1000)
-#define STEP_TIMEOUT_MS      (24 * 3600 * 1000)
+#define LEASE_RETRY_MS       100 /* after one that failed */
+#define RELEASE_TIMEOUT_MS   10000
+#define FETCH_TIMEOUT_MS     60000
+#define WORK_TIMEOUT_MS      (24 * 3600 * 1000) /* a fuse: supervision sees who does not get on */
 #define SKIPPED_IN_A_ROW_MAX 5
 #define REJECTS_LOGGED       10
 
@@ -40,7 +37,7 @@ static void open_sets(Controller *c)
         if (c->lane[set].asked) continue;
         if (set == SET_EVAL && c->config->data.eval.count == 0) continue;
         c->lane[set].asked = true;
-        core_call(c, 0, CALL_OPEN_SET, set, OPEN_TIMEOUT_MS)->call.set = set;
+        core_call(c, 0, CALL_OPEN_SET, set, WORK_TIMEOUT_MS)->call.set = set;
     }
 }
 
@@ -162,7 +159,7 @@ static void lease_ahead(Controller *c, SetName set)
                                  (int)c->config->rollout.lease_size, &first);
         if (count == 0) return;
         *lease = (Lease){core_next_id(c), set, worker, first, count};
-        Effect *effect = core_call(c, worker, CALL_LEASE, lease->id, LEASE_TIMEOUT_MS);
+        Effect *effect = core_call(c, worker, CALL_LEASE, lease->id, WORK_TIMEOUT_MS);
         effect->call.set = set;
         effect->call.lease.first = first;
         effect->call.lease.count = count;
@@ -389,7 +386,7 @@ static void run_next(Controller *c, SetName set)
     lane->running.started_ms = c->now_ms;
     CallKind call = set == SET_TRAIN ? CALL_STEP : CALL_EVALUATE;
     for (int i = c->first_train; i < c->num_actors; i++) {
-        Effect *effect = core_call(c, i, call, lane->running.plan.id, STEP_TIMEOUT_MS);
+        Effect *effect = core_call(c, i, call, lane->running.plan.id, WORK_TIMEOUT_MS);
         effect->call.set = set;
         effect->call.step.plan = &lane->running.plan;
         effect->call.step.total_steps = c->total_steps;

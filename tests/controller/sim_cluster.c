@@ -1,6 +1,7 @@
 /* Nodes with their agents, actor processes, and how they answer calls. */
 #include "sim_internal.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/rng.h"
@@ -20,11 +21,35 @@ static bool works(const Process *process)
 
 /* ---- deaths ---- */
 
+/* What was on its way from a process that has died: its hello is lost, and whoever waits for an
+ * answer hears soon that the connection broke, often before he hears why. */
+static void break_lines(World *w, int actor)
+{
+    int count = w->heap_count, broken = 0;
+    Event *news = mem_calloc((size_t)count + 1, sizeof *news);
+    for (int i = 0; i < count; i++) {
+        Event *event = &w->heap[i].event;
+        bool of_call = event->kind == EV_REPLY || event->kind == EV_SPAWN_REPLY;
+        if (w->heap[i].run != NULL || (!of_call && event->kind != EV_ACTOR_HELLO)) continue;
+        if (event->actor != actor || w->heap[i].epoch != w->epoch) continue;
+        if (of_call) {
+            news[broken] = *event;
+            news[broken].status = ERR_UNAVAILABLE;
+            news[broken++].message = "the connection broke";
+        }
+        *event = (Event){.kind = EV_TICK};
+    }
+    for (int i = 0; i < broken; i++)
+        push(w, 1 + draw_below(w, 10), &news[i]);
+    free(news);
+}
+
 void kill_process(World *w, Process *process, const char *how)
 {
     if (!process->alive) return;
     process->alive = false;
     if (!w->node[process->node].up) return;
+    break_lines(w, process->actor);
     push(w, 1 + draw_below(w, 20),
          &(Event){.kind = EV_ACTOR_EXITED,
                   .actor = process->actor,
@@ -49,17 +74,20 @@ static void agent_is_back(World *w, void *argument)
 
 void kill_agent(World *w, int node)
 {
+    for (int i = 0; i < w->num_actors; i++)
+        if (w->process[i].alive && w->process[i].node == node) break_lines(w, i);
     end_node(w, node);
     w->node[node].up = false;
-    for (int i = 0; i < w->heap_count; i++) /* its hello will not be answered any more */
+    for (int i = 0; i < w->heap_count; i++)
         if (w->heap[i].run == NULL && w->heap[i].event.kind == EV_AGENT_UP &&
             w->heap[i].event.node == node)
             w->heap[i].event = (Event){.kind = EV_TICK};
-    push(w, 1 + draw_below(w, 50),
+    /* An embedded agent's end is told when its guard has cleaned up behind it. */
+    push(w, 1 + draw_below(w, chance(w, 0.3) ? 1500 : 50),
          &(Event){.kind = EV_AGENT_LOST, .node = node, .message = "killed by signal 9"});
     w->node[node].dialled = false;
     if (w->num_nodes > 1) /* a daemon: whoever minds the machine starts it again */
-        push_run(w, 200 + draw_below(w, 3000), agent_is_back, &w->node[node]);
+        push_run(w, 2000 + draw_below(w, 3000), agent_is_back, &w->node[node]);
 }
 
 void kill_everything(World *w)
@@ -197,6 +225,10 @@ static void answer(World *w, const Effect *fx, int64_t delay_ms, Event *event)
     event->incarnation = fx->incarnation;
     event->reply.call = fx->call.call;
     event->reply.id = fx->call.id;
+    if (delay_ms > fx->call.timeout_ms) { /* the caller does not wait for so long */
+        delay_ms = fx->call.timeout_ms;
+        event->status = ERR_TIMEOUT;
+    }
     if (event->status != OK && event->message == NULL) event->message = "made-up failure";
     push(w, delay_ms, event);
 }
@@ -405,7 +437,7 @@ static void answer_open(World *w, const Effect *fx)
     Event event = {0};
     event.reply.open_set.records = fx->call.set == SET_TRAIN ? SIM_RECORDS : SIM_EVAL_RECORDS;
     event.reply.open_set.fingerprint = "fingerprint";
-    answer(w, fx, latency(w), &event);
+    answer(w, fx, w->faults->open_ms + latency(w), &event);
 }
 
 /* ---- all calls ---- */

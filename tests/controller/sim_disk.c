@@ -2,6 +2,7 @@
  * a checkpoint is there when its commit has landed, not when it was ordered. */
 #include "sim_internal.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/rng.h"
@@ -82,17 +83,24 @@ static bool refuses(World *w)
     return chance(w, w->faults->failed_save);
 }
 
+static const char *folder_of(World *w, uint64_t save)
+{
+    char name[32];
+    int length = snprintf(name, sizeof name, "partial-%llu", (unsigned long long)save);
+    return arena_strndup(w->arena, name, (size_t)length);
+}
+
 static void begin(World *w, const Effect *fx)
 {
     Event event = {.kind = EV_CHECKPOINT_BEGUN};
     event.checkpoint.save = fx->checkpoint.save;
-    event.checkpoint.path = "partial";
     w->disk.saving = (Saving){.id = fx->checkpoint.save};
+    event.checkpoint.path = folder_of(w, fx->checkpoint.save);
     if (refuses(w)) {
         event.status = ERR_RESOURCE;
         event.message = "no space left on device";
     }
-    push(w, latency(w), &event);
+    push(w, chance(w, w->faults->late_commit) ? draw_below(w, 10000) : latency(w), &event);
 }
 
 static void land(World *w)
@@ -131,6 +139,8 @@ static void commit(World *w, const Effect *fx)
     if (w->disk.landing.pending) violate(w, "two commits at a time");
     if (fx->checkpoint.save != w->disk.saving.id)
         violate(w, "a commit of a save that is not under way");
+    if (strcmp(fx->checkpoint.folder, folder_of(w, fx->checkpoint.save)) != 0)
+        violate(w, "a commit of the folder %s", fx->checkpoint.folder);
     if (w->disk.saving.files != w->num_actors - w->first_train)
         violate(w, "a commit with the files of %d ranks", w->disk.saving.files);
     if (fx->checkpoint.state.step != w->disk.ledger_steps && !w->disk.ledger_broken)

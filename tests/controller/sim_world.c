@@ -365,8 +365,11 @@ static void beats(World *w)
         if (!process->alive || process->hung || w->now_ms < process->next_beat_ms) continue;
         process->next_beat_ms = w->now_ms + BEAT_MS;
         Event event = {.kind = EV_ACTOR_BEAT, .actor = i, .incarnation = process->incarnation};
+        bool busy = w->now_ms < process->busy_until_ms;
+        if (busy && !process->stuck) process->progress++;
+        if (busy && w->faults->open_ms > 0) moved(w);
         event.beat.progress = process->progress;
-        event.beat.working = process->held + (w->now_ms < process->busy_until_ms);
+        event.beat.working = process->held + busy;
         event.beat.doing = "simulated";
         event.beat.waiting_for = "";
         feed(w, &event);

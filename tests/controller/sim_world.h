@@ -27,6 +27,7 @@ typedef struct SimFaults {
     double refused_grant; /* probability that somebody else takes a node's CPUs for a while */
     double deaf_read;     /* probability that a rollout worker does not notice that the data source
                              it reads from has died: it answers at the deadline only */
+    int64_t open_ms;      /* the data source reads its files for so long, and gets on with it */
     int bad_records;      /* so many of the training records are no conversation */
     int bad_eval_records; /* the same of the evaluation records */
     const JobConfig *later; /* the job as given after the first session; NULL: as before */

@@ -118,6 +118,9 @@ static void run_schedules(uint64_t first_seed, int count, Tally *ret)
     for (uint64_t seed = first_seed; seed < first_seed + (uint64_t)count; seed++) {
         SimFaults faults = faults_of(seed);
         config.cluster.restarts_max = seed % 17 == 0 ? 1 : 32;
+        config.rollout.num_workers = 1 + (int64_t)(seed / 3 % 5);
+        config.rollout.lease_size = 1 + (int64_t)(seed / 5 % 7);
+        config.rollout.prefetch_steps = 1 + (int64_t)(seed / 7 % 3);
         SimResult result = sim_run(&config, &faults, seed);
         ret->faults += result.deaths + result.restarts_of_controller;
         for (Status status = 0; status < STATUS_COUNT; status++)
@@ -165,6 +168,26 @@ static void test_simulation_gives_up_past_the_restart_budget(void **state)
     assert_true(gave_up > 0);
 }
 
+/* A commit that lands while the run is ending does not bring it back. */
+static void test_simulation_ends_though_a_commit_lands_late(void **state)
+{
+    (void)state;
+    JobConfig config = make_config(2, 1, 1);
+    config.data.eval.count = 0;
+    config.train.num_steps = 100;
+    config.checkpoint.interval = 1;
+    config.cluster.restarts_max = 0;
+    config.cluster.restarts_window_s = 600;
+    int gave_up = 0;
+    for (uint64_t seed = 1; seed <= 200; seed++) {
+        SimFaults faults = {.kills = 1, .stops = 1, .late_commit = 0.3};
+        SimResult result = sim_run(&config, &faults, seed);
+        assert_right(&result, seed);
+        gave_up += result.ended[ERR_UNAVAILABLE];
+    }
+    assert_true(gave_up > 0);
+}
+
 /* A budget above 32 counts so far. */
 static void test_simulation_restarts_as_often_as_the_budget_says(void **state)
 {
@@ -183,7 +206,7 @@ static void test_simulation_restarts_as_often_as_the_budget_says(void **state)
 static void test_simulation_survives_an_agent_with_more_workers_than_restarts(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= 50; seed++) {
+    for (uint64_t seed = 1; seed <= 500; seed++) {
         JobConfig config = make_config(9, 2, 1);
         config.cluster.restarts_max = 1;
         SimResult result = sim_run(&config, &(SimFaults){.agent_kills = 1}, seed);
@@ -256,6 +279,18 @@ static void test_simulation_finds_a_bad_evaluation_record_early(void **state)
     }
 }
 
+/* However long the files are: as long as the data source gets on with them, nobody is impatient. */
+static void test_simulation_waits_for_a_data_source_that_gets_on(void **state)
+{
+    (void)state;
+    JobConfig config = make_config(2, 1, 1);
+    config.cluster.restarts_max = 0;
+    SimResult result = sim_run(&config, &(SimFaults){.open_ms = 20 * 60 * 1000}, 3);
+    assert_right(&result, 3);
+    assert_true(result.end_ms > 20 * 60 * 1000);
+    assert_int_equal(result.ended[ERR_UNAVAILABLE], 0);
+}
+
 /* ---- the same run folder, another job ---- */
 
 static void test_simulation_ends_when_the_checkpoint_is_past_the_last_step(void **state)
@@ -298,12 +333,14 @@ int main(void)
         cmocka_unit_test(test_simulation_batches_do_not_depend_on_workers_or_latencies),
         cmocka_unit_test(test_simulation_survives_random_faults),
         cmocka_unit_test(test_simulation_gives_up_past_the_restart_budget),
+        cmocka_unit_test(test_simulation_ends_though_a_commit_lands_late),
         cmocka_unit_test(test_simulation_restarts_as_often_as_the_budget_says),
         cmocka_unit_test(test_simulation_survives_an_agent_with_more_workers_than_restarts),
         cmocka_unit_test(test_simulation_refuses_a_group_that_cannot_be_placed),
         cmocka_unit_test(test_simulation_stops_at_a_bad_record),
         cmocka_unit_test(test_simulation_stops_past_the_maximum_of_bad_records),
         cmocka_unit_test(test_simulation_finds_a_bad_evaluation_record_early),
+        cmocka_unit_test(test_simulation_waits_for_a_data_source_that_gets_on),
         cmocka_unit_test(test_simulation_ends_when_the_checkpoint_is_past_the_last_step),
         cmocka_unit_test(test_simulation_never_destroys_a_checkpoint_it_may_not_use),
     };
