@@ -35,7 +35,8 @@ run_job
 write_job job3.yaml run3 $settings data.bad_records_max=2
 start_job
 finish_job 3
-tail -n 3 "$RUN.out" | grep -q "more than 2 records of the train set were bad (data.bad_records_max)" || fail "no reason"
+tail -n 3 "$RUN.out" | grep -q "more than 2 records of the train set were bad (data.bad_records_max)" ||
+    fail "no reason was given"
 
 # The evaluation file alone is bad, and nothing is to be skipped: said before the steps are done, though the first
 # evaluation is at the end.

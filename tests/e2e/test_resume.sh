@@ -17,7 +17,8 @@ tail -n 3 "$RUN.out" | grep -q "checkpoint.resume is never, but this run has a c
 # Fewer steps than are done: it says so and ends.
 SETTINGS="--set train.num_steps=3"
 run_job
-grep -q "the checkpoint stands at step 6, the job asks for 3 steps" "$RUN.out" || fail "it did not say why it does nothing"
+grep -q "the checkpoint stands at step 6, the job asks for 3 steps" "$RUN.out" ||
+    fail "it did not say why it does nothing"
 [ "$(digest_of "$RUN")" = "$expected" ] || fail "the shorter run touched the checkpoint"
 
 # More steps: it goes on.

@@ -1,6 +1,7 @@
 #!/bin/bash
 # kill -9 in the middle of a save: of a rank that writes, of a rank while the controller commits, of the controller
-# while it commits. The run goes on by itself, or with the same command, and ends with the weights of an undisturbed one.
+# while it commits. The run goes on by itself, or with the same command, and ends with the weights of an undisturbed
+# one.
 # usage: test_save_kill.sh MOMENT   (write, commit, controller)
 . "$(dirname "$0")/../e2e/lib.sh"
 case $1 in
