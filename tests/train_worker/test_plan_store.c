@@ -179,7 +179,7 @@ static void test_plan_store_forgets_holders_that_come_and_go(void **state)
     char endpoint[ENDPOINT_MAX], *list[] = {endpoint};
     size_t lost = 0;
     int descriptors = 0;
-    for (int i = 0; i < 400; i++) {
+    for (int i = 0; i < 300; i++) {
         Actor *holder = make_holder(stage, i, endpoint);
         uint64_t plan = fetch(stage, list, 1, i, &lost);
         assert_int_equal(lost, 0);
