@@ -538,25 +538,6 @@ static void advance_evaluation(Controller *c)
     }
 }
 
-/* Rolls the evaluation set out once beside the first steps, so that a bad record in it ends the run
- * now and not after all the training. Its samples are let go at once. */
-static void check_evaluation_set(Controller *c)
-{
-    Lane *lane = lane_of(c, SET_EVAL);
-    bool cheap = c->config->rollout.function == ROLLOUT_SFT;
-    if (c->eval.checked || !cheap || !lane->open || c->step >= c->total_steps) return;
-    lease_ahead(c, SET_EVAL);
-    int64_t front = lane->stream.front;
-    if (front > lane->planned) {
-        c->eval.bad_records += stream_consume(&lane->stream, front);
-        lane->planned = front;
-        release_samples(c, SET_EVAL, front);
-    }
-    c->eval.checked = front >= lane->stream.end;
-}
-
-/* ---- what to do next ---- */
-
 bool job_is_due(int64_t interval, int64_t step)
 {
     return interval > 0 && step > 0 && step % interval == 0;
@@ -569,6 +550,26 @@ static bool evaluation_is_due(const Controller *c, bool at_end)
     if (c->step == 0) return c->config->eval.before_train;
     return job_is_due(c->config->eval.interval, c->step);
 }
+
+/* Rolls the evaluation set out once beside the first steps, so that a bad record in it ends the run
+ * now and not after all the training. Its samples are let go at once. */
+static void check_evaluation_set(Controller *c)
+{
+    Lane *lane = lane_of(c, SET_EVAL);
+    bool cheap = c->config->rollout.function == ROLLOUT_SFT;
+    if (c->eval.checked || !cheap || !lane->open || c->step >= c->total_steps) return;
+    if (evaluation_is_due(c, false)) return; /* it sees them all */
+    lease_ahead(c, SET_EVAL);
+    int64_t front = lane->stream.front;
+    if (front > lane->planned) {
+        c->eval.bad_records += stream_consume(&lane->stream, front);
+        lane->planned = front;
+        release_samples(c, SET_EVAL, front);
+    }
+    c->eval.checked = front >= lane->stream.end;
+}
+
+/* ---- what to do next ---- */
 
 static void choose_work(Controller *c)
 {

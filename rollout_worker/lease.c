@@ -12,6 +12,9 @@
 
 /* Bytes of records that may wait for the threads before the next piece is read. */
 #define READ_AHEAD_BYTES (8u << 20)
+/* A piece is a few megabytes. A data source that dies is noticed at once, one that does not get on
+ * is started again by the controller; this is for a line that never comes about. */
+#define READ_TIMEOUT_MS 120000
 
 /* An answer of the data source: the tasks made from it point into it. */
 typedef struct Piece {
@@ -264,9 +267,9 @@ static void advance(Lease *lease)
     CallOptions options = {
         .method = "data_source.read",
         .body = {body, troupe__read_request__pack(&request, body)},
-        .timeout_ms = left_ms < 1           ? 1
-                      : left_ms > INT32_MAX ? INT32_MAX
-                                            : (int)left_ms,
+        .timeout_ms = left_ms < 1                 ? 1
+                      : left_ms > READ_TIMEOUT_MS ? READ_TIMEOUT_MS
+                                                  : (int)left_ms,
     };
     lease->reading = true;
     if (handle_call(lease->host->source, &options, on_read, lease, &err) == OK) return;

@@ -118,6 +118,7 @@ static void run_schedules(uint64_t first_seed, int count, Tally *ret)
     for (uint64_t seed = first_seed; seed < first_seed + (uint64_t)count; seed++) {
         SimFaults faults = faults_of(seed);
         config.cluster.restarts_max = seed % 17 == 0 ? 1 : 32;
+        config.eval.before_train = seed % 2 == 0;
         config.rollout.num_workers = 1 + (int64_t)(seed / 3 % 5);
         config.rollout.lease_size = 1 + (int64_t)(seed / 5 % 7);
         config.rollout.prefetch_steps = 1 + (int64_t)(seed / 7 % 3);
