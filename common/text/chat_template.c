@@ -258,7 +258,9 @@ static const Value *import_variables(Run *run, const cJSON *variables)
     Value *context = run_alloc(run, tree->num_names * sizeof *context);
     for (size_t i = 0; i < tree->num_names; i++) {
         const cJSON *json = find_variable(variables, tree->name[i]);
-        if (json != NULL) {
+        if (string_is(tree->name[i], "self")) {
+            context[i] = (Value){.type = VALUE_SELF, .origin = ORIGIN_PLAIN_TEMPLATE};
+        } else if (json != NULL) {
             context[i] = import_variable(run, tree->name[i], json);
         } else if (tree->global[i] != NULL) {
             context[i] = (Value){.type = VALUE_FUNCTION,

@@ -159,7 +159,7 @@ Value eval_getitem(Run *run, Value object, Value key)
         if (value_is_string(key)) {
             run_step(run, key.as.string->length / 16);
             value = dict_get_string(object.as.dict, key.as.string);
-        } else if (key.type != VALUE_LIST && key.type != VALUE_DICT) {
+        } else if (value_is_hashable(run, key)) {
             value = dict_get(run, object.as.dict, key);
         }
         if (value != NULL) return *value;

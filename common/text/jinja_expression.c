@@ -186,11 +186,10 @@ static Node *parse_or(Parser *parser)
     return left;
 }
 
-static bool at_tuple_end(const Parser *parser, const char *end_name)
+static bool at_tuple_end(const Parser *parser)
 {
     TokenType type = parser->current.type;
-    return type == TOKEN_VARIABLE_END || type == TOKEN_BLOCK_END || type == TOKEN_RPAREN ||
-           (end_name != NULL && parser_at(parser, end_name));
+    return type == TOKEN_VARIABLE_END || type == TOKEN_BLOCK_END || type == TOKEN_RPAREN;
 }
 
 /* One expression, or several with commas between them as a tuple. */
@@ -201,7 +200,7 @@ Node *parse_tuple(Parser *parser, TupleRules rules)
     bool is_tuple = false;
     for (;;) {
         if (items.count > 0) parser_expect(parser, TOKEN_COMMA);
-        if (at_tuple_end(parser, rules.end_name)) break;
+        if (at_tuple_end(parser)) break;
         node_list_push(parser, &items,
                        rules.items == TUPLE_TARGETS ? parse_primary(parser, rules.with_namespace)
                        : rules.items == TUPLE_EXPRESSIONS ? parse_expression(parser)

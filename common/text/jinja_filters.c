@@ -398,6 +398,10 @@ static Value filter_abs(Run *run, Value self, const Args *args)
     no_arguments(run, args, "abs");
     if (self.type == VALUE_FLOAT) return value_float(fabs(self.as.real));
     if (value_is_integer(self)) return eval_negative(run, self, value_as_int(self) < 0);
+    if (self.type == VALUE_BIGINT) {
+        size_t sign = self.as.string->bytes[0] == '-';
+        return string_slice(run, self, sign, self.as.string->length);
+    }
     run_raise(run, "bad operand type for abs(): '%s'", value_type_name(self));
 }
 

@@ -214,11 +214,10 @@ static void check_target(Parser *parser, const Node *node)
     }
 }
 
-static Node *parse_target(Parser *parser, const char *end_name, bool with_namespace)
+static Node *parse_target(Parser *parser, bool with_namespace)
 {
-    Node *node = parse_tuple(parser, (TupleRules){.items = TUPLE_TARGETS,
-                                                  .end_name = end_name,
-                                                  .with_namespace = with_namespace});
+    Node *node =
+        parse_tuple(parser, (TupleRules){.items = TUPLE_TARGETS, .with_namespace = with_namespace});
     check_target(parser, node);
     return node;
 }
@@ -237,7 +236,7 @@ static Node *parse_set(Parser *parser)
 {
     int line = parser->current.line;
     parser_next(parser);
-    Node *target = parse_target(parser, NULL, true);
+    Node *target = parse_target(parser, true);
     bool is_block = parser->current.type != TOKEN_ASSIGN;
     Node *node = node_create(parser, is_block ? NODE_SET_BLOCK : NODE_SET, line);
     node->as.set.target = target;
@@ -256,10 +255,9 @@ static Node *parse_for(Parser *parser)
 {
     Node *node = node_create(parser, NODE_FOR, parser->current.line);
     parser_next(parser);
-    node->as.loop.target = parse_target(parser, "in", false);
+    node->as.loop.target = parse_target(parser, false);
     parser_expect_name(parser, "in");
-    node->as.loop.source = parse_tuple(
-        parser, (TupleRules){.items = TUPLE_WITHOUT_CONDITION, .end_name = "recursive"});
+    node->as.loop.source = parse_tuple(parser, (TupleRules){.items = TUPLE_WITHOUT_CONDITION});
     if (parser_skip_name(parser, "if")) node->as.loop.test = parse_expression(parser);
     node->as.loop.recursive = parser_skip_name(parser, "recursive");
     node->as.loop.body = parse_body(parser, ends_for);
@@ -304,7 +302,7 @@ static Node *parse_with(Parser *parser)
     parser_next(parser);
     while (parser->current.type != TOKEN_BLOCK_END) {
         if (node->as.block.targets.count > 0) parser_expect(parser, TOKEN_COMMA);
-        node_list_push(parser, &node->as.block.targets, parse_target(parser, NULL, false));
+        node_list_push(parser, &node->as.block.targets, parse_target(parser, false));
         parser_expect(parser, TOKEN_ASSIGN);
         node_list_push(parser, &node->as.block.values, parse_expression(parser));
     }

@@ -49,9 +49,8 @@ void node_list_push(Parser *parser, NodeList *list, Node *node);
 
 typedef struct TupleRules {
     enum { TUPLE_EXPRESSIONS, TUPLE_WITHOUT_CONDITION, TUPLE_TARGETS } items;
-    const char *end_name; /* a name that ends it, or NULL */
-    bool parenthesised;   /* may be empty */
-    bool with_namespace;  /* TUPLE_TARGETS: a.b is allowed */
+    bool parenthesised;  /* may be empty */
+    bool with_namespace; /* TUPLE_TARGETS: a.b is allowed */
 } TupleRules;
 
 Node *parse_expression(Parser *parser);

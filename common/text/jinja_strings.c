@@ -424,7 +424,8 @@ static Value call_splitlines(Run *run, Value self, const Args *args)
     Value keep;
     args_bind(run, "splitlines", args, params, 1, &keep);
     size_t count;
-    Value *lines = string_lines(run, self, value_truth(keep), &count);
+    bool keep_ends = keep.type != VALUE_MISSING && arg_int(run, keep, "keepends") != 0;
+    Value *lines = string_lines(run, self, keep_ends, &count);
     Value list = value_list(run, count);
     if (count > 0) memcpy(list_items(list), lines, count * sizeof(Value));
     return list;

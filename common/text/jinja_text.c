@@ -159,6 +159,8 @@ static void write_object_repr(Run *run, Value value)
         snprintf(text, sizeof text,
                  range->step == 1 ? "range(%lld, %lld)" : "range(%lld, %lld, %lld)",
                  (long long)range->start, (long long)range->stop, (long long)range->step);
+    } else if (value.type == VALUE_SELF) {
+        strcpy(text, "<TemplateReference None>");
     } else if (value.type == VALUE_FUNCTION) {
         snprintf(text, sizeof text, "<function %s>", value.as.function->name);
     } else {

@@ -161,6 +161,8 @@ const char *value_type_name(Value value)
         return "Cycler";
     case VALUE_JOINER:
         return "Joiner";
+    case VALUE_SELF:
+        return "TemplateReference";
     }
     return "object";
 }
@@ -184,6 +186,7 @@ const char *value_object_name(Value value)
         [VALUE_LOOP] = "jinja2.runtime.LoopContext object",
         [VALUE_CYCLER] = "jinja2.utils.Cycler object",
         [VALUE_JOINER] = "jinja2.utils.Joiner object",
+        [VALUE_SELF] = "jinja2.runtime.TemplateReference object",
     };
     static const char *const view_names[] = {"dict_keys object", "dict_values object",
                                              "dict_items object"};
@@ -421,6 +424,18 @@ uint64_t hash_bytes(const char *bytes, size_t length)
     return hash;
 }
 
+bool value_is_hashable(Run *run, Value value)
+{
+    bool hashable = value.type != VALUE_LIST && value.type != VALUE_DICT &&
+                    (value.type != VALUE_VIEW || value.as.view->kind == VIEW_VALUES);
+    if (value.type != VALUE_TUPLE) return hashable;
+    run_enter(run);
+    for (size_t i = 0; i < value.as.list->count && hashable; i++)
+        hashable = value_is_hashable(run, value.as.list->item[i]);
+    run_leave(run);
+    return hashable;
+}
+
 uint64_t value_hash(Run *run, Value value)
 {
     if (value_is_string(value)) {
@@ -439,8 +454,7 @@ uint64_t value_hash(Run *run, Value value)
         run_leave(run);
         return hash;
     }
-    bool is_set = value.type == VALUE_VIEW && value.as.view->kind != VIEW_VALUES;
-    if (value.type == VALUE_LIST || value.type == VALUE_DICT || is_set)
+    if (!value_is_hashable(run, value))
         run_raise(run, "unhashable type: '%s'", value_type_name(value));
     return value.type;
 }

@@ -83,6 +83,7 @@ typedef enum {
     VALUE_LOOP,
     VALUE_CYCLER,
     VALUE_JOINER,
+    VALUE_SELF, /* the variable `self`: the template's blocks, of which there are none */
 } ValueType;
 
 enum {
@@ -310,8 +311,8 @@ bool value_contains(Run *run, Value container, Value item);
 bool value_has_length(Value value);
 size_t value_length(Run *run, Value value); /* fails on what has none */
 
-/* Fails unless `value` can be a key. */
-uint64_t value_hash(Run *run, Value value);
+bool value_is_hashable(Run *run, Value value); /* can it be a key? */
+uint64_t value_hash(Run *run, Value value);    /* fails unless it can */
 uint64_t hash_bytes(const char *bytes, size_t length);
 
 /* ---- dicts ---- */

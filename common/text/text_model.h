@@ -40,8 +40,8 @@ typedef struct ChatVariables {
 Status text_model_render(const TextModel *model, const ChatVariables *variables, Rendering *ret,
                          Error *err);
 
-/* The messages in a form that the template takes (message_form.c): as transformers passes them, with
- * content and tool calls' arguments converted where the template cannot take them as they are.
+/* The messages in a form that the template takes (message_form.c): as transformers passes them,
+ * with content and tool calls' arguments converted where the template cannot take them as they are.
  * *ret_owned is a list that refers to `messages`, or NULL when they may stay as they are. Fails
  * where arguments that must be an object are no JSON (ERR_DATA). */
 Status messages_adapt(const TextModel *model, const cJSON *messages, MissingContent missing,

@@ -6,7 +6,10 @@
 
 /* The first n of eight bytes. */
 #define M(n) ((n) <= 0 ? 0 : (n) >= 8 ? UINT64_MAX : ((uint64_t)1 << (8 * ((n)&7))) - 1)
-#define ROW(n) {M(n), M((n)-8), M((n)-16)}
+#define ROW(n)                                                                                     \
+    {                                                                                              \
+        M(n), M((n)-8), M((n)-16)                                                                  \
+    }
 const uint64_t word_key_mask[CACHED_WORD_BYTES + 1][3] = {
     ROW(0),  ROW(1),  ROW(2),  ROW(3),  ROW(4),  ROW(5),  ROW(6),  ROW(7),
     ROW(8),  ROW(9),  ROW(10), ROW(11), ROW(12), ROW(13), ROW(14), ROW(15),

@@ -29,11 +29,13 @@ from template_features import V, cases
 
 PYTHON_NAMES = re.compile(
     r"<(generator|built-in|function|method|class|Macro|bound|module|jinja2|transformers|Namespace|Cycler|LoopContext|AsyncLoop|dict_\w+iterator|list_?\w*iterator|\w+[\w.]* object|Undefined|itertools|reversed|Joiner|slot wrapper)"
-    r"|at 0x[0-9a-f]{6,}|&lt;(generator|built-in|function|bound|class|\w+[\w.]* object)"
+    r"|reversed object|at 0x[0-9a-f]{6,}|&lt;(generator|built-in|function|bound|class|\w+[\w.]* object)",
+    re.I,
 )
 # Jinja computes constants when it compiles: a slice that fails is undefined then, a list as a key fails unread.
-FOLDED = re.compile(r"not subscriptable|slice indices must be|unhashable type: 'slice'")
-METHODS = re.compile(r"(\.\s*|\[\s*['\"])(items|get|keys)\b(?!['\"\s]*\]?\s*\()")  # not called: prints an address
+# What the sandbox forbids is undefined, and that may be asked for forbidden names again.
+FOLDED = re.compile(r"object is unsafe|not subscriptable|slice indices must be|unhashable type: 'slice'")
+METHODS = re.compile(r"attribute='(items|get|keys)|(\.\s*|\[\s*['\"])(items|get|keys)\b(?!['\"\s]*\]?\s*\()")  # not called: prints an address
 BEYOND = re.compile(r"beyond 64 bits|complex number|more than \d+ (MiB|steps|items|slices|levels)|longer than|recurses deeper|nested deeper|not supported|is unsupported|would need|list of more|comparisons in a row")
 
 VARIABLES = {
@@ -619,7 +621,7 @@ def outcome(source, ours, theirs):
         return "both fail" if int(match[1]) == theirs[2] or "SyntaxError" not in theirs[1] and theirs[2] == 0 else "both fail, another line"
     if theirs[0] and PYTHON_NAMES.search(theirs[1]):
         return "object names"
-    if theirs[0] and FOLDED.search(ours[1]) or not theirs[0] and theirs[2] == 0 and "unhashable" in theirs[1]:
+    if theirs[0] and ("__" in source or FOLDED.search(ours[1])) or not theirs[0] and theirs[2] == 0 and "unhashable" in theirs[1]:
         return "folded"
     if "RecursionError" in theirs[1] or "MemoryError" in theirs[1] or "Exceeds the limit" in theirs[1] or "OverflowError" in theirs[1]:
         return "beyond"
