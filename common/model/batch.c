@@ -58,16 +58,30 @@ static void reserve_sequences(Batch *batch, int count)
     batch->capacity_sequences = count;
 }
 
+static void reserve_pages(Batch *batch, int count)
+{
+    if (count <= batch->capacity_pages) return;
+    batch->capacity_pages = 2 * count;
+    batch->page = mem_realloc(batch->page, (size_t)batch->capacity_pages, sizeof *batch->page);
+}
+
 static void add_pages(Batch *batch, int index, const int32_t *page, int count)
 {
     int32_t begin = batch->first_page[index];
-    if (begin + count > batch->capacity_pages) {
-        batch->capacity_pages = 2 * (begin + count);
-        batch->page = mem_realloc(batch->page, (size_t)batch->capacity_pages, sizeof *batch->page);
-    }
+    reserve_pages(batch, begin + count);
     for (int i = 0; i < count; i++)
         batch->page[begin + i] = page[i];
     batch->first_page[index + 1] = begin + count;
+}
+
+void batch_resize(Batch *batch, int64_t rows, int sequences, int pages)
+{
+    reserve_rows(batch, rows);
+    reserve_sequences(batch, sequences);
+    reserve_pages(batch, pages);
+    batch_clear(batch);
+    batch->num_rows = rows;
+    batch->num_sequences = sequences;
 }
 
 void batch_add_chunk(Batch *batch, const int32_t *token, int64_t length, int64_t first_position,

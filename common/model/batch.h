@@ -35,6 +35,10 @@ void batch_set_temperature(Batch *batch, float temperature);
 void batch_add_chunk(Batch *batch, const int32_t *token, int64_t length, int64_t first_position,
                      const int32_t *page, int num_pages);
 
+/* Room for a batch whose arrays the caller fills itself, as with one that came from another rank.
+ */
+void batch_resize(Batch *batch, int64_t rows, int sequences, int pages);
+
 SequenceTable batch_sequences(const Batch *batch);
 double batch_squared_lengths(const Batch *batch);
 

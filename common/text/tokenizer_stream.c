@@ -1,7 +1,8 @@
 /* Decoding as ids come. A token's text may depend on its neighbours (bytes of one character, a
  * space that only the first word lacks), so a window of ids is decoded: those of the last text
  * given out, for context, and the new ones. What the window's text has more than the context's is
- * new. */
+ * new; where it ends in bytes that may yet become a character, what stands before them is given out
+ * at once. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,6 +19,7 @@ struct DecodeStream {
     int32_t *id; /* the window */
     size_t count, capacity;
     size_t context; /* how many of them were given out */
+    size_t given;   /* bytes of the others' text that were given out already */
 };
 
 DecodeStream *decode_stream_create(const Tokenizer *tokenizer, bool skip_special_tokens)
@@ -35,9 +37,12 @@ void decode_stream_destroy(DecodeStream *stream)
     free(stream);
 }
 
-static bool ends_in_replacement(const char *text, size_t length)
+/* Without U+FFFD at the end: what the next ids may still change. */
+static size_t certain_length(const char *text, size_t length)
 {
-    return length >= 3 && memcmp(text + length - 3, "\xEF\xBF\xBD", 3) == 0;
+    while (length >= 3 && memcmp(text + length - 3, "\xEF\xBF\xBD", 3) == 0)
+        length -= 3;
+    return length;
 }
 
 /* Decodes ids [begin, end) of the window. */
@@ -57,10 +62,13 @@ static Status give_out(DecodeStream *stream, bool all, char **ret_text, size_t *
     Status status = decode_part(stream, 0, stream->context, &context, &context_length, err);
     if (status == OK) status = decode_part(stream, 0, stream->count, &text, &length, err);
     if (status != OK) goto done;
-    bool grown = length > context_length;
-    if (!all && (!grown || ends_in_replacement(text, length))) {
-        *ret_text = mem_strdup("");
-        *ret_length = 0;
+    bool grown = length > context_length && memcmp(text, context, context_length) == 0;
+    size_t certain = certain_length(text, length), known = context_length + stream->given;
+    if (!all && (length <= context_length || certain < length)) {
+        bool more = grown && certain > known;
+        *ret_length = more ? certain - known : 0;
+        *ret_text = mem_strndup(more ? text + known : "", *ret_length);
+        stream->given += *ret_length;
         goto done;
     }
     if (length == context_length && memcmp(text, context, length) == 0) {
@@ -71,18 +79,22 @@ static Status give_out(DecodeStream *stream, bool all, char **ret_text, size_t *
         stream->count = stream->context;
         goto done;
     }
-    if (grown && memcmp(text, context, context_length) == 0) {
-        *ret_length = length - context_length;
-        *ret_text = mem_strndup(text + context_length, *ret_length);
+    if (grown && known <= length) {
+        *ret_length = length - known;
+        *ret_text = mem_strndup(text + known, *ret_length);
     } else {
         /* The new ids spoil the text of the old ones (a stray <0xNN> behind good ones): by
          * themselves. */
         status = decode_part(stream, stream->context, stream->count, ret_text, ret_length, err);
         if (status != OK) goto done;
+        size_t given = stream->given < *ret_length ? stream->given : *ret_length;
+        *ret_length -= given;
+        memmove(*ret_text, *ret_text + given, *ret_length + 1);
     }
     stream->count -= stream->context;
     memmove(stream->id, stream->id + stream->context, stream->count * sizeof *stream->id);
     stream->context = stream->count;
+    stream->given = 0;
 done:
     free(context);
     free(text);

@@ -315,6 +315,36 @@ static void test_streaming_waits_for_whole_characters(void **state)
     tokenizer_destroy(tokenizer);
 }
 
+/* A token may end in the first bytes of a character: what stands before them is certain. */
+static void test_streaming_gives_what_stands_before_half_a_character(void **state)
+{
+    (void)state;
+    Error err = {0};
+    static const char json[] =
+        "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\u00c3\": 0, \"\u00a9\": 1, \"b\": 2}, "
+        "\"merges\": []}, \"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false, "
+        "\"trim_offsets\": true, \"use_regex\": true}}";
+    const struct {
+        int32_t id;
+        const char *text;
+    } steps[] = {{0, "a"}, {1, "\u00e9"}, {0, "a"}, {2, "\uFFFDb"}, {0, "a"}};
+    Tokenizer *tokenizer = NULL;
+    assert_ok(tokenizer_parse(json, strlen(json), "tiny", &tokenizer, &err), &err);
+    DecodeStream *stream = decode_stream_create(tokenizer, false);
+    char *text = NULL;
+    size_t length = 0;
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+        assert_ok(decode_stream_step(stream, steps[i].id, &text, &length, &err), &err);
+        assert_string_equal(text, steps[i].text);
+        free(text);
+    }
+    assert_ok(decode_stream_finish(stream, &text, &length, &err), &err);
+    assert_string_equal(text, "\uFFFD");
+    free(text);
+    decode_stream_destroy(stream);
+    tokenizer_destroy(tokenizer);
+}
+
 /* The quickstart's model folder fits together: ids of its template, its config's size, no
  * surprises. */
 static void test_tiny_tokenizer_of_the_quickstart_round_trips(void **state)
@@ -436,6 +466,7 @@ int main(void)
         cmocka_unit_test(test_text_that_is_not_utf8_is_refused),
         cmocka_unit_test(test_decoding_half_a_character_gives_a_replacement),
         cmocka_unit_test(test_streaming_waits_for_whole_characters),
+        cmocka_unit_test(test_streaming_gives_what_stands_before_half_a_character),
         cmocka_unit_test(test_tiny_tokenizer_of_the_quickstart_round_trips),
         cmocka_unit_test(test_wrong_files_are_refused_with_place_and_reason),
         cmocka_unit_test(test_unknown_components_are_refused_by_name),
