@@ -67,6 +67,7 @@ typedef struct Token {
 typedef struct InternTable {
     const String **slot; /* open addressing; NULL: free */
     size_t size, count;  /* size: a power of two */
+    uint32_t first[32];  /* per length (the last: any longer one): bit c & 31 for a first byte c */
 } InternTable;
 
 const String *intern_find(const InternTable *table, const char *bytes, size_t length);
@@ -290,6 +291,21 @@ struct Template {
     InternTable interned;
     bool has_generation;
 };
+
+/* eval_node, quicker for constants and variables. They count no step: what holds them does. */
+static inline Value eval_child(Run *run, Activation *activation, const Node *node)
+{
+    if (node->kind == NODE_CONST) {
+        Value value = node->as.constant;
+        value.origin = run->literal_origin;
+        return value;
+    }
+    if (node->kind == NODE_NAME && node->as.name.ref.hops == 0) {
+        Value value = activation->slot[node->as.name.ref.slot];
+        if (value.type != VALUE_MISSING) return value;
+    }
+    return eval_node(run, activation, node);
+}
 
 /* Source to nodes; names are not yet resolved. */
 void template_parse(Compile *compile, const char *source, size_t length, Template *ret);

@@ -30,9 +30,9 @@ static Value eval_dict(Run *run, Activation *activation, const Node *node)
 
 static Value eval_condition(Run *run, Activation *activation, const Node *node)
 {
-    if (value_truth(eval_node(run, activation, node->as.condition.test)))
-        return eval_node(run, activation, node->as.condition.yes);
-    if (node->as.condition.no != NULL) return eval_node(run, activation, node->as.condition.no);
+    if (value_truth(eval_child(run, activation, node->as.condition.test)))
+        return eval_child(run, activation, node->as.condition.yes);
+    if (node->as.condition.no != NULL) return eval_child(run, activation, node->as.condition.no);
     return value_undefined_hint(run,
                                 "the inline if-expression on line %d evaluated to false and no "
                                 "else section was defined.",
@@ -73,9 +73,9 @@ static bool compare_once(Run *run, CompareOp op, Value a, Value b)
 
 static Value eval_compare(Run *run, Activation *activation, const Node *node)
 {
-    Value left = eval_node(run, activation, node->as.compare.first);
+    Value left = eval_child(run, activation, node->as.compare.first);
     for (size_t i = 0; i < node->as.compare.operand.count; i++) {
-        Value right = eval_node(run, activation, node->as.compare.operand.item[i]);
+        Value right = eval_child(run, activation, node->as.compare.operand.item[i]);
         if (!compare_once(run, node->as.compare.op[i], left, right)) return value_bool(false);
         left = right;
     }
@@ -260,14 +260,14 @@ Value eval_slice(Run *run, Value object, Value start, Value stop, Value step)
 
 static Value eval_optional(Run *run, Activation *activation, const Node *node)
 {
-    return node != NULL ? eval_node(run, activation, node) : value_none();
+    return node != NULL ? eval_child(run, activation, node) : value_none();
 }
 
 static Value eval_item(Run *run, Activation *activation, const Node *node)
 {
-    Value object = eval_node(run, activation, node->as.get.object);
+    Value object = eval_child(run, activation, node->as.get.object);
     const Node *key = node->as.get.key;
-    if (key->kind != NODE_SLICE) return eval_getitem(run, object, eval_node(run, activation, key));
+    if (key->kind != NODE_SLICE) return eval_getitem(run, object, eval_child(run, activation, key));
     Value start = eval_optional(run, activation, key->as.slice.start);
     Value stop = eval_optional(run, activation, key->as.slice.stop);
     return eval_slice(run, object, start, stop, eval_optional(run, activation, key->as.slice.step));
@@ -305,24 +305,25 @@ static void spread_keywords(Run *run, Args *args, Value star_star)
 static Args eval_args(Run *run, Activation *activation, const CallArgs *written)
 {
     Args args = {.count = written->positional.count, .num_keywords = written->keyword.count};
+    run_step(run, args.count + args.num_keywords);
     if (args.count > 0) {
         Value *positional = run_alloc(run, args.count * sizeof *positional);
         for (size_t i = 0; i < args.count; i++)
-            positional[i] = eval_node(run, activation, written->positional.item[i]);
+            positional[i] = eval_child(run, activation, written->positional.item[i]);
         args.positional = positional;
     }
     if (args.num_keywords > 0) {
         Keyword *keyword = run_alloc(run, args.num_keywords * sizeof *keyword);
         for (size_t i = 0; i < args.num_keywords; i++) {
             keyword[i].name = written->keyword_name[i];
-            keyword[i].value = eval_node(run, activation, written->keyword.item[i]);
+            keyword[i].value = eval_child(run, activation, written->keyword.item[i]);
         }
         args.keyword = keyword;
     }
     if (written->star != NULL)
-        spread_positional(run, &args, eval_node(run, activation, written->star));
+        spread_positional(run, &args, eval_child(run, activation, written->star));
     if (written->star_star != NULL)
-        spread_keywords(run, &args, eval_node(run, activation, written->star_star));
+        spread_keywords(run, &args, eval_child(run, activation, written->star_star));
     return args;
 }
 
@@ -355,7 +356,7 @@ Value eval_call(Run *run, Value callee, const Args *args)
 static Value eval_method_call(Run *run, Activation *activation, const Node *node)
 {
     const Node *getter = node->as.call.callee;
-    Value object = eval_node(run, activation, getter->as.get.object);
+    Value object = eval_child(run, activation, getter->as.get.object);
     CallFunction call = NULL;
     if (value_is_string(object)) {
         call = getter->as.get.string_method;
@@ -375,7 +376,7 @@ static Value eval_call_node(Run *run, Activation *activation, const Node *node, 
     const Node *callee_node = node->as.call.callee;
     if (caller == NULL && callee_node->kind == NODE_GETATTR)
         return eval_method_call(run, activation, node);
-    Value callee = eval_node(run, activation, callee_node);
+    Value callee = eval_child(run, activation, callee_node);
     Args args = eval_args(run, activation, &node->as.call.args);
     if (caller != NULL) {
         static const String name = {.bytes = "caller", .length = 6, .chars = 6};
@@ -403,37 +404,37 @@ Value eval_filter(Run *run, Activation *activation, const Node *node, Value subj
 
 static Value eval_or(Run *run, Activation *activation, const Node *node)
 {
-    Value left = eval_node(run, activation, node->as.binary.left);
-    return value_truth(left) ? left : eval_node(run, activation, node->as.binary.right);
+    Value left = eval_child(run, activation, node->as.binary.left);
+    return value_truth(left) ? left : eval_child(run, activation, node->as.binary.right);
 }
 
 static Value eval_and(Run *run, Activation *activation, const Node *node)
 {
-    Value left = eval_node(run, activation, node->as.binary.left);
-    return value_truth(left) ? eval_node(run, activation, node->as.binary.right) : left;
+    Value left = eval_child(run, activation, node->as.binary.left);
+    return value_truth(left) ? eval_child(run, activation, node->as.binary.right) : left;
 }
 
 static Value eval_not(Run *run, Activation *activation, const Node *node)
 {
-    return value_bool(!value_truth(eval_node(run, activation, node->as.binary.left)));
+    return value_bool(!value_truth(eval_child(run, activation, node->as.binary.left)));
 }
 
 static Value eval_sign(Run *run, Activation *activation, const Node *node)
 {
-    return eval_negative(run, eval_node(run, activation, node->as.binary.left),
+    return eval_negative(run, eval_child(run, activation, node->as.binary.left),
                          node->kind == NODE_NEGATIVE);
 }
 
 static Value eval_operator(Run *run, Activation *activation, const Node *node)
 {
-    Value left = eval_node(run, activation, node->as.binary.left);
+    Value left = eval_child(run, activation, node->as.binary.left);
     return eval_binary(run, node->as.binary.op, left,
-                       eval_node(run, activation, node->as.binary.right));
+                       eval_child(run, activation, node->as.binary.right));
 }
 
 static Value eval_attribute(Run *run, Activation *activation, const Node *node)
 {
-    Value object = eval_node(run, activation, node->as.get.object);
+    Value object = eval_child(run, activation, node->as.get.object);
     return get_attribute(run, object, node->as.get.attribute, node->as.get.maybe_method);
 }
 
@@ -444,7 +445,7 @@ static Value eval_plain_call(Run *run, Activation *activation, const Node *node)
 
 static Value eval_filter_node(Run *run, Activation *activation, const Node *node)
 {
-    return eval_filter(run, activation, node, eval_node(run, activation, node->as.call.callee));
+    return eval_filter(run, activation, node, eval_child(run, activation, node->as.call.callee));
 }
 
 static Value eval_const(Run *run, Activation *activation, const Node *node)

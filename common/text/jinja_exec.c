@@ -106,7 +106,7 @@ static void stand_at_taken(Run *run, Value value)
 static void exec_set(Run *run, Activation *activation, const Node *node)
 {
     check_namespaces(run, activation, node->as.set.target);
-    Value value = eval_node(run, activation, node->as.set.value);
+    Value value = eval_child(run, activation, node->as.set.value);
     assign_target(run, activation, node->as.set.target, value);
     stand_at_taken(run, value);
 }
@@ -193,7 +193,7 @@ static Value loop_pull(Run *run, Loop *loop)
     while (iterator_next(run, &loop->iterator, &item)) {
         if (node->as.loop.test == NULL) return item;
         assign_target(run, loop->activation, node->as.loop.test_target, item);
-        if (value_truth(eval_node(run, loop->activation, node->as.loop.test))) return item;
+        if (value_truth(eval_child(run, loop->activation, node->as.loop.test))) return item;
     }
     return value_missing();
 }
@@ -296,12 +296,9 @@ static Flow loop_once(Run *run, Activation *activation, Loop *loop, Value item)
 
 static Flow loop_run(Run *run, Activation *activation, const Node *node, Value source, int depth0)
 {
-    Loop *loop = run_alloc(run, sizeof *loop);
-    loop->node = node;
-    loop->activation = activation;
-    loop->index0 = -1;
-    loop->length = -1;
-    loop->depth0 = depth0;
+    Loop *loop = run_alloc_raw(run, sizeof *loop);
+    *loop = (Loop){
+        .node = node, .activation = activation, .index0 = -1, .length = -1, .depth0 = depth0};
     if (!iterator_begin(run, source, &loop->iterator))
         run_raise(run, "'%s' object is not iterable", value_type_name(source));
     scope_enter(run, activation, &node->as.loop.test_scope);
@@ -348,7 +345,7 @@ Value eval_loop_call(Run *run, const Loop *loop, Value items)
 
 static Flow exec_for(Run *run, Activation *activation, const Node *node)
 {
-    Value source = eval_node(run, activation, node->as.loop.source);
+    Value source = eval_child(run, activation, node->as.loop.source);
     if (!node->as.loop.recursive) return loop_run(run, activation, node, source, 0);
     buffer_emit(run, loop_render(run, activation, node, source, 0));
     return FLOW_NEXT;
@@ -496,7 +493,7 @@ static Value emit_sum(Run *run, Activation *activation, const Node *node)
 {
     bool is_sum = node->kind == NODE_BINARY && node->as.binary.op == BINARY_ADD;
     if (!is_sum) {
-        Value value = eval_node(run, activation, node);
+        Value value = eval_child(run, activation, node);
         if (!value_is_string(value) || (value.flags & FLAG_MARKUP)) return value;
         buffer_emit(run, value);
         return value_missing();
@@ -504,7 +501,7 @@ static Value emit_sum(Run *run, Activation *activation, const Node *node)
     run_enter(run);
     size_t begin = run->top->length;
     Value left = emit_sum(run, activation, node->as.binary.left);
-    Value right = eval_node(run, activation, node->as.binary.right);
+    Value right = eval_child(run, activation, node->as.binary.right);
     bool all_text =
         left.type == VALUE_MISSING && value_is_string(right) && !(right.flags & FLAG_MARKUP);
     if (all_text) {
@@ -519,6 +516,7 @@ static Value emit_sum(Run *run, Activation *activation, const Node *node)
 
 static void exec_output(Run *run, Activation *activation, const Node *node)
 {
+    run_step(run, node->as.list.count);
     for (size_t i = 0; i < node->as.list.count; i++) {
         const Node *child = node->as.list.item[i];
         run->line = child->line;
@@ -537,7 +535,7 @@ static Flow exec_if(Run *run, Activation *activation, const Node *node)
     for (size_t i = 0; i < node->as.branch.test.count; i++) {
         const Node *test = node->as.branch.test.item[i];
         if (i > 0) run->line = test->line;
-        if (value_truth(eval_node(run, activation, test)))
+        if (value_truth(eval_child(run, activation, test)))
             return exec_list(run, activation, &node->as.branch.body[i]);
     }
     return exec_list(run, activation, &node->as.branch.otherwise);
@@ -546,12 +544,12 @@ static Flow exec_if(Run *run, Activation *activation, const Node *node)
 static Flow exec_node(Run *run, Activation *activation, const Node *node)
 {
     run->line = node->line;
-    switch (node->kind) {
-    case NODE_OUTPUT:
+    if (node->kind == NODE_OUTPUT) { /* most are one of these, and guessed right */
         exec_output(run, activation, node);
         return FLOW_NEXT;
-    case NODE_IF:
-        return exec_if(run, activation, node);
+    }
+    if (node->kind == NODE_IF) return exec_if(run, activation, node);
+    switch (node->kind) {
     case NODE_FOR:
         return exec_for(run, activation, node);
     case NODE_SET:

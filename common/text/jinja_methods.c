@@ -107,30 +107,31 @@ static Value cycler_reset(Run *run, Value self, const Args *args)
 
 static const struct {
     const char *name;
+    uint32_t length; /* of the name */
     uint32_t types;
     CallFunction call;
 } methods[] = {
-    {"index", FOR_LISTS, list_index},
-    {"count", FOR_LISTS, list_count},
-    {"copy", FOR(VALUE_LIST) | FOR(VALUE_DICT), same_object},
-    {"get", FOR(VALUE_DICT), dict_lookup},
-    {"keys", FOR(VALUE_DICT), dict_keys},
-    {"values", FOR(VALUE_DICT), dict_values},
-    {"items", FOR(VALUE_DICT), dict_items},
-    {"is_integer", FOR(VALUE_FLOAT), float_is_integer},
-    {"next", FOR(VALUE_CYCLER), cycler_next},
-    {"reset", FOR(VALUE_CYCLER), cycler_reset},
-    {"append", FOR(VALUE_LIST), NULL},
-    {"extend", FOR(VALUE_LIST), NULL},
-    {"insert", FOR(VALUE_LIST), NULL},
-    {"remove", FOR(VALUE_LIST), NULL},
-    {"reverse", FOR(VALUE_LIST), NULL},
-    {"sort", FOR(VALUE_LIST), NULL},
-    {"pop", FOR(VALUE_LIST) | FOR(VALUE_DICT), NULL},
-    {"clear", FOR(VALUE_LIST) | FOR(VALUE_DICT), NULL},
-    {"popitem", FOR(VALUE_DICT), NULL},
-    {"setdefault", FOR(VALUE_DICT), NULL},
-    {"update", FOR(VALUE_DICT), NULL},
+    {"index", 5, FOR_LISTS, list_index},
+    {"count", 5, FOR_LISTS, list_count},
+    {"copy", 4, FOR(VALUE_LIST) | FOR(VALUE_DICT), same_object},
+    {"get", 3, FOR(VALUE_DICT), dict_lookup},
+    {"keys", 4, FOR(VALUE_DICT), dict_keys},
+    {"values", 6, FOR(VALUE_DICT), dict_values},
+    {"items", 5, FOR(VALUE_DICT), dict_items},
+    {"is_integer", 10, FOR(VALUE_FLOAT), float_is_integer},
+    {"next", 4, FOR(VALUE_CYCLER), cycler_next},
+    {"reset", 5, FOR(VALUE_CYCLER), cycler_reset},
+    {"append", 6, FOR(VALUE_LIST), NULL},
+    {"extend", 6, FOR(VALUE_LIST), NULL},
+    {"insert", 6, FOR(VALUE_LIST), NULL},
+    {"remove", 6, FOR(VALUE_LIST), NULL},
+    {"reverse", 7, FOR(VALUE_LIST), NULL},
+    {"sort", 4, FOR(VALUE_LIST), NULL},
+    {"pop", 3, FOR(VALUE_LIST) | FOR(VALUE_DICT), NULL},
+    {"clear", 5, FOR(VALUE_LIST) | FOR(VALUE_DICT), NULL},
+    {"popitem", 7, FOR(VALUE_DICT), NULL},
+    {"setdefault", 10, FOR(VALUE_DICT), NULL},
+    {"update", 6, FOR(VALUE_DICT), NULL},
 };
 
 #define NUM_METHODS (sizeof methods / sizeof methods[0])
@@ -139,7 +140,9 @@ static const struct {
 static size_t method_at(uint8_t type, const String *name)
 {
     size_t i = 0;
-    while (i < NUM_METHODS && !((methods[i].types & FOR(type)) && string_is(name, methods[i].name)))
+    while (i < NUM_METHODS &&
+           (methods[i].length != name->length || (methods[i].types & FOR(type)) == 0 ||
+            memcmp(methods[i].name, name->bytes, name->length) != 0))
         i++;
     return i;
 }

@@ -101,9 +101,38 @@ const String *parser_keep(Parser *parser, const String *string)
     return copy;
 }
 
+/* Of all bytes of a short string, which nearly all are, without a loop. */
+static uint64_t intern_hash(const char *bytes, size_t length)
+{
+    uint64_t head = 0, tail = 0;
+    if (length > 16) return hash_bytes(bytes, length);
+    if (length >= 8) {
+        memcpy(&head, bytes, 8);
+        memcpy(&tail, bytes + length - 8, 8);
+    } else if (length >= 4) {
+        memcpy(&head, bytes, 4);
+        memcpy(&tail, bytes + length - 4, 4);
+    } else if (length > 0) {
+        head = (unsigned char)bytes[0];
+        tail = (uint64_t)(unsigned char)bytes[length / 2] << 8 | (unsigned char)bytes[length - 1];
+    }
+    uint64_t mixed = (head ^ length) * 0x9E3779B97F4A7C15u + tail;
+    return (mixed ^ mixed >> 29) * 0xBF58476D1CE4E5B9u >> 20;
+}
+
+static uint32_t *intern_first(InternTable *table, size_t length)
+{
+    return &table->first[length < 31 ? length : 31];
+}
+
+static uint32_t first_bit(const char *bytes, size_t length)
+{
+    return length > 0 ? 1u << ((unsigned char)bytes[0] & 31) : 1;
+}
+
 static size_t intern_place(const InternTable *table, const char *bytes, size_t length)
 {
-    size_t mask = table->size - 1, at = hash_bytes(bytes, length) & mask;
+    size_t mask = table->size - 1, at = intern_hash(bytes, length) & mask;
     while (table->slot[at] != NULL && (table->slot[at]->length != length ||
                                        memcmp(table->slot[at]->bytes, bytes, length) != 0))
         at = (at + 1) & mask;
@@ -112,12 +141,14 @@ static size_t intern_place(const InternTable *table, const char *bytes, size_t l
 
 const String *intern_find(const InternTable *table, const char *bytes, size_t length)
 {
-    return table->size > 0 ? table->slot[intern_place(table, bytes, length)] : NULL;
+    bool may_be = (*intern_first((InternTable *)table, length) & first_bit(bytes, length)) != 0;
+    return may_be ? table->slot[intern_place(table, bytes, length)] : NULL;
 }
 
 static void intern_grow(Parser *parser, InternTable *table)
 {
-    InternTable grown = {.size = table->size == 0 ? 64 : 2 * table->size, .count = table->count};
+    InternTable grown = *table;
+    grown.size = table->size == 0 ? 64 : 2 * table->size;
     grown.slot = parser_alloc(parser, grown.size * sizeof *grown.slot);
     for (size_t i = 0; i < table->size; i++) {
         const String *string = table->slot[i];
@@ -136,6 +167,7 @@ const String *parser_intern(Parser *parser, const String *string)
         String *copy = (String *)parser_keep(parser, string);
         copy->interned = true;
         table->slot[at] = copy;
+        *intern_first(table, copy->length) |= first_bit(copy->bytes, copy->length);
         table->count++;
     }
     return table->slot[at];

@@ -113,9 +113,9 @@ void buffer_push(Run *run)
 {
     if (run->num_buffers == run->buffers_capacity) {
         size_t capacity = run->buffers_capacity == 0 ? 8 : 2 * run->buffers_capacity;
-        run->buffer = mem_realloc(run->buffer, capacity, sizeof *run->buffer);
-        memset(run->buffer + run->buffers_capacity, 0,
-               (capacity - run->buffers_capacity) * sizeof *run->buffer);
+        Buffer *grown = run_alloc(run, capacity * sizeof *grown);
+        if (run->num_buffers > 0) memcpy(grown, run->buffer, run->num_buffers * sizeof *grown);
+        run->buffer = grown;
         run->buffers_capacity = capacity;
     }
     run->top = &run->buffer[run->num_buffers++];
@@ -187,7 +187,8 @@ static void buffer_grow(Run *run, Buffer *buffer, size_t length)
     if (length > TEMPLATE_OUTPUT_BYTES_MAX)
         run_fail(run, ERR_RESOURCE, "the template writes more than %u MiB",
                  TEMPLATE_OUTPUT_BYTES_MAX >> 20);
-    size_t capacity = buffer->capacity < 2048 ? 2048 : buffer->capacity;
+    size_t least = run->num_buffers == 1 ? 8192 : 1024; /* the output is the longest */
+    size_t capacity = buffer->capacity < least ? least : buffer->capacity;
     while (capacity <= length)
         capacity *= 2;
     run->buffers_bytes += capacity - buffer->capacity;
@@ -200,7 +201,7 @@ static void open_span(Run *run, Buffer *buffer, Origin origin)
 {
     buffer_close(buffer);
     if (buffer->num_spans == buffer->spans_capacity) {
-        size_t capacity = buffer->spans_capacity == 0 ? 32 : 2 * buffer->spans_capacity;
+        size_t capacity = buffer->spans_capacity == 0 ? 64 : 2 * buffer->spans_capacity;
         run->buffers_bytes += (capacity - buffer->spans_capacity) * sizeof *buffer->span;
         if (run->buffers_bytes + run->memory_used > run->memory_max) fail_memory(run);
         buffer->span = mem_realloc(buffer->span, capacity, sizeof *buffer->span);

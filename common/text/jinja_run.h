@@ -81,7 +81,7 @@ typedef struct MemoryBlock {
     alignas(16) char bytes[];
 } MemoryBlock;
 
-#define RUN_FIRST_BLOCK_BYTES (24u << 10) /* enough for most conversations */
+#define RUN_FIRST_BLOCK_BYTES (48u << 10) /* enough for most conversations; on the stack */
 
 /* Where a failure goes that a generator keeps to itself (value_produce). */
 typedef struct Guard {
@@ -179,6 +179,12 @@ static inline void run_leave(Run *run)
 {
     run->depth--;
 }
+
+/* ---- variables (jinja_import.c) ---- */
+
+/* Per name of the template: what `variables` hold under it, a global, or VALUE_MISSING. Only what
+ * the template mentions is taken; texts are borrowed. */
+const Value *import_variables(Run *run, const cJSON *variables);
 
 /* ---- buffers ---- */
 

@@ -466,10 +466,13 @@ Value value_escape(Run *run, Value value)
     if (string.flags & FLAG_MARKUP) return string;
     const String *text = string.as.string;
     run_step(run, text->length / 16);
+    static const bool is_special[256] = {
+        ['&'] = true, ['<'] = true, ['>'] = true, ['\''] = true, ['"'] = true};
     buffer_push(run);
     size_t plain = 0;
     for (size_t at = 0; at < text->length; at++) {
         const char *entity = NULL;
+        if (!is_special[(unsigned char)text->bytes[at]]) continue;
         switch (text->bytes[at]) {
         case '&':
             entity = "&amp;";

@@ -53,7 +53,7 @@ Value value_text(Run *run, const char *bytes, size_t length, Origin origin)
 
 static Value list_create(Run *run, ValueType type, size_t count)
 {
-    List *list = run_alloc(run, sizeof *list);
+    List *list = run_alloc_raw(run, sizeof *list);
     list->item = run_alloc(run, count * sizeof *list->item);
     list->count = count;
     return (Value){.type = (uint8_t)type, .origin = ORIGIN_PLAIN_TEMPLATE, .as.list = list};
@@ -88,7 +88,7 @@ Value value_generator(Run *run, Value *items, size_t count)
 
 static Value undefined_create(Run *run, Undefined undefined)
 {
-    Undefined *copy = run_alloc(run, sizeof *copy);
+    Undefined *copy = run_alloc_raw(run, sizeof *copy);
     *copy = undefined;
     return (Value){.type = VALUE_UNDEFINED, .origin = ORIGIN_PLAIN_TEMPLATE, .as.undefined = copy};
 }
@@ -461,10 +461,9 @@ uint64_t value_hash(Run *run, Value value)
 
 Dict *dict_create(Run *run, size_t capacity)
 {
-    Dict *dict = run_alloc(run, sizeof *dict);
+    Dict *dict = run_alloc_raw(run, sizeof *dict);
+    *dict = (Dict){.capacity = capacity, .message = -1};
     dict->entry = run_alloc_raw(run, capacity * sizeof *dict->entry);
-    dict->capacity = capacity;
-    dict->message = -1;
     return dict;
 }
 
@@ -537,7 +536,7 @@ const Value *dict_get_string(const Dict *dict, const String *wanted)
     return NULL;
 }
 
-static void dict_append(Run *run, Dict *dict, Value key, Value value)
+void dict_append(Run *run, Dict *dict, Value key, Value value)
 {
     if (dict->count == dict->capacity) {
         size_t capacity = dict->capacity == 0 ? 4 : 2 * dict->capacity;

@@ -319,7 +319,9 @@ uint64_t hash_bytes(const char *bytes, size_t length);
 
 Dict *dict_create(Run *run, size_t capacity);
 void dict_set(Run *run, Dict *dict, Value key, Value value);
-void dict_put(Run *run, Dict *dict, Value key, Value value);  /* as dict_set; `key` is a string */
+void dict_put(Run *run, Dict *dict, Value key, Value value); /* as dict_set; `key` is a string */
+/* As dict_put, of a key that is known to be new. */
+void dict_append(Run *run, Dict *dict, Value key, Value value);
 const Value *dict_get(Run *run, const Dict *dict, Value key); /* NULL: absent */
 const Value *dict_get_string(const Dict *dict, const String *key);
 static inline Value value_of_dict(const Dict *dict, Origin origin)
