@@ -66,7 +66,7 @@ ActorView controller_actor(const Controller *controller, int actor);
 int controller_find_actor(const Controller *controller, const char *name); /* -1: none */
 
 typedef struct JobView {
-    const char *phase;     /* "placing", "starting", "training", ... */
+    const char *phase;     /* "starting", "training", "evaluating", "saving", "ending" or "over" */
     const char *waits_for; /* what the job waits for now, and whom; "" when it works */
     int64_t waits_since_ms;
     int64_t step, total_steps, next_position, records;

@@ -1,5 +1,7 @@
 #include "live_line.h"
 
+#include <math.h>
+
 #include "base/error.h"
 
 #define GAP "  "
@@ -77,4 +79,24 @@ void live_line_fit(const LiveLine *line, int columns, Str *ret)
     if (width_of(&text) > columns) cut(&text, columns > 0 ? columns : 0);
     str_puts(ret, str_text(&text));
     str_free(&text);
+}
+
+void live_put_duration(Str *text, double seconds)
+{
+    if (seconds < 60)
+        str_printf(text, "%.0fs", seconds);
+    else if (seconds < 3600)
+        str_printf(text, "%dm%02ds", (int)seconds / 60, (int)seconds % 60);
+    else if (seconds < 48 * 3600)
+        str_printf(text, "%dh%02dm", (int)(seconds / 3600), (int)(seconds / 60) % 60);
+    else
+        str_printf(text, "%.0fd%02dh", floor(seconds / 86400), (int)fmod(seconds / 3600, 24));
+}
+
+void live_put_rate(Str *text, double per_second)
+{
+    if (per_second < 10000)
+        str_printf(text, "%.0f", per_second);
+    else
+        str_printf(text, "%.1fk", per_second / 1000);
 }

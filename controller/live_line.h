@@ -29,4 +29,8 @@ Str *live_line_add(LiveLine *line, int rank);
  * ends in "...". Control characters are escaped, a code point counts as one column. */
 void live_line_fit(const LiveLine *line, int columns, Str *ret);
 
+/* Figures as they are shown on a line: "45s", "12m03s", "3h07m", "5d04h"; "812", "12.3k". */
+void live_put_duration(Str *text, double seconds);
+void live_put_rate(Str *text, double per_second);
+
 #endif

@@ -22,8 +22,8 @@ struct Reporter {
     LiveLine line;  /* what the terminal shows last */
     char phase[32]; /* of the job, when it is something to be seen; else "" */
     int64_t last_ms, plain_ms;
-    double seconds;   /* per step, smoothed; 0: none was made yet */
-    double eval_loss; /* of the last evaluation; NAN before it */
+    double seconds; /* per step, smoothed; 0: none was made yet */
+    ReportView last;
 };
 
 /* ---- the live line ---- */
@@ -59,24 +59,6 @@ static void write_log_line(void *context, const char *line)
     fprintf(stderr, "\r\033[K%s", line);
     draw(reporter);
     fflush(stderr);
-}
-
-static void put_duration(Str *text, double seconds)
-{
-    if (seconds < 60)
-        str_printf(text, "%.0fs", seconds);
-    else if (seconds < 3600)
-        str_printf(text, "%dm%02ds", (int)seconds / 60, (int)seconds % 60);
-    else
-        str_printf(text, "%dh%02dm", (int)(seconds / 3600), (int)(seconds / 60) % 60);
-}
-
-static void put_rate(Str *text, double per_second)
-{
-    if (per_second < 10000)
-        str_printf(text, "%.0f", per_second);
-    else
-        str_printf(text, "%.1fk", per_second / 1000);
 }
 
 static double mean(double sum, int64_t count)
@@ -168,7 +150,7 @@ static void show_step_live(Reporter *reporter, const Effect *effect, const JobVi
     str_printf(live_line_add(line, SHOW_GRAD), "grad %.3g", result->grad_norm);
     str_printf(live_line_add(line, SHOW_LR), "lr %.1e", result->lr);
     Str *rate = live_line_add(line, SHOW_RATE);
-    put_rate(rate, figures->tokens_per_s);
+    live_put_rate(rate, figures->tokens_per_s);
     str_puts(rate, " tok/s");
     if (figures->mfu > 1) /* the measured rate was too low: how much is not known */
         str_puts(live_line_add(line, SHOW_MFU), "MFU >100%");
@@ -176,9 +158,9 @@ static void show_step_live(Reporter *reporter, const Effect *effect, const JobVi
         str_printf(live_line_add(line, SHOW_MFU), "MFU %.0f%%", 100 * figures->mfu);
     Str *eta = live_line_add(line, SHOW_ETA);
     str_puts(eta, "ETA ");
-    put_duration(eta, figures->eta_s);
-    if (isfinite(reporter->eval_loss))
-        str_printf(live_line_add(line, SHOW_EVAL), "eval %.4f", reporter->eval_loss);
+    live_put_duration(eta, figures->eta_s);
+    if (isfinite(reporter->last.eval_loss))
+        str_printf(live_line_add(line, SHOW_EVAL), "eval %.4f", reporter->last.eval_loss);
     draw(reporter);
 }
 
@@ -200,6 +182,11 @@ static void print_step_plain(Reporter *reporter, const Effect *effect, const Job
 void reporter_step(Reporter *reporter, const Effect *effect, const JobView *job, double peak_flops)
 {
     StepFigures figures = figures_of(reporter, effect, job, peak_flops);
+    reporter->last = (ReportView){.loss = figures.loss,
+                                  .tokens_per_s = figures.tokens_per_s,
+                                  .mfu = figures.mfu,
+                                  .eta_s = figures.eta_s,
+                                  .eval_loss = reporter->last.eval_loss};
     record_step(reporter, effect, &figures);
     if (effect->step.result.skipped)
         log_event(LOG_WARN, "step_skipped", F_INT("step", effect->step.step),
@@ -232,7 +219,7 @@ void reporter_eval(Reporter *reporter, const Effect *effect, const JobView *job)
            (long long)effect->eval.step, (long long)job->total_steps, loss, accuracy,
            (long long)effect->eval.samples, effect->eval.seconds);
     fflush(stdout);
-    reporter->eval_loss = loss;
+    reporter->last.eval_loss = loss;
     draw(reporter);
 }
 
@@ -263,6 +250,11 @@ void reporter_tick(Reporter *reporter, const JobView *job, int64_t now_ms)
     draw(reporter);
 }
 
+ReportView reporter_view(const Reporter *reporter)
+{
+    return reporter->last;
+}
+
 void reporter_rewind(Reporter *reporter, int64_t step)
 {
     metrics_rewind(reporter->metrics, step);
@@ -277,7 +269,7 @@ Status reporter_create(const char *metrics_path, Reporter **ret, Error *err)
     TRY(metrics_open(metrics_path, &metrics, err));
     Reporter *reporter = mem_calloc(1, sizeof *reporter);
     reporter->metrics = metrics;
-    reporter->eval_loss = NAN;
+    reporter->last = (ReportView){NAN, NAN, NAN, NAN, NAN};
     reporter->terminal = isatty(STDERR_FILENO) && isatty(STDOUT_FILENO);
     if (reporter->terminal) log_set_writer(write_log_line, reporter);
     *ret = reporter;

@@ -23,6 +23,13 @@ void reporter_tick(Reporter *reporter, const JobView *job, int64_t now_ms);
 /* The run goes back to the checkpoint of `step`: metrics.jsonl forgets what was after it. */
 void reporter_rewind(Reporter *reporter, int64_t step);
 
+/* What was told last; NAN before there is anything to tell. */
+typedef struct ReportView {
+    double loss, tokens_per_s, mfu, eta_s; /* of the last step */
+    double eval_loss;
+} ReportView;
+ReportView reporter_view(const Reporter *reporter);
+
 /* The terminal has another width. */
 void reporter_resized(Reporter *reporter);
 

@@ -294,7 +294,8 @@ static void on_status(void *self, Call *call)
 {
     Shell *shell = self;
     Troupe__StatusReply reply = TROUPE__STATUS_REPLY__INIT;
-    reply.json = status_json(shell->config, shell->controller, clock_ms());
+    ReportView last = reporter_view(shell->reporter);
+    reply.json = status_json(shell->config, shell->controller, &last, clock_ms());
     call_reply_message(call, &reply.base);
     free(reply.json);
 }

@@ -1,12 +1,14 @@
 #include "status.h"
 
 #include <cjson/cJSON.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/str.h"
+#include "live_line.h"
 
 static void add_actor(cJSON *list, const ActorView *view, int64_t now_ms)
 {
@@ -27,7 +29,14 @@ static void add_actor(cJSON *list, const ActorView *view, int64_t now_ms)
     cJSON_AddItemToArray(list, actor);
 }
 
-char *status_json(const JobConfig *config, const Controller *controller, int64_t now_ms)
+/* Only what there is: JSON has no NAN. */
+static void add_figure(cJSON *object, const char *key, double value)
+{
+    if (isfinite(value)) cJSON_AddNumberToObject(object, key, value);
+}
+
+char *status_json(const JobConfig *config, const Controller *controller, const ReportView *last,
+                  int64_t now_ms)
 {
     JobView job = controller_job(controller);
     cJSON *root = cJSON_CreateObject();
@@ -35,6 +44,11 @@ char *status_json(const JobConfig *config, const Controller *controller, int64_t
     cJSON_AddStringToObject(root, "phase", job.phase);
     cJSON_AddNumberToObject(root, "step", (double)job.step);
     cJSON_AddNumberToObject(root, "total_steps", (double)job.total_steps);
+    add_figure(root, "loss", last->loss);
+    add_figure(root, "tokens_per_s", last->tokens_per_s);
+    add_figure(root, "mfu", last->mfu);
+    add_figure(root, "eta_s", last->eta_s);
+    add_figure(root, "eval_loss", last->eval_loss);
     cJSON_AddNumberToObject(root, "generation", job.generation);
     cJSON_AddNumberToObject(root, "next_position", (double)job.next_position);
     cJSON_AddNumberToObject(root, "records", (double)job.records);
@@ -89,6 +103,23 @@ static void put_actor(Str *text, const cJSON *actor)
     str_putc(text, '\n');
 }
 
+/* The last step in a line, when one was made. */
+static void put_last_step(Str *text, const cJSON *root)
+{
+    if (cJSON_GetObjectItemCaseSensitive(root, "loss") != NULL) {
+        str_printf(text, "last step: loss %.4f, ", number_of(root, "loss"));
+        live_put_rate(text, number_of(root, "tokens_per_s"));
+        str_puts(text, " tok/s");
+        if (number_of(root, "mfu") > 0)
+            str_printf(text, ", MFU %.0f%%", 100 * number_of(root, "mfu"));
+        str_puts(text, ", ETA ");
+        live_put_duration(text, number_of(root, "eta_s"));
+        str_putc(text, '\n');
+    }
+    if (cJSON_GetObjectItemCaseSensitive(root, "eval_loss") != NULL)
+        str_printf(text, "last evaluation: loss %.4f\n", number_of(root, "eval_loss"));
+}
+
 Status status_table(const char *json, char **ret, Error *err)
 {
     cJSON *root = NULL;
@@ -98,6 +129,7 @@ Status status_table(const char *json, char **ret, Error *err)
     str_printf(&text, ": %s, step %.0f of %.0f, generation %.0f\n", text_of(root, "phase"),
                number_of(root, "step"), number_of(root, "total_steps"),
                number_of(root, "generation"));
+    put_last_step(&text, root);
     str_printf(&text,
                "data: %.0f samples trained, %.0f skipped, %.0f ready; %.0f records an epoch\n",
                number_of(root, "consumed_samples"), number_of(root, "rejected_samples"),

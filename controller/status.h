@@ -4,10 +4,12 @@
 #define TROUPE_CONTROLLER_STATUS_H
 
 #include "controller.h"
+#include "reporter.h"
 
-/* One JSON object: job, phase, step, what is waited for, and every actor with state, reason, pid.
- * Owned by the caller. */
-char *status_json(const JobConfig *config, const Controller *controller, int64_t now_ms);
+/* One JSON object: job, phase, step, the last step's figures, what is waited for, and every actor
+ * with state, reason, pid. Owned by the caller. */
+char *status_json(const JobConfig *config, const Controller *controller, const ReportView *last,
+                  int64_t now_ms);
 
 /* The same JSON as a table. Owned by the caller; ERR_DATA when it is not what status_json makes. */
 Status status_table(const char *json, char **ret, Error *err);

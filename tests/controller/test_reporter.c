@@ -183,6 +183,23 @@ static void test_log_lines_stand_above_the_live_line(void **state)
     free(seen);
 }
 
+static void test_durations_and_rates_are_short(void **state)
+{
+    (void)state;
+    Str text = {0};
+    const double seconds[] = {0.4, 59, 61, 3599, 3600, 47 * 3600 + 60, 48 * 3600, 1e7};
+    for (size_t i = 0; i < sizeof seconds / sizeof *seconds; i++) {
+        live_put_duration(&text, seconds[i]);
+        str_putc(&text, ' ');
+    }
+    live_put_rate(&text, 9999);
+    str_putc(&text, ' ');
+    live_put_rate(&text, 12345);
+    assert_string_equal(str_text(&text),
+                        "0s 59s 1m01s 59m59s 1h00m 47h01m 2d00h 115d17h 9999 12.3k");
+    str_free(&text);
+}
+
 /* ---- MFU ---- */
 
 static void step_with_rate(Reporter *reporter, int64_t step, double peak_flops)
@@ -273,6 +290,7 @@ int main(void)
         cmocka_unit_test(test_live_line_follows_a_resize),
         cmocka_unit_test(test_live_line_says_what_goes_on),
         cmocka_unit_test(test_log_lines_stand_above_the_live_line),
+        cmocka_unit_test(test_durations_and_rates_are_short),
         cmocka_unit_test(test_mfu_is_the_share_of_what_was_measured),
         cmocka_unit_test(test_status_table_has_one_line_for_each_actor),
     };

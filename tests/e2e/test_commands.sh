@@ -301,14 +301,16 @@ case_status() {
     wait_for_step 12
     "$BIN/controller" status --run run >table
     "$BIN/controller" status --run run --json >json
-    says table "job tiny: " "of 1000000, generation 1" "data: " "records an epoch" \
+    says table "job tiny: " "of 1000000, generation 1" "last step: loss " " tok/s" "ETA " "data: " \
+        "records an epoch" \
         "last checkpoint: $PWD/run/checkpoints" \
         "ACTOR          STATE" "data_source    alive" "rollout-0      alive" "train-0        alive" \
         "train-1        alive"
     [ "$(grep -cE '^(data_source|rollout-0|train-[01]) ' table)" = 4 ] || fail "not a line for each: $(cat table)"
     [ "$(wc -l <json)" = 1 ] || fail "--json prints more than one line"
     says json '"job":"tiny"' '"total_steps":1000000' '"actors":[{' \
-        '"name":"train-1","role":"train","state":"alive"' '"restarts":0' '"last_checkpoint":"' '"samples_ready":'
+        '"name":"train-1","role":"train","state":"alive"' '"restarts":0' '"loss":' '"eta_s":' \
+        '"last_checkpoint":"' '"samples_ready":'
     local pid
     for name in data_source rollout-0 train-0 train-1; do
         pid=$(actor_pid $name)
