@@ -59,6 +59,38 @@ void core_finish(Controller *c, Status status, const char *format, ...)
     group_give_back(c);
 }
 
+void core_finish_committed(Controller *c, Status status, const char *format, ...)
+{
+    if (c->failure.status != OK || c->phase == PHASE_ENDING || c->phase == PHASE_OVER) return;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(c->failure.message, sizeof c->failure.message, format, args);
+    va_end(args);
+    c->failure.status = status;
+    if (c->step > c->saved.step || c->lane[SET_TRAIN].running.state == PLAN_SLOT_RUNNING)
+        core_log(c, LOG_ERROR, "ending", "finishing the step and committing first; the reason: %s",
+                 c->failure.message);
+}
+
+bool core_is_stopping(const Controller *c)
+{
+    return c->stop_requests > 0 || c->failure.status != OK;
+}
+
+void core_finish_failed(Controller *c)
+{
+    if (c->step == 0)
+        core_finish(c, c->failure.status, "%s", c->failure.message);
+    else if (c->step > c->saved.step)
+        core_finish(c, c->failure.status, "%s\nThe steps after step %lld could not be committed.",
+                    c->failure.message, (long long)c->saved.step);
+    else
+        core_finish(c, c->failure.status,
+                    "%s\nStep %lld is committed: the same command goes on from there%s%s.",
+                    c->failure.message, (long long)c->step, c->failure.remedy[0] != '\0' ? " " : "",
+                    c->failure.remedy);
+}
+
 Effect *core_call(Controller *c, int actor, CallKind call, uint64_t id, int timeout_ms)
 {
     ActorRecord *record = &c->actor[actor];

@@ -180,6 +180,11 @@ struct Controller {
     } save;
 
     int stop_requests;
+    struct {
+        Status status; /* OK: none */
+        char message[ERROR_MESSAGE_MAX];
+        char remedy[REASON_MAX]; /* besides giving the same command again; "": none */
+    } failure;                   /* ends the run once what is trained is committed */
     int64_t rejects_logged;
     int skipped_in_a_row;
     char waits_for[REASON_MAX];
@@ -197,6 +202,14 @@ void core_log(Controller *c, int level, const char *event, const char *format, .
 /* Ends the run: gives everything back, then FX_EXIT with this status and message. */
 void core_finish(Controller *c, Status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* The same once the step in work is done and committed: for whatever ends the data, not the
+ * training. The first one counts. */
+void core_finish_committed(Controller *c, Status status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* No further step is to begin: a stop was asked for, or a failure waits for the commit. */
+bool core_is_stopping(const Controller *c);
+/* With that failure, saying what is committed. */
+void core_finish_failed(Controller *c);
 Effect *core_call(Controller *c, int actor, CallKind call, uint64_t id, int timeout_ms);
 int core_num_train(const Controller *c);
 
@@ -211,7 +224,8 @@ void supervise_node_lost(Controller *c, const char *reason);
  * run. */
 void supervise_lost(Controller *c, int actor, const char *reason);
 /* A call was answered with a failure: one that a fresh process may not have (the actor is as good
- * as gone) or one that ends the run with its message. */
+ * as gone) or one that ends the run with its message (a data source's, once what is trained is
+ * committed). */
 void supervise_reply_failed(Controller *c, const Event *event);
 /* A call to it failed as if it were gone. Its death notice, which knows why, is usually on the way:
  * wait a moment for it. */

@@ -149,7 +149,7 @@ static int64_t lease_limit(const Controller *c, const Lane *lane)
 static void lease_ahead(Controller *c, SetName set)
 {
     Lane *lane = lane_of(c, set);
-    if (!lane->open || !supervise_ready(c, 0)) return;
+    if (!lane->open || !supervise_ready(c, 0) || c->failure.status != OK) return;
     for (;;) {
         int worker = least_loaded_worker(c);
         Lease *lease = free_lease(c);
@@ -204,19 +204,43 @@ static int64_t bad_records(const Controller *c, SetName set)
     return consumed + c->lane[set].stream.bad_ahead;
 }
 
+static const char *policy_key(RejectReason reason)
+{
+    return reason == REJECT_NOTHING_TO_TRAIN ? "data.nothing_to_train"
+           : reason == REJECT_TOO_LONG       ? "data.too_long"
+                                             : "data.bad_record";
+}
+
+/* A record at which the run ends. */
+static void stop_at(Controller *c, SetName set, RejectReason reason, const char *message)
+{
+    if (c->failure.status != OK) return;
+    core_finish_committed(c, ERR_DATA, "%s", message);
+    snprintf(c->failure.remedy, sizeof c->failure.remedy,
+             "with %s: skip, or\nwith the record mended%s", policy_key(reason),
+             set == SET_TRAIN ? ", and then tells how to accept the changed data" : "");
+}
+
+static void stop_at_too_many(Controller *c, SetName set, const char *message)
+{
+    if (c->failure.status != OK) return;
+    core_finish_committed(c, ERR_DATA,
+                          "more than %lld records of the %s set were bad (data.bad_records_max). "
+                          "The last: %s",
+                          (long long)c->config->data.bad_records_max, set_name(set), message);
+    snprintf(c->failure.remedy, sizeof c->failure.remedy, "with a higher data.bad_records_max");
+}
+
 static void on_rejected(Controller *c, SetName set, const SampleMeta *meta, const char *message)
 {
     if (message == NULL) message = reject_reason_name(meta->reject_reason);
     if (policy_for(c, meta->reject_reason) == POLICY_STOP) {
-        core_finish(c, ERR_DATA, "%s", message);
+        stop_at(c, set, meta->reject_reason, message);
         return;
     }
     int64_t max = c->config->data.bad_records_max;
     if (max > 0 && bad_records(c, set) > max) {
-        core_finish(c, ERR_DATA,
-                    "more than %lld records of the %s set were bad (data.bad_records_max). "
-                    "The last: %s",
-                    (long long)max, set_name(set), message);
+        stop_at_too_many(c, set, message);
         return;
     }
     if (c->rejects_logged++ < REJECTS_LOGGED)
@@ -245,7 +269,7 @@ static void on_lease(Controller *c, const Event *event)
     else if (gang_is_retryable(event->status))
         c->actor[event->actor].lease_after_ms = c->now_ms + LEASE_RETRY_MS;
     else
-        core_finish(c, event->status, "%s", event->message);
+        core_finish_committed(c, event->status, "%s", event->message);
     drop_lease(c, lease);
 }
 
@@ -318,12 +342,13 @@ static void plan_ahead(Controller *c, SetName set)
         lane->over = true;
         return;
     case PLAN_CROWDED:
-        core_finish(c, ERR_DATA,
-                    "%lld of the last %lld records of the %s set were rejected: there is hardly "
-                    "anything to train on.\n"
-                    "`controller validate` shows why.",
-                    (long long)lane->stream.rejected_ahead, (long long)lane->stream.capacity,
-                    set_name(set));
+        core_finish_committed(
+            c, ERR_DATA,
+            "%lld of the last %lld records of the %s set were rejected: there is hardly "
+            "anything to train on.\n"
+            "`controller data inspect` shows why.",
+            (long long)lane->stream.rejected_ahead, (long long)lane->stream.capacity,
+            set_name(set));
         return;
     case PLAN_MADE:
         break;
@@ -453,11 +478,12 @@ static void commit_step(Controller *c)
     c->skipped_in_a_row = running->result.skipped ? c->skipped_in_a_row + 1 : 0;
     *running = (PlanSlot){0};
     if (c->skipped_in_a_row >= SKIPPED_IN_A_ROW_MAX)
-        core_finish(c, ERR_DATA,
-                    "the gradient was not finite in %d steps in a row, up to step %lld.\n"
-                    "Weights are untouched by these steps; lower train.lr, or look at the batch in "
-                    "the ledger.",
-                    c->skipped_in_a_row, (long long)c->step);
+        core_finish_committed(
+            c, ERR_DATA,
+            "the gradient was not finite in %d steps in a row, up to step %lld.\n"
+            "Weights are untouched by these steps; lower train.lr, or look at the batch in "
+            "the ledger.",
+            c->skipped_in_a_row, (long long)c->step);
 }
 
 static void commit_evaluation_piece(Controller *c)
@@ -521,7 +547,7 @@ static void advance_evaluation(Controller *c)
     lease_ahead(c, SET_EVAL);
     plan_ahead(c, SET_EVAL);
     if (lane->running.state != PLAN_SLOT_EMPTY) return;
-    if (c->stop_requests > 0) {
+    if (core_is_stopping(c)) {
         c->phase = PHASE_TRAINING; /* an evaluation is not worth waiting for */
     } else if (lane->next.state == PLAN_SLOT_FETCHED) {
         run_next(c, SET_EVAL);
@@ -579,6 +605,8 @@ static void choose_work(Controller *c)
     bool at_end = c->step >= c->total_steps || out_of_data;
     if (save_is_due(c, at_end)) /* first: whatever comes of the evaluation, the training is kept */
         save_begin(c);
+    else if (c->failure.status != OK)
+        core_finish_failed(c);
     else if (evaluation_is_due(c, at_end) && !stopping)
         begin_evaluation(c);
     else if (at_end)
@@ -629,6 +657,7 @@ void job_advance(Controller *c)
     if (c->phase != PHASE_EVALUATING) check_evaluation_set(c);
     if (c->phase == PHASE_STARTING && c->gang.state == GANG_READY && sets_are_open(c))
         c->phase = PHASE_TRAINING;
+    if (c->phase == PHASE_STARTING && c->failure.status != OK) core_finish_failed(c);
     if (c->phase == PHASE_STARTING && c->stop_requests > 0)
         core_finish(c, ERR_CANCELLED, "stopped before the first step of this session");
     if (c->phase == PHASE_TRAINING && c->lane[SET_TRAIN].running.state == PLAN_SLOT_EMPTY)

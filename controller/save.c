@@ -19,7 +19,7 @@ static const char *newest(const Controller *c)
 bool save_is_due(const Controller *c, bool at_end)
 {
     if (c->save.tried_step == c->step) return false;
-    if (at_end || c->stop_requests > 0) return c->step > c->saved.step;
+    if (at_end || core_is_stopping(c)) return c->step > c->saved.step;
     return job_is_due(c->config->checkpoint.interval, c->step);
 }
 
@@ -56,7 +56,10 @@ static void fail(Controller *c, Status status, const char *message)
 {
     save_abandon(c);
     c->phase = PHASE_TRAINING;
-    if (c->step >= c->total_steps || c->lane[SET_TRAIN].over || c->stop_requests > 0)
+    if (c->failure.status != OK)
+        core_finish(c, c->failure.status, "%s\nThe steps after step %lld are lost: %s",
+                    c->failure.message, (long long)c->saved.step, message);
+    else if (c->step >= c->total_steps || c->lane[SET_TRAIN].over || c->stop_requests > 0)
         core_finish(
             c, status,
             "the last checkpoint could not be saved: %s\nThe newest whole one: %s\n"

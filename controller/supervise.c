@@ -85,20 +85,23 @@ static void prepare_restart(Controller *c, int actor, const char *reason)
     set_state(c, actor, ACTOR_RESTARTING, reason);
 }
 
-static void too_many_restarts(Controller *c, const char *name, const char *reason)
+static void too_many_restarts(Controller *c, Role role, const char *name, const char *reason)
 {
-    core_finish(c, ERR_UNAVAILABLE,
-                "%s failed more than %lld times in %lld s (cluster.restarts_max, "
-                "cluster.restarts_window_s).\nThe last time: %s",
-                name, (long long)c->config->cluster.restarts_max,
-                (long long)c->config->cluster.restarts_window_s, reason);
+    static const char format[] = "%s failed more than %lld times in %lld s (cluster.restarts_max, "
+                                 "cluster.restarts_window_s).\nThe last time: %s";
+    long long max = (long long)c->config->cluster.restarts_max;
+    long long window_s = (long long)c->config->cluster.restarts_window_s;
+    if (role == ROLE_TRAIN)
+        core_finish(c, ERR_UNAVAILABLE, format, name, max, window_s, reason);
+    else
+        core_finish_committed(c, ERR_UNAVAILABLE, format, name, max, window_s, reason);
 }
 
 void supervise_restart_gang(Controller *c, const char *reason)
 {
     if (c->phase == PHASE_ENDING) return;
     if (!spend(c, ROLE_TRAIN)) {
-        too_many_restarts(c, "the train group", reason);
+        too_many_restarts(c, ROLE_TRAIN, "the train group", reason);
         return;
     }
     char cause[REASON_MAX];
@@ -117,14 +120,28 @@ static bool is_up(const Controller *c, int actor)
     return c->actor[actor].state == ACTOR_STARTING || supervise_ready(c, actor);
 }
 
-/* An actor that is restarted alone, its restart being paid for. */
-static void restart_alone(Controller *c, int actor, const char *reason)
+static void tell_job(Controller *c, int actor)
 {
-    prepare_restart(c, actor, reason);
     if (c->actor[actor].role == ROLE_ROLLOUT)
         job_worker_lost(c, actor);
     else
         job_source_lost(c);
+}
+
+/* An actor that is restarted alone, its restart being paid for. */
+static void restart_alone(Controller *c, int actor, const char *reason)
+{
+    prepare_restart(c, actor, reason);
+    tell_job(c, actor);
+}
+
+/* Without it the run ends, but the train ranks can commit yet what they have. */
+static void give_up_alone(Controller *c, int actor, const char *reason)
+{
+    too_many_restarts(c, c->actor[actor].role, c->actor[actor].name, reason);
+    kill_process(c, actor);
+    set_state(c, actor, ACTOR_DEAD, reason);
+    tell_job(c, actor);
 }
 
 void supervise_lost(Controller *c, int actor, const char *reason)
@@ -138,7 +155,7 @@ void supervise_lost(Controller *c, int actor, const char *reason)
         return;
     }
     if (!spend(c, record->role)) {
-        too_many_restarts(c, record->name, cause);
+        give_up_alone(c, actor, cause);
         return;
     }
     restart_alone(c, actor, reason);
@@ -152,8 +169,8 @@ void supervise_node_lost(Controller *c, const char *reason)
         Role role = c->actor[i].role;
         if (!is_up(c, i)) continue;
         if (!paid[role] && !spend(c, role)) {
-            too_many_restarts(c, c->actor[i].name, reason);
-            return;
+            give_up_alone(c, i, reason);
+            continue;
         }
         paid[role] = true;
         restart_alone(c, i, reason);
@@ -187,8 +204,10 @@ void supervise_reply_failed(Controller *c, const Event *event)
 {
     if (gang_is_retryable(event->status))
         supervise_call_failed(c, event->actor, event->message);
-    else
+    else if (c->actor[event->actor].role == ROLE_TRAIN)
         core_finish(c, event->status, "%s", event->message);
+    else
+        core_finish_committed(c, event->status, "%s", event->message);
 }
 
 /* ---- events ---- */

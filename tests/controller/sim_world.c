@@ -84,7 +84,8 @@ SampleMeta sample_at(const World *w, SetName set, int64_t position)
         .length = 5 + (int32_t)(h >> 20 & 63),
         .trained_tokens = 1 + (int32_t)(h >> 30 & 3),
     };
-    if (record < bad)
+    bool bad_position = set == SET_TRAIN && position > 0 && position == w->faults->bad_position;
+    if (record < bad || bad_position)
         meta.reject_reason = REJECT_BAD_RECORD;
     else if (h % 9 == 0)
         meta.reject_reason = REJECT_TOO_LONG;

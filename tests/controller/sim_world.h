@@ -30,6 +30,7 @@ typedef struct SimFaults {
     int64_t open_ms;      /* the data source reads its files for so long, and gets on with it */
     int bad_records;      /* so many of the training records are no conversation */
     int bad_eval_records; /* the same of the evaluation records */
+    int64_t bad_position; /* of the training set: neither is what stands here; 0: it is one */
     const JobConfig *later; /* the job as given after the first session; NULL: as before */
 } SimFaults;
 

@@ -246,6 +246,32 @@ static void test_simulation_stops_at_a_bad_record(void **state)
     }
 }
 
+/* Whatever was trained when the record was met is committed, and the message says how to go on. */
+static void test_simulation_commits_before_it_ends_at_a_bad_record(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 40; seed++) {
+        JobConfig config = make_config(3, 2, 1);
+        config.data.bad_record = POLICY_STOP;
+        config.checkpoint.interval = seed % 2 == 0 ? 5 : 0;
+        SimFaults faults = {.bad_position = 100 + (int64_t)seed};
+        SimResult result = sim_run(&config, &faults, seed);
+        assert_string_equal(result.violation, "");
+        assert_int_equal(result.status, ERR_DATA);
+        assert_true(result.steps > 5);
+        assert_true(result.saved.next_position <= faults.bad_position);
+        assert_int_equal(result.steps_begun, 2 * result.steps);
+        assert_non_null(strstr(result.message, "a bad record"));
+        assert_non_null(strstr(result.message, "data.bad_record: skip"));
+        assert_int_equal(result.leftover_processes, 0);
+        faults.kills = 3;
+        result = sim_run(&config, &faults, seed);
+        assert_string_equal(result.violation, "");
+        assert_int_equal(result.status, ERR_DATA);
+        assert_int_equal(result.leftover_processes, 0);
+    }
+}
+
 static void test_simulation_stops_past_the_maximum_of_bad_records(void **state)
 {
     (void)state;
@@ -277,6 +303,7 @@ static void test_simulation_finds_a_bad_evaluation_record_early(void **state)
         assert_string_equal(result.violation, "");
         assert_int_equal(result.status, ERR_DATA);
         assert_true(result.steps_begun <= 2 * 20);
+        assert_int_equal(result.steps_begun, 2 * result.steps);
     }
 }
 
@@ -339,6 +366,7 @@ int main(void)
         cmocka_unit_test(test_simulation_survives_an_agent_with_more_workers_than_restarts),
         cmocka_unit_test(test_simulation_refuses_a_group_that_cannot_be_placed),
         cmocka_unit_test(test_simulation_stops_at_a_bad_record),
+        cmocka_unit_test(test_simulation_commits_before_it_ends_at_a_bad_record),
         cmocka_unit_test(test_simulation_stops_past_the_maximum_of_bad_records),
         cmocka_unit_test(test_simulation_finds_a_bad_evaluation_record_early),
         cmocka_unit_test(test_simulation_waits_for_a_data_source_that_gets_on),

@@ -38,6 +38,30 @@ finish_job 3
 tail -n 3 "$RUN.out" | grep -q "more than 2 records of the train set were bad (data.bad_records_max)" ||
     fail "no reason was given"
 
+# Met in the midst of training, it costs nothing: the step in work is committed, and it is said how to go on.
+head -n 40 "$good" > late.jsonl
+echo 'no JSON' >> late.jsonl
+late="data.train=[$PWD/late.jsonl]"
+late="$late data.shuffle=false train.global_batch_size=4 checkpoint.interval=0 train.num_steps=12"
+# shellcheck disable=SC2086
+write_job job5.yaml run5 $late
+start_job
+finish_job 3
+last=$(ls "$RUN/checkpoints" | grep step_ | tail -n 1)
+[ -n "$last" ] || fail "what was trained before the bad record is lost"
+step=$((10#${last#step_}))
+[ "$(grep -c '"train/loss"' "$RUN/metrics.jsonl")" -eq "$step" ] || fail "steps after $last are lost"
+tail -n 8 "$RUN.out" | grep -q "late.jsonl:41" || fail "the bad line was not named"
+tail -n 8 "$RUN.out" | grep -q "Step $step is committed" || fail "it was not said what is committed"
+# shellcheck disable=SC2086
+write_job job5.yaml run5 $late data.bad_record=skip
+run_job
+expected=$(digest_of "$RUN")
+# shellcheck disable=SC2086
+write_job job6.yaml run6 $late data.bad_record=skip
+run_job
+[ "$(digest_of "$RUN")" = "$expected" ] || fail "a stop at a bad record changed the weights"
+
 # The evaluation file alone is bad, and nothing is to be skipped: said before the steps are done, though the first
 # evaluation is at the end.
 write_job job4.yaml run4 "data.eval=[$PWD/eval.jsonl]" train.num_steps=3000
