@@ -143,6 +143,7 @@ static void on_hello_reply(void *argument, const Reply *reply)
     }
     Event event = {.kind = EV_AGENT_UP};
     event.agent.name = hello->node;
+    event.agent.pid = (int)hello->pid;
     event.agent.total = unpack_resources(hello->total);
     event.agent.free = unpack_resources(hello->free);
     feed(link, &event);

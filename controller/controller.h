@@ -65,6 +65,16 @@ int controller_num_actors(const Controller *controller);
 ActorView controller_actor(const Controller *controller, int actor);
 int controller_find_actor(const Controller *controller, const char *name); /* -1: none */
 
+typedef struct NodeView {
+    bool up;          /* its agent answers */
+    const char *name; /* "" before it ever did */
+    int pid;          /* of the agent; 0: none that is known */
+    double cpus;      /* that it offers */
+} NodeView;
+
+int controller_num_nodes(const Controller *controller);
+NodeView controller_node(const Controller *controller, int node);
+
 typedef struct JobView {
     const char *phase;     /* "starting", "training", "evaluating", "saving", "ending" or "over" */
     const char *waits_for; /* what the job waits for now, and whom; "" when it works */

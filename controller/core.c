@@ -256,12 +256,18 @@ static void take_event(Controller *c, const Event *event)
 
 #define ENDING_MS 3000
 
-/* Everything is being given back; leave when it is, or when waiting longer would not help. */
+/* Everything is being given back; leave when it is (and a commit that is out has come about or
+ * not), or when waiting longer would not help. */
 static void advance_ending(Controller *c)
 {
-    bool given_back = supervise_all_gone(c) && c->group_state == GROUP_NONE;
-    if (!given_back && c->now_ms - c->ending_since_ms < ENDING_MS) return;
+    bool settled = supervise_all_gone(c) && c->group_state == GROUP_NONE && !c->save.committing;
+    if (!settled && c->now_ms - c->ending_since_ms < ENDING_MS) return;
     c->phase = PHASE_OVER;
+    if (c->exit_status == ERR_CANCELLED) {
+        size_t used = strlen(c->exit_message);
+        c->exit_message[used++] = '\n';
+        save_describe_end(c, c->exit_message + used, sizeof c->exit_message - used);
+    }
     Effect *effect = effect_add(c->fx, FX_EXIT);
     effect->exit.status = c->exit_status;
     effect->exit.message = c->exit_message;
@@ -279,15 +285,23 @@ static int64_t patience_ms(const Controller *c)
     return running && 3 * lane->usual_ms > WAIT_SAID_MS ? 3 * lane->usual_ms : WAIT_SAID_MS;
 }
 
+/* Before the first semicolon stands what is waited for, behind it who waits for whom, which may
+ * change meanwhile. */
+static bool same_wait(const char *a, const char *b)
+{
+    size_t length = strcspn(a, ";");
+    return length == strcspn(b, ";") && strncmp(a, b, length) == 0;
+}
+
 static void note_waiting(Controller *c)
 {
     char text[REASON_MAX] = "";
     job_describe_wait(c, text, sizeof text);
-    if (strcmp(text, c->waits_for) != 0) {
-        snprintf(c->waits_for, sizeof c->waits_for, "%s", text);
+    if (!same_wait(text, c->waits_for)) {
         c->waits_since_ms = c->now_ms;
         c->waits_logged_ms = 0;
     }
+    snprintf(c->waits_for, sizeof c->waits_for, "%s", text);
     if (text[0] == '\0' || c->now_ms - c->waits_since_ms < patience_ms(c)) return;
     if (c->waits_logged_ms != 0 && c->now_ms - c->waits_logged_ms < WAIT_AGAIN_MS) return;
     c->waits_logged_ms = c->now_ms;
@@ -304,7 +318,7 @@ void controller_step(Controller *c, const Event *event, int64_t now_ms, EffectLi
     plan_clear(&c->retired);
     if (c->phase == PHASE_OVER) return;
     take_event(c, event);
-    if (c->stop_requests > 1) core_finish(c, ERR_CANCELLED, "stopped at once, as asked");
+    if (c->stop_requests > 1) core_finish(c, ERR_CANCELLED, "%s", "stopped at once, as asked");
     if (c->phase != PHASE_ENDING) {
         group_advance(c);
         supervise_advance(c);
@@ -351,6 +365,21 @@ int controller_find_actor(const Controller *c, const char *name)
     for (int i = 0; i < c->num_actors; i++)
         if (strcmp(c->actor[i].name, name) == 0) return i;
     return -1;
+}
+
+int controller_num_nodes(const Controller *c)
+{
+    return c->num_nodes;
+}
+
+NodeView controller_node(const Controller *c, int node)
+{
+    CHECK(node >= 0 && node < c->num_nodes);
+    const NodeRecord *record = &c->node[node];
+    return (NodeView){.up = record->up,
+                      .name = record->name,
+                      .pid = record->up ? record->pid : 0,
+                      .cpus = record->total.cpu};
 }
 
 JobView controller_job(const Controller *c)

@@ -45,6 +45,7 @@ typedef struct ActorRecord {
 typedef struct NodeRecord {
     bool up;
     char name[64];
+    int pid; /* of its agent */
     NodeResources total, free;
     bool prepared, committed; /* of the group that is being made */
     int pending;              /* group calls on their way */
@@ -258,6 +259,9 @@ void save_event(Controller *c, const Event *event); /* EV_CHECKPOINT_BEGUN, EV_C
 void save_abandon(
     Controller *c); /* unless its commit is out: then it comes about or not, by itself */
 void save_ledger_failed(Controller *c, const Event *event);
+/* What stands on disk and what is lost when the run ends now: "Committed: step 10 (PATH). Lost:
+ * steps 11 to 14.\nThe same command goes on from step 10." */
+void save_describe_end(const Controller *c, char *text, size_t size);
 /* The ledger goes back to the last committed checkpoint, as soon as it is known which that is. */
 void save_roll_back(Controller *c);
 

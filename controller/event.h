@@ -133,6 +133,7 @@ typedef struct Event {
     union {
         struct {
             const char *name;
+            int pid;
             NodeResources total, free;
         } agent;
         struct {

@@ -88,9 +88,10 @@ static void on_started(Controller *c, const Event *event)
                  event->reply.start.memory_plan);
     if (++c->gang.answers < core_num_train(c)) return;
     c->gang.state = GANG_READY;
-    core_log(c, LOG_INFO, "model_ready", "%lld parameters on %d ranks (tp %lld, dp %lld); %s",
+    core_log(c, LOG_INFO, "model_ready", "%lld parameters on %d ranks (tp %lld, dp %lld)",
              (long long)c->gang.parameters, core_num_train(c), (long long)c->config->train.tp_size,
-             (long long)c->config->train.dp_size, c->gang.memory_plan);
+             (long long)c->config->train.dp_size);
+    core_log(c, LOG_DEBUG, "memory_of_a_rank", "%s", c->gang.memory_plan);
 }
 
 void gang_reply(Controller *c, const Event *event)

@@ -211,6 +211,7 @@ void group_event(Controller *c, const Event *event)
         node->failed_starts = 0;
         node->pending = 0;
         snprintf(node->name, sizeof node->name, "%s", event->agent.name);
+        node->pid = event->agent.pid;
         node->total = event->agent.total;
         node->free = event->agent.free;
     } else if (event->kind == EV_AGENT_LOST) {

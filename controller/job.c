@@ -615,9 +615,7 @@ static void choose_work(Controller *c)
                         ? "the data ended before the planned steps: samples were skipped"
                         : "");
     else if (stopping)
-        core_finish(c, ERR_CANCELLED,
-                    "stopped after step %lld; the same command goes on from there",
-                    (long long)c->step);
+        core_finish(c, ERR_CANCELLED, "%s", "stopped as asked");
     else if (lane->next.state == PLAN_SLOT_FETCHED)
         run_next(c, SET_TRAIN);
 }
@@ -659,7 +657,7 @@ void job_advance(Controller *c)
         c->phase = PHASE_TRAINING;
     if (c->phase == PHASE_STARTING && c->failure.status != OK) core_finish_failed(c);
     if (c->phase == PHASE_STARTING && c->stop_requests > 0)
-        core_finish(c, ERR_CANCELLED, "stopped before the first step of this session");
+        core_finish(c, ERR_CANCELLED, "%s", "stopped before the first step of this session");
     if (c->phase == PHASE_TRAINING && c->lane[SET_TRAIN].running.state == PLAN_SLOT_EMPTY)
         choose_work(c);
     if (c->phase == PHASE_EVALUATING) advance_evaluation(c);
@@ -698,18 +696,48 @@ static void describe_actors(const Controller *c, char *text, size_t size)
     }
 }
 
-static void describe_ranks(const Controller *c, const char *what, char *text, size_t size)
+/* "training step 7; train-0 waits for rank 1 in all_reduce" */
+static void describe_ranks(const Controller *c, char *text, size_t size, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
+static void describe_ranks(const Controller *c, char *text, size_t size, const char *format, ...)
 {
-    int used = snprintf(text, size, "%s", what);
+    va_list args;
+    va_start(args, format);
+    int used = vsnprintf(text, size, format, args);
+    va_end(args);
     for (int i = c->first_train; i < c->num_actors && used < (int)size; i++)
         if (c->actor[i].waiting_for[0] != '\0')
             used += snprintf(text + used, size - (size_t)used, "; %s waits for %s",
                              c->actor[i].name, c->actor[i].waiting_for);
 }
 
+/* Each piece of work has a name of its own: how long it is waited for begins anew with it. */
+static void describe_work(const Controller *c, char *text, size_t size)
+{
+    bool evaluating = c->phase == PHASE_EVALUATING;
+    const Lane *lane = &c->lane[evaluating ? SET_EVAL : SET_TRAIN];
+    if (lane->running.state == PLAN_SLOT_RUNNING && evaluating)
+        describe_ranks(c, text, size, "the evaluation of samples %lld to %lld",
+                       (long long)lane->running.plan.first_position,
+                       (long long)lane->running.plan.end_position - 1);
+    else if (lane->running.state == PLAN_SLOT_RUNNING)
+        describe_ranks(c, text, size, "training step %lld", (long long)lane->running.plan.step);
+    else if (c->phase == PHASE_SAVING)
+        describe_ranks(c, text, size, "the checkpoint of step %lld to be written",
+                       (long long)c->step);
+    else if (lane->next.state == PLAN_SLOT_FETCHING)
+        describe_ranks(
+            c, text, size, "train ranks to fetch the samples of %s %lld",
+            evaluating ? "the evaluation from" : "step",
+            (long long)(evaluating ? lane->next.plan.first_position : lane->next.plan.step));
+    else if (lane->next.state == PLAN_SLOT_EMPTY)
+        snprintf(text, size, "samples from position %lld on from the rollout workers",
+                 (long long)lane->planned);
+}
+
 void job_describe_wait(Controller *c, char *text, size_t size)
 {
-    const Lane *lane = lane_of(c, c->phase == PHASE_EVALUATING ? SET_EVAL : SET_TRAIN);
     text[0] = '\0';
     if (c->phase == PHASE_ENDING || c->phase == PHASE_OVER) return;
     for (int i = 0; i < c->num_nodes; i++) {
@@ -728,18 +756,9 @@ void job_describe_wait(Controller *c, char *text, size_t size)
         snprintf(text, size, "the commit of the checkpoint of step %lld",
                  (long long)c->save.state.step);
     else if (c->gang.state != GANG_READY)
-        describe_ranks(c, "train ranks to load the model", text, size);
+        describe_ranks(c, text, size, "train ranks to load the model");
     else if (!sets_are_open(c))
         snprintf(text, size, "data_source to open the data set: %s", c->actor[0].doing);
-    else if (lane->running.state == PLAN_SLOT_RUNNING)
-        describe_ranks(c,
-                       c->phase == PHASE_EVALUATING ? "an evaluation batch" : "the training step",
-                       text, size);
-    else if (c->phase == PHASE_SAVING)
-        describe_ranks(c, "the checkpoint to be written", text, size);
-    else if (lane->next.state == PLAN_SLOT_FETCHING)
-        describe_ranks(c, "train ranks to fetch their samples", text, size);
-    else if (lane->next.state == PLAN_SLOT_EMPTY)
-        snprintf(text, size, "samples from position %lld on from the rollout workers",
-                 (long long)lane->planned);
+    else
+        describe_work(c, text, size);
 }

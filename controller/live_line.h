@@ -17,6 +17,7 @@ typedef struct LivePiece {
 typedef struct LiveLine {
     LivePiece piece[LIVE_PIECES_MAX]; /* [count] in the order in which they are shown */
     int count;
+    bool ascii; /* the terminal knows nothing else: other characters are escaped */
 } LiveLine;
 
 void live_line_clear(LiveLine *line);
@@ -26,8 +27,12 @@ void live_line_free(LiveLine *line);
 Str *live_line_add(LiveLine *line, int rank);
 
 /* Appends the line as it fits into `columns`: what is left of one piece that is too long by itself
- * ends in "...". Control characters are escaped, a code point counts as one column. */
+ * ends in "...". Control characters are escaped; Chinese, Japanese and Korean characters count as
+ * two columns, combining ones as none. */
 void live_line_fit(const LiveLine *line, int columns, Str *ret);
+
+/* Appends a text with \xe4 for each byte that is not ASCII. */
+void live_put_ascii(Str *text, const char *from);
 
 /* Figures as they are shown on a line: "45s", "12m03s", "3h07m", "5d04h"; "812", "12.3k". */
 void live_put_duration(Str *text, double seconds);

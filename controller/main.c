@@ -266,8 +266,29 @@ static int run_validate(const Options *options)
     return code;
 }
 
+/* Of the first that is set, as the C library chooses. */
+static bool locale_is_utf8(void)
+{
+    static const char *const names[] = {"LC_ALL", "LC_CTYPE", "LANG"};
+    for (int i = 0; i < 3; i++) {
+        const char *value = getenv(names[i]);
+        if (value != NULL && value[0] != '\0')
+            return strcasestr(value, "utf-8") != NULL || strcasestr(value, "utf8") != NULL;
+    }
+    return false;
+}
+
+static Screen look_at_screen(void)
+{
+    const char *kind = getenv("TERM");
+    bool clever = kind != NULL && kind[0] != '\0' && strcmp(kind, "dumb") != 0;
+    return (Screen){.redraws = clever && isatty(STDERR_FILENO) && isatty(STDOUT_FILENO),
+                    .utf8 = locale_is_utf8()};
+}
+
 static int run_job(const Options *options)
 {
+    const Screen screen = look_at_screen();
     Error err = {0};
     JobConfig *config = NULL;
     RunFolder folder = {0};
@@ -279,7 +300,7 @@ static int run_job(const Options *options)
     if (status == OK) {
         log_event(LOG_INFO, "run", F_STR("job", config->name), F_STR("folder", folder.path));
         if (folder.note != NULL) log_event(LOG_INFO, "lock_taken_over", F_STR("what", folder.note));
-        status = shell_run(config, &folder, &err);
+        status = shell_run(config, &folder, &screen, &err);
         /* For programs; people get the message itself. */
         log_event(LOG_DEBUG, "end", F_STR("status", status_name(status)),
                   F_STR("message", err.message));

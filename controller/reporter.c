@@ -15,14 +15,17 @@
 #include "metrics.h"
 
 #define PLAIN_LINE_MS 1000 /* at most one line a second, where lines are not redrawn */
+#define TURNS_KEPT    15   /* their median is how long a step takes, whatever one of them met */
+#define TURNS_ENOUGH  3    /* for the time that is left to be worth saying */
 
 struct Reporter {
     Metrics *metrics;
-    bool terminal;
+    bool terminal, ascii;
     LiveLine line;  /* what the terminal shows last */
     char phase[32]; /* of the job, when it is something to be seen; else "" */
     int64_t last_ms, plain_ms;
-    double seconds; /* per step, smoothed; 0: none was made yet */
+    double turn_s[TURNS_KEPT]; /* ring: seconds of the last steps */
+    int64_t num_turns;         /* ever */
     ReportView last;
 };
 
@@ -56,7 +59,13 @@ void reporter_resized(Reporter *reporter)
 static void write_log_line(void *context, const char *line)
 {
     Reporter *reporter = context;
-    fprintf(stderr, "\r\033[K%s", line);
+    Str shown = {0};
+    if (reporter->ascii)
+        live_put_ascii(&shown, line);
+    else
+        str_puts(&shown, line);
+    fprintf(stderr, "\r\033[K%s", str_text(&shown));
+    str_free(&shown);
     draw(reporter);
     fflush(stderr);
 }
@@ -74,6 +83,23 @@ typedef struct StepFigures {
     double eta_s;
 } StepFigures;
 
+static int by_size(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Seconds that a step takes, NAN as long as too few were made to tell. */
+static double usual_turn(const Reporter *reporter)
+{
+    double turn[TURNS_KEPT];
+    int count = reporter->num_turns < TURNS_KEPT ? (int)reporter->num_turns : TURNS_KEPT;
+    if (count < TURNS_ENOUGH) return NAN;
+    memcpy(turn, reporter->turn_s, (size_t)count * sizeof *turn);
+    qsort(turn, (size_t)count, sizeof *turn, by_size);
+    return (turn[(count - 1) / 2] + turn[count / 2]) / 2;
+}
+
 static StepFigures figures_of(Reporter *reporter, const Effect *effect, const JobView *job,
                               double peak_flops)
 {
@@ -85,7 +111,7 @@ static StepFigures figures_of(Reporter *reporter, const Effect *effect, const Jo
         seconds = (double)(now - reporter->last_ms) / 1000;
     reporter->last_ms = now;
     if (seconds <= 0) seconds = 1e-3;
-    reporter->seconds = reporter->seconds == 0 ? seconds : 0.9 * reporter->seconds + 0.1 * seconds;
+    reporter->turn_s[reporter->num_turns++ % TURNS_KEPT] = seconds;
     double rate = result->flops / seconds;
     return (StepFigures){
         .loss = mean(result->loss_sum, result->trained_tokens),
@@ -93,7 +119,7 @@ static StepFigures figures_of(Reporter *reporter, const Effect *effect, const Jo
         .tokens_per_s = (double)result->tokens / seconds,
         .mfu = peak_flops > 0 ? rate / peak_flops : NAN,
         .peak_flops = peak_flops > 0 ? peak_flops : NAN,
-        .eta_s = (double)(job->total_steps - effect->step.step) * reporter->seconds,
+        .eta_s = (double)(job->total_steps - effect->step.step) * usual_turn(reporter),
     };
 }
 
@@ -157,8 +183,10 @@ static void show_step_live(Reporter *reporter, const Effect *effect, const JobVi
     else if (isfinite(figures->mfu))
         str_printf(live_line_add(line, SHOW_MFU), "MFU %.0f%%", 100 * figures->mfu);
     Str *eta = live_line_add(line, SHOW_ETA);
-    str_puts(eta, "ETA ");
-    live_put_duration(eta, figures->eta_s);
+    if (isfinite(figures->eta_s)) {
+        str_puts(eta, "ETA ");
+        live_put_duration(eta, figures->eta_s);
+    }
     if (isfinite(reporter->last.eval_loss))
         str_printf(live_line_add(line, SHOW_EVAL), "eval %.4f", reporter->last.eval_loss);
     draw(reporter);
@@ -175,7 +203,8 @@ static void print_step_plain(Reporter *reporter, const Effect *effect, const Job
            (long long)effect->step.step, (long long)job->total_steps, figures->loss,
            effect->step.result.grad_norm, effect->step.result.lr, figures->tokens_per_s);
     if (isfinite(figures->mfu)) printf(" mfu=%.3f", figures->mfu);
-    printf(" eta_s=%.0f\n", figures->eta_s);
+    if (isfinite(figures->eta_s)) printf(" eta_s=%.0f", figures->eta_s);
+    putchar('\n');
     fflush(stdout);
 }
 
@@ -230,7 +259,7 @@ void reporter_tick(Reporter *reporter, const JobView *job, int64_t now_ms)
     LiveLine *line = &reporter->line;
     if (!reporter->terminal) return;
     double waited_s = (double)(now_ms - job->waits_since_ms) / 1000;
-    if (reporter->seconds == 0) {
+    if (reporter->num_turns == 0) {
         if (job->waits_for[0] == '\0') return;
         live_line_clear(line);
         str_printf(live_line_add(line, 0), "%s: waiting %.0fs for %s", job->phase, waited_s,
@@ -263,14 +292,15 @@ void reporter_rewind(Reporter *reporter, int64_t step)
 
 /* ---- life ---- */
 
-Status reporter_create(const char *metrics_path, Reporter **ret, Error *err)
+Status reporter_create(const char *metrics_path, const Screen *screen, Reporter **ret, Error *err)
 {
     Metrics *metrics = NULL;
     TRY(metrics_open(metrics_path, &metrics, err));
     Reporter *reporter = mem_calloc(1, sizeof *reporter);
     reporter->metrics = metrics;
     reporter->last = (ReportView){NAN, NAN, NAN, NAN, NAN};
-    reporter->terminal = isatty(STDERR_FILENO) && isatty(STDOUT_FILENO);
+    reporter->terminal = screen->redraws;
+    reporter->ascii = reporter->line.ascii = !screen->utf8;
     if (reporter->terminal) log_set_writer(write_log_line, reporter);
     *ret = reporter;
     return OK;

@@ -8,7 +8,13 @@
 
 typedef struct Reporter Reporter;
 
-Status reporter_create(const char *metrics_path, Reporter **ret, Error *err);
+/* What output goes to. */
+typedef struct Screen {
+    bool redraws; /* a terminal on which a line can be drawn over */
+    bool utf8;    /* it shows more than ASCII */
+} Screen;
+
+Status reporter_create(const char *metrics_path, const Screen *screen, Reporter **ret, Error *err);
 void reporter_destroy(Reporter *reporter); /* ends the live line; accepts NULL */
 
 /* FX_REPORT_STEP and FX_REPORT_EVAL. `peak_flops` is the sum over ranks of the highest matrix rate
@@ -25,7 +31,8 @@ void reporter_rewind(Reporter *reporter, int64_t step);
 
 /* What was told last; NAN before there is anything to tell. */
 typedef struct ReportView {
-    double loss, tokens_per_s, mfu, eta_s; /* of the last step */
+    double loss, tokens_per_s, mfu; /* of the last step */
+    double eta_s;                   /* NAN until some steps have shown how long they take */
     double eval_loss;
 } ReportView;
 ReportView reporter_view(const Reporter *reporter);

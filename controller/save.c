@@ -147,6 +147,43 @@ void save_reply(Controller *c, const Event *event)
     c->save.state = c->done;
 }
 
+static void describe_lost(const Controller *c, char *text, size_t size)
+{
+    long long first = (long long)c->saved.step + 1, last = (long long)c->step;
+    bool unfinished = c->lane[SET_TRAIN].running.state == PLAN_SLOT_RUNNING;
+    int used = 0;
+    if (last == first)
+        used = snprintf(text, size, "step %lld", last);
+    else if (last > first)
+        used = snprintf(text, size, "steps %lld to %lld", first, last);
+    else if (!unfinished)
+        used = snprintf(text, size, "nothing");
+    if (unfinished && used < (int)size)
+        snprintf(text + used, size - (size_t)used, "%sthe unfinished step %lld",
+                 used > 0 ? " and " : "", last + 1);
+}
+
+void save_describe_end(const Controller *c, char *text, size_t size)
+{
+    char lost[128], stands[REASON_MAX + 64] = "nothing";
+    describe_lost(c, lost, sizeof lost);
+    if (c->checkpoint != NULL)
+        snprintf(stands, sizeof stands, "step %lld (%s)", (long long)c->saved.step, c->checkpoint);
+    int used = snprintf(text, size, "Committed: %s. Lost: %s.\n", stands, lost);
+    if (used < 0 || used >= (int)size) return;
+    if (c->save.committing)
+        snprintf(
+            text + used, size - (size_t)used,
+            "The checkpoint of step %lld is being committed yet. The same command goes on from "
+            "it, if that succeeds.",
+            (long long)c->save.state.step);
+    else if (c->checkpoint != NULL)
+        snprintf(text + used, size - (size_t)used, "The same command goes on from step %lld.",
+                 (long long)c->saved.step);
+    else
+        snprintf(text + used, size - (size_t)used, "The same command begins anew.");
+}
+
 void save_ledger_failed(Controller *c, const Event *event)
 {
     core_finish(c, event->status,

@@ -71,9 +71,9 @@ static void report_actor(Shell *shell, const Effect *fx)
     ActorView view = controller_actor(shell->controller, fx->actor);
     bool trouble =
         strcmp(fx->report.state, "suspect") == 0 || strcmp(fx->report.state, "restarting") == 0;
-    log_event(trouble ? LOG_WARN : LOG_DEBUG, "actor", F_STR("name", view.name),
-              F_STR("state", fx->report.state), F_STR("reason", fx->report.reason),
-              F_INT("pid", view.pid));
+    const LogField field[] = {F_STR("name", view.name), F_STR("state", fx->report.state),
+                              F_STR("reason", fx->report.reason), F_INT("pid", view.pid)};
+    log_write(trouble ? LOG_WARN : LOG_DEBUG, "actor", field, view.pid > 0 ? 4 : 3);
 }
 
 static double peak_flops(const Shell *shell)
@@ -456,7 +456,7 @@ static Status shell_open(Shell *shell, const Beginning *begin, Error *err)
 {
     TRY(write_effective_config(shell, err));
     TRY(open_inbox(shell, err));
-    TRY(reporter_create(shell->folder->metrics, &shell->reporter, err));
+    TRY(reporter_create(shell->folder->metrics, shell->screen, &shell->reporter, err));
     TRY(keeper_create(&(KeeperOptions){.loop = shell->loop,
                                        .config = shell->config,
                                        .folder = shell->folder,
@@ -491,9 +491,9 @@ static void shell_close(Shell *shell)
     free(shell->config_yaml);
 }
 
-Status shell_run(const JobConfig *config, const RunFolder *folder, Error *err)
+Status shell_run(const JobConfig *config, const RunFolder *folder, const Screen *screen, Error *err)
 {
-    Shell shell = {.config = config, .folder = folder};
+    Shell shell = {.config = config, .folder = folder, .screen = screen};
     process_raise_file_limit(); /* a handle to every actor */
     Beginning begin = {0};
     Status status = resume_find(config, folder, &begin, err);

@@ -21,6 +21,7 @@ typedef struct ActorLink {
 typedef struct Shell {
     const JobConfig *config;
     const RunFolder *folder;
+    const Screen *screen;
     char *config_yaml; /* the effective one: every actor gets it */
     ActorIdentity identity;
     Loop *loop;
@@ -42,7 +43,8 @@ typedef struct Shell {
 
 /* Runs the job to its end on this thread. Returns how it ended; *err holds the message when not OK.
  */
-Status shell_run(const JobConfig *config, const RunFolder *folder, Error *err);
+Status shell_run(const JobConfig *config, const RunFolder *folder, const Screen *screen,
+                 Error *err);
 
 /* Hands an event to the core and carries out what it answers. Not from within an effect. */
 void shell_feed(Shell *shell, const Event *event);

@@ -10,56 +10,85 @@
 #include "base/str.h"
 #include "live_line.h"
 
+/* What there is none of is null: no key is ever missing. */
+static void add_number(cJSON *object, const char *key, bool there, double value)
+{
+    if (there && isfinite(value))
+        cJSON_AddNumberToObject(object, key, value);
+    else
+        cJSON_AddNullToObject(object, key);
+}
+
+static void add_text(cJSON *object, const char *key, const char *value)
+{
+    if (value != NULL && value[0] != '\0')
+        cJSON_AddStringToObject(object, key, value);
+    else
+        cJSON_AddNullToObject(object, key);
+}
+
+static double seconds_since(int64_t now_ms, int64_t then_ms)
+{
+    return (double)(now_ms - then_ms) / 1000;
+}
+
 static void add_actor(cJSON *list, const ActorView *view, int64_t now_ms)
 {
     cJSON *actor = cJSON_CreateObject();
-    cJSON_AddStringToObject(actor, "name", view->name);
-    cJSON_AddStringToObject(actor, "role", role_name(view->role));
-    cJSON_AddStringToObject(actor, "state", actor_state_name(view->state));
-    cJSON_AddStringToObject(actor, "reason", view->reason);
-    cJSON_AddNumberToObject(actor, "pid", view->pid);
-    cJSON_AddNumberToObject(actor, "node", view->node);
-    cJSON_AddStringToObject(actor, "doing", view->doing);
-    cJSON_AddStringToObject(actor, "waiting_for", view->waiting_for);
-    cJSON_AddNumberToObject(actor, "restarts", view->restarts);
-    cJSON_AddNumberToObject(actor, "rss_bytes", (double)view->rss_bytes);
-    cJSON_AddNumberToObject(actor, "since_s", (double)(now_ms - view->since_ms) / 1000);
-    if (view->beat_ms > 0)
-        cJSON_AddNumberToObject(actor, "last_beat_s", (double)(now_ms - view->beat_ms) / 1000);
+    add_text(actor, "name", view->name);
+    add_text(actor, "role", role_name(view->role));
+    add_text(actor, "state", actor_state_name(view->state));
+    add_text(actor, "reason", view->reason);
+    add_number(actor, "pid", view->pid > 0, view->pid);
+    add_number(actor, "node", view->node >= 0, view->node);
+    add_text(actor, "doing", view->doing);
+    add_text(actor, "waiting_for", view->waiting_for);
+    add_number(actor, "restarts", true, view->restarts);
+    add_number(actor, "rss_bytes", view->rss_bytes > 0, (double)view->rss_bytes);
+    add_number(actor, "since_s", true, seconds_since(now_ms, view->since_ms));
+    add_number(actor, "last_beat_s", view->beat_ms > 0, seconds_since(now_ms, view->beat_ms));
     cJSON_AddItemToArray(list, actor);
 }
 
-/* Only what there is: JSON has no NAN. */
-static void add_figure(cJSON *object, const char *key, double value)
+static void add_agent(cJSON *list, const NodeView *view)
 {
-    if (isfinite(value)) cJSON_AddNumberToObject(object, key, value);
+    cJSON *agent = cJSON_CreateObject();
+    add_text(agent, "node", view->name);
+    add_text(agent, "state", view->up ? "up" : "down");
+    add_number(agent, "pid", view->pid > 0, view->pid);
+    add_number(agent, "cpus", view->up, view->cpus);
+    cJSON_AddItemToArray(list, agent);
 }
 
 char *status_json(const JobConfig *config, const Controller *controller, const ReportView *last,
                   int64_t now_ms)
 {
     JobView job = controller_job(controller);
+    bool waits = job.waits_for[0] != '\0';
     cJSON *root = cJSON_CreateObject();
-    cJSON_AddStringToObject(root, "job", config->name);
-    cJSON_AddStringToObject(root, "phase", job.phase);
-    cJSON_AddNumberToObject(root, "step", (double)job.step);
-    cJSON_AddNumberToObject(root, "total_steps", (double)job.total_steps);
-    add_figure(root, "loss", last->loss);
-    add_figure(root, "tokens_per_s", last->tokens_per_s);
-    add_figure(root, "mfu", last->mfu);
-    add_figure(root, "eta_s", last->eta_s);
-    add_figure(root, "eval_loss", last->eval_loss);
-    cJSON_AddNumberToObject(root, "generation", job.generation);
-    cJSON_AddNumberToObject(root, "next_position", (double)job.next_position);
-    cJSON_AddNumberToObject(root, "records", (double)job.records);
-    cJSON_AddNumberToObject(root, "consumed_samples", (double)job.consumed_samples);
-    cJSON_AddNumberToObject(root, "rejected_samples", (double)job.rejected_samples);
-    cJSON_AddNumberToObject(root, "samples_ready", job.samples_ready);
-    cJSON_AddStringToObject(root, "waits_for", job.waits_for);
-    if (job.waits_for[0] != '\0')
-        cJSON_AddNumberToObject(root, "waits_s", (double)(now_ms - job.waits_since_ms) / 1000);
-    if (job.last_checkpoint != NULL)
-        cJSON_AddStringToObject(root, "last_checkpoint", job.last_checkpoint);
+    add_text(root, "job", config->name);
+    add_text(root, "phase", job.phase);
+    add_number(root, "step", true, (double)job.step);
+    add_number(root, "total_steps", job.total_steps > 0, (double)job.total_steps);
+    add_number(root, "loss", true, last->loss);
+    add_number(root, "tokens_per_s", true, last->tokens_per_s);
+    add_number(root, "mfu", true, last->mfu);
+    add_number(root, "eta_s", true, last->eta_s);
+    add_number(root, "eval_loss", true, last->eval_loss);
+    add_number(root, "generation", true, job.generation);
+    add_number(root, "next_position", true, (double)job.next_position);
+    add_number(root, "records", job.records >= 0, (double)job.records);
+    add_number(root, "consumed_samples", true, (double)job.consumed_samples);
+    add_number(root, "rejected_samples", true, (double)job.rejected_samples);
+    add_number(root, "samples_ready", true, job.samples_ready);
+    add_text(root, "waits_for", job.waits_for);
+    add_number(root, "waits_s", waits, seconds_since(now_ms, job.waits_since_ms));
+    add_text(root, "last_checkpoint", job.last_checkpoint);
+    cJSON *agents = cJSON_AddArrayToObject(root, "agents");
+    for (int i = 0; i < controller_num_nodes(controller); i++) {
+        NodeView view = controller_node(controller, i);
+        add_agent(agents, &view);
+    }
     cJSON *actors = cJSON_AddArrayToObject(root, "actors");
     for (int i = 0; i < controller_num_actors(controller); i++) {
         ActorView view = controller_actor(controller, i);
@@ -83,6 +112,11 @@ static double number_of(const cJSON *object, const char *key)
     return cJSON_IsNumber(value) ? value->valuedouble : 0;
 }
 
+static bool has_number(const cJSON *object, const char *key)
+{
+    return cJSON_IsNumber(cJSON_GetObjectItemCaseSensitive(object, key));
+}
+
 /* Texts come from other processes: whatever they hold, an actor has one line. */
 static void put_text(Str *text, const char *before, const char *value)
 {
@@ -91,11 +125,32 @@ static void put_text(Str *text, const char *before, const char *value)
     str_put_escaped(text, value);
 }
 
+/* A column of 8, right-aligned; "-" for null. */
+static void put_cell(Str *text, const cJSON *object, const char *key, double unit, int decimals)
+{
+    if (has_number(object, key))
+        str_printf(text, " %8.*f", decimals, number_of(object, key) / unit);
+    else
+        str_printf(text, " %8s", "-");
+}
+
+static void put_agent(Str *text, const cJSON *agent)
+{
+    str_printf(text, "%-14s %-11s", "node_agent", text_of(agent, "state"));
+    put_cell(text, agent, "pid", 1, 0);
+    str_printf(text, " %8s %8s  ", "-", "-");
+    put_text(text, "on ", text_of(agent, "node"));
+    if (has_number(agent, "cpus")) str_printf(text, ", %g CPUs", number_of(agent, "cpus"));
+    str_putc(text, '\n');
+}
+
 static void put_actor(Str *text, const cJSON *actor)
 {
-    str_printf(text, "%-14s %-11s %8.0f %8.1f %8.0f  ", text_of(actor, "name"),
-               text_of(actor, "state"), number_of(actor, "pid"),
-               number_of(actor, "rss_bytes") / (1 << 20), number_of(actor, "restarts"));
+    str_printf(text, "%-14s %-11s", text_of(actor, "name"), text_of(actor, "state"));
+    put_cell(text, actor, "pid", 1, 0);
+    put_cell(text, actor, "rss_bytes", 1 << 20, 1);
+    put_cell(text, actor, "restarts", 1, 0);
+    str_puts(text, "  ");
     put_text(text, "", text_of(actor, "doing"));
     put_text(text, ", waits for ", text_of(actor, "waiting_for"));
     if (strcmp(text_of(actor, "state"), "alive") != 0)
@@ -106,17 +161,18 @@ static void put_actor(Str *text, const cJSON *actor)
 /* The last step in a line, when one was made. */
 static void put_last_step(Str *text, const cJSON *root)
 {
-    if (cJSON_GetObjectItemCaseSensitive(root, "loss") != NULL) {
+    if (has_number(root, "loss")) {
         str_printf(text, "last step: loss %.4f, ", number_of(root, "loss"));
         live_put_rate(text, number_of(root, "tokens_per_s"));
         str_puts(text, " tok/s");
-        if (number_of(root, "mfu") > 0)
-            str_printf(text, ", MFU %.0f%%", 100 * number_of(root, "mfu"));
-        str_puts(text, ", ETA ");
-        live_put_duration(text, number_of(root, "eta_s"));
+        if (has_number(root, "mfu")) str_printf(text, ", MFU %.0f%%", 100 * number_of(root, "mfu"));
+        if (has_number(root, "eta_s")) {
+            str_puts(text, ", ETA ");
+            live_put_duration(text, number_of(root, "eta_s"));
+        }
         str_putc(text, '\n');
     }
-    if (cJSON_GetObjectItemCaseSensitive(root, "eval_loss") != NULL)
+    if (has_number(root, "eval_loss"))
         str_printf(text, "last evaluation: loss %.4f\n", number_of(root, "eval_loss"));
 }
 
@@ -126,14 +182,17 @@ Status status_table(const char *json, char **ret, Error *err)
     TRY(json_parse(json, strlen(json), "the status answer", &root, err));
     Str text = {0};
     put_text(&text, "job ", text_of(root, "job"));
-    str_printf(&text, ": %s, step %.0f of %.0f, generation %.0f\n", text_of(root, "phase"),
-               number_of(root, "step"), number_of(root, "total_steps"),
-               number_of(root, "generation"));
+    str_printf(&text, ": %s, step %.0f", text_of(root, "phase"), number_of(root, "step"));
+    if (has_number(root, "total_steps"))
+        str_printf(&text, " of %.0f", number_of(root, "total_steps"));
+    str_printf(&text, ", generation %.0f\n", number_of(root, "generation"));
     put_last_step(&text, root);
-    str_printf(&text,
-               "data: %.0f samples trained, %.0f skipped, %.0f ready; %.0f records an epoch\n",
+    str_printf(&text, "data: %.0f samples trained, %.0f skipped, %.0f ready",
                number_of(root, "consumed_samples"), number_of(root, "rejected_samples"),
-               number_of(root, "samples_ready"), number_of(root, "records"));
+               number_of(root, "samples_ready"));
+    if (has_number(root, "records"))
+        str_printf(&text, "; %.0f records an epoch", number_of(root, "records"));
+    str_putc(&text, '\n');
     put_text(&text, "last checkpoint: ", text_of(root, "last_checkpoint"));
     if (text_of(root, "last_checkpoint")[0] != '\0') str_putc(&text, '\n');
     if (text_of(root, "waits_for")[0] != '\0') {
@@ -143,7 +202,9 @@ Status status_table(const char *json, char **ret, Error *err)
     }
     str_printf(&text, "\n%-14s %-11s %8s %8s %8s  %s\n", "ACTOR", "STATE", "PID", "RSS MiB",
                "RESTARTS", "DOING");
-    const cJSON *actor;
+    const cJSON *agent, *actor;
+    cJSON_ArrayForEach(agent, cJSON_GetObjectItemCaseSensitive(root, "agents"))
+        put_agent(&text, agent);
     cJSON_ArrayForEach(actor, cJSON_GetObjectItemCaseSensitive(root, "actors"))
         put_actor(&text, actor);
     cJSON_Delete(root);

@@ -7,7 +7,8 @@
 #include "reporter.h"
 
 /* One JSON object: job, phase, step, the last step's figures, what is waited for, and every actor
- * with state, reason, pid. Owned by the caller. */
+ * with state, reason, pid. Every key is always there: what there is none of (the pid of an actor
+ * that is not started, the loss before the first step) is null. Owned by the caller. */
 char *status_json(const JobConfig *config, const Controller *controller, const ReportView *last,
                   int64_t now_ms);
 

@@ -147,6 +147,15 @@ static Pending pop(World *w)
 
 /* ---- effects ---- */
 
+/* A step is done: the wait for the next one has only begun. */
+static void check_wait(World *w)
+{
+    JobView job = controller_job(w->controller);
+    if (strncmp(job.waits_for, "training step", 13) == 0 && job.waits_since_ms != w->now_ms)
+        violate(w, "the wait for %s began %lld ms ago, before the step did", job.waits_for,
+                (long long)(w->now_ms - job.waits_since_ms));
+}
+
 static void carry_out(World *w, const Effect *fx)
 {
     switch (fx->kind) {
@@ -174,6 +183,9 @@ static void carry_out(World *w, const Effect *fx)
     case FX_LEDGER_APPEND:
     case FX_LEDGER_REWIND:
         disk_effect(w, fx);
+        break;
+    case FX_REPORT_STEP:
+        check_wait(w);
         break;
     case FX_REPORT_EVAL:
         w->result.evaluations++;
@@ -253,6 +265,22 @@ static void restart_controller(World *w)
     start_controller(w);
 }
 
+/* The last words of a run that was stopped say what the disk holds. A commit that is still out may
+ * land after them. */
+static void check_promise(World *w)
+{
+    const char *message = w->result.message;
+    char expected[64] = "Committed: nothing.";
+    if (strstr(message, "is being committed yet") != NULL) return;
+    if (w->disk.has_checkpoint)
+        snprintf(expected, sizeof expected, "Committed: step %lld (",
+                 (long long)w->disk.saved.step);
+    if (strstr(message, expected) == NULL)
+        violate(w, "the disk has \"%s\", the message: %s", expected, message);
+    bool anew = strstr(message, "The same command begins anew") != NULL;
+    if (anew == w->disk.has_checkpoint) violate(w, "wrong advice: %s", message);
+}
+
 /* Whether the end of a session says what deserves it, and is one after which people give the same
  * command again. */
 static bool deserves_another(World *w)
@@ -262,6 +290,7 @@ static bool deserves_another(World *w)
     bool again = strstr(message, "same command") != NULL;
     switch (w->result.status) {
     case ERR_CANCELLED:
+        check_promise(w);
         return w->stopping;
     case ERR_RESOURCE:
         return (faults->failed_save > 0 && again && strstr(message, "checkpoint") != NULL) ||
@@ -350,7 +379,7 @@ static void inject_fault(World *w)
         if (take_one(&w->controller_kills_left, true)) restart_controller(w);
         break;
     default:
-        if (!take_one(&w->stops_left, !w->stopping)) break;
+        if (w->stopping ? !w->faults->impatient : !take_one(&w->stops_left, true)) break;
         w->stopping = true;
         feed(w, &(Event){.kind = EV_STOP});
         break;

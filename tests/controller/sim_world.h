@@ -20,6 +20,7 @@ typedef struct SimFaults {
     int stuck;       /* actor processes whose working thread stops: they beat, and that is all */
     int controller_kills; /* the controller dies with everything; the same command is run again */
     int stops;            /* the same after a polite stop (Ctrl-C): commit, end, run again */
+    bool impatient;       /* whoever stopped it asks again before it has ended */
     double lost_reply;    /* probability that a reply never comes (its caller times out) */
     double failed_save;   /* probability that the disk refuses a save, at its begin or its commit */
     double failed_append; /* probability that the disk refuses a line of the ledger */

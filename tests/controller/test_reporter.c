@@ -2,6 +2,7 @@
 #include "test.h"
 
 #include <fcntl.h>
+#include <math.h>
 #include <pty.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,10 +21,12 @@
 
 /* ---- a terminal ---- */
 
+static const Screen clever = {.redraws = true, .utf8 = true};
+
 typedef void (*Scene)(Reporter *reporter, int terminal);
 
 /* Plays a scene on a terminal that is `columns` wide and returns everything it wrote. */
-static char *play(int columns, Scene scene)
+static char *play_on(const Screen *screen, int columns, Scene scene)
 {
     int terminal = -1;
     struct winsize size = {.ws_col = (unsigned short)columns, .ws_row = 24};
@@ -31,7 +34,7 @@ static char *play(int columns, Scene scene)
     assert_true(pid >= 0);
     if (pid == 0) {
         Reporter *reporter = NULL;
-        if (reporter_create("metrics.jsonl", &reporter, NULL) != OK) _exit(1);
+        if (reporter_create("metrics.jsonl", screen, &reporter, NULL) != OK) _exit(1);
         scene(reporter, STDERR_FILENO);
         reporter_destroy(reporter);
         _exit(0);
@@ -45,6 +48,11 @@ static char *play(int columns, Scene scene)
     assert_int_equal(status, 0);
     close(terminal);
     return str_take(&seen);
+}
+
+static char *play(int columns, Scene scene)
+{
+    return play_on(&clever, columns, scene);
 }
 
 /* The drawings of the live line, in order: what follows each "erase the line". */
@@ -88,24 +96,30 @@ static void report_eval(Reporter *reporter, int64_t step)
     reporter_eval(reporter, &effect, &job);
 }
 
-static void two_steps(Reporter *reporter, int terminal)
+static void three_steps(Reporter *reporter, int terminal)
 {
     (void)terminal;
     report_eval(reporter, 0);
-    report_step(reporter, 40);
+    for (int64_t step = 38; step <= 40; step++) {
+        reporter_rewind(reporter, step - 1); /* no turn before it: 2 s each */
+        report_step(reporter, step);
+    }
 }
 
 static void test_live_line_fits_the_terminal(void **state)
 {
     (void)state;
-    static const char *const all[] = {"step 40/1000000", "loss 2.4691", "grad 1.25", "lr 1.0e-04",
-                                      "12.3k tok/s",     "MFU 40%",     "ETA",       "eval 3.0000"};
+    static const char *const all[] = {"step 40/1000000", "loss 2.4691", "grad 1.25",
+                                      "lr 1.0e-04",      "12.3k tok/s", "MFU 40%",
+                                      "ETA 23d03h",      "eval 3.0000"};
     char *drawing[8];
     for (int columns = 200; columns >= 10; columns -= 10) {
-        char *seen = play(columns, two_steps);
+        char *seen = play(columns, three_steps);
         int count = split_drawings(seen, drawing, 8);
-        assert_int_equal(count, 2); /* the evaluation clears the line, the step draws it */
-        char *line = drawing[1];
+        assert_int_equal(count, 4); /* the evaluation clears the line, the steps draw it */
+        for (int i = 1; i < 3; i++)
+            assert_null(strstr(drawing[i], "ETA")); /* too few steps to tell */
+        char *line = drawing[3];
         if (strlen(line) >= (size_t)columns)
             fail_msg("%zu characters at %d columns: %s", strlen(line), columns, line);
         for (size_t i = 0; columns == 200 && i < sizeof all / sizeof *all; i++)
@@ -117,6 +131,83 @@ static void test_live_line_fits_the_terminal(void **state)
         if (columns == 80) assert_null(strstr(line, "lr 1"));
         free(seen);
     }
+}
+
+/* One step that met a pause says nothing of how long the rest will take. */
+static void one_long_step(Reporter *reporter, int terminal)
+{
+    (void)terminal;
+    Plan plan = {.num_samples = 16};
+    JobView job = {.phase = "training", .waits_for = "", .total_steps = 110};
+    for (int64_t step = 1; step <= 10; step++) {
+        Effect effect = {.kind = FX_REPORT_STEP};
+        effect.step.plan = &plan;
+        effect.step.step = step;
+        effect.step.seconds = step == 1 ? 50 : step == 9 ? 200 : 3;
+        effect.step.result = (StepResult){.trained_tokens = 1, .tokens = 1};
+        reporter_rewind(reporter, step - 1);
+        reporter_step(reporter, &effect, &job, 0);
+    }
+}
+
+static void test_eta_is_that_of_most_steps(void **state)
+{
+    (void)state;
+    char *drawing[16], *seen = play(100, one_long_step);
+    assert_int_equal(split_drawings(seen, drawing, 16), 10);
+    assert_null(strstr(drawing[1], "ETA"));
+    assert_non_null(strstr(drawing[2], "ETA 5m21s"));
+    assert_non_null(strstr(drawing[8], "ETA 5m03s"));
+    assert_non_null(strstr(drawing[9], "ETA 5m00s"));
+    free(seen);
+}
+
+/* ---- other terminals ---- */
+
+static void wait_for_a_name(Reporter *reporter, int terminal)
+{
+    (void)terminal;
+    JobView job = {.phase = "starting", .waits_for = "\u6a21\u578b\u6587\u4ef6\u5939"};
+    reporter_tick(reporter, &job, 7000);
+    log_event(LOG_WARN, "actor", F_STR("name", "\u6a21"));
+    report_step(reporter, 1);
+}
+
+/* Chinese characters are two columns wide: "starting: waiting 7s for " is 25. */
+static void test_live_line_counts_columns_not_characters(void **state)
+{
+    (void)state;
+    char *drawing[8], *seen = play(36, wait_for_a_name);
+    split_drawings(seen, drawing, 8);
+    assert_string_equal(drawing[0], "starting: waiting 7s for \u6a21\u578b\u6587\u4ef6\u5939");
+    free(seen);
+    seen = play(35, wait_for_a_name);
+    split_drawings(seen, drawing, 8);
+    assert_string_equal(drawing[0], "starting: waiting 7s for \u6a21\u578b\u6587...");
+    free(seen);
+}
+
+static void test_live_line_is_ascii_where_nothing_else_is_shown(void **state)
+{
+    (void)state;
+    const Screen ascii = {.redraws = true};
+    char *drawing[8], *seen = play_on(&ascii, 100, wait_for_a_name);
+    assert_int_equal(split_drawings(seen, drawing, 8), 4);
+    assert_non_null(strstr(drawing[0], "for \\xe6\\xa8\\xa1\\xe5\\x9e\\x8b"));
+    assert_non_null(strstr(drawing[1], "name=\\xe6\\xa8\\xa1"));
+    free(seen);
+}
+
+/* TERM=dumb: plain lines, and no control characters. */
+static void test_a_dumb_terminal_gets_plain_lines(void **state)
+{
+    (void)state;
+    const Screen dumb = {.utf8 = true};
+    char *seen = play_on(&dumb, 80, wait_for_a_name);
+    assert_non_null(strstr(seen, "step=1/1000000 loss=2.4691"));
+    assert_null(strchr(seen, '\033'));
+    assert_null(strstr(seen, "waiting"));
+    free(seen);
 }
 
 static void resize(Reporter *reporter, int terminal)
@@ -187,7 +278,7 @@ static void test_durations_and_rates_are_short(void **state)
 {
     (void)state;
     Str text = {0};
-    const double seconds[] = {0.4, 59, 61, 3599, 3600, 47 * 3600 + 60, 48 * 3600, 1e7};
+    const double seconds[] = {0.4, 59, 59.6, 61, 3599, 3600, 47 * 3600 + 60, 48 * 3600, 1e7};
     for (size_t i = 0; i < sizeof seconds / sizeof *seconds; i++) {
         live_put_duration(&text, seconds[i]);
         str_putc(&text, ' ');
@@ -196,7 +287,7 @@ static void test_durations_and_rates_are_short(void **state)
     str_putc(&text, ' ');
     live_put_rate(&text, 12345);
     assert_string_equal(str_text(&text),
-                        "0s 59s 1m01s 59m59s 1h00m 47h01m 2d00h 115d17h 9999 12.3k");
+                        "0s 59s 1m00s 1m01s 59m59s 1h00m 47h01m 2d00h 115d17h 9999 12.3k");
     str_free(&text);
 }
 
@@ -283,16 +374,65 @@ static void test_status_table_has_one_line_for_each_actor(void **state)
     free(table);
 }
 
+/* Of a job that has only begun: nothing is there yet, and nothing is made up. */
+static void test_status_says_null_for_what_there_is_none_of(void **state)
+{
+    (void)state;
+    static const char yaml[] = "name: fresh\nmodel: {path: /m}\ndata: {train: /t.jsonl}\n";
+    static const char *const none[] = {
+        "\"total_steps\":null",
+        "\"loss\":null",
+        "\"tokens_per_s\":null",
+        "\"mfu\":null",
+        "\"eta_s\":null",
+        "\"eval_loss\":null",
+        "\"records\":null",
+        "\"last_checkpoint\":null",
+        "\"agents\":[{\"node\":null,\"state\":\"down\",\"pid\":null,\"cpus\":null}]",
+        "\"name\":\"train-0\",\"role\":\"train\",\"state\":\"pending\",\"reason\":null,"
+        "\"pid\":null,\"node\":null,\"doing\":null,\"waiting_for\":null,\"restarts\":0,"
+        "\"rss_bytes\":null,\"since_s\":7,\"last_beat_s\":null}"};
+    JobConfig *config = NULL;
+    EffectList effects = {0};
+    Error err = {0};
+    assert_ok(job_config_parse(yaml, "job.yaml", NULL, &config, &err), &err);
+    Controller *controller = controller_create(
+        &(ControllerStart){.config = config, .num_nodes = 1, .embedded_agent = true}, 1000,
+        &effects);
+    ReportView last = {NAN, NAN, NAN, NAN, NAN};
+    char *json = status_json(config, controller, &last, 8000), *table = NULL;
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++)
+        if (strstr(json, none[i]) == NULL) fail_msg("%s lacks %s", json, none[i]);
+    assert_ok(status_table(json, &table, &err), &err);
+    assert_int_equal(count_lines(table, "job fresh: starting, step 0, generation 1"), 1);
+    assert_int_equal(count_lines(table, "data: 0 samples trained, 0 skipped, 0 ready"), 1);
+    assert_int_equal(count_lines(table, "train-0        pending            -        -        0  "),
+                     1);
+    assert_int_equal(count_lines(table, "node_agent     down               -        -        -  "),
+                     1);
+    assert_int_equal(count_lines(table, "loss"), 0);
+    free(table);
+    free(json);
+    controller_destroy(controller);
+    effect_list_free(&effects);
+    job_config_destroy(config);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_live_line_fits_the_terminal),
         cmocka_unit_test(test_live_line_follows_a_resize),
+        cmocka_unit_test(test_eta_is_that_of_most_steps),
+        cmocka_unit_test(test_live_line_counts_columns_not_characters),
+        cmocka_unit_test(test_live_line_is_ascii_where_nothing_else_is_shown),
+        cmocka_unit_test(test_a_dumb_terminal_gets_plain_lines),
         cmocka_unit_test(test_live_line_says_what_goes_on),
         cmocka_unit_test(test_log_lines_stand_above_the_live_line),
         cmocka_unit_test(test_durations_and_rates_are_short),
         cmocka_unit_test(test_mfu_is_the_share_of_what_was_measured),
         cmocka_unit_test(test_status_table_has_one_line_for_each_actor),
+        cmocka_unit_test(test_status_says_null_for_what_there_is_none_of),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -95,6 +95,7 @@ static SimFaults faults_of(uint64_t seed)
         .stuck = (int)(seed / 10 % 2),
         .controller_kills = (int)(seed / 36 % 3),
         .stops = (int)(seed / 108 % 2),
+        .impatient = seed % 2 == 0,
         .lost_reply = seed % 5 == 0 ? 0.002 : 0,
         .failed_save = seed % 7 == 0 ? 0.1 : 0,
         .failed_append = seed % 11 == 0 ? 0.01 : 0,

@@ -170,7 +170,27 @@ case_second_interrupt() {
     [ $((SECONDS - begin)) -le 10 ] || fail "the second Ctrl-C took $((SECONDS - begin)) s"
     says "$RUN.out" "stopped at once"
     ! ls run/checkpoints/step_* >/dev/null 2>&1 || fail "it claims to have saved"
+    tail -2 "$RUN.out" | grep -qE "^Committed: nothing. Lost: steps 1 to [0-9]+ and the unfinished step [0-9]+.$" ||
+        fail "it does not say what is lost"
+    [ "$(tail -1 "$RUN.out")" = "The same command begins anew." ] || fail "wrong advice: $(tail -1 "$RUN.out")"
     nothing_left
+}
+
+# The same past a checkpoint: what it stands for is kept.
+case_second_interrupt_after_a_checkpoint() {
+    start_endless run cluster.suspect_ms=30000 cluster.dead_ms=60000
+    wait_for_step 13
+    kill -STOP "$(actor_pid train-1)"
+    kill -INT "$CONTROLLER"
+    wait_for_text "again to stop at once"
+    kill -INT "$CONTROLLER"
+    finish_job 5
+    local step
+    step=$(sed -n 's/^The same command goes on from step \([0-9]*\)\.$/\1/p' "$RUN.out")
+    says "$RUN.out" "Committed: step $step ($RUN/checkpoints/step_000000$step)." "Lost: step"
+    STEPS=$((step + 1)) write_job endless.yaml run
+    run_job
+    says run/events.jsonl "\"event\":\"resuming\",\"step\":$step"
 }
 
 case_stop_command() {
@@ -179,7 +199,7 @@ case_stop_command() {
     "$BIN/controller" stop --run run >stop.txt || fail "stop ended with $?"
     finish_job 5
     ls run/checkpoints/step_* >/dev/null || fail "stop did not commit"
-    says "$RUN.out" "stopped after step" "the same command goes on from there"
+    says "$RUN.out" "stopped as asked" "Lost: nothing." "The same command goes on from step "
     nothing_left
     refused 4 "$BIN/controller" stop --run run
     says message "$PWD/run" "not going on" "checkpoints/step_0000"
@@ -196,7 +216,8 @@ case_terminal() {
     STEPS=1000000 write_job job.yaml run data.eval=
     CONTROLLER=$$ # for wait_for_step: this shell lives
     { wait_for_step 30 && printf '\003' && sleep 5; } |
-        SHELL=/bin/sh script -qec "stty cols 60 rows 20; exec '$BIN/controller' --config job.yaml" screen >/dev/null ||
+        TERM=xterm SHELL=/bin/sh \
+            script -qec "stty cols 60 rows 20; exec '$BIN/controller' --config job.yaml" screen >/dev/null ||
         code=$?
     [ $code = 5 ] || fail "the run at a terminal ended with code $code: $(tail -3 screen)"
     ls run/checkpoints/step_* >/dev/null || fail "Ctrl-C at a terminal did not commit"
@@ -311,7 +332,10 @@ case_status() {
     says json '"job":"tiny"' '"total_steps":1000000' '"actors":[{' \
         '"name":"train-1","role":"train","state":"alive"' '"restarts":0' '"loss":' '"eta_s":' \
         '"last_checkpoint":"' '"samples_ready":'
+    says table "node_agent     up "
     local pid
+    pid=$(sed -n 's/.*"agents":\[{"node":"[^"]*","state":"up","pid":\([0-9]*\),.*/\1/p' json)
+    [ "$(cat "/proc/$pid/comm")" = node_agent ] || fail "the agent's pid is not its own: $(cat json)"
     for name in data_source rollout-0 train-0 train-1; do
         pid=$(actor_pid $name)
         tr '\0' ' ' <"/proc/$pid/cmdline" | grep -q -- "--actor $name " || fail "the pid of $name is not its own"
@@ -333,10 +357,12 @@ case_waits_for() {
     kill -STOP "$rank"
     sleep 3
     ! grep -q " waiting " "$RUN.out" || fail "it complains before five seconds are over"
-    wait_for_text "the training step; train-0 waits for"
-    says "$RUN.out" "info  waiting"
+    wait_for_text "training step"
+    grep -qE 'info  waiting what="for [56]s: training step [0-9]+; train-0 waits for ' "$RUN.out" ||
+        fail "it waits for something else: $(grep waiting "$RUN.out")"
     "$BIN/controller" status --run run >table
-    says table "s for the training step; train-0 waits for" "rank 1"
+    grep -qE "^waiting [0-9.]+ s for training step [0-9]+; train-0 waits for .*rank 1" table ||
+        fail "status does not say it: $(cat table)"
     kill -CONT "$rank"
     local step
     step=$(sed -n 's/.*"step":\([0-9]*\).*/\1/p' run/metrics.jsonl | tail -1)
