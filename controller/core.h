@@ -265,6 +265,11 @@ void save_describe_end(const Controller *c, char *text, size_t size);
 /* The ledger goes back to the last committed checkpoint, as soon as it is known which that is. */
 void save_roll_back(Controller *c);
 
+/* ---- identity.c ---- */
+/* Whether the training set that was opened is the one the run began with, or one that the job takes
+ * in its place. If neither, the run ends with a message that names what changed. */
+bool identity_accept(Controller *c, const Event *event);
+
 /* ---- job.c ---- */
 void job_reply(Controller *c, const Event *event);
 bool job_is_due(int64_t interval, int64_t step);

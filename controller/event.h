@@ -86,6 +86,7 @@ typedef struct SavedFileInfo {
 typedef struct CheckpointState {
     int64_t step, next_position, consumed_samples, rejected_samples, trained_tokens;
     int64_t bad_records; /* distinct records of the training set that were no conversation */
+    int64_t records;     /* of one epoch of the training set; 0: not known */
 } CheckpointState;
 
 /* ---- events ---- */
@@ -163,6 +164,7 @@ typedef struct Event {
                 struct {
                     int64_t records;
                     const char *fingerprint;
+                    const char *changes; /* of files since the known fingerprint; "": not told */
                 } open_set;
                 struct {
                     const SampleMeta *meta;
@@ -237,6 +239,9 @@ typedef struct Effect {
             int timeout_ms;
             SetName set;
             union {
+                struct {
+                    const char *known; /* fingerprint of the set, or NULL */
+                } open;
                 struct {
                     int64_t first;
                     int count;

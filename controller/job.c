@@ -37,7 +37,9 @@ static void open_sets(Controller *c)
         if (c->lane[set].asked) continue;
         if (set == SET_EVAL && c->config->data.eval.count == 0) continue;
         c->lane[set].asked = true;
-        core_call(c, 0, CALL_OPEN_SET, set, WORK_TIMEOUT_MS)->call.set = set;
+        Effect *effect = core_call(c, 0, CALL_OPEN_SET, set, WORK_TIMEOUT_MS);
+        effect->call.set = set;
+        effect->call.open.known = set == SET_TRAIN ? c->fingerprint : NULL;
     }
 }
 
@@ -85,15 +87,7 @@ static void on_open(Controller *c, const Event *event)
         lane->stream.end = lane->stream.records;
         return;
     }
-    if (c->fingerprint != NULL && strcmp(c->fingerprint, fingerprint) != 0) {
-        core_finish(c, ERR_DATA,
-                    "the training data is not the one this run began with: fingerprint %.16s, the "
-                    "checkpoint has "
-                    "%.16s.\nFiles, their order, data.shuffle or seed have changed. Put them back, "
-                    "or start a new run with another run_dir.",
-                    fingerprint, c->fingerprint);
-        return;
-    }
+    if (!identity_accept(c, event)) return;
     free(c->fingerprint);
     c->fingerprint = mem_strdup(fingerprint);
     measure_run(c, lane->stream.records);
@@ -467,6 +461,7 @@ static void commit_step(Controller *c)
     c->done.rejected_samples += running->plan.rejected;
     c->done.trained_tokens += running->plan.trained_tokens;
     c->done.bad_records += stream_consume(&lane->stream, c->next_position);
+    c->done.records = lane->stream.records;
     c->retired = running->plan; /* the effects below point to it */
     effect_add(c->fx, FX_LEDGER_APPEND)->ledger.plan = &c->retired;
     Effect *report = effect_add(c->fx, FX_REPORT_STEP);

@@ -252,6 +252,7 @@ void keeper_commit(Keeper *keeper, const CommitOrder *order)
     manifest->rejected_samples = order->state.rejected_samples;
     manifest->trained_tokens = order->state.trained_tokens;
     manifest->bad_records = order->state.bad_records;
+    manifest->records = order->state.records;
     manifest->data_fingerprint = mem_strdup(order->data_fingerprint);
     manifest->config_sha256 = mem_strdup(digest);
     manifest->ledger_head = mem_strdup(ledger_head(keeper->ledger));
@@ -281,7 +282,7 @@ static int by_position(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static Status append(Keeper *keeper, const Plan *plan, Error *err)
+static Status append(Keeper *keeper, const Plan *plan, const char *data_fingerprint, Error *err)
 {
     size_t span = (size_t)(plan->end_position - plan->first_position);
     int64_t *accepted = mem_calloc((size_t)plan->num_samples, sizeof *accepted);
@@ -305,6 +306,7 @@ static Status append(Keeper *keeper, const Plan *plan, Error *err)
         .num_accepted = plan->num_samples,
         .rejected = rejected,
         .num_rejected = num_rejected,
+        .data = data_fingerprint,
     };
     Status status = ledger_append(keeper->ledger, &record, err);
     free(rejected);
@@ -325,10 +327,10 @@ static void tell_of_ledger(Keeper *keeper)
     tell_later(keeper, &(News){.kind = EV_LEDGER_FAILED, .error = keeper->ledger_error});
 }
 
-void keeper_append(Keeper *keeper, const Plan *plan)
+void keeper_append(Keeper *keeper, const Plan *plan, const char *data_fingerprint)
 {
     if (keeper->ledger_error.status != OK) return;
-    if (append(keeper, plan, &keeper->ledger_error) != OK) tell_of_ledger(keeper);
+    if (append(keeper, plan, data_fingerprint, &keeper->ledger_error) != OK) tell_of_ledger(keeper);
 }
 
 void keeper_rewind(Keeper *keeper)

@@ -137,7 +137,7 @@ static void carry_out(Shell *shell, const Effect *fx)
         keeper_abandon(shell->keeper, fx->checkpoint.save, fx->checkpoint.folder);
         break;
     case FX_LEDGER_APPEND:
-        keeper_append(shell->keeper, fx->ledger.plan);
+        keeper_append(shell->keeper, fx->ledger.plan, job.data_fingerprint);
         break;
     case FX_LEDGER_REWIND:
         keeper_rewind(shell->keeper);
@@ -434,7 +434,8 @@ static void start_core(Shell *shell, const Beginning *begin)
                                         .consumed_samples = manifest->consumed_samples,
                                         .rejected_samples = manifest->rejected_samples,
                                         .trained_tokens = manifest->trained_tokens,
-                                        .bad_records = manifest->bad_records};
+                                        .bad_records = manifest->bad_records,
+                                        .records = manifest->records};
     }
     shell->controller = controller_create(&start, clock_ms(), &shell->effects);
     size_t count = (size_t)controller_num_actors(shell->controller);

@@ -30,6 +30,7 @@ static PackedMessage pack_open(const Effect *fx)
 {
     Troupe__OpenSetRequest request = TROUPE__OPEN_SET_REQUEST__INIT;
     request.set = (char *)set_name(fx->call.set);
+    if (fx->call.open.known != NULL) request.known = (char *)fx->call.open.known;
     return message_pack(&request.base);
 }
 
@@ -180,6 +181,7 @@ static bool read_open(Shell *shell, Event *event, Bytes body)
     if (reply == NULL) return false;
     event->reply.open_set.records = (int64_t)reply->records;
     event->reply.open_set.fingerprint = reply->fingerprint;
+    event->reply.open_set.changes = reply->changes;
     shell_feed(shell, event);
     troupe__open_set_reply__free_unpacked(reply, NULL);
     return true;

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/queue.h"
+#include "data_source/file_list.h"
 #include "dataset/dataset.h"
 #include "dataset/shuffle.h"
 #include "rollout.pb-c.h"
@@ -52,6 +53,7 @@ typedef struct Task {
     Status (*work)(struct Task *task); /* on a reader thread */
     uint64_t first;
     uint32_t count;
+    char known[DIGEST_HEX_BYTES]; /* fingerprint; "": none */
     Status status;
     Error err;
     Str body, attachment;
@@ -120,6 +122,15 @@ static void pack_body(Str *body, const ProtobufCMessage *message)
     body->length = protobuf_c_message_pack(message, (uint8_t *)body->data);
 }
 
+/* Which files are others than under the fingerprint that is known. Owned. */
+static char *find_changes(const Task *task, const Dataset *dataset, const char *fingerprint)
+{
+    const char *folder = task->service->index_folder;
+    file_list_keep(folder, fingerprint, dataset);
+    if (task->known[0] == '\0' || strcmp(task->known, fingerprint) == 0) return mem_strdup("");
+    return file_list_changes(folder, task->known, dataset);
+}
+
 static Status open_work(Task *task)
 {
     const Dataset *dataset = NULL;
@@ -133,7 +144,9 @@ static Status open_work(Task *task)
     reply.fingerprint = fingerprint;
     reply.files = summary.files;
     reply.bytes = summary.bytes;
+    reply.changes = find_changes(task, dataset, fingerprint);
     pack_body(&task->body, &reply.base);
+    free(reply.changes);
     return OK;
 }
 
@@ -277,8 +290,10 @@ static void on_open(void *self, Call *call)
         call_failf(call, ERR_INVALID, "the body of data_source.open is not an OpenSetRequest");
     else if (find_set(service, request->set, &task.set, &err) != OK)
         call_fail(call, &err);
-    else
+    else {
+        snprintf(task.known, sizeof task.known, "%s", request->known);
         start_task(service, call, &task);
+    }
     if (request != NULL) troupe__open_set_request__free_unpacked(request, NULL);
 }
 

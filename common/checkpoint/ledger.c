@@ -27,7 +27,8 @@ struct Ledger {
     int64_t length; /* of the file: after the last whole line */
     int64_t last_step;
     char head[DIGEST_HEX_BYTES];
-    bool broken; /* a flush failed: what is on disk is not known any more */
+    char data[DIGEST_HEX_BYTES]; /* fingerprint that the last line stands for; "": not told */
+    bool broken;                 /* a flush failed: what is on disk is not known any more */
 };
 
 static void chain_start(char ret_head[DIGEST_HEX_BYTES])
@@ -114,6 +115,7 @@ typedef struct Scan {
     int64_t offset; /* in the file: after the last whole line */
     int64_t line;   /* its number, from 1 */
     char head[DIGEST_HEX_BYTES];
+    char data[DIGEST_HEX_BYTES];
     int64_t last_step;
 } Scan;
 
@@ -184,6 +186,9 @@ static Status visit_record(Scan *scan, const cJSON *json, Visit visit, void *con
     TRY(json_int(json, "end", scan->path, record.first, NUMBER_MAX, &record.end, err));
     TRY(json_string(json, "accepted", scan->path, &accepted_text, err));
     TRY(json_string(json, "rejected", scan->path, &rejected_text, err));
+    const cJSON *data = cJSON_GetObjectItemCaseSensitive(json, "data");
+    if (cJSON_IsString(data)) snprintf(scan->data, sizeof scan->data, "%s", data->valuestring);
+    if (scan->data[0] != '\0') record.data = scan->data;
     Status status = OK;
     if (record.step <= scan->last_step)
         status = damaged(scan, "steps do not ascend", err);
@@ -293,6 +298,7 @@ Status ledger_open(const char *path, const char *head, Ledger **ret, int64_t *re
         ledger->length = scan.offset;
         ledger->last_step = scan.last_step;
         memcpy(ledger->head, scan.head, sizeof ledger->head);
+        memcpy(ledger->data, scan.data, sizeof ledger->data);
         *ret = ledger;
     } else {
         close(scan.fd);
@@ -325,6 +331,7 @@ static void check_record(const Ledger *ledger, const LedgerRecord *record)
     CHECK(record->first >= 0 && record->first <= record->end && record->end <= NUMBER_MAX);
     check_positions(record, record->accepted, record->num_accepted);
     check_positions(record, record->rejected, record->num_rejected);
+    CHECK(record->data == NULL || strlen(record->data) < DIGEST_HEX_BYTES);
     for (int a = 0, r = 0; a < record->num_accepted && r < record->num_rejected;) {
         CHECK(record->accepted[a] != record->rejected[r]);
         if (record->accepted[a] < record->rejected[r])
@@ -355,6 +362,11 @@ Status ledger_append(Ledger *ledger, const LedgerRecord *record, Error *err)
     str_puts(&line, "\",\"rejected\":\"");
     put_ranges(&line, record->rejected, record->num_rejected);
     str_putc(&line, '"');
+    bool other_data = record->data != NULL && strcmp(record->data, ledger->data) != 0;
+    if (other_data) {
+        str_puts(&line, ",\"data\":");
+        json_append_string(&line, record->data);
+    }
     chain_next(ledger->head, line.data, line.length, head);
     str_printf(&line, "%s%s%s\n", CHAIN_MEMBER, head, CHAIN_END);
     Status status = OK;
@@ -370,6 +382,7 @@ Status ledger_append(Ledger *ledger, const LedgerRecord *record, Error *err)
         ledger->length += (int64_t)line.length;
         ledger->last_step = record->step;
         memcpy(ledger->head, head, sizeof head);
+        if (other_data) snprintf(ledger->data, sizeof ledger->data, "%s", record->data);
     } else if (ftruncate(ledger->fd, (off_t)ledger->length) != 0) {
         ledger->broken = true;
     }

@@ -6,6 +6,9 @@
  *
  * {"step":3,"first":64,"end":98,"accepted":"64-70,72-97","rejected":"71","chain":"<64 hex>"}
  *
+ * The first line, and each from which on positions stand for records of another data set, has the
+ * data's fingerprint too: ..."rejected":"71","data":"<64 hex>","chain":...
+ *
  * chain = SHA-256(chain of the line before, then the line's text before ,"chain"); the chain
  * before the first line is the SHA-256 of "troupe ledger 1". A Ledger is used by one thread at a
  * time. */
@@ -27,6 +30,7 @@ typedef struct LedgerRecord {
     int num_accepted;
     const int64_t *rejected;
     int num_rejected;
+    const char *data; /* fingerprint of the data, at most 64 letters; NULL: as on the line before */
 } LedgerRecord;
 
 typedef struct Ledger Ledger;

@@ -127,6 +127,7 @@ Status manifest_text(const Manifest *manifest, char **ret_text, size_t *ret_leng
     put_number(&out, "rejected_samples", manifest->rejected_samples);
     put_number(&out, "trained_tokens", manifest->trained_tokens);
     put_number(&out, "bad_records", manifest->bad_records);
+    put_number(&out, "records", manifest->records);
     put_number(&out, "tp_size", manifest->tp_size);
     put_number(&out, "dp_size", manifest->dp_size);
     put_string(&out, "data_fingerprint", manifest->data_fingerprint);
@@ -204,6 +205,7 @@ static Status parse_members(const cJSON *json, const char *where, Manifest *mani
     }
     /* Absent in checkpoints of the first builds. */
     TRY(json_int_or(json, "bad_records", where, 0, NUMBER_MAX, &manifest->bad_records, err));
+    TRY(json_int_or(json, "records", where, 0, NUMBER_MAX, &manifest->records, err));
     int64_t generation = 0, tp_size = 0, dp_size = 0;
     TRY(json_int(json, "generation", where, 0, UINT32_MAX, &generation, err));
     TRY(json_int(json, "tp_size", where, 0, WORLD_SIZE_MAX, &tp_size, err));

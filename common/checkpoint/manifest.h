@@ -29,6 +29,7 @@ typedef struct Manifest {
     int64_t next_position; /* of the training stream: everything before it is consumed */
     int64_t consumed_samples, rejected_samples, trained_tokens;
     int64_t bad_records; /* distinct records of the training set that were no conversation */
+    int64_t records;     /* of one epoch of the training set; 0: not known */
     char *data_fingerprint;
     char *config_sha256; /* of the effective configuration */
     char *ledger_head;   /* hash chain over all consumed positions */

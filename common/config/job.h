@@ -47,6 +47,7 @@ typedef struct JobConfig {
         DataPolicy bad_record;       /* skip or stop */
         int64_t bad_records_max;     /* with skip: stop when more than this many were skipped; 0: no
                                         limit */
+        char *accept_changed;        /* first digits of a data fingerprint, or NULL */
     } data;
 
     struct {
@@ -113,7 +114,8 @@ void job_config_destroy(JobConfig *config); /* accepts NULL */
 char *job_config_text(const JobConfig *config);
 
 /* The keys whose values differ between two configurations, one a line: "train.lr: 0.002 -> 0.001
- * (--set train.lr=1e-3)", the place being that of the new value. NULL when there are none. Owned. */
+ * (--set train.lr=1e-3)", the place being that of the new value. NULL when there are none. Owned.
+ */
 char *job_config_changes(const JobConfig *before, const JobConfig *after);
 
 /* What only the file system can tell: files that exist and are readable, globs that match, sizes

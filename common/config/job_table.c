@@ -221,6 +221,13 @@ static const ConfigKey keys[] = {
      .max = STEPS_MAX,
      .meaning = "with bad_record: skip, stop when data.train has more bad records than this, or an "
                 "evaluation does; 0: no limit"},
+    {.path = "data.accept_changed",
+     .type = KEY_STRING,
+     .offset = AT(data.accept_changed),
+     .derived = "none",
+     .example = "9f3c2b1a7d4e5f60",
+     .meaning = "go on with data.train though it has changed since the checkpoint: the new "
+                "fingerprint, at least 8 digits of it, as the refusal prints it"},
 
     {.path = "rollout.function",
      .type = KEY_ENUM,

@@ -149,6 +149,19 @@ DatasetSummary dataset_summary(const Dataset *dataset)
     return dataset->summary;
 }
 
+int dataset_num_files(const Dataset *dataset)
+{
+    return dataset->num_files;
+}
+
+DatasetFileInfo dataset_file(const Dataset *dataset, int index)
+{
+    CHECK(index >= 0 && index < dataset->num_files);
+    const DatasetFile *file = &dataset->file[index];
+    FileSummary summary = file->format->summary(file->file);
+    return (DatasetFileInfo){file->path, summary.records, summary.bytes, summary.content_hash};
+}
+
 void dataset_fingerprint(const Dataset *dataset, bool shuffle, uint64_t seed,
                          char ret[DIGEST_HEX_BYTES])
 {

@@ -66,6 +66,14 @@ Status dataset_open(const DatasetOptions *options, Dataset **ret, Error *err);
 void dataset_close(Dataset *dataset); /* accepts NULL */
 DatasetSummary dataset_summary(const Dataset *dataset);
 
+/* One of its files, in their order. */
+typedef struct DatasetFileInfo {
+    const char *path; /* borrowed from the Dataset */
+    uint64_t records, bytes, content_hash;
+} DatasetFileInfo;
+int dataset_num_files(const Dataset *dataset);
+DatasetFileInfo dataset_file(const Dataset *dataset, int index);
+
 /* SHA-256, in hex, of what determines the stream: each file's size, record count and content, and
  * the order. Not of names and times: a data set may be moved or copied between a checkpoint and its
  * resume. The data set has to be whole. */

@@ -37,6 +37,7 @@ static Manifest *make_manifest(int64_t step)
     manifest->rejected_samples = step * 28;
     manifest->trained_tokens = INT64_C(1) << 50;
     manifest->bad_records = 17;
+    manifest->records = 7473;
     manifest->tp_size = 2;
     manifest->dp_size = 1;
     manifest->data_fingerprint = mem_strdup("files \"a\\b\", seed 7");
@@ -158,6 +159,7 @@ static void test_checkpoint_commit_is_found_again(void **state)
     assert_int_equal(manifest->rejected_samples, 2800000000);
     assert_int_equal(manifest->trained_tokens, INT64_C(1) << 50);
     assert_int_equal(manifest->bad_records, 17);
+    assert_int_equal(manifest->records, 7473);
     assert_int_equal(manifest->tp_size, 2);
     assert_string_equal(manifest->data_fingerprint, "files \"a\\b\", seed 7");
     assert_string_equal(manifest->ledger_head, "head");

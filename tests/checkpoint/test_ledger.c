@@ -92,9 +92,9 @@ static void test_ledger_lines_are_what_the_header_says(void **state)
     Ledger *ledger = open_ok(NULL, 0);
     assert_string_equal(ledger_head(ledger), empty_head);
     assert_int_equal(ledger_last_step(ledger), -1);
-    LedgerRecord record = {1, 0, 8, accepted, 6, rejected, 2};
+    LedgerRecord record = {1, 0, 8, accepted, 6, rejected, 2, NULL};
     assert_ok(ledger_append(ledger, &record, &err), &err);
-    record = (LedgerRecord){2, 8, 10, second, 2, NULL, 0};
+    record = (LedgerRecord){2, 8, 10, second, 2, NULL, 0, NULL};
     assert_ok(ledger_append(ledger, &record, &err), &err);
     assert_ok(ledger_sync(ledger, &err), &err);
     assert_string_equal(ledger_head(ledger),
@@ -142,6 +142,45 @@ static void test_ledger_read_gives_back_every_position(void **state)
     assert_string_equal(summary.head, ledger_head(ledger));
     ledger_close(ledger);
     assert_fails(ledger_read("none", NULL, NULL, &summary, &err), ERR_NOT_FOUND, &err, "none");
+}
+
+/* What ledger_read visits: the data in force, a letter a step. */
+static void note_data(void *context, const LedgerRecord *record)
+{
+    strcat(context, record->data != NULL ? record->data : "-");
+}
+
+/* A line names the data when it is other data than on the line before: also after a cut. */
+static void test_ledger_names_the_data_where_it_changes(void **state)
+{
+    (void)state;
+    static const char *const data[] = {NULL, "a", "a", "b", "b"};
+    Error err = {0};
+    char seen[16] = "", at_three[DIGEST_HEX_BYTES], *bytes = NULL;
+    LedgerSummary summary;
+    Ledger *ledger = open_ok(NULL, 0);
+    for (int64_t step = 1; step <= 5; step++) {
+        LedgerRecord record = {.step = step, .data = data[step - 1]};
+        assert_ok(ledger_append(ledger, &record, &err), &err);
+        if (step == 3) strcpy(at_three, ledger_head(ledger));
+    }
+    ledger_close(ledger);
+    assert_ok(ledger_read(PATH, note_data, seen, &summary, &err), &err);
+    assert_string_equal(seen, "-aabb");
+    read_whole(&bytes, NULL);
+    int named = 0;
+    for (const char *at = bytes; (at = strstr(at, "\"data\":")) != NULL; at++)
+        named++;
+    assert_int_equal(named, 2);
+    free(bytes);
+
+    ledger = open_ok(at_three, 2);
+    LedgerRecord again = {.step = 4, .data = "b"};
+    assert_ok(ledger_append(ledger, &again, &err), &err);
+    ledger_close(ledger);
+    seen[0] = '\0';
+    assert_ok(ledger_read(PATH, note_data, seen, &summary, &err), &err);
+    assert_string_equal(seen, "-aab");
 }
 
 static void test_ledger_is_cut_back_to_the_head_of_the_checkpoint(void **state)
@@ -330,6 +369,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         FRESH(test_ledger_lines_are_what_the_header_says),
         FRESH(test_ledger_read_gives_back_every_position),
+        FRESH(test_ledger_names_the_data_where_it_changes),
         FRESH(test_ledger_is_cut_back_to_the_head_of_the_checkpoint),
         FRESH(test_ledger_torn_last_line_is_seen_and_cut_off),
         FRESH(test_ledger_every_flipped_bit_is_found),

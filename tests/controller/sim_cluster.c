@@ -437,6 +437,7 @@ static void answer_open(World *w, const Effect *fx)
     Event event = {0};
     event.reply.open_set.records = fx->call.set == SET_TRAIN ? SIM_RECORDS : SIM_EVAL_RECORDS;
     event.reply.open_set.fingerprint = "fingerprint";
+    event.reply.open_set.changes = "";
     answer(w, fx, w->faults->open_ms + latency(w), &event);
 }
 

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/digest.h"
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/memory.h"
@@ -118,12 +119,76 @@ static char *read_stream(Stage *stage, const char *set, uint64_t first, uint32_t
     return str_take(&lines);
 }
 
-static void open_set(Stage *stage, const char *set, Answer *ret)
+static void open_known(Stage *stage, const char *set, const char *known, Answer *ret)
 {
     Troupe__OpenSetRequest request = TROUPE__OPEN_SET_REQUEST__INIT;
     request.set = (char *)set;
+    request.known = (char *)known;
     ask(stage->loop, stage->handle, "data_source.open", &request.base, 20000, ret);
     await(ret);
+}
+
+static void open_set(Stage *stage, const char *set, Answer *ret)
+{
+    open_known(stage, set, "", ret);
+}
+
+/* Opens the training set anew, as a data source of a resumed run does, and gives what it says has
+ * changed; the fingerprint goes to and comes from `fingerprint`. */
+static char *reopen(Stage *stage, char fingerprint[DIGEST_HEX_BYTES])
+{
+    Answer answer;
+    stage_stop(stage);
+    stage_start(stage);
+    open_known(stage, "train", fingerprint, &answer);
+    if (answer.status != OK) fail_msg("%s", answer.err.message);
+    Troupe__OpenSetReply *reply =
+        troupe__open_set_reply__unpack(NULL, answer.body_length, (uint8_t *)answer.body);
+    snprintf(fingerprint, DIGEST_HEX_BYTES, "%s", reply->fingerprint);
+    char *changes = mem_strdup(reply->changes);
+    troupe__open_set_reply__free_unpacked(reply, NULL);
+    answer_free(&answer);
+    return changes;
+}
+
+static void assert_changes(Stage *stage, char fingerprint[DIGEST_HEX_BYTES], const char *expected)
+{
+    char *changes = reopen(stage, fingerprint);
+    assert_string_equal(changes, expected);
+    free(changes);
+}
+
+static void write_file(const char *path, const char *text)
+{
+    Error err = {0};
+    assert_ok(file_write_atomic(path, text, strlen(text), &err), &err);
+}
+
+static void test_open_names_the_files_that_changed(void **state)
+{
+    Stage *stage = *state;
+    char *paths[] = {FOLDER "/train.jsonl", FOLDER "/b.jsonl", FOLDER "/c.jsonl"};
+    char fingerprint[DIGEST_HEX_BYTES] = "", first[DIGEST_HEX_BYTES];
+    stage->config.data.train = (StringList){paths, 2};
+    write_file(paths[1], "{}\n{}\n");
+    assert_changes(stage, fingerprint, "");
+    strcpy(first, fingerprint);
+    assert_changes(stage, fingerprint, "");
+    assert_string_equal(fingerprint, first);
+    write_file(paths[1], "{} \n{}\n");
+    assert_changes(stage, fingerprint, FOLDER "/b.jsonl: 2 records in 7 bytes, were 2 in 6");
+    write_file(paths[2], "{}");
+    stage->config.data.train.count = 3;
+    assert_changes(stage, fingerprint, FOLDER "/c.jsonl was not among the files");
+    stage->config.data.train.count = 1;
+    assert_changes(stage, fingerprint,
+                   FOLDER "/b.jsonl is no longer among the files\n" FOLDER
+                          "/c.jsonl is no longer among the files");
+    /* What is known is from long ago, or from a run folder that was cleaned up. */
+    strcpy(fingerprint, first);
+    assert_changes(stage, fingerprint, FOLDER "/b.jsonl is no longer among the files");
+    strcpy(fingerprint, "0123456789abcdef");
+    assert_changes(stage, fingerprint, "");
 }
 
 static void test_open_tells_size_and_fingerprint(void **state)
@@ -279,6 +344,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_open_tells_size_and_fingerprint, stage_open,
+                                        stage_close),
+        cmocka_unit_test_setup_teardown(test_open_names_the_files_that_changed, stage_open,
                                         stage_close),
         cmocka_unit_test_setup_teardown(test_every_epoch_has_each_record_once_in_its_own_order,
                                         stage_open, stage_close),

@@ -62,6 +62,36 @@ write_job job6.yaml run6 $late data.bad_record=skip
 run_job
 [ "$(digest_of "$RUN")" = "$expected" ] || fail "a stop at a bad record changed the weights"
 
+# Or the line is mended: then the data is another one, which is refused by name, and accepted when the job says so.
+# shellcheck disable=SC2086
+write_job job7.yaml run7 $late
+start_job
+finish_job 3
+sed -n 41p "$good" > line41
+sed -i -e '41r line41' -e '41d' late.jsonl
+: > "$RUN.out"
+start_job
+finish_job 3
+grep -q "late.jsonl: 41 records in [0-9]* bytes, were 41 in [0-9]*" "$RUN.out" || fail "the change was not named"
+[ "$(grep -c . "$RUN.out")" -le 12 ] || fail "the refusal is longer than a screen"
+accept=$(sed -n 's/.*--set \(data.accept_changed=[0-9a-f]*\).*/\1/p' "$RUN.out")
+[ -n "$accept" ] || fail "it was not said how to accept the changed data"
+SETTINGS="$SETTINGS --set $accept"
+run_job
+grep -q '"data_changed"' "$RUN/events.jsonl" || fail "the events do not tell of the change"
+[ "$(grep -c '"data":"' "$RUN/ledger.jsonl")" -eq 2 ] || fail "the ledger does not tell of the change"
+# The same consent is none for a later change, and one of the number of records cannot be accepted.
+echo >> late.jsonl
+: > "$RUN.out"
+start_job
+finish_job 3
+grep -q "data.accept_changed=" "$RUN.out" || fail "a second change was not refused"
+cat line41 >> late.jsonl
+SETTINGS="$SETTINGS --set data.accept_changed=$(printf '%064d' 0)"
+start_job
+finish_job 3
+grep -q "42 records were 41, and every position would mean another one" "$RUN.out" || fail "other records were taken"
+
 # The evaluation file alone is bad, and nothing is to be skipped: said before the steps are done, though the first
 # evaluation is at the end.
 write_job job4.yaml run4 "data.eval=[$PWD/eval.jsonl]" train.num_steps=3000
