@@ -12,7 +12,7 @@ packages=(
     libcjson-dev libyaml-dev libpcre2-dev libutf8proc-dev          # texts
     libdnnl-dev                                                    # matrix products on the CPU
     libssl-dev libxxhash-dev                                       # digests
-    libgmp-dev libcurl4-openssl-dev                                # rewards: exact numbers, servers
+    libgmp-dev libcurl4-openssl-dev libseccomp-dev                 # rewards: numbers, servers, sandbox
     uthash-dev                                                     # hash tables
 )
 test_packages=(libcmocka-dev clang libclang-rt-14-dev)

@@ -10,9 +10,9 @@
 #include "base/utf8.h"
 
 static const RewardTable *const tables[] = {
-    &reward_math,   &reward_deepscaler, &reward_gsm8k,  &reward_dapo,
-    &reward_gpqa,   &reward_f1,         &reward_format, &reward_instructions,
-    &reward_random, &reward_process,    &reward_http,   &reward_plugin_table,
+    &reward_math,    &reward_deepscaler, &reward_gsm8k,        &reward_dapo,         &reward_gpqa,
+    &reward_f1,      &reward_format,     &reward_code,         &reward_instructions, &reward_random,
+    &reward_process, &reward_http,       &reward_plugin_table,
 };
 #define TABLE_COUNT (sizeof tables / sizeof tables[0])
 

@@ -94,6 +94,7 @@ extern const RewardTable reward_f1;
 extern const RewardTable reward_format;
 extern const RewardTable reward_instructions;
 extern const RewardTable reward_random;
+extern const RewardTable reward_code;
 extern const RewardTable reward_process;
 extern const RewardTable reward_http;
 extern const RewardTable reward_plugin_table; /* reward_plugin is the function of its interface */

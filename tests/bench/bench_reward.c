@@ -1,17 +1,23 @@
-/* bench_reward CORPUS.tsv [SECONDS]   — grades per second on one core.
+/* bench_reward CORPUS.tsv [SECONDS]   — grades per second on one core, and what a sandbox costs.
  *
  * The corpus is tests/rollout_worker/reward/fixtures/math_corpus.tsv: every pair is graded by
  * `math` as the end of a response of about 2,000 characters, over and over for SECONDS (default 5)
- * of processor time; then gsm8k, dapo, gpqa and f1 on the same responses. */
+ * of processor time; then gsm8k, dapo, gpqa and f1 on the same responses. Then 100 runs of `true`
+ * and of an empty Python program in a sandbox, beside the same without one (fork and exec): elapsed
+ * time. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/str.h"
 #include "rollout_worker/reward/reward.h"
+#include "rollout_worker/reward/sandbox.h"
 
 #define CORPUS_BYTES_MAX (16u << 20)
 #define RESPONSE_BYTES   2000
@@ -82,6 +88,48 @@ static void measure(const RewardTable *table, const Pair *pairs, int count, doub
     table->close(opened);
 }
 
+#define RUNS 100
+
+static int compare_times(const void *a, const void *b)
+{
+    const int64_t *x = a, *y = b;
+    return (*x > *y) - (*x < *y);
+}
+
+static void run_plainly(const char *const *command)
+{
+    pid_t pid = vfork();
+    if (pid == 0) {
+        execvp(command[0], (char *const *)command);
+        _exit(127);
+    }
+    CHECK(waitpid(pid, NULL, 0) == pid);
+}
+
+/* Milliseconds of the median and the 90th percentile. */
+static void measure_sandbox(const char *const *command, bool isolated)
+{
+    int64_t times[RUNS];
+    Error err = {0};
+    for (int i = 0; i < RUNS; i++) {
+        SandboxRun run = {.command = command, .limits = sandbox_limits_default};
+        SandboxResult result = {0};
+        int64_t start = clock_ns();
+        if (!isolated) {
+            run_plainly(command);
+        } else if (sandbox_run(&run, &result, &err) != OK) {
+            printf("%s\n", err.message);
+            return;
+        }
+        times[i] = clock_ns() - start;
+        sandbox_result_clear(&result);
+    }
+    qsort(times, RUNS, sizeof *times, compare_times);
+    printf("%-10s %s: %.2f ms, nine of ten below %.2f ms\n", command[0],
+           isolated ? "in a sandbox" : "plainly     ", (double)times[RUNS / 2] / 1e6,
+           (double)times[RUNS * 9 / 10] / 1e6);
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 2) {
@@ -103,5 +151,11 @@ int main(int argc, char **argv)
                                                 &reward_gpqa, &reward_f1};
     for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)
         measure(tables[i], pairs, count, i == 0 ? seconds : seconds / 5);
+    static const char *const nothing[] = {"true", NULL};
+    static const char *const python[] = {"/usr/bin/python3", "-c", "pass", NULL};
+    for (int isolated = 0; isolated < 2; isolated++) {
+        measure_sandbox(nothing, isolated);
+        if (access(python[0], X_OK) == 0) measure_sandbox(python, isolated);
+    }
     return 0;
 }
