@@ -148,6 +148,8 @@ static void give_back_sent(Keeper *keeper, bool blame, const char *reason)
         else
             put_first(keeper->scorer, item);
     }
+    for (int64_t i = 0; keeper->num_sent > 0 && i < keeper->scorer->processes; i++)
+        wake(&keeper->scorer->keeper[i]); /* another may be idle */
     keeper->num_sent = 0;
 }
 
@@ -483,6 +485,9 @@ static Status start_keepers(Scorer *scorer, Error *err)
         keeper->child = CHILD_NONE;
         keeper->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         if (keeper->wake < 0) return error_set_errno(err, errno, "could not make an eventfd");
+    }
+    for (int64_t i = 0; i < scorer->processes; i++) {
+        Keeper *keeper = &scorer->keeper[i];
         int number = pthread_create(&keeper->thread, NULL, keep, keeper);
         if (number != 0) return error_set_errno(err, number, "could not start a thread");
         keeper->running = true;

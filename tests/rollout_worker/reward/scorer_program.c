@@ -1,9 +1,11 @@
-/* A scorer over JSON lines for test_scorers.c; the first argument says how it behaves.
- *   length       the score is the length of the response; `slow` in it waits two seconds, `crash`
- * in it ends the program, `noise` prints a line that is no answer reverse      answers two requests
- * at a time, the second one first dead         ends at once, with a word on standard error once
- * FILE    ends at the first request of its life when FILE is not there, and makes it child FILE
- * starts a process that sleeps for ever, writes its pid to FILE, and then is `length` */
+/* A scorer over JSON lines for test_scorers.c; the first argument says how it behaves:
+ *
+ *   length      the score is the length of the response; `slow` in it waits two seconds, `crash`
+ *               ends the program, `noise` prints a line that is no answer
+ *   reverse     answers two requests at a time, the second one first
+ *   dead        ends at once, with a word on standard error
+ *   once FILE   is `length`, but ends at a request when FILE is not there, and makes it
+ *   child FILE  starts a process that sleeps for ever, writes its pid to FILE, and is `length` */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,10 +55,19 @@ static void answer(cJSON *request)
     cJSON_Delete(request);
 }
 
-static void judge_lengths(void)
+static void end_unless_there(const char *path)
+{
+    if (access(path, F_OK) == 0) return;
+    FILE *file = fopen(path, "w");
+    if (file != NULL) fclose(file);
+    exit(7);
+}
+
+static void judge_lengths(const char *once)
 {
     for (;;) {
         cJSON *request = read_request();
+        if (once != NULL) end_unless_there(once);
         const char *response = text(request, "response");
         if (strstr(response, "slow") != NULL) sleep(2);
         if (strstr(response, "noise") != NULL) {
@@ -90,17 +101,11 @@ int main(int argc, char **argv)
         fprintf(stderr, "no such model\n");
         return 4;
     }
-    if (strcmp(mode, "once") == 0 && access(argv[2], F_OK) != 0) {
-        cJSON_Delete(read_request());
-        FILE *file = fopen(argv[2], "w");
-        if (file != NULL) fclose(file);
-        return 7;
-    }
     if (strcmp(mode, "child") == 0) make_child(argv[2]);
     while (strcmp(mode, "reverse") == 0) {
         cJSON *first = read_request(), *second = read_request();
         answer(second);
         answer(first);
     }
-    judge_lengths();
+    judge_lengths(strcmp(mode, "once") == 0 ? argv[2] : NULL);
 }
