@@ -10,6 +10,8 @@
 #define JOB_NAME_LETTERS    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
 
 extern const ConfigTable job_table;
+extern const ConfigForeign job_foreign[]; /* job_foreign.c */
+extern const int num_job_foreign;
 
 /* Every JobConfig is the first member of one of these. */
 typedef struct LoadedJob {

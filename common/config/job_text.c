@@ -84,6 +84,12 @@ char *job_config_reference(void)
                        config_expected(key, arena), tick, default_text(key), tick, key->meaning);
         }
     }
+    str_puts(&text,
+             "\n## Keys of other systems\n\nNames that mean exactly the same are suggested where "
+             "they are met. These have no key of the same meaning and unit:\n\n"
+             "| elsewhere | here |\n|---|---|\n");
+    for (int i = 0; i < num_job_foreign; i++)
+        str_printf(&text, "| `%s` | %s |\n", job_foreign[i].names, job_foreign[i].advice);
     arena_destroy(arena);
     return str_take(&text);
 }

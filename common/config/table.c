@@ -16,17 +16,25 @@ static bool in_section(const ConfigKey *key, const char *section)
     return strncmp(key->path, section, length) == 0 && key->path[length] == '.';
 }
 
-/* A key with this very name, or one that others call so: first in the same section, then in any. */
+/* A key with this very name, or one that others call so: both first in the same section. */
 static const ConfigKey *find_namesake(const ConfigTable *table, const char *section,
                                       const char *leaf)
 {
     for (int pass = 0; pass < 4; pass++) {
         for (int i = 0; i < table->num_keys; i++) {
             const ConfigKey *key = &table->key[i];
-            if (pass % 2 == 0 && !in_section(key, section)) continue;
-            if (config_word_in(pass < 2 ? config_leaf(key->path) : key->also, leaf)) return key;
+            if (pass < 2 && !in_section(key, section)) continue;
+            if (config_word_in(pass % 2 == 0 ? config_leaf(key->path) : key->also, leaf))
+                return key;
         }
     }
+    return NULL;
+}
+
+static const ConfigForeign *find_foreign(const ConfigTable *table, const char *leaf)
+{
+    for (int i = 0; table->foreign != NULL && i < *table->num_foreign; i++)
+        if (config_word_in(table->foreign[i].names, leaf)) return &table->foreign[i];
     return NULL;
 }
 
@@ -115,9 +123,13 @@ static Status refuse_unknown(const ConfigSource *source, const char *place, cons
     bool top = strcmp(leaf, path) == 0;
     const char *near_section = top ? nearest_section(table, leaf, arena) : NULL;
     const ConfigKey *key = find_namesake(table, section, leaf);
+    const ConfigForeign *foreign = find_foreign(table, leaf);
+    if (key != NULL && in_section(key, section)) foreign = NULL;
     if (key == NULL && near_section == NULL) key = find_nearest(table, section, leaf, arena);
     Str hint = {0};
-    if (key != NULL)
+    if (foreign != NULL)
+        str_printf(&hint, "%s.", foreign->advice);
+    else if (key != NULL)
         str_printf(&hint, "Did you mean %s (%s)?\n%s: %s.", key->path, config_expected(key, arena),
                    key->path, key->meaning);
     else if (near_section != NULL)

@@ -34,17 +34,24 @@ typedef struct ConfigKey {
     const char *path; /* "train.lr" */
     KeyType type;
     size_t offset;
-    const char *meaning;  /* one sentence part, no full stop: "highest learning rate" */
-    const char *preset;   /* the default as written in YAML; NULL: none, or see `derived` */
-    const char *derived;  /* how the default comes about when it is not a constant */
-    const char *example;  /* for messages; NULL: the preset */
-    const char *also;     /* what other systems call it, space separated: for suggestions only */
+    const char *meaning; /* one sentence part, no full stop: "highest learning rate" */
+    const char *preset;  /* the default as written in YAML; NULL: none, or see `derived` */
+    const char *derived; /* how the default comes about when it is not a constant */
+    const char *example; /* for messages; NULL: the preset */
+    const char *also; /* what other systems call the very same, in the same unit, space separated:
+                         for suggestions only */
     const KeyName *names; /* KEY_ENUM */
     double min, max;      /* KEY_INT and KEY_NUMBER; both 0: any */
     bool above_min;       /* min itself is not allowed */
     bool required;        /* must be given */
     bool output;          /* KEY_PATH: written, not read */
 } ConfigKey;
+
+/* A key that others have and this table has not: what to do instead. */
+typedef struct ConfigForeign {
+    const char *names;  /* space separated */
+    const char *advice; /* one sentence or more, the last without a full stop */
+} ConfigForeign;
 
 typedef struct ConfigSection {
     const char *name; /* "" holds the keys without a section */
@@ -56,6 +63,8 @@ typedef struct ConfigTable {
     int num_sections;
     const ConfigKey *key; /* grouped by section, in the order of the sections */
     int num_keys;
+    const ConfigForeign *foreign; /* [*num_foreign]; NULL: none */
+    const int *num_foreign;
 } ConfigTable;
 
 typedef enum { FROM_NOWHERE, FROM_DEFAULT, FROM_FILE, FROM_OVERRIDE } OriginKind;

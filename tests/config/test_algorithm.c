@@ -212,7 +212,7 @@ static void test_supervised_job_refuses_every_key_that_is_set(void **state)
     expect_refusal("eps_clip: 0.1", "algorithm.eps_clip has no effect");
     expect_refusal("reference: x", "algorithm.reference has no effect");
     expect_refusal("correction_low: 2", "from 0 to 1");
-    expect_refusal("use_tis: true", "Did you mean algorithm.correction");
+    expect_refusal("use_tis: true", "For true write algorithm.correction: tis.");
     expect_refusal("advantage_estimator: gspo", "one of grpo, rloo");
 }
 

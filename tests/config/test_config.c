@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "config/job.h"
+#include "config/job_internal.h"
 
 static const char good[] = "model:\n"
                            "  path: models/qwen\n"
@@ -141,6 +142,40 @@ static void test_config_unknown_key_gives_place_and_nearest_name(void **state)
     REFUSED("model:\n  zzz: 1\n", "job.yaml:2:3: model.zzz", "Valid here: path, init");
     REFUSED("checkpoint: {save_interval: 3}\n", "Did you mean checkpoint.interval");
     REFUSED("? [a]\n: b\n", "job.yaml:1:3", "name of a key");
+    REFUSED("model: {name: x}\n", "Did you mean model.path");
+    REFUSED("eval: {steps: 5}\n", "Did you mean eval.interval");
+}
+
+/* A name that means something else elsewhere, or the same in another unit, is not given as if it
+ * were this one's. */
+static void test_config_says_what_to_write_for_keys_of_other_systems(void **state)
+{
+    (void)state;
+    REFUSED("train:\n  gradient_accumulation_steps: 4\n",
+            "job.yaml:2:3: train.gradient_accumulation_steps is not a key",
+            "train.global_batch_size needs");
+    REFUSED("train: {per_device_train_batch_size: 4}\n", "over all ranks");
+    REFUSED("cluster: {distributed_timeout_minutes: 5}\n", "in seconds: times 60.");
+    REFUSED("train: {warmup_ratio: 0.1}\n", "train.warmup_steps: a number of steps");
+    REFUSED("eval: {skip_eval_before_train: true}\n", "the opposite");
+    REFUSED("world_size: 8\n", "train.tp_size times train.dp_size");
+    REFUSED("train: {bf16: true}\n", "model.dtype: bf16");
+}
+
+/* Each name of another system is either that of a key or explained, never both. */
+static void test_config_names_of_other_systems_lead_to_one_place(void **state)
+{
+    (void)state;
+    for (int f = 0; f < num_job_foreign; f++) {
+        char *names = mem_strdup(job_foreign[f].names), *rest = NULL;
+        for (char *name = strtok_r(names, " ", &rest); name; name = strtok_r(NULL, " ", &rest))
+            for (int i = 0; i < job_table.num_keys; i++)
+                if (config_word_in(job_table.key[i].also, name))
+                    fail_msg("%s stands for %s and is explained too", name, job_table.key[i].path);
+        free(names);
+        assert_true(strlen(job_foreign[f].advice) > 10);
+        assert_false(str_ends_with(job_foreign[f].advice, "."));
+    }
 }
 
 static void test_config_wrong_value_says_found_and_expected(void **state)
@@ -538,6 +573,8 @@ int main(void)
         cmocka_unit_test(test_config_paths_start_at_their_folders),
         cmocka_unit_test(test_config_expands_variables_in_paths_only),
         cmocka_unit_test(test_config_unknown_key_gives_place_and_nearest_name),
+        cmocka_unit_test(test_config_says_what_to_write_for_keys_of_other_systems),
+        cmocka_unit_test(test_config_names_of_other_systems_lead_to_one_place),
         cmocka_unit_test(test_config_wrong_value_says_found_and_expected),
         cmocka_unit_test(test_config_missing_and_repeated_keys_are_refused),
         cmocka_unit_test(test_config_yaml_mistakes_are_explained),

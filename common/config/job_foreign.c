@@ -1,0 +1,67 @@
+#include "config/job_internal.h"
+
+/* Keys of other systems that no key here equals in meaning and unit: what to write in their place.
+ * Those that do equal one stand with it, in `also` (job_table.c). */
+const ConfigForeign job_foreign[] = {
+    {"batch_size per_device_train_batch_size train_batch_size rollout_batch_size",
+     "It may mean samples on one device or in a whole step. Here train.global_batch_size is "
+     "samples "
+     "in an optimizer step over all ranks, train.micro_batch_size those that a rank takes at a "
+     "time"},
+    {"gradient_accumulation_steps",
+     "It follows: a step runs as many micro-batches as train.global_batch_size needs, each of "
+     "train.max_tokens_per_gpu tokens or train.micro_batch_size samples"},
+    {"world_size num_gpus num_processes nproc_per_node",
+     "Train workers are train.tp_size times train.dp_size"},
+    {"rollout_num_gpus num_proc", "Write rollout.num_workers: a number of processes"},
+    {"num_rollout num_steps_per_rollout",
+     "Write train.num_steps: optimizer steps, whatever was rolled out for them"},
+    {"warmup_ratio lr_warmup_fraction warmup",
+     "Write train.warmup_steps: a number of steps, not a share of them"},
+    {"lr_decay_iters lr_decay_steps", "The schedule ends with the last step; train.decay_steps is "
+                                      "the falling part of lr_schedule wsd"},
+    {"betas adam_betas", "Write train.adam_beta1 and train.adam_beta2"},
+    {"optimizer optim", "The optimizer is AdamW; there is no other to choose"},
+    {"bf16", "Write model.dtype: bf16"},
+    {"fp16", "There is no fp16; write model.dtype: bf16 or f32"},
+    {"gradient_checkpointing activation_checkpointing recompute_granularity",
+     "It is chosen by itself: as little is recomputed as fits the memory that is there"},
+    {"packing sample_packing use_dynamic_batch_size",
+     "Samples are always packed, up to train.max_tokens_per_gpu, without seeing each other; "
+     "train.micro_batch_size limits their number"},
+    {"load ref_ckpt resume_from_checkpoint",
+     "A run resumes from its own run_dir by itself; model.path names the folder with the first "
+     "weights, which may be another run's"},
+    {"save",
+     "Everything of a run, checkpoints too, is below run_dir; checkpoint.interval says when"},
+    {"rollout_seed data_seed", "One seed decides everything: write seed at the top of the file"},
+    {"eval_prompt_data", "Write data.eval: paths alone, without a name before each"},
+    {"dataset_text_field text_field", "Records are conversations, not plain text; data.input_key "
+                                      "names the field of the conversation"},
+    {"loss_type",
+     "What is learned follows from rollout.function and, with rewards, algorithm.policy_loss and "
+     "algorithm.loss_normalization"},
+    {"rollout_function_path custom_generate_function_path",
+     "Write rollout.function: one of the names that it knows, not a path"},
+    {"gspo", "Write algorithm.policy_loss: gspo"},
+    {"cispo", "Write algorithm.policy_loss: cispo"},
+    {"importance_sampling_level", "For `sequence` write algorithm.policy_loss: gspo"},
+    {"disable_grpo_std_normalization",
+     "It says the opposite: write algorithm.std_normalization: false to disable it"},
+    {"scale_rewards", "Write algorithm.std_normalization: true or false"},
+    {"calculate_per_token_loss", "For true write algorithm.loss_normalization: token"},
+    {"use_kl_loss", "Write algorithm.kl_loss_coef: a number above 0 for true, 0 for false"},
+    {"init_kl_coef kl_ctrl", "The coefficient is constant: write algorithm.kl_coef"},
+    {"use_rollout_logprobs bypass_mode", "For true write algorithm.old_log_probs: rollout"},
+    {"use_tis vllm_importance_sampling_correction", "For true write algorithm.correction: tis"},
+    {"rollout_is", "Write algorithm.correction: tis and algorithm.correction_level"},
+    {"dynamic_sampling dynamic_sampling_filter_path filter_groups",
+     "To drop groups whose rewards are all equal write algorithm.dynamic_filter: zero_variance"},
+    {"skip_eval_before_train",
+     "It says the opposite: write eval.before_train: true to evaluate before the first step"},
+    {"nodes num_nodes hosts nnodes",
+     "cluster.agents takes the sockets of node agents of this machine; others come later"},
+    {"distributed_timeout_minutes", "Write cluster.collective_timeout_s, in seconds: times 60"},
+};
+
+const int num_job_foreign = sizeof job_foreign / sizeof *job_foreign;
