@@ -299,6 +299,9 @@ static int run_job(const Options *options)
     if (status == OK) status = log_open("controller", folder.events, options->level, &err);
     if (status == OK) {
         log_event(LOG_INFO, "run", F_STR("job", config->name), F_STR("folder", folder.path));
+        if (config->model.run != NULL)
+            log_event(LOG_INFO, "model", F_STR("run", config->model.run),
+                      F_STR("checkpoint", path_name(config->model.path)));
         if (folder.note != NULL) log_event(LOG_INFO, "lock_taken_over", F_STR("what", folder.note));
         status = shell_run(config, &folder, &screen, &err);
         /* For programs; people get the message itself. */

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/memory.h"
 #include "base/str.h"
 #include "local_node.h"
@@ -58,15 +59,20 @@ static char *summarize(const JobConfig *config, const ModelConfig *model, const 
     char *place = embedded ? mem_printf("of %g offered, this machine has %ld",
                                         local_node_cpus(config), sysconf(_SC_NPROCESSORS_ONLN))
                            : mem_printf("of cluster.agents, which were not asked");
+    char *weights = config->model.run == NULL
+                        ? mem_strdup("")
+                        : mem_printf("weights: newest checkpoint of %s: %s\n", config->model.run,
+                                     path_name(config->model.path));
     char *summary = mem_printf(
-        "model: %lld parameters, %d layers, hidden size %d, vocabulary %lld (tokenizer %d)\n"
+        "model: %lld parameters, %d layers, hidden size %d, vocabulary %lld (tokenizer %d)\n%s"
         "layout: tp %lld x dp %lld, %lld rollout workers, batch of %lld samples; %g CPUs %s\n",
         (long long)model_config_parameters(model), model->num_hidden_layers, model->hidden_size,
         (long long)model->vocab_size, (int)tokenizer_vocab_size(text_model_tokenizer(text)),
-        (long long)config->train.tp_size, (long long)config->train.dp_size,
+        weights, (long long)config->train.tp_size, (long long)config->train.dp_size,
         (long long)config->rollout.num_workers, (long long)config->train.global_batch_size,
         local_node_cpus_needed(config), place);
     free(place);
+    free(weights);
     return summary;
 }
 

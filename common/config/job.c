@@ -79,20 +79,6 @@ static Status check_required(const LoadedJob *job, Error *err)
     return OK;
 }
 
-/* The job file's name without folder and ending, with '-' for what a name may not hold. */
-static char *name_from_file(const char *where)
-{
-    const char *file = path_name(where);
-    size_t length = strlen(file);
-    if (str_ends_with(file, ".yaml")) length -= 5;
-    if (str_ends_with(file, ".yml")) length -= 4;
-    if (length > JOB_NAME_LENGTH_MAX) length = JOB_NAME_LENGTH_MAX;
-    char *name = length > 0 ? mem_strndup(file, length) : mem_strdup("job");
-    for (char *at = name; *at != '\0'; at++)
-        if (strchr(JOB_NAME_LETTERS, *at) == NULL || (at == name && *at == '.')) *at = '-';
-    return name;
-}
-
 /* An override of num_steps or num_epochs replaces what the file says about the other. */
 static void settle_length(LoadedJob *job)
 {
@@ -126,11 +112,26 @@ void job_derive_algorithm(LoadedJob *job)
         algorithm->kl_estimator = algorithm->kl_loss_coef != 0.0 ? KL_K3 : KL_K1;
 }
 
+/* A run in place of a model stands for its newest checkpoint. */
+static void settle_models(LoadedJob *job)
+{
+    JobConfig *config = &job->config;
+    char **path[] = {&config->model.path, &config->algorithm.reference, &config->algorithm.critic};
+    for (size_t i = 0; i < sizeof path / sizeof *path; i++) {
+        char *checkpoint = *path[i] != NULL ? model_path_checkpoint(*path[i]) : NULL;
+        if (checkpoint == NULL) continue;
+        if (i == 0) config->model.run = arena_printf(job->arena, "%s", *path[i]);
+        free(*path[i]);
+        *path[i] = checkpoint;
+    }
+}
+
 /* Defaults that follow from other values. */
 static void derive(LoadedJob *job, const char *working_dir)
 {
     JobConfig *config = &job->config;
-    if (config->name == NULL) config->name = name_from_file(job->where);
+    settle_models(job);
+    if (config->name == NULL) config->name = job_name_from_file(job->where);
     if (config->run_dir == NULL)
         config->run_dir = mem_printf("%s/runs/%s", working_dir, config->name);
     if (config->model.config == NULL)
@@ -183,7 +184,11 @@ static Status job_read(const JobText *text, JobConfig **ret, Error *err)
     Arena *arena = arena_create();
     char *working_dir = NULL;
     Status status = current_folder(&working_dir, err);
-    if (status == OK) status = read_file_values(job, text, working_dir, arena, err);
+    if (status == OK) {
+        job->base_dir = arena_printf(job->arena, "%s", text->base_dir);
+        job->working_dir = arena_printf(job->arena, "%s", working_dir);
+        status = read_file_values(job, text, working_dir, arena, err);
+    }
     for (int i = 0; status == OK && i < text->num_overrides; i++)
         status = apply_override(job, text->overrides[i], working_dir, arena, err);
     if (status == OK) status = check_required(job, err);

@@ -27,7 +27,9 @@ typedef struct JobConfig {
     int64_t seed;
 
     struct {
-        char *path; /* Hugging Face folder */
+        char *path;      /* Hugging Face folder */
+        const char *run; /* what was written for it, when that is a run whose newest checkpoint
+                            `path` is (its folder, or checkpoints/latest in it); else NULL */
         ModelInit init;
         char *config;        /* config.json; default <path>/config.json */
         char *tokenizer;     /* folder or tokenizer.json; default <path> */
@@ -99,8 +101,8 @@ typedef struct JobConfig {
 
 /* Reads, overrides and checks. `overrides` are `key.path=value` texts applied after the file, the
  * last of equal keys counting. A failure names file:line:column and key path, what was found, what
- * was expected, and the nearest valid name, in at most six lines. Starts nothing and touches no
- * file but the job file. */
+ * was expected, and the nearest valid name, in at most six lines. Starts nothing and reads no file
+ * but the job file; a run folder in place of a model is looked into for its newest checkpoint. */
 Status job_config_load(const char *path, const char *const *overrides, int num_overrides,
                        JobConfig **ret, Error *err);
 

@@ -28,13 +28,11 @@ static Status refuse(const LoadedJob *job, const char *key, const char *other, E
 static Status check_name(const LoadedJob *job, Error *err)
 {
     const char *name = job->config.name;
-    if (strlen(name) <= JOB_NAME_LENGTH_MAX && name[strspn(name, JOB_NAME_LETTERS)] == '\0' &&
-        name[0] != '.')
-        return OK;
+    if (job_name_is_valid(name)) return OK;
     return refuse(
         job, "name", NULL, err,
-        "name is \"%s\", expected at most %d letters, digits, `.`, `_` and `-`, not "
-        "starting with a dot.\nIt names folders and sockets; write for example my-first-run.",
+        "name is \"%s\", expected at most %d letters and digits of any script, `.`, `_` and "
+        "`-`, not starting with a dot.\nIt names the run folder; write for example my-first-run.",
         config_cut(name, job->arena), JOB_NAME_LENGTH_MAX);
 }
 

@@ -53,6 +53,49 @@ static const char *nearest_entry(const char *folder, const char *name, Arena *ar
     return str_nearest(name, names, count);
 }
 
+/* Where relative paths of the source of this key start; *ret_other where those of the other do. */
+static const char *base_of(const FileCheck *check, const char *key, const char **ret_other)
+{
+    const LoadedJob *job = check->job;
+    bool set = job->origin[config_find(&job_table, key)].kind == FROM_OVERRIDE;
+    *ret_other = set ? job->base_dir : job->working_dir;
+    return set ? job->working_dir : job->base_dir;
+}
+
+/* What to do about a path that is not there. Arena memory. */
+static const char *advice_for_path(const FileCheck *check, const char *key, const char *path)
+{
+    const char *other = NULL, *base = base_of(check, key, &other);
+    bool set = check->job->origin[config_find(&job_table, key)].kind == FROM_OVERRIDE;
+    size_t length = strlen(base);
+    if (length > 1 && strncmp(path, base, length) == 0 && path[length] == '/') {
+        char *there = path_join(other, path + length + 1);
+        const char *found = path_exists(there) ? arena_printf(check->arena, "%s", there) : NULL;
+        free(there);
+        if (found != NULL)
+            return arena_printf(check->arena, "Did you mean %s? Relative paths in %s start at %s.",
+                                found, set ? "--set" : "the job file",
+                                set ? "the working directory" : "its folder");
+    }
+    return arena_printf(check->arena, "Correct the path (relative ones in %s start at %s, %s).",
+                        set ? "--set" : "the job file",
+                        set ? "the working directory" : "its folder", base);
+}
+
+/* A name of the Hugging Face hub in place of a folder. */
+static Status refuse_hub_name(const FileCheck *check, const char *key, const char *path,
+                              const char *name)
+{
+    return error_set(check->err, ERR_NOT_FOUND,
+                     "%s: %s does not exist.\n"
+                     "Expected a model folder; %s looks like a name on the Hugging Face hub. "
+                     "Download it to that place:\n"
+                     "  hf download %s --local-dir %s\n"
+                     "(pip install huggingface_hub has the command; older ones call it "
+                     "huggingface-cli download)",
+                     key_at(check, key), path, name, name, path);
+}
+
 static Status refuse_absent(const FileCheck *check, const char *key, const char *path,
                             const char *expected)
 {
@@ -62,7 +105,7 @@ static Status refuse_absent(const FileCheck *check, const char *key, const char 
     size_t length = strcspn(rest, "/");
     const char *name = arena_strndup(check->arena, rest, length);
     const char *nearest = nearest_entry(part, name, check->arena);
-    const char *advice = "Correct the path (relative ones start at the job file's folder).";
+    const char *advice = advice_for_path(check, key, path);
     if (nearest != NULL)
         advice = arena_printf(check->arena, "Did you mean %s/%s%s?", part, nearest, rest + length);
     return error_set(check->err, ERR_NOT_FOUND,
@@ -113,8 +156,9 @@ static Status check_patterns(const FileCheck *check, const char *key, const Stri
             return error_set(
                 check->err, ERR_NOT_FOUND,
                 "%s: no file matches %s.\nExpected at least one JSONL file; what exists "
-                "of the path is %s.\nCorrect the pattern.",
-                key_at(check, key), pattern, existing_part(pattern, check->arena));
+                "of the path is %s.\n%s",
+                key_at(check, key), pattern, existing_part(pattern, check->arena),
+                advice_for_path(check, key, pattern));
         if (code != 0)
             return error_set(check->err, ERR_IO, "%s: %s could not be searched", key_at(check, key),
                              pattern);
@@ -125,10 +169,19 @@ static Status check_patterns(const FileCheck *check, const char *key, const Stri
 
 static Status check_folder(const FileCheck *check, const char *key, const char *path)
 {
+    if (model_path_is_run(path))
+        return error_set(check->err, ERR_NOT_FOUND,
+                         "%s: %s is the folder of a run that has no checkpoint yet.\n"
+                         "Expected a model folder, or a run with a checkpoint. Wait for its first "
+                         "one, or name another folder.",
+                         key_at(check, key), path);
     if (path_is_folder(path)) return OK;
-    if (!path_exists(path))
+    if (!path_exists(path)) {
+        const char *name = model_path_hub_name(path, existing_part(path, check->arena));
+        if (name != NULL) return refuse_hub_name(check, key, path, name);
         return refuse_absent(check, key, path,
                              "a Hugging Face model folder (config.json, safetensors, tokenizer)");
+    }
     return error_set(
         check->err, ERR_INVALID,
         "%s: %s is a file, expected a Hugging Face model folder.\nName the folder that "

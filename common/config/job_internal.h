@@ -6,8 +6,7 @@
 #include "config/job.h"
 #include "config/table.h"
 
-#define JOB_NAME_LENGTH_MAX 40
-#define JOB_NAME_LETTERS    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
+#define JOB_NAME_LENGTH_MAX 40 /* characters */
 
 extern const ConfigTable job_table;
 extern const ConfigForeign job_foreign[]; /* job_foreign.c */
@@ -16,13 +15,32 @@ extern const int num_job_foreign;
 /* Every JobConfig is the first member of one of these. */
 typedef struct LoadedJob {
     JobConfig config;
-    ConfigOrigin *origin; /* [job_table.num_keys], in the arena */
-    const char *where;    /* names the job file in messages */
+    ConfigOrigin *origin;               /* [job_table.num_keys], in the arena */
+    const char *where;                  /* names the job file in messages */
+    const char *base_dir, *working_dir; /* where relative paths of the file and of --set start */
     Arena *arena;
 } LoadedJob;
 
 /* Defaults of the section `algorithm` that follow from other values of it. */
 void job_derive_algorithm(LoadedJob *job);
+
+/* model_path.c: what may stand for a model folder. The newest checkpoint below a run's folder,
+ * below its folder of checkpoints, or beside its file checkpoints/latest; NULL when `path` is none
+ * of these, or there is none. Owned by the caller. */
+char *model_path_checkpoint(const char *path);
+bool model_path_is_run(const char *path); /* a run's folder, or its folder of checkpoints */
+/* The end of an absent path, when it looks like OWNER/NAME on the Hugging Face hub, else NULL;
+ * `existing` is the part of the path that is there. Borrowed. */
+const char *model_path_hub_name(const char *path, const char *existing);
+
+/* job_name.c: bytes of the character at `text` if it may stand in a job's name, which names
+ * folders: letters and digits of any script, '.', '_' and '-'; else 0. */
+int job_name_character(const char *text);
+bool job_name_is_valid(const char *name);
+/* The name of a job whose file is `path`: the file's without its ending. Where that may not be a
+ * name, '-' stands for what may not be in one, and a digest tells it from others that then look
+ * alike. Owned by the caller. */
+char *job_name_from_file(const char *path);
 
 /* Whether the values agree with each other. */
 Status job_config_check(const LoadedJob *job, Error *err);

@@ -291,6 +291,8 @@ char *config_resolve_path(const char *base, const char *relative)
         relative += strspn(relative, "/");
     }
     char *path = relative[0] != '\0' ? path_join(folder, relative) : mem_strdup(folder);
+    for (size_t length = strlen(path); length > 1 && path[length - 1] == '/';)
+        path[--length] = '\0'; /* "model/" is "model" */
     free(folder);
     return path;
 }

@@ -99,7 +99,7 @@ static void test_config_paths_start_at_their_folders(void **state)
         mem_printf("%s/out", here),
         mem_printf("%s/x.jsonl", here),
     };
-    assert_string_equal(config->name, "a-b");
+    assert_true(str_starts_with(config->name, "a-b-")); /* and a digest: "a-b.yaml" is another */
     assert_string_equal(config->model.path, expected[0]);
     assert_string_equal(config->model.tokenizer, expected[1]);
     assert_string_equal(config->model.chat_template, "/abs/x$y.jinja");
@@ -109,6 +109,112 @@ static void test_config_paths_start_at_their_folders(void **state)
     for (size_t i = 0; i < sizeof expected / sizeof *expected; i++)
         free(expected[i]);
     job_config_destroy(config);
+}
+
+/* The name of a job whose file has this one. */
+static char *name_of(const char *file)
+{
+    JobConfig *config = NULL;
+    Error err = {0};
+    assert_ok(job_config_parse("model: {path: m}\ndata: {train: a}\n", file, "/", &config, &err),
+              &err);
+    char *name = mem_strdup(config->name);
+    job_config_destroy(config);
+    return name;
+}
+
+/* Jobs that are called differently have different run folders. */
+static void test_config_job_names_differ_as_their_files_do(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *file, *name; /* NULL: whatever, but another than all others */
+    } jobs[] = {
+        {"/x/sft.v2_a-b.yml", "sft.v2_a-b"},
+        {"\u6570\u5b66\u5fae\u8c03.yaml", "\u6570\u5b66\u5fae\u8c03"},
+        {"\u6570\u5b66\u8bc4\u6d4b.yaml", "\u6570\u5b66\u8bc4\u6d4b"},
+        {"jobs/\u043e\u0431\u0443\u0447\u0435\u043d\u0438\u0435.yaml",
+         "\u043e\u0431\u0443\u0447\u0435\u043d\u0438\u0435"},
+        {"my job.yaml", NULL},
+        {"my-job.yaml", "my-job"},
+        {"my\tjob.yaml", NULL},
+        {"my\u3000job.yaml", NULL},
+        {"my\u200bjob.yaml", NULL},
+        {"my\xffjob.yaml", NULL},
+        {".hidden.yaml", NULL},
+        {"0123456789012345678901234567890123456789a.yaml", NULL},
+        {"0123456789012345678901234567890123456789b.yaml", NULL},
+    };
+    char *name[sizeof jobs / sizeof *jobs];
+    for (size_t i = 0; i < sizeof jobs / sizeof *jobs; i++) {
+        name[i] = name_of(jobs[i].file);
+        if (jobs[i].name != NULL) assert_string_equal(name[i], jobs[i].name);
+        assert_true(name[i][0] != '.' && strpbrk(name[i], " \t/") == NULL && strlen(name[i]) <= 40);
+        for (size_t j = 0; j < i; j++)
+            if (strcmp(name[i], name[j]) == 0) fail_msg("%s twice", name[i]);
+    }
+    for (size_t i = 0; i < sizeof jobs / sizeof *jobs; i++)
+        free(name[i]);
+    REFUSED("name: a\u3000b\nmodel: {path: m}\ndata: {train: a}\n", "letters and digits");
+}
+
+/* ---- what may stand for a model folder ---- */
+
+static void touch(const char *path)
+{
+    Error err = {0};
+    char *folder = path_folder(path);
+    assert_ok(folder_create(folder, &err), &err);
+    assert_ok(file_write_atomic(path, "x\n", 2, &err), &err);
+    free(folder);
+}
+
+static char *model_path_of(const char *written)
+{
+    char *yaml = mem_printf("model: {path: \"%s\"}\ndata: {train: a}\n", written), folder[4096];
+    JobConfig *config = NULL;
+    Error err = {0};
+    assert_non_null(getcwd(folder, sizeof folder));
+    assert_ok(job_config_parse(yaml, "job.yaml", folder, &config, &err), &err);
+    char *path = mem_strdup(config->model.path + strlen(folder) + 1);
+    assert_true((config->model.run != NULL) == (strstr(path, "step_") != NULL));
+    job_config_destroy(config);
+    free(yaml);
+    return path;
+}
+
+static void expect_model_path(const char *written, const char *expected)
+{
+    char *path = model_path_of(written);
+    assert_string_equal(path, expected);
+    free(path);
+}
+
+static void test_config_takes_a_run_for_its_newest_checkpoint(void **state)
+{
+    (void)state;
+    Error err = {0};
+    folder_remove("a_run", NULL);
+    for (int step = 8; step <= 10; step++) { /* the last is not whole */
+        char *folder = mem_printf("a_run/checkpoints/step_000000%02d", step);
+        char *config = path_join(folder, "config.json"), *done = path_join(folder, "manifest.json");
+        touch(config);
+        if (step < 10) touch(done);
+        free(done);
+        free(config);
+        free(folder);
+    }
+    touch("a_run/checkpoints/step_00000011.x7.partial/config.json");
+    touch("a_run/checkpoints/step_00000011.x7.partial/manifest.json");
+    touch("a_run/checkpoints/latest");
+    expect_model_path("a_run", "a_run/checkpoints/step_00000009");
+    expect_model_path("a_run/", "a_run/checkpoints/step_00000009");
+    expect_model_path("a_run/checkpoints", "a_run/checkpoints/step_00000009");
+    expect_model_path("./a_run/checkpoints/latest", "a_run/checkpoints/step_00000009");
+    touch("a_run/config.json"); /* a model like any other */
+    expect_model_path("a_run//", "a_run");
+    expect_model_path("no_run/latest", "no_run/latest");
+    assert_ok(folder_remove("a_run", &err), &err);
 }
 
 static void test_config_expands_variables_in_paths_only(void **state)
@@ -571,6 +677,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_config_reads_values_and_fills_in_defaults),
         cmocka_unit_test(test_config_paths_start_at_their_folders),
+        cmocka_unit_test(test_config_job_names_differ_as_their_files_do),
+        cmocka_unit_test(test_config_takes_a_run_for_its_newest_checkpoint),
         cmocka_unit_test(test_config_expands_variables_in_paths_only),
         cmocka_unit_test(test_config_unknown_key_gives_place_and_nearest_name),
         cmocka_unit_test(test_config_says_what_to_write_for_keys_of_other_systems),

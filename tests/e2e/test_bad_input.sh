@@ -110,6 +110,50 @@ case_missing_file() {
     says "job.yaml:6" data.train train.jsonl "does not exist" "Did you mean $PWD/trian.jsonl"
 }
 
+case_hub_name() {
+    sed -i 's|path: model|path: Qwen/Qwen3-0.6B|' job.yaml
+    message 2
+    says "job.yaml:3: model.path" "$PWD/Qwen/Qwen3-0.6B does not exist" "Hugging Face hub" \
+        "hf download Qwen/Qwen3-0.6B --local-dir $PWD/Qwen/Qwen3-0.6B" "huggingface-cli download"
+    sed -i 's|path: Qwen|path: models/Qwen|' job.yaml
+    sed -i 's|models/Qwen/|models/|' job.yaml
+    message 2
+    says "model.path" "$PWD/models/Qwen3-0.6B does not exist"
+    ! grep -q "hf download" message || fail "a folder of models is taken for a name on the hub"
+}
+
+# tried_from FOLDER OPTION...: the message of a start in that folder.
+tried_from() {
+    local folder=$1 job=$PWD/job.yaml
+    shift
+    (cd "$folder" && "$BIN/controller" --config "$job" "$@") >out 2>&1 && fail "it ran"
+    cp out message
+}
+
+# Relative paths start at the job file's folder, in --set at the working directory: the message says which was tried.
+case_relative_path() {
+    mkdir elsewhere
+    touch elsewhere/other.jsonl
+    tried_from elsewhere --set data.eval=eval.jsonl
+    says "--set data.eval=eval.jsonl: data.eval: $PWD/elsewhere/eval.jsonl does not exist" \
+        "Did you mean $PWD/eval.jsonl?" "--set start at the working directory"
+    tried_from / --set data.eval=no_such_file.jsonl
+    says "data.eval: /no_such_file.jsonl does not exist" "the working directory, /)"
+    sed -i "s|train: train.jsonl|train: other.jsonl|" job.yaml
+    tried_from elsewhere
+    says "job.yaml:6: data.train: $PWD/other.jsonl does not exist" "Did you mean $PWD/elsewhere/other.jsonl?" \
+        "the job file start at its folder"
+    rm elsewhere/other.jsonl
+    tried_from elsewhere
+    says "(relative ones in the job file start at its folder, $PWD)"
+}
+
+case_run_without_checkpoint() {
+    mkdir -p other/checkpoints
+    message 2 --set model.path=other
+    says "$PWD/other is the folder of a run that has no checkpoint yet"
+}
+
 case_empty_data_set() {
     : >train.jsonl
     message 3

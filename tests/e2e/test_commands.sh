@@ -262,6 +262,22 @@ case_data_ends_early() {
     ! grep -q ended_early "$RUN.out" || fail "a whole run says that it ended early"
 }
 
+# What one run made is where another begins: its folder, or checkpoints/latest in it, in place of a model folder.
+case_model_of_a_run() {
+    STEPS=3 write_job first.yaml first
+    run_job
+    local form loss
+    loss=$(sed -n 's/.*"eval\/loss":\([0-9.]*\).*/\1/p' first/metrics.jsonl | tail -1)
+    for form in first/ first/checkpoints/latest; do
+        STEPS=1 write_job second.yaml "after_${form##*/}" "model.path=$form" model.init=pretrained \
+            eval.before_train=true
+        run_job
+        says "$RUN.out" "model run=" "checkpoint=step_00000003"
+        says "$RUN/metrics.jsonl" "\"step\":0,\"eval/loss\":$loss,"
+        says "$RUN/config.effective.yaml" "path: $PWD/first/checkpoints/step_00000003  # --set model.path=$form"
+    done
+}
+
 # ---- resuming ----
 
 # A killed run was past its checkpoint: the steps are made again, and told once.
