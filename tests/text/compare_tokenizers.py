@@ -1,11 +1,16 @@
 #!/usr/bin/env python3
-"""Compares tokenizer_tool with the `tokenizers` package over much mixed text: same ids, same decoded text.
+"""Compares tokenizer_tool with the `tokenizers` package over much mixed text: same ids, same decoded text, and the same
+text again from a stream of single ids.
 
-Not part of the test suite: it needs the package and takes minutes. Text: pieces of the given files and folders, random
-Unicode, and both with the tokenizer's added tokens strewn in. Prints the first differences and a summary.
-usage: compare_tokenizers.py --tool build/bin/tokenizer_tool [--megabytes 20] [--seed 1] TOKENIZER.json ... [-- TEXT ...]
+Not part of the test suite: it needs the package and takes minutes. Text: pieces of the given files and folders (messages
+of .mo files give many languages), random Unicode, and both with the tokenizer's added tokens strewn in. With --train,
+tokenizers of every kind of make_tokenizer_fixtures.py are trained on a part of that text and compared too. Prints the
+first differences and a summary.
+usage: compare_tokenizers.py --tool build/bin/tokenizer_tool [--megabytes 20] [--seed 1] [--train VOCABULARY] [--kinds a,b]
+       TOKENIZER.json ... [-- TEXT ...]
 """
 import argparse
+import gettext
 import os
 import random
 import struct
@@ -15,6 +20,8 @@ import tempfile
 import time
 
 import tokenizers
+
+import make_tokenizer_fixtures as kinds
 
 BLOCKS = [  # where random characters come from: (first, last, weight)
     (0x20, 0x7E, 30), (0x09, 0x0D, 6), (0x00, 0x1F, 1), (0x80, 0x24F, 8), (0x250, 0x36F, 5), (0x370, 0x52F, 4),
@@ -51,6 +58,16 @@ def random_text(rng, size):
     return "".join(out)
 
 
+def read_messages(name):
+    """All translations of a .mo file."""
+    try:
+        with open(name, "rb") as file:
+            catalog = gettext.GNUTranslations(file)._catalog
+    except (OSError, UnicodeDecodeError, struct.error, ValueError, LookupError):
+        return ""
+    return "\n".join(value for value in catalog.values() if isinstance(value, str))
+
+
 def read_files(paths):
     texts = []
     for path in paths:
@@ -58,6 +75,9 @@ def read_files(paths):
         if os.path.isdir(path):
             names = [os.path.join(folder, name) for folder, _, files in os.walk(path) for name in sorted(files)]
         for name in names:
+            if name.endswith(".mo"):
+                texts.append(read_messages(name))
+                continue
             try:
                 with open(name, encoding="utf-8", newline="") as file:
                     texts.append(file.read(4 << 20))
@@ -103,7 +123,7 @@ def run_tool(tool, path, texts, flags):
             source.write(struct.pack("<I", len(data)) + data)
         source.seek(0)
         begin = time.time()
-        out = subprocess.run([tool, path, "--decode", *flags], stdin=source, stdout=subprocess.PIPE, check=True).stdout
+        out = subprocess.run([tool, path, "--decode", "--stream", *flags], stdin=source, stdout=subprocess.PIPE, check=True).stdout
         seconds = time.time() - begin
     results, at = [], 0
     for _ in texts:
@@ -151,8 +171,33 @@ def compare(tool, path, files, megabytes, seed):
                 print("DIFFERENT %s\n  text %r\n  ours %r\n  want %r" % (
                     what, text[:300], (ids if ids != wanted else back)[:40], (wanted if ids != wanted else wanted_back)[:40]))
     print("%s: %d differences in %.1f MB, %d tokens (ours %.1f s with loading and decoding, package %.1f s on all cores)" %
-          (path, differences, total / 1e6, tokens, ours, theirs))
+          (path, differences, total / 1e6, tokens, ours, theirs), flush=True)
     return differences
+
+
+def train(folder, size, files, wanted, seed):
+    """Paths of tokenizers of all kinds, with a vocabulary of about `size`, trained on 4 MB of the text."""
+    rng = random.Random(seed)
+    sample = "".join(make_texts(rng, files, [], 4))
+    lines = sample.splitlines(keepends=True)
+    original = kinds.train
+
+    def larger(tokenizer, small, alphabet=None, special=()):
+        trainer = kinds.trainers.BpeTrainer(vocab_size=size, show_progress=False, special_tokens=list(special),
+                                            initial_alphabet=sorted(alphabet or []), max_token_length=24)
+        tokenizer.train_from_iterator(lines, trainer)
+        return tokenizer
+
+    kinds.train = larger
+    paths = []
+    for name in sorted(key[5:] for key in vars(kinds) if key.startswith("make_")):
+        if wanted and name not in wanted:
+            continue
+        path = os.path.join(folder, name + ".json")
+        getattr(kinds, "make_" + name)().save(path)
+        paths.append(path)
+    kinds.train = original
+    return paths
 
 
 def main():
@@ -164,10 +209,17 @@ def main():
     parser.add_argument("--tool", required=True)
     parser.add_argument("--megabytes", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("tokenizer", nargs="+")
+    parser.add_argument("--train", type=int, default=0, help="also train tokenizers, with about so many tokens")
+    parser.add_argument("--kinds", default="", help="only train these kinds")
+    parser.add_argument("tokenizer", nargs="*")
     options = parser.parse_args(arguments)
-    print("tokenizers %s, %d files of text" % (tokenizers.__version__, len(files)))
-    failures = sum(compare(options.tool, path, files, options.megabytes, options.seed) for path in options.tokenizer)
+    print("tokenizers %s, %d files of text, %.0f million characters" % (
+        tokenizers.__version__, len(files), sum(map(len, files)) / 1e6), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = list(options.tokenizer)
+        if options.train:
+            paths += train(folder, options.train, files, options.kinds.split(",") if options.kinds else [], options.seed)
+        failures = sum(compare(options.tool, path, files, options.megabytes, options.seed) for path in paths)
     sys.exit(1 if failures else 0)
 
 

@@ -1,20 +1,23 @@
-/* tokenizer_tool tokenizer.json [--special] [--decode] [--skip-special] [--spans] [--no-cache] <
- * texts > ids
+/* tokenizer_tool tokenizer.json [--special] [--decode] [--skip-special] [--stream] [--spans]
+ * [--no-cache] < texts > ids
  *
  * Standard input: texts, each a little-endian u32 length and that many bytes. Standard output, for
  * each text: u32 count, then per token an i32 id (and with --spans u32 begin and end). With
- * --decode the ids are decoded again and u32 length and the decoded bytes follow. A text that
- * cannot be encoded gives the count 0xFFFFFFFF. */
+ * --decode the ids are decoded again and u32 length and the decoded bytes follow; with --stream the
+ * program fails where decoding the ids one by one gives another text, or a part of a character. A
+ * text that cannot be encoded gives the count 0xFFFFFFFF. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/str.h"
+#include "base/utf8.h"
 #include "text/tokenizer.h"
 
 typedef struct Options {
-    bool special, decode, skip_special, spans, cache;
+    bool special, decode, skip_special, stream, spans, cache;
 } Options;
 
 static void write_u32(uint32_t value)
@@ -26,6 +29,38 @@ static int fail(const Error *err)
 {
     fprintf(stderr, "tokenizer_tool: %s\n", err->message);
     return 1;
+}
+
+/* Appends a piece that the stream gave out: whole characters. */
+static Status append_piece(Str *joined, char *piece, size_t length, Error *err)
+{
+    Status status = OK;
+    if (utf8_valid_prefix(piece, length) < length)
+        status = error_set(err, ERR_DATA, "the stream gave out a part of a character");
+    str_append(joined, piece, length);
+    free(piece);
+    return status;
+}
+
+static Status check_stream(const Tokenizer *tokenizer, const Options *options, const int32_t *ids,
+                           size_t count, const char *text, size_t length, Error *err)
+{
+    DecodeStream *stream = decode_stream_create(tokenizer, options->skip_special);
+    Str joined = {0};
+    Status status = OK;
+    for (size_t i = 0; i <= count && status == OK; i++) {
+        char *piece = NULL;
+        size_t size = 0;
+        status = i < count ? decode_stream_step(stream, ids[i], &piece, &size, err)
+                           : decode_stream_finish(stream, &piece, &size, err);
+        if (status == OK) status = append_piece(&joined, piece, size, err);
+    }
+    if (status == OK && (joined.length != length || memcmp(str_text(&joined), text, length) != 0))
+        status = error_set(err, ERR_DATA, "the stream gave \"%.300s\" for \"%.300s\"",
+                           str_text(&joined), text);
+    str_free(&joined);
+    decode_stream_destroy(stream);
+    return status;
 }
 
 static Status run_text(const Tokenizer *tokenizer, TokenizerCache *cache, const Options *options,
@@ -55,6 +90,9 @@ static Status run_text(const Tokenizer *tokenizer, TokenizerCache *cache, const 
         if (status == OK) {
             write_u32((uint32_t)decoded_length);
             fwrite(decoded, 1, decoded_length, stdout);
+            if (options->stream)
+                status = check_stream(tokenizer, options, ids, encoding.length, decoded,
+                                      decoded_length, err);
             free(decoded);
         }
     }
@@ -74,6 +112,8 @@ int main(int argc, char **argv)
             options.decode = true;
         else if (strcmp(argv[i], "--skip-special") == 0)
             options.skip_special = true;
+        else if (strcmp(argv[i], "--stream") == 0)
+            options.stream = true;
         else if (strcmp(argv[i], "--spans") == 0)
             options.spans = true;
         else if (strcmp(argv[i], "--no-cache") == 0)
@@ -83,7 +123,7 @@ int main(int argc, char **argv)
     }
     if (path == NULL) {
         fprintf(stderr, "usage: tokenizer_tool tokenizer.json [--special] [--decode] "
-                        "[--skip-special] [--spans] [--no-cache]\n");
+                        "[--skip-special] [--stream] [--spans] [--no-cache]\n");
         return 2;
     }
     Error err = {0};
