@@ -5,9 +5,10 @@
  * calls with the template's text between them) or from the terminator that closes that turn (the
  * end-of-turn token and the newline that the template writes with it), so that the model learns to
  * stop. The turn's header, which is what the template writes to ask for an answer, carries none; a
- * think block behind it does. With {% generation %} blocks in the template their extent is the mask
- * instead. Messages are never rendered alone. A message with `step_loss_mask: 0` (slime) or
- * `weight: 0` (OpenAI) is not trained, nor is one of the prompt.
+ * think block behind it does (header_rule.c has five templates whose reference differs). With {%
+ * generation %} blocks in the template their extent is the mask instead. Messages are never
+ * rendered alone. A message with `step_loss_mask: 0` (slime) or `weight: 0` (OpenAI) is not
+ * trained, nor is one of the prompt.
  *
  * Text of users and tools never becomes a control or added token, whatever it spells. In an
  * assistant's text, added tokens that are not control tokens ("<think>", "<tool_call>") are

@@ -3,9 +3,9 @@
  * The turn of an assistant message is what the template writes while its loop stands at the
  * message: text of the message and of the template, without what it inserts from other messages. Of
  * that, the header is not trained: the text with which the template asks for an answer (learned
- * once per model from its generation prompt). All after it is what the model has to write, the
- * end-of-turn token included. Where a template ends a turn only by the control token that opens the
- * next one, that token is the terminator. */
+ * once per model from its generation prompt); header_rule.c has the exceptions. All after it is
+ * what the model has to write, the end-of-turn token included. Where a template ends a turn only by
+ * the control token that opens the next one, that token is the terminator. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -75,6 +75,17 @@ static uint32_t header_end(const char *text, const Turn *turn, const char *heade
         at = memmem(begin, turn->end - turn->begin, header, length);
     }
     return at != NULL && at <= text + limit ? (uint32_t)(at - text + (ptrdiff_t)length) : limit;
+}
+
+/* Where the generated part of a turn begins. */
+static uint32_t first_generated(const TextModel *model, const char *text, const Turn *turn)
+{
+    if (model->header_rule == HEADER_TRAINED) return turn->begin;
+    uint32_t begin = header_end(text, turn, model->header);
+    if (model->header_rule == HEADER_LINE_END_TRAINED)
+        while (begin > turn->begin && strchr(" \t\r\n", text[begin - 1]) != NULL)
+            begin--;
+    return begin;
 }
 
 /* Per byte: 1 for what an assistant generates. */
@@ -189,7 +200,7 @@ size_t loss_mask_fill(const TextModel *model, const MaskRequest *request, uint8_
     collect_turns(rendering, turn, num_messages);
     for (size_t i = 0; i < num_messages; i++) {
         strip_spaces(rendering->text, &turn[i]);
-        turn[i].first_generated = header_end(rendering->text, &turn[i], model->header);
+        turn[i].first_generated = first_generated(model, rendering->text, &turn[i]);
     }
     uint8_t *generated = generated_bytes(request, turn);
     for (size_t i = 0; i < encoding->length; i++)

@@ -224,22 +224,34 @@ static Status read_optional(const char *folder, const char *name, cJSON **ret, E
     return status;
 }
 
-static Status compile_file(const char *path, ChatTemplate **ret, Error *err)
+static Status compile_source(TextModel *model, const char *source, size_t length, const char *where,
+                             Error *err)
+{
+    model->header_rule = header_rule_of(source, length);
+    return chat_template_compile(source, length, where, &model->chat_template, err);
+}
+
+static Status compile_file(TextModel *model, const char *path, Error *err)
 {
     char *source = NULL;
     size_t length = 0;
     TRY(file_read(path, CHAT_TEMPLATE_BYTES_MAX, &source, &length, err));
-    Status status = chat_template_compile(source, length, path, ret, err);
+    Status status = compile_source(model, source, length, path, err);
     free(source);
     return status;
 }
 
-static Status compile_value(const cJSON *value, const char *where, ChatTemplate **ret, Error *err)
+static Status check_source(const cJSON *value, const char *where, Error *err)
 {
-    if (!cJSON_IsString(value))
-        return error_set(err, ERR_DATA, "%s: chat_template is %s, expected a string", where,
-                         json_type_name(value));
-    return chat_template_compile(value->valuestring, strlen(value->valuestring), where, ret, err);
+    if (cJSON_IsString(value)) return OK;
+    return error_set(err, ERR_DATA, "%s: chat_template is %s, expected a string", where,
+                     json_type_name(value));
+}
+
+static Status compile_value(TextModel *model, const cJSON *value, const char *where, Error *err)
+{
+    TRY(check_source(value, where, err));
+    return compile_source(model, value->valuestring, strlen(value->valuestring), where, err);
 }
 
 /* A list of {"name": ..., "template": ...}: the one called default, and tool_use for chats with
@@ -257,24 +269,27 @@ static Status compile_named(TextModel *model, const cJSON *list, const char *whe
     if (chosen == NULL)
         return error_set(err, ERR_DATA,
                          "%s: chat_template is a list without a template named \"default\"", where);
-    TRY(compile_value(chosen, where, &model->chat_template, err));
-    return for_tools != NULL ? compile_value(for_tools, where, &model->tool_template, err) : OK;
+    TRY(compile_value(model, chosen, where, err));
+    if (for_tools == NULL) return OK;
+    TRY(check_source(for_tools, where, err));
+    return chat_template_compile(for_tools->valuestring, strlen(for_tools->valuestring), where,
+                                 &model->tool_template, err);
 }
 
 static Status load_template(TextModel *model, const char *folder, const char *template_path,
                             const cJSON *config, Error *err)
 {
-    if (template_path != NULL) return compile_file(template_path, &model->chat_template, err);
+    if (template_path != NULL) return compile_file(model, template_path, err);
     char *own = path_join(folder, "chat_template.jinja");
     char *where = path_join(folder, "tokenizer_config.json");
     const cJSON *value = cJSON_GetObjectItemCaseSensitive(config, "chat_template");
     Status status;
     if (path_exists(own)) {
-        status = compile_file(own, &model->chat_template, err);
+        status = compile_file(model, own, err);
     } else if (cJSON_IsArray(value)) {
         status = compile_named(model, value, where, err);
     } else if (value != NULL && !cJSON_IsNull(value)) {
-        status = compile_value(value, where, &model->chat_template, err);
+        status = compile_value(model, value, where, err);
     } else {
         status = error_set(err, ERR_NOT_FOUND,
                            "%s: no chat template\n"

@@ -8,6 +8,12 @@
 /* What stands for the content of a message that has none, such as one of tool calls alone. */
 typedef enum { CONTENT_ABSENT, CONTENT_NULL, CONTENT_EMPTY } MissingContent;
 
+/* What of a turn's header is trained: nothing, the white space at its end, or all of it. */
+typedef enum { HEADER_NOT_TRAINED, HEADER_LINE_END_TRAINED, HEADER_TRAINED } HeaderRule;
+
+/* For a template of that source: HEADER_NOT_TRAINED unless trl's twin of it has it otherwise. */
+HeaderRule header_rule_of(const char *source, size_t length);
+
 struct TextModel {
     Tokenizer *tokenizer;
     ChatTemplate *chat_template;
@@ -17,6 +23,7 @@ struct TextModel {
     /* What the template writes to make the model answer, up to where its reasoning would begin: the
      * part of an assistant's turn that is not generated. "" if it writes nothing. */
     char *header;
+    HeaderRule header_rule;
     bool takes_parts;            /* the template renders content given as a list of parts */
     bool takes_strings;          /* and content given as a string; if neither: strings are tried */
     bool takes_argument_objects; /* it renders the arguments of tool calls given as an object */

@@ -1,11 +1,20 @@
 """Ids and loss masks of the chats, here and by transformers with TRL's `_training` templates.
 
-For every pair of a template and its training twin: where both render the same text, ids and mask must agree. The
-tokenizer is the given model folder's, with the control tokens of all families added.
+For every pair of a template and its training twin, over all chats. "same": ids and mask agree. "mask differs", "twin's
+mask differs" (ours with the twin itself, by its own blocks) and "aligned differs" are faults. The rest is by design:
+  another text   the twin renders another text than the template; the tokens that both have must agree in their mask
+  control        a user's text spells control tokens, which are never control tokens here
+  other form     the template cannot render the messages as they are (parts, arguments as text): adapted here
+  refused        the conversation is refused here: the template drops its tool calls, or a role or content is missing
+  not rendered   the twin fails
+Templates that take content only as parts are given parts. The tokenizer is the given model folder's, with the control
+tokens of all families added.
 
     python compare_masks.py BUILD/bin/conversation_tool MODEL_FOLDER TRL_TEMPLATES [-v]
 """
 
+import collections
+import difflib
 import json
 import pathlib
 import re
@@ -77,6 +86,43 @@ def show(tokenizer, ids, mask):
     return text + ("⟧" if inside else "")
 
 
+def parted(variables):
+    """The same chat with texts as lists of parts."""
+    messages = []
+    for message in variables["messages"]:
+        content = message.get("content")
+        messages.append({**message, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else message)
+    return {**variables, "messages": messages}
+
+
+def takes_strings(tokenizer, template):
+    """Does content given as a string come out?"""
+    probe = {"messages": [{"role": "user", "content": "qXq"}, {"role": "assistant", "content": "qYq"}]}
+    text = theirs(tokenizer, template, probe)[0]
+    return "qXq" in text and "qYq" in text
+
+
+def aligned_agree(ours, ids, mask):
+    """Do the tokens that two encodings have in common carry the same mask?"""
+    blocks = difflib.SequenceMatcher(None, ours["ids"], ids, autojunk=False).get_matching_blocks()
+    return all(ours["mask"][b.a : b.a + b.size] == mask[b.b : b.b + b.size] for b in blocks)
+
+
+def judge(tokenizer, base, twin, answer, variables):
+    """What became of one chat, and ids and mask of the twin where they are compared."""
+    base_text = theirs(tokenizer, base, variables)[0]
+    text, ids, mask = theirs(tokenizer, twin, variables)
+    if ids is None:
+        return "not rendered", None
+    if "ids" not in answer:
+        return "refused", None
+    if text != base_text:
+        return "another text" if aligned_agree(answer, ids, mask) else "aligned differs", (ids, mask)
+    if answer["ids"] != ids:
+        return "control" if tokenizer.decode(answer["ids"]) == tokenizer.decode(ids) else "other form", None
+    return "same" if answer["mask"] == mask else "mask differs", (ids, mask)
+
+
 def main():
     program, model, trl = sys.argv[1], pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3])
     twins = sorted(trl.glob("*_training.jinja"))
@@ -84,38 +130,28 @@ def main():
     folder = pathlib.Path(tempfile.mkdtemp())
     make_folder(model, [*twins, *bases], folder)
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), **TOKENS)
+    total = collections.Counter()
     for base, twin in zip(bases, twins):
-        counts = {"same": 0, "ids differ": 0, "mask differs": 0, "another text": 0, "error": 0}
-        shown = 0
+        counts = collections.Counter()
         ours, direct = Ours(program, folder, base), Ours(program, folder, twin)
+        strings = takes_strings(tokenizer, base.read_text())
         for name, variables in chats().items():
-            base_text = theirs(tokenizer, base.read_text(), variables)[0]
-            text, ids, mask = theirs(tokenizer, twin.read_text(), variables)
-            answer, answer_twin = ours.encode(variables), direct.encode(variables)
-            if ids is not None and "ids" in answer_twin:
-                if answer_twin["ids"] == ids and answer_twin["mask"] != mask:
-                    print(f"{twin.name} {name}: its own blocks give another mask\n  ours   {show(tokenizer, ids, answer_twin['mask'])!r}\n  theirs {show(tokenizer, ids, mask)!r}")
-            if ids is None or "ids" not in answer:
-                counts["error"] += 1
-                if ids is not None and "-v" in sys.argv:
-                    print(f"{base.name} {name}: {answer}")
-            elif text != base_text:
-                counts["another text"] += 1
-                if len(ids) > len(answer["ids"]) and ids[: len(answer["ids"])] == answer["ids"]:
-                    same = mask[: len(answer["ids"])] == answer["mask"]
-                    counts["longer, same" if same else "longer, differs"] = counts.get("longer, same" if same else "longer, differs", 0) + 1
-            elif answer["ids"] != ids:
-                counts["ids differ"] += 1
-                if "-v" in sys.argv:
-                    print(f"{base.name} {name}: ids differ")
-            elif answer["mask"] != mask:
-                counts["mask differs"] += 1
-                shown += 1
-                if "-v" in sys.argv and shown <= 2:
-                    print(f"{base.name} {name}:\n  ours   {show(tokenizer, ids, answer['mask'])!r}\n  theirs {show(tokenizer, ids, mask)!r}")
-            else:
-                counts["same"] += 1
-        print(f"{base.name:32}", counts)
+            variables = variables if strings else parted(variables)
+            answer, by_blocks = ours.encode(variables), direct.encode(variables)
+            kind, encoded = judge(tokenizer, base.read_text(), twin.read_text(), answer, variables)
+            counts[kind] += 1
+            if kind in ("mask differs", "aligned differs"):
+                print(f"{base.name} {name}: {kind}\n  ours   {show(tokenizer, answer['ids'], answer['mask'])!r}\n  theirs {show(tokenizer, *encoded)!r}")
+            if kind == "refused" and "-v" in sys.argv:
+                print(f"{base.name} {name}: {answer['error']}")
+            if encoded and by_blocks.get("ids") == encoded[0] and by_blocks["mask"] != encoded[1]:
+                counts["twin's mask differs"] += 1
+                print(f"{twin.name} {name}: its blocks give another mask\n  ours   {show(tokenizer, encoded[0], by_blocks['mask'])!r}\n  theirs {show(tokenizer, *encoded)!r}")
+        print(f"{base.name:32}", dict(counts), flush=True)
+        total += counts
+    faults = total["mask differs"] + total["aligned differs"] + total["twin's mask differs"]
+    print(f"{len(twins)} twins, {len(chats())} chats:", dict(total), f"{faults} faults")
+    sys.exit(faults > 0)
 
 
 if __name__ == "__main__":

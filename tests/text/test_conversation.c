@@ -10,6 +10,7 @@
 #include "base/memory.h"
 #include "base/str.h"
 #include "text/conversation.h"
+#include "text/text_model.h"
 
 #define TINY_MODEL PROJECT_SOURCE_DIR "/deploy/examples/tiny/model"
 
@@ -287,6 +288,41 @@ static void test_masks_of_published_templates_cover_answers_and_nothing_of_users
     free(folder);
 }
 
+/* trl's twin of this one template trains the newline of the header; a changed template has no twin.
+ */
+static void test_qwen2_5_trains_what_trls_twin_trains(void **state)
+{
+    (void)state;
+    char *folder = shared_path("data/tokenizers/qwen3");
+    char *path = shared_path("data/chat_templates/Qwen-Qwen2.5-7B-Instruct.jinja");
+    if (folder == NULL || path == NULL) skip();
+    static const char messages[] =
+        "[{\"role\":\"system\",\"content\":\"s\"},{\"role\":\"user\",\"content\":\"a\"},"
+        "{\"role\":\"assistant\",\"content\":\"b\"}]";
+    TextModel *model = load_model(folder, path);
+    assert_marked(model, messages, &plain,
+                  "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\na<|im_end|>\n"
+                  "<|im_start|>assistant[[\nb<|im_end|>\n]]");
+    text_model_destroy(model);
+    Error err = {0};
+    char *source = NULL;
+    size_t length;
+    assert_ok(file_read(path, 1 << 20, &source, &length, &err), &err);
+    char *spaced = mem_printf("%s\n \n", source), *changed = mem_printf("%s.", source);
+    assert_int_equal(header_rule_of(spaced, length + 3), HEADER_LINE_END_TRAINED);
+    assert_int_equal(header_rule_of(changed, length + 1), HEADER_NOT_TRAINED);
+    model = load_with_template(changed);
+    assert_marked(model, messages, &plain,
+                  "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\na<|im_end|>\n"
+                  "<|im_start|>assistant\n[[b<|im_end|>\n]].");
+    text_model_destroy(model);
+    free(spaced);
+    free(changed);
+    free(source);
+    free(path);
+    free(folder);
+}
+
 /* ---- rules ---- */
 
 static const char chatml[] =
@@ -305,6 +341,20 @@ static void test_a_prompt_trains_nothing_of_its_end(void **state)
         &prompt,
         "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n[[b<|im_end|>\n]]"
         "<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n");
+    text_model_destroy(model);
+}
+
+static void test_a_header_is_trained_where_the_reference_trains_it(void **state)
+{
+    (void)state;
+    TextModel *model = load_with_template(chatml);
+    model->header_rule = HEADER_TRAINED;
+    static const char messages[] =
+        "[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":\"b\"},"
+        "{\"role\":\"user\",\"content\":\"c\"},{\"role\":\"assistant\",\"content\":\"d\"}]";
+    assert_marked(model, messages, &plain,
+                  "<|im_start|>user\na<|im_end|>\n[[<|im_start|>assistant\nb<|im_end|>\n]]"
+                  "<|im_start|>user\nc<|im_end|>\n[[<|im_start|>assistant\nd<|im_end|>\n]]");
     text_model_destroy(model);
 }
 
@@ -752,6 +802,8 @@ int main(void)
         cmocka_unit_test(test_gsm8k_with_qwen3_gives_ids_of_transformers_and_mask_of_trl),
         cmocka_unit_test(test_qwen3_reasoning_and_tool_calls_are_trained),
         cmocka_unit_test(test_masks_of_published_templates_cover_answers_and_nothing_of_users),
+        cmocka_unit_test(test_qwen2_5_trains_what_trls_twin_trains),
+        cmocka_unit_test(test_a_header_is_trained_where_the_reference_trains_it),
         cmocka_unit_test(test_a_prompt_trains_nothing_of_its_end),
         cmocka_unit_test(test_a_message_with_step_loss_mask_zero_is_not_trained),
         cmocka_unit_test(test_a_message_with_weight_zero_is_not_trained),
