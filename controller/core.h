@@ -186,7 +186,7 @@ struct Controller {
         char message[ERROR_MESSAGE_MAX];
         char remedy[REASON_MAX]; /* besides giving the same command again; "": none */
     } failure;                   /* ends the run once what is trained is committed */
-    int64_t rejects_logged;
+    int64_t rejects_logged, notes_logged;
     int skipped_in_a_row;
     char waits_for[REASON_MAX];
     int64_t waits_since_ms;

@@ -168,7 +168,7 @@ typedef struct Event {
                 } open_set;
                 struct {
                     const SampleMeta *meta;
-                    const char *const *reject_message; /* [count], NULL entries */
+                    const char *const *reject_message; /* [count], NULL entries; or of a note */
                     int count;
                 } lease;
                 struct {

@@ -185,6 +185,8 @@ static DataPolicy policy_for(const Controller *c, RejectReason reason)
         return c->config->data.nothing_to_train;
     case REJECT_TOO_LONG:
         return c->config->data.too_long;
+    case REJECT_NOT_RENDERED:
+        return c->config->data.not_rendered;
     default:
         return c->config->data.bad_record;
     }
@@ -202,6 +204,7 @@ static const char *policy_key(RejectReason reason)
 {
     return reason == REJECT_NOTHING_TO_TRAIN ? "data.nothing_to_train"
            : reason == REJECT_TOO_LONG       ? "data.too_long"
+           : reason == REJECT_NOT_RENDERED   ? "data.not_rendered"
                                              : "data.bad_record";
 }
 
@@ -241,6 +244,13 @@ static void on_rejected(Controller *c, SetName set, const SampleMeta *meta, cons
         core_log(c, LOG_WARN, "sample_skipped", "%s", message);
 }
 
+/* One that is trained though something about it is odd. */
+static void on_noted(Controller *c, const char *message)
+{
+    if (message != NULL && c->notes_logged++ < REJECTS_LOGGED)
+        core_log(c, LOG_WARN, "sample_odd", "%s", message);
+}
+
 static void take_samples(Controller *c, SetName set, const Event *event)
 {
     Stream *stream = &lane_of(c, set)->stream;
@@ -249,6 +259,8 @@ static void take_samples(Controller *c, SetName set, const Event *event)
         bool news = stream_deliver(stream, event->actor, meta);
         if (news && meta->status == SAMPLE_REJECTED)
             on_rejected(c, set, meta, event->reply.lease.reject_message[i]);
+        else if (news && meta->notes != 0)
+            on_noted(c, event->reply.lease.reject_message[i]);
     }
 }
 

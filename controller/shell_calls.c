@@ -207,6 +207,7 @@ static bool read_lease(Shell *shell, Event *event, Bytes body)
             .trained_tokens = (int32_t)from->trained_tokens,
             .reward = from->reward,
             .weight_version = (int64_t)from->weight_version,
+            .notes = from->notes,
         };
         why[i] = from->reject_message[0] != '\0' ? from->reject_message : NULL;
     }

@@ -215,6 +215,7 @@ bool inspect_stops(const JobConfig *config, RejectReason reason)
 {
     DataPolicy policy = reason == REJECT_TOO_LONG           ? config->data.too_long
                         : reason == REJECT_NOTHING_TO_TRAIN ? config->data.nothing_to_train
+                        : reason == REJECT_NOT_RENDERED     ? config->data.not_rendered
                                                             : config->data.bad_record;
     return policy == POLICY_STOP;
 }

@@ -90,6 +90,8 @@ static void fill_meta(const Sample *sample, Troupe__SampleMeta *ret)
     ret->trained_tokens = (uint32_t)meta.trained_tokens;
     ret->reward = meta.reward;
     ret->weight_version = (uint64_t)meta.weight_version;
+    ret->notes = meta.notes;
+    if (sample->note_message != NULL) ret->reject_message = sample->note_message;
     if (sample->reject_message != NULL) ret->reject_message = sample->reject_message;
 }
 

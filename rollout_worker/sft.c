@@ -8,6 +8,7 @@
 
 #include "base/limits.h"
 #include "base/memory.h"
+#include "rollout_worker/chat_check.h"
 #include "rollout_worker/chat_record.h"
 #include "rollout_worker/record.h"
 #include "rollout_worker/rollout.h"
@@ -147,6 +148,50 @@ static void explain_refusal(const RolloutRecord *record, const ChatRecord *chat,
     free(found);
 }
 
+/* ---- what is odd ---- */
+
+/* What was found of a conversation that could be rendered; texts owned, NULL: nothing. */
+typedef struct Oddities {
+    char *lost;          /* what the template passed over */
+    char *bad_arguments; /* of a tool call */
+} Oddities;
+
+static void oddities_clear(Oddities *odd)
+{
+    free(odd->lost);
+    free(odd->bad_arguments);
+}
+
+static void find_oddities(const RolloutRecord *record, const ChatRecord *chat,
+                          const TokenizedConversation *encoded, Oddities *ret)
+{
+    ChatShape shape = chat->conversation.shape;
+    if (encoded->lost != NULL)
+        ret->lost =
+            mem_printf("%s: %s%s%s\n  to do: correct the record, name another template in "
+                       "model.chat_template, or set data.not_rendered to keep",
+                       record->source, encoded->lost,
+                       shape != SHAPE_MESSAGES ? "\n  found: messages made of the shape " : "",
+                       shape != SHAPE_MESSAGES ? chat_shape_name(shape) : "");
+    char *bad = chat_find_bad_arguments(chat->conversation.messages);
+    if (bad != NULL)
+        ret->bad_arguments =
+            mem_printf("%s: %s\n  they are trained as the text that they are", record->source, bad);
+    free(bad);
+}
+
+/* Says what is odd about a sample that is trained. */
+static void note_oddities(const Oddities *odd, Sample *sample)
+{
+    const char *first = odd->lost != NULL ? odd->lost : odd->bad_arguments;
+    if (sample->status == SAMPLE_REJECTED || first == NULL) return;
+    if (odd->lost != NULL) sample->notes |= 1u << NOTE_NOT_RENDERED;
+    if (odd->bad_arguments != NULL) sample->notes |= 1u << NOTE_BAD_ARGUMENTS;
+    sample->note_message = mem_strdup(first);
+}
+
+/* ---- from a record to tokens ---- */
+
 /* A prompt alone is a record of RL: there is nothing in it to learn from here. */
 static bool has_no_answer(const ChatConversation *conversation)
 {
@@ -177,7 +222,8 @@ typedef struct SftTask {
     RolloutTrace *trace; /* NULL: nobody looks */
 } SftTask;
 
-static Status encode(const SftTask *task, const cJSON *json, TokenizedConversation *ret, Error *err)
+static Status encode(const SftTask *task, const cJSON *json, TokenizedConversation *ret,
+                     Oddities *odd, Error *err)
 {
     const RolloutRecord *record = task->record;
     ChatRecord chat = {0};
@@ -197,6 +243,7 @@ static Status encode(const SftTask *task, const cJSON *json, TokenizedConversati
     if (status == OK && ret->length > 0) ret->loss_mask[0] = 0;
     if (status == OK && has_no_answer(conversation))
         status = refuse_no_answer(record, conversation, err);
+    if (status == OK) find_oddities(record, &chat, ret, odd);
     chat_record_clear(&chat);
     return status;
 }
@@ -219,19 +266,24 @@ static void make_sample(const SftTask *task, Sample *ret)
     Error err = {0};
     cJSON *json = NULL;
     TokenizedConversation conversation = {0}, taken = {0};
+    Oddities odd = {0};
     Status status = record_parse(record->text, record->length, record->source, &json, &err);
-    if (status == OK) status = encode(task, json, &conversation, &err);
+    if (status == OK) status = encode(task, json, &conversation, &odd, &err);
     if (status == OK && task->trace != NULL) taken = copy_tokens(&conversation);
-    if (status == OK)
-        fill_sample(task->sft, record, task->trace != NULL ? &taken : &conversation, ret);
-    else
+    if (status != OK)
         rollout_reject(ret, reason_of(status), err.message);
+    else if (odd.lost != NULL && task->sft->config->data.not_rendered != POLICY_KEEP)
+        rollout_reject(ret, REJECT_NOT_RENDERED, odd.lost);
+    else
+        fill_sample(task->sft, record, task->trace != NULL ? &taken : &conversation, ret);
+    note_oddities(&odd, ret);
     if (task->trace != NULL) {
         task->trace->conversation = conversation;
         conversation = (TokenizedConversation){0};
     }
     tokenized_conversation_free(&taken);
     tokenized_conversation_free(&conversation);
+    oddities_clear(&odd);
     cJSON_Delete(json);
 }
 

@@ -15,7 +15,7 @@
 
 typedef enum { INIT_PRETRAINED, INIT_RANDOM } ModelInit;
 typedef enum { MODEL_F32, MODEL_BF16 } ModelDType;
-typedef enum { POLICY_SKIP, POLICY_STOP, POLICY_TRUNCATE } DataPolicy;
+typedef enum { POLICY_SKIP, POLICY_STOP, POLICY_TRUNCATE, POLICY_KEEP } DataPolicy;
 typedef enum { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_WSD } LrSchedule;
 typedef enum { PACK, SPREAD, STRICT_PACK, STRICT_SPREAD } PlacementStrategy;
 typedef enum { ROLLOUT_SFT } RolloutFunction;
@@ -47,6 +47,7 @@ typedef struct JobConfig {
         DataPolicy too_long;         /* skip, truncate (keeps the head) or stop */
         DataPolicy nothing_to_train; /* skip or stop */
         DataPolicy bad_record;       /* skip or stop */
+        DataPolicy not_rendered;     /* stop, skip or keep (trains what is rendered) */
         int64_t bad_records_max;     /* with skip: stop when more than this many were skipped; 0: no
                                         limit */
         char *accept_changed;        /* first digits of a data fingerprint, or NULL */

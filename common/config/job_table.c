@@ -12,6 +12,8 @@ static const KeyName init_names[] = {
 static const KeyName dtype_names[] = {{"f32", MODEL_F32}, {"bf16", MODEL_BF16}, {NULL, 0}};
 static const KeyName length_policy_names[] = {
     {"skip", POLICY_SKIP}, {"truncate", POLICY_TRUNCATE}, {"stop", POLICY_STOP}, {NULL, 0}};
+static const KeyName keep_policy_names[] = {
+    {"skip", POLICY_SKIP}, {"keep", POLICY_KEEP}, {"stop", POLICY_STOP}, {NULL, 0}};
 static const KeyName policy_names[] = {{"skip", POLICY_SKIP}, {"stop", POLICY_STOP}, {NULL, 0}};
 static const KeyName function_names[] = {{"sft", ROLLOUT_SFT}, {NULL, 0}};
 static const KeyName schedule_names[] = {{"constant", SCHEDULE_CONSTANT},
@@ -214,6 +216,13 @@ static const ConfigKey keys[] = {
      .preset = "stop",
      .names = policy_names,
      .meaning = "what happens to a line that is not a valid conversation"},
+    {.path = "data.not_rendered",
+     .type = KEY_ENUM,
+     .offset = AT(data.not_rendered),
+     .preset = "stop",
+     .names = keep_policy_names,
+     .meaning = "what happens to a conversation of which the chat template passes over a message, "
+                "its tool calls or the tools; keep trains the rest"},
     {.path = "data.bad_records_max",
      .type = KEY_INT,
      .offset = AT(data.bad_records_max),

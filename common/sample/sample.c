@@ -24,7 +24,12 @@ static const char *const status_names[SAMPLE_STATUS_COUNT] = {
 static const char *const reason_names[REJECT_REASON_COUNT] = {
     [REJECT_NONE] = "none",         [REJECT_NOTHING_TO_TRAIN] = "nothing_to_train",
     [REJECT_TOO_LONG] = "too_long", [REJECT_BAD_RECORD] = "bad_record",
-    [REJECT_TEMPLATE] = "template",
+    [REJECT_TEMPLATE] = "template", [REJECT_NOT_RENDERED] = "not_rendered",
+};
+
+static const char *const note_names[NOTE_COUNT] = {
+    [NOTE_NOT_RENDERED] = "not_rendered",
+    [NOTE_BAD_ARGUMENTS] = "bad_arguments",
 };
 
 const char *sample_status_name(SampleStatus status)
@@ -37,9 +42,15 @@ const char *reject_reason_name(RejectReason reason)
     return (unsigned)reason < REJECT_REASON_COUNT ? reason_names[reason] : "unknown";
 }
 
+const char *sample_note_name(SampleNote note)
+{
+    return (unsigned)note < NOTE_COUNT ? note_names[note] : "unknown";
+}
+
 void sample_clear(Sample *sample)
 {
     free(sample->reject_message);
+    free(sample->note_message);
     free(sample->token);
     free(sample->loss_mask);
     free(sample->log_prob);
@@ -61,6 +72,7 @@ SampleMeta sample_meta(const Sample *sample)
         .trained_tokens = trained,
         .reward = sample->reward,
         .weight_version = sample->weight_version,
+        .notes = sample->notes,
     };
 }
 

@@ -28,13 +28,22 @@ typedef enum {
     REJECT_NONE = 0,
     REJECT_NOTHING_TO_TRAIN, /* no token carries loss */
     REJECT_TOO_LONG,
-    REJECT_BAD_RECORD, /* malformed JSON, wrong roles, missing keys */
-    REJECT_TEMPLATE,   /* the chat template refused the conversation */
+    REJECT_BAD_RECORD,   /* malformed JSON, wrong roles, missing keys */
+    REJECT_TEMPLATE,     /* the chat template refused the conversation */
+    REJECT_NOT_RENDERED, /* the chat template passed over part of it */
     REJECT_REASON_COUNT,
 } RejectReason;
 
+/* What is odd about a record of which a sample was made nevertheless. */
+typedef enum {
+    NOTE_NOT_RENDERED,  /* as REJECT_NOT_RENDERED, and kept by policy */
+    NOTE_BAD_ARGUMENTS, /* the arguments of a tool call are a text that is no JSON object */
+    NOTE_COUNT,
+} SampleNote;
+
 const char *sample_status_name(SampleStatus status);
 const char *reject_reason_name(RejectReason reason);
+const char *sample_note_name(SampleNote note);
 
 /* `count` tokens that were sampled from weights of one version. */
 typedef struct VersionRun {
@@ -48,6 +57,8 @@ typedef struct Sample {
     SampleStatus status;
     RejectReason reject_reason;
     char *reject_message;  /* owned; NULL unless rejected */
+    uint32_t notes;        /* bits 1 << SampleNote; these and their text stay where it is made */
+    char *note_message;    /* of the first; owned, NULL: none */
     int32_t length;        /* tokens, prompt and response together */
     int32_t prompt_length; /* tokens before the first trained one */
     int32_t *token;        /* [length], owned */
@@ -71,6 +82,7 @@ typedef struct SampleMeta {
     int32_t trained_tokens; /* ones in loss_mask */
     float reward;
     int64_t weight_version;
+    uint32_t notes; /* bits 1 << SampleNote */
 } SampleMeta;
 
 void sample_clear(Sample *sample); /* frees the arrays, zeroes the struct */

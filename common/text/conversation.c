@@ -259,37 +259,52 @@ static uint8_t *rendered_kinds(const Rendering *rendering, int count)
     return kinds;
 }
 
-/* A template that passes over a message, or over its tool calls, without a word would train on
- * another conversation than was given. */
-static Status check_message_rendered(const cJSON *message, int index, unsigned kinds, Error *err)
+/* A template that passes over a message, or over its tool calls, without a word makes another
+ * conversation of it than was given. Reasoning of earlier turns is not missed: templates drop it
+ * because the model will not see it either. */
+static void describe_lost(const cJSON *message, int index, unsigned kinds, Str *ret)
 {
+    const char *role = member(message, "role")->valuestring;
     bool calls = cJSON_GetArraySize(member(message, "tool_calls")) > 0;
-    bool needed = !role_is(message, "system") && !role_is(message, "developer") &&
-                  !is_blank_text(member(message, "content"));
-    if (needed && (kinds & ~(1u << ORIGIN_ROLE)) == 0)
-        return error_set(err, ERR_DATA,
-                         "messages[%d] (%s) does not appear in what the chat template renders\n"
-                         "  expected an order of roles that the template knows, usually user and "
-                         "assistant in turn",
-                         index, member(message, "role")->valuestring);
-    if (calls && (kinds & 1u << ORIGIN_TOOL_CALL) == 0)
-        return error_set(err, ERR_DATA,
-                         "messages[%d].tool_calls do not appear in what the chat template renders\n"
-                         "  expected a chat template that knows tools",
-                         index);
-    return OK;
+    bool content_lost =
+        !is_blank_text(member(message, "content")) && (kinds & ~(1u << ORIGIN_ROLE)) == 0;
+    bool calls_lost = calls && (kinds & 1u << ORIGIN_TOOL_CALL) == 0;
+    if (content_lost)
+        str_printf(ret,
+                   "messages[%d] (%s) does not appear in what the chat template renders\n"
+                   "  expected: roles and an order of them that the template knows, usually an "
+                   "optional system message, then user and assistant in turn",
+                   index, role);
+    else if (calls_lost)
+        str_printf(ret,
+                   "messages[%d].tool_calls do not appear in what the chat template renders\n"
+                   "  expected: a chat template that knows tools",
+                   index);
 }
 
-static Status check_rendered(const cJSON *messages, const Rendering *rendering, Error *err)
+/* Text of tools has no message; beside them only keyword arguments have none either. */
+static bool shows_tools(const Rendering *rendering)
 {
+    for (size_t i = 0; i < rendering->num_spans; i++)
+        if (rendering->span[i].kind == ORIGIN_OTHER && rendering->span[i].message < 0) return true;
+    return false;
+}
+
+/* What left no trace, the first of it; NULL: all is there. Owned. */
+static char *find_lost(const ChatVariables *variables, const Rendering *rendering)
+{
+    const cJSON *messages = variables->messages;
     uint8_t *kinds = rendered_kinds(rendering, cJSON_GetArraySize(messages));
-    Status status = OK;
+    Str text = {0};
     int index = 0;
-    for (const cJSON *message = messages->child; message != NULL && status == OK;
+    for (const cJSON *message = messages->child; message != NULL && text.length == 0;
          message = message->next, index++)
-        status = check_message_rendered(message, index, kinds[index], err);
+        describe_lost(message, index, kinds[index], &text);
+    if (text.length == 0 && variables->tools != NULL && !shows_tools(rendering))
+        str_puts(&text, "the tools do not appear in what the chat template renders\n"
+                        "  expected: a chat template that knows tools");
     free(kinds);
-    return status;
+    return text.length > 0 ? str_take(&text) : NULL;
 }
 
 /* ---- ids and mask ---- */
@@ -419,6 +434,7 @@ Status conversation_encode(const TextModel *model, TokenizerCache *cache, const 
                            TokenizedConversation *ret, Error *err)
 {
     cJSON *owned_tools = NULL;
+    char *lost = NULL;
     Rendering rendering = {0};
     Encoder encoder = {model, messages, options};
     ChatVariables variables = {.messages = messages,
@@ -428,8 +444,13 @@ Status conversation_encode(const TextModel *model, TokenizerCache *cache, const 
     TRY(check_messages(messages, err));
     Status status = find_tools(tools, &variables.tools, &owned_tools, err);
     if (status == OK) status = render(model, &variables, &rendering, err);
-    if (status == OK) status = check_rendered(messages, &rendering, err);
+    if (status == OK) lost = find_lost(&variables, &rendering);
     if (status == OK) status = encode(&encoder, cache, &rendering, ret, err);
+    if (status == OK) {
+        ret->lost = lost;
+        lost = NULL;
+    }
+    free(lost);
     rendering_free(&rendering);
     cJSON_Delete(owned_tools);
     return status;
@@ -454,5 +475,6 @@ void tokenized_conversation_free(TokenizedConversation *conversation)
     free(conversation->loss_mask);
     free(conversation->text);
     free(conversation->span);
+    free(conversation->lost);
     *conversation = (TokenizedConversation){0};
 }

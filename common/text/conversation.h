@@ -46,6 +46,9 @@ typedef struct TokenizedConversation {
     char *text;      /* what was rendered, NUL-terminated, owned; NULL unless asked for */
     TokenSpan *span; /* [length] where in `text` each token stands, owned; NULL with it */
     size_t text_length;
+    /* A sentence on what of the conversation the template passed over (a message with content, the
+     * calls of one, the tools), and below it what it expected; owned. NULL: nothing. */
+    char *lost;
 } TokenizedConversation;
 
 void tokenized_conversation_free(TokenizedConversation *conversation);

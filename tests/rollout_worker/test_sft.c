@@ -385,6 +385,78 @@ static void test_conversation_without_trained_tokens_is_rejected(void **state)
     worker_close(&worker);
 }
 
+#define DEVELOPER "{\"role\": \"developer\", \"content\": \"Be brief.\"}"
+
+/* In Qwen3's manner: no word for a developer. */
+static const char no_developer[] =
+    "{%- for m in messages %}{%- if m.role in ['user', 'assistant'] %}"
+    "{{- '<|im_start|>' + m.role + '\n' + m.content }}"
+    "{%- for c in m.tool_calls or [] %}{{- c.function.arguments if c.function.arguments is string "
+    "else c.function.arguments | tojson }}{{- '<tool_call>' + c.function.name }}{%- endfor %}"
+    "{{- '<|im_end|>\n' }}{%- endif %}{%- endfor %}";
+
+/* Without it training would be on another conversation than was given. */
+static void test_what_the_template_passes_over_is_a_matter_of_policy(void **state)
+{
+    (void)state;
+    static const char line[] = "{\"messages\": [" DEVELOPER ", " USER("a") ", " ASSISTANT("b") "]}";
+    Worker worker;
+    worker_open_with_template(&worker, no_developer);
+    worker.config.data.not_rendered = POLICY_STOP;
+    assert_rejected(&worker, line, REJECT_NOT_RENDERED, "messages[0] (developer) does not appear");
+    worker.config.data.not_rendered = POLICY_SKIP;
+    assert_rejected(&worker, line, REJECT_NOT_RENDERED, "set data.not_rendered to keep");
+    worker.config.data.not_rendered = POLICY_KEEP;
+    Sample kept = run_text(&worker, line);
+    Sample without = run_text(&worker, "{\"messages\": [" USER("a") ", " ASSISTANT("b") "]}");
+    assert_int_equal(kept.status, SAMPLE_COMPLETED);
+    assert_int_equal(kept.notes, 1u << NOTE_NOT_RENDERED);
+    assert_non_null(strstr(kept.note_message, "chats.jsonl:5: messages[0] (developer)"));
+    assert_int_equal(without.notes, 0);
+    assert_null(without.note_message);
+    assert_int_equal(kept.length, without.length);
+    assert_memory_equal(kept.token, without.token, (size_t)kept.length * sizeof *kept.token);
+    sample_clear(&kept);
+    sample_clear(&without);
+    worker_close(&worker);
+}
+
+/* The reference tools train such text as it stands; it is said. */
+static void test_arguments_that_are_no_json_are_trained_and_noted(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *arguments, *note; /* NULL: none */
+    } cases[] = {
+        {"{\"x\": 1}", NULL},
+        {"\"{\\\"x\\\": 1}\"", NULL},
+        {"\"\"", NULL},
+        {"\"null\"", NULL},
+        {"\"{\\\"x\\\": 1\"", "messages[1].tool_calls[0] has arguments that are not the JSON text"},
+        {"\"x = 1\"", "messages[1].tool_calls[0] has arguments that are not the JSON text"},
+        {"\"[1]\"", "of an object: a list"},
+    };
+    Worker worker;
+    worker_open_with_template(&worker, no_developer);
+    worker.config.data.not_rendered = POLICY_STOP;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char *line = mem_printf(
+            "{\"messages\": [" USER(
+                "a") ", {\"role\": \"assistant\", \"content\": \"\", "
+                     "\"tool_calls\": [{\"type\": \"function\", \"function\": {\"name\": "
+                     "\"f\", \"arguments\": %s}}]}]}",
+            cases[i].arguments);
+        Sample sample = run_text(&worker, line);
+        if (sample.status != SAMPLE_COMPLETED) fail_msg("%s: %s", line, sample.reject_message);
+        assert_int_equal(sample.notes, cases[i].note != NULL ? 1u << NOTE_BAD_ARGUMENTS : 0);
+        if (cases[i].note != NULL && strstr(sample.note_message, cases[i].note) == NULL)
+            fail_msg("%s: %s", line, sample.note_message);
+        sample_clear(&sample);
+        free(line);
+    }
+    worker_close(&worker);
+}
+
 static void test_bad_record_is_rejected_with_place_and_remedy(void **state)
 {
     (void)state;
@@ -481,6 +553,8 @@ int main(void)
         cmocka_unit_test(test_template_kwargs_of_job_and_record_are_honoured),
         cmocka_unit_test(test_long_conversation_is_truncated_or_rejected_as_told),
         cmocka_unit_test(test_conversation_without_trained_tokens_is_rejected),
+        cmocka_unit_test(test_what_the_template_passes_over_is_a_matter_of_policy),
+        cmocka_unit_test(test_arguments_that_are_no_json_are_trained_and_noted),
         cmocka_unit_test(test_bad_record_is_rejected_with_place_and_remedy),
         cmocka_unit_test(test_line_that_could_not_be_read_is_rejected),
         cmocka_unit_test(test_template_that_refuses_is_told_apart),

@@ -1,7 +1,8 @@
 /* Encodes conversations over a pipe, for compare_masks.py: conversation_tool FOLDER [TEMPLATE].
  * Each line of standard input is {"messages": ..., "tools": ..., "add_generation_prompt": ...,
  * "kwargs": ...}, each line of the answer
- * {"ids": [...], "mask": [...]} or {"error": "..."}. */
+ * {"ids": [...], "mask": [...]}, with "lost" where the template passed over something, or
+ * {"error": "..."}. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,6 +35,7 @@ static cJSON *encode_line(const TextModel *model, TokenizerCache *cache, const c
                           cJSON_CreateIntArray(conversation.token, (int)conversation.length));
     cJSON_AddItemToObject(answer, "mask", cJSON_CreateIntArray(mask, (int)conversation.length));
     free(mask);
+    if (conversation.lost != NULL) cJSON_AddStringToObject(answer, "lost", conversation.lost);
     tokenized_conversation_free(&conversation);
     return answer;
 }

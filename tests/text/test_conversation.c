@@ -696,8 +696,6 @@ static void test_malformed_messages_are_named(void **state)
                             ERR_DATA, "messages[0].step_loss_mask is 0.5, expected 0 or 1");
     assert_messages_refused(model, "[{\"role\":\"assistant\",\"content\":\"a\",\"weight\":\"0\"}]",
                             ERR_DATA, "messages[0].weight is a string, expected 0 or 1");
-    assert_messages_refused(model, CALL(AS_OBJECT), ERR_DATA,
-                            "messages[1].tool_calls do not appear in what the chat template");
     text_model_destroy(model);
     model = load_with_template("{% for m in messages %}{{ m.content }}"
                                "{{ m.tool_calls[0].function.arguments | tojson if m.tool_calls }}"
@@ -730,12 +728,60 @@ static void test_wrong_order_of_roles_is_refused(void **state)
                             "{\"role\":\"user\",\"content\":\"b\"}]",
                             ERR_INVALID, "template.jinja:2: roles must alternate, found assistant");
     text_model_destroy(model);
-    model = load_with_template("{{ messages[0].content }}{{ messages[-1].content }}");
-    assert_messages_refused(model,
-                            "[{\"role\":\"user\",\"content\":\"a\"},"
-                            "{\"role\":\"assistant\",\"content\":\"b\"},"
-                            "{\"role\":\"assistant\",\"content\":\"c\"}]",
-                            ERR_DATA, "messages[1] (assistant) does not appear");
+}
+
+/* `expected` is part of what is said to be lost; NULL: nothing is. */
+static void assert_lost(const TextModel *model, const char *messages_json, const char *tools_json,
+                        const char *expected)
+{
+    Error err = {0};
+    TokenizedConversation conversation = {0};
+    cJSON *messages = parse(messages_json), *tools = tools_json != NULL ? parse(tools_json) : NULL;
+    assert_ok(conversation_encode(model, NULL, messages, tools, &plain, &conversation, &err), &err);
+    const char *lost = conversation.lost;
+    if ((lost == NULL) != (expected == NULL) || (lost != NULL && strstr(lost, expected) == NULL))
+        fail_msg("%s\nlost: %s\nexpected: %s", messages_json, lost != NULL ? lost : "nothing",
+                 expected != NULL ? expected : "nothing");
+    tokenized_conversation_free(&conversation);
+    cJSON_Delete(tools);
+    cJSON_Delete(messages);
+}
+
+#define USER      "{\"role\":\"user\",\"content\":\"a\"}"
+#define ASSISTANT "{\"role\":\"assistant\",\"content\":\"b\"}"
+#define TOOLS     "[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]"
+
+static void test_what_the_template_passes_over_is_told(void **state)
+{
+    (void)state;
+    TextModel *model = load_with_template("{{ messages[0].content }}{{ messages[-1].content }}");
+    assert_lost(model, "[" USER "," ASSISTANT "]", NULL, NULL);
+    assert_lost(model, "[" USER "," ASSISTANT "," ASSISTANT "]", NULL,
+                "messages[1] (assistant) does not appear");
+    assert_lost(model, "[" USER ",{\"role\":\"user\",\"content\":\" \"}," ASSISTANT "]", NULL,
+                NULL);
+    assert_lost(model, CALL(AS_OBJECT), NULL, "messages[1].tool_calls do not appear");
+    assert_lost(model, "[" USER "," ASSISTANT "]", TOOLS, "the tools do not appear");
+    text_model_destroy(model);
+    /* In Qwen3's manner: no word for a developer, and no earlier reasoning. */
+    model = load_with_template(
+        "{%- for t in tools or [] %}{{- t | tojson }}\n{%- endfor %}"
+        "{%- for m in messages %}{%- if m.role in ['system', 'user'] %}"
+        "{{- '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
+        "{%- elif m.role == 'assistant' %}{{- '<|im_start|>assistant\n' }}"
+        "{%- if loop.last and m.reasoning_content %}{{- m.reasoning_content }}{%- endif %}"
+        "{{- m.content + '<|im_end|>\n' }}{%- endif %}{%- endfor %}");
+    assert_lost(model, "[{\"role\":\"system\",\"content\":\"Be brief.\"}," USER "," ASSISTANT "]",
+                TOOLS, NULL);
+    assert_lost(model,
+                "[{\"role\":\"developer\",\"content\":\"Be brief.\"}," USER "," ASSISTANT "]", NULL,
+                "messages[0] (developer) does not appear");
+    /* Its reasoning of earlier turns is dropped as it is when the model answers. */
+    assert_lost(model,
+                "[" USER
+                ",{\"role\":\"assistant\",\"reasoning_content\":\"hm\",\"content\":\"b\"}," USER
+                "," ASSISTANT "]",
+                NULL, NULL);
     text_model_destroy(model);
 }
 
@@ -821,6 +867,7 @@ int main(void)
         cmocka_unit_test(test_the_text_is_kept_where_it_is_asked_for),
         cmocka_unit_test(test_malformed_messages_are_named),
         cmocka_unit_test(test_wrong_order_of_roles_is_refused),
+        cmocka_unit_test(test_what_the_template_passes_over_is_told),
         cmocka_unit_test(test_a_model_folder_says_what_it_lacks),
         cmocka_unit_test(test_the_template_is_found_where_models_keep_it),
     };
