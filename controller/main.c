@@ -30,6 +30,7 @@ static const char help_run[] =
     "  controller status --run FOLDER [--json]             what a run is doing\n"
     "  controller stop --run FOLDER                        finish the step, commit, end\n"
     "  controller data inspect --config JOB.YAML [...]     what a record becomes\n"
+    "  controller serve --model DIR [--port N] [...]       answer HTTP requests with a model\n"
     "  controller schema [KEY]                             what job.yaml can say\n"
     "  controller --version\n"
     "\n"
@@ -397,6 +398,17 @@ static int run_schema(const Options *options)
     return 0;
 }
 
+/* Becomes another program of Troupe. */
+static int become(const char *name, char **argv)
+{
+    Error err = {0};
+    char *program = program_path(name);
+    execv(program, argv);
+    error_set_errno(&err, errno, "could not start %s", program);
+    free(program);
+    return fail(err.status, &err);
+}
+
 /* `controller data inspect` is a program of its own: what makes samples is no part of this one. */
 static int run_data(int argc, char **argv)
 {
@@ -408,11 +420,7 @@ static int run_data(int argc, char **argv)
                   "usage: controller data inspect --config JOB.YAML [--sample N] (--help: more)");
         return fail(ERR_INVALID, &err);
     }
-    char *program = program_path("data_inspect");
-    execv(program, argv);
-    error_set_errno(&err, errno, "could not start %s", program);
-    free(program);
-    return fail(err.status, &err);
+    return become("data_inspect", argv);
 }
 
 /* ---- which command ---- */
@@ -457,6 +465,7 @@ int main(int argc, char **argv)
         return 0;
     }
     if (strcmp(argv[1], "data") == 0) return run_data(argc - 2, argv + 2);
+    if (strcmp(argv[1], "serve") == 0) return become("serve", argv + 1);
     const Command *command = &commands[0];
     Status status = OK;
     if (argv[1][0] != '-') {

@@ -13,9 +13,10 @@ packages=(
     libdnnl-dev                                                    # matrix products on the CPU
     libssl-dev libxxhash-dev                                       # digests
     libgmp-dev libcurl4-openssl-dev libseccomp-dev                 # rewards: numbers, servers, sandbox
+    libmicrohttpd-dev                                              # serving a model over HTTP
     uthash-dev                                                     # hash tables
 )
-test_packages=(libcmocka-dev clang libclang-rt-14-dev)
+test_packages=(libcmocka-dev clang libclang-rt-14-dev curl)
 
 list_only=no
 for argument in "$@"; do

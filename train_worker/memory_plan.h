@@ -27,10 +27,6 @@ int64_t memory_plan_reference(const WeightPlan *plan, DType dtype);
 /* ERR_RESOURCE, with the plan, when even the most frugal policy does not fit bytes_max. */
 Status memory_plan_make(const MemoryRequest *request, MemoryPlan *ret, Error *err);
 
-/* Bytes that this machine, or the control group this process is in, could still give: what it calls
- * available. 0 when that cannot be told. */
-int64_t memory_available(void);
-
 /* For people: every kind with its size. Owned by the caller. */
 char *memory_plan_text(const MemoryPlan *plan);
 

@@ -155,3 +155,34 @@ char *arena_printf(Arena *arena, const char *format, ...)
     va_end(args);
     return text;
 }
+
+/* A number alone in a file; 0 for none, or for "max". */
+static int64_t read_number(const char *path)
+{
+    long long value = 0;
+    FILE *file = fopen(path, "re");
+    if (file == NULL) return 0;
+    if (fscanf(file, "%lld", &value) != 1) value = 0;
+    fclose(file);
+    return value;
+}
+
+static int64_t available_to_machine(void)
+{
+    char line[256];
+    long long kib = 0;
+    FILE *file = fopen("/proc/meminfo", "re");
+    if (file == NULL) return 0;
+    while (fgets(line, sizeof line, file) != NULL)
+        if (sscanf(line, "MemAvailable: %lld kB", &kib) == 1) break;
+    fclose(file);
+    return kib * 1024;
+}
+
+int64_t memory_available(void)
+{
+    int64_t machine = available_to_machine();
+    int64_t limit = read_number("/sys/fs/cgroup/memory.max");
+    int64_t group = limit - read_number("/sys/fs/cgroup/memory.current");
+    return limit > 0 && group > 0 && (machine == 0 || group < machine) ? group : machine;
+}

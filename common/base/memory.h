@@ -5,6 +5,7 @@
 #define TROUPE_BASE_MEMORY_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 void *mem_alloc(size_t bytes);                         /* uninitialised; never NULL */
 void *mem_calloc(size_t count, size_t size);           /* zeroed; checks the product */
@@ -12,6 +13,10 @@ void *mem_realloc(void *old, size_t count, size_t size); /* checks the product *
 char *mem_strdup(const char *text);                    /* NULL stays NULL */
 char *mem_strndup(const char *bytes, size_t length);   /* adds the terminating NUL */
 char *mem_printf(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Bytes that this machine, or the control group this process is in, could still give: what it calls
+ * available. 0 when that cannot be told. */
+int64_t memory_available(void);
 
 typedef struct Arena Arena;
 
