@@ -15,6 +15,8 @@ typedef struct ControllerStart {
     uint64_t nonce;          /* random: incarnations derive from it */
     int num_nodes;           /* agents that are configured (1 for the embedded one) */
     bool embedded_agent;
+    const char *checkpoint_size; /* about what one takes, for messages ("7.2 GB"); NULL: unknown;
+                                    borrowed */
     /* Where to begin: a committed checkpoint, or NULL and zeros. */
     const char *checkpoint;
     CheckpointState state;

@@ -155,6 +155,7 @@ Controller *controller_create(const ControllerStart *start, int64_t now_ms, Effe
     c->config = start->config;
     c->nonce = start->nonce;
     c->embedded_agent = start->embedded_agent;
+    c->checkpoint_size = start->checkpoint_size;
     c->generation = 1;
     c->now_ms = now_ms;
     c->fx = effects;

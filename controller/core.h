@@ -119,7 +119,8 @@ typedef struct GroupId {
 struct Controller {
     const JobConfig *config;
     bool embedded_agent;
-    uint64_t nonce, counter; /* ids and incarnations */
+    const char *checkpoint_size; /* or NULL */
+    uint64_t nonce, counter;     /* ids and incarnations */
     uint32_t generation;
     int64_t now_ms;
     EffectList *fx;

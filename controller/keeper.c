@@ -177,10 +177,14 @@ static Status add_config(Commit *commit, const JobConfig *config, Error *err)
     cJSON *json = NULL;
     TRY(json_read(config->model.config, CONFIG_BYTES_MAX, &json, err));
     const char *type = config->model.dtype == MODEL_BF16 ? "bfloat16" : "float32";
-    const char *key =
-        cJSON_GetObjectItemCaseSensitive(json, "dtype") != NULL ? "dtype" : "torch_dtype";
-    cJSON_DeleteItemFromObjectCaseSensitive(json, key);
-    cJSON_AddStringToObject(json, key, type);
+    static const char *const keys[] = {"dtype", "torch_dtype"}; /* newer and older files */
+    bool said = false;
+    for (int i = 0; i < 2; i++) {
+        if (cJSON_GetObjectItemCaseSensitive(json, keys[i]) == NULL && (i == 0 || said)) continue;
+        cJSON_DeleteItemFromObjectCaseSensitive(json, keys[i]);
+        cJSON_AddStringToObject(json, keys[i], type);
+        said = true;
+    }
     char *text = cJSON_Print(json);
     Status status = checkpoint_add_bytes(commit->folder, "config.json", text, strlen(text),
                                          commit->manifest, err);

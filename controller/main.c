@@ -234,9 +234,21 @@ static int look_with(const char *program_name, const char *flag, const Options *
     while (failed == 0 && waitpid(pid, &wait_status, 0) < 0 && errno == EINTR)
         continue;
     if (failed == 0 && WIFEXITED(wait_status)) return WEXITSTATUS(wait_status);
+    if (failed == 0 && WTERMSIG(wait_status) == SIGPIPE) raise(SIGPIPE); /* who reads us has left */
     fprintf(stderr, "controller: %s %s\n", program_name,
             failed != 0 ? strerror(failed) : strsignal(WTERMSIG(wait_status)));
     return status_exit_code(ERR_INTERNAL);
+}
+
+/* What does not fit is told, and the rest is looked at all the same. */
+static int look_at_disk(const JobConfig *config)
+{
+    Error err = {0};
+    char *line = NULL;
+    Status status = validate_disk(config, &line, &err);
+    if (status == OK) fputs(line, stdout);
+    free(line);
+    return status == OK ? 0 : fail(status, &err);
 }
 
 static int run_validate(const Options *options)
@@ -248,6 +260,7 @@ static int run_validate(const Options *options)
     if (status == OK) status = validate_job(config, &summary, &err);
     int code = status == OK ? 0 : fail(status, &err);
     if (summary != NULL) fputs(summary, stdout);
+    if (status == OK) code = look_at_disk(config);
     static const char *const look[][2] = {
         {"train_inspect", NULL},
         {"data_inspect", "--brief=train"},

@@ -50,6 +50,13 @@ void save_abandon(Controller *c)
     c->save.id = 0;
 }
 
+/* What a full disk would have to hold. */
+static const char *size_of_one(Controller *c, Status status)
+{
+    if (status != ERR_RESOURCE || c->checkpoint_size == NULL) return "";
+    return arena_printf(c->scratch, " (a checkpoint takes %s)", c->checkpoint_size);
+}
+
 /* A save that fails is a save that fails: older checkpoints stand, training goes on; only the last
  * one is fatal. */
 static void fail(Controller *c, Status status, const char *message)
@@ -62,14 +69,14 @@ static void fail(Controller *c, Status status, const char *message)
     else if (c->step >= c->total_steps || c->lane[SET_TRAIN].over || c->stop_requests > 0)
         core_finish(
             c, status,
-            "the last checkpoint could not be saved: %s\nThe newest whole one: %s\n"
+            "the last checkpoint could not be saved: %s%s\nThe newest whole one: %s\n"
             "Make room, or whatever it lacks, and give the same command again: it goes on from "
             "there.",
-            message, newest(c));
+            message, size_of_one(c, status), newest(c));
     else
         core_log(c, LOG_ERROR, "save_failed",
-                 "step %lld: %s; training goes on, the newest whole checkpoint is %s",
-                 (long long)c->step, message, newest(c));
+                 "step %lld: %s%s; training goes on, the newest whole checkpoint is %s",
+                 (long long)c->step, message, size_of_one(c, status), newest(c));
 }
 
 static void on_begun(Controller *c, const Event *event)

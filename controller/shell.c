@@ -18,6 +18,7 @@
 #include "base/rng.h"
 #include "base/version.h"
 #include "cluster.pb-c.h"
+#include "disk_room.h"
 #include "local_node.h"
 #include "resume.h"
 #include "status.h"
@@ -417,6 +418,24 @@ static void create_agents(Shell *shell)
     free(own);
 }
 
+/* Says at the start, while it is cheap, that a checkpoint will not fit. */
+static void look_at_disk(Shell *shell)
+{
+    DiskRoom room;
+    Error err = {0};
+    char *warning = NULL;
+    if (disk_room_look(shell->config, &room, &err) != OK) {
+        log_event(LOG_WARN, "disk_room_unknown", F_STR("why", err.message));
+        return;
+    }
+    disk_room_bytes(room.checkpoint_bytes, shell->checkpoint_size);
+    if (disk_room_check(&room, &warning, &err) != OK)
+        log_event(LOG_WARN, "disk_room", F_STR("what", err.message));
+    if (warning != NULL) log_event(LOG_WARN, "disk_room", F_STR("what", warning));
+    free(warning);
+    disk_room_free(&room);
+}
+
 static void start_core(Shell *shell, const Beginning *begin)
 {
     ControllerStart start = {
@@ -425,6 +444,7 @@ static void start_core(Shell *shell, const Beginning *begin)
         .num_nodes = shell->num_agents,
         .embedded_agent = shell->config->cluster.agents.count == 0,
         .checkpoint = begin->path,
+        .checkpoint_size = shell->checkpoint_size[0] != '\0' ? shell->checkpoint_size : NULL,
     };
     const Manifest *manifest = begin->manifest;
     if (begin->path != NULL) {
@@ -469,6 +489,7 @@ static Status shell_open(Shell *shell, const Beginning *begin, Error *err)
                                        .context = shell},
                       &shell->keeper, err));
     create_agents(shell);
+    look_at_disk(shell);
     start_core(shell, begin);
     return OK;
 }

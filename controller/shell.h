@@ -35,6 +35,7 @@ typedef struct Shell {
     Keeper *keeper;
     Reporter *reporter;
     bool feeding;
+    char checkpoint_size[32]; /* about what one takes; "": unknown */
     bool noted;      /* what a train rank said of its machine was logged: all say the same */
     bool stop_asked; /* by a signal or `controller stop` */
     Status exit_status;

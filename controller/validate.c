@@ -1,11 +1,13 @@
 #include "validate.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/str.h"
+#include "disk_room.h"
 #include "local_node.h"
 #include "model/model_config.h"
 #include "model/weights_check.h"
@@ -74,6 +76,25 @@ static char *summarize(const JobConfig *config, const ModelConfig *model, const 
     free(place);
     free(weights);
     return summary;
+}
+
+Status validate_disk(const JobConfig *config, char **ret_line, Error *err)
+{
+    DiskRoom room;
+    char *warning = NULL, one[32], has[32], most[64] = "all are kept";
+    TRY(disk_room_look(config, &room, err));
+    Status status = disk_room_check(&room, &warning, err);
+    if (room.at_a_time > 0)
+        snprintf(most, sizeof most, "at most %d stand at a time", room.at_a_time);
+    if (status == OK)
+        *ret_line =
+            mem_printf("disk: a checkpoint takes %s, %s; %s has %s free\n%s%s%s",
+                       disk_room_bytes(room.checkpoint_bytes, one), most, room.place,
+                       disk_room_bytes(room.free_bytes, has), warning != NULL ? "warning: " : "",
+                       warning != NULL ? warning : "", warning != NULL ? "\n" : "");
+    free(warning);
+    disk_room_free(&room);
+    return status;
 }
 
 Status validate_job(const JobConfig *config, char **ret_summary, Error *err)

@@ -12,4 +12,8 @@
  * found in order. */
 Status validate_job(const JobConfig *config, char **ret_summary, Error *err);
 
+/* ERR_RESOURCE when the next checkpoint will not fit the disk; *ret_line (owned) says what it takes
+ * and what is free, and warns when a later one will not fit. */
+Status validate_disk(const JobConfig *config, char **ret_line, Error *err);
+
 #endif

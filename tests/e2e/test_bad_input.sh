@@ -314,7 +314,21 @@ case_disk_full() {
     mkdir -p small
     mount -t tmpfs -o size=2m small small
     message 4 --set run_dir=small/run
-    says "small/run" "No space left" "Make room"
+    says "small/run" "No space left" "(a checkpoint takes 11.2 MB)" "Make room"
+    grep -q "warn  disk_room" out || fail "not warned at the start"
+    grep -q "    a checkpoint needs 11.2 MB, but $PWD/small/run has 2.*MB free: the next save would fail." out ||
+        fail "the warning has no figures"
+    "$BIN/controller" validate --config job.yaml --set run_dir=small/other >out 2>&1 && fail "validate is content"
+    grep -q "a checkpoint needs 11.2 MB, but $PWD/small has .*MB free" out || fail "not said"
+    grep -q "data.eval: all 8 records" out || fail "validate does not go on"
+    # Two fit, a third beside them does not: said, and no reason to refuse.
+    mount -o remount,size=30m small
+    rm -rf small/run
+    set -- --config job.yaml --set run_dir=small/third --set checkpoint.interval=1 --set train.num_steps=4
+    "$BIN/controller" validate "$@" >out 2>&1 || fail "validate refuses it"
+    grep -q "at most 3 stand at a time" out || fail "validate does not count"
+    grep -q "3 more checkpoints of 11.2 MB need 33.* MB, but $PWD/small has 31.* MB free: a later save" out ||
+        fail "validate does not warn"
 }
 
 # ---- what a killed run leaves ----

@@ -432,6 +432,28 @@ case_slow_bf16_is_said() {
     ! grep -q "f32 is the better choice" "$RUN.out" || fail "said of f32 too"
 }
 
+# config.json of a checkpoint names the type in which its weights are stored, whatever the model's own said, by the key
+# that the model's own has.
+case_checkpoint_says_its_dtype() {
+    local dtype key expected stored types
+    cp -r "$SOURCE/deploy/examples/tiny/model" model
+    for dtype in bf16 f32; do
+        for key in torch_dtype dtype; do
+            sed -i "s/\"[a-z_]*dtype\": *\"[a-z0-9]*\"/\"$key\": \"float16\"/" model/config.json
+            STEPS=1 write_job job.yaml "$dtype-$key" model.dtype=$dtype model.path=model train.tp_size=1 data.eval=
+            run_job
+            expected=float32 stored=F32
+            [ $dtype = f32 ] || expected=bfloat16 stored=BF16
+            cd "$dtype-$key/checkpoints/step_00000001"
+            [ "$(grep -c dtype config.json)" = 1 ] || fail "config.json: $(grep dtype config.json)"
+            grep -qE "\"$key\":\s*\"$expected\"" config.json || fail "$dtype, $key: $(grep dtype config.json)"
+            types=$(head -c 20000 model-00001-of-00001.safetensors | grep -aoE '"dtype":"[A-Z0-9]+"' | sort -u)
+            [ "$types" = "\"dtype\":\"$stored\"" ] || fail "stored as $types"
+            cd ../../..
+        done
+    done
+}
+
 if [ "$1" = list ]; then
     declare -F | sed -n 's/^declare -f case_//p'
     exit 0
