@@ -12,8 +12,10 @@
  * held by this rank. `x`, `y` activations are f32 or bf16 (one type per call unless said otherwise);
  * statistics, losses and all parameter gradients are f32; every accumulation is f32. Gradient outputs named
  * `..._accumulate` are added to, all others overwritten. Outputs may not overlap inputs unless said.
- * Kernels do not fail: shapes and types are CHECKed. They are called by one thread (the compute thread of
- * the device) and may use the device's worker threads inside. */
+ * Kernels do not fail: shapes and types are CHECKed. They may use the device's worker threads inside. CPU:
+ * any number of threads may call them at once (ranks that live in one process, weights that are prepared
+ * beside a forward pass), each with worker threads and scratch memory of its own; a Weight is prepared,
+ * released, and used for dgrad by one thread at a time, and nobody else uses it meanwhile. */
 #ifndef TROUPE_TENSOR_KERNELS_H
 #define TROUPE_TENSOR_KERNELS_H
 

@@ -1,9 +1,12 @@
 #include "tensor/cpu/memory_cpu.h"
 
+#include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+
+#include "base/memory.h"
 
 #define HUGE_PAGE ((size_t)2 << 20)
 #ifdef TROUPE_SANITIZED
@@ -63,14 +66,40 @@ void memory_cpu_free(void *memory)
         free(header.base);
 }
 
-static struct {
+typedef struct Scratch {
     void *memory;
     size_t bytes;
-} scratch[SCRATCH_COUNT];
+} Scratch;
+
+/* Of the calling thread; freed when it ends. */
+static _Thread_local Scratch *scratch;
+static pthread_key_t end_of_thread;
+
+static void scratch_free(void *argument)
+{
+    Scratch *mine = argument;
+    for (int i = 0; i < SCRATCH_COUNT; i++)
+        memory_cpu_free(mine[i].memory);
+    free(mine);
+}
+
+static void make_key(void)
+{
+    CHECK(pthread_key_create(&end_of_thread, scratch_free) == 0);
+}
+
+static void scratch_begin(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    CHECK(pthread_once(&once, make_key) == 0);
+    scratch = mem_calloc(SCRATCH_COUNT, sizeof *scratch);
+    CHECK(pthread_setspecific(end_of_thread, scratch) == 0);
+}
 
 void *scratch_take(ScratchUse use, size_t bytes)
 {
     CHECK((unsigned)use < SCRATCH_COUNT);
+    if (scratch == NULL) scratch_begin();
     if (bytes > scratch[use].bytes || scratch[use].memory == NULL) {
         memory_cpu_free(scratch[use].memory);
         scratch[use].bytes = bytes + bytes / 4; /* batches grow a little from step to step */

@@ -1,6 +1,6 @@
 /* Memory of the CPU backend: the KernelTable's alloc and free, and scratch buffers that grow to the
- * largest size asked for and are then kept, so that a steady state allocates nothing. Called by the
- * compute thread, outside parallel sections. */
+ * largest size asked for and are then kept, so that a steady state allocates nothing. Called by
+ * compute threads, outside parallel sections; each has scratch buffers of its own. */
 #ifndef TROUPE_TENSOR_CPU_MEMORY_CPU_H
 #define TROUPE_TENSOR_CPU_MEMORY_CPU_H
 

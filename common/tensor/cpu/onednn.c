@@ -1,6 +1,7 @@
 #include "tensor/cpu/onednn.h"
 
 #include <dnnl.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -130,15 +131,23 @@ typedef struct Product {
 #define CACHE_SETS 64
 #define CACHE_WAYS 8
 
+/* What all threads share: const once started. */
 static struct {
     dnnl_engine_t engine;
-    dnnl_stream_t stream;
     bool fast[DTYPE_COUNT];    /* products of this type are oneDNN's, else those of gemm.c */
     bool blocked[DTYPE_COUNT]; /* the layout of pack.c is what oneDNN would choose for B */
+    const MatrixLoops *loops;
+    pthread_key_t end_of_thread;
+} backend;
+
+/* A calling thread's own: a product holds the addresses of the call that uses it. */
+typedef struct Products {
+    dnnl_stream_t stream;
     uint64_t clock;
     Product cache[CACHE_SETS][CACHE_WAYS];
-    const MatrixLoops *loops;
-} backend;
+} Products;
+
+static _Thread_local Products *products;
 
 static dnnl_data_type_t onednn_type(DType dtype)
 {
@@ -230,14 +239,25 @@ static void backend_probe(DType dtype)
     layout_destroy(blocked);
 }
 
-static void backend_start(void)
+static void products_destroy(void *argument);
+
+static void backend_start_once(void)
 {
-    parallel_bind_caller();
-    if (backend.engine != NULL) return;
     ONEDNN(dnnl_engine_create(&backend.engine, dnnl_cpu, 0));
-    ONEDNN(dnnl_stream_create(&backend.stream, backend.engine, dnnl_stream_default_flags));
+    CHECK(pthread_key_create(&backend.end_of_thread, products_destroy) == 0);
     backend_probe(DTYPE_F32);
     backend_probe(DTYPE_BF16);
+}
+
+static void backend_start(void)
+{
+    static pthread_once_t started = PTHREAD_ONCE_INIT;
+    parallel_bind_caller();
+    if (products != NULL) return;
+    CHECK(pthread_once(&started, backend_start_once) == 0);
+    products = mem_calloc(1, sizeof *products);
+    ONEDNN(dnnl_stream_create(&products->stream, backend.engine, dnnl_stream_default_flags));
+    CHECK(pthread_setspecific(backend.end_of_thread, products) == 0);
 }
 
 static dnnl_memory_t memory_of(LayoutView layout)
@@ -263,6 +283,15 @@ static void product_destroy(Product *product)
     ONEDNN(dnnl_memory_destroy(product->c));
     ONEDNN(dnnl_memory_destroy(product->scratch));
     *product = (Product){0};
+}
+
+static void products_destroy(void *argument)
+{
+    Products *mine = argument;
+    for (int i = 0; i < CACHE_SETS * CACHE_WAYS; i++)
+        product_destroy(&mine->cache[i / CACHE_WAYS][i % CACHE_WAYS]);
+    ONEDNN(dnnl_stream_destroy(mine->stream));
+    free(mine);
 }
 
 /* False when oneDNN has no product with B laid out like that. */
@@ -297,16 +326,16 @@ static uint64_t key_hash(const ProductKey *key)
 /* The product for a key, made now if need be; `b` is B's layout. NULL when there is none. */
 static Product *product_find(const ProductKey *key, LayoutView b)
 {
-    Product *set = backend.cache[key_hash(key) % CACHE_SETS], *oldest = &set[0];
+    Product *set = products->cache[key_hash(key) % CACHE_SETS], *oldest = &set[0];
     for (int i = 0; i < CACHE_WAYS; i++) {
         if (set[i].primitive != NULL && memcmp(&set[i].key, key, sizeof *key) == 0) {
-            set[i].last_used = ++backend.clock;
+            set[i].last_used = ++products->clock;
             return &set[i];
         }
         if (set[i].last_used < oldest->last_used) oldest = &set[i];
     }
     if (!product_create(oldest, key, b)) return NULL;
-    oldest->last_used = ++backend.clock;
+    oldest->last_used = ++products->clock;
     return oldest;
 }
 
@@ -321,8 +350,8 @@ static void product_run(const Product *product, const void *a, const void *b, vo
                                          {DNNL_ARG_WEIGHTS, product->b},
                                          {DNNL_ARG_DST, product->c},
                                          {DNNL_ARG_SCRATCHPAD, product->scratch}};
-    ONEDNN(dnnl_primitive_execute(product->primitive, backend.stream, 4, arguments));
-    ONEDNN(dnnl_stream_wait(backend.stream));
+    ONEDNN(dnnl_primitive_execute(product->primitive, products->stream, 4, arguments));
+    ONEDNN(dnnl_stream_wait(products->stream));
 }
 
 /* ---- operand B in a layout of its own ---- */
@@ -371,8 +400,8 @@ static void reorder(LayoutView from, const void *from_data, LayoutView to, void 
     ONEDNN(dnnl_memory_set_data_handle(source, (void *)from_data));
     ONEDNN(dnnl_memory_set_data_handle(destination, to_data));
     const dnnl_exec_arg_t arguments[] = {{DNNL_ARG_FROM, source}, {DNNL_ARG_TO, destination}};
-    ONEDNN(dnnl_primitive_execute(primitive, backend.stream, 2, arguments));
-    ONEDNN(dnnl_stream_wait(backend.stream));
+    ONEDNN(dnnl_primitive_execute(primitive, products->stream, 2, arguments));
+    ONEDNN(dnnl_stream_wait(products->stream));
     ONEDNN(dnnl_memory_destroy(source));
     ONEDNN(dnnl_memory_destroy(destination));
     ONEDNN(dnnl_primitive_destroy(primitive));
