@@ -8,6 +8,8 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "model/weights_io.h"
+#include "rollout_worker/engine/engine_thread.h"
 #include "trainer_state.h"
 #include "workload.h"
 
@@ -235,6 +237,79 @@ static void check_exact(int tp_size)
     }
 }
 
+/* ---- ranks that are threads of one process ---- */
+
+/* What the trainers' ranks hold, made here for each of them; rank 0's are compared. */
+static void make_weights(const Trainer *trainer, int rank, Weights **ret)
+{
+    WeightPlan *plan = weight_plan_create(&trainer->plan->config, rank, trainer->plan->tp_size);
+    Weights *weights = weights_create(plan, DTYPE_F32, trainer->weights->kernels);
+    for (int i = 0; i < plan->num_specs; i++)
+        weight_init_random(plan, &plan->spec[i], 3,
+                           weight_view(plan, i, weights->flat, DTYPE_F32).data);
+    weights_prepare(weights);
+    rank_check(rank > 0 || memcmp(weights->flat, trainer->weights->flat,
+                                  (size_t)plan->size * sizeof(float)) == 0);
+    *ret = weights;
+}
+
+static void run_in_threads(const Trainer *trainer, Workload *workload)
+{
+    static const int32_t ends[] = {WORKLOAD_END};
+    Error err = {0};
+    Weights *weights[2];
+    EngineThread *thread = NULL;
+    for (int r = 0; r < 2; r++)
+        make_weights(trainer, r, &weights[r]);
+    int64_t page = kv_cache_page_bytes(trainer->plan, DTYPE_F32, trainer->weights->kernels);
+    EngineThreadOptions options = {
+        .engine = {.max_length = WORKLOAD_LENGTH_MAX,
+                   .max_samples = 24,
+                   .max_step_tokens = 64,
+                   .kv_bytes = 120 * page,
+                   .end_token = ends,
+                   .num_end_tokens = 1},
+        .tp_size = 2,
+    };
+    rank_ok(engine_thread_create(&options, &thread, &err), &err);
+    rank_ok(engine_thread_adopt(thread, (const Weights *const *)weights, 1, NULL, &err), &err);
+    workload->outcome = mem_calloc((size_t)workload->num_requests * 6, sizeof *workload->outcome);
+    for (int n = 0; n < workload->num_requests; n++) {
+        Spec spec;
+        Generation generation[6];
+        spec_make(&spec, workload, n);
+        rank_ok(engine_thread_generate(thread, &spec.request, NULL, generation, &err), &err);
+        for (int i = 0; i < spec.request.num_samples; i++)
+            workload->outcome[workload->num_outcomes++] = (Outcome){n, generation[i]};
+    }
+    engine_thread_destroy(thread);
+    for (int r = 0; r < 2; r++) {
+        WeightPlan *plan = (WeightPlan *)weights[r]->plan;
+        weights_destroy(weights[r]);
+        weight_plan_destroy(plan);
+    }
+}
+
+static void threads_body(const Ranks *ranks, void *argument)
+{
+    const Job *job = argument;
+    Trainer *trainer = make_trainer(ranks, job->dtype);
+    Workload workload = {.seed = 9, .num_requests = REQUESTS / 2};
+    if (ranks->tp_rank == 0) run_in_threads(trainer, &workload);
+    check_log_probs(ranks, trainer, &workload, job->checked);
+    workload_clear(&workload);
+    trainer_destroy(trainer);
+}
+
+static void test_samples_of_two_ranks_in_one_process_are_the_trainers(void **state)
+{
+    (void)state;
+    Job job = {DTYPE_F32, shared_alloc(2 * sizeof(int64_t))};
+    ranks_run(2, 1, threads_body, &job);
+    assert_true(job.checked[0] >= REQUESTS / 2 && job.checked[1] > 10 * REQUESTS / 2);
+    shared_free(job.checked, 2 * sizeof(int64_t));
+}
+
 static void test_samples_are_the_trainers_and_the_same_alone(void **state)
 {
     (void)state;
@@ -252,6 +327,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_samples_are_the_trainers_and_the_same_alone),
         cmocka_unit_test(test_samples_of_two_ranks_are_the_trainers_and_the_same_alone),
+        cmocka_unit_test(test_samples_of_two_ranks_in_one_process_are_the_trainers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
