@@ -85,6 +85,7 @@ typedef struct JobView {
     uint32_t generation;
     int samples_ready; /* for the next steps */
     int64_t consumed_samples, rejected_samples;
+    RecordTally tally;            /* of the records that were consumed: why, and what was odd */
     const char *last_checkpoint;  /* or NULL */
     const char *data_fingerprint; /* or NULL */
     bool finished;

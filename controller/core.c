@@ -206,6 +206,8 @@ void controller_destroy(Controller *c)
     free(c->checkpoint);
     free(c->fingerprint);
     free(c->save.folder);
+    records_forget_messages(&c->rejects_logged);
+    records_forget_messages(&c->notes_logged);
     arena_destroy(c->scratch);
     free(c);
 }
@@ -400,6 +402,7 @@ JobView controller_job(const Controller *c)
         .samples_ready = (int)job_samples_ready(c),
         .consumed_samples = c->done.consumed_samples,
         .rejected_samples = c->done.rejected_samples,
+        .tally = c->done.tally,
         .last_checkpoint = c->checkpoint,
         .data_fingerprint = c->fingerprint,
         .finished = c->phase == PHASE_OVER,

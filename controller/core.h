@@ -116,6 +116,15 @@ typedef struct GroupId {
     char bytes[128];
 } GroupId;
 
+#define RECORDS_LOGGED 10
+
+/* What was said of records; owned. */
+typedef struct MessageList {
+    char *message[RECORDS_LOGGED];
+    int count;
+    bool more; /* it was said that there are more */
+} MessageList;
+
 struct Controller {
     const JobConfig *config;
     bool embedded_agent;
@@ -187,7 +196,7 @@ struct Controller {
         char message[ERROR_MESSAGE_MAX];
         char remedy[REASON_MAX]; /* besides giving the same command again; "": none */
     } failure;                   /* ends the run once what is trained is committed */
-    int64_t rejects_logged, notes_logged;
+    MessageList rejects_logged, notes_logged;
     int skipped_in_a_row;
     char waits_for[REASON_MAX];
     int64_t waits_since_ms;
@@ -270,6 +279,15 @@ void save_roll_back(Controller *c);
 /* Whether the training set that was opened is the one the run began with, or one that the job takes
  * in its place. If neither, the run ends with a message that names what changed. */
 bool identity_accept(Controller *c, const Event *event);
+
+/* ---- records.c ---- */
+/* What a lease brought that is not trained, by its policy: skipped, or the end of the run. */
+void records_rejected(Controller *c, SetName set, const SampleMeta *meta, const char *message);
+/* What is trained though something about it is odd; `message` may be NULL. */
+void records_noted(Controller *c, const char *message);
+/* Counts what [stream->base, end) of the training stream holds of both: before it is consumed. */
+void records_consumed(Controller *c, const Stream *stream, int64_t end);
+void records_forget_messages(MessageList *list);
 
 /* ---- job.c ---- */
 void job_reply(Controller *c, const Event *event);

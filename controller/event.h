@@ -82,11 +82,18 @@ typedef struct SavedFileInfo {
     int num_tensors;
 } SavedFileInfo;
 
+/* Records of the training stream, counted whenever they come by. */
+typedef struct RecordTally {
+    int64_t rejected[REJECT_REASON_COUNT]; /* not trained */
+    int64_t noted[NOTE_COUNT];             /* trained, though odd */
+} RecordTally;
+
 /* What the run stood at when a checkpoint was made: the controller's part of it. */
 typedef struct CheckpointState {
     int64_t step, next_position, consumed_samples, rejected_samples, trained_tokens;
     int64_t bad_records; /* distinct records of the training set that were no conversation */
     int64_t records;     /* of one epoch of the training set; 0: not known */
+    RecordTally tally;
 } CheckpointState;
 
 /* ---- events ---- */

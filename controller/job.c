@@ -21,7 +21,6 @@
 #define FETCH_TIMEOUT_MS     60000
 #define WORK_TIMEOUT_MS      (24 * 3600 * 1000) /* a fuse: supervision sees who does not get on */
 #define SKIPPED_IN_A_ROW_MAX 5
-#define REJECTS_LOGGED       10
 
 static Lane *lane_of(Controller *c, SetName set)
 {
@@ -178,79 +177,6 @@ static void drop_leases(Controller *c, SetName set)
 
 /* ---- 2 roll out ---- */
 
-static DataPolicy policy_for(const Controller *c, RejectReason reason)
-{
-    switch (reason) {
-    case REJECT_NOTHING_TO_TRAIN:
-        return c->config->data.nothing_to_train;
-    case REJECT_TOO_LONG:
-        return c->config->data.too_long;
-    case REJECT_NOT_RENDERED:
-        return c->config->data.not_rendered;
-    default:
-        return c->config->data.bad_record;
-    }
-}
-
-/* Records of the set that are no conversation, each once: of the training set since the beginning
- * of the run, of the evaluation set in this evaluation. */
-static int64_t bad_records(const Controller *c, SetName set)
-{
-    int64_t consumed = set == SET_TRAIN ? c->done.bad_records : c->eval.bad_records;
-    return consumed + c->lane[set].stream.bad_ahead;
-}
-
-static const char *policy_key(RejectReason reason)
-{
-    return reason == REJECT_NOTHING_TO_TRAIN ? "data.nothing_to_train"
-           : reason == REJECT_TOO_LONG       ? "data.too_long"
-           : reason == REJECT_NOT_RENDERED   ? "data.not_rendered"
-                                             : "data.bad_record";
-}
-
-/* A record at which the run ends. */
-static void stop_at(Controller *c, SetName set, RejectReason reason, const char *message)
-{
-    if (c->failure.status != OK) return;
-    core_finish_committed(c, ERR_DATA, "%s", message);
-    snprintf(c->failure.remedy, sizeof c->failure.remedy,
-             "with %s: skip, or\nwith the record mended%s", policy_key(reason),
-             set == SET_TRAIN ? ", and then tells how to accept the changed data" : "");
-}
-
-static void stop_at_too_many(Controller *c, SetName set, const char *message)
-{
-    if (c->failure.status != OK) return;
-    core_finish_committed(c, ERR_DATA,
-                          "more than %lld records of the %s set were bad (data.bad_records_max). "
-                          "The last: %s",
-                          (long long)c->config->data.bad_records_max, set_name(set), message);
-    snprintf(c->failure.remedy, sizeof c->failure.remedy, "with a higher data.bad_records_max");
-}
-
-static void on_rejected(Controller *c, SetName set, const SampleMeta *meta, const char *message)
-{
-    if (message == NULL) message = reject_reason_name(meta->reject_reason);
-    if (policy_for(c, meta->reject_reason) == POLICY_STOP) {
-        stop_at(c, set, meta->reject_reason, message);
-        return;
-    }
-    int64_t max = c->config->data.bad_records_max;
-    if (max > 0 && bad_records(c, set) > max) {
-        stop_at_too_many(c, set, message);
-        return;
-    }
-    if (c->rejects_logged++ < REJECTS_LOGGED)
-        core_log(c, LOG_WARN, "sample_skipped", "%s", message);
-}
-
-/* One that is trained though something about it is odd. */
-static void on_noted(Controller *c, const char *message)
-{
-    if (message != NULL && c->notes_logged++ < REJECTS_LOGGED)
-        core_log(c, LOG_WARN, "sample_odd", "%s", message);
-}
-
 static void take_samples(Controller *c, SetName set, const Event *event)
 {
     Stream *stream = &lane_of(c, set)->stream;
@@ -258,9 +184,9 @@ static void take_samples(Controller *c, SetName set, const Event *event)
         const SampleMeta *meta = &event->reply.lease.meta[i];
         bool news = stream_deliver(stream, event->actor, meta);
         if (news && meta->status == SAMPLE_REJECTED)
-            on_rejected(c, set, meta, event->reply.lease.reject_message[i]);
+            records_rejected(c, set, meta, event->reply.lease.reject_message[i]);
         else if (news && meta->notes != 0)
-            on_noted(c, event->reply.lease.reject_message[i]);
+            records_noted(c, event->reply.lease.reject_message[i]);
     }
 }
 
@@ -472,6 +398,7 @@ static void commit_step(Controller *c)
     c->done.consumed_samples += running->plan.num_samples;
     c->done.rejected_samples += running->plan.rejected;
     c->done.trained_tokens += running->plan.trained_tokens;
+    records_consumed(c, &lane->stream, c->next_position);
     c->done.bad_records += stream_consume(&lane->stream, c->next_position);
     c->done.records = lane->stream.records;
     c->retired = running->plan; /* the effects below point to it */

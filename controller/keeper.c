@@ -242,6 +242,39 @@ static void commit_done(uv_work_t *work, int status)
     free(commit);
 }
 
+static void add_count(Manifest *manifest, const char *prefix, const char *name, int64_t value)
+{
+    char *whole = mem_printf("%s_%s", prefix, name);
+    if (value > 0) manifest_add_count(manifest, whole, value);
+    free(whole);
+}
+
+static void add_tally(Manifest *manifest, const RecordTally *tally)
+{
+    for (int i = 0; i < REJECT_REASON_COUNT; i++)
+        add_count(manifest, "rejected", reject_reason_name((RejectReason)i), tally->rejected[i]);
+    for (int i = 0; i < NOTE_COUNT; i++)
+        add_count(manifest, "odd", sample_note_name((SampleNote)i), tally->noted[i]);
+}
+
+static int64_t count_of(const Manifest *manifest, const char *prefix, const char *name)
+{
+    char *whole = mem_printf("%s_%s", prefix, name);
+    int64_t value = manifest_count(manifest, whole);
+    free(whole);
+    return value;
+}
+
+RecordTally keeper_read_tally(const Manifest *manifest)
+{
+    RecordTally tally = {0};
+    for (int i = 0; i < REJECT_REASON_COUNT; i++)
+        tally.rejected[i] = count_of(manifest, "rejected", reject_reason_name((RejectReason)i));
+    for (int i = 0; i < NOTE_COUNT; i++)
+        tally.noted[i] = count_of(manifest, "odd", sample_note_name((SampleNote)i));
+    return tally;
+}
+
 void keeper_commit(Keeper *keeper, const CommitOrder *order)
 {
     CHECK(keeper->commit == NULL && is_under_way(keeper, order->save));
@@ -257,6 +290,7 @@ void keeper_commit(Keeper *keeper, const CommitOrder *order)
     manifest->trained_tokens = order->state.trained_tokens;
     manifest->bad_records = order->state.bad_records;
     manifest->records = order->state.records;
+    add_tally(manifest, &order->state.tally);
     manifest->data_fingerprint = mem_strdup(order->data_fingerprint);
     manifest->config_sha256 = mem_strdup(digest);
     manifest->ledger_head = mem_strdup(ledger_head(keeper->ledger));

@@ -4,6 +4,7 @@
 #ifndef TROUPE_CONTROLLER_KEEPER_H
 #define TROUPE_CONTROLLER_KEEPER_H
 
+#include "checkpoint/manifest.h"
 #include "event.h"
 #include "net/loop.h"
 #include "run_folder.h"
@@ -24,6 +25,9 @@ typedef struct KeeperOptions {
 /* Opens the ledger. */
 Status keeper_create(const KeeperOptions *options, Keeper **ret, Error *err);
 void keeper_destroy(Keeper *keeper); /* waits for a commit that is under way; accepts NULL */
+
+/* What a checkpoint's manifest tells of records that were skipped or odd. */
+RecordTally keeper_read_tally(const Manifest *manifest);
 
 /* A save is known by its number; what is said of another than the one begun last is ignored. */
 void keeper_begin(Keeper *keeper, uint64_t save, int64_t step); /* -> EV_CHECKPOINT_BEGUN */

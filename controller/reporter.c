@@ -13,6 +13,7 @@
 #include "base/str.h"
 #include "live_line.h"
 #include "metrics.h"
+#include "skipped.h"
 
 #define PLAIN_LINE_MS 1000 /* at most one line a second, where lines are not redrawn */
 #define TURNS_KEPT    15   /* their median is how long a step takes, whatever one of them met */
@@ -157,6 +158,7 @@ enum {
     SHOW_LOSS,
     SHOW_ETA,
     SHOW_RATE,
+    SHOW_SKIPPED,
     SHOW_EVAL,
     SHOW_GRAD,
     SHOW_MFU,
@@ -189,6 +191,9 @@ static void show_step_live(Reporter *reporter, const Effect *effect, const JobVi
     }
     if (isfinite(reporter->last.eval_loss))
         str_printf(live_line_add(line, SHOW_EVAL), "eval %.4f", reporter->last.eval_loss);
+    Skipped skipped = skipped_count(job);
+    if (skipped_is_much(&skipped))
+        str_printf(live_line_add(line, SHOW_SKIPPED), "%.0f%% skipped", 100 * skipped.share);
     draw(reporter);
 }
 
@@ -204,6 +209,9 @@ static void print_step_plain(Reporter *reporter, const Effect *effect, const Job
            effect->step.result.grad_norm, effect->step.result.lr, figures->tokens_per_s);
     if (isfinite(figures->mfu)) printf(" mfu=%.3f", figures->mfu);
     if (isfinite(figures->eta_s)) printf(" eta_s=%.0f", figures->eta_s);
+    Skipped skipped = skipped_count(job);
+    if (skipped_is_much(&skipped))
+        printf(" skipped=%.1f%%(%s)", 100 * skipped.share, reject_reason_name(skipped.mostly));
     putchar('\n');
     fflush(stdout);
 }

@@ -21,6 +21,7 @@
 #include "disk_room.h"
 #include "local_node.h"
 #include "resume.h"
+#include "skipped.h"
 #include "status.h"
 
 #define TICK_MS 100
@@ -93,6 +94,7 @@ static void end(Shell *shell, const Effect *fx, const JobView *job)
     if (fx->exit.status == OK && fx->exit.message[0] != '\0')
         log_event(LOG_WARN, "ended_early", F_STR("what", fx->exit.message),
                   F_INT("step", job->step), F_INT("planned_steps", job->total_steps));
+    skipped_log(job);
     if (fx->exit.status == OK)
         log_event(LOG_INFO, "done", F_INT("step", job->step),
                   F_STR("model", job->last_checkpoint != NULL ? job->last_checkpoint : "none"));
@@ -455,7 +457,8 @@ static void start_core(Shell *shell, const Beginning *begin)
                                         .rejected_samples = manifest->rejected_samples,
                                         .trained_tokens = manifest->trained_tokens,
                                         .bad_records = manifest->bad_records,
-                                        .records = manifest->records};
+                                        .records = manifest->records,
+                                        .tally = keeper_read_tally(manifest)};
     }
     shell->controller = controller_create(&start, clock_ms(), &shell->effects);
     size_t count = (size_t)controller_num_actors(shell->controller);

@@ -9,6 +9,7 @@
 #include "base/memory.h"
 #include "base/str.h"
 #include "live_line.h"
+#include "skipped.h"
 
 /* What there is none of is null: no key is ever missing. */
 static void add_number(cJSON *object, const char *key, bool there, double value)
@@ -60,6 +61,24 @@ static void add_agent(cJSON *list, const NodeView *view)
     cJSON_AddItemToArray(list, agent);
 }
 
+/* Records that were not trained, or are odd, by reason. */
+static void add_tally(cJSON *root, const JobView *job)
+{
+    Skipped skipped = skipped_count(job);
+    cJSON *object = cJSON_AddObjectToObject(root, "skipped");
+    add_number(object, "records", true, (double)skipped.records);
+    add_number(object, "share", true, skipped.share);
+    bool much = skipped_is_much(&skipped);
+    add_text(object, "mostly", much ? reject_reason_name(skipped.mostly) : "");
+    cJSON *reasons = cJSON_AddObjectToObject(object, "reasons");
+    for (int i = REJECT_NONE + 1; i < REJECT_REASON_COUNT; i++)
+        add_number(reasons, reject_reason_name((RejectReason)i), true,
+                   (double)job->tally.rejected[i]);
+    cJSON *odd = cJSON_AddObjectToObject(root, "odd");
+    for (int i = 0; i < NOTE_COUNT; i++)
+        add_number(odd, sample_note_name((SampleNote)i), true, (double)job->tally.noted[i]);
+}
+
 char *status_json(const JobConfig *config, const Controller *controller, const ReportView *last,
                   int64_t now_ms)
 {
@@ -80,6 +99,7 @@ char *status_json(const JobConfig *config, const Controller *controller, const R
     add_number(root, "records", job.records >= 0, (double)job.records);
     add_number(root, "consumed_samples", true, (double)job.consumed_samples);
     add_number(root, "rejected_samples", true, (double)job.rejected_samples);
+    add_tally(root, &job);
     add_number(root, "samples_ready", true, job.samples_ready);
     add_text(root, "waits_for", job.waits_for);
     add_number(root, "waits_s", waits, seconds_since(now_ms, job.waits_since_ms));
@@ -176,6 +196,17 @@ static void put_last_step(Str *text, const cJSON *root)
         str_printf(text, "last evaluation: loss %.4f\n", number_of(root, "eval_loss"));
 }
 
+/* Why so many, in brackets; nothing when they are few. */
+static void put_skipped(Str *text, const cJSON *root)
+{
+    const cJSON *skipped = cJSON_GetObjectItemCaseSensitive(root, "skipped");
+    const char *mostly = text_of(skipped, "mostly");
+    if (mostly[0] == '\0') return;
+    str_puts(text, " (");
+    skipped_put_share(text, number_of(skipped, "share"), mostly);
+    str_putc(text, ')');
+}
+
 Status status_table(const char *json, char **ret, Error *err)
 {
     cJSON *root = NULL;
@@ -187,9 +218,10 @@ Status status_table(const char *json, char **ret, Error *err)
         str_printf(&text, " of %.0f", number_of(root, "total_steps"));
     str_printf(&text, ", generation %.0f\n", number_of(root, "generation"));
     put_last_step(&text, root);
-    str_printf(&text, "data: %.0f samples trained, %.0f skipped, %.0f ready",
-               number_of(root, "consumed_samples"), number_of(root, "rejected_samples"),
-               number_of(root, "samples_ready"));
+    str_printf(&text, "data: %.0f samples trained, %.0f skipped",
+               number_of(root, "consumed_samples"), number_of(root, "rejected_samples"));
+    put_skipped(&text, root);
+    str_printf(&text, ", %.0f ready", number_of(root, "samples_ready"));
     if (has_number(root, "records"))
         str_printf(&text, "; %.0f records an epoch", number_of(root, "records"));
     str_putc(&text, '\n');

@@ -33,10 +33,27 @@ void manifest_destroy(Manifest *manifest)
     for (int i = 0; i < manifest->num_files; i++)
         free(manifest->file[i].name);
     free(manifest->file);
+    for (int i = 0; i < manifest->num_counts; i++)
+        free(manifest->count[i].name);
+    free(manifest->count);
     free(manifest->data_fingerprint);
     free(manifest->config_sha256);
     free(manifest->ledger_head);
     free(manifest);
+}
+
+void manifest_add_count(Manifest *manifest, const char *name, int64_t value)
+{
+    size_t count = (size_t)manifest->num_counts + 1;
+    manifest->count = mem_realloc(manifest->count, count, sizeof *manifest->count);
+    manifest->count[manifest->num_counts++] = (ManifestCount){mem_strdup(name), value};
+}
+
+int64_t manifest_count(const Manifest *manifest, const char *name)
+{
+    for (int i = 0; i < manifest->num_counts; i++)
+        if (strcmp(manifest->count[i].name, name) == 0) return manifest->count[i].value;
+    return 0;
 }
 
 void manifest_add_file(Manifest *manifest, const char *name, int64_t bytes, const char *sha256)
@@ -114,6 +131,18 @@ static void put_number(Str *out, const char *key, int64_t value)
     str_printf(out, ",\n  \"%s\": %" PRId64, key, value);
 }
 
+static void put_counts(Str *out, const Manifest *manifest)
+{
+    if (manifest->num_counts == 0) return;
+    str_puts(out, ",\n  \"counts\": {");
+    for (int i = 0; i < manifest->num_counts; i++) {
+        str_puts(out, i > 0 ? ", " : "");
+        json_append_string(out, manifest->count[i].name);
+        str_printf(out, ": %" PRId64, manifest->count[i].value);
+    }
+    str_putc(out, '}');
+}
+
 Status manifest_text(const Manifest *manifest, char **ret_text, size_t *ret_length, Error *err)
 {
     TRY(check_files(manifest, err));
@@ -128,6 +157,7 @@ Status manifest_text(const Manifest *manifest, char **ret_text, size_t *ret_leng
     put_number(&out, "trained_tokens", manifest->trained_tokens);
     put_number(&out, "bad_records", manifest->bad_records);
     put_number(&out, "records", manifest->records);
+    put_counts(&out, manifest);
     put_number(&out, "tp_size", manifest->tp_size);
     put_number(&out, "dp_size", manifest->dp_size);
     put_string(&out, "data_fingerprint", manifest->data_fingerprint);
@@ -176,6 +206,20 @@ static Status parse_file(const cJSON *json, const char *where, Manifest *manifes
     return OK;
 }
 
+/* Absent where nothing was counted. */
+static Status parse_counts(const cJSON *json, const char *where, Manifest *manifest, Error *err)
+{
+    if (json != NULL && !cJSON_IsObject(json))
+        return error_set(err, ERR_DATA, "%s: \"counts\" is %s, expected an object", where,
+                         json_type_name(json));
+    for (const cJSON *item = json != NULL ? json->child : NULL; item != NULL; item = item->next) {
+        int64_t value = 0;
+        TRY(json_int(json, item->string, where, 0, NUMBER_MAX, &value, err));
+        manifest_add_count(manifest, item->string, value);
+    }
+    return OK;
+}
+
 static Status parse_members(const cJSON *json, const char *where, Manifest *manifest, Error *err)
 {
     const struct {
@@ -206,6 +250,7 @@ static Status parse_members(const cJSON *json, const char *where, Manifest *mani
     /* Absent in checkpoints of the first builds. */
     TRY(json_int_or(json, "bad_records", where, 0, NUMBER_MAX, &manifest->bad_records, err));
     TRY(json_int_or(json, "records", where, 0, NUMBER_MAX, &manifest->records, err));
+    TRY(parse_counts(cJSON_GetObjectItemCaseSensitive(json, "counts"), where, manifest, err));
     int64_t generation = 0, tp_size = 0, dp_size = 0;
     TRY(json_int(json, "generation", where, 0, UINT32_MAX, &generation, err));
     TRY(json_int(json, "tp_size", where, 0, WORLD_SIZE_MAX, &tp_size, err));

@@ -22,6 +22,12 @@ typedef struct ManifestFile {
     char sha256[65];
 } ManifestFile;
 
+/* A figure under a name: what the run counted beside. */
+typedef struct ManifestCount {
+    char *name; /* owned */
+    int64_t value;
+} ManifestCount;
+
 typedef struct Manifest {
     int format;   /* 1 */
     int64_t step; /* optimizer steps taken */
@@ -36,11 +42,16 @@ typedef struct Manifest {
     int tp_size, dp_size;
     ManifestFile *file;
     int num_files;
+    ManifestCount *count;
+    int num_counts;
 } Manifest;
 
 Manifest *manifest_create(void); /* all empty, format 1; strings are owned by it (mem_strdup) */
 void manifest_destroy(Manifest *manifest); /* accepts NULL */
 void manifest_add_file(Manifest *manifest, const char *name, int64_t bytes, const char *sha256);
+
+void manifest_add_count(Manifest *manifest, const char *name, int64_t value); /* at least 0 */
+int64_t manifest_count(const Manifest *manifest, const char *name); /* 0 when there is none */
 
 /* The text of manifest.json: JSON whose last member is the SHA-256 of all bytes before it, so
  * that damage to the manifest itself shows. ERR_INVALID: a file name that is not plain or occurs

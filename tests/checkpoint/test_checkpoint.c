@@ -38,6 +38,8 @@ static Manifest *make_manifest(int64_t step)
     manifest->trained_tokens = INT64_C(1) << 50;
     manifest->bad_records = 17;
     manifest->records = 7473;
+    manifest_add_count(manifest, "rejected_too_long", 12);
+    manifest_add_count(manifest, "odd_\"bad\"", 1);
     manifest->tp_size = 2;
     manifest->dp_size = 1;
     manifest->data_fingerprint = mem_strdup("files \"a\\b\", seed 7");
@@ -160,6 +162,9 @@ static void test_checkpoint_commit_is_found_again(void **state)
     assert_int_equal(manifest->trained_tokens, INT64_C(1) << 50);
     assert_int_equal(manifest->bad_records, 17);
     assert_int_equal(manifest->records, 7473);
+    assert_int_equal(manifest_count(manifest, "rejected_too_long"), 12);
+    assert_int_equal(manifest_count(manifest, "odd_\"bad\""), 1);
+    assert_int_equal(manifest_count(manifest, "rejected"), 0);
     assert_int_equal(manifest->tp_size, 2);
     assert_string_equal(manifest->data_fingerprint, "files \"a\\b\", seed 7");
     assert_string_equal(manifest->ledger_head, "head");

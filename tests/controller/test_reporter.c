@@ -72,6 +72,9 @@ static void report_step(Reporter *reporter, int64_t step)
 {
     Plan plan = {.num_samples = 16, .num_micro_batches = 4, .end_position = 16};
     JobView job = {.phase = "training", .waits_for = "", .step = step, .total_steps = 1000000};
+    job.next_position = 1000; /* few are skipped up to step 39 */
+    job.tally.rejected[REJECT_TOO_LONG] = step < 40 ? 10 : 120;
+    job.tally.rejected[REJECT_BAD_RECORD] = step < 40 ? 0 : 30;
     Effect effect = {.kind = FX_REPORT_STEP};
     effect.step.plan = &plan;
     effect.step.step = step;
@@ -111,7 +114,7 @@ static void test_live_line_fits_the_terminal(void **state)
     (void)state;
     static const char *const all[] = {"step 40/1000000", "loss 2.4691", "grad 1.25",
                                       "lr 1.0e-04",      "12.3k tok/s", "MFU 40%",
-                                      "ETA 23d03h",      "eval 3.0000"};
+                                      "ETA 23d03h",      "eval 3.0000", "15% skipped"};
     char *drawing[8];
     for (int columns = 200; columns >= 10; columns -= 10) {
         char *seen = play(columns, three_steps);
@@ -119,6 +122,7 @@ static void test_live_line_fits_the_terminal(void **state)
         assert_int_equal(count, 4); /* the evaluation clears the line, the steps draw it */
         for (int i = 1; i < 3; i++)
             assert_null(strstr(drawing[i], "ETA")); /* too few steps to tell */
+        assert_null(strstr(drawing[2], "skipped"));
         char *line = drawing[3];
         if (strlen(line) >= (size_t)columns)
             fail_msg("%zu characters at %d columns: %s", strlen(line), columns, line);

@@ -57,6 +57,13 @@ static void assert_right(const SimResult *result, uint64_t seed)
         fail_msg("seed %llu: %s after %lld ms: %s", (unsigned long long)seed,
                  result->finished ? status_name(result->status) : "never ended",
                  (long long)result->end_ms, result->message);
+    int64_t skipped = 0;
+    for (int i = 0; i < REJECT_REASON_COUNT; i++)
+        skipped += result->saved.tally.rejected[i];
+    if (skipped != result->saved.rejected_samples)
+        fail_msg("seed %llu: %lld records skipped for some reason, %lld in all",
+                 (unsigned long long)seed, (long long)skipped,
+                 (long long)result->saved.rejected_samples);
     if (result->leftover_processes != 0 || result->leftover_cpu != 0)
         fail_msg("seed %llu: %d processes and %g CPUs are left", (unsigned long long)seed,
                  result->leftover_processes, result->leftover_cpu);

@@ -29,6 +29,13 @@ expected=$(digest_of "$RUN")
 write_job job2.yaml run2 $settings
 run_job
 [ "$(digest_of "$RUN")" = "$expected" ] || fail "a stop and a resume changed the weights"
+# Of 12 epochs each brings the three lines: each is named once, and what it comes to is said to the end.
+[ "$(grep -c "train.jsonl:17" "$RUN/events.jsonl")" -eq 1 ] || fail "a bad line was not named once"
+grep -q " skipped=[678]\.[0-9]%(bad_record)" "$RUN.out" || fail "the progress lines do not tell of so many"
+grep -q 'records_skipped records=3[0-9] share="[678]\.[0-9] %, mostly bad_record"' "$RUN.out" ||
+    fail "the end does not tell of so many"
+grep -q '"counts": {"rejected_bad_record": 3[0-9]}' "$RUN/checkpoints/step_00000030/manifest.json" ||
+    fail "the checkpoint does not count them by reason"
 
 # One more than there may be.
 # shellcheck disable=SC2086
