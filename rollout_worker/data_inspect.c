@@ -24,10 +24,12 @@ static const char help[] =
     "                          ledger and messages name it (reads all of the data once, or the\n"
     "                          run's index)\n"
     "  -k, --count K           summarise the first K records; default 1000, 0: none\n"
+    "  -l, --list L            list the first L of these that are rejected or odd; default 20\n"
     "  -e, --eval              data.eval in place of data.train\n"
     "      --brief[=SET]       no record, and of the first K only what was made of them; SET is "
     "train\n"
     "                          or eval\n"
+    "      --json              all of it as one JSON object on one line, for programs\n"
     "      --color[=WHEN]      always, never, or auto: on a terminal (the default)\n"
     "\n"
     "Exit codes: 0 shown, 2 usage or configuration, 3 data: a record was met that would end a\n"
@@ -39,7 +41,7 @@ typedef struct Arguments {
     const char *config;
     const char *set[64];
     int num_sets;
-    bool color, help, numbered, brief;
+    bool color, help, numbered, brief, json;
     InspectOptions inspect;
 } Arguments;
 
@@ -116,8 +118,13 @@ static Status take_option(Arguments *arguments, int letter, Error *err)
         return choose(arguments, "--position", true, err);
     case 'k':
         return read_number("--count", optarg, COUNT_MAX, &arguments->inspect.summary_records, err);
+    case 'l':
+        return read_number("--list", optarg, COUNT_MAX, &arguments->inspect.listed_max, err);
     case 'e':
         arguments->inspect.eval = true;
+        return OK;
+    case 'j':
+        arguments->json = true;
         return OK;
     case 'C':
         return read_color(optarg, &arguments->color, err);
@@ -138,10 +145,11 @@ static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
         {"sample", required_argument, NULL, 'n'}, {"position", required_argument, NULL, 'p'},
         {"count", required_argument, NULL, 'k'},  {"eval", no_argument, NULL, 'e'},
         {"brief", optional_argument, NULL, 'b'},  {"color", optional_argument, NULL, 'C'},
+        {"list", required_argument, NULL, 'l'},   {"json", no_argument, NULL, 'j'},
         {"help", no_argument, NULL, 'h'},         {0},
     };
     opterr = 0;
-    for (int letter; (letter = getopt_long(argc, argv, "c:s:n:p:k:eh", names, NULL)) != -1;)
+    for (int letter; (letter = getopt_long(argc, argv, "c:s:n:p:k:l:eh", names, NULL)) != -1;)
         TRY(take_option(ret, letter, err));
     if (ret->help) return OK;
     if (optind < argc) return refuse_use(err, "there is an argument too many.");
@@ -149,43 +157,59 @@ static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
     return OK;
 }
 
-static Status show_record(Inspection *inspection, const Arguments *arguments, bool *ret_stops,
-                          Error *err)
+/* What is to be shown, as far as it is asked for. */
+typedef struct Shown {
+    InspectedRecord record;
+    InspectSummary summary;
+    bool has_record, has_summary;
+} Shown;
+
+static Status look(Inspection *inspection, const Arguments *arguments, Shown *ret, Error *err)
 {
-    const InspectOptions *options = &arguments->inspect;
-    InspectedRecord record = {0};
-    Str out = {0};
-    TRY(inspection_choose(inspection, &record, err));
-    inspect_view_record(options, &record, arguments->color, &out);
-    fputs(str_text(&out), stdout);
-    *ret_stops = record.sample.status == SAMPLE_REJECTED &&
-                 inspect_stops(options->config, record.sample.reject_reason);
-    str_free(&out);
-    inspected_record_clear(&record);
+    if (!arguments->brief) {
+        TRY(inspection_choose(inspection, &ret->record, err));
+        ret->has_record = true;
+    }
+    if (arguments->inspect.summary_records == 0) return OK;
+    TRY(inspection_summarize(inspection, &ret->summary, err));
+    ret->has_summary = true;
     return OK;
 }
 
-static Status show_summary(Inspection *inspection, const Arguments *arguments, bool *ret_stops,
-                           Error *err)
+static void show(const Shown *shown, const Arguments *arguments)
 {
     const InspectOptions *options = &arguments->inspect;
-    InspectSummary summary = {0};
     Str out = {0};
-    if (options->summary_records == 0) return OK;
-    TRY(inspection_summarize(inspection, &summary, err));
-    if (arguments->brief)
-        inspect_view_brief(options, &summary, &out);
-    else
-        inspect_view_summary(options, &summary, &out);
-    printf("%s%s", arguments->brief ? "" : "\n", str_text(&out));
-    if (arguments->brief && summary.completed + summary.truncated == 0)
-        *ret_stops = true; /* a run would have nothing to train on */
-    for (int reason = 0; reason < REJECT_REASON_COUNT; reason++)
-        *ret_stops = *ret_stops || (summary.rejected[reason] > 0 &&
-                                    inspect_stops(options->config, (RejectReason)reason));
+    if (arguments->json) {
+        inspect_view_json(options, shown->has_record ? &shown->record : NULL,
+                          shown->has_summary ? &shown->summary : NULL, &out);
+    } else {
+        if (shown->has_record) inspect_view_record(options, &shown->record, arguments->color, &out);
+        if (shown->has_summary && arguments->brief) {
+            inspect_view_brief(options, &shown->summary, &out);
+        } else if (shown->has_summary) {
+            str_putc(&out, '\n');
+            inspect_view_summary(options, &shown->summary, &out);
+        }
+    }
+    fputs(str_text(&out), stdout);
     str_free(&out);
-    inspect_summary_clear(&summary);
-    return OK;
+}
+
+/* Whether a run would end at what was met. */
+static bool would_stop(const Shown *shown, const Arguments *arguments)
+{
+    const JobConfig *config = arguments->inspect.config;
+    const InspectSummary *summary = &shown->summary;
+    const Sample *sample = &shown->record.sample;
+    bool stops = shown->has_record && sample->status == SAMPLE_REJECTED &&
+                 inspect_stops(config, sample->reject_reason);
+    if (!shown->has_summary) return stops;
+    for (int reason = 0; reason < REJECT_REASON_COUNT; reason++)
+        stops =
+            stops || (summary->rejected[reason] > 0 && inspect_stops(config, (RejectReason)reason));
+    bool nothing = summary->completed + summary->truncated == 0; /* to train on */
+    return stops || (arguments->brief && nothing);
 }
 
 static int inspect(Arguments *arguments)
@@ -193,19 +217,21 @@ static int inspect(Arguments *arguments)
     Error err = {0};
     JobConfig *config = NULL;
     Inspection *inspection = NULL;
-    bool stops = false;
+    Shown shown = {0};
     Status status =
         job_config_load(arguments->config, arguments->set, arguments->num_sets, &config, &err);
     arguments->inspect.config = config;
     if (status == OK) status = job_config_check_data(config, &err);
     if (status == OK) status = inspection_open(&arguments->inspect, &inspection, &err);
-    if (status == OK && !arguments->brief)
-        status = show_record(inspection, arguments, &stops, &err);
-    if (status == OK) status = show_summary(inspection, arguments, &stops, &err);
+    if (status == OK) status = look(inspection, arguments, &shown, &err);
+    if (status == OK) show(&shown, arguments);
+    bool stops = status == OK && would_stop(&shown, arguments);
     if (status == ERR_UNSUPPORTED && arguments->brief) { /* a part of a check, which goes on */
         printf("%s: %s\n", arguments->inspect.eval ? "data.eval" : "data.train", err.message);
         status = OK;
     }
+    inspected_record_clear(&shown.record);
+    inspect_summary_clear(&shown.summary);
     inspection_close(inspection);
     job_config_destroy(config);
     fflush(stdout);
@@ -216,7 +242,7 @@ static int inspect(Arguments *arguments)
 int main(int argc, char **argv)
 {
     const char *terminal = getenv("TERM"), *no_color = getenv("NO_COLOR");
-    Arguments arguments = {.inspect = {.summary_records = 1000}};
+    Arguments arguments = {.inspect = {.summary_records = 1000, .listed_max = 20}};
     arguments.color = isatty(STDOUT_FILENO) && (no_color == NULL || no_color[0] == '\0') &&
                       terminal != NULL && strcmp(terminal, "dumb") != 0;
     Error err = {0};

@@ -146,8 +146,11 @@ Status inspection_choose(Inspection *inspection, InspectedRecord *ret, Error *er
 
 void inspect_summary_clear(InspectSummary *summary)
 {
-    for (int i = 0; i < REJECT_REASON_COUNT; i++)
-        free(summary->first_refusal[i]);
+    for (uint64_t i = 0; i < summary->num_findings; i++) {
+        free(summary->finding[i].source);
+        free(summary->finding[i].message);
+    }
+    free(summary->finding);
     free(summary->length);
     *summary = (InspectSummary){0};
 }
@@ -162,13 +165,45 @@ static void count_shape(InspectSummary *summary, const char *name)
     summary->shape[i].records++;
 }
 
-static void count_sample(InspectSummary *summary, const Sample *sample)
+const InspectFinding *inspect_first(const InspectSummary *summary, bool rejected, int kind)
 {
+    for (uint64_t i = 0; i < summary->num_findings; i++)
+        if (summary->finding[i].rejected == rejected && summary->finding[i].kind == kind)
+            return &summary->finding[i];
+    return NULL;
+}
+
+static void find(InspectSummary *summary, uint64_t listed_max, const InspectedRecord *record,
+                 bool rejected, int kind)
+{
+    uint64_t count = summary->num_findings;
+    const char *message =
+        rejected ? record->sample.reject_message : record->sample.note_message[kind];
+    if (count >= listed_max && inspect_first(summary, rejected, kind) != NULL) return;
+    if ((count & (count - 1)) == 0) /* grows at powers of two */
+        summary->finding = mem_realloc(summary->finding, 2 * count + 1, sizeof *summary->finding);
+    summary->finding[summary->num_findings++] = (InspectFinding){
+        .rejected = rejected,
+        .kind = kind,
+        .index = record->index,
+        .source = mem_strdup(record->source),
+        .message = mem_strdup(message),
+    };
+}
+
+static void count_sample(InspectSummary *summary, uint64_t listed_max,
+                         const InspectedRecord *record)
+{
+    const Sample *sample = &record->sample;
     if (sample->status == SAMPLE_REJECTED) {
-        RejectReason reason = sample->reject_reason;
-        if (summary->rejected[reason]++ == 0)
-            summary->first_refusal[reason] = mem_strdup(sample->reject_message);
+        summary->rejected[sample->reject_reason]++;
+        find(summary, listed_max, record, true, sample->reject_reason);
         return;
+    }
+    for (int note = 0; note < NOTE_COUNT; note++) {
+        if ((sample->notes >> note & 1) == 0) continue;
+        summary->odd[note]++;
+        find(summary, listed_max, record, false, note);
     }
     SampleMeta meta = sample_meta(sample);
     summary->completed += sample->status == SAMPLE_COMPLETED;
@@ -198,7 +233,7 @@ Status inspection_summarize(Inspection *inspection, InspectSummary *ret, Error *
         size_t length = record.trace.conversation.length;
         summary.json_bytes += inspection->text.length;
         count_shape(&summary, record.trace.shape);
-        count_sample(&summary, &record.sample);
+        count_sample(&summary, inspection->options.listed_max, &record);
         if (length > 0) summary.length[summary.num_lengths++] = (int32_t)length;
         summary.over_max += length > (size_t)inspection->options.config->data.max_length;
         inspected_record_clear(&record);

@@ -19,6 +19,7 @@ typedef struct InspectOptions {
     bool eval;               /* look at data.eval in place of data.train */
     InspectChoice choice;
     uint64_t summary_records; /* so many records from the first on will be summarised */
+    uint64_t listed_max;      /* of those that are rejected or odd, so many will be listed */
 } InspectOptions;
 
 typedef struct Inspection Inspection;
@@ -40,14 +41,25 @@ void inspected_record_clear(InspectedRecord *record);
 /* The chosen record. ERR_INVALID when there are fewer. */
 Status inspection_choose(Inspection *inspection, InspectedRecord *ret, Error *err);
 
+/* A record that is rejected or odd. */
+typedef struct InspectFinding {
+    bool rejected; /* else it is trained, and something about it is odd */
+    int kind;      /* RejectReason, or SampleNote */
+    uint64_t index;
+    char *source;  /* "file.jsonl:123", owned */
+    char *message; /* owned; begins with the source */
+} InspectFinding;
+
 /* What became of the first records. */
 #define SHAPES_MAX 16
 typedef struct InspectSummary {
     uint64_t records, json_bytes;
     bool all; /* the data set has no more than these */
     uint64_t completed, truncated;
-    uint64_t rejected[REJECT_REASON_COUNT];
-    char *first_refusal[REJECT_REASON_COUNT]; /* owned; NULL where nothing was rejected */
+    uint64_t rejected[REJECT_REASON_COUNT], odd[NOTE_COUNT];
+    /* In their order: the first listed_max, and of each kind the first wherever it stands. */
+    InspectFinding *finding; /* [num_findings], owned */
+    uint64_t num_findings;
     struct {
         const char *name;
         uint64_t records;
@@ -60,6 +72,9 @@ typedef struct InspectSummary {
 
 void inspect_summary_clear(InspectSummary *summary);
 Status inspection_summarize(Inspection *inspection, InspectSummary *ret, Error *err);
+
+/* The first of its kind; NULL: there is none. Borrowed. */
+const InspectFinding *inspect_first(const InspectSummary *summary, bool rejected, int kind);
 
 /* Whether the job's policies end a run at a record that is rejected for this reason. */
 bool inspect_stops(const JobConfig *config, RejectReason reason);

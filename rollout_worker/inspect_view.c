@@ -133,6 +133,11 @@ static void put_message(const char *message, Str *out)
     }
 }
 
+static const char *fate_of(const InspectOptions *options, RejectReason reason)
+{
+    return inspect_stops(options->config, reason) ? "ends a run" : "a run passes over";
+}
+
 static void put_figures(const InspectOptions *options, const InspectedRecord *record, Str *out)
 {
     const TokenizedConversation *conversation = &record->trace.conversation;
@@ -148,11 +153,15 @@ static void put_figures(const InspectOptions *options, const InspectedRecord *re
     if (length < conversation->length)
         str_printf(out, "  cut      from %zu tokens, by data.max_length %lld\n",
                    conversation->length, (long long)options->config->data.max_length);
+    for (int i = 0; i < NOTE_COUNT; i++) {
+        if (record->sample.note_message[i] == NULL) continue;
+        str_printf(out, "  trained, though odd (%s):\n", sample_note_name((SampleNote)i));
+        put_message(record->sample.note_message[i], out);
+    }
     if (record->sample.status != SAMPLE_REJECTED) return;
     str_printf(out, "  rejected as %s, which %s\n",
                reject_reason_name(record->sample.reject_reason),
-               inspect_stops(options->config, record->sample.reject_reason) ? "ends a run"
-                                                                            : "a run passes over");
+               fate_of(options, record->sample.reject_reason));
     put_message(record->sample.reject_message, out);
 }
 
@@ -217,16 +226,54 @@ static void put_shapes(const InspectSummary *summary, Str *out)
     str_putc(out, '\n');
 }
 
-static void put_rejected(const InspectOptions *options, const InspectSummary *summary, Str *out)
+static const char *kind_name(const InspectFinding *finding)
+{
+    return finding->rejected ? reject_reason_name((RejectReason)finding->kind)
+                             : sample_note_name((SampleNote)finding->kind);
+}
+
+/* For each kind how many there are, and the first in full. */
+static void put_kinds(const InspectOptions *options, const InspectSummary *summary, Str *out)
 {
     for (int reason = 0; reason < REJECT_REASON_COUNT; reason++) {
         if (summary->rejected[reason] == 0) continue;
         str_printf(out, "\nrejected as %s, which %s: %llu. The first:\n\n",
-                   reject_reason_name((RejectReason)reason),
-                   inspect_stops(options->config, (RejectReason)reason) ? "ends a run"
-                                                                        : "a run passes over",
+                   reject_reason_name((RejectReason)reason), fate_of(options, (RejectReason)reason),
                    (unsigned long long)summary->rejected[reason]);
-        put_message(summary->first_refusal[reason], out);
+        put_message(inspect_first(summary, true, reason)->message, out);
+    }
+    for (int note = 0; note < NOTE_COUNT; note++) {
+        if (summary->odd[note] == 0) continue;
+        str_printf(out, "\ntrained, though odd (%s): %llu. The first:\n\n",
+                   sample_note_name((SampleNote)note), (unsigned long long)summary->odd[note]);
+        put_message(inspect_first(summary, false, note)->message, out);
+    }
+}
+
+/* A line for each of the first, where "the first" of each kind are not all. */
+static void put_list(const InspectOptions *options, const InspectSummary *summary, Str *out)
+{
+    uint64_t all = 0, kinds = 0;
+    for (int i = 0; i < REJECT_REASON_COUNT; i++) {
+        all += summary->rejected[i];
+        kinds += summary->rejected[i] > 0;
+    }
+    for (int i = 0; i < NOTE_COUNT; i++) {
+        all += summary->odd[i];
+        kinds += summary->odd[i] > 0;
+    }
+    uint64_t shown =
+        summary->num_findings < options->listed_max ? summary->num_findings : options->listed_max;
+    if (all == kinds || shown == 0) return;
+    str_printf(out, "\n%s%llu of them (--list), in their order:\n\n",
+               shown < all ? "the first " : "all ", (unsigned long long)shown);
+    for (uint64_t i = 0; i < shown; i++) {
+        const InspectFinding *finding = &summary->finding[i];
+        char *line = mem_strndup(finding->message, strcspn(finding->message, "\n"));
+        str_printf(out, "  %-16s ", kind_name(finding));
+        str_put_escaped(out, line);
+        str_putc(out, '\n');
+        free(line);
     }
 }
 
@@ -253,7 +300,8 @@ void inspect_view_summary(const InspectOptions *options, const InspectSummary *s
                    (long long)options->config->data.max_length, percent(summary->over_max, n));
         put_histogram(summary, out);
     }
-    put_rejected(options, summary, out);
+    put_kinds(options, summary, out);
+    put_list(options, summary, out);
 }
 
 void inspect_view_brief(const InspectOptions *options, const InspectSummary *summary, Str *out)
@@ -272,8 +320,13 @@ void inspect_view_brief(const InspectOptions *options, const InspectSummary *sum
         str_printf(out, "  %llu as %s, which %s. The first:\n",
                    (unsigned long long)summary->rejected[reason],
                    reject_reason_name((RejectReason)reason),
-                   inspect_stops(options->config, (RejectReason)reason) ? "ends a run"
-                                                                        : "a run passes over");
-        put_message(summary->first_refusal[reason], out);
+                   fate_of(options, (RejectReason)reason));
+        put_message(inspect_first(summary, true, reason)->message, out);
+    }
+    for (int note = 0; note < NOTE_COUNT; note++) {
+        if (summary->odd[note] == 0) continue;
+        str_printf(out, "  %llu odd (%s), and trained. The first:\n",
+                   (unsigned long long)summary->odd[note], sample_note_name((SampleNote)note));
+        put_message(inspect_first(summary, false, note)->message, out);
     }
 }

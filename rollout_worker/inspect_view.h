@@ -13,4 +13,8 @@ void inspect_view_summary(const InspectOptions *options, const InspectSummary *s
 /* A line on what became of them, and for each reason of rejection how many and the first. */
 void inspect_view_brief(const InspectOptions *options, const InspectSummary *summary, Str *out);
 
+/* The same for programs, as one object of JSON on one line; `record` and `summary` may be NULL. */
+void inspect_view_json(const InspectOptions *options, const InspectedRecord *record,
+                       const InspectSummary *summary, Str *out);
+
 #endif

@@ -91,7 +91,8 @@ static void fill_meta(const Sample *sample, Troupe__SampleMeta *ret)
     ret->reward = meta.reward;
     ret->weight_version = (uint64_t)meta.weight_version;
     ret->notes = meta.notes;
-    if (sample->note_message != NULL) ret->reject_message = sample->note_message;
+    for (int i = NOTE_COUNT - 1; i >= 0; i--) /* the first's, in the end */
+        if (sample->note_message[i] != NULL) ret->reject_message = sample->note_message[i];
     if (sample->reject_message != NULL) ret->reject_message = sample->reject_message;
 }
 

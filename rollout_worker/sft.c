@@ -180,14 +180,11 @@ static void find_oddities(const RolloutRecord *record, const ChatRecord *chat,
     free(bad);
 }
 
-/* Says what is odd about a sample that is trained. */
-static void note_oddities(const Oddities *odd, Sample *sample)
+static void note(Sample *sample, SampleNote kind, const char *message)
 {
-    const char *first = odd->lost != NULL ? odd->lost : odd->bad_arguments;
-    if (sample->status == SAMPLE_REJECTED || first == NULL) return;
-    if (odd->lost != NULL) sample->notes |= 1u << NOTE_NOT_RENDERED;
-    if (odd->bad_arguments != NULL) sample->notes |= 1u << NOTE_BAD_ARGUMENTS;
-    sample->note_message = mem_strdup(first);
+    if (sample->status == SAMPLE_REJECTED || message == NULL) return;
+    sample->notes |= 1u << kind;
+    sample->note_message[kind] = mem_strdup(message);
 }
 
 /* ---- from a record to tokens ---- */
@@ -276,7 +273,8 @@ static void make_sample(const SftTask *task, Sample *ret)
         rollout_reject(ret, REJECT_NOT_RENDERED, odd.lost);
     else
         fill_sample(task->sft, record, task->trace != NULL ? &taken : &conversation, ret);
-    note_oddities(&odd, ret);
+    note(ret, NOTE_NOT_RENDERED, odd.lost);
+    note(ret, NOTE_BAD_ARGUMENTS, odd.bad_arguments);
     if (task->trace != NULL) {
         task->trace->conversation = conversation;
         conversation = (TokenizedConversation){0};

@@ -50,7 +50,8 @@ const char *sample_note_name(SampleNote note)
 void sample_clear(Sample *sample)
 {
     free(sample->reject_message);
-    free(sample->note_message);
+    for (int i = 0; i < NOTE_COUNT; i++)
+        free(sample->note_message[i]);
     free(sample->token);
     free(sample->loss_mask);
     free(sample->log_prob);

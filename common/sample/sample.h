@@ -56,15 +56,15 @@ typedef struct Sample {
     int32_t index;    /* within its group: 0 in SFT */
     SampleStatus status;
     RejectReason reject_reason;
-    char *reject_message;  /* owned; NULL unless rejected */
-    uint32_t notes;        /* bits 1 << SampleNote; these and their text stay where it is made */
-    char *note_message;    /* of the first; owned, NULL: none */
-    int32_t length;        /* tokens, prompt and response together */
-    int32_t prompt_length; /* tokens before the first trained one */
-    int32_t *token;        /* [length], owned */
-    uint8_t *loss_mask;    /* [length], 0 or 1, owned; loss_mask[0] is 0 */
-    float *log_prob;       /* [length], owned; NULL in SFT. Of trained tokens finite, at most 0 */
-    float temperature;     /* that log_prob is of logits divided by; 0 in SFT */
+    char *reject_message; /* owned; NULL unless rejected */
+    uint32_t notes;       /* bits 1 << SampleNote; these and their text stay where it is made */
+    char *note_message[NOTE_COUNT]; /* of each; owned, NULL: none */
+    int32_t length;                 /* tokens, prompt and response together */
+    int32_t prompt_length;          /* tokens before the first trained one */
+    int32_t *token;                 /* [length], owned */
+    uint8_t *loss_mask;             /* [length], 0 or 1, owned; loss_mask[0] is 0 */
+    float *log_prob;   /* [length], owned; NULL in SFT. Of trained tokens finite, at most 0 */
+    float temperature; /* that log_prob is of logits divided by; 0 in SFT */
     float reward;
     int64_t weight_version;  /* of the oldest weights that made any of it; 0 in SFT */
     VersionRun *version_run; /* [num_version_runs], owned: tokens prompt_length to length - 1, in

@@ -98,6 +98,22 @@ inspect 0 --set data.bad_record=skip
 says "bad_record, which a run passes over: 1"
 inspect 3 --sample 3 --count 0
 says "rejected as bad_record"
+# Several are listed, with what is odd; and all of it is there for programs.
+{
+    echo 'no JSON'
+    echo '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "tool_calls":' \
+        '[{"type": "function", "function": {"name": "f", "arguments": "{x"}}]}]}'
+} >>train.jsonl
+inspect 3 --set data.not_rendered=keep
+says "all 4 of them (--list), in their order:" "bad_record       $PWD/train.jsonl:4: " \
+    "bad_record       $PWD/train.jsonl:5: not valid JSON" "trained, though odd (bad_arguments): 1" \
+    "train.jsonl:6: messages[1].tool_calls[0] has arguments that are not the JSON text of an object"
+inspect 3 --set data.not_rendered=keep --list 1
+says "the first 1 of them"
+inspect 3 --json --sample 1 --set data.not_rendered=keep
+[ "$(wc -l <out)" -eq 1 ] || fail "the JSON is not on one line"
+says '"set":"data.train"' '"bad_record":{"records":2,"ends_run":true}' '"bad_arguments":1' '"loss_mask":[0,' \
+    "\"source\":\"$PWD/train.jsonl:5\",\"rejected\":true,\"reason\":\"bad_record\""
 : >empty.jsonl
 inspect 3 --set data.train=empty.jsonl
 says "is empty"

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/json.h"
 #include "base/memory.h"
 #include "dataset/shuffle.h"
 #include "rollout_worker/inspect_view.h"
@@ -216,6 +217,55 @@ static void test_the_summary_counts_every_record_once(void **state)
     close_bench(&bench);
 }
 
+/* Each of many bad records is listed, up to the limit; of a kind that comes later, its first. */
+static void test_rejected_records_are_listed_in_their_order(void **state)
+{
+    (void)state;
+    Str text = {0};
+    for (int i = 0; i < 6; i++)
+        str_puts(&text, "{\"text\": 1}\n" CHAT("a", "b"));
+    str_puts(&text, "{\"prompt\": \"a\"}\n");
+    Bench bench =
+        open_bench(text.data, "", (InspectOptions){.summary_records = 100, .listed_max = 4});
+    InspectSummary summary = {0};
+    Error err = {0};
+    Str out = {0};
+    assert_ok(inspection_summarize(bench.inspection, &summary, &err), &err);
+    inspect_view_summary(&bench.options, &summary, &out);
+    assert_non_null(strstr(out.data, "\nthe first 4 of them (--list), in their order:\n\n"
+                                     "  bad_record       "));
+    static const char *const listed[] = {"data.jsonl:1: the record", "data.jsonl:3: the record",
+                                         "data.jsonl:5: the record", "data.jsonl:7: the record"};
+    const char *at = strstr(out.data, "in their order");
+    for (size_t i = 0; i < 4; i++) {
+        at = strstr(at, listed[i]);
+        assert_non_null(at);
+    }
+    assert_null(strstr(at, "data.jsonl:9:"));
+    assert_non_null(strstr(out.data, "rejected as bad_record, which ends a run: 6. The first:"));
+    assert_non_null(strstr(out.data, "data.jsonl:13: the record holds a prompt"));
+    str_free(&out);
+
+    inspect_view_json(&bench.options, NULL, &summary, &out);
+    cJSON *json = NULL;
+    assert_ok(json_parse(out.data, out.length, "json", &json, &err), &err);
+    const cJSON *object = cJSON_GetObjectItem(json, "summary");
+    const cJSON *findings = cJSON_GetObjectItem(object, "findings");
+    assert_int_equal(cJSON_GetArraySize(findings), 5);
+    const cJSON *third = cJSON_GetArrayItem(findings, 2);
+    assert_int_equal(cJSON_GetObjectItem(third, "index")->valueint, 4);
+    assert_true(str_ends_with(cJSON_GetObjectItem(third, "source")->valuestring, "data.jsonl:5"));
+    const cJSON *rejected = cJSON_GetObjectItem(object, "rejected");
+    const cJSON *bad = cJSON_GetObjectItem(rejected, "bad_record");
+    assert_int_equal(cJSON_GetObjectItem(bad, "records")->valueint, 6);
+    assert_true(cJSON_IsTrue(cJSON_GetObjectItem(bad, "ends_run")));
+    cJSON_Delete(json);
+    str_free(&out);
+    inspect_summary_clear(&summary);
+    close_bench(&bench);
+    str_free(&text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -226,6 +276,7 @@ int main(void)
         cmocka_unit_test(test_a_position_is_that_of_the_run),
         cmocka_unit_test(test_a_record_that_is_not_there_is_refused),
         cmocka_unit_test(test_the_summary_counts_every_record_once),
+        cmocka_unit_test(test_rejected_records_are_listed_in_their_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

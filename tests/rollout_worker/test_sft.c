@@ -411,9 +411,10 @@ static void test_what_the_template_passes_over_is_a_matter_of_policy(void **stat
     Sample without = run_text(&worker, "{\"messages\": [" USER("a") ", " ASSISTANT("b") "]}");
     assert_int_equal(kept.status, SAMPLE_COMPLETED);
     assert_int_equal(kept.notes, 1u << NOTE_NOT_RENDERED);
-    assert_non_null(strstr(kept.note_message, "chats.jsonl:5: messages[0] (developer)"));
+    assert_non_null(
+        strstr(kept.note_message[NOTE_NOT_RENDERED], "chats.jsonl:5: messages[0] (developer)"));
     assert_int_equal(without.notes, 0);
-    assert_null(without.note_message);
+    assert_null(without.note_message[NOTE_NOT_RENDERED]);
     assert_int_equal(kept.length, without.length);
     assert_memory_equal(kept.token, without.token, (size_t)kept.length * sizeof *kept.token);
     sample_clear(&kept);
@@ -449,8 +450,9 @@ static void test_arguments_that_are_no_json_are_trained_and_noted(void **state)
         Sample sample = run_text(&worker, line);
         if (sample.status != SAMPLE_COMPLETED) fail_msg("%s: %s", line, sample.reject_message);
         assert_int_equal(sample.notes, cases[i].note != NULL ? 1u << NOTE_BAD_ARGUMENTS : 0);
-        if (cases[i].note != NULL && strstr(sample.note_message, cases[i].note) == NULL)
-            fail_msg("%s: %s", line, sample.note_message);
+        if (cases[i].note != NULL &&
+            strstr(sample.note_message[NOTE_BAD_ARGUMENTS], cases[i].note) == NULL)
+            fail_msg("%s: %s", line, sample.note_message[NOTE_BAD_ARGUMENTS]);
         sample_clear(&sample);
         free(line);
     }
