@@ -206,6 +206,7 @@ static bool read_lease(Shell *shell, Event *event, Bytes body)
             .length = (int32_t)from->length,
             .trained_tokens = (int32_t)from->trained_tokens,
             .reward = from->reward,
+            .right = from->right,
             .weight_version = (int64_t)from->weight_version,
             .notes = from->notes,
         };

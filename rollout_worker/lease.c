@@ -89,6 +89,7 @@ static void fill_meta(const Sample *sample, Troupe__SampleMeta *ret)
     ret->length = (uint32_t)meta.length;
     ret->trained_tokens = (uint32_t)meta.trained_tokens;
     ret->reward = meta.reward;
+    ret->right = meta.right;
     ret->weight_version = (uint64_t)meta.weight_version;
     ret->notes = meta.notes;
     for (int i = NOTE_COUNT - 1; i >= 0; i--) /* the first's, in the end */

@@ -6,6 +6,7 @@ const RolloutTable *rollout_table(RolloutFunction function)
 {
     switch (function) {
     case ROLLOUT_SFT:
+    case ROLLOUT_GENERATE:
         return &rollout_sft;
     }
     check_failed(__FILE__, __LINE__, "function", "no rollout function %d", (int)function);

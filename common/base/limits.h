@@ -31,6 +31,7 @@
 #define LEASES_MAX              64               /* in work at one rollout worker */
 #define LEDGER_LINE_BYTES_MAX   (16u << 20)      /* one step */
 #define SAMPLE_TOKENS_MAX       (1 << 22)
+#define GROUP_SAMPLES_MAX       1024             /* of one prompt */
 #define STDERR_TAIL_BYTES       4096             /* of a dead actor, in its death notice */
 
 #endif

@@ -18,7 +18,7 @@ typedef enum { MODEL_F32, MODEL_BF16 } ModelDType;
 typedef enum { POLICY_SKIP, POLICY_STOP, POLICY_TRUNCATE, POLICY_KEEP } DataPolicy;
 typedef enum { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_WSD } LrSchedule;
 typedef enum { PACK, SPREAD, STRICT_PACK, STRICT_SPREAD } PlacementStrategy;
-typedef enum { ROLLOUT_SFT } RolloutFunction;
+typedef enum { ROLLOUT_SFT, ROLLOUT_GENERATE } RolloutFunction;
 typedef enum { RESUME_AUTO, RESUME_NEVER } ResumeMode;
 
 typedef struct JobConfig {
@@ -58,6 +58,17 @@ typedef struct JobConfig {
         int64_t num_workers;
         int64_t lease_size;     /* positions per lease */
         int64_t prefetch_steps; /* global batches leased ahead of the one in training */
+        /* of generation: */
+        char *reward;                 /* JSON text, as reward_set.h reads it; NULL: none */
+        int64_t n_samples_per_prompt; /* a group; 1 without generation */
+        int64_t max_response_length;  /* tokens */
+        double temperature, top_p, min_p;
+        int64_t top_k; /* 0: off */
+        StringList stop;
+        int64_t max_staleness; /* versions that the weights of a sample may be behind those it
+                                  trains; 0: none */
+        int64_t concurrency;   /* samples that a worker generates at a time */
+        int64_t kv_cache_mb;   /* of a worker; 0: enough for all of these at their longest */
     } rollout;
 
     struct {
@@ -79,6 +90,11 @@ typedef struct JobConfig {
     struct {
         int64_t interval; /* steps; 0: only at the end */
         bool before_train;
+        /* of generation: */
+        int64_t n_samples_per_prompt;
+        int64_t max_response_length; /* 0: rollout's */
+        double temperature;          /* 0: greedy */
+        double top_p;
     } eval;
 
     struct {

@@ -185,8 +185,8 @@ static Status check_agents(const LoadedJob *job, Error *err)
 
 /* ---- reinforcement learning ---- */
 
-/* The section `algorithm` as it is when nothing is written; released by config_release. */
-static LoadedJob *default_algorithm(Arena *arena)
+/* Every key that has a default has it; released by config_release. */
+static LoadedJob *job_of_defaults(Arena *arena)
 {
     LoadedJob *job = arena_alloc(arena, sizeof *job);
     job->origin = arena_alloc(arena, sizeof *job->origin * (size_t)job_table.num_keys);
@@ -197,13 +197,25 @@ static LoadedJob *default_algorithm(Arena *arena)
     return job;
 }
 
-/* A key of the section that differs from its default, or NULL. */
-static const char *changed_algorithm_key(const LoadedJob *job, const LoadedJob *defaults)
+/* Keys that supervised jobs have no use for. */
+static bool is_of_generation(const char *key)
+{
+    return str_starts_with(key, "algorithm.") ||
+           config_word_in(
+               "rollout.reward rollout.n_samples_per_prompt rollout.max_response_length "
+               "rollout.temperature rollout.top_p rollout.top_k rollout.min_p rollout.stop "
+               "rollout.max_staleness rollout.concurrency rollout.kv_cache_mb "
+               "eval.n_samples_per_prompt eval.max_response_length eval.temperature eval.top_p",
+               key);
+}
+
+/* The first of these that differs from its default, or NULL. */
+static const char *changed_key_of_generation(const LoadedJob *job, const LoadedJob *defaults)
 {
     const char *changed = NULL;
     for (int i = 0; i < job_table.num_keys && changed == NULL; i++) {
         const ConfigKey *key = &job_table.key[i];
-        if (!str_starts_with(key->path, "algorithm.")) continue;
+        if (!is_of_generation(key->path)) continue;
         Str found = {0}, expected = {0};
         config_value_text(key, &job->config, &found);
         config_value_text(key, &defaults->config, &expected);
@@ -214,21 +226,44 @@ static const char *changed_algorithm_key(const LoadedJob *job, const LoadedJob *
     return changed;
 }
 
+static Status check_groups(const LoadedJob *job, Error *err)
+{
+    const JobConfig *config = &job->config;
+    int64_t batch = config->train.global_batch_size, group = config->rollout.n_samples_per_prompt;
+    if (config->rollout.reward == NULL)
+        return refuse(job, "rollout.function", NULL, err,
+                      "rollout.function is generate, but rollout.reward does not say what an "
+                      "answer is worth.\nWrite for example reward: gsm8k; docs/rewards.md lists "
+                      "them all.");
+    if (batch % group != 0)
+        return refuse(job, "train.global_batch_size", "rollout.n_samples_per_prompt", err,
+                      "train.global_batch_size is %lld, which rollout.n_samples_per_prompt %lld "
+                      "does not divide: expected whole groups, the answers to one prompt.\n"
+                      "Use a global_batch_size of %lld.",
+                      (long long)batch, (long long)group,
+                      (long long)((batch + group - 1) / group * group));
+    return OK;
+}
+
 static Status check_algorithm(const LoadedJob *job, Error *err)
 {
     Arena *arena = arena_create();
     Status status = OK;
     AlgorithmFault fault;
-    LoadedJob *defaults = default_algorithm(arena);
-    AlgorithmFacts facts = {.max_staleness = -1,
+    LoadedJob *defaults = job_of_defaults(arena);
+    AlgorithmFacts facts = {.samples_per_prompt = job->config.rollout.n_samples_per_prompt,
+                            .max_staleness = job->config.rollout.max_staleness,
                             .random_init = job->config.model.init == INIT_RANDOM};
     if (job->config.rollout.function == ROLLOUT_SFT) {
-        const char *key = changed_algorithm_key(job, defaults);
+        const char *key = changed_key_of_generation(job, defaults);
         if (key != NULL)
             status = refuse(job, key, NULL, err,
                             "%s has no effect with rollout.function: sft, which learns from "
-                            "conversations and has no rewards.\nRemove the section algorithm.",
+                            "conversations: nothing is generated and there are no rewards.\n"
+                            "Remove the key, or write rollout.function: generate.",
                             key);
+    } else if (check_groups(job, err) != OK) {
+        status = ERR_INVALID;
     } else if (!algorithm_check(&job->config.algorithm, &defaults->config.algorithm, &facts,
                                 &fault)) {
         status = refuse(job, fault.key, fault.other, err, "%s", fault.text);

@@ -23,6 +23,7 @@ typedef enum {
     KEY_PATH,    /* char *, absolute after reading */
     KEY_PATHS,   /* StringList of paths or globs, absolute after reading */
     KEY_OBJECT,  /* char *, owned: a mapping, as the JSON text of an object */
+    KEY_JSON,    /* char *, owned: a text, a mapping or a list, as JSON text */
 } KeyType;
 
 typedef struct KeyName {

@@ -87,6 +87,8 @@ const char *config_expected(const ConfigKey *key, Arena *arena)
         return "a path or glob, or a list of them";
     case KEY_OBJECT:
         return "names with values, as in {enable_thinking: false}";
+    case KEY_JSON:
+        return "a name, or names with values, or a list of these";
     }
     CHECK(false);
     return NULL;
@@ -438,6 +440,17 @@ static Status append_json(const ConfigSource *source, const ConfigKey *key, cons
     return OK;
 }
 
+/* A text, a mapping or a list. */
+static Status read_json(const ConfigSource *source, const ConfigKey *key, const YamlNode *node,
+                        char **ret, Error *err)
+{
+    Str json = {0};
+    Status status = append_json(source, key, node, &json, err);
+    if (status == OK) *ret = str_take(&json);
+    str_free(&json);
+    return status;
+}
+
 /* A mapping, or a text that is a JSON object. */
 static Status read_object(const ConfigSource *source, const ConfigKey *key, const YamlNode *node,
                           char **ret, Error *err)
@@ -464,7 +477,8 @@ static Status read_object(const ConfigSource *source, const ConfigKey *key, cons
 void config_value_release(const ConfigKey *key, void *values)
 {
     void *value = (char *)values + key->offset;
-    if (key->type == KEY_STRING || key->type == KEY_PATH || key->type == KEY_OBJECT) {
+    if (key->type == KEY_STRING || key->type == KEY_PATH || key->type == KEY_OBJECT ||
+        key->type == KEY_JSON) {
         free(*(char **)value);
         *(char **)value = NULL;
     } else if (key->type == KEY_STRINGS || key->type == KEY_PATHS) {
@@ -490,7 +504,9 @@ Status config_value_read(const ConfigSource *source, const ConfigKey *key, const
     case KEY_STRING:
     case KEY_PATH:
     case KEY_OBJECT:
+    case KEY_JSON:
         TRY(key->type == KEY_OBJECT ? read_object(source, key, node, &text, err)
+            : key->type == KEY_JSON ? read_json(source, key, node, &text, err)
                                     : read_text(source, key, node, &text, err));
         config_value_release(key, source->values);
         *(char **)value = text;
@@ -556,6 +572,7 @@ void config_value_text(const ConfigKey *key, const void *values, Str *text)
         }
         str_putc(text, ']');
         break;
+    case KEY_JSON:
     case KEY_OBJECT: /* JSON is YAML, but for this character */
         if (*(char *const *)value == NULL || strchr(*(char *const *)value, 127) != NULL)
             text_text(key, *(char *const *)value, text);

@@ -25,6 +25,7 @@ static const char *const reason_names[REJECT_REASON_COUNT] = {
     [REJECT_NONE] = "none",         [REJECT_NOTHING_TO_TRAIN] = "nothing_to_train",
     [REJECT_TOO_LONG] = "too_long", [REJECT_BAD_RECORD] = "bad_record",
     [REJECT_TEMPLATE] = "template", [REJECT_NOT_RENDERED] = "not_rendered",
+    [REJECT_UNJUDGED] = "unjudged",
 };
 
 static const char *const note_names[NOTE_COUNT] = {
@@ -72,6 +73,7 @@ SampleMeta sample_meta(const Sample *sample)
         .length = sample->length,
         .trained_tokens = trained,
         .reward = sample->reward,
+        .right = sample->right,
         .weight_version = sample->weight_version,
         .notes = sample->notes,
     };
@@ -131,6 +133,7 @@ void sample_pack(const Sample *sample, uint8_t **ret_bytes, size_t *ret_length)
     message.temperature = sample->temperature;
     pack_runs(sample, &message);
     message.reward = sample->reward;
+    message.right = sample->right;
     message.weight_version = (uint64_t)sample->weight_version;
     message.reject_reason = (uint32_t)sample->reject_reason;
     if (sample->reject_message != NULL) message.reject_message = sample->reject_message;
@@ -313,6 +316,7 @@ Status sample_unpack(const uint8_t *bytes, size_t length, Sample *ret, Error *er
         sample.reject_message = mem_strdup(message->reject_message);
     sample.prompt_length = (int32_t)message->prompt_length;
     sample.reward = message->reward;
+    sample.right = message->right;
     sample.weight_version = (int64_t)message->weight_version;
     sample.temperature = message->temperature;
     sample.token = take(&message->token);

@@ -31,6 +31,7 @@ typedef enum {
     REJECT_BAD_RECORD,   /* malformed JSON, wrong roles, missing keys */
     REJECT_TEMPLATE,     /* the chat template refused the conversation */
     REJECT_NOT_RENDERED, /* the chat template passed over part of it */
+    REJECT_UNJUDGED,     /* its reward could not be taken: the verifier failed, not the model */
     REJECT_REASON_COUNT,
 } RejectReason;
 
@@ -66,6 +67,7 @@ typedef struct Sample {
     float *log_prob;   /* [length], owned; NULL in SFT. Of trained tokens finite, at most 0 */
     float temperature; /* that log_prob is of logits divided by; 0 in SFT */
     float reward;
+    bool right;              /* judged, and right: what pass@k counts */
     int64_t weight_version;  /* of the oldest weights that made any of it; 0 in SFT */
     VersionRun *version_run; /* [num_version_runs], owned: tokens prompt_length to length - 1, in
                                 order, versions ascending; NULL: all of weight_version */
@@ -81,6 +83,7 @@ typedef struct SampleMeta {
     int32_t length;
     int32_t trained_tokens; /* ones in loss_mask */
     float reward;
+    bool right;
     int64_t weight_version;
     uint32_t notes; /* bits 1 << SampleNote */
 } SampleMeta;
