@@ -1,5 +1,5 @@
-/* Creation, dispatch of events and the views; the decisions are in supervise.c, group.c, gang.c and
- * job.c. */
+/* Creation, dispatch of events and the views; the decisions are in supervise.c, group.c, gang.c,
+ * job.c, push.c and save.c. */
 #include "core.h"
 
 #include <stdio.h>
@@ -148,6 +148,16 @@ Status controller_check_start(const ControllerStart *start, Error *err)
                      start->checkpoint);
 }
 
+static void make_stream(Controller *c, SetName set)
+{
+    const JobConfig *config = c->config;
+    int64_t group = !push_is_used(c)   ? 1
+                    : set == SET_TRAIN ? config->rollout.n_samples_per_prompt
+                                       : config->eval.n_samples_per_prompt;
+    int64_t ahead = (config->rollout.prefetch_steps + 2) * config->train.global_batch_size / group;
+    stream_init(&c->lane[set].stream, set, 8 * ahead + 1024, (int)group);
+}
+
 Controller *controller_create(const ControllerStart *start, int64_t now_ms, EffectList *effects)
 {
     CHECK(start->num_nodes > 0);
@@ -165,9 +175,9 @@ Controller *controller_create(const ControllerStart *start, int64_t now_ms, Effe
     c->node = mem_calloc((size_t)c->num_nodes, sizeof *c->node);
     c->gang.tensor_id = mem_calloc((size_t)c->config->train.dp_size, sizeof(GroupId));
     c->gang.data_id = mem_calloc((size_t)c->config->train.tp_size, sizeof(GroupId));
-    int64_t ahead = (c->config->rollout.prefetch_steps + 2) * c->config->train.global_batch_size;
+    c->push.board = mem_calloc((size_t)c->config->train.tp_size, sizeof *c->push.board);
     for (SetName set = 0; set < SET_COUNT; set++)
-        stream_init(&c->lane[set].stream, set, 8 * ahead + 1024);
+        make_stream(c, set);
     int num_rollout = c->first_train - c->first_rollout;
     c->lease = mem_calloc((size_t)(num_rollout * LEASES_PER_WORKER), sizeof *c->lease);
     for (Role role = 0; role < ROLE_COUNT; role++)
@@ -201,6 +211,7 @@ void controller_destroy(Controller *c)
     free(c->node);
     free(c->gang.tensor_id);
     free(c->gang.data_id);
+    free(c->push.board);
     free(c->actor);
     free(c->bundle);
     free(c->checkpoint);

@@ -1,6 +1,6 @@
 /* The inside of the controller's core, shared by its parts: supervise.c (actors and their deaths),
- * group.c (the placement group), gang.c (the train ranks as one) and job.c (the step loop). Not for
- * anybody else. */
+ * group.c (the placement group), gang.c (the train ranks as one), job.c (the step loop), push.c
+ * (weights for generation) and save.c (checkpoints). Not for anybody else. */
 #ifndef TROUPE_CONTROLLER_CORE_H
 #define TROUPE_CONTROLLER_CORE_H
 
@@ -40,6 +40,9 @@ typedef struct ActorRecord {
     char failure[REASON_MAX];
     int leases;             /* outstanding */
     int64_t lease_after_ms; /* the last one failed: not sooner than this */
+    int64_t adopted;        /* version of the weights that it generates with; 0: none */
+    int64_t adopting;       /* that it was told to; 0: none is out */
+    uint64_t adopt_id;
 } ActorRecord;
 
 typedef struct NodeRecord {
@@ -159,6 +162,14 @@ struct Controller {
         int64_t parameters;
     } gang;
 
+    struct {
+        int64_t version;    /* newest that all boards show; 0: none */
+        int64_t publishing; /* 0: none is out */
+        uint64_t call_id;
+        int answers;
+        BoardId *board; /* [tp_size] */
+    } push;
+
     Lane lane[SET_COUNT];
     Plan retired; /* of the step that was committed last: effects point to it */
     Lease *lease; /* [LEASES_PER_WORKER for each rollout worker] */
@@ -174,6 +185,7 @@ struct Controller {
     struct {
         int64_t samples;
         StepResult result;
+        AnswerFigures answers; /* when they are generated */
         int64_t started_ms;
         int64_t last_step;   /* of the last evaluation; -1: none */
         int64_t bad_records; /* of this evaluation, or of the check before the first */
@@ -260,6 +272,16 @@ void gang_advance(Controller *c);
 void gang_reset(Controller *c); /* after a restart: nothing is out any more */
 int gang_dp_rank(const Controller *c, int actor);
 bool gang_is_retryable(Status status); /* a failure that a fresh gang may not have */
+
+/* ---- push.c ---- */
+bool push_is_used(const Controller *c); /* rollout workers generate */
+void push_advance(Controller *c);
+void push_reply(Controller *c, const Event *event);
+void push_reset(Controller *c); /* the train ranks are new ones: their boards are not there yet */
+/* Generates with the newest weights that there are: may be given leases. */
+bool push_is_current(const Controller *c, int actor);
+/* False when no weights are on their way. */
+bool push_describe_wait(const Controller *c, char *text, size_t size);
 
 /* ---- save.c ---- */
 bool save_is_due(const Controller *c, bool at_end);

@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "sample/group.h"
 #include "sample/sample.h"
 
 typedef enum { ROLE_DATA_SOURCE, ROLE_ROLLOUT, ROLE_TRAIN, ROLE_COUNT } Role;
@@ -41,6 +42,10 @@ typedef struct PlannedSample {
     int32_t index;
     int holder; /* actor index of the rollout worker that holds it */
     int32_t length, trained_tokens;
+    /* reinforcement learning */
+    bool truncated, right;
+    float reward;
+    int64_t weight_version; /* of the oldest weights in it */
 } PlannedSample;
 
 typedef struct MicroBatchPlan {
@@ -55,14 +60,30 @@ typedef struct Plan {
     int64_t end_position;   /* everything before it is consumed once the step is committed */
     int64_t first_position; /* where the step before it ended */
     int64_t trained_tokens; /* of all ranks */
-    int rejected;           /* positions in [first_position, end_position) that carried no sample */
-    PlannedSample *sample;  /* grouped by data-parallel rank, then by micro-batch */
+    int rejected; /* positions in [first_position, end_position) that are not trained ... */
+    int dropped[GROUP_VERDICT_COUNT]; /* ... and why */
+    PlannedSample *sample;            /* grouped by data-parallel rank, then by micro-batch */
     int num_samples;
+    int num_groups;              /* positions that these are of */
     MicroBatchPlan *micro_batch; /* grouped by data-parallel rank */
     int num_micro_batches;
     int *rank_first; /* [dp_size + 1]: micro-batches of each data-parallel rank */
     int dp_size;
 } Plan;
+
+/* What a step of reinforcement learning says beside: sums over trained tokens but for the last
+ * ones. Their meaning: PolicySums of train_worker/policy_loss.h. */
+typedef struct PolicyFigures {
+    double tokens, loss, policy_loss, kl_loss, entropy, ref_kl, old_kl, old_kl3, ratio;
+    double clipped_low, clipped_high, clipped_dual, advantage, advantage_squared;
+    double correction, corrected, rollout_tokens, rollout_difference, reward_kl;
+    double value_loss, value_tokens, value_clipped;
+    int64_t log_probs_compared, log_probs_differ;
+    double rollout_difference_max, ratio_min, ratio_max; /* over all tokens */
+    double normaliser, critic_grad_norm;                 /* equal on all ranks ... */
+    int groups, zero_variance_groups;                    /* ... as are these, of the batch */
+    double passes_s, critic_s;                           /* of the slowest rank */
+} PolicyFigures;
 
 typedef struct StepResult {
     double loss_sum;
@@ -71,7 +92,25 @@ typedef struct StepResult {
     bool skipped;
     double lr;
     double forward_s, backward_s, comm_s, optimizer_s, flops;
+    bool has_policy;
+    PolicyFigures policy;
 } StepResult;
+
+#define PASS_AT_MAX 11 /* pass@1, 2, 4 ... 1024 */
+
+/* Of answers that were generated and judged; sums. */
+typedef struct AnswerFigures {
+    int64_t prompts, answers, right, truncated, unjudged;
+    double reward, reward_squared;
+    int64_t tokens;               /* generated */
+    double pass[PASS_AT_MAX];     /* over prompts, of 2^i answers */
+    int64_t pass_of[PASS_AT_MAX]; /* prompts that have so many answers */
+} AnswerFigures;
+
+/* Where a train rank shows its weights (WeightBoardId of model/weight_board.h). */
+typedef struct BoardId {
+    char bytes[64];
+} BoardId;
 
 typedef struct SavedFileInfo {
     const char *name;
@@ -120,11 +159,13 @@ typedef enum {
     CALL_OPEN_SET, /* data source */
     CALL_LEASE,    /* rollout workers */
     CALL_RELEASE_SAMPLES,
+    CALL_ADOPT,
     CALL_BOOTSTRAP, /* train ranks, from here on */
     CALL_START,
     CALL_FETCH,
     CALL_STEP,
     CALL_EVALUATE,
+    CALL_PUBLISH,
     CALL_SAVE,
     CALL_KIND_COUNT,
 } CallKind;
@@ -190,6 +231,13 @@ typedef struct Event {
                     int count;
                 } fetch;
                 StepResult step; /* CALL_STEP and CALL_EVALUATE */
+                struct {
+                    const BoardId *board;
+                    double seconds;
+                } publish;
+                struct {
+                    double wait_s, pause_s;
+                } adopt;
                 struct {
                     const SavedFileInfo *file;
                     int count;
@@ -271,7 +319,17 @@ typedef struct Effect {
                 struct {
                     const Plan *plan;
                     int64_t total_steps; /* of the run: the learning-rate schedule's length */
+                    bool by_rewards;     /* reinforcement learning */
                 } step;
+                struct {
+                    int64_t version; /* the step that is made from these weights */
+                } publish;
+                struct {
+                    int64_t version;
+                    const BoardId *board; /* [num_boards]: of each tensor-parallel rank */
+                    int num_boards;
+                    bool restart; /* of new train ranks: what is in work is given up */
+                } adopt;
                 struct {
                     const char *folder;
                     int64_t step;
@@ -297,6 +355,8 @@ typedef struct Effect {
         struct {
             int64_t step, samples;
             StepResult result;
+            bool generated; /* then this says what came of it, and not result */
+            AnswerFigures answers;
             double seconds;
             bool at_end;
         } eval;

@@ -29,6 +29,7 @@ void gang_reset(Controller *c)
 {
     c->gang.state = GANG_DOWN;
     c->gang.answers = 0;
+    push_reset(c);
 }
 
 static void begin_bootstrap(Controller *c)

@@ -5,13 +5,18 @@
  * 3. plan: the first accepted samples by position are balanced, packed, fetched (plan_ahead)
  * 4. train: every rank runs forward, backward and one optimizer step (run_next, on_result)
  * 5. commit: positions are consumed, written to the ledger, released (commit_step); then what is
- *    due: an evaluation, a checkpoint (choose_work)
+ *    due: new weights for rollout workers that generate (push.c), an evaluation, a checkpoint
+ *    (choose_work)
+ *
+ * Supervised training, reinforcement learning in step with its own weights and asynchronous
+ * reinforcement learning differ in how far ahead of training positions are leased (steps_ahead).
  *
  * It is level-triggered: after every event job_advance looks at what there is and does what is
  * missing, so a lost worker or a failed call needs no path of its own: its positions are simply
  * free again. */
 #include "core.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +30,12 @@
 static Lane *lane_of(Controller *c, SetName set)
 {
     return &c->lane[set];
+}
+
+/* Positions that make a batch: each gives a group of samples. */
+static int64_t groups_per_batch(const Controller *c)
+{
+    return c->config->train.global_batch_size / c->lane[SET_TRAIN].stream.group_size;
 }
 
 /* ---- sets ---- */
@@ -51,7 +62,7 @@ static bool sets_are_open(const Controller *c)
 static void measure_run(Controller *c, int64_t records)
 {
     Stream *stream = &lane_of(c, SET_TRAIN)->stream;
-    int64_t batch = c->config->train.global_batch_size;
+    int64_t batch = groups_per_batch(c);
     if (c->config->train.num_steps > 0) {
         stream->end = INT64_MAX / 2;
         c->total_steps = c->config->train.num_steps;
@@ -65,7 +76,7 @@ static void measure_run(Controller *c, int64_t records)
                  (long long)c->step, (long long)c->total_steps);
     if (c->total_steps == 0)
         core_finish(c, ERR_INVALID,
-                    "train.global_batch_size is %lld, but the training set has %lld records in "
+                    "a batch takes %lld records, but the training set has %lld records in "
                     "%lld epochs.\n"
                     "Use a smaller batch or more data.",
                     (long long)batch, (long long)records, (long long)c->config->train.num_epochs);
@@ -112,22 +123,31 @@ static int least_loaded_worker(const Controller *c)
     for (int i = c->first_rollout; i < c->first_train; i++) {
         const ActorRecord *record = &c->actor[i];
         if (!supervise_ready(c, i) || record->leases >= LEASES_PER_WORKER) continue;
-        if (c->now_ms < record->lease_after_ms) continue;
+        if (c->now_ms < record->lease_after_ms || !push_is_current(c, i)) continue;
         if (best < 0 || record->leases < c->actor[best].leases) best = i;
     }
     return best;
 }
 
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
 /* Steps that have no plan yet, of the prefetch_steps ahead: what is leased beyond the last step
- * would never be trained. */
+ * would never be trained. What is generated now may be behind the weights that it trains by
+ * max_staleness: version v is what step v trains from, so it is for steps up to v + max_staleness.
+ */
 static int64_t steps_ahead(const Controller *c, const Lane *lane)
 {
     int64_t ahead = c->config->rollout.prefetch_steps + 1;
     if (lane->stream.set == SET_EVAL) return ahead;
     int64_t planned =
         c->step + (lane->running.state != PLAN_SLOT_EMPTY) + (lane->next.state != PLAN_SLOT_EMPTY);
-    int64_t left = c->total_steps - planned;
-    return left < 0 ? 0 : left < ahead ? left : ahead;
+    ahead = least(ahead, c->total_steps - planned);
+    if (push_is_used(c))
+        ahead = least(ahead, c->push.version + c->config->rollout.max_staleness - planned);
+    return ahead < 0 ? 0 : ahead;
 }
 
 /* Leases stop here: enough for the batch in training and prefetch_steps beyond it, rejected ones
@@ -136,7 +156,16 @@ static int64_t lease_limit(const Controller *c, const Lane *lane)
 {
     int64_t rejected =
         lane->stream.rejected_ahead - lane->running.plan.rejected - lane->next.plan.rejected;
-    return lane->planned + steps_ahead(c, lane) * c->config->train.global_batch_size + rejected;
+    int64_t steps = steps_ahead(c, lane);
+    return steps == 0 ? lane->planned : lane->planned + steps * groups_per_batch(c) + rejected;
+}
+
+/* Positions of a lease. Generation takes long: what it may be leased is shared evenly. */
+static int lease_size(const Controller *c)
+{
+    int64_t size = c->config->rollout.lease_size;
+    int64_t share = (groups_per_batch(c) + num_leases(c) - 1) / num_leases(c);
+    return (int)(push_is_used(c) ? least(size, share) : size);
 }
 
 static void lease_ahead(Controller *c, SetName set)
@@ -148,8 +177,11 @@ static void lease_ahead(Controller *c, SetName set)
         Lease *lease = free_lease(c);
         if (worker < 0 || lease == NULL) return;
         int64_t first;
-        int count = stream_lease(&lane->stream, worker, lease_limit(c, lane),
-                                 (int)c->config->rollout.lease_size, &first);
+        /* What is below, plans have. When the holder of some of it is lost, a rank that has not
+         * fetched it says so and the plan is made anew; until then it is not leased: made again
+         * it might be judged otherwise. */
+        int count = stream_lease(&lane->stream, worker, lane->planned, lease_limit(c, lane),
+                                 lease_size(c), &first);
         if (count == 0) return;
         *lease = (Lease){core_next_id(c), set, worker, first, count};
         Effect *effect = core_call(c, worker, CALL_LEASE, lease->id, WORK_TIMEOUT_MS);
@@ -177,16 +209,39 @@ static void drop_leases(Controller *c, SetName set)
 
 /* ---- 2 roll out ---- */
 
+/* Which groups train. An evaluation takes whatever there is. */
+static GroupFilter filter_for(const Controller *c, SetName set)
+{
+    const AlgorithmConfig *algorithm = &c->config->algorithm;
+    bool learns = push_is_used(c) && set == SET_TRAIN;
+    return (GroupFilter){
+        .size_min = learns && advantage_needs_group(algorithm->advantage_estimator) ? 2 : 1,
+        .zero_variance = learns && algorithm->dynamic_filter == FILTER_ZERO_VARIANCE,
+    };
+}
+
 static void take_samples(Controller *c, SetName set, const Event *event)
 {
     Stream *stream = &lane_of(c, set)->stream;
-    for (int i = 0; i < event->reply.lease.count && c->phase != PHASE_ENDING; i++) {
-        const SampleMeta *meta = &event->reply.lease.meta[i];
-        bool news = stream_deliver(stream, event->actor, meta);
-        if (news && meta->status == SAMPLE_REJECTED)
-            records_rejected(c, set, meta, event->reply.lease.reject_message[i]);
-        else if (news && meta->notes != 0)
-            records_noted(c, event->reply.lease.reject_message[i]);
+    GroupFilter filter = filter_for(c, set);
+    const SampleMeta *meta = event->reply.lease.meta;
+    int end = event->reply.lease.count, size;
+    for (int i = 0; i < end && c->phase != PHASE_ENDING; i += size) {
+        for (size = 1; i + size < end && meta[i + size].position == meta[i].position; size++)
+            ;
+        if (size > stream->group_size) {
+            core_finish(c, ERR_INTERNAL, "%s made %d samples of position %lld, expected at most %d",
+                        c->actor[event->actor].name, size, (long long)meta[i].position,
+                        stream->group_size);
+            return;
+        }
+        GroupVerdict verdict = group_judge(&filter, &meta[i], size);
+        if (!stream_deliver(stream, event->actor, &meta[i], size, verdict)) continue;
+        for (int j = i; j < i + size && c->phase != PHASE_ENDING; j++)
+            if (meta[j].status == SAMPLE_REJECTED)
+                records_rejected(c, set, &meta[j], event->reply.lease.reject_message[j]);
+            else if (meta[j].notes != 0)
+                records_noted(c, event->reply.lease.reject_message[j]);
     }
 }
 
@@ -228,7 +283,7 @@ void job_source_lost(Controller *c)
 static PlanOptions plan_options(const Controller *c, SetName set)
 {
     return (PlanOptions){
-        .num_samples = (int)c->config->train.global_batch_size,
+        .num_groups = (int)groups_per_batch(c),
         .allow_fewer = set == SET_EVAL,
         .dp_size = (int)c->config->train.dp_size,
         .max_tokens = c->config->train.max_tokens_per_gpu,
@@ -236,10 +291,10 @@ static PlanOptions plan_options(const Controller *c, SetName set)
     };
 }
 
-/* Samples from lane->planned on without a gap. What stands before is in the two plans. */
-static int64_t samples_ready(const Lane *lane)
+/* Positions from lane->planned on without a gap. What stands before is in the two plans. */
+static int64_t groups_ready(const Lane *lane)
 {
-    int64_t planned = lane->running.plan.num_samples + lane->next.plan.num_samples;
+    int64_t planned = lane->running.plan.num_groups + lane->next.plan.num_groups;
     int64_t ready = lane->stream.accepted_ahead - planned;
     return ready > 0 ? ready : 0; /* a lost holder may have opened a gap in a plan */
 }
@@ -249,13 +304,14 @@ static int64_t samples_ready(const Lane *lane)
 static bool can_plan(const Controller *c, const Lane *lane)
 {
     const Stream *stream = &lane->stream;
-    return samples_ready(lane) >= c->config->train.global_batch_size ||
-           stream->front >= stream->end || stream_is_full(stream);
+    return groups_ready(lane) >= groups_per_batch(c) || stream->front >= stream->end ||
+           stream_is_full(stream);
 }
 
 int64_t job_samples_ready(const Controller *c)
 {
-    return samples_ready(&c->lane[SET_TRAIN]);
+    const Lane *lane = &c->lane[SET_TRAIN];
+    return groups_ready(lane) * lane->stream.group_size;
 }
 
 static void plan_ahead(Controller *c, SetName set)
@@ -277,10 +333,11 @@ static void plan_ahead(Controller *c, SetName set)
         core_finish_committed(
             c, ERR_DATA,
             "%lld of the last %lld records of the %s set were rejected: there is hardly "
-            "anything to train on.\n"
-            "`controller data inspect` shows why.",
-            (long long)lane->stream.rejected_ahead, (long long)lane->stream.capacity,
-            set_name(set));
+            "anything to train on.\n%s",
+            (long long)lane->stream.rejected_ahead, (long long)lane->stream.capacity, set_name(set),
+            push_is_used(c) ? "Their answers are all equally good or bad: look at the reward, at "
+                              "algorithm.dynamic_filter, and at easier or harder prompts."
+                            : "`controller data inspect` shows why.");
         return;
     case PLAN_MADE:
         break;
@@ -347,6 +404,7 @@ static void run_next(Controller *c, SetName set)
         effect->call.set = set;
         effect->call.step.plan = &lane->running.plan;
         effect->call.step.total_steps = c->total_steps;
+        effect->call.step.by_rewards = push_is_used(c);
     }
 }
 
@@ -360,10 +418,52 @@ static void add_result(StepResult *sum, const StepResult *one)
     sum->correct += one->correct;
 }
 
+static double most(double a, double b)
+{
+    return a > b ? a : b;
+}
+
+/* As add_result. */
+static void add_policy(PolicyFigures *sum, const PolicyFigures *one, bool first)
+{
+    static const size_t sums[] = {
+#define SUM(field) offsetof(PolicyFigures, field)
+        SUM(tokens),         SUM(loss),
+        SUM(policy_loss),    SUM(kl_loss),
+        SUM(entropy),        SUM(ref_kl),
+        SUM(old_kl),         SUM(old_kl3),
+        SUM(ratio),          SUM(clipped_low),
+        SUM(clipped_high),   SUM(clipped_dual),
+        SUM(advantage),      SUM(advantage_squared),
+        SUM(correction),     SUM(corrected),
+        SUM(rollout_tokens), SUM(rollout_difference),
+        SUM(reward_kl),      SUM(value_loss),
+        SUM(value_tokens),   SUM(value_clipped),
+#undef SUM
+    };
+    for (size_t i = 0; i < sizeof sums / sizeof *sums; i++)
+        *(double *)((char *)sum + sums[i]) += *(const double *)((const char *)one + sums[i]);
+    sum->log_probs_compared += one->log_probs_compared;
+    sum->log_probs_differ += one->log_probs_differ;
+    sum->rollout_difference_max = most(sum->rollout_difference_max, one->rollout_difference_max);
+    sum->ratio_max = most(sum->ratio_max, one->ratio_max);
+    sum->ratio_min = first || one->ratio_min < sum->ratio_min ? one->ratio_min : sum->ratio_min;
+    sum->normaliser = one->normaliser;
+    sum->critic_grad_norm = one->critic_grad_norm;
+    sum->groups = one->groups;
+    sum->zero_variance_groups = one->zero_variance_groups;
+    sum->passes_s = most(sum->passes_s, one->passes_s);
+    sum->critic_s = most(sum->critic_s, one->critic_s);
+}
+
 static void merge_result(Controller *c, StepResult *sum, const Event *event)
 {
     const StepResult *one = &event->reply.step;
-    if (c->actor[event->actor].rank % c->config->train.tp_size == 0) add_result(sum, one);
+    if (c->actor[event->actor].rank % c->config->train.tp_size == 0) {
+        add_result(sum, one);
+        if (one->has_policy) add_policy(&sum->policy, &one->policy, !sum->has_policy);
+        sum->has_policy |= one->has_policy;
+    }
     sum->flops += one->flops;
     sum->grad_norm = one->grad_norm;
     sum->lr = one->lr;
@@ -463,6 +563,47 @@ static void restart_lane(Lane *lane, int64_t base)
     stream_restart(&lane->stream, base);
 }
 
+/* An evaluation by generation: what came of a position. */
+static void add_answers(AnswerFigures *sum, const SampleMeta *answer, int count)
+{
+    int judged = 0, right = 0;
+    for (int i = 0; i < count; i++) {
+        if (!sample_meta_trains(&answer[i])) {
+            sum->unjudged += answer[i].reject_reason == REJECT_UNJUDGED;
+            continue;
+        }
+        judged++;
+        right += answer[i].right;
+        sum->truncated += answer[i].status == SAMPLE_TRUNCATED;
+        sum->reward += (double)answer[i].reward;
+        sum->reward_squared += (double)answer[i].reward * (double)answer[i].reward;
+        sum->tokens += answer[i].trained_tokens;
+    }
+    if (judged == 0) return;
+    sum->prompts++;
+    sum->answers += judged;
+    sum->right += right;
+    for (int i = 0; i < PASS_AT_MAX && 1 << i <= judged; i++) {
+        sum->pass[i] += pass_at_k(judged, right, 1 << i);
+        sum->pass_of[i]++;
+    }
+}
+
+/* Answers of an evaluation need no plan: their rewards say all. */
+static void take_answers(Controller *c)
+{
+    Lane *lane = lane_of(c, SET_EVAL);
+    int64_t front = lane->stream.front;
+    if (front == lane->planned) return;
+    for (int64_t p = lane->planned; p < front; p++)
+        add_answers(&c->eval.answers, stream_samples(&lane->stream, p),
+                    stream_slot(&lane->stream, p)->samples);
+    c->eval.bad_records += stream_consume(&lane->stream, front);
+    lane->planned = front;
+    lane->over = front >= lane->stream.end;
+    release_samples(c, SET_EVAL, front);
+}
+
 static void begin_evaluation(Controller *c)
 {
     c->phase = PHASE_EVALUATING;
@@ -472,6 +613,7 @@ static void begin_evaluation(Controller *c)
     c->eval.bad_records = 0;
     c->eval.samples = 0;
     c->eval.result = (StepResult){0};
+    c->eval.answers = (AnswerFigures){0};
     c->eval.started_ms = c->now_ms;
 }
 
@@ -479,7 +621,10 @@ static void advance_evaluation(Controller *c)
 {
     Lane *lane = lane_of(c, SET_EVAL);
     lease_ahead(c, SET_EVAL);
-    plan_ahead(c, SET_EVAL);
+    if (push_is_used(c))
+        take_answers(c);
+    else
+        plan_ahead(c, SET_EVAL);
     if (lane->running.state != PLAN_SLOT_EMPTY) return;
     if (core_is_stopping(c)) {
         c->phase = PHASE_TRAINING; /* an evaluation is not worth waiting for */
@@ -491,6 +636,8 @@ static void advance_evaluation(Controller *c)
         report->eval.step = c->step;
         report->eval.samples = c->eval.samples;
         report->eval.result = c->eval.result;
+        report->eval.generated = push_is_used(c);
+        report->eval.answers = c->eval.answers;
         report->eval.seconds = (double)(c->now_ms - c->eval.started_ms) / 1000;
         report->eval.at_end = c->step >= c->total_steps;
         c->eval.last_step = c->step;
@@ -574,6 +721,10 @@ void job_reply(Controller *c, const Event *event)
     case CALL_SAVE:
         save_reply(c, event);
         break;
+    case CALL_PUBLISH:
+    case CALL_ADOPT:
+        push_reply(c, event);
+        break;
     default:
         break; /* a release that is lost only costs memory until the next */
     }
@@ -584,6 +735,7 @@ void job_advance(Controller *c)
     if (c->phase == PHASE_ENDING) return;
     open_sets(c);
     if (c->save.rewind_owed) return; /* where to go on from is not known yet */
+    push_advance(c);
     lease_ahead(c, SET_TRAIN);
     plan_ahead(c, SET_TRAIN);
     if (c->phase != PHASE_EVALUATING) check_evaluation_set(c);
@@ -592,6 +744,7 @@ void job_advance(Controller *c)
     if (c->phase == PHASE_STARTING && c->failure.status != OK) core_finish_failed(c);
     if (c->phase == PHASE_STARTING && c->stop_requests > 0)
         core_finish(c, ERR_CANCELLED, "%s", "stopped before the first step of this session");
+    push_advance(c); /* before an evaluation or a checkpoint, which ranks do one after the other */
     if (c->phase == PHASE_TRAINING && c->lane[SET_TRAIN].running.state == PLAN_SLOT_EMPTY)
         choose_work(c);
     if (c->phase == PHASE_EVALUATING) advance_evaluation(c);
@@ -665,7 +818,7 @@ static void describe_work(const Controller *c, char *text, size_t size)
             c, text, size, "train ranks to fetch the samples of %s %lld",
             evaluating ? "the evaluation from" : "step",
             (long long)(evaluating ? lane->next.plan.first_position : lane->next.plan.step));
-    else if (lane->next.state == PLAN_SLOT_EMPTY)
+    else if (lane->next.state == PLAN_SLOT_EMPTY && !push_describe_wait(c, text, size))
         snprintf(text, size, "samples from position %lld on from the rollout workers",
                  (long long)lane->planned);
 }

@@ -325,13 +325,16 @@ static Status append(Keeper *keeper, const Plan *plan, const char *data_fingerpr
     size_t span = (size_t)(plan->end_position - plan->first_position);
     int64_t *accepted = mem_calloc((size_t)plan->num_samples, sizeof *accepted);
     int64_t *rejected = mem_calloc(span, sizeof *rejected);
-    int num_rejected = 0;
+    int num_accepted = 0, num_rejected = 0;
     for (int i = 0; i < plan->num_samples; i++)
         accepted[i] = plan->sample[i].position;
     qsort(accepted, (size_t)plan->num_samples, sizeof *accepted, by_position);
+    for (int i = 0; i < plan->num_samples; i++) /* of a group its position, once */
+        if (num_accepted == 0 || accepted[num_accepted - 1] != accepted[i])
+            accepted[num_accepted++] = accepted[i];
     int next = 0;
     for (int64_t p = plan->first_position; p < plan->end_position; p++) {
-        if (next < plan->num_samples && accepted[next] == p)
+        if (next < num_accepted && accepted[next] == p)
             next++;
         else
             rejected[num_rejected++] = p;
@@ -341,7 +344,7 @@ static Status append(Keeper *keeper, const Plan *plan, const char *data_fingerpr
         .first = plan->first_position,
         .end = plan->end_position,
         .accepted = accepted,
-        .num_accepted = plan->num_samples,
+        .num_accepted = num_accepted,
         .rejected = rejected,
         .num_rejected = num_rejected,
         .data = data_fingerprint,

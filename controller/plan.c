@@ -16,7 +16,8 @@ void plan_clear(Plan *plan)
 static int by_position(const void *a, const void *b)
 {
     const PlannedSample *x = a, *y = b;
-    return (x->position > y->position) - (x->position < y->position);
+    if (x->position != y->position) return x->position < y->position ? -1 : 1;
+    return (x->index > y->index) - (x->index < y->index);
 }
 
 static int by_length_descending(const void *a, const void *b)
@@ -26,31 +27,47 @@ static int by_length_descending(const void *a, const void *b)
     return by_position(a, b);
 }
 
-/* Collects the first accepted samples from `from` on. */
+static void add_group(const Stream *stream, int64_t position, Plan *plan)
+{
+    const Slot *slot = stream_slot(stream, position);
+    const SampleMeta *sample = stream_samples(stream, position);
+    for (int i = 0; i < slot->samples; i++) {
+        if (!sample_meta_trains(&sample[i])) continue;
+        plan->sample[plan->num_samples++] = (PlannedSample){
+            .position = sample[i].position,
+            .index = sample[i].index,
+            .holder = slot->worker,
+            .length = sample[i].length,
+            .trained_tokens = sample[i].trained_tokens,
+            .truncated = sample[i].status == SAMPLE_TRUNCATED,
+            .right = sample[i].right,
+            .reward = sample[i].reward,
+            .weight_version = sample[i].weight_version,
+        };
+        plan->trained_tokens += sample[i].trained_tokens;
+    }
+    plan->num_groups++;
+}
+
+/* Collects the first accepted groups from `from` on. */
 static PlanOutcome collect(const Stream *stream, int64_t from, const PlanOptions *options,
                            Plan *plan)
 {
     int64_t position = from;
-    while (plan->num_samples < options->num_samples && position < stream->end) {
+    while (plan->num_groups < options->num_groups && position < stream->end) {
         const Slot *slot = stream_slot(stream, position);
         if (slot == NULL) return PLAN_CROWDED;
         if (slot->state == SLOT_FREE || slot->state == SLOT_LEASED) return PLAN_WAITS;
-        position++;
         if (slot->state == SLOT_REJECTED) {
             plan->rejected++;
-            continue;
+            plan->dropped[slot->verdict]++;
+        } else {
+            add_group(stream, position, plan);
         }
-        plan->sample[plan->num_samples++] = (PlannedSample){
-            .position = slot->meta.position,
-            .index = slot->meta.index,
-            .holder = slot->worker,
-            .length = slot->meta.length,
-            .trained_tokens = slot->meta.trained_tokens,
-        };
-        plan->trained_tokens += slot->meta.trained_tokens;
+        position++;
     }
-    bool enough = plan->num_samples == options->num_samples;
-    if (!enough && !(options->allow_fewer && plan->num_samples > 0)) return PLAN_ENDS;
+    bool enough = plan->num_groups == options->num_groups;
+    if (!enough && !(options->allow_fewer && plan->num_groups > 0)) return PLAN_ENDS;
     plan->first_position = from;
     plan->end_position = position;
     return PLAN_MADE;
@@ -200,9 +217,10 @@ static void pack_by_count(Plan *plan, int first, int count, int micro_batch_size
 PlanOutcome plan_make(const Stream *stream, int64_t from, const PlanOptions *options,
                       Plan *ret_plan)
 {
-    CHECK(options->num_samples > 0 && options->dp_size > 0);
+    CHECK(options->num_groups > 0 && options->dp_size > 0);
     Plan plan = {.set = stream->set, .dp_size = options->dp_size};
-    plan.sample = mem_calloc((size_t)options->num_samples, sizeof *plan.sample);
+    plan.sample =
+        mem_calloc((size_t)options->num_groups * (size_t)stream->group_size, sizeof *plan.sample);
     PlanOutcome outcome = collect(stream, from, options, &plan);
     if (outcome != PLAN_MADE) {
         plan_clear(&plan);

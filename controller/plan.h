@@ -8,7 +8,7 @@
 #include "stream.h"
 
 typedef struct PlanOptions {
-    int num_samples;  /* samples wanted */
+    int num_groups;   /* positions wanted, each with its whole group */
     bool allow_fewer; /* at the end of the stream: take what is left (evaluation) */
     int dp_size;
     int64_t max_tokens;   /* per micro-batch */
@@ -22,9 +22,10 @@ typedef enum {
     PLAN_ENDS,    /* the stream ends before there are enough */
 } PlanOutcome;
 
-/* Takes the first num_samples accepted samples at or after `from`, in position order, balances them
- * over the ranks by tokens (longest processing time first, Graham 1969) and packs micro-batches
- * (first-fit decreasing). *ret_plan is filled for PLAN_MADE only; free with plan_clear. */
+/* Takes the first num_groups accepted positions at or after `from`, in order, with all of their
+ * samples that can train, balances these over the ranks by tokens (longest processing time first,
+ * Graham 1969) and packs micro-batches (first-fit decreasing). *ret_plan is filled for PLAN_MADE
+ * only; free with plan_clear. */
 PlanOutcome plan_make(const Stream *stream, int64_t from, const PlanOptions *options,
                       Plan *ret_plan);
 void plan_clear(Plan *plan); /* zeroes it */

@@ -82,7 +82,8 @@ void records_forget_messages(MessageList *list)
 void records_rejected(Controller *c, SetName set, const SampleMeta *meta, const char *message)
 {
     if (message == NULL) message = reject_reason_name(meta->reject_reason);
-    if (policy_for(c, meta->reject_reason) == POLICY_STOP) {
+    bool of_record = meta->reject_reason != REJECT_UNJUDGED; /* else it is of an answer */
+    if (of_record && policy_for(c, meta->reject_reason) == POLICY_STOP) {
         stop_at(c, set, meta->reject_reason, message);
         return;
     }
@@ -103,9 +104,11 @@ void records_consumed(Controller *c, const Stream *stream, int64_t end)
 {
     RecordTally *tally = &c->done.tally;
     for (int64_t p = stream->base; p < end; p++) {
-        const Slot *slot = stream_slot(stream, p);
-        if (slot->state == SLOT_REJECTED) tally->rejected[slot->meta.reject_reason]++;
-        for (int note = 0; note < NOTE_COUNT && slot->state != SLOT_REJECTED; note++)
-            tally->noted[note] += slot->meta.notes >> note & 1;
+        const SampleMeta *first = stream_samples(stream, p); /* it speaks for its record */
+        bool rejected = stream_slot(stream, p)->state == SLOT_REJECTED;
+        if (rejected && first->reject_reason != REJECT_NONE)
+            tally->rejected[first->reject_reason]++;
+        for (int note = 0; note < NOTE_COUNT && !rejected; note++)
+            tally->noted[note] += first->notes >> note & 1;
     }
 }

@@ -8,9 +8,13 @@
 #include "actor/typed.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/limits.h"
 #include "comm/comm.h"
+#include "model/weight_board.h"
 #include "rollout.pb-c.h"
 #include "train.pb-c.h"
+
+_Static_assert(sizeof(BoardId) == WEIGHT_BOARD_ID_BYTES, "what the core carries is a board's id");
 
 /* What an answer must be matched with. */
 typedef struct PendingCall {
@@ -123,13 +127,70 @@ static PackedMessage pack_fetch(const Shell *shell, const Effect *fx, PendingCal
     return packed;
 }
 
+static int by_identity(const void *a, const void *b)
+{
+    const PlannedSample *x = *(const PlannedSample *const *)a,
+                        *y = *(const PlannedSample *const *)b;
+    if (x->position != y->position) return x->position < y->position ? -1 : 1;
+    return (x->index > y->index) - (x->index < y->index);
+}
+
+/* The whole batch with its rewards, by position and index. */
+static Troupe__PolicyBatch *policy_batch(const Plan *plan, Arena *arena)
+{
+    size_t count = (size_t)plan->num_samples;
+    const PlannedSample **sample = arena_alloc(arena, count * sizeof *sample);
+    for (size_t i = 0; i < count; i++)
+        sample[i] = &plan->sample[i];
+    qsort(sample, count, sizeof *sample, by_identity);
+    Troupe__PolicyBatch *batch = arena_alloc(arena, sizeof *batch);
+    troupe__policy_batch__init(batch);
+    batch->n_position = batch->n_index = batch->n_reward = count;
+    batch->position = arena_alloc(arena, count * sizeof *batch->position);
+    batch->index = arena_alloc(arena, count * sizeof *batch->index);
+    batch->reward = arena_alloc(arena, count * sizeof *batch->reward);
+    for (size_t i = 0; i < count; i++) {
+        batch->position[i] = (uint64_t)sample[i]->position;
+        batch->index[i] = (uint32_t)sample[i]->index;
+        batch->reward[i] = sample[i]->reward;
+    }
+    batch->weight_version = (uint64_t)plan->step;
+    return batch;
+}
+
 static PackedMessage pack_step(const Effect *fx)
 {
+    const Plan *plan = fx->call.step.plan;
+    Arena *arena = arena_create();
     Troupe__StepRequest request = TROUPE__STEP_REQUEST__INIT;
-    request.plan = fx->call.step.plan->id;
-    request.step = (uint64_t)fx->call.step.plan->step;
-    request.trained_tokens = (uint64_t)fx->call.step.plan->trained_tokens;
+    request.plan = plan->id;
+    request.step = (uint64_t)plan->step;
+    request.trained_tokens = (uint64_t)plan->trained_tokens;
     request.total_steps = (uint64_t)fx->call.step.total_steps;
+    if (fx->call.step.by_rewards) request.policy = policy_batch(plan, arena);
+    PackedMessage packed = message_pack(&request.base);
+    arena_destroy(arena);
+    return packed;
+}
+
+static PackedMessage pack_publish(const Effect *fx)
+{
+    Troupe__PublishRequest request = TROUPE__PUBLISH_REQUEST__INIT;
+    request.version = (uint64_t)fx->call.publish.version;
+    return message_pack(&request.base);
+}
+
+static PackedMessage pack_adopt(const Effect *fx)
+{
+    ProtobufCBinaryData board[WORLD_SIZE_MAX];
+    CHECK(fx->call.adopt.num_boards <= WORLD_SIZE_MAX);
+    for (int i = 0; i < fx->call.adopt.num_boards; i++)
+        board[i] = (ProtobufCBinaryData){sizeof(BoardId), (uint8_t *)fx->call.adopt.board[i].bytes};
+    Troupe__AdoptRequest request = TROUPE__ADOPT_REQUEST__INIT;
+    request.version = (uint64_t)fx->call.adopt.version;
+    request.n_board = (size_t)fx->call.adopt.num_boards;
+    request.board = board;
+    request.restart = fx->call.adopt.restart;
     return message_pack(&request.base);
 }
 
@@ -167,6 +228,10 @@ static PackedMessage pack_request(const Shell *shell, const Effect *fx, PendingC
         return pack_step(fx);
     case CALL_EVALUATE:
         return pack_evaluate(fx);
+    case CALL_PUBLISH:
+        return pack_publish(fx);
+    case CALL_ADOPT:
+        return pack_adopt(fx);
     default:
         CHECK(fx->call.call == CALL_SAVE);
         return pack_save(fx);
@@ -277,6 +342,45 @@ static bool read_fetch(Shell *shell, Event *event, Bytes body, const PendingCall
     return true;
 }
 
+static PolicyFigures policy_figures(const Troupe__PolicyFigures *from)
+{
+    return (PolicyFigures){
+        .tokens = from->tokens,
+        .loss = from->loss,
+        .policy_loss = from->policy_loss,
+        .kl_loss = from->kl_loss,
+        .entropy = from->entropy,
+        .ref_kl = from->ref_kl,
+        .old_kl = from->old_kl,
+        .old_kl3 = from->old_kl3,
+        .ratio = from->ratio,
+        .clipped_low = from->clipped_low,
+        .clipped_high = from->clipped_high,
+        .clipped_dual = from->clipped_dual,
+        .advantage = from->advantage,
+        .advantage_squared = from->advantage_squared,
+        .correction = from->correction,
+        .corrected = from->corrected,
+        .rollout_tokens = from->rollout_tokens,
+        .rollout_difference = from->rollout_difference,
+        .reward_kl = from->reward_kl,
+        .value_loss = from->value_loss,
+        .value_tokens = from->value_tokens,
+        .value_clipped = from->value_clipped,
+        .rollout_difference_max = from->rollout_difference_max,
+        .ratio_min = from->ratio_min,
+        .ratio_max = from->ratio_max,
+        .normaliser = from->normaliser,
+        .critic_grad_norm = from->critic_grad_norm,
+        .passes_s = from->passes_s,
+        .critic_s = from->critic_s,
+        .log_probs_compared = (int64_t)from->log_probs_compared,
+        .log_probs_differ = (int64_t)from->log_probs_differ,
+        .groups = (int)from->groups,
+        .zero_variance_groups = (int)from->zero_variance_groups,
+    };
+}
+
 static bool read_step(Shell *shell, Event *event, Bytes body)
 {
     Troupe__StepReply *reply = troupe__step_reply__unpack(NULL, body.length, body.data);
@@ -295,9 +399,37 @@ static bool read_step(Shell *shell, Event *event, Bytes body)
         .comm_s = reply->comm_s,
         .optimizer_s = reply->optimizer_s,
         .flops = reply->flops,
+        .has_policy = reply->policy != NULL,
     };
+    if (reply->policy != NULL) event->reply.step.policy = policy_figures(reply->policy);
     shell_feed(shell, event);
     troupe__step_reply__free_unpacked(reply, NULL);
+    return true;
+}
+
+static bool read_publish(Shell *shell, Event *event, Bytes body)
+{
+    Troupe__PublishReply *reply = troupe__publish_reply__unpack(NULL, body.length, body.data);
+    bool right = reply != NULL && reply->board.len == sizeof(BoardId);
+    if (right) {
+        BoardId board;
+        memcpy(board.bytes, reply->board.data, sizeof board.bytes);
+        event->reply.publish.board = &board;
+        event->reply.publish.seconds = reply->seconds;
+        shell_feed(shell, event);
+    }
+    if (reply != NULL) troupe__publish_reply__free_unpacked(reply, NULL);
+    return right;
+}
+
+static bool read_adopt(Shell *shell, Event *event, Bytes body)
+{
+    Troupe__AdoptReply *reply = troupe__adopt_reply__unpack(NULL, body.length, body.data);
+    if (reply == NULL) return false;
+    event->reply.adopt.wait_s = reply->wait_s;
+    event->reply.adopt.pause_s = reply->pause_s;
+    shell_feed(shell, event);
+    troupe__adopt_reply__free_unpacked(reply, NULL);
     return true;
 }
 
@@ -351,6 +483,10 @@ static bool read_answer(Shell *shell, Event *event, Bytes body, const PendingCal
     case CALL_STEP:
     case CALL_EVALUATE:
         return read_step(shell, event, body);
+    case CALL_PUBLISH:
+        return read_publish(shell, event, body);
+    case CALL_ADOPT:
+        return read_adopt(shell, event, body);
     case CALL_SAVE:
         return read_save(shell, event, body);
     default:

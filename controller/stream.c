@@ -5,22 +5,30 @@
 
 #include "base/memory.h"
 
-void stream_init(Stream *stream, SetName set, int64_t capacity)
+void stream_init(Stream *stream, SetName set, int64_t capacity, int group_size)
 {
-    CHECK(capacity > 0);
-    *stream = (Stream){.set = set, .records = -1, .capacity = capacity};
+    CHECK(capacity > 0 && group_size > 0);
+    *stream = (Stream){.set = set, .records = -1, .capacity = capacity, .group_size = group_size};
     stream->slot = mem_calloc((size_t)capacity, sizeof *stream->slot);
+    stream->sample = mem_calloc((size_t)(capacity * group_size), sizeof *stream->sample);
 }
 
 void stream_free(Stream *stream)
 {
     free(stream->slot);
+    free(stream->sample);
     stream->slot = NULL;
+    stream->sample = NULL;
 }
 
 static Slot *slot_at(const Stream *stream, int64_t position)
 {
     return &stream->slot[position % stream->capacity];
+}
+
+static SampleMeta *samples_at(const Stream *stream, int64_t position)
+{
+    return &stream->sample[position % stream->capacity * stream->group_size];
 }
 
 static bool in_window(const Stream *stream, int64_t position)
@@ -34,10 +42,10 @@ static bool is_delivered(const Slot *slot)
 }
 
 /* A record that is no conversation, seen for the first time: later epochs bring it again. */
-static bool is_new_bad_record(const Stream *stream, const Slot *slot)
+static bool is_new_bad_record(const Stream *stream, int64_t position)
 {
-    RejectReason why = slot->meta.reject_reason;
-    return slot->state == SLOT_REJECTED && slot->meta.position < stream->records &&
+    RejectReason why = samples_at(stream, position)->reject_reason;
+    return slot_at(stream, position)->state == SLOT_REJECTED && position < stream->records &&
            (why == REJECT_BAD_RECORD || why == REJECT_TEMPLATE);
 }
 
@@ -49,11 +57,13 @@ void stream_restart(Stream *stream, int64_t base)
     stream->rejected_ahead = stream->bad_ahead = stream->accepted_ahead = 0;
 }
 
-int stream_lease(Stream *stream, int worker, int64_t limit, int count_max, int64_t *ret_first)
+int stream_lease(Stream *stream, int worker, int64_t from, int64_t limit, int count_max,
+                 int64_t *ret_first)
 {
     if (limit > stream->end) limit = stream->end;
     if (limit > stream->base + stream->capacity) limit = stream->base + stream->capacity;
-    int64_t first = stream->free_from;
+    bool all = from <= stream->free_from; /* nothing free is passed over */
+    int64_t first = all ? stream->free_from : from;
     while (first < limit && slot_at(stream, first)->state != SLOT_FREE)
         first++;
     int count = 0;
@@ -62,7 +72,7 @@ int stream_lease(Stream *stream, int worker, int64_t limit, int count_max, int64
         *slot_at(stream, first + count) = (Slot){.state = SLOT_LEASED, .worker = worker};
         count++;
     }
-    stream->free_from = first + count;
+    if (all) stream->free_from = first + count;
     if (first + count > stream->top) stream->top = first + count;
     *ret_first = first;
     return count;
@@ -77,16 +87,21 @@ static void advance_front(Stream *stream)
     }
 }
 
-bool stream_deliver(Stream *stream, int worker, const SampleMeta *meta)
+bool stream_deliver(Stream *stream, int worker, const SampleMeta *sample, int count,
+                    GroupVerdict verdict)
 {
-    if (!in_window(stream, meta->position)) return false;
-    Slot *slot = slot_at(stream, meta->position);
+    CHECK(count > 0 && count <= stream->group_size);
+    int64_t position = sample->position;
+    if (!in_window(stream, position)) return false;
+    Slot *slot = slot_at(stream, position);
     if (slot->state != SLOT_LEASED || slot->worker != worker) return false;
-    slot->state = meta->status == SAMPLE_REJECTED ? SLOT_REJECTED : SLOT_READY;
-    slot->meta = *meta;
+    slot->state = verdict == GROUP_KEPT ? SLOT_READY : SLOT_REJECTED;
+    slot->verdict = verdict;
+    slot->samples = count;
+    memcpy(samples_at(stream, position), sample, (size_t)count * sizeof *sample);
     if (slot->state == SLOT_REJECTED) stream->rejected_ahead++;
-    if (is_new_bad_record(stream, slot)) stream->bad_ahead++;
-    if (meta->position == stream->front) advance_front(stream);
+    if (is_new_bad_record(stream, position)) stream->bad_ahead++;
+    if (position == stream->front) advance_front(stream);
     return true;
 }
 
@@ -132,7 +147,7 @@ int64_t stream_consume(Stream *stream, int64_t position)
     int64_t bad = 0;
     for (; stream->base < position; stream->base++) {
         Slot *slot = slot_at(stream, stream->base);
-        if (is_new_bad_record(stream, slot)) bad++;
+        if (is_new_bad_record(stream, stream->base)) bad++;
         if (slot->state == SLOT_REJECTED)
             stream->rejected_ahead--;
         else
@@ -147,6 +162,12 @@ int64_t stream_consume(Stream *stream, int64_t position)
 const Slot *stream_slot(const Stream *stream, int64_t position)
 {
     return in_window(stream, position) ? slot_at(stream, position) : NULL;
+}
+
+const SampleMeta *stream_samples(const Stream *stream, int64_t position)
+{
+    CHECK(in_window(stream, position) && is_delivered(slot_at(stream, position)));
+    return samples_at(stream, position);
 }
 
 bool stream_is_full(const Stream *stream)

@@ -298,6 +298,7 @@ static void spawn(Controller *c, int actor)
     record->endpoint[0] = '\0';
     record->failed_ms = record->lease_after_ms = 0;
     record->owed = record->working = 0;
+    record->adopted = record->adopting = 0;
     set_state(c, actor, ACTOR_STARTING, "spawned");
     Effect *effect = effect_add(c->fx, FX_SPAWN);
     effect->actor = actor;
@@ -312,7 +313,7 @@ static void spawn(Controller *c, int actor)
 static bool is_owed(CallKind call)
 {
     return call == CALL_OPEN_SET || call == CALL_START || call == CALL_STEP ||
-           call == CALL_EVALUATE || call == CALL_SAVE;
+           call == CALL_EVALUATE || call == CALL_PUBLISH || call == CALL_ADOPT || call == CALL_SAVE;
 }
 
 void supervise_call_made(Controller *c, int actor, CallKind call)

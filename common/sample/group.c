@@ -2,6 +2,8 @@
 
 #include <math.h>
 
+#include "base/memory.h"
+
 #define STD_MIN 1e-6
 
 static const char *const names[GROUP_VERDICT_COUNT] = {
@@ -62,4 +64,13 @@ GroupVerdict group_judge(const GroupFilter *filter, const SampleMeta *sample, in
     if (spread.count < filter->size_min) return GROUP_TOO_SMALL;
     if (filter->zero_variance && !spread_varies(&spread)) return GROUP_ZERO_VARIANCE;
     return GROUP_KEPT;
+}
+
+double pass_at_k(int n, int right, int k)
+{
+    CHECK(1 <= k && k <= n && 0 <= right && right <= n);
+    double none = 1;
+    for (int i = 0; i < k; i++) /* all of k drawn without putting back are wrong */
+        none *= n - right - i > 0 ? (double)(n - right - i) / (n - i) : 0;
+    return 1 - none;
 }

@@ -32,6 +32,10 @@ GroupVerdict group_judge(const GroupFilter *filter, const SampleMeta *sample, in
 /* Whether rewards differ by more than rounding: their standard deviation is above 1e-6. */
 bool rewards_vary(const double *reward, int count);
 
+/* The chance that at least one of k answers is right, estimated without bias from n of which
+ * `right` are: 1 - C(n - right, k) / C(n, k), 1 <= k <= n. Chen et al. 2021. */
+double pass_at_k(int n, int right, int k);
+
 /* Samples that can train: neither rejected nor aborted. */
 bool sample_meta_trains(const SampleMeta *sample);
 

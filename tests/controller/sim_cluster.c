@@ -214,7 +214,7 @@ void spawn_process(World *w, const Effect *fx)
 
 /* ---- answering calls ---- */
 
-static void answer(World *w, const Effect *fx, int64_t delay_ms, Event *event)
+void answer(World *w, const Effect *fx, int64_t delay_ms, Event *event)
 {
     Process *process = &w->process[fx->actor];
     if (process->incarnation == fx->incarnation && process->busy_until_ms < w->now_ms + delay_ms &&
@@ -250,6 +250,7 @@ typedef struct Reading {
     uint64_t source; /* incarnation of the data source that it was told to read from */
     int64_t deadline_ms;
     bool deaf;
+    int given_up; /* by the worker when it began */
 } Reading;
 
 static void hold(Process *worker, SetName set, int64_t position)
@@ -274,15 +275,20 @@ static void let_go(Process *worker, SetName set, int64_t below)
 static void make_samples(World *w, const Reading *reading, Process *worker)
 {
     const Effect *fx = &reading->fx;
-    int count = fx->call.lease.count;
-    SampleMeta *meta = arena_alloc(w->arena, (size_t)count * sizeof *meta);
-    const char **why = arena_alloc(w->arena, (size_t)count * sizeof *why);
-    for (int i = 0; i < count; i++) {
-        meta[i] = sample_at(w, fx->call.set, fx->call.lease.first + i);
-        if (meta[i].status == SAMPLE_REJECTED)
-            why[i] = meta[i].reject_reason == REJECT_BAD_RECORD ? "file:1: a bad record" : NULL;
-        else
-            hold(worker, fx->call.set, meta[i].position);
+    int size = group_size(w, fx->call.set), count = 0;
+    size_t most = (size_t)(fx->call.lease.count * size);
+    SampleMeta *meta = arena_alloc(w->arena, most * sizeof *meta);
+    const char **why = arena_alloc(w->arena, most * sizeof *why);
+    for (int i = 0; i < fx->call.lease.count; i++) {
+        meta[count] = sample_at(w, fx->call.set, fx->call.lease.first + i);
+        if (meta[count].status == SAMPLE_REJECTED) {
+            bool bad = meta[count].reject_reason == REJECT_BAD_RECORD;
+            why[count++] = bad ? "file:1: a bad record" : NULL;
+            continue;
+        }
+        hold(worker, fx->call.set, meta[count].position);
+        if (generates(w)) make_group(w, worker, fx->call.set, &meta[count]);
+        count += size;
     }
     Event event = {0};
     event.reply.lease.meta = meta;
@@ -301,6 +307,10 @@ static void read_records(World *w, void *argument)
     if (!worker->alive || worker->incarnation != fx->incarnation) return;
     if (!works(worker)) {
         worker->held++;
+        return;
+    }
+    if (worker->given_up != reading->given_up) {
+        answer_failure(w, fx, ERR_CANCELLED);
         return;
     }
     bool same = source->alive && source->incarnation == reading->source;
@@ -323,7 +333,8 @@ static void answer_lease(World *w, const Effect *fx)
     *reading = (Reading){.fx = *fx,
                          .source = w->process[fx->call.lease.data_source].incarnation,
                          .deadline_ms = w->now_ms + fx->call.timeout_ms,
-                         .deaf = chance(w, w->faults->deaf_read)};
+                         .deaf = chance(w, w->faults->deaf_read),
+                         .given_up = w->process[fx->actor].given_up};
     if (fx->call.lease.first + fx->call.lease.count > POSITIONS_MAX)
         violate(w, "position %lld is leased", (long long)fx->call.lease.first);
     else
@@ -336,7 +347,9 @@ static uint64_t plan_hash(const Plan *plan)
 {
     uint64_t hash = (uint64_t)plan->step;
     for (int i = 0; i < plan->num_samples; i++)
-        hash = rng_mix(hash ^ (uint64_t)plan->sample[i].position * 31);
+        hash = rng_mix(hash ^ ((uint64_t)plan->sample[i].position * 31 +
+                               (uint64_t)plan->sample[i].index * 7 +
+                               (uint64_t)(plan->sample[i].reward * 1024)));
     for (int i = 0; i < plan->num_micro_batches; i++)
         hash = rng_mix(hash ^ (uint64_t)plan->micro_batch[i].count);
     return rng_mix(hash ^ (uint64_t)plan->end_position);
@@ -345,6 +358,7 @@ static uint64_t plan_hash(const Plan *plan)
 static void answer_fetch(World *w, const Effect *fx, Process *rank)
 {
     const Plan *plan = fx->call.fetch.plan;
+    check_versions(w, plan);
     int *lost = arena_alloc(w->arena, (size_t)plan->num_samples * sizeof *lost);
     int count = 0;
     for (int i = 0; i < plan->num_samples; i++) {
@@ -492,6 +506,12 @@ void answer_call(World *w, const Effect *fx)
         break;
     case CALL_START:
         answer_start(w, fx, process);
+        break;
+    case CALL_PUBLISH:
+        answer_publish(w, fx, process);
+        break;
+    case CALL_ADOPT:
+        answer_adopt(w, fx, process);
         break;
     case CALL_SAVE:
         if (process->step != fx->call.save.step)

@@ -1,5 +1,6 @@
 /* The inside of the make-believe cluster: sim_world.c (chance, time, faults, the books),
- * sim_cluster.c (nodes, processes, calls) and sim_disk.c (ledger and checkpoints). */
+ * sim_cluster.c (nodes, processes, calls), sim_generation.c (weights on their way, answers to
+ * prompts) and sim_disk.c (ledger and checkpoints). */
 #ifndef TROUPE_TESTS_CONTROLLER_SIM_INTERNAL_H
 #define TROUPE_TESTS_CONTROLLER_SIM_INTERNAL_H
 
@@ -11,6 +12,12 @@
 #define NODES_HERE    4
 #define PLANS_KEPT    2 /* of each set: one that runs and one that comes next */
 
+/* Weights as a rank shows them, or as a rollout worker has them. */
+typedef struct Shown {
+    int64_t version; /* 0: none */
+    uint64_t weights;
+} Shown;
+
 /* What an actor process of the make-believe cluster is. */
 typedef struct Process {
     bool alive, hung, stuck;
@@ -19,8 +26,15 @@ typedef struct Process {
     int64_t next_beat_ms, busy_until_ms;
     int held; /* calls that it took and will never answer */
     uint64_t progress;
-    uint64_t holds[SET_COUNT][POSITIONS_MAX / 64]; /* rollout workers: samples, by position */
+    /* rollout workers */
+    uint64_t holds[SET_COUNT][POSITIONS_MAX / 64]; /* samples, by position */
+    Shown adopted;
+    int64_t adopting;  /* version; 0: none */
+    uint64_t reads_of; /* incarnation of the rank 0 whose board these are on */
+    int given_up;      /* times that it gave up what was in work */
     /* train ranks */
+    Shown board[2];
+    int newest; /* of the board */
     int64_t step;
     uint64_t weights;
     struct {
@@ -120,6 +134,17 @@ void kill_agent(World *w, int node);
 void kill_everything(World *w); /* what happens when the controller dies */
 double lent_cpu(const World *w);
 bool is_train_rank(const World *w, int actor);
+
+void answer(World *w, const Effect *fx, int64_t delay_ms, Event *event);
+
+/* ---- sim_generation.c ---- */
+bool generates(const World *w);
+int group_size(const World *w, SetName set);
+/* The answers to the prompt of a position, which is no bad record: [group_size]. */
+void make_group(const World *w, const Process *worker, SetName set, SampleMeta *sample);
+void answer_publish(World *w, const Effect *fx, Process *rank);
+void answer_adopt(World *w, const Effect *fx, Process *worker);
+void check_versions(World *w, const Plan *plan);
 
 /* ---- sim_disk.c ---- */
 void disk_effect(World *w, const Effect *fx);

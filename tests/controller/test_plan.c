@@ -19,14 +19,15 @@ static void fill(Stream *stream, int64_t base, int count, int reject, int worker
 {
     stream_restart(stream, base);
     int64_t first;
-    while (stream_lease(stream, worker, base + count, 3, &first) > 0)
+    while (stream_lease(stream, worker, base, base + count, 3, &first) > 0)
         for (int64_t p = first; p < first + 3 && p < base + count; p++) {
             SampleMeta meta = {.position = p,
                                .status = reject > 0 && p % reject == 0 ? SAMPLE_REJECTED
                                                                        : SAMPLE_COMPLETED,
                                .length = 1 + (int32_t)number(9, (uint64_t)p, 100),
                                .trained_tokens = 1};
-            stream_deliver(stream, worker, &meta);
+            stream_deliver(stream, worker, &meta, 1,
+                           meta.status == SAMPLE_REJECTED ? GROUP_NOTHING_TO_TRAIN : GROUP_KEPT);
         }
 }
 
@@ -34,10 +35,10 @@ static void test_plan_takes_the_first_accepted_samples_in_order(void **state)
 {
     (void)state;
     Stream stream;
-    stream_init(&stream, SET_TRAIN, 64);
+    stream_init(&stream, SET_TRAIN, 64, 1);
     stream.end = 1000;
     fill(&stream, 100, 40, 4, 7);
-    PlanOptions options = {.num_samples = 9, .dp_size = 1, .micro_batch_size = 2, .max_tokens = 1};
+    PlanOptions options = {.num_groups = 9, .dp_size = 1, .micro_batch_size = 2, .max_tokens = 1};
     Plan plan;
     assert_int_equal(plan_make(&stream, 100, &options, &plan), PLAN_MADE);
     const int64_t expected[] = {101, 102, 103, 105, 106, 107, 109, 110, 111};
@@ -57,10 +58,10 @@ static void test_plan_waits_for_a_gap_and_ends_with_the_stream(void **state)
 {
     (void)state;
     Stream stream;
-    stream_init(&stream, SET_TRAIN, 64);
+    stream_init(&stream, SET_TRAIN, 64, 1);
     stream.end = 10;
     fill(&stream, 0, 10, 0, 1);
-    PlanOptions options = {.num_samples = 4, .dp_size = 1, .max_tokens = 1000};
+    PlanOptions options = {.num_groups = 4, .dp_size = 1, .max_tokens = 1000};
     Plan plan;
     stream_worker_lost(&stream, 1); /* everything it held is free again */
     assert_int_equal(plan_make(&stream, 0, &options, &plan), PLAN_WAITS);
@@ -78,10 +79,10 @@ static void test_plan_says_when_a_whole_window_is_rejected(void **state)
 {
     (void)state;
     Stream stream;
-    stream_init(&stream, SET_TRAIN, 32);
+    stream_init(&stream, SET_TRAIN, 32, 1);
     stream.end = 1000;
     fill(&stream, 0, 32, 1, 1);
-    PlanOptions options = {.num_samples = 4, .dp_size = 1, .max_tokens = 1000};
+    PlanOptions options = {.num_groups = 4, .dp_size = 1, .max_tokens = 1000};
     Plan plan;
     assert_int_equal(plan_make(&stream, 0, &options, &plan), PLAN_CROWDED);
     stream_free(&stream);
@@ -119,11 +120,11 @@ static void test_plan_balances_and_packs_every_sample_once(void **state)
 {
     (void)state;
     Stream stream;
-    stream_init(&stream, SET_TRAIN, 512);
+    stream_init(&stream, SET_TRAIN, 512, 1);
     stream.end = 100000;
     for (uint64_t seed = 1; seed < 200; seed++) {
         int64_t base = (int64_t)number(seed, 1, 5000);
-        PlanOptions options = {.num_samples = 1 + (int)number(seed, 2, 100),
+        PlanOptions options = {.num_groups = 1 + (int)number(seed, 2, 100),
                                .dp_size = 1 + (int)number(seed, 3, 5),
                                .max_tokens = 100 + (int64_t)number(seed, 4, 300)};
         fill(&stream, base, 200, 0, (int)number(seed, 5, 9));
@@ -174,10 +175,10 @@ static void test_plan_is_longest_first_and_first_fit(void **state)
 {
     (void)state;
     Stream stream;
-    stream_init(&stream, SET_TRAIN, 512);
+    stream_init(&stream, SET_TRAIN, 512, 1);
     stream.end = 100000;
     for (uint64_t seed = 1; seed < 300; seed++) {
-        PlanOptions options = {.num_samples = 1 + (int)number(seed, 2, 60),
+        PlanOptions options = {.num_groups = 1 + (int)number(seed, 2, 60),
                                .dp_size = 1 + (int)number(seed, 3, 6),
                                .max_tokens = 20 + (int64_t)number(seed, 4, 300)};
         int64_t base = (int64_t)number(seed, 1, 5000);
@@ -202,15 +203,15 @@ static void test_stream_ignores_news_of_those_it_does_not_wait_for(void **state)
 {
     (void)state;
     Stream stream;
-    stream_init(&stream, SET_TRAIN, 16);
+    stream_init(&stream, SET_TRAIN, 16, 1);
     stream.end = 100;
     stream_restart(&stream, 0);
     int64_t first;
-    assert_int_equal(stream_lease(&stream, 1, 8, 4, &first), 4);
-    assert_false(stream_deliver(&stream, 2, &(SampleMeta){.position = 1}));
-    assert_false(stream_deliver(&stream, 1, &(SampleMeta){.position = 5}));
-    assert_true(stream_deliver(&stream, 1, &(SampleMeta){.position = 1}));
-    assert_false(stream_deliver(&stream, 1, &(SampleMeta){.position = 1}));
+    assert_int_equal(stream_lease(&stream, 1, 0, 8, 4, &first), 4);
+    assert_false(stream_deliver(&stream, 2, &(SampleMeta){.position = 1}, 1, GROUP_KEPT));
+    assert_false(stream_deliver(&stream, 1, &(SampleMeta){.position = 5}, 1, GROUP_KEPT));
+    assert_true(stream_deliver(&stream, 1, &(SampleMeta){.position = 1}, 1, GROUP_KEPT));
+    assert_false(stream_deliver(&stream, 1, &(SampleMeta){.position = 1}, 1, GROUP_KEPT));
     stream_lease_failed(&stream, 1, 0, 4);
     assert_int_equal(stream_slot(&stream, 1)->state, SLOT_READY);
     assert_int_equal(stream_slot(&stream, 0)->state, SLOT_FREE);
@@ -219,7 +220,7 @@ static void test_stream_ignores_news_of_those_it_does_not_wait_for(void **state)
     assert_int_equal(stream_slot(&stream, 1)->state, SLOT_TAKEN);
     stream_consume(&stream, 4);
     assert_null(stream_slot(&stream, 3));
-    assert_int_equal(stream_lease(&stream, 3, 100, 100, &first), 16);
+    assert_int_equal(stream_lease(&stream, 3, 0, 100, 100, &first), 16);
     assert_int_equal(first, 4);
     stream_free(&stream);
 }

@@ -26,6 +26,7 @@ static JobConfig make_config(int workers, int tp, int dp)
     config.rollout.num_workers = workers;
     config.rollout.lease_size = 3;
     config.rollout.prefetch_steps = 2;
+    config.rollout.n_samples_per_prompt = config.eval.n_samples_per_prompt = 1;
     config.train.tp_size = tp;
     config.train.dp_size = dp;
     config.train.num_steps = 24;
@@ -159,6 +160,57 @@ static void test_simulation_survives_random_faults(void **state)
     assert_true(tally.ended[ERR_CANCELLED] > 0);
     assert_true(tally.ended[ERR_RESOURCE] > 0);
     assert_true(tally.ended[ERR_UNAVAILABLE] > 0);
+}
+
+/* ---- reinforcement learning ---- */
+
+static JobConfig make_rl_config(int workers, int tp, int dp)
+{
+    JobConfig config = make_config(workers, tp, dp);
+    config.rollout.function = ROLLOUT_GENERATE;
+    config.rollout.n_samples_per_prompt = 4;
+    config.eval.n_samples_per_prompt = 2;
+    config.algorithm.advantage_estimator = ADVANTAGE_GRPO;
+    config.algorithm.dynamic_filter = FILTER_ZERO_VARIANCE;
+    config.data.bad_records_max = 0;
+    return config;
+}
+
+/* In step with its own weights a run repeats itself, whatever strikes and whoever answers. */
+static void test_simulation_generates_with_the_weights_of_the_step(void **state)
+{
+    (void)state;
+    const char *seeds = getenv("SIM_COUNT");
+    JobConfig config = make_rl_config(3, 2, 2);
+    uint64_t expected = undisturbed_weights(&config, &no_faults);
+    int count = seeds != NULL ? atoi(seeds) : 3000, faults_that_struck = 0;
+    for (uint64_t seed = 1; seed <= (uint64_t)count; seed++) {
+        SimFaults faults = faults_of(seed);
+        faults.bad_records = faults.bad_eval_records = 0;
+        config.rollout.num_workers = 1 + (int64_t)(seed / 3 % 5);
+        config.rollout.lease_size = 1 + (int64_t)(seed / 5 % 7);
+        config.rollout.prefetch_steps = 1 + (int64_t)(seed / 7 % 3);
+        config.eval.before_train = seed % 2 == 0;
+        SimResult result = sim_run(&config, &faults, seed);
+        faults_that_struck += result.deaths + result.restarts_of_controller;
+        assert_right(&result, seed);
+        if (result.weights != expected)
+            fail_msg("seed %llu: other weights than the undisturbed run", (unsigned long long)seed);
+    }
+    assert_true(faults_that_struck > 0);
+}
+
+/* Asynchronous: no answer is older than allowed, nothing stands still. */
+static void test_simulation_keeps_answers_within_the_staleness(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 1000; seed++) {
+        SimFaults faults = faults_of(seed);
+        JobConfig config = make_rl_config(1 + (int)(seed % 5), 1 + (int)(seed % 2), 1);
+        config.rollout.max_staleness = 1 + (int64_t)(seed % 3);
+        SimResult result = sim_run(&config, &faults, seed);
+        assert_right(&result, seed);
+    }
 }
 
 static void test_simulation_gives_up_past_the_restart_budget(void **state)
@@ -368,6 +420,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_simulation_batches_do_not_depend_on_workers_or_latencies),
         cmocka_unit_test(test_simulation_survives_random_faults),
+        cmocka_unit_test(test_simulation_generates_with_the_weights_of_the_step),
+        cmocka_unit_test(test_simulation_keeps_answers_within_the_staleness),
         cmocka_unit_test(test_simulation_gives_up_past_the_restart_budget),
         cmocka_unit_test(test_simulation_ends_though_a_commit_lands_late),
         cmocka_unit_test(test_simulation_restarts_as_often_as_the_budget_says),
