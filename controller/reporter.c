@@ -13,6 +13,7 @@
 #include "base/str.h"
 #include "live_line.h"
 #include "metrics.h"
+#include "policy_report.h"
 #include "skipped.h"
 
 #define PLAIN_LINE_MS 1000 /* at most one line a second, where lines are not redrawn */
@@ -115,7 +116,8 @@ static StepFigures figures_of(Reporter *reporter, const Effect *effect, const Jo
     reporter->turn_s[reporter->num_turns++ % TURNS_KEPT] = seconds;
     double rate = result->flops / seconds;
     return (StepFigures){
-        .loss = mean(result->loss_sum, result->trained_tokens),
+        .loss = result->has_policy ? policy_view_step(effect).loss
+                                   : mean(result->loss_sum, result->trained_tokens),
         .accuracy = mean((double)result->correct, result->trained_tokens),
         .tokens_per_s = (double)result->tokens / seconds,
         .mfu = peak_flops > 0 ? rate / peak_flops : NAN,
@@ -130,6 +132,7 @@ static void record_step(Reporter *reporter, const Effect *effect, const StepFigu
     const StepResult *result = &effect->step.result;
     metrics_begin(metrics, METRICS_STEP, effect->step.step);
     metrics_put(metrics, "train/loss", figures->loss);
+    if (result->has_policy) policy_metrics_step(metrics, effect);
     metrics_put(metrics, "train/token_accuracy", figures->accuracy);
     metrics_put(metrics, "train/grad_norm", result->grad_norm);
     metrics_put(metrics, "train/lr", result->lr);
@@ -160,10 +163,27 @@ enum {
     SHOW_RATE,
     SHOW_SKIPPED,
     SHOW_EVAL,
+    SHOW_LENGTH,
+    SHOW_KL,
     SHOW_GRAD,
     SHOW_MFU,
     SHOW_LR
 };
+
+static void show_loss(LiveLine *line, const Effect *effect, const StepFigures *figures)
+{
+    if (!effect->step.result.has_policy) {
+        str_printf(live_line_add(line, SHOW_LOSS), "loss %.4f", figures->loss);
+        return;
+    }
+    PolicyView view = policy_view_step(effect);
+    str_printf(live_line_add(line, SHOW_LOSS), "reward %.3f", view.reward);
+    str_printf(live_line_add(line, SHOW_LENGTH), "length %.0f", view.length);
+    str_printf(live_line_add(line, SHOW_KL), "kl %.2g", view.kl);
+    if (view.mismatches > 0)
+        str_printf(live_line_add(line, SHOW_PHASE), "%lld LOG-PROBS DIFFER",
+                   (long long)view.mismatches);
+}
 
 static void show_step_live(Reporter *reporter, const Effect *effect, const JobView *job,
                            const StepFigures *figures)
@@ -174,7 +194,7 @@ static void show_step_live(Reporter *reporter, const Effect *effect, const JobVi
     str_printf(live_line_add(line, SHOW_STEP), "step %lld/%lld", (long long)effect->step.step,
                (long long)job->total_steps);
     str_puts(live_line_add(line, SHOW_PHASE), reporter->phase);
-    str_printf(live_line_add(line, SHOW_LOSS), "loss %.4f", figures->loss);
+    show_loss(line, effect, figures);
     str_printf(live_line_add(line, SHOW_GRAD), "grad %.3g", result->grad_norm);
     str_printf(live_line_add(line, SHOW_LR), "lr %.1e", result->lr);
     Str *rate = live_line_add(line, SHOW_RATE);
@@ -197,6 +217,14 @@ static void show_step_live(Reporter *reporter, const Effect *effect, const JobVi
     draw(reporter);
 }
 
+static void print_policy(const PolicyView *view)
+{
+    Str text = {0};
+    policy_text(view, &text);
+    fputs(str_text(&text), stdout);
+    str_free(&text);
+}
+
 static void print_step_plain(Reporter *reporter, const Effect *effect, const JobView *job,
                              const StepFigures *figures)
 {
@@ -204,8 +232,13 @@ static void print_step_plain(Reporter *reporter, const Effect *effect, const Job
     bool last = effect->step.step == job->total_steps;
     if (!last && reporter->plain_ms != 0 && now - reporter->plain_ms < PLAIN_LINE_MS) return;
     reporter->plain_ms = now;
-    printf("step=%lld/%lld loss=%.4f grad_norm=%.4g lr=%.4g tokens_per_s=%.0f",
-           (long long)effect->step.step, (long long)job->total_steps, figures->loss,
+    printf("step=%lld/%lld ", (long long)effect->step.step, (long long)job->total_steps);
+    if (effect->step.result.has_policy) {
+        PolicyView view = policy_view_step(effect);
+        print_policy(&view);
+        putchar(' ');
+    }
+    printf("loss=%.4f grad_norm=%.4g lr=%.4g tokens_per_s=%.0f", figures->loss,
            effect->step.result.grad_norm, effect->step.result.lr, figures->tokens_per_s);
     if (isfinite(figures->mfu)) printf(" mfu=%.3f", figures->mfu);
     if (isfinite(figures->eta_s)) printf(" eta_s=%.0f", figures->eta_s);
@@ -236,7 +269,22 @@ void reporter_step(Reporter *reporter, const Effect *effect, const JobView *job,
 
 /* ---- evaluations ---- */
 
-void reporter_eval(Reporter *reporter, const Effect *effect, const JobView *job)
+/* By generation. */
+static void report_answers(Reporter *reporter, const Effect *effect, const JobView *job)
+{
+    metrics_begin(reporter->metrics, METRICS_EVAL, effect->eval.step);
+    policy_metrics_eval(reporter->metrics, effect);
+    metrics_end(reporter->metrics);
+    PolicyView view = policy_view_eval(effect);
+    printf("eval step=%lld/%lld ", (long long)effect->eval.step, (long long)job->total_steps);
+    print_policy(&view);
+    printf(" samples=%lld seconds=%.1f\n", (long long)effect->eval.answers.answers,
+           effect->eval.seconds);
+    fflush(stdout);
+}
+
+/* Of a model that is given the answers. */
+static void report_loss(Reporter *reporter, const Effect *effect, const JobView *job)
 {
     const StepResult *result = &effect->eval.result;
     double loss = mean(result->loss_sum, result->trained_tokens);
@@ -250,13 +298,21 @@ void reporter_eval(Reporter *reporter, const Effect *effect, const JobView *job)
     metrics_put(metrics, "eval/trained_tokens", (double)result->trained_tokens);
     metrics_put(metrics, "eval/time", effect->eval.seconds);
     metrics_end(metrics);
-    reporter->last_ms = 0; /* the next step's turn begins now */
-    if (reporter->terminal) fputs("\r\033[K", stderr);
     printf("eval step=%lld/%lld loss=%.4f token_accuracy=%.4f samples=%lld seconds=%.1f\n",
            (long long)effect->eval.step, (long long)job->total_steps, loss, accuracy,
            (long long)effect->eval.samples, effect->eval.seconds);
     fflush(stdout);
     reporter->last.eval_loss = loss;
+}
+
+void reporter_eval(Reporter *reporter, const Effect *effect, const JobView *job)
+{
+    reporter->last_ms = 0; /* the next step's turn begins now */
+    if (reporter->terminal) fputs("\r\033[K", stderr);
+    if (effect->eval.generated)
+        report_answers(reporter, effect, job);
+    else
+        report_loss(reporter, effect, job);
     draw(reporter);
 }
 

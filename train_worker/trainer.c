@@ -162,6 +162,11 @@ int64_t trainer_memory_bytes(const Trainer *trainer)
     return trainer->memory.total;
 }
 
+const Weights *trainer_weights(const Trainer *trainer)
+{
+    return trainer->weights;
+}
+
 int64_t trainer_step(const Trainer *trainer)
 {
     return trainer->step;

@@ -26,6 +26,7 @@
 #include "comm/comm.h"
 #include "config/algorithm.h"
 #include "model/model_config.h"
+#include "model/weights.h"
 #include "policy_loss.h"
 #include "sample/sample.h"
 #include "tensor/kernels.h"
@@ -94,6 +95,10 @@ Status trainer_load_weights(Trainer *trainer, const char *folder, Error *err);
 Status trainer_load_reference(Trainer *trainer, const char *folder, Error *err);
 
 int64_t trainer_step(const Trainer *trainer); /* optimizer steps taken */
+
+/* The weights in the type that is computed in: what generation uses. Borrowed; they change with
+ * each step. */
+const Weights *trainer_weights(const Trainer *trainer);
 
 typedef struct TrainerOptimizer {
     double adam_beta1, adam_beta2, adam_eps, weight_decay, clip_grad;

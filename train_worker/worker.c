@@ -13,6 +13,7 @@
 #include "base/queue.h"
 #include "job_options.h"
 #include "learner.h"
+#include "model/weight_board.h"
 #include "memory_plan.h"
 #include "probe.h"
 #include "train.pb-c.h"
@@ -23,7 +24,14 @@
 #define JOIN_TIMEOUT_MS  30000
 #define DISK_PATIENCE_MS 600000 /* nothing that was handed to the disk in pieces takes longer */
 
-typedef enum { TASK_START, TASK_CONFIGURE, TASK_STEP, TASK_EVALUATE, TASK_SAVE } TaskKind;
+typedef enum {
+    TASK_START,
+    TASK_CONFIGURE,
+    TASK_STEP,
+    TASK_EVALUATE,
+    TASK_PUBLISH,
+    TASK_SAVE
+} TaskKind;
 
 /* One piece of work for the compute thread, and its answer on the way back. */
 typedef struct Task {
@@ -35,6 +43,7 @@ typedef struct Task {
     FetchedPlan *plan;         /* step, evaluate */
     LearnerStep step;          /* but for the plan's micro-batches */
     SampleMeta *batch;         /* of it; NULL in supervised training */
+    int64_t version;           /* publish */
     PackedMessage answer;
     Status status;
     Error error;
@@ -52,6 +61,8 @@ struct Worker {
     /* compute thread */
     const KernelTable *kernels;
     Learner *learner;
+    WeightBoard *board; /* where rollout workers find the weights; NULL: nobody has asked */
+    WeightBoardId board_id;
     JobConfig *config; /* in force in place of the options'; NULL: theirs */
     Probe *probe;
     int64_t steps;      /* made by this process */
@@ -279,6 +290,26 @@ static Status run_evaluate(Worker *worker, Task *task, Error *err)
     return OK;
 }
 
+static Status run_publish(Worker *worker, Task *task, Error *err)
+{
+    int64_t begin_ns = clock_ns(), stands = trainer_step(learner_policy(worker->learner));
+    const Weights *weights = trainer_weights(learner_policy(worker->learner));
+    if (stands + 1 != task->version)
+        return error_set(err, ERR_INTERNAL,
+                         "asked to publish the weights of step %lld, this rank stands at step %lld",
+                         (long long)task->version - 1, (long long)stands);
+    if (worker->board == NULL)
+        TRY(weight_board_create(weights->plan, weights->dtype, &worker->board_id, &worker->board,
+                                err));
+    weight_board_publish(worker->board, task->version, weights->flat);
+    Troupe__PublishReply reply = TROUPE__PUBLISH_REPLY__INIT;
+    reply.board = (ProtobufCBinaryData){sizeof worker->board_id, (uint8_t *)worker->board_id.bytes};
+    reply.bytes = (uint64_t)weights->plan->size * dtype_size(weights->dtype);
+    reply.seconds = (double)(clock_ns() - begin_ns) / 1e9;
+    pack_answer(task, &reply.base);
+    return OK;
+}
+
 static Status run_save(Worker *worker, Task *task, Error *err)
 {
     SavedFiles files = {0};
@@ -315,7 +346,7 @@ static Status run_task(Worker *worker, Task *task)
 {
     static Status (*const run[])(Worker *, Task *, Error *) = {
         [TASK_START] = run_start,       [TASK_CONFIGURE] = run_configure, [TASK_STEP] = run_step,
-        [TASK_EVALUATE] = run_evaluate, [TASK_SAVE] = run_save,
+        [TASK_EVALUATE] = run_evaluate, [TASK_PUBLISH] = run_publish,     [TASK_SAVE] = run_save,
     };
     if (task->kind != TASK_START && worker->learner == NULL)
         return error_set(&task->error, ERR_INTERNAL, "this rank was not started");
@@ -528,6 +559,20 @@ static void on_configure(void *self, Call *call)
     }
 }
 
+static void on_publish(void *self, Call *call)
+{
+    Bytes body = call_body(call);
+    Troupe__PublishRequest *request = troupe__publish_request__unpack(NULL, body.length, body.data);
+    if (request == NULL) {
+        call_refuse_unreadable(call);
+    } else {
+        Task *task = new_task(self, TASK_PUBLISH, call, NULL);
+        task->version = (int64_t)request->version;
+        submit(task, "weights for generation");
+        troupe__publish_request__free_unpacked(request, NULL);
+    }
+}
+
 static void on_save(void *self, Call *call)
 {
     Bytes body = call_body(call);
@@ -543,7 +588,7 @@ static void on_save(void *self, Call *call)
 const ActorMethod worker_methods[] = {
     {"train.bootstrap", on_bootstrap}, {"train.start", on_start}, {"train.configure", on_configure},
     {"train.fetch", on_fetch},         {"train.step", on_step},   {"train.evaluate", on_evaluate},
-    {"train.save", on_save},
+    {"train.publish", on_publish},     {"train.save", on_save},
 };
 const int worker_num_methods = sizeof worker_methods / sizeof *worker_methods;
 
@@ -590,6 +635,7 @@ void worker_destroy(Worker *worker)
     queue_close(worker->tasks);
     pthread_join(worker->thread, NULL);
     probe_destroy(worker->probe);
+    weight_board_destroy(worker->board); /* its plan is the learner's */
     learner_destroy(worker->learner);
     job_config_destroy(worker->config);
     comm_destroy(tensor_comm);

@@ -31,7 +31,7 @@ int worker_working(const Worker *worker);
  * thread waits for the disk alone, the loop thread vouches for it. Loop thread. */
 uint64_t worker_vouch(Worker *worker);
 
-/* train.bootstrap, start, configure, fetch, step, evaluate, save: `self` is the Worker. */
+/* train.bootstrap, start, configure, fetch, step, evaluate, publish, save: `self` is the Worker. */
 extern const ActorMethod worker_methods[];
 extern const int worker_num_methods;
 
