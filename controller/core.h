@@ -1,6 +1,7 @@
 /* The inside of the controller's core, shared by its parts: supervise.c (actors and their deaths),
- * group.c (the placement group), gang.c (the train ranks as one), job.c (the step loop), push.c
- * (weights for generation) and save.c (checkpoints). Not for anybody else. */
+ * group.c (the placement group), gang.c (the train ranks as one), job.c (the step loop) with
+ * lease.c, evaluate.c, result.c and wait.c, push.c (weights for generation) and save.c
+ * (checkpoints). Not for anybody else. */
 #ifndef TROUPE_CONTROLLER_CORE_H
 #define TROUPE_CONTROLLER_CORE_H
 
@@ -12,6 +13,8 @@
 #include "stream.h"
 
 #define REASON_MAX 256
+/* Of a call that is work: a fuse. Supervision sees death, silence and who does not get on. */
+#define WORK_TIMEOUT_MS (24 * 3600 * 1000)
 
 typedef struct RestartBudget {
     int64_t *time_ms; /* ring of the latest restarts, [restarts_max] */
@@ -311,14 +314,49 @@ void records_noted(Controller *c, const char *message);
 void records_consumed(Controller *c, const Stream *stream, int64_t end);
 void records_forget_messages(MessageList *list);
 
+/* ---- lease.c ---- */
+void lease_ahead(Controller *c, SetName set); /* as far as the set may be leased now */
+void lease_reply(Controller *c, const Event *event);
+void lease_worker_lost(Controller *c, int actor); /* a rollout worker */
+void lease_source_lost(Controller *c);
+void lease_drop_set(Controller *c, SetName set);
+void lease_forget_all(Controller *c); /* with what the streams know of them */
+
+/* ---- evaluate.c ---- */
+bool evaluate_is_due(const Controller *c, bool at_end);
+void evaluate_begin(Controller *c);
+void evaluate_advance(Controller *c);
+void evaluate_commit_piece(Controller *c); /* the running plan of the lane is answered */
+/* Rolls the evaluation set out once beside the first steps, so that a bad record in it ends the run
+ * now and not after all the training. Its samples are let go at once. */
+void evaluate_check_set(Controller *c);
+
+/* ---- result.c ---- */
+/* Sums over data-parallel ranks. */
+void result_add(StepResult *sum, const StepResult *one);
+/* What one rank answered; the ranks of a tensor-parallel group report the same numbers, so the
+ * first counts. */
+void result_merge(Controller *c, StepResult *sum, const Event *event);
+
 /* ---- job.c ---- */
 void job_reply(Controller *c, const Event *event);
 bool job_is_due(int64_t interval, int64_t step);
-int64_t job_samples_ready(const Controller *c); /* for the next steps */
+bool job_sets_are_open(const Controller *c);
+int64_t job_groups_per_batch(const Controller *c); /* positions that make a batch */
+int64_t job_samples_ready(const Controller *c);    /* for the next steps */
 void job_advance(Controller *c);
-void job_roll_back(Controller *c);              /* to the last committed checkpoint */
-void job_worker_lost(Controller *c, int actor); /* a rollout worker */
-void job_source_lost(Controller *c);
+void job_plan_ahead(Controller *c, SetName set);
+void job_run_next(Controller *c, SetName set); /* the plan that is fetched */
+void job_release(Controller *c, SetName set, int64_t below);
+void job_roll_back(Controller *c); /* to the last committed checkpoint */
+void lane_restart(Lane *lane, int64_t base);
+
+static inline Lane *lane_of(Controller *c, SetName set)
+{
+    return &c->lane[set];
+}
+
+/* ---- wait.c ---- */
 void job_describe_wait(Controller *c, char *text, size_t size); /* "" when nothing is waited for */
 
 #endif

@@ -7,9 +7,6 @@
 #include <string.h>
 
 #define BOOTSTRAP_TIMEOUT_MS 30000
-#define LOAD_TIMEOUT_MS                                                                            \
-    (24 * 3600 * 1000) /* a fuse: supervision sees death, silence and no progress */
-
 bool gang_is_retryable(Status status)
 {
     return status == ERR_UNAVAILABLE || status == ERR_TIMEOUT || status == ERR_CANCELLED;
@@ -50,7 +47,7 @@ static void begin_start(Controller *c)
     c->gang.answers = 0;
     c->gang.call_id = core_next_id(c);
     for (int i = c->first_train; i < c->num_actors; i++) {
-        Effect *effect = core_call(c, i, CALL_START, c->gang.call_id, LOAD_TIMEOUT_MS);
+        Effect *effect = core_call(c, i, CALL_START, c->gang.call_id, WORK_TIMEOUT_MS);
         effect->call.start.tensor_group_id = c->gang.tensor_id[gang_dp_rank(c, i)].bytes;
         effect->call.start.data_group_id = c->gang.data_id[tp_rank(c, i)].bytes;
         effect->call.start.checkpoint = c->checkpoint;

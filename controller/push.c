@@ -11,8 +11,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define PUSH_TIMEOUT_MS (24 * 3600 * 1000) /* a fuse: supervision sees who does not get on */
-
 bool push_is_used(const Controller *c)
 {
     return c->config->rollout.function == ROLLOUT_GENERATE;
@@ -52,7 +50,7 @@ static void publish(Controller *c, int64_t version)
     c->push.call_id = core_next_id(c);
     for (int i = c->first_train; i < c->num_actors; i++)
         if (gang_dp_rank(c, i) == 0)
-            core_call(c, i, CALL_PUBLISH, c->push.call_id, PUSH_TIMEOUT_MS)->call.publish.version =
+            core_call(c, i, CALL_PUBLISH, c->push.call_id, WORK_TIMEOUT_MS)->call.publish.version =
                 version;
 }
 
@@ -61,7 +59,7 @@ static void adopt(Controller *c, int actor)
     ActorRecord *record = &c->actor[actor];
     record->adopting = c->push.version;
     record->adopt_id = core_next_id(c);
-    Effect *effect = core_call(c, actor, CALL_ADOPT, record->adopt_id, PUSH_TIMEOUT_MS);
+    Effect *effect = core_call(c, actor, CALL_ADOPT, record->adopt_id, WORK_TIMEOUT_MS);
     effect->call.adopt.version = c->push.version;
     effect->call.adopt.board = c->push.board;
     effect->call.adopt.num_boards = (int)c->config->train.tp_size;

@@ -8,9 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A fuse: death, silence and no progress are seen by supervision. */
-#define SAVE_TIMEOUT_MS (24 * 3600 * 1000)
-
 static const char *newest(const Controller *c)
 {
     return c->checkpoint != NULL ? c->checkpoint : "none";
@@ -92,7 +89,7 @@ static void on_begun(Controller *c, const Event *event)
     }
     c->save.folder = mem_strdup(event->checkpoint.path);
     for (int i = c->first_train; i < c->num_actors; i++) {
-        Effect *effect = core_call(c, i, CALL_SAVE, c->save.id, SAVE_TIMEOUT_MS);
+        Effect *effect = core_call(c, i, CALL_SAVE, c->save.id, WORK_TIMEOUT_MS);
         effect->call.save.folder = c->save.folder;
         effect->call.save.step = c->step;
     }

@@ -123,9 +123,9 @@ static bool is_up(const Controller *c, int actor)
 static void tell_job(Controller *c, int actor)
 {
     if (c->actor[actor].role == ROLE_ROLLOUT)
-        job_worker_lost(c, actor);
+        lease_worker_lost(c, actor);
     else
-        job_source_lost(c);
+        lease_source_lost(c);
 }
 
 /* An actor that is restarted alone, its restart being paid for. */
