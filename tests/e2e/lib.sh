@@ -107,17 +107,21 @@ metrics_ascend() {
         { last = $1 }' || fail "metrics.jsonl is not in order"
 }
 
-# Processes whose command line a regular expression matches.
+# Processes whose command line an extended regular expression matches. Starts none itself: on a busy machine that would
+# take seconds.
 processes_of() {
+    local entry words
     for entry in /proc/[0-9]*; do
-        { tr '\0' ' ' < "$entry/cmdline"; } 2> /dev/null | grep -q -- "$1" && basename "$entry" || true
-    done | grep -v -x "$$" || true
+        words=()
+        { mapfile -d '' -t words < "$entry/cmdline"; } 2> /dev/null || continue
+        [[ "${words[*]}" =~ $1 && "$entry" != "/proc/$$" ]] && echo "${entry#/proc/}" || true
+    done
 }
 
-# A regular expression for the places of the run's sockets, which the command line of each of its processes names:
+# An extended regular expression for the places of the run's sockets, which the command line of each of its processes names:
 # below the run folder or, where its path is too long for a socket's name, in a folder of their own.
 sockets_of_run() {
-    printf '\\(%s/sock\\|/tmp/troupe-%s-%s\\)/' "$RUN" "$(id -u)" "$(printf %s "$RUN" | sha256sum | cut -c1-16)"
+    printf '(%s/sock|/tmp/troupe-%s-%s)/' "$RUN" "$(id -u)" "$(printf %s "$RUN" | sha256sum | cut -c1-16)"
 }
 
 # nothing_left: two seconds after the end no process and no shared memory of the run is there.

@@ -104,6 +104,6 @@ grep -q "42 records were 41, and every position would mean another one" "$RUN.ou
 write_job job4.yaml run4 "data.eval=[$PWD/eval.jsonl]" train.num_steps=3000
 start_job
 finish_job 3
-tail -n 5 "$RUN.out" | grep -q "eval.jsonl:4" || fail "the bad line was not named"
+tail -n 8 "$RUN.out" | grep -q "eval.jsonl:4" || fail "the bad line was not named"
 nothing_left
 echo "bad records are counted once"

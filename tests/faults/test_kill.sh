@@ -13,8 +13,10 @@ expected=$(undisturbed_digest)
 pid_to_kill() {
     case $actor in
     controller) echo "$CONTROLLER" ;;
-    node_agent) # its guard is older
-        processes_of "node_agent --endpoint ipc://$(sockets_of_run)" | sort -n | tail -n 1 ;;
+    node_agent) # its guard is older, which its number need not tell
+        for pid in $(processes_of "node_agent --endpoint ipc://$(sockets_of_run)"); do
+            echo "$(cut -d' ' -f22 "/proc/$pid/stat" 2> /dev/null) $pid"
+        done | sort -n -k1,1 -k2,2 | tail -n 1 | cut -d' ' -f2 ;;
     *) actor_pid "$actor" ;;
     esac
 }
