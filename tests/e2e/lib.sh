@@ -118,8 +118,8 @@ processes_of() {
     done
 }
 
-# An extended regular expression for the places of the run's sockets, which the command line of each of its processes names:
-# below the run folder or, where its path is too long for a socket's name, in a folder of their own.
+# An extended regular expression for the places of the run's sockets, which the command line of each of its processes
+# names: below the run folder or, where its path is too long for a socket's name, in a folder of their own.
 sockets_of_run() {
     printf '(%s/sock|/tmp/troupe-%s-%s)/' "$RUN" "$(id -u)" "$(printf %s "$RUN" | sha256sum | cut -c1-16)"
 }
