@@ -123,7 +123,8 @@ typedef struct SavedFileInfo {
 
 /* Records of the training stream, counted whenever they come by. */
 typedef struct RecordTally {
-    int64_t rejected[REJECT_REASON_COUNT]; /* not trained */
+    int64_t rejected[REJECT_REASON_COUNT]; /* not trained; for no fault of theirs: groups that the
+                                              filter passed over */
     int64_t noted[NOTE_COUNT];             /* trained, though odd */
 } RecordTally;
 

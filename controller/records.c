@@ -106,8 +106,7 @@ void records_consumed(Controller *c, const Stream *stream, int64_t end)
     for (int64_t p = stream->base; p < end; p++) {
         const SampleMeta *first = stream_samples(stream, p); /* it speaks for its record */
         bool rejected = stream_slot(stream, p)->state == SLOT_REJECTED;
-        if (rejected && first->reject_reason != REJECT_NONE)
-            tally->rejected[first->reject_reason]++;
+        if (rejected) tally->rejected[first->reject_reason]++;
         for (int note = 0; note < NOTE_COUNT && !rejected; note++)
             tally->noted[note] += first->notes >> note & 1;
     }

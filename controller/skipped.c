@@ -8,9 +8,12 @@ Skipped skipped_count(const JobView *job)
 {
     Skipped skipped = {.mostly = REJECT_NONE};
     const RecordTally *tally = &job->tally;
-    for (int i = 0; i < REJECT_REASON_COUNT; i++) {
+    int64_t most = 0;
+    for (int i = REJECT_NONE + 1; i < REJECT_REASON_COUNT; i++) {
         skipped.records += tally->rejected[i];
-        if (tally->rejected[i] > tally->rejected[skipped.mostly]) skipped.mostly = (RejectReason)i;
+        if (tally->rejected[i] <= most) continue;
+        most = tally->rejected[i];
+        skipped.mostly = (RejectReason)i;
     }
     for (int i = 0; i < NOTE_COUNT; i++)
         skipped.odd += tally->noted[i];
