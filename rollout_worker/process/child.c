@@ -1,4 +1,4 @@
-#include "rollout_worker/reward/child.h"
+#include "rollout_worker/process/child.h"
 
 #include <errno.h>
 #include <fcntl.h>

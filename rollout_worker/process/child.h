@@ -2,8 +2,8 @@
  * group of its own, killed with all of it. It dies with the thread that started it (the kernel
  * sends SIGKILL when that thread ends), so it is started from a thread that lives as long as it is
  * needed. Not shared between threads. */
-#ifndef TROUPE_ROLLOUT_WORKER_REWARD_CHILD_H
-#define TROUPE_ROLLOUT_WORKER_REWARD_CHILD_H
+#ifndef TROUPE_ROLLOUT_WORKER_PROCESS_CHILD_H
+#define TROUPE_ROLLOUT_WORKER_PROCESS_CHILD_H
 
 #include <stdint.h>
 #include <sys/types.h>
