@@ -290,8 +290,9 @@ static bool shows_tools(const Rendering *rendering)
     return false;
 }
 
-/* What left no trace, the first of it; NULL: all is there. Owned. */
-static char *find_lost(const ChatVariables *variables, const Rendering *rendering)
+/* What left no trace, the first of it, of messages[from] and later; from 0 of the tools, too. NULL:
+ * all is there. Owned. */
+static char *find_lost(const ChatVariables *variables, const Rendering *rendering, int from)
 {
     const cJSON *messages = variables->messages;
     uint8_t *kinds = rendered_kinds(rendering, cJSON_GetArraySize(messages));
@@ -299,8 +300,8 @@ static char *find_lost(const ChatVariables *variables, const Rendering *renderin
     int index = 0;
     for (const cJSON *message = messages->child; message != NULL && text.length == 0;
          message = message->next, index++)
-        describe_lost(message, index, kinds[index], &text);
-    if (text.length == 0 && variables->tools != NULL && !shows_tools(rendering))
+        if (index >= from) describe_lost(message, index, kinds[index], &text);
+    if (from == 0 && text.length == 0 && variables->tools != NULL && !shows_tools(rendering))
         str_puts(&text, "the tools do not appear in what the chat template renders\n"
                         "  expected: a chat template that knows tools");
     free(kinds);
@@ -429,22 +430,32 @@ static Status encode(const Encoder *encoder, TokenizerCache *cache, Rendering *r
     return status;
 }
 
+/* *ret_lost is what find_lost says of messages[from] and later. */
+static Status render_checked(const Encoder *encoder, const cJSON *tools, int from, Rendering *ret,
+                             char **ret_lost, Error *err)
+{
+    cJSON *owned_tools = NULL;
+    const ConversationOptions *options = encoder->options;
+    ChatVariables variables = {.messages = encoder->messages,
+                               .kwargs = options->template_kwargs,
+                               .add_generation_prompt = options->add_generation_prompt,
+                               .now = options->now};
+    TRY(check_messages(encoder->messages, err));
+    Status status = find_tools(tools, &variables.tools, &owned_tools, err);
+    if (status == OK) status = render(encoder->model, &variables, ret, err);
+    if (status == OK) *ret_lost = find_lost(&variables, ret, from);
+    cJSON_Delete(owned_tools);
+    return status;
+}
+
 Status conversation_encode(const TextModel *model, TokenizerCache *cache, const cJSON *messages,
                            const cJSON *tools, const ConversationOptions *options,
                            TokenizedConversation *ret, Error *err)
 {
-    cJSON *owned_tools = NULL;
     char *lost = NULL;
     Rendering rendering = {0};
     Encoder encoder = {model, messages, options};
-    ChatVariables variables = {.messages = messages,
-                               .kwargs = options->template_kwargs,
-                               .add_generation_prompt = options->add_generation_prompt,
-                               .now = options->now};
-    TRY(check_messages(messages, err));
-    Status status = find_tools(tools, &variables.tools, &owned_tools, err);
-    if (status == OK) status = render(model, &variables, &rendering, err);
-    if (status == OK) lost = find_lost(&variables, &rendering);
+    Status status = render_checked(&encoder, tools, 0, &rendering, &lost, err);
     if (status == OK) status = encode(&encoder, cache, &rendering, ret, err);
     if (status == OK) {
         ret->lost = lost;
@@ -452,7 +463,75 @@ Status conversation_encode(const TextModel *model, TokenizerCache *cache, const 
     }
     free(lost);
     rendering_free(&rendering);
-    cJSON_Delete(owned_tools);
+    return status;
+}
+
+/* ---- what follows a turn ---- */
+
+/* Where the content of a message ends in the rendering. False unless all of it came out there, as
+ * it is. */
+static bool find_content_end(const Rendering *rendering, const cJSON *messages, int turn,
+                             uint32_t *ret)
+{
+    const char *content =
+        cJSON_GetStringValue(member(cJSON_GetArrayItem(messages, turn), "content"));
+    uint32_t begin = 0, end = 0;
+    for (size_t i = 0; i < rendering->num_spans; i++) {
+        const OriginSpan *span = &rendering->span[i];
+        if (span->message != turn || span->kind != ORIGIN_CONTENT) continue;
+        if (end != span->begin || end == 0) begin = span->begin;
+        end = span->end;
+    }
+    *ret = end;
+    return content != NULL && end - begin == strlen(content) && end > begin &&
+           memcmp(rendering->text + begin, content, end - begin) == 0;
+}
+
+/* Leaves of a rendering what stands from `begin` on. */
+static void cut_before(Rendering *rendering, uint32_t begin)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < rendering->num_spans; i++) {
+        OriginSpan span = rendering->span[i];
+        if (span.end <= begin) continue;
+        span.begin = span.begin < begin ? 0 : span.begin - begin;
+        span.end -= begin;
+        rendering->span[kept++] = span;
+    }
+    rendering->num_spans = kept;
+    rendering->length -= begin;
+    memmove(rendering->text, rendering->text + begin, rendering->length + 1);
+}
+
+Status conversation_follow(const TextModel *model, TokenizerCache *cache, const cJSON *messages,
+                           int turn, const cJSON *tools, const ConversationOptions *options,
+                           TokenizedConversation *ret, Error *err)
+{
+    uint32_t begin = 0;
+    Rendering rendering = {0};
+    ConversationOptions untrained = *options;
+    untrained.num_prompt_messages = (size_t)cJSON_GetArraySize(messages);
+    Encoder encoder = {model, messages, &untrained};
+    char *lost = NULL;
+    Status status = render_checked(&encoder, tools, turn + 1, &rendering, &lost, err);
+    if (lost != NULL)
+        status = error_set(err, ERR_UNSUPPORTED,
+                           "the chat template cannot continue a conversation with tools: %s", lost);
+    free(lost);
+    if (status == OK && !find_content_end(&rendering, messages, turn, &begin))
+        status = error_set(err, ERR_UNSUPPORTED,
+                           "the chat template does not render the content of messages[%d] as it "
+                           "is: what follows a generated turn cannot be told",
+                           turn);
+    if (status == OK) {
+        cut_before(&rendering, begin);
+        status = encode(&encoder, cache, &rendering, ret, err);
+    }
+    if (status == OK) {
+        memset(ret->loss_mask, 0, ret->length);
+        ret->trained_tokens = 0;
+    }
+    rendering_free(&rendering);
     return status;
 }
 

@@ -65,6 +65,14 @@ Status conversation_encode(const TextModel *model, TokenizerCache *cache, const 
                            const cJSON *tools, const ConversationOptions *options,
                            TokenizedConversation *ret, Error *err);
 
+/* The tokens behind the content of messages[turn], an assistant's turn that was generated and whose
+ * content here is a placeholder: its terminator, the messages after it, and, with
+ * add_generation_prompt, the header of the next turn. None carries loss. ERR_UNSUPPORTED when the
+ * template does not render the placeholder as it is. Otherwise as conversation_encode. */
+Status conversation_follow(const TextModel *model, TokenizerCache *cache, const cJSON *messages,
+                           int turn, const cJSON *tools, const ConversationOptions *options,
+                           TokenizedConversation *ret, Error *err);
+
 /* ERR_DATA when template_kwargs would replace what is made from the conversation itself. */
 Status conversation_check_kwargs(const cJSON *kwargs, Error *err);
 

@@ -95,6 +95,8 @@ static void answer(HttpServer *server, int fd)
         respond_text(fd, 400, "what is this?");
     } else if (str_starts_with(path, "/text")) {
         respond_text(fd, 200, "quite good");
+    } else if (str_starts_with(path, "/tool")) {
+        respond_text(fd, 200, "{\"content\": \"found it\"}");
     } else if (str_starts_with(path, "/large")) {
         respond(fd, 200, large, sizeof large, sizeof large);
     } else if (str_starts_with(path, "/cut")) {

@@ -1,4 +1,4 @@
-/* A server of a few lines for tests of the reward `http`: one thread, one connection at a time,
+/* A server of a few lines for tests of the reward `http` and of tools: one thread, one connection at a time,
  * answers by the path of the request. */
 #ifndef TROUPE_TESTS_HTTP_SERVER_H
 #define TROUPE_TESTS_HTTP_SERVER_H
@@ -15,7 +15,8 @@ typedef struct HttpServer {
 } HttpServer;
 
 /* Paths: /number gives 0.5; /object {"score": 2, ...}; /named {"reward": 3}; /group a score for
- * each response; /busy 503 twice and then 1; /wrong 400; /text words; /silent no answer; /large 2
+ * each response; /busy 503 twice and then 1; /wrong 400; /text words; /tool {"content": "found
+ * it"}; /silent no answer; /large 2
  * MiB; /cut half an answer. */
 void http_server_start(HttpServer *server);
 void http_server_stop(HttpServer *server);

@@ -1,0 +1,27 @@
+/* ToolSet: the tools of a job. An entry is a program that lives as long as the job and speaks JSON
+ * lines (process/process_pool.h), with one or more functions that the model may call:
+ *
+ *     [{"command": ["python3", "calculator.py"], "timeout_ms": 10000,
+ *       "functions": [{"name": "calculator", "description": "...", "parameters": {...}}]}]
+ *
+ * or a server (`url` in the place of `command`). docs/tools.md has the protocol. Const once opened:
+ * calls may be made on any number of threads. */
+#ifndef TROUPE_ROLLOUT_WORKER_TOOLS_TOOL_SET_H
+#define TROUPE_ROLLOUT_WORKER_TOOLS_TOOL_SET_H
+
+#include "rollout_worker/tools/multi_turn.h"
+
+typedef struct ToolSet ToolSet;
+
+/* Starts the programs. ERR_INVALID names the entry and what is wrong with it. */
+Status tool_set_open(const cJSON *spec, ToolSet **ret, Error *err);
+void tool_set_close(ToolSet *set); /* accepts NULL */
+
+/* All functions as chat templates take them: a list of {"type": "function", "function": {...}}.
+ * Borrowed. */
+const cJSON *tool_set_functions(const ToolSet *set);
+
+/* Makes the calls, for multi_turn.h. */
+ToolRunner tool_set_runner(ToolSet *set);
+
+#endif
