@@ -10,6 +10,8 @@ static const cJSON *member(const cJSON *object, const char *key)
     return cJSON_GetObjectItemCaseSensitive(object, key);
 }
 
+/* ---- arguments ---- */
+
 /* What the arguments are in place of an object, or NULL. `err` is for a text that is no JSON. */
 static const char *bad_arguments(const cJSON *call, Error *err)
 {
@@ -41,5 +43,48 @@ char *chat_find_bad_arguments(const cJSON *messages)
                                   m, c, what);
         }
     }
+    return NULL;
+}
+
+/* ---- answers ---- */
+
+static bool is_blank(const cJSON *content)
+{
+    if (cJSON_IsString(content))
+        return content->valuestring[strspn(content->valuestring, " \t\r\n")] == '\0';
+    if (!cJSON_IsArray(content)) return true;
+    for (const cJSON *part = content->child; part != NULL; part = part->next)
+        if (!is_blank(member(part, "text"))) return false;
+    return true;
+}
+
+static bool is_masked(const cJSON *message)
+{
+    static const char *const keys[] = {"step_loss_mask", "weight"};
+    for (int i = 0; i < 2; i++) {
+        const cJSON *weight = member(message, keys[i]);
+        if (cJSON_IsFalse(weight) || (cJSON_IsNumber(weight) && weight->valuedouble == 0))
+            return true;
+    }
+    return false;
+}
+
+static bool is_empty_answer(const cJSON *message)
+{
+    static const char *const thoughts[] = {"reasoning_content", "thinking", "reasoning"};
+    const cJSON *role = member(message, "role");
+    if (!cJSON_IsString(role) || strcmp(role->valuestring, "assistant") != 0) return false;
+    for (int i = 0; i < 3; i++)
+        if (!is_blank(member(message, thoughts[i]))) return false;
+    return is_blank(member(message, "content")) &&
+           cJSON_GetArraySize(member(message, "tool_calls")) == 0 && !is_masked(message);
+}
+
+char *chat_find_empty_answer(const cJSON *messages, int first)
+{
+    int m = 0;
+    for (const cJSON *message = messages->child; message != NULL; message = message->next, m++)
+        if (m >= first && is_empty_answer(message))
+            return mem_printf("messages[%d] is an answer that says nothing", m);
     return NULL;
 }

@@ -11,4 +11,9 @@
  * ..."), owned; NULL: there is none. `messages` is a list of objects. */
 char *chat_find_bad_arguments(const cJSON *messages);
 
+/* An answer without a word, a call or a thought teaches to answer nothing; often it is what a data
+ * set lost on its way. Looks at the assistant's messages from `first` on that are in the loss; the
+ * same kind of sentence, or NULL. */
+char *chat_find_empty_answer(const cJSON *messages, int first);
+
 #endif

@@ -153,12 +153,14 @@ static void explain_refusal(const RolloutRecord *record, const ChatRecord *chat,
 /* What was found of a conversation that could be rendered; texts owned, NULL: nothing. */
 typedef struct Oddities {
     char *lost;          /* what the template passed over */
+    char *empty_answer;  /* one that is learned */
     char *bad_arguments; /* of a tool call */
 } Oddities;
 
 static void oddities_clear(Oddities *odd)
 {
     free(odd->lost);
+    free(odd->empty_answer);
     free(odd->bad_arguments);
 }
 
@@ -173,7 +175,13 @@ static void find_oddities(const RolloutRecord *record, const ChatRecord *chat,
                        record->source, encoded->lost,
                        shape != SHAPE_MESSAGES ? "\n  found: messages made of the shape " : "",
                        shape != SHAPE_MESSAGES ? chat_shape_name(shape) : "");
-    char *bad = chat_find_bad_arguments(chat->conversation.messages);
+    const ChatConversation *conversation = &chat->conversation;
+    char *empty = chat_find_empty_answer(conversation->messages, conversation->num_prompt_messages);
+    if (empty != NULL)
+        ret->empty_answer = mem_printf("%s: %s\n  it is trained as the end of a turn and no more",
+                                       record->source, empty);
+    free(empty);
+    char *bad = chat_find_bad_arguments(conversation->messages);
     if (bad != NULL)
         ret->bad_arguments =
             mem_printf("%s: %s\n  they are trained as the text that they are", record->source, bad);
@@ -274,6 +282,7 @@ static void make_sample(const SftTask *task, Sample *ret)
     else
         fill_sample(task->sft, record, task->trace != NULL ? &taken : &conversation, ret);
     note(ret, NOTE_NOT_RENDERED, odd.lost);
+    note(ret, NOTE_EMPTY_ANSWER, odd.empty_answer);
     note(ret, NOTE_BAD_ARGUMENTS, odd.bad_arguments);
     if (task->trace != NULL) {
         task->trace->conversation = conversation;

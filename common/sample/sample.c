@@ -30,6 +30,7 @@ static const char *const reason_names[REJECT_REASON_COUNT] = {
 
 static const char *const note_names[NOTE_COUNT] = {
     [NOTE_NOT_RENDERED] = "not_rendered",
+    [NOTE_EMPTY_ANSWER] = "empty_answer",
     [NOTE_BAD_ARGUMENTS] = "bad_arguments",
 };
 

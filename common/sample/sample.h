@@ -38,6 +38,7 @@ typedef enum {
 /* What is odd about a record of which a sample was made nevertheless. */
 typedef enum {
     NOTE_NOT_RENDERED,  /* as REJECT_NOT_RENDERED, and kept by policy */
+    NOTE_EMPTY_ANSWER,  /* an assistant's message that is learned says nothing */
     NOTE_BAD_ARGUMENTS, /* the arguments of a tool call are a text that is no JSON object */
     NOTE_COUNT,
 } SampleNote;

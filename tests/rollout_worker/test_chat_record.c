@@ -266,6 +266,46 @@ static void test_tools_are_found_in_record_or_metadata(void **state)
                  "[{\"type\": \"function\", \"function\": {\"name\": \"f\"}}]");
 }
 
+/* slime's own defaults are "input" and no label; every key can be named as its flags do. */
+static void test_keys_are_those_that_the_job_names(void **state)
+{
+    (void)state;
+    static const char text[] =
+        "{\"input\": " A_B ", \"answer\": 4, \"functions\": \"[1]\", "
+        "\"extra\": {\"tools\": [2], \"source\": \"x\"}, \"label\": 5, \"tools\": [3], "
+        "\"metadata\": {\"tools\": [4]}}";
+    static const char without[] = "{\"input\": \"a\", \"extra\": {\"tools\": [2]}, \"tools\": [3]}";
+    Error err = {0};
+    JobConfig config = {0};
+    ChatReader reader;
+    ChatRecord chat = {0};
+    cJSON *json = NULL;
+    config.data.input_key = "input";
+    config.data.label_key = "answer";
+    config.data.tool_key = "functions";
+    config.data.metadata_key = "extra";
+    assert_ok(chat_reader_create(&config, &reader, &err), &err);
+    assert_ok(record_parse(text, strlen(text), SOURCE, &json, &err), &err);
+    assert_ok(chat_record_read(&reader, json, SOURCE, &chat, &err), &err);
+    assert_json(chat.conversation.messages, A_B);
+    assert_int_equal(chat.conversation.num_prompt_messages, 0);
+    assert_json(chat.label, "4");
+    assert_json(chat.tools, "\"[1]\"");
+    assert_json(chat.metadata, "{\"tools\": [2], \"source\": \"x\"}");
+    chat_record_clear(&chat);
+    cJSON_Delete(json);
+    /* A text under the key is a prompt; without tools of their own the metadata's count. */
+    assert_ok(record_parse(without, strlen(without), SOURCE, &json, &err), &err);
+    assert_ok(chat_record_read(&reader, json, SOURCE, &chat, &err), &err);
+    assert_json(chat.conversation.messages, "[" USER("a") "]");
+    assert_int_equal(chat.conversation.num_prompt_messages, 1);
+    assert_null(chat.label);
+    assert_json(chat.tools, "[2]");
+    chat_record_clear(&chat);
+    cJSON_Delete(json);
+    chat_reader_clear(&reader);
+}
+
 static void assert_kwargs(const char *job, const char *record, const char *expected)
 {
     Case c;
@@ -408,6 +448,7 @@ int main(void)
         cmocka_unit_test(test_messages_keep_what_else_they_say),
         cmocka_unit_test(test_a_named_key_counts_before_any_shape),
         cmocka_unit_test(test_tools_are_found_in_record_or_metadata),
+        cmocka_unit_test(test_keys_are_those_that_the_job_names),
         cmocka_unit_test(test_what_the_template_is_told_comes_from_job_and_record),
         cmocka_unit_test(test_a_record_of_no_shape_is_told_by_its_keys),
         cmocka_unit_test(test_a_record_of_two_shapes_is_refused_with_both),
