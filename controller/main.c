@@ -1,6 +1,5 @@
 /* controller: runs a job, and looks at one. */
 #include <errno.h>
-#include <getopt.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -12,6 +11,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/options.h"
 #include "base/process.h"
 #include "base/str.h"
 #include "base/version.h"
@@ -32,6 +32,7 @@ static const char help_run[] =
     "  controller data inspect --config JOB.YAML [...]     what a record becomes\n"
     "  controller serve --model DIR [--port N] [...]       answer HTTP requests with a model\n"
     "  controller schema [KEY]                             what job.yaml can say\n"
+    "  controller help [COMMAND]                           this, or what a command takes\n"
     "  controller --version\n"
     "\n"
     "options:\n"
@@ -76,22 +77,29 @@ static const char help_schema[] =
     "usage: controller schema [KEY]\n"
     "       prints the reference of job.yaml, or one key (train.lr) or section (train) of it\n";
 
+static const char help_data[] =
+    "usage: controller data inspect --config JOB.YAML [--sample N | --position P] [--set ...]\n"
+    "       shows what becomes of a record, and figures of the data (data inspect --help: more)\n";
+
+static const char help_help[] = "usage: controller help [COMMAND]\n"
+                                "       prints what a command does and takes\n";
+
 #define ASK_TIMEOUT_MS 3000 /* for an answer of a running controller */
 
 typedef struct Options {
     const char *config, *run, *key;
     const char *set[64];
     int num_sets;
-    bool json;
+    bool json, help, version;
     LogLevel level;
 } Options;
 
 typedef struct Command {
-    const char *name; /* of `controller NAME`; "" is the one without a name */
-    const char *help;
-    const char *letters; /* of the options that it takes */
-    bool takes_key;      /* one argument that is not an option */
-    int (*run)(const Options *options);
+    const char *name;                   /* of `controller NAME`; "" is the one without a name */
+    const char *help;                   /* NULL: a program of its own prints it */
+    const char *letters;                /* of the options that it takes */
+    bool takes_key;                     /* one argument that is not an option */
+    int (*run)(const Options *options); /* NULL: main looks at the arguments itself */
 } Command;
 
 /* Says what is wrong with the arguments, and below it the first line of the help. */
@@ -116,34 +124,18 @@ static int fail(Status status, const Error *err)
 /* ---- arguments ---- */
 
 static const struct option option_names[] = {
-    {"config", required_argument, NULL, 'c'},
-    {"set", required_argument, NULL, 's'},
-    {"run", required_argument, NULL, 'r'},
-    {"json", no_argument, NULL, 'j'},
-    {"verbose", no_argument, NULL, 'v'},
-    {"help", no_argument, NULL, 'h'},
-    {0},
+    {"config", required_argument, NULL, 'c'}, {"set", required_argument, NULL, 's'},
+    {"run", required_argument, NULL, 'r'},    {"json", no_argument, NULL, 'j'},
+    {"verbose", no_argument, NULL, 'v'},      {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, 'V'},      {0},
 };
-#define NUM_OPTIONS (sizeof option_names / sizeof *option_names - 1)
 
 static const char *name_of_option(int letter)
 {
-    for (size_t i = 0; i < NUM_OPTIONS; i++)
-        if (option_names[i].val == letter) return option_names[i].name;
-    return "?";
-}
-
-static Status refuse_unknown_option(const char *help, const char *text, Error *err)
-{
-    const char *names[NUM_OPTIONS];
-    for (size_t i = 0; i < NUM_OPTIONS; i++)
-        names[i] = option_names[i].name;
-    char *name = mem_strdup(text + strspn(text, "-"));
-    name[strcspn(name, "=")] = '\0';
-    const char *nearest = str_nearest(name, names, NUM_OPTIONS);
-    free(name);
-    if (nearest == NULL) return refuse_use(help, err, "unknown option %s.", text);
-    return error_set(err, ERR_INVALID, "unknown option %s.\nDid you mean --%s?", text, nearest);
+    const struct option *option = option_names;
+    while (option->name != NULL && option->val != letter)
+        option++;
+    return option->name != NULL ? option->name : "?";
 }
 
 static Status refuse_argument(const Command *command, const char *text, Error *err)
@@ -184,18 +176,20 @@ static Status take_option(const Command *command, int letter, Options *ret, Erro
     return OK;
 }
 
-/* argv[0] is skipped; *ret_help when help is asked for instead. */
-static Status parse_options(const Command *command, int argc, char **argv, Options *ret,
-                            bool *ret_help, Error *err)
+/* argv[0] is skipped; options->help or ->version when these are asked for instead. */
+static Status parse_options(const Command *command, int argc, char **argv, Options *ret, Error *err)
 {
     ret->level = LOG_INFO;
     opterr = 0;
-    for (int letter; (letter = getopt_long(argc, argv, ":c:s:r:jvh", option_names, NULL)) != -1;) {
-        if (letter == '?') return refuse_unknown_option(command->help, argv[optind - 1], err);
-        if (letter == ':')
-            return refuse_use(command->help, err, "--%s needs a value.", name_of_option(optopt));
+    for (int letter; (letter = getopt_long(argc, argv, ":c:s:r:jvhV", option_names, NULL)) != -1;) {
+        if (letter == '?' || letter == ':') {
+            option_refuse(letter, argv, option_names, err);
+            return error_append(err, "%.*s", (int)strcspn(command->help, "\n"), command->help);
+        }
         if (letter == 'h')
-            *ret_help = true;
+            ret->help = true;
+        else if (letter == 'V')
+            ret->version = true;
         else
             TRY(take_option(command, letter, ret, err));
     }
@@ -205,9 +199,9 @@ static Status parse_options(const Command *command, int argc, char **argv, Optio
 
 /* ---- commands ---- */
 
-static Status load_config(const Options *options, JobConfig **ret, Error *err)
+static Status load_config(const Options *options, const char *help, JobConfig **ret, Error *err)
 {
-    if (options->config == NULL) return refuse_use(help_run, err, "--config JOB.YAML is missing.");
+    if (options->config == NULL) return refuse_use(help, err, "--config JOB.YAML is missing.");
     return job_config_load(options->config, options->set, options->num_sets, ret, err);
 }
 
@@ -256,7 +250,7 @@ static int run_validate(const Options *options)
     Error err = {0};
     JobConfig *config = NULL;
     char *summary = NULL;
-    Status status = load_config(options, &config, &err);
+    Status status = load_config(options, help_validate, &config, &err);
     if (status == OK) status = validate_job(config, &summary, &err);
     int code = status == OK ? 0 : fail(status, &err);
     if (summary != NULL) fputs(summary, stdout);
@@ -307,7 +301,7 @@ static int run_job(const Options *options)
     JobConfig *config = NULL;
     RunFolder folder = {0};
     signal(SIGPIPE, SIG_IGN); /* a reader of our output who leaves does not end the run */
-    Status status = load_config(options, &config, &err);
+    Status status = load_config(options, help_run, &config, &err);
     if (status == OK) status = validate_job(config, NULL, &err);
     if (status == OK) status = run_folder_open(config->run_dir, &folder, &err);
     if (status == OK) status = log_open("controller", folder.events, options->level, &err);
@@ -347,12 +341,16 @@ static void explain_silence(const RunFolder *folder, Status status, Error *err)
     free(path);
 }
 
+static Status check_run_given(const Options *options, const char *help, Error *err)
+{
+    return options->run != NULL ? OK : refuse_use(help, err, "--run FOLDER is missing.");
+}
+
 /* Asks the controller of a run; *ret_body is owned by the caller. */
 static Status ask_run(const Options *options, const char *method, uint8_t **ret_body,
                       size_t *ret_length, Error *err)
 {
     RunFolder folder;
-    if (options->run == NULL) return refuse_use(help_status, err, "--run FOLDER is missing.");
     TRY(run_folder_look(options->run, &folder, err));
     ActorIdentity self = {.name = "controller-cli", .incarnation = 1};
     CallOptions call = {.method = method, .timeout_ms = ASK_TIMEOUT_MS};
@@ -372,7 +370,8 @@ static int run_status(const Options *options)
     size_t length = 0;
     char *table = NULL;
     Troupe__StatusReply *reply = NULL;
-    Status status = ask_run(options, "controller.status", &body, &length, &err);
+    Status status = check_run_given(options, help_status, &err);
+    if (status == OK) status = ask_run(options, "controller.status", &body, &length, &err);
     if (status == OK) {
         reply = troupe__status_reply__unpack(NULL, length, body);
         if (reply == NULL) status = error_set(&err, ERR_INTERNAL, "the answer cannot be read");
@@ -393,7 +392,8 @@ static int run_stop(const Options *options)
     Error err = {0};
     uint8_t *body = NULL;
     size_t length = 0;
-    Status status = ask_run(options, "controller.stop", &body, &length, &err);
+    Status status = check_run_given(options, help_stop, &err);
+    if (status == OK) status = ask_run(options, "controller.stop", &body, &length, &err);
     free(body);
     return status == OK ? 0 : fail(status, &err);
 }
@@ -422,28 +422,32 @@ static int become(const char *name, char **argv)
     return fail(err.status, &err);
 }
 
-/* `controller data inspect` is a program of its own: what makes samples is no part of this one. */
 static int run_data(int argc, char **argv)
 {
     Error err = {0};
-    if (argc < 1 || strcmp(argv[0], "inspect") != 0) {
-        error_set(&err, ERR_INVALID, "%s\n%s",
-                  argc < 1 ? "data needs to be told what to do."
-                           : "data can do one thing, inspect.",
-                  "usage: controller data inspect --config JOB.YAML [--sample N] (--help: more)");
-        return fail(ERR_INVALID, &err);
+    const char *what = argc > 0 ? argv[0] : NULL;
+    if (what != NULL && strcmp(what, "inspect") == 0) return become("data_inspect", argv);
+    if (what != NULL && (strcmp(what, "--help") == 0 || strcmp(what, "-h") == 0)) {
+        fputs(help_data, stdout);
+        return 0;
     }
-    return become("data_inspect", argv);
+    if (what == NULL) return fail(refuse_use(help_data, &err, "data needs to be told what."), &err);
+    return fail(refuse_use(help_data, &err, "data can do one thing, inspect, not %s.", what), &err);
 }
 
 /* ---- which command ---- */
 
+static int run_help(const Options *options);
+
 static const Command commands[] = {
-    {"", help_run, "csv", false, run_job},
+    {"", help_run, "csvV", false, run_job},
     {"validate", help_validate, "cs", false, run_validate},
     {"status", help_status, "rj", false, run_status},
     {"stop", help_stop, "r", false, run_stop},
     {"schema", help_schema, "", true, run_schema},
+    {"help", help_help, "", true, run_help},
+    {"data", help_data, "", false, NULL},
+    {"serve", NULL, "", false, NULL},
 };
 #define NUM_COMMANDS (sizeof commands / sizeof *commands)
 
@@ -464,18 +468,24 @@ static Status find_command(const char *name, const Command **ret, Error *err)
     return error_append(err, "controller --help lists the commands.");
 }
 
+static int run_help(const Options *options)
+{
+    Error err = {0};
+    const Command *command = &commands[0];
+    if (options->key != NULL && find_command(options->key, &command, &err) != OK)
+        return fail(err.status, &err);
+    if (command->help == NULL) return become("serve", (char *[]){"serve", "--help", NULL});
+    fputs(command->help, stdout);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     Options options = {0};
     Error err = {0};
-    bool help = false;
     if (argc < 2) {
         fputs(help_run, stderr);
         return 2;
-    }
-    if (strcmp(argv[1], "--version") == 0) {
-        puts(TROUPE_VERSION);
-        return 0;
     }
     if (strcmp(argv[1], "data") == 0) return run_data(argc - 2, argv + 2);
     if (strcmp(argv[1], "serve") == 0) return become("serve", argv + 1);
@@ -486,11 +496,13 @@ int main(int argc, char **argv)
         argc--;
         argv++;
     }
-    if (status == OK) status = parse_options(command, argc, argv, &options, &help, &err);
+    if (status == OK) status = parse_options(command, argc, argv, &options, &err);
     if (status != OK) return fail(status, &err);
-    if (help) {
+    if (options.help)
         fputs(command->help, stdout);
-        return 0;
-    }
-    return command->run(&options);
+    else if (options.version)
+        puts(TROUPE_VERSION);
+    else
+        return command->run(&options);
+    return 0;
 }

@@ -3,7 +3,6 @@
  * and ends with it. When the controller of a job goes away, the job's actors are killed and its
  * groups released. */
 #include <errno.h>
-#include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +22,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/options.h"
 #include "base/str.h"
 #include "base/version.h"
 #include "cluster.pb-c.h"
@@ -639,10 +639,11 @@ static Status parse_options(int argc, char **argv, AgentOptions *ret, Error *err
     ret->total.cpu = (double)sysconf(_SC_NPROCESSORS_ONLN);
     ret->total.memory_bytes = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
     opterr = 0;
-    for (int option; (option = getopt_long(argc, argv, "", names, NULL)) != -1;) {
-        if (option == '?')
-            return error_set(err, ERR_INVALID, "unknown or incomplete option %s\n%s",
-                             argv[optind - 1], usage);
+    for (int option; (option = getopt_long(argc, argv, ":", names, NULL)) != -1;) {
+        if (option == '?' || option == ':') {
+            option_refuse(option, argv, names, err);
+            return error_append(err, "%.*s", (int)strcspn(usage, "\n"), usage);
+        }
         TRY(parse_option(option, ret, err));
     }
     if (optind < argc)

@@ -1,12 +1,12 @@
 /* data_inspect: shows what a job makes of its data. People call it as `controller data inspect`. */
 #include <errno.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/memory.h"
+#include "base/options.h"
 #include "rollout_worker/inspect_view.h"
 
 static const char help[] =
@@ -134,7 +134,7 @@ static Status take_option(Arguments *arguments, int letter, Error *err)
         arguments->help = true;
         return OK;
     default:
-        return refuse_use(err, "an option is unknown or lacks its value.");
+        return OK;
     }
 }
 
@@ -149,8 +149,13 @@ static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
         {"help", no_argument, NULL, 'h'},         {0},
     };
     opterr = 0;
-    for (int letter; (letter = getopt_long(argc, argv, "c:s:n:p:k:l:eh", names, NULL)) != -1;)
+    for (int letter; (letter = getopt_long(argc, argv, ":c:s:n:p:k:l:eh", names, NULL)) != -1;) {
+        if (letter == '?' || letter == ':') {
+            option_refuse(letter, argv, names, err);
+            return error_append(err, "%.*s", (int)strcspn(help, "\n"), help);
+        }
         TRY(take_option(ret, letter, err));
+    }
     if (ret->help) return OK;
     if (optind < argc) return refuse_use(err, "there is an argument too many.");
     if (ret->config == NULL) return refuse_use(err, "--config JOB.YAML is missing.");

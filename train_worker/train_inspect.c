@@ -1,11 +1,11 @@
 /* train_inspect: says what a job's train workers would need of this machine. People see it as a
  * part of `controller validate`. */
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/options.h"
 #include "job_options.h"
 #include "memory_plan.h"
 
@@ -29,16 +29,17 @@ static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
         {0},
     };
     opterr = 0;
-    for (int letter; (letter = getopt_long(argc, argv, "c:s:h", names, NULL)) != -1;) {
+    for (int letter; (letter = getopt_long(argc, argv, ":c:s:h", names, NULL)) != -1;) {
         if (letter == 'c')
             ret->config = optarg;
         else if (letter == 's' && ret->num_sets < (int)(sizeof ret->set / sizeof *ret->set))
             ret->set[ret->num_sets++] = optarg;
         else if (letter == 'h')
             ret->help = true;
+        else if (letter == 's')
+            return error_set(err, ERR_INVALID, "more than %d --set options", ret->num_sets);
         else
-            return error_set(err, ERR_INVALID, "unknown, incomplete or one option too many: %s\n%s",
-                             argv[optind - 1], usage);
+            return option_refuse(letter, argv, names, err);
     }
     if (!ret->help && (optind < argc || ret->config == NULL))
         return error_set(err, ERR_INVALID, "expected a job file and nothing else\n%s", usage);

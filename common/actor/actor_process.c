@@ -1,7 +1,6 @@
 #include "actor/actor_process.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -15,6 +14,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/options.h"
 #include "base/process.h"
 #include "base/version.h"
 #include "cluster.pb-c.h"
@@ -276,6 +276,9 @@ static Status parse_option(ActorProcess *process, int option, Error *err)
     }
 }
 
+/* For people who start one by hand. */
+static const char start_hint[] = "To run a job: controller --config JOB.YAML";
+
 static Status parse_arguments(ActorProcess *process, int argc, char **argv, Error *err)
 {
     static const struct option names[] = {
@@ -285,9 +288,11 @@ static Status parse_arguments(ActorProcess *process, int argc, char **argv, Erro
         {"inbox", required_argument, NULL, 'b'},       {0},
     };
     opterr = 0;
-    for (int option; (option = getopt_long(argc, argv, "", names, NULL)) != -1;) {
-        if (option == '?')
-            return error_set(err, ERR_INVALID, "unknown or incomplete option %s", argv[optind - 1]);
+    for (int option; (option = getopt_long(argc, argv, ":", names, NULL)) != -1;) {
+        if (option == '?' || option == ':') {
+            option_refuse(option, argv, names, err);
+            return error_append(err, "%s", start_hint);
+        }
         TRY(parse_option(process, option, err));
     }
     if (optind < argc)
@@ -298,9 +303,8 @@ static Status parse_arguments(ActorProcess *process, int argc, char **argv, Erro
         return error_set(
             err, ERR_INVALID,
             "%s is started by a node agent, which tells it --parent, --actor, --incarnation, "
-            "--generation, --job, --controller and --inbox.\nTo run a job: controller --config "
-            "JOB.YAML",
-            process->spec->program);
+            "--generation, --job, --controller and --inbox.\n%s",
+            process->spec->program, start_hint);
     return OK;
 }
 

@@ -65,16 +65,44 @@ case_wrong_option() {
     says message "does not take --json"
     refused 2 "$BIN/controller" statsu --run run
     says message "unknown command statsu" "Did you mean status"
+    refused 2 "$BIN/controller" --versoin
+    says message "Did you mean --version"
+    refused 2 "$BIN/controller" status --json=3
+    says message "--json takes no value"
+    refused 2 "$BIN/controller" -x
+    says message "unknown option -x" "usage: controller --config"
+    refused 2 "$BIN/controller" stop
+    says message "--run FOLDER is missing" "usage: controller stop"
+    refused 2 "$BIN/controller" validate
+    says message "--config JOB.YAML is missing" "usage: controller validate"
+    refused 2 "$BIN/controller" data
+    says message "data needs to be told what" "usage: controller data inspect"
+    refused 2 "$BIN/controller" data inspcet
+    says message "not inspcet"
+    refused 2 "$BIN/controller" data inspect --smaple 3
+    says message "unknown option --smaple" "Did you mean --sample"
+    refused 2 "$BIN/node_agent" --endpont ipc:///x
+    says message "unknown option --endpont" "Did you mean --endpoint" "usage: node_agent"
+    refused 2 "$BIN/train_worker" --help
+    says message "unknown option --help" "To run a job: controller --config JOB.YAML"
 }
 
 case_help() {
     local command
-    for command in "" validate status stop schema; do
+    refused 2 "$BIN/controller"
+    says message "usage: controller --config JOB.YAML"
+    for command in "" validate status stop schema data "data inspect" serve; do
         # shellcheck disable=SC2086
         "$BIN/controller" $command --help >help.txt || fail "controller $command --help ends with $?"
         says help.txt "usage: controller $command"
         awk 'length > 100 { exit 1 }' help.txt || fail "a line of $command --help is longer than 100 columns"
     done
+    for command in "" validate data serve; do
+        # shellcheck disable=SC2086
+        cmp <("$BIN/controller" help $command) <("$BIN/controller" $command --help) || fail "help $command differs"
+    done
+    refused 2 "$BIN/controller" help statsu
+    says message "unknown command statsu" "Did you mean status"
     "$BIN/controller" --help >help.txt
     says help.txt --set --run --json validate status stop schema "Exit codes"
     "$BIN/controller" --version | grep -qE '^[0-9]+\.[0-9]+' || fail "--version prints no version"
