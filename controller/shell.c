@@ -86,6 +86,15 @@ static double peak_flops(const Shell *shell)
     return sum;
 }
 
+static void say_how_to_try(const char *model)
+{
+    char *program = program_path("controller");
+    char *command = mem_printf("%s serve --model %s", program, model);
+    log_event(LOG_INFO, "try_it", F_STR("command", command));
+    free(command);
+    free(program);
+}
+
 /* The run is over. What went well is said here, a failure by whoever asked for the run. */
 static void end(Shell *shell, const Effect *fx, const JobView *job)
 {
@@ -98,6 +107,7 @@ static void end(Shell *shell, const Effect *fx, const JobView *job)
     if (fx->exit.status == OK)
         log_event(LOG_INFO, "done", F_INT("step", job->step),
                   F_STR("model", job->last_checkpoint != NULL ? job->last_checkpoint : "none"));
+    if (fx->exit.status == OK && job->last_checkpoint != NULL) say_how_to_try(job->last_checkpoint);
     loop_stop(shell->loop);
 }
 

@@ -22,14 +22,14 @@ esac
 deploy/setup.sh
 
 if [ ! -f build/build.ninja ]; then
-    echo "building in build/"
+    echo "building in build/ (a minute or two)"
     launcher=()
     if command -v ccache >/dev/null; then launcher=(-DCMAKE_C_COMPILER_LAUNCHER=ccache); fi
     mkdir -p build
     cmake -S . -B build -G Ninja -DCMAKE_BUILD_TYPE=Release "${launcher[@]}" >build/configure.log 2>&1 ||
         { cat build/configure.log && exit 1; }
 fi
-ninja -C build programs >build/build.log 2>&1 || { tail -40 build/build.log && exit 1; }
+deploy/build.sh build programs
 
 data=deploy/examples/tiny
 if [ ! -f $data/train.jsonl ] || [ ! -f $data/eval.jsonl ]; then $data/make_data.sh; fi

@@ -60,8 +60,7 @@ build() { # FOLDER PRESET TARGET [cmake options]
     rm -rf "$folder"
     cmake --preset "$preset" -B "$folder" "${launcher[@]}" "$@" >build-test/configure.log 2>&1 ||
         { cat build-test/configure.log && return 1; }
-    ninja -C "$folder" "$target" >build-test/build.log 2>&1 ||
-        { grep -vE '^\[[0-9]+/' build-test/build.log && return 1; }
+    deploy/build.sh "$folder" "$target"
 }
 
 run_tests() { # FOLDER [ctest options]
