@@ -301,7 +301,7 @@ static void test_process_explains_a_wrong_command_line(void **state)
         {"--actor a --incarnation x", "--incarnation x: expected a whole number from 1"},
         {"--actor a --incarnation 1 --generation 0", "--generation 0: expected a whole number"},
         {"--job -1", "--job -1: expected a whole number"},
-        {"--nonsense", "unknown or incomplete option --nonsense"},
+        {"--nonsense", "unknown option --nonsense"},
         {"stray", "unexpected argument \"stray\""},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
