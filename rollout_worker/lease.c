@@ -6,6 +6,7 @@
 
 #include <utlist.h>
 
+#include "actor/typed.h"
 #include "base/clock.h"
 #include "base/memory.h"
 #include "rollout.pb-c.h"
@@ -39,6 +40,7 @@ struct Lease {
     LeaseItem *item;             /* [count] */
     size_t bytes_waiting;        /* of records whose task is not done */
     bool reading;
+    atomic_bool given_up; /* read by the threads; set once */
     Lease *prev, *next;
 };
 
@@ -53,10 +55,17 @@ static void free_piece(Piece *piece)
     free(piece);
 }
 
+static void clear_result(RolloutTask *task)
+{
+    rollout_group_clear(&task->group);
+    free(task->error);
+    task->error = NULL;
+}
+
 static void free_lease(Lease *lease)
 {
-    for (uint32_t i = 0; i < lease->num_done; i++)
-        sample_clear(&lease->item[i].task.sample);
+    for (uint32_t i = 0; i < lease->num_read; i++)
+        clear_result(&lease->item[i].task);
     DL_DELETE(lease->host->leases, lease);
     lease->host->num_leases--;
     free(lease->item);
@@ -70,8 +79,10 @@ static void free_when_idle(Lease *lease)
         free_lease(lease);
 }
 
+/* What its threads still do for it is of no use any more. */
 static void fail(Lease *lease, const Error *err)
 {
+    atomic_store(&lease->given_up, true);
     Call *call = lease->call;
     lease->call = NULL;
     call_fail(call, err);
@@ -97,52 +108,77 @@ static void fill_meta(const Sample *sample, Troupe__SampleMeta *ret)
     if (sample->reject_message != NULL) ret->reject_message = sample->reject_message;
 }
 
-static void answer(Lease *lease, const Sample *samples)
+/* All samples of the lease in position order, group by group; each in turn belongs to *ret. */
+static size_t take_samples(Lease *lease, Sample **ret)
 {
-    Troupe__SampleMeta *meta = mem_calloc(lease->count, sizeof *meta);
-    Troupe__SampleMeta **list = mem_calloc(lease->count, sizeof *list);
+    size_t count = 0;
+    for (uint32_t i = 0; i < lease->count; i++)
+        count += (size_t)lease->item[i].task.group.count;
+    Sample *samples = mem_calloc(count, sizeof *samples);
+    count = 0;
     for (uint32_t i = 0; i < lease->count; i++) {
+        RolloutGroup *group = &lease->item[i].task.group;
+        for (int s = 0; s < group->count; s++)
+            samples[count++] = group->sample[s];
+        group->count = 0;
+        rollout_group_clear(group);
+    }
+    *ret = samples;
+    return count;
+}
+
+static Status answer(Lease *lease, const Sample *samples, size_t count, Error *err)
+{
+    Troupe__SampleMeta *meta = mem_calloc(count, sizeof *meta);
+    Troupe__SampleMeta **list = mem_calloc(count, sizeof *list);
+    for (size_t i = 0; i < count; i++) {
         fill_meta(&samples[i], &meta[i]);
         list[i] = &meta[i];
     }
     Troupe__LeaseReply reply = TROUPE__LEASE_REPLY__INIT;
-    reply.n_samples = lease->count;
+    reply.n_samples = count;
     reply.samples = list;
-    size_t length = troupe__lease_reply__get_packed_size(&reply);
-    uint8_t *body = mem_alloc(length);
-    troupe__lease_reply__pack(&reply, body);
-    Call *call = lease->call;
-    lease->call = NULL;
-    call_reply(call, (Bytes){body, length}, (Bytes){0});
-    free(body);
+    PackedMessage body = message_pack(&reply.base);
+    Status status = OK;
+    if (body.length < MESSAGE_BYTES_MAX / 2) {
+        Call *call = lease->call;
+        lease->call = NULL;
+        call_reply(call, (Bytes){body.data, body.length}, (Bytes){0});
+    } else {
+        status = error_set(err, ERR_RESOURCE,
+                           "what there is to say of %zu samples of one lease does not fit a message"
+                           "\n  to do: lower rollout.lease_size",
+                           count);
+    }
+    free(body.data);
     free(list);
     free(meta);
+    return status;
 }
 
 /* All tasks are done: the samples that hold tokens go to the store, the news of all to the caller.
  */
 static void finish(Lease *lease)
 {
-    Sample *samples = mem_calloc(lease->count, sizeof *samples);
-    Sample *kept = mem_calloc(lease->count, sizeof *kept);
-    size_t num_kept = 0;
-    for (uint32_t i = 0; i < lease->count; i++) {
-        samples[i] = lease->item[i].task.sample;
+    Sample *samples = NULL;
+    size_t count = take_samples(lease, &samples), num_kept = 0;
+    Sample *kept = mem_calloc(count, sizeof *kept);
+    for (size_t i = 0; i < count; i++)
         if (samples[i].status != SAMPLE_REJECTED) kept[num_kept++] = samples[i];
-    }
     Error err = {0};
     /* Nobody else touches a put sample before the answer is packed, so its arrays may be read from
      * here. */
-    if (sample_store_put(lease->host->store, lease->set, kept, num_kept, &err) == OK) {
-        answer(lease, samples);
-        for (uint32_t i = 0; i < lease->count; i++)
-            if (samples[i].status != SAMPLE_REJECTED) lease->item[i].task.sample = (Sample){0};
-        free_when_idle(lease);
-    } else {
-        fail(lease, &err);
-    }
+    Status status = sample_store_put(lease->host->store, lease->set, kept, num_kept, &err);
+    bool stored = status == OK;
+    if (stored) status = answer(lease, samples, count, &err);
+    for (size_t i = 0; i < count; i++)
+        if (!stored || samples[i].status == SAMPLE_REJECTED) sample_clear(&samples[i]);
     free(kept);
     free(samples);
+    if (status == OK)
+        free_when_idle(lease);
+    else
+        fail(lease, &err);
 }
 
 /* ---- tasks ---- */
@@ -158,6 +194,8 @@ static void on_done(RolloutTask *task)
     task->record = (RolloutRecord){.position = task->record.position};
     if (lease->call == NULL)
         free_when_idle(lease);
+    else if (task->error != NULL)
+        fail(lease, task->error);
     else if (lease->num_done == lease->count)
         finish(lease);
     else
@@ -204,6 +242,8 @@ static void submit_piece(Lease *lease, Troupe__ReadReply *reply, Bytes text)
             .length = record->length,
             .source = record->source,
             .error = record->error,
+            .eval = strcmp(lease->set, "train") != 0,
+            .given_up = &lease->given_up,
         };
         item->task.done = on_done;
         item->task.argument = item;
@@ -355,7 +395,7 @@ static void abandon(Lease *lease)
     for (uint32_t i = 0; i < lease->num_read; i++) {
         LeaseItem *item = &lease->item[i];
         if (item->piece != NULL && --item->piece->tasks == 0) free_piece(item->piece);
-        sample_clear(&item->task.sample);
+        clear_result(&item->task);
     }
     lease->num_read = lease->num_done = 0;
     if (lease->call != NULL) {
@@ -373,6 +413,15 @@ void lease_host_close(LeaseHost *host)
     host->source = NULL;
     while (host->leases != NULL)
         abandon(host->leases);
+}
+
+void lease_host_give_up(LeaseHost *host, const char *why)
+{
+    Lease *lease, *next;
+    Error err = {0};
+    error_set(&err, ERR_CANCELLED, "%s", why);
+    DL_FOREACH_SAFE(host->leases, lease, next)
+    if (lease->call != NULL) fail(lease, &err);
 }
 
 int lease_host_working(const LeaseHost *host)

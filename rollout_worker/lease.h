@@ -30,6 +30,9 @@ typedef struct LeaseHost {
 /* Takes a call of rollout.run and answers it sooner or later. */
 void lease_start(LeaseHost *host, Call *call);
 
+/* Fails all leases as cancelled, saying why: their caller does not wait for them any more. */
+void lease_host_give_up(LeaseHost *host, const char *why);
+
 /* Fails all leases as unavailable and closes the way to the data source. After the pool was
  * destroyed. */
 void lease_host_close(LeaseHost *host);

@@ -1,6 +1,7 @@
 /* rollout_worker: turns records into samples and holds them for the train ranks. */
 #include "actor/actor_process.h"
 #include "base/limits.h"
+#include "base/log.h"
 #include "rollout_worker/service.h"
 
 static Status start(ActorProcess *process, void **ret_self, Error *err)
@@ -17,6 +18,8 @@ static Status start(ActorProcess *process, void **ret_self, Error *err)
     };
     RolloutService *service = NULL;
     TRY(rollout_service_create(&options, &service, err));
+    const char *plan = rollout_service_memory_plan(service);
+    if (plan != NULL) log_event(LOG_INFO, "memory", F_STR("plan", plan));
     *ret_self = service;
     return OK;
 }

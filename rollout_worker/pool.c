@@ -9,7 +9,7 @@
 struct RolloutPool {
     Loop *loop;
     const RolloutTable *table;
-    const void *shared;
+    void *shared;
     Queue *tasks;
     int num_threads;
     pthread_t *thread;
@@ -22,13 +22,27 @@ static void task_done(void *argument)
     task->done(task);
 }
 
+static void run(RolloutPool *pool, void *scratch, RolloutTask *task)
+{
+    Error err = {0};
+    const RolloutRecord *record = &task->record;
+    Status status = record->given_up != NULL && atomic_load(record->given_up)
+                        ? error_set(&err, ERR_CANCELLED, "nobody wants these samples any more")
+                        : pool->table->run(pool->shared, scratch, record, &task->group, &err);
+    if (status == OK) return;
+    rollout_group_clear(&task->group);
+    task->error = mem_alloc(sizeof *task->error);
+    *task->error = err;
+}
+
 static void *thread_main(void *argument)
 {
     RolloutPool *pool = argument;
     void *scratch = pool->table->open_thread(pool->shared);
     for (RolloutTask *task; (task = queue_take(pool->tasks, -1)) != NULL;) {
-        task->sample = (Sample){.position = task->record.position};
-        pool->table->run(pool->shared, scratch, &task->record, &task->sample);
+        task->group = (RolloutGroup){0};
+        task->error = NULL;
+        run(pool, scratch, task);
         pool->progress++;
         loop_post(pool->loop, task_done, task);
     }
@@ -36,8 +50,7 @@ static void *thread_main(void *argument)
     return NULL;
 }
 
-RolloutPool *rollout_pool_create(Loop *loop, const RolloutTable *table, const void *shared,
-                                 int threads)
+RolloutPool *rollout_pool_create(Loop *loop, const RolloutTable *table, void *shared, int threads)
 {
     CHECK(threads > 0);
     RolloutPool *pool = mem_calloc(1, sizeof *pool);

@@ -12,17 +12,17 @@ typedef struct RolloutPool RolloutPool;
  * loop thread. */
 typedef struct RolloutTask {
     RolloutRecord record;
-    Sample sample; /* the result: `done` takes it */
+    RolloutGroup group; /* the result: `done` takes it; empty where there is an error */
+    Error *error;       /* why there is none; NULL, or owned by whom `done` leaves it to */
     void (*done)(struct RolloutTask *task);
     void *argument;
 } RolloutTask;
 
 #define ROLLOUT_TASKS_MAX (1 << 18) /* submitted and not done */
 
-RolloutPool *rollout_pool_create(Loop *loop, const RolloutTable *table, const void *shared,
-                                 int threads);
+RolloutPool *rollout_pool_create(Loop *loop, const RolloutTable *table, void *shared, int threads);
 /* After the loop has stopped: tasks that are not done are not touched any more once this returns.
- */
+ * Waits for those in work; the table's `end` makes that short. */
 void rollout_pool_destroy(RolloutPool *pool); /* accepts NULL */
 
 /* At most ROLLOUT_TASKS_MAX tasks at a time. */

@@ -1,15 +1,37 @@
 #include "rollout_worker/rollout.h"
 
+#include <stdlib.h>
+
 #include "base/memory.h"
 
 const RolloutTable *rollout_table(RolloutFunction function)
 {
     switch (function) {
     case ROLLOUT_SFT:
-    case ROLLOUT_GENERATE:
         return &rollout_sft;
+    case ROLLOUT_GENERATE:
+        return &rollout_generate;
     }
     check_failed(__FILE__, __LINE__, "function", "no rollout function %d", (int)function);
+}
+
+Sample *rollout_group_add(RolloutGroup *group, const RolloutRecord *record)
+{
+    if (group->count == group->capacity) {
+        group->capacity = group->capacity == 0 ? 1 : 2 * group->capacity;
+        group->sample = mem_realloc(group->sample, (size_t)group->capacity, sizeof *group->sample);
+    }
+    Sample *sample = &group->sample[group->count];
+    *sample = (Sample){.position = record->position, .index = group->count++};
+    return sample;
+}
+
+void rollout_group_clear(RolloutGroup *group)
+{
+    for (int i = 0; i < group->count; i++)
+        sample_clear(&group->sample[i]);
+    free(group->sample);
+    *group = (RolloutGroup){0};
 }
 
 void rollout_reject(Sample *ret, RejectReason reason, const char *message)

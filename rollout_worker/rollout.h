@@ -1,15 +1,18 @@
-/* Rollout: how a record becomes a Sample. A rollout function is a table of functions, found by the
- * enum that job.yaml's rollout.function became; docs/ tells how to write one. What all of them
- * share: a sample is a pure function of (job, record, position), so a lease that runs again, here
- * or elsewhere, gives the same bytes; and nothing that a record contains can fail a worker: what
- * cannot be used becomes a rejected Sample that says why. */
+/* Rollout: how a record becomes samples. A rollout function is a table of functions, found by the
+ * enum that job.yaml's rollout.function became; docs/rollout-function.md tells how to write one.
+ * What all of them share: samples are a pure function of (job, record, position, and where a policy
+ * generates them the version of its weights), so a lease that runs again, here or elsewhere, gives
+ * the same bytes; and nothing that a record contains can fail a worker: what cannot be used becomes
+ * a rejected Sample that says why. */
 #ifndef TROUPE_ROLLOUT_WORKER_ROLLOUT_H
 #define TROUPE_ROLLOUT_WORKER_ROLLOUT_H
 
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "config/job.h"
+#include "model/weight_board.h"
 #include "sample/sample.h"
 #include "text/conversation.h"
 
@@ -20,7 +23,21 @@ typedef struct RolloutRecord {
     size_t length;
     const char *source; /* "file.jsonl:123" */
     const char *error;  /* why there is no text, or "" */
+    bool eval;          /* of the set "eval", not "train": positions of the two are not related */
+    const atomic_bool *given_up; /* becomes true when nobody wants its samples any more; NULL: it
+                                    never does */
 } RolloutRecord;
+
+/* What a record becomes: one sample, or the samples of a group. Zero-initialise. */
+typedef struct RolloutGroup {
+    Sample *sample; /* [count], owned */
+    int count, capacity;
+} RolloutGroup;
+
+/* Adds a sample of the record that is zeroed but for position and index; borrowed until the next.
+ */
+Sample *rollout_group_add(RolloutGroup *group, const RolloutRecord *record);
+void rollout_group_clear(RolloutGroup *group);
 
 /* How a sample came about, for people to look at. Zero-initialise; rollout_trace_clear. */
 typedef struct RolloutTrace {
@@ -32,23 +49,56 @@ typedef struct RolloutTrace {
 
 void rollout_trace_clear(RolloutTrace *trace);
 
+/* Weights that the train ranks show, and how long it took to take them over. */
+typedef struct RolloutWeights {
+    int64_t version;
+    const WeightBoardId *board; /* [num_boards] of each tensor-parallel rank */
+    int num_boards;
+    bool restart; /* the train ranks are new ones */
+} RolloutWeights;
+
+typedef struct RolloutAdoption {
+    double wait_s, pause_s; /* rollout.proto */
+} RolloutAdoption;
+
+/* What a rollout function does beside its threads: for heartbeats. */
+typedef struct RolloutActivity {
+    uint64_t progress;       /* must change ... */
+    int working;             /* ... while this is not 0 */
+    const char *waiting_for; /* a constant text, or "" */
+} RolloutActivity;
+
 typedef struct RolloutTable {
     const char *name;
-    /* Loads what all threads share (tokenizer, template); const afterwards. `config` outlives it.
-     */
+    /* Loads what all threads share. `config` outlives it. */
     Status (*open)(const JobConfig *config, void **ret_shared, Error *err);
     void (*close)(void *shared); /* accepts NULL */
     /* What one thread keeps between records (caches). */
     void *(*open_thread)(const void *shared);
     void (*close_thread)(void *scratch);
-    /* Makes the sample of a record. *ret is zeroed before; position and index are filled in here.
-     */
-    void (*run)(const void *shared, void *scratch, const RolloutRecord *record, Sample *ret);
-    /* The same, and says how: for `controller data inspect`. NULL: it cannot be looked at. */
-    void (*explain)(const void *shared, void *scratch, const RolloutRecord *record, Sample *ret,
+    /* Adds the samples of a record to *ret, which is empty. May block. Fails for what is not the
+     * record's fault, and then the lease fails with it: ERR_CANCELLED when the record was given up
+     * or the function was told to end, ERR_UNAVAILABLE to be tried again, else the run ends. */
+    Status (*run)(void *shared, void *scratch, const RolloutRecord *record, RolloutGroup *ret,
+                  Error *err);
+    /* What `run` makes of a record as far as it needs no weights, and how: for `controller data
+     * inspect`. *ret is zeroed before. NULL: it cannot be looked at. */
+    void (*explain)(void *shared, void *scratch, const RolloutRecord *record, Sample *ret,
                     RolloutTrace *ret_trace);
+
+    /* The rest is of functions that generate; NULL in others. */
+
+    /* How many threads call `run`. NULL: one per CPU. */
+    int (*num_threads)(const JobConfig *config);
+    /* Generate with these from now on. Blocks; called by one thread at a time, beside `run`. */
+    Status (*adopt)(void *shared, const RolloutWeights *weights, RolloutAdoption *ret, Error *err);
+    /* Makes calls of `run` return soon, for good. Any thread. */
+    void (*end)(void *shared);
+    void (*describe)(const void *shared, RolloutActivity *ret);
+    const char *(*memory_plan)(const void *shared); /* for people; borrowed */
 } RolloutTable;
 
+extern const RolloutTable rollout_generate;
 extern const RolloutTable rollout_sft;
 
 const RolloutTable *rollout_table(RolloutFunction function);

@@ -1,9 +1,15 @@
 #include "rollout_worker/service.h"
 
+#include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include <utlist.h>
+
+#include "actor/typed.h"
 #include "base/memory.h"
+#include "base/queue.h"
 #include "base/str.h"
 #include "rollout.pb-c.h"
 #include "rollout_worker/lease.h"
@@ -15,10 +21,29 @@
 _Static_assert(FETCH_ANSWER_BYTES + 10ull * SAMPLE_TOKENS_MAX <= MESSAGE_BYTES_MAX, "samples fit");
 _Static_assert(LEASES_MAX *LEASE_RECORDS_MAX <= ROLLOUT_TASKS_MAX, "tasks fit");
 
+#define ADOPT_BOARDS_MAX 64 /* tensor-parallel ranks */
+#define ADOPTIONS_MAX    8  /* that wait for one another */
+
+/* A call of rollout.adopt on its way through the thread that adopts. */
+typedef struct Adoption {
+    RolloutService *service;
+    Call *call; /* NULL once answered */
+    RolloutWeights weights;
+    WeightBoardId board[ADOPT_BOARDS_MAX];
+    RolloutAdoption result;
+    Status status;
+    Error err;
+    struct Adoption *prev, *next;
+} Adoption;
+
 struct RolloutService {
     const RolloutTable *table;
     void *shared;
     LeaseHost host;
+    /* adopting; without weights to adopt there is no thread */
+    Queue *adoptions;
+    pthread_t adopter;
+    Adoption *in_work;
 };
 
 static void on_run(void *self, Call *call)
@@ -107,12 +132,135 @@ static void on_release(void *self, Call *call)
     troupe__release_request__free_unpacked(request, NULL);
 }
 
+/* ---- weights ---- */
+
+static void finish_adoption(Adoption *adoption)
+{
+    Call *call = adoption->call;
+    if (adoption->status == OK) {
+        Troupe__AdoptReply reply = TROUPE__ADOPT_REPLY__INIT;
+        reply.wait_s = adoption->result.wait_s;
+        reply.pause_s = adoption->result.pause_s;
+        call_reply_message(call, &reply.base);
+    } else {
+        call_fail(call, &adoption->err);
+    }
+    DL_DELETE(adoption->service->in_work, adoption);
+    free(adoption);
+}
+
+static void on_adopted(void *argument)
+{
+    finish_adoption(argument);
+}
+
+static void *adopter_main(void *argument)
+{
+    RolloutService *service = argument;
+    for (Adoption *adoption; (adoption = queue_take(service->adoptions, -1)) != NULL;) {
+        adoption->status = service->table->adopt(service->shared, &adoption->weights,
+                                                 &adoption->result, &adoption->err);
+        loop_post(service->host.loop, on_adopted, adoption);
+    }
+    return NULL;
+}
+
+static Status check_adoption(const RolloutService *service, const Troupe__AdoptRequest *request,
+                             Error *err)
+{
+    if (service->table->adopt == NULL)
+        return error_set(err, ERR_UNSUPPORTED, "rollout.function %s has no use for weights",
+                         service->table->name);
+    if (request->version == 0 || request->version > INT64_MAX || request->n_board == 0 ||
+        request->n_board > ADOPT_BOARDS_MAX)
+        return error_set(err, ERR_INVALID,
+                         "weights of version %llu from %zu ranks: expected version 1 or more, and "
+                         "1 to %d ranks",
+                         (unsigned long long)request->version, request->n_board, ADOPT_BOARDS_MAX);
+    for (size_t i = 0; i < request->n_board; i++)
+        if (request->board[i].len != sizeof(WeightBoardId))
+            return error_set(err, ERR_INVALID, "board %zu is named by %zu bytes, expected %zu", i,
+                             request->board[i].len, sizeof(WeightBoardId));
+    return OK;
+}
+
+/* Weights of new train ranks: what is in work was asked for by a step that will be made again. */
+static void give_up_all(RolloutService *service)
+{
+    lease_host_give_up(&service->host, "the train workers were started again");
+}
+
+static void adopt(RolloutService *service, const Troupe__AdoptRequest *request, Call *call)
+{
+    Error err = {0};
+    if (check_adoption(service, request, &err) != OK) {
+        call_fail(call, &err);
+        return;
+    }
+    Adoption *adoption = mem_calloc(1, sizeof *adoption);
+    adoption->service = service;
+    adoption->call = call;
+    adoption->weights = (RolloutWeights){.version = (int64_t)request->version,
+                                         .board = adoption->board,
+                                         .num_boards = (int)request->n_board,
+                                         .restart = request->restart};
+    for (size_t i = 0; i < request->n_board; i++)
+        memcpy(adoption->board[i].bytes, request->board[i].data, sizeof(WeightBoardId));
+    if (request->restart) give_up_all(service);
+    DL_APPEND(service->in_work, adoption);
+    if (queue_try_put(service->adoptions, adoption)) return;
+    adoption->status =
+        error_set(&adoption->err, ERR_RESOURCE, "%d versions wait to be adopted", ADOPTIONS_MAX);
+    finish_adoption(adoption);
+}
+
+static void on_adopt(void *self, Call *call)
+{
+    Bytes body = call_body(call);
+    Troupe__AdoptRequest *request = troupe__adopt_request__unpack(NULL, body.length, body.data);
+    if (request == NULL) {
+        call_refuse_unreadable(call);
+        return;
+    }
+    adopt(self, request, call);
+    troupe__adopt_request__free_unpacked(request, NULL);
+}
+
+static void adopter_start(RolloutService *service)
+{
+    if (service->table->adopt == NULL) return;
+    service->adoptions = queue_create(ADOPTIONS_MAX);
+    CHECK(pthread_create(&service->adopter, NULL, adopter_main, service) == 0);
+}
+
+/* After `end`: an adoption under way fails soon. */
+static void adopter_stop(RolloutService *service)
+{
+    if (service->adoptions == NULL) return;
+    queue_close(service->adoptions);
+    while (queue_take(service->adoptions, 0) != NULL) /* not begun, and not to be */
+        ;
+    pthread_join(service->adopter, NULL);
+    queue_destroy(service->adoptions);
+    while (service->in_work != NULL) {
+        Adoption *adoption = service->in_work;
+        if (adoption->status == OK)
+            adoption->status =
+                error_set(&adoption->err, ERR_UNAVAILABLE, "the rollout worker is ending");
+        finish_adoption(adoption);
+    }
+}
+
+/* ---- life ---- */
+
 const ActorMethod rollout_service_methods[] = {
     {"rollout.run", on_run},
     {"rollout.fetch", on_fetch},
     {"rollout.release", on_release},
+    {"rollout.adopt", on_adopt},
 };
-const int rollout_service_num_methods = 3;
+const int rollout_service_num_methods =
+    sizeof rollout_service_methods / sizeof *rollout_service_methods;
 
 Status rollout_service_create(const RolloutServiceOptions *options, RolloutService **ret,
                               Error *err)
@@ -125,8 +273,11 @@ Status rollout_service_create(const RolloutServiceOptions *options, RolloutServi
     service->shared = shared;
     service->host.loop = options->loop;
     service->host.identity = options->identity;
-    service->host.pool = rollout_pool_create(options->loop, table, shared, options->threads);
+    int threads =
+        table->num_threads != NULL ? table->num_threads(options->config) : options->threads;
+    service->host.pool = rollout_pool_create(options->loop, table, shared, threads);
     service->host.store = sample_store_create(options->store_bytes_max);
+    adopter_start(service);
     *ret = service;
     return OK;
 }
@@ -134,6 +285,8 @@ Status rollout_service_create(const RolloutServiceOptions *options, RolloutServi
 void rollout_service_destroy(RolloutService *service)
 {
     if (service == NULL) return;
+    if (service->table->end != NULL) service->table->end(service->shared);
+    adopter_stop(service);
     rollout_pool_destroy(service->host.pool);
     lease_host_close(&service->host);
     sample_store_destroy(service->host.store);
@@ -141,18 +294,35 @@ void rollout_service_destroy(RolloutService *service)
     free(service);
 }
 
+static RolloutActivity activity_of(const RolloutService *service)
+{
+    RolloutActivity activity = {.waiting_for = ""};
+    if (service->table->describe != NULL) service->table->describe(service->shared, &activity);
+    return activity;
+}
+
+const char *rollout_service_memory_plan(const RolloutService *service)
+{
+    if (service->table->memory_plan == NULL) return NULL;
+    return service->table->memory_plan(service->shared);
+}
+
 uint64_t rollout_service_progress(RolloutService *service)
 {
-    return rollout_pool_progress(service->host.pool);
+    return rollout_pool_progress(service->host.pool) + activity_of(service).progress;
 }
 
 int rollout_service_working(const RolloutService *service)
 {
+    if (service->table->describe != NULL) return activity_of(service).working;
     return lease_host_working(&service->host);
 }
 
 void rollout_service_describe(const RolloutService *service, char *ret_doing, size_t doing_bytes,
                               char *ret_waiting, size_t waiting_bytes)
 {
+    RolloutActivity activity = activity_of(service);
     lease_host_describe(&service->host, ret_doing, doing_bytes, ret_waiting, waiting_bytes);
+    if (ret_waiting[0] == '\0' && lease_host_working(&service->host) > 0)
+        snprintf(ret_waiting, waiting_bytes, "%s", activity.waiting_for);
 }

@@ -1,6 +1,6 @@
-/* RolloutService: the rollout worker's answers: rollout.run (lease.h), rollout.fetch and
- * rollout.release. The samples stay here until they are released; a train rank fetches them
- * straight from this process. Loop thread. */
+/* RolloutService: the rollout worker's answers: rollout.run (lease.h), rollout.fetch,
+ * rollout.release, and, where a policy generates, rollout.adopt. The samples stay here until they
+ * are released; a train rank fetches them straight from this process. Loop thread. */
 #ifndef TROUPE_ROLLOUT_WORKER_SERVICE_H
 #define TROUPE_ROLLOUT_WORKER_SERVICE_H
 
@@ -16,8 +16,8 @@ typedef struct RolloutServiceOptions {
     const ActorIdentity *identity; /* of this process; borrowed for the service's life */
     const JobConfig *config;       /* the same */
     const RolloutTable *table;     /* the rollout function */
-    int threads;                   /* that run the rollout function, at least 1 */
-    size_t store_bytes_max;        /* of samples held */
+    int threads; /* that run the rollout function, at least 1; where it does not say itself */
+    size_t store_bytes_max; /* of samples held */
 } RolloutServiceOptions;
 
 /* Loads what the rollout function needs (a tokenizer of 150,000 entries takes a few tenths of a
@@ -30,9 +30,13 @@ void rollout_service_destroy(RolloutService *service); /* accepts NULL */
 extern const ActorMethod rollout_service_methods[]; /* their `self` is the RolloutService */
 extern const int rollout_service_num_methods;
 
-uint64_t rollout_service_progress(RolloutService *service); /* records made; any thread */
-/* Records that are being made or wait for a thread: while there are some, the progress must change.
- * Loop thread. */
+/* What the rollout function will take of memory, for people; NULL: nothing to speak of. Borrowed.
+ */
+const char *rollout_service_memory_plan(const RolloutService *service);
+
+uint64_t rollout_service_progress(RolloutService *service); /* what was done; any thread */
+/* Work in hand that waits for nobody: records (in generation samples that are generated): while
+ * there are some, the progress must change. Loop thread. */
 int rollout_service_working(const RolloutService *service);
 /* What it does, and what it waits for (""): for heartbeats. */
 void rollout_service_describe(const RolloutService *service, char *ret_doing, size_t doing_bytes,

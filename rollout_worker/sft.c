@@ -6,55 +6,34 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/limits.h"
 #include "base/memory.h"
 #include "rollout_worker/chat_check.h"
-#include "rollout_worker/chat_record.h"
+#include "rollout_worker/chat_text.h"
 #include "rollout_worker/record.h"
-#include "rollout_worker/rollout.h"
-#include "text/conversation.h"
 
 #define TOKENIZER_CACHE_BYTES (4u << 20) /* per thread */
 
-/* What templates that print today's date are told, 26 July 2024 (Llama 3.1's own default): a sample
- * must be the same on the day on which a run is resumed. */
-#define TEMPLATE_TIME INT64_C(1721952000)
-
-typedef struct Sft {
-    const JobConfig *config;
-    ChatReader reader;
-    TextModel *text;
-} Sft;
-
 static void sft_close(void *shared)
 {
-    Sft *sft = shared;
-    if (sft == NULL) return;
-    text_model_destroy(sft->text);
-    chat_reader_clear(&sft->reader);
-    free(sft);
+    if (shared == NULL) return;
+    chat_text_close(shared);
+    free(shared);
 }
 
 static Status sft_open(const JobConfig *config, void **ret_shared, Error *err)
 {
-    Sft *sft = mem_calloc(1, sizeof *sft);
-    sft->config = config;
-    Status status = chat_reader_create(config, &sft->reader, err);
-    if (status == OK)
-        status =
-            text_model_load(config->model.tokenizer, config->model.chat_template, &sft->text, err);
-    if (status == OK) {
-        *ret_shared = sft;
-        sft = NULL;
-    }
-    sft_close(sft);
-    return status;
+    ChatText text = {0};
+    TRY(chat_text_open(config, &text, err));
+    ChatText *shared = mem_alloc(sizeof *shared);
+    *shared = text;
+    *ret_shared = shared;
+    return OK;
 }
 
 static void *sft_open_thread(const void *shared)
 {
-    const Sft *sft = shared;
-    return tokenizer_cache_create(text_model_tokenizer(sft->text), TOKENIZER_CACHE_BYTES);
+    const ChatText *text = shared;
+    return tokenizer_cache_create(text_model_tokenizer(text->model), TOKENIZER_CACHE_BYTES);
 }
 
 static void sft_close_thread(void *scratch)
@@ -95,13 +74,13 @@ static void reject_untrained(const RolloutRecord *record, size_t length, size_t 
 }
 
 /* Makes the sample from the first tokens of the conversation, whose arrays it takes. */
-static void fill_sample(const Sft *sft, const RolloutRecord *record,
+static void fill_sample(const ChatText *text, const RolloutRecord *record,
                         TokenizedConversation *conversation, Sample *ret)
 {
     size_t whole = conversation->length, length = whole;
-    size_t length_max = (size_t)sft->config->data.max_length;
+    size_t length_max = (size_t)text->config->data.max_length;
     if (length > length_max) {
-        if (sft->config->data.too_long != POLICY_TRUNCATE) {
+        if (text->config->data.too_long != POLICY_TRUNCATE) {
             reject_too_long(record, length, length_max, ret);
             return;
         }
@@ -133,21 +112,6 @@ static TokenizedConversation copy_tokens(const TokenizedConversation *conversati
     return copy;
 }
 
-/* Completes what the text layer says of a conversation to what every refusal of a record says. */
-static void explain_refusal(const RolloutRecord *record, const ChatRecord *chat, Error *err)
-{
-    bool by_template = err->status == ERR_INVALID;
-    ChatShape shape = chat->conversation.shape;
-    char *found = mem_strdup(err->message);
-    error_set(err, err->status, "%s: %s%s%s%s", record->source, found,
-              shape != SHAPE_MESSAGES ? "\n  found: messages made of the shape " : "",
-              shape != SHAPE_MESSAGES ? chat_shape_name(shape) : "",
-              by_template ? "\n  expected: a conversation that the chat template accepts"
-                            "\n  to do: correct it, or name another template in model.chat_template"
-                          : "\n  to do: correct the record, or drop it");
-    free(found);
-}
-
 /* ---- what is odd ---- */
 
 /* What was found of a conversation that could be rendered; texts owned, NULL: nothing. */
@@ -167,14 +131,7 @@ static void oddities_clear(Oddities *odd)
 static void find_oddities(const RolloutRecord *record, const ChatRecord *chat,
                           const TokenizedConversation *encoded, Oddities *ret)
 {
-    ChatShape shape = chat->conversation.shape;
-    if (encoded->lost != NULL)
-        ret->lost =
-            mem_printf("%s: %s%s%s\n  to do: correct the record, name another template in "
-                       "model.chat_template, or set data.not_rendered to keep",
-                       record->source, encoded->lost,
-                       shape != SHAPE_MESSAGES ? "\n  found: messages made of the shape " : "",
-                       shape != SHAPE_MESSAGES ? chat_shape_name(shape) : "");
+    ret->lost = chat_text_lost(record, chat, encoded);
     const ChatConversation *conversation = &chat->conversation;
     char *empty = chat_find_empty_answer(conversation->messages, conversation->num_prompt_messages);
     if (empty != NULL)
@@ -221,7 +178,7 @@ static Status refuse_no_answer(const RolloutRecord *record, const ChatConversati
 
 /* A record on its way. */
 typedef struct SftTask {
-    const Sft *sft;
+    const ChatText *text;
     TokenizerCache *cache;
     const RolloutRecord *record;
     RolloutTrace *trace; /* NULL: nobody looks */
@@ -232,18 +189,15 @@ static Status encode(const SftTask *task, const cJSON *json, TokenizedConversati
 {
     const RolloutRecord *record = task->record;
     ChatRecord chat = {0};
-    TRY(chat_record_read(&task->sft->reader, json, record->source, &chat, err));
+    TRY(chat_record_read(&task->text->reader, json, record->source, &chat, err));
     const ChatConversation *conversation = &chat.conversation;
     ConversationOptions options = {
-        .now = TEMPLATE_TIME,
         .num_prompt_messages = (size_t)conversation->num_prompt_messages,
-        .template_kwargs = chat.template_kwargs,
         .keep_text = task->trace != NULL,
     };
     if (task->trace != NULL) task->trace->shape = chat_shape_name(conversation->shape);
-    Status status = conversation_encode(task->sft->text, task->cache, conversation->messages,
-                                        chat.tools, &options, ret, err);
-    if (status != OK) explain_refusal(record, &chat, err);
+    Status status = chat_text_encode(task->text, task->cache, record, &chat, conversation->messages,
+                                     options, ret, err);
     /* There is no row before the first token whose logits could be trained to predict it. */
     if (status == OK && ret->length > 0) ret->loss_mask[0] = 0;
     if (status == OK && has_no_answer(conversation))
@@ -253,17 +207,9 @@ static Status encode(const SftTask *task, const cJSON *json, TokenizedConversati
     return status;
 }
 
-static RejectReason reason_of(Status status)
-{
-    return status == ERR_INVALID     ? REJECT_TEMPLATE
-           : status == ERR_NOT_FOUND ? REJECT_NOTHING_TO_TRAIN
-                                     : REJECT_BAD_RECORD;
-}
-
 static void make_sample(const SftTask *task, Sample *ret)
 {
     const RolloutRecord *record = task->record;
-    ret->position = record->position;
     if (record->error[0] != '\0') {
         rollout_reject(ret, REJECT_BAD_RECORD, record->error);
         return;
@@ -276,11 +222,11 @@ static void make_sample(const SftTask *task, Sample *ret)
     if (status == OK) status = encode(task, json, &conversation, &odd, &err);
     if (status == OK && task->trace != NULL) taken = copy_tokens(&conversation);
     if (status != OK)
-        rollout_reject(ret, reason_of(status), err.message);
-    else if (odd.lost != NULL && task->sft->config->data.not_rendered != POLICY_KEEP)
+        rollout_reject(ret, chat_reject_reason(status), err.message);
+    else if (odd.lost != NULL && task->text->config->data.not_rendered != POLICY_KEEP)
         rollout_reject(ret, REJECT_NOT_RENDERED, odd.lost);
     else
-        fill_sample(task->sft, record, task->trace != NULL ? &taken : &conversation, ret);
+        fill_sample(task->text, record, task->trace != NULL ? &taken : &conversation, ret);
     note(ret, NOTE_NOT_RENDERED, odd.lost);
     note(ret, NOTE_EMPTY_ANSWER, odd.empty_answer);
     note(ret, NOTE_BAD_ARGUMENTS, odd.bad_arguments);
@@ -294,14 +240,18 @@ static void make_sample(const SftTask *task, Sample *ret)
     cJSON_Delete(json);
 }
 
-static void sft_run(const void *shared, void *scratch, const RolloutRecord *record, Sample *ret)
+static Status sft_run(void *shared, void *scratch, const RolloutRecord *record, RolloutGroup *ret,
+                      Error *err)
 {
-    make_sample(&(SftTask){shared, scratch, record, NULL}, ret);
+    (void)err;
+    make_sample(&(SftTask){shared, scratch, record, NULL}, rollout_group_add(ret, record));
+    return OK;
 }
 
-static void sft_explain(const void *shared, void *scratch, const RolloutRecord *record, Sample *ret,
+static void sft_explain(void *shared, void *scratch, const RolloutRecord *record, Sample *ret,
                         RolloutTrace *ret_trace)
 {
+    ret->position = record->position;
     make_sample(&(SftTask){shared, scratch, record, ret_trace}, ret);
 }
 

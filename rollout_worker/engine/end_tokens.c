@@ -49,6 +49,14 @@ static Status read_file(const char *path, int64_t vocab_size, EndTokens *tokens,
     return status;
 }
 
+Status end_tokens_read_file(const char *path, int64_t vocab_size, EndTokens *ret, Error *err)
+{
+    EndTokens tokens = {.count = 0};
+    TRY(read_file(path, vocab_size, &tokens, err));
+    *ret = tokens;
+    return OK;
+}
+
 Status end_tokens_read(const char *folder, int64_t vocab_size, EndTokens *ret, Error *err)
 {
     const char *const names[] = {"generation_config.json", "config.json"};

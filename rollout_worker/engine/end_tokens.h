@@ -19,4 +19,7 @@ typedef struct EndTokens {
  * is not of the vocabulary. */
 Status end_tokens_read(const char *folder, int64_t vocab_size, EndTokens *ret, Error *err);
 
+/* The same of one file, such as a config.json that lies elsewhere. */
+Status end_tokens_read_file(const char *path, int64_t vocab_size, EndTokens *ret, Error *err);
+
 #endif

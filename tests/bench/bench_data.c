@@ -183,16 +183,21 @@ static void bench_sft(const Dataset *dataset, const char *model)
         str_clear(&text);
         stop_on(dataset_read(dataset, order_record(&cursor, samples, &epoch), &text, &source, &err),
                 &err);
-        RolloutRecord record = {(int64_t)samples, text.data, text.length, "line", ""};
-        Sample sample = {0};
-        rollout_sft.run(shared, scratch, &record, &sample);
-        if (sample.status == SAMPLE_REJECTED) {
-            fprintf(stderr, "bench_data: %s\n", sample.reject_message);
+        RolloutRecord record = {.position = (int64_t)samples,
+                                .text = text.data,
+                                .length = text.length,
+                                .source = "line",
+                                .error = ""};
+        RolloutGroup group = {0};
+        stop_on(rollout_sft.run(shared, scratch, &record, &group, &err), &err);
+        const Sample *sample = &group.sample[0];
+        if (sample->status == SAMPLE_REJECTED) {
+            fprintf(stderr, "bench_data: %s\n", sample->reject_message);
             exit(1);
         }
-        tokens += (uint64_t)sample.length;
+        tokens += (uint64_t)sample->length;
         bytes += text.length;
-        sample_clear(&sample);
+        rollout_group_clear(&group);
     }
     double seconds = seconds_since(start);
     printf("sft             %8.0f samples/s, %.2f Mtokens/s, %.1f MB/s of JSON on one core\n",

@@ -49,7 +49,7 @@ static void dump(const Sample *sample)
     putchar('\n');
 }
 
-static Pass run_pass(const void *shared, const char *path, bool dumps)
+static Pass run_pass(void *shared, const char *path, bool dumps)
 {
     Error err = {0};
     Dataset *dataset = NULL;
@@ -65,13 +65,18 @@ static Pass run_pass(const void *shared, const char *path, bool dumps)
         str_clear(&text);
         stop_on(dataset_read(dataset, i, &text, &source, &err), &err);
         snprintf(place, sizeof place, "%llu", (unsigned long long)source.line);
-        RolloutRecord record = {(int64_t)i, text.data, text.length, place, ""};
-        Sample sample = {0};
-        rollout_sft.run(shared, scratch, &record, &sample);
-        pass.samples += sample.status != SAMPLE_REJECTED;
-        pass.tokens += (uint64_t)sample.length;
-        if (dumps) dump(&sample);
-        sample_clear(&sample);
+        RolloutRecord record = {.position = (int64_t)i,
+                                .text = text.data,
+                                .length = text.length,
+                                .source = place,
+                                .error = ""};
+        RolloutGroup group = {0};
+        stop_on(rollout_sft.run(shared, scratch, &record, &group, &err), &err);
+        const Sample *sample = &group.sample[0];
+        pass.samples += sample->status != SAMPLE_REJECTED;
+        pass.tokens += (uint64_t)sample->length;
+        if (dumps) dump(sample);
+        rollout_group_clear(&group);
     }
     str_free(&text);
     rollout_sft.close_thread(scratch);

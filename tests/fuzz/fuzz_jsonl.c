@@ -95,7 +95,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
     cJSON_Delete(json);
     config.data.input_key = NULL;
     config.data.max_length = 1 << 20;
-    RolloutRecord record = {7, (const char *)bytes, length, SOURCE, ""};
+    RolloutRecord record = {.position = 7,
+                            .text = (const char *)bytes,
+                            .length = length,
+                            .source = SOURCE,
+                            .error = ""};
     check_sample(&record, &config);
     return 0;
 }

@@ -41,9 +41,8 @@ static void *echo_open_thread(const void *shared)
 
 /* Tokens are the bytes; "#..." is refused, and "?..." takes its time, so that later records are
  * done before. */
-static void echo_run(const void *shared, void *scratch, const RolloutRecord *record, Sample *ret)
+static void echo(const RolloutRecord *record, Sample *ret)
 {
-    (void)shared, (void)scratch;
     if (record->error[0] != '\0' || record->text[0] == '#') {
         ret->status = SAMPLE_REJECTED;
         ret->reject_reason = REJECT_BAD_RECORD;
@@ -59,6 +58,14 @@ static void echo_run(const void *shared, void *scratch, const RolloutRecord *rec
         ret->token[i] = (unsigned char)record->text[i];
         ret->loss_mask[i] = i > 0;
     }
+}
+
+static Status echo_run(void *shared, void *scratch, const RolloutRecord *record, RolloutGroup *ret,
+                       Error *err)
+{
+    (void)shared, (void)scratch, (void)err;
+    echo(record, rollout_group_add(ret, record));
+    return OK;
 }
 
 static const RolloutTable echo_table = {

@@ -41,14 +41,26 @@ static void worker_close(Worker *worker)
     rollout_sft.close(worker->shared);
 }
 
+/* The one sample of a record. */
+static Sample run_record(const Worker *worker, const RolloutRecord *record)
+{
+    Error err = {0};
+    RolloutGroup group = {0};
+    assert_ok(rollout_sft.run(worker->shared, worker->scratch, record, &group, &err), &err);
+    assert_int_equal(group.count, 1);
+    Sample sample = group.sample[0];
+    free(group.sample);
+    return sample;
+}
+
 /* Runs one line from a heap block of exactly its length. */
 static Sample run_line(const Worker *worker, const char *line, size_t length)
 {
     char *text = mem_alloc(length);
     memcpy(text, line, length);
-    RolloutRecord record = {41, text, length, "chats.jsonl:5", ""};
-    Sample sample = {0};
-    rollout_sft.run(worker->shared, worker->scratch, &record, &sample);
+    RolloutRecord record = {
+        .position = 41, .text = text, .length = length, .source = "chats.jsonl:5", .error = ""};
+    Sample sample = run_record(worker, &record);
     free(text);
     assert_int_equal(sample.position, 41);
     assert_int_equal(sample.index, 0);
@@ -141,10 +153,10 @@ static void test_sft_equals_transformers_on_gsm8k_with_qwen3(void **state)
 /* Looking on must change nothing: the sample is the same, and the trace holds all of it. */
 static void assert_explained_alike(const Worker *worker, const char *line, size_t length)
 {
-    RolloutRecord record = {41, line, length, "chats.jsonl:5", ""};
-    Sample plain = {0}, looked_at = {0};
+    RolloutRecord record = {
+        .position = 41, .text = line, .length = length, .source = "chats.jsonl:5", .error = ""};
+    Sample plain = run_record(worker, &record), looked_at = {0};
     RolloutTrace trace = {0};
-    rollout_sft.run(worker->shared, worker->scratch, &record, &plain);
     rollout_sft.explain(worker->shared, worker->scratch, &record, &looked_at, &trace);
     uint8_t *bytes[2];
     size_t sizes[2];
@@ -503,10 +515,10 @@ static void test_line_that_could_not_be_read_is_rejected(void **state)
     (void)state;
     Worker worker;
     worker_open(&worker, TINY);
-    RolloutRecord record = {3, NULL, 0, "long.jsonl:2",
-                            "long.jsonl:2: the line has more than 9 bytes"};
-    Sample sample = {0};
-    rollout_sft.run(worker.shared, worker.scratch, &record, &sample);
+    RolloutRecord record = {.position = 3,
+                            .source = "long.jsonl:2",
+                            .error = "long.jsonl:2: the line has more than 9 bytes"};
+    Sample sample = run_record(&worker, &record);
     assert_int_equal(sample.position, 3);
     assert_int_equal(sample.reject_reason, REJECT_BAD_RECORD);
     assert_string_equal(sample.reject_message, record.error);

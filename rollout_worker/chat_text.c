@@ -1,0 +1,101 @@
+#include "rollout_worker/chat_text.h"
+
+#include <stdlib.h>
+
+#include "base/memory.h"
+
+/* What templates that print today's date are told, 26 July 2024 (Llama 3.1's own default): a sample
+ * must be the same on the day on which a run is resumed. */
+#define TEMPLATE_TIME INT64_C(1721952000)
+
+void chat_text_close(ChatText *text)
+{
+    text_model_destroy(text->model);
+    chat_reader_clear(&text->reader);
+    *text = (ChatText){0};
+}
+
+Status chat_text_open(const JobConfig *config, ChatText *ret, Error *err)
+{
+    ChatText text = {.config = config};
+    Status status = chat_reader_create(config, &text.reader, err);
+    if (status == OK)
+        status =
+            text_model_load(config->model.tokenizer, config->model.chat_template, &text.model, err);
+    if (status == OK)
+        *ret = text;
+    else
+        chat_text_close(&text);
+    return status;
+}
+
+/* Completes what the text layer says of a conversation to what every refusal of a record says. */
+static void explain_refusal(const RolloutRecord *record, const ChatRecord *chat, Error *err)
+{
+    bool by_template = err->status == ERR_INVALID;
+    ChatShape shape = chat->conversation.shape;
+    char *found = mem_strdup(err->message);
+    error_set(err, err->status, "%s: %s%s%s%s", record->source, found,
+              shape != SHAPE_MESSAGES ? "\n  found: messages made of the shape " : "",
+              shape != SHAPE_MESSAGES ? chat_shape_name(shape) : "",
+              by_template ? "\n  expected: a conversation that the chat template accepts"
+                            "\n  to do: correct it, or name another template in model.chat_template"
+                          : "\n  to do: correct the record, or drop it");
+    free(found);
+}
+
+Status chat_text_encode(const ChatText *text, TokenizerCache *cache, const RolloutRecord *record,
+                        const ChatRecord *chat, const cJSON *messages, ConversationOptions options,
+                        TokenizedConversation *ret, Error *err)
+{
+    options.now = TEMPLATE_TIME;
+    options.template_kwargs = chat->template_kwargs;
+    Status status =
+        conversation_encode(text->model, cache, messages, chat->tools, &options, ret, err);
+    if (status != OK) explain_refusal(record, chat, err);
+    return status;
+}
+
+char *chat_text_lost(const RolloutRecord *record, const ChatRecord *chat,
+                     const TokenizedConversation *encoded)
+{
+    ChatShape shape = chat->conversation.shape;
+    if (encoded->lost == NULL) return NULL;
+    return mem_printf("%s: %s%s%s\n  to do: correct the record, name another template in "
+                      "model.chat_template, or set data.not_rendered to keep",
+                      record->source, encoded->lost,
+                      shape != SHAPE_MESSAGES ? "\n  found: messages made of the shape " : "",
+                      shape != SHAPE_MESSAGES ? chat_shape_name(shape) : "");
+}
+
+static int32_t first_trained_control(const Tokenizer *tokenizer,
+                                     const TokenizedConversation *conversation)
+{
+    for (size_t i = 0; i < conversation->length; i++)
+        if (conversation->loss_mask[i] &&
+            tokenizer_id_kind(tokenizer, conversation->token[i]) == TOKEN_KIND_CONTROL)
+            return conversation->token[i];
+    return -1;
+}
+
+int32_t chat_text_turn_end(const ChatText *text)
+{
+    static const char CHAT[] = "[{\"role\": \"user\", \"content\": \"a\"}, "
+                               "{\"role\": \"assistant\", \"content\": \"b\"}]";
+    TokenizedConversation conversation = {0};
+    ConversationOptions options = {.now = TEMPLATE_TIME};
+    cJSON *messages = cJSON_Parse(CHAT);
+    int32_t id = -1;
+    if (conversation_encode(text->model, NULL, messages, NULL, &options, &conversation, NULL) == OK)
+        id = first_trained_control(text_model_tokenizer(text->model), &conversation);
+    tokenized_conversation_free(&conversation);
+    cJSON_Delete(messages);
+    return id;
+}
+
+RejectReason chat_reject_reason(Status status)
+{
+    return status == ERR_INVALID     ? REJECT_TEMPLATE
+           : status == ERR_NOT_FOUND ? REJECT_NOTHING_TO_TRAIN
+                                     : REJECT_BAD_RECORD;
+}

@@ -1,0 +1,38 @@
+/* ChatText: what all rollout functions need that make something of chats: how the job's records
+ * are read, the model's tokenizer and chat template, and refusals that name the record. Const once
+ * open; any number of threads, each with its own TokenizerCache. */
+#ifndef TROUPE_ROLLOUT_WORKER_CHAT_TEXT_H
+#define TROUPE_ROLLOUT_WORKER_CHAT_TEXT_H
+
+#include "rollout_worker/chat_record.h"
+#include "rollout_worker/rollout.h"
+#include "text/conversation.h"
+
+typedef struct ChatText {
+    const JobConfig *config; /* borrowed */
+    ChatReader reader;
+    TextModel *model;
+} ChatText;
+
+/* Loads what the job names. Nothing is left behind on failure. */
+Status chat_text_open(const JobConfig *config, ChatText *ret, Error *err);
+void chat_text_close(ChatText *text); /* accepts a zeroed one */
+
+/* conversation_encode of `messages`, which are those of `chat`, or some of them; options->now and
+ * template_kwargs are set here. A failure is completed to what every refusal of a record says. */
+Status chat_text_encode(const ChatText *text, TokenizerCache *cache, const RolloutRecord *record,
+                        const ChatRecord *chat, const cJSON *messages, ConversationOptions options,
+                        TokenizedConversation *ret, Error *err);
+
+/* What to say of messages that the template passed over, as data.not_rendered judges it; owned by
+ * the caller. NULL: nothing was lost. */
+char *chat_text_lost(const RolloutRecord *record, const ChatRecord *chat,
+                     const TokenizedConversation *encoded);
+
+/* The token with which the template ends what an assistant says ("<|im_end|>"), or -1. */
+int32_t chat_text_turn_end(const ChatText *text);
+
+/* Why a record is rejected when this is what reading or rendering it came to. */
+RejectReason chat_reject_reason(Status status);
+
+#endif

@@ -1,0 +1,252 @@
+#include "rollout_worker/policy.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/memory.h"
+#include "base/str.h"
+#include "model/kv_cache.h"
+#include "rollout_worker/engine/runner.h"
+
+/* Rows of a step beside one for each sample in work: pieces of prompts. */
+#define PROMPT_STEP_TOKENS 512
+
+/* One rank's. */
+typedef struct PolicyRank {
+    WeightPlan *plan;
+    WeightBoardId board_id;
+    WeightBoard *board;  /* NULL: not opened */
+    Weights *weights[2]; /* NULL: not made yet */
+} PolicyRank;
+
+struct Policy {
+    const JobConfig *config;
+    const KernelTable *kernels;
+    DType dtype;
+    PolicyRank *rank; /* [tp_size] */
+    int tp_size;
+    int in_use; /* of weights[2]; -1: none is */
+    int64_t version;
+    EngineThread *engine;
+    char *memory_plan;
+};
+
+/* ---- end tokens ---- */
+
+static void add_end(EndTokens *tokens, int32_t id)
+{
+    for (int i = 0; i < tokens->count; i++)
+        if (tokens->id[i] == id) return;
+    if (tokens->count < END_TOKENS_MAX) tokens->id[tokens->count++] = id;
+}
+
+Status policy_end_tokens(const ChatText *text, int64_t vocab_size, EndTokens *ret, Error *err)
+{
+    const JobConfig *config = text->config;
+    EndTokens tokens = {.count = 0};
+    if (config->model.init != INIT_RANDOM)
+        TRY(end_tokens_read(config->model.path, vocab_size, &tokens, err));
+    if (tokens.count == 0)
+        TRY(end_tokens_read_file(config->model.config, vocab_size, &tokens, err));
+    int32_t eos = text_model_eos_id(text->model), turn_end = chat_text_turn_end(text);
+    if (tokens.count == 0 && eos >= 0) add_end(&tokens, eos);
+    if (turn_end >= 0) add_end(&tokens, turn_end);
+    if (tokens.count == 0)
+        return error_set(err, ERR_INVALID,
+                         "nothing says with which token the model ends an answer: neither "
+                         "eos_token_id of %s, nor the tokenizer's eos_token, nor the chat "
+                         "template\n  to do: add eos_token_id to config.json",
+                         config->model.config);
+    *ret = tokens;
+    return OK;
+}
+
+/* ---- making ---- */
+
+static int64_t bytes_for_pages(const Policy *policy)
+{
+    const JobConfig *config = policy->config;
+    if (config->rollout.kv_cache_mb > 0) return config->rollout.kv_cache_mb << 20;
+    int64_t pages = (config->data.max_length + KV_PAGE - 1) / KV_PAGE;
+    return pages * config->rollout.concurrency *
+           kv_cache_page_bytes(policy->rank[0].plan, policy->dtype, policy->kernels);
+}
+
+static EngineOptions engine_options(const Policy *policy, const ChatText *text,
+                                    const EndTokens *ends)
+{
+    const JobConfig *config = policy->config;
+    return (EngineOptions){
+        .max_length = (int32_t)config->data.max_length,
+        .max_samples = (int)config->rollout.concurrency,
+        .max_step_tokens = (int)config->rollout.concurrency + PROMPT_STEP_TOKENS,
+        .kv_bytes = bytes_for_pages(policy),
+        .tokenizer = text_model_tokenizer(text->model),
+        .end_token = ends->id,
+        .num_end_tokens = ends->count,
+    };
+}
+
+/* The engine's plan needs weights only for their shape. */
+static Status plan_memory(Policy *policy, EngineOptions options, Error *err)
+{
+    EngineMemory memory;
+    Weights shape = {
+        .kernels = policy->kernels, .plan = policy->rank[0].plan, .dtype = policy->dtype};
+    Str text = {0};
+    options.weights = &shape;
+    TRY(engine_memory_plan_make(&options, &memory, err));
+    int64_t next = memory.weights + memory.packed;
+    char *engine = engine_memory_plan_text(&memory);
+    str_printf(&text, "%s; the next weights, beside those in use, %.1f MiB", engine,
+               (double)next / 0x1p20);
+    if (policy->tp_size > 1)
+        str_printf(&text, "; so for each of %d tensor-parallel ranks", policy->tp_size);
+    str_printf(&text, ": %.2f GiB in all",
+               (double)((memory.total + next) * policy->tp_size) / 0x1p30);
+    free(engine);
+    policy->memory_plan = str_take(&text);
+    return OK;
+}
+
+static Status make_plans(Policy *policy, ModelConfig *ret, Error *err)
+{
+    ModelConfig model;
+    TRY(model_config_read(policy->config->model.config, &model, err));
+    TRY(model_config_check_parallel(&model, policy->tp_size, err));
+    policy->rank = mem_calloc((size_t)policy->tp_size, sizeof *policy->rank);
+    for (int r = 0; r < policy->tp_size; r++)
+        policy->rank[r].plan = weight_plan_create(&model, r, policy->tp_size);
+    *ret = model;
+    return OK;
+}
+
+static Status make_engine(Policy *policy, const ChatText *text, Error *err)
+{
+    ModelConfig model;
+    EndTokens ends;
+    TRY(make_plans(policy, &model, err));
+    TRY(model_config_check_tokenizer(&model, policy->config->model.config,
+                                     tokenizer_vocab_size(text_model_tokenizer(text->model)),
+                                     policy->config->model.tokenizer, err));
+    TRY(policy_end_tokens(text, model.vocab_size, &ends, err));
+    EngineThreadOptions options = {.engine = engine_options(policy, text, &ends),
+                                   .tp_size = policy->tp_size};
+    TRY(plan_memory(policy, options.engine, err));
+    return engine_thread_create(&options, &policy->engine, err);
+}
+
+Status policy_create(const ChatText *text, Policy **ret, Error *err)
+{
+    const JobConfig *config = text->config;
+    Policy *policy = mem_calloc(1, sizeof *policy);
+    int threads = (int)config->cluster.cpus_per_rollout_worker / (int)config->train.tp_size;
+    policy->config = config;
+    policy->kernels = cpu_kernels(threads > 1 ? threads : 1);
+    policy->dtype = config->model.dtype == MODEL_BF16 ? DTYPE_BF16 : DTYPE_F32;
+    policy->tp_size = (int)config->train.tp_size;
+    policy->in_use = -1;
+    Status status = make_engine(policy, text, err);
+    if (status == OK)
+        *ret = policy;
+    else
+        policy_destroy(policy);
+    return status;
+}
+
+void policy_end(Policy *policy)
+{
+    engine_thread_end(policy->engine);
+}
+
+void policy_destroy(Policy *policy)
+{
+    if (policy == NULL) return;
+    engine_thread_destroy(policy->engine);
+    for (int r = 0; policy->rank != NULL && r < policy->tp_size; r++) {
+        weights_destroy(policy->rank[r].weights[0]);
+        weights_destroy(policy->rank[r].weights[1]);
+        weight_board_destroy(policy->rank[r].board);
+        weight_plan_destroy(policy->rank[r].plan);
+    }
+    free(policy->rank);
+    free(policy->memory_plan);
+    free(policy);
+}
+
+EngineThread *policy_engine(const Policy *policy)
+{
+    return policy->engine;
+}
+
+const char *policy_memory_plan(const Policy *policy)
+{
+    return policy->memory_plan;
+}
+
+/* ---- weights ---- */
+
+static bool are_same_boards(const Policy *policy, const RolloutWeights *weights)
+{
+    for (int r = 0; r < policy->tp_size; r++)
+        if (policy->rank[r].board == NULL ||
+            memcmp(&policy->rank[r].board_id, &weights->board[r], sizeof(WeightBoardId)) != 0)
+            return false;
+    return true;
+}
+
+static Status start_over(Policy *policy, Error *err)
+{
+    TRY(engine_thread_reset(policy->engine, err));
+    policy->in_use = -1;
+    for (int r = 0; r < policy->tp_size; r++) {
+        weight_board_destroy(policy->rank[r].board);
+        policy->rank[r].board = NULL;
+    }
+    return OK;
+}
+
+/* Copies a rank's part from its board and packs it. The copy is whole if what the board shows
+ * afterwards is still the version, with its digests: a slot is given up before it is written. */
+static Status take_part(Policy *policy, PolicyRank *rank, const WeightBoardId *id, int64_t version,
+                        Weights **weights, Error *err)
+{
+    const void *flat = NULL;
+    if (rank->board == NULL) {
+        TRY(weight_board_open(id, rank->plan, policy->dtype, &rank->board, err));
+        rank->board_id = *id;
+    }
+    TRY(weight_board_find(rank->board, version, &flat, err));
+    if (*weights == NULL) *weights = weights_create(rank->plan, policy->dtype, policy->kernels);
+    memcpy((*weights)->flat, flat, (size_t)rank->plan->size * dtype_size(policy->dtype));
+    TRY(weight_board_verify(rank->board, version, err));
+    weights_prepare(*weights);
+    return OK;
+}
+
+Status policy_adopt(Policy *policy, const RolloutWeights *weights, RolloutAdoption *ret, Error *err)
+{
+    const Weights *next[ENGINE_RANKS_MAX];
+    int64_t began = clock_ns();
+    *ret = (RolloutAdoption){0};
+    if (weights->num_boards != policy->tp_size)
+        return error_set(err, ERR_INVALID, "weights of %d ranks, but train.tp_size is %d",
+                         weights->num_boards, policy->tp_size);
+    bool same = are_same_boards(policy, weights);
+    if (weights->restart || !same) TRY(start_over(policy, err));
+    if (policy->in_use >= 0 && policy->version == weights->version) return OK;
+    int set = policy->in_use == 0 ? 1 : 0;
+    for (int r = 0; r < policy->tp_size; r++) {
+        PolicyRank *rank = &policy->rank[r];
+        TRY(take_part(policy, rank, &weights->board[r], weights->version, &rank->weights[set],
+                      err));
+        next[r] = rank->weights[set];
+    }
+    ret->wait_s = (double)(clock_ns() - began) / 1e9;
+    policy->in_use = -1; /* on failure the engine has none */
+    TRY(engine_thread_adopt(policy->engine, next, weights->version, &ret->pause_s, err));
+    policy->in_use = set;
+    policy->version = weights->version;
+    return OK;
+}

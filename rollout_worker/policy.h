@@ -1,0 +1,43 @@
+/* Policy: the network that a rollout worker generates with: an engine in a thread of its own
+ * (engine_thread.h), made as the job says, and the weights that train ranks show it on their boards
+ * (model/weight_board.h). Version after version is copied and packed beside generation, into the
+ * one of two sets of weights that is not in use, compared with the trainer's digests, and then
+ * takes the other's place between two tokens.
+ *
+ * With tensor parallelism this process holds all ranks, in the trainer's layout: the log-probs it
+ * reports are those of the trainer's ranks to the bit. */
+#ifndef TROUPE_ROLLOUT_WORKER_POLICY_H
+#define TROUPE_ROLLOUT_WORKER_POLICY_H
+
+#include "rollout_worker/chat_text.h"
+#include "rollout_worker/engine/end_tokens.h"
+#include "rollout_worker/engine/engine_thread.h"
+
+typedef struct Policy Policy;
+
+/* What a sample ends with, by itself. In this order, as far as they are known: eos_token_id of
+ * generation_config.json or config.json in model.path (end_tokens.h), or of model.config; if there
+ * is none, the tokenizer's eos_token. And always the token with which the chat template ends an
+ * assistant's turn: that is what training teaches a model to stop with, whatever its files say.
+ * ERR_INVALID when nothing is known: every answer would run to its limit. */
+Status policy_end_tokens(const ChatText *text, int64_t vocab_size, EndTokens *ret, Error *err);
+
+/* Plans the memory: ERR_INVALID where keys and values of one sample of data.max_length do not fit
+ * rollout.kv_cache_mb, or train.tp_size cannot split the model. Borrows `text`; allocates little:
+ * engine and weights come with the first adoption. */
+Status policy_create(const ChatText *text, Policy **ret, Error *err);
+void policy_end(Policy *policy);     /* engine_thread_end: whoever waits for it returns soon */
+void policy_destroy(Policy *policy); /* accepts NULL; nobody may be in a call */
+
+EngineThread *policy_engine(const Policy *policy);
+const char *policy_memory_plan(const Policy *policy); /* for people; borrowed */
+
+/* Takes a version over. Returns when it is in use and nobody reads the earlier one any more. The
+ * version that is in use already is left as it is, unless `restart`: then, and when the boards are
+ * others than before, everything in work ends as aborted first, and requests wait for these
+ * weights. ERR_UNAVAILABLE when a train rank is gone, ERR_NOT_FOUND when it does not show this
+ * version any more, ERR_DATA when weights are not what it wrote. By one thread at a time. */
+Status policy_adopt(Policy *policy, const RolloutWeights *weights, RolloutAdoption *ret,
+                    Error *err);
+
+#endif
