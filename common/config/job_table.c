@@ -15,7 +15,8 @@ static const KeyName length_policy_names[] = {
 static const KeyName keep_policy_names[] = {
     {"skip", POLICY_SKIP}, {"keep", POLICY_KEEP}, {"stop", POLICY_STOP}, {NULL, 0}};
 static const KeyName policy_names[] = {{"skip", POLICY_SKIP}, {"stop", POLICY_STOP}, {NULL, 0}};
-static const KeyName function_names[] = {{"sft", ROLLOUT_SFT}, {NULL, 0}};
+static const KeyName function_names[] = {
+    {"sft", ROLLOUT_SFT}, {"generate", ROLLOUT_GENERATE}, {NULL, 0}};
 static const KeyName schedule_names[] = {{"constant", SCHEDULE_CONSTANT},
                                          {"linear", SCHEDULE_LINEAR},
                                          {"cosine", SCHEDULE_COSINE},
