@@ -1,0 +1,87 @@
+#!/bin/bash
+# Reinforcement learning through the real processes: log-probs of generation are the trainer's to the bit, and the same
+# job gives the same weights with one and with four rollout workers, after a stop and a resume, and however often its
+# processes are killed.
+# usage: test_generate.sh workers | tensor_parallel | kills
+. "$(dirname "$0")/lib.sh"
+make_data
+STEPS=12
+
+# The answers of random weights are noise, and so is their reward: all that matters here is which tokens are drawn.
+generate="rollout.function=generate rollout.reward=random rollout.n_samples_per_prompt=4"
+generate="$generate rollout.max_response_length=16 data.max_length=160 eval.max_response_length=8"
+generate="$generate algorithm.entropy_coef=0.01 checkpoint.interval=5 eval.interval=6 train.tp_size=${TP:-1}"
+
+# no_mismatch: every step of the run compared log-probs, and none differed in a bit.
+no_mismatch() {
+    awk -F'"train/logprob_compared":|,"train/logprob_mismatch_count":' '
+        /"train\/loss"/ { steps++; split($3, rest, ","); if ($2 < 64 || rest[1] != 0) { print; exit 1 } }
+        END { exit steps != '$STEPS' }' "$RUN/metrics.jsonl" || fail "log-probs differ, or were not compared"
+}
+
+# same_as_before: whatever became of the run, these are the weights.
+same_as_before() {
+    [ "$(digest_of "$RUN")" = "$expected" ] || fail "other weights: $1"
+    no_mismatch
+    metrics_ascend
+    nothing_left
+}
+
+# shellcheck disable=SC2086
+write_job one.yaml run_one $generate
+run_job
+expected=$(digest_of "$RUN")
+no_mismatch
+grep -q '"eval/pass@1"' "$RUN/metrics.jsonl" || fail "no evaluation was made"
+nothing_left
+
+case $1 in
+workers)
+    # shellcheck disable=SC2086
+    write_job four.yaml run_four $generate rollout.num_workers=4 rollout.lease_size=1
+    run_job
+    same_as_before "four rollout workers"
+
+    # shellcheck disable=SC2086
+    write_job stopped.yaml run_stopped $generate rollout.num_workers=2
+    start_job
+    wait_for_step 7
+    kill -INT "$CONTROLLER"
+    finish_job 5
+    nothing_left
+    run_job
+    same_as_before "a stop and a resume"
+    ;;
+tensor_parallel) # the answers of a rollout worker whose ranks are laid out as the trainer's
+    TP=2
+    # shellcheck disable=SC2086
+    write_job two.yaml run_two ${generate/tp_size=1/tp_size=2}
+    run_job
+    no_mismatch
+    expected=$(digest_of "$RUN")
+    # shellcheck disable=SC2086
+    write_job three.yaml run_three ${generate/tp_size=1/tp_size=2} rollout.num_workers=3
+    run_job
+    same_as_before "three rollout workers"
+    ;;
+kills) # of each kind in turn
+    # shellcheck disable=SC2086
+    write_job killed.yaml run_killed $generate rollout.num_workers=2 cluster.restarts_max=100
+    start_job
+    step=1
+    for actor in rollout-0 rollout-1 train-0 rollout-1 data_source rollout-0; do
+        wait_for_step $step
+        pid=0
+        for _ in $(seq 200); do # it may be on its way back from the last kill
+            pid=$(actor_pid $actor)
+            [ "${pid:-null}" = null ] || [ "${pid:-0}" = 0 ] || break
+            sleep 0.05
+        done
+        kill -9 "$pid" || fail "could not kill $actor"
+        step=$((step + 2))
+    done
+    finish_job 0
+    same_as_before "kills"
+    ;;
+esac
+echo "same weights: $expected"
