@@ -38,7 +38,7 @@ typedef struct Generate {
     pthread_mutex_t mutex; /* of the retries */
     RewardRetry retry;
     atomic_bool ended;
-    atomic_int scoring;        /* threads that wait for rewards */
+    atomic_int judging;        /* threads that wait for rewards */
     atomic_uint_fast64_t done; /* prompts */
 } Generate;
 
@@ -149,7 +149,7 @@ static void generate_describe(const void *shared, RolloutActivity *ret)
     ret->working = engine_thread_working(engine);
     ret->waiting_for = ret->working > 0                      ? ""
                        : engine_thread_waiting(engine) > 0   ? "weights of the train workers"
-                       : atomic_load(&generate->scoring) > 0 ? "rewards"
+                       : atomic_load(&generate->judging) > 0 ? "rewards"
                                                              : "";
 }
 
@@ -372,9 +372,7 @@ static void score(const Task *task, RewardResult *ret)
             .position = task->record->position,
             .index = i,
         };
-    atomic_fetch_add(&task->generate->scoring, 1);
     reward_set_score(task->generate->rewards, requests, task->num_samples, ret);
-    atomic_fetch_sub(&task->generate->scoring, 1);
     free(requests);
 }
 
@@ -486,9 +484,11 @@ static Status answer_prompt(Task *task, RolloutGroup *ret, Error *err)
 {
     TRY(generate_answers(task, err));
     TRY(decode_answers(task, err));
-    TRY(judge(task, err));
-    fill_group(task, ret);
-    return OK;
+    atomic_fetch_add(&task->generate->judging, 1);
+    Status status = judge(task, err);
+    atomic_fetch_sub(&task->generate->judging, 1);
+    if (status == OK) fill_group(task, ret);
+    return status;
 }
 
 static Status generate_run(void *shared, void *scratch, const RolloutRecord *record,

@@ -28,6 +28,7 @@ struct WeightBoard {
     DType dtype;
     BoardHeader *header;
     SharedMemoryId id;
+    bool is_reader;
 };
 
 _Static_assert(sizeof(SharedMemoryId) <= WEIGHT_BOARD_ID_BYTES, "an id must hold it");
@@ -116,7 +117,7 @@ Status weight_board_create(const WeightPlan *plan, DType dtype, WeightBoardId *r
         header->slot[i].flat_offset = first_flat_offset(plan) + i * page_up(header->flat_bytes);
     }
     WeightBoard *board = mem_calloc(1, sizeof *board);
-    *board = (WeightBoard){plan, dtype, header, id};
+    *board = (WeightBoard){.plan = plan, .dtype = dtype, .header = header, .id = id};
     memset(ret_id, 0, sizeof *ret_id);
     memcpy(ret_id->bytes, &id, sizeof id);
     *ret = board;
@@ -140,7 +141,8 @@ Status weight_board_open(const WeightBoardId *id, const WeightPlan *plan, DType 
                          memory_id.pid, plan->tp_rank, plan->tp_size, dtype_name(dtype));
     }
     WeightBoard *board = mem_calloc(1, sizeof *board);
-    *board = (WeightBoard){plan, dtype, header, memory_id};
+    *board = (WeightBoard){
+        .plan = plan, .dtype = dtype, .header = header, .id = memory_id, .is_reader = true};
     *ret = board;
     return OK;
 }
@@ -148,7 +150,7 @@ Status weight_board_open(const WeightBoardId *id, const WeightPlan *plan, DType 
 void weight_board_destroy(WeightBoard *board)
 {
     if (board == NULL) return;
-    shared_memory_discard(&board->id);
+    if (!board->is_reader) shared_memory_discard(&board->id);
     shared_memory_unmap(&board->header->memory);
     free(board);
 }

@@ -67,18 +67,19 @@ void toy_engine_clear(ToyEngine *toy)
     weight_plan_destroy(toy->plan);
 }
 
-void toy_log_probs(const ToyEngine *toy, int version, const int32_t *token, int32_t length,
-                   int32_t first, float *ret)
+void weights_log_probs(const Weights *weights, const int32_t *token, int32_t length, int32_t first,
+                       float *ret)
 {
     Error err = {0};
     HeadResult result;
     HeadPass pass = {.log_prob = ret};
     uint8_t mask[TOY_LENGTH_MAX];
+    rank_check(length <= TOY_LENGTH_MAX);
     for (int32_t t = 0; t < length; t++)
         mask[t] = t >= first;
-    Model *model = model_create(toy->weights[version], NULL, TOY_LENGTH_MAX);
+    Model *model = model_create(weights, NULL, TOY_LENGTH_MAX);
     Activations *activations =
-        activations_create(toy->plan, DTYPE_F32, KEEP_NOTHING, length, toy->kernels);
+        activations_create(weights->plan, weights->dtype, KEEP_NOTHING, length, weights->kernels);
     Head *head = head_create(model, length, length, false);
     Batch *batch = batch_create();
     batch_add(batch, token, mask, length);
@@ -88,6 +89,12 @@ void toy_log_probs(const ToyEngine *toy, int version, const int32_t *token, int3
     head_destroy(head);
     activations_destroy(activations);
     model_destroy(model);
+}
+
+void toy_log_probs(const ToyEngine *toy, int version, const int32_t *token, int32_t length,
+                   int32_t first, float *ret)
+{
+    weights_log_probs(toy->weights[version], token, length, first, ret);
 }
 
 void toy_request(ToyRequest *toy, uint64_t key, int32_t length, int num_samples, int32_t tokens)

@@ -22,7 +22,11 @@ void toy_engine_init(ToyEngine *toy, const Ranks *ranks, int pages, EngineOption
 void toy_engine_start(ToyEngine *toy, const EngineOptions *options);
 void toy_engine_clear(ToyEngine *toy);
 
-/* Log-probs of tokens [first, length) of a whole sequence by weights of a version. */
+/* Log-probs of tokens [first, length) of a whole sequence, as the trainer computes them. */
+void weights_log_probs(const Weights *weights, const int32_t *token, int32_t length, int32_t first,
+                       float *ret);
+
+/* The same by the toy's weights of a version. */
 void toy_log_probs(const ToyEngine *toy, int version, const int32_t *token, int32_t length,
                    int32_t first, float *ret);
 

@@ -5,6 +5,8 @@
  *   reverse     answers two requests at a time, the second one first
  *   dead        ends at once, with a word on standard error
  *   once FILE   is `length`, but ends at a request when FILE is not there, and makes it
+ *   later FILE  is `length`, but ends at every request for as long as FILE is not there
+ *   context     the score is 1000 times the length of the label, and the length of the prompt
  *   child FILE  starts a process that sleeps for ever, writes its pid to FILE, and is `length` */
 #include <stdio.h>
 #include <stdlib.h>
@@ -82,6 +84,26 @@ static void judge_lengths(const char *once)
     }
 }
 
+static void judge_context(void)
+{
+    for (;;) {
+        cJSON *request = read_request();
+        printf("{\"id\": \"%s\", \"score\": %zu}\n", text(request, "id"),
+               1000 * strlen(text(request, "label")) + strlen(text(request, "prompt")));
+        fflush(stdout);
+        cJSON_Delete(request);
+    }
+}
+
+static void judge_later(const char *path)
+{
+    for (;;) {
+        cJSON *request = read_request();
+        if (access(path, F_OK) != 0) exit(7);
+        answer(request);
+    }
+}
+
 static void make_child(const char *path)
 {
     pid_t pid = fork();
@@ -101,6 +123,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "no such model\n");
         return 4;
     }
+    if (strcmp(mode, "context") == 0) judge_context();
+    if (strcmp(mode, "later") == 0) judge_later(argv[2]);
     if (strcmp(mode, "child") == 0) make_child(argv[2]);
     while (strcmp(mode, "reverse") == 0) {
         cJSON *first = read_request(), *second = read_request();

@@ -1,0 +1,784 @@
+/* Tests of rollout function `generate` through a whole rollout worker, over real sockets, with the
+ * real data source and boards of weights as train ranks show them: groups, rewards, weights that
+ * come, go and are others, and samples that are the same whoever makes them. */
+#include "test.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/memory.h"
+#include "base/str.h"
+#include "model/weight_board.h"
+#include "model/weights_io.h"
+#include "rollout_stage.h"
+#include "rollout_worker/policy.h"
+#include "toy_engine.h"
+
+#define FOLDER  "generate"
+#define TINY    PROJECT_SOURCE_DIR "/deploy/examples/tiny/model"
+#define GROUP   3
+#define RECORDS 12
+
+static const char *const LINES[RECORDS] = {
+    "{\"prompt\": \"How many are 2 and 3?\", \"label\": \"5\"}",
+    "{\"messages\": [{\"role\": \"user\", \"content\": \"Who has 4 books?\"}, "
+    "{\"role\": \"assistant\", \"content\": \"Ada has.\"}]}",
+    "{\"messages\": [{\"role\": \"system\", \"content\": \"Be brief.\"}, "
+    "{\"role\": \"user\", \"content\": \"One?\"}, {\"role\": \"assistant\", \"content\": \"1\"}, "
+    "{\"role\": \"user\", \"content\": \"Two?\"}, {\"role\": \"assistant\", \"content\": \"2\"}]}",
+    "{\"prompt\": \"a\", \"completion\": \"The answer.\"}",
+    "{\"prompt\": \"no room: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 "
+    "27 28 29 30 31 32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56\"}",
+    "{\"messages\": [{\"role\": \"assistant\", \"content\": \"nobody asked\"}]}",
+    "{\"prompt\": ",
+    "{\"prompt\": \"What is 7 + 7?\", \"label\": 14}",
+    "{\"prompt\": \"x\", \"label\": \"x\"}",
+    "{\"prompt\": \"Count the shells.\", \"label\": \"9\"}",
+    "{\"prompt\": \"Count the coins.\", \"label\": \"10\"}",
+    "{\"prompt\": \"Count the stamps.\", \"label\": \"11\"}",
+};
+
+/* What the template makes of the first of them. */
+static const char *const PROMPT[4] = {
+    "<|im_start|>user\nHow many are 2 and 3?<|im_end|>\n<|im_start|>assistant\n",
+    "<|im_start|>user\nWho has 4 books?<|im_end|>\n<|im_start|>assistant\n",
+    "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nOne?<|im_end|>\n"
+    "<|im_start|>assistant\n1<|im_end|>\n<|im_start|>user\nTwo?<|im_end|>\n"
+    "<|im_start|>assistant\n",
+    "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n",
+};
+
+static bool is_usable(uint64_t position)
+{
+    uint64_t record = position % RECORDS;
+    return record < 4 || record > 6;
+}
+
+/* ---- the train ranks ---- */
+
+/* A trainer's ranks, as far as rollout workers see them. */
+typedef struct Boards {
+    int tp_size;
+    WeightPlan *plan[2];
+    Weights *weights[2]; /* those published last */
+    WeightBoard *board[2];
+    WeightBoardId id[2];
+} Boards;
+
+static void boards_open(Boards *boards, int tp_size)
+{
+    Error err = {0};
+    ModelConfig model;
+    assert_ok(model_config_read(TINY, &model, &err), &err);
+    *boards = (Boards){.tp_size = tp_size};
+    for (int r = 0; r < tp_size; r++) {
+        boards->plan[r] = weight_plan_create(&model, r, tp_size);
+        boards->weights[r] = weights_create(boards->plan[r], DTYPE_F32, cpu_kernels(1));
+        assert_ok(weight_board_create(boards->plan[r], DTYPE_F32, &boards->id[r], &boards->board[r],
+                                      &err),
+                  &err);
+    }
+}
+
+static void boards_publish(Boards *boards, int64_t version, int64_t seed)
+{
+    for (int r = 0; r < boards->tp_size; r++) {
+        WeightPlan *plan = boards->plan[r];
+        for (int i = 0; i < plan->num_specs; i++)
+            weight_init_random(plan, &plan->spec[i], seed,
+                               weight_view(plan, i, boards->weights[r]->flat, DTYPE_F32).data);
+        weights_prepare(boards->weights[r]);
+        weight_board_publish(boards->board[r], version, boards->weights[r]->flat);
+    }
+}
+
+static void boards_close(Boards *boards)
+{
+    for (int r = 0; r < boards->tp_size; r++) {
+        weight_board_destroy(boards->board[r]);
+        weights_destroy(boards->weights[r]);
+        weight_plan_destroy(boards->plan[r]);
+    }
+}
+
+/* ---- the stage ---- */
+
+static void write_records(int count)
+{
+    Error err = {0};
+    Str text = {0};
+    for (int i = 0; i < count; i++)
+        str_printf(&text, "%s\n", LINES[i % RECORDS]);
+    assert_ok(file_write_atomic(FOLDER "/train.jsonl", text.data, text.length, &err), &err);
+    str_free(&text);
+}
+
+static int stage_open(void **state)
+{
+    Error err = {0};
+    Stage *stage = mem_calloc(1, sizeof *stage);
+    JobConfig *config = &stage->config;
+    *state = stage;
+    assert_ok(folder_remove(FOLDER, &err), &err);
+    assert_ok(folder_create(FOLDER, &err), &err);
+    write_records(RECORDS);
+    stage->table = &rollout_generate;
+    stage->train_path = FOLDER "/train.jsonl";
+    config->name = "generate";
+    config->run_dir = FOLDER "/run";
+    config->seed = 11;
+    config->model.init = INIT_RANDOM;
+    config->model.config = TINY "/config.json";
+    config->model.tokenizer = TINY;
+    config->data.train = config->data.eval = (StringList){&stage->train_path, 1};
+    config->data.label_key = "label";
+    config->data.metadata_key = "metadata";
+    config->data.max_length = 100;
+    config->rollout.reward = "\"random\"";
+    config->rollout.n_samples_per_prompt = GROUP;
+    config->rollout.max_response_length = 20;
+    config->rollout.temperature = config->rollout.top_p = 1.0;
+    config->rollout.concurrency = 4 * GROUP;
+    config->eval.n_samples_per_prompt = 2;
+    config->eval.max_response_length = 5;
+    config->eval.top_p = 1.0;
+    config->train.tp_size = 1;
+    config->cluster.cpus_per_rollout_worker = 1;
+    stage_begin(stage);
+    worker_start(stage, 64 << 20);
+    return 0;
+}
+
+static int stage_close(void **state)
+{
+    Stage *stage = *state;
+    worker_stop(stage);
+    stage_end(stage);
+    free(stage);
+    return 0;
+}
+
+static void worker_restart(Stage *stage)
+{
+    worker_stop(stage);
+    worker_start(stage, 64 << 20);
+}
+
+/* ---- calls ---- */
+
+static void ask_adopt(Stage *stage, Boards *boards, uint64_t version, bool restart, Answer *ret)
+{
+    Troupe__AdoptRequest request = TROUPE__ADOPT_REQUEST__INIT;
+    ProtobufCBinaryData board[2];
+    for (int r = 0; r < boards->tp_size; r++)
+        board[r] = (ProtobufCBinaryData){sizeof boards->id[r], (uint8_t *)boards->id[r].bytes};
+    request.version = version;
+    request.restart = restart;
+    request.n_board = (size_t)boards->tp_size;
+    request.board = board;
+    ask(stage->loop, stage->handle, "rollout.adopt", &request.base, 20000, ret);
+}
+
+static void adopt(Stage *stage, Boards *boards, uint64_t version, bool restart)
+{
+    Answer answer;
+    ask_adopt(stage, boards, version, restart, &answer);
+    await(&answer);
+    if (answer.status != OK) fail_msg("%s", answer.err.message);
+    Troupe__AdoptReply *reply =
+        troupe__adopt_reply__unpack(NULL, answer.body_length, (uint8_t *)answer.body);
+    assert_non_null(reply);
+    assert_true(reply->wait_s >= 0 && reply->pause_s >= 0);
+    troupe__adopt_reply__free_unpacked(reply, NULL);
+    answer_free(&answer);
+}
+
+/* Boards with version 1, adopted. */
+static void adopt_first(Stage *stage, Boards *boards)
+{
+    boards_open(boards, (int)stage->config.train.tp_size);
+    boards_publish(boards, 1, 100);
+    adopt(stage, boards, 1, false);
+}
+
+static void start_lease(Stage *stage, const char *set, uint64_t first, uint32_t count, Answer *ret)
+{
+    Troupe__LeaseRequest request = lease_of(stage, first, count);
+    request.set = (char *)set;
+    ask(stage->loop, stage->handle, "rollout.run", &request.base, 60000, ret);
+}
+
+/* Waits for a lease; NULL when it failed. */
+static Troupe__LeaseReply *finish_lease(Answer *answer)
+{
+    await(answer);
+    Troupe__LeaseReply *reply =
+        answer->status == OK
+            ? troupe__lease_reply__unpack(NULL, answer->body_length, (uint8_t *)answer->body)
+            : NULL;
+    answer_free(answer);
+    return reply;
+}
+
+static Troupe__LeaseReply *lease(Stage *stage, const char *set, uint64_t first, uint32_t count)
+{
+    Answer answer;
+    start_lease(stage, set, first, count, &answer);
+    Troupe__LeaseReply *reply = finish_lease(&answer);
+    if (reply == NULL) fail_msg("%s: %s", status_name(answer.status), answer.err.message);
+    return reply;
+}
+
+static void lease_train(Stage *stage, uint64_t first, uint32_t count)
+{
+    troupe__lease_reply__free_unpacked(lease(stage, "train", first, count), NULL);
+}
+
+static void fetch(Stage *stage, const char *set, uint64_t position, uint32_t index, Sample *ret)
+{
+    Error err = {0};
+    Answer answer;
+    Troupe__FetchRequest request = TROUPE__FETCH_REQUEST__INIT;
+    Troupe__SampleRef ref = TROUPE__SAMPLE_REF__INIT, *refs[] = {&ref};
+    ref.position = position;
+    ref.index = index;
+    request.set = (char *)set;
+    request.refs = refs;
+    request.n_refs = 1;
+    ask(stage->loop, stage->handle, "rollout.fetch", &request.base, 20000, &answer);
+    await(&answer);
+    if (answer.status != OK) fail_msg("%s", answer.err.message);
+    assert_ok(sample_unpack((uint8_t *)answer.attachment, answer.attachment_length, ret, &err),
+              &err);
+    answer_free(&answer);
+}
+
+/* The packed samples of positions 0 to RECORDS - 1, group after group. */
+static void fetch_all(Stage *stage, Str *ret)
+{
+    for (uint64_t position = 0; position < RECORDS; position++) {
+        for (uint32_t i = 0; i < GROUP && is_usable(position); i++) {
+            Sample sample;
+            uint8_t *bytes = NULL;
+            size_t length = 0;
+            fetch(stage, "train", position, i, &sample);
+            sample_pack(&sample, &bytes, &length);
+            str_append(ret, bytes, length);
+            free(bytes);
+            sample_clear(&sample);
+        }
+    }
+}
+
+static void assert_same(const Str *a, const Str *b)
+{
+    assert_true(a->length > 1000);
+    assert_int_equal(a->length, b->length);
+    assert_memory_equal(a->data, b->data, a->length);
+}
+
+static void stop_loop(void *loop)
+{
+    loop_stop(loop);
+}
+
+static void turn_once(Stage *stage)
+{
+    LoopTimer *timer = loop_add_timer(stage->loop, 5, 5, stop_loop, stage->loop);
+    loop_run(stage->loop);
+    loop_remove_timer(timer);
+}
+
+static void turn_until(Stage *stage, const char *waiting_for)
+{
+    char doing[64], waiting[128] = "";
+    while (strstr(waiting, waiting_for) == NULL) {
+        turn_once(stage);
+        rollout_service_describe(stage->service, doing, sizeof doing, waiting, sizeof waiting);
+    }
+}
+
+/* ---- samples ---- */
+
+/* Against the weights that were published, and the prompt as the template writes it. */
+static void check_sample(const Boards *boards, const Sample *sample, const char *prompt)
+{
+    Error err = {0};
+    float expected[TOY_LENGTH_MAX];
+    Tokenizer *tokenizer = NULL;
+    char *text = NULL;
+    size_t length = 0;
+    assert_ok(sample_check_policy(sample, &err), &err);
+    assert_true(sample->status == SAMPLE_COMPLETED || sample->status == SAMPLE_TRUNCATED);
+    assert_true(sample->length - sample->prompt_length <= 20 && sample->length <= 100);
+    for (int32_t t = 0; t < sample->length; t++)
+        assert_int_equal(sample->loss_mask[t], t >= sample->prompt_length);
+    weights_log_probs(boards->weights[0], sample->token, sample->length, sample->prompt_length,
+                      expected);
+    assert_memory_equal(expected, sample->log_prob + sample->prompt_length,
+                        (size_t)(sample->length - sample->prompt_length) * sizeof *expected);
+    if (sample->status == SAMPLE_COMPLETED)
+        assert_int_equal(sample->token[sample->length - 1], 1023); /* <|im_end|> */
+    assert_ok(tokenizer_load(TINY, &tokenizer, &err), &err);
+    assert_ok(tokenizer_decode(tokenizer, sample->token, (size_t)sample->prompt_length, false,
+                               &text, &length, &err),
+              &err);
+    assert_string_equal(text, prompt);
+    free(text);
+    tokenizer_destroy(tokenizer);
+}
+
+static void test_a_lease_answers_with_groups_of_the_weights_adopted(void **state)
+{
+    Stage *stage = *state;
+    Boards boards;
+    adopt_first(stage, &boards);
+    Troupe__LeaseReply *reply = lease(stage, "train", 0, 4);
+    assert_int_equal(reply->n_samples, 4 * GROUP);
+    int rewarded = 0;
+    for (uint32_t i = 0; i < 4 * GROUP; i++) {
+        const Troupe__SampleMeta *meta = reply->samples[i];
+        Sample sample;
+        assert_int_equal(meta->position, i / GROUP);
+        assert_int_equal(meta->index, i % GROUP);
+        assert_int_equal(meta->weight_version, 1);
+        assert_int_equal(meta->right, meta->reward == 1.0f);
+        rewarded += meta->right;
+        fetch(stage, "train", meta->position, meta->index, &sample);
+        assert_int_equal(sample.index, meta->index);
+        assert_int_equal(sample.length, meta->length);
+        assert_true(sample.reward == meta->reward && sample.right == meta->right);
+        assert_true(sample.temperature == 1.0f);
+        check_sample(&boards, &sample, PROMPT[meta->position]);
+        sample_clear(&sample);
+    }
+    assert_in_range(rewarded, 1, 4 * GROUP - 1);
+    troupe__lease_reply__free_unpacked(reply, NULL);
+    boards_close(&boards);
+}
+
+static void check_sameness(Stage *stage, int tp_size)
+{
+    Boards boards;
+    Str one = {0}, other = {0};
+    stage->config.train.tp_size = tp_size;
+    worker_restart(stage);
+    adopt_first(stage, &boards);
+    lease_train(stage, 0, RECORDS);
+    fetch_all(stage, &one);
+    stage->config.rollout.concurrency = 2; /* one thread, and not even a whole group at a time */
+    worker_restart(stage);
+    adopt(stage, &boards, 1, true);
+    for (uint64_t position = RECORDS; position-- > 0;)
+        lease_train(stage, position, 1);
+    fetch_all(stage, &other);
+    assert_same(&one, &other);
+    str_free(&one);
+    str_free(&other);
+    boards_close(&boards);
+}
+
+static void test_samples_are_the_same_whatever_the_threads_and_the_order(void **state)
+{
+    check_sameness(*state, 1);
+}
+
+static void test_samples_of_two_ranks_are_the_same_whatever_the_threads(void **state)
+{
+    check_sameness(*state, 2);
+}
+
+static void test_evaluation_has_its_own_settings_and_noise(void **state)
+{
+    Stage *stage = *state;
+    Boards boards;
+    Sample sample[2], train;
+    adopt_first(stage, &boards);
+    Troupe__LeaseReply *reply = lease(stage, "eval", 0, 1); /* greedy: temperature is 0 */
+    assert_int_equal(reply->n_samples, 2);
+    troupe__lease_reply__free_unpacked(reply, NULL);
+    for (uint32_t i = 0; i < 2; i++) {
+        fetch(stage, "eval", 0, i, &sample[i]);
+        assert_in_range(sample[i].length - sample[i].prompt_length, 1, 5);
+    }
+    assert_int_equal(sample[0].length, sample[1].length);
+    assert_memory_equal(sample[0].token, sample[1].token, (size_t)sample[0].length * 4);
+    sample_clear(&sample[0]);
+    sample_clear(&sample[1]);
+    stage->config.eval.temperature = 1.0;
+    stage->config.eval.max_response_length = 0;
+    worker_restart(stage);
+    adopt(stage, &boards, 1, true);
+    troupe__lease_reply__free_unpacked(lease(stage, "eval", 0, 1), NULL);
+    lease_train(stage, 0, 1);
+    fetch(stage, "eval", 0, 0, &sample[0]);
+    fetch(stage, "train", 0, 0, &train);
+    assert_int_equal(sample[0].prompt_length, train.prompt_length);
+    size_t first = (size_t)train.prompt_length;
+    assert_memory_not_equal(sample[0].token + first, train.token + first, 4);
+    sample_clear(&sample[0]);
+    sample_clear(&train);
+    boards_close(&boards);
+}
+
+static void assert_rejected(const Troupe__SampleMeta *meta, RejectReason reason, const char *text)
+{
+    assert_int_equal(meta->status, SAMPLE_REJECTED);
+    assert_int_equal(meta->reject_reason, reason);
+    if (strstr(meta->reject_message, text) == NULL) fail_msg("%s", meta->reject_message);
+}
+
+static void test_records_without_a_usable_prompt_are_rejected_by_name(void **state)
+{
+    Stage *stage = *state;
+    Boards boards;
+    adopt_first(stage, &boards);
+    Troupe__LeaseReply *reply = lease(stage, "train", 4, 3);
+    assert_int_equal(reply->n_samples, 3);
+    assert_rejected(reply->samples[0], REJECT_TOO_LONG, "train.jsonl:5: the prompt has 1");
+    assert_rejected(reply->samples[1], REJECT_BAD_RECORD,
+                    "train.jsonl:6: there is nothing to answer");
+    assert_rejected(reply->samples[2], REJECT_BAD_RECORD, "train.jsonl:7");
+    troupe__lease_reply__free_unpacked(reply, NULL);
+    boards_close(&boards);
+}
+
+/* ---- rewards ---- */
+
+static void use_scorer(Stage *stage, char *spec, size_t size, const char *arguments)
+{
+    snprintf(spec, size,
+             "{\"name\": \"process\", \"options\": {\"command\": [\"" PROJECT_BINARY_DIR
+             "/bin/scorer_program\", %s]}}",
+             arguments);
+    stage->config.rollout.reward = spec;
+    worker_restart(stage);
+}
+
+static void test_rewards_see_prompt_and_label_or_else_the_answer_cut_off(void **state)
+{
+    Stage *stage = *state;
+    Boards boards;
+    char spec[512];
+    use_scorer(stage, spec, sizeof spec, "\"context\"");
+    adopt_first(stage, &boards);
+    Troupe__LeaseReply *reply = lease(stage, "train", 0, 8);
+    static const char *const LABEL[4] = {"5", "Ada has.", "2", "The answer."};
+    for (size_t i = 0; i < 4 * GROUP; i++) {
+        size_t expected = 1000 * strlen(LABEL[i / GROUP]) + strlen(PROMPT[i / GROUP]);
+        assert_int_equal((size_t)reply->samples[i]->reward, expected);
+    }
+    /* behind three that are rejected; its label is a number */
+    const Troupe__SampleMeta *number = reply->samples[4 * GROUP + 3];
+    assert_int_equal(number->position, 7);
+    assert_in_range((int)number->reward, 2000, 2999);
+    troupe__lease_reply__free_unpacked(reply, NULL);
+    boards_close(&boards);
+}
+
+static void test_a_verifier_that_fails_is_tried_again(void **state)
+{
+    Stage *stage = *state;
+    Boards boards;
+    Answer answer;
+    char spec[512];
+    use_scorer(stage, spec, sizeof spec, "\"later\", \"" FOLDER "/works\"");
+    adopt_first(stage, &boards);
+    start_lease(stage, "train", 0, 1, &answer);
+    turn_until(stage, "rewards");
+    Error err = {0};
+    assert_ok(file_write_atomic(FOLDER "/works", "", 0, &err), &err);
+    Troupe__LeaseReply *reply = finish_lease(&answer);
+    assert_non_null(reply);
+    assert_int_equal(reply->n_samples, GROUP);
+    for (int i = 0; i < GROUP; i++)
+        assert_int_not_equal(reply->samples[i]->status, SAMPLE_REJECTED);
+    troupe__lease_reply__free_unpacked(reply, NULL);
+    boards_close(&boards);
+}
+
+static void test_answers_that_cannot_be_judged_do_not_train_and_many_end_the_run(void **state)
+{
+    Stage *stage = *state;
+    Boards boards;
+    Answer answer;
+    stage->config.rollout.reward = "\"dapo\"";
+    worker_restart(stage);
+    adopt_first(stage, &boards);
+    Troupe__LeaseReply *reply = lease(stage, "train", 7, 2); /* labels 14 and x */
+    assert_int_equal(reply->n_samples, 2 * GROUP);
+    for (int i = 0; i < GROUP; i++) {
+        assert_int_not_equal(reply->samples[i]->status, SAMPLE_REJECTED);
+        assert_true(reply->samples[i]->reward == -1.0f && !reply->samples[i]->right);
+        assert_rejected(reply->samples[GROUP + i], REJECT_UNJUDGED,
+                        "train.jsonl:9: an answer could not be judged: infra_error");
+    }
+    troupe__lease_reply__free_unpacked(reply, NULL);
+    bool ended = false;
+    for (uint64_t epoch = 1; epoch < 14 && !ended; epoch++) {
+        start_lease(stage, "train", epoch * RECORDS + 8, 1, &answer);
+        await(&answer);
+        ended = answer.status != OK;
+        if (ended) {
+            assert_int_equal(answer.status, ERR_RESOURCE);
+            assert_non_null(strstr(answer.err.message, "could not be computed for 33 samples"));
+        }
+        answer_free(&answer);
+    }
+    assert_true(ended);
+    boards_close(&boards);
+}
+
+/* ---- weights ---- */
+
+static void test_leases_wait_for_the_first_weights(void **state)
+{
+    Stage *stage = *state;
+    Boards boards;
+    Answer answer;
+    start_lease(stage, "train", 0, 4, &answer);
+    turn_until(stage, "weights of the train workers");
+    assert_int_equal(rollout_service_working(stage->service), 0);
+    adopt_first(stage, &boards);
+    Troupe__LeaseReply *reply = finish_lease(&answer);
+    assert_non_null(reply);
+    assert_int_equal(reply->n_samples, 4 * GROUP);
+    troupe__lease_reply__free_unpacked(reply, NULL);
+    boards_close(&boards);
+}
+
+static void test_new_weights_take_the_place_of_old_ones(void **state)
+{
+    Stage *stage = *state;
+    Boards boards;
+    Sample sample;
+    adopt_first(stage, &boards);
+    for (int64_t version = 2; version <= 5; version++) {
+        boards_publish(&boards, version, 100 + version);
+        adopt(stage, &boards, (uint64_t)version, false);
+        adopt(stage, &boards, (uint64_t)version, false); /* asked again: it is there */
+        lease_train(stage, 0, 1);
+        fetch(stage, "train", 0, 0, &sample);
+        assert_int_equal(sample.weight_version, version);
+        check_sample(&boards, &sample,
+                     "<|im_start|>user\nHow many are 2 and 3?<|im_end|>\n<|im_start|>assistant\n");
+        sample_clear(&sample);
+    }
+    boards_close(&boards);
+}
+
+static void test_weights_may_come_in_the_middle_of_leases(void **state)
+{
+    Stage *stage = *state;
+    Boards boards;
+    Answer answer[6];
+    stage->config.rollout.max_response_length = 60;
+    worker_restart(stage);
+    adopt_first(stage, &boards);
+    for (uint64_t i = 0; i < 6; i++)
+        start_lease(stage, "train", i * RECORDS, 4, &answer[i]);
+    boards_publish(&boards, 2, 102);
+    adopt(stage, &boards, 2, false);
+    for (uint64_t i = 0; i < 6; i++) {
+        Troupe__LeaseReply *reply = finish_lease(&answer[i]);
+        assert_non_null(reply);
+        for (uint32_t s = 0; s < 4 * GROUP; s++) {
+            Sample sample;
+            Error err = {0};
+            fetch(stage, "train", reply->samples[s]->position, s % GROUP, &sample);
+            assert_ok(sample_check_policy(&sample, &err), &err);
+            assert_int_equal(sample.weight_version,
+                             sample_version_at(&sample, sample.prompt_length));
+            assert_in_range(sample_version_at(&sample, sample.length - 1), sample.weight_version,
+                            2);
+            sample_clear(&sample);
+        }
+        troupe__lease_reply__free_unpacked(reply, NULL);
+    }
+    boards_close(&boards);
+}
+
+static void test_restarted_train_ranks_end_what_is_in_work(void **state)
+{
+    Stage *stage = *state;
+    Boards boards, again;
+    Answer answer[8];
+    Str expected = {0}, found = {0};
+    adopt_first(stage, &boards);
+    lease_train(stage, 0, RECORDS);
+    fetch_all(stage, &expected);
+    worker_restart(stage);
+    boards_publish(&boards, 2, 102);
+    adopt(stage, &boards, 2, false);
+    for (uint64_t i = 0; i < 8; i++)
+        start_lease(stage, "train", i * RECORDS, RECORDS, &answer[i]);
+    boards_open(&again, 1); /* back at version 1, in other processes */
+    boards_publish(&again, 1, 100);
+    boards_close(&boards);
+    adopt(stage, &again, 1, true);
+    for (uint64_t i = 0; i < 8; i++) {
+        await(&answer[i]);
+        if (answer[i].status != OK) assert_int_equal(answer[i].status, ERR_CANCELLED);
+        answer_free(&answer[i]);
+    }
+    lease_train(stage, 0, RECORDS);
+    fetch_all(stage, &found);
+    assert_same(&expected, &found);
+    str_free(&expected);
+    str_free(&found);
+    boards_close(&again);
+}
+
+static void test_leases_that_wait_for_rewards_end_at_a_restart(void **state)
+{
+    Stage *stage = *state;
+    Boards boards;
+    Answer answer;
+    char spec[512];
+    use_scorer(stage, spec, sizeof spec, "\"dead\"");
+    adopt_first(stage, &boards);
+    start_lease(stage, "train", 0, 1, &answer);
+    turn_until(stage, "rewards");
+    adopt(stage, &boards, 1, true);
+    await(&answer);
+    assert_int_equal(answer.status, ERR_CANCELLED);
+    answer_free(&answer);
+    boards_close(&boards);
+}
+
+static void test_a_worker_ends_in_the_middle_of_leases_and_its_successor_serves(void **state)
+{
+    Stage *stage = *state;
+    Boards boards;
+    Answer answer[4], adopting;
+    adopt_first(stage, &boards);
+    for (uint64_t i = 0; i < 4; i++)
+        start_lease(stage, "train", i * RECORDS, RECORDS, &answer[i]);
+    await(&answer[0]);
+    boards_publish(&boards, 2, 102);
+    ask_adopt(stage, &boards, 2, false, &adopting);
+    turn_once(stage);
+    worker_stop(stage);
+    source_stop(stage);
+    loop_destroy(stage->loop);
+    Error err = {0};
+    assert_ok(loop_create(&stage->loop, &err), &err);
+    source_start(stage);
+    worker_start(stage, 64 << 20);
+    for (int i = 0; i < 4; i++)
+        answer_free(&answer[i]);
+    answer_free(&adopting);
+    adopt(stage, &boards, 2, true);
+    lease_train(stage, 0, RECORDS);
+    boards_close(&boards);
+}
+
+static void assert_adopt_fails(Stage *stage, Boards *boards, uint64_t version, Status status,
+                               const char *text)
+{
+    Answer answer;
+    ask_adopt(stage, boards, version, false, &answer);
+    await(&answer);
+    if (answer.status != status || strstr(answer.err.message, text) == NULL)
+        fail_msg("%s: %s", status_name(answer.status), answer.err.message);
+    answer_free(&answer);
+}
+
+static void test_weights_that_cannot_be_had_are_told(void **state)
+{
+    Stage *stage = *state;
+    Boards boards, two;
+    adopt_first(stage, &boards);
+    assert_adopt_fails(stage, &boards, 7, ERR_NOT_FOUND, "version 7");
+    assert_adopt_fails(stage, &boards, 0, ERR_INVALID, "version 1 or more");
+    lease_train(stage, 0, 1); /* goes on with those it has */
+    boards_open(&two, 2);
+    boards_publish(&two, 2, 1);
+    assert_adopt_fails(stage, &two, 2, ERR_INVALID, "train.tp_size is 1");
+    two.tp_size = 1; /* the first of two ranks is not the only one */
+    assert_adopt_fails(stage, &two, 2, ERR_INVALID, "another model, type or layout");
+    two.tp_size = 2;
+    boards_close(&two);
+    boards_publish(&boards, 2, 102);
+    adopt(stage, &boards, 2, false); /* the boards were let go of, and are found again */
+    lease_train(stage, 0, 1);
+    boards_close(&boards);
+    assert_adopt_fails(stage, &boards, 3, ERR_NOT_FOUND, "version 3");
+}
+
+/* ---- options ---- */
+
+static void test_an_answer_ends_as_the_files_and_the_template_say(void **state)
+{
+    (void)state;
+    Error err = {0};
+    JobConfig config = {0};
+    ChatText text;
+    EndTokens ends;
+    config.model.init = INIT_RANDOM;
+    config.model.config = FOLDER "/config.json";
+    config.model.tokenizer = TINY;
+    assert_ok(folder_create(FOLDER, &err), &err);
+    assert_ok(chat_text_open(&config, &text, &err), &err);
+    const char *files = "{\"eos_token_id\": [7, 9]}", *none = "{}";
+    assert_ok(file_write_atomic(config.model.config, files, strlen(files), &err), &err);
+    assert_ok(policy_end_tokens(&text, 1024, &ends, &err), &err);
+    assert_int_equal(ends.count, 3); /* and the turn's end */
+    assert_int_equal(ends.id[0], 7);
+    assert_int_equal(ends.id[1], 9);
+    assert_int_equal(ends.id[2], 1023);
+    assert_ok(file_write_atomic(config.model.config, none, strlen(none), &err), &err);
+    assert_ok(policy_end_tokens(&text, 1024, &ends, &err), &err);
+    assert_int_equal(ends.count, 1);
+    assert_int_equal(ends.id[0], 1023);
+    chat_text_close(&text);
+}
+
+static void test_what_cannot_work_is_told_before_anything_starts(void **state)
+{
+    Stage *stage = *state;
+    Error err = {0};
+    void *shared = NULL;
+    JobConfig config = stage->config;
+    config.rollout.reward = "{\"name\": \"gsm9k\"}";
+    assert_fails(rollout_generate.open(&config, &shared, &err), ERR_INVALID, &err, "gsm8k");
+    config = stage->config;
+    config.model.tokenizer = FOLDER "/nowhere";
+    assert_fails(rollout_generate.open(&config, &shared, &err), ERR_NOT_FOUND, &err, "nowhere");
+    config = stage->config;
+    config.train.tp_size = 3;
+    assert_fails(rollout_generate.open(&config, &shared, &err), ERR_INVALID, &err, "3");
+    const char *plan = rollout_service_memory_plan(stage->service);
+    assert_non_null(strstr(plan, "keys and values"));
+    assert_non_null(strstr(plan, "the next weights"));
+}
+
+#define STAGED(test) cmocka_unit_test_setup_teardown(test, stage_open, stage_close)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        STAGED(test_a_lease_answers_with_groups_of_the_weights_adopted),
+        STAGED(test_samples_are_the_same_whatever_the_threads_and_the_order),
+        STAGED(test_samples_of_two_ranks_are_the_same_whatever_the_threads),
+        STAGED(test_evaluation_has_its_own_settings_and_noise),
+        STAGED(test_records_without_a_usable_prompt_are_rejected_by_name),
+        STAGED(test_rewards_see_prompt_and_label_or_else_the_answer_cut_off),
+        STAGED(test_a_verifier_that_fails_is_tried_again),
+        STAGED(test_answers_that_cannot_be_judged_do_not_train_and_many_end_the_run),
+        STAGED(test_leases_wait_for_the_first_weights),
+        STAGED(test_new_weights_take_the_place_of_old_ones),
+        STAGED(test_weights_may_come_in_the_middle_of_leases),
+        STAGED(test_restarted_train_ranks_end_what_is_in_work),
+        STAGED(test_leases_that_wait_for_rewards_end_at_a_restart),
+        STAGED(test_a_worker_ends_in_the_middle_of_leases_and_its_successor_serves),
+        STAGED(test_weights_that_cannot_be_had_are_told),
+        cmocka_unit_test(test_an_answer_ends_as_the_files_and_the_template_say),
+        STAGED(test_what_cannot_work_is_told_before_anything_starts),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
