@@ -49,8 +49,12 @@ static Sample run(const Worker *worker, const char *line)
 {
     RolloutRecord record = {
         .position = 1, .text = line, .length = strlen(line), .source = "odd.jsonl:3", .error = ""};
-    Sample sample = {0};
-    rollout_sft.run(worker->shared, worker->scratch, &record, &sample);
+    Error err = {0};
+    RolloutGroup group = {0};
+    assert_ok(rollout_sft.run(worker->shared, worker->scratch, &record, &group, &err), &err);
+    assert_int_equal(group.count, 1);
+    Sample sample = group.sample[0];
+    free(group.sample);
     return sample;
 }
 
