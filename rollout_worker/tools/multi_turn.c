@@ -14,23 +14,11 @@ struct MultiTurn {
     const ToolFormat *format;
 };
 
-/* Tokens with all that a sample says of each. */
-typedef struct TokenList {
-    int32_t *token;
-    uint8_t *mask;
-    float *log_prob;
-    int32_t length, capacity;
-} TokenList;
-
 struct Dialogue {
     const MultiTurn *multi_turn;
     cJSON *messages, *tools, *kwargs; /* owned; messages have a placeholder for each turn */
     int64_t now;
-    TokenList list;
-    int32_t prompt_length;
-    VersionRun *run; /* [num_runs] of the tokens behind the prompt; owned */
-    int32_t num_runs, runs_capacity;
-    float temperature;
+    SampleBuilder builder;
     int32_t turns, calls;
     int32_t last_begin, last_end; /* of the last turn, its end token not included */
     int64_t position;
@@ -74,57 +62,12 @@ void multi_turn_destroy(MultiTurn *multi_turn)
     free(multi_turn);
 }
 
-/* ---- tokens ---- */
-
-static void append_tokens(TokenList *list, const int32_t *token, const float *log_prob,
-                          int32_t length)
-{
-    if (list->length + length > list->capacity) {
-        list->capacity = 2 * (list->length + length);
-        size_t capacity = (size_t)list->capacity;
-        list->token = mem_realloc(list->token, capacity, sizeof *list->token);
-        list->mask = mem_realloc(list->mask, capacity, sizeof *list->mask);
-        list->log_prob = mem_realloc(list->log_prob, capacity, sizeof *list->log_prob);
-    }
-    for (int32_t i = 0; i < length; i++) {
-        list->token[list->length + i] = token[i];
-        list->mask[list->length + i] = log_prob != NULL;
-        list->log_prob[list->length + i] = log_prob != NULL ? log_prob[i] : 0;
-    }
-    list->length += length;
-}
-
-static void append_run(Dialogue *dialogue, int64_t version, int32_t count)
-{
-    if (dialogue->num_runs > 0 && dialogue->run[dialogue->num_runs - 1].version == version) {
-        dialogue->run[dialogue->num_runs - 1].count += count;
-        return;
-    }
-    if (dialogue->num_runs == dialogue->runs_capacity) {
-        dialogue->runs_capacity = 2 * dialogue->runs_capacity + 4;
-        dialogue->run =
-            mem_realloc(dialogue->run, (size_t)dialogue->runs_capacity, sizeof *dialogue->run);
-    }
-    dialogue->run[dialogue->num_runs++] = (VersionRun){version, count};
-}
-
 static void append_turn(Dialogue *dialogue, const GeneratedTurn *turn)
 {
-    dialogue->last_begin = dialogue->list.length;
-    append_tokens(&dialogue->list, turn->token, turn->log_prob, turn->length);
-    dialogue->last_end = dialogue->list.length - (turn->stop_token >= 0);
-    for (int32_t i = 0; i < turn->num_version_runs; i++)
-        append_run(dialogue, turn->version_run[i].version, turn->version_run[i].count);
-    dialogue->temperature = turn->temperature;
+    dialogue->last_begin = dialogue->builder.length;
+    sample_builder_append_generated(&dialogue->builder, &turn->tokens);
+    dialogue->last_end = dialogue->builder.length - (turn->stop_token >= 0);
     dialogue->turns++;
-}
-
-/* What others wrote counts to the weights of the turn before it. */
-static void append_between(Dialogue *dialogue, const int32_t *token, int32_t length)
-{
-    append_tokens(&dialogue->list, token, NULL, length);
-    CHECK(dialogue->num_runs > 0);
-    dialogue->run[dialogue->num_runs - 1].count += length;
 }
 
 /* ---- a dialogue ---- */
@@ -146,8 +89,7 @@ Status dialogue_create(const MultiTurn *multi_turn, const DialogueStart *start, 
     dialogue->now = start->now;
     dialogue->position = start->position;
     dialogue->index = start->index;
-    append_tokens(&dialogue->list, start->prompt, NULL, start->prompt_length);
-    dialogue->prompt_length = start->prompt_length;
+    sample_builder_append_given(&dialogue->builder, start->prompt, start->prompt_length);
     dialogue->last_begin = dialogue->last_end = start->prompt_length;
     *ret = dialogue;
     return OK;
@@ -159,22 +101,19 @@ void dialogue_destroy(Dialogue *dialogue)
     cJSON_Delete(dialogue->messages);
     cJSON_Delete(dialogue->tools);
     cJSON_Delete(dialogue->kwargs);
-    free(dialogue->list.token);
-    free(dialogue->list.mask);
-    free(dialogue->list.log_prob);
-    free(dialogue->run);
+    sample_builder_free(&dialogue->builder);
     free(dialogue);
 }
 
 const int32_t *dialogue_tokens(const Dialogue *dialogue, int32_t *ret_length)
 {
-    *ret_length = dialogue->list.length;
-    return dialogue->list.token;
+    *ret_length = dialogue->builder.length;
+    return dialogue->builder.token;
 }
 
 int32_t dialogue_room(const Dialogue *dialogue)
 {
-    return dialogue->multi_turn->options.max_length - dialogue->list.length;
+    return dialogue->multi_turn->options.max_length - dialogue->builder.length;
 }
 
 int32_t dialogue_turns(const Dialogue *dialogue)
@@ -195,7 +134,7 @@ static const Tokenizer *tokenizer_of(const Dialogue *dialogue)
 Status dialogue_answer(const Dialogue *dialogue, char **ret_text, Error *err)
 {
     size_t length = 0;
-    return tokenizer_decode(tokenizer_of(dialogue), dialogue->list.token + dialogue->last_begin,
+    return tokenizer_decode(tokenizer_of(dialogue), dialogue->builder.token + dialogue->last_begin,
                             (size_t)(dialogue->last_end - dialogue->last_begin), false, ret_text,
                             &length, err);
 }
@@ -333,11 +272,11 @@ static Status go_on(Dialogue *dialogue, const GeneratedTurn *turn, const ToolCal
     int32_t length = (int32_t)next.length - written;
     if (ends_foreign(dialogue, turn, next.length > 0 ? next.token[0] : -1)) {
         status = close_dialogue(dialogue, turn, DIALOGUE_FOREIGN_END, ret_state);
-    } else if (turn->length + length >= dialogue_room(dialogue)) {
+    } else if (turn->tokens.length + length >= dialogue_room(dialogue)) {
         status = close_dialogue(dialogue, turn, DIALOGUE_MAX_LENGTH, ret_state);
     } else {
         append_turn(dialogue, turn);
-        append_between(dialogue, next.token + written, length);
+        sample_builder_append_given(&dialogue->builder, next.token + written, length);
         dialogue->calls += calls->count;
         *ret_state = DIALOGUE_OPEN;
     }
@@ -351,9 +290,9 @@ static Status read_calls(const Dialogue *dialogue, const GeneratedTurn *turn, To
 {
     char *text = NULL;
     size_t length = 0;
-    TRY(tokenizer_decode(tokenizer_of(dialogue), turn->token,
-                         (size_t)(turn->length - (turn->stop_token >= 0)), false, &text, &length,
-                         err));
+    TRY(tokenizer_decode(tokenizer_of(dialogue), turn->tokens.token,
+                         (size_t)(turn->tokens.length - (turn->stop_token >= 0)), false, &text,
+                         &length, err));
     tool_format_read(dialogue->multi_turn->format, text, dialogue->tools, ret);
     free(text);
     return OK;
@@ -362,10 +301,10 @@ static Status read_calls(const Dialogue *dialogue, const GeneratedTurn *turn, To
 Status dialogue_take(Dialogue *dialogue, const GeneratedTurn *turn, DialogueState *ret_state,
                      Error *err)
 {
-    CHECK(dialogue->state == DIALOGUE_OPEN && turn->length >= (turn->stop_token >= 0));
-    if (turn->length > dialogue_room(dialogue))
+    CHECK(dialogue->state == DIALOGUE_OPEN && turn->tokens.length >= (turn->stop_token >= 0));
+    if (turn->tokens.length > dialogue_room(dialogue))
         return error_set(err, ERR_INVALID, "the turn has %d tokens where there is room for %d",
-                         turn->length, dialogue_room(dialogue));
+                         turn->tokens.length, dialogue_room(dialogue));
     if (turn->finish == TURN_ABORTED)
         return close_dialogue(dialogue, turn, DIALOGUE_ABORTED, ret_state);
     if (turn->finish == TURN_AT_LIMIT)
@@ -391,30 +330,11 @@ done:
 
 void dialogue_to_sample(const Dialogue *dialogue, Sample *ret)
 {
-    const TokenList *list = &dialogue->list;
-    size_t length = (size_t)list->length, runs = (size_t)dialogue->num_runs;
     DialogueState state = dialogue->state;
     bool whole = state == DIALOGUE_ANSWERED || state == DIALOGUE_FOREIGN_END;
     bool cut = state == DIALOGUE_MAX_TURNS || state == DIALOGUE_MAX_LENGTH;
-    *ret = (Sample){
-        .position = dialogue->position,
-        .index = dialogue->index,
-        .status = whole ? SAMPLE_COMPLETED
-                  : cut ? SAMPLE_TRUNCATED
-                        : SAMPLE_ABORTED,
-        .length = list->length,
-        .prompt_length = dialogue->prompt_length,
-        .token = mem_alloc(length * sizeof *ret->token),
-        .loss_mask = mem_alloc(length * sizeof *ret->loss_mask),
-        .log_prob = mem_alloc(length * sizeof *ret->log_prob),
-        .temperature = dialogue->temperature,
-        .weight_version = runs > 0 ? dialogue->run[0].version : 0,
-        .num_version_runs = dialogue->num_runs,
-    };
-    memcpy(ret->token, list->token, length * sizeof *ret->token);
-    memcpy(ret->loss_mask, list->mask, length * sizeof *ret->loss_mask);
-    memcpy(ret->log_prob, list->log_prob, length * sizeof *ret->log_prob);
-    if (runs == 0) return;
-    ret->version_run = mem_alloc(runs * sizeof *ret->version_run);
-    memcpy(ret->version_run, dialogue->run, runs * sizeof *ret->version_run);
+    sample_builder_to_sample(&dialogue->builder, ret);
+    ret->position = dialogue->position;
+    ret->index = dialogue->index;
+    ret->status = whole ? SAMPLE_COMPLETED : cut ? SAMPLE_TRUNCATED : SAMPLE_ABORTED;
 }

@@ -23,8 +23,8 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "rollout_worker/tools/sample_builder.h"
 #include "rollout_worker/tools/tool_format.h"
-#include "sample/sample.h"
 #include "text/conversation.h"
 
 /* Which sample a call belongs to: for tools that keep a state for each. */
@@ -73,14 +73,9 @@ typedef struct DialogueStart {
     int32_t index;
 } DialogueStart;
 
-/* A generated turn; borrowed. Its arrays are those of an engine's Generation. */
+/* A generated turn; borrowed. Its tokens include those that stopped it. */
 typedef struct GeneratedTurn {
-    const int32_t *token; /* [length], stop tokens included */
-    const float *log_prob;
-    int32_t length;
-    const VersionRun *version_run;
-    int32_t num_version_runs;
-    float temperature;
+    GeneratedTokens tokens;
     enum { TURN_STOPPED, TURN_AT_LIMIT, TURN_ABORTED } finish;
     int32_t stop_token; /* that ended it: the last one; -1: another reason, a stop string */
 } GeneratedTurn;

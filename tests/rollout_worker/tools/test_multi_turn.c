@@ -128,12 +128,12 @@ static Status take(Fixture *fixture, const char *text, int64_t version, Dialogue
     int32_t last = token[encoding.length - 1];
     VersionRun run = {version, (int32_t)encoding.length};
     bool stopped = tokenizer_id_kind(tokenizer, last) == TOKEN_KIND_CONTROL;
-    GeneratedTurn turn = {.token = token,
-                          .log_prob = log_prob,
-                          .length = (int32_t)encoding.length,
-                          .version_run = &run,
-                          .num_version_runs = 1,
-                          .temperature = 1,
+    GeneratedTurn turn = {.tokens = {.token = token,
+                                     .log_prob = log_prob,
+                                     .length = (int32_t)encoding.length,
+                                     .version_run = &run,
+                                     .num_version_runs = 1,
+                                     .temperature = 1},
                           .finish = TURN_STOPPED,
                           .stop_token = stopped ? last : -1};
     encoding_free(&encoding);
@@ -258,12 +258,12 @@ static void test_what_was_generated_is_never_made_again(void **state)
     encoding_free(&whole);
     token[length++] = tokenizer_token_id(text_model_tokenizer(fixture.model), "<|im_end|>");
     VersionRun run = {1, length};
-    GeneratedTurn turn = {.token = token,
-                          .log_prob = log_prob,
-                          .length = length,
-                          .version_run = &run,
-                          .num_version_runs = 1,
-                          .temperature = 1,
+    GeneratedTurn turn = {.tokens = {.token = token,
+                                     .log_prob = log_prob,
+                                     .length = length,
+                                     .version_run = &run,
+                                     .num_version_runs = 1,
+                                     .temperature = 1},
                           .stop_token = token[length - 1]};
     DialogueState next;
     Error err = {0};
@@ -407,11 +407,12 @@ static void test_cut_and_aborted_turns_end_the_dialogue(void **state)
     int32_t token[3] = {1, 2, 3};
     float log_prob[3] = {-1, -1, -1};
     VersionRun run = {1, 3};
-    GeneratedTurn turn = {.token = token,
-                          .log_prob = log_prob,
-                          .length = 3,
-                          .version_run = &run,
-                          .num_version_runs = 1,
+    GeneratedTurn turn = {.tokens = {.token = token,
+                                     .log_prob = log_prob,
+                                     .length = 3,
+                                     .version_run = &run,
+                                     .num_version_runs = 1,
+                                     .temperature = 1},
                           .finish = TURN_AT_LIMIT,
                           .stop_token = -1};
     DialogueState next;
@@ -491,12 +492,12 @@ static void take_recorded(Fixture *fixture, const cJSON *turn)
     cJSON_ArrayForEach(answer, cJSON_GetObjectItem(turn, "answers"))
         fixture->script.answer[count++] = answer->valuestring;
     VersionRun run = {1, length};
-    GeneratedTurn taken = {.token = ids,
-                           .log_prob = log_prob,
-                           .length = length,
-                           .version_run = &run,
-                           .num_version_runs = 1,
-                           .temperature = 1,
+    GeneratedTurn taken = {.tokens = {.token = ids,
+                                      .log_prob = log_prob,
+                                      .length = length,
+                                      .version_run = &run,
+                                      .num_version_runs = 1,
+                                      .temperature = 1},
                            .stop_token = ids[length - 1]};
     DialogueState next;
     Error err = {0};
