@@ -1,14 +1,18 @@
 /* bench_tokenizer TOKENIZER.json TEXT...   — how fast text is encoded on one core.
  *
  * Each text is cut into documents of about 2,000 bytes, encoded in order. "first" is the first pass
- * with an empty word cache (text not seen before), "again" the median of further passes; then texts
- * that are one long word. bench_tokenizer.py runs the `tokenizers` package over the same documents.
- */
+ * with an empty word cache (text not seen before), "again" the median of further passes; "threads"
+ * is what all cores do at once, each the whole text with a cache of its own, in elapsed time, and
+ * that as a share of as many times one core. Then texts that are one long word. bench_tokenizer.py
+ * runs the `tokenizers` package over the same documents. */
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/memory.h"
 #include "text/tokenizer.h"
@@ -17,6 +21,7 @@
 #define PASSES         5
 #define CACHE_BYTES    (4u << 20)
 #define LONG_BYTES     (1u << 20)
+#define THREADS_MAX    64
 
 /* Processor time of this thread: as elapsed time on a quiet machine, and fair on a busy one. */
 static int64_t cpu_ns(void)
@@ -82,6 +87,60 @@ static void bench_text(const Tokenizer *tokenizer, const char *name, const char 
            megabytes / again[PASSES / 2], tokens);
 }
 
+typedef struct Work {
+    const Tokenizer *tokenizer;
+    const char *text;
+    size_t length;
+    pthread_barrier_t *start;
+} Work;
+
+static void *work_run(void *context)
+{
+    const Work *work = context;
+    size_t tokens;
+    TokenizerCache *cache = tokenizer_cache_create(work->tokenizer, CACHE_BYTES);
+    pthread_barrier_wait(work->start);
+    encode_seconds(work->tokenizer, cache, work->text, work->length, &tokens);
+    tokenizer_cache_destroy(cache);
+    return NULL;
+}
+
+/* Elapsed seconds until each of `count` threads has encoded the text. */
+static double threads_seconds(Work *work, int count)
+{
+    pthread_t thread[THREADS_MAX];
+    pthread_barrier_t start;
+    CHECK(pthread_barrier_init(&start, NULL, (unsigned)count + 1) == 0);
+    work->start = &start;
+    for (int i = 0; i < count; i++)
+        CHECK(pthread_create(&thread[i], NULL, work_run, work) == 0);
+    pthread_barrier_wait(&start);
+    int64_t begin = clock_ns();
+    for (int i = 0; i < count; i++)
+        pthread_join(thread[i], NULL);
+    double seconds = (double)(clock_ns() - begin) / 1e9;
+    pthread_barrier_destroy(&start);
+    return seconds;
+}
+
+static void bench_threads(const Tokenizer *tokenizer, const char *name, const char *text,
+                          size_t length)
+{
+    int cores = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    if (cores > THREADS_MAX) cores = THREADS_MAX;
+    Work work = {.tokenizer = tokenizer, .text = text, .length = length};
+    double one[PASSES], all[PASSES];
+    for (int pass = 0; pass < PASSES; pass++) {
+        one[pass] = threads_seconds(&work, 1);
+        all[pass] = threads_seconds(&work, cores);
+    }
+    qsort(one, PASSES, sizeof *one, compare_doubles);
+    qsort(all, PASSES, sizeof *all, compare_doubles);
+    double share = one[PASSES / 2] / all[PASSES / 2];
+    printf("%-24s threads %d: %.1f MB/s, %.2f of %d x one\n", name, cores,
+           (double)length / 1e6 * cores / all[PASSES / 2], share, cores);
+}
+
 static void bench_long(const Tokenizer *tokenizer, const char *name, const char *unit)
 {
     Error err = {0};
@@ -124,6 +183,7 @@ int main(int argc, char **argv)
             return 1;
         }
         bench_text(tokenizer, path_name(argv[i]), text, length);
+        bench_threads(tokenizer, path_name(argv[i]), text, length);
         free(text);
     }
     bench_long(tokenizer, "letters", "a");

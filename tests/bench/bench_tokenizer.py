@@ -69,7 +69,7 @@ def main():
         ratio = statistics.median(a / b for a, b in zip(ours[name], theirs[name]))
         print("%-20s %12.1f %12.2f %8.1f" % (
             name, statistics.median(ours[name]), statistics.median(theirs[name]), ratio))
-    print("\n".join(line for line in out.splitlines() if "one word" in line))
+    print("\n".join(line for line in out.splitlines() if "one word" in line or "threads" in line))
 
 
 if __name__ == "__main__":

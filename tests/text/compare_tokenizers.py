@@ -123,7 +123,7 @@ def run_tool(tool, path, texts, flags):
             source.write(struct.pack("<I", len(data)) + data)
         source.seek(0)
         begin = time.time()
-        out = subprocess.run([tool, path, "--decode", "--stream", *flags], stdin=source, stdout=subprocess.PIPE, check=True).stdout
+        out = subprocess.run([tool, path, "--decode", *flags], stdin=source, stdout=subprocess.PIPE, check=True).stdout
         seconds = time.time() - begin
     results, at = [], 0
     for _ in texts:
@@ -146,6 +146,8 @@ def compare(tool, path, files, megabytes, seed):
     reference = tokenizers.Tokenizer.from_file(path)
     reference.no_padding()
     reference.no_truncation()
+    # One fixture strips marks of every window's beginning: no window of ids has the text that they have in the whole.
+    streams = not path.endswith("behaviors.json")
     added = [token.content for token in reference.get_added_tokens_decoder().values()]
     rng = random.Random(seed)
     total, differences, tokens, ours, theirs = 0, 0, 0, 0.0, 0.0
@@ -153,7 +155,7 @@ def compare(tool, path, files, megabytes, seed):
     for part in range((megabytes + chunk - 1) // chunk):
         texts = list(make_texts(rng, files, added, chunk))
         special, skip = part % 2 == 1, part % 2 == 0
-        flags = ["--special"] * special + ["--skip-special"] * skip
+        flags = ["--special"] * special + ["--skip-special"] * skip + ["--stream"] * streams
         results, seconds = run_tool(tool, path, texts, flags)
         ours += seconds
         begin = time.time()
@@ -178,7 +180,7 @@ def compare(tool, path, files, megabytes, seed):
 def train(folder, size, files, wanted, seed):
     """Paths of tokenizers of all kinds, with a vocabulary of about `size`, trained on 4 MB of the text."""
     rng = random.Random(seed)
-    sample = "".join(make_texts(rng, files, [], 4))
+    sample = "".join(make_texts(rng, files, [], 4)).replace("\0", "")  # a vocabulary with a NUL is refused
     lines = sample.splitlines(keepends=True)
     original = kinds.train
 

@@ -55,9 +55,12 @@ static Status check_stream(const Tokenizer *tokenizer, const Options *options, c
                            : decode_stream_finish(stream, &piece, &size, err);
         if (status == OK) status = append_piece(&joined, piece, size, err);
     }
-    if (status == OK && (joined.length != length || memcmp(str_text(&joined), text, length) != 0))
-        status = error_set(err, ERR_DATA, "the stream gave \"%.300s\" for \"%.300s\"",
-                           str_text(&joined), text);
+    size_t at = 0;
+    while (at < length && at < joined.length && joined.data[at] == text[at])
+        at++;
+    if (status == OK && (at < length || at < joined.length))
+        status = error_set(err, ERR_DATA, "the stream gave \"%.60s\" for \"%.60s\" at byte %zu",
+                           str_text(&joined) + at, text + at, at);
     str_free(&joined);
     decode_stream_destroy(stream);
     return status;
