@@ -273,6 +273,14 @@ static bool range_equal(const Range *a, const Range *b)
     return a->count == 0 || (a->start == b->start && (a->count == 1 || a->step == b->step));
 }
 
+/* Methods are the same where they are of the same object; of strings, equal ones are. */
+static bool owner_equal(Run *run, Value a, Value b)
+{
+    if (a.type == VALUE_LIST || a.type == VALUE_DICT)
+        return a.type == b.type && a.as.list == b.as.list;
+    return value_equal(run, a, b);
+}
+
 bool value_equal(Run *run, Value a, Value b)
 {
     run_step(run, 1);
@@ -298,7 +306,7 @@ bool value_equal(Run *run, Value a, Value b)
         return range_equal(a.as.range, b.as.range);
     case VALUE_METHOD:
         return a.as.method->call == b.as.method->call &&
-               value_equal(run, a.as.method->self, b.as.method->self);
+               owner_equal(run, a.as.method->self, b.as.method->self);
     default:
         return a.as.list == b.as.list; /* the same object */
     }

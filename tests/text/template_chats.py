@@ -121,6 +121,14 @@ def chats():
         tool("3", name="add"),
         assistant("3", reasoning_content="The tool says 3."),
     ]
+    chain = [
+        user("Weather in Oslo plus 1?"),
+        assistant(None, tool_calls=[call("get_weather", {"city": "Oslo"}, "call00001")]),
+        tool("3", id="call00001"),
+        assistant(None, reasoning_content="Now add.", tool_calls=[call("add", {"a": 3, "b": 1}, "call00002")]),
+        tool("4", name="add", id="call00002"),
+        assistant("4 °C", reasoning_content="Done."),
+    ]
     parts = [
         {"role": "user", "content": [text_part("One. "), text_part("Two.")]},
         {"role": "assistant", "content": [text_part("Three.")]},
@@ -167,6 +175,7 @@ def chats():
         "parallel": {"messages": parallel, "tools": [WEATHER, ADD]},
         "as_text": {"messages": as_text, "tools": [WEATHER]},
         "reasoning_tools": {"messages": reasoning_tools, "tools": [ADD]},
+        "tool_chain": {"messages": chain, "tools": [WEATHER, ADD]},
         "parts": {"messages": parts},
         "no_content": {"messages": no_content, "tools": [WEATHER]},
         "none_content": {"messages": none_content, "tools": [WEATHER]},
