@@ -59,29 +59,34 @@ static void strip_spaces(const char *text, Turn *turn)
 }
 
 /* Where the header of a turn ends. A turn that goes on without one (after a tool's answer, say)
- * begins with the message's own text; when the template has no header at all, with its first byte.
- */
-static uint32_t header_end(const char *text, const Turn *turn, const char *header)
+ * begins as the template has them go on, or if that is unknown with the message's own text; when
+ * the template has no header at all, with its first byte. */
+static uint32_t header_end(const TextModel *model, const char *text, const Turn *turn)
 {
-    size_t length = strlen(header);
+    size_t length = strlen(model->header);
     uint32_t limit = turn->text < turn->text_end ? turn->text : turn->end;
     if (length == 0) return turn->begin;
     const char *begin = text + turn->begin;
-    const char *at = memmem(begin, turn->end - turn->begin, header, length);
+    const char *at = memmem(begin, turn->end - turn->begin, model->header, length);
     if (at == NULL || at > text + limit) { /* the header may lack its white space at the end */
-        while (length > 0 && strchr(" \t\r\n", header[length - 1]) != NULL)
+        while (length > 0 && strchr(" \t\r\n", model->header[length - 1]) != NULL)
             length--;
         if (length == 0) return turn->begin;
-        at = memmem(begin, turn->end - turn->begin, header, length);
+        at = memmem(begin, turn->end - turn->begin, model->header, length);
     }
-    return at != NULL && at <= text + limit ? (uint32_t)(at - text + (ptrdiff_t)length) : limit;
+    if (at != NULL && at <= text + limit) return (uint32_t)(at - text + (ptrdiff_t)length);
+    if (model->continuation != NULL && str_starts_with(begin, model->continuation)) {
+        uint32_t end = turn->begin + (uint32_t)strlen(model->continuation);
+        return end < limit ? end : limit;
+    }
+    return limit;
 }
 
 /* Where the generated part of a turn begins. */
 static uint32_t first_generated(const TextModel *model, const char *text, const Turn *turn)
 {
     if (model->header_rule == HEADER_TRAINED) return turn->begin;
-    uint32_t begin = header_end(text, turn, model->header);
+    uint32_t begin = header_end(model, text, turn);
     if (model->header_rule == HEADER_LINE_END_TRAINED)
         while (begin > turn->begin && strchr(" \t\r\n", text[begin - 1]) != NULL)
             begin--;

@@ -56,15 +56,24 @@ Status text_model_render(const TextModel *model, const ChatVariables *variables,
 
 /* ---- learning how the template behaves ---- */
 
-static Status render_probe(const TextModel *model, const char *messages_json, bool prompt,
-                           Rendering *ret)
+static const char probe_tools[] =
+    "[{\"type\":\"function\",\"function\":{\"name\":\"qFq\",\"description\":\"d\",\"parameters\":"
+    "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"string\",\"description\":\"d\"}},"
+    "\"required\":[\"a\"]}}}]";
+
+static Status render_probe(const TextModel *model, const char *messages_json,
+                           const char *tools_json, bool prompt, Rendering *ret)
 {
     cJSON *messages = cJSON_Parse(messages_json);
-    CHECK(messages != NULL);
+    cJSON *tools = tools_json != NULL ? cJSON_Parse(tools_json) : NULL;
+    CHECK(messages != NULL && (tools != NULL) == (tools_json != NULL));
     Status status = text_model_render(
-        model, &(ChatVariables){.messages = messages, .add_generation_prompt = prompt, .now = 1},
+        model,
+        &(ChatVariables){
+            .messages = messages, .tools = tools, .add_generation_prompt = prompt, .now = 1},
         ret, NULL);
     cJSON_Delete(messages);
+    cJSON_Delete(tools);
     return status;
 }
 
@@ -93,23 +102,38 @@ static void cut_reasoning(char *header)
     }
 }
 
+/* What the generation prompt adds, or NULL where the template fails. Where it is not simply added:
+ * what stands at the end at no message's place. */
+static char *prompt_header(const TextModel *model, const char *tools_json)
+{
+    static const char question[] = "[{\"role\":\"user\",\"content\":\"x\"}]";
+    Rendering with = {0}, without = {0};
+    char *header = NULL;
+    if (render_probe(model, question, tools_json, true, &with) == OK) {
+        size_t begin = tail_begin(&with);
+        if (render_probe(model, question, tools_json, false, &without) == OK &&
+            str_starts_with(with.text, without.text))
+            begin = without.length;
+        header = mem_strdup(with.text + begin);
+        cut_reasoning(header);
+    }
+    rendering_free(&with);
+    rendering_free(&without);
+    return header;
+}
+
 static char *learn_header(const TextModel *model)
 {
-    Rendering rendering = {0};
-    char *header = NULL;
-    if (render_probe(model, "[{\"role\":\"user\",\"content\":\"x\"}]", true, &rendering) == OK)
-        header = mem_strdup(rendering.text + tail_begin(&rendering));
-    rendering_free(&rendering);
-    if (header == NULL) return mem_strdup("");
-    cut_reasoning(header);
-    return header;
+    char *header = prompt_header(model, NULL);
+    if (header == NULL) header = prompt_header(model, probe_tools); /* some want tools always */
+    return header != NULL ? header : mem_strdup("");
 }
 
 /* Do contents that spell qXq and qYq come out as that text? */
 static bool renders_text(const TextModel *model, const char *messages_json)
 {
     Rendering rendering = {0};
-    bool renders = render_probe(model, messages_json, false, &rendering) == OK &&
+    bool renders = render_probe(model, messages_json, NULL, false, &rendering) == OK &&
                    strstr(rendering.text, "qXq") != NULL && strstr(rendering.text, "qYq") != NULL &&
                    strstr(rendering.text, "'type'") == NULL &&
                    strstr(rendering.text, "\"type\"") == NULL;
@@ -126,48 +150,81 @@ static void learn_content(TextModel *model)
                "{\"role\":\"assistant\",\"content\":[{\"type\":\"text\",\"text\":\"qYq\"}]}]");
 }
 
+/* A question, a tool call, its answer and, with `last`, what comes of it. */
+static char *tool_conversation(const char *content, const char *arguments_json, const char *last)
+{
+    return mem_printf(
+        "[{\"role\":\"user\",\"content\":\"x\"},{\"role\":\"assistant\",%s\"tool_calls\":[{\"id\":"
+        "\"call00001\",\"type\":\"function\",\"function\":{\"name\":\"qFq\",\"arguments\":%s}}]},"
+        "{\"role\":\"tool\",\"name\":\"qFq\",\"tool_call_id\":\"call00001\",\"content\":\"y\"}%s]",
+        content, arguments_json, last);
+}
+
+static const char tool_conclusion[] = ",{\"role\":\"assistant\",\"content\":\"z\"}";
+static const char arguments_object[] = "{\"qKq\":\"qVq\"}";
+static const char arguments_text[] = "\"{\\\"qKq\\\": \\\"qVq\\\"}\"";
+static const char *const missing_contents[] = {[CONTENT_ABSENT] = "",
+                                               [CONTENT_NULL] = "\"content\":null,",
+                                               [CONTENT_EMPTY] = "\"content\":\"\","};
+
 /* Do the arguments of a tool call, given like this, come out as the model would write them: the
  * name and the value, neither as the text of a Python object nor escaped a second time? */
 static bool renders_arguments(const TextModel *model, const char *content,
                               const char *arguments_json)
 {
-    static const char tools_json[] =
-        "[{\"type\":\"function\",\"function\":{\"name\":\"qFq\",\"description\":\"d\","
-        "\"parameters\":"
-        "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"string\",\"description\":\"d\"}},"
-        "\"required\":[\"a\"]}}}]";
-    char *messages_json = mem_printf(
-        "[{\"role\":\"user\",\"content\":\"x\"},{\"role\":\"assistant\",%s\"tool_calls\":[{\"id\":"
-        "\"call00001\",\"type\":\"function\",\"function\":{\"name\":\"qFq\",\"arguments\":%s}}]},"
-        "{\"role\":\"tool\",\"name\":\"qFq\",\"tool_call_id\":\"call00001\",\"content\":\"y\"},"
-        "{\"role\":\"assistant\",\"content\":\"z\"}]",
-        content, arguments_json);
-    cJSON *messages = cJSON_Parse(messages_json), *tools = cJSON_Parse(tools_json);
-    CHECK(messages != NULL && tools != NULL);
+    char *messages_json = tool_conversation(content, arguments_json, tool_conclusion);
     Rendering rendering = {0};
-    ChatVariables variables = {.messages = messages, .tools = tools, .now = 1};
-    bool renders = text_model_render(model, &variables, &rendering, NULL) == OK &&
+    bool renders = render_probe(model, messages_json, probe_tools, false, &rendering) == OK &&
                    strstr(rendering.text, "qKq") != NULL && strstr(rendering.text, "qVq") != NULL &&
                    strstr(rendering.text, "'qKq'") == NULL &&
                    strstr(rendering.text, "\\\"qKq") == NULL;
     rendering_free(&rendering);
-    cJSON_Delete(messages);
-    cJSON_Delete(tools);
     free(messages_json);
     return renders;
 }
 
 static void learn_tool_calls(TextModel *model)
 {
-    static const char *const contents[] = {"", "\"content\":null,", "\"content\":\"\","};
-    static const char object[] = "{\"qKq\":\"qVq\"}", text[] = "\"{\\\"qKq\\\": \\\"qVq\\\"}\"";
     for (int i = CONTENT_ABSENT; i <= CONTENT_EMPTY; i++) {
         model->missing_content = (MissingContent)i;
-        model->takes_argument_objects = renders_arguments(model, contents[i], object);
-        model->takes_argument_texts = renders_arguments(model, contents[i], text);
+        model->takes_argument_objects =
+            renders_arguments(model, missing_contents[i], arguments_object);
+        model->takes_argument_texts = renders_arguments(model, missing_contents[i], arguments_text);
         if (model->takes_argument_objects || model->takes_argument_texts) return;
     }
     model->missing_content = CONTENT_ABSENT;
+}
+
+/* Where the text written at a message's place begins; the rendering's end if there is none. */
+static size_t place_begin(const Rendering *rendering, int32_t message)
+{
+    for (size_t i = 0; i < rendering->num_spans; i++)
+        if (rendering->span[i].loop_message == message) return rendering->span[i].begin;
+    return rendering->length;
+}
+
+/* What an answer that follows a tool's begins with that the prompt for it has already. */
+static char *learn_continuation(const TextModel *model)
+{
+    const char *content = missing_contents[model->missing_content];
+    const char *arguments = model->takes_argument_objects ? arguments_object : arguments_text;
+    char *asked_json = tool_conversation(content, arguments, "");
+    char *whole_json = tool_conversation(content, arguments, tool_conclusion);
+    Rendering asked = {0}, whole = {0};
+    char *continuation = NULL;
+    if (render_probe(model, asked_json, probe_tools, true, &asked) == OK &&
+        render_probe(model, whole_json, probe_tools, false, &whole) == OK &&
+        str_starts_with(whole.text, asked.text)) {
+        size_t begin = place_begin(&whole, 3);
+        if (begin > asked.length) begin = asked.length;
+        continuation = mem_strndup(whole.text + begin, asked.length - begin);
+        cut_reasoning(continuation);
+    }
+    rendering_free(&asked);
+    rendering_free(&whole);
+    free(asked_json);
+    free(whole_json);
+    return continuation;
 }
 
 static void add_length(TextModel *model, uint32_t length)
@@ -332,6 +389,7 @@ static Status load(TextModel *model, const char *path, const char *folder,
         model->header = learn_header(model);
         learn_content(model);
         learn_tool_calls(model);
+        model->continuation = learn_continuation(model);
         learn_added_tokens(model);
     }
     cJSON_Delete(config);
@@ -362,6 +420,7 @@ void text_model_destroy(TextModel *model)
     chat_template_destroy(model->tool_template);
     cJSON_Delete(model->tokens);
     free(model->header);
+    free(model->continuation);
     free(model->added_length);
     free(model);
 }

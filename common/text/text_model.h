@@ -23,6 +23,7 @@ struct TextModel {
     /* What the template writes to make the model answer, up to where its reasoning would begin: the
      * part of an assistant's turn that is not generated. "" if it writes nothing. */
     char *header;
+    char *continuation; /* the same for an answer that goes on behind a tool's; NULL: unknown */
     HeaderRule header_rule;
     bool takes_parts;            /* the template renders content given as a list of parts */
     bool takes_strings;          /* and content given as a string; if neither: strings are tried */

@@ -28,7 +28,7 @@ from transformers.utils.chat_template_utils import _compile_jinja_template
 from compare_templates import NOW
 from template_chats import chats
 
-CONTROL = re.compile(r"<\|[^|<>\s]{1,40}\|>|<｜[^｜<>]{1,40}｜>|<start_of_turn>|<end_of_turn>|<end_of_utterance>|</?s>|\[/?INST\]|<\|?turn\|?>|\[gMASK\]|<sop>")
+CONTROL = re.compile(r"<\|[^|<>\s]{1,40}\|>|<｜[^｜<>]{1,40}｜>|<start_of_turn>|<end_of_turn>|<end_of_utterance>|</?s>|\[/?[A-Z_]+\]|<\|?turn\|?>|\[gMASK\]|<sop>")
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 
 

@@ -1,7 +1,8 @@
 /* Encodes conversations over a pipe, for compare_masks.py: conversation_tool FOLDER [TEMPLATE].
  * Each line of standard input is {"messages": ..., "tools": ..., "add_generation_prompt": ...,
  * "kwargs": ...}, each line of the answer
- * {"ids": [...], "mask": [...]}, with "lost" where the template passed over something, or
+ * {"ids": [...], "mask": [...], "text": "...", "begin": [...], "end": [...]} (bytes of the text
+ * that each token stands for), with "lost" where the template passed over something, or
  * {"error": "..."}. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +21,7 @@ static cJSON *encode_line(const TextModel *model, TokenizerCache *cache, const c
         .add_generation_prompt =
             cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(request, "add_generation_prompt")),
         .template_kwargs = cJSON_GetObjectItemCaseSensitive(request, "kwargs"),
+        .keep_text = true,
         .now = 1767225600};
     Status status = conversation_encode(
         model, cache, cJSON_GetObjectItemCaseSensitive(request, "messages"),
@@ -28,13 +30,17 @@ static cJSON *encode_line(const TextModel *model, TokenizerCache *cache, const c
         cJSON_AddStringToObject(answer, "error", err.message);
         return answer;
     }
-    int *mask = mem_calloc(conversation.length, sizeof *mask);
-    for (size_t i = 0; i < conversation.length; i++)
-        mask[i] = conversation.loss_mask[i];
+    cJSON *mask = cJSON_AddArrayToObject(answer, "mask");
+    cJSON *begin = cJSON_AddArrayToObject(answer, "begin");
+    cJSON *end = cJSON_AddArrayToObject(answer, "end");
+    for (size_t i = 0; i < conversation.length; i++) {
+        cJSON_AddItemToArray(mask, cJSON_CreateNumber(conversation.loss_mask[i]));
+        cJSON_AddItemToArray(begin, cJSON_CreateNumber(conversation.span[i].begin));
+        cJSON_AddItemToArray(end, cJSON_CreateNumber(conversation.span[i].end));
+    }
     cJSON_AddItemToObject(answer, "ids",
                           cJSON_CreateIntArray(conversation.token, (int)conversation.length));
-    cJSON_AddItemToObject(answer, "mask", cJSON_CreateIntArray(mask, (int)conversation.length));
-    free(mask);
+    cJSON_AddStringToObject(answer, "text", conversation.text);
     if (conversation.lost != NULL) cJSON_AddStringToObject(answer, "lost", conversation.lost);
     tokenized_conversation_free(&conversation);
     return answer;

@@ -358,6 +358,42 @@ static void test_a_header_is_trained_where_the_reference_trains_it(void **state)
     text_model_destroy(model);
 }
 
+static void test_a_generation_prompt_in_the_loop_is_a_header(void **state)
+{
+    (void)state;
+    TextModel *model = load_with_template(
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
+        "{% if loop.last and add_generation_prompt %}<|im_start|>assistant\n{% endif %}{% endfor "
+        "%}");
+    assert_marked(
+        model, "[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":\"b\"}]",
+        &plain, "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n[[b<|im_end|>\n]]");
+    text_model_destroy(model);
+}
+
+static void test_an_answer_behind_a_tools_without_header_is_trained_from_its_start(void **state)
+{
+    (void)state;
+    TextModel *model = load_with_template(
+        "{% for m in messages %}{% if m.role == 'tool' %}<out>{{ m.content }}{% else %}"
+        "{% if loop.first or loop.previtem.role != 'tool' %}<|im_start|>{{ m.role }}\n"
+        "{% else %}</out>{% endif %}"
+        "{% if m.tool_calls %}<call>{{ m.tool_calls[0].function.arguments|tojson }}"
+        "{% else %}<say>{{ m.content }}<|im_end|>\n{% endif %}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}"
+        "{{ '</out>' if messages[-1].role == 'tool' else '<|im_start|>assistant\n' }}{% endif %}");
+    assert_marked(model,
+                  "[{\"role\":\"user\",\"content\":\"a\"},"
+                  "{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[{\"function\":"
+                  "{\"name\":\"f\",\"arguments\":{\"x\":1}}}]},"
+                  "{\"role\":\"tool\",\"content\":\"3\"},"
+                  "{\"role\":\"assistant\",\"content\":\"b\"}]",
+                  &plain,
+                  "<|im_start|>user\n<say>a<|im_end|>\n<|im_start|>assistant\n"
+                  "[[<call>{\"x\": 1}]]<out>3</out>[[<say>b<|im_end|>\n]]");
+    text_model_destroy(model);
+}
+
 static void test_a_message_with_step_loss_mask_zero_is_not_trained(void **state)
 {
     (void)state;
@@ -851,6 +887,8 @@ int main(void)
         cmocka_unit_test(test_qwen2_5_trains_what_trls_twin_trains),
         cmocka_unit_test(test_a_header_is_trained_where_the_reference_trains_it),
         cmocka_unit_test(test_a_prompt_trains_nothing_of_its_end),
+        cmocka_unit_test(test_a_generation_prompt_in_the_loop_is_a_header),
+        cmocka_unit_test(test_an_answer_behind_a_tools_without_header_is_trained_from_its_start),
         cmocka_unit_test(test_a_message_with_step_loss_mask_zero_is_not_trained),
         cmocka_unit_test(test_a_message_with_weight_zero_is_not_trained),
         cmocka_unit_test(test_a_turn_ended_by_the_next_ones_opener_trains_that),
