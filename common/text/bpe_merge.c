@@ -177,11 +177,27 @@ static size_t take_list(BpeScratch *scratch, uint32_t rank)
     return count;
 }
 
-/* Where a merge never makes a pair of a lower or the same rank, all places of the lowest rank may
- * be merged in one go, from left to right: the heap then holds ranks instead of places. */
-static void merge_by_rank(const Bpe *bpe, BpeScratch *scratch, size_t count)
+/* Merges all pairs of a rank from left to right and notes the pairs that this makes. They have a
+ * higher rank, so only those that are left in the end count. */
+static void merge_rank(const Bpe *bpe, BpeScratch *scratch, RankLists *lists, uint32_t rank)
 {
     BpeSymbol *symbol = scratch->symbol;
+    size_t places = take_list(scratch, rank), merged = 0;
+    for (size_t i = 0; i < places; i++)
+        if (merge_at(bpe, symbol, scratch->sorted[i], rank))
+            scratch->sorted[merged++] = scratch->sorted[i];
+    for (size_t i = 0; i < merged; i++) {
+        uint32_t left = scratch->sorted[i], previous = symbol[left].previous;
+        if (previous != UINT32_MAX && (i == 0 || previous != scratch->sorted[i - 1]))
+            list_place(bpe, scratch, lists, previous);
+        if (symbol[left].next != UINT32_MAX) list_place(bpe, scratch, lists, left);
+    }
+}
+
+/* Where a merge never makes a pair of a lower or the same rank, all places of the lowest rank may
+ * be merged in one go: the heap then holds ranks instead of places. */
+static void merge_by_rank(const Bpe *bpe, BpeScratch *scratch, size_t count)
+{
     RankLists lists = {0};
     if (scratch->list_head == NULL) {
         size_t bytes = (bpe->merge_count + 1) * sizeof(uint32_t);
@@ -191,17 +207,8 @@ static void merge_by_rank(const Bpe *bpe, BpeScratch *scratch, size_t count)
     }
     for (uint32_t i = 0; i + 1 < count; i++)
         list_place(bpe, scratch, &lists, i);
-    while (lists.heap_count > 0) {
-        uint32_t rank = (uint32_t)heap_pop(scratch->heap, &lists.heap_count);
-        size_t places = take_list(scratch, rank);
-        for (size_t i = 0; i < places; i++) {
-            uint32_t left = scratch->sorted[i];
-            if (!merge_at(bpe, symbol, left, rank)) continue;
-            if (symbol[left].previous != UINT32_MAX)
-                list_place(bpe, scratch, &lists, symbol[left].previous);
-            if (symbol[left].next != UINT32_MAX) list_place(bpe, scratch, &lists, left);
-        }
-    }
+    while (lists.heap_count > 0)
+        merge_rank(bpe, scratch, &lists, (uint32_t)heap_pop(scratch->heap, &lists.heap_count));
 }
 
 void merge_long(const Bpe *bpe, BpeScratch *scratch, size_t count)
