@@ -799,7 +799,8 @@ static const Function methods[] = {
 
 CallFunction string_method_find(const String *name)
 {
+    char first = name->length > 0 ? name->bytes[0] : '\0';
     for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++)
-        if (string_is(name, methods[i].name)) return methods[i].call;
+        if (methods[i].name[0] == first && string_is(name, methods[i].name)) return methods[i].call;
     return NULL;
 }
