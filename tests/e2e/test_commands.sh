@@ -302,7 +302,7 @@ case_model_of_a_run() {
         run_job
         says "$RUN.out" "model run=" "checkpoint=step_00000003"
         says "$RUN/metrics.jsonl" "\"step\":0,\"eval/loss\":$loss,"
-        says "$RUN/config.effective.yaml" "path: $PWD/first/checkpoints/step_00000003  # --set model.path=$form"
+        says "$RUN/config.effective.yaml" "$PWD/first/checkpoints/step_00000003" "# --set model.path=$form"
     done
 }
 
