@@ -7,13 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ACCEPT_DIGITS_MIN 8
-#define SHOWN_DIGITS      16
+#define SHOWN_DIGITS 16
 
 static bool is_named(const char *accepted, const char *fingerprint)
 {
-    return accepted != NULL && strlen(accepted) >= ACCEPT_DIGITS_MIN &&
-           strncmp(accepted, fingerprint, strlen(accepted)) == 0;
+    return accepted != NULL && strncmp(accepted, fingerprint, strlen(accepted)) == 0;
 }
 
 /* In the midst of a run what is trained is committed first. */

@@ -21,6 +21,8 @@ typedef enum { PACK, SPREAD, STRICT_PACK, STRICT_SPREAD } PlacementStrategy;
 typedef enum { ROLLOUT_SFT, ROLLOUT_GENERATE } RolloutFunction;
 typedef enum { RESUME_AUTO, RESUME_NEVER } ResumeMode;
 
+#define ACCEPT_DIGITS_MIN 8 /* of data.accept_changed */
+
 typedef struct JobConfig {
     char *name;    /* default: the job file's name without its ending */
     char *run_dir; /* default: runs/<name> beside the working directory */

@@ -48,6 +48,19 @@ static const char *divisors(int64_t batch, char *text, size_t size)
     return text;
 }
 
+/* As the refusal of changed data prints it; a word like "yes" would be consent to any change. */
+static Status check_accept_changed(const LoadedJob *job, Error *err)
+{
+    const char *digits = job->config.data.accept_changed;
+    if (digits == NULL) return OK;
+    size_t length = strlen(digits);
+    if (length >= ACCEPT_DIGITS_MIN && strspn(digits, "0123456789abcdef") == length) return OK;
+    return refuse(job, "data.accept_changed", NULL, err,
+                  "data.accept_changed is \"%s\", expected the first %d or more digits of the new "
+                  "data's fingerprint.\nA run that meets changed data prints them.",
+                  config_cut(digits, job->arena), ACCEPT_DIGITS_MIN);
+}
+
 static Status check_parallel(const LoadedJob *job, Error *err)
 {
     int64_t tp = job->config.train.tp_size, dp = job->config.train.dp_size;
@@ -276,6 +289,7 @@ static Status check_algorithm(const LoadedJob *job, Error *err)
 Status job_config_check(const LoadedJob *job, Error *err)
 {
     TRY(check_name(job, err));
+    TRY(check_accept_changed(job, err));
     TRY(check_parallel(job, err));
     TRY(check_length(job, err));
     TRY(check_schedule(job, err));

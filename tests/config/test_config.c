@@ -440,6 +440,10 @@ static void test_config_overrides_are_typed_and_named(void **state)
     refused_override("train.lr", "expected KEY=VALUE", "--set train.lr");
     refused_override("=1", "expected KEY=VALUE", "--set");
     refused_override("train.lr=[1", "--set train.lr=[1", "not a valid value");
+    refused_override("data.accept_changed=yes", "data.accept_changed is \"yes\"",
+                     "first 8 or more digits");
+    refused_override("data.accept_changed=9f3c2b1", "data.accept_changed is \"9f3c2b1\"",
+                     "fingerprint");
     refused_override("train.tp_size=0", "--set train.tp_size=0", "nearest valid value is 1");
 }
 
