@@ -22,6 +22,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/process.h"
 #include "base/options.h"
 #include "base/str.h"
 #include "base/version.h"
@@ -420,7 +421,7 @@ static const char *find_inbox(const Troupe__SpawnRequest *request)
 }
 
 /* Only programs of Troupe's own folder, by plain name. */
-static Status program_path(const Agent *agent, const char *name, char **ret, Error *err)
+static Status find_program(const Agent *agent, const char *name, char **ret, Error *err)
 {
     if (name[0] == '\0' || strchr(name, '/') != NULL)
         return error_set(err, ERR_INVALID, "\"%s\" is not the plain name of a program", name);
@@ -437,7 +438,7 @@ static Status program_path(const Agent *agent, const char *name, char **ret, Err
 static Status start_process(AgentActor *actor, const Troupe__SpawnRequest *request, Error *err)
 {
     char *program = NULL;
-    TRY(program_path(actor->agent, request->executable, &program, err));
+    TRY(find_program(actor->agent, request->executable, &program, err));
     ProcessOrder order = {
         .loop = actor->agent->loop,
         .program = program,
@@ -732,6 +733,7 @@ int main(int argc, char **argv)
     if (status == OK) status = agent_guard_start(options.controller, &agent.guard, &err);
     if (status == OK) status = log_open("node_agent", NULL, LOG_INFO, &err);
     signal(SIGPIPE, SIG_IGN);
+    process_let_threads_sleep(); /* those of the actors, which share the machine */
     if (status == OK) status = agent_open(&agent, &options, &err);
     if (status == OK) {
         log_event(LOG_INFO, "agent_up", F_STR("node", agent.identity.name),

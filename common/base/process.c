@@ -82,3 +82,11 @@ void process_raise_file_limit(void)
     limit.rlim_cur = limit.rlim_max;
     (void)setrlimit(RLIMIT_NOFILE, &limit); /* whoever needs more hears so when it opens */
 }
+
+bool process_let_threads_sleep(void)
+{
+    static const char *const SAID[] = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"};
+    for (size_t i = 0; i < sizeof SAID / sizeof *SAID; i++)
+        if (getenv(SAID[i]) != NULL) return false;
+    return setenv(SAID[0], "0", 1) == 0;
+}

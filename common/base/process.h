@@ -23,6 +23,12 @@ bool process_is_alive(pid_t pid, uint64_t start_ticks);
  * Owned by the caller. */
 char *program_path(const char *name);
 
+/* Has OpenMP's threads that wait for work sleep instead of spinning for milliseconds: on CPUs that
+ * others use too, a thread that spins takes the time that the one it waits for needs. For this
+ * process's children, and for itself once it has been started again: the library reads its settings
+ * before main. False when the environment says something already. */
+bool process_let_threads_sleep(void);
+
 /* Lets this process open as many files and sockets as the system grants: the usual soft limit of
  * 1,024 is there for select(), which nobody uses here. */
 void process_raise_file_limit(void);

@@ -11,9 +11,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/memory.h"
+#include "base/process.h"
 #include "base/rng.h"
 #include "model/kv_cache.h"
 #include "rollout_worker/engine/engine.h"
@@ -173,6 +175,7 @@ int main(int argc, char **argv)
     int threads = 2, layers = 28;
     DType dtype = DTYPE_BF16;
     char line[128];
+    if (process_let_threads_sleep()) execv("/proc/self/exe", argv); /* as `serve` and actors do */
     for (int i = 1; i < argc; i++)
         if (sscanf(argv[i], "threads=%d", &threads) != 1 &&
             sscanf(argv[i], "layers=%d", &layers) != 1) {
