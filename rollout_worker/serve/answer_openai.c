@@ -5,6 +5,7 @@
 #include "base/json.h"
 #include "base/version.h"
 #include "rollout_worker/serve/answer.h"
+#include "rollout_worker/serve/answer_turn.h"
 
 static void append_head(const Call *call, const char *object, Str *out)
 {
@@ -128,11 +129,12 @@ static void append_log_probs(const Call *call, const CallChoice *choice, int32_t
 
 /* ---- choices ---- */
 
-static void append_finish(const CallChoice *choice, Str *out)
+static void append_finish(const CallChoice *choice, bool calls, Str *out)
 {
     const Generation *result = &choice->result;
-    str_printf(out,
-               ",\"finish_reason\":\"%s\",\"stop_reason\":", finish_reason_name(result->finish));
+    bool called = calls && result->finish == FINISH_STOP;
+    str_printf(out, ",\"finish_reason\":\"%s\",\"stop_reason\":",
+               called ? "tool_calls" : finish_reason_name(result->finish));
     if (result->stop_string >= 0)
         json_append_string(out, choice->prompt->params.stop[result->stop_string]);
     else if (result->stop_token >= 0)
@@ -141,11 +143,11 @@ static void append_finish(const CallChoice *choice, Str *out)
         str_puts(out, "null");
 }
 
-static void append_text(const CallChoice *choice, bool echo, Str *out)
+static void append_text(const CallChoice *choice, size_t length, bool echo, Str *out)
 {
     Str text = {0};
     if (echo) str_puts(&text, choice->prompt->text);
-    str_append(&text, str_text(&choice->text.text), choice->text.certain);
+    str_append(&text, str_text(&choice->text.text), length);
     json_append_string(out, str_text(&text));
     str_free(&text);
 }
@@ -157,13 +159,23 @@ void openai_whole(const Call *call, Str *out)
     str_puts(out, ",\"choices\":[");
     for (int i = 0; i < call->num_choices; i++) {
         const CallChoice *choice = &call->choice[i];
+        AnsweredTurn turn = answered_turn_read(call, choice);
         str_printf(out, "%s{\"index\":%d,%s", i > 0 ? "," : "", choice->index,
                    chat ? "\"message\":{\"role\":\"assistant\",\"content\":" : "\"text\":");
-        append_text(choice, call->request.echo, out);
-        if (chat) str_puts(out, ",\"refusal\":null}");
+        if (turn.calls.count > 0 && turn.content_length == 0)
+            str_puts(out, "null");
+        else
+            append_text(choice, turn.content_length, call->request.echo, out);
+        if (chat) str_puts(out, ",\"refusal\":null");
+        if (turn.calls.count > 0) {
+            str_putc(out, ',');
+            answered_calls_append(call, choice, &turn, false, out);
+        }
+        if (chat) str_putc(out, '}');
         append_log_probs(call, choice, 0, out);
-        append_finish(choice, out);
+        append_finish(choice, turn.calls.count > 0, out);
         str_putc(out, '}');
+        answered_turn_clear(&turn);
     }
     str_puts(out, "],\"usage\":");
     append_usage(call, out);
@@ -190,25 +202,32 @@ static void append_event(Call *call, CallChoice *choice, bool end, Str *out)
 {
     bool chat = call->request.api == API_CHAT, first = choice->told == 0 && choice->text.sent == 0;
     ChoiceText *text = &choice->text;
+    AnsweredTurn turn = {.content_length = answered_content(call, choice)};
+    if (end) turn = answered_turn_read(call, choice);
     begin_event(call, out);
     str_printf(out, "{\"index\":%d,", choice->index);
     Str piece = {0};
     if (first && call->request.echo) str_puts(&piece, choice->prompt->text);
-    if (text->certain > text->sent)
-        str_append(&piece, text->text.data + text->sent, text->certain - text->sent);
+    if (turn.content_length > text->sent)
+        str_append(&piece, text->text.data + text->sent, turn.content_length - text->sent);
     str_puts(out, chat ? "\"delta\":{" : "\"text\":");
     if (chat && !(end && piece.length == 0)) str_puts(out, "\"content\":");
     if (!chat || !end || piece.length > 0) json_append_string(out, str_text(&piece));
+    if (turn.calls.count > 0) {
+        if (piece.length > 0) str_putc(out, ',');
+        answered_calls_append(call, choice, &turn, true, out);
+    }
     if (chat) str_putc(out, '}');
     append_log_probs(call, choice, choice->told, out);
     if (end)
-        append_finish(choice, out);
+        append_finish(choice, turn.calls.count > 0, out);
     else
         str_puts(out, ",\"finish_reason\":null");
     str_putc(out, '}');
     end_event(call, out);
     str_free(&piece);
-    text->sent = text->certain;
+    text->sent = turn.content_length;
+    answered_turn_clear(&turn);
     if (!chat && call->request.logprobs)
         for (; choice->told < choice->length; choice->told++)
             choice->told_characters += characters_of(call, choice->token[choice->told]);
@@ -232,7 +251,7 @@ void openai_events(Call *call, Str *out)
         CallChoice *choice = &call->choice[i];
         if (choice->end_told) continue;
         bool first = choice->told == 0 && choice->text.sent == 0;
-        bool news = choice->text.certain > choice->text.sent;
+        bool news = answered_content(call, choice) > choice->text.sent;
         if (!news && !choice->finished) continue;
         if (first && call->request.api == API_CHAT) append_role(call, choice, out);
         append_event(call, choice, choice->finished, out);

@@ -250,6 +250,8 @@ static Status serve(const Arguments *a, const EngineOptions *engine, const Model
     char *token = NULL;
     char real[PATH_MAX];
     int number = 0;
+    const ToolFormat *tool_format = NULL; /* none that is known: calls stay in the text */
+    if (tool_format_detect(folder->text, &tool_format, NULL) != OK) tool_format = NULL;
     const char *path = realpath(a->model, real) != NULL ? real : a->model;
     Status status = OK;
     if (a->token_file != NULL) status = serve_token_read(a->token_file, &token, err);
@@ -257,7 +259,7 @@ static Status serve(const Arguments *a, const EngineOptions *engine, const Model
     if (status != OK) goto done;
     ServeOptions options = {
         .generator = engine_host_generator(host),
-        .model = {a->name != NULL ? a->name : path_name(path), folder->text,
+        .model = {a->name != NULL ? a->name : path_name(path), folder->text, tool_format,
                   folder->config.vocab_size, engine->max_length, (int64_t)time(NULL)},
         .host = a->host,
         .port = (int)a->port,
@@ -306,6 +308,7 @@ static Status run(const Arguments *a, Error *err)
 
 int main(int argc, char **argv)
 {
+    if (process_let_threads_sleep()) execv("/proc/self/exe", argv);
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
     Arguments arguments = {
         .port = 8000,

@@ -209,6 +209,9 @@ static Status make_chat(const Making *making)
                                                          : "messages");
         return status;
     }
+    bool reads_calls = cJSON_IsArray(tools) && tools->child != NULL;
+    if (reads_calls && making->model->tool_format != NULL)
+        making->request->tools = cJSON_Duplicate(tools, true);
     ServePrompt prompt = {.token = conversation.token};
     conversation.token = NULL;
     if (conversation.length <= INT32_MAX) prompt.length = (int32_t)conversation.length;
@@ -369,6 +372,7 @@ void serve_request_clear(ServeRequest *request)
         free(request->prompt[i].text);
         sampling_clear(&request->prompt[i].params);
     }
+    cJSON_Delete(request->tools);
     free(request->prompt);
     free(request->rid);
     *request = (ServeRequest){0};

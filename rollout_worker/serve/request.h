@@ -9,7 +9,7 @@
 
 #include "rollout_worker/engine/sampling.h"
 #include "rollout_worker/serve/refusal.h"
-#include "text/conversation.h"
+#include "rollout_worker/tools/tool_format.h"
 
 #define SERVE_SAMPLES_MAX 1024 /* of one request, over all of its prompts */
 
@@ -23,6 +23,7 @@ typedef enum {
 typedef struct ServeModel {
     const char *name; /* by which clients ask for it */
     const TextModel *text;
+    const ToolFormat *tool_format; /* in which it writes calls; NULL: they stay in its text */
     int64_t vocab_size;
     int32_t max_length; /* tokens of a sequence, prompt included */
     int64_t created;    /* seconds since 1970 */
@@ -43,7 +44,8 @@ typedef struct ServeRequest {
     bool batched; /* /generate: a list was given, and so a list is the answer */
     bool stream, include_usage, logprobs, echo, text_in_logprobs;
     bool keep_special, keep_stop; /* in the text: control tokens, the stop string that ended it */
-    char *rid;                    /* the client's own name for it, or NULL; owned */
+    cJSON *tools; /* that an answer's calls are read with, owned; NULL: they stay in the text */
+    char *rid;    /* the client's own name for it, or NULL; owned */
 } ServeRequest;
 
 /* Reads a body. On failure *ret is untouched and the refusal says which field, what was found and

@@ -444,6 +444,81 @@ static void test_stream_pieces_make_the_whole(void **state)
     call_destroy(call);
 }
 
+#define WITH_TOOLS                                                                                 \
+    "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}], \"tools\": [{\"type\": "           \
+    "\"function\", \"function\": {\"name\": \"add\"}}]"
+#define CALLS                                                                                      \
+    "I look.\n<tool_call>\n{\"name\": \"add\", \"arguments\": {\"a\": 1}}\n</tool_call>\n"         \
+    "<tool_call>\n{\"name\": \"add\", \"arguments\": {}}\n</tool_call>"
+
+static void learn_hermes(void)
+{
+    Error err = {0};
+    assert_ok(tool_format_find("hermes", &model.tool_format, &err), &err);
+}
+
+static void test_calls_of_tools_are_taken_out_of_the_text(void **state)
+{
+    Played played = {0};
+    Generation ends = {.finish = FINISH_STOP, .stop_token = 1023, .stop_string = -1};
+    (void)state;
+    learn_hermes();
+    Call *call = start(&played, API_CHAT, WITH_TOOLS ", \"n\": 3}");
+    play_result(&played, 0, 0, CALLS, ends);
+    play_result(&played, 0, 1, "<tool_call>\n{\"name\": \"add\"", ends); /* broken off */
+    play_result(&played, 0, 2, "none", ends);
+    wait_for(call);
+    cJSON *json = whole(call);
+    assert_string_equal(text_at(json, "choices.0.message.content"), "I look.");
+    assert_string_equal(text_at(json, "choices.0.message.tool_calls.0.function.name"), "add");
+    assert_string_equal(text_at(json, "choices.0.message.tool_calls.0.function.arguments"),
+                        "{\"a\":1}");
+    assert_string_equal(text_at(json, "choices.0.message.tool_calls.1.function.arguments"), "{}");
+    assert_string_not_equal(text_at(json, "choices.0.message.tool_calls.0.id"),
+                            text_at(json, "choices.0.message.tool_calls.1.id"));
+    assert_string_equal(text_at(json, "choices.0.finish_reason"), "tool_calls");
+    assert_string_equal(text_at(json, "choices.1.message.content"),
+                        "<tool_call>\n{\"name\": \"add\"");
+    assert_string_equal(text_at(json, "choices.1.finish_reason"), "stop");
+    assert_string_equal(text_at(json, "choices.2.message.content"), "none");
+    assert_null(cJSON_GetObjectItem(at(json, "choices.2.message"), "tool_calls"));
+    cJSON_Delete(json);
+    call_destroy(call);
+}
+
+static void test_calls_of_tools_end_a_stream(void **state)
+{
+    Played played = {0};
+    Str events = {0}, said = {0};
+    int ends = 0;
+    (void)state;
+    learn_hermes();
+    Call *call = start(&played, API_CHAT, WITH_TOOLS ", \"stream\": true}");
+    Encoding encoding = {0};
+    Error err = {0};
+    assert_ok(tokenizer_encode(text_model_tokenizer(text), NULL, CALLS, strlen(CALLS), NULL, false,
+                               &encoding, &err),
+              &err);
+    for (size_t i = 0; i + 1 < encoding.length; i++) {
+        play_token(&played, 0, 0, encoding.span[i].id);
+        wait_for(call);
+        answer_events(call, &events);
+    }
+    encoding_free(&encoding);
+    assert_null(strstr(str_text(&events), "tool_call"));
+    play_result(&played, 0, 0, CALLS, (Generation){.finish = FINISH_STOP, .stop_string = -1});
+    wait_for(call);
+    answer_events(call, &events);
+    read_events(str_text(&events), 0, &said, &ends);
+    assert_true(str_starts_with(str_text(&said), "I look."));
+    assert_null(strstr(str_text(&said), "<"));
+    assert_non_null(strstr(str_text(&events), "\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":"));
+    assert_non_null(strstr(str_text(&events), "\"finish_reason\":\"tool_calls\""));
+    str_free(&events);
+    str_free(&said);
+    call_destroy(call);
+}
+
 static void test_a_call_that_is_left_is_aborted(void **state)
 {
     Played played = {0};
@@ -493,6 +568,8 @@ int main(void)
         cmocka_unit_test(test_generate_answer_has_the_form_of_sglangs),
         cmocka_unit_test(test_log_probs_come_back_to_the_bit),
         cmocka_unit_test(test_stream_pieces_make_the_whole),
+        cmocka_unit_test(test_calls_of_tools_are_taken_out_of_the_text),
+        cmocka_unit_test(test_calls_of_tools_end_a_stream),
         cmocka_unit_test(test_a_call_that_is_left_is_aborted),
         cmocka_unit_test(test_a_call_that_is_half_taken_is_undone),
         cmocka_unit_test(test_a_failure_ends_the_wait),
