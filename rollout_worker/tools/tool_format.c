@@ -7,7 +7,10 @@
 #include "base/memory.h"
 #include "base/str.h"
 
-#define CALLS_MAX 64 /* of a turn; more are passed over */
+/* A turn is whatever a model wrote, marks by the thousand included: what is read of it is bounded.
+ */
+#define CALLS_MAX   64 /* of a turn; more are passed over */
+#define CLOSERS_MAX 8  /* that may stand in the texts of one call */
 
 /* ---- calls ---- */
 
@@ -87,7 +90,8 @@ static const char opener[] = "<tool_call>", closer[] = "</tool_call>";
 static const char *hermes_end(const char *begin, cJSON **ret_json, Error *err)
 {
     const char *first = NULL;
-    for (const char *at = begin; (at = strstr(at, closer)) != NULL; at++) {
+    const char *at = begin;
+    for (int tries = 0; tries < CLOSERS_MAX && (at = strstr(at, closer)) != NULL; at++, tries++) {
         Error fault = {0};
         if (json_parse(begin, (size_t)(at - begin), "the call", ret_json, &fault) == OK) return at;
         if (first == NULL) *err = fault;
@@ -102,7 +106,7 @@ static const char *hermes_end(const char *begin, cJSON **ret_json, Error *err)
 static void hermes_parse(const char *text, const cJSON *tools, ToolCalls *ret)
 {
     (void)tools;
-    for (const char *at = text; (at = strstr(at, opener)) != NULL;) {
+    for (const char *at = text; ret->count < CALLS_MAX && (at = strstr(at, opener)) != NULL;) {
         cJSON *json = NULL;
         Error err = {0};
         const char *begin = at + strlen(opener), *end = hermes_end(begin, &json, &err);
@@ -227,7 +231,7 @@ static char *take_bare_name(const BareMarks *marks, const char **at, const char 
 
 static void bare_parse(const BareMarks *marks, const char *text, const cJSON *tools, ToolCalls *ret)
 {
-    for (const char *at = text; (at = strstr(at, opener)) != NULL;) {
+    for (const char *at = text; ret->count < CALLS_MAX && (at = strstr(at, opener)) != NULL;) {
         at += strlen(opener);
         const char *end = strstr(at, closer);
         const char *next = end == NULL ? at + strlen(at) : end + strlen(closer);

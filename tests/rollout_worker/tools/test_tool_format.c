@@ -111,6 +111,27 @@ static void test_malformed_calls_say_what_is_wrong(void **state)
                  "call has no \"name\" that is a text");
 }
 
+/* What a model writes that has lost its way: read in no time worth naming, and cut. */
+static void test_degenerate_turns_are_bounded(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"hermes", "glm", "qwen_xml"};
+    static const char *const parts[] = {"<tool_call></tool_call>", "<tool_call>", "</tool_call>",
+                                        "<tool_call>{\"name\": \"</tool_call>"};
+    for (size_t k = 0; k < sizeof parts / sizeof parts[0]; k++) {
+        Str turn = {0};
+        for (int i = 0; i < 40000; i++)
+            str_puts(&turn, parts[k]);
+        for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+            ToolCalls calls = {0};
+            tool_format_read(format(names[i]), turn.data, NULL, &calls);
+            assert_in_range(calls.count, k == 2 ? 0 : 1, 64);
+            tool_calls_clear(&calls);
+        }
+        str_free(&turn);
+    }
+}
+
 static void test_llama3_reads_a_turn_that_is_a_call(void **state)
 {
     (void)state;
@@ -208,6 +229,7 @@ int main(void)
         cmocka_unit_test(test_hermes_reads_calls),
         cmocka_unit_test(test_reasoning_calls_nothing),
         cmocka_unit_test(test_malformed_calls_say_what_is_wrong),
+        cmocka_unit_test(test_degenerate_turns_are_bounded),
         cmocka_unit_test(test_llama3_reads_a_turn_that_is_a_call),
         cmocka_unit_test(test_bare_values_have_the_types_of_the_schema),
         cmocka_unit_test(test_unknown_format_is_refused_by_name),
