@@ -529,6 +529,8 @@ static void generate_explain(void *shared, void *scratch, const RolloutRecord *r
         ret->loss_mask = mem_calloc(length, sizeof *ret->loss_mask);
         memcpy(ret->token, task.prompt.token, length * sizeof *ret->token);
     }
+    ret_trace->label = task.label;
+    task.label = NULL;
     ret_trace->conversation = task.prompt;
     task.prompt = (TokenizedConversation){0};
     task_clear(&task);

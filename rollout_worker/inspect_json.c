@@ -43,6 +43,7 @@ static cJSON *make_record(const InspectedRecord *record)
     add_count(object, "index", record->index);
     cJSON_AddStringToObject(object, "source", record->source);
     add_text(object, "shape", record->trace.shape);
+    if (record->trace.label != NULL) add_text(object, "label", record->trace.label);
     cJSON_AddStringToObject(object, "status", sample_status_name(sample->status));
     add_count(object, "tokens", (uint64_t)sample->length);
     add_count(object, "trained_tokens", (uint64_t)sample_meta(sample).trained_tokens);

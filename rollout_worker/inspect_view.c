@@ -138,6 +138,22 @@ static const char *fate_of(const InspectOptions *options, RejectReason reason)
     return inspect_stops(options->config, reason) ? "ends a run" : "a run passes over";
 }
 
+/* Whether records are prompts, of which nothing is trained. */
+static bool generates(const InspectOptions *options)
+{
+    return options->config->rollout.function == ROLLOUT_GENERATE;
+}
+
+static long long answer_tokens(const InspectOptions *options, size_t prompt)
+{
+    const JobConfig *config = options->config;
+    int64_t most = config->rollout.max_response_length;
+    int64_t room = config->data.max_length - (int64_t)prompt;
+    if (options->eval && config->eval.max_response_length > 0)
+        most = config->eval.max_response_length;
+    return room < 0 ? 0 : room < most ? room : most;
+}
+
 static void put_figures(const InspectOptions *options, const InspectedRecord *record, Str *out)
 {
     const TokenizedConversation *conversation = &record->trace.conversation;
@@ -147,9 +163,16 @@ static void put_figures(const InspectOptions *options, const InspectedRecord *re
         length++;
     }
     if (record->trace.shape != NULL) str_printf(out, "  shape    %s\n", record->trace.shape);
-    if (conversation->length > 0)
+    if (conversation->length > 0 && generates(options))
+        str_printf(out, "  prompt   %zu tokens, at most %lld to be generated behind them\n", length,
+                   answer_tokens(options, length));
+    else if (conversation->length > 0)
         str_printf(out, "  tokens   %zu, %zu of them trained (%.1f %%)\n", length, trained,
                    percent(trained, length));
+    if (record->trace.label != NULL) {
+        str_puts(out, "  label:\n");
+        put_message(record->trace.label, out);
+    }
     if (length < conversation->length)
         str_printf(out, "  cut      from %zu tokens, by data.max_length %lld\n",
                    conversation->length, (long long)options->config->data.max_length);
@@ -177,9 +200,10 @@ void inspect_view_record(const InspectOptions *options, const InspectedRecord *r
     str_putc(out, '\n');
     put_figures(options, record, out);
     if (record->trace.conversation.length == 0) return;
-    str_printf(out, "\ntext, %s:\n\n",
-               color ? "green where it is trained"
-                     : "between " OPENING " and " CLOSING " where it is trained");
+    str_printf(out, "\ntext%s:\n\n",
+               generates(options) ? ""
+               : color            ? ", green where it is trained"
+                                  : ", between " OPENING " and " CLOSING " where it is trained");
     put_text(record, color, out);
     str_puts(out, "\nids:\n\n");
     put_ids(record, color, out);
@@ -287,9 +311,12 @@ void inspect_view_summary(const InspectOptions *options, const InspectSummary *s
     str_printf(out, "  samples    %llu, %llu of them cut; %llu rejected\n",
                (unsigned long long)used, (unsigned long long)summary->truncated,
                (unsigned long long)(summary->records - used));
-    str_printf(out, "  tokens     %llu, %llu of them trained (%.1f %%)\n",
-               (unsigned long long)summary->tokens, (unsigned long long)summary->trained,
-               percent(summary->trained, summary->tokens));
+    if (generates(options))
+        str_printf(out, "  tokens     %llu of prompts\n", (unsigned long long)summary->tokens);
+    else
+        str_printf(out, "  tokens     %llu, %llu of them trained (%.1f %%)\n",
+                   (unsigned long long)summary->tokens, (unsigned long long)summary->trained,
+                   percent(summary->trained, summary->tokens));
     uint64_t n = summary->num_lengths;
     if (n > 0) {
         const int32_t *length = summary->length;
@@ -307,14 +334,16 @@ void inspect_view_summary(const InspectOptions *options, const InspectSummary *s
 void inspect_view_brief(const InspectOptions *options, const InspectSummary *summary, Str *out)
 {
     uint64_t used = summary->completed + summary->truncated;
-    str_printf(out,
-               "%s: %s %llu records give %llu samples (%llu cut) of %llu tokens, %.1f %% of them "
-               "trained; %llu rejected\n",
-               options->eval ? "data.eval" : "data.train", summary->all ? "all" : "the first",
-               (unsigned long long)summary->records, (unsigned long long)used,
-               (unsigned long long)summary->truncated, (unsigned long long)summary->tokens,
-               percent(summary->trained, summary->tokens),
-               (unsigned long long)(summary->records - used));
+    unsigned long long records = summary->records, tokens = summary->tokens;
+    str_printf(out, "%s: %s %llu records give ", options->eval ? "data.eval" : "data.train",
+               summary->all ? "all" : "the first", records);
+    if (generates(options))
+        str_printf(out, "%llu prompts of %llu tokens", (unsigned long long)used, tokens);
+    else
+        str_printf(out, "%llu samples (%llu cut) of %llu tokens, %.1f %% of them trained",
+                   (unsigned long long)used, (unsigned long long)summary->truncated, tokens,
+                   percent(summary->trained, summary->tokens));
+    str_printf(out, "; %llu rejected\n", (unsigned long long)(records - used));
     for (int reason = 0; reason < REJECT_REASON_COUNT; reason++) {
         if (summary->rejected[reason] == 0) continue;
         str_printf(out, "  %llu as %s, which %s. The first:\n",

@@ -44,5 +44,6 @@ void rollout_reject(Sample *ret, RejectReason reason, const char *message)
 void rollout_trace_clear(RolloutTrace *trace)
 {
     tokenized_conversation_free(&trace->conversation);
+    free(trace->label);
     *trace = (RolloutTrace){0};
 }

@@ -45,6 +45,7 @@ typedef struct RolloutTrace {
     /* All that was rendered, before any cut, with text and spans; length 0: it did not come so far.
      */
     TokenizedConversation conversation;
+    char *label; /* what a reward is given to compare with; owned, NULL: nothing */
 } RolloutTrace;
 
 void rollout_trace_clear(RolloutTrace *trace);

@@ -266,9 +266,28 @@ static void test_rejected_records_are_listed_in_their_order(void **state)
     str_free(&text);
 }
 
+static void test_a_job_that_generates_shows_prompts_and_labels(void **state)
+{
+    (void)state;
+    const char *keys = "}\nrollout: {function: generate, reward: gsm8k, n_samples_per_prompt: 4, "
+                       "max_response_length: 50}\neval: {max_response_length: 7";
+    char *text = view_record(CHAT("What is 2 + 3?", "It is 5."), keys, (InspectOptions){0}, false);
+    assert_non_null(strstr(text, "tokens, at most 50 to be generated behind them\n"));
+    assert_non_null(strstr(text, "  label:\n    It is 5.\n"));
+    assert_non_null(strstr(text, "<|im_start|>user\nWhat is 2 + 3?<|im_end|>\n"
+                                 "<|im_start|>assistant\n"));
+    assert_null(strstr(text, "⟦"));
+    free(text);
+    text = view_record(CHAT("What is 2 + 3?", "It is 5."), keys, (InspectOptions){.eval = true},
+                       false);
+    assert_non_null(strstr(text, "at most 7 to be generated"));
+    free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_job_that_generates_shows_prompts_and_labels),
         cmocka_unit_test(test_a_record_is_shown_with_what_is_trained),
         cmocka_unit_test(test_a_cut_is_shown_where_it_is),
         cmocka_unit_test(test_a_refusal_is_shown_in_full),
