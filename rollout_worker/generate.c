@@ -22,6 +22,7 @@
 #include "rollout_worker/record.h"
 #include "rollout_worker/reward/retry.h"
 #include "rollout_worker/reward/reward_set.h"
+#include "rollout_worker/saved_group.h"
 
 #define TOKENIZER_CACHE_BYTES (256u << 10) /* per thread, and there are many */
 #define THREADS_MAX           1024
@@ -480,15 +481,70 @@ static void fill_group(const Task *task, RolloutGroup *ret)
     }
 }
 
+/* The group as it is in rollout.save, for people and for rollout.load. */
+static Status save_group(const Task *task, const RolloutGroup *group, Error *err)
+{
+    const char *folder = task->generate->config->rollout.save;
+    int64_t version =
+        task->generation[0].num_version_runs > 0 ? task->generation[0].version_run[0].version : 0;
+    Slice *response = mem_calloc((size_t)task->num_samples, sizeof *response);
+    for (int i = 0; i < task->num_samples; i++)
+        response[i] = (Slice){task->response[i], task->response_bytes[i]};
+    SavedTexts texts = {.prompt = {task->prompt.text, task->prompt.text_length},
+                        .label = slice_from(task->label != NULL ? task->label : ""),
+                        .response = response,
+                        .result = task->result};
+    char *path = saved_group_path(folder, task->record->eval, version, task->record->position);
+    Status status = saved_group_write(path, group, &texts, err);
+    free(path);
+    free(response);
+    return status == OK ? OK : error_prefix(err, "rollout.save");
+}
+
+/* Answers that were saved are of use only behind the prompt that they answer. */
+static Status check_loaded(const Task *task, const RolloutGroup *group, const char *path,
+                           Error *err)
+{
+    int32_t length = (int32_t)task->prompt.length;
+    for (int i = 0; i < group->count; i++) {
+        const Sample *sample = &group->sample[i];
+        if (sample->status == SAMPLE_REJECTED) continue;
+        if (sample->prompt_length != length ||
+            memcmp(sample->token, task->prompt.token, (size_t)length * sizeof *sample->token) != 0)
+            return error_set(err, ERR_DATA,
+                             "rollout.load: %s answers another prompt than %s, which stands at its "
+                             "position now\n  expected: answers of a run with the same data, seed "
+                             "and model",
+                             path, task->record->source);
+    }
+    return OK;
+}
+
+static Status load_group(const Task *task, RolloutGroup *ret, Error *err)
+{
+    const char *folder = task->generate->config->rollout.load;
+    char *path = saved_group_path(folder, false, 0, task->record->position);
+    Status status = saved_group_read(path, task->record, ret, err);
+    if (status == OK)
+        status = check_loaded(task, ret, path, err);
+    else
+        error_prefix(err, "rollout.load");
+    free(path);
+    return status;
+}
+
 static Status answer_prompt(Task *task, RolloutGroup *ret, Error *err)
 {
+    if (task->generate->config->rollout.load != NULL && !task->record->eval)
+        return load_group(task, ret, err);
     TRY(generate_answers(task, err));
     TRY(decode_answers(task, err));
     atomic_fetch_add(&task->generate->judging, 1);
     Status status = judge(task, err);
     atomic_fetch_sub(&task->generate->judging, 1);
-    if (status == OK) fill_group(task, ret);
-    return status;
+    if (status != OK) return status;
+    fill_group(task, ret);
+    return task->generate->config->rollout.save != NULL ? save_group(task, ret, err) : OK;
 }
 
 static Status generate_run(void *shared, void *scratch, const RolloutRecord *record,

@@ -70,6 +70,7 @@ typedef struct JobConfig {
         int64_t max_staleness; /* versions that the weights of a sample may be behind those it
                                   trains; 0: none */
         int64_t concurrency;   /* samples that a worker generates at a time */
+        char *save, *load;     /* folders of groups of samples (saved_group.h); NULL: none */
         int64_t kv_cache_mb;   /* of a worker; 0: enough for all of these at their longest */
     } rollout;
 

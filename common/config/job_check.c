@@ -218,6 +218,7 @@ static bool is_of_generation(const char *key)
                "rollout.reward rollout.n_samples_per_prompt rollout.max_response_length "
                "rollout.temperature rollout.top_p rollout.top_k rollout.min_p rollout.stop "
                "rollout.max_staleness rollout.concurrency rollout.kv_cache_mb "
+               "rollout.save rollout.load "
                "eval.n_samples_per_prompt eval.max_response_length eval.temperature eval.top_p",
                key);
 }

@@ -360,6 +360,19 @@ static const ConfigKey keys[] = {
      .also = "mem_fraction_static gpu_memory_utilization",
      .meaning = "with generate: memory of a worker for keys and values; 0: what concurrency "
                 "answers take at their longest"},
+    {.path = "rollout.save",
+     .type = KEY_PATH,
+     .offset = AT(rollout.save),
+     .derived = "none",
+     .also = "save_debug_rollout_data dump_rollouts rollout_data_dir",
+     .meaning = "with generate: a folder for the answers, JSON lines in a file for each prompt"},
+    {.path = "rollout.load",
+     .type = KEY_PATH,
+     .offset = AT(rollout.load),
+     .derived = "none",
+     .also = "load_debug_rollout_data debug_train_only",
+     .meaning =
+         "with generate: train on what a run of the same data saved there; see generation.md"},
 
     {.path = "train.tp_size",
      .type = KEY_INT,

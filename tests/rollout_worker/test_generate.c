@@ -710,6 +710,70 @@ static void test_weights_that_cannot_be_had_are_told(void **state)
     assert_adopt_fails(stage, &boards, 3, ERR_NOT_FOUND, "version 3");
 }
 
+/* ---- saved answers ---- */
+
+static void test_answers_that_were_saved_are_loaded_to_the_bit(void **state)
+{
+    Stage *stage = *state;
+    Boards boards;
+    Str made = {0}, loaded = {0};
+    stage->config.rollout.save = FOLDER "/answers";
+    worker_restart(stage);
+    adopt_first(stage, &boards);
+    lease_train(stage, 0, RECORDS);
+    fetch_all(stage, &made);
+    troupe__lease_reply__free_unpacked(lease(stage, "eval", 0, 1), NULL);
+    assert_true(path_exists(FOLDER "/answers/eval-v1/000000/000000000.jsonl"));
+    stage->config.rollout.save = NULL;
+    stage->config.rollout.load = FOLDER "/answers";
+    worker_restart(stage); /* and no weights */
+    lease_train(stage, 0, RECORDS);
+    fetch_all(stage, &loaded);
+    assert_same(&made, &loaded);
+    Answer answer;
+    start_lease(stage, "train", RECORDS, 1, &answer);
+    await(&answer);
+    assert_int_equal(answer.status, ERR_NOT_FOUND);
+    assert_non_null(strstr(answer.err.message, "rollout.load"));
+    answer_free(&answer);
+    str_free(&made);
+    str_free(&loaded);
+    boards_close(&boards);
+}
+
+static void test_saved_answers_to_another_prompt_are_refused(void **state)
+{
+    Stage *stage = *state;
+    Boards boards;
+    Answer answer;
+    stage->config.rollout.save = FOLDER "/answers";
+    worker_restart(stage);
+    adopt_first(stage, &boards);
+    lease_train(stage, 0, 2);
+    assert_int_equal(rename(FOLDER "/answers/train/000000/000000001.jsonl",
+                            FOLDER "/answers/train/000000/000000000.jsonl"),
+                     0);
+    stage->config.rollout.load = FOLDER "/answers";
+    worker_restart(stage);
+    start_lease(stage, "train", 0, 1, &answer);
+    await(&answer);
+    assert_int_equal(answer.status, ERR_DATA);
+    assert_non_null(strstr(answer.err.message, "answers another prompt than"));
+    answer_free(&answer);
+    Error err = {0};
+    const char *torn = "{\"status\": \"completed\", \"reward\": 1, \"temperature\": 1, "
+                       "\"right\": true, \"tokens\": [1, 2], \"loss_mask\": [0]}";
+    assert_ok(
+        file_write_atomic(FOLDER "/answers/train/000000/000000000.jsonl", torn, strlen(torn), &err),
+        &err);
+    start_lease(stage, "train", 0, 1, &answer);
+    await(&answer);
+    assert_int_equal(answer.status, ERR_DATA);
+    assert_non_null(strstr(answer.err.message, "000000000.jsonl:1: \"loss_mask\""));
+    answer_free(&answer);
+    boards_close(&boards);
+}
+
 /* ---- options ---- */
 
 static void test_an_answer_ends_as_the_files_and_the_template_say(void **state)
@@ -777,6 +841,8 @@ int main(void)
         STAGED(test_leases_that_wait_for_rewards_end_at_a_restart),
         STAGED(test_a_worker_ends_in_the_middle_of_leases_and_its_successor_serves),
         STAGED(test_weights_that_cannot_be_had_are_told),
+        STAGED(test_answers_that_were_saved_are_loaded_to_the_bit),
+        STAGED(test_saved_answers_to_another_prompt_are_refused),
         cmocka_unit_test(test_an_answer_ends_as_the_files_and_the_template_say),
         STAGED(test_what_cannot_work_is_told_before_anything_starts),
     };

@@ -1,0 +1,232 @@
+#include "rollout_worker/saved_group.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/memory.h"
+#include "rollout_worker/reward/scorer_json.h"
+
+#define FILE_BYTES_MAX (1u << 30)
+
+char *saved_group_path(const char *folder, bool eval, int64_t version, int64_t position)
+{
+    char set[40] = "train";
+    if (eval) snprintf(set, sizeof set, "eval-v%lld", (long long)version);
+    return mem_printf("%s/%s/%06lld/%09lld.jsonl", folder, set, (long long)(position / 1000),
+                      (long long)position);
+}
+
+/* ---- writing ---- */
+
+/* NULs, which our own reader refuses, become U+FFFD. */
+static void put_text(Str *out, const char *key, Slice text)
+{
+    char *copy = mem_strndup(text.data != NULL ? text.data : "", text.length);
+    for (size_t i = 0; i < text.length; i++)
+        if (copy[i] == '\0') copy[i] = '\xFF';
+    str_printf(out, ", \"%s\": ", key);
+    scorer_append_text(out, (Slice){copy, text.length});
+    free(copy);
+}
+
+static void put_arrays(Str *out, const Sample *sample)
+{
+    str_printf(out, ", \"temperature\": %.9g, \"prompt_length\": %d, \"tokens\": [",
+               (double)sample->temperature, sample->prompt_length);
+    for (int32_t t = 0; t < sample->length; t++)
+        str_printf(out, "%s%d", t > 0 ? ", " : "", sample->token[t]);
+    str_puts(out, "], \"loss_mask\": [");
+    for (int32_t t = 0; t < sample->length; t++)
+        str_printf(out, "%s%d", t > 0 ? ", " : "", sample->loss_mask[t]);
+    str_puts(out, "], \"log_probs\": [");
+    for (int32_t t = 0; t < sample->length; t++)
+        str_printf(out, "%s%.9g", t > 0 ? ", " : "", (double)sample->log_prob[t]);
+    str_puts(out, "], \"versions\": [");
+    for (int32_t r = 0; r < sample->num_version_runs; r++)
+        str_printf(out, "%s[%lld, %d]", r > 0 ? ", " : "",
+                   (long long)sample->version_run[r].version, sample->version_run[r].count);
+    str_putc(out, ']');
+}
+
+static void put_sample(Str *out, const Sample *sample, const SavedTexts *texts, int i)
+{
+    str_printf(out, "{\"position\": %lld, \"index\": %d, \"status\": \"%s\"",
+               (long long)sample->position, sample->index, sample_status_name(sample->status));
+    if (sample->status == SAMPLE_REJECTED) {
+        str_printf(out, ", \"reject_reason\": \"%s\"", reject_reason_name(sample->reject_reason));
+        put_text(out, "reject_message", slice_from(sample->reject_message));
+    } else {
+        str_printf(out, ", \"reward\": %.9g, \"right\": %s", (double)sample->reward,
+                   sample->right ? "true" : "false");
+        put_arrays(out, sample);
+    }
+    put_text(out, "prompt", texts->prompt);
+    put_text(out, "label", texts->label);
+    put_text(out, "response", texts->response[i]);
+    put_text(out, "answer", slice_from(texts->result[i].answer));
+    put_text(out, "reason", slice_from(texts->result[i].reason));
+    str_puts(out, "}\n");
+}
+
+Status saved_group_write(const char *path, const RolloutGroup *group, const SavedTexts *texts,
+                         Error *err)
+{
+    Str out = {0};
+    char *folder = path_folder(path);
+    for (int i = 0; i < group->count; i++)
+        put_sample(&out, &group->sample[i], texts, i);
+    Status status = folder_create(folder, err);
+    if (status == OK) status = file_write_atomic(path, out.data, out.length, err);
+    free(folder);
+    str_free(&out);
+    return status;
+}
+
+/* ---- reading ---- */
+
+typedef struct Line {
+    const cJSON *json;
+    const char *where; /* "file:line" */
+} Line;
+
+static Status find_list(const Line *line, const char *key, int length, const cJSON **ret,
+                        Error *err)
+{
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(line->json, key);
+    int found = cJSON_IsArray(list) ? cJSON_GetArraySize(list) : -1;
+    if (found < 1 || (length > 0 && found != length))
+        return error_set(err, ERR_DATA, "%s: \"%s\" is not a list of %d numbers, as \"tokens\" is",
+                         line->where, key, length);
+    *ret = list;
+    return OK;
+}
+
+static Status read_numbers(const Line *line, Sample *sample, Error *err)
+{
+    const cJSON *tokens = NULL, *mask = NULL, *log_probs = NULL, *item;
+    TRY(find_list(line, "tokens", 0, &tokens, err));
+    sample->length = cJSON_GetArraySize(tokens);
+    TRY(find_list(line, "loss_mask", sample->length, &mask, err));
+    TRY(find_list(line, "log_probs", sample->length, &log_probs, err));
+    size_t length = (size_t)sample->length, t = 0;
+    sample->token = mem_calloc(length, sizeof *sample->token);
+    sample->loss_mask = mem_calloc(length, sizeof *sample->loss_mask);
+    sample->log_prob = mem_calloc(length, sizeof *sample->log_prob);
+    cJSON_ArrayForEach(item, tokens) sample->token[t++] = item->valueint;
+    t = 0;
+    cJSON_ArrayForEach(item, mask) sample->loss_mask[t++] = item->valueint != 0;
+    t = 0;
+    cJSON_ArrayForEach(item, log_probs) sample->log_prob[t++] = (float)item->valuedouble;
+    return OK;
+}
+
+static Status read_versions(const Line *line, Sample *sample, Error *err)
+{
+    const cJSON *list = NULL, *item;
+    int64_t counted = 0;
+    TRY(find_list(line, "versions", 0, &list, err));
+    sample->version_run = mem_calloc((size_t)cJSON_GetArraySize(list), sizeof(VersionRun));
+    cJSON_ArrayForEach(item, list)
+    {
+        const cJSON *version = cJSON_GetArrayItem(item, 0), *count = cJSON_GetArrayItem(item, 1);
+        if (!cJSON_IsNumber(version) || !cJSON_IsNumber(count) || count->valueint < 1)
+            return error_set(err, ERR_DATA, "%s: \"versions\" is not a list of [version, count]",
+                             line->where);
+        sample->version_run[sample->num_version_runs++] =
+            (VersionRun){(int64_t)version->valuedouble, count->valueint};
+        counted += count->valueint;
+    }
+    if (counted != sample->length - sample->prompt_length)
+        return error_set(err, ERR_DATA, "%s: \"versions\" count %lld tokens, but %d were generated",
+                         line->where, (long long)counted, sample->length - sample->prompt_length);
+    sample->weight_version = sample->version_run[0].version;
+    return OK;
+}
+
+static Status read_trained(const Line *line, Sample *sample, Error *err)
+{
+    double reward = 0, temperature = 0;
+    int64_t prompt_length = 0;
+    TRY(json_double(line->json, "reward", line->where, &reward, err));
+    TRY(json_double(line->json, "temperature", line->where, &temperature, err));
+    TRY(json_bool(line->json, "right", line->where, &sample->right, err));
+    sample->reward = (float)reward;
+    sample->temperature = (float)temperature;
+    TRY(read_numbers(line, sample, err));
+    TRY(json_int(line->json, "prompt_length", line->where, 1, sample->length, &prompt_length, err));
+    sample->prompt_length = (int32_t)prompt_length;
+    TRY(read_versions(line, sample, err));
+    Status status = sample_check_policy(sample, err);
+    return status == OK ? OK : error_prefix(err, "%s", line->where);
+}
+
+static int find_name(const char *name, const char *(*name_of)(int), int count)
+{
+    for (int i = 0; i < count; i++)
+        if (strcmp(name, name_of(i)) == 0) return i;
+    return -1;
+}
+
+static const char *status_at(int i)
+{
+    return sample_status_name((SampleStatus)i);
+}
+
+static const char *reason_at(int i)
+{
+    return reject_reason_name((RejectReason)i);
+}
+
+static Status read_sample(const Line *line, Sample *sample, Error *err)
+{
+    const char *name = NULL, *message = NULL;
+    TRY(json_string(line->json, "status", line->where, &name, err));
+    int status = find_name(name, status_at, SAMPLE_STATUS_COUNT);
+    if (status < 0) return error_set(err, ERR_DATA, "%s: status \"%.40s\"", line->where, name);
+    if (status != SAMPLE_REJECTED) {
+        sample->status = (SampleStatus)status;
+        return read_trained(line, sample, err);
+    }
+    TRY(json_string(line->json, "reject_reason", line->where, &name, err));
+    TRY(json_string(line->json, "reject_message", line->where, &message, err));
+    int reason = find_name(name, reason_at, REJECT_REASON_COUNT);
+    if (reason < 0)
+        return error_set(err, ERR_DATA, "%s: reject_reason \"%.40s\"", line->where, name);
+    rollout_reject(sample, (RejectReason)reason, message);
+    return OK;
+}
+
+static Status read_line(const char *text, size_t length, const char *where, Sample *sample,
+                        Error *err)
+{
+    cJSON *json = NULL;
+    TRY(json_parse(text, length, where, &json, err));
+    Line line = {json, where};
+    Status status = read_sample(&line, sample, err);
+    cJSON_Delete(json);
+    return status;
+}
+
+Status saved_group_read(const char *path, const RolloutRecord *record, RolloutGroup *ret,
+                        Error *err)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    Status status = OK;
+    TRY(file_read(path, FILE_BYTES_MAX, &text, &bytes, err));
+    const char *at = text, *end = text + bytes;
+    for (int line = 1; at < end && status == OK; line++) {
+        const char *newline = memchr(at, '\n', (size_t)(end - at));
+        size_t length = (size_t)((newline != NULL ? newline : end) - at);
+        char *where = mem_printf("%s:%d", path, line);
+        status = read_line(at, length, where, rollout_group_add(ret, record), err);
+        free(where);
+        at += length + 1;
+    }
+    free(text);
+    return status;
+}

@@ -1,0 +1,33 @@
+/* SavedGroup: the samples of one prompt in a file of their own, to look at and to train from again
+ * (rollout.save, rollout.load). One JSON object a line for each sample, with everything that
+ * training needs of it, exactly, and its texts beside. The name of a file says set, position and,
+ * in evaluations, which come again with other weights, the version; a lease that runs again writes
+ * the same bytes. Any thread. */
+#ifndef TROUPE_ROLLOUT_WORKER_SAVED_GROUP_H
+#define TROUPE_ROLLOUT_WORKER_SAVED_GROUP_H
+
+#include "rollout_worker/reward/reward.h"
+#include "rollout_worker/rollout.h"
+
+/* What is told beside the samples; all borrowed. */
+typedef struct SavedTexts {
+    Slice prompt, label;
+    const Slice *response;      /* [count of the group] */
+    const RewardResult *result; /* the same */
+} SavedTexts;
+
+/* FOLDER/train/000000/000000012.jsonl, FOLDER/eval-v7/000000/000000012.jsonl: positions by
+ * thousands. Owned. */
+char *saved_group_path(const char *folder, bool eval, int64_t version, int64_t position);
+
+/* Writes the file whole or not at all, and the folders it is in. */
+Status saved_group_write(const char *path, const RolloutGroup *group, const SavedTexts *texts,
+                         Error *err);
+
+/* Adds the samples of a file as those of `record`. ERR_NOT_FOUND when there is none; ERR_DATA with
+ * file, line and key when it is not what saved_group_write writes. *ret is to be cleared by the
+ * caller in any case. */
+Status saved_group_read(const char *path, const RolloutRecord *record, RolloutGroup *ret,
+                        Error *err);
+
+#endif
