@@ -2,15 +2,19 @@
 # Reinforcement learning through the real processes: log-probs of generation are the trainer's to the bit, and the same
 # job gives the same weights with one and with four rollout workers, after a stop and a resume, and however often its
 # processes are killed.
-# usage: test_generate.sh workers | tensor_parallel | kills
+# usage: test_generate.sh workers | tensor_parallel | kills | many_kills
 . "$(dirname "$0")/lib.sh"
 make_data
 STEPS=12
+[ "$1" != many_kills ] || STEPS=20
 
 # The answers of random weights are noise, and so is their reward: all that matters here is which tokens are drawn.
 generate="rollout.function=generate rollout.reward=random rollout.n_samples_per_prompt=4"
 generate="$generate rollout.max_response_length=16 data.max_length=160 eval.max_response_length=8"
 generate="$generate algorithm.entropy_coef=0.01 checkpoint.interval=5 eval.interval=6 train.tp_size=${TP:-1}"
+
+# Longer steps, so that there is time to kill in.
+[ "$1" != many_kills ] || generate="$generate rollout.max_response_length=90 train.global_batch_size=64"
 
 # no_mismatch: every step of the run compared log-probs, and none differed in a bit.
 no_mismatch() {
@@ -82,6 +86,22 @@ kills) # of each kind in turn
     done
     finish_job 0
     same_as_before "kills"
+    ;;
+many_kills) # 50 of rollout workers, at moments drawn from a seed, in a run of 20 steps
+    RANDOM=${SEED:-1}
+    # shellcheck disable=SC2086
+    write_job many.yaml run_many $generate rollout.num_workers=4 cluster.restarts_max=1000
+    start_job
+    kills=0
+    while [ $kills -lt 50 ] && kill -0 "$CONTROLLER" 2> /dev/null; do
+        pid=$(actor_pid rollout-$((RANDOM % 4)))
+        if [ "${pid:-null}" != null ] && [ "$pid" != 0 ] && kill -9 "$pid" 2> /dev/null; then kills=$((kills + 1)); fi
+        sleep 0.0$((RANDOM % 9))
+    done
+    finish_job 0
+    same_as_before "$kills kills"
+    echo "killed $kills rollout workers"
+    [ $kills -eq 50 ] || fail "the run was over after $kills kills"
     ;;
 esac
 echo "same weights: $expected"
