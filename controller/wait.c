@@ -11,7 +11,7 @@ static void describe_actors(const Controller *c, char *text, size_t size)
     for (int i = 0; i < c->num_actors; i++) {
         const ActorRecord *record = &c->actor[i];
         if (supervise_ready(c, i)) continue;
-        snprintf(text, size, "%s is %s%s%s", record->name, actor_state_name(record->state),
+        snprintf(text, size, "%s, which is %s%s%s", record->name, actor_state_name(record->state),
                  record->reason[0] != '\0' ? ": " : "", record->reason);
         return;
     }
