@@ -5,8 +5,8 @@ generation prompt, ends where the answer begins; the rendering with the message 
 beginnings of the whole rendering, the trained bytes between the turns' ends must be exactly those (white space aside:
 templates differ in whose a newline is). Turns whose beginning the whole does not keep (a template that drops earlier
 reasoning, say) are counted as "moved"; there, what occurs once of messages' contents must be trained where it is an
-assistant's and not trained otherwise. The five templates
-whose reference trains the header, too (common/text/header_rule.c), may train it.
+assistant's and not trained otherwise. The templates whose reference trains the header, too (common/text/header_rule.c),
+may train it.
 
     python check_masks.py BUILD/bin/conversation_tool MODEL_FOLDER FOLDER... [-v]
 """
