@@ -14,7 +14,8 @@ static LoadedJob *job_create(const char *where)
 {
     LoadedJob *job = mem_calloc(1, sizeof *job);
     job->arena = arena_create();
-    job->origin = arena_alloc(job->arena, sizeof *job->origin * (size_t)job_table.num_keys);
+    job->origin =
+        arena_alloc(job->arena, sizeof *job->origin * (size_t)config_num_keys(&job_table));
     job->where = arena_printf(job->arena, "%s", where);
     return job;
 }
@@ -67,8 +68,8 @@ static Status apply_override(LoadedJob *job, const char *override, const char *w
 
 static Status check_required(const LoadedJob *job, Error *err)
 {
-    for (int i = 0; i < job_table.num_keys; i++) {
-        const ConfigKey *key = &job_table.key[i];
+    for (int i = 0; i < config_num_keys(&job_table); i++) {
+        const ConfigKey *key = config_key(&job_table, i);
         if (!key->required || job->origin[i].kind != FROM_NOWHERE) continue;
         const char *dot = strchr(key->path, '.');
         return error_set(err, ERR_INVALID,
@@ -143,7 +144,7 @@ static void derive(LoadedJob *job, const char *working_dir)
     if (origin[config_find(&job_table, "train.max_tokens_per_gpu")].kind == FROM_NOWHERE)
         config->train.max_tokens_per_gpu =
             config->data.max_length > 4096 ? config->data.max_length : 4096;
-    for (int i = 0; i < job_table.num_keys; i++)
+    for (int i = 0; i < config_num_keys(&job_table); i++)
         if (origin[i].kind == FROM_NOWHERE) origin[i].kind = FROM_DEFAULT;
 }
 

@@ -202,7 +202,7 @@ static Status check_agents(const LoadedJob *job, Error *err)
 static LoadedJob *job_of_defaults(Arena *arena)
 {
     LoadedJob *job = arena_alloc(arena, sizeof *job);
-    job->origin = arena_alloc(arena, sizeof *job->origin * (size_t)job_table.num_keys);
+    job->origin = arena_alloc(arena, sizeof *job->origin * (size_t)config_num_keys(&job_table));
     ConfigSource source = {
         .table = &job_table, .values = &job->config, .origin = job->origin, .arena = arena};
     config_apply_presets(&source);
@@ -227,8 +227,8 @@ static bool is_of_generation(const char *key)
 static const char *changed_key_of_generation(const LoadedJob *job, const LoadedJob *defaults)
 {
     const char *changed = NULL;
-    for (int i = 0; i < job_table.num_keys && changed == NULL; i++) {
-        const ConfigKey *key = &job_table.key[i];
+    for (int i = 0; i < config_num_keys(&job_table) && changed == NULL; i++) {
+        const ConfigKey *key = config_key(&job_table, i);
         if (!is_of_generation(key->path)) continue;
         Str found = {0}, expected = {0};
         config_value_text(key, &job->config, &found);

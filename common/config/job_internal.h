@@ -15,7 +15,7 @@ extern const int num_job_foreign;
 /* Every JobConfig is the first member of one of these. */
 typedef struct LoadedJob {
     JobConfig config;
-    ConfigOrigin *origin;               /* [job_table.num_keys], in the arena */
+    ConfigOrigin *origin;               /* [config_num_keys(&job_table)], in the arena */
     const char *where;                  /* names the job file in messages */
     const char *base_dir, *working_dir; /* where relative paths of the file and of --set start */
     Arena *arena;

@@ -24,10 +24,10 @@ char *job_config_text(const JobConfig *config)
     Str text = {0};
     str_puts(&text, "# The effective configuration: every key, and where its value came from.\n");
     for (int s = 0; s < job_table.num_sections; s++) {
-        const char *section = job_table.section[s].name;
+        const char *section = job_table.section[s]->name;
         if (section[0] != '\0') str_printf(&text, "\n%s:\n", section);
-        for (int i = 0; i < job_table.num_keys; i++) {
-            const ConfigKey *key = &job_table.key[i];
+        for (int i = 0; i < config_num_keys(&job_table); i++) {
+            const ConfigKey *key = config_key(&job_table, i);
             if (!in_section(key, section)) continue;
             str_printf(&text, "%s%s: ", section[0] != '\0' ? "  " : "", config_leaf(key->path));
             config_value_text(key, config, &text);
@@ -71,13 +71,13 @@ char *job_config_reference(void)
     Str text = {0};
     str_puts(&text, introduction);
     for (int s = 0; s < job_table.num_sections; s++) {
-        const ConfigSection *section = &job_table.section[s];
+        const ConfigSection *section = job_table.section[s];
         const char *title = section->name[0] != '\0' ? section->name : "Top of the file";
         str_printf(&text, "%s## %s\n\n%c%s.\n\n", s > 0 ? "\n" : "", title,
                    toupper((unsigned char)section->meaning[0]), section->meaning + 1);
         str_puts(&text, "| key | value | default | meaning |\n|---|---|---|---|\n");
-        for (int i = 0; i < job_table.num_keys; i++) {
-            const ConfigKey *key = &job_table.key[i];
+        for (int i = 0; i < config_num_keys(&job_table); i++) {
+            const ConfigKey *key = config_key(&job_table, i);
             if (!in_section(key, section->name)) continue;
             const char *tick = key->preset != NULL ? "`" : "";
             str_printf(&text, "| `%s` | %s | %s%s%s | %s |\n", config_leaf(key->path),
@@ -108,9 +108,10 @@ Status job_config_describe(const char *path, char **ret, Error *err)
     Str text = {0};
     Status status = OK;
     int index = config_find(&job_table, path);
-    if (index >= 0) describe_key(&job_table.key[index], &text, arena);
-    for (int i = 0; index < 0 && path[0] != '\0' && i < job_table.num_keys; i++)
-        if (in_section(&job_table.key[i], path)) describe_key(&job_table.key[i], &text, arena);
+    if (index >= 0) describe_key(config_key(&job_table, index), &text, arena);
+    for (int i = 0; index < 0 && path[0] != '\0' && i < config_num_keys(&job_table); i++)
+        if (in_section(config_key(&job_table, i), path))
+            describe_key(config_key(&job_table, i), &text, arena);
     if (text.length > 0)
         *ret = str_take(&text);
     else
@@ -145,8 +146,8 @@ char *job_config_changes(const JobConfig *before, const JobConfig *after)
 {
     Arena *arena = arena_create();
     Str text = {0};
-    for (int i = 0; i < job_table.num_keys; i++) {
-        const ConfigKey *key = &job_table.key[i];
+    for (int i = 0; i < config_num_keys(&job_table); i++) {
+        const ConfigKey *key = config_key(&job_table, i);
         if (same_value(key, before, after)) continue;
         const char *place = job_key_place((const LoadedJob *)after, key->path, arena);
         str_printf(&text, "%s%s: %s -> %s (%s)", text.length > 0 ? "\n" : "", key->path,

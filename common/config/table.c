@@ -2,10 +2,26 @@
 
 #include <string.h>
 
+int config_num_keys(const ConfigTable *table)
+{
+    int count = 0;
+    for (int i = 0; i < table->num_sections; i++)
+        count += table->section[i]->num_keys;
+    return count;
+}
+
+const ConfigKey *config_key(const ConfigTable *table, int index)
+{
+    const ConfigSection *const *section = table->section;
+    for (; index >= (*section)->num_keys; section++)
+        index -= (*section)->num_keys;
+    return &(*section)->key[index];
+}
+
 int config_find(const ConfigTable *table, const char *path)
 {
-    for (int i = 0; i < table->num_keys; i++)
-        if (strcmp(table->key[i].path, path) == 0) return i;
+    for (int i = 0; i < config_num_keys(table); i++)
+        if (strcmp(config_key(table, i)->path, path) == 0) return i;
     return -1;
 }
 
@@ -21,8 +37,8 @@ static const ConfigKey *find_namesake(const ConfigTable *table, const char *sect
                                       const char *leaf)
 {
     for (int pass = 0; pass < 4; pass++) {
-        for (int i = 0; i < table->num_keys; i++) {
-            const ConfigKey *key = &table->key[i];
+        for (int i = 0; i < config_num_keys(table); i++) {
+            const ConfigKey *key = config_key(table, i);
             if (pass < 2 && !in_section(key, section)) continue;
             if (config_word_in(pass % 2 == 0 ? config_leaf(key->path) : key->also, leaf))
                 return key;
@@ -48,8 +64,8 @@ static int list_names(const ConfigTable *table, const char *section, NamedKey *n
                       Arena *arena)
 {
     int count = 0;
-    for (int i = 0; i < table->num_keys; i++) {
-        const ConfigKey *key = &table->key[i];
+    for (int i = 0; i < config_num_keys(table); i++) {
+        const ConfigKey *key = config_key(table, i);
         if (section != NULL && !in_section(key, section)) continue;
         if (count < room) named[count++] = (NamedKey){config_leaf(key->path), key};
         for (const char *word = key->also; word != NULL && *word != '\0' && count < room;) {
@@ -86,12 +102,12 @@ static const char *valid_names(const ConfigTable *table, const char *section, Ar
 {
     Str names = {0};
     for (int i = 0; section[0] == '\0' && i < table->num_sections; i++)
-        if (table->section[i].name[0] != '\0')
-            str_printf(&names, "%s%s", names.length > 0 ? ", " : "", table->section[i].name);
-    for (int i = 0; i < table->num_keys; i++)
-        if (in_section(&table->key[i], section))
+        if (table->section[i]->name[0] != '\0')
+            str_printf(&names, "%s%s", names.length > 0 ? ", " : "", table->section[i]->name);
+    for (int i = 0; i < config_num_keys(table); i++)
+        if (in_section(config_key(table, i), section))
             str_printf(&names, "%s%s", names.length > 0 ? ", " : "",
-                       config_leaf(table->key[i].path));
+                       config_leaf(config_key(table, i)->path));
     const char *list = arena_strndup(arena, str_text(&names), names.length);
     str_free(&names);
     return list;
@@ -101,14 +117,14 @@ static const char *nearest_section(const ConfigTable *table, const char *name, A
 {
     const char **names = arena_alloc(arena, sizeof *names * (size_t)table->num_sections);
     for (int i = 0; i < table->num_sections; i++)
-        names[i] = table->section[i].name[0] != '\0' ? table->section[i].name : NULL;
+        names[i] = table->section[i]->name[0] != '\0' ? table->section[i]->name : NULL;
     return str_nearest(name, names, (size_t)table->num_sections);
 }
 
 static bool section_exists(const ConfigTable *table, const char *name)
 {
     for (int i = 0; i < table->num_sections; i++)
-        if (name[0] != '\0' && strcmp(table->section[i].name, name) == 0) return true;
+        if (name[0] != '\0' && strcmp(table->section[i]->name, name) == 0) return true;
     return false;
 }
 
@@ -147,7 +163,7 @@ static Status refuse_unknown(const ConfigSource *source, const char *place, cons
 static Status apply_key(const ConfigSource *source, int index, const YamlNode *name,
                         const YamlNode *value, Error *err)
 {
-    const ConfigKey *key = &source->table->key[index];
+    const ConfigKey *key = config_key(source->table, index);
     ConfigOrigin *origin = &source->origin[index];
     if (source->override == NULL && origin->kind == FROM_FILE)
         return error_set(err, ERR_INVALID,
@@ -248,8 +264,8 @@ Status config_apply_value(const ConfigSource *source, const char *path, const Ya
 void config_apply_presets(const ConfigSource *source)
 {
     Error err = {0};
-    for (int i = 0; i < source->table->num_keys; i++) {
-        const ConfigKey *key = &source->table->key[i];
+    for (int i = 0; i < config_num_keys(source->table); i++) {
+        const ConfigKey *key = config_key(source->table, i);
         if (source->origin[i].kind != FROM_NOWHERE || key->preset == NULL) continue;
         YamlNode node = {.kind = YAML_SCALAR, .text = key->preset};
         CHECKF(config_value_read(source, key, &node, &err) == OK, "%s", err.message);
@@ -259,6 +275,6 @@ void config_apply_presets(const ConfigSource *source)
 
 void config_release(const ConfigTable *table, void *values)
 {
-    for (int i = 0; i < table->num_keys; i++)
-        config_value_release(&table->key[i], values);
+    for (int i = 0; i < config_num_keys(table); i++)
+        config_value_release(config_key(table, i), values);
 }

@@ -57,13 +57,13 @@ typedef struct ConfigForeign {
 typedef struct ConfigSection {
     const char *name; /* "" holds the keys without a section */
     const char *meaning;
+    const ConfigKey *key; /* [num_keys] */
+    int num_keys;
 } ConfigSection;
 
 typedef struct ConfigTable {
-    const ConfigSection *section;
+    const ConfigSection *const *section; /* [num_sections] */
     int num_sections;
-    const ConfigKey *key; /* grouped by section, in the order of the sections */
-    int num_keys;
     const ConfigForeign *foreign; /* [*num_foreign]; NULL: none */
     const int *num_foreign;
 } ConfigTable;
@@ -85,7 +85,7 @@ typedef struct ConfigSource {
     const char *base_dir;   /* absolute: what relative paths are taken from */
     const char *output_dir; /* absolute: the same for keys with `output`; NULL: base_dir */
     void *values;           /* the struct */
-    ConfigOrigin *origin;   /* [num_keys] */
+    ConfigOrigin *origin;   /* [config_num_keys(table)] */
     Arena *arena;           /* for what lives only while reading */
 } ConfigSource;
 
@@ -106,6 +106,9 @@ void config_apply_presets(const ConfigSource *source);
 /* Frees what the keys own in the struct. */
 void config_release(const ConfigTable *table, void *values);
 
+/* The keys of all sections, counted through in the order of the sections. */
+int config_num_keys(const ConfigTable *table);
+const ConfigKey *config_key(const ConfigTable *table, int index);
 int config_find(const ConfigTable *table, const char *path); /* index of the key, or -1 */
 
 /* `relative` taken from the absolute folder `base`; leading "./" and "../" are resolved. Owned by

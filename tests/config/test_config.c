@@ -275,9 +275,10 @@ static void test_config_names_of_other_systems_lead_to_one_place(void **state)
     for (int f = 0; f < num_job_foreign; f++) {
         char *names = mem_strdup(job_foreign[f].names), *rest = NULL;
         for (char *name = strtok_r(names, " ", &rest); name; name = strtok_r(NULL, " ", &rest))
-            for (int i = 0; i < job_table.num_keys; i++)
-                if (config_word_in(job_table.key[i].also, name))
-                    fail_msg("%s stands for %s and is explained too", name, job_table.key[i].path);
+            for (int i = 0; i < config_num_keys(&job_table); i++)
+                if (config_word_in(config_key(&job_table, i)->also, name))
+                    fail_msg("%s stands for %s and is explained too", name,
+                             config_key(&job_table, i)->path);
         free(names);
         assert_true(strlen(job_foreign[f].advice) > 10);
         assert_false(str_ends_with(job_foreign[f].advice, "."));
