@@ -5,7 +5,7 @@
 #define TROUPE_CONTROLLER_AGENT_LINK_H
 
 #include "actor/handle.h"
-#include "event.h"
+#include "core/event.h"
 
 typedef struct AgentLink AgentLink;
 

@@ -5,7 +5,7 @@
 #define TROUPE_CONTROLLER_KEEPER_H
 
 #include "checkpoint/manifest.h"
-#include "event.h"
+#include "core/event.h"
 #include "net/loop.h"
 #include "run_folder.h"
 

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "controller.h"
+#include "core/controller.h"
 
 double local_node_cpus_needed(const JobConfig *config)
 {

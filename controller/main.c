@@ -18,7 +18,7 @@
 #include "cluster.pb-c.h"
 #include "net/socket.h"
 #include "shell.h"
-#include "status.h"
+#include "view/status.h"
 #include "validate.h"
 
 static const char help_run[] =

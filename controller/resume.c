@@ -9,7 +9,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/memory.h"
-#include "controller.h"
+#include "core/controller.h"
 #include "model/model_config.h"
 #include "model_files.h"
 

@@ -21,8 +21,8 @@
 #include "disk_room.h"
 #include "local_node.h"
 #include "resume.h"
-#include "skipped.h"
-#include "status.h"
+#include "view/skipped.h"
+#include "view/status.h"
 
 #define TICK_MS 100
 

@@ -8,9 +8,9 @@
 #include "actor/handle.h"
 #include "agent_link.h"
 #include "checkpoint/run_lock.h"
-#include "controller.h"
+#include "core/controller.h"
 #include "keeper.h"
-#include "reporter.h"
+#include "view/reporter.h"
 #include "run_folder.h"
 
 typedef struct ActorLink {

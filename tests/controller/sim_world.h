@@ -6,7 +6,7 @@
 #ifndef TROUPE_TESTS_CONTROLLER_SIM_WORLD_H
 #define TROUPE_TESTS_CONTROLLER_SIM_WORLD_H
 
-#include "controller.h"
+#include "core/controller.h"
 
 /* The data that the make-believe data source serves. */
 #define SIM_RECORDS      96

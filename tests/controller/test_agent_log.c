@@ -5,7 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "agent_log.h"
+#include "agent/log.h"
 #include "base/file.h"
 
 static AgentLog *open_log(int files_max, size_t tail_max)

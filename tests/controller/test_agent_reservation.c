@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "agent_reservation.h"
+#include "agent/reservation.h"
 #include "base/rng.h"
 
 static const ReservationOwner owner = {7, "sft"};

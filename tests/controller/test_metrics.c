@@ -8,7 +8,7 @@
 
 #include "base/file.h"
 #include "base/str.h"
-#include "metrics.h"
+#include "view/metrics.h"
 
 #define PATH "metrics.jsonl"
 

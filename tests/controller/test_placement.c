@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/rng.h"
-#include "placement.h"
+#include "core/placement.h"
 
 #define NODES   4
 #define BUNDLES 5

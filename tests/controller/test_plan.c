@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/rng.h"
-#include "plan.h"
+#include "core/plan.h"
 
 static uint64_t number(uint64_t seed, uint64_t i, uint64_t bound)
 {

@@ -15,9 +15,9 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/str.h"
-#include "live_line.h"
-#include "reporter.h"
-#include "status.h"
+#include "view/live_line.h"
+#include "view/reporter.h"
+#include "view/status.h"
 
 /* ---- a terminal ---- */
 

@@ -1,0 +1,97 @@
+/* The controller's core: a pure function of its state, an event and the time. Everything the
+ * controller decides is decided here (placing, spawning, supervising, leasing, planning, stepping,
+ * committing, recovering), nothing here reads a clock, opens a socket or touches a file. So a whole
+ * cluster can be simulated from a seed (tests/controller/test_simulation.c). One thread. */
+#ifndef TROUPE_CONTROLLER_CORE_CONTROLLER_H
+#define TROUPE_CONTROLLER_CORE_CONTROLLER_H
+
+#include "config/job.h"
+#include "core/event.h"
+
+typedef struct Controller Controller;
+
+typedef struct ControllerStart {
+    const JobConfig *config; /* borrowed for the controller's life */
+    uint64_t nonce;          /* random: incarnations derive from it */
+    int num_nodes;           /* agents that are configured (1 for the embedded one) */
+    bool embedded_agent;
+    const char *checkpoint_size; /* about what one takes, for messages ("7.2 GB"); NULL: unknown;
+                                    borrowed */
+    /* Where to begin: a committed checkpoint, or NULL and zeros. */
+    const char *checkpoint;
+    CheckpointState state;
+    const char *data_fingerprint; /* of the checkpoint; NULL when there is none */
+} ControllerStart;
+
+/* Whether a run may begin so: ERR_EXISTS when the job wants no checkpoint (checkpoint.resume:
+ * never) and there is one, which beginning anew would destroy. Before controller_create. */
+Status controller_check_start(const ControllerStart *start, Error *err);
+
+Controller *controller_create(const ControllerStart *start, int64_t now_ms, EffectList *effects);
+void controller_destroy(Controller *controller);
+
+/* Takes in one event and appends what is to be done to *effects. */
+void controller_step(Controller *controller, const Event *event, int64_t now_ms,
+                     EffectList *effects);
+
+/* ---- looking in, for status, the shell's look-ups and tests ---- */
+
+typedef enum {
+    ACTOR_PENDING,  /* not started */
+    ACTOR_STARTING, /* spawned, has not said hello */
+    ACTOR_ALIVE,
+    ACTOR_SUSPECT,    /* alive as far as the agent knows, but silent */
+    ACTOR_RESTARTING, /* its process is gone or being killed; will be started again */
+    ACTOR_DEAD,       /* for good */
+} ActorState;
+
+const char *actor_state_name(ActorState state);
+
+typedef struct ActorView {
+    const char *name; /* "rollout-0" */
+    Role role;
+    int rank;
+    ActorState state;
+    const char *reason; /* of the last change of state */
+    int node;
+    uint64_t incarnation;
+    int pid;
+    const char *endpoint;
+    const char *doing, *waiting_for;
+    int64_t since_ms, beat_ms, progress_ms; /* of the last change of state, beat, progress */
+    int64_t rss_bytes;
+    int restarts;
+} ActorView;
+
+int controller_num_actors(const Controller *controller);
+ActorView controller_actor(const Controller *controller, int actor);
+int controller_find_actor(const Controller *controller, const char *name); /* -1: none */
+
+typedef struct NodeView {
+    bool up;          /* its agent answers */
+    const char *name; /* "" before it ever did */
+    int pid;          /* of the agent; 0: none that is known */
+    double cpus;      /* that it offers */
+} NodeView;
+
+int controller_num_nodes(const Controller *controller);
+NodeView controller_node(const Controller *controller, int node);
+
+typedef struct JobView {
+    const char *phase;     /* "starting", "training", "evaluating", "saving", "ending" or "over" */
+    const char *waits_for; /* what the job waits for now, and whom; "" when it works */
+    int64_t waits_since_ms;
+    int64_t step, total_steps, next_position, records;
+    uint32_t generation;
+    int samples_ready; /* for the next steps */
+    int64_t consumed_samples, rejected_samples;
+    RecordTally tally;            /* of the records that were consumed: why, and what was odd */
+    const char *last_checkpoint;  /* or NULL */
+    const char *data_fingerprint; /* or NULL */
+    bool finished;
+} JobView;
+
+JobView controller_job(const Controller *controller);
+uint32_t controller_generation(const Controller *controller);
+
+#endif

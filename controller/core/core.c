@@ -1,0 +1,426 @@
+/* Creation, dispatch of events and the views; the decisions are in supervise.c, group.c, gang.c,
+ * job.c, push.c and save.c. */
+#include "core/core.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *actor_state_name(ActorState state)
+{
+    static const char *const names[] = {"pending", "starting",   "alive",
+                                        "suspect", "restarting", "dead"};
+    return names[state];
+}
+
+/* ---- small services ---- */
+
+uint64_t core_next_id(Controller *c)
+{
+    return ++c->counter;
+}
+
+int core_num_train(const Controller *c)
+{
+    return c->num_actors - c->first_train;
+}
+
+static const char *scratch_print(Controller *c, const char *format, va_list args)
+{
+    char text[ERROR_MESSAGE_MAX];
+    vsnprintf(text, sizeof text, format, args);
+    return arena_strndup(c->scratch, text, strlen(text));
+}
+
+void core_log(Controller *c, int level, const char *event, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    const char *text = scratch_print(c, format, args);
+    va_end(args);
+    Effect *effect = effect_add(c->fx, FX_LOG);
+    effect->log.level = level;
+    effect->log.event = event;
+    effect->log.text = text;
+}
+
+void core_finish(Controller *c, Status status, const char *format, ...)
+{
+    if (c->phase == PHASE_ENDING || c->phase == PHASE_OVER) return;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(c->exit_message, sizeof c->exit_message, format, args);
+    va_end(args);
+    c->exit_status = status;
+    c->phase = PHASE_ENDING;
+    c->ending_since_ms = c->now_ms;
+    save_abandon(c);
+    supervise_kill_all(c);
+    group_give_back(c);
+}
+
+void core_finish_committed(Controller *c, Status status, const char *format, ...)
+{
+    if (c->failure.status != OK || c->phase == PHASE_ENDING || c->phase == PHASE_OVER) return;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(c->failure.message, sizeof c->failure.message, format, args);
+    va_end(args);
+    c->failure.status = status;
+    if (c->step > c->saved.step || c->lane[SET_TRAIN].running.state == PLAN_SLOT_RUNNING)
+        core_log(c, LOG_ERROR, "ending", "finishing the step and committing first; the reason: %s",
+                 c->failure.message);
+}
+
+bool core_is_stopping(const Controller *c)
+{
+    return c->stop_requests > 0 || c->failure.status != OK;
+}
+
+void core_finish_failed(Controller *c)
+{
+    if (c->step == 0)
+        core_finish(c, c->failure.status, "%s", c->failure.message);
+    else if (c->step > c->saved.step)
+        core_finish(c, c->failure.status, "%s\nThe steps after step %lld could not be committed.",
+                    c->failure.message, (long long)c->saved.step);
+    else
+        core_finish(c, c->failure.status,
+                    "%s\nStep %lld is committed: the same command goes on from there%s%s.",
+                    c->failure.message, (long long)c->step, c->failure.remedy[0] != '\0' ? " " : "",
+                    c->failure.remedy);
+}
+
+Effect *core_call(Controller *c, int actor, CallKind call, uint64_t id, int timeout_ms)
+{
+    ActorRecord *record = &c->actor[actor];
+    Effect *effect = effect_add(c->fx, FX_CALL);
+    effect->actor = actor;
+    effect->incarnation = record->incarnation;
+    effect->call.call = call;
+    effect->call.id = id;
+    effect->call.timeout_ms = timeout_ms;
+    supervise_call_made(c, actor, call);
+    return effect;
+}
+
+/* ---- creation ---- */
+
+static void add_actor(Controller *c, Role role, int rank, double cpu)
+{
+    int index = c->num_actors++;
+    ActorRecord *record = &c->actor[index];
+    record->role = role;
+    record->rank = rank;
+    record->node = -1;
+    record->since_ms = c->now_ms;
+    if (role == ROLE_DATA_SOURCE)
+        snprintf(record->name, sizeof record->name, "%s", role_name(role));
+    else
+        snprintf(record->name, sizeof record->name, "%s-%d", role_name(role), rank);
+    c->bundle[index] = (BundleSpec){.index = index, .need = {.cpu = cpu}};
+}
+
+static void add_actors(Controller *c)
+{
+    const JobConfig *config = c->config;
+    int num_rollout = (int)config->rollout.num_workers;
+    int num_train = (int)(config->train.tp_size * config->train.dp_size);
+    size_t count = (size_t)(1 + num_rollout + num_train);
+    c->actor = mem_calloc(count, sizeof *c->actor);
+    c->bundle = mem_calloc(count, sizeof *c->bundle);
+    add_actor(c, ROLE_DATA_SOURCE, 0, config->cluster.cpus_per_data_source);
+    c->first_rollout = c->num_actors;
+    for (int i = 0; i < num_rollout; i++)
+        add_actor(c, ROLE_ROLLOUT, i, config->cluster.cpus_per_rollout_worker);
+    c->first_train = c->num_actors;
+    for (int i = 0; i < num_train; i++)
+        add_actor(c, ROLE_TRAIN, i, config->cluster.cpus_per_train_worker);
+}
+
+Status controller_check_start(const ControllerStart *start, Error *err)
+{
+    if (start->checkpoint == NULL || start->config->checkpoint.resume != RESUME_NEVER) return OK;
+    return error_set(err, ERR_EXISTS,
+                     "checkpoint.resume is never, but this run has a checkpoint: %s\n"
+                     "To begin anew, give another run_dir or move this one away; to go on from the "
+                     "checkpoint, set checkpoint.resume: auto.",
+                     start->checkpoint);
+}
+
+static void make_stream(Controller *c, SetName set)
+{
+    const JobConfig *config = c->config;
+    int64_t group = !push_is_used(c)   ? 1
+                    : set == SET_TRAIN ? config->rollout.n_samples_per_prompt
+                                       : config->eval.n_samples_per_prompt;
+    int64_t ahead = (config->rollout.prefetch_steps + 2) * config->train.global_batch_size / group;
+    stream_init(&c->lane[set].stream, set, 8 * ahead + 1024, (int)group);
+}
+
+Controller *controller_create(const ControllerStart *start, int64_t now_ms, EffectList *effects)
+{
+    CHECK(start->num_nodes > 0);
+    Controller *c = mem_calloc(1, sizeof *c);
+    c->config = start->config;
+    c->nonce = start->nonce;
+    c->embedded_agent = start->embedded_agent;
+    c->checkpoint_size = start->checkpoint_size;
+    c->generation = 1;
+    c->now_ms = now_ms;
+    c->fx = effects;
+    c->scratch = arena_create();
+    add_actors(c);
+    c->num_nodes = start->num_nodes;
+    c->node = mem_calloc((size_t)c->num_nodes, sizeof *c->node);
+    c->gang.tensor_id = mem_calloc((size_t)c->config->train.dp_size, sizeof(GroupId));
+    c->gang.data_id = mem_calloc((size_t)c->config->train.tp_size, sizeof(GroupId));
+    c->push.board = mem_calloc((size_t)c->config->train.tp_size, sizeof *c->push.board);
+    for (SetName set = 0; set < SET_COUNT; set++)
+        make_stream(c, set);
+    int num_rollout = c->first_train - c->first_rollout;
+    c->lease = mem_calloc((size_t)(num_rollout * LEASES_PER_WORKER), sizeof *c->lease);
+    for (Role role = 0; role < ROLE_COUNT; role++)
+        c->budget[role].time_ms =
+            mem_calloc((size_t)c->config->cluster.restarts_max + 1, sizeof(int64_t));
+    c->checkpoint = mem_strdup(start->checkpoint);
+    c->fingerprint = mem_strdup(start->data_fingerprint);
+    c->saved = start->state;
+    c->eval.last_step = -1;
+    c->save.tried_step = start->checkpoint != NULL ? start->state.step : -1;
+    job_roll_back(c);
+    for (int i = 0; i < c->num_nodes; i++)
+        effect_add(effects, FX_START_AGENT)->node = i;
+    return c;
+}
+
+void controller_destroy(Controller *c)
+{
+    if (c == NULL) return;
+    for (SetName set = 0; set < SET_COUNT; set++) {
+        stream_free(&c->lane[set].stream);
+        plan_clear(&c->lane[set].running.plan);
+        plan_clear(&c->lane[set].next.plan);
+    }
+    plan_clear(&c->retired);
+    for (Role role = 0; role < ROLE_COUNT; role++)
+        free(c->budget[role].time_ms);
+    free(c->lease);
+    for (int i = 0; i < c->num_nodes; i++)
+        free(c->node[i].bundle);
+    free(c->node);
+    free(c->gang.tensor_id);
+    free(c->gang.data_id);
+    free(c->push.board);
+    free(c->actor);
+    free(c->bundle);
+    free(c->checkpoint);
+    free(c->fingerprint);
+    free(c->save.folder);
+    records_forget_messages(&c->rejects_logged);
+    records_forget_messages(&c->notes_logged);
+    arena_destroy(c->scratch);
+    free(c);
+}
+
+/* ---- the step ---- */
+
+static void take_event(Controller *c, const Event *event)
+{
+    switch (event->kind) {
+    case EV_TICK:
+        break;
+    case EV_STOP:
+        c->stop_requests++;
+        core_log(c, LOG_INFO, "stop_requested", "%s",
+                 c->stop_requests == 1
+                     ? "finishing the step, then committing; again to stop at once"
+                     : "stopping at once");
+        break;
+    case EV_AGENT_UP:
+    case EV_AGENT_LOST:
+    case EV_GROUP_REPLY:
+        group_event(c, event);
+        break;
+    case EV_SPAWN_REPLY:
+    case EV_ACTOR_HELLO:
+    case EV_ACTOR_BEAT:
+    case EV_ACTOR_EXITED:
+        supervise_event(c, event);
+        break;
+    case EV_REPLY: {
+        const ActorRecord *record = &c->actor[event->actor];
+        if (event->incarnation != record->incarnation || !supervise_ready(c, event->actor)) break;
+        supervise_call_answered(c, event->actor, event->reply.call);
+        if (event->reply.call == CALL_BOOTSTRAP || event->reply.call == CALL_START)
+            gang_reply(c, event);
+        else
+            job_reply(c, event);
+        break;
+    }
+    case EV_CHECKPOINT_BEGUN:
+    case EV_CHECKPOINT_DONE:
+        save_event(c, event);
+        break;
+    case EV_LEDGER_FAILED:
+        save_ledger_failed(c, event);
+        break;
+    }
+}
+
+#define ENDING_MS 3000
+
+/* Everything is being given back; leave when it is (and a commit that is out has come about or
+ * not), or when waiting longer would not help. */
+static void advance_ending(Controller *c)
+{
+    bool settled = supervise_all_gone(c) && c->group_state == GROUP_NONE && !c->save.committing;
+    if (!settled && c->now_ms - c->ending_since_ms < ENDING_MS) return;
+    c->phase = PHASE_OVER;
+    if (c->exit_status == ERR_CANCELLED) {
+        size_t used = strlen(c->exit_message);
+        c->exit_message[used++] = '\n';
+        save_describe_end(c, c->exit_message + used, sizeof c->exit_message - used);
+    }
+    Effect *effect = effect_add(c->fx, FX_EXIT);
+    effect->exit.status = c->exit_status;
+    effect->exit.message = c->exit_message;
+}
+
+/* Whatever waits for longer than WAIT_SAID_MS says what for, and then again from time to time. */
+#define WAIT_SAID_MS  5000
+#define WAIT_AGAIN_MS 30000
+
+/* A step (or a piece of an evaluation) that takes as long as they take is work, not waiting. */
+static int64_t patience_ms(const Controller *c)
+{
+    const Lane *lane = &c->lane[c->phase == PHASE_EVALUATING ? SET_EVAL : SET_TRAIN];
+    bool running = lane->running.state == PLAN_SLOT_RUNNING;
+    return running && 3 * lane->usual_ms > WAIT_SAID_MS ? 3 * lane->usual_ms : WAIT_SAID_MS;
+}
+
+/* Before the first semicolon stands what is waited for, behind it who waits for whom, which may
+ * change meanwhile. */
+static bool same_wait(const char *a, const char *b)
+{
+    size_t length = strcspn(a, ";");
+    return length == strcspn(b, ";") && strncmp(a, b, length) == 0;
+}
+
+static void note_waiting(Controller *c)
+{
+    char text[REASON_MAX] = "";
+    job_describe_wait(c, text, sizeof text);
+    if (!same_wait(text, c->waits_for)) {
+        c->waits_since_ms = c->now_ms;
+        c->waits_logged_ms = 0;
+    }
+    snprintf(c->waits_for, sizeof c->waits_for, "%s", text);
+    if (text[0] == '\0' || c->now_ms - c->waits_since_ms < patience_ms(c)) return;
+    if (c->waits_logged_ms != 0 && c->now_ms - c->waits_logged_ms < WAIT_AGAIN_MS) return;
+    c->waits_logged_ms = c->now_ms;
+    core_log(c, LOG_INFO, "waiting", "for %llds: %s",
+             (long long)((c->now_ms - c->waits_since_ms) / 1000), text);
+}
+
+void controller_step(Controller *c, const Event *event, int64_t now_ms, EffectList *effects)
+{
+    CHECK(now_ms >= c->now_ms);
+    c->now_ms = now_ms;
+    c->fx = effects;
+    arena_reset(c->scratch);
+    plan_clear(&c->retired);
+    if (c->phase == PHASE_OVER) return;
+    take_event(c, event);
+    if (c->stop_requests > 1) core_finish(c, ERR_CANCELLED, "%s", "stopped at once, as asked");
+    if (c->phase != PHASE_ENDING) {
+        group_advance(c);
+        supervise_advance(c);
+        gang_advance(c);
+        job_advance(c);
+        note_waiting(c);
+    }
+    if (c->phase == PHASE_ENDING) advance_ending(c);
+}
+
+/* ---- views ---- */
+
+int controller_num_actors(const Controller *c)
+{
+    return c->num_actors;
+}
+
+ActorView controller_actor(const Controller *c, int actor)
+{
+    CHECK(actor >= 0 && actor < c->num_actors);
+    const ActorRecord *record = &c->actor[actor];
+    return (ActorView){
+        .name = record->name,
+        .role = record->role,
+        .rank = record->rank,
+        .state = record->state,
+        .reason = record->reason,
+        .node = record->node,
+        .incarnation = record->incarnation,
+        .pid = record->pid,
+        .endpoint = record->endpoint,
+        .doing = record->doing,
+        .waiting_for = record->waiting_for,
+        .since_ms = record->since_ms,
+        .beat_ms = record->beat_ms,
+        .progress_ms = record->progress_ms,
+        .rss_bytes = record->rss_bytes,
+        .restarts = record->restarts,
+    };
+}
+
+int controller_find_actor(const Controller *c, const char *name)
+{
+    for (int i = 0; i < c->num_actors; i++)
+        if (strcmp(c->actor[i].name, name) == 0) return i;
+    return -1;
+}
+
+int controller_num_nodes(const Controller *c)
+{
+    return c->num_nodes;
+}
+
+NodeView controller_node(const Controller *c, int node)
+{
+    CHECK(node >= 0 && node < c->num_nodes);
+    const NodeRecord *record = &c->node[node];
+    return (NodeView){.up = record->up,
+                      .name = record->name,
+                      .pid = record->up ? record->pid : 0,
+                      .cpus = record->total.cpu};
+}
+
+JobView controller_job(const Controller *c)
+{
+    static const char *const phases[] = {"starting", "training", "evaluating",
+                                         "saving",   "ending",   "over"};
+    const Lane *train = &c->lane[SET_TRAIN];
+    return (JobView){
+        .phase = phases[c->phase],
+        .waits_for = c->waits_for,
+        .waits_since_ms = c->waits_since_ms,
+        .step = c->step,
+        .total_steps = c->total_steps,
+        .next_position = c->next_position,
+        .records = train->stream.records,
+        .generation = c->generation,
+        .samples_ready = (int)job_samples_ready(c),
+        .consumed_samples = c->done.consumed_samples,
+        .rejected_samples = c->done.rejected_samples,
+        .tally = c->done.tally,
+        .last_checkpoint = c->checkpoint,
+        .data_fingerprint = c->fingerprint,
+        .finished = c->phase == PHASE_OVER,
+    };
+}
+
+uint32_t controller_generation(const Controller *c)
+{
+    return c->generation;
+}

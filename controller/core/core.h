@@ -1,0 +1,362 @@
+/* The inside of the controller's core, shared by its parts: supervise.c (actors and their deaths),
+ * group.c (the placement group), gang.c (the train ranks as one), job.c (the step loop) with
+ * lease.c, evaluate.c, result.c and wait.c, push.c (weights for generation) and save.c
+ * (checkpoints). Not for anybody else. */
+#ifndef TROUPE_CONTROLLER_CORE_CORE_H
+#define TROUPE_CONTROLLER_CORE_CORE_H
+
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "core/controller.h"
+#include "core/plan.h"
+#include "core/stream.h"
+
+#define REASON_MAX 256
+/* Of a call that is work: a fuse. Supervision sees death, silence and who does not get on. */
+#define WORK_TIMEOUT_MS (24 * 3600 * 1000)
+
+typedef struct RestartBudget {
+    int64_t *time_ms; /* ring of the latest restarts, [restarts_max] */
+    int64_t count;    /* ever */
+} RestartBudget;
+
+typedef struct ActorRecord {
+    char name[ACTOR_NAME_MAX];
+    Role role;
+    int rank; /* within its role */
+    ActorState state;
+    char reason[REASON_MAX];
+    int node; /* -1 until placed */
+    uint64_t incarnation;
+    bool process; /* spawned and not known to be gone */
+    int pid;
+    char endpoint[ENDPOINT_MAX];
+    int64_t since_ms, beat_ms, progress_ms, retry_ms;
+    uint64_t progress;
+    int working; /* as the last beat said */
+    int owed;    /* answers to calls that are work, as far as nobody else can hold them up */
+    char doing[128], waiting_for[192];
+    int64_t rss_bytes;
+    int restarts;
+    int64_t failed_ms; /* when a call failed as if it were gone; 0: none has */
+    char failure[REASON_MAX];
+    int leases;             /* outstanding */
+    int64_t lease_after_ms; /* the last one failed: not sooner than this */
+    int64_t adopted;        /* version of the weights that it generates with; 0: none */
+    int64_t adopting;       /* that it was told to; 0: none is out */
+    uint64_t adopt_id;
+} ActorRecord;
+
+typedef struct NodeRecord {
+    bool up;
+    char name[64];
+    int pid; /* of its agent */
+    NodeResources total, free;
+    bool prepared, committed; /* of the group that is being made */
+    int pending;              /* group calls on their way */
+    int failed_starts;        /* in a row */
+    BundleSpec *bundle;       /* of this node in the group */
+    int num_bundles;
+} NodeRecord;
+
+typedef enum {
+    GROUP_NONE,
+    GROUP_PREPARING,
+    GROUP_COMMITTING,
+    GROUP_READY,
+    GROUP_GIVING_BACK
+} GroupState;
+
+typedef struct Lease {
+    uint64_t id; /* 0: unused */
+    SetName set;
+    int worker;
+    int64_t first;
+    int count;
+} Lease;
+
+#define LEASES_PER_WORKER 2
+
+typedef enum { GANG_DOWN, GANG_BOOTSTRAP, GANG_START, GANG_READY } GangState;
+
+typedef enum {
+    PHASE_STARTING, /* until the gang is ready and the sets are open */
+    PHASE_TRAINING,
+    PHASE_EVALUATING,
+    PHASE_SAVING,
+    PHASE_ENDING, /* giving back the group */
+    PHASE_OVER,
+} JobPhase;
+
+typedef enum {
+    PLAN_SLOT_EMPTY,
+    PLAN_SLOT_FETCHING,
+    PLAN_SLOT_FETCHED,
+    PLAN_SLOT_RUNNING
+} PlanSlotState;
+
+/* A plan on its way through the gang. */
+typedef struct PlanSlot {
+    PlanSlotState state;
+    Plan plan;
+    int answers;
+    bool broken; /* a holder was lost: make it anew */
+    StepResult result;
+    int64_t started_ms;
+} PlanSlot;
+
+/* A stream with the plan that runs and the one that is fetched meanwhile: one lane for training,
+ * one for evaluation. */
+typedef struct Lane {
+    Stream stream;
+    bool asked;       /* the data source was asked to open the set ... */
+    bool open;        /* ... and has */
+    int64_t planned;  /* plans are made up to here */
+    bool over;        /* no further plan can be made */
+    int64_t usual_ms; /* that the ranks take for a plan, smoothed; 0: none is done yet */
+    PlanSlot running, next;
+} Lane;
+
+typedef struct GroupId {
+    char bytes[128];
+} GroupId;
+
+#define RECORDS_LOGGED 10
+
+/* What was said of records; owned. */
+typedef struct MessageList {
+    char *message[RECORDS_LOGGED];
+    int count;
+    bool more; /* it was said that there are more */
+} MessageList;
+
+struct Controller {
+    const JobConfig *config;
+    bool embedded_agent;
+    const char *checkpoint_size; /* or NULL */
+    uint64_t nonce, counter;     /* ids and incarnations */
+    uint32_t generation;
+    int64_t now_ms;
+    EffectList *fx;
+    Arena *scratch; /* texts in effects: valid until the next step */
+
+    ActorRecord *actor;
+    int num_actors;
+    int first_rollout, first_train; /* actor 0 is the data source */
+
+    NodeRecord *node;
+    int num_nodes;
+    GroupState group_state;
+    uint64_t group_id;
+    int64_t group_since_ms, group_retry_ms;
+    char group_wait[512];
+    BundleSpec *bundle; /* [num_actors] */
+
+    RestartBudget budget[ROLE_COUNT];
+
+    struct {
+        GangState state;
+        int answers; /* to the collective call that is out */
+        uint64_t call_id;
+        GroupId *tensor_id; /* [dp_size] */
+        GroupId *data_id;   /* [tp_size] */
+        char memory_plan[1024];
+        int64_t parameters;
+    } gang;
+
+    struct {
+        int64_t version;    /* newest that all boards show; 0: none */
+        int64_t publishing; /* 0: none is out */
+        uint64_t call_id;
+        int answers;
+        BoardId *board; /* [tp_size] */
+    } push;
+
+    Lane lane[SET_COUNT];
+    Plan retired; /* of the step that was committed last: effects point to it */
+    Lease *lease; /* [LEASES_PER_WORKER for each rollout worker] */
+
+    JobPhase phase;
+    int64_t step, total_steps;
+    int64_t next_position; /* of the training stream: consumed below it */
+    CheckpointState done;  /* what is behind us */
+    CheckpointState saved; /* as of the last committed checkpoint (zeros: the beginning) */
+    char *checkpoint;      /* its path, or NULL */
+    char *fingerprint;     /* of the data, once known */
+
+    struct {
+        int64_t samples;
+        StepResult result;
+        AnswerFigures answers; /* when they are generated */
+        int64_t started_ms;
+        int64_t last_step;   /* of the last evaluation; -1: none */
+        int64_t bad_records; /* of this evaluation, or of the check before the first */
+        bool checked;        /* every record was rolled out in this session */
+    } eval;
+
+    struct {
+        char *folder; /* being written; NULL while it is being made */
+        int answers;
+        uint64_t id;           /* of the attempt; 0: none */
+        bool committing;       /* the commit is out: its outcome decides where a restart begins */
+        bool rewind_owed;      /* the run was rolled back meanwhile: once more when it is known */
+        CheckpointState state; /* what is being committed */
+        int64_t tried_step;    /* of the last attempt, whatever came of it */
+    } save;
+
+    int stop_requests;
+    struct {
+        Status status; /* OK: none */
+        char message[ERROR_MESSAGE_MAX];
+        char remedy[REASON_MAX]; /* besides giving the same command again; "": none */
+    } failure;                   /* ends the run once what is trained is committed */
+    MessageList rejects_logged, notes_logged;
+    int skipped_in_a_row;
+    char waits_for[REASON_MAX];
+    int64_t waits_since_ms;
+    int64_t waits_logged_ms;
+    int64_t ending_since_ms;
+    Status exit_status;
+    char exit_message[ERROR_MESSAGE_MAX];
+};
+
+/* ---- small services ---- */
+uint64_t core_next_id(Controller *c);
+void core_log(Controller *c, int level, const char *event, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+/* Ends the run: gives everything back, then FX_EXIT with this status and message. */
+void core_finish(Controller *c, Status status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* The same once the step in work is done and committed: for whatever ends the data, not the
+ * training. The first one counts. */
+void core_finish_committed(Controller *c, Status status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* No further step is to begin: a stop was asked for, or a failure waits for the commit. */
+bool core_is_stopping(const Controller *c);
+/* With that failure, saying what is committed. */
+void core_finish_failed(Controller *c);
+Effect *core_call(Controller *c, int actor, CallKind call, uint64_t id, int timeout_ms);
+int core_num_train(const Controller *c);
+
+/* ---- supervise.c ---- */
+void supervise_event(Controller *c, const Event *event);
+void supervise_advance(Controller *c);
+/* The agent of a node is gone with all processes on it, and the placement group with it: every
+ * actor starts again. One cause: each role spends one restart. */
+void supervise_node_lost(Controller *c, const char *reason);
+/* The actor's process is gone, silent, stuck, or failed a call in a way that a new process may not:
+ * kill what may be left, start it again (train ranks all together) or, past the budget, end the
+ * run. */
+void supervise_lost(Controller *c, int actor, const char *reason);
+/* A call was answered with a failure: one that a fresh process may not have (the actor is as good
+ * as gone) or one that ends the run with its message (a data source's, once what is trained is
+ * committed). */
+void supervise_reply_failed(Controller *c, const Event *event);
+/* A call to it failed as if it were gone. Its death notice, which knows why, is usually on the way:
+ * wait a moment for it. */
+void supervise_call_failed(Controller *c, int actor, const char *message);
+bool supervise_ready(const Controller *c, int actor); /* ALIVE or SUSPECT: may be called */
+void supervise_restart_gang(Controller *c, const char *reason);
+/* Keep account of what an actor owes an answer to: what "no progress" watches. */
+void supervise_call_made(Controller *c, int actor, CallKind call);
+void supervise_call_answered(Controller *c, int actor, CallKind call);
+void supervise_kill_all(Controller *c);
+bool supervise_all_gone(const Controller *c);
+
+/* ---- group.c ---- */
+void group_event(Controller *c, const Event *event);
+void group_advance(Controller *c);
+void group_give_back(Controller *c);
+
+/* ---- gang.c ---- */
+void gang_reply(Controller *c, const Event *event);
+void gang_advance(Controller *c);
+void gang_reset(Controller *c); /* after a restart: nothing is out any more */
+int gang_dp_rank(const Controller *c, int actor);
+bool gang_is_retryable(Status status); /* a failure that a fresh gang may not have */
+
+/* ---- push.c ---- */
+bool push_is_used(const Controller *c); /* rollout workers generate */
+void push_advance(Controller *c);
+void push_reply(Controller *c, const Event *event);
+void push_reset(Controller *c); /* the train ranks are new ones: their boards are not there yet */
+/* Generates with the newest weights that there are: may be given leases. */
+bool push_is_current(const Controller *c, int actor);
+/* False when no weights are on their way. */
+bool push_describe_wait(const Controller *c, char *text, size_t size);
+
+/* ---- save.c ---- */
+bool save_is_due(const Controller *c, bool at_end);
+void save_begin(Controller *c);
+void save_reply(Controller *c, const Event *event);
+void save_event(Controller *c, const Event *event); /* EV_CHECKPOINT_BEGUN, EV_CHECKPOINT_DONE */
+void save_abandon(
+    Controller *c); /* unless its commit is out: then it comes about or not, by itself */
+void save_ledger_failed(Controller *c, const Event *event);
+/* What stands on disk and what is lost when the run ends now: "Committed: step 10 (PATH). Lost:
+ * steps 11 to 14.\nThe same command goes on from step 10." */
+void save_describe_end(const Controller *c, char *text, size_t size);
+/* The ledger goes back to the last committed checkpoint, as soon as it is known which that is. */
+void save_roll_back(Controller *c);
+
+/* ---- identity.c ---- */
+/* Whether the training set that was opened is the one the run began with, or one that the job takes
+ * in its place. If neither, the run ends with a message that names what changed. */
+bool identity_accept(Controller *c, const Event *event);
+
+/* ---- records.c ---- */
+/* What a lease brought that is not trained, by its policy: skipped, or the end of the run. */
+void records_rejected(Controller *c, SetName set, const SampleMeta *meta, const char *message);
+/* What is trained though something about it is odd; `message` may be NULL. */
+void records_noted(Controller *c, const char *message);
+/* Counts what [stream->base, end) of the training stream holds of both: before it is consumed. */
+void records_consumed(Controller *c, const Stream *stream, int64_t end);
+void records_forget_messages(MessageList *list);
+
+/* ---- lease.c ---- */
+void lease_ahead(Controller *c, SetName set); /* as far as the set may be leased now */
+void lease_reply(Controller *c, const Event *event);
+void lease_worker_lost(Controller *c, int actor); /* a rollout worker */
+void lease_source_lost(Controller *c);
+void lease_drop_set(Controller *c, SetName set);
+void lease_forget_all(Controller *c); /* with what the streams know of them */
+
+/* ---- evaluate.c ---- */
+bool evaluate_is_due(const Controller *c, bool at_end);
+void evaluate_begin(Controller *c);
+void evaluate_advance(Controller *c);
+void evaluate_commit_piece(Controller *c); /* the running plan of the lane is answered */
+/* Rolls the evaluation set out once beside the first steps, so that a bad record in it ends the run
+ * now and not after all the training. Its samples are let go at once. */
+void evaluate_check_set(Controller *c);
+
+/* ---- result.c ---- */
+/* Sums over data-parallel ranks. */
+void result_add(StepResult *sum, const StepResult *one);
+/* What one rank answered; the ranks of a tensor-parallel group report the same numbers, so the
+ * first counts. */
+void result_merge(Controller *c, StepResult *sum, const Event *event);
+
+/* ---- job.c ---- */
+void job_reply(Controller *c, const Event *event);
+bool job_is_due(int64_t interval, int64_t step);
+bool job_sets_are_open(const Controller *c);
+int64_t job_groups_per_batch(const Controller *c); /* positions that make a batch */
+int64_t job_samples_ready(const Controller *c);    /* for the next steps */
+void job_advance(Controller *c);
+void job_plan_ahead(Controller *c, SetName set);
+void job_run_next(Controller *c, SetName set); /* the plan that is fetched */
+void job_release(Controller *c, SetName set, int64_t below);
+void job_roll_back(Controller *c); /* to the last committed checkpoint */
+void lane_restart(Lane *lane, int64_t base);
+
+static inline Lane *lane_of(Controller *c, SetName set)
+{
+    return &c->lane[set];
+}
+
+/* ---- wait.c ---- */
+void job_describe_wait(Controller *c, char *text, size_t size); /* "" when nothing is waited for */
+
+#endif

@@ -1,0 +1,123 @@
+/* Evaluations: of a model that is given the answers (plans go through the gang as training's do,
+ * without an update), or by generation (rollout workers answer, and rewards say all). */
+#include "core/core.h"
+
+#include "base/memory.h"
+
+void evaluate_commit_piece(Controller *c)
+{
+    Lane *lane = lane_of(c, SET_EVAL);
+    PlanSlot *running = &lane->running;
+    result_add(&c->eval.result, &running->result);
+    c->eval.samples += running->plan.num_samples;
+    c->eval.bad_records += stream_consume(&lane->stream, running->plan.end_position);
+    job_release(c, SET_EVAL, running->plan.end_position);
+    plan_clear(&running->plan);
+    *running = (PlanSlot){0};
+}
+
+/* An evaluation by generation: what came of a position. */
+static void add_answers(AnswerFigures *sum, const SampleMeta *answer, int count)
+{
+    int judged = 0, right = 0;
+    for (int i = 0; i < count; i++) {
+        if (!sample_meta_trains(&answer[i])) {
+            sum->unjudged += answer[i].reject_reason == REJECT_UNJUDGED;
+            continue;
+        }
+        judged++;
+        right += answer[i].right;
+        sum->truncated += answer[i].status == SAMPLE_TRUNCATED;
+        sum->reward += (double)answer[i].reward;
+        sum->reward_squared += (double)answer[i].reward * (double)answer[i].reward;
+        sum->tokens += answer[i].trained_tokens;
+    }
+    if (judged == 0) return;
+    sum->prompts++;
+    sum->answers += judged;
+    sum->right += right;
+    for (int i = 0; i < PASS_AT_MAX && 1 << i <= judged; i++) {
+        sum->pass[i] += pass_at_k(judged, right, 1 << i);
+        sum->pass_of[i]++;
+    }
+}
+
+/* Answers of an evaluation need no plan: their rewards say all. */
+static void take_answers(Controller *c)
+{
+    Lane *lane = lane_of(c, SET_EVAL);
+    int64_t front = lane->stream.front;
+    if (front == lane->planned) return;
+    for (int64_t p = lane->planned; p < front; p++)
+        add_answers(&c->eval.answers, stream_samples(&lane->stream, p),
+                    stream_slot(&lane->stream, p)->samples);
+    c->eval.bad_records += stream_consume(&lane->stream, front);
+    lane->planned = front;
+    lane->over = front >= lane->stream.end;
+    job_release(c, SET_EVAL, front);
+}
+
+void evaluate_begin(Controller *c)
+{
+    c->phase = PHASE_EVALUATING;
+    lease_drop_set(c, SET_EVAL);
+    lane_restart(lane_of(c, SET_EVAL), 0);
+    c->eval.checked = true; /* every record is rolled out now */
+    c->eval.bad_records = 0;
+    c->eval.samples = 0;
+    c->eval.result = (StepResult){0};
+    c->eval.answers = (AnswerFigures){0};
+    c->eval.started_ms = c->now_ms;
+}
+
+void evaluate_advance(Controller *c)
+{
+    Lane *lane = lane_of(c, SET_EVAL);
+    lease_ahead(c, SET_EVAL);
+    if (push_is_used(c))
+        take_answers(c);
+    else
+        job_plan_ahead(c, SET_EVAL);
+    if (lane->running.state != PLAN_SLOT_EMPTY) return;
+    if (core_is_stopping(c)) {
+        c->phase = PHASE_TRAINING; /* an evaluation is not worth waiting for */
+    } else if (lane->next.state == PLAN_SLOT_FETCHED) {
+        job_run_next(c, SET_EVAL);
+        job_plan_ahead(c, SET_EVAL);
+    } else if (lane->over && lane->next.state == PLAN_SLOT_EMPTY) {
+        Effect *report = effect_add(c->fx, FX_REPORT_EVAL);
+        report->eval.step = c->step;
+        report->eval.samples = c->eval.samples;
+        report->eval.result = c->eval.result;
+        report->eval.generated = push_is_used(c);
+        report->eval.answers = c->eval.answers;
+        report->eval.seconds = (double)(c->now_ms - c->eval.started_ms) / 1000;
+        report->eval.at_end = c->step >= c->total_steps;
+        c->eval.last_step = c->step;
+        c->phase = PHASE_TRAINING;
+    }
+}
+
+bool evaluate_is_due(const Controller *c, bool at_end)
+{
+    if (c->config->data.eval.count == 0 || c->eval.last_step == c->step) return false;
+    if (at_end) return c->stop_requests == 0;
+    if (c->step == 0) return c->config->eval.before_train;
+    return job_is_due(c->config->eval.interval, c->step);
+}
+
+void evaluate_check_set(Controller *c)
+{
+    Lane *lane = lane_of(c, SET_EVAL);
+    bool cheap = c->config->rollout.function == ROLLOUT_SFT;
+    if (c->eval.checked || !cheap || !lane->open || c->step >= c->total_steps) return;
+    if (evaluate_is_due(c, false)) return; /* it sees them all */
+    lease_ahead(c, SET_EVAL);
+    int64_t front = lane->stream.front;
+    if (front > lane->planned) {
+        c->eval.bad_records += stream_consume(&lane->stream, front);
+        lane->planned = front;
+        job_release(c, SET_EVAL, front);
+    }
+    c->eval.checked = front >= lane->stream.end;
+}

@@ -1,0 +1,57 @@
+#include "core/event.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+
+const char *role_name(Role role)
+{
+    static const char *const names[ROLE_COUNT] = {"data_source", "rollout", "train"};
+    CHECK((unsigned)role < ROLE_COUNT);
+    return names[role];
+}
+
+const char *set_name(SetName set)
+{
+    static const char *const names[SET_COUNT] = {"train", "eval"};
+    CHECK((unsigned)set < SET_COUNT);
+    return names[set];
+}
+
+const char *call_kind_name(CallKind kind)
+{
+    static const char *const names[CALL_KIND_COUNT] = {
+        [CALL_OPEN_SET] = "data_source.open",
+        [CALL_LEASE] = "rollout.run",
+        [CALL_RELEASE_SAMPLES] = "rollout.release",
+        [CALL_ADOPT] = "rollout.adopt",
+        [CALL_BOOTSTRAP] = "train.bootstrap",
+        [CALL_START] = "train.start",
+        [CALL_FETCH] = "train.fetch",
+        [CALL_STEP] = "train.step",
+        [CALL_EVALUATE] = "train.evaluate",
+        [CALL_PUBLISH] = "train.publish",
+        [CALL_SAVE] = "train.save",
+    };
+    CHECK((unsigned)kind < CALL_KIND_COUNT);
+    return names[kind];
+}
+
+Effect *effect_add(EffectList *list, EffectKind kind)
+{
+    if (list->count == list->capacity) {
+        list->capacity = list->capacity != 0 ? 2 * list->capacity : 32;
+        list->item = mem_realloc(list->item, (size_t)list->capacity, sizeof *list->item);
+    }
+    Effect *effect = &list->item[list->count++];
+    memset(effect, 0, sizeof *effect);
+    effect->kind = kind;
+    return effect;
+}
+
+void effect_list_free(EffectList *list)
+{
+    free(list->item);
+    *list = (EffectList){0};
+}

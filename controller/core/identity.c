@@ -1,0 +1,58 @@
+/* Is it still the same data? Positions stand for records: a run that goes on with other records
+ * under the same positions has trained something that nobody can tell afterwards. So a changed data
+ * set is refused, by name; but who has mended a bad line must be able to go on, and says so with
+ * the new data's fingerprint, which cannot be meant for any later change. */
+#include "core/core.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define SHOWN_DIGITS 16
+
+static bool is_named(const char *accepted, const char *fingerprint)
+{
+    return accepted != NULL && strncmp(accepted, fingerprint, strlen(accepted)) == 0;
+}
+
+/* In the midst of a run what is trained is committed first. */
+static void refuse(Controller *c, const char *message)
+{
+    if (c->step > c->saved.step)
+        core_finish_committed(c, ERR_DATA, "%s", message);
+    else
+        core_finish(c, ERR_DATA, "%s", message);
+}
+
+bool identity_accept(Controller *c, const Event *event)
+{
+    const char *now = event->reply.open_set.fingerprint, *before = c->fingerprint;
+    const char *changes = event->reply.open_set.changes;
+    int64_t records = event->reply.open_set.records;
+    if (before == NULL || strcmp(before, now) == 0) return true;
+    bool same_number = c->saved.records == 0 || c->saved.records == records;
+    if (same_number && is_named(c->config->data.accept_changed, now)) {
+        core_log(c, LOG_WARN, "data_changed",
+                 "accepted from position %lld on: fingerprint %s, was %s%s%s",
+                 (long long)c->next_position, now, before, changes[0] != '\0' ? "\n" : "", changes);
+        return true;
+    }
+    char *message = mem_printf(
+        "the training data is not the one this run began with: fingerprint %.*s, was %.*s%s%s\n"
+        "Put it back, or start a new run with another run_dir (model.path: %s begins with these "
+        "weights).\n",
+        SHOWN_DIGITS, now, SHOWN_DIGITS, before, changes[0] != '\0' ? "\n" : "", changes,
+        c->checkpoint != NULL ? c->checkpoint : "its checkpoint");
+    char *way = same_number
+                    ? mem_printf("Or go on with the changed records in their places: --set "
+                                 "data.accept_changed=%.*s",
+                                 SHOWN_DIGITS, now)
+                    : mem_printf("It cannot go on with it: %lld records were %lld, and every "
+                                 "position would mean another one.",
+                                 (long long)records, (long long)c->saved.records);
+    char *whole = mem_printf("%s%s", message, way);
+    refuse(c, whole);
+    free(whole);
+    free(way);
+    free(message);
+    return false;
+}

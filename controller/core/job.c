@@ -1,0 +1,400 @@
+/* The step loop, for SFT and RL alike:
+ *
+ * 1. lease: positions of the ordered stream go to rollout workers, ahead of training (lease.c)
+ * 2. roll out: workers make samples, keep them, and say what they are (lease.c)
+ * 3. plan: the first accepted samples by position are balanced, packed, fetched (job_plan_ahead)
+ * 4. train: every rank runs forward, backward and one optimizer step (job_run_next, on_result)
+ * 5. commit: positions are consumed, written to the ledger, released (commit_step); then what is
+ *    due: new weights for rollout workers that generate (push.c), an evaluation, a checkpoint
+ *    (choose_work)
+ *
+ * Supervised training, reinforcement learning in step with its own weights and asynchronous
+ * reinforcement learning differ in how far ahead of training positions are leased (lease.c).
+ *
+ * It is level-triggered: after every event job_advance looks at what there is and does what is
+ * missing, so a lost worker or a failed call needs no path of its own: its positions are simply
+ * free again. */
+#include "core/core.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define RELEASE_TIMEOUT_MS   10000
+#define FETCH_TIMEOUT_MS     60000
+#define SKIPPED_IN_A_ROW_MAX 5
+
+/* Positions that make a batch: each gives a group of samples. */
+int64_t job_groups_per_batch(const Controller *c)
+{
+    return c->config->train.global_batch_size / c->lane[SET_TRAIN].stream.group_size;
+}
+
+/* ---- sets ---- */
+
+static void open_sets(Controller *c)
+{
+    if (!supervise_ready(c, 0)) return;
+    for (SetName set = 0; set < SET_COUNT; set++) {
+        if (c->lane[set].asked) continue;
+        if (set == SET_EVAL && c->config->data.eval.count == 0) continue;
+        c->lane[set].asked = true;
+        Effect *effect = core_call(c, 0, CALL_OPEN_SET, set, WORK_TIMEOUT_MS);
+        effect->call.set = set;
+        effect->call.open.known = set == SET_TRAIN ? c->fingerprint : NULL;
+    }
+}
+
+bool job_sets_are_open(const Controller *c)
+{
+    return c->lane[SET_TRAIN].open && (c->config->data.eval.count == 0 || c->lane[SET_EVAL].open);
+}
+
+/* Fixes how long the run is, once the number of records is known. */
+static void measure_run(Controller *c, int64_t records)
+{
+    Stream *stream = &lane_of(c, SET_TRAIN)->stream;
+    int64_t batch = job_groups_per_batch(c);
+    if (c->config->train.num_steps > 0) {
+        stream->end = INT64_MAX / 2;
+        c->total_steps = c->config->train.num_steps;
+    } else {
+        stream->end = records * c->config->train.num_epochs;
+        c->total_steps = stream->end / batch;
+    }
+    if (c->total_steps > 0 && c->step >= c->total_steps)
+        core_log(c, LOG_INFO, "nothing_to_train",
+                 "the checkpoint stands at step %lld, the job asks for %lld steps",
+                 (long long)c->step, (long long)c->total_steps);
+    if (c->total_steps == 0)
+        core_finish(c, ERR_INVALID,
+                    "a batch takes %lld records, but the training set has %lld records in "
+                    "%lld epochs.\n"
+                    "Use a smaller batch or more data.",
+                    (long long)batch, (long long)records, (long long)c->config->train.num_epochs);
+}
+
+static void on_open(Controller *c, const Event *event)
+{
+    SetName set = (SetName)event->reply.id;
+    Lane *lane = lane_of(c, set);
+    if (event->status != OK) {
+        supervise_reply_failed(c, event);
+        return;
+    }
+    const char *fingerprint = event->reply.open_set.fingerprint;
+    lane->open = true;
+    lane->stream.records = event->reply.open_set.records;
+    if (set == SET_EVAL) {
+        lane->stream.end = lane->stream.records;
+        return;
+    }
+    if (!identity_accept(c, event)) return;
+    free(c->fingerprint);
+    c->fingerprint = mem_strdup(fingerprint);
+    measure_run(c, lane->stream.records);
+}
+
+/* ---- 3 plan ---- */
+
+static PlanOptions plan_options(const Controller *c, SetName set)
+{
+    return (PlanOptions){
+        .num_groups = (int)job_groups_per_batch(c),
+        .allow_fewer = set == SET_EVAL,
+        .dp_size = (int)c->config->train.dp_size,
+        .max_tokens = c->config->train.max_tokens_per_gpu,
+        .micro_batch_size = (int)c->config->train.micro_batch_size,
+    };
+}
+
+/* Positions from lane->planned on without a gap. What stands before is in the two plans. */
+static int64_t groups_ready(const Lane *lane)
+{
+    int64_t planned = lane->running.plan.num_groups + lane->next.plan.num_groups;
+    int64_t ready = lane->stream.accepted_ahead - planned;
+    return ready > 0 ? ready : 0; /* a lost holder may have opened a gap in a plan */
+}
+
+/* Looking before a plan is tried: events are many more than plans, and a plan looks at every
+ * sample. */
+static bool can_plan(const Controller *c, const Lane *lane)
+{
+    const Stream *stream = &lane->stream;
+    return groups_ready(lane) >= job_groups_per_batch(c) || stream->front >= stream->end ||
+           stream_is_full(stream);
+}
+
+int64_t job_samples_ready(const Controller *c)
+{
+    const Lane *lane = &c->lane[SET_TRAIN];
+    return groups_ready(lane) * lane->stream.group_size;
+}
+
+void job_plan_ahead(Controller *c, SetName set)
+{
+    Lane *lane = lane_of(c, set);
+    if (c->gang.state != GANG_READY || lane->next.state != PLAN_SLOT_EMPTY || lane->over) return;
+    if (lane->stream.records < 0 || !can_plan(c, lane)) return;
+    int64_t step = c->step + 1 + (lane->running.state == PLAN_SLOT_RUNNING);
+    if (set == SET_TRAIN && step > c->total_steps) return;
+    PlanOptions options = plan_options(c, set);
+    Plan plan = {0};
+    switch (plan_make(&lane->stream, lane->planned, &options, &plan)) {
+    case PLAN_WAITS:
+        return;
+    case PLAN_ENDS:
+        lane->over = true;
+        return;
+    case PLAN_CROWDED:
+        core_finish_committed(
+            c, ERR_DATA,
+            "%lld of the last %lld records of the %s set were rejected: there is hardly "
+            "anything to train on.\n%s",
+            (long long)lane->stream.rejected_ahead, (long long)lane->stream.capacity, set_name(set),
+            push_is_used(c) ? "Their answers are all equally good or bad: look at the reward, at "
+                              "algorithm.dynamic_filter, and at easier or harder prompts."
+                            : "`controller data inspect` shows why.");
+        return;
+    case PLAN_MADE:
+        break;
+    }
+    plan.id = core_next_id(c);
+    plan.step = step;
+    lane->planned = plan.end_position;
+    lane->next = (PlanSlot){.state = PLAN_SLOT_FETCHING, .plan = plan};
+    for (int i = c->first_train; i < c->num_actors; i++) {
+        Effect *effect = core_call(c, i, CALL_FETCH, plan.id, FETCH_TIMEOUT_MS);
+        effect->call.set = set;
+        effect->call.fetch.plan = &lane->next.plan;
+        effect->call.fetch.dp_rank = gang_dp_rank(c, i);
+    }
+}
+
+/* A rank could not reach some holders: what they hold is leased again and the plan made anew. */
+static void lose_holders(Lane *lane, const Event *event)
+{
+    lane->next.broken = true;
+    for (int i = 0; i < event->reply.fetch.count; i++)
+        stream_worker_lost(&lane->stream, event->reply.fetch.lost_holder[i]);
+}
+
+static void on_fetch(Controller *c, const Event *event)
+{
+    Lane *lane = NULL;
+    for (SetName set = 0; set < SET_COUNT; set++) {
+        PlanSlot *next = &c->lane[set].next;
+        if (next->state == PLAN_SLOT_FETCHING && next->plan.id == event->reply.id)
+            lane = &c->lane[set];
+    }
+    if (lane == NULL) return;
+    if (event->status != OK) {
+        supervise_reply_failed(c, event);
+        return;
+    }
+    if (event->reply.fetch.count > 0) lose_holders(lane, event);
+    if (++lane->next.answers < core_num_train(c)) return;
+    if (lane->next.broken) {
+        lane->planned = lane->next.plan.first_position;
+        plan_clear(&lane->next.plan);
+        lane->next = (PlanSlot){0};
+    } else {
+        stream_take(&lane->stream, lane->next.plan.first_position, lane->next.plan.end_position);
+        lane->next.state = PLAN_SLOT_FETCHED;
+    }
+}
+
+/* ---- 4 train (and evaluate) ---- */
+
+void job_run_next(Controller *c, SetName set)
+{
+    Lane *lane = lane_of(c, set);
+    CHECK(lane->next.state == PLAN_SLOT_FETCHED && lane->running.state == PLAN_SLOT_EMPTY);
+    lane->running = lane->next;
+    lane->next = (PlanSlot){0};
+    lane->running.state = PLAN_SLOT_RUNNING;
+    lane->running.answers = 0;
+    lane->running.started_ms = c->now_ms;
+    CallKind call = set == SET_TRAIN ? CALL_STEP : CALL_EVALUATE;
+    for (int i = c->first_train; i < c->num_actors; i++) {
+        Effect *effect = core_call(c, i, call, lane->running.plan.id, WORK_TIMEOUT_MS);
+        effect->call.set = set;
+        effect->call.step.plan = &lane->running.plan;
+        effect->call.step.total_steps = c->total_steps;
+        effect->call.step.by_rewards = push_is_used(c);
+    }
+}
+
+/* ---- 5 commit ---- */
+
+void job_release(Controller *c, SetName set, int64_t below)
+{
+    for (int i = c->first_rollout; i < c->first_train; i++) {
+        if (!supervise_ready(c, i)) continue;
+        Effect *effect = core_call(c, i, CALL_RELEASE_SAMPLES, 0, RELEASE_TIMEOUT_MS);
+        effect->call.set = set;
+        effect->call.release.below = below;
+    }
+}
+
+static void commit_step(Controller *c)
+{
+    Lane *lane = lane_of(c, SET_TRAIN);
+    PlanSlot *running = &lane->running;
+    CHECK(running->plan.first_position == c->next_position);
+    c->step++;
+    c->next_position = running->plan.end_position;
+    c->done.step = c->step;
+    c->done.next_position = c->next_position;
+    c->done.consumed_samples += running->plan.num_samples;
+    c->done.rejected_samples += running->plan.rejected;
+    c->done.trained_tokens += running->plan.trained_tokens;
+    records_consumed(c, &lane->stream, c->next_position);
+    c->done.bad_records += stream_consume(&lane->stream, c->next_position);
+    c->done.records = lane->stream.records;
+    c->retired = running->plan; /* the effects below point to it */
+    effect_add(c->fx, FX_LEDGER_APPEND)->ledger.plan = &c->retired;
+    Effect *report = effect_add(c->fx, FX_REPORT_STEP);
+    report->step.plan = &c->retired;
+    report->step.result = running->result;
+    report->step.step = c->step;
+    report->step.seconds = (double)(c->now_ms - running->started_ms) / 1000;
+    job_release(c, SET_TRAIN, c->next_position);
+    c->skipped_in_a_row = running->result.skipped ? c->skipped_in_a_row + 1 : 0;
+    *running = (PlanSlot){0};
+    if (c->skipped_in_a_row >= SKIPPED_IN_A_ROW_MAX)
+        core_finish_committed(
+            c, ERR_DATA,
+            "the gradient was not finite in %d steps in a row, up to step %lld.\n"
+            "Weights are untouched by these steps; lower train.lr, or look at the batch in "
+            "the ledger.",
+            c->skipped_in_a_row, (long long)c->step);
+}
+
+static void on_result(Controller *c, const Event *event)
+{
+    SetName set = event->reply.call == CALL_STEP ? SET_TRAIN : SET_EVAL;
+    PlanSlot *running = &c->lane[set].running;
+    if (running->state != PLAN_SLOT_RUNNING || running->plan.id != event->reply.id) return;
+    if (event->status != OK) {
+        supervise_reply_failed(c, event);
+        return;
+    }
+    result_merge(c, &running->result, event);
+    if (++running->answers < core_num_train(c)) return;
+    int64_t took_ms = c->now_ms - running->started_ms, *usual_ms = &c->lane[set].usual_ms;
+    *usual_ms = *usual_ms == 0 ? took_ms : (9 * *usual_ms + took_ms) / 10;
+    if (set == SET_TRAIN)
+        commit_step(c);
+    else
+        evaluate_commit_piece(c);
+}
+
+/* ---- lanes ---- */
+
+void lane_restart(Lane *lane, int64_t base)
+{
+    plan_clear(&lane->running.plan);
+    plan_clear(&lane->next.plan);
+    lane->running = lane->next = (PlanSlot){0};
+    lane->planned = base;
+    lane->over = false;
+    stream_restart(&lane->stream, base);
+}
+
+bool job_is_due(int64_t interval, int64_t step)
+{
+    return interval > 0 && step > 0 && step % interval == 0;
+}
+
+/* ---- what to do next ---- */
+
+static void choose_work(Controller *c)
+{
+    Lane *lane = lane_of(c, SET_TRAIN);
+    bool stopping = c->stop_requests > 0;
+    bool out_of_data = lane->over && lane->next.state == PLAN_SLOT_EMPTY;
+    bool at_end = c->step >= c->total_steps || out_of_data;
+    if (save_is_due(c, at_end)) /* first: whatever comes of the evaluation, the training is kept */
+        save_begin(c);
+    else if (c->failure.status != OK)
+        core_finish_failed(c);
+    else if (evaluate_is_due(c, at_end) && !stopping)
+        evaluate_begin(c);
+    else if (at_end)
+        core_finish(c, OK, "%s",
+                    out_of_data && c->step < c->total_steps
+                        ? "the data ended before the planned steps: samples were skipped"
+                        : "");
+    else if (stopping)
+        core_finish(c, ERR_CANCELLED, "%s", "stopped as asked");
+    else if (lane->next.state == PLAN_SLOT_FETCHED)
+        job_run_next(c, SET_TRAIN);
+}
+
+void job_reply(Controller *c, const Event *event)
+{
+    if (c->phase == PHASE_ENDING) return;
+    switch (event->reply.call) {
+    case CALL_OPEN_SET:
+        on_open(c, event);
+        break;
+    case CALL_LEASE:
+        lease_reply(c, event);
+        break;
+    case CALL_FETCH:
+        on_fetch(c, event);
+        break;
+    case CALL_STEP:
+    case CALL_EVALUATE:
+        on_result(c, event);
+        break;
+    case CALL_SAVE:
+        save_reply(c, event);
+        break;
+    case CALL_PUBLISH:
+    case CALL_ADOPT:
+        push_reply(c, event);
+        break;
+    default:
+        break; /* a release that is lost only costs memory until the next */
+    }
+}
+
+void job_advance(Controller *c)
+{
+    if (c->phase == PHASE_ENDING) return;
+    open_sets(c);
+    if (c->save.rewind_owed) return; /* where to go on from is not known yet */
+    push_advance(c);
+    lease_ahead(c, SET_TRAIN);
+    job_plan_ahead(c, SET_TRAIN);
+    if (c->phase != PHASE_EVALUATING) evaluate_check_set(c);
+    if (c->phase == PHASE_STARTING && c->gang.state == GANG_READY && job_sets_are_open(c))
+        c->phase = PHASE_TRAINING;
+    if (c->phase == PHASE_STARTING && c->failure.status != OK) core_finish_failed(c);
+    if (c->phase == PHASE_STARTING && c->stop_requests > 0)
+        core_finish(c, ERR_CANCELLED, "%s", "stopped before the first step of this session");
+    push_advance(c); /* before an evaluation or a checkpoint, which ranks do one after the other */
+    if (c->phase == PHASE_TRAINING && c->lane[SET_TRAIN].running.state == PLAN_SLOT_EMPTY)
+        choose_work(c);
+    if (c->phase == PHASE_EVALUATING) evaluate_advance(c);
+    job_plan_ahead(c, SET_TRAIN);
+}
+
+/* ---- going back ---- */
+
+void job_roll_back(Controller *c)
+{
+    save_roll_back(c);
+    c->done = c->saved;
+    c->step = c->saved.step;
+    c->next_position = c->saved.next_position;
+    if (c->eval.last_step > c->step) c->eval.last_step = -1;
+    c->eval.bad_records = 0;
+    c->skipped_in_a_row = 0;
+    lane_restart(&c->lane[SET_TRAIN], c->next_position);
+    lane_restart(&c->lane[SET_EVAL], 0);
+    lease_forget_all(c);
+    c->phase = PHASE_STARTING;
+}

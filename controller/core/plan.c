@@ -1,0 +1,243 @@
+#include "core/plan.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+
+void plan_clear(Plan *plan)
+{
+    free(plan->sample);
+    free(plan->micro_batch);
+    free(plan->rank_first);
+    *plan = (Plan){0};
+}
+
+static int by_position(const void *a, const void *b)
+{
+    const PlannedSample *x = a, *y = b;
+    if (x->position != y->position) return x->position < y->position ? -1 : 1;
+    return (x->index > y->index) - (x->index < y->index);
+}
+
+static int by_length_descending(const void *a, const void *b)
+{
+    const PlannedSample *x = a, *y = b;
+    if (x->length != y->length) return (x->length < y->length) - (x->length > y->length);
+    return by_position(a, b);
+}
+
+static void add_group(const Stream *stream, int64_t position, Plan *plan)
+{
+    const Slot *slot = stream_slot(stream, position);
+    const SampleMeta *sample = stream_samples(stream, position);
+    for (int i = 0; i < slot->samples; i++) {
+        if (!sample_meta_trains(&sample[i])) continue;
+        plan->sample[plan->num_samples++] = (PlannedSample){
+            .position = sample[i].position,
+            .index = sample[i].index,
+            .holder = slot->worker,
+            .length = sample[i].length,
+            .trained_tokens = sample[i].trained_tokens,
+            .truncated = sample[i].status == SAMPLE_TRUNCATED,
+            .right = sample[i].right,
+            .reward = sample[i].reward,
+            .weight_version = sample[i].weight_version,
+        };
+        plan->trained_tokens += sample[i].trained_tokens;
+    }
+    plan->num_groups++;
+}
+
+/* Collects the first accepted groups from `from` on. */
+static PlanOutcome collect(const Stream *stream, int64_t from, const PlanOptions *options,
+                           Plan *plan)
+{
+    int64_t position = from;
+    while (plan->num_groups < options->num_groups && position < stream->end) {
+        const Slot *slot = stream_slot(stream, position);
+        if (slot == NULL) return PLAN_CROWDED;
+        if (slot->state == SLOT_FREE || slot->state == SLOT_LEASED) return PLAN_WAITS;
+        if (slot->state == SLOT_REJECTED) {
+            plan->rejected++;
+            plan->dropped[slot->verdict]++;
+        } else {
+            add_group(stream, position, plan);
+        }
+        position++;
+    }
+    bool enough = plan->num_groups == options->num_groups;
+    if (!enough && !(options->allow_fewer && plan->num_groups > 0)) return PLAN_ENDS;
+    plan->first_position = from;
+    plan->end_position = position;
+    return PLAN_MADE;
+}
+
+/* ---- over ranks ---- */
+
+/* The ranks as a heap: the least loaded first, of equals the lowest. */
+typedef struct RankHeap {
+    int *rank;     /* [count] */
+    int64_t *load; /* by rank */
+    int count;
+} RankHeap;
+
+static bool comes_first(const RankHeap *heap, int a, int b)
+{
+    int64_t x = heap->load[heap->rank[a]], y = heap->load[heap->rank[b]];
+    return x != y ? x < y : heap->rank[a] < heap->rank[b];
+}
+
+/* The first rank has got more to do. */
+static void sink_first(RankHeap *heap)
+{
+    for (int at = 0;;) {
+        int least = at;
+        for (int child = 2 * at + 1; child <= 2 * at + 2 && child < heap->count; child++)
+            if (comes_first(heap, child, least)) least = child;
+        if (least == at) return;
+        int other = heap->rank[at];
+        heap->rank[at] = heap->rank[least];
+        heap->rank[least] = other;
+        at = least;
+    }
+}
+
+/* Groups `count` samples by group[i], keeping their order; first[g] is where group g begins. */
+static void group_samples(PlannedSample *sample, int count, const int *group, int num_groups,
+                          int *first)
+{
+    PlannedSample *grouped = mem_calloc((size_t)count + 1, sizeof *grouped);
+    int *next = mem_calloc((size_t)num_groups + 1, sizeof *next);
+    for (int i = 0; i < count; i++)
+        next[group[i] + 1]++;
+    for (int g = 0; g < num_groups; g++)
+        next[g + 1] += next[g];
+    memcpy(first, next, ((size_t)num_groups + 1) * sizeof *first);
+    for (int i = 0; i < count; i++)
+        grouped[next[group[i]]++] = sample[i];
+    memcpy(sample, grouped, (size_t)count * sizeof *grouped);
+    free(next);
+    free(grouped);
+}
+
+/* Sorts the samples by data-parallel rank, in place; first[r] is where rank r begins. */
+static void balance(Plan *plan, int dp_size, int *first)
+{
+    RankHeap heap = {.rank = mem_calloc((size_t)dp_size, sizeof *heap.rank),
+                     .load = mem_calloc((size_t)dp_size, sizeof *heap.load),
+                     .count = dp_size};
+    int *rank = mem_calloc((size_t)plan->num_samples, sizeof *rank);
+    for (int r = 0; r < dp_size; r++)
+        heap.rank[r] = r;
+    qsort(plan->sample, (size_t)plan->num_samples, sizeof *plan->sample, by_length_descending);
+    for (int i = 0; i < plan->num_samples; i++) {
+        rank[i] = heap.rank[0];
+        heap.load[rank[i]] += plan->sample[i].length;
+        sink_first(&heap);
+    }
+    group_samples(plan->sample, plan->num_samples, rank, dp_size, first);
+    free(rank);
+    free(heap.load);
+    free(heap.rank);
+}
+
+/* ---- into micro-batches ---- */
+
+/* Bins of equal size as a tournament tree: an inner node knows the most room below it, so the first
+ * bin that has room for something is found in the depth of the tree. */
+typedef struct Bins {
+    int64_t *room; /* [2 * width]: node n has children 2n and 2n + 1, bin b is node width + b */
+    int width;     /* a power of two */
+} Bins;
+
+static Bins bins_make(int count, int64_t size)
+{
+    Bins bins = {.width = 1};
+    while (bins.width < count)
+        bins.width *= 2;
+    bins.room = mem_calloc(2 * (size_t)bins.width, sizeof *bins.room);
+    for (int node = 0; node < 2 * bins.width; node++)
+        bins.room[node] = size;
+    return bins;
+}
+
+/* The first bin with room for `length`, which takes it. */
+static int bins_put(Bins *bins, int64_t length)
+{
+    int node = 1;
+    while (node < bins->width)
+        node = bins->room[2 * node] >= length ? 2 * node : 2 * node + 1;
+    int bin = node - bins->width;
+    bins->room[node] -= length;
+    for (node /= 2; node > 0; node /= 2) {
+        int64_t left = bins->room[2 * node], right = bins->room[2 * node + 1];
+        bins->room[node] = left > right ? left : right;
+    }
+    return bin;
+}
+
+/* Packs the samples [first, first + count), which come longest first, into bins of at most
+ * max_tokens (one that is longer stands alone), and lays the bins out one after the other. */
+static void pack_by_tokens(Plan *plan, int first, int count, int64_t max_tokens)
+{
+    if (count == 0) return;
+    PlannedSample *sample = plan->sample + first;
+    Bins bins = bins_make(count, max_tokens);
+    int *bin = mem_calloc((size_t)count, sizeof *bin);
+    int *begin = mem_calloc((size_t)count + 1, sizeof *begin);
+    int num_bins = 0;
+    for (int i = 0; i < count; i++) {
+        bool alone = sample[i].length > max_tokens; /* it fills a bin, and all of it */
+        bin[i] = bins_put(&bins, alone ? max_tokens : sample[i].length);
+        if (bin[i] == num_bins) num_bins++;
+    }
+    group_samples(sample, count, bin, num_bins, begin);
+    for (int b = 0; b < num_bins; b++) {
+        int size = begin[b + 1] - begin[b];
+        qsort(sample + begin[b], (size_t)size, sizeof *sample, by_position);
+        plan->micro_batch[plan->num_micro_batches++] =
+            (MicroBatchPlan){.first = first + begin[b], .count = size};
+    }
+    free(begin);
+    free(bin);
+    free(bins.room);
+}
+
+static void pack_by_count(Plan *plan, int first, int count, int micro_batch_size)
+{
+    qsort(plan->sample + first, (size_t)count, sizeof *plan->sample, by_position);
+    for (int at = 0; at < count; at += micro_batch_size) {
+        int size = count - at < micro_batch_size ? count - at : micro_batch_size;
+        plan->micro_batch[plan->num_micro_batches++] =
+            (MicroBatchPlan){.first = first + at, .count = size};
+    }
+}
+
+PlanOutcome plan_make(const Stream *stream, int64_t from, const PlanOptions *options,
+                      Plan *ret_plan)
+{
+    CHECK(options->num_groups > 0 && options->dp_size > 0);
+    Plan plan = {.set = stream->set, .dp_size = options->dp_size};
+    plan.sample =
+        mem_calloc((size_t)options->num_groups * (size_t)stream->group_size, sizeof *plan.sample);
+    PlanOutcome outcome = collect(stream, from, options, &plan);
+    if (outcome != PLAN_MADE) {
+        plan_clear(&plan);
+        return outcome;
+    }
+    int *first = mem_calloc((size_t)options->dp_size + 1, sizeof *first);
+    plan.micro_batch = mem_calloc((size_t)plan.num_samples, sizeof *plan.micro_batch);
+    plan.rank_first = mem_calloc((size_t)options->dp_size + 1, sizeof *plan.rank_first);
+    balance(&plan, options->dp_size, first);
+    for (int r = 0; r < options->dp_size; r++) {
+        if (options->micro_batch_size > 0)
+            pack_by_count(&plan, first[r], first[r + 1] - first[r], options->micro_batch_size);
+        else
+            pack_by_tokens(&plan, first[r], first[r + 1] - first[r], options->max_tokens);
+        plan.rank_first[r + 1] = plan.num_micro_batches;
+    }
+    free(first);
+    *ret_plan = plan;
+    return PLAN_MADE;
+}

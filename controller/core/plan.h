@@ -1,0 +1,33 @@
+/* Plan: which samples make the next step, on which data-parallel rank and in which micro-batch. A
+ * plan is a function of positions, lengths and the layout alone: never of which worker made a
+ * sample or when it arrived. So the same job gives the same batches with one or sixteen rollout
+ * workers, after a kill and after a resume. Pure. */
+#ifndef TROUPE_CONTROLLER_CORE_PLAN_H
+#define TROUPE_CONTROLLER_CORE_PLAN_H
+
+#include "core/stream.h"
+
+typedef struct PlanOptions {
+    int num_groups;   /* positions wanted, each with its whole group */
+    bool allow_fewer; /* at the end of the stream: take what is left (evaluation) */
+    int dp_size;
+    int64_t max_tokens;   /* per micro-batch */
+    int micro_batch_size; /* samples per micro-batch; 0: as many as max_tokens allows */
+} PlanOptions;
+
+typedef enum {
+    PLAN_MADE,
+    PLAN_WAITS,   /* samples are still being made */
+    PLAN_CROWDED, /* the whole window holds too few accepted samples: nearly all are rejected */
+    PLAN_ENDS,    /* the stream ends before there are enough */
+} PlanOutcome;
+
+/* Takes the first num_groups accepted positions at or after `from`, in order, with all of their
+ * samples that can train, balances these over the ranks by tokens (longest processing time first,
+ * Graham 1969) and packs micro-batches (first-fit decreasing). *ret_plan is filled for PLAN_MADE
+ * only; free with plan_clear. */
+PlanOutcome plan_make(const Stream *stream, int64_t from, const PlanOptions *options,
+                      Plan *ret_plan);
+void plan_clear(Plan *plan); /* zeroes it */
+
+#endif

@@ -1,0 +1,113 @@
+/* Records that are not trained, or that are odd: what a job's policies say about them, and how many
+ * there were and why. Each is named in the log once, however often it comes by (in a later epoch,
+ * an evaluation, after a return to a checkpoint). */
+#include "core/core.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static DataPolicy policy_for(const Controller *c, RejectReason reason)
+{
+    switch (reason) {
+    case REJECT_NOTHING_TO_TRAIN:
+        return c->config->data.nothing_to_train;
+    case REJECT_TOO_LONG:
+        return c->config->data.too_long;
+    case REJECT_NOT_RENDERED:
+        return c->config->data.not_rendered;
+    default:
+        return c->config->data.bad_record;
+    }
+}
+
+/* Records of the set that are no conversation, each once: of the training set since the beginning
+ * of the run, of the evaluation set in this evaluation. */
+static int64_t bad_records(const Controller *c, SetName set)
+{
+    int64_t consumed = set == SET_TRAIN ? c->done.bad_records : c->eval.bad_records;
+    return consumed + c->lane[set].stream.bad_ahead;
+}
+
+static const char *policy_key(RejectReason reason)
+{
+    return reason == REJECT_NOTHING_TO_TRAIN ? "data.nothing_to_train"
+           : reason == REJECT_TOO_LONG       ? "data.too_long"
+           : reason == REJECT_NOT_RENDERED   ? "data.not_rendered"
+                                             : "data.bad_record";
+}
+
+/* A record at which the run ends. */
+static void stop_at(Controller *c, SetName set, RejectReason reason, const char *message)
+{
+    if (c->failure.status != OK) return;
+    core_finish_committed(c, ERR_DATA, "%s", message);
+    snprintf(c->failure.remedy, sizeof c->failure.remedy,
+             "with %s: skip, or\nwith the record mended%s", policy_key(reason),
+             set == SET_TRAIN ? ", and then tells how to accept the changed data" : "");
+}
+
+static void stop_at_too_many(Controller *c, SetName set, const char *message)
+{
+    if (c->failure.status != OK) return;
+    core_finish_committed(c, ERR_DATA,
+                          "more than %lld records of the %s set were bad (data.bad_records_max). "
+                          "The last: %s",
+                          (long long)c->config->data.bad_records_max, set_name(set), message);
+    snprintf(c->failure.remedy, sizeof c->failure.remedy, "with a higher data.bad_records_max");
+}
+
+/* Each message once, and no more than the list holds. */
+static void log_once(Controller *c, MessageList *list, const char *event, const char *message)
+{
+    for (int i = 0; i < list->count; i++)
+        if (strcmp(list->message[i], message) == 0) return;
+    if (list->count < RECORDS_LOGGED) {
+        list->message[list->count++] = mem_strdup(message);
+        core_log(c, LOG_WARN, event, "%s", message);
+    } else if (!list->more) {
+        list->more = true;
+        core_log(c, LOG_WARN, event,
+                 "further ones are counted and not printed: `controller data inspect` lists them");
+    }
+}
+
+void records_forget_messages(MessageList *list)
+{
+    for (int i = 0; i < list->count; i++)
+        free(list->message[i]);
+    *list = (MessageList){0};
+}
+
+void records_rejected(Controller *c, SetName set, const SampleMeta *meta, const char *message)
+{
+    if (message == NULL) message = reject_reason_name(meta->reject_reason);
+    bool of_record = meta->reject_reason != REJECT_UNJUDGED; /* else it is of an answer */
+    if (of_record && policy_for(c, meta->reject_reason) == POLICY_STOP) {
+        stop_at(c, set, meta->reject_reason, message);
+        return;
+    }
+    int64_t max = c->config->data.bad_records_max;
+    if (max > 0 && bad_records(c, set) > max) {
+        stop_at_too_many(c, set, message);
+        return;
+    }
+    log_once(c, &c->rejects_logged, "sample_skipped", message);
+}
+
+void records_noted(Controller *c, const char *message)
+{
+    if (message != NULL) log_once(c, &c->notes_logged, "sample_odd", message);
+}
+
+void records_consumed(Controller *c, const Stream *stream, int64_t end)
+{
+    RecordTally *tally = &c->done.tally;
+    for (int64_t p = stream->base; p < end; p++) {
+        const SampleMeta *first = stream_samples(stream, p); /* it speaks for its record */
+        bool rejected = stream_slot(stream, p)->state == SLOT_REJECTED;
+        if (rejected) tally->rejected[first->reject_reason]++;
+        for (int note = 0; note < NOTE_COUNT && !rejected; note++)
+            tally->noted[note] += first->notes >> note & 1;
+    }
+}

@@ -1,0 +1,80 @@
+/* Stream: the controller's view of one ordered stream of samples (the training set, or the
+ * evaluation set): which positions are leased to which rollout worker, which samples are ready and
+ * who holds them, and up to where everything is consumed. Positions are the only identity: a
+ * position may be leased many times (its worker died, its holder was lost), but is consumed once,
+ * in order. What is made of one position is a group of samples: one in supervised training, in
+ * reinforcement learning the answers to its prompt. Pure; owned by the controller core. */
+#ifndef TROUPE_CONTROLLER_CORE_STREAM_H
+#define TROUPE_CONTROLLER_CORE_STREAM_H
+
+#include "core/event.h"
+#include "sample/group.h"
+
+typedef enum {
+    SLOT_FREE,
+    SLOT_LEASED,
+    SLOT_READY,
+    SLOT_REJECTED, /* nothing of it is trained */
+    SLOT_TAKEN,    /* every train rank has the sample: its holder may go */
+} SlotState;
+
+typedef struct Slot {
+    SlotState state;
+    int worker;  /* leased to, or holder */
+    int samples; /* of the group, once delivered: at stream_samples */
+    GroupVerdict verdict;
+} Slot;
+
+typedef struct Stream {
+    SetName set;
+    int64_t records; /* of one epoch; -1 while the data source has not said */
+    int64_t end;     /* positions at and beyond it do not exist for this run */
+    int64_t base;    /* everything below is consumed */
+    int64_t top;     /* nothing at or above was leased yet */
+    Slot *slot;      /* ring: position p at p % capacity, for base <= p < base + capacity */
+    int64_t capacity;
+    SampleMeta *sample;     /* [capacity, group_size]: those of a slot */
+    int group_size;         /* samples of a position at most */
+    int64_t front;          /* [base, front) is delivered without a gap ... */
+    int64_t accepted_ahead; /* ... and has so many that are not rejected */
+    int64_t free_from;      /* no position of [base, free_from) is free */
+    /* Of the window, not yet consumed: */
+    int64_t rejected_ahead;
+    int64_t bad_ahead; /* records that are no conversation, each counted in the first epoch alone */
+} Stream;
+
+void stream_init(Stream *stream, SetName set, int64_t capacity, int group_size);
+void stream_free(Stream *stream);
+
+/* Forgets all slots and stands at `base`: start, resume, rollback. */
+void stream_restart(Stream *stream, int64_t base);
+
+/* Finds the first run of free positions in [from, limit) of at most count_max and marks it as
+ * leased to `worker`. Returns its length, 0 when nothing is to be leased. */
+int stream_lease(Stream *stream, int worker, int64_t from, int64_t limit, int count_max,
+                 int64_t *ret_first);
+
+/* What a lease brought of one position: 1 to group_size samples, and what was judged of them: those
+ * that are not kept are rejected. News of positions that are consumed or not leased to this worker
+ * is dropped: false. */
+bool stream_deliver(Stream *stream, int worker, const SampleMeta *sample, int count,
+                    GroupVerdict verdict);
+
+/* Positions of a lease that failed, or everything leased to or held by a worker that is gone: free
+ * again. */
+void stream_lease_failed(Stream *stream, int worker, int64_t first, int count);
+void stream_worker_lost(Stream *stream, int worker);
+
+/* The samples of [first, end) have reached every train rank. */
+void stream_take(Stream *stream, int64_t first, int64_t end);
+
+/* Everything below `position`, which is delivered, is consumed by a committed step. Returns how
+ * many bad records (as bad_ahead counts them) were among it. */
+int64_t stream_consume(Stream *stream, int64_t position);
+
+const Slot *stream_slot(const Stream *stream, int64_t position); /* NULL outside of the window */
+/* The group of a position in the window that is delivered: as many as its slot says. */
+const SampleMeta *stream_samples(const Stream *stream, int64_t position);
+bool stream_is_full(const Stream *stream); /* the whole window is delivered */
+
+#endif

@@ -1,0 +1,28 @@
+/* Metrics: metrics.jsonl, one object for each step and each evaluation, in ascending order of
+ * steps. When a run goes back to a checkpoint, the lines of later steps are cut off, as those of
+ * the ledger are: the steps are made again. A line that a kill cut off is removed when the file is
+ * opened, and an evaluation made again in the place where it was made before replaces its line.
+ * Writing to it never fails the run. Loop thread. */
+#ifndef TROUPE_CONTROLLER_VIEW_METRICS_H
+#define TROUPE_CONTROLLER_VIEW_METRICS_H
+
+#include <stdint.h>
+
+#include "base/error.h"
+
+typedef struct Metrics Metrics;
+
+Status metrics_open(const char *path, Metrics **ret, Error *err);
+void metrics_close(Metrics *metrics); /* accepts NULL */
+
+typedef enum { METRICS_STEP, METRICS_EVAL } MetricsKind;
+
+/* One line: begin, the values, end. A value that is not finite is written as null. */
+void metrics_begin(Metrics *metrics, MetricsKind kind, int64_t step);
+void metrics_put(Metrics *metrics, const char *name, double value);
+void metrics_end(Metrics *metrics);
+
+/* Cuts off what was said of steps after `step`. */
+void metrics_rewind(Metrics *metrics, int64_t step);
+
+#endif

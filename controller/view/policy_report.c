@@ -1,0 +1,181 @@
+#include "view/policy_report.h"
+
+#include <math.h>
+#include <stdio.h>
+
+static double share(double sum, double count)
+{
+    return count > 0 ? sum / count : NAN;
+}
+
+/* The standard deviation, with n - 1. */
+static double deviation(double sum, double squares, double count)
+{
+    if (count < 2) return count > 0 ? 0 : NAN;
+    double variance = (squares - sum * sum / count) / (count - 1);
+    return variance > 0 ? sqrt(variance) : 0;
+}
+
+/* ---- of the answers ---- */
+
+typedef struct Answers {
+    AnswerFigures sum;
+    double longest, shortest, staleness, oldest;
+} Answers;
+
+static Answers answers_of(const Plan *plan)
+{
+    Answers answers = {.shortest = NAN};
+    AnswerFigures *sum = &answers.sum;
+    for (int i = 0; i < plan->num_samples; i++) {
+        const PlannedSample *sample = &plan->sample[i];
+        double reward = (double)sample->reward, tokens = sample->trained_tokens;
+        double behind = (double)(plan->step - sample->weight_version);
+        sum->answers++;
+        sum->right += sample->right;
+        sum->truncated += sample->truncated;
+        sum->reward += reward;
+        sum->reward_squared += reward * reward;
+        sum->tokens += sample->trained_tokens;
+        answers.longest = fmax(answers.longest, tokens);
+        answers.shortest = fmin(answers.shortest, tokens); /* fmin passes over NAN */
+        answers.staleness += behind;
+        answers.oldest = fmax(answers.oldest, behind);
+    }
+    return answers;
+}
+
+static void put_answers(Metrics *metrics, const Plan *plan)
+{
+    Answers answers = answers_of(plan);
+    const AnswerFigures *sum = &answers.sum;
+    double count = (double)sum->answers;
+    metrics_put(metrics, "rollout/raw_reward", share(sum->reward, count));
+    metrics_put(metrics, "rollout/reward_std", deviation(sum->reward, sum->reward_squared, count));
+    metrics_put(metrics, "rollout/accuracy", share((double)sum->right, count));
+    metrics_put(metrics, "rollout/response_len/mean", share((double)sum->tokens, count));
+    metrics_put(metrics, "rollout/response_len/max", answers.longest);
+    metrics_put(metrics, "rollout/response_len/min", answers.shortest);
+    metrics_put(metrics, "rollout/truncated_ratio", share((double)sum->truncated, count));
+    metrics_put(metrics, "rollout/staleness/mean", share(answers.staleness, count));
+    metrics_put(metrics, "rollout/staleness/max", answers.oldest);
+    for (GroupVerdict verdict = GROUP_KEPT + 1; verdict < GROUP_VERDICT_COUNT; verdict++) {
+        char name[64];
+        snprintf(name, sizeof name, "rollout/dynamic_filter/drop_%s", group_verdict_name(verdict));
+        metrics_put(metrics, name, plan->dropped[verdict]);
+    }
+}
+
+/* ---- of the update ---- */
+
+static void put_critic(Metrics *metrics, const PolicyFigures *figures)
+{
+    if (figures->value_tokens == 0) return;
+    metrics_put(metrics, "critic-train/value_loss", figures->value_loss);
+    metrics_put(metrics, "critic-train/value_clipfrac",
+                share(figures->value_clipped, figures->value_tokens));
+    metrics_put(metrics, "critic-train/grad_norm", figures->critic_grad_norm);
+    metrics_put(metrics, "perf/critic_time", figures->critic_s);
+}
+
+static void put_update(Metrics *metrics, const PolicyFigures *figures)
+{
+    double tokens = figures->tokens, seen = figures->rollout_tokens;
+    metrics_put(metrics, "train/pg_loss", share(figures->policy_loss, figures->normaliser));
+    metrics_put(metrics, "train/entropy_loss", share(figures->entropy, tokens));
+    metrics_put(metrics, "train/kl_loss", share(figures->kl_loss, figures->normaliser));
+    metrics_put(metrics, "train/ref_kl", share(figures->ref_kl, tokens));
+    metrics_put(metrics, "train/ppo_kl", share(figures->old_kl, tokens));
+    metrics_put(metrics, "train/pg_clipfrac",
+                share(figures->clipped_low + figures->clipped_high, tokens));
+    metrics_put(metrics, "train/pg_clipfrac_low", share(figures->clipped_low, tokens));
+    metrics_put(metrics, "train/pg_clipfrac_high", share(figures->clipped_high, tokens));
+    metrics_put(metrics, "train/ratio/mean", share(figures->ratio, tokens));
+    metrics_put(metrics, "train/ratio/min", figures->ratio_min);
+    metrics_put(metrics, "train/ratio/max", figures->ratio_max);
+    metrics_put(metrics, "train/advantage_std",
+                deviation(figures->advantage, figures->advantage_squared, tokens));
+    metrics_put(metrics, "train/tis", share(figures->correction, tokens));
+    metrics_put(metrics, "train/tis_clipfrac", share(figures->corrected, tokens));
+    metrics_put(metrics, "train/train_rollout_logprob_abs_diff",
+                share(figures->rollout_difference, seen));
+    metrics_put(metrics, "train/train_rollout_logprob_abs_diff_max",
+                figures->rollout_difference_max);
+    metrics_put(metrics, "train/logprob_compared", (double)figures->log_probs_compared);
+    metrics_put(metrics, "train/logprob_mismatch_count", (double)figures->log_probs_differ);
+    metrics_put(metrics, "rollout/zero_std_groups", figures->zero_variance_groups);
+    metrics_put(metrics, "rollout/groups", figures->groups);
+    metrics_put(metrics, "perf/log_probs_time", figures->passes_s);
+    put_critic(metrics, figures);
+}
+
+void policy_metrics_step(Metrics *metrics, const Effect *effect)
+{
+    put_answers(metrics, effect->step.plan);
+    put_update(metrics, &effect->step.result.policy);
+}
+
+PolicyView policy_view_step(const Effect *effect)
+{
+    const PolicyFigures *figures = &effect->step.result.policy;
+    Answers answers = answers_of(effect->step.plan);
+    double count = (double)answers.sum.answers;
+    double kl = figures->ref_kl != 0 ? figures->ref_kl : figures->old_kl;
+    return (PolicyView){
+        .loss = share(figures->loss, figures->normaliser),
+        .reward = share(answers.sum.reward, count),
+        .accuracy = share((double)answers.sum.right, count),
+        .length = share((double)answers.sum.tokens, count),
+        .kl = share(kl, figures->tokens),
+        .entropy = share(figures->entropy, figures->tokens),
+        .mismatches = figures->log_probs_differ,
+    };
+}
+
+/* ---- evaluations ---- */
+
+void policy_metrics_eval(Metrics *metrics, const Effect *effect)
+{
+    const AnswerFigures *sum = &effect->eval.answers;
+    double count = (double)sum->answers;
+    metrics_put(metrics, "eval/reward", share(sum->reward, count));
+    metrics_put(metrics, "eval/reward_std", deviation(sum->reward, sum->reward_squared, count));
+    metrics_put(metrics, "eval/accuracy", share((double)sum->right, count));
+    for (int i = 0; i < PASS_AT_MAX && sum->pass_of[i] > 0; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "eval/pass@%d", 1 << i);
+        metrics_put(metrics, name, share(sum->pass[i], (double)sum->pass_of[i]));
+    }
+    metrics_put(metrics, "eval/response_len/mean", share((double)sum->tokens, count));
+    metrics_put(metrics, "eval/truncated_ratio", share((double)sum->truncated, count));
+    metrics_put(metrics, "eval/prompts", (double)sum->prompts);
+    metrics_put(metrics, "eval/samples", count);
+    metrics_put(metrics, "eval/unjudged", (double)sum->unjudged);
+    metrics_put(metrics, "eval/time", effect->eval.seconds);
+}
+
+PolicyView policy_view_eval(const Effect *effect)
+{
+    const AnswerFigures *sum = &effect->eval.answers;
+    double count = (double)sum->answers;
+    return (PolicyView){
+        .loss = NAN,
+        .reward = share(sum->reward, count),
+        .accuracy = share((double)sum->right, count),
+        .length = share((double)sum->tokens, count),
+        .kl = NAN,
+        .entropy = NAN,
+    };
+}
+
+/* ---- for people ---- */
+
+void policy_text(const PolicyView *view, Str *text)
+{
+    str_printf(text, "reward=%.4f accuracy=%.4f length=%.1f", view->reward, view->accuracy,
+               view->length);
+    if (isfinite(view->kl)) str_printf(text, " kl=%.3g", view->kl);
+    if (isfinite(view->entropy)) str_printf(text, " entropy=%.4f", view->entropy);
+    if (view->mismatches > 0)
+        str_printf(text, " logprob_mismatches=%lld", (long long)view->mismatches);
+}

@@ -1,0 +1,32 @@
+/* PolicyReport: what is told of reinforcement learning: of the answers that a step learnt from, of
+ * the update, and of evaluations by generation. Names of metrics are slime's where it has one, else
+ * TRL's; docs/metrics.md lists them. Loop thread. */
+#ifndef TROUPE_CONTROLLER_VIEW_POLICY_REPORT_H
+#define TROUPE_CONTROLLER_VIEW_POLICY_REPORT_H
+
+#include "core/event.h"
+#include "view/live_line.h"
+#include "view/metrics.h"
+
+/* What people look at; of a step, or of an evaluation. NAN where there is nothing. */
+typedef struct PolicyView {
+    double loss;             /* of the update */
+    double reward, accuracy; /* means over answers */
+    double length;           /* tokens of an answer */
+    double kl;               /* to the reference model where there is one, else to the old policy */
+    double entropy;
+    int64_t mismatches; /* log-probs of generation that are not the trainer's to the bit */
+} PolicyView;
+
+/* FX_REPORT_STEP with result.has_policy. */
+PolicyView policy_view_step(const Effect *effect);
+void policy_metrics_step(Metrics *metrics, const Effect *effect);
+
+/* FX_REPORT_EVAL that was generated. */
+PolicyView policy_view_eval(const Effect *effect);
+void policy_metrics_eval(Metrics *metrics, const Effect *effect);
+
+/* "reward=0.41 accuracy=0.41 ..." */
+void policy_text(const PolicyView *view, Str *text);
+
+#endif
