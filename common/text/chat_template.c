@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "base/utf8.h"
-#include "text/jinja_ast.h"
+#include "text/jinja/ast.h"
 
 struct ChatTemplate {
     Arena *arena;

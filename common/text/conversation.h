@@ -17,7 +17,7 @@
 #define TROUPE_TEXT_CONVERSATION_H
 
 #include "text/chat_template.h"
-#include "text/tokenizer.h"
+#include "text/tokenizer/tokenizer.h"
 
 /* A model's text side: tokenizer.json, the chat template (chat_template.jinja, or the chat_template
  * of tokenizer_config.json) and its bos/eos tokens. Const once loaded; any thread. */

@@ -21,7 +21,7 @@
 #include "model/weights.h"
 #include "rollout_worker/engine/sampling.h"
 #include "sample/sample.h"
-#include "text/tokenizer.h"
+#include "text/tokenizer/tokenizer.h"
 
 typedef struct Engine Engine;
 

@@ -6,7 +6,7 @@
 #define TROUPE_ROLLOUT_WORKER_ENGINE_STOP_MATCHER_H
 
 #include "rollout_worker/engine/sampling.h"
-#include "text/tokenizer.h"
+#include "text/tokenizer/tokenizer.h"
 
 typedef struct StopMatcher StopMatcher;
 

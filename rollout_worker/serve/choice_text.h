@@ -6,7 +6,7 @@
 
 #include "base/str.h"
 #include "rollout_worker/engine/sampling.h"
-#include "text/tokenizer.h"
+#include "text/tokenizer/tokenizer.h"
 
 typedef struct ChoiceText {
     const SamplingParams *params; /* borrowed: the stop strings */

@@ -8,7 +8,7 @@
 #include "base/memory.h"
 #include "base/str.h"
 #include "base/utf8.h"
-#include "text/jinja_run.h"
+#include "text/jinja/run.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length);
 
@@ -41,8 +41,7 @@ static void check_rendering(const Rendering *rendering)
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 {
-    static const TemplateLimits limits = {
-        .steps = 100000, .memory_bytes = 32u << 20};
+    static const TemplateLimits limits = {.steps = 100000, .memory_bytes = 32u << 20};
     Error err = {0};
     ChatTemplate *chat_template = NULL;
     Rendering rendering = {0};

@@ -6,8 +6,8 @@
 #include <string.h>
 
 #include "base/utf8.h"
-#include "text/tokenizer.h"
-#include "text/tokenizer_internal.h"
+#include "text/tokenizer/tokenizer.h"
+#include "text/tokenizer/internal.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length);
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes common/text/unicode_delta.c: where the reference tokenizer's Unicode tables differ from those of the libraries.
+"""Makes common/text/tokenizer/unicode_delta.c: where the reference tokenizer's Unicode tables differ from those of the libraries.
 
 The `tokenizers` package splits by Oniguruma (Unicode 16), normalizes by a crate of Unicode 9 and lower-cases by Rust's
 own tables (Unicode 17). This script asks the package about every code point and writes down the differences from
@@ -137,7 +137,7 @@ def table(out, declaration, rows, width=4):
 
 def main():
     here = os.path.dirname(os.path.abspath(__file__))
-    path = sys.argv[1] if len(sys.argv) > 1 else os.path.join(here, "../../common/text/unicode_delta.c")
+    path = sys.argv[1] if len(sys.argv) > 1 else os.path.join(here, "../../common/text/tokenizer/unicode_delta.c")
     assert unicodedata.unidata_version == "14.0.0", unicodedata.unidata_version
     utf8proc, pcre2 = Utf8proc(), Pcre2()
     categories = category_delta()
@@ -146,7 +146,7 @@ def main():
     numbers = isolated(pre_tokenizers.Digits()) - matched(r"\p{N}")
     out = [
         "/* Made by tests/text/make_unicode_delta.py from tokenizers %s; see there. clang-format off */" %
-        tokenizers.__version__, '#include "text/unicode_table.h"', "", "// clang-format off"]
+        tokenizers.__version__, '#include "text/tokenizer/unicode_table.h"', "", "// clang-format off"]
     table(out, "UnicodeRange unicode_category_delta",
           ["{0x%X, 0x%X, UTF8PROC_CATEGORY_%s}," % (a, b, v.upper()) for a, b, v in categories], 2)
     table(out, "UnicodeRange unicode_plain_delta",

@@ -8,7 +8,7 @@
 
 #include "base/json.h"
 #include "base/memory.h"
-#include "text/matcher.h"
+#include "text/tokenizer/matcher.h"
 
 /* The places between pieces: begin and end of every match, without those at the ends of the text.
  */

@@ -9,7 +9,7 @@
 #include "base/rng.h"
 #include "base/str.h"
 #include "base/utf8.h"
-#include "text/matcher.h"
+#include "text/tokenizer/matcher.h"
 
 #define TEXTS_PER_PATTERN 4000
 

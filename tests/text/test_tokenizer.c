@@ -9,7 +9,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
-#include "text/tokenizer.h"
+#include "text/tokenizer/tokenizer.h"
 
 /* Real vocabularies are not part of the source: a folder beside it, or $TROUPE_SHARED, may hold
  * them. */

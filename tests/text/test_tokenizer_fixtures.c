@@ -10,7 +10,7 @@
 #include "base/memory.h"
 #include "base/str.h"
 #include "base/utf8.h"
-#include "text/tokenizer.h"
+#include "text/tokenizer/tokenizer.h"
 
 static const char *field(const cJSON *object, const char *key, const char *otherwise)
 {

@@ -14,7 +14,7 @@
 #include "base/memory.h"
 #include "base/str.h"
 #include "base/utf8.h"
-#include "text/tokenizer.h"
+#include "text/tokenizer/tokenizer.h"
 
 typedef struct Options {
     bool special, decode, skip_special, stream, spans, cache;

@@ -3,7 +3,7 @@
 #ifndef TROUPE_TESTS_TINY_TOKENIZER_H
 #define TROUPE_TESTS_TINY_TOKENIZER_H
 
-#include "text/tokenizer.h"
+#include "text/tokenizer/tokenizer.h"
 
 #define TINY_VOCAB 131
 

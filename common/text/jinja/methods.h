@@ -1,0 +1,10 @@
+/* Methods: those of strings in strings.c, all others and the look-up in methods.c.
+ * Internal to common/text. */
+#ifndef TROUPE_TEXT_JINJA_METHODS_H
+#define TROUPE_TEXT_JINJA_METHODS_H
+
+#include "text/jinja/run.h"
+
+void refuse_arguments(Run *run, const Args *args, const char *name);
+
+#endif

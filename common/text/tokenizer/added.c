@@ -1,0 +1,294 @@
+/* Added tokens: strings cut out of the text before the model sees it, the longest of those that
+ * begin leftmost. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "base/memory.h"
+#include "text/tokenizer/internal.h"
+
+/* ---- the trie ---- */
+
+static uint32_t trie_new_node(TokenTrie *trie, unsigned char byte)
+{
+    if (trie->count == trie->capacity) {
+        trie->capacity = trie->capacity * 2 + 64;
+        trie->node = mem_realloc(trie->node, trie->capacity, sizeof *trie->node);
+    }
+    trie->node[trie->count] = (TrieNode){.token = TOKEN_NONE, .byte = byte};
+    return trie->count++;
+}
+
+static uint32_t trie_child(const TokenTrie *trie, uint32_t parent, unsigned char byte)
+{
+    uint32_t child = trie->node[parent].first_child;
+    while (child != 0 && trie->node[child].byte != byte)
+        child = trie->node[child].next_sibling;
+    return child;
+}
+
+static void trie_add(TokenTrie *trie, const char *pattern, size_t length, uint32_t token)
+{
+    if (trie->count == 0) {
+        trie_new_node(trie, 0);
+        trie->only_first_byte = (unsigned char)pattern[0];
+    }
+    uint32_t at = 0;
+    for (size_t i = 0; i < length; i++) {
+        uint32_t child = trie_child(trie, at, (unsigned char)pattern[i]);
+        if (child == 0) {
+            child = trie_new_node(trie, (unsigned char)pattern[i]);
+            trie->node[child].next_sibling = trie->node[at].first_child;
+            trie->node[at].first_child = child;
+        }
+        if (i == 0) trie->start[(unsigned char)pattern[0]] = child;
+        at = child;
+    }
+    if ((unsigned char)pattern[0] != trie->only_first_byte) trie->only_first_byte = -1;
+    trie->node[at].token = token;
+}
+
+/* The longest token that begins at `at` and ends at most at `end`, or TOKEN_NONE. */
+static uint32_t trie_match(const TokenTrie *trie, const char *text, uint32_t at, uint32_t end)
+{
+    uint32_t found = TOKEN_NONE;
+    uint32_t node = trie->start[(unsigned char)text[at]];
+    while (node != 0) {
+        if (trie->node[node].token != TOKEN_NONE) found = trie->node[node].token;
+        if (++at >= end) break;
+        node = trie_child(trie, node, (unsigned char)text[at]);
+    }
+    return found;
+}
+
+/* ---- loading ---- */
+
+static Status read_token(const cJSON *item, const char *where, AddedToken *token, Error *err)
+{
+    const char *content = NULL;
+    if (!cJSON_IsObject(item))
+        return error_set(err, ERR_DATA, "%s is %s, expected an object", where,
+                         json_type_name(item));
+    int64_t id = 0;
+    TRY(json_string(item, "content", where, &content, err));
+    TRY(json_int(item, "id", where, 0, TOKEN_IDS_MAX - 1, &id, err));
+    TRY(json_bool(item, "special", where, &token->special, err));
+    TRY(json_bool(item, "single_word", where, &token->single_word, err));
+    TRY(json_bool(item, "lstrip", where, &token->lstrip, err));
+    TRY(json_bool(item, "rstrip", where, &token->rstrip, err));
+    TRY(json_bool(item, "normalized", where, &token->normalized, err));
+    token->id = (uint32_t)id;
+    token->content = mem_strdup(content);
+    return OK;
+}
+
+/* What the text is searched for: a `normalized` token is normalized like the text. */
+static Status set_pattern(AddedToken *token, const Normalizer *normalizer, Error *err)
+{
+    NormalizeScratch scratch = {0};
+    TextView view = {token->content, (uint32_t)strlen(token->content), 0, NULL}, changed = view;
+    Status status = token->normalized ? normalize(normalizer, &scratch, &view, &changed, err) : OK;
+    if (status == OK) {
+        token->pattern = mem_strndup(changed.data, changed.length);
+        token->pattern_length = changed.length;
+    }
+    normalize_scratch_free(&scratch);
+    return status;
+}
+
+/* The id of a new token: that of the same string in the vocabulary, or the next free one. The
+ * reference goes by this rule and not by the id that the file states; files whose ids disagree are
+ * refused rather than encoded one way here and another way there. */
+static Status add_token(AddedTokens *added, AddedToken *token, const Vocabulary *vocabulary,
+                        uint32_t *next_id, const char *where, Error *err)
+{
+    uint32_t id = added_token_id(added, token->content);
+    if (id == TOKEN_NONE) id = vocabulary_find(vocabulary, token->content, strlen(token->content));
+    if (id == TOKEN_NONE) id = (*next_id)++;
+    if (id >= TOKEN_IDS_MAX || added->count >= TOKEN_IDS_MAX - 1)
+        return error_set(err, ERR_UNSUPPORTED, "%s: more than %u tokens", where, TOKEN_IDS_MAX);
+    if (id != token->id)
+        return error_set(err, ERR_DATA,
+                         "%s: added token \"%.100s\" states id %u, but its place in the vocabulary "
+                         "gives it id %u",
+                         where, token->content, token->id, id);
+    if (id >= added->id_count) {
+        uint32_t count = id + 1 > 2 * added->id_count ? id + 1 : 2 * added->id_count;
+        added->by_id = mem_realloc(added->by_id, count, sizeof *added->by_id);
+        while (added->id_count < count)
+            added->by_id[added->id_count++] = TOKEN_NONE;
+    }
+    uint32_t index = added->by_id[id];
+    if (index == TOKEN_NONE) {
+        index = added->by_id[id] = added->count++;
+        vocabulary_add(&added->name, token->content, strlen(token->content), index);
+    } else {
+        /* Listed twice: the later entry counts, but special once is special for good. */
+        if (added->token[index].special) token->special = true;
+        free(added->token[index].content);
+        free(added->token[index].pattern);
+    }
+    added->token[index] = *token;
+    *token = (AddedToken){0};
+    return OK;
+}
+
+Status added_tokens_load(AddedTokens *added, const cJSON *list, const Vocabulary *vocabulary,
+                         const Normalizer *normalizer, const char *where, Error *err)
+{
+    if (list == NULL || cJSON_IsNull(list)) return OK;
+    if (!cJSON_IsArray(list))
+        return error_set(err, ERR_DATA, "%s: added_tokens is %s, expected a list", where,
+                         json_type_name(list));
+    added->token = mem_calloc((size_t)cJSON_GetArraySize(list) + 1, sizeof *added->token);
+    vocabulary_reserve(&added->name, (size_t)cJSON_GetArraySize(list));
+    uint32_t next_id = vocabulary->count;
+    const cJSON *item;
+    int index = 0;
+    cJSON_ArrayForEach(item, list)
+    {
+        char place[512];
+        snprintf(place, sizeof place, "%.400s: added_tokens[%d]", where, index++);
+        AddedToken token = {0};
+        Status status = read_token(item, place, &token, err);
+        if (status == OK && token.content[0] != '\0') status = set_pattern(&token, normalizer, err);
+        if (status == OK && token.content[0] != '\0')
+            status = add_token(added, &token, vocabulary, &next_id, place, err);
+        free(token.content);
+        free(token.pattern);
+        if (status != OK) return status;
+    }
+    for (uint32_t i = 0; i < added->count; i++) {
+        const AddedToken *token = &added->token[i];
+        TokenTrie *trie = token->normalized ? &added->normalized : &added->raw;
+        if (token->pattern_length > 0) trie_add(trie, token->pattern, token->pattern_length, i);
+    }
+    return OK;
+}
+
+void added_tokens_free(AddedTokens *added)
+{
+    for (uint32_t i = 0; i < added->count; i++) {
+        free(added->token[i].content);
+        free(added->token[i].pattern);
+    }
+    free(added->token);
+    free(added->by_id);
+    vocabulary_free(&added->name);
+    free(added->raw.node);
+    free(added->normalized.node);
+    *added = (AddedTokens){0};
+}
+
+const AddedToken *added_token_of(const AddedTokens *added, uint32_t id)
+{
+    if (id >= added->id_count || added->by_id[id] == TOKEN_NONE) return NULL;
+    return &added->token[added->by_id[id]];
+}
+
+static const AddedToken *find_added(const AddedTokens *added, const char *content)
+{
+    uint32_t index = vocabulary_find(&added->name, content, strlen(content));
+    return index == TOKEN_NONE ? NULL : &added->token[index];
+}
+
+uint32_t added_token_id(const AddedTokens *added, const char *content)
+{
+    const AddedToken *token = find_added(added, content);
+    return token == NULL ? TOKEN_NONE : token->id;
+}
+
+bool added_token_is_special(const AddedTokens *added, const char *content)
+{
+    const AddedToken *token = find_added(added, content);
+    return token != NULL && token->special;
+}
+
+/* ---- finding ---- */
+
+/* The end, in the text, of the range that allows tokens to begin at `at`; 0 if none does. *cursor
+ * walks over the ranges, which are sorted. */
+static uint32_t allowed_end(const SpecialRanges *special, size_t *cursor, const TextView *text,
+                            uint32_t at)
+{
+    if (special == NULL) return text->length;
+    uint32_t input = text_view_origin(text, at, at + 1).begin;
+    while (*cursor < special->count && special->range[*cursor][1] <= input)
+        ++*cursor;
+    if (*cursor == special->count || special->range[*cursor][0] > input) return 0;
+    uint32_t limit = special->range[*cursor][1];
+    if (text->origin == NULL) {
+        uint32_t end = limit - text->base;
+        return end < text->length ? end : text->length;
+    }
+    uint32_t end = at;
+    while (end < text->length && text->origin[end].end <= limit)
+        end++;
+    return end;
+}
+
+/* Finds the next token from `at` on; its place goes to *ret_begin. */
+static const AddedToken *find_token(const AddedTokens *added, const TokenTrie *trie,
+                                    const TextView *text, const SpecialRanges *special,
+                                    size_t *cursor, uint32_t at, uint32_t *ret_begin)
+{
+    for (; at < text->length; at++) {
+        if (trie->only_first_byte >= 0) {
+            const char *found = memchr(text->data + at, trie->only_first_byte, text->length - at);
+            if (found == NULL) return NULL;
+            at = (uint32_t)(found - text->data);
+        } else if (trie->start[(unsigned char)text->data[at]] == 0) {
+            continue;
+        }
+        uint32_t end = allowed_end(special, cursor, text, at);
+        if (end <= at) continue;
+        uint32_t token = trie_match(trie, text->data, at, end);
+        if (token == TOKEN_NONE) continue;
+        *ret_begin = at;
+        return &added->token[token];
+    }
+    return NULL;
+}
+
+static bool is_single_word(const UnicodeTable *table, const TextView *text, uint32_t begin,
+                           uint32_t end)
+{
+    uint32_t size;
+    if (begin > 0 && unicode_is_word(table, utf8_previous(text->data, begin, &size))) return false;
+    return end == text->length || !unicode_is_word(table, utf8_next(text->data + end, &size));
+}
+
+Status added_tokens_split(const AddedTokens *added, const TokenTrie *trie,
+                          const UnicodeTable *table, const TextView *text,
+                          const SpecialRanges *special, SegmentSink sink, void *context, Error *err)
+{
+    uint32_t done = 0, at = 0, begin = 0, size;
+    size_t cursor = 0;
+    while (trie->count > 0 && at < text->length) {
+        const AddedToken *token = find_token(added, trie, text, special, &cursor, at, &begin);
+        if (token == NULL) break;
+        uint32_t end = at = begin + token->pattern_length;
+        if (token->single_word && !is_single_word(table, text, begin, end)) continue;
+        if (token->lstrip) {
+            while (begin > 0 && unicode_is_space(table, utf8_previous(text->data, begin, &size)))
+                begin -= size;
+            /* White space that the token before has taken stays with it. */
+            if (begin < done) begin = done;
+        }
+        if (token->rstrip)
+            while (end < text->length &&
+                   unicode_is_space(table, utf8_next(text->data + end, &size)))
+                end += size;
+        if (done < begin) {
+            TextView before = text_view_slice(text, done, begin);
+            TRY(sink(context, &before, NULL, err));
+        }
+        TextView match = text_view_slice(text, begin, end);
+        TRY(sink(context, &match, token, err));
+        done = end;
+    }
+    if (done >= text->length) return OK;
+    TextView rest = text_view_slice(text, done, text->length);
+    return sink(context, &rest, NULL, err);
+}
