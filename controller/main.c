@@ -15,6 +15,7 @@
 #include "base/process.h"
 #include "base/str.h"
 #include "base/version.h"
+#include "config/eval_set.h"
 #include "cluster.pb-c.h"
 #include "net/socket.h"
 #include "shell.h"
@@ -51,7 +52,7 @@ static const char help_validate[] =
     "       checks a job without starting it: its files, the names and shapes of the weights, how\n"
     "       its processes and their memory fit this machine, and what becomes of the first "
     "thousand\n"
-    "       records of data.train and data.eval\n"
+    "       records of each set of data\n"
     "\n"
     "options:\n"
     "  -c, --config JOB.YAML   the job file\n"
@@ -245,6 +246,19 @@ static int look_at_disk(const JobConfig *config)
     return status == OK ? 0 : fail(status, &err);
 }
 
+/* What becomes of the records of each set; the worst exit code. */
+static int look_at_data(const JobConfig *config, const Options *options)
+{
+    int code = look_with("data_inspect", "--brief=train", options);
+    for (int i = 0; i < eval_set_count(config); i++) {
+        char *brief = mem_printf("--brief=%s", eval_set(config, i).name);
+        int found = look_with("data_inspect", brief, options);
+        if (code == 0) code = found;
+        free(brief);
+    }
+    return code;
+}
+
 static int run_validate(const Options *options)
 {
     Error err = {0};
@@ -254,16 +268,11 @@ static int run_validate(const Options *options)
     if (status == OK) status = validate_job(config, &summary, &err);
     int code = status == OK ? 0 : fail(status, &err);
     if (summary != NULL) fputs(summary, stdout);
-    if (status == OK) code = look_at_disk(config);
-    static const char *const look[][2] = {
-        {"train_inspect", NULL},
-        {"data_inspect", "--brief=train"},
-        {"data_inspect", "--brief=eval"},
-    };
-    int num_looks = config != NULL && config->data.eval.count > 0 ? 3 : 2;
-    for (int i = 0; status == OK && i < num_looks; i++) {
-        int found = look_with(look[i][0], look[i][1], options);
-        if (code == 0) code = found;
+    if (status == OK) {
+        code = look_at_disk(config);
+        int trained = look_with("train_inspect", NULL, options);
+        int read = look_at_data(config, options);
+        code = code != 0 ? code : trained != 0 ? trained : read;
     }
     if (code == 0)
         printf("job %s is in order\n", config->name);

@@ -33,7 +33,7 @@ typedef struct PendingCall {
 static PackedMessage pack_open(const Effect *fx)
 {
     Troupe__OpenSetRequest request = TROUPE__OPEN_SET_REQUEST__INIT;
-    request.set = (char *)set_name(fx->call.set);
+    request.set = (char *)fx->call.set_name;
     if (fx->call.open.known != NULL) request.known = (char *)fx->call.open.known;
     return message_pack(&request.base);
 }
@@ -42,7 +42,7 @@ static PackedMessage pack_lease(const Shell *shell, const Effect *fx)
 {
     Troupe__LeaseRequest request = TROUPE__LEASE_REQUEST__INIT;
     ActorView source = controller_actor(shell->controller, fx->call.lease.data_source);
-    request.set = (char *)set_name(fx->call.set);
+    request.set = (char *)fx->call.set_name;
     request.first = (uint64_t)fx->call.lease.first;
     request.count = (uint32_t)fx->call.lease.count;
     request.data_source = (char *)source.endpoint;
@@ -52,7 +52,7 @@ static PackedMessage pack_lease(const Shell *shell, const Effect *fx)
 static PackedMessage pack_release(const Effect *fx)
 {
     Troupe__ReleaseRequest request = TROUPE__RELEASE_REQUEST__INIT;
-    request.set = (char *)set_name(fx->call.set);
+    request.set = (char *)fx->call.set_name;
     request.below = (uint64_t)fx->call.release.below;
     return message_pack(&request.base);
 }
@@ -95,7 +95,7 @@ static PackedMessage pack_fetch(const Shell *shell, const Effect *fx, PendingCal
     Arena *arena = arena_create();
     Troupe__FetchPlan request = TROUPE__FETCH_PLAN__INIT;
     request.plan = plan->id;
-    request.set = (char *)set_name(plan->set);
+    request.set = (char *)fx->call.set_name;
     request.n_micro_batches = (size_t)(end - first);
     request.micro_batches = arena_alloc(arena, request.n_micro_batches * sizeof(void *));
     pending->holder = mem_calloc((size_t)controller_num_actors(shell->controller), sizeof(int));

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/queue.h"
+#include "config/eval_set.h"
 #include "data_source/file_list.h"
 #include "dataset/dataset.h"
 #include "dataset/shuffle.h"
@@ -25,7 +26,7 @@ enum {
 _Static_assert(ANSWER_BYTES + (uint64_t)JSONL_LINE_BYTES_MAX <= MESSAGE_BYTES_MAX, "records fit");
 
 typedef struct SourceSet {
-    const char *name, *key;
+    const char *name, *key; /* of the configuration */
     const StringList *paths;
     bool shuffle;
     _Atomic(Dataset *) dataset; /* NULL until it was asked for; set once, under open_lock */
@@ -35,7 +36,8 @@ struct DataService {
     Loop *loop;
     const JobConfig *config;
     char *index_folder;
-    SourceSet set[2];
+    SourceSet *set; /* [num_sets]: train first, then those of evaluations */
+    int num_sets;
     pthread_mutex_t open_lock;    /* one set is indexed at a time */
     _Atomic(SourceSet *) opening; /* that one */
     Queue *tasks;
@@ -266,16 +268,14 @@ static void start_task(DataService *service, Call *call, const Task *wanted)
 
 static Status find_set(DataService *service, const char *name, SourceSet **ret, Error *err)
 {
-    for (int i = 0; i < 2; i++) {
-        SourceSet *set = &service->set[i];
-        if (strcmp(set->name, name) != 0) continue;
-        if (set->paths->count == 0)
-            return error_set(err, ERR_NOT_FOUND, "the job names no files for %s", set->key);
-        *ret = set;
+    for (int i = 0; i < service->num_sets; i++) {
+        if (strcmp(service->set[i].name, name) != 0) continue;
+        *ret = &service->set[i];
         return OK;
     }
-    return error_set(err, ERR_INVALID, "there is no set \"%.40s\": \"train\" and \"eval\" are",
-                     name);
+    if (strcmp(name, "eval") == 0)
+        return error_set(err, ERR_NOT_FOUND, "the job names no files for data.eval");
+    return error_set(err, ERR_INVALID, "there is no set \"%.40s\" in the job", name);
 }
 
 static void on_open(void *self, Call *call)
@@ -329,17 +329,30 @@ const ActorMethod data_service_methods[] = {
 };
 const int data_service_num_methods = 2;
 
+static void add_sets(DataService *service)
+{
+    const JobConfig *config = service->config;
+    service->num_sets = 1 + eval_set_count(config);
+    service->set = mem_calloc((size_t)service->num_sets, sizeof *service->set);
+    service->set[0] = (SourceSet){.name = "train",
+                                  .key = "data.train",
+                                  .paths = &config->data.train,
+                                  .shuffle = config->data.shuffle};
+    for (int i = 1; i < service->num_sets; i++) {
+        EvalSet set = eval_set(config, i - 1);
+        service->set[i].name = set.name;
+        service->set[i].key = set.key;
+        service->set[i].paths = set.path;
+    }
+}
+
 DataService *data_service_create(Loop *loop, const JobConfig *config)
 {
     DataService *service = mem_calloc(1, sizeof *service);
     service->loop = loop;
     service->config = config;
     service->index_folder = path_join(config->run_dir, "index");
-    service->set[0] = (SourceSet){.name = "train",
-                                  .key = "data.train",
-                                  .paths = &config->data.train,
-                                  .shuffle = config->data.shuffle};
-    service->set[1] = (SourceSet){.name = "eval", .key = "data.eval", .paths = &config->data.eval};
+    add_sets(service);
     pthread_mutex_init(&service->open_lock, NULL);
     service->tasks = queue_create(CALLS_MAX);
     for (int i = 0; i < READER_THREADS; i++)
@@ -358,8 +371,9 @@ void data_service_destroy(DataService *service)
         pthread_join(service->reader[i], NULL);
     while (service->in_work != NULL)
         free_task(service->in_work);
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < service->num_sets; i++)
         dataset_close(service->set[i].dataset);
+    free(service->set);
     queue_destroy(service->tasks);
     pthread_mutex_destroy(&service->open_lock);
     free(service->index_folder);

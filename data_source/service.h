@@ -1,7 +1,7 @@
-/* DataService: the data source's answers. It opens the sets of the job ("train", "eval") when they
- * are first asked for, so that a data source that was started anew serves any position at once, and
- * keeps no position of its own: the caller's is the only one. Files are indexed and read on a few
- * threads; calls come and answers go on the loop thread. */
+/* DataService: the data source's answers. It opens the sets of the job ("train", "eval", those of
+ * eval.sets) when they are first asked for, so that a data source that was started anew serves any
+ * position at once, and keeps no position of its own: the caller's is the only one. Files are
+ * indexed and read on a few threads; calls come and answers go on the loop thread. */
 #ifndef TROUPE_DATA_SOURCE_SERVICE_H
 #define TROUPE_DATA_SOURCE_SERVICE_H
 

@@ -18,7 +18,7 @@ Status chat_reader_create(const JobConfig *config, ChatReader *ret, Error *err)
 {
     static const char key[] = "data.apply_chat_template_kwargs";
     const char *text = config->data.apply_chat_template_kwargs;
-    ChatReader reader = {.config = config};
+    ChatReader reader = {.key = eval_set_record_keys(config, -1)};
     if (text != NULL) TRY(json_parse(text, strlen(text), key, &reader.template_kwargs, err));
     Status status = conversation_check_kwargs(reader.template_kwargs, err);
     if (status != OK) {
@@ -50,10 +50,10 @@ void chat_record_clear(ChatRecord *record)
 static Status find_tools(const ChatReader *reader, const cJSON *record, const char *source,
                          const cJSON **ret, Error *err)
 {
-    RecordPlace place = {source, reader->config->data.tool_key};
+    RecordPlace place = {source, reader->key.tool};
     const cJSON *tools = value_of(record, place.key);
     if (tools == NULL) {
-        const cJSON *metadata = value_of(record, reader->config->data.metadata_key);
+        const cJSON *metadata = value_of(record, reader->key.metadata);
         place.key = "metadata.tools";
         tools = cJSON_IsObject(metadata) ? value_of(metadata, "tools") : NULL;
     }
@@ -169,8 +169,8 @@ Status chat_record_read(const ChatReader *reader, const cJSON *record, const cha
     const cJSON *kwargs = NULL;
     ChatRecord read = {0};
     TRY(record_check_keys(record, source, "", err));
-    Status status = chat_conversation_read(record, reader->config->data.input_key, source,
-                                           &read.conversation, err);
+    Status status =
+        chat_conversation_read(record, reader->key.input, source, &read.conversation, err);
     if (status == OK) status = check_message_keys(read.conversation.messages, source, err);
     if (status == OK) status = find_tools(reader, record, source, &read.tools, err);
     if (status == OK) status = find_kwargs(record, source, &kwargs, err);
@@ -181,8 +181,8 @@ Status chat_record_read(const ChatReader *reader, const cJSON *record, const cha
     if (read.conversation.shape == SHAPE_CONVERSATIONS || read.conversation.shape == SHAPE_ALPACA)
         wrap_bare_tools(&read);
     merge_kwargs(reader, kwargs, &read);
-    read.label = value_of(record, reader->config->data.label_key);
-    read.metadata = value_of(record, reader->config->data.metadata_key);
+    read.label = value_of(record, reader->key.label);
+    read.metadata = value_of(record, reader->key.metadata);
     *ret = read;
     return OK;
 }

@@ -5,13 +5,13 @@
 #ifndef TROUPE_ROLLOUT_WORKER_CHAT_RECORD_H
 #define TROUPE_ROLLOUT_WORKER_CHAT_RECORD_H
 
-#include "config/job.h"
+#include "config/eval_set.h"
 #include "rollout_worker/chat_shapes.h"
 
 /* How a job's records are read. Const once made; any number of threads. */
 typedef struct ChatReader {
-    const JobConfig *config; /* borrowed: its keys */
-    cJSON *template_kwargs;  /* of the job: an object, or NULL */
+    RecordKeys key;         /* of data.train, borrowed from the configuration */
+    cJSON *template_kwargs; /* of the job: an object, or NULL */
 } ChatReader;
 
 /* Fails (ERR_INVALID) when data.apply_chat_template_kwargs names something that is not for it to
@@ -32,7 +32,8 @@ typedef struct ChatRecord {
 
 void chat_record_clear(ChatRecord *record);
 
-/* ERR_DATA with file and line, the key, what was found, what was expected and what to do. */
+/* Of another set the reader is a copy with that set's keys, which is not cleared. ERR_DATA with
+ * file and line, the key, what was found, what was expected and what to do. */
 Status chat_record_read(const ChatReader *reader, const cJSON *record, const char *source,
                         ChatRecord *ret, Error *err);
 

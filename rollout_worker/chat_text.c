@@ -29,6 +29,15 @@ Status chat_text_open(const JobConfig *config, ChatText *ret, Error *err)
     return status;
 }
 
+Status chat_text_read(const ChatText *text, const RolloutRecord *record, const cJSON *json,
+                      ChatRecord *ret, Error *err)
+{
+    ChatReader reader = text->reader;
+    int set = record->set != NULL ? eval_set_find(text->config, record->set) : -1;
+    if (set >= 0) reader.key = eval_set(text->config, set).record;
+    return chat_record_read(&reader, json, record->source, ret, err);
+}
+
 /* Completes what the text layer says of a conversation to what every refusal of a record says. */
 static void explain_refusal(const RolloutRecord *record, const ChatRecord *chat, Error *err)
 {

@@ -18,6 +18,10 @@ typedef struct ChatText {
 Status chat_text_open(const JobConfig *config, ChatText *ret, Error *err);
 void chat_text_close(ChatText *text); /* accepts a zeroed one */
 
+/* chat_record_read of a parsed record, by the keys of its set. */
+Status chat_text_read(const ChatText *text, const RolloutRecord *record, const cJSON *json,
+                      ChatRecord *ret, Error *err);
+
 /* conversation_encode of `messages`, which are those of `chat`, or some of them; options->now and
  * template_kwargs are set here. A failure is completed to what every refusal of a record says. */
 Status chat_text_encode(const ChatText *text, TokenizerCache *cache, const RolloutRecord *record,

@@ -25,10 +25,10 @@ static const char help[] =
     "                          run's index)\n"
     "  -k, --count K           summarise the first K records; default 1000, 0: none\n"
     "  -l, --list L            list the first L of these that are rejected or odd; default 20\n"
-    "  -e, --eval              data.eval in place of data.train\n"
+    "  -e, --eval[=SET]        data.eval, or that set of eval.sets, in place of data.train\n"
     "      --brief[=SET]       no record, and of the first K only what was made of them; SET is "
-    "train\n"
-    "                          or eval\n"
+    "train,\n"
+    "                          eval, or one of eval.sets\n"
     "      --json              all of it as one JSON object on one line, for programs\n"
     "      --color[=WHEN]      always, never, or auto: on a terminal (the default)\n"
     "\n"
@@ -82,13 +82,10 @@ static Status read_color(const char *when, bool *ret, Error *err)
     return OK;
 }
 
-static Status read_brief(Arguments *arguments, const char *set, Error *err)
+static void read_brief(Arguments *arguments, const char *set)
 {
     arguments->brief = true;
-    if (set == NULL) return OK;
-    arguments->inspect.eval = strcmp(set, "eval") == 0;
-    if (arguments->inspect.eval || strcmp(set, "train") == 0) return OK;
-    return error_set(err, ERR_INVALID, "--brief is \"%.40s\", expected train or eval", set);
+    if (set != NULL) arguments->inspect.set = strcmp(set, "train") != 0 ? set : NULL;
 }
 
 static Status choose(Arguments *arguments, const char *option, bool by_position, Error *err)
@@ -121,7 +118,7 @@ static Status take_option(Arguments *arguments, int letter, Error *err)
     case 'l':
         return read_number("--list", optarg, COUNT_MAX, &arguments->inspect.listed_max, err);
     case 'e':
-        arguments->inspect.eval = true;
+        arguments->inspect.set = optarg != NULL ? optarg : "eval";
         return OK;
     case 'j':
         arguments->json = true;
@@ -129,7 +126,8 @@ static Status take_option(Arguments *arguments, int letter, Error *err)
     case 'C':
         return read_color(optarg, &arguments->color, err);
     case 'b':
-        return read_brief(arguments, optarg, err);
+        read_brief(arguments, optarg);
+        return OK;
     case 'h':
         arguments->help = true;
         return OK;
@@ -143,7 +141,7 @@ static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
     static const struct option names[] = {
         {"config", required_argument, NULL, 'c'}, {"set", required_argument, NULL, 's'},
         {"sample", required_argument, NULL, 'n'}, {"position", required_argument, NULL, 'p'},
-        {"count", required_argument, NULL, 'k'},  {"eval", no_argument, NULL, 'e'},
+        {"count", required_argument, NULL, 'k'},  {"eval", optional_argument, NULL, 'e'},
         {"brief", optional_argument, NULL, 'b'},  {"color", optional_argument, NULL, 'C'},
         {"list", required_argument, NULL, 'l'},   {"json", no_argument, NULL, 'j'},
         {"help", no_argument, NULL, 'h'},         {0},
@@ -232,7 +230,7 @@ static int inspect(Arguments *arguments)
     if (status == OK) show(&shown, arguments);
     bool stops = status == OK && would_stop(&shown, arguments);
     if (status == ERR_UNSUPPORTED && arguments->brief) { /* a part of a check, which goes on */
-        printf("%s: %s\n", arguments->inspect.eval ? "data.eval" : "data.train", err.message);
+        printf("%s: %s\n", inspect_set_key(&arguments->inspect), err.message);
         status = OK;
     }
     inspected_record_clear(&shown.record);

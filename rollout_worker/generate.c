@@ -18,6 +18,7 @@
 
 #include "base/json.h"
 #include "base/memory.h"
+#include "base/rng.h"
 #include "rollout_worker/policy.h"
 #include "rollout_worker/record.h"
 #include "rollout_worker/reward/retry.h"
@@ -28,13 +29,22 @@
 #define THREADS_MAX           1024
 #define PAUSE_SLICE_MS        50 /* in which a thread that waits looks whether it is to end */
 
-/* Evaluations draw other noise than training at the same position. */
+/* Evaluations draw other noise than training, and each set other noise than the others. */
 #define EVAL_SAMPLE ((uint64_t)1 << 63)
+
+/* How the prompts of a set are answered and judged. */
+typedef struct AnswerRules {
+    const char *name; /* of the set of an evaluation; NULL: it is training */
+    RewardSet *rewards;
+    int num_samples;
+    SamplingParams params; /* but for what the prompt decides */
+} AnswerRules;
 
 typedef struct Generate {
     const JobConfig *config;
     ChatText text;
-    RewardSet *rewards;
+    AnswerRules *rules; /* [num_rules]: of training, then of each evaluation set */
+    int num_rules;
     Policy *policy;
     pthread_mutex_t mutex; /* of the retries */
     RewardRetry retry;
@@ -48,6 +58,7 @@ typedef struct Task {
     Generate *generate;
     TokenizerCache *cache;
     const RolloutRecord *record;
+    const AnswerRules *rules;
     cJSON *json;
     ChatRecord chat;
     cJSON *messages; /* of the prompt: a list that refers to the record's */
@@ -63,15 +74,83 @@ typedef struct Task {
 
 /* ---- open, close ---- */
 
-static Status open_rewards(Generate *generate, Error *err)
+static int64_t min_of(int64_t a, int64_t b)
 {
-    const char *text = generate->config->rollout.reward;
+    return a < b ? a : b;
+}
+
+static Status open_rewards(const char *text, const char *key, RewardSet **ret, Error *err)
+{
     cJSON *spec = NULL;
-    if (text == NULL) return error_set(err, ERR_INVALID, "rollout.reward is missing");
-    TRY(json_parse(text, strlen(text), "rollout.reward", &spec, err));
-    Status status = reward_set_open(spec, &generate->rewards, err);
+    if (text == NULL) return error_set(err, ERR_INVALID, "%s is missing", key);
+    TRY(json_parse(text, strlen(text), key, &spec, err));
+    Status status = reward_set_open(spec, ret, err);
     cJSON_Delete(spec);
-    return status == OK ? OK : error_prefix(err, "rollout.reward");
+    return status == OK ? OK : error_prefix(err, "%s", key);
+}
+
+static void put_stops(SamplingParams *params, const StringList *stop)
+{
+    params->stop = (const char *const *)stop->item;
+    params->num_stop = (int)stop->count;
+}
+
+static Status open_training(const JobConfig *config, AnswerRules *ret, Error *err)
+{
+    SamplingParams params = sampling_defaults();
+    params.temperature = config->rollout.temperature;
+    params.top_p = config->rollout.top_p;
+    params.top_k = (int32_t)config->rollout.top_k;
+    params.min_p = config->rollout.min_p;
+    params.max_new_tokens = (int32_t)config->rollout.max_response_length;
+    params.seed = (uint64_t)config->seed;
+    put_stops(&params, &config->rollout.stop);
+    *ret =
+        (AnswerRules){.num_samples = (int)config->rollout.n_samples_per_prompt, .params = params};
+    return open_rewards(config->rollout.reward, "rollout.reward", &ret->rewards, err);
+}
+
+static Status open_set(const JobConfig *config, int index, AnswerRules *ret, Error *err)
+{
+    EvalSet set = eval_set(config, index);
+    SamplingParams params = sampling_defaults();
+    int64_t most = set.max_response_length;
+    params.temperature = set.temperature;
+    params.top_p = set.top_p;
+    params.top_k = (int32_t)set.top_k;
+    params.min_p = set.min_p;
+    params.max_new_tokens = (int32_t)(most > 0 ? most : config->rollout.max_response_length);
+    params.seed = (uint64_t)config->seed;
+    put_stops(&params, set.stop);
+    *ret = (AnswerRules){
+        .name = set.name, .num_samples = (int)set.n_samples_per_prompt, .params = params};
+    return open_rewards(set.reward, set.key, &ret->rewards, err);
+}
+
+static Status open_rules(Generate *generate, Error *err)
+{
+    const JobConfig *config = generate->config;
+    generate->num_rules = 1 + eval_set_count(config);
+    generate->rules = mem_calloc((size_t)generate->num_rules, sizeof *generate->rules);
+    TRY(open_training(config, &generate->rules[0], err));
+    for (int i = 1; i < generate->num_rules; i++)
+        TRY(open_set(config, i - 1, &generate->rules[i], err));
+    return OK;
+}
+
+static void close_rules(Generate *generate)
+{
+    for (int i = 0; i < generate->num_rules; i++)
+        reward_set_close(generate->rules[i].rewards);
+    free(generate->rules);
+}
+
+/* Training's for a set that the job does not have: there are no records of one. */
+static const AnswerRules *find_rules(const Generate *generate, const RolloutRecord *record)
+{
+    for (int i = 1; record->set != NULL && i < generate->num_rules; i++)
+        if (strcmp(generate->rules[i].name, record->set) == 0) return &generate->rules[i];
+    return &generate->rules[0];
 }
 
 static void generate_close(void *shared)
@@ -79,7 +158,7 @@ static void generate_close(void *shared)
     Generate *generate = shared;
     if (generate == NULL) return;
     policy_destroy(generate->policy);
-    reward_set_close(generate->rewards);
+    close_rules(generate);
     chat_text_close(&generate->text);
     pthread_mutex_destroy(&generate->mutex);
     free(generate);
@@ -91,7 +170,7 @@ static Status generate_open(const JobConfig *config, void **ret_shared, Error *e
     generate->config = config;
     pthread_mutex_init(&generate->mutex, NULL);
     Status status = reward_retry_init(&generate->retry, &reward_retry_defaults, err);
-    if (status == OK) status = open_rewards(generate, err);
+    if (status == OK) status = open_rules(generate, err);
     if (status == OK) status = chat_text_open(config, &generate->text, err);
     if (status == OK) status = policy_create(&generate->text, &generate->policy, err);
     if (status == OK)
@@ -113,11 +192,12 @@ static void generate_close_thread(void *scratch)
     tokenizer_cache_destroy(scratch);
 }
 
-/* Enough that the prompts of either set fill the engine. */
+/* Enough that the prompts of any set fill the engine. */
 static int generate_num_threads(const JobConfig *config)
 {
     int64_t group = config->rollout.n_samples_per_prompt;
-    if (config->eval.n_samples_per_prompt < group) group = config->eval.n_samples_per_prompt;
+    for (int i = 0; i < eval_set_count(config); i++)
+        group = min_of(group, eval_set(config, i).n_samples_per_prompt);
     int64_t threads = config->rollout.concurrency / group;
     return threads < 1 ? 1 : threads > THREADS_MAX ? THREADS_MAX : (int)threads;
 }
@@ -225,7 +305,7 @@ static Status read_record(Task *task, Error *err)
     ConversationOptions options = {.add_generation_prompt = true, .keep_text = true};
     if (record->error[0] != '\0') return error_set(err, ERR_DATA, "%s", record->error);
     TRY(record_parse(record->text, record->length, record->source, &task->json, err));
-    TRY(chat_record_read(&text->reader, task->json, record->source, &task->chat, err));
+    TRY(chat_text_read(text, record, task->json, &task->chat, err));
     TRY(take_prompt(task, err));
     task->label = task->chat.label != NULL ? label_text(task->chat.label) : cut_answer(task);
     TRY(chat_text_encode(text, task->cache, record, &task->chat, task->messages, options,
@@ -285,31 +365,11 @@ static void task_clear(Task *task)
 
 /* ---- answers ---- */
 
-static int64_t min_of(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
 static SamplingParams sampling_of(const Task *task)
 {
-    const JobConfig *config = task->generate->config;
-    SamplingParams params = sampling_defaults();
-    int64_t room = config->data.max_length - (int64_t)task->prompt.length;
-    int64_t most = config->rollout.max_response_length;
-    params.temperature = config->rollout.temperature;
-    params.top_p = config->rollout.top_p;
-    if (task->record->eval) {
-        params.temperature = config->eval.temperature;
-        params.top_p = config->eval.top_p;
-        if (config->eval.max_response_length > 0) most = config->eval.max_response_length;
-    } else {
-        params.top_k = (int32_t)config->rollout.top_k;
-        params.min_p = config->rollout.min_p;
-    }
-    params.max_new_tokens = (int32_t)min_of(room, most);
-    params.stop = (const char *const *)config->rollout.stop.item;
-    params.num_stop = (int)config->rollout.stop.count;
-    params.seed = (uint64_t)config->seed;
+    SamplingParams params = task->rules->params;
+    int64_t room = task->generate->config->data.max_length - (int64_t)task->prompt.length;
+    params.max_new_tokens = (int32_t)min_of(room, params.max_new_tokens);
     return params;
 }
 
@@ -321,15 +381,20 @@ static Status is_cancelled(const Task *task, Error *err)
     return error_set(err, ERR_CANCELLED, "nobody wants these samples any more");
 }
 
+/* Whose noise it is. */
+static uint64_t sample_id(const Task *task)
+{
+    uint64_t position = (uint64_t)task->record->position;
+    const char *set = task->rules->name;
+    return set == NULL ? position : rng_key(position, set) | EVAL_SAMPLE;
+}
+
 static Status generate_answers(Task *task, Error *err)
 {
-    const JobConfig *config = task->generate->config;
-    uint64_t position = (uint64_t)task->record->position;
-    task->num_samples = (int)(task->record->eval ? config->eval.n_samples_per_prompt
-                                                 : config->rollout.n_samples_per_prompt);
+    task->num_samples = task->rules->num_samples;
     task->generation = mem_calloc((size_t)task->num_samples, sizeof *task->generation);
     GenerateRequest request = {
-        .sample = task->record->eval ? position | EVAL_SAMPLE : position,
+        .sample = sample_id(task),
         .num_samples = task->num_samples,
         .prompt = task->prompt.token,
         .prompt_length = (int32_t)task->prompt.length,
@@ -373,7 +438,7 @@ static void score(const Task *task, RewardResult *ret)
             .position = task->record->position,
             .index = i,
         };
-    reward_set_score(task->generate->rewards, requests, task->num_samples, ret);
+    reward_set_score(task->rules->rewards, requests, task->num_samples, ret);
     free(requests);
 }
 
@@ -494,7 +559,7 @@ static Status save_group(const Task *task, const RolloutGroup *group, Error *err
                         .label = slice_from(task->label != NULL ? task->label : ""),
                         .response = response,
                         .result = task->result};
-    char *path = saved_group_path(folder, task->record->eval, version, task->record->position);
+    char *path = saved_group_path(folder, task->rules->name, version, task->record->position);
     Status status = saved_group_write(path, group, &texts, err);
     free(path);
     free(response);
@@ -523,7 +588,7 @@ static Status check_loaded(const Task *task, const RolloutGroup *group, const ch
 static Status load_group(const Task *task, RolloutGroup *ret, Error *err)
 {
     const char *folder = task->generate->config->rollout.load;
-    char *path = saved_group_path(folder, false, 0, task->record->position);
+    char *path = saved_group_path(folder, NULL, 0, task->record->position);
     Status status = saved_group_read(path, task->record, ret, err);
     if (status == OK)
         status = check_loaded(task, ret, path, err);
@@ -535,7 +600,7 @@ static Status load_group(const Task *task, RolloutGroup *ret, Error *err)
 
 static Status answer_prompt(Task *task, RolloutGroup *ret, Error *err)
 {
-    if (task->generate->config->rollout.load != NULL && !task->record->eval)
+    if (task->generate->config->rollout.load != NULL && task->rules->name == NULL)
         return load_group(task, ret, err);
     TRY(generate_answers(task, err));
     TRY(decode_answers(task, err));
@@ -550,7 +615,10 @@ static Status answer_prompt(Task *task, RolloutGroup *ret, Error *err)
 static Status generate_run(void *shared, void *scratch, const RolloutRecord *record,
                            RolloutGroup *ret, Error *err)
 {
-    Task task = {.generate = shared, .cache = scratch, .record = record};
+    Task task = {.generate = shared,
+                 .cache = scratch,
+                 .record = record,
+                 .rules = find_rules(shared, record)};
     Error refusal = {0};
     Sample refused = {.position = record->position};
     Status status = read_record(&task, &refusal);
@@ -571,7 +639,10 @@ static Status generate_run(void *shared, void *scratch, const RolloutRecord *rec
 static void generate_explain(void *shared, void *scratch, const RolloutRecord *record, Sample *ret,
                              RolloutTrace *ret_trace)
 {
-    Task task = {.generate = shared, .cache = scratch, .record = record};
+    Task task = {.generate = shared,
+                 .cache = scratch,
+                 .record = record,
+                 .rules = find_rules(shared, record)};
     Error refusal = {0};
     ret->position = record->position;
     Status status = read_record(&task, &refusal);

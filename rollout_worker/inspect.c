@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "config/eval_set.h"
 #include "dataset/dataset.h"
 #include "dataset/shuffle.h"
 
@@ -16,9 +17,28 @@ struct Inspection {
     Str text; /* of the record at hand */
 };
 
-static const char *set_key(const InspectOptions *options)
+const char *inspect_set_key(const InspectOptions *options)
 {
-    return options->eval ? "data.eval" : "data.train";
+    if (options->set == NULL) return "data.train";
+    int index = eval_set_find(options->config, options->set);
+    return index >= 0 ? eval_set(options->config, index).key : "data.eval";
+}
+
+static Status find_files(const InspectOptions *options, StringList *ret, Error *err)
+{
+    const JobConfig *config = options->config;
+    int index = options->set != NULL ? eval_set_find(config, options->set) : -1;
+    *ret = index >= 0 ? *eval_set(config, index).path : config->data.train;
+    if (options->set == NULL || index >= 0) return OK;
+    if (strcmp(options->set, "eval") == 0)
+        return error_set(err, ERR_INVALID, "the job names no files of data.eval");
+    Str names = {0};
+    for (int i = 0; i < eval_set_count(config); i++)
+        str_printf(&names, " %s", eval_set(config, i).name);
+    error_set(err, ERR_INVALID, "the job has no evaluation set %s; those that it has:%s",
+              options->set, names.length > 0 ? str_text(&names) : " none");
+    str_free(&names);
+    return ERR_INVALID;
 }
 
 /* A position may lead to any record, so it takes the whole data set. */
@@ -33,14 +53,13 @@ static Status open_dataset(Inspection *inspection, Error *err)
 {
     const InspectOptions *options = &inspection->options;
     const JobConfig *config = options->config;
-    const StringList *paths = options->eval ? &config->data.eval : &config->data.train;
-    if (paths->count == 0)
-        return error_set(err, ERR_INVALID, "the job names no files of %s", set_key(options));
+    StringList paths;
+    TRY(find_files(options, &paths, err));
     char *index_folder = path_join(config->run_dir, "index");
     DatasetOptions dataset = {
-        .key = set_key(options),
-        .path = (const char *const *)paths->item,
-        .num_paths = paths->count,
+        .key = inspect_set_key(options),
+        .path = (const char *const *)paths.item,
+        .num_paths = paths.count,
         .index_folder = index_folder,
         .index_read_only = true,
         .records_max = records_needed(options),
@@ -112,6 +131,7 @@ static Status inspect_record(Inspection *inspection, uint64_t index, uint64_t po
         .length = inspection->text.length,
         .source = ret->source,
         .error = status == OK ? "" : err->message,
+        .set = inspection->options.set,
     };
     inspection->table->explain(inspection->shared, inspection->scratch, &record, &ret->sample,
                                &ret->trace);
@@ -128,7 +148,7 @@ Status inspection_choose(Inspection *inspection, InspectedRecord *ret, Error *er
         OrderCursor cursor = order_cursor((RecordOrder){
             .records = records,
             .seed = (uint64_t)config->seed,
-            .shuffle = config->data.shuffle && !options->eval,
+            .shuffle = config->data.shuffle && options->set == NULL,
         });
         index = order_record(&cursor, options->choice.number, &epoch);
     }
@@ -137,8 +157,8 @@ Status inspection_choose(Inspection *inspection, InspectedRecord *ret, Error *er
                          "there is no record %llu in %s: it has %llu\n"
                          "  expected: a number from 0 to %llu\n"
                          "  to do: give another --sample",
-                         (unsigned long long)index, set_key(options), (unsigned long long)records,
-                         (unsigned long long)records - 1);
+                         (unsigned long long)index, inspect_set_key(options),
+                         (unsigned long long)records, (unsigned long long)records - 1);
     return inspect_record(inspection, index, options->choice.number, ret, err);
 }
 

@@ -16,7 +16,7 @@ typedef struct InspectChoice {
 
 typedef struct InspectOptions {
     const JobConfig *config; /* borrowed */
-    bool eval;               /* look at data.eval in place of data.train */
+    const char *set;         /* of an evaluation, its name; NULL: data.train */
     InspectChoice choice;
     uint64_t summary_records; /* so many records from the first on will be summarised */
     uint64_t listed_max;      /* of those that are rejected or odd, so many will be listed */
@@ -24,7 +24,11 @@ typedef struct InspectOptions {
 
 typedef struct Inspection Inspection;
 
-/* Opens data files, tokenizer and template. */
+/* "data.train", "data.eval", "eval.sets.gsm8k": borrowed from the configuration. */
+const char *inspect_set_key(const InspectOptions *options);
+
+/* Opens data files, tokenizer and template. ERR_INVALID names the sets when there is no such one.
+ */
 Status inspection_open(const InspectOptions *options, Inspection **ret, Error *err);
 void inspection_close(Inspection *inspection); /* accepts NULL */
 

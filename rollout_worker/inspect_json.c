@@ -123,7 +123,7 @@ void inspect_view_json(const InspectOptions *options, const InspectedRecord *rec
                        const InspectSummary *summary, Str *out)
 {
     cJSON *root = cJSON_CreateObject();
-    cJSON_AddStringToObject(root, "set", options->eval ? "data.eval" : "data.train");
+    cJSON_AddStringToObject(root, "set", inspect_set_key(options));
     if (record != NULL) cJSON_AddItemToObject(root, "record", make_record(record));
     if (summary != NULL) cJSON_AddItemToObject(root, "summary", make_summary(options, summary));
     char *text = cJSON_PrintUnformatted(root);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "config/eval_set.h"
 
 #define IDS_COLUMNS  100
 #define BINS_MAX     16
@@ -149,8 +150,9 @@ static long long answer_tokens(const InspectOptions *options, size_t prompt)
     const JobConfig *config = options->config;
     int64_t most = config->rollout.max_response_length;
     int64_t room = config->data.max_length - (int64_t)prompt;
-    if (options->eval && config->eval.max_response_length > 0)
-        most = config->eval.max_response_length;
+    int set = options->set != NULL ? eval_set_find(config, options->set) : -1;
+    int64_t own = set >= 0 ? eval_set(config, set).max_response_length : 0;
+    if (own > 0) most = own;
     return room < 0 ? 0 : room < most ? room : most;
 }
 
@@ -192,7 +194,7 @@ void inspect_view_record(const InspectOptions *options, const InspectedRecord *r
                          Str *out)
 {
     str_printf(out, "record %llu of %s", (unsigned long long)record->index,
-               options->eval ? "data.eval" : "data.train");
+               inspect_set_key(options));
     if (options->choice.by_position)
         str_printf(out, ", at position %llu", (unsigned long long)options->choice.number);
     str_puts(out, ": ");
@@ -305,7 +307,7 @@ void inspect_view_summary(const InspectOptions *options, const InspectSummary *s
 {
     uint64_t used = summary->completed + summary->truncated;
     str_printf(out, "%s %llu records of %s, %.1f KB of JSON:\n", summary->all ? "all" : "the first",
-               (unsigned long long)summary->records, options->eval ? "data.eval" : "data.train",
+               (unsigned long long)summary->records, inspect_set_key(options),
                (double)summary->json_bytes / 1000);
     put_shapes(summary, out);
     str_printf(out, "  samples    %llu, %llu of them cut; %llu rejected\n",
@@ -335,7 +337,7 @@ void inspect_view_brief(const InspectOptions *options, const InspectSummary *sum
 {
     uint64_t used = summary->completed + summary->truncated;
     unsigned long long records = summary->records, tokens = summary->tokens;
-    str_printf(out, "%s: %s %llu records give ", options->eval ? "data.eval" : "data.train",
+    str_printf(out, "%s: %s %llu records give ", inspect_set_key(options),
                summary->all ? "all" : "the first", records);
     if (generates(options))
         str_printf(out, "%llu prompts of %llu tokens", (unsigned long long)used, tokens);

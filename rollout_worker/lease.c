@@ -242,7 +242,7 @@ static void submit_piece(Lease *lease, Troupe__ReadReply *reply, Bytes text)
             .length = record->length,
             .source = record->source,
             .error = record->error,
-            .eval = strcmp(lease->set, "train") != 0,
+            .set = strcmp(lease->set, "train") != 0 ? lease->set : NULL,
             .given_up = &lease->given_up,
         };
         item->task.done = on_done;

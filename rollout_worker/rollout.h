@@ -23,7 +23,8 @@ typedef struct RolloutRecord {
     size_t length;
     const char *source; /* "file.jsonl:123" */
     const char *error;  /* why there is no text, or "" */
-    bool eval;          /* of the set "eval", not "train": positions of the two are not related */
+    const char *set;    /* of an evaluation, its name; NULL: "train". Positions of two sets are not
+                           related */
     const atomic_bool *given_up; /* becomes true when nobody wants its samples any more; NULL: it
                                     never does */
 } RolloutRecord;

@@ -7,16 +7,17 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/limits.h"
 #include "base/memory.h"
 #include "rollout_worker/reward/scorer_json.h"
 
 #define FILE_BYTES_MAX (1u << 30)
 
-char *saved_group_path(const char *folder, bool eval, int64_t version, int64_t position)
+char *saved_group_path(const char *folder, const char *set, int64_t version, int64_t position)
 {
-    char set[40] = "train";
-    if (eval) snprintf(set, sizeof set, "eval-v%lld", (long long)version);
-    return mem_printf("%s/%s/%06lld/%09lld.jsonl", folder, set, (long long)(position / 1000),
+    char kind[SET_NAME_BYTES + 24] = "train";
+    if (set != NULL) snprintf(kind, sizeof kind, "%s-v%lld", set, (long long)version);
+    return mem_printf("%s/%s/%06lld/%09lld.jsonl", folder, kind, (long long)(position / 1000),
                       (long long)position);
 }
 

@@ -16,9 +16,9 @@ typedef struct SavedTexts {
     const RewardResult *result; /* the same */
 } SavedTexts;
 
-/* FOLDER/train/000000/000000012.jsonl, FOLDER/eval-v7/000000/000000012.jsonl: positions by
- * thousands. Owned. */
-char *saved_group_path(const char *folder, bool eval, int64_t version, int64_t position);
+/* FOLDER/train/000000/000000012.jsonl, FOLDER/gsm8k-v7/000000/000000012.jsonl: positions by
+ * thousands. `set` is that of an evaluation; NULL: training. Owned. */
+char *saved_group_path(const char *folder, const char *set, int64_t version, int64_t position);
 
 /* Writes the file whole or not at all, and the folders it is in. */
 Status saved_group_write(const char *path, const RolloutGroup *group, const SavedTexts *texts,

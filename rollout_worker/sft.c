@@ -189,7 +189,7 @@ static Status encode(const SftTask *task, const cJSON *json, TokenizedConversati
 {
     const RolloutRecord *record = task->record;
     ChatRecord chat = {0};
-    TRY(chat_record_read(&task->text->reader, json, record->source, &chat, err));
+    TRY(chat_text_read(task->text, record, json, &chat, err));
     const ChatConversation *conversation = &chat.conversation;
     ConversationOptions options = {
         .num_prompt_messages = (size_t)conversation->num_prompt_messages,

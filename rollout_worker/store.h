@@ -8,9 +8,8 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/limits.h"
 #include "sample/sample.h"
-
-#define SET_NAME_BYTES 16 /* "train", "eval"; with the NUL */
 
 typedef struct SampleStore SampleStore;
 

@@ -26,7 +26,7 @@ typedef struct Holder {
 /* A plan whose samples are being pulled, or have been. */
 typedef struct Entry {
     PlanStore *store;
-    char set[16];
+    char set[SET_NAME_BYTES];
     FetchedPlan *plan;
     Call *call;             /* unanswered while pulling */
     int *holder_of;         /* [num_samples]: index into holder */

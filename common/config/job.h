@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/str.h"
 #include "config/algorithm.h"
+#include "config/row_list.h"
 
 typedef enum { INIT_PRETRAINED, INIT_RANDOM } ModelInit;
 typedef enum { MODEL_F32, MODEL_BF16 } ModelDType;
@@ -20,6 +21,16 @@ typedef enum { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_WSD
 typedef enum { PACK, SPREAD, STRICT_PACK, STRICT_SPREAD } PlacementStrategy;
 typedef enum { ROLLOUT_SFT, ROLLOUT_GENERATE } RolloutFunction;
 typedef enum { RESUME_AUTO, RESUME_NEVER } ResumeMode;
+
+/* A name of eval.sets; eval_set.h tells what holds for it. */
+typedef struct EvalSetRow {
+    RowHead head;
+    StringList path, stop;
+    char *reward; /* JSON text */
+    int64_t n_samples_per_prompt, max_response_length, top_k;
+    double temperature, top_p, min_p;
+    char *input_key, *label_key, *tool_key, *metadata_key;
+} EvalSetRow;
 
 #define ACCEPT_DIGITS_MIN 8 /* of data.accept_changed */
 
@@ -97,7 +108,9 @@ typedef struct JobConfig {
         int64_t n_samples_per_prompt;
         int64_t max_response_length; /* 0: rollout's */
         double temperature;          /* 0: greedy */
-        double top_p;
+        double top_p, min_p;
+        int64_t top_k; /* 0: off */
+        RowList sets;  /* of EvalSetRow; what they leave out stands above: eval_set.h */
     } eval;
 
     struct {

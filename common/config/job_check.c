@@ -5,13 +5,8 @@
 #include "base/limits.h"
 #include "config/job_internal.h"
 
-/* A message about two keys (the second may be NULL): the place is where the first of them that was
- * written stands, else the job file. */
-static Status refuse(const LoadedJob *job, const char *key, const char *other, Error *err,
-                     const char *format, ...) __attribute__((format(printf, 5, 6)));
-
-static Status refuse(const LoadedJob *job, const char *key, const char *other, Error *err,
-                     const char *format, ...)
+Status job_refuse(const LoadedJob *job, const char *key, const char *other, Error *err,
+                  const char *format, ...)
 {
     Arena *arena = arena_create();
     const char *place = job_key_place(job, key, arena);
@@ -29,7 +24,7 @@ static Status check_name(const LoadedJob *job, Error *err)
 {
     const char *name = job->config.name;
     if (job_name_is_valid(name)) return OK;
-    return refuse(
+    return job_refuse(
         job, "name", NULL, err,
         "name is \"%s\", expected at most %d letters and digits of any script, `.`, `_` and "
         "`-`, not starting with a dot.\nIt names the run folder; write for example my-first-run.",
@@ -55,10 +50,11 @@ static Status check_accept_changed(const LoadedJob *job, Error *err)
     if (digits == NULL) return OK;
     size_t length = strlen(digits);
     if (length >= ACCEPT_DIGITS_MIN && strspn(digits, "0123456789abcdef") == length) return OK;
-    return refuse(job, "data.accept_changed", NULL, err,
-                  "data.accept_changed is \"%s\", expected the first %d or more digits of the new "
-                  "data's fingerprint.\nA run that meets changed data prints them.",
-                  config_cut(digits, job->arena), ACCEPT_DIGITS_MIN);
+    return job_refuse(
+        job, "data.accept_changed", NULL, err,
+        "data.accept_changed is \"%s\", expected the first %d or more digits of the new "
+        "data's fingerprint.\nA run that meets changed data prints them.",
+        config_cut(digits, job->arena), ACCEPT_DIGITS_MIN);
 }
 
 static Status check_parallel(const LoadedJob *job, Error *err)
@@ -66,7 +62,7 @@ static Status check_parallel(const LoadedJob *job, Error *err)
     int64_t tp = job->config.train.tp_size, dp = job->config.train.dp_size;
     int64_t batch = job->config.train.global_batch_size;
     if (tp * dp > WORLD_SIZE_MAX)
-        return refuse(
+        return job_refuse(
             job, "train.dp_size", "train.tp_size", err,
             "train.tp_size %lld times train.dp_size %lld makes %lld train workers, at most "
             "%d are possible.\nUse a dp_size of at most %lld.",
@@ -75,29 +71,30 @@ static Status check_parallel(const LoadedJob *job, Error *err)
     if (batch % dp == 0) return OK;
     char shares[100], below[40] = "";
     if (batch > dp) snprintf(below, sizeof below, "%lld or ", (long long)(batch / dp * dp));
-    return refuse(job, "train.global_batch_size", "train.dp_size", err,
-                  "train.global_batch_size is %lld, which train.dp_size %lld does not divide: "
-                  "expected a multiple of it, so that the ranks can get even shares.\n"
-                  "Use a global_batch_size of %s%lld, or a dp_size of %s.",
-                  (long long)batch, (long long)dp, below, (long long)((batch / dp + 1) * dp),
-                  divisors(batch, shares, sizeof shares));
+    return job_refuse(job, "train.global_batch_size", "train.dp_size", err,
+                      "train.global_batch_size is %lld, which train.dp_size %lld does not divide: "
+                      "expected a multiple of it, so that the ranks can get even shares.\n"
+                      "Use a global_batch_size of %s%lld, or a dp_size of %s.",
+                      (long long)batch, (long long)dp, below, (long long)((batch / dp + 1) * dp),
+                      divisors(batch, shares, sizeof shares));
 }
 
 static Status check_length(const LoadedJob *job, Error *err)
 {
     int64_t steps = job->config.train.num_steps, epochs = job->config.train.num_epochs;
     if (steps > 0 && epochs > 0)
-        return refuse(job, "train.num_epochs", "train.num_steps", err,
-                      "train.num_epochs is %lld and train.num_steps is %lld, expected one of them: "
-                      "both say when training ends.\nRemove one.",
-                      (long long)epochs, (long long)steps);
+        return job_refuse(
+            job, "train.num_epochs", "train.num_steps", err,
+            "train.num_epochs is %lld and train.num_steps is %lld, expected one of them: "
+            "both say when training ends.\nRemove one.",
+            (long long)epochs, (long long)steps);
     if (steps == 0 && epochs == 0)
-        return refuse(job, "train.num_epochs", "train.num_steps", err,
-                      "train.num_epochs and train.num_steps are both 0, expected one above 0.\n"
-                      "Write for example num_epochs: 1.");
+        return job_refuse(job, "train.num_epochs", "train.num_steps", err,
+                          "train.num_epochs and train.num_steps are both 0, expected one above 0.\n"
+                          "Write for example num_epochs: 1.");
     int64_t longest = job->config.data.max_length, room = job->config.train.max_tokens_per_gpu;
     if (longest > room)
-        return refuse(
+        return job_refuse(
             job, "train.max_tokens_per_gpu", "data.max_length", err,
             "train.max_tokens_per_gpu is %lld, less than the %lld tokens that a sample may "
             "have (data.max_length).\n"
@@ -114,41 +111,29 @@ static Status check_schedule(const LoadedJob *job, Error *err)
     int64_t decay = config->train.decay_steps;
     bool wsd = config->train.lr_schedule == SCHEDULE_WSD;
     if (min_lr > lr)
-        return refuse(job, "train.min_lr", "train.lr", err,
-                      "train.min_lr is %g, expected at most train.lr, which is %g.\n"
-                      "lr is the highest learning rate, min_lr the one at the end.",
-                      min_lr, lr);
+        return job_refuse(job, "train.min_lr", "train.lr", err,
+                          "train.min_lr is %g, expected at most train.lr, which is %g.\n"
+                          "lr is the highest learning rate, min_lr the one at the end.",
+                          min_lr, lr);
     if (wsd && decay == 0)
-        return refuse(job, "train.lr_schedule", "train.decay_steps", err,
-                      "train.lr_schedule is wsd, which needs train.decay_steps above 0.\n"
-                      "Write for example decay_steps: %lld.",
-                      (long long)(steps >= 10 ? steps / 10 : 100));
+        return job_refuse(job, "train.lr_schedule", "train.decay_steps", err,
+                          "train.lr_schedule is wsd, which needs train.decay_steps above 0.\n"
+                          "Write for example decay_steps: %lld.",
+                          (long long)(steps >= 10 ? steps / 10 : 100));
     if (!wsd && decay > 0)
-        return refuse(job, "train.decay_steps", "train.lr_schedule", err,
-                      "train.decay_steps is %lld, which only lr_schedule: wsd uses.\n"
-                      "Remove it, or write lr_schedule: wsd.",
-                      (long long)decay);
+        return job_refuse(job, "train.decay_steps", "train.lr_schedule", err,
+                          "train.decay_steps is %lld, which only lr_schedule: wsd uses.\n"
+                          "Remove it, or write lr_schedule: wsd.",
+                          (long long)decay);
     if (steps > 0 && warmup + decay > steps)
-        return refuse(job, warmup > 0 ? "train.warmup_steps" : "train.decay_steps",
-                      "train.num_steps", err,
-                      "train.warmup_steps %lld and train.decay_steps %lld make %lld, more than the "
-                      "%lld of train.num_steps.\nExpected at most %lld in all: lower them or raise "
-                      "num_steps.",
-                      (long long)warmup, (long long)decay, (long long)(warmup + decay),
-                      (long long)steps, (long long)steps);
+        return job_refuse(
+            job, warmup > 0 ? "train.warmup_steps" : "train.decay_steps", "train.num_steps", err,
+            "train.warmup_steps %lld and train.decay_steps %lld make %lld, more than the "
+            "%lld of train.num_steps.\nExpected at most %lld in all: lower them or raise "
+            "num_steps.",
+            (long long)warmup, (long long)decay, (long long)(warmup + decay), (long long)steps,
+            (long long)steps);
     return OK;
-}
-
-static Status check_eval(const LoadedJob *job, Error *err)
-{
-    const JobConfig *config = &job->config;
-    if (config->data.eval.count > 0 || (config->eval.interval == 0 && !config->eval.before_train))
-        return OK;
-    bool interval = config->eval.interval > 0;
-    return refuse(job, interval ? "eval.interval" : "eval.before_train", NULL, err,
-                  "eval.%s asks for evaluations, but data.eval names no file.\n"
-                  "Add the held-out file (data: eval: test.jsonl) or remove the key.",
-                  interval ? "interval" : "before_train");
 }
 
 static Status check_silence(const LoadedJob *job, Error *err)
@@ -156,13 +141,13 @@ static Status check_silence(const LoadedJob *job, Error *err)
     int64_t beat = job->config.cluster.heartbeat_ms, suspect = job->config.cluster.suspect_ms;
     int64_t dead = job->config.cluster.dead_ms;
     if (suspect < 2 * beat)
-        return refuse(job, "cluster.suspect_ms", "cluster.heartbeat_ms", err,
-                      "cluster.suspect_ms is %lld, expected at least %lld: two heartbeats of "
-                      "cluster.heartbeat_ms %lld, so that one late beat alarms nobody.\n"
-                      "Raise suspect_ms or lower heartbeat_ms.",
-                      (long long)suspect, (long long)(2 * beat), (long long)beat);
+        return job_refuse(job, "cluster.suspect_ms", "cluster.heartbeat_ms", err,
+                          "cluster.suspect_ms is %lld, expected at least %lld: two heartbeats of "
+                          "cluster.heartbeat_ms %lld, so that one late beat alarms nobody.\n"
+                          "Raise suspect_ms or lower heartbeat_ms.",
+                          (long long)suspect, (long long)(2 * beat), (long long)beat);
     if (dead <= suspect)
-        return refuse(
+        return job_refuse(
             job, "cluster.dead_ms", "cluster.suspect_ms", err,
             "cluster.dead_ms is %lld, expected more than cluster.suspect_ms, which is %lld.\n"
             "A process is first suspected, then dead.",
@@ -176,23 +161,25 @@ static Status check_agents(const LoadedJob *job, Error *err)
     for (int i = 0; i < agents->count; i++) {
         const char *endpoint = agents->item[i];
         if (str_starts_with(endpoint, "tcp://"))
-            return refuse(job, "cluster.agents", NULL, err,
-                          "cluster.agents holds \"%s\": agents of other machines are not possible "
-                          "yet, only those of this one.\n"
-                          "Write the socket of an agent here, for example ipc:///run/troupe/agent, "
-                          "or remove the key: then one is started.",
-                          config_cut(endpoint, job->arena));
+            return job_refuse(
+                job, "cluster.agents", NULL, err,
+                "cluster.agents holds \"%s\": agents of other machines are not possible "
+                "yet, only those of this one.\n"
+                "Write the socket of an agent here, for example ipc:///run/troupe/agent, "
+                "or remove the key: then one is started.",
+                config_cut(endpoint, job->arena));
         if (str_starts_with(endpoint, "ipc:///") && endpoint[7] != '\0' &&
             strlen(endpoint) < ENDPOINT_MAX)
             continue;
-        return refuse(job, "cluster.agents", NULL, err,
-                      "cluster.agents holds \"%s\", expected ipc:///path, shorter than %d bytes.\n"
-                      "Write for example ipc:///run/troupe/agent.",
-                      config_cut(endpoint, job->arena), ENDPOINT_MAX);
+        return job_refuse(
+            job, "cluster.agents", NULL, err,
+            "cluster.agents holds \"%s\", expected ipc:///path, shorter than %d bytes.\n"
+            "Write for example ipc:///run/troupe/agent.",
+            config_cut(endpoint, job->arena), ENDPOINT_MAX);
     }
     if (agents->count > NODES_MAX)
-        return refuse(job, "cluster.agents", NULL, err, "cluster.agents has %d entries, at most %d",
-                      agents->count, NODES_MAX);
+        return job_refuse(job, "cluster.agents", NULL, err,
+                          "cluster.agents has %d entries, at most %d", agents->count, NODES_MAX);
     return OK;
 }
 
@@ -219,7 +206,8 @@ static bool is_of_generation(const char *key)
                "rollout.temperature rollout.top_p rollout.top_k rollout.min_p rollout.stop "
                "rollout.max_staleness rollout.concurrency rollout.kv_cache_mb "
                "rollout.save rollout.load "
-               "eval.n_samples_per_prompt eval.max_response_length eval.temperature eval.top_p",
+               "eval.n_samples_per_prompt eval.max_response_length eval.temperature eval.top_p "
+               "eval.top_k eval.min_p",
                key);
 }
 
@@ -245,17 +233,18 @@ static Status check_groups(const LoadedJob *job, Error *err)
     const JobConfig *config = &job->config;
     int64_t batch = config->train.global_batch_size, group = config->rollout.n_samples_per_prompt;
     if (config->rollout.reward == NULL)
-        return refuse(job, "rollout.function", NULL, err,
-                      "rollout.function is generate, but rollout.reward does not say what an "
-                      "answer is worth.\nWrite for example reward: gsm8k; docs/rewards.md lists "
-                      "them all.");
+        return job_refuse(
+            job, "rollout.function", NULL, err,
+            "rollout.function is generate, but rollout.reward does not say what an "
+            "answer is worth.\nWrite for example reward: gsm8k; docs/rewards.md lists "
+            "them all.");
     if (batch % group != 0)
-        return refuse(job, "train.global_batch_size", "rollout.n_samples_per_prompt", err,
-                      "train.global_batch_size is %lld, which rollout.n_samples_per_prompt %lld "
-                      "does not divide: expected whole groups, the answers to one prompt.\n"
-                      "Use a global_batch_size of %lld.",
-                      (long long)batch, (long long)group,
-                      (long long)((batch + group - 1) / group * group));
+        return job_refuse(
+            job, "train.global_batch_size", "rollout.n_samples_per_prompt", err,
+            "train.global_batch_size is %lld, which rollout.n_samples_per_prompt %lld "
+            "does not divide: expected whole groups, the answers to one prompt.\n"
+            "Use a global_batch_size of %lld.",
+            (long long)batch, (long long)group, (long long)((batch + group - 1) / group * group));
     return OK;
 }
 
@@ -271,16 +260,16 @@ static Status check_algorithm(const LoadedJob *job, Error *err)
     if (job->config.rollout.function == ROLLOUT_SFT) {
         const char *key = changed_key_of_generation(job, defaults);
         if (key != NULL)
-            status = refuse(job, key, NULL, err,
-                            "%s has no effect with rollout.function: sft, which learns from "
-                            "conversations: nothing is generated and there are no rewards.\n"
-                            "Remove the key, or write rollout.function: generate.",
-                            key);
+            status = job_refuse(job, key, NULL, err,
+                                "%s has no effect with rollout.function: sft, which learns from "
+                                "conversations: nothing is generated and there are no rewards.\n"
+                                "Remove the key, or write rollout.function: generate.",
+                                key);
     } else if (check_groups(job, err) != OK) {
         status = ERR_INVALID;
     } else if (!algorithm_check(&job->config.algorithm, &defaults->config.algorithm, &facts,
                                 &fault)) {
-        status = refuse(job, fault.key, fault.other, err, "%s", fault.text);
+        status = job_refuse(job, fault.key, fault.other, err, "%s", fault.text);
     }
     config_release(&job_table, &defaults->config);
     arena_destroy(arena);
@@ -294,7 +283,7 @@ Status job_config_check(const LoadedJob *job, Error *err)
     TRY(check_parallel(job, err));
     TRY(check_length(job, err));
     TRY(check_schedule(job, err));
-    TRY(check_eval(job, err));
+    TRY(job_check_eval(job, err));
     TRY(check_algorithm(job, err));
     TRY(check_silence(job, err));
     return check_agents(job, err);

@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/limits.h"
+#include "config/eval_set.h"
 #include "config/job_internal.h"
 
 typedef struct FileCheck {
@@ -18,10 +19,23 @@ typedef struct FileCheck {
     Error *err;
 } FileCheck;
 
+/* The key, or, of a key of a row, the one whose value the row stands in. */
+static const char *key_in_table(const char *key)
+{
+    int index = config_find_rows(&job_table, key);
+    return index >= 0 ? config_key(&job_table, index)->path : key;
+}
+
+static bool is_overridden(const FileCheck *check, const char *key)
+{
+    int index = config_find(&job_table, key_in_table(key));
+    return check->job->origin[index].kind == FROM_OVERRIDE;
+}
+
 /* "job.yaml:7: model.path": where the path was written, or that it is the default. */
 static const char *key_at(const FileCheck *check, const char *key)
 {
-    const char *place = job_key_place(check->job, key, check->arena);
+    const char *place = job_key_place(check->job, key_in_table(key), check->arena);
     if (place == NULL)
         return arena_printf(check->arena, "%s: %s (default)", check->job->where, key);
     return arena_printf(check->arena, "%s: %s", place, key);
@@ -57,7 +71,7 @@ static const char *nearest_entry(const char *folder, const char *name, Arena *ar
 static const char *base_of(const FileCheck *check, const char *key, const char **ret_other)
 {
     const LoadedJob *job = check->job;
-    bool set = job->origin[config_find(&job_table, key)].kind == FROM_OVERRIDE;
+    bool set = is_overridden(check, key);
     *ret_other = set ? job->base_dir : job->working_dir;
     return set ? job->working_dir : job->base_dir;
 }
@@ -66,7 +80,7 @@ static const char *base_of(const FileCheck *check, const char *key, const char *
 static const char *advice_for_path(const FileCheck *check, const char *key, const char *path)
 {
     const char *other = NULL, *base = base_of(check, key, &other);
-    bool set = check->job->origin[config_find(&job_table, key)].kind == FROM_OVERRIDE;
+    bool set = is_overridden(check, key);
     size_t length = strlen(base);
     if (length > 1 && strncmp(path, base, length) == 0 && path[length] == '/') {
         char *there = path_join(other, path + length + 1);
@@ -358,7 +372,11 @@ static Status check_data(const FileCheck *check)
     const JobConfig *config = &check->job->config;
     TRY(check_tokenizer(check));
     TRY(check_patterns(check, "data.train", &config->data.train));
-    return check_patterns(check, "data.eval", &config->data.eval);
+    for (int i = 0; i < eval_set_count(config); i++) {
+        EvalSet set = eval_set(config, i);
+        TRY(check_patterns(check, set.key, set.path));
+    }
+    return OK;
 }
 
 Status job_config_check_data(const JobConfig *config, Error *err)

@@ -35,7 +35,8 @@ const ConfigForeign job_foreign[] = {
     {"save",
      "Everything of a run, checkpoints too, is below run_dir; checkpoint.interval says when"},
     {"rollout_seed data_seed", "One seed decides everything: write seed at the top of the file"},
-    {"eval_prompt_data", "Write data.eval: paths alone, without a name before each"},
+    {"eval_prompt_data", "Write data.eval: paths alone; or eval.sets, with a name "
+                         "before each"},
     {"dataset_text_field text_field", "Records are conversations, not plain text; data.input_key "
                                       "names the field of the conversation"},
     {"loss_type",

@@ -42,6 +42,14 @@ bool job_name_is_valid(const char *name);
  * alike. Owned by the caller. */
 char *job_name_from_file(const char *path);
 
+/* ERR_INVALID with a message about two keys (the second may be NULL): the place is where the first
+ * of them that was written stands, else the job file. */
+Status job_refuse(const LoadedJob *job, const char *key, const char *other, Error *err,
+                  const char *format, ...) __attribute__((format(printf, 5, 6)));
+
+/* job_check_eval.c: evaluation sets. */
+Status job_check_eval(const LoadedJob *job, Error *err);
+
 /* Whether the values agree with each other. */
 Status job_config_check(const LoadedJob *job, Error *err);
 

@@ -65,6 +65,24 @@ static const char introduction[] =
     "- The run folder's `config.effective.yaml` holds every key with its value and where that came "
     "from.\n\n";
 
+static void put_key_row(const ConfigKey *key, Str *text, Arena *arena)
+{
+    const char *tick = key->preset != NULL ? "`" : "";
+    str_printf(text, "| `%s` | %s | %s%s%s | %s |\n", config_leaf(key->path),
+               config_expected(key, arena), tick, default_text(key), tick, key->meaning);
+}
+
+static const char columns[] = "| key | value | default | meaning |\n|---|---|---|---|\n";
+
+/* What each name of a KEY_ROWS key takes. */
+static void put_rows_table(const ConfigKey *key, Str *text, Arena *arena)
+{
+    str_printf(text, "\n### %s\n\nAny number of names, each with these keys:\n\n%s", key->path,
+               columns);
+    for (int i = 0; i < config_num_keys(key->rows); i++)
+        put_key_row(config_key(key->rows, i), text, arena);
+}
+
 char *job_config_reference(void)
 {
     Arena *arena = arena_create();
@@ -75,14 +93,14 @@ char *job_config_reference(void)
         const char *title = section->name[0] != '\0' ? section->name : "Top of the file";
         str_printf(&text, "%s## %s\n\n%c%s.\n\n", s > 0 ? "\n" : "", title,
                    toupper((unsigned char)section->meaning[0]), section->meaning + 1);
-        str_puts(&text, "| key | value | default | meaning |\n|---|---|---|---|\n");
-        for (int i = 0; i < config_num_keys(&job_table); i++) {
-            const ConfigKey *key = config_key(&job_table, i);
-            if (!in_section(key, section->name)) continue;
-            const char *tick = key->preset != NULL ? "`" : "";
-            str_printf(&text, "| `%s` | %s | %s%s%s | %s |\n", config_leaf(key->path),
-                       config_expected(key, arena), tick, default_text(key), tick, key->meaning);
-        }
+        str_puts(&text, columns);
+        for (int pass = 0; pass < 2; pass++)
+            for (int i = 0; i < config_num_keys(&job_table); i++) {
+                const ConfigKey *key = config_key(&job_table, i);
+                if (!in_section(key, section->name)) continue;
+                if (pass == 0) put_key_row(key, &text, arena);
+                if (pass == 1 && key->type == KEY_ROWS) put_rows_table(key, &text, arena);
+            }
     }
     str_puts(&text,
              "\n## Keys of other systems\n\nNames that mean exactly the same are suggested where "
@@ -100,6 +118,13 @@ static void describe_key(const ConfigKey *key, Str *text, Arena *arena)
                config_expected(key, arena), default_text(key));
     if (key->example != NULL) str_printf(text, "  example: %s\n", key->example);
     if (key->also != NULL) str_printf(text, "  elsewhere called: %s\n", key->also);
+    if (key->type != KEY_ROWS) return;
+    str_puts(text, "  each name has these keys:\n");
+    for (int i = 0; i < config_num_keys(key->rows); i++) {
+        const ConfigKey *inner = config_key(key->rows, i);
+        str_printf(text, "    %s: %s; expects %s; default: %s\n", inner->path, inner->meaning,
+                   config_expected(inner, arena), default_text(inner));
+    }
 }
 
 Status job_config_describe(const char *path, char **ret, Error *err)

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "config/rows.h"
+
 int config_num_keys(const ConfigTable *table)
 {
     int count = 0;
@@ -146,14 +148,16 @@ static Status refuse_unknown(const ConfigSource *source, const char *place, cons
     if (foreign != NULL)
         str_printf(&hint, "%s.", foreign->advice);
     else if (key != NULL)
-        str_printf(&hint, "Did you mean %s (%s)?\n%s: %s.", key->path, config_expected(key, arena),
-                   key->path, key->meaning);
+        str_printf(&hint, "Did you mean %s (%s)?\n%s: %s.", config_key_path(source, key),
+                   config_expected(key, arena), config_key_path(source, key), key->meaning);
     else if (near_section != NULL)
         str_printf(&hint, "Did you mean the section %s?", near_section);
     else
         str_printf(&hint, "Valid here: %s.", valid_names(table, section, arena));
-    Status status = error_set(err, ERR_INVALID, "%s: %s is not a key of a job file.\n%s", place,
-                              config_cut(path, arena), str_text(&hint));
+    Status status =
+        error_set(err, ERR_INVALID, "%s: %s%s%s is not a key of a job file.\n%s", place,
+                  source->prefix != NULL ? source->prefix : "", source->prefix != NULL ? "." : "",
+                  config_cut(path, arena), str_text(&hint));
     str_free(&hint);
     return status;
 }
@@ -168,7 +172,7 @@ static Status apply_key(const ConfigSource *source, int index, const YamlNode *n
     if (source->override == NULL && origin->kind == FROM_FILE)
         return error_set(err, ERR_INVALID,
                          "%s: %s is set twice; the first is in line %d.\nKeep one.",
-                         config_place(source, name), key->path, origin->line);
+                         config_place(source, name), config_key_path(source, key), origin->line);
     bool may_be_empty = !key->required && key->preset == NULL;
     if (yaml_is_null(value) && may_be_empty) {
         config_value_release(key, source->values);
@@ -252,12 +256,36 @@ Status config_unknown(const ConfigTable *table, const char *where, const char *p
     return refuse_unknown(&source, where, path, section, err);
 }
 
+int config_find_rows(const ConfigTable *table, const char *path)
+{
+    for (int i = 0; i < config_num_keys(table); i++) {
+        const ConfigKey *key = config_key(table, i);
+        size_t length = strlen(key->path);
+        if (key->type == KEY_ROWS && strncmp(key->path, path, length) == 0 && path[length] == '.')
+            return i;
+    }
+    return -1;
+}
+
+/* One key of one row: "eval.sets.gsm8k.temperature". */
+static Status apply_to_row(const ConfigSource *source, int index, const char *path,
+                           const YamlNode *value, Error *err)
+{
+    const ConfigKey *key = config_key(source->table, index);
+    RowList *rows = (RowList *)((char *)source->values + key->offset);
+    TRY(rows_apply(source, key, rows, path + strlen(key->path) + 1, value, err));
+    source->origin[index] = (ConfigOrigin){FROM_OVERRIDE, 0, source->override};
+    return OK;
+}
+
 Status config_apply_value(const ConfigSource *source, const char *path, const YamlNode *value,
                           Error *err)
 {
     int index = config_find(source->table, path);
     YamlNode name = {.kind = YAML_SCALAR, .text = path, .line = 1, .column = 1};
     if (index >= 0) return apply_key(source, index, &name, value, err);
+    index = config_find_rows(source->table, path);
+    if (index >= 0) return apply_to_row(source, index, path, value, err);
     return config_unknown(source->table, source->where, path, source->arena, err);
 }
 

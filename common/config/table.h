@@ -24,6 +24,7 @@ typedef enum {
     KEY_PATHS,   /* StringList of paths or globs, absolute after reading */
     KEY_OBJECT,  /* char *, owned: a mapping, as the JSON text of an object */
     KEY_JSON,    /* char *, owned: a text, a mapping or a list, as JSON text */
+    KEY_ROWS,    /* RowList (rows.h): names, each with the keys of a table of its own */
 } KeyType;
 
 typedef struct KeyName {
@@ -41,11 +42,13 @@ typedef struct ConfigKey {
     const char *example; /* for messages; NULL: the preset */
     const char *also; /* what other systems call the very same, in the same unit, space separated:
                          for suggestions only */
-    const KeyName *names; /* KEY_ENUM */
-    double min, max;      /* KEY_INT and KEY_NUMBER; both 0: any */
-    bool above_min;       /* min itself is not allowed */
-    bool required;        /* must be given */
-    bool output;          /* KEY_PATH: written, not read */
+    const KeyName *names;           /* KEY_ENUM */
+    const struct ConfigTable *rows; /* KEY_ROWS: of keys without a section, and the size ... */
+    size_t row_bytes;               /* ... of their struct, which begins with a RowHead */
+    double min, max;                /* KEY_INT and KEY_NUMBER; both 0: any */
+    bool above_min;                 /* min itself is not allowed */
+    bool required;                  /* must be given */
+    bool output;                    /* KEY_PATH: written, not read */
 } ConfigKey;
 
 /* A key that others have and this table has not: what to do instead. */
@@ -81,6 +84,7 @@ typedef struct ConfigOrigin {
 typedef struct ConfigSource {
     const ConfigTable *table;
     const char *where;      /* names the source in messages */
+    const char *prefix;     /* of a row: "eval.sets.gsm8k", before its keys in messages; or NULL */
     const char *override;   /* the text of the override, or NULL for a file */
     const char *base_dir;   /* absolute: what relative paths are taken from */
     const char *output_dir; /* absolute: the same for keys with `output`; NULL: base_dir */
@@ -110,6 +114,8 @@ void config_release(const ConfigTable *table, void *values);
 int config_num_keys(const ConfigTable *table);
 const ConfigKey *config_key(const ConfigTable *table, int index);
 int config_find(const ConfigTable *table, const char *path); /* index of the key, or -1 */
+/* The index of the KEY_ROWS key in which "eval.sets.gsm8k" or a key of it stands, or -1. */
+int config_find_rows(const ConfigTable *table, const char *path);
 
 /* `relative` taken from the absolute folder `base`; leading "./" and "../" are resolved. Owned by
  * the caller. */
@@ -122,6 +128,9 @@ bool config_word_in(const char *words, const char *name);
 
 #define CONFIG_FOUND_MAX 60 /* bytes of a value that a message shows */
 
+/* "train.lr", in a row with what stands before. Arena memory. */
+const char *config_key_path(const ConfigSource *source, const ConfigKey *key);
+
 /* "job.yaml:7:5", or the override's own text. Arena memory. */
 const char *config_place(const ConfigSource *source, const YamlNode *node);
 
@@ -133,6 +142,11 @@ const char *config_found(const YamlNode *node, Arena *arena);
 Status config_value_read(const ConfigSource *source, const ConfigKey *key, const YamlNode *node,
                          Error *err);
 void config_value_release(const ConfigKey *key, void *values);
+
+/* The error for a value: place, path, found, expected; a hint when there is one (NULL: an example);
+ * the meaning of the key. */
+Status config_value_refuse(const ConfigSource *source, const ConfigKey *key, const YamlNode *node,
+                           const char *hint, Error *err);
 
 /* "a whole number from 1 to 8", "one of a, b": what is expected of a key. Arena memory. */
 const char *config_expected(const ConfigKey *key, Arena *arena);

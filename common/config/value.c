@@ -10,12 +10,19 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "config/rows.h"
 
 /* "job.yaml:7:5", or the override's own text. */
 const char *config_place(const ConfigSource *source, const YamlNode *node)
 {
     if (source->override != NULL) return source->where;
     return arena_printf(source->arena, "%s:%d:%d", source->where, node->line, node->column);
+}
+
+const char *config_key_path(const ConfigSource *source, const ConfigKey *key)
+{
+    if (source->prefix == NULL) return key->path;
+    return arena_printf(source->arena, "%s.%s", source->prefix, key->path);
 }
 
 const char *config_leaf(const char *path)
@@ -89,6 +96,8 @@ const char *config_expected(const ConfigKey *key, Arena *arena)
         return "names with values, as in {enable_thinking: false}";
     case KEY_JSON:
         return "a name, or names with values, or a list of these";
+    case KEY_ROWS:
+        return "names, each with keys of its own";
     }
     CHECK(false);
     return NULL;
@@ -116,18 +125,18 @@ const char *config_found(const YamlNode *node, Arena *arena)
     return arena_printf(arena, "%s%s%s", quote, config_cut(node->text, arena), quote);
 }
 
-/* Place, path, found, expected; a hint when there is one; the meaning of the key. */
-static Status refuse_value(const ConfigSource *source, const ConfigKey *key, const YamlNode *node,
+Status config_value_refuse(const ConfigSource *source, const ConfigKey *key, const YamlNode *node,
                            const char *hint, Error *err)
 {
     Arena *arena = source->arena;
+    const char *path = config_key_path(source, key);
     const char *example = key->example != NULL ? key->example : key->preset;
     if (hint == NULL && example != NULL)
         hint = arena_printf(arena, "Write for example `%s: %s`.", config_leaf(key->path), example);
     return error_set(err, ERR_INVALID, "%s: %s is %s, expected %s.\n%s%s%s: %s.",
-                     config_place(source, node), key->path, config_found(node, arena),
+                     config_place(source, node), path, config_found(node, arena),
                      config_expected(key, arena), hint != NULL ? hint : "",
-                     hint != NULL ? "\n" : "", key->path, key->meaning);
+                     hint != NULL ? "\n" : "", path, key->meaning);
 }
 
 static bool in_range(const ConfigKey *key, double number)
@@ -171,7 +180,7 @@ static Status read_int(const ConfigSource *source, const ConfigKey *key, const Y
     double number = 0;
     if (!read_number(node, &number)) {
         const char *hint = is_quoted_number(node) ? "Write the number without quotes." : NULL;
-        return refuse_value(source, key, node, hint, err);
+        return config_value_refuse(source, key, node, hint, err);
     }
     char *end = NULL;
     errno = 0;
@@ -180,10 +189,11 @@ static Status read_int(const ConfigSource *source, const ConfigKey *key, const Y
         const char *hint = NULL;
         if (number == floor(number) && fabs(number) < 1e15 && in_range(key, number))
             hint = arena_printf(source->arena, "Write %.0f.", number);
-        return refuse_value(source, key, node, hint, err);
+        return config_value_refuse(source, key, node, hint, err);
     }
     if (!in_range(key, (double)whole))
-        return refuse_value(source, key, node, nearest_hint(key, number, source->arena), err);
+        return config_value_refuse(source, key, node, nearest_hint(key, number, source->arena),
+                                   err);
     *ret = whole;
     return OK;
 }
@@ -194,10 +204,11 @@ static Status read_double(const ConfigSource *source, const ConfigKey *key, cons
     double number = 0;
     if (!read_number(node, &number)) {
         const char *hint = is_quoted_number(node) ? "Write the number without quotes." : NULL;
-        return refuse_value(source, key, node, hint, err);
+        return config_value_refuse(source, key, node, hint, err);
     }
     if (!in_range(key, number))
-        return refuse_value(source, key, node, nearest_hint(key, number, source->arena), err);
+        return config_value_refuse(source, key, node, nearest_hint(key, number, source->arena),
+                                   err);
     *ret = number;
     return OK;
 }
@@ -210,11 +221,11 @@ static Status read_bool(const ConfigSource *source, const ConfigKey *key, const 
          no = config_word_in("false no off n 0", text);
     bool exact = config_word_in("true false", text) && !node->quoted;
     if (!exact)
-        return refuse_value(source, key, node,
-                            yes  ? "Write true."
-                            : no ? "Write false."
-                                 : NULL,
-                            err);
+        return config_value_refuse(source, key, node,
+                                   yes  ? "Write true."
+                                   : no ? "Write false."
+                                        : NULL,
+                                   err);
     *ret = yes;
     return OK;
 }
@@ -235,7 +246,7 @@ static Status read_enum(const ConfigSource *source, const ConfigKey *key, const 
     const char *nearest = node->kind == YAML_SCALAR ? str_nearest(node->text, names, count) : NULL;
     const char *hint =
         nearest != NULL ? arena_printf(source->arena, "Did you mean %s?", nearest) : NULL;
-    return refuse_value(source, key, node, hint, err);
+    return config_value_refuse(source, key, node, hint, err);
 }
 
 /* `${NAME}`, `$$` and a leading `~/` of a path. */
@@ -260,8 +271,8 @@ static Status expand_path(const ConfigSource *source, const ConfigKey *key, cons
         }
         size_t length = strcspn(at + 2, "}");
         if (at[2 + length] != '}')
-            return refuse_value(source, key, node, "The `${` has no `}` (`$$` stands for one `$`).",
-                                err);
+            return config_value_refuse(source, key, node,
+                                       "The `${` has no `}` (`$$` stands for one `$`).", err);
         char *name = arena_strndup(source->arena, at + 2, length);
         const char *value = getenv(name);
         const char *shown = config_cut(name, source->arena);
@@ -269,8 +280,9 @@ static Status expand_path(const ConfigSource *source, const ConfigKey *key, cons
             return error_set(err, ERR_INVALID,
                              "%s: %s uses ${%s}, which is %s in the environment.\n"
                              "Set it (export %s=...) or write the path out.\n%s: %s.",
-                             config_place(source, node), key->path, shown,
-                             value == NULL ? "not set" : "empty", shown, key->path, key->meaning);
+                             config_place(source, node), config_key_path(source, key), shown,
+                             value == NULL ? "not set" : "empty", shown,
+                             config_key_path(source, key), key->meaning);
         str_puts(path, value);
         at += length + 3;
     }
@@ -318,7 +330,7 @@ static Status read_path(const ConfigSource *source, const ConfigKey *key, const 
     Status status = expand_path(source, key, node, &expanded, err);
     if (status != OK) goto done;
     if (expanded.length == 0 || expanded.length >= PATH_MAX) {
-        status = refuse_value(source, key, node, NULL, err);
+        status = config_value_refuse(source, key, node, NULL, err);
         goto done;
     }
     bool glob = key->type == KEY_PATHS && strpbrk(expanded.data, "*?[") != NULL;
@@ -336,7 +348,7 @@ static Status read_text(const ConfigSource *source, const ConfigKey *key, const 
                         char **ret, Error *err)
 {
     if (node->kind != YAML_SCALAR || yaml_is_null(node) || node->text[0] == '\0')
-        return refuse_value(source, key, node, NULL, err);
+        return config_value_refuse(source, key, node, NULL, err);
     if (key->type == KEY_PATH || key->type == KEY_PATHS)
         return read_path(source, key, node, ret, err);
     *ret = mem_strdup(node->text);
@@ -349,7 +361,7 @@ static Status read_list(const ConfigSource *source, const ConfigKey *key, const 
     StringList list = {0};
     bool one = node->kind != YAML_SEQUENCE;
     if (!one && node->count == 0 && key->required)
-        return refuse_value(source, key, node, NULL, err);
+        return config_value_refuse(source, key, node, NULL, err);
     for (int i = 0; i < (one ? 1 : node->count); i++) {
         char *text = NULL;
         Status status = read_text(source, key, one ? node : node->item[i], &text, err);
@@ -397,8 +409,8 @@ static Status append_scalar(const ConfigSource *source, const ConfigKey *key, co
     } else if (!node->quoted && config_word_in("true false", node->text)) {
         str_puts(json, config_word_in("true", node->text) ? "true" : "false");
     } else if (!node->quoted && config_word_in("yes no on off y n", node->text)) {
-        return refuse_value(source, key, node,
-                            "Write true or false, or put the word in \"quotes\".", err);
+        return config_value_refuse(source, key, node,
+                                   "Write true or false, or put the word in \"quotes\".", err);
     } else if (read_number(node, &value)) {
         str_puts(json, is_json_number(node->text) ? node->text : number_text(value, number));
     } else {
@@ -415,7 +427,7 @@ static Status append_mapping(const ConfigSource *source, const ConfigKey *key, c
         for (int j = 0; j < i; j++)
             if (strcmp(node->key[i]->text, node->key[j]->text) == 0)
                 return error_set(err, ERR_INVALID, "%s: %s has \"%s\" twice.\nRemove one of them.",
-                                 config_place(source, node->key[i]), key->path,
+                                 config_place(source, node->key[i]), config_key_path(source, key),
                                  config_cut(node->key[i]->text, source->arena));
         if (i > 0) str_puts(json, ", ");
         json_append_string(json, node->key[i]->text);
@@ -466,7 +478,7 @@ static Status read_object(const ConfigSource *source, const ConfigKey *key, cons
         if (cJSON_IsObject(object))
             json_append(&json, object);
         else
-            status = refuse_value(source, key, node, NULL, err);
+            status = config_value_refuse(source, key, node, NULL, err);
         cJSON_Delete(object);
     }
     if (status == OK) *ret = str_take(&json);
@@ -483,6 +495,8 @@ void config_value_release(const ConfigKey *key, void *values)
         *(char **)value = NULL;
     } else if (key->type == KEY_STRINGS || key->type == KEY_PATHS) {
         string_list_free(value);
+    } else if (key->type == KEY_ROWS) {
+        rows_free(key, value);
     }
 }
 
@@ -492,6 +506,7 @@ Status config_value_read(const ConfigSource *source, const ConfigKey *key, const
     void *value = (char *)source->values + key->offset;
     char *text = NULL;
     StringList list = {0};
+    RowList rows = {0};
     switch (key->type) {
     case KEY_INT:
         return read_int(source, key, node, value, err);
@@ -516,6 +531,11 @@ Status config_value_read(const ConfigSource *source, const ConfigKey *key, const
         TRY(read_list(source, key, node, &list, err));
         config_value_release(key, source->values);
         *(StringList *)value = list;
+        return OK;
+    case KEY_ROWS:
+        TRY(rows_read(source, key, node, &rows, err));
+        config_value_release(key, source->values);
+        *(RowList *)value = rows;
         return OK;
     }
     CHECK(false);
@@ -578,6 +598,9 @@ void config_value_text(const ConfigKey *key, const void *values, Str *text)
             text_text(key, *(char *const *)value, text);
         else
             str_puts(text, *(char *const *)value);
+        break;
+    case KEY_ROWS:
+        rows_text(key, value, text);
         break;
     }
 }

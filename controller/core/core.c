@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "config/eval_set.h"
+
 const char *actor_state_name(ActorState state)
 {
     static const char *const names[] = {"pending", "starting",   "alive",
@@ -91,6 +93,12 @@ void core_finish_failed(Controller *c)
                     c->failure.remedy);
 }
 
+DataSet *core_set(Controller *c, SetName set)
+{
+    int index = set == SET_TRAIN ? 0 : 1 + c->eval.at;
+    return index < c->num_sets ? &c->set[index] : NULL;
+}
+
 Effect *core_call(Controller *c, int actor, CallKind call, uint64_t id, int timeout_ms)
 {
     ActorRecord *record = &c->actor[actor];
@@ -148,12 +156,23 @@ Status controller_check_start(const ControllerStart *start, Error *err)
                      start->checkpoint);
 }
 
+static void add_sets(Controller *c)
+{
+    int num_evals = eval_set_count(c->config);
+    c->num_sets = 1 + num_evals;
+    c->set = mem_calloc((size_t)c->num_sets, sizeof *c->set);
+    for (int i = 0; i < c->num_sets; i++)
+        c->set[i] =
+            (DataSet){.name = i == 0 ? "train" : eval_set(c->config, i - 1).name, .records = -1};
+    c->eval.figures = mem_calloc((size_t)num_evals, sizeof *c->eval.figures);
+}
+
 static void make_stream(Controller *c, SetName set)
 {
     const JobConfig *config = c->config;
     int64_t group = !push_is_used(c)   ? 1
                     : set == SET_TRAIN ? config->rollout.n_samples_per_prompt
-                                       : config->eval.n_samples_per_prompt;
+                                       : eval_set_samples_max(config);
     int64_t ahead = (config->rollout.prefetch_steps + 2) * config->train.global_batch_size / group;
     stream_init(&c->lane[set].stream, set, 8 * ahead + 1024, (int)group);
 }
@@ -176,6 +195,7 @@ Controller *controller_create(const ControllerStart *start, int64_t now_ms, Effe
     c->gang.tensor_id = mem_calloc((size_t)c->config->train.dp_size, sizeof(GroupId));
     c->gang.data_id = mem_calloc((size_t)c->config->train.tp_size, sizeof(GroupId));
     c->push.board = mem_calloc((size_t)c->config->train.tp_size, sizeof *c->push.board);
+    add_sets(c);
     for (SetName set = 0; set < SET_COUNT; set++)
         make_stream(c, set);
     int num_rollout = c->first_train - c->first_rollout;
@@ -214,6 +234,8 @@ void controller_destroy(Controller *c)
     free(c->push.board);
     free(c->actor);
     free(c->bundle);
+    free(c->set);
+    free(c->eval.figures);
     free(c->checkpoint);
     free(c->fingerprint);
     free(c->save.folder);

@@ -110,13 +110,19 @@ typedef struct PlanSlot {
  * one for evaluation. */
 typedef struct Lane {
     Stream stream;
-    bool asked;       /* the data source was asked to open the set ... */
-    bool open;        /* ... and has */
     int64_t planned;  /* plans are made up to here */
     bool over;        /* no further plan can be made */
     int64_t usual_ms; /* that the ranks take for a plan, smoothed; 0: none is done yet */
     PlanSlot running, next;
 } Lane;
+
+/* A set of records, as the data source knows it. */
+typedef struct DataSet {
+    const char *name;
+    bool asked;      /* the data source was asked to open it ... */
+    bool open;       /* ... and has */
+    int64_t records; /* of one epoch; -1 until it was open */
+} DataSet;
 
 typedef struct GroupId {
     char bytes[128];
@@ -173,6 +179,8 @@ struct Controller {
         BoardId *board; /* [tp_size] */
     } push;
 
+    DataSet *set; /* [num_sets]: that of training, then those of evaluations */
+    int num_sets;
     Lane lane[SET_COUNT];
     Plan retired; /* of the step that was committed last: effects point to it */
     Lease *lease; /* [LEASES_PER_WORKER for each rollout worker] */
@@ -186,13 +194,12 @@ struct Controller {
     char *fingerprint;     /* of the data, once known */
 
     struct {
-        int64_t samples;
-        StepResult result;
-        AnswerFigures answers; /* when they are generated */
-        int64_t started_ms;
-        int64_t last_step;   /* of the last evaluation; -1: none */
-        int64_t bad_records; /* of this evaluation, or of the check before the first */
-        bool checked;        /* every record was rolled out in this session */
+        int at;               /* the set that the lane is of: c->set[1 + at] */
+        EvalFigures *figures; /* [num_sets - 1] of this evaluation */
+        int64_t started_ms;   /* with that set */
+        int64_t last_step;    /* of the last evaluation; -1: none */
+        int64_t bad_records;  /* of this evaluation, or of the check before the first */
+        bool checked;         /* every record was rolled out in this session */
     } eval;
 
     struct {
@@ -238,6 +245,8 @@ bool core_is_stopping(const Controller *c);
 void core_finish_failed(Controller *c);
 Effect *core_call(Controller *c, int actor, CallKind call, uint64_t id, int timeout_ms);
 int core_num_train(const Controller *c);
+/* The set that a lane is of now. */
+DataSet *core_set(Controller *c, SetName set);
 
 /* ---- supervise.c ---- */
 void supervise_event(Controller *c, const Event *event);
@@ -327,8 +336,11 @@ bool evaluate_is_due(const Controller *c, bool at_end);
 void evaluate_begin(Controller *c);
 void evaluate_advance(Controller *c);
 void evaluate_commit_piece(Controller *c); /* the running plan of the lane is answered */
-/* Rolls the evaluation set out once beside the first steps, so that a bad record in it ends the run
- * now and not after all the training. Its samples are let go at once. */
+/* The lane begins with another set, or with the same anew. */
+void evaluate_enter(Controller *c, int at);
+void evaluate_set_is_open(Controller *c); /* that of the lane */
+/* Rolls the evaluation sets out once beside the first steps, so that a bad record in them ends the
+ * run now and not after all the training. Its samples are let go at once. */
 void evaluate_check_set(Controller *c);
 
 /* ---- result.c ---- */

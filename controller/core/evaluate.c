@@ -1,15 +1,22 @@
-/* Evaluations: of a model that is given the answers (plans go through the gang as training's do,
- * without an update), or by generation (rollout workers answer, and rewards say all). */
+/* Evaluations, set by set: of a model that is given the answers (plans go through the gang as
+ * training's do, without an update), or by generation (rollout workers answer, and rewards say
+ * all). */
 #include "core/core.h"
 
 #include "base/memory.h"
+#include "config/eval_set.h"
+
+static EvalFigures *figures_now(Controller *c)
+{
+    return &c->eval.figures[c->eval.at];
+}
 
 void evaluate_commit_piece(Controller *c)
 {
     Lane *lane = lane_of(c, SET_EVAL);
     PlanSlot *running = &lane->running;
-    result_add(&c->eval.result, &running->result);
-    c->eval.samples += running->plan.num_samples;
+    result_add(&figures_now(c)->result, &running->result);
+    figures_now(c)->samples += running->plan.num_samples;
     c->eval.bad_records += stream_consume(&lane->stream, running->plan.end_position);
     job_release(c, SET_EVAL, running->plan.end_position);
     plan_clear(&running->plan);
@@ -49,7 +56,7 @@ static void take_answers(Controller *c)
     int64_t front = lane->stream.front;
     if (front == lane->planned) return;
     for (int64_t p = lane->planned; p < front; p++)
-        add_answers(&c->eval.answers, stream_samples(&lane->stream, p),
+        add_answers(&figures_now(c)->answers, stream_samples(&lane->stream, p),
                     stream_slot(&lane->stream, p)->samples);
     c->eval.bad_records += stream_consume(&lane->stream, front);
     lane->planned = front;
@@ -57,17 +64,53 @@ static void take_answers(Controller *c)
     job_release(c, SET_EVAL, front);
 }
 
+/* ---- set by set ---- */
+
+void evaluate_set_is_open(Controller *c)
+{
+    Stream *stream = &lane_of(c, SET_EVAL)->stream;
+    stream->records = stream->end = core_set(c, SET_EVAL)->records;
+}
+
+void evaluate_enter(Controller *c, int at)
+{
+    lease_drop_set(c, SET_EVAL);
+    c->eval.at = at;
+    c->eval.started_ms = c->now_ms;
+    lane_restart(lane_of(c, SET_EVAL), 0);
+    const DataSet *set = core_set(c, SET_EVAL);
+    if (set != NULL) evaluate_set_is_open(c); /* as it was when it was opened last */
+}
+
+static bool has_next_set(const Controller *c)
+{
+    return 1 + c->eval.at + 1 < c->num_sets;
+}
+
 void evaluate_begin(Controller *c)
 {
     c->phase = PHASE_EVALUATING;
-    lease_drop_set(c, SET_EVAL);
-    lane_restart(lane_of(c, SET_EVAL), 0);
     c->eval.checked = true; /* every record is rolled out now */
     c->eval.bad_records = 0;
-    c->eval.samples = 0;
-    c->eval.result = (StepResult){0};
-    c->eval.answers = (AnswerFigures){0};
-    c->eval.started_ms = c->now_ms;
+    for (int i = 0; i < c->num_sets - 1; i++)
+        c->eval.figures[i] =
+            (EvalFigures){.name = c->set[1 + i].name, .generated = push_is_used(c)};
+    evaluate_enter(c, 0);
+}
+
+static void end_set(Controller *c)
+{
+    figures_now(c)->seconds = (double)(c->now_ms - c->eval.started_ms) / 1000;
+    if (has_next_set(c)) {
+        evaluate_enter(c, c->eval.at + 1);
+        return;
+    }
+    Effect *report = effect_add(c->fx, FX_REPORT_EVAL);
+    report->eval.step = c->step;
+    report->eval.set = c->eval.figures;
+    report->eval.num_sets = c->num_sets - 1;
+    c->eval.last_step = c->step;
+    c->phase = PHASE_TRAINING;
 }
 
 void evaluate_advance(Controller *c)
@@ -85,22 +128,13 @@ void evaluate_advance(Controller *c)
         job_run_next(c, SET_EVAL);
         job_plan_ahead(c, SET_EVAL);
     } else if (lane->over && lane->next.state == PLAN_SLOT_EMPTY) {
-        Effect *report = effect_add(c->fx, FX_REPORT_EVAL);
-        report->eval.step = c->step;
-        report->eval.samples = c->eval.samples;
-        report->eval.result = c->eval.result;
-        report->eval.generated = push_is_used(c);
-        report->eval.answers = c->eval.answers;
-        report->eval.seconds = (double)(c->now_ms - c->eval.started_ms) / 1000;
-        report->eval.at_end = c->step >= c->total_steps;
-        c->eval.last_step = c->step;
-        c->phase = PHASE_TRAINING;
+        end_set(c);
     }
 }
 
 bool evaluate_is_due(const Controller *c, bool at_end)
 {
-    if (c->config->data.eval.count == 0 || c->eval.last_step == c->step) return false;
+    if (c->num_sets == 1 || c->eval.last_step == c->step) return false;
     if (at_end) return c->stop_requests == 0;
     if (c->step == 0) return c->config->eval.before_train;
     return job_is_due(c->config->eval.interval, c->step);
@@ -110,7 +144,8 @@ void evaluate_check_set(Controller *c)
 {
     Lane *lane = lane_of(c, SET_EVAL);
     bool cheap = c->config->rollout.function == ROLLOUT_SFT;
-    if (c->eval.checked || !cheap || !lane->open || c->step >= c->total_steps) return;
+    if (c->eval.checked || !cheap || c->num_sets == 1 || c->step >= c->total_steps) return;
+    if (!core_set(c, SET_EVAL)->open) return;
     if (evaluate_is_due(c, false)) return; /* it sees them all */
     lease_ahead(c, SET_EVAL);
     int64_t front = lane->stream.front;
@@ -119,5 +154,7 @@ void evaluate_check_set(Controller *c)
         lane->planned = front;
         job_release(c, SET_EVAL, front);
     }
-    c->eval.checked = front >= lane->stream.end;
+    if (front < lane->stream.end) return;
+    c->eval.checked = !has_next_set(c);
+    if (!c->eval.checked) evaluate_enter(c, c->eval.at + 1);
 }

@@ -12,13 +12,6 @@ const char *role_name(Role role)
     return names[role];
 }
 
-const char *set_name(SetName set)
-{
-    static const char *const names[SET_COUNT] = {"train", "eval"};
-    CHECK((unsigned)set < SET_COUNT);
-    return names[set];
-}
-
 const char *call_kind_name(CallKind kind)
 {
     static const char *const names[CALL_KIND_COUNT] = {

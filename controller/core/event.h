@@ -19,10 +19,14 @@
 #include "sample/sample.h"
 
 typedef enum { ROLE_DATA_SOURCE, ROLE_ROLLOUT, ROLE_TRAIN, ROLE_COUNT } Role;
-typedef enum { SET_TRAIN, SET_EVAL, SET_COUNT } SetName;
+typedef enum {
+    SET_TRAIN,
+    SET_EVAL,
+    SET_COUNT
+} SetName; /* SET_EVAL: the one of evaluations that
+              is looked at now */
 
-const char *role_name(Role role);  /* "data_source", "rollout", "train" */
-const char *set_name(SetName set); /* "train", "eval": as on the wire */
+const char *role_name(Role role); /* "data_source", "rollout", "train" */
 
 typedef struct NodeResources {
     double cpu;
@@ -106,6 +110,16 @@ typedef struct AnswerFigures {
     double pass[PASS_AT_MAX];     /* over prompts, of 2^i answers */
     int64_t pass_of[PASS_AT_MAX]; /* prompts that have so many answers */
 } AnswerFigures;
+
+/* What came of one set in an evaluation. */
+typedef struct EvalFigures {
+    const char *name; /* of the set: "eval" is data.eval */
+    int64_t samples;
+    bool generated;        /* then `answers` says what came of it, ... */
+    AnswerFigures answers; /* ... */
+    StepResult result;     /* ... else this */
+    double seconds;
+} EvalFigures;
 
 /* Where a train rank shows its weights (WeightBoardId of model/weight_board.h). */
 typedef struct BoardId {
@@ -294,6 +308,7 @@ typedef struct Effect {
             uint64_t id;
             int timeout_ms;
             SetName set;
+            const char *set_name; /* as on the wire: "train", "eval", "gsm8k" */
             union {
                 struct {
                     const char *known; /* fingerprint of the set, or NULL */
@@ -354,12 +369,9 @@ typedef struct Effect {
             double seconds;
         } step;
         struct {
-            int64_t step, samples;
-            StepResult result;
-            bool generated; /* then this says what came of it, and not result */
-            AnswerFigures answers;
-            double seconds;
-            bool at_end;
+            int64_t step;
+            const EvalFigures *set; /* [num_sets] */
+            int num_sets;
         } eval;
         struct {
             const char *state, *reason;

@@ -35,19 +35,21 @@ int64_t job_groups_per_batch(const Controller *c)
 static void open_sets(Controller *c)
 {
     if (!supervise_ready(c, 0)) return;
-    for (SetName set = 0; set < SET_COUNT; set++) {
-        if (c->lane[set].asked) continue;
-        if (set == SET_EVAL && c->config->data.eval.count == 0) continue;
-        c->lane[set].asked = true;
-        Effect *effect = core_call(c, 0, CALL_OPEN_SET, set, WORK_TIMEOUT_MS);
-        effect->call.set = set;
-        effect->call.open.known = set == SET_TRAIN ? c->fingerprint : NULL;
+    for (int i = 0; i < c->num_sets; i++) {
+        if (c->set[i].asked) continue;
+        c->set[i].asked = true;
+        Effect *effect = core_call(c, 0, CALL_OPEN_SET, (uint64_t)i, WORK_TIMEOUT_MS);
+        effect->call.set = i == 0 ? SET_TRAIN : SET_EVAL;
+        effect->call.set_name = c->set[i].name;
+        effect->call.open.known = i == 0 ? c->fingerprint : NULL;
     }
 }
 
 bool job_sets_are_open(const Controller *c)
 {
-    return c->lane[SET_TRAIN].open && (c->config->data.eval.count == 0 || c->lane[SET_EVAL].open);
+    for (int i = 0; i < c->num_sets; i++)
+        if (!c->set[i].open) return false;
+    return true;
 }
 
 /* Fixes how long the run is, once the number of records is known. */
@@ -76,23 +78,24 @@ static void measure_run(Controller *c, int64_t records)
 
 static void on_open(Controller *c, const Event *event)
 {
-    SetName set = (SetName)event->reply.id;
-    Lane *lane = lane_of(c, set);
+    int index = (int)event->reply.id;
+    DataSet *set = &c->set[index];
     if (event->status != OK) {
         supervise_reply_failed(c, event);
         return;
     }
     const char *fingerprint = event->reply.open_set.fingerprint;
-    lane->open = true;
-    lane->stream.records = event->reply.open_set.records;
-    if (set == SET_EVAL) {
-        lane->stream.end = lane->stream.records;
+    set->open = true;
+    set->records = event->reply.open_set.records;
+    if (index > 0) {
+        if (index == 1 + c->eval.at) evaluate_set_is_open(c);
         return;
     }
+    lane_of(c, SET_TRAIN)->stream.records = set->records;
     if (!identity_accept(c, event)) return;
     free(c->fingerprint);
     c->fingerprint = mem_strdup(fingerprint);
-    measure_run(c, lane->stream.records);
+    measure_run(c, set->records);
 }
 
 /* ---- 3 plan ---- */
@@ -151,7 +154,8 @@ void job_plan_ahead(Controller *c, SetName set)
             c, ERR_DATA,
             "%lld of the last %lld records of the %s set were rejected: there is hardly "
             "anything to train on.\n%s",
-            (long long)lane->stream.rejected_ahead, (long long)lane->stream.capacity, set_name(set),
+            (long long)lane->stream.rejected_ahead, (long long)lane->stream.capacity,
+            core_set(c, set)->name,
             push_is_used(c) ? "Their answers are all equally good or bad: look at the reward, at "
                               "algorithm.dynamic_filter, and at easier or harder prompts."
                             : "`controller data inspect` shows why.");
@@ -166,6 +170,7 @@ void job_plan_ahead(Controller *c, SetName set)
     for (int i = c->first_train; i < c->num_actors; i++) {
         Effect *effect = core_call(c, i, CALL_FETCH, plan.id, FETCH_TIMEOUT_MS);
         effect->call.set = set;
+        effect->call.set_name = core_set(c, set)->name;
         effect->call.fetch.plan = &lane->next.plan;
         effect->call.fetch.dp_rank = gang_dp_rank(c, i);
     }
@@ -219,6 +224,7 @@ void job_run_next(Controller *c, SetName set)
     for (int i = c->first_train; i < c->num_actors; i++) {
         Effect *effect = core_call(c, i, call, lane->running.plan.id, WORK_TIMEOUT_MS);
         effect->call.set = set;
+        effect->call.set_name = core_set(c, set)->name;
         effect->call.step.plan = &lane->running.plan;
         effect->call.step.total_steps = c->total_steps;
         effect->call.step.by_rewards = push_is_used(c);
@@ -233,6 +239,7 @@ void job_release(Controller *c, SetName set, int64_t below)
         if (!supervise_ready(c, i)) continue;
         Effect *effect = core_call(c, i, CALL_RELEASE_SAMPLES, 0, RELEASE_TIMEOUT_MS);
         effect->call.set = set;
+        effect->call.set_name = core_set(c, set)->name;
         effect->call.release.below = below;
     }
 }
@@ -394,7 +401,7 @@ void job_roll_back(Controller *c)
     c->eval.bad_records = 0;
     c->skipped_in_a_row = 0;
     lane_restart(&c->lane[SET_TRAIN], c->next_position);
-    lane_restart(&c->lane[SET_EVAL], 0);
     lease_forget_all(c);
+    evaluate_enter(c, 0);
     c->phase = PHASE_STARTING;
 }

@@ -75,7 +75,8 @@ static int lease_size(const Controller *c)
 void lease_ahead(Controller *c, SetName set)
 {
     Lane *lane = lane_of(c, set);
-    if (!lane->open || !supervise_ready(c, 0) || c->failure.status != OK) return;
+    const DataSet *data = core_set(c, set);
+    if (data == NULL || !data->open || !supervise_ready(c, 0) || c->failure.status != OK) return;
     for (;;) {
         int worker = least_loaded_worker(c);
         Lease *lease = free_lease(c);
@@ -90,6 +91,7 @@ void lease_ahead(Controller *c, SetName set)
         *lease = (Lease){core_next_id(c), set, worker, first, count};
         Effect *effect = core_call(c, worker, CALL_LEASE, lease->id, WORK_TIMEOUT_MS);
         effect->call.set = set;
+        effect->call.set_name = data->name;
         effect->call.lease.first = first;
         effect->call.lease.count = count;
         effect->call.lease.data_source = 0;
@@ -176,10 +178,10 @@ void lease_worker_lost(Controller *c, int actor)
  * notices that it has died is not for us to rely on. */
 void lease_source_lost(Controller *c)
 {
-    for (SetName set = 0; set < SET_COUNT; set++) {
-        c->lane[set].asked = c->lane[set].open = false;
+    for (int i = 0; i < c->num_sets; i++)
+        c->set[i].asked = c->set[i].open = false;
+    for (SetName set = 0; set < SET_COUNT; set++)
         lease_drop_set(c, set);
-    }
 }
 
 void lease_forget_all(Controller *c)

@@ -26,8 +26,7 @@ void push_reset(Controller *c)
 /* The weights that there are now are wanted by the next step, or by an evaluation. */
 static int64_t wanted_version(const Controller *c)
 {
-    bool over =
-        c->stop_requests > 0 || (c->step >= c->total_steps && c->config->data.eval.count == 0);
+    bool over = c->stop_requests > 0 || (c->step >= c->total_steps && c->num_sets == 1);
     return over ? c->push.version : c->step + 1;
 }
 

@@ -53,7 +53,8 @@ static void stop_at_too_many(Controller *c, SetName set, const char *message)
     core_finish_committed(c, ERR_DATA,
                           "more than %lld records of the %s set were bad (data.bad_records_max). "
                           "The last: %s",
-                          (long long)c->config->data.bad_records_max, set_name(set), message);
+                          (long long)c->config->data.bad_records_max, core_set(c, set)->name,
+                          message);
     snprintf(c->failure.remedy, sizeof c->failure.remedy, "with a higher data.bad_records_max");
 }
 

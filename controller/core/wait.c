@@ -39,9 +39,9 @@ static void describe_work(const Controller *c, char *text, size_t size)
     bool evaluating = c->phase == PHASE_EVALUATING;
     const Lane *lane = &c->lane[evaluating ? SET_EVAL : SET_TRAIN];
     if (lane->running.state == PLAN_SLOT_RUNNING && evaluating)
-        describe_ranks(c, text, size, "the evaluation of samples %lld to %lld",
+        describe_ranks(c, text, size, "the evaluation of samples %lld to %lld of %s",
                        (long long)lane->running.plan.first_position,
-                       (long long)lane->running.plan.end_position - 1);
+                       (long long)lane->running.plan.end_position - 1, c->set[1 + c->eval.at].name);
     else if (lane->running.state == PLAN_SLOT_RUNNING)
         describe_ranks(c, text, size, "training step %lld", (long long)lane->running.plan.step);
     else if (c->phase == PHASE_SAVING)

@@ -132,42 +132,6 @@ PolicyView policy_view_step(const Effect *effect)
     };
 }
 
-/* ---- evaluations ---- */
-
-void policy_metrics_eval(Metrics *metrics, const Effect *effect)
-{
-    const AnswerFigures *sum = &effect->eval.answers;
-    double count = (double)sum->answers;
-    metrics_put(metrics, "eval/reward", share(sum->reward, count));
-    metrics_put(metrics, "eval/reward_std", deviation(sum->reward, sum->reward_squared, count));
-    metrics_put(metrics, "eval/accuracy", share((double)sum->right, count));
-    for (int i = 0; i < PASS_AT_MAX && sum->pass_of[i] > 0; i++) {
-        char name[32];
-        snprintf(name, sizeof name, "eval/pass@%d", 1 << i);
-        metrics_put(metrics, name, share(sum->pass[i], (double)sum->pass_of[i]));
-    }
-    metrics_put(metrics, "eval/response_len/mean", share((double)sum->tokens, count));
-    metrics_put(metrics, "eval/truncated_ratio", share((double)sum->truncated, count));
-    metrics_put(metrics, "eval/prompts", (double)sum->prompts);
-    metrics_put(metrics, "eval/samples", count);
-    metrics_put(metrics, "eval/unjudged", (double)sum->unjudged);
-    metrics_put(metrics, "eval/time", effect->eval.seconds);
-}
-
-PolicyView policy_view_eval(const Effect *effect)
-{
-    const AnswerFigures *sum = &effect->eval.answers;
-    double count = (double)sum->answers;
-    return (PolicyView){
-        .loss = NAN,
-        .reward = share(sum->reward, count),
-        .accuracy = share((double)sum->right, count),
-        .length = share((double)sum->tokens, count),
-        .kl = NAN,
-        .entropy = NAN,
-    };
-}
-
 /* ---- for people ---- */
 
 void policy_text(const PolicyView *view, Str *text)

@@ -1,5 +1,5 @@
-/* PolicyReport: what is told of reinforcement learning: of the answers that a step learnt from, of
- * the update, and of evaluations by generation. Names of metrics are slime's where it has one, else
+/* PolicyReport: what is told of reinforcement learning: of the answers that a step learnt from and
+ * of the update. Names of metrics are slime's where it has one, else
  * TRL's; docs/metrics.md lists them. Loop thread. */
 #ifndef TROUPE_CONTROLLER_VIEW_POLICY_REPORT_H
 #define TROUPE_CONTROLLER_VIEW_POLICY_REPORT_H
@@ -8,7 +8,7 @@
 #include "view/live_line.h"
 #include "view/metrics.h"
 
-/* What people look at; of a step, or of an evaluation. NAN where there is nothing. */
+/* What people look at of a step. NAN where there is nothing. */
 typedef struct PolicyView {
     double loss;             /* of the update */
     double reward, accuracy; /* means over answers */
@@ -21,10 +21,6 @@ typedef struct PolicyView {
 /* FX_REPORT_STEP with result.has_policy. */
 PolicyView policy_view_step(const Effect *effect);
 void policy_metrics_step(Metrics *metrics, const Effect *effect);
-
-/* FX_REPORT_EVAL that was generated. */
-PolicyView policy_view_eval(const Effect *effect);
-void policy_metrics_eval(Metrics *metrics, const Effect *effect);
 
 /* "reward=0.41 accuracy=0.41 ..." */
 void policy_text(const PolicyView *view, Str *text);

@@ -11,6 +11,8 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/str.h"
+#include "core/figures.h"
+#include "view/eval_report.h"
 #include "view/live_line.h"
 #include "view/metrics.h"
 #include "view/policy_report.h"
@@ -269,50 +271,22 @@ void reporter_step(Reporter *reporter, const Effect *effect, const JobView *job,
 
 /* ---- evaluations ---- */
 
-/* By generation. */
-static void report_answers(Reporter *reporter, const Effect *effect, const JobView *job)
-{
-    metrics_begin(reporter->metrics, METRICS_EVAL, effect->eval.step);
-    policy_metrics_eval(reporter->metrics, effect);
-    metrics_end(reporter->metrics);
-    PolicyView view = policy_view_eval(effect);
-    printf("eval step=%lld/%lld ", (long long)effect->eval.step, (long long)job->total_steps);
-    print_policy(&view);
-    printf(" samples=%lld seconds=%.1f\n", (long long)effect->eval.answers.answers,
-           effect->eval.seconds);
-    fflush(stdout);
-}
-
-/* Of a model that is given the answers. */
-static void report_loss(Reporter *reporter, const Effect *effect, const JobView *job)
-{
-    const StepResult *result = &effect->eval.result;
-    double loss = mean(result->loss_sum, result->trained_tokens);
-    double accuracy = mean((double)result->correct, result->trained_tokens);
-    Metrics *metrics = reporter->metrics;
-    metrics_begin(metrics, METRICS_EVAL, effect->eval.step);
-    metrics_put(metrics, "eval/loss", loss);
-    metrics_put(metrics, "eval/perplexity", exp(loss));
-    metrics_put(metrics, "eval/token_accuracy", accuracy);
-    metrics_put(metrics, "eval/samples", (double)effect->eval.samples);
-    metrics_put(metrics, "eval/trained_tokens", (double)result->trained_tokens);
-    metrics_put(metrics, "eval/time", effect->eval.seconds);
-    metrics_end(metrics);
-    printf("eval step=%lld/%lld loss=%.4f token_accuracy=%.4f samples=%lld seconds=%.1f\n",
-           (long long)effect->eval.step, (long long)job->total_steps, loss, accuracy,
-           (long long)effect->eval.samples, effect->eval.seconds);
-    fflush(stdout);
-    reporter->last.eval_loss = loss;
-}
-
 void reporter_eval(Reporter *reporter, const Effect *effect, const JobView *job)
 {
+    Str text = {0};
     reporter->last_ms = 0; /* the next step's turn begins now */
     if (reporter->terminal) fputs("\r\033[K", stderr);
-    if (effect->eval.generated)
-        report_answers(reporter, effect, job);
-    else
-        report_loss(reporter, effect, job);
+    metrics_begin(reporter->metrics, METRICS_EVAL, effect->eval.step);
+    for (int i = 0; i < effect->eval.num_sets; i++) {
+        const EvalFigures *set = &effect->eval.set[i];
+        eval_report_metrics(reporter->metrics, set);
+        eval_report_line(set, effect->eval.step, job->total_steps, &text);
+        if (i == 0) reporter->last.eval_loss = eval_value(set, FIGURE_LOSS, 0);
+    }
+    metrics_end(reporter->metrics);
+    fputs(str_text(&text), stdout);
+    fflush(stdout);
+    str_free(&text);
     draw(reporter);
 }
 

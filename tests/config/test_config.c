@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "config/eval_set.h"
 #include "config/job.h"
 #include "config/job_internal.h"
 
@@ -677,6 +678,111 @@ static void test_config_job_file_itself_may_be_wrong(void **state)
     job_config_destroy(config);
 }
 
+/* ---- evaluation sets ---- */
+
+static const char with_sets[] =
+    "model: {path: m}\n"
+    "data: {train: t.jsonl, eval: e.jsonl, label_key: target}\n"
+    "rollout:\n"
+    "  function: generate\n"
+    "  reward: random\n"
+    "  n_samples_per_prompt: 4\n"
+    "  stop: end\n"
+    "eval:\n"
+    "  temperature: 0.7\n"
+    "  n_samples_per_prompt: 2\n"
+    "  sets:\n"
+    "    gsm8k:\n"
+    "      path: [g.jsonl, \"h*.jsonl\"]\n"
+    "      temperature: 0\n"
+    "      reward: {name: gsm8k, weight: 2}\n"
+    "      label_key: answer\n"
+    "    aime-24: {path: a.jsonl, n_samples_per_prompt: 16, stop: []}\n";
+
+static void check_sets(const JobConfig *config, const char *folder)
+{
+    assert_int_equal(eval_set_count(config), 3);
+    EvalSet plain = eval_set(config, 0), gsm8k = eval_set(config, 1), aime = eval_set(config, 2);
+    assert_string_equal(plain.name, "eval");
+    assert_string_equal(plain.key, "data.eval");
+    assert_int_equal(plain.n_samples_per_prompt, 2);
+    assert_string_equal(plain.reward, "\"random\"");
+    assert_string_equal(gsm8k.name, "gsm8k");
+    assert_string_equal(gsm8k.key, "eval.sets.gsm8k");
+    char *path = mem_printf("%sh*.jsonl", folder);
+    assert_string_equal(gsm8k.path->item[1], path);
+    free(path);
+    assert_true(gsm8k.temperature == 0);
+    assert_int_equal(gsm8k.n_samples_per_prompt, 2);
+    assert_string_equal(gsm8k.reward, "{\"name\": \"gsm8k\", \"weight\": 2}");
+    assert_string_equal(gsm8k.record.label, "answer");
+    assert_int_equal(gsm8k.stop->count, 1);
+    assert_true(aime.temperature == 0.7);
+    assert_int_equal(aime.n_samples_per_prompt, 16);
+    assert_string_equal(aime.record.label, "target");
+    assert_int_equal(aime.stop->count, 0);
+    assert_int_equal(eval_set_samples_max(config), 16);
+    assert_int_equal(eval_set_find(config, "aime-24"), 2);
+    assert_int_equal(eval_set_find(config, "train"), -1);
+}
+
+/* What a set leaves out, the section says; and the effective configuration says the same. */
+static void test_config_evaluation_sets_fall_back_on_their_section(void **state)
+{
+    (void)state;
+    JobConfig *config = parse(with_sets);
+    check_sets(config, "/");
+    char *text = job_config_text(config);
+    JobConfig *again = parse(text);
+    check_sets(again, "/");
+    assert_null(job_config_changes(config, again));
+    job_config_destroy(again);
+    free(text);
+    job_config_destroy(config);
+}
+
+static void test_config_override_reaches_into_a_set(void **state)
+{
+    (void)state;
+    Error err = {0};
+    JobConfig *config = NULL;
+    assert_ok(file_write_atomic("sets.yaml", with_sets, strlen(with_sets), &err), &err);
+    const char *overrides[] = {"eval.sets.gsm8k.temperature=0.25",
+                               "eval.sets.gsm8k.n_samples_per_prompt=8"};
+    assert_ok(job_config_load("sets.yaml", overrides, 2, &config, &err), &err);
+    assert_true(eval_set(config, 1).temperature == 0.25);
+    assert_int_equal(eval_set(config, 1).n_samples_per_prompt, 8);
+    job_config_destroy(config);
+    const char *wrong[] = {"eval.sets.math.temperature=0.25"};
+    assert_fails(job_config_load("sets.yaml", wrong, 1, &config, &err), ERR_INVALID, &err,
+                 "Names there: gsm8k, aime-24");
+    const char *typo[] = {"eval.sets.gsm8k.temprature=0.25"};
+    assert_fails(job_config_load("sets.yaml", typo, 1, &config, &err), ERR_INVALID, &err,
+                 "Did you mean temperature");
+}
+
+#define SETS(text)                                                                                 \
+    "model: {path: m}\ndata: {train: t}\nrollout: {function: generate, reward: random, "           \
+    "n_samples_per_prompt: 2}\neval:\n  sets:\n" text
+
+static void test_config_mistakes_in_a_set_are_named_with_their_place(void **state)
+{
+    (void)state;
+    REFUSED(SETS("    gsm8k:\n      path: g\n      temprature: 1\n"),
+            "job.yaml:8:7: eval.sets.gsm8k.temprature is not a key",
+            "Did you mean eval.sets.gsm8k.temperature");
+    REFUSED(SETS("    gsm8k:\n      path: g\n      top_p: 2\n"),
+            "job.yaml:8:14: eval.sets.gsm8k.top_p is 2", "nearest valid value is 1");
+    REFUSED(SETS("    gsm8k: {temperature: 1}\n"), "job.yaml:6:5: eval.sets.gsm8k.path is missing");
+    REFUSED(SETS("    train: {path: g}\n"), "eval.sets.train has a name that is taken");
+    REFUSED(SETS("    a/b: {path: g}\n"), "the name \"a/b\"");
+    REFUSED(SETS("    a: {path: g}\n    a: {path: h}\n"), "eval.sets.a is set twice", "line 6");
+    REFUSED("model: {path: m}\ndata: {train: t}\neval: {sets: [g.jsonl]}\n",
+            "eval.sets is a list of 1", "gsm8k: {path:");
+    REFUSED("model: {path: m}\ndata: {train: t}\neval: {sets: {g: {path: g, top_k: 1}}}\n",
+            "eval.sets.g.top_k has no effect with rollout.function: sft");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -699,6 +805,9 @@ int main(void)
         cmocka_unit_test(test_config_text_reads_back_the_same),
         cmocka_unit_test(test_config_override_cannot_forge_lines),
         cmocka_unit_test(test_config_reference_lists_every_key),
+        cmocka_unit_test(test_config_evaluation_sets_fall_back_on_their_section),
+        cmocka_unit_test(test_config_override_reaches_into_a_set),
+        cmocka_unit_test(test_config_mistakes_in_a_set_are_named_with_their_place),
         cmocka_unit_test(test_config_documentation_is_current),
         cmocka_unit_test(test_config_files_that_lack_are_named),
         cmocka_unit_test(test_config_job_file_itself_may_be_wrong),

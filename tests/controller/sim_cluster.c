@@ -253,18 +253,18 @@ typedef struct Reading {
     int given_up; /* by the worker when it began */
 } Reading;
 
-static void hold(Process *worker, SetName set, int64_t position)
+static void hold(Process *worker, int set, int64_t position)
 {
     CHECK(position < POSITIONS_MAX);
     worker->holds[set][position / 64] |= 1ull << position % 64;
 }
 
-static bool holds(const Process *worker, SetName set, int64_t position)
+static bool holds(const Process *worker, int set, int64_t position)
 {
     return worker->holds[set][position / 64] >> position % 64 & 1;
 }
 
-static void let_go(Process *worker, SetName set, int64_t below)
+static void let_go(Process *worker, int set, int64_t below)
 {
     if (below > POSITIONS_MAX) below = POSITIONS_MAX;
     for (int64_t i = 0; i < below / 64; i++)
@@ -275,19 +275,19 @@ static void let_go(Process *worker, SetName set, int64_t below)
 static void make_samples(World *w, const Reading *reading, Process *worker)
 {
     const Effect *fx = &reading->fx;
-    int size = group_size(w, fx->call.set), count = 0;
+    int size = group_size(w, sim_set(fx)), count = 0;
     size_t most = (size_t)(fx->call.lease.count * size);
     SampleMeta *meta = arena_alloc(w->arena, most * sizeof *meta);
     const char **why = arena_alloc(w->arena, most * sizeof *why);
     for (int i = 0; i < fx->call.lease.count; i++) {
-        meta[count] = sample_at(w, fx->call.set, fx->call.lease.first + i);
+        meta[count] = sample_at(w, sim_set(fx), fx->call.lease.first + i);
         if (meta[count].status == SAMPLE_REJECTED) {
             bool bad = meta[count].reject_reason == REJECT_BAD_RECORD;
             why[count++] = bad ? "file:1: a bad record" : NULL;
             continue;
         }
-        hold(worker, fx->call.set, meta[count].position);
-        if (generates(w)) make_group(w, worker, fx->call.set, &meta[count]);
+        hold(worker, sim_set(fx), meta[count].position);
+        if (generates(w)) make_group(w, worker, sim_set(fx), &meta[count]);
         count += size;
     }
     Event event = {0};
@@ -365,17 +365,17 @@ static void answer_fetch(World *w, const Effect *fx, Process *rank)
         int holder = plan->sample[i].holder;
         const Process *worker = &w->process[holder];
         bool news = !worker->alive || worker->hung;
-        if (!news && !holds(worker, plan->set, plan->sample[i].position))
+        if (!news && !holds(worker, sim_set(fx), plan->sample[i].position))
             violate(w, "actor %d does not hold the sample of position %lld", holder,
                     (long long)plan->sample[i].position);
         for (int k = 0; k < count; k++)
             news = news && lost[k] != holder;
         if (news) lost[count++] = holder;
     }
-    int slot = rank->plans[plan->set]++ % PLANS_KEPT;
-    rank->plan[plan->set][slot].id = plan->id;
-    rank->plan[plan->set][slot].step = plan->step;
-    rank->plan[plan->set][slot].hash = plan_hash(plan);
+    int slot = rank->plans[sim_set(fx)]++ % PLANS_KEPT;
+    rank->plan[sim_set(fx)][slot].id = plan->id;
+    rank->plan[sim_set(fx)][slot].step = plan->step;
+    rank->plan[sim_set(fx)][slot].hash = plan_hash(plan);
     Event event = {0};
     event.reply.fetch.lost_holder = lost;
     event.reply.fetch.count = count;
@@ -398,7 +398,7 @@ static void answer_step(World *w, const Effect *fx, Process *rank)
 {
     int slot = -1;
     for (int i = 0; i < PLANS_KEPT; i++)
-        if (rank->plan[fx->call.set][i].id == fx->call.id) slot = i;
+        if (rank->plan[sim_set(fx)][i].id == fx->call.id) slot = i;
     if (slot < 0) {
         violate(w, "rank %d was not given plan %llu", fx->actor, (unsigned long long)fx->call.id);
         return;
@@ -406,11 +406,11 @@ static void answer_step(World *w, const Effect *fx, Process *rank)
     Event event = {0};
     event.reply.step = (StepResult){.loss_sum = 1, .trained_tokens = 1, .tokens = 1};
     if (fx->call.call == CALL_STEP) {
-        if (rank->plan[fx->call.set][slot].step != rank->step + 1)
+        if (rank->plan[sim_set(fx)][slot].step != rank->step + 1)
             violate(w, "rank %d is at step %lld, was asked for %lld", fx->actor,
-                    (long long)rank->step, (long long)rank->plan[fx->call.set][slot].step);
+                    (long long)rank->step, (long long)rank->plan[sim_set(fx)][slot].step);
         rank->step++;
-        rank->weights = rng_mix(rank->weights ^ rank->plan[fx->call.set][slot].hash);
+        rank->weights = rng_mix(rank->weights ^ rank->plan[sim_set(fx)][slot].hash);
         w->result.steps_begun++;
     } else {
         bool last = rank->step >= w->config->train.num_steps;
@@ -449,7 +449,7 @@ static void answer_bootstrap(World *w, const Effect *fx)
 static void answer_open(World *w, const Effect *fx)
 {
     Event event = {0};
-    event.reply.open_set.records = fx->call.set == SET_TRAIN ? SIM_RECORDS : SIM_EVAL_RECORDS;
+    event.reply.open_set.records = sim_records(sim_set(fx));
     event.reply.open_set.fingerprint = "fingerprint";
     event.reply.open_set.changes = "";
     answer(w, fx, w->faults->open_ms + latency(w), &event);
@@ -469,7 +469,7 @@ static bool answered_by_loop(const World *w, const Effect *fx, Process *process)
         answer_fetch((World *)w, fx, process);
         return true;
     case CALL_RELEASE_SAMPLES:
-        let_go(process, fx->call.set, fx->call.release.below);
+        let_go(process, sim_set(fx), fx->call.release.below);
         answer((World *)w, fx, latency((World *)w), &event);
         return true;
     default:

@@ -3,21 +3,22 @@
 #include "sim_internal.h"
 
 #include "base/rng.h"
+#include "config/eval_set.h"
 
 bool generates(const World *w)
 {
     return w->config->rollout.function == ROLLOUT_GENERATE;
 }
 
-int group_size(const World *w, SetName set)
+int group_size(const World *w, int set)
 {
     if (!generates(w)) return 1;
-    return (int)(set == SET_TRAIN ? w->config->rollout.n_samples_per_prompt
-                                  : w->config->eval.n_samples_per_prompt);
+    return (int)(set == 0 ? w->config->rollout.n_samples_per_prompt
+                          : eval_set(w->config, set - 1).n_samples_per_prompt);
 }
 
 /* A third of the groups is as good as it is bad. */
-void make_group(const World *w, const Process *worker, SetName set, SampleMeta *sample)
+void make_group(const World *w, const Process *worker, int set, SampleMeta *sample)
 {
     if (worker->adopted.version == 0)
         violate((World *)w, "actor %d is asked for answers before it has weights", worker->actor);

@@ -10,6 +10,7 @@
 #define STEPS_MAX     8192
 #define POSITIONS_MAX 65536
 #define NODES_HERE    4
+#define SIM_SETS      3 /* train, eval, and one of eval.sets */
 #define PLANS_KEPT    2 /* of each set: one that runs and one that comes next */
 
 /* Weights as a rank shows them, or as a rollout worker has them. */
@@ -27,7 +28,7 @@ typedef struct Process {
     int held; /* calls that it took and will never answer */
     uint64_t progress;
     /* rollout workers */
-    uint64_t holds[SET_COUNT][POSITIONS_MAX / 64]; /* samples, by position */
+    uint64_t holds[SIM_SETS][POSITIONS_MAX / 64]; /* samples, by position */
     Shown adopted;
     int64_t adopting;  /* version; 0: none */
     uint64_t reads_of; /* incarnation of the rank 0 whose board these are on */
@@ -40,8 +41,8 @@ typedef struct Process {
     struct {
         uint64_t id, hash;
         int64_t step;
-    } plan[SET_COUNT][PLANS_KEPT];
-    int plans[SET_COUNT];
+    } plan[SIM_SETS][PLANS_KEPT];
+    int plans[SIM_SETS];
 } Process;
 
 typedef struct Node {
@@ -120,9 +121,11 @@ int64_t latency(World *w);
 void push(World *w, int64_t delay_ms, const Event *event);
 void push_run(World *w, int64_t delay_ms, void (*run)(World *w, void *argument), void *argument);
 void violate(World *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
-void moved(World *w);     /* the run got on */
-void disturbed(World *w); /* something struck that costs time */
-SampleMeta sample_at(const World *w, SetName set, int64_t position);
+void moved(World *w);          /* the run got on */
+void disturbed(World *w);      /* something struck that costs time */
+int sim_set(const Effect *fx); /* 0: train */
+int64_t sim_records(int set);
+SampleMeta sample_at(const World *w, int set, int64_t position);
 
 /* ---- sim_cluster.c ---- */
 void start_agent(World *w, int node);
@@ -139,9 +142,9 @@ void answer(World *w, const Effect *fx, int64_t delay_ms, Event *event);
 
 /* ---- sim_generation.c ---- */
 bool generates(const World *w);
-int group_size(const World *w, SetName set);
+int group_size(const World *w, int set);
 /* The answers to the prompt of a position, which is no bad record: [group_size]. */
-void make_group(const World *w, const Process *worker, SetName set, SampleMeta *sample);
+void make_group(const World *w, const Process *worker, int set, SampleMeta *sample);
 void answer_publish(World *w, const Effect *fx, Process *rank);
 void answer_adopt(World *w, const Effect *fx, Process *worker);
 void check_versions(World *w, const Plan *plan);

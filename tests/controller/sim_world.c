@@ -72,10 +72,21 @@ static void check_that_it_moves(World *w)
 
 /* ---- the data: a pure function of set and position ---- */
 
-SampleMeta sample_at(const World *w, SetName set, int64_t position)
+int sim_set(const Effect *fx)
 {
-    int64_t records = set == SET_TRAIN ? SIM_RECORDS : SIM_EVAL_RECORDS;
-    int64_t bad = set == SET_TRAIN ? w->faults->bad_records : w->faults->bad_eval_records;
+    if (strcmp(fx->call.set_name, "train") == 0) return 0;
+    return strcmp(fx->call.set_name, "eval") == 0 ? 1 : 2;
+}
+
+int64_t sim_records(int set)
+{
+    return set == 0 ? SIM_RECORDS : set == 1 ? SIM_EVAL_RECORDS : SIM_EVAL_RECORDS - 3;
+}
+
+SampleMeta sample_at(const World *w, int set, int64_t position)
+{
+    int64_t records = sim_records(set);
+    int64_t bad = set == 0 ? w->faults->bad_records : set == 1 ? w->faults->bad_eval_records : 0;
     int64_t record = (position * 7 + position / records * 5) % records; /* an order per epoch */
     uint64_t h = rng_mix((uint64_t)record + 77 + 1000 * (uint64_t)set);
     SampleMeta meta = {
@@ -84,7 +95,7 @@ SampleMeta sample_at(const World *w, SetName set, int64_t position)
         .length = 5 + (int32_t)(h >> 20 & 63),
         .trained_tokens = 1 + (int32_t)(h >> 30 & 3),
     };
-    bool bad_position = set == SET_TRAIN && position > 0 && position == w->faults->bad_position;
+    bool bad_position = set == 0 && position > 0 && position == w->faults->bad_position;
     if (record < bad || bad_position)
         meta.reject_reason = REJECT_BAD_RECORD;
     else if (h % 9 == 0)

@@ -10,7 +10,7 @@
 
 /* The data that the make-believe data source serves. */
 #define SIM_RECORDS      96
-#define SIM_EVAL_RECORDS 10
+#define SIM_EVAL_RECORDS 10 /* of data.eval; the other set has some less */
 
 typedef struct SimFaults {
     int nodes;       /* machines with an agent each; 0 or 1: one, embedded */

@@ -92,11 +92,88 @@ static void report_eval(Reporter *reporter, int64_t step)
 {
     JobView job = {.phase = "evaluating", .waits_for = "", .step = step, .total_steps = 1000000};
     Effect effect = {.kind = FX_REPORT_EVAL};
+    const EvalFigures set = {.name = "eval",
+                             .samples = 10,
+                             .result = {.loss_sum = 30, .trained_tokens = 10},
+                             .seconds = 0.5};
     effect.eval.step = step;
-    effect.eval.samples = 10;
-    effect.eval.seconds = 0.5;
-    effect.eval.result = (StepResult){.loss_sum = 30, .trained_tokens = 10};
+    effect.eval.set = &set;
+    effect.eval.num_sets = 1;
     reporter_eval(reporter, &effect, &job);
+}
+
+static double number_in(const char *text, const char *name)
+{
+    char *key = mem_printf("\"%s\":", name);
+    const char *at = strstr(text, key);
+    if (at == NULL) fail_msg("%s is not in %s", name, text);
+    double value = strtod(at + strlen(key), NULL);
+    free(key);
+    return value;
+}
+
+/* Two sets: one line of metrics with both, a line for people of each. */
+static void test_evaluation_is_told_set_by_set(void **state)
+{
+    (void)state;
+    Reporter *reporter = NULL;
+    Error err = {0};
+    JobView job = {.phase = "evaluating", .waits_for = "", .step = 5, .total_steps = 10};
+    const EvalFigures set[] = {
+        {.name = "eval",
+         .generated = true,
+         .answers = {.prompts = 2,
+                     .answers = 4,
+                     .right = 1,
+                     .truncated = 1,
+                     .reward = 3.0,
+                     .reward_squared = 3.0,
+                     .tokens = 40,
+                     .pass = {0.5, 1.0},
+                     .pass_of = {2, 2}}},
+        {.name = "gsm8k",
+         .generated = true,
+         .answers = {.prompts = 1,
+                     .answers = 1,
+                     .right = 1,
+                     .reward = 1.0,
+                     .reward_squared = 1.0,
+                     .tokens = 7,
+                     .pass = {1.0},
+                     .pass_of = {1}}},
+    };
+    Effect effect = {.kind = FX_REPORT_EVAL};
+    effect.eval.step = 5;
+    effect.eval.set = set;
+    effect.eval.num_sets = 2;
+    unlink("sets.jsonl");
+    assert_ok(reporter_create("sets.jsonl", &(Screen){0}, &reporter, &err), &err);
+    int saved = dup(STDOUT_FILENO), file = open("told.txt", O_RDWR | O_CREAT | O_TRUNC, 0600);
+    fflush(stdout);
+    dup2(file, STDOUT_FILENO);
+    reporter_eval(reporter, &effect, &job);
+    fflush(stdout);
+    dup2(saved, STDOUT_FILENO);
+    close(saved);
+    close(file);
+    reporter_destroy(reporter);
+    char *told = NULL, *line = NULL;
+    size_t length = 0;
+    assert_ok(file_read("told.txt", 1 << 16, &told, &length, &err), &err);
+    assert_string_equal(told, "eval step=5/10 reward=0.7500 accuracy=0.2500 pass@2=0.5000 "
+                              "length=10.0 samples=4 seconds=0.0\n"
+                              "eval gsm8k step=5/10 reward=1.0000 accuracy=1.0000 length=7.0 "
+                              "samples=1 seconds=0.0\n");
+    assert_ok(file_read("sets.jsonl", 1 << 16, &line, &length, &err), &err);
+    assert_ptr_equal(strchr(line, '\n'), line + length - 1);
+    assert_true(number_in(line, "eval/reward") == 0.75);
+    assert_true(number_in(line, "eval/pass@1") == 0.25);
+    assert_true(number_in(line, "eval/truncated_ratio") == 0.25);
+    assert_true(number_in(line, "eval/gsm8k/accuracy") == 1);
+    assert_true(number_in(line, "eval/gsm8k/response_len/mean") == 7);
+    assert_null(strstr(line, "gsm8k/pass@2"));
+    free(told);
+    free(line);
 }
 
 static void three_steps(Reporter *reporter, int terminal)
@@ -425,6 +502,7 @@ static void test_status_says_null_for_what_there_is_none_of(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_evaluation_is_told_set_by_set),
         cmocka_unit_test(test_live_line_fits_the_terminal),
         cmocka_unit_test(test_live_line_follows_a_resize),
         cmocka_unit_test(test_eta_is_that_of_most_steps),

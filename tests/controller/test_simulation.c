@@ -14,6 +14,21 @@
 
 #define BAD_RECORDS 4
 
+/* Besides data.eval a set of its own, with more answers to a prompt. */
+static RowList more_sets(void)
+{
+    static JobConfig *job;
+    Error err = {0};
+    if (job == NULL)
+        assert_ok(job_config_parse("model: {path: m}\ndata: {train: t}\n"
+                                   "rollout: {function: generate, reward: random, "
+                                   "n_samples_per_prompt: 4}\n"
+                                   "eval: {sets: {more: {path: e, n_samples_per_prompt: 3}}}\n",
+                                   "job.yaml", "/", &job, &err),
+                  &err);
+    return job->eval.sets;
+}
+
 static JobConfig make_config(int workers, int tp, int dp)
 {
     static char eval_file[] = "eval";
@@ -34,6 +49,7 @@ static JobConfig make_config(int workers, int tp, int dp)
     config.train.max_tokens_per_gpu = 128;
     config.eval.interval = 10;
     config.eval.before_train = true;
+    config.eval.sets = more_sets();
     config.checkpoint.interval = 5;
     config.cluster.strategy = PACK;
     config.cluster.cpus_per_train_worker = 1;
@@ -234,7 +250,7 @@ static void test_simulation_ends_though_a_commit_lands_late(void **state)
 {
     (void)state;
     JobConfig config = make_config(2, 1, 1);
-    config.data.eval.count = 0;
+    config.data.eval.count = config.eval.sets.count = 0;
     config.train.num_steps = 100;
     config.checkpoint.interval = 1;
     config.cluster.restarts_max = 0;

@@ -319,7 +319,7 @@ static void test_refusals_say_what_is_wrong(void **state)
 {
     Stage *stage = *state;
     Error err = {0};
-    assert_read_fails(stage, "test", 0, 1, ERR_INVALID, "there is no set \"test\"");
+    assert_read_fails(stage, "test", 0, 1, ERR_INVALID, "there is no set \"test\" in the job");
     assert_read_fails(stage, "train", 0, 0, ERR_INVALID, "1 to");
     assert_read_fails(stage, "train", 0, LEASE_RECORDS_MAX + 1, ERR_INVALID, "1 to");
     assert_ok(file_write_atomic(FOLDER "/eval.jsonl", "\n", 1, &err), &err);
@@ -329,6 +329,8 @@ static void test_refusals_say_what_is_wrong(void **state)
     char *lines = read_stream(stage, "eval", 0, 1, &answers); /* mended: asked again, it is there */
     free(lines);
     stage->config.data.eval.count = 0;
+    stage_stop(stage);
+    stage_start(stage);
     assert_read_fails(stage, "eval", 0, 1, ERR_NOT_FOUND, "names no files for data.eval");
 
     Answer answer;

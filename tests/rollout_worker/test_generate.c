@@ -425,6 +425,53 @@ static void test_evaluation_has_its_own_settings_and_noise(void **state)
     boards_close(&boards);
 }
 
+/* Two sets over the same records: what differs is what each says of itself. */
+static void test_evaluation_sets_have_their_own_settings_rewards_and_noise(void **state)
+{
+    Stage *stage = *state;
+    Boards boards;
+    Error err = {0};
+    JobConfig *job = NULL;
+    assert_ok(
+        job_config_parse("model: {path: m}\ndata: {train: t}\n"
+                         "rollout: {function: generate, reward: random, n_samples_per_prompt: 4}\n"
+                         "eval:\n"
+                         "  sets:\n"
+                         "    long: {path: " FOLDER "/train.jsonl, max_response_length: 9, "
+                         "temperature: 1, n_samples_per_prompt: 3}\n"
+                         "    other: {path: " FOLDER "/train.jsonl, max_response_length: 9, "
+                         "temperature: 1, reward: {name: format, options: {shape: think}}}\n",
+                         "job.yaml", ".", &job, &err),
+        &err);
+    stage->config.eval.sets = job->eval.sets;
+    stage->config.rollout.save = FOLDER "/answers";
+    source_stop(stage);
+    source_start(stage);
+    worker_restart(stage);
+    adopt_first(stage, &boards);
+    Troupe__LeaseReply *reply = lease(stage, "long", 0, 1);
+    assert_int_equal(reply->n_samples, 3);
+    troupe__lease_reply__free_unpacked(reply, NULL);
+    reply = lease(stage, "other", 0, 1); /* no answer of random weights has that form */
+    assert_int_equal(reply->n_samples, 2);
+    for (size_t i = 0; i < reply->n_samples; i++)
+        assert_true(reply->samples[i]->reward == 0);
+    troupe__lease_reply__free_unpacked(reply, NULL);
+    assert_true(path_exists(FOLDER "/answers/long-v1/000000/000000000.jsonl"));
+    assert_true(path_exists(FOLDER "/answers/other-v1/000000/000000000.jsonl"));
+    Sample one, two;
+    fetch(stage, "long", 0, 0, &one);
+    fetch(stage, "other", 0, 0, &two);
+    assert_int_equal(one.prompt_length, two.prompt_length);
+    assert_in_range(one.length - one.prompt_length, 1, 9);
+    size_t first = (size_t)one.prompt_length;
+    assert_memory_not_equal(one.token + first, two.token + first, 4);
+    sample_clear(&one);
+    sample_clear(&two);
+    boards_close(&boards);
+    job_config_destroy(job);
+}
+
 static void assert_rejected(const Troupe__SampleMeta *meta, RejectReason reason, const char *text)
 {
     assert_int_equal(meta->status, SAMPLE_REJECTED);
@@ -830,6 +877,7 @@ int main(void)
         STAGED(test_samples_are_the_same_whatever_the_threads_and_the_order),
         STAGED(test_samples_of_two_ranks_are_the_same_whatever_the_threads),
         STAGED(test_evaluation_has_its_own_settings_and_noise),
+        STAGED(test_evaluation_sets_have_their_own_settings_rewards_and_noise),
         STAGED(test_records_without_a_usable_prompt_are_rejected_by_name),
         STAGED(test_rewards_see_prompt_and_label_or_else_the_answer_cut_off),
         STAGED(test_a_verifier_that_fails_is_tried_again),

@@ -144,7 +144,7 @@ static void test_a_position_is_that_of_the_run(void **state)
         char *view = view_record(text.data, "", options, false);
         assert_true(str_starts_with(view, expected));
         free(view);
-        options.eval = true; /* in the order of its files */
+        options.set = "eval"; /* in the order of its files */
         view = view_record(text.data, "", options, false);
         snprintf(expected, sizeof expected,
                  "record %llu of data.eval, at position %llu: ", (unsigned long long)position % 20,
@@ -278,7 +278,7 @@ static void test_a_job_that_generates_shows_prompts_and_labels(void **state)
                                  "<|im_start|>assistant\n"));
     assert_null(strstr(text, "⟦"));
     free(text);
-    text = view_record(CHAT("What is 2 + 3?", "It is 5."), keys, (InspectOptions){.eval = true},
+    text = view_record(CHAT("What is 2 + 3?", "It is 5."), keys, (InspectOptions){.set = "eval"},
                        false);
     assert_non_null(strstr(text, "at most 7 to be generated"));
     free(text);

@@ -277,7 +277,7 @@ static void test_lease_fails_by_name_and_the_next_one_works(void **state)
     Troupe__LeaseRequest request = lease_of(stage, 0, 10);
     request.set = "eval";
     assert_lease_fails(stage, &request, 20000, ERR_NOT_FOUND, "names no files for data.eval");
-    request.set = "a set with a very long name";
+    request.set = "a set with a name that is longer than any may be";
     assert_lease_fails(stage, &request, 20000, ERR_INVALID, "not the name of a set");
     request = lease_of(stage, 0, 0);
     assert_lease_fails(stage, &request, 20000, ERR_INVALID, "a lease has 1 to");
