@@ -10,8 +10,8 @@
 #include "base/memory.h"
 #include "model/weights_io.h"
 #include "rollout_worker/engine/engine_thread.h"
+#include "mismatch.h"
 #include "trainer_state.h"
-#include "workload.h"
 
 #ifndef SCALE
 #define SCALE 1
@@ -20,87 +20,17 @@
 
 typedef struct Job {
     DType dtype;
-    int64_t *checked; /* [2] samples and tokens, shared with the parent */
+    MismatchCount *count; /* of shared_alloc */
 } Job;
 
-static ModelConfig config(void)
-{
-    return (ModelConfig){
-        .architecture = ARCHITECTURE_QWEN3,
-        .vocab_size = TINY_VOCAB,
-        .hidden_size = 48,
-        .intermediate_size = 40,
-        .num_hidden_layers = 2,
-        .num_attention_heads = 8,
-        .num_key_value_heads = 4,
-        .head_dim = 16,
-        .max_position_embeddings = WORKLOAD_LENGTH_MAX,
-        .rope_theta = 10000.0,
-        .rms_norm_eps = 1e-6f,
-        .initializer_range = 0.25f,
-        .qk_norm = true,
-        .tie_word_embeddings = true,
-    };
-}
-
-static Trainer *make_trainer(const Ranks *ranks, DType dtype)
-{
-    Error err = {0};
-    Trainer *trainer = NULL;
-    TrainerOptions options = {
-        .model = config(),
-        .dtype = dtype,
-        .max_tokens = 2 * WORKLOAD_LENGTH_MAX,
-        .max_sequence_length = WORKLOAD_LENGTH_MAX,
-        .adam_beta1 = 0.9,
-        .adam_beta2 = 0.95,
-        .adam_eps = 1e-8,
-        .kernels = ranks->kernels,
-        .tensor_comm = ranks->tensor_comm,
-    };
-    rank_ok(trainer_create(&options, &trainer, &err), &err);
-    rank_ok(trainer_init_random(trainer, 3, &err), &err);
-    return trainer;
-}
-
-/* Engines of different narrowness: pages, samples and tokens of a step. */
-typedef struct Shape {
-    int pages, max_samples, max_step_tokens;
-    bool forgets;
-} Shape;
-
-static const Shape SHAPES[] = {
+static const EngineShape SHAPES[] = {
     {120, 24, 64, false}, /* roomy */
     {16, 12, 33, false},  /* preempts all the time */
     {40, 3, 200, false},  /* few at a time, whole prompts */
     {16, 8, 8, true},     /* shortest chunks, nothing found again */
 };
 #define NUM_SHAPES ((int)(sizeof SHAPES / sizeof *SHAPES))
-static const Shape ALONE = {4, 1, WORKLOAD_LENGTH_MAX, true};
-
-static Engine *make_engine(const Ranks *ranks, const Trainer *trainer, const Shape *shape,
-                           const Tokenizer *tokenizer)
-{
-    static const int32_t ends[] = {WORKLOAD_END};
-    Error err = {0};
-    Engine *engine = NULL;
-    int64_t page = kv_cache_page_bytes(trainer->plan, trainer->weights->dtype, ranks->kernels);
-    EngineOptions options = {
-        .weights = trainer->weights,
-        .weight_version = 12,
-        .tensor_comm = ranks->tensor_comm,
-        .max_length = WORKLOAD_LENGTH_MAX,
-        .max_samples = shape->max_samples,
-        .max_step_tokens = shape->max_step_tokens,
-        .kv_bytes = shape->pages * page,
-        .tokenizer = tokenizer,
-        .end_token = ends,
-        .num_end_tokens = 1,
-        .forgets_prefixes = shape->forgets,
-    };
-    rank_ok(engine_create(&options, &engine, &err), &err);
-    return engine;
-}
+static const EngineShape ALONE = {4, 1, WORKLOAD_LENGTH_MAX, true};
 
 /* ---- the same alone ---- */
 
@@ -125,72 +55,12 @@ static void check_alone(Engine *engine, const Workload *workload, const Outcome 
     generation_clear(&alone);
 }
 
-/* ---- the same in the trainer ---- */
-
-/* Rank 0's sample on every rank. */
-static void share_sample(const Ranks *ranks, Sample *sample)
-{
-    Error err = {0};
-    int32_t sizes[] = {sample->length, sample->prompt_length};
-    if (ranks->tp_size == 1) return;
-    rank_ok(comm_broadcast(ranks->tensor_comm, tensor_1d(sizes, DTYPE_I32, 2), 0, &err), &err);
-    rank_ok(
-        comm_broadcast(ranks->tensor_comm, tensor_1d(&sample->temperature, DTYPE_F32, 1), 0, &err),
-        &err);
-    if (ranks->tp_rank > 0) {
-        sample->length = sizes[0];
-        sample->prompt_length = sizes[1];
-        sample->token = mem_calloc((size_t)sizes[0], sizeof *sample->token);
-        sample->loss_mask = mem_calloc((size_t)sizes[0], 1);
-        memset(sample->loss_mask + sizes[1], 1, (size_t)(sizes[0] - sizes[1]));
-    }
-    rank_ok(
-        comm_broadcast(ranks->tensor_comm, tensor_1d(sample->token, DTYPE_I32, sizes[0]), 0, &err),
-        &err);
-}
-
-/* Log-probs of a sample as the trainer evaluates it; compared where rank 0 knows the engine's. */
-static void check_trainer(const Ranks *ranks, Trainer *trainer, Sample *sample)
-{
-    Error err = {0};
-    StepResult result;
-    float value[WORKLOAD_LENGTH_MAX], *values[] = {value};
-    const Sample *pointer = sample;
-    MicroBatch batch = {.sample = &pointer, .num_samples = 1};
-    share_sample(ranks, sample);
-    rank_ok(trainer_evaluate(trainer, &batch, 1, (float *const *const[]){values}, &result, &err),
-            &err);
-    if (ranks->tp_rank > 0) return;
-    for (int32_t t = sample->prompt_length; t < sample->length; t++)
-        rank_check(memcmp(&value[t], &sample->log_prob[t], sizeof(float)) == 0);
-}
-
-static void check_log_probs(const Ranks *ranks, Trainer *trainer, const Workload *workload,
-                            int64_t checked[2])
-{
-    Error err = {0};
-    int32_t count = workload->num_outcomes;
-    if (ranks->tp_size > 1)
-        rank_ok(comm_broadcast(ranks->tensor_comm, tensor_1d(&count, DTYPE_I32, 1), 0, &err), &err);
-    for (int i = 0; i < count; i++) {
-        Sample sample = {0};
-        if (ranks->tp_rank == 0) {
-            Spec spec;
-            spec_make(&spec, workload, workload->outcome[i].number);
-            generation_to_sample(&workload->outcome[i].generation, spec.prompt, &sample);
-            rank_ok(sample_check_policy(&sample, &err), &err);
-            checked[0]++;
-            checked[1] += workload->outcome[i].generation.length;
-        }
-        check_trainer(ranks, trainer, &sample);
-        sample_clear(&sample);
-    }
-}
+/* ---- random requests ---- */
 
 static void exact_body(const Ranks *ranks, void *argument)
 {
     const Job *job = argument;
-    Trainer *trainer = make_trainer(ranks, job->dtype);
+    Trainer *trainer = mismatch_trainer(ranks, MISMATCH_SMALL, job->dtype);
     Tokenizer *tokenizer = tiny_tokenizer();
     for (int shape = 0; shape < NUM_SHAPES; shape++) {
         Workload workload = {.seed = 100 + (uint64_t)shape,
@@ -200,7 +70,7 @@ static void exact_body(const Ranks *ranks, void *argument)
                              .resume_percent = 80,
                              .with_stops = true,
                              .long_samples = shape == 1};
-        Engine *engine = make_engine(ranks, trainer, &SHAPES[shape], tokenizer);
+        Engine *engine = mismatch_engine(ranks, trainer, &SHAPES[shape], tokenizer);
         if (ranks->tp_rank == 0)
             workload_run(&workload, engine);
         else
@@ -212,14 +82,14 @@ static void exact_body(const Ranks *ranks, void *argument)
             rank_check(stats.prompt_tokens_found > 0);
         }
         engine_destroy(engine);
-        engine = make_engine(ranks, trainer, &ALONE, tokenizer);
+        engine = mismatch_engine(ranks, trainer, &ALONE, tokenizer);
         for (int i = 0; i < workload.num_outcomes; i++) {
             outcome_check(&workload, &workload.outcome[i], tokenizer);
             check_alone(engine, &workload, &workload.outcome[i]);
         }
         if (ranks->tp_rank > 0) follow(engine);
         engine_destroy(engine);
-        check_log_probs(ranks, trainer, &workload, job->checked);
+        mismatch_compare(ranks, trainer, &workload, workload.seed, job->count);
         workload_clear(&workload);
     }
     tokenizer_destroy(tokenizer);
@@ -229,11 +99,14 @@ static void exact_body(const Ranks *ranks, void *argument)
 static void check_exact(int tp_size)
 {
     for (DType dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++) {
-        Job job = {dtype, shared_alloc(2 * sizeof(int64_t))};
+        Job job = {dtype, shared_alloc(sizeof(MismatchCount))};
         ranks_run(tp_size, 1, exact_body, &job);
-        print_message("%s, tp %d: %lld samples, %lld tokens, 0 bits apart\n", dtype_name(dtype),
-                      tp_size, (long long)job.checked[0], (long long)job.checked[1]);
-        shared_free(job.checked, 2 * sizeof(int64_t));
+        print_message("%s, tp %d: %lld samples, %lld tokens, %lld bits apart\n", dtype_name(dtype),
+                      tp_size, (long long)job.count->samples, (long long)job.count->tokens,
+                      (long long)job.count->mismatches);
+        assert_true(job.count->samples > REQUESTS && job.count->tokens > 10 * REQUESTS);
+        assert_int_equal(job.count->mismatches, 0);
+        shared_free(job.count, sizeof *job.count);
     }
 }
 
@@ -293,10 +166,10 @@ static void run_in_threads(const Trainer *trainer, Workload *workload)
 static void threads_body(const Ranks *ranks, void *argument)
 {
     const Job *job = argument;
-    Trainer *trainer = make_trainer(ranks, job->dtype);
+    Trainer *trainer = mismatch_trainer(ranks, MISMATCH_SMALL, job->dtype);
     Workload workload = {.seed = 9, .num_requests = REQUESTS / 2};
     if (ranks->tp_rank == 0) run_in_threads(trainer, &workload);
-    check_log_probs(ranks, trainer, &workload, job->checked);
+    mismatch_compare(ranks, trainer, &workload, workload.seed, job->count);
     workload_clear(&workload);
     trainer_destroy(trainer);
 }
@@ -304,10 +177,60 @@ static void threads_body(const Ranks *ranks, void *argument)
 static void test_samples_of_two_ranks_in_one_process_are_the_trainers(void **state)
 {
     (void)state;
-    Job job = {DTYPE_F32, shared_alloc(2 * sizeof(int64_t))};
+    Job job = {DTYPE_F32, shared_alloc(sizeof(MismatchCount))};
     ranks_run(2, 1, threads_body, &job);
-    assert_true(job.checked[0] >= REQUESTS / 2 && job.checked[1] > 10 * REQUESTS / 2);
-    shared_free(job.checked, 2 * sizeof(int64_t));
+    assert_true(job.count->samples >= REQUESTS / 2 && job.count->tokens > 10 * REQUESTS / 2);
+    assert_int_equal(job.count->mismatches, 0);
+    shared_free(job.count, sizeof *job.count);
+}
+
+/* ---- random engines and models ---- */
+
+static void test_random_rounds_of_every_model_are_the_trainers(void **state)
+{
+    (void)state;
+    MismatchCount *count = shared_alloc(sizeof *count);
+    for (int model = 0; model < MISMATCH_MODELS; model++) {
+        MismatchRound round = {.seed = 50 + (uint64_t)model,
+                               .model = (MismatchModel)model,
+                               .dtype = model % 2 == 0 ? DTYPE_BF16 : DTYPE_F32,
+                               .num_requests = model == MISMATCH_WIDE ? 2 : 20 * SCALE,
+                               .count = count};
+        ranks_run(1 + model % 2, 1, mismatch_round, &round);
+    }
+    assert_int_equal(count->mismatches, 0);
+    assert_true(count->samples > 100 && count->found_tokens > 0 && count->resumed > 0);
+    shared_free(count, sizeof *count);
+}
+
+/* One bit of one log-prob, so that nobody need wonder whether the others were looked at. */
+static void flipped_body(const Ranks *ranks, void *argument)
+{
+    const Job *job = argument;
+    Trainer *trainer = mismatch_trainer(ranks, MISMATCH_SMALL, job->dtype);
+    Engine *engine = mismatch_engine(ranks, trainer, &SHAPES[0], NULL);
+    Workload workload = {.seed = 4, .num_requests = 4, .in_work_max = 4};
+    uint32_t bits;
+    workload_run(&workload, engine);
+    engine_destroy(engine);
+    Generation *g = &workload.outcome[workload.num_outcomes - 1].generation;
+    float *last = &g->log_prob[g->length - 1];
+    memcpy(&bits, last, sizeof bits);
+    bits ^= 1;
+    memcpy(last, &bits, sizeof bits);
+    mismatch_compare(ranks, trainer, &workload, 1, job->count);
+    workload_clear(&workload);
+    trainer_destroy(trainer);
+}
+
+static void test_one_bit_in_one_log_prob_is_found(void **state)
+{
+    (void)state;
+    Job job = {DTYPE_BF16, shared_alloc(sizeof(MismatchCount))};
+    ranks_run(1, 1, flipped_body, &job);
+    assert_int_equal(job.count->mismatches, 1);
+    assert_true(job.count->worst > 0.0 && job.count->worst < 1e-5);
+    shared_free(job.count, sizeof *job.count);
 }
 
 static void test_samples_are_the_trainers_and_the_same_alone(void **state)
@@ -328,6 +251,8 @@ int main(void)
         cmocka_unit_test(test_samples_are_the_trainers_and_the_same_alone),
         cmocka_unit_test(test_samples_of_two_ranks_are_the_trainers_and_the_same_alone),
         cmocka_unit_test(test_samples_of_two_ranks_in_one_process_are_the_trainers),
+        cmocka_unit_test(test_random_rounds_of_every_model_are_the_trainers),
+        cmocka_unit_test(test_one_bit_in_one_log_prob_is_found),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
