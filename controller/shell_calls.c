@@ -49,6 +49,15 @@ static PackedMessage pack_lease(const Shell *shell, const Effect *fx)
     return message_pack(&request.base);
 }
 
+static PackedMessage pack_give_up(const Effect *fx)
+{
+    Troupe__GiveUpRequest request = TROUPE__GIVE_UP_REQUEST__INIT;
+    request.set = (char *)fx->call.set_name;
+    request.first = (uint64_t)fx->call.lease.first;
+    request.count = (uint32_t)fx->call.lease.count;
+    return message_pack(&request.base);
+}
+
 static PackedMessage pack_release(const Effect *fx)
 {
     Troupe__ReleaseRequest request = TROUPE__RELEASE_REQUEST__INIT;
@@ -216,6 +225,8 @@ static PackedMessage pack_request(const Shell *shell, const Effect *fx, PendingC
         return pack_open(fx);
     case CALL_LEASE:
         return pack_lease(shell, fx);
+    case CALL_GIVE_UP:
+        return pack_give_up(fx);
     case CALL_RELEASE_SAMPLES:
         return pack_release(fx);
     case CALL_BOOTSTRAP:
@@ -376,6 +387,9 @@ static PolicyFigures policy_figures(const Troupe__PolicyFigures *from)
         .critic_s = from->critic_s,
         .log_probs_compared = (int64_t)from->log_probs_compared,
         .log_probs_differ = (int64_t)from->log_probs_differ,
+        .age = from->age,
+        .age_max = from->age_max,
+        .mixed_samples = (int64_t)from->mixed_samples,
         .groups = (int)from->groups,
         .zero_variance_groups = (int)from->zero_variance_groups,
     };

@@ -608,6 +608,7 @@ static Status answer_prompt(Task *task, RolloutGroup *ret, Error *err)
     Status status = judge(task, err);
     atomic_fetch_sub(&task->generate->judging, 1);
     if (status != OK) return status;
+    TRY(is_cancelled(task, err)); /* whoever answers in its place saves it */
     fill_group(task, ret);
     return task->generate->config->rollout.save != NULL ? save_group(task, ret, err) : OK;
 }

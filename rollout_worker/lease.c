@@ -415,6 +415,17 @@ void lease_host_close(LeaseHost *host)
         abandon(host->leases);
 }
 
+void lease_give_up(LeaseHost *host, const char *set, uint64_t first, uint32_t count)
+{
+    Lease *lease, *next;
+    Error err = {0};
+    error_set(&err, ERR_CANCELLED, "nobody wants this lease any more");
+    DL_FOREACH_SAFE(host->leases, lease, next)
+    if (lease->call != NULL && lease->first == first && lease->count == count &&
+        strcmp(lease->set, set) == 0)
+        fail(lease, &err);
+}
+
 void lease_host_give_up(LeaseHost *host, const char *why)
 {
     Lease *lease, *next;

@@ -30,6 +30,10 @@ typedef struct LeaseHost {
 /* Takes a call of rollout.run and answers it sooner or later. */
 void lease_start(LeaseHost *host, Call *call);
 
+/* Fails the lease of these positions as cancelled: nobody wants it. Does nothing where there is
+ * none. */
+void lease_give_up(LeaseHost *host, const char *set, uint64_t first, uint32_t count);
+
 /* Fails all leases as cancelled, saying why: their caller does not wait for them any more. */
 void lease_host_give_up(LeaseHost *host, const char *why);
 

@@ -116,6 +116,20 @@ static void on_fetch(void *self, Call *call)
     troupe__fetch_request__free_unpacked(request, NULL);
 }
 
+static void on_give_up(void *self, Call *call)
+{
+    RolloutService *service = self;
+    Bytes body = call_body(call);
+    Troupe__GiveUpRequest *request = troupe__give_up_request__unpack(NULL, body.length, body.data);
+    if (request == NULL) {
+        call_refuse_unreadable(call);
+        return;
+    }
+    lease_give_up(&service->host, request->set, request->first, request->count);
+    call_reply(call, (Bytes){0}, (Bytes){0});
+    troupe__give_up_request__free_unpacked(request, NULL);
+}
+
 static void on_release(void *self, Call *call)
 {
     RolloutService *service = self;
@@ -254,10 +268,8 @@ static void adopter_stop(RolloutService *service)
 /* ---- life ---- */
 
 const ActorMethod rollout_service_methods[] = {
-    {"rollout.run", on_run},
-    {"rollout.fetch", on_fetch},
-    {"rollout.release", on_release},
-    {"rollout.adopt", on_adopt},
+    {"rollout.run", on_run},         {"rollout.give_up", on_give_up}, {"rollout.fetch", on_fetch},
+    {"rollout.release", on_release}, {"rollout.adopt", on_adopt},
 };
 const int rollout_service_num_methods =
     sizeof rollout_service_methods / sizeof *rollout_service_methods;

@@ -21,6 +21,8 @@ typedef enum { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_WSD
 typedef enum { PACK, SPREAD, STRICT_PACK, STRICT_SPREAD } PlacementStrategy;
 typedef enum { ROLLOUT_SFT, ROLLOUT_GENERATE } RolloutFunction;
 typedef enum { RESUME_AUTO, RESUME_NEVER } ResumeMode;
+typedef enum { TOO_STALE_RECOMPUTE, TOO_STALE_DROP } TooStalePolicy;
+typedef enum { PARTIAL_RECOMPUTE, PARTIAL_KEEP } PartialPolicy;
 
 /* A name of eval.sets; eval_set.h tells what holds for it. */
 typedef struct EvalSetRow {
@@ -78,11 +80,14 @@ typedef struct JobConfig {
         double temperature, top_p, min_p;
         int64_t top_k; /* 0: off */
         StringList stop;
-        int64_t max_staleness; /* versions that the weights of a sample may be behind those it
-                                  trains; 0: none */
-        int64_t concurrency;   /* samples that a worker generates at a time */
-        char *save, *load;     /* folders of groups of samples (saved_group.h); NULL: none */
-        int64_t kv_cache_mb;   /* of a worker; 0: enough for all of these at their longest */
+        int64_t max_staleness;    /* versions that the weights of a sample may be behind those it
+                                     trains; 0: none */
+        TooStalePolicy too_stale; /* what becomes of groups that are further behind */
+        PartialPolicy partial;    /* what becomes of keys and values when weights change */
+        double over_sampling;     /* times the groups of a step that are let out at once; >= 1 */
+        int64_t concurrency;      /* samples that a worker generates at a time */
+        char *save, *load;        /* folders of groups of samples (saved_group.h); NULL: none */
+        int64_t kv_cache_mb;      /* of a worker; 0: enough for all of these at their longest */
     } rollout;
 
     struct {

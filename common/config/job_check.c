@@ -204,7 +204,8 @@ static bool is_of_generation(const char *key)
            config_word_in(
                "rollout.reward rollout.n_samples_per_prompt rollout.max_response_length "
                "rollout.temperature rollout.top_p rollout.top_k rollout.min_p rollout.stop "
-               "rollout.max_staleness rollout.concurrency rollout.kv_cache_mb "
+               "rollout.max_staleness rollout.too_stale rollout.partial rollout.over_sampling "
+               "rollout.concurrency rollout.kv_cache_mb "
                "rollout.save rollout.load "
                "eval.n_samples_per_prompt eval.max_response_length eval.temperature eval.top_p "
                "eval.top_k eval.min_p",
@@ -248,6 +249,31 @@ static Status check_groups(const LoadedJob *job, Error *err)
     return OK;
 }
 
+/* A value that was chosen and would change nothing. */
+static Status check_staleness(const LoadedJob *job, const LoadedJob *defaults, Error *err)
+{
+    const JobConfig *config = &job->config, *preset = &defaults->config;
+    if (config->rollout.prefetch_steps != preset->rollout.prefetch_steps)
+        return job_refuse(
+            job, "rollout.prefetch_steps", "rollout.function", err,
+            "rollout.prefetch_steps has no effect with rollout.function: generate: how "
+            "far answers are ahead of training is what rollout.max_staleness says.\n"
+            "Remove it.");
+    if (config->rollout.partial != preset->rollout.partial && config->rollout.max_staleness == 0)
+        return job_refuse(
+            job, "rollout.partial", NULL, err,
+            "rollout.partial has no effect with rollout.max_staleness 0: weights change "
+            "only when no answer is in work.\nRemove it, or raise max_staleness.");
+    if (config->rollout.too_stale != preset->rollout.too_stale &&
+        config->rollout.over_sampling == 1.0)
+        return job_refuse(
+            job, "rollout.too_stale", NULL, err,
+            "rollout.too_stale has no effect with rollout.over_sampling 1: no more is "
+            "let out than rollout.max_staleness allows to train.\n"
+            "Remove it, or write for example over_sampling: 1.5.");
+    return OK;
+}
+
 static Status check_algorithm(const LoadedJob *job, Error *err)
 {
     Arena *arena = arena_create();
@@ -265,7 +291,7 @@ static Status check_algorithm(const LoadedJob *job, Error *err)
                                 "conversations: nothing is generated and there are no rewards.\n"
                                 "Remove the key, or write rollout.function: generate.",
                                 key);
-    } else if (check_groups(job, err) != OK) {
+    } else if (check_groups(job, err) != OK || check_staleness(job, defaults, err) != OK) {
         status = ERR_INVALID;
     } else if (!algorithm_check(&job->config.algorithm, &defaults->config.algorithm, &facts,
                                 &fault)) {

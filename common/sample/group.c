@@ -12,6 +12,7 @@ static const char *const names[GROUP_VERDICT_COUNT] = {
     [GROUP_NOTHING_TO_TRAIN] = "nothing_to_train",
     [GROUP_TOO_SMALL] = "too_small",
     [GROUP_ZERO_VARIANCE] = "zero_variance",
+    [GROUP_TOO_STALE] = "too_stale",
 };
 
 const char *group_verdict_name(GroupVerdict verdict)

@@ -15,6 +15,8 @@ typedef enum {
     GROUP_NOTHING_TO_TRAIN, /* no sample has a trained token */
     GROUP_TOO_SMALL,        /* fewer samples can train than the estimator needs */
     GROUP_ZERO_VARIANCE,    /* all rewards are equal: every advantage is 0 */
+    GROUP_TOO_STALE, /* the last, as it is not judged: its weights are too old for the steps to come
+                      */
     GROUP_VERDICT_COUNT,
 } GroupVerdict;
 

@@ -2,6 +2,7 @@
  * job.c, push.c and save.c. */
 #include "core/core.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -173,7 +174,10 @@ static void make_stream(Controller *c, SetName set)
     int64_t group = !push_is_used(c)   ? 1
                     : set == SET_TRAIN ? config->rollout.n_samples_per_prompt
                                        : eval_set_samples_max(config);
-    int64_t ahead = (config->rollout.prefetch_steps + 2) * config->train.global_batch_size / group;
+    int64_t steps = push_is_used(c) ? config->rollout.max_staleness +
+                                          (int64_t)ceil(config->rollout.over_sampling)
+                                    : config->rollout.prefetch_steps;
+    int64_t ahead = (steps + 2) * config->train.global_batch_size / group;
     stream_init(&c->lane[set].stream, set, 8 * ahead + 1024, (int)group);
 }
 

@@ -74,6 +74,7 @@ typedef struct Lease {
     int worker;
     int64_t first;
     int count;
+    int64_t version; /* of the weights that its worker had */
 } Lease;
 
 #define LEASES_PER_WORKER 2
@@ -329,6 +330,9 @@ void lease_reply(Controller *c, const Event *event);
 void lease_worker_lost(Controller *c, int actor); /* a rollout worker */
 void lease_source_lost(Controller *c);
 void lease_drop_set(Controller *c, SetName set);
+/* Of what was over-sampled for a plan that has just been made: what later steps may not train. May
+ * move the plan's end. */
+void lease_let_go_of_stale(Controller *c, Plan *plan);
 void lease_forget_all(Controller *c); /* with what the streams know of them */
 
 /* ---- evaluate.c ---- */

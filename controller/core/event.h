@@ -66,7 +66,10 @@ typedef struct Plan {
     int64_t trained_tokens; /* of all ranks */
     int rejected; /* positions in [first_position, end_position) that are not trained ... */
     int dropped[GROUP_VERDICT_COUNT]; /* ... and why */
-    PlannedSample *sample;            /* grouped by data-parallel rank, then by micro-batch */
+    /* Over-sampled beyond it and too old for later steps, to be made again: groups that were
+     * finished, and positions that were in work. */
+    int recomputed, given_up;
+    PlannedSample *sample; /* grouped by data-parallel rank, then by micro-batch */
     int num_samples;
     int num_groups;              /* positions that these are of */
     MicroBatchPlan *micro_batch; /* grouped by data-parallel rank */
@@ -83,6 +86,7 @@ typedef struct PolicyFigures {
     double correction, corrected, rollout_tokens, rollout_difference, reward_kl;
     double value_loss, value_tokens, value_clipped;
     int64_t log_probs_compared, log_probs_differ;
+    int64_t age, age_max, mixed_samples;
     double rollout_difference_max, ratio_min, ratio_max; /* over all tokens */
     double normaliser, critic_grad_norm;                 /* equal on all ranks ... */
     int groups, zero_variance_groups;                    /* ... as are these, of the batch */
@@ -173,6 +177,7 @@ typedef enum { GROUP_PREPARE, GROUP_COMMIT, GROUP_RELEASE } GroupCall;
 typedef enum {
     CALL_OPEN_SET, /* data source */
     CALL_LEASE,    /* rollout workers */
+    CALL_GIVE_UP,
     CALL_RELEASE_SAMPLES,
     CALL_ADOPT,
     CALL_BOOTSTRAP, /* train ranks, from here on */

@@ -165,6 +165,7 @@ void job_plan_ahead(Controller *c, SetName set)
     }
     plan.id = core_next_id(c);
     plan.step = step;
+    lease_let_go_of_stale(c, &plan);
     lane->planned = plan.end_position;
     lane->next = (PlanSlot){.state = PLAN_SLOT_FETCHING, .plan = plan};
     for (int i = c->first_train; i < c->num_actors; i++) {

@@ -1,11 +1,14 @@
 /* Steps 1 and 2 of the loop: positions of the ordered streams go to rollout workers ahead of
- * training, and what comes of them is judged and kept in the stream. */
+ * training, and what comes of them is judged and kept in the stream; what is left over of a step
+ * and has grown too old is let go of. */
 #include "core/core.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-#define LEASE_RETRY_MS 100 /* after one that failed */
+#define LEASE_RETRY_MS     100 /* after one that failed */
+#define GIVE_UP_TIMEOUT_MS 10000
 
 /* ---- 1 lease ---- */
 
@@ -38,37 +41,51 @@ static int64_t least(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* Steps that have no plan yet, of the prefetch_steps ahead: what is leased beyond the last step
- * would never be trained. What is generated now may be behind the weights that it trains by
- * max_staleness: version v is what step v trains from, so it is for steps up to v + max_staleness.
- */
+static int64_t most(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Positions that are let out at once for the next step, of which some may be rejected. */
+static int64_t over_sampled(const Controller *c)
+{
+    double factor = push_is_used(c) ? c->config->rollout.over_sampling : 1;
+    return (int64_t)ceil((double)job_groups_per_batch(c) * factor);
+}
+
+/* Steps that have no plan yet and may be leased for; what is leased beyond the last step would
+ * never be trained. Answers may be behind the weights that they train by max_staleness: version v
+ * is what step v trains from, so with it answers are made for steps up to v + max_staleness.
+ * Without weights that change it is prefetch_steps that says how far. */
 static int64_t steps_ahead(const Controller *c, const Lane *lane)
 {
     int64_t ahead = c->config->rollout.prefetch_steps + 1;
     if (lane->stream.set == SET_EVAL) return ahead;
     int64_t planned =
         c->step + (lane->running.state != PLAN_SLOT_EMPTY) + (lane->next.state != PLAN_SLOT_EMPTY);
+    if (push_is_used(c)) ahead = c->push.version + c->config->rollout.max_staleness - planned;
     ahead = least(ahead, c->total_steps - planned);
-    if (push_is_used(c))
-        ahead = least(ahead, c->push.version + c->config->rollout.max_staleness - planned);
     return ahead < 0 ? 0 : ahead;
 }
 
-/* Leases stop here: enough for the batch in training and prefetch_steps beyond it, rejected ones
- * not counted. */
+/* Leases stop here. With weights of version v, whose first is 1, there are in all steps, planned
+ * ones and those ahead, (v + max_staleness) batches that are accepted or on their way: the capacity
+ * of AReaL (Fu et al. 2025, section 5.1), whose versions begin with 0. What is rejected makes room.
+ * Over-sampling exceeds it by what it lets out more for the next step. */
 static int64_t lease_limit(const Controller *c, const Lane *lane)
 {
     int64_t rejected =
         lane->stream.rejected_ahead - lane->running.plan.rejected - lane->next.plan.rejected;
-    int64_t steps = steps_ahead(c, lane);
-    return steps == 0 ? lane->planned : lane->planned + steps * job_groups_per_batch(c) + rejected;
+    int64_t steps = steps_ahead(c, lane), wanted = steps * job_groups_per_batch(c);
+    if (steps == 0) return lane->planned;
+    return lane->planned + most(wanted, over_sampled(c)) + rejected;
 }
 
-/* Positions of a lease. Generation takes long: what it may be leased is shared evenly. */
+/* Positions of a lease. Generation takes long: what may be leased is shared evenly. */
 static int lease_size(const Controller *c)
 {
     int64_t size = c->config->rollout.lease_size;
-    int64_t share = (job_groups_per_batch(c) + num_leases(c) - 1) / num_leases(c);
+    int64_t share = (over_sampled(c) + num_leases(c) - 1) / num_leases(c);
     return (int)(push_is_used(c) ? least(size, share) : size);
 }
 
@@ -85,10 +102,11 @@ void lease_ahead(Controller *c, SetName set)
         /* What is below, plans have. When the holder of some of it is lost, a rank that has not
          * fetched it says so and the plan is made anew; until then it is not leased: made again
          * it might be judged otherwise. */
-        int count = stream_lease(&lane->stream, worker, lane->planned, lease_limit(c, lane),
-                                 lease_size(c), &first);
+        LeaseTerms terms = {worker, c->push.version, lane->planned, lease_limit(c, lane),
+                            lease_size(c)};
+        int count = stream_lease(&lane->stream, &terms, &first);
         if (count == 0) return;
-        *lease = (Lease){core_next_id(c), set, worker, first, count};
+        *lease = (Lease){core_next_id(c), set, worker, first, count, terms.version};
         Effect *effect = core_call(c, worker, CALL_LEASE, lease->id, WORK_TIMEOUT_MS);
         effect->call.set = set;
         effect->call.set_name = data->name;
@@ -164,6 +182,55 @@ void lease_reply(Controller *c, const Event *event)
     else
         core_finish_committed(c, event->status, "%s", event->message);
     drop_lease(c, lease);
+}
+
+/* ---- what is left over ---- */
+
+/* Its worker need not end what nobody wants. */
+static void give_up(Controller *c, Lease *lease)
+{
+    if (supervise_ready(c, lease->worker)) {
+        Effect *effect = core_call(c, lease->worker, CALL_GIVE_UP, 0, GIVE_UP_TIMEOUT_MS);
+        effect->call.set = lease->set;
+        effect->call.set_name = core_set(c, lease->set)->name;
+        effect->call.lease.first = lease->first;
+        effect->call.lease.count = lease->count;
+    }
+    drop_lease(c, lease);
+}
+
+/* Only over-sampling leaves anything over: what is leased without it is for a step that may train
+ * it. The plan has just been made; none that is yet to be made is for an earlier step than the one
+ * after it. What is dropped must not depend on what happens to be finished, so it is all that was
+ * let out at once, and belongs to this step: whoever goes on from a checkpoint begins behind it. */
+void lease_let_go_of_stale(Controller *c, Plan *plan)
+{
+    Stream *stream = &lane_of(c, plan->set)->stream;
+    bool ages = push_is_used(c) && plan->set == SET_TRAIN && c->config->rollout.load == NULL;
+    int64_t oldest = plan->step + 1 - c->config->rollout.max_staleness;
+    if (!ages || c->config->rollout.over_sampling <= 1) return;
+    if (c->config->rollout.too_stale == TOO_STALE_DROP) {
+        int64_t end =
+            stream_drop_stale(stream, plan->end_position, plan->first_position + over_sampled(c),
+                              oldest, c->push.version);
+        int dropped = (int)(end - plan->end_position);
+        plan->dropped[GROUP_TOO_STALE] += dropped;
+        plan->rejected += dropped;
+        plan->end_position = end;
+    }
+    for (int i = 0; i < num_leases(c); i++) {
+        Lease *lease = &c->lease[i];
+        if (lease->id == 0 || lease->set != plan->set || lease->version >= oldest) continue;
+        plan->given_up += lease->count;
+        give_up(c, lease);
+    }
+    plan->recomputed += (int)stream_free_stale(stream, plan->end_position, oldest);
+    if (plan->given_up + plan->recomputed + plan->dropped[GROUP_TOO_STALE] > 0)
+        core_log(c, LOG_DEBUG, "too_stale",
+                 "left over of step %lld and too old for later ones: %d groups dropped, %d to be "
+                 "answered again, %d given up in work",
+                 (long long)plan->step, plan->dropped[GROUP_TOO_STALE], plan->recomputed,
+                 plan->given_up);
 }
 
 void lease_worker_lost(Controller *c, int actor)

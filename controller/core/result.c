@@ -37,6 +37,9 @@ static void add_policy(PolicyFigures *sum, const PolicyFigures *one, bool first)
         *(double *)((char *)sum + sums[i]) += *(const double *)((const char *)one + sums[i]);
     sum->log_probs_compared += one->log_probs_compared;
     sum->log_probs_differ += one->log_probs_differ;
+    sum->age += one->age;
+    if (one->age_max > sum->age_max) sum->age_max = one->age_max;
+    sum->mixed_samples += one->mixed_samples;
     sum->rollout_difference_max = most(sum->rollout_difference_max, one->rollout_difference_max);
     sum->ratio_max = most(sum->ratio_max, one->ratio_max);
     sum->ratio_min = first || one->ratio_min < sum->ratio_min ? one->ratio_min : sum->ratio_min;

@@ -57,19 +57,25 @@ void stream_restart(Stream *stream, int64_t base)
     stream->rejected_ahead = stream->bad_ahead = stream->accepted_ahead = 0;
 }
 
-int stream_lease(Stream *stream, int worker, int64_t from, int64_t limit, int count_max,
-                 int64_t *ret_first)
+/* No position at or above it can be dealt with now. */
+static int64_t window_end(const Stream *stream)
 {
-    if (limit > stream->end) limit = stream->end;
-    if (limit > stream->base + stream->capacity) limit = stream->base + stream->capacity;
-    bool all = from <= stream->free_from; /* nothing free is passed over */
-    int64_t first = all ? stream->free_from : from;
+    int64_t end = stream->base + stream->capacity;
+    return end < stream->end ? end : stream->end;
+}
+
+int stream_lease(Stream *stream, const LeaseTerms *terms, int64_t *ret_first)
+{
+    int64_t limit = terms->limit < window_end(stream) ? terms->limit : window_end(stream);
+    bool all = terms->from <= stream->free_from; /* nothing free is passed over */
+    int64_t first = all ? stream->free_from : terms->from;
     while (first < limit && slot_at(stream, first)->state != SLOT_FREE)
         first++;
     int count = 0;
-    while (count < count_max && first + count < limit &&
+    while (count < terms->count_max && first + count < limit &&
            slot_at(stream, first + count)->state == SLOT_FREE) {
-        *slot_at(stream, first + count) = (Slot){.state = SLOT_LEASED, .worker = worker};
+        *slot_at(stream, first + count) =
+            (Slot){.state = SLOT_LEASED, .worker = terms->worker, .version = terms->version};
         count++;
     }
     if (all) stream->free_from = first + count;
@@ -87,6 +93,24 @@ static void advance_front(Stream *stream)
     }
 }
 
+/* From here on it counts anew: what was delivered without a gap may have one. */
+static void find_front(Stream *stream)
+{
+    stream->front = stream->base;
+    stream->accepted_ahead = 0;
+    advance_front(stream);
+}
+
+/* Of the samples that train; the lease's where none does. */
+static int64_t oldest_version(const Slot *slot, const SampleMeta *sample, int count)
+{
+    int64_t oldest = INT64_MAX;
+    for (int i = 0; i < count; i++)
+        if (sample_meta_trains(&sample[i]) && sample[i].weight_version < oldest)
+            oldest = sample[i].weight_version;
+    return oldest < INT64_MAX ? oldest : slot->version;
+}
+
 bool stream_deliver(Stream *stream, int worker, const SampleMeta *sample, int count,
                     GroupVerdict verdict)
 {
@@ -98,6 +122,7 @@ bool stream_deliver(Stream *stream, int worker, const SampleMeta *sample, int co
     slot->state = verdict == GROUP_KEPT ? SLOT_READY : SLOT_REJECTED;
     slot->verdict = verdict;
     slot->samples = count;
+    slot->version = oldest_version(slot, sample, count);
     memcpy(samples_at(stream, position), sample, (size_t)count * sizeof *sample);
     if (slot->state == SLOT_REJECTED) stream->rejected_ahead++;
     if (is_new_bad_record(stream, position)) stream->bad_ahead++;
@@ -127,9 +152,57 @@ void stream_worker_lost(Stream *stream, int worker)
         bool lost = slot->state == SLOT_LEASED || slot->state == SLOT_READY;
         if (lost && slot->worker == worker) free_slot(stream, p);
     }
-    stream->front = stream->base;
-    stream->accepted_ahead = 0;
-    advance_front(stream);
+    find_front(stream);
+}
+
+/* What was delivered does not count as rejected any more. */
+static void forget_rejection(Stream *stream, int64_t position)
+{
+    if (slot_at(stream, position)->state != SLOT_REJECTED) return;
+    stream->rejected_ahead--;
+    if (is_new_bad_record(stream, position)) stream->bad_ahead--;
+}
+
+static void drop_stale(Stream *stream, int64_t position)
+{
+    forget_rejection(stream, position);
+    *slot_at(stream, position) = (Slot){
+        .state = SLOT_REJECTED, .samples = 1, .verdict = GROUP_TOO_STALE, .version = INT64_MAX};
+    *samples_at(stream, position) = (SampleMeta){.position = position, .status = SAMPLE_REJECTED};
+    stream->rejected_ahead++;
+    if (position >= stream->top) stream->top = position + 1;
+}
+
+int64_t stream_drop_stale(Stream *stream, int64_t first, int64_t end, int64_t oldest,
+                          int64_t newest)
+{
+    int64_t run_end = first;
+    if (end > window_end(stream)) end = window_end(stream);
+    for (int64_t p = first; p < end; p++) {
+        const Slot *slot = slot_at(stream, p);
+        CHECK(slot->state != SLOT_TAKEN);
+        int64_t version = slot->state == SLOT_FREE ? newest : slot->version;
+        if (version < oldest) drop_stale(stream, p);
+        bool dropped = slot->state == SLOT_REJECTED && slot->verdict == GROUP_TOO_STALE;
+        if (dropped && p == run_end) run_end++;
+    }
+    find_front(stream);
+    return run_end;
+}
+
+int64_t stream_free_stale(Stream *stream, int64_t first, int64_t oldest)
+{
+    int64_t finished = 0;
+    for (int64_t p = first; p < stream->top; p++) {
+        const Slot *slot = slot_at(stream, p);
+        CHECK(slot->state != SLOT_TAKEN);
+        if (slot->state == SLOT_FREE || slot->version >= oldest) continue;
+        finished += slot->state != SLOT_LEASED;
+        forget_rejection(stream, p);
+        free_slot(stream, p);
+    }
+    find_front(stream);
+    return finished;
 }
 
 void stream_take(Stream *stream, int64_t first, int64_t end)

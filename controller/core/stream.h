@@ -23,6 +23,8 @@ typedef struct Slot {
     int worker;  /* leased to, or holder */
     int samples; /* of the group, once delivered: at stream_samples */
     GroupVerdict verdict;
+    int64_t version; /* of the oldest weights in it, or while it is being made the newest that this
+                        is sure to be not below; 0: no weights make it */
 } Slot;
 
 typedef struct Stream {
@@ -49,10 +51,16 @@ void stream_free(Stream *stream);
 /* Forgets all slots and stands at `base`: start, resume, rollback. */
 void stream_restart(Stream *stream, int64_t base);
 
-/* Finds the first run of free positions in [from, limit) of at most count_max and marks it as
- * leased to `worker`. Returns its length, 0 when nothing is to be leased. */
-int stream_lease(Stream *stream, int worker, int64_t from, int64_t limit, int count_max,
-                 int64_t *ret_first);
+typedef struct LeaseTerms {
+    int worker;
+    int64_t version;     /* of the weights that the worker has; 0: none */
+    int64_t from, limit; /* positions that may be leased */
+    int count_max;
+} LeaseTerms;
+
+/* Finds the first run of free positions that the terms allow and marks it as leased. Returns its
+ * length, 0 when nothing is to be leased. */
+int stream_lease(Stream *stream, const LeaseTerms *terms, int64_t *ret_first);
 
 /* What a lease brought of one position: 1 to group_size samples, and what was judged of them: those
  * that are not kept are rejected. News of positions that are consumed or not leased to this worker
@@ -71,6 +79,17 @@ void stream_take(Stream *stream, int64_t first, int64_t end);
 /* Everything below `position`, which is delivered, is consumed by a committed step. Returns how
  * many bad records (as bad_ahead counts them) were among it. */
 int64_t stream_consume(Stream *stream, int64_t position);
+
+/* Groups whose weights are too old for every step to come, none of them taken yet. Those of
+ * [first, end) are rejected as GROUP_TOO_STALE whether they are made or not; a position that nobody
+ * has begun counts as made with `newest`, which is what it would be made with. Returns the end of
+ * the run of too old positions that begins at `first`. */
+int64_t stream_drop_stale(Stream *stream, int64_t first, int64_t end, int64_t oldest,
+                          int64_t newest);
+
+/* The same at and above `first`, but these are free again, to be made with newer weights. Returns
+ * how many of them were finished. */
+int64_t stream_free_stale(Stream *stream, int64_t first, int64_t oldest);
 
 const Slot *stream_slot(const Stream *stream, int64_t position); /* NULL outside of the window */
 /* The group of a position in the window that is delivered: as many as its slot says. */

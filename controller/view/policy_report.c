@@ -59,7 +59,10 @@ static void put_answers(Metrics *metrics, const Plan *plan)
     metrics_put(metrics, "rollout/truncated_ratio", share((double)sum->truncated, count));
     metrics_put(metrics, "rollout/staleness/mean", share(answers.staleness, count));
     metrics_put(metrics, "rollout/staleness/max", answers.oldest);
-    for (GroupVerdict verdict = GROUP_KEPT + 1; verdict < GROUP_VERDICT_COUNT; verdict++) {
+    metrics_put(metrics, "rollout/too_stale/dropped", plan->dropped[GROUP_TOO_STALE]);
+    metrics_put(metrics, "rollout/too_stale/recomputed", plan->recomputed);
+    metrics_put(metrics, "rollout/too_stale/given_up", plan->given_up);
+    for (GroupVerdict verdict = GROUP_KEPT + 1; verdict < GROUP_TOO_STALE; verdict++) {
         char name[64];
         snprintf(name, sizeof name, "rollout/dynamic_filter/drop_%s", group_verdict_name(verdict));
         metrics_put(metrics, name, plan->dropped[verdict]);
@@ -103,6 +106,9 @@ static void put_update(Metrics *metrics, const PolicyFigures *figures)
                 figures->rollout_difference_max);
     metrics_put(metrics, "train/logprob_compared", (double)figures->log_probs_compared);
     metrics_put(metrics, "train/logprob_mismatch_count", (double)figures->log_probs_differ);
+    metrics_put(metrics, "rollout/staleness/token_mean", share((double)figures->age, tokens));
+    metrics_put(metrics, "rollout/staleness/token_max", (double)figures->age_max);
+    metrics_put(metrics, "rollout/partial_samples", (double)figures->mixed_samples);
     metrics_put(metrics, "rollout/zero_std_groups", figures->zero_variance_groups);
     metrics_put(metrics, "rollout/groups", figures->groups);
     metrics_put(metrics, "perf/log_probs_time", figures->passes_s);

@@ -216,6 +216,34 @@ static void test_supervised_job_refuses_every_key_that_is_set(void **state)
     expect_refusal("advantage_estimator: gspo", "one of grpo, rloo");
 }
 
+static void expect_rollout_refusal(const char *keys, const char *text)
+{
+    JobConfig *job = NULL;
+    Error err = {0};
+    char yaml[512];
+    snprintf(yaml, sizeof yaml,
+             "model: {path: m}\ndata: {train: a}\ntrain: {global_batch_size: 16}\nrollout: "
+             "{function: generate, reward: gsm8k, n_samples_per_prompt: 4, %s}\n",
+             keys);
+    if (text != NULL) {
+        assert_fails(job_config_parse(yaml, "job.yaml", "/", &job, &err), ERR_INVALID, &err, text);
+        return;
+    }
+    assert_ok(job_config_parse(yaml, "job.yaml", "/", &job, &err), &err);
+    job_config_destroy(job);
+}
+
+static void test_staleness_keys_without_effect_are_refused(void **state)
+{
+    (void)state;
+    expect_rollout_refusal("prefetch_steps: 3", "rollout.prefetch_steps has no effect");
+    expect_rollout_refusal("partial: keep", "rollout.partial has no effect");
+    expect_rollout_refusal("too_stale: drop", "rollout.too_stale has no effect");
+    expect_rollout_refusal("over_sampling: 0.5", "from 1 to 16");
+    expect_rollout_refusal("max_staleness: 1, partial: keep", NULL);
+    expect_rollout_refusal("over_sampling: 1.5, too_stale: drop", NULL);
+}
+
 /* The effective configuration names every key; reading it again must not find fault with that. */
 static void test_effective_text_reads_back(void **state)
 {
@@ -244,6 +272,7 @@ int main(void)
         cmocka_unit_test_setup(test_divergence_keys_without_effect_are_refused, fresh),
         cmocka_unit_test_setup(test_normalization_needs_its_constant_and_only_it, fresh),
         cmocka_unit_test(test_supervised_job_refuses_every_key_that_is_set),
+        cmocka_unit_test(test_staleness_keys_without_effect_are_refused),
         cmocka_unit_test(test_effective_text_reads_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -251,7 +251,27 @@ typedef struct Reading {
     int64_t deadline_ms;
     bool deaf;
     int given_up; /* by the worker when it began */
+    uint64_t order;
+    int64_t begun_with; /* version */
 } Reading;
+
+static void give_up_lease(const World *w, const Effect *fx, Process *worker)
+{
+    int slot = worker->num_unwanted++ % UNWANTED_KEPT;
+    worker->unwanted[slot].set = sim_set(fx);
+    worker->unwanted[slot].first = fx->call.lease.first;
+    worker->unwanted[slot].order = w->order;
+}
+
+static bool is_unwanted(const Process *worker, const Reading *reading)
+{
+    for (int i = 0; i < worker->num_unwanted && i < UNWANTED_KEPT; i++)
+        if (worker->unwanted[i].set == sim_set(&reading->fx) &&
+            worker->unwanted[i].first == reading->fx.call.lease.first &&
+            worker->unwanted[i].order >= reading->order)
+            return true;
+    return false;
+}
 
 static void hold(Process *worker, int set, int64_t position)
 {
@@ -287,7 +307,7 @@ static void make_samples(World *w, const Reading *reading, Process *worker)
             continue;
         }
         hold(worker, sim_set(fx), meta[count].position);
-        if (generates(w)) make_group(w, worker, sim_set(fx), &meta[count]);
+        if (generates(w)) make_group(w, worker, reading->begun_with, sim_set(fx), &meta[count]);
         count += size;
     }
     Event event = {0};
@@ -309,7 +329,7 @@ static void read_records(World *w, void *argument)
         worker->held++;
         return;
     }
-    if (worker->given_up != reading->given_up) {
+    if (worker->given_up != reading->given_up || is_unwanted(worker, reading)) {
         answer_failure(w, fx, ERR_CANCELLED);
         return;
     }
@@ -334,7 +354,10 @@ static void answer_lease(World *w, const Effect *fx)
                          .source = w->process[fx->call.lease.data_source].incarnation,
                          .deadline_ms = w->now_ms + fx->call.timeout_ms,
                          .deaf = chance(w, w->faults->deaf_read),
-                         .given_up = w->process[fx->actor].given_up};
+                         .given_up = w->process[fx->actor].given_up,
+                         .order = w->order,
+                         .begun_with = w->process[fx->actor].adopted.version};
+    check_lease(w, fx, &w->process[fx->actor]);
     if (fx->call.lease.first + fx->call.lease.count > POSITIONS_MAX)
         violate(w, "position %lld is leased", (long long)fx->call.lease.first);
     else
@@ -467,6 +490,10 @@ static bool answered_by_loop(const World *w, const Effect *fx, Process *process)
         return true;
     case CALL_FETCH:
         answer_fetch((World *)w, fx, process);
+        return true;
+    case CALL_GIVE_UP:
+        give_up_lease(w, fx, process);
+        answer((World *)w, fx, latency((World *)w), &event);
         return true;
     case CALL_RELEASE_SAMPLES:
         let_go(process, sim_set(fx), fx->call.release.below);

@@ -18,10 +18,11 @@ int group_size(const World *w, int set)
 }
 
 /* A third of the groups is as good as it is bad. */
-void make_group(const World *w, const Process *worker, int set, SampleMeta *sample)
+void make_group(World *w, const Process *worker, int64_t begun_with, int set, SampleMeta *sample)
 {
-    if (worker->adopted.version == 0)
-        violate((World *)w, "actor %d is asked for answers before it has weights", worker->actor);
+    int64_t newest = worker->adopted.version, oldest = begun_with < newest ? begun_with : newest;
+    if (newest == 0 || oldest == 0)
+        violate(w, "actor %d is asked for answers before it has weights", worker->actor);
     SampleMeta prompt = sample[0];
     uint64_t key = rng_mix(worker->adopted.weights ^ (uint64_t)prompt.position * 77);
     for (int i = 0; i < group_size(w, set); i++) {
@@ -32,7 +33,7 @@ void make_group(const World *w, const Process *worker, int set, SampleMeta *samp
         sample[i].trained_tokens = 1 + (int32_t)(h & 7);
         sample[i].reward = key % 3 == 0 ? 1 : (float)(h >> 10 & 1);
         sample[i].right = sample[i].reward > 0;
-        sample[i].weight_version = worker->adopted.version;
+        sample[i].weight_version = oldest + (int64_t)(h >> 40) % (newest - oldest + 1);
         if (h % 23 == 0) { /* its verifier failed */
             sample[i].status = SAMPLE_REJECTED;
             sample[i].reject_reason = REJECT_UNJUDGED;
@@ -118,8 +119,37 @@ void answer_adopt(World *w, const Effect *fx, Process *worker)
     push_run(w, latency(w), finish_adoption, adoption);
 }
 
+/* Groups below `end` that may be trained, where the records alone decide. */
+static int64_t count_trained(const World *w, int64_t end)
+{
+    int64_t count = 0;
+    for (int64_t p = 0; p < end; p++)
+        count += sample_at(w, SET_TRAIN, p).status == SAMPLE_COMPLETED;
+    return count;
+}
+
+/* The capacity: allowed age and the version's own step are all that may be ahead of what the
+ * weights have learnt. */
+void check_lease(World *w, const Effect *fx, const Process *worker)
+{
+    if (!generates(w) || fx->call.set != SET_TRAIN) return;
+    const Process *rank = &w->process[w->first_train];
+    int64_t version = worker->adopted.version, end = fx->call.lease.first + fx->call.lease.count;
+    int64_t batch = w->config->train.global_batch_size / group_size(w, SET_TRAIN);
+    if (version != rank->board[0].version && version != rank->board[1].version)
+        violate(w, "actor %d has weights of version %lld and is given work", fx->actor,
+                (long long)version);
+    if (w->config->algorithm.dynamic_filter != FILTER_NONE) return;
+    int64_t ahead = count_trained(w, end) - (version - 1) * batch;
+    if (ahead > w->result.most_ahead) w->result.most_ahead = ahead;
+}
+
 void check_versions(World *w, const Plan *plan)
 {
+    if (plan->set == SET_TRAIN) {
+        w->result.dropped += plan->dropped[GROUP_TOO_STALE];
+        w->result.recomputed += plan->recomputed + plan->given_up;
+    }
     for (int i = 0; i < plan->num_samples && generates(w) && plan->set == SET_TRAIN; i++) {
         int64_t version = plan->sample[i].weight_version;
         if (version > plan->step || version < plan->step - w->config->rollout.max_staleness)

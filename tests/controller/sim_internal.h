@@ -12,6 +12,7 @@
 #define NODES_HERE    4
 #define SIM_SETS      3 /* train, eval, and one of eval.sets */
 #define PLANS_KEPT    2 /* of each set: one that runs and one that comes next */
+#define UNWANTED_KEPT 16
 
 /* Weights as a rank shows them, or as a rollout worker has them. */
 typedef struct Shown {
@@ -33,6 +34,12 @@ typedef struct Process {
     int64_t adopting;  /* version; 0: none */
     uint64_t reads_of; /* incarnation of the rank 0 whose board these are on */
     int given_up;      /* times that it gave up what was in work */
+    struct {
+        int set;
+        int64_t first;
+        uint64_t order;        /* when */
+    } unwanted[UNWANTED_KEPT]; /* leases that nobody wants any more */
+    int num_unwanted;
     /* train ranks */
     Shown board[2];
     int newest; /* of the board */
@@ -143,11 +150,13 @@ void answer(World *w, const Effect *fx, int64_t delay_ms, Event *event);
 /* ---- sim_generation.c ---- */
 bool generates(const World *w);
 int group_size(const World *w, int set);
-/* The answers to the prompt of a position, which is no bad record: [group_size]. */
-void make_group(const World *w, const Process *worker, int set, SampleMeta *sample);
+/* The answers to the prompt of a position, which is no bad record: [group_size]. Those that were
+ * begun with earlier weights have gone on with the new ones. */
+void make_group(World *w, const Process *worker, int64_t begun_with, int set, SampleMeta *sample);
 void answer_publish(World *w, const Effect *fx, Process *rank);
 void answer_adopt(World *w, const Effect *fx, Process *worker);
 void check_versions(World *w, const Plan *plan);
+void check_lease(World *w, const Effect *fx, const Process *worker);
 
 /* ---- sim_disk.c ---- */
 void disk_effect(World *w, const Effect *fx);

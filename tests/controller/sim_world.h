@@ -49,6 +49,9 @@ typedef struct SimResult {
     int ended[STATUS_COUNT]; /* how sessions ended before the same command was given again */
     int64_t evaluations;
     int64_t steps_begun; /* training steps that were asked of the ranks */
+    /* of generation: */
+    int64_t most_ahead; /* groups that were leased beyond those the weights have learnt from */
+    int64_t dropped, recomputed; /* groups that were too old, counted by each rank */
 } SimResult;
 
 /* Runs a job to its end from a seed. A session that ends for want of disk, or past the budget of

@@ -19,7 +19,8 @@ static void fill(Stream *stream, int64_t base, int count, int reject, int worker
 {
     stream_restart(stream, base);
     int64_t first;
-    while (stream_lease(stream, worker, base, base + count, 3, &first) > 0)
+    LeaseTerms terms = {.worker = worker, .from = base, .limit = base + count, .count_max = 3};
+    while (stream_lease(stream, &terms, &first) > 0)
         for (int64_t p = first; p < first + 3 && p < base + count; p++) {
             SampleMeta meta = {.position = p,
                                .status = reject > 0 && p % reject == 0 ? SAMPLE_REJECTED
@@ -207,7 +208,7 @@ static void test_stream_ignores_news_of_those_it_does_not_wait_for(void **state)
     stream.end = 100;
     stream_restart(&stream, 0);
     int64_t first;
-    assert_int_equal(stream_lease(&stream, 1, 0, 8, 4, &first), 4);
+    assert_int_equal(stream_lease(&stream, &(LeaseTerms){1, 0, 0, 8, 4}, &first), 4);
     assert_false(stream_deliver(&stream, 2, &(SampleMeta){.position = 1}, 1, GROUP_KEPT));
     assert_false(stream_deliver(&stream, 1, &(SampleMeta){.position = 5}, 1, GROUP_KEPT));
     assert_true(stream_deliver(&stream, 1, &(SampleMeta){.position = 1}, 1, GROUP_KEPT));
@@ -220,8 +221,74 @@ static void test_stream_ignores_news_of_those_it_does_not_wait_for(void **state)
     assert_int_equal(stream_slot(&stream, 1)->state, SLOT_TAKEN);
     stream_consume(&stream, 4);
     assert_null(stream_slot(&stream, 3));
-    assert_int_equal(stream_lease(&stream, 3, 0, 100, 100, &first), 16);
+    assert_int_equal(stream_lease(&stream, &(LeaseTerms){3, 0, 0, 100, 100}, &first), 16);
     assert_int_equal(first, 4);
+    stream_free(&stream);
+}
+
+/* Leases [first, first + count) with weights of `version` and delivers all but the last. */
+static void make_groups(Stream *stream, int64_t first, int count, int64_t version)
+{
+    int64_t leased;
+    LeaseTerms terms = {1, version, first, first + count, count};
+    assert_int_equal(stream_lease(stream, &terms, &leased), count);
+    for (int64_t p = first; p < first + count - 1; p++) {
+        SampleMeta meta = {.position = p, .trained_tokens = 1, .weight_version = version};
+        GroupVerdict verdict = p % 3 == 0 ? GROUP_ZERO_VARIANCE : GROUP_KEPT;
+        assert_true(stream_deliver(stream, 1, &meta, 1, verdict));
+    }
+}
+
+/* What is too old is made again, whether it was good, bad or in work; what is not stays. */
+static void test_stream_frees_what_is_too_old(void **state)
+{
+    (void)state;
+    Stream stream;
+    stream_init(&stream, SET_TRAIN, 32, 1);
+    stream.end = 1000;
+    make_groups(&stream, 0, 5, 1);
+    make_groups(&stream, 5, 5, 2);
+    assert_int_equal(stream_free_stale(&stream, 2, 2), 2);
+    const SlotState expected[] = {SLOT_REJECTED, SLOT_READY, SLOT_FREE,     SLOT_FREE,
+                                  SLOT_FREE,     SLOT_READY, SLOT_REJECTED, SLOT_READY,
+                                  SLOT_READY,    SLOT_LEASED};
+    for (int64_t p = 0; p < 10; p++)
+        assert_int_equal(stream_slot(&stream, p)->state, expected[p]);
+    assert_int_equal(stream.front, 2);
+    assert_int_equal(stream.accepted_ahead, 1);
+    assert_int_equal(stream.rejected_ahead, 2);
+    int64_t first;
+    LeaseTerms terms = {2, 3, 0, 20, 20};
+    assert_int_equal(stream_lease(&stream, &terms, &first), 3);
+    assert_int_equal(first, 2);
+    stream_free(&stream);
+}
+
+/* What is dropped does not depend on what is there: good, bad, in work or not begun. */
+static void test_stream_drops_what_is_too_old(void **state)
+{
+    (void)state;
+    Stream stream;
+    stream_init(&stream, SET_TRAIN, 32, 1);
+    stream.end = 9;
+    make_groups(&stream, 0, 5, 1);
+    assert_int_equal(stream_drop_stale(&stream, 2, 20, 2, 1), 9); /* the newest are too old, too */
+    for (int64_t p = 2; p < 9; p++) {
+        assert_int_equal(stream_slot(&stream, p)->state, SLOT_REJECTED);
+        assert_int_equal(stream_slot(&stream, p)->verdict, GROUP_TOO_STALE);
+        assert_int_equal(stream_samples(&stream, p)->position, p);
+    }
+    assert_int_equal(stream.front, 9);
+    assert_int_equal(stream.accepted_ahead, 1);
+    assert_int_equal(stream.rejected_ahead, 8);
+    assert_int_equal(stream_drop_stale(&stream, 2, 20, 9, 1), 9); /* once */
+    assert_int_equal(stream_free_stale(&stream, 2, 9), 0);
+    stream_consume(&stream, 9);
+    assert_int_equal(stream.rejected_ahead, 0);
+    stream_restart(&stream, 0);
+    make_groups(&stream, 0, 3, 1); /* what newer weights may make yet stays, and ends the run */
+    assert_int_equal(stream_drop_stale(&stream, 1, 9, 2, 2), 3);
+    assert_int_equal(stream_slot(&stream, 3)->state, SLOT_FREE);
     stream_free(&stream);
 }
 
@@ -234,6 +301,8 @@ int main(void)
         cmocka_unit_test(test_plan_balances_and_packs_every_sample_once),
         cmocka_unit_test(test_plan_is_longest_first_and_first_fit),
         cmocka_unit_test(test_stream_ignores_news_of_those_it_does_not_wait_for),
+        cmocka_unit_test(test_stream_frees_what_is_too_old),
+        cmocka_unit_test(test_stream_drops_what_is_too_old),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -42,6 +42,7 @@ static JobConfig make_config(int workers, int tp, int dp)
     config.rollout.lease_size = 3;
     config.rollout.prefetch_steps = 2;
     config.rollout.n_samples_per_prompt = config.eval.n_samples_per_prompt = 1;
+    config.rollout.over_sampling = 1;
     config.train.tp_size = tp;
     config.train.dp_size = dp;
     config.train.num_steps = 24;
@@ -216,17 +217,100 @@ static void test_simulation_generates_with_the_weights_of_the_step(void **state)
     assert_true(faults_that_struck > 0);
 }
 
+/* What is over-sampled, and how many workers answer, is nothing to the batches: they take the first
+ * groups that pass. Answered again, what was left over gives the same ones; dropped, it gives
+ * others, which are the same under all faults. */
+static void check_over_sampling(double factor, TooStalePolicy policy, uint64_t expected)
+{
+    JobConfig config = make_rl_config(3, 2, 1);
+    config.rollout.over_sampling = factor;
+    config.rollout.too_stale = policy;
+    int64_t let_go_of = 0;
+    for (uint64_t seed = 1; seed <= 500; seed++) {
+        SimFaults faults = faults_of(seed);
+        faults.bad_records = faults.bad_eval_records = 0;
+        config.rollout.num_workers = 1 + (int64_t)(seed / 3 % 5);
+        config.rollout.lease_size = 1 + (int64_t)(seed / 5 % 7);
+        config.eval.before_train = seed % 2 == 0;
+        SimResult result = sim_run(&config, &faults, seed);
+        assert_right(&result, seed);
+        let_go_of += policy == TOO_STALE_DROP ? result.dropped : result.recomputed;
+        if (result.weights != expected)
+            fail_msg("seed %llu: other weights than the undisturbed run", (unsigned long long)seed);
+    }
+    assert_true(let_go_of > 0);
+}
+
+static void test_simulation_over_samples_without_a_trace_in_the_batches(void **state)
+{
+    (void)state;
+    JobConfig config = make_rl_config(1, 1, 1);
+    uint64_t expected = undisturbed_weights(&config, &no_faults);
+    check_over_sampling(1.5, TOO_STALE_RECOMPUTE, expected);
+    check_over_sampling(3, TOO_STALE_RECOMPUTE, expected);
+    config.rollout.over_sampling = 2.2;
+    config.rollout.too_stale = TOO_STALE_DROP;
+    uint64_t dropped = undisturbed_weights(&config, &no_faults);
+    assert_true(dropped != expected);
+    check_over_sampling(2.2, TOO_STALE_DROP, dropped);
+}
+
+/* A third of the groups is rejected: with others at hand nobody waits for their replacement. */
+static void test_simulation_is_sooner_done_with_over_sampling(void **state)
+{
+    (void)state;
+    int64_t plain_ms = 0, over_sampled_ms = 0;
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        JobConfig config = make_rl_config(8, 1, 1);
+        SimResult plain = sim_run(&config, &no_faults, seed);
+        config.rollout.over_sampling = 2;
+        SimResult over_sampled = sim_run(&config, &no_faults, seed);
+        assert_right(&plain, seed);
+        assert_right(&over_sampled, seed);
+        plain_ms += plain.end_ms;
+        over_sampled_ms += over_sampled.end_ms;
+    }
+    assert_true(over_sampled_ms < plain_ms);
+}
+
+/* (max_staleness + 1) batches are ahead of what the weights have learnt: all of them, and not one
+ * group more. */
+static void test_simulation_leases_what_the_staleness_allows(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        JobConfig config = make_rl_config(1 + (int)(seed % 4), 1, 1);
+        config.algorithm.dynamic_filter = FILTER_NONE;
+        config.algorithm.advantage_estimator = ADVANTAGE_REINFORCE_PLUS_PLUS;
+        config.rollout.max_staleness = (int64_t)(seed / 4 % 5);
+        config.rollout.prefetch_steps = 1;
+        SimResult result =
+            sim_run(&config, seed % 2 == 0 ? &no_faults : &(SimFaults){.kills = 4}, seed);
+        assert_right(&result, seed);
+        int64_t groups = config.train.global_batch_size / config.rollout.n_samples_per_prompt;
+        assert_int_equal(result.most_ahead, (config.rollout.max_staleness + 1) * groups);
+    }
+}
+
 /* Asynchronous: no answer is older than allowed, nothing stands still. */
 static void test_simulation_keeps_answers_within_the_staleness(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= 1000; seed++) {
+    int64_t dropped = 0, recomputed = 0;
+    for (uint64_t seed = 1; seed <= 2000; seed++) {
         SimFaults faults = faults_of(seed);
         JobConfig config = make_rl_config(1 + (int)(seed % 5), 1 + (int)(seed % 2), 1);
         config.rollout.max_staleness = 1 + (int64_t)(seed % 3);
+        config.rollout.over_sampling = 1 + (double)(seed / 2 % 4) / 2;
+        config.rollout.too_stale = seed / 8 % 2 == 0 ? TOO_STALE_RECOMPUTE : TOO_STALE_DROP;
         SimResult result = sim_run(&config, &faults, seed);
         assert_right(&result, seed);
+        dropped += result.dropped;
+        recomputed += result.recomputed;
+        if (config.rollout.over_sampling == 1) /* there is nothing that could be too old */
+            assert_int_equal(result.dropped + result.recomputed, 0);
     }
+    assert_true(dropped > 0 && recomputed > 0);
 }
 
 static void test_simulation_gives_up_past_the_restart_budget(void **state)
@@ -437,6 +521,9 @@ int main(void)
         cmocka_unit_test(test_simulation_batches_do_not_depend_on_workers_or_latencies),
         cmocka_unit_test(test_simulation_survives_random_faults),
         cmocka_unit_test(test_simulation_generates_with_the_weights_of_the_step),
+        cmocka_unit_test(test_simulation_over_samples_without_a_trace_in_the_batches),
+        cmocka_unit_test(test_simulation_is_sooner_done_with_over_sampling),
+        cmocka_unit_test(test_simulation_leases_what_the_staleness_allows),
         cmocka_unit_test(test_simulation_keeps_answers_within_the_staleness),
         cmocka_unit_test(test_simulation_gives_up_past_the_restart_budget),
         cmocka_unit_test(test_simulation_ends_though_a_commit_lands_late),

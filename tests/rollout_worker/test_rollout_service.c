@@ -389,6 +389,44 @@ static void test_data_source_that_never_answers_meets_the_deadline(void **state)
     troupe__lease_reply__free_unpacked(reply, NULL);
 }
 
+static void give_up(Stage *stage, uint64_t first, uint32_t count)
+{
+    Troupe__GiveUpRequest request = TROUPE__GIVE_UP_REQUEST__INIT;
+    Answer answer;
+    request.set = "train";
+    request.first = first;
+    request.count = count;
+    ask(stage->loop, stage->handle, "rollout.give_up", &request.base, 20000, &answer);
+    await(&answer);
+    assert_int_equal(answer.status, OK);
+    answer_free(&answer);
+}
+
+static void test_a_lease_that_nobody_wants_ends_at_once(void **state)
+{
+    Stage *stage = *state;
+    source_stop(stage);
+    Call *kept = NULL;
+    const ActorMethod methods[] = {{"data_source.read", on_keep}};
+    Actor *mute = make_actor(stage, "data-1", stage->source_endpoint, methods, 1, &kept);
+    Troupe__LeaseRequest request = lease_of(stage, 0, 10);
+    Answer answer;
+    ask(stage->loop, stage->handle, "rollout.run", &request.base, 60000, &answer);
+    give_up(stage, 0, 5); /* another lease, which is not there */
+    assert_false(answer.here);
+    give_up(stage, 0, 10);
+    await(&answer);
+    assert_int_equal(answer.status, ERR_CANCELLED);
+    answer_free(&answer);
+    actor_destroy(mute);
+    Error gone = {.status = ERR_UNAVAILABLE};
+    if (kept != NULL) call_fail(kept, &gone);
+    source_start(stage);
+    Troupe__LeaseReply *reply = NULL;
+    run_lease(stage, 0, 10, &reply);
+    troupe__lease_reply__free_unpacked(reply, NULL);
+}
+
 /* Answers that do not fit the question; `self` counts which one is due. */
 static void on_lie(void *self, Call *call)
 {
@@ -457,6 +495,7 @@ int main(void)
         STAGED(test_data_source_that_dies_fails_the_lease_and_its_successor_serves),
         STAGED(test_lease_from_a_dead_data_source_fails_at_once),
         STAGED(test_data_source_that_never_answers_meets_the_deadline),
+        STAGED(test_a_lease_that_nobody_wants_ends_at_once),
         STAGED(test_data_source_that_lies_is_not_believed),
         STAGED(test_worker_ends_in_the_middle_of_leases),
     };

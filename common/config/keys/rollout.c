@@ -1,6 +1,10 @@
 #include "base/limits.h"
 #include "config/keys/keys.h"
 
+static const KeyName too_stale_names[] = {
+    {"recompute", TOO_STALE_RECOMPUTE}, {"drop", TOO_STALE_DROP}, {NULL, 0}};
+static const KeyName partial_names[] = {
+    {"recompute", PARTIAL_RECOMPUTE}, {"keep", PARTIAL_KEEP}, {NULL, 0}};
 static const KeyName function_names[] = {
     {"sft", ROLLOUT_SFT}, {"generate", ROLLOUT_GENERATE}, {NULL, 0}};
 
@@ -33,8 +37,8 @@ static const ConfigKey keys[] = {
      .preset = "2",
      .min = 1,
      .max = 64,
-     .meaning = "batches that are prepared ahead of the one in training; with generate no more "
-                "than max_staleness allows"},
+     .meaning = "batches that are prepared ahead of the one in training; with generate "
+                "max_staleness says how far"},
     {.path = "rollout.reward",
      .type = KEY_JSON,
      .offset = AT(rollout.reward),
@@ -109,6 +113,33 @@ static const ConfigKey keys[] = {
      .also = "staleness off_policy max_head_offpolicyness update_weights_interval",
      .meaning = "with generate: steps by which the weights of an answer may be behind those that "
                 "learn from it; 0: none, which makes runs repeat themselves to the bit"},
+    {.path = "rollout.too_stale",
+     .type = KEY_ENUM,
+     .offset = AT(rollout.too_stale),
+     .preset = "recompute",
+     .names = too_stale_names,
+     .meaning = "with over_sampling: answers that were left over and that max_staleness does not "
+                "allow for the next step; recompute answers their prompts again, drop takes other "
+                "prompts"},
+    {.path = "rollout.partial",
+     .type = KEY_ENUM,
+     .offset = AT(rollout.partial),
+     .preset = "recompute",
+     .names = partial_names,
+     .also = "partial_rollout",
+     .meaning = "with max_staleness: answers in work go on with new weights; recompute computes "
+                "keys and values of what there is of them anew, so that log-probs are exact, keep "
+                "leaves them"},
+    {.path = "rollout.over_sampling",
+     .type = KEY_NUMBER,
+     .offset = AT(rollout.over_sampling),
+     .preset = "1",
+     .example = "1.5",
+     .min = 1,
+     .max = 16,
+     .also = "over_sampling_batch_size oversampling",
+     .meaning = "with generate: so many times the prompts of a step are let out at once; the first "
+                "whose groups pass algorithm.dynamic_filter are trained"},
     {.path = "rollout.concurrency",
      .type = KEY_INT,
      .offset = AT(rollout.concurrency),
