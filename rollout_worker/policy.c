@@ -131,8 +131,10 @@ static Status make_engine(Policy *policy, const ChatText *text, Error *err)
                                      tokenizer_vocab_size(text_model_tokenizer(text->model)),
                                      policy->config->model.tokenizer, err));
     TRY(policy_end_tokens(text, model.vocab_size, &ends, err));
-    EngineThreadOptions options = {.engine = engine_options(policy, text, &ends),
-                                   .tp_size = policy->tp_size};
+    EngineThreadOptions options = {
+        .engine = engine_options(policy, text, &ends),
+        .tp_size = policy->tp_size,
+        .kv_policy = policy->config->rollout.partial == PARTIAL_KEEP ? KV_KEEP : KV_RECOMPUTE};
     TRY(plan_memory(policy, options.engine, err));
     return engine_thread_create(&options, &policy->engine, err);
 }

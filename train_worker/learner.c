@@ -238,6 +238,7 @@ static Status rewarded_step(Learner *learner, const LearnerStep *step, LearnerRe
         .trained_tokens = step->trained_tokens,
         .lr = result->lr,
         .weight_version = step->weight_version,
+        .keys_are_kept = config->rollout.partial == PARTIAL_KEEP,
         .batch = step->batch,
         .batch_size = step->batch_size,
         .critic_lr = rate_at(config, critic_lr, step),

@@ -294,6 +294,7 @@ static TrainStep make_update(Run *run)
         .algorithm = run->algorithm,
         .tokens = list,
         .weight_version = step->weight_version,
+        .keys_are_kept = step->keys_are_kept,
     };
 }
 

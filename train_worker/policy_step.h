@@ -22,6 +22,7 @@ typedef struct PolicyStep {
     int64_t trained_tokens; /* of the global batch */
     double lr;
     int64_t weight_version; /* by which generation knows the policy's weights; 0: by none */
+    bool keys_are_kept;     /* as of TrainStep */
     /* The global batch, by position and index: which samples it has, their rewards. Equal on all
      * ranks. A group is what it holds of one position. */
     const SampleMeta *batch;

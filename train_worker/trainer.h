@@ -138,6 +138,8 @@ typedef struct TrainStep {
     const AlgorithmConfig *algorithm; /* NULL: cross-entropy */
     const TokenData *const *tokens;   /* [num_micro_batches][num_samples] */
     int64_t weight_version; /* by which generation knows the weights before this step; 0: by none */
+    bool keys_are_kept;     /* by generation, when its weights change: what it draws then belongs to
+                               no version alone and is compared with none */
 } TrainStep;
 
 /* Sums are over this rank's data-parallel share, equal on every rank of a tensor-parallel group.
@@ -156,6 +158,9 @@ typedef struct StepResult {
     /* Tokens that were generated from the weights before this step, and those of them whose
      * log-prob is not, to the bit, what the trainer computes: a mismatch, 0 where all is well. */
     int64_t log_probs_compared, log_probs_differ;
+    /* By how many versions the weights that drew trained tokens are behind those that learn from
+     * them: sum and most; and samples that were drawn with several. */
+    int64_t age, age_max, mixed_samples;
 } StepResult;
 
 /* Forward and backward over the micro-batches, then one AdamW step. A token id outside the

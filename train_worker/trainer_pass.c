@@ -134,15 +134,21 @@ typedef struct PolicyRun {
     double *x, *old, *rollout, *ref, *entropy_wide, *dx, *dh; /* the loss's */
 } PolicyRun;
 
-/* Compares what generation reported with what the trainer computes from the same weights. */
+/* Compares what generation reported with what the trainer computes from the same weights, and
+ * counts by how much others are older. */
 static void compare_log_probs(PolicyRun *run, int s, Part part)
 {
     const Sample *sample = run->tokens->sample[s];
     int64_t version = run->step->weight_version;
+    bool mixed = sample->num_version_runs > 1;
     if (version == 0 || sample->log_prob == NULL) return;
+    run->result->mixed_samples += mixed && part.first == run->tokens->first[s];
     for (int64_t i = part.first; i < part.first + part.count; i++) {
         int32_t t = run->tokens->place[i];
-        if (sample_version_at(sample, t) != version) continue;
+        int64_t age = version - sample_version_at(sample, t);
+        run->result->age += age;
+        if (age > run->result->age_max) run->result->age_max = age;
+        if (age != 0 || (mixed && run->step->keys_are_kept)) continue;
         run->result->log_probs_compared++;
         run->result->log_probs_differ +=
             memcmp(&run->log_prob[i], &sample->log_prob[t], sizeof(float)) != 0;

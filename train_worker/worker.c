@@ -252,6 +252,9 @@ static void pack_policy_result(Task *task, const LearnerResult *result)
     figures.reward_kl = step->reward_kl;
     figures.log_probs_compared = (uint64_t)step->policy.log_probs_compared;
     figures.log_probs_differ = (uint64_t)step->policy.log_probs_differ;
+    figures.age = step->policy.age;
+    figures.age_max = step->policy.age_max;
+    figures.mixed_samples = (uint64_t)step->policy.mixed_samples;
     figures.passes_s = time_of(&step->passes);
     figures.critic_s = time_of(&step->critic);
     figures.critic_grad_norm = step->critic.grad_norm;

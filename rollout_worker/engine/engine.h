@@ -137,7 +137,8 @@ typedef enum {
      * trainer computes for it from the whole sequence: the default. */
     KV_RECOMPUTE,
     /* They stay: nothing to compute, but tokens that follow belong to no single version, and their
-     * log-probs differ from any trainer's. */
+     * log-probs differ from any trainer's. What has no token yet begins anew, so that a sample of
+     * one version is exact. */
     KV_KEEP,
 } KvPolicy;
 

@@ -196,7 +196,7 @@ static Status step_over_bad_weights(EngineRanks *ranks, Error *err)
 }
 
 Status engine_ranks_switch(EngineRanks *ranks, const Weights *const *weights, int64_t version,
-                           int64_t *ret_pause_ns, Error *err)
+                           KvPolicy policy, int64_t *ret_pause_ns, Error *err)
 {
     int64_t began = clock_ns(), stepping = 0;
     engine_stage_weights(ranks->first, weights[0], version);
@@ -212,7 +212,7 @@ Status engine_ranks_switch(EngineRanks *ranks, const Weights *const *weights, in
         stepping += clock_ns();
         TRY(wait_for_followers(ranks, err));
     }
-    TRY(engine_switch_weights(ranks->first, version, KV_RECOMPUTE, err));
+    TRY(engine_switch_weights(ranks->first, version, policy, err));
     if (ranks->num_followers > 0) {
         stepping -= clock_ns();
         TRY(step_over_bad_weights(ranks, err)); /* in it they switch */

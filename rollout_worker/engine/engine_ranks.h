@@ -22,7 +22,7 @@ Status engine_ranks_step(EngineRanks *ranks, bool *ret_busy, Error *err);
 /* All ranks go over to weights[tp_size]; with several it takes two steps, whose results are to be
  * taken. *ret_pause_ns: what of it is neither. */
 Status engine_ranks_switch(EngineRanks *ranks, const Weights *const *weights, int64_t version,
-                           int64_t *ret_pause_ns, Error *err);
+                           KvPolicy policy, int64_t *ret_pause_ns, Error *err);
 
 /* With several ranks: a step must follow another within this time, also with nothing to do. */
 #define ENGINE_RANKS_STEP_MS 1000

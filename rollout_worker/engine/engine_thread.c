@@ -39,6 +39,7 @@ struct EngineThread {
     EngineOptions options;
     int32_t *end_token;
     int tp_size;
+    KvPolicy kv_policy;
     pthread_t thread;
     /* shared */
     pthread_mutex_t mutex;
@@ -259,6 +260,7 @@ Status engine_thread_create(const EngineThreadOptions *options, EngineThread **r
     size_t ends = (size_t)options->engine.num_end_tokens;
     thread->options = options->engine;
     thread->tp_size = options->tp_size;
+    thread->kv_policy = options->kv_policy;
     thread->end_token = mem_calloc(ends + 1, sizeof *thread->end_token);
     if (ends > 0)
         memcpy(thread->end_token, options->engine.end_token, ends * sizeof *thread->end_token);
@@ -437,7 +439,7 @@ static Status run_adopt(EngineThread *thread, Job *job, Error *err)
                          (long long)adoption->version);
     Error why = {0};
     Status status = engine_ranks_switch(thread->ranks, adoption->weights, adoption->version,
-                                        &adoption->pause_ns, &why);
+                                        thread->kv_policy, &adoption->pause_ns, &why);
     if (status == OK) {
         deliver(thread);
         return OK;

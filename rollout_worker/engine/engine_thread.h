@@ -23,7 +23,8 @@ typedef struct EngineThreadOptions {
     /* Of every rank. weights, weight_version, tensor_comm, on_token and context are ignored;
      * end_token is copied, tokenizer borrowed. */
     EngineOptions engine;
-    int tp_size; /* 1 to ENGINE_RANKS_MAX */
+    int tp_size;        /* 1 to ENGINE_RANKS_MAX */
+    KvPolicy kv_policy; /* when weights take the place of others */
 } EngineThreadOptions;
 
 Status engine_thread_create(const EngineThreadOptions *options, EngineThread **ret, Error *err);
@@ -67,9 +68,10 @@ Status engine_thread_generate(EngineThread *thread, const GenerateRequest *reque
 /* Generate with these from now on: weights[tp_size], prepared, of every rank in order, over one
  * plan each for the life of the engine; borrowed until others have taken their place. When it
  * returns nobody reads the earlier ones any more. What is in work goes on; its keys and values are
- * computed anew. The first ones make the engine, so that options and memory are judged here.
- * *ret_pause_s (may be NULL): while no rank could generate. ERR_EXISTS when this version is in
- * use: other weights under its name need engine_thread_reset. After a failure there are none. */
+ * computed anew, or kept, as the options say. The first ones make the engine, so that options and
+ * memory are judged here. *ret_pause_s (may be NULL): while no rank could generate. ERR_EXISTS when
+ * this version is in use: other weights under its name need engine_thread_reset. After a failure
+ * there are none. */
 Status engine_thread_adopt(EngineThread *thread, const Weights *const *weights, int64_t version,
                            double *ret_pause_s, Error *err);
 

@@ -381,21 +381,30 @@ void scheduler_remove(Scheduler *s, Sequence *sequence)
         remove_waiting(s, sequence);
 }
 
+/* To begin again, as if nothing of it had been computed. */
+static void send_back(Scheduler *s, Sequence *sequence)
+{
+    give_back(s, sequence, false);
+    remove_running(s, sequence);
+    insert_waiting(s, sequence);
+}
+
 void scheduler_retreat(Scheduler *s)
 {
-    while (s->num_running > 0) {
-        Sequence *sequence = s->running[s->num_running - 1];
-        give_back(s, sequence, false);
-        remove_running(s, sequence);
-        insert_waiting(s, sequence);
-    }
+    while (s->num_running > 0)
+        send_back(s, s->running[s->num_running - 1]);
 }
 
 void scheduler_mix(Scheduler *s)
 {
-    for (int i = 0; i < s->num_running; i++) {
-        s->running[i]->mixed = s->running[i]->computed > 0;
-        s->running[i]->num_published = 0;
+    for (int i = s->num_running - 1; i >= 0; i--) {
+        Sequence *sequence = s->running[i];
+        if (sequence_generated(sequence) == 0) {
+            send_back(s, sequence);
+        } else {
+            sequence->mixed = sequence->computed > 0;
+            sequence->num_published = 0;
+        }
     }
     page_pool_forget(s->pool);
 }

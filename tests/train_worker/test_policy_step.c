@@ -127,6 +127,14 @@ static void mismatch_body(const Ranks *ranks, void *argument)
     rank_ok(policy_step(trainer, NULL, &algorithm, &step, &result, &err), &err);
     rank_check(result.policy.log_probs_differ == 1);
     rank_check(result.policy.log_probs_compared == rollout.trained_tokens - counts);
+    rank_check(result.policy.age == counts && result.policy.age_max == 1);
+    rank_check(result.policy.mixed_samples == 1);
+    /* With keys of older weights behind it none of its tokens is of a version alone. */
+    step.step = 2;
+    step.keys_are_kept = true;
+    rank_ok(policy_step(trainer, NULL, &algorithm, &step, &result, &err), &err);
+    rank_check(result.policy.log_probs_compared ==
+               rollout.trained_tokens - rollout.meta[second].trained_tokens);
     mixed->version_run = NULL;
     toy_samples_clear(rollout.sample);
     trainer_destroy(trainer);

@@ -318,6 +318,40 @@ static void test_kept_keys_cost_nothing_and_serve_nobody_else(void **state)
     ranks_run(1, 1, keep_body, NULL);
 }
 
+/* A prompt that is half in pages when the weights change: its answer is of one version, exactly. */
+static void keep_prompt_body(const Ranks *ranks, void *argument)
+{
+    (void)argument;
+    Error err = {0};
+    ToyEngine toy;
+    ToyRequest request;
+    EngineOptions options;
+    Generation generation;
+    toy_engine_init(&toy, ranks, 60, &options);
+    options.max_step_tokens = 40;
+    toy_engine_start(&toy, &options);
+    toy_request(&request, 1, 100, 2, 20);
+    submit(&toy, &request);
+    step(&toy, 2);
+    rank_check(engine_stats(toy.engine).prompt_tokens_computed > 0);
+    engine_stage_weights(toy.engine, toy.weights[1], 1);
+    rank_ok(engine_switch_weights(toy.engine, 1, KV_KEEP, &err), &err);
+    toy_finish(&toy);
+    for (int i = 0; i < 2; i++) {
+        rank_check(engine_take(toy.engine, &generation));
+        rank_check(generation.num_version_runs == 1 && generation.version_run[0].version == 1);
+        check_versions(&toy, &request, &generation);
+        generation_clear(&generation);
+    }
+    toy_engine_clear(&toy);
+}
+
+static void test_what_has_no_token_yet_is_of_the_new_weights_alone(void **state)
+{
+    (void)state;
+    ranks_run(1, 1, keep_prompt_body, NULL);
+}
+
 /* Weights that diverged: said, not sampled from; others help. */
 static void broken_body(const Ranks *ranks, void *argument)
 {
@@ -562,6 +596,7 @@ int main(void)
         cmocka_unit_test(test_abort_all_leaves_nothing),
         cmocka_unit_test(test_tokens_after_a_switch_are_those_of_the_new_weights),
         cmocka_unit_test(test_kept_keys_cost_nothing_and_serve_nobody_else),
+        cmocka_unit_test(test_what_has_no_token_yet_is_of_the_new_weights_alone),
         cmocka_unit_test(test_weights_without_finite_logits_are_an_error_that_passes),
         cmocka_unit_test(test_ranks_change_weights_together),
         cmocka_unit_test(test_sequences_end_at_the_longest),
