@@ -18,6 +18,8 @@ typedef struct Commit {
     uv_work_t work;
     Keeper *keeper;
     uint64_t save;
+    const JobConfig *config; /* of the stage in which it was ordered; and its text, owned */
+    char *config_yaml;
     char *folder;
     Manifest *manifest;
     SafetensorsPlace *place; /* of all ranks' tensors; names owned */
@@ -41,6 +43,9 @@ struct Keeper {
     int news;       /* on their way */
     bool closing;
 };
+
+#define COUNT_STAGE       "stage"
+#define COUNT_STAGE_BEGIN "stage_begin"
 
 /* News that is told from outside of the call that made it. */
 typedef struct News {
@@ -196,15 +201,15 @@ static Status add_config(Commit *commit, const JobConfig *config, Error *err)
 static Status write_commit(Commit *commit, Error *err)
 {
     const Keeper *keeper = commit->keeper;
-    const JobConfig *config = keeper->options.config;
+    const JobConfig *config = commit->config;
     TRY(add_index(commit, "model", err));
     TRY(add_index(commit, "optimizer", err));
     TRY(add_index(commit, "critic_model", err));
     TRY(add_index(commit, "critic_optimizer", err));
     TRY(add_config(commit, config, err));
     TRY(add_model_files(commit, config, err));
-    TRY(checkpoint_add_bytes(commit->folder, "job.yaml", keeper->options.config_yaml,
-                             strlen(keeper->options.config_yaml), commit->manifest, err));
+    TRY(checkpoint_add_bytes(commit->folder, "job.yaml", commit->config_yaml,
+                             strlen(commit->config_yaml), commit->manifest, err));
     /* Nothing is appended and nothing cut off while a commit is under way. */
     TRY(ledger_sync(keeper->ledger, err));
     const char *root = keeper->options.folder->checkpoints;
@@ -238,6 +243,7 @@ static void commit_done(uv_work_t *work, int status)
     manifest_destroy(commit->manifest);
     places_free(commit->place, commit->num_places);
     free(commit->committed);
+    free(commit->config_yaml);
     free(commit->folder);
     free(commit);
 }
@@ -265,7 +271,7 @@ static int64_t count_of(const Manifest *manifest, const char *prefix, const char
     return value;
 }
 
-RecordTally keeper_read_tally(const Manifest *manifest)
+static RecordTally read_tally(const Manifest *manifest)
 {
     RecordTally tally = {0};
     for (int i = 0; i < REJECT_REASON_COUNT; i++)
@@ -273,6 +279,26 @@ RecordTally keeper_read_tally(const Manifest *manifest)
     for (int i = 0; i < NOTE_COUNT; i++)
         tally.noted[i] = count_of(manifest, "odd", sample_note_name((SampleNote)i));
     return tally;
+}
+
+CheckpointState keeper_read_state(const Manifest *manifest)
+{
+    return (CheckpointState){.step = manifest->step,
+                             .next_position = manifest->next_position,
+                             .consumed_samples = manifest->consumed_samples,
+                             .rejected_samples = manifest->rejected_samples,
+                             .trained_tokens = manifest->trained_tokens,
+                             .bad_records = manifest->bad_records,
+                             .records = manifest->records,
+                             .tally = read_tally(manifest),
+                             .stage = (int)manifest_count(manifest, COUNT_STAGE),
+                             .stage_begin = manifest_count(manifest, COUNT_STAGE_BEGIN)};
+}
+
+void keeper_set_config(Keeper *keeper, const JobConfig *config, const char *config_yaml)
+{
+    keeper->options.config = config;
+    keeper->options.config_yaml = config_yaml;
 }
 
 void keeper_commit(Keeper *keeper, const CommitOrder *order)
@@ -291,6 +317,8 @@ void keeper_commit(Keeper *keeper, const CommitOrder *order)
     manifest->bad_records = order->state.bad_records;
     manifest->records = order->state.records;
     add_tally(manifest, &order->state.tally);
+    manifest_add_count(manifest, COUNT_STAGE, order->state.stage);
+    manifest_add_count(manifest, COUNT_STAGE_BEGIN, order->state.stage_begin);
     manifest->data_fingerprint = mem_strdup(order->data_fingerprint);
     manifest->config_sha256 = mem_strdup(digest);
     manifest->ledger_head = mem_strdup(ledger_head(keeper->ledger));
@@ -300,6 +328,8 @@ void keeper_commit(Keeper *keeper, const CommitOrder *order)
     commit->keeper = keeper;
     commit->save = order->save;
     commit->error = keeper->ledger_error;
+    commit->config = config;
+    commit->config_yaml = mem_strdup(keeper->options.config_yaml);
     commit->folder = mem_strdup(order->folder);
     commit->manifest = manifest;
     commit->place = keeper->place;

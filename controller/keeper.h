@@ -26,8 +26,11 @@ typedef struct KeeperOptions {
 Status keeper_create(const KeeperOptions *options, Keeper **ret, Error *err);
 void keeper_destroy(Keeper *keeper); /* waits for a commit that is under way; accepts NULL */
 
-/* What a checkpoint's manifest tells of records that were skipped or odd. */
-RecordTally keeper_read_tally(const Manifest *manifest);
+/* What a checkpoint's manifest tells of where the run stood. */
+CheckpointState keeper_read_state(const Manifest *manifest);
+
+/* From the next commit on the checkpoints are of another stage. Borrowed, as the options'. */
+void keeper_set_config(Keeper *keeper, const JobConfig *config, const char *config_yaml);
 
 /* A save is known by its number; what is said of another than the one begun last is ignored. */
 void keeper_begin(Keeper *keeper, uint64_t save, int64_t step); /* -> EV_CHECKPOINT_BEGUN */

@@ -8,7 +8,7 @@
 double local_node_cpus_needed(const JobConfig *config)
 {
     return config->cluster.cpus_per_data_source +
-           (double)config->rollout.num_workers * config->cluster.cpus_per_rollout_worker +
+           (double)config->cluster.rollout_workers_max * config->cluster.cpus_per_rollout_worker +
            (double)(config->train.tp_size * config->train.dp_size) *
                config->cluster.cpus_per_train_worker;
 }
@@ -25,7 +25,11 @@ Status local_node_check(const JobConfig *config, Error *err)
     char name[64] = "this machine";
     gethostname(name, sizeof name - 1);
     EffectList effects = {0};
-    ControllerStart start = {.config = config, .nonce = 1, .num_nodes = 1, .embedded_agent = true};
+    ControllerStart start = {.stage = &(Stage){.config = config},
+                             .num_stages = 1,
+                             .nonce = 1,
+                             .num_nodes = 1,
+                             .embedded_agent = true};
     Controller *controller = controller_create(&start, 0, &effects);
     Event up = {.kind = EV_AGENT_UP};
     up.agent.name = name;

@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "actor/typed.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -30,6 +31,7 @@ static const char help_run[] =
     "  controller validate --config JOB.YAML [--set ...]   check a job, its data and memory\n"
     "  controller status --run FOLDER [--json]             what a run is doing\n"
     "  controller stop --run FOLDER                        finish the step, commit, end\n"
+    "  controller swap-rollout --run FOLDER --config JOB.YAML   go on with another stage\n"
     "  controller data inspect --config JOB.YAML [...]     what a record becomes\n"
     "  controller serve --model DIR [--port N] [...]       answer HTTP requests with a model\n"
     "  controller schema [KEY]                             what job.yaml can say\n"
@@ -74,6 +76,19 @@ static const char help_stop[] =
     "options:\n"
     "  -r, --run FOLDER   the run folder (run_dir, or runs/<name> where the job was started)\n";
 
+static const char help_swap[] =
+    "usage: controller swap-rollout --run FOLDER --config JOB.YAML [--set KEY=VALUE]...\n"
+    "       has a run go on as another job: after the step in work its data source and rollout\n"
+    "       workers are replaced by those of JOB.YAML (sections data, rollout, algorithm, eval "
+    "and\n"
+    "       train of it); its train workers stay, with weights and optimizer state. The run's\n"
+    "       own command resumes it in the new stage\n"
+    "\n"
+    "options:\n"
+    "  -r, --run FOLDER        the run folder of a run that is going on\n"
+    "  -c, --config JOB.YAML   the job that takes over\n"
+    "  -s, --set KEY=VALUE     in place of what that file says\n";
+
 static const char help_schema[] =
     "usage: controller schema [KEY]\n"
     "       prints the reference of job.yaml, or one key (train.lr) or section (train) of it\n";
@@ -85,7 +100,9 @@ static const char help_data[] =
 static const char help_help[] = "usage: controller help [COMMAND]\n"
                                 "       prints what a command does and takes\n";
 
-#define ASK_TIMEOUT_MS 3000 /* for an answer of a running controller */
+#define ASK_TIMEOUT_MS  3000  /* for an answer of a running controller */
+#define SWAP_TIMEOUT_MS 60000 /* which checks the new job first */
+#define CALL_TO(name)   ((CallOptions){.method = (name), .timeout_ms = ASK_TIMEOUT_MS})
 
 typedef struct Options {
     const char *config, *run, *key;
@@ -200,17 +217,18 @@ static Status parse_options(const Command *command, int argc, char **argv, Optio
 
 /* ---- commands ---- */
 
-static Status load_config(const Options *options, const char *help, JobConfig **ret, Error *err)
+static Status load_stages(const Options *options, const char *help, JobStages *ret, Error *err)
 {
     if (options->config == NULL) return refuse_use(help, err, "--config JOB.YAML is missing.");
-    return job_config_load(options->config, options->set, options->num_sets, ret, err);
+    return job_stages_load(options->config, options->set, options->num_sets, ret, err);
 }
 
-/* Runs a program that looks at a part of the job, with this command's own job file and settings;
+/* Runs a program that looks at a part of a stage, with this command's own job file and settings;
  * its exit code. What makes samples and what trains is no part of the controller. */
-static int look_with(const char *program_name, const char *flag, const Options *options)
+static int look_with(const char *program_name, const char *flag, const char *stage,
+                     const Options *options)
 {
-    const char *argument[2 * (sizeof options->set / sizeof *options->set) + 6];
+    const char *argument[2 * (sizeof options->set / sizeof *options->set) + 8];
     int count = 0, wait_status = 0;
     pid_t pid = 0;
     char *program = program_path(program_name);
@@ -220,6 +238,10 @@ static int look_with(const char *program_name, const char *flag, const Options *
     for (int i = 0; i < options->num_sets; i++) {
         argument[count++] = "--set";
         argument[count++] = options->set[i];
+    }
+    if (stage != NULL) {
+        argument[count++] = "--stage";
+        argument[count++] = stage;
     }
     if (flag != NULL) argument[count++] = flag;
     argument[count] = NULL;
@@ -249,37 +271,54 @@ static int look_at_disk(const JobConfig *config)
 /* What becomes of the records of each set; the worst exit code. */
 static int look_at_data(const JobConfig *config, const Options *options)
 {
-    int code = look_with("data_inspect", "--brief=train", options);
+    int code = look_with("data_inspect", "--brief=train", config->stage, options);
     for (int i = 0; i < eval_set_count(config); i++) {
         char *brief = mem_printf("--brief=%s", eval_set(config, i).name);
-        int found = look_with("data_inspect", brief, options);
+        int found = look_with("data_inspect", brief, config->stage, options);
         if (code == 0) code = found;
         free(brief);
     }
     return code;
 }
 
+/* What is wrong with one of several stages says which. */
+static Status name_stage(const JobConfig *config, Status status, Error *err)
+{
+    return status == OK || config->stage == NULL ? status
+                                                 : error_prefix(err, "stage %s", config->stage);
+}
+
+static int validate_stage(const JobConfig *config, const Options *options)
+{
+    Error err = {0};
+    char *summary = NULL;
+    if (config->stage != NULL) printf("stage %s\n", config->stage);
+    Status status = name_stage(config, validate_job(config, &summary, &err), &err);
+    if (status != OK) return fail(status, &err);
+    fputs(summary, stdout);
+    free(summary);
+    int code = look_at_disk(config);
+    int trained = look_with("train_inspect", NULL, config->stage, options);
+    int read = look_at_data(config, options);
+    return code != 0 ? code : trained != 0 ? trained : read;
+}
+
 static int run_validate(const Options *options)
 {
     Error err = {0};
-    JobConfig *config = NULL;
-    char *summary = NULL;
-    Status status = load_config(options, help_validate, &config, &err);
-    if (status == OK) status = validate_job(config, &summary, &err);
-    int code = status == OK ? 0 : fail(status, &err);
-    if (summary != NULL) fputs(summary, stdout);
-    if (status == OK) {
-        code = look_at_disk(config);
-        int trained = look_with("train_inspect", NULL, options);
-        int read = look_at_data(config, options);
-        code = code != 0 ? code : trained != 0 ? trained : read;
+    JobStages stages = {0};
+    Status status = load_stages(options, help_validate, &stages, &err);
+    if (status != OK) return fail(status, &err);
+    int code = 0;
+    for (int i = 0; i < stages.count; i++) {
+        int found = validate_stage(stages.stage[i], options);
+        if (code == 0) code = found;
     }
     if (code == 0)
-        printf("job %s is in order\n", config->name);
-    else if (status == OK)
-        fprintf(stderr, "controller: job %s is not in order: see above\n", config->name);
-    free(summary);
-    job_config_destroy(config);
+        printf("job %s is in order\n", stages.stage[0]->name);
+    else
+        fprintf(stderr, "controller: job %s is not in order: see above\n", stages.stage[0]->name);
+    job_stages_free(&stages);
     return code;
 }
 
@@ -303,15 +342,26 @@ static Screen look_at_screen(void)
                     .utf8 = locale_is_utf8()};
 }
 
+/* Everything that can be found wrong before a process is started. */
+static Status validate_stages(const JobStages *stages, Error *err)
+{
+    for (int i = 0; i < stages->count; i++) {
+        const JobConfig *config = stages->stage[i];
+        TRY(name_stage(config, validate_job(config, NULL, err), err));
+    }
+    return OK;
+}
+
 static int run_job(const Options *options)
 {
     const Screen screen = look_at_screen();
     Error err = {0};
-    JobConfig *config = NULL;
+    JobStages stages = {0};
     RunFolder folder = {0};
     signal(SIGPIPE, SIG_IGN); /* a reader of our output who leaves does not end the run */
-    Status status = load_config(options, help_run, &config, &err);
-    if (status == OK) status = validate_job(config, NULL, &err);
+    Status status = load_stages(options, help_run, &stages, &err);
+    if (status == OK) status = validate_stages(&stages, &err);
+    const JobConfig *config = status == OK ? stages.stage[0] : NULL; /* the run is one for all */
     if (status == OK) status = run_folder_open(config->run_dir, &folder, &err);
     if (status == OK) status = log_open("controller", folder.events, options->level, &err);
     if (status == OK) {
@@ -320,14 +370,14 @@ static int run_job(const Options *options)
             log_event(LOG_INFO, "model", F_STR("run", config->model.run),
                       F_STR("checkpoint", path_name(config->model.path)));
         if (folder.note != NULL) log_event(LOG_INFO, "lock_taken_over", F_STR("what", folder.note));
-        status = shell_run(config, &folder, &screen, &err);
+        status = shell_run(&stages, &folder, &screen, &err);
         /* For programs; people get the message itself. */
         log_event(LOG_DEBUG, "end", F_STR("status", status_name(status)),
                   F_STR("message", err.message));
         log_close();
     }
     run_folder_close(&folder);
-    job_config_destroy(config);
+    job_stages_free(&stages);
     return status == OK ? 0 : fail(status, &err);
 }
 
@@ -356,17 +406,16 @@ static Status check_run_given(const Options *options, const char *help, Error *e
 }
 
 /* Asks the controller of a run; *ret_body is owned by the caller. */
-static Status ask_run(const Options *options, const char *method, uint8_t **ret_body,
+static Status ask_run(const Options *options, const CallOptions *call, uint8_t **ret_body,
                       size_t *ret_length, Error *err)
 {
     RunFolder folder;
     TRY(run_folder_look(options->run, &folder, err));
     ActorIdentity self = {.name = "controller-cli", .incarnation = 1};
-    CallOptions call = {.method = method, .timeout_ms = ASK_TIMEOUT_MS};
     Status status = ERR_UNAVAILABLE;
     if (socket_is_served(folder.endpoint))
         status =
-            call_once(&self, "the controller", folder.endpoint, &call, ret_body, ret_length, err);
+            call_once(&self, "the controller", folder.endpoint, call, ret_body, ret_length, err);
     if (status == ERR_TIMEOUT || status == ERR_UNAVAILABLE) explain_silence(&folder, status, err);
     run_folder_close(&folder);
     return status;
@@ -380,7 +429,8 @@ static int run_status(const Options *options)
     char *table = NULL;
     Troupe__StatusReply *reply = NULL;
     Status status = check_run_given(options, help_status, &err);
-    if (status == OK) status = ask_run(options, "controller.status", &body, &length, &err);
+    if (status == OK)
+        status = ask_run(options, &CALL_TO("controller.status"), &body, &length, &err);
     if (status == OK) {
         reply = troupe__status_reply__unpack(NULL, length, body);
         if (reply == NULL) status = error_set(&err, ERR_INTERNAL, "the answer cannot be read");
@@ -402,7 +452,59 @@ static int run_stop(const Options *options)
     uint8_t *body = NULL;
     size_t length = 0;
     Status status = check_run_given(options, help_stop, &err);
-    if (status == OK) status = ask_run(options, "controller.stop", &body, &length, &err);
+    if (status == OK) status = ask_run(options, &CALL_TO("controller.stop"), &body, &length, &err);
+    free(body);
+    return status == OK ? 0 : fail(status, &err);
+}
+
+/* The job that takes over: one stage, whose data the rollout workers will take. *ret_code is the
+ * exit code when they will not, which was said. */
+static Status load_swap(const Options *options, char **ret_text, int *ret_code, Error *err)
+{
+    JobStages stages = {0};
+    TRY(load_stages(options, help_swap, &stages, err));
+    Status status = OK;
+    if (stages.count > 1)
+        status = error_set(err, ERR_INVALID,
+                           "%s has %d stages, expected a job of one: a swap is to one stage.",
+                           options->config, stages.count);
+    if (status == OK) *ret_code = look_at_data(stages.stage[0], options);
+    if (status == OK) *ret_text = job_config_text(stages.stage[0]);
+    job_stages_free(&stages);
+    return status;
+}
+
+static int run_swap(const Options *options)
+{
+    Error err = {0};
+    uint8_t *body = NULL;
+    char *text = NULL;
+    size_t length = 0;
+    int code = 0;
+    Status status = check_run_given(options, help_swap, &err);
+    if (status == OK) status = load_swap(options, &text, &code, &err);
+    if (code != 0) {
+        free(text);
+        return code;
+    }
+    if (status == OK) {
+        Troupe__SwapRequest request = TROUPE__SWAP_REQUEST__INIT;
+        request.job_yaml = text;
+        PackedMessage packed = message_pack(&request.base);
+        CallOptions call = CALL_TO("controller.swap");
+        call.body = (Bytes){packed.data, packed.length};
+        call.timeout_ms = SWAP_TIMEOUT_MS;
+        status = ask_run(options, &call, &body, &length, &err);
+        free(packed.data);
+    }
+    Troupe__SwapReply *reply = status == OK ? troupe__swap_reply__unpack(NULL, length, body) : NULL;
+    if (reply != NULL)
+        printf("%s goes on as %s after step %llu\n", options->run, reply->stage,
+               (unsigned long long)reply->after_step);
+    else if (status == OK)
+        status = error_set(&err, ERR_INTERNAL, "the answer cannot be read");
+    if (reply != NULL) troupe__swap_reply__free_unpacked(reply, NULL);
+    free(text);
     free(body);
     return status == OK ? 0 : fail(status, &err);
 }
@@ -453,6 +555,7 @@ static const Command commands[] = {
     {"validate", help_validate, "cs", false, run_validate},
     {"status", help_status, "rj", false, run_status},
     {"stop", help_stop, "r", false, run_stop},
+    {"swap-rollout", help_swap, "rcs", false, run_swap},
     {"schema", help_schema, "", true, run_schema},
     {"help", help_help, "", true, run_help},
     {"data", help_data, "", false, NULL},

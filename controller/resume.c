@@ -9,7 +9,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/memory.h"
-#include "core/controller.h"
+#include "keeper.h"
 #include "model/model_config.h"
 #include "model_files.h"
 
@@ -148,16 +148,29 @@ static Status check_config(const JobConfig *config, const Beginning *begin, Erro
     return status;
 }
 
-Status resume_find(const JobConfig *config, const RunFolder *folder, Beginning *ret, Error *err)
+/* The stage that it stands in must be there yet. */
+static Status find_stage(int num_stages, Beginning *begin, Error *err)
+{
+    begin->state = keeper_read_state(begin->manifest);
+    if (begin->state.stage < num_stages) return OK;
+    return error_set(err, ERR_INVALID, "%s is of stage %d, but the job file has %d.\n" REMEDY,
+                     begin->path, begin->state.stage + 1, num_stages, begin->path);
+}
+
+Status resume_find(const Stage *stage, int num_stages, const RunFolder *folder, Beginning *ret,
+                   Error *err)
 {
     Beginning begin = {0};
     const CheckpointWatch watch = {
         .skipped = warn_of_damage, .checking = say_checking, .interval_ms = CHECKING_SAID_MS};
     TRY(checkpoint_find_latest(folder->checkpoints, &begin.path, &begin.manifest, &watch, err));
     if (begin.path == NULL) return OK;
-    Status status =
-        controller_check_start(&(ControllerStart){.config = config, .checkpoint = begin.path}, err);
+    Status status = controller_check_start(
+        &(ControllerStart){.stage = stage, .num_stages = num_stages, .checkpoint = begin.path},
+        err);
+    if (status == OK) status = find_stage(num_stages, &begin, err);
     if (status != OK) goto done;
+    const JobConfig *config = stage[begin.state.stage].config;
     log_event(LOG_INFO, "resuming", F_INT("step", begin.manifest->step), F_STR("from", begin.path));
     status = check_config(config, &begin, err);
     if (status == OK) status = check_model(config, begin.path, err);

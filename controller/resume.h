@@ -8,16 +8,19 @@
 #define TROUPE_CONTROLLER_RESUME_H
 
 #include "checkpoint/manifest.h"
+#include "core/controller.h"
 #include "run_folder.h"
 
 typedef struct Beginning {
     char *path; /* of the checkpoint; NULL: there is none */
     Manifest *manifest;
+    CheckpointState state; /* where it stands; zeros: at the beginning */
 } Beginning;
 
 /* ERR_INVALID: the configuration does not go with the checkpoint; ERR_DATA: there are checkpoints,
  * and all are damaged. Logs what is resumed, passed over and changed. */
-Status resume_find(const JobConfig *config, const RunFolder *folder, Beginning *ret, Error *err);
+Status resume_find(const Stage *stage, int num_stages, const RunFolder *folder, Beginning *ret,
+                   Error *err);
 void beginning_free(Beginning *begin);
 
 #endif

@@ -111,6 +111,42 @@ static void end(Shell *shell, const Effect *fx, const JobView *job)
     loop_stop(shell->loop);
 }
 
+/* The run is another job from here on. */
+static Status take_config(Shell *shell, const JobConfig *config, Error *err)
+{
+    char *before = shell->config_yaml;
+    shell->config = config;
+    shell->config_yaml = job_config_text(config);
+    if (shell->keeper != NULL) keeper_set_config(shell->keeper, config, shell->config_yaml);
+    free(before);
+    char *path = path_join(shell->folder->path, "config.effective.yaml");
+    Status status = file_write_atomic(path, shell->config_yaml, strlen(shell->config_yaml), err);
+    free(path);
+    return status;
+}
+
+static void enter_stage(Shell *shell, int stage)
+{
+    const JobConfig *config = shell->stages.stage[stage].config;
+    char of[32];
+    Error err = {0};
+    snprintf(of, sizeof of, "%d of %d", stage + 1, shell->stages.count);
+    if (config != shell->config && take_config(shell, config, &err) != OK)
+        log_event(LOG_WARN, "effective_config", F_STR("why", err.message));
+    if (config->stage != NULL)
+        log_event(LOG_INFO, "stage", F_STR("name", config->stage), F_STR("number", of));
+}
+
+static void keep_swap(Shell *shell, const Effect *fx)
+{
+    const JobConfig *config = shell->stages.swapped[shell->stages.num_swapped - 1];
+    shell->swap_taken = true;
+    run_stages_record(&shell->stages, config, fx->swapped.stage, fx->swapped.last_step,
+                      &shell->swap);
+    log_event(LOG_INFO, "swap", F_STR("stage", config->stage),
+              F_INT("after_step", fx->swapped.last_step));
+}
+
 static void carry_out(Shell *shell, const Effect *fx)
 {
     JobView job = controller_job(shell->controller);
@@ -155,6 +191,12 @@ static void carry_out(Shell *shell, const Effect *fx)
     case FX_LEDGER_REWIND:
         keeper_rewind(shell->keeper);
         reporter_rewind(shell->reporter, fx->checkpoint.state.step);
+        break;
+    case FX_STAGE:
+        enter_stage(shell, fx->stage.stage);
+        break;
+    case FX_SWAPPED:
+        keep_swap(shell, fx);
         break;
     case FX_REPORT_STEP:
         reporter_step(shell->reporter, fx, &job, peak_flops(shell));
@@ -313,6 +355,38 @@ static void on_status(void *self, Call *call)
     free(reply.json);
 }
 
+/* Another stage, now: the checks of a job's start, then the core's word on when. */
+static void on_swap(void *self, Call *call)
+{
+    Shell *shell = self;
+    Bytes body = call_body(call);
+    Troupe__SwapRequest *request = troupe__swap_request__unpack(NULL, body.length, body.data);
+    Troupe__SwapReply reply = TROUPE__SWAP_REPLY__INIT;
+    const JobConfig *config = NULL;
+    Error err = {0};
+    Status status = request != NULL ? run_stages_prepare(&shell->stages, shell->config,
+                                                         request->job_yaml, &config, &err)
+                                    : error_set(&err, ERR_INVALID, "the request is unreadable");
+    shell->swap = (Error){0};
+    shell->swap_taken = false;
+    if (status == OK) shell_feed(shell, &(Event){.kind = EV_SWAP, .swap.config = config});
+    if (status == OK && !shell->swap_taken)
+        status = error_set(&err, ERR_UNAVAILABLE, "the run is ending: there is nothing to swap");
+    if (status == OK && shell->swap.status != OK) {
+        err = shell->swap;
+        status = error_append(&err, "The run goes on with the new stage, but a restart of it would "
+                                    "not know of that.");
+    }
+    if (status == OK) {
+        reply.stage = (char *)config->stage;
+        reply.after_step = (uint64_t)shell->stages.stage[shell->stages.count - 2].last_step;
+        call_reply_message(call, &reply.base);
+    } else {
+        call_fail(call, &err);
+    }
+    if (request != NULL) troupe__swap_request__free_unpacked(request, NULL);
+}
+
 static void stop(Shell *shell)
 {
     shell->stop_asked = true;
@@ -331,6 +405,7 @@ static const ActorMethod methods[] = {
     {"controller.actor_exited", on_actor_exited},
     {"controller.status", on_status},
     {"controller.stop", on_stop},
+    {"controller.swap", on_swap},
 };
 
 /* ---- time and signals ---- */
@@ -451,25 +526,16 @@ static void look_at_disk(Shell *shell)
 static void start_core(Shell *shell, const Beginning *begin)
 {
     ControllerStart start = {
-        .config = shell->config,
+        .stage = shell->stages.stage,
+        .num_stages = shell->stages.count,
         .nonce = random_number(),
         .num_nodes = shell->num_agents,
         .embedded_agent = shell->config->cluster.agents.count == 0,
         .checkpoint = begin->path,
         .checkpoint_size = shell->checkpoint_size[0] != '\0' ? shell->checkpoint_size : NULL,
+        .state = begin->state,
+        .data_fingerprint = begin->path != NULL ? begin->manifest->data_fingerprint : NULL,
     };
-    const Manifest *manifest = begin->manifest;
-    if (begin->path != NULL) {
-        start.data_fingerprint = manifest->data_fingerprint;
-        start.state = (CheckpointState){.step = manifest->step,
-                                        .next_position = manifest->next_position,
-                                        .consumed_samples = manifest->consumed_samples,
-                                        .rejected_samples = manifest->rejected_samples,
-                                        .trained_tokens = manifest->trained_tokens,
-                                        .bad_records = manifest->bad_records,
-                                        .records = manifest->records,
-                                        .tally = keeper_read_tally(manifest)};
-    }
     shell->controller = controller_create(&start, clock_ms(), &shell->effects);
     size_t count = (size_t)controller_num_actors(shell->controller);
     shell->actor = mem_calloc(count, sizeof *shell->actor);
@@ -477,18 +543,9 @@ static void start_core(Shell *shell, const Beginning *begin)
     carry_out_all(shell);
 }
 
-static Status write_effective_config(Shell *shell, Error *err)
-{
-    shell->config_yaml = job_config_text(shell->config);
-    char *path = path_join(shell->folder->path, "config.effective.yaml");
-    Status status = file_write_atomic(path, shell->config_yaml, strlen(shell->config_yaml), err);
-    free(path);
-    return status;
-}
-
 static Status shell_open(Shell *shell, const Beginning *begin, Error *err)
 {
-    TRY(write_effective_config(shell, err));
+    TRY(take_config(shell, shell->stages.stage[begin->state.stage].config, err));
     TRY(open_inbox(shell, err));
     TRY(reporter_create(shell->folder->metrics, shell->screen, &shell->reporter, err));
     TRY(keeper_create(&(KeeperOptions){.loop = shell->loop,
@@ -524,14 +581,17 @@ static void shell_close(Shell *shell)
     free(shell->actor);
     free(shell->peak_flops);
     free(shell->config_yaml);
+    run_stages_close(&shell->stages);
 }
 
-Status shell_run(const JobConfig *config, const RunFolder *folder, const Screen *screen, Error *err)
+Status shell_run(const JobStages *job, const RunFolder *folder, const Screen *screen, Error *err)
 {
-    Shell shell = {.config = config, .folder = folder, .screen = screen};
+    Shell shell = {.folder = folder, .screen = screen};
     process_raise_file_limit(); /* a handle to every actor */
     Beginning begin = {0};
-    Status status = resume_find(config, folder, &begin, err);
+    Status status = run_stages_open(job, folder, &shell.stages, err);
+    if (status == OK)
+        status = resume_find(shell.stages.stage, shell.stages.count, folder, &begin, err);
     if (status == OK) status = shell_open(&shell, &begin, err);
     beginning_free(&begin);
     if (status == OK) {

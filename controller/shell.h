@@ -12,6 +12,7 @@
 #include "keeper.h"
 #include "view/reporter.h"
 #include "run_folder.h"
+#include "run_stages.h"
 
 typedef struct ActorLink {
     Handle *handle; /* to the incarnation below; NULL before its hello */
@@ -19,10 +20,13 @@ typedef struct ActorLink {
 } ActorLink;
 
 typedef struct Shell {
-    const JobConfig *config;
+    RunStages stages;
+    const JobConfig *config; /* of the stage */
     const RunFolder *folder;
     const Screen *screen;
     char *config_yaml; /* the effective one: every actor gets it */
+    Error swap;        /* what came of the one that the core took last */
+    bool swap_taken;
     ActorIdentity identity;
     Loop *loop;
     Actor *inbox;
@@ -44,8 +48,7 @@ typedef struct Shell {
 
 /* Runs the job to its end on this thread. Returns how it ended; *err holds the message when not OK.
  */
-Status shell_run(const JobConfig *config, const RunFolder *folder, const Screen *screen,
-                 Error *err);
+Status shell_run(const JobStages *job, const RunFolder *folder, const Screen *screen, Error *err);
 
 /* Hands an event to the core and carries out what it answers. Not from within an effect. */
 void shell_feed(Shell *shell, const Event *event);

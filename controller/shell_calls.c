@@ -74,7 +74,7 @@ static PackedMessage pack_bootstrap(const Effect *fx)
     return message_pack(&request.base);
 }
 
-static PackedMessage pack_start(const Effect *fx)
+static PackedMessage pack_start(const Shell *shell, const Effect *fx)
 {
     Troupe__StartRequest request = TROUPE__START_REQUEST__INIT;
     request.tensor_group_id.data = (uint8_t *)fx->call.start.tensor_group_id;
@@ -83,6 +83,14 @@ static PackedMessage pack_start(const Effect *fx)
     request.data_group_id.len = COMM_ID_BYTES;
     request.checkpoint =
         (char *)(fx->call.start.checkpoint != NULL ? fx->call.start.checkpoint : "");
+    request.job_yaml = shell->config_yaml;
+    return message_pack(&request.base);
+}
+
+static PackedMessage pack_configure(const Shell *shell)
+{
+    Troupe__ConfigureRequest request = TROUPE__CONFIGURE_REQUEST__INIT;
+    request.job_yaml = shell->config_yaml;
     return message_pack(&request.base);
 }
 
@@ -175,6 +183,7 @@ static PackedMessage pack_step(const Effect *fx)
     request.plan = plan->id;
     request.step = (uint64_t)plan->step;
     request.trained_tokens = (uint64_t)plan->trained_tokens;
+    request.first_step = (uint64_t)fx->call.step.first_step;
     request.total_steps = (uint64_t)fx->call.step.total_steps;
     if (fx->call.step.by_rewards) request.policy = policy_batch(plan, arena);
     PackedMessage packed = message_pack(&request.base);
@@ -232,7 +241,9 @@ static PackedMessage pack_request(const Shell *shell, const Effect *fx, PendingC
     case CALL_BOOTSTRAP:
         return pack_bootstrap(fx);
     case CALL_START:
-        return pack_start(fx);
+        return pack_start(shell, fx);
+    case CALL_CONFIGURE:
+        return pack_configure(shell);
     case CALL_FETCH:
         return pack_fetch(shell, fx, pending);
     case CALL_STEP:

@@ -18,6 +18,7 @@ static const char help[] =
     "options:\n"
     "  -c, --config JOB.YAML   the job file\n"
     "  -s, --set KEY=VALUE     in place of what the file says\n"
+    "      --stage NAME        of a job with several stages; default the first\n"
     "  -n, --sample N          the record to show, counted from 0 in the order of the files;\n"
     "                          default 0\n"
     "  -p, --position P        show instead the record at position P of the run's stream, as the\n"
@@ -38,7 +39,7 @@ static const char help[] =
 #define COUNT_MAX 1000000
 
 typedef struct Arguments {
-    const char *config;
+    const char *config, *stage;
     const char *set[64];
     int num_sets;
     bool color, help, numbered, brief, json;
@@ -109,6 +110,9 @@ static Status take_option(Arguments *arguments, int letter, Error *err)
             return error_set(err, ERR_INVALID, "more than %d --set options", arguments->num_sets);
         arguments->set[arguments->num_sets++] = optarg;
         return OK;
+    case 'S':
+        arguments->stage = optarg;
+        return OK;
     case 'n':
         return choose(arguments, "--sample", false, err);
     case 'p':
@@ -139,12 +143,19 @@ static Status take_option(Arguments *arguments, int letter, Error *err)
 static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
 {
     static const struct option names[] = {
-        {"config", required_argument, NULL, 'c'}, {"set", required_argument, NULL, 's'},
-        {"sample", required_argument, NULL, 'n'}, {"position", required_argument, NULL, 'p'},
-        {"count", required_argument, NULL, 'k'},  {"eval", optional_argument, NULL, 'e'},
-        {"brief", optional_argument, NULL, 'b'},  {"color", optional_argument, NULL, 'C'},
-        {"list", required_argument, NULL, 'l'},   {"json", no_argument, NULL, 'j'},
-        {"help", no_argument, NULL, 'h'},         {0},
+        {"config", required_argument, NULL, 'c'},
+        {"set", required_argument, NULL, 's'},
+        {"sample", required_argument, NULL, 'n'},
+        {"position", required_argument, NULL, 'p'},
+        {"count", required_argument, NULL, 'k'},
+        {"eval", optional_argument, NULL, 'e'},
+        {"brief", optional_argument, NULL, 'b'},
+        {"color", optional_argument, NULL, 'C'},
+        {"list", required_argument, NULL, 'l'},
+        {"json", no_argument, NULL, 'j'},
+        {"stage", required_argument, NULL, 'S'},
+        {"help", no_argument, NULL, 'h'},
+        {0},
     };
     opterr = 0;
     for (int letter; (letter = getopt_long(argc, argv, ":c:s:n:p:k:l:eh", names, NULL)) != -1;) {
@@ -221,8 +232,8 @@ static int inspect(Arguments *arguments)
     JobConfig *config = NULL;
     Inspection *inspection = NULL;
     Shown shown = {0};
-    Status status =
-        job_config_load(arguments->config, arguments->set, arguments->num_sets, &config, &err);
+    Status status = job_config_load(arguments->config, arguments->stage, arguments->set,
+                                    arguments->num_sets, &config, &err);
     arguments->inspect.config = config;
     if (status == OK) status = job_config_check_data(config, &err);
     if (status == OK) status = inspection_open(&arguments->inspect, &inspection, &err);

@@ -20,13 +20,6 @@ bool job_wants_critic(const JobConfig *config)
     return job_learns_by_rewards(config) && config->algorithm.advantage_estimator == ADVANTAGE_PPO;
 }
 
-int64_t job_micro_batch_tokens(const JobConfig *config)
-{
-    if (config->train.micro_batch_size > 0)
-        return config->train.micro_batch_size * config->data.max_length;
-    return config->train.max_tokens_per_gpu;
-}
-
 int64_t job_memory_share(const JobConfig *config, int64_t memory_bytes)
 {
     return memory_bytes / 10 * 9 / (config->train.tp_size * config->train.dp_size);
@@ -37,8 +30,8 @@ Status job_trainer_options(const JobConfig *config, int64_t memory_bytes, Traine
 {
     TrainerOptions options = {
         .dtype = job_dtype(config),
-        .max_tokens = job_micro_batch_tokens(config),
-        .max_sequence_length = config->data.max_length,
+        .max_tokens = config->train.memory_tokens_per_gpu,
+        .max_sequence_length = config->train.memory_length,
         .adam_beta1 = config->train.adam_beta1,
         .adam_beta2 = config->train.adam_beta2,
         .adam_eps = config->train.adam_eps,

@@ -14,9 +14,6 @@ bool job_learns_by_rewards(const JobConfig *config);
 bool job_wants_reference(const JobConfig *config);
 bool job_wants_critic(const JobConfig *config);
 
-/* Tokens of the largest micro-batch. */
-int64_t job_micro_batch_tokens(const JobConfig *config);
-
 /* What a rank may take of the `memory_bytes` that the machine has free for all ranks of the job,
  * which are all on it; what is left over serves everything else there. 0: no limit. */
 int64_t job_memory_share(const JobConfig *config, int64_t memory_bytes);

@@ -139,16 +139,16 @@ int64_t learner_memory_bytes(const Learner *learner)
 static Status check_sizes(const Learner *learner, const JobConfig *config, Error *err)
 {
     const JobConfig *now = learner->config;
-    if (config->data.max_length > now->data.max_length ||
-        job_micro_batch_tokens(config) > job_micro_batch_tokens(now))
-        return error_set(err, ERR_INVALID,
-                         "the train workers were started for samples of %lld tokens in "
-                         "micro-batches of %lld, the new configuration wants %lld and %lld.\n"
-                         "Lower data.max_length and train.max_tokens_per_gpu, or stop the run and "
-                         "start it again with the new file.",
-                         (long long)now->data.max_length, (long long)job_micro_batch_tokens(now),
-                         (long long)config->data.max_length,
-                         (long long)job_micro_batch_tokens(config));
+    int64_t length = now->train.memory_length, tokens = now->train.memory_tokens_per_gpu;
+    if (config->data.max_length > length || job_micro_batch_tokens(config) > tokens)
+        return error_set(
+            err, ERR_INVALID,
+            "the train workers were started for samples of %lld tokens in "
+            "micro-batches of %lld, the new configuration wants %lld and %lld.\n"
+            "Lower data.max_length and train.max_tokens_per_gpu, or start the run with "
+            "train.memory_length and train.memory_tokens_per_gpu of that size.",
+            (long long)length, (long long)tokens, (long long)config->data.max_length,
+            (long long)job_micro_batch_tokens(config));
     if (config->model.dtype != now->model.dtype || config->train.tp_size != now->train.tp_size ||
         config->train.dp_size != now->train.dp_size)
         return error_set(err, ERR_INVALID,
@@ -208,7 +208,7 @@ static double rate_at(const JobConfig *config, double lr, const LearnerStep *ste
         .warmup_steps = config->train.warmup_steps,
         .decay_steps = config->train.decay_steps,
     };
-    return lr_plan_at(&schedule, step->step);
+    return lr_plan_at(&schedule, step->step - step->first_step);
 }
 
 static Status supervised_step(Learner *learner, const LearnerStep *step, LearnerResult *result,

@@ -38,7 +38,8 @@ Status learner_configure(Learner *learner, const JobConfig *config, Error *err);
 typedef struct LearnerStep {
     const MicroBatch *micro_batch; /* of this rank's data-parallel index */
     int num_micro_batches;
-    int64_t step, trained_tokens, total_steps; /* total: the length of the schedules */
+    int64_t step, trained_tokens;
+    int64_t first_step, total_steps; /* the schedules begin behind it, and are so long */
     /* Reinforcement learning: as of PolicyStep. NULL and 0 in supervised training. */
     const SampleMeta *batch;
     int batch_size;

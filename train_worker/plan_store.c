@@ -241,26 +241,32 @@ static void pull(Entry *entry, int holder)
 
 /* ---- plans ---- */
 
+static void drop(Entry *entry)
+{
+    unlink_entry(entry);
+    if (entry->pulls > 0) {
+        call_failf(entry->call, ERR_CANCELLED, "a newer plan has taken its place");
+        entry->call = NULL;
+        entry->dropped = true;
+    } else {
+        entry_destroy(entry);
+    }
+}
+
 /* Drops what is older than the newest plans of the set. */
 static void drop_old(PlanStore *store, const char *set)
 {
     int seen = 0;
-    for (Entry *entry = store->entries; entry != NULL;) {
-        Entry *next = entry->next;
-        if (strcmp(entry->set, set) == 0 && ++seen > PLANS_PER_SET) {
-            unlink_entry(entry);
-            if (entry->pulls > 0) {
-                Error err;
-                error_set(&err, ERR_CANCELLED, "a newer plan has taken its place");
-                call_fail(entry->call, &err);
-                entry->call = NULL;
-                entry->dropped = true;
-            } else {
-                entry_destroy(entry);
-            }
-        }
-        entry = next;
+    for (Entry *entry = store->entries, *next; entry != NULL; entry = next) {
+        next = entry->next;
+        if (strcmp(entry->set, set) == 0 && ++seen > PLANS_PER_SET) drop(entry);
     }
+}
+
+void plan_store_forget(PlanStore *store)
+{
+    while (store->entries != NULL)
+        drop(store->entries);
 }
 
 static int count_samples(const Troupe__FetchPlan *request)

@@ -30,6 +30,9 @@ void plan_store_destroy(PlanStore *store); /* accepts NULL; ends what is being p
  * theirs (gone, or without the sample). Takes the call. */
 void plan_store_fetch(PlanStore *store, Call *call);
 
+/* Drops every plan: none of them will be worked on. */
+void plan_store_forget(PlanStore *store);
+
 /* Hands over a plan that has been fetched; ERR_NOT_FOUND when there is none of this id. */
 Status plan_store_take(PlanStore *store, uint64_t id, FetchedPlan **ret, Error *err);
 

@@ -10,11 +10,11 @@
 #include "memory_plan.h"
 
 static const char usage[] =
-    "usage: train_inspect --config JOB.YAML [--set KEY=VALUE]...\n"
+    "usage: train_inspect --config JOB.YAML [--stage NAME] [--set KEY=VALUE]...\n"
     "       prints the memory that the train workers of a job would take; takes none of it\n";
 
 typedef struct Arguments {
-    const char *config;
+    const char *config, *stage;
     const char *set[64];
     int num_sets;
     bool help;
@@ -25,15 +25,18 @@ static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
     static const struct option names[] = {
         {"config", required_argument, NULL, 'c'},
         {"set", required_argument, NULL, 's'},
+        {"stage", required_argument, NULL, 'S'},
         {"help", no_argument, NULL, 'h'},
         {0},
     };
     opterr = 0;
-    for (int letter; (letter = getopt_long(argc, argv, ":c:s:h", names, NULL)) != -1;) {
+    for (int letter; (letter = getopt_long(argc, argv, ":c:s:S:h", names, NULL)) != -1;) {
         if (letter == 'c')
             ret->config = optarg;
         else if (letter == 's' && ret->num_sets < (int)(sizeof ret->set / sizeof *ret->set))
             ret->set[ret->num_sets++] = optarg;
+        else if (letter == 'S')
+            ret->stage = optarg;
         else if (letter == 'h')
             ret->help = true;
         else if (letter == 's')
@@ -83,8 +86,8 @@ int main(int argc, char **argv)
         return 0;
     }
     if (status == OK)
-        status =
-            job_config_load(arguments.config, arguments.set, arguments.num_sets, &config, &err);
+        status = job_config_load(arguments.config, arguments.stage, arguments.set,
+                                 arguments.num_sets, &config, &err);
     if (status == OK) status = inspect(config, &err);
     job_config_destroy(config);
     if (status != OK) fprintf(stderr, "controller: %s\n", err.message);

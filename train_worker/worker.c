@@ -39,7 +39,8 @@ typedef struct Task {
     TaskKind kind;
     Call *call;
     CommId tensor_id, data_id; /* start */
-    char *path;                /* start: checkpoint; save: folder; configure: the text itself */
+    char *path;                /* start: checkpoint; save: folder */
+    char *job_yaml;            /* start, configure */
     FetchedPlan *plan;         /* step, evaluate */
     LearnerStep step;          /* but for the plan's micro-batches */
     SampleMeta *batch;         /* of it; NULL in supervised training */
@@ -63,7 +64,7 @@ struct Worker {
     Learner *learner;
     WeightBoard *board; /* where rollout workers find the weights; NULL: nobody has asked */
     WeightBoardId board_id;
-    JobConfig *config; /* in force in place of the options'; NULL: theirs */
+    JobConfig *config; /* in force: of the stage; NULL before the start */
     Probe *probe;
     int64_t steps;      /* made by this process */
     bool probe_is_late; /* steps were made since the last measurement */
@@ -111,7 +112,7 @@ static void on_disk_wait(void *argument, bool waits)
 static Status make_learner(Worker *worker, const char *checkpoint, int64_t memory_bytes, Error *err)
 {
     LearnerOptions options = {
-        .config = worker->options.config,
+        .config = worker->config,
         .kernels = worker->kernels,
         .tensor_comm = atomic_load(&worker->tensor_comm),
         .data_comm = atomic_load(&worker->data_comm),
@@ -129,7 +130,7 @@ static Status start_probe(Worker *worker, Error *err)
 {
     TRY(comm_barrier(atomic_load(&worker->tensor_comm), err));
     TRY(comm_barrier(atomic_load(&worker->data_comm), err));
-    worker->probe = probe_create(worker->kernels, job_dtype(worker->options.config));
+    worker->probe = probe_create(worker->kernels, job_dtype(worker->config));
     probe_run(worker->probe);
     return OK;
 }
@@ -141,9 +142,10 @@ static void pack_answer(Task *task, const ProtobufCMessage *message)
 
 static Status run_start(Worker *worker, Task *task, Error *err)
 {
-    const JobConfig *config = worker->options.config;
-    if (worker->learner != NULL)
+    if (worker->learner != NULL || worker->config != NULL)
         return error_set(err, ERR_INTERNAL, "this rank was started before");
+    TRY(job_config_parse(task->job_yaml, "the configuration", "/", &worker->config, err));
+    const JobConfig *config = worker->config;
     worker->kernels = cpu_kernels(num_threads(config));
     /* Nobody passes the join before all have read it: later, others may have begun to allocate. */
     int64_t memory_bytes = memory_available();
@@ -167,7 +169,7 @@ static Status run_start(Worker *worker, Task *task, Error *err)
 static Status run_configure(Worker *worker, Task *task, Error *err)
 {
     JobConfig *config = NULL;
-    TRY(job_config_parse(task->path, "the new configuration", "/", &config, err));
+    TRY(job_config_parse(task->job_yaml, "the new configuration", "/", &config, err));
     Status status = learner_configure(worker->learner, config, err);
     if (status != OK) {
         job_config_destroy(config);
@@ -363,6 +365,7 @@ static void task_destroy(Task *task)
     fetched_plan_destroy(task->plan);
     free(task->batch);
     free(task->path);
+    free(task->job_yaml);
     free(task->answer.data);
     free(task);
 }
@@ -471,6 +474,7 @@ static void on_start(void *self, Call *call)
         call_refuse_unreadable(call);
     } else {
         Task *task = new_task(self, TASK_START, call, request->checkpoint);
+        task->job_yaml = mem_strdup(request->job_yaml);
         memcpy(task->tensor_id.bytes, request->tensor_group_id.data, COMM_ID_BYTES);
         memcpy(task->data_id.bytes, request->data_group_id.data, COMM_ID_BYTES);
         submit(task, "loading the model");
@@ -522,6 +526,7 @@ static void on_step(void *self, Call *call)
         task->plan = plan;
         task->step.step = (int64_t)request->step;
         task->step.trained_tokens = (int64_t)request->trained_tokens;
+        task->step.first_step = (int64_t)request->first_step;
         task->step.total_steps = (int64_t)request->total_steps;
         if (request->policy != NULL) take_batch(task, request->policy);
         submit(task, doing);
@@ -557,7 +562,10 @@ static void on_configure(void *self, Call *call)
     if (request == NULL) {
         call_refuse_unreadable(call);
     } else {
-        submit(new_task(self, TASK_CONFIGURE, call, request->job_yaml), "configuration");
+        Task *task = new_task(self, TASK_CONFIGURE, call, NULL);
+        task->job_yaml = mem_strdup(request->job_yaml);
+        plan_store_forget(((Worker *)self)->plans);
+        submit(task, "the next stage");
         troupe__configure_request__free_unpacked(request, NULL);
     }
 }

@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/limits.h"
 #include "config/job_internal.h"
+#include "config/stages.h"
 
 static LoadedJob *job_create(const char *where)
 {
@@ -80,20 +81,35 @@ static Status check_required(const LoadedJob *job, Error *err)
     return OK;
 }
 
-/* An override of num_steps or num_epochs replaces what the file says about the other. */
+/* The file's own sections, a stage's, overrides: what comes later replaces what says the same. */
+static int rank_of(const ConfigOrigin *origin)
+{
+    if (origin->kind == FROM_OVERRIDE) return 3;
+    if (origin->kind == FROM_FILE) return origin->layered ? 2 : 1;
+    return 0;
+}
+
+/* num_steps and num_epochs say the same in two ways: the later one replaces the other. */
 static void settle_length(LoadedJob *job)
 {
     ConfigOrigin *steps = &job->origin[config_find(&job_table, "train.num_steps")];
     ConfigOrigin *epochs = &job->origin[config_find(&job_table, "train.num_epochs")];
     JobConfig *config = &job->config;
-    if (steps->kind == FROM_OVERRIDE && epochs->kind == FROM_FILE && config->train.num_steps > 0)
-        *epochs = (ConfigOrigin){FROM_NOWHERE, 0, NULL};
-    if (epochs->kind == FROM_OVERRIDE && steps->kind == FROM_FILE && config->train.num_epochs > 0) {
-        *steps = (ConfigOrigin){FROM_DEFAULT, 0, NULL};
+    if (rank_of(steps) > rank_of(epochs) && config->train.num_steps > 0)
+        *epochs = (ConfigOrigin){.kind = FROM_NOWHERE};
+    if (rank_of(epochs) > rank_of(steps) && rank_of(steps) > 0 && config->train.num_epochs > 0) {
+        *steps = (ConfigOrigin){.kind = FROM_DEFAULT};
         config->train.num_steps = 0;
     }
     if (epochs->kind == FROM_NOWHERE)
         config->train.num_epochs = config->train.num_steps > 0 ? 0 : 1;
+}
+
+int64_t job_micro_batch_tokens(const JobConfig *config)
+{
+    if (config->train.micro_batch_size > 0)
+        return config->train.micro_batch_size * config->data.max_length;
+    return config->train.max_tokens_per_gpu;
 }
 
 static bool is_unset(const LoadedJob *job, const char *path)
@@ -141,9 +157,14 @@ static void derive(LoadedJob *job, const char *working_dir)
     ConfigOrigin *origin = job->origin;
     settle_length(job);
     job_derive_algorithm(job);
-    if (origin[config_find(&job_table, "train.max_tokens_per_gpu")].kind == FROM_NOWHERE)
+    if (is_unset(job, "train.max_tokens_per_gpu"))
         config->train.max_tokens_per_gpu =
             config->data.max_length > 4096 ? config->data.max_length : 4096;
+    if (is_unset(job, "cluster.rollout_workers_max"))
+        config->cluster.rollout_workers_max = config->rollout.num_workers;
+    if (is_unset(job, "train.memory_length")) config->train.memory_length = config->data.max_length;
+    if (is_unset(job, "train.memory_tokens_per_gpu"))
+        config->train.memory_tokens_per_gpu = job_micro_batch_tokens(config);
     for (int i = 0; i < config_num_keys(&job_table); i++)
         if (origin[i].kind == FROM_NOWHERE) origin[i].kind = FROM_DEFAULT;
 }
@@ -160,10 +181,12 @@ typedef struct JobText {
     const char *where, *base_dir;
     const char *const *overrides;
     int num_overrides;
+    int stage; /* which one is read, when there are some */
 } JobText;
 
+/* *ret_stages: how many stages the file has. */
 static Status read_file_values(LoadedJob *job, const JobText *text, const char *working_dir,
-                               Arena *arena, Error *err)
+                               Arena *arena, int *ret_stages, Error *err)
 {
     YamlNode *root = NULL;
     TRY(yaml_parse(text->yaml, text->length, text->where, arena, &root, err));
@@ -176,10 +199,18 @@ static Status read_file_values(LoadedJob *job, const JobText *text, const char *
         .origin = job->origin,
         .arena = arena,
     };
-    return config_apply(&source, root, err);
+    StageNodes stages = {0};
+    TRY(stages_cut(&source, root, &stages, err));
+    *ret_stages = stages.count;
+    TRY(config_apply(&source, root, err));
+    if (text->stage >= stages.count) return OK;
+    const StageNode *stage = &stages.stage[text->stage];
+    job->config.stage = arena_printf(job->arena, "%s", stage->name);
+    source.layer = arena_printf(arena, "the stage %s", stage->name);
+    return config_apply(&source, &stage->sections, err);
 }
 
-static Status job_read(const JobText *text, JobConfig **ret, Error *err)
+static Status read_stage(const JobText *text, int *ret_stages, LoadedJob **ret, Error *err)
 {
     LoadedJob *job = job_create(text->where);
     Arena *arena = arena_create();
@@ -188,7 +219,7 @@ static Status job_read(const JobText *text, JobConfig **ret, Error *err)
     if (status == OK) {
         job->base_dir = arena_printf(job->arena, "%s", text->base_dir);
         job->working_dir = arena_printf(job->arena, "%s", working_dir);
-        status = read_file_values(job, text, working_dir, arena, err);
+        status = read_file_values(job, text, working_dir, arena, ret_stages, err);
     }
     for (int i = 0; status == OK && i < text->num_overrides; i++)
         status = apply_override(job, text->overrides[i], working_dir, arena, err);
@@ -204,12 +235,71 @@ static Status job_read(const JobText *text, JobConfig **ret, Error *err)
     derive(job, working_dir);
     status = job_config_check(job, err);
     if (status != OK) goto done;
-    *ret = &job->config;
+    *ret = job;
     job = NULL;
 done:
     free(working_dir);
     arena_destroy(arena);
     if (job != NULL) job_config_destroy(&job->config);
+    return status;
+}
+
+void job_stages_free(JobStages *stages)
+{
+    for (int i = 0; i < stages->count; i++)
+        job_config_destroy(stages->stage[i]);
+    free(stages->stage);
+    *stages = (JobStages){0};
+}
+
+/* All stages; a file without any makes one. */
+static Status read_all(JobText *text, JobStages *ret, Error *err)
+{
+    JobStages stages = {0};
+    LoadedJob *job[STAGES_MAX];
+    Status status = OK;
+    int count = 1;
+    for (int i = 0; i < count && status == OK; i++) {
+        text->stage = i;
+        status = read_stage(text, &count, &job[i], err);
+        if (status == OK && count == 0) count = 1;
+        if (status != OK) break;
+        stages.stage = mem_realloc(stages.stage, (size_t)count, sizeof *stages.stage);
+        stages.stage[stages.count++] = &job[i]->config;
+    }
+    if (status == OK) stages_share_sizes(job, stages.count);
+    if (status == OK)
+        *ret = stages;
+    else
+        job_stages_free(&stages);
+    return status;
+}
+
+/* The one of this name; the first when it is NULL. */
+static Status pick_stage(JobStages *stages, const char *where, const char *name, JobConfig **ret,
+                         Error *err)
+{
+    const char *names[STAGES_MAX] = {NULL};
+    for (int i = 0; i < stages->count; i++) {
+        names[i] = stages->stage[i]->stage;
+        if (name != NULL && (names[i] == NULL || strcmp(names[i], name) != 0)) continue;
+        *ret = stages->stage[i];
+        stages->stage[i] = NULL;
+        return OK;
+    }
+    if (names[0] == NULL)
+        return error_set(err, ERR_INVALID, "%s has no stages, so none is called %s.", where, name);
+    const char *nearest = str_nearest(name, names, (size_t)stages->count);
+    return error_set(err, ERR_INVALID, "%s has no stage called %s. Did you mean %s?", where, name,
+                     nearest != NULL ? nearest : names[0]);
+}
+
+static Status job_read(JobText *text, const char *stage, JobConfig **ret, Error *err)
+{
+    JobStages stages = {0};
+    TRY(read_all(text, &stages, err));
+    Status status = pick_stage(&stages, text->where, stage, ret, err);
+    job_stages_free(&stages);
     return status;
 }
 
@@ -221,39 +311,51 @@ Status job_config_parse(const char *yaml, const char *where, const char *base_di
         return error_set_errno(err, errno, "%s: could not find the folder %s of its paths", where,
                                base_dir != NULL ? base_dir : ".");
     JobText text = {.yaml = yaml, .length = strlen(yaml), .where = where, .base_dir = folder};
-    return job_read(&text, ret, err);
+    return job_read(&text, NULL, ret, err);
 }
 
-Status job_config_load(const char *path, const char *const *overrides, int num_overrides,
-                       JobConfig **ret, Error *err)
+/* The text of a job file and the folder of its paths. */
+static Status read_file(const char *path, char **ret_yaml, size_t *ret_length,
+                        char folder[PATH_MAX], Error *err)
 {
-    char *yaml = NULL, *parent = path_folder(path);
-    char folder[PATH_MAX];
-    size_t length = 0;
-    Status status = OK;
-    if (path_is_folder(path)) {
-        status =
-            error_set(err, ERR_INVALID,
-                      "%s is a folder, expected a job file.\nGive the file itself, for example "
-                      "%s/job.yaml",
-                      path, path);
-        goto done;
-    }
-    status = file_read(path, CONFIG_BYTES_MAX, &yaml, &length, err);
+    if (path_is_folder(path))
+        return error_set(err, ERR_INVALID,
+                         "%s is a folder, expected a job file.\nGive the file itself, for example "
+                         "%s/job.yaml",
+                         path, path);
+    Status status = file_read(path, CONFIG_BYTES_MAX, ret_yaml, ret_length, err);
     if (status == ERR_NOT_FOUND)
         error_set(err, status,
                   "job file %s does not exist.\nGive one that does (--config PATH), or start from "
                   "one of deploy/examples.",
                   path);
-    if (status != OK) goto done;
-    if (realpath(parent, folder) == NULL) {
+    if (status != OK) return status;
+    char *parent = path_folder(path);
+    if (realpath(parent, folder) == NULL)
         status = error_set_errno(err, errno, "could not find the folder of %s", path);
-        goto done;
-    }
-    JobText text = {yaml, length, path, folder, overrides, num_overrides};
-    status = job_read(&text, ret, err);
-done:
-    free(yaml);
     free(parent);
+    return status;
+}
+
+Status job_stages_load(const char *path, const char *const *overrides, int num_overrides,
+                       JobStages *ret, Error *err)
+{
+    JobText text = {.where = path, .overrides = overrides, .num_overrides = num_overrides};
+    char folder[PATH_MAX], *yaml = NULL;
+    Status status = read_file(path, &yaml, &text.length, folder, err);
+    text.yaml = yaml;
+    text.base_dir = folder;
+    if (status == OK) status = read_all(&text, ret, err);
+    free(yaml);
+    return status;
+}
+
+Status job_config_load(const char *path, const char *stage, const char *const *overrides,
+                       int num_overrides, JobConfig **ret, Error *err)
+{
+    JobStages stages = {0};
+    TRY(job_stages_load(path, overrides, num_overrides, &stages, err));
+    Status status = pick_stage(&stages, path, stage, ret, err);
+    job_stages_free(&stages);
     return status;
 }

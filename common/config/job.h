@@ -37,8 +37,9 @@ typedef struct EvalSetRow {
 #define ACCEPT_DIGITS_MIN 8 /* of data.accept_changed */
 
 typedef struct JobConfig {
-    char *name;    /* default: the job file's name without its ending */
-    char *run_dir; /* default: runs/<name> beside the working directory */
+    const char *stage; /* its name, when it is one of several stages; else NULL */
+    char *name;        /* default: the job file's name without its ending */
+    char *run_dir;     /* default: runs/<name> beside the working directory */
     int64_t seed;
 
     struct {
@@ -98,6 +99,8 @@ typedef struct JobConfig {
         int64_t global_batch_size;  /* samples per optimizer step */
         int64_t max_tokens_per_gpu; /* packed tokens per micro-batch */
         int64_t micro_batch_size;   /* samples per micro-batch; 0: packed by max_tokens_per_gpu */
+        int64_t memory_length, memory_tokens_per_gpu; /* that memory is planned for; at least what
+                                                         the job needs after loading */
         double lr, min_lr;
         LrSchedule lr_schedule;
         int64_t warmup_steps, decay_steps; /* decay_steps: the D of WSD */
@@ -134,15 +137,31 @@ typedef struct JobConfig {
         int64_t progress_s; /* no progress for so long: report, then restart */
         int64_t collective_timeout_s;
         int64_t restarts_max, restarts_window_s; /* Erlang's intensity and period */
+        int64_t rollout_workers_max;             /* that the placement group has room for; at least
+                                                    rollout.num_workers after loading */
     } cluster;
 } JobConfig;
 
-/* Reads, overrides and checks. `overrides` are `key.path=value` texts applied after the file, the
+/* Reads, overrides and checks; of a file with several stages the one called `stage`, or the first
+ * when that is NULL. `overrides` are `key.path=value` texts applied after the file, the
  * last of equal keys counting. A failure names file:line:column and key path, what was found, what
  * was expected, and the nearest valid name, in at most six lines. Starts nothing and reads no file
  * but the job file; a run folder in place of a model is looked into for its newest checkpoint. */
-Status job_config_load(const char *path, const char *const *overrides, int num_overrides,
-                       JobConfig **ret, Error *err);
+Status job_config_load(const char *path, const char *stage, const char *const *overrides,
+                       int num_overrides, JobConfig **ret, Error *err);
+
+/* All stages of a job file, one after the other: what a run works through. A file without `stages`
+ * makes one, whose name is NULL. Released by job_stages_free. */
+typedef struct JobStages {
+    JobConfig **stage; /* [count] */
+    int count;
+} JobStages;
+Status job_stages_load(const char *path, const char *const *overrides, int num_overrides,
+                       JobStages *ret, Error *err);
+void job_stages_free(JobStages *stages); /* entries that were taken out are NULL */
+
+/* Tokens of the largest micro-batch that a stage makes. */
+int64_t job_micro_batch_tokens(const JobConfig *config);
 
 /* The same from text that job_config_text made: how an actor gets its configuration. */
 Status job_config_parse(const char *yaml, const char *where, const char *base_dir, JobConfig **ret,
@@ -152,6 +171,11 @@ void job_config_destroy(JobConfig *config); /* accepts NULL */
 /* The effective configuration as YAML with every key, each with a comment that says where its value
  * came from (default, job file line, override). Owned by the caller. */
 char *job_config_text(const JobConfig *config);
+
+/* The same of a job that takes the place of `run` while that goes on: what a run has but once (its
+ * folder, model, layout, cluster, checkpoints) is the run's, all else the job's. A stage called as
+ * the job. Owned. */
+char *job_config_graft(const JobConfig *run, const JobConfig *job);
 
 /* The keys whose values differ between two configurations, one a line: "train.lr: 0.002 -> 0.001
  * (--set train.lr=1e-3)", the place being that of the new value. NULL when there are none. Owned.

@@ -302,12 +302,38 @@ static Status check_algorithm(const LoadedJob *job, Error *err)
     return status;
 }
 
+/* What is planned for must hold what the job has. */
+static Status check_planned(const LoadedJob *job, Error *err)
+{
+    const JobConfig *config = &job->config;
+    const struct {
+        const char *key, *other;
+        int64_t planned, needed;
+    } pair[] = {
+        {"cluster.rollout_workers_max", "rollout.num_workers", config->cluster.rollout_workers_max,
+         config->rollout.num_workers},
+        {"train.memory_length", "data.max_length", config->train.memory_length,
+         config->data.max_length},
+        {"train.memory_tokens_per_gpu", "train.max_tokens_per_gpu",
+         config->train.memory_tokens_per_gpu, job_micro_batch_tokens(config)},
+    };
+    for (size_t i = 0; i < sizeof pair / sizeof *pair; i++)
+        if (pair[i].planned < pair[i].needed)
+            return job_refuse(job, pair[i].key, pair[i].other, err,
+                              "%s is %lld, less than the %lld that the job needs (%s).\n"
+                              "Raise it, or remove it: then it follows from the job.",
+                              pair[i].key, (long long)pair[i].planned, (long long)pair[i].needed,
+                              pair[i].other);
+    return OK;
+}
+
 Status job_config_check(const LoadedJob *job, Error *err)
 {
     TRY(check_name(job, err));
     TRY(check_accept_changed(job, err));
     TRY(check_parallel(job, err));
     TRY(check_length(job, err));
+    TRY(check_planned(job, err));
     TRY(check_schedule(job, err));
     TRY(job_check_eval(job, err));
     TRY(check_algorithm(job, err));

@@ -17,26 +17,37 @@ static bool in_section(const ConfigKey *key, const char *name)
     return strlen(name) == length && memcmp(section, name, length) == 0;
 }
 
-char *job_config_text(const JobConfig *config)
+/* All keys: those that a run has but once as `run` has them, the others as `job` does. */
+static char *write_text(const JobConfig *run, const JobConfig *job, const char *stage)
 {
-    const LoadedJob *job = (const LoadedJob *)config;
     Arena *arena = arena_create();
     Str text = {0};
-    str_puts(&text, "# The effective configuration: every key, and where its value came from.\n");
     for (int s = 0; s < job_table.num_sections; s++) {
         const char *section = job_table.section[s]->name;
         if (section[0] != '\0') str_printf(&text, "\n%s:\n", section);
         for (int i = 0; i < config_num_keys(&job_table); i++) {
             const ConfigKey *key = config_key(&job_table, i);
             if (!in_section(key, section)) continue;
+            const JobConfig *config = key->fixed ? run : job;
             str_printf(&text, "%s%s: ", section[0] != '\0' ? "  " : "", config_leaf(key->path));
             config_value_text(key, config, &text);
-            const char *place = job_key_place(job, key->path, arena);
+            const char *place = job_key_place((const LoadedJob *)config, key->path, arena);
             str_printf(&text, "  # %s\n", place != NULL ? config_cut(place, arena) : "default");
         }
     }
+    if (stage != NULL) str_printf(&text, "\nstages:\n  - name: %s\n", yaml_quote(stage, arena));
     arena_destroy(arena);
     return str_take(&text);
+}
+
+char *job_config_text(const JobConfig *config)
+{
+    return write_text(config, config, config->stage);
+}
+
+char *job_config_graft(const JobConfig *run, const JobConfig *job)
+{
+    return write_text(run, job, job->stage != NULL ? job->stage : job->name);
 }
 
 /* The default as a reader of the reference wants it. */
@@ -48,7 +59,7 @@ static const char *default_text(const ConfigKey *key)
 
 static const char introduction[] =
     "# job.yaml: every key\n\n"
-    "Printed from the key table (`common/config/job_table.c`) by `ninja -C build docs`; do not "
+    "Printed from the key table (`common/config/keys/`) by `ninja -C build docs`; do not "
     "edit it here.\n"
     "`controller schema KEY` prints one key, `controller validate --config job.yaml` checks a file "
     "and "
@@ -62,6 +73,8 @@ static const char introduction[] =
     "- Paths, and only paths, may hold `${VARIABLE}` and a leading `~/`; `$$` is one `$`.\n"
     "- A list with one entry may be written without brackets. A glob that starts with `*` needs "
     "\"quotes\".\n"
+    "- `stages:` is a list of such files within the file, worked through one after the other: "
+    "[stages.md](stages.md).\n"
     "- The run folder's `config.effective.yaml` holds every key with its value and where that came "
     "from.\n\n";
 

@@ -169,20 +169,27 @@ static Status apply_key(const ConfigSource *source, int index, const YamlNode *n
 {
     const ConfigKey *key = config_key(source->table, index);
     ConfigOrigin *origin = &source->origin[index];
-    if (source->override == NULL && origin->kind == FROM_FILE)
+    if (source->layer != NULL && key->fixed)
+        return error_set(err, ERR_INVALID,
+                         "%s: %s cannot be another one in a stage: it is the same for the whole "
+                         "run.\nMove it out of %s, to the sections of the file itself.",
+                         config_place(source, name), key->path, source->layer);
+    bool replaces = source->layer != NULL && !origin->layered;
+    if (source->override == NULL && origin->kind == FROM_FILE && !replaces)
         return error_set(err, ERR_INVALID,
                          "%s: %s is set twice; the first is in line %d.\nKeep one.",
                          config_place(source, name), config_key_path(source, key), origin->line);
     bool may_be_empty = !key->required && key->preset == NULL;
     if (yaml_is_null(value) && may_be_empty) {
         config_value_release(key, source->values);
-        *origin = (ConfigOrigin){FROM_NOWHERE, 0, NULL};
+        *origin = (ConfigOrigin){.kind = FROM_NOWHERE};
         return OK;
     }
     TRY(config_value_read(source, key, value, err));
     origin->kind = source->override != NULL ? FROM_OVERRIDE : FROM_FILE;
     origin->line = name->line;
     origin->override = source->override;
+    origin->layered = source->layer != NULL;
     return OK;
 }
 
@@ -274,7 +281,7 @@ static Status apply_to_row(const ConfigSource *source, int index, const char *pa
     const ConfigKey *key = config_key(source->table, index);
     RowList *rows = (RowList *)((char *)source->values + key->offset);
     TRY(rows_apply(source, key, rows, path + strlen(key->path) + 1, value, err));
-    source->origin[index] = (ConfigOrigin){FROM_OVERRIDE, 0, source->override};
+    source->origin[index] = (ConfigOrigin){.kind = FROM_OVERRIDE, .override = source->override};
     return OK;
 }
 

@@ -48,6 +48,7 @@ typedef struct ConfigKey {
     double min, max;                /* KEY_INT and KEY_NUMBER; both 0: any */
     bool above_min;                 /* min itself is not allowed */
     bool required;                  /* must be given */
+    bool fixed;                     /* the same in all layers: a later one may not give it */
     bool output;                    /* KEY_PATH: written, not read */
 } ConfigKey;
 
@@ -76,6 +77,7 @@ typedef enum { FROM_NOWHERE, FROM_DEFAULT, FROM_FILE, FROM_OVERRIDE } OriginKind
 /* Where the value of a key was written. */
 typedef struct ConfigOrigin {
     OriginKind kind;
+    bool layered; /* FROM_FILE: by a layer that replaces others */
     int line;
     const char *override; /* FROM_OVERRIDE: its text, borrowed */
 } ConfigOrigin;
@@ -88,6 +90,8 @@ typedef struct ConfigSource {
     const char *override;   /* the text of the override, or NULL for a file */
     const char *base_dir;   /* absolute: what relative paths are taken from */
     const char *output_dir; /* absolute: the same for keys with `output`; NULL: base_dir */
+    const char *layer;      /* names a part of the file that replaces what others say, in messages;
+                               NULL: the file itself */
     void *values;           /* the struct */
     ConfigOrigin *origin;   /* [config_num_keys(table)] */
     Arena *arena;           /* for what lives only while reading */

@@ -5,15 +5,23 @@
 #ifndef TROUPE_CONTROLLER_CORE_CONTROLLER_H
 #define TROUPE_CONTROLLER_CORE_CONTROLLER_H
 
-#include "config/job.h"
 #include "core/event.h"
 
 typedef struct Controller Controller;
 
-typedef struct ControllerStart {
+/* A run has stages, one after the other: each with a configuration, data and rollout actors of its
+ * own. Train ranks and the placement group stay, and with them weights and optimizer state. */
+typedef struct Stage {
     const JobConfig *config; /* borrowed for the controller's life */
-    uint64_t nonce;          /* random: incarnations derive from it */
-    int num_nodes;           /* agents that are configured (1 for the embedded one) */
+    bool swapped;            /* another one came in its place ... */
+    int64_t last_step;       /* ... after this step; else it ends as its configuration says */
+} Stage;
+
+typedef struct ControllerStart {
+    const Stage *stage; /* [num_stages]: copied */
+    int num_stages;
+    uint64_t nonce; /* random: incarnations derive from it */
+    int num_nodes;  /* agents that are configured (1 for the embedded one) */
     bool embedded_agent;
     const char *checkpoint_size; /* about what one takes, for messages ("7.2 GB"); NULL: unknown;
                                     borrowed */
@@ -42,6 +50,7 @@ typedef enum {
     ACTOR_ALIVE,
     ACTOR_SUSPECT,    /* alive as far as the agent knows, but silent */
     ACTOR_RESTARTING, /* its process is gone or being killed; will be started again */
+    ACTOR_LEAVING,    /* its process is being ended: the stage that it was for is over */
     ACTOR_DEAD,       /* for good */
 } ActorState;
 
@@ -81,7 +90,12 @@ typedef struct JobView {
     const char *phase;     /* "starting", "training", "evaluating", "saving", "ending" or "over" */
     const char *waits_for; /* what the job waits for now, and whom; "" when it works */
     int64_t waits_since_ms;
-    int64_t step, total_steps, next_position, records;
+    int stage, num_stages;
+    const char *stage_name; /* NULL: the job has no stages */
+    int64_t stage_begin;    /* steps made before this stage */
+    int64_t step;
+    int64_t total_steps; /* made at the end of this stage; 0: not known yet */
+    int64_t next_position, records;
     uint32_t generation;
     int samples_ready; /* for the next steps */
     int64_t consumed_samples, rejected_samples;
@@ -92,6 +106,7 @@ typedef struct JobView {
 } JobView;
 
 JobView controller_job(const Controller *controller);
+const JobConfig *controller_config(const Controller *controller); /* of the stage */
 uint32_t controller_generation(const Controller *controller);
 
 #endif

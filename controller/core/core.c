@@ -2,17 +2,14 @@
  * job.c, push.c and save.c. */
 #include "core/core.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "config/eval_set.h"
-
 const char *actor_state_name(ActorState state)
 {
-    static const char *const names[] = {"pending", "starting",   "alive",
-                                        "suspect", "restarting", "dead"};
+    static const char *const names[] = {"pending",    "starting", "alive", "suspect",
+                                        "restarting", "leaving",  "dead"};
     return names[state];
 }
 
@@ -130,10 +127,20 @@ static void add_actor(Controller *c, Role role, int rank, double cpu)
     c->bundle[index] = (BundleSpec){.index = index, .need = {.cpu = cpu}};
 }
 
+/* Of all stages: the placement group has a bundle for each. */
+static int most_rollout_workers(const Controller *c)
+{
+    int64_t most = c->config->cluster.rollout_workers_max;
+    for (int i = 0; i < c->num_stages; i++)
+        if (c->stage[i].config->rollout.num_workers > most)
+            most = c->stage[i].config->rollout.num_workers;
+    return (int)most;
+}
+
 static void add_actors(Controller *c)
 {
     const JobConfig *config = c->config;
-    int num_rollout = (int)config->rollout.num_workers;
+    int num_rollout = most_rollout_workers(c);
     int num_train = (int)(config->train.tp_size * config->train.dp_size);
     size_t count = (size_t)(1 + num_rollout + num_train);
     c->actor = mem_calloc(count, sizeof *c->actor);
@@ -149,7 +156,9 @@ static void add_actors(Controller *c)
 
 Status controller_check_start(const ControllerStart *start, Error *err)
 {
-    if (start->checkpoint == NULL || start->config->checkpoint.resume != RESUME_NEVER) return OK;
+    if (start->checkpoint == NULL ||
+        start->stage[start->num_stages - 1].config->checkpoint.resume != RESUME_NEVER)
+        return OK;
     return error_set(err, ERR_EXISTS,
                      "checkpoint.resume is never, but this run has a checkpoint: %s\n"
                      "To begin anew, give another run_dir or move this one away; to go on from the "
@@ -157,35 +166,10 @@ Status controller_check_start(const ControllerStart *start, Error *err)
                      start->checkpoint);
 }
 
-static void add_sets(Controller *c)
-{
-    int num_evals = eval_set_count(c->config);
-    c->num_sets = 1 + num_evals;
-    c->set = mem_calloc((size_t)c->num_sets, sizeof *c->set);
-    for (int i = 0; i < c->num_sets; i++)
-        c->set[i] =
-            (DataSet){.name = i == 0 ? "train" : eval_set(c->config, i - 1).name, .records = -1};
-    c->eval.figures = mem_calloc((size_t)num_evals, sizeof *c->eval.figures);
-}
-
-static void make_stream(Controller *c, SetName set)
-{
-    const JobConfig *config = c->config;
-    int64_t group = !push_is_used(c)   ? 1
-                    : set == SET_TRAIN ? config->rollout.n_samples_per_prompt
-                                       : eval_set_samples_max(config);
-    int64_t steps = push_is_used(c) ? config->rollout.max_staleness +
-                                          (int64_t)ceil(config->rollout.over_sampling)
-                                    : config->rollout.prefetch_steps;
-    int64_t ahead = (steps + 2) * config->train.global_batch_size / group;
-    stream_init(&c->lane[set].stream, set, 8 * ahead + 1024, (int)group);
-}
-
 Controller *controller_create(const ControllerStart *start, int64_t now_ms, EffectList *effects)
 {
     CHECK(start->num_nodes > 0);
     Controller *c = mem_calloc(1, sizeof *c);
-    c->config = start->config;
     c->nonce = start->nonce;
     c->embedded_agent = start->embedded_agent;
     c->checkpoint_size = start->checkpoint_size;
@@ -193,25 +177,25 @@ Controller *controller_create(const ControllerStart *start, int64_t now_ms, Effe
     c->now_ms = now_ms;
     c->fx = effects;
     c->scratch = arena_create();
+    stage_take(c, start);
     add_actors(c);
     c->num_nodes = start->num_nodes;
     c->node = mem_calloc((size_t)c->num_nodes, sizeof *c->node);
     c->gang.tensor_id = mem_calloc((size_t)c->config->train.dp_size, sizeof(GroupId));
     c->gang.data_id = mem_calloc((size_t)c->config->train.tp_size, sizeof(GroupId));
     c->push.board = mem_calloc((size_t)c->config->train.tp_size, sizeof *c->push.board);
-    add_sets(c);
     for (SetName set = 0; set < SET_COUNT; set++)
-        make_stream(c, set);
-    int num_rollout = c->first_train - c->first_rollout;
-    c->lease = mem_calloc((size_t)(num_rollout * LEASES_PER_WORKER), sizeof *c->lease);
+        stream_init(&c->lane[set].stream, set, 1, 1); /* until the stage is entered */
+    c->lease = mem_calloc((size_t)((c->first_train - c->first_rollout) * LEASES_PER_WORKER),
+                          sizeof *c->lease);
     for (Role role = 0; role < ROLE_COUNT; role++)
         c->budget[role].time_ms =
             mem_calloc((size_t)c->config->cluster.restarts_max + 1, sizeof(int64_t));
     c->checkpoint = mem_strdup(start->checkpoint);
-    c->fingerprint = mem_strdup(start->data_fingerprint);
     c->saved = start->state;
     c->eval.last_step = -1;
     c->save.tried_step = start->checkpoint != NULL ? start->state.step : -1;
+    c->done.stage = -1; /* in none */
     job_roll_back(c);
     for (int i = 0; i < c->num_nodes; i++)
         effect_add(effects, FX_START_AGENT)->node = i;
@@ -238,10 +222,8 @@ void controller_destroy(Controller *c)
     free(c->push.board);
     free(c->actor);
     free(c->bundle);
-    free(c->set);
-    free(c->eval.figures);
     free(c->checkpoint);
-    free(c->fingerprint);
+    stage_free(c);
     free(c->save.folder);
     records_forget_messages(&c->rejects_logged);
     records_forget_messages(&c->notes_logged);
@@ -278,7 +260,8 @@ static void take_event(Controller *c, const Event *event)
         const ActorRecord *record = &c->actor[event->actor];
         if (event->incarnation != record->incarnation || !supervise_ready(c, event->actor)) break;
         supervise_call_answered(c, event->actor, event->reply.call);
-        if (event->reply.call == CALL_BOOTSTRAP || event->reply.call == CALL_START)
+        if (event->reply.call == CALL_BOOTSTRAP || event->reply.call == CALL_START ||
+            event->reply.call == CALL_CONFIGURE)
             gang_reply(c, event);
         else
             job_reply(c, event);
@@ -290,6 +273,9 @@ static void take_event(Controller *c, const Event *event)
         break;
     case EV_LEDGER_FAILED:
         save_ledger_failed(c, event);
+        break;
+    case EV_SWAP:
+        stage_swap(c, event);
         break;
     }
 }
@@ -431,6 +417,10 @@ JobView controller_job(const Controller *c)
         .phase = phases[c->phase],
         .waits_for = c->waits_for,
         .waits_since_ms = c->waits_since_ms,
+        .stage = c->done.stage,
+        .stage_name = c->config->stage,
+        .num_stages = c->num_stages,
+        .stage_begin = c->done.stage_begin,
         .step = c->step,
         .total_steps = c->total_steps,
         .next_position = c->next_position,
@@ -441,9 +431,14 @@ JobView controller_job(const Controller *c)
         .rejected_samples = c->done.rejected_samples,
         .tally = c->done.tally,
         .last_checkpoint = c->checkpoint,
-        .data_fingerprint = c->fingerprint,
+        .data_fingerprint = c->fingerprint[c->done.stage],
         .finished = c->phase == PHASE_OVER,
     };
+}
+
+const JobConfig *controller_config(const Controller *c)
+{
+    return c->config;
 }
 
 uint32_t controller_generation(const Controller *c)

@@ -1,7 +1,7 @@
 /* The inside of the controller's core, shared by its parts: supervise.c (actors and their deaths),
  * group.c (the placement group), gang.c (the train ranks as one), job.c (the step loop) with
- * lease.c, evaluate.c, result.c and wait.c, push.c (weights for generation) and save.c
- * (checkpoints). Not for anybody else. */
+ * lease.c, evaluate.c, result.c and wait.c, stage.c (from one stage to the next), push.c (weights
+ * for generation) and save.c (checkpoints). Not for anybody else. */
 #ifndef TROUPE_CONTROLLER_CORE_CORE_H
 #define TROUPE_CONTROLLER_CORE_CORE_H
 
@@ -79,7 +79,13 @@ typedef struct Lease {
 
 #define LEASES_PER_WORKER 2
 
-typedef enum { GANG_DOWN, GANG_BOOTSTRAP, GANG_START, GANG_READY } GangState;
+typedef enum {
+    GANG_DOWN,
+    GANG_BOOTSTRAP,
+    GANG_START,
+    GANG_CONFIGURE, /* to another stage */
+    GANG_READY
+} GangState;
 
 typedef enum {
     PHASE_STARTING, /* until the gang is ready and the sets are open */
@@ -139,7 +145,10 @@ typedef struct MessageList {
 } MessageList;
 
 struct Controller {
-    const JobConfig *config;
+    const JobConfig *config; /* of the stage: done.stage */
+    Stage *stage;            /* [num_stages] */
+    char **fingerprint;      /* [num_stages]: of their training sets, once known */
+    int num_stages;
     bool embedded_agent;
     const char *checkpoint_size; /* or NULL */
     uint64_t nonce, counter;     /* ids and incarnations */
@@ -151,6 +160,7 @@ struct Controller {
     ActorRecord *actor;
     int num_actors;
     int first_rollout, first_train; /* actor 0 is the data source */
+    int end_rollout; /* rollout workers from here to first_train are of other stages */
 
     NodeRecord *node;
     int num_nodes;
@@ -187,12 +197,13 @@ struct Controller {
     Lease *lease; /* [LEASES_PER_WORKER for each rollout worker] */
 
     JobPhase phase;
-    int64_t step, total_steps;
-    int64_t next_position; /* of the training stream: consumed below it */
-    CheckpointState done;  /* what is behind us */
-    CheckpointState saved; /* as of the last committed checkpoint (zeros: the beginning) */
-    char *checkpoint;      /* its path, or NULL */
-    char *fingerprint;     /* of the data, once known */
+    int64_t step;
+    int64_t total_steps;    /* made when the stage ends */
+    int64_t schedule_steps; /* of the stage, as its configuration has them */
+    int64_t next_position;  /* of the training stream: consumed below it */
+    CheckpointState done;   /* what is behind us */
+    CheckpointState saved;  /* as of the last committed checkpoint (zeros: the beginning) */
+    char *checkpoint;       /* its path, or NULL */
 
     struct {
         int at;               /* the set that the lane is of: c->set[1 + at] */
@@ -273,6 +284,8 @@ void supervise_call_made(Controller *c, int actor, CallKind call);
 void supervise_call_answered(Controller *c, int actor, CallKind call);
 void supervise_kill_all(Controller *c);
 bool supervise_all_gone(const Controller *c);
+/* A new process in the actor's place, for no fault of its own; none where the stage wants none. */
+void supervise_replace(Controller *c, int actor, const char *reason);
 
 /* ---- group.c ---- */
 void group_event(Controller *c, const Event *event);
@@ -282,7 +295,8 @@ void group_give_back(Controller *c);
 /* ---- gang.c ---- */
 void gang_reply(Controller *c, const Event *event);
 void gang_advance(Controller *c);
-void gang_reset(Controller *c); /* after a restart: nothing is out any more */
+void gang_configure(Controller *c); /* the ranks that are ready go on in another stage */
+void gang_reset(Controller *c);     /* after a restart: nothing is out any more */
 int gang_dp_rank(const Controller *c, int actor);
 bool gang_is_retryable(Status status); /* a failure that a fresh gang may not have */
 
@@ -295,6 +309,17 @@ void push_reset(Controller *c); /* the train ranks are new ones: their boards ar
 bool push_is_current(const Controller *c, int actor);
 /* False when no weights are on their way. */
 bool push_describe_wait(const Controller *c, char *text, size_t size);
+
+/* ---- stage.c ---- */
+void stage_take(Controller *c, const ControllerStart *start); /* at the beginning */
+void stage_free(Controller *c);
+/* The run is another job from here on; what rollout actors of the one before do is given up. */
+void stage_enter(Controller *c, int stage);
+bool stage_has_next(const Controller *c);
+void stage_swap(Controller *c, const Event *event);
+int64_t stage_step(const Controller *c); /* steps of this stage that are made */
+/* Whether the stage has a use for the actor: it may have fewer rollout workers than others. */
+bool stage_wants(const Controller *c, int actor);
 
 /* ---- save.c ---- */
 bool save_is_due(const Controller *c, bool at_end);
@@ -325,6 +350,7 @@ void records_consumed(Controller *c, const Stream *stream, int64_t end);
 void records_forget_messages(MessageList *list);
 
 /* ---- lease.c ---- */
+int lease_slots(const Controller *c);         /* leases that may be out at a time */
 void lease_ahead(Controller *c, SetName set); /* as far as the set may be leased now */
 void lease_reply(Controller *c, const Event *event);
 void lease_worker_lost(Controller *c, int actor); /* a rollout worker */
@@ -366,6 +392,7 @@ void job_run_next(Controller *c, SetName set); /* the plan that is fetched */
 void job_release(Controller *c, SetName set, int64_t below);
 void job_roll_back(Controller *c); /* to the last committed checkpoint */
 void lane_restart(Lane *lane, int64_t base);
+void lane_renew(Controller *c, SetName set); /* for the sets of the stage */
 
 static inline Lane *lane_of(Controller *c, SetName set)
 {

@@ -136,7 +136,7 @@ bool evaluate_is_due(const Controller *c, bool at_end)
 {
     if (c->num_sets == 1 || c->eval.last_step == c->step) return false;
     if (at_end) return c->stop_requests == 0;
-    if (c->step == 0) return c->config->eval.before_train;
+    if (stage_step(c) == 0) return c->config->eval.before_train;
     return job_is_due(c->config->eval.interval, c->step);
 }
 

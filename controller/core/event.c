@@ -18,9 +18,10 @@ const char *call_kind_name(CallKind kind)
         [CALL_OPEN_SET] = "data_source.open", [CALL_LEASE] = "rollout.run",
         [CALL_GIVE_UP] = "rollout.give_up",   [CALL_RELEASE_SAMPLES] = "rollout.release",
         [CALL_ADOPT] = "rollout.adopt",       [CALL_BOOTSTRAP] = "train.bootstrap",
-        [CALL_START] = "train.start",         [CALL_FETCH] = "train.fetch",
-        [CALL_STEP] = "train.step",           [CALL_EVALUATE] = "train.evaluate",
-        [CALL_PUBLISH] = "train.publish",     [CALL_SAVE] = "train.save",
+        [CALL_START] = "train.start",         [CALL_CONFIGURE] = "train.configure",
+        [CALL_FETCH] = "train.fetch",         [CALL_STEP] = "train.step",
+        [CALL_EVALUATE] = "train.evaluate",   [CALL_PUBLISH] = "train.publish",
+        [CALL_SAVE] = "train.save",
     };
     CHECK((unsigned)kind < CALL_KIND_COUNT);
     return names[kind];

@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "config/job.h"
 #include "sample/group.h"
 #include "sample/sample.h"
 
@@ -152,6 +153,8 @@ typedef struct CheckpointState {
     int64_t bad_records; /* distinct records of the training set that were no conversation */
     int64_t records;     /* of one epoch of the training set; 0: not known */
     RecordTally tally;
+    int stage;           /* that it belongs to: positions and records are those of its data ... */
+    int64_t stage_begin; /* ... and so many steps were made before it */
 } CheckpointState;
 
 /* ---- events ---- */
@@ -170,6 +173,7 @@ typedef enum {
     EV_CHECKPOINT_BEGUN, /* the folder for a save is there (or could not be made) */
     EV_CHECKPOINT_DONE,  /* a save is committed (or failed) */
     EV_LEDGER_FAILED,    /* what was to be written down could not be: the run cannot go on */
+    EV_SWAP,             /* people want another stage, now */
 } EventKind;
 
 typedef enum { GROUP_PREPARE, GROUP_COMMIT, GROUP_RELEASE } GroupCall;
@@ -182,6 +186,7 @@ typedef enum {
     CALL_ADOPT,
     CALL_BOOTSTRAP, /* train ranks, from here on */
     CALL_START,
+    CALL_CONFIGURE,
     CALL_FETCH,
     CALL_STEP,
     CALL_EVALUATE,
@@ -268,6 +273,9 @@ typedef struct Event {
             uint64_t save;    /* as in the effect */
             const char *path; /* folder begun, or committed */
         } checkpoint;
+        struct {
+            const JobConfig *config; /* lives as long as the controller */
+        } swap;
     };
 } Event;
 
@@ -285,6 +293,8 @@ typedef enum {
     FX_CHECKPOINT_ABANDON,
     FX_LEDGER_APPEND, /* a step is committed: write down what it consumed */
     FX_LEDGER_REWIND, /* the run goes back to a checkpoint */
+    FX_STAGE,         /* from here on the job is that of this stage: what follows is meant so */
+    FX_SWAPPED,       /* a stage was added by EV_SWAP */
     FX_REPORT_STEP,   /* a training step for the progress line and metrics */
     FX_REPORT_EVAL,
     FX_REPORT_ACTOR, /* an actor changed its state */
@@ -339,7 +349,8 @@ typedef struct Effect {
                 } fetch;
                 struct {
                     const Plan *plan;
-                    int64_t total_steps; /* of the run: the learning-rate schedule's length */
+                    int64_t first_step; /* the schedule of the learning rate begins behind it ... */
+                    int64_t total_steps; /* ... and is so long */
                     bool by_rewards;     /* reinforcement learning */
                 } step;
                 struct {
@@ -367,6 +378,13 @@ typedef struct Effect {
         struct {
             const Plan *plan;
         } ledger;
+        struct {
+            int stage;
+        } stage;
+        struct {
+            int stage;         /* the new one */
+            int64_t last_step; /* after which it comes */
+        } swapped;
         struct {
             const Plan *plan;
             StepResult result; /* summed over the data-parallel ranks */

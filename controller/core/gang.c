@@ -54,6 +54,16 @@ static void begin_start(Controller *c)
     }
 }
 
+void gang_configure(Controller *c)
+{
+    if (c->gang.state != GANG_READY) return; /* it will be told when it starts */
+    c->gang.state = GANG_CONFIGURE;
+    c->gang.answers = 0;
+    c->gang.call_id = core_next_id(c);
+    for (int i = c->first_train; i < c->num_actors; i++)
+        core_call(c, i, CALL_CONFIGURE, c->gang.call_id, WORK_TIMEOUT_MS);
+}
+
 void gang_advance(Controller *c)
 {
     if (c->gang.state != GANG_DOWN || c->save.committing) return;
@@ -94,17 +104,20 @@ static void on_started(Controller *c, const Event *event)
 
 void gang_reply(Controller *c, const Event *event)
 {
-    bool expected = event->reply.call == CALL_BOOTSTRAP ? c->gang.state == GANG_BOOTSTRAP
-                                                        : c->gang.state == GANG_START;
-    if (!expected || event->reply.id != c->gang.call_id) return;
+    static const GangState state_of[CALL_KIND_COUNT] = {[CALL_BOOTSTRAP] = GANG_BOOTSTRAP,
+                                                        [CALL_START] = GANG_START,
+                                                        [CALL_CONFIGURE] = GANG_CONFIGURE};
+    if (c->gang.state != state_of[event->reply.call] || event->reply.id != c->gang.call_id) return;
     if (event->status != OK) {
         supervise_reply_failed(c, event);
         return;
     }
     if (event->reply.call == CALL_START) {
         on_started(c, event);
-        return;
+    } else if (event->reply.call == CALL_CONFIGURE) {
+        if (++c->gang.answers == core_num_train(c)) c->gang.state = GANG_READY;
+    } else {
+        keep_ids(c, event);
+        if (++c->gang.answers == core_num_train(c)) begin_start(c);
     }
-    keep_ids(c, event);
-    if (++c->gang.answers == core_num_train(c)) begin_start(c);
 }

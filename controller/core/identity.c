@@ -25,7 +25,7 @@ static void refuse(Controller *c, const char *message)
 
 bool identity_accept(Controller *c, const Event *event)
 {
-    const char *now = event->reply.open_set.fingerprint, *before = c->fingerprint;
+    const char *now = event->reply.open_set.fingerprint, *before = c->fingerprint[c->done.stage];
     const char *changes = event->reply.open_set.changes;
     int64_t records = event->reply.open_set.records;
     if (before == NULL || strcmp(before, now) == 0) return true;

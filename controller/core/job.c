@@ -16,9 +16,12 @@
  * free again. */
 #include "core/core.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "config/eval_set.h"
 
 #define RELEASE_TIMEOUT_MS   10000
 #define FETCH_TIMEOUT_MS     60000
@@ -41,7 +44,7 @@ static void open_sets(Controller *c)
         Effect *effect = core_call(c, 0, CALL_OPEN_SET, (uint64_t)i, WORK_TIMEOUT_MS);
         effect->call.set = i == 0 ? SET_TRAIN : SET_EVAL;
         effect->call.set_name = c->set[i].name;
-        effect->call.open.known = i == 0 ? c->fingerprint : NULL;
+        effect->call.open.known = i == 0 ? c->fingerprint[c->done.stage] : NULL;
     }
 }
 
@@ -59,16 +62,19 @@ static void measure_run(Controller *c, int64_t records)
     int64_t batch = job_groups_per_batch(c);
     if (c->config->train.num_steps > 0) {
         stream->end = INT64_MAX / 2;
-        c->total_steps = c->config->train.num_steps;
+        c->schedule_steps = c->config->train.num_steps;
     } else {
         stream->end = records * c->config->train.num_epochs;
-        c->total_steps = stream->end / batch;
+        c->schedule_steps = stream->end / batch;
     }
-    if (c->total_steps > 0 && c->step >= c->total_steps)
+    const Stage *stage = &c->stage[c->done.stage];
+    c->total_steps = c->done.stage_begin + c->schedule_steps;
+    if (stage->swapped && stage->last_step < c->total_steps) c->total_steps = stage->last_step;
+    if (c->schedule_steps > 0 && c->step >= c->total_steps && !stage_has_next(c))
         core_log(c, LOG_INFO, "nothing_to_train",
                  "the checkpoint stands at step %lld, the job asks for %lld steps",
                  (long long)c->step, (long long)c->total_steps);
-    if (c->total_steps == 0)
+    if (c->schedule_steps == 0)
         core_finish(c, ERR_INVALID,
                     "a batch takes %lld records, but the training set has %lld records in "
                     "%lld epochs.\n"
@@ -93,8 +99,9 @@ static void on_open(Controller *c, const Event *event)
     }
     lane_of(c, SET_TRAIN)->stream.records = set->records;
     if (!identity_accept(c, event)) return;
-    free(c->fingerprint);
-    c->fingerprint = mem_strdup(fingerprint);
+    char **known = &c->fingerprint[c->done.stage];
+    free(*known);
+    *known = mem_strdup(fingerprint);
     measure_run(c, set->records);
 }
 
@@ -227,7 +234,8 @@ void job_run_next(Controller *c, SetName set)
         effect->call.set = set;
         effect->call.set_name = core_set(c, set)->name;
         effect->call.step.plan = &lane->running.plan;
-        effect->call.step.total_steps = c->total_steps;
+        effect->call.step.first_step = c->done.stage_begin;
+        effect->call.step.total_steps = c->schedule_steps;
         effect->call.step.by_rewards = push_is_used(c);
     }
 }
@@ -236,7 +244,7 @@ void job_run_next(Controller *c, SetName set)
 
 void job_release(Controller *c, SetName set, int64_t below)
 {
-    for (int i = c->first_rollout; i < c->first_train; i++) {
+    for (int i = c->first_rollout; i < c->end_rollout; i++) {
         if (!supervise_ready(c, i)) continue;
         Effect *effect = core_call(c, i, CALL_RELEASE_SAMPLES, 0, RELEASE_TIMEOUT_MS);
         effect->call.set = set;
@@ -310,6 +318,23 @@ void lane_restart(Lane *lane, int64_t base)
     stream_restart(&lane->stream, base);
 }
 
+void lane_renew(Controller *c, SetName set)
+{
+    const JobConfig *config = c->config;
+    Lane *lane = lane_of(c, set);
+    int64_t group = !push_is_used(c)   ? 1
+                    : set == SET_TRAIN ? config->rollout.n_samples_per_prompt
+                                       : eval_set_samples_max(config);
+    int64_t steps = push_is_used(c) ? config->rollout.max_staleness +
+                                          (int64_t)ceil(config->rollout.over_sampling)
+                                    : config->rollout.prefetch_steps;
+    int64_t ahead = (steps + 2) * config->train.global_batch_size / group;
+    lane_restart(lane, 0);
+    stream_free(&lane->stream);
+    stream_init(&lane->stream, set, 8 * ahead + 1024, (int)group);
+    lane->usual_ms = 0;
+}
+
 bool job_is_due(int64_t interval, int64_t step)
 {
     return interval > 0 && step > 0 && step % interval == 0;
@@ -329,7 +354,9 @@ static void choose_work(Controller *c)
         core_finish_failed(c);
     else if (evaluate_is_due(c, at_end) && !stopping)
         evaluate_begin(c);
-    else if (at_end)
+    else if (at_end && stage_has_next(c) && !stopping)
+        stage_enter(c, c->done.stage + 1);
+    else if (at_end && !stage_has_next(c))
         core_finish(c, OK, "%s",
                     out_of_data && c->step < c->total_steps
                         ? "the data ended before the planned steps: samples were skipped"
@@ -395,6 +422,7 @@ void job_advance(Controller *c)
 void job_roll_back(Controller *c)
 {
     save_roll_back(c);
+    if (c->done.stage != c->saved.stage) stage_enter(c, c->saved.stage);
     c->done = c->saved;
     c->step = c->saved.step;
     c->next_position = c->saved.next_position;

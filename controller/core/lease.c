@@ -12,14 +12,14 @@
 
 /* ---- 1 lease ---- */
 
-static int num_leases(const Controller *c)
+int lease_slots(const Controller *c)
 {
-    return (c->first_train - c->first_rollout) * LEASES_PER_WORKER;
+    return (c->end_rollout - c->first_rollout) * LEASES_PER_WORKER;
 }
 
 static Lease *free_lease(Controller *c)
 {
-    for (int i = 0; i < num_leases(c); i++)
+    for (int i = 0; i < lease_slots(c); i++)
         if (c->lease[i].id == 0) return &c->lease[i];
     return NULL;
 }
@@ -27,7 +27,7 @@ static Lease *free_lease(Controller *c)
 static int least_loaded_worker(const Controller *c)
 {
     int best = -1;
-    for (int i = c->first_rollout; i < c->first_train; i++) {
+    for (int i = c->first_rollout; i < c->end_rollout; i++) {
         const ActorRecord *record = &c->actor[i];
         if (!supervise_ready(c, i) || record->leases >= LEASES_PER_WORKER) continue;
         if (c->now_ms < record->lease_after_ms || !push_is_current(c, i)) continue;
@@ -85,7 +85,7 @@ static int64_t lease_limit(const Controller *c, const Lane *lane)
 static int lease_size(const Controller *c)
 {
     int64_t size = c->config->rollout.lease_size;
-    int64_t share = (over_sampled(c) + num_leases(c) - 1) / num_leases(c);
+    int64_t share = (over_sampled(c) + lease_slots(c) - 1) / lease_slots(c);
     return (int)(push_is_used(c) ? least(size, share) : size);
 }
 
@@ -127,7 +127,7 @@ static void drop_lease(Controller *c, Lease *lease)
 
 void lease_drop_set(Controller *c, SetName set)
 {
-    for (int i = 0; i < num_leases(c); i++)
+    for (int i = 0; i < lease_slots(c); i++)
         if (c->lease[i].id != 0 && c->lease[i].set == set) drop_lease(c, &c->lease[i]);
 }
 
@@ -172,7 +172,7 @@ static void take_samples(Controller *c, SetName set, const Event *event)
 void lease_reply(Controller *c, const Event *event)
 {
     Lease *lease = NULL;
-    for (int i = 0; i < num_leases(c); i++)
+    for (int i = 0; i < lease_slots(c); i++)
         if (c->lease[i].id == event->reply.id) lease = &c->lease[i];
     if (lease == NULL) return; /* dropped meanwhile */
     if (event->status == OK)
@@ -218,7 +218,7 @@ void lease_let_go_of_stale(Controller *c, Plan *plan)
         plan->rejected += dropped;
         plan->end_position = end;
     }
-    for (int i = 0; i < num_leases(c); i++) {
+    for (int i = 0; i < lease_slots(c); i++) {
         Lease *lease = &c->lease[i];
         if (lease->id == 0 || lease->set != plan->set || lease->version >= oldest) continue;
         plan->given_up += lease->count;
@@ -235,7 +235,7 @@ void lease_let_go_of_stale(Controller *c, Plan *plan)
 
 void lease_worker_lost(Controller *c, int actor)
 {
-    for (int i = 0; i < num_leases(c); i++)
+    for (int i = 0; i < lease_slots(c); i++)
         if (c->lease[i].id != 0 && c->lease[i].worker == actor) drop_lease(c, &c->lease[i]);
     for (SetName set = 0; set < SET_COUNT; set++)
         stream_worker_lost(&c->lane[set].stream, actor);
@@ -253,7 +253,8 @@ void lease_source_lost(Controller *c)
 
 void lease_forget_all(Controller *c)
 {
-    memset(c->lease, 0, (size_t)num_leases(c) * sizeof *c->lease);
+    int all = (c->first_train - c->first_rollout) * LEASES_PER_WORKER; /* of any stage */
+    memset(c->lease, 0, (size_t)all * sizeof *c->lease);
     for (int i = 0; i < c->num_actors; i++)
         c->actor[i].leases = 0;
 }

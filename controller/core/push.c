@@ -19,7 +19,7 @@ bool push_is_used(const Controller *c)
 void push_reset(Controller *c)
 {
     c->push.version = c->push.publishing = 0;
-    for (int i = c->first_rollout; i < c->first_train; i++)
+    for (int i = c->first_rollout; i < c->end_rollout; i++)
         c->actor[i].adopted = c->actor[i].adopting = 0;
 }
 
@@ -32,7 +32,7 @@ static int64_t wanted_version(const Controller *c)
 
 static bool nobody_reads(const Controller *c, int64_t version)
 {
-    for (int i = c->first_rollout; i < c->first_train; i++) {
+    for (int i = c->first_rollout; i < c->end_rollout; i++) {
         const ActorRecord *record = &c->actor[i];
         if (!record->process) continue;
         if (record->adopted > 0 && record->adopted <= version) return false;
@@ -67,13 +67,13 @@ static void adopt(Controller *c, int actor)
 
 void push_advance(Controller *c)
 {
-    if (!push_is_used(c) || c->gang.state != GANG_READY || c->total_steps == 0) return;
+    if (!push_is_used(c) || c->gang.state != GANG_READY || c->schedule_steps == 0) return;
     int64_t wanted = wanted_version(c);
     bool free = c->push.publishing == 0 && nobody_reads(c, c->push.version - 1);
     /* Not behind a step that is under way: the weights would be those after it. */
     if (free && c->push.version < wanted && c->lane[SET_TRAIN].running.state == PLAN_SLOT_EMPTY)
         publish(c, wanted);
-    for (int i = c->first_rollout; i < c->first_train && c->push.version > 0; i++) {
+    for (int i = c->first_rollout; i < c->end_rollout && c->push.version > 0; i++) {
         const ActorRecord *record = &c->actor[i];
         if (supervise_ready(c, i) && record->adopting == 0 && record->adopted < c->push.version)
             adopt(c, i);
@@ -127,7 +127,7 @@ bool push_describe_wait(const Controller *c, char *text, size_t size)
                  (long long)(c->push.publishing - 1));
         return true;
     }
-    for (int i = c->first_rollout; i < c->first_train; i++)
+    for (int i = c->first_rollout; i < c->end_rollout; i++)
         if (c->push.version > 0 && c->actor[i].adopted < c->push.version) {
             snprintf(text, size, "%s to take over the weights of step %lld", c->actor[i].name,
                      (long long)(c->push.version - 1));

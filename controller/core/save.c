@@ -54,6 +54,13 @@ static const char *size_of_one(Controller *c, Status status)
     return arena_printf(c->scratch, " (a checkpoint takes %s)", c->checkpoint_size);
 }
 
+/* No other save comes after it. */
+static bool is_last(const Controller *c)
+{
+    bool at_end = c->step >= c->total_steps || c->lane[SET_TRAIN].over;
+    return c->stop_requests > 0 || (at_end && !stage_has_next(c));
+}
+
 /* A save that fails is a save that fails: older checkpoints stand, training goes on; only the last
  * one is fatal. */
 static void fail(Controller *c, Status status, const char *message)
@@ -63,7 +70,7 @@ static void fail(Controller *c, Status status, const char *message)
     if (c->failure.status != OK)
         core_finish(c, c->failure.status, "%s\nThe steps after step %lld are lost: %s",
                     c->failure.message, (long long)c->saved.step, message);
-    else if (c->step >= c->total_steps || c->lane[SET_TRAIN].over || c->stop_requests > 0)
+    else if (is_last(c))
         core_finish(
             c, status,
             "the last checkpoint could not be saved: %s%s\nThe newest whole one: %s\n"

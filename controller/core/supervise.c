@@ -177,6 +177,16 @@ void supervise_node_lost(Controller *c, const char *reason)
     }
 }
 
+void supervise_replace(Controller *c, int actor, const char *reason)
+{
+    ActorRecord *record = &c->actor[actor];
+    if (record->state == ACTOR_PENDING || record->state == ACTOR_DEAD) return;
+    kill_process(c, actor);
+    record->retry_ms = 0;
+    record->doing[0] = record->waiting_for[0] = '\0';
+    set_state(c, actor, ACTOR_LEAVING, reason);
+}
+
 void supervise_kill_all(Controller *c)
 {
     for (int i = 0; i < c->num_actors; i++) {
@@ -312,8 +322,9 @@ static void spawn(Controller *c, int actor)
 
 static bool is_owed(CallKind call)
 {
-    return call == CALL_OPEN_SET || call == CALL_START || call == CALL_STEP ||
-           call == CALL_EVALUATE || call == CALL_PUBLISH || call == CALL_ADOPT || call == CALL_SAVE;
+    return call == CALL_OPEN_SET || call == CALL_START || call == CALL_CONFIGURE ||
+           call == CALL_STEP || call == CALL_EVALUATE || call == CALL_PUBLISH ||
+           call == CALL_ADOPT || call == CALL_SAVE;
 }
 
 void supervise_call_made(Controller *c, int actor, CallKind call)
@@ -423,7 +434,8 @@ void supervise_advance(Controller *c)
         ActorRecord *record = &c->actor[i];
         switch (record->state) {
         case ACTOR_PENDING:
-            if (c->group_state == GROUP_READY && c->now_ms >= record->retry_ms) spawn(c, i);
+            if (c->group_state == GROUP_READY && c->now_ms >= record->retry_ms && stage_wants(c, i))
+                spawn(c, i);
             break;
         case ACTOR_STARTING:
             check_start(c, i);
@@ -433,6 +445,7 @@ void supervise_advance(Controller *c)
             check_alive(c, i);
             break;
         case ACTOR_RESTARTING:
+        case ACTOR_LEAVING:
             if (!record->process) {
                 record->state = ACTOR_PENDING;
                 i--; /* it may be started at once */

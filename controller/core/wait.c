@@ -10,7 +10,7 @@ static void describe_actors(const Controller *c, char *text, size_t size)
 {
     for (int i = 0; i < c->num_actors; i++) {
         const ActorRecord *record = &c->actor[i];
-        if (supervise_ready(c, i)) continue;
+        if (supervise_ready(c, i) || !stage_wants(c, i)) continue;
         snprintf(text, size, "%s, which is %s%s%s", record->name, actor_state_name(record->state),
                  record->reason[0] != '\0' ? ": " : "", record->reason);
         return;
@@ -77,7 +77,9 @@ void job_describe_wait(Controller *c, char *text, size_t size)
         snprintf(text, size, "the commit of the checkpoint of step %lld",
                  (long long)c->save.state.step);
     else if (c->gang.state != GANG_READY)
-        describe_ranks(c, text, size, "train ranks to load the model");
+        describe_ranks(c, text, size, "train ranks to %s",
+                       c->gang.state == GANG_CONFIGURE ? "take over the next stage"
+                                                       : "load the model");
     else if (!job_sets_are_open(c))
         snprintf(text, size, "data_source to open the data set: %s", c->actor[0].doing);
     else

@@ -87,6 +87,7 @@ char *status_json(const JobConfig *config, const Controller *controller, const R
     cJSON *root = cJSON_CreateObject();
     add_text(root, "job", config->name);
     add_text(root, "phase", job.phase);
+    add_text(root, "stage", job.stage_name);
     add_number(root, "step", true, (double)job.step);
     add_number(root, "total_steps", job.total_steps > 0, (double)job.total_steps);
     add_number(root, "loss", true, last->loss);
@@ -213,6 +214,7 @@ Status status_table(const char *json, char **ret, Error *err)
     TRY(json_parse(json, strlen(json), "the status answer", &root, err));
     Str text = {0};
     put_text(&text, "job ", text_of(root, "job"));
+    put_text(&text, ", stage ", text_of(root, "stage"));
     str_printf(&text, ": %s, step %.0f", text_of(root, "phase"), number_of(root, "step"));
     if (has_number(root, "total_steps"))
         str_printf(&text, " of %.0f", number_of(root, "total_steps"));

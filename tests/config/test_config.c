@@ -92,7 +92,7 @@ static void test_config_paths_start_at_their_folders(void **state)
     assert_ok(file_write_atomic("jobs/[1]/deep/a b.yaml", yaml, strlen(yaml), &err), &err);
     const char *overrides[] = {"data.eval=[x.jsonl, ../y.jsonl]"};
     JobConfig *config = NULL;
-    assert_ok(job_config_load("jobs/[1]/deep/a b.yaml", overrides, 1, &config, &err), &err);
+    assert_ok(job_config_load("jobs/[1]/deep/a b.yaml", NULL, overrides, 1, &config, &err), &err);
     char *expected[] = {
         mem_printf("%s/jobs/m", here),
         mem_printf("%s/jobs/[1]/deep/t", here),
@@ -412,8 +412,8 @@ static void refused_override(const char *override, const char *part, const char 
     const char *overrides[] = {override};
     JobConfig *config = NULL;
     Error err = {0};
-    assert_fails(job_config_load("override.yaml", overrides, 1, &config, &err), ERR_INVALID, &err,
-                 part);
+    assert_fails(job_config_load("override.yaml", NULL, overrides, 1, &config, &err), ERR_INVALID,
+                 &err, part);
     if (strstr(err.message, part2) == NULL) fail_msg("\"%s\" is not in: %s", part2, err.message);
     assert_true(count_lines(err.message) <= 6);
 }
@@ -426,7 +426,7 @@ static void test_config_overrides_are_typed_and_named(void **state)
     const char *overrides[] = {"train.lr=1e-3", "train.lr=1e-2", "train.num_steps=7",
                                "data.eval=[]", "name=other"};
     JobConfig *config = NULL;
-    assert_ok(job_config_load("override.yaml", overrides, 5, &config, &err), &err);
+    assert_ok(job_config_load("override.yaml", NULL, overrides, 5, &config, &err), &err);
     assert_true(config->train.lr == 1e-2);
     assert_int_equal(config->train.num_steps, 7);
     assert_int_equal(config->train.num_epochs, 0);
@@ -549,10 +549,10 @@ static void test_config_override_cannot_forge_lines(void **state)
     assert_ok(file_write_atomic("forge.yaml", good, strlen(good), &err), &err);
     const char *overrides[] = {"train.lr=1e-3\n\n# \nseed: 7"};
     JobConfig *config = NULL;
-    assert_fails(job_config_load("forge.yaml", overrides, 1, &config, &err), ERR_INVALID, &err,
-                 "--set");
+    assert_fails(job_config_load("forge.yaml", NULL, overrides, 1, &config, &err), ERR_INVALID,
+                 &err, "--set");
     const char *comment[] = {"data.input_key=\"x\"\n# seed: 7\n"};
-    assert_ok(job_config_load("forge.yaml", comment, 1, &config, &err), &err);
+    assert_ok(job_config_load("forge.yaml", NULL, comment, 1, &config, &err), &err);
     char *text = job_config_text(config);
     assert_null(strstr(text, "\n# seed"));
     free(text);
@@ -669,12 +669,13 @@ static void test_config_job_file_itself_may_be_wrong(void **state)
     (void)state;
     JobConfig *config = NULL;
     Error err = {0};
-    assert_fails(job_config_load("absent.yaml", NULL, 0, &config, &err), ERR_NOT_FOUND, &err,
+    assert_fails(job_config_load("absent.yaml", NULL, NULL, 0, &config, &err), ERR_NOT_FOUND, &err,
                  "absent.yaml does not exist");
     assert_int_equal(status_exit_code(err.status), 2);
-    assert_fails(job_config_load(".", NULL, 0, &config, &err), ERR_INVALID, &err, "is a folder");
+    assert_fails(job_config_load(".", NULL, NULL, 0, &config, &err), ERR_INVALID, &err,
+                 "is a folder");
     write_text("bom.yaml", "\xef\xbb\xbfmodel: {path: m}\r\ndata:\r\n  train: a\r\n");
-    assert_ok(job_config_load("bom.yaml", NULL, 0, &config, &err), &err);
+    assert_ok(job_config_load("bom.yaml", NULL, NULL, 0, &config, &err), &err);
     job_config_destroy(config);
 }
 
@@ -749,15 +750,15 @@ static void test_config_override_reaches_into_a_set(void **state)
     assert_ok(file_write_atomic("sets.yaml", with_sets, strlen(with_sets), &err), &err);
     const char *overrides[] = {"eval.sets.gsm8k.temperature=0.25",
                                "eval.sets.gsm8k.n_samples_per_prompt=8"};
-    assert_ok(job_config_load("sets.yaml", overrides, 2, &config, &err), &err);
+    assert_ok(job_config_load("sets.yaml", NULL, overrides, 2, &config, &err), &err);
     assert_true(eval_set(config, 1).temperature == 0.25);
     assert_int_equal(eval_set(config, 1).n_samples_per_prompt, 8);
     job_config_destroy(config);
     const char *wrong[] = {"eval.sets.math.temperature=0.25"};
-    assert_fails(job_config_load("sets.yaml", wrong, 1, &config, &err), ERR_INVALID, &err,
+    assert_fails(job_config_load("sets.yaml", NULL, wrong, 1, &config, &err), ERR_INVALID, &err,
                  "Names there: gsm8k, aime-24");
     const char *typo[] = {"eval.sets.gsm8k.temprature=0.25"};
-    assert_fails(job_config_load("sets.yaml", typo, 1, &config, &err), ERR_INVALID, &err,
+    assert_fails(job_config_load("sets.yaml", NULL, typo, 1, &config, &err), ERR_INVALID, &err,
                  "Did you mean temperature");
 }
 

@@ -202,6 +202,8 @@ void spawn_process(World *w, const Effect *fx)
     process->alive = true;
     process->actor = fx->actor;
     process->node = fx->node;
+    process->stage = w->stage_now;
+    w->result.train_processes += is_train_rank(w, fx->actor);
     process->incarnation = fx->incarnation;
     process->next_beat_ms = w->now_ms + 500;
     reply.hello.pid = 1000;
@@ -349,6 +351,9 @@ static void read_records(World *w, void *argument)
 
 static void answer_lease(World *w, const Effect *fx)
 {
+    if (w->process[fx->actor].stage != w->stage_now)
+        violate(w, "actor %d is of stage %d, leased in stage %d", fx->actor,
+                w->process[fx->actor].stage, w->stage_now);
     Reading *reading = arena_alloc(w->arena, sizeof *reading);
     *reading = (Reading){.fx = *fx,
                          .source = w->process[fx->call.lease.data_source].incarnation,
@@ -426,6 +431,8 @@ static void answer_step(World *w, const Effect *fx, Process *rank)
         violate(w, "rank %d was not given plan %llu", fx->actor, (unsigned long long)fx->call.id);
         return;
     }
+    if (rank->stage != w->stage_now)
+        violate(w, "rank %d was not told of stage %d", fx->actor, w->stage_now);
     Event event = {0};
     event.reply.step = (StepResult){.loss_sum = 1, .trained_tokens = 1, .tokens = 1};
     if (fx->call.call == CALL_STEP) {
@@ -436,7 +443,7 @@ static void answer_step(World *w, const Effect *fx, Process *rank)
         rank->weights = rng_mix(rank->weights ^ rank->plan[sim_set(fx)][slot].hash);
         w->result.steps_begun++;
     } else {
-        bool last = rank->step >= w->config->train.num_steps;
+        bool last = rank->step >= steps_of_all(w);
         if (last && rank->step > w->disk.saved.step && w->faults->failed_save == 0)
             violate(w, "the last evaluation is made before the last step is saved");
         moved(w);
@@ -453,6 +460,7 @@ static void answer_start(World *w, const Effect *fx, Process *rank)
     if (w->disk.landing.pending) violate(w, "ranks load while a commit is under way");
     rank->step = from_checkpoint ? w->disk.saved.step : 0;
     rank->weights = from_checkpoint ? w->disk.saved_weights : 1;
+    rank->stage = w->stage_now; /* a start says which */
     Event event = {0};
     event.reply.start.step = rank->step;
     event.reply.start.parameters = 1;
@@ -533,6 +541,10 @@ void answer_call(World *w, const Effect *fx)
         break;
     case CALL_START:
         answer_start(w, fx, process);
+        break;
+    case CALL_CONFIGURE:
+        process->stage = w->stage_now;
+        answer(w, fx, latency(w), &(Event){0});
         break;
     case CALL_PUBLISH:
         answer_publish(w, fx, process);

@@ -9,20 +9,27 @@
 
 /* ---- the ledger ---- */
 
+/* Positions of the stage's data that are consumed after a step. */
+static int64_t end_in_stage(const World *w, int64_t step, int stage)
+{
+    return w->disk.ledger_stage[step] == stage ? w->disk.ledger_end[step] : 0;
+}
+
 static void append(World *w, const Plan *plan)
 {
     if (w->disk.landing.pending) violate(w, "the ledger grows while a commit is under way");
     if (plan->step != w->disk.ledger_steps + 1)
         violate(w, "step %lld follows step %lld in the ledger", (long long)plan->step,
                 (long long)w->disk.ledger_steps);
-    if (plan->first_position != w->disk.ledger_end[w->disk.ledger_steps])
+    if (plan->first_position != end_in_stage(w, w->disk.ledger_steps, w->stage_now))
         violate(w, "step %lld begins at position %lld, the one before ended at %lld",
                 (long long)plan->step, (long long)plan->first_position,
-                (long long)w->disk.ledger_end[w->disk.ledger_steps]);
+                (long long)end_in_stage(w, w->disk.ledger_steps, w->stage_now));
     CHECK(plan->step <= STEPS_MAX);
     if (w->result.violation[0] != '\0') return;
     int64_t step = ++w->disk.ledger_steps;
     w->disk.ledger_end[step] = plan->end_position;
+    w->disk.ledger_stage[step] = w->stage_now;
     uint64_t chain = w->disk.chain[step - 1];
     for (int i = 0; i < plan->num_samples; i++)
         chain = rng_mix(chain ^ rng_mix((uint64_t)plan->sample[i].position));
@@ -66,9 +73,9 @@ static void rewind_to(World *w, const CheckpointState *state)
              w->disk.chain[state->step] != w->disk.saved_head)
         violate(w, "the ledger has another head than the checkpoint of step %lld",
                 (long long)state->step);
-    else if (w->disk.ledger_end[state->step] != state->next_position)
+    else if (end_in_stage(w, state->step, state->stage) != state->next_position)
         violate(w, "step %lld ends at position %lld in the ledger, at %lld in the checkpoint",
-                (long long)state->step, (long long)w->disk.ledger_end[state->step],
+                (long long)state->step, (long long)end_in_stage(w, state->step, state->stage),
                 (long long)state->next_position);
     if (w->disk.has_checkpoint && state->step < w->disk.saved.step)
         violate(w, "the ledger goes back to step %lld, before the checkpoint of step %lld",

@@ -11,6 +11,7 @@
 #define POSITIONS_MAX 65536
 #define NODES_HERE    4
 #define SIM_SETS      3 /* train, eval, and one of eval.sets */
+#define STAGES_MAX    8
 #define PLANS_KEPT    2 /* of each set: one that runs and one that comes next */
 #define UNWANTED_KEPT 16
 
@@ -26,7 +27,8 @@ typedef struct Process {
     int actor, node;
     uint64_t incarnation;
     int64_t next_beat_ms, busy_until_ms;
-    int held; /* calls that it took and will never answer */
+    int held;  /* calls that it took and will never answer */
+    int stage; /* that it was started or configured for */
     uint64_t progress;
     /* rollout workers */
     uint64_t holds[SIM_SETS][POSITIONS_MAX / 64]; /* samples, by position */
@@ -86,7 +88,9 @@ typedef struct Landing {
 } Landing;
 
 struct World {
-    const JobConfig *config;
+    const JobConfig *config; /* of the stage */
+    Stage stage[STAGES_MAX];
+    int num_stages, stage_now;
     const SimFaults *faults;
     uint64_t seed, draws;
     int64_t now_ms;
@@ -108,15 +112,16 @@ struct World {
         bool has_checkpoint;
         Saving saving;
         Landing landing;
-        int64_t ledger_end[STEPS_MAX + 1]; /* positions consumed after each step */
+        int64_t ledger_end[STEPS_MAX + 1]; /* positions consumed after each step ... */
+        int ledger_stage[STEPS_MAX + 1];   /* ... of the data of this stage */
         uint64_t chain[STEPS_MAX + 1];
         int64_t ledger_steps;
         bool ledger_broken; /* until the next session */
     } disk;
     int kills_left, agent_kills_left, hangs_left, stuck_left, controller_kills_left, stops_left;
-    int64_t next_fault_ms;
-    int causes;       /* of restarts, in this session of the controller */
-    int64_t moved_ms; /* when the run got on, or was disturbed, last */
+    int64_t next_fault_ms, swap_ms; /* 0: no swap is to come */
+    int causes;                     /* of restarts, in this session of the controller */
+    int64_t moved_ms;               /* when the run got on, or was disturbed, last */
     SimResult result;
 };
 
@@ -133,6 +138,7 @@ void disturbed(World *w);      /* something struck that costs time */
 int sim_set(const Effect *fx); /* 0: train */
 int64_t sim_records(int set);
 SampleMeta sample_at(const World *w, int set, int64_t position);
+int64_t steps_of_all(const World *w); /* of all stages */
 
 /* ---- sim_cluster.c ---- */
 void start_agent(World *w, int node);

@@ -70,6 +70,14 @@ static void check_that_it_moves(World *w)
             job.waits_for);
 }
 
+int64_t steps_of_all(const World *w)
+{
+    int64_t steps = 0;
+    for (int i = 0; i < w->num_stages; i++)
+        steps += w->stage[i].config->train.num_steps;
+    return steps;
+}
+
 /* ---- the data: a pure function of set and position ---- */
 
 int sim_set(const Effect *fx)
@@ -88,7 +96,8 @@ SampleMeta sample_at(const World *w, int set, int64_t position)
     int64_t records = sim_records(set);
     int64_t bad = set == 0 ? w->faults->bad_records : set == 1 ? w->faults->bad_eval_records : 0;
     int64_t record = (position * 7 + position / records * 5) % records; /* an order per epoch */
-    uint64_t h = rng_mix((uint64_t)record + 77 + 1000 * (uint64_t)set);
+    uint64_t h =
+        rng_mix((uint64_t)record + 77 + 1000 * (uint64_t)set + 1000000 * (uint64_t)w->stage_now);
     SampleMeta meta = {
         .position = position,
         .status = SAMPLE_COMPLETED,
@@ -167,6 +176,23 @@ static void check_wait(World *w)
                 (long long)(w->now_ms - job.waits_since_ms));
 }
 
+static void enter_stage(World *w, int stage)
+{
+    w->stage_now = stage;
+    w->config = w->stage[stage].config;
+    w->result.stages++;
+}
+
+/* What a real controller writes down before anything else. */
+static void keep_swap(World *w, const Effect *fx)
+{
+    CHECK(fx->swapped.stage < STAGES_MAX);
+    w->stage[fx->swapped.stage - 1].swapped = true;
+    w->stage[fx->swapped.stage - 1].last_step = fx->swapped.last_step;
+    w->stage[fx->swapped.stage] = (Stage){.config = w->faults->swap};
+    w->num_stages = fx->swapped.stage + 1;
+}
+
 static void carry_out(World *w, const Effect *fx)
 {
     switch (fx->kind) {
@@ -194,6 +220,12 @@ static void carry_out(World *w, const Effect *fx)
     case FX_LEDGER_APPEND:
     case FX_LEDGER_REWIND:
         disk_effect(w, fx);
+        break;
+    case FX_STAGE:
+        enter_stage(w, fx->stage.stage);
+        break;
+    case FX_SWAPPED:
+        keep_swap(w, fx);
         break;
     case FX_REPORT_STEP:
         check_wait(w);
@@ -241,7 +273,8 @@ static void start_controller(World *w)
     w->effects.count = 0;
     begin_books(w);
     ControllerStart start = {
-        .config = w->config,
+        .stage = w->stage,
+        .num_stages = w->num_stages,
         .nonce = draw(w),
         .num_nodes = w->num_nodes,
         .embedded_agent = w->num_nodes == 1,
@@ -272,7 +305,7 @@ static void restart_controller(World *w)
     kill_everything(w);
     disk_controller_died(w);
     w->result.restarts_of_controller++;
-    if (w->faults->later != NULL) w->config = w->faults->later;
+    if (w->faults->later != NULL) w->stage[0].config = w->faults->later;
     start_controller(w);
 }
 
@@ -432,16 +465,22 @@ static void advance_time(World *w)
         feed(w, &(Event){.kind = EV_TICK});
     }
     beats(w);
+    if (w->swap_ms != 0 && w->now_ms >= w->swap_ms && !w->over) {
+        w->swap_ms = 0;
+        feed(w, &(Event){.kind = EV_SWAP, .swap.config = w->faults->swap});
+    }
     if (w->now_ms >= w->next_fault_ms && !w->over) inject_fault(w);
     check_that_it_moves(w);
     if (w->over && w->result.violation[0] == '\0') end_session(w);
 }
 
-static World make_world(const JobConfig *config, const SimFaults *faults, uint64_t seed)
+static World make_world(const JobConfig *const *config, int count, const SimFaults *faults,
+                        uint64_t seed)
 {
-    CHECK(faults->nodes <= NODES_HERE);
+    CHECK(faults->nodes <= NODES_HERE && count < STAGES_MAX);
     World w = {
-        .config = config,
+        .config = config[0],
+        .num_stages = count,
         .faults = faults,
         .seed = seed,
         .arena = arena_create(),
@@ -453,6 +492,8 @@ static World make_world(const JobConfig *config, const SimFaults *faults, uint64
         .controller_kills_left = faults->controller_kills,
         .stops_left = faults->stops,
     };
+    for (int i = 0; i < count; i++)
+        w.stage[i] = (Stage){.config = config[i]};
     for (int i = 0; i < w.num_nodes; i++)
         w.node[i].up = w.num_nodes > 1;
     return w;
@@ -460,8 +501,15 @@ static World make_world(const JobConfig *config, const SimFaults *faults, uint64
 
 SimResult sim_run(const JobConfig *config, const SimFaults *faults, uint64_t seed)
 {
-    World w = make_world(config, faults, seed);
+    return sim_run_stages(&config, 1, faults, seed);
+}
+
+SimResult sim_run_stages(const JobConfig *const *config, int count, const SimFaults *faults,
+                         uint64_t seed)
+{
+    World w = make_world(config, count, faults, seed);
     w.next_fault_ms = draw_below(&w, 2000);
+    if (faults->swap != NULL) w.swap_ms = 1 + draw_below(&w, 20000);
     start_controller(&w);
     while (!w.over && w.now_ms < VIRTUAL_MS_MAX)
         advance_time(&w);

@@ -33,6 +33,7 @@ typedef struct SimFaults {
     int bad_eval_records; /* the same of the evaluation records */
     int64_t bad_position; /* of the training set: neither is what stands here; 0: it is one */
     const JobConfig *later; /* the job as given after the first session; NULL: as before */
+    const JobConfig *swap;  /* somebody asks for this stage at some moment; NULL: nobody does */
 } SimFaults;
 
 typedef struct SimResult {
@@ -49,6 +50,8 @@ typedef struct SimResult {
     int ended[STATUS_COUNT]; /* how sessions ended before the same command was given again */
     int64_t evaluations;
     int64_t steps_begun; /* training steps that were asked of the ranks */
+    int stages;          /* that were entered, counted again when a session goes back */
+    int train_processes; /* that were started, in all sessions */
     /* of generation: */
     int64_t most_ahead; /* groups that were leased beyond those the weights have learnt from */
     int64_t dropped, recomputed; /* groups that were too old, counted by each rank */
@@ -57,5 +60,8 @@ typedef struct SimResult {
 /* Runs a job to its end from a seed. A session that ends for want of disk, or past the budget of
  * restarts, with the message that this deserves, is followed by the same command. */
 SimResult sim_run(const JobConfig *config, const SimFaults *faults, uint64_t seed);
+/* The same with a job of several stages, [count]. */
+SimResult sim_run_stages(const JobConfig *const *config, int count, const SimFaults *faults,
+                         uint64_t seed);
 
 #endif

@@ -434,7 +434,8 @@ static void test_status_table_has_one_line_for_each_actor(void **state)
 {
     (void)state;
     static const char json[] =
-        "{\"job\":\"a\\u001b[1mjob\",\"phase\":\"training\",\"step\":3,\"total_steps\":10,"
+        "{\"job\":\"a\\u001b[1mjob\",\"phase\":\"training\",\"stage\":null,\"step\":3,\"total_"
+        "steps\":10,"
         "\"waits_for\":\"rollout-0 is restarting:\\nlast words\",\"waits_s\":6.5,"
         "\"last_checkpoint\":\"/x/step_1\\r\",\"actors\":["
         "{\"name\":\"rollout-0\",\"state\":\"restarting\",\"pid\":7,"
@@ -477,9 +478,12 @@ static void test_status_says_null_for_what_there_is_none_of(void **state)
     EffectList effects = {0};
     Error err = {0};
     assert_ok(job_config_parse(yaml, "job.yaml", NULL, &config, &err), &err);
-    Controller *controller = controller_create(
-        &(ControllerStart){.config = config, .num_nodes = 1, .embedded_agent = true}, 1000,
-        &effects);
+    Controller *controller =
+        controller_create(&(ControllerStart){.stage = &(Stage){.config = config},
+                                             .num_stages = 1,
+                                             .num_nodes = 1,
+                                             .embedded_agent = true},
+                          1000, &effects);
     ReportView last = {NAN, NAN, NAN, NAN, NAN};
     char *json = status_json(config, controller, &last, 8000), *table = NULL;
     for (size_t i = 0; i < sizeof none / sizeof *none; i++)

@@ -313,6 +313,76 @@ static void test_simulation_keeps_answers_within_the_staleness(void **state)
     assert_true(dropped > 0 && recomputed > 0);
 }
 
+/* ---- stages ---- */
+
+/* Supervised, by rewards with other groups and more workers, supervised again. */
+static void make_stages(JobConfig stage[3], const JobConfig *list[3], uint64_t seed)
+{
+    stage[0] = make_config(1 + (int)(seed % 3), 2, 2);
+    stage[1] = make_rl_config(1 + (int)(seed / 3 % 5), 2, 2);
+    stage[2] = make_config(1 + (int)(seed / 7 % 2), 2, 2);
+    stage[0].train.num_steps = 12;
+    stage[1].train.num_steps = 7;
+    stage[1].eval.before_train = seed % 2 == 0;
+    stage[2].train.num_steps = 5;
+    stage[2].train.global_batch_size = 4;
+    stage[2].data.eval.count = 0;
+    for (int i = 0; i < 3; i++) {
+        stage[i].data.bad_records_max = 0;
+        stage[i].rollout.lease_size = 1 + (int64_t)(seed / 5 % 7);
+        list[i] = &stage[i];
+    }
+}
+
+static void test_simulation_goes_through_stages_whatever_strikes(void **state)
+{
+    (void)state;
+    JobConfig stage[3];
+    const JobConfig *list[3];
+    make_stages(stage, list, 1);
+    SimResult first = sim_run_stages(list, 3, &no_faults, 1);
+    assert_right(&first, 1);
+    assert_int_equal(first.steps, 24);
+    assert_int_equal(first.stages, 3);
+    assert_int_equal(first.train_processes, 4); /* the same from the first step to the last */
+    assert_int_equal(first.saved.stage, 2);
+    assert_int_equal(first.saved.stage_begin, 19);
+    const char *seeds = getenv("SIM_COUNT");
+    for (uint64_t seed = 1; seed <= (seeds != NULL ? strtoull(seeds, NULL, 10) : 1000); seed++) {
+        SimFaults faults = faults_of(seed);
+        faults.bad_records = faults.bad_eval_records = 0;
+        make_stages(stage, list, seed);
+        SimResult result = sim_run_stages(list, 3, &faults, seed);
+        assert_right(&result, seed);
+        if (result.weights != first.weights)
+            fail_msg("seed %llu: other weights than the undisturbed run", (unsigned long long)seed);
+    }
+}
+
+/* Whenever it is asked for, a swap comes about after the step in work, once, and stays. */
+static void test_simulation_swaps_a_stage_while_it_runs(void **state)
+{
+    (void)state;
+    int swapped = 0;
+    for (uint64_t seed = 1; seed <= 1000; seed++) {
+        SimFaults faults = faults_of(seed);
+        faults.bad_records = faults.bad_eval_records = 0;
+        JobConfig config = make_config(1 + (int)(seed % 3), 2, 1), later = make_rl_config(3, 2, 1);
+        config.cluster.rollout_workers_max = 3;
+        config.data.bad_records_max = 0;
+        later.train.num_steps = 6;
+        faults.swap = &later;
+        const JobConfig *list = &config;
+        SimResult result = sim_run_stages(&list, 1, &faults, seed);
+        assert_right(&result, seed);
+        if (result.saved.stage == 0) continue; /* it was over before anybody asked */
+        swapped++;
+        assert_true(result.steps <= 24 + 6);
+        assert_int_equal(result.steps, result.saved.stage_begin + 6);
+    }
+    assert_true(swapped > 500);
+}
+
 static void test_simulation_gives_up_past_the_restart_budget(void **state)
 {
     (void)state;
@@ -525,6 +595,8 @@ int main(void)
         cmocka_unit_test(test_simulation_is_sooner_done_with_over_sampling),
         cmocka_unit_test(test_simulation_leases_what_the_staleness_allows),
         cmocka_unit_test(test_simulation_keeps_answers_within_the_staleness),
+        cmocka_unit_test(test_simulation_goes_through_stages_whatever_strikes),
+        cmocka_unit_test(test_simulation_swaps_a_stage_while_it_runs),
         cmocka_unit_test(test_simulation_gives_up_past_the_restart_budget),
         cmocka_unit_test(test_simulation_ends_though_a_commit_lands_late),
         cmocka_unit_test(test_simulation_restarts_as_often_as_the_budget_says),

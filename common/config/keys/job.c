@@ -2,6 +2,7 @@
 
 static const ConfigKey keys[] = {
     {.path = "name",
+     .fixed = true,
      .type = KEY_STRING,
      .offset = AT(name),
      .derived = "the job file's name without its ending",
@@ -9,6 +10,7 @@ static const ConfigKey keys[] = {
      .also = "run_name experiment_name job_name wandb_name",
      .meaning = "name of the job: letters and digits of any script, `.`, `_` and `-`, at most 40"},
     {.path = "run_dir",
+     .fixed = true,
      .type = KEY_PATH,
      .offset = AT(run_dir),
      .output = true,

@@ -6,6 +6,7 @@ static const KeyName dtype_names[] = {{"f32", MODEL_F32}, {"bf16", MODEL_BF16}, 
 
 static const ConfigKey keys[] = {
     {.path = "model.path",
+     .fixed = true,
      .type = KEY_PATH,
      .offset = AT(model.path),
      .required = true,
@@ -14,6 +15,7 @@ static const ConfigKey keys[] = {
      .meaning = "Hugging Face model folder (config.json, safetensors, tokenizer); a run's folder "
                 "or its checkpoints/latest stands for its newest checkpoint"},
     {.path = "model.init",
+     .fixed = true,
      .type = KEY_ENUM,
      .offset = AT(model.init),
      .preset = "pretrained",
@@ -22,12 +24,14 @@ static const ConfigKey keys[] = {
          "where the first weights come from: the folder, or random numbers (which needs only "
          "config.json and a tokenizer)"},
     {.path = "model.config",
+     .fixed = true,
      .type = KEY_PATH,
      .offset = AT(model.config),
      .derived = "config.json in model.path",
      .example = "models/tiny/config.json",
      .meaning = "the model's config.json"},
     {.path = "model.tokenizer",
+     .fixed = true,
      .type = KEY_PATH,
      .offset = AT(model.tokenizer),
      .derived = "model.path",
@@ -42,6 +46,7 @@ static const ConfigKey keys[] = {
      .also = "chat_template_path template",
      .meaning = "chat template (Jinja) used in place of the tokenizer's"},
     {.path = "model.dtype",
+     .fixed = true,
      .type = KEY_ENUM,
      .offset = AT(model.dtype),
      .preset = "f32",

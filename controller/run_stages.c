@@ -1,0 +1,195 @@
+#include "run_stages.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/limits.h"
+#include "base/memory.h"
+#include "validate.h"
+
+static JobConfig *keep(RunStages *stages, JobConfig *config)
+{
+    size_t count = (size_t)stages->num_swapped + 1;
+    stages->swapped = mem_realloc(stages->swapped, count, sizeof *stages->swapped);
+    stages->swapped[stages->num_swapped++] = config;
+    return config;
+}
+
+/* From here on the list ends with this stage, which comes after last_step. */
+static void put_last(RunStages *stages, const JobConfig *config, int stage, int64_t last_step)
+{
+    stages->stage = mem_realloc(stages->stage, (size_t)stage + 1, sizeof *stages->stage);
+    stages->stage[stage - 1].swapped = true;
+    stages->stage[stage - 1].last_step = last_step;
+    stages->stage[stage] = (Stage){.config = config};
+    stages->count = stage + 1;
+}
+
+static char *list_path(const RunStages *stages)
+{
+    return path_join(stages->folder->path, "swaps.jsonl");
+}
+
+/* ---- earlier sessions ---- */
+
+static Status read_config(RunStages *stages, const char *name, JobConfig **ret, Error *err)
+{
+    char *path = path_join(stages->folder->path, name), *text = NULL;
+    size_t length = 0;
+    Status status = file_read(path, CONFIG_BYTES_MAX, &text, &length, err);
+    if (status == OK) status = job_config_parse(text, path, stages->folder->path, ret, err);
+    free(text);
+    free(path);
+    return status;
+}
+
+static Status read_swap(RunStages *stages, const char *where, const char *line, Error *err)
+{
+    int64_t stage = 0, last_step = 0;
+    const char *name = NULL;
+    JobConfig *config = NULL;
+    cJSON *json = cJSON_Parse(line);
+    Status status =
+        json != NULL ? OK : error_set(err, ERR_DATA, "%s: a line is no JSON: %s", where, line);
+    if (status == OK) status = json_int(json, "stage", where, 1, stages->count, &stage, err);
+    if (status == OK)
+        status = json_int(json, "last_step", where, 0, INT64_C(1) << 53, &last_step, err);
+    if (status == OK) status = json_string(json, "config", where, &name, err);
+    if (status == OK) status = read_config(stages, name, &config, err);
+    if (status == OK) put_last(stages, keep(stages, config), (int)stage, last_step);
+    if (status != OK)
+        error_append(err, "Without it nobody can tell what the run became; to begin anew with its "
+                          "newest weights, name its folder as model.path of another run.");
+    cJSON_Delete(json);
+    return status;
+}
+
+static Status read_swaps(RunStages *stages, Error *err)
+{
+    char *path = list_path(stages), *text = NULL;
+    size_t length = 0;
+    Status status = OK;
+    if (path_exists(path)) status = file_read(path, CONFIG_BYTES_MAX, &text, &length, err);
+    char *line = text;
+    for (char *end; status == OK && line != NULL && (end = strchr(line, '\n')) != NULL;
+         line = end + 1) {
+        *end = '\0';
+        status = read_swap(stages, path, line, err);
+    }
+    free(text);
+    free(path);
+    return status;
+}
+
+Status run_stages_open(const JobStages *job, const RunFolder *folder, RunStages *ret, Error *err)
+{
+    RunStages stages = {.folder = folder, .count = job->count};
+    stages.stage = mem_calloc((size_t)job->count, sizeof *stages.stage);
+    for (int i = 0; i < job->count; i++)
+        stages.stage[i].config = job->stage[i];
+    Status status = read_swaps(&stages, err);
+    if (status == OK)
+        *ret = stages;
+    else
+        run_stages_close(&stages);
+    return status;
+}
+
+void run_stages_close(RunStages *stages)
+{
+    for (int i = 0; i < stages->num_swapped; i++)
+        job_config_destroy(stages->swapped[i]);
+    free(stages->swapped);
+    free(stages->stage);
+    *stages = (RunStages){0};
+}
+
+/* ---- a swap ---- */
+
+/* What was planned when the run began is there; more is not. */
+static Status check_room(const JobConfig *now, const JobConfig *asked, Error *err)
+{
+    const struct {
+        const char *what, *key, *planned;
+        int64_t has, wants;
+    } room[] = {
+        {"rollout workers", "rollout.num_workers", "cluster.rollout_workers_max",
+         now->cluster.rollout_workers_max, asked->rollout.num_workers},
+        {"samples of so many tokens", "data.max_length", "train.memory_length",
+         now->train.memory_length, asked->data.max_length},
+        {"micro-batches of so many tokens", "train.max_tokens_per_gpu",
+         "train.memory_tokens_per_gpu", now->train.memory_tokens_per_gpu,
+         job_micro_batch_tokens(asked)},
+    };
+    for (size_t i = 0; i < sizeof room / sizeof *room; i++)
+        if (room[i].wants > room[i].has)
+            return error_set(err, ERR_INVALID,
+                             "the run has room for %s: %lld, the new stage asks for %lld (%s).\n"
+                             "Lower it; or stop the run, write %s: %lld into its job file, give "
+                             "the same command again, and swap then.",
+                             room[i].what, (long long)room[i].has, (long long)room[i].wants,
+                             room[i].key, room[i].planned, (long long)room[i].wants);
+    return OK;
+}
+
+static Status parse_grafted(const JobConfig *now, const JobConfig *asked, JobConfig **ret,
+                            Error *err)
+{
+    char *text = job_config_graft(now, asked);
+    Status status = job_config_parse(text, "the new stage", "/", ret, err);
+    free(text);
+    return status;
+}
+
+Status run_stages_prepare(RunStages *stages, const JobConfig *now, const char *yaml,
+                          const JobConfig **ret, Error *err)
+{
+    JobConfig *asked = NULL, *config = NULL;
+    TRY(job_config_parse(yaml, "the new stage", "/", &asked, err));
+    Status status = check_room(now, asked, err);
+    if (status == OK) status = parse_grafted(now, asked, &config, err);
+    if (status == OK) status = validate_job(config, NULL, err);
+    if (status == OK)
+        *ret = keep(stages, config);
+    else
+        job_config_destroy(config);
+    job_config_destroy(asked);
+    return status;
+}
+
+/* The list is short: it is written anew, whole. */
+static Status append_line(const char *path, const char *line, Error *err)
+{
+    char *before = NULL;
+    size_t length = 0;
+    if (path_exists(path)) TRY(file_read(path, CONFIG_BYTES_MAX, &before, &length, err));
+    char *text = mem_printf("%s%s", before != NULL ? before : "", line);
+    Status status = file_write_atomic(path, text, strlen(text), err);
+    free(text);
+    free(before);
+    return status;
+}
+
+Status run_stages_record(RunStages *stages, const JobConfig *config, int stage, int64_t last_step,
+                         Error *err)
+{
+    put_last(stages, config, stage, last_step);
+    char name[64];
+    char *folder = path_join(stages->folder->path, "swaps"), *list = list_path(stages);
+    snprintf(name, sizeof name, "swaps/stage_%d_after_step_%lld.yaml", stage, (long long)last_step);
+    char *path = path_join(stages->folder->path, name), *text = job_config_text(config);
+    char *line = mem_printf("{\"stage\":%d,\"last_step\":%lld,\"config\":\"%s\"}\n", stage,
+                            (long long)last_step, name);
+    Status status = folder_create(folder, err);
+    if (status == OK) status = file_write_atomic(path, text, strlen(text), err);
+    if (status == OK) status = append_line(list, line, err);
+    free(line);
+    free(text);
+    free(path);
+    free(list);
+    free(folder);
+    return status;
+}

@@ -1,0 +1,34 @@
+/* RunStages: the stages that a run goes through, in whatever session: those of its job file, and
+ * those that people swapped in while it ran. A swap is written down in the run folder before it
+ * comes about (swaps.jsonl names the step and a file below swaps/), so that the same command goes
+ * on with it. Loop thread. */
+#ifndef TROUPE_CONTROLLER_RUN_STAGES_H
+#define TROUPE_CONTROLLER_RUN_STAGES_H
+
+#include "core/controller.h"
+#include "run_folder.h"
+
+typedef struct RunStages {
+    Stage *stage; /* [count]; what they point to lives until run_stages_close */
+    int count;
+    const RunFolder *folder;
+    JobConfig **swapped; /* owned: every configuration that ever was swapped in */
+    int num_swapped;
+} RunStages;
+
+/* The job's stages, borrowed, with the swaps of earlier sessions. */
+Status run_stages_open(const JobStages *job, const RunFolder *folder, RunStages *ret, Error *err);
+void run_stages_close(RunStages *stages);
+
+/* Makes a stage for this run of another job's configuration (text of job_config_text): what a run
+ * has but once (model, layout, cluster, checkpoints) is the run's, whatever the text says of it.
+ * ERR_INVALID: the run cannot take it, and *err says why. *ret is owned by the RunStages. */
+Status run_stages_prepare(RunStages *stages, const JobConfig *now, const char *yaml,
+                          const JobConfig **ret, Error *err);
+
+/* Writes down that `config`, which run_stages_prepare made, is the stage of that number, after
+ * last_step. */
+Status run_stages_record(RunStages *stages, const JobConfig *config, int stage, int64_t last_step,
+                         Error *err);
+
+#endif

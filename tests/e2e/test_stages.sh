@@ -1,0 +1,146 @@
+#!/bin/bash
+# From supervised training to reinforcement learning in one run, on the same train processes: as the job file's stages,
+# or swapped in while it runs. Whatever is killed on the way, the weights are those of an undisturbed run.
+# usage: test_stages.sh workers | kills | swap | refused
+. "$(dirname "$0")/lib.sh"
+make_data
+STEPS=9
+
+# write_stages FILE RUN FIRST [KEY=VALUE ...]: FIRST supervised steps, then 6 by the rewards of 4 answers to a prompt.
+# The answers of random weights are noise, and so is their reward.
+write_stages() {
+    local file=$1 run=$2 first=$3
+    shift 3
+    write_job "$file" "$run" train.lr_schedule=constant "$@"
+    sed -i '/num_steps/d' "$file"
+    cat >> "$file" << YAML
+data: {max_length: 160}
+stages:
+  - name: sft
+    train: {num_steps: $first}
+  - name: rl
+    rollout:
+      function: generate
+      reward: random
+      n_samples_per_prompt: 4
+      max_response_length: 16
+    algorithm: {entropy_coef: 0.01}
+    train: {num_steps: 6, lr: 0.001}
+    eval: {max_response_length: 8, interval: 3}
+YAML
+    # one section data
+    sed -i '/^data: {max_length/d; s/^data:$/data:\n  max_length: 160/' "$file"
+}
+
+# The job that is swapped in: the same second stage as a job of its own.
+write_second() {
+    cat > "$1" << YAML
+name: rl
+model: {path: $SOURCE/deploy/examples/tiny/model, init: random}
+data:
+  train: [$DATA/train.jsonl]
+  eval: [$DATA/eval.jsonl]
+  max_length: 160
+rollout: {function: generate, reward: random, n_samples_per_prompt: 4, max_response_length: 16}
+algorithm: {entropy_coef: 0.01}
+train: {num_steps: 6, global_batch_size: 16, lr: 0.001, lr_schedule: constant, tp_size: 2}
+eval: {max_response_length: 8, interval: 3}
+YAML
+}
+
+pids_of_trainers() { echo "$(actor_pid train-0) $(actor_pid train-1)"; }
+
+has_both_stages() {
+    grep -q '"stage".*"name":"rl"' "$RUN/events.jsonl" || fail "the second stage did not begin"
+    grep -q '"eval/reward\|"eval/pass@1"' "$RUN/metrics.jsonl" || fail "no answers were evaluated"
+    grep -q '"train/logprob_mismatch_count":0[,}]' "$RUN/metrics.jsonl" || fail "no log-probs were compared"
+}
+
+case $1 in
+workers)
+    write_stages one.yaml one 9
+    run_job
+    has_both_stages
+    nothing_left
+    expected=$(digest_of "$RUN")
+    write_stages three.yaml three 9 rollout.num_workers=3 rollout.lease_size=2
+    start_job
+    wait_for_step 4
+    before=$(pids_of_trainers)
+    wait_for_step 11
+    [ "$(pids_of_trainers)" = "$before" ] || fail "train processes $before became $(pids_of_trainers)"
+    finish_job 0
+    [ "$(digest_of "$RUN")" = "$expected" ] || fail "three workers make other weights"
+    metrics_ascend
+    nothing_left
+    ;;
+kills)
+    write_stages one.yaml one 9
+    run_job
+    expected=$(digest_of "$RUN")
+    write_stages killed.yaml killed 9 rollout.num_workers=2 cluster.restarts_max=100 checkpoint.interval=4
+    start_job
+    wait_for_step 9 # the last of its stage: what comes now is the change to the next
+    kill -9 "$(actor_pid train-1)" 2> /dev/null || true
+    wait_for_step 10
+    kill -9 "$(actor_pid data_source)" 2> /dev/null || true
+    wait_for_step 11
+    kill -9 "$CONTROLLER"
+    wait "$CONTROLLER" 2> /dev/null || true
+    nothing_left
+    start_job
+    wait_for_step 12
+    kill -9 "$(actor_pid rollout-1)" 2> /dev/null || true
+    kill -INT "$CONTROLLER"
+    finish_job 5
+    run_job
+    [ "$(digest_of "$RUN")" = "$expected" ] || fail "kills change the weights"
+    has_both_stages
+    metrics_ascend
+    nothing_left
+    ;;
+swap)
+    STEPS=200
+    write_job live.yaml live data.max_length=160 train.lr_schedule=constant checkpoint.interval=2
+    write_second second.yaml
+    start_job
+    wait_for_step 3
+    before=$(pids_of_trainers)
+    "$BIN/controller" swap-rollout --run "$RUN" --config second.yaml > said
+    last=$(sed -n 's/.* goes on as rl after step \([0-9]*\)$/\1/p' said)
+    [ -n "$last" ] || fail "the answer to the swap is: $(cat said)"
+    wait_for_step $((last + 1))
+    [ "$(pids_of_trainers)" = "$before" ] || fail "train processes $before became $(pids_of_trainers)"
+    kill -9 "$CONTROLLER"
+    wait "$CONTROLLER" 2> /dev/null || true
+    nothing_left
+    run_job # the same command, whose job file knows nothing of the swap
+    has_both_stages
+    metrics_ascend
+    nothing_left
+    swapped=$(digest_of "$RUN")
+    write_stages file.yaml file "$last"
+    run_job
+    [ "$(digest_of "$RUN")" = "$swapped" ] ||
+        fail "a swap after step $last and stages make other weights"
+    ;;
+refused)
+    STEPS=400
+    write_job live.yaml live
+    start_job
+    wait_for_step 1
+    write_second second.yaml
+    for setting in rollout.num_workers=2:rollout_workers_max data.max_length=4096:train.memory_length \
+        train.global_batch_size=15:n_samples_per_prompt rollout.reward=nonsense:nonsense; do
+        ! "$BIN/controller" swap-rollout --run "$RUN" --config second.yaml --set "${setting%%:*}" 2> said ||
+            fail "a swap with ${setting%%:*} was taken"
+        grep -q "${setting#*:}" said || fail "refused ${setting%%:*} with: $(cat said)"
+        [ "$(wc -l < said)" -le 6 ] || fail "more than six lines: $(cat said)"
+    done
+    kill -0 "$CONTROLLER" || fail "the run ended"
+    kill -INT "$CONTROLLER"
+    finish_job 5
+    ! "$BIN/controller" swap-rollout --run "$RUN" --config second.yaml 2> said || fail "swapped a run that is over"
+    grep -q "not going on" said || fail "said: $(cat said)"
+    ;;
+esac
