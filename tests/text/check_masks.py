@@ -79,7 +79,8 @@ def misplaced(messages, data, marks):
     for message in messages:
         content = message.get("content")
         text = content.strip().encode() if isinstance(content, str) else b""
-        if len(text) < 2 or data.count(text) != 1 or b"<" in text:
+        elsewhere = sum(str(other.get("content")).count(text.decode()) for other in messages)
+        if len(text) < 2 or data.count(text) != 1 or elsewhere != 1 or b"<" in text:
             continue
         at = data.index(text)
         answer = message.get("role") == "assistant"
