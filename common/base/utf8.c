@@ -1,5 +1,6 @@
 #include "base/utf8.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 int utf8_decode(const char *bytes, size_t length, uint32_t *ret_code_point)
@@ -39,6 +40,16 @@ int utf8_encode(uint32_t code_point, char bytes[4])
     return size;
 }
 
+/* The size of a valid character of two or three bytes, which are most of those that are no ASCII;
+ * 0: is something else. */
+static inline int short_size(const unsigned char *b, size_t length)
+{
+    if (length < 3 || (b[1] & 0xC0) != 0x80) return 0;
+    if (b[0] >= 0xC2 && b[0] <= 0xDF) return 2;
+    bool in_plane = b[0] >= 0xE1 && b[0] <= 0xEC; /* no surrogates, nothing overlong */
+    return in_plane && (b[2] & 0xC0) == 0x80 ? 3 : 0;
+}
+
 size_t utf8_valid_prefix(const char *bytes, size_t length)
 {
     size_t at = 0;
@@ -56,7 +67,8 @@ size_t utf8_valid_prefix(const char *bytes, size_t length)
             continue;
         }
         uint32_t code_point;
-        int size = utf8_decode(bytes + at, length - at, &code_point);
+        int size = short_size((const unsigned char *)bytes + at, length - at);
+        if (size == 0) size = utf8_decode(bytes + at, length - at, &code_point);
         if (size == 0) return at;
         at += (size_t)size;
     }

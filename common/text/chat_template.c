@@ -90,16 +90,17 @@ static void take_rendering(Run *run, Rendering *ret)
         begin = from->end;
     }
     ret->num_spans = output->num_spans;
-    ret->text = output->text != NULL ? output->text : mem_alloc(1); /* has room for the NUL */
-    ret->text[ret->length] = '\0';
-    output->text = NULL;
+    ret->text = output->owns_text ? output->text : mem_alloc(ret->length + 1);
+    if (!output->owns_text && ret->length > 0) memcpy(ret->text, output->text, ret->length);
+    ret->text[ret->length] = '\0'; /* a buffer has room for it */
+    output->owns_text = false;
 }
 
 static void destroy_run(Run *run)
 {
     for (size_t i = 0; i < run->buffers_capacity; i++) {
-        free(run->buffer[i].text);
-        free(run->buffer[i].span);
+        if (run->buffer[i].owns_text) free(run->buffer[i].text);
+        if (run->buffer[i].owns_spans) free(run->buffer[i].span);
     }
     for (MemoryBlock *block = run->block; block != NULL;) {
         MemoryBlock *next = block->next;

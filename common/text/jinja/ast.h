@@ -226,11 +226,13 @@ struct Node {
         struct {
             Node *left, *right; /* NODE_NOT, NODE_NEGATIVE, NODE_POSITIVE: left only */
             BinaryOp op;
+            NodeList sum; /* a + b + c of an output: a, b, c */
         } binary;
         struct {
             Node *first;
             NodeList operand;
             CompareOp *op;
+            bool is_name_test; /* == or != a short string as it stands */
         } compare;
         struct {
             Node *object;
@@ -238,6 +240,9 @@ struct Node {
             CallFunction string_method, dict_method; /* of that name, or NULL */
             bool maybe_method;                       /* dicts have a method of that name */
             Node *key;                               /* NODE_GETITEM: may be a NODE_SLICE */
+            /* The key of a dict that this is, if a variable of this function has one: it costs
+             * next to nothing to look there first. Else NULL. */
+            const String *entry;
         } get;
         struct {
             Node *start, *stop, *step; /* each may be NULL */
@@ -285,12 +290,15 @@ struct Template {
     NodeList body;
     Scope scope;
     uint16_t num_slots;
-    const String **name;     /* names looked up in the variables and globals, each once */
-    const Function **global; /* [num_names] the global of that name, or NULL */
+    const String **name; /* names looked up in the variables and globals, each once */
+    Value *given;        /* [num_names] the global of that name, or VALUE_MISSING */
     size_t num_names;
     InternTable interned;
     bool has_generation;
 };
+
+/* left == 'name' or left != 'name' */
+bool compare_name(Run *run, Activation *activation, const Node *node);
 
 /* eval_node, quicker for constants and variables. They count no step: what holds them does. */
 static inline Value eval_child(Run *run, Activation *activation, const Node *node)

@@ -136,7 +136,7 @@ static Dict *make_dict(Run *run, const char *function, const Args *args)
     if (args->count == 1 && args->positional[0].type == VALUE_DICT) {
         const Dict *from = args->positional[0].as.dict;
         for (size_t i = 0; i < from->count; i++)
-            dict_set(run, dict, from->entry[i].key, from->entry[i].value);
+            dict_set(run, dict, from->entry[i].key, *entry_value(run, &from->entry[i]));
     } else if (args->count == 1) {
         size_t count, size;
         Value *pairs = value_items(run, args->positional[0], &count);

@@ -206,10 +206,31 @@ static int map_char(const String *text, size_t at, uint32_t c, CaseMode mode, bo
     return lower_of(c, out);
 }
 
+/* Upper or lower case of ASCII from one input; the string itself where it is in that case. */
+static Value case_map_ascii(Run *run, Value string, bool raise)
+{
+    const String *text = string.as.string;
+    char first = raise ? 'a' : 'A', last = raise ? 'z' : 'Z';
+    size_t at = 0;
+    while (at < text->length && (text->bytes[at] < first || text->bytes[at] > last))
+        at++;
+    if (at == text->length) return string;
+    char *bytes;
+    Value mapped = value_room(run, text->length, string.origin, &bytes);
+    memcpy(bytes, text->bytes, text->length);
+    for (; at < text->length; at++)
+        if (bytes[at] >= first && bytes[at] <= last) bytes[at] ^= 0x20;
+    mapped.flags = string.flags;
+    return mapped;
+}
+
 Value case_map(Run *run, Value string, CaseMode mode)
 {
     const String *text = string.as.string;
     run_step(run, text->length / 8);
+    bool is_plain = mode == CASE_UPPER || mode == CASE_LOWER;
+    if (is_plain && text->run == NULL && string_is_ascii(text))
+        return case_map_ascii(run, string, mode == CASE_UPPER);
     buffer_push(run);
     bool begins = true, in_separator = false;
     for (size_t at = 0; at < text->length;) {
@@ -220,7 +241,7 @@ Value case_map(Run *run, Value string, CaseMode mode)
         }
         in_separator = ends_word(c);
         int count = map_char(text, at, c, mode, begins, out);
-        char bytes[16];
+        char bytes[32];
         size_t used = 0;
         for (int i = 0; i < count; i++)
             used += (size_t)utf8_encode(out[i], bytes + used);

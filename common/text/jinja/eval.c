@@ -71,8 +71,17 @@ static bool compare_once(Run *run, CompareOp op, Value a, Value b)
     return false;
 }
 
+bool compare_name(Run *run, Activation *activation, const Node *node)
+{
+    Value left = eval_child(run, activation, node->as.compare.first);
+    const String *name = node->as.compare.operand.item[0]->as.constant.as.string;
+    bool equal = value_is_string(left) && string_equal(left.as.string, name);
+    return equal == (node->as.compare.op[0] == COMPARE_EQ);
+}
+
 static Value eval_compare(Run *run, Activation *activation, const Node *node)
 {
+    if (node->as.compare.is_name_test) return value_bool(compare_name(run, activation, node));
     Value left = eval_child(run, activation, node->as.compare.first);
     for (size_t i = 0; i < node->as.compare.operand.count; i++) {
         Value right = eval_child(run, activation, node->as.compare.operand.item[i]);
@@ -84,18 +93,16 @@ static Value eval_compare(Run *run, Activation *activation, const Node *node)
 
 /* ---- attributes and items ---- */
 
-static bool is_dunder(const String *name)
-{
-    return name->length > 4 && memcmp(name->bytes, "__", 2) == 0 &&
-           memcmp(name->bytes + name->length - 2, "__", 2) == 0;
-}
-
 /* What is not in a dict's entries: methods and the attributes of special objects. VALUE_MISSING:
  * nothing. */
 static Value own_attribute(Run *run, Value object, const String *name)
 {
+    const Name *known = string_name(name);
+    bool has_others =
+        object.type == VALUE_NAMESPACE || object.type == VALUE_LOOP || object.type == VALUE_CYCLER;
+    if (known != NULL && !known->is_attribute && !has_others) return value_missing();
     if (object.type == VALUE_NAMESPACE) {
-        const Value *value = dict_get_string(object.as.names, name);
+        const Value *value = dict_get_string(run, object.as.names, name);
         return value != NULL ? *value : value_missing();
     }
     if (object.type == VALUE_LOOP) return loop_attribute(run, object.as.loop, name);
@@ -107,7 +114,7 @@ static Value own_attribute(Run *run, Value object, const String *name)
         if (string_is(name, "grouper")) return list_items(object)[0];
         if (string_is(name, "list")) return list_items(object)[1];
     }
-    if (is_dunder(name))
+    if (name_is_dunder(name))
         return value_undefined_hint(run, "access to attribute '%s' of '%s' object is unsafe.",
                                     message_text(run, name), value_type_name(object));
     return method_bind(run, object, name);
@@ -116,13 +123,14 @@ static Value own_attribute(Run *run, Value object, const String *name)
 static Value get_attribute(Run *run, Value object, Value name, bool maybe_method)
 {
     const String *text = name.as.string;
+    run_step(run, text->length / 16);
     if (object.type == VALUE_UNDEFINED) run_fail_undefined(run, object);
     if (object.type != VALUE_DICT || maybe_method) {
         Value value = own_attribute(run, object, text);
         if (value.type != VALUE_MISSING) return value;
     }
     if (object.type == VALUE_DICT) {
-        const Value *value = dict_get_string(object.as.dict, text);
+        const Value *value = dict_get_string(run, object.as.dict, text);
         if (value != NULL) return *value;
     }
     return value_undefined_attribute(run, object, name);
@@ -158,7 +166,7 @@ Value eval_getitem(Run *run, Value object, Value key)
         const Value *value = NULL;
         if (value_is_string(key)) {
             run_step(run, key.as.string->length / 16);
-            value = dict_get_string(object.as.dict, key.as.string);
+            value = dict_get_string(run, object.as.dict, key.as.string);
         } else if (value_is_hashable(run, key)) {
             value = dict_get(run, object.as.dict, key);
         }
@@ -296,8 +304,8 @@ static void spread_keywords(Run *run, Args *args, Value star_star)
     if (args->num_keywords > 0) memcpy(all, args->keyword, args->num_keywords * sizeof *all);
     for (size_t i = 0; i < dict->count; i++) {
         if (!value_is_string(dict->entry[i].key)) run_raise(run, "keywords must be strings");
-        all[args->num_keywords++] =
-            (Keyword){.name = dict->entry[i].key.as.string, .value = dict->entry[i].value};
+        all[args->num_keywords++] = (Keyword){.name = dict->entry[i].key.as.string,
+                                              .value = *entry_value(run, &dict->entry[i])};
     }
     args->keyword = all;
 }
@@ -307,13 +315,13 @@ static Args eval_args(Run *run, Activation *activation, const CallArgs *written)
     Args args = {.count = written->positional.count, .num_keywords = written->keyword.count};
     run_step(run, args.count + args.num_keywords);
     if (args.count > 0) {
-        Value *positional = run_alloc(run, args.count * sizeof *positional);
+        Value *positional = run_alloc_raw(run, args.count * sizeof *positional);
         for (size_t i = 0; i < args.count; i++)
             positional[i] = eval_child(run, activation, written->positional.item[i]);
         args.positional = positional;
     }
     if (args.num_keywords > 0) {
-        Keyword *keyword = run_alloc(run, args.num_keywords * sizeof *keyword);
+        Keyword *keyword = run_alloc_raw(run, args.num_keywords * sizeof *keyword);
         for (size_t i = 0; i < args.num_keywords; i++) {
             keyword[i].name = written->keyword_name[i];
             keyword[i].value = eval_child(run, activation, written->keyword.item[i]);
@@ -486,8 +494,22 @@ static Value (*const evaluators[])(Run *run, Activation *activation, const Node 
     [NODE_TEST] = eval_filter_node,
 };
 
+/* variable['name'] or variable.name of a dict; VALUE_MISSING: is not as simple as that. */
+static inline Value eval_entry(Run *run, const Activation *activation, const Node *node)
+{
+    Value object = activation->slot[node->as.get.object->as.name.ref.slot];
+    if (object.type != VALUE_DICT) return value_missing();
+    const Value *value = dict_get_string(run, object.as.dict, node->as.get.entry);
+    return value != NULL ? *value : value_missing();
+}
+
 Value eval_node(Run *run, Activation *activation, const Node *node)
 {
+    bool is_get = node->kind == NODE_GETITEM || node->kind == NODE_GETATTR;
+    if (is_get && node->as.get.entry != NULL) {
+        Value value = eval_entry(run, activation, node);
+        if (value.type != VALUE_MISSING) return value;
+    }
     run_step(run, 1);
     run_enter(run);
     Value value = evaluators[node->kind](run, activation, node);

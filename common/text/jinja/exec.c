@@ -190,6 +190,13 @@ static Value loop_pull(Run *run, Loop *loop)
 {
     Value item;
     const Node *node = loop->node;
+    Iterator *iterator = &loop->iterator;
+    if (node->as.loop.test == NULL && value_is_list(iterator->source)) {
+        run_step(run, 1);
+        return iterator->position < iterator->count
+                   ? iterator->source.as.list->item[iterator->position++]
+                   : value_missing();
+    }
     while (iterator_next(run, &loop->iterator, &item)) {
         if (node->as.loop.test == NULL) return item;
         assign_target(run, loop->activation, node->as.loop.test_target, item);
@@ -487,31 +494,28 @@ static void exec_generation(Run *run, Activation *activation, const Node *node)
 
 /* ---- statements ---- */
 
-/* Writes a + b + c piece by piece where all are strings, which spares joining them first. Returns
- * the sum of what could not be written: VALUE_MISSING if all of it was. */
-static Value emit_sum(Run *run, Activation *activation, const Node *node)
+static bool emit_plain(Run *run, Value value)
 {
-    bool is_sum = node->kind == NODE_BINARY && node->as.binary.op == BINARY_ADD;
-    if (!is_sum) {
-        Value value = eval_child(run, activation, node);
-        if (!value_is_string(value) || (value.flags & FLAG_MARKUP)) return value;
-        buffer_emit(run, value);
-        return value_missing();
+    if (!value_is_string(value) || (value.flags & FLAG_MARKUP)) return false;
+    buffer_emit(run, value);
+    return true;
+}
+
+/* Writes a + b + c piece by piece where all are strings, which spares joining them first; what is
+ * none is added to what was written before it. */
+static void emit_sum(Run *run, Activation *activation, const NodeList *sum)
+{
+    size_t begin = run->top->length, i = 0;
+    Value value = value_missing();
+    for (; i < sum->count; i++) {
+        value = eval_child(run, activation, sum->item[i]);
+        if (!emit_plain(run, value)) break;
     }
-    run_enter(run);
-    size_t begin = run->top->length;
-    Value left = emit_sum(run, activation, node->as.binary.left);
-    Value right = eval_child(run, activation, node->as.binary.right);
-    bool all_text =
-        left.type == VALUE_MISSING && value_is_string(right) && !(right.flags & FLAG_MARKUP);
-    if (all_text) {
-        buffer_emit(run, right);
-    } else {
-        if (left.type == VALUE_MISSING) left = buffer_retract(run, begin);
-        left = eval_binary(run, BINARY_ADD, left, right);
-    }
-    run_leave(run);
-    return all_text ? value_missing() : left;
+    if (i == sum->count) return;
+    if (i > 0) value = eval_binary(run, BINARY_ADD, buffer_retract(run, begin), value);
+    for (i++; i < sum->count; i++)
+        value = eval_binary(run, BINARY_ADD, value, eval_child(run, activation, sum->item[i]));
+    emit_value(run, value);
 }
 
 static void exec_output(Run *run, Activation *activation, const Node *node)
@@ -525,9 +529,20 @@ static void exec_output(Run *run, Activation *activation, const Node *node)
                 emit_value(run, eval_node(run, activation, child->as.list.item[j]));
             continue;
         }
-        Value value = emit_sum(run, activation, child);
-        if (value.type != VALUE_MISSING) emit_value(run, value);
+        if (child->kind == NODE_BINARY && child->as.binary.sum.count > 0) {
+            emit_sum(run, activation, &child->as.binary.sum);
+        } else {
+            emit_value(run, eval_child(run, activation, child));
+        }
     }
+}
+
+/* Is it true? */
+static inline bool eval_test(Run *run, Activation *activation, const Node *node)
+{
+    if (node->kind == NODE_COMPARE && node->as.compare.is_name_test) /* as most tests are */
+        return compare_name(run, activation, node);
+    return value_truth(eval_child(run, activation, node));
 }
 
 static Flow exec_if(Run *run, Activation *activation, const Node *node)
@@ -535,7 +550,7 @@ static Flow exec_if(Run *run, Activation *activation, const Node *node)
     for (size_t i = 0; i < node->as.branch.test.count; i++) {
         const Node *test = node->as.branch.test.item[i];
         if (i > 0) run->line = test->line;
-        if (value_truth(eval_child(run, activation, test)))
+        if (eval_test(run, activation, test))
             return exec_list(run, activation, &node->as.branch.body[i]);
     }
     return exec_list(run, activation, &node->as.branch.otherwise);

@@ -22,6 +22,13 @@ Node *const_create(Parser *parser, int line, Value value)
     return node;
 }
 
+/* A constant for which the evaluator knows shorter ways, as it costs next to nothing to compare. */
+static bool is_short_string(const Node *node)
+{
+    return node->kind == NODE_CONST && value_is_string(node->as.constant) &&
+           node->as.constant.as.string->length <= 16;
+}
+
 Node *parse_expression(Parser *parser)
 {
     parser_descend(parser);
@@ -150,6 +157,10 @@ static Node *parse_compare(Parser *parser)
     node->as.compare.operand = operands;
     node->as.compare.op = parser_alloc(parser, operands.count * sizeof(CompareOp));
     memcpy(node->as.compare.op, ops, operands.count * sizeof(CompareOp));
+    const Node *operand = operands.item[0];
+    node->as.compare.is_name_test = operands.count == 1 &&
+                                    (ops[0] == COMPARE_EQ || ops[0] == COMPARE_NE) &&
+                                    is_short_string(operand);
     return node_adopt_list(parser, node_adopt(parser, node, first), &operands);
 }
 

@@ -8,6 +8,7 @@
 
 #include "text/jinja/case.h"
 #include "text/jinja/chars.h"
+#include "text/jinja/methods.h"
 
 static bool is_given(Value value)
 {
@@ -62,7 +63,7 @@ static Value call_method(Run *run, Value self, const char *name, const Args *arg
 
 static Value filter_trim(Run *run, Value self, const Args *args)
 {
-    return call_method(run, value_soft_str(run, self), "strip", args);
+    return string_strip(run, value_soft_str(run, self), args);
 }
 
 static Value filter_center(Run *run, Value self, const Args *args)
@@ -210,7 +211,8 @@ static Value filter_xmlattr(Run *run, Value self, const Args *args)
     buffer_push(run);
     for (size_t i = 0; i < self.as.dict->count; i++) {
         const DictEntry *entry = &self.as.dict->entry[i];
-        if (entry->value.type == VALUE_NONE || entry->value.type == VALUE_UNDEFINED) continue;
+        Value value = *entry_value(run, entry);
+        if (value.type == VALUE_NONE || value.type == VALUE_UNDEFINED) continue;
         if (!value_is_string(entry->key))
             run_raise(run, "expected string or bytes-like object, got '%s'",
                       value_type_name(entry->key));
@@ -223,7 +225,7 @@ static Value filter_xmlattr(Run *run, Value self, const Args *args)
         first = false;
         buffer_write_string(run, value_escape(run, key));
         buffer_puts(run, "=\"", run->literal_origin);
-        buffer_write_string(run, value_escape(run, entry->value));
+        buffer_write_string(run, value_escape(run, value));
         buffer_puts(run, "\"", run->literal_origin);
     }
     return buffer_pop(run);
@@ -358,13 +360,19 @@ static Value filter_urlencode(Run *run, Value self, const Args *args)
 
 /* ---- JSON ---- */
 
-static Value json_indent(Run *run, Value indent)
+static void json_indent(Run *run, Value indent, JsonStyle *style)
 {
-    if (!is_given(indent) || indent.type == VALUE_NONE) return value_none();
-    if (value_is_string(indent)) return indent;
-    int64_t spaces = arg_int(run, indent, "indent");
-    return eval_binary(run, BINARY_MUL, value_literal(run, " "),
-                       value_int(spaces > 0 ? spaces : 0));
+    if (!is_given(indent) || indent.type == VALUE_NONE) return;
+    if (!value_is_string(indent)) {
+        int64_t spaces = arg_int(run, indent, "indent");
+        indent = eval_binary(run, BINARY_MUL, value_literal(run, " "),
+                             value_int(spaces > 0 ? spaces : 0));
+    }
+    style->indent = indent.as.string;
+    size_t blanks = 0;
+    while (blanks < style->indent->length && style->indent->bytes[blanks] == ' ')
+        blanks++;
+    style->indents_blank = blanks == style->indent->length;
 }
 
 static Value filter_tojson(Run *run, Value self, const Args *args)
@@ -373,10 +381,9 @@ static Value filter_tojson(Run *run, Value self, const Args *args)
         {"ensure_ascii", false}, {"indent", false}, {"separators", false}, {"sort_keys", false}};
     Value values[4];
     args_bind(run, "tojson", args, params, 4, values);
-    JsonStyle style = {.ensure_ascii = value_truth(values[0]),
-                       .sort_keys = value_truth(values[3]),
-                       .indent = json_indent(run, values[1])};
-    style.item_separator = value_literal(run, style.indent.type == VALUE_NONE ? ", " : ",");
+    JsonStyle style = {.ensure_ascii = value_truth(values[0]), .sort_keys = value_truth(values[3])};
+    json_indent(run, values[1], &style);
+    style.item_separator = value_literal(run, style.indent == NULL ? ", " : ",");
     style.key_separator = value_literal(run, ": ");
     if (is_given(values[2]) && values[2].type != VALUE_NONE) {
         size_t count;

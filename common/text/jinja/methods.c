@@ -152,6 +152,16 @@ bool dict_method_known(const String *name)
     return method_at(VALUE_DICT, name) < NUM_METHODS;
 }
 
+bool attribute_known(const String *name)
+{
+    static const char *const others[] = {"name", "grouper", "list"};
+    for (size_t i = 0; i < NUM_METHODS; i++)
+        if (string_is(name, methods[i].name)) return true;
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        if (string_is(name, others[i])) return true;
+    return name_is_dunder(name) || string_method_find(name) != NULL;
+}
+
 CallFunction method_find(Value object, const String *name)
 {
     if (value_is_string(object)) return string_method_find(name);

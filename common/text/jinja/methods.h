@@ -6,5 +6,6 @@
 #include "text/jinja/run.h"
 
 void refuse_arguments(Run *run, const Args *args, const char *name);
+Value string_strip(Run *run, Value self, const Args *args); /* str.strip */
 
 #endif

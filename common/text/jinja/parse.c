@@ -134,7 +134,7 @@ static size_t intern_place(const InternTable *table, const char *bytes, size_t l
 {
     size_t mask = table->size - 1, at = intern_hash(bytes, length) & mask;
     while (table->slot[at] != NULL && (table->slot[at]->length != length ||
-                                       memcmp(table->slot[at]->bytes, bytes, length) != 0))
+                                       !bytes_equal(table->slot[at]->bytes, bytes, length)))
         at = (at + 1) & mask;
     return at;
 }
@@ -164,10 +164,15 @@ const String *parser_intern(Parser *parser, const String *string)
     if (2 * table->count >= table->size) intern_grow(parser, table);
     size_t at = intern_place(table, string->bytes, string->length);
     if (table->slot[at] == NULL) {
-        String *copy = (String *)parser_keep(parser, string);
-        copy->interned = true;
-        table->slot[at] = copy;
-        *intern_first(table, copy->length) |= first_bit(copy->bytes, copy->length);
+        Name *name = parser_alloc(parser, sizeof *name);
+        name->string = *string;
+        string_chars(&name->string);
+        name->string.interned = true;
+        name->member = message_member_kind(string->bytes, string->length);
+        name->is_attribute = attribute_known(string);
+        name->variable = NAME_NO_VARIABLE;
+        table->slot[at] = &name->string;
+        *intern_first(table, string->length) |= first_bit(string->bytes, string->length);
         table->count++;
     }
     return table->slot[at];
@@ -534,6 +539,25 @@ static bool at_end_tag(const Parser *parser, const char *const *end_tags)
     return false;
 }
 
+static bool is_addition(const Node *node)
+{
+    return node->kind == NODE_BINARY && node->as.binary.op == BINARY_ADD;
+}
+
+/* What is added up to be printed is known one by one, so that it can be printed one by one. */
+static void list_summands(Parser *parser, Node *sum)
+{
+    size_t count = 1;
+    for (const Node *left = sum; is_addition(left); left = left->as.binary.left)
+        count++;
+    NodeList list = {.item = parser_alloc(parser, count * sizeof(Node *)), .count = count};
+    Node *left = sum;
+    for (; is_addition(left); left = left->as.binary.left)
+        list.item[--count] = left->as.binary.right;
+    list.item[0] = left;
+    sum->as.binary.sum = list;
+}
+
 /* Output of text and expressions in a row is one node. */
 static void output_push(Parser *parser, NodeList *body, Node **output, Node *node)
 {
@@ -541,6 +565,7 @@ static void output_push(Parser *parser, NodeList *body, Node **output, Node *nod
         *output = node_create(parser, NODE_OUTPUT, node->line);
         node_list_push(parser, body, *output);
     }
+    if (is_addition(node)) list_summands(parser, node);
     node_list_push(parser, &(*output)->as.list, node);
 }
 

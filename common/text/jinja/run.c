@@ -121,6 +121,7 @@ void buffer_push(Run *run)
     run->top = &run->buffer[run->num_buffers++];
     run->top->length = 0;
     run->top->num_spans = 0;
+    run->top->origin = ORIGIN_NOTHING;
 }
 
 void buffer_drop(Run *run)
@@ -179,6 +180,9 @@ Value buffer_retract(Run *run, size_t begin)
            (buffer->num_spans > 1 ? buffer->span[buffer->num_spans - 2].end : 0) >= begin)
         buffer->num_spans--;
     buffer->length = begin;
+    const BufferSpan *open = buffer->num_spans > 0 ? &buffer->span[buffer->num_spans - 1] : NULL;
+    buffer->origin = open != NULL ? open->origin : ORIGIN_NOTHING;
+    buffer->loop = open != NULL ? open->loop : -1;
     return value;
 }
 
@@ -187,41 +191,70 @@ static void buffer_grow(Run *run, Buffer *buffer, size_t length)
     if (length > TEMPLATE_OUTPUT_BYTES_MAX)
         run_fail(run, ERR_RESOURCE, "the template writes more than %u MiB",
                  TEMPLATE_OUTPUT_BYTES_MAX >> 20);
-    size_t least = run->num_buffers == 1 ? 8192 : 1024; /* the output is the longest */
-    size_t capacity = buffer->capacity < least ? least : buffer->capacity;
+    size_t least = run->num_buffers == 1 ? 4096 : 1024; /* the output is the longest */
+    if (buffer->text == NULL && length < least) {
+        buffer->text = run_alloc_raw(run, least);
+        buffer->capacity = least;
+        return;
+    }
+    size_t capacity = buffer->capacity < 4096 ? 4096 : buffer->capacity;
     while (capacity <= length)
         capacity *= 2;
-    run->buffers_bytes += capacity - buffer->capacity;
+    run->buffers_bytes += capacity - (buffer->owns_text ? buffer->capacity : 0);
     if (run->buffers_bytes + run->memory_used > run->memory_max) fail_memory(run);
-    buffer->text = mem_realloc(buffer->text, capacity, 1);
+    char *grown = mem_realloc(buffer->owns_text ? buffer->text : NULL, capacity, 1);
+    if (!buffer->owns_text && buffer->length > 0) memcpy(grown, buffer->text, buffer->length);
+    buffer->text = grown;
     buffer->capacity = capacity;
+    buffer->owns_text = true;
+}
+
+#define FIRST_SPANS 64
+
+static void spans_grow(Run *run, Buffer *buffer)
+{
+    if (buffer->span == NULL) {
+        buffer->span = run_alloc_raw(run, FIRST_SPANS * sizeof *buffer->span);
+        buffer->spans_capacity = FIRST_SPANS;
+        return;
+    }
+    size_t capacity = 2 * buffer->spans_capacity, bytes = capacity * sizeof *buffer->span;
+    run->buffers_bytes += buffer->owns_spans ? bytes / 2 : bytes;
+    if (run->buffers_bytes + run->memory_used > run->memory_max) fail_memory(run);
+    BufferSpan *grown =
+        mem_realloc(buffer->owns_spans ? buffer->span : NULL, capacity, sizeof *buffer->span);
+    if (!buffer->owns_spans) memcpy(grown, buffer->span, buffer->num_spans * sizeof *grown);
+    buffer->span = grown;
+    buffer->spans_capacity = capacity;
+    buffer->owns_spans = true;
 }
 
 static void open_span(Run *run, Buffer *buffer, Origin origin)
 {
-    buffer_close(buffer);
-    if (buffer->num_spans == buffer->spans_capacity) {
-        size_t capacity = buffer->spans_capacity == 0 ? 64 : 2 * buffer->spans_capacity;
-        run->buffers_bytes += (capacity - buffer->spans_capacity) * sizeof *buffer->span;
-        if (run->buffers_bytes + run->memory_used > run->memory_max) fail_memory(run);
-        buffer->span = mem_realloc(buffer->span, capacity, sizeof *buffer->span);
-        buffer->spans_capacity = capacity;
-    }
-    buffer->span[buffer->num_spans++] = (BufferSpan){.origin = origin, .loop = run->loop_message};
+    if (buffer->num_spans == buffer->spans_capacity) spans_grow(run, buffer);
+    BufferSpan *span = &buffer->span[buffer->num_spans];
+    if (buffer->num_spans++ > 0) span[-1].end = (uint32_t)buffer->length;
+    *span = (BufferSpan){.origin = origin, .loop = run->loop_message};
+    buffer->origin = origin;
+    buffer->loop = run->loop_message;
 }
 
-void buffer_write_slow(Run *run, const char *bytes, size_t length, Origin origin)
+void buffer_write(Run *run, const char *bytes, size_t length, Origin origin)
 {
-    if (length == 0) return;
     Buffer *buffer = run->top;
-    run_step(run, length / 64);
-    if (buffer->length + length >= buffer->capacity)
+    if (length == 0) return;
+    if (buffer->capacity - buffer->length <= length)
         buffer_grow(run, buffer, buffer->length + length);
-    const BufferSpan *open = buffer->num_spans > 0 ? &buffer->span[buffer->num_spans - 1] : NULL;
-    if (open == NULL || open->origin != origin || open->loop != run->loop_message)
+    if (buffer->origin != origin || buffer->loop != run->loop_message)
         open_span(run, buffer, origin);
-    memcpy(buffer->text + buffer->length, bytes, length);
+    char *to = buffer->text + buffer->length;
     buffer->length += length;
+    if (length < 64) {
+        copy_short(to, bytes, length);
+    } else {
+        run_step(run, length / 64);
+        memcpy(to, bytes, length);
+    }
 }
 
 /* Gives template text the place where it is written, unless it was made at a message's turn
@@ -265,5 +298,10 @@ void buffer_write_string(Run *run, Value string)
 
 void buffer_emit(Run *run, Value string)
 {
-    write_slice(run, string, 0, string.as.string->length, true);
+    const String *text = string.as.string;
+    if (text->run == NULL) {
+        buffer_write(run, text->bytes, text->length, emit_origin(run, string.origin));
+    } else {
+        write_slice(run, string, 0, text->length, true);
+    }
 }

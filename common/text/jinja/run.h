@@ -40,6 +40,8 @@ typedef struct BufferSpan {
                      written, or -1 */
 } BufferSpan;
 
+#define ORIGIN_NOTHING UINT32_MAX
+
 /* Text being written, with its origins: the output, or what a macro, a block or a filter collects.
  * The last span is open: its end is set when another origin follows or the text is taken. */
 typedef struct Buffer {
@@ -47,6 +49,9 @@ typedef struct Buffer {
     size_t length, capacity;
     BufferSpan *span;
     size_t num_spans, spans_capacity;
+    bool owns_text, owns_spans; /* else they are in the run's memory, as short ones are */
+    Origin origin;              /* of the open span, or ORIGIN_NOTHING */
+    int32_t loop;               /* and its message */
 } Buffer;
 
 /* The variables of one call of a macro (or of the template itself). */
@@ -102,8 +107,9 @@ struct Run {
     int line; /* of the statement in progress */
 
     const Value *context; /* per name of the template: input variable, global, or VALUE_MISSING */
-    Buffer *buffer;       /* a stack; [0] is the output */
-    Buffer *top;          /* its innermost */
+    const Undefined *undefined; /* the attribute that was missing last, or NULL */
+    Buffer *buffer;             /* a stack; [0] is the output */
+    Buffer *top;                /* its innermost */
     size_t num_buffers, buffers_capacity;
     size_t buffers_bytes; /* of memory that they hold */
 
@@ -185,6 +191,13 @@ static inline void run_leave(Run *run)
 /* Per name of the template: what `variables` hold under it, a global, or VALUE_MISSING. Only what
  * the template mentions is taken; texts are borrowed. */
 const Value *import_variables(Run *run, const cJSON *variables);
+Value value_import(Run *run, const cJSON *json, Origin origin);
+/* A string of the input; `ret` holds it, and has to live as long as the value. */
+Value import_string(Run *run, const char *bytes, Origin origin, String *ret);
+/* Are all members of the object surely named differently? Of two with one name the last counts. */
+bool json_keys_differ(const cJSON *json);
+/* What the member of a message with this name is; ORIGIN_OTHER: nothing special. */
+OriginKind message_member_kind(const char *name, size_t length);
 
 /* ---- buffers ---- */
 
@@ -195,29 +208,39 @@ Value buffer_retract(Run *run, size_t begin); /* takes back what was written fro
 
 void buffer_close(Buffer *buffer); /* ends the open span */
 
-void buffer_write_slow(Run *run, const char *bytes, size_t length, Origin origin);
-
 /* Room for `length` more bytes of the origin that is being written, at the end of the innermost
  * buffer; NULL if there is none or the origin is another. */
 static inline char *buffer_room(const Run *run, size_t length, Origin origin)
 {
     const Buffer *buffer = run->top;
-    if (buffer->num_spans == 0 || buffer->capacity - buffer->length <= length) return NULL;
-    const BufferSpan *open = &buffer->span[buffer->num_spans - 1];
-    bool same = open->origin == origin && open->loop == run->loop_message;
-    return same ? buffer->text + buffer->length : NULL;
+    bool same = buffer->origin == origin && buffer->loop == run->loop_message;
+    bool fits = buffer->capacity - buffer->length > length;
+    return same && fits ? buffer->text + buffer->length : NULL;
 }
 
-static inline void buffer_write(Run *run, const char *bytes, size_t length, Origin origin)
+/* memcpy of less than 64 bytes without a call. */
+static inline void copy_short(char *to, const char *from, size_t length)
 {
-    char *room = length < 64 ? buffer_room(run, length, origin) : NULL;
-    if (room == NULL) {
-        buffer_write_slow(run, bytes, length, origin);
-    } else {
-        memcpy(room, bytes, length);
-        run->top->length += length;
+    if (length >= 32) {
+        memcpy(to, from, 32);
+        memcpy(to + length - 32, from + length - 32, 32);
+    } else if (length >= 16) {
+        memcpy(to, from, 16);
+        memcpy(to + length - 16, from + length - 16, 16);
+    } else if (length >= 8) {
+        memcpy(to, from, 8);
+        memcpy(to + length - 8, from + length - 8, 8);
+    } else if (length >= 4) {
+        memcpy(to, from, 4);
+        memcpy(to + length - 4, from + length - 4, 4);
+    } else if (length > 0) {
+        to[0] = from[0];
+        to[length / 2] = from[length / 2];
+        to[length - 1] = from[length - 1];
     }
 }
+
+void buffer_write(Run *run, const char *bytes, size_t length, Origin origin);
 
 static inline void buffer_puts(Run *run, const char *text, Origin origin)
 {
@@ -241,7 +264,8 @@ char *format_double(double real, char text[32]); /* repr of a float */
 
 typedef struct JsonStyle {
     bool ensure_ascii, sort_keys;
-    Value indent;                        /* a string, or VALUE_NONE for one line */
+    const String *indent;                /* per level, or NULL for one line */
+    bool indents_blank;                  /* `indent` is nothing but spaces */
     Value item_separator, key_separator; /* strings */
 } JsonStyle;
 void write_json(Run *run, Value value, const JsonStyle *style);
@@ -284,11 +308,20 @@ Value eval_negative(Run *run, Value value, bool negate);    /* -value, or +value
 
 /* ---- tables: filters, tests, methods, globals; NULL when there is no such name ---- */
 
+static inline bool name_is_dunder(const String *name) /* "__class__" and its like */
+{
+    return name->length > 4 && memcmp(name->bytes, "__", 2) == 0 &&
+           memcmp(name->bytes + name->length - 2, "__", 2) == 0;
+}
+
 const Function *filter_find(const char *name, size_t length);
 const Function *test_find(const char *name, size_t length);
 const Function *global_find(const char *name, size_t length);
 /* Does this name hide an entry of a dict when it is asked for as an attribute? */
 bool dict_method_known(const String *name);
+/* Is there anything but an entry of a dict that could be found by this name? Namespaces, loops and
+ * cyclers aside. */
+bool attribute_known(const String *name);
 /* The function of a method, NULL if the object has none such or the sandbox forbids it because it
  * would change the object. */
 CallFunction method_find(Value object, const String *name);

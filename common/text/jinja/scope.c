@@ -509,6 +509,8 @@ static uint32_t context_name(Resolver *resolver, const String *name)
         template->name = grown;
     }
     template->name[count] = name;
+    const String *spelled = intern_find(&template->interned, name->bytes, name->length);
+    if (spelled != NULL) ((Name *)string_name(spelled))->variable = (uint32_t)count;
     return (uint32_t) template->num_names++;
 }
 
@@ -678,6 +680,19 @@ static void resolve_filter(Resolver *resolver, const Frame *frame, Node *node)
                      is_filter ? "filter" : "test", (int)name->length, name->bytes);
 }
 
+/* Short names only: nobody counts the work of looking for them. */
+static void note_entry(Node *node)
+{
+    const Node *object = node->as.get.object, *key = node->as.get.key;
+    bool is_item = node->kind == NODE_GETITEM;
+    if (object->kind != NODE_NAME || object->as.name.ref.hops > 0) return;
+    if (is_item ? key->kind != NODE_CONST || !value_is_string(key->as.constant)
+                : node->as.get.maybe_method)
+        return;
+    Value name = is_item ? key->as.constant : node->as.get.attribute;
+    if (name.as.string->length <= 32) node->as.get.entry = name.as.string;
+}
+
 static void resolve_child(void *context, Node *node, Role role);
 
 typedef struct ResolveContext {
@@ -732,6 +747,11 @@ static void resolve(Resolver *resolver, const Frame *frame, Node *node)
     case NODE_CONDITION:
         resolve_children(resolver, &soft, node);
         break;
+    case NODE_GETATTR:
+    case NODE_GETITEM:
+        resolve_children(resolver, frame, node);
+        note_entry(node);
+        break;
     case NODE_FILTER:
     case NODE_TEST:
         resolve_filter(resolver, frame, node);
@@ -750,6 +770,20 @@ static void resolve(Resolver *resolver, const Frame *frame, Node *node)
     }
 }
 
+/* What a name stands for where no variable is given. */
+static Value given_value(const String *name)
+{
+    const Function *function = global_find(name->bytes, name->length);
+    Value value = value_missing();
+    if (string_is(name, "self")) value.type = VALUE_SELF;
+    if (function != NULL) {
+        value.type = VALUE_FUNCTION;
+        value.as.function = function;
+    }
+    if (value.type != VALUE_MISSING) value.origin = ORIGIN_PLAIN_TEMPLATE;
+    return value;
+}
+
 void template_resolve(Compile *compile, Template *template)
 {
     Resolver resolver = {.compile = compile, .template = template};
@@ -759,7 +793,7 @@ void template_resolve(Compile *compile, Template *template)
     resolve_list(&resolver, &root, &template->body);
     template->scope = make_scope(&resolver, root.symbols);
     template->num_slots = (uint16_t)unit->num_slots;
-    template->global = compile_alloc(compile, template->num_names * sizeof(Function *));
+    template->given = compile_alloc(compile, template->num_names * sizeof(Value));
     for (size_t i = 0; i < template->num_names; i++)
-        template->global[i] = global_find(template->name[i]->bytes, template->name[i]->length);
+        template->given[i] = given_value(template->name[i]);
 }

@@ -153,7 +153,7 @@ static void produce_items(Run *run, Value self, const Args *args, Generator *gen
     generator->item = run_alloc(run, dict->count * sizeof *generator->item);
     for (size_t i = 0; i < dict->count; i++)
         generator->item[generator->count++] =
-            value_tuple2(run, dict->entry[i].key, dict->entry[i].value);
+            value_tuple2(run, dict->entry[i].key, *entry_value(run, &dict->entry[i]));
 }
 
 static Value filter_items(Run *run, Value self, const Args *args)
@@ -304,8 +304,9 @@ static Value filter_dictsort(Run *run, Value self, const Args *args)
     Value *keys = run_alloc(run, dict->count * sizeof *keys);
     Path path = {.otherwise = value_missing(), .ignore_case = !value_truth(values[0])};
     for (size_t i = 0; i < dict->count; i++) {
-        items[i] = value_tuple2(run, dict->entry[i].key, dict->entry[i].value);
-        keys[i] = follow_path(run, &path, by_value ? dict->entry[i].value : dict->entry[i].key);
+        Value key = dict->entry[i].key, value = *entry_value(run, &dict->entry[i]);
+        items[i] = value_tuple2(run, key, value);
+        keys[i] = follow_path(run, &path, by_value ? value : key);
     }
     Sorting sorting = {.keys = &keys, .columns = 1, .reverse = take_reverse(run, values[2])};
     return list_of(run, sort_items(run, items, dict->count, &sorting), dict->count);
@@ -323,7 +324,7 @@ static void produce_unique(Run *run, Value self, const Args *args, Generator *ge
     Dict *seen = dict_create(run, 0);
     for (Value item; iterator_next(run, &iterator, &item);) {
         Value key = follow_path(run, &path, item);
-        if (dict_get(run, seen, key) != NULL) continue;
+        if (dict_has(run, seen, key)) continue;
         dict_set(run, seen, key, value_none());
         generator->item[generator->count++] = item;
     }

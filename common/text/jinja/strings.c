@@ -52,6 +52,11 @@ static size_t char_begin(const String *text, size_t end)
     return end;
 }
 
+static bool is_ascii_space(char byte) /* as Python has it */
+{
+    return byte == ' ' || (byte >= '\t' && byte <= '\r') || (byte >= 0x1C && byte <= 0x1F);
+}
+
 static Value strip(Run *run, Value self, const Args *args, const char *name, bool left, bool right)
 {
     static const Param params[] = {{"chars", false}};
@@ -61,6 +66,12 @@ static Value strip(Run *run, Value self, const Args *args, const char *name, boo
     const String *text = self.as.string;
     size_t begin = 0, end = text->length;
     int size;
+    if (set == NULL) {
+        while (left && begin < end && is_ascii_space(text->bytes[begin]))
+            begin++;
+        while (right && end > begin && is_ascii_space(text->bytes[end - 1]))
+            end--;
+    }
     while (left && begin < end && char_in(set, string_char(text, begin, &size)))
         begin += (size_t)size;
     while (right && end > begin) {
@@ -72,7 +83,7 @@ static Value strip(Run *run, Value self, const Args *args, const char *name, boo
     return string_slice(run, self, begin, end);
 }
 
-static Value call_strip(Run *run, Value self, const Args *args)
+Value string_strip(Run *run, Value self, const Args *args)
 {
     return strip(run, self, args, "strip", true, true);
 }
@@ -626,8 +637,8 @@ static Value call_format_map(Run *run, Value self, const Args *args)
     Args spread = {.keyword = keyword};
     for (size_t i = 0; i < dict->count; i++)
         if (value_is_string(dict->entry[i].key))
-            keyword[spread.num_keywords++] =
-                (Keyword){.name = dict->entry[i].key.as.string, .value = dict->entry[i].value};
+            keyword[spread.num_keywords++] = (Keyword){.name = dict->entry[i].key.as.string,
+                                                       .value = *entry_value(run, &dict->entry[i])};
     return format_braces(run, self, &spread);
 }
 
@@ -751,7 +762,7 @@ static Value call_istitle(Run *run, Value self, const Args *args)
 /* ---- table ---- */
 
 static const Function methods[] = {
-    {"strip", call_strip},
+    {"strip", string_strip},
     {"lstrip", call_lstrip},
     {"rstrip", call_rstrip},
     {"split", call_split},

@@ -49,12 +49,44 @@ static int trim_digits(char *digits)
     return count > 1 ? (int)count - 1 : 1; /* less the point */
 }
 
+/* A number of a few decimals, without a search: `real` is the fraction nearest to digits / scale,
+ * and no shorter one is as near. False: it is not as simple as that. */
+static bool format_decimal(double real, char text[32])
+{
+    static const double scales[] = {1, 10, 100, 1e3, 1e4, 1e5, 1e6};
+    double magnitude = fabs(real);
+    if (!(magnitude >= 1e-4 && magnitude < 1e8)) return false;
+    for (int decimals = 0; decimals < 7; decimals++) {
+        double digits = nearbyint(magnitude * scales[decimals]);
+        if (digits / scales[decimals] != magnitude) continue;
+        uint64_t rest = (uint64_t)digits;
+        char reversed[32];
+        int count = 0, places = decimals;
+        if (decimals == 0) {
+            reversed[count++] = '0';
+            reversed[count++] = '.';
+        }
+        do {
+            reversed[count++] = (char)('0' + rest % 10);
+            rest /= 10;
+            if (--places == 0) reversed[count++] = '.';
+        } while (rest > 0 || places >= 0);
+        if (real < 0) reversed[count++] = '-';
+        for (int i = 0; i < count; i++)
+            text[i] = reversed[count - 1 - i];
+        text[count] = '\0';
+        return true;
+    }
+    return false;
+}
+
 /* As Python's repr(float) prints it. */
 char *format_double(double real, char text[32])
 {
     if (isnan(real)) return strcpy(text, "nan");
     if (isinf(real)) return strcpy(text, real > 0 ? "inf" : "-inf");
     if (real == 0) return strcpy(text, signbit(real) ? "-0.0" : "0.0");
+    if (format_decimal(real, text)) return text;
     char digits[32];
     find_digits(real, digits);
     int precision = trim_digits(digits);
@@ -88,6 +120,11 @@ const char *message_repr(Run *run, Value value)
     return message_text(run, buffer_pop(run).as.string);
 }
 
+static bool is_plain_ascii(char byte, char quote) /* stands for itself in repr() */
+{
+    return byte >= ' ' && byte <= '~' && byte != quote && byte != '\\';
+}
+
 static void write_string_repr(Run *run, Value string)
 {
     const String *text = string.as.string;
@@ -99,6 +136,12 @@ static void write_string_repr(Run *run, Value string)
     if (string.flags & FLAG_MARKUP) buffer_puts(run, "Markup(", outer);
     buffer_write(run, &quote, 1, outer);
     for (size_t at = 0; at < text->length;) {
+        size_t plain = at;
+        while (plain < text->length && is_plain_ascii(text->bytes[plain], quote))
+            plain++;
+        buffer_write_slice(run, string, at, plain);
+        at = plain;
+        if (at == text->length) break;
         int size;
         uint32_t c = string_char(text, at, &size);
         char escape[16] = "";
@@ -146,7 +189,7 @@ static void write_dict_repr(Run *run, const Dict *dict, Origin origin)
         if (i > 0) buffer_puts(run, ", ", origin);
         write_repr(run, dict->entry[i].key);
         buffer_puts(run, ": ", origin);
-        write_repr(run, dict->entry[i].value);
+        write_repr(run, *entry_value(run, &dict->entry[i]));
     }
     buffer_puts(run, "}", origin);
 }
@@ -169,6 +212,18 @@ static void write_object_repr(Run *run, Value value)
     buffer_puts(run, text, value.origin);
 }
 
+static void write_integer(Run *run, int64_t integer, Origin origin)
+{
+    char digits[24], *first = digits + sizeof digits;
+    uint64_t rest = integer < 0 ? 0 - (uint64_t)integer : (uint64_t)integer;
+    do {
+        *--first = (char)('0' + rest % 10);
+        rest /= 10;
+    } while (rest > 0);
+    if (integer < 0) *--first = '-';
+    buffer_write(run, first, (size_t)(digits + sizeof digits - first), origin);
+}
+
 void write_repr(Run *run, Value value)
 {
     char text[32];
@@ -189,8 +244,7 @@ void write_repr(Run *run, Value value)
         buffer_puts(run, value.as.boolean ? "True" : "False", value.origin);
         break;
     case VALUE_INT:
-        snprintf(text, sizeof text, "%lld", (long long)value.as.integer);
-        buffer_puts(run, text, value.origin);
+        write_integer(run, value.as.integer, value.origin);
         break;
     case VALUE_BIGINT:
         buffer_write_string(run, value);
@@ -248,256 +302,63 @@ Value value_str(Run *run, Value value)
     return string;
 }
 
-/* ---- JSON ---- */
+/* ---- HTML ---- */
 
-static void write_json_char(Run *run, uint32_t c, Origin origin)
-{
-    char text[16];
-    run_step(run, 1);
-    const char *plain = "\"\"\\\\\nn\rr\tt\bb\ff";
-    for (size_t i = 0; plain[i] != '\0'; i += 2)
-        if (c == (unsigned char)plain[i]) {
-            snprintf(text, sizeof text, "\\%c", plain[i + 1]);
-            buffer_puts(run, text, origin);
-            return;
-        }
-    if (c < 0x10000) {
-        snprintf(text, sizeof text, "\\u%04x", c);
-    } else {
-        uint32_t offset = c - 0x10000;
-        snprintf(text, sizeof text, "\\u%04x\\u%04x", 0xD800 + (offset >> 10),
-                 0xDC00 + (offset & 0x3FF));
-    }
-    buffer_puts(run, text, origin);
-}
+static const struct {
+    const char *text;
+    size_t length;
+} entities[] = {
+    {"", 0}, {"&amp;", 5}, {"&lt;", 4}, {"&gt;", 4}, {"&#39;", 5}, {"&#34;", 5},
+};
 
-/* 1: is escaped in JSON; 2: in JSON of ASCII only. */
-static uint8_t json_escape_kind(unsigned char byte)
-{
-    if (byte < 0x20 || byte == '"' || byte == '\\') return 1;
-    return byte < 0x80 ? 0 : 2;
-}
+/* Per byte that HTML takes for something else: its place among the entities. */
+static const uint8_t entity_of[256] = {['&'] = 1, ['<'] = 2, ['>'] = 3, ['\''] = 4, ['"'] = 5};
 
-/* The length of the prefix whose bytes JSON takes as they are; eight at a time: a byte has its high
- * bit set in `special` if it is below 0x20, a quote or a backslash. May stop early, never late. */
-static size_t json_plain_prefix(const char *bytes, size_t length)
-{
-    const uint64_t ones = 0x0101010101010101u, highs = 0x8080808080808080u;
-    size_t at = 0;
-    for (; at + 8 <= length; at += 8) {
-        uint64_t word;
-        memcpy(&word, bytes + at, 8);
-        uint64_t quotes = word ^ ones * '"', slashes = word ^ ones * '\\';
-        uint64_t special = (word - ones * 0x20) | (quotes - ones) | (slashes - ones);
-        if ((special & ~word & highs) != 0) break;
-    }
-    return at;
-}
-
-/* A short string without escapes, of the origin that is being written: most of JSON. */
-static bool write_plain_json_string(Run *run, Value string)
+/* Of text that comes from one input, in one go. */
+static Value escape_plain(Run *run, Value string, size_t escaped_length)
 {
     const String *text = string.as.string;
-    size_t length = text->length;
-    if (text->run != NULL || length > 200) return false;
-    char *room = buffer_room(run, length + 2, string.origin);
-    if (room == NULL) return false;
-    for (size_t at = json_plain_prefix(text->bytes, length); at < length; at++)
-        if (json_escape_kind((unsigned char)text->bytes[at]) == 1) return false;
-    room[0] = '"';
-    memcpy(room + 1, text->bytes, length);
-    room[length + 1] = '"';
-    run->top->length += length + 2;
-    return true;
+    char *to;
+    Value escaped = value_room(run, escaped_length, string.origin, &to);
+    for (size_t at = 0; at < text->length; at++) {
+        uint8_t entity = entity_of[(unsigned char)text->bytes[at]];
+        *to = text->bytes[at];
+        if (entity != 0) memcpy(to, entities[entity].text, entities[entity].length);
+        to += entity != 0 ? entities[entity].length : 1;
+    }
+    return escaped;
 }
 
-static void write_json_string(Run *run, Value string, bool ensure_ascii)
+static Value escape_pieces(Run *run, Value string)
 {
-    if (!ensure_ascii && write_plain_json_string(run, string)) return;
     const String *text = string.as.string;
-    Origin outer = text->length > 0 ? string_origin(string, 0) : string.origin;
-    uint8_t escaped = ensure_ascii ? 3 : 1;
-    buffer_write(run, "\"", 1, outer);
-    size_t plain = 0; /* bytes from here on need no escape */
-    for (size_t at = 0; at < text->length;) {
-        if (!ensure_ascii) at += json_plain_prefix(text->bytes + at, text->length - at);
-        if (at == text->length) break;
-        if ((json_escape_kind((unsigned char)text->bytes[at]) & escaped) == 0) {
-            at++;
-            continue;
-        }
+    size_t plain = 0;
+    buffer_push(run);
+    for (size_t at = 0; at < text->length; at++) {
+        uint8_t entity = entity_of[(unsigned char)text->bytes[at]];
+        if (entity == 0) continue;
         buffer_write_slice(run, string, plain, at);
-        int size = 1;
-        uint32_t c = string_char(text, at, &size);
-        write_json_char(run, c, string_origin(string, at));
-        at += (size_t)size;
-        plain = at;
+        buffer_puts(run, entities[entity].text, string_origin(string, at));
+        plain = at + 1;
     }
     buffer_write_slice(run, string, plain, text->length);
-    buffer_write(run, "\"", 1, outer);
+    return buffer_pop(run);
 }
-
-static void write_json_float(Run *run, double real, Origin origin)
-{
-    char text[32];
-    run_step(run, 10);
-    if (isnan(real)) {
-        buffer_puts(run, "NaN", origin);
-    } else if (isinf(real)) {
-        buffer_puts(run, real > 0 ? "Infinity" : "-Infinity", origin);
-    } else {
-        buffer_puts(run, format_double(real, text), origin);
-    }
-}
-
-static void write_json_break(Run *run, const JsonStyle *style, int level, Origin origin)
-{
-    if (style->indent.type == VALUE_NONE) return;
-    buffer_puts(run, "\n", origin);
-    for (int i = 0; i < level; i++)
-        buffer_write_string(run, style->indent);
-}
-
-static void write_json_value(Run *run, Value value, const JsonStyle *style, int level);
-
-static void write_json_list(Run *run, Value value, const JsonStyle *style, int level)
-{
-    const List *list = value.as.list;
-    buffer_puts(run, "[", value.origin);
-    for (size_t i = 0; i < list->count; i++) {
-        if (i > 0)
-            buffer_write(run, style->item_separator.as.string->bytes,
-                         style->item_separator.as.string->length, value.origin);
-        write_json_break(run, style, level + 1, value.origin);
-        write_json_value(run, list->item[i], style, level + 1);
-    }
-    if (list->count > 0) write_json_break(run, style, level, value.origin);
-    buffer_puts(run, "]", value.origin);
-}
-
-/* A key as json.dumps turns it into a string. */
-static Value json_key(Run *run, Value key)
-{
-    switch ((ValueType)key.type) {
-    case VALUE_STRING:
-        return key;
-    case VALUE_NONE:
-        return value_literal(run, "null");
-    case VALUE_BOOL:
-        return value_literal(run, key.as.boolean ? "true" : "false");
-    case VALUE_INT:
-    case VALUE_BIGINT:
-    case VALUE_FLOAT:
-        return value_str(run, key);
-    default:
-        run_raise(run, "keys must be str, int, float, bool or None, not %s", value_type_name(key));
-    }
-}
-
-static bool key_before(Run *run, const void *context, size_t i, size_t j)
-{
-    const Dict *dict = context;
-    return value_compare(run, dict->entry[i].key, dict->entry[j].key, "<") < 0;
-}
-
-static void write_json_dict(Run *run, Value value, const JsonStyle *style, int level)
-{
-    const Dict *dict = value.as.dict;
-    const size_t *order = style->sort_keys ? sort_order(run, dict->count, key_before, dict) : NULL;
-    const String *item_separator = style->item_separator.as.string;
-    const String *key_separator = style->key_separator.as.string;
-    buffer_puts(run, "{", value.origin);
-    for (size_t i = 0; i < dict->count; i++) {
-        if (i > 0) buffer_write(run, item_separator->bytes, item_separator->length, value.origin);
-        write_json_break(run, style, level + 1, value.origin);
-        const DictEntry *entry = &dict->entry[order != NULL ? order[i] : i];
-        write_json_string(run, json_key(run, entry->key), style->ensure_ascii);
-        buffer_write(run, key_separator->bytes, key_separator->length, value.origin);
-        write_json_value(run, entry->value, style, level + 1);
-    }
-    if (dict->count > 0) write_json_break(run, style, level, value.origin);
-    buffer_puts(run, "}", value.origin);
-}
-
-static void write_json_value(Run *run, Value value, const JsonStyle *style, int level)
-{
-    run_enter(run);
-    run_step(run, 1);
-    switch ((ValueType)value.type) {
-    case VALUE_NONE:
-        buffer_puts(run, "null", value.origin);
-        break;
-    case VALUE_BOOL:
-        buffer_puts(run, value.as.boolean ? "true" : "false", value.origin);
-        break;
-    case VALUE_INT:
-    case VALUE_BIGINT:
-        write_repr(run, value);
-        break;
-    case VALUE_FLOAT:
-        write_json_float(run, value.as.real, value.origin);
-        break;
-    case VALUE_STRING:
-        write_json_string(run, value, style->ensure_ascii);
-        break;
-    case VALUE_LIST:
-    case VALUE_TUPLE:
-        write_json_list(run, value, style, level);
-        break;
-    case VALUE_DICT:
-        write_json_dict(run, value, style, level);
-        break;
-    default:
-        run_raise(run, "Object of type %s is not JSON serializable", value_type_name(value));
-    }
-    run_leave(run);
-}
-
-void write_json(Run *run, Value value, const JsonStyle *style)
-{
-    write_json_value(run, value, style, 0);
-}
-
-/* ---- HTML ---- */
 
 Value value_escape(Run *run, Value value)
 {
     Value string = value_soft_str(run, value);
     if (string.flags & FLAG_MARKUP) return string;
     const String *text = string.as.string;
+    size_t escaped_length = text->length;
     run_step(run, text->length / 16);
-    static const bool is_special[256] = {
-        ['&'] = true, ['<'] = true, ['>'] = true, ['\''] = true, ['"'] = true};
-    buffer_push(run);
-    size_t plain = 0;
     for (size_t at = 0; at < text->length; at++) {
-        const char *entity = NULL;
-        if (!is_special[(unsigned char)text->bytes[at]]) continue;
-        switch (text->bytes[at]) {
-        case '&':
-            entity = "&amp;";
-            break;
-        case '<':
-            entity = "&lt;";
-            break;
-        case '>':
-            entity = "&gt;";
-            break;
-        case '\'':
-            entity = "&#39;";
-            break;
-        case '"':
-            entity = "&#34;";
-            break;
-        default:
-            continue;
-        }
-        buffer_write_slice(run, string, plain, at);
-        buffer_puts(run, entity, string_origin(string, at));
-        plain = at + 1;
+        uint8_t entity = entity_of[(unsigned char)text->bytes[at]];
+        escaped_length += entity != 0 ? entities[entity].length - 1 : 0;
     }
-    buffer_write_slice(run, string, plain, text->length);
-    Value escaped = buffer_pop(run);
-    escaped.flags |= FLAG_MARKUP;
-    return escaped;
+    if (escaped_length > text->length)
+        string = text->run == NULL ? escape_plain(run, string, escaped_length)
+                                   : escape_pieces(run, string);
+    string.flags |= FLAG_MARKUP;
+    return string;
 }

@@ -40,15 +40,22 @@ static OriginRun *runs_reserve(Run *run, size_t count)
     return runs;
 }
 
-Value value_text(Run *run, const char *bytes, size_t length, Origin origin)
+Value value_room(Run *run, size_t length, Origin origin, char **ret_bytes)
 {
     run_check_length(run, length);
     run_step(run, length / 64);
     String *string = run_alloc_raw(run, sizeof *string);
-    char *copy = text_reserve(run, length);
-    if (length > 0) memcpy(copy, bytes, length);
-    *string = (String){.bytes = copy, .length = (uint32_t)length, .chars = CHARS_UNKNOWN};
+    *ret_bytes = text_reserve(run, length);
+    *string = (String){.bytes = *ret_bytes, .length = (uint32_t)length, .chars = CHARS_UNKNOWN};
     return value_of_string(string, origin);
+}
+
+Value value_text(Run *run, const char *bytes, size_t length, Origin origin)
+{
+    char *copy;
+    Value value = value_room(run, length, origin, &copy);
+    if (length > 0) memcpy(copy, bytes, length);
+    return value;
 }
 
 static Value list_create(Run *run, ValueType type, size_t count)
@@ -100,7 +107,16 @@ Value value_undefined_name(Run *run, const String *name)
 
 Value value_undefined_attribute(Run *run, Value object, Value name)
 {
-    return undefined_create(run, (Undefined){.object = value_object_name(object), .name = name});
+    const Undefined *last = run->undefined; /* a loop asks for the same one again and again */
+    const char *type = value_object_name(object);
+    bool same = last != NULL && last->object == type && value_is_string(name) &&
+                last->name.as.string == name.as.string;
+    if (same)
+        return (Value){
+            .type = VALUE_UNDEFINED, .origin = ORIGIN_PLAIN_TEMPLATE, .as.undefined = last};
+    Value undefined = undefined_create(run, (Undefined){.object = type, .name = name});
+    if (value_is_string(name)) run->undefined = undefined.as.undefined;
+    return undefined;
 }
 
 Value value_undefined_hint(Run *run, const char *format, ...)
@@ -163,6 +179,8 @@ const char *value_type_name(Value value)
         return "Joiner";
     case VALUE_SELF:
         return "TemplateReference";
+    case VALUE_PENDING:
+        break;
     }
     return "object";
 }
@@ -197,7 +215,7 @@ const char *value_object_name(Value value)
     return names[value.type] != NULL ? names[value.type] : "object";
 }
 
-bool value_truth(Value value)
+bool value_truth_any(Value value)
 {
     switch ((ValueType)value.type) {
     case VALUE_MISSING:
@@ -226,17 +244,6 @@ bool value_truth(Value value)
     }
 }
 
-/* Most strings that differ do so in their first byte, which spares the call. */
-static inline bool bytes_equal(const char *a, const char *b, size_t length)
-{
-    return length == 0 || (*a == *b && memcmp(a, b, length) == 0);
-}
-
-static bool string_equal(const String *a, const String *b)
-{
-    return a->length == b->length && bytes_equal(a->bytes, b->bytes, a->length);
-}
-
 static bool number_equal(Value a, Value b)
 {
     if (value_is_integer(a) && value_is_integer(b)) return value_as_int(a) == value_as_int(b);
@@ -261,7 +268,7 @@ static bool dict_equal(Run *run, const Dict *a, const Dict *b)
     bool equal = true;
     for (size_t i = 0; i < a->count && equal; i++) {
         const Value *other = dict_get(run, b, a->entry[i].key);
-        equal = other != NULL && value_equal(run, a->entry[i].value, *other);
+        equal = other != NULL && value_equal(run, *entry_value(run, &a->entry[i]), *other);
     }
     run_leave(run);
     return equal;
@@ -369,9 +376,9 @@ static bool contains_text(Run *run, Value container, Value item)
 bool value_contains(Run *run, Value container, Value item)
 {
     if (value_is_string(container)) return contains_text(run, container, item);
-    if (container.type == VALUE_DICT) return dict_get(run, container.as.dict, item) != NULL;
+    if (container.type == VALUE_DICT) return dict_has(run, container.as.dict, item);
     if (container.type == VALUE_VIEW && container.as.view->kind == VIEW_KEYS)
-        return dict_get(run, container.as.view->dict, item) != NULL;
+        return dict_has(run, container.as.view->dict, item);
     Iterator iterator;
     if (!iterator_begin(run, container, &iterator))
         run_raise(run, "argument of type '%s' is not iterable", value_type_name(container));
@@ -420,167 +427,6 @@ size_t value_length(Run *run, Value value)
     }
 }
 
-/* ---- dicts ---- */
-
-#define DICT_INDEX_FROM 12 /* entries; smaller ones are searched in order */
-
-uint64_t hash_bytes(const char *bytes, size_t length)
-{
-    uint64_t hash = 0xcbf29ce484222325u; /* FNV-1a */
-    for (size_t i = 0; i < length; i++)
-        hash = (hash ^ (unsigned char)bytes[i]) * 0x100000001b3u;
-    return hash;
-}
-
-bool value_is_hashable(Run *run, Value value)
-{
-    bool hashable = value.type != VALUE_LIST && value.type != VALUE_DICT &&
-                    (value.type != VALUE_VIEW || value.as.view->kind == VIEW_VALUES);
-    if (value.type != VALUE_TUPLE) return hashable;
-    run_enter(run);
-    for (size_t i = 0; i < value.as.list->count && hashable; i++)
-        hashable = value_is_hashable(run, value.as.list->item[i]);
-    run_leave(run);
-    return hashable;
-}
-
-uint64_t value_hash(Run *run, Value value)
-{
-    if (value_is_string(value)) {
-        run_step(run, value.as.string->length / 16);
-        return hash_bytes(value.as.string->bytes, value.as.string->length);
-    }
-    if (value_is_number(value)) { /* 1, 1.0 and True are one key */
-        double real = value_as_double(value);
-        return hash_bytes((const char *)&real, sizeof real);
-    }
-    if (value.type == VALUE_TUPLE) {
-        uint64_t hash = 1;
-        run_enter(run);
-        for (size_t i = 0; i < value.as.list->count; i++)
-            hash = hash * 31 + value_hash(run, value.as.list->item[i]);
-        run_leave(run);
-        return hash;
-    }
-    if (!value_is_hashable(run, value))
-        run_raise(run, "unhashable type: '%s'", value_type_name(value));
-    return value.type;
-}
-
-Dict *dict_create(Run *run, size_t capacity)
-{
-    Dict *dict = run_alloc_raw(run, sizeof *dict);
-    *dict = (Dict){.capacity = capacity, .message = -1};
-    dict->entry = run_alloc_raw(run, capacity * sizeof *dict->entry);
-    return dict;
-}
-
-static void index_insert(Run *run, Dict *dict, size_t entry)
-{
-    size_t mask = dict->index_size - 1;
-    size_t at = value_hash(run, dict->entry[entry].key) & mask;
-    while (dict->index[at] != 0)
-        at = (at + 1) & mask;
-    dict->index[at] = (uint32_t)entry + 1;
-}
-
-static void index_rebuild(Run *run, Dict *dict)
-{
-    dict->index_size = 32;
-    while (dict->index_size < 3 * dict->count)
-        dict->index_size *= 2;
-    dict->index = run_alloc(run, dict->index_size * sizeof *dict->index);
-    for (size_t i = 0; i < dict->count; i++)
-        index_insert(run, dict, i);
-}
-
-/* The entry with this key, or NULL. */
-static DictEntry *dict_find(Run *run, const Dict *dict, Value key)
-{
-    if (value_is_string(key)) {
-        run_step(run, key.as.string->length / 16);
-        const Value *value = dict_get_string(dict, key.as.string);
-        return value != NULL ? (DictEntry *)((char *)value - offsetof(DictEntry, value)) : NULL;
-    }
-    uint64_t hash = value_hash(run, key); /* also refuses what cannot be a key */
-    if (dict->index == NULL) {
-        for (size_t i = 0; i < dict->count; i++)
-            if (value_equal(run, dict->entry[i].key, key)) return &dict->entry[i];
-        return NULL;
-    }
-    size_t mask = dict->index_size - 1;
-    for (size_t at = hash & mask; dict->index[at] != 0; at = (at + 1) & mask) {
-        DictEntry *entry = &dict->entry[dict->index[at] - 1];
-        if (value_equal(run, entry->key, key)) return entry;
-    }
-    return NULL;
-}
-
-const Value *dict_get(Run *run, const Dict *dict, Value key)
-{
-    const DictEntry *entry = dict_find(run, dict, key);
-    return entry != NULL ? &entry->value : NULL;
-}
-
-const Value *dict_get_string(const Dict *dict, const String *wanted)
-{
-    if (dict->index == NULL) {
-        bool by_pointer = dict->interned && wanted->interned;
-        for (size_t i = 0; i < dict->count; i++) {
-            const Value *key = &dict->entry[i].key;
-            if (key->type != VALUE_STRING) continue;
-            if (key->as.string == wanted || (!by_pointer && string_equal(key->as.string, wanted)))
-                return &dict->entry[i].value;
-        }
-        return NULL;
-    }
-    size_t mask = dict->index_size - 1;
-    size_t at = hash_bytes(wanted->bytes, wanted->length) & mask;
-    for (; dict->index[at] != 0; at = (at + 1) & mask) {
-        const DictEntry *entry = &dict->entry[dict->index[at] - 1];
-        if (entry->key.type == VALUE_STRING && string_equal(entry->key.as.string, wanted))
-            return &entry->value;
-    }
-    return NULL;
-}
-
-void dict_append(Run *run, Dict *dict, Value key, Value value)
-{
-    if (dict->count == dict->capacity) {
-        size_t capacity = dict->capacity == 0 ? 4 : 2 * dict->capacity;
-        DictEntry *grown = run_alloc_raw(run, capacity * sizeof *grown);
-        if (dict->count > 0) memcpy(grown, dict->entry, dict->count * sizeof *grown);
-        dict->entry = grown;
-        dict->capacity = capacity;
-    }
-    dict->entry[dict->count++] = (DictEntry){.key = key, .value = value};
-    if (dict->index != NULL && 2 * dict->count < dict->index_size) {
-        index_insert(run, dict, dict->count - 1);
-    } else if (dict->count >= DICT_INDEX_FROM) {
-        index_rebuild(run, dict);
-    }
-}
-
-void dict_set(Run *run, Dict *dict, Value key, Value value)
-{
-    DictEntry *entry = dict_find(run, dict, key);
-    if (entry != NULL) {
-        entry->value = value;
-    } else {
-        dict_append(run, dict, key, value);
-    }
-}
-
-void dict_put(Run *run, Dict *dict, Value key, Value value)
-{
-    Value *old = (Value *)dict_get_string(dict, key.as.string);
-    if (old != NULL) {
-        *old = value;
-    } else {
-        dict_append(run, dict, key, value);
-    }
-}
-
 /* ---- walking ---- */
 
 bool iterator_begin(Run *run, Value source, Iterator *ret)
@@ -623,9 +469,9 @@ size_t iterator_room(const Iterator *iterator)
 static Value view_item(Run *run, const View *view, size_t index)
 {
     const DictEntry *entry = &view->dict->entry[index];
-    return view->kind == VIEW_KEYS     ? entry->key
-           : view->kind == VIEW_VALUES ? entry->value
-                                       : value_tuple2(run, entry->key, entry->value);
+    if (view->kind == VIEW_KEYS) return entry->key;
+    const Value *value = entry_value(run, entry);
+    return view->kind == VIEW_VALUES ? *value : value_tuple2(run, entry->key, *value);
 }
 
 bool iterator_next(Run *run, Iterator *iterator, Value *ret)

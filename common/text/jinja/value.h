@@ -56,9 +56,24 @@ typedef struct String {
     uint32_t length;   /* bytes */
     uint32_t chars;    /* code points, or CHARS_UNKNOWN */
     uint32_t num_runs;
-    bool interned;        /* the one String of the template with these bytes (ast.h) */
+    bool interned;        /* the one String of the template with these bytes: a Name */
     const OriginRun *run; /* NULL: all bytes have the origin of the Value */
 } String;
+
+#define NAME_NO_VARIABLE UINT32_MAX
+
+/* A string that a template spells, with what is known of it before it is rendered. */
+typedef struct Name {
+    String string;
+    OriginKind member; /* of the member of a message with this name */
+    bool is_attribute; /* something other than an entry of a dict may be found by it */
+    uint32_t variable; /* its place in the template's names, or NAME_NO_VARIABLE */
+} Name;
+
+static inline const Name *string_name(const String *string) /* NULL: not interned */
+{
+    return string->interned ? (const Name *)string : NULL;
+}
 
 typedef enum {
     VALUE_MISSING, /* a variable that was never set; never seen by a template */
@@ -83,7 +98,8 @@ typedef enum {
     VALUE_LOOP,
     VALUE_CYCLER,
     VALUE_JOINER,
-    VALUE_SELF, /* the variable `self`: the template's blocks, of which there are none */
+    VALUE_SELF,    /* the variable `self`: the template's blocks, of which there are none */
+    VALUE_PENDING, /* in the entry of a dict only: a list or object of the input, not yet taken */
 } ValueType;
 
 enum {
@@ -126,6 +142,7 @@ typedef struct Value {
         Loop *loop;
         Cycler *cycler;
         Joiner *joiner;
+        const cJSON *pending;
     } as;
 } Value;
 
@@ -140,8 +157,9 @@ struct List {
     size_t count;
 };
 
+/* `held` may be VALUE_PENDING: entry_value() gives what a template sees. */
 typedef struct DictEntry {
-    Value key, value;
+    Value key, held;
 } DictEntry;
 
 struct Dict {
@@ -150,7 +168,7 @@ struct Dict {
     uint32_t *index; /* open addressing, 1 + entry, for large ones; NULL for small ones */
     size_t index_size;
     int32_t message; /* this is messages[message], or -1 */
-    bool interned;   /* a key that the template spells is the template's String of it */
+    bool interned;   /* each key that the template spells is the template's String of it */
 };
 
 typedef enum { VIEW_KEYS, VIEW_VALUES, VIEW_ITEMS } ViewKind;
@@ -241,6 +259,8 @@ static inline Value value_of_string(const String *string, Origin origin)
 }
 
 Value value_text(Run *run, const char *bytes, size_t length, Origin origin); /* copies */
+/* A string of `length` bytes that the caller has yet to fill. */
+Value value_room(Run *run, size_t length, Origin origin, char **ret_bytes);
 Value value_literal(Run *run, const char *text); /* borrows `text`; computed by the template */
 Value value_list(Run *run, size_t count); /* items zeroed: fill list_items(value)[...] at once */
 Value value_tuple(Run *run, size_t count);
@@ -293,6 +313,37 @@ static inline double value_as_double(Value value) /* of a number */
     return value.type == VALUE_FLOAT ? value.as.real : (double)value_as_int(value);
 }
 
+/* Compares names without a call: they are short, and most that differ do so in their length. */
+static inline bool bytes_equal(const char *a, const char *b, size_t length)
+{
+    uint64_t x, y;
+    if (length >= 8) {
+        memcpy(&x, a, 8);
+        memcpy(&y, b, 8);
+        if (x != y) return false;
+        if (length > 16) return memcmp(a + 8, b + 8, length - 8) == 0;
+        memcpy(&x, a + length - 8, 8);
+        memcpy(&y, b + length - 8, 8);
+        return x == y;
+    }
+    uint32_t v, w;
+    if (length >= 4) {
+        memcpy(&v, a, 4);
+        memcpy(&w, b, 4);
+        if (v != w) return false;
+        memcpy(&v, a + length - 4, 4);
+        memcpy(&w, b + length - 4, 4);
+        return v == w;
+    }
+    return length == 0 ||
+           (a[0] == b[0] && a[length / 2] == b[length / 2] && a[length - 1] == b[length - 1]);
+}
+
+static inline bool string_equal(const String *a, const String *b)
+{
+    return a->length == b->length && bytes_equal(a->bytes, b->bytes, a->length);
+}
+
 static inline bool string_is(const String *string, const char *text)
 {
     size_t length = strlen(text);
@@ -302,7 +353,11 @@ static inline bool string_is(const String *string, const char *text)
 const char *value_type_name(Value value); /* as Python's type(value).__name__ */
 const char *
 value_object_name(Value value); /* as Jinja names it in messages: "dict object", "None" */
-bool value_truth(Value value);
+bool value_truth_any(Value value);
+static inline bool value_truth(Value value)
+{
+    return value.type == VALUE_BOOL ? value.as.boolean : value_truth_any(value);
+}
 bool value_equal(Run *run, Value a, Value b);
 /* Negative, 0, positive; what cannot be ordered fails as Python says it, with the operator's name.
  */
@@ -322,8 +377,20 @@ void dict_set(Run *run, Dict *dict, Value key, Value value);
 void dict_put(Run *run, Dict *dict, Value key, Value value); /* as dict_set; `key` is a string */
 /* As dict_put, of a key that is known to be new. */
 void dict_append(Run *run, Dict *dict, Value key, Value value);
+bool dict_has(Run *run, const Dict *dict, Value key);
 const Value *dict_get(Run *run, const Dict *dict, Value key); /* NULL: absent */
-const Value *dict_get_string(const Dict *dict, const String *key);
+const Value *dict_get_string(Run *run, const Dict *dict, const String *key);
+
+Value value_take(Run *run, Value pending); /* import.c */
+
+/* Most of what a conversation holds is never looked at, or only written as JSON: lists and objects
+ * are taken from the input when they are asked for. */
+static inline const Value *entry_value(Run *run, const DictEntry *entry)
+{
+    if (entry->held.type == VALUE_PENDING)
+        ((DictEntry *)entry)->held = value_take(run, entry->held);
+    return &entry->held;
+}
 static inline Value value_of_dict(const Dict *dict, Origin origin)
 {
     return (Value){.type = VALUE_DICT, .origin = origin, .as.dict = dict};
