@@ -73,6 +73,10 @@ static int count_at_a_time(const JobConfig *config)
     int64_t steps = config->train.num_steps;
     int64_t made = every == 0 ? 1 : steps > 0 ? (steps + every - 1) / every : 0; /* 0: unknown */
     if (kept == 0) return (int)made;
+    if (config->checkpoint.keep_best > 0) {
+        kept += config->checkpoint.keep_best;
+        made = 0; /* evaluations make some, too */
+    }
     return (int)(made == 0 || kept + 1 < made ? kept + 1 : made);
 }
 

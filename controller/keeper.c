@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/limits.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "base/str.h"
 #include "checkpoint/ledger.h"
@@ -198,6 +199,21 @@ static Status add_config(Commit *commit, const JobConfig *config, Error *err)
     return status;
 }
 
+static Status prune(const Commit *commit, Error *err)
+{
+    const char *root = commit->keeper->options.folder->checkpoints;
+    const Manifest *manifest = commit->manifest;
+    int64_t step[KEEP_BEST_MAX];
+    int count = manifest->num_best < KEEP_BEST_MAX ? manifest->num_best : KEEP_BEST_MAX;
+    for (int i = 0; i < count; i++)
+        step[i] = manifest->best[i].step;
+    CheckpointKeep keep = {.last = (int)commit->config->checkpoint.keep_last,
+                           .path = commit->committed,
+                           .step = step,
+                           .num_steps = count};
+    return checkpoint_prune(root, &keep, err);
+}
+
 static Status write_commit(Commit *commit, Error *err)
 {
     const Keeper *keeper = commit->keeper;
@@ -214,7 +230,8 @@ static Status write_commit(Commit *commit, Error *err)
     TRY(ledger_sync(keeper->ledger, err));
     const char *root = keeper->options.folder->checkpoints;
     TRY(checkpoint_commit(root, commit->folder, commit->manifest, &commit->committed, err));
-    return checkpoint_prune(root, (int)config->checkpoint.keep_last, commit->committed, err);
+    checkpoint_name_best(root, commit->manifest);
+    return prune(commit, err);
 }
 
 static void run_commit(uv_work_t *work)
@@ -281,6 +298,38 @@ static RecordTally read_tally(const Manifest *manifest)
     return tally;
 }
 
+#define EVALUATED "evaluated_step"
+
+/* "gsm8k/reward, max": values of another figure say nothing beside these. Owned. */
+static char *best_metric(const JobConfig *config)
+{
+    return mem_printf("%s, %s", config->eval.best_metric,
+                      config->eval.best_mode == BEST_MIN ? "min" : "max");
+}
+
+static void add_best(Manifest *manifest, const JobConfig *config, const BestList *best)
+{
+    if (config->checkpoint.keep_best == 0) return;
+    manifest->best_metric = best_metric(config);
+    for (int i = 0; i < best->count; i++)
+        manifest_add_best(manifest, best->item[i].step, best->item[i].value);
+}
+
+BestList keeper_read_best(const Manifest *manifest, const JobConfig *config)
+{
+    BestList best = {0};
+    if (config->checkpoint.keep_best == 0 || manifest->best_metric == NULL) return best;
+    char *metric = best_metric(config);
+    if (strcmp(metric, manifest->best_metric) != 0)
+        log_event(LOG_WARN, "best_begins_anew", F_STR("by", metric),
+                  F_STR("was", manifest->best_metric));
+    else
+        for (int i = 0; i < manifest->num_best && i < config->checkpoint.keep_best; i++)
+            best.item[best.count++] = (BestItem){manifest->best[i].step, manifest->best[i].value};
+    free(metric);
+    return best;
+}
+
 CheckpointState keeper_read_state(const Manifest *manifest)
 {
     return (CheckpointState){.step = manifest->step,
@@ -292,7 +341,8 @@ CheckpointState keeper_read_state(const Manifest *manifest)
                              .records = manifest->records,
                              .tally = read_tally(manifest),
                              .stage = (int)manifest_count(manifest, COUNT_STAGE),
-                             .stage_begin = manifest_count(manifest, COUNT_STAGE_BEGIN)};
+                             .stage_begin = manifest_count(manifest, COUNT_STAGE_BEGIN),
+                             .evaluated = manifest_count(manifest, EVALUATED)};
 }
 
 void keeper_set_config(Keeper *keeper, const JobConfig *config, const char *config_yaml)
@@ -319,6 +369,8 @@ void keeper_commit(Keeper *keeper, const CommitOrder *order)
     add_tally(manifest, &order->state.tally);
     manifest_add_count(manifest, COUNT_STAGE, order->state.stage);
     manifest_add_count(manifest, COUNT_STAGE_BEGIN, order->state.stage_begin);
+    if (order->state.evaluated > 0) manifest_add_count(manifest, EVALUATED, order->state.evaluated);
+    add_best(manifest, config, &order->state.best);
     manifest->data_fingerprint = mem_strdup(order->data_fingerprint);
     manifest->config_sha256 = mem_strdup(digest);
     manifest->ledger_head = mem_strdup(ledger_head(keeper->ledger));
@@ -416,8 +468,10 @@ Status keeper_create(const KeeperOptions *options, Keeper **ret, Error *err)
 {
     Keeper *keeper = mem_calloc(1, sizeof *keeper);
     keeper->options = *options;
-    if (options->ledger_head != NULL)
-        strncpy(keeper->head, options->ledger_head, sizeof keeper->head - 1);
+    if (options->begin != NULL) {
+        strncpy(keeper->head, options->begin->ledger_head, sizeof keeper->head - 1);
+        checkpoint_name_best(options->folder->checkpoints, options->begin);
+    }
     Status status = rewind_ledger(keeper, err);
     if (status == OK)
         *ret = keeper;

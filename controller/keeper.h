@@ -16,7 +16,8 @@ typedef struct KeeperOptions {
     const JobConfig *config;
     const RunFolder *folder;
     const char *config_yaml;
-    const char *ledger_head; /* of the checkpoint that the run begins from; NULL: from nothing */
+    const Manifest *begin; /* of the checkpoint that the run begins from, borrowed for the creation;
+                              NULL: from nothing */
     /* EV_CHECKPOINT_*, EV_LEDGER_FAILED; never from within a call */
     void (*feed)(void *context, const Event *event);
     void *context;
@@ -26,8 +27,10 @@ typedef struct KeeperOptions {
 Status keeper_create(const KeeperOptions *options, Keeper **ret, Error *err);
 void keeper_destroy(Keeper *keeper); /* waits for a commit that is under way; accepts NULL */
 
-/* What a checkpoint's manifest tells of where the run stood. */
+/* What a checkpoint's manifest tells of where the run stood; but for its best evaluations, ... */
 CheckpointState keeper_read_state(const Manifest *manifest);
+/* ... which are taken over as far as the job still asks for them and compares by the same figure. */
+BestList keeper_read_best(const Manifest *manifest, const JobConfig *config);
 
 /* From the next commit on the checkpoints are of another stage. Borrowed, as the options'. */
 void keeper_set_config(Keeper *keeper, const JobConfig *config, const char *config_yaml);

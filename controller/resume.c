@@ -149,10 +149,13 @@ static Status check_config(const JobConfig *config, const Beginning *begin, Erro
 }
 
 /* The stage that it stands in must be there yet. */
-static Status find_stage(int num_stages, Beginning *begin, Error *err)
+static Status find_stage(const Stage *stage, int num_stages, Beginning *begin, Error *err)
 {
     begin->state = keeper_read_state(begin->manifest);
-    if (begin->state.stage < num_stages) return OK;
+    if (begin->state.stage < num_stages) {
+        begin->state.best = keeper_read_best(begin->manifest, stage[begin->state.stage].config);
+        return OK;
+    }
     return error_set(err, ERR_INVALID, "%s is of stage %d, but the job file has %d.\n" REMEDY,
                      begin->path, begin->state.stage + 1, num_stages, begin->path);
 }
@@ -168,7 +171,7 @@ Status resume_find(const Stage *stage, int num_stages, const RunFolder *folder, 
     Status status = controller_check_start(
         &(ControllerStart){.stage = stage, .num_stages = num_stages, .checkpoint = begin.path},
         err);
-    if (status == OK) status = find_stage(num_stages, &begin, err);
+    if (status == OK) status = find_stage(stage, num_stages, &begin, err);
     if (status != OK) goto done;
     const JobConfig *config = stage[begin.state.stage].config;
     log_event(LOG_INFO, "resuming", F_INT("step", begin.manifest->step), F_STR("from", begin.path));

@@ -86,6 +86,18 @@ static double peak_flops(const Shell *shell)
     return sum;
 }
 
+static void say_best(const Shell *shell, const JobView *job)
+{
+    char name[32], value[32];
+    if (job->best.step == 0) return;
+    snprintf(name, sizeof name, "step_%08lld", (long long)job->best.step);
+    snprintf(value, sizeof value, "%.6g", job->best.value);
+    char *path = path_join(shell->folder->checkpoints, name);
+    log_event(LOG_INFO, "best", F_INT("step", job->best.step),
+              F_STR(shell->config->eval.best_metric, value), F_STR("model", path));
+    free(path);
+}
+
 static void say_how_to_try(const char *model)
 {
     char *program = program_path("controller");
@@ -107,6 +119,7 @@ static void end(Shell *shell, const Effect *fx, const JobView *job)
     if (fx->exit.status == OK)
         log_event(LOG_INFO, "done", F_INT("step", job->step),
                   F_STR("model", job->last_checkpoint != NULL ? job->last_checkpoint : "none"));
+    if (fx->exit.status == OK) say_best(shell, job);
     if (fx->exit.status == OK && job->last_checkpoint != NULL) say_how_to_try(job->last_checkpoint);
     loop_stop(shell->loop);
 }
@@ -552,9 +565,7 @@ static Status shell_open(Shell *shell, const Beginning *begin, Error *err)
                                        .config = shell->config,
                                        .folder = shell->folder,
                                        .config_yaml = shell->config_yaml,
-                                       .ledger_head = begin->manifest != NULL
-                                                          ? begin->manifest->ledger_head
-                                                          : NULL,
+                                       .begin = begin->manifest,
                                        .feed = feed_from_part,
                                        .context = shell},
                       &shell->keeper, err));

@@ -3,14 +3,15 @@
 #ifndef TROUPE_BASE_LIMITS_H
 #define TROUPE_BASE_LIMITS_H
 
-#define ACTOR_NAME_MAX       64           /* bytes, with the NUL */
-#define ENDPOINT_MAX         108          /* bytes, with the NUL: sockaddr_un's */
-#define MESSAGE_BYTES_MAX    (64u << 20)  /* one frame on a socket */
-#define METHOD_NAME_MAX      64           /* bytes, with the NUL */
-#define CALLS_IN_FLIGHT_MAX  65536        /* per handle */
-#define CALL_QUEUE_BYTES_MAX (256u << 20) /* per handle: calls made before the peer can take them  \
-                                           */
-#define CALLERS_MAX            8192       /* connections an actor remembers against duplicates */
+#define ACTOR_NAME_MAX      64          /* bytes, with the NUL */
+#define ENDPOINT_MAX        108         /* bytes, with the NUL: sockaddr_un's */
+#define MESSAGE_BYTES_MAX   (64u << 20) /* one frame on a socket */
+#define METHOD_NAME_MAX     64          /* bytes, with the NUL */
+#define CALLS_IN_FLIGHT_MAX 65536       /* per handle */
+#define CALL_QUEUE_BYTES_MAX                                                                       \
+    (256u << 20)                    /* per handle: calls made before the peer can take them        \
+                                     */
+#define CALLERS_MAX            8192 /* connections an actor remembers against duplicates */
 #define NODES_MAX              1024
 #define ACTORS_MAX             4096 /* per job */
 #define BUNDLES_MAX            4096 /* per placement group */
@@ -34,6 +35,7 @@
 #define SAMPLE_TOKENS_MAX      (1 << 22)
 #define GROUP_SAMPLES_MAX      1024 /* of one prompt */
 #define SET_NAME_BYTES         40   /* of "train", "eval" and evaluation sets; with the NUL */
+#define KEEP_BEST_MAX          32   /* checkpoints of best evaluations */
 #define STDERR_TAIL_BYTES      4096 /* of a dead actor, in its death notice */
 
 #endif

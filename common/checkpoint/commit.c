@@ -219,13 +219,13 @@ static void take_back(const char *folder, const char *final, bool exchanged)
         (void)!rename(final, folder);
 }
 
-/* A hint for people: a failure here does not undo a commit, but a wrong hint is worse than none. */
-static void write_latest(const char *root, const char *name)
+void checkpoint_write_hint(const char *root, const char *hint, const char *name)
 {
     Error ignored;
-    char *path = path_join(root, LATEST_NAME);
-    char *line = mem_printf("%s\n", name);
-    if (file_write_atomic(path, line, strlen(line), &ignored) != OK) unlink(path);
+    char *path = path_join(root, hint);
+    char *line = mem_printf("%s\n", name != NULL ? name : "");
+    /* A wrong hint is worse than none. */
+    if (name == NULL || file_write_atomic(path, line, strlen(line), &ignored) != OK) unlink(path);
     free(line);
     free(path);
 }
@@ -245,7 +245,7 @@ Status checkpoint_commit(const char *root, const char *folder, const Manifest *m
         if (status != OK) take_back(folder, final, exchanged);
     }
     if (status == OK) {
-        write_latest(root, name);
+        checkpoint_write_hint(root, LATEST_NAME, name);
         *ret_path = final;
         final = NULL;
     }

@@ -36,6 +36,8 @@ void manifest_destroy(Manifest *manifest)
     for (int i = 0; i < manifest->num_counts; i++)
         free(manifest->count[i].name);
     free(manifest->count);
+    free(manifest->best_metric);
+    free(manifest->best);
     free(manifest->data_fingerprint);
     free(manifest->config_sha256);
     free(manifest->ledger_head);
@@ -54,6 +56,13 @@ int64_t manifest_count(const Manifest *manifest, const char *name)
     for (int i = 0; i < manifest->num_counts; i++)
         if (strcmp(manifest->count[i].name, name) == 0) return manifest->count[i].value;
     return 0;
+}
+
+void manifest_add_best(Manifest *manifest, int64_t step, double value)
+{
+    size_t count = (size_t)manifest->num_best + 1;
+    manifest->best = mem_realloc(manifest->best, count, sizeof *manifest->best);
+    manifest->best[manifest->num_best++] = (ManifestBest){step, value};
 }
 
 void manifest_add_file(Manifest *manifest, const char *name, int64_t bytes, const char *sha256)
@@ -143,6 +152,17 @@ static void put_counts(Str *out, const Manifest *manifest)
     str_putc(out, '}');
 }
 
+static void put_best(Str *out, const Manifest *manifest)
+{
+    if (manifest->best_metric == NULL) return;
+    put_string(out, "best_metric", manifest->best_metric);
+    str_puts(out, ",\n  \"best\": [");
+    for (int i = 0; i < manifest->num_best; i++)
+        str_printf(out, "%s{\"step\": %" PRId64 ", \"value\": %.17g}", i > 0 ? ", " : "",
+                   manifest->best[i].step, manifest->best[i].value);
+    str_putc(out, ']');
+}
+
 Status manifest_text(const Manifest *manifest, char **ret_text, size_t *ret_length, Error *err)
 {
     TRY(check_files(manifest, err));
@@ -158,6 +178,7 @@ Status manifest_text(const Manifest *manifest, char **ret_text, size_t *ret_leng
     put_number(&out, "bad_records", manifest->bad_records);
     put_number(&out, "records", manifest->records);
     put_counts(&out, manifest);
+    put_best(&out, manifest);
     put_number(&out, "tp_size", manifest->tp_size);
     put_number(&out, "dp_size", manifest->dp_size);
     put_string(&out, "data_fingerprint", manifest->data_fingerprint);
@@ -220,6 +241,27 @@ static Status parse_counts(const cJSON *json, const char *where, Manifest *manif
     return OK;
 }
 
+/* Absent where no job keeps its best. */
+static Status parse_best(const cJSON *json, const char *where, Manifest *manifest, Error *err)
+{
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(json, "best");
+    const char *metric = NULL;
+    if (list == NULL) return OK;
+    TRY(json_string(json, "best_metric", where, &metric, err));
+    manifest->best_metric = mem_strdup(metric);
+    if (!cJSON_IsArray(list))
+        return error_set(err, ERR_DATA, "%s: \"best\" is %s, expected a list", where,
+                         json_type_name(list));
+    for (const cJSON *item = list->child; item != NULL; item = item->next) {
+        int64_t step = 0;
+        double value = 0;
+        TRY(json_int(item, "step", where, 0, NUMBER_MAX, &step, err));
+        TRY(json_double(item, "value", where, &value, err));
+        manifest_add_best(manifest, step, value);
+    }
+    return OK;
+}
+
 static Status parse_members(const cJSON *json, const char *where, Manifest *manifest, Error *err)
 {
     const struct {
@@ -251,6 +293,7 @@ static Status parse_members(const cJSON *json, const char *where, Manifest *mani
     TRY(json_int_or(json, "bad_records", where, 0, NUMBER_MAX, &manifest->bad_records, err));
     TRY(json_int_or(json, "records", where, 0, NUMBER_MAX, &manifest->records, err));
     TRY(parse_counts(cJSON_GetObjectItemCaseSensitive(json, "counts"), where, manifest, err));
+    TRY(parse_best(json, where, manifest, err));
     int64_t generation = 0, tp_size = 0, dp_size = 0;
     TRY(json_int(json, "generation", where, 0, UINT32_MAX, &generation, err));
     TRY(json_int(json, "tp_size", where, 0, WORLD_SIZE_MAX, &tp_size, err));

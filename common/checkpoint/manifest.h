@@ -28,6 +28,12 @@ typedef struct ManifestCount {
     int64_t value;
 } ManifestCount;
 
+/* One of the best evaluations so far. */
+typedef struct ManifestBest {
+    int64_t step; /* whose checkpoint is kept for it */
+    double value;
+} ManifestBest;
+
 typedef struct Manifest {
     int format;   /* 1 */
     int64_t step; /* optimizer steps taken */
@@ -44,6 +50,9 @@ typedef struct Manifest {
     int num_files;
     ManifestCount *count;
     int num_counts;
+    char *best_metric;  /* by which evaluations are compared, or NULL */
+    ManifestBest *best; /* the best first; the first is what `best` beside the folders names */
+    int num_best;
 } Manifest;
 
 Manifest *manifest_create(void); /* all empty, format 1; strings are owned by it (mem_strdup) */
@@ -52,6 +61,8 @@ void manifest_add_file(Manifest *manifest, const char *name, int64_t bytes, cons
 
 void manifest_add_count(Manifest *manifest, const char *name, int64_t value); /* at least 0 */
 int64_t manifest_count(const Manifest *manifest, const char *name); /* 0 when there is none */
+
+void manifest_add_best(Manifest *manifest, int64_t step, double value); /* finite */
 
 /* The text of manifest.json: JSON whose last member is the SHA-256 of all bytes before it, so
  * that damage to the manifest itself shows. ERR_INVALID: a file name that is not plain or occurs
@@ -103,9 +114,21 @@ typedef struct CheckpointWatch {
 Status checkpoint_find_latest(const char *root, char **ret_path, Manifest **ret,
                               const CheckpointWatch *watch, Error *err);
 
-/* Removes all but the newest `keep_last` (0: keep all) and every leftover without a manifest.
- * Never touches `keep` (a path or NULL). Damaged ones do not count as kept, and stay while they
- * are newer than what is kept. Not while a save is under way: its folder would be swept. */
-Status checkpoint_prune(const char *root, int keep_last, const char *keep, Error *err);
+/* Which checkpoints stay. */
+typedef struct CheckpointKeep {
+    int last;            /* the newest ones; 0: all */
+    const char *path;    /* this one too, or NULL */
+    const int64_t *step; /* [num_steps]: those of these steps too, besides the newest */
+    int num_steps;
+} CheckpointKeep;
+
+/* Removes all others and every leftover without a manifest. Damaged ones do not count as kept, and
+ * stay while they are newer than what is kept. Not while a save is under way: its folder would be
+ * swept. */
+Status checkpoint_prune(const char *root, const CheckpointKeep *keep, Error *err);
+
+/* Writes the hint `best`: the name of the first of the manifest's best checkpoints that is there.
+ * None: there is no such file. Of no consequence for any run. */
+void checkpoint_name_best(const char *root, const Manifest *manifest);
 
 #endif

@@ -170,7 +170,8 @@ static bool is_leftover(const char *name)
 {
     bool of_step = str_starts_with(name, "step_") &&
                    (str_ends_with(name, PARTIAL_SUFFIX) || str_ends_with(name, REMOVED_SUFFIX));
-    return of_step || str_starts_with(name, LATEST_NAME ".tmp-");
+    return of_step || str_starts_with(name, LATEST_NAME ".tmp-") ||
+           str_starts_with(name, BEST_NAME ".tmp-");
 }
 
 /* A root that does not exist holds nothing. */
@@ -268,25 +269,43 @@ static bool has_manifest(const char *path)
     return has;
 }
 
-Status checkpoint_prune(const char *root, int keep_last, const char *keep, Error *err)
+static bool is_kept(const CheckpointKeep *keep, const Found *found)
+{
+    for (int i = 0; i < keep->num_steps; i++)
+        if (keep->step[i] == found->step) return true;
+    return keep->path != NULL && strcmp(path_name(found->path), path_name(keep->path)) == 0;
+}
+
+Status checkpoint_prune(const char *root, const CheckpointKeep *keep, Error *err)
 {
     FoundList list = {0};
     Status status = list_root(root, &list, err);
     for (int i = 0; i < list.num_leftovers && status == OK; i++)
         status = folder_remove(list.leftover[i], err);
-    int kept = 0;
+    int newer = 0; /* that are kept */
     for (int i = 0; i < list.count && status == OK; i++) {
         const char *path = list.item[i].path;
         Manifest *manifest = NULL;
-        if (keep != NULL && strcmp(path_name(path), path_name(keep)) == 0) {
-            kept++;
-        } else if (!has_manifest(path) || (keep_last > 0 && kept >= keep_last)) {
+        bool over = !has_manifest(path) || (keep->last > 0 && newer >= keep->last);
+        if (over && !is_kept(keep, &list.item[i]))
             status = checkpoint_remove(path, err);
-        } else if (checkpoint_verify(path, false, &manifest, NULL) == OK) {
-            kept++;
-        }
+        else if (checkpoint_verify(path, false, &manifest, NULL) == OK)
+            newer++;
         manifest_destroy(manifest);
     }
     list_clear(&list);
     return status;
+}
+
+void checkpoint_name_best(const char *root, const Manifest *manifest)
+{
+    FoundList list = {0};
+    const char *name = NULL;
+    if (list_root(root, &list, NULL) != OK) return;
+    for (int b = 0; b < manifest->num_best && name == NULL; b++)
+        for (int i = 0; i < list.count && name == NULL; i++)
+            if (list.item[i].step == manifest->best[b].step && has_manifest(list.item[i].path))
+                name = path_name(list.item[i].path);
+    checkpoint_write_hint(root, BEST_NAME, name);
+    list_clear(&list);
 }

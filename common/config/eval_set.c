@@ -1,5 +1,6 @@
 #include "config/eval_set.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "config/job_internal.h"
@@ -94,17 +95,72 @@ int64_t eval_set_samples_max(const JobConfig *config)
 
 /* ---- what is measured ---- */
 
+static const struct {
+    const char *name;
+    bool generated;
+    BestMode mode;
+} figures[FIGURE_COUNT] = {
+    [FIGURE_LOSS] = {"loss", false, BEST_MIN},
+    [FIGURE_PERPLEXITY] = {"perplexity", false, BEST_MIN},
+    [FIGURE_TOKEN_ACCURACY] = {"token_accuracy", false, BEST_MAX},
+    [FIGURE_REWARD] = {"reward", true, BEST_MAX},
+    [FIGURE_ACCURACY] = {"accuracy", true, BEST_MAX},
+    [FIGURE_PASS_AT] = {"pass@", true, BEST_MAX},
+    [FIGURE_RESPONSE_LENGTH] = {"response_len/mean", true, BEST_UNSAID},
+    [FIGURE_TRUNCATED] = {"truncated_ratio", true, BEST_MIN},
+};
+
 const char *eval_figure_name(EvalFigure figure)
 {
-    static const char *const names[FIGURE_COUNT] = {
-        [FIGURE_LOSS] = "loss",
-        [FIGURE_PERPLEXITY] = "perplexity",
-        [FIGURE_TOKEN_ACCURACY] = "token_accuracy",
-        [FIGURE_REWARD] = "reward",
-        [FIGURE_ACCURACY] = "accuracy",
-        [FIGURE_PASS_AT] = "pass@",
-        [FIGURE_RESPONSE_LENGTH] = "response_len/mean",
-        [FIGURE_TRUNCATED] = "truncated_ratio",
-    };
-    return names[figure];
+    return figures[figure].name;
+}
+
+bool eval_figure_is_generated(EvalFigure figure)
+{
+    return figures[figure].generated;
+}
+
+BestMode eval_figure_mode(EvalFigure figure)
+{
+    return figures[figure].mode;
+}
+
+static bool find_figure(const char *name, EvalGoal *ret)
+{
+    for (EvalFigure figure = 0; figure < FIGURE_COUNT; figure++) {
+        ret->figure = figure;
+        if (figure != FIGURE_PASS_AT && strcmp(name, figures[figure].name) == 0) return true;
+    }
+    if (!str_starts_with(name, "pass@")) return false;
+    char *end = NULL;
+    long k = strtol(name + strlen("pass@"), &end, 10);
+    ret->figure = FIGURE_PASS_AT;
+    ret->k = (int)k;
+    return end != name + strlen("pass@") && *end == '\0' && k > 0 && (k & (k - 1)) == 0;
+}
+
+/* The figure's name where `text` begins with the name of the set, else NULL. */
+static const char *behind_name(const char *text, const char *name)
+{
+    size_t length = strlen(name);
+    return strncmp(text, name, length) == 0 && text[length] == '/' ? text + length + 1 : NULL;
+}
+
+bool eval_goal(const JobConfig *config, EvalGoal *ret)
+{
+    const char *metric = config->eval.best_metric;
+    if (metric == NULL) return false;
+    const char *whole = behind_name(metric, "eval"); /* as metrics.jsonl has it */
+    for (int i = 0; i < eval_set_count(config); i++) {
+        const char *name = eval_set(config, i).name;
+        const char *figure = behind_name(metric, name);
+        if (figure == NULL && whole != NULL) figure = behind_name(whole, name);
+        EvalGoal goal = {.set = i};
+        if (figure == NULL || !find_figure(figure, &goal)) continue;
+        if (goal.figure == FIGURE_PASS_AT && goal.k > eval_set(config, i).n_samples_per_prompt)
+            continue;
+        *ret = goal;
+        return true;
+    }
+    return false;
 }

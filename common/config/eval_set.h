@@ -1,6 +1,6 @@
 /* Evaluation sets: data.eval, whose name is "eval", and those of eval.sets, in this order; each
  * with what holds for it, whether it says so itself or another key does. And what is measured on
- * them. Pure; any thread. */
+ * them, by which evaluations may be compared. Pure; any thread. */
 #ifndef TROUPE_CONFIG_EVAL_SET_H
 #define TROUPE_CONFIG_EVAL_SET_H
 
@@ -48,5 +48,18 @@ typedef enum {
 } EvalFigure;
 
 const char *eval_figure_name(EvalFigure figure); /* "loss", "pass@", "response_len/mean" */
+bool eval_figure_is_generated(EvalFigure figure);
+
+typedef struct EvalGoal {
+    int set;
+    EvalFigure figure;
+    int k; /* of pass@k */
+} EvalGoal;
+
+/* What eval.best_metric names. False when it is set and names no figure of a set. */
+bool eval_goal(const JobConfig *config, EvalGoal *ret);
+
+/* What is the better of it, as far as its name tells; BEST_UNSAID for a length. */
+BestMode eval_figure_mode(EvalFigure figure);
 
 #endif

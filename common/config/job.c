@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "base/limits.h"
+#include "config/eval_set.h"
 #include "config/job_internal.h"
 #include "config/stages.h"
 
@@ -143,6 +144,13 @@ static void settle_models(LoadedJob *job)
     }
 }
 
+static void settle_best(LoadedJob *job)
+{
+    EvalGoal goal;
+    if (is_unset(job, "eval.best_mode") && eval_goal(&job->config, &goal))
+        job->config.eval.best_mode = eval_figure_mode(goal.figure);
+}
+
 /* Defaults that follow from other values. */
 static void derive(LoadedJob *job, const char *working_dir)
 {
@@ -157,6 +165,7 @@ static void derive(LoadedJob *job, const char *working_dir)
     ConfigOrigin *origin = job->origin;
     settle_length(job);
     job_derive_algorithm(job);
+    settle_best(job);
     if (is_unset(job, "train.max_tokens_per_gpu"))
         config->train.max_tokens_per_gpu =
             config->data.max_length > 4096 ? config->data.max_length : 4096;

@@ -23,6 +23,7 @@ typedef enum { ROLLOUT_SFT, ROLLOUT_GENERATE } RolloutFunction;
 typedef enum { RESUME_AUTO, RESUME_NEVER } ResumeMode;
 typedef enum { TOO_STALE_RECOMPUTE, TOO_STALE_DROP } TooStalePolicy;
 typedef enum { PARTIAL_RECOMPUTE, PARTIAL_KEEP } PartialPolicy;
+typedef enum { BEST_UNSAID, BEST_MAX, BEST_MIN } BestMode;
 
 /* A name of eval.sets; eval_set.h tells what holds for it. */
 typedef struct EvalSetRow {
@@ -45,7 +46,8 @@ typedef struct JobConfig {
     struct {
         char *path;      /* Hugging Face folder */
         const char *run; /* what was written for it, when that is a run whose newest checkpoint
-                            `path` is (its folder, or checkpoints/latest in it); else NULL */
+                            `path` is (its folder, or checkpoints/latest in it), or whose best
+                            one (checkpoints/best); else NULL */
         ModelInit init;
         char *config;        /* config.json; default <path>/config.json */
         char *tokenizer;     /* folder or tokenizer.json; default <path> */
@@ -117,13 +119,16 @@ typedef struct JobConfig {
         int64_t max_response_length; /* 0: rollout's */
         double temperature;          /* 0: greedy */
         double top_p, min_p;
-        int64_t top_k; /* 0: off */
-        RowList sets;  /* of EvalSetRow; what they leave out stands above: eval_set.h */
+        int64_t top_k;     /* 0: off */
+        RowList sets;      /* of EvalSetRow; what they leave out stands above: eval_set.h */
+        char *best_metric; /* "gsm8k/reward"; NULL: none */
+        BestMode best_mode;
     } eval;
 
     struct {
         int64_t interval; /* steps; 0: only at the end */
         int64_t keep_last;
+        int64_t keep_best; /* by eval.best_metric, besides keep_last; 0: none */
         ResumeMode resume;
     } checkpoint;
 

@@ -1,4 +1,4 @@
-/* Evaluation sets: whether what a job says of them makes sense.
+/* Evaluation sets, and which evaluation is the best: whether what a job says of them makes sense.
  */
 #include <string.h>
 
@@ -6,7 +6,7 @@
 #include "config/job_internal.h"
 #include "config/rows.h"
 
-static const char SETS[] = "eval.sets";
+static const char SETS[] = "eval.sets", METRIC[] = "eval.best_metric";
 
 static Status check_sets_exist(const LoadedJob *job, Error *err)
 {
@@ -58,8 +58,61 @@ static Status check_rows(const LoadedJob *job, Error *err)
     return OK;
 }
 
+static Status refuse_metric(const LoadedJob *job, Error *err)
+{
+    const JobConfig *config = &job->config;
+    bool generates = config->rollout.function != ROLLOUT_SFT;
+    Str sets = {0}, figures = {0};
+    for (int i = 0; i < eval_set_count(config); i++)
+        str_printf(&sets, "%s%s", i > 0 ? ", " : "", eval_set(config, i).name);
+    for (EvalFigure figure = 0; figure < FIGURE_COUNT; figure++)
+        if (eval_figure_is_generated(figure) == generates)
+            str_printf(&figures, "%s%s%s", figures.length > 0 ? ", " : "", eval_figure_name(figure),
+                       figure == FIGURE_PASS_AT ? "1, 2, 4 .." : "");
+    job_refuse(job, METRIC, NULL, err,
+               "eval.best_metric is \"%s\", which names no figure of an evaluation of this job: "
+               "expected SET/FIGURE.\nSets: %s. Figures: %s.\npass@k needs k answers to a prompt.",
+               config_cut(config->eval.best_metric, job->arena), str_text(&sets),
+               str_text(&figures));
+    str_free(&sets);
+    str_free(&figures);
+    return ERR_INVALID;
+}
+
+static Status check_best(const LoadedJob *job, Error *err)
+{
+    const JobConfig *config = &job->config;
+    EvalGoal goal = {0};
+    if (config->eval.best_metric == NULL && config->checkpoint.keep_best > 0)
+        return job_refuse(job, "checkpoint.keep_best", NULL, err,
+                          "checkpoint.keep_best is %lld, but eval.best_metric does not say what is "
+                          "best.\nWrite for example best_metric: %s in the section eval.",
+                          (long long)config->checkpoint.keep_best,
+                          config->rollout.function == ROLLOUT_SFT ? "eval/loss" : "eval/accuracy");
+    if (config->eval.best_metric == NULL)
+        return config->eval.best_mode == BEST_UNSAID
+                   ? OK
+                   : job_refuse(job, "eval.best_mode", NULL, err,
+                                "eval.best_mode has no effect without eval.best_metric.\n"
+                                "Remove it.");
+    if (!eval_goal(config, &goal) ||
+        eval_figure_is_generated(goal.figure) != (config->rollout.function != ROLLOUT_SFT))
+        return refuse_metric(job, err);
+    if (config->checkpoint.keep_best == 0)
+        return job_refuse(job, METRIC, NULL, err,
+                          "eval.best_metric has no effect without checkpoint.keep_best.\n"
+                          "Remove it, or write keep_best: 1 in the section checkpoint.");
+    if (config->eval.best_mode == BEST_UNSAID)
+        return job_refuse(job, METRIC, NULL, err,
+                          "eval.best_metric is %s, of which the name does not tell what is "
+                          "better.\nWrite best_mode: max or best_mode: min.",
+                          config->eval.best_metric);
+    return OK;
+}
+
 Status job_check_eval(const LoadedJob *job, Error *err)
 {
     TRY(check_sets_exist(job, err));
-    return check_rows(job, err);
+    TRY(check_rows(job, err));
+    return check_best(job, err);
 }

@@ -25,8 +25,8 @@ typedef struct LoadedJob {
 void job_derive_algorithm(LoadedJob *job);
 
 /* model_path.c: what may stand for a model folder. The newest checkpoint below a run's folder,
- * below its folder of checkpoints, or beside its file checkpoints/latest; NULL when `path` is none
- * of these, or there is none. Owned by the caller. */
+ * below its folder of checkpoints, or beside its file checkpoints/latest; of checkpoints/best the
+ * one that it names. NULL when `path` is none of these, or there is none. Owned by the caller. */
 char *model_path_checkpoint(const char *path);
 bool model_path_is_run(const char *path); /* a run's folder, or its folder of checkpoints */
 /* The end of an absent path, when it looks like OWNER/NAME on the Hugging Face hub, else NULL;
@@ -47,7 +47,7 @@ char *job_name_from_file(const char *path);
 Status job_refuse(const LoadedJob *job, const char *key, const char *other, Error *err,
                   const char *format, ...) __attribute__((format(printf, 5, 6)));
 
-/* job_check_eval.c: evaluation sets. */
+/* job_check_eval.c: evaluation sets, and which evaluation is the best. */
 Status job_check_eval(const LoadedJob *job, Error *err);
 
 /* Whether the values agree with each other. */

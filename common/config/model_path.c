@@ -50,9 +50,25 @@ static char *newest_checkpoint(const char *root)
     return path;
 }
 
+/* The checkpoint that a file checkpoints/best names; it is the only one who knows. */
+static char *named_checkpoint(const char *path)
+{
+    char *name = NULL, *root = path_folder(path), *checkpoint = NULL;
+    size_t length = 0;
+    if (file_read(path, 256, &name, &length, NULL) == OK) {
+        name[strcspn(name, "\n")] = '\0';
+        if (is_checkpoint(root, name)) checkpoint = path_join(root, name);
+    }
+    free(name);
+    free(root);
+    return checkpoint;
+}
+
 char *model_path_checkpoint(const char *path)
 {
     char *root = NULL;
+    if (!path_is_folder(path) && path_exists(path) && strcmp(path_name(path), "best") == 0)
+        return named_checkpoint(path);
     if (!path_is_folder(path) && path_exists(path) && strcmp(path_name(path), "latest") == 0)
         root = path_folder(path); /* what it says is a hint only */
     else if (path_is_folder(path) && !holds(path, "config.json"))

@@ -101,6 +101,7 @@ typedef struct JobView {
     int64_t consumed_samples, rejected_samples;
     RecordTally tally;            /* of the records that were consumed: why, and what was odd */
     const char *last_checkpoint;  /* or NULL */
+    BestItem best;                /* evaluation whose checkpoint is kept; step 0: none */
     const char *data_fingerprint; /* or NULL */
     bool finished;
 } JobView;

@@ -184,8 +184,10 @@ Controller *controller_create(const ControllerStart *start, int64_t now_ms, Effe
     c->gang.tensor_id = mem_calloc((size_t)c->config->train.dp_size, sizeof(GroupId));
     c->gang.data_id = mem_calloc((size_t)c->config->train.tp_size, sizeof(GroupId));
     c->push.board = mem_calloc((size_t)c->config->train.tp_size, sizeof *c->push.board);
-    for (SetName set = 0; set < SET_COUNT; set++)
+    for (SetName set = 0; set < SET_COUNT; set++) {
         stream_init(&c->lane[set].stream, set, 1, 1); /* until the stage is entered */
+        c->lane[set].of_rank = mem_calloc((size_t)core_num_train(c), sizeof(StepResult));
+    }
     c->lease = mem_calloc((size_t)((c->first_train - c->first_rollout) * LEASES_PER_WORKER),
                           sizeof *c->lease);
     for (Role role = 0; role < ROLE_COUNT; role++)
@@ -207,6 +209,7 @@ void controller_destroy(Controller *c)
     if (c == NULL) return;
     for (SetName set = 0; set < SET_COUNT; set++) {
         stream_free(&c->lane[set].stream);
+        free(c->lane[set].of_rank);
         plan_clear(&c->lane[set].running.plan);
         plan_clear(&c->lane[set].next.plan);
     }
@@ -431,6 +434,7 @@ JobView controller_job(const Controller *c)
         .rejected_samples = c->done.rejected_samples,
         .tally = c->done.tally,
         .last_checkpoint = c->checkpoint,
+        .best = c->saved.best.count > 0 ? c->saved.best.item[0] : (BestItem){0},
         .data_fingerprint = c->fingerprint[c->done.stage],
         .finished = c->phase == PHASE_OVER,
     };

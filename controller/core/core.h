@@ -1,7 +1,8 @@
 /* The inside of the controller's core, shared by its parts: supervise.c (actors and their deaths),
  * group.c (the placement group), gang.c (the train ranks as one), job.c (the step loop) with
  * lease.c, evaluate.c, result.c and wait.c, stage.c (from one stage to the next), push.c (weights
- * for generation) and save.c (checkpoints). Not for anybody else. */
+ * for generation), save.c (checkpoints) and best.c (which of them are kept). Not for anybody else.
+ */
 #ifndef TROUPE_CONTROLLER_CORE_CORE_H
 #define TROUPE_CONTROLLER_CORE_CORE_H
 
@@ -108,8 +109,8 @@ typedef struct PlanSlot {
     PlanSlotState state;
     Plan plan;
     int answers;
-    bool broken; /* a holder was lost: make it anew */
-    StepResult result;
+    bool broken;       /* a holder was lost: make it anew */
+    StepResult result; /* when all have answered */
     int64_t started_ms;
 } PlanSlot;
 
@@ -121,6 +122,7 @@ typedef struct Lane {
     bool over;        /* no further plan can be made */
     int64_t usual_ms; /* that the ranks take for a plan, smoothed; 0: none is done yet */
     PlanSlot running, next;
+    StepResult *of_rank; /* [num_train]: what those that answered said of the running plan */
 } Lane;
 
 /* A set of records, as the data source knows it. */
@@ -222,6 +224,7 @@ struct Controller {
         bool rewind_owed;      /* the run was rolled back meanwhile: once more when it is known */
         CheckpointState state; /* what is being committed */
         int64_t tried_step;    /* of the last attempt, whatever came of it */
+        bool best_owed;        /* the evaluation of this step is one of the best: save it */
     } save;
 
     int stop_requests;
@@ -335,6 +338,11 @@ void save_describe_end(const Controller *c, char *text, size_t size);
 /* The ledger goes back to the last committed checkpoint, as soon as it is known which that is. */
 void save_roll_back(Controller *c);
 
+/* ---- best.c ---- */
+bool best_is_used(const Controller *c);
+void best_take(Controller *c);    /* an evaluation is over */
+void best_unsaved(Controller *c); /* the checkpoint of this step did not come about */
+
 /* ---- identity.c ---- */
 /* Whether the training set that was opened is the one the run began with, or one that the job takes
  * in its place. If neither, the run ends with a message that names what changed. */
@@ -376,9 +384,9 @@ void evaluate_check_set(Controller *c);
 /* ---- result.c ---- */
 /* Sums over data-parallel ranks. */
 void result_add(StepResult *sum, const StepResult *one);
-/* What one rank answered; the ranks of a tensor-parallel group report the same numbers, so the
- * first counts. */
-void result_merge(Controller *c, StepResult *sum, const Event *event);
+/* What the ranks answered, as one, summed in their order, whoever answered first. Those of a
+ * tensor-parallel group report the same numbers, so the first counts. */
+StepResult result_of_ranks(const Controller *c, const StepResult *of_rank);
 
 /* ---- job.c ---- */
 void job_reply(Controller *c, const Event *event);

@@ -109,8 +109,9 @@ static void end_set(Controller *c)
     report->eval.step = c->step;
     report->eval.set = c->eval.figures;
     report->eval.num_sets = c->num_sets - 1;
-    c->eval.last_step = c->step;
+    c->eval.last_step = c->done.evaluated = c->step;
     c->phase = PHASE_TRAINING;
+    best_take(c);
 }
 
 void evaluate_advance(Controller *c)

@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/limits.h"
 #include "config/job.h"
 #include "sample/group.h"
 #include "sample/sample.h"
@@ -147,6 +148,17 @@ typedef struct RecordTally {
     int64_t noted[NOTE_COUNT];             /* trained, though odd */
 } RecordTally;
 
+typedef struct BestItem {
+    int64_t step;
+    double value;
+} BestItem;
+
+/* The best evaluations, the best first. */
+typedef struct BestList {
+    int count;
+    BestItem item[KEEP_BEST_MAX];
+} BestList;
+
 /* What the run stood at when a checkpoint was made: the controller's part of it. */
 typedef struct CheckpointState {
     int64_t step, next_position, consumed_samples, rejected_samples, trained_tokens;
@@ -155,6 +167,8 @@ typedef struct CheckpointState {
     RecordTally tally;
     int stage;           /* that it belongs to: positions and records are those of its data ... */
     int64_t stage_begin; /* ... and so many steps were made before it */
+    int64_t evaluated; /* step of the last evaluation; 0: none since the first step */
+    BestList best;
 } CheckpointState;
 
 /* ---- events ---- */

@@ -296,8 +296,9 @@ static void on_result(Controller *c, const Event *event)
         supervise_reply_failed(c, event);
         return;
     }
-    result_merge(c, &running->result, event);
+    c->lane[set].of_rank[c->actor[event->actor].rank] = event->reply.step;
     if (++running->answers < core_num_train(c)) return;
+    running->result = result_of_ranks(c, c->lane[set].of_rank);
     int64_t took_ms = c->now_ms - running->started_ms, *usual_ms = &c->lane[set].usual_ms;
     *usual_ms = *usual_ms == 0 ? took_ms : (9 * *usual_ms + took_ms) / 10;
     if (set == SET_TRAIN)
@@ -348,7 +349,9 @@ static void choose_work(Controller *c)
     bool stopping = c->stop_requests > 0;
     bool out_of_data = lane->over && lane->next.state == PLAN_SLOT_EMPTY;
     bool at_end = c->step >= c->total_steps || out_of_data;
-    if (save_is_due(c, at_end)) /* first: whatever comes of the evaluation, the training is kept */
+    if (best_is_used(c) && stage_step(c) > 0 && evaluate_is_due(c, at_end) && !core_is_stopping(c))
+        evaluate_begin(c);           /* the checkpoint is to say what came of it */
+    else if (save_is_due(c, at_end)) /* whatever comes of the evaluation, the training is kept */
         save_begin(c);
     else if (c->failure.status != OK)
         core_finish_failed(c);
@@ -419,6 +422,15 @@ void job_advance(Controller *c)
 
 /* ---- going back ---- */
 
+/* One of a later step is made again; one of this very step too, where what came of it is to be in a
+ * checkpoint and is not. */
+static void forget_evaluation(Controller *c)
+{
+    bool known = c->eval.last_step <= c->step && (!best_is_used(c) || stage_step(c) == 0);
+    if (known && c->eval.last_step >= c->saved.evaluated) return;
+    c->eval.last_step = c->saved.evaluated > 0 ? c->saved.evaluated : -1;
+}
+
 void job_roll_back(Controller *c)
 {
     save_roll_back(c);
@@ -426,7 +438,7 @@ void job_roll_back(Controller *c)
     c->done = c->saved;
     c->step = c->saved.step;
     c->next_position = c->saved.next_position;
-    if (c->eval.last_step > c->step) c->eval.last_step = -1;
+    forget_evaluation(c);
     c->eval.bad_records = 0;
     c->skipped_in_a_row = 0;
     lane_restart(&c->lane[SET_TRAIN], c->next_position);

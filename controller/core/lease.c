@@ -60,7 +60,9 @@ static int64_t over_sampled(const Controller *c)
 static int64_t steps_ahead(const Controller *c, const Lane *lane)
 {
     int64_t ahead = c->config->rollout.prefetch_steps + 1;
-    if (lane->stream.set == SET_EVAL) return ahead;
+    /* Of these very weights, and not of those before that are on show until they are published. */
+    if (lane->stream.set == SET_EVAL)
+        return push_is_used(c) && c->push.version <= c->step ? 0 : ahead;
     int64_t planned =
         c->step + (lane->running.state != PLAN_SLOT_EMPTY) + (lane->next.state != PLAN_SLOT_EMPTY);
     if (push_is_used(c)) ahead = c->push.version + c->config->rollout.max_staleness - planned;

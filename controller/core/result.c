@@ -51,10 +51,9 @@ static void add_policy(PolicyFigures *sum, const PolicyFigures *one, bool first)
     sum->critic_s = most(sum->critic_s, one->critic_s);
 }
 
-void result_merge(Controller *c, StepResult *sum, const Event *event)
+static void merge(const Controller *c, StepResult *sum, int rank, const StepResult *one)
 {
-    const StepResult *one = &event->reply.step;
-    if (c->actor[event->actor].rank % c->config->train.tp_size == 0) {
+    if (rank % c->config->train.tp_size == 0) {
         result_add(sum, one);
         if (one->has_policy) add_policy(&sum->policy, &one->policy, !sum->has_policy);
         sum->has_policy |= one->has_policy;
@@ -67,4 +66,12 @@ void result_merge(Controller *c, StepResult *sum, const Event *event)
     if (one->backward_s > sum->backward_s) sum->backward_s = one->backward_s;
     if (one->comm_s > sum->comm_s) sum->comm_s = one->comm_s;
     if (one->optimizer_s > sum->optimizer_s) sum->optimizer_s = one->optimizer_s;
+}
+
+StepResult result_of_ranks(const Controller *c, const StepResult *of_rank)
+{
+    StepResult sum = {0};
+    for (int rank = 0; rank < core_num_train(c); rank++)
+        merge(c, &sum, rank, &of_rank[rank]);
+    return sum;
 }

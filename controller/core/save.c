@@ -15,6 +15,7 @@ static const char *newest(const Controller *c)
 
 bool save_is_due(const Controller *c, bool at_end)
 {
+    if (c->save.best_owed) return true;
     if (c->save.tried_step == c->step) return false;
     if (at_end || core_is_stopping(c)) return c->step > c->saved.step;
     return job_is_due(c->config->checkpoint.interval, c->step);
@@ -24,6 +25,7 @@ void save_begin(Controller *c)
 {
     c->phase = PHASE_SAVING;
     c->save.tried_step = c->step;
+    c->save.best_owed = false;
     c->save.answers = 0;
     c->save.id = core_next_id(c);
     Effect *effect = effect_add(c->fx, FX_CHECKPOINT_BEGIN);
@@ -66,6 +68,7 @@ static bool is_last(const Controller *c)
 static void fail(Controller *c, Status status, const char *message)
 {
     save_abandon(c);
+    best_unsaved(c);
     c->phase = PHASE_TRAINING;
     if (c->failure.status != OK)
         core_finish(c, c->failure.status, "%s\nThe steps after step %lld are lost: %s",
@@ -210,5 +213,6 @@ void save_roll_back(Controller *c)
     save_abandon(c);
     c->save.rewind_owed = c->save.committing;
     c->save.tried_step = c->checkpoint != NULL ? c->saved.step : -1;
+    c->save.best_owed = false;
     if (!c->save.rewind_owed) effect_add(c->fx, FX_LEDGER_REWIND)->checkpoint.state = c->saved;
 }

@@ -64,6 +64,8 @@ static void begin_books(Controller *c, int stage)
     c->done.next_position = c->next_position = 0;
     c->done.rejected_samples = c->done.bad_records = c->done.records = 0;
     c->done.tally = (RecordTally){0};
+    c->done.evaluated = 0;
+    c->done.best = (BestList){0}; /* other data, other figures */
 }
 
 static void renew_sets(Controller *c)

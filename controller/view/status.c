@@ -105,6 +105,8 @@ char *status_json(const JobConfig *config, const Controller *controller, const R
     add_text(root, "waits_for", job.waits_for);
     add_number(root, "waits_s", waits, seconds_since(now_ms, job.waits_since_ms));
     add_text(root, "last_checkpoint", job.last_checkpoint);
+    add_number(root, "best_step", job.best.step > 0, (double)job.best.step);
+    add_number(root, "best_value", job.best.step > 0, job.best.value);
     cJSON *agents = cJSON_AddArrayToObject(root, "agents");
     for (int i = 0; i < controller_num_nodes(controller); i++) {
         NodeView view = controller_node(controller, i);
@@ -229,6 +231,9 @@ Status status_table(const char *json, char **ret, Error *err)
     str_putc(&text, '\n');
     put_text(&text, "last checkpoint: ", text_of(root, "last_checkpoint"));
     if (text_of(root, "last_checkpoint")[0] != '\0') str_putc(&text, '\n');
+    if (has_number(root, "best_step"))
+        str_printf(&text, "best evaluation: %.6g, step %.0f\n", number_of(root, "best_value"),
+                   number_of(root, "best_step"));
     if (text_of(root, "waits_for")[0] != '\0') {
         str_printf(&text, "waiting %.1f s for ", number_of(root, "waits_s"));
         put_text(&text, "", text_of(root, "waits_for"));

@@ -200,7 +200,7 @@ static void kill_at_every_call(int64_t step, Loss loss)
         if (finished) assert_int_equal(found, step);
         old_found += found == 1;
         new_found += found == step;
-        assert_ok(checkpoint_prune(ROOT, 0, NULL, &err), &err);
+        assert_ok(checkpoint_prune(ROOT, &(CheckpointKeep){0}, &err), &err);
         assert_int_equal(count_entries(ROOT, "partial") + count_entries(ROOT, "tmp"), 0);
         assert_int_equal(latest_step(), found);
         if (step > 1) assert_ok(folder_remove(ROOT "/step_00000002", &err), &err);
@@ -278,7 +278,7 @@ static void fail_at_every_call(int errnum, Status expected)
                 assert_int_equal(count_entries(ROOT, "partial"), 0);
             failed++;
         }
-        assert_ok(checkpoint_prune(ROOT, 0, NULL, &err), &err);
+        assert_ok(checkpoint_prune(ROOT, &(CheckpointKeep){0}, &err), &err);
         assert_ok(folder_remove(ROOT "/step_00000002", &err), &err);
         if (!hit) break;
     }
@@ -540,7 +540,8 @@ static void test_checkpoint_prune_keeps_the_newest_whole_ones(void **state)
     assert_ok(folder_create(ROOT "/step_00000009.0000abcd.partial/sub", &err), &err);
     assert_ok(folder_create(ROOT "/step_00000002.17.removed", &err), &err);
     assert_ok(folder_create(ROOT "/notes", &err), &err);
-    assert_ok(checkpoint_prune(ROOT, 2, "run//checkpoints/step_00000001", &err), &err);
+    CheckpointKeep keep = {.last = 2, .path = "run//checkpoints/step_00000001"};
+    assert_ok(checkpoint_prune(ROOT, &keep, &err), &err);
     assert_true(path_exists(ROOT "/step_00000006"));
     assert_true(path_exists(ROOT "/step_00000005"));
     assert_true(path_exists(ROOT "/step_00000004"));
@@ -548,11 +549,40 @@ static void test_checkpoint_prune_keeps_the_newest_whole_ones(void **state)
     assert_true(path_exists(ROOT "/notes"));
     assert_int_equal(count_entries(ROOT, "step_"), 4);
     assert_int_equal(latest_step(), 5);
-    assert_ok(checkpoint_prune(ROOT, 0, NULL, &err), &err);
+    assert_ok(checkpoint_prune(ROOT, &(CheckpointKeep){0}, &err), &err);
     assert_int_equal(count_entries(ROOT, "step_"), 4);
-    assert_ok(checkpoint_prune(ROOT, 1, NULL, &err), &err);
+    assert_ok(checkpoint_prune(ROOT, &(CheckpointKeep){.last = 1}, &err), &err);
     assert_int_equal(count_entries(ROOT, "step_"), 2);
-    assert_ok(checkpoint_prune("run/none", 1, NULL, &err), &err);
+    assert_ok(checkpoint_prune("run/none", &(CheckpointKeep){.last = 1}, &err), &err);
+}
+
+/* Those of the best evaluations stay besides the newest ones, and `best` names the first there is.
+ */
+static void test_checkpoint_prune_keeps_the_best_ones(void **state)
+{
+    (void)state;
+    Error err = {0};
+    for (int64_t step = 1; step <= 6; step++)
+        save_ok(step);
+    const int64_t best[] = {9, 2, 5};
+    CheckpointKeep keep = {.last = 2, .step = best, .num_steps = 3};
+    assert_ok(checkpoint_prune(ROOT, &keep, &err), &err);
+    assert_int_equal(count_entries(ROOT, "step_"), 3); /* the fifth is one of the newest, too */
+    assert_true(path_exists(ROOT "/step_00000002"));
+    assert_true(path_exists(ROOT "/step_00000005"));
+    Manifest *manifest = manifest_create();
+    for (int i = 0; i < 3; i++)
+        manifest_add_best(manifest, best[i], 0.5 / (i + 1));
+    checkpoint_name_best(ROOT, manifest);
+    char *name = NULL;
+    size_t length = 0;
+    assert_ok(file_read(ROOT "/best", 64, &name, &length, &err), &err);
+    assert_string_equal(name, "step_00000002\n");
+    free(name);
+    manifest->num_best = 0;
+    checkpoint_name_best(ROOT, manifest);
+    assert_false(path_exists(ROOT "/best"));
+    manifest_destroy(manifest);
 }
 
 static void test_manifest_of_a_later_format_is_refused_by_name(void **state)
@@ -646,6 +676,7 @@ int main(void)
         IN_A_RUN(test_checkpoint_find_latest_passes_over_damage_and_says_so),
         IN_A_RUN(test_checkpoint_that_cannot_be_judged_is_not_passed_over),
         IN_A_RUN(test_checkpoint_prune_keeps_the_newest_whole_ones),
+        IN_A_RUN(test_checkpoint_prune_keeps_the_best_ones),
         IN_A_RUN(test_manifest_of_a_later_format_is_refused_by_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -784,6 +784,51 @@ static void test_config_mistakes_in_a_set_are_named_with_their_place(void **stat
             "eval.sets.g.top_k has no effect with rollout.function: sft");
 }
 
+#define BEST(function, eval, keep)                                                                 \
+    "model: {path: m}\ndata: {train: t, eval: e}\nrollout: {" function "}\neval: {" eval           \
+    "}\ncheckpoint: {keep_best: " keep "}\n"
+#define GENERATE "function: generate, reward: random, n_samples_per_prompt: 2"
+#define GSM8K    "sets: {gsm8k: {path: g, n_samples_per_prompt: 4}}, "
+
+static void assert_goal(const char *yaml, int set, EvalFigure figure, int k, BestMode mode)
+{
+    EvalGoal goal = {0};
+    JobConfig *config = parse(yaml);
+    assert_true(eval_goal(config, &goal));
+    assert_int_equal(goal.set, set);
+    assert_int_equal(goal.figure, figure);
+    assert_int_equal(goal.k, k);
+    assert_int_equal(config->eval.best_mode, mode);
+    char *text = job_config_text(config);
+    JobConfig *again = parse(text);
+    assert_int_equal(again->eval.best_mode, mode);
+    job_config_destroy(again);
+    free(text);
+    job_config_destroy(config);
+}
+
+static void test_config_best_metric_names_a_figure_of_a_set(void **state)
+{
+    (void)state;
+    assert_goal(BEST("", "best_metric: eval/loss", "1"), 0, FIGURE_LOSS, 0, BEST_MIN);
+    assert_goal(BEST(GENERATE, GSM8K "best_metric: gsm8k/reward", "2"), 1, FIGURE_REWARD, 0,
+                BEST_MAX);
+    assert_goal(BEST(GENERATE, GSM8K "best_metric: eval/gsm8k/pass@4", "2"), 1, FIGURE_PASS_AT, 4,
+                BEST_MAX);
+    assert_goal(BEST(GENERATE, "best_metric: eval/response_len/mean, best_mode: min", "1"), 0,
+                FIGURE_RESPONSE_LENGTH, 0, BEST_MIN);
+    REFUSED(BEST("", "interval: 1", "1"), "checkpoint.keep_best is 1", "best_metric: eval/loss");
+    REFUSED(BEST("", "best_metric: eval/loss", "0"), "no effect without checkpoint.keep_best");
+    REFUSED(BEST("", "best_metric: eval/reward", "1"), "names no figure",
+            "loss, perplexity, token_accuracy.");
+    REFUSED(BEST(GENERATE, GSM8K "best_metric: gsm8k/pass@8", "1"), "pass@k needs k answers",
+            "Sets: eval, gsm8k.");
+    REFUSED(BEST(GENERATE, "best_metric: math/reward", "1"), "\"math/reward\"");
+    REFUSED(BEST(GENERATE, "best_metric: eval/response_len/mean", "1"), "best_mode: max");
+    REFUSED("model: {path: m}\ndata: {train: t, eval: e}\neval: {best_mode: max}\n",
+            "no effect without eval.best_metric");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -809,6 +854,7 @@ int main(void)
         cmocka_unit_test(test_config_evaluation_sets_fall_back_on_their_section),
         cmocka_unit_test(test_config_override_reaches_into_a_set),
         cmocka_unit_test(test_config_mistakes_in_a_set_are_named_with_their_place),
+        cmocka_unit_test(test_config_best_metric_names_a_figure_of_a_set),
         cmocka_unit_test(test_config_documentation_is_current),
         cmocka_unit_test(test_config_files_that_lack_are_named),
         cmocka_unit_test(test_config_job_file_itself_may_be_wrong),

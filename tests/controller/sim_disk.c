@@ -117,6 +117,11 @@ static void land(World *w)
     if (step > w->disk.ledger_steps || w->disk.chain[step] != landing->head)
         violate(w, "the checkpoint of step %lld lands, but its lines of the ledger are gone",
                 (long long)step);
+    w->disk.landed[step] = true;
+    for (int i = 0; i < landing->state.best.count; i++)
+        if (!w->disk.landed[landing->state.best.item[i].step])
+            violate(w, "step %lld is one of the best and has no checkpoint",
+                    (long long)landing->state.best.item[i].step);
     w->disk.saved = landing->state;
     w->disk.saved_weights = landing->weights;
     w->disk.saved_head = landing->head;

@@ -116,7 +116,8 @@ struct World {
         int ledger_stage[STEPS_MAX + 1];   /* ... of the data of this stage */
         uint64_t chain[STEPS_MAX + 1];
         int64_t ledger_steps;
-        bool ledger_broken; /* until the next session */
+        bool landed[STEPS_MAX + 1]; /* a checkpoint of that step did, ever */
+        bool ledger_broken;         /* until the next session */
     } disk;
     int kills_left, agent_kills_left, hangs_left, stuck_left, controller_kills_left, stops_left;
     int64_t next_fault_ms, swap_ms; /* 0: no swap is to come */

@@ -321,6 +321,12 @@ static void make_stages(JobConfig stage[3], const JobConfig *list[3], uint64_t s
     stage[0] = make_config(1 + (int)(seed % 3), 2, 2);
     stage[1] = make_rl_config(1 + (int)(seed / 3 % 5), 2, 2);
     stage[2] = make_config(1 + (int)(seed / 7 % 2), 2, 2);
+    static char by_loss[] = "eval/loss", by_reward[] = "more/reward";
+    stage[0].eval.best_metric = by_loss;
+    stage[0].eval.best_mode = BEST_MIN;
+    stage[1].eval.best_metric = by_reward;
+    stage[1].eval.best_mode = BEST_MAX;
+    stage[0].checkpoint.keep_best = stage[1].checkpoint.keep_best = (int64_t)(seed % 2);
     stage[0].train.num_steps = 12;
     stage[1].train.num_steps = 7;
     stage[1].eval.before_train = seed % 2 == 0;
@@ -381,6 +387,62 @@ static void test_simulation_swaps_a_stage_while_it_runs(void **state)
         assert_int_equal(result.steps, result.saved.stage_begin + 6);
     }
     assert_true(swapped > 500);
+}
+
+/* ---- the best checkpoints ---- */
+
+static void assert_same_best(const BestList *a, const BestList *b, uint64_t seed)
+{
+    bool same = a->count == b->count;
+    for (int i = 0; same && i < a->count; i++)
+        same = a->item[i].step == b->item[i].step && a->item[i].value == b->item[i].value;
+    if (!same) fail_msg("seed %llu: other best checkpoints", (unsigned long long)seed);
+}
+
+/* Whatever strikes, the same evaluations are the best ones, with the same values, and each has its
+ * checkpoint (the make-believe disk sees to that). A save that the disk refuses is not kept. */
+static void check_best(JobConfig *config, const char *metric, BestMode mode)
+{
+    static char text[32];
+    const char *seeds = getenv("SIM_COUNT");
+    int count = seeds != NULL ? atoi(seeds) : 2000;
+    snprintf(text, sizeof text, "%s", metric);
+    config->eval.best_metric = text;
+    config->eval.best_mode = mode;
+    config->eval.interval = 3;
+    config->checkpoint.keep_best = 2;
+    SimResult quiet = sim_run(config, &no_faults, 1);
+    assert_right(&quiet, 1);
+    assert_int_equal(quiet.saved.best.count, 2);
+    assert_int_equal(quiet.saved.evaluated, quiet.steps);
+    double first = quiet.saved.best.item[0].value, second = quiet.saved.best.item[1].value;
+    assert_true(mode == BEST_MAX ? first >= second : first <= second);
+    for (uint64_t seed = 1; seed <= (uint64_t)count; seed++) {
+        SimFaults faults = faults_of(seed);
+        faults.bad_records = faults.bad_eval_records = 0;
+        faults.failed_save = faults.failed_append = 0;
+        config->rollout.num_workers = 1 + (int64_t)(seed / 3 % 5);
+        config->eval.before_train = seed % 2 == 0;
+        SimResult result = sim_run(config, &faults, seed);
+        assert_right(&result, seed);
+        if (result.saved.evaluated == quiet.steps) /* not stopped politely in its last evaluation */
+            assert_same_best(&result.saved.best, &quiet.saved.best, seed);
+        else
+            assert_true(faults.stops > 0);
+    }
+    for (uint64_t seed = 1; seed <= (uint64_t)count / 10; seed++) { /* a save fails: it goes on */
+        SimResult result = sim_run(config, &(SimFaults){.failed_save = 0.2, .kills = 1}, seed);
+        assert_right(&result, seed);
+    }
+}
+
+static void test_simulation_keeps_the_best_checkpoints_whatever_strikes(void **state)
+{
+    (void)state;
+    JobConfig config = make_config(3, 2, 2);
+    check_best(&config, "eval/loss", BEST_MIN);
+    config = make_rl_config(3, 2, 1);
+    check_best(&config, "more/pass@2", BEST_MAX);
 }
 
 static void test_simulation_gives_up_past_the_restart_budget(void **state)
@@ -597,6 +659,7 @@ int main(void)
         cmocka_unit_test(test_simulation_keeps_answers_within_the_staleness),
         cmocka_unit_test(test_simulation_goes_through_stages_whatever_strikes),
         cmocka_unit_test(test_simulation_swaps_a_stage_while_it_runs),
+        cmocka_unit_test(test_simulation_keeps_the_best_checkpoints_whatever_strikes),
         cmocka_unit_test(test_simulation_gives_up_past_the_restart_budget),
         cmocka_unit_test(test_simulation_ends_though_a_commit_lands_late),
         cmocka_unit_test(test_simulation_restarts_as_often_as_the_budget_says),

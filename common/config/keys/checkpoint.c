@@ -1,3 +1,4 @@
+#include "base/limits.h"
 #include "config/keys/keys.h"
 
 static const KeyName resume_names[] = {{"auto", RESUME_AUTO}, {"never", RESUME_NEVER}, {NULL, 0}};
@@ -19,6 +20,15 @@ static const ConfigKey keys[] = {
      .max = 1e6,
      .also = "save_total_limit",
      .meaning = "checkpoints that are kept, the newest ones; 0: all"},
+    {.path = "checkpoint.keep_best",
+     .type = KEY_INT,
+     .offset = AT(checkpoint.keep_best),
+     .preset = "0",
+     .example = "1",
+     .max = KEEP_BEST_MAX,
+     .also = "load_best_model_at_end save_best keep_best_checkpoint",
+     .meaning = "checkpoints that are kept besides, those of the best evaluations by "
+                "eval.best_metric; checkpoints/best names the best"},
     {.path = "checkpoint.resume",
      .fixed = true,
      .type = KEY_ENUM,

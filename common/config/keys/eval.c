@@ -112,6 +112,8 @@ static const ConfigTable set_table = {.section = set_sections, .num_sections = 1
 
 /* ---- the section ---- */
 
+static const KeyName mode_names[] = {{"max", BEST_MAX}, {"min", BEST_MIN}, {NULL, 0}};
+
 static const ConfigKey keys[] = {
     {.path = "eval.interval",
      .type = KEY_INT,
@@ -183,6 +185,21 @@ static const ConfigKey keys[] = {
      .example = "{gsm8k: {path: gsm8k_test.jsonl, n_samples_per_prompt: 8, temperature: 0.6}}",
      .also = "eval_config eval_datasets datasets",
      .meaning = "further evaluation sets, each with a name and keys of its own"},
+    {.path = "eval.best_metric",
+     .type = KEY_STRING,
+     .offset = AT(eval.best_metric),
+     .derived = "none",
+     .example = "gsm8k/accuracy",
+     .also = "metric_for_best_model best_metric_name monitor",
+     .meaning = "the figure by which evaluations are compared (checkpoint.keep_best): "
+                "SET/FIGURE, or eval/FIGURE of data.eval, as metrics.md names them"},
+    {.path = "eval.best_mode",
+     .type = KEY_ENUM,
+     .offset = AT(eval.best_mode),
+     .derived = "told by the figure: min for loss and perplexity, max for the others",
+     .names = mode_names,
+     .also = "greater_is_better mode",
+     .meaning = "whether the highest or the lowest is the best"},
 };
 
 const ConfigSection eval_section = {
