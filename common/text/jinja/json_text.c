@@ -11,8 +11,7 @@ static void write_json_char(Run *run, uint32_t c, Origin origin)
     const char *plain = "\"\"\\\\\nn\rr\tt\bb\ff";
     for (size_t i = 0; plain[i] != '\0'; i += 2)
         if (c == (unsigned char)plain[i]) {
-            snprintf(text, sizeof text, "\\%c", plain[i + 1]);
-            buffer_puts(run, text, origin);
+            buffer_write(run, (const char[]){'\\', plain[i + 1]}, 2, origin);
             return;
         }
     if (c < 0x10000) {
@@ -86,6 +85,18 @@ static bool write_plain(Run *run, const char *bytes, size_t length, Origin origi
     return true;
 }
 
+/* buffer_write of a few bytes, most often of the origin that is being written. */
+static inline void put(Run *run, const char *bytes, size_t length, Origin origin)
+{
+    char *room = length < 64 ? buffer_room(run, length, origin) : NULL;
+    if (room == NULL) {
+        buffer_write(run, bytes, length, origin);
+    } else {
+        copy_short(room, bytes, length);
+        run->top->length += length;
+    }
+}
+
 static void write_json_string(Run *run, Value string, bool ensure_ascii)
 {
     const String *text = string.as.string;
@@ -130,15 +141,14 @@ static void write_json_break(Run *run, const JsonStyle *style, int level, Origin
 {
     static const char blanks[] = "\n                                                              ";
     const String *indent = style->indent;
-    if (indent == NULL) return;
     size_t length = 1 + (size_t)level * indent->length;
     if (style->indents_blank && length < sizeof blanks) {
-        buffer_write(run, blanks, length, origin);
+        put(run, blanks, length, origin);
         return;
     }
-    buffer_write(run, "\n", 1, origin);
+    put(run, "\n", 1, origin);
     for (int i = 0; i < level; i++)
-        buffer_write(run, indent->bytes, indent->length, origin);
+        put(run, indent->bytes, indent->length, origin);
 }
 
 static void write_json_value(Run *run, Value value, const JsonStyle *style, int level);
@@ -149,12 +159,12 @@ static void write_json_list(Run *run, Value value, const JsonStyle *style, int l
     buffer_puts(run, "[", value.origin);
     for (size_t i = 0; i < list->count; i++) {
         if (i > 0)
-            buffer_write(run, style->item_separator.as.string->bytes,
-                         style->item_separator.as.string->length, value.origin);
-        write_json_break(run, style, level + 1, value.origin);
+            put(run, style->item_separator.as.string->bytes,
+                style->item_separator.as.string->length, value.origin);
+        if (style->indent != NULL) write_json_break(run, style, level + 1, value.origin);
         write_json_value(run, list->item[i], style, level + 1);
     }
-    if (list->count > 0) write_json_break(run, style, level, value.origin);
+    if (list->count > 0 && style->indent != NULL) write_json_break(run, style, level, value.origin);
     buffer_puts(run, "]", value.origin);
 }
 
@@ -207,14 +217,14 @@ static void write_json_dict(Run *run, Value value, const JsonStyle *style, int l
     const String *key_separator = style->key_separator.as.string;
     buffer_puts(run, "{", value.origin);
     for (size_t i = 0; i < dict->count; i++) {
-        if (i > 0) buffer_write(run, item_separator->bytes, item_separator->length, value.origin);
-        write_json_break(run, style, level + 1, value.origin);
+        if (i > 0) put(run, item_separator->bytes, item_separator->length, value.origin);
+        if (style->indent != NULL) write_json_break(run, style, level + 1, value.origin);
         const DictEntry *entry = &dict->entry[order != NULL ? order[i] : i];
         write_json_string(run, json_key(run, entry->key), style->ensure_ascii);
-        buffer_write(run, key_separator->bytes, key_separator->length, value.origin);
+        put(run, key_separator->bytes, key_separator->length, value.origin);
         write_json_held(run, entry->held, style, level + 1);
     }
-    if (dict->count > 0) write_json_break(run, style, level, value.origin);
+    if (dict->count > 0 && style->indent != NULL) write_json_break(run, style, level, value.origin);
     buffer_puts(run, "}", value.origin);
 }
 
@@ -265,19 +275,18 @@ static void write_json_members(Run *run, const cJSON *json, const JsonStyle *sty
     bool is_object = (json->type & 0xFF) == cJSON_Object;
     const String *item_separator = style->item_separator.as.string;
     const String *key_separator = style->key_separator.as.string;
-    buffer_write(run, is_object ? "{" : "[", 1, origin);
+    put(run, is_object ? "{" : "[", 1, origin);
     for (const cJSON *item = json->child; item != NULL; item = item->next) {
-        if (item != json->child)
-            buffer_write(run, item_separator->bytes, item_separator->length, origin);
-        write_json_break(run, style, level + 1, origin);
+        if (item != json->child) put(run, item_separator->bytes, item_separator->length, origin);
+        if (style->indent != NULL) write_json_break(run, style, level + 1, origin);
         if (is_object) {
             write_json_text(run, item->string, style, origin);
-            buffer_write(run, key_separator->bytes, key_separator->length, origin);
+            put(run, key_separator->bytes, key_separator->length, origin);
         }
         write_json_pending(run, item, style, level + 1, origin);
     }
-    if (json->child != NULL) write_json_break(run, style, level, origin);
-    buffer_write(run, is_object ? "}" : "]", 1, origin);
+    if (json->child != NULL && style->indent != NULL) write_json_break(run, style, level, origin);
+    put(run, is_object ? "}" : "]", 1, origin);
 }
 
 static void write_json_pending(Run *run, const cJSON *json, const JsonStyle *style, int level,
