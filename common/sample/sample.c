@@ -32,6 +32,9 @@ static const char *const note_names[NOTE_COUNT] = {
     [NOTE_NOT_RENDERED] = "not_rendered",
     [NOTE_EMPTY_ANSWER] = "empty_answer",
     [NOTE_BAD_ARGUMENTS] = "bad_arguments",
+    [NOTE_UNNAMED_CALL] = "unnamed_call",
+    [NOTE_SPELLED_CONTROL] = "spelled_control",
+    [NOTE_PREFILL_CUT] = "prefill_cut",
 };
 
 const char *sample_status_name(SampleStatus status)

@@ -39,7 +39,10 @@ typedef enum {
 typedef enum {
     NOTE_NOT_RENDERED,  /* as REJECT_NOT_RENDERED, and kept by policy */
     NOTE_EMPTY_ANSWER,  /* an assistant's message that is learned says nothing */
-    NOTE_BAD_ARGUMENTS, /* the arguments of a tool call are a text that is no JSON object */
+    NOTE_BAD_ARGUMENTS,   /* the arguments of a tool call are not, or do not spell, an object */
+    NOTE_UNNAMED_CALL,    /* a tool call says not which function */
+    NOTE_SPELLED_CONTROL, /* a text spells a special token, and stays text */
+    NOTE_PREFILL_CUT,     /* a prompt ends in an assistant's message, which is left out */
     NOTE_COUNT,
 } SampleNote;
 

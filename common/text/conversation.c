@@ -329,48 +329,38 @@ static void range_append(RangeList *list, uint32_t begin, uint32_t end, bool joi
     list->range[list->count++][1] = end;
 }
 
-/* The length of the added token, none of the control tokens, that the text begins with; 0: none
- * does. */
-static uint32_t added_token_length(const TextModel *model, const char *text, uint32_t length)
-{
-    char token[256];
-    if (!model->added_first[(unsigned char)text[0]]) return 0;
-    for (size_t i = 0; i < model->num_added_lengths; i++) {
-        uint32_t n = model->added_length[i];
-        if (n > length || n >= sizeof token) continue;
-        memcpy(token, text, n);
-        token[n] = '\0';
-        int32_t id = tokenizer_token_id(model->tokenizer, token);
-        if (id >= 0 && tokenizer_id_kind(model->tokenizer, id) == TOKEN_KIND_ADDED) return n;
-    }
-    return 0;
-}
-
-/* Where added tokens are looked for: in text of the template (and role names, which some templates
- * build tokens from). In an assistant's text, "<think>" or "<tool_call>" is what the model itself
- * writes; control tokens are not. */
-static RangeList special_ranges(const TextModel *model, const Rendering *rendering,
-                                const bool *is_assistant)
+/* Where special tokens are looked for: in text of the template (and role names, which some
+ * templates build tokens from). */
+static RangeList special_ranges(const Rendering *rendering)
 {
     RangeList list = {0};
     bool joinable = false;
     for (size_t i = 0; i < rendering->num_spans; i++) {
         const OriginSpan *span = &rendering->span[i];
-        if (span->kind == ORIGIN_TEMPLATE || span->kind == ORIGIN_ROLE) {
-            range_append(&list, span->begin, span->end, joinable);
-            joinable = true;
-            continue;
-        }
-        joinable = false;
-        if (span->message < 0 || !is_assistant[span->message]) continue;
-        for (uint32_t at = span->begin; at < span->end; at++) {
-            uint32_t length = added_token_length(model, rendering->text + at, span->end - at);
-            if (length == 0) continue;
-            range_append(&list, at, at + length, false);
-            at += length - 1;
-        }
+        bool allowed = span->kind == ORIGIN_TEMPLATE || span->kind == ORIGIN_ROLE;
+        if (allowed) range_append(&list, span->begin, span->end, joinable);
+        joinable = allowed;
     }
     return list;
+}
+
+/* A sentence on the special tokens that texts of the conversation spell, or NULL. Owned. */
+static char *describe_withheld(const TextModel *model, const Rendering *rendering,
+                               const Withheld *withheld)
+{
+    const char *token = tokenizer_id_token(model->tokenizer, withheld->first.id);
+    char place[48] = "what is told to the chat template", times[48] = "";
+    if (withheld->count == 0) return NULL;
+    for (size_t i = 0; i < rendering->num_spans; i++) {
+        const OriginSpan *span = &rendering->span[i];
+        if (span->end <= withheld->first.begin || span->message < 0) continue;
+        if (span->begin <= withheld->first.begin)
+            snprintf(place, sizeof place, "messages[%d]", span->message);
+        break;
+    }
+    if (withheld->count > 1)
+        snprintf(times, sizeof times, ", the first of %zu such places", withheld->count);
+    return mem_printf("%s spells the special token %s%s", place, QUOTED(token), times);
 }
 
 /* What conversation_encode works on. */
@@ -395,6 +385,7 @@ static void fill_conversation(const Encoder *encoder, const bool *trained, Rende
                            .num_messages = (size_t)cJSON_GetArraySize(encoder->messages),
                            .is_prompt = encoder->options->add_generation_prompt};
     ret->trained_tokens = loss_mask_fill(encoder->model, &request, ret->loss_mask);
+    ret->spelled = describe_withheld(encoder->model, rendering, &encoding->withheld);
     if (!encoder->options->keep_text) return;
     ret->text = rendering->text;
     ret->text_length = rendering->length;
@@ -407,25 +398,23 @@ static Status encode(const Encoder *encoder, TokenizerCache *cache, Rendering *r
                      TokenizedConversation *ret, Error *err)
 {
     size_t count = (size_t)cJSON_GetArraySize(encoder->messages), at = 0;
-    bool *is_assistant = mem_calloc(count, sizeof(bool)),
-         *trained = mem_calloc(count, sizeof(bool));
+    bool *trained = mem_calloc(count, sizeof(bool));
     const cJSON *message;
     cJSON_ArrayForEach(message, encoder->messages)
     {
-        is_assistant[at] = role_is(message, "assistant");
-        trained[at] = is_assistant[at] && at >= encoder->options->num_prompt_messages &&
-                      !has_weight_zero(message);
+        trained[at] = role_is(message, "assistant") &&
+                      at >= encoder->options->num_prompt_messages && !has_weight_zero(message);
         at++;
     }
-    RangeList ranges = special_ranges(encoder->model, rendering, is_assistant);
-    SpecialRanges special = {.range = (const uint32_t(*)[2])ranges.range, .count = ranges.count};
+    RangeList ranges = special_ranges(rendering);
+    SpecialRanges special = {
+        .range = (const uint32_t(*)[2])ranges.range, .count = ranges.count, .added_anywhere = true};
     Encoding encoding = {0};
     Status status = tokenizer_encode(encoder->model->tokenizer, cache, rendering->text,
                                      rendering->length, &special, false, &encoding, err);
     if (status == OK) fill_conversation(encoder, trained, rendering, &encoding, ret);
     encoding_free(&encoding);
     free(ranges.range);
-    free(is_assistant);
     free(trained);
     return status;
 }
@@ -555,5 +544,6 @@ void tokenized_conversation_free(TokenizedConversation *conversation)
     free(conversation->text);
     free(conversation->span);
     free(conversation->lost);
+    free(conversation->spelled);
     *conversation = (TokenizedConversation){0};
 }

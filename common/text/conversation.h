@@ -10,9 +10,9 @@
  * rendered alone. A message with `step_loss_mask: 0` (slime) or `weight: 0` (OpenAI) is not
  * trained, nor is one of the prompt.
  *
- * Text of users and tools never becomes a control or added token, whatever it spells. In an
- * assistant's text, added tokens that are not control tokens ("<think>", "<tool_call>") are
- * recognised: the model writes them itself. */
+ * Text of messages and tools never becomes a special token ("special": true in tokenizer.json),
+ * whatever it spells: those are the template's alone. Added tokens that are not special ("<think>",
+ * "<tool_response>") are recognised everywhere, as by the reference. */
 #ifndef TROUPE_TEXT_CONVERSATION_H
 #define TROUPE_TEXT_CONVERSATION_H
 
@@ -29,6 +29,9 @@ Status text_model_load(const char *folder, const char *template_path, TextModel 
 void text_model_destroy(TextModel *model); /* accepts NULL */
 const Tokenizer *text_model_tokenizer(const TextModel *model);
 int32_t text_model_eos_id(const TextModel *model); /* -1 if there is none */
+/* Whether arguments of tool calls that are JSON text are parsed for this template: it renders an
+ * object as the model should write it, and a text encoded a second time. */
+bool text_model_parses_arguments(const TextModel *model);
 
 typedef struct ConversationOptions {
     bool add_generation_prompt;   /* for prompts; training renders whole conversations without it */
@@ -49,6 +52,9 @@ typedef struct TokenizedConversation {
     /* A sentence on what of the conversation the template passed over (a message with content, the
      * calls of one, the tools), and below it what it expected; owned. NULL: nothing. */
     char *lost;
+    /* A sentence on the first special token that a text of it spells, which stays text here and
+     * would be a token in transformers; owned. NULL: none. */
+    char *spelled;
 } TokenizedConversation;
 
 void tokenized_conversation_free(TokenizedConversation *conversation);

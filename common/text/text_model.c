@@ -227,30 +227,6 @@ static char *learn_continuation(const TextModel *model)
     return continuation;
 }
 
-static void add_length(TextModel *model, uint32_t length)
-{
-    size_t at = 0;
-    while (at < model->num_added_lengths && model->added_length[at] > length)
-        at++;
-    if (at < model->num_added_lengths && model->added_length[at] == length) return;
-    size_t count = model->num_added_lengths++;
-    model->added_length = mem_realloc(model->added_length, count + 1, sizeof(uint32_t));
-    memmove(model->added_length + at + 1, model->added_length + at,
-            (count - at) * sizeof(uint32_t));
-    model->added_length[at] = length;
-}
-
-static void learn_added_tokens(TextModel *model)
-{
-    for (int32_t id = 0; id < tokenizer_vocab_size(model->tokenizer); id++) {
-        if (tokenizer_id_kind(model->tokenizer, id) != TOKEN_KIND_ADDED) continue;
-        const char *text = tokenizer_id_token(model->tokenizer, id);
-        if (*text == '\0') continue;
-        model->added_first[(unsigned char)*text] = true;
-        add_length(model, (uint32_t)strlen(text));
-    }
-}
-
 /* ---- loading ---- */
 
 /* "</s>" or {"content": "</s>", ...}; NULL when it is neither. */
@@ -390,7 +366,6 @@ static Status load(TextModel *model, const char *path, const char *folder,
         learn_content(model);
         learn_tool_calls(model);
         model->continuation = learn_continuation(model);
-        learn_added_tokens(model);
     }
     cJSON_Delete(config);
     cJSON_Delete(map);
@@ -421,7 +396,6 @@ void text_model_destroy(TextModel *model)
     cJSON_Delete(model->tokens);
     free(model->header);
     free(model->continuation);
-    free(model->added_length);
     free(model);
 }
 
@@ -433,4 +407,9 @@ const Tokenizer *text_model_tokenizer(const TextModel *model)
 int32_t text_model_eos_id(const TextModel *model)
 {
     return model->eos_id;
+}
+
+bool text_model_parses_arguments(const TextModel *model)
+{
+    return model->takes_argument_objects && !model->takes_argument_texts;
 }

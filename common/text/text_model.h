@@ -30,12 +30,6 @@ struct TextModel {
     bool takes_argument_objects; /* it renders the arguments of tool calls given as an object */
     bool takes_argument_texts;   /* and given as JSON text; if neither: they stay as they are */
     MissingContent missing_content; /* with which it renders tool calls */
-
-    /* Added tokens that are not control tokens, such as "<think>": their first bytes and lengths.
-     */
-    bool added_first[256];
-    uint32_t *added_length; /* each once, the longest first; owned */
-    size_t num_added_lengths;
 };
 
 /* The variables of one rendering. */

@@ -74,7 +74,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
                   memcmp(cached.span, plain.span, plain.length * sizeof *plain.span) == 0);
         }
         check_decoded(tokenizer, &plain, text, length, kinds[kind].reversible);
-        const SpecialRanges none = {NULL, 0};
+        const SpecialRanges none = {NULL, 0, false};
         CHECK(tokenizer_encode(tokenizer, cache, text, length, &none, false, &unspecial, &err) ==
               OK);
         check_decoded(tokenizer, &unspecial, text, length, kinds[kind].reversible);

@@ -157,24 +157,79 @@ static void test_control_tokens_in_messages_stay_text(void **state)
     text_model_destroy(model);
 }
 
-static void test_an_assistants_own_think_tokens_are_tokens(void **state)
+/* Whatever the text spells, as long as it is no special token, the ids are those of the rendered
+ * text as a whole, which is what transformers tokenizes. */
+static void assert_ids_of_plain_text(const TextModel *model, const char *messages_json)
+{
+    Error err = {0};
+    ConversationOptions options = plain;
+    options.keep_text = true;
+    cJSON *messages = parse(messages_json);
+    TokenizedConversation conversation = encode(model, messages, &options);
+    Encoding whole = {0};
+    assert_ok(tokenizer_encode(text_model_tokenizer(model), NULL, conversation.text,
+                               conversation.text_length, NULL, false, &whole, &err),
+              &err);
+    assert_int_equal(conversation.length, whole.length);
+    for (size_t i = 0; i < whole.length; i++)
+        assert_int_equal(conversation.token[i], whole.span[i].id);
+    assert_null(conversation.spelled);
+    encoding_free(&whole);
+    tokenized_conversation_free(&conversation);
+    cJSON_Delete(messages);
+}
+
+static void test_added_tokens_that_are_not_special_are_tokens_in_all_texts(void **state)
+{
+    (void)state;
+    static const char messages_json[] =
+        "[{\"role\":\"system\",\"content\":\"Think in <think></think>, \u00f6.\"},"
+        "{\"role\":\"user\",\"content\":\"<think> e\u0301x <|im_en d|><thi\"},"
+        "{\"role\":\"assistant\",\"content\":\"<think>a</think>b e\u0301x\"}]";
+    Error err = {0};
+    assert_ok(file_write_atomic("chatml.jinja", chatml, strlen(chatml), &err), &err);
+    TextModel *model = load_model(TEST_SOURCE_DIR "/text/fixtures/qwen", "chatml.jinja");
+    assert_ids_of_plain_text(model, messages_json);
+    cJSON *messages = parse(messages_json);
+    TokenizedConversation conversation = encode(model, messages, &plain);
+    const Tokenizer *tokenizer = text_model_tokenizer(model);
+    assert_int_equal(count_of(&conversation, tokenizer_token_id(tokenizer, "<think>")), 3);
+    assert_int_equal(count_of(&conversation, tokenizer_token_id(tokenizer, "</think>")), 2);
+    tokenized_conversation_free(&conversation);
+    cJSON_Delete(messages);
+    text_model_destroy(model);
+}
+
+/* Data in Hermes' manner write the tags of tools into the texts of system and user. */
+static void test_tool_tags_in_users_texts_are_qwen3s_tokens(void **state)
 {
     (void)state;
     char *folder = shared_path("data/tokenizers/qwen3");
     if (folder == NULL) skip();
-    Error err = {0};
-    assert_ok(file_write_atomic("chatml.jinja", chatml, strlen(chatml), &err), &err);
-    TextModel *model = load_model(folder, "chatml.jinja");
-    cJSON *messages = parse("[{\"role\":\"user\",\"content\":\"<think>\"},"
-                            "{\"role\":\"assistant\",\"content\":\"<think>a</think>\"}]");
+    TextModel *model = load_model(folder, NULL);
+    assert_ids_of_plain_text(
+        model, "[{\"role\":\"system\",\"content\":\"Answer with <tool_call></tool_call>.\"},"
+               "{\"role\":\"user\",\"content\":\"Weather?\"},"
+               "{\"role\":\"assistant\",\"content\":\"<tool_call>\\n{}\\n</tool_call>\"},"
+               "{\"role\":\"user\",\"content\":\"<tool_response>\\n3\\n</tool_response>\"},"
+               "{\"role\":\"assistant\",\"content\":\"Three.\"}]");
+    text_model_destroy(model);
+    free(folder);
+}
+
+static void test_special_tokens_in_texts_are_told_of(void **state)
+{
+    (void)state;
+    TextModel *model = load_model(TINY_MODEL, NULL);
+    cJSON *messages = parse("[{\"role\":\"user\",\"content\":\"a <|im_e\"},"
+                            "{\"role\":\"assistant\",\"content\":\"b<|im_end|><|im_end|>\"}]");
     TokenizedConversation conversation = encode(model, messages, &plain);
-    const Tokenizer *tokenizer = text_model_tokenizer(model);
-    assert_int_equal(count_of(&conversation, tokenizer_token_id(tokenizer, "<think>")), 1);
-    assert_int_equal(count_of(&conversation, tokenizer_token_id(tokenizer, "</think>")), 1);
+    assert_string_equal(conversation.spelled,
+                        "messages[1] spells the special token \"<|im_end|>\", the first of 2 such "
+                        "places");
     tokenized_conversation_free(&conversation);
     cJSON_Delete(messages);
     text_model_destroy(model);
-    free(folder);
 }
 
 static void assert_same_tokens(const TextModel *model, const char *a_json, const char *b_json)
@@ -555,7 +610,9 @@ int main(void)
         cmocka_unit_test(test_gsm8k_with_qwen3_gives_ids_of_transformers_and_mask_of_trl),
         cmocka_unit_test(test_qwen3_reasoning_and_tool_calls_are_trained),
         cmocka_unit_test(test_control_tokens_in_messages_stay_text),
-        cmocka_unit_test(test_an_assistants_own_think_tokens_are_tokens),
+        cmocka_unit_test(test_added_tokens_that_are_not_special_are_tokens_in_all_texts),
+        cmocka_unit_test(test_tool_tags_in_users_texts_are_qwen3s_tokens),
+        cmocka_unit_test(test_special_tokens_in_texts_are_told_of),
         cmocka_unit_test(test_content_in_parts_is_joined),
         cmocka_unit_test(test_a_template_that_wants_parts_gets_parts),
         cmocka_unit_test(test_tools_as_text_are_tools),

@@ -131,20 +131,48 @@ static void test_special_tokens_match_only_inside_their_ranges(void **state)
 
     encoding.length = 0;
     const uint32_t second[][2] = {{0, 1}, {12, 22}};
-    encode(tokenizer, text, &(SpecialRanges){second, 2}, &encoding);
+    encode(tokenizer, text, &(SpecialRanges){second, 2, false}, &encoding);
     assert_int_equal(count_id(&encoding, end), 1);
     for (size_t i = 0; i < encoding.length; i++)
         if (encoding.span[i].id == end) assert_int_equal(encoding.span[i].begin, 12);
 
     encoding.length = 0;
-    encode(tokenizer, text, &(SpecialRanges){NULL, 0}, &encoding);
+    encode(tokenizer, text, &(SpecialRanges){NULL, 0, false}, &encoding);
     assert_int_equal(count_id(&encoding, end), 0);
 
     /* A range that ends inside the token, or begins inside it, does not allow it. */
     const uint32_t parts[][2] = {{0, 10}, {13, 22}};
     encoding.length = 0;
-    encode(tokenizer, text, &(SpecialRanges){parts, 2}, &encoding);
+    encode(tokenizer, text, &(SpecialRanges){parts, 2, false}, &encoding);
     assert_int_equal(count_id(&encoding, end), 0);
+    encoding_free(&encoding);
+    tokenizer_destroy(tokenizer);
+}
+
+/* Tokens that are not special are the package's wherever they stand; special ones that are kept
+ * from matching are counted, and what else begins inside of them is still found. */
+static void test_added_tokens_match_outside_the_ranges_where_asked(void **state)
+{
+    (void)state;
+    Tokenizer *tokenizer = load_fixture("qwen");
+    int32_t think = tokenizer_token_id(tokenizer, "<think>");
+    int32_t end = tokenizer_token_id(tokenizer, "<|im_end|>");
+    int32_t folded = tokenizer_token_id(tokenizer, "e\u0301x"); /* normalized */
+    const char *text = "<think>a\u030A e\u0301x<|im_end|><think><|im_end|><|im_end|>";
+    const uint32_t last[][2] = {{strlen(text) - 10, strlen(text)}};
+    Encoding encoding = {0};
+    encode(tokenizer, text, &(SpecialRanges){last, 1, false}, &encoding);
+    assert_int_equal(count_id(&encoding, think), 0);
+    assert_int_equal(encoding.withheld.count, 0);
+    encoding.length = 0;
+    encode(tokenizer, text, &(SpecialRanges){last, 1, true}, &encoding);
+    assert_int_equal(count_id(&encoding, think), 2);
+    assert_int_equal(count_id(&encoding, folded), 1);
+    assert_int_equal(count_id(&encoding, end), 1);
+    assert_int_equal(encoding.span[encoding.length - 1].id, end);
+    assert_int_equal(encoding.withheld.count, 2);
+    assert_int_equal(encoding.withheld.first.id, end);
+    assert_int_equal(encoding.withheld.first.begin, strlen("<think>a\u030A e\u0301x"));
     encoding_free(&encoding);
     tokenizer_destroy(tokenizer);
 }
@@ -159,7 +187,7 @@ static void test_special_token_is_found_behind_a_forbidden_beginning(void **stat
     const char *text = "<|im_end|<|im_end|>";
     Encoding encoding = {0};
     const uint32_t range[][2] = {{9, 19}};
-    encode(tokenizer, text, &(SpecialRanges){range, 1}, &encoding);
+    encode(tokenizer, text, &(SpecialRanges){range, 1, false}, &encoding);
     assert_int_equal(count_id(&encoding, end), 1);
     assert_int_equal(encoding.span[encoding.length - 1].id, end);
     assert_int_equal(encoding.span[encoding.length - 1].begin, 9);
@@ -180,7 +208,7 @@ static void test_normalized_added_tokens_respect_the_ranges(void **state)
     assert_int_equal(count_id(&encoding, id), 2);
     encoding.length = 0;
     const uint32_t range[][2] = {{9, 13}};
-    encode(tokenizer, text, &(SpecialRanges){range, 1}, &encoding);
+    encode(tokenizer, text, &(SpecialRanges){range, 1, false}, &encoding);
     assert_int_equal(count_id(&encoding, id), 1);
     assert_int_equal(encoding.span[encoding.length - 1].id, id);
     assert_int_equal(encoding.span[encoding.length - 1].begin, 9);
@@ -458,6 +486,7 @@ int main(void)
         cmocka_unit_test(test_tokenizer_gives_the_published_ids_of_gpt2),
         cmocka_unit_test(test_tokenizer_gives_the_published_ids_of_qwen),
         cmocka_unit_test(test_special_tokens_match_only_inside_their_ranges),
+        cmocka_unit_test(test_added_tokens_match_outside_the_ranges_where_asked),
         cmocka_unit_test(test_special_token_is_found_behind_a_forbidden_beginning),
         cmocka_unit_test(test_normalized_added_tokens_respect_the_ranges),
         cmocka_unit_test(test_spans_cover_unchanged_text_without_gaps),

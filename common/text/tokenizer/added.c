@@ -228,29 +228,6 @@ static uint32_t allowed_end(const SpecialRanges *special, size_t *cursor, const 
     return end;
 }
 
-/* Finds the next token from `at` on; its place goes to *ret_begin. */
-static const AddedToken *find_token(const AddedTokens *added, const TokenTrie *trie,
-                                    const TextView *text, const SpecialRanges *special,
-                                    size_t *cursor, uint32_t at, uint32_t *ret_begin)
-{
-    for (; at < text->length; at++) {
-        if (trie->only_first_byte >= 0) {
-            const char *found = memchr(text->data + at, trie->only_first_byte, text->length - at);
-            if (found == NULL) return NULL;
-            at = (uint32_t)(found - text->data);
-        } else if (trie->start[(unsigned char)text->data[at]] == 0) {
-            continue;
-        }
-        uint32_t end = allowed_end(special, cursor, text, at);
-        if (end <= at) continue;
-        uint32_t token = trie_match(trie, text->data, at, end);
-        if (token == TOKEN_NONE) continue;
-        *ret_begin = at;
-        return &added->token[token];
-    }
-    return NULL;
-}
-
 static bool is_single_word(const UnicodeTable *table, const TextView *text, uint32_t begin,
                            uint32_t end)
 {
@@ -259,14 +236,91 @@ static bool is_single_word(const UnicodeTable *table, const TextView *text, uint
     return end == text->length || !unicode_is_word(table, utf8_next(text->data + end, &size));
 }
 
+/* One walk over a text. */
+typedef struct Search {
+    const AddedTokens *added;
+    const TokenTrie *trie;
+    const UnicodeTable *table;
+    const TextView *text;
+    const SpecialRanges *special; /* NULL: tokens match everywhere */
+    size_t cursor;
+    Withheld *withheld; /* NULL: nobody counts */
+} Search;
+
+/* The longest token at `at` that may match there: any that ends by `end`, and those that are not
+ * special wherever they end. */
+static uint32_t match_allowed(const Search *search, uint32_t at, uint32_t end)
+{
+    const TokenTrie *trie = search->trie;
+    const TextView *text = search->text;
+    uint32_t found = TOKEN_NONE;
+    uint32_t node = trie->start[(unsigned char)text->data[at]];
+    while (node != 0) {
+        uint32_t token = trie->node[node].token;
+        at++;
+        if (token != TOKEN_NONE && (at <= end || !search->added->token[token].special))
+            found = token;
+        if (at >= text->length) break;
+        node = trie_child(trie, node, (unsigned char)text->data[at]);
+    }
+    return found;
+}
+
+static void count_withheld(const Search *search, uint32_t at, const AddedToken *token)
+{
+    uint32_t end = at + token->pattern_length;
+    if (search->withheld == NULL) return;
+    if (token->single_word && !is_single_word(search->table, search->text, at, end)) return;
+    if (search->withheld->count++ > 0) return;
+    ByteOrigin origin = text_view_origin(search->text, at, end);
+    search->withheld->first = (TokenSpan){(int32_t)token->id, origin.begin, origin.end};
+}
+
+/* The token that begins at `at`, or TOKEN_NONE. */
+static uint32_t match_at(Search *search, uint32_t at)
+{
+    const TextView *text = search->text;
+    uint32_t token = trie_match(search->trie, text->data, at, text->length);
+    if (search->special == NULL || token == TOKEN_NONE) return token;
+    uint32_t end = allowed_end(search->special, &search->cursor, text, at);
+    const AddedToken *found = &search->added->token[token];
+    if (at + found->pattern_length <= end) return token;
+    if (!search->special->added_anywhere)
+        return end > at ? trie_match(search->trie, text->data, at, end) : TOKEN_NONE;
+    if (!found->special) return token;
+    count_withheld(search, at, found);
+    return match_allowed(search, at, end);
+}
+
+/* Finds the next token from `at` on; its place goes to *ret_begin. */
+static const AddedToken *find_token(Search *search, uint32_t at, uint32_t *ret_begin)
+{
+    const TokenTrie *trie = search->trie;
+    const TextView *text = search->text;
+    for (; at < text->length; at++) {
+        if (trie->only_first_byte >= 0) {
+            const char *found = memchr(text->data + at, trie->only_first_byte, text->length - at);
+            if (found == NULL) return NULL;
+            at = (uint32_t)(found - text->data);
+        } else if (trie->start[(unsigned char)text->data[at]] == 0) {
+            continue;
+        }
+        uint32_t token = match_at(search, at);
+        if (token == TOKEN_NONE) continue;
+        *ret_begin = at;
+        return &search->added->token[token];
+    }
+    return NULL;
+}
+
 Status added_tokens_split(const AddedTokens *added, const TokenTrie *trie,
                           const UnicodeTable *table, const TextView *text,
-                          const SpecialRanges *special, SegmentSink sink, void *context, Error *err)
+                          const TokenLimits *limits, SegmentSink sink, void *context, Error *err)
 {
     uint32_t done = 0, at = 0, begin = 0, size;
-    size_t cursor = 0;
+    Search search = {added, trie, table, text, limits->special, 0, limits->withheld};
     while (trie->count > 0 && at < text->length) {
-        const AddedToken *token = find_token(added, trie, text, special, &cursor, at, &begin);
+        const AddedToken *token = find_token(&search, at, &begin);
         if (token == NULL) break;
         uint32_t end = at = begin + token->pattern_length;
         if (token->single_word && !is_single_word(table, text, begin, end)) continue;

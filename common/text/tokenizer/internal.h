@@ -101,11 +101,16 @@ bool added_token_is_special(const AddedTokens *added, const char *content);
 typedef Status (*SegmentSink)(void *context, const TextView *text, const AddedToken *token,
                               Error *err);
 
+/* Where tokens may match, and what was withheld (NULL: nobody counts). */
+typedef struct TokenLimits {
+    const SpecialRanges *special;
+    Withheld *withheld;
+} TokenLimits;
+
 /* Cuts `text` at the tokens of `trie`. */
 Status added_tokens_split(const AddedTokens *added, const TokenTrie *trie,
                           const UnicodeTable *table, const TextView *text,
-                          const SpecialRanges *special, SegmentSink sink, void *context,
-                          Error *err);
+                          const TokenLimits *limits, SegmentSink sink, void *context, Error *err);
 
 /* ---- post-processor ---- */
 

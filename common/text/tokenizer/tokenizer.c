@@ -67,7 +67,7 @@ void encoding_free(Encoding *encoding)
 typedef struct EncodeRun {
     const Tokenizer *tokenizer;
     TokenizerCache *cache;
-    const SpecialRanges *special;
+    TokenLimits limits;
     Encoding *encoding;
 } EncodeRun;
 
@@ -110,7 +110,7 @@ static Status encode_raw(void *context, const TextView *text, const AddedToken *
     TextView normalized;
     TRY(normalize(&tokenizer->normalizer, &run->cache->normalize, text, &normalized, err));
     return added_tokens_split(&tokenizer->added, &tokenizer->added.normalized, tokenizer->table,
-                              &normalized, run->special, encode_normalized, run, err);
+                              &normalized, &run->limits, encode_normalized, run, err);
 }
 
 Status tokenizer_encode(const Tokenizer *tokenizer, TokenizerCache *cache, const char *text,
@@ -124,14 +124,15 @@ Status tokenizer_encode(const Tokenizer *tokenizer, TokenizerCache *cache, const
         return error_set(err, ERR_DATA, "the text is not UTF-8 at byte %zu (0x%02X)", valid,
                          (unsigned char)text[valid]);
     TokenizerCache own = {0};
-    EncodeRun run = {tokenizer, cache != NULL ? cache : &own, special, encoding};
+    EncodeRun run = {
+        tokenizer, cache != NULL ? cache : &own, {special, &encoding->withheld}, encoding};
     size_t before = encoding->length;
     const PostProcessor *post = &tokenizer->post;
     for (size_t i = 0; add_special_tokens && i < post->before_count; i++)
         encoding_append(encoding, post->before[i], (ByteOrigin){0, 0});
     TextView view = {text, (uint32_t)length, 0, NULL};
     Status status = added_tokens_split(&tokenizer->added, &tokenizer->added.raw, tokenizer->table,
-                                       &view, special, encode_raw, &run, err);
+                                       &view, &run.limits, encode_raw, &run, err);
     for (size_t i = 0; add_special_tokens && i < post->behind_count; i++)
         encoding_append(encoding, post->behind[i],
                         (ByteOrigin){(uint32_t)length, (uint32_t)length});

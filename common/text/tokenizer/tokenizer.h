@@ -44,19 +44,29 @@ typedef struct TokenSpan {
     uint32_t begin, end;
 } TokenSpan;
 
+/* Special tokens that the text spells where SpecialRanges keep them from matching. */
+typedef struct Withheld {
+    size_t count;
+    TokenSpan first;
+} Withheld;
+
 typedef struct Encoding {
     TokenSpan *span;
     size_t length, capacity;
+    Withheld withheld; /* counted only with `added_anywhere` */
 } Encoding;
 
 void encoding_free(Encoding *encoding);
 
 /* Where added tokens may be recognised in the input: all of it (NULL), or only inside these byte
  * ranges, sorted and disjoint. Text from users and tools is left out of them, so that "<|im_end|>"
- * typed by a user is text and not a control token. */
+ * typed by a user is text and not a control token. With `added_anywhere` the ranges hold for
+ * special tokens alone: others ("<think>", Gemma's runs of newlines) are part of how a vocabulary
+ * spells text, and match wherever the package matches them. */
 typedef struct SpecialRanges {
     const uint32_t (*range)[2];
     size_t count;
+    bool added_anywhere;
 } SpecialRanges;
 
 /* Appends the ids of `length` bytes of UTF-8 to *encoding (zero-initialise it first). `cache` may
