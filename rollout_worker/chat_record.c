@@ -51,9 +51,9 @@ static Status find_tools(const ChatReader *reader, const cJSON *record, const ch
                          const cJSON **ret, Error *err)
 {
     RecordPlace place = {source, reader->key.tool};
-    const cJSON *tools = value_of(record, place.key);
+    const cJSON *tools = record_value(record, place.key);
     if (tools == NULL) {
-        const cJSON *metadata = value_of(record, reader->key.metadata);
+        const cJSON *metadata = record_value(record, reader->key.metadata);
         place.key = "metadata.tools";
         tools = cJSON_IsObject(metadata) ? value_of(metadata, "tools") : NULL;
     }
@@ -149,15 +149,18 @@ static void merge_kwargs(const ChatReader *reader, const cJSON *own, ChatRecord 
 
 /* ---- the whole ---- */
 
-static Status check_message_keys(const cJSON *messages, const char *source, Error *err)
+static Status check_message_keys(const ChatConversation *conversation, const char *source,
+                                 Error *err)
 {
-    int index = 0;
+    const cJSON *messages = conversation->messages;
+    const char *key = conversation->list_key;
+    int index = -conversation->num_added;
     for (const cJSON *message = messages->child; message != NULL; message = message->next) {
         char place[64];
         index++;
         if (!cJSON_IsObject(message) || record_check_keys(message, source, "", NULL) == OK)
             continue;
-        snprintf(place, sizeof place, " in messages[%d]", index - 1);
+        snprintf(place, sizeof place, " in %.40s[%d]", key != NULL ? key : "messages", index - 1);
         return record_check_keys(message, source, place, err);
     }
     return OK;
@@ -171,7 +174,7 @@ Status chat_record_read(const ChatReader *reader, const cJSON *record, const cha
     TRY(record_check_keys(record, source, "", err));
     Status status =
         chat_conversation_read(record, reader->key.input, source, &read.conversation, err);
-    if (status == OK) status = check_message_keys(read.conversation.messages, source, err);
+    if (status == OK) status = check_message_keys(&read.conversation, source, err);
     if (status == OK) status = find_tools(reader, record, source, &read.tools, err);
     if (status == OK) status = find_kwargs(record, source, &kwargs, err);
     if (status != OK) {
@@ -181,8 +184,9 @@ Status chat_record_read(const ChatReader *reader, const cJSON *record, const cha
     if (read.conversation.shape == SHAPE_CONVERSATIONS || read.conversation.shape == SHAPE_ALPACA)
         wrap_bare_tools(&read);
     merge_kwargs(reader, kwargs, &read);
-    read.label = value_of(record, reader->key.label);
-    read.metadata = value_of(record, reader->key.metadata);
+    read.label = record_value(record, reader->key.label);
+    read.label_key = reader->key.label;
+    read.metadata = record_value(record, reader->key.metadata);
     *ret = read;
     return OK;
 }

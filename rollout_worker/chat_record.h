@@ -24,6 +24,7 @@ typedef struct ChatRecord {
     ChatConversation conversation;
     const cJSON *tools;    /* a list, a string, or NULL */
     const cJSON *label;    /* the reference answer; NULL: none */
+    const char *label_key; /* where it was looked for; borrowed from the reader */
     const cJSON *metadata; /* NULL: none */
     const cJSON
         *template_kwargs; /* the job's, less what the record's replace, and those; or NULL */

@@ -208,6 +208,7 @@ static Status read_list(Reading *reading, const cJSON *value)
     bool froms = cJSON_IsArray(value) && messages_have_from(value);
     reading->ret->shape = froms ? SHAPE_CONVERSATIONS : SHAPE_MESSAGES;
     reading->ret->messages = value;
+    reading->ret->list_key = value->string;
     if (cJSON_IsArray(value) && !froms) return OK;
     return append(reading, own_list(reading), value, NULL);
 }
@@ -291,6 +292,8 @@ static Status read_prompt(Reading *reading)
     cJSON *list = own_list(reading);
     TRY(append_beginning(reading, list));
     reading->ret->num_prompt_messages = cJSON_GetArraySize(list);
+    if (answer == NULL && cJSON_IsArray(reading->part[PART_PROMPT]))
+        reading->ret->list_key = reading->part[PART_PROMPT]->string;
     if (answer != NULL) TRY(append(reading, list, answer, "assistant"));
     if (answer != NULL && cJSON_IsFalse(value_of(reading->record, "label")))
         reading->ret->num_prompt_messages = cJSON_GetArraySize(list);
@@ -434,10 +437,14 @@ static Status refuse_missing(const Reading *reading, const char *key)
 
 static Status read_by_key(Reading *reading, const char *key)
 {
-    const cJSON *value = value_of(reading->record, key);
+    const cJSON *value = record_value(reading->record, key);
     reading->part[PART_SYSTEM] = value_of(reading->record, "system");
     if (value == NULL) return refuse_missing(reading, key);
-    if (!cJSON_IsString(value)) return read_list(reading, value);
+    if (!cJSON_IsString(value)) {
+        Status status = read_list(reading, value);
+        reading->ret->list_key = key;
+        return status;
+    }
     reading->part[PART_PROMPT] = value;
     return read_prompt(reading);
 }
@@ -465,6 +472,7 @@ static Status apply_system(Reading *reading)
         cJSON_InsertItemInArray(ret->owned[i], 0, message);
     }
     if (ret->num_prompt_messages > 0) ret->num_prompt_messages++;
+    ret->num_added = 1;
     return OK;
 }
 

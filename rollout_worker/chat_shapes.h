@@ -42,6 +42,10 @@ typedef struct ChatConversation {
      * All of them where there is no answer. 0 in a plain conversation, where whatever an assistant
      * says is learned. */
     int num_prompt_messages;
+    /* The key under which the record has the list, and how many messages were put before it; NULL:
+     * the list is made of several keys. Borrowed. */
+    const char *list_key;
+    int num_added;
     cJSON *owned[2]; /* what of the lists is not the record's own */
 } ChatConversation;
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "base/memory.h"
+#include "base/str.h"
 
 /* What templates that print today's date are told, 26 July 2024 (Llama 3.1's own default): a sample
  * must be the same on the day on which a run is resumed. */
@@ -38,18 +39,43 @@ Status chat_text_read(const ChatText *text, const RolloutRecord *record, const c
     return chat_record_read(&reader, json, record->source, ret, err);
 }
 
+char *chat_text_own_names(const ChatRecord *chat, const char *sentence)
+{
+    static const char list[] = "messages";
+    const size_t length = sizeof list - 1;
+    const ChatConversation *conversation = &chat->conversation;
+    const char *key = conversation->list_key;
+    Str out = {0};
+    if (key == NULL || !str_starts_with(sentence, list)) return mem_strdup(sentence);
+    const char *rest = sentence + length;
+    char *end = NULL;
+    long index = *rest == '[' ? strtol(rest + 1, &end, 10) : -1;
+    if (end == NULL || *end != ']')
+        str_printf(&out, "%.80s%s", key, rest);
+    else if (index < conversation->num_added)
+        str_printf(&out, "system%s", end + 1);
+    else
+        str_printf(&out, "%.80s[%ld%s", key, index - conversation->num_added, end);
+    return str_take(&out);
+}
+
 /* Completes what the text layer says of a conversation to what every refusal of a record says. */
 static void explain_refusal(const RolloutRecord *record, const ChatRecord *chat, Error *err)
 {
-    bool by_template = err->status == ERR_INVALID;
+    bool by_template = chat_reject_reason(err->status) == REJECT_TEMPLATE;
+    bool by_limits = by_template && err->status != ERR_INVALID;
     ChatShape shape = chat->conversation.shape;
-    char *found = mem_strdup(err->message);
+    char *found = chat_text_own_names(chat, err->message);
     error_set(err, err->status, "%s: %s%s%s%s", record->source, found,
               shape != SHAPE_MESSAGES ? "\n  found: messages made of the shape " : "",
               shape != SHAPE_MESSAGES ? chat_shape_name(shape) : "",
-              by_template ? "\n  expected: a conversation that the chat template accepts"
-                            "\n  to do: correct it, or name another template in model.chat_template"
-                          : "\n  to do: correct the record, or drop it");
+              by_limits     ? "\n  expected: a chat template that comes to an end within its limits"
+                              "\n  to do: correct the template, or name another one in "
+                              "model.chat_template"
+              : by_template ? "\n  expected: a conversation that the chat template accepts"
+                              "\n  to do: correct it, or name another template in "
+                              "model.chat_template"
+                            : "\n  to do: correct the record, or drop it");
     free(found);
 }
 
@@ -70,11 +96,15 @@ char *chat_text_lost(const RolloutRecord *record, const ChatRecord *chat,
 {
     ChatShape shape = chat->conversation.shape;
     if (encoded->lost == NULL) return NULL;
-    return mem_printf("%s: %s%s%s\n  to do: correct the record, name another template in "
-                      "model.chat_template, or set data.not_rendered to keep",
-                      record->source, encoded->lost,
-                      shape != SHAPE_MESSAGES ? "\n  found: messages made of the shape " : "",
-                      shape != SHAPE_MESSAGES ? chat_shape_name(shape) : "");
+    char *lost = chat_text_own_names(chat, encoded->lost);
+    char *message =
+        mem_printf("%s: %s%s%s\n  to do: correct the record, name another template in "
+                   "model.chat_template, or set data.not_rendered to keep",
+                   record->source, lost,
+                   shape != SHAPE_MESSAGES ? "\n  found: messages made of the shape " : "",
+                   shape != SHAPE_MESSAGES ? chat_shape_name(shape) : "");
+    free(lost);
+    return message;
 }
 
 static int32_t first_trained_control(const Tokenizer *tokenizer,
@@ -104,7 +134,14 @@ int32_t chat_text_turn_end(const ChatText *text)
 
 RejectReason chat_reject_reason(Status status)
 {
-    return status == ERR_INVALID     ? REJECT_TEMPLATE
-           : status == ERR_NOT_FOUND ? REJECT_NOTHING_TO_TRAIN
-                                     : REJECT_BAD_RECORD;
+    switch (status) {
+    case ERR_INVALID:
+    case ERR_RESOURCE: /* the template's limits */
+    case ERR_TIMEOUT:
+        return REJECT_TEMPLATE;
+    case ERR_NOT_FOUND:
+        return REJECT_NOTHING_TO_TRAIN;
+    default:
+        return REJECT_BAD_RECORD;
+    }
 }

@@ -28,6 +28,10 @@ Status chat_text_encode(const ChatText *text, TokenizerCache *cache, const Rollo
                         const ChatRecord *chat, const cJSON *messages, ConversationOptions options,
                         TokenizedConversation *ret, Error *err);
 
+/* A sentence on "messages[i]" with the names that the record has for them: the key of its list, and
+ * numbers that do not count a system prompt that stands beside. Owned by the caller. */
+char *chat_text_own_names(const ChatRecord *chat, const char *sentence);
+
 /* What to say of messages that the template passed over, as data.not_rendered judges it; owned by
  * the caller. NULL: nothing was lost. */
 char *chat_text_lost(const RolloutRecord *record, const ChatRecord *chat,

@@ -5,7 +5,8 @@
  * is a prompt), rendered by the model's chat template with what asks for an answer. The label is
  * the record's own, or, where it has none, the answer that stood behind the prompt: so data of
  * supervised training serve as they are. Ids, log-probs and mask come from the engine and are never
- * made again from text; text goes to the rewards only.
+ * made again from text; text goes to the rewards only. A label that the rewards cannot use rejects
+ * the record before anything is generated.
  *
  * `run` blocks its thread until engine and rewards are done, so that it reads from top to bottom;
  * there are as many threads as prompts in work. The noise of a token belongs to (seed of the job,
@@ -19,6 +20,8 @@
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/rng.h"
+#include "rollout_worker/chat_check.h"
+#include "rollout_worker/label.h"
 #include "rollout_worker/policy.h"
 #include "rollout_worker/record.h"
 #include "rollout_worker/reward/retry.h"
@@ -64,7 +67,7 @@ typedef struct Task {
     cJSON *messages; /* of the prompt: a list that refers to the record's */
     char *label;     /* as text; NULL: none */
     TokenizedConversation prompt;
-    char *lost; /* what the template passed over; NULL: nothing */
+    ChatNotes notes; /* what is odd */
     int num_samples;
     Generation *generation; /* [num_samples] */
     char **response;        /* [num_samples] as text */
@@ -274,30 +277,6 @@ static Status take_prompt(Task *task, Error *err)
     return OK;
 }
 
-/* The text of a label: a string as it is, anything else as JSON. */
-static char *label_text(const cJSON *label)
-{
-    if (cJSON_IsString(label)) return mem_strdup(label->valuestring);
-    char *json = cJSON_PrintUnformatted(label);
-    char *text = mem_strdup(json);
-    cJSON_free(json);
-    return text;
-}
-
-/* The first text that the assistant says behind the prompt, or NULL. */
-static char *cut_answer(const Task *task)
-{
-    int first = cJSON_GetArraySize(task->messages), at = 0;
-    const cJSON *message;
-    cJSON_ArrayForEach(message, task->chat.conversation.messages)
-    {
-        const cJSON *content = cJSON_GetObjectItemCaseSensitive(message, "content");
-        if (at++ >= first && role_is(message, "assistant") && cJSON_IsString(content))
-            return mem_strdup(content->valuestring);
-    }
-    return NULL;
-}
-
 static Status read_record(Task *task, Error *err)
 {
     const RolloutRecord *record = task->record;
@@ -307,10 +286,12 @@ static Status read_record(Task *task, Error *err)
     TRY(record_parse(record->text, record->length, record->source, &task->json, err));
     TRY(chat_text_read(text, record, task->json, &task->chat, err));
     TRY(take_prompt(task, err));
-    task->label = task->chat.label != NULL ? label_text(task->chat.label) : cut_answer(task);
+    task->label = label_take(&task->chat, cJSON_GetArraySize(task->messages));
+    TRY(label_check(task->rules->rewards, record, task->json, &task->chat, task->label, err));
     TRY(chat_text_encode(text, task->cache, record, &task->chat, task->messages, options,
                          &task->prompt, err));
-    task->lost = chat_text_lost(record, &task->chat, &task->prompt);
+    chat_notes_of_prompt(record, &task->chat, cJSON_GetArraySize(task->messages), &task->prompt,
+                         &task->notes);
     return OK;
 }
 
@@ -335,8 +316,8 @@ static void reject_too_long(const Task *task, Sample *ret)
 static bool is_refused(const Task *task, Sample *ret)
 {
     bool loses = task->generate->config->data.not_rendered != POLICY_KEEP;
-    if (loses && task->lost != NULL)
-        rollout_reject(ret, REJECT_NOT_RENDERED, task->lost);
+    if (loses && task->notes.text[NOTE_NOT_RENDERED] != NULL)
+        rollout_reject(ret, REJECT_NOT_RENDERED, task->notes.text[NOTE_NOT_RENDERED]);
     else if (is_too_long(task))
         reject_too_long(task, ret);
     else
@@ -357,7 +338,7 @@ static void task_clear(Task *task)
     free(task->response_bytes);
     tokenized_conversation_free(&task->prompt);
     free(task->label);
-    free(task->lost);
+    chat_notes_clear(&task->notes);
     cJSON_Delete(task->messages);
     chat_record_clear(&task->chat);
     cJSON_Delete(task->json);
@@ -540,9 +521,7 @@ static void fill_group(const Task *task, RolloutGroup *ret)
         made.reward = (float)result->score;
         made.right = result->outcome == REWARD_OK;
         *sample = made;
-        if (i > 0 || task->lost == NULL) continue; /* told once for the record */
-        sample->notes |= 1u << NOTE_NOT_RENDERED;
-        sample->note_message[NOTE_NOT_RENDERED] = mem_strdup(task->lost);
+        if (i == 0) chat_notes_put(&task->notes, sample); /* told once for the record */
     }
 }
 
@@ -656,6 +635,7 @@ static void generate_explain(void *shared, void *scratch, const RolloutRecord *r
         ret->token = mem_calloc(length, sizeof *ret->token);
         ret->loss_mask = mem_calloc(length, sizeof *ret->loss_mask);
         memcpy(ret->token, task.prompt.token, length * sizeof *ret->token);
+        chat_notes_put(&task.notes, ret);
     }
     ret_trace->label = task.label;
     task.label = NULL;

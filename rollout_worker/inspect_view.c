@@ -180,7 +180,8 @@ static void put_figures(const InspectOptions *options, const InspectedRecord *re
                    conversation->length, (long long)options->config->data.max_length);
     for (int i = 0; i < NOTE_COUNT; i++) {
         if (record->sample.note_message[i] == NULL) continue;
-        str_printf(out, "  trained, though odd (%s):\n", sample_note_name((SampleNote)i));
+        str_printf(out, "  %s, though odd (%s):\n", generates(options) ? "used" : "trained",
+                   sample_note_name((SampleNote)i));
         put_message(record->sample.note_message[i], out);
     }
     if (record->sample.status != SAMPLE_REJECTED) return;
@@ -270,8 +271,9 @@ static void put_kinds(const InspectOptions *options, const InspectSummary *summa
     }
     for (int note = 0; note < NOTE_COUNT; note++) {
         if (summary->odd[note] == 0) continue;
-        str_printf(out, "\ntrained, though odd (%s): %llu. The first:\n\n",
-                   sample_note_name((SampleNote)note), (unsigned long long)summary->odd[note]);
+        str_printf(out, "\n%s, though odd (%s): %llu. The first:\n\n",
+                   generates(options) ? "used" : "trained", sample_note_name((SampleNote)note),
+                   (unsigned long long)summary->odd[note]);
         put_message(inspect_first(summary, false, note)->message, out);
     }
 }
@@ -356,8 +358,9 @@ void inspect_view_brief(const InspectOptions *options, const InspectSummary *sum
     }
     for (int note = 0; note < NOTE_COUNT; note++) {
         if (summary->odd[note] == 0) continue;
-        str_printf(out, "  %llu odd (%s), and trained. The first:\n",
-                   (unsigned long long)summary->odd[note], sample_note_name((SampleNote)note));
+        str_printf(out, "  %llu odd (%s), and %s. The first:\n",
+                   (unsigned long long)summary->odd[note], sample_note_name((SampleNote)note),
+                   generates(options) ? "used" : "trained");
         put_message(inspect_first(summary, false, note)->message, out);
     }
 }

@@ -439,3 +439,20 @@ Status record_check_keys(const cJSON *object, const char *source, const char *pl
     snprintf(what, sizeof what, "key \"%.60s\" occurs twice%s", repeated, place);
     return record_refuse(err, source, what, NULL, "each key once", "remove one of them");
 }
+
+const cJSON *record_find(const cJSON *record, const char *key)
+{
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(record, key);
+    const char *dot = strchr(key, '.');
+    if (value != NULL || dot == NULL) return value;
+    char *first = mem_strndup(key, (size_t)(dot - key));
+    value = cJSON_GetObjectItemCaseSensitive(record, first);
+    free(first);
+    return cJSON_IsObject(value) ? record_find(value, dot + 1) : NULL;
+}
+
+const cJSON *record_value(const cJSON *record, const char *key)
+{
+    const cJSON *value = record_find(record, key);
+    return cJSON_IsNull(value) ? NULL : value;
+}

@@ -23,6 +23,11 @@ Status record_parse(const char *text, size_t length, const char *source, cJSON *
  * ERR_DATA. `place` follows the key in the message: " in messages[1]", or "". */
 Status record_check_keys(const cJSON *object, const char *source, const char *place, Error *err);
 
+/* What a record holds under the key that a job file names, or, where there is no such key, along
+ * it as a path: "reward_model.ground_truth". NULL: there is none. */
+const cJSON *record_find(const cJSON *record, const char *key);
+const cJSON *record_value(const cJSON *record, const char *key); /* null counts as absent */
+
 /* Fills *err as all refusals of a record read: "<source>: <what>", then "found", "expected" and "to
  * do"; `found` may be NULL. Returns ERR_DATA. */
 Status record_refuse(Error *err, const char *source, const char *what, const char *found,

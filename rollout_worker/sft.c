@@ -112,46 +112,6 @@ static TokenizedConversation copy_tokens(const TokenizedConversation *conversati
     return copy;
 }
 
-/* ---- what is odd ---- */
-
-/* What was found of a conversation that could be rendered; texts owned, NULL: nothing. */
-typedef struct Oddities {
-    char *lost;          /* what the template passed over */
-    char *empty_answer;  /* one that is learned */
-    char *bad_arguments; /* of a tool call */
-} Oddities;
-
-static void oddities_clear(Oddities *odd)
-{
-    free(odd->lost);
-    free(odd->empty_answer);
-    free(odd->bad_arguments);
-}
-
-static void find_oddities(const RolloutRecord *record, const ChatRecord *chat,
-                          const TokenizedConversation *encoded, Oddities *ret)
-{
-    ret->lost = chat_text_lost(record, chat, encoded);
-    const ChatConversation *conversation = &chat->conversation;
-    char *empty = chat_find_empty_answer(conversation->messages, conversation->num_prompt_messages);
-    if (empty != NULL)
-        ret->empty_answer = mem_printf("%s: %s\n  it is trained as the end of a turn and no more",
-                                       record->source, empty);
-    free(empty);
-    char *bad = chat_find_bad_arguments(conversation->messages);
-    if (bad != NULL)
-        ret->bad_arguments =
-            mem_printf("%s: %s\n  they are trained as the text that they are", record->source, bad);
-    free(bad);
-}
-
-static void note(Sample *sample, SampleNote kind, const char *message)
-{
-    if (sample->status == SAMPLE_REJECTED || message == NULL) return;
-    sample->notes |= 1u << kind;
-    sample->note_message[kind] = mem_strdup(message);
-}
-
 /* ---- from a record to tokens ---- */
 
 /* A prompt alone is a record of RL: there is nothing in it to learn from here. */
@@ -185,7 +145,7 @@ typedef struct SftTask {
 } SftTask;
 
 static Status encode(const SftTask *task, const cJSON *json, TokenizedConversation *ret,
-                     Oddities *odd, Error *err)
+                     ChatNotes *notes, Error *err)
 {
     const RolloutRecord *record = task->record;
     ChatRecord chat = {0};
@@ -202,7 +162,7 @@ static Status encode(const SftTask *task, const cJSON *json, TokenizedConversati
     if (status == OK && ret->length > 0) ret->loss_mask[0] = 0;
     if (status == OK && has_no_answer(conversation))
         status = refuse_no_answer(record, conversation, err);
-    if (status == OK) find_oddities(record, &chat, ret, odd);
+    if (status == OK) chat_notes_find(task->text, record, &chat, ret, notes);
     chat_record_clear(&chat);
     return status;
 }
@@ -217,26 +177,25 @@ static void make_sample(const SftTask *task, Sample *ret)
     Error err = {0};
     cJSON *json = NULL;
     TokenizedConversation conversation = {0}, taken = {0};
-    Oddities odd = {0};
+    ChatNotes notes = {0};
     Status status = record_parse(record->text, record->length, record->source, &json, &err);
-    if (status == OK) status = encode(task, json, &conversation, &odd, &err);
+    if (status == OK) status = encode(task, json, &conversation, &notes, &err);
     if (status == OK && task->trace != NULL) taken = copy_tokens(&conversation);
     if (status != OK)
         rollout_reject(ret, chat_reject_reason(status), err.message);
-    else if (odd.lost != NULL && task->text->config->data.not_rendered != POLICY_KEEP)
-        rollout_reject(ret, REJECT_NOT_RENDERED, odd.lost);
+    else if (notes.text[NOTE_NOT_RENDERED] != NULL &&
+             task->text->config->data.not_rendered != POLICY_KEEP)
+        rollout_reject(ret, REJECT_NOT_RENDERED, notes.text[NOTE_NOT_RENDERED]);
     else
         fill_sample(task->text, record, task->trace != NULL ? &taken : &conversation, ret);
-    note(ret, NOTE_NOT_RENDERED, odd.lost);
-    note(ret, NOTE_EMPTY_ANSWER, odd.empty_answer);
-    note(ret, NOTE_BAD_ARGUMENTS, odd.bad_arguments);
+    chat_notes_put(&notes, ret);
     if (task->trace != NULL) {
         task->trace->conversation = conversation;
         conversation = (TokenizedConversation){0};
     }
     tokenized_conversation_free(&taken);
     tokenized_conversation_free(&conversation);
-    oddities_clear(&odd);
+    chat_notes_clear(&notes);
     cJSON_Delete(json);
 }
 

@@ -465,4 +465,4 @@ static void code_score(void *opened, const RewardRequest *request, RewardResult 
     free(cases);
 }
 
-const RewardTable reward_code = {"code", code_open, code_close, code_score, NULL};
+const RewardTable reward_code = {"code", code_open, code_close, code_score, NULL, code_score};

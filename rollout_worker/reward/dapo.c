@@ -310,4 +310,4 @@ static void dapo_score(void *self, const RewardRequest *request, RewardResult *r
     str_free(&given);
 }
 
-const RewardTable reward_dapo = {"dapo", dapo_open, dapo_close, dapo_score, NULL};
+const RewardTable reward_dapo = {"dapo", dapo_open, dapo_close, dapo_score, NULL, dapo_score};

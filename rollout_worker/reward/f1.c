@@ -195,4 +195,4 @@ static void f1_score(void *self, const RewardRequest *request, RewardResult *ret
     str_free(&texts[1]);
 }
 
-const RewardTable reward_f1 = {"f1", f1_open, f1_close, f1_score, NULL};
+const RewardTable reward_f1 = {"f1", f1_open, f1_close, f1_score, NULL, f1_score};

@@ -139,4 +139,4 @@ static void format_score(void *opened, const RewardRequest *request, RewardResul
     if (fault != NULL) reward_explain(ret, "%s", fault);
 }
 
-const RewardTable reward_format = {"format", format_open, format_close, format_score, NULL};
+const RewardTable reward_format = {"format", format_open, format_close, format_score, NULL, NULL};

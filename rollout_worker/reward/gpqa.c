@@ -301,4 +301,4 @@ static void gpqa_score(void *self, const RewardRequest *request, RewardResult *r
     if (!right) reward_explain(ret, "no choice found in the response");
 }
 
-const RewardTable reward_gpqa = {"gpqa", gpqa_open, gpqa_close, gpqa_score, NULL};
+const RewardTable reward_gpqa = {"gpqa", gpqa_open, gpqa_close, gpqa_score, NULL, gpqa_score};

@@ -138,12 +138,18 @@ static bool numbers_equal(const Number *a, const Number *b)
            memcmp(a->whole, b->whole, a->wholes) == 0 && memcmp(a->part, b->part, a->parts) == 0;
 }
 
+/* A label is a number, or as GSM8K's own answers are a text with the number behind "####". */
+static bool read_label(Slice label, Number *ret)
+{
+    return read_number(label, ret) || read_number(find_strict(label), ret);
+}
+
 static void gsm8k_score(void *self, const RewardRequest *request, RewardResult *ret)
 {
     const Gsm8k *options = self;
     Number expected, given;
-    if (!read_number(request->label, &expected)) {
-        reward_refuse(ret, "the record's label is no number: \"%.*s\"",
+    if (!read_label(request->label, &expected)) {
+        reward_refuse(ret, "the record's label is no number, and has none behind ####: \"%.*s\"",
                       (int)(request->label.length < 40 ? request->label.length : 40),
                       request->label.length == 0 ? "" : request->label.data);
         return;
@@ -160,4 +166,4 @@ static void gsm8k_score(void *self, const RewardRequest *request, RewardResult *
     reward_judge(ret, right, right ? 1 : options->format_score, answer);
 }
 
-const RewardTable reward_gsm8k = {"gsm8k", gsm8k_open, gsm8k_close, gsm8k_score, NULL};
+const RewardTable reward_gsm8k = {"gsm8k", gsm8k_open, gsm8k_close, gsm8k_score, NULL, gsm8k_score};

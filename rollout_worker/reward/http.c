@@ -114,4 +114,4 @@ static void http_score_group(void *opened, const RewardRequest *requests, int co
         ask(server, &requests[i], 1, &ret[i]);
 }
 
-const RewardTable reward_http = {"http", http_open, http_close, http_score, http_score_group};
+const RewardTable reward_http = {"http", http_open, http_close, http_score, http_score_group, NULL};

@@ -79,4 +79,4 @@ static void instructions_score(void *opened, const RewardRequest *request, Rewar
 }
 
 const RewardTable reward_instructions = {"instructions", instructions_open, instructions_close,
-                                         instructions_score, NULL};
+                                         instructions_score, NULL, instructions_score};

@@ -37,6 +37,14 @@ static Slice label_answer(Slice label)
     return boxed_find_last(label, &boxed) ? boxed : slice_trim(label);
 }
 
+/* `deepscaler` too, which looks at the response first. */
+static void check_label(void *self, const RewardRequest *request, RewardResult *ret)
+{
+    (void)self;
+    if (label_answer(request->label).length == 0)
+        reward_refuse(ret, "the record's label is empty, expected an answer");
+}
+
 static void grade(Slice text, const RewardRequest *request, RewardResult *ret)
 {
     Slice expected = label_answer(request->label), answer;
@@ -76,6 +84,6 @@ static void deepscaler_score(void *self, const RewardRequest *request, RewardRes
     }
 }
 
-const RewardTable reward_math = {"math", math_open, close_nothing, math_score, NULL};
-const RewardTable reward_deepscaler = {"deepscaler", deepscaler_open, close_nothing,
-                                       deepscaler_score, NULL};
+const RewardTable reward_math = {"math", math_open, close_nothing, math_score, NULL, check_label};
+const RewardTable reward_deepscaler = {
+    "deepscaler", deepscaler_open, close_nothing, deepscaler_score, NULL, check_label};

@@ -159,5 +159,5 @@ static void plugin_score(void *self, const RewardRequest *request, RewardResult 
     free(metadata);
 }
 
-const RewardTable reward_plugin_table = {"plugin", plugin_open, plugin_close, plugin_score,
-                                         plugin_score_group};
+const RewardTable reward_plugin_table = {"plugin",     plugin_open,        plugin_close,
+                                         plugin_score, plugin_score_group, NULL};

@@ -102,5 +102,5 @@ static void process_score(void *opened, const RewardRequest *request, RewardResu
     process_score_group(opened, request, 1, ret);
 }
 
-const RewardTable reward_process = {"process", process_open, process_close, process_score,
-                                    process_score_group};
+const RewardTable reward_process = {"process",     process_open,        process_close,
+                                    process_score, process_score_group, NULL};

@@ -44,4 +44,4 @@ static void random_score(void *self, const RewardRequest *request, RewardResult 
     reward_judge(ret, one, one, (Slice){0});
 }
 
-const RewardTable reward_random = {"random", random_open, random_close, random_score, NULL};
+const RewardTable reward_random = {"random", random_open, random_close, random_score, NULL, NULL};

@@ -68,6 +68,11 @@ typedef struct RewardTable {
     /* Judges the n responses to one prompt at once; NULL: each is judged alone. ret[i] belongs to
      * requests[i]. */
     void (*score_group)(void *self, const RewardRequest *requests, int count, RewardResult *ret);
+    /* Says of the label and the metadata of a record, before there is a response (the request's is
+     * empty), what `score` would refuse whatever the response: REWARD_INFRA_ERROR with `permanent`;
+     * every other result means nothing. Does no more than a grader's work. NULL: that cannot be
+     * told, or nothing is read. */
+    void (*check)(void *self, const RewardRequest *request, RewardResult *ret);
 } RewardTable;
 
 /* The table of a name; an unknown one is ERR_INVALID and its message lists all. */

@@ -152,3 +152,19 @@ void reward_set_score(RewardSet *set, const RewardRequest *requests, int count,
     free(extra);
     free(parts);
 }
+
+bool reward_set_accepts(RewardSet *set, const RewardRequest *request, RewardResult *ret)
+{
+    for (int i = 0; i < set->count; i++) {
+        const Member *member = &set->member[i];
+        RewardResult result = {0};
+        if (member->table->check == NULL) continue;
+        member->table->check(member->opened, request, &result);
+        if (result.permanent) {
+            *ret = result;
+            return false;
+        }
+        reward_result_clear(&result);
+    }
+    return true;
+}

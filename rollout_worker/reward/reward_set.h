@@ -27,4 +27,8 @@ void reward_set_close(RewardSet *set); /* accepts NULL */
 void reward_set_score(RewardSet *set, const RewardRequest *requests, int count,
                       RewardResult *results);
 
+/* Whether label and metadata can be used, as far as that can be told before there is a response
+ * (the request's is empty). False: *ret is the refusal of the first reward that cannot use them. */
+bool reward_set_accepts(RewardSet *set, const RewardRequest *request, RewardResult *ret);
+
 #endif

@@ -12,14 +12,13 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/str.h"
-#include "model/weight_board.h"
-#include "model/weights_io.h"
 #include "rollout_stage.h"
+#include "reward/http_server.h"
 #include "rollout_worker/policy.h"
 #include "toy_engine.h"
+#include "train_boards.h"
 
 #define FOLDER  "generate"
-#define TINY    PROJECT_SOURCE_DIR "/deploy/examples/tiny/model"
 #define GROUP   3
 #define RECORDS 12
 
@@ -58,53 +57,6 @@ static bool is_usable(uint64_t position)
     return record < 4 || record > 6;
 }
 
-/* ---- the train ranks ---- */
-
-/* A trainer's ranks, as far as rollout workers see them. */
-typedef struct Boards {
-    int tp_size;
-    WeightPlan *plan[2];
-    Weights *weights[2]; /* those published last */
-    WeightBoard *board[2];
-    WeightBoardId id[2];
-} Boards;
-
-static void boards_open(Boards *boards, int tp_size)
-{
-    Error err = {0};
-    ModelConfig model;
-    assert_ok(model_config_read(TINY, &model, &err), &err);
-    *boards = (Boards){.tp_size = tp_size};
-    for (int r = 0; r < tp_size; r++) {
-        boards->plan[r] = weight_plan_create(&model, r, tp_size);
-        boards->weights[r] = weights_create(boards->plan[r], DTYPE_F32, cpu_kernels(1));
-        assert_ok(weight_board_create(boards->plan[r], DTYPE_F32, &boards->id[r], &boards->board[r],
-                                      &err),
-                  &err);
-    }
-}
-
-static void boards_publish(Boards *boards, int64_t version, int64_t seed)
-{
-    for (int r = 0; r < boards->tp_size; r++) {
-        WeightPlan *plan = boards->plan[r];
-        for (int i = 0; i < plan->num_specs; i++)
-            weight_init_random(plan, &plan->spec[i], seed,
-                               weight_view(plan, i, boards->weights[r]->flat, DTYPE_F32).data);
-        weights_prepare(boards->weights[r]);
-        weight_board_publish(boards->board[r], version, boards->weights[r]->flat);
-    }
-}
-
-static void boards_close(Boards *boards)
-{
-    for (int r = 0; r < boards->tp_size; r++) {
-        weight_board_destroy(boards->board[r]);
-        weights_destroy(boards->weights[r]);
-        weight_plan_destroy(boards->plan[r]);
-    }
-}
-
 /* ---- the stage ---- */
 
 static void write_records(int count)
@@ -136,6 +88,7 @@ static int stage_open(void **state)
     config->model.tokenizer = TINY;
     config->data.train = config->data.eval = (StringList){&stage->train_path, 1};
     config->data.label_key = "label";
+    config->data.tool_key = "tools";
     config->data.metadata_key = "metadata";
     config->data.max_length = 100;
     config->rollout.reward = "\"random\"";
@@ -548,22 +501,45 @@ static void test_a_verifier_that_fails_is_tried_again(void **state)
     boards_close(&boards);
 }
 
+static void use_reward(Stage *stage, Boards *boards, const char *spec)
+{
+    stage->config.rollout.reward = (char *)spec;
+    worker_restart(stage);
+    adopt_first(stage, boards);
+}
+
+/* Nothing is generated for it, and no verifier is blamed. */
+static void test_a_label_of_no_use_is_the_records_fault(void **state)
+{
+    Boards boards;
+    use_reward(*state, &boards, "\"dapo\"");
+    Troupe__LeaseReply *reply = lease(*state, "train", 7, 2); /* labels 14 and x */
+    assert_int_equal(reply->n_samples, GROUP + 1);
+    assert_true(reply->samples[0]->reward == -1.0f && !reply->samples[0]->right);
+    assert_rejected(reply->samples[GROUP], REJECT_BAD_RECORD,
+                    "train.jsonl:9: an answer to the "
+                    "record could not be judged");
+    troupe__lease_reply__free_unpacked(reply, NULL);
+    boards_close(&boards);
+}
+
 static void test_answers_that_cannot_be_judged_do_not_train_and_many_end_the_run(void **state)
 {
     Stage *stage = *state;
     Boards boards;
     Answer answer;
-    stage->config.rollout.reward = "\"dapo\"";
-    worker_restart(stage);
-    adopt_first(stage, &boards);
-    Troupe__LeaseReply *reply = lease(stage, "train", 7, 2); /* labels 14 and x */
-    assert_int_equal(reply->n_samples, 2 * GROUP);
-    for (int i = 0; i < GROUP; i++) {
-        assert_int_not_equal(reply->samples[i]->status, SAMPLE_REJECTED);
-        assert_true(reply->samples[i]->reward == -1.0f && !reply->samples[i]->right);
-        assert_rejected(reply->samples[GROUP + i], REJECT_UNJUDGED,
+    char spec[200];
+    HttpServer server;
+    http_server_start(&server);
+    snprintf(spec, sizeof spec,
+             "{\"name\": \"http\", \"options\": {\"url\": \"http://127.0.0.1:%d/wrong\"}}",
+             server.port);
+    use_reward(stage, &boards, spec);
+    Troupe__LeaseReply *reply = lease(stage, "train", 8, 1);
+    assert_int_equal(reply->n_samples, GROUP);
+    for (int i = 0; i < GROUP; i++)
+        assert_rejected(reply->samples[i], REJECT_UNJUDGED,
                         "train.jsonl:9: an answer could not be judged: infra_error");
-    }
     troupe__lease_reply__free_unpacked(reply, NULL);
     bool ended = false;
     for (uint64_t epoch = 1; epoch < 14 && !ended; epoch++) {
@@ -578,6 +554,7 @@ static void test_answers_that_cannot_be_judged_do_not_train_and_many_end_the_run
     }
     assert_true(ended);
     boards_close(&boards);
+    http_server_stop(&server);
 }
 
 /* ---- weights ---- */
@@ -881,6 +858,7 @@ int main(void)
         STAGED(test_records_without_a_usable_prompt_are_rejected_by_name),
         STAGED(test_rewards_see_prompt_and_label_or_else_the_answer_cut_off),
         STAGED(test_a_verifier_that_fails_is_tried_again),
+        STAGED(test_a_label_of_no_use_is_the_records_fault),
         STAGED(test_answers_that_cannot_be_judged_do_not_train_and_many_end_the_run),
         STAGED(test_leases_wait_for_the_first_weights),
         STAGED(test_new_weights_take_the_place_of_old_ones),

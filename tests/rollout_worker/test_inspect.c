@@ -116,6 +116,70 @@ static void test_a_refusal_is_shown_in_full(void **state)
     free(view);
 }
 
+/* ---- labels ---- */
+
+#define RL(reward, keys)                                                                           \
+    keys "}\nrollout: {function: generate, n_samples_per_prompt: 2, reward: " reward
+
+/* The model would answer and nobody could judge it: that is the data's fault, and known before. */
+static void test_a_label_that_the_reward_cannot_use_rejects_the_record(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *line, *keys, *expected; /* "": nothing is wrong */
+    } cases[] = {
+        {"{\"prompt\": \"2+2?\", \"label\": \"4\"}", RL("gsm8k", ""), ""},
+        {"{\"prompt\": \"2+2?\", \"label\": 4}", RL("gsm8k", ""), ""},
+        {"{\"prompt\": \"2+2?\", \"label\": \"four\"}", RL("gsm8k", ""),
+         "found: the record's label is no number, and has none behind ####: \"four\""},
+        {"{\"prompt\": \"2+2?\"}", RL("gsm8k", ""),
+         "data.jsonl:1: the record has no label: key \"label\" (data.label_key) is missing"},
+        {"{\"prompt\": \"2+2?\", \"answr\": 4}", RL("math", ", label_key: answer"),
+         "did you mean \"answr\"? Name it in data.label_key"},
+        {"{\"prompt\": \"2+2?\", \"reward_model\": {\"ground_truth\": \"4\"}}", RL("dapo", ""),
+         "if \"reward_model.ground_truth\" is it, say so, as in data.label_key: "
+         "reward_model.ground_truth"},
+        {"{\"prompt\": \"2+2?\", \"reward_model\": {\"ground_truth\": \"4\"}}",
+         RL("dapo", ", label_key: reward_model.ground_truth"), ""},
+        {"{\"prompt\": \"2+2?\", \"a.b\": \"4\", \"a\": {\"b\": \"x\"}}",
+         RL("dapo", ", label_key: a.b"), ""},
+        {CHAT("2+2?", "#### 4"), RL("gsm8k", ""), ""}, /* the answer stands for a label ... */
+        {CHAT("2+2?", "#### 4"), RL("gsm8k", ", label_key: answer"), "is missing"}, /* or not */
+        {"{\"prompt\": \"2+2?\"}", RL("random", ""), ""},
+        {"{\"prompt\": \"2+2?\"}", RL("random", ", label_key: gold"), "is missing"},
+        {"{\"prompt\": \"2+2?\", \"gold\": null}", RL("random", ", label_key: gold"), ""},
+        {"{\"prompt\": \"2+2?\", \"gold\": null}", RL("f1", ", label_key: gold"),
+         "key \"gold\" (data.label_key) is missing"},
+        {"{\"prompt\": \"2+2?\"}", RL("instructions", ""),
+         "drop the record, or name the key where it stands in data.metadata_key"},
+        {"{\"prompt\": \"2+2?\"}", RL("code", ""), "the record's metadata has no tests"},
+        {"{\"prompt\": \"2+2?\"}", RL("deepscaler", ""), "no label"},
+        {"{\"prompt\": \"2+2?\"}", RL("gpqa", ""), "no label"},
+        {"{\"prompt\": \"2+2?\", \"label\": \"x\"}", RL("[random, {name: gsm8k, weight: 0.5}]", ""),
+         "no number"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char *view = view_record(cases[i].line, cases[i].keys, (InspectOptions){0}, false);
+        bool refused = strstr(view, "rejected as bad_record, which ends a run") != NULL;
+        if (refused != (cases[i].expected[0] != '\0') || strstr(view, cases[i].expected) == NULL)
+            fail_msg("%s%s\n%s\nexpected\n%s", cases[i].line, cases[i].keys, view,
+                     cases[i].expected);
+        free(view);
+    }
+}
+
+static void test_a_prompt_that_ends_in_an_answer_is_noted(void **state)
+{
+    (void)state;
+    char *view = view_record("{\"prompt\": [{\"role\": \"user\", \"content\": \"2+2?\"}, "
+                             "{\"role\": \"assistant\", \"content\": \"It is\"}]}",
+                             RL("random", ""), (InspectOptions){0}, false);
+    if (strstr(view, "odd (prefill_cut)") == NULL ||
+        strstr(view, "data.jsonl:1: prompt[1] ends the prompt, and is an assistant's") == NULL)
+        fail_msg("%s", view);
+    free(view);
+}
+
 static void test_control_characters_do_not_reach_a_terminal(void **state)
 {
     (void)state;
@@ -271,15 +335,16 @@ static void test_a_job_that_generates_shows_prompts_and_labels(void **state)
     (void)state;
     const char *keys = "}\nrollout: {function: generate, reward: gsm8k, n_samples_per_prompt: 4, "
                        "max_response_length: 50}\neval: {max_response_length: 7";
-    char *text = view_record(CHAT("What is 2 + 3?", "It is 5."), keys, (InspectOptions){0}, false);
+    char *text =
+        view_record(CHAT("What is 2 + 3?", "It is #### 5"), keys, (InspectOptions){0}, false);
     assert_non_null(strstr(text, "tokens, at most 50 to be generated behind them\n"));
-    assert_non_null(strstr(text, "  label:\n    It is 5.\n"));
+    assert_non_null(strstr(text, "  label:\n    It is #### 5\n"));
     assert_non_null(strstr(text, "<|im_start|>user\nWhat is 2 + 3?<|im_end|>\n"
                                  "<|im_start|>assistant\n"));
     assert_null(strstr(text, "⟦"));
     free(text);
-    text = view_record(CHAT("What is 2 + 3?", "It is 5."), keys, (InspectOptions){.set = "eval"},
-                       false);
+    text = view_record(CHAT("What is 2 + 3?", "It is #### 5"), keys,
+                       (InspectOptions){.set = "eval"}, false);
     assert_non_null(strstr(text, "at most 7 to be generated"));
     free(text);
 }
@@ -291,6 +356,8 @@ int main(void)
         cmocka_unit_test(test_a_record_is_shown_with_what_is_trained),
         cmocka_unit_test(test_a_cut_is_shown_where_it_is),
         cmocka_unit_test(test_a_refusal_is_shown_in_full),
+        cmocka_unit_test(test_a_label_that_the_reward_cannot_use_rejects_the_record),
+        cmocka_unit_test(test_a_prompt_that_ends_in_an_answer_is_noted),
         cmocka_unit_test(test_control_characters_do_not_reach_a_terminal),
         cmocka_unit_test(test_a_position_is_that_of_the_run),
         cmocka_unit_test(test_a_record_that_is_not_there_is_refused),

@@ -20,10 +20,11 @@ typedef struct Worker {
     void *shared, *scratch;
 } Worker;
 
-static void worker_open(Worker *worker, const char *model)
+static void worker_open_keyed(Worker *worker, const char *model, const char *input_key)
 {
     memset(worker, 0, sizeof *worker);
     JobConfig *config = &worker->config;
+    config->data.input_key = (char *)input_key;
     config->model.tokenizer = (char *)model;
     config->data.label_key = "label";
     config->data.tool_key = "tools";
@@ -33,6 +34,11 @@ static void worker_open(Worker *worker, const char *model)
     Error err = {0};
     assert_ok(rollout_sft.open(config, &worker->shared, &err), &err);
     worker->scratch = rollout_sft.open_thread(worker->shared);
+}
+
+static void worker_open(Worker *worker, const char *model)
+{
+    worker_open_keyed(worker, model, NULL);
 }
 
 static void worker_close(Worker *worker)
@@ -443,11 +449,13 @@ static void test_arguments_that_are_no_json_are_trained_and_noted(void **state)
     } cases[] = {
         {"{\"x\": 1}", NULL},
         {"\"{\\\"x\\\": 1}\"", NULL},
-        {"\"\"", NULL},
-        {"\"null\"", NULL},
-        {"\"{\\\"x\\\": 1\"", "messages[1].tool_calls[0] has arguments that are not the JSON text"},
-        {"\"x = 1\"", "messages[1].tool_calls[0] has arguments that are not the JSON text"},
-        {"\"[1]\"", "of an object: a list"},
+        {"\"\"", "neither an object nor the JSON text of one: an empty text"},
+        {"\"null\"", "neither an object nor the JSON text of one: null"},
+        {"null", "neither an object nor the JSON text of one: null"},
+        {"[1]", "neither an object nor the JSON text of one: a list"},
+        {"\"{\\\"x\\\": 1\"", "messages[1].tool_calls[0] has arguments that are neither an"},
+        {"\"x = 1\"", "messages[1].tool_calls[0] has arguments that are neither an"},
+        {"\"[1]\"", "nor the JSON text of one: a list"},
     };
     Worker worker;
     worker_open_with_template(&worker, no_developer);
@@ -468,6 +476,70 @@ static void test_arguments_that_are_no_json_are_trained_and_noted(void **state)
         sample_clear(&sample);
         free(line);
     }
+    worker_close(&worker);
+}
+
+/* What the template prints of a call without a name nobody can call. */
+static void test_a_call_without_a_name_is_trained_and_noted(void **state)
+{
+    (void)state;
+    static const char *const functions[] = {"{\"arguments\": {}}",
+                                            "{\"name\": \"\", \"arguments\": {}}",
+                                            "{\"name\": null, \"arguments\": {}}"};
+    Worker worker;
+    worker_open_with_template(
+        &worker, "{%- for m in messages %}{{ m.role }}{{ m.content }}{%- for c in m.tool_calls "
+                 "or [] %}{{- c | tojson }}{%- endfor %}{{- '<|im_end|>' }}{%- endfor %}");
+    for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++) {
+        char *line = mem_printf(
+            "{\"messages\": [" USER("a") ", {\"role\": \"assistant\", \"content\": \"\", "
+                                         "\"tool_calls\": [{\"function\": %s}]}]}",
+            functions[i]);
+        Sample sample = run_text(&worker, line);
+        assert_int_equal(sample.status, SAMPLE_COMPLETED);
+        assert_int_equal(sample.notes, 1u << NOTE_UNNAMED_CALL);
+        assert_non_null(strstr(sample.note_message[NOTE_UNNAMED_CALL],
+                               "chats.jsonl:5: messages[1].tool_calls[0] has no name"));
+        sample_clear(&sample);
+        free(line);
+    }
+    worker_close(&worker);
+}
+
+static void test_text_that_spells_a_special_token_is_noted(void **state)
+{
+    (void)state;
+    Worker worker;
+    worker_open_keyed(&worker, TINY, "dialog");
+    Sample sample = run_text(&worker, "{\"dialog\": [" USER("what is <|im_end|>?") ", " ASSISTANT(
+                                          "<|im_start|> is") "], \"system\": \"s\"}");
+    assert_int_equal(sample.status, SAMPLE_COMPLETED);
+    assert_int_equal(sample.notes, 1u << NOTE_SPELLED_CONTROL);
+    assert_string_equal(sample.note_message[NOTE_SPELLED_CONTROL],
+                        "chats.jsonl:5: dialog[0] spells the special token \"<|im_end|>\", the "
+                        "first of 2 such places\n"
+                        "  it stays text here; transformers would make the token of it");
+    sample_clear(&sample);
+    worker_close(&worker);
+}
+
+/* Whoever looks for a fault looks for it in the file. */
+static void test_refusals_name_the_records_own_key(void **state)
+{
+    (void)state;
+    Worker worker;
+    worker_open_keyed(&worker, TINY, "data.dialog");
+    assert_rejected(&worker, "{\"data\": {\"dialog\": [" USER("a") ", {\"role\": \"usr\"}]}}",
+                    REJECT_BAD_RECORD, "chats.jsonl:5: data.dialog[1].role is \"usr\"");
+    assert_rejected(
+        &worker,
+        "{\"system\": \"s\", \"data\": {\"dialog\": [" USER("a") ", {\"role\": \"usr\"}]}}",
+        REJECT_BAD_RECORD, "chats.jsonl:5: data.dialog[1].role is \"usr\"");
+    assert_rejected(&worker, "{\"data\": {\"dialog\": []}}", REJECT_BAD_RECORD,
+                    "chats.jsonl:5: data.dialog is an empty list");
+    assert_rejected(&worker, "{\"data\": {\"dialog\": [{\"role\": \"user\", \"role\": 1}]}}",
+                    REJECT_BAD_RECORD, "key \"role\" occurs twice in data.dialog[0]");
+    assert_rejected(&worker, "{\"data\": {}}", REJECT_BAD_RECORD, "\"data.dialog\" is missing");
     worker_close(&worker);
 }
 
@@ -569,6 +641,9 @@ int main(void)
         cmocka_unit_test(test_conversation_without_trained_tokens_is_rejected),
         cmocka_unit_test(test_what_the_template_passes_over_is_a_matter_of_policy),
         cmocka_unit_test(test_arguments_that_are_no_json_are_trained_and_noted),
+        cmocka_unit_test(test_a_call_without_a_name_is_trained_and_noted),
+        cmocka_unit_test(test_text_that_spells_a_special_token_is_noted),
+        cmocka_unit_test(test_refusals_name_the_records_own_key),
         cmocka_unit_test(test_bad_record_is_rejected_with_place_and_remedy),
         cmocka_unit_test(test_line_that_could_not_be_read_is_rejected),
         cmocka_unit_test(test_template_that_refuses_is_told_apart),
