@@ -16,6 +16,13 @@ typedef struct GemmCall {
     int64_t b_depth; /* packed_depth(k, false) */
 } GemmCall;
 
+/* y[m, n] = x B for few rows: B packed with pairs where x is bf16. */
+typedef struct FewRowsCall {
+    Tensor y, x;
+    const void *b;
+    int64_t chunk; /* cells of a chain of multiply-adds */
+} FewRowsCall;
+
 typedef struct MatrixLoops {
     /* Operand B [k, n] of a product in blocks of 64 columns, [n / 64][packed_depth of k][64] cells:
      * a cell is an f32 or, with `pairs`, two bf16 that follow each other along k. Both k and n are
@@ -27,6 +34,7 @@ typedef struct MatrixLoops {
     /* to[columns][packed_depth of rows] cells: from's transpose, each row padded with zeros. */
     void (*transpose)(void *to, Tensor from);
     void (*gemm)(const GemmCall *call);
+    bool (*few_rows)(const FewRowsCall *call); /* false: not for this type or depth */
 } MatrixLoops;
 
 #endif

@@ -361,6 +361,7 @@ typedef struct PackedOperand {
     void *data;    /* NULL: not made yet */
     Layout layout; /* NULL: the f32 blocks of gemm.c */
     bool stale;    /* the plain weight changed since */
+    int64_t chunk; /* of sums, for few rows (below); 0: those are oneDNN's too */
 } PackedOperand;
 
 /* The number of rows for which a layout is chosen; those of other numbers were found to be the
@@ -446,13 +447,97 @@ static void operand_release(PackedOperand *operand)
     *operand = (PackedOperand){0};
 }
 
-/* ---- weights ---- */
+/* ---- a weight ---- */
 
 /* The copies behind Weight.packed. That for dgrad is made by the first dgrad after a
  * weight_prepare: a process that only runs forward never pays for it. */
 typedef struct PackedWeight {
     PackedOperand forward, dgrad;
 } PackedWeight;
+
+/* ---- few rows ---- */
+
+/* oneDNN's kernels read a weight at half the speed of memory when there are few rows. few_rows.c
+ * does these, where it gives the same bits as oneDNN does for many. */
+#define FEW_ROWS 8
+
+/* What was found for products of a depth. */
+typedef struct FewRowsFound {
+    int64_t k, chunk;
+    DType dtype;
+} FewRowsFound;
+
+#define FOUND_MAX 64
+static pthread_mutex_t found_mutex = PTHREAD_MUTEX_INITIALIZER;
+static FewRowsFound found[FOUND_MAX];
+static int num_found;
+
+/* Numbers whose sums round differently in every order. */
+static void fill_uneven(Tensor tensor, uint32_t key)
+{
+    for (int64_t i = 0; i < tensor.shape[0] * tensor.shape[1]; i++) {
+        key = key * 1664525u + 1013904223u;
+        const float value = (float)(int32_t)key * 0x1p-31f;
+        if (tensor.dtype == DTYPE_F32)
+            ((float *)tensor.data)[i] = value;
+        else
+            ((uint16_t *)tensor.data)[i] = bf16_from_f32(value);
+    }
+}
+
+static void weight_product(ProductKind kind, Tensor y, Tensor x, const Weight *w);
+
+/* Compares with a product of many rows by oneDNN. Chunks of 1024 and 512 elements and whole rows
+ * are what its releases use. */
+static int64_t find_chunk(int64_t k, DType dtype)
+{
+    enum { ROWS = 2 * FEW_ROWS + 1, COLUMNS = 128 };
+    static const int64_t elements[] = {0, 512, 1024, 256, 2048};
+    const int64_t size = (int64_t)dtype_size(dtype), cell = dtype == DTYPE_BF16 ? 2 : 1;
+    Tensor x = tensor_2d(mem_alloc((size_t)(ROWS * k * size)), dtype, ROWS, k);
+    Tensor w = tensor_2d(mem_alloc((size_t)(COLUMNS * k * size)), dtype, COLUMNS, k);
+    Tensor y = tensor_2d(mem_alloc(ROWS * COLUMNS * sizeof(float)), DTYPE_F32, ROWS, COLUMNS);
+    Tensor few =
+        tensor_2d(mem_alloc(FEW_ROWS * COLUMNS * sizeof(float)), DTYPE_F32, FEW_ROWS, COLUMNS);
+    PackedWeight packed = {0};
+    const Weight weight = {.plain = w, .packed = &packed};
+    int64_t chunk = 0;
+    fill_uneven(x, 1);
+    fill_uneven(w, 2);
+    operand_pack(&packed.forward, PRODUCT_FORWARD, w);
+    weight_product(PRODUCT_FORWARD, y, x, &weight);
+    x.shape[0] = FEW_ROWS;
+    for (size_t i = 0; i < sizeof elements / sizeof *elements && chunk == 0; i++) {
+        const int64_t tried = (elements[i] == 0 ? k : elements[i]) / cell;
+        const FewRowsCall call = {.y = few, .x = x, .b = packed.forward.data, .chunk = tried};
+        if (tried == 0 || !backend.loops->few_rows(&call)) continue;
+        if (memcmp(few.data, y.data, tensor_bytes(&few)) == 0) chunk = tried;
+    }
+    operand_release(&packed.forward);
+    free(x.data);
+    free(w.data);
+    free(y.data);
+    free(few.data);
+    return chunk;
+}
+
+/* The chunk of sums over a depth, or 0. Found out once. */
+static int64_t chunk_of(int64_t k, DType dtype)
+{
+    int64_t chunk = -1;
+    if (!backend.fast[dtype] || !backend.blocked[dtype]) return 0;
+    pthread_mutex_lock(&found_mutex);
+    for (int i = 0; i < num_found; i++)
+        if (found[i].k == k && found[i].dtype == dtype) chunk = found[i].chunk;
+    if (chunk < 0) {
+        chunk = find_chunk(k, dtype);
+        if (num_found < FOUND_MAX) found[num_found++] = (FewRowsFound){k, chunk, dtype};
+    }
+    pthread_mutex_unlock(&found_mutex);
+    return chunk;
+}
+
+/* ---- weights ---- */
 
 static void weight_check(const Weight *weight)
 {
@@ -467,6 +552,7 @@ void onednn_weight_prepare(Weight *weight)
     if (weight->packed == NULL) weight->packed = mem_calloc(1, sizeof(PackedWeight));
     PackedWeight *packed = weight->packed;
     operand_pack(&packed->forward, PRODUCT_FORWARD, weight->plain);
+    packed->forward.chunk = chunk_of(weight->plain.shape[1], weight->plain.dtype);
     packed->dgrad.stale = true;
 }
 
@@ -504,6 +590,10 @@ static void weight_product(ProductKind kind, Tensor y, Tensor x, const Weight *w
     const bool forward = kind == PRODUCT_FORWARD;
     PackedOperand *operand = packed == NULL ? NULL : forward ? &packed->forward : &packed->dgrad;
     if (operand != NULL && operand->stale) operand_pack(operand, kind, w->plain);
+    if (operand != NULL && operand->chunk > 0 && x.shape[0] <= FEW_ROWS) {
+        const FewRowsCall call = {y, x, operand->data, operand->chunk};
+        if (backend.loops->few_rows(&call)) return;
+    }
     ProductKey key = {.m = x.shape[0],
                       .n = y.shape[1],
                       .k = x.shape[1],

@@ -37,6 +37,7 @@
 #define cpu_pack_stacked                  ISA_NAME(cpu_pack_stacked)
 #define cpu_packed_depth                  ISA_NAME(cpu_packed_depth)
 #define cpu_gemm                          ISA_NAME(cpu_gemm)
+#define cpu_few_rows                      ISA_NAME(cpu_few_rows)
 #define cpu_transpose                     ISA_NAME(cpu_transpose)
 #define cpu_reduce_rows                   ISA_NAME(cpu_reduce_rows)
 
@@ -92,6 +93,7 @@ void cpu_pack_stacked(void *to, Tensor from, bool pairs);
 int64_t cpu_packed_depth(int64_t elements, bool pairs);
 void cpu_transpose(void *to, Tensor from);
 void cpu_gemm(const GemmCall *call);
+bool cpu_few_rows(const FewRowsCall *call);
 
 /* For sums over rows (weight gradients): rows are cut into parts by their number alone; `part` sums
  * the rows [first, last) into `into` [width], zeroed before; then the parts are added to `total` in

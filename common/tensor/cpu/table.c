@@ -46,4 +46,5 @@ const MatrixLoops cpu_matrix_loops = {
     .packed_depth = cpu_packed_depth,
     .transpose = cpu_transpose,
     .gemm = cpu_gemm,
+    .few_rows = cpu_few_rows,
 };
