@@ -7,6 +7,7 @@
 
 #include "base/memory.h"
 #include "base/shared_memory.h"
+#include "tensor/digest.h"
 
 #define NUM_SLOTS 2
 
@@ -174,7 +175,6 @@ static Slot *slot_of(const WeightBoard *board, int64_t version)
     return NULL;
 }
 
-/* Copy and digest go tensor by tensor, so that the digest reads what is still in the cache. */
 void weight_board_publish(WeightBoard *board, int64_t version, const void *flat)
 {
     int64_t newest = weight_board_newest(board);
@@ -185,9 +185,8 @@ void weight_board_publish(WeightBoard *board, int64_t version, const void *flat)
     char *to = slot_flat(board, slot);
     uint64_t *digest = slot_digests(board, slot);
     for (int i = 0; i < board->plan->num_specs; i++) {
-        size_t offset = spec_offset(board, i), bytes = spec_bytes(board, i);
-        memcpy(to + offset, (const char *)flat + offset, bytes);
-        digest[i] = XXH3_64bits(to + offset, bytes);
+        size_t offset = spec_offset(board, i);
+        digest[i] = digest_copy(to + offset, (const char *)flat + offset, spec_bytes(board, i));
     }
     atomic_store(&slot->version, version);
 }
@@ -217,7 +216,7 @@ Status weight_board_verify(const WeightBoard *board, int64_t version, Error *err
     int wrong = -1;
     for (int i = 0; i < board->plan->num_specs && wrong < 0; i++) {
         const char *at = (const char *)slot_flat(board, slot) + spec_offset(board, i);
-        if (XXH3_64bits(at, spec_bytes(board, i)) != slot_digests(board, slot)[i]) wrong = i;
+        if (digest_memory(at, spec_bytes(board, i)) != slot_digests(board, slot)[i]) wrong = i;
     }
     if (atomic_load(&slot->version) != version) return refuse_version(board, version, err);
     if (wrong >= 0)

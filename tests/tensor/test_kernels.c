@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "base/memory.h"
 #include "base/rng.h"
@@ -59,6 +60,34 @@ static void test_exp_of_special_values(void **state)
     assert_true(y[1] == 0.0f && y[5] == 0.0f && y[6] == 0.0f);
     assert_true(isinf(y[2]) && isinf(y[4]) && isinf(y[7]));
     assert_true(isnan(y[3]));
+}
+
+/* ---- digests ---- */
+
+/* Every beginning and end within a line, whole pieces and parts of them; nothing beside the copy is
+ * touched. */
+static void test_digest_is_the_librarys_and_copies_what_is_asked(void **state)
+{
+    (void)state;
+    enum { ROOM = 20000 };
+    static unsigned char from[ROOM];
+    unsigned char *to = aligned_alloc(64, (ROOM + 63) / 64 * 64);
+    const size_t lengths[] = {0, 1, 63, 64, 65, 200, 240, 241, 1024, 4095, 4096, 4097, 8192, 19000};
+    for (int i = 0; i < ROOM; i++)
+        from[i] = (unsigned char)(i * 7 + i / 251);
+    for (size_t begin = 0; begin <= 128; begin += begin % 64 == 0 ? 1 : 63)
+        for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++) {
+            const size_t bytes = lengths[l];
+            memset(to, 0, ROOM);
+            const uint64_t digest =
+                cpu_digest_copy_of(TEST_ISA, to + begin, from + begin / 2, bytes);
+            assert_true(digest == XXH3_64bits(from + begin / 2, bytes));
+            assert_true(digest == cpu_digest_copy_of(TEST_ISA, NULL, from + begin / 2, bytes));
+            assert_memory_equal(to + begin, from + begin / 2, bytes);
+            for (size_t i = 0; i < ROOM; i++)
+                if (i < begin || i >= begin + bytes) assert_int_equal(to[i], 0);
+        }
+    free(to);
 }
 
 /* ---- conversions ---- */
@@ -732,6 +761,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_exp_is_within_two_ulp_of_libm),
         cmocka_unit_test(test_exp_of_special_values),
+        cmocka_unit_test(test_digest_is_the_librarys_and_copies_what_is_asked),
         cmocka_unit_test(test_cast_rounds_as_the_tensor_header_says),
         cmocka_unit_test(test_fill_zero_and_alloc_give_zeros),
         cmocka_unit_test(test_matmul_and_gradients_equal_reference),
