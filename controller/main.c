@@ -33,6 +33,7 @@ static const char help_run[] =
     "  controller stop --run FOLDER                        finish the step, commit, end\n"
     "  controller swap-rollout --run FOLDER --config JOB.YAML   go on with another stage\n"
     "  controller data inspect --config JOB.YAML [...]     what a record becomes\n"
+    "  controller samples --run FOLDER [...]               answers that a run generated\n"
     "  controller serve --model DIR [--port N] [...]       answer HTTP requests with a model\n"
     "  controller schema [KEY]                             what job.yaml can say\n"
     "  controller help [COMMAND]                           this, or what a command takes\n"
@@ -559,6 +560,7 @@ static const Command commands[] = {
     {"schema", help_schema, "", true, run_schema},
     {"help", help_help, "", true, run_help},
     {"data", help_data, "", false, NULL},
+    {"samples", NULL, "", false, NULL},
     {"serve", NULL, "", false, NULL},
 };
 #define NUM_COMMANDS (sizeof commands / sizeof *commands)
@@ -586,7 +588,8 @@ static int run_help(const Options *options)
     const Command *command = &commands[0];
     if (options->key != NULL && find_command(options->key, &command, &err) != OK)
         return fail(err.status, &err);
-    if (command->help == NULL) return become("serve", (char *[]){"serve", "--help", NULL});
+    if (command->help == NULL)
+        return become(command->name, (char *[]){(char *)command->name, "--help", NULL});
     fputs(command->help, stdout);
     return 0;
 }
@@ -600,7 +603,8 @@ int main(int argc, char **argv)
         return 2;
     }
     if (strcmp(argv[1], "data") == 0) return run_data(argc - 2, argv + 2);
-    if (strcmp(argv[1], "serve") == 0) return become("serve", argv + 1);
+    if (strcmp(argv[1], "serve") == 0 || strcmp(argv[1], "samples") == 0)
+        return become(argv[1], argv + 1);
     const Command *command = &commands[0];
     Status status = OK;
     if (argv[1][0] != '-') {

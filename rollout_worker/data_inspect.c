@@ -1,9 +1,7 @@
 /* data_inspect: shows what a job makes of its data. People call it as `controller data inspect`. */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/memory.h"
 #include "base/options.h"
@@ -57,32 +55,6 @@ static Status refuse_use(Error *err, const char *what)
     return error_set(err, ERR_INVALID, "%s\n%.*s", what, (int)strcspn(help, "\n"), help);
 }
 
-static Status read_number(const char *option, const char *text, uint64_t max, uint64_t *ret,
-                          Error *err)
-{
-    char *end = NULL;
-    errno = 0;
-    unsigned long long number = strtoull(text, &end, 10);
-    if (errno != 0 || end == text || *end != '\0' || strchr(text, '-') != NULL || number > max)
-        return error_set(err, ERR_INVALID,
-                         "%s is \"%.40s\", expected a whole number from 0 to %llu", option, text,
-                         (unsigned long long)max);
-    *ret = number;
-    return OK;
-}
-
-static Status read_color(const char *when, bool *ret, Error *err)
-{
-    if (when == NULL || strcmp(when, "always") == 0)
-        *ret = true;
-    else if (strcmp(when, "never") == 0)
-        *ret = false;
-    else if (strcmp(when, "auto") != 0)
-        return error_set(err, ERR_INVALID,
-                         "--color is \"%.40s\", expected one of always, never, auto", when);
-    return OK;
-}
-
 static void read_brief(Arguments *arguments, const char *set)
 {
     arguments->brief = true;
@@ -96,7 +68,7 @@ static Status choose(Arguments *arguments, const char *option, bool by_position,
         return refuse_use(err, "--sample and --position are two ways to name one record.");
     arguments->numbered = true;
     choice->by_position = by_position;
-    return read_number(option, optarg, INT64_MAX - 1, &choice->number, err);
+    return option_number(option, optarg, INT64_MAX - 1, &choice->number, err);
 }
 
 static Status take_option(Arguments *arguments, int letter, Error *err)
@@ -118,9 +90,10 @@ static Status take_option(Arguments *arguments, int letter, Error *err)
     case 'p':
         return choose(arguments, "--position", true, err);
     case 'k':
-        return read_number("--count", optarg, COUNT_MAX, &arguments->inspect.summary_records, err);
+        return option_number("--count", optarg, COUNT_MAX, &arguments->inspect.summary_records,
+                             err);
     case 'l':
-        return read_number("--list", optarg, COUNT_MAX, &arguments->inspect.listed_max, err);
+        return option_number("--list", optarg, COUNT_MAX, &arguments->inspect.listed_max, err);
     case 'e':
         arguments->inspect.set = optarg != NULL ? optarg : "eval";
         return OK;
@@ -128,7 +101,7 @@ static Status take_option(Arguments *arguments, int letter, Error *err)
         arguments->json = true;
         return OK;
     case 'C':
-        return read_color(optarg, &arguments->color, err);
+        return option_color(optarg, &arguments->color, err);
     case 'b':
         read_brief(arguments, optarg);
         return OK;
@@ -255,10 +228,8 @@ static int inspect(Arguments *arguments)
 
 int main(int argc, char **argv)
 {
-    const char *terminal = getenv("TERM"), *no_color = getenv("NO_COLOR");
     Arguments arguments = {.inspect = {.summary_records = 1000, .listed_max = 20}};
-    arguments.color = isatty(STDOUT_FILENO) && (no_color == NULL || no_color[0] == '\0') &&
-                      terminal != NULL && strcmp(terminal, "dumb") != 0;
+    arguments.color = option_color_auto();
     Error err = {0};
     if (parse_arguments(argc, argv, &arguments, &err) != OK) return fail(&err);
     if (arguments.help) {

@@ -6,65 +6,19 @@
 
 #include "base/memory.h"
 #include "config/eval_set.h"
+#include "rollout_worker/paint.h"
 
-#define IDS_COLUMNS  100
-#define BINS_MAX     16
-#define BAR_COLUMNS  40
-#define GREEN        "\x1b[32m"
-#define DIM          "\x1b[2m"
-#define RESET        "\x1b[0m"
-#define OPENING      "⟦"
-#define CLOSING      "⟧"
-#define TRAINED_LINE "↵" /* before a line end that is trained, which color alone would not show */
+#define IDS_COLUMNS 100
+#define BINS_MAX    16
+#define BAR_COLUMNS 40
 
 /* ---- text and ids ---- */
-
-/* What a token is to the trainer. */
-typedef enum { TOKEN_GIVEN, TOKEN_TRAINED, TOKEN_CUT } TokenUse;
-
-typedef struct Painter {
-    Str *out;
-    bool color;
-    TokenUse use;
-} Painter;
 
 static TokenUse use_of(const InspectedRecord *record, size_t token)
 {
     bool cut = record->sample.status == SAMPLE_TRUNCATED && token >= (size_t)record->sample.length;
     if (cut) return TOKEN_CUT;
     return record->trace.conversation.loss_mask[token] ? TOKEN_TRAINED : TOKEN_GIVEN;
-}
-
-static void paint(Painter *painter, TokenUse use)
-{
-    if (painter->use == use) return;
-    if (painter->color) {
-        str_puts(painter->out, RESET);
-        if (use != TOKEN_GIVEN) str_puts(painter->out, use == TOKEN_TRAINED ? GREEN : DIM);
-    } else {
-        if (painter->use == TOKEN_TRAINED) str_puts(painter->out, CLOSING);
-        if (use == TOKEN_TRAINED) str_puts(painter->out, OPENING);
-    }
-    painter->use = use;
-}
-
-static void put_visible(Painter *painter, const char *text, size_t length)
-{
-    while (length > 0) {
-        size_t plain = 0;
-        while (plain < length && text[plain] != '\n' && text[plain] != '\t')
-            plain++;
-        char *piece = mem_strndup(text, plain);
-        str_put_escaped(painter->out, piece);
-        free(piece);
-        if (plain < length) {
-            if (text[plain] == '\n' && painter->color && painter->use == TOKEN_TRAINED)
-                str_puts(painter->out, TRAINED_LINE);
-            str_putc(painter->out, text[plain++]);
-        }
-        text += plain;
-        length -= plain;
-    }
 }
 
 static void put_text(const InspectedRecord *record, bool color, Str *out)
@@ -85,10 +39,10 @@ static void put_text(const InspectedRecord *record, bool color, Str *out)
                        conversation->length - t);
         }
         paint(&painter, use);
-        if (end > at) put_visible(&painter, text + at, end - at);
+        if (end > at) paint_text(&painter, text + at, end - at);
         if (end > at) at = end;
     }
-    put_visible(&painter, text + at, length - at);
+    paint_text(&painter, text + at, length - at);
     paint(&painter, TOKEN_GIVEN);
     if (out->length > 0 && out->data[out->length - 1] != '\n') str_putc(out, '\n');
 }
@@ -118,20 +72,6 @@ static void put_ids(const InspectedRecord *record, bool color, Str *out)
 static double percent(uint64_t part, uint64_t whole)
 {
     return whole > 0 ? 100.0 * (double)part / (double)whole : 0;
-}
-
-/* The lines of a message, each a little to the right. */
-static void put_message(const char *message, Str *out)
-{
-    for (const char *line = message; *line != '\0';) {
-        size_t length = strcspn(line, "\n");
-        char *piece = mem_strndup(line, length);
-        str_puts(out, "    ");
-        str_put_escaped(out, piece);
-        str_putc(out, '\n');
-        free(piece);
-        line += length + (line[length] == '\n');
-    }
 }
 
 static const char *fate_of(const InspectOptions *options, RejectReason reason)
@@ -173,7 +113,7 @@ static void put_figures(const InspectOptions *options, const InspectedRecord *re
                    percent(trained, length));
     if (record->trace.label != NULL) {
         str_puts(out, "  label:\n");
-        put_message(record->trace.label, out);
+        paint_message(record->trace.label, out);
     }
     if (length < conversation->length)
         str_printf(out, "  cut      from %zu tokens, by data.max_length %lld\n",
@@ -182,13 +122,13 @@ static void put_figures(const InspectOptions *options, const InspectedRecord *re
         if (record->sample.note_message[i] == NULL) continue;
         str_printf(out, "  %s, though odd (%s):\n", generates(options) ? "used" : "trained",
                    sample_note_name((SampleNote)i));
-        put_message(record->sample.note_message[i], out);
+        paint_message(record->sample.note_message[i], out);
     }
     if (record->sample.status != SAMPLE_REJECTED) return;
     str_printf(out, "  rejected as %s, which %s\n",
                reject_reason_name(record->sample.reject_reason),
                fate_of(options, record->sample.reject_reason));
-    put_message(record->sample.reject_message, out);
+    paint_message(record->sample.reject_message, out);
 }
 
 void inspect_view_record(const InspectOptions *options, const InspectedRecord *record, bool color,
@@ -206,7 +146,7 @@ void inspect_view_record(const InspectOptions *options, const InspectedRecord *r
     str_printf(out, "\ntext%s:\n\n",
                generates(options) ? ""
                : color            ? ", green where it is trained"
-                                  : ", between " OPENING " and " CLOSING " where it is trained");
+                       : ", between " PAINT_OPENING " and " PAINT_CLOSING " where it is trained");
     put_text(record, color, out);
     str_puts(out, "\nids:\n\n");
     put_ids(record, color, out);
@@ -267,14 +207,14 @@ static void put_kinds(const InspectOptions *options, const InspectSummary *summa
         str_printf(out, "\nrejected as %s, which %s: %llu. The first:\n\n",
                    reject_reason_name((RejectReason)reason), fate_of(options, (RejectReason)reason),
                    (unsigned long long)summary->rejected[reason]);
-        put_message(inspect_first(summary, true, reason)->message, out);
+        paint_message(inspect_first(summary, true, reason)->message, out);
     }
     for (int note = 0; note < NOTE_COUNT; note++) {
         if (summary->odd[note] == 0) continue;
         str_printf(out, "\n%s, though odd (%s): %llu. The first:\n\n",
                    generates(options) ? "used" : "trained", sample_note_name((SampleNote)note),
                    (unsigned long long)summary->odd[note]);
-        put_message(inspect_first(summary, false, note)->message, out);
+        paint_message(inspect_first(summary, false, note)->message, out);
     }
 }
 
@@ -354,13 +294,13 @@ void inspect_view_brief(const InspectOptions *options, const InspectSummary *sum
                    (unsigned long long)summary->rejected[reason],
                    reject_reason_name((RejectReason)reason),
                    fate_of(options, (RejectReason)reason));
-        put_message(inspect_first(summary, true, reason)->message, out);
+        paint_message(inspect_first(summary, true, reason)->message, out);
     }
     for (int note = 0; note < NOTE_COUNT; note++) {
         if (summary->odd[note] == 0) continue;
         str_printf(out, "  %llu odd (%s), and %s. The first:\n",
                    (unsigned long long)summary->odd[note], sample_note_name((SampleNote)note),
                    generates(options) ? "used" : "trained");
-        put_message(inspect_first(summary, false, note)->message, out);
+        paint_message(inspect_first(summary, false, note)->message, out);
     }
 }

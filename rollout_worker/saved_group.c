@@ -182,7 +182,7 @@ static const char *reason_at(int i)
     return reject_reason_name((RejectReason)i);
 }
 
-static Status read_sample(const Line *line, Sample *sample, Error *err)
+static Status read_any(const Line *line, Sample *sample, Error *err)
 {
     const char *name = NULL, *message = NULL;
     TRY(json_string(line->json, "status", line->where, &name, err));
@@ -201,13 +201,17 @@ static Status read_sample(const Line *line, Sample *sample, Error *err)
     return OK;
 }
 
+Status saved_sample_read(const cJSON *json, const char *where, Sample *ret, Error *err)
+{
+    return read_any(&(Line){json, where}, ret, err);
+}
+
 static Status read_line(const char *text, size_t length, const char *where, Sample *sample,
                         Error *err)
 {
     cJSON *json = NULL;
     TRY(json_parse(text, length, where, &json, err));
-    Line line = {json, where};
-    Status status = read_sample(&line, sample, err);
+    Status status = saved_sample_read(json, where, sample, err);
     cJSON_Delete(json);
     return status;
 }

@@ -30,4 +30,8 @@ Status saved_group_write(const char *path, const RolloutGroup *group, const Save
 Status saved_group_read(const char *path, const RolloutRecord *record, RolloutGroup *ret,
                         Error *err);
 
+/* The sample of one line, without its position; `where` names it in messages. *ret, which is
+ * zeroed, is to be cleared by the caller in any case. */
+Status saved_sample_read(const cJSON *json, const char *where, Sample *ret, Error *err);
+
 #endif

@@ -1,7 +1,9 @@
 #include "base/options.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/memory.h"
 #include "base/str.h"
@@ -40,4 +42,36 @@ Status option_refuse(int answer, char *const *argv, const struct option *list, E
     error_set(err, ERR_INVALID, "unknown option %s.", text);
     if (meant != NULL) error_append(err, "Did you mean --%s?", meant);
     return ERR_INVALID;
+}
+
+Status option_number(const char *option, const char *text, uint64_t max, uint64_t *ret, Error *err)
+{
+    char *end = NULL;
+    errno = 0;
+    unsigned long long number = strtoull(text, &end, 10);
+    if (errno != 0 || end == text || *end != '\0' || strchr(text, '-') != NULL || number > max)
+        return error_set(err, ERR_INVALID,
+                         "%s is \"%.40s\", expected a whole number from 0 to %llu", option, text,
+                         (unsigned long long)max);
+    *ret = number;
+    return OK;
+}
+
+Status option_color(const char *when, bool *ret, Error *err)
+{
+    if (when == NULL || strcmp(when, "always") == 0)
+        *ret = true;
+    else if (strcmp(when, "never") == 0)
+        *ret = false;
+    else if (strcmp(when, "auto") != 0)
+        return error_set(err, ERR_INVALID,
+                         "--color is \"%.40s\", expected one of always, never, auto", when);
+    return OK;
+}
+
+bool option_color_auto(void)
+{
+    const char *terminal = getenv("TERM"), *no_color = getenv("NO_COLOR");
+    return isatty(STDOUT_FILENO) && (no_color == NULL || no_color[0] == '\0') && terminal != NULL &&
+           strcmp(terminal, "dumb") != 0;
 }

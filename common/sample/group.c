@@ -51,6 +51,14 @@ bool sample_meta_trains(const SampleMeta *sample)
     return sample->status == SAMPLE_COMPLETED || sample->status == SAMPLE_TRUNCATED;
 }
 
+GroupFilter group_filter(const AlgorithmConfig *algorithm)
+{
+    return (GroupFilter){
+        .size_min = advantage_needs_group(algorithm->advantage_estimator) ? 2 : 1,
+        .zero_variance = algorithm->dynamic_filter == FILTER_ZERO_VARIANCE,
+    };
+}
+
 GroupVerdict group_judge(const GroupFilter *filter, const SampleMeta *sample, int count)
 {
     Spread spread = {0};

@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 
+#include "config/algorithm.h"
 #include "sample/sample.h"
 
 typedef enum {
@@ -26,6 +27,9 @@ typedef struct GroupFilter {
     int size_min;       /* 2 for estimators that compare a sample with its group, else 1 */
     bool zero_variance; /* drop groups whose rewards do not vary */
 } GroupFilter;
+
+/* What a job's algorithm lets train. */
+GroupFilter group_filter(const AlgorithmConfig *algorithm);
 
 /* Judges the samples of one group. Samples that were rejected or aborted do not count: the group is
  * what is left. The first reason in the order of GroupVerdict that applies. */

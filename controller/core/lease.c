@@ -138,12 +138,8 @@ void lease_drop_set(Controller *c, SetName set)
 /* Which groups train. An evaluation takes whatever there is. */
 static GroupFilter filter_for(const Controller *c, SetName set)
 {
-    const AlgorithmConfig *algorithm = &c->config->algorithm;
     bool learns = push_is_used(c) && set == SET_TRAIN;
-    return (GroupFilter){
-        .size_min = learns && advantage_needs_group(algorithm->advantage_estimator) ? 2 : 1,
-        .zero_variance = learns && algorithm->dynamic_filter == FILTER_ZERO_VARIANCE,
-    };
+    return learns ? group_filter(&c->config->algorithm) : (GroupFilter){.size_min = 1};
 }
 
 static void take_samples(Controller *c, SetName set, const Event *event)
