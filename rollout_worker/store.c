@@ -88,8 +88,8 @@ Status sample_store_put(SampleStore *store, const char *set, Sample *samples, si
         return error_set(
             err, ERR_RESOURCE,
             "this rollout worker holds %zu bytes of samples and cannot take %zu more (at most "
-            "%zu, SAMPLE_STORE_BYTES_MAX)\n  to do: lower rollout.prefetch_steps or "
-            "train.global_batch_size, or raise rollout.num_workers",
+            "%zu, SAMPLE_STORE_BYTES_MAX)\n  to do: lower rollout.prefetch_steps (with generate "
+            "max_staleness) or train.global_batch_size, or raise rollout.num_workers",
             store->bytes, bytes, store->bytes_max);
     for (size_t i = 0; i < count; i++) {
         SampleKey key = sample_key(set, samples[i].position, samples[i].index);

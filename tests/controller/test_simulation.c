@@ -132,6 +132,13 @@ static SimFaults faults_of(uint64_t seed)
     };
 }
 
+/* How many seeds are tried: SIM_COUNT, for a long search. */
+static uint64_t count_or(int usual)
+{
+    const char *count = getenv("SIM_COUNT");
+    return (uint64_t)(count != NULL ? atoi(count) : usual);
+}
+
 typedef struct Tally {
     int faults, ended[STATUS_COUNT];
 } Tally;
@@ -164,15 +171,15 @@ static void run_schedules(uint64_t first_seed, int count, Tally *ret)
 static void test_simulation_survives_random_faults(void **state)
 {
     (void)state;
-    const char *seed = getenv("SIM_SEED"), *count = getenv("SIM_COUNT");
+    const char *seed = getenv("SIM_SEED");
     Tally tally = {0};
-    int schedules = count != NULL ? atoi(count) : 10000;
+    int schedules = (int)count_or(10000);
     run_schedules(seed != NULL ? strtoull(seed, NULL, 10) : 1, schedules, &tally);
     print_message("%d schedules, %d faults that struck; same command again after: %d stops, %d "
                   "full disks, %d spent budgets\n",
                   schedules, tally.faults, tally.ended[ERR_CANCELLED], tally.ended[ERR_RESOURCE],
                   tally.ended[ERR_UNAVAILABLE]);
-    if (count != NULL) return;
+    if (getenv("SIM_COUNT") != NULL) return;
     assert_true(tally.faults > 0);
     assert_true(tally.ended[ERR_CANCELLED] > 0);
     assert_true(tally.ended[ERR_RESOURCE] > 0);
@@ -197,11 +204,10 @@ static JobConfig make_rl_config(int workers, int tp, int dp)
 static void test_simulation_generates_with_the_weights_of_the_step(void **state)
 {
     (void)state;
-    const char *seeds = getenv("SIM_COUNT");
     JobConfig config = make_rl_config(3, 2, 2);
     uint64_t expected = undisturbed_weights(&config, &no_faults);
-    int count = seeds != NULL ? atoi(seeds) : 3000, faults_that_struck = 0;
-    for (uint64_t seed = 1; seed <= (uint64_t)count; seed++) {
+    int faults_that_struck = 0;
+    for (uint64_t seed = 1, count = count_or(3000); seed <= count; seed++) {
         SimFaults faults = faults_of(seed);
         faults.bad_records = faults.bad_eval_records = 0;
         config.rollout.num_workers = 1 + (int64_t)(seed / 3 % 5);
@@ -226,7 +232,7 @@ static void check_over_sampling(double factor, TooStalePolicy policy, uint64_t e
     config.rollout.over_sampling = factor;
     config.rollout.too_stale = policy;
     int64_t let_go_of = 0;
-    for (uint64_t seed = 1; seed <= 500; seed++) {
+    for (uint64_t seed = 1, count = count_or(500); seed <= count; seed++) {
         SimFaults faults = faults_of(seed);
         faults.bad_records = faults.bad_eval_records = 0;
         config.rollout.num_workers = 1 + (int64_t)(seed / 3 % 5);
@@ -297,7 +303,7 @@ static void test_simulation_keeps_answers_within_the_staleness(void **state)
 {
     (void)state;
     int64_t dropped = 0, recomputed = 0;
-    for (uint64_t seed = 1; seed <= 2000; seed++) {
+    for (uint64_t seed = 1, count = count_or(2000); seed <= count; seed++) {
         SimFaults faults = faults_of(seed);
         JobConfig config = make_rl_config(1 + (int)(seed % 5), 1 + (int)(seed % 2), 1);
         config.rollout.max_staleness = 1 + (int64_t)(seed % 3);

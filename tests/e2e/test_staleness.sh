@@ -4,7 +4,7 @@
 #   of tokens from the weights that learn from them are the trainer's to the bit.
 # kept: the same with the old keys and values; what is drawn with several versions is then compared with none.
 # over_sampling: more prompts than a step needs are out at once, and with weights of the step alone that changes no bit
-#   of what is trained, whoever answers.
+#   of what is trained, whoever answers and whatever is killed.
 # usage: test_staleness.sh partial | kept | over_sampling
 . "$(dirname "$0")/lib.sh"
 make_data
@@ -57,9 +57,12 @@ partial | kept)
     awk -F'"rollout/staleness/(token_)?max":' '
         /"train\/loss"/ { split($2, a, ","); split($3, b, ","); if (a[1] > 1 || b[1] > 1) exit 1 }' \
         "$RUN/metrics.jsonl" || fail "an answer is older than max_staleness"
-    # An answer of two versions, the later one behind the earlier: [[3, 17], [4, 103]].
-    grep -rhoE '"versions": \[\[[0-9]+, [0-9]+\], \[[0-9]+' saved/train |
-        awk -F'[][, ]+' '{ two += $4 > $2 } END { exit two == 0 }' || fail "no saved answer has two versions"
+    # Answers of two versions, the later one behind the earlier: [[3, 17], [4, 103]]. They train in the step of the
+    # later one, so those 103 tokens are compared.
+    later=$(grep -rhoE '"versions": \[\[[0-9]+, [0-9]+\], \[[0-9]+, [0-9]+' saved/train |
+        awk -F'[][, ]+' '$4 == $2 + 1 { sum += $5 } END { print sum + 0 }')
+    [ "$later" -gt 0 ] || fail "no saved answer has two versions"
+    [ "$1" = kept ] || is train/logprob_compared ">= $later"
     ;;
 over_sampling)
     generate="$generate rollout.n_samples_per_prompt=2 algorithm.dynamic_filter=zero_variance"
@@ -80,6 +83,16 @@ over_sampling)
         is rollout/too_stale/recomputed "+ $(sum_of rollout/too_stale/given_up) > 0"
         is rollout/too_stale/dropped "== 0"
     done
+
+    # shellcheck disable=SC2086
+    write_job killed.yaml run_killed $generate rollout.over_sampling=2.5 rollout.num_workers=2
+    start_job
+    for actor in rollout-1 train-0; do
+        wait_for_step 2
+        kill -9 "$(actor_pid $actor)" || fail "could not kill $actor"
+    done
+    finish_job 0
+    [ "$(digest_of "$RUN")" = "$expected" ] || fail "over-sampling and kills give other weights"
 
     dropped=
     for workers in 1 3; do
