@@ -219,6 +219,13 @@ static Status generate_adopt(void *shared, const RolloutWeights *weights, Rollou
     return policy_adopt(generate->policy, weights, ret, err);
 }
 
+static const Policy *generate_policy(const void *shared, const ChatText **ret_text)
+{
+    const Generate *generate = shared;
+    *ret_text = &generate->text;
+    return generate->policy;
+}
+
 static const char *generate_memory_plan(const void *shared)
 {
     const Generate *generate = shared;
@@ -657,4 +664,5 @@ const RolloutTable rollout_generate = {
     .end = generate_end,
     .describe = generate_describe,
     .memory_plan = generate_memory_plan,
+    .policy = generate_policy,
 };

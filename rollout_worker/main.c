@@ -1,4 +1,7 @@
 /* rollout_worker: turns records into samples and holds them for the train ranks. */
+#include <stdlib.h>
+#include <string.h>
+
 #include "actor/actor_process.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -16,10 +19,14 @@ static Status start(ActorProcess *process, void **ret_self, Error *err)
         .threads = cpus > 1 ? (int)cpus : 1,
         .store_bytes_max = SAMPLE_STORE_BYTES_MAX,
     };
+    const char *dash = strrchr(options.identity->name, '-'); /* rollout-3 */
+    if (dash != NULL) options.index = atoi(dash + 1);
     RolloutService *service = NULL;
     TRY(rollout_service_create(&options, &service, err));
     const char *plan = rollout_service_memory_plan(service);
     if (plan != NULL) log_event(LOG_INFO, "memory", F_STR("plan", plan));
+    const char *url = rollout_service_url(service);
+    if (url != NULL) log_event(LOG_INFO, "serving", F_STR("url", url));
     *ret_self = service;
     return OK;
 }

@@ -70,6 +70,9 @@ typedef struct RolloutActivity {
     const char *waiting_for; /* a constant text, or "" */
 } RolloutActivity;
 
+struct ChatText;
+struct Policy;
+
 typedef struct RolloutTable {
     const char *name;
     /* Loads what all threads share. `config` outlives it. */
@@ -98,6 +101,8 @@ typedef struct RolloutTable {
     void (*end)(void *shared);
     void (*describe)(const void *shared, RolloutActivity *ret);
     const char *(*memory_plan)(const void *shared); /* for people; borrowed */
+    /* What it generates with, and how it reads chats; borrowed. */
+    const struct Policy *(*policy)(const void *shared, const struct ChatText **ret_text);
 } RolloutTable;
 
 extern const RolloutTable rollout_generate;

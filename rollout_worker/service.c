@@ -1,3 +1,4 @@
+#include "rollout_worker/policy_server.h"
 #include "rollout_worker/service.h"
 
 #include <pthread.h>
@@ -40,6 +41,7 @@ struct RolloutService {
     const RolloutTable *table;
     void *shared;
     LeaseHost host;
+    PolicyServer *server; /* NULL: the job wants none */
     /* adopting; without weights to adopt there is no thread */
     Queue *adoptions;
     pthread_t adopter;
@@ -274,6 +276,19 @@ const ActorMethod rollout_service_methods[] = {
 const int rollout_service_num_methods =
     sizeof rollout_service_methods / sizeof *rollout_service_methods;
 
+static Status start_server(RolloutService *service, int index, Error *err)
+{
+    const ChatText *text = NULL;
+    if (service->table->policy == NULL) return OK;
+    const Policy *policy = service->table->policy(service->shared, &text);
+    return policy_server_start(text, policy, index, &service->server, err);
+}
+
+const char *rollout_service_url(const RolloutService *service)
+{
+    return service->server != NULL ? policy_server_url(service->server) : NULL;
+}
+
 Status rollout_service_create(const RolloutServiceOptions *options, RolloutService **ret,
                               Error *err)
 {
@@ -290,13 +305,18 @@ Status rollout_service_create(const RolloutServiceOptions *options, RolloutServi
     service->host.pool = rollout_pool_create(options->loop, table, shared, threads);
     service->host.store = sample_store_create(options->store_bytes_max);
     adopter_start(service);
-    *ret = service;
-    return OK;
+    Status status = start_server(service, options->index, err);
+    if (status == OK)
+        *ret = service;
+    else
+        rollout_service_destroy(service);
+    return status;
 }
 
 void rollout_service_destroy(RolloutService *service)
 {
     if (service == NULL) return;
+    policy_server_stop(service->server);
     if (service->table->end != NULL) service->table->end(service->shared);
     adopter_stop(service);
     rollout_pool_destroy(service->host.pool);

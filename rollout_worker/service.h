@@ -18,6 +18,7 @@ typedef struct RolloutServiceOptions {
     const RolloutTable *table;     /* the rollout function */
     int threads; /* that run the rollout function, at least 1; where it does not say itself */
     size_t store_bytes_max; /* of samples held */
+    int index;              /* of this worker: "rollout-3" is 3 */
 } RolloutServiceOptions;
 
 /* Loads what the rollout function needs (a tokenizer of 150,000 entries takes a few tenths of a
@@ -33,6 +34,9 @@ extern const int rollout_service_num_methods;
 /* What the rollout function will take of memory, for people; NULL: nothing to speak of. Borrowed.
  */
 const char *rollout_service_memory_plan(const RolloutService *service);
+
+/* Where HTTP requests are answered (rollout.serve_port); NULL: nowhere. Borrowed. */
+const char *rollout_service_url(const RolloutService *service);
 
 uint64_t rollout_service_progress(RolloutService *service); /* what was done; any thread */
 /* Work in hand that waits for nobody: records (in generation samples that are generated): while

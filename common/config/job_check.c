@@ -206,6 +206,7 @@ static bool is_of_generation(const char *key)
                "rollout.temperature rollout.top_p rollout.top_k rollout.min_p rollout.stop "
                "rollout.max_staleness rollout.too_stale rollout.partial rollout.over_sampling "
                "rollout.concurrency rollout.kv_cache_mb "
+               "rollout.serve_port rollout.serve_host rollout.serve_token_file "
                "rollout.save rollout.load "
                "eval.n_samples_per_prompt eval.max_response_length eval.temperature eval.top_p "
                "eval.top_k eval.min_p",
@@ -227,6 +228,31 @@ static const char *changed_key_of_generation(const LoadedJob *job, const LoadedJ
         str_free(&expected);
     }
     return changed;
+}
+
+static Status check_serve(const LoadedJob *job, Error *err)
+{
+    const JobConfig *config = &job->config;
+    const char *host = config->rollout.serve_host;
+    int64_t port = config->rollout.serve_port, last = port + config->rollout.num_workers - 1;
+    if (port == 0 && (host != NULL || config->rollout.serve_token_file != NULL))
+        return job_refuse(job, host != NULL ? "rollout.serve_host" : "rollout.serve_token_file",
+                          NULL, err,
+                          "rollout.serve_port is 0: nothing is served.\n"
+                          "Write for example serve_port: 8000, or remove the key.");
+    if (port > 0 && last > 65535)
+        return job_refuse(job, "rollout.serve_port", NULL, err,
+                          "rollout.serve_port is %lld, and %lld rollout workers would listen up to "
+                          "%lld, expected at most 65535.\nUse a lower port.",
+                          (long long)port, (long long)config->rollout.num_workers, (long long)last);
+    bool loopback = host == NULL || str_starts_with(host, "127.") || strcmp(host, "::1") == 0;
+    if (!loopback && config->rollout.serve_token_file == NULL)
+        return job_refuse(job, "rollout.serve_host", NULL, err,
+                          "rollout.serve_host is %s, which others can reach, but there is no "
+                          "rollout.serve_token_file.\nName a file with a token in its first line, "
+                          "or remove serve_host.",
+                          config_cut(host, job->arena));
+    return OK;
 }
 
 static Status check_groups(const LoadedJob *job, Error *err)
@@ -291,7 +317,8 @@ static Status check_algorithm(const LoadedJob *job, Error *err)
                                 "conversations: nothing is generated and there are no rewards.\n"
                                 "Remove the key, or write rollout.function: generate.",
                                 key);
-    } else if (check_groups(job, err) != OK || check_staleness(job, defaults, err) != OK) {
+    } else if (check_groups(job, err) != OK || check_serve(job, err) != OK ||
+               check_staleness(job, defaults, err) != OK) {
         status = ERR_INVALID;
     } else if (!algorithm_check(&job->config.algorithm, &defaults->config.algorithm, &facts,
                                 &fault)) {

@@ -47,7 +47,8 @@ struct EngineThread {
     Job *jobs;
     bool ended;
     atomic_uint_fast64_t progress;
-    atomic_int working, waiting;
+    atomic_int working, waiting, running;
+    _Atomic int64_t version; /* NO_VERSION: no weights */
     /* the thread's own */
     EngineRanks *ranks; /* NULL: no weights */
     bool busy;          /* samples are in work */
@@ -130,6 +131,8 @@ static void let_go_of_engine(EngineThread *thread, const Error *why)
     abort_all(thread, why);
     engine_ranks_destroy(thread->ranks);
     thread->ranks = NULL;
+    thread->version = NO_VERSION;
+    thread->running = 0;
 }
 
 static void on_token(void *context, const TokenEvent *event)
@@ -155,6 +158,7 @@ static void step(EngineThread *thread)
     abort_given_up(thread);
     Status status = engine_ranks_step(thread->ranks, &thread->busy, &err);
     if (thread->works != NULL) thread->progress++;
+    thread->running = engine_stats(engine_ranks_first(thread->ranks)).running;
     if (status == OK) {
         deliver(thread);
     } else if (status == ERR_DATA || thread->tp_size == 1) {
@@ -265,6 +269,7 @@ Status engine_thread_create(const EngineThreadOptions *options, EngineThread **r
     if (ends > 0)
         memcpy(thread->end_token, options->engine.end_token, ends * sizeof *thread->end_token);
     thread->options.end_token = thread->end_token;
+    thread->version = NO_VERSION;
     thread->options.on_token = on_token;
     thread->options.context = thread;
     pthread_condattr_t monotonic;
@@ -431,8 +436,9 @@ static Status run_adopt(EngineThread *thread, Job *job, Error *err)
         EngineOptions options = thread->options;
         options.weight_version = adoption->version;
         thread->failure = (Error){0};
-        return engine_ranks_create(&options, adoption->weights, thread->tp_size, &thread->ranks,
-                                   err);
+        TRY(engine_ranks_create(&options, adoption->weights, thread->tp_size, &thread->ranks, err));
+        thread->version = adoption->version;
+        return OK;
     }
     if (engine_weight_version(engine_ranks_first(thread->ranks)) == adoption->version)
         return error_set(err, ERR_EXISTS, "weights of version %lld are in use already",
@@ -442,6 +448,7 @@ static Status run_adopt(EngineThread *thread, Job *job, Error *err)
                                         thread->kv_policy, &adoption->pause_ns, &why);
     if (status == OK) {
         deliver(thread);
+        thread->version = adoption->version;
         return OK;
     }
     thread->failure = why;
@@ -496,6 +503,16 @@ Status engine_thread_run(EngineThread *thread, EngineWork work, void *context, E
     Visit visit = {work, context};
     job_init(&job, run_visit, &visit, err);
     return ask(thread, &job);
+}
+
+int64_t engine_thread_version(const EngineThread *thread)
+{
+    return thread->version;
+}
+
+int engine_thread_running(const EngineThread *thread)
+{
+    return thread->running;
 }
 
 uint64_t engine_thread_progress(const EngineThread *thread)

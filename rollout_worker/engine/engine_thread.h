@@ -85,8 +85,11 @@ Status engine_thread_reset(EngineThread *thread, Error *err);
 typedef Status (*EngineWork)(void *context, Engine *engine, Error *err);
 Status engine_thread_run(EngineThread *thread, EngineWork work, void *context, Error *err);
 
+#define NO_VERSION INT64_MIN
+int64_t engine_thread_version(const EngineThread *thread);   /* of the weights; or NO_VERSION */
 uint64_t engine_thread_progress(const EngineThread *thread); /* rises with every step in work */
-int engine_thread_working(const EngineThread *thread);       /* samples in the engine */
-int engine_thread_waiting(const EngineThread *thread);       /* requests that wait for weights */
+int engine_thread_working(const EngineThread *thread);       /* samples in the engine ... */
+int engine_thread_running(const EngineThread *thread); /* ... of which so many are generated now */
+int engine_thread_waiting(const EngineThread *thread); /* requests that wait for weights */
 
 #endif

@@ -1,6 +1,6 @@
 /* Generator: whoever owns an Engine and answers for it, as the HTTP front sees it. The program
- * `serve` has one of its own (engine_host.h); a rollout worker of a run may hand in its compute
- * thread. The front never touches an Engine itself. */
+ * `serve` and the rollout workers of a run hand in their EngineThread (thread_generator.h). The
+ * front never touches an Engine itself. */
 #ifndef TROUPE_ROLLOUT_WORKER_SERVE_GENERATOR_H
 #define TROUPE_ROLLOUT_WORKER_SERVE_GENERATOR_H
 

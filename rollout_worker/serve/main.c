@@ -16,8 +16,8 @@
 #include "base/process.h"
 #include "model/kv_cache.h"
 #include "rollout_worker/engine/model_folder.h"
-#include "rollout_worker/serve/engine_host.h"
 #include "rollout_worker/serve/serve.h"
+#include "rollout_worker/serve/thread_generator.h"
 
 static const char help[] =
     "usage: controller serve --model DIR [--port N] [--host ADDRESS --token-file F] [options]\n"
@@ -211,6 +211,28 @@ static Status check_memory(const ModelFolder *folder, DType dtype, Error *err)
                      (double)bytes / 0x1p30, dtype_name(dtype), (double)available / 0x1p30);
 }
 
+/* The engine's thread, with the folder's weights. */
+static Status start_engine(const EngineOptions *engine, EngineThread **ret, Error *err)
+{
+    EngineThreadOptions options = {.engine = *engine, .tp_size = 1};
+    EngineThread *thread = NULL;
+    TRY(engine_thread_create(&options, &thread, err));
+    const Weights *weights[] = {engine->weights};
+    Status status = engine_thread_adopt(thread, weights, 0, NULL, err);
+    if (status == OK)
+        *ret = thread;
+    else
+        engine_thread_destroy(thread);
+    return status;
+}
+
+static Status print_memory(void *context, Engine *engine, Error *err)
+{
+    (void)context, (void)err;
+    printf("memory: %s\n", engine_memory_plan(engine));
+    return OK;
+}
+
 /* ---- serving ---- */
 
 static void block_signals(sigset_t *ret)
@@ -245,7 +267,8 @@ static void drain(Server *server, const sigset_t *signals, int64_t seconds)
 static Status serve(const Arguments *a, const EngineOptions *engine, const ModelFolder *folder,
                     const sigset_t *signals, Error *err)
 {
-    EngineHost *host = NULL;
+    EngineThread *thread = NULL;
+    ThreadGenerator *generator = NULL;
     Server *server = NULL;
     char *token = NULL;
     char real[PATH_MAX];
@@ -255,10 +278,11 @@ static Status serve(const Arguments *a, const EngineOptions *engine, const Model
     const char *path = realpath(a->model, real) != NULL ? real : a->model;
     Status status = OK;
     if (a->token_file != NULL) status = serve_token_read(a->token_file, &token, err);
-    if (status == OK) status = engine_host_start(engine, WAITING_MAX, &host, err);
+    if (status == OK) status = start_engine(engine, &thread, err);
     if (status != OK) goto done;
+    generator = thread_generator_create(thread, WAITING_MAX);
     ServeOptions options = {
-        .generator = engine_host_generator(host),
+        .generator = thread_generator_front(generator),
         .model = {a->name != NULL ? a->name : path_name(path), folder->text, tool_format,
                   folder->config.vocab_size, engine->max_length, (int64_t)time(NULL)},
         .host = a->host,
@@ -267,7 +291,7 @@ static Status serve(const Arguments *a, const EngineOptions *engine, const Model
     };
     status = serve_start(&options, &server, err);
     if (status != OK) goto done;
-    printf("memory: %s\n", engine_host_memory_plan(host));
+    engine_thread_run(thread, print_memory, NULL, NULL);
     printf("serving %s at %s/v1%s\n", options.model.name, serve_url(server),
            token != NULL ? ", with the token" : "");
     fflush(stdout);
@@ -276,7 +300,8 @@ static Status serve(const Arguments *a, const EngineOptions *engine, const Model
     drain(server, signals, a->drain_seconds);
 done:
     serve_stop(server);
-    engine_host_stop(host);
+    engine_thread_destroy(thread);
+    thread_generator_destroy(generator);
     free(token);
     return status;
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # `controller serve` as a person and their programs use it: answers over HTTP, streams, tokens, mistakes, the end.
-# usage: BIN=... SOURCE=... test_serve.sh answers|leaving|ending|token|mistakes
+# usage: BIN=... SOURCE=... test_serve.sh answers|leaving|ending|token|mistakes|run
 set -eu
 
 # shellcheck disable=SC1091
@@ -232,6 +232,39 @@ mistakes() {
     says 'model-00002-of-00002.safetensors'
 }
 
-make_model
+# The rollout workers of a run answer with the weights of the moment, and the run ends with those it would have had.
+run() {
+    make_data
+    local port=$((20000 + $$ % 20000)) settings i
+    settings="rollout.function=generate rollout.reward=random rollout.n_samples_per_prompt=4 rollout.num_workers=2"
+    settings="$settings rollout.max_response_length=16 data.max_length=160 eval.max_response_length=8"
+    # shellcheck disable=SC2086
+    STEPS=20 write_job quiet.yaml quiet $settings
+    run_job
+    local expected
+    expected=$(digest_of "$RUN")
+    umask 077
+    echo 'a-token-of-sixteen-letters' >token_file
+    # shellcheck disable=SC2086
+    STEPS=20 write_job served.yaml served $settings rollout.serve_port=$port \
+        "rollout.serve_token_file=$PWD/token_file"
+    start_job
+    wait_for_step 2
+    for i in 0 1; do
+        URL=http://127.0.0.1:$((port + i))
+        ask 401 /v1/completions '{"prompt": "two and two", "max_tokens": 3}'
+        ask 200 /v1/completions '{"prompt": "two and two", "max_tokens": 3}' \
+            -H 'Authorization: Bearer a-token-of-sixteen-letters'
+        says '"completion_tokens":3' '"model":"tiny"'
+        ask 200 /generate '{"input_ids": [5, 6, 7], "return_logprob": true, "sampling_params": {"max_new_tokens": 4}}' \
+            -H 'Authorization: Bearer a-token-of-sixteen-letters'
+        says '"weight_version"'
+    done
+    finish_job 0
+    [ "$(digest_of "$RUN")" = "$expected" ] || fail "requests changed the weights of the run"
+    nothing_left
+}
+
+[ "$1" = run ] || make_model
 "$1"
 echo ok
