@@ -116,11 +116,15 @@ static void end(Shell *shell, const Effect *fx, const JobView *job)
         log_event(LOG_WARN, "ended_early", F_STR("what", fx->exit.message),
                   F_INT("step", job->step), F_INT("planned_steps", job->total_steps));
     skipped_log(job);
-    if (fx->exit.status == OK)
+    if (fx->exit.status == OK && shell->config->rollout.only)
+        log_event(LOG_INFO, "done", F_INT("step", job->step),
+                  F_STR("answers", shell->config->rollout.save));
+    else if (fx->exit.status == OK)
         log_event(LOG_INFO, "done", F_INT("step", job->step),
                   F_STR("model", job->last_checkpoint != NULL ? job->last_checkpoint : "none"));
     if (fx->exit.status == OK) say_best(shell, job);
-    if (fx->exit.status == OK && job->last_checkpoint != NULL) say_how_to_try(job->last_checkpoint);
+    bool trained = fx->exit.status == OK && !shell->config->rollout.only;
+    if (trained && job->last_checkpoint != NULL) say_how_to_try(job->last_checkpoint);
     loop_stop(shell->loop);
 }
 

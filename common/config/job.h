@@ -89,6 +89,7 @@ typedef struct JobConfig {
         PartialPolicy partial;    /* what becomes of keys and values when weights change */
         double over_sampling;     /* times the groups of a step that are let out at once; >= 1 */
         int64_t concurrency;      /* samples that a worker generates at a time */
+        bool only;             /* nothing is trained */
         char *save, *load;        /* folders of groups of samples (saved_group.h); NULL: none */
         int64_t kv_cache_mb;      /* of a worker; 0: enough for all of these at their longest */
         int64_t serve_port;       /* of the first worker, for HTTP requests; 0: none */

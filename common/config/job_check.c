@@ -207,7 +207,7 @@ static bool is_of_generation(const char *key)
                "rollout.max_staleness rollout.too_stale rollout.partial rollout.over_sampling "
                "rollout.concurrency rollout.kv_cache_mb "
                "rollout.serve_port rollout.serve_host rollout.serve_token_file "
-               "rollout.save rollout.load "
+               "rollout.save rollout.load rollout.only "
                "eval.n_samples_per_prompt eval.max_response_length eval.temperature eval.top_p "
                "eval.top_k eval.min_p",
                key);
@@ -253,6 +253,30 @@ static Status check_serve(const LoadedJob *job, Error *err)
                           "or remove serve_host.",
                           config_cut(host, job->arena));
     return OK;
+}
+
+/* Keys that say nothing where nothing is trained, and a folder for what is made. */
+static Status check_only(const LoadedJob *job, Error *err)
+{
+    const JobConfig *config = &job->config;
+    const char *key = config->rollout.load != NULL        ? "rollout.load"
+                      : config->rollout.max_staleness > 0 ? "rollout.max_staleness"
+                      : config->rollout.over_sampling > 1 ? "rollout.over_sampling"
+                      : config->checkpoint.keep_best > 0  ? "checkpoint.keep_best"
+                                                          : NULL;
+    if (config->stage != NULL)
+        return job_refuse(job, "rollout.only", NULL, err,
+                          "rollout.only is true in a job with stages, which train one behind the "
+                          "other.\nWrite a job file of its own, with model.path: the run whose "
+                          "model is to answer.");
+    if (config->rollout.save == NULL)
+        return job_refuse(job, "rollout.only", NULL, err,
+                          "rollout.only is true, but nothing says where the answers go.\n"
+                          "Write for example save: answers in the section rollout.");
+    if (key == NULL) return OK;
+    return job_refuse(job, key, "rollout.only", err,
+                      "%s has no effect with rollout.only, which trains nothing.\nRemove one.",
+                      key);
 }
 
 static Status check_groups(const LoadedJob *job, Error *err)
@@ -320,6 +344,8 @@ static Status check_algorithm(const LoadedJob *job, Error *err)
     } else if (check_groups(job, err) != OK || check_serve(job, err) != OK ||
                check_staleness(job, defaults, err) != OK) {
         status = ERR_INVALID;
+    } else if (job->config.rollout.only) {
+        status = check_only(job, err);
     } else if (!algorithm_check(&job->config.algorithm, &defaults->config.algorithm, &facts,
                                 &fault)) {
         status = job_refuse(job, fault.key, fault.other, err, "%s", fault.text);

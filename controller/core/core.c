@@ -79,7 +79,7 @@ bool core_is_stopping(const Controller *c)
 
 void core_finish_failed(Controller *c)
 {
-    if (c->step == 0)
+    if (c->step == 0 || push_is_all(c))
         core_finish(c, c->failure.status, "%s", c->failure.message);
     else if (c->step > c->saved.step)
         core_finish(c, c->failure.status, "%s\nThe steps after step %lld could not be committed.",

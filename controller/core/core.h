@@ -304,7 +304,9 @@ int gang_dp_rank(const Controller *c, int actor);
 bool gang_is_retryable(Status status); /* a failure that a fresh gang may not have */
 
 /* ---- push.c ---- */
-bool push_is_used(const Controller *c); /* rollout workers generate */
+bool push_is_used(const Controller *c);   /* rollout workers generate */
+bool push_is_all(const Controller *c);    /* ... and nothing is trained (rollout.only) */
+bool push_is_newest(const Controller *c); /* the weights that there are now are on show */
 void push_advance(Controller *c);
 void push_reply(Controller *c, const Event *event);
 void push_reset(Controller *c); /* the train ranks are new ones: their boards are not there yet */

@@ -136,9 +136,10 @@ void evaluate_advance(Controller *c)
 bool evaluate_is_due(const Controller *c, bool at_end)
 {
     if (c->num_sets == 1 || c->eval.last_step == c->step) return false;
+    if (push_is_all(c) && c->eval.last_step >= 0) return false; /* the same weights */
     if (at_end) return c->stop_requests == 0;
     if (stage_step(c) == 0) return c->config->eval.before_train;
-    return job_is_due(c->config->eval.interval, c->step);
+    return job_is_due(c->config->eval.interval, c->step) && !push_is_all(c);
 }
 
 void evaluate_check_set(Controller *c)

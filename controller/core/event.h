@@ -167,7 +167,7 @@ typedef struct CheckpointState {
     RecordTally tally;
     int stage;           /* that it belongs to: positions and records are those of its data ... */
     int64_t stage_begin; /* ... and so many steps were made before it */
-    int64_t evaluated; /* step of the last evaluation; 0: none since the first step */
+    int64_t evaluated;   /* step of the last evaluation; 0: none since the first step */
     BestList best;
 } CheckpointState;
 
@@ -402,6 +402,7 @@ typedef struct Effect {
         struct {
             const Plan *plan;
             StepResult result; /* summed over the data-parallel ranks */
+            bool only; /* nothing was trained: the plan's answers were generated and saved */
             int64_t step;
             double seconds;
         } step;

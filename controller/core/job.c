@@ -65,7 +65,7 @@ static void measure_run(Controller *c, int64_t records)
         c->schedule_steps = c->config->train.num_steps;
     } else {
         stream->end = records * c->config->train.num_epochs;
-        c->schedule_steps = stream->end / batch;
+        c->schedule_steps = (stream->end + (push_is_all(c) ? batch - 1 : 0)) / batch;
     }
     const Stage *stage = &c->stage[c->done.stage];
     c->total_steps = c->done.stage_begin + c->schedule_steps;
@@ -111,7 +111,7 @@ static PlanOptions plan_options(const Controller *c, SetName set)
 {
     return (PlanOptions){
         .num_groups = (int)job_groups_per_batch(c),
-        .allow_fewer = set == SET_EVAL,
+        .allow_fewer = set == SET_EVAL || push_is_all(c),
         .dp_size = (int)c->config->train.dp_size,
         .max_tokens = c->config->train.max_tokens_per_gpu,
         .micro_batch_size = (int)c->config->train.micro_batch_size,
@@ -175,6 +175,11 @@ void job_plan_ahead(Controller *c, SetName set)
     lease_let_go_of_stale(c, &plan);
     lane->planned = plan.end_position;
     lane->next = (PlanSlot){.state = PLAN_SLOT_FETCHING, .plan = plan};
+    if (set == SET_TRAIN && push_is_all(c)) { /* there is nobody to fetch them */
+        stream_take(&lane->stream, plan.first_position, plan.end_position);
+        lane->next.state = PLAN_SLOT_FETCHED;
+        return;
+    }
     for (int i = c->first_train; i < c->num_actors; i++) {
         Effect *effect = core_call(c, i, CALL_FETCH, plan.id, FETCH_TIMEOUT_MS);
         effect->call.set = set;
@@ -219,6 +224,8 @@ static void on_fetch(Controller *c, const Event *event)
 
 /* ---- 4 train (and evaluate) ---- */
 
+static void commit_step(Controller *c);
+
 void job_run_next(Controller *c, SetName set)
 {
     Lane *lane = lane_of(c, set);
@@ -228,6 +235,10 @@ void job_run_next(Controller *c, SetName set)
     lane->running.state = PLAN_SLOT_RUNNING;
     lane->running.answers = 0;
     lane->running.started_ms = c->now_ms;
+    if (set == SET_TRAIN && push_is_all(c)) {
+        commit_step(c);
+        return;
+    }
     CallKind call = set == SET_TRAIN ? CALL_STEP : CALL_EVALUATE;
     for (int i = c->first_train; i < c->num_actors; i++) {
         Effect *effect = core_call(c, i, call, lane->running.plan.id, WORK_TIMEOUT_MS);
@@ -274,6 +285,7 @@ static void commit_step(Controller *c)
     report->step.plan = &c->retired;
     report->step.result = running->result;
     report->step.step = c->step;
+    report->step.only = push_is_all(c);
     report->step.seconds = (double)(c->now_ms - running->started_ms) / 1000;
     job_release(c, SET_TRAIN, c->next_position);
     c->skipped_in_a_row = running->result.skipped ? c->skipped_in_a_row + 1 : 0;
@@ -326,9 +338,10 @@ void lane_renew(Controller *c, SetName set)
     int64_t group = !push_is_used(c)   ? 1
                     : set == SET_TRAIN ? config->rollout.n_samples_per_prompt
                                        : eval_set_samples_max(config);
-    int64_t steps = push_is_used(c) ? config->rollout.max_staleness +
-                                          (int64_t)ceil(config->rollout.over_sampling)
-                                    : config->rollout.prefetch_steps;
+    int64_t steps =
+        push_is_used(c) && !push_is_all(c)
+            ? config->rollout.max_staleness + (int64_t)ceil(config->rollout.over_sampling)
+            : config->rollout.prefetch_steps;
     int64_t ahead = (steps + 2) * config->train.global_batch_size / group;
     lane_restart(lane, 0);
     stream_free(&lane->stream);

@@ -61,11 +61,11 @@ static int64_t steps_ahead(const Controller *c, const Lane *lane)
 {
     int64_t ahead = c->config->rollout.prefetch_steps + 1;
     /* Of these very weights, and not of those before that are on show until they are published. */
-    if (lane->stream.set == SET_EVAL)
-        return push_is_used(c) && c->push.version <= c->step ? 0 : ahead;
+    if (lane->stream.set == SET_EVAL) return push_is_used(c) && !push_is_newest(c) ? 0 : ahead;
     int64_t planned =
         c->step + (lane->running.state != PLAN_SLOT_EMPTY) + (lane->next.state != PLAN_SLOT_EMPTY);
-    if (push_is_used(c)) ahead = c->push.version + c->config->rollout.max_staleness - planned;
+    if (push_is_used(c) && !push_is_all(c))
+        ahead = c->push.version + c->config->rollout.max_staleness - planned;
     ahead = least(ahead, c->total_steps - planned);
     return ahead < 0 ? 0 : ahead;
 }
@@ -138,7 +138,7 @@ void lease_drop_set(Controller *c, SetName set)
 /* Which groups train. An evaluation takes whatever there is. */
 static GroupFilter filter_for(const Controller *c, SetName set)
 {
-    bool learns = push_is_used(c) && set == SET_TRAIN;
+    bool learns = push_is_used(c) && !push_is_all(c) && set == SET_TRAIN;
     return learns ? group_filter(&c->config->algorithm) : (GroupFilter){.size_min = 1};
 }
 

@@ -16,6 +16,22 @@ bool push_is_used(const Controller *c)
     return c->config->rollout.function == ROLLOUT_GENERATE;
 }
 
+bool push_is_all(const Controller *c)
+{
+    return push_is_used(c) && c->config->rollout.only;
+}
+
+/* Where nothing is trained steps go by and the weights stay those of the beginning. */
+static int64_t newest_version(const Controller *c)
+{
+    return (push_is_all(c) ? c->saved.step : c->step) + 1;
+}
+
+bool push_is_newest(const Controller *c)
+{
+    return c->push.version == newest_version(c);
+}
+
 void push_reset(Controller *c)
 {
     c->push.version = c->push.publishing = 0;
@@ -27,7 +43,7 @@ void push_reset(Controller *c)
 static int64_t wanted_version(const Controller *c)
 {
     bool over = c->stop_requests > 0 || (c->step >= c->total_steps && c->num_sets == 1);
-    return over ? c->push.version : c->step + 1;
+    return over ? c->push.version : newest_version(c);
 }
 
 static bool nobody_reads(const Controller *c, int64_t version)

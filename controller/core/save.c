@@ -15,6 +15,7 @@ static const char *newest(const Controller *c)
 
 bool save_is_due(const Controller *c, bool at_end)
 {
+    if (push_is_all(c)) return false; /* the weights are those of the beginning */
     if (c->save.best_owed) return true;
     if (c->save.tried_step == c->step) return false;
     if (at_end || core_is_stopping(c)) return c->step > c->saved.step;
@@ -179,6 +180,12 @@ static void describe_lost(const Controller *c, char *text, size_t size)
 
 void save_describe_end(const Controller *c, char *text, size_t size)
 {
+    if (push_is_all(c)) {
+        snprintf(text, size,
+                 "Answers of %lld of %lld batches are in %s. The same command generates them anew.",
+                 (long long)c->step, (long long)c->total_steps, c->config->rollout.save);
+        return;
+    }
     char lost[128], stands[REASON_MAX + 64] = "nothing";
     describe_lost(c, lost, sizeof lost);
     if (c->checkpoint != NULL)

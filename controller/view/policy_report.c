@@ -45,6 +45,14 @@ static Answers answers_of(const Plan *plan)
     return answers;
 }
 
+static void put_staleness(Metrics *metrics, const Plan *plan)
+{
+    Answers answers = answers_of(plan);
+    metrics_put(metrics, "rollout/staleness/mean",
+                share(answers.staleness, (double)answers.sum.answers));
+    metrics_put(metrics, "rollout/staleness/max", answers.oldest);
+}
+
 static void put_answers(Metrics *metrics, const Plan *plan)
 {
     Answers answers = answers_of(plan);
@@ -57,8 +65,6 @@ static void put_answers(Metrics *metrics, const Plan *plan)
     metrics_put(metrics, "rollout/response_len/max", answers.longest);
     metrics_put(metrics, "rollout/response_len/min", answers.shortest);
     metrics_put(metrics, "rollout/truncated_ratio", share((double)sum->truncated, count));
-    metrics_put(metrics, "rollout/staleness/mean", share(answers.staleness, count));
-    metrics_put(metrics, "rollout/staleness/max", answers.oldest);
     metrics_put(metrics, "rollout/too_stale/dropped", plan->dropped[GROUP_TOO_STALE]);
     metrics_put(metrics, "rollout/too_stale/recomputed", plan->recomputed);
     metrics_put(metrics, "rollout/too_stale/given_up", plan->given_up);
@@ -118,7 +124,17 @@ static void put_update(Metrics *metrics, const PolicyFigures *figures)
 void policy_metrics_step(Metrics *metrics, const Effect *effect)
 {
     put_answers(metrics, effect->step.plan);
+    put_staleness(metrics, effect->step.plan);
     put_update(metrics, &effect->step.result.policy);
+}
+
+void policy_metrics_only(Metrics *metrics, const Plan *plan)
+{
+    put_answers(metrics, plan);
+    metrics_put(metrics, "rollout/samples", plan->num_samples);
+    metrics_put(metrics, "rollout/rejected", plan->rejected);
+    metrics_put(metrics, "rollout/groups", plan->num_groups);
+    metrics_put(metrics, "rollout/position", (double)plan->end_position);
 }
 
 PolicyView policy_view_step(const Effect *effect)

@@ -251,8 +251,76 @@ static void print_step_plain(Reporter *reporter, const Effect *effect, const Job
     fflush(stdout);
 }
 
+/* ---- steps that train nothing ---- */
+
+static void print_only(Reporter *reporter, const Effect *effect, const JobView *job,
+                       const PolicyView *view)
+{
+    int64_t now = clock_ms();
+    bool last = effect->step.step == job->total_steps;
+    if (!last && reporter->plain_ms != 0 && now - reporter->plain_ms < PLAIN_LINE_MS) return;
+    reporter->plain_ms = now;
+    printf("step=%lld/%lld ", (long long)effect->step.step, (long long)job->total_steps);
+    print_policy(view);
+    if (isfinite(reporter->last.tokens_per_s))
+        printf(" tokens_per_s=%.0f", reporter->last.tokens_per_s);
+    if (isfinite(reporter->last.eta_s)) printf(" eta_s=%.0f", reporter->last.eta_s);
+    putchar('\n');
+    fflush(stdout);
+}
+
+static void show_only(Reporter *reporter, const Effect *effect, const JobView *job,
+                      const PolicyView *view)
+{
+    LiveLine *line = &reporter->line;
+    live_line_clear(line);
+    str_printf(live_line_add(line, SHOW_STEP), "step %lld/%lld", (long long)effect->step.step,
+               (long long)job->total_steps);
+    str_puts(live_line_add(line, SHOW_PHASE), reporter->phase);
+    str_printf(live_line_add(line, SHOW_LOSS), "reward %.3f", view->reward);
+    str_printf(live_line_add(line, SHOW_LENGTH), "length %.0f", view->length);
+    if (isfinite(reporter->last.tokens_per_s)) {
+        Str *rate = live_line_add(line, SHOW_RATE);
+        live_put_rate(rate, reporter->last.tokens_per_s);
+        str_puts(rate, " tok/s");
+    }
+    if (isfinite(reporter->last.eta_s)) {
+        Str *eta = live_line_add(line, SHOW_ETA);
+        str_puts(eta, "ETA ");
+        live_put_duration(eta, reporter->last.eta_s);
+    }
+    draw(reporter);
+}
+
+/* Answers that were generated and saved (rollout.only). */
+static void report_only(Reporter *reporter, const Effect *effect, const JobView *job)
+{
+    const Plan *plan = effect->step.plan;
+    PolicyView view = policy_view_step(effect);
+    int64_t now = clock_ms();
+    double seconds = reporter->last_ms != 0 ? (double)(now - reporter->last_ms) / 1000 : NAN;
+    reporter->last_ms = now;
+    if (isfinite(seconds)) reporter->turn_s[reporter->num_turns++ % TURNS_KEPT] = seconds;
+    reporter->last.tokens_per_s =
+        seconds > 0 ? view.length * (double)plan->num_samples / seconds : (double)NAN;
+    reporter->last.eta_s = (double)(job->total_steps - effect->step.step) * usual_turn(reporter);
+    view.kl = view.entropy = (double)NAN;
+    metrics_begin(reporter->metrics, METRICS_STEP, effect->step.step);
+    policy_metrics_only(reporter->metrics, plan);
+    metrics_put(reporter->metrics, "perf/rollout_tok_per_s", reporter->last.tokens_per_s);
+    metrics_end(reporter->metrics);
+    if (reporter->terminal)
+        show_only(reporter, effect, job, &view);
+    else
+        print_only(reporter, effect, job, &view);
+}
+
 void reporter_step(Reporter *reporter, const Effect *effect, const JobView *job, double peak_flops)
 {
+    if (effect->step.only) {
+        report_only(reporter, effect, job);
+        return;
+    }
     StepFigures figures = figures_of(reporter, effect, job, peak_flops);
     reporter->last = (ReportView){.loss = figures.loss,
                                   .tokens_per_s = figures.tokens_per_s,

@@ -829,6 +829,21 @@ static void test_config_best_metric_names_a_figure_of_a_set(void **state)
             "no effect without eval.best_metric");
 }
 
+#define ONLY(more)                                                                                 \
+    "model: {path: m}\ndata: {train: t}\nrollout: {function: generate, reward: random, "           \
+    "only: true" more "}\n"
+
+static void test_config_run_without_training_needs_a_folder(void **state)
+{
+    (void)state;
+    job_config_destroy(parse(ONLY(", save: s"))); /* one answer to a prompt: nobody compares */
+    REFUSED(ONLY(""), "nothing says where the answers go", "save: answers");
+    REFUSED(ONLY(", save: s, max_staleness: 1"), "rollout.max_staleness has no effect");
+    REFUSED(ONLY(", save: s, load: l"), "rollout.load has no effect with rollout.only");
+    REFUSED("model: {path: m}\ndata: {train: t}\nrollout: {only: true}\n",
+            "no effect with rollout.function: sft");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -855,6 +870,7 @@ int main(void)
         cmocka_unit_test(test_config_override_reaches_into_a_set),
         cmocka_unit_test(test_config_mistakes_in_a_set_are_named_with_their_place),
         cmocka_unit_test(test_config_best_metric_names_a_figure_of_a_set),
+        cmocka_unit_test(test_config_run_without_training_needs_a_folder),
         cmocka_unit_test(test_config_documentation_is_current),
         cmocka_unit_test(test_config_files_that_lack_are_named),
         cmocka_unit_test(test_config_job_file_itself_may_be_wrong),

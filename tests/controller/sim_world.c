@@ -315,6 +315,10 @@ static void check_promise(World *w)
 {
     const char *message = w->result.message;
     char expected[64] = "Committed: nothing.";
+    if (w->config->rollout.only) { /* it has nothing to commit */
+        if (strstr(message, "batches are in") == NULL) violate(w, "the message: %s", message);
+        return;
+    }
     if (strstr(message, "is being committed yet") != NULL) return;
     if (w->disk.has_checkpoint)
         snprintf(expected, sizeof expected, "Committed: step %lld (",
@@ -516,6 +520,7 @@ SimResult sim_run_stages(const JobConfig *const *config, int count, const SimFau
     w.result.finished = w.over && w.result.violation[0] == '\0';
     w.result.weights = w.disk.saved_weights;
     w.result.saved = w.disk.saved;
+    w.result.ledger_end = w.disk.ledger_end[w.disk.ledger_steps];
     w.result.steps = w.disk.saved.step;
     w.result.end_ms = w.now_ms;
     if (!w.over)

@@ -43,6 +43,7 @@ typedef struct SimResult {
     char message[512];
     uint64_t weights; /* what training made of all batches in order: equal for equal runs */
     int64_t steps, end_ms;
+    int64_t ledger_end; /* positions that the ledger tells of */
     CheckpointState saved;
     int leftover_processes;
     double leftover_cpu;                /* reserved and never given back */

@@ -395,6 +395,34 @@ static void test_simulation_swaps_a_stage_while_it_runs(void **state)
     assert_true(swapped > 500);
 }
 
+/* ---- half runs ---- */
+
+/* Nothing is trained and nothing saved, every prompt is answered with the first weights, and the
+ * run ends, whatever strikes. */
+static void test_simulation_generates_without_training(void **state)
+{
+    (void)state;
+    static char folder[] = "answers";
+    for (uint64_t seed = 1; seed <= 1000; seed++) {
+        JobConfig config = make_rl_config(1 + (int)(seed % 4), 2, 1);
+        SimFaults faults = seed == 1 ? no_faults : faults_of(seed);
+        faults.bad_records = faults.bad_eval_records = 0;
+        faults.failed_append = 0;
+        config.rollout.only = true;
+        config.rollout.save = folder;
+        config.train.num_steps = 0;
+        config.train.num_epochs = 1;
+        config.train.global_batch_size = 20; /* 5 prompts: the last batch is smaller */
+        SimResult result = sim_run(&config, &faults, seed);
+        assert_right(&result, seed);
+        assert_int_equal(result.steps_begun, 0);
+        assert_int_equal(result.saved.step, 0);
+        if (result.ledger_end != SIM_RECORDS)
+            fail_msg("seed %llu: answers up to position %lld", (unsigned long long)seed,
+                     (long long)result.ledger_end);
+    }
+}
+
 /* ---- the best checkpoints ---- */
 
 static void assert_same_best(const BestList *a, const BestList *b, uint64_t seed)
@@ -665,6 +693,7 @@ int main(void)
         cmocka_unit_test(test_simulation_keeps_answers_within_the_staleness),
         cmocka_unit_test(test_simulation_goes_through_stages_whatever_strikes),
         cmocka_unit_test(test_simulation_swaps_a_stage_while_it_runs),
+        cmocka_unit_test(test_simulation_generates_without_training),
         cmocka_unit_test(test_simulation_keeps_the_best_checkpoints_whatever_strikes),
         cmocka_unit_test(test_simulation_gives_up_past_the_restart_budget),
         cmocka_unit_test(test_simulation_ends_though_a_commit_lands_late),
