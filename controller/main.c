@@ -353,6 +353,16 @@ static Status validate_stages(const JobStages *stages, Error *err)
     return OK;
 }
 
+/* Whether what makes the samples of each stage can be opened; it says itself what is wrong. */
+static int look_at_functions(const JobStages *stages, const Options *options)
+{
+    int code = 0;
+    for (int i = 0; i < stages->count && code == 0; i++)
+        if (stages->stage[i]->rollout.function != ROLLOUT_SFT)
+            code = look_with("data_inspect", "--check", stages->stage[i]->stage, options);
+    return code;
+}
+
 static int run_job(const Options *options)
 {
     const Screen screen = look_at_screen();
@@ -363,6 +373,11 @@ static int run_job(const Options *options)
     Status status = load_stages(options, help_run, &stages, &err);
     if (status == OK) status = validate_stages(&stages, &err);
     const JobConfig *config = status == OK ? stages.stage[0] : NULL; /* the run is one for all */
+    int code = status == OK ? look_at_functions(&stages, options) : 0;
+    if (code != 0) {
+        job_stages_free(&stages);
+        return code;
+    }
     if (status == OK) status = run_folder_open(config->run_dir, &folder, &err);
     if (status == OK) status = log_open("controller", folder.events, options->level, &err);
     if (status == OK) {

@@ -296,6 +296,12 @@ static bool read_lease(Shell *shell, Event *event, Bytes body)
             .right = from->right,
             .weight_version = (int64_t)from->weight_version,
             .notes = from->notes,
+            .work = {.turns = (int32_t)from->turns,
+                     .tool_calls = (int32_t)from->tool_calls,
+                     .tool_errors = (int32_t)from->tool_errors,
+                     .retries = (int32_t)from->retries,
+                     .tool_s = from->tool_s,
+                     .judge_s = from->judge_s},
         };
         why[i] = from->reject_message[0] != '\0' ? from->reject_message : NULL;
     }

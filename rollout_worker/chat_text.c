@@ -5,10 +5,6 @@
 #include "base/memory.h"
 #include "base/str.h"
 
-/* What templates that print today's date are told, 26 July 2024 (Llama 3.1's own default): a sample
- * must be the same on the day on which a run is resumed. */
-#define TEMPLATE_TIME INT64_C(1721952000)
-
 void chat_text_close(ChatText *text)
 {
     text_model_destroy(text->model);
@@ -83,7 +79,7 @@ Status chat_text_encode(const ChatText *text, TokenizerCache *cache, const Rollo
                         const ChatRecord *chat, const cJSON *messages, ConversationOptions options,
                         TokenizedConversation *ret, Error *err)
 {
-    options.now = TEMPLATE_TIME;
+    options.now = CHAT_TEMPLATE_TIME;
     options.template_kwargs = chat->template_kwargs;
     Status status =
         conversation_encode(text->model, cache, messages, chat->tools, &options, ret, err);
@@ -122,7 +118,7 @@ int32_t chat_text_turn_end(const ChatText *text)
     static const char CHAT[] = "[{\"role\": \"user\", \"content\": \"a\"}, "
                                "{\"role\": \"assistant\", \"content\": \"b\"}]";
     TokenizedConversation conversation = {0};
-    ConversationOptions options = {.now = TEMPLATE_TIME};
+    ConversationOptions options = {.now = CHAT_TEMPLATE_TIME};
     cJSON *messages = cJSON_Parse(CHAT);
     int32_t id = -1;
     if (conversation_encode(text->model, NULL, messages, NULL, &options, &conversation, NULL) == OK)

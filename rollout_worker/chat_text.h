@@ -8,6 +8,10 @@
 #include "rollout_worker/rollout.h"
 #include "text/conversation.h"
 
+/* What templates that print today's date are told, 26 July 2024 (Llama 3.1's own default): a sample
+ * must be the same on the day on which a run is resumed. */
+#define CHAT_TEMPLATE_TIME INT64_C(1721952000)
+
 typedef struct ChatText {
     const JobConfig *config; /* borrowed */
     ChatReader reader;

@@ -28,6 +28,9 @@ static const char help[] =
     "      --brief[=SET]       no record, and of the first K only what was made of them; SET is "
     "train,\n"
     "                          eval, or one of eval.sets\n"
+    "      --check             no record: only whether the rollout function, its rewards and "
+    "tools\n"
+    "                          can be opened, which starts and ends their programs\n"
     "      --json              all of it as one JSON object on one line, for programs\n"
     "      --color[=WHEN]      always, never, or auto: on a terminal (the default)\n"
     "\n"
@@ -40,7 +43,7 @@ typedef struct Arguments {
     const char *config, *stage;
     const char *set[64];
     int num_sets;
-    bool color, help, numbered, brief, json;
+    bool color, help, numbered, brief, json, check;
     InspectOptions inspect;
 } Arguments;
 
@@ -105,6 +108,9 @@ static Status take_option(Arguments *arguments, int letter, Error *err)
     case 'b':
         read_brief(arguments, optarg);
         return OK;
+    case 'K':
+        arguments->check = true;
+        return OK;
     case 'h':
         arguments->help = true;
         return OK;
@@ -116,19 +122,13 @@ static Status take_option(Arguments *arguments, int letter, Error *err)
 static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
 {
     static const struct option names[] = {
-        {"config", required_argument, NULL, 'c'},
-        {"set", required_argument, NULL, 's'},
-        {"sample", required_argument, NULL, 'n'},
-        {"position", required_argument, NULL, 'p'},
-        {"count", required_argument, NULL, 'k'},
-        {"eval", optional_argument, NULL, 'e'},
-        {"brief", optional_argument, NULL, 'b'},
-        {"color", optional_argument, NULL, 'C'},
-        {"list", required_argument, NULL, 'l'},
-        {"json", no_argument, NULL, 'j'},
-        {"stage", required_argument, NULL, 'S'},
-        {"help", no_argument, NULL, 'h'},
-        {0},
+        {"config", required_argument, NULL, 'c'}, {"set", required_argument, NULL, 's'},
+        {"sample", required_argument, NULL, 'n'}, {"position", required_argument, NULL, 'p'},
+        {"count", required_argument, NULL, 'k'},  {"eval", optional_argument, NULL, 'e'},
+        {"brief", optional_argument, NULL, 'b'},  {"color", optional_argument, NULL, 'C'},
+        {"list", required_argument, NULL, 'l'},   {"json", no_argument, NULL, 'j'},
+        {"stage", required_argument, NULL, 'S'},  {"check", no_argument, NULL, 'K'},
+        {"help", no_argument, NULL, 'h'},         {0},
     };
     opterr = 0;
     for (int letter; (letter = getopt_long(argc, argv, ":c:s:n:p:k:l:eh", names, NULL)) != -1;) {
@@ -209,6 +209,7 @@ static int inspect(Arguments *arguments)
                                     arguments->num_sets, &config, &err);
     arguments->inspect.config = config;
     if (status == OK) status = job_config_check_data(config, &err);
+    if (status == OK) status = rollout_enter_working_dir(config, &err);
     if (status == OK) status = inspection_open(&arguments->inspect, &inspection, &err);
     if (status == OK) status = look(inspection, arguments, &shown, &err);
     if (status == OK) show(&shown, arguments);
@@ -226,6 +227,25 @@ static int inspect(Arguments *arguments)
     return stops ? status_exit_code(ERR_DATA) : 0;
 }
 
+static int check(const Arguments *arguments)
+{
+    Error err = {0};
+    JobConfig *config = NULL;
+    void *shared = NULL;
+    Status status = job_config_load(arguments->config, arguments->stage, arguments->set,
+                                    arguments->num_sets, &config, &err);
+    if (status == OK) status = rollout_enter_working_dir(config, &err);
+    if (status == OK) {
+        const RolloutTable *table = rollout_table(config->rollout.function);
+        status = table->open(config, &shared, &err);
+        if (status == OK) table->close(shared);
+    }
+    job_config_destroy(config);
+    if (status == OK) return 0;
+    fprintf(stderr, "controller: %s\n", err.message);
+    return status_exit_code(status);
+}
+
 int main(int argc, char **argv)
 {
     Arguments arguments = {.inspect = {.summary_records = 1000, .listed_max = 20}};
@@ -236,5 +256,5 @@ int main(int argc, char **argv)
         fputs(help, stdout);
         return 0;
     }
-    return inspect(&arguments);
+    return arguments.check ? check(&arguments) : inspect(&arguments);
 }

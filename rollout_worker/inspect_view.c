@@ -82,7 +82,7 @@ static const char *fate_of(const InspectOptions *options, RejectReason reason)
 /* Whether records are prompts, of which nothing is trained. */
 static bool generates(const InspectOptions *options)
 {
-    return options->config->rollout.function == ROLLOUT_GENERATE;
+    return options->config->rollout.function != ROLLOUT_SFT;
 }
 
 static long long answer_tokens(const InspectOptions *options, size_t prompt)

@@ -103,6 +103,12 @@ static void fill_meta(const Sample *sample, Troupe__SampleMeta *ret)
     ret->right = meta.right;
     ret->weight_version = (uint64_t)meta.weight_version;
     ret->notes = meta.notes;
+    ret->turns = (uint32_t)meta.work.turns;
+    ret->tool_calls = (uint32_t)meta.work.tool_calls;
+    ret->tool_errors = (uint32_t)meta.work.tool_errors;
+    ret->retries = (uint32_t)meta.work.retries;
+    ret->tool_s = meta.work.tool_s;
+    ret->judge_s = meta.work.judge_s;
     for (int i = NOTE_COUNT - 1; i >= 0; i--) /* the first's, in the end */
         if (sample->note_message[i] != NULL) ret->reject_message = sample->note_message[i];
     if (sample->reject_message != NULL) ret->reject_message = sample->reject_message;

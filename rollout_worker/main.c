@@ -22,6 +22,7 @@ static Status start(ActorProcess *process, void **ret_self, Error *err)
     const char *dash = strrchr(options.identity->name, '-'); /* rollout-3 */
     if (dash != NULL) options.index = atoi(dash + 1);
     RolloutService *service = NULL;
+    TRY(rollout_enter_working_dir(config, err));
     TRY(rollout_service_create(&options, &service, err));
     const char *plan = rollout_service_memory_plan(service);
     if (plan != NULL) log_event(LOG_INFO, "memory", F_STR("plan", plan));

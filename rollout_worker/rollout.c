@@ -1,6 +1,8 @@
 #include "rollout_worker/rollout.h"
 
+#include <errno.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/memory.h"
 
@@ -11,6 +13,10 @@ const RolloutTable *rollout_table(RolloutFunction function)
         return &rollout_sft;
     case ROLLOUT_GENERATE:
         return &rollout_generate;
+    case ROLLOUT_PROCESS:
+        return &rollout_process;
+    case ROLLOUT_PLUGIN:
+        return &rollout_plugin_table;
     }
     check_failed(__FILE__, __LINE__, "function", "no rollout function %d", (int)function);
 }
@@ -46,4 +52,11 @@ void rollout_trace_clear(RolloutTrace *trace)
     tokenized_conversation_free(&trace->conversation);
     free(trace->label);
     *trace = (RolloutTrace){0};
+}
+
+Status rollout_enter_working_dir(const JobConfig *config, Error *err)
+{
+    const char *folder = config->rollout.working_dir;
+    if (config->rollout.function == ROLLOUT_SFT || chdir(folder) == 0) return OK;
+    return error_set_errno(err, errno, "rollout.working_dir: could not enter %s", folder);
 }

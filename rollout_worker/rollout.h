@@ -106,9 +106,15 @@ typedef struct RolloutTable {
 } RolloutTable;
 
 extern const RolloutTable rollout_generate;
+extern const RolloutTable rollout_process;
+extern const RolloutTable rollout_plugin_table; /* rollout_plugin is what a shared object exports */
 extern const RolloutTable rollout_sft;
 
 const RolloutTable *rollout_table(RolloutFunction function);
+
+/* Moves this process to the folder in which programs of the job start, and relative paths of their
+ * commands begin: once, before a table is opened that may start some. */
+Status rollout_enter_working_dir(const JobConfig *config, Error *err);
 
 /* Makes *ret a rejected sample with this message (copied). */
 void rollout_reject(Sample *ret, RejectReason reason, const char *message);

@@ -151,11 +151,27 @@ static void settle_best(LoadedJob *job)
         job->config.eval.best_mode = eval_figure_mode(goal.figure);
 }
 
+/* Programs start in the folder of the job file, and there the path of a plugin begins, too, or as
+ * everything in an override at the working directory. */
+static void settle_programs(LoadedJob *job, const char *working_dir)
+{
+    JobConfig *config = &job->config;
+    const ConfigOrigin *origin = &job->origin[config_find(&job_table, "rollout.function")];
+    if (config->rollout.working_dir == NULL)
+        config->rollout.working_dir = mem_strdup(job->base_dir);
+    if (config->rollout.function != ROLLOUT_PLUGIN) return;
+    char *path = config_resolve_path(origin->kind == FROM_OVERRIDE ? working_dir : job->base_dir,
+                                     config->rollout.function_of);
+    free(config->rollout.function_of);
+    config->rollout.function_of = path;
+}
+
 /* Defaults that follow from other values. */
 static void derive(LoadedJob *job, const char *working_dir)
 {
     JobConfig *config = &job->config;
     settle_models(job);
+    settle_programs(job, working_dir);
     if (config->name == NULL) config->name = job_name_from_file(job->where);
     if (config->run_dir == NULL)
         config->run_dir = mem_printf("%s/runs/%s", working_dir, config->name);

@@ -19,7 +19,7 @@ typedef enum { MODEL_F32, MODEL_BF16 } ModelDType;
 typedef enum { POLICY_SKIP, POLICY_STOP, POLICY_TRUNCATE, POLICY_KEEP } DataPolicy;
 typedef enum { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_WSD } LrSchedule;
 typedef enum { PACK, SPREAD, STRICT_PACK, STRICT_SPREAD } PlacementStrategy;
-typedef enum { ROLLOUT_SFT, ROLLOUT_GENERATE } RolloutFunction;
+typedef enum { ROLLOUT_SFT, ROLLOUT_GENERATE, ROLLOUT_PROCESS, ROLLOUT_PLUGIN } RolloutFunction;
 typedef enum { RESUME_AUTO, RESUME_NEVER } ResumeMode;
 typedef enum { TOO_STALE_RECOMPUTE, TOO_STALE_DROP } TooStalePolicy;
 typedef enum { PARTIAL_RECOMPUTE, PARTIAL_KEEP } PartialPolicy;
@@ -73,11 +73,21 @@ typedef struct JobConfig {
 
     struct {
         RolloutFunction function;
+        char *function_of; /* ROLLOUT_PROCESS: the command; ROLLOUT_PLUGIN: the path; else NULL */
+        char *working_dir; /* where programs of the job start; default: the job file's folder */
         int64_t num_workers;
         int64_t lease_size;     /* positions per lease */
         int64_t prefetch_steps; /* global batches leased ahead of the one in training */
         /* of generation: */
-        char *reward;                 /* JSON text, as reward_set.h reads it; NULL: none */
+        char *reward;                     /* JSON text, as reward_set.h reads it; NULL: none */
+        char *tools;                      /* JSON text, as tool_set.h reads it; NULL: none */
+        char *tool_format;                /* a name of tool_format.h, or "auto" */
+        int64_t max_turns;                /* with tools */
+        int64_t max_tool_response_length; /* tokens of what the tools say behind one turn */
+        int64_t failures_max;   /* of tools and rollout function, in a worker, each given up */
+        char *function_options; /* JSON text of an object, or NULL; as the next: of the user's */
+        int64_t function_processes, function_in_flight; /* programs; records of one at a time */
+        double function_timeout_s;    /* that a program may be silent where it is its turn */
         int64_t n_samples_per_prompt; /* a group; 1 without generation */
         int64_t max_response_length;  /* tokens */
         double temperature, top_p, min_p;

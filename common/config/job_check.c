@@ -207,19 +207,23 @@ static bool is_of_generation(const char *key)
                "rollout.max_staleness rollout.too_stale rollout.partial rollout.over_sampling "
                "rollout.concurrency rollout.kv_cache_mb "
                "rollout.serve_port rollout.serve_host rollout.serve_token_file "
-               "rollout.save rollout.load rollout.only "
+               "rollout.save rollout.load rollout.only rollout.tools rollout.failures_max "
+               "rollout.function_options rollout.function_processes rollout.function_in_flight "
+               "rollout.function_timeout_s rollout.max_turns rollout.tool_format "
+               "rollout.max_tool_response_length "
                "eval.n_samples_per_prompt eval.max_response_length eval.temperature eval.top_p "
                "eval.top_k eval.min_p",
                key);
 }
 
-/* The first of these that differs from its default, or NULL. */
-static const char *changed_key_of_generation(const LoadedJob *job, const LoadedJob *defaults)
+/* The first of the keys that `is_one` names which differs from its default, or NULL. */
+static const char *changed_key(const LoadedJob *job, const LoadedJob *defaults,
+                               bool (*is_one)(const char *key))
 {
     const char *changed = NULL;
     for (int i = 0; i < config_num_keys(&job_table) && changed == NULL; i++) {
         const ConfigKey *key = config_key(&job_table, i);
-        if (!is_of_generation(key->path)) continue;
+        if (!is_one(key->path)) continue;
         Str found = {0}, expected = {0};
         config_value_text(key, &job->config, &found);
         config_value_text(key, &defaults->config, &expected);
@@ -279,11 +283,56 @@ static Status check_only(const LoadedJob *job, Error *err)
                       key);
 }
 
+static bool is_of_tools(const char *key)
+{
+    return config_word_in("rollout.max_turns rollout.tool_format rollout.max_tool_response_length",
+                          key);
+}
+
+static bool is_of_programs(const char *key)
+{
+    return config_word_in("rollout.function_processes rollout.function_in_flight "
+                          "rollout.function_timeout_s",
+                          key);
+}
+
+/* Keys that say something of tools, or of a rollout function of the user's, where there are none.
+ */
+static Status check_programs(const LoadedJob *job, const LoadedJob *defaults, Error *err)
+{
+    const JobConfig *config = &job->config;
+    RolloutFunction function = config->rollout.function;
+    const char *key = changed_key(job, defaults, is_of_tools);
+    if (config->rollout.tools != NULL && function != ROLLOUT_GENERATE)
+        return job_refuse(job, "rollout.tools", "rollout.function", err,
+                          "rollout.tools has no effect with a rollout function of your own, which "
+                          "makes its calls itself.\nRemove the key, or write rollout.function: "
+                          "generate.");
+    if (config->rollout.tools == NULL && key != NULL)
+        return job_refuse(job, key, NULL, err,
+                          "%s has no effect without rollout.tools: an answer is one turn.\n"
+                          "Remove the key, or name tools; docs/tools.md tells how.",
+                          key);
+    key = changed_key(job, defaults, is_of_programs);
+    if (function != ROLLOUT_PROCESS && key != NULL)
+        return job_refuse(
+            job, key, "rollout.function", err,
+            "%s has no effect unless rollout.function is process:COMMAND: there is no "
+            "such program.\nRemove the key.",
+            key);
+    if (function == ROLLOUT_GENERATE && config->rollout.function_options != NULL)
+        return job_refuse(
+            job, "rollout.function_options", "rollout.function", err,
+            "rollout.function_options has no effect with rollout.function: generate.\n"
+            "Remove the key; it is for process:COMMAND and plugin:PATH.");
+    return OK;
+}
+
 static Status check_groups(const LoadedJob *job, Error *err)
 {
     const JobConfig *config = &job->config;
     int64_t batch = config->train.global_batch_size, group = config->rollout.n_samples_per_prompt;
-    if (config->rollout.reward == NULL)
+    if (config->rollout.reward == NULL && config->rollout.function == ROLLOUT_GENERATE)
         return job_refuse(
             job, "rollout.function", NULL, err,
             "rollout.function is generate, but rollout.reward does not say what an "
@@ -334,7 +383,7 @@ static Status check_algorithm(const LoadedJob *job, Error *err)
                             .max_staleness = job->config.rollout.max_staleness,
                             .random_init = job->config.model.init == INIT_RANDOM};
     if (job->config.rollout.function == ROLLOUT_SFT) {
-        const char *key = changed_key_of_generation(job, defaults);
+        const char *key = changed_key(job, defaults, is_of_generation);
         if (key != NULL)
             status = job_refuse(job, key, NULL, err,
                                 "%s has no effect with rollout.function: sft, which learns from "
@@ -342,7 +391,8 @@ static Status check_algorithm(const LoadedJob *job, Error *err)
                                 "Remove the key, or write rollout.function: generate.",
                                 key);
     } else if (check_groups(job, err) != OK || check_serve(job, err) != OK ||
-               check_staleness(job, defaults, err) != OK) {
+               check_staleness(job, defaults, err) != OK ||
+               check_programs(job, defaults, err) != OK) {
         status = ERR_INVALID;
     } else if (job->config.rollout.only) {
         status = check_only(job, err);

@@ -43,7 +43,8 @@ const ConfigForeign job_foreign[] = {
      "What is learned follows from rollout.function and, with rewards, algorithm.policy_loss and "
      "algorithm.loss_normalization"},
     {"rollout_function_path custom_generate_function_path",
-     "Write rollout.function: one of the names that it knows, not a path"},
+     "Write rollout.function: process:COMMAND, a program in any language, as "
+     "docs/rollout-function.md tells"},
     {"gspo", "Write algorithm.policy_loss: gspo"},
     {"cispo", "Write algorithm.policy_loss: cispo"},
     {"importance_sampling_level", "For `sequence` write algorithm.policy_loss: gspo"},

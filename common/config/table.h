@@ -28,7 +28,7 @@ typedef enum {
 } KeyType;
 
 typedef struct KeyName {
-    const char *name; /* NULL ends a list of names */
+    const char *name; /* NULL ends a list of names; one that ends with ':' takes a text behind it */
     int value;
 } KeyName;
 
@@ -42,7 +42,9 @@ typedef struct ConfigKey {
     const char *example; /* for messages; NULL: the preset */
     const char *also; /* what other systems call the very same, in the same unit, space separated:
                          for suggestions only */
-    const KeyName *names;           /* KEY_ENUM */
+    const KeyName *names; /* KEY_ENUM */
+    size_t text_offset;   /* KEY_ENUM with names that take a text: where that is; a char *, owned,
+                             NULL with names that take none */
     const struct ConfigTable *rows; /* KEY_ROWS: of keys without a section, and the size ... */
     size_t row_bytes;               /* ... of their struct, which begins with a RowHead */
     double min, max;                /* KEY_INT and KEY_NUMBER; both 0: any */

@@ -61,6 +61,11 @@ static const char *number_text(double number, char *shortest)
     return shortest;
 }
 
+static bool takes_text(const KeyName *name)
+{
+    return name->name[strlen(name->name) - 1] == ':';
+}
+
 const char *config_expected(const ConfigKey *key, Arena *arena)
 {
     bool any = key->min == 0 && key->max == 0 && !key->above_min;
@@ -79,7 +84,8 @@ const char *config_expected(const ConfigKey *key, Arena *arena)
         return "true or false";
     case KEY_ENUM:
         for (const KeyName *name = key->names; name->name != NULL; name++)
-            str_printf(&names, "%s%s", name == key->names ? "" : ", ", name->name);
+            str_printf(&names, "%s%s%s", name == key->names ? "" : ", ", name->name,
+                       takes_text(name) ? "..." : "");
         const char *list = arena_printf(arena, "%s%s", key->names[1].name != NULL ? "one of " : "",
                                         str_text(&names));
         str_free(&names);
@@ -230,23 +236,44 @@ static Status read_bool(const ConfigSource *source, const ConfigKey *key, const 
     return OK;
 }
 
-static Status read_enum(const ConfigSource *source, const ConfigKey *key, const YamlNode *node,
-                        int *ret, Error *err)
+/* Whether `text` is the name, or begins with it where it takes a text. */
+static bool is_named(const KeyName *name, const char *text)
+{
+    size_t length = strlen(name->name);
+    if (!takes_text(name)) return strcmp(text, name->name) == 0;
+    return strncmp(text, name->name, length) == 0 && text[length] != '\0';
+}
+
+static const char *enum_hint(const ConfigSource *source, const ConfigKey *key, const char *text)
 {
     const char *names[16];
-    size_t count = 0;
+    size_t count = 0, written = strcspn(text, ":");
+    const char *begin =
+        arena_strndup(source->arena, text, written + (text[written] == ':' ? 1 : 0));
     for (const KeyName *name = key->names; name->name != NULL; name++) {
-        if (node->kind == YAML_SCALAR && strcmp(node->text, name->name) == 0) {
-            *ret = name->value;
-            return OK;
-        }
         CHECK(count < sizeof names / sizeof *names);
         names[count++] = name->name;
     }
-    const char *nearest = node->kind == YAML_SCALAR ? str_nearest(node->text, names, count) : NULL;
-    const char *hint =
-        nearest != NULL ? arena_printf(source->arena, "Did you mean %s?", nearest) : NULL;
-    return config_value_refuse(source, key, node, hint, err);
+    const char *nearest = str_nearest(begin, names, count);
+    if (nearest == NULL) return NULL;
+    return arena_printf(source->arena, "Did you mean %s%s?", nearest,
+                        nearest[strlen(nearest) - 1] == ':' ? "..." : "");
+}
+
+static Status read_enum(const ConfigSource *source, const ConfigKey *key, const YamlNode *node,
+                        Error *err)
+{
+    char *values = source->values;
+    const char *text = node->kind == YAML_SCALAR ? node->text : "";
+    for (const KeyName *name = key->names; name->name != NULL; name++) {
+        if (!is_named(name, text)) continue;
+        config_value_release(key, values);
+        *(int *)(values + key->offset) = name->value;
+        if (takes_text(name))
+            *(char **)(values + key->text_offset) = mem_strdup(text + strlen(name->name));
+        return OK;
+    }
+    return config_value_refuse(source, key, node, enum_hint(source, key, text), err);
 }
 
 /* `${NAME}`, `$$` and a leading `~/` of a path. */
@@ -497,6 +524,10 @@ void config_value_release(const ConfigKey *key, void *values)
         string_list_free(value);
     } else if (key->type == KEY_ROWS) {
         rows_free(key, value);
+    } else if (key->type == KEY_ENUM && key->text_offset != 0) {
+        char **text = (char **)((char *)values + key->text_offset);
+        free(*text);
+        *text = NULL;
     }
 }
 
@@ -515,7 +546,7 @@ Status config_value_read(const ConfigSource *source, const ConfigKey *key, const
     case KEY_BOOL:
         return read_bool(source, key, node, value, err);
     case KEY_ENUM:
-        return read_enum(source, key, node, value, err);
+        return read_enum(source, key, node, err);
     case KEY_STRING:
     case KEY_PATH:
     case KEY_OBJECT:
@@ -560,6 +591,20 @@ static void text_text(const ConfigKey *key, const char *value, Str *text)
     arena_destroy(arena);
 }
 
+static void enum_text(const ConfigKey *key, const void *values, Str *text)
+{
+    int value = *(const int *)((const char *)values + key->offset);
+    for (const KeyName *name = key->names; name->name != NULL; name++) {
+        if (name->value != value) continue;
+        char *const *behind = (char *const *)((const char *)values + key->text_offset);
+        char *whole = mem_printf("%s%s", name->name, takes_text(name) ? *behind : "");
+        Arena *arena = arena_create();
+        str_puts(text, yaml_quote(whole, arena));
+        arena_destroy(arena);
+        free(whole);
+    }
+}
+
 void config_value_text(const ConfigKey *key, const void *values, Str *text)
 {
     const void *value = (const char *)values + key->offset;
@@ -576,8 +621,7 @@ void config_value_text(const ConfigKey *key, const void *values, Str *text)
         str_puts(text, *(const bool *)value ? "true" : "false");
         break;
     case KEY_ENUM:
-        for (const KeyName *name = key->names; name->name != NULL; name++)
-            if (name->value == *(const int *)value) str_puts(text, name->name);
+        enum_text(key, values, text);
         break;
     case KEY_STRING:
     case KEY_PATH:

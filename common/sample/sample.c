@@ -22,10 +22,15 @@ static const char *const status_names[SAMPLE_STATUS_COUNT] = {
 };
 
 static const char *const reason_names[REJECT_REASON_COUNT] = {
-    [REJECT_NONE] = "none",         [REJECT_NOTHING_TO_TRAIN] = "nothing_to_train",
-    [REJECT_TOO_LONG] = "too_long", [REJECT_BAD_RECORD] = "bad_record",
-    [REJECT_TEMPLATE] = "template", [REJECT_NOT_RENDERED] = "not_rendered",
+    [REJECT_NONE] = "none",
+    [REJECT_NOTHING_TO_TRAIN] = "nothing_to_train",
+    [REJECT_TOO_LONG] = "too_long",
+    [REJECT_BAD_RECORD] = "bad_record",
+    [REJECT_TEMPLATE] = "template",
+    [REJECT_NOT_RENDERED] = "not_rendered",
     [REJECT_UNJUDGED] = "unjudged",
+    [REJECT_FAILED] = "failed",
+    [REJECT_BY_FUNCTION] = "by_function",
 };
 
 static const char *const note_names[NOTE_COUNT] = {
@@ -45,6 +50,11 @@ const char *sample_status_name(SampleStatus status)
 const char *reject_reason_name(RejectReason reason)
 {
     return (unsigned)reason < REJECT_REASON_COUNT ? reason_names[reason] : "unknown";
+}
+
+bool reject_is_of_record(RejectReason reason)
+{
+    return reason != REJECT_UNJUDGED && reason != REJECT_FAILED && reason != REJECT_BY_FUNCTION;
 }
 
 const char *sample_note_name(SampleNote note)
@@ -80,6 +90,7 @@ SampleMeta sample_meta(const Sample *sample)
         .right = sample->right,
         .weight_version = sample->weight_version,
         .notes = sample->notes,
+        .work = sample->work,
     };
 }
 

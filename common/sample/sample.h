@@ -32,6 +32,8 @@ typedef enum {
     REJECT_TEMPLATE,     /* the chat template refused the conversation */
     REJECT_NOT_RENDERED, /* the chat template passed over part of it */
     REJECT_UNJUDGED,     /* its reward could not be taken: the verifier failed, not the model */
+    REJECT_FAILED,       /* a tool or rollout function of the job's own failed, not the record */
+    REJECT_BY_FUNCTION,  /* the rollout function passed it over */
     REJECT_REASON_COUNT,
 } RejectReason;
 
@@ -48,6 +50,9 @@ typedef enum {
 
 const char *sample_status_name(SampleStatus status);
 const char *reject_reason_name(RejectReason reason);
+/* Whether it says something of the record: else of one answer to it, or of the job's own programs.
+ */
+bool reject_is_of_record(RejectReason reason);
 const char *sample_note_name(SampleNote note);
 
 /* `count` tokens that were sampled from weights of one version. */
@@ -55,6 +60,16 @@ typedef struct VersionRun {
     int64_t version;
     int32_t count;
 } VersionRun;
+
+/* How a sample of a policy's came about: figures for people. They stay where the sample is made,
+ * and go to the controller with its meta. */
+typedef struct SampleWork {
+    int32_t turns;         /* that were generated, and are trained */
+    int32_t tool_calls;    /* that were made ... */
+    int32_t tool_errors;   /* ... and were answered with an error, which the model reads */
+    int32_t retries;       /* of tools, rollout function and rewards that failed */
+    float tool_s, judge_s; /* waited for tools, and for rewards (of the whole group) */
+} SampleWork;
 
 typedef struct Sample {
     int64_t position; /* in the ordered stream: the identity of the prompt, and of its group */
@@ -76,6 +91,7 @@ typedef struct Sample {
     VersionRun *version_run; /* [num_version_runs], owned: tokens prompt_length to length - 1, in
                                 order, versions ascending; NULL: all of weight_version */
     int32_t num_version_runs;
+    SampleWork work;
 } Sample;
 
 /* What the controller plans with: everything but the payload. */
@@ -90,6 +106,7 @@ typedef struct SampleMeta {
     bool right;
     int64_t weight_version;
     uint32_t notes; /* bits 1 << SampleNote */
+    SampleWork work;
 } SampleMeta;
 
 void sample_clear(Sample *sample); /* frees the arrays, zeroes the struct */

@@ -30,6 +30,7 @@ static void add_answers(AnswerFigures *sum, const SampleMeta *answer, int count)
     for (int i = 0; i < count; i++) {
         if (!sample_meta_trains(&answer[i])) {
             sum->unjudged += answer[i].reject_reason == REJECT_UNJUDGED;
+            sum->failed += answer[i].reject_reason == REJECT_FAILED;
             continue;
         }
         judged++;
@@ -38,6 +39,11 @@ static void add_answers(AnswerFigures *sum, const SampleMeta *answer, int count)
         sum->reward += (double)answer[i].reward;
         sum->reward_squared += (double)answer[i].reward * (double)answer[i].reward;
         sum->tokens += answer[i].trained_tokens;
+        sum->turns += answer[i].work.turns;
+        sum->tool_calls += answer[i].work.tool_calls;
+        sum->tool_errors += answer[i].work.tool_errors;
+        sum->tool_s += (double)answer[i].work.tool_s;
+        sum->judge_s += (double)answer[i].work.judge_s;
     }
     if (judged == 0) return;
     sum->prompts++;

@@ -52,6 +52,7 @@ typedef struct PlannedSample {
     bool truncated, right;
     float reward;
     int64_t weight_version; /* of the oldest weights in it */
+    SampleWork work;
 } PlannedSample;
 
 typedef struct MicroBatchPlan {
@@ -71,6 +72,9 @@ typedef struct Plan {
     /* Over-sampled beyond it and too old for later steps, to be made again: groups that were
      * finished, and positions that were in work. */
     int recomputed, given_up;
+    /* Samples of these positions that could not be judged; that tools or rollout function failed
+     * at; attempts at any of them that were made again. */
+    int unjudged, failed, retries;
     PlannedSample *sample; /* grouped by data-parallel rank, then by micro-batch */
     int num_samples;
     int num_groups;              /* positions that these are of */
@@ -110,7 +114,9 @@ typedef struct StepResult {
 
 /* Of answers that were generated and judged; sums. */
 typedef struct AnswerFigures {
-    int64_t prompts, answers, right, truncated, unjudged;
+    int64_t prompts, answers, right, truncated, unjudged, failed;
+    int64_t turns, tool_calls, tool_errors;
+    double tool_s, judge_s;
     double reward, reward_squared;
     int64_t tokens;               /* generated */
     double pass[PASS_AT_MAX];     /* over prompts, of 2^i answers */

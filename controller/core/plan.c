@@ -43,10 +43,23 @@ static void add_group(const Stream *stream, int64_t position, Plan *plan)
             .right = sample[i].right,
             .reward = sample[i].reward,
             .weight_version = sample[i].weight_version,
+            .work = sample[i].work,
         };
         plan->trained_tokens += sample[i].trained_tokens;
     }
     plan->num_groups++;
+}
+
+/* What went wrong on the way to a group, trained or not. */
+static void count_losses(const Stream *stream, int64_t position, Plan *plan)
+{
+    const SampleMeta *sample = stream_samples(stream, position);
+    for (int i = 0; i < stream_slot(stream, position)->samples; i++) {
+        bool rejected = sample[i].status == SAMPLE_REJECTED;
+        plan->unjudged += rejected && sample[i].reject_reason == REJECT_UNJUDGED;
+        plan->failed += rejected && sample[i].reject_reason == REJECT_FAILED;
+        plan->retries += sample[i].work.retries;
+    }
 }
 
 /* Collects the first accepted groups from `from` on. */
@@ -58,6 +71,7 @@ static PlanOutcome collect(const Stream *stream, int64_t from, const PlanOptions
         const Slot *slot = stream_slot(stream, position);
         if (slot == NULL) return PLAN_CROWDED;
         if (slot->state == SLOT_FREE || slot->state == SLOT_LEASED) return PLAN_WAITS;
+        count_losses(stream, position, plan);
         if (slot->state == SLOT_REJECTED) {
             plan->rejected++;
             plan->dropped[slot->verdict]++;

@@ -13,7 +13,7 @@
 
 bool push_is_used(const Controller *c)
 {
-    return c->config->rollout.function == ROLLOUT_GENERATE;
+    return c->config->rollout.function != ROLLOUT_SFT;
 }
 
 bool push_is_all(const Controller *c)

@@ -83,8 +83,8 @@ void records_forget_messages(MessageList *list)
 void records_rejected(Controller *c, SetName set, const SampleMeta *meta, const char *message)
 {
     if (message == NULL) message = reject_reason_name(meta->reject_reason);
-    bool of_record = meta->reject_reason != REJECT_UNJUDGED; /* else it is of an answer */
-    if (of_record && policy_for(c, meta->reject_reason) == POLICY_STOP) {
+    if (reject_is_of_record(meta->reject_reason) &&
+        policy_for(c, meta->reject_reason) == POLICY_STOP) {
         stop_at(c, set, meta->reject_reason, message);
         return;
     }

@@ -20,6 +20,11 @@ static void put_figure(Metrics *metrics, const EvalFigures *set, EvalFigure figu
     put(metrics, set, eval_figure_name(figure), eval_value(set, figure, 0));
 }
 
+static double share(int64_t part, int64_t whole)
+{
+    return whole > 0 ? (double)part / (double)whole : NAN;
+}
+
 /* The standard deviation, with n - 1. */
 static double deviation_of_rewards(const AnswerFigures *sum)
 {
@@ -45,6 +50,10 @@ static void put_answers(Metrics *metrics, const EvalFigures *set)
     put(metrics, set, "prompts", (double)sum->prompts);
     put(metrics, set, "samples", (double)sum->answers);
     put(metrics, set, "unjudged", (double)sum->unjudged);
+    put(metrics, set, "failed", (double)sum->failed);
+    put(metrics, set, "turns/mean", share(sum->turns, sum->answers));
+    put(metrics, set, "tools/call_frequency", share(sum->tool_calls, sum->answers));
+    put(metrics, set, "tools/failure_frequency", share(sum->tool_errors, sum->tool_calls));
 }
 
 static void put_loss(Metrics *metrics, const EvalFigures *set)

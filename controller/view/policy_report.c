@@ -20,7 +20,7 @@ static double deviation(double sum, double squares, double count)
 
 typedef struct Answers {
     AnswerFigures sum;
-    double longest, shortest, staleness, oldest;
+    double longest, shortest, staleness, oldest, most_turns;
 } Answers;
 
 static Answers answers_of(const Plan *plan)
@@ -41,6 +41,12 @@ static Answers answers_of(const Plan *plan)
         answers.shortest = fmin(answers.shortest, tokens); /* fmin passes over NAN */
         answers.staleness += behind;
         answers.oldest = fmax(answers.oldest, behind);
+        sum->turns += sample->work.turns;
+        sum->tool_calls += sample->work.tool_calls;
+        sum->tool_errors += sample->work.tool_errors;
+        sum->tool_s += (double)sample->work.tool_s;
+        sum->judge_s += (double)sample->work.judge_s;
+        answers.most_turns = fmax(answers.most_turns, sample->work.turns);
     }
     return answers;
 }
@@ -51,6 +57,23 @@ static void put_staleness(Metrics *metrics, const Plan *plan)
     metrics_put(metrics, "rollout/staleness/mean",
                 share(answers.staleness, (double)answers.sum.answers));
     metrics_put(metrics, "rollout/staleness/max", answers.oldest);
+}
+
+static void put_work(Metrics *metrics, const Plan *plan, const Answers *answers)
+{
+    const AnswerFigures *sum = &answers->sum;
+    double count = (double)sum->answers;
+    metrics_put(metrics, "rollout/turns/mean", share((double)sum->turns, count));
+    metrics_put(metrics, "rollout/turns/max", answers->most_turns);
+    /* as TRL counts: for an answer, and of these the calls that an error answers */
+    metrics_put(metrics, "tools/call_frequency", share((double)sum->tool_calls, count));
+    metrics_put(metrics, "tools/failure_frequency",
+                share((double)sum->tool_errors, (double)sum->tool_calls));
+    metrics_put(metrics, "rollout/failed", plan->failed);
+    metrics_put(metrics, "rollout/unjudged", plan->unjudged);
+    metrics_put(metrics, "rollout/retries", plan->retries);
+    metrics_put(metrics, "perf/tool_time", share(sum->tool_s, count));
+    metrics_put(metrics, "perf/reward_time", share(sum->judge_s, count));
 }
 
 static void put_answers(Metrics *metrics, const Plan *plan)
@@ -73,6 +96,7 @@ static void put_answers(Metrics *metrics, const Plan *plan)
         snprintf(name, sizeof name, "rollout/dynamic_filter/drop_%s", group_verdict_name(verdict));
         metrics_put(metrics, name, plan->dropped[verdict]);
     }
+    put_work(metrics, plan, &answers);
 }
 
 /* ---- of the update ---- */

@@ -40,6 +40,7 @@ struct Exchange {
     ExchangeOutcome outcome;
     char reason[EXCHANGE_REASON_BYTES];
     pthread_cond_t changed;
+    const Wanted *wanted;  /* NULL: for ever */
     struct Exchange *next; /* in the queue */
 };
 
@@ -481,17 +482,55 @@ void process_pool_options_clear(ProcessPoolOptions *options)
     *options = (ProcessPoolOptions){0};
 }
 
+/* Appends the word at *at, which begins no blank, and moves behind it. */
+static Status read_word(const char **at, Str *word, Error *err)
+{
+    char quote = '\0';
+    for (; **at != '\0' && (quote != '\0' || strchr(" \t\r\n", **at) == NULL); (*at)++) {
+        if (**at == quote) {
+            quote = '\0';
+        } else if (quote == '\0' && (**at == '\'' || **at == '"')) {
+            quote = **at;
+        } else {
+            if (**at == '\\' && quote != '\'' && (*at)[1] != '\0') (*at)++;
+            str_putc(word, **at);
+        }
+    }
+    if (quote == '\0') return OK;
+    return error_set(err, ERR_INVALID, "a quote, %c, is opened and not closed", quote);
+}
+
+Status process_pool_read_command(const char *text, ProcessPoolOptions *ret, Error *err)
+{
+    int count = 0;
+    for (const char *at = text + strspn(text, " \t\r\n"); *at != '\0';
+         at += strspn(at, " \t\r\n")) {
+        Str word = {0};
+        if (count == POOL_ARGUMENTS_MAX)
+            return error_set(err, ERR_INVALID, "it has more than %d words", POOL_ARGUMENTS_MAX);
+        Status status = read_word(&at, &word, err);
+        ret->argv[count++] = mem_strdup(str_text(&word));
+        str_free(&word);
+        if (status != OK) return status;
+    }
+    return count > 0 ? OK : error_set(err, ERR_INVALID, "it is empty, expected a program");
+}
+
 static Status read_command(const cJSON *json, const char *where, ProcessPoolOptions *ret,
                            Error *err)
 {
     const cJSON *command = cJSON_GetObjectItemCaseSensitive(json, "command"), *entry = NULL;
+    if (cJSON_IsString(command)) {
+        Status status = process_pool_read_command(command->valuestring, ret, err);
+        return status == OK ? OK : error_prefix(err, "%s: command", where);
+    }
     int count = cJSON_GetArraySize(command), index = 0;
     bool valid = cJSON_IsArray(command) && count >= 1 && count <= POOL_ARGUMENTS_MAX;
     cJSON_ArrayForEach(entry, command) valid = valid && cJSON_IsString(entry);
     if (!valid)
         return error_set(err, ERR_INVALID,
-                         "%s: command is %s, expected a list of texts: the program and its "
-                         "arguments",
+                         "%s: command is %s, expected a text or a list of texts: the program and "
+                         "its arguments",
                          where, command == NULL ? "missing" : json_type_name(command));
     cJSON_ArrayForEach(entry, command) ret->argv[index++] = mem_strdup(entry->valuestring);
     return OK;
@@ -592,7 +631,11 @@ Exchange *exchange_start(ProcessPool *pool, uint64_t id, Str *line, bool dialogu
     exchange->dialogue = dialogue;
     exchange->line = *line;
     *line = (Str){0};
-    pthread_cond_init(&exchange->changed, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&exchange->changed, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     pthread_mutex_lock(&pool->lock);
     pool->open++;
     if (all_down(pool))
@@ -604,22 +647,48 @@ Exchange *exchange_start(ProcessPool *pool, uint64_t id, Str *line, bool dialogu
     return exchange;
 }
 
+void exchange_watch(Exchange *exchange, const Wanted *wanted)
+{
+    exchange->wanted = wanted;
+}
+
+/* Until something has changed; with somebody who may give it up, a moment at most. */
+static void wait_for_change(Exchange *exchange)
+{
+    struct timespec until;
+    if (exchange->wanted == NULL) {
+        pthread_cond_wait(&exchange->changed, &exchange->pool->lock);
+        return;
+    }
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += WANTED_SLICE_MS * 1000000;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    pthread_cond_timedwait(&exchange->changed, &exchange->pool->lock, &until);
+}
+
 ExchangeOutcome exchange_wait(Exchange *exchange, cJSON **ret_message,
                               char reason[EXCHANGE_REASON_BYTES])
 {
     ExchangeOutcome outcome = EXCHANGE_MESSAGE;
     pthread_mutex_lock(&exchange->pool->lock);
-    while (exchange->first == NULL && !exchange->over)
-        pthread_cond_wait(&exchange->changed, &exchange->pool->lock);
+    bool unwanted = wanted_is_over(exchange->wanted);
+    while (exchange->first == NULL && !exchange->over && !unwanted) {
+        wait_for_change(exchange);
+        unwanted = wanted_is_over(exchange->wanted);
+    }
     Message *message = exchange->first;
     if (message != NULL) {
         exchange->first = message->next;
         if (exchange->first == NULL) exchange->last = NULL;
         *ret_message = message->json;
         free(message);
-    } else {
+    } else if (exchange->over) {
         outcome = exchange->outcome;
         memcpy(reason, exchange->reason, EXCHANGE_REASON_BYTES);
+    } else {
+        outcome = EXCHANGE_UNWANTED;
+        snprintf(reason, EXCHANGE_REASON_BYTES, "nobody wants it any more");
     }
     pthread_mutex_unlock(&exchange->pool->lock);
     return outcome;

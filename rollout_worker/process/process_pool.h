@@ -21,6 +21,7 @@
 
 #include "base/error.h"
 #include "base/str.h"
+#include "rollout_worker/process/wanted.h"
 
 #define POOL_PROCESSES_MAX 64
 #define POOL_ARGUMENTS_MAX 256
@@ -41,8 +42,15 @@ typedef struct ProcessPoolOptions {
 ProcessPoolOptions process_pool_defaults(void);
 void process_pool_options_clear(ProcessPoolOptions *options);
 
-/* Reads `command` (a list of texts; must be there), processes, in_flight, timeout_ms, restart_ms
- * and restart_ms_max of a JSON object; other keys are the caller's. `where` names it in messages.
+/* The words of a command that is written as one text: parted by blanks; 'quotes' and "quotes" keep
+ * them together, a backslash outside of 'quotes' takes the next character as it is. Nothing else is
+ * of a shell. Fills ret->argv; ERR_INVALID for a quote that does not end, and for too many words or
+ * none. */
+Status process_pool_read_command(const char *text, ProcessPoolOptions *ret, Error *err);
+
+/* Reads `command` (a list of texts, or one text as above; must be there), processes, in_flight,
+ * timeout_ms, restart_ms and restart_ms_max of a JSON object; other keys are the caller's. `where`
+ * names it in messages.
  */
 Status process_pool_read_options(const cJSON *json, const char *where, ProcessPoolOptions *ret,
                                  Error *err);
@@ -57,9 +65,10 @@ void process_pool_close(ProcessPool *pool); /* accepts NULL; no exchange may be 
 typedef struct Exchange Exchange;
 
 typedef enum {
-    EXCHANGE_MESSAGE, /* the program has written a line */
-    EXCHANGE_FAILED,  /* it ended, or none is up, or it broke the protocol */
-    EXCHANGE_TIMEOUT, /* it was silent */
+    EXCHANGE_MESSAGE,  /* the program has written a line */
+    EXCHANGE_FAILED,   /* it ended, or none is up, or it broke the protocol */
+    EXCHANGE_TIMEOUT,  /* it was silent */
+    EXCHANGE_UNWANTED, /* who wanted it gave it up (exchange_watch) */
 } ExchangeOutcome;
 
 #define EXCHANGE_REASON_BYTES 512
@@ -70,6 +79,9 @@ uint64_t process_pool_next_id(ProcessPool *pool);
 /* Sends `line`, a JSON object of this id that ends with a line end (taken; left empty). A dialogue
  * goes on until it is ended; any other exchange has one answer. */
 Exchange *exchange_start(ProcessPool *pool, uint64_t id, Str *line, bool dialogue);
+
+/* From now on exchange_wait returns soon after nobody wants it any more. Borrowed. */
+void exchange_watch(Exchange *exchange, const Wanted *wanted);
 
 /* Waits for the next line of this id. *ret_message is owned by the caller, and has the id in it.
  * After a failure, which `reason` says, there is nothing more to come. */

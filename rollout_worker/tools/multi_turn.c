@@ -6,8 +6,9 @@
 #include "base/memory.h"
 #include "base/str.h"
 
-#define PLACEHOLDER "(turn)" /* for a generated turn, where what follows it is rendered */
-#define CUTS_MAX    16       /* tries to make answers short enough */
+#define PLACEHOLDER "(turn)"  /* for a generated turn, where what follows it is rendered */
+#define CUTS_MAX    16        /* tries to make answers short enough */
+#define ERROR_MARK  "error: " /* before what a tool says of a call that was wrong */
 
 struct MultiTurn {
     MultiTurnOptions options;
@@ -19,7 +20,9 @@ struct Dialogue {
     cJSON *messages, *tools, *kwargs; /* owned; messages have a placeholder for each turn */
     int64_t now;
     SampleBuilder builder;
-    int32_t turns, calls;
+    int32_t turns, calls, call_errors;
+    int32_t max_length;
+    const Wanted *wanted;
     int32_t last_begin, last_end; /* of the last turn, its end token not included */
     int64_t position;
     int32_t index;
@@ -75,10 +78,12 @@ static void append_turn(Dialogue *dialogue, const GeneratedTurn *turn)
 Status dialogue_create(const MultiTurn *multi_turn, const DialogueStart *start, Dialogue **ret,
                        Error *err)
 {
-    if (start->prompt_length >= multi_turn->options.max_length)
+    int32_t max_length = multi_turn->options.max_length;
+    if (start->max_length > 0 && start->max_length < max_length) max_length = start->max_length;
+    if (start->prompt_length >= max_length)
         return error_set(err, ERR_RESOURCE,
                          "the prompt has %d tokens and leaves no room for a turn within %d",
-                         start->prompt_length, multi_turn->options.max_length);
+                         start->prompt_length, max_length);
     CHECK(start->prompt_length >= 1 && cJSON_IsArray(start->messages));
     Dialogue *dialogue = mem_calloc(1, sizeof *dialogue);
     dialogue->multi_turn = multi_turn;
@@ -89,6 +94,8 @@ Status dialogue_create(const MultiTurn *multi_turn, const DialogueStart *start, 
     dialogue->now = start->now;
     dialogue->position = start->position;
     dialogue->index = start->index;
+    dialogue->max_length = max_length;
+    dialogue->wanted = start->wanted;
     sample_builder_append_given(&dialogue->builder, start->prompt, start->prompt_length);
     dialogue->last_begin = dialogue->last_end = start->prompt_length;
     *ret = dialogue;
@@ -113,7 +120,7 @@ const int32_t *dialogue_tokens(const Dialogue *dialogue, int32_t *ret_length)
 
 int32_t dialogue_room(const Dialogue *dialogue)
 {
-    return dialogue->multi_turn->options.max_length - dialogue->builder.length;
+    return dialogue->max_length - dialogue->builder.length;
 }
 
 int32_t dialogue_turns(const Dialogue *dialogue)
@@ -124,6 +131,11 @@ int32_t dialogue_turns(const Dialogue *dialogue)
 int32_t dialogue_calls(const Dialogue *dialogue)
 {
     return dialogue->calls;
+}
+
+int32_t dialogue_call_errors(const Dialogue *dialogue)
+{
+    return dialogue->call_errors;
 }
 
 static const Tokenizer *tokenizer_of(const Dialogue *dialogue)
@@ -153,7 +165,8 @@ static Status make_calls(const Dialogue *dialogue, const ToolCalls *calls, char 
                          Error *err)
 {
     const ToolRunner *runner = &dialogue->multi_turn->options.runner;
-    const ToolCaller caller = {dialogue->position, dialogue->index, dialogue->turns};
+    const ToolCaller caller = {dialogue->position, dialogue->index, dialogue->turns,
+                               dialogue->wanted};
     ToolCall *whole = mem_calloc((size_t)calls->count, sizeof *whole);
     char **answer = mem_calloc((size_t)calls->count, sizeof *answer);
     int count = 0, at = 0;
@@ -164,7 +177,7 @@ static Status make_calls(const Dialogue *dialogue, const ToolCalls *calls, char 
     for (int i = 0; status == OK && i < calls->count; i++)
         ret_answer[i] = calls->call[i].fault == NULL
                             ? answer[at++]
-                            : mem_printf("error: %s", calls->call[i].fault);
+                            : mem_printf(ERROR_MARK "%s", calls->call[i].fault);
     free(whole);
     free(answer);
     return status;
@@ -278,6 +291,8 @@ static Status go_on(Dialogue *dialogue, const GeneratedTurn *turn, const ToolCal
         append_turn(dialogue, turn);
         sample_builder_append_given(&dialogue->builder, next.token + written, length);
         dialogue->calls += calls->count;
+        for (int i = 0; i < calls->count; i++)
+            dialogue->call_errors += strncmp(answer[i], ERROR_MARK, strlen(ERROR_MARK)) == 0;
         *ret_state = DIALOGUE_OPEN;
     }
     tokenized_conversation_free(&next);
@@ -336,5 +351,8 @@ void dialogue_to_sample(const Dialogue *dialogue, Sample *ret)
     sample_builder_to_sample(&dialogue->builder, ret);
     ret->position = dialogue->position;
     ret->index = dialogue->index;
+    ret->work = (SampleWork){.turns = dialogue->turns,
+                             .tool_calls = dialogue->calls,
+                             .tool_errors = dialogue->call_errors};
     ret->status = whole ? SAMPLE_COMPLETED : cut ? SAMPLE_TRUNCATED : SAMPLE_ABORTED;
 }

@@ -23,6 +23,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "rollout_worker/process/wanted.h"
 #include "rollout_worker/tools/sample_builder.h"
 #include "rollout_worker/tools/tool_format.h"
 #include "text/conversation.h"
@@ -31,6 +32,7 @@
 typedef struct ToolCaller {
     int64_t position;
     int32_t index, turn;
+    const Wanted *wanted; /* a runner that waits looks at it: ERR_CANCELLED; NULL: for ever */
 } ToolCaller;
 
 /* Makes the calls of a turn, all at once if it likes, and gives an answer to each, in order
@@ -71,6 +73,8 @@ typedef struct DialogueStart {
     int32_t prompt_length;
     int64_t position; /* of the record; with index it names the sample */
     int32_t index;
+    int32_t max_length;   /* of this sample, where that is less than the options'; 0: it is not */
+    const Wanted *wanted; /* for the runner; borrowed; NULL: for ever */
 } DialogueStart;
 
 /* A generated turn; borrowed. Its tokens include those that stopped it. */
@@ -103,7 +107,9 @@ void dialogue_destroy(Dialogue *dialogue); /* accepts NULL */
 const int32_t *dialogue_tokens(const Dialogue *dialogue, int32_t *ret_length);
 int32_t dialogue_room(const Dialogue *dialogue);  /* tokens that the next turn may have */
 int32_t dialogue_turns(const Dialogue *dialogue); /* generated so far */
-int32_t dialogue_calls(const Dialogue *dialogue); /* tool calls made so far */
+int32_t dialogue_calls(const Dialogue *dialogue); /* tool calls made so far ... */
+/* ... and of these, the ones that were answered with an error for the model to read */
+int32_t dialogue_call_errors(const Dialogue *dialogue);
 
 /* Appends the turn, makes its calls and appends what follows. Blocks for the tools. On an error
  * (the runner's, the template's) the dialogue stays as it was before. */

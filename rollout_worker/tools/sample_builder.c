@@ -61,6 +61,7 @@ void sample_builder_append_generated(SampleBuilder *builder, const GeneratedToke
     for (int32_t i = 0; i < tokens->num_version_runs; i++)
         append_run(builder, tokens->version_run[i].version, tokens->version_run[i].count);
     builder->temperature = tokens->temperature;
+    builder->turns++;
 }
 
 void sample_builder_to_sample(const SampleBuilder *builder, Sample *ret)
@@ -75,6 +76,7 @@ void sample_builder_to_sample(const SampleBuilder *builder, Sample *ret)
         .temperature = builder->temperature,
         .weight_version = runs > 0 ? builder->run[0].version : 0,
         .num_version_runs = builder->num_runs,
+        .work = {.turns = builder->turns},
     };
     memcpy(ret->token, builder->token, length * sizeof *ret->token);
     memcpy(ret->loss_mask, builder->mask, length * sizeof *ret->loss_mask);

@@ -15,6 +15,7 @@ typedef struct SampleBuilder {
     VersionRun *run;       /* [num_runs] of the tokens behind the prompt */
     int32_t num_runs, runs_capacity;
     float temperature; /* of the last generated ones */
+    int32_t turns;     /* how often generated ones were appended */
 } SampleBuilder;
 
 /* Tokens as an engine's Generation has them; borrowed. */

@@ -14,6 +14,9 @@
 #define PROVIDERS_MAX 64
 #define FUNCTIONS_MAX 1024
 
+/* Of a function, as OpenAI has them. */
+static const char *const function_keys[] = {"name", "description", "parameters", "strict"};
+
 /* A program or a server. */
 typedef struct Provider {
     ProcessPool *pool;
@@ -54,65 +57,13 @@ static int find_function(const ToolSet *set, const char *name)
     return -1;
 }
 
-static Status add_functions(ToolSet *set, const cJSON *entry, const char *where, Error *err)
+static Status check_keys(const cJSON *entry, const char *where, const char *const *keys,
+                         size_t count, Error *err)
 {
-    const cJSON *functions = cJSON_GetObjectItemCaseSensitive(entry, "functions"), *function = NULL;
-    if (!cJSON_IsArray(functions) || functions->child == NULL)
-        return error_set(err, ERR_INVALID,
-                         "%s: functions is %s, expected a list of {\"name\", \"description\", "
-                         "\"parameters\"}",
-                         where, functions == NULL ? "missing" : json_type_name(functions));
-    cJSON_ArrayForEach(function, functions)
-    {
-        const char *name = NULL;
-        TRY(json_string(function, "name", where, &name, err));
-        if (find_function(set, name) >= 0)
-            return error_set(err, ERR_INVALID, "%s: there are two functions %s", where,
-                             QUOTED(name));
-        int count = cJSON_GetArraySize(set->functions);
-        if (count == FUNCTIONS_MAX)
-            return error_set(err, ERR_INVALID, "there are more than %d functions", FUNCTIONS_MAX);
-        cJSON *tool = cJSON_CreateObject();
-        cJSON_AddStringToObject(tool, "type", "function");
-        cJSON_AddItemToObject(tool, "function", cJSON_Duplicate(function, true));
-        cJSON_AddItemToArray(set->functions, tool);
-        set->owner[count] = set->num_providers;
-    }
-    return OK;
-}
-
-static Status open_provider(const cJSON *entry, const char *where, Provider *ret, Error *err)
-{
-    if (cJSON_HasObjectItem(entry, "url")) {
-        HttpPosterOptions options = http_poster_defaults();
-        Status status = http_poster_read_options(entry, where, &options, err);
-        if (status == OK) status = http_poster_open(&options, &ret->poster, err);
-        http_poster_options_clear(&options);
-        return status;
-    }
-    ProcessPoolOptions options = process_pool_defaults();
-    Status status = process_pool_read_options(entry, where, &options, err);
-    if (status == OK) status = process_pool_open(&options, &ret->pool, err);
-    process_pool_options_clear(&options);
-    return status;
-}
-
-static Status check_keys(const cJSON *entry, const char *where, Error *err)
-{
-    static const char *const of_program[] = {"functions",     "command",    "processes",
-                                             "in_flight",     "timeout_ms", "restart_ms",
-                                             "restart_ms_max"};
-    static const char *const of_server[] = {"functions",      "url",        "headers",
-                                            "timeout_ms",     "attempts",   "backoff_ms",
-                                            "backoff_ms_max", "connections"};
-    bool server = cJSON_HasObjectItem(entry, "url");
-    const char *const *keys = server ? of_server : of_program;
-    size_t count =
-        server ? sizeof of_server / sizeof of_server[0] : sizeof of_program / sizeof of_program[0];
+    const cJSON *item = NULL;
     if (!cJSON_IsObject(entry))
         return error_set(err, ERR_INVALID, "%s is %s, expected an object", where,
                          json_type_name(entry));
-    const cJSON *item = NULL;
     cJSON_ArrayForEach(item, entry)
     {
         bool known = false;
@@ -127,13 +78,103 @@ static Status check_keys(const cJSON *entry, const char *where, Error *err)
     return OK;
 }
 
+static Status check_entry(const cJSON *entry, const char *where, Error *err)
+{
+    static const char *const of_program[] = {
+        "functions", "name",      "description", "parameters", "strict",        "command",
+        "processes", "in_flight", "timeout_s",   "restart_ms", "restart_ms_max"};
+    static const char *const of_server[] = {
+        "functions", "name",      "description", "parameters", "strict",         "url",
+        "headers",   "timeout_s", "attempts",    "backoff_ms", "backoff_ms_max", "connections"};
+    bool server = cJSON_HasObjectItem(entry, "url");
+    if (server)
+        return check_keys(entry, where, of_server, sizeof of_server / sizeof *of_server, err);
+    return check_keys(entry, where, of_program, sizeof of_program / sizeof *of_program, err);
+}
+
+static Status add_function(ToolSet *set, const cJSON *function, const char *where, Error *err)
+{
+    const char *name = NULL;
+    TRY(json_string(function, "name", where, &name, err));
+    if (find_function(set, name) >= 0)
+        return error_set(err, ERR_INVALID, "%s: there are two functions %s", where, QUOTED(name));
+    int count = cJSON_GetArraySize(set->functions);
+    if (count == FUNCTIONS_MAX)
+        return error_set(err, ERR_INVALID, "there are more than %d functions", FUNCTIONS_MAX);
+    cJSON *tool = cJSON_CreateObject(), *copy = cJSON_AddObjectToObject(tool, "function");
+    cJSON_AddStringToObject(tool, "type", "function");
+    for (size_t i = 0; i < sizeof function_keys / sizeof *function_keys; i++) {
+        const cJSON *value = cJSON_GetObjectItemCaseSensitive(function, function_keys[i]);
+        if (value != NULL)
+            cJSON_AddItemToObject(copy, function_keys[i], cJSON_Duplicate(value, true));
+    }
+    cJSON_AddItemToArray(set->functions, tool);
+    set->owner[count] = set->num_providers;
+    return OK;
+}
+
+/* An entry is one function, or has a list of them. */
+static Status add_functions(ToolSet *set, const cJSON *entry, const char *where, Error *err)
+{
+    const cJSON *functions = cJSON_GetObjectItemCaseSensitive(entry, "functions"), *function = NULL;
+    bool one = cJSON_HasObjectItem(entry, "name");
+    if (one && functions != NULL)
+        return error_set(err, ERR_INVALID,
+                         "%s has both name and functions, expected one of them: it is one function "
+                         "or several",
+                         where);
+    if (one) return add_function(set, entry, where, err);
+    if (!cJSON_IsArray(functions) || functions->child == NULL)
+        return error_set(err, ERR_INVALID,
+                         "%s: functions is %s, expected a list of {\"name\", \"description\", "
+                         "\"parameters\"}, or a name",
+                         where, functions == NULL ? "missing" : json_type_name(functions));
+    cJSON_ArrayForEach(function, functions)
+    {
+        TRY(check_keys(function, where, function_keys, sizeof function_keys / sizeof *function_keys,
+                       err));
+        TRY(add_function(set, function, where, err));
+    }
+    return OK;
+}
+
+/* timeout_s, a number, in place of *timeout_ms. */
+static Status read_timeout(const cJSON *entry, const char *where, int64_t *timeout_ms, Error *err)
+{
+    double seconds = (double)*timeout_ms / 1000;
+    TRY(json_double_or(entry, "timeout_s", where, &seconds, err));
+    if (!(seconds >= 0.001 && seconds <= 86400))
+        return error_set(err, ERR_INVALID, "%s: timeout_s is %g, expected 0.001 to 86400", where,
+                         seconds);
+    *timeout_ms = (int64_t)(seconds * 1000);
+    return OK;
+}
+
+static Status open_provider(const cJSON *entry, const char *where, Provider *ret, Error *err)
+{
+    if (cJSON_HasObjectItem(entry, "url")) {
+        HttpPosterOptions options = http_poster_defaults();
+        Status status = http_poster_read_options(entry, where, &options, err);
+        if (status == OK) status = read_timeout(entry, where, &options.timeout_ms, err);
+        if (status == OK) status = http_poster_open(&options, &ret->poster, err);
+        http_poster_options_clear(&options);
+        return status;
+    }
+    ProcessPoolOptions options = process_pool_defaults();
+    Status status = process_pool_read_options(entry, where, &options, err);
+    if (status == OK) status = read_timeout(entry, where, &options.timeout_ms, err);
+    if (status == OK) status = process_pool_open(&options, &ret->pool, err);
+    process_pool_options_clear(&options);
+    return status;
+}
+
 static Status add_entry(ToolSet *set, const cJSON *entry, int index, Error *err)
 {
     char where[32];
     snprintf(where, sizeof where, "tools[%d]", index);
     if (set->num_providers == PROVIDERS_MAX)
         return error_set(err, ERR_INVALID, "there are more than %d tools", PROVIDERS_MAX);
-    TRY(check_keys(entry, where, err));
+    TRY(check_entry(entry, where, err));
     TRY(add_functions(set, entry, where, err));
     TRY(open_provider(entry, where, &set->provider[set->num_providers], err));
     set->num_providers++;
@@ -227,7 +268,9 @@ static Exchange *start_call(ProcessPool *pool, const ToolCaller *caller, const T
     str_printf(&line, "{\"id\": \"%" PRIu64 "\", ", id);
     append_call(&line, caller, call);
     str_putc(&line, '\n');
-    return exchange_start(pool, id, &line, false);
+    Exchange *exchange = exchange_start(pool, id, &line, false);
+    exchange_watch(exchange, caller->wanted);
+    return exchange;
 }
 
 static Status finish_call(Exchange *exchange, const ToolCall *call, char **ret, Error *err)
@@ -236,7 +279,9 @@ static Status finish_call(Exchange *exchange, const ToolCall *call, char **ret, 
     char reason[EXCHANGE_REASON_BYTES];
     ExchangeOutcome outcome = exchange_wait(exchange, &json, reason);
     Status status = OK;
-    if (outcome != EXCHANGE_MESSAGE)
+    if (outcome == EXCHANGE_UNWANTED)
+        status = error_set(err, ERR_CANCELLED, "tool %s: %s", QUOTED(call->name), reason);
+    else if (outcome != EXCHANGE_MESSAGE)
         status = error_set(err, outcome == EXCHANGE_TIMEOUT ? ERR_TIMEOUT : ERR_UNAVAILABLE,
                            "tool %s: %s", QUOTED(call->name), reason);
     else

@@ -1,11 +1,12 @@
 /* ToolSet: the tools of a job. An entry is a program that lives as long as the job and speaks JSON
  * lines (process/process_pool.h), with one or more functions that the model may call:
  *
- *     [{"command": ["python3", "calculator.py"], "timeout_ms": 10000,
- *       "functions": [{"name": "calculator", "description": "...", "parameters": {...}}]}]
+ *     [{"name": "calculator", "description": "...", "parameters": {...},
+ *       "command": ["python3", "calculator.py"], "timeout_s": 10}]
  *
- * or a server (`url` in the place of `command`). docs/tools.md has the protocol. Const once opened:
- * calls may be made on any number of threads. */
+ * or a server (`url` in the place of `command`); one with several functions has a list of them,
+ * `functions`, in the place of the first three keys. docs/tools.md has the protocol. Const once
+ * opened: calls may be made on any number of threads. */
 #ifndef TROUPE_ROLLOUT_WORKER_TOOLS_TOOL_SET_H
 #define TROUPE_ROLLOUT_WORKER_TOOLS_TOOL_SET_H
 

@@ -7,7 +7,7 @@
 
 bool generates(const World *w)
 {
-    return w->config->rollout.function == ROLLOUT_GENERATE;
+    return w->config->rollout.function != ROLLOUT_SFT;
 }
 
 int group_size(const World *w, int set)

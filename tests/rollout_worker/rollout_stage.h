@@ -13,7 +13,7 @@
 typedef struct Stage {
     JobConfig config;
     const RolloutTable *table;
-    char *train_path;
+    char *train_path, *run_dir; /* whoever sets them frees them */
     char source_endpoint[ENDPOINT_MAX], worker_endpoint[ENDPOINT_MAX];
     Loop *loop;
     DataService *source;

@@ -5,8 +5,11 @@ static const KeyName too_stale_names[] = {
     {"recompute", TOO_STALE_RECOMPUTE}, {"drop", TOO_STALE_DROP}, {NULL, 0}};
 static const KeyName partial_names[] = {
     {"recompute", PARTIAL_RECOMPUTE}, {"keep", PARTIAL_KEEP}, {NULL, 0}};
-static const KeyName function_names[] = {
-    {"sft", ROLLOUT_SFT}, {"generate", ROLLOUT_GENERATE}, {NULL, 0}};
+static const KeyName function_names[] = {{"sft", ROLLOUT_SFT},
+                                         {"generate", ROLLOUT_GENERATE},
+                                         {"process:", ROLLOUT_PROCESS},
+                                         {"plugin:", ROLLOUT_PLUGIN},
+                                         {NULL, 0}};
 
 static const ConfigKey keys[] = {
     {.path = "rollout.function",
@@ -14,8 +17,56 @@ static const ConfigKey keys[] = {
      .offset = AT(rollout.function),
      .preset = "sft",
      .names = function_names,
+     .text_offset = AT(rollout.function_of),
      .meaning = "how a record becomes samples; sft renders, tokenizes and masks it; generate lets "
-                "the policy answer its prompt and judges the answers (reinforcement learning)"},
+                "the policy answer its prompt and judges the answers (reinforcement learning); "
+                "process:COMMAND and plugin:PATH do what a program or a shared object of yours "
+                "says; see rollout-function.md"},
+    {.path = "rollout.function_options",
+     .type = KEY_OBJECT,
+     .offset = AT(rollout.function_options),
+     .derived = "none",
+     .example = "{turns: 3}",
+     .also = "function_kwargs",
+     .meaning = "with process and plugin: what the rollout function is told besides the record"},
+    {.path = "rollout.function_processes",
+     .type = KEY_INT,
+     .offset = AT(rollout.function_processes),
+     .preset = "1",
+     .min = 1,
+     .max = 64,
+     .meaning = "with process: programs that a worker starts"},
+    {.path = "rollout.function_in_flight",
+     .type = KEY_INT,
+     .offset = AT(rollout.function_in_flight),
+     .preset = "1",
+     .min = 1,
+     .max = 1024,
+     .meaning = "with process: records that one program has at a time"},
+    {.path = "rollout.function_timeout_s",
+     .type = KEY_NUMBER,
+     .offset = AT(rollout.function_timeout_s),
+     .preset = "60",
+     .min = 0,
+     .above_min = true,
+     .max = 86400,
+     .meaning =
+         "with process: seconds of silence, where it is the program's turn, after which it is "
+         "taken for stuck and started again"},
+    {.path = "rollout.working_dir",
+     .type = KEY_PATH,
+     .offset = AT(rollout.working_dir),
+     .derived = "the job file's folder",
+     .meaning = "with generate: the folder in which programs of the job start (rollout function, "
+                "tools, rewards)"},
+    {.path = "rollout.failures_max",
+     .type = KEY_INT,
+     .offset = AT(rollout.failures_max),
+     .preset = "16",
+     .max = 1e9,
+     .meaning =
+         "with generate: records that the job's own rollout function or tools may fail at in "
+         "a worker, after several tries each, before the run ends"},
     {.path = "rollout.num_workers",
      .type = KEY_INT,
      .offset = AT(rollout.num_workers),
@@ -42,11 +93,43 @@ static const ConfigKey keys[] = {
     {.path = "rollout.reward",
      .type = KEY_JSON,
      .offset = AT(rollout.reward),
-     .derived = "none; generate needs it",
+     .derived = "none; generate needs it, process and plugin may judge themselves",
      .example = "gsm8k",
      .also = "rm_type reward_funcs reward_model reward_function custom_rm_path rm",
      .meaning = "with generate: what an answer is worth: a reward of rewards.md by name, as "
                 "{name: http, options: {...}}, or a list of these with weights"},
+    {.path = "rollout.tools",
+     .type = KEY_JSON,
+     .offset = AT(rollout.tools),
+     .derived = "none",
+     .example = "[{name: calculator, command: [python3, calculator.py], description: ..., "
+                "parameters: {...}}]",
+     .also = "tool_config_path tool_config",
+     .meaning = "with generate: what the model may call between its turns: programs (command) and "
+                "servers (url); see tools.md"},
+    {.path = "rollout.max_turns",
+     .type = KEY_INT,
+     .offset = AT(rollout.max_turns),
+     .preset = "8",
+     .min = 1,
+     .max = 1024,
+     .also = "max_assistant_turns max_tool_calling_iterations",
+     .meaning = "with tools: turns of an answer at most; the last one's calls are not made"},
+    {.path = "rollout.tool_format",
+     .type = KEY_STRING,
+     .offset = AT(rollout.tool_format),
+     .preset = "auto",
+     .example = "hermes",
+     .meaning = "with tools: how the model writes calls: auto, the form that its chat template "
+                "writes, or a name of tools.md"},
+    {.path = "rollout.max_tool_response_length",
+     .type = KEY_INT,
+     .offset = AT(rollout.max_tool_response_length),
+     .preset = "1024",
+     .min = 1,
+     .max = SAMPLE_TOKENS_MAX,
+     .meaning = "with tools: tokens of what the tools say behind one turn; more is cut in the "
+                "middle"},
     {.path = "rollout.n_samples_per_prompt",
      .type = KEY_INT,
      .offset = AT(rollout.n_samples_per_prompt),

@@ -32,7 +32,7 @@ def generate(request, call, prompt, **options):
 
 def rollout(request):
     record, count = request["record"], request["samples"]
-    question = {"messages": record["messages"]}
+    question = {"messages": request["messages"]}
     check = {"follow": [{"role": "user", "content": "Check this, and give the final answer."}]}
     generate(request, "first", [question], samples=count)
     samples = []
@@ -41,7 +41,7 @@ def rollout(request):
         prompt = [question, {"output": ["first", i]}, check]
         second = generate(request, f"second {i}", prompt, index=i)[0]
         numbers = re.findall(r"-?\d+(?:\.\d+)?", second["text"])
-        right = bool(numbers) and numbers[-1] == str(record["label"])
+        right = bool(numbers) and numbers[-1] == str(request["label"])
         samples.append({"pieces": prompt + [{"output": [f"second {i}", 0]}], "reward": float(right),
                         "extra": {"answer": numbers[-1] if numbers else None}})
     return samples

@@ -71,13 +71,14 @@ typedef struct Fixture {
 static void open_command(Fixture *fixture, const char *spec)
 {
     Error err = {0};
-    ProcessFunctionOptions options = {.pool = process_pool_defaults(), .model_path = TINY_MODEL};
+    ProcessPoolOptions pool = process_pool_defaults();
+    FunctionHost host = {.model_path = TINY_MODEL};
     cJSON *json = cJSON_Parse(spec);
     assert_ok(text_model_load(TINY_MODEL, NULL, &fixture->model, &err), &err);
-    assert_ok(process_pool_read_options(json, "function", &options.pool, &err), &err);
-    options.model = fixture->model;
-    assert_ok(process_function_open(&options, &fixture->function, &err), &err);
-    process_pool_options_clear(&options.pool);
+    assert_ok(process_pool_read_options(json, "function", &pool, &err), &err);
+    host.model = fixture->model;
+    assert_ok(process_function_open(&pool, &host, &fixture->function, &err), &err);
+    process_pool_options_clear(&pool);
     cJSON_Delete(json);
     fixture->talker = (Talker){.model = fixture->model, .text = "five"};
 }
@@ -104,11 +105,12 @@ static FunctionTask make_task(const cJSON *record, int num_samples)
                           .num_samples = num_samples,
                           .sample = 99,
                           .max_length = 400,
+                          .rewards = true,
                           .params = params};
 }
 
 /* Runs a record whose script is this list of messages. */
-static Status run_script(Fixture *fixture, const char *script, int num_samples, FunctionSample *ret,
+static Status run_script(Fixture *fixture, const char *script, int num_samples, Answer *ret,
                          Error *err)
 {
     cJSON *record = cJSON_CreateObject(), *list = cJSON_Parse(script);
@@ -124,7 +126,7 @@ static Status run_script(Fixture *fixture, const char *script, int num_samples, 
 static void assert_script_fails(Fixture *fixture, const char *script, Status expected,
                                 const char *message)
 {
-    FunctionSample sample;
+    Answer sample;
     Error err = {0};
     assert_fails(run_script(fixture, script, 1, &sample, &err), expected, &err, message);
 }
@@ -150,7 +152,7 @@ static void test_function_makes_a_group(void **state)
 {
     (void)state;
     Fixture fixture;
-    FunctionSample samples[2];
+    Answer samples[2];
     Error err = {0};
     open_fixture(&fixture);
     assert_ok(run_script(&fixture,
@@ -182,7 +184,7 @@ static void test_function_makes_a_group(void **state)
             assert_int_equal(sample->loss_mask[t], at >= 0);
             assert_true(sample->log_prob[t] == (at >= 0 ? -1.0f - (float)at : 0));
         }
-        function_sample_clear(&samples[i]);
+        answer_clear(&samples[i]);
     }
     close_fixture(&fixture);
 }
@@ -191,12 +193,12 @@ static void test_function_makes_several_turns(void **state)
 {
     (void)state;
     Fixture fixture;
-    FunctionSample sample;
+    Answer sample;
     Error err = {0};
     open_fixture(&fixture);
 #define FIRST                                                                                      \
     QUESTION                                                                                       \
-        ", {\"output\": [\"a\", 0]}, {\"follow\": [{\"role\": \"user\", \"content\": \"Sure?\"}]}"
+    ", {\"output\": [\"a\", 0]}, {\"follow\": [{\"role\": \"user\", \"content\": \"Sure?\"}]}"
     assert_ok(run_script(&fixture,
                          "[" ASK ", {\"type\": \"generate\", \"call\": \"b\", \"index\": 4, "
                          "\"draw\": 1, \"prompt\": [" FIRST "]}, " DONE(FIRST ", {\"output\": "
@@ -218,7 +220,7 @@ static void test_function_makes_several_turns(void **state)
     assert_ok(talk(&fixture.talker, &request, &one, &err), &err);
     assert_int_equal(trained, 2 * one.length);
     generation_clear(&one);
-    function_sample_clear(&sample);
+    answer_clear(&sample);
     close_fixture(&fixture);
 }
 
@@ -226,7 +228,7 @@ static void test_pieces_of_text_and_ids(void **state)
 {
     (void)state;
     Fixture fixture;
-    FunctionSample sample;
+    Answer sample;
     Error err = {0};
     open_fixture(&fixture);
 #define HEAD                                                                                       \
@@ -240,7 +242,7 @@ static void test_pieces_of_text_and_ids(void **state)
     assert_text(&fixture, &sample.sample, "<|im_start|><|im_end|><|im_start|>0 is five<|im_end|>");
     assert_int_equal(sample.sample.token[0], 1022);
     assert_int_not_equal(sample.sample.token[1], 1023); /* text, not the control token */
-    function_sample_clear(&sample);
+    answer_clear(&sample);
     close_fixture(&fixture);
 }
 
@@ -248,12 +250,12 @@ static void test_outputs_are_trained_only_behind_their_prompt(void **state)
 {
     (void)state;
     Fixture fixture;
-    FunctionSample sample;
+    Answer sample;
     Error err = {0};
     open_fixture(&fixture);
     assert_script_fails(&fixture,
                         "[" ASK ", " DONE("{\"text\": \"Easy:\"}, {\"output\": [\"a\", 0]}") "]",
-                        ERR_DATA, "stands behind other tokens than it was generated from");
+                        ERR_INVALID, "stands behind other tokens than it was generated from");
     /* as context it may stand anywhere */
 #define CONTEXT "{\"text\": \"Easy:\"}, {\"output\": [\"a\", 0], \"trained\": false}"
     assert_ok(run_script(&fixture,
@@ -263,7 +265,7 @@ static void test_outputs_are_trained_only_behind_their_prompt(void **state)
               &err);
     assert_text(&fixture, &sample.sample, "Easy:0 is five<|im_end|>0 is five<|im_end|>");
     assert_int_equal(sample.sample.loss_mask[sample.sample.prompt_length - 1], 0);
-    function_sample_clear(&sample);
+    answer_clear(&sample);
     close_fixture(&fixture);
 }
 
@@ -314,13 +316,13 @@ static void test_function_that_breaks_the_protocol_is_told_how(void **state)
     (void)state;
     Fixture fixture;
     open_fixture(&fixture);
-    assert_script_fails(&fixture, "[{\"type\": \"finished\"}]", ERR_DATA,
+    assert_script_fails(&fixture, "[{\"type\": \"finished\"}]", ERR_INVALID,
                         "expected generate, done or failed");
-    assert_script_fails(&fixture, "[{\"type\": \"done\", \"samples\": []}]", ERR_DATA,
+    assert_script_fails(&fixture, "[{\"type\": \"done\", \"samples\": []}]", ERR_INVALID,
                         "done has 0 samples, expected 1");
-    assert_script_fails(&fixture, "[" DONE(QUESTION) "]", ERR_DATA,
+    assert_script_fails(&fixture, "[" DONE(QUESTION) "]", ERR_INVALID,
                         "none of the pieces is an output");
-    assert_script_fails(&fixture, "[" ASK ", " ASK "]", ERR_DATA, "no call of its own");
+    assert_script_fails(&fixture, "[" ASK ", " ASK "]", ERR_INVALID, "no call of its own");
     assert_script_fails(&fixture, "[{\"type\": \"failed\", \"error\": \"no label\"}]", ERR_DATA,
                         "the rollout function says: no label");
     close_fixture(&fixture);
@@ -330,7 +332,7 @@ static void test_samples_may_be_rejected(void **state)
 {
     (void)state;
     Fixture fixture;
-    FunctionSample sample;
+    Answer sample;
     Error err = {0};
     open_fixture(&fixture);
     assert_ok(run_script(&fixture,
@@ -340,7 +342,7 @@ static void test_samples_may_be_rejected(void **state)
     assert_int_equal(sample.sample.status, SAMPLE_REJECTED);
     assert_string_equal(sample.sample.reject_message, "too easy");
     assert_int_equal(sample.sample.position, 12);
-    function_sample_clear(&sample);
+    answer_clear(&sample);
     close_fixture(&fixture);
 }
 
@@ -348,7 +350,7 @@ static void test_function_that_ends_or_is_silent_is_no_fault_of_the_record(void 
 {
     (void)state;
     Fixture fixture;
-    FunctionSample sample;
+    Answer sample;
     Error err = {0};
     open_fixture(&fixture);
     assert_script_fails(&fixture, "[" ASK ", \"crash\"]", ERR_UNAVAILABLE,
@@ -360,7 +362,7 @@ static void test_function_that_ends_or_is_silent_is_no_fault_of_the_record(void 
         if (status != OK) usleep(20000);
     }
     assert_ok(status, &err);
-    function_sample_clear(&sample);
+    answer_clear(&sample);
     assert_script_fails(&fixture, "[" ASK ", \"silent\"]", ERR_TIMEOUT, "no answer in 2000 ms");
     close_fixture(&fixture);
 }
@@ -386,14 +388,14 @@ static void *ask_often(void *argument)
     Asker *asker = argument;
     asker->right = true;
     for (int i = 0; i < 20; i++) {
-        FunctionSample sample;
+        Answer sample;
         Error err = {0};
         Status status = run_script(&asker->fixture,
                                    "[" ASK ", " DONE(QUESTION ", {\"output\": [\"a\", 0]}") "]", 1,
                                    &sample, &err);
         asker->right = asker->right && status == OK &&
                        strstr(sample.response, asker->fixture.talker.text) != NULL;
-        function_sample_clear(&sample);
+        answer_clear(&sample);
     }
     return NULL;
 }
@@ -426,7 +428,7 @@ static void test_example_in_python_refines_answers(void **state)
         skip();
     }
     Fixture fixture;
-    FunctionSample samples[3];
+    Answer samples[3];
     Error err = {0};
     open_command(&fixture, "{\"command\": [\"/usr/bin/python3\", \"" PROJECT_SOURCE_DIR
                            "/deploy/examples/rollout/refine.py\"]}");
@@ -434,6 +436,8 @@ static void test_example_in_python_refines_answers(void **state)
                                 "\"label\": \"2\"}");
     FunctionTask task = make_task(record, 3);
     FunctionEngine engine = {talk, &fixture.talker};
+    task.messages = cJSON_GetObjectItem(record, "messages");
+    task.label = "2";
     fixture.talker.text = "the index. The answer is 2";
     assert_ok(process_function_run(fixture.function, &task, &engine, samples, &err), &err);
     for (int i = 0; i < 3; i++) {
@@ -445,7 +449,7 @@ static void test_example_in_python_refines_answers(void **state)
         assert_text(&fixture, &samples[i].sample, expected);
         assert_true(samples[i].has_reward && samples[i].sample.reward == 1);
         free(expected);
-        function_sample_clear(&samples[i]);
+        answer_clear(&samples[i]);
     }
     cJSON_Delete(record);
     close_fixture(&fixture);

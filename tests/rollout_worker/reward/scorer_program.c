@@ -7,6 +7,7 @@
  *   once FILE   is `length`, but ends at a request when FILE is not there, and makes it
  *   later FILE  is `length`, but ends at every request for as long as FILE is not there
  *   context     the score is 1000 times the length of the label, and the length of the prompt
+ *   rank        the score is the response's place in its group
  *   child FILE  starts a process that sleeps for ever, writes its pid to FILE, and is `length` */
 #include <stdio.h>
 #include <stdlib.h>
@@ -95,6 +96,20 @@ static void judge_context(void)
     }
 }
 
+static void judge_rank(void)
+{
+    for (;;) {
+        cJSON *request = read_request();
+        int count = cJSON_GetArraySize(cJSON_GetObjectItem(request, "responses"));
+        printf("{\"id\": \"%s\", \"scores\": [", text(request, "id"));
+        for (int i = 0; i < count; i++)
+            printf("%s%d", i > 0 ? ", " : "", i);
+        printf("]}\n");
+        fflush(stdout);
+        cJSON_Delete(request);
+    }
+}
+
 static void judge_later(const char *path)
 {
     for (;;) {
@@ -124,6 +139,7 @@ int main(int argc, char **argv)
         return 4;
     }
     if (strcmp(mode, "context") == 0) judge_context();
+    if (strcmp(mode, "rank") == 0) judge_rank();
     if (strcmp(mode, "later") == 0) judge_later(argv[2]);
     if (strcmp(mode, "child") == 0) make_child(argv[2]);
     while (strcmp(mode, "reverse") == 0) {

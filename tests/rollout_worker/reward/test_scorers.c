@@ -247,8 +247,10 @@ static void test_process_refuses_a_command_that_is_none(void **state)
                       "no program \"no-such-program\" in PATH");
     assert_not_opened("{\"name\": \"process\", \"options\": {\"command\": [\"/etc/passwd\"]}}",
                       "cannot run \"/etc/passwd\"");
-    assert_not_opened("{\"name\": \"process\", \"options\": {\"command\": \"cat\"}}",
-                      "expected a list of texts");
+    assert_not_opened("{\"name\": \"process\", \"options\": {\"command\": 7}}",
+                      "expected a text or a list of texts");
+    assert_not_opened("{\"name\": \"process\", \"options\": {\"command\": \"cat 'x\"}}",
+                      "a quote, ', is opened and not closed");
     assert_not_opened("{\"name\": \"process\"}", "command");
     assert_not_opened("{\"name\": \"process\", \"options\": {\"comand\": []}}",
                       "did you mean command?");

@@ -39,7 +39,7 @@ static ToolSet *open_program(const char *options)
 
 static Status call(ToolSet *set, const char *name, char **ret, Error *err)
 {
-    const ToolCaller caller = {12, 3, 1};
+    const ToolCaller caller = {.position = 12, .index = 3, .turn = 1};
     static const char arguments[] = "{\"a\": 1.0, \"b\": \"\xc3\xbc\"}";
     ToolCall one = {.name = (char *)name};
     assert_ok(json_parse(arguments, sizeof arguments - 1, "arguments", &one.arguments, err), err);
@@ -80,14 +80,14 @@ static void test_faults_of_the_model_are_answers(void **state)
 static void test_faults_of_tools_are_errors(void **state)
 {
     (void)state;
-    ToolSet *set = open_program(", \"restart_ms\": 1, \"timeout_ms\": 300");
+    ToolSet *set = open_program(", \"restart_ms\": 1, \"timeout_s\": 0.3");
     char *answer = NULL;
     Error err = {0};
     assert_fails(call(set, "crash", &answer, &err), ERR_UNAVAILABLE, &err,
                  "exited with status 3: out of cheese");
     assert_null(answer);
     tool_set_close(set);
-    set = open_program(", \"restart_ms\": 1, \"timeout_ms\": 300");
+    set = open_program(", \"restart_ms\": 1, \"timeout_s\": 0.3");
     assert_fails(call(set, "slow", &answer, &err), ERR_TIMEOUT, &err, "no answer in 300 ms");
     assert_fails(call(set, "nothing", &answer, &err), ERR_UNAVAILABLE, &err, "neither");
     assert_null(answer);

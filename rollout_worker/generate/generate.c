@@ -1,0 +1,564 @@
+/* Rollout functions that generate: the policy answers a record's prompt, n samples at once, and
+ * each answer gets its reward. How a prompt becomes answers is a maker's (maker.h): `generate` asks
+ * for one turn or, with tools, several; `process` and `plugin` do what the user's own function
+ * says. Everything else is here and the same for all: which prompt a record is (prompt.h), rewards
+ * (judge.h), what becomes of both, saved groups. Ids, log-probs and mask come from the engine and
+ * are never made again from text; text goes to the rewards only.
+ *
+ * `run` blocks its thread until engine and rewards are done, so that it reads from top to bottom;
+ * there are as many threads as prompts in work. The noise of a token belongs to (seed of the job,
+ * set, position, index, token's position), so that the samples of a version of the weights are the
+ * same on any worker, in any order, in any company. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/memory.h"
+#include "base/rng.h"
+#include "config/eval_set.h"
+#include "rollout_worker/generate/judge.h"
+#include "rollout_worker/generate/maker.h"
+#include "rollout_worker/saved_group.h"
+
+#define TOKENIZER_CACHE_BYTES (256u << 10) /* per thread, and there are many */
+#define THREADS_MAX           1024
+
+/* Evaluations draw other noise than training, and each set other noise than the others. */
+#define EVAL_SAMPLE ((uint64_t)1 << 63)
+
+/* How the prompts of a set are answered and judged. */
+typedef struct AnswerRules {
+    const char *name; /* of the set of an evaluation; NULL: it is training */
+    Judge *judge;     /* NULL: no rewards are named, and whoever makes answers judges them */
+    int num_samples;
+    SamplingParams params; /* max_new_tokens as if a prompt left all the room */
+} AnswerRules;
+
+typedef struct Generate {
+    const JobConfig *config;
+    ChatText text;
+    AnswerRules *rules; /* [num_rules]: of training, then of each evaluation set */
+    int num_rules;
+    Policy *policy;
+    const AnswerMaker *maker;
+    void *made; /* the maker's own */
+    atomic_bool ended;
+    atomic_int making;         /* threads in the maker */
+    atomic_uint_fast64_t done; /* prompts */
+} Generate;
+
+/* A record on its way. */
+typedef struct Task {
+    Generate *generate;
+    const RolloutRecord *record;
+    const AnswerRules *rules;
+    Wanted wanted;
+    Prompt prompt;
+    int num_samples;
+    Answer *answer;       /* [num_samples] */
+    RewardResult *result; /* [num_samples] */
+} Task;
+
+/* ---- the rules of each set ---- */
+
+static Status open_judge(const JobConfig *config, const char *text, const char *key, Judge **ret,
+                         Error *err)
+{
+    if (text != NULL) return judge_open(text, key, ret, err);
+    if (config->rollout.function != ROLLOUT_GENERATE) return OK;
+    return error_set(err, ERR_INVALID, "%s is missing", key);
+}
+
+static void put_stops(SamplingParams *params, const StringList *stop)
+{
+    params->stop = (const char *const *)stop->item;
+    params->num_stop = (int)stop->count;
+}
+
+static Status open_training(const JobConfig *config, AnswerRules *ret, Error *err)
+{
+    SamplingParams params = sampling_defaults();
+    params.temperature = config->rollout.temperature;
+    params.top_p = config->rollout.top_p;
+    params.top_k = (int32_t)config->rollout.top_k;
+    params.min_p = config->rollout.min_p;
+    params.max_new_tokens = (int32_t)config->rollout.max_response_length;
+    params.seed = (uint64_t)config->seed;
+    put_stops(&params, &config->rollout.stop);
+    *ret =
+        (AnswerRules){.num_samples = (int)config->rollout.n_samples_per_prompt, .params = params};
+    return open_judge(config, config->rollout.reward, "rollout.reward", &ret->judge, err);
+}
+
+static Status open_set(const JobConfig *config, int index, AnswerRules *ret, Error *err)
+{
+    EvalSet set = eval_set(config, index);
+    SamplingParams params = sampling_defaults();
+    int64_t most = set.max_response_length;
+    params.temperature = set.temperature;
+    params.top_p = set.top_p;
+    params.top_k = (int32_t)set.top_k;
+    params.min_p = set.min_p;
+    params.max_new_tokens = (int32_t)(most > 0 ? most : config->rollout.max_response_length);
+    params.seed = (uint64_t)config->seed;
+    put_stops(&params, set.stop);
+    *ret = (AnswerRules){
+        .name = set.name, .num_samples = (int)set.n_samples_per_prompt, .params = params};
+    return open_judge(config, set.reward, set.key, &ret->judge, err);
+}
+
+static Status open_rules(Generate *generate, Error *err)
+{
+    const JobConfig *config = generate->config;
+    generate->num_rules = 1 + eval_set_count(config);
+    generate->rules = mem_calloc((size_t)generate->num_rules, sizeof *generate->rules);
+    TRY(open_training(config, &generate->rules[0], err));
+    for (int i = 1; i < generate->num_rules; i++)
+        TRY(open_set(config, i - 1, &generate->rules[i], err));
+    return OK;
+}
+
+static void close_rules(Generate *generate)
+{
+    for (int i = 0; i < generate->num_rules; i++)
+        judge_close(generate->rules[i].judge);
+    free(generate->rules);
+}
+
+/* Training's for a set that the job does not have: there are no records of one. */
+static const AnswerRules *find_rules(const Generate *generate, const RolloutRecord *record)
+{
+    for (int i = 1; record->set != NULL && i < generate->num_rules; i++)
+        if (strcmp(generate->rules[i].name, record->set) == 0) return &generate->rules[i];
+    return &generate->rules[0];
+}
+
+static int threads_that_wait_for_rewards(const Generate *generate)
+{
+    int count = 0;
+    for (int i = 0; i < generate->num_rules; i++)
+        count += judge_waiting(generate->rules[i].judge);
+    return count;
+}
+
+/* ---- open, close ---- */
+
+static void generate_close(void *shared)
+{
+    Generate *generate = shared;
+    if (generate == NULL) return;
+    if (generate->made != NULL) generate->maker->close(generate->made);
+    policy_destroy(generate->policy);
+    close_rules(generate);
+    chat_text_close(&generate->text);
+    free(generate);
+}
+
+static const AnswerMaker *maker_of(const JobConfig *config)
+{
+    if (config->rollout.function != ROLLOUT_GENERATE) return &make_function;
+    return config->rollout.tools != NULL ? &make_turns : &make_once;
+}
+
+static Status open_parts(Generate *generate, Error *err)
+{
+    const JobConfig *config = generate->config;
+    TRY(open_rules(generate, err));
+    TRY(chat_text_open(config, &generate->text, err));
+    TRY(policy_create(&generate->text, &generate->policy, err));
+    const MakerHost host = {config, &generate->text, generate->policy};
+    generate->maker = maker_of(config);
+    return generate->maker->open(&host, &generate->made, err);
+}
+
+static Status generate_open(const JobConfig *config, void **ret_shared, Error *err)
+{
+    Generate *generate = mem_calloc(1, sizeof *generate);
+    generate->config = config;
+    Status status = open_parts(generate, err);
+    if (status == OK)
+        *ret_shared = generate;
+    else
+        generate_close(generate);
+    return status;
+}
+
+static void *generate_open_thread(const void *shared)
+{
+    const Generate *generate = shared;
+    return tokenizer_cache_create(text_model_tokenizer(generate->text.model),
+                                  TOKENIZER_CACHE_BYTES);
+}
+
+static void generate_close_thread(void *scratch)
+{
+    tokenizer_cache_destroy(scratch);
+}
+
+/* Enough that the prompts of any set fill the engine. */
+static int generate_num_threads(const JobConfig *config)
+{
+    int64_t group = config->rollout.n_samples_per_prompt;
+    for (int i = 0; i < eval_set_count(config); i++)
+        if (eval_set(config, i).n_samples_per_prompt < group)
+            group = eval_set(config, i).n_samples_per_prompt;
+    int64_t threads = config->rollout.concurrency / group;
+    return threads < 1 ? 1 : threads > THREADS_MAX ? THREADS_MAX : (int)threads;
+}
+
+static void generate_end(void *shared)
+{
+    Generate *generate = shared;
+    atomic_store(&generate->ended, true);
+    policy_end(generate->policy);
+}
+
+static Status generate_adopt(void *shared, const RolloutWeights *weights, RolloutAdoption *ret,
+                             Error *err)
+{
+    Generate *generate = shared;
+    return policy_adopt(generate->policy, weights, ret, err);
+}
+
+static const Policy *generate_policy(const void *shared, const ChatText **ret_text)
+{
+    const Generate *generate = shared;
+    *ret_text = &generate->text;
+    return generate->policy;
+}
+
+static const char *generate_memory_plan(const void *shared)
+{
+    const Generate *generate = shared;
+    return policy_memory_plan(generate->policy);
+}
+
+static void generate_describe(const void *shared, RolloutActivity *ret)
+{
+    const Generate *generate = shared;
+    const EngineThread *engine = policy_engine(generate->policy);
+    ret->progress = engine_thread_progress(engine) + generate->done;
+    ret->working = engine_thread_working(engine);
+    ret->waiting_for = ret->working > 0                    ? ""
+                       : engine_thread_waiting(engine) > 0 ? "weights of the train workers"
+                       : threads_that_wait_for_rewards(generate) > 0 ? "rewards"
+                       : generate->maker == &make_once               ? ""
+                       : atomic_load(&generate->making) == 0         ? ""
+                       : generate->maker == &make_turns              ? "tools (rollout.tools)"
+                                                                     : "the rollout function";
+}
+
+/* ---- answers ---- */
+
+static void task_clear(Task *task)
+{
+    for (int i = 0; i < task->num_samples; i++) {
+        if (task->answer != NULL) answer_clear(&task->answer[i]);
+        if (task->result != NULL) reward_result_clear(&task->result[i]);
+    }
+    free(task->answer);
+    free(task->result);
+    prompt_clear(&task->prompt);
+}
+
+/* Whose noise it is. */
+static uint64_t sample_id(const Task *task)
+{
+    uint64_t position = (uint64_t)task->record->position;
+    const char *set = task->rules->name;
+    return set == NULL ? position : rng_key(position, set) | EVAL_SAMPLE;
+}
+
+static Status make_answers(Task *task, Error *err)
+{
+    Generate *generate = task->generate;
+    task->num_samples = task->rules->num_samples;
+    task->answer = mem_calloc((size_t)task->num_samples, sizeof *task->answer);
+    task->result = mem_calloc((size_t)task->num_samples, sizeof *task->result);
+    const MakerTask made = {
+        .prompt = &task->prompt,
+        .num_samples = task->num_samples,
+        .sample = sample_id(task),
+        .params = task->rules->params,
+        .rewards = task->rules->judge != NULL,
+        .wanted = &task->wanted,
+    };
+    for (int i = 0; i < task->num_samples; i++) {
+        task->answer[i].sample.position = task->record->position;
+        task->answer[i].sample.index = i;
+    }
+    atomic_fetch_add(&generate->making, 1);
+    Status status = generate->maker->make(generate->made, &made, task->answer, err);
+    atomic_fetch_sub(&generate->making, 1);
+    return status;
+}
+
+/* ---- rewards ---- */
+
+static bool is_to_be_judged(const Answer *answer)
+{
+    return answer->sample.status != SAMPLE_REJECTED && !answer->has_reward;
+}
+
+static RewardRequest request_of(const Task *task, int i)
+{
+    const Prompt *prompt = &task->prompt;
+    return (RewardRequest){
+        .prompt = {prompt->conversation.text, prompt->conversation.text_length},
+        .response = {task->answer[i].response, task->answer[i].response_bytes},
+        .label = slice_from(prompt->label != NULL ? prompt->label : ""),
+        .metadata = prompt->chat.metadata,
+        .position = task->record->position,
+        .index = i,
+    };
+}
+
+/* Judges those of the group that are there and that nobody has judged. */
+static Status judge(Task *task, Error *err)
+{
+    size_t most = (size_t)task->num_samples;
+    RewardRequest *request = mem_calloc(most, sizeof *request);
+    RewardResult *result = mem_calloc(most, sizeof *result);
+    int64_t began = clock_ns();
+    int count = 0, attempts = 0, at = 0;
+    for (int i = 0; i < task->num_samples; i++)
+        if (is_to_be_judged(&task->answer[i])) request[count++] = request_of(task, i);
+    const RewardGroup group = {request, count, &task->wanted};
+    Status status =
+        count == 0 ? OK : judge_group(task->rules->judge, &group, result, &attempts, err);
+    float judge_s = (float)((double)(clock_ns() - began) / 1e9);
+    for (int i = 0; i < task->num_samples; i++) {
+        if (!is_to_be_judged(&task->answer[i])) continue;
+        SampleWork *work = &task->answer[i].sample.work;
+        task->result[i] = result[at++];
+        work->judge_s = judge_s;
+        if (at == 1 && attempts > 1) work->retries += attempts - 1; /* once for the group */
+    }
+    free(request);
+    free(result);
+    return status;
+}
+
+/* ---- samples ---- */
+
+static void reject_unjudged(const Task *task, const RewardResult *result, Answer *answer)
+{
+    char *message =
+        mem_printf("%s: an answer could not be judged: %s%s%s\n"
+                   "  to do: %s",
+                   task->record->source, reward_outcome_name(result->outcome),
+                   result->reason[0] != '\0' ? ", " : "", result->reason,
+                   result->permanent ? "correct the record's label or metadata, or drop the record"
+                                     : "see to what judges it (rollout.reward)");
+    char *response = answer->response; /* people may want to see it */
+    size_t response_bytes = answer->response_bytes;
+    answer->response = NULL;
+    answer_reject(answer, REJECT_UNJUDGED, message);
+    answer->response = response;
+    answer->response_bytes = response_bytes;
+    free(message);
+}
+
+static void take_result(const Task *task, const RewardResult *result, Answer *answer)
+{
+    if (!is_to_be_judged(answer)) return;
+    if (!reward_outcome_trains(result->outcome)) {
+        reject_unjudged(task, result, answer);
+        return;
+    }
+    answer->sample.reward = (float)result->score;
+    answer->sample.right = result->outcome == REWARD_OK;
+}
+
+/* Moves the samples to the group; their texts stay. */
+static void fill_group(Task *task, RolloutGroup *ret)
+{
+    for (int i = 0; i < task->num_samples; i++) {
+        Answer *answer = &task->answer[i];
+        Sample *sample = rollout_group_add(ret, task->record);
+        take_result(task, &task->result[i], answer);
+        answer->sample.position = sample->position;
+        answer->sample.index = sample->index;
+        *sample = answer->sample;
+        answer->sample = (Sample){0};
+        if (i == 0 && sample->status != SAMPLE_REJECTED) /* told once for the record */
+            chat_notes_put(&task->prompt.notes, sample);
+    }
+}
+
+/* ---- saved groups ---- */
+
+/* What people are shown: with several turns all of them and what stands between. */
+static Status response_text(const Task *task, const Sample *sample, const Answer *answer,
+                            char **ret_owned, Slice *ret, Error *err)
+{
+    size_t length = 0;
+    *ret = (Slice){answer->response, answer->response_bytes};
+    if (sample->work.turns < 2) return OK;
+    TRY(tokenizer_decode(
+        text_model_tokenizer(task->generate->text.model), sample->token + sample->prompt_length,
+        (size_t)(sample->length - sample->prompt_length), false, ret_owned, &length, err));
+    *ret = (Slice){*ret_owned, length};
+    return OK;
+}
+
+/* The oldest weights in the group: in an evaluation it has one version. */
+static int64_t group_version(const RolloutGroup *group)
+{
+    for (int i = 0; i < group->count; i++)
+        if (group->sample[i].status != SAMPLE_REJECTED) return group->sample[i].weight_version;
+    return 0;
+}
+
+/* The group as it is in rollout.save, for people and for rollout.load. */
+static Status save_group(const Task *task, const RolloutGroup *group, Error *err)
+{
+    size_t count = (size_t)task->num_samples;
+    Slice *response = mem_calloc(count, sizeof *response);
+    char **owned = mem_calloc(count, sizeof *owned);
+    char *path = saved_group_path(task->generate->config->rollout.save, task->rules->name,
+                                  group_version(group), task->record->position);
+    Status status = OK;
+    for (size_t i = 0; i < count && status == OK; i++)
+        status =
+            response_text(task, &group->sample[i], &task->answer[i], &owned[i], &response[i], err);
+    const SavedTexts texts = {
+        .prompt = {task->prompt.conversation.text, task->prompt.conversation.text_length},
+        .label = slice_from(task->prompt.label != NULL ? task->prompt.label : ""),
+        .response = response,
+        .result = task->result};
+    if (status == OK) status = saved_group_write(path, group, &texts, err);
+    for (size_t i = 0; i < count; i++)
+        free(owned[i]);
+    free(owned);
+    free(path);
+    free(response);
+    return status == OK ? OK : error_prefix(err, "rollout.save");
+}
+
+/* Answers that were saved are of use only behind the prompt that they answer; what a rollout
+ * function makes of a record may begin otherwise. */
+static Status check_loaded(const Task *task, const RolloutGroup *group, const char *path,
+                           Error *err)
+{
+    const TokenizedConversation *prompt = &task->prompt.conversation;
+    int32_t length = (int32_t)prompt->length;
+    for (int i = 0; i < group->count; i++) {
+        const Sample *sample = &group->sample[i];
+        bool own = task->generate->config->rollout.function != ROLLOUT_GENERATE;
+        if (sample->status == SAMPLE_REJECTED || own) continue;
+        if (sample->prompt_length != length ||
+            memcmp(sample->token, prompt->token, (size_t)length * sizeof *sample->token) != 0)
+            return error_set(err, ERR_DATA,
+                             "rollout.load: %s answers another prompt than %s, which stands at its "
+                             "position now\n  expected: answers of a run with the same data, seed "
+                             "and model",
+                             path, task->record->source);
+    }
+    return OK;
+}
+
+static Status load_group(const Task *task, RolloutGroup *ret, Error *err)
+{
+    const char *folder = task->generate->config->rollout.load;
+    char *path = saved_group_path(folder, NULL, 0, task->record->position);
+    Status status = saved_group_read(path, task->record, ret, err);
+    if (status == OK)
+        status = check_loaded(task, ret, path, err);
+    else
+        error_prefix(err, "rollout.load");
+    free(path);
+    return status;
+}
+
+/* ---- a record ---- */
+
+static Status answer_prompt(Task *task, RolloutGroup *ret, Error *err)
+{
+    if (task->generate->config->rollout.load != NULL && task->rules->name == NULL)
+        return load_group(task, ret, err);
+    TRY(make_answers(task, err));
+    TRY(judge(task, err));
+    TRY(wanted_check(&task->wanted, err)); /* whoever answers in its place saves it */
+    fill_group(task, ret);
+    return task->generate->config->rollout.save != NULL ? save_group(task, ret, err) : OK;
+}
+
+static Status read_prompt(Task *task, TokenizerCache *cache, Error *err)
+{
+    const Generate *generate = task->generate;
+    const AnswerMaker *maker = generate->maker;
+    const PromptUse use = {
+        .text = &generate->text,
+        .tools = maker->tools != NULL ? maker->tools(generate->made) : NULL,
+        .rewards = maker == &make_function ? NULL : judge_rewards(task->rules->judge),
+    };
+    return prompt_read(&use, cache, task->record, &task->prompt, err);
+}
+
+static bool is_refused(const Task *task, Sample *ret)
+{
+    const Generate *generate = task->generate;
+    return prompt_is_refused(&task->prompt, generate->config, generate->maker->needs_room, ret);
+}
+
+static Status generate_run(void *shared, void *scratch, const RolloutRecord *record,
+                           RolloutGroup *ret, Error *err)
+{
+    Generate *generate = shared;
+    Task task = {.generate = generate,
+                 .record = record,
+                 .rules = find_rules(generate, record),
+                 .wanted = {record->given_up, &generate->ended}};
+    Error refusal = {0};
+    Sample refused = {.position = record->position};
+    Status status = read_prompt(&task, scratch, &refusal);
+    if (status != OK)
+        rollout_reject(&refused, chat_reject_reason(status), refusal.message);
+    else if (!is_refused(&task, &refused))
+        status = answer_prompt(&task, ret, err);
+    if (refused.status == SAMPLE_REJECTED) {
+        *rollout_group_add(ret, record) = refused;
+        status = OK;
+    }
+    generate->done++;
+    task_clear(&task);
+    return status;
+}
+
+/* The prompt alone: an answer takes weights. */
+static void generate_explain(void *shared, void *scratch, const RolloutRecord *record, Sample *ret,
+                             RolloutTrace *ret_trace)
+{
+    Task task = {.generate = shared, .record = record, .rules = find_rules(shared, record)};
+    Error refusal = {0};
+    ret->position = record->position;
+    Status status = read_prompt(&task, scratch, &refusal);
+    if (task.prompt.messages != NULL)
+        ret_trace->shape = chat_shape_name(task.prompt.chat.conversation.shape);
+    if (status != OK) {
+        rollout_reject(ret, chat_reject_reason(status), refusal.message);
+    } else if (!is_refused(&task, ret)) {
+        size_t length = task.prompt.conversation.length;
+        ret->length = ret->prompt_length = (int32_t)length;
+        ret->token = mem_calloc(length, sizeof *ret->token);
+        ret->loss_mask = mem_calloc(length, sizeof *ret->loss_mask);
+        memcpy(ret->token, task.prompt.conversation.token, length * sizeof *ret->token);
+        chat_notes_put(&task.prompt.notes, ret);
+    }
+    ret_trace->label = task.prompt.label;
+    task.prompt.label = NULL;
+    ret_trace->conversation = task.prompt.conversation;
+    task.prompt.conversation = (TokenizedConversation){0};
+    task_clear(&task);
+}
+
+#define GENERATES                                                                                  \
+    .open = generate_open, .close = generate_close, .open_thread = generate_open_thread,           \
+    .close_thread = generate_close_thread, .run = generate_run, .explain = generate_explain,       \
+    .num_threads = generate_num_threads, .adopt = generate_adopt, .end = generate_end,             \
+    .describe = generate_describe, .memory_plan = generate_memory_plan, .policy = generate_policy
+
+const RolloutTable rollout_generate = {.name = "generate", GENERATES};
+const RolloutTable rollout_process = {.name = "process", GENERATES};
+const RolloutTable rollout_plugin_table = {.name = "plugin", GENERATES};

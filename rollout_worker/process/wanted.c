@@ -1,0 +1,28 @@
+#include "rollout_worker/process/wanted.h"
+
+#include <stddef.h>
+#include <time.h>
+
+bool wanted_is_over(const Wanted *wanted)
+{
+    if (wanted == NULL) return false;
+    return (wanted->given_up != NULL && atomic_load(wanted->given_up)) ||
+           (wanted->ended != NULL && atomic_load(wanted->ended));
+}
+
+Status wanted_check(const Wanted *wanted, Error *err)
+{
+    if (!wanted_is_over(wanted)) return OK;
+    return error_set(err, ERR_CANCELLED, "nobody wants these samples any more");
+}
+
+Status wanted_pause(const Wanted *wanted, int64_t delay_ms, Error *err)
+{
+    Status status = wanted_check(wanted, err);
+    for (int64_t left = delay_ms; left > 0 && status == OK; left -= WANTED_SLICE_MS) {
+        struct timespec slice = {0, (left < WANTED_SLICE_MS ? left : WANTED_SLICE_MS) * 1000000};
+        nanosleep(&slice, NULL);
+        status = wanted_check(wanted, err);
+    }
+    return status;
+}
