@@ -12,6 +12,7 @@ sample and nothing else; Troupe's draws tokens and computes their log-probs as w
 up to its first token. Groups: prompt tokens computed, of 8 samples of one prompt.
 """
 import argparse
+import glob
 import json
 import os
 import statistics
@@ -22,14 +23,23 @@ import time
 SHAPE = dict(vocab=151936, hidden=1024, ffn=3072, heads=16, kv_heads=8, head_dim=128)
 
 
-class Ours:
-    def __init__(self, command):
+class Side:
+    def __init__(self, command, in_processor_time):
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.in_processor_time = in_processor_time
+
+    def processor_seconds(self):
+        times = glob.glob(f"/proc/{self.process.pid}/task/*/schedstat")
+        return sum(int(open(time).read().split()[0]) for time in times) / 1e9
 
     def ask(self, command):
+        begin = self.processor_seconds()
         self.process.stdin.write(command + "\n")
         self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
+        answer = json.loads(self.process.stdout.readline())
+        if self.in_processor_time and "seconds" in answer:
+            answer["seconds"] = self.processor_seconds() - begin
+        return answer
 
     def close(self):
         self.process.stdin.close()
@@ -168,13 +178,15 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batches", default="1,32,64")
     parser.add_argument("--peer-python", default=sys.executable, help="a Python that has numpy and gguf")
+    parser.add_argument("--processor-time", action="store_true", help="of all threads, in place of the time on the wall: "
+                        "with one thread, for a machine that has other work to do")
     parser.add_argument("--serve-llama", action="store_true")
     args = parser.parse_args()
     if args.serve_llama:
         serve_llama(args)
         return
-    ours = Ours([args.program, f"threads={args.threads}", f"layers={args.layers}"])
-    peer = Ours([args.peer_python] + sys.argv + ["--serve-llama"])
+    ours = Side([args.program, f"threads={args.threads}", f"layers={args.layers}"], args.processor_time)
+    peer = Side([args.peer_python] + sys.argv + ["--serve-llama"], args.processor_time)
 
     def report(name, work, rows):
         mine, theirs = [r[0] for r in rows], [r[1] for r in rows]

@@ -1,7 +1,8 @@
 /* Matrix products by oneDNN (https://github.com/oneapi-src/oneDNN), 2.x or 3.x; the contracts stand
  * in tensor/kernels.h. Of oneDNN's implementations only the "brg" family (batch-reduce GEMM:
  * AVX-512, AMX, and what later releases add) reduces a row in an order that does not depend on the
- * number of rows; where it offers another one, the loops of gemm.c do the product in f32. */
+ * number of rows; where it offers another one, the loops of gemm.c do the product in f32. Products
+ * of few rows are done by few_rows.c where that gives the same bits. */
 #ifndef TROUPE_TENSOR_CPU_ONEDNN_H
 #define TROUPE_TENSOR_CPU_ONEDNN_H
 

@@ -190,7 +190,7 @@ static EngineShape draw_shape(uint64_t seed)
     int sequence = WORKLOAD_LENGTH_MAX / KV_PAGE;
     EngineShape shape = {
         .max_samples = 1 + (int)rng_below(key, 0, 28),
-        .pages = sequence + (int)rng_below(key, 1, rng_below(key, 2, 2) == 0 ? 14 : 120),
+        .pages = sequence + (int)rng_below(key, 1, rng_below(key, 2, 3) > 0 ? 14 : 120),
         .forgets = rng_below(key, 3, 6) == 0,
     };
     shape.max_step_tokens = shape.max_samples + (int)rng_below(key, 4, 150);
@@ -207,7 +207,7 @@ static Workload draw_workload(const MismatchRound *round)
         .abort_one_in = 2 + (int)rng_below(key, 1, 12),
         .resume_percent = 30 + (int)rng_below(key, 2, 71),
         .with_stops = MODELS[round->model].vocab_size == TINY_VOCAB,
-        .long_samples = rng_below(key, 3, 4) == 0,
+        .long_samples = rng_below(key, 3, 2) == 0,
     };
 }
 
