@@ -213,6 +213,11 @@ static Status parse_options(const Command *command, int argc, char **argv, Optio
             TRY(take_option(command, letter, ret, err));
     }
     if (command->takes_key && optind < argc) ret->key = argv[optind++];
+    if (ret->key != NULL && strcmp(ret->key, "data") == 0 && optind < argc &&
+        strcmp(argv[optind], "inspect") == 0) { /* the one command of two words */
+        ret->key = "data inspect";
+        optind++;
+    }
     return optind < argc ? refuse_argument(command, argv[optind], err) : OK;
 }
 
@@ -601,6 +606,8 @@ static int run_help(const Options *options)
 {
     Error err = {0};
     const Command *command = &commands[0];
+    if (options->key != NULL && strcmp(options->key, "data inspect") == 0)
+        return become("data_inspect", (char *[]){"data_inspect", "--help", NULL});
     if (options->key != NULL && find_command(options->key, &command, &err) != OK)
         return fail(err.status, &err);
     if (command->help == NULL)

@@ -2,48 +2,46 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "base/str.h"
 #include "disk_room.h"
 #include "local_node.h"
 #include "model/model_config.h"
 #include "model/weights_check.h"
-#include "text/conversation.h"
+#include "text/text_check.h"
 
-/* A conversation that every chat template renders: shows template errors before the first sample
- * does. */
-static Status try_template(const JobConfig *config, const TextModel *text, Error *err)
+/* Shows what is wrong with the chat template before the first sample does; *ret_warnings (owned)
+ * what is odd. */
+static Status try_text(const JobConfig *config, const TextModel *text, char **ret_warnings,
+                       Error *err)
 {
-    static const char chat[] = "[{\"role\":\"user\",\"content\":\"Hello\"},"
-                               "{\"role\":\"assistant\",\"content\":\"Hello!\"}]";
-    cJSON *messages = cJSON_Parse(chat);
-    cJSON *kwargs = NULL;
     const char *kwargs_text = config->data.apply_chat_template_kwargs;
-    if (kwargs_text != NULL) kwargs = cJSON_Parse(kwargs_text);
-    ConversationOptions options = {.template_kwargs = kwargs};
-    TokenizedConversation conversation = {0};
-    Status status = conversation_check_kwargs(kwargs, err);
-    if (status != OK) {
-        err->status = status = ERR_INVALID;
-        error_prefix(err, "data.apply_chat_template_kwargs");
-        error_append(err, "Remove it there.");
-        goto done;
-    }
-    status = conversation_encode(text, NULL, messages, NULL, &options, &conversation, err);
-    if (status != OK) {
-        err->status = status = ERR_DATA;
-        error_append(err, "Expected a chat template that renders a plain conversation, a user's "
-                          "message and an answer to it.\n"
-                          "Correct it, or name another one at model.chat_template.");
-    }
-done:
-    tokenized_conversation_free(&conversation);
-    cJSON_Delete(messages);
+    cJSON *kwargs = kwargs_text != NULL ? cJSON_Parse(kwargs_text) : NULL;
+    Status status = text_model_try(text, kwargs, err);
+    if (status == OK) *ret_warnings = text_model_warnings(text, kwargs);
     cJSON_Delete(kwargs);
     return status;
+}
+
+/* A line each; without `out` to the log. */
+static void put_warnings(const char *warnings, Str *out)
+{
+    for (const char *line = warnings; line != NULL && *line != '\0';) {
+        int length = (int)strcspn(line, "\n");
+        if (out != NULL)
+            str_printf(out, "warning: %.*s\n", length, line);
+        else {
+            char *text = mem_strndup(line, (size_t)length);
+            log_event(LOG_WARN, "text_odd", F_STR("why", text));
+            free(text);
+        }
+        line += length + (line[length] == '\n');
+    }
 }
 
 static Status load_text(const JobConfig *config, TextModel **ret, Error *err)
@@ -55,7 +53,8 @@ static Status load_text(const JobConfig *config, TextModel **ret, Error *err)
     return status;
 }
 
-static char *summarize(const JobConfig *config, const ModelConfig *model, const TextModel *text)
+static char *summarize(const JobConfig *config, const ModelConfig *model, const TextModel *text,
+                       const char *warnings)
 {
     bool embedded = config->cluster.agents.count == 0;
     char *place = embedded ? mem_printf("of %g offered, this machine has %ld",
@@ -65,7 +64,9 @@ static char *summarize(const JobConfig *config, const ModelConfig *model, const 
                         ? mem_strdup("")
                         : mem_printf("weights: newest checkpoint of %s: %s\n", config->model.run,
                                      path_name(config->model.path));
-    char *summary = mem_printf(
+    Str summary = {0};
+    str_printf(
+        &summary,
         "model: %lld parameters, %d layers, hidden size %d, vocabulary %lld (tokenizer %d)\n%s"
         "layout: tp %lld x dp %lld, %lld rollout workers, batch of %lld samples; %g CPUs %s\n",
         (long long)model_config_parameters(model), model->num_hidden_layers, model->hidden_size,
@@ -73,9 +74,10 @@ static char *summarize(const JobConfig *config, const ModelConfig *model, const 
         weights, (long long)config->train.tp_size, (long long)config->train.dp_size,
         (long long)config->rollout.num_workers, (long long)config->train.global_batch_size,
         local_node_cpus_needed(config), place);
+    put_warnings(warnings, &summary);
     free(place);
     free(weights);
-    return summary;
+    return str_take(&summary);
 }
 
 Status validate_disk(const JobConfig *config, char **ret_line, Error *err)
@@ -100,6 +102,7 @@ Status validate_disk(const JobConfig *config, char **ret_line, Error *err)
 Status validate_job(const JobConfig *config, char **ret_summary, Error *err)
 {
     TextModel *text = NULL;
+    char *warnings = NULL;
     ModelConfig model;
     Status status = job_config_check_files(config, err);
     if (status == OK) status = model_config_read(config->model.config, &model, err);
@@ -112,8 +115,12 @@ Status validate_job(const JobConfig *config, char **ret_summary, Error *err)
         status = model_config_check_tokenizer(&model, config->model.config,
                                               tokenizer_vocab_size(text_model_tokenizer(text)),
                                               config->model.tokenizer, err);
-    if (status == OK) status = try_template(config, text, err);
-    if (status == OK && ret_summary != NULL) *ret_summary = summarize(config, &model, text);
+    if (status == OK) status = try_text(config, text, &warnings, err);
+    if (status == OK && ret_summary != NULL)
+        *ret_summary = summarize(config, &model, text, warnings);
+    else
+        put_warnings(warnings, NULL);
+    free(warnings);
     text_model_destroy(text);
     return status;
 }

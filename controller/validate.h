@@ -9,7 +9,7 @@
 #include "config/job.h"
 
 /* ERR_* with a message for the user; *ret_summary (may be NULL; owned) is a few lines on what was
- * found in order. */
+ * found in order, and what is odd; with NULL that goes to the log. */
 Status validate_job(const JobConfig *config, char **ret_summary, Error *err);
 
 /* ERR_RESOURCE when the next checkpoint will not fit the disk; *ret_line (owned) says what it takes

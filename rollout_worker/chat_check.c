@@ -85,17 +85,6 @@ static bool is_blank(const cJSON *content)
     return true;
 }
 
-static bool is_masked(const cJSON *message)
-{
-    static const char *const keys[] = {"step_loss_mask", "weight"};
-    for (int i = 0; i < 2; i++) {
-        const cJSON *weight = member(message, keys[i]);
-        if (cJSON_IsFalse(weight) || (cJSON_IsNumber(weight) && weight->valuedouble == 0))
-            return true;
-    }
-    return false;
-}
-
 static bool is_empty_answer(const cJSON *message)
 {
     static const char *const thoughts[] = {"reasoning_content", "thinking", "reasoning"};
@@ -104,7 +93,7 @@ static bool is_empty_answer(const cJSON *message)
     for (int i = 0; i < 3; i++)
         if (!is_blank(member(message, thoughts[i]))) return false;
     return is_blank(member(message, "content")) &&
-           cJSON_GetArraySize(member(message, "tool_calls")) == 0 && !is_masked(message);
+           cJSON_GetArraySize(member(message, "tool_calls")) == 0 && !message_is_masked(message);
 }
 
 char *chat_find_empty_answer(const cJSON *messages, int first)

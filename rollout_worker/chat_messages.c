@@ -181,6 +181,48 @@ static Status append_from(cJSON *list, const cJSON *message, const RecordPlace *
     return OK;
 }
 
+/* ---- from OpenAI's older form ---- */
+
+static const cJSON *function_call_of(const cJSON *message)
+{
+    const cJSON *call = member(message, "function_call");
+    bool newer = cJSON_GetArraySize(member(message, "tool_calls")) > 0;
+    return cJSON_IsObject(message) && cJSON_IsObject(call) && !newer ? call : NULL;
+}
+
+bool messages_have_function_call(const cJSON *list)
+{
+    for (const cJSON *message = list->child; message != NULL; message = message->next)
+        if (function_call_of(message) != NULL) return true;
+    return false;
+}
+
+/* Appends a message of a list that has function calls. */
+static Status append_older(cJSON *list, const cJSON *message, const RecordPlace *place, int index,
+                           Error *err)
+{
+    const cJSON *call = function_call_of(message);
+    bool result = message_has_role(message, "function");
+    cJSON *calls = call != NULL ? read_calls(call) : NULL;
+    if (call != NULL && calls == NULL) {
+        char what[160];
+        snprintf(what, sizeof what, "%.60s[%d].function_call names no function", place->key, index);
+        return record_refuse(err, place->source, what, NULL, "{\"name\": ..., \"arguments\": ...}",
+                             "correct the record, or drop it");
+    }
+    cJSON *converted = cJSON_CreateObject();
+    for (const cJSON *item = message->child; item != NULL; item = item->next) {
+        if (call != NULL && (item == call || strcmp(item->string, "tool_calls") == 0)) continue;
+        if (result && strcmp(item->string, "role") == 0)
+            cJSON_AddStringToObject(converted, "role", "tool");
+        else
+            add_reference(converted, item->string, item);
+    }
+    if (calls != NULL) cJSON_AddItemToObject(converted, "tool_calls", calls);
+    cJSON_AddItemToArray(list, converted);
+    return OK;
+}
+
 /* ---- lists ---- */
 
 static Status refuse_mixed_forms(const RecordPlace *place, int index, const char *form, Error *err)
@@ -198,7 +240,7 @@ static Status refuse_mixed_forms(const RecordPlace *place, int index, const char
 
 static Status append_list(cJSON *list, const cJSON *value, const RecordPlace *place, Error *err)
 {
-    bool roles = false, froms = false;
+    bool roles = false, froms = false, older = messages_have_function_call(value);
     int index = 0;
     for (const cJSON *message = value->child; message != NULL; message = message->next, index++) {
         bool role = has_role(message), from = has_from(message);
@@ -208,6 +250,8 @@ static Status append_list(cJSON *list, const cJSON *value, const RecordPlace *pl
         froms = froms || from;
         if (from)
             TRY(append_from(list, message, place, index, err));
+        else if (older && cJSON_IsObject(message))
+            TRY(append_older(list, message, place, index, err));
         else
             cJSON_AddItemReferenceToArray(list, (cJSON *)message);
     }

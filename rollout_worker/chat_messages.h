@@ -1,6 +1,7 @@
 /* Lists of messages in their two forms, {"role", "content"} as OpenAI has it and {"from", "value"}
  * as ShareGPT has it, turned into the first. A ShareGPT `function_call`, whose value is the JSON
- * text of one call or of a list, becomes an assistant's tool_calls. What a role means and whether
+ * text of one call or of a list, becomes an assistant's tool_calls, and so does OpenAI's older
+ * `function_call`. What a role means and whether
  * contents are right is judged where they are rendered (text/conversation.h). Part of
  * chat_shapes.c; any thread. */
 #ifndef TROUPE_ROLLOUT_WORKER_CHAT_MESSAGES_H
@@ -19,6 +20,10 @@ typedef struct RecordPlace {
 
 /* A list with a message in ShareGPT's form. */
 bool messages_have_from(const cJSON *list);
+
+/* A list with a call in the form that OpenAI had before tools: an assistant's `function_call`, and
+ * role `function` for what comes of it. Appended, they are tool_calls and role `tool`. */
+bool messages_have_function_call(const cJSON *list);
 
 /* The first message that is an object with `role` or `from`: what lists of messages are known by.
  */

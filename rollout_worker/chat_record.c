@@ -46,7 +46,9 @@ void chat_record_clear(ChatRecord *record)
 
 /* ---- tools ---- */
 
-/* The tools stand at the tool key of the record, or at "tools" in its metadata. */
+static const char older_key[] = "functions"; /* of OpenAI, before there were tools */
+
+/* The tools stand at the tool key of the record, at "tools" in its metadata, or at "functions". */
 static Status find_tools(const ChatReader *reader, const cJSON *record, const char *source,
                          const cJSON **ret, Error *err)
 {
@@ -57,6 +59,8 @@ static Status find_tools(const ChatReader *reader, const cJSON *record, const ch
         place.key = "metadata.tools";
         tools = cJSON_IsObject(metadata) ? value_of(metadata, "tools") : NULL;
     }
+    if (tools == NULL && cJSON_IsArray(value_of(record, older_key)))
+        tools = value_of(record, older_key);
     if (tools != NULL && !cJSON_IsArray(tools) && !cJSON_IsString(tools))
         return refuse_type(&place, tools, "a list of tools, or a string with such a list in JSON",
                            "convert it, or name another key in data.tool_key", err);
@@ -181,8 +185,9 @@ Status chat_record_read(const ChatReader *reader, const cJSON *record, const cha
         chat_record_clear(&read);
         return status;
     }
-    if (read.conversation.shape == SHAPE_CONVERSATIONS || read.conversation.shape == SHAPE_ALPACA)
-        wrap_bare_tools(&read);
+    bool older = read.tools != NULL && strcmp(read.tools->string, older_key) == 0;
+    ChatShape shape = read.conversation.shape;
+    if (older || shape == SHAPE_CONVERSATIONS || shape == SHAPE_ALPACA) wrap_bare_tools(&read);
     merge_kwargs(reader, kwargs, &read);
     read.label = record_value(record, reader->key.label);
     read.label_key = reader->key.label;

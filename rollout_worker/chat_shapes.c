@@ -115,6 +115,81 @@ static Status find_parts(Reading *reading)
     return OK;
 }
 
+/* ---- other names for the parts ---- */
+
+/* A question and its answer as data sets have them that are none of the shapes' own. */
+static const struct {
+    const char *question, *answer;
+} other_names[] = {{"question", "answer"},   {"query", "answer"},   {"prompt", "answer"},
+                   {"question", "response"}, {"query", "response"}, {"input", "output"}};
+
+#define NUM_OTHER_NAMES (sizeof other_names / sizeof other_names[0])
+
+static bool has_beginning(const Reading *reading)
+{
+    for (int part = 0; part < NUM_BEGINNINGS; part++)
+        if (reading->part[part] != NULL) return true;
+    return false;
+}
+
+/* Takes a question under another name where the record begins with nothing else, and its answer, or
+ * the pair that answers it. */
+static void find_other_names(Reading *reading)
+{
+    const cJSON **part = reading->part, *prompt = part[PART_PROMPT];
+    bool pair = part[PART_CHOSEN] != NULL && part[PART_REJECTED] != NULL;
+    if (has_beginning(reading) && prompt == NULL) return;
+    for (size_t i = 0; i < NUM_OTHER_NAMES; i++) {
+        const cJSON *question = value_of(reading->record, other_names[i].question);
+        const cJSON *answer = value_of(reading->record, other_names[i].answer);
+        if (prompt != NULL && question != prompt) continue;
+        if (!is_text(question) && !messages_are_likely(question)) continue;
+        if (pair && strcmp(other_names[i].question, "input") != 0) {
+            part[PART_PROMPT] = question;
+            return;
+        }
+        if (pair || (!is_text(answer) && !messages_are_likely(answer))) continue;
+        if (part[PART_ANSWER] != NULL && part[PART_ANSWER] != answer) continue;
+        part[PART_PROMPT] = question;
+        part[PART_ANSWER] = answer;
+        return;
+    }
+}
+
+static bool begins_with(const cJSON *list, const cJSON *beginning)
+{
+    const cJSON *message = list->child;
+    for (const cJSON *wanted = beginning->child; wanted != NULL; wanted = wanted->next) {
+        if (message == NULL || !cJSON_Compare(message, wanted, true)) return false;
+        message = message->next;
+    }
+    return true;
+}
+
+static bool is_first_question(const cJSON *prompt, const cJSON *messages)
+{
+    for (const cJSON *message = messages->child; message != NULL; message = message->next) {
+        if (!message_has_role(message, "user")) continue;
+        return cJSON_Compare(prompt, value_of(message, "content"), true);
+    }
+    return false;
+}
+
+/* Drops what is said twice: a prompt with which the messages begin, and messages that are those of
+ * the chosen answer. */
+static void drop_repetitions(Reading *reading)
+{
+    const cJSON **part = reading->part;
+    const cJSON *prompt = part[PART_PROMPT], *messages = part[PART_MESSAGES];
+    if (!cJSON_IsArray(messages) || prompt == NULL) return;
+    if (part[PART_CHOSEN] != NULL) {
+        if (cJSON_Compare(messages, part[PART_CHOSEN], true)) part[PART_MESSAGES] = NULL;
+    } else if (cJSON_IsString(prompt) ? is_first_question(prompt, messages)
+                                      : cJSON_IsArray(prompt) && begins_with(messages, prompt)) {
+        part[PART_PROMPT] = NULL;
+    }
+}
+
 /* "prompt", "answer", "id" and 2 more. */
 static void list_keys(const cJSON *object, Str *out)
 {
@@ -126,10 +201,24 @@ static void list_keys(const cJSON *object, Str *out)
     if (count > 8) str_printf(out, " and %d more", count - 8);
 }
 
-/* What a record of no shape probably meant: a key that looks like a conversation, or one that is
- * nearly right. */
+/* The member under one of the names, in any case of letters. */
+static const cJSON *find_name(const cJSON *record, const char *const *names, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        const cJSON *value = cJSON_GetObjectItem(record, names[i]); /* whatever the case */
+        if (is_turns(value)) return value;
+    }
+    return NULL;
+}
+
+/* What a record of no shape probably meant: a key that looks like a conversation, one that is
+ * nearly right, or a question and its answer under other names. */
 static void advise(const cJSON *record, Str *out)
 {
+    static const char *const questions[] = {"question", "query", "problem",     "input",
+                                            "user",     "human", "user_prompt", "goal"};
+    static const char *const answers[] = {"answer",    "output", "solution", "response",
+                                          "assistant", "gpt",    "target",   "completion"};
     const char *names[NUM_PART_KEYS];
     for (size_t i = 0; i < NUM_PART_KEYS; i++)
         names[i] = part_keys[i].key;
@@ -139,6 +228,20 @@ static void advise(const cJSON *record, Str *out)
                    QUOTED(item->string));
         return;
     }
+    const cJSON *question = find_name(record, questions, sizeof questions / sizeof questions[0]);
+    const cJSON *answer = find_name(record, answers, sizeof answers / sizeof answers[0]);
+    if (question != NULL && answer != NULL && answer != question) {
+        str_printf(out,
+                   "if they are question and answer, jq -c '{prompt: .%s, completion: .%s}' "
+                   "renames them; for RL name the first in data.input_key, the other in "
+                   "data.label_key",
+                   question->string, answer->string);
+        return;
+    }
+    if (question != NULL) {
+        str_printf(out, "if %s is the prompt, say so in data.input_key", QUOTED(question->string));
+        return;
+    }
     for (const cJSON *item = record->child; item != NULL; item = item->next) {
         const char *nearest = str_nearest(item->string, names, NUM_PART_KEYS);
         if (nearest == NULL) continue;
@@ -146,7 +249,11 @@ static void advise(const cJSON *record, Str *out)
                    QUOTED(item->string), nearest);
         return;
     }
-    str_puts(out, "convert the record, or name the key of its conversation in data.input_key");
+    if (is_text(value_of(record, "text")))
+        str_puts(out, "plain text is not trained; if \"text\" is a prompt for RL, say so in "
+                      "data.input_key");
+    else
+        str_puts(out, "convert the record, or name the key of its conversation in data.input_key");
 }
 
 static Status refuse_unknown(const Reading *reading)
@@ -209,7 +316,7 @@ static Status read_list(Reading *reading, const cJSON *value)
     reading->ret->shape = froms ? SHAPE_CONVERSATIONS : SHAPE_MESSAGES;
     reading->ret->messages = value;
     reading->ret->list_key = value->string;
-    if (cJSON_IsArray(value) && !froms) return OK;
+    if (cJSON_IsArray(value) && !froms && !messages_have_function_call(value)) return OK;
     return append(reading, own_list(reading), value, NULL);
 }
 
@@ -237,14 +344,18 @@ static Status append_history(const Reading *reading, cJSON *list, const cJSON *h
                          "correct the record, or drop it");
 }
 
-/* Alpaca's instruction and input are one question, a line each. */
+/* Alpaca's instruction and input are one question, a line each; Dolly calls the second context. */
 static Status append_question(const Reading *reading, cJSON *list)
 {
     const cJSON *instruction = reading->part[PART_INSTRUCTION];
     const cJSON *input = value_of(reading->record, "input");
-    RecordPlace place = {reading->source, "input"};
-    if (input != NULL && !cJSON_IsString(input))
+    const cJSON *context = value_of(reading->record, "context");
+    if (is_text(context) && is_text(input)) return refuse_mix(reading, input, context);
+    if (!is_text(input) && context != NULL) input = context;
+    if (input != NULL && !cJSON_IsString(input)) {
+        RecordPlace place = {reading->source, input->string};
         return refuse_type(&place, input, "a text", "correct the record, or drop it", reading->err);
+    }
     if (!is_text(input)) return append_text(reading, list, instruction, "user");
     if (!is_text(instruction) && cJSON_IsString(instruction))
         return append_text(reading, list, input, "user");
@@ -271,7 +382,9 @@ static Status append_beginning(const Reading *reading, cJSON *list)
 
 static Status read_alpaca(Reading *reading)
 {
-    const cJSON *output = value_of(reading->record, "output");
+    const cJSON *output = value_of(reading->record, "output"), *answer = reading->part[PART_ANSWER];
+    if (output != NULL && answer != NULL) return refuse_mix(reading, output, answer);
+    if (output == NULL) output = answer;
     if (output == NULL)
         return record_refuse(reading->err, reading->source,
                              "\"instruction\" stands without \"output\"", NULL,
@@ -317,16 +430,6 @@ static int common_beginning(const cJSON *a, const cJSON *b)
     return count;
 }
 
-static bool begins_with(const cJSON *list, const cJSON *beginning)
-{
-    const cJSON *message = list->child;
-    for (const cJSON *wanted = beginning->child; wanted != NULL; wanted = wanted->next) {
-        if (message == NULL || !cJSON_Compare(message, wanted, true)) return false;
-        message = message->next;
-    }
-    return true;
-}
-
 /* Whether the answers are whole conversations: where there is nothing before them, where they begin
  * with it, and, as TRL has it, beside a prompt that is a text where they are not. */
 static bool answers_are_whole(const Reading *reading, const cJSON *prompt, const cJSON *chosen,
@@ -354,6 +457,36 @@ static cJSON *join(cJSON *beginning, cJSON *answer, bool whole)
     return whole ? answer : beginning;
 }
 
+/* Where two whole conversations part, both have to be at an answer. */
+static Status check_parting(const Reading *reading, const cJSON *chosen, const cJSON *rejected,
+                            int common)
+{
+    const cJSON *a = cJSON_GetArrayItem(chosen, common), *b = cJSON_GetArrayItem(rejected, common);
+    char found[120];
+    if (message_has_role(a, "assistant") && message_has_role(b, "assistant")) return OK;
+    snprintf(found, sizeof found, "chosen[%d] and rejected[%d] are not both an assistant's", common,
+             common);
+    return record_refuse(reading->err, reading->source,
+                         "\"chosen\" and \"rejected\" do not answer the same prompt", found,
+                         "two conversations that are the same up to an answer",
+                         "correct the record, or name the one to train on in data.input_key");
+}
+
+/* Without a prompt beside them answers are conversations, and no texts. */
+static Status check_answer_form(const Reading *reading, const cJSON *answer)
+{
+    RecordPlace place = {reading->source, answer->string};
+    if (!cJSON_IsString(answer) || has_beginning(reading)) return OK;
+    bool transcript = strstr(answer->valuestring, "Human:") != NULL &&
+                      strstr(answer->valuestring, "Assistant:") != NULL;
+    return refuse_type(&place, answer,
+                       "a list of messages, or an answer to a \"prompt\" that stands beside it",
+                       transcript ? "split the transcript into messages: docs/data.md, Recipes, "
+                                    "has a command for it"
+                                  : "add the prompt, or convert the record",
+                       reading->err);
+}
+
 static Status read_pair(Reading *reading)
 {
     ChatConversation *ret = reading->ret;
@@ -365,6 +498,7 @@ static Status read_pair(Reading *reading)
         if (status == OK) status = append_beginning(reading, beginning[i]);
         const char *role = beginning[i]->child != NULL ? "assistant" : NULL;
         const cJSON *value = reading->part[i == 0 ? PART_CHOSEN : PART_REJECTED];
+        if (status == OK) status = check_answer_form(reading, value);
         if (status == OK) status = append(reading, answer[i], value, role);
     }
     bool whole = status == OK && answers_are_whole(reading, beginning[0], answer[0], answer[1]);
@@ -375,6 +509,8 @@ static Status read_pair(Reading *reading)
     ret->owned[1] = join(beginning[1], answer[1], whole);
     ret->messages = ret->owned[0];
     ret->rejected = ret->owned[1];
+    if (whole)
+        status = check_parting(reading, ret->messages, ret->rejected, ret->num_prompt_messages);
     return status;
 }
 
@@ -397,6 +533,8 @@ static Status read_by_shape(Reading *reading)
 {
     int beginning = NUM_BEGINNINGS;
     TRY(find_parts(reading));
+    find_other_names(reading);
+    drop_repetitions(reading);
     TRY(find_beginning(reading, &beginning));
     const cJSON *answer = reading->part[PART_ANSWER];
     bool chosen = is_turns(reading->part[PART_CHOSEN]);
@@ -405,7 +543,7 @@ static Status read_by_shape(Reading *reading)
     if (chosen && answer != NULL) return refuse_mix(reading, reading->part[PART_CHOSEN], answer);
     if (chosen) return read_pair(reading);
     if (beginning == NUM_BEGINNINGS) return refuse_unknown(reading);
-    if (answer != NULL && beginning != PART_PROMPT)
+    if (answer != NULL && beginning != PART_PROMPT && beginning != PART_INSTRUCTION)
         return refuse_mix(reading, reading->part[beginning], answer);
     if (beginning == PART_INSTRUCTION) return read_alpaca(reading);
     if (beginning == PART_PROMPT) return read_prompt(reading);

@@ -8,6 +8,12 @@
  *   prompt and answer {"prompt", "completion"}                                TRL
  *   pair              {"chosen", "rejected"} as whole conversations, or behind a prompt
  *
+ * Other names for the same, where nothing else in the record could be meant: "context" for "input"
+ * and "response" for "output" (Dolly); "question", "query" or "input" for "prompt" and "answer" or
+ * "output" for "completion", in one of the pairs that data sets have. A prompt that repeats what a
+ * conversation beside it begins with (UltraChat) counts as absent, and so do messages that repeat
+ * the chosen ones (UltraFeedback).
+ *
  * Lists of messages may be in either form wherever they stand; "conversation" does for
  * "conversations", "response" for "completion", and a text at the top under "system" opens a
  * conversation that has no system message of its own. Conversions are those of TRL

@@ -4,6 +4,7 @@
 
 #include "base/memory.h"
 #include "base/str.h"
+#include "text/text_check.h"
 
 void chat_text_close(ChatText *text)
 {
@@ -19,11 +20,17 @@ Status chat_text_open(const JobConfig *config, ChatText *ret, Error *err)
     if (status == OK)
         status =
             text_model_load(config->model.tokenizer, config->model.chat_template, &text.model, err);
+    if (status == OK) status = text_model_try(text.model, text.reader.template_kwargs, err);
     if (status == OK)
         *ret = text;
     else
         chat_text_close(&text);
     return status;
+}
+
+char *chat_text_warnings(const ChatText *text)
+{
+    return text_model_warnings(text->model, text->reader.template_kwargs);
 }
 
 Status chat_text_read(const ChatText *text, const RolloutRecord *record, const cJSON *json,
@@ -62,7 +69,7 @@ static void explain_refusal(const RolloutRecord *record, const ChatRecord *chat,
     bool by_limits = by_template && err->status != ERR_INVALID;
     ChatShape shape = chat->conversation.shape;
     char *found = chat_text_own_names(chat, err->message);
-    error_set(err, err->status, "%s: %s%s%s%s", record->source, found,
+    error_set(err, err->status, "%s: %s%s%s%s%s", record->source, found,
               shape != SHAPE_MESSAGES ? "\n  found: messages made of the shape " : "",
               shape != SHAPE_MESSAGES ? chat_shape_name(shape) : "",
               by_limits     ? "\n  expected: a chat template that comes to an end within its limits"
@@ -71,7 +78,8 @@ static void explain_refusal(const RolloutRecord *record, const ChatRecord *chat,
               : by_template ? "\n  expected: a conversation that the chat template accepts"
                               "\n  to do: correct it, or name another template in "
                               "model.chat_template"
-                            : "\n  to do: correct the record, or drop it");
+                            : "\n  to do: correct the record, or drop it",
+              by_template ? text_missing_name_hint(found) : "");
     free(found);
 }
 

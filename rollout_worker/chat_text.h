@@ -18,8 +18,10 @@ typedef struct ChatText {
     TextModel *model;
 } ChatText;
 
-/* Loads what the job names. Nothing is left behind on failure. */
+/* Loads what the job names, and tries the chat template once. Nothing is left behind on failure. */
 Status chat_text_open(const JobConfig *config, ChatText *ret, Error *err);
+/* What is odd about them, a sentence or two a line; owned by the caller. NULL: nothing. */
+char *chat_text_warnings(const ChatText *text);
 void chat_text_close(ChatText *text); /* accepts a zeroed one */
 
 /* chat_record_read of a parsed record, by the keys of its set. */

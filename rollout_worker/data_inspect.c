@@ -183,6 +183,19 @@ static void show(const Shown *shown, const Arguments *arguments)
     str_free(&out);
 }
 
+/* Beside what is shown, which may be for a program. A check has told of it already. */
+static void warn(const Inspection *inspection, const Arguments *arguments)
+{
+    if (arguments->brief) return;
+    char *warnings = inspection_warnings(inspection);
+    for (const char *line = warnings; line != NULL && *line != '\0';) {
+        int length = (int)strcspn(line, "\n");
+        fprintf(stderr, "controller: data inspect: warning: %.*s\n", length, line);
+        line += length + (line[length] == '\n');
+    }
+    free(warnings);
+}
+
 /* Whether a run would end at what was met. */
 static bool would_stop(const Shown *shown, const Arguments *arguments)
 {
@@ -211,11 +224,15 @@ static int inspect(Arguments *arguments)
     if (status == OK) status = job_config_check_data(config, &err);
     if (status == OK) status = rollout_enter_working_dir(config, &err);
     if (status == OK) status = inspection_open(&arguments->inspect, &inspection, &err);
+    if (status == OK) warn(inspection, arguments);
     if (status == OK) status = look(inspection, arguments, &shown, &err);
     if (status == OK) show(&shown, arguments);
     bool stops = status == OK && would_stop(&shown, arguments);
-    if (status == ERR_UNSUPPORTED && arguments->brief) { /* a part of a check, which goes on */
-        printf("%s: %s\n", inspect_set_key(&arguments->inspect), err.message);
+    if (status == ERR_UNSUPPORTED && arguments->brief && config != NULL &&
+        !inspection_is_possible(config)) { /* a part of a check, which goes on */
+        const char *key = inspect_set_key(&arguments->inspect);
+        bool named = str_starts_with(err.message, key);
+        printf("%s%s%s\n", named ? "" : key, named ? "" : ": ", err.message);
         status = OK;
     }
     inspected_record_clear(&shown.record);

@@ -69,6 +69,11 @@ static Status open_dataset(Inspection *inspection, Error *err)
     return status;
 }
 
+bool inspection_is_possible(const JobConfig *config)
+{
+    return rollout_table(config->rollout.function)->explain != NULL;
+}
+
 static Status open_table(Inspection *inspection, Error *err)
 {
     const JobConfig *config = inspection->options.config;
@@ -94,6 +99,12 @@ Status inspection_open(const InspectOptions *options, Inspection **ret, Error *e
     }
     inspection_close(inspection);
     return status;
+}
+
+char *inspection_warnings(const Inspection *inspection)
+{
+    const RolloutTable *table = inspection->table;
+    return table->warnings != NULL ? table->warnings(inspection->shared) : NULL;
 }
 
 void inspection_close(Inspection *inspection)

@@ -27,9 +27,14 @@ typedef struct Inspection Inspection;
 /* "data.train", "data.eval", "eval.sets.gsm8k": borrowed from the configuration. */
 const char *inspect_set_key(const InspectOptions *options);
 
+/* Whether the job's rollout function shows what it makes of a record. */
+bool inspection_is_possible(const JobConfig *config);
+
 /* Opens data files, tokenizer and template. ERR_INVALID names the sets when there is no such one.
  */
 Status inspection_open(const InspectOptions *options, Inspection **ret, Error *err);
+/* What is odd about tokenizer and template, a line each; owned by the caller. NULL: nothing. */
+char *inspection_warnings(const Inspection *inspection);
 void inspection_close(Inspection *inspection); /* accepts NULL */
 
 /* One record and what became of it. */

@@ -279,13 +279,15 @@ void inspect_view_brief(const InspectOptions *options, const InspectSummary *sum
 {
     uint64_t used = summary->completed + summary->truncated;
     unsigned long long records = summary->records, tokens = summary->tokens;
-    str_printf(out, "%s: %s %llu records give ", inspect_set_key(options),
-               summary->all ? "all" : "the first", records);
+    str_printf(out, "%s: %s %llu record%s ", inspect_set_key(options),
+               summary->all ? "all" : "the first", records, records == 1 ? " gives" : "s give");
     if (generates(options))
-        str_printf(out, "%llu prompts of %llu tokens", (unsigned long long)used, tokens);
+        str_printf(out, "%llu prompt%s of %llu tokens", (unsigned long long)used,
+                   used == 1 ? "" : "s", tokens);
     else
-        str_printf(out, "%llu samples (%llu cut) of %llu tokens, %.1f %% of them trained",
-                   (unsigned long long)used, (unsigned long long)summary->truncated, tokens,
+        str_printf(out, "%llu sample%s (%llu cut) of %llu tokens, %.1f %% of them trained",
+                   (unsigned long long)used, used == 1 ? "" : "s",
+                   (unsigned long long)summary->truncated, tokens,
                    percent(summary->trained, summary->tokens));
     str_printf(out, "; %llu rejected\n", (unsigned long long)(records - used));
     for (int reason = 0; reason < REJECT_REASON_COUNT; reason++) {

@@ -360,10 +360,24 @@ static Status check_value(Checker *checker)
                          "true, false or null");
 }
 
+/* So begins a file of JSON that is written for people to read. */
+static bool is_bracket_alone(const Checker *checker)
+{
+    const char *at = checker->at;
+    if (at == checker->end || (*at != '{' && *at != '[')) return false;
+    for (at++; at < checker->end; at++)
+        if (strchr(" \t\r\n", *at) == NULL || *at == '\0') return false;
+    return true;
+}
+
 static Status check_record(Checker *checker)
 {
     skip_space(checker);
     bool object = checker->at < checker->end && *checker->at == '{';
+    if (is_bracket_alone(checker))
+        return refuse(checker, checker->at, "the line holds nothing but an opening bracket", "",
+                      "one JSON object per line, not a document over several lines",
+                      "write it so, as `jq -c . FILE` does (`jq -c '.[]' FILE` for a list)");
     TRY(check_value(checker));
     skip_space(checker);
     if (checker->at < checker->end)
@@ -372,7 +386,9 @@ static Status check_record(Checker *checker)
     if (!object)
         return refuse(checker, checker->text, "the line is not an object", "",
                       "one JSON object per line, as in {\"messages\": [...]}",
-                      "write each conversation as an object");
+                      checker->text < checker->end && *checker->text == '['
+                          ? "write each object of the list on a line, as `jq -c '.[]' FILE` does"
+                          : "write each conversation as an object");
     return OK;
 }
 

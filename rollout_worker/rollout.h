@@ -91,6 +91,10 @@ typedef struct RolloutTable {
     void (*explain)(void *shared, void *scratch, const RolloutRecord *record, Sample *ret,
                     RolloutTrace *ret_trace);
 
+    /* What is odd about the model's text side, a line each; owned by the caller. NULL: nothing, and
+     * as a function: it has none. */
+    char *(*warnings)(const void *shared);
+
     /* The rest is of functions that generate; NULL in others. */
 
     /* How many threads call `run`. NULL: one per CPU. */

@@ -214,6 +214,11 @@ static void sft_explain(void *shared, void *scratch, const RolloutRecord *record
     make_sample(&(SftTask){shared, scratch, record, ret_trace}, ret);
 }
 
+static char *sft_warnings(const void *shared)
+{
+    return chat_text_warnings(shared);
+}
+
 const RolloutTable rollout_sft = {
     .name = "sft",
     .open = sft_open,
@@ -222,4 +227,5 @@ const RolloutTable rollout_sft = {
     .close_thread = sft_close_thread,
     .run = sft_run,
     .explain = sft_explain,
+    .warnings = sft_warnings,
 };

@@ -39,6 +39,16 @@ const ConfigForeign job_foreign[] = {
                          "before each"},
     {"dataset_text_field text_field", "Records are conversations, not plain text; data.input_key "
                                       "names the field of the conversation"},
+    {"train_on_inputs train_on_prompt train_on_input",
+     "Only what the assistant says is trained, and never the prompt: leave it out"},
+    {"mask_history mask_prompt completion_only_loss assistant_only_loss train_on_responses_only",
+     "What the assistant says is trained, and nothing else; a prompt with a completion trains the "
+     "completion. In one message, \"step_loss_mask\": 0 leaves it out"},
+    {"response_key answer_field output_key completion_key",
+     "The shape of a record tells where the answer stands (docs/data.md); data.label_key names "
+     "the reference answer of RL"},
+    {"response_template instruction_template",
+     "The chat template tells where an answer begins and ends: leave it out"},
     {"loss_type",
      "What is learned follows from rollout.function and, with rewards, algorithm.policy_loss and "
      "algorithm.loss_normalization"},

@@ -56,6 +56,17 @@ void chat_template_destroy(ChatTemplate *chat_template)
     free(chat_template);
 }
 
+void chat_template_list_variables(const ChatTemplate *chat_template, StringList *ret)
+{
+    const Template *tree = &chat_template->tree;
+    for (size_t i = 0; i < tree->num_names; i++) {
+        if (tree->given[i].type != VALUE_MISSING) continue; /* a global function */
+        char *name = mem_strndup(tree->name[i]->bytes, tree->name[i]->length);
+        string_list_append(ret, name);
+        free(name);
+    }
+}
+
 /* ---- rendering ---- */
 
 static Status render_guarded(Run *run, const cJSON *variables)

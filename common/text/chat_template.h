@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/str.h"
 
 typedef struct ChatTemplate ChatTemplate;
 
@@ -25,6 +26,9 @@ typedef struct ChatTemplate ChatTemplate;
 Status chat_template_compile(const char *source, size_t length, const char *where,
                              ChatTemplate **ret, Error *err);
 void chat_template_destroy(ChatTemplate *chat_template); /* accepts NULL */
+
+/* Appends the names of the variables that it may read from outside. */
+void chat_template_list_variables(const ChatTemplate *chat_template, StringList *ret);
 
 typedef enum {
     ORIGIN_TEMPLATE,  /* literal text of the template or computed from it; bos_token, eos_token and

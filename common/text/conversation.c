@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/json.h"
 #include "base/memory.h"
@@ -31,6 +32,20 @@ static bool role_is(const cJSON *message, const char *role)
 
 /* ---- checks ---- */
 
+/* The role that another form of chat data, or another service, has under this name; or the nearest
+ * one; or NULL. */
+static const char *meant_role(const char *name)
+{
+    static const struct {
+        const char *name, *role;
+    } others[] = {{"human", "user"},        {"gpt", "assistant"}, {"model", "assistant"},
+                  {"bot", "assistant"},     {"ai", "assistant"},  {"chatbot", "assistant"},
+                  {"chatgpt", "assistant"}, {"prompter", "user"}, {"tool_response", "tool"}};
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        if (strcasecmp(name, others[i].name) == 0) return others[i].role;
+    return str_nearest(name, known_roles, NUM_ROLES);
+}
+
 static Status check_role(const cJSON *message, int index, Error *err)
 {
     const cJSON *role = member(message, "role");
@@ -39,7 +54,7 @@ static Status check_role(const cJSON *message, int index, Error *err)
                          role == NULL ? "missing" : json_type_name(role));
     for (size_t i = 0; i < NUM_ROLES; i++)
         if (strcmp(role->valuestring, known_roles[i]) == 0) return OK;
-    const char *near = str_nearest(role->valuestring, known_roles, NUM_ROLES);
+    const char *near = meant_role(role->valuestring);
     return error_set(err, ERR_DATA,
                      "messages[%d].role is \"%.64s\"%s%s%s\n"
                      "  expected system, developer, user, assistant, tool, function, observation "
@@ -107,8 +122,10 @@ static Status check_tool_calls(const cJSON *message, int index, Error *err)
     return OK;
 }
 
-/* 0 or false under either name takes a message out of the loss. */
-static const char *const weight_keys[] = {"step_loss_mask", "weight"};
+/* 0 or false under any of these takes a message out of the loss: slime's name, OpenAI's, axolotl's
+ * two, ms-swift's, and one that several have. */
+static const char *const weight_keys[] = {"step_loss_mask", "weight", "train",
+                                          "training",       "loss",   "loss_mask"};
 
 #define NUM_WEIGHT_KEYS (sizeof weight_keys / sizeof weight_keys[0])
 
@@ -133,7 +150,7 @@ static Status check_weights(const cJSON *message, int index, Error *err)
     return OK;
 }
 
-static bool has_weight_zero(const cJSON *message)
+bool message_is_masked(const cJSON *message)
 {
     bool zero = false;
     for (size_t i = 0; i < NUM_WEIGHT_KEYS; i++)
@@ -403,7 +420,7 @@ static Status encode(const Encoder *encoder, TokenizerCache *cache, Rendering *r
     cJSON_ArrayForEach(message, encoder->messages)
     {
         trained[at] = role_is(message, "assistant") &&
-                      at >= encoder->options->num_prompt_messages && !has_weight_zero(message);
+                      at >= encoder->options->num_prompt_messages && !message_is_masked(message);
         at++;
     }
     RangeList ranges = special_ranges(rendering);

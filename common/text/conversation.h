@@ -7,7 +7,8 @@
  * stop. The turn's header, which is what the template writes to ask for an answer, carries none; a
  * think block behind it does (header_rule.c has five templates whose reference differs). With {%
  * generation %} blocks in the template their extent is the mask instead. Messages are never
- * rendered alone. A message with `step_loss_mask: 0` (slime) or `weight: 0` (OpenAI) is not
+ * rendered alone. A message with `step_loss_mask: 0` (slime), `weight: 0` (OpenAI),
+ * `train: false` or `training: false` (axolotl), `loss: false` (ms-swift) or `loss_mask: 0` is not
  * trained, nor is one of the prompt.
  *
  * Text of messages and tools never becomes a special token ("special": true in tokenizer.json),
@@ -78,6 +79,9 @@ Status conversation_encode(const TextModel *model, TokenizerCache *cache, const 
 Status conversation_follow(const TextModel *model, TokenizerCache *cache, const cJSON *messages,
                            int turn, const cJSON *tools, const ConversationOptions *options,
                            TokenizedConversation *ret, Error *err);
+
+/* Whether the message itself says that it is not trained. */
+bool message_is_masked(const cJSON *message);
 
 /* ERR_DATA when template_kwargs would replace what is made from the conversation itself. */
 Status conversation_check_kwargs(const cJSON *kwargs, Error *err);

@@ -257,19 +257,13 @@ static Status read_optional(const char *folder, const char *name, cJSON **ret, E
     return status;
 }
 
-static Status compile_source(TextModel *model, const char *source, size_t length, const char *where,
-                             Error *err)
-{
-    model->header_rule = header_rule_of(source, length);
-    return chat_template_compile(source, length, where, &model->chat_template, err);
-}
-
 static Status compile_file(TextModel *model, const char *path, Error *err)
 {
     char *source = NULL;
     size_t length = 0;
     TRY(file_read(path, CHAT_TEMPLATE_BYTES_MAX, &source, &length, err));
-    Status status = compile_source(model, source, length, path, err);
+    model->header_rule = header_rule_of(source, length);
+    Status status = chat_template_compile(source, length, path, &model->chat_template, err);
     free(source);
     return status;
 }
@@ -281,10 +275,23 @@ static Status check_source(const cJSON *value, const char *where, Error *err)
                      json_type_name(value));
 }
 
-static Status compile_value(TextModel *model, const cJSON *value, const char *where, Error *err)
+/* Lines are counted within the value, not within the file around it. */
+static Status compile_within(const cJSON *value, const char *where, const char *name,
+                             ChatTemplate **ret, Error *err)
+{
+    char *place = mem_printf("%s: chat_template%s", where, name);
+    Status status =
+        chat_template_compile(value->valuestring, strlen(value->valuestring), place, ret, err);
+    free(place);
+    return status;
+}
+
+static Status compile_value(TextModel *model, const cJSON *value, const char *where,
+                            const char *name, Error *err)
 {
     TRY(check_source(value, where, err));
-    return compile_source(model, value->valuestring, strlen(value->valuestring), where, err);
+    model->header_rule = header_rule_of(value->valuestring, strlen(value->valuestring));
+    return compile_within(value, where, name, &model->chat_template, err);
 }
 
 /* A list of {"name": ..., "template": ...}: the one called default, and tool_use for chats with
@@ -302,11 +309,10 @@ static Status compile_named(TextModel *model, const cJSON *list, const char *whe
     if (chosen == NULL)
         return error_set(err, ERR_DATA,
                          "%s: chat_template is a list without a template named \"default\"", where);
-    TRY(compile_value(model, chosen, where, err));
+    TRY(compile_value(model, chosen, where, " \"default\"", err));
     if (for_tools == NULL) return OK;
     TRY(check_source(for_tools, where, err));
-    return chat_template_compile(for_tools->valuestring, strlen(for_tools->valuestring), where,
-                                 &model->tool_template, err);
+    return compile_within(for_tools, where, " \"tool_use\"", &model->tool_template, err);
 }
 
 static Status load_template(TextModel *model, const char *folder, const char *template_path,
@@ -322,7 +328,7 @@ static Status load_template(TextModel *model, const char *folder, const char *te
     } else if (cJSON_IsArray(value)) {
         status = compile_named(model, value, where, err);
     } else if (value != NULL && !cJSON_IsNull(value)) {
-        status = compile_value(model, value, where, err);
+        status = compile_value(model, value, where, "", err);
     } else {
         status = error_set(err, ERR_NOT_FOUND,
                            "%s: no chat template\n"

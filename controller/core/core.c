@@ -80,7 +80,11 @@ bool core_is_stopping(const Controller *c)
 void core_finish_failed(Controller *c)
 {
     if (c->step == 0 || push_is_all(c))
-        core_finish(c, c->failure.status, "%s", c->failure.message);
+        core_finish(c, c->failure.status, "%s%s", c->failure.message,
+                    c->failure.status == ERR_DATA
+                        ? "\nNo step is committed. `controller validate` counts the records at "
+                          "which a run would end, by reason, without a run."
+                        : "");
     else if (c->step > c->saved.step)
         core_finish(c, c->failure.status, "%s\nThe steps after step %lld could not be committed.",
                     c->failure.message, (long long)c->saved.step);

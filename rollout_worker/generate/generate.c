@@ -559,6 +559,12 @@ static void generate_explain(void *shared, void *scratch, const RolloutRecord *r
     .num_threads = generate_num_threads, .adopt = generate_adopt, .end = generate_end,             \
     .describe = generate_describe, .memory_plan = generate_memory_plan, .policy = generate_policy
 
+static char *generate_warnings(const void *shared)
+{
+    const Generate *generate = shared;
+    return chat_text_warnings(&generate->text);
+}
+
 const RolloutTable rollout_generate = {.name = "generate", GENERATES};
 const RolloutTable rollout_process = {.name = "process", GENERATES};
 const RolloutTable rollout_plugin_table = {.name = "plugin", GENERATES};

@@ -97,7 +97,7 @@ case_help() {
         says help.txt "usage: controller $command"
         awk 'length > 100 { exit 1 }' help.txt || fail "a line of $command --help is longer than 100 columns"
     done
-    for command in "" validate data serve; do
+    for command in "" validate data "data inspect" serve; do
         # shellcheck disable=SC2086
         cmp <("$BIN/controller" help $command) <("$BIN/controller" $command --help) || fail "help $command differs"
     done

@@ -107,13 +107,25 @@ says "rejected as bad_record"
 inspect 3 --set data.not_rendered=keep
 says "all 4 of them (--list), in their order:" "bad_record       $PWD/train.jsonl:4: " \
     "bad_record       $PWD/train.jsonl:5: not valid JSON" "trained, though odd (bad_arguments): 1" \
-    "train.jsonl:6: messages[1].tool_calls[0] has arguments that are not the JSON text of an object"
+    "train.jsonl:6: messages[1].tool_calls[0] has arguments that are neither an object nor the JSON text of one"
 inspect 3 --set data.not_rendered=keep --list 1
 says "the first 1 of them"
 inspect 3 --json --sample 1 --set data.not_rendered=keep
 [ "$(wc -l <out)" -eq 1 ] || fail "the JSON is not on one line"
 says '"set":"data.train"' '"bad_record":{"records":2,"ends_run":true}' '"bad_arguments":1' '"loss_mask":[0,' \
     "\"source\":\"$PWD/train.jsonl:5\",\"rejected\":true,\"reason\":\"bad_record\""
+# What is hardly meant is said beside it.
+told='data.apply_chat_template_kwargs={"enable_thinkin": false}'
+inspect 3 --set "$told" --count 0 --sample 3
+says 'warning: data.apply_chat_template_kwargs: the chat template never reads "enable_thinkin"'
+"$BIN/controller" validate --config job.yaml --set "$told" >out 2>&1 || :
+says 'warning: data.apply_chat_template_kwargs: the chat template never reads "enable_thinkin"'
+[ "$(grep -c "never reads" out)" -eq 1 ] || fail "it is said more than once"
+# What cannot be read is no data that is in order.
+gzip -c train.jsonl >train.jsonl.gz
+"$BIN/controller" validate --config job.yaml --set data.train=train.jsonl.gz >out 2>&1 && fail "gzip is in order"
+says "train.jsonl.gz is gzip-compressed" "is not in order"
+grep -q "data.train: data.train:" out && fail "the key is said twice"
 : >empty.jsonl
 inspect 3 --set data.train=empty.jsonl
 says "is empty"

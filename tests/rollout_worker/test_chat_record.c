@@ -193,6 +193,71 @@ static void test_an_answer_follows_its_prompt(void **state)
     case_clear(&c);
 }
 
+static void test_questions_and_answers_under_other_names_are_read(void **state)
+{
+    (void)state;
+    assert_read(NULL, "{\"query\": \"a\", \"response\": \"b\"}", A_B, 1);
+    assert_read(NULL, "{\"question\": \"a\", \"answer\": \"b\", \"id\": 3}", A_B, 1);
+    assert_read(NULL, "{\"prompt\": \"a\", \"answer\": \"b\"}", A_B, 1);
+    assert_read(NULL, "{\"input\": \"a\", \"output\": \"b\"}", A_B, 1);
+    assert_read(NULL, "{\"question\": [" USER("a") "], \"answer\": \"b\", \"system\": \"s\"}",
+                "[" SYSTEM("s") ", " USER("a") ", " ASSISTANT("b") "]", 2);
+    assert_read(NULL, "{\"question\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}", A_B, 1);
+    /* Dolly */
+    assert_read(NULL, "{\"instruction\": \"a\", \"context\": \"\", \"response\": \"b\"}", A_B, 0);
+    assert_read(NULL, "{\"instruction\": \"a\", \"context\": \"c\", \"response\": \"b\"}",
+                "[" USER("a\\nc") ", " ASSISTANT("b") "]", 0);
+    /* What is named so beside a shape of its own says nothing new, and a number is a label. */
+    assert_read(NULL, "{\"messages\": " A_B ", \"question\": \"x\", \"answer\": \"y\"}", A_B, 0);
+    assert_read(NULL, "{\"prompt\": \"a\", \"completion\": \"b\", \"answer\": \"y\"}", A_B, 1);
+    assert_read(NULL, "{\"prompt\": \"a\", \"answer\": 4}", "[" USER("a") "]", 1);
+}
+
+static void test_what_is_said_twice_is_read_once(void **state)
+{
+    (void)state;
+    /* UltraChat */
+    assert_read(NULL, "{\"prompt\": \"a\", \"prompt_id\": \"x\", \"messages\": " A_B "}", A_B, 0);
+    assert_read(
+        NULL,
+        "{\"prompt\": \"a\", \"messages\": [" SYSTEM("s") ", " USER("a") ", " ASSISTANT("b") "]}",
+        "[" SYSTEM("s") ", " USER("a") ", " ASSISTANT("b") "]", 0);
+    assert_read(NULL, "{\"prompt\": [" USER("a") "], \"messages\": " A_B "}", A_B, 0);
+    /* UltraFeedback */
+    static const char feedback[] = "{\"prompt\": \"a\", \"chosen\": " A_B ", \"rejected\": [" USER(
+        "a") ", " ASSISTANT("c") "], \"messages\": " A_B ", \"score_chosen\": 8.5}";
+    assert_read(NULL, feedback, A_B, 1);
+    assert_read("chosen", feedback, A_B, 0);
+}
+
+static void test_function_calls_of_before_tools_are_tool_calls(void **state)
+{
+    (void)state;
+    Case c =
+        read_ok(NULL, "{\"functions\": [{\"name\": \"f\"}], \"messages\": [" USER(
+                          "a") ", {\"role\": \"assistant\", \"content\": null, \"function_call\": "
+                               "{\"name\": \"f\", "
+                               "\"arguments\": \"{}\"}}, {\"role\": \"function\", \"name\": \"f\", "
+                               "\"content\": \"1\"}, " ASSISTANT("b") "]}");
+    assert_json(c.chat.conversation.messages,
+                "[" USER("a") ", {\"role\": \"assistant\", \"content\": null, \"tool_calls\": "
+                              "[{\"type\": \"function\", \"function\": {\"name\": \"f\", "
+                              "\"arguments\": \"{}\"}}]}, {\"role\": \"tool\", \"name\": \"f\", "
+                              "\"content\": \"1\"}, " ASSISTANT("b") "]");
+    assert_json(c.chat.tools, "[{\"type\": \"function\", \"function\": {\"name\": \"f\"}}]");
+    case_clear(&c);
+    /* null, as tables have it, is no call; and who has the newer form needs no other. */
+    assert_read(NULL,
+                "{\"messages\": [" USER("a") ", {\"role\": \"assistant\", \"content\": "
+                                             "\"b\", \"function_call\": null}]}",
+                "[" USER("a") ", {\"role\": \"assistant\", \"content\": \"b\", "
+                              "\"function_call\": null}]",
+                0);
+    assert_refused("{\"messages\": [" USER("a") ", {\"role\": \"assistant\", \"function_call\": "
+                                                "{\"arguments\": {}}}]}",
+                   ": messages[1].function_call names no function\n");
+}
+
 static void test_messages_keep_what_else_they_say(void **state)
 {
     (void)state;
@@ -361,6 +426,11 @@ static void test_a_record_of_no_shape_is_told_by_its_keys(void **state)
     assert_refused("{\"text\": \"once\", \"a\": 1, \"b\": 1, \"c\": 1, \"d\": 1, \"e\": 1, "
                    "\"f\": 1, \"g\": 1, \"h\": 1}",
                    "\"g\" and 1 more\n");
+    assert_refused("{\"problem\": \"a\", \"solution\": \"b\"}",
+                   "jq -c '{prompt: .problem, completion: .solution}' renames them");
+    assert_refused("{\"question\": \"a\", \"choices\": []}",
+                   "to do: if \"question\" is the prompt, say so in data.input_key");
+    assert_refused("{\"text\": \"once upon a time\"}", "to do: plain text is not trained");
     assert_refused("{}", "\n  found: no key at all\n");
     assert_refused("{\"messages\": null, \"prompt\": null}", "the record is of no known shape");
 }
@@ -368,7 +438,7 @@ static void test_a_record_of_no_shape_is_told_by_its_keys(void **state)
 static void test_a_record_of_two_shapes_is_refused_with_both(void **state)
 {
     (void)state;
-    assert_refused("{\"prompt\": \"a\", \"prompt_id\": 3, \"messages\": " A_B "}",
+    assert_refused("{\"prompt\": \"z\", \"prompt_id\": 3, \"messages\": " A_B "}",
                    ": the record mixes two shapes\n"
                    "  found: both \"messages\" and \"prompt\"\n"
                    "  expected: the keys of one shape of chat data\n"
@@ -378,8 +448,13 @@ static void test_a_record_of_two_shapes_is_refused_with_both(void **state)
                    "both \"conversations\" and \"instruction\"");
     assert_refused("{\"conversations\": [], \"conversation\": []}",
                    "both \"conversations\" and \"conversation\"");
-    assert_refused("{\"instruction\": \"a\", \"context\": \"b\", \"response\": \"c\"}",
-                   "both \"instruction\" and \"response\"");
+    assert_refused("{\"instruction\": \"a\", \"output\": \"b\", \"response\": \"c\"}",
+                   "both \"output\" and \"response\"");
+    assert_refused("{\"instruction\": \"a\", \"input\": \"b\", \"context\": \"c\", "
+                   "\"output\": \"d\"}",
+                   "both \"input\" and \"context\"");
+    assert_refused("{\"prompt\": [" USER("b") "], \"messages\": " A_B "}",
+                   "both \"messages\" and \"prompt\"");
     assert_refused("{\"prompt\": \"a\", \"completion\": \"b\", \"chosen\": \"c\", "
                    "\"rejected\": \"d\"}",
                    "both \"chosen\" and \"completion\"");
@@ -402,6 +477,11 @@ static void test_a_record_that_breaks_its_shape_is_refused_by_key(void **state)
     assert_refused("{\"prompt\": \"a\", \"chosen\": \"b\"}",
                    ": \"chosen\" stands without \"rejected\"\n");
     assert_refused("{\"rejected\": [" USER("a") "]}", ": \"rejected\" stands without \"chosen\"\n");
+    assert_refused("{\"chosen\": \"\\n\\nHuman: a\\n\\nAssistant: b\", \"rejected\": \"c\"}",
+                   "to do: split the transcript into messages: docs/data.md, Recipes");
+    assert_refused("{\"chosen\": " A_B ", \"rejected\": [" USER("c") ", " ASSISTANT("b") "]}",
+                   ": \"chosen\" and \"rejected\" do not answer the same prompt\n"
+                   "  found: chosen[0] and rejected[0] are not both an assistant's\n");
     assert_refused("{\"instruction\": \"a\", \"answer\": \"b\"}",
                    ": \"instruction\" stands without \"output\"\n");
     assert_refused("{\"instruction\": 1, \"output\": \"b\"}",
@@ -445,6 +525,9 @@ int main(void)
         cmocka_unit_test(test_shapes_give_the_conversations_of_trl_and_llama_factory),
         cmocka_unit_test(test_a_prompt_is_given_whole_with_its_label),
         cmocka_unit_test(test_an_answer_follows_its_prompt),
+        cmocka_unit_test(test_questions_and_answers_under_other_names_are_read),
+        cmocka_unit_test(test_what_is_said_twice_is_read_once),
+        cmocka_unit_test(test_function_calls_of_before_tools_are_tool_calls),
         cmocka_unit_test(test_messages_keep_what_else_they_say),
         cmocka_unit_test(test_a_named_key_counts_before_any_shape),
         cmocka_unit_test(test_tools_are_found_in_record_or_metadata),

@@ -523,6 +523,41 @@ static void test_text_that_spells_a_special_token_is_noted(void **state)
     worker_close(&worker);
 }
 
+/* The record is as good as another: what cannot be rendered is the template's doing. */
+static void test_a_template_beyond_its_limits_is_to_blame_and_not_the_record(void **state)
+{
+    (void)state;
+    Worker worker;
+    worker_open_with_template(
+        &worker, "{%- set n = namespace(s=messages[0].content) %}{%- if messages | length > 2 %}"
+                 "{%- for i in range(60) %}{%- set n.s = n.s ~ n.s %}{%- endfor %}{%- endif %}"
+                 "{%- for m in messages %}{{ m.role ~ m.content ~ '<|im_end|>' }}{%- endfor %}");
+    static const char line[] =
+        "{\"messages\": [" USER("a") ", " ASSISTANT("b") ", " USER("c") ", " ASSISTANT("d") "]}";
+    assert_rejected(&worker, line, REJECT_TEMPLATE, "chats.jsonl:5: ");
+    assert_rejected(&worker, line, REJECT_TEMPLATE,
+                    "\n  to do: correct the template, or name another one in model.chat_template");
+    Sample sample = run_text(&worker, "{\"messages\": [" USER("a") ", " ASSISTANT("b") "]}");
+    assert_int_equal(sample.status, SAMPLE_COMPLETED);
+    sample_clear(&sample);
+    worker_close(&worker);
+}
+
+static void test_a_template_that_renders_nothing_is_refused_at_once(void **state)
+{
+    (void)state;
+    static const char template[] = "{{ functions[0] }}{{ messages[1].content }}";
+    JobConfig config = {.model = {.tokenizer = TINY, .chat_template = "functions.jinja"}};
+    Error err = {0};
+    void *shared = NULL;
+    assert_ok(file_write_atomic("functions.jinja", template, strlen(template), &err), &err);
+    assert_fails(rollout_sft.open(&config, &shared, &err), ERR_DATA, &err,
+                 "A name of the template's own is given in data.apply_chat_template_kwargs.");
+    config.data.apply_chat_template_kwargs = "{\"functions\": [1]}";
+    assert_ok(rollout_sft.open(&config, &shared, &err), &err);
+    rollout_sft.close(shared);
+}
+
 /* Whoever looks for a fault looks for it in the file. */
 static void test_refusals_name_the_records_own_key(void **state)
 {
@@ -567,6 +602,14 @@ static void test_bad_record_is_rejected_with_place_and_remedy(void **state)
                     "messages[0] is a string");
     assert_rejected(&worker, "{\"messages\": [{\"role\": \"usr\", \"content\": \"a\"}]}",
                     REJECT_BAD_RECORD, "messages[0].role is \"usr\"; did you mean \"user\"?");
+    assert_rejected(&worker, "{\"messages\": [{\"role\": \"human\", \"content\": \"a\"}]}",
+                    REJECT_BAD_RECORD, "messages[0].role is \"human\"; did you mean \"user\"?");
+    assert_rejected(&worker, "{\"messages\": [{\"role\": \"model\", \"content\": \"a\"}]}",
+                    REJECT_BAD_RECORD,
+                    "messages[0].role is \"model\"; did you mean \"assistant\"?");
+    assert_rejected(&worker, "{", REJECT_BAD_RECORD,
+                    "the line holds nothing but an opening bracket");
+    assert_rejected(&worker, "[ ", REJECT_BAD_RECORD, "`jq -c '.[]' FILE` for a list");
     assert_rejected(&worker, "{\"messages\": [{\"content\": \"a\"}]}", REJECT_BAD_RECORD,
                     "messages[0].role is missing");
     assert_rejected(&worker, "{\"messages\": [{\"role\": \"user\", \"content\": 7}]}",
@@ -643,6 +686,8 @@ int main(void)
         cmocka_unit_test(test_arguments_that_are_no_json_are_trained_and_noted),
         cmocka_unit_test(test_a_call_without_a_name_is_trained_and_noted),
         cmocka_unit_test(test_text_that_spells_a_special_token_is_noted),
+        cmocka_unit_test(test_a_template_beyond_its_limits_is_to_blame_and_not_the_record),
+        cmocka_unit_test(test_a_template_that_renders_nothing_is_refused_at_once),
         cmocka_unit_test(test_refusals_name_the_records_own_key),
         cmocka_unit_test(test_bad_record_is_rejected_with_place_and_remedy),
         cmocka_unit_test(test_line_that_could_not_be_read_is_rejected),

@@ -199,6 +199,28 @@ static void test_a_message_with_weight_zero_is_not_trained(void **state)
     text_model_destroy(model);
 }
 
+/* Each system has its own name for it. */
+static void test_a_message_that_others_would_not_train_is_not_trained(void **state)
+{
+    (void)state;
+    static const char *const marks[] = {"\"train\":false", "\"training\":false", "\"loss\":false",
+                                        "\"loss_mask\":0"};
+    TextModel *model = load_model(TINY_MODEL, NULL);
+    for (size_t i = 0; i < sizeof marks / sizeof marks[0]; i++) {
+        char *messages = mem_printf("[{\"role\":\"user\",\"content\":\"a\",\"loss\":7},"
+                                    "{\"role\":\"assistant\",\"content\":\"b\",%s},"
+                                    "{\"role\":\"user\",\"content\":\"c\"},"
+                                    "{\"role\":\"assistant\",\"content\":\"d\",\"train\":true}]",
+                                    marks[i]);
+        assert_marked(model, messages, &plain,
+                      "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n"
+                      "<|im_start|>user\nc<|im_end|>\n"
+                      "<|im_start|>assistant\n[[d<|im_end|>\n]]");
+        free(messages);
+    }
+    text_model_destroy(model);
+}
+
 static void test_a_turn_ended_by_the_next_ones_opener_trains_that(void **state)
 {
     (void)state;
@@ -237,6 +259,7 @@ int main(void)
         cmocka_unit_test(test_an_answer_behind_a_tools_without_header_is_trained_from_its_start),
         cmocka_unit_test(test_a_message_with_step_loss_mask_zero_is_not_trained),
         cmocka_unit_test(test_a_message_with_weight_zero_is_not_trained),
+        cmocka_unit_test(test_a_message_that_others_would_not_train_is_not_trained),
         cmocka_unit_test(test_a_turn_ended_by_the_next_ones_opener_trains_that),
         cmocka_unit_test(test_the_end_of_text_behind_the_last_turn_is_trained),
     };
