@@ -34,7 +34,7 @@ run_job
 grep -q " skipped=[678]\.[0-9]%(bad_record)" "$RUN.out" || fail "the progress lines do not tell of so many"
 grep -q 'records_skipped records=3[0-9] share="[678]\.[0-9] %, mostly bad_record"' "$RUN.out" ||
     fail "the end does not tell of so many"
-grep -q '"counts": {"rejected_bad_record": 3[0-9]}' "$RUN/checkpoints/step_00000030/manifest.json" ||
+grep -q '"counts": {"rejected_bad_record": 3[0-9],' "$RUN/checkpoints/step_00000030/manifest.json" ||
     fail "the checkpoint does not count them by reason"
 
 # One more than there may be.

@@ -152,7 +152,6 @@ static void test_a_label_that_the_reward_cannot_use_rejects_the_record(void **st
          "key \"gold\" (data.label_key) is missing"},
         {"{\"prompt\": \"2+2?\"}", RL("instructions", ""),
          "drop the record, or name the key where it stands in data.metadata_key"},
-        {"{\"prompt\": \"2+2?\"}", RL("code", ""), "the record's metadata has no tests"},
         {"{\"prompt\": \"2+2?\"}", RL("deepscaler", ""), "no label"},
         {"{\"prompt\": \"2+2?\"}", RL("gpqa", ""), "no label"},
         {"{\"prompt\": \"2+2?\", \"label\": \"x\"}", RL("[random, {name: gsm8k, weight: 0.5}]", ""),
