@@ -553,17 +553,18 @@ static void generate_explain(void *shared, void *scratch, const RolloutRecord *r
     task_clear(&task);
 }
 
-#define GENERATES                                                                                  \
-    .open = generate_open, .close = generate_close, .open_thread = generate_open_thread,           \
-    .close_thread = generate_close_thread, .run = generate_run, .explain = generate_explain,       \
-    .num_threads = generate_num_threads, .adopt = generate_adopt, .end = generate_end,             \
-    .describe = generate_describe, .memory_plan = generate_memory_plan, .policy = generate_policy
-
 static char *generate_warnings(const void *shared)
 {
     const Generate *generate = shared;
     return chat_text_warnings(&generate->text);
 }
+
+#define GENERATES                                                                                  \
+    .open = generate_open, .close = generate_close, .open_thread = generate_open_thread,           \
+    .close_thread = generate_close_thread, .run = generate_run, .explain = generate_explain,       \
+    .warnings = generate_warnings, .num_threads = generate_num_threads, .adopt = generate_adopt,   \
+    .end = generate_end, .describe = generate_describe, .memory_plan = generate_memory_plan,       \
+    .policy = generate_policy
 
 const RolloutTable rollout_generate = {.name = "generate", GENERATES};
 const RolloutTable rollout_process = {.name = "process", GENERATES};
