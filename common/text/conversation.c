@@ -253,6 +253,19 @@ static Status render(const TextModel *model, const ChatVariables *variables, Ren
     return render_once(model, variables, CONTENT_EMPTY, ret, err);
 }
 
+/* What conversation_encode works on. */
+typedef struct Encoder {
+    const TextModel *model;
+    const cJSON *messages;
+    const ConversationOptions *options;
+} Encoder;
+
+static bool is_trained(const Encoder *encoder, const cJSON *message, size_t index)
+{
+    return role_is(message, "assistant") && index >= encoder->options->num_prompt_messages &&
+           !message_is_masked(message);
+}
+
 /* ---- did all of it come out? ---- */
 
 static bool is_blank_text(const cJSON *content)
@@ -264,39 +277,67 @@ static bool is_blank_text(const cJSON *content)
     return true;
 }
 
-/* What of a message came out: bits of OriginKind. */
+/* Sets of kinds, bits 1 << OriginKind: what of each message came out. The calls of an answer count
+ * where its turn is, not where the tool's reply names them. */
 static uint8_t *rendered_kinds(const Rendering *rendering, int count)
 {
     uint8_t *kinds = mem_calloc((size_t)count, sizeof *kinds);
+    MessagePlace *places = message_places_find(rendering, (size_t)count);
     for (size_t i = 0; i < rendering->num_spans; i++) {
         const OriginSpan *span = &rendering->span[i];
-        if (span->message >= 0 && span->message < count)
-            kinds[span->message] |= (uint8_t)(1u << span->kind);
+        if (span->message < 0) continue;
+        bool quoted = span->kind == ORIGIN_TOOL_CALL && span_owner(places, span) != span->message;
+        if (!quoted) kinds[span->message] |= (uint8_t)(1u << span->kind);
     }
+    free(places);
     return kinds;
 }
 
-/* A template that passes over a message, or over its tool calls, without a word makes another
- * conversation of it than was given. Reasoning of earlier turns is not missed: templates drop it
- * because the model will not see it either. */
-static void describe_lost(const cJSON *message, int index, unsigned kinds, Str *ret)
+/* Has the caller told the template to have no reasoning? */
+static bool is_reasoning_off(const cJSON *kwargs)
 {
-    const char *role = member(message, "role")->valuestring;
-    bool calls = cJSON_GetArraySize(member(message, "tool_calls")) > 0;
-    bool content_lost =
-        !is_blank_text(member(message, "content")) && (kinds & ~(1u << ORIGIN_ROLE)) == 0;
-    bool calls_lost = calls && (kinds & 1u << ORIGIN_TOOL_CALL) == 0;
-    if (content_lost)
+    return cJSON_IsFalse(member(kwargs, "enable_thinking")) ||
+           cJSON_IsFalse(member(kwargs, "thinking"));
+}
+
+/* Reasoning that is to be learned and cannot be dropped as that of earlier turns, which the model
+ * will not see again: that of the last answer. */
+static bool needs_reasoning(const Encoder *encoder, const cJSON *message, int index)
+{
+    const cJSON *reasoning = message_reasoning(message);
+    if (reasoning == NULL || is_blank_text(reasoning)) return false;
+    for (const cJSON *later = message->next; later != NULL; later = later->next)
+        if (role_is(later, "assistant") || role_is(later, "user")) return false;
+    return is_trained(encoder, message, (size_t)index) &&
+           !is_reasoning_off(encoder->options->template_kwargs);
+}
+
+/* A template that passes over a message, its calls or its reasoning without a word makes another
+ * conversation of it than was given. */
+static void describe_lost(const Encoder *encoder, const cJSON *message, int index, unsigned kinds,
+                          Str *ret)
+{
+    static const char missing[] = "in what the chat template renders\n  expected: ";
+    const unsigned role = 1u << ORIGIN_ROLE, reasoning = 1u << ORIGIN_REASONING,
+                   call = 1u << ORIGIN_TOOL_CALL, other = 1u << ORIGIN_OTHER;
+    if (!is_blank_text(member(message, "content")) && (kinds & ~role) == 0)
         str_printf(ret,
-                   "messages[%d] (%s) does not appear in what the chat template renders\n"
-                   "  expected: roles and an order of them that the template knows, usually an "
-                   "optional system message, then user and assistant in turn",
-                   index, role);
-    else if (calls_lost)
+                   "messages[%d] (%s) does not appear %sroles and an order of them that the "
+                   "template knows, usually an optional system message, then user and assistant "
+                   "in turn",
+                   index, member(message, "role")->valuestring, missing);
+    else if (cJSON_GetArraySize(member(message, "tool_calls")) > 0 && (kinds & call) == 0)
+        str_printf(ret, "messages[%d].tool_calls do not appear %sa chat template that knows tools",
+                   index, missing);
+    else if (cJSON_IsObject(member(message, "function_call")) && (kinds & (call | other)) == 0)
         str_printf(ret,
-                   "messages[%d].tool_calls do not appear in what the chat template renders\n"
-                   "  expected: a chat template that knows tools",
-                   index);
+                   "messages[%d].function_call does not appear %sthe call under \"tool_calls\"",
+                   index, missing);
+    else if ((kinds & reasoning) == 0 && needs_reasoning(encoder, message, index))
+        str_printf(ret,
+                   "messages[%d].%s does not appear %sa chat template that renders the reasoning "
+                   "of an answer",
+                   index, message_reasoning(message)->string, missing);
 }
 
 /* Text of tools has no message; beside them only keyword arguments have none either. */
@@ -307,9 +348,27 @@ static bool shows_tools(const Rendering *rendering)
     return false;
 }
 
+/* Do the tools change anything, if only a number computed from them? */
+static bool tools_matter(const TextModel *model, const ChatVariables *variables,
+                         const Rendering *rendering)
+{
+    if (variables->tools == NULL || shows_tools(rendering)) return true;
+    if (model->tool_template != NULL) return false; /* another template without them */
+    Error ignored;
+    Rendering other = {0};
+    ChatVariables without = *variables;
+    without.tools = NULL;
+    bool same = render(model, &without, &other, &ignored) == OK &&
+                other.length == rendering->length &&
+                memcmp(other.text, rendering->text, other.length) == 0;
+    rendering_free(&other);
+    return !same;
+}
+
 /* What left no trace, the first of it, of messages[from] and later; from 0 of the tools, too. NULL:
  * all is there. Owned. */
-static char *find_lost(const ChatVariables *variables, const Rendering *rendering, int from)
+static char *find_lost(const Encoder *encoder, const ChatVariables *variables,
+                       const Rendering *rendering, int from)
 {
     const cJSON *messages = variables->messages;
     uint8_t *kinds = rendered_kinds(rendering, cJSON_GetArraySize(messages));
@@ -317,8 +376,8 @@ static char *find_lost(const ChatVariables *variables, const Rendering *renderin
     int index = 0;
     for (const cJSON *message = messages->child; message != NULL && text.length == 0;
          message = message->next, index++)
-        if (index >= from) describe_lost(message, index, kinds[index], &text);
-    if (from == 0 && text.length == 0 && variables->tools != NULL && !shows_tools(rendering))
+        if (index >= from) describe_lost(encoder, message, index, kinds[index], &text);
+    if (from == 0 && text.length == 0 && !tools_matter(encoder->model, variables, rendering))
         str_puts(&text, "the tools do not appear in what the chat template renders\n"
                         "  expected: a chat template that knows tools");
     free(kinds);
@@ -380,13 +439,6 @@ static char *describe_withheld(const TextModel *model, const Rendering *renderin
     return mem_printf("%s spells the special token %s%s", place, QUOTED(token), times);
 }
 
-/* What conversation_encode works on. */
-typedef struct Encoder {
-    const TextModel *model;
-    const cJSON *messages;
-    const ConversationOptions *options;
-} Encoder;
-
 /* Takes text and spans where they are wanted. */
 static void fill_conversation(const Encoder *encoder, const bool *trained, Rendering *rendering,
                               Encoding *encoding, TokenizedConversation *ret)
@@ -419,8 +471,7 @@ static Status encode(const Encoder *encoder, TokenizerCache *cache, Rendering *r
     const cJSON *message;
     cJSON_ArrayForEach(message, encoder->messages)
     {
-        trained[at] = role_is(message, "assistant") &&
-                      at >= encoder->options->num_prompt_messages && !message_is_masked(message);
+        trained[at] = is_trained(encoder, message, at);
         at++;
     }
     RangeList ranges = special_ranges(rendering);
@@ -449,7 +500,7 @@ static Status render_checked(const Encoder *encoder, const cJSON *tools, int fro
     TRY(check_messages(encoder->messages, err));
     Status status = find_tools(tools, &variables.tools, &owned_tools, err);
     if (status == OK) status = render(encoder->model, &variables, ret, err);
-    if (status == OK) *ret_lost = find_lost(&variables, ret, from);
+    if (status == OK) *ret_lost = find_lost(encoder, &variables, ret, from);
     cJSON_Delete(owned_tools);
     return status;
 }

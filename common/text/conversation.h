@@ -51,7 +51,8 @@ typedef struct TokenizedConversation {
     TokenSpan *span; /* [length] where in `text` each token stands, owned; NULL with it */
     size_t text_length;
     /* A sentence on what of the conversation the template passed over (a message with content, the
-     * calls of one, the tools), and below it what it expected; owned. NULL: nothing. */
+     * calls of one, the reasoning of a last answer that is trained, the tools), and below it what
+     * it expected; owned. NULL: nothing. */
     char *lost;
     /* A sentence on the first special token that a text of it spells, which stays text here and
      * would be a token in transformers; owned. NULL: none. */

@@ -203,7 +203,8 @@ static size_t place_begin(const Rendering *rendering, int32_t message)
     return rendering->length;
 }
 
-/* What an answer that follows a tool's begins with that the prompt for it has already. */
+/* What an answer that follows a tool's begins with that the prompt for it has already: "" if it
+ * goes on where the prompt ends, NULL if it is not told where it begins. */
 static char *learn_continuation(const TextModel *model)
 {
     const char *content = missing_contents[model->missing_content];
@@ -216,9 +217,11 @@ static char *learn_continuation(const TextModel *model)
         render_probe(model, whole_json, probe_tools, false, &whole) == OK &&
         str_starts_with(whole.text, asked.text)) {
         size_t begin = place_begin(&whole, 3);
-        if (begin > asked.length) begin = asked.length;
-        continuation = mem_strndup(whole.text + begin, asked.length - begin);
-        cut_reasoning(continuation);
+        if (begin < whole.length) {
+            if (begin > asked.length) begin = asked.length;
+            continuation = mem_strndup(whole.text + begin, asked.length - begin);
+            cut_reasoning(continuation);
+        }
     }
     rendering_free(&asked);
     rendering_free(&whole);

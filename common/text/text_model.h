@@ -23,7 +23,8 @@ struct TextModel {
     /* What the template writes to make the model answer, up to where its reasoning would begin: the
      * part of an assistant's turn that is not generated. "" if it writes nothing. */
     char *header;
-    char *continuation; /* the same for an answer that goes on behind a tool's; NULL: unknown */
+    char *continuation; /* the same for an answer that goes on behind a tool's ("": it goes on where
+                           the prompt ends); NULL: unknown */
     HeaderRule header_rule;
     bool takes_parts;            /* the template renders content given as a list of parts */
     bool takes_strings;          /* and content given as a string; if neither: strings are tried */
@@ -51,6 +52,23 @@ Status messages_adapt(const TextModel *model, const cJSON *messages, MissingCont
 
 /* The message's reasoning under whichever of its names it stands, or NULL. */
 const cJSON *message_reasoning(const cJSON *message);
+
+/* How one message came into a rendering (message_place.c). Sets of kinds are bits 1 << OriginKind.
+ */
+typedef struct MessagePlace {
+    uint8_t kinds;         /* of its text, wherever it came out */
+    uint8_t kinds_at_home; /* and of that written while the loop stood at it */
+    bool is_used, is_lent; /* at its place the template's text stands, another message's */
+    bool at_home;
+} MessagePlace;
+
+MessagePlace *message_places_find(const Rendering *rendering,
+                                  size_t num_messages); /* owned by caller */
+bool span_is_message_text(const OriginSpan *span);      /* content, reasoning, tool calls */
+/* Text of a message that did not come out at home, and is no quotation of what did. */
+bool span_is_displaced(const MessagePlace *places, const OriginSpan *span);
+/* The message whose turn these bytes are part of, or -1. */
+int32_t span_owner(const MessagePlace *places, const OriginSpan *span);
 
 /* What a loss mask is made from. */
 typedef struct MaskRequest {

@@ -130,7 +130,6 @@ static void test_an_empty_answer_is_trained_and_noted(void **state)
         {ANSWER("\"content\": [" TEXT(" ") "]"), true},
         {ANSWER("\"content\": []"), true},
         {ANSWER("\"content\": \"b\""), false},
-        {ANSWER("\"content\": \"\", \"reasoning_content\": \"hm\""), false},
         {ANSWER("\"content\": \"\", \"tool_calls\": [{\"function\": {\"name\": \"f\", "
                 "\"arguments\": {}}}]"),
          false},
@@ -157,6 +156,21 @@ static void test_an_empty_answer_is_trained_and_noted(void **state)
         }
         sample_clear(&sample);
     }
+    worker_close(&worker);
+}
+
+/* The template of these tests knows none. */
+static void test_reasoning_that_is_not_rendered_is_refused(void **state)
+{
+    (void)state;
+    static const char line[] = ANSWER("\"content\": \"b\", \"reasoning_content\": \"hm\"");
+    Worker worker;
+    each_row(&worker, NULL);
+    Sample sample = run(&worker, line);
+    assert_int_equal(sample.status, SAMPLE_REJECTED);
+    assert_int_equal(sample.reject_reason, REJECT_NOT_RENDERED);
+    assert_non_null(strstr(sample.reject_message, "messages[1].reasoning_content does not appear"));
+    sample_clear(&sample);
     worker_close(&worker);
 }
 
@@ -268,6 +282,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_odd_conversations_are_what_transformers_makes_of_them),
         cmocka_unit_test(test_an_empty_answer_is_trained_and_noted),
+        cmocka_unit_test(test_reasoning_that_is_not_rendered_is_refused),
         cmocka_unit_test(test_parts_and_unknown_members_change_nothing),
         cmocka_unit_test(test_contents_that_are_no_text_are_refused_by_name),
         cmocka_unit_test(test_a_forged_turn_is_text),

@@ -547,6 +547,51 @@ static void test_what_the_template_passes_over_is_told(void **state)
     text_model_destroy(model);
 }
 
+#define THOUGHT(more) "{\"role\":\"assistant\",\"reasoning\":\"hm\",\"content\":\"b\"" more "}"
+
+static void test_reasoning_that_a_template_does_not_know_is_told(void **state)
+{
+    (void)state;
+    TextModel *model = load_with_template(chatml);
+    assert_lost(model, "[" USER "," THOUGHT("") "]", NULL, "messages[1].reasoning does not appear");
+    assert_lost(model, "[" USER "," THOUGHT(",\"weight\":0") "]", NULL, NULL);
+    assert_lost(model, "[" USER "," THOUGHT("") "," USER "]", NULL, NULL);
+    cJSON *messages = parse("[" USER "," THOUGHT("") "]");
+    cJSON *kwargs = parse("{\"enable_thinking\":false}");
+    ConversationOptions silent = {.now = plain.now, .template_kwargs = kwargs};
+    TokenizedConversation conversation = encode(model, messages, &silent);
+    assert_null(conversation.lost); /* it was asked to leave reasoning out */
+    tokenized_conversation_free(&conversation);
+    cJSON_Delete(kwargs);
+    cJSON_Delete(messages);
+    text_model_destroy(model);
+}
+
+static void test_calls_that_come_out_only_as_a_quotation_are_told(void **state)
+{
+    (void)state;
+    TextModel *model = load_with_template(
+        "{% for m in messages %}<|im_start|>{{ m.role }}{% if m.role == 'tool' %}"
+        " {{ messages[loop.index0 - 1].tool_calls[0].function.name }}{% endif %}\n"
+        "{{ m.content }}<|im_end|>\n{% endfor %}");
+    assert_lost(model, CALL(AS_OBJECT), NULL, "messages[1].tool_calls do not appear");
+    assert_lost(model,
+                "[" USER ",{\"role\":\"assistant\",\"content\":\"\",\"function_call\":"
+                "{\"name\":\"f\",\"arguments\":\"{}\"}}]",
+                NULL, "messages[1].function_call does not appear");
+    text_model_destroy(model);
+}
+
+static void test_tools_of_which_only_a_number_is_printed_are_not_missed(void **state)
+{
+    (void)state;
+    TextModel *model = load_with_template(
+        "{% if tools %}TOOLS{{ tools|length }}{% endif %}"
+        "{% for m in messages %}{{ m.role }} {{ m.content }}<|im_end|>{% endfor %}");
+    assert_lost(model, "[" USER "," ASSISTANT "]", TOOLS, NULL);
+    text_model_destroy(model);
+}
+
 static void assert_model_refused(const char *config_json, const char *template_source,
                                  Status expected, const char *text)
 {
@@ -624,6 +669,9 @@ int main(void)
         cmocka_unit_test(test_malformed_messages_are_named),
         cmocka_unit_test(test_wrong_order_of_roles_is_refused),
         cmocka_unit_test(test_what_the_template_passes_over_is_told),
+        cmocka_unit_test(test_reasoning_that_a_template_does_not_know_is_told),
+        cmocka_unit_test(test_calls_that_come_out_only_as_a_quotation_are_told),
+        cmocka_unit_test(test_tools_of_which_only_a_number_is_printed_are_not_missed),
         cmocka_unit_test(test_a_model_folder_says_what_it_lacks),
         cmocka_unit_test(test_the_template_is_found_where_models_keep_it),
     };

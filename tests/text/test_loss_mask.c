@@ -248,6 +248,110 @@ static void test_the_end_of_text_behind_the_last_turn_is_trained(void **state)
                   "a<|im_end|><|endoftext|>");
     text_model_destroy(model);
 }
+
+/* ---- answers that do not come out in their own turn of the loop ---- */
+
+#define TWO_TURNS                                                                                  \
+    "[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":\"b\"},"           \
+    "{\"role\":\"user\",\"content\":\"c\"},{\"role\":\"assistant\",\"content\":\"d\"}]"
+
+#define PROMPT  "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+#define MESSAGE "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
+
+static const char marked_chatml[] =
+    "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n[[b<|im_end|>\n]]"
+    "<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n[[d<|im_end|>\n]]";
+
+static void assert_masks(const char *source, const char *messages_json, const char *expected)
+{
+    TextModel *model = load_with_template(source);
+    assert_marked(model, messages_json, &plain, expected);
+    text_model_destroy(model);
+}
+
+static const char merging[] =
+    "{% set ns = namespace(buf='', role='') %}{% for m in messages %}"
+    "{% if m.role != ns.role and ns.role %}<|im_start|>{{ ns.role }}\n{{ ns.buf }}<|im_end|>\n"
+    "{% set ns.buf = '' %}{% endif %}{% set ns.role = m.role %}{% set ns.buf = ns.buf + m.content "
+    "%}{% endfor %}<|im_start|>{{ ns.role }}\n{{ ns.buf }}<|im_end|>\n" PROMPT;
+
+static void test_an_answer_written_at_the_next_message_is_trained(void **state)
+{
+    (void)state;
+    assert_masks(merging, TWO_TURNS, marked_chatml);
+    assert_masks(merging,
+                 "[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"user\",\"content\":\"A\"},"
+                 "{\"role\":\"assistant\",\"content\":\"b\"},"
+                 "{\"role\":\"assistant\",\"content\":\"B\"},"
+                 "{\"role\":\"user\",\"content\":\"c\"},"
+                 "{\"role\":\"assistant\",\"content\":\"d\",\"weight\":0}]",
+                 "<|im_start|>user\naA<|im_end|>\n<|im_start|>assistant\n[[bB<|im_end|>\n]]"
+                 "<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\nd<|im_end|>\n");
+    assert_masks(
+        merging,
+        "[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":\"\"}]",
+        "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n[[<|im_end|>\n]]");
+}
+
+static void test_an_answer_written_with_its_question_is_trained(void **state)
+{
+    (void)state;
+    static const char expected[] =
+        "<|im_start|>a<|im_end|>[[b<|endoftext|>]]<|im_start|>c<|im_end|>[[d<|endoftext|>]]";
+    assert_masks("{% for m in messages %}{% if m.role == 'user' %}<|im_start|>{{ m.content }}"
+                 "<|im_end|>{% if loop.nextitem is defined %}{{ loop.nextitem.content }}"
+                 "<|endoftext|>{% endif %}{% endif %}{% endfor %}",
+                 TWO_TURNS, expected);
+    assert_masks("{% set bots = messages|selectattr('role', 'equalto', 'assistant')|list %}"
+                 "{% for m in messages if m.role == 'user' %}<|im_start|>{{ m.content }}<|im_end|>"
+                 "{% if bots[loop.index0] is defined %}{{ bots[loop.index0].content }}"
+                 "<|endoftext|>{% endif %}{% endfor %}",
+                 TWO_TURNS, expected);
+}
+
+static void test_messages_rendered_outside_of_a_loop_over_them_train_no_header(void **state)
+{
+    (void)state;
+    assert_masks("{% set ns = namespace(ms=[]) %}{% for m in messages %}"
+                 "{% set ns.ms = ns.ms + [dict(m, content=m.content|trim)] %}{% endfor %}"
+                 "{% for m in ns.ms %}" MESSAGE "{% endfor %}" PROMPT,
+                 TWO_TURNS, marked_chatml);
+    assert_masks("{% macro show(i) %}{% if i < messages|length %}<|im_start|>{{ messages[i].role }}"
+                 "\n{{ messages[i].content }}<|im_end|>\n{{ show(i + 1) }}{% endif %}{% endmacro %}"
+                 "{{ show(0) }}" PROMPT,
+                 TWO_TURNS, marked_chatml);
+    assert_masks("{% for m in messages[:-1] %}" MESSAGE
+                 "{% endfor %}{% set m = messages[-1] %}" MESSAGE PROMPT,
+                 TWO_TURNS, marked_chatml);
+}
+
+/* Reasoning behind the header, a model's end of text behind the last turn, a call named once more
+ * in the header of its answer. */
+static void test_what_stands_around_a_displaced_answer_is_told_apart(void **state)
+{
+    (void)state;
+    assert_masks("{% for i in range(messages|length) %}"
+                 "<|im_start|>{{ messages[i].role }}\n{% if i % 2 %}<think>\n\n</think>{% endif %}"
+                 "{{ messages[i].content }}<|im_end|>\n{% endfor %}"
+                 "{% if add_generation_prompt %}<|im_start|>assistant\n{% else %}<|endoftext|>"
+                 "{% endif %}",
+                 TWO_TURNS,
+                 "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n"
+                 "[[<think>\n\n</think>b<|im_end|>\n]]"
+                 "<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n"
+                 "[[<think>\n\n</think>d<|im_end|>\n<|endoftext|>]]");
+    assert_masks("{% for m in messages %}<|im_start|>{{ m.role }}"
+                 "{% if m.role == 'tool' %} {{ messages[loop.index0 - 1].tool_calls[0].name }}"
+                 "{% endif %}{{ '\n' }}{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.name }}"
+                 "{% endfor %}<|im_end|>\n{% endfor %}" PROMPT,
+                 "[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":\"\","
+                 "\"tool_calls\":[{\"name\":\"f\",\"arguments\":{}}]},"
+                 "{\"role\":\"tool\",\"content\":\"3\"},"
+                 "{\"role\":\"assistant\",\"content\":\"b\"}]",
+                 "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n[[f<|im_end|>\n]]"
+                 "<|im_start|>tool f\n3<|im_end|>\n<|im_start|>assistant\n[[b<|im_end|>\n]]");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -262,6 +366,10 @@ int main(void)
         cmocka_unit_test(test_a_message_that_others_would_not_train_is_not_trained),
         cmocka_unit_test(test_a_turn_ended_by_the_next_ones_opener_trains_that),
         cmocka_unit_test(test_the_end_of_text_behind_the_last_turn_is_trained),
+        cmocka_unit_test(test_an_answer_written_at_the_next_message_is_trained),
+        cmocka_unit_test(test_an_answer_written_with_its_question_is_trained),
+        cmocka_unit_test(test_messages_rendered_outside_of_a_loop_over_them_train_no_header),
+        cmocka_unit_test(test_what_stands_around_a_displaced_answer_is_told_apart),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
