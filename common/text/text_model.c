@@ -9,6 +9,7 @@
 #include "base/limits.h"
 #include "base/memory.h"
 #include "base/str.h"
+#include "text/special_tokens.h"
 
 #define CHAT_TEMPLATE_BYTES_MAX (4u << 20)
 
@@ -232,25 +233,6 @@ static char *learn_continuation(const TextModel *model)
 
 /* ---- loading ---- */
 
-/* "</s>" or {"content": "</s>", ...}; NULL when it is neither. */
-static const char *token_text(const cJSON *value)
-{
-    if (cJSON_IsObject(value)) value = cJSON_GetObjectItemCaseSensitive(value, "content");
-    return cJSON_IsString(value) ? value->valuestring : NULL;
-}
-
-static void take_tokens(TextModel *model, const cJSON *config)
-{
-    static const char suffix[] = "_token";
-    for (const cJSON *item = config != NULL ? config->child : NULL; item != NULL;
-         item = item->next) {
-        const char *text = token_text(item);
-        if (text == NULL || !str_ends_with(item->string, suffix)) continue;
-        if (cJSON_GetObjectItemCaseSensitive(model->tokens, item->string) == NULL)
-            cJSON_AddStringToObject(model->tokens, item->string, text);
-    }
-}
-
 /* A file of the model's folder, *ret NULL if there is none. */
 static Status read_optional(const char *folder, const char *name, cJSON **ret, Error *err)
 {
@@ -318,17 +300,60 @@ static Status compile_named(TextModel *model, const cJSON *list, const char *whe
     return compile_within(for_tools, where, " \"tool_use\"", &model->tool_template, err);
 }
 
+/* A template of its own file, such as transformers saves them; *ret stays NULL if there is none. */
+static Status compile_additional(const char *folder, const char *name, ChatTemplate **ret,
+                                 HeaderRule *ret_rule, Error *err)
+{
+    char *file = mem_printf("additional_chat_templates/%s.jinja", name);
+    char *path = path_join(folder, file), *source = NULL;
+    size_t length = 0;
+    Status status = OK;
+    if (path_exists(path)) {
+        status = file_read(path, CHAT_TEMPLATE_BYTES_MAX, &source, &length, err);
+        if (status == OK) status = chat_template_compile(source, length, path, ret, err);
+        if (status == OK && ret_rule != NULL) *ret_rule = header_rule_of(source, length);
+    }
+    free(source);
+    free(path);
+    free(file);
+    return status;
+}
+
+/* Files win over the config, all of it: with templates of their own files, its are not looked at.
+ */
+static Status load_template_files(TextModel *model, const char *folder, Error *err)
+{
+    char *own = path_join(folder, "chat_template.jinja");
+    char *others = path_join(folder, "additional_chat_templates");
+    Status status = OK;
+    if (path_is_folder(others)) {
+        status =
+            compile_additional(folder, "default", &model->chat_template, &model->header_rule, err);
+        if (status == OK)
+            status = compile_additional(folder, "tool_use", &model->tool_template, NULL, err);
+    }
+    if (status == OK && model->chat_template == NULL && path_exists(own))
+        status = compile_file(model, own, err);
+    if (status == OK && model->chat_template == NULL && model->tool_template != NULL)
+        status = error_set(err, ERR_NOT_FOUND,
+                           "%s: a template for tools in additional_chat_templates, but no "
+                           "chat_template.jinja for conversations without them",
+                           folder);
+    free(own);
+    free(others);
+    return status;
+}
+
 static Status load_template(TextModel *model, const char *folder, const char *template_path,
                             const cJSON *config, Error *err)
 {
     if (template_path != NULL) return compile_file(model, template_path, err);
-    char *own = path_join(folder, "chat_template.jinja");
+    TRY(load_template_files(model, folder, err));
+    if (model->chat_template != NULL) return OK;
     char *where = path_join(folder, "tokenizer_config.json");
     const cJSON *value = cJSON_GetObjectItemCaseSensitive(config, "chat_template");
     Status status;
-    if (path_exists(own)) {
-        status = compile_file(model, own, err);
-    } else if (cJSON_IsArray(value)) {
+    if (cJSON_IsArray(value)) {
         status = compile_named(model, value, where, err);
     } else if (value != NULL && !cJSON_IsNull(value)) {
         status = compile_value(model, value, where, "", err);
@@ -340,44 +365,84 @@ static Status load_template(TextModel *model, const char *folder, const char *te
                            "  a base model has none: name one with model.chat_template",
                            folder);
     }
-    free(own);
     free(where);
     return status;
 }
 
-static Status check_eos(TextModel *model, const char *folder, Error *err)
+/* Does only the line that names a token know it? */
+static bool is_only_named(const TokenizerExtras *extras, const cJSON *tokenizer, const char *text)
+{
+    const cJSON *model = cJSON_GetObjectItemCaseSensitive(tokenizer, "model");
+    const cJSON *vocab = cJSON_GetObjectItemCaseSensitive(model, "vocab");
+    for (size_t i = 0; i < extras->count; i++)
+        if (extras->token[i].id < 0 && strcmp(extras->token[i].content, text) == 0)
+            return cJSON_GetObjectItemCaseSensitive(vocab, text) == NULL;
+    return false;
+}
+
+/* transformers would make such an end token up, with an id that no model has ever written. */
+static Status check_eos(TextModel *model, const char *folder, const cJSON *tokenizer,
+                        const TokenizerExtras *extras, Error *err)
 {
     const char *eos =
         cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(model->tokens, "eos_token"));
     model->eos_id = eos != NULL ? tokenizer_token_id(model->tokenizer, eos) : -1;
-    if (eos != NULL && model->eos_id < 0)
+    if (eos != NULL && (model->eos_id < 0 || is_only_named(extras, tokenizer, eos)))
         return error_set(err, ERR_DATA,
-                         "%s: eos_token \"%s\" of tokenizer_config.json is not in tokenizer.json",
+                         "%s: eos_token \"%s\" is neither in tokenizer.json nor among the added "
+                         "tokens of the files beside it",
                          folder, eos);
     return OK;
+}
+
+/* The files that transformers' AutoTokenizer reads. */
+typedef struct FolderFiles {
+    cJSON *tokenizer, *config, *map, *added;
+} FolderFiles;
+
+static Status read_files(const char *path, const char *folder, FolderFiles *files, Error *err)
+{
+    TRY(json_read(path, JSON_FILE_BYTES_MAX, &files->tokenizer, err));
+    TRY(read_optional(folder, "tokenizer_config.json", &files->config, err));
+    TRY(read_optional(folder, "special_tokens_map.json", &files->map, err));
+    return read_optional(folder, "added_tokens.json", &files->added, err);
+}
+
+static Status load_tokenizer(TextModel *model, const char *path, const char *folder,
+                             const FolderFiles *files, Error *err)
+{
+    SpecialTokens special = {0};
+    TokenFiles sources = {folder, files->tokenizer, files->config, files->map, files->added};
+    TRY(special_tokens_read(&sources, &special, err));
+    Status status =
+        tokenizer_build(files->tokenizer, path, &special.extras, &model->tokenizer, err);
+    if (status == OK) {
+        cJSON_Delete(model->tokens);
+        model->tokens = special.named;
+        special.named = NULL;
+        status = check_eos(model, folder, files->tokenizer, &special.extras, err);
+    }
+    special_tokens_free(&special);
+    return status;
 }
 
 static Status load(TextModel *model, const char *path, const char *folder,
                    const char *template_path, Error *err)
 {
-    cJSON *config = NULL, *map = NULL;
-    Status status = tokenizer_load(path, &model->tokenizer, err);
-    if (status == OK) status = read_optional(folder, "tokenizer_config.json", &config, err);
-    if (status == OK) status = read_optional(folder, "special_tokens_map.json", &map, err);
-    if (status == OK) {
-        take_tokens(model, config);
-        take_tokens(model, map);
-        status = check_eos(model, folder, err);
-    }
-    if (status == OK) status = load_template(model, folder, template_path, config, err);
+    FolderFiles files = {0};
+    Status status = read_files(path, folder, &files, err);
+    if (status == OK) status = load_tokenizer(model, path, folder, &files, err);
+    if (status == OK) status = load_template(model, folder, template_path, files.config, err);
     if (status == OK) {
         model->header = learn_header(model);
         learn_content(model);
         learn_tool_calls(model);
         model->continuation = learn_continuation(model);
     }
-    cJSON_Delete(config);
-    cJSON_Delete(map);
+    cJSON_Delete(files.tokenizer);
+    cJSON_Delete(files.config);
+    cJSON_Delete(files.map);
+    cJSON_Delete(files.added);
     return status;
 }
 
@@ -385,9 +450,12 @@ Status text_model_load(const char *folder, const char *template_path, TextModel 
 {
     TextModel *model = mem_calloc(1, sizeof *model);
     model->tokens = cJSON_CreateObject();
-    char *parent = path_is_folder(folder) ? mem_strdup(folder) : path_folder(folder);
-    Status status = load(model, folder, parent, template_path, err);
+    bool is_folder = path_is_folder(folder);
+    char *parent = is_folder ? mem_strdup(folder) : path_folder(folder);
+    char *path = is_folder ? path_join(folder, "tokenizer.json") : mem_strdup(folder);
+    Status status = load(model, path, parent, template_path, err);
     free(parent);
+    free(path);
     if (status == OK) {
         *ret = model;
     } else {

@@ -97,41 +97,89 @@ static Status set_pattern(AddedToken *token, const Normalizer *normalizer, Error
     return status;
 }
 
-/* The id of a new token: that of the same string in the vocabulary, or the next free one. The
- * reference goes by this rule and not by the id that the file states; files whose ids disagree are
- * refused rather than encoded one way here and another way there. */
-static Status add_token(AddedTokens *added, AddedToken *token, const Vocabulary *vocabulary,
-                        uint32_t *next_id, const char *where, Error *err)
+/* Where the tokens of one file are added: new ones get the ids from `next_id` on. */
+typedef struct Adding {
+    AddedTokens *added;
+    const Vocabulary *vocabulary;
+    const Normalizer *normalizer;
+    uint32_t next_id;
+} Adding;
+
+/* Ids go on behind the vocabulary, and behind the tokens added before. */
+static Adding adding_begin(AddedTokens *added, const Vocabulary *vocabulary,
+                           const Normalizer *normalizer)
 {
-    uint32_t id = added_token_id(added, token->content);
-    if (id == TOKEN_NONE) id = vocabulary_find(vocabulary, token->content, strlen(token->content));
-    if (id == TOKEN_NONE) id = (*next_id)++;
-    if (id >= TOKEN_IDS_MAX || added->count >= TOKEN_IDS_MAX - 1)
-        return error_set(err, ERR_UNSUPPORTED, "%s: more than %u tokens", where, TOKEN_IDS_MAX);
-    if (id != token->id)
-        return error_set(err, ERR_DATA,
-                         "%s: added token \"%.100s\" states id %u, but its place in the vocabulary "
-                         "gives it id %u",
-                         where, token->content, token->id, id);
-    if (id >= added->id_count) {
-        uint32_t count = id + 1 > 2 * added->id_count ? id + 1 : 2 * added->id_count;
+    Adding adding = {added, vocabulary, normalizer, vocabulary->count};
+    for (uint32_t i = 0; i < added->count; i++)
+        if (added->token[i].id >= adding.next_id) adding.next_id = added->token[i].id + 1;
+    return adding;
+}
+
+static uint32_t known_id(const Adding *adding, const char *content)
+{
+    uint32_t id = added_token_id(adding->added, content);
+    return id != TOKEN_NONE ? id : vocabulary_find(adding->vocabulary, content, strlen(content));
+}
+
+/* Puts a token in the place of the one with its id. */
+static void put_token(AddedTokens *added, AddedToken *token)
+{
+    if (token->id >= added->id_count) {
+        uint32_t count = token->id + 1 > 2 * added->id_count ? token->id + 1 : 2 * added->id_count;
         added->by_id = mem_realloc(added->by_id, count, sizeof *added->by_id);
         while (added->id_count < count)
             added->by_id[added->id_count++] = TOKEN_NONE;
     }
-    uint32_t index = added->by_id[id];
+    uint32_t index = added->by_id[token->id];
     if (index == TOKEN_NONE) {
-        index = added->by_id[id] = added->count++;
+        index = added->by_id[token->id] = added->count++;
         vocabulary_add(&added->name, token->content, strlen(token->content), index);
     } else {
-        /* Listed twice: the later entry counts, but special once is special for good. */
-        if (added->token[index].special) token->special = true;
-        free(added->token[index].content);
-        free(added->token[index].pattern);
+        /* Listed twice: the later entry counts, but special once is special for good, and so is a
+         * normalized spelling for decoding. */
+        AddedToken *old = &added->token[index];
+        if (old->special) token->special = true;
+        if (!token->normalized) {
+            token->spelling = old->spelling != NULL ? old->spelling : old->pattern;
+            if (old->spelling != NULL)
+                old->spelling = NULL;
+            else
+                old->pattern = NULL;
+        }
+        free(old->content);
+        free(old->pattern);
+        free(old->spelling);
     }
     added->token[index] = *token;
     *token = (AddedToken){0};
+}
+
+/* The id of a new token: that of the same string in the vocabulary, or the next free one. The
+ * reference goes by this rule and not by the id that the file states; files whose ids disagree are
+ * refused rather than encoded one way here and another way there. */
+static Status add_token(Adding *adding, AddedToken *token, uint32_t stated_id, const char *where,
+                        Error *err)
+{
+    uint32_t id = known_id(adding, token->content);
+    if (id == TOKEN_NONE) id = adding->next_id++;
+    if (id >= TOKEN_IDS_MAX || adding->added->count >= TOKEN_IDS_MAX - 1)
+        return error_set(err, ERR_UNSUPPORTED, "%s: more than %u tokens", where, TOKEN_IDS_MAX);
+    if (stated_id != TOKEN_NONE && id != stated_id)
+        return error_set(err, ERR_DATA,
+                         "%s: added token \"%.100s\" states id %u, but its place in the vocabulary "
+                         "gives it id %u",
+                         where, token->content, stated_id, id);
+    token->id = id;
+    TRY(set_pattern(token, adding->normalizer, err));
+    put_token(adding->added, token);
     return OK;
+}
+
+static void token_free(AddedToken *token)
+{
+    free(token->content);
+    free(token->pattern);
+    free(token->spelling);
 }
 
 Status added_tokens_load(AddedTokens *added, const cJSON *list, const Vocabulary *vocabulary,
@@ -143,7 +191,7 @@ Status added_tokens_load(AddedTokens *added, const cJSON *list, const Vocabulary
                          json_type_name(list));
     added->token = mem_calloc((size_t)cJSON_GetArraySize(list) + 1, sizeof *added->token);
     vocabulary_reserve(&added->name, (size_t)cJSON_GetArraySize(list));
-    uint32_t next_id = vocabulary->count;
+    Adding adding = adding_begin(added, vocabulary, normalizer);
     const cJSON *item;
     int index = 0;
     cJSON_ArrayForEach(item, list)
@@ -152,27 +200,73 @@ Status added_tokens_load(AddedTokens *added, const cJSON *list, const Vocabulary
         snprintf(place, sizeof place, "%.400s: added_tokens[%d]", where, index++);
         AddedToken token = {0};
         Status status = read_token(item, place, &token, err);
-        if (status == OK && token.content[0] != '\0') status = set_pattern(&token, normalizer, err);
         if (status == OK && token.content[0] != '\0')
-            status = add_token(added, &token, vocabulary, &next_id, place, err);
-        free(token.content);
-        free(token.pattern);
+            status = add_token(&adding, &token, token.id, place, err);
+        token_free(&token);
         if (status != OK) return status;
     }
+    return OK;
+}
+
+/* Makes room for more tokens by name. */
+static void reserve_more(AddedTokens *added, size_t more)
+{
+    size_t count = added->count + more;
+    added->token = mem_realloc(added->token, count + 1, sizeof *added->token);
+    vocabulary_free(&added->name);
+    vocabulary_reserve(&added->name, count);
+    for (uint32_t i = 0; i < added->count; i++) {
+        const char *content = added->token[i].content;
+        vocabulary_add(&added->name, content, strlen(content), i);
+    }
+}
+
+Status added_tokens_extend(AddedTokens *added, const TokenizerExtras *extras,
+                           const Vocabulary *vocabulary, const Normalizer *normalizer,
+                           const char *where, Error *err)
+{
+    added->splits_special = extras->splits_special;
+    if (extras->count == 0) return OK;
+    reserve_more(added, extras->count);
+    Adding adding = adding_begin(added, vocabulary, normalizer);
+    for (size_t i = 0; i < extras->count; i++) {
+        const ExtraToken *extra = &extras->token[i];
+        if (extra->content[0] == '\0') continue;
+        /* What tokenizer.json knows has the id from there. */
+        bool states_id = extra->id >= 0 && known_id(&adding, extra->content) == TOKEN_NONE;
+        AddedToken token = {.content = mem_strdup(extra->content),
+                            .single_word = extra->single_word,
+                            .lstrip = extra->lstrip,
+                            .rstrip = extra->rstrip,
+                            .normalized = extra->normalized,
+                            .special = extra->special};
+        Status status =
+            add_token(&adding, &token, states_id ? (uint32_t)extra->id : TOKEN_NONE, where, err);
+        token_free(&token);
+        if (status != OK) return status;
+    }
+    return OK;
+}
+
+Status added_tokens_index(AddedTokens *added, const char *where, Error *err)
+{
     for (uint32_t i = 0; i < added->count; i++) {
         const AddedToken *token = &added->token[i];
         TokenTrie *trie = token->normalized ? &added->normalized : &added->raw;
-        if (token->pattern_length > 0) trie_add(trie, token->pattern, token->pattern_length, i);
+        if (token->pattern_length == 0)
+            return error_set(err, ERR_UNSUPPORTED,
+                             "%s: nothing is left of the added token \"%.100s\" when it is "
+                             "normalized, so there is nothing to look for",
+                             where, token->content);
+        trie_add(trie, token->pattern, token->pattern_length, i);
     }
     return OK;
 }
 
 void added_tokens_free(AddedTokens *added)
 {
-    for (uint32_t i = 0; i < added->count; i++) {
-        free(added->token[i].content);
-        free(added->token[i].pattern);
-    }
+    for (uint32_t i = 0; i < added->count; i++)
+        token_free(&added->token[i]);
     free(added->token);
     free(added->by_id);
     vocabulary_free(&added->name);
@@ -323,6 +417,7 @@ Status added_tokens_split(const AddedTokens *added, const TokenTrie *trie,
         const AddedToken *token = find_token(&search, at, &begin);
         if (token == NULL) break;
         uint32_t end = at = begin + token->pattern_length;
+        if (added->splits_special && token->special) continue;
         if (token->single_word && !is_single_word(table, text, begin, end)) continue;
         if (token->lstrip) {
             while (begin > 0 && unicode_is_space(table, utf8_previous(text->data, begin, &size)))

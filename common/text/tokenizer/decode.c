@@ -366,8 +366,9 @@ Status tokenizer_decode(const Tokenizer *tokenizer, const int32_t *ids, size_t c
     for (size_t i = 0; i < count; i++) {
         uint32_t id = (uint32_t)ids[i];
         const AddedToken *added = added_token_of(&tokenizer->added, id);
-        const char *text =
-            added != NULL ? added->pattern : vocabulary_text(&tokenizer->bpe.spelled, id);
+        const char *text = added == NULL             ? vocabulary_text(&tokenizer->bpe.spelled, id)
+                           : added->spelling != NULL ? added->spelling
+                                                     : added->pattern;
         if (text == NULL) continue;
         if (skip_special_tokens && added_token_is_special(&tokenizer->added, text)) continue;
         if (!tokenizer->decoder.present && list.count > 0) str_putc(&list.text, ' ');

@@ -62,6 +62,7 @@ typedef struct AddedToken {
     char *content;
     char *pattern; /* what is looked for: the content, normalized if `normalized` */
     uint32_t pattern_length;
+    char *spelling; /* what it is decoded as; NULL: the pattern */
     uint32_t id;
     bool single_word, lstrip, rstrip, normalized, special;
 } AddedToken;
@@ -86,12 +87,18 @@ typedef struct AddedTokens {
     Vocabulary name; /* content -> index into token */
     uint32_t *by_id; /* [id_count] index into token, or TOKEN_NONE */
     uint32_t id_count;
+    bool splits_special;  /* special tokens match nowhere */
     TokenTrie raw;        /* looked for in the input */
     TokenTrie normalized; /* looked for in normalized text */
 } AddedTokens;
 
+/* First the list of tokenizer.json, then perhaps what other files add to it, then the index. */
 Status added_tokens_load(AddedTokens *added, const cJSON *list, const Vocabulary *vocabulary,
                          const Normalizer *normalizer, const char *where, Error *err);
+Status added_tokens_extend(AddedTokens *added, const TokenizerExtras *extras,
+                           const Vocabulary *vocabulary, const Normalizer *normalizer,
+                           const char *where, Error *err);
+Status added_tokens_index(AddedTokens *added, const char *where, Error *err);
 void added_tokens_free(AddedTokens *added);
 const AddedToken *added_token_of(const AddedTokens *added, uint32_t id); /* NULL if none */
 uint32_t added_token_id(const AddedTokens *added, const char *content);  /* TOKEN_NONE */

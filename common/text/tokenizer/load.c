@@ -40,7 +40,8 @@ static Status load_model(Tokenizer *tokenizer, const cJSON *json, const char *wh
     return OK;
 }
 
-static Status load_parts(Tokenizer *tokenizer, const cJSON *json, const char *where, Error *err)
+static Status load_parts(Tokenizer *tokenizer, const cJSON *json, const char *where,
+                         const TokenizerExtras *extras, Error *err)
 {
     char place[512];
     TRY(check_version(json, where, err));
@@ -55,6 +56,10 @@ static Status load_parts(Tokenizer *tokenizer, const cJSON *json, const char *wh
     TRY(load_model(tokenizer, json, where, err));
     TRY(added_tokens_load(&tokenizer->added, cJSON_GetObjectItemCaseSensitive(json, "added_tokens"),
                           &tokenizer->bpe.spelled, &tokenizer->normalizer, where, err));
+    if (extras != NULL)
+        TRY(added_tokens_extend(&tokenizer->added, extras, &tokenizer->bpe.spelled,
+                                &tokenizer->normalizer, where, err));
+    TRY(added_tokens_index(&tokenizer->added, where, err));
     snprintf(place, sizeof place, "%.400s: decoder", where);
     TRY(decoder_load(&tokenizer->decoder, cJSON_GetObjectItemCaseSensitive(json, "decoder"),
                      tokenizer->table, place, err));
@@ -68,15 +73,12 @@ static Status load_parts(Tokenizer *tokenizer, const cJSON *json, const char *wh
     return OK;
 }
 
-Status tokenizer_parse_with(const char *json, size_t length, const char *where,
-                            const UnicodeTable *table, Tokenizer **ret, Error *err)
+static Status build_with(const cJSON *json, const char *where, const TokenizerExtras *extras,
+                         const UnicodeTable *table, Tokenizer **ret, Error *err)
 {
-    cJSON *document = NULL;
-    TRY(json_parse(json, length, where, &document, err));
     Tokenizer *tokenizer = mem_calloc(1, sizeof *tokenizer);
     tokenizer->table = table;
-    Status status = load_parts(tokenizer, document, where, err);
-    cJSON_Delete(document);
+    Status status = load_parts(tokenizer, json, where, extras, err);
     if (status == OK)
         *ret = tokenizer;
     else
@@ -84,15 +86,35 @@ Status tokenizer_parse_with(const char *json, size_t length, const char *where,
     return status;
 }
 
-Status tokenizer_parse(const char *json, size_t length, const char *where, Tokenizer **ret,
-                       Error *err)
+Status tokenizer_build(const cJSON *json, const char *where, const TokenizerExtras *extras,
+                       Tokenizer **ret, Error *err)
 {
     UnicodeTable *table = unicode_table_create();
-    Status status = tokenizer_parse_with(json, length, where, table, ret, err);
+    Status status = build_with(json, where, extras, table, ret, err);
     if (status == OK)
         (*ret)->own_table = table;
     else
         free(table);
+    return status;
+}
+
+Status tokenizer_parse_with(const char *json, size_t length, const char *where,
+                            const UnicodeTable *table, Tokenizer **ret, Error *err)
+{
+    cJSON *document = NULL;
+    TRY(json_parse(json, length, where, &document, err));
+    Status status = build_with(document, where, NULL, table, ret, err);
+    cJSON_Delete(document);
+    return status;
+}
+
+Status tokenizer_parse(const char *json, size_t length, const char *where, Tokenizer **ret,
+                       Error *err)
+{
+    cJSON *document = NULL;
+    TRY(json_parse(json, length, where, &document, err));
+    Status status = tokenizer_build(document, where, NULL, ret, err);
+    cJSON_Delete(document);
     return status;
 }
 

@@ -5,6 +5,7 @@
 #ifndef TROUPE_TEXT_TOKENIZER_TOKENIZER_H
 #define TROUPE_TEXT_TOKENIZER_TOKENIZER_H
 
+#include <cjson/cJSON.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -20,6 +21,26 @@ Status tokenizer_load(const char *path, Tokenizer **ret, Error *err);
 /* The same from memory; `where` names the document in messages. */
 Status tokenizer_parse(const char *json, size_t length, const char *where, Tokenizer **ret,
                        Error *err);
+
+/* A token that other files than tokenizer.json speak of: a new one, or one that it has with other
+ * flags. */
+typedef struct ExtraToken {
+    const char *content;
+    int64_t id; /* as that file states it; -1: it states none */
+    bool single_word, lstrip, rstrip, normalized, special;
+    bool says_normalized; /* false: `normalized` is no more than what follows from `special` */
+} ExtraToken;
+
+typedef struct TokenizerExtras {
+    ExtraToken *token; /* [count] added behind those of tokenizer.json, in this order */
+    size_t count;
+    bool splits_special; /* special tokens match nowhere: their text is text */
+} TokenizerExtras;
+
+/* The same from a parsed document, with tokens beside it (NULL: none). A new token gets the next
+ * id, as by the package; one that states another is refused. */
+Status tokenizer_build(const cJSON *json, const char *where, const TokenizerExtras *extras,
+                       Tokenizer **ret, Error *err);
 void tokenizer_destroy(Tokenizer *tokenizer); /* accepts NULL */
 
 /* A thread's working memory and its table of words seen before, of at most `bytes_max` bytes: 4 MiB
