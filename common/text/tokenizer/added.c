@@ -407,37 +407,59 @@ static const AddedToken *find_token(Search *search, uint32_t at, uint32_t *ret_b
     return NULL;
 }
 
+/* What a match takes up with the white space that its token swallows. `done` is where the match
+ * before ended; the run of white space that a match swallowed last is kept, since a text of nothing
+ * else must not be walked through again for each token in it. */
+typedef struct Extent {
+    uint32_t begin, end, done;
+    uint32_t run_begin, run_end;
+} Extent;
+
+static void extend(const Search *search, const AddedToken *token, Extent *extent)
+{
+    const TextView *text = search->text;
+    uint32_t size;
+    if (token->lstrip && extent->begin < extent->done) extent->begin = extent->done;
+    while (token->lstrip && extent->begin > extent->done &&
+           unicode_is_space(search->table, utf8_previous(text->data, extent->begin, &size)))
+        extent->begin -= size;
+    if (!token->rstrip) return;
+    if (extent->end < extent->run_begin || extent->end > extent->run_end) {
+        extent->run_begin = extent->run_end = extent->end;
+        while (extent->run_end < text->length &&
+               unicode_is_space(search->table, utf8_next(text->data + extent->run_end, &size)))
+            extent->run_end += size;
+    }
+    extent->end = extent->run_end;
+}
+
+/* As the package: the search goes on behind the match itself, so that a token may also be found in
+ * white space that the one before has swallowed. It counts then, unless it would take up nothing.
+ */
 Status added_tokens_split(const AddedTokens *added, const TokenTrie *trie,
                           const UnicodeTable *table, const TextView *text,
                           const TokenLimits *limits, SegmentSink sink, void *context, Error *err)
 {
-    uint32_t done = 0, at = 0, begin = 0, size;
+    uint32_t at = 0;
     Search search = {added, trie, table, text, limits->special, 0, limits->withheld};
+    Extent extent = {.run_begin = UINT32_MAX};
     while (trie->count > 0 && at < text->length) {
-        const AddedToken *token = find_token(&search, at, &begin);
+        const AddedToken *token = find_token(&search, at, &extent.begin);
         if (token == NULL) break;
-        uint32_t end = at = begin + token->pattern_length;
+        extent.end = at = extent.begin + token->pattern_length;
         if (added->splits_special && token->special) continue;
-        if (token->single_word && !is_single_word(table, text, begin, end)) continue;
-        if (token->lstrip) {
-            while (begin > 0 && unicode_is_space(table, utf8_previous(text->data, begin, &size)))
-                begin -= size;
-            /* White space that the token before has taken stays with it. */
-            if (begin < done) begin = done;
-        }
-        if (token->rstrip)
-            while (end < text->length &&
-                   unicode_is_space(table, utf8_next(text->data + end, &size)))
-                end += size;
-        if (done < begin) {
-            TextView before = text_view_slice(text, done, begin);
+        if (token->single_word && !is_single_word(table, text, extent.begin, extent.end)) continue;
+        extend(&search, token, &extent);
+        if (extent.begin >= extent.end) continue;
+        if (extent.done < extent.begin) {
+            TextView before = text_view_slice(text, extent.done, extent.begin);
             TRY(sink(context, &before, NULL, err));
         }
-        TextView match = text_view_slice(text, begin, end);
+        TextView match = text_view_slice(text, extent.begin, extent.end);
         TRY(sink(context, &match, token, err));
-        done = end;
+        extent.done = extent.end;
     }
-    if (done >= text->length) return OK;
-    TextView rest = text_view_slice(text, done, text->length);
+    if (extent.done >= text->length) return OK;
+    TextView rest = text_view_slice(text, extent.done, text->length);
     return sink(context, &rest, NULL, err);
 }

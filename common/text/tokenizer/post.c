@@ -132,6 +132,11 @@ static Status load_value(PostProcessor *post, const cJSON *json, const char *whe
                            "%s: post-processor \"%.100s\" is unknown; known: ByteLevel, "
                            "TemplateProcessing, RobertaProcessing, BertProcessing, Sequence",
                            where, type);
+    size_t total =
+        post->before_count + post->behind_count + outer.before_count + outer.behind_count;
+    if (status == OK && total > POST_IDS_MAX)
+        status =
+            error_set(err, ERR_UNSUPPORTED, "%s: more than %d special tokens", where, POST_IDS_MAX);
     if (status == OK) wrap(post, &outer);
     postprocessor_free(&outer);
     return status;
