@@ -65,6 +65,17 @@ tools) # a model that learnt to call the calculator
     run_job
     [ "$(digest_of "$RUN")" = "$expected" ] || fail "other weights with three workers"
     nothing_left
+    # A tool that ends at every call is nobody's wrong answer.
+    # shellcheck disable=SC2086
+    use_job tools/rl.yaml run_failing $rl rollout.failures_max=2 \
+        'rollout.tools=[{"name":"calculator","command":"false"}]'
+    start_job
+    finish_job 4
+    for text in "controller: a tool failed at " "each tried 4 times (limit: rollout.failures_max 2)" \
+        'tool "calculator": false exited with status 1'; do
+        grep -qF "$text" "$RUN.out" || fail "nothing is said of: $text"
+    done
+    nothing_left
     ;;
 program) # in Python; killed while it works
     # shellcheck disable=SC2086
