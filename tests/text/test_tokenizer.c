@@ -39,6 +39,51 @@ static char *encode_line(const Tokenizer *tokenizer, const char *text, size_t le
     return line;
 }
 
+/* The ids that a tokenizer, given as JSON, makes of a text, as encode_line prints them. */
+static void check_ids(const char *json, const char *text, const char *expected)
+{
+    Error err = {0};
+    Tokenizer *tokenizer = NULL;
+    assert_ok(tokenizer_parse(json, strlen(json), "t.json", &tokenizer, &err), &err);
+    char *found = encode_line(tokenizer, text, strlen(text));
+    assert_string_equal(found, expected);
+    free(found);
+    tokenizer_destroy(tokenizer);
+}
+
+/* Expected: tokenizers 0.23.3. Its own code fails where a token would begin behind its end. */
+static void test_white_space_that_two_added_tokens_want_goes_to_the_first(void **state)
+{
+    (void)state;
+#define ADDED(id, text, left, right)                                                               \
+    "{\"id\":" #id ",\"content\":\"" text "\",\"special\":false,\"lstrip\":" #left                 \
+    ",\"rstrip\":" #right ",\"single_word\":false,\"normalized\":false}"
+    static const char model[] = "\"model\":{\"type\":\"BPE\",\"unk_token\":\"<unk>\",\"vocab\":{"
+                                "\"<unk>\":0,\"a\":1,\"b\":2,\" \":3},\"merges\":[]}}";
+    char *both = mem_printf("{\"added_tokens\":[" ADDED(4, "  ", true, true) "],%s", model);
+    check_ids(both, "    a", " 4 1");
+    check_ids(both, "a      b", " 1 4 2");
+    free(both);
+    char *two = mem_printf(
+        "{\"added_tokens\":[" ADDED(4, "x", false, true) "," ADDED(5, "  ", true, false) "],%s",
+        model);
+    check_ids(two, "x  a", " 4 1");
+    check_ids(two, "x    a", " 4 1"); /* a token of white space that is all taken */
+    check_ids(two, "    a", " 5 5 1");
+    free(two);
+#undef ADDED
+}
+
+/* Expected: tokenizers 0.23.3. */
+static void test_characters_that_vanish_make_neighbours_of_what_they_part(void **state)
+{
+    (void)state;
+    check_ids("{\"model\":{\"type\":\"BPE\",\"fuse_unk\":true,\"vocab\":{\"\u2581\":0,"
+              "\"\u2581\u2581\":1},"
+              "\"merges\":[\"\u2581 \u2581\"]}}",
+              "\u2581\u046F\u2581", " 1");
+}
+
 static void check_vectors(const char *tokenizer_name, const char *vectors_name)
 {
     Error err = {0};
@@ -499,6 +544,8 @@ int main(void)
         cmocka_unit_test(test_tiny_tokenizer_of_the_quickstart_round_trips),
         cmocka_unit_test(test_wrong_files_are_refused_with_place_and_reason),
         cmocka_unit_test(test_unknown_components_are_refused_by_name),
+        cmocka_unit_test(test_white_space_that_two_added_tokens_want_goes_to_the_first),
+        cmocka_unit_test(test_characters_that_vanish_make_neighbours_of_what_they_part),
         cmocka_unit_test(test_regular_expressions_that_may_mean_something_else_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

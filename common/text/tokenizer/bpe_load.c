@@ -347,12 +347,13 @@ static void find_starts(Bpe *bpe)
 
 /* Llama-2's kind of model gets a whole text as one word, with U+2581 for spaces. If no token has
  * U+2581 behind another character, none can come to stand across such a place, and the word may be
- * cut there. */
+ * cut there: unless characters without a token vanish, which makes neighbours of what they part. */
 static void find_cut(Bpe *bpe)
 {
     static const char mark[] = "\xE2\x96\x81";
     const Vocabulary *vocab = &bpe->spelled;
     if (bpe->ignore_merges || bpe->prefix != NULL || bpe->suffix != NULL) return;
+    if (bpe->unk_token == NULL) return;
     if (vocabulary_find(vocab, mark, 3) == TOKEN_NONE) return;
     for (uint32_t id = 0; id < vocab->id_count; id++) {
         const char *text = vocabulary_text(vocab, id);
