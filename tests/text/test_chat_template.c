@@ -364,6 +364,30 @@ static void test_endless_work_is_stopped(void **state)
                    "recurses");
 }
 
+#define SHARED_TUPLES                                                                              \
+    "{% set ns = namespace(a=(1,)) %}{% for i in range(60) %}{% set ns.a = (ns.a, ns.a) %}"        \
+    "{% endfor %}"
+
+/* What is short to write and long to compute has its steps counted as it goes on. */
+static void test_long_work_in_one_call_is_stopped(void **state)
+{
+    (void)state;
+    assert_refused(SHARED_TUPLES "{{ {ns.a: 1}|length }}", ERR_RESOURCE, "steps");
+    assert_refused(SHARED_TUPLES "{{ [ns.a]|unique|list|length }}", ERR_RESOURCE, "steps");
+    assert_refused(SHARED_TUPLES "{{ {}.get(ns.a) }}", ERR_RESOURCE, "steps");
+    assert_refused(SHARED_TUPLES "{{ ns.a in {} }}", ERR_RESOURCE, "steps");
+    assert_refused("{% set c = 'b' * 1000000 ~ 'a' %}{{ ('a' * 1000000).strip(c) }}", ERR_RESOURCE,
+                   "steps");
+    static const char *const calls[] = {"s.isupper()", "s|title", "s.swapcase()", "[s, s]|min"};
+    for (size_t i = 0; i < sizeof calls / sizeof calls[0]; i++) {
+        char *source = mem_printf("{%% set s = '\u00c9' * 1000000 %%}{%% for i in range(20) %%}"
+                                  "{%% set x = %s %%}{%% endfor %%}",
+                                  calls[i]);
+        assert_refused(source, ERR_RESOURCE, "steps");
+        free(source);
+    }
+}
+
 static void test_memory_is_bounded(void **state)
 {
     (void)state;
@@ -490,6 +514,7 @@ int main(void)
         cmocka_unit_test(test_blocks_have_to_give_text),
         cmocka_unit_test(test_macros_name_each_argument_once),
         cmocka_unit_test(test_endless_work_is_stopped),
+        cmocka_unit_test(test_long_work_in_one_call_is_stopped),
         cmocka_unit_test(test_memory_is_bounded),
         cmocka_unit_test(test_deep_sources_are_refused),
         cmocka_unit_test(test_deep_data_is_refused),

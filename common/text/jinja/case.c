@@ -142,7 +142,7 @@ static bool is_case_ignorable(uint32_t c)
 }
 
 /* Is the sigma at `at` the last letter of a word of several? */
-static bool sigma_is_final(const String *text, size_t at)
+static bool sigma_is_final(Run *run, const String *text, size_t at)
 {
     bool letter_before = false;
     for (size_t i = at; i > 0 && !letter_before;) {
@@ -151,6 +151,7 @@ static bool sigma_is_final(const String *text, size_t at)
         } while (((unsigned char)text->bytes[i] & 0xC0) == 0x80);
         int size;
         uint32_t c = string_char(text, i, &size);
+        run_step_char(run, c, 3);
         if (is_case_ignorable(c)) continue;
         letter_before = is_cased(c);
         break;
@@ -159,6 +160,7 @@ static bool sigma_is_final(const String *text, size_t at)
     for (size_t i = at + 2; i < text->length;) {
         int size;
         uint32_t c = string_char(text, i, &size);
+        run_step_char(run, c, 3);
         if (!is_case_ignorable(c)) return !is_cased(c);
         i += (size_t)size;
     }
@@ -170,10 +172,17 @@ static bool ends_word(uint32_t c)
     return char_is_space(c) || c == '-' || c == '(' || c == '{' || c == '[' || c == '<';
 }
 
-/* One letter, given whether a word begins with it. */
-static int map_char(const String *text, size_t at, uint32_t c, CaseMode mode, bool begins,
-                    uint32_t out[4])
+/* One letter of a text. */
+typedef struct Letter {
+    const String *text;
+    size_t at;
+    uint32_t c;
+    bool begins; /* a word */
+} Letter;
+
+static int map_char(Run *run, const Letter *letter, CaseMode mode, uint32_t out[4])
 {
+    uint32_t c = letter->c;
     bool raise = false, title = false;
     switch (mode) {
     case CASE_FOLD:
@@ -192,14 +201,14 @@ static int map_char(const String *text, size_t at, uint32_t c, CaseMode mode, bo
         break;
     case CASE_TITLE:
     case CASE_CAPITALIZE:
-        raise = title = begins;
+        raise = title = letter->begins;
         break;
     case CASE_TITLE_WORDS:
-        raise = begins;
+        raise = letter->begins;
         break;
     }
     if (raise) return upper_of(c, title, out);
-    if (c == 0x3A3 && sigma_is_final(text, at)) {
+    if (c == 0x3A3 && sigma_is_final(run, letter->text, letter->at)) {
         out[0] = 0x3C2;
         return 1;
     }
@@ -227,8 +236,8 @@ static Value case_map_ascii(Run *run, Value string, bool raise)
 Value case_map(Run *run, Value string, CaseMode mode)
 {
     const String *text = string.as.string;
-    run_step(run, text->length / 8);
     bool is_plain = mode == CASE_UPPER || mode == CASE_LOWER;
+    run_step(run, text->length / 8);
     if (is_plain && text->run == NULL && string_is_ascii(text))
         return case_map_ascii(run, string, mode == CASE_UPPER);
     buffer_push(run);
@@ -236,11 +245,13 @@ Value case_map(Run *run, Value string, CaseMode mode)
     for (size_t at = 0; at < text->length;) {
         int size;
         uint32_t c = string_char(text, at, &size), out[4];
+        run_step_char(run, c, 5);
         if (mode == CASE_TITLE_WORDS && at > 0) {
             begins = ends_word(c) != in_separator;
         }
         in_separator = ends_word(c);
-        int count = map_char(text, at, c, mode, begins, out);
+        Letter letter = {.text = text, .at = at, .c = c, .begins = begins};
+        int count = map_char(run, &letter, mode, out);
         char bytes[32];
         size_t used = 0;
         for (int i = 0; i < count; i++)

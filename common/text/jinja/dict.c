@@ -13,6 +13,7 @@ uint64_t hash_bytes(const char *bytes, size_t length)
 
 bool value_is_hashable(Run *run, Value value)
 {
+    run_step(run, 1);
     bool hashable = value.type != VALUE_LIST && value.type != VALUE_DICT &&
                     (value.type != VALUE_VIEW || value.as.view->kind == VIEW_VALUES);
     if (value.type != VALUE_TUPLE) return hashable;
@@ -25,6 +26,7 @@ bool value_is_hashable(Run *run, Value value)
 
 uint64_t value_hash(Run *run, Value value)
 {
+    run_step(run, 1);
     if (value_is_string(value)) {
         run_step(run, value.as.string->length / 16);
         return hash_bytes(value.as.string->bytes, value.as.string->length);

@@ -152,7 +152,7 @@ static Value item_at(Run *run, Value object, int64_t index)
     if (object.type == VALUE_RANGE)
         return value_int(object.as.range->start + index * object.as.range->step);
     const String *text = object.as.string;
-    if (!string_is_ascii(text)) run_step(run, (uint64_t)index / 16);
+    if (!string_is_ascii(text)) run_step(run, (uint64_t)index / 4);
     size_t begin = string_offset(text, (size_t)index);
     int size;
     string_char(text, begin, &size);
@@ -199,7 +199,7 @@ static Value slice_string(Run *run, Value object, int64_t start, int64_t step, i
 {
     const String *text = object.as.string;
     if (step == 1) {
-        if (!string_is_ascii(text)) run_step(run, (uint64_t)(start + count) / 16);
+        if (!string_is_ascii(text)) run_step(run, (uint64_t)(start + count) / 4);
         size_t begin = string_offset(text, (size_t)start);
         return string_slice(run, object, begin, string_offset(text, (size_t)(start + count)));
     }

@@ -175,6 +175,11 @@ static inline void run_step_bytes(Run *run, uint64_t bytes) /* that are copied o
 {
     run_step(run, bytes / 64);
 }
+/* One character whose kind is looked up, or whose case; `looks` tables are searched for it. */
+static inline void run_step_char(Run *run, uint32_t c, uint64_t looks)
+{
+    run_step(run, c < 0x80 ? 1 : 1 + looks);
+}
 
 _Noreturn void run_fail_depth(Run *run);
 static inline void run_enter(Run *run) /* one level deeper */

@@ -1,6 +1,5 @@
 /* Methods of strings. Every piece of a result keeps the origin of the bytes it came from. */
 #include "base/utf8.h"
-#include "text/jinja/case.h"
 #include "text/jinja/chars.h"
 #include "text/jinja/methods.h"
 
@@ -33,8 +32,9 @@ static Value fit(Run *run, Value self, Value other)
 
 /* ---- stripping ---- */
 
-static bool char_in(const String *set, uint32_t c)
+static bool char_in(Run *run, const String *set, uint32_t c)
 {
+    run_step(run, set != NULL ? 1 + set->length / 3 : 1);
     if (set == NULL) return char_is_space(c);
     for (size_t at = 0; at < set->length;) {
         int size;
@@ -72,14 +72,14 @@ static Value strip(Run *run, Value self, const Args *args, const char *name, boo
         while (right && end > begin && is_ascii_space(text->bytes[end - 1]))
             end--;
     }
-    while (left && begin < end && char_in(set, string_char(text, begin, &size)))
+    while (left && begin < end && char_in(run, set, string_char(text, begin, &size)))
         begin += (size_t)size;
     while (right && end > begin) {
         size_t at = char_begin(text, end);
-        if (!char_in(set, string_char(text, at, &size))) break;
+        if (!char_in(run, set, string_char(text, at, &size))) break;
         end = at;
     }
-    run_step(run, (text->length - (end - begin) + 1) * (set != NULL ? set->length : 1) / 8);
+    if (set == NULL) run_step_bytes(run, 8 * (text->length - (end - begin)));
     return string_slice(run, self, begin, end);
 }
 
@@ -601,7 +601,7 @@ static Value call_expandtabs(Run *run, Value self, const Args *args)
     int64_t tab = tabsize.type != VALUE_MISSING ? arg_int(run, tabsize, "tabsize") : 8, column = 0;
     const String *text = self.as.string;
     Value space = value_literal(run, " ");
-    run_step(run, text->length / 8);
+    run_step(run, text->length);
     buffer_push(run);
     for (size_t at = 0; at < text->length;) {
         int size;
@@ -642,123 +642,6 @@ static Value call_format_map(Run *run, Value self, const Args *args)
     return format_braces(run, self, &spread);
 }
 
-/* ---- case and kind ---- */
-
-#define CASE_METHOD(name, mode)                                                                    \
-    static Value call_##name(Run *run, Value self, const Args *args)                               \
-    {                                                                                              \
-        refuse_arguments(run, args, #name);                                                        \
-        return case_map(run, self, mode);                                                          \
-    }
-
-CASE_METHOD(upper, CASE_UPPER)
-CASE_METHOD(lower, CASE_LOWER)
-CASE_METHOD(title, CASE_TITLE)
-CASE_METHOD(capitalize, CASE_CAPITALIZE)
-CASE_METHOD(swapcase, CASE_SWAP)
-CASE_METHOD(casefold, CASE_FOLD)
-
-/* True when the string is not empty and all of it passes. */
-static Value all_chars(Run *run, Value self, bool (*test)(uint32_t c))
-{
-    const String *text = self.as.string;
-    run_step(run, text->length / 4);
-    for (size_t at = 0; at < text->length;) {
-        int size;
-        if (!test(string_char(text, at, &size))) return value_bool(false);
-        at += (size_t)size;
-    }
-    return value_bool(text->length > 0);
-}
-
-static bool is_alnum(uint32_t c)
-{
-    return char_is_alpha(c) || char_is_numeric(c);
-}
-
-#define KIND_METHOD(name, test)                                                                    \
-    static Value call_##name(Run *run, Value self, const Args *args)                               \
-    {                                                                                              \
-        refuse_arguments(run, args, #name);                                                        \
-        return all_chars(run, self, test);                                                         \
-    }
-
-KIND_METHOD(isalpha, char_is_alpha)
-KIND_METHOD(isalnum, is_alnum)
-KIND_METHOD(isdecimal, char_is_decimal)
-KIND_METHOD(isdigit, char_is_digit)
-KIND_METHOD(isnumeric, char_is_numeric)
-KIND_METHOD(isspace, char_is_space)
-
-static Value call_isprintable(Run *run, Value self, const Args *args)
-{
-    refuse_arguments(run, args, "isprintable");
-    return value_bool(self.as.string->length == 0 ||
-                      all_chars(run, self, char_is_printable).as.boolean);
-}
-
-static Value call_isascii(Run *run, Value self, const Args *args)
-{
-    refuse_arguments(run, args, "isascii");
-    return value_bool(string_is_ascii(self.as.string));
-}
-
-static Value call_isidentifier(Run *run, Value self, const Args *args)
-{
-    refuse_arguments(run, args, "isidentifier");
-    const String *text = self.as.string;
-    int size;
-    if (text->length == 0 || !char_begins_name(string_char(text, 0, &size)))
-        return value_bool(false);
-    return all_chars(run, self, char_continues_name);
-}
-
-/* Some letters with case, and all of them upper (or lower). */
-static Value cased(Run *run, Value self, bool (*wanted)(uint32_t c), bool (*other)(uint32_t c))
-{
-    const String *text = self.as.string;
-    bool found = false;
-    run_step(run, text->length / 8);
-    for (size_t at = 0; at < text->length;) {
-        int size;
-        uint32_t c = string_char(text, at, &size);
-        if (other(c) || char_is_title(c)) return value_bool(false);
-        found = found || wanted(c);
-        at += (size_t)size;
-    }
-    return value_bool(found);
-}
-
-static Value call_isupper(Run *run, Value self, const Args *args)
-{
-    refuse_arguments(run, args, "isupper");
-    return cased(run, self, char_is_upper, char_is_lower);
-}
-
-static Value call_islower(Run *run, Value self, const Args *args)
-{
-    refuse_arguments(run, args, "islower");
-    return cased(run, self, char_is_lower, char_is_upper);
-}
-
-static Value call_istitle(Run *run, Value self, const Args *args)
-{
-    refuse_arguments(run, args, "istitle");
-    const String *text = self.as.string;
-    run_step(run, text->length / 8);
-    bool after_cased = false, found = false;
-    for (size_t at = 0; at < text->length;) {
-        int size;
-        uint32_t c = string_char(text, at, &size);
-        bool upper = char_is_upper(c) || char_is_title(c), lower = char_is_lower(c);
-        if ((upper && after_cased) || (lower && !after_cased)) return value_bool(false);
-        after_cased = upper || lower;
-        found = found || after_cased;
-        at += (size_t)size;
-    }
-    return value_bool(found);
-}
-
 /* ---- table ---- */
 
 static const Function methods[] = {
@@ -770,12 +653,6 @@ static const Function methods[] = {
     {"startswith", call_startswith},
     {"endswith", call_endswith},
     {"replace", call_replace},
-    {"upper", call_upper},
-    {"lower", call_lower},
-    {"title", call_title},
-    {"capitalize", call_capitalize},
-    {"swapcase", call_swapcase},
-    {"casefold", call_casefold},
     {"join", call_join},
     {"format", call_format},
     {"format_map", call_format_map},
@@ -794,24 +671,20 @@ static const Function methods[] = {
     {"rjust", call_rjust},
     {"zfill", call_zfill},
     {"expandtabs", call_expandtabs},
-    {"isalpha", call_isalpha},
-    {"isalnum", call_isalnum},
-    {"isdecimal", call_isdecimal},
-    {"isdigit", call_isdigit},
-    {"isnumeric", call_isnumeric},
-    {"isspace", call_isspace},
-    {"isprintable", call_isprintable},
-    {"isidentifier", call_isidentifier},
-    {"isascii", call_isascii},
-    {"isupper", call_isupper},
-    {"islower", call_islower},
-    {"istitle", call_istitle},
 };
+
+static CallFunction find_method(const Function *table, size_t count, const String *name)
+{
+    char first = name->length > 0 ? name->bytes[0] : '\0';
+    for (size_t i = 0; i < count; i++)
+        if (table[i].name[0] == first && string_is(name, table[i].name)) return table[i].call;
+    return NULL;
+}
 
 CallFunction string_method_find(const String *name)
 {
-    char first = name->length > 0 ? name->bytes[0] : '\0';
-    for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++)
-        if (methods[i].name[0] == first && string_is(name, methods[i].name)) return methods[i].call;
-    return NULL;
+    size_t count;
+    const Function *kinds = string_kind_methods(&count);
+    CallFunction found = find_method(methods, sizeof methods / sizeof methods[0], name);
+    return found != NULL ? found : find_method(kinds, count, name);
 }

@@ -128,7 +128,7 @@ static bool is_plain_ascii(char byte, char quote) /* stands for itself in repr()
 static void write_string_repr(Run *run, Value string)
 {
     const String *text = string.as.string;
-    run_step(run, text->length / 8);
+    run_step(run, text->length);
     Origin outer = text->length > 0 ? string_origin(string, 0) : string.origin;
     bool has_single = memchr(text->bytes, '\'', text->length) != NULL;
     bool has_double = memchr(text->bytes, '"', text->length) != NULL;
