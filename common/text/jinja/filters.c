@@ -185,6 +185,7 @@ static Value filter_striptags(Run *run, Value self, const Args *args)
     Value joined = call_method(run, value_literal(run, " "), "join",
                                &(Args){.positional = &words, .count = 1});
     text = joined.as.string;
+    run_step(run, text->length);
     buffer_push(run);
     for (size_t i = 0; i < text->length;) {
         char c;
@@ -297,10 +298,10 @@ static Value filter_wordcount(Run *run, Value self, const Args *args)
     const String *text = string.as.string;
     int64_t words = 0;
     bool inside = false;
-    run_step(run, text->length / 4);
     for (size_t at = 0; at < text->length;) {
         int size;
         uint32_t c = string_char(text, at, &size);
+        run_step_char(run, c, 2);
         bool word = c == '_' || char_is_alpha(c) || char_is_numeric(c);
         words += word && !inside;
         inside = word;
@@ -318,8 +319,7 @@ static void write_url_quoted(Run *run, Value value, bool in_query)
     const String *text = string.as.string;
     for (size_t at = 0; at < text->length; at++) {
         unsigned char c = (unsigned char)text->bytes[at];
-        char escape[8];
-        run_step(run, 1);
+        run_step(run, 2);
         bool plain = (c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z') ||
                      (c != '\0' && strchr("_.-~", c) != NULL) || (c == '/' && !in_query);
         if (plain) {
@@ -327,8 +327,9 @@ static void write_url_quoted(Run *run, Value value, bool in_query)
         } else if (c == ' ' && in_query) {
             buffer_puts(run, "+", string_origin(string, at));
         } else {
-            snprintf(escape, sizeof escape, "%%%02X", c);
-            buffer_puts(run, escape, string_origin(string, at));
+            static const char hex[] = "0123456789ABCDEF";
+            const char escape[] = {'%', hex[c >> 4], hex[c & 15]};
+            buffer_write(run, escape, sizeof escape, string_origin(string, at));
         }
     }
 }
@@ -413,11 +414,11 @@ static Value filter_abs(Run *run, Value self, const Args *args)
 }
 
 /* A number's text as int() and float() take it: without the white space around it and single
- * underscores between digits. False if it cannot be one. */
-static bool number_text(Run *run, Value value, char *out, size_t size)
+ * underscores between digits. NULL if it cannot be one. */
+static char *number_text(Run *run, Value value)
 {
     const String *text = value.as.string;
-    run_step(run, text->length / 16);
+    run_step(run, text->length / 4);
     size_t begin = 0, end = text->length, used = 0;
     int length;
     while (begin < end && char_is_space(string_char(text, begin, &length)))
@@ -425,20 +426,20 @@ static bool number_text(Run *run, Value value, char *out, size_t size)
     while (end > begin && (unsigned char)text->bytes[end - 1] < 0x80 &&
            char_is_space((unsigned char)text->bytes[end - 1]))
         end--;
+    char *out = run_alloc_raw(run, end - begin + 1);
     for (size_t i = begin; i < end; i++) {
         char c = text->bytes[i];
         if (c == '_') {
             bool between = i > begin && i + 1 < end && text->bytes[i - 1] != '_' &&
                            ((text->bytes[i - 1] | 32) >= '0') && text->bytes[i + 1] != '_';
-            if (!between) return false;
+            if (!between) return NULL;
             continue;
         }
-        if (used + 1 >= size || (unsigned char)c >= 0x80 || char_is_space((unsigned char)c))
-            return false;
+        if (c == '\0' || (unsigned char)c >= 0x80 || char_is_space((unsigned char)c)) return NULL;
         out[used++] = c;
     }
     out[used] = '\0';
-    return used > 0;
+    return used > 0 ? out : NULL;
 }
 
 /* A whole number of digits, with a sign perhaps, that 64 bits cannot hold. */
@@ -451,11 +452,12 @@ static Value big_number(Run *run, bool negative, const char *digits)
     return text;
 }
 
+#define INT_DIGITS_MAX 4300 /* Python refuses to take more for a whole number */
+
 static bool parse_int(Run *run, Value value, int base, Value *ret)
 {
-    char text[128];
-    if (!number_text(run, value, text, sizeof text)) return false;
-    const char *digits = text;
+    const char *digits = number_text(run, value);
+    if (digits == NULL) return false;
     bool negative = *digits == '-';
     if (*digits == '-' || *digits == '+') digits++;
     static const char marks[] = {[2] = 'b', [8] = 'o', [16] = 'x'};
@@ -466,6 +468,7 @@ static bool parse_int(Run *run, Value value, int base, Value *ret)
         if (base != 10) digits += 2;
     }
     if (*digits == '\0' || *digits == '-' || *digits == '+') return false;
+    if ((base == 0 || (base & (base - 1)) != 0) && strlen(digits) > INT_DIGITS_MAX) return false;
     char *end;
     errno = 0;
     long long number = strtoll(digits, &end, base == 0 ? 10 : base);
@@ -479,8 +482,8 @@ static bool parse_int(Run *run, Value value, int base, Value *ret)
 
 static bool parse_float(Run *run, Value value, double *ret)
 {
-    char text[512], *end;
-    if (!number_text(run, value, text, sizeof text)) return false;
+    char *text = number_text(run, value), *end;
+    if (text == NULL) return false;
     const char *digits = text + (*text == '-' || *text == '+');
     if (digits[0] == '0' && (digits[1] | 32) == 'x') return false;
     if (strchr("0123456789.iInN", *digits) == NULL || strchr(text, '(') != NULL) return false;
@@ -519,6 +522,17 @@ static Value filter_int(Run *run, Value self, const Args *args)
     return parse_float(run, self, &real) ? float_to_int(run, real, otherwise) : otherwise;
 }
 
+/* A number as float() takes it; of a BIGINT, whose digits a string of the same bytes has. */
+static double to_double(Run *run, Value value)
+{
+    if (value.type != VALUE_BIGINT) return value_as_double(value);
+    double real = 0;
+    value.type = VALUE_STRING;
+    if (!parse_float(run, value, &real) || isinf(real))
+        run_raise(run, "int too large to convert to float");
+    return real;
+}
+
 static Value filter_float(Run *run, Value self, const Args *args)
 {
     static const Param params[] = {{"default", false}};
@@ -526,7 +540,8 @@ static Value filter_float(Run *run, Value self, const Args *args)
     args_bind(run, "do_float", args, params, 1, &otherwise);
     double real;
     if (self.type == VALUE_UNDEFINED) run_fail_undefined(run, self);
-    if (value_is_number(self)) return value_float(value_as_double(self));
+    if (value_is_number(self) || self.type == VALUE_BIGINT)
+        return value_float(to_double(run, self));
     if (value_is_string(self) && parse_float(run, self, &real)) return value_float(real);
     return is_given(otherwise) ? otherwise : value_float(0.0);
 }
@@ -577,6 +592,7 @@ static Value filter_round(Run *run, Value self, const Args *args)
     bool floored = value_is_string(method) && string_is(method.as.string, "floor");
     if (!ceiling && !floored && !(value_is_string(method) && string_is(method.as.string, "common")))
         run_raise(run, "method must be common, ceil or floor");
+    if (self.type == VALUE_BIGINT) run_fail(run, ERR_UNSUPPORTED, "a whole number beyond 64 bits");
     if (!value_is_number(self) && (ceiling || floored))
         run_raise(run, "must be real number, not %s", value_type_name(self));
     if (!value_is_number(self))
@@ -588,42 +604,57 @@ static Value filter_round(Run *run, Value self, const Args *args)
     return value_float(((ceiling ? ceil(scaled) : floor(scaled)) + 0.0) / unit); /* never -0.0 */
 }
 
+/* Is `bytes` less than 10^k as a whole number? The double that is nearest to 10^24 is below it. */
+static bool is_below(double bytes, double unit)
+{
+    return bytes < unit || (bytes == 1e24 && unit == 1e24);
+}
+
+static void write_file_size(double bytes, bool is_binary, char text[400])
+{
+    static const double decimal[] = {1e6, 1e9, 1e12, 1e15, 1e18, 1e21, 1e24, 1e27};
+    double base = is_binary ? 1024 : 1000;
+    if (bytes == 1) {
+        strcpy(text, "1 Byte");
+    } else if (bytes < base) {
+        snprintf(text, 400, "%.0f Bytes", trunc(bytes) + 0.0);
+    } else {
+        int prefix = 0;
+        double unit = is_binary ? 0x1p20 : decimal[0];
+        while (!is_below(bytes, unit) && prefix < 7) {
+            prefix++;
+            unit = is_binary ? unit * 1024 : decimal[prefix];
+        }
+        int used = isfinite(base * bytes) ? snprintf(text, 350, "%.1f", base * bytes / unit)
+                                          : snprintf(text, 350, "%s", isnan(bytes) ? "nan" : "inf");
+        snprintf(text + used, 16, " %c%sB", (is_binary ? "KMGTPEZY" : "kMGTPEZY")[prefix],
+                 is_binary ? "i" : "");
+    }
+}
+
 static Value filter_filesizeformat(Run *run, Value self, const Args *args)
 {
     static const Param params[] = {{"binary", false}};
     Value binary;
     args_bind(run, "do_filesizeformat", args, params, 1, &binary);
-    bool is_binary = value_truth(binary);
-    double bytes, base = is_binary ? 1024 : 1000;
-    if (value_is_number(self)) {
-        bytes = value_as_double(self);
+    double bytes;
+    if (value_is_number(self) || self.type == VALUE_BIGINT) {
+        bytes = to_double(run, self);
     } else if (!value_is_string(self) || !parse_float(run, self, &bytes)) {
         run_raise(run, "could not convert %s to float", message_repr(run, self));
     }
-    char text[64];
-    if (bytes == 1) {
-        snprintf(text, sizeof text, "1 Byte");
-    } else if (bytes < base) {
-        snprintf(text, sizeof text, "%.0f Bytes", trunc(bytes));
-    } else {
-        double unit = base;
-        int prefix = -1;
-        do {
-            unit *= base;
-            prefix++;
-        } while (bytes >= unit && prefix < 7);
-        snprintf(text, sizeof text, "%.1f %c%sB", base * bytes / unit,
-                 (is_binary ? "KMGTPEZY" : "kMGTPEZY")[prefix], is_binary ? "i" : "");
-    }
+    if (isinf(bytes) && bytes < 0) run_raise(run, "cannot convert float infinity to integer");
+    char text[400];
+    write_file_size(bytes, value_truth(binary), text);
     return value_text(run, text, strlen(text), self.origin);
 }
 
-static Value filter_unsupported(Run *run, Value self, const Args *args)
+/* A text that is another one each time is nothing to train on. */
+static Value filter_random(Run *run, Value self, const Args *args)
 {
     (void)self;
     (void)args;
-    run_fail(run, ERR_UNSUPPORTED,
-             "the filters pprint, random, urlize and wordwrap are not supported");
+    run_fail(run, ERR_UNSUPPORTED, "the filter random is not supported");
 }
 
 static const Function filters[] = {
@@ -652,10 +683,10 @@ static const Function filters[] = {
     {"urlencode", filter_urlencode},
     {"wordcount", filter_wordcount},
     {"xmlattr", filter_xmlattr},
-    {"pprint", filter_unsupported},
-    {"random", filter_unsupported},
-    {"urlize", filter_unsupported},
-    {"wordwrap", filter_unsupported},
+    {"pprint", filter_pprint},
+    {"random", filter_random},
+    {"urlize", filter_urlize},
+    {"wordwrap", filter_wordwrap},
 };
 
 FilterTable text_filters(void)

@@ -1,5 +1,5 @@
-/* The filters, in two files: those over text and numbers, and those over sequences and mappings.
- * Internal to common/text. */
+/* The filters: those over text and numbers, those over sequences and mappings, and in files of
+ * their own wordwrap, pprint and urlize. Internal to common/text. */
 #ifndef TROUPE_TEXT_JINJA_FILTERS_H
 #define TROUPE_TEXT_JINJA_FILTERS_H
 
@@ -9,6 +9,10 @@ typedef struct FilterTable {
     const Function *filter;
     size_t count;
 } FilterTable;
+
+Value filter_wordwrap(Run *run, Value self, const Args *args);
+Value filter_pprint(Run *run, Value self, const Args *args);
+Value filter_urlize(Run *run, Value self, const Args *args);
 
 FilterTable text_filters(void);
 FilterTable sequence_filters(void);
