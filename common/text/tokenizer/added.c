@@ -8,60 +8,6 @@
 #include "base/memory.h"
 #include "text/tokenizer/internal.h"
 
-/* ---- the trie ---- */
-
-static uint32_t trie_new_node(TokenTrie *trie, unsigned char byte)
-{
-    if (trie->count == trie->capacity) {
-        trie->capacity = trie->capacity * 2 + 64;
-        trie->node = mem_realloc(trie->node, trie->capacity, sizeof *trie->node);
-    }
-    trie->node[trie->count] = (TrieNode){.token = TOKEN_NONE, .byte = byte};
-    return trie->count++;
-}
-
-static uint32_t trie_child(const TokenTrie *trie, uint32_t parent, unsigned char byte)
-{
-    uint32_t child = trie->node[parent].first_child;
-    while (child != 0 && trie->node[child].byte != byte)
-        child = trie->node[child].next_sibling;
-    return child;
-}
-
-static void trie_add(TokenTrie *trie, const char *pattern, size_t length, uint32_t token)
-{
-    if (trie->count == 0) {
-        trie_new_node(trie, 0);
-        trie->only_first_byte = (unsigned char)pattern[0];
-    }
-    uint32_t at = 0;
-    for (size_t i = 0; i < length; i++) {
-        uint32_t child = trie_child(trie, at, (unsigned char)pattern[i]);
-        if (child == 0) {
-            child = trie_new_node(trie, (unsigned char)pattern[i]);
-            trie->node[child].next_sibling = trie->node[at].first_child;
-            trie->node[at].first_child = child;
-        }
-        if (i == 0) trie->start[(unsigned char)pattern[0]] = child;
-        at = child;
-    }
-    if ((unsigned char)pattern[0] != trie->only_first_byte) trie->only_first_byte = -1;
-    trie->node[at].token = token;
-}
-
-/* The longest token that begins at `at` and ends at most at `end`, or TOKEN_NONE. */
-static uint32_t trie_match(const TokenTrie *trie, const char *text, uint32_t at, uint32_t end)
-{
-    uint32_t found = TOKEN_NONE;
-    uint32_t node = trie->start[(unsigned char)text[at]];
-    while (node != 0) {
-        if (trie->node[node].token != TOKEN_NONE) found = trie->node[node].token;
-        if (++at >= end) break;
-        node = trie_child(trie, node, (unsigned char)text[at]);
-    }
-    return found;
-}
-
 /* ---- loading ---- */
 
 static Status read_token(const cJSON *item, const char *where, AddedToken *token, Error *err)
@@ -248,6 +194,8 @@ Status added_tokens_extend(AddedTokens *added, const TokenizerExtras *extras,
     return OK;
 }
 
+/* Two tokens with one normalized form: the package finds now this one, now that, from process to
+ * process; here it is the one listed last. */
 Status added_tokens_index(AddedTokens *added, const char *where, Error *err)
 {
     for (uint32_t i = 0; i < added->count; i++) {
@@ -258,8 +206,10 @@ Status added_tokens_index(AddedTokens *added, const char *where, Error *err)
                              "%s: nothing is left of the added token \"%.100s\" when it is "
                              "normalized, so there is nothing to look for",
                              where, token->content);
-        trie_add(trie, token->pattern, token->pattern_length, i);
+        token_trie_add(trie, token->pattern, token->pattern_length, i);
     }
+    token_trie_finish(&added->raw);
+    token_trie_finish(&added->normalized);
     return OK;
 }
 
@@ -270,8 +220,8 @@ void added_tokens_free(AddedTokens *added)
     free(added->token);
     free(added->by_id);
     vocabulary_free(&added->name);
-    free(added->raw.node);
-    free(added->normalized.node);
+    token_trie_free(&added->raw);
+    token_trie_free(&added->normalized);
     *added = (AddedTokens){0};
 }
 
@@ -301,25 +251,24 @@ bool added_token_is_special(const AddedTokens *added, const char *content)
 
 /* ---- finding ---- */
 
-/* The end, in the text, of the range that allows tokens to begin at `at`; 0 if none does. *cursor
- * walks over the ranges, which are sorted. */
-static uint32_t allowed_end(const SpecialRanges *special, size_t *cursor, const TextView *text,
-                            uint32_t at)
+/* One walk over a text. */
+typedef struct Walk {
+    const AddedSearch *search;
+    const TokenTrie *trie;
+    const TextView *text;
+    size_t cursor; /* the range of search->special that may hold what comes next */
+} Walk;
+
+/* The end, in the input, of the range that allows tokens to begin at `at`; 0 if none does. The
+ * ranges are sorted. */
+static uint32_t allowed_limit(Walk *walk, uint32_t at)
 {
-    if (special == NULL) return text->length;
-    uint32_t input = text_view_origin(text, at, at + 1).begin;
-    while (*cursor < special->count && special->range[*cursor][1] <= input)
-        ++*cursor;
-    if (*cursor == special->count || special->range[*cursor][0] > input) return 0;
-    uint32_t limit = special->range[*cursor][1];
-    if (text->origin == NULL) {
-        uint32_t end = limit - text->base;
-        return end < text->length ? end : text->length;
-    }
-    uint32_t end = at;
-    while (end < text->length && text->origin[end].end <= limit)
-        end++;
-    return end;
+    const SpecialRanges *special = walk->search->special;
+    uint32_t input = text_view_origin(walk->text, at, at + 1).begin;
+    while (walk->cursor < special->count && special->range[walk->cursor][1] <= input)
+        walk->cursor++;
+    if (walk->cursor == special->count || special->range[walk->cursor][0] > input) return 0;
+    return special->range[walk->cursor][1];
 }
 
 static bool is_single_word(const UnicodeTable *table, const TextView *text, uint32_t begin,
@@ -330,79 +279,46 @@ static bool is_single_word(const UnicodeTable *table, const TextView *text, uint
     return end == text->length || !unicode_is_word(table, utf8_next(text->data + end, &size));
 }
 
-/* One walk over a text. */
-typedef struct Search {
-    const AddedTokens *added;
-    const TokenTrie *trie;
-    const UnicodeTable *table;
-    const TextView *text;
-    const SpecialRanges *special; /* NULL: tokens match everywhere */
-    size_t cursor;
-    Withheld *withheld; /* NULL: nobody counts */
-} Search;
-
-/* The longest token at `at` that may match there: any that ends by `end`, and those that are not
- * special wherever they end. */
-static uint32_t match_allowed(const Search *search, uint32_t at, uint32_t end)
+static void count_withheld(const Walk *walk, uint32_t at, const AddedToken *token)
 {
-    const TokenTrie *trie = search->trie;
-    const TextView *text = search->text;
-    uint32_t found = TOKEN_NONE;
-    uint32_t node = trie->start[(unsigned char)text->data[at]];
-    while (node != 0) {
-        uint32_t token = trie->node[node].token;
-        at++;
-        if (token != TOKEN_NONE && (at <= end || !search->added->token[token].special))
-            found = token;
-        if (at >= text->length) break;
-        node = trie_child(trie, node, (unsigned char)text->data[at]);
-    }
-    return found;
-}
-
-static void count_withheld(const Search *search, uint32_t at, const AddedToken *token)
-{
+    const AddedSearch *search = walk->search;
     uint32_t end = at + token->pattern_length;
     if (search->withheld == NULL) return;
-    if (token->single_word && !is_single_word(search->table, search->text, at, end)) return;
+    if (token->single_word && !is_single_word(search->table, walk->text, at, end)) return;
     if (search->withheld->count++ > 0) return;
-    ByteOrigin origin = text_view_origin(search->text, at, end);
+    ByteOrigin origin = text_view_origin(walk->text, at, end);
     search->withheld->first = (TokenSpan){(int32_t)token->id, origin.begin, origin.end};
 }
 
-/* The token that begins at `at`, or TOKEN_NONE. */
-static uint32_t match_at(Search *search, uint32_t at)
+/* The longest token at a place that may match there: any that ends within the range, and, where the
+ * ranges hold for special tokens alone, others wherever they end. NULL: none. */
+static const AddedToken *match_site(Walk *walk, TokenSite site)
 {
-    const TextView *text = search->text;
-    uint32_t token = trie_match(search->trie, text->data, at, text->length);
-    if (search->special == NULL || token == TOKEN_NONE) return token;
-    uint32_t end = allowed_end(search->special, &search->cursor, text, at);
-    const AddedToken *found = &search->added->token[token];
-    if (at + found->pattern_length <= end) return token;
-    if (!search->special->added_anywhere)
-        return end > at ? trie_match(search->trie, text->data, at, end) : TOKEN_NONE;
-    if (!found->special) return token;
-    count_withheld(search, at, found);
-    return match_allowed(search, at, end);
+    const AddedToken *tokens = walk->search->added->token;
+    const SpecialRanges *special = walk->search->special;
+    const AddedToken *longest = &tokens[token_trie_token(walk->trie, site.node)];
+    if (special == NULL) return longest;
+    uint32_t limit = allowed_limit(walk, site.at);
+    for (uint32_t node = site.node; node != 0; node = token_trie_shorter(walk->trie, node)) {
+        const AddedToken *token = &tokens[token_trie_token(walk->trie, node)];
+        uint32_t end = site.at + token->pattern_length;
+        if (special->added_anywhere && !token->special) return token;
+        if (text_view_origin(walk->text, end - 1, end).end <= limit) return token;
+        if (special->added_anywhere && token == longest) count_withheld(walk, site.at, token);
+    }
+    return NULL;
 }
 
 /* Finds the next token from `at` on; its place goes to *ret_begin. */
-static const AddedToken *find_token(Search *search, uint32_t at, uint32_t *ret_begin)
+static const AddedToken *find_token(Walk *walk, uint32_t at, uint32_t *ret_begin)
 {
-    const TokenTrie *trie = search->trie;
-    const TextView *text = search->text;
-    for (; at < text->length; at++) {
-        if (trie->only_first_byte >= 0) {
-            const char *found = memchr(text->data + at, trie->only_first_byte, text->length - at);
-            if (found == NULL) return NULL;
-            at = (uint32_t)(found - text->data);
-        } else if (trie->start[(unsigned char)text->data[at]] == 0) {
-            continue;
-        }
-        uint32_t token = match_at(search, at);
-        if (token == TOKEN_NONE) continue;
-        *ret_begin = at;
-        return &search->added->token[token];
+    TokenSites *sites = walk->search->sites;
+    while (sites->count > 0) {
+        TokenSite site = sites->site[--sites->count];
+        if (site.at < at) continue;
+        *ret_begin = site.at;
+        const AddedToken *token = match_site(walk, site);
+        if (token != NULL) return token;
     }
     return NULL;
 }
@@ -415,19 +331,20 @@ typedef struct Extent {
     uint32_t run_begin, run_end;
 } Extent;
 
-static void extend(const Search *search, const AddedToken *token, Extent *extent)
+static void extend(const Walk *walk, const AddedToken *token, Extent *extent)
 {
-    const TextView *text = search->text;
+    const TextView *text = walk->text;
+    const UnicodeTable *table = walk->search->table;
     uint32_t size;
     if (token->lstrip && extent->begin < extent->done) extent->begin = extent->done;
     while (token->lstrip && extent->begin > extent->done &&
-           unicode_is_space(search->table, utf8_previous(text->data, extent->begin, &size)))
+           unicode_is_space(table, utf8_previous(text->data, extent->begin, &size)))
         extent->begin -= size;
     if (!token->rstrip) return;
     if (extent->end < extent->run_begin || extent->end > extent->run_end) {
         extent->run_begin = extent->run_end = extent->end;
         while (extent->run_end < text->length &&
-               unicode_is_space(search->table, utf8_next(text->data + extent->run_end, &size)))
+               unicode_is_space(table, utf8_next(text->data + extent->run_end, &size)))
             extent->run_end += size;
     }
     extent->end = extent->run_end;
@@ -436,20 +353,23 @@ static void extend(const Search *search, const AddedToken *token, Extent *extent
 /* As the package: the search goes on behind the match itself, so that a token may also be found in
  * white space that the one before has swallowed. It counts then, unless it would take up nothing.
  */
-Status added_tokens_split(const AddedTokens *added, const TokenTrie *trie,
-                          const UnicodeTable *table, const TextView *text,
-                          const TokenLimits *limits, SegmentSink sink, void *context, Error *err)
+Status added_tokens_split(const AddedSearch *search, const TextView *text, SegmentSink sink,
+                          void *context, Error *err)
 {
-    uint32_t at = 0;
-    Search search = {added, trie, table, text, limits->special, 0, limits->withheld};
+    const AddedTokens *added = search->added;
+    const TokenTrie *trie = search->in_normalized ? &added->normalized : &added->raw;
+    Walk walk = {search, trie, text, 0};
     Extent extent = {.run_begin = UINT32_MAX};
-    while (trie->count > 0 && at < text->length) {
-        const AddedToken *token = find_token(&search, at, &extent.begin);
+    uint32_t at = 0;
+    token_trie_find(trie, text->data, text->length, search->sites);
+    for (;;) {
+        const AddedToken *token = find_token(&walk, at, &extent.begin);
         if (token == NULL) break;
         extent.end = at = extent.begin + token->pattern_length;
         if (added->splits_special && token->special) continue;
-        if (token->single_word && !is_single_word(table, text, extent.begin, extent.end)) continue;
-        extend(&search, token, &extent);
+        if (token->single_word && !is_single_word(search->table, text, extent.begin, extent.end))
+            continue;
+        extend(&walk, token, &extent);
         if (extent.begin >= extent.end) continue;
         if (extent.done < extent.begin) {
             TextView before = text_view_slice(text, extent.done, extent.begin);

@@ -6,6 +6,7 @@
 
 #include "text/tokenizer/bpe.h"
 #include "text/tokenizer/pretokenize.h"
+#include "text/tokenizer/token_trie.h"
 #include "text/tokenizer/tokenizer.h"
 #include "text/tokenizer/unicode_table.h"
 #include "text/tokenizer/vocabulary.h"
@@ -67,20 +68,6 @@ typedef struct AddedToken {
     bool single_word, lstrip, rstrip, normalized, special;
 } AddedToken;
 
-typedef struct TrieNode {
-    uint32_t first_child, next_sibling; /* 0: none */
-    uint32_t token;                     /* index of the added token that ends here, or TOKEN_NONE */
-    unsigned char byte;
-} TrieNode;
-
-/* All patterns of one kind, found leftmost-longest. */
-typedef struct TokenTrie {
-    TrieNode *node; /* node[0] is the root */
-    uint32_t count, capacity;
-    uint32_t start[256]; /* the root's child for a first byte, or 0 */
-    int only_first_byte; /* the one byte that every pattern begins with, or -1 */
-} TokenTrie;
-
 typedef struct AddedTokens {
     AddedToken *token;
     uint32_t count;
@@ -108,16 +95,19 @@ bool added_token_is_special(const AddedTokens *added, const char *content);
 typedef Status (*SegmentSink)(void *context, const TextView *text, const AddedToken *token,
                               Error *err);
 
-/* Where tokens may match, and what was withheld (NULL: nobody counts). */
-typedef struct TokenLimits {
-    const SpecialRanges *special;
+/* What is looked for, where it may match, and what was withheld (NULL: nobody counts). */
+typedef struct AddedSearch {
+    const AddedTokens *added;
+    bool in_normalized; /* for the tokens that are looked for in normalized text */
+    const UnicodeTable *table;
+    const SpecialRanges *special; /* NULL: tokens match everywhere */
     Withheld *withheld;
-} TokenLimits;
+    TokenSites *sites; /* memory of this search alone */
+} AddedSearch;
 
-/* Cuts `text` at the tokens of `trie`. */
-Status added_tokens_split(const AddedTokens *added, const TokenTrie *trie,
-                          const UnicodeTable *table, const TextView *text,
-                          const TokenLimits *limits, SegmentSink sink, void *context, Error *err);
+/* Cuts `text` at the tokens that it spells. */
+Status added_tokens_split(const AddedSearch *search, const TextView *text, SegmentSink sink,
+                          void *context, Error *err);
 
 /* ---- post-processor ---- */
 
@@ -179,6 +169,7 @@ struct TokenizerCache {
     NormalizeScratch normalize;
     PreTokenizeScratch pretokenize;
     BpeScratch bpe;
+    TokenSites raw, normalized; /* of the searches for added tokens */
 };
 
 /* As tokenizer_parse, with a table that the caller keeps: a fuzzer loads many files. */

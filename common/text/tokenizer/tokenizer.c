@@ -20,6 +20,8 @@ static void cache_clear(TokenizerCache *cache)
     normalize_scratch_free(&cache->normalize);
     pretokenize_scratch_free(&cache->pretokenize);
     bpe_scratch_free(&cache->bpe);
+    token_sites_free(&cache->raw);
+    token_sites_free(&cache->normalized);
 }
 
 void tokenizer_cache_destroy(TokenizerCache *cache)
@@ -67,7 +69,7 @@ void encoding_free(Encoding *encoding)
 typedef struct EncodeRun {
     const Tokenizer *tokenizer;
     TokenizerCache *cache;
-    TokenLimits limits;
+    AddedSearch raw, normalized;
     Encoding *encoding;
 } EncodeRun;
 
@@ -109,8 +111,7 @@ static Status encode_raw(void *context, const TextView *text, const AddedToken *
     if (token != NULL) return encode_normalized(context, text, token, err);
     TextView normalized;
     TRY(normalize(&tokenizer->normalizer, &run->cache->normalize, text, &normalized, err));
-    return added_tokens_split(&tokenizer->added, &tokenizer->added.normalized, tokenizer->table,
-                              &normalized, &run->limits, encode_normalized, run, err);
+    return added_tokens_split(&run->normalized, &normalized, encode_normalized, run, err);
 }
 
 Status tokenizer_encode(const Tokenizer *tokenizer, TokenizerCache *cache, const char *text,
@@ -124,15 +125,19 @@ Status tokenizer_encode(const Tokenizer *tokenizer, TokenizerCache *cache, const
         return error_set(err, ERR_DATA, "the text is not UTF-8 at byte %zu (0x%02X)", valid,
                          (unsigned char)text[valid]);
     TokenizerCache own = {0};
-    EncodeRun run = {
-        tokenizer, cache != NULL ? cache : &own, {special, &encoding->withheld}, encoding};
+    if (cache == NULL) cache = &own;
+    AddedSearch raw = {&tokenizer->added,   false,      tokenizer->table, special,
+                       &encoding->withheld, &cache->raw};
+    AddedSearch normalized = raw;
+    normalized.in_normalized = true;
+    normalized.sites = &cache->normalized;
+    EncodeRun run = {tokenizer, cache, raw, normalized, encoding};
     size_t before = encoding->length;
     const PostProcessor *post = &tokenizer->post;
     for (size_t i = 0; add_special_tokens && i < post->before_count; i++)
         encoding_append(encoding, post->before[i], (ByteOrigin){0, 0});
     TextView view = {text, (uint32_t)length, 0, NULL};
-    Status status = added_tokens_split(&tokenizer->added, &tokenizer->added.raw, tokenizer->table,
-                                       &view, &run.limits, encode_raw, &run, err);
+    Status status = added_tokens_split(&run.raw, &view, encode_raw, &run, err);
     for (size_t i = 0; add_special_tokens && i < post->behind_count; i++)
         encoding_append(encoding, post->behind[i],
                         (ByteOrigin){(uint32_t)length, (uint32_t)length});
