@@ -489,7 +489,8 @@ static Status load_swap(const Options *options, char **ret_text, int *ret_code, 
         status = error_set(err, ERR_INVALID,
                            "%s has %d stages, expected a job of one: a swap is to one stage.",
                            options->config, stages.count);
-    if (status == OK) *ret_code = look_at_data(stages.stage[0], options);
+    if (status == OK) *ret_code = look_at_functions(&stages, options);
+    if (status == OK && *ret_code == 0) *ret_code = look_at_data(stages.stage[0], options);
     if (status == OK) *ret_text = job_config_text(stages.stage[0]);
     job_stages_free(&stages);
     return status;
