@@ -158,7 +158,22 @@ bool message_is_masked(const cJSON *message)
     return zero;
 }
 
-static Status check_messages(const cJSON *messages, Error *err)
+/* A role that the template may have of its own: one that it spells ("control" of Granite), or any
+ * word that is neither a slip of a known role nor another system's name for one. Whether it then
+ * renders the message is seen from what comes out. */
+static bool may_be_own_role(const TextModel *model, const cJSON *message)
+{
+    static const char *const foreign[] = {"human", "gpt",     "model",   "bot",
+                                          "ai",    "chatbot", "chatgpt", "prompter"};
+    const char *role = cJSON_GetStringValue(member(message, "role"));
+    if (role == NULL || role[0] == '\0') return false;
+    if (text_model_spells(model, role)) return true;
+    for (size_t i = 0; i < sizeof foreign / sizeof foreign[0]; i++)
+        if (strcmp(role, foreign[i]) == 0) return false;
+    return str_nearest(role, known_roles, NUM_ROLES) == NULL;
+}
+
+static Status check_messages(const TextModel *model, const cJSON *messages, Error *err)
 {
     if (!cJSON_IsArray(messages))
         return error_set(err, ERR_DATA, "messages is %s, expected a list",
@@ -175,7 +190,7 @@ static Status check_messages(const cJSON *messages, Error *err)
                              "messages[%d] is %s, expected an object with role and "
                              "content",
                              index, json_type_name(message));
-        TRY(check_role(message, index, err));
+        if (!may_be_own_role(model, message)) TRY(check_role(message, index, err));
         TRY(check_content(message, index, err));
         TRY(check_tool_calls(message, index, err));
         if (role_is(message, "assistant")) TRY(check_weights(message, index, err));
@@ -497,7 +512,7 @@ static Status render_checked(const Encoder *encoder, const cJSON *tools, int fro
                                .kwargs = options->template_kwargs,
                                .add_generation_prompt = options->add_generation_prompt,
                                .now = options->now};
-    TRY(check_messages(encoder->messages, err));
+    TRY(check_messages(encoder->model, encoder->messages, err));
     Status status = find_tools(tools, &variables.tools, &owned_tools, err);
     if (status == OK) status = render(encoder->model, &variables, ret, err);
     if (status == OK) *ret_lost = find_lost(encoder, &variables, ret, from);

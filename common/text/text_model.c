@@ -42,6 +42,15 @@ static cJSON *make_variables(const TextModel *model, const ChatVariables *variab
     return object;
 }
 
+bool text_model_spells(const TextModel *model, const char *word)
+{
+    const char *text = str_text(&model->sources);
+    size_t length = strlen(word);
+    for (const char *at = text; (at = strstr(at, word)) != NULL; at++)
+        if (at > text && (at[-1] == '"' || at[-1] == '\'') && at[length] == at[-1]) return true;
+    return false;
+}
+
 Status text_model_render(const TextModel *model, const ChatVariables *variables, Rendering *ret,
                          Error *err)
 {
@@ -242,13 +251,31 @@ static Status read_optional(const char *folder, const char *name, cJSON **ret, E
     return status;
 }
 
+static Status compile_source(TextModel *model, const char *source, size_t length, const char *where,
+                             Error *err)
+{
+    model->header_rule = header_rule_of(source, length);
+    str_append(&model->sources, source, length);
+    return chat_template_compile(source, length, where, &model->chat_template, err);
+}
+
+static Status compile_for_tools(TextModel *model, const char *source, size_t length,
+                                const char *where, Error *err)
+{
+    str_append(&model->sources, source, length);
+    return chat_template_compile(source, length, where, &model->tool_template, err);
+}
+
+/* Compiles the template for chats, or that for chats with tools. */
+typedef Status (*Compile)(TextModel *model, const char *source, size_t length, const char *where,
+                          Error *err);
+
 static Status compile_file(TextModel *model, const char *path, Error *err)
 {
     char *source = NULL;
     size_t length = 0;
     TRY(file_read(path, CHAT_TEMPLATE_BYTES_MAX, &source, &length, err));
-    model->header_rule = header_rule_of(source, length);
-    Status status = chat_template_compile(source, length, path, &model->chat_template, err);
+    Status status = compile_source(model, source, length, path, err);
     free(source);
     return status;
 }
@@ -261,12 +288,11 @@ static Status check_source(const cJSON *value, const char *where, Error *err)
 }
 
 /* Lines are counted within the value, not within the file around it. */
-static Status compile_within(const cJSON *value, const char *where, const char *name,
-                             ChatTemplate **ret, Error *err)
+static Status compile_within(TextModel *model, const cJSON *value, const char *where,
+                             const char *name, Compile compile, Error *err)
 {
     char *place = mem_printf("%s: chat_template%s", where, name);
-    Status status =
-        chat_template_compile(value->valuestring, strlen(value->valuestring), place, ret, err);
+    Status status = compile(model, value->valuestring, strlen(value->valuestring), place, err);
     free(place);
     return status;
 }
@@ -275,8 +301,7 @@ static Status compile_value(TextModel *model, const cJSON *value, const char *wh
                             const char *name, Error *err)
 {
     TRY(check_source(value, where, err));
-    model->header_rule = header_rule_of(value->valuestring, strlen(value->valuestring));
-    return compile_within(value, where, name, &model->chat_template, err);
+    return compile_within(model, value, where, name, compile_source, err);
 }
 
 /* A list of {"name": ..., "template": ...}: the one called default, and tool_use for chats with
@@ -297,12 +322,12 @@ static Status compile_named(TextModel *model, const cJSON *list, const char *whe
     TRY(compile_value(model, chosen, where, " \"default\"", err));
     if (for_tools == NULL) return OK;
     TRY(check_source(for_tools, where, err));
-    return compile_within(for_tools, where, " \"tool_use\"", &model->tool_template, err);
+    return compile_within(model, for_tools, where, " \"tool_use\"", compile_for_tools, err);
 }
 
-/* A template of its own file, such as transformers saves them; *ret stays NULL if there is none. */
-static Status compile_additional(const char *folder, const char *name, ChatTemplate **ret,
-                                 HeaderRule *ret_rule, Error *err)
+/* A template of its own file, such as transformers saves them, if there is one. */
+static Status compile_additional(TextModel *model, const char *folder, const char *name,
+                                 Compile compile, Error *err)
 {
     char *file = mem_printf("additional_chat_templates/%s.jinja", name);
     char *path = path_join(folder, file), *source = NULL;
@@ -310,8 +335,7 @@ static Status compile_additional(const char *folder, const char *name, ChatTempl
     Status status = OK;
     if (path_exists(path)) {
         status = file_read(path, CHAT_TEMPLATE_BYTES_MAX, &source, &length, err);
-        if (status == OK) status = chat_template_compile(source, length, path, ret, err);
-        if (status == OK && ret_rule != NULL) *ret_rule = header_rule_of(source, length);
+        if (status == OK) status = compile(model, source, length, path, err);
     }
     free(source);
     free(path);
@@ -327,10 +351,9 @@ static Status load_template_files(TextModel *model, const char *folder, Error *e
     char *others = path_join(folder, "additional_chat_templates");
     Status status = OK;
     if (path_is_folder(others)) {
-        status =
-            compile_additional(folder, "default", &model->chat_template, &model->header_rule, err);
+        status = compile_additional(model, folder, "default", compile_source, err);
         if (status == OK)
-            status = compile_additional(folder, "tool_use", &model->tool_template, NULL, err);
+            status = compile_additional(model, folder, "tool_use", compile_for_tools, err);
     }
     if (status == OK && model->chat_template == NULL && path_exists(own))
         status = compile_file(model, own, err);
@@ -473,6 +496,7 @@ void text_model_destroy(TextModel *model)
     cJSON_Delete(model->tokens);
     free(model->header);
     free(model->continuation);
+    str_free(&model->sources);
     free(model);
 }
 

@@ -3,6 +3,7 @@
 #ifndef TROUPE_TEXT_TEXT_MODEL_H
 #define TROUPE_TEXT_TEXT_MODEL_H
 
+#include "base/str.h"
 #include "text/conversation.h"
 
 /* What stands for the content of a message that has none, such as one of tool calls alone. */
@@ -18,6 +19,7 @@ struct TextModel {
     Tokenizer *tokenizer;
     ChatTemplate *chat_template;
     ChatTemplate *tool_template; /* used when there are tools; NULL: the same */
+    Str sources;                 /* of the templates */
     cJSON *tokens; /* bos_token, eos_token ...: an object of strings for the template */
     int32_t eos_id;
     /* What the template writes to make the model answer, up to where its reasoning would begin: the
@@ -39,6 +41,9 @@ typedef struct ChatVariables {
     bool add_generation_prompt;
     int64_t now;
 } ChatVariables;
+
+/* Does a template have this word in quotes? */
+bool text_model_spells(const TextModel *model, const char *word);
 
 Status text_model_render(const TextModel *model, const ChatVariables *variables, Rendering *ret,
                          Error *err);

@@ -592,6 +592,25 @@ static void test_tools_of_which_only_a_number_is_printed_are_not_missed(void **s
     text_model_destroy(model);
 }
 
+static void test_roles_are_those_that_the_template_renders(void **state)
+{
+    (void)state;
+    TextModel *model = load_with_template(
+        "{% for m in messages %}{% if m.role == 'model' %}<|im_start|>m\n{{ m.content }}"
+        "{% else %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endif %}{% endfor %}");
+    assert_marked(model, "[{\"role\":\"control\",\"content\":\"c\"}," USER "]", &plain,
+                  "<|im_start|>control\nc<|im_end|><|im_start|>user\na<|im_end|>");
+    assert_marked(model, "[" USER ",{\"role\":\"model\",\"content\":\"b\"}]", &plain,
+                  "<|im_start|>user\na<|im_end|><|im_start|>m\nb");
+    text_model_destroy(model);
+    model = load_with_template("{% for m in messages %}{{ m.role }} {{ m.content }}{% endfor %}");
+    assert_messages_refused(model, "[{\"role\":\"usr\",\"content\":\"a\"}]", ERR_DATA,
+                            "did you mean \"user\"?");
+    assert_messages_refused(model, "[{\"role\":\"model\",\"content\":\"a\"}]", ERR_DATA,
+                            "messages[0].role is \"model\"");
+    text_model_destroy(model);
+}
+
 static void assert_model_refused(const char *config_json, const char *template_source,
                                  Status expected, const char *text)
 {
@@ -672,6 +691,7 @@ int main(void)
         cmocka_unit_test(test_reasoning_that_a_template_does_not_know_is_told),
         cmocka_unit_test(test_calls_that_come_out_only_as_a_quotation_are_told),
         cmocka_unit_test(test_tools_of_which_only_a_number_is_printed_are_not_missed),
+        cmocka_unit_test(test_roles_are_those_that_the_template_renders),
         cmocka_unit_test(test_a_model_folder_says_what_it_lacks),
         cmocka_unit_test(test_the_template_is_found_where_models_keep_it),
     };
