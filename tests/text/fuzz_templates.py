@@ -215,7 +215,7 @@ class Grammar:
         e, p = self.expression, self.postfix
         name = self.pick(
             "upper", "lower", "trim", "title", "capitalize", "replace", "join", "string", "tojson", "tojson", "indent", "truncate", "center", "escape", "e", "safe", "forceescape",
-            "striptags", "urlencode", "reverse", "format", "xmlattr", "filesizeformat", "trim", "join", "wordwrap")
+            "striptags", "urlencode", "reverse", "format", "xmlattr", "filesizeformat", "trim", "join", "wordwrap", "pprint", "urlize")
         s = p("str", depth) if self.chance(0.85) else p("any", depth)
         if name == "replace":
             return f"{s}|replace({e('str', depth)}, {e('str', depth)}{self.pick('', '', ', 1', ', count=1')})"
@@ -240,6 +240,10 @@ class Grammar:
             return f"{p('int', depth)}|filesizeformat{self.pick('', '(true)')}"
         if name == "format":
             return f"{self.literal('str')}|format({e(None, depth)})"
+        if name == "pprint":
+            return f"{p(self.pick('any', 'dict', 'list', 'str'), depth)}|pprint"
+        if name == "urlize":
+            return f"{s}|urlize{self.pick('', '(5)', '(nofollow=true)', '(target=' + repr('_b') + ')')}"
         if name == "wordwrap":
             return f"{s}|wordwrap({self.pick(3, 5, 10, 79)}{self.pick('', ', false', ', break_on_hyphens=false', ', wrapstring=' + repr('|'))})"
         if name == "reverse":
