@@ -9,9 +9,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The input bytes [begin, end) that one byte of a changed text stands for. */
+/* The input bytes [begin, end) that one byte of a changed text stands for. `first`: by the
+ * reference's reckoning, which is narrower where characters are joined or replaced, it begins where
+ * the input does. */
 typedef struct ByteOrigin {
-    uint32_t begin, end;
+    uint32_t begin;
+    uint32_t end : 31;
+    uint32_t first : 1;
 } ByteOrigin;
 
 typedef struct TextView {
@@ -56,16 +60,29 @@ static inline TextView text_view_slice(const TextView *view, uint32_t begin, uin
                       view->origin == NULL ? NULL : view->origin + begin};
 }
 
+/* Is the byte one that the reference counts to the input's first character? */
+static inline bool text_view_first(const TextView *view, uint32_t at)
+{
+    if (view->origin != NULL) return view->origin[at].first != 0;
+    if (view->base + at > 3) return false;
+    const char *byte = view->data + at;
+    for (uint32_t left = view->base + at; left > 0; left--, byte--)
+        if (((unsigned char)*byte & 0xC0) != 0x80) return false;
+    return true;
+}
+
 /* The input bytes that bytes [begin, end) of a view stand for; an empty range has an empty origin.
  */
 static inline ByteOrigin text_view_origin(const TextView *view, uint32_t begin, uint32_t end)
 {
-    if (view->origin == NULL) return (ByteOrigin){view->base + begin, view->base + end};
-    if (begin < end) return (ByteOrigin){view->origin[begin].begin, view->origin[end - 1].end};
+    bool first = begin < end && text_view_first(view, begin);
+    if (view->origin == NULL) return (ByteOrigin){view->base + begin, view->base + end, first};
+    if (begin < end)
+        return (ByteOrigin){view->origin[begin].begin, view->origin[end - 1].end, first};
     if (begin < view->length)
-        return (ByteOrigin){view->origin[begin].begin, view->origin[begin].begin};
+        return (ByteOrigin){view->origin[begin].begin, view->origin[begin].begin, false};
     uint32_t last = begin > 0 ? view->origin[begin - 1].end : view->base;
-    return (ByteOrigin){last, last};
+    return (ByteOrigin){last, last, false};
 }
 
 #endif

@@ -86,12 +86,36 @@ static void test_post_processors_are_bounded_all_together(void **state)
     str_free(&json);
 }
 
+#define FIRST                                                                                      \
+    "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"first\",\"split\":false}"
+#define VOCAB(vocab) "\"model\":{\"vocab\":{" vocab "},\"merges\":[]}}"
+
+/* The package counts characters that another became to the place of that one, and those that others
+ * became to the place of the last of them. */
+static void test_only_what_stands_first_gets_the_first_metaspace(void **state)
+{
+    (void)state;
+    check_ids("{\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"String\":\"aa\"},\"content\":"
+              "\"b\"},\"pre_tokenizer\":" FIRST "," VOCAB("\"a\":0,\"b\":1,\"_\":2"),
+              "aaa", " 1 0");
+    check_ids("{\"normalizer\":{\"type\":\"NFKC\"},\"pre_tokenizer\":{\"type\":\"Sequence\","
+              "\"pretokenizers\":[{\"type\":\"Digits\",\"individual_digits\":true}," FIRST
+              "]}," VOCAB("\"a\":0,\"1\":1,\"_\":2"),
+              "a\u2460", " 2 0 1");
+    check_ids("{\"normalizer\":{\"type\":\"NFKD\"},\"pre_tokenizer\":{\"type\":\"Sequence\","
+              "\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"String\":\"b\"},"
+              "\"behavior\":\"Isolated\",\"invert\":false}," FIRST
+              "]}," VOCAB("\"a\":0,\"b\":1,\"_\":2,\"f\":3,\"i\":4"),
+              "\uFB01b", " 2 3 4 1");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_white_space_that_a_token_swallowed_is_no_second_token),
         cmocka_unit_test(test_a_token_of_which_nothing_is_left_is_refused),
         cmocka_unit_test(test_post_processors_are_bounded_all_together),
+        cmocka_unit_test(test_only_what_stands_first_gets_the_first_metaspace),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

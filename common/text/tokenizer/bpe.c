@@ -127,8 +127,8 @@ static Status split_symbols(const Bpe *bpe, BpeScratch *scratch, const TextView 
             flush_unknown(bpe, scratch, &count, &unknown);
             append_symbol(scratch, &count, id, at, at + size);
         } else {
-            TRY(append_unknown(bpe, scratch, &count, unit, (ByteOrigin){at, at + size}, &unknown,
-                               err));
+            TRY(append_unknown(bpe, scratch, &count, unit, (ByteOrigin){at, at + size, false},
+                               &unknown, err));
         }
     }
     flush_unknown(bpe, scratch, &count, &unknown);

@@ -161,10 +161,10 @@ static void reserve_code_points(NormalizeScratch *scratch, size_t count)
     scratch->sorted = mem_realloc(scratch->sorted, scratch->capacity, sizeof(int32_t));
 }
 
-/* Decomposes (and composes) bytes [begin, end), which no normal form joins to what is around them.
- */
-static void rewrite_run(NormalizeScratch *scratch, NormalizeKind kind, const TextView *text,
-                        uint32_t begin, uint32_t end, AlignedText *out)
+/* The normal form of bytes [begin, end), which no normal form joins to what is around them, goes to
+ * scratch->code_point; returns its length. */
+static size_t make_form(NormalizeScratch *scratch, NormalizeKind kind, const TextView *text,
+                        uint32_t begin, uint32_t end)
 {
     bool compat = kind == NORMALIZE_NFKC || kind == NORMALIZE_NFKD;
     bool compose = kind == NORMALIZE_NFC || kind == NORMALIZE_NFKC;
@@ -185,13 +185,24 @@ static void rewrite_run(NormalizeScratch *scratch, NormalizeKind kind, const Tex
         count += (size_t)made;
     }
     order_marks(scratch, count);
-    if (compose)
-        count = (size_t)utf8proc_normalize_utf32(scratch->code_point, (utf8proc_ssize_t)count,
-                                                 UTF8PROC_COMPOSE | UTF8PROC_STABLE);
+    if (!compose) return count;
+    return (size_t)utf8proc_normalize_utf32(scratch->code_point, (utf8proc_ssize_t)count,
+                                            UTF8PROC_COMPOSE | UTF8PROC_STABLE);
+}
+
+static void rewrite_run(NormalizeScratch *scratch, NormalizeKind kind, const TextView *text,
+                        uint32_t begin, uint32_t end, AlignedText *out)
+{
+    uint32_t first_end = begin;
+    while (first_end < end && text_view_first(text, first_end))
+        first_end++;
+    size_t first = first_end > begin ? make_form(scratch, kind, text, begin, first_end) : 0;
+    size_t count = make_form(scratch, kind, text, begin, end);
     ByteOrigin origin = text_view_origin(text, begin, end);
     for (size_t i = 0; i < count; i++) {
         char bytes[4];
         int size = utf8_encode((uint32_t)scratch->code_point[i], bytes);
+        origin.first = i < first;
         aligned_text_append(out, bytes, (size_t)size, origin);
     }
 }
@@ -277,8 +288,9 @@ static bool decompose(const Normalizer *normalizer, NormalizeScratch *scratch, N
 static bool prepend(const NormalizeStep *step, const TextView *text, AlignedText *out)
 {
     if (text->length == 0 || step->text[0] == '\0') return false;
-    uint32_t begin = text_view_origin(text, 0, 1).begin;
-    aligned_text_append(out, step->text, strlen(step->text), (ByteOrigin){begin, begin});
+    ByteOrigin origin = text_view_origin(text, 0, 1);
+    origin.end = origin.begin;
+    aligned_text_append(out, step->text, strlen(step->text), origin);
     aligned_text_append_view(out, text, 0, text->length);
     return true;
 }
@@ -301,8 +313,9 @@ static Status replace(const NormalizeStep *step, NormalizeScratch *scratch, cons
         if (!found) break;
         *ret_changed = true;
         aligned_text_append_view(out, text, done, match.begin);
-        aligned_text_append(out, step->text, length,
-                            text_view_origin(text, match.begin, match.end));
+        ByteOrigin origin = text_view_origin(text, match.begin, match.end);
+        origin.first = text_view_first(text, match.end > 0 ? match.end - 1 : 0);
+        aligned_text_append(out, step->text, length, origin);
         done = match.end;
     }
     if (*ret_changed) aligned_text_append_view(out, text, done, text->length);

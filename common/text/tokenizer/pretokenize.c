@@ -377,8 +377,9 @@ static Status run_prefix_space(const StageRun *run, int index, const TextView *t
     if (text->data[0] == ' ') return run_stage(run, index + 1, text, err);
     AlignedText *changed = &run->scratch->text[index];
     aligned_text_clear(changed, text_length_max(text->length));
-    uint32_t begin = text_view_origin(text, 0, 1).begin;
-    aligned_text_append(changed, " ", 1, (ByteOrigin){begin, begin});
+    ByteOrigin origin = text_view_origin(text, 0, 1);
+    origin.end = origin.begin;
+    aligned_text_append(changed, " ", 1, origin);
     aligned_text_append_view(changed, text, 0, text->length);
     return run_changed(run, index, changed, err);
 }
@@ -390,12 +391,13 @@ static Status run_metaspace(const StageRun *run, int index, const TextView *text
     size_t size = strlen(stage->replacement);
     AlignedText *changed = &run->scratch->text[index];
     aligned_text_clear(changed, text_length_max(text->length));
-    uint32_t begin = text_view_origin(text, 0, 1).begin;
+    ByteOrigin origin = text_view_origin(text, 0, 1);
+    origin.end = origin.begin;
     bool has_one = text->data[0] == ' ' ||
                    (text->length >= size && memcmp(text->data, stage->replacement, size) == 0);
     if (!has_one &&
-        (stage->prepend == PREPEND_ALWAYS || (stage->prepend == PREPEND_FIRST && begin == 0)))
-        aligned_text_append(changed, stage->replacement, size, (ByteOrigin){begin, begin});
+        (stage->prepend == PREPEND_ALWAYS || (stage->prepend == PREPEND_FIRST && origin.first)))
+        aligned_text_append(changed, stage->replacement, size, origin);
     for (uint32_t at = 0, end; at < text->length; at = end + 1) {
         const char *space = memchr(text->data + at, ' ', text->length - at);
         end = space == NULL ? text->length : (uint32_t)(space - text->data);

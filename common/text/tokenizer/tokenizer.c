@@ -118,8 +118,8 @@ Status tokenizer_encode(const Tokenizer *tokenizer, TokenizerCache *cache, const
                         size_t length, const SpecialRanges *special, bool add_special_tokens,
                         Encoding *encoding, Error *err)
 {
-    if (length >= UINT32_MAX)
-        return error_set(err, ERR_DATA, "the text has %zu bytes, more than 4 GiB", length);
+    if (length > INT32_MAX)
+        return error_set(err, ERR_DATA, "the text has %zu bytes, more than 2 GiB", length);
     size_t valid = utf8_valid_prefix(text, length);
     if (valid < length)
         return error_set(err, ERR_DATA, "the text is not UTF-8 at byte %zu (0x%02X)", valid,
@@ -135,12 +135,12 @@ Status tokenizer_encode(const Tokenizer *tokenizer, TokenizerCache *cache, const
     size_t before = encoding->length;
     const PostProcessor *post = &tokenizer->post;
     for (size_t i = 0; add_special_tokens && i < post->before_count; i++)
-        encoding_append(encoding, post->before[i], (ByteOrigin){0, 0});
+        encoding_append(encoding, post->before[i], (ByteOrigin){0, 0, false});
     TextView view = {text, (uint32_t)length, 0, NULL};
     Status status = added_tokens_split(&run.raw, &view, encode_raw, &run, err);
     for (size_t i = 0; add_special_tokens && i < post->behind_count; i++)
         encoding_append(encoding, post->behind[i],
-                        (ByteOrigin){(uint32_t)length, (uint32_t)length});
+                        (ByteOrigin){(uint32_t)length, (uint32_t)length, false});
     if (status != OK) encoding->length = before;
     cache_clear(&own);
     return status;

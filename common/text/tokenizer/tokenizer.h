@@ -92,7 +92,7 @@ typedef struct SpecialRanges {
 
 /* Appends the ids of `length` bytes of UTF-8 to *encoding (zero-initialise it first). `cache` may
  * be NULL. `add_special_tokens` runs the post-processor (BOS and the like), as the package's encode
- * does. Text that is not UTF-8, or longer than 4 GiB, is ERR_DATA. */
+ * does. Text that is not UTF-8, or longer than 2 GiB, is ERR_DATA. */
 Status tokenizer_encode(const Tokenizer *tokenizer, TokenizerCache *cache, const char *text,
                         size_t length, const SpecialRanges *special, bool add_special_tokens,
                         Encoding *encoding, Error *err);
