@@ -109,12 +109,21 @@ static void test_only_what_stands_first_gets_the_first_metaspace(void **state)
               "\uFB01b", " 2 3 4 1");
 }
 
+static void test_neighbours_of_a_character_that_vanishes_join(void **state)
+{
+    (void)state;
+    check_ids("{\"model\":{\"vocab\":{\"\u2581\":0,\"\u2581\u2581\":1},\"merges\":[[\"\u2581\","
+              "\"\u2581\"]]}}",
+              "\u2581;\u2581", " 1");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_white_space_that_a_token_swallowed_is_no_second_token),
         cmocka_unit_test(test_a_token_of_which_nothing_is_left_is_refused),
         cmocka_unit_test(test_post_processors_are_bounded_all_together),
+        cmocka_unit_test(test_neighbours_of_a_character_that_vanishes_join),
         cmocka_unit_test(test_only_what_stands_first_gets_the_first_metaspace),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -353,7 +353,10 @@ static void find_cut(Bpe *bpe)
     static const char mark[] = "\xE2\x96\x81";
     const Vocabulary *vocab = &bpe->spelled;
     if (bpe->ignore_merges || bpe->prefix != NULL || bpe->suffix != NULL) return;
-    if (bpe->unk_token == NULL) return;
+    bool vanish = bpe->unk_token == NULL && !bpe->byte_fallback;
+    for (int byte = 0; bpe->unk_token == NULL && byte < 256; byte++)
+        vanish = vanish || bpe->fallback_id[byte] == TOKEN_NONE;
+    if (vanish) return;
     if (vocabulary_find(vocab, mark, 3) == TOKEN_NONE) return;
     for (uint32_t id = 0; id < vocab->id_count; id++) {
         const char *text = vocabulary_text(vocab, id);
