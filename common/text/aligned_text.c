@@ -52,7 +52,7 @@ void aligned_text_append_view(AlignedText *text, const TextView *view, uint32_t 
         memcpy(origin, view->origin + begin, length * sizeof *origin);
     } else {
         for (uint32_t i = 0; i < length; i++)
-            origin[i] = text_view_origin(view, begin + i, begin + i + 1);
+            origin[i] = text_view_origin_marked(view, begin + i, begin + i + 1);
     }
     text->length += length;
 }

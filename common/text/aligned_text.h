@@ -75,14 +75,21 @@ static inline bool text_view_first(const TextView *view, uint32_t at)
  */
 static inline ByteOrigin text_view_origin(const TextView *view, uint32_t begin, uint32_t end)
 {
-    bool first = begin < end && text_view_first(view, begin);
-    if (view->origin == NULL) return (ByteOrigin){view->base + begin, view->base + end, first};
+    if (view->origin == NULL) return (ByteOrigin){view->base + begin, view->base + end, false};
     if (begin < end)
-        return (ByteOrigin){view->origin[begin].begin, view->origin[end - 1].end, first};
+        return (ByteOrigin){view->origin[begin].begin, view->origin[end - 1].end, false};
     if (begin < view->length)
         return (ByteOrigin){view->origin[begin].begin, view->origin[begin].begin, false};
     uint32_t last = begin > 0 ? view->origin[begin - 1].end : view->base;
     return (ByteOrigin){last, last, false};
+}
+
+/* The same of a range that is not empty, with `first`: for what is put in its place. */
+static inline ByteOrigin text_view_origin_marked(const TextView *view, uint32_t begin, uint32_t end)
+{
+    ByteOrigin origin = text_view_origin(view, begin, end);
+    origin.first = text_view_first(view, begin);
+    return origin;
 }
 
 #endif

@@ -288,7 +288,7 @@ static bool decompose(const Normalizer *normalizer, NormalizeScratch *scratch, N
 static bool prepend(const NormalizeStep *step, const TextView *text, AlignedText *out)
 {
     if (text->length == 0 || step->text[0] == '\0') return false;
-    ByteOrigin origin = text_view_origin(text, 0, 1);
+    ByteOrigin origin = text_view_origin_marked(text, 0, 1);
     origin.end = origin.begin;
     aligned_text_append(out, step->text, strlen(step->text), origin);
     aligned_text_append_view(out, text, 0, text->length);
@@ -349,7 +349,8 @@ static bool lowercase(const TextView *text, AlignedText *out)
         for (int i = 0; i < count; i++) {
             char bytes[4];
             int length = utf8_encode(lower[i], bytes);
-            aligned_text_append(out, bytes, (size_t)length, text_view_origin(text, at, at + size));
+            aligned_text_append(out, bytes, (size_t)length,
+                                text_view_origin_marked(text, at, at + size));
         }
         done = at + size;
         changed = true;
@@ -363,7 +364,7 @@ static bool spell_bytes(const TextView *text, AlignedText *out)
     for (uint32_t i = 0; i < text->length; i++) {
         char bytes[4];
         int size = utf8_encode(byte_level_char((unsigned char)text->data[i]), bytes);
-        aligned_text_append(out, bytes, (size_t)size, text_view_origin(text, i, i + 1));
+        aligned_text_append(out, bytes, (size_t)size, text_view_origin_marked(text, i, i + 1));
     }
     return text->length > 0;
 }

@@ -377,7 +377,7 @@ static Status run_prefix_space(const StageRun *run, int index, const TextView *t
     if (text->data[0] == ' ') return run_stage(run, index + 1, text, err);
     AlignedText *changed = &run->scratch->text[index];
     aligned_text_clear(changed, text_length_max(text->length));
-    ByteOrigin origin = text_view_origin(text, 0, 1);
+    ByteOrigin origin = text_view_origin_marked(text, 0, 1);
     origin.end = origin.begin;
     aligned_text_append(changed, " ", 1, origin);
     aligned_text_append_view(changed, text, 0, text->length);
@@ -391,7 +391,7 @@ static Status run_metaspace(const StageRun *run, int index, const TextView *text
     size_t size = strlen(stage->replacement);
     AlignedText *changed = &run->scratch->text[index];
     aligned_text_clear(changed, text_length_max(text->length));
-    ByteOrigin origin = text_view_origin(text, 0, 1);
+    ByteOrigin origin = text_view_origin_marked(text, 0, 1);
     origin.end = origin.begin;
     bool has_one = text->data[0] == ' ' ||
                    (text->length >= size && memcmp(text->data, stage->replacement, size) == 0);
@@ -404,7 +404,7 @@ static Status run_metaspace(const StageRun *run, int index, const TextView *text
         aligned_text_append_view(changed, text, at, end);
         if (space != NULL)
             aligned_text_append(changed, stage->replacement, size,
-                                text_view_origin(text, end, end + 1));
+                                text_view_origin_marked(text, end, end + 1));
     }
     return run_changed(run, index, changed, err);
 }
@@ -416,7 +416,8 @@ static Status run_bytes(const StageRun *run, int index, const TextView *text, Er
     for (uint32_t i = 0; i < text->length; i++) {
         char spelled[4];
         int size = utf8_encode(byte_level_char((unsigned char)text->data[i]), spelled);
-        aligned_text_append(changed, spelled, (size_t)size, text_view_origin(text, i, i + 1));
+        aligned_text_append(changed, spelled, (size_t)size,
+                            text_view_origin_marked(text, i, i + 1));
     }
     return run_changed(run, index, changed, err);
 }
