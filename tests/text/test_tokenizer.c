@@ -9,6 +9,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/str.h"
 #include "text/tokenizer/tokenizer.h"
 
 /* Real vocabularies are not part of the source: a folder beside it, or $TROUPE_SHARED, may hold
@@ -388,6 +389,31 @@ static void test_streaming_waits_for_whole_characters(void **state)
     tokenizer_destroy(tokenizer);
 }
 
+/* However many tokens in a row end within a character, none of them is given up for lost. */
+static void test_streaming_goes_on_where_every_token_ends_within_a_character(void **state)
+{
+    (void)state;
+    enum { FIRST = 161, REST_AND_FIRST = 319, SECOND = 236, THIRD = 119, TIMES = 40 };
+    Error err = {0};
+    Tokenizer *tokenizer = load_fixture("gpt2");
+    DecodeStream *stream = decode_stream_create(tokenizer, false);
+    Str joined = {0}, expected = {0};
+    for (int i = 0; i < TIMES + 3; i++) {
+        int32_t id = i == 0 ? FIRST : i <= TIMES ? REST_AND_FIRST : i == TIMES + 1 ? SECOND : THIRD;
+        char *text = NULL;
+        size_t length = 0;
+        assert_ok(decode_stream_step(stream, id, &text, &length, &err), &err);
+        str_append(&joined, text, length);
+        free(text);
+        if (i >= 1 && i != TIMES + 1) str_puts(&expected, "\u53bb");
+        assert_string_equal(str_text(&joined), str_text(&expected));
+    }
+    str_free(&joined);
+    str_free(&expected);
+    decode_stream_destroy(stream);
+    tokenizer_destroy(tokenizer);
+}
+
 /* A token may end in the first bytes of a character: what stands before them is certain. */
 static void test_streaming_gives_what_stands_before_half_a_character(void **state)
 {
@@ -540,6 +566,7 @@ int main(void)
         cmocka_unit_test(test_text_that_is_not_utf8_is_refused),
         cmocka_unit_test(test_decoding_half_a_character_gives_a_replacement),
         cmocka_unit_test(test_streaming_waits_for_whole_characters),
+        cmocka_unit_test(test_streaming_goes_on_where_every_token_ends_within_a_character),
         cmocka_unit_test(test_streaming_gives_what_stands_before_half_a_character),
         cmocka_unit_test(test_tiny_tokenizer_of_the_quickstart_round_trips),
         cmocka_unit_test(test_wrong_files_are_refused_with_place_and_reason),

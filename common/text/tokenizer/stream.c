@@ -10,8 +10,10 @@
 #include "text/tokenizer/internal.h"
 
 /* A character has at most four bytes, and a token at least one: after so many ids without a whole
- * character there is none to come. */
+ * character there is none to come. Where every token ends within a character, there is always one,
+ * and the window grows: up to here. */
 #define WAITING_MAX 8
+#define WINDOW_MAX  1024
 
 struct DecodeStream {
     const Tokenizer *tokenizer;
@@ -20,6 +22,7 @@ struct DecodeStream {
     size_t count, capacity;
     size_t context; /* how many of them were given out */
     size_t given;   /* bytes of the others' text that were given out already */
+    size_t waiting; /* ids since any text was given out */
 };
 
 DecodeStream *decode_stream_create(const Tokenizer *tokenizer, bool skip_special_tokens)
@@ -109,8 +112,10 @@ Status decode_stream_step(DecodeStream *stream, int32_t id, char **ret_text, siz
         stream->id = mem_realloc(stream->id, stream->capacity, sizeof *stream->id);
     }
     stream->id[stream->count++] = id;
-    bool all = stream->count - stream->context > WAITING_MAX;
-    return give_out(stream, all, ret_text, ret_length, err);
+    bool all = ++stream->waiting > WAITING_MAX || stream->count - stream->context > WINDOW_MAX;
+    TRY(give_out(stream, all, ret_text, ret_length, err));
+    if (*ret_length > 0 || stream->count == stream->context) stream->waiting = 0;
+    return OK;
 }
 
 Status decode_stream_finish(DecodeStream *stream, char **ret_text, size_t *ret_length, Error *err)
