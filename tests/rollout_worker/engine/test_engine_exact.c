@@ -17,7 +17,7 @@
 #define SCALE 1
 #endif
 #define REQUESTS       (SCALE > 0 ? 50 * SCALE : 12)
-#define ROUND_REQUESTS (SCALE > 0 ? 20 * SCALE : 4)
+#define ROUND_REQUESTS (SCALE > 0 ? 20 * SCALE : 12)
 
 typedef struct Job {
     DType dtype;
