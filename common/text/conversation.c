@@ -32,9 +32,8 @@ static bool role_is(const cJSON *message, const char *role)
 
 /* ---- checks ---- */
 
-/* The role that another form of chat data, or another service, has under this name; or the nearest
- * one; or NULL. */
-static const char *meant_role(const char *name)
+/* The role that another form of chat data, or another service, has under this name; or NULL. */
+static const char *foreign_role(const char *name)
 {
     static const struct {
         const char *name, *role;
@@ -43,7 +42,14 @@ static const char *meant_role(const char *name)
                   {"chatgpt", "assistant"}, {"prompter", "user"}, {"tool_response", "tool"}};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
         if (strcasecmp(name, others[i].name) == 0) return others[i].role;
-    return str_nearest(name, known_roles, NUM_ROLES);
+    return NULL;
+}
+
+/* What was meant by a role that is not known, or NULL: then it may be the template's own. */
+static const char *meant_role(const char *name)
+{
+    const char *role = foreign_role(name);
+    return role != NULL ? role : str_nearest(name, known_roles, NUM_ROLES);
 }
 
 static Status check_role(const cJSON *message, int index, Error *err)
@@ -163,14 +169,9 @@ bool message_is_masked(const cJSON *message)
  * renders the message is seen from what comes out. */
 static bool may_be_own_role(const TextModel *model, const cJSON *message)
 {
-    static const char *const foreign[] = {"human", "gpt",     "model",   "bot",
-                                          "ai",    "chatbot", "chatgpt", "prompter"};
     const char *role = cJSON_GetStringValue(member(message, "role"));
     if (role == NULL || role[0] == '\0') return false;
-    if (text_model_spells(model, role)) return true;
-    for (size_t i = 0; i < sizeof foreign / sizeof foreign[0]; i++)
-        if (strcmp(role, foreign[i]) == 0) return false;
-    return str_nearest(role, known_roles, NUM_ROLES) == NULL;
+    return text_model_spells(model, role) || meant_role(role) == NULL;
 }
 
 static Status check_messages(const TextModel *model, const cJSON *messages, Error *err)
