@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "job_options.h"
 #include "model/lr_schedule.h"
+#include "tensor/safetensors.h"
 
 struct Learner {
     LearnerOptions options;
@@ -46,11 +47,26 @@ static Status make_policy(Learner *learner, const char *checkpoint, Error *err)
     return trainer_load_weights(learner->policy, config->model.path, err);
 }
 
+/* A checkpoint of a stage before, or of another job, has none: then the critic is made as the
+ * configuration says, like that of ranks which go over to this stage without a restart. */
+static Status find_critic(const char *checkpoint, bool *ret, Error *err)
+{
+    SafetensorsReader *reader = NULL;
+    *ret = false;
+    if (checkpoint == NULL) return OK;
+    Status status = safetensors_open(checkpoint, "critic_model", &reader, err);
+    *ret = status == OK;
+    safetensors_close(reader);
+    return status == ERR_NOT_FOUND ? OK : status;
+}
+
 /* The critic gets what memory the policy leaves. */
 static Status make_critic(Learner *learner, const char *checkpoint, Error *err)
 {
     const JobConfig *config = learner->config;
     TrainerOptions options = {0};
+    bool saved = false;
+    TRY(find_critic(checkpoint, &saved, err));
     TRY(trainer_options(learner, &options, err));
     options.model.value_head = true;
     options.with_reference = false;
@@ -62,7 +78,7 @@ static Status make_critic(Learner *learner, const char *checkpoint, Error *err)
     Trainer *critic = NULL;
     TRY(trainer_create(&options, &critic, err));
     Status status =
-        checkpoint != NULL ? trainer_load(critic, checkpoint, err)
+        saved ? trainer_load(critic, checkpoint, err)
         : config->model.init == INIT_RANDOM && config->algorithm.critic == NULL
             ? trainer_init_random(critic, config->seed, err)
             : trainer_load_weights(critic, or_model(config, config->algorithm.critic), err);
@@ -189,6 +205,10 @@ Status learner_configure(Learner *learner, const JobConfig *config, Error *err)
     if (status != OK) {
         learner->config = before;
         return status;
+    }
+    if (!job_wants_critic(config)) { /* nor would ranks have one that start in this stage */
+        trainer_destroy(learner->critic);
+        learner->critic = NULL;
     }
     set_optimizer(config, learner->policy);
     set_optimizer(config, learner->critic);

@@ -31,8 +31,9 @@ int64_t learner_memory_bytes(const Learner *learner);
 
 /* From the next step on the job is another: supervised training becomes reinforcement learning, or
  * the other way round, with other rates and coefficients. Weights, optimizer state and steps stay;
- * a reference model and a critic are made when they are wanted and were not there. The model, its
- * split and the sizes that memory was planned for must be the same. All ranks call it together. */
+ * a reference model and a critic are made when they are wanted and were not there, and a critic
+ * that is not wanted goes. The model, its split and the sizes that memory was planned for must be
+ * the same. All ranks call it together. */
 Status learner_configure(Learner *learner, const JobConfig *config, Error *err);
 
 typedef struct LearnerStep {

@@ -82,7 +82,7 @@ Status trainer_init_random(Trainer *trainer, int64_t seed, Error *err);
 /* A checkpoint of ours, written under any layout or dtype: its optimizer state and the step it
  * stands for are restored too (a folder without them is step 0). Each rank reads its shard.
  * Messages name file, tensor, what was found and what was expected. A critic takes the checkpoint's
- * critic; without one it is made of the checkpoint's policy, as trainer_load_weights does. */
+ * critic: ERR_NOT_FOUND without one. */
 Status trainer_load(Trainer *trainer, const char *folder, Error *err);
 
 /* A model folder, which a checkpoint of ours is too: its weights alone, to begin anew from. Step 0.

@@ -123,19 +123,14 @@ Status trainer_load_weights(Trainer *trainer, const char *folder, Error *err)
     return status;
 }
 
-/* Opens weights and, where there is one, optimizer state. A critic without files of its own is made
- * of the policy, whose optimizer state is not a critic's. */
+/* Opens weights and, where there is one, optimizer state. */
 static Status open_state(const Trainer *trainer, const char *folder, SafetensorsReader **ret_model,
                          SafetensorsReader **ret_optimizer, Error *err)
 {
     char *model = file_stem(trainer, "model"), *optimizer = file_stem(trainer, "optimizer");
     Status status = safetensors_open(folder, model, ret_model, err);
-    if (status == ERR_NOT_FOUND && trainer->options.model.value_head) {
-        status = safetensors_open(folder, "model", ret_model, err);
-    } else if (status == OK) {
-        status = safetensors_open(folder, optimizer, ret_optimizer, err);
-        if (status == ERR_NOT_FOUND) status = OK; /* a model folder of others */
-    }
+    if (status == OK) status = safetensors_open(folder, optimizer, ret_optimizer, err);
+    if (status == ERR_NOT_FOUND && *ret_model != NULL) status = OK; /* a model folder of others */
     free(model);
     free(optimizer);
     return status;

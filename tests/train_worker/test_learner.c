@@ -137,6 +137,12 @@ static void swap_body(const Ranks *ranks, void *argument)
     rank_ok(make_step(learner, true, &next, &err), &err);
     uint64_t after = digest(learner);
     learner_destroy(learner);
+    /* Started again between the two, from the checkpoint of supervised training: the same step. */
+    double loss = result.result.critic.value.loss;
+    learner = make_learner(ranks, rl, "swap_sft");
+    rank_ok(make_step(learner, true, &again, &err), &err);
+    rank_check(digest(learner) == before && again.result.critic.value.loss == loss);
+    learner_destroy(learner);
     /* Resumed, critic and all, it makes the same step. */
     learner = make_learner(ranks, rl, "swap_rl");
     rank_check(digest(learner) == before && trainer_step(learner_policy(learner)) == 3);

@@ -258,14 +258,17 @@ static void test_reference_of_equal_weights_is_at_no_distance(void **state)
 
 /* ---- critic ---- */
 
-static Trainer *make_critic(const Ranks *ranks, const Job *job, const char *folder)
+/* From a model's weights, or from what a critic saved. */
+static Trainer *make_critic(const Ranks *ranks, const Job *job, const char *folder, bool saved)
 {
     Error err = {0};
     ModelConfig config = job->config;
     config.value_head = true;
     TrainerOptions options = toy_options(ranks, &config, job->dtype);
     Trainer *critic = toy_trainer(ranks, &options);
-    rank_ok(trainer_load(critic, folder, &err), &err);
+    Status status =
+        saved ? trainer_load(critic, folder, &err) : trainer_load_weights(critic, folder, &err);
+    rank_ok(status, &err);
     return critic;
 }
 
@@ -302,7 +305,7 @@ static void critic_body(const Ranks *ranks, void *argument)
     algorithm.gamma = algorithm.gae_lambda = 1.0;
     Trainer *policy = make_trainer(ranks, job, false);
     save_whole(policy, job->folder);
-    Trainer *critic = make_critic(ranks, job, job->folder);
+    Trainer *critic = make_critic(ranks, job, job->folder, false);
     toy_roll_out(policy, 1.0f, VERSION, &rollout);
     values_of(critic, &rollout, before);
     for (int s = 0; s < TOY_SAMPLES; s++)
@@ -323,7 +326,7 @@ static void critic_body(const Ranks *ranks, void *argument)
     save_whole(policy, "critic_after");
     save_whole(critic, "critic_after");
     trainer_destroy(critic);
-    critic = make_critic(ranks, job, "critic_after");
+    critic = make_critic(ranks, job, "critic_after", true);
     rank_check(trainer_step(critic) == 30 && critic->optimizer->updates == 30);
     values_of(critic, &rollout, again);
     rank_check(memcmp(after, again, sizeof after) == 0);
