@@ -16,7 +16,8 @@ typedef struct RunStages {
     int num_swapped;
 } RunStages;
 
-/* The job's stages, borrowed, with the swaps of earlier sessions. */
+/* The job's stages, borrowed, with the swaps of earlier sessions. ERR_DATA: swaps.jsonl, or a job
+ * that it names, cannot be read; then nothing is to be closed. */
 Status run_stages_open(const JobStages *job, const RunFolder *folder, RunStages *ret, Error *err);
 void run_stages_close(RunStages *stages);
 
@@ -26,8 +27,9 @@ void run_stages_close(RunStages *stages);
 Status run_stages_prepare(RunStages *stages, const JobConfig *now, const char *yaml,
                           const JobConfig **ret, Error *err);
 
-/* Writes down that `config`, which run_stages_prepare made, is the stage of that number, after
- * last_step. */
+/* Writes down that `config`, which run_stages_prepare made, is the stage of that number (from 0),
+ * after step last_step. Takes it into the list in any case; fails when the file cannot be written
+ * (ERR_RESOURCE and what the file system says). */
 Status run_stages_record(RunStages *stages, const JobConfig *config, int stage, int64_t last_step,
                          Error *err);
 

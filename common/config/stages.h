@@ -20,7 +20,8 @@ typedef struct StageNodes {
     int count;        /* 0: the file has no stages */
 } StageNodes;
 
-/* Cuts `stages` out of the document, which then is one that config_apply reads. */
+/* Cuts `stages` out of the document, which then is one that config_apply reads. ERR_INVALID names
+ * file, line, what was found and what was expected. */
 Status stages_cut(const ConfigSource *source, YamlNode *root, StageNodes *ret, Error *err);
 
 /* What is planned for all stages is what the largest needs, where the file does not say. */
