@@ -17,6 +17,7 @@
 #include "base/str.h"
 #include "base/version.h"
 #include "config/eval_set.h"
+#include "config/model_pins.h"
 #include "cluster.pb-c.h"
 #include "net/socket.h"
 #include "shell.h"
@@ -384,6 +385,7 @@ static int run_job(const Options *options)
         return code;
     }
     if (status == OK) status = run_folder_open(config->run_dir, &folder, &err);
+    if (status == OK) status = model_pins_keep(&stages, folder.path, &err);
     if (status == OK) status = log_open("controller", folder.events, options->level, &err);
     if (status == OK) {
         log_event(LOG_INFO, "run", F_STR("job", config->name), F_STR("folder", folder.path));

@@ -5,6 +5,7 @@
  *   logs/<actor>.log        what each process printed
  *   checkpoints/step_N/     Hugging Face model folders with optimizer state and manifest
  *   ledger.jsonl            which samples each step consumed
+ *   models.json             checkpoints that runs stand for in place of models
  *   lock                    held while a controller runs it
  *
  * Sockets live in sock/, a folder only the owner may enter; where the run folder's path is too long

@@ -60,10 +60,12 @@ static char *summarize(const JobConfig *config, const ModelConfig *model, const 
     char *place = embedded ? mem_printf("of %g offered, this machine has %ld",
                                         local_node_cpus(config), sysconf(_SC_NPROCESSORS_ONLN))
                            : mem_printf("of cluster.agents, which were not asked");
+    bool kept = config->model.run != NULL && config->pin[0].kept;
     char *weights = config->model.run == NULL
                         ? mem_strdup("")
-                        : mem_printf("weights: newest checkpoint of %s: %s\n", config->model.run,
-                                     path_name(config->model.path));
+                        : mem_printf("weights: %s of %s: %s\n",
+                                     kept ? "as this run began, a checkpoint" : "newest checkpoint",
+                                     config->model.run, path_name(config->model.path));
     Str summary = {0};
     str_printf(
         &summary,

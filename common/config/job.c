@@ -10,6 +10,7 @@
 #include "base/limits.h"
 #include "config/eval_set.h"
 #include "config/job_internal.h"
+#include "config/model_pins.h"
 #include "config/stages.h"
 
 static LoadedJob *job_create(const char *where)
@@ -130,17 +131,32 @@ void job_derive_algorithm(LoadedJob *job)
         algorithm->kl_estimator = algorithm->kl_loss_coef != 0.0 ? KL_K3 : KL_K1;
 }
 
-/* A run in place of a model stands for its newest checkpoint. */
+/* A run in place of a model stands for its newest checkpoint, and goes on standing for that one in
+ * later sessions, whatever becomes of it meanwhile. */
 static void settle_models(LoadedJob *job)
 {
     JobConfig *config = &job->config;
-    char **path[] = {&config->model.path, &config->algorithm.reference, &config->algorithm.critic};
-    for (size_t i = 0; i < sizeof path / sizeof *path; i++) {
-        char *checkpoint = *path[i] != NULL ? model_path_checkpoint(*path[i]) : NULL;
+    const struct {
+        const char *key;
+        char **path;
+    } models[MODEL_PINS_MAX] = {{"model.path", &config->model.path},
+                                {"algorithm.reference", &config->algorithm.reference},
+                                {"algorithm.critic", &config->algorithm.critic}};
+    for (int i = 0; i < MODEL_PINS_MAX; i++) {
+        char **path = models[i].path;
+        char *kept = *path != NULL ? model_pins_find(config->run_dir, *path) : NULL;
+        char *checkpoint = kept != NULL    ? kept
+                           : *path != NULL ? model_path_checkpoint(*path)
+                                           : NULL;
         if (checkpoint == NULL) continue;
-        if (i == 0) config->model.run = arena_printf(job->arena, "%s", *path[i]);
-        free(*path[i]);
-        *path[i] = checkpoint;
+        ModelPin *pin = &config->pin[config->num_pins++];
+        *pin = (ModelPin){.key = models[i].key,
+                          .run = arena_printf(job->arena, "%s", *path),
+                          .checkpoint = arena_printf(job->arena, "%s", checkpoint),
+                          .kept = kept != NULL};
+        if (i == 0) config->model.run = pin->run;
+        free(*path);
+        *path = checkpoint;
     }
 }
 
@@ -170,11 +186,11 @@ static void settle_programs(LoadedJob *job, const char *working_dir)
 static void derive(LoadedJob *job, const char *working_dir)
 {
     JobConfig *config = &job->config;
-    settle_models(job);
     settle_programs(job, working_dir);
     if (config->name == NULL) config->name = job_name_from_file(job->where);
     if (config->run_dir == NULL)
         config->run_dir = mem_printf("%s/runs/%s", working_dir, config->name);
+    settle_models(job);
     if (config->model.config == NULL)
         config->model.config = path_join(config->model.path, "config.json");
     if (config->model.tokenizer == NULL) config->model.tokenizer = mem_strdup(config->model.path);

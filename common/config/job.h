@@ -37,11 +37,24 @@ typedef struct EvalSetRow {
 
 #define ACCEPT_DIGITS_MIN 8 /* of data.accept_changed */
 
+/* A run in place of a model: which of its checkpoints is meant. Borrowed from the JobConfig. */
+typedef struct ModelPin {
+    const char *key;        /* "model.path" */
+    const char *run;        /* what was written for it */
+    const char *checkpoint; /* what the key is */
+    bool kept;              /* as the run folder has it: the choice of an earlier session */
+} ModelPin;
+
+#define MODEL_PINS_MAX 3
+
 typedef struct JobConfig {
     const char *stage; /* its name, when it is one of several stages; else NULL */
     char *name;        /* default: the job file's name without its ending */
     char *run_dir;     /* default: runs/<name> beside the working directory */
     int64_t seed;
+
+    ModelPin pin[MODEL_PINS_MAX]; /* of model.path, algorithm.reference, algorithm.critic, ... */
+    int num_pins;                 /* ... as far as a run stands in their place */
 
     struct {
         char *path;      /* Hugging Face folder */
@@ -99,7 +112,7 @@ typedef struct JobConfig {
         PartialPolicy partial;    /* what becomes of keys and values when weights change */
         double over_sampling;     /* times the groups of a step that are let out at once; >= 1 */
         int64_t concurrency;      /* samples that a worker generates at a time */
-        bool only;             /* nothing is trained */
+        bool only;                /* nothing is trained */
         char *save, *load;        /* folders of groups of samples (saved_group.h); NULL: none */
         int64_t kv_cache_mb;      /* of a worker; 0: enough for all of these at their longest */
         int64_t serve_port;       /* of the first worker, for HTTP requests; 0: none */
@@ -164,7 +177,8 @@ typedef struct JobConfig {
  * when that is NULL. `overrides` are `key.path=value` texts applied after the file, the
  * last of equal keys counting. A failure names file:line:column and key path, what was found, what
  * was expected, and the nearest valid name, in at most six lines. Starts nothing and reads no file
- * but the job file; a run folder in place of a model is looked into for its newest checkpoint. */
+ * but the job file; a run folder in place of a model is looked into for its newest checkpoint,
+ * unless the job's own run folder says which one it is (model_pins.h). */
 Status job_config_load(const char *path, const char *stage, const char *const *overrides,
                        int num_overrides, JobConfig **ret, Error *err);
 

@@ -349,6 +349,23 @@ static Status check_run_dir(const FileCheck *check)
                            key_at(check, "run_dir"), path, folder);
 }
 
+/* The run that stands in a model's place may have let go of the checkpoint since. */
+static Status check_pins(const FileCheck *check)
+{
+    const JobConfig *config = &check->job->config;
+    for (int i = 0; i < config->num_pins; i++) {
+        const ModelPin *pin = &config->pin[i];
+        if (!pin->kept || path_exists(pin->checkpoint)) continue;
+        return error_set(check->err, ERR_NOT_FOUND,
+                         "%s: the run in %s began with %s, which is gone (%s goes on without it; "
+                         "its checkpoint.keep_last says how many stay).\n"
+                         "Put it back, or start a new run with another run_dir, which begins with "
+                         "what is newest now.",
+                         key_at(check, pin->key), config->run_dir, pin->checkpoint, pin->run);
+    }
+    return OK;
+}
+
 /* The folders that weights are read from. */
 static Status check_models(const FileCheck *check)
 {
@@ -390,7 +407,8 @@ Status job_config_check_data(const JobConfig *config, Error *err)
 Status job_config_check_files(const JobConfig *config, Error *err)
 {
     FileCheck check = {.job = (const LoadedJob *)config, .arena = arena_create(), .err = err};
-    Status status = check_folder(&check, "model.path", config->model.path);
+    Status status = check_pins(&check);
+    if (status == OK) status = check_folder(&check, "model.path", config->model.path);
     if (status == OK) status = check_model_config(&check);
     if (status == OK) status = check_models(&check);
     if (status == OK) status = check_data(&check);

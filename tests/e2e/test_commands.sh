@@ -306,6 +306,33 @@ case_model_of_a_run() {
     done
 }
 
+# The run that stands in the model's place goes on training: who began with it keeps to what it began with.
+case_model_of_a_run_that_goes_on() {
+    STEPS=3 write_job first.yaml first
+    run_job
+    STEPS=2 write_job second.yaml second model.path=first model.init=pretrained
+    run_job
+    STEPS=5 write_job first.yaml first checkpoint.keep_last=1
+    run_job
+    [ ! -e first/checkpoints/step_00000003 ] || fail "the first run keeps its checkpoint of step 3"
+    mkdir kept && mv first/checkpoints/step_00000005 kept/ # as if the first run kept both
+    STEPS=3 write_job first.yaml first
+    run_job
+    mv kept/step_00000005 first/checkpoints/
+    STEPS=3 write_job second.yaml second model.path=first model.init=pretrained
+    run_job
+    says "$RUN.out" "resuming" "checkpoint=step_00000003"
+    says "$RUN/config.effective.yaml" "$PWD/first/checkpoints/step_00000003"
+    "$BIN/controller" validate --config second.yaml $SETTINGS > validated
+    says validated "as this run began, a checkpoint of" "step_00000003"
+    rm -r first/checkpoints/step_00000003
+    refused 2 "$BIN/controller" --config second.yaml $SETTINGS
+    says message "model.path" "step_00000003, which is gone" "another run_dir"
+    STEPS=1 write_job third.yaml third model.path=first model.init=pretrained
+    run_job
+    says "$RUN.out" "checkpoint=step_00000005"
+}
+
 # ---- resuming ----
 
 # A killed run was past its checkpoint: the steps are made again, and told once.

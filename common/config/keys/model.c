@@ -13,7 +13,8 @@ static const ConfigKey keys[] = {
      .example = "models/Qwen3-0.6B",
      .also = "model_name_or_path hf_checkpoint base_model name model",
      .meaning = "Hugging Face model folder (config.json, safetensors, tokenizer); a run's folder "
-                "or its checkpoints/latest stands for its newest checkpoint"},
+                "or its checkpoints/latest stands for its newest checkpoint, and keeps standing "
+                "for that one when this run is resumed"},
     {.path = "model.init",
      .fixed = true,
      .type = KEY_ENUM,
