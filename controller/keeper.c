@@ -199,14 +199,21 @@ static Status add_config(Commit *commit, const JobConfig *config, Error *err)
     return status;
 }
 
+bool keeper_needs_start(const JobConfig *config, int64_t stage_begin)
+{
+    return stage_begin > 0 && config->rollout.function != ROLLOUT_SFT &&
+           algorithm_refers_to_start(&config->algorithm);
+}
+
 static Status prune(const Commit *commit, Error *err)
 {
     const char *root = commit->keeper->options.folder->checkpoints;
     const Manifest *manifest = commit->manifest;
-    int64_t step[KEEP_BEST_MAX];
+    int64_t step[KEEP_BEST_MAX + 1], begin = manifest_count(manifest, COUNT_STAGE_BEGIN);
     int count = manifest->num_best < KEEP_BEST_MAX ? manifest->num_best : KEEP_BEST_MAX;
     for (int i = 0; i < count; i++)
         step[i] = manifest->best[i].step;
+    if (keeper_needs_start(commit->config, begin)) step[count++] = begin;
     CheckpointKeep keep = {.last = (int)commit->config->checkpoint.keep_last,
                            .path = commit->committed,
                            .step = step,

@@ -32,6 +32,10 @@ CheckpointState keeper_read_state(const Manifest *manifest);
 /* ... which are taken over as far as the job still asks for them and compares by the same figure. */
 BestList keeper_read_best(const Manifest *manifest, const JobConfig *config);
 
+/* Whether a stage that began at this step needs the checkpoint with which it began for as long as
+ * it lasts: that is its reference model. */
+bool keeper_needs_start(const JobConfig *config, int64_t stage_begin);
+
 /* From the next commit on the checkpoints are of another stage. Borrowed, as the options'. */
 void keeper_set_config(Keeper *keeper, const JobConfig *config, const char *config_yaml);
 

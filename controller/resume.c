@@ -160,6 +160,27 @@ static Status find_stage(const Stage *stage, int num_stages, Beginning *begin, E
                      begin->path, begin->state.stage + 1, num_stages, begin->path);
 }
 
+/* The reference model of the stage may be the weights that it began with. */
+static Status check_stage_start(const JobConfig *config, const RunFolder *folder,
+                                const Beginning *begin, Error *err)
+{
+    const CheckpointState *state = &begin->state;
+    if (!keeper_needs_start(config, state->stage_begin) || state->step == state->stage_begin)
+        return OK;
+    Manifest *manifest = NULL;
+    char *path = run_folder_checkpoint(folder, state->stage_begin);
+    Status status = path_exists(path)
+                        ? checkpoint_verify(path, true, &manifest, err)
+                        : error_set(err, ERR_NOT_FOUND, "%s is not there (any more).", path);
+    if (status != OK)
+        error_append(err,
+                     "algorithm.reference is start_of_stage, and with this checkpoint the stage "
+                     "began. Put it back, or name a model folder at algorithm.reference.");
+    manifest_destroy(manifest);
+    free(path);
+    return status;
+}
+
 Status resume_find(const Stage *stage, int num_stages, const RunFolder *folder, Beginning *ret,
                    Error *err)
 {
@@ -178,6 +199,7 @@ Status resume_find(const Stage *stage, int num_stages, const RunFolder *folder, 
     status = check_config(config, &begin, err);
     if (status == OK) status = check_model(config, begin.path, err);
     if (status == OK) status = check_text_files(config, &begin, err);
+    if (status == OK) status = check_stage_start(config, folder, &begin, err);
 done:
     if (status == OK)
         *ret = begin;

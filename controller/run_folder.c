@@ -78,6 +78,11 @@ Status run_folder_look(const char *path, RunFolder *ret, Error *err)
     return error_set(err, ERR_NOT_FOUND, "%s is not a run folder: it is a file", path);
 }
 
+char *run_folder_checkpoint(const RunFolder *folder, int64_t step)
+{
+    return mem_printf("%s/step_%08lld", folder->checkpoints, (long long)step);
+}
+
 void run_folder_close(RunFolder *folder)
 {
     if (folder->lock != NULL) {

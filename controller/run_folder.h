@@ -31,6 +31,9 @@ Status run_folder_open(const char *path, RunFolder *ret, Error *err);
 /* For `status` and `stop`: finds the names, creates and locks nothing. */
 Status run_folder_look(const char *path, RunFolder *ret, Error *err);
 
+/* The path of the checkpoint of a step, whether it is there or not. Owned by the caller. */
+char *run_folder_checkpoint(const RunFolder *folder, int64_t step);
+
 /* Gives the lock back and removes the sockets folder. */
 void run_folder_close(RunFolder *folder);
 

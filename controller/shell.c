@@ -88,11 +88,10 @@ static double peak_flops(const Shell *shell)
 
 static void say_best(const Shell *shell, const JobView *job)
 {
-    char name[32], value[32];
+    char value[32];
     if (job->best.step == 0) return;
-    snprintf(name, sizeof name, "step_%08lld", (long long)job->best.step);
     snprintf(value, sizeof value, "%.6g", job->best.value);
-    char *path = path_join(shell->folder->checkpoints, name);
+    char *path = run_folder_checkpoint(shell->folder, job->best.step);
     log_event(LOG_INFO, "best", F_INT("step", job->best.step),
               F_STR(shell->config->eval.best_metric, value), F_STR("model", path));
     free(path);

@@ -84,7 +84,12 @@ static PackedMessage pack_start(const Shell *shell, const Effect *fx)
     request.checkpoint =
         (char *)(fx->call.start.checkpoint != NULL ? fx->call.start.checkpoint : "");
     request.job_yaml = shell->config_yaml;
-    return message_pack(&request.base);
+    int64_t begin = fx->call.start.stage_begin;
+    char *stage_start = begin > 0 ? run_folder_checkpoint(shell->folder, begin) : mem_strdup("");
+    request.stage_start = stage_start;
+    PackedMessage packed = message_pack(&request.base);
+    free(stage_start);
+    return packed;
 }
 
 static PackedMessage pack_configure(const Shell *shell)

@@ -35,16 +35,31 @@ static const char *or_model(const JobConfig *config, const char *folder)
     return folder != NULL ? folder : config->model.path;
 }
 
-static Status make_policy(Learner *learner, const char *checkpoint, Error *err)
+static bool refers_to_start(const JobConfig *config)
+{
+    return job_wants_reference(config) && algorithm_refers_to_start(&config->algorithm);
+}
+
+/* The weights that a run, or with `start` a stage, begins with. */
+static Status set_beginning(Learner *learner, const char *start, Error *err)
 {
     const JobConfig *config = learner->config;
-    TrainerOptions options = {0};
-    TRY(trainer_options(learner, &options, err));
-    TRY(trainer_create(&options, &learner->policy, err));
-    if (checkpoint != NULL) return trainer_load(learner->policy, checkpoint, err);
+    if (start != NULL) return trainer_load_weights(learner->policy, start, err);
     if (config->model.init == INIT_RANDOM)
         return trainer_init_random(learner->policy, config->seed, err);
     return trainer_load_weights(learner->policy, config->model.path, err);
+}
+
+static Status make_policy(Learner *learner, const char *checkpoint, Error *err)
+{
+    TrainerOptions options = {0};
+    bool start = refers_to_start(learner->config);
+    TRY(trainer_options(learner, &options, err));
+    TRY(trainer_create(&options, &learner->policy, err));
+    if (start || checkpoint == NULL)
+        TRY(set_beginning(learner, start ? learner->options.stage_start : NULL, err));
+    if (start) TRY(trainer_keep_reference(learner->policy, err));
+    return checkpoint != NULL ? trainer_load(learner->policy, checkpoint, err) : OK;
 }
 
 /* A checkpoint of a stage before, or of another job, has none: then the critic is made as the
@@ -89,9 +104,12 @@ static Status make_critic(Learner *learner, const char *checkpoint, Error *err)
     return status;
 }
 
-static Status make_reference(Learner *learner, Error *err)
+/* `beginning`: the policy has the weights that the stage begins with. */
+static Status make_reference(Learner *learner, bool beginning, Error *err)
 {
     const JobConfig *config = learner->config;
+    if (refers_to_start(config))
+        return beginning ? trainer_keep_reference(learner->policy, err) : OK; /* make_policy did */
     return trainer_load_reference(learner->policy, or_model(config, config->algorithm.reference),
                                   err);
 }
@@ -113,7 +131,8 @@ Status learner_create(const LearnerOptions *options, const char *checkpoint, Lea
     learner->options = *options;
     learner->config = options->config;
     Status status = make_policy(learner, checkpoint, err);
-    if (status == OK && job_wants_reference(learner->config)) status = make_reference(learner, err);
+    if (status == OK && job_wants_reference(learner->config))
+        status = make_reference(learner, false, err);
     if (status == OK && job_wants_critic(learner->config))
         status = make_critic(learner, checkpoint, err);
     if (status != OK) {
@@ -195,11 +214,11 @@ Status learner_configure(Learner *learner, const JobConfig *config, Error *err)
     const JobConfig *before = learner->config;
     TRY(check_sizes(learner, config, err));
     learner->config = config;
-    bool same =
-        job_wants_reference(before) && same_text(or_model(before, before->algorithm.reference),
-                                                 or_model(config, config->algorithm.reference));
+    bool same = job_wants_reference(before) && !refers_to_start(config) &&
+                same_text(or_model(before, before->algorithm.reference),
+                          or_model(config, config->algorithm.reference));
     Status status = OK;
-    if (job_wants_reference(config) && !same) status = make_reference(learner, err);
+    if (job_wants_reference(config) && !same) status = make_reference(learner, true, err);
     if (status == OK && job_wants_critic(config) && learner->critic == NULL)
         status = make_critic(learner, NULL, err);
     if (status != OK) {

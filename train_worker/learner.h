@@ -12,6 +12,8 @@ typedef struct LearnerOptions {
     const KernelTable *kernels;
     Comm *tensor_comm, *data_comm; /* as of TrainerOptions */
     int64_t memory_bytes;          /* as of job_options.h; 0: no limit */
+    const char *stage_start; /* checkpoint with which the stage began, for the creation; NULL: with
+                                what the configuration says */
     void (*on_progress)(void *context);
     void (*on_disk_wait)(void *context, bool waits);
     void *context;
@@ -20,7 +22,8 @@ typedef struct LearnerOptions {
 typedef struct Learner Learner;
 
 /* Makes the Trainers and sets their weights: from the checkpoint, or, when it is NULL, as the
- * configuration says. */
+ * configuration says. Where the reference model is what the stage began with, that is
+ * options->stage_start. */
 Status learner_create(const LearnerOptions *options, const char *checkpoint, Learner **ret,
                       Error *err);
 void learner_destroy(Learner *learner); /* accepts NULL */
@@ -29,11 +32,11 @@ Trainer *learner_policy(const Learner *learner);
 const char *learner_memory_plan(const Learner *learner); /* for people; borrowed */
 int64_t learner_memory_bytes(const Learner *learner);
 
-/* From the next step on the job is another: supervised training becomes reinforcement learning, or
- * the other way round, with other rates and coefficients. Weights, optimizer state and steps stay;
- * a reference model and a critic are made when they are wanted and were not there, and a critic
- * that is not wanted goes. The model, its split and the sizes that memory was planned for must be
- * the same. All ranks call it together. */
+/* From the next step on the job is another, and a stage begins: supervised training becomes
+ * reinforcement learning, or the other way round, with other rates and coefficients. Weights,
+ * optimizer state and steps stay; a reference model and a critic are made when they are wanted and
+ * were not there, and a critic that is not wanted goes. The model, its split and the sizes that
+ * memory was planned for must be the same. All ranks call it together. */
 Status learner_configure(Learner *learner, const JobConfig *config, Error *err);
 
 typedef struct LearnerStep {

@@ -94,6 +94,9 @@ Status trainer_load_weights(Trainer *trainer, const char *folder, Error *err);
  * if the limit allows. */
 Status trainer_load_reference(Trainer *trainer, const char *folder, Error *err);
 
+/* The weights that the policy has now become the reference model's. Memory as above. */
+Status trainer_keep_reference(Trainer *trainer, Error *err);
+
 int64_t trainer_step(const Trainer *trainer); /* optimizer steps taken */
 
 /* The weights in the type that is computed in: what generation uses. Borrowed; they change with

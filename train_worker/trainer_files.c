@@ -183,6 +183,18 @@ Status trainer_load_reference(Trainer *trainer, const char *folder, Error *err)
     return OK;
 }
 
+Status trainer_keep_reference(Trainer *trainer, Error *err)
+{
+    CHECK(trainer->ready);
+    TRY(trainer_add_reference(trainer, err));
+    const Weights *from = trainer->weights;
+    memcpy(trainer->reference->flat, from->flat,
+           (size_t)from->plan->size * dtype_size(from->dtype));
+    weights_prepare(trainer->reference);
+    trainer->reference_ready = true;
+    return OK;
+}
+
 /* ---- save ---- */
 
 void saved_files_clear(SavedFiles *files)

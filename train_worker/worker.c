@@ -40,6 +40,7 @@ typedef struct Task {
     Call *call;
     CommId tensor_id, data_id; /* start */
     char *path;                /* start: checkpoint; save: folder */
+    char *stage_start;         /* start: checkpoint with which the stage began, or "" */
     char *job_yaml;            /* start, configure */
     FetchedPlan *plan;         /* step, evaluate */
     LearnerStep step;          /* but for the plan's micro-batches */
@@ -109,7 +110,7 @@ static void on_disk_wait(void *argument, bool waits)
 }
 
 /* `memory_bytes` is what was free before any rank of this start took its share. */
-static Status make_learner(Worker *worker, const char *checkpoint, int64_t memory_bytes, Error *err)
+static Status make_learner(Worker *worker, const Task *task, int64_t memory_bytes, Error *err)
 {
     LearnerOptions options = {
         .config = worker->config,
@@ -117,11 +118,12 @@ static Status make_learner(Worker *worker, const char *checkpoint, int64_t memor
         .tensor_comm = atomic_load(&worker->tensor_comm),
         .data_comm = atomic_load(&worker->data_comm),
         .memory_bytes = memory_bytes,
+        .stage_start = task->stage_start[0] != '\0' ? task->stage_start : NULL,
         .on_progress = on_progress,
         .on_disk_wait = on_disk_wait,
         .context = worker,
     };
-    return learner_create(&options, checkpoint[0] != '\0' ? checkpoint : NULL, &worker->learner,
+    return learner_create(&options, task->path[0] != '\0' ? task->path : NULL, &worker->learner,
                           err);
 }
 
@@ -151,7 +153,7 @@ static Status run_start(Worker *worker, Task *task, Error *err)
     int64_t memory_bytes = memory_available();
     TRY(join(worker, task, err));
     TRY(start_probe(worker, err));
-    TRY(make_learner(worker, task->path, memory_bytes, err));
+    TRY(make_learner(worker, task, memory_bytes, err));
     ModelConfig model;
     TRY(model_config_read(config->model.config, &model, err));
     Troupe__StartReply reply = TROUPE__START_REPLY__INIT;
@@ -365,6 +367,7 @@ static void task_destroy(Task *task)
     fetched_plan_destroy(task->plan);
     free(task->batch);
     free(task->path);
+    free(task->stage_start);
     free(task->job_yaml);
     free(task->answer.data);
     free(task);
@@ -475,6 +478,7 @@ static void on_start(void *self, Call *call)
     } else {
         Task *task = new_task(self, TASK_START, call, request->checkpoint);
         task->job_yaml = mem_strdup(request->job_yaml);
+        task->stage_start = mem_strdup(request->stage_start);
         memcpy(task->tensor_id.bytes, request->tensor_group_id.data, COMM_ID_BYTES);
         memcpy(task->data_id.bytes, request->data_group_id.data, COMM_ID_BYTES);
         submit(task, "loading the model");

@@ -8,6 +8,10 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
+
+/* As the reference model: the weights that the stage begins with. */
+#define REFERENCE_START "start_of_stage"
 
 /* A group is the samples of one prompt. The first three compare a sample with its group and need at
  * least two samples in it. */
@@ -90,7 +94,7 @@ typedef struct AlgorithmConfig {
 
     DynamicFilter dynamic_filter;
 
-    char *reference; /* model folder; NULL: model.path */
+    char *reference; /* model folder, or REFERENCE_START; NULL: model.path */
 
     /* PPO's critic */
     char *critic;              /* model folder that it starts from; NULL: model.path */
@@ -109,6 +113,12 @@ static inline bool advantage_needs_group(AdvantageEstimator estimator)
 static inline bool algorithm_uses_reference(const AlgorithmConfig *config)
 {
     return config->kl_coef != 0.0 || config->kl_loss_coef != 0.0;
+}
+
+static inline bool algorithm_refers_to_start(const AlgorithmConfig *config)
+{
+    return algorithm_uses_reference(config) && config->reference != NULL &&
+           strcmp(config->reference, REFERENCE_START) == 0;
 }
 
 /* What else decides whether an algorithm makes sense. */

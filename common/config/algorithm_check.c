@@ -177,7 +177,8 @@ static bool kl_has_no_use(const Check *check)
     if (used && c->reference == NULL && check->facts->random_init)
         return fault(check, "algorithm.reference", "algorithm.kl_loss_coef",
                      "algorithm.reference is missing: the policy starts from random weights, so "
-                     "model.path has none to stay near to.\nName a model folder.");
+                     "model.path has none to stay near to.\nName a model folder, or write "
+                     "start_of_stage to stay near to the weights that this stage begins with.");
     return false;
 }
 

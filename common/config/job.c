@@ -144,6 +144,7 @@ static void settle_models(LoadedJob *job)
                                 {"algorithm.critic", &config->algorithm.critic}};
     for (int i = 0; i < MODEL_PINS_MAX; i++) {
         char **path = models[i].path;
+        if (*path != NULL && strcmp(*path, REFERENCE_START) == 0) continue;
         char *kept = *path != NULL ? model_pins_find(config->run_dir, *path) : NULL;
         char *checkpoint = kept != NULL    ? kept
                            : *path != NULL ? model_path_checkpoint(*path)
@@ -158,6 +159,15 @@ static void settle_models(LoadedJob *job)
         free(*path);
         *path = checkpoint;
     }
+}
+
+/* A stage behind another stays near to what that one left. */
+static void settle_reference(LoadedJob *job, int stage)
+{
+    JobConfig *config = &job->config;
+    if (stage > 0 && is_unset(job, "algorithm.reference") &&
+        config->rollout.function != ROLLOUT_SFT && algorithm_uses_reference(&config->algorithm))
+        config->algorithm.reference = mem_strdup(REFERENCE_START);
 }
 
 static void settle_best(LoadedJob *job)
@@ -182,8 +192,8 @@ static void settle_programs(LoadedJob *job, const char *working_dir)
     config->rollout.function_of = path;
 }
 
-/* Defaults that follow from other values. */
-static void derive(LoadedJob *job, const char *working_dir)
+/* Defaults that follow from other values; of the stage with that number. */
+static void derive(LoadedJob *job, const char *working_dir, int stage)
 {
     JobConfig *config = &job->config;
     settle_programs(job, working_dir);
@@ -191,6 +201,7 @@ static void derive(LoadedJob *job, const char *working_dir)
     if (config->run_dir == NULL)
         config->run_dir = mem_printf("%s/runs/%s", working_dir, config->name);
     settle_models(job);
+    settle_reference(job, stage);
     if (config->model.config == NULL)
         config->model.config = path_join(config->model.path, "config.json");
     if (config->model.tokenizer == NULL) config->model.tokenizer = mem_strdup(config->model.path);
@@ -273,7 +284,7 @@ static Status read_stage(const JobText *text, int *ret_stages, LoadedJob **ret, 
                             .origin = job->origin,
                             .arena = arena};
     config_apply_presets(&presets);
-    derive(job, working_dir);
+    derive(job, working_dir, text->stage);
     status = job_config_check(job, err);
     if (status != OK) goto done;
     *ret = job;

@@ -206,7 +206,7 @@ char *job_config_text(const JobConfig *config);
 
 /* The same of a job that takes the place of `run` while that goes on: what a run has but once (its
  * folder, model, layout, cluster, checkpoints) is the run's, all else the job's. A stage called as
- * the job. Owned. */
+ * the job, whose reference model is by default what it begins with. Owned. */
 char *job_config_graft(const JobConfig *run, const JobConfig *job);
 
 /* The keys whose values differ between two configurations, one a line: "train.lr: 0.002 -> 0.001

@@ -377,7 +377,7 @@ static Status check_models(const FileCheck *check)
     if (config->model.init != INIT_RANDOM)
         TRY(check_weights(check, "model.path", config->model.path));
     for (int i = 0; i < 2; i++) {
-        if (others[i].folder == NULL) continue;
+        if (others[i].folder == NULL || strcmp(others[i].folder, REFERENCE_START) == 0) continue;
         TRY(check_folder(check, others[i].key, others[i].folder));
         TRY(check_weights(check, others[i].key, others[i].folder));
     }

@@ -17,6 +17,14 @@ static bool in_section(const ConfigKey *key, const char *name)
     return strlen(name) == length && memcmp(section, name, length) == 0;
 }
 
+/* A job that takes another one's place stays near to what that one left, unless it says otherwise.
+ */
+static bool is_left_to_the_stage(const ConfigKey *key, const JobConfig *job)
+{
+    return strcmp(key->path, "algorithm.reference") == 0 && job->algorithm.reference == NULL &&
+           job->rollout.function != ROLLOUT_SFT && algorithm_uses_reference(&job->algorithm);
+}
+
 /* All keys: those that a run has but once as `run` has them, the others as `job` does. */
 static char *write_text(const JobConfig *run, const JobConfig *job, const char *stage)
 {
@@ -30,7 +38,10 @@ static char *write_text(const JobConfig *run, const JobConfig *job, const char *
             if (!in_section(key, section)) continue;
             const JobConfig *config = key->fixed ? run : job;
             str_printf(&text, "%s%s: ", section[0] != '\0' ? "  " : "", config_leaf(key->path));
-            config_value_text(key, config, &text);
+            if (run != job && is_left_to_the_stage(key, job))
+                str_puts(&text, REFERENCE_START);
+            else
+                config_value_text(key, config, &text);
             const char *place = job_key_place((const LoadedJob *)config, key->path, arena);
             str_printf(&text, "  # %s\n", place != NULL ? config_cut(place, arena) : "default");
         }

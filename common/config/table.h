@@ -52,6 +52,7 @@ typedef struct ConfigKey {
     bool required;                  /* must be given */
     bool fixed;                     /* the same in all layers: a later one may not give it */
     bool output;                    /* KEY_PATH: written, not read */
+    const char *word;               /* KEY_PATH: stands for itself and names no file; NULL: none */
 } ConfigKey;
 
 /* A key that others have and this table has not: what to do instead. */

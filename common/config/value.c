@@ -95,7 +95,7 @@ const char *config_expected(const ConfigKey *key, Arena *arena)
     case KEY_STRINGS:
         return "a text or a list of texts";
     case KEY_PATH:
-        return "a path";
+        return key->word != NULL ? arena_printf(arena, "a path, or %s", key->word) : "a path";
     case KEY_PATHS:
         return "a path or glob, or a list of them";
     case KEY_OBJECT:
@@ -376,7 +376,8 @@ static Status read_text(const ConfigSource *source, const ConfigKey *key, const 
 {
     if (node->kind != YAML_SCALAR || yaml_is_null(node) || node->text[0] == '\0')
         return config_value_refuse(source, key, node, NULL, err);
-    if (key->type == KEY_PATH || key->type == KEY_PATHS)
+    bool word = key->word != NULL && strcmp(node->text, key->word) == 0;
+    if (!word && (key->type == KEY_PATH || key->type == KEY_PATHS))
         return read_path(source, key, node, ret, err);
     *ret = mem_strdup(node->text);
     return OK;

@@ -362,6 +362,8 @@ typedef struct Effect {
                 struct {
                     const void *tensor_group_id, *data_group_id;
                     const char *checkpoint; /* or NULL */
+                    int64_t stage_begin;    /* step of the checkpoint with which the stage began; 0:
+                                               it begins the run */
                 } start;
                 struct {
                     const Plan *plan;

@@ -51,6 +51,7 @@ static void begin_start(Controller *c)
         effect->call.start.tensor_group_id = c->gang.tensor_id[gang_dp_rank(c, i)].bytes;
         effect->call.start.data_group_id = c->gang.data_id[tp_rank(c, i)].bytes;
         effect->call.start.checkpoint = c->checkpoint;
+        effect->call.start.stage_begin = c->done.stage_begin;
     }
 }
 

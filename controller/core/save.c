@@ -64,8 +64,17 @@ static bool is_last(const Controller *c)
     return c->stop_requests > 0 || (at_end && !stage_has_next(c));
 }
 
-/* A save that fails is a save that fails: older checkpoints stand, training goes on; only the last
- * one is fatal. */
+/* The next stage's reference model is to be the weights with which it begins. */
+static bool is_start_of_next(const Controller *c)
+{
+    bool at_end = c->step >= c->total_steps || c->lane[SET_TRAIN].over;
+    if (!at_end || !stage_has_next(c)) return false;
+    const JobConfig *next = c->stage[c->done.stage + 1].config;
+    return next->rollout.function != ROLLOUT_SFT && algorithm_refers_to_start(&next->algorithm);
+}
+
+/* A save that fails is a save that fails: older checkpoints stand, training goes on; only one that
+ * nothing can make up for is fatal. */
 static void fail(Controller *c, Status status, const char *message)
 {
     save_abandon(c);
@@ -74,13 +83,13 @@ static void fail(Controller *c, Status status, const char *message)
     if (c->failure.status != OK)
         core_finish(c, c->failure.status, "%s\nThe steps after step %lld are lost: %s",
                     c->failure.message, (long long)c->saved.step, message);
-    else if (is_last(c))
+    else if (is_last(c) || is_start_of_next(c))
         core_finish(
             c, status,
-            "the last checkpoint could not be saved: %s%s\nThe newest whole one: %s\n"
+            "the last checkpoint%s could not be saved: %s%s\nThe newest whole one: %s\n"
             "Make room, or whatever it lacks, and give the same command again: it goes on from "
             "there.",
-            message, size_of_one(c, status), newest(c));
+            is_last(c) ? "" : " of the stage", message, size_of_one(c, status), newest(c));
     else
         core_log(c, LOG_ERROR, "save_failed",
                  "step %lld: %s%s; training goes on, the newest whole checkpoint is %s",

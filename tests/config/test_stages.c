@@ -129,12 +129,65 @@ static void test_stages_a_swap_keeps_what_a_run_has_once(void **state)
     job_config_destroy(run);
 }
 
+/* A later stage stays near to what the one before it left, where it does not say otherwise. */
+static void test_stages_refer_to_what_they_begin_with(void **state)
+{
+    (void)state;
+    static const char head[] = "model: {path: /m}\ndata: {train: a.jsonl}\n";
+    static const char rl[] = "rollout: {function: generate, reward: random, n_samples_per_prompt: "
+                             "4}, algorithm: {kl_loss_coef: 0.1";
+    static const struct {
+        const char *more, *first, *second; /* expected of them; NULL: model.path */
+    } cases[] = {{"", NULL, REFERENCE_START},
+                 {", reference: start_of_stage", REFERENCE_START, REFERENCE_START},
+                 {", reference: /other", "/other", "/other"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Error err = {0};
+        JobStages stages = {0};
+        char *text = mem_printf("%sstages:\n  - {%s%s}}\n  - {%s%s}}\n", head, rl, cases[i].more,
+                                rl, cases[i].more);
+        write_text("near.yaml", text);
+        assert_ok(job_stages_load("near.yaml", NULL, 0, &stages, &err), &err);
+        const char *found[] = {stages.stage[0]->algorithm.reference,
+                               stages.stage[1]->algorithm.reference};
+        const char *expected[] = {cases[i].first, cases[i].second};
+        for (int k = 0; k < 2; k++) {
+            assert_int_equal(found[k] == NULL, expected[k] == NULL);
+            if (expected[k] != NULL) assert_string_equal(found[k], expected[k]);
+        }
+        job_stages_free(&stages);
+        free(text);
+    }
+}
+
+static void test_stages_a_swap_refers_to_what_it_begins_with(void **state)
+{
+    (void)state;
+    Error err = {0};
+    JobConfig *run = NULL, *job = NULL, *both = NULL;
+    const char *of_run = "model: {path: /m, init: random}\ndata: {train: /a}\n";
+    const char *of_job = "model: {path: /other}\ndata: {train: /b}\nalgorithm: {kl_coef: 0.1}\n"
+                         "rollout: {function: generate, reward: random, n_samples_per_prompt: 4}\n";
+    assert_ok(job_config_parse(of_run, "run", "/", &run, &err), &err);
+    assert_ok(job_config_parse(of_job, "job", "/", &job, &err), &err);
+    assert_null(job->algorithm.reference);
+    char *text = job_config_graft(run, job);
+    assert_ok(job_config_parse(text, "both", "/", &both, &err), &err);
+    assert_string_equal(both->algorithm.reference, REFERENCE_START);
+    free(text);
+    job_config_destroy(both);
+    job_config_destroy(job);
+    job_config_destroy(run);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_stages_replace_what_the_file_says),
         cmocka_unit_test(test_stages_that_cannot_be_are_refused),
         cmocka_unit_test(test_stages_a_swap_keeps_what_a_run_has_once),
+        cmocka_unit_test(test_stages_refer_to_what_they_begin_with),
+        cmocka_unit_test(test_stages_a_swap_refers_to_what_it_begins_with),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,7 +1,7 @@
 #!/bin/bash
 # From supervised training to reinforcement learning in one run, on the same train processes: as the job file's stages,
 # or swapped in while it runs. Whatever is killed on the way, the weights are those of an undisturbed run.
-# usage: test_stages.sh workers | kills | swap | refused
+# usage: test_stages.sh workers | kills | swap | three_ways | refused
 . "$(dirname "$0")/lib.sh"
 make_data
 STEPS=9
@@ -17,7 +17,7 @@ write_stages() {
 data: {max_length: 160}
 stages:
   - name: sft
-    train: {num_steps: $first}
+    train: {num_steps: $first, clip_grad: ${CLIP:-1}}
   - name: rl
     rollout:
       function: generate
@@ -47,6 +47,9 @@ train: {num_steps: 6, global_batch_size: 16, lr: 0.001, lr_schedule: constant, t
 eval: {max_response_length: 8, interval: 3}
 YAML
 }
+
+# The weights alone: a second job counts its own steps.
+weights_of() { cat "$(ls -d "$1"/checkpoints/step_* | tail -n 1)"/model-*.safetensors | sha256sum; }
 
 pids_of_trainers() { echo "$(actor_pid train-0) $(actor_pid train-1)"; }
 
@@ -123,6 +126,73 @@ swap)
     run_job
     [ "$(digest_of "$RUN")" = "$swapped" ] ||
         fail "a swap after step $last and stages make other weights"
+    ;;
+three_ways)
+    # Near to what supervision left, by the default of algorithm.reference. A second job does not take over what the
+    # optimizer remembers: here it remembers the last gradient alone, and those of the first stage are clipped so far
+    # that nothing of them is left in a sum with another one.
+    FORGETFUL="train.adam_beta1=0 train.adam_beta2=0 train.adam_eps=1e-18"
+    CLIP=1e-15
+    # shellcheck disable=SC2086
+    write_stages file.yaml file 4 $FORGETFUL
+    sed -i 's/algorithm: .*/algorithm: {kl_loss_coef: 2}/' file.yaml
+    run_job
+    has_both_stages
+    grep '"step":10,' "$RUN/metrics.jsonl" | grep -q '"train/ref_kl":0\.' || fail "there is no divergence"
+    grep '"step":5,' "$RUN/metrics.jsonl" | grep -q '"train/ref_kl":0,' || fail "the stage begins away from its start"
+    expected=$(digest_of "$RUN") weights=$(weights_of "$RUN")
+
+    # shellcheck disable=SC2086
+    write_stages killed.yaml killed 4 $FORGETFUL checkpoint.interval=2 checkpoint.keep_last=1 cluster.restarts_max=100
+    sed -i 's/algorithm: .*/algorithm: {kl_loss_coef: 2}/' killed.yaml
+    start_job
+    wait_for_step 7
+    kill -9 "$(actor_pid train-1)" 2> /dev/null || true
+    wait_for_step 9
+    kill -9 "$CONTROLLER"
+    wait "$CONTROLLER" 2> /dev/null || true
+    nothing_left
+    run_job
+    [ "$(digest_of "$RUN")" = "$expected" ] || fail "kills change the weights"
+    [ "$(ls "$RUN/checkpoints" | tr '\n' ' ')" = "latest step_00000004 step_00000010 " ] ||
+        fail "what stays is $(ls "$RUN/checkpoints")"
+    sed -i 's/num_steps: 6/num_steps: 7/' killed.yaml
+    mv "$RUN/checkpoints/step_00000004" away
+    start_job
+    finish_job 2
+    grep -q "step_00000004 is not there" "$RUN.out" || fail "a missing start of the stage is not said"
+    mv away "$RUN/checkpoints/step_00000004"
+    run_job
+
+    # shellcheck disable=SC2086
+    STEPS=4 write_job first.yaml first data.max_length=160 train.lr_schedule=constant $FORGETFUL train.clip_grad=$CLIP
+    run_job
+    write_second second.yaml
+    sed -i 's/algorithm: .*/algorithm: {kl_loss_coef: 2}/; s/, init: random//' second.yaml
+    JOB=second.yaml RUN=$PWD/second SETTINGS="--set run_dir=$PWD/second --set model.path=$PWD/first"
+    for setting in $FORGETFUL; do SETTINGS="$SETTINGS --set $setting"; done
+    run_job
+    [ "$(weights_of "$RUN")" = "$weights" ] || fail "a second job makes other weights than a second stage"
+
+    # shellcheck disable=SC2086
+    STEPS=200 write_job live.yaml live data.max_length=160 train.lr_schedule=constant checkpoint.interval=2 $FORGETFUL \
+        train.clip_grad=$CLIP
+    start_job
+    wait_for_step 3
+    # shellcheck disable=SC2046
+    "$BIN/controller" swap-rollout --run "$RUN" --config second.yaml --set "model.path=$PWD/first" \
+        $(for setting in $FORGETFUL; do echo "--set $setting"; done) > said
+    last=$(sed -n 's/.* goes on as rl after step \([0-9]*\)$/\1/p' said)
+    wait_for_step $((last + 3))
+    kill -9 "$CONTROLLER"
+    wait "$CONTROLLER" 2> /dev/null || true
+    run_job
+    swapped=$(digest_of "$RUN")
+    # shellcheck disable=SC2086
+    write_stages again.yaml again "$last" $FORGETFUL
+    sed -i 's/algorithm: .*/algorithm: {kl_loss_coef: 2}/' again.yaml
+    run_job
+    [ "$(digest_of "$RUN")" = "$swapped" ] || fail "a swap after step $last and stages make other weights"
     ;;
 refused)
     STEPS=400

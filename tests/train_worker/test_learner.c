@@ -75,7 +75,7 @@ static uint64_t digest(const Learner *learner)
     const Trainer *policy = learner_policy(learner);
     const unsigned char *bytes = policy->weights->flat;
     uint64_t sum = 1469598103934665603u;
-    for (size_t i = 0; i < (size_t)policy->plan->size * sizeof(float); i++)
+    for (size_t i = 0; i < (size_t)policy->plan->size * dtype_size(policy->weights->dtype); i++)
         sum = (sum ^ bytes[i]) * 1099511628211u;
     return sum;
 }
@@ -161,6 +161,65 @@ static void test_rewards_take_over_from_supervision_and_resume(void **state)
     toy_fresh_folder("swap_sft");
     toy_fresh_folder("swap_rl");
     ranks_run(1, 1, swap_body, NULL);
+}
+
+/* ---- near to what the stage begins with ---- */
+
+static Learner *resume_in_stage(const Ranks *ranks, const JobConfig *config, const char *checkpoint,
+                                const char *stage_start)
+{
+    Error err = {0};
+    Learner *learner = NULL;
+    LearnerOptions options = {
+        .config = config, .kernels = ranks->kernels, .stage_start = stage_start};
+    rank_ok(learner_create(&options, checkpoint, &learner, &err), &err);
+    return learner;
+}
+
+/* In memory, from the checkpoint with which it began, and from one amid the stage. */
+static void start_body(const Ranks *ranks, void *argument)
+{
+    ModelDType dtype = *(const ModelDType *)argument;
+    Error err = {0};
+    LearnerResult result, again;
+    JobConfig *sft = make_config("start", false), *rl = make_config("start", true);
+    sft->model.dtype = rl->model.dtype = dtype;
+    rl->algorithm.kl_loss_coef = 0.5;
+    rl->algorithm.kl_estimator = KL_K3;
+    rl->algorithm.reference = mem_strdup(REFERENCE_START);
+    Learner *learner = make_learner(ranks, sft, NULL);
+    rank_ok(make_step(learner, false, &result, &err), &err);
+    save(learner, "start_sft");
+    rank_ok(learner_configure(learner, rl, &err), &err);
+    rank_ok(make_step(learner, true, &result, &err), &err);
+    rank_check(result.result.policy.policy.ref_kl == 0.0);
+    save(learner, "start_rl");
+    rank_ok(make_step(learner, true, &result, &err), &err);
+    rank_check(result.result.policy.policy.ref_kl != 0.0);
+    uint64_t expected = digest(learner);
+    learner_destroy(learner);
+    static const char *const checkpoints[] = {"start_sft", "start_rl"};
+    for (int i = 0; i < 2; i++) {
+        learner = resume_in_stage(ranks, rl, checkpoints[i], "start_sft");
+        for (int step = i; step < 2; step++)
+            rank_ok(make_step(learner, true, &again, &err), &err);
+        rank_check(digest(learner) == expected);
+        rank_check(again.result.policy.policy.ref_kl == result.result.policy.policy.ref_kl);
+        learner_destroy(learner);
+    }
+    job_config_destroy(sft);
+    job_config_destroy(rl);
+}
+
+static void test_reference_is_what_the_stage_began_with(void **state)
+{
+    (void)state;
+    for (ModelDType dtype = MODEL_F32; dtype <= MODEL_BF16; dtype++) {
+        fresh_model("start");
+        toy_fresh_folder("start_sft");
+        toy_fresh_folder("start_rl");
+        ranks_run(1, 1, start_body, &dtype);
+    }
 }
 
 /* ---- the critic alone ---- */
@@ -270,6 +329,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rewards_take_over_from_supervision_and_resume),
+        cmocka_unit_test(test_reference_is_what_the_stage_began_with),
         cmocka_unit_test(test_policy_waits_while_the_critic_warms_up),
         cmocka_unit_test(test_configuration_that_cannot_be_taken_changes_nothing),
         cmocka_unit_test(test_what_does_not_fit_beside_the_policy_is_refused),

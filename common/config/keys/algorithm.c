@@ -195,10 +195,13 @@ static const ConfigKey keys[] = {
     {.path = "algorithm.reference",
      .type = KEY_PATH,
      .offset = AT(algorithm.reference),
-     .derived = "model.path",
+     .derived = "model.path; in a stage that is not the first, start_of_stage",
      .example = "models/Qwen3-0.6B",
+     .word = REFERENCE_START,
      .also = "ref_load ref_model reference_model",
-     .meaning = "model folder of the reference model, for kl_coef and kl_loss_coef"},
+     .meaning =
+         "model folder of the reference model, for kl_coef and kl_loss_coef; start_of_stage: "
+         "the weights that the stage begins with"},
     {.path = "algorithm.critic",
      .type = KEY_PATH,
      .offset = AT(algorithm.critic),
