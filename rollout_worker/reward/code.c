@@ -4,11 +4,14 @@
  * input and must write the output (lines are compared without the white space at their ends); or
  * `inputs` and `outputs`, two lists; tests: a text: Python that runs behind the program's own
  * (asserts); with `entry_point`, a name, it is followed by check(NAME), as HumanEval's tests want.
- * A program that is stopped at a limit is wrong; a sandbox that fails is an infra_error.
+ * A program that is stopped at a limit is wrong. A sandbox that fails, and a program that is killed
+ * from outside or that fails while the machine runs out of memory, is an infra_error; one that the
+ * machine gave no time a timeout.
  *
  * Expected outputs never enter the sandbox. Tests as Python run in the program's own process, as
  * everyone's do: a program that looks for them there can pass without being right. */
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -256,6 +259,29 @@ static void fail(Status status, const Error *err, RewardResult *ret)
     ret->permanent = permanent;
 }
 
+/* Whether the machine is to blame for a run that failed, and not the program: then it is not
+ * judged. `starved` and `wall_ms` are of all its runs so far. */
+static bool is_machines_fault(const SandboxResult *result, int64_t starved, int64_t wall_ms,
+                              RewardResult *ret)
+{
+    bool out_of_time = result->end == SANDBOX_WALL_LIMIT || result->end == SANDBOX_STARVED;
+    if (result->end == SANDBOX_STARVED || (out_of_time && starved >= wall_ms / 2))
+        reward_fail(ret, REWARD_TIMEOUT,
+                    "this machine is too busy: the program waited %" PRId64 " of %" PRId64
+                    " ms for a processor or a disk",
+                    starved, wall_ms);
+    else if (result->end == SANDBOX_KILLED_OUTSIDE)
+        reward_fail(ret, REWARD_INFRA_ERROR, "the program was killed from outside of its sandbox%s",
+                    result->oom_kills > 0 ? ": this machine ran out of memory" : "");
+    else if (result->oom_kills > 0 &&
+             (result->end == SANDBOX_EXITED || result->end == SANDBOX_KILLED))
+        reward_fail(ret, REWARD_INFRA_ERROR,
+                    "the program failed while this machine ran out of memory");
+    else
+        return false;
+    return true;
+}
+
 /* ---- tests as Python ---- */
 
 static const char harness[] = "import sys\n"
@@ -318,6 +344,7 @@ static void run_asserts(Code *self, Slice code, const char *tests, const char *e
     bool finished = slice_ends_with((Slice){str_text(&result.output), result.output.length},
                                     (Slice){input.data, input.length});
     bool right = why == NULL && finished;
+    if (!right && is_machines_fault(&result, result.starved_ms, result.wall_ms, ret)) goto done;
     reward_judge(ret, right, right, slice_trim(code));
     if (!right) reward_explain(ret, "%s", why != NULL ? why : "it ended before the tests did");
 done:
@@ -400,7 +427,7 @@ static void run_cases(Code *self, Slice code, const Case *cases, int count, Rewa
 {
     SandboxFile file = {self->file, code};
     SandboxRun order = {.files = &file, .num_files = 1, .limits = self->limits};
-    int64_t left_ms = self->total_ms;
+    int64_t left_ms = self->total_ms, starved_ms = 0;
     char first_fault[REWARD_REASON_BYTES] = "";
     int passed = 0;
     for (int i = 0; i < count; i++) {
@@ -421,6 +448,15 @@ static void run_cases(Code *self, Slice code, const Case *cases, int count, Rewa
             snprintf(first_fault, sizeof first_fault, "case %d of %d: %s", i + 1, count, why);
         passed += why == NULL;
         left_ms -= result.wall_ms;
+        starved_ms += result.starved_ms;
+        bool goes_on = i + 1 < count && (why == NULL || self->share);
+        bool cut = left_ms <= 0 && (goes_on || result.end == SANDBOX_WALL_LIMIT);
+        if (cut) result.end = SANDBOX_WALL_LIMIT; /* of all cases together */
+        if ((why != NULL || cut) && is_machines_fault(&result, cut ? starved_ms : result.starved_ms,
+                                                      cut ? self->total_ms : result.wall_ms, ret)) {
+            sandbox_result_clear(&result);
+            return;
+        }
         sandbox_result_clear(&result);
         if (why != NULL && !self->share) break;
         if (left_ms <= 0) break; /* the cases that are left have failed */

@@ -273,6 +273,10 @@ static Status read_answer(const Str *answer, SandboxResult *ret, Error *err)
     if (status == OK) status = json_int(header, "code", where, 0, 255, &code, err);
     if (status == OK) status = json_int(header, "wall_ms", where, 0, INT64_MAX, &ret->wall_ms, err);
     if (status == OK) status = json_int(header, "cpu_ms", where, 0, INT64_MAX, &ret->cpu_ms, err);
+    if (status == OK)
+        status = json_int(header, "starved_ms", where, 0, INT64_MAX, &ret->starved_ms, err);
+    if (status == OK)
+        status = json_int(header, "oom_kills", where, 0, INT64_MAX, &ret->oom_kills, err);
     if (status == OK) status = json_int(header, "output", where, 0, INT64_MAX, &output, err);
     if (status == OK) status = json_int(header, "errors", where, 0, INT64_MAX, &errors, err);
     if (status != OK) goto done;

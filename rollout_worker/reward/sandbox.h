@@ -54,6 +54,7 @@ typedef struct SandboxRun { /* all borrowed */
     const char *helper; /* path of the helper; NULL: `sandbox` beside the running executable */
 } SandboxRun;
 
+/* How a run ended. All but the last two are the program's doing. */
 typedef enum {
     SANDBOX_EXITED,
     SANDBOX_KILLED, /* by a signal: a crash, or a system call of another architecture */
@@ -61,17 +62,24 @@ typedef enum {
     SANDBOX_CPU_LIMIT,
     SANDBOX_MEMORY_LIMIT,
     SANDBOX_OUTPUT_LIMIT,
+    SANDBOX_STARVED,        /* the wall limit, after the machine had kept it waiting for a processor
+                               or a disk for at least half of the time */
+    SANDBOX_KILLED_OUTSIDE, /* SIGKILL from outside: the machine's memory has ended, a person */
     SANDBOX_END_COUNT,
 } SandboxEnd;
 
-const char *sandbox_end_name(SandboxEnd end); /* "exited", "wall_limit" ... */
+const char *sandbox_end_name(SandboxEnd end);   /* "exited", "wall_limit" ... */
+bool sandbox_end_is_of_program(SandboxEnd end); /* its own doing, and not the machine's */
 
 typedef struct SandboxResult {
     SandboxEnd end;
     int code; /* exit status of SANDBOX_EXITED, signal of SANDBOX_KILLED */
     int64_t wall_ms, cpu_ms;
-    Str output; /* owned; at most output_bytes, whatever the program wrote */
-    Str errors; /* owned; the same */
+    int64_t starved_ms; /* of wall_ms, in which it wanted to go on and the machine did not let it */
+    int64_t oom_kills;  /* processes that the kernel killed meanwhile for want of memory, anywhere
+                           on this machine: what is wrong with the output may come from that */
+    Str output;         /* owned; at most output_bytes, whatever the program wrote */
+    Str errors;         /* owned; the same */
 } SandboxResult;
 
 void sandbox_result_clear(SandboxResult *result);

@@ -11,6 +11,7 @@
 #include "rollout_worker/reward/sandbox.h"
 
 #define SANDBOX_USER 1000 /* the program's user and group inside */
+#define SANDBOX_PID  2    /* its process: the first that process 1 makes */
 
 /* Where process 1 and the program have their ends of pipes. */
 typedef struct SandboxPipes {

@@ -4,7 +4,8 @@
  *
  *     echo '{"command": ["python3", "main.py"], "files": [{"name": "main.py", "text":
  * "print(1)"}]}' | sandbox
- *     {"end": "exited", "code": 0, "wall_ms": 18, "cpu_ms": 12, "output": 2, "errors": 0}
+ *     {"end": "exited", "code": 0, "wall_ms": 18, "cpu_ms": 12, "starved_ms": 0, "oom_kills": 0,
+ * "output": 2, "errors": 0}
  *     1
  *
  * A machine that cannot isolate gets {"refused": "unsupported", "message": "..."}, and nothing is
@@ -123,6 +124,8 @@ static void append_result(Str *out, const SandboxResult *result)
     str_printf(out,
                "{\"end\": \"%s\", \"code\": %d, \"wall_ms\": %" PRId64 ", \"cpu_ms\": %" PRId64,
                sandbox_end_name(result->end), result->code, result->wall_ms, result->cpu_ms);
+    str_printf(out, ", \"starved_ms\": %" PRId64 ", \"oom_kills\": %" PRId64, result->starved_ms,
+               result->oom_kills);
     str_printf(out, ", \"output\": %zu, \"errors\": %zu}\n", result->output.length,
                result->errors.length);
     str_append(out, result->output.data, result->output.length);

@@ -12,12 +12,18 @@ const SandboxLimits sandbox_limits_default = {
 };
 
 static const char *const end_names[SANDBOX_END_COUNT] = {
-    "exited", "killed", "wall_limit", "cpu_limit", "memory_limit", "output_limit"};
+    "exited",       "killed",       "wall_limit", "cpu_limit",
+    "memory_limit", "output_limit", "starved",    "killed_outside"};
 
 const char *sandbox_end_name(SandboxEnd end)
 {
     CHECK((unsigned)end < SANDBOX_END_COUNT);
     return end_names[end];
+}
+
+bool sandbox_end_is_of_program(SandboxEnd end)
+{
+    return end != SANDBOX_STARVED && end != SANDBOX_KILLED_OUTSIDE;
 }
 
 void sandbox_result_clear(SandboxResult *result)

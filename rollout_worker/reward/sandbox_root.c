@@ -209,13 +209,21 @@ static void limit(int which, rlim_t value, const char *name)
     MUST(setrlimit(which, &limits), name);
 }
 
+/* SIGXCPU comes a second before SIGKILL, which would look as if it came from outside. */
+static void limit_cpu(int64_t cpu_ms)
+{
+    rlim_t seconds = (rlim_t)(cpu_ms + 1999) / 1000;
+    struct rlimit limits = {seconds, seconds + 1};
+    MUST(setrlimit(RLIMIT_CPU, &limits), "processor time limit");
+}
+
 static void set_limits(const SandboxLimits *limits)
 {
     limit(RLIMIT_CORE, 0, "core size limit");
     limit(RLIMIT_AS, (rlim_t)limits->memory_bytes * 4, "address space limit");
     limit(RLIMIT_FSIZE, (rlim_t)limits->disk_bytes, "file size limit");
     limit(RLIMIT_NOFILE, (rlim_t)limits->open_files, "open file limit");
-    limit(RLIMIT_CPU, (rlim_t)(limits->cpu_ms + 1999) / 1000, "processor time limit");
+    limit_cpu(limits->cpu_ms);
     limit(RLIMIT_MEMLOCK, 0, "locked memory limit");
     limit(RLIMIT_MSGQUEUE, 0, "message queue limit");
     limit(RLIMIT_NICE, 0, "priority limit");
@@ -348,6 +356,7 @@ _Noreturn void sandbox_root_run(const SandboxRun *run, const SandboxPipes *pipes
     pid_t pid = fork();
     MUST(pid, "could not start a process in the sandbox");
     if (pid == 0) become_program(run);
+    if (pid != SANDBOX_PID) give_up("the program is not the second process of its namespace");
     close(pipes->trouble);
     close_range(0, 2, 0);
     reap(pid, pipes->status);

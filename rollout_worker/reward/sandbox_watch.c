@@ -40,6 +40,8 @@ typedef struct Watch {
     int wait_status; /* the program's; valid with `ended` */
     bool ended, stopped;
     int64_t start_ms, look_ms, cpu_ms;
+    int64_t looked_ms, delayed_ms, disk_ms, starved_ms; /* so far */
+    int64_t oom_kills;                                  /* of the machine, before the start */
 } Watch;
 
 /* ---- start ---- */
@@ -202,6 +204,8 @@ static Status start(Watch *watch, SandboxPipes *pipes, const struct sock_fprog *
 /* What the processes of the namespace use together, and which they are. */
 typedef struct Usage {
     int64_t memory_bytes, cpu_ticks;
+    int64_t delayed_ms;  /* that one of the threads was in want of a processor, at most */
+    bool waits_for_disk; /* a process of them does */
     int processes;
     pid_t pid[TREE_MAX];
 } Usage;
@@ -217,8 +221,8 @@ static void read_about(pid_t pid, const char *name, char *ret, size_t size)
     ret[got > 0 ? got : 0] = '\0';
 }
 
-/* The kilobytes that a line of /proc/PID/status names. */
-static int64_t status_kilobytes(const char *text, const char *key)
+/* The number that a line of one of the kernel's texts gives behind a name; 0: it has none. */
+static int64_t number_behind(const char *text, const char *key)
 {
     const char *at = strstr(text, key);
     return at == NULL ? 0 : atoll(at + strlen(key));
@@ -234,14 +238,28 @@ static void add_process(pid_t pid, Usage *usage)
     const char *fields = strchr(text, '\n'); /* the name before it may have anything in it */
     if (fields != NULL)
         usage->memory_bytes +=
-            1024 * (status_kilobytes(fields, "\nRssAnon:") + status_kilobytes(fields, "\nVmSwap:"));
+            1024 * (number_behind(fields, "\nRssAnon:") + number_behind(fields, "\nVmSwap:"));
     read_about(pid, "stat", text, sizeof text);
     fields = strrchr(text, ')');
     long ticks[4] = {0};
+    char state = ' ';
     if (fields != NULL &&
-        sscanf(fields, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %ld %ld %ld %ld", &ticks[0],
-               &ticks[1], &ticks[2], &ticks[3]) == 4)
+        sscanf(fields, ") %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %ld %ld %ld %ld", &state,
+               &ticks[0], &ticks[1], &ticks[2], &ticks[3]) == 5)
         usage->cpu_ticks += ticks[0] + ticks[1] + ticks[2] + ticks[3];
+    usage->waits_for_disk = usage->waits_for_disk || state == 'D';
+}
+
+/* How long a thread waited for a processor. Where the kernel does not say nothing is ever called
+ * starved. */
+static void add_thread(pid_t pid, const char *thread, Usage *usage)
+{
+    char name[300], text[128];
+    long long delayed_ns = 0;
+    snprintf(name, sizeof name, "task/%.250s/schedstat", thread);
+    read_about(pid, name, text, sizeof text);
+    if (sscanf(text, "%*d %lld", &delayed_ns) != 1) return;
+    if (delayed_ns / 1000000 > usage->delayed_ms) usage->delayed_ms = delayed_ns / 1000000;
 }
 
 /* Appends the children that a thread started. */
@@ -261,7 +279,8 @@ static void list_children(pid_t pid, const char *thread, Usage *usage)
  * of us than a wide one. */
 static void count_usage(pid_t first, Usage *ret)
 {
-    ret->memory_bytes = ret->cpu_ticks = 0;
+    ret->memory_bytes = ret->cpu_ticks = ret->delayed_ms = 0;
+    ret->waits_for_disk = false;
     ret->processes = 1;
     ret->pid[0] = first;
     for (int i = 0; i < ret->processes; i++) {
@@ -270,10 +289,28 @@ static void count_usage(pid_t first, Usage *ret)
         snprintf(path, sizeof path, "/proc/%d/task", ret->pid[i]);
         DIR *threads = opendir(path);
         if (threads == NULL) continue;
-        for (struct dirent *entry; (entry = readdir(threads)) != NULL;)
-            if (entry->d_name[0] != '.') list_children(ret->pid[i], entry->d_name, ret);
+        for (struct dirent *entry; (entry = readdir(threads)) != NULL;) {
+            if (entry->d_name[0] == '.') continue;
+            list_children(ret->pid[i], entry->d_name, ret);
+            add_thread(ret->pid[i], entry->d_name, ret);
+        }
         closedir(threads);
     }
+}
+
+/* Processes that the kernel has killed since it started because memory had ended. */
+static int64_t count_oom_kills(void)
+{
+    static char text[32768];
+    int fd = open("/proc/vmstat", O_RDONLY | O_CLOEXEC);
+    size_t length = 0;
+    for (ssize_t got = 1; fd >= 0 && got > 0 && length < sizeof text - 1; length += (size_t)got) {
+        got = read(fd, text + length, sizeof text - 1 - length);
+        if (got < 0) break;
+    }
+    if (fd >= 0) close(fd);
+    text[length] = '\0';
+    return number_behind(text, "\noom_kill ");
 }
 
 static void stop(Watch *watch, SandboxEnd end)
@@ -284,17 +321,37 @@ static void stop(Watch *watch, SandboxEnd end)
     kill(watch->pid, SIGKILL); /* process 1: the kernel kills the others */
 }
 
+static int64_t between(int64_t value, int64_t least, int64_t most)
+{
+    return value < least ? least : value > most ? most : value;
+}
+
+/* How long the program wanted to go on so far, and did nothing because the machine was busy: what
+ * its most delayed thread waited for a processor, and the looks at which it waited for a disk; less
+ * what its own threads took from one another. */
+static void note_starvation(Watch *watch, const Usage *usage, int64_t cpu_ms)
+{
+    int64_t now = clock_ms(), idle = now - watch->start_ms - cpu_ms;
+    if (usage->waits_for_disk) watch->disk_ms += now - watch->looked_ms;
+    if (usage->delayed_ms > watch->delayed_ms) watch->delayed_ms = usage->delayed_ms;
+    watch->looked_ms = now;
+    watch->starved_ms = between(watch->delayed_ms + watch->disk_ms, 0, idle > 0 ? idle : 0);
+}
+
 static void check_limits(Watch *watch)
 {
     const SandboxLimits *limits = &watch->run->limits;
     int64_t now = clock_ms();
-    if (now - watch->start_ms > limits->wall_ms) stop(watch, SANDBOX_WALL_LIMIT);
-    if (now < watch->look_ms) return;
+    bool late = now - watch->start_ms > limits->wall_ms;
+    if (now < watch->look_ms && !late) return;
     watch->look_ms = now + LOOK_MS;
     Usage usage;
     count_usage(watch->pid, &usage);
     int64_t cpu_ms = usage.cpu_ticks * 1000 / sysconf(_SC_CLK_TCK);
     if (cpu_ms > watch->cpu_ms) watch->cpu_ms = cpu_ms;
+    note_starvation(watch, &usage, watch->cpu_ms);
+    bool starved = watch->starved_ms >= limits->wall_ms / 2;
+    if (late) stop(watch, starved ? SANDBOX_STARVED : SANDBOX_WALL_LIMIT);
     if (usage.memory_bytes > limits->memory_bytes) stop(watch, SANDBOX_MEMORY_LIMIT);
     if (watch->cpu_ms > limits->cpu_ms) stop(watch, SANDBOX_CPU_LIMIT);
 }
@@ -386,8 +443,12 @@ static Status judge(Watch *watch, int init_status, Error *err)
     if (WIFEXITED(watch->wait_status)) {
         result->end = SANDBOX_EXITED;
         result->code = WEXITSTATUS(watch->wait_status);
-    } else if (WTERMSIG(watch->wait_status) == SIGXCPU) {
+    } else if (WTERMSIG(watch->wait_status) == SIGXCPU ||
+               (WTERMSIG(watch->wait_status) == SIGKILL &&
+                result->cpu_ms > watch->run->limits.cpu_ms)) {
         result->end = SANDBOX_CPU_LIMIT; /* the kernel's own limit was first */
+    } else if (WTERMSIG(watch->wait_status) == SIGKILL) {
+        result->end = SANDBOX_KILLED_OUTSIDE; /* it cannot do it itself (sandbox_filter.c) */
     } else {
         result->end = SANDBOX_KILLED;
         result->code = WTERMSIG(watch->wait_status);
@@ -409,6 +470,8 @@ static Status watch_until_end(Watch *watch, Error *err)
     int64_t cpu_ms = (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000 +
                      (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1000;
     watch->result->cpu_ms = cpu_ms > watch->cpu_ms ? cpu_ms : watch->cpu_ms;
+    watch->result->starved_ms = watch->starved_ms;
+    watch->result->oom_kills = between(count_oom_kills() - watch->oom_kills, 0, INT64_MAX);
     watch->pid = 0;
     drain(watch);
     return judge(watch, status, err);
@@ -424,7 +487,9 @@ Status sandbox_watch(const SandboxRun *run, SandboxResult *ret, Error *err)
                    .trouble = -1,
                    .status = -1,
                    .go = -1,
-                   .start_ms = clock_ms()};
+                   .start_ms = clock_ms(),
+                   .looked_ms = clock_ms(),
+                   .oom_kills = count_oom_kills()};
     SandboxPipes pipes = {-1, -1, -1, -1, -1, -1};
     struct sock_fprog filter = {0};
     signal(SIGPIPE, SIG_IGN);

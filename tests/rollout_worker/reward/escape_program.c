@@ -242,6 +242,32 @@ static void send_signals(pid_t host_pid)
     printf("still here\n");
 }
 
+/* What would look as if it came from outside; a child may be killed. */
+static void kill_itself(void)
+{
+    union sigval value = {0};
+    pid_t self = getpid();
+    must_fail(kill(self, SIGKILL), "kill of itself");
+    must_fail(kill(-self, SIGKILL), "kill of its group by number");
+    must_fail(kill(0, SIGKILL), "kill of its group");
+    must_fail(raise(SIGKILL) == 0 ? 0 : -1, "raise");
+    must_fail(syscall(SYS_tkill, self, SIGKILL), "tkill");
+    must_fail(sigqueue(self, SIGKILL, value), "sigqueue");
+    must_fail(fcntl(0, F_SETSIG, SIGKILL), "a descriptor that kills");
+    pid_t child = fork();
+    if (child == 0) {
+        must_fail(kill(-1, SIGKILL), "kill of everybody");
+        must_fail(kill(self, SIGKILL), "kill of its parent");
+        for (;;)
+            pause();
+    }
+    int status = 0;
+    usleep(20000);
+    if (kill(child, SIGKILL) != 0 || waitpid(child, &status, 0) != child || !WIFSIGNALED(status) ||
+        WTERMSIG(status) != SIGKILL)
+        printf("BROKEN: a child cannot be killed\n");
+}
+
 static void leave_children(void)
 {
     for (int i = 0; i < 5; i++) {
@@ -327,6 +353,7 @@ int main(int argc, char **argv)
     if (strcmp(way, "symlink") == 0) follow_links(first);
     if (strcmp(way, "proc") == 0) look_at_proc();
     if (strcmp(way, "signals") == 0) send_signals(atoi(first));
+    if (strcmp(way, "suicide") == 0) kill_itself();
     if (strcmp(way, "leftover") == 0) leave_children();
     if (strcmp(way, "privileges") == 0) gain_privileges();
     if (strcmp(way, "disk") == 0) fill_disk();

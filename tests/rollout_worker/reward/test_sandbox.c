@@ -27,11 +27,10 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/json.h"
 #include "base/memory.h"
 #include "base/process.h"
-#include "rollout_worker/reward/reward_set.h"
 #include "rollout_worker/reward/sandbox.h"
+#include "sandbox_stage.h"
 
 #define BIN     PROJECT_BINARY_DIR "/bin"
 #define PROGRAM BIN "/escape_program"
@@ -47,22 +46,6 @@ static Status run_command(const char *const *command, const SandboxLimits *limit
                       .readable = readable,
                       .limits = limits == NULL ? sandbox_limits_default : *limits};
     return sandbox_run(&run, ret, err);
-}
-
-static void assert_refused(Status status, const Error *err)
-{
-    assert_int_equal(status, ERR_UNSUPPORTED);
-    assert_non_null(strstr(err->message, "cannot isolate"));
-    assert_non_null(strstr(err->message, "nothing was run"));
-}
-
-/* A fork that does not outlive this process. */
-static pid_t fork_mortal(void)
-{
-    pid_t self = getpid(), pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0 && (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != self)) _exit(99);
-    return pid;
 }
 
 /* Whether what sandbox_run gave is of a run. False, after the refusal was asserted, where the
@@ -179,7 +162,8 @@ static void test_escape_fork_bomb(void **state)
     __atomic_store_n(&counter.stop, true, __ATOMIC_RELEASE);
     pthread_join(counter.thread, NULL);
     if (!ran) skip();
-    assert_true(result.end == SANDBOX_WALL_LIMIT || result.end == SANDBOX_CPU_LIMIT);
+    assert_true(result.end == SANDBOX_WALL_LIMIT || result.end == SANDBOX_CPU_LIMIT ||
+                result.end == SANDBOX_STARVED); /* where the machine is busy */
     assert_in_range(counter.most, 1, limits.processes);
     assert_int_equal(count_escapers(), 0);
     sandbox_result_clear(&result);
@@ -332,6 +316,15 @@ static void test_escape_signals(void **state)
     if (!isolates) skip();
 }
 
+static void test_escape_suicide(void **state)
+{
+    (void)state;
+    SandboxResult result;
+    if (!escape("suicide", "", "", NULL, &result)) skip();
+    assert_tried(&result, "suicide");
+    sandbox_result_clear(&result);
+}
+
 static void test_escape_leftover_children(void **state)
 {
     (void)state;
@@ -377,6 +370,48 @@ static void test_escape_output(void **state)
     assert_int_equal(result.end, SANDBOX_OUTPUT_LIMIT);
     assert_int_equal(result.output.length, 10000);
     sandbox_result_clear(&result);
+}
+
+/* ---- what is not the program's doing ---- */
+
+static void test_sandbox_tells_a_kill_from_outside(void **state)
+{
+    (void)state;
+    pthread_t killer;
+    char word[] = "kill-me-from-outside";
+    SandboxResult result;
+    if (!isolates) skip();
+    assert_int_equal(pthread_create(&killer, NULL, kill_when_seen, word), 0);
+    bool ran = escape("sleep", word, "", NULL, &result);
+    pthread_join(killer, NULL);
+    assert_true(ran);
+    assert_int_equal(result.end, SANDBOX_KILLED_OUTSIDE);
+    assert_false(sandbox_end_is_of_program(result.end));
+    sandbox_result_clear(&result);
+}
+
+/* A program that computes and one that waits, on a processor that others want too: only the first
+ * was kept from anything. */
+static void test_sandbox_tells_a_busy_machine_from_a_slow_program(void **state)
+{
+    (void)state;
+    Crowd crowd;
+    SandboxLimits limits = sandbox_limits_default;
+    SandboxResult computes, waits;
+    if (!isolates) skip();
+    crowd_start(&crowd);
+    limits.wall_ms = 1500;
+    bool ran = escape("cpu", "1", "", &limits, &computes);
+    ran = escape("sleep", "", "", &limits, &waits) && ran;
+    crowd_end(&crowd);
+    assert_true(ran);
+    assert_int_equal(computes.end, SANDBOX_STARVED);
+    assert_false(sandbox_end_is_of_program(computes.end));
+    assert_true(computes.starved_ms >= 750 && computes.starved_ms <= computes.wall_ms);
+    assert_int_equal(waits.end, SANDBOX_WALL_LIMIT);
+    assert_true(sandbox_end_is_of_program(waits.end));
+    sandbox_result_clear(&computes);
+    sandbox_result_clear(&waits);
 }
 
 /* ---- what it is for ---- */
@@ -721,110 +756,6 @@ static void test_sandbox_works_for_any_user(void **state)
     assert_int_equal(code, 0);
 }
 
-/* ---- the reward ---- */
-
-static RewardResult score(RewardSet *set, const char *response, const char *metadata)
-{
-    Error err = {0};
-    cJSON *json = NULL;
-    assert_ok(json_parse(metadata, strlen(metadata), "metadata", &json, &err), &err);
-    RewardRequest request = {.response = slice_from(response), .metadata = json};
-    RewardResult result;
-    reward_set_score(set, &request, 1, &result);
-    cJSON_Delete(json);
-    return result;
-}
-
-static RewardSet *open_code(const char *spec)
-{
-    Error err = {0};
-    cJSON *json = NULL;
-    RewardSet *set = NULL;
-    assert_ok(json_parse(spec, strlen(spec), "spec", &json, &err), &err);
-    Status status = reward_set_open(json, &set, &err);
-    cJSON_Delete(json);
-    if (isolates) {
-        assert_ok(status, &err);
-        return set;
-    }
-    assert_refused(status, &err);
-    print_message("          SKIP, refused as it must be: the reward does not open\n");
-    return NULL;
-}
-
-#define SHELL                                                                                      \
-    "{\"name\": \"code\", \"options\": {\"interpreter\": [\"sh\"], \"language\": \"sh\", "         \
-    "\"file\": "                                                                                   \
-    "\"main.sh\", \"cpu_ms\": 500%s}}"
-
-static void assert_judged(RewardSet *set, const char *response, const char *metadata,
-                          RewardOutcome outcome, double expected, const char *reason)
-{
-    RewardResult result = score(set, response, metadata);
-    if (result.outcome != outcome || result.score != expected ||
-        strstr(result.reason, reason) == NULL)
-        fail_msg("%s: %s %g %s", response, reward_outcome_name(result.outcome), result.score,
-                 result.reason);
-    reward_result_clear(&result);
-}
-
-static void test_code_compares_outputs(void **state)
-{
-    (void)state;
-    char spec[300];
-    snprintf(spec, sizeof spec, SHELL, "");
-    RewardSet *set = open_code(spec);
-    if (set == NULL) skip();
-    const char *twice =
-        "{\"tests\": [{\"input\": \"3\\n\", \"output\": \"6\"}, {\"input\": \"5\\n\", "
-        "\"output\": \"10\\n\\n\"}]}";
-    assert_judged(set, "So:\n```sh\nread n; echo $((2*n)) \n```\nDone.", twice, REWARD_OK, 1, "");
-    assert_judged(set, "```\nread n; echo $((2*n))", twice, REWARD_OK, 1, "");
-    assert_judged(set, "```sh\necho 6\n```", twice, REWARD_WRONG, 0, "case 2 of 2: another output");
-    assert_judged(set, "```sh\nread n; echo 6; exit 3\n```", twice, REWARD_WRONG, 0,
-                  "exit status 3");
-    assert_judged(set, "```sh\nwhile :; do :; done\n```", twice, REWARD_WRONG, 0, "cpu_limit");
-    assert_judged(set, "```python\nread n\n```", twice, REWARD_WRONG, 0, "no code block");
-    assert_judged(set, "read n; echo $((2*n))", twice, REWARD_WRONG, 0, "no code block");
-    assert_judged(set, "```sh\ncat\n```", "{\"inputs\": [\"a\"], \"outputs\": [\"a\"]}", REWARD_OK,
-                  1, "");
-    assert_judged(set, "```sh\ncat\n```", "{}", REWARD_INFRA_ERROR, 0, "has no tests");
-    assert_judged(set, "```sh\ncat\n```", "{\"tests\": \"assert 1\"}", REWARD_INFRA_ERROR, 0,
-                  "has no tests");
-    reward_set_close(set);
-    snprintf(spec, sizeof spec, SHELL, ", \"score\": \"share\"");
-    set = open_code(spec);
-    assert_judged(set, "```sh\necho 6\n```", twice, REWARD_WRONG, 0.5, "case 2 of 2");
-    reward_set_close(set);
-}
-
-static void test_code_runs_python_tests(void **state)
-{
-    (void)state;
-    if (access("/usr/bin/python3", X_OK) != 0) {
-        print_message("          SKIP: there is no /usr/bin/python3\n");
-        skip();
-    }
-    RewardSet *set = open_code("\"code\"");
-    if (set == NULL) skip();
-    const char *tests = "{\"tests\": \"assert twice(2) == 4\\nassert twice('a') == 'aa'\"}";
-    assert_judged(set, "```python\ndef twice(x):\n    return 2 * x\n```", tests, REWARD_OK, 1, "");
-    assert_judged(set, "```python\ndef twice(x):\n    return 4\n```", tests, REWARD_WRONG, 0,
-                  "AssertionError");
-    assert_judged(set, "```python\nimport os\nos._exit(0)\n```", tests, REWARD_WRONG, 0,
-                  "ended before the tests did");
-    assert_judged(set, "```python\nraise SystemExit\n```", tests, REWARD_WRONG, 0,
-                  "ended before the tests did");
-    assert_judged(set, "```python\ndef twice(x) return\n```", tests, REWARD_WRONG, 0,
-                  "SyntaxError");
-    assert_judged(set, "```py\ndef twice(x): return x\n```",
-                  "{\"tests\": \"def check(f):\\n  assert f(3) == 3\", \"entry_point\": \"twice\"}",
-                  REWARD_OK, 1, "");
-    assert_judged(set, "```py\n```", "{\"tests\": \"\", \"entry_point\": \"a); evil(\"}",
-                  REWARD_INFRA_ERROR, 0, "entry_point is no name");
-    reward_set_close(set);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -837,10 +768,13 @@ int main(void)
         cmocka_unit_test(test_escape_symlink),
         cmocka_unit_test(test_escape_proc),
         cmocka_unit_test(test_escape_signals),
+        cmocka_unit_test(test_escape_suicide),
         cmocka_unit_test(test_escape_leftover_children),
         cmocka_unit_test(test_escape_privileges),
         cmocka_unit_test(test_escape_disk),
         cmocka_unit_test(test_escape_output),
+        cmocka_unit_test(test_sandbox_tells_a_kill_from_outside),
+        cmocka_unit_test(test_sandbox_tells_a_busy_machine_from_a_slow_program),
         cmocka_unit_test(test_sandbox_runs_a_program),
         cmocka_unit_test(test_sandbox_says_how_a_program_died),
         cmocka_unit_test(test_sandbox_knows_a_missing_program),
@@ -854,8 +788,6 @@ int main(void)
         cmocka_unit_test(test_sandbox_refuses_without_its_helper),
         cmocka_unit_test(test_sandbox_refuses_when_any_step_is_denied),
         cmocka_unit_test(test_sandbox_works_for_any_user),
-        cmocka_unit_test(test_code_compares_outputs),
-        cmocka_unit_test(test_code_runs_python_tests),
     };
     static const char *const command[] = {"true", NULL};
     SandboxResult result = {0};
