@@ -100,7 +100,7 @@ typedef struct JobConfig {
         int64_t failures_max;   /* of tools and rollout function, in a worker, each given up */
         char *function_options; /* JSON text of an object, or NULL; as the next: of the user's */
         int64_t function_processes, function_in_flight; /* programs; records of one at a time */
-        double function_timeout_s;    /* that a program may be silent where it is its turn */
+        double function_timeout_s;    /* that a function may be silent where it is its turn */
         int64_t n_samples_per_prompt; /* a group; 1 without generation */
         int64_t max_response_length;  /* tokens */
         double temperature, top_p, min_p;

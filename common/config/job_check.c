@@ -291,9 +291,12 @@ static bool is_of_tools(const char *key)
 
 static bool is_of_programs(const char *key)
 {
-    return config_word_in("rollout.function_processes rollout.function_in_flight "
-                          "rollout.function_timeout_s",
-                          key);
+    return config_word_in("rollout.function_processes rollout.function_in_flight", key);
+}
+
+static bool is_of_functions(const char *key)
+{
+    return config_word_in("rollout.function_timeout_s", key);
 }
 
 /* Keys that say something of tools, or of a rollout function of the user's, where there are none.
@@ -320,6 +323,12 @@ static Status check_programs(const LoadedJob *job, const LoadedJob *defaults, Er
             "%s has no effect unless rollout.function is process:COMMAND: there is no "
             "such program.\nRemove the key.",
             key);
+    key = changed_key(job, defaults, is_of_functions);
+    if (function == ROLLOUT_GENERATE && key != NULL)
+        return job_refuse(job, key, "rollout.function", err,
+                          "%s has no effect with rollout.function: generate.\nRemove the key; it "
+                          "is for process:COMMAND and plugin:PATH.",
+                          key);
     if (function == ROLLOUT_GENERATE && config->rollout.function_options != NULL)
         return job_refuse(
             job, "rollout.function_options", "rollout.function", err,

@@ -10,6 +10,7 @@
 #include "base/memory.h"
 #include "base/str.h"
 #include "rollout_worker/function/rollout_plugin.h"
+#include "rollout_worker/process/plugin_guard.h"
 
 #define MESSAGE_BYTES 512
 
@@ -18,6 +19,7 @@ struct PluginFunction {
     const RolloutPlugin *table;
     void *opened;
     FunctionHost host;
+    PluginGuard *guard;
 };
 
 /* Pieces in the making, as a program would write them. */
@@ -27,8 +29,16 @@ struct RolloutSequence {
     RolloutSequence *next;
 };
 
+/* A call of run. It may outlive who asked for it: the task and the engine of `run`, which are that
+ * one's, are used only where the guard lets it enter. */
 struct RolloutPluginRun {
     FunctionRun run;
+    PluginFunction *function;
+    GuardedCall *call;
+    RolloutPluginRecord record;
+    int num_samples;
+    int outcome; /* of the plugin's run, and what it says */
+    char message[MESSAGE_BYTES];
     RolloutSequence *sequences;
     cJSON **sample;   /* [num_samples] as a program would say it; owned; NULL: not set yet */
     StringList texts; /* of outputs, and of what the record is told with */
@@ -43,6 +53,7 @@ struct RolloutPluginRun {
 void plugin_function_close(PluginFunction *function)
 {
     if (function == NULL) return;
+    if (!plugin_guard_destroy(function->guard)) return; /* what hangs in it may use it still */
     if (function->table != NULL) function->table->close(function->opened);
     if (function->library != NULL) dlclose(function->library);
     free(function);
@@ -91,8 +102,8 @@ static Status open_loaded(PluginFunction *function, const RolloutPlugin *table, 
                      message[0] == '\0' ? "it did not open and says nothing" : message);
 }
 
-Status plugin_function_open(const char *path, const FunctionHost *host, PluginFunction **ret,
-                            Error *err)
+Status plugin_function_open(const char *path, const FunctionHost *host, int64_t timeout_ms,
+                            PluginFunction **ret, Error *err)
 {
     PluginFunction *function = mem_calloc(1, sizeof *function);
     const RolloutPlugin *table = NULL;
@@ -101,6 +112,7 @@ Status plugin_function_open(const char *path, const FunctionHost *host, PluginFu
     if (status == OK) status = open_loaded(function, table, err);
     if (status == OK) {
         function->table = table; /* to be closed, now that it is open */
+        function->guard = plugin_guard_create(table->name, timeout_ms);
         *ret = function;
     } else {
         plugin_function_close(function);
@@ -132,7 +144,7 @@ static void add_json(RolloutPluginRun *run, cJSON *object, const char *key, cons
         note_fault(run, err.message);
 }
 
-static RolloutSequence *host_sequence(RolloutPluginRun *run, const RolloutSequence *like)
+static RolloutSequence *make_sequence(RolloutPluginRun *run, const RolloutSequence *like)
 {
     RolloutSequence *sequence = mem_calloc(1, sizeof *sequence);
     sequence->run = run;
@@ -142,8 +154,8 @@ static RolloutSequence *host_sequence(RolloutPluginRun *run, const RolloutSequen
     return sequence;
 }
 
-static void host_add_messages(RolloutSequence *sequence, const char *messages, const char *tools,
-                              const char *template_kwargs)
+static void add_messages(RolloutSequence *sequence, const char *messages, const char *tools,
+                         const char *template_kwargs)
 {
     cJSON *piece = cJSON_CreateObject();
     add_json(sequence->run, piece, "messages", messages);
@@ -152,14 +164,14 @@ static void host_add_messages(RolloutSequence *sequence, const char *messages, c
     add_piece(sequence, piece);
 }
 
-static void host_add_follow(RolloutSequence *sequence, const char *messages)
+static void add_follow(RolloutSequence *sequence, const char *messages)
 {
     cJSON *piece = cJSON_CreateObject();
     add_json(sequence->run, piece, "follow", messages);
     add_piece(sequence, piece);
 }
 
-static void host_add_text(RolloutSequence *sequence, const char *text, int special)
+static void add_text(RolloutSequence *sequence, const char *text, int special)
 {
     cJSON *piece = cJSON_CreateObject();
     cJSON_AddStringToObject(piece, "text", text);
@@ -167,14 +179,14 @@ static void host_add_text(RolloutSequence *sequence, const char *text, int speci
     add_piece(sequence, piece);
 }
 
-static void host_add_tokens(RolloutSequence *sequence, const int32_t *token, int32_t count)
+static void add_tokens(RolloutSequence *sequence, const int32_t *token, int32_t count)
 {
     cJSON *piece = cJSON_CreateObject();
     cJSON_AddItemToObject(piece, "tokens", cJSON_CreateIntArray(token, count));
     add_piece(sequence, piece);
 }
 
-static void host_add_output(RolloutSequence *sequence, int32_t id, int trained)
+static void add_output(RolloutSequence *sequence, int32_t id, int trained)
 {
     const OutputTable *outputs = &sequence->run->run.outputs;
     if (id < 0 || id >= outputs->count) {
@@ -223,8 +235,8 @@ static Status show_output(RolloutPluginRun *run, int id, RolloutOutput *ret, Err
     return OK;
 }
 
-static int host_generate(RolloutPluginRun *run, const RolloutSequence *prompt,
-                         const RolloutPluginRequest *request, RolloutOutput *ret)
+static int generate(RolloutPluginRun *run, const RolloutSequence *prompt,
+                    const RolloutPluginRequest *request, RolloutOutput *ret)
 {
     FunctionOutputs outputs = {0};
     if (run->lost != OK || run->fault != NULL) return ROLLOUT_PLUGIN_OVER;
@@ -254,8 +266,8 @@ static void set(RolloutPluginRun *run, int32_t index, cJSON *sample)
     note_fault(run, "a sample is set twice, or has a number that there is not");
 }
 
-static void host_set_sample(RolloutPluginRun *run, int32_t index, const RolloutSequence *sequence,
-                            const double *reward, int right, const char *extra)
+static void set_sample(RolloutPluginRun *run, int32_t index, const RolloutSequence *sequence,
+                       const double *reward, int right, const char *extra)
 {
     cJSON *sample = cJSON_CreateObject();
     cJSON_AddItemToObject(sample, "pieces", cJSON_Duplicate(sequence->pieces, true));
@@ -267,11 +279,72 @@ static void host_set_sample(RolloutPluginRun *run, int32_t index, const RolloutS
     set(run, index, sample);
 }
 
-static void host_reject_sample(RolloutPluginRun *run, int32_t index, const char *why)
+static void reject_sample(RolloutPluginRun *run, int32_t index, const char *why)
 {
     cJSON *sample = cJSON_CreateObject();
     cJSON_AddStringToObject(sample, "rejected", why);
     set(run, index, sample);
+}
+
+/* ---- the same for the plugin: each use of the worker is none of its time ---- */
+
+#define WITHIN(run, what)                                                                          \
+    do {                                                                                           \
+        plugin_guard_enter((run)->call);                                                           \
+        what;                                                                                      \
+        plugin_guard_leave((run)->call);                                                           \
+    } while (0)
+
+static RolloutSequence *host_sequence(RolloutPluginRun *run, const RolloutSequence *like)
+{
+    RolloutSequence *sequence = NULL;
+    WITHIN(run, sequence = make_sequence(run, like));
+    return sequence;
+}
+
+static void host_add_messages(RolloutSequence *sequence, const char *messages, const char *tools,
+                              const char *template_kwargs)
+{
+    WITHIN(sequence->run, add_messages(sequence, messages, tools, template_kwargs));
+}
+
+static void host_add_follow(RolloutSequence *sequence, const char *messages)
+{
+    WITHIN(sequence->run, add_follow(sequence, messages));
+}
+
+static void host_add_text(RolloutSequence *sequence, const char *text, int special)
+{
+    WITHIN(sequence->run, add_text(sequence, text, special));
+}
+
+static void host_add_tokens(RolloutSequence *sequence, const int32_t *token, int32_t count)
+{
+    WITHIN(sequence->run, add_tokens(sequence, token, count));
+}
+
+static void host_add_output(RolloutSequence *sequence, int32_t id, int trained)
+{
+    WITHIN(sequence->run, add_output(sequence, id, trained));
+}
+
+static int host_generate(RolloutPluginRun *run, const RolloutSequence *prompt,
+                         const RolloutPluginRequest *request, RolloutOutput *ret)
+{
+    int outcome = ROLLOUT_PLUGIN_OVER;
+    WITHIN(run, outcome = generate(run, prompt, request, ret));
+    return outcome;
+}
+
+static void host_set_sample(RolloutPluginRun *run, int32_t index, const RolloutSequence *sequence,
+                            const double *reward, int right, const char *extra)
+{
+    WITHIN(run, set_sample(run, index, sequence, reward, right, extra));
+}
+
+static void host_reject_sample(RolloutPluginRun *run, int32_t index, const char *why)
+{
+    WITHIN(run, reject_sample(run, index, why));
 }
 
 static const RolloutPluginHost plugin_host = {
@@ -305,7 +378,7 @@ static const char *told(RolloutPluginRun *run, const cJSON *whole, const char *k
     return run->texts.item[run->texts.count - 1];
 }
 
-static Status describe(RolloutPluginRun *run, RolloutPluginRecord *ret, Error *err)
+static Status describe(RolloutPluginRun *run, Error *err)
 {
     const FunctionTask *task = run->run.task;
     Str text = {0};
@@ -315,16 +388,16 @@ static Status describe(RolloutPluginRun *run, RolloutPluginRecord *ret, Error *e
     str_putc(&text, '}');
     Status status = json_parse(text.data, text.length, "the record", &whole, err);
     if (status == OK)
-        *ret = (RolloutPluginRecord){.position = task->position,
-                                     .samples = task->num_samples,
-                                     .max_length = task->max_length,
-                                     .evaluation = task->evaluation,
-                                     .messages = told(run, whole, "messages"),
-                                     .label = told(run, whole, "label"),
-                                     .metadata = told(run, whole, "metadata"),
-                                     .tools = told(run, whole, "tools"),
-                                     .sampling = told(run, whole, "sampling"),
-                                     .record = told(run, whole, "record")};
+        run->record = (RolloutPluginRecord){.position = task->position,
+                                            .samples = task->num_samples,
+                                            .max_length = task->max_length,
+                                            .evaluation = task->evaluation,
+                                            .messages = told(run, whole, "messages"),
+                                            .label = told(run, whole, "label"),
+                                            .metadata = told(run, whole, "metadata"),
+                                            .tools = told(run, whole, "tools"),
+                                            .sampling = told(run, whole, "sampling"),
+                                            .record = told(run, whole, "record")};
     cJSON_Delete(whole);
     str_free(&text);
     return status;
@@ -347,57 +420,73 @@ static Status finish(RolloutPluginRun *run, Answer *ret, Error *err)
     return status;
 }
 
-static void plugin_run_clear(RolloutPluginRun *run)
+static void plugin_run_destroy(void *argument)
 {
+    RolloutPluginRun *run = argument;
     for (RolloutSequence *sequence = run->sequences, *next; sequence != NULL; sequence = next) {
         next = sequence->next;
         cJSON_Delete(sequence->pieces);
         free(sequence);
     }
-    for (int i = 0; i < run->run.task->num_samples; i++)
+    for (int i = 0; i < run->num_samples; i++)
         cJSON_Delete(run->sample[i]);
     free(run->sample);
     string_list_free(&run->texts);
     free(run->refusal);
     free(run->fault);
     function_run_end(&run->run);
+    free(run);
 }
 
-static Status call_run(PluginFunction *function, RolloutPluginRun *run,
-                       const RolloutPluginRecord *record, Answer *ret, Error *err)
+static void call_plugin(void *argument, GuardedCall *call)
 {
-    char message[MESSAGE_BYTES] = "";
-    int outcome =
-        function->table->run(function->opened, &plugin_host, run, record, message, sizeof message);
-    message[sizeof message - 1] = '\0';
+    RolloutPluginRun *run = argument;
+    const PluginFunction *function = run->function;
+    run->call = call;
+    run->outcome = function->table->run(function->opened, &plugin_host, run, &run->record,
+                                        run->message, sizeof run->message);
+}
+
+static Status take_outcome(RolloutPluginRun *run, Answer *ret, Error *err)
+{
+    run->message[sizeof run->message - 1] = '\0';
     if (run->lost != OK) return error_set(err, run->lost, "%s", run->why_lost.message);
     if (run->fault != NULL) return error_set(err, ERR_INVALID, "%s", run->fault);
-    switch (outcome) {
+    switch (run->outcome) {
     case ROLLOUT_PLUGIN_OK:
         return finish(run, ret, err);
     case ROLLOUT_PLUGIN_REFUSED:
-        return error_set(err, ERR_DATA, "the rollout function says: %s", message);
+        return error_set(err, ERR_DATA, "the rollout function says: %s", run->message);
     case ROLLOUT_PLUGIN_FAILED:
-        return error_set(err, ERR_UNAVAILABLE, "%s", message);
+        return error_set(err, ERR_UNAVAILABLE, "%s", run->message);
     default:
-        return error_set(err, ERR_INVALID, "run returned %d, which the interface has not", outcome);
+        return error_set(err, ERR_INVALID, "run returned %d, which the interface has not",
+                         run->outcome);
     }
 }
 
 Status plugin_function_run(PluginFunction *function, const FunctionTask *task,
                            const FunctionEngine *engine, Answer *ret, Error *err)
 {
-    RolloutPluginRun run = {.sample = mem_calloc((size_t)task->num_samples, sizeof *run.sample)};
-    RolloutPluginRecord record;
+    RolloutPluginRun *run = mem_calloc(1, sizeof *run);
+    run->function = function;
+    run->num_samples = task->num_samples;
+    run->sample = mem_calloc((size_t)task->num_samples, sizeof *run->sample);
     memset(ret, 0, (size_t)task->num_samples * sizeof *ret);
-    function_run_begin(&run.run, &function->host, task, engine);
-    Status status = describe(&run, &record, err);
-    if (status == OK) status = call_run(function, &run, &record, ret, err);
+    function_run_begin(&run->run, &function->host, task, engine);
+    Status status = describe(run, err);
+    bool mine = status != OK; /* else the call's */
+    if (status == OK) {
+        const PluginWork work = {call_plugin, plugin_run_destroy, run};
+        status = plugin_guard_call(function->guard, &work, err);
+        mine = status == OK;
+    }
+    if (status == OK) status = take_outcome(run, ret, err);
     if (status != OK)
         error_prefix(err, "record %" PRId64 ", rollout plugin %s", task->position,
                      QUOTED(function->table->name));
     for (int i = 0; status != OK && i < task->num_samples; i++)
         answer_clear(&ret[i]);
-    plugin_run_clear(&run);
+    if (mine) plugin_run_destroy(run);
     return status;
 }

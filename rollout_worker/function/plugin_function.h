@@ -9,12 +9,14 @@
 typedef struct PluginFunction PluginFunction;
 
 /* Loads it. ERR_NOT_FOUND: it cannot be loaded; ERR_UNSUPPORTED: it is of another interface;
- * ERR_INVALID: it does not open, with what it says. Copies the host. */
-Status plugin_function_open(const char *path, const FunctionHost *host, PluginFunction **ret,
-                            Error *err);
+ * ERR_INVALID: it does not open, with what it says. Copies the host. A run that is silent for
+ * timeout_ms between two uses of the host is left to itself (process/plugin_guard.h). */
+Status plugin_function_open(const char *path, const FunctionHost *host, int64_t timeout_ms,
+                            PluginFunction **ret, Error *err);
 void plugin_function_close(PluginFunction *function); /* accepts NULL; no task may be running */
 
-/* As process_function_run, with ERR_UNAVAILABLE where the plugin says that it failed. */
+/* As process_function_run, with ERR_UNAVAILABLE where the plugin says that it failed, and
+ * ERR_RESOURCE when too many of its runs have not come back. */
 Status plugin_function_run(PluginFunction *function, const FunctionTask *task,
                            const FunctionEngine *engine, Answer *ret, Error *err);
 

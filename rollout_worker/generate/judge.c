@@ -68,6 +68,10 @@ static Status note_results(Judge *judge, const RewardResult *result, const Rewar
     for (int i = 0; i < count && status == OK; i++) {
         int64_t delay_ms;
         if (is_settled(&result[i], attempt)) continue;
+        if (fresh[i].hopeless) {
+            status = error_set(err, ERR_RESOURCE, "rewards: %s", fresh[i].reason);
+            break;
+        }
         RewardAction action = reward_retry_next(&judge->retry, &fresh[i], attempt, &delay_ms);
         if (action == REWARD_RETRY && delay_ms > *ret_delay_ms) *ret_delay_ms = delay_ms;
         if (action == REWARD_STOP) status = reward_retry_stop(&judge->retry, err);

@@ -30,14 +30,19 @@ static void function_close(void *self)
     free(function);
 }
 
+static int64_t timeout_ms(const JobConfig *config)
+{
+    int64_t milliseconds = (int64_t)(config->rollout.function_timeout_s * 1000);
+    return milliseconds < 1 ? 1 : milliseconds;
+}
+
 static Status open_process(UserFunction *function, const FunctionHost *host, Error *err)
 {
     const JobConfig *config = function->host.config;
     ProcessPoolOptions options = process_pool_defaults();
     options.processes = config->rollout.function_processes;
     options.in_flight = config->rollout.function_in_flight;
-    options.timeout_ms = (int64_t)(config->rollout.function_timeout_s * 1000);
-    if (options.timeout_ms < 1) options.timeout_ms = 1;
+    options.timeout_ms = timeout_ms(config);
     Status status = process_pool_read_command(config->rollout.function_of, &options, err);
     if (status == OK) status = process_function_open(&options, host, &function->process, err);
     process_pool_options_clear(&options);
@@ -54,10 +59,10 @@ static Status open_function(UserFunction *function, Error *err)
                                .model_path = config->model.path,
                                .template_kwargs = function->host.text->reader.template_kwargs,
                                .options = function->options};
-    Status status =
-        config->rollout.function == ROLLOUT_PROCESS
-            ? open_process(function, &host, err)
-            : plugin_function_open(config->rollout.function_of, &host, &function->plugin, err);
+    Status status = config->rollout.function == ROLLOUT_PROCESS
+                        ? open_process(function, &host, err)
+                        : plugin_function_open(config->rollout.function_of, &host,
+                                               timeout_ms(config), &function->plugin, err);
     return status == OK ? OK : error_prefix(err, "rollout.function");
 }
 

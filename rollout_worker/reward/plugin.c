@@ -7,20 +7,25 @@
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/str.h"
+#include "rollout_worker/process/plugin_guard.h"
 #include "rollout_worker/reward/options.h"
 #include "rollout_worker/reward/reward.h"
 #include "rollout_worker/reward/reward_plugin.h"
+
+#define TIMEOUT_MS 60000
 
 typedef struct Plugin {
     void *library;
     const RewardPlugin *table;
     void *opened;
+    PluginGuard *guard;
 } Plugin;
 
 static void plugin_close(void *self)
 {
     Plugin *plugin = self;
     if (plugin == NULL) return;
+    if (!plugin_guard_destroy(plugin->guard)) return; /* what hangs in it may use it still */
     if (plugin->table != NULL) plugin->table->close(plugin->opened);
     if (plugin->library != NULL) dlclose(plugin->library);
     free(plugin);
@@ -61,13 +66,15 @@ static Status load(const char *path, void **ret_library, const RewardPlugin **re
 
 static Status plugin_open(const cJSON *options, void **ret_self, Error *err)
 {
-    static const char *const keys[] = {"path", "options", NULL};
+    static const char *const keys[] = {"path", "options", "timeout_ms", NULL};
     const char *path = NULL;
+    int64_t timeout_ms = TIMEOUT_MS;
     void *library = NULL, *opened = NULL;
     const RewardPlugin *table = NULL;
     char message[512] = "";
     TRY(options_check(options, "plugin", keys, err));
     TRY(json_string(options, "path", "plugin", &path, err));
+    TRY(json_int_or(options, "timeout_ms", "plugin", 1, 86400000, &timeout_ms, err));
     TRY(load(path, &library, &table, err));
     const cJSON *own = cJSON_GetObjectItemCaseSensitive(options, "options");
     char *text = own == NULL ? mem_strdup("{}") : cJSON_PrintUnformatted(own);
@@ -81,31 +88,85 @@ static Status plugin_open(const cJSON *options, void **ret_self, Error *err)
         return err->status;
     }
     Plugin *plugin = mem_alloc(sizeof *plugin);
-    *plugin = (Plugin){library, table, opened};
+    *plugin = (Plugin){library, table, opened, plugin_guard_create(table->name, timeout_ms)};
     *ret_self = plugin;
     return OK;
 }
 
-static RewardPluginText text_of(Slice slice)
+/* ---- calls ---- */
+
+/* A call of the plugin with all that it needs: it may outlive who asked. */
+typedef struct Asked {
+    const Plugin *plugin;
+    RewardPluginRequest *request; /* [count] */
+    RewardPluginResult *result;   /* [count] */
+    int count;
+    bool group; /* score_group */
+    Str texts;  /* what the requests point to */
+    char *metadata;
+} Asked;
+
+static size_t put_text(Str *texts, Slice slice)
 {
-    return (RewardPluginText){slice.length == 0 ? "" : slice.data, slice.length};
+    size_t at = texts->length;
+    if (slice.length > 0) str_append(texts, slice.data, slice.length);
+    return at;
 }
 
-static RewardPluginRequest request_of(const RewardRequest *request, const char *metadata)
+static RewardPluginText text_at(const Str *texts, size_t at, Slice slice)
 {
-    return (RewardPluginRequest){
-        .prompt = text_of(request->prompt),
-        .response = text_of(request->response),
-        .label = text_of(request->label),
-        .metadata = {metadata, strlen(metadata)},
-        .position = request->position,
-        .index = request->index,
-    };
+    return (RewardPluginText){slice.length == 0 ? "" : texts->data + at, slice.length};
 }
 
-static char *print_metadata(const cJSON *metadata)
+static Asked *asked_create(const Plugin *plugin, const RewardRequest *requests, int count)
 {
-    return metadata == NULL ? mem_strdup("{}") : cJSON_PrintUnformatted(metadata);
+    Asked *asked = mem_calloc(1, sizeof *asked);
+    size_t bytes = 1;
+    for (int i = 0; i < count; i++)
+        bytes += requests[i].prompt.length + requests[i].response.length + requests[i].label.length;
+    str_reserve(&asked->texts, bytes); /* so that it does not move */
+    asked->plugin = plugin;
+    asked->count = count;
+    asked->request = mem_calloc((size_t)count, sizeof *asked->request);
+    asked->result = mem_calloc((size_t)count, sizeof *asked->result);
+    asked->metadata = requests[0].metadata == NULL ? mem_strdup("{}")
+                                                   : cJSON_PrintUnformatted(requests[0].metadata);
+    for (int i = 0; i < count; i++) {
+        const RewardRequest *from = &requests[i];
+        size_t prompt = put_text(&asked->texts, from->prompt);
+        size_t response = put_text(&asked->texts, from->response);
+        size_t label = put_text(&asked->texts, from->label);
+        asked->request[i] = (RewardPluginRequest){
+            .prompt = text_at(&asked->texts, prompt, from->prompt),
+            .response = text_at(&asked->texts, response, from->response),
+            .label = text_at(&asked->texts, label, from->label),
+            .metadata = {asked->metadata, strlen(asked->metadata)},
+            .position = from->position,
+            .index = from->index,
+        };
+    }
+    return asked;
+}
+
+static void asked_destroy(void *argument)
+{
+    Asked *asked = argument;
+    free(asked->request);
+    free(asked->result);
+    free(asked->metadata);
+    str_free(&asked->texts);
+    free(asked);
+}
+
+static void call_plugin(void *argument, GuardedCall *call)
+{
+    Asked *asked = argument;
+    const Plugin *plugin = asked->plugin;
+    (void)call;
+    if (asked->group)
+        plugin->table->score_group(plugin->opened, asked->request, asked->count, asked->result);
+    else
+        plugin->table->score(plugin->opened, asked->request, asked->result);
 }
 
 static void take_result(const Plugin *plugin, RewardPluginResult *from, RewardResult *ret)
@@ -128,35 +189,39 @@ static void take_result(const Plugin *plugin, RewardPluginResult *from, RewardRe
     }
 }
 
+/* Asks about all of them at once. */
+static void ask(const Plugin *plugin, const RewardRequest *requests, int count, bool group,
+                RewardResult *ret)
+{
+    Asked *asked = asked_create(plugin, requests, count);
+    Error err = {0};
+    asked->group = group;
+    const PluginWork work = {call_plugin, asked_destroy, asked};
+    Status status = plugin_guard_call(plugin->guard, &work, &err);
+    for (int i = 0; i < count && status == OK; i++)
+        take_result(plugin, &asked->result[i], &ret[i]);
+    for (int i = 0; i < count && status != OK; i++) {
+        reward_fail(&ret[i], REWARD_TIMEOUT, "%.*s", (int)strcspn(err.message, "\n"), err.message);
+        ret[i].hopeless = status == ERR_RESOURCE;
+    }
+    if (status == OK) asked_destroy(asked);
+}
+
 static void plugin_score_group(void *self, const RewardRequest *requests, int count,
                                RewardResult *ret)
 {
-    Plugin *plugin = self;
-    char *metadata = print_metadata(requests[0].metadata);
-    RewardPluginRequest *given = mem_calloc((size_t)count, sizeof *given);
-    RewardPluginResult *results = mem_calloc((size_t)count, sizeof *results);
+    const Plugin *plugin = self;
+    if (plugin->table->score_group != NULL) {
+        ask(plugin, requests, count, true, ret);
+        return;
+    }
     for (int i = 0; i < count; i++)
-        given[i] = request_of(&requests[i], metadata);
-    if (plugin->table->score_group != NULL)
-        plugin->table->score_group(plugin->opened, given, count, results);
-    for (int i = 0; i < count && plugin->table->score_group == NULL; i++)
-        plugin->table->score(plugin->opened, &given[i], &results[i]);
-    for (int i = 0; i < count; i++)
-        take_result(plugin, &results[i], &ret[i]);
-    free(results);
-    free(given);
-    free(metadata);
+        ask(plugin, &requests[i], 1, false, &ret[i]);
 }
 
 static void plugin_score(void *self, const RewardRequest *request, RewardResult *ret)
 {
-    Plugin *plugin = self;
-    char *metadata = print_metadata(request->metadata);
-    RewardPluginRequest given = request_of(request, metadata);
-    RewardPluginResult result = {0};
-    plugin->table->score(plugin->opened, &given, &result);
-    take_result(plugin, &result, ret);
-    free(metadata);
+    ask(self, request, 1, false, ret);
 }
 
 const RewardTable reward_plugin_table = {"plugin",     plugin_open,        plugin_close,

@@ -48,8 +48,9 @@ typedef struct RewardRequest {
 
 typedef struct RewardResult {
     RewardOutcome outcome;
-    double score;                     /* finite; 0 unless judged */
-    bool permanent;                   /* not judged, and trying again cannot help */
+    double score;   /* finite; 0 unless judged */
+    bool permanent; /* not judged, and trying again cannot help */
+    bool hopeless;  /* not judged, and the run cannot go on: the reason says why */
     char reason[REWARD_REASON_BYTES]; /* UTF-8: why, for people; may be empty */
     char answer[REWARD_ANSWER_BYTES]; /* UTF-8: what was taken for the answer; may be empty */
     char *extra; /* JSON object of what else the reward has to say, or NULL; owned */

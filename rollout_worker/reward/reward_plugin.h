@@ -7,8 +7,9 @@
  * refused before any other field is read. The number changes with every change of this file.
  *
  * A plugin runs inside of the rollout worker: it is for code that is trusted and fast. score is
- * called from several threads at a time on what open returned. Texts are bytes with a length,
- * borrowed for the call; they are not NUL-terminated and not always UTF-8. */
+ * called from several threads at a time on what open returned, each time on another: nothing is
+ * to be kept by thread. Texts are bytes with a length, borrowed for the call; they are not
+ * NUL-terminated and not always UTF-8. */
 #ifndef TROUPE_REWARD_PLUGIN_H
 #define TROUPE_REWARD_PLUGIN_H
 

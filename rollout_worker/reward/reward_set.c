@@ -110,9 +110,11 @@ static void add_result(RewardResult *whole, const Member *member, RewardResult *
         memcpy(whole->reason, part->reason, sizeof whole->reason);
         whole->outcome = part->outcome;
         whole->permanent = part->permanent;
+        whole->hopeless = part->hopeless;
         whole->score = reward_outcome_trains(part->outcome) ? member->weight * part->score : 0;
         return;
     }
+    whole->hopeless = whole->hopeless || part->hopeless;
     if (!judged) return;
     if (reward_outcome_trains(part->outcome)) {
         whole->score += member->weight * part->score;

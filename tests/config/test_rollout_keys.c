@@ -91,7 +91,9 @@ static void test_what_would_change_nothing_is_refused(void **state)
     refused(GENERATE "  tool_format: glm\n", "has no effect without rollout.tools");
     refused(GENERATE "  function_processes: 2\n", "unless rollout.function is process:COMMAND");
     refused(GENERATE "  function_options: {a: 1}\n", "has no effect with rollout.function: gen");
-    refused("  function: plugin:a.so\n  function_timeout_s: 3\n", "there is no such program");
+    refused("  function: plugin:a.so\n  function_in_flight: 3\n", "there is no such program");
+    refused(GENERATE "  function_timeout_s: 3\n", "has no effect with rollout.function: generate");
+    job_config_destroy(parse("  function: plugin:a.so\n  function_timeout_s: 3\n"));
     refused("  function: process:a\n  tools: [{name: a, command: b}]\n",
             "has no effect with a rollout function of your own");
     JobConfig *config = parse(GENERATE "  tools: [{name: a, command: b}]\n  max_turns: 3\n");

@@ -397,6 +397,7 @@ static void test_a_plugin_that_does_wrong_is_told_what(void **state)
     generation_begin(stage, FOLDER, lines, count);
     stage->config.rollout.failures_max = 100;
     stage->config.rollout.concurrency = 100;
+    stage->config.rollout.function_timeout_s = 60;
     use_plugin(stage, FAULTY);
     worker_restart(stage);
     adopt_first(stage, &boards);
@@ -412,6 +413,62 @@ static void test_a_plugin_that_does_wrong_is_told_what(void **state)
     generation_end(stage);
     for (int i = 0; i < count; i++)
         free((char *)lines[i]);
+}
+
+/* A call that wakes up after it was given up finds nobody to work for; one that hangs for ever does
+ * not keep the next record from being made. */
+static void test_a_plugin_that_hangs_is_given_up(void **state)
+{
+    static const char *const deeds[] = {"wake", "hang", "good"};
+    Stage *stage = mem_calloc(1, sizeof *stage);
+    Boards boards;
+    const char *lines[3];
+    (void)state;
+    for (int i = 0; i < 3; i++)
+        lines[i] = mem_printf("{" TALK ", \"metadata\": {\"deed\": \"%s\"}}", deeds[i]);
+    generation_begin(stage, FOLDER, lines, 3);
+    stage->config.rollout.failures_max = 100;
+    stage->config.rollout.concurrency = 100;
+    stage->config.rollout.function_timeout_s = 0.2;
+    use_plugin(stage, FAULTY);
+    worker_restart(stage);
+    adopt_first(stage, &boards);
+    Troupe__LeaseReply *reply = lease(stage, "train", 0, 3);
+    for (int i = 0; i < 2; i++)
+        assert_rejected(reply->samples[i * GROUP], REJECT_FAILED,
+                        "plugin \"faulty\": a call has not come back within 200 ms");
+    assert_true(reply->samples[2 * GROUP]->reward == 1);
+    troupe__lease_reply__free_unpacked(reply, NULL);
+    boards_close(&boards);
+    generation_end(stage);
+    for (int i = 0; i < 3; i++)
+        free((char *)lines[i]);
+}
+
+static void test_a_plugin_that_hangs_too_often_ends_the_run(void **state)
+{
+    Stage *stage = mem_calloc(1, sizeof *stage);
+    Boards boards;
+    Answer answer;
+    const char *lines[5];
+    (void)state;
+    for (int i = 0; i < 5; i++)
+        lines[i] = "{" TALK ", \"metadata\": {\"deed\": \"hang\"}}";
+    generation_begin(stage, FOLDER, lines, 5);
+    stage->config.rollout.failures_max = 100;
+    stage->config.rollout.concurrency = 100;
+    stage->config.rollout.function_timeout_s = 0.05;
+    use_plugin(stage, FAULTY);
+    worker_restart(stage);
+    adopt_first(stage, &boards);
+    start_lease(stage, "train", 0, 5, &answer);
+    await(&answer);
+    assert_int_equal(answer.status, ERR_RESOURCE);
+    if (strstr(answer.err.message, "plugin \"faulty\": 16 calls of it have not come back") == NULL)
+        fail_msg("%s", answer.err.message);
+    answer_free(&answer);
+    boards_close(&boards);
+    generation_end(stage);
 }
 
 /* ---- rewards of a job ---- */
@@ -459,6 +516,8 @@ int main(void)
         STAGED(test_a_plugin_and_a_program_that_say_the_same_make_the_same),
         STAGED(test_what_is_no_plugin_is_told_before_anything_starts),
         cmocka_unit_test(test_a_plugin_that_does_wrong_is_told_what),
+        cmocka_unit_test(test_a_plugin_that_hangs_is_given_up),
+        cmocka_unit_test(test_a_plugin_that_hangs_too_often_ends_the_run),
         STAGED(test_groups_and_weighted_sums_reach_the_samples),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

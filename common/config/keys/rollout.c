@@ -51,8 +51,9 @@ static const ConfigKey keys[] = {
      .above_min = true,
      .max = 86400,
      .meaning =
-         "with process: seconds of silence, where it is the program's turn, after which it is "
-         "taken for stuck and started again"},
+         "with process and plugin: seconds of silence, where it is the function's turn, after "
+         "which it is taken for stuck: a program is started again, a call of a shared object left "
+         "to itself"},
     {.path = "rollout.working_dir",
      .type = KEY_PATH,
      .offset = AT(rollout.working_dir),

@@ -1,8 +1,10 @@
 /* A rollout function that does what the metadata of the record says, for test_user_function.c:
  * "unset" sets no sample, "twice" sets one twice, "elsewhere" trains an output behind other tokens,
- * "refuse" and "fail" return these, "strange" returns what the interface has not. */
+ * "refuse" and "fail" return these, "strange" returns what the interface has not, "hang" never
+ * returns, "wake" sleeps for too long and goes on. */
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "rollout_worker/function/rollout_plugin.h"
 
@@ -32,6 +34,9 @@ static int faulty_run(void *self, const RolloutPluginHost *host, RolloutPluginRu
     if (strstr(deed, "refuse") != NULL) return ROLLOUT_PLUGIN_REFUSED;
     if (strstr(deed, "fail") != NULL) return ROLLOUT_PLUGIN_FAILED;
     if (strstr(deed, "strange") != NULL) return 77;
+    if (strstr(deed, "wake") != NULL) usleep(600000);
+    while (strstr(deed, "hang") != NULL)
+        pause();
     if (strstr(deed, "unset") != NULL) return ROLLOUT_PLUGIN_OK;
     host->add_messages(question, record->messages, NULL, NULL);
     int outcome = host->generate(run, question, &request, output);

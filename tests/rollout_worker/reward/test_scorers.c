@@ -406,6 +406,45 @@ static void test_plugin_of_another_interface_is_refused(void **state)
                       "characters is 0, expected at least 1");
 }
 
+static void test_plugin_that_hangs_is_a_timeout(void **state)
+{
+    (void)state;
+    RewardSet *set = open_rewards("{\"name\": \"plugin\", \"options\": {\"path\": \"" BIN
+                                  "plugin_hangs.so\", \"timeout_ms\": 100}}");
+    RewardRequest requests[3] = {{.response = slice_from("a")},
+                                 {.response = slice_from("hang")},
+                                 {.response = slice_from("ccc")}};
+    RewardResult results[3];
+    reward_set_score(set, requests, 3, results);
+    assert_true(results[0].score == 1 && results[2].score == 3);
+    assert_int_equal(results[1].outcome, REWARD_TIMEOUT);
+    assert_non_null(
+        strstr(results[1].reason, "plugin \"hangs\": a call has not come back within 100 ms"));
+    assert_false(results[1].hopeless);
+    for (int i = 0; i < 20; i++) { /* what comes back in the end is counted no more */
+        RewardResult late = score(set, "late");
+        assert_int_equal(late.outcome, REWARD_TIMEOUT);
+        assert_false(late.hopeless);
+        if (i % 4 == 3) usleep(500000);
+    }
+    reward_set_close(set);
+}
+
+static void test_plugin_that_hangs_too_often_ends_the_run(void **state)
+{
+    (void)state;
+    RewardSet *set = open_rewards(
+        "[{\"name\": \"random\"}, {\"name\": \"plugin\", \"options\": {\"path\": \"" BIN
+        "plugin_hangs.so\", \"timeout_ms\": 5}}]");
+    for (int i = 0; i < 15; i++)
+        assert_false(score(set, "hang").hopeless);
+    RewardResult result = score(set, "hang");
+    assert_true(result.hopeless);
+    assert_non_null(strstr(result.reason, "plugin \"hangs\": 16 calls of it have not come back"));
+    assert_true(score(set, "abc").hopeless);
+    reward_set_close(set);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -428,6 +467,8 @@ int main(void)
         cmocka_unit_test(test_http_refuses_other_urls),
         cmocka_unit_test(test_plugin_scores),
         cmocka_unit_test(test_plugin_of_another_interface_is_refused),
+        cmocka_unit_test(test_plugin_that_hangs_is_a_timeout),
+        cmocka_unit_test(test_plugin_that_hangs_too_often_ends_the_run),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,41 @@
+/* A reward plugin of which a call never returns when its response begins with "hang", for
+ * test_scorers.c; with "late" it returns after a while. */
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "reward_plugin.h"
+
+static int hangs_open(const char *options, void **ret_self, char *message, size_t message_bytes)
+{
+    (void)options, (void)message, (void)message_bytes;
+    *ret_self = NULL;
+    return 0;
+}
+
+static void hangs_close(void *self)
+{
+    (void)self;
+}
+
+static void hangs_score(void *self, const RewardPluginRequest *request, RewardPluginResult *ret)
+{
+    const struct timespec while_ = {.tv_nsec = 300000000};
+    (void)self;
+    if (request->response.length >= 4 && memcmp(request->response.data, "hang", 4) == 0)
+        for (;;)
+            pause();
+    if (request->response.length >= 4 && memcmp(request->response.data, "late", 4) == 0)
+        nanosleep(&while_, NULL);
+    ret->score = (double)request->response.length;
+}
+
+const RewardPlugin *reward_plugin(void)
+{
+    static const RewardPlugin table = {.abi = REWARD_PLUGIN_ABI,
+                                       .name = "hangs",
+                                       .open = hangs_open,
+                                       .close = hangs_close,
+                                       .score = hangs_score};
+    return &table;
+}
