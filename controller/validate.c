@@ -28,8 +28,8 @@ static Status try_text(const JobConfig *config, const TextModel *text, char **re
     return status;
 }
 
-/* A line each; without `out` to the log. */
-static void put_warnings(const char *warnings, Str *out)
+/* A line each; without `out` to the log, as `event`. */
+static void put_warnings(const char *event, const char *warnings, Str *out)
 {
     for (const char *line = warnings; line != NULL && *line != '\0';) {
         int length = (int)strcspn(line, "\n");
@@ -37,11 +37,26 @@ static void put_warnings(const char *warnings, Str *out)
             str_printf(out, "warning: %.*s\n", length, line);
         else {
             char *text = mem_strndup(line, (size_t)length);
-            log_event(LOG_WARN, "text_odd", F_STR("why", text));
+            log_event(LOG_WARN, event, F_STR("why", text));
             free(text);
         }
         line += length + (line[length] == '\n');
     }
+}
+
+/* Learning goes on with it, but not towards what was asked for, and no figure tells. */
+static void warn_of_bias(const JobConfig *config, Str *out)
+{
+    char *keys = job_sampling_bias(config);
+    if (keys == NULL) return;
+    char *warning =
+        mem_printf("answers that train are not drawn from the policy itself (%s), but the gradient "
+                   "is computed as if they were: it is biased. Leave that to evaluations (eval.*); "
+                   "see sampling.md",
+                   keys);
+    put_warnings("sampling_biased", warning, out);
+    free(warning);
+    free(keys);
 }
 
 static Status load_text(const JobConfig *config, TextModel **ret, Error *err)
@@ -76,7 +91,8 @@ static char *summarize(const JobConfig *config, const ModelConfig *model, const 
         weights, (long long)config->train.tp_size, (long long)config->train.dp_size,
         (long long)config->rollout.num_workers, (long long)config->train.global_batch_size,
         local_node_cpus_needed(config), place);
-    put_warnings(warnings, &summary);
+    put_warnings("text_odd", warnings, &summary);
+    warn_of_bias(config, &summary);
     free(place);
     free(weights);
     return str_take(&summary);
@@ -121,7 +137,8 @@ Status validate_job(const JobConfig *config, char **ret_summary, Error *err)
     if (status == OK && ret_summary != NULL)
         *ret_summary = summarize(config, &model, text, warnings);
     else
-        put_warnings(warnings, NULL);
+        put_warnings("text_odd", warnings, NULL);
+    if (status == OK && ret_summary == NULL) warn_of_bias(config, NULL);
     free(warnings);
     text_model_destroy(text);
     return status;

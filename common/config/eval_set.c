@@ -45,7 +45,11 @@ static EvalSet common_set(const JobConfig *config)
         .temperature = config->eval.temperature,
         .top_p = config->eval.top_p,
         .min_p = config->eval.min_p,
+        .penalty = config->eval.penalty,
         .stop = &config->rollout.stop,
+        .stop_token_ids = &config->rollout.stop_token_ids,
+        .min_new_tokens = config->eval.min_new_tokens,
+        .ignore_eos = config->rollout.ignore_eos,
     };
 }
 
@@ -67,7 +71,13 @@ EvalSet eval_set(const JobConfig *config, int index)
     if (GIVEN("temperature")) set.temperature = row->temperature;
     if (GIVEN("top_p")) set.top_p = row->top_p;
     if (GIVEN("min_p")) set.min_p = row->min_p;
+    if (GIVEN("repetition_penalty")) set.penalty.repetition = row->penalty.repetition;
+    if (GIVEN("frequency_penalty")) set.penalty.frequency = row->penalty.frequency;
+    if (GIVEN("presence_penalty")) set.penalty.presence = row->penalty.presence;
     if (GIVEN("stop")) set.stop = &row->stop;
+    if (GIVEN("stop_token_ids")) set.stop_token_ids = &row->stop_token_ids;
+    if (GIVEN("min_new_tokens")) set.min_new_tokens = row->min_new_tokens;
+    if (GIVEN("ignore_eos")) set.ignore_eos = row->ignore_eos;
     if (GIVEN("input_key")) set.record.input = row->input_key;
     if (GIVEN("label_key")) set.record.label = row->label_key;
     if (GIVEN("tool_key")) set.record.tool = row->tool_key;

@@ -20,9 +20,12 @@ typedef struct EvalSet {
     RecordKeys record;
     /* of generation: */
     const char *reward; /* JSON text, as rollout.reward */
-    int64_t n_samples_per_prompt, max_response_length, top_k;
+    int64_t n_samples_per_prompt, max_response_length, top_k, min_new_tokens;
     double temperature, top_p, min_p;
+    PenaltyConfig penalty;
     const StringList *stop;
+    const IntList *stop_token_ids;
+    bool ignore_eos;
 } EvalSet;
 
 int eval_set_count(const JobConfig *config);

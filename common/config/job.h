@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/str.h"
 #include "config/algorithm.h"
+#include "config/int_list.h"
 #include "config/row_list.h"
 
 typedef enum { INIT_PRETRAINED, INIT_RANDOM } ModelInit;
@@ -25,13 +26,22 @@ typedef enum { TOO_STALE_RECOMPUTE, TOO_STALE_DROP } TooStalePolicy;
 typedef enum { PARTIAL_RECOMPUTE, PARTIAL_KEEP } PartialPolicy;
 typedef enum { BEST_UNSAID, BEST_MAX, BEST_MIN } BestMode;
 
+/* What is taken off the logits of tokens that were seen (docs/sampling.md). */
+typedef struct PenaltyConfig {
+    double repetition; /* 1: nothing */
+    double frequency, presence;
+} PenaltyConfig;
+
 /* A name of eval.sets; eval_set.h tells what holds for it. */
 typedef struct EvalSetRow {
     RowHead head;
     StringList path, stop;
     char *reward; /* JSON text */
-    int64_t n_samples_per_prompt, max_response_length, top_k;
+    int64_t n_samples_per_prompt, max_response_length, top_k, min_new_tokens;
     double temperature, top_p, min_p;
+    PenaltyConfig penalty;
+    IntList stop_token_ids;
+    bool ignore_eos;
     char *input_key, *label_key, *tool_key, *metadata_key;
 } EvalSetRow;
 
@@ -105,7 +115,11 @@ typedef struct JobConfig {
         int64_t max_response_length;  /* tokens */
         double temperature, top_p, min_p;
         int64_t top_k; /* 0: off */
+        PenaltyConfig penalty;
         StringList stop;
+        IntList stop_token_ids;
+        int64_t min_new_tokens; /* at most max_response_length */
+        bool ignore_eos;
         int64_t max_staleness;    /* versions that the weights of a sample may be behind those it
                                      trains; 0: none */
         TooStalePolicy too_stale; /* what becomes of groups that are further behind */
@@ -145,7 +159,9 @@ typedef struct JobConfig {
         int64_t max_response_length; /* 0: rollout's */
         double temperature;          /* 0: greedy */
         double top_p, min_p;
-        int64_t top_k;     /* 0: off */
+        int64_t top_k; /* 0: off */
+        PenaltyConfig penalty;
+        int64_t min_new_tokens;
         RowList sets;      /* of EvalSetRow; what they leave out stands above: eval_set.h */
         char *best_metric; /* "gsm8k/reward"; NULL: none */
         BestMode best_mode;
@@ -191,6 +207,11 @@ typedef struct JobStages {
 Status job_stages_load(const char *path, const char *const *overrides, int num_overrides,
                        JobStages *ret, Error *err);
 void job_stages_free(JobStages *stages); /* entries that were taken out are NULL */
+
+/* The keys by which answers that train are drawn from another distribution than the policy's, which
+ * is the one that learns: "rollout.top_p 0.9, rollout.top_k 20", or NULL where there are none.
+ * Owned. */
+char *job_sampling_bias(const JobConfig *config);
 
 /* Tokens of the largest micro-batch that a stage makes. */
 int64_t job_micro_batch_tokens(const JobConfig *config);

@@ -204,6 +204,8 @@ static bool is_of_generation(const char *key)
            config_word_in(
                "rollout.reward rollout.n_samples_per_prompt rollout.max_response_length "
                "rollout.temperature rollout.top_p rollout.top_k rollout.min_p rollout.stop "
+               "rollout.repetition_penalty rollout.frequency_penalty rollout.presence_penalty "
+               "rollout.stop_token_ids rollout.min_new_tokens rollout.ignore_eos "
                "rollout.max_staleness rollout.too_stale rollout.partial rollout.over_sampling "
                "rollout.concurrency rollout.kv_cache_mb "
                "rollout.serve_port rollout.serve_host rollout.serve_token_file "
@@ -212,7 +214,8 @@ static bool is_of_generation(const char *key)
                "rollout.function_timeout_s rollout.max_turns rollout.tool_format "
                "rollout.max_tool_response_length "
                "eval.n_samples_per_prompt eval.max_response_length eval.temperature eval.top_p "
-               "eval.top_k eval.min_p",
+               "eval.top_k eval.min_p eval.repetition_penalty eval.frequency_penalty "
+               "eval.presence_penalty eval.min_new_tokens",
                key);
 }
 
@@ -401,7 +404,7 @@ static Status check_algorithm(const LoadedJob *job, Error *err)
                                 key);
     } else if (check_groups(job, err) != OK || check_serve(job, err) != OK ||
                check_staleness(job, defaults, err) != OK ||
-               check_programs(job, defaults, err) != OK) {
+               check_programs(job, defaults, err) != OK || job_check_sampling(job, err) != OK) {
         status = ERR_INVALID;
     } else if (job->config.rollout.only) {
         status = check_only(job, err);

@@ -10,11 +10,13 @@
 
 #include "base/memory.h"
 #include "base/str.h"
+#include "config/int_list.h"
 #include "config/yaml.h"
 
 /* How a value is written and what it is in the struct. */
 typedef enum {
     KEY_INT,     /* int64_t */
+    KEY_INTS,    /* IntList; one number stands for a list of one */
     KEY_NUMBER,  /* double */
     KEY_BOOL,    /* bool */
     KEY_ENUM,    /* an enum, stored as int */
@@ -47,7 +49,7 @@ typedef struct ConfigKey {
                              NULL with names that take none */
     const struct ConfigTable *rows; /* KEY_ROWS: of keys without a section, and the size ... */
     size_t row_bytes;               /* ... of their struct, which begins with a RowHead */
-    double min, max;                /* KEY_INT and KEY_NUMBER; both 0: any */
+    double min, max;                /* KEY_INT(S) and KEY_NUMBER; both 0: any */
     bool above_min;                 /* min itself is not allowed */
     bool required;                  /* must be given */
     bool fixed;                     /* the same in all layers: a later one may not give it */

@@ -80,6 +80,8 @@ const char *config_expected(const ConfigKey *key, Arena *arena)
         if (any) return noun;
         return arena_printf(arena, "%s %s %s %s %s", noun, key->above_min ? "above" : "from", min,
                             key->above_min ? "and at most" : "to", max);
+    case KEY_INTS:
+        return arena_printf(arena, "a whole number from %s to %s, or a list of these", min, max);
     case KEY_BOOL:
         return "true or false";
     case KEY_ENUM:
@@ -202,6 +204,22 @@ static Status read_int(const ConfigSource *source, const ConfigKey *key, const Y
                                    err);
     *ret = whole;
     return OK;
+}
+
+static Status read_ints(const ConfigSource *source, const ConfigKey *key, const YamlNode *node,
+                        IntList *ret, Error *err)
+{
+    bool one = node->kind != YAML_SEQUENCE;
+    IntList list = {.count = one ? 1 : node->count};
+    if (list.count > 0) list.item = mem_calloc((size_t)list.count, sizeof *list.item);
+    Status status = OK;
+    for (int i = 0; i < list.count && status == OK; i++)
+        status = read_int(source, key, one ? node : node->item[i], &list.item[i], err);
+    if (status == OK)
+        *ret = list;
+    else
+        free(list.item);
+    return status;
 }
 
 static Status read_double(const ConfigSource *source, const ConfigKey *key, const YamlNode *node,
@@ -523,6 +541,9 @@ void config_value_release(const ConfigKey *key, void *values)
         *(char **)value = NULL;
     } else if (key->type == KEY_STRINGS || key->type == KEY_PATHS) {
         string_list_free(value);
+    } else if (key->type == KEY_INTS) {
+        free(((IntList *)value)->item);
+        *(IntList *)value = (IntList){0};
     } else if (key->type == KEY_ROWS) {
         rows_free(key, value);
     } else if (key->type == KEY_ENUM && key->text_offset != 0) {
@@ -539,6 +560,7 @@ Status config_value_read(const ConfigSource *source, const ConfigKey *key, const
     char *text = NULL;
     StringList list = {0};
     RowList rows = {0};
+    IntList ints = {0};
     switch (key->type) {
     case KEY_INT:
         return read_int(source, key, node, value, err);
@@ -563,6 +585,11 @@ Status config_value_read(const ConfigSource *source, const ConfigKey *key, const
         TRY(read_list(source, key, node, &list, err));
         config_value_release(key, source->values);
         *(StringList *)value = list;
+        return OK;
+    case KEY_INTS:
+        TRY(read_ints(source, key, node, &ints, err));
+        config_value_release(key, source->values);
+        *(IntList *)value = ints;
         return OK;
     case KEY_ROWS:
         TRY(rows_read(source, key, node, &rows, err));
@@ -610,6 +637,7 @@ void config_value_text(const ConfigKey *key, const void *values, Str *text)
 {
     const void *value = (const char *)values + key->offset;
     const StringList *list = value;
+    const IntList *ints = value;
     char number[32];
     switch (key->type) {
     case KEY_INT:
@@ -627,6 +655,12 @@ void config_value_text(const ConfigKey *key, const void *values, Str *text)
     case KEY_STRING:
     case KEY_PATH:
         text_text(key, *(char *const *)value, text);
+        break;
+    case KEY_INTS:
+        str_putc(text, '[');
+        for (int i = 0; i < ints->count; i++)
+            str_printf(text, "%s%lld", i > 0 ? ", " : "", (long long)ints->item[i]);
+        str_putc(text, ']');
         break;
     case KEY_STRINGS:
     case KEY_PATHS:

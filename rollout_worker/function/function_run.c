@@ -51,6 +51,19 @@ static void append_text(Str *out, const char *key, const char *text)
         str_puts(out, "null");
 }
 
+static void append_stops(Str *out, const SamplingParams *params)
+{
+    str_puts(out, ", \"stop\": [");
+    for (int i = 0; i < params->num_stop; i++) {
+        if (i > 0) str_puts(out, ", ");
+        json_append_string(out, params->stop[i]);
+    }
+    str_puts(out, "], \"stop_token_ids\": [");
+    for (int i = 0; i < params->num_stop_token_ids; i++)
+        str_printf(out, "%s%d", i > 0 ? ", " : "", params->stop_token_id[i]);
+    str_puts(out, "]}");
+}
+
 void function_run_describe(const FunctionRun *run, Str *out)
 {
     const FunctionTask *task = run->task;
@@ -62,9 +75,13 @@ void function_run_describe(const FunctionRun *run, Str *out)
     append_json(out, "options", run->host->options);
     str_printf(out,
                ", \"sampling\": {\"temperature\": %g, \"top_p\": %g, \"top_k\": %d, \"min_p\": %g, "
-               "\"max_new_tokens\": %d}",
+               "\"repetition_penalty\": %g, \"frequency_penalty\": %g, \"presence_penalty\": %g, "
+               "\"max_new_tokens\": %d, \"min_new_tokens\": %d, \"ignore_eos\": %s",
                params->temperature, params->top_p, params->top_k, params->min_p,
-               params->max_new_tokens);
+               params->repetition_penalty, params->frequency_penalty, params->presence_penalty,
+               params->max_new_tokens, params->min_new_tokens,
+               params->ignore_eos ? "true" : "false");
+    append_stops(out, params);
     append_json(out, "messages", task->messages);
     append_text(out, "label", task->label);
     append_json(out, "metadata", task->metadata);
@@ -116,9 +133,18 @@ static Status read_stops(const cJSON *json, Stops *stops, SamplingParams *ret, E
 
 static Status read_sampling(const cJSON *json, Stops *stops, SamplingParams *ret, Error *err)
 {
-    static const char *const known[] = {"temperature", "top_p",          "top_k",
-                                        "min_p",       "max_new_tokens", "min_new_tokens",
-                                        "stop",        "stop_token_ids", "ignore_eos"};
+    static const char *const known[] = {"temperature",
+                                        "top_p",
+                                        "top_k",
+                                        "min_p",
+                                        "repetition_penalty",
+                                        "frequency_penalty",
+                                        "presence_penalty",
+                                        "max_new_tokens",
+                                        "min_new_tokens",
+                                        "stop",
+                                        "stop_token_ids",
+                                        "ignore_eos"};
     static const size_t count = sizeof known / sizeof known[0];
     static const char *const where = "sampling";
     const cJSON *entry = NULL;
@@ -137,6 +163,9 @@ static Status read_sampling(const cJSON *json, Stops *stops, SamplingParams *ret
     TRY(json_double_or(json, "temperature", where, &ret->temperature, err));
     TRY(json_double_or(json, "top_p", where, &ret->top_p, err));
     TRY(json_double_or(json, "min_p", where, &ret->min_p, err));
+    TRY(json_double_or(json, "repetition_penalty", where, &ret->repetition_penalty, err));
+    TRY(json_double_or(json, "frequency_penalty", where, &ret->frequency_penalty, err));
+    TRY(json_double_or(json, "presence_penalty", where, &ret->presence_penalty, err));
     TRY(json_int_or(json, "top_k", where, -1, INT32_MAX, &top_k, err));
     TRY(json_int_or(json, "max_new_tokens", where, 1, INT32_MAX, &most, err));
     TRY(json_int_or(json, "min_new_tokens", where, 0, INT32_MAX, &least, err));

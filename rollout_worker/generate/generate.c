@@ -29,6 +29,7 @@
 /* How the prompts of a set are answered and judged. */
 typedef struct AnswerRules {
     const char *name; /* of the set of an evaluation; NULL: it is training */
+    const char *key;  /* names it in messages */
     Judge *judge;     /* NULL: no rewards are named, and whoever makes answers judges them */
     int num_samples;
     SamplingParams params; /* max_new_tokens as if a prompt left all the room */
@@ -69,41 +70,61 @@ static Status open_judge(const JobConfig *config, const char *text, const char *
     return error_set(err, ERR_INVALID, "%s is missing", key);
 }
 
-static void put_stops(SamplingParams *params, const StringList *stop)
+/* The lists are those of the configuration but for the ids, which are a copy. */
+static SamplingParams params_of(const EvalSet *set, int64_t most, int64_t seed)
 {
-    params->stop = (const char *const *)stop->item;
-    params->num_stop = (int)stop->count;
+    SamplingParams params = {
+        .temperature = set->temperature,
+        .top_k = (int32_t)set->top_k,
+        .top_p = set->top_p,
+        .min_p = set->min_p,
+        .repetition_penalty = set->penalty.repetition,
+        .frequency_penalty = set->penalty.frequency,
+        .presence_penalty = set->penalty.presence,
+        .stop = (const char *const *)set->stop->item,
+        .num_stop = set->stop->count,
+        .num_stop_token_ids = set->stop_token_ids->count,
+        .min_new_tokens = (int32_t)set->min_new_tokens,
+        .max_new_tokens = (int32_t)most,
+        .seed = (uint64_t)seed,
+        .ignore_eos = set->ignore_eos,
+    };
+    int32_t *ids = mem_calloc((size_t)set->stop_token_ids->count + 1, sizeof *ids);
+    for (int i = 0; i < set->stop_token_ids->count; i++)
+        ids[i] = (int32_t)set->stop_token_ids->item[i];
+    params.stop_token_id = ids;
+    return params;
 }
 
 static Status open_training(const JobConfig *config, AnswerRules *ret, Error *err)
 {
-    SamplingParams params = sampling_defaults();
-    params.temperature = config->rollout.temperature;
-    params.top_p = config->rollout.top_p;
-    params.top_k = (int32_t)config->rollout.top_k;
-    params.min_p = config->rollout.min_p;
-    params.max_new_tokens = (int32_t)config->rollout.max_response_length;
-    params.seed = (uint64_t)config->seed;
-    put_stops(&params, &config->rollout.stop);
-    *ret =
-        (AnswerRules){.num_samples = (int)config->rollout.n_samples_per_prompt, .params = params};
+    EvalSet same = {
+        .temperature = config->rollout.temperature,
+        .top_p = config->rollout.top_p,
+        .top_k = config->rollout.top_k,
+        .min_p = config->rollout.min_p,
+        .penalty = config->rollout.penalty,
+        .stop = &config->rollout.stop,
+        .stop_token_ids = &config->rollout.stop_token_ids,
+        .min_new_tokens = config->rollout.min_new_tokens,
+        .ignore_eos = config->rollout.ignore_eos,
+    };
+    *ret = (AnswerRules){.key = "rollout",
+                         .num_samples = (int)config->rollout.n_samples_per_prompt,
+                         .params =
+                             params_of(&same, config->rollout.max_response_length, config->seed)};
     return open_judge(config, config->rollout.reward, "rollout.reward", &ret->judge, err);
 }
 
 static Status open_set(const JobConfig *config, int index, AnswerRules *ret, Error *err)
 {
     EvalSet set = eval_set(config, index);
-    SamplingParams params = sampling_defaults();
     int64_t most = set.max_response_length;
-    params.temperature = set.temperature;
-    params.top_p = set.top_p;
-    params.top_k = (int32_t)set.top_k;
-    params.min_p = set.min_p;
-    params.max_new_tokens = (int32_t)(most > 0 ? most : config->rollout.max_response_length);
-    params.seed = (uint64_t)config->seed;
-    put_stops(&params, set.stop);
-    *ret = (AnswerRules){
-        .name = set.name, .num_samples = (int)set.n_samples_per_prompt, .params = params};
+    if (most == 0) most = config->rollout.max_response_length;
+    *ret = (AnswerRules){.name = set.name,
+                         .key = set.key,
+                         .num_samples = (int)set.n_samples_per_prompt,
+                         .params = params_of(&set, most, config->seed)};
     return open_judge(config, set.reward, set.key, &ret->judge, err);
 }
 
@@ -118,10 +139,25 @@ static Status open_rules(Generate *generate, Error *err)
     return OK;
 }
 
+/* What only the model tells: which ids there are. */
+static Status check_rules(const Generate *generate, Error *err)
+{
+    ModelConfig model;
+    TRY(model_config_read(generate->config->model.config, &model, err));
+    for (int i = 0; i < generate->num_rules; i++) {
+        const AnswerRules *rules = &generate->rules[i];
+        if (sampling_check(&rules->params, model.vocab_size, err) != OK)
+            return error_prefix(err, "%s", rules->key);
+    }
+    return OK;
+}
+
 static void close_rules(Generate *generate)
 {
-    for (int i = 0; i < generate->num_rules; i++)
+    for (int i = 0; i < generate->num_rules; i++) {
         judge_close(generate->rules[i].judge);
+        free((int32_t *)generate->rules[i].params.stop_token_id);
+    }
     free(generate->rules);
 }
 
@@ -166,6 +202,7 @@ static Status open_parts(Generate *generate, Error *err)
     TRY(open_rules(generate, err));
     TRY(chat_text_open(config, &generate->text, err));
     TRY(policy_create(&generate->text, &generate->policy, err));
+    TRY(check_rules(generate, err));
     const MakerHost host = {config, &generate->text, generate->policy};
     generate->maker = maker_of(config);
     return generate->maker->open(&host, &generate->made, err);

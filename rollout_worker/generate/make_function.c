@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "rollout_worker/function/plugin_function.h"
 #include "rollout_worker/function/process_function.h"
@@ -17,6 +18,7 @@ typedef struct UserFunction {
     ProcessFunction *process; /* one of these ... */
     PluginFunction *plugin;   /* ... is NULL */
     Failures *failures;
+    atomic_bool told_of_bias;
 } UserFunction;
 
 static void function_close(void *self)
@@ -84,17 +86,31 @@ static Status function_open(const MakerHost *host, void **ret_self, Error *err)
 
 /* The engine as a function has it: what it ends with is not the function's doing. */
 typedef struct Lender {
-    const MakerHost *host;
-    const Wanted *wanted;
+    UserFunction *function;
+    const FunctionTask *task;
     Status lost; /* OK: it has not ended */
     Error why;
 } Lender;
+
+/* The controller has told of what the job itself says. */
+static void tell_of_bias(Lender *lender, const SamplingParams *params)
+{
+    const FunctionTask *task = lender->task;
+    if (task->evaluation || sampling_is_plain(params) || !sampling_is_plain(&task->params)) return;
+    if (atomic_exchange(&lender->function->told_of_bias, true)) return;
+    log_event(LOG_WARN, "sampling_biased",
+              F_STR("why", "the rollout function asks for answers to train on that are not drawn "
+                           "from the policy itself (filters, penalties, min_new_tokens or "
+                           "temperature 0): the gradient is biased; see sampling.md"));
+}
 
 static Status lend_engine(void *context, const GenerateRequest *request, Generation *ret,
                           Error *err)
 {
     Lender *lender = context;
-    Status status = maker_generate(lender->host, request, lender->wanted, ret, err);
+    tell_of_bias(lender, &request->params);
+    Status status =
+        maker_generate(&lender->function->host, request, lender->task->wanted, ret, err);
     if (status == OK || status == ERR_INVALID || status == ERR_RESOURCE) return status;
     lender->lost = status;
     lender->why = *err;
@@ -105,7 +121,7 @@ static Status lend_engine(void *context, const GenerateRequest *request, Generat
 static Status try_function(UserFunction *function, const FunctionTask *task, Answer *ret,
                            bool *ret_own, Error *err)
 {
-    Lender lender = {.host = &function->host, .wanted = task->wanted};
+    Lender lender = {.function = function, .task = task};
     const FunctionEngine engine = {lend_engine, &lender};
     Status status = function->process != NULL
                         ? process_function_run(function->process, task, &engine, ret, err)

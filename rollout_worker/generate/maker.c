@@ -7,8 +7,12 @@
 Status maker_generate(const MakerHost *host, const GenerateRequest *request, const Wanted *wanted,
                       Generation *ret, Error *err)
 {
+    GenerateRequest asked = *request;
+    SamplingParams *params = &asked.params;
+    if (params->min_new_tokens > params->max_new_tokens)
+        params->min_new_tokens = params->max_new_tokens; /* there is no more room */
     TRY(wanted_check(wanted, err));
-    TRY(engine_thread_generate(policy_engine(host->policy), request, wanted->given_up, ret, err));
+    TRY(engine_thread_generate(policy_engine(host->policy), &asked, wanted->given_up, ret, err));
     bool aborted = false;
     for (int i = 0; i < request->num_samples; i++)
         aborted = aborted || ret[i].finish == FINISH_ABORT;

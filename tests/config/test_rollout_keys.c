@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "config/job.h"
+#include "config/eval_set.h"
 
 #define JOB "model: {path: m}\ndata: {train: a.jsonl}\nrollout:\n  n_samples_per_prompt: 2\n"
 
@@ -102,6 +102,104 @@ static void test_what_would_change_nothing_is_refused(void **state)
     job_config_destroy(config);
 }
 
+/* ---- sampling ---- */
+
+static const char sampling_keys[] =
+    GENERATE "  repetition_penalty: 1.25\n  frequency_penalty: -0.5\n  presence_penalty: 0.75\n"
+             "  stop_token_ids: [3, 5]\n  min_new_tokens: 4\n  ignore_eos: true\n"
+             "eval:\n  frequency_penalty: 1\n  min_new_tokens: 2\n  sets:\n"
+             "    all: {path: a, repetition_penalty: 2, presence_penalty: -1, stop_token_ids: 7,\n"
+             "          min_new_tokens: 0, ignore_eos: false}\n"
+             "    none: {path: b}\n";
+
+static void check_sampling(const JobConfig *config)
+{
+    EvalSet all = eval_set(config, 0), none = eval_set(config, 1);
+    assert_true(config->rollout.penalty.repetition == 1.25);
+    assert_true(config->rollout.penalty.frequency == -0.5);
+    assert_true(config->rollout.penalty.presence == 0.75);
+    assert_int_equal(config->rollout.stop_token_ids.count, 2);
+    assert_int_equal(config->rollout.stop_token_ids.item[1], 5);
+    assert_int_equal(config->rollout.min_new_tokens, 4);
+    assert_true(config->rollout.ignore_eos);
+    assert_true(all.penalty.repetition == 2 && all.penalty.presence == -1);
+    assert_true(all.penalty.frequency == 1); /* of the section */
+    assert_int_equal(all.stop_token_ids->count, 1);
+    assert_int_equal(all.stop_token_ids->item[0], 7);
+    assert_true(all.min_new_tokens == 0 && !all.ignore_eos);
+    /* Penalties of training are not those of evaluation; what ends an answer is. */
+    assert_true(none.penalty.repetition == 1 && none.penalty.presence == 0);
+    assert_int_equal(none.stop_token_ids->count, 2);
+    assert_true(none.min_new_tokens == 2 && none.ignore_eos);
+}
+
+static void test_all_of_sampling_can_be_said_for_training_and_each_set(void **state)
+{
+    (void)state;
+    Error err = {0};
+    JobConfig *config = parse(sampling_keys), *again = NULL;
+    check_sampling(config);
+    char *text = job_config_text(config);
+    assert_ok(job_config_parse(text, "again.yaml", "/", &again, &err), &err);
+    check_sampling(again);
+    assert_null(job_config_changes(config, again));
+    free(text);
+    job_config_destroy(again);
+    job_config_destroy(config);
+}
+
+static void test_sampling_out_of_range_is_refused_by_name(void **state)
+{
+    (void)state;
+    refused(GENERATE "  repetition_penalty: 0\n",
+            "rollout.repetition_penalty is 0, expected a number above 0 and at most 10");
+    refused(GENERATE "  frequency_penalty: 2.5\n", "The nearest valid value is 2");
+    refused(GENERATE "  presence_penalty: -3\n", "The nearest valid value is -2");
+    refused(
+        GENERATE "  stop_token_ids: [1, -1]\n",
+        "rollout.stop_token_ids is -1, expected a whole number from 0 to 2147483647, or a list");
+    refused(GENERATE "  stop_token_ids: [\"</s>\"]\n", "rollout.stop_token_ids is \"</s>\"");
+    refused(GENERATE "  ignore_eos: 3\n", "expected true or false");
+    refused(GENERATE "  max_response_length: 8\n  min_new_tokens: 9\n",
+            "rollout.min_new_tokens is 9, more than the 8 tokens");
+    refused(GENERATE "eval: {sets: {a: {path: a, max_response_length: 4, min_new_tokens: 5}}}\n",
+            "eval.sets.a.min_new_tokens is 5, more than the 4 tokens");
+    JobConfig *config = NULL;
+    Error err = {0};
+    assert_fails(
+        job_config_parse("model: {path: m}\ndata: {train: t}\nrollout: {ignore_eos: true}\n",
+                         "job.yaml", "/", &config, &err),
+        ERR_INVALID, &err, "rollout.ignore_eos has no effect with rollout.function: sft");
+}
+
+static void assert_bias(const char *rollout, const char *expected)
+{
+    JobConfig *config = parse(rollout);
+    char *keys = job_sampling_bias(config);
+    if (expected == NULL)
+        assert_null(keys);
+    else
+        assert_string_equal(keys, expected);
+    free(keys);
+    job_config_destroy(config);
+}
+
+static void test_what_biases_the_gradient_is_named(void **state)
+{
+    (void)state;
+    assert_bias(GENERATE, NULL);
+    assert_bias(GENERATE "  temperature: 0.7\n  stop: [a]\n  stop_token_ids: 3\n"
+                         "  ignore_eos: true\neval: {top_p: 0.5, repetition_penalty: 2}\n",
+                NULL);
+    assert_bias(GENERATE "  top_p: 0.9\n  top_k: 20\n", "rollout.top_p 0.9, rollout.top_k 20");
+    assert_bias(GENERATE "  min_p: 0.1\n  repetition_penalty: 1.1\n",
+                "rollout.min_p 0.1, rollout.repetition_penalty 1.1");
+    assert_bias(GENERATE "  frequency_penalty: 1\n  presence_penalty: -1\n  min_new_tokens: 2\n",
+                "rollout.frequency_penalty 1, rollout.presence_penalty -1, "
+                "rollout.min_new_tokens 2");
+    assert_bias(GENERATE "  top_p: 0.9\n  only: true\n  save: answers\n", NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -109,6 +207,9 @@ int main(void)
         cmocka_unit_test(test_a_function_without_its_text_is_refused),
         cmocka_unit_test(test_only_a_function_of_ones_own_may_judge_itself),
         cmocka_unit_test(test_what_would_change_nothing_is_refused),
+        cmocka_unit_test(test_all_of_sampling_can_be_said_for_training_and_each_set),
+        cmocka_unit_test(test_sampling_out_of_range_is_refused_by_name),
+        cmocka_unit_test(test_what_biases_the_gradient_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

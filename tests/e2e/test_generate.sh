@@ -55,6 +55,19 @@ workers)
     nothing_left
     run_job
     same_as_before "a stop and a resume"
+
+    # Filters and penalties: log-probs agree all the same, and whoever asks for them is warned.
+    biased="rollout.top_p=0.8 rollout.repetition_penalty=1.25 rollout.min_new_tokens=2"
+    # shellcheck disable=SC2086
+    write_job biased.yaml run_biased $generate $biased
+    # shellcheck disable=SC2086
+    "$BIN/controller" validate --config biased.yaml $SETTINGS >valid.txt || fail "validate refuses filters"
+    run_job
+    no_mismatch
+    for said in valid.txt "$RUN.out"; do
+        grep -q "not drawn from the policy itself (rollout.top_p 0.8, rollout.repetition_penalty 1.25, rollout.min_new" \
+            "$said" || fail "nobody is warned in $said: $(cat "$said")"
+    done
     ;;
 tensor_parallel) # the answers of a rollout worker whose ranks are laid out as the trainer's
     TP=2

@@ -265,6 +265,70 @@ static void test_evaluation_sets_have_their_own_settings_rewards_and_noise(void 
     job_config_destroy(job);
 }
 
+/* The end token of an answer to record 0, or -1. */
+static int32_t end_of(Stage *stage, const char *set, uint32_t index, int32_t *ret_length)
+{
+    Sample sample;
+    fetch(stage, set, 0, index, &sample);
+    *ret_length = sample.length - sample.prompt_length;
+    int32_t last = sample.token[sample.length - 1];
+    bool stopped = sample.status == SAMPLE_COMPLETED;
+    sample_clear(&sample);
+    return stopped ? last : -1;
+}
+
+/* Every id of the vocabulary ends an answer: it has as many tokens as it must. And a repetition
+ * penalty that nothing withstands: no token comes twice, where without it the likeliest does. */
+static void test_penalties_and_ends_of_the_job_reach_the_engine(void **state)
+{
+    Stage *stage = *state;
+    Boards boards;
+    JobConfig *config = &stage->config;
+    int64_t all[60];
+    int32_t length = 0;
+    int repeats[2] = {0};
+    const double penalty[2] = {1.0, 10.0};
+    for (int i = 0; i < 60; i++)
+        all[i] = 900 + i;
+    config->rollout.max_response_length = 40;
+    config->rollout.min_new_tokens = 3;
+    config->rollout.stop_token_ids = (IntList){all, 60};
+    config->rollout.ignore_eos = true;
+    config->eval.max_response_length = 40;
+    worker_restart(stage);
+    adopt_first(stage, &boards);
+    lease_train(stage, 0, 1);
+    int stopped = 0;
+    for (uint32_t i = 0; i < GROUP; i++) {
+        int32_t end = end_of(stage, "train", i, &length);
+        if (end < 0) {
+            assert_int_equal(length, 40);
+            continue;
+        }
+        assert_in_range(end, 900, 959); /* not the model's own, 1023 */
+        assert_in_range(length, 3, 40);
+        stopped++;
+    }
+    assert_true(stopped > 0);
+    boards_close(&boards);
+    config->rollout.stop_token_ids = (IntList){0};
+    for (int pass = 0; pass < 2; pass++) {
+        Sample sample;
+        config->eval.penalty.repetition = penalty[pass];
+        worker_restart(stage);
+        adopt_first(stage, &boards);
+        troupe__lease_reply__free_unpacked(lease(stage, "eval", 0, 1), NULL);
+        fetch(stage, "eval", 0, 0, &sample);
+        for (int32_t t = sample.prompt_length; t < sample.length; t++)
+            for (int32_t u = sample.prompt_length; u < t; u++)
+                repeats[pass] += sample.token[t] == sample.token[u];
+        sample_clear(&sample);
+        boards_close(&boards);
+    }
+    assert_true(repeats[0] > 0);
+    assert_int_equal(repeats[1], 0);
+}
+
 static void assert_rejected(const Troupe__SampleMeta *meta, RejectReason reason, const char *text)
 {
     assert_int_equal(meta->status, SAMPLE_REJECTED);
@@ -680,6 +744,10 @@ static void test_what_cannot_work_is_told_before_anything_starts(void **state)
     config = stage->config;
     config.train.tp_size = 3;
     assert_fails(rollout_generate.open(&config, &shared, &err), ERR_INVALID, &err, "3");
+    config = stage->config;
+    config.rollout.stop_token_ids = (IntList){&(int64_t){4000000}, 1};
+    assert_fails(rollout_generate.open(&config, &shared, &err), ERR_INVALID, &err,
+                 "rollout: stop_token_ids[0] is 4000000, the model's ids are 0 to ");
     const char *plan = rollout_service_memory_plan(stage->service);
     assert_non_null(strstr(plan, "keys and values"));
     assert_non_null(strstr(plan, "the next weights"));
@@ -695,6 +763,7 @@ int main(void)
         STAGED(test_samples_of_two_ranks_are_the_same_whatever_the_threads),
         STAGED(test_evaluation_has_its_own_settings_and_noise),
         STAGED(test_evaluation_sets_have_their_own_settings_rewards_and_noise),
+        STAGED(test_penalties_and_ends_of_the_job_reach_the_engine),
         STAGED(test_records_without_a_usable_prompt_are_rejected_by_name),
         STAGED(test_rewards_see_prompt_and_label_or_else_the_answer_cut_off),
         STAGED(test_a_verifier_that_fails_is_tried_again),

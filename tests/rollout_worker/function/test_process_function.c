@@ -224,6 +224,27 @@ static void test_function_makes_several_turns(void **state)
     close_fixture(&fixture);
 }
 
+static void test_a_request_may_say_all_of_sampling(void **state)
+{
+    (void)state;
+    Fixture fixture;
+    open_fixture(&fixture);
+    assert_script_fails(&fixture,
+                        "[{\"type\": \"generate\", \"call\": \"a\", \"prompt\": [" QUESTION "], "
+                        "\"sampling\": {\"repetition_penalty\": 1.5, \"frequency_penalty\": 0.25, "
+                        "\"presence_penalty\": -1, \"stop_token_ids\": [3, 4], "
+                        "\"min_new_tokens\": 2, \"ignore_eos\": true, \"stop\": [\"x\"]}}, "
+                        "\"$reply\"]",
+                        ERR_DATA, "\"call\": \"a\"");
+    const SamplingParams *params = &fixture.talker.request.params;
+    assert_true(params->repetition_penalty == 1.5 && params->frequency_penalty == 0.25);
+    assert_true(params->presence_penalty == -1 && params->ignore_eos);
+    assert_int_equal(params->num_stop_token_ids, 2);
+    assert_int_equal(params->num_stop, 1);
+    assert_int_equal(params->min_new_tokens, 2);
+    close_fixture(&fixture);
+}
+
 static void test_pieces_of_text_and_ids(void **state)
 {
     (void)state;
@@ -279,6 +300,8 @@ static void test_requests_that_cannot_be_are_answered(void **state)
     } cases[] = {
         {"\"sampling\": {\"temprature\": 1}, \"prompt\": [" QUESTION "]",
          "did you mean temperature?"},
+        {"\"sampling\": {\"presence_penalty\": \"1\"}, \"prompt\": [" QUESTION "]",
+         "presence_penalty"},
         {"\"prompt\": []", "the prompt is empty"},
         {"\"prompt\": [{\"txt\": 1}]", "pieces[0]: a piece has none of"},
         {"\"prompt\": [{\"tokens\": [5000]}]", "no id of the vocabulary"},
@@ -308,6 +331,11 @@ static void test_function_is_told_what_was_generated(void **state)
                         "\"call\": \"a\", \"outputs\": [{\"number\": 0, \"text\": \"0 is five\", "
                         "\"finish\": \"stop\"");
     assert_script_fails(&fixture, "[\"$reply\"]", ERR_DATA, "\"sampling\": {\"temperature\": 1");
+    assert_script_fails(&fixture, "[\"$reply\"]", ERR_DATA,
+                        "\"repetition_penalty\": 1, \"frequency_penalty\": 0, "
+                        "\"presence_penalty\": 0, \"max_new_tokens\": 100, "
+                        "\"min_new_tokens\": 0, \"ignore_eos\": false, \"stop\": [], "
+                        "\"stop_token_ids\": []}");
     close_fixture(&fixture);
 }
 
@@ -460,6 +488,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_function_makes_a_group),
         cmocka_unit_test(test_function_makes_several_turns),
+        cmocka_unit_test(test_a_request_may_say_all_of_sampling),
         cmocka_unit_test(test_pieces_of_text_and_ids),
         cmocka_unit_test(test_outputs_are_trained_only_behind_their_prompt),
         cmocka_unit_test(test_requests_that_cannot_be_are_answered),
