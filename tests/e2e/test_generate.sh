@@ -64,9 +64,9 @@ workers)
     "$BIN/controller" validate --config biased.yaml $SETTINGS >valid.txt || fail "validate refuses filters"
     run_job
     no_mismatch
-    for said in valid.txt "$RUN.out"; do
-        grep -q "policy itself (rollout.top_p 0.8, rollout.repetition_penalty 1.25, rollout.min_new_tokens 2)" "$said" ||
-            fail "nobody is warned in $said: $(cat "$said")"
+    for out in valid.txt "$RUN.out"; do
+        grep -q "policy itself (rollout.top_p 0.8, rollout.repetition_penalty 1.25, rollout.min_new_tokens 2)" "$out" ||
+            fail "nobody is warned in $out: $(cat "$out")"
     done
     ;;
 tensor_parallel) # the answers of a rollout worker whose ranks are laid out as the trainer's
