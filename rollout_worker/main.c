@@ -7,6 +7,13 @@
 #include "base/log.h"
 #include "rollout_worker/service.h"
 
+/* The controller starts another one, which makes an engine of its own. */
+static void on_lost(void *context, const Error *why)
+{
+    log_event(LOG_ERROR, "engine_lost", F_STR("why", why->message));
+    actor_process_fail(context, why);
+}
+
 static Status start(ActorProcess *process, void **ret_self, Error *err)
 {
     const JobConfig *config = actor_process_config(process);
@@ -18,6 +25,8 @@ static Status start(ActorProcess *process, void **ret_self, Error *err)
         .table = rollout_table(config->rollout.function),
         .threads = cpus > 1 ? (int)cpus : 1,
         .store_bytes_max = SAMPLE_STORE_BYTES_MAX,
+        .lost = on_lost,
+        .context = process,
     };
     const char *dash = strrchr(options.identity->name, '-'); /* rollout-3 */
     if (dash != NULL) options.index = atoi(dash + 1);

@@ -104,6 +104,9 @@ typedef struct RolloutTable {
     /* Makes calls of `run` return soon, for good. Any thread. */
     void (*end)(void *shared);
     void (*describe)(const void *shared, RolloutActivity *ret);
+    /* `lost` is called when what generates is lost for good and the process should end: once, on
+     * any thread, before calls of `run` end with ERR_UNAVAILABLE. */
+    void (*watch)(void *shared, void (*lost)(void *context, const Error *why), void *context);
     const char *(*memory_plan)(const void *shared); /* for people; borrowed */
     /* What it generates with, and how it reads chats; borrowed. */
     const struct Policy *(*policy)(const void *shared, const struct ChatText **ret_text);

@@ -42,6 +42,9 @@ struct RolloutService {
     void *shared;
     LeaseHost host;
     PolicyServer *server; /* NULL: the job wants none */
+    void (*lost)(void *context, const Error *why);
+    void *lost_context;
+    Error lost_why;
     /* adopting; without weights to adopt there is no thread */
     Queue *adoptions;
     pthread_t adopter;
@@ -267,6 +270,22 @@ static void adopter_stop(RolloutService *service)
     }
 }
 
+/* ---- losing it ---- */
+
+static void tell_lost(void *argument)
+{
+    const RolloutService *service = argument;
+    service->lost(service->lost_context, &service->lost_why);
+}
+
+/* Posted before the leases that fail by it: they must not be asked for again here. */
+static void on_lost(void *context, const Error *why)
+{
+    RolloutService *service = context;
+    service->lost_why = *why;
+    loop_post(service->host.loop, tell_lost, service);
+}
+
 /* ---- life ---- */
 
 const ActorMethod rollout_service_methods[] = {
@@ -304,6 +323,9 @@ Status rollout_service_create(const RolloutServiceOptions *options, RolloutServi
         table->num_threads != NULL ? table->num_threads(options->config) : options->threads;
     service->host.pool = rollout_pool_create(options->loop, table, shared, threads);
     service->host.store = sample_store_create(options->store_bytes_max);
+    service->lost = options->lost;
+    service->lost_context = options->context;
+    if (table->watch != NULL && options->lost != NULL) table->watch(shared, on_lost, service);
     adopter_start(service);
     Status status = start_server(service, options->index, err);
     if (status == OK)

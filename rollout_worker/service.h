@@ -19,6 +19,9 @@ typedef struct RolloutServiceOptions {
     int threads; /* that run the rollout function, at least 1; where it does not say itself */
     size_t store_bytes_max; /* of samples held */
     int index;              /* of this worker: "rollout-3" is 3 */
+    /* What generates is lost for good: the process is to end. On the loop; may be NULL. */
+    void (*lost)(void *context, const Error *why);
+    void *context;
 } RolloutServiceOptions;
 
 /* Loads what the rollout function needs (a tokenizer of 150,000 entries takes a few tenths of a

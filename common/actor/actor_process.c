@@ -83,6 +83,11 @@ static void finish(ActorProcess *process, Status status, const char *why)
     loop_stop(process->loop);
 }
 
+void actor_process_fail(ActorProcess *process, const Error *why)
+{
+    finish(process, why->status, why->message);
+}
+
 /* ---- beats ---- */
 
 static int64_t resident_bytes(void)

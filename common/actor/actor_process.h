@@ -59,6 +59,10 @@ TrainPlace actor_process_train_place(const ActorProcess *process);
 /* The work has got on: what the controller's "no progress" watches. Any thread. */
 void actor_process_progress(ActorProcess *process);
 
+/* Ends the process with this error, as one that cannot go on: the controller learns of its end and
+ * starts another. */
+void actor_process_fail(ActorProcess *process, const Error *why);
+
 /* What the process is doing, for status: "step 12", "idle". Copied. */
 void actor_process_set_doing(ActorProcess *process, const char *doing);
 

@@ -329,6 +329,16 @@ static Status check_usable(const Engine *engine, Error *err)
                      "a collective failed before: this engine must be made anew");
 }
 
+bool engine_is_broken(const Engine *engine)
+{
+    return engine->broken;
+}
+
+void engine_lose_rank(Engine *engine)
+{
+    comm_abort(engine->options.tensor_comm);
+}
+
 /* Shares the plan and carries it out. A rank that cannot go on takes the others with it. */
 static Status run_plan(Engine *engine, Error *err)
 {

@@ -126,6 +126,11 @@ int engine_abort_all(Engine *engine);
  * is lost: the engine is unusable then. */
 Status engine_step(Engine *engine, bool *ret_busy, Error *err);
 
+bool engine_is_broken(const Engine *engine); /* a rank was lost: it can only be destroyed */
+
+/* With several ranks: the next step fails on all of them, as if one were lost. To test. */
+void engine_lose_rank(Engine *engine);
+
 /* For ranks other than 0: takes part in one step of rank 0's. *ret_done: it was destroyed. */
 Status engine_follow(Engine *engine, bool *ret_done, Error *err);
 

@@ -179,10 +179,26 @@ Engine *engine_ranks_first(const EngineRanks *ranks)
     return ranks->first;
 }
 
+/* After a step that left the engine unusable. Rank 0 often knows no more than that another has
+ * left; why is what that one says, which ends soon, as rank 0 has aborted their Comm. */
+static void add_why_of_followers(EngineRanks *ranks, Error *err)
+{
+    pthread_mutex_lock(&ranks->mutex);
+    for (int i = 0; i < ranks->num_followers; i++) {
+        Follower *follower = &ranks->follower[i];
+        while (!follower->ended)
+            pthread_cond_wait(&ranks->changed, &ranks->mutex);
+        if (follower->status != OK && err != NULL)
+            error_append(err, "tensor-parallel rank %d: %s", follower->rank, follower->err.message);
+    }
+    pthread_mutex_unlock(&ranks->mutex);
+}
+
 Status engine_ranks_step(EngineRanks *ranks, bool *ret_busy, Error *err)
 {
     Status status = engine_step(ranks->first, ret_busy, err);
     ranks->steps++;
+    if (engine_is_broken(ranks->first)) add_why_of_followers(ranks, err);
     return status;
 }
 

@@ -16,7 +16,7 @@ void engine_ranks_destroy(EngineRanks *ranks); /* accepts NULL */
 
 Engine *engine_ranks_first(const EngineRanks *ranks); /* rank 0's */
 
-/* As engine_step. */
+/* As engine_step. When a rank is lost the message says what the others failed at, too. */
 Status engine_ranks_step(EngineRanks *ranks, bool *ret_busy, Error *err);
 
 /* All ranks go over to weights[tp_size]; with several it takes two steps, whose results are to be

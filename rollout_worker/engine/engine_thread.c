@@ -46,6 +46,8 @@ struct EngineThread {
     pthread_cond_t changed;
     Job *jobs;
     bool ended;
+    EngineLost lost; /* NULL: nobody watches */
+    void *lost_context;
     atomic_uint_fast64_t progress;
     atomic_int working, waiting, running;
     _Atomic int64_t version; /* NO_VERSION: no weights */
@@ -135,6 +137,22 @@ static void let_go_of_engine(EngineThread *thread, const Error *why)
     thread->running = 0;
 }
 
+/* Whoever asked for anything may ask again elsewhere, or here when this is made anew; whatever the
+ * status of a collective that broke, what it says of the request is that. */
+static void lose_engine(EngineThread *thread, const Error *why)
+{
+    Error *failure = &thread->failure;
+    *failure = (Error){0};
+    error_set(failure, ERR_UNAVAILABLE,
+              "a tensor-parallel rank of the generation engine is lost: %s", why->message);
+    pthread_mutex_lock(&thread->mutex);
+    EngineLost lost = thread->lost;
+    void *context = thread->lost_context;
+    pthread_mutex_unlock(&thread->mutex);
+    if (lost != NULL) lost(context, failure);
+    let_go_of_engine(thread, failure);
+}
+
 static void on_token(void *context, const TokenEvent *event)
 {
     EngineThread *thread = context;
@@ -164,8 +182,7 @@ static void step(EngineThread *thread)
     } else if (status == ERR_DATA || thread->tp_size == 1) {
         abort_all(thread, &err); /* other weights may help */
     } else {
-        thread->failure = err;
-        let_go_of_engine(thread, &err);
+        lose_engine(thread, &err);
     }
 }
 
@@ -300,6 +317,14 @@ void engine_thread_destroy(EngineThread *thread)
     pthread_mutex_destroy(&thread->mutex);
     free(thread->end_token);
     free(thread);
+}
+
+void engine_thread_watch(EngineThread *thread, EngineLost lost, void *context)
+{
+    pthread_mutex_lock(&thread->mutex);
+    thread->lost = lost;
+    thread->lost_context = context;
+    pthread_mutex_unlock(&thread->mutex);
 }
 
 /* ---- requests ---- */
@@ -451,10 +476,9 @@ static Status run_adopt(EngineThread *thread, Job *job, Error *err)
         thread->version = adoption->version;
         return OK;
     }
-    thread->failure = why;
-    let_go_of_engine(thread, &why);
-    if (err != NULL) *err = why;
-    return status;
+    lose_engine(thread, &why);
+    if (err != NULL) *err = thread->failure;
+    return thread->failure.status;
 }
 
 Status engine_thread_adopt(EngineThread *thread, const Weights *const *weights, int64_t version,

@@ -36,6 +36,12 @@ void engine_thread_end(EngineThread *thread);
 /* Ends it and waits for its threads. Nobody may be in a call by then. Accepts NULL. */
 void engine_thread_destroy(EngineThread *thread);
 
+/* A tensor-parallel rank was lost, and with it the engine; `why` says what happened. It can be made
+ * anew only by new weights, which may never come: a process that has nothing else to do ends. On
+ * the engine's thread, before what is in work ends (with ERR_UNAVAILABLE). */
+typedef void (*EngineLost)(void *context, const Error *why);
+void engine_thread_watch(EngineThread *thread, EngineLost lost, void *context);
+
 /* ---- requests ---- */
 
 /* Where the results of a request go; called on the engine's thread. */

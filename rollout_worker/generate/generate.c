@@ -257,6 +257,12 @@ static Status generate_adopt(void *shared, const RolloutWeights *weights, Rollou
     return policy_adopt(generate->policy, weights, ret, err);
 }
 
+static void generate_watch(void *shared, EngineLost lost, void *context)
+{
+    const Generate *generate = shared;
+    engine_thread_watch(policy_engine(generate->policy), lost, context);
+}
+
 static const Policy *generate_policy(const void *shared, const ChatText **ret_text)
 {
     const Generate *generate = shared;
@@ -600,8 +606,8 @@ static char *generate_warnings(const void *shared)
     .open = generate_open, .close = generate_close, .open_thread = generate_open_thread,           \
     .close_thread = generate_close_thread, .run = generate_run, .explain = generate_explain,       \
     .warnings = generate_warnings, .num_threads = generate_num_threads, .adopt = generate_adopt,   \
-    .end = generate_end, .describe = generate_describe, .memory_plan = generate_memory_plan,       \
-    .policy = generate_policy
+    .end = generate_end, .describe = generate_describe, .watch = generate_watch,                   \
+    .memory_plan = generate_memory_plan, .policy = generate_policy
 
 const RolloutTable rollout_generate = {.name = "generate", GENERATES};
 const RolloutTable rollout_process = {.name = "process", GENERATES};

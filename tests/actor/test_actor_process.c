@@ -258,6 +258,18 @@ static void test_process_stops_on_a_signal(void **state)
     controller_close(&c);
 }
 
+static void test_process_that_cannot_go_on_ends_with_what_happened(void **state)
+{
+    (void)state;
+    Controller c;
+    controller_open(&c);
+    start_and_meet(&c);
+    assert_int_equal(call_actor(&c, "test.fail", "").status, OK);
+    assert_ends_with(&c, status_exit_code(ERR_UNAVAILABLE),
+                     "test_program: what it works with is lost");
+    controller_close(&c);
+}
+
 static void test_process_gives_up_without_a_controller(void **state)
 {
     (void)state;
@@ -349,6 +361,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_process_says_hello_beats_and_stops_when_told),
         cmocka_unit_test(test_process_stops_on_a_signal),
+        cmocka_unit_test(test_process_that_cannot_go_on_ends_with_what_happened),
         cmocka_unit_test(test_process_gives_up_without_a_controller),
         cmocka_unit_test(test_process_ends_when_it_is_refused_or_cannot_start),
         cmocka_unit_test(test_process_explains_a_wrong_command_line),

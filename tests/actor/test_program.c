@@ -92,7 +92,17 @@ static void on_print(void *self, Call *call)
     call_reply(call, (Bytes){0}, (Bytes){0});
 }
 
+/* test.fail: cannot go on. */
+static void on_fail(void *self, Call *call)
+{
+    Error why;
+    error_set(&why, ERR_UNAVAILABLE, "what it works with is lost");
+    call_reply(call, (Bytes){0}, (Bytes){0});
+    actor_process_fail(self, &why);
+}
+
 static const ActorMethod methods[] = {
+    {"test.fail", on_fail},
     {"test.crash", on_crash},
     {"test.stray", on_stray},
     {"test.print", on_print},

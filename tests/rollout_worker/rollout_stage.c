@@ -69,6 +69,8 @@ void worker_start(Stage *stage, size_t store_bytes_max)
         .table = stage->table,
         .threads = 3,
         .store_bytes_max = store_bytes_max,
+        .lost = stage->lost,
+        .context = stage,
     };
     assert_ok(rollout_service_create(&options, &stage->service, &err), &err);
     stage->worker_actor =

@@ -13,7 +13,8 @@
 typedef struct Stage {
     JobConfig config;
     const RolloutTable *table;
-    char *train_path, *run_dir; /* whoever sets them frees them */
+    void (*lost)(void *context, const Error *why); /* of the service, with the stage */
+    char *train_path, *run_dir;                    /* whoever sets them frees them */
     char source_endpoint[ENDPOINT_MAX], worker_endpoint[ENDPOINT_MAX];
     Loop *loop;
     DataService *source;

@@ -616,6 +616,62 @@ static void assert_adopt_fails(Stage *stage, Boards *boards, uint64_t version, S
     answer_free(&answer);
 }
 
+static Policy *opened_policy; /* of the worker that was started last */
+
+static Status open_and_keep(const JobConfig *config, void **ret_shared, Error *err)
+{
+    const ChatText *text = NULL;
+    TRY(rollout_generate.open(config, ret_shared, err));
+    opened_policy = (Policy *)rollout_generate.policy(*ret_shared, &text);
+    return OK;
+}
+
+static int num_lost;
+static bool lease_was_open;
+static Answer *open_lease;
+
+static void on_lost(void *context, const Error *why)
+{
+    (void)context;
+    num_lost++;
+    lease_was_open = !open_lease->here;
+    assert_int_equal(why->status, ERR_UNAVAILABLE);
+    assert_non_null(
+        strstr(why->message, "a tensor-parallel rank of the generation engine is lost"));
+}
+
+static Status lose_rank(void *context, Engine *engine, Error *err)
+{
+    (void)context, (void)err;
+    engine_lose_rank(engine);
+    return OK;
+}
+
+/* The worker is told to end, and before its leases fail: the controller must not ask it again. */
+static void test_an_engine_that_loses_a_rank_ends_the_worker(void **state)
+{
+    Stage *stage = *state;
+    Boards boards;
+    Answer answer = {0};
+    Error err = {0};
+    RolloutTable table = rollout_generate;
+    table.open = open_and_keep;
+    stage->table = &table;
+    stage->lost = on_lost;
+    stage->config.train.tp_size = 2;
+    num_lost = 0;
+    open_lease = &answer;
+    worker_restart(stage);
+    adopt_first(stage, &boards);
+    start_lease(stage, "train", 0, 1, &answer);
+    assert_ok(engine_thread_run(policy_engine(opened_policy), lose_rank, NULL, &err), &err);
+    assert_null(finish_lease(&answer));
+    assert_int_equal(answer.status, ERR_UNAVAILABLE);
+    assert_int_equal(num_lost, 1);
+    assert_true(lease_was_open);
+    boards_close(&boards);
+}
+
 static void test_weights_that_cannot_be_had_are_told(void **state)
 {
     Stage *stage = *state;
@@ -775,6 +831,7 @@ int main(void)
         STAGED(test_restarted_train_ranks_end_what_is_in_work),
         STAGED(test_leases_that_wait_for_rewards_end_at_a_restart),
         STAGED(test_a_worker_ends_in_the_middle_of_leases_and_its_successor_serves),
+        STAGED(test_an_engine_that_loses_a_rank_ends_the_worker),
         STAGED(test_weights_that_cannot_be_had_are_told),
         STAGED(test_answers_that_were_saved_are_loaded_to_the_bit),
         STAGED(test_saved_answers_to_another_prompt_are_refused),

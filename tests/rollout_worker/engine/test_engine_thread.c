@@ -579,6 +579,60 @@ static void reset(const Ranks *ranks, void *argument)
     stage_close(&stage);
 }
 
+typedef struct Watcher {
+    atomic_int calls;
+    Error why;
+} Watcher;
+
+static void note_lost(void *context, const Error *why)
+{
+    Watcher *watcher = context;
+    watcher->why = *why;
+    watcher->calls++;
+}
+
+/* Only rank 0 has weights of that name: the next step fails on rank 1 alone. */
+static Status part_ranks(void *context, Engine *engine, Error *err)
+{
+    Stage *stage = context;
+    engine_stage_weights(engine, stage->toy[0].weights[1], 7);
+    return engine_switch_weights(engine, 7, KV_RECOMPUTE, err);
+}
+
+/* Whoever waits learns of it, the one who watches first and with the rank that is to blame; nobody
+ * who asks afterwards waits; and other weights make the engine anew. */
+static void test_an_engine_that_loses_a_rank_says_so_and_fails_at_once(void **state)
+{
+    (void)state;
+    Error err = {0};
+    Stage stage;
+    ToyRequest toy;
+    Generation generation;
+    Watcher watcher = {0};
+    const Ranks alone = {.tp_size = 1, .kernels = cpu_kernels(1)};
+    stage_open(&stage, &alone, 2);
+    engine_thread_watch(stage.thread, note_lost, &watcher);
+    adopt(&stage, 0);
+    for (int pass = 0; pass < 2; pass++) {
+        toy_request(&toy, 5, 8, 1, LONG);
+        toy.request.params.ignore_eos = true;
+        if (pass == 0) rank_ok(engine_thread_run(stage.thread, part_ranks, &stage, &err), &err);
+        assert_fails(engine_thread_generate(stage.thread, &toy.request, NULL, &generation, &err),
+                     ERR_UNAVAILABLE, &err,
+                     "tensor-parallel rank of the generation engine is lost");
+    }
+    assert_int_equal(watcher.calls, 1);
+    assert_int_equal(watcher.why.status, ERR_UNAVAILABLE);
+    assert_non_null(
+        strstr(watcher.why.message, "tensor-parallel rank 1: asked to switch to weights"));
+    assert_true(engine_thread_version(stage.thread) == NO_VERSION);
+    adopt(&stage, 2);
+    rank_ok(engine_thread_generate(stage.thread, &toy.request, NULL, &generation, &err), &err);
+    assert_int_equal(generation.length, LONG);
+    generation_clear(&generation);
+    stage_close(&stage);
+}
+
 static void test_after_a_reset_other_weights_may_have_the_same_name(void **state)
 {
     (void)state;
@@ -645,6 +699,7 @@ int main(void)
         cmocka_unit_test(test_samples_that_nobody_wants_any_more_end),
         cmocka_unit_test(test_tokens_stream_and_a_request_can_be_aborted),
         cmocka_unit_test(test_weights_without_finite_logits_fail_requests_until_better_ones_come),
+        cmocka_unit_test(test_an_engine_that_loses_a_rank_says_so_and_fails_at_once),
         cmocka_unit_test(test_after_a_reset_other_weights_may_have_the_same_name),
         cmocka_unit_test(test_an_engine_that_cannot_be_made_is_told_at_the_first_weights),
         cmocka_unit_test(test_work_runs_between_two_steps),
