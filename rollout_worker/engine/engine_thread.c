@@ -339,6 +339,8 @@ static Status run_submit(EngineThread *thread, Job *job, Error *err)
 {
     Submission *submission = job->argument;
     GenerateRequest request = *submission->request;
+    if (thread->ranks == NULL && thread->failure.status == OK)
+        return error_set(err, ERR_UNAVAILABLE, "there are no weights to answer with yet");
     if (thread->ranks == NULL) {
         if (err != NULL) *err = thread->failure;
         return thread->failure.status;
@@ -357,21 +359,13 @@ static Status run_submit(EngineThread *thread, Job *job, Error *err)
     return OK;
 }
 
-static Status submit(EngineThread *thread, Submission *submission, const atomic_bool *given_up,
-                     Error *err)
-{
-    Job job;
-    job_init(&job, run_submit, submission, err);
-    job.needs_weights = true;
-    job.given_up = given_up;
-    return ask(thread, &job);
-}
-
 Status engine_thread_submit(EngineThread *thread, const GenerateRequest *request,
                             const GenerateSink *sink, uint64_t *ret_id, Error *err)
 {
     Submission submission = {.request = request, .sink = sink};
-    TRY(submit(thread, &submission, NULL, err));
+    Job job;
+    job_init(&job, run_submit, &submission, err);
+    TRY(ask(thread, &job));
     *ret_id = submission.id;
     return OK;
 }
@@ -428,7 +422,11 @@ Status engine_thread_generate(EngineThread *thread, const GenerateRequest *reque
     Submission submission = {.request = request, .sink = &sink};
     pthread_cond_init(&waiter.complete, NULL);
     waiter.status = OK;
-    Status status = submit(thread, &submission, given_up, err);
+    Job job;
+    job_init(&job, run_submit, &submission, err);
+    job.needs_weights = true;
+    job.given_up = given_up;
+    Status status = ask(thread, &job);
     if (status == OK) {
         pthread_mutex_lock(&thread->mutex);
         while (waiter.left > 0)

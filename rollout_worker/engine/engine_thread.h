@@ -53,8 +53,9 @@ typedef struct GenerateSink {
     void *context;
 } GenerateSink;
 
-/* Hands a request in. Blocks until a step is over, and until there are weights. *ret_id is the id
- * that names it from now on (request->id is ignored). Fails as engine_submit does, or with
+/* Hands a request in. Blocks until a step is over, and never for weights: without them it fails
+ * with ERR_UNAVAILABLE, as nobody could tell it that they are not waited for any more. *ret_id is
+ * the id that names it from now on (request->id is ignored). Fails as engine_submit does, or with
  * ERR_CANCELLED; then the sink is never called. on_token can come before this returns. */
 Status engine_thread_submit(EngineThread *thread, const GenerateRequest *request,
                             const GenerateSink *sink, uint64_t *ret_id, Error *err);
@@ -62,10 +63,11 @@ Status engine_thread_submit(EngineThread *thread, const GenerateRequest *request
 /* Its samples end as aborted, with what they have. Unknown ids are none in work any more. */
 void engine_thread_abort(EngineThread *thread, uint64_t id);
 
-/* Blocks until all samples of the request are there: ret[i] is that of index first_index + i, to be
- * cleared by the caller. *given_up (NULL: never) becomes true when nobody wants them any more: then
- * they end as aborted, and one that waits for weights is ERR_CANCELLED. Fails as
- * engine_thread_submit, or with what went wrong with the engine; then nothing is returned. */
+/* Blocks until there are weights, and all samples of the request: ret[i] is that of index
+ * first_index + i, to be cleared by the caller. *given_up (NULL: never) becomes true when nobody
+ * wants them any more: then they end as aborted, and one that waits for weights is ERR_CANCELLED.
+ * Fails as engine_thread_submit, or with what went wrong with the engine; then nothing is returned.
+ */
 Status engine_thread_generate(EngineThread *thread, const GenerateRequest *request,
                               const atomic_bool *given_up, Generation *ret, Error *err);
 

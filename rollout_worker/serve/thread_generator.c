@@ -1,15 +1,18 @@
 #include "rollout_worker/serve/thread_generator.h"
 
-#include <pthread.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/memory.h"
+
+#define LOOK_US 200
 
 struct ThreadGenerator {
     EngineThread *thread;
     int samples_max;
     atomic_int samples; /* in work or on their way in */
+    atomic_int visits;  /* of the engine's thread that are to come or going on: one a request */
 };
 
 /* A request in work. */
@@ -49,6 +52,7 @@ static void on_done(void *context, Generation *generation, const Error *why)
         sink.on_result(sink.context, generation); /* after the last one the sink may be gone */
     else
         generation_clear(generation);
+    if (last) atomic_fetch_sub(&generator->visits, 1); /* and now this one, too */
 }
 
 static Status submit(void *self, const GenerateRequest *asked, const GenerationSink *sink,
@@ -56,8 +60,6 @@ static Status submit(void *self, const GenerateRequest *asked, const GenerationS
 {
     ThreadGenerator *generator = self;
     int samples = asked->num_samples;
-    if (engine_thread_version(generator->thread) == NO_VERSION)
-        return error_set(err, ERR_UNAVAILABLE, "there are no weights to answer with yet");
     if (atomic_fetch_add(&generator->samples, samples) + samples > generator->samples_max) {
         atomic_fetch_sub(&generator->samples, samples);
         return error_set(err, ERR_RESOURCE,
@@ -68,9 +70,11 @@ static Status submit(void *self, const GenerateRequest *asked, const GenerationS
     Request *request = mem_calloc(1, sizeof *request);
     *request = (Request){.generator = generator, .sink = *sink, .left = samples};
     GenerateSink own = {.on_token = on_token, .on_done = on_done, .context = request};
+    atomic_fetch_add(&generator->visits, 1);
     Status status = engine_thread_submit(generator->thread, asked, &own, ret_id, err);
     if (status != OK) {
         atomic_fetch_sub(&generator->samples, samples);
+        atomic_fetch_sub(&generator->visits, 1);
         free(request);
     }
     if (status == ERR_CANCELLED) /* the engine's word for its end */
@@ -105,8 +109,12 @@ ThreadGenerator *thread_generator_create(EngineThread *thread, int samples_max)
     return generator;
 }
 
+/* Who waited for an answer may be here before the engine's thread is through with the request: of
+ * one that failed further samples end after the failure was told. */
 void thread_generator_destroy(ThreadGenerator *generator)
 {
+    while (generator != NULL && atomic_load(&generator->visits) > 0)
+        usleep(LOOK_US);
     free(generator);
 }
 

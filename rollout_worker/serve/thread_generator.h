@@ -11,8 +11,9 @@ typedef struct ThreadGenerator ThreadGenerator;
 /* Borrows the thread, which must outlive it and every request. `samples_max`: samples of its own in
  * work beyond which requests are refused. */
 ThreadGenerator *thread_generator_create(EngineThread *thread, int samples_max);
-void thread_generator_destroy(ThreadGenerator *generator); /* nothing may be in work; accepts NULL
-                                                            */
+
+/* Every request has had its last word by then, or the engine has ended or will. Accepts NULL. */
+void thread_generator_destroy(ThreadGenerator *generator);
 
 Generator thread_generator_front(ThreadGenerator *generator);
 

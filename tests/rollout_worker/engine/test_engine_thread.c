@@ -599,38 +599,71 @@ static Status part_ranks(void *context, Engine *engine, Error *err)
     return engine_switch_weights(engine, 7, KV_RECOMPUTE, err);
 }
 
-/* Whoever waits learns of it, the one who watches first and with the rank that is to blame; nobody
- * who asks afterwards waits; and other weights make the engine anew. */
-static void test_an_engine_that_loses_a_rank_says_so_and_fails_at_once(void **state)
+static void losing_a_rank(const Ranks *ranks, void *argument)
 {
-    (void)state;
+    (void)argument;
+    static const char what[] = "tensor-parallel rank of the generation engine is lost";
     Error err = {0};
     Stage stage;
     ToyRequest toy;
     Generation generation;
     Watcher watcher = {0};
-    const Ranks alone = {.tp_size = 1, .kernels = cpu_kernels(1)};
-    stage_open(&stage, &alone, 2);
+    stage_open(&stage, ranks, 2);
     engine_thread_watch(stage.thread, note_lost, &watcher);
     adopt(&stage, 0);
-    for (int pass = 0; pass < 2; pass++) {
-        toy_request(&toy, 5, 8, 1, LONG);
-        toy.request.params.ignore_eos = true;
-        if (pass == 0) rank_ok(engine_thread_run(stage.thread, part_ranks, &stage, &err), &err);
-        assert_fails(engine_thread_generate(stage.thread, &toy.request, NULL, &generation, &err),
-                     ERR_UNAVAILABLE, &err,
-                     "tensor-parallel rank of the generation engine is lost");
+    rank_ok(engine_thread_run(stage.thread, part_ranks, &stage, &err), &err);
+    toy_request(&toy, 5, 8, 1, LONG);
+    toy.request.params.ignore_eos = true;
+    for (int i = 0; i < 2; i++) {
+        rank_check(engine_thread_generate(stage.thread, &toy.request, NULL, &generation, &err) ==
+                   ERR_UNAVAILABLE);
+        rank_check(strstr(err.message, what) != NULL);
     }
-    assert_int_equal(watcher.calls, 1);
-    assert_int_equal(watcher.why.status, ERR_UNAVAILABLE);
-    assert_non_null(
-        strstr(watcher.why.message, "tensor-parallel rank 1: asked to switch to weights"));
-    assert_true(engine_thread_version(stage.thread) == NO_VERSION);
+    rank_check(watcher.calls == 1);
+    rank_check(watcher.why.status == ERR_UNAVAILABLE);
+    rank_check(strstr(watcher.why.message, "tensor-parallel rank 1: asked to switch to weights"));
+    rank_check(engine_thread_version(stage.thread) == NO_VERSION);
     adopt(&stage, 2);
     rank_ok(engine_thread_generate(stage.thread, &toy.request, NULL, &generation, &err), &err);
-    assert_int_equal(generation.length, LONG);
+    rank_check(generation.length == LONG);
     generation_clear(&generation);
     stage_close(&stage);
+}
+
+/* Whoever waits learns of it, the one who watches with the rank that is to blame; nobody who asks
+ * afterwards waits; and other weights make the engine anew. */
+static void test_an_engine_that_loses_a_rank_says_so_and_fails_at_once(void **state)
+{
+    (void)state;
+    ranks_run(1, 1, losing_a_rank, NULL);
+}
+
+static void submitting_without_weights(const Ranks *ranks, void *argument)
+{
+    (void)argument;
+    Error err = {0};
+    Stage stage;
+    ToyRequest toy;
+    GenerateSink sink = {0};
+    uint64_t id = 0;
+    stage_open(&stage, ranks, 1);
+    toy_request(&toy, 5, 8, 1, 4);
+    for (int i = 0; i < 2; i++) {
+        rank_check(engine_thread_submit(stage.thread, &toy.request, &sink, &id, &err) ==
+                   ERR_UNAVAILABLE);
+        if (i > 0) break;
+        adopt(&stage, 0);
+        rank_ok(engine_thread_reset(stage.thread, &err), &err);
+    }
+    stage_close(&stage);
+}
+
+/* Who submits cannot be told that nobody wants the answer any more: it must not wait for weights.
+ */
+static void test_a_submission_without_weights_is_refused_at_once(void **state)
+{
+    (void)state;
+    ranks_run(1, 1, submitting_without_weights, NULL);
 }
 
 static void test_after_a_reset_other_weights_may_have_the_same_name(void **state)
@@ -700,6 +733,7 @@ int main(void)
         cmocka_unit_test(test_tokens_stream_and_a_request_can_be_aborted),
         cmocka_unit_test(test_weights_without_finite_logits_fail_requests_until_better_ones_come),
         cmocka_unit_test(test_an_engine_that_loses_a_rank_says_so_and_fails_at_once),
+        cmocka_unit_test(test_a_submission_without_weights_is_refused_at_once),
         cmocka_unit_test(test_after_a_reset_other_weights_may_have_the_same_name),
         cmocka_unit_test(test_an_engine_that_cannot_be_made_is_told_at_the_first_weights),
         cmocka_unit_test(test_work_runs_between_two_steps),
