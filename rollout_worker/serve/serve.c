@@ -16,10 +16,14 @@
 #include "base/json.h"
 #include "base/memory.h"
 #include "rollout_worker/serve/answer.h"
+#include "rollout_worker/serve/peers.h"
 
 #define BODY_BYTES_MAX     (64u << 20)
 #define CONNECTIONS_MAX    256
-#define IDLE_SECONDS       60   /* of a connection without a request */
+#define HEADER_MS          20000
+#define BODY_MS            60000
+#define IDLE_MS            60000
+#define ANSWER_MS          120000
 #define LAST_WORDS_MS      2000 /* at the end, to clients in work */
 #define TOKEN_BYTES_MIN    16
 #define STREAM_BLOCK_BYTES (32u << 10)
@@ -30,6 +34,7 @@ struct Server {
     ServeOptions options;
     char *token, *name, *url;
     struct MHD_Daemon *daemon;
+    Peers *peers;
     pthread_mutex_t lock;
     Exchange *exchanges; /* with a call in work */
     _Atomic int calls;
@@ -41,6 +46,7 @@ struct Server {
 struct Exchange {
     Server *server;
     struct MHD_Connection *connection;
+    Peer *peer;
     const struct Route *route;
     Refusal refusal; /* found before the body was there */
     bool refused;
@@ -70,6 +76,12 @@ static int descriptor_of(struct MHD_Connection *connection)
     return info != NULL ? info->connect_fd : -1;
 }
 
+/* What the client has time for now; 0: nothing, it is our turn. */
+static void expect(const Exchange *exchange, int within_ms)
+{
+    peer_expect(exchange->server->peers, exchange->peer, within_ms);
+}
+
 static enum MHD_Result queue_response(Exchange *exchange, int http_status, const char *type,
                                       struct MHD_Response *response)
 {
@@ -77,6 +89,7 @@ static enum MHD_Result queue_response(Exchange *exchange, int http_status, const
     if (http_status == 401)
         MHD_add_response_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
     if (http_status == 429) MHD_add_response_header(response, "Retry-After", "1");
+    expect(exchange, exchange->server->options.answer_ms);
     enum MHD_Result queued =
         MHD_queue_response(exchange->connection, (unsigned)http_status, response);
     MHD_destroy_response(response);
@@ -156,6 +169,7 @@ static ssize_t read_stream(void *context, uint64_t position, char *buffer, size_
 {
     Exchange *exchange = context;
     (void)position;
+    expect(exchange, 0);
     while (exchange->out_sent == exchange->out.length) {
         Refusal refusal = {0};
         Call *call = exchange->call;
@@ -174,6 +188,7 @@ static ssize_t read_stream(void *context, uint64_t position, char *buffer, size_
     size_t left = exchange->out.length - exchange->out_sent, count = left < max ? left : max;
     memcpy(buffer, exchange->out.data + exchange->out_sent, count);
     exchange->out_sent += count;
+    expect(exchange, exchange->server->options.answer_ms);
     return (ssize_t)count;
 }
 
@@ -405,8 +420,9 @@ static Exchange *begin(Server *server, struct MHD_Connection *connection, const 
     Refusal *refusal = &exchange->refusal;
     exchange->server = server;
     exchange->connection = connection;
-    /* While an answer is made, nothing comes from the client for as long as it takes. */
-    MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT, 0u);
+    exchange->peer =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+    expect(exchange, server->options.body_ms);
     Status status = find_route(server, method, path, &exchange->route, refusal);
     bool open = exchange->route != NULL && exchange->route->open;
     Refusal unknown = {0};
@@ -446,6 +462,7 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
                        BODY_BYTES_MAX);
         return send_refusal(exchange, &exchange->refusal);
     }
+    expect(exchange, 0); /* while an answer is made, which takes as long as it takes */
     return exchange->route->answer(exchange);
 }
 
@@ -453,15 +470,28 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
                          enum MHD_RequestTerminationCode code)
 {
     Exchange *exchange = *state;
-    (void)context;
+    const Server *server = context;
+    (void)connection;
     (void)code;
     if (exchange == NULL) return;
     leave_call(exchange);
+    expect(exchange, server->options.idle_ms);
     str_free(&exchange->body);
     str_free(&exchange->out);
     free(exchange);
     *state = NULL;
-    MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT, (unsigned)IDLE_SECONDS);
+}
+
+static void on_connection(void *context, struct MHD_Connection *connection, void **peer,
+                          enum MHD_ConnectionNotificationCode code)
+{
+    Server *server = context;
+    if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+        *peer = peers_add(server->peers, descriptor_of(connection), server->options.header_ms);
+    } else {
+        peers_remove(server->peers, *peer);
+        *peer = NULL;
+    }
 }
 
 /* ---- lifecycle ---- */
@@ -536,11 +566,26 @@ static Status listen_at(const ServeOptions *options, int *ret_socket, char **ret
 
 static void server_free(Server *server)
 {
+    peers_destroy(server->peers);
     pthread_mutex_destroy(&server->lock);
     free(server->token);
     free(server->name);
     free(server->url);
     free(server);
+}
+
+static void set_default(int *value, int preset)
+{
+    if (*value <= 0) *value = preset;
+}
+
+static void set_defaults(ServeOptions *options)
+{
+    set_default(&options->connections_max, CONNECTIONS_MAX);
+    set_default(&options->header_ms, HEADER_MS);
+    set_default(&options->body_ms, BODY_MS);
+    set_default(&options->idle_ms, IDLE_MS);
+    set_default(&options->answer_ms, ANSWER_MS);
 }
 
 Status serve_start(const ServeOptions *options, Server **ret, Error *err)
@@ -555,13 +600,13 @@ Status serve_start(const ServeOptions *options, Server **ret, Error *err)
     server->name = mem_strdup(options->model.name);
     server->options.model.name = server->name;
     server->url = url;
-    unsigned most =
-        options->connections_max > 0 ? (unsigned)options->connections_max : CONNECTIONS_MAX;
+    server->peers = peers_create();
+    set_defaults(&server->options);
     server->daemon = MHD_start_daemon(
         MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL, 0, NULL,
-        NULL, on_request, server, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, most,
-        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SECONDS, MHD_OPTION_NOTIFY_COMPLETED,
-        on_completed, NULL, MHD_OPTION_END);
+        NULL, on_request, server, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT,
+        (unsigned)server->options.connections_max, MHD_OPTION_NOTIFY_COMPLETED, on_completed,
+        server, MHD_OPTION_NOTIFY_CONNECTION, on_connection, server, MHD_OPTION_END);
     if (server->daemon == NULL) {
         close(fd);
         server_free(server);

@@ -14,7 +14,13 @@ typedef struct ServeOptions {
     const char *host;    /* an address, IPv4 or IPv6; NULL: 127.0.0.1. Borrowed, as all below */
     int port;            /* 0: any that is free */
     const char *token;   /* that clients must give; NULL: none, on loopback only */
-    int connections_max; /* 0: 256 */
+    int connections_max; /* 0: 256; who comes then waits until one ends */
+    /* Milliseconds that a client has, however many bytes come meanwhile, before its connection is
+     * cut off; 0: the default. */
+    int header_ms; /* for the head of its first request: 20 s */
+    int body_ms;   /* for a body: 60 s */
+    int idle_ms;   /* for the head of a further request: 60 s */
+    int answer_ms; /* to take a whole answer, or a piece of a stream (at most 32 KiB): 120 s */
 } ServeOptions;
 
 typedef struct Server Server;
