@@ -409,7 +409,8 @@ typedef struct Effect {
         } swapped;
         struct {
             const Plan *plan;
-            StepResult result; /* summed over the data-parallel ranks */
+            StepResult result;                /* summed over the data-parallel ranks */
+            const AlgorithmConfig *algorithm; /* of the job, with result.has_policy */
             bool only; /* nothing was trained: the plan's answers were generated and saved */
             int64_t step;
             double seconds;

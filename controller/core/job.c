@@ -284,6 +284,7 @@ static void commit_step(Controller *c)
     Effect *report = effect_add(c->fx, FX_REPORT_STEP);
     report->step.plan = &c->retired;
     report->step.result = running->result;
+    report->step.algorithm = &c->config->algorithm;
     report->step.step = c->step;
     report->step.only = push_is_all(c);
     report->step.seconds = (double)(c->now_ms - running->started_ms) / 1000;

@@ -6,7 +6,7 @@
 
 #include "base/str.h"
 
-#define LIVE_PIECES_MAX 12
+#define LIVE_PIECES_MAX 16
 
 typedef struct LivePiece {
     Str text;

@@ -8,6 +8,12 @@ static double share(double sum, double count)
     return count > 0 ? sum / count : NAN;
 }
 
+/* What does not apply to a job is null, which is not the 0 of what applies and did not happen. */
+static double where(bool applies, double value)
+{
+    return applies ? value : (double)NAN;
+}
+
 /* The standard deviation, with n - 1. */
 static double deviation(double sum, double squares, double count)
 {
@@ -101,55 +107,81 @@ static void put_answers(Metrics *metrics, const Plan *plan)
 
 /* ---- of the update ---- */
 
-static void put_critic(Metrics *metrics, const PolicyFigures *figures)
+static void put_critic(Metrics *metrics, const PolicyFigures *figures, double value_clip)
 {
     if (figures->value_tokens == 0) return;
     metrics_put(metrics, "critic-train/value_loss", figures->value_loss);
     metrics_put(metrics, "critic-train/value_clipfrac",
-                share(figures->value_clipped, figures->value_tokens));
+                where(value_clip > 0, share(figures->value_clipped, figures->value_tokens)));
     metrics_put(metrics, "critic-train/grad_norm", figures->critic_grad_norm);
     metrics_put(metrics, "perf/critic_time", figures->critic_s);
 }
 
-static void put_update(Metrics *metrics, const PolicyFigures *figures)
+static void put_ratios(Metrics *metrics, const AlgorithmConfig *algorithm,
+                       const PolicyFigures *figures)
 {
-    double tokens = figures->tokens, seen = figures->rollout_tokens;
-    metrics_put(metrics, "train/pg_loss", share(figures->policy_loss, figures->normaliser));
-    metrics_put(metrics, "train/entropy_loss", share(figures->entropy, tokens));
-    metrics_put(metrics, "train/kl_loss", share(figures->kl_loss, figures->normaliser));
-    metrics_put(metrics, "train/ref_kl", share(figures->ref_kl, tokens));
-    metrics_put(metrics, "train/ppo_kl", share(figures->old_kl, tokens));
+    double tokens = figures->tokens;
+    bool clips = algorithm->policy_loss != POLICY_LOSS_REINFORCE;
+    bool corrects = algorithm->correction != CORRECTION_NONE;
     metrics_put(metrics, "train/pg_clipfrac",
-                share(figures->clipped_low + figures->clipped_high, tokens));
-    metrics_put(metrics, "train/pg_clipfrac_low", share(figures->clipped_low, tokens));
-    metrics_put(metrics, "train/pg_clipfrac_high", share(figures->clipped_high, tokens));
+                where(clips, share(figures->clipped_low + figures->clipped_high, tokens)));
+    metrics_put(metrics, "train/pg_clipfrac_low",
+                where(clips, share(figures->clipped_low, tokens)));
+    metrics_put(metrics, "train/pg_clipfrac_high",
+                where(clips, share(figures->clipped_high, tokens)));
     metrics_put(metrics, "train/ratio/mean", share(figures->ratio, tokens));
-    metrics_put(metrics, "train/ratio/min", figures->ratio_min);
-    metrics_put(metrics, "train/ratio/max", figures->ratio_max);
-    metrics_put(metrics, "train/advantage_std",
-                deviation(figures->advantage, figures->advantage_squared, tokens));
-    metrics_put(metrics, "train/tis", share(figures->correction, tokens));
-    metrics_put(metrics, "train/tis_clipfrac", share(figures->corrected, tokens));
+    metrics_put(metrics, "train/ratio/min", where(tokens > 0, figures->ratio_min));
+    metrics_put(metrics, "train/ratio/max", where(tokens > 0, figures->ratio_max));
+    metrics_put(metrics, "train/tis", where(corrects, share(figures->correction, tokens)));
+    metrics_put(metrics, "train/tis_clipfrac", where(corrects, share(figures->corrected, tokens)));
+}
+
+static void put_log_probs(Metrics *metrics, const PolicyFigures *figures)
+{
+    double seen = figures->rollout_tokens;
     metrics_put(metrics, "train/train_rollout_logprob_abs_diff",
                 share(figures->rollout_difference, seen));
     metrics_put(metrics, "train/train_rollout_logprob_abs_diff_max",
-                figures->rollout_difference_max);
+                where(seen > 0, figures->rollout_difference_max));
     metrics_put(metrics, "train/logprob_compared", (double)figures->log_probs_compared);
-    metrics_put(metrics, "train/logprob_mismatch_count", (double)figures->log_probs_differ);
+    metrics_put(metrics, "train/logprob_mismatch_count",
+                where(figures->log_probs_compared > 0, (double)figures->log_probs_differ));
+}
+
+/* The policy's figures are null in a step that trains the critic alone. */
+static void put_update(Metrics *metrics, const AlgorithmConfig *algorithm,
+                       const PolicyFigures *figures)
+{
+    double tokens = figures->tokens;
+    metrics_put(metrics, "train/pg_loss",
+                where(tokens > 0, share(figures->policy_loss, figures->normaliser)));
+    metrics_put(metrics, "train/entropy_loss", share(figures->entropy, tokens));
+    metrics_put(metrics, "train/kl_loss",
+                where(tokens > 0 && algorithm->kl_loss_coef != 0,
+                      share(figures->kl_loss, figures->normaliser)));
+    metrics_put(metrics, "train/ref_kl",
+                where(algorithm_uses_reference(algorithm), share(figures->ref_kl, tokens)));
+    metrics_put(metrics, "train/ppo_kl", share(figures->old_kl, tokens));
+    put_ratios(metrics, algorithm, figures);
+    metrics_put(metrics, "train/advantage_std",
+                deviation(figures->advantage, figures->advantage_squared, tokens));
+    put_log_probs(metrics, figures);
     metrics_put(metrics, "rollout/staleness/token_mean", share((double)figures->age, tokens));
-    metrics_put(metrics, "rollout/staleness/token_max", (double)figures->age_max);
-    metrics_put(metrics, "rollout/partial_samples", (double)figures->mixed_samples);
+    metrics_put(metrics, "rollout/staleness/token_max",
+                where(tokens > 0, (double)figures->age_max));
+    metrics_put(metrics, "rollout/partial_samples",
+                where(tokens > 0, (double)figures->mixed_samples));
     metrics_put(metrics, "rollout/zero_std_groups", figures->zero_variance_groups);
     metrics_put(metrics, "rollout/groups", figures->groups);
-    metrics_put(metrics, "perf/log_probs_time", figures->passes_s);
-    put_critic(metrics, figures);
+    metrics_put(metrics, "perf/log_probs_time", where(figures->passes_s > 0, figures->passes_s));
+    put_critic(metrics, figures, algorithm->value_clip);
 }
 
 void policy_metrics_step(Metrics *metrics, const Effect *effect)
 {
     put_answers(metrics, effect->step.plan);
     put_staleness(metrics, effect->step.plan);
-    put_update(metrics, &effect->step.result.policy);
+    put_update(metrics, effect->step.algorithm, &effect->step.result.policy);
 }
 
 void policy_metrics_only(Metrics *metrics, const Plan *plan)
@@ -166,14 +198,17 @@ PolicyView policy_view_step(const Effect *effect)
     const PolicyFigures *figures = &effect->step.result.policy;
     Answers answers = answers_of(effect->step.plan);
     double count = (double)answers.sum.answers;
-    double kl = figures->ref_kl != 0 ? figures->ref_kl : figures->old_kl;
+    double tokens = figures->tokens;
+    bool refers =
+        effect->step.result.has_policy && algorithm_uses_reference(effect->step.algorithm);
     return (PolicyView){
-        .loss = share(figures->loss, figures->normaliser),
+        .loss = where(tokens > 0, share(figures->loss, figures->normaliser)),
         .reward = share(answers.sum.reward, count),
         .accuracy = share((double)answers.sum.right, count),
         .length = share((double)answers.sum.tokens, count),
-        .kl = share(kl, figures->tokens),
-        .entropy = share(figures->entropy, figures->tokens),
+        .kl = where(refers, share(figures->ref_kl, tokens)),
+        .old_kl = where(figures->old_kl != 0, share(figures->old_kl, tokens)),
+        .entropy = share(figures->entropy, tokens),
         .mismatches = figures->log_probs_differ,
     };
 }
@@ -185,6 +220,7 @@ void policy_text(const PolicyView *view, Str *text)
     str_printf(text, "reward=%.4f accuracy=%.4f length=%.1f", view->reward, view->accuracy,
                view->length);
     if (isfinite(view->kl)) str_printf(text, " kl=%.3g", view->kl);
+    if (isfinite(view->old_kl)) str_printf(text, " ppo_kl=%.3g", view->old_kl);
     if (isfinite(view->entropy)) str_printf(text, " entropy=%.4f", view->entropy);
     if (view->mismatches > 0)
         str_printf(text, " logprob_mismatches=%lld", (long long)view->mismatches);

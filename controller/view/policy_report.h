@@ -13,7 +13,9 @@ typedef struct PolicyView {
     double loss;             /* of the update */
     double reward, accuracy; /* means over answers */
     double length;           /* tokens of an answer */
-    double kl;               /* to the reference model where there is one, else to the old policy */
+    double kl;               /* to the reference model, where there is one */
+    double
+        old_kl; /* from the old policy; NAN where it is 0, as in all steps with their own weights */
     double entropy;
     int64_t mismatches; /* log-probs of generation that are not the trainer's to the bit */
 } PolicyView;

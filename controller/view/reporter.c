@@ -136,7 +136,8 @@ static void record_step(Reporter *reporter, const Effect *effect, const StepFigu
     metrics_put(metrics, "train/loss", figures->loss);
     if (result->has_policy) policy_metrics_step(metrics, effect);
     metrics_put(metrics, "train/token_accuracy", figures->accuracy);
-    metrics_put(metrics, "train/grad_norm", result->grad_norm);
+    bool critic_only = result->has_policy && result->policy.tokens == 0;
+    metrics_put(metrics, "train/grad_norm", critic_only ? (double)NAN : result->grad_norm);
     metrics_put(metrics, "train/lr", result->lr);
     metrics_put(metrics, "train/skipped", result->skipped);
     metrics_put(metrics, "train/samples", effect->step.plan->num_samples);
@@ -167,6 +168,7 @@ enum {
     SHOW_EVAL,
     SHOW_LENGTH,
     SHOW_KL,
+    SHOW_ENTROPY,
     SHOW_GRAD,
     SHOW_MFU,
     SHOW_LR
@@ -181,7 +183,9 @@ static void show_loss(LiveLine *line, const Effect *effect, const StepFigures *f
     PolicyView view = policy_view_step(effect);
     str_printf(live_line_add(line, SHOW_LOSS), "reward %.3f", view.reward);
     str_printf(live_line_add(line, SHOW_LENGTH), "length %.0f", view.length);
-    str_printf(live_line_add(line, SHOW_KL), "kl %.2g", view.kl);
+    if (isfinite(view.kl)) str_printf(live_line_add(line, SHOW_KL), "kl %.2g", view.kl);
+    if (isfinite(view.entropy))
+        str_printf(live_line_add(line, SHOW_ENTROPY), "entropy %.2f", view.entropy);
     if (view.mismatches > 0)
         str_printf(live_line_add(line, SHOW_PHASE), "%lld LOG-PROBS DIFFER",
                    (long long)view.mismatches);
@@ -240,8 +244,9 @@ static void print_step_plain(Reporter *reporter, const Effect *effect, const Job
         print_policy(&view);
         putchar(' ');
     }
-    printf("loss=%.4f grad_norm=%.4g lr=%.4g tokens_per_s=%.0f", figures->loss,
-           effect->step.result.grad_norm, effect->step.result.lr, figures->tokens_per_s);
+    if (isfinite(figures->loss)) printf("loss=%.4f ", figures->loss);
+    printf("grad_norm=%.4g lr=%.4g tokens_per_s=%.0f", effect->step.result.grad_norm,
+           effect->step.result.lr, figures->tokens_per_s);
     if (isfinite(figures->mfu)) printf(" mfu=%.3f", figures->mfu);
     if (isfinite(figures->eta_s)) printf(" eta_s=%.0f", figures->eta_s);
     Skipped skipped = skipped_count(job);

@@ -176,6 +176,122 @@ static void test_evaluation_is_told_set_by_set(void **state)
     free(line);
 }
 
+/* One step of reinforcement learning: its line of metrics and its line for people, both owned. */
+static char *report_policy(const AlgorithmConfig *algorithm, const PolicyFigures *figures,
+                           char **ret_told)
+{
+    Reporter *reporter = NULL;
+    Error err = {0};
+    PlannedSample sample[] = {
+        {.trained_tokens = 4, .reward = 1, .right = true, .weight_version = 1},
+        {.trained_tokens = 6, .weight_version = 1}};
+    Plan plan = {.sample = sample, .num_samples = 2, .step = 1};
+    JobView job = {.phase = "training", .waits_for = "", .step = 1, .total_steps = 1};
+    Effect effect = {.kind = FX_REPORT_STEP};
+    effect.step.plan = &plan;
+    effect.step.step = 1;
+    effect.step.seconds = 1;
+    effect.step.algorithm = algorithm;
+    effect.step.result = (StepResult){.has_policy = true, .trained_tokens = 10, .policy = *figures};
+    unlink("policy.jsonl");
+    assert_ok(reporter_create("policy.jsonl", &(Screen){0}, &reporter, &err), &err);
+    int saved = dup(STDOUT_FILENO), file = open("told.txt", O_RDWR | O_CREAT | O_TRUNC, 0600);
+    fflush(stdout);
+    dup2(file, STDOUT_FILENO);
+    reporter_step(reporter, &effect, &job, 0);
+    fflush(stdout);
+    dup2(saved, STDOUT_FILENO);
+    close(saved);
+    close(file);
+    reporter_destroy(reporter);
+    char *line = NULL;
+    size_t length = 0;
+    assert_ok(file_read("told.txt", 1 << 16, ret_told, &length, &err), &err);
+    assert_ok(file_read("policy.jsonl", 1 << 16, &line, &length, &err), &err);
+    return line;
+}
+
+static void assert_nulls(const char *line, const char *const *name, bool are_null)
+{
+    for (; *name != NULL; name++) {
+        char *key = mem_printf("\"%s\":null", *name);
+        if ((strstr(line, key) != NULL) != are_null)
+            fail_msg("%s is %s null in %s", *name, are_null ? "not" : "", line);
+        free(key);
+        if (!are_null) (void)number_in(line, *name);
+    }
+}
+
+/* A 0 says that nothing happened, null that nothing could: without a reference model there is no
+ * divergence from it, without a correction no weight, without samples to compare no mismatch. */
+static void test_what_does_not_apply_is_null(void **state)
+{
+    (void)state;
+    static const char *const of_reference[] = {"train/ref_kl", NULL};
+    static const char *const of_kl_loss[] = {"train/kl_loss", NULL};
+    static const char *const of_correction[] = {"train/tis", "train/tis_clipfrac", NULL};
+    static const char *const of_clip[] = {"train/pg_clipfrac", "train/pg_clipfrac_low",
+                                          "train/pg_clipfrac_high", NULL};
+    static const char *const of_compared[] = {"train/logprob_mismatch_count", NULL};
+    static const char *const of_update[] = {"train/loss",
+                                            "train/pg_loss",
+                                            "train/entropy_loss",
+                                            "train/ratio/mean",
+                                            "train/ratio/min",
+                                            "train/ratio/max",
+                                            "train/advantage_std",
+                                            "rollout/staleness/token_mean",
+                                            "train/ppo_kl",
+                                            "rollout/staleness/token_max",
+                                            "train/grad_norm",
+                                            "rollout/partial_samples",
+                                            NULL};
+    PolicyFigures figures = {.tokens = 10,
+                             .normaliser = 10,
+                             .rollout_tokens = 10,
+                             .entropy = 5,
+                             .log_probs_compared = 10};
+    AlgorithmConfig algorithm = {.policy_loss = POLICY_LOSS_CLIP};
+    char *told, *line = report_policy(&algorithm, &figures, &told);
+    assert_nulls(line, of_reference, true);
+    assert_nulls(line, of_kl_loss, true);
+    assert_nulls(line, of_correction, true);
+    assert_nulls(line, of_clip, false);
+    assert_nulls(line, of_compared, false);
+    assert_nulls(line, of_update, false);
+    assert_null(strstr(told, "kl=")); /* as no divergence is known, none is told */
+    assert_non_null(strstr(told, "length=5.0 entropy=0.5000 loss="));
+    free(told);
+    free(line);
+
+    algorithm = (AlgorithmConfig){.policy_loss = POLICY_LOSS_REINFORCE,
+                                  .kl_coef = 0.1,
+                                  .old_log_probs = OLD_CURRENT,
+                                  .correction = CORRECTION_TIS};
+    figures.log_probs_compared = 0;
+    figures.old_kl = 0.25;
+    line = report_policy(&algorithm, &figures, &told);
+    assert_nulls(line, of_reference, false); /* 0: the policy is still its reference */
+    assert_nulls(line, of_kl_loss, true);    /* it is in the rewards */
+    assert_nulls(line, of_correction, false);
+    assert_nulls(line, of_clip, true);
+    assert_nulls(line, of_compared, true);
+    assert_non_null(strstr(told, " kl=0 ppo_kl=0.025 entropy="));
+    free(told);
+    free(line);
+
+    figures = (PolicyFigures){.normaliser = 10, .value_tokens = 10}; /* the critic warms up */
+    algorithm = (AlgorithmConfig){.advantage_estimator = ADVANTAGE_PPO, .kl_loss_coef = 0.1};
+    line = report_policy(&algorithm, &figures, &told);
+    assert_nulls(line, of_reference, true);
+    assert_nulls(line, of_update, true);
+    assert_nulls(line, of_clip, true);
+    assert_null(strstr(told, "loss="));
+    assert_null(strstr(told, "entropy="));
+    free(told);
+    free(line);
+}
+
 static void three_steps(Reporter *reporter, int terminal)
 {
     (void)terminal;
@@ -507,6 +623,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_evaluation_is_told_set_by_set),
+        cmocka_unit_test(test_what_does_not_apply_is_null),
         cmocka_unit_test(test_live_line_fits_the_terminal),
         cmocka_unit_test(test_live_line_follows_a_resize),
         cmocka_unit_test(test_eta_is_that_of_most_steps),
