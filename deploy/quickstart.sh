@@ -65,10 +65,14 @@ echo "act two: the rollout workers are swapped; the model answers, and its answe
 rm -f "$finished"
 
 right=$(figures eval/accuracy "$folder-rl")
+divergence=$(figures train/ref_kl "$folder-rl")
 model=$(ls -d "$folder-rl"/checkpoints/step_* | tail -n 1)
 echo
 echo "act one, evaluation loss: $(head -n 1 <<<"$losses") before, $(tail -n 1 <<<"$losses") after"
 echo "act two, right answers to questions not seen in training: $(share "$(head -n 1 <<<"$right")") before," \
     "$(share "$(tail -n 1 <<<"$right")") after"
+echo "act two, divergence from the model of act one: $(tail -n 1 <<<"$divergence") nats per token;" \
+    "entropy: $(figures train/entropy_loss "$folder-rl" | sed -n '1p') before," \
+    "$(figures train/entropy_loss "$folder-rl" | tail -n 1) after"
 echo "the trained model, a Hugging Face folder: $model"
 echo "every figure: metrics.jsonl in $folder and $folder-rl; your own job: README.md"
