@@ -49,7 +49,8 @@ recorded train/grad_norm 1e-4 100
 recorded train/logprob_mismatch_count 0 0
 recorded train/ratio/max 1 1
 figures() { sed -n "s|.*\"$1\":\([-0-9.e]*\).*|\1|p" "$RUN/metrics.jsonl"; }
-figures train/ref_kl | awk 'NR == 1 { first = $1 } NR > 1 && $1 > 0 { moved++ } END { exit !(first == 0 && moved == NR - 1) }' ||
+figures train/ref_kl |
+    awk 'NR == 1 { first = $1 } NR > 1 && $1 > 0 { moved++ } END { exit !(first == 0 && moved == NR - 1) }' ||
     fail "the divergence does not begin at 0 and move: $(figures train/ref_kl | tr '\n' ' ')"
 figures rollout/raw_reward | awk -v steps=$STEPS '
     NR <= 4 { before += $1 } NR > steps - 4 { after += $1 } END { exit !(after > before) }' ||
