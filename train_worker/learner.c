@@ -282,10 +282,12 @@ static Status rewarded_step(Learner *learner, const LearnerStep *step, LearnerRe
         .batch_size = step->batch_size,
         .critic_lr = rate_at(config, critic_lr, step),
         .critic_updates = (int)algorithm->critic_updates,
+        .updates = (int)config->train.num_steps_per_rollout,
     };
     /* By the critic's own count, so that it is the same after a resume, and after a swap. */
-    policy.critic_only = critic != NULL && trainer_step(critic) < algorithm->critic_only_steps *
-                                                                      algorithm->critic_updates;
+    int64_t critic_steps = algorithm->critic_updates * config->train.num_steps_per_rollout;
+    policy.critic_only =
+        critic != NULL && trainer_step(critic) < algorithm->critic_only_steps * critic_steps;
     result->normaliser = policy_normaliser(algorithm, &policy);
     return policy_step(learner->policy, critic, algorithm, &policy, &result->result, err);
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "base/memory.h"
+#include "sample/group.h"
 
 /* One of this rank's samples, and what is found out about its trained tokens; arrays by these, in
  * order. */
@@ -15,6 +16,13 @@ typedef struct Own {
     double *advantage, *target; /* target: with a critic */
 } Own;
 
+/* One of the step's optimizer steps. */
+typedef struct Update {
+    int first, count;       /* this rank's micro-batches */
+    int64_t trained_tokens; /* of all ranks */
+    int samples;            /* the same */
+} Update;
+
 /* A step under way. Arena memory throughout. */
 typedef struct Run {
     Trainer *policy, *critic;
@@ -24,6 +32,8 @@ typedef struct Run {
     Arena *arena;
     Own *own; /* [num_own], micro-batch after micro-batch */
     int num_own;
+    Update *update; /* [num_updates] */
+    int num_updates;
     double *score; /* [batch_size] */
 } Run;
 
@@ -87,6 +97,71 @@ static Status check_cover(Run *run, Error *err)
                              (long long)run->step->batch[i].position, run->step->batch[i].index,
                              (long long)run->step->step, times[i]);
     return OK;
+}
+
+/* The update that each sample of the batch trains in, by place. */
+static int *updates_of_batch(Run *run)
+{
+    const PolicyStep *step = run->step;
+    int *update = arena_alloc(run->arena, ((size_t)step->batch_size + 1) * sizeof *update);
+    int groups = 0;
+    for (int i = 0; i < step->batch_size; i++) {
+        if (i > 0 && step->batch[i].position != step->batch[i - 1].position) groups++;
+        update[i] = groups;
+    }
+    for (int i = 0; i < step->batch_size; i++) {
+        update[i] = update_of_group(update[i], groups + 1, run->num_updates);
+        run->update[update[i]].samples++;
+    }
+    return update;
+}
+
+/* A micro-batch is of one update, and they come in order: or gradients of different updates would
+ * be one. */
+static Status place_micro_batch(Run *run, const int *update, int m, const Own *own, Error *err)
+{
+    int count = run->step->micro_batch[m].num_samples, at = update[own->place];
+    bool ordered = true;
+    for (int u = at + 1; u < run->num_updates; u++)
+        ordered &= run->update[u].count == 0;
+    for (int s = 0; s < count; s++) {
+        ordered &= update[own[s].place] == at;
+        run->update[at].trained_tokens += own[s].count;
+    }
+    if (!ordered)
+        return error_set(err, ERR_INTERNAL,
+                         "micro-batch %d of step %lld is not of one update, or not in their order",
+                         m, (long long)run->step->step);
+    if (run->update[at].count++ == 0) run->update[at].first = m;
+    return OK;
+}
+
+/* Adds up over ranks how much each update has; equal on all of them. */
+static Status count_updates(Run *run, Error *err)
+{
+    int64_t all = 0;
+    double *tokens = arena_alloc(run->arena, (size_t)run->num_updates * sizeof *tokens);
+    for (int u = 0; u < run->num_updates; u++)
+        tokens[u] = (double)run->update[u].trained_tokens;
+    TRY(trainer_sum(run->policy, tokens, run->num_updates, err));
+    for (int u = 0; u < run->num_updates; u++)
+        all += run->update[u].trained_tokens = (int64_t)tokens[u];
+    if (all == run->step->trained_tokens) return OK;
+    return error_set(
+        err, ERR_INTERNAL, "step %lld has %lld trained tokens in all, but its plan counts %lld",
+        (long long)run->step->step, (long long)all, (long long)run->step->trained_tokens);
+}
+
+static Status list_updates(Run *run, Error *err)
+{
+    const PolicyStep *step = run->step;
+    run->num_updates = step->updates > 0 ? step->updates : 1;
+    run->update = arena_alloc(run->arena, (size_t)run->num_updates * sizeof *run->update);
+    const int *update = updates_of_batch(run);
+    const Own *own = run->own;
+    for (int m = 0; m < step->num_micro_batches; own += step->micro_batch[m++].num_samples)
+        TRY(place_micro_batch(run, update, m, own, err));
+    return count_updates(run, err);
 }
 
 /* ---- passes over the models ---- */
@@ -154,8 +229,9 @@ static Status run_passes(Run *run, Error *err)
     if (algorithm_uses_reference(run->algorithm))
         TRY(trainer_log_probs(run->policy, WEIGHTS_REFERENCE, batches, count,
                               by_micro_batch(run, ref_of), passes, err));
-    if (run->algorithm->kl_coef == 0.0) return OK;
-    if (run->algorithm->old_log_probs == OLD_CURRENT)
+    bool current = run->algorithm->old_log_probs == OLD_CURRENT;
+    if (run->algorithm->kl_coef == 0.0 && !(current && run->num_updates > 1)) return OK;
+    if (current)
         return trainer_log_probs(run->policy, WEIGHTS_CURRENT, batches, count,
                                  by_micro_batch(run, old_of), passes, err);
     take_reported(run);
@@ -264,6 +340,7 @@ double policy_normaliser(const AlgorithmConfig *algorithm, const PolicyStep *ste
     CHECKF(false, "loss normalization %d", (int)algorithm->loss_normalization);
 }
 
+/* The whole batch as one update. */
 static TrainStep make_update(Run *run)
 {
     const PolicyStep *step = run->step;
@@ -298,6 +375,21 @@ static TrainStep make_update(Run *run)
     };
 }
 
+/* Of the whole batch what update `u` has. */
+static TrainStep cut_update(const Run *run, const TrainStep *whole, int u)
+{
+    const Update *update = &run->update[u];
+    PolicyStep size = {.trained_tokens = update->trained_tokens, .batch_size = update->samples};
+    TrainStep one = *whole;
+    one.micro_batch += update->first;
+    one.tokens += update->first;
+    one.num_micro_batches = update->count;
+    one.trained_tokens = update->trained_tokens;
+    one.normaliser = policy_normaliser(run->algorithm, &size);
+    one.has_moved = u > 0;
+    return one;
+}
+
 static void add_times(StepResult *sum, const StepResult *other)
 {
     sum->forward_s += other->forward_s;
@@ -307,16 +399,52 @@ static void add_times(StepResult *sum, const StepResult *other)
     sum->flops += other->flops;
 }
 
-static Status update_critic(Run *run, TrainStep update, Error *err)
+/* Takes up one of `count` updates. */
+static void add_update(StepResult *sum, const StepResult *one, int count)
+{
+    add_times(sum, one);
+    sum->loss_sum += one->loss_sum;
+    sum->trained_tokens += one->trained_tokens;
+    sum->tokens += one->tokens;
+    sum->correct += one->correct;
+    sum->grad_norm += one->grad_norm / count;
+    sum->skipped |= one->skipped;
+    policy_sums_add(&sum->policy, &one->policy);
+    value_sums_add(&sum->value, &one->value);
+    sum->log_probs_compared += one->log_probs_compared;
+    sum->log_probs_differ += one->log_probs_differ;
+    sum->age += one->age;
+    if (one->age_max > sum->age_max) sum->age_max = one->age_max;
+    sum->mixed_samples += one->mixed_samples;
+}
+
+static Status update_policy(Run *run, const TrainStep *whole, Error *err)
+{
+    for (int u = 0; u < run->num_updates; u++) {
+        StepResult result;
+        TrainStep one = cut_update(run, whole, u);
+        one.goes_on = u + 1 < run->num_updates;
+        TRY(trainer_train_step(run->policy, &one, &result, err));
+        add_update(&run->result->policy, &result, run->num_updates);
+    }
+    return OK;
+}
+
+/* The critic counts each of its updates as a step. */
+static Status update_critic(Run *run, const TrainStep *whole, Error *err)
 {
     StepResult spent = {0};
-    update.lr = run->step->critic_lr;
     for (int i = 0; i < run->step->critic_updates; i++) {
-        StepResult result;
-        update.step = trainer_step(run->critic) + 1;
-        TRY(trainer_train_step(run->critic, &update, &result, err));
-        add_times(&result, &spent);
-        spent = run->result->critic = result;
+        StepResult pass = {0}, result;
+        for (int u = 0; u < run->num_updates; u++) {
+            TrainStep one = cut_update(run, whole, u);
+            one.lr = run->step->critic_lr;
+            one.step = trainer_step(run->critic) + 1;
+            TRY(trainer_train_step(run->critic, &one, &result, err));
+            add_update(&pass, &result, run->num_updates);
+        }
+        add_times(&pass, &spent);
+        spent = run->result->critic = pass;
     }
     return OK;
 }
@@ -325,12 +453,13 @@ static Status run_step(Run *run, Error *err)
 {
     TRY(list_own(run, err));
     TRY(check_cover(run, err));
+    TRY(list_updates(run, err));
     TRY(run_passes(run, err));
     TRY(take_advantages(run, err));
-    TrainStep update = make_update(run);
-    if (run->critic != NULL) TRY(update_critic(run, update, err));
+    TrainStep whole = make_update(run);
+    if (run->critic != NULL) TRY(update_critic(run, &whole, err));
     if (run->step->critic_only) return trainer_pass_step(run->policy, run->step->step, err);
-    return trainer_train_step(run->policy, &update, &run->result->policy, err);
+    return update_policy(run, &whole, err);
 }
 
 Status policy_step(Trainer *policy, Trainer *critic, const AlgorithmConfig *algorithm,

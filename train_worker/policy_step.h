@@ -8,6 +8,10 @@
  * what generation reported, or what the update's own forward pass gives: the same bits, since a
  * log-prob does not depend on the batch it is in critic, policy    forward and backward
  *
+ * With several updates a step trains its batch in as many optimizer steps, one after the other:
+ * whole groups by position (update_of_group), with advantages of the whole batch and old log-probs
+ * of before the first. So the later ones learn from answers of other weights, and ratios move.
+ *
  * Used by the compute thread. */
 #ifndef TROUPE_TRAIN_WORKER_POLICY_STEP_H
 #define TROUPE_TRAIN_WORKER_POLICY_STEP_H
@@ -16,8 +20,9 @@
 #include "trainer.h"
 
 typedef struct PolicyStep {
-    const MicroBatch *micro_batch; /* of this rank's data-parallel index */
+    const MicroBatch *micro_batch; /* of this rank's data-parallel index, update after update */
     int num_micro_batches;
+    int updates;            /* optimizer steps of the policy on the batch; 0: 1 */
     int64_t step;           /* the one this makes */
     int64_t trained_tokens; /* of the global batch */
     double lr;
@@ -29,14 +34,15 @@ typedef struct PolicyStep {
     int batch_size;
     /* with a critic */
     double critic_lr;
-    int critic_updates; /* of each batch */
+    int critic_updates; /* passes of the critic over the batch, each of `updates` optimizer steps */
     bool critic_only;   /* the policy stays as it is: the critic warms up */
 } PolicyStep;
 
-/* As StepResult: over this rank's data-parallel share, except groups. */
+/* As StepResult: over this rank's data-parallel share, except groups. Norms of gradients are means
+ * over updates; one that was skipped makes the step one. */
 typedef struct PolicyStepResult {
     StepResult policy;
-    StepResult critic;  /* times and FLOPs of all its updates; the rest of the last */
+    StepResult critic;  /* times and FLOPs of all its passes; the rest of the last */
     StepResult passes;  /* times and FLOPs of what came before the updates */
     GroupCounts groups; /* of the global batch */
     double reward_kl;   /* sum of the estimates that the rewards were charged for */

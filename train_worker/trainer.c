@@ -372,7 +372,7 @@ Status trainer_train_step(Trainer *trainer, const TrainStep *step, StepResult *r
         trainer->broken = true;
         return status;
     }
-    trainer->step++;
+    if (!step->goes_on) trainer->step++;
     *ret = result;
     return OK;
 }

@@ -143,6 +143,9 @@ typedef struct TrainStep {
     int64_t weight_version; /* by which generation knows the weights before this step; 0: by none */
     bool keys_are_kept;     /* by generation, when its weights change: what it draws then belongs to
                                no version alone and is compared with none */
+    bool has_moved; /* updates of this step came before: the weights are no version of generation's
+                     */
+    bool goes_on;   /* more of them follow: the step is not made yet */
 } TrainStep;
 
 /* Sums are over this rank's data-parallel share, equal on every rank of a tensor-parallel group.

@@ -50,7 +50,7 @@ typedef enum {
 
 typedef enum {
     OLD_ROLLOUT, /* o = u: what the rollout worker reported */
-    OLD_CURRENT, /* o = x before the update: r is 1 and only tis_... look at u */
+    OLD_CURRENT, /* o = x before the first update of the step: only `correction` looks at u */
 } OldLogProbs;
 
 /* How tokens whose weights have moved on since they were sampled are weighed, by w = exp(o - u). */
@@ -99,7 +99,7 @@ typedef struct AlgorithmConfig {
     /* PPO's critic */
     char *critic;              /* model folder that it starts from; NULL: model.path */
     double critic_lr;          /* 0: that of the policy */
-    int64_t critic_updates;    /* of each batch */
+    int64_t critic_updates;    /* passes over each batch */
     int64_t critic_only_steps; /* first steps in which the policy stays as it is */
     double value_clip;         /* values move at most so far per batch; 0: off */
 } AlgorithmConfig;
@@ -121,10 +121,20 @@ static inline bool algorithm_refers_to_start(const AlgorithmConfig *config)
            strcmp(config->reference, REFERENCE_START) == 0;
 }
 
+/* Defaults that are the method's own: bounds of GSPO hold the ratio of a whole sample, which moves
+ * a thousand times less than a token's (Zheng et al. 2025: 3e-4 and 4e-4); CISPO holds weights from
+ * above alone (MiniMax 2025), at 5 as Khatri et al. 2025; IcePop's window is 0.5 to 5 (Ling team
+ * 2025). Others: 0.2, and 2 (Yao et al. 2025). */
+double algorithm_eps_clip(PolicyLoss loss);
+double algorithm_eps_clip_high(PolicyLoss loss, double eps_clip);
+double algorithm_correction_low(OffPolicyCorrection correction);
+double algorithm_correction_high(OffPolicyCorrection correction);
+
 /* What else decides whether an algorithm makes sense. */
 typedef struct AlgorithmFacts {
     int64_t samples_per_prompt; /* 0: not known */
     int64_t max_staleness;      /* pushes of weights that a sample may be behind; -1: not known */
+    int64_t updates;            /* optimizer steps on each batch; 0: 1 */
     bool random_init;           /* the policy starts from random weights, not from model.path */
 } AlgorithmFacts;
 

@@ -68,16 +68,21 @@ static bool estimator_has_no_use(const Check *check)
 
 /* ---- ratios ---- */
 
+static bool changes_clip_low(const Check *check)
+{
+    return check->config->eps_clip != algorithm_eps_clip(check->config->policy_loss);
+}
+
 static bool changes_clip(const Check *check)
 {
-    return check->config->eps_clip != check->defaults->eps_clip ||
-           check->config->eps_clip_high != check->config->eps_clip;
+    const AlgorithmConfig *c = check->config;
+    return changes_clip_low(check) ||
+           c->eps_clip_high != algorithm_eps_clip_high(c->policy_loss, c->eps_clip);
 }
 
 static const char *clip_key(const Check *check)
 {
-    return check->config->eps_clip != check->defaults->eps_clip ? "algorithm.eps_clip"
-                                                                : "algorithm.eps_clip_high";
+    return changes_clip_low(check) ? "algorithm.eps_clip" : "algorithm.eps_clip_high";
 }
 
 static bool clip_has_no_use(const Check *check)
@@ -102,6 +107,12 @@ static bool clip_has_no_use(const Check *check)
     return false;
 }
 
+/* After the first of several updates of a step weights have moved. */
+static bool updates_more_than_once(const Check *check)
+{
+    return check->facts->updates > 1;
+}
+
 /* Where nothing can have moved between sampling and the update. */
 static bool ratio_is_one(const Check *check)
 {
@@ -112,16 +123,20 @@ static bool ratio_is_one(const Check *check)
                               : "nothing is stale, and log-probs of generation are the trainer's "
                                 "to the bit";
     const char *other = current ? "algorithm.old_log_probs" : NULL;
+    const char *raise = current ? "train.num_steps_per_rollout"
+                                : "train.num_steps_per_rollout or rollout.max_staleness";
+    if (updates_more_than_once(check)) return false;
     if (!current && check->facts->max_staleness != 0) return false;
-    if (changes_clip(check) || c->eps_clip_c != 0.0)
-        return fault(check, changes_clip(check) ? clip_key(check) : "algorithm.eps_clip_c", other,
-                     "%s has no effect: %s, so every ratio is exactly 1.\nRemove it.",
-                     changes_clip(check) ? clip_key(check) : "algorithm.eps_clip_c", why);
     if (c->policy_loss == POLICY_LOSS_GSPO || c->policy_loss == POLICY_LOSS_CISPO)
         return fault(check, "algorithm.policy_loss", other,
                      "algorithm.policy_loss: %s has no effect: %s, so every ratio is exactly 1.\n"
-                     "Remove it.",
-                     c->policy_loss == POLICY_LOSS_GSPO ? "gspo" : "cispo", why);
+                     "Remove it, or raise %s.",
+                     c->policy_loss == POLICY_LOSS_GSPO ? "gspo" : "cispo", why, raise);
+    if (changes_clip(check) || c->eps_clip_c != 0.0)
+        return fault(check, changes_clip(check) ? clip_key(check) : "algorithm.eps_clip_c", other,
+                     "%s has no effect: %s, so every ratio is exactly 1.\n"
+                     "Remove it, or raise %s.",
+                     changes_clip(check) ? clip_key(check) : "algorithm.eps_clip_c", why, raise);
     return false;
 }
 
@@ -213,12 +228,33 @@ static bool critic_has_no_use(const Check *check)
         return fault(check, key, "algorithm.advantage_estimator",
                      "%s has no effect: only advantage_estimator: ppo has a critic.\nRemove it.",
                      key);
-    if (c->value_clip != 0.0 && c->critic_updates == 1)
+    if (c->value_clip != 0.0 && c->critic_updates == 1 && !updates_more_than_once(check))
         return fault(check, "algorithm.value_clip", "algorithm.critic_updates",
                      "algorithm.value_clip has no effect with critic_updates 1: values cannot "
                      "have moved before the only update.\n"
-                     "Remove it, or raise critic_updates.");
+                     "Remove it, or raise critic_updates or train.num_steps_per_rollout.");
     return false;
+}
+
+double algorithm_eps_clip(PolicyLoss loss)
+{
+    return loss == POLICY_LOSS_GSPO ? 3e-4 : loss == POLICY_LOSS_CISPO ? 1.0 : 0.2;
+}
+
+double algorithm_eps_clip_high(PolicyLoss loss, double eps_clip)
+{
+    if (loss == POLICY_LOSS_CISPO) return 4.0;
+    return loss == POLICY_LOSS_GSPO && eps_clip == 3e-4 ? 4e-4 : eps_clip;
+}
+
+double algorithm_correction_low(OffPolicyCorrection correction)
+{
+    return correction == CORRECTION_ICEPOP ? 0.5 : 0.0;
+}
+
+double algorithm_correction_high(OffPolicyCorrection correction)
+{
+    return correction == CORRECTION_ICEPOP ? 5.0 : 2.0;
 }
 
 bool algorithm_check(const AlgorithmConfig *config, const AlgorithmConfig *defaults,

@@ -107,6 +107,11 @@ static void settle_length(LoadedJob *job)
         config->train.num_epochs = config->train.num_steps > 0 ? 0 : 1;
 }
 
+int64_t job_samples_per_step(const JobConfig *config)
+{
+    return config->train.global_batch_size * config->train.num_steps_per_rollout;
+}
+
 int64_t job_micro_batch_tokens(const JobConfig *config)
 {
     if (config->train.micro_batch_size > 0)
@@ -126,7 +131,15 @@ void job_derive_algorithm(LoadedJob *job)
                      algorithm->advantage_estimator == ADVANTAGE_REINFORCE_PLUS_PLUS_BASELINE;
     if (is_unset(job, "algorithm.normalize_advantages"))
         algorithm->normalize_advantages = plus_plus;
-    if (is_unset(job, "algorithm.eps_clip_high")) algorithm->eps_clip_high = algorithm->eps_clip;
+    if (is_unset(job, "algorithm.eps_clip"))
+        algorithm->eps_clip = algorithm_eps_clip(algorithm->policy_loss);
+    if (is_unset(job, "algorithm.eps_clip_high"))
+        algorithm->eps_clip_high =
+            algorithm_eps_clip_high(algorithm->policy_loss, algorithm->eps_clip);
+    if (is_unset(job, "algorithm.correction_low"))
+        algorithm->correction_low = algorithm_correction_low(algorithm->correction);
+    if (is_unset(job, "algorithm.correction_high"))
+        algorithm->correction_high = algorithm_correction_high(algorithm->correction);
     if (is_unset(job, "algorithm.kl_estimator"))
         algorithm->kl_estimator = algorithm->kl_loss_coef != 0.0 ? KL_K3 : KL_K1;
 }

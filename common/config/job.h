@@ -138,9 +138,10 @@ typedef struct JobConfig {
         int64_t threads;   /* per train worker; 0: the CPUs of its bundle */
         int64_t num_steps; /* 0: from num_epochs */
         int64_t num_epochs;
-        int64_t global_batch_size;  /* samples per optimizer step */
-        int64_t max_tokens_per_gpu; /* packed tokens per micro-batch */
-        int64_t micro_batch_size;   /* samples per micro-batch; 0: packed by max_tokens_per_gpu */
+        int64_t global_batch_size;     /* samples per optimizer step */
+        int64_t num_steps_per_rollout; /* optimizer steps on what is generated for one step */
+        int64_t max_tokens_per_gpu;    /* packed tokens per micro-batch */
+        int64_t micro_batch_size; /* samples per micro-batch; 0: packed by max_tokens_per_gpu */
         int64_t memory_length, memory_tokens_per_gpu; /* that memory is planned for; at least what
                                                          the job needs after loading */
         double lr, min_lr;
@@ -212,6 +213,9 @@ void job_stages_free(JobStages *stages); /* entries that were taken out are NULL
  * is the one that learns: "rollout.top_p 0.9, rollout.top_k 20", or NULL where there are none.
  * Owned. */
 char *job_sampling_bias(const JobConfig *config);
+
+/* Samples of a step: of all its optimizer steps. */
+int64_t job_samples_per_step(const JobConfig *config);
 
 /* Tokens of the largest micro-batch that a stage makes. */
 int64_t job_micro_batch_tokens(const JobConfig *config);

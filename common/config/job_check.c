@@ -213,6 +213,7 @@ static bool is_of_generation(const char *key)
                "rollout.function_options rollout.function_processes rollout.function_in_flight "
                "rollout.function_timeout_s rollout.max_turns rollout.tool_format "
                "rollout.max_tool_response_length "
+               "train.num_steps_per_rollout "
                "eval.n_samples_per_prompt eval.max_response_length eval.temperature eval.top_p "
                "eval.top_k eval.min_p eval.repetition_penalty eval.frequency_penalty "
                "eval.presence_penalty eval.min_new_tokens",
@@ -266,11 +267,12 @@ static Status check_serve(const LoadedJob *job, Error *err)
 static Status check_only(const LoadedJob *job, Error *err)
 {
     const JobConfig *config = &job->config;
-    const char *key = config->rollout.load != NULL        ? "rollout.load"
-                      : config->rollout.max_staleness > 0 ? "rollout.max_staleness"
-                      : config->rollout.over_sampling > 1 ? "rollout.over_sampling"
-                      : config->checkpoint.keep_best > 0  ? "checkpoint.keep_best"
-                                                          : NULL;
+    const char *key = config->rollout.load != NULL              ? "rollout.load"
+                      : config->rollout.max_staleness > 0       ? "rollout.max_staleness"
+                      : config->rollout.over_sampling > 1       ? "rollout.over_sampling"
+                      : config->checkpoint.keep_best > 0        ? "checkpoint.keep_best"
+                      : config->train.num_steps_per_rollout > 1 ? "train.num_steps_per_rollout"
+                                                                : NULL;
     if (config->stage != NULL)
         return job_refuse(job, "rollout.only", NULL, err,
                           "rollout.only is true in a job with stages, which train one behind the "
@@ -393,6 +395,7 @@ static Status check_algorithm(const LoadedJob *job, Error *err)
     LoadedJob *defaults = job_of_defaults(arena);
     AlgorithmFacts facts = {.samples_per_prompt = job->config.rollout.n_samples_per_prompt,
                             .max_staleness = job->config.rollout.max_staleness,
+                            .updates = job->config.train.num_steps_per_rollout,
                             .random_init = job->config.model.init == INIT_RANDOM};
     if (job->config.rollout.function == ROLLOUT_SFT) {
         const char *key = changed_key(job, defaults, is_of_generation);

@@ -14,8 +14,13 @@ const ConfigForeign job_foreign[] = {
     {"world_size num_gpus num_processes nproc_per_node",
      "Train workers are train.tp_size times train.dp_size"},
     {"rollout_num_gpus num_proc", "Write rollout.num_workers: a number of processes"},
-    {"num_rollout num_steps_per_rollout",
-     "Write train.num_steps: optimizer steps, whatever was rolled out for them"},
+    {"num_rollout", "Write train.num_steps: a step learns from what was rolled out for it"},
+    {"ppo_mini_batch_size mini_batch_size",
+     "Write train.global_batch_size: answers of an optimizer step; train.num_steps_per_rollout is "
+     "how many of these a rollout is for"},
+    {"steps_per_generation num_iterations ppo_epochs num_ppo_epochs",
+     "A rollout is trained on once, in train.num_steps_per_rollout optimizer steps of "
+     "train.global_batch_size answers each"},
     {"warmup_ratio lr_warmup_fraction warmup",
      "Write train.warmup_steps: a number of steps, not a share of them"},
     {"lr_decay_iters lr_decay_steps", "The schedule ends with the last step; train.decay_steps is "

@@ -42,6 +42,14 @@ bool rewards_vary(const double *reward, int count);
  * `right` are: 1 - C(n - right, k) / C(n, k), 1 <= k <= n. Chen et al. 2021. */
 double pass_at_k(int n, int right, int k);
 
+/* In which of the `updates` optimizer steps of a rollout a group trains that is number `group` of
+ * `num_groups`, counted by position: each gets as many groups as the others, one after the other,
+ * whoever made their samples. */
+static inline int update_of_group(int group, int num_groups, int updates)
+{
+    return (int)((int64_t)group * updates / num_groups);
+}
+
 /* Samples that can train: neither rejected nor aborted. */
 bool sample_meta_trains(const SampleMeta *sample);
 

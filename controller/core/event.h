@@ -59,7 +59,7 @@ typedef struct MicroBatchPlan {
     int first, count; /* in Plan.sample */
 } MicroBatchPlan;
 
-/* The work of one optimizer step, or of one piece of an evaluation. */
+/* The work of one step, or of one piece of an evaluation. */
 typedef struct Plan {
     uint64_t id;
     SetName set;
@@ -78,7 +78,7 @@ typedef struct Plan {
     PlannedSample *sample; /* grouped by data-parallel rank, then by micro-batch */
     int num_samples;
     int num_groups;              /* positions that these are of */
-    MicroBatchPlan *micro_batch; /* grouped by data-parallel rank */
+    MicroBatchPlan *micro_batch; /* grouped by data-parallel rank, then by update of the step */
     int num_micro_batches;
     int *rank_first; /* [dp_size + 1]: micro-batches of each data-parallel rank */
     int dp_size;

@@ -30,7 +30,7 @@
 /* Positions that make a batch: each gives a group of samples. */
 int64_t job_groups_per_batch(const Controller *c)
 {
-    return c->config->train.global_batch_size / c->lane[SET_TRAIN].stream.group_size;
+    return job_samples_per_step(c->config) / c->lane[SET_TRAIN].stream.group_size;
 }
 
 /* ---- sets ---- */
@@ -112,6 +112,7 @@ static PlanOptions plan_options(const Controller *c, SetName set)
     return (PlanOptions){
         .num_groups = (int)job_groups_per_batch(c),
         .allow_fewer = set == SET_EVAL || push_is_all(c),
+        .updates = set == SET_TRAIN ? (int)c->config->train.num_steps_per_rollout : 1,
         .dp_size = (int)c->config->train.dp_size,
         .max_tokens = c->config->train.max_tokens_per_gpu,
         .micro_batch_size = (int)c->config->train.micro_batch_size,
@@ -343,7 +344,7 @@ void lane_renew(Controller *c, SetName set)
         push_is_used(c) && !push_is_all(c)
             ? config->rollout.max_staleness + (int64_t)ceil(config->rollout.over_sampling)
             : config->rollout.prefetch_steps;
-    int64_t ahead = (steps + 2) * config->train.global_batch_size / group;
+    int64_t ahead = (steps + 2) * job_samples_per_step(config) / group;
     lane_restart(lane, 0);
     stream_free(&lane->stream);
     stream_init(&lane->stream, set, 8 * ahead + 1024, (int)group);

@@ -135,25 +135,54 @@ static void group_samples(PlannedSample *sample, int count, const int *group, in
     free(grouped);
 }
 
-/* Sorts the samples by data-parallel rank, in place; first[r] is where rank r begins. */
-static void balance(Plan *plan, int dp_size, int *first)
+/* Sorts the samples [first, end), longest first, and gives each a rank; what it gets of other
+ * updates does not count, as ranks wait for each other in each. */
+static void balance(Plan *plan, int first, int end, int *rank)
 {
+    int dp_size = plan->dp_size;
     RankHeap heap = {.rank = mem_calloc((size_t)dp_size, sizeof *heap.rank),
                      .load = mem_calloc((size_t)dp_size, sizeof *heap.load),
                      .count = dp_size};
-    int *rank = mem_calloc((size_t)plan->num_samples, sizeof *rank);
     for (int r = 0; r < dp_size; r++)
         heap.rank[r] = r;
-    qsort(plan->sample, (size_t)plan->num_samples, sizeof *plan->sample, by_length_descending);
-    for (int i = 0; i < plan->num_samples; i++) {
+    qsort(plan->sample + first, (size_t)(end - first), sizeof *plan->sample, by_length_descending);
+    for (int i = first; i < end; i++) {
         rank[i] = heap.rank[0];
         heap.load[rank[i]] += plan->sample[i].length;
         sink_first(&heap);
     }
-    group_samples(plan->sample, plan->num_samples, rank, dp_size, first);
-    free(rank);
     free(heap.load);
     free(heap.rank);
+}
+
+/* Samples come by position. Returns where the ones of update u end that begin at `from`; *group is
+ * how many groups came before and is moved on. */
+static int end_of_update(const Plan *plan, int from, int u, int updates, int *group)
+{
+    int at = from;
+    while (at < plan->num_samples && update_of_group(*group, plan->num_groups, updates) == u) {
+        int64_t position = plan->sample[at].position;
+        while (at < plan->num_samples && plan->sample[at].position == position)
+            at++;
+        ++*group;
+    }
+    return at;
+}
+
+/* Sorts the samples by data-parallel rank and, within it, by update, in place; first[r * updates +
+ * u] is where those of update u on rank r begin. */
+static void share_out(Plan *plan, int updates, int *first)
+{
+    int *share = mem_calloc((size_t)plan->num_samples + 1, sizeof *share);
+    for (int u = 0, begin = 0, group = 0; u < updates; u++) {
+        int end = end_of_update(plan, begin, u, updates, &group);
+        balance(plan, begin, end, share);
+        for (int i = begin; i < end; i++)
+            share[i] = share[i] * updates + u;
+        begin = end;
+    }
+    group_samples(plan->sample, plan->num_samples, share, plan->dp_size * updates, first);
+    free(share);
 }
 
 /* ---- into micro-batches ---- */
@@ -240,16 +269,18 @@ PlanOutcome plan_make(const Stream *stream, int64_t from, const PlanOptions *opt
         plan_clear(&plan);
         return outcome;
     }
-    int *first = mem_calloc((size_t)options->dp_size + 1, sizeof *first);
+    int updates = options->updates > 0 ? options->updates : 1, shares = plan.dp_size * updates;
+    int *first = mem_calloc((size_t)shares + 1, sizeof *first);
     plan.micro_batch = mem_calloc((size_t)plan.num_samples, sizeof *plan.micro_batch);
-    plan.rank_first = mem_calloc((size_t)options->dp_size + 1, sizeof *plan.rank_first);
-    balance(&plan, options->dp_size, first);
-    for (int r = 0; r < options->dp_size; r++) {
+    plan.rank_first = mem_calloc((size_t)plan.dp_size + 1, sizeof *plan.rank_first);
+    share_out(&plan, updates, first);
+    for (int s = 0; s < shares; s++) {
+        int count = first[s + 1] - first[s];
         if (options->micro_batch_size > 0)
-            pack_by_count(&plan, first[r], first[r + 1] - first[r], options->micro_batch_size);
+            pack_by_count(&plan, first[s], count, options->micro_batch_size);
         else
-            pack_by_tokens(&plan, first[r], first[r + 1] - first[r], options->max_tokens);
-        plan.rank_first[r + 1] = plan.num_micro_batches;
+            pack_by_tokens(&plan, first[s], count, options->max_tokens);
+        plan.rank_first[s / updates + 1] = plan.num_micro_batches;
     }
     free(first);
     *ret_plan = plan;

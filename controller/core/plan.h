@@ -10,6 +10,7 @@
 typedef struct PlanOptions {
     int num_groups;   /* positions wanted, each with its whole group */
     bool allow_fewer; /* at the end of the stream: take what is left (evaluation) */
+    int updates;      /* optimizer steps that share them by group (update_of_group); 0: 1 */
     int dp_size;
     int64_t max_tokens;   /* per micro-batch */
     int micro_batch_size; /* samples per micro-batch; 0: as many as max_tokens allows */
@@ -24,7 +25,8 @@ typedef enum {
 
 /* Takes the first num_groups accepted positions at or after `from`, in order, with all of their
  * samples that can train, balances these over the ranks by tokens (longest processing time first,
- * Graham 1969) and packs micro-batches (first-fit decreasing). *ret_plan is filled for PLAN_MADE
+ * Graham 1969) and packs micro-batches (first-fit decreasing), each update on its own: those of a
+ * rank come update after update. *ret_plan is filled for PLAN_MADE
  * only; free with plan_clear. */
 PlanOutcome plan_make(const Stream *stream, int64_t from, const PlanOptions *options,
                       Plan *ret_plan);

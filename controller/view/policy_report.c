@@ -110,7 +110,8 @@ static void put_answers(Metrics *metrics, const Plan *plan)
 static void put_critic(Metrics *metrics, const PolicyFigures *figures, double value_clip)
 {
     if (figures->value_tokens == 0) return;
-    metrics_put(metrics, "critic-train/value_loss", figures->value_loss);
+    metrics_put(metrics, "critic-train/value_loss",
+                share(figures->value_loss, figures->normaliser));
     metrics_put(metrics, "critic-train/value_clipfrac",
                 where(value_clip > 0, share(figures->value_clipped, figures->value_tokens)));
     metrics_put(metrics, "critic-train/grad_norm", figures->critic_grad_norm);

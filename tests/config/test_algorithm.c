@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
+#include "base/memory.h"
 #include "config/job.h"
 
 static AlgorithmConfig config, defaults;
@@ -244,6 +246,166 @@ static void test_staleness_keys_without_effect_are_refused(void **state)
     expect_rollout_refusal("over_sampling: 1.5, too_stale: drop", NULL);
 }
 
+/* ---- the table of methods in docs/algorithms.md ---- */
+
+/* What stands between the braces of `section: {...}` in a row, "" without it. Owned. */
+static char *inside(const char *row, const char *section)
+{
+    char *open = mem_printf("`%s: {", section);
+    const char *at = strstr(row, open), *end = at != NULL ? strstr(at, "}`") : NULL;
+    if (end != NULL) at += strlen(open);
+    char *text = end != NULL ? mem_printf("%.*s", (int)(end - at), at) : mem_strdup("");
+    free(open);
+    return text;
+}
+
+/* The job of a row, as somebody would write it who copies its keys. */
+static JobConfig *job_of_row(const char *row)
+{
+    JobConfig *job = NULL;
+    Error err = {0};
+    char *algorithm = inside(row, "algorithm"), *train = inside(row, "train");
+    char *rollout = inside(row, "rollout");
+    if (algorithm[0] == '\0') fail_msg("no keys in: %s", row);
+    char *yaml = mem_printf("model: {path: m}\ndata: {train: a}\n"
+                            "rollout: {function: generate, reward: gsm8k, n_samples_per_prompt: 8, "
+                            "%s}\ntrain: {global_batch_size: 64, %s}\nalgorithm: {%s}\n",
+                            rollout, train, algorithm);
+    if (job_config_parse(yaml, "job.yaml", "/", &job, &err) != OK)
+        fail_msg("%s\nin the row: %s", err.message, row);
+    free(yaml);
+    free(algorithm);
+    free(train);
+    free(rollout);
+    return job;
+}
+
+typedef struct Method {
+    const char *name;
+    AdvantageEstimator estimator;
+    PolicyLoss loss;
+    LossNormalization normalization;
+    double low, high; /* of the ratio; 0: it is 1 */
+    double kl_coef, kl_loss_coef;
+    KlEstimator kl;
+    OffPolicyCorrection correction;
+    int64_t updates;
+    double correction_low, correction_high;
+} Method;
+
+/* As their authors have them. */
+static const Method methods[] = {
+    {"GRPO", ADVANTAGE_GRPO, POLICY_LOSS_CLIP, NORMALIZE_SAMPLE, .kl_loss_coef = 0.04, .kl = KL_K3},
+    {"Dr. GRPO", ADVANTAGE_GRPO, POLICY_LOSS_CLIP, NORMALIZE_CONSTANT, .low = 0},
+    {"DAPO", ADVANTAGE_GRPO, POLICY_LOSS_CLIP, NORMALIZE_TOKEN, 0.8, 1.28, .updates = 16},
+    {"GSPO", ADVANTAGE_GRPO, POLICY_LOSS_GSPO, NORMALIZE_SAMPLE, 1 - 3e-4, 1 + 4e-4, .updates = 4},
+    {"CISPO", ADVANTAGE_GRPO, POLICY_LOSS_CISPO, NORMALIZE_TOKEN, 0, 5, .updates = 16},
+    {"RLOO", ADVANTAGE_RLOO, POLICY_LOSS_REINFORCE, NORMALIZE_CONSTANT, .kl_coef = 0.03},
+    {"REINFORCE++", ADVANTAGE_REINFORCE_PLUS_PLUS, POLICY_LOSS_CLIP, NORMALIZE_TOKEN,
+     .kl_coef = 0.01},
+    {"REINFORCE++ baseline", ADVANTAGE_REINFORCE_PLUS_PLUS_BASELINE, POLICY_LOSS_CLIP,
+     NORMALIZE_TOKEN, .kl_loss_coef = 0.001, .kl = KL_K2},
+    {"PPO", ADVANTAGE_PPO, POLICY_LOSS_CLIP, NORMALIZE_TOKEN, 0.8, 1.2, .kl_coef = 0.02,
+     .updates = 8},
+    {"TIS", ADVANTAGE_GRPO, POLICY_LOSS_CLIP, NORMALIZE_TOKEN, .correction = CORRECTION_TIS,
+     .correction_low = 0, .correction_high = 2},
+    {"IcePop", ADVANTAGE_GRPO, POLICY_LOSS_CLIP, NORMALIZE_TOKEN, .correction = CORRECTION_ICEPOP,
+     .correction_low = 0.5, .correction_high = 5},
+};
+enum { NUM_METHODS = sizeof methods / sizeof *methods };
+
+static void check_method(const Method *method, const JobConfig *job)
+{
+    const AlgorithmConfig *c = &job->algorithm;
+    bool plus_plus = method->estimator == ADVANTAGE_REINFORCE_PLUS_PLUS ||
+                     method->estimator == ADVANTAGE_REINFORCE_PLUS_PLUS_BASELINE;
+    assert_int_equal(c->advantage_estimator, method->estimator);
+    assert_int_equal(c->policy_loss, method->loss);
+    assert_int_equal(c->loss_normalization, method->normalization);
+    assert_int_equal(c->correction, method->correction);
+    assert_int_equal(c->normalize_advantages, plus_plus || method->estimator == ADVANTAGE_PPO);
+    assert_int_equal(c->std_normalization, strcmp(method->name, "Dr. GRPO") != 0);
+    assert_true(c->kl_coef == method->kl_coef && c->kl_loss_coef == method->kl_loss_coef);
+    assert_int_equal(c->kl_estimator, method->kl);
+    assert_int_equal(job->train.num_steps_per_rollout, method->updates > 0 ? method->updates : 1);
+    if (method->high > 0)
+        assert_true(1 - c->eps_clip == method->low && 1 + c->eps_clip_high == method->high);
+    if (method->correction != CORRECTION_NONE)
+        assert_true(c->correction_low == method->correction_low &&
+                    c->correction_high == method->correction_high);
+}
+
+/* "| NAME (Authors ..." */
+static const Method *method_of_row(const char *row)
+{
+    for (int i = 0; i < NUM_METHODS; i++) {
+        char *begin = mem_printf("| %s (", methods[i].name);
+        bool same = strncmp(row, begin, strlen(begin)) == 0;
+        free(begin);
+        if (same) return &methods[i];
+    }
+    fail_msg("not known: %s", row);
+    return NULL;
+}
+
+static void test_documented_methods_are_accepted_and_mean_the_papers(void **state)
+{
+    (void)state;
+    Error err = {0};
+    char *text = NULL, *rest = NULL;
+    size_t length = 0;
+    int seen = 0;
+    assert_ok(file_read(PROJECT_SOURCE_DIR "/docs/algorithms.md", 1 << 20, &text, &length, &err),
+              &err);
+    char *table = strstr(text, "## Methods by name");
+    assert_non_null(table);
+    *strstr(table + 3, "\n## ") = '\0';
+    for (char *row = strtok_r(table, "\n", &rest); row; row = strtok_r(NULL, "\n", &rest)) {
+        if (strncmp(row, "| ", 2) != 0 || strncmp(row, "| method ", 9) == 0) continue;
+        JobConfig *job = job_of_row(row);
+        check_method(method_of_row(row), job);
+        job_config_destroy(job);
+        seen++;
+    }
+    assert_int_equal(seen, NUM_METHODS);
+    free(text);
+}
+
+/* Bounds that were chosen stay, whatever the method. */
+static void test_chosen_bounds_replace_those_of_the_method(void **state)
+{
+    (void)state;
+    JobConfig *job = job_of_row("`algorithm: {policy_loss: gspo, eps_clip: 0.01}` "
+                                "`rollout: {max_staleness: 2}`");
+    assert_true(job->algorithm.eps_clip == 0.01 && job->algorithm.eps_clip_high == 0.01);
+    job_config_destroy(job);
+    job = job_of_row("`algorithm: {policy_loss: cispo, eps_clip_high: 0.5}` "
+                     "`rollout: {max_staleness: 2}`");
+    assert_true(job->algorithm.eps_clip == 1 && job->algorithm.eps_clip_high == 0.5);
+    job_config_destroy(job);
+}
+
+/* Several optimizer steps on a rollout move the ratios, stale or not. */
+static void test_updates_of_a_rollout_give_ratios_a_meaning(void **state)
+{
+    (void)state;
+    facts.max_staleness = 0;
+    facts.updates = 2;
+    config.eps_clip = config.eps_clip_high = 0.1;
+    accept();
+    facts.max_staleness = 0;
+    facts.updates = 2;
+    config.policy_loss = POLICY_LOSS_GSPO;
+    config.old_log_probs = OLD_CURRENT;
+    accept();
+    facts.updates = 2;
+    config.advantage_estimator = ADVANTAGE_PPO;
+    config.value_clip = 0.2;
+    accept();
+    expect_refusal("}\ntrain: {num_steps_per_rollout: 2",
+                   "train.num_steps_per_rollout has no effect");
+}
+
 /* The effective configuration names every key; reading it again must not find fault with that. */
 static void test_effective_text_reads_back(void **state)
 {
@@ -273,6 +435,9 @@ int main(void)
         cmocka_unit_test_setup(test_normalization_needs_its_constant_and_only_it, fresh),
         cmocka_unit_test(test_supervised_job_refuses_every_key_that_is_set),
         cmocka_unit_test(test_staleness_keys_without_effect_are_refused),
+        cmocka_unit_test(test_documented_methods_are_accepted_and_mean_the_papers),
+        cmocka_unit_test(test_chosen_bounds_replace_those_of_the_method),
+        cmocka_unit_test_setup(test_updates_of_a_rollout_give_ratios_a_meaning, fresh),
         cmocka_unit_test(test_effective_text_reads_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

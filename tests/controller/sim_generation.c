@@ -135,7 +135,7 @@ void check_lease(World *w, const Effect *fx, const Process *worker)
     if (!generates(w) || fx->call.set != SET_TRAIN) return;
     const Process *rank = &w->process[w->first_train];
     int64_t version = worker->adopted.version, end = fx->call.lease.first + fx->call.lease.count;
-    int64_t batch = w->config->train.global_batch_size / group_size(w, SET_TRAIN);
+    int64_t batch = job_samples_per_step(w->config) / group_size(w, SET_TRAIN);
     if (version != rank->board[0].version && version != rank->board[1].version)
         violate(w, "actor %d has weights of version %lld and is given work", fx->actor,
                 (long long)version);

@@ -200,6 +200,67 @@ static void test_plan_is_longest_first_and_first_fit(void **state)
     stream_free(&stream);
 }
 
+/* Two plans of the same samples, by whom they were made: the same, whoever that was. */
+static void assert_plans_equal(const Plan *a, const Plan *b)
+{
+    assert_int_equal(a->num_samples, b->num_samples);
+    assert_int_equal(a->num_micro_batches, b->num_micro_batches);
+    for (int i = 0; i < a->num_samples; i++)
+        assert_int_equal(a->sample[i].position, b->sample[i].position);
+    assert_memory_equal(a->micro_batch, b->micro_batch,
+                        (size_t)a->num_micro_batches * sizeof *a->micro_batch);
+}
+
+/* Several optimizer steps share a plan by position, evenly: on every rank micro-batches of one
+ * after those of the other, none of two, and each as even over the ranks as one sample allows. */
+static void test_plan_splits_by_position_for_several_updates(void **state)
+{
+    (void)state;
+    enum { EACH = 12, UPDATES = 3 };
+    Stream stream;
+    stream_init(&stream, SET_TRAIN, 512, 1);
+    stream.end = 100000;
+    for (uint64_t seed = 1; seed < 200; seed++) {
+        PlanOptions options = {.num_groups = EACH * UPDATES,
+                               .updates = UPDATES,
+                               .dp_size = 1 + (int)number(seed, 3, 4),
+                               .micro_batch_size = seed % 3 == 0 ? 2 : 0,
+                               .max_tokens = 20 + (int64_t)number(seed, 4, 300)};
+        int64_t base = (int64_t)number(seed, 1, 5000), load[UPDATES][4] = {0};
+        fill(&stream, base, 200, 0, 1);
+        Plan plan, again;
+        assert_int_equal(plan_make(&stream, base, &options, &plan), PLAN_MADE);
+        bool seen[EACH * UPDATES] = {false};
+        for (int r = 0; r < options.dp_size; r++) {
+            int64_t update = 0;
+            for (int m = plan.rank_first[r]; m < plan.rank_first[r + 1]; m++) {
+                const MicroBatchPlan *batch = &plan.micro_batch[m];
+                int64_t of = (plan.sample[batch->first].position - base) / EACH;
+                assert_true(of >= update);
+                update = of;
+                for (int i = batch->first; i < batch->first + batch->count; i++) {
+                    int64_t at = plan.sample[i].position - base;
+                    assert_int_equal(at / EACH, update);
+                    assert_false(seen[at]);
+                    seen[at] = true;
+                    load[update][r] += plan.sample[i].length;
+                }
+            }
+        }
+        for (int i = 0; i < EACH * UPDATES; i++)
+            assert_true(seen[i]);
+        for (int u = 0; u < UPDATES; u++)
+            for (int r = 1; r < options.dp_size; r++)
+                assert_true(llabs(load[u][r] - load[u][0]) <= 100);
+        fill(&stream, base, 200, 0, 2);
+        assert_int_equal(plan_make(&stream, base, &options, &again), PLAN_MADE);
+        assert_plans_equal(&plan, &again);
+        plan_clear(&plan);
+        plan_clear(&again);
+    }
+    stream_free(&stream);
+}
+
 static void test_stream_ignores_news_of_those_it_does_not_wait_for(void **state)
 {
     (void)state;
@@ -300,6 +361,7 @@ int main(void)
         cmocka_unit_test(test_plan_says_when_a_whole_window_is_rejected),
         cmocka_unit_test(test_plan_balances_and_packs_every_sample_once),
         cmocka_unit_test(test_plan_is_longest_first_and_first_fit),
+        cmocka_unit_test(test_plan_splits_by_position_for_several_updates),
         cmocka_unit_test(test_stream_ignores_news_of_those_it_does_not_wait_for),
         cmocka_unit_test(test_stream_frees_what_is_too_old),
         cmocka_unit_test(test_stream_drops_what_is_too_old),

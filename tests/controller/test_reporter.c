@@ -280,13 +280,15 @@ static void test_what_does_not_apply_is_null(void **state)
     free(told);
     free(line);
 
-    figures = (PolicyFigures){.normaliser = 10, .value_tokens = 10}; /* the critic warms up */
+    /* the critic warms up */
+    figures = (PolicyFigures){.normaliser = 10, .value_tokens = 10, .value_loss = 5};
     algorithm = (AlgorithmConfig){.advantage_estimator = ADVANTAGE_PPO, .kl_loss_coef = 0.1};
     line = report_policy(&algorithm, &figures, &told);
     assert_nulls(line, of_reference, true);
     assert_nulls(line, of_update, true);
     assert_nulls(line, of_clip, true);
     assert_null(strstr(told, "loss="));
+    assert_true(number_in(line, "critic-train/value_loss") == 0.5);
     assert_null(strstr(told, "entropy="));
     free(told);
     free(line);

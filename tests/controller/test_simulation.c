@@ -47,6 +47,7 @@ static JobConfig make_config(int workers, int tp, int dp)
     config.train.dp_size = dp;
     config.train.num_steps = 24;
     config.train.global_batch_size = 8;
+    config.train.num_steps_per_rollout = 1;
     config.train.max_tokens_per_gpu = 128;
     config.eval.interval = 10;
     config.eval.before_train = true;
@@ -290,10 +291,11 @@ static void test_simulation_leases_what_the_staleness_allows(void **state)
         config.algorithm.advantage_estimator = ADVANTAGE_REINFORCE_PLUS_PLUS;
         config.rollout.max_staleness = (int64_t)(seed / 4 % 5);
         config.rollout.prefetch_steps = 1;
+        config.train.num_steps_per_rollout = 1 + (int64_t)(seed / 3 % 3);
         SimResult result =
             sim_run(&config, seed % 2 == 0 ? &no_faults : &(SimFaults){.kills = 4}, seed);
         assert_right(&result, seed);
-        int64_t groups = config.train.global_batch_size / config.rollout.n_samples_per_prompt;
+        int64_t groups = job_samples_per_step(&config) / config.rollout.n_samples_per_prompt;
         assert_int_equal(result.most_ahead, (config.rollout.max_staleness + 1) * groups);
     }
 }

@@ -2,7 +2,7 @@
 # Reinforcement learning through the real processes: log-probs of generation are the trainer's to the bit, and the same
 # job gives the same weights with one and with four rollout workers, after a stop and a resume, and however often its
 # processes are killed.
-# usage: test_generate.sh workers | tensor_parallel | kills | many_kills
+# usage: test_generate.sh workers | updates | tensor_parallel | kills | many_kills
 . "$(dirname "$0")/lib.sh"
 make_data
 STEPS=12
@@ -12,6 +12,9 @@ STEPS=12
 generate="rollout.function=generate rollout.reward=random rollout.n_samples_per_prompt=4"
 generate="$generate rollout.max_response_length=16 data.max_length=160 eval.max_response_length=8"
 generate="$generate algorithm.entropy_coef=0.01 checkpoint.interval=5 eval.interval=6 train.tp_size=${TP:-1}"
+
+# Several optimizer steps on each rollout: the later ones of a step learn from answers of other weights.
+[ "$1" != updates ] || generate="$generate train.num_steps_per_rollout=2 algorithm.eps_clip=1e-4"
 
 # Longer steps, so that there is time to kill in.
 [ "$1" != many_kills ] || generate="$generate rollout.max_response_length=90 train.global_batch_size=64"
@@ -68,6 +71,25 @@ workers)
         grep -q "policy itself (rollout.top_p 0.8, rollout.repetition_penalty 1.25, rollout.min_new_tokens 2)" "$out" ||
             fail "nobody is warned in $out: $(cat "$out")"
     done
+    ;;
+updates)
+    moved=$(sed -n 's|.*"train/pg_clipfrac":\([0-9.e-]*\).*"train/ratio/max":\([0-9.e-]*\).*|\1 \2|p' \
+        "$RUN/metrics.jsonl" | awk '$1 > 0 && $2 > 1' | wc -l)
+    [ "$moved" -eq $STEPS ] || fail "ratios moved in $moved of $STEPS steps"
+    grep -q '"train/samples":32,' "$RUN/metrics.jsonl" || fail "a step is not of two batches of 16"
+
+    # shellcheck disable=SC2086
+    write_job two.yaml run_two $generate rollout.num_workers=2 rollout.lease_size=1 cluster.restarts_max=100
+    start_job
+    wait_for_step 3
+    kill -9 "$(actor_pid rollout-1)" || fail "could not kill rollout-1"
+    wait_for_step 7
+    kill -9 "$(actor_pid train-0)" || fail "could not kill train-0"
+    wait_for_step 9
+    kill -INT "$CONTROLLER"
+    finish_job 5
+    run_job
+    same_as_before "two rollout workers, two kills and a stop"
     ;;
 tensor_parallel) # the answers of a rollout worker whose ranks are laid out as the trainer's
     TP=2

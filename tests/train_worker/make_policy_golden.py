@@ -6,7 +6,7 @@ on its own; formulas are those of make_policy_losses.py, here on log-probs, entr
 Run with an interpreter that has torch, transformers and safetensors:  python tests/train_worker/make_policy_golden.py
 
 <case>.json          the algorithm and, for each step, samples (tokens, masks, rewards, reported log-probs) and results
-<case>.safetensors   grad.<name>: of step 1's loss; after.<name>: weights after all steps; critic.<name>: the critic's
+<case>.safetensors   grad.<name>: of step 1's loss, where a step is one optimizer step; after.<name>: weights after all steps; critic.<name>: the critic's
 reference/<model>    the reference model's weights, bfloat16-exact; critic/<model>: a model with score.weight
 """
 import itertools
@@ -28,7 +28,7 @@ HYPER = dict(lr=[1e-2, 5e-3, 2e-3], critic_lr=[2e-2, 1e-2, 5e-3], beta1=0.9, bet
 GROUPS = [[3, 2], [2, 4], [3, 3]]  # samples of each group, by step
 BASE = dict(formulas.BASE, model="llama_mqa", estimator="grpo", std=True, whiten=False, gamma=1.0, gae_lambda=1.0,
             kl_coef=0.0, old="rollout", normalization="token", loss_constant=0, value_clip=0.0, critic_updates=1,
-            temperature=1.0)
+            temperature=1.0, updates=1)
 CASES = {
     "grpo": dict(BASE, model="tied_gqa", kl="k3", kl_loss_coef=0.1, entropy_coef=0.02, temperature=0.7),
     "gspo": dict(BASE, std=False, policy_loss="gspo", eps_clip=0.05, eps_clip_high=0.06, normalization="constant",
@@ -43,6 +43,10 @@ CASES = {
     "ppo": dict(BASE, estimator="ppo", gamma=0.99, gae_lambda=0.9, whiten=True, kl="k2", kl_loss_coef=0.2,
                 unbiased_kl=True, correction="icepop", correction_level="geometric", old="current",
                 correction_low=0.85, correction_high=1.15, value_clip=0.1, critic_updates=2, normalization="sample"),
+    "mini_batches": dict(BASE, eps_clip=0.1, eps_clip_high=0.15, kl="k3", kl_loss_coef=0.1, normalization="sample",
+                         updates=2),
+    "ppo_mini_batches": dict(BASE, estimator="ppo", gamma=0.99, gae_lambda=0.9, whiten=True, old="current",
+                             eps_clip=0.01, eps_clip_high=0.02, value_clip=0.1, critic_updates=2, updates=2),
 }
 
 
@@ -177,6 +181,13 @@ def add_weights(case, samples):
     return dict(token=tokens, sample=len(samples), constant=case["loss_constant"] * len(samples))[case["normalization"]]
 
 
+def cut_updates(case, samples):
+    """The samples of each optimizer step: whole groups, one after the other."""
+    positions = sorted({s["position"] for s in samples})
+    return [[s for s in samples if positions.index(s["position"]) * case["updates"] // len(positions) == u]
+            for u in range(case["updates"])]
+
+
 def check_margins(case, samples, ratios):
     """No token may stand so near a bound that float32 could decide otherwise."""
     bounds = [1 - case["eps_clip"], 1 + case["eps_clip_high"]]
@@ -189,21 +200,43 @@ def check_margins(case, samples, ratios):
             assert all(abs(x - b) > 1e-4 for x in w for b in (case["correction_low"], case["correction_high"]))
 
 
-def train_critic(case, critic, optimizer, samples, normaliser, lr):
-    parameters, losses = list(critic.parameters()), []
+def update_critic(case, critic, optimizer, samples, lr):
+    parameters = list(critic.parameters())
     parameters = [w for w in parameters if w is not getattr(critic.lm_head, "weight", None) or case["tied"]]
+    optimizer.zero_grad()
+    total = 0.0
+    for s in samples:
+        v, clip = read_values(critic, s), case["value_clip"]
+        free = (v - s["target"]) ** 2
+        held = (s["value"] + (v - s["value"]).clamp(-clip, clip) - s["target"]) ** 2
+        total = total + s["weight"] * (torch.maximum(held, free) if clip else free).sum()
+    (total / add_weights(case, samples)).backward()
+    return total.item(), update(optimizer, parameters, lr)
+
+
+def train_critic(case, critic, optimizer, samples, lr):
     for _ in range(case["critic_updates"]):
-        optimizer.zero_grad()
-        total = 0.0
-        for s in samples:
-            v, clip = read_values(critic, s), case["value_clip"]
-            free = (v - s["target"]) ** 2
-            held = (s["value"] + (v - s["value"]).clamp(-clip, clip) - s["target"]) ** 2
-            total = total + s["weight"] * (torch.maximum(held, free) if clip else free).sum()
-        losses.append(total.item())
-        (total / normaliser).backward()
-        norm = update(optimizer, parameters, lr)
-    return dict(critic_loss=losses[-1], critic_grad_norm=norm)
+        made = [update_critic(case, critic, optimizer, part, lr) for part in cut_updates(case, samples)]
+    return dict(critic_loss=sum(loss for loss, _ in made), critic_grad_norm=sum(norm for _, norm in made) / len(made))
+
+
+def update_policy(case, step, state, samples, has_moved):
+    """One optimizer step; returns its loss, norm, entropy, and the ratios."""
+    model = state["model"]
+    state["optimizer"].zero_grad()
+    total, ratios, entropies = 0.0, [], 0.0
+    for s in samples:
+        x, entropy = read_policy(model, s, case["temperature"])
+        total = total + formulas.loss_of(case, s, x, entropy)
+        log = (x - s["old"]).detach()
+        ratios.append(torch.exp(log.mean().expand_as(log) if case["policy_loss"] == "gspo" else log))
+        entropies += entropy.sum().item()
+    moves = case["policy_loss"] != "reinforce" and (case["old"] != "current" or has_moved)
+    check_margins(case, samples, ratios if moves else [])
+    (total / add_weights(case, samples)).backward()
+    if step == 0:
+        state["grad"] = {key: w.grad.clone() for key, w in model.named_parameters()}
+    return total.item(), update(state["optimizer"], list(model.parameters()), HYPER["lr"][step]), entropies, ratios
 
 
 def run_step(case, step, state, samples):
@@ -221,26 +254,12 @@ def run_step(case, step, state, samples):
     add_advantages(case, samples)
     normaliser, result = add_weights(case, samples), {}
     if state["critic"] is not None:
-        result = train_critic(case, state["critic"], state["critic_optimizer"], samples, normaliser,
-                              HYPER["critic_lr"][step])
-    state["optimizer"].zero_grad()
-    total, ratios, entropies = 0.0, [], 0.0
-    for s in samples:
-        x, entropy = read_policy(model, s, temperature)
-        total = total + formulas.loss_of(case, s, x, entropy)
-        log = (x - s["old"]).detach()
-        ratios.append(torch.exp(log.mean().expand_as(log) if case["policy_loss"] == "gspo" else log))
-        entropies += entropy.sum().item()
-    if case["policy_loss"] != "reinforce" and case["old"] != "current":
-        check_margins(case, samples, ratios)
-    else:
-        check_margins(case, samples, [])
-    (total / normaliser).backward()
-    if step == 0:
-        state["grad"] = {key: w.grad.clone() for key, w in model.named_parameters()}
-    norm = update(state["optimizer"], list(model.parameters()), HYPER["lr"][step])
-    outside = sum(int(((r < 1 - case["eps_clip"]) | (r > 1 + case["eps_clip_high"])).sum()) for r in ratios)
-    return dict(result, loss=total.item(), grad_norm=norm, entropy=entropies, outside=outside,
+        result = train_critic(case, state["critic"], state["critic_optimizer"], samples, HYPER["critic_lr"][step])
+    made = [update_policy(case, step, state, part, u > 0) for u, part in enumerate(cut_updates(case, samples))]
+    outside = sum(int(((r < 1 - case["eps_clip"]) | (r > 1 + case["eps_clip_high"])).sum())
+                  for _, _, _, ratios in made for r in ratios)
+    return dict(result, loss=sum(m[0] for m in made), grad_norm=sum(m[1] for m in made) / len(made),
+                entropy=sum(m[2] for m in made), outside=outside,
                 normaliser=normaliser, trained_tokens=sum(len(s["old"]) for s in samples))
 
 
@@ -263,7 +282,7 @@ def make_case(name, case, folders):
         print(f"{name} step {step + 1}: loss {result['loss'] / result['normaliser']:.6f} norm {result['grad_norm']:.6f} "
               f"outside {result['outside']}/{result['trained_tokens']}")
     tensors = {"after." + key: w for key, w in model.named_parameters()}
-    if kind == "llama_mqa":
+    if kind == "llama_mqa" and case["updates"] == 1:
         tensors |= {"grad." + key: value for key, value in state["grad"].items()}
     if critic is not None:
         tensors |= {"critic." + ("score.weight" if key == "score" else key): w for key, w in critic.named_parameters()}

@@ -92,6 +92,56 @@ static void test_on_policy_ratios_are_exactly_one(void **state)
     }
 }
 
+static void updates_body(const Ranks *ranks, void *argument)
+{
+    Error err = {0};
+    ToyRollout rollout;
+    AlgorithmConfig algorithm = grpo();
+    algorithm.eps_clip = algorithm.eps_clip_high = 1e-4;
+    Trainer *trainer = make_trainer(ranks, argument, false);
+    toy_roll_out(trainer, 0.7f, VERSION, &rollout);
+    enum { HALF = TOY_SAMPLES / 2 };
+    MicroBatch batches[] = {{rollout.pointer, HALF}, {rollout.pointer + HALF, HALF}};
+    PolicyStep step = step_over(&rollout, batches);
+    PolicyStepResult result;
+    step.num_micro_batches = 2;
+    step.updates = 2;
+    rank_ok(policy_step(trainer, NULL, &algorithm, &step, &result, &err), &err);
+    const PolicySums *sums = &result.policy.policy;
+    int64_t first = 0;
+    for (int s = 0; s < HALF; s++)
+        first += rollout.meta[s].trained_tokens;
+    /* One step, two updates: the first on policy to the bit, the second by ratios that have moved,
+     * so that the bounds decide something. */
+    rank_check(trainer_step(trainer) == 1 && trainer->optimizer->updates == 2);
+    rank_check(result.policy.trained_tokens == rollout.trained_tokens);
+    rank_check(sums->tokens == (double)rollout.trained_tokens);
+    rank_check(result.policy.log_probs_compared == first && result.policy.log_probs_differ == 0);
+    rank_check(sums->ratio_min < 1.0 && sums->ratio_max > 1.0);
+    rank_check(sums->clipped_low + sums->clipped_high > 0.0);
+    rank_check(result.groups.groups == TOY_SAMPLES / 2);
+    /* Micro-batches of the wrong update would be gradients of the wrong update. */
+    step.step = 2;
+    MicroBatch turned[] = {batches[1], batches[0]}, joined[] = {{rollout.pointer, TOY_SAMPLES}};
+    step.micro_batch = turned;
+    rank_check(policy_step(trainer, NULL, &algorithm, &step, &result, &err) == ERR_INTERNAL);
+    rank_check(strstr(err.message, "not in their order") != NULL);
+    step.micro_batch = joined;
+    step.num_micro_batches = 1;
+    rank_check(policy_step(trainer, NULL, &algorithm, &step, &result, &err) == ERR_INTERNAL);
+    rank_check(trainer_step(trainer) == 1 && trainer->optimizer->updates == 2);
+    toy_samples_clear(rollout.sample);
+    trainer_destroy(trainer);
+}
+
+static void test_several_updates_of_a_step_move_ratios(void **state)
+{
+    (void)state;
+    Job job = {DTYPE_F32, toy_config(2, true), NULL};
+    ranks_run(1, 1, updates_body, &job);
+    ranks_run(2, 1, updates_body, &job);
+}
+
 static void mismatch_body(const Ranks *ranks, void *argument)
 {
     Error err = {0};
@@ -352,6 +402,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_on_policy_ratios_are_exactly_one),
+        cmocka_unit_test(test_several_updates_of_a_step_move_ratios),
         cmocka_unit_test(test_one_differing_bit_of_a_log_prob_is_counted),
         cmocka_unit_test(test_policy_step_refuses_what_is_no_batch),
         cmocka_unit_test(test_reference_of_equal_weights_is_at_no_distance),
