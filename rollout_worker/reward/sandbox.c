@@ -147,7 +147,9 @@ static Status find_helper(const SandboxRun *run, char **ret, Error *err)
     char *path = run->helper == NULL ? program_path("sandbox") : mem_strdup(run->helper);
     if (access(path, X_OK) != 0) {
         error_set(err, ERR_UNSUPPORTED,
-                  "nothing can be run in isolation: the helper %s is not there or no program",
+                  "nothing can be run in isolation: the helper %s is not there or no program\n"
+                  "It is built with the other programs (ninja -C build programs) and stands beside "
+                  "them.",
                   QUOTED(path));
         free(path);
         return ERR_UNSUPPORTED;

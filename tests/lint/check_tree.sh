@@ -61,6 +61,20 @@ $(list | sed 's|/.*||' | sort -u | grep -vxE "CMakeLists.txt|CMakePresets.json|R
     sed 's|$|:1: does not belong on the top level|')
 EOF
 
+# deploy/quickstart.sh builds the target `programs`: all that the process folders make, as documents name it.
+built=$(sed -n '/^add_custom_target(programs/,/)/p' CMakeLists.txt | tr '()\n' '   ')
+report <<EOF
+$(grep -nE '^add_executable\(' \
+    $(echo "$sources" | grep -E '^(controller|data_source|rollout_worker|train_worker)/(.*/)?CMakeLists.txt$') |
+    sed -E 's/add_executable\(([a-z_]+).*/\1/' |
+    while IFS=: read -r file line program; do
+        case " $built " in
+        *" $program "*) ;;
+        *) echo "$file:$line: $program is not in the target \`programs\` of CMakeLists.txt" ;;
+        esac
+    done)
+EOF
+
 # Sizes: a file fits a sitting, a function a screen, a line 100 columns (of characters, not bytes).
 report <<EOF
 $(for file in $sources; do

@@ -40,6 +40,14 @@ status=0
 echo '{"respnse": ""}' | "$BIN/reward_try" math >out 2>err || status=$?
 [ $status = 3 ] || { echo "a wrong record gave $status"; exit 1; }
 expect record err 'line 1: expected response'
+# Without the program that isolates, what to do stands there.
+mkdir -p alone
+cp "$BIN/reward_try" alone/
+status=0
+alone/reward_try code </dev/null >out 2>err || status=$?
+[ $status = 2 ] || { echo "a missing helper gave $status"; exit 1; }
+expect helper err 'alone/sandbox'
+expect helper err 'ninja -C build programs'
 
 if ! command -v python3 >/dev/null; then
     echo "no python3: the scorer in Python was not run"
