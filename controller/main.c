@@ -295,6 +295,13 @@ static Status name_stage(const JobConfig *config, Status status, Error *err)
                                                  : error_prefix(err, "stage %s", config->stage);
 }
 
+/* Whether what makes the samples of a stage can be opened; it says itself what is wrong. */
+static int look_at_function(const JobConfig *config, const Options *options)
+{
+    if (config->rollout.function == ROLLOUT_SFT) return 0;
+    return look_with("data_inspect", "--check", config->stage, options);
+}
+
 static int validate_stage(const JobConfig *config, const Options *options)
 {
     Error err = {0};
@@ -304,7 +311,9 @@ static int validate_stage(const JobConfig *config, const Options *options)
     if (status != OK) return fail(status, &err);
     fputs(summary, stdout);
     free(summary);
-    int code = look_at_disk(config);
+    int code = look_at_function(config, options);
+    if (code != 0) return code; /* its records would say the same again */
+    code = look_at_disk(config);
     int trained = look_with("train_inspect", NULL, config->stage, options);
     int read = look_at_data(config, options);
     return code != 0 ? code : trained != 0 ? trained : read;
@@ -359,13 +368,11 @@ static Status validate_stages(const JobStages *stages, Error *err)
     return OK;
 }
 
-/* Whether what makes the samples of each stage can be opened; it says itself what is wrong. */
 static int look_at_functions(const JobStages *stages, const Options *options)
 {
     int code = 0;
     for (int i = 0; i < stages->count && code == 0; i++)
-        if (stages->stage[i]->rollout.function != ROLLOUT_SFT)
-            code = look_with("data_inspect", "--check", stages->stage[i]->stage, options);
+        code = look_at_function(stages->stage[i], options);
     return code;
 }
 

@@ -47,9 +47,11 @@ typedef struct Arguments {
     InspectOptions inspect;
 } Arguments;
 
-static int fail(const Error *err)
+/* A part of another command speaks as that does. */
+static int fail(const Arguments *arguments, const Error *err)
 {
-    fprintf(stderr, "controller: data inspect: %s\n", err->message);
+    bool part = arguments->brief || arguments->check;
+    fprintf(stderr, "controller: %s%s\n", part ? "" : "data inspect: ", err->message);
     return status_exit_code(err->status);
 }
 
@@ -212,6 +214,14 @@ static bool would_stop(const Shown *shown, const Arguments *arguments)
     return stops || (arguments->brief && nothing);
 }
 
+static Status open_inspection(const JobConfig *config, const Arguments *arguments, Inspection **ret,
+                              Error *err)
+{
+    Status status = rollout_enter_working_dir(config, err);
+    if (status == OK) status = inspection_open(&arguments->inspect, ret, err);
+    return status == OK ? OK : job_config_locate(config, err);
+}
+
 static int inspect(Arguments *arguments)
 {
     Error err = {0};
@@ -222,8 +232,7 @@ static int inspect(Arguments *arguments)
                                     arguments->num_sets, &config, &err);
     arguments->inspect.config = config;
     if (status == OK) status = job_config_check_data(config, &err);
-    if (status == OK) status = rollout_enter_working_dir(config, &err);
-    if (status == OK) status = inspection_open(&arguments->inspect, &inspection, &err);
+    if (status == OK) status = open_inspection(config, arguments, &inspection, &err);
     if (status == OK) warn(inspection, arguments);
     if (status == OK) status = look(inspection, arguments, &shown, &err);
     if (status == OK) show(&shown, arguments);
@@ -240,27 +249,30 @@ static int inspect(Arguments *arguments)
     inspection_close(inspection);
     job_config_destroy(config);
     fflush(stdout);
-    if (status != OK) return fail(&err);
+    if (status != OK) return fail(arguments, &err);
     return stops ? status_exit_code(ERR_DATA) : 0;
+}
+
+static Status try_function(const JobConfig *config, Error *err)
+{
+    const RolloutTable *table = rollout_table(config->rollout.function);
+    void *shared = NULL;
+    Status status = rollout_enter_working_dir(config, err);
+    if (status == OK) status = table->open(config, &shared, err);
+    if (status != OK) return job_config_locate(config, err);
+    table->close(shared);
+    return OK;
 }
 
 static int check(const Arguments *arguments)
 {
     Error err = {0};
     JobConfig *config = NULL;
-    void *shared = NULL;
     Status status = job_config_load(arguments->config, arguments->stage, arguments->set,
                                     arguments->num_sets, &config, &err);
-    if (status == OK) status = rollout_enter_working_dir(config, &err);
-    if (status == OK) {
-        const RolloutTable *table = rollout_table(config->rollout.function);
-        status = table->open(config, &shared, &err);
-        if (status == OK) table->close(shared);
-    }
+    if (status == OK) status = try_function(config, &err);
     job_config_destroy(config);
-    if (status == OK) return 0;
-    fprintf(stderr, "controller: %s\n", err.message);
-    return status_exit_code(status);
+    return status == OK ? 0 : fail(arguments, &err);
 }
 
 int main(int argc, char **argv)
@@ -268,7 +280,7 @@ int main(int argc, char **argv)
     Arguments arguments = {.inspect = {.summary_records = 1000, .listed_max = 20}};
     arguments.color = option_color_auto();
     Error err = {0};
-    if (parse_arguments(argc, argv, &arguments, &err) != OK) return fail(&err);
+    if (parse_arguments(argc, argv, &arguments, &err) != OK) return fail(&arguments, &err);
     if (arguments.help) {
         fputs(help, stdout);
         return 0;

@@ -180,6 +180,32 @@ static const char *value_shown(const ConfigKey *key, const JobConfig *config, Ar
     return shown;
 }
 
+/* The index of the key whose path, or the path of a row of it, a message begins with, or -1. */
+static int key_of_message(const char *message)
+{
+    char path[128];
+    size_t length = strcspn(message, ": ");
+    if (length == 0 || length >= sizeof path) return -1;
+    memcpy(path, message, length);
+    path[length] = '\0';
+    int index = config_find(&job_table, path);
+    return index >= 0 ? index : config_find_rows(&job_table, path);
+}
+
+Status job_config_locate(const JobConfig *config, Error *err)
+{
+    const LoadedJob *job = (const LoadedJob *)config;
+    int index = key_of_message(err->message);
+    if (index < 0) return err->status;
+    const ConfigKey *key = config_key(&job_table, index);
+    Arena *arena = arena_create();
+    const char *place = job_key_place(job, key->path, arena);
+    error_prefix(err, "%s", place != NULL ? config_cut(place, arena) : job->where);
+    error_append(err, "%s: %s.", key->path, key->meaning);
+    arena_destroy(arena);
+    return err->status;
+}
+
 static bool same_value(const ConfigKey *key, const JobConfig *a, const JobConfig *b)
 {
     Str text_a = {0}, text_b = {0};

@@ -278,6 +278,38 @@ static const char *enum_hint(const ConfigSource *source, const ConfigKey *key, c
                         nearest[strlen(nearest) - 1] == ':' ? "..." : "");
 }
 
+/* "process:" with nothing right behind the colon, which YAML takes for a key with a value. The
+ * name, or NULL when the value is something else. */
+static const KeyName *name_without_text(const ConfigKey *key, const YamlNode *node)
+{
+    bool mapping = node->kind == YAML_MAPPING && node->count == 1;
+    const char *text = mapping ? node->key[0]->text : node->kind == YAML_SCALAR ? node->text : "";
+    size_t length = strlen(text);
+    for (const KeyName *name = key->names; name->name != NULL; name++)
+        if (takes_text(name) && strncmp(text, name->name, length) == 0 &&
+            strcmp(name->name + length, mapping ? ":" : "") == 0)
+            return name;
+    return NULL;
+}
+
+static Status refuse_enum(const ConfigSource *source, const ConfigKey *key, const YamlNode *node,
+                          Error *err)
+{
+    const char *text = node->kind == YAML_SCALAR ? node->text : "";
+    const KeyName *name = name_without_text(key, node);
+    if (name == NULL)
+        return config_value_refuse(source, key, node, enum_hint(source, key, text), err);
+    YamlNode found = *node;
+    found.kind = YAML_SCALAR;
+    found.quoted = true;
+    found.text = name->name;
+    const char *hint = arena_printf(source->arena,
+                                    "Write what it names right behind the colon, without a blank: "
+                                    "%s: %s...",
+                                    config_leaf(key->path), name->name);
+    return config_value_refuse(source, key, &found, hint, err);
+}
+
 static Status read_enum(const ConfigSource *source, const ConfigKey *key, const YamlNode *node,
                         Error *err)
 {
@@ -291,7 +323,7 @@ static Status read_enum(const ConfigSource *source, const ConfigKey *key, const 
             *(char **)(values + key->text_offset) = mem_strdup(text + strlen(name->name));
         return OK;
     }
-    return config_value_refuse(source, key, node, enum_hint(source, key, text), err);
+    return refuse_enum(source, key, node, err);
 }
 
 /* `${NAME}`, `$$` and a leading `~/` of a path. */

@@ -57,6 +57,20 @@ static Status compile(Format *self, const char *pattern, Error *err)
     return OK;
 }
 
+/* A pattern that is missing, or one that nothing looks for. */
+static Status refuse_shape(const char *shape, const char *pattern, Error *err)
+{
+    if (pattern == NULL)
+        return error_set(err, ERR_INVALID,
+                         "reward format has shape regex but no regex, expected the pattern that it "
+                         "looks for\n"
+                         "Write for example {name: format, options: {regex: '^[0-9]+$'}}.");
+    return error_set(err, ERR_INVALID,
+                     "reward format has a regex, which its shape %s does not use\n"
+                     "Remove the regex, or the shape: it is regex where there is one.",
+                     shape);
+}
+
 static Status format_open(const cJSON *options, void **ret_self, Error *err)
 {
     static const char *const keys[] = {"shape", "regex", "regex_characters", NULL};
@@ -73,9 +87,7 @@ static Status format_open(const cJSON *options, void **ret_self, Error *err)
         status = json_int_or(options, "regex_characters", "format", 1, REGEX_CHARACTERS_MAX,
                              &self->regex_characters, err);
     if (status == OK && (self->shape == SHAPE_REGEX) != (pattern != NULL))
-        status = error_set(
-            err, ERR_INVALID, "reward format has %s, expected option regex with shape regex only",
-            pattern == NULL ? "shape regex and no regex" : "a regex and no use of it");
+        status = refuse_shape(shapes[self->shape], pattern, err);
     if (status == OK && pattern != NULL) status = compile(self, pattern, err);
     if (status == OK)
         *ret_self = self;

@@ -13,8 +13,7 @@ static size_t count_names(const char *const *names)
     return count;
 }
 
-/* ", expected one of a, b, c" and the nearest. Returns err->status. */
-static Status append_names(const char *found, const char *const *names, Error *err)
+Status options_append_names(const char *found, const char *const *names, Error *err)
 {
     Str list = {0};
     for (size_t i = 0; names[i] != NULL; i++)
@@ -40,7 +39,7 @@ Status options_check(const cJSON *options, const char *reward, const char *const
             known = known || strcmp(keys[i], entry->string) == 0;
         if (known) continue;
         error_set(err, ERR_INVALID, "reward %s has no option %s", reward, QUOTED(entry->string));
-        return append_names(entry->string, keys, err);
+        return options_append_names(entry->string, keys, err);
     }
     return OK;
 }
@@ -57,5 +56,5 @@ Status options_choice(const cJSON *options, const char *key, const char *reward,
         return OK;
     }
     error_set(err, ERR_INVALID, "option %s of reward %s is %s", key, reward, QUOTED(text));
-    return append_names(text, names, err);
+    return options_append_names(text, names, err);
 }

@@ -11,6 +11,9 @@
  * list that ends with NULL); says which are known and which is nearest. */
 Status options_check(const cJSON *options, const char *reward, const char *const *keys, Error *err);
 
+/* ERR_INVALID, with the message of *err and below it which names there are and which is nearest. */
+Status options_append_names(const char *found, const char *const *names, Error *err);
+
 /* The index in `names` (ends with NULL) of the string at `key`; an absent key leaves *ret. */
 Status options_choice(const cJSON *options, const char *key, const char *reward,
                       const char *const *names, int *ret, Error *err);

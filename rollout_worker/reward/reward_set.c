@@ -20,18 +20,79 @@ struct RewardSet {
     int count;
 };
 
-static Status open_member(const cJSON *spec, Member *ret, Error *err)
+/* Of an entry that is an object: `name` is its name where it has one, else "without a name". */
+static Status check_keys(const cJSON *spec, const char *name, Error *err)
 {
     static const char *const keys[] = {"name", "weight", "options", NULL};
+    const cJSON *entry = NULL;
+    cJSON_ArrayForEach(entry, spec)
+    {
+        bool known = false;
+        for (size_t i = 0; keys[i] != NULL; i++)
+            known = known || strcmp(keys[i], entry->string) == 0;
+        if (known) continue;
+        error_set(err, ERR_INVALID, "reward %s has no key %s", name, QUOTED(entry->string));
+        return options_append_names(entry->string, keys, err);
+    }
+    return OK;
+}
+
+static Status read_spec(const cJSON *spec, const char **ret_name, double *ret_weight, Error *err)
+{
+    const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(spec, "name"));
+    const cJSON *weight = cJSON_GetObjectItemCaseSensitive(spec, "weight");
+    if (!cJSON_IsObject(spec))
+        return error_set(err, ERR_INVALID,
+                         "a reward is %s, expected its name, or {name: gsm8k, weight: 1}",
+                         json_type_name(spec));
+    TRY(check_keys(spec, name != NULL ? name : "without a name", err));
+    if (name == NULL)
+        return error_set(err, ERR_INVALID,
+                         "a reward has no name, expected for example {name: gsm8k, weight: 1}");
+    if (weight != NULL && !cJSON_IsNumber(weight))
+        return error_set(err, ERR_INVALID, "the weight of reward %s is %s, expected a number", name,
+                         cJSON_IsString(weight) ? QUOTED(weight->valuestring)
+                                                : json_type_name(weight));
+    *ret_name = name;
+    if (weight != NULL) *ret_weight = weight->valuedouble;
+    return OK;
+}
+
+/* How a reward is written that cannot do without options; NULL: its name does. */
+static const char *example_of(const RewardTable *table)
+{
+    if (table == &reward_http)
+        return "{name: http, options: {url: \"http://127.0.0.1:8000/score\"}}";
+    if (table == &reward_process)
+        return "{name: process, options: {command: [python3, scorer.py]}}";
+    if (table == &reward_plugin_table) return "{name: plugin, options: {path: ./brevity.so}}";
+    return NULL;
+}
+
+/* What failed says which reward it is, once, and how one like it is written. */
+static Status name_reward(const RewardTable *table, Error *err)
+{
+    const char *example = example_of(table);
+    const Error why = *err;
+    size_t length = strlen(table->name);
+    if (str_starts_with(why.message, table->name) && why.message[length] == ':')
+        error_set(err, why.status, "reward %s", why.message);
+    else if (strstr(why.message, "reward ") == NULL)
+        error_prefix(err, "reward %s", table->name);
+    if (example != NULL)
+        error_append(err, "Write for example %s; docs/rewards.md has all options.", example);
+    return err->status;
+}
+
+static Status open_member(const cJSON *spec, Member *ret, Error *err)
+{
     const char *name = NULL;
     double weight = 1;
     if (cJSON_IsString(spec)) {
         name = spec->valuestring;
         spec = NULL;
     } else {
-        TRY(options_check(spec, "list", keys, err));
-        TRY(json_string(spec, "name", "reward", &name, err));
-        TRY(json_double_or(spec, "weight", name, &weight, err));
+        TRY(read_spec(spec, &name, &weight, err));
     }
     const RewardTable *table = NULL;
     TRY(reward_table_find(name, &table, err));
@@ -43,7 +104,7 @@ static Status open_member(const cJSON *spec, Member *ret, Error *err)
             name, weight);
     void *opened = NULL;
     const cJSON *options = cJSON_GetObjectItemCaseSensitive(spec, "options");
-    if (table->open(options, &opened, err) != OK) return error_prefix(err, "reward %s", name);
+    if (table->open(options, &opened, err) != OK) return name_reward(table, err);
     *ret = (Member){table, opened, weight};
     return OK;
 }
@@ -56,8 +117,8 @@ Status reward_set_open(const cJSON *spec, RewardSet **ret, Error *err)
         return error_set(err, ERR_INVALID, "rewards are %s, expected a list of objects with a name",
                          json_type_name(spec));
     if (count < 1 || count > REWARDS_MAX)
-        return error_set(err, ERR_INVALID, "there are %d rewards, expected 1 to %d", count,
-                         REWARDS_MAX);
+        return error_set(err, ERR_INVALID, "there are %d rewards, expected 1 to %d%s", count,
+                         REWARDS_MAX, count == 0 ? ", for example gsm8k" : "");
     RewardSet *set = mem_calloc(1, sizeof *set);
     for (int i = 0; i < count; i++) {
         const cJSON *entry = list ? cJSON_GetArrayItem(spec, i) : spec;

@@ -160,6 +160,13 @@ static Status open_provider(const cJSON *entry, const char *where, Provider *ret
         http_poster_options_clear(&options);
         return status;
     }
+    if (!cJSON_HasObjectItem(entry, "command"))
+        return error_set(err, ERR_INVALID,
+                         "%s has neither command nor url, expected one of them: the program that "
+                         "answers its calls, or the server\n"
+                         "Write for example command: [python3, calculator.py], or url: "
+                         "\"http://127.0.0.1:8001/tools\".",
+                         where);
     ProcessPoolOptions options = process_pool_defaults();
     Status status = process_pool_read_options(entry, where, &options, err);
     if (status == OK) status = read_timeout(entry, where, &options.timeout_ms, err);

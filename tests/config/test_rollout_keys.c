@@ -69,7 +69,9 @@ static void test_a_function_without_its_text_is_refused(void **state)
 {
     (void)state;
     refused("  function: process\n", "Did you mean process:...?");
-    refused("  function: \"process:\"\n", "Did you mean process:...?");
+    refused("  function: \"process:\"\n", "right behind the colon, without a blank: function: pr");
+    refused("  function:\n    process: python3 a.py\n", "rollout.function is \"process:\", exp");
+    refused("  function: {plugin: a.so}\n", "without a blank: function: plugin:...");
     refused("  function: plugn:a.so\n", "Did you mean plugin:...?");
     refused("  function: generat\n", "Did you mean generate?");
     refused("  function: process: python3 a.py\n", "job.yaml:5");

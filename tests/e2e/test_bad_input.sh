@@ -90,6 +90,43 @@ case_batch_not_divisible() {
     says "train.global_batch_size is 4" "train.dp_size 3" "3 or 6" "1, 2, 4"
 }
 
+# generates OPTION...: the job learns by reinforcement, with these lines in its section rollout.
+generates() {
+    printf '%s\n' "rollout:" "  function: ${1#function: }" "  n_samples_per_prompt: 4" >>job.yaml
+    shift
+    [ $# = 0 ] || printf '  %s\n' "$@" >>job.yaml
+}
+
+# What is found when a reward, tools or a rollout function are opened has the form that all keys have.
+case_reward_options() {
+    generates generate "reward: {name: http}"
+    message 2
+    says "job.yaml:16: rollout.reward:" 'key "url" is missing' "Write for example {name: http, options: {url:" \
+        "docs/rewards.md" "rollout.reward: with generate: what an answer is worth"
+    message 2 --set 'rollout.reward=[]'
+    says "--set rollout.reward=[]: rollout.reward: there are 0 rewards" "for example gsm8k"
+    # Once, and before the figures of memory and data.
+    "$BIN/controller" validate --config job.yaml >out 2>&1 && fail "validate is content"
+    [ "$(grep -c 'rollout.reward: the options' out)" = 1 ] || fail "not said once"
+    ! grep -qE "data inspect|memory|data.train" out || fail "something else stands beside it"
+    grep -q "job job is not in order" out || fail "no verdict"
+}
+
+case_rollout_tools() {
+    generates generate "reward: gsm8k" "tools: [{name: calc}]"
+    message 2
+    says "job.yaml:17: rollout.tools: tools[0] has neither command nor url" "Write for example command: [python3" \
+        "see tools.md"
+}
+
+case_rollout_function() {
+    generates "process:no-such-program"
+    message 2
+    says "job.yaml:14: rollout.function: there is no program \"no-such-program\" in PATH" "rollout-function.md"
+    message 2 --set rollout.function=process:
+    says 'rollout.function is "process:"' "right behind the colon, without a blank: function: process:..."
+}
+
 case_missing_job_file() {
     rm job.yaml
     message 2

