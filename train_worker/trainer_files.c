@@ -23,6 +23,12 @@ static void disk_wait(const Trainer *trainer, bool waits)
     if (options->on_disk_wait != NULL) options->on_disk_wait(options->progress_context, waits);
 }
 
+/* This rank's part of a weight in a flat buffer of f32: masters, moments. */
+static WeightPart part_of(const Trainer *trainer, float *flat, const WeightSpec *spec)
+{
+    return (WeightPart){trainer->options.kernels, flat + spec->offset, DTYPE_F32};
+}
+
 /* ---- random ---- */
 
 Status trainer_init_random(Trainer *trainer, int64_t seed, Error *err)
@@ -30,7 +36,8 @@ Status trainer_init_random(Trainer *trainer, int64_t seed, Error *err)
     (void)err;
     for (int s = 0; s < trainer->plan->num_specs; s++) {
         const WeightSpec *spec = &trainer->plan->spec[s];
-        weight_init_random(trainer->plan, spec, seed, trainer->optimizer->master + spec->offset);
+        WeightPart master = part_of(trainer, trainer->optimizer->master, spec);
+        weight_init_random(trainer->plan, spec, seed, &master);
         progress(trainer);
     }
     optimizer_publish(trainer->optimizer);
@@ -81,16 +88,19 @@ static Status load_spec(Trainer *trainer, SafetensorsReader *model, SafetensorsR
     Optimizer *state = trainer->optimizer;
     bool score = plan->config.value_head && spec == &plan->spec[plan->lm_head];
     if (score && !reader_has(model, "", spec->name)) { /* a critic made of a model: values of 0 */
-        memset(state->master + spec->offset, 0, (size_t)spec->cols * sizeof(float));
+        trainer->options.kernels->fill_zero(
+            tensor_1d(state->master + spec->offset, DTYPE_F32, spec->cols));
         return OK;
     }
     bool master = optimizer != NULL && reader_has(optimizer, "master.", spec->name);
-    TRY(weight_read(master ? optimizer : model, folder, plan, spec, master ? "master." : "",
-                    state->master + spec->offset, err));
+    WeightPart part = part_of(trainer, state->master, spec);
+    TRY(weight_read(master ? optimizer : model, folder, plan, spec, master ? "master." : "", &part,
+                    err));
     if (optimizer == NULL) return OK;
-    TRY(weight_read(optimizer, folder, plan, spec, "exp_avg.", state->exp_avg + spec->offset, err));
-    return weight_read(optimizer, folder, plan, spec, "exp_avg_sq.",
-                       state->exp_avg_sq + spec->offset, err);
+    part = part_of(trainer, state->exp_avg, spec);
+    TRY(weight_read(optimizer, folder, plan, spec, "exp_avg.", &part, err));
+    part = part_of(trainer, state->exp_avg_sq, spec);
+    return weight_read(optimizer, folder, plan, spec, "exp_avg_sq.", &part, err);
 }
 
 static Status load_all(Trainer *trainer, SafetensorsReader *model, SafetensorsReader *optimizer,
@@ -152,16 +162,11 @@ static Status load_reference_spec(Trainer *trainer, SafetensorsReader *model, co
                                   const WeightSpec *spec, Error *err)
 {
     Weights *weights = trainer->reference;
-    int64_t count = spec->local_rows * spec->local_cols;
     char *to = (char *)weights->flat + (size_t)spec->offset * dtype_size(weights->dtype);
-    float *part = mem_alloc((size_t)count * sizeof *part);
-    Status status = weight_read(model, folder, trainer->plan, spec, "", part, err);
-    if (status == OK)
-        weights->kernels->cast(tensor_1d(to, weights->dtype, count),
-                               tensor_1d(part, DTYPE_F32, count));
-    free(part);
+    WeightPart part = {weights->kernels, to, weights->dtype};
+    TRY(weight_read(model, folder, trainer->plan, spec, "", &part, err));
     progress(trainer);
-    return status;
+    return OK;
 }
 
 Status trainer_load_reference(Trainer *trainer, const char *folder, Error *err)
@@ -337,9 +342,13 @@ static Status stream_family(Trainer *trainer, const Family *family, const int *o
         int64_t counters[] = {trainer->step, trainer->optimizer->updates};
         out_write(out, counters, sizeof counters);
     }
-    WeightGather gather = {.plan = trainer->plan, .comm = trainer->options.tensor_comm};
-    gather.sink = out_write;
-    gather.context = out;
+    WeightGather gather = {
+        .kernels = trainer->options.kernels,
+        .plan = trainer->plan,
+        .comm = trainer->options.tensor_comm,
+        .sink = out_write,
+        .context = out,
+    };
     for (int k = 0; k < family->num_kinds; k++)
         for (int s = 0; s < trainer->plan->num_specs; s++) {
             if (owner[s] / trainer->tp_size != trainer->dp_rank) continue;

@@ -1,7 +1,5 @@
 #include "model/backward.h"
 
-#include <string.h>
-
 #include "base/memory.h"
 
 /* One layer's backward pass over its MLP half; dx is the gradient of its output and becomes that of
@@ -46,7 +44,7 @@ static void attention_core_backward(Model *model, const Batch *batch, Activation
     kernels->qk_norm_rope_backward(
         dqkv, a->raw_qk, plan->num_heads, plan->num_kv_heads, plan->config.head_dim,
         weights->q_norm.data, weights->k_norm.data, plan->config.rms_norm_eps,
-        gradients->q_norm.data, gradients->k_norm.data, model->cos_sin, batch->position);
+        gradients->q_norm.data, gradients->k_norm.data, model->cos_sin, batch->device.position);
 }
 
 static Status attention_backward(Model *model, const Batch *batch, Activations *activations,
@@ -83,7 +81,7 @@ Status model_backward(Model *model, const Batch *batch, Activations *activations
     WeightRange rows =
         weight_spec_part(&plan->spec[plan->embed_tokens], plan->tp_rank, plan->tp_size);
     model->kernels->embedding_backward_accumulate(gradients->embed_tokens, activations->dx,
-                                                  batch->token, (int32_t)rows.first);
+                                                  batch->device.token, (int32_t)rows.first);
     return OK;
 }
 
@@ -109,10 +107,11 @@ static Status sum_copies(Model *model, const WeightSpec *spec, float *flat, floa
     WeightSegment run = weight_spec_segment(spec, model->plan->tp_rank, model->plan->tp_size, 0);
     float *part = flat + spec->offset, *place = whole + run.global_first;
     size_t bytes = (size_t)run.count * sizeof(float);
-    memset(whole, 0, (size_t)(spec->rows * spec->cols) * sizeof(float));
-    memcpy(place, part, bytes);
-    TRY(model_all_reduce(model, tensor_1d(whole, DTYPE_F32, spec->rows * spec->cols), err));
-    memcpy(part, place, bytes);
+    Tensor sum = tensor_1d(whole, DTYPE_F32, spec->rows * spec->cols);
+    model->kernels->fill_zero(sum);
+    model->kernels->copy(place, part, bytes);
+    TRY(model_all_reduce(model, sum, err));
+    model->kernels->copy(part, place, bytes);
     return OK;
 }
 

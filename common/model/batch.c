@@ -1,6 +1,7 @@
 #include "model/batch.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/memory.h"
 
@@ -24,6 +25,7 @@ void batch_destroy(Batch *batch)
     free(batch->target_row);
     free(batch->target);
     free(batch->temperature);
+    mirror_destroy(&batch->placed);
     free(batch);
 }
 
@@ -31,6 +33,7 @@ void batch_clear(Batch *batch)
 {
     batch->num_rows = batch->num_targets = batch->last_targets = 0;
     batch->num_sequences = 0;
+    batch->device = (BatchOnDevice){0};
 }
 
 static void reserve_rows(Batch *batch, int64_t rows)
@@ -124,12 +127,63 @@ void batch_set_temperature(Batch *batch, float temperature)
         batch->temperature[i] = temperature;
 }
 
+/* ---- on the device ---- */
+
+#define NUM_ARRAYS 9
+
+/* The arrays in BatchOnDevice's order; all of 4-byte elements. */
+typedef struct PlacedArray {
+    const void *from;
+    size_t count;
+} PlacedArray;
+
+/* Where the arrays are, in BatchOnDevice's order: where they lie, or in the device's memory. */
+static void place_arrays(Batch *batch, const KernelTable *kernels, const PlacedArray *array,
+                         const void **ret)
+{
+    size_t first[NUM_ARRAYS + 1] = {0};
+    for (int i = 0; i < NUM_ARRAYS; i++) {
+        ret[i] = array[i].from;
+        first[i + 1] = first[i] + (array[i].count * sizeof(int32_t) + 15) / 16 * 16;
+    }
+    if (kernels->host_memory) return;
+    mirror_reserve(&batch->placed, kernels, first[NUM_ARRAYS]);
+    for (int i = 0; i < NUM_ARRAYS; i++) {
+        if (array[i].count > 0)
+            memcpy(batch->placed.host + first[i], array[i].from, array[i].count * sizeof(int32_t));
+        ret[i] = batch->placed.device + first[i];
+    }
+    mirror_push(&batch->placed, 0, first[NUM_ARRAYS]);
+}
+
+void batch_place(Batch *batch, const KernelTable *kernels)
+{
+    size_t rows = (size_t)batch->num_rows, targets = (size_t)batch->num_targets;
+    size_t sequences = (size_t)batch->num_sequences;
+    const PlacedArray array[NUM_ARRAYS] = {
+        {batch->token, rows},
+        {batch->position, rows},
+        {batch->cu_seqlens, sequences + 1},
+        {batch->first_position, sequences},
+        {batch->first_page, sequences + 1},
+        {batch->page, (size_t)batch->first_page[sequences]},
+        {batch->target_row, targets},
+        {batch->target, targets},
+        {batch->temperature, targets},
+    };
+    const void *at[NUM_ARRAYS];
+    place_arrays(batch, kernels, array, at);
+    batch->device = (BatchOnDevice){at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7], at[8]};
+}
+
 SequenceTable batch_sequences(const Batch *batch)
 {
     return (SequenceTable){
         .num_sequences = batch->num_sequences,
-        .cu_seqlens = batch->cu_seqlens,
-        .first_position = batch->first_position,
+        .cu_seqlens = batch->device.cu_seqlens,
+        .first_position = batch->device.first_position,
+        .host_cu_seqlens = batch->cu_seqlens,
+        .host_first_position = batch->first_position,
     };
 }
 

@@ -4,7 +4,14 @@
 #ifndef TROUPE_MODEL_BATCH_H
 #define TROUPE_MODEL_BATCH_H
 
-#include "tensor/kernels.h"
+#include "tensor/mirror.h"
+
+/* The arrays of a batch where kernels find them: see Batch. */
+typedef struct BatchOnDevice {
+    const int32_t *token, *position, *cu_seqlens, *first_position, *first_page, *page;
+    const int32_t *target_row, *target;
+    const float *temperature;
+} BatchOnDevice;
 
 typedef struct Batch {
     int64_t num_rows, num_targets, last_targets; /* last: of the last sequence added */
@@ -17,6 +24,8 @@ typedef struct Batch {
     float *temperature;           /* [num_targets]: what the target's logits are divided by */
     int64_t capacity_rows;
     int capacity_sequences, capacity_pages;
+    BatchOnDevice device; /* as of the last batch_place */
+    Mirror placed;        /* where the device has no host memory: what `device` points into */
 } Batch;
 
 Batch *batch_create(void);
@@ -39,6 +48,11 @@ void batch_add_chunk(Batch *batch, const int32_t *token, int64_t length, int64_t
  */
 void batch_resize(Batch *batch, int64_t rows, int sequences, int pages);
 
+/* Brings the filled batch to the device. model_forward does it; who starts elsewhere, and changed
+ * the batch since, calls it. */
+void batch_place(Batch *batch, const KernelTable *kernels);
+
+/* Of a placed batch. */
 SequenceTable batch_sequences(const Batch *batch);
 double batch_squared_lengths(const Batch *batch);
 

@@ -26,7 +26,7 @@ static void run_attention(Model *model, const Batch *batch, KvCache *cache,
     kernels->matmul(a->qkv, a->norm1, &model->weights->layer[l].qkv);
     kernels->qk_norm_rope(a->qkv, a->raw_qk, plan->num_heads, plan->num_kv_heads,
                           plan->config.head_dim, weights->q_norm.data, weights->k_norm.data,
-                          plan->config.rms_norm_eps, model->cos_sin, batch->position);
+                          plan->config.rms_norm_eps, model->cos_sin, batch->device.position);
     KvPages pages = {0};
     if (cache != NULL) pages = kv_cache_store(cache, l, batch, a->qkv);
     AttentionShape shape = model_attention_shape(plan);
@@ -63,14 +63,15 @@ static Status run_embedding(Model *model, const Batch *batch, Tensor out, Error 
     const WeightPlan *plan = model->plan;
     const WeightSpec *spec = &plan->spec[plan->embed_tokens];
     WeightRange rows = weight_spec_part(spec, plan->tp_rank, plan->tp_size);
-    model->kernels->embedding(out, model->weights->tensors.embed_tokens, batch->token,
+    model->kernels->embedding(out, model->weights->tensors.embed_tokens, batch->device.token,
                               (int32_t)rows.first);
     return model_all_reduce(model, out, err);
 }
 
-Status model_forward(Model *model, const Batch *batch, KvCache *cache, Activations *activations,
+Status model_forward(Model *model, Batch *batch, KvCache *cache, Activations *activations,
                      Error *err)
 {
+    batch_place(batch, model->kernels);
     activations_set_rows(activations, batch->num_rows);
     int layers = model->plan->config.num_hidden_layers;
     TRY(run_embedding(model, batch, activations->layer[0].x, err));

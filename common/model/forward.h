@@ -10,10 +10,10 @@
 #include "model/kv_cache.h"
 #include "model/model.h"
 
-/* Computes activations->output. `cache` may be NULL (whole sequences); with one, the batch's keys
- * and values are added to it. Token ids and positions must be within the model's. Fails only where
- * a collective does. */
-Status model_forward(Model *model, const Batch *batch, KvCache *cache, Activations *activations,
+/* Places the batch and computes activations->output. `cache` may be NULL (whole sequences); with
+ * one, the batch's keys and values are added to it. Token ids and positions must be within the
+ * model's. Fails only where a collective does. */
+Status model_forward(Model *model, Batch *batch, KvCache *cache, Activations *activations,
                      Error *err);
 
 /* Runs the parts of a layer between its sums again, from its residual stream, where the policy did

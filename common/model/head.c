@@ -1,12 +1,15 @@
 #include "model/head.h"
 
-#include <math.h>
+
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "base/memory.h"
 
 #define STATS_MAX      5    /* numbers per row that ranks exchange: as in Head, entropy last */
+#define NUM_SUMMARY    5    /* numbers per target: as in Head */
+#define NUM_SLOPES     2    /* numbers per target */
 #define CHUNK_ROWS_MAX 1024 /* more gains nothing */
 #define CHUNK_ROWS_MIN 32
 
@@ -56,11 +59,15 @@ static size_t lay_out(Head *head, const WeightPlan *plan, char *memory)
     if (head->with_backward && head->dtype != DTYPE_F32)
         head->dlogits = take_rows(memory, &used, head->dtype, head->chunk_rows, v);
     head->stats = take(memory, &used, STATS_MAX * row_floats);
-    head->gathered = take(memory, &used, (size_t)plan->tp_size * STATS_MAX * row_floats);
-    head->lse = take(memory, &used, row_floats);
-    head->entropy = take(memory, &used, row_floats);
-    if (head->with_backward) head->slopes = take(memory, &used, 2 * row_floats);
+    if (plan->tp_size > 1)
+        head->gathered = take(memory, &used, (size_t)plan->tp_size * STATS_MAX * row_floats);
     return used;
+}
+
+/* Of the arrays that the host reads and writes too. */
+static size_t mirror_bytes(int64_t max_targets, int arrays)
+{
+    return (size_t)(max_targets * arrays) * sizeof(float);
 }
 
 int64_t head_bytes(const WeightPlan *plan, DType dtype, int64_t max_targets, int64_t chunk_rows,
@@ -69,7 +76,8 @@ int64_t head_bytes(const WeightPlan *plan, DType dtype, int64_t max_targets, int
     Head head = {.dtype = dtype, .with_backward = with_backward};
     head.max_targets = max_targets;
     head.chunk_rows = chunk_rows;
-    return (int64_t)lay_out(&head, plan, NULL);
+    return (int64_t)(lay_out(&head, plan, NULL) +
+                     mirror_bytes(max_targets, NUM_SUMMARY + 2 * NUM_SLOPES));
 }
 
 Head *head_create(Model *model, int64_t max_targets, int64_t chunk_rows, bool with_backward)
@@ -82,12 +90,18 @@ Head *head_create(Model *model, int64_t max_targets, int64_t chunk_rows, bool wi
     head->chunk_rows = chunk_rows;
     head->memory = model->kernels->alloc(lay_out(head, model->plan, NULL));
     lay_out(head, model->plan, head->memory);
+    head->summary = mirror_create(model->kernels, mirror_bytes(max_targets, NUM_SUMMARY));
+    head->slopes = mirror_create(model->kernels, mirror_bytes(max_targets, NUM_SLOPES));
+    head->asked = mirror_create(model->kernels, mirror_bytes(max_targets, NUM_SLOPES));
     return head;
 }
 
 void head_destroy(Head *head)
 {
     if (head == NULL) return;
+    mirror_destroy(&head->asked);
+    mirror_destroy(&head->slopes);
+    mirror_destroy(&head->summary);
     head->model->kernels->free(head->memory);
     free(head);
 }
@@ -108,6 +122,11 @@ static int32_t first_vocab_row(const WeightPlan *plan)
     return (int32_t)rows.first;
 }
 
+/* Targets [first, first + count). */
+typedef struct Chunk {
+    int64_t first, count;
+} Chunk;
+
 /* One pass under way. */
 typedef struct Walk {
     Head *head;
@@ -118,9 +137,12 @@ typedef struct Walk {
     HeadResult result;
 } Walk;
 
-typedef struct Chunk {
-    int64_t first, count;
-} Chunk;
+/* When the kernels called so far are done. */
+static int64_t now(const Model *model)
+{
+    model->kernels->synchronize();
+    return clock_ns();
+}
 
 /* Numbers per row that the ranks exchange. */
 static int64_t num_stats(bool with_entropy)
@@ -128,69 +150,78 @@ static int64_t num_stats(bool with_entropy)
     return with_entropy ? STATS_MAX : STATS_MAX - 1;
 }
 
-/* Joins the ranks' statistics of row i in rank order: lse and entropy; target logit and arg max of
- * the whole vocabulary into head->stats. With one rank the arithmetic is the same, over one term.
- */
-static void join_row(Head *head, int64_t i, int64_t rows, bool with_entropy)
+/* The first rank's of statistics laid out for `rows` rows. */
+static RowStats stats_in(float *memory, int64_t rows, bool with_entropy)
 {
-    int tp_size = head->model->plan->tp_size;
-    int64_t rank_floats = num_stats(with_entropy) * rows;
-    float best = -INFINITY, arg = 0.0f, logit = 0.0f, sum = 0.0f;
-    for (int r = 0; r < tp_size; r++) {
-        const float *stats = head->gathered + r * rank_floats;
-        if (r == 0 || stats[i] > best) {
-            best = stats[i];
-            arg = stats[3 * rows + i];
-        }
-        logit += stats[2 * rows + i];
-    }
-    double weighed = 0.0; /* the sum of exp(logit - best) (logit - best) */
-    for (int r = 0; r < tp_size; r++) {
-        const float *stats = head->gathered + r * rank_floats;
-        float below = stats[i] - best, factor = expf(below);
-        sum += stats[rows + i] * factor;
-        if (with_entropy)
-            weighed +=
-                (double)factor * ((double)stats[4 * rows + i] + (double)below * stats[rows + i]);
-    }
-    head->lse[i] = best + logf(sum);
-    head->stats[i] = best;
-    head->stats[2 * rows + i] = logit;
-    head->stats[3 * rows + i] = arg;
-    if (with_entropy) head->entropy[i] = (float)(log((double)sum) - weighed / (double)sum);
+    return (RowStats){.max = memory,
+                      .sum_exp = memory + rows,
+                      .target_logit = memory + 2 * rows,
+                      .arg_max = memory + 3 * rows,
+                      .sum_shifted = with_entropy ? memory + 4 * rows : NULL};
 }
 
-/* As head_stats; with_entropy, also head->entropy. */
-static Status chunk_stats(Head *head, Tensor logits, const int32_t *target, bool with_entropy,
-                          Error *err)
+/* The summaries of targets from `first` on, in either memory of the mirror. */
+static RowSummary summary_in(const Head *head, char *memory, int64_t first)
 {
+    float *at = (float *)memory + first;
+    int64_t n = head->max_targets;
+    return (RowSummary){.max = at,
+                        .lse = at + n,
+                        .target_logit = at + 2 * n,
+                        .arg_max = at + 3 * n,
+                        .entropy = at + 4 * n};
+}
+
+/* Brings array `index` of a mirror of arrays of max_targets numbers to the host, or to the device.
+ */
+static void pull_array(const Head *head, const Mirror *mirror, int index, Chunk chunk)
+{
+    size_t first = (size_t)(index * head->max_targets + chunk.first) * sizeof(float);
+    mirror_pull(mirror, first, (size_t)chunk.count * sizeof(float));
+}
+
+static void push_array(const Head *head, const Mirror *mirror, int index, Chunk chunk)
+{
+    size_t first = (size_t)(index * head->max_targets + chunk.first) * sizeof(float);
+    mirror_push(mirror, first, (size_t)chunk.count * sizeof(float));
+}
+
+/* Statistics of a chunk's logits over the whole vocabulary, into the summaries of its targets. */
+static Status chunk_stats(Head *head, Tensor logits, const int32_t *target, int64_t first,
+                          bool with_entropy, Error *err)
+{
+    const WeightPlan *plan = head->model->plan;
     int64_t rows = logits.shape[0], count = num_stats(with_entropy) * rows;
     CHECK(rows <= head->chunk_rows);
     float *stats = head->stats;
-    RowStats row_stats = {
-        .max = stats,
-        .sum_exp = stats + rows,
-        .target_logit = stats + 2 * rows,
-        .arg_max = (int32_t *)(stats + 3 * rows),
-        .sum_shifted = with_entropy ? stats + 4 * rows : NULL,
-    };
-    head->model->kernels->cross_entropy_stats(&row_stats, logits, target,
-                                              first_vocab_row(head->model->plan));
-    for (int64_t i = 0; i < rows; i++) /* ids are below 2^24, so exact as f32 */
-        stats[3 * rows + i] = (float)row_stats.arg_max[i];
-    TRY(model_all_gather(head->model,
-                         tensor_1d(head->gathered, DTYPE_F32, head->model->plan->tp_size * count),
-                         tensor_1d(stats, DTYPE_F32, count), err));
-    for (int64_t i = 0; i < rows; i++)
-        join_row(head, i, rows, with_entropy);
+    const KernelTable *kernels = head->model->kernels;
+    RowStats row_stats = stats_in(stats, rows, with_entropy);
+    kernels->cross_entropy_stats(&row_stats, logits, target, first_vocab_row(plan));
+    if (plan->tp_size > 1) {
+        TRY(model_all_gather(head->model,
+                             tensor_1d(head->gathered, DTYPE_F32, plan->tp_size * count),
+                             tensor_1d(stats, DTYPE_F32, count), err));
+        row_stats = stats_in(head->gathered, rows, with_entropy);
+    }
+    RowSummary summary = summary_in(head, head->summary.device, first);
+    if (!with_entropy) summary.entropy = NULL;
+    kernels->cross_entropy_join(&summary, &row_stats, plan->tp_size, count, rows);
     return OK;
 }
 
 Status head_stats(Head *head, Tensor logits, const int32_t *target, HeadStats *ret, Error *err)
 {
-    int64_t rows = logits.shape[0];
-    TRY(chunk_stats(head, logits, target, false, err));
-    *ret = (HeadStats){head->stats, head->lse, head->stats + 2 * rows, head->stats + 3 * rows};
+    Chunk all = {0, logits.shape[0]};
+    if (target != NULL) {
+        memcpy(head->asked.host, target, (size_t)all.count * sizeof *target);
+        push_array(head, &head->asked, 0, all);
+    }
+    const int32_t *asked = target != NULL ? (const int32_t *)head->asked.device : NULL;
+    TRY(chunk_stats(head, logits, asked, 0, false, err));
+    for (int i = 0; i < NUM_SUMMARY - 1; i++)
+        pull_array(head, &head->summary, i, all);
+    RowSummary found = summary_in(head, head->summary.host, 0);
+    *ret = (HeadStats){found.max, found.lse, found.target_logit, found.arg_max};
     return OK;
 }
 
@@ -206,26 +237,27 @@ static Tensor norm_logits(Head *head, const Model *model, Tensor norm, const flo
 /* Logits of a chunk and their statistics. */
 static Status chunk_logits(Walk *walk, Chunk chunk, bool with_entropy, Error *err)
 {
-    const Batch *batch = walk->batch;
+    const BatchOnDevice *batch = &walk->batch->device;
     Tensor norm = rows_of(walk->head->norm, chunk.first, chunk.count);
     Tensor logits = norm_logits(walk->head, walk->model, norm, batch->temperature + chunk.first);
-    return chunk_stats(walk->head, logits, batch->target + chunk.first, with_entropy, err);
+    return chunk_stats(walk->head, logits, batch->target + chunk.first, chunk.first, with_entropy,
+                       err);
 }
 
-/* Takes what a chunk's statistics say of its targets. */
-static void chunk_results(Walk *walk, Chunk chunk)
+/* Takes what the statistics say of targets whose chunks went through. */
+static void take_results(Walk *walk, Chunk chunk)
 {
     const Head *head = walk->head;
     const HeadPass *pass = walk->pass;
-    const float *target_logit = head->stats + 2 * chunk.count;
-    const float *arg_max = head->stats + 3 * chunk.count;
-    for (int64_t i = 0; i < chunk.count; i++) {
-        int64_t at = chunk.first + i;
-        float value = head_log_prob(target_logit[i], head->lse[i]);
+    RowSummary summary = summary_in(head, head->summary.host, 0);
+    for (int i = 1; i < NUM_SUMMARY - (pass->entropy == NULL); i++)
+        pull_array(head, &head->summary, i, chunk);
+    for (int64_t at = chunk.first; at < chunk.first + chunk.count; at++) {
+        float value = head_log_prob(summary.target_logit[at], summary.lse[at]);
         walk->result.nll_sum -= (double)value;
-        walk->result.correct += (int32_t)arg_max[i] == walk->batch->target[at];
+        walk->result.correct += (int32_t)summary.arg_max[at] == walk->batch->target[at];
         if (pass->log_prob != NULL) pass->log_prob[at] = value;
-        if (pass->entropy != NULL) pass->entropy[at] = head->entropy[i];
+        if (pass->entropy != NULL) pass->entropy[at] = summary.entropy[at];
     }
 }
 
@@ -235,18 +267,21 @@ static RowSlopes chunk_slopes(Walk *walk, Chunk chunk)
     Head *head = walk->head;
     const HeadLoss *loss = walk->pass->loss;
     bool with_entropy = loss != NULL && loss->dentropy != NULL;
-    float *dlog_prob = head->slopes, *dentropy = head->slopes + chunk.count;
-    for (int64_t i = 0; i < chunk.count; i++) {
-        int64_t at = chunk.first + i;
+    float *dlog_prob = (float *)head->slopes.host, *dentropy = dlog_prob + head->max_targets;
+    for (int64_t at = chunk.first; at < chunk.first + chunk.count; at++) {
         float t = walk->batch->temperature[at];
-        dlog_prob[i] = (loss != NULL ? loss->dlog_prob[at] : -1.0f) / t;
-        if (with_entropy) dentropy[i] = loss->dentropy[at] / t;
+        dlog_prob[at] = (loss != NULL ? loss->dlog_prob[at] : -1.0f) / t;
+        if (with_entropy) dentropy[at] = loss->dentropy[at] / t;
     }
+    for (int i = 0; i < 1 + with_entropy; i++)
+        push_array(head, &head->slopes, i, chunk);
+    RowSummary summary = summary_in(head, head->summary.device, chunk.first);
+    const float *slopes = (const float *)head->slopes.device + chunk.first;
     return (RowSlopes){
-        .lse = head->lse,
-        .dlog_prob = dlog_prob,
-        .entropy = with_entropy ? head->entropy : NULL,
-        .dentropy = with_entropy ? dentropy : NULL,
+        .lse = summary.lse,
+        .dlog_prob = slopes,
+        .entropy = with_entropy ? summary.entropy : NULL,
+        .dentropy = with_entropy ? slopes + head->max_targets : NULL,
     };
 }
 
@@ -255,17 +290,17 @@ static void chunk_backward(Walk *walk, Chunk chunk)
 {
     Head *head = walk->head;
     const KernelTable *kernels = walk->model->kernels;
-    int64_t begin = clock_ns();
+    int64_t begin = now(walk->model);
     Tensor logits = rows_of(head->logits, 0, chunk.count);
     Tensor dlogits = rows_of(head->dlogits, 0, chunk.count);
     Tensor norm = rows_of(head->norm, chunk.first, chunk.count);
     Tensor dnorm = rows_of(head->dnorm, chunk.first, chunk.count);
     RowSlopes slopes = chunk_slopes(walk, chunk);
-    kernels->cross_entropy_backward(dlogits, logits, &slopes, walk->batch->target + chunk.first,
-                                    walk->vocab_first);
+    kernels->cross_entropy_backward(dlogits, logits, &slopes,
+                                    walk->batch->device.target + chunk.first, walk->vocab_first);
     kernels->matmul_dgrad(dnorm, dlogits, &walk->model->weights->lm_head);
     kernels->matmul_wgrad_accumulate(walk->pass->gradients->lm_head, dlogits, norm);
-    walk->result.backward_ns += clock_ns() - begin;
+    walk->result.backward_ns += now(walk->model) - begin;
 }
 
 /* From head->dnorm through the final norm and back to the rows of the output; rows without loss get
@@ -279,16 +314,16 @@ static void norm_backward(Head *head, const Batch *batch, Activations *activatio
     Tensor dnorm = rows_of(head->dnorm, 0, n), dx = rows_of(head->norm, 0, n);
     model->kernels->rmsnorm_backward(dx, false, gradients->norm, dnorm, rows_of(head->x, 0, n),
                                      model->weights->tensors.norm, head->rstd);
-    model->kernels->scatter_rows(activations->dx, dx, batch->target_row);
+    model->kernels->scatter_rows(activations->dx, dx, batch->device.target_row);
 }
 
 static Status finish_backward(Walk *walk, Activations *activations, Error *err)
 {
-    int64_t begin = clock_ns();
+    int64_t begin = now(walk->model);
     Tensor dnorm = rows_of(walk->head->dnorm, 0, walk->batch->num_targets);
     TRY(model_all_reduce(walk->model, dnorm, err));
     norm_backward(walk->head, walk->batch, activations, walk->pass->gradients);
-    walk->result.backward_ns += clock_ns() - begin;
+    walk->result.backward_ns += now(walk->model) - begin;
     return OK;
 }
 
@@ -317,21 +352,24 @@ static Chunk chunk_at(const Head *head, int64_t n, int64_t i)
     return (Chunk){first, n * (i + 1) / chunks - first};
 }
 
-/* Each chunk forward, its part of the loss, and backward. */
+/* Each chunk forward, its part of the loss, and backward. Only a loss wants to know how a chunk
+ * came out before the next one. */
 static Status walk_once(Walk *walk, Error *err)
 {
     const HeadPass *pass = walk->pass;
     int64_t n = walk->batch->num_targets;
-    bool with_entropy = pass->entropy != NULL;
+    bool with_loss = pass->gradients != NULL && pass->loss != NULL;
     for (int64_t i = 0; i < num_chunks(walk->head, n); i++) {
         Chunk chunk = chunk_at(walk->head, n, i);
-        TRY(chunk_logits(walk, chunk, with_entropy, err));
-        chunk_results(walk, chunk);
-        if (pass->gradients != NULL && pass->loss != NULL)
+        TRY(chunk_logits(walk, chunk, pass->entropy != NULL, err));
+        if (with_loss) {
+            take_results(walk, chunk);
             pass->loss->derive(pass->loss->context, chunk.first, chunk.count);
+        }
         if (pass->gradients != NULL) chunk_backward(walk, chunk);
         model_progress(walk->model);
     }
+    if (!with_loss) take_results(walk, (Chunk){0, n});
     return OK;
 }
 
@@ -341,17 +379,16 @@ static Status walk_twice(Walk *walk, Error *err)
     const HeadPass *pass = walk->pass;
     int64_t n = walk->batch->num_targets;
     for (int64_t i = 0; i < num_chunks(walk->head, n); i++) {
-        Chunk chunk = chunk_at(walk->head, n, i);
-        TRY(chunk_logits(walk, chunk, pass->entropy != NULL, err));
-        chunk_results(walk, chunk);
+        TRY(chunk_logits(walk, chunk_at(walk->head, n, i), pass->entropy != NULL, err));
         model_progress(walk->model);
     }
+    take_results(walk, (Chunk){0, n});
     pass->loss->derive(pass->loss->context, 0, n);
     for (int64_t i = 0; i < num_chunks(walk->head, n); i++) {
         Chunk chunk = chunk_at(walk->head, n, i);
-        int64_t begin = clock_ns();
+        int64_t begin = now(walk->model);
         TRY(chunk_logits(walk, chunk, pass->loss->dentropy != NULL, err));
-        walk->result.backward_ns += clock_ns() - begin; /* the price of these gradients */
+        walk->result.backward_ns += now(walk->model) - begin; /* the price of these gradients */
         chunk_backward(walk, chunk);
         model_progress(walk->model);
     }
@@ -372,6 +409,7 @@ Status head_run(Head *head, const Batch *batch, Activations *activations, const 
     Walk walk = {.head = head, .model = pass->model, .batch = batch, .pass = pass};
     int64_t n = batch->num_targets;
     check_pass(head, pass);
+    CHECK(batch->device.token != NULL); /* it was placed */
     if (walk.model == NULL) walk.model = head->model;
     walk.vocab_first = first_vocab_row(head->model->plan);
     if (n == 0) {
@@ -379,7 +417,7 @@ Status head_run(Head *head, const Batch *batch, Activations *activations, const 
         *ret = walk.result;
         return OK;
     }
-    gather_and_norm(head, walk.model, activations->output, batch->target_row, n);
+    gather_and_norm(head, walk.model, activations->output, batch->device.target_row, n);
     bool twice = pass->gradients != NULL && pass->loss != NULL && pass->loss->needs_all &&
                  num_chunks(head, n) > 1;
     TRY(twice ? walk_twice(&walk, err) : walk_once(&walk, err));
@@ -398,7 +436,9 @@ static void value_backward(Head *head, const Batch *batch, Activations *activati
     const Model *model = head->model;
     int64_t n = batch->num_targets;
     Tensor dvalue = rows_of(head->dlogits, 0, n), norm = rows_of(head->norm, 0, n);
-    model->kernels->cast(dvalue, tensor_2d(pass->dvalue, DTYPE_F32, n, 1));
+    memcpy(head->slopes.host, pass->dvalue, (size_t)n * sizeof *pass->dvalue);
+    push_array(head, &head->slopes, 0, (Chunk){0, n});
+    model->kernels->cast(dvalue, tensor_2d(head->slopes.device, DTYPE_F32, n, 1));
     model->kernels->matmul_dgrad(rows_of(head->dnorm, 0, n), dvalue, &model->weights->lm_head);
     model->kernels->matmul_wgrad_accumulate(pass->gradients->lm_head, dvalue, norm);
     norm_backward(head, batch, activations, pass->gradients);
@@ -412,11 +452,13 @@ int64_t head_run_values(Head *head, const Batch *batch, Activations *activations
     CHECK(model->plan->config.value_head && n <= head->chunk_rows);
     CHECK(pass->gradients == NULL || head->with_backward);
     if (n > 0) {
-        gather_and_norm(head, model, activations->output, batch->target_row, n);
-        model->kernels->matmul(tensor_2d(pass->value, DTYPE_F32, n, 1), rows_of(head->norm, 0, n),
-                               &model->weights->lm_head);
+        gather_and_norm(head, model, activations->output, batch->device.target_row, n);
+        model->kernels->matmul(tensor_2d(head->summary.device, DTYPE_F32, n, 1),
+                               rows_of(head->norm, 0, n), &model->weights->lm_head);
+        pull_array(head, &head->summary, 0, (Chunk){0, n});
+        memcpy(pass->value, head->summary.host, (size_t)n * sizeof *pass->value);
     }
-    int64_t begin = clock_ns();
+    int64_t begin = now(model);
     if (pass->gradients != NULL && n > 0) {
         pass->derive(pass->context);
         value_backward(head, batch, activations, pass);
@@ -424,7 +466,7 @@ int64_t head_run_values(Head *head, const Batch *batch, Activations *activations
         model->kernels->fill_zero(activations->dx);
     }
     model_progress(model);
-    return clock_ns() - begin;
+    return now(model) - begin;
 }
 
 /* ---- for generation ---- */
@@ -433,6 +475,16 @@ Tensor head_logits(Head *head, Tensor output, const int32_t *row, const float *t
                    int64_t count)
 {
     CHECK(count <= head->chunk_rows);
-    gather_and_norm(head, head->model, output, row, count);
-    return norm_logits(head, head->model, rows_of(head->norm, 0, count), temperature);
+    const Mirror *asked = &head->asked;
+    Chunk all = {0, count};
+    size_t place = (size_t)head->max_targets * sizeof(float);
+    memcpy(asked->host, row, (size_t)count * sizeof *row);
+    push_array(head, asked, 0, all);
+    if (temperature != NULL) {
+        memcpy(asked->host + place, temperature, (size_t)count * sizeof *temperature);
+        push_array(head, asked, 1, all);
+    }
+    gather_and_norm(head, head->model, output, (const int32_t *)asked->device, count);
+    const float *divisor = temperature != NULL ? (const float *)(asked->device + place) : NULL;
+    return norm_logits(head, head->model, rows_of(head->norm, 0, count), divisor);
 }

@@ -26,15 +26,16 @@ typedef struct Head {
     DType dtype;
     bool with_backward;
     int64_t max_targets, chunk_rows;
-    char *memory;
+    char *memory;          /* of the device */
     Tensor x, norm, dnorm; /* [max_targets, H] rows that carry loss; dnorm only with backward */
     float *rstd;           /* [max_targets] */
     Tensor logits;         /* [chunk_rows, V] f32 */
     Tensor dlogits;        /* [chunk_rows, V]; the logits themselves in f32 */
     float *stats;          /* [5, chunk_rows]: max, sum_exp, target logit, arg max, sum_shifted */
-    float *gathered;       /* [tp_size, 5, chunk_rows] */
-    float *lse, *entropy;  /* [chunk_rows] */
-    float *slopes;         /* [2, chunk_rows]: dlog_prob, dentropy, by temperature; with backward */
+    float *gathered;       /* [tp_size, 5, chunk_rows]; NULL when alone */
+    Mirror summary;        /* [5, max_targets]: max, lse, target logit, arg max, entropy */
+    Mirror slopes; /* [2, max_targets]: dlog_prob, dentropy, by temperature; with backward */
+    Mirror asked;  /* [2, max_targets]: rows and temperatures, or targets, of generation */
 } Head;
 
 /* chunk_rows: see head_chunk_rows. */
@@ -101,7 +102,8 @@ int64_t head_run_values(Head *head, const Batch *batch, Activations *activations
 /* ---- the two halves of it, for generation and tests ---- */
 
 /* Logits of `count` <= chunk_rows rows of the output, divided by temperature[i] (NULL: by 1):
- * [count, V] f32, this rank's columns. The head's memory, until its next call. */
+ * [count, V] f32, this rank's columns. The head's memory, until its next call. Rows and
+ * temperatures are the host's. */
 Tensor head_logits(Head *head, Tensor output, const int32_t *row, const float *temperature,
                    int64_t count);
 

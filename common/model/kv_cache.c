@@ -2,7 +2,6 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/memory.h"
 
@@ -71,7 +70,8 @@ static void check_pages(const KvCache *cache, const Batch *batch)
 KvPages kv_cache_store(KvCache *cache, int layer, const Batch *batch, Tensor qkv)
 {
     const AttentionShape *shape = &cache->shape;
-    KvPages pages = {layer_memory(cache, layer), cache->page_bytes, batch->page, batch->first_page};
+    KvPages pages = {layer_memory(cache, layer), cache->page_bytes, batch->device.page,
+                     batch->device.first_page};
     SequenceTable sequences = batch_sequences(batch);
     size_t head = (size_t)shape->head_dim * dtype_size(cache->dtype);
     const char *k = (const char *)qkv.data + (size_t)shape->num_heads * head;
@@ -84,6 +84,7 @@ KvPages kv_cache_store(KvCache *cache, int layer, const Batch *batch, Tensor qkv
 void kv_cache_copy_page(KvCache *cache, int32_t from, int32_t to)
 {
     for (int l = 0; l < cache->num_layers; l++)
-        memcpy(layer_memory(cache, l) + to * cache->page_bytes,
-               layer_memory(cache, l) + from * cache->page_bytes, (size_t)cache->page_bytes);
+        cache->kernels->copy(layer_memory(cache, l) + to * cache->page_bytes,
+                             layer_memory(cache, l) + from * cache->page_bytes,
+                             (size_t)cache->page_bytes);
 }

@@ -2,7 +2,6 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/clock.h"
 #include "base/memory.h"
@@ -37,15 +36,17 @@ Model *model_create(const Weights *weights, Comm *comm, int64_t max_positions)
     model->weights = weights;
     model->comm = comm;
     model->max_positions = max_positions;
-    model->cos_sin = model->kernels->alloc((size_t)model_rope_bytes(config, max_positions));
-    fill_cos_sin(model->cos_sin, max_positions, config->head_dim, config->rope_theta);
+    model->rope = mirror_create(model->kernels, (size_t)model_rope_bytes(config, max_positions));
+    fill_cos_sin((float *)model->rope.host, max_positions, config->head_dim, config->rope_theta);
+    mirror_push(&model->rope, 0, model->rope.bytes);
+    model->cos_sin = (const float *)model->rope.device;
     return model;
 }
 
 void model_destroy(Model *model)
 {
     if (model == NULL) return;
-    model->kernels->free(model->cos_sin);
+    mirror_destroy(&model->rope);
     free(model);
 }
 
@@ -61,7 +62,7 @@ Status model_all_reduce(Model *model, Tensor tensor, Error *err)
 Status model_all_gather(Model *model, Tensor out, Tensor in, Error *err)
 {
     if (model->plan->tp_size == 1) {
-        memcpy(out.data, in.data, tensor_bytes(&in));
+        model->kernels->copy(out.data, in.data, tensor_bytes(&in));
         return OK;
     }
     int64_t begin = clock_ns();

@@ -6,13 +6,15 @@
 
 #include "comm/comm.h"
 #include "model/weights.h"
+#include "tensor/mirror.h"
 
 typedef struct Model {
     const KernelTable *kernels;
     const WeightPlan *plan;
     const Weights *weights; /* borrowed */
     Comm *comm;             /* borrowed; NULL when alone */
-    float *cos_sin; /* [max_positions, head_dim]: cos in the first half, sin in the second; owned */
+    const float *cos_sin; /* [max_positions, head_dim]: cos in the first half, sin in the second */
+    Mirror rope;          /* its memory */
     int64_t max_positions;
     int64_t comm_ns;                    /* spent in collectives so far */
     void (*on_progress)(void *context); /* called whenever a pass got on; may be NULL */

@@ -6,8 +6,47 @@
 #include "base/memory.h"
 #include "base/rng.h"
 #include "model/weights_check.h"
+#include "tensor/mirror.h"
 
 #define PIECE_BYTES ((size_t)4 << 20) /* of a tensor under way: bounds staging memory */
+#define PIECE_COUNT ((int64_t)(PIECE_BYTES / sizeof(float)))
+
+/* ---- into a part ---- */
+
+/* A part that is being filled: piece by piece through `value`. */
+typedef struct PartWriter {
+    const WeightPart *part;
+    float *value; /* [PIECE_COUNT] in the host's memory */
+    void *wide;   /* as many in the device's, where the part is bf16 */
+} PartWriter;
+
+static PartWriter writer_begin(const WeightPart *part)
+{
+    PartWriter writer = {.part = part, .value = mem_alloc(PIECE_BYTES)};
+    if (part->dtype != DTYPE_F32) writer.wide = part->kernels->alloc(PIECE_BYTES);
+    return writer;
+}
+
+static void writer_end(PartWriter *writer)
+{
+    if (writer->wide != NULL) writer->part->kernels->free(writer->wide);
+    free(writer->value);
+}
+
+/* The first `count` values become elements [first, first + count) of the part. */
+static void write_piece(const PartWriter *writer, int64_t first, int64_t count)
+{
+    const WeightPart *part = writer->part;
+    char *to = (char *)part->data + (size_t)first * dtype_size(part->dtype);
+    size_t bytes = (size_t)count * sizeof(float);
+    if (writer->wide == NULL) {
+        part->kernels->upload(to, writer->value, bytes);
+        return;
+    }
+    part->kernels->upload(writer->wide, writer->value, bytes);
+    part->kernels->cast(tensor_1d(to, part->dtype, count),
+                        tensor_1d(writer->wide, DTYPE_F32, count));
+}
 
 /* ---- random ---- */
 
@@ -26,19 +65,29 @@ static void fill_normal(uint64_t key, int64_t first, int64_t count, float scale,
     }
 }
 
-void weight_init_random(const WeightPlan *plan, const WeightSpec *spec, int64_t seed, float *part)
+static void write_random(const PartWriter *writer, const WeightPlan *plan, const WeightSpec *spec,
+                         uint64_t key, WeightSegment run)
+{
+    for (int64_t done = 0; done < run.count; done += PIECE_COUNT) {
+        int64_t count = run.count - done < PIECE_COUNT ? run.count - done : PIECE_COUNT;
+        if (spec->rank == 2)
+            fill_normal(key, run.global_first + done, count, plan->config.initializer_range,
+                        writer->value);
+        for (int64_t k = 0; spec->rank != 2 && k < count; k++)
+            writer->value[k] = 1.0f;
+        write_piece(writer, run.local_first + done, count);
+    }
+}
+
+void weight_init_random(const WeightPlan *plan, const WeightSpec *spec, int64_t seed,
+                        const WeightPart *part)
 {
     uint64_t key = rng_key(rng_key((uint64_t)seed, "init"), spec->name);
-    for (int64_t i = 0; i < weight_spec_segments(spec); i++) {
-        WeightSegment run = weight_spec_segment(spec, plan->tp_rank, plan->tp_size, i);
-        float *out = part + run.local_first;
-        if (spec->rank == 2) {
-            fill_normal(key, run.global_first, run.count, plan->config.initializer_range, out);
-            continue;
-        }
-        for (int64_t k = 0; k < run.count; k++)
-            out[k] = 1.0f;
-    }
+    PartWriter writer = writer_begin(part);
+    for (int64_t i = 0; i < weight_spec_segments(spec); i++)
+        write_random(&writer, plan, spec, key,
+                     weight_spec_segment(spec, plan->tp_rank, plan->tp_size, i));
+    writer_end(&writer);
 }
 
 /* ---- reading ---- */
@@ -63,41 +112,42 @@ static float f16_to_f32(uint16_t half)
     return u.real;
 }
 
-static void convert_to_f32(DType dtype, const void *from, int64_t count, float *to)
+/* In place: halves in the first half of `value` become floats, the last one first. */
+static void widen(DType dtype, float *value, int64_t count)
 {
-    const uint16_t *halves = from;
-    for (int64_t i = 0; i < count; i++)
-        to[i] = dtype == DTYPE_BF16 ? bf16_to_f32(halves[i]) : f16_to_f32(halves[i]);
+    const char *halves = (const char *)value;
+    for (int64_t i = count - 1; i >= 0; i--) {
+        uint16_t half;
+        memcpy(&half, halves + (size_t)i * sizeof half, sizeof half);
+        value[i] = dtype == DTYPE_BF16 ? bf16_to_f32(half) : f16_to_f32(half);
+    }
 }
 
 static Status read_run(SafetensorsReader *reader, const char *name, DType dtype, WeightSegment run,
-                       float *part, void *staging, Error *err)
+                       const PartWriter *writer, Error *err)
 {
-    float *out = part + run.local_first;
-    if (dtype == DTYPE_F32)
-        return safetensors_read(reader, name, run.global_first, run.count, out, err);
-    int64_t piece = (int64_t)(PIECE_BYTES / sizeof(uint16_t));
-    for (int64_t done = 0; done < run.count; done += piece) {
-        int64_t count = run.count - done < piece ? run.count - done : piece;
-        TRY(safetensors_read(reader, name, run.global_first + done, count, staging, err));
-        convert_to_f32(dtype, staging, count, out + done);
+    for (int64_t done = 0; done < run.count; done += PIECE_COUNT) {
+        int64_t count = run.count - done < PIECE_COUNT ? run.count - done : PIECE_COUNT;
+        TRY(safetensors_read(reader, name, run.global_first + done, count, writer->value, err));
+        if (dtype != DTYPE_F32) widen(dtype, writer->value, count);
+        write_piece(writer, run.local_first + done, count);
     }
     return OK;
 }
 
 Status weight_read(SafetensorsReader *reader, const char *folder, const WeightPlan *plan,
-                   const WeightSpec *spec, const char *prefix, float *part, Error *err)
+                   const WeightSpec *spec, const char *prefix, const WeightPart *part, Error *err)
 {
     Tensor found = {0};
     TRY(weight_check(reader, folder, spec, prefix, &found, err));
     char *name = mem_printf("%s%s", prefix, spec->name);
-    void *staging = mem_alloc(PIECE_BYTES);
+    PartWriter writer = writer_begin(part);
     Status status = OK;
     for (int64_t i = 0; status == OK && i < weight_spec_segments(spec); i++) {
         WeightSegment run = weight_spec_segment(spec, plan->tp_rank, plan->tp_size, i);
-        status = read_run(reader, name, found.dtype, run, part, staging, err);
+        status = read_run(reader, name, found.dtype, run, &writer, err);
     }
-    free(staging);
+    writer_end(&writer);
     free(name);
     return status;
 }
@@ -109,19 +159,38 @@ static bool is_owner(const WeightGather *gather)
     return gather->plan->tp_rank == gather->owner;
 }
 
+/* Hands elements of device memory to the sink, piece by piece. */
+static void sink_part(const WeightGather *gather, const void *part, size_t bytes)
+{
+    if (gather->kernels->host_memory) {
+        gather->sink(gather->context, part, bytes);
+        return;
+    }
+    char *piece = mem_alloc(PIECE_BYTES);
+    for (size_t done = 0; done < bytes; done += PIECE_BYTES) {
+        size_t count = bytes - done < PIECE_BYTES ? bytes - done : PIECE_BYTES;
+        gather->kernels->download(piece, (const char *)part + done, count);
+        gather->sink(gather->context, piece, count);
+    }
+    free(piece);
+}
+
 /* Sends elements [0, count) of `part` on rank `source` to the owner, piece by piece. A broadcast,
  * because that is what a Comm has; the others drop it. */
 static Status send_part(const WeightGather *gather, int source, const char *part, int64_t count,
-                        DType dtype, char *staging, Error *err)
+                        DType dtype, const Mirror *staging, Error *err)
 {
     size_t size = dtype_size(dtype);
     int64_t piece_max = (int64_t)(PIECE_BYTES / size);
     for (int64_t done = 0; done < count; done += piece_max) {
         int64_t n = count - done < piece_max ? count - done : piece_max;
         size_t bytes = (size_t)n * size;
-        if (source == gather->plan->tp_rank) memcpy(staging, part + (size_t)done * size, bytes);
-        TRY(comm_broadcast(gather->comm, tensor_1d(staging, dtype, n), source, err));
-        if (is_owner(gather)) gather->sink(gather->context, staging, bytes);
+        if (source == gather->plan->tp_rank)
+            gather->kernels->copy(staging->device, part + (size_t)done * size, bytes);
+        TRY(comm_broadcast(gather->comm, tensor_1d(staging->device, dtype, n), source, err));
+        if (!is_owner(gather)) continue;
+        mirror_pull(staging, 0, bytes);
+        gather->sink(gather->context, staging->host, bytes);
     }
     return OK;
 }
@@ -133,14 +202,14 @@ static Status gather_rows(const WeightGather *gather, const WeightSpec *spec, co
 {
     Status status = OK;
     int64_t sent_to = 0;
-    char *staging = mem_alloc(PIECE_BYTES);
+    Mirror staging = mirror_create(gather->kernels, PIECE_BYTES);
     for (int rank = 0; status == OK && rank < gather->plan->tp_size; rank++) {
         WeightRange range = weight_spec_part(spec, rank, gather->plan->tp_size);
         if (range.first < sent_to) continue; /* a copy of what the rank before it sent */
         sent_to = range.first + range.count;
-        status = send_part(gather, rank, part, range.count * spec->cols, dtype, staging, err);
+        status = send_part(gather, rank, part, range.count * spec->cols, dtype, &staging, err);
     }
-    free(staging);
+    mirror_destroy(&staging);
     return status;
 }
 
@@ -166,20 +235,21 @@ static Status gather_columns(const WeightGather *gather, const WeightSpec *spec,
     int64_t block = (int64_t)(PIECE_BYTES / row_bytes);
     if (block < 1) block = 1;
     if (block > spec->rows) block = spec->rows;
-    char *gathered = mem_alloc((size_t)block * row_bytes);
+    Mirror gathered = mirror_create(gather->kernels, (size_t)block * row_bytes);
     char *whole = mem_alloc((size_t)block * row_bytes);
     for (int64_t row = 0; row < spec->rows; row += block) {
         int64_t rows = spec->rows - row < block ? spec->rows - row : block;
         char *mine = (char *)part + (size_t)(row * spec->local_cols) * size;
         Tensor in = tensor_2d(mine, dtype, rows, spec->local_cols);
-        Tensor out = tensor_2d(gathered, dtype, rows, spec->cols);
+        Tensor out = tensor_2d(gathered.device, dtype, rows, spec->cols);
         status = comm_all_gather(gather->comm, out, in, err);
         if (status != OK) break;
         if (!is_owner(gather)) continue;
-        interleave_columns(spec, gather->plan->tp_size, gathered, whole, rows, size);
+        mirror_pull(&gathered, 0, (size_t)rows * row_bytes);
+        interleave_columns(spec, gather->plan->tp_size, gathered.host, whole, rows, size);
         gather->sink(gather->context, whole, (size_t)rows * row_bytes);
     }
-    free(gathered);
+    mirror_destroy(&gathered);
     free(whole);
     return status;
 }
@@ -189,7 +259,7 @@ Status weight_gather(const WeightGather *gather, const WeightSpec *spec, const v
 {
     if (spec->split == SPLIT_NONE || gather->plan->tp_size == 1) {
         size_t bytes = (size_t)(spec->local_rows * spec->local_cols) * dtype_size(dtype);
-        if (is_owner(gather)) gather->sink(gather->context, part, bytes);
+        if (is_owner(gather)) sink_part(gather, part, bytes);
         return OK;
     }
     if (spec->split == SPLIT_ROWS) return gather_rows(gather, spec, part, dtype, err);

@@ -1,5 +1,11 @@
-/* The operations a device offers: one constant table, KernelTable, filled by the CPU backend (cpu/) and
- * later by the CUDA backend. Above this table nothing knows what it runs on.
+/* The operations a device offers: one constant table, KernelTable, filled by the CPU backend (cpu/) and by
+ * the CUDA backend (cuda/, a library of its own). Above this table nothing knows what it runs on.
+ *
+ * WHOSE MEMORY. Every pointer a kernel takes, Tensor.data included, is to device memory: what `alloc` gave,
+ * and places within it. Only what is called `host_...` is ordinary memory, read before the call returns.
+ * Host code touches device memory through upload, download and copy alone. On the CPU (host_memory) the two
+ * are one, and any pointer will do for either. Kernels of one thread run in the order of its calls, and may
+ * still run when a call has returned; download and synchronize wait for all of them.
  *
  * THE ROW-INVARIANCE CONTRACT. A row of a result depends on its own row of the input (and, in attention, on
  * the earlier keys of its own sequence) and is reduced in an order fixed by the reduced length alone: never
@@ -30,11 +36,13 @@ typedef struct Weight {
 } Weight;
 
 /* Packed sequences: sequence i owns rows [cu_seqlens[i], cu_seqlens[i+1]) of the batch, its first row stands
- * at position first_position[i] (0 for whole sequences; more when earlier keys come from a cache). */
+ * at position first_position[i] (0 for whole sequences; more when earlier keys come from a cache). The host's
+ * copies are what a launch is laid out by; on a device of host_memory nobody reads them. */
 typedef struct SequenceTable {
     int num_sequences;
     const int32_t *cu_seqlens;     /* [num_sequences + 1] */
     const int32_t *first_position; /* [num_sequences], or NULL: all 0 */
+    const int32_t *host_cu_seqlens, *host_first_position;
 } SequenceTable;
 
 /* Shape of causal grouped-query attention. Row r of `q` holds num_heads x head_dim values, of `k` and `v`
@@ -63,8 +71,15 @@ typedef struct RowStats {
     float *max, *sum_exp; /* sum_exp: of exp(logit - max) */
     float *sum_shifted;   /* of exp(logit - max) (logit - max), for the entropy; NULL: not wanted */
     float *target_logit;  /* 0 when it belongs to another rank */
-    int32_t *arg_max;     /* global id; the lowest of equals */
+    float *arg_max;       /* global id, below 2^24 and so exact; the lowest of equals */
 } RowStats;
+
+/* Of rows of logits over the whole vocabulary; arrays of M. NULL: not wanted. */
+typedef struct RowSummary {
+    float *max, *lse; /* lse: log of the sum of exp(logit) */
+    float *entropy;   /* in nats */
+    float *target_logit, *arg_max;
+} RowSummary;
 
 /* What the gradient of rows of logits is made from; arrays of M. */
 typedef struct RowSlopes {
@@ -100,11 +115,16 @@ typedef struct AdamWParams {
 } AdamWParams;
 
 typedef struct KernelTable {
-    const char *name; /* "cpu" */
+    const char *name; /* "cpu", "cuda" */
 
     /* ---- memory ---- */
+    bool host_memory;             /* device memory is ordinary memory */
     void *(*alloc)(size_t bytes); /* zeroed, aligned to 64 bytes; stops the process when out of memory */
     void (*free)(void *memory);
+    void (*upload)(void *to, const void *host_from, size_t bytes);
+    void (*download)(void *host_to, const void *from, size_t bytes); /* waits until it is there */
+    void (*copy)(void *to, const void *from, size_t bytes);
+    void (*synchronize)(void); /* waits for all kernels this thread has called */
 
     /* ---- matrices ---- */
     void (*weight_prepare)(Weight *weight); /* after every change of plain.data */
@@ -165,9 +185,13 @@ typedef struct KernelTable {
                                const SequenceTable *sequences);
 
     /* ---- cross-entropy over a vocabulary shard; logits[M, V] are f32, target is a global id ---- */
-    /* Fills `stats` over this shard. */
+    /* Fills `stats` over this shard; target NULL: no target's logit is wanted. */
     void (*cross_entropy_stats)(const RowStats *stats, Tensor logits, const int32_t *target,
                                 int32_t vocab_first);
+    /* Joins the statistics of num_shards shards in their order: stats[i] of shard s stands
+     * s * shard_stride floats behind that of the first. */
+    void (*cross_entropy_join)(const RowSummary *summary, const RowStats *stats, int num_shards,
+                               int64_t shard_stride, int64_t rows);
     /* dlogits[M, V] (bf16, or f32 and then it may be logits itself): with p = exp(logit - lse),
      * dlog_prob ([target] - p) - dentropy p (log p + entropy). */
     void (*cross_entropy_backward)(Tensor dlogits, Tensor logits, const RowSlopes *slopes,

@@ -46,22 +46,12 @@ Status model_folder_load(ModelFolder *folder, const char *path, DType dtype,
 {
     const WeightPlan *plan = folder->plan;
     SafetensorsReader *reader = NULL;
-    int64_t most = 0;
     TRY(safetensors_open(path, "model", &reader, err));
-    for (int i = 0; i < plan->num_specs; i++) {
-        int64_t count = plan->spec[i].local_rows * plan->spec[i].local_cols;
-        if (count > most) most = count;
-    }
-    float *part = mem_calloc((size_t)most, sizeof *part);
     Weights *weights = weights_create(plan, dtype, kernels);
     Status status = OK;
     for (int i = 0; status == OK && i < plan->num_specs; i++) {
-        const WeightSpec *spec = &plan->spec[i];
-        int64_t count = spec->local_rows * spec->local_cols;
-        status = weight_read(reader, path, plan, spec, "", part, err);
-        Tensor view = weight_view(plan, i, weights->flat, dtype);
-        if (status == OK)
-            kernels->cast(tensor_1d(view.data, dtype, count), tensor_1d(part, DTYPE_F32, count));
+        WeightPart part = {kernels, weight_view(plan, i, weights->flat, dtype).data, dtype};
+        status = weight_read(reader, path, plan, &plan->spec[i], "", &part, err);
     }
     if (status == OK) {
         weights_prepare(weights);
@@ -69,7 +59,6 @@ Status model_folder_load(ModelFolder *folder, const char *path, DType dtype,
     } else {
         weights_destroy(weights);
     }
-    free(part);
     safetensors_close(reader);
     return status;
 }

@@ -10,7 +10,7 @@
 #include "base/rng.h"
 #include "model/forward.h"
 #include "model/head.h"
-#include "model/weights_io.h"
+#include "draw.h"
 #include "ranks.h"
 
 #define SEQUENCES  64
@@ -54,29 +54,12 @@ static const ModelConfig CONFIG = {
     .qk_norm = true,
 };
 
-static void draw_weights(Fixture *f)
-{
-    for (int s = 0; s < f->plan->num_specs; s++) {
-        const WeightSpec *spec = &f->plan->spec[s];
-        int64_t count = spec->local_rows * spec->local_cols;
-        float *part = mem_calloc((size_t)count, sizeof *part);
-        weight_init_random(f->plan, spec, 5, part);
-        f->weights->kernels->cast(
-            tensor_1d((char *)f->weights->flat +
-                          (size_t)spec->offset * dtype_size(f->weights->dtype),
-                      f->weights->dtype, count),
-            tensor_1d(part, DTYPE_F32, count));
-        free(part);
-    }
-    weights_prepare(f->weights);
-}
-
 static Fixture *fixture_create(const Ranks *ranks, DType dtype)
 {
     Fixture *f = mem_calloc(1, sizeof *f);
     f->plan = weight_plan_create(&CONFIG, ranks->tp_rank, ranks->tp_size);
     f->weights = weights_create(f->plan, dtype, ranks->kernels);
-    draw_weights(f);
+    draw_weights(f->weights, 5);
     f->model = model_create(f->weights, ranks->tensor_comm, LENGTH_MAX);
     int64_t rows = 0;
     for (int s = 0; s < SEQUENCES; s++) {
@@ -226,6 +209,7 @@ static void head_body(const Ranks *ranks, void *argument)
     bytes = (size_t)f->batch->num_targets * sizeof(float);
     for (int64_t i = 0; i < f->batch->num_targets; i++)
         f->batch->temperature[i] = i % 3 == 0 ? 1.0f : 0.7f;
+    batch_place(f->batch, ranks->kernels);
     HeadPass pass = {.log_prob = warm};
     rank_ok(head_run(f->head, f->batch, f->activations, &pass, &result, &err), &err);
     for (int64_t i = 0; i < f->batch->num_targets; i++) /* and only where it says so */

@@ -5,7 +5,7 @@
 #include "test.h"
 
 #include "model/weight_board.h"
-#include "model/weights_io.h"
+#include "../model/draw.h"
 
 #define TINY PROJECT_SOURCE_DIR "/deploy/examples/tiny/model"
 
@@ -36,11 +36,7 @@ static inline void boards_open(Boards *boards, int tp_size)
 static inline void boards_publish(Boards *boards, int64_t version, int64_t seed)
 {
     for (int r = 0; r < boards->tp_size; r++) {
-        WeightPlan *plan = boards->plan[r];
-        for (int i = 0; i < plan->num_specs; i++)
-            weight_init_random(plan, &plan->spec[i], seed,
-                               weight_view(plan, i, boards->weights[r]->flat, DTYPE_F32).data);
-        weights_prepare(boards->weights[r]);
+        draw_weights(boards->weights[r], seed);
         weight_board_publish(boards->board[r], version, boards->weights[r]->flat);
     }
 }

@@ -99,7 +99,7 @@ static void check_attention(const Fixture *fixture)
     for (int s = 0; s < 3; s++)
         for (int i = starts[s]; i < starts[s + 1]; i++)
             position[i] = i - starts[s];
-    const SequenceTable sequences = {3, starts, NULL};
+    const SequenceTable sequences = {3, starts, NULL, starts, NULL};
     const AttentionShape shape = {HEADS, KV_HEADS, DIM, 0.25f, WIDTH, WIDTH, WIDTH, HEADS * DIM};
     const int64_t k = HEADS * DIM, v = (HEADS + KV_HEADS) * DIM;
     kernels->qk_norm_rope(qkv.tensor, raw.tensor, HEADS, KV_HEADS, DIM, q_norm.tensor.data,
@@ -157,8 +157,7 @@ static void check_cross_entropy(const Fixture *fixture)
     Buffer loss = expected(fixture, "cross_entropy.loss", DTYPE_F32);
     Buffer dlogits = expected(fixture, "cross_entropy.dlogits", fixture->dtype);
     const int32_t target[] = {0, 16, 32, 48, 64, 80};
-    float max[6], sum[6], target_logit[6], lse[6], slope[6];
-    int32_t arg_max[6];
+    float max[6], sum[6], target_logit[6], lse[6], slope[6], arg_max[6];
     const RowStats stats = {max, sum, NULL, target_logit, arg_max};
     kernels->cross_entropy_stats(&stats, logits.tensor, target, 0);
     for (int i = 0; i < 6; i++) {

@@ -168,8 +168,7 @@ static void test_row_wise_operations_do_not_depend_on_other_rows(void **state)
 
 /* Everything the softmax kernels make of rows. */
 typedef struct SoftmaxRows {
-    float max[20], sum[20], shifted[20], logit[20];
-    int32_t arg_max[20];
+    float max[20], sum[20], shifted[20], logit[20], arg_max[20];
 } SoftmaxRows;
 
 static RowStats stats_of(SoftmaxRows *rows, int first)
@@ -290,7 +289,7 @@ static void test_attention_of_packed_sequences_equals_each_alone(void **state)
     FOR_EACH_DTYPE(dtype)
     {
         AttentionData data = attention_data(dtype, PACKED_ROWS);
-        const SequenceTable packed = {PACKED_COUNT, PACKED, NULL};
+        const SequenceTable packed = {PACKED_COUNT, PACKED, NULL, PACKED, NULL};
         use_threads(1);
         attend(data.out.tensor, data.lse.tensor, data.qkv.tensor, &packed, NULL);
         for (int threads = 1; threads <= 2; threads++) {
@@ -298,7 +297,7 @@ static void test_attention_of_packed_sequences_equals_each_alone(void **state)
             check_attention_part(&data, 0, PACKED_ROWS, &packed, NULL, "packed sequences");
             for (int i = 0; i < PACKED_COUNT; i++) {
                 const int32_t alone[] = {0, PACKED[i + 1] - PACKED[i]};
-                const SequenceTable one = {1, alone, NULL};
+                const SequenceTable one = {1, alone, NULL, alone, NULL};
                 check_attention_part(&data, PACKED[i], alone[1], &one, NULL, "sequence alone");
             }
         }
@@ -343,7 +342,7 @@ static void check_chunks(const AttentionData *data, int rows, int chunk)
     for (int32_t first = 0; first < rows; first += chunk) {
         const int32_t count = rows - first < chunk ? rows - first : chunk;
         const int32_t starts[] = {0, count};
-        const SequenceTable part = {1, starts, &first};
+        const SequenceTable part = {1, starts, &first, starts, &first};
         const Tensor qkv = rows_of(&data->qkv.tensor, first, count);
         store(&paged, &qkv, &part);
         check_attention_part(data, first, count, &part, &paged.pages, "chunk with pages");
@@ -360,7 +359,7 @@ static void test_attention_in_chunks_equals_the_whole(void **state)
     {
         AttentionData data = attention_data(dtype, LENGTH);
         const int32_t starts[] = {0, LENGTH};
-        const SequenceTable whole = {1, starts, NULL};
+        const SequenceTable whole = {1, starts, NULL, starts, NULL};
         use_threads(2);
         attend(data.out.tensor, data.lse.tensor, data.qkv.tensor, &whole, NULL);
         for (size_t i = 0; i < sizeof chunks / sizeof chunks[0]; i++)
@@ -377,7 +376,7 @@ static void test_attention_decode_in_a_batch_equals_the_whole(void **state)
     {
         AttentionData data = attention_data(dtype, PACKED_ROWS);
         const int32_t zeros[PACKED_COUNT] = {0};
-        const SequenceTable packed = {PACKED_COUNT, PACKED, zeros};
+        const SequenceTable packed = {PACKED_COUNT, PACKED, zeros, PACKED, zeros};
         PagedData paged;
         paged_data_init(&paged, dtype, PACKED, PACKED_COUNT);
         use_threads(2);
@@ -393,7 +392,7 @@ static void test_attention_decode_in_a_batch_equals_the_whole(void **state)
             memcpy(rows_of(&last.tensor, i, 1).data,
                    rows_of(&data.qkv.tensor, PACKED[i + 1] - 1, 1).data, WIDTH * dtype_size(dtype));
         }
-        const SequenceTable decode = {PACKED_COUNT, starts, first};
+        const SequenceTable decode = {PACKED_COUNT, starts, first, starts, first};
         for (int threads = 1; threads <= 2; threads++) {
             use_threads(threads);
             attend(out.tensor, lse.tensor, last.tensor, &decode, &paged.pages);
@@ -431,7 +430,7 @@ static void test_attention_gradients_do_not_depend_on_packing_and_threads(void *
     FOR_EACH_DTYPE(dtype)
     {
         AttentionData data = attention_data(dtype, PACKED_ROWS);
-        const SequenceTable packed = {PACKED_COUNT, PACKED, NULL};
+        const SequenceTable packed = {PACKED_COUNT, PACKED, NULL, PACKED, NULL};
         Buffer whole = buffer_result(dtype, PACKED_ROWS, WIDTH);
         float *lse = mem_calloc(PACKED_ROWS * HEADS, sizeof *lse),
               *part_lse = mem_calloc(PACKED_ROWS * HEADS, sizeof *lse);
@@ -448,7 +447,7 @@ static void test_attention_gradients_do_not_depend_on_packing_and_threads(void *
             buffer_free(&again);
             for (int i = 0; i < PACKED_COUNT; i++) {
                 const int32_t count = PACKED[i + 1] - PACKED[i], alone[] = {0, count};
-                const SequenceTable one = {1, alone, NULL};
+                const SequenceTable one = {1, alone, NULL, alone, NULL};
                 Buffer part = buffer_result(dtype, count, WIDTH);
                 for (int h = 0; h < HEADS; h++)
                     memcpy(part_lse + h * count, lse + h * PACKED_ROWS + PACKED[i],

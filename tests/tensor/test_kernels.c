@@ -435,7 +435,7 @@ static void check_attention(DType dtype, const AttentionCase *c)
                                  v.exact, &reference);
     const AttentionShape shape = {c->num_heads, c->num_kv_heads, dim,      (float)scale,
                                   q_width,      kv_width,        kv_width, q_width};
-    const SequenceTable sequences = {c->num_sequences, c->cu_seqlens, NULL};
+    const SequenceTable sequences = {c->num_sequences, c->cu_seqlens, NULL, c->cu_seqlens, NULL};
     kernels->attention(out.tensor.data, lse.tensor.data, dtype, q.tensor.data, k.tensor.data,
                        v.tensor.data, &shape, &sequences, NULL);
     kernels->attention_backward(dq.tensor.data, dk.tensor.data, dv.tensor.data, dtype,
@@ -475,7 +475,8 @@ static void test_attention_and_gradients_equal_reference(void **state)
 typedef struct SoftmaxCase {
     int m, n;
     Buffer logits, max, sum, shifted, target_logit, gradient;
-    int32_t *target, *arg_max;
+    int32_t *target;
+    float *arg_max;
     float *lse, *entropy, *dlog_prob, *dentropy; /* [m]; dentropy is 0 in every fourth row */
 } SoftmaxCase;
 
@@ -563,7 +564,7 @@ static void check_cross_entropy(DType gradient_dtype, int m, int n, bool with_en
     assert_buffer_close(&c.target_logit, 0, "target's logit");
     assert_buffer_close(&c.gradient, tolerance_of(gradient_dtype, 2e-6), "cross-entropy gradient");
     for (int i = 0; i < m; i++)
-        assert_true(c.logits.exact[i * n + c.arg_max[i] - VOCAB_FIRST] == c.max.exact[i]);
+        assert_true(c.logits.exact[i * n + (int)c.arg_max[i] - VOCAB_FIRST] == c.max.exact[i]);
     if (gradient_dtype == DTYPE_F32) {
         kernels->cross_entropy_backward(c.logits.tensor, c.logits.tensor, &slopes, c.target,
                                         VOCAB_FIRST);
@@ -588,6 +589,51 @@ static void test_cross_entropy_stats_do_not_depend_on_what_is_asked(void **state
     softmax_case_free(&c);
 }
 
+/* The summary of columns cut into shards is that of all of them. */
+static void check_cross_entropy_join(int shards, int m, int n)
+{
+    SoftmaxCase c = softmax_case(DTYPE_F32, m, n, true);
+    float *stats = mem_calloc((size_t)(shards * 5 * m), sizeof *stats);
+    float *columns = mem_calloc((size_t)(m * n), sizeof *columns);
+    Buffer lse = buffer_result(DTYPE_F32, 1, m), entropy = buffer_result(DTYPE_F32, 1, m);
+    Buffer *const joined[] = {&lse, &entropy};
+    for (int s = 0; s < shards; s++) {
+        int begin = n * s / shards, count = n * (s + 1) / shards - begin;
+        for (int i = 0; i < m * count; i++)
+            columns[i] = ((float *)c.logits.tensor.data)[i / count * n + begin + i % count];
+        float *at = stats + s * 5 * m;
+        RowStats part = {at, at + m, at + 2 * m, at + 3 * m, at + 4 * m};
+        kernels->cross_entropy_stats(&part, tensor_2d(columns, DTYPE_F32, m, count), c.target,
+                                     VOCAB_FIRST + begin);
+    }
+    RowStats first = {stats, stats + m, stats + 2 * m, stats + 3 * m, stats + 4 * m};
+    RowSummary summary = {c.max.tensor.data, lse.tensor.data, entropy.tensor.data,
+                          c.target_logit.tensor.data, c.arg_max};
+    kernels->cross_entropy_join(&summary, &first, shards, 5 * m, m);
+    for (int i = 0; i < m; i++) {
+        lse.exact[i] = c.max.exact[i] + log(c.sum.exact[i]);
+        entropy.exact[i] = log(c.sum.exact[i]) - c.shifted.exact[i] / c.sum.exact[i];
+        assert_true(c.logits.exact[i * n + (int)c.arg_max[i] - VOCAB_FIRST] == c.max.exact[i]);
+    }
+    assert_buffer_close(&c.max, 0, "max");
+    assert_buffer_close(&c.target_logit, 0, "target's logit");
+    for (int i = 0; i < 2; i++) {
+        assert_buffer_close(joined[i], 1e-6, i == 0 ? "log-sum-exp" : "entropy");
+        buffer_free(joined[i]);
+    }
+    free(columns);
+    free(stats);
+    softmax_case_free(&c);
+}
+
+static void test_cross_entropy_of_shards_joins_to_that_of_all_columns(void **state)
+{
+    (void)state;
+    check_cross_entropy_join(1, 3, 500);
+    check_cross_entropy_join(2, 5, 777);
+    check_cross_entropy_join(7, 4, 9001);
+}
+
 static void test_cross_entropy_equals_reference(void **state)
 {
     (void)state;
@@ -607,12 +653,12 @@ static void test_cross_entropy_takes_the_lowest_of_equal_logits(void **state)
     (void)state;
     float *logits = mem_calloc(9000, sizeof *logits);
     logits[8500] = logits[4097] = logits[4096 + 70] = 5.0f;
-    float max, sum, shifted, target_logit;
-    int32_t arg_max, target = 3;
+    float max, sum, shifted, target_logit, arg_max;
+    int32_t target = 3;
     const RowStats stats = {&max, &sum, &shifted, &target_logit, &arg_max};
     const Tensor row = tensor_2d(logits, DTYPE_F32, 1, 9000);
     kernels->cross_entropy_stats(&stats, row, &target, 0);
-    assert_int_equal(arg_max, 4097);
+    assert_true(arg_max == 4097.0f);
     for (int i = 0; i < 9000; i++)
         logits[i] = -INFINITY; /* a shard of padding only */
     kernels->cross_entropy_stats(&stats, row, &target, 0);
@@ -775,6 +821,7 @@ int main(void)
         cmocka_unit_test(test_swiglu_of_huge_gates_stays_finite),
         cmocka_unit_test(test_attention_and_gradients_equal_reference),
         cmocka_unit_test(test_cross_entropy_equals_reference),
+        cmocka_unit_test(test_cross_entropy_of_shards_joins_to_that_of_all_columns),
         cmocka_unit_test(test_cross_entropy_stats_do_not_depend_on_what_is_asked),
         cmocka_unit_test(test_cross_entropy_takes_the_lowest_of_equal_logits),
         cmocka_unit_test(test_softmax_parts_equal_reference),

@@ -159,8 +159,7 @@ static void test_cross_entropy_gradient_is_the_slope(void **state)
     Buffer logits = buffer_random(DTYPE_F32, 1, 21, 1, 3),
            gradient = buffer_result(DTYPE_F32, 1, 21);
     const KernelTable *kernels = cpu_kernels(1);
-    float max, sum, shifted, target_logit, lse, entropy;
-    int32_t arg_max;
+    float max, sum, shifted, target_logit, lse, entropy, arg_max;
     const int32_t target = 4;
     const float dlog_prob = -0.5f, dentropy = 0.75f;
     const RowStats stats = {&max, &sum, &shifted, &target_logit, &arg_max};

@@ -44,7 +44,8 @@ static void hand_whole(const Trainer *trainer, const float *flat, float *out)
     Error err = {0};
     char *at = (char *)out;
     if (trainer->dp_rank != 0) return;
-    WeightGather gather = {trainer->plan, trainer->options.tensor_comm, 0, append, &at};
+    WeightGather gather = {
+        trainer->options.kernels, trainer->plan, trainer->options.tensor_comm, 0, append, &at};
     for (int s = 0; s < trainer->plan->num_specs; s++) {
         const WeightSpec *spec = &trainer->plan->spec[s];
         rank_ok(weight_gather(&gather, spec, flat + spec->offset, DTYPE_F32, &err), &err);
@@ -99,7 +100,8 @@ static double compare_whole(const Golden *golden, const char *prefix, const floa
         int64_t count = spec->rows * spec->cols;
         float *expected = mem_calloc((size_t)count, sizeof *expected);
         float *scaled = mem_calloc((size_t)count, sizeof *scaled);
-        assert_ok(weight_read(golden->expected, golden->folder, plan, spec, prefix, expected, &err),
+        WeightPart part = {cpu_kernels(1), expected, DTYPE_F32};
+        assert_ok(weight_read(golden->expected, golden->folder, plan, spec, prefix, &part, &err),
                   &err);
         for (int64_t i = 0; i < count; i++)
             scaled[i] = (float)(found[i] * scale);

@@ -164,7 +164,8 @@ void toy_gather(const Trainer *trainer, const void *flat, DType dtype, void *out
     Error err = {0};
     char *at = out;
     if (trainer->dp_rank != 0) return;
-    WeightGather gather = {trainer->plan, trainer->options.tensor_comm, 0, append, &at};
+    WeightGather gather = {
+        trainer->options.kernels, trainer->plan, trainer->options.tensor_comm, 0, append, &at};
     for (int s = 0; s < trainer->plan->num_specs; s++) {
         const WeightSpec *spec = &trainer->plan->spec[s];
         const char *part = (const char *)flat + (size_t)spec->offset * dtype_size(dtype);

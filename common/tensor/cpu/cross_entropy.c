@@ -121,12 +121,12 @@ static void stats_row(const CrossEntropyRun *run, int64_t row)
             sum += (double)segment_sums(x + at, segment_length(at, n), max, true, &part);
         shifted += (double)part;
     }
-    const int64_t target = (int64_t)run->target[row] - run->vocab_first;
+    const int64_t target = run->target != NULL ? (int64_t)run->target[row] - run->vocab_first : -1;
     run->stats.max[row] = max;
     run->stats.sum_exp[row] = (float)sum;
     if (run->stats.sum_shifted != NULL) run->stats.sum_shifted[row] = (float)shifted;
     run->stats.target_logit[row] = target >= 0 && target < n ? x[target] : 0.0f;
-    run->stats.arg_max[row] = (int32_t)(arg_max + run->vocab_first);
+    run->stats.arg_max[row] = (float)(arg_max + run->vocab_first);
 }
 
 static void stats_body(const void *context, int64_t first, int64_t last, int thread)
@@ -143,6 +143,41 @@ void cpu_cross_entropy_stats(const RowStats *stats, Tensor logits, const int32_t
     const CrossEntropyRun run = {
         .logits = logits, .target = target, .vocab_first = vocab_first, .stats = *stats};
     parallel_range(logits.shape[0], 1 + 8192 / logits.shape[1], stats_body, &run);
+}
+
+/* Shards in their order; with one the arithmetic is the same, over one term. */
+static void join_row(const RowSummary *summary, const RowStats *stats, int num_shards,
+                     int64_t stride, int64_t row)
+{
+    float best = -INFINITY, arg = 0.0f, logit = 0.0f, sum = 0.0f;
+    for (int64_t s = 0, at = row; s < num_shards; s++, at += stride) {
+        if (s == 0 || stats->max[at] > best) {
+            best = stats->max[at];
+            arg = stats->arg_max[at];
+        }
+        logit += stats->target_logit[at];
+    }
+    double weighed = 0.0; /* the sum of exp(logit - best) (logit - best) */
+    for (int64_t s = 0, at = row; s < num_shards; s++, at += stride) {
+        const float below = stats->max[at] - best, factor = expf(below);
+        sum += stats->sum_exp[at] * factor;
+        if (summary->entropy != NULL)
+            weighed += (double)factor *
+                       ((double)stats->sum_shifted[at] + (double)below * stats->sum_exp[at]);
+    }
+    if (summary->max != NULL) summary->max[row] = best;
+    if (summary->lse != NULL) summary->lse[row] = best + logf(sum);
+    if (summary->entropy != NULL)
+        summary->entropy[row] = (float)(log((double)sum) - weighed / (double)sum);
+    if (summary->target_logit != NULL) summary->target_logit[row] = logit;
+    if (summary->arg_max != NULL) summary->arg_max[row] = arg;
+}
+
+void cpu_cross_entropy_join(const RowSummary *summary, const RowStats *stats, int num_shards,
+                            int64_t shard_stride, int64_t rows)
+{
+    for (int64_t row = 0; row < rows; row++)
+        join_row(summary, stats, num_shards, shard_stride, row);
 }
 
 /* One row's slopes, ready for its elements. */

@@ -66,6 +66,15 @@ void memory_cpu_free(void *memory)
         free(header.base);
 }
 
+void memory_cpu_copy(void *to, const void *from, size_t bytes)
+{
+    if (bytes > 0) memcpy(to, from, bytes);
+}
+
+void memory_cpu_synchronize(void)
+{
+}
+
 typedef struct Scratch {
     void *memory;
     size_t bytes;

@@ -10,6 +10,8 @@
 
 void *memory_cpu_alloc(size_t bytes); /* zeroed, 64-byte aligned; large blocks on huge pages */
 void memory_cpu_free(void *memory);   /* accepts NULL */
+void memory_cpu_copy(void *to, const void *from, size_t bytes);
+void memory_cpu_synchronize(void); /* a kernel is over when its call returns: nothing to wait for */
 
 /* One buffer per use: a kernel never holds two of one use. */
 typedef enum ScratchUse {

@@ -22,6 +22,7 @@
 #define cpu_attention                     ISA_NAME(cpu_attention)
 #define cpu_attention_backward            ISA_NAME(cpu_attention_backward)
 #define cpu_cross_entropy_stats           ISA_NAME(cpu_cross_entropy_stats)
+#define cpu_cross_entropy_join            ISA_NAME(cpu_cross_entropy_join)
 #define cpu_cross_entropy_backward        ISA_NAME(cpu_cross_entropy_backward)
 #define cpu_divide_rows                   ISA_NAME(cpu_divide_rows)
 #define cpu_softmax_segments              ISA_NAME(cpu_softmax_segments)
@@ -73,6 +74,8 @@ void cpu_attention_backward(void *dq, void *dk, void *dv, DType dtype, const voi
                             const SequenceTable *sequences);
 void cpu_cross_entropy_stats(const RowStats *stats, Tensor logits, const int32_t *target,
                              int32_t vocab_first);
+void cpu_cross_entropy_join(const RowSummary *summary, const RowStats *stats, int num_shards,
+                            int64_t shard_stride, int64_t rows);
 void cpu_cross_entropy_backward(Tensor dlogits, Tensor logits, const RowSlopes *slopes,
                                 const int32_t *target, int32_t vocab_first);
 void cpu_divide_rows(Tensor y, const float *divisor);

@@ -5,8 +5,13 @@
 
 const KernelTable cpu_table = {
     .name = "cpu",
+    .host_memory = true,
     .alloc = memory_cpu_alloc,
     .free = memory_cpu_free,
+    .upload = memory_cpu_copy,
+    .download = memory_cpu_copy,
+    .copy = memory_cpu_copy,
+    .synchronize = memory_cpu_synchronize,
     .weight_prepare = onednn_weight_prepare,
     .weight_release = onednn_weight_release,
     .matmul = onednn_matmul,
@@ -26,6 +31,7 @@ const KernelTable cpu_table = {
     .attention = cpu_attention,
     .attention_backward = cpu_attention_backward,
     .cross_entropy_stats = cpu_cross_entropy_stats,
+    .cross_entropy_join = cpu_cross_entropy_join,
     .cross_entropy_backward = cpu_cross_entropy_backward,
     .divide_rows = cpu_divide_rows,
     .softmax_segments = cpu_softmax_segments,

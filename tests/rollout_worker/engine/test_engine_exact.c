@@ -8,8 +8,8 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "model/weights_io.h"
 #include "rollout_worker/engine/engine_thread.h"
+#include "../../model/draw.h"
 #include "mismatch.h"
 #include "trainer_state.h"
 
@@ -118,10 +118,7 @@ static void make_weights(const Trainer *trainer, int rank, Weights **ret)
 {
     WeightPlan *plan = weight_plan_create(&trainer->plan->config, rank, trainer->plan->tp_size);
     Weights *weights = weights_create(plan, DTYPE_F32, trainer->weights->kernels);
-    for (int i = 0; i < plan->num_specs; i++)
-        weight_init_random(plan, &plan->spec[i], 3,
-                           weight_view(plan, i, weights->flat, DTYPE_F32).data);
-    weights_prepare(weights);
+    draw_weights(weights, 3);
     rank_check(rank > 0 || memcmp(weights->flat, trainer->weights->flat,
                                   (size_t)plan->size * sizeof(float)) == 0);
     *ret = weights;

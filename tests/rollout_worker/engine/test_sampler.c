@@ -45,7 +45,7 @@ static void draw_weights(Fixture *f)
         const WeightSpec *spec = &f->plan->spec[i];
         int64_t count = spec->local_rows * spec->local_cols;
         float *part = mem_calloc((size_t)count, sizeof *part);
-        weight_init_random(f->plan, spec, 3, part);
+        weight_init_random(f->plan, spec, 3, &(WeightPart){f->model->kernels, part, DTYPE_F32});
         if (i == f->plan->lm_head) /* equal rows: some logits tie */
             for (int64_t row = 5; row < spec->local_rows; row += 7)
                 memcpy(part + row * HIDDEN, part + (row - 4) * HIDDEN, HIDDEN * sizeof *part);
@@ -359,6 +359,7 @@ static void log_prob_body(const Ranks *ranks, void *argument)
             batch->temperature[i] = draws[i].temperature;
         }
         batch->num_targets = ROWS;
+        batch_place(batch, ranks->kernels);
         HeadPass pass = {.log_prob = expected};
         rank_ok(head_run(f->head, batch, &activations, &pass, &result, &err), &err);
         for (int i = 0; i < ROWS; i++)

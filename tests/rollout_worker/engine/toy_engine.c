@@ -5,7 +5,7 @@
 #include "base/memory.h"
 #include "base/rng.h"
 #include "model/forward.h"
-#include "model/weights_io.h"
+#include "../../model/draw.h"
 
 static const ModelConfig CONFIG = {
     .architecture = ARCHITECTURE_QWEN3,
@@ -24,22 +24,14 @@ static const ModelConfig CONFIG = {
     .tie_word_embeddings = true,
 };
 
-static Weights *draw_weights(const WeightPlan *plan, const KernelTable *kernels, int seed)
-{
-    Weights *weights = weights_create(plan, DTYPE_F32, kernels);
-    for (int i = 0; i < plan->num_specs; i++)
-        weight_init_random(plan, &plan->spec[i], seed,
-                           weight_view(plan, i, weights->flat, DTYPE_F32).data);
-    weights_prepare(weights);
-    return weights;
-}
-
 void toy_engine_init(ToyEngine *toy, const Ranks *ranks, int pages, EngineOptions *ret_options)
 {
     *toy = (ToyEngine){.kernels = ranks->kernels};
     toy->plan = weight_plan_create(&CONFIG, ranks->tp_rank, ranks->tp_size);
-    for (int i = 0; i < 3; i++)
-        toy->weights[i] = draw_weights(toy->plan, ranks->kernels, 5 + i);
+    for (int i = 0; i < 3; i++) {
+        toy->weights[i] = weights_create(toy->plan, DTYPE_F32, ranks->kernels);
+        draw_weights(toy->weights[i], 5 + i);
+    }
     toy->tokenizer = tiny_tokenizer();
     *ret_options = (EngineOptions){
         .weights = toy->weights[0],

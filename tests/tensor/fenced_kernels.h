@@ -1,0 +1,13 @@
+/* A device whose memory the host cannot touch, on any machine: the CPU's kernels over memory that
+ * may be read and written inside of a kernel call alone, and that refuses pointers to anything
+ * else. Host code that reads a gradient where it lies, or hands a kernel its own array, dies in a
+ * test here instead of on a GPU. One thread. */
+#ifndef TROUPE_TESTS_FENCED_KERNELS_H
+#define TROUPE_TESTS_FENCED_KERNELS_H
+
+#include "tensor/kernels.h"
+
+/* Blocks of at most `bytes` in all, which are not used again when freed. */
+const KernelTable *fenced_kernels(const KernelTable *cpu, size_t bytes);
+
+#endif

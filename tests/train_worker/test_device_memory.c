@@ -1,0 +1,179 @@
+/* The trainer on a device whose memory the host cannot touch (fenced_kernels.h): it lives, and what
+ * it computes and saves is what it computes and saves on the CPU, byte for byte. */
+#include "test.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../tensor/fenced_kernels.h"
+#include "base/digest.h"
+#include "base/file.h"
+#include "base/memory.h"
+#include "policy_step.h"
+#include "toy.h"
+#include "trainer_state.h"
+
+#define DEVICE_BYTES  ((size_t)256 << 20)
+#define MAX_REPORT    8192
+#define VERSION       4
+#define NUM_SFT_STEPS 3
+
+typedef struct Job {
+    DType dtype;
+    bool fenced;
+    char *report; /* [MAX_REPORT] what came out: figures and digests of files */
+} Job;
+
+/* ---- what is compared ---- */
+
+static void report(const Job *job, const char *what, double value)
+{
+    size_t used = strlen(job->report);
+    snprintf(job->report + used, MAX_REPORT - used, "%s %a\n", what, value);
+}
+
+static void report_step(const Job *job, const StepResult *result)
+{
+    report(job, "loss", result->loss_sum);
+    report(job, "correct", (double)result->correct);
+    report(job, "norm", result->grad_norm);
+    report(job, "entropy", result->policy.entropy);
+    report(job, "reference", result->policy.ref_kl);
+    report(job, "value", result->value.loss);
+    report(job, "differ", (double)result->log_probs_differ);
+}
+
+/* Saves as a checkpoint of its own and reports its files. */
+static void save(const Job *job, Trainer *trainer, const char *folder)
+{
+    Error err = {0};
+    SavedFiles files = {0};
+    rank_ok(trainer_save(trainer, folder, &files, &err), &err);
+    for (int i = 0; i < files.num_files; i++) {
+        size_t used = strlen(job->report);
+        snprintf(job->report + used, MAX_REPORT - used, "%s %s\n", files.file[i].name,
+                 files.file[i].sha256);
+    }
+    saved_files_clear(&files);
+    const char *prefix = trainer->options.model.value_head ? "critic_" : "";
+    const char *const kinds[] = {"model", "optimizer"};
+    for (int i = 0; i < 2; i++) {
+        char *stem = mem_printf("%s%s", prefix, kinds[i]);
+        rank_ok(toy_write_index(folder, stem, &err), &err);
+        free(stem);
+    }
+}
+
+/* ---- a life ---- */
+
+static Trainer *make_trainer(const Ranks *ranks, const Job *job, bool critic)
+{
+    ModelConfig config = toy_config(2, job->dtype == DTYPE_BF16);
+    config.value_head = critic;
+    TrainerOptions options = toy_options(ranks, &config, job->dtype);
+    options.with_reference = !critic;
+    return toy_trainer(ranks, &options);
+}
+
+static void reinforce(const Ranks *ranks, const Job *job, Trainer *policy)
+{
+    Error err = {0};
+    ToyRollout rollout;
+    PolicyStepResult result;
+    AlgorithmConfig algorithm = {
+        .advantage_estimator = ADVANTAGE_PPO,
+        .gamma = 1.0,
+        .gae_lambda = 1.0,
+        .eps_clip = 0.2,
+        .eps_clip_high = 0.2,
+        .entropy_coef = 0.01,
+        .kl_loss_coef = 0.1,
+    };
+    Trainer *critic = make_trainer(ranks, job, true);
+    rank_ok(trainer_load_weights(critic, "device_first", &err), &err);
+    rank_ok(trainer_load_reference(policy, "device_first", &err), &err);
+    toy_roll_out(policy, 0.7f, VERSION, &rollout);
+    MicroBatch batch = {rollout.pointer, TOY_SAMPLES};
+    PolicyStep step = {
+        .micro_batch = &batch,
+        .num_micro_batches = 1,
+        .step = trainer_step(policy) + 1,
+        .trained_tokens = rollout.trained_tokens,
+        .lr = 1e-2,
+        .weight_version = VERSION,
+        .batch = rollout.meta,
+        .batch_size = TOY_SAMPLES,
+        .critic_lr = 1e-2,
+        .critic_updates = 2,
+    };
+    rank_ok(policy_step(policy, critic, &algorithm, &step, &result, &err), &err);
+    rank_check(result.policy.log_probs_compared == rollout.trained_tokens);
+    rank_check(result.policy.log_probs_differ == 0);
+    report_step(job, &result.policy);
+    report_step(job, &result.critic);
+    save(job, critic, "device_last");
+    toy_samples_clear(rollout.sample);
+    trainer_destroy(critic);
+}
+
+static void evaluate(const Job *job, Trainer *trainer)
+{
+    Error err = {0};
+    Sample samples[TOY_SAMPLES];
+    const Sample *pointers[TOY_SAMPLES];
+    StepResult result;
+    MicroBatch batch = {pointers, TOY_SAMPLES};
+    toy_samples_make(samples, 77);
+    for (int s = 0; s < TOY_SAMPLES; s++)
+        pointers[s] = &samples[s];
+    rank_ok(trainer_evaluate(trainer, &batch, 1, NULL, &result, &err), &err);
+    report_step(job, &result);
+    toy_samples_clear(samples);
+}
+
+/* Drawn, trained, saved, loaded by another, trained by reinforcement, evaluated, saved. */
+static void live(const Ranks *given, void *argument)
+{
+    const Job *job = argument;
+    Error err = {0};
+    Ranks ranks = *given;
+    double loss = 0.0;
+    if (job->fenced) ranks.kernels = fenced_kernels(given->kernels, DEVICE_BYTES);
+    Trainer *first = make_trainer(&ranks, job, false), *second = make_trainer(&ranks, job, false);
+    rank_ok(trainer_init_random(first, 5, &err), &err);
+    toy_train(first, &ranks, 1, NUM_SFT_STEPS, 3, &loss);
+    report(job, "supervised loss", loss);
+    save(job, first, "device_first");
+    trainer_destroy(first);
+    rank_ok(trainer_load(second, "device_first", &err), &err);
+    reinforce(&ranks, job, second);
+    evaluate(job, second);
+    save(job, second, "device_last");
+    trainer_destroy(second);
+}
+
+static void test_trainer_touches_device_memory_through_kernels_alone(void **state)
+{
+    (void)state;
+    for (DType dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++) {
+        char *reports = shared_alloc(2 * MAX_REPORT);
+        for (int fenced = 0; fenced < 2; fenced++) {
+            Job job = {dtype, fenced, reports + fenced * MAX_REPORT};
+            toy_fresh_folder("device_first");
+            toy_fresh_folder("device_last");
+            ranks_run(1, 1, live, &job);
+        }
+        assert_true(strlen(reports) > 1000);
+        assert_string_equal(reports, reports + MAX_REPORT);
+        shared_free(reports, 2 * MAX_REPORT);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_trainer_touches_device_memory_through_kernels_alone),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
