@@ -1,6 +1,5 @@
 #include "model/head.h"
 
-
 #include <stdlib.h>
 #include <string.h>
 
@@ -221,7 +220,8 @@ Status head_stats(Head *head, Tensor logits, const int32_t *target, HeadStats *r
     for (int i = 0; i < NUM_SUMMARY - 1; i++)
         pull_array(head, &head->summary, i, all);
     RowSummary found = summary_in(head, head->summary.host, 0);
-    *ret = (HeadStats){found.max, found.lse, found.target_logit, found.arg_max};
+    *ret = (HeadStats){found.max, found.lse, found.target_logit, found.arg_max,
+                       summary_in(head, head->summary.device, 0).max};
     return OK;
 }
 

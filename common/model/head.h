@@ -112,9 +112,11 @@ typedef struct HeadStats {
     const float *max, *lse;    /* [rows] the largest logit; log of the sum of exponentials */
     const float *target_logit; /* [rows] */
     const float *arg_max;      /* [rows] the lowest id of the largest logit */
+    const float *device_max;   /* max where kernels find it */
 } HeadStats;
 
-/* Statistics of rows of logits; target[i] is the id whose logit is asked for. Collective. */
+/* Statistics of rows of logits; target[i] is the id whose logit is asked for, NULL: none is. Arrays
+ * of the host. Collective. */
 Status head_stats(Head *head, Tensor logits, const int32_t *target, HeadStats *ret, Error *err);
 
 /* log p(target). */

@@ -107,6 +107,20 @@ typedef struct SoftmaxCandidates {
     int32_t vocab_first;
 } SoftmaxCandidates;
 
+/* A logit that is changed for a while: divided by `repetition` if positive, else multiplied by it; then
+ * `subtract` is taken off. */
+typedef struct LogitChange {
+    int32_t column;
+    float repetition, subtract;
+    float old; /* what stood there: set by change_logits */
+} LogitChange;
+
+/* A place on the axis of a row's weights exp(logit - max): `left` into a segment. */
+typedef struct SoftmaxPlace {
+    int64_t segment; /* below 0: in none */
+    double left;
+} SoftmaxPlace;
+
 /* In double: 1 - beta2 of a float beta2 = 0.999f would already be wrong in the fifth digit. */
 typedef struct AdamWParams {
     double lr, beta1, beta2, eps, weight_decay;
@@ -206,6 +220,14 @@ typedef struct KernelTable {
     /* mass and count [M, SOFTMAX_BINS] of the logits by bin; logits of -inf are in none. */
     void (*softmax_bins)(double *mass, int32_t *count, Tensor logits, const float *max);
     void (*softmax_collect)(const SoftmaxCandidates *candidates, Tensor logits, const float *max);
+    /* column[row]: where the sum of exp(logit - max), taken over the columns of the place's segment in their
+     * order, exceeds `left`; the last with a weight when rounding leaves none; -1 where none has one. */
+    void (*softmax_find)(int32_t *column, Tensor logits, const float *max, const SoftmaxPlace *place);
+    /* Row i's changes are [first[i], first[i + 1]), made in their order and taken back in the opposite one. */
+    void (*change_logits)(Tensor logits, LogitChange *change, const int32_t *first);
+    void (*restore_logits)(Tensor logits, const LogitChange *change, const int32_t *first);
+    /* y[i] = x[i, column[i]]; 0 where there is no such column. f32. */
+    void (*pick_columns)(float *y, Tensor x, const int32_t *column);
 
     /* ---- optimizer and reductions; n elements ---- */
     /* master, exp_avg, exp_avg_sq [n] f32; weight receives the new values in its own type (it may be the

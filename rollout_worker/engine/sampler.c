@@ -8,18 +8,13 @@
 
 #define LOGITS_BYTES ((int64_t)128 << 20) /* of the rows that go through the head at a time */
 
-/* A logit that an edit replaced. */
-typedef struct OldLogit {
-    int64_t at;
-    float value;
-} OldLogit;
-
 typedef struct Candidate {
     int32_t token;
     float logit;
 } Candidate;
 
-/* Arrays of a chunk of draws. They are in the order of kinds: greedy, whole, filtered. */
+/* Arrays of a chunk of draws, in the order of kinds: greedy, whole, filtered. Mirrors [1 + tp_size,
+ * ...] hold what is this rank's, then what all ranks have, in their order. */
 struct Sampler {
     Model *model;
     Head *head;
@@ -29,20 +24,25 @@ struct Sampler {
     const Draw **draw; /* [chunk] */
     int32_t *index;    /* [chunk] its number in the caller's order */
     int32_t *row, *token;
-    float *temperature, *max, *lse, *logit;
-    float *segment;       /* [chunk, segments] */
-    double *total;        /* [1 + tp_size, chunk]: this rank's, then all ranks' */
-    double *mass;         /* [1 + tp_size, chunk, SOFTMAX_BINS], made when the first filter comes */
-    int32_t *count;       /* the same */
-    int32_t *last_bin;    /* [chunk] */
-    int32_t *number;      /* [tp_size, chunk] of candidates of each rank's columns of a row */
-    int64_t *first;       /* [chunk] where a row's own candidates begin */
-    int32_t *own;         /* tokens, then logits, of this rank's candidates */
-    int32_t *all;         /* the ranks' `own` */
-    Candidate *candidate; /* of one row, all ranks */
-    int64_t own_capacity, candidate_capacity;
-    OldLogit *old;
-    int num_old, old_capacity;
+    float *temperature, *max, *lse;
+    double *mass_of;     /* [chunk] what top_p takes its share of */
+    int32_t *number;     /* [tp_size, chunk] of candidates of each rank's columns of a row */
+    Mirror changes;      /* LogitChange [num_changes] */
+    Mirror first_change; /* int32 [chunk + 1] */
+    int num_changes;
+    Mirror segment;  /* f32 [chunk, segments] */
+    Mirror place;    /* SoftmaxPlace [chunk] */
+    Mirror column;   /* int32 [chunk] */
+    Mirror total;    /* f64 [1 + tp_size, chunk] */
+    Mirror drawn;    /* int32 [1 + tp_size, chunk] tokens, -1 where another rank has it */
+    Mirror logit;    /* f32 [1 + tp_size, chunk] */
+    Mirror mass;     /* f64 [1 + tp_size, chunk, SOFTMAX_BINS], made when the first filter comes */
+    Mirror count;    /* int32, the same */
+    Mirror last_bin; /* int32 [chunk] */
+    Mirror first_candidate; /* int64 [chunk] where a row's own candidates begin */
+    Mirror candidates;      /* [1 + tp_size, 2, most]: tokens, then logits */
+    Candidate *candidate;   /* of one row, all ranks */
+    int64_t candidate_capacity;
 };
 
 /* ---- memory ---- */
@@ -60,6 +60,27 @@ int64_t sampler_bytes(const WeightPlan *plan, DType dtype, int max_draws)
                (int64_t)sizeof(float);
 }
 
+static void make_mirrors(Sampler *s, size_t chunk)
+{
+    size_t ranks = 1 + (size_t)s->tp_size;
+    const struct {
+        Mirror *mirror;
+        size_t bytes;
+    } list[] = {
+        {&s->first_change, (chunk + 1) * sizeof(int32_t)},
+        {&s->segment, chunk * (size_t)s->segments * sizeof(float)},
+        {&s->place, chunk * sizeof(SoftmaxPlace)},
+        {&s->column, chunk * sizeof(int32_t)},
+        {&s->total, ranks * chunk * sizeof(double)},
+        {&s->drawn, ranks * chunk * sizeof(int32_t)},
+        {&s->logit, ranks * chunk * sizeof(float)},
+        {&s->last_bin, chunk * sizeof(int32_t)},
+        {&s->first_candidate, chunk * sizeof(int64_t)},
+    };
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++)
+        *list[i].mirror = mirror_create(s->model->kernels, list[i].bytes);
+}
+
 Sampler *sampler_create(Model *model, int max_draws)
 {
     Sampler *s = mem_calloc(1, sizeof *s);
@@ -74,16 +95,15 @@ Sampler *sampler_create(Model *model, int max_draws)
     s->segments = softmax_num_segments(s->columns);
     s->vocab_first = (int32_t)weight_spec_part(spec, plan->tp_rank, plan->tp_size).first;
     s->draw = mem_calloc(chunk, sizeof *s->draw);
-    int32_t **const ints[] = {&s->index, &s->row, &s->token, &s->last_bin};
+    int32_t **const ints[] = {&s->index, &s->row, &s->token};
     for (size_t i = 0; i < sizeof ints / sizeof *ints; i++)
         *ints[i] = mem_calloc(chunk, sizeof **ints[i]);
-    float **const floats[] = {&s->temperature, &s->max, &s->lse, &s->logit};
+    float **const floats[] = {&s->temperature, &s->max, &s->lse};
     for (size_t i = 0; i < sizeof floats / sizeof *floats; i++)
-        *floats[i] = mem_calloc(chunk * (1 + (size_t)s->tp_size), sizeof **floats[i]);
-    s->segment = mem_calloc(chunk * (size_t)s->segments, sizeof *s->segment);
-    s->total = mem_calloc(chunk * (1 + (size_t)s->tp_size), sizeof *s->total);
+        *floats[i] = mem_calloc(chunk, sizeof **floats[i]);
+    s->mass_of = mem_calloc(chunk, sizeof *s->mass_of);
     s->number = mem_calloc(chunk * (size_t)s->tp_size, sizeof *s->number);
-    s->first = mem_calloc(chunk, sizeof *s->first);
+    make_mirrors(s, chunk);
     return s;
 }
 
@@ -91,10 +111,14 @@ void sampler_destroy(Sampler *s)
 {
     if (s == NULL) return;
     head_destroy(s->head);
-    void *const blocks[] = {s->draw,        s->index, s->row,       s->token,  s->last_bin,
-                            s->temperature, s->max,   s->lse,       s->logit,  s->segment,
-                            s->total,       s->mass,  s->count,     s->number, s->first,
-                            s->own,         s->all,   s->candidate, s->old};
+    Mirror *const mirrors[] = {&s->changes,   &s->first_change, &s->segment,  &s->place,
+                               &s->column,    &s->total,        &s->drawn,    &s->logit,
+                               &s->mass,      &s->count,        &s->last_bin, &s->first_candidate,
+                               &s->candidates};
+    for (size_t i = 0; i < sizeof mirrors / sizeof *mirrors; i++)
+        mirror_destroy(mirrors[i]);
+    void *const blocks[] = {s->draw, s->index, s->row,     s->token,  s->temperature,
+                            s->max,  s->lse,   s->mass_of, s->number, s->candidate};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
         free(blocks[i]);
     free(s);
@@ -102,97 +126,87 @@ void sampler_destroy(Sampler *s)
 
 /* ---- what all ranks have ---- */
 
-/* out = the ranks' `count` elements of `size` bytes, in rank order. */
-static Status gather(Sampler *s, void *out, const void *in, int64_t count, size_t size, Error *err)
+/* Of a mirror [1 + tp_size, stride] of elements of `size` bytes: the ranks' first `count` elements,
+ * in their order and without gaps, from element `stride` on. `computed`: by the host. */
+static Status gather(Sampler *s, const Mirror *mirror, int64_t stride, int64_t count, size_t size,
+                     bool computed, Error *err)
 {
     int64_t bytes = count * (int64_t)size;
-    return model_all_gather(s->model, tensor_1d(out, DTYPE_U8, s->tp_size * bytes),
-                            tensor_1d((void *)in, DTYPE_U8, bytes), err);
+    size_t all = (size_t)stride * size;
+    if (computed) mirror_push(mirror, 0, (size_t)bytes);
+    TRY(model_all_gather(s->model, tensor_1d(mirror->device + all, DTYPE_U8, s->tp_size * bytes),
+                         tensor_1d(mirror->device, DTYPE_U8, bytes), err));
+    mirror_pull(mirror, all, (size_t)(s->tp_size * bytes));
+    return OK;
 }
 
-/* This rank's columns of a row of the chunk. */
-static float *row_logits(const Sampler *s, int row)
-{
-    return (float *)s->head->logits.data + row * s->columns;
-}
-
+/* This rank's columns of rows of the chunk. */
 static Tensor rows_logits(const Sampler *s, int first, int count)
 {
-    return tensor_2d(row_logits(s, first), DTYPE_F32, count, s->columns);
+    float *logits = (float *)s->head->logits.data + first * s->columns;
+    return tensor_2d(logits, DTYPE_F32, count, s->columns);
 }
 
 /* ---- edits ---- */
 
-static void edit_logit(Sampler *s, int row, const LogitEdit *edit)
+/* What of a draw's edits is this rank's. */
+static void list_changes(Sampler *s, int row)
 {
-    int64_t column = (int64_t)edit->token - s->vocab_first;
-    if (column < 0 || column >= s->columns) return;
-    float *logit = row_logits(s, row) + column;
-    if (s->num_old == s->old_capacity) {
-        s->old_capacity = s->old_capacity * 2 + 64;
-        s->old = mem_realloc(s->old, (size_t)s->old_capacity, sizeof *s->old);
+    const Draw *draw = s->draw[row];
+    LogitChange *change = (LogitChange *)s->changes.host;
+    for (int e = 0; e < draw->num_edits; e++) {
+        const LogitEdit *edit = &draw->edit[e];
+        int64_t column = (int64_t)edit->token - s->vocab_first;
+        if (column < 0 || column >= s->columns) continue;
+        change[s->num_changes++] = (LogitChange){.column = (int32_t)column,
+                                                 .repetition = edit->repetition,
+                                                 .subtract = edit->subtract / s->temperature[row]};
     }
-    s->old[s->num_old++] = (OldLogit){row * s->columns + column, *logit};
-    if (edit->repetition != 1.0f)
-        *logit = *logit > 0.0f ? *logit / edit->repetition : *logit * edit->repetition;
-    if (edit->subtract != 0.0f) *logit -= edit->subtract / s->temperature[row];
 }
 
 /* Returns whether any rank has something to edit: the same on all. */
 static bool apply_edits(Sampler *s, int count)
 {
-    bool any = false;
-    s->num_old = 0;
+    int32_t *first = (int32_t *)s->first_change.host;
+    size_t edits = 0;
     for (int i = 0; i < count; i++)
-        for (int e = 0; e < s->draw[i]->num_edits; e++) {
-            edit_logit(s, i, &s->draw[i]->edit[e]);
-            any = true;
-        }
-    return any;
+        edits += (size_t)s->draw[i]->num_edits;
+    s->num_changes = 0;
+    if (edits == 0) return false;
+    mirror_reserve(&s->changes, s->model->kernels, edits * sizeof(LogitChange));
+    for (int i = 0; i < count; i++) {
+        first[i] = s->num_changes;
+        list_changes(s, i);
+    }
+    first[count] = s->num_changes;
+    mirror_push(&s->changes, 0, (size_t)s->num_changes * sizeof(LogitChange));
+    mirror_push(&s->first_change, 0, (size_t)(count + 1) * sizeof *first);
+    s->model->kernels->change_logits(rows_logits(s, 0, count), (LogitChange *)s->changes.device,
+                                     (const int32_t *)s->first_change.device);
+    return true;
 }
 
-static void undo_edits(Sampler *s)
+static void undo_edits(Sampler *s, int count)
 {
-    float *logits = s->head->logits.data;
-    while (s->num_old > 0) {
-        OldLogit old = s->old[--s->num_old];
-        logits[old.at] = old.value;
-    }
+    if (s->num_changes == 0) return;
+    s->model->kernels->restore_logits(rows_logits(s, 0, count),
+                                      (const LogitChange *)s->changes.device,
+                                      (const int32_t *)s->first_change.device);
 }
 
 /* ---- drawing from the whole softmax ---- */
 
-/* The column at which the sum of exp(x - max) exceeds `left`; the last with a weight when rounding
- * leaves none. */
-static int64_t find_column(const float *x, int64_t n, float max, double left)
+/* The segment of a row's weights on this rank in which `left` lies, and how far into it. */
+static SoftmaxPlace find_segment(const float *sum, int64_t segments, double left)
 {
-    int64_t last = -1;
-    for (int64_t j = 0; j < n; j++) {
-        float weight = expf(x[j] - max);
-        if (!(weight > 0.0f)) continue;
-        last = j;
-        left -= (double)weight;
-        if (left < 0.0) break;
-    }
-    return last;
-}
-
-/* The token at `left` on the axis of this rank's weights. */
-static int32_t find_token(const Sampler *s, int row, double left)
-{
-    const float *sum = s->segment + row * s->segments, *x = row_logits(s, row);
-    int64_t chosen = -1;
-    for (int64_t i = 0; i < s->segments; i++) {
+    SoftmaxPlace place = {.segment = -1};
+    for (int64_t i = 0; i < segments; i++) {
         if (!(sum[i] > 0.0f)) continue;
-        chosen = i;
+        place = (SoftmaxPlace){i, left};
         if (left < (double)sum[i]) break;
         left -= (double)sum[i];
     }
-    if (chosen < 0) return -1;
-    int64_t begin = chosen * SOFTMAX_SEGMENT, n = s->columns - begin;
-    int64_t column =
-        find_column(x + begin, n < SOFTMAX_SEGMENT ? n : SOFTMAX_SEGMENT, s->max[row], left);
-    return column < 0 ? -1 : (int32_t)(begin + column) + s->vocab_first;
+    return place;
 }
 
 /* Which rank holds the token at *left on the axis of all ranks' weights, which becomes that on its
@@ -210,35 +224,53 @@ static int owner_of(const double *total, int stride, int tp_size, double *left)
     return owner;
 }
 
-/* Draws [begin, begin + count) of the chunk. */
-static Status draw_whole(Sampler *s, int begin, int count, Error *err)
+/* Each draw's place among this rank's weights. */
+static Status find_places(Sampler *s, int begin, int count, const float *device_max, Error *err)
 {
-    int rank = s->model->plan->tp_rank;
-    if (count == 0) return OK;
-    s->model->kernels->softmax_segments(s->segment + begin * s->segments,
-                                        rows_logits(s, begin, count), s->max + begin);
+    float *sum = (float *)s->segment.host;
+    double *total = (double *)s->total.host, *all = total + s->chunk;
+    SoftmaxPlace *place = (SoftmaxPlace *)s->place.host;
+    s->model->kernels->softmax_segments((float *)s->segment.device, rows_logits(s, begin, count),
+                                        device_max + begin);
+    mirror_pull(&s->segment, 0, (size_t)(count * s->segments) * sizeof *sum);
     for (int i = 0; i < count; i++) {
-        s->total[i] = 0.0;
+        total[i] = 0.0;
         for (int64_t j = 0; j < s->segments; j++)
-            s->total[i] += (double)s->segment[(begin + i) * s->segments + j];
+            total[i] += (double)sum[i * s->segments + j];
     }
-    double *all = s->total + s->chunk;
-    TRY(gather(s, all, s->total, count, sizeof *all, err));
+    TRY(gather(s, &s->total, s->chunk, count, sizeof *total, true, err));
     for (int i = 0; i < count; i++) {
         double left = 0.0;
         for (int r = 0; r < s->tp_size; r++)
             left += all[(int64_t)r * count + i];
         left *= s->draw[begin + i]->uniform;
-        bool mine = owner_of(all + i, count, s->tp_size, &left) == rank;
-        s->token[begin + i] = mine ? find_token(s, begin + i, left) : -1;
+        bool mine = owner_of(all + i, count, s->tp_size, &left) == s->model->plan->tp_rank;
+        place[i] = mine ? find_segment(sum + i * s->segments, s->segments, left)
+                        : (SoftmaxPlace){.segment = -1};
     }
-    if (s->tp_size == 1) return OK;
-    int32_t *tokens = (int32_t *)all; /* tp_size * count of them fit where the doubles were */
-    TRY(gather(s, tokens, s->token + begin, count, sizeof *tokens, err));
+    mirror_push(&s->place, 0, (size_t)count * sizeof *place);
+    return OK;
+}
+
+/* Draws [begin, begin + count) of the chunk. */
+static Status draw_whole(Sampler *s, int begin, int count, const float *device_max, Error *err)
+{
+    if (count == 0) return OK;
+    int32_t *column = (int32_t *)s->column.host, *token = (int32_t *)s->drawn.host;
+    TRY(find_places(s, begin, count, device_max, err));
+    s->model->kernels->softmax_find((int32_t *)s->column.device, rows_logits(s, begin, count),
+                                    device_max + begin, (const SoftmaxPlace *)s->place.device);
+    mirror_pull(&s->column, 0, (size_t)count * sizeof *column);
     for (int i = 0; i < count; i++)
-        for (int r = 0; r < s->tp_size; r++)
-            if (tokens[(int64_t)r * count + i] >= 0)
-                s->token[begin + i] = tokens[(int64_t)r * count + i];
+        token[i] = column[i] < 0 ? -1 : column[i] + s->vocab_first;
+    TRY(gather(s, &s->drawn, s->chunk, count, sizeof *token, true, err));
+    for (int i = 0; i < count; i++) {
+        s->token[begin + i] = -1;
+        for (int r = 0; r < s->tp_size; r++) {
+            int32_t found = token[s->chunk + (int64_t)r * count + i];
+            if (found >= 0) s->token[begin + i] = found;
+        }
+    }
     return OK;
 }
 
@@ -308,64 +340,53 @@ static int32_t draw_candidate(const Draw *draw, Candidate *candidate, int64_t n,
 
 static void reserve_bins(Sampler *s)
 {
-    if (s->mass != NULL) return;
     size_t entries = (size_t)s->chunk * (1 + (size_t)s->tp_size) * SOFTMAX_BINS;
-    s->mass = mem_calloc(entries, sizeof *s->mass);
-    s->count = mem_calloc(entries, sizeof *s->count);
+    mirror_reserve(&s->mass, s->model->kernels, entries * sizeof(double));
+    mirror_reserve(&s->count, s->model->kernels, entries * sizeof(int32_t));
 }
 
-static void reserve_candidates(Sampler *s, int64_t own, int64_t row)
-{
-    if (own > s->own_capacity) {
-        s->own_capacity = own + own / 4;
-        size_t words = 2 * (size_t)s->own_capacity;
-        s->own = mem_realloc(s->own, words, sizeof *s->own);
-        s->all = mem_realloc(s->all, words * (size_t)s->tp_size, sizeof *s->all);
-    }
-    if (row > s->candidate_capacity) {
-        s->candidate_capacity = row + row / 4;
-        s->candidate =
-            mem_realloc(s->candidate, (size_t)s->candidate_capacity, sizeof *s->candidate);
-    }
-}
-
-/* Bins of all ranks, and from them each row's last bin; total[i] becomes the mass that top_p takes
- * its share of. */
-static Status find_last_bins(Sampler *s, int begin, int count, Error *err)
+/* Row i's bins of all ranks: their sums decide its last bin, and that how many candidates each rank
+ * has. */
+static void find_row_bins(Sampler *s, int begin, int count, int i)
 {
     int64_t entries = (int64_t)count * SOFTMAX_BINS, after = (int64_t)s->chunk * SOFTMAX_BINS;
-    reserve_bins(s);
-    s->model->kernels->softmax_bins(s->mass, s->count, rows_logits(s, begin, count),
-                                    s->max + begin);
-    TRY(gather(s, s->mass + after, s->mass, entries, sizeof *s->mass, err));
-    TRY(gather(s, s->count + after, s->count, entries, sizeof *s->count, err));
-    for (int i = 0; i < count; i++) {
-        double mass[SOFTMAX_BINS] = {0};
-        int32_t number[SOFTMAX_BINS] = {0};
-        for (int r = 0; r < s->tp_size; r++)
-            for (int b = 0; b < SOFTMAX_BINS; b++) {
-                int64_t at = after + r * entries + (int64_t)i * SOFTMAX_BINS + b;
-                mass[b] += s->mass[at];
-                number[b] += s->count[at];
-            }
-        int last = find_last_bin(s->draw[begin + i], mass, number, &s->total[i]);
-        s->last_bin[i] = last;
-        for (int r = 0; r < s->tp_size; r++) {
-            const int32_t *of_rank = s->count + after + r * entries + (int64_t)i * SOFTMAX_BINS;
-            int32_t *sum = &s->number[r * s->chunk + i];
-            *sum = 0;
-            for (int b = 0; b <= last; b++)
-                *sum += of_rank[b];
+    const double *all_mass = (const double *)s->mass.host + after + (int64_t)i * SOFTMAX_BINS;
+    const int32_t *all_count = (const int32_t *)s->count.host + after + (int64_t)i * SOFTMAX_BINS;
+    double mass[SOFTMAX_BINS] = {0};
+    int32_t number[SOFTMAX_BINS] = {0};
+    for (int r = 0; r < s->tp_size; r++)
+        for (int b = 0; b < SOFTMAX_BINS; b++) {
+            mass[b] += all_mass[r * entries + b];
+            number[b] += all_count[r * entries + b];
         }
+    int last = find_last_bin(s->draw[begin + i], mass, number, &s->mass_of[i]);
+    ((int32_t *)s->last_bin.host)[i] = last;
+    for (int r = 0; r < s->tp_size; r++) {
+        int32_t *sum = &s->number[r * s->chunk + i];
+        *sum = 0;
+        for (int b = 0; b <= last; b++)
+            *sum += all_count[r * entries + b];
     }
+}
+
+static Status find_last_bins(Sampler *s, int begin, int count, const float *device_max, Error *err)
+{
+    int64_t entries = (int64_t)count * SOFTMAX_BINS, stride = (int64_t)s->chunk * SOFTMAX_BINS;
+    reserve_bins(s);
+    s->model->kernels->softmax_bins((double *)s->mass.device, (int32_t *)s->count.device,
+                                    rows_logits(s, begin, count), device_max + begin);
+    TRY(gather(s, &s->mass, stride, entries, sizeof(double), false, err));
+    TRY(gather(s, &s->count, stride, entries, sizeof(int32_t), false, err));
+    for (int i = 0; i < count; i++)
+        find_row_bins(s, begin, count, i);
+    mirror_push(&s->last_bin, 0, (size_t)count * sizeof(int32_t));
     return OK;
 }
 
-/* Collects this rank's candidates and gathers everybody's into `all`: for each rank, row after row,
- * *ret_stride tokens, then as many logits. */
-static Status gather_candidates(Sampler *s, int begin, int count, int64_t *ret_stride, Error *err)
+/* Where each row's candidates begin on this rank; returns the most that a rank has in all. */
+static int64_t place_candidates(Sampler *s, int count)
 {
-    int64_t stride = 1, most = 0;
+    int64_t stride = 1, most = 0, *first = (int64_t *)s->first_candidate.host;
     for (int i = 0; i < count; i++) {
         int64_t row = 0;
         for (int r = 0; r < s->tp_size; r++)
@@ -375,15 +396,33 @@ static Status gather_candidates(Sampler *s, int begin, int count, int64_t *ret_s
     for (int r = 0; r < s->tp_size; r++) {
         int64_t sum = 0;
         for (int i = 0; i < count; sum += s->number[r * s->chunk + i++])
-            if (r == s->model->plan->tp_rank) s->first[i] = sum;
+            if (r == s->model->plan->tp_rank) first[i] = sum;
         if (sum > stride) stride = sum;
     }
-    reserve_candidates(s, stride, most);
-    SoftmaxCandidates to = {s->own, (float *)s->own + stride, s->first, s->last_bin,
-                            s->vocab_first};
-    s->model->kernels->softmax_collect(&to, rows_logits(s, begin, count), s->max + begin);
+    mirror_push(&s->first_candidate, 0, (size_t)count * sizeof *first);
+    if (most > s->candidate_capacity) {
+        s->candidate_capacity = most + most / 4;
+        s->candidate =
+            mem_realloc(s->candidate, (size_t)s->candidate_capacity, sizeof *s->candidate);
+    }
+    return stride;
+}
+
+/* Collects this rank's candidates and gathers everybody's: for each rank, row after row,
+ * *ret_stride tokens, then as many logits. */
+static Status gather_candidates(Sampler *s, int begin, int count, const float *device_max,
+                                int64_t *ret_stride, Error *err)
+{
+    int64_t stride = place_candidates(s, count);
+    size_t words = 2 * (size_t)stride * (1 + (size_t)s->tp_size);
+    mirror_reserve(&s->candidates, s->model->kernels, words * sizeof(int32_t));
+    int32_t *token = (int32_t *)s->candidates.device;
+    SoftmaxCandidates to = {token, (float *)token + stride,
+                            (const int64_t *)s->first_candidate.device,
+                            (const int32_t *)s->last_bin.device, s->vocab_first};
+    s->model->kernels->softmax_collect(&to, rows_logits(s, begin, count), device_max + begin);
     *ret_stride = stride;
-    return gather(s, s->all, s->own, 2 * stride, sizeof *s->all, err);
+    return gather(s, &s->candidates, 2 * stride, 2 * stride, sizeof *token, false, err);
 }
 
 /* Row i's candidates of all ranks, in s->candidate. Returns their number. */
@@ -391,7 +430,8 @@ static int64_t merge_candidates(Sampler *s, int i, int64_t stride)
 {
     int64_t n = 0;
     for (int r = 0; r < s->tp_size; r++) {
-        const int32_t *number = s->number + r * s->chunk, *token = s->all + 2 * stride * r;
+        const int32_t *number = s->number + r * s->chunk;
+        const int32_t *token = (const int32_t *)s->candidates.host + 2 * stride * (1 + r);
         for (int before = 0; before < i; before++)
             token += number[before];
         const float *logit = (const float *)token + stride;
@@ -401,15 +441,15 @@ static int64_t merge_candidates(Sampler *s, int i, int64_t stride)
     return n;
 }
 
-static Status draw_filtered(Sampler *s, int begin, int count, Error *err)
+static Status draw_filtered(Sampler *s, int begin, int count, const float *device_max, Error *err)
 {
     int64_t stride = 0;
     if (count == 0) return OK;
-    TRY(find_last_bins(s, begin, count, err));
-    TRY(gather_candidates(s, begin, count, &stride, err));
+    TRY(find_last_bins(s, begin, count, device_max, err));
+    TRY(gather_candidates(s, begin, count, device_max, &stride, err));
     for (int i = 0; i < count; i++) {
         int64_t n = merge_candidates(s, i, stride);
-        s->token[begin + i] = draw_candidate(s->draw[begin + i], s->candidate, n, s->total[i]);
+        s->token[begin + i] = draw_candidate(s->draw[begin + i], s->candidate, n, s->mass_of[i]);
     }
     return OK;
 }
@@ -446,9 +486,7 @@ static void order_draws(Sampler *s, const Draw *draw, int count, int begin[KIND_
 /* Statistics of the chunk's logits as they are now, into `max` and, for greedy draws, `token`. */
 static Status take_stats(Sampler *s, int count, int num_greedy, HeadStats *ret, Error *err)
 {
-    for (int i = 0; i < count; i++)
-        s->token[i] = 0;
-    TRY(head_stats(s->head, rows_logits(s, 0, count), s->token, ret, err));
+    TRY(head_stats(s->head, rows_logits(s, 0, count), NULL, ret, err));
     memcpy(s->max, ret->max, (size_t)count * sizeof *s->max);
     for (int i = 0; i < num_greedy; i++)
         s->token[i] = (int32_t)ret->arg_max[i];
@@ -473,12 +511,14 @@ static Status check_finite(const Sampler *s, int count, int number, Error *err)
 /* The chosen tokens' logits without edits, summed over ranks in their order: one of them has it. */
 static Status chosen_logits(Sampler *s, int count, Error *err)
 {
-    float *mine = s->logit, *all = s->logit + s->chunk;
-    for (int i = 0; i < count; i++) {
-        int64_t column = (int64_t)s->token[i] - s->vocab_first;
-        mine[i] = column >= 0 && column < s->columns ? row_logits(s, i)[column] : 0.0f;
-    }
-    TRY(gather(s, all, mine, count, sizeof *all, err));
+    int32_t *column = (int32_t *)s->column.host;
+    float *mine = (float *)s->logit.host, *all = mine + s->chunk;
+    for (int i = 0; i < count; i++)
+        column[i] = s->token[i] - s->vocab_first;
+    mirror_push(&s->column, 0, (size_t)count * sizeof *column);
+    s->model->kernels->pick_columns((float *)s->logit.device, rows_logits(s, 0, count),
+                                    (const int32_t *)s->column.device);
+    TRY(gather(s, &s->logit, s->chunk, count, sizeof *all, false, err));
     for (int i = 0; i < count; i++) {
         mine[i] = 0.0f;
         for (int r = 0; r < s->tp_size; r++)
@@ -498,12 +538,15 @@ static Status draw_chunk(Sampler *s, Tensor output, const Draw *draw, int count,
     memcpy(s->lse, stats.lse, (size_t)count * sizeof *s->lse);
     if (apply_edits(s, count)) TRY(take_stats(s, count, begin[KIND_WHOLE], &stats, err));
     TRY(check_finite(s, count, number, err));
-    TRY(draw_whole(s, begin[KIND_WHOLE], begin[KIND_FILTERED] - begin[KIND_WHOLE], err));
-    TRY(draw_filtered(s, begin[KIND_FILTERED], count - begin[KIND_FILTERED], err));
-    undo_edits(s);
+    TRY(draw_whole(s, begin[KIND_WHOLE], begin[KIND_FILTERED] - begin[KIND_WHOLE], stats.device_max,
+                   err));
+    TRY(draw_filtered(s, begin[KIND_FILTERED], count - begin[KIND_FILTERED], stats.device_max,
+                      err));
+    undo_edits(s, count);
     TRY(chosen_logits(s, count, err));
+    const float *logit = (const float *)s->logit.host;
     for (int i = 0; i < count; i++)
-        ret[s->index[i]] = (Drawn){s->token[i], head_log_prob(s->logit[i], s->lse[i])};
+        ret[s->index[i]] = (Drawn){s->token[i], head_log_prob(logit[i], s->lse[i])};
     return OK;
 }
 

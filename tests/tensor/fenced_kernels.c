@@ -332,6 +332,40 @@ static void softmax_collect(const SoftmaxCandidates *to, Tensor logits, const fl
     RUN(softmax_collect(to, logits, max));
 }
 
+static void softmax_find(int32_t *column, Tensor logits, const float *max,
+                         const SoftmaxPlace *place)
+{
+    inside(column);
+    inside(logits.data);
+    inside(max);
+    inside(place);
+    RUN(softmax_find(column, logits, max, place));
+}
+
+static void change_logits(Tensor logits, LogitChange *change, const int32_t *first)
+{
+    inside(logits.data);
+    inside(change);
+    inside(first);
+    RUN(change_logits(logits, change, first));
+}
+
+static void restore_logits(Tensor logits, const LogitChange *change, const int32_t *first)
+{
+    inside(logits.data);
+    inside(change);
+    inside(first);
+    RUN(restore_logits(logits, change, first));
+}
+
+static void pick_columns(float *y, Tensor x, const int32_t *column)
+{
+    inside(y);
+    inside(x.data);
+    inside(column);
+    RUN(pick_columns(y, x, column));
+}
+
 static void adamw(float *master, float *exp_avg, float *exp_avg_sq, const float *grad, void *weight,
                   DType weight_dtype, int64_t n, const AdamWParams *params)
 {
@@ -421,6 +455,10 @@ const KernelTable *fenced_kernels(const KernelTable *cpu, size_t bytes)
         .softmax_segments = softmax_segments,
         .softmax_bins = softmax_bins,
         .softmax_collect = softmax_collect,
+        .softmax_find = softmax_find,
+        .change_logits = change_logits,
+        .restore_logits = restore_logits,
+        .pick_columns = pick_columns,
         .adamw = adamw,
         .sum_squares = sum_squares,
         .cast = cast,

@@ -28,6 +28,10 @@
 #define cpu_softmax_segments              ISA_NAME(cpu_softmax_segments)
 #define cpu_softmax_bins                  ISA_NAME(cpu_softmax_bins)
 #define cpu_softmax_collect               ISA_NAME(cpu_softmax_collect)
+#define cpu_softmax_find                  ISA_NAME(cpu_softmax_find)
+#define cpu_change_logits                 ISA_NAME(cpu_change_logits)
+#define cpu_restore_logits                ISA_NAME(cpu_restore_logits)
+#define cpu_pick_columns                  ISA_NAME(cpu_pick_columns)
 #define cpu_adamw                         ISA_NAME(cpu_adamw)
 #define cpu_sum_squares                   ISA_NAME(cpu_sum_squares)
 #define cpu_cast                          ISA_NAME(cpu_cast)
@@ -82,6 +86,10 @@ void cpu_divide_rows(Tensor y, const float *divisor);
 void cpu_softmax_segments(float *sum, Tensor logits, const float *max);
 void cpu_softmax_bins(double *mass, int32_t *count, Tensor logits, const float *max);
 void cpu_softmax_collect(const SoftmaxCandidates *candidates, Tensor logits, const float *max);
+void cpu_softmax_find(int32_t *column, Tensor logits, const float *max, const SoftmaxPlace *place);
+void cpu_change_logits(Tensor logits, LogitChange *change, const int32_t *first);
+void cpu_restore_logits(Tensor logits, const LogitChange *change, const int32_t *first);
+void cpu_pick_columns(float *y, Tensor x, const int32_t *column);
 void cpu_adamw(float *master, float *exp_avg, float *exp_avg_sq, const float *grad, void *weight,
                DType weight_dtype, int64_t n, const AdamWParams *params);
 double cpu_sum_squares(const float *x, int64_t n);

@@ -1,5 +1,6 @@
-/* What sampling from a softmax over a shard of the vocabulary needs: sums by segment, a histogram
- * by distance from the largest logit, and the logits of its first bins. */
+/* What sampling from a softmax over a shard of the vocabulary needs: sums by segment and the column
+ * at a place in one, a histogram by distance from the largest logit and the logits of its first
+ * bins, and changes of single logits. */
 #include <math.h>
 
 #include "tensor/cpu/ops.h"
@@ -123,4 +124,66 @@ void cpu_softmax_collect(const SoftmaxCandidates *candidates, Tensor logits, con
     check_logits(&logits);
     const SamplingRun run = {.logits = logits, .max = max, .candidates = candidates};
     parallel_range(logits.shape[0], rows_per_piece(&logits), collect_body, &run);
+}
+
+/* expf as in the draws among candidates, and not the loops' own: what a noise draws is the same on
+ * every instruction set. */
+static int32_t find_column(const float *x, int64_t begin, int64_t end, float max, double left)
+{
+    int64_t last = -1;
+    for (int64_t j = begin; j < end; j++) {
+        const float weight = expf(x[j] - max);
+        if (!(weight > 0.0f)) continue;
+        last = j;
+        left -= (double)weight;
+        if (left < 0.0) break;
+    }
+    return (int32_t)last;
+}
+
+void cpu_softmax_find(int32_t *column, Tensor logits, const float *max, const SoftmaxPlace *place)
+{
+    check_logits(&logits);
+    const int64_t n = logits.shape[1];
+    for (int64_t row = 0; row < logits.shape[0]; row++) {
+        const float *x = (const float *)logits.data + row * n;
+        const int64_t begin = place[row].segment * SOFTMAX_SEGMENT;
+        const int64_t end = begin + SOFTMAX_SEGMENT < n ? begin + SOFTMAX_SEGMENT : n;
+        column[row] = begin < 0 ? -1 : find_column(x, begin, end, max[row], place[row].left);
+    }
+}
+
+void cpu_change_logits(Tensor logits, LogitChange *change, const int32_t *first)
+{
+    check_logits(&logits);
+    for (int64_t row = 0; row < logits.shape[0]; row++) {
+        float *x = (float *)logits.data + row * logits.shape[1];
+        for (int32_t i = first[row]; i < first[row + 1]; i++) {
+            float *logit = x + change[i].column;
+            change[i].old = *logit;
+            if (change[i].repetition != 1.0f)
+                *logit =
+                    *logit > 0.0f ? *logit / change[i].repetition : *logit * change[i].repetition;
+            if (change[i].subtract != 0.0f) *logit -= change[i].subtract;
+        }
+    }
+}
+
+void cpu_restore_logits(Tensor logits, const LogitChange *change, const int32_t *first)
+{
+    check_logits(&logits);
+    for (int64_t row = 0; row < logits.shape[0]; row++) {
+        float *x = (float *)logits.data + row * logits.shape[1];
+        for (int32_t i = first[row + 1] - 1; i >= first[row]; i--)
+            x[change[i].column] = change[i].old;
+    }
+}
+
+void cpu_pick_columns(float *y, Tensor x, const int32_t *column)
+{
+    CHECK(x.rank == 2 && x.dtype == DTYPE_F32);
+    for (int64_t row = 0; row < x.shape[0]; row++) {
+        const bool there = column[row] >= 0 && column[row] < x.shape[1];
+        y[row] = there ? ((const float *)x.data)[row * x.shape[1] + column[row]] : 0.0f;
+    }
 }
