@@ -222,7 +222,8 @@ typedef struct KernelTable {
     void (*softmax_collect)(const SoftmaxCandidates *candidates, Tensor logits, const float *max);
     /* column[row]: where the sum of exp(logit - max), taken over the columns of the place's segment in their
      * order, exceeds `left`; the last with a weight when rounding leaves none; -1 where none has one. */
-    void (*softmax_find)(int32_t *column, Tensor logits, const float *max, const SoftmaxPlace *place);
+    void (*softmax_find)(int32_t *column, Tensor logits, const float *max,
+                         const SoftmaxPlace *place);
     /* Row i's changes are [first[i], first[i + 1]), made in their order and taken back in the opposite one. */
     void (*change_logits)(Tensor logits, LogitChange *change, const int32_t *first);
     void (*restore_logits)(Tensor logits, const LogitChange *change, const int32_t *first);
