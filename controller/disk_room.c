@@ -41,8 +41,7 @@ static Status measure_checkpoint(const JobConfig *config, int64_t *ret, Error *e
 {
     ModelConfig model;
     TRY(model_config_read(config->model.config, &model, err));
-    bool critic = config->rollout.function != ROLLOUT_SFT &&
-                  config->algorithm.advantage_estimator == ADVANTAGE_PPO;
+    bool critic = job_wants_critic(config);
     int64_t each = config->model.dtype == MODEL_BF16 ? 2 + 4 + 8 : 4 + 8;
     *ret = model_config_parameters(&model) * each * (critic ? 2 : 1) + OTHER_FILES_BYTES;
     for (int i = 0; i < MODEL_FILES; i++) {
@@ -73,6 +72,8 @@ static int count_at_a_time(const JobConfig *config)
     int64_t steps = config->train.num_steps;
     int64_t made = every == 0 ? 1 : steps > 0 ? (steps + every - 1) / every : 0; /* 0: unknown */
     if (kept == 0) return (int)made;
+    if (job_wants_reference(config) && algorithm_refers_to_start(&config->algorithm))
+        kept++; /* the one with which the stage began */
     if (config->checkpoint.keep_best > 0) {
         kept += config->checkpoint.keep_best;
         made = 0; /* evaluations make some, too */

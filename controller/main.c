@@ -80,16 +80,23 @@ static const char help_stop[] =
 
 static const char help_swap[] =
     "usage: controller swap-rollout --run FOLDER --config JOB.YAML [--set KEY=VALUE]...\n"
+    "       controller swap-rollout --run FOLDER --undo\n"
     "       has a run go on as another job: after the step in work its data source and rollout\n"
     "       workers are replaced by those of JOB.YAML (sections data, rollout, algorithm, eval "
     "and\n"
     "       train of it); its train workers stay, with weights and optimizer state. The run's\n"
-    "       own command resumes it in the new stage\n"
+    "       own command resumes it in the new stage. With --undo the last swap is struck off, of "
+    "a run\n"
+    "       that has ended before the new stage's first checkpoint: what cannot begin holds "
+    "nothing "
+    "up\n"
     "\n"
     "options:\n"
     "  -r, --run FOLDER        the run folder of a run that is going on\n"
     "  -c, --config JOB.YAML   the job that takes over\n"
-    "  -s, --set KEY=VALUE     in place of what that file says\n";
+    "  -s, --set KEY=VALUE     in place of what that file says\n"
+    "  -u, --undo              strike the last swap off; the run's own command then goes on as "
+    "before\n";
 
 static const char help_schema[] =
     "usage: controller schema [KEY]\n"
@@ -102,15 +109,15 @@ static const char help_data[] =
 static const char help_help[] = "usage: controller help [COMMAND]\n"
                                 "       prints what a command does and takes\n";
 
-#define ASK_TIMEOUT_MS  3000  /* for an answer of a running controller */
-#define SWAP_TIMEOUT_MS 60000 /* which checks the new job first */
+#define ASK_TIMEOUT_MS  3000   /* for an answer of a running controller */
+#define SWAP_TIMEOUT_MS 600000 /* which looks at the new job first */
 #define CALL_TO(name)   ((CallOptions){.method = (name), .timeout_ms = ASK_TIMEOUT_MS})
 
 typedef struct Options {
     const char *config, *run, *key;
     const char *set[64];
     int num_sets;
-    bool json, help, version;
+    bool json, help, version, undo;
     LogLevel level;
 } Options;
 
@@ -144,10 +151,15 @@ static int fail(Status status, const Error *err)
 /* ---- arguments ---- */
 
 static const struct option option_names[] = {
-    {"config", required_argument, NULL, 'c'}, {"set", required_argument, NULL, 's'},
-    {"run", required_argument, NULL, 'r'},    {"json", no_argument, NULL, 'j'},
-    {"verbose", no_argument, NULL, 'v'},      {"help", no_argument, NULL, 'h'},
-    {"version", no_argument, NULL, 'V'},      {0},
+    {"config", required_argument, NULL, 'c'},
+    {"set", required_argument, NULL, 's'},
+    {"run", required_argument, NULL, 'r'},
+    {"json", no_argument, NULL, 'j'},
+    {"verbose", no_argument, NULL, 'v'},
+    {"help", no_argument, NULL, 'h'},
+    {"undo", no_argument, NULL, 'u'},
+    {"version", no_argument, NULL, 'V'},
+    {0},
 };
 
 static const char *name_of_option(int letter)
@@ -192,6 +204,9 @@ static Status take_option(const Command *command, int letter, Options *ret, Erro
     case 'v':
         ret->level = LOG_DEBUG;
         break;
+    case 'u':
+        ret->undo = true;
+        break;
     }
     return OK;
 }
@@ -201,7 +216,8 @@ static Status parse_options(const Command *command, int argc, char **argv, Optio
 {
     ret->level = LOG_INFO;
     opterr = 0;
-    for (int letter; (letter = getopt_long(argc, argv, ":c:s:r:jvhV", option_names, NULL)) != -1;) {
+    for (int letter;
+         (letter = getopt_long(argc, argv, ":c:s:r:jvhVu", option_names, NULL)) != -1;) {
         if (letter == '?' || letter == ':') {
             option_refuse(letter, argv, option_names, err);
             return error_append(err, "%.*s", (int)strcspn(command->help, "\n"), command->help);
@@ -412,12 +428,12 @@ static int run_job(const Options *options)
 }
 
 /* Nobody is there: the run has ended. Somebody is and says nothing: it is busy, or was stopped. */
-static void explain_silence(const RunFolder *folder, Status status, Error *err)
+static void explain_silence(const RunFolder *folder, int timeout_ms, Status status, Error *err)
 {
     if (status == ERR_TIMEOUT) {
         error_set(err, status,
                   "the controller of %s does not answer within %d s: it is busy or stopped.",
-                  folder->path, ASK_TIMEOUT_MS / 1000);
+                  folder->path, timeout_ms / 1000);
         return;
     }
     error_set(err, status, "no controller answers for %s: the run is not going on.", folder->path);
@@ -446,7 +462,8 @@ static Status ask_run(const Options *options, const CallOptions *call, uint8_t *
     if (socket_is_served(folder.endpoint))
         status =
             call_once(&self, "the controller", folder.endpoint, call, ret_body, ret_length, err);
-    if (status == ERR_TIMEOUT || status == ERR_UNAVAILABLE) explain_silence(&folder, status, err);
+    if (status == ERR_TIMEOUT || status == ERR_UNAVAILABLE)
+        explain_silence(&folder, call->timeout_ms, status, err);
     run_folder_close(&folder);
     return status;
 }
@@ -505,9 +522,27 @@ static Status load_swap(const Options *options, char **ret_text, int *ret_code, 
     return status;
 }
 
+static int undo_swap(const Options *options)
+{
+    Error err = {0};
+    RunFolder folder;
+    char *stage = NULL;
+    Status status = run_folder_look(options->run, &folder, &err);
+    if (status == OK) {
+        status = run_stages_undo(&folder, &stage, &err);
+        run_folder_close(&folder);
+    }
+    if (status != OK) return fail(status, &err);
+    printf("%s goes on as before the swap to %s: the command that started it resumes it\n",
+           options->run, stage);
+    free(stage);
+    return 0;
+}
+
 static int run_swap(const Options *options)
 {
     Error err = {0};
+    if (options->undo && options->run != NULL) return undo_swap(options);
     uint8_t *body = NULL;
     char *text = NULL;
     size_t length = 0;
@@ -586,7 +621,7 @@ static const Command commands[] = {
     {"validate", help_validate, "cs", false, run_validate},
     {"status", help_status, "rj", false, run_status},
     {"stop", help_stop, "r", false, run_stop},
-    {"swap-rollout", help_swap, "rcs", false, run_swap},
+    {"swap-rollout", help_swap, "rcsu", false, run_swap},
     {"schema", help_schema, "", true, run_schema},
     {"help", help_help, "", true, run_help},
     {"data", help_data, "", false, NULL},

@@ -8,7 +8,11 @@
 #include "base/json.h"
 #include "base/limits.h"
 #include "base/memory.h"
-#include "validate.h"
+#include "checkpoint/manifest.h"
+#include "checkpoint/run_lock.h"
+#include "keeper.h"
+
+#define STAGES_EVER 4096 /* of a run, where its job file is not there to say */
 
 static JobConfig *keep(RunStages *stages, JobConfig *config)
 {
@@ -144,20 +148,19 @@ static Status parse_grafted(const JobConfig *now, const JobConfig *asked, JobCon
     return status;
 }
 
-Status run_stages_prepare(RunStages *stages, const JobConfig *now, const char *yaml,
-                          const JobConfig **ret, Error *err)
+Status run_stages_prepare(const JobConfig *now, const char *yaml, JobConfig **ret, Error *err)
 {
-    JobConfig *asked = NULL, *config = NULL;
+    JobConfig *asked = NULL;
     TRY(job_config_parse(yaml, "the new stage", "/", &asked, err));
     Status status = check_room(now, asked, err);
-    if (status == OK) status = parse_grafted(now, asked, &config, err);
-    if (status == OK) status = validate_job(config, NULL, err);
-    if (status == OK)
-        *ret = keep(stages, config);
-    else
-        job_config_destroy(config);
+    if (status == OK) status = parse_grafted(now, asked, ret, err);
     job_config_destroy(asked);
     return status;
+}
+
+void run_stages_keep(RunStages *stages, JobConfig *config)
+{
+    keep(stages, config);
 }
 
 /* The list is short: it is written anew, whole. */
@@ -191,5 +194,69 @@ Status run_stages_record(RunStages *stages, const JobConfig *config, int stage, 
     free(path);
     free(list);
     free(folder);
+    return status;
+}
+
+/* ---- undone ---- */
+
+/* The newest checkpoint must be of a stage before it. */
+static Status check_untouched(const RunFolder *folder, const JobConfig *config, int stage,
+                              Error *err)
+{
+    char *path = NULL;
+    Manifest *manifest = NULL;
+    TRY(checkpoint_find_latest(folder->checkpoints, &path, &manifest, NULL, err));
+    Status status = OK;
+    if (manifest != NULL && keeper_read_state(manifest).stage >= stage)
+        status = error_set(err, ERR_INVALID,
+                           "%s is a checkpoint of the stage %s, which was swapped in: it began, "
+                           "and cannot be undone.\nTo go on otherwise from a checkpoint, swap "
+                           "another stage in, or name it as model.path of another run.",
+                           path, config->stage);
+    manifest_destroy(manifest);
+    free(path);
+    return status;
+}
+
+static Status drop_last_line(const RunStages *stages, Error *err)
+{
+    char *path = list_path(stages), *text = NULL;
+    size_t length = 0;
+    Status status = file_read(path, CONFIG_BYTES_MAX, &text, &length, err);
+    if (status == OK && length > 0) {
+        size_t end = length - 1; /* of the last line, but for its newline */
+        while (end > 0 && text[end - 1] != '\n')
+            end--;
+        status = file_write_atomic(path, text, end, err);
+    }
+    free(text);
+    free(path);
+    return status;
+}
+
+static Status undo_last(const RunFolder *folder, char **ret_stage, Error *err)
+{
+    RunStages stages = {.folder = folder, .count = STAGES_EVER};
+    stages.stage = mem_calloc(STAGES_EVER, sizeof *stages.stage);
+    Status status = read_swaps(&stages, err);
+    if (status == OK && stages.num_swapped == 0)
+        status = error_set(err, ERR_NOT_FOUND, "%s: no stage was swapped in.", folder->path);
+    const JobConfig *last = status == OK ? stages.swapped[stages.num_swapped - 1] : NULL;
+    if (status == OK) status = check_untouched(folder, last, stages.count - 1, err);
+    if (status == OK) status = drop_last_line(&stages, err);
+    if (status == OK) *ret_stage = mem_strdup(last->stage);
+    run_stages_close(&stages);
+    return status;
+}
+
+Status run_stages_undo(const RunFolder *folder, char **ret_stage, Error *err)
+{
+    RunLock *lock = NULL;
+    char *note = NULL;
+    Status status = run_lock_acquire(folder->path, &lock, &note, err);
+    free(note);
+    if (status != OK) return error_append(err, "A swap is undone when the run has ended.");
+    status = undo_last(folder, ret_stage, err);
+    run_lock_release(lock);
     return status;
 }

@@ -23,14 +23,23 @@ void run_stages_close(RunStages *stages);
 
 /* Makes a stage for this run of another job's configuration (text of job_config_text): what a run
  * has but once (model, layout, cluster, checkpoints) is the run's, whatever the text says of it.
- * ERR_INVALID: the run cannot take it, and *err says why. *ret is owned by the RunStages. */
-Status run_stages_prepare(RunStages *stages, const JobConfig *now, const char *yaml,
-                          const JobConfig **ret, Error *err);
+ * ERR_INVALID: the run cannot take it, and *err says why. *ret is owned by the caller. Files, data
+ * and memory were not looked at yet. */
+Status run_stages_prepare(const JobConfig *now, const char *yaml, JobConfig **ret, Error *err);
 
-/* Writes down that `config`, which run_stages_prepare made, is the stage of that number (from 0),
+/* Takes it over: from now on it is owned by the RunStages. */
+void run_stages_keep(RunStages *stages, JobConfig *config);
+
+/* Writes down that `config`, which run_stages_keep took, is the stage of that number (from 0),
  * after step last_step. Takes it into the list in any case; fails when the file cannot be written
  * (ERR_RESOURCE and what the file system says). */
 Status run_stages_record(RunStages *stages, const JobConfig *config, int stage, int64_t last_step,
                          Error *err);
+
+/* Strikes the last swap off, of a run that is not going on: of one that no step was committed in.
+ * The run's own command then goes on where the stage before it was left. *ret_stage (owned) is the
+ * name of what was struck off. ERR_NOT_FOUND: nothing was swapped in; ERR_INVALID: steps of it are
+ * committed; ERR_EXISTS: the run is going on. */
+Status run_stages_undo(const RunFolder *folder, char **ret_stage, Error *err);
 
 #endif

@@ -153,16 +153,6 @@ static void enter_stage(Shell *shell, int stage)
         log_event(LOG_INFO, "stage", F_STR("name", config->stage), F_STR("number", of));
 }
 
-static void keep_swap(Shell *shell, const Effect *fx)
-{
-    const JobConfig *config = shell->stages.swapped[shell->stages.num_swapped - 1];
-    shell->swap_taken = true;
-    run_stages_record(&shell->stages, config, fx->swapped.stage, fx->swapped.last_step,
-                      &shell->swap);
-    log_event(LOG_INFO, "swap", F_STR("stage", config->stage),
-              F_INT("after_step", fx->swapped.last_step));
-}
-
 static void carry_out(Shell *shell, const Effect *fx)
 {
     JobView job = controller_job(shell->controller);
@@ -212,7 +202,7 @@ static void carry_out(Shell *shell, const Effect *fx)
         enter_stage(shell, fx->stage.stage);
         break;
     case FX_SWAPPED:
-        keep_swap(shell, fx);
+        shell_swapped(shell, fx);
         break;
     case FX_REPORT_STEP:
         reporter_step(shell->reporter, fx, &job, peak_flops(shell));
@@ -371,38 +361,6 @@ static void on_status(void *self, Call *call)
     free(reply.json);
 }
 
-/* Another stage, now: the checks of a job's start, then the core's word on when. */
-static void on_swap(void *self, Call *call)
-{
-    Shell *shell = self;
-    Bytes body = call_body(call);
-    Troupe__SwapRequest *request = troupe__swap_request__unpack(NULL, body.length, body.data);
-    Troupe__SwapReply reply = TROUPE__SWAP_REPLY__INIT;
-    const JobConfig *config = NULL;
-    Error err = {0};
-    Status status = request != NULL ? run_stages_prepare(&shell->stages, shell->config,
-                                                         request->job_yaml, &config, &err)
-                                    : error_set(&err, ERR_INVALID, "the request is unreadable");
-    shell->swap = (Error){0};
-    shell->swap_taken = false;
-    if (status == OK) shell_feed(shell, &(Event){.kind = EV_SWAP, .swap.config = config});
-    if (status == OK && !shell->swap_taken)
-        status = error_set(&err, ERR_UNAVAILABLE, "the run is ending: there is nothing to swap");
-    if (status == OK && shell->swap.status != OK) {
-        err = shell->swap;
-        status = error_append(&err, "The run goes on with the new stage, but a restart of it would "
-                                    "not know of that.");
-    }
-    if (status == OK) {
-        reply.stage = (char *)config->stage;
-        reply.after_step = (uint64_t)shell->stages.stage[shell->stages.count - 2].last_step;
-        call_reply_message(call, &reply.base);
-    } else {
-        call_fail(call, &err);
-    }
-    if (request != NULL) troupe__swap_request__free_unpacked(request, NULL);
-}
-
 static void stop(Shell *shell)
 {
     shell->stop_asked = true;
@@ -421,7 +379,7 @@ static const ActorMethod methods[] = {
     {"controller.actor_exited", on_actor_exited},
     {"controller.status", on_status},
     {"controller.stop", on_stop},
-    {"controller.swap", on_swap},
+    {"controller.swap", shell_on_swap},
 };
 
 /* ---- time and signals ---- */
@@ -580,6 +538,7 @@ static Status shell_open(Shell *shell, const Beginning *begin, Error *err)
 
 static void shell_close(Shell *shell)
 {
+    shell_swap_wait(shell);
     for (int i = 0; i < shell->num_agents; i++)
         agent_link_destroy(shell->agent[i]);
     int num_actors = shell->controller != NULL ? controller_num_actors(shell->controller) : 0;
@@ -598,6 +557,18 @@ static void shell_close(Shell *shell)
     run_stages_close(&shell->stages);
 }
 
+/* A stage that was swapped in and cannot begin would hold up the run for ever. */
+static void advise_undo(const Shell *shell, Error *err)
+{
+    JobView job = controller_job(shell->controller);
+    bool came = job.stage > 0 && shell->stages.stage[job.stage - 1].swapped;
+    if (came && job.step == job.stage_begin && err->status != ERR_CANCELLED)
+        error_append(err,
+                     "The stage %s was swapped in. To go on without it: controller swap-rollout "
+                     "--run %s --undo, then the run's own command.",
+                     job.stage_name, shell->folder->path);
+}
+
 Status shell_run(const JobStages *job, const RunFolder *folder, const Screen *screen, Error *err)
 {
     Shell shell = {.folder = folder, .screen = screen};
@@ -614,6 +585,7 @@ Status shell_run(const JobStages *job, const RunFolder *folder, const Screen *sc
         loop_remove_timer(tick);
         status = shell.exit_status;
         if (status != OK) error_set(err, status, "%s", shell.exit_message);
+        if (status != OK) advise_undo(&shell, err);
     }
     shell_close(&shell);
     return status;

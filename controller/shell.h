@@ -1,6 +1,7 @@
 /* The shell around the controller's core: one loop thread that turns messages, deaths, timers and
  * signals into events and carries effects out. It decides nothing. Parts: shell.c (the loop, the
- * inbox), shell_calls.c (calls to actors and their answers as protobuf), agent_link.c (node
+ * inbox), shell_calls.c (calls to actors and their answers as protobuf), shell_swap.c (a stage that
+ * people ask for), agent_link.c (node
  * agents), keeper.c (checkpoints and ledger), reporter.c (what people and programs see). */
 #ifndef TROUPE_CONTROLLER_SHELL_H
 #define TROUPE_CONTROLLER_SHELL_H
@@ -19,14 +20,23 @@ typedef struct ActorLink {
     uint64_t incarnation;
 } ActorLink;
 
+/* What a train rank has of the machine's memory. */
+typedef struct RankMemory {
+    int64_t available; /* that all ranks found free when they started; 0: not known */
+    int64_t taken;     /* by one of them */
+} RankMemory;
+
+typedef struct SwapWork SwapWork; /* shell_swap.c */
+
 typedef struct Shell {
     RunStages stages;
     const JobConfig *config; /* of the stage */
     const RunFolder *folder;
     const Screen *screen;
     char *config_yaml; /* the effective one: every actor gets it */
-    Error swap;        /* what came of the one that the core took last */
-    bool swap_taken;
+    SwapWork *swap;    /* one that is being looked at; NULL: none */
+    bool swap_over;    /* none is taken any more */
+    RankMemory memory; /* as the train ranks said last */
     ActorIdentity identity;
     Loop *loop;
     Actor *inbox;
@@ -55,5 +65,11 @@ void shell_feed(Shell *shell, const Event *event);
 
 /* shell_calls.c: carries out an FX_CALL. */
 void shell_call(Shell *shell, const Effect *effect);
+
+/* shell_swap.c: controller.swap. The job is looked at on another thread, as before a start, while
+ * the run goes on; the call is answered when the core has said after which step it comes. */
+void shell_on_swap(void *self, Call *call);
+void shell_swapped(Shell *shell, const Effect *effect); /* FX_SWAPPED: it is written down */
+void shell_swap_wait(Shell *shell); /* the run is over: nobody looks at anything any more */
 
 #endif

@@ -350,11 +350,23 @@ static bool read_start(Shell *shell, Event *event, Bytes body)
     event->reply.start.parameters = (int64_t)reply->parameters;
     event->reply.start.memory_plan = reply->memory_plan;
     keep_rate(shell, event->actor, reply->peak_flops);
+    shell->memory.available = (int64_t)reply->memory_available;
+    shell->memory.taken = (int64_t)reply->memory_bytes;
     if (reply->note[0] != '\0' && !shell->noted)
         log_event(LOG_WARN, "note", F_STR("what", reply->note));
     shell->noted = shell->noted || reply->note[0] != '\0';
     shell_feed(shell, event);
     troupe__start_reply__free_unpacked(reply, NULL);
+    return true;
+}
+
+static bool read_configure(Shell *shell, Event *event, Bytes body)
+{
+    Troupe__ConfigureReply *reply = troupe__configure_reply__unpack(NULL, body.length, body.data);
+    if (reply == NULL) return false;
+    shell->memory.taken = (int64_t)reply->memory_bytes;
+    shell_feed(shell, event);
+    troupe__configure_reply__free_unpacked(reply, NULL);
     return true;
 }
 
@@ -514,6 +526,8 @@ static bool read_answer(Shell *shell, Event *event, Bytes body, const PendingCal
         return read_bootstrap(shell, event, body);
     case CALL_START:
         return read_start(shell, event, body);
+    case CALL_CONFIGURE:
+        return read_configure(shell, event, body);
     case CALL_FETCH:
         return read_fetch(shell, event, body, pending);
     case CALL_STEP:

@@ -10,19 +10,11 @@ bool job_learns_by_rewards(const JobConfig *config)
     return config->rollout.function != ROLLOUT_SFT;
 }
 
-bool job_wants_reference(const JobConfig *config)
-{
-    return job_learns_by_rewards(config) && algorithm_uses_reference(&config->algorithm);
-}
-
-bool job_wants_critic(const JobConfig *config)
-{
-    return job_learns_by_rewards(config) && config->algorithm.advantage_estimator == ADVANTAGE_PPO;
-}
-
 int64_t job_memory_share(const JobConfig *config, int64_t memory_bytes)
 {
-    return memory_bytes / 10 * 9 / (config->train.tp_size * config->train.dp_size);
+    int64_t ranks = config->train.tp_size * config->train.dp_size;
+    if (config->train.memory_gb > 0) return (int64_t)(config->train.memory_gb * 0x1p30) / ranks;
+    return memory_bytes / 10 * 9 / ranks;
 }
 
 Status job_trainer_options(const JobConfig *config, int64_t memory_bytes, TrainerOptions *ret,
@@ -38,10 +30,27 @@ Status job_trainer_options(const JobConfig *config, int64_t memory_bytes, Traine
         .weight_decay = config->train.weight_decay,
         .clip_grad = config->train.clip_grad,
         .with_reference = job_wants_reference(config),
+        .room_for_reference = config->train.memory_reference,
         .memory_bytes_max = job_memory_share(config, memory_bytes),
     };
-    if (job_wants_critic(config)) options.memory_bytes_max /= 2;
+    if (job_has_room_for_critic(config)) options.memory_bytes_max /= 2;
     TRY(model_config_read(config->model.config, &options.model, err));
     *ret = options;
+    return OK;
+}
+
+bool job_has_room_for_critic(const JobConfig *config)
+{
+    return config->train.memory_critic || job_wants_critic(config);
+}
+
+Status job_critic_options(const JobConfig *config, int64_t memory_bytes, int64_t taken,
+                          TrainerOptions *ret, Error *err)
+{
+    TRY(job_trainer_options(config, memory_bytes, ret, err));
+    ret->model.value_head = true;
+    ret->with_reference = ret->room_for_reference = false;
+    int64_t share = job_memory_share(config, memory_bytes);
+    if (share > 0) ret->memory_bytes_max = share > taken ? share - taken : 1; /* 0: no limit */
     return OK;
 }

@@ -8,19 +8,22 @@
 
 DType job_dtype(const JobConfig *config);
 
-/* What a job wants beside the policy: it learns by rewards, and these need a reference model, or
- * a critic. */
 bool job_learns_by_rewards(const JobConfig *config);
-bool job_wants_reference(const JobConfig *config);
-bool job_wants_critic(const JobConfig *config);
 
 /* What a rank may take of the `memory_bytes` that the machine has free for all ranks of the job,
  * which are all on it; what is left over serves everything else there. 0: no limit. */
 int64_t job_memory_share(const JobConfig *config, int64_t memory_bytes);
 
+/* Whether a critic is there, or may come with a later stage. */
+bool job_has_room_for_critic(const JobConfig *config);
+
 /* Of the policy, with half of the share where there is to be a critic. Reads the model's
  * config.json. Kernels, communicators and callbacks are the caller's to add. */
 Status job_trainer_options(const JobConfig *config, int64_t memory_bytes, TrainerOptions *ret,
                            Error *err);
+
+/* The same of the critic, which gets what `taken` bytes of the rank's share leave. */
+Status job_critic_options(const JobConfig *config, int64_t memory_bytes, int64_t taken,
+                          TrainerOptions *ret, Error *err);
 
 #endif

@@ -17,16 +17,30 @@ struct Learner {
 
 /* ---- life ---- */
 
-static Status trainer_options(const Learner *learner, TrainerOptions *ret, Error *err)
+static void share_options(const Learner *learner, TrainerOptions *ret)
 {
     const LearnerOptions *o = &learner->options;
-    TRY(job_trainer_options(learner->config, o->memory_bytes, ret, err));
     ret->kernels = o->kernels;
     ret->tensor_comm = o->tensor_comm;
     ret->data_comm = o->data_comm;
     ret->on_progress = o->on_progress;
     ret->on_disk_wait = o->on_disk_wait;
     ret->progress_context = o->context;
+}
+
+static Status trainer_options(const Learner *learner, TrainerOptions *ret, Error *err)
+{
+    TRY(job_trainer_options(learner->config, learner->options.memory_bytes, ret, err));
+    share_options(learner, ret);
+    return OK;
+}
+
+/* The critic gets what memory the policy leaves. */
+static Status critic_options(const Learner *learner, TrainerOptions *ret, Error *err)
+{
+    TRY(job_critic_options(learner->config, learner->options.memory_bytes,
+                           trainer_memory_bytes(learner->policy), ret, err));
+    share_options(learner, ret);
     return OK;
 }
 
@@ -75,21 +89,13 @@ static Status find_critic(const char *checkpoint, bool *ret, Error *err)
     return status == ERR_NOT_FOUND ? OK : status;
 }
 
-/* The critic gets what memory the policy leaves. */
 static Status make_critic(Learner *learner, const char *checkpoint, Error *err)
 {
     const JobConfig *config = learner->config;
     TrainerOptions options = {0};
     bool saved = false;
     TRY(find_critic(checkpoint, &saved, err));
-    TRY(trainer_options(learner, &options, err));
-    options.model.value_head = true;
-    options.with_reference = false;
-    if (options.memory_bytes_max > 0) {
-        options.memory_bytes_max = job_memory_share(config, learner->options.memory_bytes) -
-                                   trainer_memory_bytes(learner->policy);
-        if (options.memory_bytes_max < 1) options.memory_bytes_max = 1; /* 0 would be no limit */
-    }
+    TRY(critic_options(learner, &options, err));
     Trainer *critic = NULL;
     TRY(trainer_create(&options, &critic, err));
     Status status =
@@ -114,6 +120,19 @@ static Status make_reference(Learner *learner, bool beginning, Error *err)
                                   err);
 }
 
+/* A later stage is to have one: better to hear now that there is no room for it. */
+static Status plan_critic(const Learner *learner, Error *err)
+{
+    TrainerOptions options = {0};
+    int64_t bytes = 0;
+    char *text = NULL;
+    TRY(critic_options(learner, &options, err));
+    int tp_size = options.tensor_comm != NULL ? comm_size(options.tensor_comm) : 1;
+    Status status = trainer_plan(&options, tp_size, &bytes, &text, err);
+    free(text);
+    return status == OK ? OK : error_prefix(err, "the critic of a later stage");
+}
+
 static void describe_memory(Learner *learner)
 {
     const char *policy = trainer_memory_plan(learner->policy);
@@ -135,6 +154,8 @@ Status learner_create(const LearnerOptions *options, const char *checkpoint, Lea
         status = make_reference(learner, false, err);
     if (status == OK && job_wants_critic(learner->config))
         status = make_critic(learner, checkpoint, err);
+    else if (status == OK && job_has_room_for_critic(learner->config))
+        status = plan_critic(learner, err);
     if (status != OK) {
         learner_destroy(learner);
         return status;

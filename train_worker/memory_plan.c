@@ -51,8 +51,9 @@ Status memory_plan_make(const MemoryRequest *request, MemoryPlan *ret, Error *er
     char *text = memory_plan_text(&memory);
     Status status =
         error_set(err, ERR_RESOURCE,
-                  "the train worker needs %.2f GiB but may use %.2f GiB; lower "
-                  "max_tokens_per_gpu or raise tp_size (%s)",
+                  "the train worker needs %.2f GiB but may use %.2f GiB (%s).\n"
+                  "Lower train.max_tokens_per_gpu or data.max_length (those of the largest stage), "
+                  "raise train.tp_size, or do without a reference model or critic",
                   (double)memory.total / 0x1p30, (double)request->bytes_max / 0x1p30, text);
     free(text);
     return status;

@@ -11,18 +11,29 @@
 
 static const char usage[] =
     "usage: train_inspect --config JOB.YAML [--stage NAME] [--set KEY=VALUE]...\n"
-    "       prints the memory that the train workers of a job would take; takes none of it\n";
+    "                     [--available BYTES] [--taken BYTES [--more-reference] [--more-critic]]\n"
+    "       prints the memory that the train workers of a job would take; takes none of it\n"
+    "\n"
+    "  --available BYTES   of this machine, in place of what is free now\n"
+    "  --taken BYTES       by each of its train workers, which run and have to take more: whether\n"
+    "                      that fits, too\n";
 
 typedef struct Arguments {
     const char *config, *stage;
     const char *set[64];
     int num_sets;
+    int64_t available, taken; /* -1: as the machine has now; 0: none runs */
+    int more_reference, more_critic;
     bool help;
 } Arguments;
 
 static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
 {
-    static const struct option names[] = {
+    const struct option names[] = {
+        {"available", required_argument, NULL, 'a'},
+        {"taken", required_argument, NULL, 't'},
+        {"more-reference", no_argument, &ret->more_reference, 1},
+        {"more-critic", no_argument, &ret->more_critic, 1},
         {"config", required_argument, NULL, 'c'},
         {"set", required_argument, NULL, 's'},
         {"stage", required_argument, NULL, 'S'},
@@ -30,6 +41,7 @@ static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
         {0},
     };
     opterr = 0;
+    ret->available = -1;
     for (int letter; (letter = getopt_long(argc, argv, ":c:s:S:h", names, NULL)) != -1;) {
         if (letter == 'c')
             ret->config = optarg;
@@ -37,6 +49,12 @@ static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
             ret->set[ret->num_sets++] = optarg;
         else if (letter == 'S')
             ret->stage = optarg;
+        else if (letter == 'a')
+            ret->available = strtoll(optarg, NULL, 10);
+        else if (letter == 't')
+            ret->taken = strtoll(optarg, NULL, 10);
+        else if (letter == 0)
+            continue;
         else if (letter == 'h')
             ret->help = true;
         else if (letter == 's')
@@ -49,24 +67,65 @@ static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
     return OK;
 }
 
-static Status inspect(const JobConfig *config, Error *err)
+/* A critic beside what is taken; *ret_plan is owned. */
+static Status plan_critic(const JobConfig *config, int64_t available, int64_t taken,
+                          int64_t *ret_bytes, char **ret_plan, Error *err)
+{
+    TrainerOptions options = {0};
+    TRY(job_critic_options(config, available, taken, &options, err));
+    Status status = trainer_plan(&options, (int)config->train.tp_size, ret_bytes, ret_plan, err);
+    return status == OK ? OK : error_prefix(err, "the critic");
+}
+
+/* What train workers that run have to take beside what they have. */
+static Status check_running(const JobConfig *config, const Arguments *arguments, int64_t available,
+                            Error *err)
+{
+    static const char way[] =
+        "Lower what the new stage asks for; or stop the run, write train.%s: true into its job "
+        "file, give the same command again, and swap then: it plans for it from the start.";
+    int64_t share = job_memory_share(config, available), taken = arguments->taken, critic = 0;
+    TrainerOptions options = {0};
+    char *plan = NULL;
+    if (share == 0) return OK; /* no limit is known */
+    TRY(job_trainer_options(config, available, &options, err));
+    int64_t more = trainer_reference_bytes(&options, (int)config->train.tp_size);
+    if (arguments->more_reference) taken += more;
+    if (arguments->more_reference && taken > share) {
+        error_set(err, ERR_RESOURCE,
+                  "the train workers that run have %.2f GiB each and may use %.2f GiB; a reference "
+                  "model would take %.2f GiB more.",
+                  (double)arguments->taken / 0x1p30, (double)share / 0x1p30, (double)more / 0x1p30);
+        return error_append(err, way, "memory_reference");
+    }
+    if (!arguments->more_critic) return OK;
+    Status status = plan_critic(config, available, taken, &critic, &plan, err);
+    free(plan);
+    return status == OK ? OK : error_append(err, way, "memory_critic");
+}
+
+static Status inspect(const JobConfig *config, const Arguments *arguments, Error *err)
 {
     int tp_size = (int)config->train.tp_size;
     long long ranks = config->train.tp_size * config->train.dp_size;
     TrainerOptions options = {0};
     char *plan = NULL;
-    int64_t bytes = 0, available = memory_available();
+    int64_t bytes = 0;
+    int64_t available = arguments->available >= 0 ? arguments->available : memory_available();
     TRY(job_trainer_options(config, available, &options, err));
     TRY(trainer_plan(&options, tp_size, &bytes, &plan, err));
     printf("memory of a train worker: %s\n", plan);
-    if (job_wants_critic(config)) {
+    if (job_has_room_for_critic(config)) {
         int64_t critic = 0;
         free(plan);
-        options.model.value_head = true;
-        options.with_reference = false;
-        TRY(trainer_plan(&options, tp_size, &critic, &plan, err));
+        TRY(plan_critic(config, available, bytes, &critic, &plan, err));
         printf("memory of its critic: %s\n", plan);
         bytes += critic;
+    }
+    if (arguments->taken > 0) {
+        Status status = check_running(config, arguments, available, err);
+        if (status != OK) free(plan);
+        TRY(status);
     }
     printf("memory of this machine: %.2f GiB available, %lld train worker%s take%s %.2f GiB\n",
            (double)available / 0x1p30, ranks, ranks == 1 ? "" : "s", ranks == 1 ? "s" : "",
@@ -88,7 +147,7 @@ int main(int argc, char **argv)
     if (status == OK)
         status = job_config_load(arguments.config, arguments.stage, arguments.set,
                                  arguments.num_sets, &config, &err);
-    if (status == OK) status = inspect(config, &err);
+    if (status == OK) status = inspect(config, &arguments, &err);
     job_config_destroy(config);
     if (status != OK) fprintf(stderr, "controller: %s\n", err.message);
     return status_exit_code(status);

@@ -37,7 +37,7 @@ static Status plan_memory(const TrainerOptions *options, const WeightPlan *plan,
         .dtype = options->dtype,
         .max_tokens = options->max_tokens,
         .max_sequence_length = options->max_sequence_length,
-        .with_reference = options->with_reference,
+        .with_reference = options->with_reference || options->room_for_reference,
         .bytes_max = options->memory_bytes_max,
     };
     return memory_plan_make(&request, ret, err);
@@ -55,6 +55,14 @@ Status trainer_plan(const TrainerOptions *options, int tp_size, int64_t *ret_byt
     *ret_bytes = memory.total;
     *ret_text = memory_plan_text(&memory);
     return OK;
+}
+
+int64_t trainer_reference_bytes(const TrainerOptions *options, int tp_size)
+{
+    WeightPlan *plan = weight_plan_create(&options->model, 0, tp_size);
+    int64_t bytes = memory_plan_reference(plan, options->dtype);
+    weight_plan_destroy(plan);
+    return bytes;
 }
 
 static void make_reference(Trainer *trainer)
@@ -94,12 +102,18 @@ static void allocate(Trainer *trainer)
 Status trainer_add_reference(Trainer *trainer, Error *err)
 {
     if (trainer->reference != NULL) return OK;
+    if (trainer->memory.reference > 0) { /* it was planned for */
+        make_reference(trainer);
+        return OK;
+    }
     int64_t more = memory_plan_reference(trainer->plan, trainer->options.dtype);
     int64_t limit = trainer->options.memory_bytes_max;
     if (limit > 0 && trainer->memory.total + more > limit)
         return error_set(err, ERR_RESOURCE,
                          "the train worker has %.2f GiB and may use %.2f GiB; a reference model "
-                         "would take %.2f GiB more",
+                         "would take %.2f GiB more.\n"
+                         "Lower train.max_tokens_per_gpu or data.max_length, raise train.tp_size, "
+                         "or begin the run with train.memory_reference: true, which plans for it",
                          (double)trainer->memory.total / 0x1p30, (double)limit / 0x1p30,
                          (double)more / 0x1p30);
     trainer->memory.reference = more;

@@ -37,8 +37,9 @@ typedef struct TrainerOptions {
     int64_t max_tokens;          /* of the largest micro-batch: activations are allocated for it */
     int64_t max_sequence_length; /* of the longest sample; at most max_tokens */
     double adam_beta1, adam_beta2, adam_eps;
-    double weight_decay; /* of matrices; norm weights are not decayed */
-    double clip_grad;    /* global norm; 0: no clipping */
+    double weight_decay;     /* of matrices; norm weights are not decayed */
+    double clip_grad;        /* global norm; 0: no clipping */
+    bool room_for_reference; /* memory is planned for one that may come later */
     bool with_reference; /* room for a second set of weights, of the same dtype: so the log-ratio
                             of equal weights is exactly 0 */
     int64_t memory_bytes_max; /* for this rank; 0: no limit. Decides what the backward pass
@@ -62,6 +63,9 @@ typedef struct Trainer Trainer;
  * cannot fit) and allocates all of it. The weights are not set yet. */
 Status trainer_create(const TrainerOptions *options, Trainer **ret, Error *err);
 void trainer_destroy(Trainer *trainer); /* accepts NULL */
+
+/* What a reference model would take of a rank. */
+int64_t trainer_reference_bytes(const TrainerOptions *options, int tp_size);
 
 /* What trainer_create would plan for rank 0 of tp_size, which has the most, and nothing of it
  * taken: its sum, and as text for people (owned). The communicators and kernels of *options are not

@@ -161,6 +161,7 @@ static Status run_start(Worker *worker, Task *task, Error *err)
     reply.parameters = (uint64_t)model_config_parameters(&model);
     reply.peak_flops = probe_rate(worker->probe);
     reply.memory_bytes = (uint64_t)learner_memory_bytes(worker->learner);
+    reply.memory_available = (uint64_t)memory_bytes;
     reply.memory_plan = (char *)learner_memory_plan(worker->learner);
     if (job_dtype(config) == DTYPE_BF16 && cpu_kernels_note() != NULL)
         reply.note = (char *)cpu_kernels_note();
@@ -179,6 +180,9 @@ static Status run_configure(Worker *worker, Task *task, Error *err)
     }
     job_config_destroy(worker->config);
     worker->config = config;
+    Troupe__ConfigureReply reply = TROUPE__CONFIGURE_REPLY__INIT;
+    reply.memory_bytes = (uint64_t)learner_memory_bytes(worker->learner);
+    pack_answer(task, &reply.base);
     return OK;
 }
 

@@ -119,6 +119,17 @@ int64_t job_micro_batch_tokens(const JobConfig *config)
     return config->train.max_tokens_per_gpu;
 }
 
+bool job_wants_reference(const JobConfig *config)
+{
+    return config->rollout.function != ROLLOUT_SFT && algorithm_uses_reference(&config->algorithm);
+}
+
+bool job_wants_critic(const JobConfig *config)
+{
+    return config->rollout.function != ROLLOUT_SFT &&
+           config->algorithm.advantage_estimator == ADVANTAGE_PPO;
+}
+
 static bool is_unset(const LoadedJob *job, const char *path)
 {
     return job->origin[config_find(&job_table, path)].kind == FROM_NOWHERE;
@@ -178,8 +189,7 @@ static void settle_models(LoadedJob *job)
 static void settle_reference(LoadedJob *job, int stage)
 {
     JobConfig *config = &job->config;
-    if (stage > 0 && is_unset(job, "algorithm.reference") &&
-        config->rollout.function != ROLLOUT_SFT && algorithm_uses_reference(&config->algorithm))
+    if (stage > 0 && is_unset(job, "algorithm.reference") && job_wants_reference(config))
         config->algorithm.reference = mem_strdup(REFERENCE_START);
 }
 
@@ -230,6 +240,10 @@ static void derive(LoadedJob *job, const char *working_dir, int stage)
     if (is_unset(job, "train.memory_length")) config->train.memory_length = config->data.max_length;
     if (is_unset(job, "train.memory_tokens_per_gpu"))
         config->train.memory_tokens_per_gpu = job_micro_batch_tokens(config);
+    if (is_unset(job, "train.memory_reference"))
+        config->train.memory_reference = job_wants_reference(config);
+    if (is_unset(job, "train.memory_critic"))
+        config->train.memory_critic = job_wants_critic(config);
     for (int i = 0; i < config_num_keys(&job_table); i++)
         if (origin[i].kind == FROM_NOWHERE) origin[i].kind = FROM_DEFAULT;
 }

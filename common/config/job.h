@@ -144,6 +144,8 @@ typedef struct JobConfig {
         int64_t micro_batch_size; /* samples per micro-batch; 0: packed by max_tokens_per_gpu */
         int64_t memory_length, memory_tokens_per_gpu; /* that memory is planned for; at least what
                                                          the job needs after loading */
+        bool memory_reference, memory_critic; /* planned for, too: at least what the job wants */
+        double memory_gb; /* GiB that all train workers may take; 0: most of what is free */
         double lr, min_lr;
         LrSchedule lr_schedule;
         int64_t warmup_steps, decay_steps; /* decay_steps: the D of WSD */
@@ -216,6 +218,11 @@ char *job_sampling_bias(const JobConfig *config);
 
 /* Samples of a step: of all its optimizer steps. */
 int64_t job_samples_per_step(const JobConfig *config);
+
+/* What a stage wants beside the policy: it learns by rewards, and these need a reference model, or
+ * a critic. */
+bool job_wants_reference(const JobConfig *config);
+bool job_wants_critic(const JobConfig *config);
 
 /* Tokens of the largest micro-batch that a stage makes. */
 int64_t job_micro_batch_tokens(const JobConfig *config);

@@ -442,6 +442,13 @@ static Status check_planned(const LoadedJob *job, Error *err)
                               "Raise it, or remove it: then it follows from the job.",
                               pair[i].key, (long long)pair[i].planned, (long long)pair[i].needed,
                               pair[i].other);
+    bool reference = !config->train.memory_reference && job_wants_reference(config);
+    if (reference || (!config->train.memory_critic && job_wants_critic(config)))
+        return job_refuse(job, reference ? "train.memory_reference" : "train.memory_critic", NULL,
+                          err,
+                          "%s is false, but the job has one.\n"
+                          "Remove the key: then it follows from the job.",
+                          reference ? "train.memory_reference" : "train.memory_critic");
     return OK;
 }
 

@@ -22,7 +22,14 @@ static bool in_section(const ConfigKey *key, const char *name)
 static bool is_left_to_the_stage(const ConfigKey *key, const JobConfig *job)
 {
     return strcmp(key->path, "algorithm.reference") == 0 && job->algorithm.reference == NULL &&
-           job->rollout.function != ROLLOUT_SFT && algorithm_uses_reference(&job->algorithm);
+           job_wants_reference(job);
+}
+
+/* A stage that is swapped in may need room of which the run had none. */
+static bool is_wanted_room(const ConfigKey *key, const JobConfig *job)
+{
+    return (strcmp(key->path, "train.memory_reference") == 0 && job_wants_reference(job)) ||
+           (strcmp(key->path, "train.memory_critic") == 0 && job_wants_critic(job));
 }
 
 /* All keys: those that a run has but once as `run` has them, the others as `job` does. */
@@ -40,6 +47,8 @@ static char *write_text(const JobConfig *run, const JobConfig *job, const char *
             str_printf(&text, "%s%s: ", section[0] != '\0' ? "  " : "", config_leaf(key->path));
             if (run != job && is_left_to_the_stage(key, job))
                 str_puts(&text, REFERENCE_START);
+            else if (run != job && is_wanted_room(key, job))
+                str_puts(&text, "true");
             else
                 config_value_text(key, config, &text);
             const char *place = job_key_place((const LoadedJob *)config, key->path, arena);

@@ -97,8 +97,28 @@ static int64_t *number_at(LoadedJob *job, const ConfigKey *key)
     return (int64_t *)((char *)&job->config + key->offset);
 }
 
+static bool *flag_at(LoadedJob *job, const ConfigKey *key)
+{
+    return (bool *)((char *)&job->config + key->offset);
+}
+
+static void share_rooms(LoadedJob *const *stage, int count)
+{
+    static const char *const shared[] = {"train.memory_reference", "train.memory_critic"};
+    for (size_t k = 0; k < sizeof shared / sizeof *shared; k++) {
+        int index = config_find(&job_table, shared[k]);
+        const ConfigKey *key = config_key(&job_table, index);
+        bool any = false;
+        for (int i = 0; i < count; i++)
+            any = any || *flag_at(stage[i], key);
+        for (int i = 0; i < count; i++)
+            if (stage[i]->origin[index].kind == FROM_DEFAULT) *flag_at(stage[i], key) = any;
+    }
+}
+
 void stages_share_sizes(LoadedJob *const *stage, int count)
 {
+    share_rooms(stage, count);
     static const char *const shared[] = {"cluster.rollout_workers_max", "train.memory_length",
                                          "train.memory_tokens_per_gpu"};
     for (size_t k = 0; k < sizeof shared / sizeof *shared; k++) {

@@ -70,7 +70,7 @@ static bool is_start_of_next(const Controller *c)
     bool at_end = c->step >= c->total_steps || c->lane[SET_TRAIN].over;
     if (!at_end || !stage_has_next(c)) return false;
     const JobConfig *next = c->stage[c->done.stage + 1].config;
-    return next->rollout.function != ROLLOUT_SFT && algorithm_refers_to_start(&next->algorithm);
+    return job_wants_reference(next) && algorithm_refers_to_start(&next->algorithm);
 }
 
 /* A save that fails is a save that fails: older checkpoints stand, training goes on; only one that

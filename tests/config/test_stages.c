@@ -144,8 +144,8 @@ static void test_stages_refer_to_what_they_begin_with(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         Error err = {0};
         JobStages stages = {0};
-        char *text = mem_printf("%sstages:\n  - {%s%s}}\n  - {%s%s}}\n", head, rl, cases[i].more,
-                                rl, cases[i].more);
+        char *text = mem_printf("%sstages:\n  - {%s%s}}\n  - {%s%s}}\n  - {name: sft}\n", head, rl,
+                                cases[i].more, rl, cases[i].more);
         write_text("near.yaml", text);
         assert_ok(job_stages_load("near.yaml", NULL, 0, &stages, &err), &err);
         const char *found[] = {stages.stage[0]->algorithm.reference,
@@ -155,6 +155,9 @@ static void test_stages_refer_to_what_they_begin_with(void **state)
             assert_int_equal(found[k] == NULL, expected[k] == NULL);
             if (expected[k] != NULL) assert_string_equal(found[k], expected[k]);
         }
+        /* Memory is planned once, for all of them. */
+        assert_true(stages.stage[2]->train.memory_reference);
+        assert_false(stages.stage[0]->train.memory_critic);
         job_stages_free(&stages);
         free(text);
     }

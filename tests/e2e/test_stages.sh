@@ -1,7 +1,7 @@
 #!/bin/bash
 # From supervised training to reinforcement learning in one run, on the same train processes: as the job file's stages,
 # or swapped in while it runs. Whatever is killed on the way, the weights are those of an undisturbed run.
-# usage: test_stages.sh workers | kills | swap | three_ways | refused
+# usage: test_stages.sh workers | kills | swap | three_ways | refused | asks | memory | undo
 . "$(dirname "$0")/lib.sh"
 make_data
 STEPS=9
@@ -212,5 +212,113 @@ refused)
     finish_job 5
     ! "$BIN/controller" swap-rollout --run "$RUN" --config second.yaml 2> said || fail "swapped a run that is over"
     grep -q "not going on" said || fail "said: $(cat said)"
+    ;;
+asks)
+    # Looking at a job takes its time: the run goes on meanwhile, and answers.
+    STEPS=400
+    mkdir bin
+    cp "$BIN/controller" bin/ # finds the other programs beside itself
+    for program in "$BIN"/*; do [ -e "bin/${program##*/}" ] || ln -s "$program" bin/; done
+    rm bin/train_inspect
+    printf '#!/bin/sh\nsleep 6\nexec "%s" "$@"\n' "$BIN/train_inspect" > bin/train_inspect
+    chmod +x bin/train_inspect
+    BIN=$PWD/bin
+    write_job live.yaml live cluster.dead_ms=4000
+    start_job
+    wait_for_step 1
+    write_second second.yaml
+    "$BIN/controller" swap-rollout --run "$RUN" --config second.yaml --set train.num_steps=400 > said &
+    asker=$!
+    sleep 3
+    "$BIN/controller" status --run "$RUN" --json > status || fail "the run does not answer"
+    step=$(tr ',{' '\n\n' < status | sed -n 's/^"step":\([0-9]*\)$/\1/p' | head -n 1)
+    wait_for_step $((step + 3))
+    ! "$BIN/controller" swap-rollout --run "$RUN" --config second.yaml 2> second || fail "two swaps at a time"
+    grep -q "another job is being looked at" second || fail "a second one hears: $(cat second)"
+    wait $asker || fail "the first one was not taken: $(cat said)"
+    last=$(sed -n 's/.* goes on as rl after step \([0-9]*\)$/\1/p' said)
+    [ "$last" -gt "$step" ] || fail "it came about after step $last, and was asked for at step $step"
+    ! grep -q restarting "$RUN/events.jsonl" || fail "an actor was started again"
+    "$BIN/controller" swap-rollout --run "$RUN" --config second.yaml > said 2>&1 &
+    asker=$!
+    sleep 3
+    kill -INT "$CONTROLLER" # while it looks at another one
+    finish_job 5
+    ! wait $asker || fail "a run that has ended takes a swap"
+    nothing_left
+    ;;
+memory)
+    STEPS=400
+    write_job live.yaml live
+    # Room for the policy, with the most that it may keep, but for nothing beside it.
+    has=$("$BIN/train_inspect" --config live.yaml | tr ',:' '\n\n' |
+        awk '$NF == "MiB" { sum += $(NF - 1) } END { print 2 * (sum + 1) / 1024 }')
+    write_job live.yaml live "train.memory_gb=$has"
+    start_job
+    wait_for_step 1
+    write_second second.yaml
+    KL="--set algorithm.kl_loss_coef=0.1 --set algorithm.reference=start_of_stage"
+    # shellcheck disable=SC2086
+    ! "$BIN/controller" swap-rollout --run "$RUN" --config second.yaml $KL 2> said ||
+        fail "a reference fits into nothing"
+    grep -q "a reference model would take .* GiB more" said && grep -q "train.memory_reference: true" said ||
+        fail "said: $(cat said)"
+    ! "$BIN/controller" swap-rollout --run "$RUN" --config second.yaml \
+        --set algorithm.advantage_estimator=ppo 2> said ||
+        fail "a critic fits into nothing"
+    grep -q "train.max_tokens_per_gpu\|train.memory_critic" said || fail "said: $(cat said)"
+    [ ! -e "$RUN/swaps.jsonl" ] || fail "a swap that was refused is written down"
+    kill -INT "$CONTROLLER"
+    finish_job 5
+    write_job live.yaml live "train.memory_gb=$has" train.memory_reference=true
+    start_job
+    wait_for_step "$(($(grep -c train/loss "$RUN/metrics.jsonl") + 1))"
+    # shellcheck disable=SC2086
+    "$BIN/controller" swap-rollout --run "$RUN" --config second.yaml $KL || fail "no room, though it was planned"
+    finish_job 0
+    has_both_stages
+    # The stages of a job file: what a later one needs is known before the first step.
+    write_stages file.yaml file 3 train.memory_gb=0.2
+    run_job
+    sed -i 's/algorithm: .*/algorithm: {advantage_estimator: ppo}/' file.yaml
+    write_job none later train.memory_gb=0.2
+    sed "s|^run_dir: .*|run_dir: $RUN|" file.yaml > "$JOB"
+    start_job
+    finish_job 4
+    [ ! -s "$RUN/metrics.jsonl" ] || fail "it began though its second stage cannot"
+    # shellcheck disable=SC2086
+    ! "$BIN/controller" validate --config "$JOB" $SETTINGS > said 2>&1 || fail "validate finds it in order"
+    grep -q "train.max_tokens_per_gpu" said || fail "said: $(cat said)"
+    ;;
+undo)
+    # What was swapped in cannot begin: its data is gone when it comes to it.
+    STEPS=14
+    write_job plain.yaml plain data.max_length=160
+    run_job
+    expected=$(digest_of "$RUN")
+    write_job live.yaml live data.max_length=160
+    start_job
+    wait_for_step 2
+    cp "$DATA/train.jsonl" gone.jsonl
+    write_second second.yaml
+    kill -STOP "$(actor_pid train-0)"
+    "$BIN/controller" swap-rollout --run "$RUN" --config second.yaml --set "data.train=$PWD/gone.jsonl" > said
+    rm gone.jsonl
+    ! "$BIN/controller" swap-rollout --run "$RUN" --undo 2> said || fail "undone while the run goes on"
+    grep -q "when the run has ended" said || fail "said: $(cat said)"
+    kill -CONT "$(actor_pid train-0)"
+    code=0
+    wait "$CONTROLLER" || code=$?
+    [ "$code" != 0 ] || fail "it trained on data that is gone"
+    grep -q -- "swap-rollout --run $RUN --undo" "$RUN.out" || fail "the way out is not said"
+    start_job
+    ! wait "$CONTROLLER" || fail "the swap was forgotten"
+    "$BIN/controller" swap-rollout --run "$RUN" --undo > said
+    grep -q "as before the swap to rl" said || fail "said: $(cat said)"
+    run_job
+    [ "$(digest_of "$RUN")" = "$expected" ] || fail "a swap that was undone changes the weights"
+    ! "$BIN/controller" swap-rollout --run "$RUN" --undo 2> said || fail "undone twice"
+    grep -q "no stage was swapped in" said || fail "said: $(cat said)"
+    nothing_left
     ;;
 esac
