@@ -264,12 +264,22 @@ static void refuse(Call *call, const char *why)
     call_fail(call, &err);
 }
 
+/* Stages before the one in work. */
+static uint32_t count_generating(const Shell *shell)
+{
+    uint32_t count = 0;
+    for (int i = 0; i < controller_job(shell->controller).stage; i++)
+        count += shell->stages.stage[i].config->rollout.function != ROLLOUT_SFT;
+    return count;
+}
+
 static void answer_hello(Shell *shell, Call *call, ActorView view)
 {
     Troupe__ActorHelloReply reply = TROUPE__ACTOR_HELLO_REPLY__INIT;
     Troupe__TrainRole role = TROUPE__TRAIN_ROLE__INIT;
     reply.config_yaml = shell->config_yaml;
     reply.config_dir = shell->folder->path;
+    reply.generating_before = count_generating(shell);
     if (view.role == ROLE_TRAIN) {
         role.tp_size = (uint32_t)shell->config->train.tp_size;
         role.dp_size = (uint32_t)shell->config->train.dp_size;

@@ -213,6 +213,13 @@ static Status read_config(Browser *browser, Error *err)
     return status;
 }
 
+/* The last one that saved anything is told of. */
+static void take_stage(void *context, const char *name)
+{
+    int *last = context, stage = saved_group_stage(name);
+    if (stage > *last) *last = stage;
+}
+
 static Status find_folder(Browser *browser, Error *err)
 {
     const BrowseOptions *options = &browser->options;
@@ -230,9 +237,16 @@ static Status find_folder(Browser *browser, Error *err)
                          "%s, where the run's answers are saved, is not there (yet).\n"
                          "If it was moved, name it with --answers.",
                          saved);
-    if (options->set != NULL) return find_set_folder(browser, saved, err);
-    browser->folder = path_join(saved, "train");
-    return OK;
+    int stage = 1;
+    TRY(list_folder(saved, take_stage, &stage, err));
+    char *root = saved_group_root(saved, stage - 1);
+    Status status = OK;
+    if (options->set != NULL)
+        status = find_set_folder(browser, root, err);
+    else
+        browser->folder = path_join(root, "train");
+    free(root);
+    return status;
 }
 
 Status browser_open(const BrowseOptions *options, Browser **ret, Error *err)

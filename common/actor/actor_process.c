@@ -182,6 +182,7 @@ static Status take_answer(ActorProcess *process, const Troupe__ActorHelloReply *
 {
     TRY(job_config_parse(hello->config_yaml, "the controller's configuration", hello->config_dir,
                          &process->config, err));
+    process->config->generating_before = (int)hello->generating_before;
     if (hello->train != NULL)
         process->place = (TrainPlace){(int)hello->train->tp_rank, (int)hello->train->tp_size,
                                       (int)hello->train->dp_rank, (int)hello->train->dp_size};

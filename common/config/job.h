@@ -58,9 +58,12 @@ typedef struct ModelPin {
 #define MODEL_PINS_MAX 3
 
 typedef struct JobConfig {
-    const char *stage; /* its name, when it is one of several stages; else NULL */
-    char *name;        /* default: the job file's name without its ending */
-    char *run_dir;     /* default: runs/<name> beside the working directory */
+    const char *stage;     /* its name, when it is one of several stages; else NULL */
+    int generating_before; /* stages of the run before it that generate: noise and saved answers of
+                              each are its own. Known to actors, which the controller tells; not in
+                              the text */
+    char *name;            /* default: the job file's name without its ending */
+    char *run_dir;         /* default: runs/<name> beside the working directory */
     int64_t seed;
 
     ModelPin pin[MODEL_PINS_MAX]; /* of model.path, algorithm.reference, algorithm.critic, ... */

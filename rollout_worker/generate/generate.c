@@ -25,6 +25,9 @@
 
 /* Evaluations draw other noise than training, and each set other noise than the others. */
 #define EVAL_SAMPLE ((uint64_t)1 << 63)
+/* Positions begin anew in every stage; the first one that generates draws what a job of its own
+ * would. */
+#define STAGE_SAMPLE ((uint64_t)1 << 44)
 
 /* How the prompts of a set are answered and judged. */
 typedef struct AnswerRules {
@@ -309,7 +312,9 @@ static uint64_t sample_id(const Task *task)
 {
     uint64_t position = (uint64_t)task->record->position;
     const char *set = task->rules->name;
-    return set == NULL ? position : rng_key(position, set) | EVAL_SAMPLE;
+    uint64_t stage = (uint64_t)task->generate->config->generating_before;
+    CHECK(position < STAGE_SAMPLE);
+    return set == NULL ? position + stage * STAGE_SAMPLE : rng_key(position, set) | EVAL_SAMPLE;
 }
 
 static Status make_answers(Task *task, Error *err)
@@ -459,8 +464,10 @@ static Status save_group(const Task *task, const RolloutGroup *group, Error *err
     size_t count = (size_t)task->num_samples;
     Slice *response = mem_calloc(count, sizeof *response);
     char **owned = mem_calloc(count, sizeof *owned);
-    char *path = saved_group_path(task->generate->config->rollout.save, task->rules->name,
-                                  group_version(group), task->record->position);
+    const JobConfig *config = task->generate->config;
+    char *root = saved_group_root(config->rollout.save, config->generating_before);
+    char *path =
+        saved_group_path(root, task->rules->name, group_version(group), task->record->position);
     Status status = OK;
     for (size_t i = 0; i < count && status == OK; i++)
         status =
@@ -475,6 +482,7 @@ static Status save_group(const Task *task, const RolloutGroup *group, Error *err
         free(owned[i]);
     free(owned);
     free(path);
+    free(root);
     free(response);
     return status == OK ? OK : error_prefix(err, "rollout.save");
 }
@@ -503,14 +511,16 @@ static Status check_loaded(const Task *task, const RolloutGroup *group, const ch
 
 static Status load_group(const Task *task, RolloutGroup *ret, Error *err)
 {
-    const char *folder = task->generate->config->rollout.load;
-    char *path = saved_group_path(folder, NULL, 0, task->record->position);
+    const JobConfig *config = task->generate->config;
+    char *root = saved_group_root(config->rollout.load, config->generating_before);
+    char *path = saved_group_path(root, NULL, 0, task->record->position);
     Status status = saved_group_read(path, task->record, ret, err);
     if (status == OK)
         status = check_loaded(task, ret, path, err);
     else
         error_prefix(err, "rollout.load");
     free(path);
+    free(root);
     return status;
 }
 

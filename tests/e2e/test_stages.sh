@@ -1,7 +1,7 @@
 #!/bin/bash
 # From supervised training to reinforcement learning in one run, on the same train processes: as the job file's stages,
 # or swapped in while it runs. Whatever is killed on the way, the weights are those of an undisturbed run.
-# usage: test_stages.sh workers | kills | swap | three_ways | refused | asks | memory | undo
+# usage: test_stages.sh workers | kills | swap | three_ways | refused | asks | memory | undo | noise
 . "$(dirname "$0")/lib.sh"
 make_data
 STEPS=9
@@ -319,6 +319,38 @@ undo)
     [ "$(digest_of "$RUN")" = "$expected" ] || fail "a swap that was undone changes the weights"
     ! "$BIN/controller" swap-rollout --run "$RUN" --undo 2> said || fail "undone twice"
     grep -q "no stage was swapped in" said || fail "said: $(cat said)"
+    nothing_left
+    ;;
+noise)
+    # The same prompts, and weights that stand still: what a second stage answers and saves is its own, what the first
+    # one answers is what a job of one stage does.
+    SETTLED="train.lr=1e-30 train.weight_decay=0 data.max_length=160 checkpoint.interval=2 rollout.n_samples_per_prompt=4
+        rollout.function=generate rollout.reward=random rollout.max_response_length=12 eval.max_response_length=6"
+    STEPS=3
+    # shellcheck disable=SC2086
+    write_job alone.yaml alone $SETTLED rollout.save=alone_answers
+    run_job
+    # shellcheck disable=SC2086
+    write_job both.yaml both $SETTLED rollout.save=answers
+    printf 'stages: [{name: first}, {name: second}]\n' >> both.yaml
+    start_job
+    wait_for_step 5
+    kill -9 "$(actor_pid rollout-0)"
+    finish_job 0
+    rm -rf alone_answers/eval-* # of other steps
+    diff -r alone_answers answers --exclude='eval-*' --exclude=stage_2 || fail "the first stage answers otherwise"
+    texts() { cat "$1"/train/*/*.jsonl | sed 's/.*"'"$2"'": \("[^"]*"\).*/\1/'; }
+    [ "$(texts answers prompt)" = "$(texts answers/stage_2 prompt)" ] || fail "the stages have other prompts"
+    [ "$(texts answers response)" != "$(texts answers/stage_2 response)" ] || fail "the stages draw the same noise"
+    "$BIN/controller" samples --run "$RUN" --step 5 --count 99 --json > shown.jsonl
+    [ "$(grep -c '"step": 5,' shown.jsonl)" -eq 16 ] || fail "samples shows $(wc -l < shown.jsonl) of step 5"
+    # Trained from what was saved, stage by stage, it comes to the same.
+    expected=$(digest_of "$RUN")
+    # shellcheck disable=SC2086
+    write_job again.yaml again $SETTLED rollout.load=answers
+    printf 'stages: [{name: first}, {name: second}]\n' >> again.yaml
+    run_job
+    [ "$(digest_of "$RUN")" = "$expected" ] || fail "trained from the saved answers it comes to other weights"
     nothing_left
     ;;
 esac
