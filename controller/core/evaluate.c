@@ -113,6 +113,7 @@ static void end_set(Controller *c)
     }
     Effect *report = effect_add(c->fx, FX_REPORT_EVAL);
     report->eval.step = c->step;
+    report->eval.stage = c->done.stage;
     report->eval.set = c->eval.figures;
     report->eval.num_sets = c->num_sets - 1;
     c->eval.last_step = c->done.evaluated = c->step;

@@ -413,10 +413,12 @@ typedef struct Effect {
             const AlgorithmConfig *algorithm; /* of the job, with result.has_policy */
             bool only; /* nothing was trained: the plan's answers were generated and saved */
             int64_t step;
+            int stage;
             double seconds;
         } step;
         struct {
             int64_t step;
+            int stage;
             const EvalFigures *set; /* [num_sets] */
             int num_sets;
         } eval;

@@ -287,6 +287,7 @@ static void commit_step(Controller *c)
     report->step.result = running->result;
     report->step.algorithm = &c->config->algorithm;
     report->step.step = c->step;
+    report->step.stage = c->done.stage;
     report->step.only = push_is_all(c);
     report->step.seconds = (double)(c->now_ms - running->started_ms) / 1000;
     job_release(c, SET_TRAIN, c->next_position);

@@ -1,7 +1,8 @@
 /* Metrics: metrics.jsonl, one object for each step and each evaluation, in ascending order of
  * steps. When a run goes back to a checkpoint, the lines of later steps are cut off, as those of
  * the ledger are: the steps are made again. A line that a kill cut off is removed when the file is
- * opened, and an evaluation made again in the place where it was made before replaces its line.
+ * opened, and an evaluation made again in the place where it was made before replaces its line. The
+ * end of one stage and the beginning of the next are two places at one step.
  * Writing to it never fails the run. Loop thread. */
 #ifndef TROUPE_CONTROLLER_VIEW_METRICS_H
 #define TROUPE_CONTROLLER_VIEW_METRICS_H
@@ -17,8 +18,9 @@ void metrics_close(Metrics *metrics); /* accepts NULL */
 
 typedef enum { METRICS_STEP, METRICS_EVAL } MetricsKind;
 
-/* One line: begin, the values, end. A value that is not finite is written as null. */
-void metrics_begin(Metrics *metrics, MetricsKind kind, int64_t step);
+/* One line: begin, the values, end. A value that is not finite is written as null. `stage` counts
+ * from 1; 0: the job has none, and the line does not say (which counts as the first). */
+void metrics_begin(Metrics *metrics, MetricsKind kind, int64_t step, int stage);
 void metrics_put(Metrics *metrics, const char *name, double value);
 void metrics_end(Metrics *metrics);
 

@@ -128,11 +128,18 @@ static StepFigures figures_of(Reporter *reporter, const Effect *effect, const Jo
     };
 }
 
-static void record_step(Reporter *reporter, const Effect *effect, const StepFigures *figures)
+/* From 1; 0 where there are none. */
+static int stage_told(const JobView *job, int stage)
+{
+    return job->stage_name != NULL || stage > 0 ? stage + 1 : 0;
+}
+
+static void record_step(Reporter *reporter, const Effect *effect, const JobView *job,
+                        const StepFigures *figures)
 {
     Metrics *metrics = reporter->metrics;
     const StepResult *result = &effect->step.result;
-    metrics_begin(metrics, METRICS_STEP, effect->step.step);
+    metrics_begin(metrics, METRICS_STEP, effect->step.step, stage_told(job, effect->step.stage));
     metrics_put(metrics, "train/loss", figures->loss);
     if (result->has_policy) policy_metrics_step(metrics, effect);
     metrics_put(metrics, "train/token_accuracy", figures->accuracy);
@@ -310,7 +317,8 @@ static void report_only(Reporter *reporter, const Effect *effect, const JobView 
         seconds > 0 ? view.length * (double)plan->num_samples / seconds : (double)NAN;
     reporter->last.eta_s = (double)(job->total_steps - effect->step.step) * usual_turn(reporter);
     view.kl = view.entropy = (double)NAN;
-    metrics_begin(reporter->metrics, METRICS_STEP, effect->step.step);
+    metrics_begin(reporter->metrics, METRICS_STEP, effect->step.step,
+                  stage_told(job, effect->step.stage));
     policy_metrics_only(reporter->metrics, plan);
     metrics_put(reporter->metrics, "perf/rollout_tok_per_s", reporter->last.tokens_per_s);
     metrics_end(reporter->metrics);
@@ -332,7 +340,7 @@ void reporter_step(Reporter *reporter, const Effect *effect, const JobView *job,
                                   .mfu = figures.mfu,
                                   .eta_s = figures.eta_s,
                                   .eval_loss = reporter->last.eval_loss};
-    record_step(reporter, effect, &figures);
+    record_step(reporter, effect, job, &figures);
     if (effect->step.result.skipped)
         log_event(LOG_WARN, "step_skipped", F_INT("step", effect->step.step),
                   F_STR("why", "the gradient is not finite; weights are untouched"));
@@ -349,7 +357,8 @@ void reporter_eval(Reporter *reporter, const Effect *effect, const JobView *job)
     Str text = {0};
     reporter->last_ms = 0; /* the next step's turn begins now */
     if (reporter->terminal) fputs("\r\033[K", stderr);
-    metrics_begin(reporter->metrics, METRICS_EVAL, effect->eval.step);
+    metrics_begin(reporter->metrics, METRICS_EVAL, effect->eval.step,
+                  stage_told(job, effect->eval.stage));
     for (int i = 0; i < effect->eval.num_sets; i++) {
         const EvalFigures *set = &effect->eval.set[i];
         eval_report_metrics(reporter->metrics, set);

@@ -20,12 +20,17 @@ static Metrics *open_metrics(void)
     return metrics;
 }
 
-static void say(Metrics *metrics, MetricsKind kind, int64_t step, double value)
+static void say_in(Metrics *metrics, int stage, MetricsKind kind, int64_t step, double value)
 {
-    metrics_begin(metrics, kind, step);
+    metrics_begin(metrics, kind, step, stage);
     metrics_put(metrics, kind == METRICS_EVAL ? "eval/loss" : "train/loss", value);
     metrics_put(metrics, "perf/mfu", (double)NAN);
     metrics_end(metrics);
+}
+
+static void say(Metrics *metrics, MetricsKind kind, int64_t step, double value)
+{
+    say_in(metrics, 0, kind, step, value);
 }
 
 /* What stands in the file, a line as "s3=0.5" or "e3=0.5" and a space. */
@@ -50,6 +55,37 @@ static void expect(const char *expected)
     assert_string_equal(str_text(&seen), expected);
     str_free(&seen);
     free(text);
+}
+
+/* The last evaluation of a stage and the first of the next are of one step. */
+static void test_metrics_stages_keep_their_evaluations(void **state)
+{
+    (void)state;
+    unlink(PATH);
+    Metrics *metrics = open_metrics();
+    say_in(metrics, 1, METRICS_STEP, 5, 1);
+    say_in(metrics, 1, METRICS_EVAL, 5, 2);
+    say_in(metrics, 2, METRICS_EVAL, 5, 3);
+    expect("s5=1 e5=2 e5=3 ");
+    say_in(metrics, 2, METRICS_EVAL, 5, 4); /* made again */
+    expect("s5=1 e5=2 e5=4 ");
+    metrics_close(metrics);
+    metrics = open_metrics(); /* another session begins at the end of the first stage */
+    metrics_rewind(metrics, 5);
+    say_in(metrics, 1, METRICS_EVAL, 5, 6);
+    expect("s5=1 e5=6 ");
+    say_in(metrics, 2, METRICS_EVAL, 5, 7);
+    say_in(metrics, 2, METRICS_STEP, 6, 8);
+    expect("s5=1 e5=6 e5=7 s6=8 ");
+    metrics_close(metrics);
+
+    unlink(PATH);
+    metrics = open_metrics(); /* a job of one stage that another one is swapped into */
+    say(metrics, METRICS_EVAL, 5, 1);
+    say_in(metrics, 2, METRICS_EVAL, 5, 2);
+    say_in(metrics, 1, METRICS_EVAL, 5, 3);
+    expect("e5=3 ");
+    metrics_close(metrics);
 }
 
 static void test_metrics_of_a_resumed_run_ascend(void **state)
@@ -97,6 +133,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_metrics_of_a_resumed_run_ascend),
+        cmocka_unit_test(test_metrics_stages_keep_their_evaluations),
         cmocka_unit_test(test_metrics_drop_a_torn_line),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -26,7 +26,7 @@ stages:
       max_response_length: 16
     algorithm: {entropy_coef: 0.01}
     train: {num_steps: 6, lr: 0.001}
-    eval: {max_response_length: 8, interval: 3}
+    eval: {max_response_length: 8, interval: 3, before_train: true}
 YAML
     # one section data
     sed -i '/^data: {max_length/d; s/^data:$/data:\n  max_length: 160/' "$file"
@@ -44,7 +44,7 @@ data:
 rollout: {function: generate, reward: random, n_samples_per_prompt: 4, max_response_length: 16}
 algorithm: {entropy_coef: 0.01}
 train: {num_steps: 6, global_batch_size: 16, lr: 0.001, lr_schedule: constant, tp_size: 2}
-eval: {max_response_length: 8, interval: 3}
+eval: {max_response_length: 8, interval: 3, before_train: true}
 YAML
 }
 
@@ -55,6 +55,11 @@ pids_of_trainers() { echo "$(actor_pid train-0) $(actor_pid train-1)"; }
 
 has_both_stages() {
     grep -q '"stage".*"name":"rl"' "$RUN/events.jsonl" || fail "the second stage did not begin"
+    # The end of the one and the beginning of the other.
+    [ "$#" = 0 ] || for kind in '"stage":1,.*"eval/loss"' '"stage":2,.*"eval/reward"'; do
+        [ "$(grep "\"step\":$1," "$RUN/metrics.jsonl" | grep -c "$kind")" = 1 ] ||
+            fail "the evaluations of step $1: $(grep "\"step\":$1,.*eval" "$RUN/metrics.jsonl")"
+    done
     grep -q '"eval/reward\|"eval/pass@1"' "$RUN/metrics.jsonl" || fail "no answers were evaluated"
     grep -q '"train/logprob_mismatch_count":0[,}]' "$RUN/metrics.jsonl" || fail "no log-probs were compared"
 }
@@ -63,7 +68,7 @@ case $1 in
 workers)
     write_stages one.yaml one 9
     run_job
-    has_both_stages
+    has_both_stages 9
     nothing_left
     expected=$(digest_of "$RUN")
     write_stages three.yaml three 9 rollout.num_workers=3 rollout.lease_size=2
@@ -98,7 +103,7 @@ kills)
     finish_job 5
     run_job
     [ "$(digest_of "$RUN")" = "$expected" ] || fail "kills change the weights"
-    has_both_stages
+    has_both_stages 9
     metrics_ascend
     nothing_left
     ;;
@@ -137,7 +142,7 @@ three_ways)
     write_stages file.yaml file 4 $FORGETFUL
     sed -i 's/algorithm: .*/algorithm: {kl_loss_coef: 2}/' file.yaml
     run_job
-    has_both_stages
+    has_both_stages 4
     grep '"step":10,' "$RUN/metrics.jsonl" | grep -q '"train/ref_kl":0\.' || fail "there is no divergence"
     grep '"step":5,' "$RUN/metrics.jsonl" | grep -q '"train/ref_kl":0,' || fail "the stage begins away from its start"
     expected=$(digest_of "$RUN") weights=$(weights_of "$RUN")
@@ -324,8 +329,9 @@ undo)
 noise)
     # The same prompts, and weights that stand still: what a second stage answers and saves is its own, what the first
     # one answers is what a job of one stage does.
-    SETTLED="train.lr=1e-30 train.weight_decay=0 data.max_length=160 checkpoint.interval=2 rollout.n_samples_per_prompt=4
-        rollout.function=generate rollout.reward=random rollout.max_response_length=12 eval.max_response_length=6"
+    SETTLED="train.lr=1e-30 train.weight_decay=0 data.max_length=160 checkpoint.interval=2
+        rollout.n_samples_per_prompt=4 rollout.function=generate rollout.reward=random
+        rollout.max_response_length=12 eval.max_response_length=6"
     STEPS=3
     # shellcheck disable=SC2086
     write_job alone.yaml alone $SETTLED rollout.save=alone_answers
