@@ -358,6 +358,7 @@ static RewardRequest request_of(const Task *task, int i)
         .metadata = prompt->chat.metadata,
         .position = task->record->position,
         .index = i,
+        .wanted = &task->wanted,
     };
 }
 

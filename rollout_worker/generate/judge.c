@@ -90,6 +90,9 @@ static Status try_once(Judge *judge, const RewardGroup *group, int attempt, int6
     Status status = wanted_pause(group->wanted, *delay_ms, err);
     if (status == OK) {
         reward_set_score(judge->rewards, group->request, group->count, fresh);
+        status = wanted_check(group->wanted, err); /* its end may be why they are not judged */
+    }
+    if (status == OK) {
         status = note_results(judge, result, fresh, group->count, attempt, delay_ms, err);
     }
     for (size_t i = 0; i < count; i++) {

@@ -1,7 +1,6 @@
 #include "rollout_worker/process/http_poster.h"
 
 #include <curl/curl.h>
-#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,12 +10,18 @@
 #include "base/json.h"
 #include "base/memory.h"
 
+/* A transfer and the connection that it keeps, which is the multi handle's. */
+typedef struct Line {
+    CURLM *multi;
+    CURL *easy;
+} Line;
+
 struct HttpPoster {
     HttpPosterOptions options;
     struct curl_slist *headers;
-    pthread_mutex_t lock; /* the list of idle handles */
+    pthread_mutex_t lock; /* the list of idle lines */
     pthread_cond_t freed;
-    CURL *idle[POSTER_CONNECTIONS_MAX];
+    Line idle[POSTER_CONNECTIONS_MAX];
     int64_t num_idle, num_used;
 };
 
@@ -107,8 +112,10 @@ void http_poster_close(HttpPoster *poster)
 {
     if (poster == NULL) return;
     CHECK(poster->num_used == 0);
-    for (int64_t i = 0; i < poster->num_idle; i++)
-        curl_easy_cleanup(poster->idle[i]);
+    for (int64_t i = 0; i < poster->num_idle; i++) {
+        curl_multi_cleanup(poster->idle[i].multi);
+        curl_easy_cleanup(poster->idle[i].easy);
+    }
     curl_slist_free_all(poster->headers);
     pthread_cond_destroy(&poster->freed);
     pthread_mutex_destroy(&poster->lock);
@@ -118,31 +125,40 @@ void http_poster_close(HttpPoster *poster)
 
 /* ---- connections ---- */
 
-/* A handle with a connection that may be kept from before; NULL when none came free in time. */
-static CURL *take_handle(HttpPoster *poster, int64_t end_ms)
+/* When to look again whether it is wanted, and no later than `end_ms`. */
+static int64_t next_look(int64_t end_ms)
 {
-    struct timespec until = {.tv_sec = end_ms / 1000, .tv_nsec = end_ms % 1000 * 1000000};
-    CURL *handle = NULL;
-    bool wait = true;
-    pthread_mutex_lock(&poster->lock);
-    while (poster->num_used == poster->options.connections && wait)
-        wait = pthread_cond_timedwait(&poster->freed, &poster->lock, &until) != ETIMEDOUT;
-    bool free_one = poster->num_used < poster->options.connections;
-    if (free_one) poster->num_used++;
-    if (free_one && poster->num_idle > 0) handle = poster->idle[--poster->num_idle];
-    pthread_mutex_unlock(&poster->lock);
-    if (free_one && handle == NULL) {
-        handle = curl_easy_init();
-        CHECK(handle != NULL);
-    }
-    return handle;
+    int64_t look_ms = clock_ms() + WANTED_SLICE_MS;
+    return look_ms < end_ms ? look_ms : end_ms;
 }
 
-static void give_handle(HttpPoster *poster, CURL *handle)
+/* A line with a connection that may be kept from before. False when none came free in time, or
+ * nobody wants it any more. */
+static bool take_line(HttpPoster *poster, const Wanted *wanted, int64_t end_ms, Line *ret)
+{
+    *ret = (Line){0};
+    pthread_mutex_lock(&poster->lock);
+    while (poster->num_used == poster->options.connections && clock_ms() < end_ms &&
+           !wanted_is_over(wanted)) {
+        int64_t look_ms = next_look(end_ms);
+        struct timespec until = {.tv_sec = look_ms / 1000, .tv_nsec = look_ms % 1000 * 1000000};
+        pthread_cond_timedwait(&poster->freed, &poster->lock, &until);
+    }
+    bool free_one = poster->num_used < poster->options.connections;
+    if (free_one) poster->num_used++;
+    if (free_one && poster->num_idle > 0) *ret = poster->idle[--poster->num_idle];
+    pthread_mutex_unlock(&poster->lock);
+    if (!free_one || ret->easy != NULL) return free_one;
+    *ret = (Line){curl_multi_init(), curl_easy_init()};
+    CHECK(ret->multi != NULL && ret->easy != NULL);
+    return true;
+}
+
+static void give_line(HttpPoster *poster, const Line *line)
 {
     pthread_mutex_lock(&poster->lock);
     poster->num_used--;
-    poster->idle[poster->num_idle++] = handle;
+    poster->idle[poster->num_idle++] = *line;
     pthread_cond_signal(&poster->freed);
     pthread_mutex_unlock(&poster->lock);
 }
@@ -155,11 +171,27 @@ static size_t take_bytes(char *bytes, size_t size, size_t count, void *answer)
     return size * count;
 }
 
-/* One try. Returns curl's code and the HTTP status. */
-static CURLcode try_once(const HttpPoster *poster, CURL *handle, const Str *body, int64_t left_ms,
-                         Str *answer, long *ret_status)
+/* Until the transfer has ended, or nobody wants it any more: CURLE_ABORTED_BY_CALLBACK. */
+static CURLcode transfer(const Line *line, const Wanted *wanted)
 {
-    char trouble[CURL_ERROR_SIZE] = "";
+    CURLcode code = CURLE_ABORTED_BY_CALLBACK;
+    int running = 1, left = 0;
+    CHECK(curl_multi_add_handle(line->multi, line->easy) == CURLM_OK);
+    while (running > 0 && !wanted_is_over(wanted)) {
+        if (curl_multi_perform(line->multi, &running) != CURLM_OK) break;
+        if (running > 0) curl_multi_poll(line->multi, NULL, 0, WANTED_SLICE_MS, NULL);
+    }
+    for (CURLMsg *message; (message = curl_multi_info_read(line->multi, &left)) != NULL;)
+        if (message->msg == CURLMSG_DONE) code = message->data.result;
+    curl_multi_remove_handle(line->multi, line->easy);
+    return code;
+}
+
+/* One try. Returns curl's code and the HTTP status. */
+static CURLcode try_once(const HttpPoster *poster, const Line *line, const Str *body,
+                         const Wanted *wanted, int64_t left_ms, Str *answer, long *ret_status)
+{
+    CURL *handle = line->easy;
     curl_easy_reset(handle); /* the connection stays */
     curl_easy_setopt(handle, CURLOPT_URL, poster->options.url);
     curl_easy_setopt(handle, CURLOPT_HTTPHEADER, poster->headers);
@@ -171,10 +203,8 @@ static CURLcode try_once(const HttpPoster *poster, CURL *handle, const Str *body
     curl_easy_setopt(handle, CURLOPT_WRITEDATA, answer);
     curl_easy_setopt(handle, CURLOPT_PROTOCOLS_STR, "http,https");
     curl_easy_setopt(handle, CURLOPT_USERAGENT, "troupe");
-    curl_easy_setopt(handle, CURLOPT_ERRORBUFFER, trouble);
     str_clear(answer);
-    CURLcode code = curl_easy_perform(handle);
-    curl_easy_setopt(handle, CURLOPT_ERRORBUFFER, NULL);
+    CURLcode code = transfer(line, wanted);
     curl_easy_getinfo(handle, CURLINFO_RESPONSE_CODE, ret_status);
     return code;
 }
@@ -202,34 +232,37 @@ static Status explain(const HttpPoster *poster, CURLcode code, long status, cons
     return code == CURLE_OPERATION_TIMEDOUT ? ERR_TIMEOUT : ERR_UNAVAILABLE;
 }
 
-static void pause_ms(int64_t milliseconds)
-{
-    struct timespec left = {.tv_sec = milliseconds / 1000,
-                            .tv_nsec = milliseconds % 1000 * 1000000};
-    while (nanosleep(&left, &left) != 0 && errno == EINTR)
-        continue;
-}
-
-Status http_poster_post(HttpPoster *poster, const Str *body, Str *answer, HttpOutcome *ret)
+/* Tries, with pauses between, while it may pass, there is time, and somebody wants it. */
+static CURLcode try_often(HttpPoster *poster, const Str *body, const Wanted *wanted, Str *answer,
+                          long *ret_status)
 {
     const HttpPosterOptions *options = &poster->options;
     int64_t end_ms = clock_ms() + options->timeout_ms, delay = options->backoff_ms;
     CURLcode code = CURLE_OPERATION_TIMEDOUT;
-    long status = 0;
     for (int64_t attempt = 1; attempt <= options->attempts; attempt++) {
-        CURL *handle = take_handle(poster, end_ms);
+        Line line;
+        if (!take_line(poster, wanted, end_ms, &line)) break;
         int64_t left_ms = end_ms - clock_ms();
-        if (handle != NULL && left_ms > 0)
-            code = try_once(poster, handle, body, left_ms, answer, &status);
-        if (handle != NULL) give_handle(poster, handle);
-        if (handle == NULL || left_ms <= 0) break;
-        bool answered = code == CURLE_OK && status >= 200 && status < 300;
-        if (answered || !may_pass(code, status) || attempt == options->attempts) break;
+        if (left_ms > 0) code = try_once(poster, &line, body, wanted, left_ms, answer, ret_status);
+        give_line(poster, &line);
+        if (left_ms <= 0) break;
+        bool answered = code == CURLE_OK && *ret_status >= 200 && *ret_status < 300;
+        if (answered || !may_pass(code, *ret_status) || attempt == options->attempts) break;
         if (delay > options->backoff_ms_max) delay = options->backoff_ms_max;
         if (clock_ms() + delay >= end_ms) break;
-        pause_ms(delay);
+        if (wanted_pause(wanted, delay, NULL) != OK) break;
         delay *= 2;
     }
+    return code;
+}
+
+Status http_poster_post(HttpPoster *poster, const Str *body, const Wanted *wanted, Str *answer,
+                        HttpOutcome *ret)
+{
+    long status = 0;
+    CURLcode code = try_often(poster, body, wanted, answer, &status);
     if (code == CURLE_OK && status >= 200 && status < 300) return OK;
-    return explain(poster, code, status, answer, ret);
+    if (!wanted_is_over(wanted)) return explain(poster, code, status, answer, ret);
+    snprintf(ret->reason, sizeof ret->reason, "%s: nobody wants it any more", poster->options.url);
+    return ERR_CANCELLED;
 }

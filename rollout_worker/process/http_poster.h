@@ -3,7 +3,8 @@
  * tried again: no connection, a broken one, 408, 425, 429 and 5xx; any other status says that the
  * request is wrong, which does not pass. Connections are kept and shared; at most `connections` are
  * in use at a time, and a post that must wait for one waits inside of its time limit. Redirections
- * are not followed. Open and close on one thread, post on any number. */
+ * are not followed. A post ends soon after nobody wants it any more. Open and close on one thread,
+ * post on any number. */
 #ifndef TROUPE_ROLLOUT_WORKER_PROCESS_HTTP_POSTER_H
 #define TROUPE_ROLLOUT_WORKER_PROCESS_HTTP_POSTER_H
 
@@ -13,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/str.h"
+#include "rollout_worker/process/wanted.h"
 
 #define POSTER_HEADERS_MAX     64
 #define POSTER_CONNECTIONS_MAX 1024
@@ -49,7 +51,8 @@ typedef struct HttpOutcome {
 } HttpOutcome;
 
 /* Posts a body. OK: *answer holds the body of a 2xx answer. ERR_TIMEOUT, ERR_UNAVAILABLE: *ret says
- * why. */
-Status http_poster_post(HttpPoster *poster, const Str *body, Str *answer, HttpOutcome *ret);
+ * why. ERR_CANCELLED: nobody wants it (`wanted` may be NULL: for ever). */
+Status http_poster_post(HttpPoster *poster, const Str *body, const Wanted *wanted, Str *answer,
+                        HttpOutcome *ret);
 
 #endif

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/json.h"
@@ -128,6 +129,24 @@ static Status read_options(const cJSON *options, Code *self, Error *err)
 
 /* ---- runs ---- */
 
+/* Waits until one more program may run. */
+static Status take_place(Code *self, const Wanted *wanted, Error *err)
+{
+    pthread_mutex_lock(&self->lock);
+    while (self->running >= self->concurrent && !wanted_is_over(wanted)) {
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += WANTED_SLICE_MS * 1000000;
+        until.tv_sec += until.tv_nsec / 1000000000;
+        until.tv_nsec %= 1000000000;
+        pthread_cond_timedwait(&self->freed, &self->lock, &until);
+    }
+    Status status = wanted_check(wanted, err);
+    if (status == OK) self->running++;
+    pthread_mutex_unlock(&self->lock);
+    return status;
+}
+
 /* Runs the interpreter on the main file; `order` has the files, the input and the limits. */
 static Status run(Code *self, SandboxRun *order, SandboxResult *ret, Error *err)
 {
@@ -141,11 +160,7 @@ static Status run(Code *self, SandboxRun *order, SandboxResult *ret, Error *err)
     command[words] = NULL;
     order->command = command;
     order->readable = (const char *const *)self->readable;
-    pthread_mutex_lock(&self->lock);
-    while (self->running >= self->concurrent)
-        pthread_cond_wait(&self->freed, &self->lock);
-    self->running++;
-    pthread_mutex_unlock(&self->lock);
+    TRY(take_place(self, order->wanted, err));
     Status status = sandbox_run(order, ret, err);
     pthread_mutex_lock(&self->lock);
     self->running--;
@@ -312,9 +327,12 @@ static bool is_name(const char *text)
     return *text != '\0';
 }
 
-static void run_asserts(Code *self, Slice code, const char *tests, const char *entry_point,
-                        RewardResult *ret)
+static void run_asserts(Code *self, const RewardRequest *request, Slice code, RewardResult *ret)
 {
+    const cJSON *metadata = request->metadata;
+    const char *tests = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(metadata, "tests"));
+    const char *entry_point =
+        cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(metadata, "entry_point"));
     char token[TOKEN_BYTES], fault[200];
     Str all = {0}, input = {0};
     SandboxResult result = {0};
@@ -332,7 +350,8 @@ static void run_asserts(Code *self, Slice code, const char *tests, const char *e
     SandboxRun order = {.files = files,
                         .num_files = 3,
                         .input = {input.data, input.length},
-                        .limits = self->limits};
+                        .limits = self->limits,
+                        .wanted = request->wanted};
     Status status = run(self, &order, &result, &err);
     if (status != OK) {
         fail(status, &err, ret);
@@ -423,10 +442,9 @@ static int read_cases(const cJSON *metadata, Case *cases)
     return count;
 }
 
-static void run_cases(Code *self, Slice code, const Case *cases, int count, RewardResult *ret)
+static void run_cases(Code *self, SandboxRun order, const Case *cases, int count, RewardResult *ret)
 {
-    SandboxFile file = {self->file, code};
-    SandboxRun order = {.files = &file, .num_files = 1, .limits = self->limits};
+    Slice code = order.files[0].text;
     int64_t left_ms = self->total_ms, starved_ms = 0;
     char first_fault[REWARD_REASON_BYTES] = "";
     int passed = 0;
@@ -493,10 +511,12 @@ static void code_score(void *opened, const RewardRequest *request, RewardResult 
         reward_explain(ret, code.length > 0 ? "the code has more than a mebibyte"
                                             : "no code block of this language");
     } else if (count == 0) {
-        run_asserts(self, code, tests->valuestring,
-                    entry_point == NULL ? NULL : entry_point->valuestring, ret);
+        run_asserts(self, request, code, ret);
     } else {
-        run_cases(self, code, cases, count, ret);
+        SandboxFile file = {self->file, code};
+        const SandboxRun order = {
+            .files = &file, .num_files = 1, .limits = self->limits, .wanted = request->wanted};
+        run_cases(self, order, cases, count, ret);
     }
     free(cases);
 }

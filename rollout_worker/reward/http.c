@@ -1,8 +1,11 @@
 /* The reward `http`: a server of the user's that judges responses (process/http_poster.h speaks to
  * it). A request is a POST whose body is slime's, {"prompt", "response", "label"} (with `full` also
  * metadata, position and index; with `group` all responses of a prompt at once), an answer a number
- * or an object (scorer_json.h). A status that says that the request is wrong is
- * REWARD_INFRA_ERROR with `permanent`. */
+ * or an object (scorer_json.h). Without `group` the responses of a group are posted side by side,
+ * as far as `connections` allow. A status that says that the request is wrong is REWARD_INFRA_ERROR
+ * with `permanent`. */
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,6 +22,8 @@ typedef struct Server {
     char *key; /* the score's key in an answer that is an object */
     double right_above;
     bool group, full;
+    int helpers_max;
+    atomic_int helpers; /* threads that post for a group */
 } Server;
 
 static void http_close(void *opened)
@@ -44,6 +49,7 @@ static Status read_options(const cJSON *options, Server *server, HttpPosterOptio
     TRY(json_bool_or(options, "group", where, &server->group, err));
     TRY(json_bool_or(options, "full", where, &server->full, err));
     TRY(http_poster_read_options(options, "the options of reward http", ret, err));
+    server->helpers_max = (int)ret->connections - 1;
     server->url = mem_strdup(ret->url);
     server->key = mem_strdup(key);
     return OK;
@@ -86,7 +92,7 @@ static void ask(Server *server, const RewardRequest *requests, int count, Reward
     HttpOutcome outcome = {0};
     scorer_append_request(&body, NULL, requests, count, server->group, server->full);
     str_putc(&body, '}');
-    Status status = http_poster_post(server->poster, &body, &answer, &outcome);
+    Status status = http_poster_post(server->poster, &body, requests[0].wanted, &answer, &outcome);
     if (status == OK) read_answer(server, &answer, count, ret);
     for (int i = 0; status != OK && i < count; i++) {
         reward_fail(&ret[i], status == ERR_TIMEOUT ? REWARD_TIMEOUT : REWARD_INFRA_ERROR, "%s",
@@ -102,6 +108,45 @@ static void http_score(void *opened, const RewardRequest *request, RewardResult 
     ask(opened, request, 1, ret);
 }
 
+/* Posts of a group, taken one after the other by several threads. */
+typedef struct Posts {
+    Server *server;
+    const RewardRequest *requests;
+    RewardResult *results;
+    int count;
+    atomic_int next;
+} Posts;
+
+static void *take_posts(void *argument)
+{
+    Posts *posts = argument;
+    for (int i; (i = atomic_fetch_add(&posts->next, 1)) < posts->count;)
+        ask(posts->server, &posts->requests[i], 1, &posts->results[i]);
+    return NULL;
+}
+
+/* The caller's thread and others; over all groups as many others as there may be connections. */
+static void ask_side_by_side(Server *server, const RewardRequest *requests, int count,
+                             RewardResult *ret)
+{
+    Posts posts = {server, requests, ret, count, 0};
+    pthread_t *helper = mem_calloc((size_t)count, sizeof *helper);
+    int helpers = 0;
+    while (helpers + 1 < count) {
+        if (atomic_fetch_add(&server->helpers, 1) >= server->helpers_max ||
+            pthread_create(&helper[helpers], NULL, take_posts, &posts) != 0) {
+            atomic_fetch_sub(&server->helpers, 1);
+            break;
+        }
+        helpers++;
+    }
+    take_posts(&posts);
+    for (int i = 0; i < helpers; i++)
+        pthread_join(helper[i], NULL);
+    atomic_fetch_sub(&server->helpers, helpers);
+    free(helper);
+}
+
 static void http_score_group(void *opened, const RewardRequest *requests, int count,
                              RewardResult *ret)
 {
@@ -110,8 +155,7 @@ static void http_score_group(void *opened, const RewardRequest *requests, int co
         ask(server, requests, count, ret);
         return;
     }
-    for (int i = 0; i < count; i++)
-        ask(server, &requests[i], 1, &ret[i]);
+    ask_side_by_side(server, requests, count, ret);
 }
 
 const RewardTable reward_http = {"http", http_open, http_close, http_score, http_score_group, NULL};

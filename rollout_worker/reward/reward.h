@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "rollout_worker/process/wanted.h"
 #include "rollout_worker/reward/slice.h"
 
 typedef enum {
@@ -41,6 +42,8 @@ typedef struct RewardRequest {
     const cJSON *metadata; /* the record's metadata object, or NULL */
     int64_t position;      /* of the record in the data source's stream ... */
     int32_t index;         /* ... and of the sample in its group: together they name a sample */
+    const Wanted *wanted;  /* who waits long looks whether anybody does: then it is not judged;
+                              NULL: for ever */
 } RewardRequest;
 
 #define REWARD_REASON_BYTES 200

@@ -210,9 +210,12 @@ static void stop_helper(Helper *helper)
 }
 
 /* Writes the request and reads the answer to its end. */
-static Status talk(Helper *helper, const Str *request, size_t answer_max, int64_t end_ms,
-                   Str *answer, Error *err)
+static Status talk(Helper *helper, const SandboxRun *run, const Str *request, Str *answer,
+                   Error *err)
 {
+    const size_t answer_max = 2 * (size_t)run->limits.output_bytes + HEADER_BYTES_MAX;
+    const int64_t end_ms = clock_ms() + run->limits.wall_ms + GRACE_MS;
+    const int64_t slice_ms = run->wanted == NULL ? 1000 : WANTED_SLICE_MS;
     size_t written = 0;
     char bytes[65536];
     for (;;) {
@@ -221,7 +224,8 @@ static Status talk(Helper *helper, const Str *request, size_t answer_max, int64_
         int64_t left = end_ms - clock_ms();
         if (left <= 0)
             return error_set(err, ERR_TIMEOUT, "the sandbox's helper gave no answer in time");
-        if (poll(fds, 2, left > 1000 ? 1000 : (int)left) < 0 && errno != EINTR)
+        TRY(wanted_check(run->wanted, err));
+        if (poll(fds, 2, (int)(left > slice_ms ? slice_ms : left)) < 0 && errno != EINTR)
             return error_set_errno(err, errno, "could not wait for the sandbox's helper");
         if (fds[0].revents != 0) {
             ssize_t got = write(helper->input, request->data + written, request->length - written);
@@ -314,9 +318,7 @@ Status sandbox_run(const SandboxRun *run, SandboxResult *ret, Error *err)
     if (status == OK) status = start_helper(path, &helper, err);
     if (status == OK) {
         append_request(&request, run);
-        size_t answer_max = 2 * (size_t)run->limits.output_bytes + HEADER_BYTES_MAX;
-        status = talk(&helper, &request, answer_max, clock_ms() + run->limits.wall_ms + GRACE_MS,
-                      &answer, err);
+        status = talk(&helper, run, &request, &answer, err);
     }
     stop_helper(&helper);
     if (status == OK) status = read_answer(&answer, &result, err);

@@ -20,6 +20,7 @@
 
 #include "base/error.h"
 #include "base/str.h"
+#include "rollout_worker/process/wanted.h"
 #include "rollout_worker/reward/slice.h"
 
 #define SANDBOX_READABLE_MAX 64
@@ -51,7 +52,8 @@ typedef struct SandboxRun { /* all borrowed */
     const char *const *readable; /* more paths of this machine, read-only, at most
                                     SANDBOX_READABLE_MAX; ends with NULL, or NULL */
     SandboxLimits limits;
-    const char *helper; /* path of the helper; NULL: `sandbox` beside the running executable */
+    const Wanted *wanted; /* NULL: for ever */
+    const char *helper;   /* path of the helper; NULL: `sandbox` beside the running executable */
 } SandboxRun;
 
 /* How a run ended. All but the last two are the program's doing. */
@@ -86,7 +88,8 @@ void sandbox_result_clear(SandboxResult *result);
 
 /* Runs to the end. ERR_UNSUPPORTED: this machine cannot isolate. ERR_NOT_FOUND: there is no such
  * program in the sandbox. ERR_INVALID: a file name or path that cannot be. ERR_TIMEOUT, ERR_IO,
- * ERR_RESOURCE: the helper itself failed. *ret is cleared by the caller. */
+ * ERR_RESOURCE: the helper itself failed. ERR_CANCELLED: nobody wants it any more. *ret is cleared
+ * by the caller. */
 Status sandbox_run(const SandboxRun *run, SandboxResult *ret, Error *err);
 
 #endif

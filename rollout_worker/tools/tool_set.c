@@ -254,7 +254,7 @@ static Status ask_server(HttpPoster *poster, const ToolCaller *caller, const Too
     HttpOutcome outcome = {0};
     str_putc(&body, '{');
     append_call(&body, caller, call);
-    Status status = http_poster_post(poster, &body, &text, &outcome);
+    Status status = http_poster_post(poster, &body, caller->wanted, &text, &outcome);
     if (status != OK)
         error_set(err, status, "tool %s: %s", QUOTED(call->name), outcome.reason);
     else if (json_parse(str_text(&text), text.length, "the answer", &json, err) != OK)

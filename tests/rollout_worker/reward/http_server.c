@@ -73,6 +73,25 @@ static void respond_group(const HttpServer *server, int fd)
     cJSON_Delete(body);
 }
 
+/* Keeps what has come until enough have, then answers each with the length of its response. */
+static void answer_together(HttpServer *server, int fd)
+{
+    cJSON *body = NULL;
+    Error err;
+    CHECK(json_parse(server->body, strlen(server->body), "body", &body, &err) == OK);
+    server->lengths[server->num_waiting] =
+        (int)strlen(cJSON_GetObjectItem(body, "response")->valuestring);
+    server->waiting[server->num_waiting++] = dup(fd);
+    cJSON_Delete(body);
+    for (int i = 0; server->num_waiting >= server->together && i < server->num_waiting; i++) {
+        char text[16];
+        snprintf(text, sizeof text, "%d", server->lengths[i]);
+        respond_text(server->waiting[i], 200, text);
+        close(server->waiting[i]);
+    }
+    if (server->num_waiting >= server->together) server->num_waiting = 0;
+}
+
 static void answer(HttpServer *server, int fd)
 {
     static char large[2 << 20];
@@ -87,6 +106,8 @@ static void answer(HttpServer *server, int fd)
         respond_text(fd, 201, "{\"reward\": 3}");
     } else if (str_starts_with(path, "/group")) {
         respond_group(server, fd);
+    } else if (str_starts_with(path, "/together")) {
+        answer_together(server, fd);
     } else if (str_starts_with(path, "/busy")) {
         respond_text(fd, server->requests <= 2 ? 503 : 200, "1");
     } else if (str_starts_with(path, "/down")) {
@@ -135,5 +156,7 @@ void http_server_stop(HttpServer *server)
 {
     shutdown(server->listener, SHUT_RDWR);
     pthread_join(server->thread, NULL);
+    for (int i = 0; i < server->num_waiting; i++)
+        close(server->waiting[i]);
     close(server->listener);
 }

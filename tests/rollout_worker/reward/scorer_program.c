@@ -6,6 +6,7 @@
  *   dead        ends at once, with a word on standard error
  *   once FILE   is `length`, but ends at a request when FILE is not there, and makes it
  *   later FILE  is `length`, but ends at every request for as long as FILE is not there
+ *   silent      reads and answers nothing
  *   context     the score is 1000 times the length of the label, and the length of the prompt
  *   rank        the score is the response's place in its group
  *   child FILE  starts a process that sleeps for ever, writes its pid to FILE, and is `length` */
@@ -138,6 +139,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "no such model\n");
         return 4;
     }
+    while (strcmp(mode, "silent") == 0)
+        cJSON_Delete(read_request());
     if (strcmp(mode, "context") == 0) judge_context();
     if (strcmp(mode, "rank") == 0) judge_rank();
     if (strcmp(mode, "later") == 0) judge_later(argv[2]);

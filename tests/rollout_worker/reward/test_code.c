@@ -4,6 +4,7 @@
 #include "test.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -118,6 +119,37 @@ static void test_code_does_not_judge_what_the_machine_did(void **state)
     reward_set_close(set);
 }
 
+static void *end_soon(void *flag)
+{
+    usleep(100000);
+    atomic_store((atomic_bool *)flag, true);
+    return NULL;
+}
+
+static void test_code_that_nobody_wants_is_not_waited_for(void **state)
+{
+    (void)state;
+    char spec[300];
+    snprintf(spec, sizeof spec, SHELL, ", \"wall_ms\": 600000, \"concurrent\": 1");
+    RewardSet *set = open_code(spec);
+    if (set == NULL) skip();
+    atomic_bool ended = false;
+    const Wanted wanted = {.ended = &ended};
+    cJSON *metadata = cJSON_Parse("{\"tests\": [{\"input\": \"\", \"output\": \"6\"}]}");
+    RewardRequest request = {
+        .response = slice_from("```sh\nsleep 1000\n```"), .metadata = metadata, .wanted = &wanted};
+    RewardResult result;
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, end_soon, &ended), 0);
+    reward_set_score(set, &request, 1, &result);
+    pthread_join(thread, NULL);
+    assert_int_equal(result.outcome, REWARD_INFRA_ERROR);
+    assert_non_null(strstr(result.reason, "nobody wants these samples any more"));
+    reward_result_clear(&result);
+    cJSON_Delete(metadata);
+    reward_set_close(set);
+}
+
 static void test_code_runs_python_tests(void **state)
 {
     (void)state;
@@ -150,6 +182,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_code_compares_outputs),
         cmocka_unit_test(test_code_does_not_judge_what_the_machine_did),
+        cmocka_unit_test(test_code_that_nobody_wants_is_not_waited_for),
         cmocka_unit_test(test_code_runs_python_tests),
     };
     static const char *const command[] = {"true", NULL};

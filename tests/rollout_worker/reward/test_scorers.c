@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -314,6 +315,76 @@ static void test_http_scores_groups(void **state)
     http_server_stop(&server);
 }
 
+/* The server answers none before all that may be under way have come. */
+static void test_http_posts_a_group_side_by_side(void **state)
+{
+    (void)state;
+    static const char *const options[] = {"", ", \"connections\": 2"};
+    static const int together[] = {8, 2};
+    for (int k = 0; k < 2; k++) {
+        HttpServer server;
+        http_server_start(&server);
+        server.together = together[k];
+        RewardSet *set = open_http(&server, "/together", options[k]);
+        RewardRequest requests[8];
+        RewardResult results[8];
+        for (int i = 0; i < 8; i++)
+            requests[i] = (RewardRequest){.response = {"xxxxxxxx", (size_t)i + 1}};
+        reward_set_score(set, requests, 8, results);
+        for (int i = 0; i < 8; i++) {
+            if (results[i].score != i + 1) fail_msg("%d: %s", i, results[i].reason);
+            reward_result_clear(&results[i]);
+        }
+        reward_set_close(set);
+        http_server_stop(&server);
+    }
+}
+
+static void *end_soon(void *flag)
+{
+    usleep(100000);
+    atomic_store((atomic_bool *)flag, true);
+    return NULL;
+}
+
+/* Where nobody wants the scores any more nobody waits for them, whoever makes them. */
+static void assert_ends_soon(RewardSet *set, const char *response)
+{
+    atomic_bool given_up = false;
+    const Wanted wanted = {.given_up = &given_up};
+    pthread_t thread;
+    RewardRequest requests[2];
+    RewardResult results[2];
+    for (int i = 0; i < 2; i++)
+        requests[i] = (RewardRequest){.response = slice_from(response), .wanted = &wanted};
+    int64_t start = clock_ms();
+    assert_int_equal(pthread_create(&thread, NULL, end_soon, &given_up), 0);
+    reward_set_score(set, requests, 2, results);
+    pthread_join(thread, NULL);
+    assert_true(clock_ms() - start < 30000);
+    for (int i = 0; i < 2; i++) {
+        assert_false(reward_outcome_trains(results[i].outcome));
+        assert_non_null(strstr(results[i].reason, "nobody wants it any more"));
+        reward_result_clear(&results[i]);
+    }
+    reward_set_close(set);
+}
+
+static void test_rewards_that_nobody_wants_are_not_waited_for(void **state)
+{
+    (void)state;
+    HttpServer server;
+    http_server_start(&server);
+    assert_ends_soon(open_http(&server, "/silent", ""), "a");
+    assert_ends_soon(open_http(&server, "/silent", ", \"connections\": 1"), "a");
+    http_server_stop(&server);
+    assert_ends_soon(open_http(&server, "/down",
+                               ", \"backoff_ms\": 60000, "
+                               "\"backoff_ms_max\": 60000"),
+                     "a");
+    assert_ends_soon(open_program("\"silent\"", ", \"timeout_ms\": 600000"), "a");
+}
+
 static void test_http_tries_again_what_may_pass(void **state)
 {
     (void)state;
@@ -461,6 +532,8 @@ int main(void)
         cmocka_unit_test(test_process_refuses_a_command_that_is_none),
         cmocka_unit_test(test_http_sends_slimes_body_and_reads_answers),
         cmocka_unit_test(test_http_scores_groups),
+        cmocka_unit_test(test_http_posts_a_group_side_by_side),
+        cmocka_unit_test(test_rewards_that_nobody_wants_are_not_waited_for),
         cmocka_unit_test(test_http_tries_again_what_may_pass),
         cmocka_unit_test(test_http_does_not_repeat_a_wrong_request),
         cmocka_unit_test(test_http_failures_are_no_scores),
