@@ -110,7 +110,8 @@ typedef struct JobConfig {
         char *tool_format;                /* a name of tool_format.h, or "auto" */
         int64_t max_turns;                /* with tools */
         int64_t max_tool_response_length; /* tokens of what the tools say behind one turn */
-        int64_t failures_max;   /* of tools and rollout function, in a worker, each given up */
+        int64_t failures_max;   /* of tools and rollout function, of a worker's last 1000 */
+        int64_t unjudged_max;   /* answers without a reward, the same */
         char *function_options; /* JSON text of an object, or NULL; as the next: of the user's */
         int64_t function_processes, function_in_flight; /* programs; records of one at a time */
         double function_timeout_s;    /* that a function may be silent where it is its turn */

@@ -62,7 +62,7 @@ static Status stop(const Failures *failures, const Error *why, Error *err)
     error_set(err, ERR_RESOURCE,
               "%s failed at %" PRId64 " samples or records, each tried %d times (limit: "
               "rollout.failures_max %" PRId64 ")",
-              failures->what, retry->given_up, ATTEMPTS_MAX, retry->limits.given_up_max);
+              failures->what, retry->given_up_lately, ATTEMPTS_MAX, retry->limits.given_up_max);
     error_append(err,
                  "attempts: %" PRId64 " went well, %" PRId64 " ended or were not reached, %" PRId64
                  " were silent, %" PRId64 " broke the protocol",

@@ -68,7 +68,7 @@ typedef struct Task {
 static Status open_judge(const JobConfig *config, const char *text, const char *key, Judge **ret,
                          Error *err)
 {
-    if (text != NULL) return judge_open(text, key, ret, err);
+    if (text != NULL) return judge_open(text, key, config->rollout.unjudged_max, ret, err);
     if (config->rollout.function != ROLLOUT_GENERATE) return OK;
     return error_set(err, ERR_INVALID, "%s is missing", key);
 }

@@ -23,13 +23,15 @@ void judge_close(Judge *judge)
     free(judge);
 }
 
-Status judge_open(const char *spec, const char *key, Judge **ret, Error *err)
+Status judge_open(const char *spec, const char *key, int64_t unjudged_max, Judge **ret, Error *err)
 {
     cJSON *json = NULL;
+    RewardRetryLimits limits = reward_retry_defaults;
+    limits.given_up_max = unjudged_max;
     TRY(json_parse(spec, strlen(spec), key, &json, err));
     Judge *judge = mem_calloc(1, sizeof *judge);
     pthread_mutex_init(&judge->mutex, NULL);
-    Status status = reward_retry_init(&judge->retry, &reward_retry_defaults, err);
+    Status status = reward_retry_init(&judge->retry, &limits, err);
     if (status == OK) status = reward_set_open(json, &judge->rewards, err);
     cJSON_Delete(json);
     if (status == OK) {

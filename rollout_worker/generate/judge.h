@@ -9,8 +9,9 @@
 
 typedef struct Judge Judge;
 
-/* Opens rewards, JSON text as rollout.reward is; `key` names it in messages. */
-Status judge_open(const char *spec, const char *key, Judge **ret, Error *err);
+/* Opens rewards, JSON text as rollout.reward is; `key` names it in messages. unjudged_max is
+ * rollout.unjudged_max. */
+Status judge_open(const char *spec, const char *key, int64_t unjudged_max, Judge **ret, Error *err);
 void judge_close(Judge *judge); /* accepts NULL */
 
 RewardSet *judge_rewards(const Judge *judge); /* borrowed; of NULL: NULL */

@@ -38,6 +38,15 @@ static int64_t delay_before(const RewardRetryLimits *limits, int attempt)
     return delay < limits->backoff_ms_max ? delay : limits->backoff_ms_max;
 }
 
+/* A sample is judged, or given up. */
+static void note_sample(RewardRetry *retry, bool lost)
+{
+    bool *place = &retry->lost[retry->samples++ % RETRY_WINDOW];
+    retry->given_up += lost;
+    retry->given_up_lately += lost - *place;
+    *place = lost;
+}
+
 RewardAction reward_retry_next(RewardRetry *retry, const RewardResult *result, int attempt,
                                int64_t *ret_delay_ms)
 {
@@ -46,13 +55,14 @@ RewardAction reward_retry_next(RewardRetry *retry, const RewardResult *result, i
     retry->outcomes[result->outcome]++;
     if (reward_outcome_trains(result->outcome)) {
         retry->in_a_row = 0;
+        note_sample(retry, false);
         return REWARD_ACCEPT;
     }
     memcpy(retry->last_reason, result->reason, sizeof retry->last_reason);
     retry->in_a_row++;
     bool last = result->permanent || attempt >= retry->limits.attempts_max;
-    if (last) retry->given_up++;
-    if (retry->given_up > retry->limits.given_up_max ||
+    if (last) note_sample(retry, true);
+    if (retry->given_up_lately > retry->limits.given_up_max ||
         retry->in_a_row > retry->limits.in_a_row_max)
         return REWARD_STOP;
     if (last) return REWARD_GIVE_UP;
@@ -64,10 +74,13 @@ RewardAction reward_retry_next(RewardRetry *retry, const RewardResult *result, i
 Status reward_retry_stop(const RewardRetry *retry, Error *err)
 {
     const RewardRetryLimits *limits = &retry->limits;
-    if (retry->given_up > limits->given_up_max)
+    if (retry->given_up_lately > limits->given_up_max)
         error_set(err, ERR_UNAVAILABLE,
-                  "the reward could not be computed for %" PRId64 " samples (limit: %" PRId64 ")",
-                  retry->given_up, limits->given_up_max);
+                  "the reward could not be computed for %" PRId64 " of the last %" PRId64
+                  " samples of this worker (limit: rollout.unjudged_max, %" PRId64 " of %d)",
+                  retry->given_up_lately,
+                  retry->samples < RETRY_WINDOW ? retry->samples : RETRY_WINDOW,
+                  limits->given_up_max, RETRY_WINDOW);
     else
         error_set(err, ERR_UNAVAILABLE,
                   "the reward failed %" PRId64 " times in a row (limit: %" PRId64 ")",

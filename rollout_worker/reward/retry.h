@@ -14,9 +14,12 @@ typedef struct RewardRetryLimits {
     int attempts_max;   /* per sample, the first one included; at least 1 */
     int64_t backoff_ms; /* before the second attempt; doubled for each further one */
     int64_t backoff_ms_max;
-    int64_t given_up_max; /* samples given up before the run stops: at the next one it stops */
+    int64_t given_up_max; /* samples given up of the last RETRY_WINDOW before the run stops: at the
+                             next one it stops */
     int64_t in_a_row_max; /* attempts that fail with none judged between them: the same */
 } RewardRetryLimits;
+
+#define RETRY_WINDOW 1000 /* samples: a run may be as long as it likes, and faults be as rare */
 
 extern const RewardRetryLimits reward_retry_defaults; /* 4, 500 ms, 30 s, 32, 256 */
 
@@ -31,7 +34,10 @@ typedef struct RewardRetry {
     RewardRetryLimits limits;
     int64_t outcomes[REWARD_OUTCOME_COUNT]; /* attempts by how they ended */
     int64_t retried;                        /* attempts that were asked for again */
-    int64_t given_up;                       /* samples */
+    int64_t given_up;                       /* samples, from the start */
+    int64_t given_up_lately;                /* of the last RETRY_WINDOW that were judged or not */
+    bool lost[RETRY_WINDOW];                /* which of them */
+    int64_t samples;                        /* judged or given up, from the start */
     int64_t in_a_row;                       /* attempts not judged since the last judged one */
     char last_reason[REWARD_REASON_BYTES];  /* of the last attempt that was not judged */
 } RewardRetry;

@@ -48,6 +48,7 @@ void generation_begin(Stage *stage, const char *folder, const char *const *lines
     config->rollout.temperature = config->rollout.top_p = 1.0;
     config->rollout.penalty.repetition = config->eval.penalty.repetition = 1.0;
     config->rollout.concurrency = 4 * GENERATION_GROUP;
+    config->rollout.unjudged_max = 32;
     config->eval.n_samples_per_prompt = 2;
     config->eval.max_response_length = 5;
     config->eval.top_p = 1.0;

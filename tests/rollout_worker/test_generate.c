@@ -438,6 +438,7 @@ static void test_answers_that_cannot_be_judged_do_not_train_and_many_end_the_run
     snprintf(spec, sizeof spec,
              "{\"name\": \"http\", \"options\": {\"url\": \"http://127.0.0.1:%d/wrong\"}}",
              server.port);
+    stage->config.rollout.unjudged_max = 2 * GROUP;
     use_reward(stage, &boards, spec);
     Troupe__LeaseReply *reply = lease(stage, "train", 8, 1);
     assert_int_equal(reply->n_samples, GROUP);
@@ -452,7 +453,9 @@ static void test_answers_that_cannot_be_judged_do_not_train_and_many_end_the_run
         ended = answer.status != OK;
         if (ended) {
             assert_int_equal(answer.status, ERR_RESOURCE);
-            assert_non_null(strstr(answer.err.message, "could not be computed for 33 samples"));
+            assert_int_equal(epoch, 2);
+            assert_non_null(strstr(answer.err.message, "could not be computed for "));
+            assert_non_null(strstr(answer.err.message, "limit: rollout.unjudged_max, "));
         }
         answer_free(&answer);
     }

@@ -66,8 +66,17 @@ static const ConfigKey keys[] = {
      .preset = "16",
      .max = 1e9,
      .meaning =
-         "with generate: records that the job's own rollout function or tools may fail at in "
-         "a worker, after several tries each, before the run ends"},
+         "with generate: of the last 1000 turns or records of a worker so many may be given up "
+         "because the job's own rollout function or tools failed at several tries; one more ends "
+         "the run"},
+    {.path = "rollout.unjudged_max",
+     .type = KEY_INT,
+     .offset = AT(rollout.unjudged_max),
+     .preset = "32",
+     .max = 1e9,
+     .meaning =
+         "with generate: of the last 1000 answers of a worker so many may be given up because "
+         "their reward could not be computed at several tries; one more ends the run"},
     {.path = "rollout.num_workers",
      .type = KEY_INT,
      .offset = AT(rollout.num_workers),

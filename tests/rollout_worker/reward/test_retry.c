@@ -76,10 +76,26 @@ static void test_retry_stops_past_the_limit_and_says_why(void **state)
     next(&retry, REWARD_OK, 1, &delay);
     assert_int_equal(next(&retry, REWARD_INFRA_ERROR, 4, &delay), REWARD_STOP);
     Error err = {0};
-    assert_fails(reward_retry_stop(&retry, &err), ERR_UNAVAILABLE, &err, "3 samples (limit: 2)");
+    assert_fails(reward_retry_stop(&retry, &err), ERR_UNAVAILABLE, &err,
+                 "3 of the last 4 samples of this worker (limit: rollout.unjudged_max, 2 of 1000)");
     assert_non_null(strstr(err.message, "1 ok, 0 wrong, 1 infra_error, 2 timeout"));
     assert_non_null(strstr(err.message, "last: the server said 503"));
     assert_non_null(strstr(err.message, "to do: "));
+}
+
+/* Faults that stay rare never end a run, however many they become. */
+static void test_retry_forgets_what_is_long_ago(void **state)
+{
+    (void)state;
+    RewardRetry retry = make(limits);
+    int64_t delay = 0;
+    for (int i = 1; i <= 100000; i++) {
+        bool lost = i % 500 == 0; /* 2 of any 1000, the limit */
+        RewardAction expected = lost ? REWARD_GIVE_UP : REWARD_ACCEPT;
+        assert_int_equal(next(&retry, lost ? REWARD_TIMEOUT : REWARD_OK, 4, &delay), expected);
+    }
+    assert_int_equal(retry.given_up, 200);
+    assert_int_equal(next(&retry, REWARD_TIMEOUT, 4, &delay), REWARD_STOP);
 }
 
 static void test_retry_stops_when_nothing_works_any_more(void **state)
@@ -129,6 +145,7 @@ int main(void)
         cmocka_unit_test(test_retry_backs_off_up_to_a_cap),
         cmocka_unit_test(test_retry_does_not_repeat_what_cannot_help),
         cmocka_unit_test(test_retry_stops_past_the_limit_and_says_why),
+        cmocka_unit_test(test_retry_forgets_what_is_long_ago),
         cmocka_unit_test(test_retry_stops_when_nothing_works_any_more),
         cmocka_unit_test(test_retry_counts_a_row_only_without_a_judged_one),
         cmocka_unit_test(test_retry_refuses_limits_without_sense),
