@@ -150,13 +150,15 @@ static Status say_lost(ExchangeOutcome outcome, const char *reason, Error *err)
                      "rollout function: %s", reason);
 }
 
-static Status serve(Talk *talk, Answer *ret, Error *err)
+/* *ret_disturbed: the program ended, perhaps over another record. */
+static Status serve(Talk *talk, Answer *ret, bool *ret_disturbed, Error *err)
 {
     for (bool done = false; !done;) {
         cJSON *message = NULL;
         char reason[EXCHANGE_REASON_BYTES];
         ExchangeOutcome outcome = exchange_wait(talk->exchange, &message, reason);
         if (outcome == EXCHANGE_UNWANTED) cancel(talk);
+        *ret_disturbed = outcome == EXCHANGE_DISTURBED;
         if (outcome != EXCHANGE_MESSAGE) return say_lost(outcome, reason, err);
         Status status = take_message(talk, message, ret, &done, err);
         cJSON_Delete(message);
@@ -167,20 +169,33 @@ static Status serve(Talk *talk, Answer *ret, Error *err)
     return OK;
 }
 
-Status process_function_run(ProcessFunction *function, const FunctionTask *task,
-                            const FunctionEngine *engine, Answer *ret, Error *err)
+/* The whole dialogue about a record. */
+static Status talk_about(ProcessFunction *function, const FunctionTask *task,
+                         const FunctionEngine *engine, unsigned flags, Answer *ret,
+                         bool *ret_disturbed, Error *err)
 {
     Talk talk = {.id = process_pool_next_id(function->pool)};
     Str line = {0};
     memset(ret, 0, (size_t)task->num_samples * sizeof *ret);
     function_run_begin(&talk.run, &function->host, task, engine);
     append_task(&line, &talk);
-    talk.exchange = exchange_start(function->pool, talk.id, &line, true);
+    talk.exchange = exchange_start(function->pool, talk.id, &line, flags);
     exchange_watch(talk.exchange, task->wanted);
-    Status status = serve(&talk, ret, err);
+    Status status = serve(&talk, ret, ret_disturbed, err);
     exchange_end(talk.exchange);
     for (int i = 0; status != OK && i < task->num_samples; i++)
         answer_clear(&ret[i]);
     function_run_end(&talk.run);
     return status;
+}
+
+Status process_function_run(ProcessFunction *function, const FunctionTask *task,
+                            const FunctionEngine *engine, Answer *ret, Error *err)
+{
+    bool disturbed = false;
+    unsigned flags = EXCHANGE_DIALOGUE;
+    Status status = talk_about(function, task, engine, flags, ret, &disturbed, err);
+    if (!disturbed) return status;
+    flags |= EXCHANGE_ALONE;
+    return talk_about(function, task, engine, flags, ret, &disturbed, err);
 }

@@ -16,9 +16,9 @@
 #include "base/memory.h"
 #include "rollout_worker/process/child.h"
 
-#define TRIES_MAX  2   /* programs that may end over one request */
 #define TAIL_BYTES 160 /* of standard error, in messages */
 #define GRACE_MS   1000
+#define ENDS_MAX   3 /* of a program in a row, until what waits for its next start is refused too */
 
 /* A line of the program's that its exchange has not taken yet. */
 typedef struct Message {
@@ -33,7 +33,8 @@ struct Exchange {
     bool dialogue;
     struct Keeper *keeper; /* whose program has it; NULL: it waits, or is over */
     bool heard;            /* the program has written a line for it */
-    int tries;
+    bool alone; /* a program ended over it and perhaps others: it has the next for itself */
+    bool owed;  /* ... and others: it may wait for the next start */
     int64_t deadline_ms; /* for the program's next line */
     Message *first, *last;
     bool over; /* no more lines will come: */
@@ -153,26 +154,39 @@ static bool all_down(const ProcessPool *pool)
     return true;
 }
 
-/* What becomes of the exchanges that a program had when it was stopped: one of which nothing was
- * heard can be sent again. */
-static void give_back_sent(Keeper *keeper, bool blame, const char *reason)
+/* What becomes of the exchanges that a program had when it ended. One that was alone is the cause,
+ * but may have met the end by chance the first time. */
+static void give_back_sent(Keeper *keeper, const char *reason)
 {
+    bool others = keeper->num_sent > 1;
     if (keeper->num_sent > 0) wake_all(keeper->pool); /* another may be idle */
     while (keeper->num_sent > 0) {
         Exchange *exchange = keeper->sent[keeper->num_sent - 1];
         take_back(keeper, keeper->num_sent - 1);
-        exchange->tries += blame;
-        if (exchange->tries >= TRIES_MAX || exchange->heard)
+        if (exchange->alone || (exchange->heard && !others)) {
             finish(exchange, EXCHANGE_FAILED, reason);
-        else
+        } else if (exchange->heard) {
+            finish(exchange, EXCHANGE_DISTURBED, reason);
+        } else {
+            exchange->alone = true;
+            exchange->owed = others;
             put_first(keeper->pool, exchange);
+        }
     }
 }
 
-static void fail_waiting(ProcessPool *pool)
+/* Refuses what waits, but for what is owed another program, unless that is too. */
+static void fail_waiting(ProcessPool *pool, bool owed_too)
 {
-    for (Exchange *exchange; (exchange = take_first(pool)) != NULL;)
-        finish(exchange, EXCHANGE_FAILED, pool->trouble);
+    Exchange *rest = pool->first;
+    pool->first = pool->last = NULL;
+    for (Exchange *exchange; (exchange = rest) != NULL;) {
+        rest = exchange->next;
+        if (exchange->owed && !owed_too)
+            put_last(pool, exchange);
+        else
+            finish(exchange, EXCHANGE_FAILED, pool->trouble);
+    }
 }
 
 /* The program is gone or could not be started: wait before the next start. */
@@ -188,8 +202,8 @@ static void note_failure(Keeper *keeper, const char *what)
     keeper->down = true;
     str_clear(&keeper->out);
     snprintf(pool->trouble, sizeof pool->trouble, "%s", what);
-    give_back_sent(keeper, true, pool->trouble);
-    if (all_down(pool)) fail_waiting(pool);
+    give_back_sent(keeper, pool->trouble);
+    if (all_down(pool)) fail_waiting(pool, keeper->failures >= ENDS_MAX);
 }
 
 /* ---- the program ---- */
@@ -249,13 +263,20 @@ static void lose_child(Keeper *keeper, const char *fault)
 
 /* ---- a keeper's work ---- */
 
+/* Whether the next exchange that waits is one for this program now. */
+static bool may_take(const Keeper *keeper)
+{
+    const Exchange *next = keeper->pool->first;
+    if (next == NULL || keeper->num_sent >= keeper->pool->options.in_flight) return false;
+    return keeper->num_sent == 0 || (!next->alone && !keeper->sent[0]->alone);
+}
+
 static void take_exchanges(Keeper *keeper)
 {
     ProcessPool *pool = keeper->pool;
     pthread_mutex_lock(&pool->lock);
-    while (keeper->num_sent < pool->options.in_flight) {
+    while (may_take(keeper)) {
         Exchange *exchange = take_first(pool);
-        if (exchange == NULL) break;
         exchange->deadline_ms = clock_ms() + pool->options.timeout_ms;
         exchange->keeper = keeper;
         keeper->sent[keeper->num_sent++] = exchange;
@@ -382,7 +403,8 @@ static bool write_input(Keeper *keeper)
     return alive;
 }
 
-/* Ends exchanges whose time is over, and the program with them. */
+/* Ends the program when an exchange's time is over: the exchange, where it was alone; else it may
+ * have waited for another, and each is to show by itself what it takes. */
 static void check_deadlines(Keeper *keeper)
 {
     ProcessPool *pool = keeper->pool;
@@ -392,15 +414,15 @@ static void check_deadlines(Keeper *keeper)
     snprintf(reason, sizeof reason, "%s gave no answer in %" PRId64 " ms", pool->options.argv[0],
              pool->options.timeout_ms);
     pthread_mutex_lock(&pool->lock);
-    for (int i = keeper->num_sent - 1; i >= 0; i--) {
-        Exchange *exchange = keeper->sent[i];
-        if (exchange->deadline_ms > now) continue;
-        take_back(keeper, i);
+    for (int i = 0; i < keeper->num_sent; i++)
+        late = late || keeper->sent[i]->deadline_ms <= now;
+    if (late && keeper->num_sent == 1) {
+        Exchange *exchange = keeper->sent[0];
+        take_back(keeper, 0);
         finish(exchange, EXCHANGE_TIMEOUT, reason);
-        late = true;
     }
     if (late) {
-        give_back_sent(keeper, false, reason);
+        give_back_sent(keeper, reason);
         str_clear(&keeper->out);
     }
     pthread_mutex_unlock(&pool->lock);
@@ -451,7 +473,7 @@ static void *keep(void *argument)
     for (;;) {
         pthread_mutex_lock(&pool->lock);
         bool closing = pool->closing;
-        if (keeper->down && all_down(pool)) fail_waiting(pool);
+        if (keeper->down && all_down(pool)) fail_waiting(pool, keeper->failures >= ENDS_MAX);
         int64_t start_ms = keeper->start_ms;
         pthread_mutex_unlock(&pool->lock);
         if (closing) break;
@@ -623,12 +645,13 @@ uint64_t process_pool_next_id(ProcessPool *pool)
     return id;
 }
 
-Exchange *exchange_start(ProcessPool *pool, uint64_t id, Str *line, bool dialogue)
+Exchange *exchange_start(ProcessPool *pool, uint64_t id, Str *line, unsigned flags)
 {
     Exchange *exchange = mem_calloc(1, sizeof *exchange);
     exchange->pool = pool;
     exchange->id = id;
-    exchange->dialogue = dialogue;
+    exchange->dialogue = (flags & EXCHANGE_DIALOGUE) != 0;
+    exchange->alone = exchange->owed = (flags & EXCHANGE_ALONE) != 0;
     exchange->line = *line;
     *line = (Str){0};
     pthread_condattr_t monotonic;
@@ -638,7 +661,7 @@ Exchange *exchange_start(ProcessPool *pool, uint64_t id, Str *line, bool dialogu
     pthread_condattr_destroy(&monotonic);
     pthread_mutex_lock(&pool->lock);
     pool->open++;
-    if (all_down(pool))
+    if (all_down(pool) && !exchange->owed)
         finish(exchange, EXCHANGE_FAILED, pool->trouble);
     else
         put_last(pool, exchange);

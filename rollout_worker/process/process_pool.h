@@ -4,11 +4,11 @@
  *
  * Each program has a keeper, a thread that starts it, writes, reads and watches. Callers put
  * exchanges into one queue; a keeper takes one when fewer than `in_flight` of its own are open. A
- * program that is silent for timeout_ms where it was its turn is taken for stuck: killed, started
- * again, and what else it had is sent again. One that ends is started again after a delay that
- * doubles; a request that it had and had not answered is sent again once. While all are down,
- * requests are refused at once, so that a caller never waits for longer than its turn. Standard
- * error is passed on, and its last line goes into messages.
+ * program that is silent for timeout_ms where it was its turn is taken for stuck: killed and
+ * started again. One that ends is started again after a delay that doubles. Which of the requests
+ * that it had was the cause nobody can tell: each is sent again once, alone, so that none fails for
+ * what another did. While all are down, requests are refused at once, so that a caller never waits
+ * for longer than its turn. Standard error is passed on, and its last line goes into messages.
  *
  * Threads: open and close on one thread; everything else on any, at the same time; an Exchange
  * belongs to the thread that started it. */
@@ -65,10 +65,12 @@ void process_pool_close(ProcessPool *pool); /* accepts NULL; no exchange may be 
 typedef struct Exchange Exchange;
 
 typedef enum {
-    EXCHANGE_MESSAGE,  /* the program has written a line */
-    EXCHANGE_FAILED,   /* it ended, or none is up, or it broke the protocol */
-    EXCHANGE_TIMEOUT,  /* it was silent */
-    EXCHANGE_UNWANTED, /* who wanted it gave it up (exchange_watch) */
+    EXCHANGE_MESSAGE,   /* the program has written a line */
+    EXCHANGE_FAILED,    /* it ended, or none is up, or it broke the protocol */
+    EXCHANGE_TIMEOUT,   /* it was silent */
+    EXCHANGE_UNWANTED,  /* who wanted it gave it up (exchange_watch) */
+    EXCHANGE_DISTURBED, /* of a dialogue: the program ended or was killed while it had others too:
+                           begin again, with EXCHANGE_ALONE */
 } ExchangeOutcome;
 
 #define EXCHANGE_REASON_BYTES 512
@@ -76,9 +78,13 @@ typedef enum {
 /* A number for the `id` of a request, as text in it. */
 uint64_t process_pool_next_id(ProcessPool *pool);
 
-/* Sends `line`, a JSON object of this id that ends with a line end (taken; left empty). A dialogue
- * goes on until it is ended; any other exchange has one answer. */
-Exchange *exchange_start(ProcessPool *pool, uint64_t id, Str *line, bool dialogue);
+enum {
+    EXCHANGE_DIALOGUE = 1, /* goes on until it is ended; any other exchange has one answer */
+    EXCHANGE_ALONE = 2,    /* the program has no other meanwhile */
+};
+
+/* Sends `line`, a JSON object of this id that ends with a line end (taken; left empty). */
+Exchange *exchange_start(ProcessPool *pool, uint64_t id, Str *line, unsigned flags);
 
 /* From now on exchange_wait returns soon after nobody wants it any more. Borrowed. */
 void exchange_watch(Exchange *exchange, const Wanted *wanted);

@@ -63,7 +63,7 @@ static Exchange *ask(Scorer *scorer, const RewardRequest *requests, int count)
     snprintf(id, sizeof id, "%" PRIu64, number);
     scorer_append_request(&line, id, requests, count, scorer->group, true);
     str_puts(&line, "}\n");
-    Exchange *exchange = exchange_start(scorer->pool, number, &line, false);
+    Exchange *exchange = exchange_start(scorer->pool, number, &line, 0);
     exchange_watch(exchange, requests[0].wanted);
     return exchange;
 }

@@ -275,7 +275,7 @@ static Exchange *start_call(ProcessPool *pool, const ToolCaller *caller, const T
     str_printf(&line, "{\"id\": \"%" PRIu64 "\", ", id);
     append_call(&line, caller, call);
     str_putc(&line, '\n');
-    Exchange *exchange = exchange_start(pool, id, &line, false);
+    Exchange *exchange = exchange_start(pool, id, &line, 0);
     exchange_watch(exchange, caller->wanted);
     return exchange;
 }

@@ -1,7 +1,8 @@
 /* A rollout function over JSON lines for test_process_function.c. It says what the record's
  * `script` says: its first message when the record comes, the next one after each reply. A message
- * that is a text does something else: "crash" ends the program, "silent" says nothing, "$reply"
- * fails with the last line that came. Any number of records at a time. */
+ * that is a text does something else: "crash" ends the program, "silent" says nothing, "lag" says
+ * nothing unless the program has had no other record, and then goes on, "$reply" fails with the
+ * last line that came. Any number of records at a time. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,8 +32,13 @@ static void say_next(Record *record, const char *line)
     const cJSON *script =
         cJSON_GetObjectItem(cJSON_GetObjectItem(record->json, "record"), "script");
     const cJSON *step = cJSON_GetArrayItem(script, record->step++);
-    if (step == NULL) exit(6);
     const char *text = cJSON_GetStringValue(step);
+    if (text != NULL && strcmp(text, "lag") == 0) {
+        if (count > 1) return;
+        step = cJSON_GetArrayItem(script, record->step++);
+        text = cJSON_GetStringValue(step);
+    }
+    if (step == NULL) exit(6);
     if (text != NULL && strcmp(text, "silent") == 0) return;
     if (text != NULL && strcmp(text, "crash") == 0) {
         fprintf(stderr, "out of cheese\n");

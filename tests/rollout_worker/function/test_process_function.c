@@ -395,6 +395,44 @@ static void test_function_that_ends_or_is_silent_is_no_fault_of_the_record(void 
     close_fixture(&fixture);
 }
 
+typedef struct Neighbour {
+    Fixture *fixture;
+    Status status;
+    Error err;
+} Neighbour;
+
+static void *be_silent(void *argument)
+{
+    Neighbour *neighbour = argument;
+    Fixture own = *neighbour->fixture; /* the same program, an engine of its own */
+    Answer sample;
+    neighbour->status = run_script(&own, "[" ASK ", \"silent\"]", 1, &sample, &neighbour->err);
+    return NULL;
+}
+
+/* A dialogue that is late because the program has another one begins again, alone. */
+static void test_function_neighbours_of_a_silent_record_begin_again(void **state)
+{
+    (void)state;
+    Fixture fixture;
+    Answer sample;
+    Error err = {0};
+    pthread_t thread;
+    open_fixture(&fixture);
+    Neighbour neighbour = {.fixture = &fixture};
+    assert_int_equal(pthread_create(&thread, NULL, be_silent, &neighbour), 0);
+    usleep(300000); /* the other is the program's first */
+    assert_ok(run_script(&fixture,
+                         "[" ASK ", \"lag\", " DONE(QUESTION ", {\"output\": [\"a\", 0]}") "]", 1,
+                         &sample, &err),
+              &err);
+    pthread_join(thread, NULL);
+    assert_fails(neighbour.status, ERR_TIMEOUT, &neighbour.err, "no answer in 2000 ms");
+    assert_int_equal(fixture.talker.calls, 2); /* it was asked again */
+    answer_clear(&sample);
+    close_fixture(&fixture);
+}
+
 static void test_engine_that_ends_ends_the_task(void **state)
 {
     (void)state;
@@ -496,6 +534,7 @@ int main(void)
         cmocka_unit_test(test_function_that_breaks_the_protocol_is_told_how),
         cmocka_unit_test(test_samples_may_be_rejected),
         cmocka_unit_test(test_function_that_ends_or_is_silent_is_no_fault_of_the_record),
+        cmocka_unit_test(test_function_neighbours_of_a_silent_record_begin_again),
         cmocka_unit_test(test_engine_that_ends_ends_the_task),
         cmocka_unit_test(test_function_works_on_many_records_at_once),
         cmocka_unit_test(test_example_in_python_refines_answers),

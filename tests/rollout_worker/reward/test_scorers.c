@@ -171,6 +171,42 @@ static void test_process_timeout_is_no_score(void **state)
     reward_set_close(set);
 }
 
+static void assert_group(RewardSet *set, const char *const *responses, int count,
+                         RewardOutcome first, const char *reason)
+{
+    RewardRequest requests[8];
+    RewardResult results[8];
+    for (int i = 0; i < count; i++)
+        requests[i] = (RewardRequest){.response = slice_from(responses[i])};
+    reward_set_score(set, requests, count, results);
+    assert_int_equal(results[0].outcome, first);
+    if (strstr(results[0].reason, reason) == NULL) fail_msg("%s", results[0].reason);
+    for (int i = 1; i < count; i++) {
+        if (results[i].score != (double)strlen(responses[i])) fail_msg("%s", results[i].reason);
+        reward_result_clear(&results[i]);
+    }
+    reward_result_clear(&results[0]);
+    reward_set_close(set);
+}
+
+/* A program that judges one line after the other is late with all that stand behind the slow one.
+ */
+static void test_process_neighbours_of_a_late_line_are_judged(void **state)
+{
+    (void)state;
+    static const char *const responses[] = {"slow", "a", "bb", "ccc"};
+    assert_group(open_program("\"length\"", ", \"timeout_ms\": 300, \"in_flight\": 4"), responses,
+                 4, REWARD_TIMEOUT, "no answer in 300 ms");
+}
+
+static void test_process_neighbours_of_a_fatal_line_are_judged(void **state)
+{
+    (void)state;
+    static const char *const responses[] = {"crash", "a", "bb", "ccc"};
+    assert_group(open_program("\"length\"", ", \"restart_ms\": 5, \"in_flight\": 4"), responses, 4,
+                 REWARD_INFRA_ERROR, "out of cheese");
+}
+
 static void test_process_that_ends_is_started_again(void **state)
 {
     (void)state;
@@ -524,6 +560,8 @@ int main(void)
         cmocka_unit_test(test_process_scores_groups),
         cmocka_unit_test(test_process_is_asked_by_many_threads),
         cmocka_unit_test(test_process_timeout_is_no_score),
+        cmocka_unit_test(test_process_neighbours_of_a_late_line_are_judged),
+        cmocka_unit_test(test_process_neighbours_of_a_fatal_line_are_judged),
         cmocka_unit_test(test_process_that_ends_is_started_again),
         cmocka_unit_test(test_process_that_ends_once_is_not_noticed),
         cmocka_unit_test(test_process_that_is_down_refuses_at_once),
