@@ -28,9 +28,10 @@
 typedef struct SandboxLimits {
     int64_t wall_ms;      /* from start to end */
     int64_t cpu_ms;       /* of all processes together, looked at every 10 ms */
-    int64_t memory_bytes; /* the same; each may reserve four times as much, which is the bound
+    int64_t memory_bytes; /* of all processes and of what is in /box and /tmp, looked at every
+                             10 ms; a process may reserve four times as much, which is the bound
                              between two looks */
-    int64_t disk_bytes;   /* of /box and of /tmp, which are memory too and do not count above */
+    int64_t disk_bytes;   /* of /box and /tmp together, which are memory and count above too */
     int64_t output_bytes; /* of standard output and of standard error each */
     int64_t processes;    /* and threads, at a time */
     int64_t open_files;   /* of each process */

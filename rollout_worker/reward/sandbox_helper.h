@@ -19,6 +19,7 @@ typedef struct SandboxPipes {
     int trouble; /* a line about what could not be set up; closed when the program runs */
     int status;  /* the program's wait status, four bytes */
     int go;      /* a byte when the user mapping stands; end of file: give up */
+    int disk;    /* a socket: a descriptor of the file system that the program may write to */
 } SandboxPipes;
 
 /* Process 1 of the new namespaces; never returns. */

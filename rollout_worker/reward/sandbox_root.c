@@ -16,6 +16,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -160,14 +161,61 @@ static void write_file(const char *path, Slice text, mode_t mode)
     close(fd);
 }
 
-/* A file system in memory of the limit's size, for the program to write to. */
-static void make_private(const SandboxRun *run, const char *path, const char *mode)
+/* Shows the watcher how much is in the file system of `path`. */
+static void send_disk(const char *path, int socket)
+{
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    char byte = 'd';
+    struct iovec part = {&byte, 1};
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = control.bytes,
+                             .msg_controllen = sizeof control.bytes};
+    int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    MUST(fd, path);
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(header), &fd, sizeof fd);
+    MUST(sendmsg(socket, &message, MSG_NOSIGNAL), "could not show the disk to the watcher");
+    close(fd);
+    close(socket);
+}
+
+static int take_folder(const char *path)
+{
+    int fd = (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    MUST(fd, path);
+    return fd;
+}
+
+static void put_folder(int fd, const char *path)
+{
+    MUST(syscall(SYS_move_mount, fd, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH), path);
+    close(fd);
+}
+
+/* /box and /tmp: two folders of one file system in memory of the limit's size. */
+static void make_disk(const SandboxRun *run, int socket)
 {
     char options[128];
-    snprintf(options, sizeof options, "size=%lld,nr_inodes=4096,mode=%s",
-             (long long)run->limits.disk_bytes, mode);
-    MUST(mkdir(path, 0755), path);
-    MUST(mount("private", path, "tmpfs", MS_NOSUID | MS_NODEV, options), path);
+    snprintf(options, sizeof options, "size=%lld,nr_inodes=4096,mode=755",
+             (long long)run->limits.disk_bytes);
+    MUST(mkdir("box", 0755), "/box");
+    MUST(mkdir("tmp", 0755), "/tmp");
+    MUST(mount("private", "box", "tmpfs", MS_NOSUID | MS_NODEV, options), "/box");
+    send_disk("box", socket);
+    MUST(mkdir("box/box", 0755), "/box");
+    MUST(mkdir("box/tmp", 01777), "/tmp");
+    MUST(chmod("box/tmp", 01777), "/tmp");
+    int box = take_folder("box/box"), tmp = take_folder("box/tmp");
+    MUST(umount2("box", MNT_DETACH), "/box");
+    put_folder(box, "box");
+    put_folder(tmp, "tmp");
 }
 
 static void write_files(const SandboxRun *run)
@@ -178,14 +226,13 @@ static void write_files(const SandboxRun *run)
     MUST(chdir(".."), "/");
 }
 
-static void build_root(const SandboxRun *run, const Tree *trees, int count)
+static void build_root(const SandboxRun *run, const Tree *trees, int count, int socket)
 {
     MUST(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), "could not part from the mounts");
     MUST(mount("root", BASE, "tmpfs", MS_NOSUID | MS_NODEV, ROOT_BYTES),
          "could not mount a file system for the new root");
     MUST(chdir(BASE), BASE);
-    make_private(run, "box", "755");
-    make_private(run, "tmp", "1777");
+    make_disk(run, socket);
     MUST(mkdir("etc", 0755), "/etc");
     write_file("etc/passwd", slice_from("sandbox:x:1000:1000::/box:/bin/sh\n"), 0644);
     write_file("etc/group", slice_from("sandbox:x:1000:\n"), 0644);
@@ -345,7 +392,7 @@ _Noreturn void sandbox_root_run(const SandboxRun *run, const SandboxPipes *pipes
     MUST(sethostname("sandbox", 7), "could not set the host name");
     int count = take_trees(run, trees);
     become_nobody();
-    build_root(run, trees, count);
+    build_root(run, trees, count, pipes->disk);
     MUST(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), "could not hide its memory");
     die_with_watcher(pipes);
     drop_capabilities();

@@ -13,7 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -34,7 +36,8 @@ typedef struct Watch {
     SandboxResult *result;
     pid_t pid; /* of process 1, as seen from here */
     int input, output, errors, trouble, status, go;
-    size_t written; /* of the input */
+    int disk_socket, disk; /* the file system that the program writes to; -1: not known yet */
+    size_t written;        /* of the input */
     char trouble_text[TROUBLE_BYTES];
     size_t trouble_length;
     int wait_status; /* the program's; valid with `ended` */
@@ -142,7 +145,13 @@ static Status open_pipes(Watch *watch, SandboxPipes *pipes, Error *err)
     TRY(open_pipe(false, &watch->errors, &pipes->errors, err));
     TRY(open_pipe(false, &watch->trouble, &pipes->trouble, err));
     TRY(open_pipe(false, &watch->status, &pipes->status, err));
-    return open_pipe(true, &watch->go, &pipes->go, err);
+    TRY(open_pipe(true, &watch->go, &pipes->go, err));
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+        return refuse(err, "it has no pairs of sockets");
+    watch->disk_socket = ends[0];
+    pipes->disk = ends[1];
+    return OK;
 }
 
 static void close_near(Watch *watch)
@@ -153,6 +162,8 @@ static void close_near(Watch *watch)
     close_fd(&watch->trouble);
     close_fd(&watch->status);
     close_fd(&watch->go);
+    close_fd(&watch->disk_socket);
+    close_fd(&watch->disk);
 }
 
 static void close_far(SandboxPipes *pipes)
@@ -163,6 +174,7 @@ static void close_far(SandboxPipes *pipes)
     close_fd(&pipes->trouble);
     close_fd(&pipes->status);
     close_fd(&pipes->go);
+    close_fd(&pipes->disk);
 }
 
 /* Of all processes of the machine these are the ones to kill when its memory ends. */
@@ -313,6 +325,14 @@ static int64_t count_oom_kills(void)
     return number_behind(text, "\noom_kill ");
 }
 
+/* What is in /box and /tmp. */
+static int64_t disk_bytes(const Watch *watch)
+{
+    struct statfs info;
+    if (watch->disk < 0 || fstatfs(watch->disk, &info) != 0) return 0;
+    return (int64_t)(info.f_blocks - info.f_bfree) * (int64_t)info.f_bsize;
+}
+
 static void stop(Watch *watch, SandboxEnd end)
 {
     if (watch->stopped) return;
@@ -352,7 +372,8 @@ static void check_limits(Watch *watch)
     note_starvation(watch, &usage, watch->cpu_ms);
     bool starved = watch->starved_ms >= limits->wall_ms / 2;
     if (late) stop(watch, starved ? SANDBOX_STARVED : SANDBOX_WALL_LIMIT);
-    if (usage.memory_bytes > limits->memory_bytes) stop(watch, SANDBOX_MEMORY_LIMIT);
+    if (usage.memory_bytes + disk_bytes(watch) > limits->memory_bytes)
+        stop(watch, SANDBOX_MEMORY_LIMIT);
     if (watch->cpu_ms > limits->cpu_ms) stop(watch, SANDBOX_CPU_LIMIT);
 }
 
@@ -394,14 +415,37 @@ static void read_status(Watch *watch)
     if (got >= 0) close_fd(&watch->status);
 }
 
+/* Takes the descriptor that process 1 sends. */
+static void receive_disk(Watch *watch)
+{
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control;
+    char byte;
+    struct iovec part = {&byte, 1};
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = control.bytes,
+                             .msg_controllen = sizeof control.bytes};
+    ssize_t got = recvmsg(watch->disk_socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    struct cmsghdr *header = got == 1 ? CMSG_FIRSTHDR(&message) : NULL;
+    if (header != NULL && header->cmsg_type == SCM_RIGHTS)
+        memcpy(&watch->disk, CMSG_DATA(header), sizeof watch->disk);
+    close_fd(&watch->disk_socket);
+}
+
 static void serve(Watch *watch)
 {
-    struct pollfd fds[6] = {
-        {.fd = watch->input, .events = POLLOUT}, {.fd = watch->output, .events = POLLIN},
-        {.fd = watch->errors, .events = POLLIN}, {.fd = watch->trouble, .events = POLLIN},
-        {.fd = watch->status, .events = POLLIN}, {.fd = STDOUT_FILENO, .events = 0},
+    struct pollfd fds[7] = {
+        {.fd = watch->input, .events = POLLOUT},      {.fd = watch->output, .events = POLLIN},
+        {.fd = watch->errors, .events = POLLIN},      {.fd = watch->trouble, .events = POLLIN},
+        {.fd = watch->status, .events = POLLIN},      {.fd = STDOUT_FILENO, .events = 0},
+        {.fd = watch->disk_socket, .events = POLLIN},
     };
-    if (poll(fds, 6, LOOK_MS) < 0) return;
+    if (poll(fds, 7, LOOK_MS) < 0) return;
+    if (fds[6].revents != 0) receive_disk(watch);
     if (fds[0].revents != 0) feed(watch);
     if (fds[1].revents != 0) collect(watch, &watch->output, &watch->result->output);
     if (fds[2].revents != 0) collect(watch, &watch->errors, &watch->result->errors);
@@ -487,10 +531,12 @@ Status sandbox_watch(const SandboxRun *run, SandboxResult *ret, Error *err)
                    .trouble = -1,
                    .status = -1,
                    .go = -1,
+                   .disk_socket = -1,
+                   .disk = -1,
                    .start_ms = clock_ms(),
                    .looked_ms = clock_ms(),
                    .oom_kills = count_oom_kills()};
-    SandboxPipes pipes = {-1, -1, -1, -1, -1, -1};
+    SandboxPipes pipes = {-1, -1, -1, -1, -1, -1, -1};
     struct sock_fprog filter = {0};
     signal(SIGPIPE, SIG_IGN);
     Status status = sandbox_filter_make(&filter, err);

@@ -325,12 +325,24 @@ static void fill_disk(void)
     long long written = 0;
     for (int i = 0; i < 64; i++) {
         char path[64];
-        snprintf(path, sizeof path, "/box/file%d", i);
+        snprintf(path, sizeof path, i % 2 == 0 ? "/tmp/file%d" : "/box/file%d", i);
         int fd = open(path, O_CREAT | O_WRONLY, 0666);
         for (ssize_t got; fd >= 0 && (got = write(fd, block, sizeof block)) > 0;)
             written += got;
     }
     printf("%lld bytes\n", written);
+    fflush(stdout);
+}
+
+/* Takes memory by files and by processes, neither of them too much alone, and waits. */
+static void eat_by_halves(long files_mb, long memory_mb)
+{
+    static char block[1 << 20];
+    int fd = open("/tmp/half", O_CREAT | O_WRONLY, 0666);
+    for (long i = 0; i < files_mb; i++)
+        if (write(fd, block, sizeof block) != (ssize_t)sizeof block) printf("BROKEN: no room\n");
+    eat((size_t)memory_mb << 20);
+    sleep(1);
 }
 
 static void flood(void)
@@ -357,6 +369,7 @@ int main(int argc, char **argv)
     if (strcmp(way, "leftover") == 0) leave_children();
     if (strcmp(way, "privileges") == 0) gain_privileges();
     if (strcmp(way, "disk") == 0) fill_disk();
+    if (strcmp(way, "halves") == 0) eat_by_halves(atol(first), atol(second));
     if (strcmp(way, "flood") == 0) flood();
     if (strcmp(way, "sleep") == 0) sleep(1000);
     printf("tried %s\n", way);

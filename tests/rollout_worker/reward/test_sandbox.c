@@ -360,6 +360,26 @@ static void test_escape_disk(void **state)
     sandbox_result_clear(&result);
 }
 
+/* Files are memory: of a program that writes what its disk holds, and of one that takes memory in
+ * both ways. */
+static void test_escape_memory_by_files(void **state)
+{
+    (void)state;
+    SandboxLimits limits = sandbox_limits_default;
+    limits.disk_bytes = 256 << 20;
+    limits.memory_bytes = 64 << 20;
+    SandboxResult result;
+    if (!escape("disk", "", "", &limits, &result)) skip();
+    assert_int_equal(result.end, SANDBOX_MEMORY_LIMIT);
+    sandbox_result_clear(&result);
+    assert_true(escape("halves", "40", "40", &limits, &result));
+    assert_int_equal(result.end, SANDBOX_MEMORY_LIMIT);
+    sandbox_result_clear(&result);
+    assert_true(escape("halves", "20", "20", &limits, &result));
+    assert_tried(&result, "halves");
+    sandbox_result_clear(&result);
+}
+
 static void test_escape_output(void **state)
 {
     (void)state;
@@ -701,6 +721,9 @@ static void test_sandbox_refuses_when_any_step_is_denied(void **state)
         {"chdir", 0},
         {"symlink", 0},
         {"mkdir", 0},
+        {"chmod", 0},
+        {"sendmsg", 0},
+        {"socketpair", 0},
     };
     static const char *const command[] = {"echo", "ran", NULL};
     Seen *seen =
@@ -772,6 +795,7 @@ int main(void)
         cmocka_unit_test(test_escape_leftover_children),
         cmocka_unit_test(test_escape_privileges),
         cmocka_unit_test(test_escape_disk),
+        cmocka_unit_test(test_escape_memory_by_files),
         cmocka_unit_test(test_escape_output),
         cmocka_unit_test(test_sandbox_tells_a_kill_from_outside),
         cmocka_unit_test(test_sandbox_tells_a_busy_machine_from_a_slow_program),
