@@ -3,7 +3,7 @@
 /* Keys of other systems that no key here equals in meaning and unit: what to write in their place.
  * Those that do equal one stand with it, in `also` (job_table.c). */
 const ConfigForeign job_foreign[] = {
-    {"batch_size per_device_train_batch_size train_batch_size rollout_batch_size",
+    {"batch_size per_device_train_batch_size train_batch_size",
      "It may mean samples on one device or in a whole step. Here train.global_batch_size is "
      "samples "
      "in an optimizer step over all ranks, train.micro_batch_size those that a rank takes at a "
@@ -14,6 +14,9 @@ const ConfigForeign job_foreign[] = {
     {"world_size num_gpus num_processes nproc_per_node",
      "Train workers are train.tp_size times train.dp_size"},
     {"rollout_num_gpus num_proc", "Write rollout.num_workers: a number of processes"},
+    {"rollout_batch_size",
+     "It follows: a rollout is train.num_steps_per_rollout times train.global_batch_size answers, "
+     "rollout.n_samples_per_prompt of them to each prompt"},
     {"num_rollout", "Write train.num_steps: a step learns from what was rolled out for it"},
     {"ppo_mini_batch_size mini_batch_size",
      "Write train.global_batch_size: answers of an optimizer step; train.num_steps_per_rollout is "

@@ -82,8 +82,8 @@ static double mean(double sum, int64_t count)
 /* ---- steps ---- */
 
 typedef struct StepFigures {
-    double loss, accuracy, tokens_per_s;
-    double mfu, peak_flops; /* NAN when unknown */
+    double loss, accuracy, grad_norm, tokens_per_s; /* NAN where the policy stayed as it was */
+    double mfu, peak_flops;                         /* NAN when unknown */
     double eta_s;
 } StepFigures;
 
@@ -104,6 +104,12 @@ static double usual_turn(const Reporter *reporter)
     return (turn[(count - 1) / 2] + turn[count / 2]) / 2;
 }
 
+/* The critic warms up. */
+static bool policy_stays(const StepResult *result)
+{
+    return result->has_policy && result->policy.tokens == 0;
+}
+
 static StepFigures figures_of(Reporter *reporter, const Effect *effect, const JobView *job,
                               double peak_flops)
 {
@@ -121,6 +127,7 @@ static StepFigures figures_of(Reporter *reporter, const Effect *effect, const Jo
         .loss = result->has_policy ? policy_view_step(effect).loss
                                    : mean(result->loss_sum, result->trained_tokens),
         .accuracy = mean((double)result->correct, result->trained_tokens),
+        .grad_norm = policy_stays(result) ? (double)NAN : result->grad_norm,
         .tokens_per_s = (double)result->tokens / seconds,
         .mfu = peak_flops > 0 ? rate / peak_flops : NAN,
         .peak_flops = peak_flops > 0 ? peak_flops : NAN,
@@ -143,8 +150,7 @@ static void record_step(Reporter *reporter, const Effect *effect, const JobView 
     metrics_put(metrics, "train/loss", figures->loss);
     if (result->has_policy) policy_metrics_step(metrics, effect);
     metrics_put(metrics, "train/token_accuracy", figures->accuracy);
-    bool critic_only = result->has_policy && result->policy.tokens == 0;
-    metrics_put(metrics, "train/grad_norm", critic_only ? (double)NAN : result->grad_norm);
+    metrics_put(metrics, "train/grad_norm", figures->grad_norm);
     metrics_put(metrics, "train/lr", result->lr);
     metrics_put(metrics, "train/skipped", result->skipped);
     metrics_put(metrics, "train/samples", effect->step.plan->num_samples);
@@ -208,7 +214,8 @@ static void show_step_live(Reporter *reporter, const Effect *effect, const JobVi
                (long long)job->total_steps);
     str_puts(live_line_add(line, SHOW_PHASE), reporter->phase);
     show_loss(line, effect, figures);
-    str_printf(live_line_add(line, SHOW_GRAD), "grad %.3g", result->grad_norm);
+    if (isfinite(figures->grad_norm))
+        str_printf(live_line_add(line, SHOW_GRAD), "grad %.3g", figures->grad_norm);
     str_printf(live_line_add(line, SHOW_LR), "lr %.1e", result->lr);
     Str *rate = live_line_add(line, SHOW_RATE);
     live_put_rate(rate, figures->tokens_per_s);
@@ -251,9 +258,9 @@ static void print_step_plain(Reporter *reporter, const Effect *effect, const Job
         print_policy(&view);
         putchar(' ');
     }
-    if (isfinite(figures->loss)) printf("loss=%.4f ", figures->loss);
-    printf("grad_norm=%.4g lr=%.4g tokens_per_s=%.0f", effect->step.result.grad_norm,
-           effect->step.result.lr, figures->tokens_per_s);
+    if (!policy_stays(&effect->step.result))
+        printf("loss=%.4f grad_norm=%.4g ", figures->loss, figures->grad_norm);
+    printf("lr=%.4g tokens_per_s=%.0f", effect->step.result.lr, figures->tokens_per_s);
     if (isfinite(figures->mfu)) printf(" mfu=%.3f", figures->mfu);
     if (isfinite(figures->eta_s)) printf(" eta_s=%.0f", figures->eta_s);
     Skipped skipped = skipped_count(job);

@@ -52,10 +52,11 @@ static Status make_step(Learner *learner, bool rewards, LearnerResult *ret, Erro
     ToyRollout rollout;
     int64_t next = trainer_step(learner_policy(learner)) + 1;
     toy_roll_out(learner_policy(learner), 1.0f, next, &rollout);
-    MicroBatch batch = {rollout.pointer, TOY_SAMPLES};
+    enum { HALF = TOY_SAMPLES / 2 };
+    MicroBatch halves[] = {{rollout.pointer, HALF}, {rollout.pointer + HALF, HALF}};
     LearnerStep step = {
-        .micro_batch = &batch,
-        .num_micro_batches = 1,
+        .micro_batch = halves,
+        .num_micro_batches = 2,
         .step = next,
         .trained_tokens = rollout.trained_tokens,
         .total_steps = 100,
@@ -226,10 +227,11 @@ static void test_reference_is_what_the_stage_began_with(void **state)
 
 static void critic_only_body(const Ranks *ranks, void *argument)
 {
-    (void)argument;
+    const int *updates = argument;
     Error err = {0};
     LearnerResult result;
     JobConfig *config = make_config("critic_only", true);
+    config->train.num_steps_per_rollout = *updates;
     config->algorithm.advantage_estimator = ADVANTAGE_PPO;
     config->algorithm.critic_updates = 3;
     config->algorithm.critic_only_steps = 2;
@@ -240,6 +242,7 @@ static void critic_only_body(const Ranks *ranks, void *argument)
         rank_check((digest(learner) == before) == (step <= 2));
         rank_check(trainer_step(learner_policy(learner)) == step);
     }
+    rank_check(learner_policy(learner)->optimizer->updates == 2 * *updates);
     learner_destroy(learner);
     job_config_destroy(config);
 }
@@ -248,7 +251,8 @@ static void test_policy_waits_while_the_critic_warms_up(void **state)
 {
     (void)state;
     fresh_model("critic_only");
-    ranks_run(1, 1, critic_only_body, NULL);
+    for (int updates = 1; updates <= 2; updates++)
+        ranks_run(1, 1, critic_only_body, &updates);
 }
 
 /* ---- refusals ---- */
