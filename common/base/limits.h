@@ -33,9 +33,10 @@
 #define LEASES_MAX             64          /* in work at one rollout worker */
 #define LEDGER_LINE_BYTES_MAX  (16u << 20) /* one step */
 #define SAMPLE_TOKENS_MAX      (1 << 22)
-#define GROUP_SAMPLES_MAX      1024 /* of one prompt */
-#define SET_NAME_BYTES         40   /* of "train", "eval" and evaluation sets; with the NUL */
-#define KEEP_BEST_MAX          32   /* checkpoints of best evaluations */
-#define STDERR_TAIL_BYTES      4096 /* of a dead actor, in its death notice */
+#define STEP_SAMPLES_MAX       (1 << 20) /* of all optimizer steps of a step */
+#define GROUP_SAMPLES_MAX      1024      /* of one prompt */
+#define SET_NAME_BYTES         40        /* of "train", "eval" and evaluation sets; with the NUL */
+#define KEEP_BEST_MAX          32        /* checkpoints of best evaluations */
+#define STDERR_TAIL_BYTES      4096      /* of a dead actor, in its death notice */
 
 #endif

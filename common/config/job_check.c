@@ -360,6 +360,13 @@ static Status check_groups(const LoadedJob *job, Error *err)
             "does not divide: expected whole groups, the answers to one prompt.\n"
             "Use a global_batch_size of %lld.",
             (long long)batch, (long long)group, (long long)((batch + group - 1) / group * group));
+    if (job_samples_per_step(config) > STEP_SAMPLES_MAX)
+        return job_refuse(
+            job, "train.num_steps_per_rollout", "train.global_batch_size", err,
+            "train.num_steps_per_rollout %lld times train.global_batch_size %lld makes %lld "
+            "answers in a rollout, expected at most %d.\nLower one.",
+            (long long)config->train.num_steps_per_rollout, (long long)batch,
+            (long long)job_samples_per_step(config), STEP_SAMPLES_MAX);
     return OK;
 }
 

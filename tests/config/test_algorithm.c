@@ -402,8 +402,16 @@ static void test_updates_of_a_rollout_give_ratios_a_meaning(void **state)
     config.advantage_estimator = ADVANTAGE_PPO;
     config.value_clip = 0.2;
     accept();
+    expect_rollout_refusal("}\nalgorithm: {policy_loss: gspo", "num_steps_per_rollout");
     expect_refusal("}\ntrain: {num_steps_per_rollout: 2",
                    "train.num_steps_per_rollout has no effect");
+    JobConfig *job = NULL;
+    Error err = {0};
+    const char *yaml = "model: {path: m}\ndata: {train: a}\n"
+                       "train: {num_steps_per_rollout: 1024, global_batch_size: 2048}\n"
+                       "rollout: {function: generate, reward: gsm8k, n_samples_per_prompt: 8}\n";
+    assert_fails(job_config_parse(yaml, "job.yaml", "/", &job, &err), ERR_INVALID, &err,
+                 "makes 2097152 answers in a rollout");
 }
 
 /* The effective configuration names every key; reading it again must not find fault with that. */
