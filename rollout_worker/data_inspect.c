@@ -259,9 +259,9 @@ static Status try_function(const JobConfig *config, Error *err)
     void *shared = NULL;
     Status status = rollout_enter_working_dir(config, err);
     if (status == OK) status = table->open(config, &shared, err);
-    if (status != OK) return job_config_locate(config, err);
-    table->close(shared);
-    return OK;
+    if (status == OK && table->try_programs != NULL) status = table->try_programs(shared, err);
+    if (shared != NULL) table->close(shared);
+    return status == OK ? OK : job_config_locate(config, err);
 }
 
 static int check(const Arguments *arguments)

@@ -110,6 +110,9 @@ typedef struct RolloutTable {
     const char *(*memory_plan)(const void *shared); /* for people; borrowed */
     /* What it generates with, and how it reads chats; borrowed. */
     const struct Policy *(*policy)(const void *shared, const struct ChatText **ret_text);
+    /* For a check before a run: fails when a program that `open` has started ends within a moment.
+     */
+    Status (*try_programs)(void *shared, Error *err);
 } RolloutTable;
 
 extern const RolloutTable rollout_generate;

@@ -44,6 +44,11 @@ Status process_function_open(const ProcessPoolOptions *pool, const FunctionHost 
     return status;
 }
 
+Status process_function_watch(ProcessFunction *function, int64_t until_ms, Error *err)
+{
+    return process_pool_watch(function->pool, until_ms, err);
+}
+
 void process_function_close(ProcessFunction *function)
 {
     if (function == NULL) return;

@@ -18,6 +18,9 @@ Status process_function_open(const ProcessPoolOptions *pool, const FunctionHost 
                              ProcessFunction **ret, Error *err);
 void process_function_close(ProcessFunction *function); /* accepts NULL; no task may be running */
 
+Status process_function_watch(ProcessFunction *function, int64_t until_ms,
+                              Error *err); /* process_pool_watch */
+
 /* Makes ret[task->num_samples], to be cleared by the caller. ERR_UNAVAILABLE, ERR_TIMEOUT: the
  * program ended or was silent; ERR_INVALID: it broke the protocol; ERR_DATA: it says that it cannot
  * use the record; ERR_CANCELLED: nobody wants it any more; or the engine's. Then nothing is

@@ -22,6 +22,7 @@
 
 #define TOKENIZER_CACHE_BYTES (256u << 10) /* per thread, and there are many */
 #define THREADS_MAX           1024
+#define WATCH_MS              300
 
 /* Evaluations draw other noise than training, and each set other noise than the others. */
 #define EVAL_SAMPLE ((uint64_t)1 << 63)
@@ -221,6 +222,21 @@ static Status generate_open(const JobConfig *config, void **ret_shared, Error *e
     else
         generate_close(generate);
     return status;
+}
+
+/* A program that cannot even start ends at once; what needs longer to fail is met by the run. */
+static Status generate_try_programs(void *shared, Error *err)
+{
+    Generate *generate = shared;
+    int64_t until_ms = clock_ms() + WATCH_MS;
+    for (int i = 0; i < generate->num_rules; i++) {
+        RewardSet *rewards = judge_rewards(generate->rules[i].judge);
+        if (rewards == NULL || reward_set_watch(rewards, until_ms, err) == OK) continue;
+        const char *key = i == 0 ? "rollout.reward" : eval_set(generate->config, i - 1).key;
+        return error_prefix(err, "%s", key);
+    }
+    if (generate->maker->watch == NULL) return OK;
+    return generate->maker->watch(generate->made, until_ms, err);
 }
 
 static void *generate_open_thread(const void *shared)
@@ -618,7 +634,8 @@ static char *generate_warnings(const void *shared)
     .close_thread = generate_close_thread, .run = generate_run, .explain = generate_explain,       \
     .warnings = generate_warnings, .num_threads = generate_num_threads, .adopt = generate_adopt,   \
     .end = generate_end, .describe = generate_describe, .watch = generate_watch,                   \
-    .memory_plan = generate_memory_plan, .policy = generate_policy
+    .memory_plan = generate_memory_plan, .policy = generate_policy,                                \
+    .try_programs = generate_try_programs
 
 const RolloutTable rollout_generate = {.name = "generate", GENERATES};
 const RolloutTable rollout_process = {.name = "process", GENERATES};

@@ -82,6 +82,14 @@ static Status function_open(const MakerHost *host, void **ret_self, Error *err)
     return status;
 }
 
+static Status function_watch(void *self, int64_t until_ms, Error *err)
+{
+    UserFunction *function = self;
+    if (function->process == NULL) return OK;
+    Status status = process_function_watch(function->process, until_ms, err);
+    return status == OK ? OK : error_prefix(err, "rollout.function");
+}
+
 /* ---- a record ---- */
 
 /* The engine as a function has it: what it ends with is not the function's doing. */
@@ -204,4 +212,4 @@ static Status function_make(void *self, const MakerTask *task, Answer *ret, Erro
 }
 
 const AnswerMaker make_function = {
-    .open = function_open, .close = function_close, .make = function_make};
+    .open = function_open, .close = function_close, .watch = function_watch, .make = function_make};

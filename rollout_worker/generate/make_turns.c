@@ -53,6 +53,12 @@ static Status open_turns(Turns *turns, Error *err)
         .max_answer_tokens = (int32_t)config->rollout.max_tool_response_length,
     };
     Status status = multi_turn_create(&options, &turns->multi_turn, err);
+    if (status == ERR_UNSUPPORTED)
+        error_append(err,
+                     "The template is %s. Name another file with model.chat_template, for example "
+                     "deploy/examples/tools/chat_template.jinja.",
+                     config->model.chat_template != NULL ? config->model.chat_template
+                                                         : config->model.tokenizer);
     return status == OK ? OK : error_prefix(err, "rollout.tools");
 }
 
@@ -67,6 +73,13 @@ static Status turns_open(const MakerHost *host, void **ret_self, Error *err)
     else
         turns_close(turns);
     return status;
+}
+
+static Status turns_watch(void *self, int64_t until_ms, Error *err)
+{
+    Turns *turns = self;
+    Status status = tool_set_watch(turns->tools, until_ms, err);
+    return status == OK ? OK : error_prefix(err, "rollout.tools");
 }
 
 static const cJSON *turns_tools(const void *self)
@@ -286,5 +299,6 @@ done:
 const AnswerMaker make_turns = {.needs_room = true,
                                 .open = turns_open,
                                 .close = turns_close,
+                                .watch = turns_watch,
                                 .tools = turns_tools,
                                 .make = turns_make};

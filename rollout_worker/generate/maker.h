@@ -31,6 +31,8 @@ typedef struct AnswerMaker {
     bool needs_room; /* a prompt of data.max_length tokens is of no use */
     Status (*open)(const MakerHost *host, void **ret_self, Error *err);
     void (*close)(void *self); /* accepts NULL */
+    /* process_pool_watch of its programs. NULL: it has none. */
+    Status (*watch)(void *self, int64_t until_ms, Error *err);
     /* What prompts show that have no tools of their own: a list; NULL: nothing. */
     const cJSON *(*tools)(const void *self);
     /* Makes ret[num_samples], zeroed before but for position and index, some or all of them

@@ -16,9 +16,10 @@
 #include "base/memory.h"
 #include "rollout_worker/process/child.h"
 
-#define TAIL_BYTES 160 /* of standard error, in messages */
-#define GRACE_MS   1000
-#define ENDS_MAX   3 /* of a program in a row, until what waits for its next start is refused too */
+#define TAIL_BYTES     160 /* of standard error, in messages */
+#define GRACE_MS       1000
+#define WATCH_SLICE_MS 10
+#define ENDS_MAX       3 /* of a program in a row, until what waits for its next start is refused too */
 
 /* A line of the program's that its exchange has not taken yet. */
 typedef struct Message {
@@ -632,6 +633,29 @@ Status process_pool_open(const ProcessPoolOptions *options, ProcessPool **ret, E
         *ret = pool;
     else
         process_pool_close(pool);
+    return status;
+}
+
+static Status look_for_ends(ProcessPool *pool, Error *err)
+{
+    Status status = OK;
+    pthread_mutex_lock(&pool->lock);
+    for (int64_t i = 0; i < pool->options.processes && status == OK; i++)
+        if (pool->keeper[i].failures > 0)
+            status =
+                error_set(err, ERR_INVALID, "%s, before anything was asked of it", pool->trouble);
+    pthread_mutex_unlock(&pool->lock);
+    return status;
+}
+
+Status process_pool_watch(ProcessPool *pool, int64_t until_ms, Error *err)
+{
+    const struct timespec slice = {.tv_nsec = WATCH_SLICE_MS * 1000000};
+    Status status = look_for_ends(pool, err);
+    while (status == OK && clock_ms() < until_ms) {
+        nanosleep(&slice, NULL);
+        status = look_for_ends(pool, err);
+    }
     return status;
 }
 

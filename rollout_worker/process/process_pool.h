@@ -60,6 +60,10 @@ Status process_pool_read_options(const cJSON *json, const char *where, ProcessPo
 Status process_pool_open(const ProcessPoolOptions *options, ProcessPool **ret, Error *err);
 void process_pool_close(ProcessPool *pool); /* accepts NULL; no exchange may be open */
 
+/* For a check before a run, when nothing was asked yet: ERR_INVALID as soon as a program has ended,
+ * with how, and its last words; OK when all stand at `until_ms` of clock_ms. */
+Status process_pool_watch(ProcessPool *pool, int64_t until_ms, Error *err);
+
 /* ---- exchanges ---- */
 
 typedef struct Exchange Exchange;

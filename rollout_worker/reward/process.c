@@ -55,6 +55,12 @@ static Status process_open(const cJSON *options, void **ret_self, Error *err)
     return status;
 }
 
+Status reward_process_watch(void *opened, int64_t until_ms, Error *err)
+{
+    const Scorer *scorer = opened;
+    return process_pool_watch(scorer->pool, until_ms, err);
+}
+
 static Exchange *ask(Scorer *scorer, const RewardRequest *requests, int count)
 {
     Str line = {0};

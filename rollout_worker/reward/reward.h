@@ -105,6 +105,7 @@ extern const RewardTable reward_instructions;
 extern const RewardTable reward_random;
 extern const RewardTable reward_code;
 extern const RewardTable reward_process;
+Status reward_process_watch(void *opened, int64_t until_ms, Error *err); /* process_pool_watch */
 extern const RewardTable reward_http;
 extern const RewardTable reward_plugin_table; /* reward_plugin is the function of its interface */
 

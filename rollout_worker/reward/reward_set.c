@@ -132,6 +132,17 @@ Status reward_set_open(const cJSON *spec, RewardSet **ret, Error *err)
     return OK;
 }
 
+Status reward_set_watch(RewardSet *set, int64_t until_ms, Error *err)
+{
+    for (int i = 0; i < set->count; i++) {
+        const Member *member = &set->member[i];
+        if (member->table != &reward_process) continue;
+        if (reward_process_watch(member->opened, until_ms, err) != OK)
+            return error_prefix(err, "reward %s", member->table->name);
+    }
+    return OK;
+}
+
 void reward_set_close(RewardSet *set)
 {
     if (set == NULL) return;

@@ -20,6 +20,9 @@ typedef struct RewardSet RewardSet;
 Status reward_set_open(const cJSON *spec, RewardSet **ret, Error *err);
 void reward_set_close(RewardSet *set); /* accepts NULL */
 
+/* process_pool_watch of the programs among them; names the reward whose program has ended. */
+Status reward_set_watch(RewardSet *set, int64_t until_ms, Error *err);
+
 /* Judges `count` responses to one prompt (a group; 1 for one alone). Blocks while processes and
  * servers work, each up to its timeout. Any thread, concurrently. results[i] belongs to
  * requests[i]; it is overwritten, and cleared by the caller afterwards. With more than one reward,

@@ -343,6 +343,19 @@ static bool reads_probe(const ToolFormat *format, const char *turn, const cJSON 
     return reads;
 }
 
+static Status refuse_template(const char *turn, Error *err)
+{
+    if (strstr(turn, "qFq") == NULL)
+        return error_set(
+            err, ERR_UNSUPPORTED,
+            "the chat template leaves out the calls of tools in a turn of the model's, "
+            "expected one that writes them");
+    return error_set(err, ERR_UNSUPPORTED,
+                     "the chat template writes calls of tools in a format that is not known, %s; "
+                     "known are hermes, llama3_json, qwen_xml and glm",
+                     QUOTED(turn));
+}
+
 Status tool_format_detect(const TextModel *model, const ToolFormat **ret, Error *err)
 {
     cJSON *messages = cJSON_Parse(probe_messages), *tools = cJSON_Parse(probe_tools);
@@ -364,10 +377,7 @@ Status tool_format_detect(const TextModel *model, const ToolFormat **ret, Error 
     if (found != NULL)
         *ret = found;
     else
-        status = error_set(err, ERR_UNSUPPORTED,
-                           "the chat template writes calls of tools in a format that is not known, "
-                           "%s; known are hermes, llama3_json, qwen_xml and glm",
-                           QUOTED(turn));
+        status = refuse_template(turn, err);
 done:
     free(turn);
     tokenized_conversation_free(&probe);

@@ -206,6 +206,16 @@ Status tool_set_open(const cJSON *spec, ToolSet **ret, Error *err)
     return status;
 }
 
+Status tool_set_watch(ToolSet *set, int64_t until_ms, Error *err)
+{
+    for (int i = 0; i < set->num_providers; i++) {
+        ProcessPool *pool = set->provider[i].pool;
+        if (pool == NULL || process_pool_watch(pool, until_ms, err) == OK) continue;
+        return error_prefix(err, "tools[%d]", i);
+    }
+    return OK;
+}
+
 const cJSON *tool_set_functions(const ToolSet *set)
 {
     return set->functions;

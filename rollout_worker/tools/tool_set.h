@@ -18,6 +18,9 @@ typedef struct ToolSet ToolSet;
 Status tool_set_open(const cJSON *spec, ToolSet **ret, Error *err);
 void tool_set_close(ToolSet *set); /* accepts NULL */
 
+/* process_pool_watch of its programs; names the tool whose program has ended. */
+Status tool_set_watch(ToolSet *set, int64_t until_ms, Error *err);
+
 /* All functions as chat templates take them: a list of {"type": "function", "function": {...}}.
  * Borrowed. */
 const cJSON *tool_set_functions(const ToolSet *set);

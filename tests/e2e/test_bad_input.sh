@@ -117,6 +117,9 @@ case_rollout_tools() {
     message 2
     says "job.yaml:17: rollout.tools: tools[0] has neither command nor url" "Write for example command: [python3" \
         "see tools.md"
+    message 2 --set 'rollout.tools=[{name: calc, command: cat}]'
+    says "rollout.tools: the chat template leaves out the calls of tools" "The template is $PWD/model." \
+        "model.chat_template, for example deploy/examples/tools/chat_template.jinja"
 }
 
 case_rollout_function() {

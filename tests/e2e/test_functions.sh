@@ -29,6 +29,10 @@ no_mismatch() {
     [ -z "$(figures train/logprob_mismatch_count | grep -v '^0$')" ] || fail "log-probs differ"
 }
 
+# A program that starts, and ends at the first line that it is asked.
+printf '%s\n' '#!/bin/sh' 'read -r line' 'echo "out of order" >&2' 'exit 1' > fails.sh
+chmod +x fails.sh
+
 # tiny_model: settings of a model of random weights and of data that it has not seen.
 tiny_model="model.path=$EXAMPLES/tiny/model model.init=random data.train=$DATA/train.jsonl data.eval=$DATA/eval.jsonl"
 tiny_model="$tiny_model train.num_steps=4 train.global_batch_size=32 rollout.n_samples_per_prompt=4"
@@ -68,11 +72,11 @@ tools) # a model that learnt to call the calculator
     # A tool that ends at every call is nobody's wrong answer.
     # shellcheck disable=SC2086
     use_job tools/rl.yaml run_failing $rl rollout.failures_max=2 \
-        'rollout.tools=[{"name":"calculator","command":"false"}]'
+        'rollout.tools=[{"name":"calculator","command":"'"$PWD"'/fails.sh"}]'
     start_job
     finish_job 4
     for text in "controller: a tool failed at " "each tried 4 times (limit: rollout.failures_max 2)" \
-        'tool "calculator": false exited with status 1'; do
+        'tool "calculator": ' "fails.sh exited with status 1: out of order"; do
         grep -qF "$text" "$RUN.out" || fail "nothing is said of: $text"
     done
     nothing_left
@@ -114,11 +118,11 @@ plugin)
     ;;
 failures) # a program that ends at every record
     # shellcheck disable=SC2086
-    use_job rollout/job.yaml run_failing $tiny_model rollout.function=process:false rollout.failures_max=1
+    use_job rollout/job.yaml run_failing $tiny_model rollout.function=process:$PWD/fails.sh rollout.failures_max=1
     start_job
     finish_job 4
     for text in "the rollout function failed at 2 samples or records, each tried 4 times" \
-        "limit: rollout.failures_max 1" "false exited with status 1" "to do: mend it"; do
+        "limit: rollout.failures_max 1" "fails.sh exited with status 1: out of order" "to do: mend it"; do
         grep -qF "$text" "$RUN.out" || fail "nothing is said of: $text"
     done
     nothing_left
@@ -138,19 +142,22 @@ rollout.function=process:no-such-program|there is no program "no-such-program" i
 rollout.function=plugin:none.so rollout.function_processes=1|cannot load rollout plugin
 rollout.function=proces:python3|Did you mean process:...?
 rollout.function=plugin|Did you mean plugin:...?
+rollout.function=process:false|rollout.function: false exited with status 1, before anything was asked of it
+rollout.reward={"name":"process","options":{"command":["sh","nothere.sh"]}}|rollout.reward: reward process: sh exited with status
 rollout.max_turns=3|rollout.max_turns has no effect without rollout.tools
 rollout.tools=[]|rollout.tools has no effect with a rollout function of your own
 rollout.reward=gsm9k|did you mean gsm8k?
 TEXT
     while IFS='|' read -r setting text; do
         # shellcheck disable=SC2086
-        use_job tools/rl.yaml run_refused $tiny_model "$setting"
+        use_job tools/rl.yaml run_refused $tiny_model "$setting" model.chat_template=$EXAMPLES/tools/chat_template.jinja
         # shellcheck disable=SC2086
         if "$BIN/controller" --config "$JOB" $SETTINGS > out 2>&1; then fail "the controller takes $setting"; fi
         grep -qF "$text" out || fail "the controller says of $setting: $(cat out)"
     done << 'TEXT'
 rollout.tools=[]|rollout.tools: tools is an empty list, expected a list with a tool at least
 rollout.tools=[{"name":"a"}]|rollout.tools: tools[0] has neither command nor url
+rollout.tools=[{"name":"a","command":"false"}]|rollout.tools: tools[0]: false exited with status 1, before anything
 rollout.tools=[{"name":"a","comand":"a"}]|did you mean command?
 rollout.tools=[{"command":"cat"}]|functions is missing
 rollout.tool_format=hermess|did you mean hermes?

@@ -162,7 +162,7 @@ static void test_specs_that_are_wrong_are_refused(void **state)
         {"[1]", "tools[0] is a number"},
         {"[{\"comand\": []}]", "did you mean command?"},
         {"[{\"command\": [\"x\"]}]", "tools[0]: functions is missing"},
-        {"[{\"functions\": [{\"name\": \"f\"}]}]", "command is missing"},
+        {"[{\"functions\": [{\"name\": \"f\"}]}]", "neither command nor url"},
         {"[{\"command\": [\"/no/such\"], \"functions\": [{\"name\": \"f\"}]}]", "/no/such"},
         {"[{\"url\": \"ftp://x\", \"functions\": [{\"name\": \"f\"}]}]", "expected http"},
         {"[{\"command\": [\"cat\"], \"functions\": [{\"name\": \"f\"}, {\"name\": \"f\"}]}]",
