@@ -186,9 +186,16 @@ static bool is_equation(const MathNode *node)
     return true;
 }
 
+/* f^{-1}, the name of a function as well as 1/f. */
+static bool is_inverse(const MathNode *node)
+{
+    return node->kind == NODE_POW && node->arg[0]->kind == NODE_SYMBOL &&
+           node->arg[1]->kind == NODE_NEG && node->arg[1]->arg[0]->kind == NODE_NUMBER;
+}
+
 static bool is_symbols_only(const MathNode *node)
 {
-    if (node->kind == NODE_SYMBOL) return true;
+    if (node->kind == NODE_SYMBOL || is_inverse(node)) return true;
     if (node->count == 0) return false;
     for (int i = 0; i < node->count; i++)
         if (!is_symbols_only(node->arg[i])) return false;

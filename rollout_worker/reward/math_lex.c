@@ -330,6 +330,22 @@ static void lex_backslash(Lexer *lexer)
     }
 }
 
+/* Passes over the scale of a temperature behind its degrees. */
+static void skip_scale(Lexer *lexer)
+{
+    static const char *const spellings[] = {
+        "\\text{C}",  "\\text{F}",    "\\mathrm{C}",  "\\mathrm{F}", "\\text{ C}",
+        "\\text{ F}", "\\mathrm{~C}", "\\mathrm{~F}", "C",           "F"};
+    Slice rest = slice_trim(slice_part(lexer->text, lexer->at, lexer->text.length));
+    for (size_t i = 0; i < sizeof spellings / sizeof spellings[0]; i++) {
+        size_t length = strlen(spellings[i]);
+        if (!slice_starts_with(rest, slice_from(spellings[i]))) continue;
+        if (rest.length > length && byte_is_letter(rest.data[length])) continue;
+        lexer->at = (size_t)(rest.data - lexer->text.data) + length;
+        return;
+    }
+}
+
 /* `^\circ` and its spellings. True when it was one. */
 static bool lex_degree(Lexer *lexer)
 {
@@ -348,6 +364,7 @@ static bool lex_degree(Lexer *lexer)
         if (braced && peek(lexer, end) != '}') return false;
         lexer->at += end + (braced ? 1 : 0);
         emit_mark(lexer, 'D');
+        skip_scale(lexer);
         return true;
     }
     return false;

@@ -276,6 +276,7 @@ static bool take_relation(MathParser *parser, MathRelation *ret)
 
 static MathNode *parse_relation(MathParser *parser)
 {
+    take_command(parser, "approx"); /* about 3.14: the number that is written */
     MathNode *first = parse_sets(parser, 2);
     if (first == NULL) return NULL;
     NodeList sides = {.count = 0};

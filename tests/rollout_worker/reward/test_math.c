@@ -85,6 +85,12 @@ static void test_units_are_passed_over(void **state)
     DIFFER("5m", "5");
     SAME("90^\\circ", "90");
     SAME("90^\\circ", "90°");
+    SAME("20^\\circ \\text{C}", "20");
+    SAME("20", "20^{\\circ}\\mathrm{F}");
+    SAME("20^\\circ C", "20");
+    DIFFER("20^\\circ C", "21^\\circ C");
+    SAME("\\approx 3.14", "3.14");
+    DIFFER("\\approx 3.14", "3.15");
     SAME("3 \\text{ cm}, 4 \\text{ cm}", "3, 4");
     DIFFER("5\\text{ apples}", "6\\text{ apples}");
     SAME("5c+2b", "2b+5c"); /* a variable is no unit */
@@ -199,6 +205,8 @@ static void test_equations_and_inequalities(void **state)
     SAME("x\\ne 2", "(-\\infty,2)\\cup(2,\\infty)");
     SAME("x=\\sqrt2\\approx 1.41", "\\sqrt{2}");
     SAME("f(x)=2x", "f(x) = x+x");
+    SAME("f^{-1}(x)=\\frac{x-1}{2}", "\\frac{x-1}{2}");
+    DIFFER("f^{-1}(x)=\\frac{x-1}{2}", "\\frac{x+1}{2}");
     SAME("x_1=3", "3");
 }
 
