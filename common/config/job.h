@@ -250,8 +250,8 @@ char *job_config_graft(const JobConfig *run, const JobConfig *job);
  */
 char *job_config_changes(const JobConfig *before, const JobConfig *after);
 
-/* What only the file system can tell: files that exist and are readable, globs that match, sizes
- * that divide. */
+/* What only the file system can tell: files and folders that exist and are readable, globs that
+ * match, sizes that divide. */
 Status job_config_check_files(const JobConfig *config, Error *err);
 /* Of these the ones that looking at the data needs: tokenizer, chat template, data files. */
 Status job_config_check_data(const JobConfig *config, Error *err);

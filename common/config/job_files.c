@@ -384,6 +384,23 @@ static Status check_models(const FileCheck *check)
     return OK;
 }
 
+/* What the rollout workers read. Of several stages an earlier one may make the answers that a later
+ * one loads. */
+static Status check_rollout(const FileCheck *check)
+{
+    static const char key[] = "rollout.load", expected[] = "the folder of a run's rollout.save";
+    const JobConfig *config = &check->job->config;
+    const char *load = config->rollout.load, *token = config->rollout.serve_token_file;
+    if (token != NULL)
+        TRY(check_file(check, "rollout.serve_token_file", token,
+                       "a file with a token in its first line"));
+    if (load == NULL || config->stage != NULL || path_is_folder(load)) return OK;
+    if (!path_exists(load)) return refuse_absent(check, key, load, expected);
+    return error_set(check->err, ERR_INVALID,
+                     "%s: %s is a file, expected %s.\nName the folder that holds the answers.",
+                     key_at(check, key), load, expected);
+}
+
 static Status check_data(const FileCheck *check)
 {
     const JobConfig *config = &check->job->config;
@@ -411,6 +428,7 @@ Status job_config_check_files(const JobConfig *config, Error *err)
     if (status == OK) status = check_folder(&check, "model.path", config->model.path);
     if (status == OK) status = check_model_config(&check);
     if (status == OK) status = check_models(&check);
+    if (status == OK) status = check_rollout(&check);
     if (status == OK) status = check_data(&check);
     if (status == OK) status = check_run_dir(&check);
     arena_destroy(check.arena);

@@ -130,6 +130,20 @@ case_rollout_function() {
     says 'rollout.function is "process:"' "right behind the colon, without a blank: function: process:..."
 }
 
+case_rollout_files() {
+    generates generate "reward: gsm8k" "load: answers"
+    echo no >note
+    message 2
+    says "job.yaml:17: rollout.load: $PWD/answers does not exist" "expected the folder of a run's rollout.save"
+    message 2 --set rollout.load=note
+    says "--set rollout.load=note: rollout.load: $PWD/note is a file" "Name the folder"
+    sed -i '/load: answers/d' job.yaml
+    message 2 --set rollout.serve_port=9000 --set rollout.serve_token_file=nofile
+    says "rollout.serve_token_file: $PWD/nofile does not exist" "a file with a token in its first line"
+    "$BIN/controller" validate --config job.yaml --set rollout.load=answers >out 2>&1 && fail "validate is content"
+    grep -q "rollout.load: $PWD/answers does not exist" out || fail "validate does not say it"
+}
+
 case_missing_job_file() {
     rm job.yaml
     message 2

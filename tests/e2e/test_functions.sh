@@ -143,14 +143,15 @@ rollout.function=plugin:none.so rollout.function_processes=1|cannot load rollout
 rollout.function=proces:python3|Did you mean process:...?
 rollout.function=plugin|Did you mean plugin:...?
 rollout.function=process:false|rollout.function: false exited with status 1, before anything was asked of it
-rollout.reward={"name":"process","options":{"command":["sh","nothere.sh"]}}|rollout.reward: reward process: sh exited with status
+rollout.reward={"name":"process","options":{"command":["sh","nothere.sh"]}}|reward process: sh exited with status
 rollout.max_turns=3|rollout.max_turns has no effect without rollout.tools
 rollout.tools=[]|rollout.tools has no effect with a rollout function of your own
 rollout.reward=gsm9k|did you mean gsm8k?
 TEXT
     while IFS='|' read -r setting text; do
         # shellcheck disable=SC2086
-        use_job tools/rl.yaml run_refused $tiny_model "$setting" model.chat_template=$EXAMPLES/tools/chat_template.jinja
+        use_job tools/rl.yaml run_refused $tiny_model "$setting" \
+            model.chat_template=$EXAMPLES/tools/chat_template.jinja
         # shellcheck disable=SC2086
         if "$BIN/controller" --config "$JOB" $SETTINGS > out 2>&1; then fail "the controller takes $setting"; fi
         grep -qF "$text" out || fail "the controller says of $setting: $(cat out)"

@@ -330,7 +330,8 @@ static const ConfigKey keys[] = {
      .offset = AT(rollout.save),
      .derived = "none",
      .also = "save_debug_rollout_data dump_rollouts rollout_data_dir",
-     .meaning = "with generate: a folder for the answers, JSON lines in a file for each prompt"},
+     .meaning = "with generate: a folder for the answers, JSON lines in a file for each prompt; "
+                "with load those of evaluations alone"},
     {.path = "rollout.only",
      .type = KEY_BOOL,
      .offset = AT(rollout.only),
