@@ -116,6 +116,17 @@ static void put_rows_table(const ConfigKey *key, Str *text, Arena *arena)
         put_key_row(config_key(key->rows, i), text, arena);
 }
 
+static void put_foreign_values(Str *text)
+{
+    for (int i = 0; i < config_num_keys(&job_table); i++) {
+        const ConfigKey *key = config_key(&job_table, i);
+        const ConfigForeign *other = key->foreign;
+        for (; other != NULL && other->names != NULL; other++)
+            str_printf(text, "| `%s: %s` | %s |\n", config_leaf(key->path), other->names,
+                       other->advice);
+    }
+}
+
 char *job_config_reference(void)
 {
     Arena *arena = arena_create();
@@ -141,6 +152,7 @@ char *job_config_reference(void)
              "| elsewhere | here |\n|---|---|\n");
     for (int i = 0; i < num_job_foreign; i++)
         str_printf(&text, "| `%s` | %s |\n", job_foreign[i].names, job_foreign[i].advice);
+    put_foreign_values(&text);
     arena_destroy(arena);
     return str_take(&text);
 }

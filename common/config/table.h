@@ -34,6 +34,12 @@ typedef struct KeyName {
     int value;
 } KeyName;
 
+/* A key, or a value of one, that others have and this table has not: what to do instead. */
+typedef struct ConfigForeign {
+    const char *names;  /* space separated */
+    const char *advice; /* one sentence or more, the last without a full stop */
+} ConfigForeign;
+
 typedef struct ConfigKey {
     const char *path; /* "train.lr" */
     KeyType type;
@@ -44,9 +50,11 @@ typedef struct ConfigKey {
     const char *example; /* for messages; NULL: the preset */
     const char *also; /* what other systems call the very same, in the same unit, space separated:
                          for suggestions only */
-    const KeyName *names; /* KEY_ENUM */
-    size_t text_offset;   /* KEY_ENUM with names that take a text: where that is; a char *, owned,
-                             NULL with names that take none */
+    const KeyName *names;         /* KEY_ENUM */
+    const ConfigForeign *foreign; /* KEY_ENUM: values that others have, up to one without names;
+                                     NULL: none */
+    size_t text_offset; /* KEY_ENUM with names that take a text: where that is; a char *, owned,
+                           NULL with names that take none */
     const struct ConfigTable *rows; /* KEY_ROWS: of keys without a section, and the size ... */
     size_t row_bytes;               /* ... of their struct, which begins with a RowHead */
     double min, max;                /* KEY_INT(S) and KEY_NUMBER; both 0: any */
@@ -56,12 +64,6 @@ typedef struct ConfigKey {
     bool output;                    /* KEY_PATH: written, not read */
     const char *word;               /* KEY_PATH: stands for itself and names no file; NULL: none */
 } ConfigKey;
-
-/* A key that others have and this table has not: what to do instead. */
-typedef struct ConfigForeign {
-    const char *names;  /* space separated */
-    const char *advice; /* one sentence or more, the last without a full stop */
-} ConfigForeign;
 
 typedef struct ConfigSection {
     const char *name; /* "" holds the keys without a section */

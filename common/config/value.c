@@ -264,6 +264,9 @@ static bool is_named(const KeyName *name, const char *text)
 
 static const char *enum_hint(const ConfigSource *source, const ConfigKey *key, const char *text)
 {
+    for (const ConfigForeign *other = key->foreign; other != NULL && other->names != NULL; other++)
+        if (text[0] != '\0' && config_word_in(other->names, text))
+            return arena_printf(source->arena, "%s.", other->advice);
     const char *names[16];
     size_t count = 0, written = strcspn(text, ":");
     const char *begin =

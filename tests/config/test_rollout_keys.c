@@ -200,6 +200,31 @@ static void test_what_biases_the_gradient_is_named(void **state)
                 "rollout.frequency_penalty 1, rollout.presence_penalty -1, "
                 "rollout.min_new_tokens 2");
     assert_bias(GENERATE "  top_p: 0.9\n  only: true\n  save: answers\n", NULL);
+
+/* A method that is the value of one key elsewhere and several keys here. */
+static void test_methods_by_other_names_are_known(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *line, *advice;
+    } cases[] = {
+        {"advantage_estimator: gspo", "write algorithm.policy_loss: gspo"},
+        {"advantage_estimator: CISPO", "write algorithm.policy_loss: cispo"},
+        {"advantage_estimator: dr_grpo", "grpo with std_normalization: false"},
+        {"advantage_estimator: drgrpo", "grpo with std_normalization: false"},
+        {"advantage_estimator: dapo", "dynamic_filter: zero_variance"},
+        {"advantage_estimator: gae", "Write ppo"},
+        {"advantage_estimator: reinforce++", "Write reinforce_plus_plus."},
+        {"advantage_estimator: reinforce++-baseline", "Write reinforce_plus_plus_baseline."},
+        {"advantage_estimator: grop", "Did you mean grpo?"},
+        {"policy_loss: ppo", "Write clip: "},
+        {"policy_loss: tis", "write algorithm.correction"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char *rest = mem_printf(GENERATE "algorithm:\n  %s\n", cases[i].line);
+        refused(rest, cases[i].advice);
+        free(rest);
+    }
 }
 
 int main(void)
@@ -212,6 +237,7 @@ int main(void)
         cmocka_unit_test(test_all_of_sampling_can_be_said_for_training_and_each_set),
         cmocka_unit_test(test_sampling_out_of_range_is_refused_by_name),
         cmocka_unit_test(test_what_biases_the_gradient_is_named),
+        cmocka_unit_test(test_methods_by_other_names_are_known),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

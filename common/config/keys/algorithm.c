@@ -29,12 +29,38 @@ static const KeyName level_names[] = {{"token", LEVEL_TOKEN},
 static const KeyName filter_names[] = {
     {"none", FILTER_NONE}, {"zero_variance", FILTER_ZERO_VARIANCE}, {NULL, 0}};
 
+/* Methods whose name elsewhere is a value of one key; here several say what they are. */
+static const ConfigForeign other_estimators[] = {
+    {"gspo", "GSPO is a loss: write algorithm.policy_loss: gspo, with advantage_estimator: grpo"},
+    {"cispo",
+     "CISPO is a loss: write algorithm.policy_loss: cispo, with advantage_estimator: grpo"},
+    {"drgrpo dr_grpo", "Dr. GRPO is advantage_estimator: grpo with std_normalization: false and "
+                       "loss_normalization: constant; see docs/algorithms.md"},
+    {"dapo", "DAPO is advantage_estimator: grpo with eps_clip_high: 0.28 and dynamic_filter: "
+             "zero_variance; see docs/algorithms.md"},
+    {"gae", "Write ppo: it has GAE, with algorithm.gae_lambda"},
+    {"reinforce++ reinforce_pp", "Write reinforce_plus_plus"},
+    {"reinforce++_baseline reinforce_pp_baseline reinforce++baseline",
+     "Write reinforce_plus_plus_baseline"},
+    {"reinforce", "REINFORCE is a loss: write algorithm.policy_loss: reinforce, with "
+                  "advantage_estimator: rloo or reinforce_plus_plus"},
+    {NULL, NULL}};
+static const ConfigForeign other_losses[] = {
+    {"ppo grpo dapo vanilla regular", "Write clip: the ratio held by eps_clip; what a token is "
+                                      "pushed by is algorithm.advantage_estimator"},
+    {"tis icepop", "It weighs what is stale, whatever the loss: write algorithm.correction"},
+    {"rloo reinforce++ reinforce_plus_plus reinforce_plus_plus_baseline gae",
+     "Write it as algorithm.advantage_estimator, with policy_loss: clip or reinforce; see "
+     "docs/algorithms.md"},
+    {NULL, NULL}};
+
 static const ConfigKey keys[] = {
     {.path = "algorithm.advantage_estimator",
      .type = KEY_ENUM,
      .offset = AT(algorithm.advantage_estimator),
      .preset = "grpo",
      .names = estimator_names,
+     .foreign = other_estimators,
      .also = "adv_estimator advantage",
      .meaning = "what a token is pushed by; the first three compare a sample with its group"},
     {.path = "algorithm.std_normalization",
@@ -70,6 +96,7 @@ static const ConfigKey keys[] = {
      .offset = AT(algorithm.policy_loss),
      .preset = "clip",
      .names = policy_loss_names,
+     .foreign = other_losses,
      .also = "loss_mode",
      .meaning = "clip holds the ratio of each token, gspo that of the sample, cispo its weight"},
     {.path = "algorithm.eps_clip",
