@@ -10,6 +10,7 @@
 
 #include "actor/typed.h"
 #include "base/file.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/options.h"
@@ -504,6 +505,36 @@ static int run_stop(const Options *options)
     return status == OK ? 0 : fail(status, &err);
 }
 
+/* The settings of a job that takes over in a run that goes on: the model is the run's, whatever the
+ * job says of one. `settings` owns what is added. */
+static Status take_model_of_run(Options *options, StringList *settings, Error *err)
+{
+    RunFolder folder;
+    JobConfig *config = NULL;
+    char *path = NULL, *yaml = NULL;
+    size_t length = 0, room = sizeof options->set / sizeof *options->set;
+    TRY(run_folder_look(options->run, &folder, err));
+    Status status = OK;
+    if (!socket_is_served(folder.endpoint)) {
+        status = ERR_UNAVAILABLE;
+        explain_silence(&folder, status, err);
+    }
+    path = path_join(folder.path, "config.effective.yaml");
+    if (status == OK) status = file_read(path, CONFIG_BYTES_MAX, &yaml, &length, err);
+    if (status == OK) status = job_config_parse(yaml, path, folder.path, &config, err);
+    if (status == OK) job_config_fixed_settings(config, "model", settings);
+    if (status == OK && options->num_sets + settings->count > (int)room)
+        status =
+            error_set(err, ERR_INVALID, "more than %d --set options", (int)room - settings->count);
+    for (int i = 0; status == OK && i < settings->count; i++)
+        options->set[options->num_sets++] = settings->item[i];
+    job_config_destroy(config);
+    free(yaml);
+    free(path);
+    run_folder_close(&folder);
+    return status;
+}
+
 /* The job that takes over: one stage, whose data the rollout workers will take. *ret_code is the
  * exit code when they will not, which was said. */
 static Status load_swap(const Options *options, char **ret_text, int *ret_code, Error *err)
@@ -539,16 +570,21 @@ static int undo_swap(const Options *options)
     return 0;
 }
 
-static int run_swap(const Options *options)
+static int run_swap(const Options *given)
 {
     Error err = {0};
-    if (options->undo && options->run != NULL) return undo_swap(options);
+    Options with_model = *given, *options = &with_model;
+    StringList settings = {0};
     uint8_t *body = NULL;
     char *text = NULL;
     size_t length = 0;
     int code = 0;
+    if (given->undo && given->run != NULL) return undo_swap(given);
     Status status = check_run_given(options, help_swap, &err);
+    if (status == OK && options->config != NULL)
+        status = take_model_of_run(options, &settings, &err);
     if (status == OK) status = load_swap(options, &text, &code, &err);
+    string_list_free(&settings);
     if (code != 0) {
         free(text);
         return code;

@@ -245,6 +245,10 @@ char *job_config_text(const JobConfig *config);
  * the job, whose reference model is by default what it begins with. Owned. */
 char *job_config_graft(const JobConfig *run, const JobConfig *job);
 
+/* What a run has but once of a section, as `--set` takes it: appends "model.path=/m", and
+ * "model.config=null" for what is left to its default. */
+void job_config_fixed_settings(const JobConfig *config, const char *section, StringList *ret);
+
 /* The keys whose values differ between two configurations, one a line: "train.lr: 0.002 -> 0.001
  * (--set train.lr=1e-3)", the place being that of the new value. NULL when there are none. Owned.
  */

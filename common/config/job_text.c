@@ -70,6 +70,19 @@ char *job_config_graft(const JobConfig *run, const JobConfig *job)
     return write_text(run, job, job->stage != NULL ? job->stage : job->name);
 }
 
+void job_config_fixed_settings(const JobConfig *config, const char *section, StringList *ret)
+{
+    for (int i = 0; i < config_num_keys(&job_table); i++) {
+        const ConfigKey *key = config_key(&job_table, i);
+        if (!key->fixed || !in_section(key, section)) continue;
+        Str text = {0};
+        str_printf(&text, "%s=", key->path);
+        config_value_text(key, config, &text);
+        string_list_append(ret, str_text(&text));
+        str_free(&text);
+    }
+}
+
 /* The default as a reader of the reference wants it. */
 static const char *default_text(const ConfigKey *key)
 {

@@ -111,6 +111,7 @@ swap)
     STEPS=200
     write_job live.yaml live data.max_length=160 train.lr_schedule=constant checkpoint.interval=2
     write_second second.yaml
+    sed -i '/^model:/d' second.yaml # the run's is meant
     start_job
     wait_for_step 3
     before=$(pids_of_trainers)
@@ -212,6 +213,14 @@ refused)
         grep -q "${setting#*:}" said || fail "refused ${setting%%:*} with: $(cat said)"
         [ "$(wc -l < said)" -le 6 ] || fail "more than six lines: $(cat said)"
     done
+    ! "$BIN/controller" swap-rollout --run nofolder --config second.yaml > said 2>&1 || fail "swapped no run"
+    grep -q nofolder said || fail "said of no run: $(cat said)"
+    ! grep -q data.train said || fail "the data are looked at before the run: $(cat said)"
+    # A model that is not there is not looked at: what is refused is another thing.
+    sed -i 's|^model:.*|model: {path: nonsense}|' second.yaml
+    ! "$BIN/controller" swap-rollout --run "$RUN" --config second.yaml --set rollout.num_workers=2 2> said ||
+        fail "a swap with another model and too many workers was taken"
+    grep -q rollout_workers_max said || fail "refused another model with: $(cat said)"
     kill -0 "$CONTROLLER" || fail "the run ended"
     kill -INT "$CONTROLLER"
     finish_job 5
