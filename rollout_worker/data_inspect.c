@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "base/options.h"
 #include "rollout_worker/inspect_view.h"
+#include "rollout_worker/policy_server.h"
 
 static const char help[] =
     "usage: controller data inspect --config JOB.YAML [--sample N | --position P] [--set "
@@ -259,6 +260,7 @@ static Status try_function(const JobConfig *config, Error *err)
     void *shared = NULL;
     Status status = rollout_enter_working_dir(config, err);
     if (status == OK) status = table->open(config, &shared, err);
+    if (status == OK) status = policy_server_check(config, err);
     if (status == OK && table->try_programs != NULL) status = table->try_programs(shared, err);
     if (shared != NULL) table->close(shared);
     return status == OK ? OK : job_config_locate(config, err);

@@ -46,6 +46,15 @@ Status policy_server_start(const ChatText *text, const Policy *policy, int index
     return status;
 }
 
+Status policy_server_check(const JobConfig *config, Error *err)
+{
+    char *token = NULL;
+    if (config->rollout.serve_token_file == NULL) return OK;
+    Status status = serve_token_read(config->rollout.serve_token_file, &token, err);
+    free(token);
+    return status == OK ? OK : error_prefix(err, "rollout.serve_token_file");
+}
+
 void policy_server_stop(PolicyServer *server)
 {
     if (server == NULL) return;

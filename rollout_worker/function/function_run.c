@@ -302,10 +302,31 @@ static Status build_sample(const FunctionRun *run, const cJSON *json, SampleBuil
     return read_reward(run, json, ret, err);
 }
 
+/* A key that is misspelt would have another reward decide, or none. */
+static Status check_keys(const cJSON *json, Error *err)
+{
+    static const char *const keys[] = {"pieces", "reward", "right", "rejected", "extra"};
+    const size_t count = sizeof keys / sizeof keys[0];
+    const cJSON *entry = NULL;
+    cJSON_ArrayForEach(entry, json)
+    {
+        bool known = false;
+        for (size_t i = 0; entry->string != NULL && i < count; i++)
+            known = known || strcmp(keys[i], entry->string) == 0;
+        if (known || entry->string == NULL) continue;
+        const char *nearest = str_nearest(entry->string, keys, count);
+        return error_set(err, ERR_INVALID, "%s is no key of a sample%s%s%s", QUOTED(entry->string),
+                         nearest != NULL ? ", did you mean " : "", nearest != NULL ? nearest : "",
+                         nearest != NULL ? "?" : " (what is yours belongs in extra)");
+    }
+    return OK;
+}
+
 static Status read_sample(const FunctionRun *run, const cJSON *json, Answer *ret, Error *err)
 {
     const cJSON *rejected = member(json, "rejected"), *extra = member(json, "extra");
     SampleBuilder builder = {0};
+    TRY(check_keys(json, err));
     if (cJSON_IsString(rejected)) {
         answer_reject(ret, REJECT_BY_FUNCTION, rejected->valuestring);
         return OK;

@@ -413,7 +413,8 @@ static void reject_unjudged(const Task *task, const RewardResult *result, Answer
                    "  to do: %s",
                    task->record->source, reward_outcome_name(result->outcome),
                    result->reason[0] != '\0' ? ", " : "", result->reason,
-                   result->permanent ? "correct the record's label or metadata, or drop the record"
+                   result->permanent ? "correct the record's label or metadata, or what judges it "
+                                       "(rollout.reward), or drop the record"
                                      : "see to what judges it (rollout.reward)");
     char *response = answer->response; /* people may want to see it */
     size_t response_bytes = answer->response_bytes;

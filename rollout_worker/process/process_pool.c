@@ -309,6 +309,14 @@ static void put_message(Exchange *exchange, cJSON *json)
     pthread_cond_signal(&exchange->changed);
 }
 
+/* An id that a request had; its time may be over. Call with the lock. */
+static bool was_asked(const ProcessPool *pool, const char *id)
+{
+    char *end = NULL;
+    uint64_t number = strtoull(id, &end, 10);
+    return end != id && *end == '\0' && number >= 1 && number <= pool->next_id;
+}
+
 /* One line of the program's. False when it breaks the protocol. */
 static bool take_line(Keeper *keeper, const char *line, size_t length)
 {
@@ -319,6 +327,7 @@ static bool take_line(Keeper *keeper, const char *line, size_t length)
     const cJSON *id = cJSON_GetObjectItemCaseSensitive(json, "id");
     bool valid = cJSON_IsString(id);
     pthread_mutex_lock(&pool->lock);
+    valid = valid && was_asked(pool, id->valuestring);
     int at = valid ? find_sent(keeper, id->valuestring) : -1;
     if (at >= 0) { /* else its time was over */
         Exchange *exchange = keeper->sent[at];

@@ -140,6 +140,15 @@ case_rollout_files() {
     sed -i '/load: answers/d' job.yaml
     message 2 --set rollout.serve_port=9000 --set rollout.serve_token_file=nofile
     says "rollout.serve_token_file: $PWD/nofile does not exist" "a file with a token in its first line"
+    set -- --set rollout.serve_port=9000 --set rollout.serve_token_file=token
+    echo secret >token
+    chmod 644 token
+    message 2 "$@"
+    says "--set rollout.serve_token_file=token: rollout.serve_token_file: token file $PWD/token can be read by others" \
+        "chmod 600"
+    chmod 600 token
+    message 2 "$@"
+    says "its first line has 6 characters, expected at least 16"
     "$BIN/controller" validate --config job.yaml --set rollout.load=answers >out 2>&1 && fail "validate is content"
     grep -q "rollout.load: $PWD/answers does not exist" out || fail "validate does not say it"
 }

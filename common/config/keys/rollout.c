@@ -324,7 +324,9 @@ static const ConfigKey keys[] = {
      .offset = AT(rollout.serve_token_file),
      .derived = "none",
      .example = "token",
-     .meaning = "file whose first line clients of serve_port must give"},
+     .meaning = "file whose first line, 16 characters or more, clients of serve_port must give; "
+                "nobody else "
+                "may read it (chmod 600)"},
     {.path = "rollout.save",
      .type = KEY_PATH,
      .offset = AT(rollout.save),

@@ -351,6 +351,12 @@ static void test_function_that_breaks_the_protocol_is_told_how(void **state)
     assert_script_fails(&fixture, "[" DONE(QUESTION) "]", ERR_INVALID,
                         "none of the pieces is an output");
     assert_script_fails(&fixture, "[" ASK ", " ASK "]", ERR_INVALID, "no call of its own");
+    assert_script_fails(&fixture,
+                        "[{\"type\": \"done\", \"samples\": [{\"pieces\": [], \"rewrd\": 1}]}]",
+                        ERR_INVALID, "\"rewrd\" is no key of a sample, did you mean reward?");
+    assert_script_fails(&fixture,
+                        "[{\"type\": \"done\", \"samples\": [{\"rejected\": \"a\", \"zz\": 1}]}]",
+                        ERR_INVALID, "what is yours belongs in extra");
     assert_script_fails(&fixture, "[{\"type\": \"failed\", \"error\": \"no label\"}]", ERR_DATA,
                         "the rollout function says: no label");
     close_fixture(&fixture);

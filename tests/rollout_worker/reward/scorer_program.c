@@ -1,7 +1,8 @@
 /* A scorer over JSON lines for test_scorers.c; the first argument says how it behaves:
  *
  *   length      the score is the length of the response; `slow` in it waits two seconds, `crash`
- *               ends the program, `noise` prints a line that is no answer
+ *               ends the program, `noise` prints a line that is no answer,
+ *               `foreign` answers another id
  *   reverse     answers two requests at a time, the second one first
  *   dead        ends at once, with a word on standard error
  *   once FILE   is `length`, but ends at a request when FILE is not there, and makes it
@@ -76,6 +77,10 @@ static void judge_lengths(const char *once)
         if (strstr(response, "slow") != NULL) sleep(2);
         if (strstr(response, "noise") != NULL) {
             printf("loading the model ...\n");
+            fflush(stdout);
+        }
+        if (strstr(response, "foreign") != NULL) {
+            printf("{\"id\": \"zzz\", \"score\": 1}\n");
             fflush(stdout);
         }
         if (strstr(response, "crash") != NULL) {

@@ -255,6 +255,12 @@ static void test_process_that_prints_noise_is_told_why(void **state)
     assert_int_equal(result.outcome, REWARD_INFRA_ERROR);
     assert_non_null(strstr(result.reason, "no answer, \"loading the model"));
     reward_set_close(set);
+    /* Who answers to a request that nobody made will not answer to the one that somebody did. */
+    set = open_program("\"length\"", "");
+    result = score(set, "foreign");
+    assert_int_equal(result.outcome, REWARD_INFRA_ERROR);
+    assert_non_null(strstr(result.reason, "no answer, \"{\"id\": \"zzz"));
+    reward_set_close(set);
 }
 
 static void test_process_leaves_nothing_behind(void **state)
