@@ -209,20 +209,16 @@ static Status start_over(Policy *policy, Error *err)
     return OK;
 }
 
-/* Copies a rank's part from its board and packs it. The copy is whole if what the board shows
- * afterwards is still the version, with its digests: a slot is given up before it is written. */
+/* Copies a rank's part from its board, as its trainer's digests say it is, and packs it. */
 static Status take_part(Policy *policy, PolicyRank *rank, const WeightBoardId *id, int64_t version,
                         Weights **weights, Error *err)
 {
-    const void *flat = NULL;
     if (rank->board == NULL) {
         TRY(weight_board_open(id, rank->plan, policy->dtype, &rank->board, err));
         rank->board_id = *id;
     }
-    TRY(weight_board_find(rank->board, version, &flat, err));
     if (*weights == NULL) *weights = weights_create(rank->plan, policy->dtype, policy->kernels);
-    memcpy((*weights)->flat, flat, (size_t)rank->plan->size * dtype_size(policy->dtype));
-    TRY(weight_board_verify(rank->board, version, err));
+    TRY(weight_board_take(rank->board, version, (*weights)->flat, err));
     weights_prepare(*weights);
     return OK;
 }

@@ -209,15 +209,19 @@ Status weight_board_find(const WeightBoard *board, int64_t version, const void *
     return OK;
 }
 
-Status weight_board_verify(const WeightBoard *board, int64_t version, Error *err)
+/* A tensor that differs is one that was overwritten, or else one that is broken. */
+Status weight_board_take(const WeightBoard *board, int64_t version, void *flat, Error *err)
 {
     const Slot *slot = slot_of(board, version);
     if (slot == NULL) return refuse_version(board, version, err);
     int wrong = -1;
     for (int i = 0; i < board->plan->num_specs && wrong < 0; i++) {
-        const char *at = (const char *)slot_flat(board, slot) + spec_offset(board, i);
-        if (digest_memory(at, spec_bytes(board, i)) != slot_digests(board, slot)[i]) wrong = i;
+        size_t at = spec_offset(board, i);
+        const char *from = (const char *)slot_flat(board, slot) + at;
+        uint64_t digest = copy_digest((char *)flat + at, from, spec_bytes(board, i));
+        if (digest != slot_digests(board, slot)[i]) wrong = i;
     }
+    atomic_thread_fence(memory_order_acquire); /* all was read before the version is read again */
     if (atomic_load(&slot->version) != version) return refuse_version(board, version, err);
     if (wrong >= 0)
         return error_set(err, ERR_DATA,

@@ -1,9 +1,9 @@
 /* WeightBoard: where a train rank shows its part of the policy's weights to the rollout workers of
  * its host. Shared memory with two slots: a new version is written into the slot that does not hold
  * the newest one, so readers of that go on undisturbed; a slot is overwritten two versions later,
- * and whoever orders the pushes (the controller) sees to it that nobody reads it then. Readers use
- * a slot where it lies, without a copy. Each tensor has a digest, so that weights that are not what
- * the trainer wrote are an error and never a reward that slowly falls.
+ * and whoever orders the pushes (the controller) sees to it that nobody reads it then. A reader
+ * copies a slot. Each tensor has a digest, which its copy must have, so that weights that are not
+ * what the trainer wrote are an error and never a reward that slowly falls.
  *
  * The maker is used by the trainer's compute thread, a reader by one thread of its process. */
 #ifndef TROUPE_MODEL_WEIGHT_BOARD_H
@@ -48,8 +48,9 @@ int64_t weight_board_newest(const WeightBoard *board);
 Status weight_board_find(const WeightBoard *board, int64_t version, const void **ret_flat,
                          Error *err);
 
-/* Reads a version whole and compares with its digests. ERR_DATA with the tensor that differs;
- * ERR_NOT_FOUND when the version is not there, or was overwritten meanwhile. */
-Status weight_board_verify(const WeightBoard *board, int64_t version, Error *err);
+/* Copies a version to `flat`, a buffer of the plan's layout, and compares the copy, which is what
+ * will be used, with the maker's digests. ERR_DATA with the tensor that differs; ERR_NOT_FOUND when
+ * the version is not there, or was overwritten meanwhile. On failure `flat` holds anything. */
+Status weight_board_take(const WeightBoard *board, int64_t version, void *flat, Error *err);
 
 #endif

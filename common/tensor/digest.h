@@ -12,4 +12,8 @@ uint64_t digest_memory(const void *from, size_t bytes);
  * does not read again. They must not overlap. */
 uint64_t digest_copy(void *to, const void *from, size_t bytes);
 
+/* Copies, through the caches, and digests the copy: what stands at `to` and will be used, whatever
+ * became of `from` or on the way. They must not overlap. */
+uint64_t copy_digest(void *to, const void *from, size_t bytes);
+
 #endif

@@ -2,6 +2,8 @@
  * written, from another process too, and what is not is said by name. */
 #include "test.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -69,7 +71,10 @@ static void assert_shows(const WeightBoard *board, const Fixture *f, int64_t ver
     const void *flat = NULL;
     assert_ok(weight_board_find(board, version, &flat, &err), &err);
     assert_memory_equal(flat, f->flat[version], (size_t)f->plan->size * sizeof(float));
-    assert_ok(weight_board_verify(board, version, &err), &err);
+    float *copy = mem_calloc((size_t)f->plan->size, sizeof *copy);
+    assert_ok(weight_board_take(board, version, copy, &err), &err);
+    assert_memory_equal(copy, f->flat[version], (size_t)f->plan->size * sizeof(float));
+    free(copy);
 }
 
 static void test_board_keeps_the_newest_two_versions(void **state)
@@ -107,7 +112,10 @@ static int read_in_child(const Fixture *f)
     if (weight_board_open(&f->id, f->plan, DTYPE_F32, &reader, &err) != OK) return 1;
     if (weight_board_find(reader, 2, &flat, &err) != OK) return 2;
     if (memcmp(flat, f->flat[2], (size_t)f->plan->size * sizeof(float)) != 0) return 3;
-    if (weight_board_verify(reader, 2, &err) != OK) return 4;
+    float *copy = mem_calloc((size_t)f->plan->size, sizeof *copy);
+    if (weight_board_take(reader, 2, copy, &err) != OK) return 4;
+    if (memcmp(copy, f->flat[2], (size_t)f->plan->size * sizeof(float)) != 0) return 5;
+    free(copy);
     weight_board_destroy(reader);
     return 0;
 }
@@ -127,7 +135,7 @@ static void test_board_is_read_by_another_process(void **state)
     teardown(&f);
 }
 
-static void test_board_verify_names_the_tensor_that_differs(void **state)
+static void test_board_names_the_tensor_that_differs(void **state)
 {
     (void)state;
     Fixture f;
@@ -141,9 +149,63 @@ static void test_board_verify_names_the_tensor_that_differs(void **state)
     ((float *)flat)[f.plan->spec[spec].offset + 5] += 1;
     WeightBoard *reader = NULL;
     assert_ok(weight_board_open(&f.id, f.plan, DTYPE_F32, &reader, &err), &err);
-    assert_fails(weight_board_verify(reader, 1, &err), ERR_DATA, &err,
+    float *copy = mem_calloc((size_t)f.plan->size, sizeof *copy);
+    assert_fails(weight_board_take(reader, 1, copy, &err), ERR_DATA, &err,
                  "model.layers.1.mlp.up_proj.weight of version 1");
+    free(copy);
     weight_board_destroy(reader);
+    teardown(&f);
+}
+
+/* A number of the board that is wrong for moments, as if memory failed. */
+typedef struct Flicker {
+    volatile float *at;
+    float right;
+    atomic_bool ended;
+} Flicker;
+
+__attribute__((no_sanitize("thread"))) static void *flicker_main(void *argument)
+{
+    Flicker *flicker = argument;
+    for (unsigned n = 1; !atomic_load(&flicker->ended); n = n * 1664525u + 1013904223u) {
+        *flicker->at = flicker->right + 1;
+        for (volatile unsigned i = 0; i < n >> 20; i++)
+            ;
+        *flicker->at = flicker->right;
+        for (volatile unsigned i = 0; i < n >> 20; i++)
+            ;
+    }
+    return NULL;
+}
+
+/* Whatever the board shows before and after: what is taken is what was written, or is refused. */
+static void test_board_vouches_for_the_copy_and_not_for_itself(void **state)
+{
+    (void)state;
+    Fixture f;
+    setup(&f);
+    Error err = {0};
+    const void *flat = NULL;
+    pthread_t thread;
+    size_t bytes = (size_t)f.plan->size * sizeof(float);
+    float *copy = mem_calloc((size_t)f.plan->size, sizeof *copy);
+    weight_board_publish(f.maker, 1, f.flat[1]);
+    assert_ok(weight_board_find(f.maker, 1, &flat, &err), &err);
+    int64_t place = f.plan->spec[f.plan->num_specs / 2].offset + 3;
+    Flicker flicker = {.at = (float *)flat + place, .right = f.flat[1][place]};
+    int taken = 0, refused = 0;
+    assert_int_equal(pthread_create(&thread, NULL, flicker_main, &flicker), 0);
+    for (int i = 0; i < 100000 && (taken < 2000 || refused < 2000); i++) {
+        Status status = weight_board_take(f.maker, 1, copy, &err);
+        assert_true(status == OK || status == ERR_DATA);
+        if (status == OK) assert_memory_equal(copy, f.flat[1], bytes);
+        taken += status == OK;
+        refused += status == ERR_DATA;
+    }
+    atomic_store(&flicker.ended, true);
+    pthread_join(thread, NULL);
+    assert_true(taken > 0 && refused > 0);
+    free(copy);
     teardown(&f);
 }
 
@@ -200,7 +262,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_board_keeps_the_newest_two_versions),
         cmocka_unit_test(test_board_is_read_by_another_process),
-        cmocka_unit_test(test_board_verify_names_the_tensor_that_differs),
+        cmocka_unit_test(test_board_names_the_tensor_that_differs),
+        cmocka_unit_test(test_board_vouches_for_the_copy_and_not_for_itself),
         cmocka_unit_test(test_board_refuses_another_layout),
         cmocka_unit_test(test_board_of_a_dead_maker_cannot_be_opened),
     };

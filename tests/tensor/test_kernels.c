@@ -84,6 +84,10 @@ static void test_digest_is_the_librarys_and_copies_what_is_asked(void **state)
             assert_true(digest == XXH3_64bits(from + begin / 2, bytes));
             assert_true(digest == cpu_digest_copy_of(TEST_ISA, NULL, from + begin / 2, bytes));
             assert_memory_equal(to + begin, from + begin / 2, bytes);
+            memset(to, 0, ROOM);
+            assert_true(digest ==
+                        cpu_copy_digest_of(TEST_ISA, to + begin, from + begin / 2, bytes));
+            assert_memory_equal(to + begin, from + begin / 2, bytes);
             for (size_t i = 0; i < ROOM; i++)
                 if (i < begin || i >= begin + bytes) assert_int_equal(to[i], 0);
         }

@@ -18,5 +18,6 @@ void cpu_exp_of(CpuIsa isa, float *y, const float *x, int64_t n);
 
 /* tensor/digest.h with the loops of a given set; `to` NULL: no copy. */
 uint64_t cpu_digest_copy_of(CpuIsa isa, void *to, const void *from, size_t bytes);
+uint64_t cpu_copy_digest_of(CpuIsa isa, void *to, const void *from, size_t bytes);
 
 #endif

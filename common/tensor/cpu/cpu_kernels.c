@@ -8,6 +8,7 @@ extern const KernelTable cpu_table_base;
 extern const MatrixLoops cpu_matrix_loops_base;
 void cpu_vector_exp_base(float *y, const float *x, int64_t n);
 uint64_t cpu_digest_copy_base(void *to, const void *from, size_t bytes);
+uint64_t cpu_copy_digest_base(void *to, const void *from, size_t bytes);
 #ifdef CPU_ISA_X86
 extern const KernelTable cpu_table_avx2, cpu_table_avx512, cpu_table_avx512_bf16;
 extern const MatrixLoops cpu_matrix_loops_avx2, cpu_matrix_loops_avx512,
@@ -16,8 +17,11 @@ void cpu_vector_exp_avx2(float *y, const float *x, int64_t n);
 void cpu_vector_exp_avx512(float *y, const float *x, int64_t n);
 void cpu_vector_exp_avx512_bf16(float *y, const float *x, int64_t n);
 uint64_t cpu_digest_copy_avx2(void *to, const void *from, size_t bytes);
+uint64_t cpu_copy_digest_avx2(void *to, const void *from, size_t bytes);
 uint64_t cpu_digest_copy_avx512(void *to, const void *from, size_t bytes);
+uint64_t cpu_copy_digest_avx512(void *to, const void *from, size_t bytes);
 uint64_t cpu_digest_copy_avx512_bf16(void *to, const void *from, size_t bytes);
+uint64_t cpu_copy_digest_avx512_bf16(void *to, const void *from, size_t bytes);
 #endif
 
 static const struct {
@@ -25,16 +29,18 @@ static const struct {
     const MatrixLoops *matrix_loops;
     void (*vector_exp)(float *y, const float *x, int64_t n);
     uint64_t (*digest_copy)(void *to, const void *from, size_t bytes);
+    uint64_t (*copy_digest)(void *to, const void *from, size_t bytes);
 } COPIES[CPU_ISA_COUNT] = {
     [CPU_ISA_BASE] = {&cpu_table_base, &cpu_matrix_loops_base, cpu_vector_exp_base,
-                      cpu_digest_copy_base},
+                      cpu_digest_copy_base, cpu_copy_digest_base},
 #ifdef CPU_ISA_X86
     [CPU_ISA_AVX2] = {&cpu_table_avx2, &cpu_matrix_loops_avx2, cpu_vector_exp_avx2,
-                      cpu_digest_copy_avx2},
+                      cpu_digest_copy_avx2, cpu_copy_digest_avx2},
     [CPU_ISA_AVX512] = {&cpu_table_avx512, &cpu_matrix_loops_avx512, cpu_vector_exp_avx512,
-                        cpu_digest_copy_avx512},
+                        cpu_digest_copy_avx512, cpu_copy_digest_avx512},
     [CPU_ISA_AVX512_BF16] = {&cpu_table_avx512_bf16, &cpu_matrix_loops_avx512_bf16,
-                             cpu_vector_exp_avx512_bf16, cpu_digest_copy_avx512_bf16},
+                             cpu_vector_exp_avx512_bf16, cpu_digest_copy_avx512_bf16,
+                             cpu_copy_digest_avx512_bf16},
 #endif
 };
 
@@ -89,6 +95,12 @@ uint64_t cpu_digest_copy_of(CpuIsa isa, void *to, const void *from, size_t bytes
     return COPIES[isa].digest_copy(to, from, bytes);
 }
 
+uint64_t cpu_copy_digest_of(CpuIsa isa, void *to, const void *from, size_t bytes)
+{
+    CHECK((unsigned)isa < CPU_ISA_COUNT && isa <= cpu_isa_best());
+    return COPIES[isa].copy_digest(to, from, bytes);
+}
+
 uint64_t digest_memory(const void *from, size_t bytes)
 {
     return COPIES[cpu_isa_best()].digest_copy(NULL, from, bytes);
@@ -98,4 +110,9 @@ uint64_t digest_copy(void *to, const void *from, size_t bytes)
 {
     CHECK(to != NULL);
     return COPIES[cpu_isa_best()].digest_copy(to, from, bytes);
+}
+
+uint64_t copy_digest(void *to, const void *from, size_t bytes)
+{
+    return COPIES[cpu_isa_best()].copy_digest(to, from, bytes);
 }

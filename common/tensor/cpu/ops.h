@@ -38,6 +38,7 @@
 #define cpu_fill_zero                     ISA_NAME(cpu_fill_zero)
 #define cpu_vector_exp                    ISA_NAME(cpu_vector_exp)
 #define cpu_digest_copy                   ISA_NAME(cpu_digest_copy)
+#define cpu_copy_digest                   ISA_NAME(cpu_copy_digest)
 #define cpu_matrix_loops                  ISA_NAME(cpu_matrix_loops)
 #define cpu_pack_turned                   ISA_NAME(cpu_pack_turned)
 #define cpu_pack_stacked                  ISA_NAME(cpu_pack_stacked)
@@ -101,6 +102,8 @@ void cpu_vector_exp(float *y, const float *x, int64_t n);
 
 /* The digest of `from`, copied to `to` unless that is NULL: see tensor/digest.h. */
 uint64_t cpu_digest_copy(void *to, const void *from, size_t bytes);
+/* Copies and digests the copy: see tensor/digest.h. */
+uint64_t cpu_copy_digest(void *to, const void *from, size_t bytes);
 
 /* The loops behind matrix products: see MatrixLoops. */
 void cpu_pack_turned(void *to, Tensor from, bool pairs);

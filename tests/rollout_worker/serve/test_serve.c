@@ -152,14 +152,15 @@ static char *post(const char *body)
                       strlen(body), body);
 }
 
-/* Says the words a byte at a time, for as long as anybody listens. Milliseconds until nobody did;
- * LATE_MS when it is not cut off. */
+/* Says the words a byte at a time, the last one again and again, for as long as anybody listens.
+ * Milliseconds until nobody did; LATE_MS when it is not cut off. */
 static int64_t dribble(int fd, const char *words)
 {
     int64_t began = clock_ms();
     struct pollfd end = {.fd = fd, .events = POLLRDHUP};
-    for (size_t i = 0; clock_ms() - began < LATE_MS; i = words[i + 1] != '\0' ? i + 1 : i) {
-        if (words[0] != '\0' && send(fd, &words[i], 1, MSG_NOSIGNAL) != 1) break;
+    while (clock_ms() - began < LATE_MS) {
+        if (words[0] != '\0' && send(fd, words, 1, MSG_NOSIGNAL) != 1) break;
+        if (words[0] != '\0' && words[1] != '\0') words++;
         if (poll(&end, 1, 20) > 0) break;
     }
     return clock_ms() - began;
