@@ -517,7 +517,7 @@ static Status take_model_of_run(Options *options, StringList *settings, Error *e
     Status status = OK;
     if (!socket_is_served(folder.endpoint)) {
         status = ERR_UNAVAILABLE;
-        explain_silence(&folder, status, err);
+        explain_silence(&folder, 0, status, err);
     }
     path = path_join(folder.path, "config.effective.yaml");
     if (status == OK) status = file_read(path, CONFIG_BYTES_MAX, &yaml, &length, err);

@@ -200,6 +200,7 @@ static void test_what_biases_the_gradient_is_named(void **state)
                 "rollout.frequency_penalty 1, rollout.presence_penalty -1, "
                 "rollout.min_new_tokens 2");
     assert_bias(GENERATE "  top_p: 0.9\n  only: true\n  save: answers\n", NULL);
+}
 
 /* A method that is the value of one key elsewhere and several keys here. */
 static void test_methods_by_other_names_are_known(void **state)
