@@ -259,6 +259,8 @@ static PackedMessage pack_request(const Shell *shell, const Effect *fx, PendingC
         return pack_publish(fx);
     case CALL_ADOPT:
         return pack_adopt(fx);
+    case CALL_LEAVE:
+        return (PackedMessage){0};
     default:
         CHECK(fx->call.call == CALL_SAVE);
         return pack_save(fx);

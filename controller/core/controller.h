@@ -50,7 +50,7 @@ typedef enum {
     ACTOR_ALIVE,
     ACTOR_SUSPECT,    /* alive as far as the agent knows, but silent */
     ACTOR_RESTARTING, /* its process is gone or being killed; will be started again */
-    ACTOR_LEAVING,    /* its process is being ended: the stage that it was for is over */
+    ACTOR_LEAVING,    /* its process was asked to end: the stage that it was for is over */
     ACTOR_DEAD,       /* for good */
 } ActorState;
 

@@ -287,7 +287,8 @@ void supervise_call_made(Controller *c, int actor, CallKind call);
 void supervise_call_answered(Controller *c, int actor, CallKind call);
 void supervise_kill_all(Controller *c);
 bool supervise_all_gone(const Controller *c);
-/* A new process in the actor's place, for no fault of its own; none where the stage wants none. */
+/* A new process in the actor's place, for no fault of its own; none where the stage wants none. The
+ * old one is asked to leave, and killed when it does not. */
 void supervise_replace(Controller *c, int actor, const char *reason);
 
 /* ---- group.c ---- */

@@ -204,6 +204,7 @@ typedef enum {
     CALL_GIVE_UP,
     CALL_RELEASE_SAMPLES,
     CALL_ADOPT,
+    CALL_LEAVE,     /* both: to end by itself, what is in work being given up in order */
     CALL_BOOTSTRAP, /* train ranks, from here on */
     CALL_START,
     CALL_CONFIGURE,

@@ -12,6 +12,8 @@
 
 #define HELLO_TIMEOUT_MS 30000
 #define KILL_AGAIN_MS    5000
+/* What a process that is to leave may take to give up what it has in work. */
+#define LEAVE_MS 10000
 /* How long a death notice may be behind the broken connection: that of an agent comes when its
  * guard has cleaned up behind it. */
 #define DEATH_NOTICE_MS 2000
@@ -181,7 +183,10 @@ void supervise_replace(Controller *c, int actor, const char *reason)
 {
     ActorRecord *record = &c->actor[actor];
     if (record->state == ACTOR_PENDING || record->state == ACTOR_DEAD) return;
-    kill_process(c, actor);
+    if (supervise_ready(c, actor))
+        core_call(c, actor, CALL_LEAVE, 0, LEAVE_MS); /* killed if it does not */
+    else
+        kill_process(c, actor);
     record->retry_ms = 0;
     record->doing[0] = record->waiting_for[0] = '\0';
     set_state(c, actor, ACTOR_LEAVING, reason);
@@ -428,6 +433,12 @@ static void check_start(Controller *c, int actor)
     }
 }
 
+/* With a process that is to end, before it is killed, or killed again. */
+static int64_t patience_ms(const ActorRecord *record)
+{
+    return record->state == ACTOR_LEAVING ? LEAVE_MS : KILL_AGAIN_MS;
+}
+
 void supervise_advance(Controller *c)
 {
     for (int i = 0; i < c->num_actors && c->phase != PHASE_ENDING; i++) {
@@ -449,8 +460,11 @@ void supervise_advance(Controller *c)
             if (!record->process) {
                 record->state = ACTOR_PENDING;
                 i--; /* it may be started at once */
-            } else if (c->now_ms - record->since_ms > KILL_AGAIN_MS) {
+            } else if (c->now_ms - record->since_ms > patience_ms(record)) {
                 record->since_ms = c->now_ms;
+                if (record->state == ACTOR_LEAVING)
+                    core_log(c, LOG_WARN, "killed", "%s was asked to leave and is there after %d s",
+                             record->name, LEAVE_MS / 1000);
                 kill_process(c, i);
             }
             break;

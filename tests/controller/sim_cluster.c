@@ -514,6 +514,17 @@ static bool answered_by_loop(const World *w, const Effect *fx, Process *process)
     }
 }
 
+/* Most processes end at once; one that waits for somebody else's program does not. */
+static void leave(World *w, const Effect *fx, Process *process)
+{
+    if (process->stuck || chance(w, w->faults->never_leaves)) {
+        answer_at_deadline(w, fx);
+        return;
+    }
+    w->result.left++;
+    kill_process(w, process, "exited with code 0");
+}
+
 void answer_call(World *w, const Effect *fx)
 {
     Process *process = &w->process[fx->actor];
@@ -525,6 +536,10 @@ void answer_call(World *w, const Effect *fx)
     if (process->hung || lost) {
         if (!process->hung) disturbed(w);
         answer_at_deadline(w, fx);
+        return;
+    }
+    if (fx->call.call == CALL_LEAVE) {
+        leave(w, fx, process);
         return;
     }
     if (answered_by_loop(w, fx, process)) return;

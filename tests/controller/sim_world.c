@@ -207,6 +207,8 @@ static void carry_out(World *w, const Effect *fx)
         break;
     case FX_KILL: {
         Process *process = &w->process[fx->actor];
+        bool ending = strcmp(controller_job(w->controller).phase, "ending") == 0;
+        w->result.killed_amid += process->alive && !ending;
         if (process->incarnation == fx->incarnation) kill_process(w, process, "killed as asked");
         break;
     }

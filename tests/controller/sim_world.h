@@ -28,6 +28,7 @@ typedef struct SimFaults {
     double refused_grant; /* probability that somebody else takes a node's CPUs for a while */
     double deaf_read;     /* probability that a rollout worker does not notice that the data source
                              it reads from has died: it answers at the deadline only */
+    double never_leaves;  /* probability that a process that is asked to leave does not */
     int64_t open_ms;      /* the data source reads its files for so long, and gets on with it */
     int bad_records;      /* so many of the training records are no conversation */
     int bad_eval_records; /* the same of the evaluation records */
@@ -53,6 +54,8 @@ typedef struct SimResult {
     int64_t steps_begun; /* training steps that were asked of the ranks */
     int stages;          /* that were entered, counted again when a session goes back */
     int train_processes; /* that were started, in all sessions */
+    int left;            /* processes that ended because they were asked to ... */
+    int killed_amid;     /* ... and that were killed while the run went on */
     /* of generation: */
     int64_t most_ahead; /* groups that were leased beyond those the weights have learnt from */
     int64_t dropped, recomputed; /* groups that were too old, counted by each rank */

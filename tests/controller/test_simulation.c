@@ -359,12 +359,17 @@ static void test_simulation_goes_through_stages_whatever_strikes(void **state)
     assert_int_equal(first.steps, 24);
     assert_int_equal(first.stages, 3);
     assert_int_equal(first.train_processes, 4); /* the same from the first step to the last */
+    /* Data source and rollout workers of the first two stages went by themselves. */
+    int workers = (int)(stage[0].rollout.num_workers + stage[1].rollout.num_workers);
+    assert_int_equal(first.left, 2 + workers);
+    assert_int_equal(first.killed_amid, 0);
     assert_int_equal(first.saved.stage, 2);
     assert_int_equal(first.saved.stage_begin, 19);
     const char *seeds = getenv("SIM_COUNT");
     for (uint64_t seed = 1; seed <= (seeds != NULL ? strtoull(seeds, NULL, 10) : 1000); seed++) {
         SimFaults faults = faults_of(seed);
         faults.bad_records = faults.bad_eval_records = 0;
+        faults.never_leaves = seed % 3 == 0 ? 0.3 : 0;
         make_stages(stage, list, seed);
         SimResult result = sim_run_stages(list, 3, &faults, seed);
         assert_right(&result, seed);

@@ -79,6 +79,8 @@ workers)
     [ "$(pids_of_trainers)" = "$before" ] || fail "train processes $before became $(pids_of_trainers)"
     finish_job 0
     [ "$(digest_of "$RUN")" = "$expected" ] || fail "three workers make other weights"
+    [ "$(grep -c '"state":"leaving"' "$RUN/events.jsonl")" = 4 ] || fail "not all of the first stage's actors left"
+    ! grep -q '"event":"killed"' "$RUN/events.jsonl" || fail "one of them had to be killed"
     metrics_ascend
     nothing_left
     ;;
