@@ -27,7 +27,8 @@ struct SwapWork {
     Shell *shell;
     Call *call;
     JobConfig *config;
-    char *asked; /* path of the new stage's job, for train_inspect */
+    char *summary; /* of what was found, as validate says it */
+    char *asked;   /* path of the new stage's job, for train_inspect */
     RankMemory memory;
     bool more_reference, more_critic; /* that the train workers have not planned for */
     Status status;
@@ -117,12 +118,27 @@ static Status check_memory(const SwapWork *swap, Error *err)
 static void look(uv_work_t *work)
 {
     SwapWork *swap = work->data;
-    swap->status = validate_job(swap->config, NULL, &swap->error);
+    swap->status = validate_job(swap->config, &swap->summary, &swap->error);
     if (swap->status == OK && swap->memory.taken > 0)
         swap->status = check_memory(swap, &swap->error);
 }
 
 /* ---- on the loop ---- */
+
+/* What is odd about the new job; here, as the log draws on the loop's terminal. */
+static void say_warnings(const SwapWork *swap)
+{
+    static const char mark[] = "warning: ";
+    for (const char *line = swap->summary; line != NULL && *line != '\0';) {
+        size_t length = strcspn(line, "\n");
+        if (strncmp(line, mark, strlen(mark)) == 0) {
+            char *what = mem_strndup(line + strlen(mark), length - strlen(mark));
+            log_event(LOG_WARN, "text_odd", F_STR("why", what));
+            free(what);
+        }
+        line += length + (line[length] == '\n');
+    }
+}
 
 static void answer(SwapWork *swap)
 {
@@ -164,10 +180,12 @@ static void looked(uv_work_t *work, int cancelled)
         swap->status = error_set(&swap->error, ERR_UNAVAILABLE, "the run has ended");
     else if (swap->status == OK)
         take(swap);
+    say_warnings(swap);
     answer(swap);
     if (!swap->kept) job_config_destroy(swap->config);
     shell->swap = NULL;
     free(swap->asked);
+    free(swap->summary);
     free(swap);
 }
 

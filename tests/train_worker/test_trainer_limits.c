@@ -109,7 +109,7 @@ static void options_body(const Ranks *ranks, void *argument)
     options.dtype = DTYPE_F32;
     options.memory_bytes_max = 100000;
     expect(trainer_create(&options, &trainer, &err), ERR_RESOURCE, &err,
-           "lower max_tokens_per_gpu");
+           "Lower train.max_tokens_per_gpu");
     options.memory_bytes_max = 0;
     rank_ok(trainer_create(&options, &trainer, &err), &err);
     rank_check(strstr(trainer_memory_plan(trainer), "AdamW moments") != NULL);
