@@ -657,7 +657,8 @@ static void test_an_engine_that_loses_a_rank_ends_the_worker(void **state)
     Boards boards;
     Answer answer = {0};
     Error err = {0};
-    RolloutTable table = rollout_generate;
+    static RolloutTable table; /* the worker's until it ends, after the test */
+    table = rollout_generate;
     table.open = open_and_keep;
     stage->table = &table;
     stage->lost = on_lost;
