@@ -79,9 +79,12 @@ bool core_is_stopping(const Controller *c)
 
 void core_finish_failed(Controller *c)
 {
+    RolloutFunction function = c->config->rollout.function;
+    bool validated = c->config->rollout.load == NULL &&
+                     (function == ROLLOUT_SFT || function == ROLLOUT_GENERATE);
     if (c->step == 0 || push_is_all(c))
         core_finish(c, c->failure.status, "%s%s", c->failure.message,
-                    c->failure.status == ERR_DATA
+                    c->failure.status == ERR_DATA && validated
                         ? "\nNo step is committed. `controller validate` counts the records at "
                           "which a run would end, by reason, without a run."
                         : "");

@@ -58,8 +58,10 @@ static void stop_at_too_many(Controller *c, SetName set, const char *message)
     snprintf(c->failure.remedy, sizeof c->failure.remedy, "with a higher data.bad_records_max");
 }
 
-/* Each message once, and no more than the list holds. */
-static void log_once(Controller *c, MessageList *list, const char *event, const char *message)
+/* Each message once, and no more than the list holds. `shown`: whether looking at the records shows
+ * it again; what fails at an answer is met by a run alone. */
+static void log_once(Controller *c, MessageList *list, const char *event, const char *message,
+                     bool shown)
 {
     for (int i = 0; i < list->count; i++)
         if (strcmp(list->message[i], message) == 0) return;
@@ -68,8 +70,8 @@ static void log_once(Controller *c, MessageList *list, const char *event, const 
         core_log(c, LOG_WARN, event, "%s", message);
     } else if (!list->more) {
         list->more = true;
-        core_log(c, LOG_WARN, event,
-                 "further ones are counted and not printed: `controller data inspect` lists them");
+        core_log(c, LOG_WARN, event, "further ones are counted and not printed%s",
+                 shown ? ": `controller data inspect` lists them" : "");
     }
 }
 
@@ -93,12 +95,13 @@ void records_rejected(Controller *c, SetName set, const SampleMeta *meta, const 
         stop_at_too_many(c, set, message);
         return;
     }
-    log_once(c, &c->rejects_logged, "sample_skipped", message);
+    log_once(c, &c->rejects_logged, "sample_skipped", message,
+             reject_is_of_record(meta->reject_reason));
 }
 
 void records_noted(Controller *c, const char *message)
 {
-    if (message != NULL) log_once(c, &c->notes_logged, "sample_odd", message);
+    if (message != NULL) log_once(c, &c->notes_logged, "sample_odd", message, true);
 }
 
 void records_consumed(Controller *c, const Stream *stream, int64_t end)

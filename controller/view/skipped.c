@@ -41,7 +41,9 @@ void skipped_log(const JobView *job)
         skipped_put_share(&text, skipped.share, reject_reason_name(skipped.mostly));
         log_event(LOG_WARN, "records_skipped", F_INT("records", skipped.records),
                   F_STR("share", str_text(&text)),
-                  F_STR("why", "`controller data inspect` lists them"));
+                  F_STR("why", reject_is_of_record(skipped.mostly)
+                                   ? "`controller data inspect` lists them"
+                                   : "what makes or judges answers failed or passed them over"));
         str_free(&text);
     }
     for (int i = 0; i < NOTE_COUNT; i++)

@@ -533,6 +533,16 @@ static Status load_group(const Task *task, RolloutGroup *ret, Error *err)
     char *root = saved_group_root(config->rollout.load, config->generating_before);
     char *path = saved_group_path(root, NULL, 0, task->record->position);
     Status status = saved_group_read(path, task->record, ret, err);
+    if (status == ERR_NOT_FOUND)
+        error_set(err, status,
+                  "no answers are saved for position %lld (%s)\n"
+                  "  expected: no more steps than the run that saved them made (train.num_steps)",
+                  (long long)task->record->position, path);
+    if (status == OK && ret->count > task->rules->num_samples)
+        status = error_set(err, ERR_INVALID,
+                           "%s has %d answers, rollout.n_samples_per_prompt is %d\n"
+                           "  expected: as many as the run that saved them made",
+                           path, ret->count, task->rules->num_samples);
     if (status == OK)
         status = check_loaded(task, ret, path, err);
     else

@@ -118,13 +118,15 @@ plugin)
     ;;
 failures) # a program that ends at every record
     # shellcheck disable=SC2086
-    use_job rollout/job.yaml run_failing $tiny_model rollout.function=process:$PWD/fails.sh rollout.failures_max=1
+    use_job rollout/job.yaml run_failing $tiny_model rollout.function=process:$PWD/fails.sh rollout.failures_max=24
     start_job
     finish_job 4
-    for text in "the rollout function failed at 2 samples or records, each tried 4 times" \
-        "limit: rollout.failures_max 1" "fails.sh exited with status 1: out of order" "to do: mend it"; do
+    for text in "the rollout function failed at 25 samples or records, each tried 4 times" \
+        "limit: rollout.failures_max 24" "fails.sh exited with status 1: out of order" "to do: mend it"; do
         grep -qF "$text" "$RUN.out" || fail "nothing is said of: $text"
     done
+    grep -q "further ones are counted and not printed" "$RUN.out" || fail "the end of the list is not told"
+    ! grep -q "data inspect. lists" "$RUN.out" || fail "data inspect is said to show what a run alone meets"
     nothing_left
     ;;
 refusals) # before anything starts

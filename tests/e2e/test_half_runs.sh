@@ -64,5 +64,13 @@ load)
     write_job other.yaml run_other $job rollout.load=answers algorithm.advantage_estimator=rloo
     run_job
     [ "$(digest_of "$RUN")" != "$expected" ] || fail "another algorithm made the same weights"
+
+    # Answers to other prompts: looking at the records would not show it.
+    # shellcheck disable=SC2086
+    write_job seed.yaml run_seed $job rollout.load=answers algorithm.entropy_coef=0.01 seed=99
+    start_job
+    finish_job 3
+    grep -q "answers another prompt than" "$RUN.out" || fail "not told"
+    ! grep -q "controller validate" "$RUN.out" || fail "the advice is of another thing"
     ;;
 esac

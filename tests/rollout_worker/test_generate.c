@@ -722,8 +722,16 @@ static void test_answers_that_were_saved_are_loaded_to_the_bit(void **state)
     start_lease(stage, "train", RECORDS, 1, &answer);
     await(&answer);
     assert_int_equal(answer.status, ERR_NOT_FOUND);
-    assert_non_null(strstr(answer.err.message, "rollout.load"));
+    assert_non_null(strstr(answer.err.message, "rollout.load: no answers are saved for position"));
     answer_free(&answer);
+    stage->config.rollout.n_samples_per_prompt--;
+    worker_restart(stage);
+    start_lease(stage, "train", 0, 1, &answer);
+    await(&answer);
+    assert_int_equal(answer.status, ERR_INVALID);
+    assert_non_null(strstr(answer.err.message, "answers, rollout.n_samples_per_prompt is"));
+    answer_free(&answer);
+    stage->config.rollout.n_samples_per_prompt++;
     str_free(&made);
     str_free(&loaded);
     boards_close(&boards);
