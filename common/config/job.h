@@ -249,6 +249,11 @@ char *job_config_graft(const JobConfig *run, const JobConfig *job);
  * "model.config=null" for what is left to its default. */
 void job_config_fixed_settings(const JobConfig *config, const char *section, StringList *ret);
 
+/* What may stand for a model folder: the newest checkpoint below a run's folder, below its folder
+ * of checkpoints, or beside its file checkpoints/latest; of checkpoints/best the one that it names.
+ * NULL when `path` is none of these, or there is none. Owned by the caller. */
+char *model_path_checkpoint(const char *path);
+
 /* The keys whose values differ between two configurations, one a line: "train.lr: 0.002 -> 0.001
  * (--set train.lr=1e-3)", the place being that of the new value. NULL when there are none. Owned.
  */

@@ -24,10 +24,7 @@ typedef struct LoadedJob {
 /* Defaults of the section `algorithm` that follow from other values of it. */
 void job_derive_algorithm(LoadedJob *job);
 
-/* model_path.c: what may stand for a model folder. The newest checkpoint below a run's folder,
- * below its folder of checkpoints, or beside its file checkpoints/latest; of checkpoints/best the
- * one that it names. NULL when `path` is none of these, or there is none. Owned by the caller. */
-char *model_path_checkpoint(const char *path);
+/* model_path.c (model_path_checkpoint: job.h) */
 bool model_path_is_run(const char *path); /* a run's folder, or its folder of checkpoints */
 /* The end of an absent path, when it looks like OWNER/NAME on the Hugging Face hub, else NULL;
  * `existing` is the part of the path that is there. Borrowed. */

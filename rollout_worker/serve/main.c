@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/process.h"
+#include "config/job.h"
 #include "model/kv_cache.h"
 #include "rollout_worker/engine/model_folder.h"
 #include "rollout_worker/serve/serve.h"
@@ -26,6 +27,7 @@ static const char help[] =
     "\n"
     "options:\n"
     "  -m, --model DIR         the folder: config.json, safetensors, tokenizer, chat template\n"
+    "                          or a run's folder, for its newest checkpoint\n"
     "  -p, --port N            default 8000; 0: any that is free\n"
     "      --host ADDRESS      default 127.0.0.1: this machine alone; any other wants a token\n"
     "      --token-file F      clients must give the first line of F (Authorization: Bearer)\n"
@@ -348,10 +350,17 @@ int main(int argc, char **argv)
         return 0;
     }
     if (status == OK) status = log_open("serve", NULL, LOG_INFO, &err);
+    char *checkpoint = status == OK ? model_path_checkpoint(arguments.model) : NULL;
+    if (checkpoint != NULL) arguments.model = checkpoint;
     if (status == OK) {
         process_raise_file_limit();
         status = run(&arguments, &err);
     }
+    if (status == ERR_NOT_FOUND)
+        error_append(&err,
+                     "Expected a Hugging Face model folder, or the folder of a run that has a "
+                     "checkpoint.");
+    free(checkpoint);
     if (status != OK) fprintf(stderr, "controller: serve: %s\n", err.message);
     return status_exit_code(status);
 }

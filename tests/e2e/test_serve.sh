@@ -225,7 +225,18 @@ mistakes() {
     refused 2 --model "$MODEL" --max-length 100000
     says 'max_position_embeddings'
     refused 2 --model nowhere
-    says 'nowhere'
+    says 'nowhere' 'the folder of a run that has a checkpoint'
+    mkdir -p a_run/checkpoints
+    refused 2 --model a_run
+    says 'the folder of a run that has a checkpoint'
+    cp -r "$MODEL" a_run/checkpoints/step_00000010
+    echo step_00000010 >a_run/checkpoints/latest
+    for model in a_run a_run/checkpoints/latest; do
+        MODEL=$PWD/$model serve
+        grep -q '^serving step_00000010 at ' served || fail "$model is not served"
+        kill -INT "$SERVER"
+        ends 0
+    done
     cp -r "$MODEL" torn
     truncate -s -100 torn/model-00002-of-00002.safetensors
     refused 3 --model torn
