@@ -31,14 +31,16 @@ static bool groups_are_too_small(const Check *check)
     const AlgorithmConfig *c = check->config;
     int64_t samples = check->facts->samples_per_prompt;
     if (samples == 1 && advantage_needs_group(c->advantage_estimator))
-        return fault(check, "algorithm.advantage_estimator", NULL,
+        return fault(check, "algorithm.advantage_estimator", "rollout.n_samples_per_prompt",
                      "algorithm.advantage_estimator compares the samples of a prompt, but each "
                      "prompt gets one: every advantage would be 0.\n"
-                     "Sample at least 2, or use reinforce_plus_plus or ppo.");
+                     "Write for example rollout.n_samples_per_prompt: 8, or use the "
+                     "advantage_estimator reinforce_plus_plus or ppo.");
     if (samples == 1 && c->dynamic_filter == FILTER_ZERO_VARIANCE)
-        return fault(check, "algorithm.dynamic_filter", NULL,
+        return fault(check, "algorithm.dynamic_filter", "rollout.n_samples_per_prompt",
                      "algorithm.dynamic_filter is zero_variance, but each prompt gets one sample: "
-                     "every group would be dropped.\nSample at least 2, or remove the filter.");
+                     "every group would be dropped.\n"
+                     "Write for example rollout.n_samples_per_prompt: 8, or remove the filter.");
     return false;
 }
 

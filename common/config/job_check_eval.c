@@ -6,6 +6,8 @@
 #include "config/job_internal.h"
 #include "config/rows.h"
 
+#define NAMES_COMPARED 256
+
 static const char SETS[] = "eval.sets", METRIC[] = "eval.best_metric";
 
 static Status check_sets_exist(const LoadedJob *job, Error *err)
@@ -58,10 +60,25 @@ static Status check_rows(const LoadedJob *job, Error *err)
     return OK;
 }
 
+/* The name of a figure of this job's evaluations that was probably meant, or NULL. Arena memory. */
+static const char *nearest_metric(const LoadedJob *job, bool generates)
+{
+    const JobConfig *config = &job->config;
+    const char *names[NAMES_COMPARED];
+    size_t count = 0;
+    for (int i = 0; i < eval_set_count(config); i++)
+        for (EvalFigure figure = 0; figure < FIGURE_COUNT && count < NAMES_COMPARED; figure++)
+            if (eval_figure_is_generated(figure) == generates && figure != FIGURE_PASS_AT)
+                names[count++] = arena_printf(job->arena, "%s/%s", eval_set(config, i).name,
+                                              eval_figure_name(figure));
+    return str_nearest(config->eval.best_metric, names, count);
+}
+
 static Status refuse_metric(const LoadedJob *job, Error *err)
 {
     const JobConfig *config = &job->config;
     bool generates = config->rollout.function != ROLLOUT_SFT;
+    const char *nearest = nearest_metric(job, generates);
     Str sets = {0}, figures = {0};
     for (int i = 0; i < eval_set_count(config); i++)
         str_printf(&sets, "%s%s", i > 0 ? ", " : "", eval_set(config, i).name);
@@ -71,9 +88,11 @@ static Status refuse_metric(const LoadedJob *job, Error *err)
                        figure == FIGURE_PASS_AT ? "1, 2, 4 .." : "");
     job_refuse(job, METRIC, NULL, err,
                "eval.best_metric is \"%s\", which names no figure of an evaluation of this job: "
-               "expected SET/FIGURE.\nSets: %s. Figures: %s.\npass@k needs k answers to a prompt.",
+               "expected SET/FIGURE.\nSets: %s. Figures: %s.\npass@k needs k answers to a "
+               "prompt.%s%s%s",
                config_cut(config->eval.best_metric, job->arena), str_text(&sets),
-               str_text(&figures));
+               str_text(&figures), nearest != NULL ? "\nDid you mean " : "",
+               nearest != NULL ? nearest : "", nearest != NULL ? "?" : "");
     str_free(&sets);
     str_free(&figures);
     return ERR_INVALID;

@@ -821,6 +821,8 @@ static void test_config_best_metric_names_a_figure_of_a_set(void **state)
     REFUSED(BEST("", "best_metric: eval/loss", "0"), "no effect without checkpoint.keep_best");
     REFUSED(BEST("", "best_metric: eval/reward", "1"), "names no figure",
             "loss, perplexity, token_accuracy.");
+    REFUSED(BEST(GENERATE, GSM8K "best_metric: gsm8k/accurcy", "1"),
+            "Did you mean gsm8k/accuracy?");
     REFUSED(BEST(GENERATE, GSM8K "best_metric: gsm8k/pass@8", "1"), "pass@k needs k answers",
             "Sets: eval, gsm8k.");
     REFUSED(BEST(GENERATE, "best_metric: math/reward", "1"), "\"math/reward\"");

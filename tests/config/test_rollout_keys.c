@@ -202,6 +202,20 @@ static void test_what_biases_the_gradient_is_named(void **state)
     assert_bias(GENERATE "  top_p: 0.9\n  only: true\n  save: answers\n", NULL);
 }
 
+/* The place is that of the key that says how many. */
+static void test_one_answer_to_a_prompt_is_refused_where_it_stands(void **state)
+{
+    (void)state;
+    static const char *const job = "model: {path: m}\ndata: {train: a.jsonl}\nrollout:\n"
+                                   "  function: generate\n  reward: math\n"
+                                   "  n_samples_per_prompt: 1\n";
+    JobConfig *config = NULL;
+    Error err = {0};
+    Status status = job_config_parse(job, "job.yaml", "/", &config, &err);
+    assert_fails(status, ERR_INVALID, &err, "job.yaml:6: algorithm.advantage_estimator compares");
+    assert_non_null(strstr(err.message, "for example rollout.n_samples_per_prompt: 8"));
+}
+
 /* A method that is the value of one key elsewhere and several keys here. */
 static void test_methods_by_other_names_are_known(void **state)
 {
@@ -238,6 +252,7 @@ int main(void)
         cmocka_unit_test(test_all_of_sampling_can_be_said_for_training_and_each_set),
         cmocka_unit_test(test_sampling_out_of_range_is_refused_by_name),
         cmocka_unit_test(test_what_biases_the_gradient_is_named),
+        cmocka_unit_test(test_one_answer_to_a_prompt_is_refused_where_it_stands),
         cmocka_unit_test(test_methods_by_other_names_are_known),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
