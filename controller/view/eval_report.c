@@ -92,12 +92,19 @@ void eval_report_line(const EvalFigures *set, int64_t step, int64_t total_steps,
     bool unnamed = strcmp(set->name, "eval") == 0;
     str_printf(text, "eval%s%s step=%lld/%lld ", unnamed ? "" : " ", unnamed ? "" : set->name,
                (long long)step, (long long)total_steps);
-    if (set->generated) {
+    if (set->generated && set->answers.answers == 0) {
+        str_printf(text, "no answer was judged: unjudged=%lld failed=%lld",
+                   (long long)set->answers.unjudged, (long long)set->answers.failed);
+    } else if (set->generated) {
         str_printf(text, "reward=%.4f accuracy=%.4f", eval_value(set, FIGURE_REWARD, 0),
                    eval_value(set, FIGURE_ACCURACY, 0));
         put_pass(set, text);
         str_printf(text, " length=%.1f samples=%lld", eval_value(set, FIGURE_RESPONSE_LENGTH, 0),
                    (long long)set->answers.answers);
+        if (set->answers.unjudged > 0)
+            str_printf(text, " unjudged=%lld", (long long)set->answers.unjudged);
+        if (set->answers.failed > 0)
+            str_printf(text, " failed=%lld", (long long)set->answers.failed);
     } else {
         str_printf(text, "loss=%.4f token_accuracy=%.4f samples=%lld",
                    eval_value(set, FIGURE_LOSS, 0), eval_value(set, FIGURE_TOKEN_ACCURACY, 0),

@@ -21,6 +21,7 @@
 #define PLAIN_LINE_MS 1000 /* at most one line a second, where lines are not redrawn */
 #define TURNS_KEPT    15   /* their median is how long a step takes, whatever one of them met */
 #define TURNS_ENOUGH  3    /* for the time that is left to be worth saying */
+#define EQUAL_STEPS   3    /* without anything to compare, until people are told */
 
 struct Reporter {
     Metrics *metrics;
@@ -30,6 +31,7 @@ struct Reporter {
     int64_t last_ms, plain_ms;
     double turn_s[TURNS_KEPT]; /* ring: seconds of the last steps */
     int64_t num_turns;         /* ever */
+    int equal_steps;           /* in a row, of which every group's rewards are equal */
     ReportView last;
 };
 
@@ -335,6 +337,23 @@ static void report_only(Reporter *reporter, const Effect *effect, const JobView 
         print_only(reporter, effect, job, &view);
 }
 
+/* The first thing that a beginner meets: figures that stand still, and nothing is wrong. */
+static void watch_groups(Reporter *reporter, const Effect *effect)
+{
+    const StepResult *result = &effect->step.result;
+    const PolicyFigures *figures = &result->policy;
+    bool equal = result->has_policy && result->grad_norm == 0 && figures->groups > 0 &&
+                 figures->zero_variance_groups == figures->groups;
+    reporter->equal_steps = equal ? reporter->equal_steps + 1 : 0;
+    if (reporter->equal_steps != EQUAL_STEPS) return;
+    log_event(LOG_WARN, "nothing_is_learnt", F_INT("step", effect->step.step),
+              F_STR("why", "all answers to a prompt are worth the same, in every group of the last "
+                           "steps, so that none is better than another\n"
+                           "  to do: look at some (rollout.save, controller samples); the reward "
+                           "or the labels may not fit them, or the model knows nothing of the task "
+                           "yet: train it on examples first"));
+}
+
 void reporter_step(Reporter *reporter, const Effect *effect, const JobView *job, double peak_flops)
 {
     if (effect->step.only) {
@@ -351,6 +370,7 @@ void reporter_step(Reporter *reporter, const Effect *effect, const JobView *job,
     if (effect->step.result.skipped)
         log_event(LOG_WARN, "step_skipped", F_INT("step", effect->step.step),
                   F_STR("why", "the gradient is not finite; weights are untouched"));
+    watch_groups(reporter, effect);
     if (reporter->terminal)
         show_step_live(reporter, effect, job, &figures);
     else

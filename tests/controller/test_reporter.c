@@ -140,12 +140,14 @@ static void test_evaluation_is_told_set_by_set(void **state)
                      .reward_squared = 1.0,
                      .tokens = 7,
                      .pass = {1.0},
+                     .unjudged = 3,
                      .pass_of = {1}}},
+        {.name = "code", .generated = true, .answers = {.unjudged = 12, .failed = 1}},
     };
     Effect effect = {.kind = FX_REPORT_EVAL};
     effect.eval.step = 5;
     effect.eval.set = set;
-    effect.eval.num_sets = 2;
+    effect.eval.num_sets = 3;
     unlink("sets.jsonl");
     assert_ok(reporter_create("sets.jsonl", &(Screen){0}, &reporter, &err), &err);
     int saved = dup(STDOUT_FILENO), file = open("told.txt", O_RDWR | O_CREAT | O_TRUNC, 0600);
@@ -163,7 +165,9 @@ static void test_evaluation_is_told_set_by_set(void **state)
     assert_string_equal(told, "eval step=5/10 reward=0.7500 accuracy=0.2500 pass@2=0.5000 "
                               "length=10.0 samples=4 seconds=0.0\n"
                               "eval gsm8k step=5/10 reward=1.0000 accuracy=1.0000 length=7.0 "
-                              "samples=1 seconds=0.0\n");
+                              "samples=1 unjudged=3 seconds=0.0\n"
+                              "eval code step=5/10 no answer was judged: unjudged=12 failed=1 "
+                              "seconds=0.0\n");
     assert_ok(file_read("sets.jsonl", 1 << 16, &line, &length, &err), &err);
     assert_ptr_equal(strchr(line, '\n'), line + length - 1);
     assert_true(number_in(line, "eval/reward") == 0.75);
@@ -410,6 +414,53 @@ static void test_a_dumb_terminal_gets_plain_lines(void **state)
     free(seen);
 }
 
+/* Steps of reinforcement learning in which `equal` of 4 groups have rewards that are all equal. */
+static void report_groups(Reporter *reporter, int steps, uint32_t equal)
+{
+    static const Plan plan = {0};
+    JobView job = {.phase = "training", .waits_for = "", .total_steps = 100};
+    for (int64_t step = 1; step <= steps; step++) {
+        Effect effect = {.kind = FX_REPORT_STEP};
+        effect.step.step = step;
+        effect.step.seconds = 1;
+        effect.step.plan = &plan;
+        effect.step.result.has_policy = true;
+        effect.step.result.grad_norm = equal == 4 ? 0 : 1;
+        effect.step.result.policy.groups = 4;
+        effect.step.result.policy.zero_variance_groups = equal;
+        reporter_step(reporter, &effect, &job, 0);
+    }
+}
+
+static void nothing_to_compare(Reporter *reporter, int terminal)
+{
+    (void)terminal;
+    report_groups(reporter, 8, 4);
+}
+
+static void something_to_compare(Reporter *reporter, int terminal)
+{
+    (void)terminal;
+    report_groups(reporter, 2, 4);
+    report_groups(reporter, 8, 3);
+    report_groups(reporter, 2, 4);
+}
+
+static void test_steps_without_anything_to_compare_are_told_once(void **state)
+{
+    (void)state;
+    const Screen dumb = {.utf8 = true};
+    char *seen = play_on(&dumb, 80, nothing_to_compare);
+    const char *told = strstr(seen, "nothing_is_learnt");
+    assert_non_null(told);
+    assert_non_null(strstr(told, "controller samples"));
+    assert_null(strstr(told + 1, "nothing_is_learnt"));
+    free(seen);
+    seen = play_on(&dumb, 80, something_to_compare);
+    assert_null(strstr(seen, "nothing_is_learnt"));
+    free(seen);
+}
+
 static void resize(Reporter *reporter, int terminal)
 {
     struct winsize size = {.ws_col = 30, .ws_row = 24};
@@ -633,6 +684,7 @@ int main(void)
         cmocka_unit_test(test_live_line_counts_columns_not_characters),
         cmocka_unit_test(test_live_line_is_ascii_where_nothing_else_is_shown),
         cmocka_unit_test(test_a_dumb_terminal_gets_plain_lines),
+        cmocka_unit_test(test_steps_without_anything_to_compare_are_told_once),
         cmocka_unit_test(test_live_line_says_what_goes_on),
         cmocka_unit_test(test_log_lines_stand_above_the_live_line),
         cmocka_unit_test(test_durations_and_rates_are_short),
