@@ -313,10 +313,10 @@ static Status name_stage(const JobConfig *config, Status status, Error *err)
 }
 
 /* Whether what makes the samples of a stage can be opened; it says itself what is wrong. */
-static int look_at_function(const JobConfig *config, const Options *options)
+static int look_at_function(const JobConfig *config, const char *flag, const Options *options)
 {
     if (config->rollout.function == ROLLOUT_SFT) return 0;
-    return look_with("data_inspect", "--check", config->stage, options);
+    return look_with("data_inspect", flag, config->stage, options);
 }
 
 static int validate_stage(const JobConfig *config, const Options *options)
@@ -328,7 +328,7 @@ static int validate_stage(const JobConfig *config, const Options *options)
     if (status != OK) return fail(status, &err);
     fputs(summary, stdout);
     free(summary);
-    int code = look_at_function(config, options);
+    int code = look_at_function(config, "--check", options);
     if (code != 0) return code; /* its records would say the same again */
     code = look_at_disk(config);
     int trained = look_with("train_inspect", NULL, config->stage, options);
@@ -385,11 +385,11 @@ static Status validate_stages(const JobStages *stages, Error *err)
     return OK;
 }
 
-static int look_at_functions(const JobStages *stages, const Options *options)
+static int look_at_functions(const JobStages *stages, const char *flag, const Options *options)
 {
     int code = 0;
     for (int i = 0; i < stages->count && code == 0; i++)
-        code = look_at_function(stages->stage[i], options);
+        code = look_at_function(stages->stage[i], flag, options);
     return code;
 }
 
@@ -403,7 +403,7 @@ static int run_job(const Options *options)
     Status status = load_stages(options, help_run, &stages, &err);
     if (status == OK) status = validate_stages(&stages, &err);
     const JobConfig *config = status == OK ? stages.stage[0] : NULL; /* the run is one for all */
-    int code = status == OK ? look_at_functions(&stages, options) : 0;
+    int code = status == OK ? look_at_functions(&stages, "--check", options) : 0;
     if (code != 0) {
         job_stages_free(&stages);
         return code;
@@ -546,7 +546,7 @@ static Status load_swap(const Options *options, char **ret_text, int *ret_code, 
         status = error_set(err, ERR_INVALID,
                            "%s has %d stages, expected a job of one: a swap is to one stage.",
                            options->config, stages.count);
-    if (status == OK) *ret_code = look_at_functions(&stages, options);
+    if (status == OK) *ret_code = look_at_functions(&stages, "--check=live", options);
     if (status == OK && *ret_code == 0) *ret_code = look_at_data(stages.stage[0], options);
     if (status == OK) *ret_text = job_config_text(stages.stage[0]);
     job_stages_free(&stages);

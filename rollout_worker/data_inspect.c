@@ -29,9 +29,10 @@ static const char help[] =
     "      --brief[=SET]       no record, and of the first K only what was made of them; SET is "
     "train,\n"
     "                          eval, or one of eval.sets\n"
-    "      --check             no record: only whether the rollout function, its rewards and "
+    "      --check[=live]      no record: only whether the rollout function, its rewards and "
     "tools\n"
-    "                          can be opened, which starts and ends their programs\n"
+    "                          can be opened, which starts and ends their programs, and\n"
+    "                          whether memory is enough; live: for a run that goes on\n"
     "      --json              all of it as one JSON object on one line, for programs\n"
     "      --color[=WHEN]      always, never, or auto: on a terminal (the default)\n"
     "\n"
@@ -44,7 +45,7 @@ typedef struct Arguments {
     const char *config, *stage;
     const char *set[64];
     int num_sets;
-    bool color, help, numbered, brief, json, check;
+    bool color, help, numbered, brief, json, check, live;
     InspectOptions inspect;
 } Arguments;
 
@@ -113,6 +114,7 @@ static Status take_option(Arguments *arguments, int letter, Error *err)
         return OK;
     case 'K':
         arguments->check = true;
+        arguments->live = optarg != NULL && strcmp(optarg, "live") == 0;
         return OK;
     case 'h':
         arguments->help = true;
@@ -130,7 +132,7 @@ static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
         {"count", required_argument, NULL, 'k'},  {"eval", optional_argument, NULL, 'e'},
         {"brief", optional_argument, NULL, 'b'},  {"color", optional_argument, NULL, 'C'},
         {"list", required_argument, NULL, 'l'},   {"json", no_argument, NULL, 'j'},
-        {"stage", required_argument, NULL, 'S'},  {"check", no_argument, NULL, 'K'},
+        {"stage", required_argument, NULL, 'S'},  {"check", optional_argument, NULL, 'K'},
         {"help", no_argument, NULL, 'h'},         {0},
     };
     opterr = 0;
@@ -254,12 +256,22 @@ static int inspect(Arguments *arguments)
     return stops ? status_exit_code(ERR_DATA) : 0;
 }
 
-static Status try_function(const JobConfig *config, Error *err)
+/* The workers of a run that goes on hold what those that take their place will. */
+static Status check_memory(const RolloutTable *table, const void *shared, bool live, Error *err)
+{
+    const ChatText *text = NULL;
+    const Policy *policy = table->policy != NULL ? table->policy(shared, &text) : NULL;
+    if (policy == NULL || live) return OK;
+    return policy_check_memory(policy, memory_available(), err);
+}
+
+static Status try_function(const JobConfig *config, bool live, Error *err)
 {
     const RolloutTable *table = rollout_table(config->rollout.function);
     void *shared = NULL;
     Status status = rollout_enter_working_dir(config, err);
     if (status == OK) status = table->open(config, &shared, err);
+    if (status == OK) status = check_memory(table, shared, live, err);
     if (status == OK) status = policy_server_check(config, err);
     if (status == OK && table->try_programs != NULL) status = table->try_programs(shared, err);
     if (shared != NULL) table->close(shared);
@@ -272,7 +284,7 @@ static int check(const Arguments *arguments)
     JobConfig *config = NULL;
     Status status = job_config_load(arguments->config, arguments->stage, arguments->set,
                                     arguments->num_sets, &config, &err);
-    if (status == OK) status = try_function(config, &err);
+    if (status == OK) status = try_function(config, arguments->live, &err);
     job_config_destroy(config);
     return status == OK ? 0 : fail(arguments, &err);
 }

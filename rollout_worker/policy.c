@@ -30,6 +30,7 @@ struct Policy {
     int64_t version;
     EngineThread *engine;
     char *memory_plan;
+    int64_t memory_bytes; /* of all ranks */
 };
 
 /* ---- end tokens ---- */
@@ -103,8 +104,8 @@ static Status plan_memory(Policy *policy, EngineOptions options, Error *err)
                (double)next / 0x1p20);
     if (policy->tp_size > 1)
         str_printf(&text, "; so for each of %d tensor-parallel ranks", policy->tp_size);
-    str_printf(&text, ": %.2f GiB in all",
-               (double)((memory.total + next) * policy->tp_size) / 0x1p30);
+    policy->memory_bytes = (memory.total + next) * policy->tp_size;
+    str_printf(&text, ": %.2f GiB in all", (double)policy->memory_bytes / 0x1p30);
     free(engine);
     policy->memory_plan = str_take(&text);
     return OK;
@@ -185,6 +186,24 @@ EngineThread *policy_engine(const Policy *policy)
 const char *policy_memory_plan(const Policy *policy)
 {
     return policy->memory_plan;
+}
+
+Status policy_check_memory(const Policy *policy, int64_t available, Error *err)
+{
+    const JobConfig *config = policy->config;
+    int64_t workers = config->rollout.num_workers, needed = workers * policy->memory_bytes;
+    if (available == 0 || needed <= available) return OK;
+    const char *key =
+        config->rollout.kv_cache_mb > 0 ? "rollout.kv_cache_mb" : "rollout.concurrency";
+    return error_set(err, ERR_RESOURCE,
+                     "%s: %lld rollout worker%s take%s %.2f GiB, but %.2f GiB are free "
+                     "(%lld answers of up to %lld tokens at a time; of each: %s)\n"
+                     "Lower rollout.concurrency, data.max_length or rollout.num_workers, or set "
+                     "rollout.kv_cache_mb: answers that find no room wait.",
+                     key, (long long)workers, workers == 1 ? "" : "s", workers == 1 ? "s" : "",
+                     (double)needed / 0x1p30, (double)available / 0x1p30,
+                     (long long)config->rollout.concurrency, (long long)config->data.max_length,
+                     policy->memory_plan);
 }
 
 /* ---- weights ---- */

@@ -32,6 +32,11 @@ void policy_destroy(Policy *policy); /* accepts NULL; nobody may be in a call */
 EngineThread *policy_engine(const Policy *policy);
 const char *policy_memory_plan(const Policy *policy); /* for people; borrowed */
 
+/* For a check before a run, where nothing of it holds memory yet: ERR_RESOURCE when the rollout
+ * workers of the job take more than is available (memory_available). Train workers are not in it.
+ */
+Status policy_check_memory(const Policy *policy, int64_t available, Error *err);
+
 /* Takes a version over. Returns when it is in use and nobody reads the earlier one any more. The
  * version that is in use already is left as it is, unless `restart`: then, and when the boards are
  * others than before, everything in work ends as aborted first, and requests wait for these

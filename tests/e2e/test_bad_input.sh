@@ -153,6 +153,16 @@ case_rollout_files() {
     grep -q "rollout.load: $PWD/answers does not exist" out || fail "validate does not say it"
 }
 
+case_rollout_memory() {
+    generates generate "reward: gsm8k"
+    message 4 --set rollout.kv_cache_mb=100000000
+    says "--set rollout.kv_cache_mb=100000000: rollout.kv_cache_mb: 1 rollout worker takes 2048" "GiB are free" \
+        "keys and values" "Lower rollout.concurrency, data.max_length"
+    "$BIN/controller" validate --config job.yaml --set rollout.kv_cache_mb=100000000 >out 2>&1 &&
+        fail "validate is content"
+    grep -q "rollout.kv_cache_mb: 1 rollout worker takes" out || fail "validate does not say it"
+}
+
 case_missing_job_file() {
     rm job.yaml
     message 2
