@@ -113,8 +113,9 @@ static Status refuse_missing(const RolloutRecord *record, const cJSON *json, con
                    str_text(&likely));
     else
         str_printf(&remedy, "add it, or name the key under which it stands in %s", key);
-    snprintf(what, sizeof what, "the record has no label: key \"%.60s\" (%s) is missing",
-             chat->label_key, key);
+    const cJSON *null = cJSON_GetObjectItemCaseSensitive(json, chat->label_key);
+    snprintf(what, sizeof what, "the record has no label: key \"%.60s\" (%s) is %s",
+             chat->label_key, key, cJSON_IsNull(null) ? "null" : "missing");
     record_refuse(err, record->source, what, str_text(&found),
                   "the reference answer that the reward compares with", str_text(&remedy));
     str_free(&found);

@@ -236,6 +236,8 @@ bool reward_set_accepts(RewardSet *set, const RewardRequest *request, RewardResu
         member->table->check(member->opened, request, &result);
         if (result.permanent) {
             *ret = result;
+            if (set->count > 1) /* which of them it is */
+                reward_refuse(ret, "reward %s: %s", member->table->name, result.reason);
             return false;
         }
         reward_result_clear(&result);

@@ -89,6 +89,16 @@ static Status read_requests(const cJSON *json, int64_t line, RewardRequest **ret
     return OK;
 }
 
+/* A label that is no text is read as JSON, as in a run. */
+static void make_label_text(cJSON *json)
+{
+    const cJSON *label = cJSON_GetObjectItemCaseSensitive(json, "label");
+    if (label == NULL || cJSON_IsString(label) || cJSON_IsNull(label)) return;
+    char *text = cJSON_PrintUnformatted(label);
+    cJSON_ReplaceItemInObjectCaseSensitive(json, "label", cJSON_CreateString(text));
+    cJSON_free(text);
+}
+
 static Status score_line(RewardSet *set, const char *text, size_t length, int64_t line,
                          int64_t counts[REWARD_OUTCOME_COUNT], Error *err)
 {
@@ -98,6 +108,7 @@ static Status score_line(RewardSet *set, const char *text, size_t length, int64_
     int count = 0;
     snprintf(where, sizeof where, "line %" PRId64, line);
     Status status = json_parse(text, length, where, &json, err);
+    if (status == OK) make_label_text(json);
     if (status == OK) status = read_requests(json, line, &requests, &count, err);
     if (status == OK) {
         RewardResult *results = mem_calloc((size_t)count, sizeof *results);

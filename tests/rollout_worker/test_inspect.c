@@ -149,13 +149,13 @@ static void test_a_label_that_the_reward_cannot_use_rejects_the_record(void **st
         {"{\"prompt\": \"2+2?\"}", RL("random", ", label_key: gold"), "is missing"},
         {"{\"prompt\": \"2+2?\", \"gold\": null}", RL("random", ", label_key: gold"), ""},
         {"{\"prompt\": \"2+2?\", \"gold\": null}", RL("f1", ", label_key: gold"),
-         "key \"gold\" (data.label_key) is missing"},
+         "key \"gold\" (data.label_key) is null"},
         {"{\"prompt\": \"2+2?\"}", RL("instructions", ""),
          "drop the record, or name the key where it stands in data.metadata_key"},
         {"{\"prompt\": \"2+2?\"}", RL("deepscaler", ""), "no label"},
         {"{\"prompt\": \"2+2?\"}", RL("gpqa", ""), "no label"},
         {"{\"prompt\": \"2+2?\", \"label\": \"x\"}", RL("[random, {name: gsm8k, weight: 0.5}]", ""),
-         "no number"},
+         "found: reward gsm8k: the record's label is no number"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char *view = view_record(cases[i].line, cases[i].keys, (InspectOptions){0}, false);

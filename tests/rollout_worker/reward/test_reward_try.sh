@@ -40,6 +40,10 @@ status=0
 echo '{"respnse": ""}' | "$BIN/reward_try" math >out 2>err || status=$?
 [ $status = 3 ] || { echo "a wrong record gave $status"; exit 1; }
 expect record err 'line 1: expected response'
+# A label that is no text is what a run makes of it.
+printf '%s\n' '{"response": "#### 18", "label": 18}' | "$BIN/reward_try" gsm8k >out 2>err
+expect 'number as label' out '"outcome": "ok", "score": 1,'
+
 # Without the program that isolates, what to do stands there.
 mkdir -p alone
 cp "$BIN/reward_try" alone/
