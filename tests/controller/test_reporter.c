@@ -418,12 +418,14 @@ static void test_a_dumb_terminal_gets_plain_lines(void **state)
 static void report_groups(Reporter *reporter, int steps, uint32_t equal)
 {
     static const Plan plan = {0};
+    static const AlgorithmConfig algorithm = {.eps_clip = 0.2};
     JobView job = {.phase = "training", .waits_for = "", .total_steps = 100};
     for (int64_t step = 1; step <= steps; step++) {
         Effect effect = {.kind = FX_REPORT_STEP};
         effect.step.step = step;
         effect.step.seconds = 1;
         effect.step.plan = &plan;
+        effect.step.algorithm = &algorithm;
         effect.step.result.has_policy = true;
         effect.step.result.grad_norm = equal == 4 ? 0 : 1;
         effect.step.result.policy.groups = 4;
