@@ -429,14 +429,14 @@ static void test_a_plugin_that_hangs_is_given_up(void **state)
     generation_begin(stage, FOLDER, lines, 3);
     stage->config.rollout.failures_max = 100;
     stage->config.rollout.concurrency = 100;
-    stage->config.rollout.function_timeout_s = 0.2;
+    stage->config.rollout.function_timeout_s = 0.5;
     use_plugin(stage, FAULTY);
     worker_restart(stage);
     adopt_first(stage, &boards);
     Troupe__LeaseReply *reply = lease(stage, "train", 0, 3);
     for (int i = 0; i < 2; i++)
         assert_rejected(reply->samples[i * GROUP], REJECT_FAILED,
-                        "plugin \"faulty\": a call has not come back within 200 ms");
+                        "plugin \"faulty\": a call has not come back within 500 ms");
     assert_true(reply->samples[2 * GROUP]->reward == 1);
     troupe__lease_reply__free_unpacked(reply, NULL);
     boards_close(&boards);

@@ -34,7 +34,7 @@ static int faulty_run(void *self, const RolloutPluginHost *host, RolloutPluginRu
     if (strstr(deed, "refuse") != NULL) return ROLLOUT_PLUGIN_REFUSED;
     if (strstr(deed, "fail") != NULL) return ROLLOUT_PLUGIN_FAILED;
     if (strstr(deed, "strange") != NULL) return 77;
-    if (strstr(deed, "wake") != NULL) usleep(600000);
+    if (strstr(deed, "wake") != NULL) usleep(1500000);
     while (strstr(deed, "hang") != NULL)
         pause();
     if (strstr(deed, "unset") != NULL) return ROLLOUT_PLUGIN_OK;
