@@ -526,8 +526,11 @@ static Status take_model_of_run(Options *options, StringList *settings, Error *e
     if (status == OK && options->num_sets + settings->count > (int)room)
         status =
             error_set(err, ERR_INVALID, "more than %d --set options", (int)room - settings->count);
+    /* It does not begin from random weights, whatever the run began from: it may stay near to what
+     * it begins from. */
     for (int i = 0; status == OK && i < settings->count; i++)
-        options->set[options->num_sets++] = settings->item[i];
+        if (config->model.path == NULL || !str_starts_with(settings->item[i], "model.init="))
+            options->set[options->num_sets++] = settings->item[i];
     job_config_destroy(config);
     free(yaml);
     free(path);
