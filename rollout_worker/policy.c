@@ -237,7 +237,7 @@ static Status take_part(Policy *policy, PolicyRank *rank, const WeightBoardId *i
         rank->board_id = *id;
     }
     if (*weights == NULL) *weights = weights_create(rank->plan, policy->dtype, policy->kernels);
-    TRY(weight_board_take(rank->board, version, (*weights)->flat, err));
+    TRY(weight_board_take(rank->board, version, policy->kernels, (*weights)->flat, err));
     weights_prepare(*weights);
     return OK;
 }

@@ -193,8 +193,8 @@ Status trainer_keep_reference(Trainer *trainer, Error *err)
     CHECK(trainer->ready);
     TRY(trainer_add_reference(trainer, err));
     const Weights *from = trainer->weights;
-    memcpy(trainer->reference->flat, from->flat,
-           (size_t)from->plan->size * dtype_size(from->dtype));
+    from->kernels->copy(trainer->reference->flat, from->flat,
+                        (size_t)from->plan->size * dtype_size(from->dtype));
     weights_prepare(trainer->reference);
     trainer->reference_ready = true;
     return OK;

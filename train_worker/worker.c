@@ -312,7 +312,7 @@ static Status run_publish(Worker *worker, Task *task, Error *err)
     if (worker->board == NULL)
         TRY(weight_board_create(weights->plan, weights->dtype, &worker->board_id, &worker->board,
                                 err));
-    weight_board_publish(worker->board, task->version, weights->flat);
+    weight_board_publish(worker->board, task->version, weights->kernels, weights->flat);
     Troupe__PublishReply reply = TROUPE__PUBLISH_REPLY__INIT;
     reply.board = (ProtobufCBinaryData){sizeof worker->board_id, (uint8_t *)worker->board_id.bytes};
     reply.bytes = (uint64_t)weights->plan->size * dtype_size(weights->dtype);

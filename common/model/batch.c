@@ -79,10 +79,10 @@ static void add_pages(Batch *batch, int index, const int32_t *page, int count)
 
 void batch_resize(Batch *batch, int64_t rows, int sequences, int pages)
 {
+    batch_clear(batch);
     reserve_rows(batch, rows);
     reserve_sequences(batch, sequences);
     reserve_pages(batch, pages);
-    batch_clear(batch);
     batch->num_rows = rows;
     batch->num_sequences = sequences;
 }
@@ -93,6 +93,7 @@ void batch_add_chunk(Batch *batch, const int32_t *token, int64_t length, int64_t
     CHECKF(length >= 1, "a sequence of %lld tokens", (long long)length);
     CHECK(first_position >= 0 && first_position + length <= INT32_MAX);
     int64_t begin = batch->num_rows;
+    batch->device = (BatchOnDevice){0};
     reserve_rows(batch, begin + length);
     reserve_sequences(batch, batch->num_sequences + 1);
     for (int64_t i = 0; i < length; i++) {

@@ -8,7 +8,7 @@
 
 #define STATS_MAX      5    /* numbers per row that ranks exchange: as in Head, entropy last */
 #define NUM_SUMMARY    5    /* numbers per target: as in Head */
-#define NUM_SLOPES     2    /* numbers per target */
+#define NUM_GIVEN      2    /* numbers per target */
 #define CHUNK_ROWS_MAX 1024 /* more gains nothing */
 #define CHUNK_ROWS_MIN 32
 
@@ -76,7 +76,7 @@ int64_t head_bytes(const WeightPlan *plan, DType dtype, int64_t max_targets, int
     head.max_targets = max_targets;
     head.chunk_rows = chunk_rows;
     return (int64_t)(lay_out(&head, plan, NULL) +
-                     mirror_bytes(max_targets, NUM_SUMMARY + 2 * NUM_SLOPES));
+                     mirror_bytes(max_targets, NUM_SUMMARY + NUM_GIVEN));
 }
 
 Head *head_create(Model *model, int64_t max_targets, int64_t chunk_rows, bool with_backward)
@@ -90,16 +90,14 @@ Head *head_create(Model *model, int64_t max_targets, int64_t chunk_rows, bool wi
     head->memory = model->kernels->alloc(lay_out(head, model->plan, NULL));
     lay_out(head, model->plan, head->memory);
     head->summary = mirror_create(model->kernels, mirror_bytes(max_targets, NUM_SUMMARY));
-    head->slopes = mirror_create(model->kernels, mirror_bytes(max_targets, NUM_SLOPES));
-    head->asked = mirror_create(model->kernels, mirror_bytes(max_targets, NUM_SLOPES));
+    head->given = mirror_create(model->kernels, mirror_bytes(max_targets, NUM_GIVEN));
     return head;
 }
 
 void head_destroy(Head *head)
 {
     if (head == NULL) return;
-    mirror_destroy(&head->asked);
-    mirror_destroy(&head->slopes);
+    mirror_destroy(&head->given);
     mirror_destroy(&head->summary);
     head->model->kernels->free(head->memory);
     free(head);
@@ -212,10 +210,10 @@ Status head_stats(Head *head, Tensor logits, const int32_t *target, HeadStats *r
 {
     Chunk all = {0, logits.shape[0]};
     if (target != NULL) {
-        memcpy(head->asked.host, target, (size_t)all.count * sizeof *target);
-        push_array(head, &head->asked, 0, all);
+        memcpy(head->given.host, target, (size_t)all.count * sizeof *target);
+        push_array(head, &head->given, 0, all);
     }
-    const int32_t *asked = target != NULL ? (const int32_t *)head->asked.device : NULL;
+    const int32_t *asked = target != NULL ? (const int32_t *)head->given.device : NULL;
     TRY(chunk_stats(head, logits, asked, 0, false, err));
     for (int i = 0; i < NUM_SUMMARY - 1; i++)
         pull_array(head, &head->summary, i, all);
@@ -267,16 +265,16 @@ static RowSlopes chunk_slopes(Walk *walk, Chunk chunk)
     Head *head = walk->head;
     const HeadLoss *loss = walk->pass->loss;
     bool with_entropy = loss != NULL && loss->dentropy != NULL;
-    float *dlog_prob = (float *)head->slopes.host, *dentropy = dlog_prob + head->max_targets;
+    float *dlog_prob = (float *)head->given.host, *dentropy = dlog_prob + head->max_targets;
     for (int64_t at = chunk.first; at < chunk.first + chunk.count; at++) {
         float t = walk->batch->temperature[at];
         dlog_prob[at] = (loss != NULL ? loss->dlog_prob[at] : -1.0f) / t;
         if (with_entropy) dentropy[at] = loss->dentropy[at] / t;
     }
     for (int i = 0; i < 1 + with_entropy; i++)
-        push_array(head, &head->slopes, i, chunk);
+        push_array(head, &head->given, i, chunk);
     RowSummary summary = summary_in(head, head->summary.device, chunk.first);
-    const float *slopes = (const float *)head->slopes.device + chunk.first;
+    const float *slopes = (const float *)head->given.device + chunk.first;
     return (RowSlopes){
         .lse = summary.lse,
         .dlog_prob = slopes,
@@ -436,9 +434,9 @@ static void value_backward(Head *head, const Batch *batch, Activations *activati
     const Model *model = head->model;
     int64_t n = batch->num_targets;
     Tensor dvalue = rows_of(head->dlogits, 0, n), norm = rows_of(head->norm, 0, n);
-    memcpy(head->slopes.host, pass->dvalue, (size_t)n * sizeof *pass->dvalue);
-    push_array(head, &head->slopes, 0, (Chunk){0, n});
-    model->kernels->cast(dvalue, tensor_2d(head->slopes.device, DTYPE_F32, n, 1));
+    memcpy(head->given.host, pass->dvalue, (size_t)n * sizeof *pass->dvalue);
+    push_array(head, &head->given, 0, (Chunk){0, n});
+    model->kernels->cast(dvalue, tensor_2d(head->given.device, DTYPE_F32, n, 1));
     model->kernels->matmul_dgrad(rows_of(head->dnorm, 0, n), dvalue, &model->weights->lm_head);
     model->kernels->matmul_wgrad_accumulate(pass->gradients->lm_head, dvalue, norm);
     norm_backward(head, batch, activations, pass->gradients);
@@ -475,7 +473,7 @@ Tensor head_logits(Head *head, Tensor output, const int32_t *row, const float *t
                    int64_t count)
 {
     CHECK(count <= head->chunk_rows);
-    const Mirror *asked = &head->asked;
+    const Mirror *asked = &head->given;
     Chunk all = {0, count};
     size_t place = (size_t)head->max_targets * sizeof(float);
     memcpy(asked->host, row, (size_t)count * sizeof *row);

@@ -34,8 +34,8 @@ typedef struct Head {
     float *stats;          /* [5, chunk_rows]: max, sum_exp, target logit, arg max, sum_shifted */
     float *gathered;       /* [tp_size, 5, chunk_rows]; NULL when alone */
     Mirror summary;        /* [5, max_targets]: max, lse, target logit, arg max, entropy */
-    Mirror slopes; /* [2, max_targets]: dlog_prob, dentropy, by temperature; with backward */
-    Mirror asked;  /* [2, max_targets]: rows and temperatures, or targets, of generation */
+    Mirror given; /* [2, max_targets]: dlog_prob and dentropy by temperature; of generation: rows
+                     and temperatures, or targets */
 } Head;
 
 /* chunk_rows: see head_chunk_rows. */

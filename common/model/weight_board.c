@@ -175,7 +175,24 @@ static Slot *slot_of(const WeightBoard *board, int64_t version)
     return NULL;
 }
 
-void weight_board_publish(WeightBoard *board, int64_t version, const void *flat)
+/* Copies from the device and returns the digest of what came. */
+static uint64_t fetch(const KernelTable *kernels, void *to, const void *from, size_t bytes)
+{
+    if (kernels->host_memory) return digest_copy(to, from, bytes);
+    kernels->download(to, from, bytes);
+    return digest_memory(to, bytes);
+}
+
+/* Copies to the device and returns the digest of what is there. */
+static uint64_t send(const KernelTable *kernels, void *to, const void *from, size_t bytes)
+{
+    if (kernels->host_memory) return copy_digest(to, from, bytes);
+    kernels->upload(to, from, bytes);
+    return digest_memory(from, bytes);
+}
+
+void weight_board_publish(WeightBoard *board, int64_t version, const KernelTable *kernels,
+                          const void *flat)
 {
     int64_t newest = weight_board_newest(board);
     CHECK(version > newest);
@@ -186,7 +203,7 @@ void weight_board_publish(WeightBoard *board, int64_t version, const void *flat)
     uint64_t *digest = slot_digests(board, slot);
     for (int i = 0; i < board->plan->num_specs; i++) {
         size_t offset = spec_offset(board, i);
-        digest[i] = digest_copy(to + offset, (const char *)flat + offset, spec_bytes(board, i));
+        digest[i] = fetch(kernels, to + offset, (const char *)flat + offset, spec_bytes(board, i));
     }
     atomic_store(&slot->version, version);
 }
@@ -210,7 +227,8 @@ Status weight_board_find(const WeightBoard *board, int64_t version, const void *
 }
 
 /* A tensor that differs is one that was overwritten, or else one that is broken. */
-Status weight_board_take(const WeightBoard *board, int64_t version, void *flat, Error *err)
+Status weight_board_take(const WeightBoard *board, int64_t version, const KernelTable *kernels,
+                         void *flat, Error *err)
 {
     const Slot *slot = slot_of(board, version);
     if (slot == NULL) return refuse_version(board, version, err);
@@ -218,7 +236,7 @@ Status weight_board_take(const WeightBoard *board, int64_t version, void *flat, 
     for (int i = 0; i < board->plan->num_specs && wrong < 0; i++) {
         size_t at = spec_offset(board, i);
         const char *from = (const char *)slot_flat(board, slot) + at;
-        uint64_t digest = copy_digest((char *)flat + at, from, spec_bytes(board, i));
+        uint64_t digest = send(kernels, (char *)flat + at, from, spec_bytes(board, i));
         if (digest != slot_digests(board, slot)[i]) wrong = i;
     }
     atomic_thread_fence(memory_order_acquire); /* all was read before the version is read again */

@@ -36,8 +36,10 @@ void weight_board_destroy(WeightBoard *board);
 
 int64_t weight_board_bytes(const WeightPlan *plan, DType dtype); /* of a board, for memory plans */
 
-/* The maker copies the weights in, as `version` (1 or more, higher than the newest). */
-void weight_board_publish(WeightBoard *board, int64_t version, const void *flat);
+/* The maker copies the weights in, which are device memory of `kernels`, as `version` (1 or more,
+ * higher than the newest). */
+void weight_board_publish(WeightBoard *board, int64_t version, const KernelTable *kernels,
+                          const void *flat);
 
 /* The newest whole version, 0 when there is none yet. */
 int64_t weight_board_newest(const WeightBoard *board);
@@ -48,9 +50,11 @@ int64_t weight_board_newest(const WeightBoard *board);
 Status weight_board_find(const WeightBoard *board, int64_t version, const void **ret_flat,
                          Error *err);
 
-/* Copies a version to `flat`, a buffer of the plan's layout, and compares the copy, which is what
- * will be used, with the maker's digests. ERR_DATA with the tensor that differs; ERR_NOT_FOUND when
+/* Copies a version to `flat`, a buffer of the plan's layout in device memory of `kernels`, and
+ * compares the copy, which is what will be used (elsewhere than in the host's memory: what is sent
+ * there), with the maker's digests. ERR_DATA with the tensor that differs; ERR_NOT_FOUND when
  * the version is not there, or was overwritten meanwhile. On failure `flat` holds anything. */
-Status weight_board_take(const WeightBoard *board, int64_t version, void *flat, Error *err);
+Status weight_board_take(const WeightBoard *board, int64_t version, const KernelTable *kernels,
+                         void *flat, Error *err);
 
 #endif

@@ -6,7 +6,8 @@
 
 #include "base/memory.h"
 
-#define LOGITS_BYTES ((int64_t)128 << 20) /* of the rows that go through the head at a time */
+#define LOGITS_BYTES   ((int64_t)128 << 20) /* of the rows that go through the head at a time */
+#define CANDIDATES_MIN 8192
 
 typedef struct Candidate {
     int32_t token;
@@ -30,15 +31,15 @@ struct Sampler {
     Mirror changes;      /* LogitChange [num_changes] */
     Mirror first_change; /* int32 [chunk + 1] */
     int num_changes;
-    Mirror segment;  /* f32 [chunk, segments] */
-    Mirror place;    /* SoftmaxPlace [chunk] */
-    Mirror column;   /* int32 [chunk] */
-    Mirror total;    /* f64 [1 + tp_size, chunk] */
-    Mirror drawn;    /* int32 [1 + tp_size, chunk] tokens, -1 where another rank has it */
-    Mirror logit;    /* f32 [1 + tp_size, chunk] */
-    Mirror mass;     /* f64 [1 + tp_size, chunk, SOFTMAX_BINS], made when the first filter comes */
-    Mirror count;    /* int32, the same */
-    Mirror last_bin; /* int32 [chunk] */
+    Mirror segment;         /* f32 [chunk, segments] */
+    Mirror place;           /* SoftmaxPlace [chunk] */
+    Mirror column;          /* int32 [chunk] */
+    Mirror total;           /* f64 [1 + tp_size, chunk] */
+    Mirror drawn;           /* int32 [1 + tp_size, chunk] tokens, -1 where another rank has it */
+    Mirror logit;           /* f32 [1 + tp_size, chunk] */
+    Mirror mass;            /* f64 [1 + tp_size, chunk, SOFTMAX_BINS] */
+    Mirror count;           /* int32, the same */
+    Mirror last_bin;        /* int32 [chunk] */
     Mirror first_candidate; /* int64 [chunk] where a row's own candidates begin */
     Mirror candidates;      /* [1 + tp_size, 2, most]: tokens, then logits */
     Candidate *candidate;   /* of one row, all ranks */
@@ -52,30 +53,67 @@ static int64_t chunk_rows(const WeightPlan *plan, int max_draws)
     return head_chunk_rows(plan, max_draws, LOGITS_BYTES);
 }
 
+/* Candidates that a rank collects at a time: those of one row at least. */
+static int64_t max_candidates(const WeightPlan *plan)
+{
+    int64_t widest = (plan->config.vocab_size + plan->tp_size - 1) / plan->tp_size;
+    return widest > CANDIDATES_MIN ? widest : CANDIDATES_MIN;
+}
+
+/* Bytes of a Sampler's mirrors, but for changes: how many of these there are, requests say. */
+typedef struct SamplerSizes {
+    size_t first_change, segment, place, column, total, drawn, logit, mass, count, last_bin;
+    size_t first_candidate, candidates;
+} SamplerSizes;
+
+static SamplerSizes sizes_of(const WeightPlan *plan, size_t chunk)
+{
+    size_t ranks = 1 + (size_t)plan->tp_size;
+    size_t segments = (size_t)softmax_num_segments(plan->spec[plan->lm_head].local_rows);
+    return (SamplerSizes){
+        .first_change = (chunk + 1) * sizeof(int32_t),
+        .segment = chunk * segments * sizeof(float),
+        .place = chunk * sizeof(SoftmaxPlace),
+        .column = chunk * sizeof(int32_t),
+        .total = ranks * chunk * sizeof(double),
+        .drawn = ranks * chunk * sizeof(int32_t),
+        .logit = ranks * chunk * sizeof(float),
+        .mass = ranks * chunk * SOFTMAX_BINS * sizeof(double),
+        .count = ranks * chunk * SOFTMAX_BINS * sizeof(int32_t),
+        .last_bin = chunk * sizeof(int32_t),
+        .first_candidate = chunk * sizeof(int64_t),
+        .candidates = ranks * 2 * (size_t)max_candidates(plan) * sizeof(int32_t),
+    };
+}
+
 int64_t sampler_bytes(const WeightPlan *plan, DType dtype, int max_draws)
 {
     int64_t chunk = chunk_rows(plan, max_draws);
-    return head_bytes(plan, dtype, chunk, chunk, false) +
-           chunk * softmax_num_segments(plan->spec[plan->lm_head].local_rows) *
-               (int64_t)sizeof(float);
+    SamplerSizes s = sizes_of(plan, (size_t)chunk);
+    size_t all = s.first_change + s.segment + s.place + s.column + s.total + s.drawn + s.logit +
+                 s.mass + s.count + s.last_bin + s.first_candidate + s.candidates;
+    return head_bytes(plan, dtype, chunk, chunk, false) + (int64_t)all;
 }
 
 static void make_mirrors(Sampler *s, size_t chunk)
 {
-    size_t ranks = 1 + (size_t)s->tp_size;
+    SamplerSizes sizes = sizes_of(s->model->plan, chunk);
     const struct {
         Mirror *mirror;
         size_t bytes;
     } list[] = {
-        {&s->first_change, (chunk + 1) * sizeof(int32_t)},
-        {&s->segment, chunk * (size_t)s->segments * sizeof(float)},
-        {&s->place, chunk * sizeof(SoftmaxPlace)},
-        {&s->column, chunk * sizeof(int32_t)},
-        {&s->total, ranks * chunk * sizeof(double)},
-        {&s->drawn, ranks * chunk * sizeof(int32_t)},
-        {&s->logit, ranks * chunk * sizeof(float)},
-        {&s->last_bin, chunk * sizeof(int32_t)},
-        {&s->first_candidate, chunk * sizeof(int64_t)},
+        {&s->first_change, sizes.first_change},
+        {&s->segment, sizes.segment},
+        {&s->place, sizes.place},
+        {&s->column, sizes.column},
+        {&s->total, sizes.total},
+        {&s->drawn, sizes.drawn},
+        {&s->logit, sizes.logit},
+        {&s->mass, sizes.mass},
+        {&s->count, sizes.count},
+        {&s->last_bin, sizes.last_bin},
+        {&s->first_candidate, sizes.first_candidate},
+        {&s->candidates, sizes.candidates},
     };
     for (size_t i = 0; i < sizeof list / sizeof *list; i++)
         *list[i].mirror = mirror_create(s->model->kernels, list[i].bytes);
@@ -338,13 +376,6 @@ static int32_t draw_candidate(const Draw *draw, Candidate *candidate, int64_t n,
     return candidate[num_kept - 1].token;
 }
 
-static void reserve_bins(Sampler *s)
-{
-    size_t entries = (size_t)s->chunk * (1 + (size_t)s->tp_size) * SOFTMAX_BINS;
-    mirror_reserve(&s->mass, s->model->kernels, entries * sizeof(double));
-    mirror_reserve(&s->count, s->model->kernels, entries * sizeof(int32_t));
-}
-
 /* Row i's bins of all ranks: their sums decide its last bin, and that how many candidates each rank
  * has. */
 static void find_row_bins(Sampler *s, int begin, int count, int i)
@@ -372,7 +403,6 @@ static void find_row_bins(Sampler *s, int begin, int count, int i)
 static Status find_last_bins(Sampler *s, int begin, int count, const float *device_max, Error *err)
 {
     int64_t entries = (int64_t)count * SOFTMAX_BINS, stride = (int64_t)s->chunk * SOFTMAX_BINS;
-    reserve_bins(s);
     s->model->kernels->softmax_bins((double *)s->mass.device, (int32_t *)s->count.device,
                                     rows_logits(s, begin, count), device_max + begin);
     TRY(gather(s, &s->mass, stride, entries, sizeof(double), false, err));
@@ -383,23 +413,45 @@ static Status find_last_bins(Sampler *s, int begin, int count, const float *devi
     return OK;
 }
 
+/* How many of the filtered rows from `begin` on have no more candidates, on any rank, than there is
+ * room for: one at least. The same on all ranks. */
+static int count_rows(const Sampler *s, int begin, int end)
+{
+    int count = end - begin;
+    int64_t room = max_candidates(s->model->plan);
+    for (int r = 0; r < s->tp_size; r++) {
+        int64_t sum = 0;
+        for (int i = 0; i < count; i++)
+            if ((sum += s->number[r * s->chunk + begin + i]) > room && i > 0) count = i;
+    }
+    return count;
+}
+
+/* Some of the filtered draws: rows [begin, begin + count) of those that begin at draw `filtered` of
+ * the chunk. */
+typedef struct FilteredRows {
+    int filtered, begin, count;
+    const float *device_max;
+} FilteredRows;
+
 /* Where each row's candidates begin on this rank; returns the most that a rank has in all. */
-static int64_t place_candidates(Sampler *s, int count)
+static int64_t place_candidates(Sampler *s, const FilteredRows *rows)
 {
     int64_t stride = 1, most = 0, *first = (int64_t *)s->first_candidate.host;
-    for (int i = 0; i < count; i++) {
+    for (int i = rows->begin; i < rows->begin + rows->count; i++) {
         int64_t row = 0;
         for (int r = 0; r < s->tp_size; r++)
             row += s->number[r * s->chunk + i];
         if (row > most) most = row;
     }
     for (int r = 0; r < s->tp_size; r++) {
+        const int32_t *number = s->number + r * s->chunk + rows->begin;
         int64_t sum = 0;
-        for (int i = 0; i < count; sum += s->number[r * s->chunk + i++])
+        for (int i = 0; i < rows->count; sum += number[i++])
             if (r == s->model->plan->tp_rank) first[i] = sum;
         if (sum > stride) stride = sum;
     }
-    mirror_push(&s->first_candidate, 0, (size_t)count * sizeof *first);
+    mirror_push(&s->first_candidate, 0, (size_t)rows->count * sizeof *first);
     if (most > s->candidate_capacity) {
         s->candidate_capacity = most + most / 4;
         s->candidate =
@@ -410,27 +462,26 @@ static int64_t place_candidates(Sampler *s, int count)
 
 /* Collects this rank's candidates and gathers everybody's: for each rank, row after row,
  * *ret_stride tokens, then as many logits. */
-static Status gather_candidates(Sampler *s, int begin, int count, const float *device_max,
-                                int64_t *ret_stride, Error *err)
+static Status gather_candidates(Sampler *s, const FilteredRows *rows, int64_t *ret_stride,
+                                Error *err)
 {
-    int64_t stride = place_candidates(s, count);
-    size_t words = 2 * (size_t)stride * (1 + (size_t)s->tp_size);
-    mirror_reserve(&s->candidates, s->model->kernels, words * sizeof(int32_t));
+    int64_t stride = place_candidates(s, rows);
+    int at = rows->filtered + rows->begin;
     int32_t *token = (int32_t *)s->candidates.device;
     SoftmaxCandidates to = {token, (float *)token + stride,
                             (const int64_t *)s->first_candidate.device,
-                            (const int32_t *)s->last_bin.device, s->vocab_first};
-    s->model->kernels->softmax_collect(&to, rows_logits(s, begin, count), device_max + begin);
+                            (const int32_t *)s->last_bin.device + rows->begin, s->vocab_first};
+    s->model->kernels->softmax_collect(&to, rows_logits(s, at, rows->count), rows->device_max + at);
     *ret_stride = stride;
     return gather(s, &s->candidates, 2 * stride, 2 * stride, sizeof *token, false, err);
 }
 
 /* Row i's candidates of all ranks, in s->candidate. Returns their number. */
-static int64_t merge_candidates(Sampler *s, int i, int64_t stride)
+static int64_t merge_candidates(Sampler *s, const FilteredRows *rows, int i, int64_t stride)
 {
     int64_t n = 0;
     for (int r = 0; r < s->tp_size; r++) {
-        const int32_t *number = s->number + r * s->chunk;
+        const int32_t *number = s->number + r * s->chunk + rows->begin;
         const int32_t *token = (const int32_t *)s->candidates.host + 2 * stride * (1 + r);
         for (int before = 0; before < i; before++)
             token += number[before];
@@ -441,15 +492,23 @@ static int64_t merge_candidates(Sampler *s, int i, int64_t stride)
     return n;
 }
 
-static Status draw_filtered(Sampler *s, int begin, int count, const float *device_max, Error *err)
+/* Draws [filtered, filtered + count) of the chunk, as many at a time as candidates have room. */
+static Status draw_filtered(Sampler *s, int filtered, int count, const float *device_max,
+                            Error *err)
 {
-    int64_t stride = 0;
     if (count == 0) return OK;
-    TRY(find_last_bins(s, begin, count, device_max, err));
-    TRY(gather_candidates(s, begin, count, device_max, &stride, err));
-    for (int i = 0; i < count; i++) {
-        int64_t n = merge_candidates(s, i, stride);
-        s->token[begin + i] = draw_candidate(s->draw[begin + i], s->candidate, n, s->mass_of[i]);
+    TRY(find_last_bins(s, filtered, count, device_max, err));
+    FilteredRows rows = {.filtered = filtered, .device_max = device_max};
+    for (; rows.begin < count; rows.begin += rows.count) {
+        int64_t stride = 0;
+        rows.count = count_rows(s, rows.begin, count);
+        TRY(gather_candidates(s, &rows, &stride, err));
+        for (int i = 0; i < rows.count; i++) {
+            int64_t n = merge_candidates(s, &rows, i, stride);
+            int at = rows.begin + i;
+            s->token[filtered + at] =
+                draw_candidate(s->draw[filtered + at], s->candidate, n, s->mass_of[at]);
+        }
     }
     return OK;
 }

@@ -114,7 +114,7 @@ static _Noreturn void be_train_rank(const WeightPlan *plan, int from, int to)
                 memcpy((char *)other + page, flat, bytes);
                 pushed.copy_ns = processor_ns() - began;
             } else {
-                weight_board_publish(board, version, flat);
+                weight_board_publish(board, version, cpu_kernels(1), flat);
                 pushed.publish_ns = processor_ns() - began;
             }
         }
@@ -169,7 +169,9 @@ static Round take_version(Worker *worker)
     int64_t began = clock_ns(), busy = processor_ns();
     Weights **weights = &worker->weights[worker->version % 2];
     if (*weights == NULL) *weights = weights_create(worker->plan, DTYPE_BF16, worker->kernels);
-    MUST(weight_board_take(worker->board, worker->version, (*weights)->flat, &err), &err);
+    MUST(weight_board_take(worker->board, worker->version, (*weights)->kernels, (*weights)->flat,
+                           &err),
+         &err);
     round.copy_s = (double)(processor_ns() - busy) / 1e9;
     weights_prepare(*weights);
     round.take_s = (double)(clock_ns() - began) / 1e9;

@@ -72,7 +72,7 @@ static void assert_shows(const WeightBoard *board, const Fixture *f, int64_t ver
     assert_ok(weight_board_find(board, version, &flat, &err), &err);
     assert_memory_equal(flat, f->flat[version], (size_t)f->plan->size * sizeof(float));
     float *copy = mem_calloc((size_t)f->plan->size, sizeof *copy);
-    assert_ok(weight_board_take(board, version, copy, &err), &err);
+    assert_ok(weight_board_take(board, version, cpu_kernels(1), copy, &err), &err);
     assert_memory_equal(copy, f->flat[version], (size_t)f->plan->size * sizeof(float));
     free(copy);
 }
@@ -88,12 +88,12 @@ static void test_board_keeps_the_newest_two_versions(void **state)
     assert_ok(weight_board_open(&f.id, f.plan, DTYPE_F32, &reader, &err), &err);
     assert_int_equal(weight_board_newest(reader), 0);
     assert_fails(weight_board_find(reader, 1, &flat, &err), ERR_NOT_FOUND, &err, "newest is 0");
-    weight_board_publish(f.maker, 1, f.flat[1]);
+    weight_board_publish(f.maker, 1, cpu_kernels(1), f.flat[1]);
     assert_shows(reader, &f, 1);
-    weight_board_publish(f.maker, 2, f.flat[2]);
+    weight_board_publish(f.maker, 2, cpu_kernels(1), f.flat[2]);
     assert_shows(reader, &f, 1);
     assert_shows(reader, &f, 2);
-    weight_board_publish(f.maker, 4, f.flat[4]);
+    weight_board_publish(f.maker, 4, cpu_kernels(1), f.flat[4]);
     assert_int_equal(weight_board_newest(reader), 4);
     assert_shows(reader, &f, 2);
     assert_shows(reader, &f, 4);
@@ -113,7 +113,7 @@ static int read_in_child(const Fixture *f)
     if (weight_board_find(reader, 2, &flat, &err) != OK) return 2;
     if (memcmp(flat, f->flat[2], (size_t)f->plan->size * sizeof(float)) != 0) return 3;
     float *copy = mem_calloc((size_t)f->plan->size, sizeof *copy);
-    if (weight_board_take(reader, 2, copy, &err) != OK) return 4;
+    if (weight_board_take(reader, 2, cpu_kernels(1), copy, &err) != OK) return 4;
     if (memcmp(copy, f->flat[2], (size_t)f->plan->size * sizeof(float)) != 0) return 5;
     free(copy);
     weight_board_destroy(reader);
@@ -125,8 +125,8 @@ static void test_board_is_read_by_another_process(void **state)
     (void)state;
     Fixture f;
     setup(&f);
-    weight_board_publish(f.maker, 1, f.flat[1]);
-    weight_board_publish(f.maker, 2, f.flat[2]);
+    weight_board_publish(f.maker, 1, cpu_kernels(1), f.flat[1]);
+    weight_board_publish(f.maker, 2, cpu_kernels(1), f.flat[2]);
     pid_t child = fork();
     if (child == 0) _exit(read_in_child(&f));
     int status = -1;
@@ -142,7 +142,7 @@ static void test_board_names_the_tensor_that_differs(void **state)
     setup(&f);
     Error err = {0};
     const void *flat = NULL;
-    weight_board_publish(f.maker, 1, f.flat[1]);
+    weight_board_publish(f.maker, 1, cpu_kernels(1), f.flat[1]);
     assert_ok(weight_board_find(f.maker, 1, &flat, &err), &err);
     int spec = weight_plan_find(f.plan, "model.layers.1.mlp.up_proj.weight");
     assert_in_range(spec, 0, f.plan->num_specs - 1);
@@ -150,7 +150,7 @@ static void test_board_names_the_tensor_that_differs(void **state)
     WeightBoard *reader = NULL;
     assert_ok(weight_board_open(&f.id, f.plan, DTYPE_F32, &reader, &err), &err);
     float *copy = mem_calloc((size_t)f.plan->size, sizeof *copy);
-    assert_fails(weight_board_take(reader, 1, copy, &err), ERR_DATA, &err,
+    assert_fails(weight_board_take(reader, 1, cpu_kernels(1), copy, &err), ERR_DATA, &err,
                  "model.layers.1.mlp.up_proj.weight of version 1");
     free(copy);
     weight_board_destroy(reader);
@@ -189,14 +189,14 @@ static void test_board_vouches_for_the_copy_and_not_for_itself(void **state)
     pthread_t thread;
     size_t bytes = (size_t)f.plan->size * sizeof(float);
     float *copy = mem_calloc((size_t)f.plan->size, sizeof *copy);
-    weight_board_publish(f.maker, 1, f.flat[1]);
+    weight_board_publish(f.maker, 1, cpu_kernels(1), f.flat[1]);
     assert_ok(weight_board_find(f.maker, 1, &flat, &err), &err);
     int64_t place = f.plan->spec[f.plan->num_specs / 2].offset + 3;
     Flicker flicker = {.at = (float *)flat + place, .right = f.flat[1][place]};
     int taken = 0, refused = 0;
     assert_int_equal(pthread_create(&thread, NULL, flicker_main, &flicker), 0);
     for (int i = 0; i < 100000 && (taken < 2000 || refused < 2000); i++) {
-        Status status = weight_board_take(f.maker, 1, copy, &err);
+        Status status = weight_board_take(f.maker, 1, cpu_kernels(1), copy, &err);
         assert_true(status == OK || status == ERR_DATA);
         if (status == OK) assert_memory_equal(copy, f.flat[1], bytes);
         taken += status == OK;

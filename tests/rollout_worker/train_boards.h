@@ -37,7 +37,8 @@ static inline void boards_publish(Boards *boards, int64_t version, int64_t seed)
 {
     for (int r = 0; r < boards->tp_size; r++) {
         draw_weights(boards->weights[r], seed);
-        weight_board_publish(boards->board[r], version, boards->weights[r]->flat);
+        weight_board_publish(boards->board[r], version, boards->weights[r]->kernels,
+                             boards->weights[r]->flat);
     }
 }
 

@@ -147,6 +147,7 @@ static void live(const Ranks *given, void *argument)
     save(job, first, "device_first");
     trainer_destroy(first);
     rank_ok(trainer_load(second, "device_first", &err), &err);
+    rank_ok(trainer_keep_reference(second, &err), &err);
     reinforce(&ranks, job, second);
     evaluate(job, second);
     save(job, second, "device_last");
