@@ -83,6 +83,8 @@ static EngineOptions engine_options(const Policy *policy, const ChatText *text,
         .max_samples = (int)config->rollout.concurrency,
         .max_step_tokens = (int)config->rollout.concurrency + PROMPT_STEP_TOKENS,
         .kv_bytes = bytes_for_pages(policy),
+        .kv_purpose = "keys and values: set rollout.kv_cache_mb, or lower rollout.concurrency, "
+                      "data.max_length or rollout.num_workers",
         .tokenizer = text_model_tokenizer(text->model),
         .end_token = ends->id,
         .num_end_tokens = ends->count,
@@ -236,10 +238,13 @@ static Status take_part(Policy *policy, PolicyRank *rank, const WeightBoardId *i
         TRY(weight_board_open(id, rank->plan, policy->dtype, &rank->board, err));
         rank->board_id = *id;
     }
+    const char *before =
+        memory_purpose("weights of the model: lower rollout.num_workers, or set model.dtype: bf16");
     if (*weights == NULL) *weights = weights_create(rank->plan, policy->dtype, policy->kernels);
-    TRY(weight_board_take(rank->board, version, policy->kernels, (*weights)->flat, err));
-    weights_prepare(*weights);
-    return OK;
+    Status status = weight_board_take(rank->board, version, policy->kernels, (*weights)->flat, err);
+    if (status == OK) weights_prepare(*weights);
+    memory_purpose(before);
+    return status;
 }
 
 Status policy_adopt(Policy *policy, const RolloutWeights *weights, RolloutAdoption *ret, Error *err)

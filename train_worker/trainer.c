@@ -142,7 +142,10 @@ Status trainer_create(const TrainerOptions *options, Trainer **ret, Error *err)
         return status;
     }
     trainer->memory_text = memory_plan_text(&trainer->memory);
+    const char *before =
+        memory_purpose("a train worker: lower train.max_tokens_per_gpu, or set model.dtype: bf16");
     allocate(trainer);
+    memory_purpose(before);
     *ret = trainer;
     return OK;
 }

@@ -7,19 +7,40 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <unistd.h>
+
 #include "base/error.h"
+
+/* Whoever is refused is far below whoever knows what it is for. */
+static _Thread_local const char *purpose;
+
+const char *memory_purpose(const char *what)
+{
+    const char *before = purpose;
+    purpose = what;
+    return before;
+}
+
+_Noreturn void memory_refused(size_t bytes)
+{
+    fprintf(stderr, "out of memory: could not allocate %.1f MiB%s%s\n", (double)bytes / 0x1p20,
+            purpose != NULL ? " for " : "", purpose != NULL ? purpose : "");
+    fflush(stderr);
+    _exit(status_exit_code(ERR_RESOURCE)); /* other threads are in the middle of their work */
+}
 
 void *mem_alloc(size_t bytes)
 {
     void *memory = malloc(bytes != 0 ? bytes : 1);
-    CHECKF(memory != NULL, "could not allocate %zu bytes", bytes);
+    if (memory == NULL) memory_refused(bytes);
     return memory;
 }
 
 void *mem_calloc(size_t count, size_t size)
 {
+    CHECKF(size == 0 || count <= SIZE_MAX / size, "%zu times %zu bytes overflows", count, size);
     void *memory = calloc(count != 0 ? count : 1, size != 0 ? size : 1);
-    CHECKF(memory != NULL, "could not allocate %zu times %zu bytes", count, size);
+    if (memory == NULL) memory_refused(count * size);
     return memory;
 }
 
@@ -28,7 +49,7 @@ void *mem_realloc(void *old, size_t count, size_t size)
     CHECKF(size == 0 || count <= SIZE_MAX / size, "%zu times %zu bytes overflows", count, size);
     size_t bytes = count * size;
     void *memory = realloc(old, bytes != 0 ? bytes : 1);
-    CHECKF(memory != NULL, "could not allocate %zu bytes", bytes);
+    if (memory == NULL) memory_refused(bytes);
     return memory;
 }
 

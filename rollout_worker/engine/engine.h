@@ -41,6 +41,8 @@ typedef struct EngineOptions {
     int max_samples;            /* running at a time */
     int max_step_tokens;        /* of a step; at least max_samples */
     int64_t kv_bytes;           /* for pages: at least those of one sequence of max_length */
+    const char *kv_purpose;     /* what to lower where there is no memory for these; borrowed; NULL:
+                                   nothing is known */
     const Tokenizer *tokenizer; /* for stop strings; borrowed; NULL: there can be none */
     const int32_t *end_token;   /* [num_end_tokens] the model's own (end_tokens.h); copied */
     int num_end_tokens;

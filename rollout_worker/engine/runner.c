@@ -60,8 +60,10 @@ Runner *runner_create(const EngineOptions *options, const EngineMemory *memory)
     const Weights *weights = options->weights;
     Runner *runner = mem_calloc(1, sizeof *runner);
     runner->model = model_create(weights, options->tensor_comm, options->max_length);
+    const char *before = memory_purpose(options->kv_purpose);
     runner->cache =
         kv_cache_create(weights->plan, weights->dtype, weights->kernels, memory->num_pages);
+    memory_purpose(before);
     runner->activations = activations_create(weights->plan, weights->dtype, KEEP_NOTHING,
                                              options->max_step_tokens, weights->kernels);
     runner->sampler = sampler_create(runner->model, options->max_samples);

@@ -189,6 +189,7 @@ static Status plan_engine(const Arguments *a, const ModelFolder *folder, EngineO
         .max_samples = (int)a->max_samples,
         .max_step_tokens = a->max_samples > STEP_TOKENS ? (int)a->max_samples : STEP_TOKENS,
         .kv_bytes = kv,
+        .kv_purpose = "keys and values: give a smaller --kv-memory, --max-samples or --max-length",
         .tokenizer = text_model_tokenizer(folder->text),
         .end_token = folder->ends.id,
         .num_end_tokens = folder->ends.count,

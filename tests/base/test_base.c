@@ -348,6 +348,35 @@ static void test_process_is_known_by_pid_and_start(void **state)
     assert_false(process_is_alive(pid, ticks));
 }
 
+/* No signal, of which a person learns nothing. */
+static void test_memory_that_is_refused_says_for_what(void **state)
+{
+    (void)state;
+    char words[256] = "";
+    int ends[2], wait_status = 0;
+    assert_int_equal(pipe(ends), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        dup2(ends[1], STDERR_FILENO);
+        volatile size_t bytes = (size_t)1 << 60;
+        assert_null(memory_purpose("keys and values: lower rollout.concurrency"));
+#ifdef TROUPE_SANITIZED
+        memory_refused(bytes); /* its own allocator ends the process in its own way */
+#else
+        free(mem_alloc(bytes));
+#endif
+        _exit(0);
+    }
+    close(ends[1]);
+    assert_true(read(ends[0], words, sizeof words - 1) > 0);
+    close(ends[0]);
+    assert_int_equal(waitpid(pid, &wait_status, 0), pid);
+    assert_true(WIFEXITED(wait_status));
+    assert_int_equal(WEXITSTATUS(wait_status), status_exit_code(ERR_RESOURCE));
+    assert_string_equal(words, "out of memory: could not allocate 1099511627776.0 MiB for keys and "
+                               "values: lower rollout.concurrency\n");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -368,6 +397,7 @@ int main(void)
         cmocka_unit_test(test_str_put_escaped_keeps_a_text_on_its_line),
         cmocka_unit_test(test_json_append_writes_values_as_python_does),
         cmocka_unit_test(test_process_is_known_by_pid_and_start),
+        cmocka_unit_test(test_memory_that_is_refused_says_for_what),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -29,7 +29,7 @@ static char *map_block(size_t bytes, BlockHeader *header)
     header->mapped = bytes + 2 * HUGE_PAGE;
     header->base =
         mmap(NULL, header->mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    CHECKF(header->base != MAP_FAILED, "out of memory: %zu bytes", bytes);
+    if (header->base == MAP_FAILED) memory_refused(bytes);
     const uintptr_t start = (uintptr_t)header->base + 64;
     char *block = (char *)((start + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1));
     (void)madvise(block, bytes, MADV_HUGEPAGE); /* only for speed */
@@ -40,14 +40,14 @@ void *memory_cpu_alloc(size_t bytes)
 {
     BlockHeader header = {0};
     char *block = NULL;
-    CHECKF(bytes < SIZE_MAX / 2, "out of memory: %zu bytes", bytes);
+    if (bytes >= SIZE_MAX / 2) memory_refused(bytes);
     if (bytes == 0) bytes = 1; /* a pointer past the end of its block looks like a leak */
     if (bytes >= MAP_FROM) {
         block = map_block(bytes, &header);
     } else {
         const size_t whole = (bytes + 64 + 63) & ~(size_t)63;
         header.base = aligned_alloc(64, whole);
-        CHECKF(header.base != NULL, "out of memory: %zu bytes", bytes);
+        if (header.base == NULL) memory_refused(bytes);
         memset(header.base, 0, whole);
         block = (char *)header.base + 64;
     }
