@@ -1,11 +1,9 @@
 /* controller: runs a job, and looks at one. */
 #include <errno.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "actor/typed.h"
@@ -18,8 +16,10 @@
 #include "base/str.h"
 #include "base/version.h"
 #include "config/eval_set.h"
+#include "config/cache_pins.h"
 #include "config/model_pins.h"
 #include "cluster.pb-c.h"
+#include "look.h"
 #include "net/socket.h"
 #include "shell.h"
 #include "view/status.h"
@@ -247,38 +247,9 @@ static Status load_stages(const Options *options, const char *help, JobStages *r
     return job_stages_load(options->config, options->set, options->num_sets, ret, err);
 }
 
-/* Runs a program that looks at a part of a stage, with this command's own job file and settings;
- * its exit code. What makes samples and what trains is no part of the controller. */
-static int look_with(const char *program_name, const char *flag, const char *stage,
-                     const Options *options)
+static JobFile job_file(const Options *options)
 {
-    const char *argument[2 * (sizeof options->set / sizeof *options->set) + 8];
-    int count = 0, wait_status = 0;
-    pid_t pid = 0;
-    char *program = program_path(program_name);
-    argument[count++] = program_name;
-    argument[count++] = "--config";
-    argument[count++] = options->config;
-    for (int i = 0; i < options->num_sets; i++) {
-        argument[count++] = "--set";
-        argument[count++] = options->set[i];
-    }
-    if (stage != NULL) {
-        argument[count++] = "--stage";
-        argument[count++] = stage;
-    }
-    if (flag != NULL) argument[count++] = flag;
-    argument[count] = NULL;
-    fflush(stdout);
-    int failed = posix_spawn(&pid, program, NULL, NULL, (char **)argument, environ);
-    free(program);
-    while (failed == 0 && waitpid(pid, &wait_status, 0) < 0 && errno == EINTR)
-        continue;
-    if (failed == 0 && WIFEXITED(wait_status)) return WEXITSTATUS(wait_status);
-    if (failed == 0 && WTERMSIG(wait_status) == SIGPIPE) raise(SIGPIPE); /* who reads us has left */
-    fprintf(stderr, "controller: %s %s\n", program_name,
-            failed != 0 ? strerror(failed) : strsignal(WTERMSIG(wait_status)));
-    return status_exit_code(ERR_INTERNAL);
+    return (JobFile){options->config, options->set, options->num_sets};
 }
 
 /* What does not fit is told, and the rest is looked at all the same. */
@@ -293,12 +264,12 @@ static int look_at_disk(const JobConfig *config)
 }
 
 /* What becomes of the records of each set; the worst exit code. */
-static int look_at_data(const JobConfig *config, const Options *options)
+static int look_at_data(const JobConfig *config, const JobFile *file)
 {
-    int code = look_with("data_inspect", "--brief=train", config->stage, options);
+    int code = look_with(file, config, "data_inspect", (const char *[]){"--brief=train", NULL});
     for (int i = 0; i < eval_set_count(config); i++) {
         char *brief = mem_printf("--brief=%s", eval_set(config, i).name);
-        int found = look_with("data_inspect", brief, config->stage, options);
+        int found = look_with(file, config, "data_inspect", (const char *[]){brief, NULL});
         if (code == 0) code = found;
         free(brief);
     }
@@ -312,14 +283,7 @@ static Status name_stage(const JobConfig *config, Status status, Error *err)
                                                  : error_prefix(err, "stage %s", config->stage);
 }
 
-/* Whether what makes the samples of a stage can be opened; it says itself what is wrong. */
-static int look_at_function(const JobConfig *config, const char *flag, const Options *options)
-{
-    if (config->rollout.function == ROLLOUT_SFT) return 0;
-    return look_with("data_inspect", flag, config->stage, options);
-}
-
-static int validate_stage(const JobConfig *config, const Options *options)
+static int validate_stage(JobConfig *config, const JobFile *file)
 {
     Error err = {0};
     char *summary = NULL;
@@ -328,11 +292,14 @@ static int validate_stage(const JobConfig *config, const Options *options)
     if (status != OK) return fail(status, &err);
     fputs(summary, stdout);
     free(summary);
-    int code = look_at_function(config, "--check", options);
+    int code = look_at_function(file, config, false);
     if (code != 0) return code; /* its records would say the same again */
+    if (config->kv_cache_decided)
+        printf("memory of a rollout worker: %lld MiB for keys and values; " KV_CACHE_DECIDED "\n",
+               (long long)config->rollout.kv_cache_mb);
     code = look_at_disk(config);
-    int trained = look_with("train_inspect", NULL, config->stage, options);
-    int read = look_at_data(config, options);
+    int trained = look_with(file, config, "train_inspect", NULL);
+    int read = look_at_data(config, file);
     return code != 0 ? code : trained != 0 ? trained : read;
 }
 
@@ -342,9 +309,10 @@ static int run_validate(const Options *options)
     JobStages stages = {0};
     Status status = load_stages(options, help_validate, &stages, &err);
     if (status != OK) return fail(status, &err);
+    const JobFile file = job_file(options);
     int code = 0;
     for (int i = 0; i < stages.count; i++) {
-        int found = validate_stage(stages.stage[i], options);
+        int found = validate_stage(stages.stage[i], &file);
         if (code == 0) code = found;
     }
     if (code == 0)
@@ -385,12 +353,27 @@ static Status validate_stages(const JobStages *stages, Error *err)
     return OK;
 }
 
-static int look_at_functions(const JobStages *stages, const char *flag, const Options *options)
+static int look_at_functions(const JobStages *stages, bool live, const Options *options)
 {
+    const JobFile file = job_file(options);
     int code = 0;
     for (int i = 0; i < stages->count && code == 0; i++)
-        code = look_at_function(stages->stage[i], flag, options);
+        code = look_at_function(&file, stages->stage[i], live);
     return code;
+}
+
+static void log_job(const JobStages *stages, const RunFolder *folder)
+{
+    const JobConfig *config = stages->stage[0];
+    log_event(LOG_INFO, "run", F_STR("job", config->name), F_STR("folder", folder->path));
+    if (config->model.run != NULL)
+        log_event(LOG_INFO, "model", F_STR("run", config->model.run),
+                  F_STR("checkpoint", path_name(config->model.path)));
+    for (int i = 0; i < stages->count; i++)
+        if (stages->stage[i]->kv_cache_decided)
+            log_event(LOG_INFO, "kv_cache", F_INT("mb", stages->stage[i]->rollout.kv_cache_mb),
+                      F_STR("why", KV_CACHE_DECIDED));
+    if (folder->note != NULL) log_event(LOG_INFO, "lock_taken_over", F_STR("what", folder->note));
 }
 
 static int run_job(const Options *options)
@@ -403,20 +386,17 @@ static int run_job(const Options *options)
     Status status = load_stages(options, help_run, &stages, &err);
     if (status == OK) status = validate_stages(&stages, &err);
     const JobConfig *config = status == OK ? stages.stage[0] : NULL; /* the run is one for all */
-    int code = status == OK ? look_at_functions(&stages, "--check", options) : 0;
+    int code = status == OK ? look_at_functions(&stages, false, options) : 0;
     if (code != 0) {
         job_stages_free(&stages);
         return code;
     }
     if (status == OK) status = run_folder_open(config->run_dir, &folder, &err);
     if (status == OK) status = model_pins_keep(&stages, folder.path, &err);
+    if (status == OK) status = cache_pins_keep(&stages, folder.path, &err);
     if (status == OK) status = log_open("controller", folder.events, options->level, &err);
     if (status == OK) {
-        log_event(LOG_INFO, "run", F_STR("job", config->name), F_STR("folder", folder.path));
-        if (config->model.run != NULL)
-            log_event(LOG_INFO, "model", F_STR("run", config->model.run),
-                      F_STR("checkpoint", path_name(config->model.path)));
-        if (folder.note != NULL) log_event(LOG_INFO, "lock_taken_over", F_STR("what", folder.note));
+        log_job(&stages, &folder);
         status = shell_run(&stages, &folder, &screen, &err);
         /* For programs; people get the message itself. */
         log_event(LOG_DEBUG, "end", F_STR("status", status_name(status)),
@@ -549,8 +529,11 @@ static Status load_swap(const Options *options, char **ret_text, int *ret_code, 
         status = error_set(err, ERR_INVALID,
                            "%s has %d stages, expected a job of one: a swap is to one stage.",
                            options->config, stages.count);
-    if (status == OK) *ret_code = look_at_functions(&stages, "--check=live", options);
-    if (status == OK && *ret_code == 0) *ret_code = look_at_data(stages.stage[0], options);
+    if (status == OK) *ret_code = look_at_functions(&stages, true, options);
+    if (status == OK && *ret_code == 0) {
+        const JobFile file = job_file(options);
+        *ret_code = look_at_data(stages.stage[0], &file);
+    }
     if (status == OK) *ret_text = job_config_text(stages.stage[0]);
     job_stages_free(&stages);
     return status;

@@ -1,7 +1,7 @@
 /* A stage that people ask for while the run goes on (controller swap-rollout). What takes long is
  * done on a thread of libuv's pool: the files, tokenizer and template of the new job, and the
- * memory that its train workers would take, which train_inspect knows. Only what passes is fed to
- * the core and written down. */
+ * memory that its workers would take, which train_inspect and data_inspect know. Only what passes
+ * is fed to the core and written down. */
 #include <errno.h>
 #include <fcntl.h>
 #include <spawn.h>
@@ -19,6 +19,7 @@
 #include "base/memory.h"
 #include "base/process.h"
 #include "cluster.pb-c.h"
+#include "look.h"
 #include "shell.h"
 #include "validate.h"
 
@@ -40,7 +41,7 @@ struct SwapWork {
 
 /* ---- on another thread ---- */
 
-/* Its standard error, to its end, as far as it goes into `text`. */
+/* What it says, to its end, as far as it goes into `text`. */
 static void read_words(int from, char *text, size_t size)
 {
     char rest[512];
@@ -55,9 +56,14 @@ static void read_words(int from, char *text, size_t size)
     text[used] = '\0';
 }
 
-/* Runs a program and waits for its end; what it says goes to `words`. */
-static Status run_program(const char *name, char **arguments, char *words, size_t size, int *ret,
-                          Error *err)
+/* What a program said, and its exit code. */
+typedef struct Words {
+    char text[ERROR_MESSAGE_MAX];
+    int code;
+} Words;
+
+/* Runs a program and waits for its end. */
+static Status run_program(const char *name, char **arguments, Words *ret, Error *err)
 {
     int ends[2], wait_status = 0;
     pid_t pid = 0;
@@ -65,35 +71,42 @@ static Status run_program(const char *name, char **arguments, char *words, size_
     if (pipe2(ends, O_CLOEXEC) != 0) return error_set_errno(err, errno, "could not make a pipe");
     char *program = program_path(name);
     posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+    posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
     posix_spawn_file_actions_adddup2(&actions, ends[1], STDERR_FILENO);
     int failed = posix_spawn(&pid, program, &actions, NULL, arguments, environ);
     posix_spawn_file_actions_destroy(&actions);
     close(ends[1]);
-    if (failed == 0) read_words(ends[0], words, size);
+    if (failed == 0) read_words(ends[0], ret->text, sizeof ret->text);
     close(ends[0]);
     while (failed == 0 && waitpid(pid, &wait_status, 0) < 0 && errno == EINTR)
         continue;
     Status status = failed == 0 ? OK : error_set_errno(err, failed, "could not start %s", program);
-    *ret = WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : -1;
+    ret->code = WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : -1;
     free(program);
     return status;
 }
 
-/* Whether the new stage's train workers would fit: those that run with what they have to take
- * beside, and those of a restart, which plan anew. */
-static Status check_memory(const SwapWork *swap, Error *err)
+/* What a program found wrong, in its own words. */
+static Status take_words(const Words *words, Error *err)
 {
     static const char says[] = "controller: ";
-    char available[32], taken[32], words[ERROR_MESSAGE_MAX];
-    int count = 0, code = 0;
-    char *argument[12];
-    snprintf(available, sizeof available, "%lld", (long long)swap->memory.available);
+    if (words->code == 0) return OK;
+    const char *message = words->text;
+    if (strncmp(message, says, strlen(says)) == 0) message += strlen(says);
+    size_t length = strlen(message);
+    if (length > 0 && message[length - 1] == '\n') length--;
+    return error_set(err,
+                     words->code == status_exit_code(ERR_RESOURCE) ? ERR_RESOURCE : ERR_INVALID,
+                     "%.*s", (int)length, message);
+}
+
+/* Whether the new stage's train workers would fit: those that run with what they have to take
+ * beside, and those of a restart, which plan anew. *ret says how many bytes these take. */
+static Status check_train_workers(const SwapWork *swap, char *available, Words *ret, Error *err)
+{
+    char taken[32], *argument[12];
+    int count = 0;
     snprintf(taken, sizeof taken, "%lld", (long long)swap->memory.taken);
-    char *text = job_config_text(swap->config);
-    Status status = file_write_atomic(swap->asked, text, strlen(text), err);
-    free(text);
-    TRY(status);
     argument[count++] = "train_inspect";
     argument[count++] = "--config";
     argument[count++] = swap->asked;
@@ -101,18 +114,44 @@ static Status check_memory(const SwapWork *swap, Error *err)
     argument[count++] = available;
     argument[count++] = "--taken";
     argument[count++] = taken;
+    argument[count++] = "--bytes";
     if (swap->more_reference) argument[count++] = "--more-reference";
     if (swap->more_critic) argument[count++] = "--more-critic";
     argument[count] = NULL;
-    status = run_program("train_inspect", argument, words, sizeof words, &code, err);
+    TRY(run_program("train_inspect", argument, ret, err));
+    if (ret->code == 0) ret->text[strcspn(ret->text, "\n")] = '\0';
+    return take_words(ret, err);
+}
+
+/* Beside them, its rollout workers; of what was free before the run took any: those that leave give
+ * back what they have. */
+static Status check_rollout_workers(SwapWork *swap, char *available, char *trained, Error *err)
+{
+    Words words;
+    long long mb = 0;
+    char *ask[] = {"data_inspect",   "--config",    swap->asked,
+                   "--check=memory", "--available", available,
+                   "--trained",      trained,       NULL};
+    if (swap->config->rollout.function == ROLLOUT_SFT) return OK;
+    TRY(run_program("data_inspect", ask, &words, err));
+    TRY(take_words(&words, err));
+    if (sscanf(words.text, "kv_cache_mb %lld", &mb) == 1)
+        job_config_decide_kv_cache(swap->config, mb);
+    return OK;
+}
+
+static Status check_memory(SwapWork *swap, Error *err)
+{
+    Words trained;
+    char available[32];
+    snprintf(available, sizeof available, "%lld", (long long)swap->memory.available);
+    char *text = job_config_text(swap->config);
+    Status status = file_write_atomic(swap->asked, text, strlen(text), err);
+    free(text);
+    if (status == OK) status = check_train_workers(swap, available, &trained, err);
+    if (status == OK) status = check_rollout_workers(swap, available, trained.text, err);
     unlink(swap->asked);
-    TRY(status);
-    if (code == 0) return OK;
-    char *message = strncmp(words, says, strlen(says)) == 0 ? words + strlen(says) : words;
-    size_t length = strlen(message);
-    if (length > 0 && message[length - 1] == '\n') message[length - 1] = '\0';
-    return error_set(err, code == status_exit_code(ERR_RESOURCE) ? ERR_RESOURCE : ERR_INVALID, "%s",
-                     message);
+    return status;
 }
 
 static void look(uv_work_t *work)
@@ -195,6 +234,9 @@ void shell_swapped(Shell *shell, const Effect *fx)
     CHECK(swap != NULL);
     swap->taken = true;
     swap->last_step = fx->swapped.last_step;
+    if (swap->config->kv_cache_decided)
+        log_event(LOG_INFO, "kv_cache", F_INT("mb", swap->config->rollout.kv_cache_mb),
+                  F_STR("why", KV_CACHE_DECIDED));
     run_stages_record(&shell->stages, swap->config, fx->swapped.stage, fx->swapped.last_step,
                       &swap->error);
     log_event(LOG_INFO, "swap", F_STR("stage", swap->config->stage),

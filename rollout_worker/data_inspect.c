@@ -29,10 +29,13 @@ static const char help[] =
     "      --brief[=SET]       no record, and of the first K only what was made of them; SET is "
     "train,\n"
     "                          eval, or one of eval.sets\n"
-    "      --check[=live]      no record: only whether the rollout function, its rewards and "
+    "      --check[=PART]      no record: only whether the rollout function, its rewards and "
     "tools\n"
-    "                          can be opened, which starts and ends their programs, and\n"
-    "                          whether memory is enough; live: for a run that goes on\n"
+    "                          can be opened, which starts and ends their programs, and "
+    "whether\n"
+    "                          memory is enough; functions or memory: that alone\n"
+    "      --available BYTES   of memory, in place of what is free now\n"
+    "      --trained BYTES     of it that train workers take\n"
     "      --json              all of it as one JSON object on one line, for programs\n"
     "      --color[=WHEN]      always, never, or auto: on a terminal (the default)\n"
     "\n"
@@ -45,7 +48,9 @@ typedef struct Arguments {
     const char *config, *stage;
     const char *set[64];
     int num_sets;
-    bool color, help, numbered, brief, json, check, live;
+    bool color, help, numbered, brief, json, check;
+    const char *part;            /* of the check; NULL: all of it */
+    uint64_t available, trained; /* bytes; UINT64_MAX: as the machine has now */
     InspectOptions inspect;
 } Arguments;
 
@@ -114,8 +119,12 @@ static Status take_option(Arguments *arguments, int letter, Error *err)
         return OK;
     case 'K':
         arguments->check = true;
-        arguments->live = optarg != NULL && strcmp(optarg, "live") == 0;
+        arguments->part = optarg;
         return OK;
+    case 'A':
+        return option_number("--available", optarg, INT64_MAX, &arguments->available, err);
+    case 'T':
+        return option_number("--trained", optarg, INT64_MAX, &arguments->trained, err);
     case 'h':
         arguments->help = true;
         return OK;
@@ -127,13 +136,22 @@ static Status take_option(Arguments *arguments, int letter, Error *err)
 static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
 {
     static const struct option names[] = {
-        {"config", required_argument, NULL, 'c'}, {"set", required_argument, NULL, 's'},
-        {"sample", required_argument, NULL, 'n'}, {"position", required_argument, NULL, 'p'},
-        {"count", required_argument, NULL, 'k'},  {"eval", optional_argument, NULL, 'e'},
-        {"brief", optional_argument, NULL, 'b'},  {"color", optional_argument, NULL, 'C'},
-        {"list", required_argument, NULL, 'l'},   {"json", no_argument, NULL, 'j'},
-        {"stage", required_argument, NULL, 'S'},  {"check", optional_argument, NULL, 'K'},
-        {"help", no_argument, NULL, 'h'},         {0},
+        {"config", required_argument, NULL, 'c'},
+        {"set", required_argument, NULL, 's'},
+        {"sample", required_argument, NULL, 'n'},
+        {"position", required_argument, NULL, 'p'},
+        {"count", required_argument, NULL, 'k'},
+        {"eval", optional_argument, NULL, 'e'},
+        {"brief", optional_argument, NULL, 'b'},
+        {"color", optional_argument, NULL, 'C'},
+        {"list", required_argument, NULL, 'l'},
+        {"json", no_argument, NULL, 'j'},
+        {"stage", required_argument, NULL, 'S'},
+        {"check", optional_argument, NULL, 'K'},
+        {"available", required_argument, NULL, 'A'},
+        {"trained", required_argument, NULL, 'T'},
+        {"help", no_argument, NULL, 'h'},
+        {0},
     };
     opterr = 0;
     for (int letter; (letter = getopt_long(argc, argv, ":c:s:n:p:k:l:eh", names, NULL)) != -1;) {
@@ -256,24 +274,37 @@ static int inspect(Arguments *arguments)
     return stops ? status_exit_code(ERR_DATA) : 0;
 }
 
-/* The workers of a run that goes on hold what those that take their place will. */
-static Status check_memory(const RolloutTable *table, const void *shared, bool live, Error *err)
+static bool has_part(const Arguments *arguments, const char *part)
+{
+    return arguments->part == NULL || strcmp(arguments->part, part) == 0;
+}
+
+/* What is decided here is the one thing that a check prints: for the controller, which reads it. */
+static Status check_memory(const RolloutTable *table, const void *shared,
+                           const Arguments *arguments, Error *err)
 {
     const ChatText *text = NULL;
     const Policy *policy = table->policy != NULL ? table->policy(shared, &text) : NULL;
-    if (policy == NULL || live) return OK;
-    return policy_check_memory(policy, memory_available(), err);
+    MemoryRoom room = {.available = memory_available(), .trained = (int64_t)arguments->trained};
+    if (policy == NULL) return OK;
+    if (arguments->available != UINT64_MAX) room.available = (int64_t)arguments->available;
+    TRY(policy_find_room(policy, &room, err));
+    if (room.kv_cache_mb > 0) printf("kv_cache_mb %lld\n", (long long)room.kv_cache_mb);
+    return OK;
 }
 
-static Status try_function(const JobConfig *config, bool live, Error *err)
+static Status try_function(const JobConfig *config, const Arguments *arguments, Error *err)
 {
     const RolloutTable *table = rollout_table(config->rollout.function);
+    bool functions = has_part(arguments, "functions");
     void *shared = NULL;
     Status status = rollout_enter_working_dir(config, err);
     if (status == OK) status = table->open(config, &shared, err);
-    if (status == OK) status = check_memory(table, shared, live, err);
-    if (status == OK) status = policy_server_check(config, err);
-    if (status == OK && table->try_programs != NULL) status = table->try_programs(shared, err);
+    if (status == OK && has_part(arguments, "memory"))
+        status = check_memory(table, shared, arguments, err);
+    if (status == OK && functions) status = policy_server_check(config, err);
+    if (status == OK && functions && table->try_programs != NULL)
+        status = table->try_programs(shared, err);
     if (shared != NULL) table->close(shared);
     return status == OK ? OK : job_config_locate(config, err);
 }
@@ -284,14 +315,15 @@ static int check(const Arguments *arguments)
     JobConfig *config = NULL;
     Status status = job_config_load(arguments->config, arguments->stage, arguments->set,
                                     arguments->num_sets, &config, &err);
-    if (status == OK) status = try_function(config, arguments->live, &err);
+    if (status == OK) status = try_function(config, arguments, &err);
     job_config_destroy(config);
     return status == OK ? 0 : fail(arguments, &err);
 }
 
 int main(int argc, char **argv)
 {
-    Arguments arguments = {.inspect = {.summary_records = 1000, .listed_max = 20}};
+    Arguments arguments = {.available = UINT64_MAX,
+                           .inspect = {.summary_records = 1000, .listed_max = 20}};
     arguments.color = option_color_auto();
     Error err = {0};
     if (parse_arguments(argc, argv, &arguments, &err) != OK) return fail(&arguments, &err);

@@ -30,7 +30,7 @@ struct Policy {
     int64_t version;
     EngineThread *engine;
     char *memory_plan;
-    int64_t memory_bytes; /* of all ranks */
+    int64_t memory_bytes, kv_bytes; /* of all ranks; of these, for keys and values */
 };
 
 /* ---- end tokens ---- */
@@ -65,13 +65,18 @@ Status policy_end_tokens(const ChatText *text, int64_t vocab_size, EndTokens *re
 
 /* ---- making ---- */
 
+/* At its longest; of a rank. */
+static int64_t bytes_for_an_answer(const Policy *policy)
+{
+    int64_t pages = (policy->config->data.max_length + KV_PAGE - 1) / KV_PAGE;
+    return pages * kv_cache_page_bytes(policy->rank[0].plan, policy->dtype, policy->kernels);
+}
+
 static int64_t bytes_for_pages(const Policy *policy)
 {
     const JobConfig *config = policy->config;
     if (config->rollout.kv_cache_mb > 0) return config->rollout.kv_cache_mb << 20;
-    int64_t pages = (config->data.max_length + KV_PAGE - 1) / KV_PAGE;
-    return pages * config->rollout.concurrency *
-           kv_cache_page_bytes(policy->rank[0].plan, policy->dtype, policy->kernels);
+    return bytes_for_an_answer(policy) * config->rollout.concurrency;
 }
 
 static EngineOptions engine_options(const Policy *policy, const ChatText *text,
@@ -107,6 +112,7 @@ static Status plan_memory(Policy *policy, EngineOptions options, Error *err)
     if (policy->tp_size > 1)
         str_printf(&text, "; so for each of %d tensor-parallel ranks", policy->tp_size);
     policy->memory_bytes = (memory.total + next) * policy->tp_size;
+    policy->kv_bytes = memory.pages * policy->tp_size;
     str_printf(&text, ": %.2f GiB in all", (double)policy->memory_bytes / 0x1p30);
     free(engine);
     policy->memory_plan = str_take(&text);
@@ -190,22 +196,40 @@ const char *policy_memory_plan(const Policy *policy)
     return policy->memory_plan;
 }
 
-Status policy_check_memory(const Policy *policy, int64_t available, Error *err)
+static Status refuse_room(const Policy *policy, const MemoryRoom *room, Error *err)
 {
     const JobConfig *config = policy->config;
-    int64_t workers = config->rollout.num_workers, needed = workers * policy->memory_bytes;
-    if (available == 0 || needed <= available) return OK;
     const char *key =
         config->rollout.kv_cache_mb > 0 ? "rollout.kv_cache_mb" : "rollout.concurrency";
+    int64_t workers = config->rollout.num_workers;
     return error_set(err, ERR_RESOURCE,
-                     "%s: %lld rollout worker%s take%s %.2f GiB, but %.2f GiB are free "
-                     "(%lld answers of up to %lld tokens at a time; of each: %s)\n"
-                     "Lower rollout.concurrency, data.max_length or rollout.num_workers, or set "
-                     "rollout.kv_cache_mb: answers that find no room wait.",
+                     "%s: %lld rollout worker%s take%s %.2f GiB%s, but of %.2f GiB that are free "
+                     "train workers take %.2f GiB and a tenth is kept (%lld answers of up to %lld "
+                     "tokens at a time; of each worker: %s)\n"
+                     "Lower rollout.concurrency, data.max_length or rollout.num_workers, set "
+                     "rollout.kv_cache_mb (answers that find no room wait), or leave train workers "
+                     "less with train.memory_gb.",
                      key, (long long)workers, workers == 1 ? "" : "s", workers == 1 ? "s" : "",
-                     (double)needed / 0x1p30, (double)available / 0x1p30,
+                     (double)(workers * policy->memory_bytes) / 0x1p30,
+                     config->kv_cache_decided ? " as decided when the run began (memory.json)" : "",
+                     (double)room->available / 0x1p30, (double)room->trained / 0x1p30,
                      (long long)config->rollout.concurrency, (long long)config->data.max_length,
                      policy->memory_plan);
+}
+
+Status policy_find_room(const Policy *policy, MemoryRoom *room, Error *err)
+{
+    const JobConfig *config = policy->config;
+    int64_t workers = config->rollout.num_workers;
+    int64_t left = room->available - room->available / 10 - room->trained;
+    room->kv_cache_mb = 0;
+    if (room->available == 0 || workers * policy->memory_bytes <= left) return OK;
+    if (config->rollout.kv_cache_mb > 0) return refuse_room(policy, room, err);
+    left -= workers * (policy->memory_bytes - policy->kv_bytes);
+    int64_t mb = (left > 0 ? left / 4 * 3 / workers / policy->tp_size : 0) >> 20; /* of a rank */
+    if (mb << 20 < bytes_for_an_answer(policy)) return refuse_room(policy, room, err);
+    room->kv_cache_mb = mb;
+    return OK;
 }
 
 /* ---- weights ---- */

@@ -12,18 +12,20 @@
 static const char usage[] =
     "usage: train_inspect --config JOB.YAML [--stage NAME] [--set KEY=VALUE]...\n"
     "                     [--available BYTES] [--taken BYTES [--more-reference] [--more-critic]]\n"
+    "                     [--bytes]\n"
     "       prints the memory that the train workers of a job would take; takes none of it\n"
     "\n"
     "  --available BYTES   of this machine, in place of what is free now\n"
     "  --taken BYTES       by each of its train workers, which run and have to take more: whether\n"
-    "                      that fits, too\n";
+    "                      that fits, too\n"
+    "  --bytes             of all train workers, and nothing else\n";
 
 typedef struct Arguments {
     const char *config, *stage;
     const char *set[64];
     int num_sets;
     int64_t available, taken; /* -1: as the machine has now; 0: none runs */
-    int more_reference, more_critic;
+    int more_reference, more_critic, only_bytes;
     bool help;
 } Arguments;
 
@@ -34,6 +36,7 @@ static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
         {"taken", required_argument, NULL, 't'},
         {"more-reference", no_argument, &ret->more_reference, 1},
         {"more-critic", no_argument, &ret->more_critic, 1},
+        {"bytes", no_argument, &ret->only_bytes, 1},
         {"config", required_argument, NULL, 'c'},
         {"set", required_argument, NULL, 's'},
         {"stage", required_argument, NULL, 'S'},
@@ -104,33 +107,47 @@ static Status check_running(const JobConfig *config, const Arguments *arguments,
     return status == OK ? OK : error_append(err, way, "memory_critic");
 }
 
+/* Of one train worker, as it would plan; *ret_plan, of the policy, and *ret_critic, NULL where
+ * there is none, are owned. */
+static Status plan_worker(const JobConfig *config, int64_t available, int64_t *ret_bytes,
+                          char **ret_plan, char **ret_critic, Error *err)
+{
+    TrainerOptions options = {0};
+    int64_t bytes = 0, critic = 0;
+    char *plan = NULL;
+    *ret_critic = NULL;
+    TRY(job_trainer_options(config, available, &options, err));
+    TRY(trainer_plan(&options, (int)config->train.tp_size, &bytes, &plan, err));
+    Status status = OK;
+    if (job_has_room_for_critic(config))
+        status = plan_critic(config, available, bytes, &critic, ret_critic, err);
+    if (status != OK) {
+        free(plan);
+        return status;
+    }
+    *ret_plan = plan;
+    *ret_bytes = bytes + critic;
+    return OK;
+}
+
 static Status inspect(const JobConfig *config, const Arguments *arguments, Error *err)
 {
-    int tp_size = (int)config->train.tp_size;
     long long ranks = config->train.tp_size * config->train.dp_size;
-    TrainerOptions options = {0};
-    char *plan = NULL;
+    char *plan = NULL, *critic = NULL;
     int64_t bytes = 0;
     int64_t available = arguments->available >= 0 ? arguments->available : memory_available();
-    TRY(job_trainer_options(config, available, &options, err));
-    TRY(trainer_plan(&options, tp_size, &bytes, &plan, err));
-    printf("memory of a train worker: %s\n", plan);
-    if (job_has_room_for_critic(config)) {
-        int64_t critic = 0;
-        free(plan);
-        TRY(plan_critic(config, available, bytes, &critic, &plan, err));
-        printf("memory of its critic: %s\n", plan);
-        bytes += critic;
-    }
-    if (arguments->taken > 0) {
-        Status status = check_running(config, arguments, available, err);
-        if (status != OK) free(plan);
-        TRY(status);
-    }
-    printf("memory of this machine: %.2f GiB available, %lld train worker%s take%s %.2f GiB\n",
-           (double)available / 0x1p30, ranks, ranks == 1 ? "" : "s", ranks == 1 ? "s" : "",
-           (double)(bytes * ranks) / 0x1p30);
+    TRY(plan_worker(config, available, &bytes, &plan, &critic, err));
+    if (!arguments->only_bytes) printf("memory of a train worker: %s\n", plan);
+    if (!arguments->only_bytes && critic != NULL) printf("memory of its critic: %s\n", critic);
     free(plan);
+    free(critic);
+    if (arguments->taken > 0) TRY(check_running(config, arguments, available, err));
+    if (arguments->only_bytes)
+        printf("%lld\n", (long long)bytes * ranks);
+    else
+        printf("memory of this machine: %.2f GiB available, %lld train worker%s take%s %.2f GiB\n",
+               (double)available / 0x1p30, ranks, ranks == 1 ? "" : "s", ranks == 1 ? "s" : "",
+               (double)(bytes * ranks) / 0x1p30);
     return OK;
 }
 

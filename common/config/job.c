@@ -10,6 +10,7 @@
 #include "base/limits.h"
 #include "config/eval_set.h"
 #include "config/job_internal.h"
+#include "config/cache_pins.h"
 #include "config/model_pins.h"
 #include "config/stages.h"
 
@@ -193,6 +194,21 @@ static void settle_reference(LoadedJob *job, int stage)
         config->algorithm.reference = mem_strdup(REFERENCE_START);
 }
 
+void job_config_decide_kv_cache(JobConfig *config, int64_t mb)
+{
+    CHECK(config->rollout.kv_cache_mb == 0 && mb > 0);
+    config->rollout.kv_cache_mb = mb;
+    config->kv_cache_decided = true;
+}
+
+/* As an earlier session of the run decided. */
+static void settle_kv_cache(JobConfig *config)
+{
+    if (config->rollout.function == ROLLOUT_SFT || config->rollout.kv_cache_mb > 0) return;
+    int64_t mb = cache_pins_find(config);
+    if (mb > 0) job_config_decide_kv_cache(config, mb);
+}
+
 static void settle_best(LoadedJob *job)
 {
     EvalGoal goal;
@@ -225,6 +241,7 @@ static void derive(LoadedJob *job, const char *working_dir, int stage)
         config->run_dir = mem_printf("%s/runs/%s", working_dir, config->name);
     settle_models(job);
     settle_reference(job, stage);
+    settle_kv_cache(config);
     if (config->model.config == NULL)
         config->model.config = path_join(config->model.path, "config.json");
     if (config->model.tokenizer == NULL) config->model.tokenizer = mem_strdup(config->model.path);

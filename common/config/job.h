@@ -58,6 +58,7 @@ typedef struct ModelPin {
 #define MODEL_PINS_MAX 3
 
 typedef struct JobConfig {
+    bool kv_cache_decided; /* rollout.kv_cache_mb is what memory was free for (cache_pins.h) */
     const char *stage;     /* its name, when it is one of several stages; else NULL */
     int generating_before; /* stages of the run before it that generate: noise and saved answers of
                               each are its own. Known to actors, which the controller tells; not in
@@ -214,6 +215,10 @@ typedef struct JobStages {
 Status job_stages_load(const char *path, const char *const *overrides, int num_overrides,
                        JobStages *ret, Error *err);
 void job_stages_free(JobStages *stages); /* entries that were taken out are NULL */
+
+/* Says before a run starts what rollout workers have for keys and values, where the job does not: 0
+ * for rollout.kv_cache_mb becomes this. */
+void job_config_decide_kv_cache(JobConfig *config, int64_t mb);
 
 /* The keys by which answers that train are drawn from another distribution than the policy's, which
  * is the one that learns: "rollout.top_p 0.9, rollout.top_k 20", or NULL where there are none.

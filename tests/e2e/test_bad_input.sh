@@ -156,11 +156,34 @@ case_rollout_files() {
 case_rollout_memory() {
     generates generate "reward: gsm8k"
     message 4 --set rollout.kv_cache_mb=100000000
-    says "--set rollout.kv_cache_mb=100000000: rollout.kv_cache_mb: 1 rollout worker takes 2048" "GiB are free" \
+    says "--set rollout.kv_cache_mb=100000000: rollout.kv_cache_mb: 1 rollout worker takes 2048" \
+        "GiB that are free train workers take" \
         "keys and values" "Lower rollout.concurrency, data.max_length"
     "$BIN/controller" validate --config job.yaml --set rollout.kv_cache_mb=100000000 >out 2>&1 &&
         fail "validate is content"
     grep -q "rollout.kv_cache_mb: 1 rollout worker takes" out || fail "validate does not say it"
+    # Beside the train workers, and by what is left, where the job does not say.
+    local check=("$BIN/data_inspect" --config job.yaml --check=memory --available 1000000000) half whole
+    whole=$("${check[@]}" --set rollout.concurrency=4096 | sed -n 's/^kv_cache_mb //p')
+    half=$("${check[@]}" --set rollout.concurrency=4096 --trained 450000000 | sed -n 's/^kv_cache_mb //p')
+    [ "$half" -gt 100 ] && [ "$whole" -gt $((half * 3 / 2)) ] ||
+        fail "$whole MiB without train workers, $half with them"
+    [ -z "$("${check[@]}" --set rollout.concurrency=4)" ] || fail "less than all, though there is room"
+    ! "${check[@]}" --trained 890000000 >out 2>&1 || fail "two fit where one does"
+    grep -q "train workers take 0.83 GiB and a tenth is kept" out || fail "does not say what the train workers have"
+    # The same for all workers, and later: decided once, in one line.
+    sed -i 's/"max_position_embeddings": [0-9]*/"max_position_embeddings": 100000/' model/config.json
+    local large="--set rollout.concurrency=4096 --set data.max_length=32768" first
+    large="$large --set rollout.max_response_length=4"
+    # shellcheck disable=SC2086
+    "$BIN/controller" --config job.yaml $large >out 2>&1 || fail "does not run"
+    first=$(sed -n 's/.* kv_cache mb=\([0-9]*\) why="less memory is free.*/\1/p' out)
+    [ -n "$first" ] || fail "does not say what was decided"
+    sed -i "s/:\s*$first/: $((first / 2))/" run/memory.json # as if it had been another day
+    # shellcheck disable=SC2086
+    "$BIN/controller" --config job.yaml $large --set train.num_steps=3 >out 2>&1 || fail "does not resume"
+    grep -q "kv_cache mb=$((first / 2)) " out || fail "a resume decides anew"
+    grep -q "keys and values $((first / 2)).0 MiB" run/logs/rollout-0.log || fail "the worker has another size"
 }
 
 case_missing_job_file() {

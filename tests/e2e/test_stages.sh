@@ -283,6 +283,10 @@ memory)
         --set algorithm.advantage_estimator=ppo 2> said ||
         fail "a critic fits into nothing"
     grep -q "train.max_tokens_per_gpu\|train.memory_critic" said || fail "said: $(cat said)"
+    # Its rollout workers have what those that leave, beside the train workers, and no more.
+    ! "$BIN/controller" swap-rollout --run "$RUN" --config second.yaml --set rollout.kv_cache_mb=100000000 2> said ||
+        fail "keys and values fit into nothing"
+    grep -q "rollout.kv_cache_mb: 1 rollout worker takes .* GiB, .*train workers take" said || fail "said: $(cat said)"
     [ ! -e "$RUN/swaps.jsonl" ] || fail "a swap that was refused is written down"
     kill -INT "$CONTROLLER"
     finish_job 5

@@ -1,0 +1,30 @@
+/* Looking at a job before it runs: what makes samples and what trains is no part of the controller,
+ * so programs of Troupe are asked that have it (data_inspect, train_inspect), with the job file and
+ * the settings that this command was given. What they find wrong they say themselves. */
+#ifndef TROUPE_CONTROLLER_LOOK_H
+#define TROUPE_CONTROLLER_LOOK_H
+
+#include "config/job.h"
+
+typedef struct JobFile {
+    const char *path;
+    const char *const *set; /* [num_sets], at most 64 */
+    int num_sets;
+} JobFile;
+
+/* What is said beside the MiB that were decided. */
+#define KV_CACHE_DECIDED                                                                           \
+    "less memory is free than all answers take at their longest: those that find no room wait"
+
+/* Has a program look at a stage, with arguments of its own ([..., NULL]; NULL: none); its exit
+ * code. */
+int look_with(const JobFile *file, const JobConfig *config, const char *program,
+              const char *const *arguments);
+
+/* Whether what makes the samples of a stage can be opened, and whether its rollout workers and
+ * train workers fit this machine's memory together; then rollout.kv_cache_mb is decided where there
+ * is less than wanted. Not asked of memory when `live`: the run that the stage is for holds some of
+ * it. 0, or the exit code. */
+int look_at_function(const JobFile *file, JobConfig *config, bool live);
+
+#endif
