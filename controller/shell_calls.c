@@ -478,6 +478,12 @@ static bool read_adopt(Shell *shell, Event *event, Bytes body)
     if (reply == NULL) return false;
     event->reply.adopt.wait_s = reply->wait_s;
     event->reply.adopt.pause_s = reply->pause_s;
+    const char *worker = controller_actor(shell->controller, event->actor).name;
+    if (reply->serving[0] != '\0')
+        log_event(LOG_INFO, "serving", F_STR("worker", worker), F_STR("url", reply->serving));
+    if (reply->not_serving[0] != '\0')
+        log_event(LOG_WARN, "not_serving", F_STR("worker", worker),
+                  F_STR("why", reply->not_serving));
     shell_feed(shell, event);
     troupe__adopt_reply__free_unpacked(reply, NULL);
     return true;

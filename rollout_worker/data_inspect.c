@@ -302,7 +302,8 @@ static Status try_function(const JobConfig *config, const Arguments *arguments, 
     if (status == OK) status = table->open(config, &shared, err);
     if (status == OK && has_part(arguments, "memory"))
         status = check_memory(table, shared, arguments, err);
-    if (status == OK && functions) status = policy_server_check(config, err);
+    if (status == OK && functions)
+        status = policy_server_check(config, arguments->part == NULL, err);
     if (status == OK && functions && table->try_programs != NULL)
         status = table->try_programs(shared, err);
     if (shared != NULL) table->close(shared);

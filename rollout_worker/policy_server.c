@@ -15,6 +15,17 @@ struct PolicyServer {
     char *token;
 };
 
+/* In the job's words: serve.h speaks of a command's. */
+static Status refuse_port(const JobConfig *config, int index, Error *err)
+{
+    int64_t workers = config->rollout.num_workers;
+    return error_set(err, ERR_EXISTS,
+                     "rollout.serve_port: port %lld, of rollout worker %d, is in use by another "
+                     "program.\nWrite a number from which on %lld %s free, or end that program.",
+                     (long long)config->rollout.serve_port + index, index, (long long)workers,
+                     workers == 1 ? "port is" : "ports are");
+}
+
 Status policy_server_start(const ChatText *text, const Policy *policy, int index,
                            PolicyServer **ret, Error *err)
 {
@@ -39,6 +50,7 @@ Status policy_server_start(const ChatText *text, const Policy *policy, int index
         .token = server->token,
     };
     if (status == OK) status = serve_start(&options, &server->server, err);
+    if (status == ERR_EXISTS) refuse_port(config, index, err);
     if (status == OK)
         *ret = server;
     else
@@ -46,13 +58,22 @@ Status policy_server_start(const ChatText *text, const Policy *policy, int index
     return status;
 }
 
-Status policy_server_check(const JobConfig *config, Error *err)
+Status policy_server_check(const JobConfig *config, bool ports, Error *err)
 {
     char *token = NULL;
-    if (config->rollout.serve_token_file == NULL) return OK;
-    Status status = serve_token_read(config->rollout.serve_token_file, &token, err);
+    if (config->rollout.serve_port == 0) return OK;
+    Status status = OK;
+    if (config->rollout.serve_token_file != NULL)
+        status = serve_token_read(config->rollout.serve_token_file, &token, err);
     free(token);
-    return status == OK ? OK : error_prefix(err, "rollout.serve_token_file");
+    if (status != OK) return error_prefix(err, "rollout.serve_token_file");
+    for (int i = 0; ports && i < (int)config->rollout.num_workers; i++) {
+        status =
+            serve_try_port(config->rollout.serve_host, (int)config->rollout.serve_port + i, err);
+        if (status == ERR_EXISTS) return refuse_port(config, i, err);
+        if (status != OK) return error_prefix(err, "rollout.serve_port");
+    }
+    return OK;
 }
 
 void policy_server_stop(PolicyServer *server)

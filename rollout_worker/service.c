@@ -41,7 +41,10 @@ struct RolloutService {
     const RolloutTable *table;
     void *shared;
     LeaseHost host;
-    PolicyServer *server; /* NULL: the job wants none */
+    PolicyServer *server; /* NULL: the job wants none, or it could not start yet */
+    Error not_serving;    /* why it could not: another program has the port; tried again later */
+    bool told_serving;    /* the controller knows where, or why not */
+    int index;
     void (*lost)(void *context, const Error *why);
     void *lost_context;
     Error lost_why;
@@ -153,6 +156,33 @@ static void on_release(void *self, Call *call)
 
 /* ---- weights ---- */
 
+static Status start_server(RolloutService *service, Error *err)
+{
+    const ChatText *text = NULL;
+    if (service->table->policy == NULL) return OK;
+    const Policy *policy = service->table->policy(service->shared, &text);
+    Status status = policy_server_start(text, policy, service->index, &service->server, err);
+    if (status != ERR_EXISTS) return status;
+    service->not_serving = *err; /* nothing that a run would have to end for */
+    return OK;
+}
+
+/* Once, and again when the port has become free. */
+static void tell_serving(RolloutService *service, Troupe__AdoptReply *reply)
+{
+    Error err;
+    if (service->told_serving && service->server == NULL && service->not_serving.status != OK) {
+        (void)start_server(service, &err); /* why it cannot is known */
+        service->told_serving = service->server == NULL;
+    }
+    if (service->told_serving) return;
+    service->told_serving = true;
+    if (service->server != NULL)
+        reply->serving = (char *)policy_server_url(service->server);
+    else
+        reply->not_serving = service->not_serving.message;
+}
+
 static void finish_adoption(Adoption *adoption)
 {
     Call *call = adoption->call;
@@ -160,6 +190,7 @@ static void finish_adoption(Adoption *adoption)
         Troupe__AdoptReply reply = TROUPE__ADOPT_REPLY__INIT;
         reply.wait_s = adoption->result.wait_s;
         reply.pause_s = adoption->result.pause_s;
+        tell_serving(adoption->service, &reply);
         call_reply_message(call, &reply.base);
     } else {
         call_fail(call, &adoption->err);
@@ -295,14 +326,6 @@ const ActorMethod rollout_service_methods[] = {
 const int rollout_service_num_methods =
     sizeof rollout_service_methods / sizeof *rollout_service_methods;
 
-static Status start_server(RolloutService *service, int index, Error *err)
-{
-    const ChatText *text = NULL;
-    if (service->table->policy == NULL) return OK;
-    const Policy *policy = service->table->policy(service->shared, &text);
-    return policy_server_start(text, policy, index, &service->server, err);
-}
-
 const char *rollout_service_url(const RolloutService *service)
 {
     return service->server != NULL ? policy_server_url(service->server) : NULL;
@@ -323,11 +346,12 @@ Status rollout_service_create(const RolloutServiceOptions *options, RolloutServi
         table->num_threads != NULL ? table->num_threads(options->config) : options->threads;
     service->host.pool = rollout_pool_create(options->loop, table, shared, threads);
     service->host.store = sample_store_create(options->store_bytes_max);
+    service->index = options->index;
     service->lost = options->lost;
     service->lost_context = options->context;
     if (table->watch != NULL && options->lost != NULL) table->watch(shared, on_lost, service);
     adopter_start(service);
-    Status status = start_server(service, options->index, err);
+    Status status = start_server(service, err);
     if (status == OK)
         *ret = service;
     else

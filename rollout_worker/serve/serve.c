@@ -564,6 +564,17 @@ static Status listen_at(const ServeOptions *options, int *ret_socket, char **ret
     return OK;
 }
 
+Status serve_try_port(const char *host, int port, Error *err)
+{
+    const ServeOptions options = {.host = host, .port = port, .token = ""};
+    char *url = NULL;
+    int fd = -1;
+    TRY(listen_at(&options, &fd, &url, err));
+    free(url);
+    close(fd);
+    return OK;
+}
+
 static void server_free(Server *server)
 {
     peers_destroy(server->peers);

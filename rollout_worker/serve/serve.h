@@ -29,6 +29,9 @@ typedef struct Server Server;
  * port is in use. */
 Status serve_start(const ServeOptions *options, Server **ret, Error *err);
 
+/* Whether nobody listens there now. ERR_EXISTS: somebody does. */
+Status serve_try_port(const char *host, int port, Error *err);
+
 const char *serve_url(const Server *server); /* http://127.0.0.1:8000; borrowed */
 int serve_calls(const Server *server);       /* requests being answered */
 

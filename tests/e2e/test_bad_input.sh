@@ -153,6 +153,21 @@ case_rollout_files() {
     grep -q "rollout.load: $PWD/answers does not exist" out || fail "validate does not say it"
 }
 
+# The second worker's port is another program's.
+case_rollout_port() {
+    local port
+    command -v python3 >/dev/null || return 0 # which is that program
+    generates generate "reward: gsm8k"
+    python3 -c 'import socket, time
+taken = socket.create_server(("127.0.0.1", 0)); print(taken.getsockname()[1], flush=True); time.sleep(60)' >port &
+    for _ in $(seq 100); do [ -s port ] || sleep 0.05; done
+    port=$(cat port)
+    message 4 --set rollout.serve_port=$((port - 1)) --set rollout.num_workers=2
+    says "--set rollout.serve_port=$((port - 1)): rollout.serve_port: port $port, of rollout worker 1, is in use" \
+        "from which on 2 ports are free"
+    kill %1
+}
+
 case_rollout_memory() {
     generates generate "reward: gsm8k"
     message 4 --set rollout.kv_cache_mb=100000000

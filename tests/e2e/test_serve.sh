@@ -243,6 +243,23 @@ mistakes() {
     says 'model-00002-of-00002.safetensors'
 }
 
+# take_port PORT PID: kills this worker; another program has its port before it is started again: no reason to end.
+take_port() {
+    python3 -c 'import os, signal, socket, sys, time
+taken = socket.socket()
+taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+os.kill(int(sys.argv[2]), signal.SIGKILL)
+for _ in range(1000):
+    try:
+        taken.bind(("127.0.0.1", int(sys.argv[1])))
+        break
+    except OSError:
+        time.sleep(0.001)
+taken.listen()
+time.sleep(60)' "$1" "$2" &
+    TAKER=$!
+}
+
 # The rollout workers of a run answer with the weights of the moment, and the run ends with those it would have had.
 run() {
     make_data
@@ -271,7 +288,15 @@ run() {
             -H 'Authorization: Bearer a-token-of-sixteen-letters'
         says '"weight_version"'
     done
+    grep -q "serving worker=rollout-1 url=http://127.0.0.1:$((port + 1))" "$RUN.out" || fail "does not say where"
+    wait_for_step 4
+    ! command -v python3 >/dev/null || take_port "$((port + 1))" "$(actor_pid rollout-1)"
     finish_job 0
+    if [ -n "${TAKER:-}" ]; then
+        kill "$TAKER"
+        grep -A 1 "not_serving worker=rollout-1" "$RUN.out" | grep -q "port $((port + 1)), of rollout worker 1, is in" ||
+            fail "does not say that a port was taken"
+    fi
     [ "$(digest_of "$RUN")" = "$expected" ] || fail "requests changed the weights of the run"
     nothing_left
 }
