@@ -14,8 +14,8 @@ typedef struct PolicyServer PolicyServer;
 Status policy_server_start(const ChatText *text, const Policy *policy, int index,
                            PolicyServer **ret, Error *err);
 
-/* What can be found wrong before a run: the token file, and, if `ports`, a port that another program
- * listens at. */
+/* What can be found wrong before a run: the token file, and, if `ports`, a port that another
+ * program listens at. */
 Status policy_server_check(const JobConfig *config, bool ports, Error *err);
 
 /* Requests in work end as aborted. Before the policy is destroyed. Accepts NULL. */

@@ -294,7 +294,7 @@ run() {
     finish_job 0
     if [ -n "${TAKER:-}" ]; then
         kill "$TAKER"
-        grep -A 1 "not_serving worker=rollout-1" "$RUN.out" | grep -q "port $((port + 1)), of rollout worker 1, is in" ||
+        grep -A 1 "not_serving worker=rollout-1" "$RUN.out" | grep -q "port $((port + 1)), of rollout worker 1, " ||
             fail "does not say that a port was taken"
     fi
     [ "$(digest_of "$RUN")" = "$expected" ] || fail "requests changed the weights of the run"
