@@ -43,7 +43,8 @@ static const char help[] =
     "\n"
     "Ctrl-C or SIGTERM: finishes what is in work, takes no more, ends. Again: ends at once.\n"
     "\n"
-    "Exit codes: 0 ended as asked, 2 usage, 3 the folder, 4 memory, port in use.\n";
+    "Exit codes: 0 ended as asked, 2 usage or no model folder, 3 a file in it is malformed,\n"
+    "4 memory, port in use.\n";
 
 #define MAX_LENGTH_DEFAULT 8192
 #define STEP_TOKENS        512
@@ -317,6 +318,9 @@ static Status run(const Arguments *a, Error *err)
     block_signals(&signals);
     const KernelTable *kernels = cpu_kernels((int)a->threads);
     Status status = model_folder_open(a->model, &folder, err);
+    if (status == ERR_NOT_FOUND)
+        error_append(err, "Expected a Hugging Face model folder, or the folder of a run that has a "
+                          "checkpoint.");
     if (status != OK) return status;
     DType dtype = a->has_dtype ? a->dtype : folder.stored == DTYPE_F32 ? DTYPE_F32 : DTYPE_BF16;
     printf("model: %s, %lld parameters, computed in %s by %lld threads\n", a->model,
@@ -357,10 +361,6 @@ int main(int argc, char **argv)
         process_raise_file_limit();
         status = run(&arguments, &err);
     }
-    if (status == ERR_NOT_FOUND)
-        error_append(&err,
-                     "Expected a Hugging Face model folder, or the folder of a run that has a "
-                     "checkpoint.");
     free(checkpoint);
     if (status != OK) fprintf(stderr, "controller: serve: %s\n", err.message);
     return status_exit_code(status);

@@ -226,6 +226,13 @@ mistakes() {
     says 'max_position_embeddings'
     refused 2 --model nowhere
     says 'nowhere' 'the folder of a run that has a checkpoint'
+    mkdir empty
+    refused 2 --model empty
+    says 'empty/config.json' 'Expected a Hugging Face model folder'
+    "$BIN/controller" serve --help | grep -q '2 usage or no model folder, 3 a file in it is malformed' ||
+        fail "the help says another exit code"
+    refused 2 --model "$MODEL" --token-file nowhere
+    ! grep -q 'model folder' got || fail "says that the model is wrong: the token file is"
     mkdir -p a_run/checkpoints
     refused 2 --model a_run
     says 'the folder of a run that has a checkpoint'
