@@ -42,8 +42,34 @@ const char *job_key_place(const LoadedJob *job, const char *path, Arena *arena)
 }
 
 /* "--set train.lr=1": the value is YAML, so that lists and quotes work as in the file. */
-static Status apply_override(LoadedJob *job, const char *override, const char *working_dir,
-                             Arena *arena, Error *err)
+/* "stages.NAME.KEY" is of one stage: *path becomes KEY. False: of another one than this. */
+static Status pick_layer(const ConfigSource *source, const StageNodes *stages, const char *name,
+                         const char **path, bool *ret_mine, Error *err)
+{
+    static const char prefix[] = "stages.";
+    *ret_mine = true;
+    if (!str_starts_with(*path, prefix)) return OK;
+    const char *rest = *path + strlen(prefix), *names[STAGES_MAX] = {NULL};
+    for (int i = 0; i < stages->count; i++) {
+        size_t length = strlen(names[i] = stages->stage[i].name);
+        if (strncmp(rest, names[i], length) != 0 || rest[length] != '.') continue;
+        *ret_mine = strcmp(names[i], name) == 0;
+        *path = rest + length + 1;
+        return OK;
+    }
+    if (stages->count == 0)
+        return error_set(err, ERR_INVALID, "%s: the job file has no stages.", source->where);
+    char *asked = arena_strndup(source->arena, rest, strcspn(rest, "."));
+    const char *nearest = str_nearest(asked, names, (size_t)stages->count);
+    return error_set(err, ERR_INVALID,
+                     "%s: there is no stage called %s.\nDid you mean stages.%s, as in --set "
+                     "stages.%s.train.lr=1e-5?",
+                     source->where, asked, nearest != NULL ? nearest : names[0],
+                     nearest != NULL ? nearest : names[0]);
+}
+
+static Status apply_override(LoadedJob *job, const char *override, const StageNodes *stages,
+                             const char *working_dir, Arena *arena, Error *err)
 {
     const char *equals = strchr(override, '=');
     const char *where = arena_printf(arena, "--set %s", config_cut(override, arena));
@@ -66,7 +92,11 @@ static Status apply_override(LoadedJob *job, const char *override, const char *w
                          "Write lists as [a, b], and texts with special characters in \"quotes\" "
                          "(within 'quotes' for the shell).",
                          where);
-    char *path = arena_strndup(arena, override, (size_t)(equals - override));
+    const char *path = arena_strndup(arena, override, (size_t)(equals - override)), *whole = path;
+    bool mine = true;
+    TRY(pick_layer(&source, stages, job->config.stage, &path, &mine, err));
+    if (!mine) return OK;
+    if (path != whole) source.layer = arena_printf(arena, "the stage %s", job->config.stage);
     return config_apply_value(&source, path, value, err);
 }
 
@@ -280,9 +310,9 @@ typedef struct JobText {
     int stage; /* which one is read, when there are some */
 } JobText;
 
-/* *ret_stages: how many stages the file has. */
+/* *ret_stages: those that the file has. */
 static Status read_file_values(LoadedJob *job, const JobText *text, const char *working_dir,
-                               Arena *arena, int *ret_stages, Error *err)
+                               Arena *arena, StageNodes *ret_stages, Error *err)
 {
     YamlNode *root = NULL;
     TRY(yaml_parse(text->yaml, text->length, text->where, arena, &root, err));
@@ -297,7 +327,7 @@ static Status read_file_values(LoadedJob *job, const JobText *text, const char *
     };
     StageNodes stages = {0};
     TRY(stages_cut(&source, root, &stages, err));
-    *ret_stages = stages.count;
+    *ret_stages = stages;
     TRY(config_apply(&source, root, err));
     if (text->stage >= stages.count) return OK;
     const StageNode *stage = &stages.stage[text->stage];
@@ -311,14 +341,16 @@ static Status read_stage(const JobText *text, int *ret_stages, LoadedJob **ret, 
     LoadedJob *job = job_create(text->where);
     Arena *arena = arena_create();
     char *working_dir = NULL;
+    StageNodes stages = {0};
     Status status = current_folder(&working_dir, err);
     if (status == OK) {
         job->base_dir = arena_printf(job->arena, "%s", text->base_dir);
         job->working_dir = arena_printf(job->arena, "%s", working_dir);
-        status = read_file_values(job, text, working_dir, arena, ret_stages, err);
+        status = read_file_values(job, text, working_dir, arena, &stages, err);
+        *ret_stages = stages.count;
     }
     for (int i = 0; status == OK && i < text->num_overrides; i++)
-        status = apply_override(job, text->overrides[i], working_dir, arena, err);
+        status = apply_override(job, text->overrides[i], &stages, working_dir, arena, err);
     if (status == OK) status = check_required(job, err);
     if (status != OK) goto done;
     ConfigSource presets = {.table = &job_table,

@@ -111,6 +111,21 @@ static const char introduction[] =
     "- The run folder's `config.effective.yaml` holds every key with its value and where that came "
     "from.\n\n";
 
+/* They are no section: a list whose entries have all sections. */
+static const char stages[] =
+    "a list of stages that the run works through, one after the other: each a name (by default "
+    "stage-1, stage-2 ...) and the keys in which it differs, in their sections";
+static const char stages_example[] = "[{name: sft, train: {num_steps: 500}}, {name: rl, rollout: "
+                                     "{function: generate, reward: gsm8k}}]";
+static const char stages_more[] = "`--set KEY=VALUE` is of all stages, `--set "
+                                  "stages.rl.train.num_steps=200` of the one called rl";
+
+static void put_stages(Str *text)
+{
+    str_printf(text, "\n## stages\n\n%c%s: [stages.md](stages.md). For example `stages: %s`. %s.\n",
+               toupper((unsigned char)stages[0]), stages + 1, stages_example, stages_more);
+}
+
 static void put_key_row(const ConfigKey *key, Str *text, Arena *arena)
 {
     const char *tick = key->preset != NULL ? "`" : "";
@@ -159,6 +174,7 @@ char *job_config_reference(void)
                 if (pass == 1 && key->type == KEY_ROWS) put_rows_table(key, &text, arena);
             }
     }
+    put_stages(&text);
     str_puts(&text,
              "\n## Keys of other systems\n\nNames that mean exactly the same are suggested where "
              "they are met. These have no key of the same meaning and unit:\n\n"
@@ -195,6 +211,9 @@ Status job_config_describe(const char *path, char **ret, Error *err)
     for (int i = 0; index < 0 && path[0] != '\0' && i < config_num_keys(&job_table); i++)
         if (in_section(config_key(&job_table, i), path))
             describe_key(config_key(&job_table, i), &text, arena);
+    if (strcmp(path, "stages") == 0 || str_starts_with(path, "stages."))
+        str_printf(&text, "stages: %s\n  default: none\n  example: %s\n  %s\n", stages,
+                   stages_example, stages_more);
     if (text.length > 0)
         *ret = str_take(&text);
     else

@@ -68,6 +68,37 @@ static void test_stages_replace_what_the_file_says(void **state)
                  "Did you mean last?");
 }
 
+static void test_stages_are_overridden_one_by_one(void **state)
+{
+    (void)state;
+    Error err = {0};
+    JobStages stages = {0};
+    const char *overrides[] = {"train.lr=1e-4", "stages.stage-2.train.lr=2e-4",
+                               "stages.last.data.max_length=50"};
+    write_text("staged.yaml", staged);
+    assert_ok(job_stages_load("staged.yaml", overrides, 3, &stages, &err), &err);
+    for (int i = 0; i < 3; i++)
+        assert_true(stages.stage[i]->train.lr == (i == 1 ? 2e-4 : 1e-4));
+    assert_int_equal(stages.stage[0]->data.max_length, 100);
+    assert_int_equal(stages.stage[2]->data.max_length, 50);
+    job_stages_free(&stages);
+
+    const char *wrong[][2] = {
+        {"stages.lats.train.lr=1", "--set stages.lats.train.lr=1: there is no stage called lats."},
+        {"stages.last.model.path=/n", "model.path cannot be another one in a stage"},
+        {"stages.last.train.lrr=1", "train.lrr is not a key"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        assert_int_equal(job_stages_load("staged.yaml", &wrong[i][0], 1, &stages, &err),
+                         ERR_INVALID);
+        assert_non_null(strstr(err.message, wrong[i][1]));
+    }
+    char *text = NULL;
+    assert_ok(job_config_describe("stages", &text, &err), &err);
+    assert_non_null(strstr(text, "a list of stages"));
+    free(text);
+}
+
 static void test_stages_that_cannot_be_are_refused(void **state)
 {
     (void)state;
@@ -187,6 +218,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_stages_replace_what_the_file_says),
+        cmocka_unit_test(test_stages_are_overridden_one_by_one),
         cmocka_unit_test(test_stages_that_cannot_be_are_refused),
         cmocka_unit_test(test_stages_a_swap_keeps_what_a_run_has_once),
         cmocka_unit_test(test_stages_refer_to_what_they_begin_with),
