@@ -353,12 +353,12 @@ static Status validate_stages(const JobStages *stages, Error *err)
     return OK;
 }
 
-static int look_at_functions(const JobStages *stages, bool live, const Options *options)
+static int look_at_functions(const JobStages *stages, const Options *options)
 {
     const JobFile file = job_file(options);
     int code = 0;
     for (int i = 0; i < stages->count && code == 0; i++)
-        code = look_at_function(&file, stages->stage[i], live);
+        code = look_at_function(&file, stages->stage[i], false);
     return code;
 }
 
@@ -386,7 +386,7 @@ static int run_job(const Options *options)
     Status status = load_stages(options, help_run, &stages, &err);
     if (status == OK) status = validate_stages(&stages, &err);
     const JobConfig *config = status == OK ? stages.stage[0] : NULL; /* the run is one for all */
-    int code = status == OK ? look_at_functions(&stages, false, options) : 0;
+    int code = status == OK ? look_at_functions(&stages, options) : 0;
     if (code != 0) {
         job_stages_free(&stages);
         return code;
@@ -486,8 +486,9 @@ static int run_stop(const Options *options)
 }
 
 /* The settings of a job that takes over in a run that goes on: the model is the run's, whatever the
- * job says of one. `settings` owns what is added. */
-static Status take_model_of_run(Options *options, StringList *settings, Error *err)
+ * job says of one. `settings` owns what is added; *ret_run, the run's configuration, is owned. */
+static Status take_model_of_run(Options *options, StringList *settings, JobConfig **ret_run,
+                                Error *err)
 {
     RunFolder folder;
     JobConfig *config = NULL;
@@ -511,30 +512,39 @@ static Status take_model_of_run(Options *options, StringList *settings, Error *e
     for (int i = 0; status == OK && i < settings->count; i++)
         if (config->model.path == NULL || !str_starts_with(settings->item[i], "model.init="))
             options->set[options->num_sets++] = settings->item[i];
-    job_config_destroy(config);
+    if (status == OK)
+        *ret_run = config;
+    else
+        job_config_destroy(config);
     free(yaml);
     free(path);
     run_folder_close(&folder);
     return status;
 }
 
-/* The job that takes over: one stage, whose data the rollout workers will take. *ret_code is the
- * exit code when they will not, which was said. */
-static Status load_swap(const Options *options, char **ret_text, int *ret_code, Error *err)
+/* The job that takes over from `run`: one stage, whose data the rollout workers will take.
+ * *ret_code is the exit code when they will not, which was said. */
+static Status load_swap(Options *options, const JobConfig *run, char **ret_text, int *ret_code,
+                        Error *err)
 {
     JobStages stages = {0};
-    TRY(load_stages(options, help_swap, &stages, err));
+    TRY(job_stages_load_next(options->config, options->set, options->num_sets, &stages, err));
+    JobConfig *config = stages.stage[0];
+    const char *reference = config->algorithm.reference;
     Status status = OK;
     if (stages.count > 1)
         status = error_set(err, ERR_INVALID,
                            "%s has %d stages, expected a job of one: a swap is to one stage.",
                            options->config, stages.count);
-    if (status == OK) *ret_code = look_at_functions(&stages, true, options);
-    if (status == OK && *ret_code == 0) {
-        const JobFile file = job_file(options);
-        *ret_code = look_at_data(stages.stage[0], &file);
-    }
-    if (status == OK) *ret_text = job_config_text(stages.stage[0]);
+    if (status == OK) status = run_stages_check_room(run, config, err);
+    /* For the programs that look at it, which do not know that it follows another job. */
+    if (reference != NULL && strcmp(reference, REFERENCE_START) == 0 &&
+        options->num_sets < (int)(sizeof options->set / sizeof *options->set))
+        options->set[options->num_sets++] = "algorithm.reference=" REFERENCE_START;
+    const JobFile file = job_file(options);
+    if (status == OK) *ret_code = look_at_function(&file, config, true);
+    if (status == OK && *ret_code == 0) *ret_code = look_at_data(config, &file);
+    if (status == OK) *ret_text = job_config_text(config);
     job_stages_free(&stages);
     return status;
 }
@@ -561,15 +571,18 @@ static int run_swap(const Options *given)
     Error err = {0};
     Options with_model = *given, *options = &with_model;
     StringList settings = {0};
+    JobConfig *run = NULL;
     uint8_t *body = NULL;
     char *text = NULL;
     size_t length = 0;
     int code = 0;
     if (given->undo && given->run != NULL) return undo_swap(given);
     Status status = check_run_given(options, help_swap, &err);
-    if (status == OK && options->config != NULL)
-        status = take_model_of_run(options, &settings, &err);
-    if (status == OK) status = load_swap(options, &text, &code, &err);
+    if (status == OK && options->config == NULL)
+        status = refuse_use(help_swap, &err, "--config JOB.YAML is missing.");
+    if (status == OK) status = take_model_of_run(options, &settings, &run, &err);
+    if (status == OK) status = load_swap(options, run, &text, &code, &err);
+    job_config_destroy(run);
     string_list_free(&settings);
     if (code != 0) {
         free(text);

@@ -113,8 +113,7 @@ void run_stages_close(RunStages *stages)
 
 /* ---- a swap ---- */
 
-/* What was planned when the run began is there; more is not. */
-static Status check_room(const JobConfig *now, const JobConfig *asked, Error *err)
+Status run_stages_check_room(const JobConfig *now, const JobConfig *asked, Error *err)
 {
     const struct {
         const char *what, *key, *planned;
@@ -139,11 +138,39 @@ static Status check_room(const JobConfig *now, const JobConfig *asked, Error *er
     return OK;
 }
 
+#define NEW_STAGE "the new stage"
+
+/* A line of a text that nobody has seen: behind its value stands where that came from. */
+static void name_place(const char *yaml, Error *err)
+{
+    static const char mark[] = NEW_STAGE ":", origin[] = "  # ";
+    char *rest = err->message;
+    const char *line = yaml, *place = NULL;
+    if (!str_starts_with(err->message, mark)) return;
+    long number = strtol(err->message + strlen(mark), &rest, 10);
+    if (*rest == ':' && rest[1] >= '0' && rest[1] <= '9') (void)strtol(rest + 1, &rest, 10);
+    if (number < 1 || *rest != ':') return;
+    while (line != NULL && --number > 0)
+        line = strchr(line, '\n') != NULL ? strchr(line, '\n') + 1 : NULL;
+    size_t length = line != NULL ? strcspn(line, "\n") : 0;
+    for (const char *at = line; at != NULL && at + strlen(origin) < line + length; at++)
+        if (str_starts_with(at, origin)) place = at + strlen(origin);
+    length = place != NULL ? (size_t)(line + length - place) : 0;
+    if (length == 0 || str_starts_with(place, "default")) {
+        place = NEW_STAGE;
+        length = strlen(place);
+    }
+    char *message = mem_printf("%.*s%s", (int)length, place, rest);
+    snprintf(err->message, sizeof err->message, "%s", message);
+    free(message);
+}
+
 static Status parse_grafted(const JobConfig *now, const JobConfig *asked, JobConfig **ret,
                             Error *err)
 {
     char *text = job_config_graft(now, asked);
-    Status status = job_config_parse(text, "the new stage", "/", ret, err);
+    Status status = job_config_parse(text, NEW_STAGE, "/", ret, err);
+    if (status != OK) name_place(text, err);
     free(text);
     return status;
 }
@@ -151,9 +178,10 @@ static Status parse_grafted(const JobConfig *now, const JobConfig *asked, JobCon
 Status run_stages_prepare(const JobConfig *now, const char *yaml, JobConfig **ret, Error *err)
 {
     JobConfig *asked = NULL;
-    TRY(job_config_parse(yaml, "the new stage", "/", &asked, err));
-    Status status = check_room(now, asked, err);
+    Status status = job_config_parse(yaml, NEW_STAGE, "/", &asked, err);
+    if (status == OK) status = run_stages_check_room(now, asked, err);
     if (status == OK) status = parse_grafted(now, asked, ret, err);
+    if (status != OK) name_place(yaml, err);
     job_config_destroy(asked);
     return status;
 }

@@ -27,6 +27,10 @@ void run_stages_close(RunStages *stages);
  * and memory were not looked at yet. */
 Status run_stages_prepare(const JobConfig *now, const char *yaml, JobConfig **ret, Error *err);
 
+/* Whether a run has room for another job: for its rollout workers, and the sizes of its samples,
+ * which were planned when the run began. ERR_INVALID names what is asked for and what there is. */
+Status run_stages_check_room(const JobConfig *now, const JobConfig *asked, Error *err);
+
 /* Takes it over: from now on it is owned by the RunStages. */
 void run_stages_keep(RunStages *stages, JobConfig *config);
 

@@ -217,10 +217,10 @@ static void settle_models(LoadedJob *job)
 }
 
 /* A stage behind another stays near to what that one left. */
-static void settle_reference(LoadedJob *job, int stage)
+static void settle_reference(LoadedJob *job)
 {
     JobConfig *config = &job->config;
-    if (stage > 0 && is_unset(job, "algorithm.reference") && job_wants_reference(config))
+    if (is_unset(job, "algorithm.reference") && job_wants_reference(config))
         config->algorithm.reference = mem_strdup(REFERENCE_START);
 }
 
@@ -261,8 +261,8 @@ static void settle_programs(LoadedJob *job, const char *working_dir)
     config->rollout.function_of = path;
 }
 
-/* Defaults that follow from other values; of the stage with that number. */
-static void derive(LoadedJob *job, const char *working_dir, int stage)
+/* Defaults that follow from other values; `behind`: of a stage behind another. */
+static void derive(LoadedJob *job, const char *working_dir, bool behind)
 {
     JobConfig *config = &job->config;
     settle_programs(job, working_dir);
@@ -270,7 +270,7 @@ static void derive(LoadedJob *job, const char *working_dir, int stage)
     if (config->run_dir == NULL)
         config->run_dir = mem_printf("%s/runs/%s", working_dir, config->name);
     settle_models(job);
-    settle_reference(job, stage);
+    if (behind) settle_reference(job);
     settle_kv_cache(config);
     if (config->model.config == NULL)
         config->model.config = path_join(config->model.path, "config.json");
@@ -307,7 +307,8 @@ typedef struct JobText {
     const char *where, *base_dir;
     const char *const *overrides;
     int num_overrides;
-    int stage; /* which one is read, when there are some */
+    int stage;    /* which one is read, when there are some */
+    bool follows; /* it takes over from another job */
 } JobText;
 
 /* *ret_stages: those that the file has. */
@@ -360,7 +361,7 @@ static Status read_stage(const JobText *text, int *ret_stages, LoadedJob **ret, 
                             .origin = job->origin,
                             .arena = arena};
     config_apply_presets(&presets);
-    derive(job, working_dir, text->stage);
+    derive(job, working_dir, text->follows || text->stage > 0);
     status = job_config_check(job, err);
     if (status != OK) goto done;
     *ret = job;
@@ -465,17 +466,30 @@ static Status read_file(const char *path, char **ret_yaml, size_t *ret_length,
     return status;
 }
 
+static Status load_stages(const char *path, JobText *text, JobStages *ret, Error *err)
+{
+    char folder[PATH_MAX], *yaml = NULL;
+    Status status = read_file(path, &yaml, &text->length, folder, err);
+    text->where = path;
+    text->yaml = yaml;
+    text->base_dir = folder;
+    if (status == OK) status = read_all(text, ret, err);
+    free(yaml);
+    return status;
+}
+
 Status job_stages_load(const char *path, const char *const *overrides, int num_overrides,
                        JobStages *ret, Error *err)
 {
-    JobText text = {.where = path, .overrides = overrides, .num_overrides = num_overrides};
-    char folder[PATH_MAX], *yaml = NULL;
-    Status status = read_file(path, &yaml, &text.length, folder, err);
-    text.yaml = yaml;
-    text.base_dir = folder;
-    if (status == OK) status = read_all(&text, ret, err);
-    free(yaml);
-    return status;
+    JobText text = {.overrides = overrides, .num_overrides = num_overrides};
+    return load_stages(path, &text, ret, err);
+}
+
+Status job_stages_load_next(const char *path, const char *const *overrides, int num_overrides,
+                            JobStages *ret, Error *err)
+{
+    JobText text = {.overrides = overrides, .num_overrides = num_overrides, .follows = true};
+    return load_stages(path, &text, ret, err);
 }
 
 Status job_config_load(const char *path, const char *stage, const char *const *overrides,

@@ -214,6 +214,10 @@ typedef struct JobStages {
 } JobStages;
 Status job_stages_load(const char *path, const char *const *overrides, int num_overrides,
                        JobStages *ret, Error *err);
+/* The same of a job that takes the place of another while that goes on: its first stage, too, is
+ * behind one, by whose weights a reference model is meant where the job names none. */
+Status job_stages_load_next(const char *path, const char *const *overrides, int num_overrides,
+                            JobStages *ret, Error *err);
 void job_stages_free(JobStages *stages); /* entries that were taken out are NULL */
 
 /* Says before a run starts what rollout workers have for keys and values, where the job does not: 0

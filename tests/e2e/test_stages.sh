@@ -204,10 +204,14 @@ three_ways)
     ;;
 refused)
     STEPS=400
-    write_job live.yaml live
+    write_job live.yaml live train.tp_size=1 train.dp_size=2
     start_job
     wait_for_step 1
     write_second second.yaml
+    # What only the run knows is told of the job that was given, not of a text that nobody has seen.
+    ! "$BIN/controller" swap-rollout --run "$RUN" --config second.yaml --set rollout.n_samples_per_prompt=3 \
+        --set train.global_batch_size=15 2> said || fail "a batch that cannot be shared was taken"
+    grep -q -- "--set train.global_batch_size=15: train.global_batch_size is 15" said || fail "said: $(cat said)"
     for setting in rollout.num_workers=2:rollout_workers_max data.max_length=4096:train.memory_length \
         train.global_batch_size=15:n_samples_per_prompt rollout.reward=nonsense:nonsense; do
         ! "$BIN/controller" swap-rollout --run "$RUN" --config second.yaml --set "${setting%%:*}" 2> said ||
@@ -215,6 +219,10 @@ refused)
         grep -q "${setting#*:}" said || fail "refused ${setting%%:*} with: $(cat said)"
         [ "$(wc -l < said)" -le 6 ] || fail "more than six lines: $(cat said)"
     done
+    # What the run has no room for is said before anything else is looked at.
+    ! "$BIN/controller" swap-rollout --run "$RUN" --config second.yaml --set rollout.num_workers=2 > said 2>&1 ||
+        fail "a swap with too many workers was taken"
+    ! grep -q data.train said || fail "the data are looked at before the room: $(cat said)"
     ! "$BIN/controller" swap-rollout --run nofolder --config second.yaml > said 2>&1 || fail "swapped no run"
     grep -q nofolder said || fail "said of no run: $(cat said)"
     ! grep -q data.train said || fail "the data are looked at before the run: $(cat said)"
@@ -273,7 +281,7 @@ memory)
     start_job
     wait_for_step 1
     write_second second.yaml
-    KL="--set algorithm.kl_loss_coef=0.1 --set algorithm.reference=start_of_stage"
+    KL="--set algorithm.kl_loss_coef=0.1" # to what the stage begins with, as the run began with random weights
     # shellcheck disable=SC2086
     ! "$BIN/controller" swap-rollout --run "$RUN" --config second.yaml $KL 2> said ||
         fail "a reference fits into nothing"
