@@ -93,6 +93,31 @@ void agent_log_write(AgentLog *log, const char *bytes, size_t length)
         log->bytes += (int64_t)length;
 }
 
+/* Of the lines that the processes of a job write: "12:00:00 info  memory plan=...". */
+static bool is_of_good_times(const char *line)
+{
+    for (int i = 0; i < 8; i++)
+        if (i % 3 == 2 ? line[i] != ':' : line[i] < '0' || line[i] > '9') return false;
+    return strncmp(line + 8, " info ", 6) == 0 || strncmp(line + 8, " debug ", 7) == 0;
+}
+
+/* What a process said while all went well, with the indented lines below it, is no last word. */
+static void drop_good_times(AgentLog *log)
+{
+    char *to = log->tail;
+    bool dropped = false;
+    for (const char *line = log->tail, *next; *line != '\0'; line = next) {
+        const char *end = strchr(line, '\n');
+        next = end != NULL ? end + 1 : line + strlen(line);
+        dropped = is_of_good_times(line) || (dropped && strncmp(line, "    ", 4) == 0);
+        if (dropped) continue;
+        memmove(to, line, (size_t)(next - line));
+        to += next - line;
+    }
+    *to = '\0';
+    log->tail_length = (size_t)(to - log->tail);
+}
+
 const char *agent_log_tail(AgentLog *log)
 {
     while (log->tail_length > 0 && log->tail[log->tail_length - 1] == '\n')
@@ -100,5 +125,13 @@ const char *agent_log_tail(AgentLog *log)
     for (size_t i = 0; i < log->tail_length; i++)
         if (log->tail[i] == '\0') log->tail[i] = ' '; /* a text to others */
     const char *line = log->tail_cut ? strchr(log->tail, '\n') : NULL;
-    return line != NULL ? line + 1 : log->tail;
+    if (line != NULL) {
+        memmove(log->tail, line + 1, strlen(line));
+        log->tail_cut = false;
+    }
+    log->tail_length = strlen(log->tail);
+    drop_good_times(log);
+    while (log->tail_length > 0 && log->tail[log->tail_length - 1] == '\n')
+        log->tail[--log->tail_length] = '\0';
+    return log->tail;
 }

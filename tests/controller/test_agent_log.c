@@ -82,6 +82,25 @@ static void test_tail_has_the_last_whole_lines(void **state)
     agent_log_close(log);
 }
 
+static void write_text(AgentLog *log, const char *text)
+{
+    agent_log_write(log, text, strlen(text));
+}
+
+/* A worker that is killed has no last words; its plan of memory is none. */
+static void test_tail_leaves_out_what_was_said_in_good_times(void **state)
+{
+    (void)state;
+    AgentLog *log = open_log(2, 400);
+    write_text(log, "12:00:00 info  memory plan=\n    4 GiB of weights\n"
+                    "12:00:01 info  data_set_opened set=train\n");
+    assert_string_equal(agent_log_tail(log), "");
+    write_text(log, "12:00:02 warn  try_failed\n    why: refused\n12:00:03 info  on\nAborted\n");
+    assert_string_equal(agent_log_tail(log),
+                        "12:00:02 warn  try_failed\n    why: refused\nAborted");
+    agent_log_close(log);
+}
+
 static void test_log_without_a_folder_is_an_error(void **state)
 {
     (void)state;
@@ -96,6 +115,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_log_rotates_and_drops_the_oldest, fresh_folder),
         cmocka_unit_test_setup(test_tail_has_the_last_whole_lines, fresh_folder),
+        cmocka_unit_test_setup(test_tail_leaves_out_what_was_said_in_good_times, fresh_folder),
         cmocka_unit_test_setup(test_log_without_a_folder_is_an_error, fresh_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
