@@ -334,6 +334,7 @@ static void on_beat(void *self, Call *call)
         event.beat.working = (int)beat->working;
         event.beat.doing = beat->doing;
         event.beat.waiting_for = beat->waiting_for;
+        event.beat.trouble = beat->trouble;
         event.beat.rss_bytes = (int64_t)beat->rss_bytes;
         shell_feed(shell, &event);
     }

@@ -52,6 +52,7 @@ static void describe(void *self, ActorReport *report)
     report->working = rollout_service_working(self);
     rollout_service_describe(self, report->doing, sizeof report->doing, report->waiting_for,
                              sizeof report->waiting_for);
+    rollout_service_trouble(self, report->trouble, sizeof report->trouble);
 }
 
 int main(int argc, char **argv)

@@ -13,6 +13,7 @@
 
 #include "config/job.h"
 #include "model/weight_board.h"
+#include "rollout_worker/process/trouble.h"
 #include "sample/sample.h"
 #include "text/conversation.h"
 
@@ -65,9 +66,10 @@ typedef struct RolloutAdoption {
 
 /* What a rollout function does beside its threads: for heartbeats. */
 typedef struct RolloutActivity {
-    uint64_t progress;       /* must change ... */
-    int working;             /* ... while this is not 0 */
-    const char *waiting_for; /* a constant text, or "" */
+    uint64_t progress;                /* must change ... */
+    int working;                      /* ... while this is not 0 */
+    const char *waiting_for;          /* a constant text, or "" */
+    char trouble[TROUBLE_TEXT_BYTES]; /* of what it waits for (trouble_describe), or "" */
 } RolloutActivity;
 
 struct ChatText;

@@ -379,6 +379,11 @@ static RolloutActivity activity_of(const RolloutService *service)
     return activity;
 }
 
+void rollout_service_trouble(const RolloutService *service, char *ret, size_t bytes)
+{
+    snprintf(ret, bytes, "%s", activity_of(service).trouble);
+}
+
 const char *rollout_service_memory_plan(const RolloutService *service)
 {
     if (service->table->memory_plan == NULL) return NULL;

@@ -48,5 +48,7 @@ int rollout_service_working(const RolloutService *service);
 /* What it does, and what it waits for (""): for heartbeats. */
 void rollout_service_describe(const RolloutService *service, char *ret_doing, size_t doing_bytes,
                               char *ret_waiting, size_t waiting_bytes);
+/* What rewards, tools or the rollout function fail at now, or "": the same. */
+void rollout_service_trouble(const RolloutService *service, char *ret, size_t bytes);
 
 #endif

@@ -120,6 +120,7 @@ static void send_beat(void *argument)
     beat.working = (uint32_t)report.working;
     beat.doing = report.doing;
     beat.waiting_for = report.waiting_for;
+    beat.trouble = report.trouble;
     beat.rss_bytes = (uint64_t)resident_bytes();
     uint8_t body[sizeof report + 256];
     size_t length = troupe__beat_request__pack(&beat, body);

@@ -30,6 +30,7 @@ typedef struct ActorReport {
     int working;       /* ... while this is not 0: pieces of work in hand that wait for nobody */
     char doing[128];   /* "step 12", "idle" */
     char waiting_for[192]; /* "all_reduce #8, waiting for rank 1", or "" */
+    char trouble[384];     /* what it tries again and again, and why in vain, or "" */
 } ActorReport;
 
 typedef struct ActorProcessSpec {

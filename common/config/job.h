@@ -113,6 +113,7 @@ typedef struct JobConfig {
         int64_t max_tool_response_length; /* tokens of what the tools say behind one turn */
         int64_t failures_max;   /* of tools and rollout function, of a worker's last 1000 */
         int64_t unjudged_max;   /* answers without a reward, the same */
+        double failing_s;       /* that either may fail at every try; 0: for ever */
         char *function_options; /* JSON text of an object, or NULL; as the next: of the user's */
         int64_t function_processes, function_in_flight; /* programs; records of one at a time */
         double function_timeout_s;    /* that a function may be silent where it is its turn */

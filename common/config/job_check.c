@@ -210,7 +210,7 @@ static bool is_of_generation(const char *key)
                "rollout.concurrency rollout.kv_cache_mb "
                "rollout.serve_port rollout.serve_host rollout.serve_token_file "
                "rollout.save rollout.load rollout.only rollout.tools rollout.failures_max "
-               "rollout.unjudged_max "
+               "rollout.unjudged_max rollout.failing_s "
                "rollout.function_options rollout.function_processes rollout.function_in_flight "
                "rollout.function_timeout_s rollout.max_turns rollout.tool_format "
                "rollout.max_tool_response_length "

@@ -66,7 +66,7 @@ typedef struct ActorView {
     uint64_t incarnation;
     int pid;
     const char *endpoint;
-    const char *doing, *waiting_for;
+    const char *doing, *waiting_for, *trouble;
     int64_t since_ms, beat_ms, progress_ms; /* of the last change of state, beat, progress */
     int64_t rss_bytes;
     int restarts;

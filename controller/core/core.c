@@ -331,7 +331,7 @@ static bool same_wait(const char *a, const char *b)
 
 static void note_waiting(Controller *c)
 {
-    char text[REASON_MAX] = "";
+    char text[sizeof c->waits_for] = "";
     job_describe_wait(c, text, sizeof text);
     if (!same_wait(text, c->waits_for)) {
         c->waits_since_ms = c->now_ms;
@@ -343,6 +343,28 @@ static void note_waiting(Controller *c)
     c->waits_logged_ms = c->now_ms;
     core_log(c, LOG_INFO, "waiting", "for %llds: %s",
              (long long)((c->now_ms - c->waits_since_ms) / 1000), text);
+}
+
+#define TROUBLE_AGAIN_MS 30000
+
+/* What rollout workers ask rewards, tools and functions for in vain is said at once, as it may be
+ * long until anything is given up for it. */
+static void note_trouble(Controller *c)
+{
+    int first = -1, others = -1;
+    for (int i = c->num_actors - 1; i >= 0; i--) {
+        if (c->actor[i].trouble[0] == '\0' || !supervise_ready(c, i)) continue;
+        first = i;
+        others++;
+    }
+    if (first < 0) return;
+    if (c->trouble_logged_ms != 0 && c->now_ms - c->trouble_logged_ms < TROUBLE_AGAIN_MS) return;
+    c->trouble_logged_ms = c->now_ms;
+    char more[64] = "";
+    if (others > 0)
+        snprintf(more, sizeof more, "; %d other worker%s too", others, others > 1 ? "s" : "");
+    core_log(c, LOG_WARN, "tried_again", "%s: %s%s", c->actor[first].name, c->actor[first].trouble,
+             more);
 }
 
 void controller_step(Controller *c, const Event *event, int64_t now_ms, EffectList *effects)
@@ -361,6 +383,7 @@ void controller_step(Controller *c, const Event *event, int64_t now_ms, EffectLi
         gang_advance(c);
         job_advance(c);
         note_waiting(c);
+        note_trouble(c);
     }
     if (c->phase == PHASE_ENDING) advance_ending(c);
 }
@@ -388,6 +411,7 @@ ActorView controller_actor(const Controller *c, int actor)
         .endpoint = record->endpoint,
         .doing = record->doing,
         .waiting_for = record->waiting_for,
+        .trouble = record->trouble,
         .since_ms = record->since_ms,
         .beat_ms = record->beat_ms,
         .progress_ms = record->progress_ms,

@@ -37,7 +37,7 @@ typedef struct ActorRecord {
     uint64_t progress;
     int working; /* as the last beat said */
     int owed;    /* answers to calls that are work, as far as nobody else can hold them up */
-    char doing[128], waiting_for[192];
+    char doing[128], waiting_for[192], trouble[384];
     int64_t rss_bytes;
     int restarts;
     int64_t failed_ms; /* when a call failed as if it were gone; 0: none has */
@@ -235,7 +235,8 @@ struct Controller {
     } failure;                   /* ends the run once what is trained is committed */
     MessageList rejects_logged, notes_logged;
     int skipped_in_a_row;
-    char waits_for[REASON_MAX];
+    char waits_for[2 * REASON_MAX];
+    int64_t trouble_logged_ms; /* 0: never */
     int64_t waits_since_ms;
     int64_t waits_logged_ms;
     int64_t ending_since_ms;

@@ -31,6 +31,8 @@ static void add_answers(AnswerFigures *sum, const SampleMeta *answer, int count)
         if (!sample_meta_trains(&answer[i])) {
             sum->unjudged += answer[i].reject_reason == REJECT_UNJUDGED;
             sum->failed += answer[i].reject_reason == REJECT_FAILED;
+            sum->refused += answer[i].reject_reason != REJECT_UNJUDGED &&
+                            answer[i].reject_reason != REJECT_FAILED;
             continue;
         }
         judged++;

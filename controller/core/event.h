@@ -114,7 +114,7 @@ typedef struct StepResult {
 
 /* Of answers that were generated and judged; sums. */
 typedef struct AnswerFigures {
-    int64_t prompts, answers, right, truncated, unjudged, failed;
+    int64_t prompts, answers, right, truncated, unjudged, failed, refused;
     int64_t turns, tool_calls, tool_errors;
     double tool_s, judge_s;
     double reward, reward_squared;
@@ -245,7 +245,7 @@ typedef struct Event {
         struct {
             uint64_t progress;
             int working; /* pieces of work in hand that only this process can finish */
-            const char *doing, *waiting_for;
+            const char *doing, *waiting_for, *trouble; /* the last may be NULL */
             int64_t rss_bytes;
         } beat;
         struct {

@@ -58,13 +58,23 @@ static void stop_at_too_many(Controller *c, SetName set, const char *message)
     snprintf(c->failure.remedy, sizeof c->failure.remedy, "with a higher data.bad_records_max");
 }
 
+/* What is behind the place of a record ("train.jsonl:7: "). */
+static const char *behind_place(const char *message)
+{
+    const char *colon = strstr(message, ": ");
+    return colon != NULL ? colon : message;
+}
+
 /* Each message once, and no more than the list holds. `shown`: whether looking at the records shows
- * it again; what fails at an answer is met by a run alone. */
+ * it again; what fails at an answer is met by a run alone, and whatever the record is: one reason
+ * is told once. */
 static void log_once(Controller *c, MessageList *list, const char *event, const char *message,
                      bool shown)
 {
     for (int i = 0; i < list->count; i++)
-        if (strcmp(list->message[i], message) == 0) return;
+        if (strcmp(shown ? list->message[i] : behind_place(list->message[i]),
+                   shown ? message : behind_place(message)) == 0)
+            return;
     if (list->count < RECORDS_LOGGED) {
         list->message[list->count++] = mem_strdup(message);
         core_log(c, LOG_WARN, event, "%s", message);

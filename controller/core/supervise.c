@@ -83,7 +83,7 @@ static void prepare_restart(Controller *c, int actor, const char *reason)
     kill_process(c, actor);
     record->retry_ms = c->now_ms + restart_delay_ms(c, record->role);
     record->restarts++;
-    record->doing[0] = record->waiting_for[0] = '\0';
+    record->doing[0] = record->waiting_for[0] = record->trouble[0] = '\0';
     set_state(c, actor, ACTOR_RESTARTING, reason);
 }
 
@@ -188,7 +188,7 @@ void supervise_replace(Controller *c, int actor, const char *reason)
     else
         kill_process(c, actor);
     record->retry_ms = 0;
-    record->doing[0] = record->waiting_for[0] = '\0';
+    record->doing[0] = record->waiting_for[0] = record->trouble[0] = '\0';
     set_state(c, actor, ACTOR_LEAVING, reason);
 }
 
@@ -278,6 +278,8 @@ static void on_beat(Controller *c, const Event *event)
     }
     snprintf(record->doing, sizeof record->doing, "%s", event->beat.doing);
     snprintf(record->waiting_for, sizeof record->waiting_for, "%s", event->beat.waiting_for);
+    snprintf(record->trouble, sizeof record->trouble, "%s",
+             event->beat.trouble != NULL ? event->beat.trouble : "");
     record->rss_bytes = event->beat.rss_bytes;
     if (record->state == ACTOR_SUSPECT) set_state(c, event->actor, ACTOR_ALIVE, "heard again");
 }

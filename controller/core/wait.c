@@ -33,6 +33,19 @@ static void describe_ranks(const Controller *c, char *text, size_t size, const c
                              c->actor[i].name, c->actor[i].waiting_for);
 }
 
+/* "samples from position 16 on from the rollout workers; rollout-0: rollout.reward: ..." */
+static void describe_samples(const Controller *c, long long position, char *text, size_t size)
+{
+    int used =
+        snprintf(text, size, "samples from position %lld on from the rollout workers", position);
+    for (int i = c->first_rollout; i < c->end_rollout; i++) {
+        if (c->actor[i].trouble[0] == '\0') continue;
+        snprintf(text + used, size - (size_t)used, "; %s: %s", c->actor[i].name,
+                 c->actor[i].trouble);
+        return;
+    }
+}
+
 /* Each piece of work has a name of its own: how long it is waited for begins anew with it. */
 static void describe_work(const Controller *c, char *text, size_t size)
 {
@@ -53,8 +66,7 @@ static void describe_work(const Controller *c, char *text, size_t size)
             evaluating ? "the evaluation from" : "step",
             (long long)(evaluating ? lane->next.plan.first_position : lane->next.plan.step));
     else if (lane->next.state == PLAN_SLOT_EMPTY && !push_describe_wait(c, text, size))
-        snprintf(text, size, "samples from position %lld on from the rollout workers",
-                 (long long)lane->planned);
+        describe_samples(c, (long long)lane->planned, text, size);
 }
 
 void job_describe_wait(Controller *c, char *text, size_t size)

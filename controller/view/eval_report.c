@@ -95,6 +95,8 @@ void eval_report_line(const EvalFigures *set, int64_t step, int64_t total_steps,
     if (set->generated && set->answers.answers == 0) {
         str_printf(text, "no answer was judged: unjudged=%lld failed=%lld",
                    (long long)set->answers.unjudged, (long long)set->answers.failed);
+        if (set->answers.refused > 0)
+            str_printf(text, " rejected=%lld", (long long)set->answers.refused);
     } else if (set->generated) {
         str_printf(text, "reward=%.4f accuracy=%.4f", eval_value(set, FIGURE_REWARD, 0),
                    eval_value(set, FIGURE_ACCURACY, 0));
@@ -105,6 +107,8 @@ void eval_report_line(const EvalFigures *set, int64_t step, int64_t total_steps,
             str_printf(text, " unjudged=%lld", (long long)set->answers.unjudged);
         if (set->answers.failed > 0)
             str_printf(text, " failed=%lld", (long long)set->answers.failed);
+        if (set->answers.refused > 0)
+            str_printf(text, " rejected=%lld", (long long)set->answers.refused);
     } else {
         str_printf(text, "loss=%.4f token_accuracy=%.4f samples=%lld",
                    eval_value(set, FIGURE_LOSS, 0), eval_value(set, FIGURE_TOKEN_ACCURACY, 0),

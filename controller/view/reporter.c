@@ -379,6 +379,23 @@ void reporter_step(Reporter *reporter, const Effect *effect, const JobView *job,
 
 /* ---- evaluations ---- */
 
+/* A run goes on without, but who looks at its end for a figure would find none. */
+static void warn_of_nothing_judged(const EvalFigures *set)
+{
+    if (!set->generated || set->answers.answers > 0) return;
+    bool unnamed = strcmp(set->name, "eval") == 0;
+    Str why = {0};
+    str_printf(&why, "no answer to evaluation set %s was judged: it has no figures\n", set->name);
+    str_printf(&why,
+               "  to do: see to what judges it (%s%s%s), or to the records where those were "
+               "rejected; the warnings above say why",
+               unnamed ? "rollout.reward" : "eval.sets.", unnamed ? "" : set->name,
+               unnamed ? "" : ".reward, else rollout.reward");
+    log_event(LOG_WARN, "nothing_was_judged", F_STR("set", set->name),
+              F_STR("why", str_text(&why)));
+    str_free(&why);
+}
+
 void reporter_eval(Reporter *reporter, const Effect *effect, const JobView *job)
 {
     Str text = {0};
@@ -390,6 +407,7 @@ void reporter_eval(Reporter *reporter, const Effect *effect, const JobView *job)
         const EvalFigures *set = &effect->eval.set[i];
         eval_report_metrics(reporter->metrics, set);
         eval_report_line(set, effect->eval.step, job->total_steps, &text);
+        warn_of_nothing_judged(set);
         if (i == 0) reporter->last.eval_loss = eval_value(set, FIGURE_LOSS, 0);
     }
     metrics_end(reporter->metrics);

@@ -44,6 +44,7 @@ static void add_actor(cJSON *list, const ActorView *view, int64_t now_ms)
     add_number(actor, "node", view->node >= 0, view->node);
     add_text(actor, "doing", view->doing);
     add_text(actor, "waiting_for", view->waiting_for);
+    add_text(actor, "trouble", view->trouble);
     add_number(actor, "restarts", true, view->restarts);
     add_number(actor, "rss_bytes", view->rss_bytes > 0, (double)view->rss_bytes);
     add_number(actor, "since_s", true, seconds_since(now_ms, view->since_ms));
@@ -176,6 +177,7 @@ static void put_actor(Str *text, const cJSON *actor)
     str_puts(text, "  ");
     put_text(text, "", text_of(actor, "doing"));
     put_text(text, ", waits for ", text_of(actor, "waiting_for"));
+    put_text(text, "; ", text_of(actor, "trouble"));
     if (strcmp(text_of(actor, "state"), "alive") != 0)
         put_text(text, " ", text_of(actor, "reason"));
     str_putc(text, '\n');

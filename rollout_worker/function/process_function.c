@@ -151,7 +151,10 @@ static Status take_message(Talk *talk, const cJSON *message, Answer *ret, bool *
 static Status say_lost(ExchangeOutcome outcome, const char *reason, Error *err)
 {
     if (outcome == EXCHANGE_UNWANTED) return error_set(err, ERR_CANCELLED, "%s", reason);
-    return error_set(err, outcome == EXCHANGE_TIMEOUT ? ERR_TIMEOUT : ERR_UNAVAILABLE,
+    return error_set(err,
+                     outcome == EXCHANGE_TIMEOUT  ? ERR_TIMEOUT
+                     : outcome == EXCHANGE_BROKEN ? ERR_INVALID
+                                                  : ERR_UNAVAILABLE,
                      "rollout function: %s", reason);
 }
 

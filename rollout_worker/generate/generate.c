@@ -69,7 +69,7 @@ typedef struct Task {
 static Status open_judge(const JobConfig *config, const char *text, const char *key, Judge **ret,
                          Error *err)
 {
-    if (text != NULL) return judge_open(text, key, config->rollout.unjudged_max, ret, err);
+    if (text != NULL) return judge_open(text, key, config, ret, err);
     if (config->rollout.function != ROLLOUT_GENERATE) return OK;
     return error_set(err, ERR_INVALID, "%s is missing", key);
 }
@@ -129,7 +129,12 @@ static Status open_set(const JobConfig *config, int index, AnswerRules *ret, Err
                          .key = set.key,
                          .num_samples = (int)set.n_samples_per_prompt,
                          .params = params_of(&set, most, config->seed)};
-    return open_judge(config, set.reward, set.key, &ret->judge, err);
+    bool own = set.reward != config->rollout.reward;
+    char *key = own ? mem_printf("%s.reward", set.key)
+                    : mem_printf("rollout.reward, evaluation set %s", set.name);
+    Status status = open_judge(config, set.reward, key, &ret->judge, err);
+    free(key);
+    return status;
 }
 
 static Status open_rules(Generate *generate, Error *err)
@@ -295,12 +300,24 @@ static const char *generate_memory_plan(const void *shared)
     return policy_memory_plan(generate->policy);
 }
 
+/* The first that there is, of training's rewards, the maker, and rewards of evaluations. */
+static void describe_trouble(const Generate *generate, char *ret, size_t bytes)
+{
+    const AnswerMaker *maker = generate->maker;
+    if (trouble_describe(judge_trouble(generate->rules[0].judge), ret, bytes)) return;
+    if (maker->trouble != NULL && trouble_describe(maker->trouble(generate->made), ret, bytes))
+        return;
+    for (int i = 1; i < generate->num_rules; i++)
+        if (trouble_describe(judge_trouble(generate->rules[i].judge), ret, bytes)) return;
+}
+
 static void generate_describe(const void *shared, RolloutActivity *ret)
 {
     const Generate *generate = shared;
     const EngineThread *engine = policy_engine(generate->policy);
     ret->progress = engine_thread_progress(engine) + generate->done;
     ret->working = engine_thread_working(engine);
+    describe_trouble(generate, ret->trouble, sizeof ret->trouble);
     ret->waiting_for = ret->working > 0                    ? ""
                        : engine_thread_waiting(engine) > 0 ? "weights of the train workers"
                        : threads_that_wait_for_rewards(generate) > 0 ? "rewards"
@@ -364,7 +381,7 @@ static bool is_to_be_judged(const Answer *answer)
     return answer->sample.status != SAMPLE_REJECTED && !answer->has_reward;
 }
 
-static RewardRequest request_of(const Task *task, int i)
+static RewardRequest request_of(const Task *task, const Wanted *wanted, int i)
 {
     const Prompt *prompt = &task->prompt;
     return (RewardRequest){
@@ -374,7 +391,7 @@ static RewardRequest request_of(const Task *task, int i)
         .metadata = prompt->chat.metadata,
         .position = task->record->position,
         .index = i,
-        .wanted = &task->wanted,
+        .wanted = wanted,
     };
 }
 
@@ -384,11 +401,13 @@ static Status judge(Task *task, Error *err)
     size_t most = (size_t)task->num_samples;
     RewardRequest *request = mem_calloc(most, sizeof *request);
     RewardResult *result = mem_calloc(most, sizeof *result);
+    Wanted wanted = task->wanted;
+    wanted.trouble = judge_trouble(task->rules->judge);
     int64_t began = clock_ns();
     int count = 0, attempts = 0, at = 0;
     for (int i = 0; i < task->num_samples; i++)
-        if (is_to_be_judged(&task->answer[i])) request[count++] = request_of(task, i);
-    const RewardGroup group = {request, count, &task->wanted};
+        if (is_to_be_judged(&task->answer[i])) request[count++] = request_of(task, &wanted, i);
+    const RewardGroup group = {request, count, &wanted};
     Status status =
         count == 0 ? OK : judge_group(task->rules->judge, &group, result, &attempts, err);
     float judge_s = (float)((double)(clock_ns() - began) / 1e9);
@@ -408,14 +427,14 @@ static Status judge(Task *task, Error *err)
 
 static void reject_unjudged(const Task *task, const RewardResult *result, Answer *answer)
 {
-    char *message =
-        mem_printf("%s: an answer could not be judged: %s%s%s\n"
-                   "  to do: %s",
-                   task->record->source, reward_outcome_name(result->outcome),
-                   result->reason[0] != '\0' ? ", " : "", result->reason,
-                   result->permanent ? "correct the record's label or metadata, or what judges it "
-                                       "(rollout.reward), or drop the record"
-                                     : "see to what judges it (rollout.reward)");
+    const char *todo = result->of_record   ? "correct the record's label or metadata, or drop it"
+                       : result->permanent ? "correct what judges it: asking again cannot help"
+                                           : "see to what judges it";
+    char *message = mem_printf("%s: an answer could not be judged: %s%s%s\n"
+                               "  to do: %s (%s)",
+                               task->record->source, reward_outcome_name(result->outcome),
+                               result->reason[0] != '\0' ? ", " : "", result->reason, todo,
+                               judge_key(task->rules->judge));
     char *response = answer->response; /* people may want to see it */
     size_t response_bytes = answer->response_bytes;
     answer->response = NULL;
@@ -590,7 +609,7 @@ static Status generate_run(void *shared, void *scratch, const RolloutRecord *rec
     Task task = {.generate = generate,
                  .record = record,
                  .rules = find_rules(generate, record),
-                 .wanted = {record->given_up, &generate->ended}};
+                 .wanted = {.given_up = record->given_up, .ended = &generate->ended}};
     Error refusal = {0};
     Sample refused = {.position = record->position};
     Status status = read_prompt(&task, scratch, &refusal);

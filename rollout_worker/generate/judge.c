@@ -10,6 +10,8 @@
 
 struct Judge {
     RewardSet *rewards;
+    char *key;
+    Trouble *trouble;
     pthread_mutex_t mutex; /* of the retries */
     RewardRetry retry;
     atomic_int waiting; /* threads */
@@ -20,16 +22,21 @@ void judge_close(Judge *judge)
     if (judge == NULL) return;
     reward_set_close(judge->rewards);
     pthread_mutex_destroy(&judge->mutex);
+    trouble_destroy(judge->trouble);
+    free(judge->key);
     free(judge);
 }
 
-Status judge_open(const char *spec, const char *key, int64_t unjudged_max, Judge **ret, Error *err)
+Status judge_open(const char *spec, const char *key, const JobConfig *config, Judge **ret,
+                  Error *err)
 {
     cJSON *json = NULL;
     RewardRetryLimits limits = reward_retry_defaults;
-    limits.given_up_max = unjudged_max;
+    limits.given_up_max = config->rollout.unjudged_max;
     TRY(json_parse(spec, strlen(spec), key, &json, err));
     Judge *judge = mem_calloc(1, sizeof *judge);
+    judge->key = mem_strdup(key);
+    judge->trouble = trouble_create(key, (int64_t)(config->rollout.failing_s * 1000));
     pthread_mutex_init(&judge->mutex, NULL);
     Status status = reward_retry_init(&judge->retry, &limits, err);
     if (status == OK) status = reward_set_open(json, &judge->rewards, err);
@@ -47,6 +54,16 @@ RewardSet *judge_rewards(const Judge *judge)
     return judge == NULL ? NULL : judge->rewards;
 }
 
+Trouble *judge_trouble(const Judge *judge)
+{
+    return judge == NULL ? NULL : judge->trouble;
+}
+
+const char *judge_key(const Judge *judge)
+{
+    return judge == NULL ? NULL : judge->key;
+}
+
 int judge_waiting(const Judge *judge)
 {
     return judge == NULL ? 0 : atomic_load(&judge->waiting);
@@ -56,6 +73,15 @@ int judge_waiting(const Judge *judge)
 static bool is_settled(const RewardResult *result, int attempt)
 {
     return attempt > 1 && (reward_outcome_trains(result->outcome) || result->permanent);
+}
+
+/* A record's fault is no trouble of whatever judges. */
+static void note_trouble(Judge *judge, const RewardResult *fresh)
+{
+    if (reward_outcome_trains(fresh->outcome))
+        trouble_end(judge->trouble);
+    else if (!fresh->of_record && !fresh->told)
+        trouble_note(judge->trouble, fresh->reason);
 }
 
 /* What is to be done after an attempt: *ret_delay_ms is how long until the next one, -1 when all
@@ -74,13 +100,16 @@ static Status note_results(Judge *judge, const RewardResult *result, const Rewar
             status = error_set(err, ERR_RESOURCE, "rewards: %s", fresh[i].reason);
             break;
         }
+        note_trouble(judge, &fresh[i]);
         RewardAction action = reward_retry_next(&judge->retry, &fresh[i], attempt, &delay_ms);
         if (action == REWARD_RETRY && delay_ms > *ret_delay_ms) *ret_delay_ms = delay_ms;
         if (action == REWARD_STOP) status = reward_retry_stop(&judge->retry, err);
     }
     pthread_mutex_unlock(&judge->mutex);
-    if (status != OK && err != NULL) err->status = ERR_RESOURCE;
-    return status == OK ? OK : ERR_RESOURCE;
+    if (status == OK) return trouble_check(judge->trouble, err);
+    if (err != NULL) err->status = ERR_RESOURCE;
+    error_prefix(err, "%s", judge->key);
+    return ERR_RESOURCE;
 }
 
 /* One attempt at all of them; what was judged before stays as it is. */

@@ -73,7 +73,7 @@ static Status function_open(const MakerHost *host, void **ret_self, Error *err)
     UserFunction *function = mem_calloc(1, sizeof *function);
     function->host = *host;
     function->failures =
-        failures_create("the rollout function", host->config->rollout.failures_max);
+        failures_create((FailuresOf){"the rollout function", "rollout.function"}, host->config);
     Status status = open_function(function, err);
     if (status == OK)
         *ret_self = function;
@@ -88,6 +88,12 @@ static Status function_watch(void *self, int64_t until_ms, Error *err)
     if (function->process == NULL) return OK;
     Status status = process_function_watch(function->process, until_ms, err);
     return status == OK ? OK : error_prefix(err, "rollout.function");
+}
+
+static Trouble *function_trouble(const void *self)
+{
+    const UserFunction *function = self;
+    return failures_trouble(function->failures);
 }
 
 /* ---- a record ---- */
@@ -149,6 +155,19 @@ static void reject_all(const MakerTask *task, RejectReason reason, const char *m
     }
 }
 
+/* What the function itself passes over has the record's place, as all that is. */
+static void place_rejections(const MakerTask *task, Answer *ret)
+{
+    for (int i = 0; i < task->num_samples; i++) {
+        Sample *sample = &ret[i].sample;
+        if (sample->status != SAMPLE_REJECTED || sample->reject_message == NULL) continue;
+        char *message = mem_printf("%s: passed over by the rollout function: %s",
+                                   task->prompt->record->source, sample->reject_message);
+        free(sample->reject_message);
+        sample->reject_message = message;
+    }
+}
+
 static void refuse_record(const MakerTask *task, const Error *why, Answer *ret)
 {
     char *message = mem_printf("%s: %s\n  to do: correct the record, or drop it",
@@ -166,7 +185,8 @@ static void give_up(const MakerTask *task, const Error *why, Answer *ret)
     free(message);
 }
 
-static FunctionTask function_task(const UserFunction *function, const MakerTask *task)
+static FunctionTask function_task(const UserFunction *function, const MakerTask *task,
+                                  const Wanted *wanted)
 {
     const Prompt *prompt = task->prompt;
     return (FunctionTask){.record = prompt->json,
@@ -182,14 +202,17 @@ static FunctionTask function_task(const UserFunction *function, const MakerTask 
                           .params = task->params,
                           .now = CHAT_TEMPLATE_TIME,
                           .rewards = task->rewards,
-                          .wanted = task->wanted};
+                          .wanted = wanted};
 }
 
 /* Tries until the function has said something, or is given up. */
 static Status function_make(void *self, const MakerTask *task, Answer *ret, Error *err)
 {
     UserFunction *function = self;
-    const FunctionTask whole = function_task(function, task);
+    const Wanted wanted = {.given_up = task->wanted->given_up,
+                           .ended = task->wanted->ended,
+                           .trouble = failures_trouble(function->failures)};
+    const FunctionTask whole = function_task(function, task, &wanted);
     bool again = true, own = false;
     Status status = OK;
     Error why = {0};
@@ -197,9 +220,9 @@ static Status function_make(void *self, const MakerTask *task, Answer *ret, Erro
     while (again) {
         status = try_function(function, &whole, ret, &own, &why);
         again = status != OK && own && failures_are_of(status);
-        if (again)
-            TRY(failures_note(function->failures, &why, ++attempt, task->wanted, &again, err));
+        if (again) TRY(failures_note(function->failures, &why, ++attempt, &wanted, &again, err));
     }
+    if (status == ERR_CANCELLED) TRY(trouble_check(wanted.trouble, err));
     if (status == OK || (own && status == ERR_DATA)) failures_note_success(function->failures);
     if (status != OK && own && status == ERR_DATA)
         refuse_record(task, &why, ret);
@@ -207,9 +230,13 @@ static Status function_make(void *self, const MakerTask *task, Answer *ret, Erro
         give_up(task, &why, ret);
     else if (status != OK)
         return error_set(err, status, "%s", why.message);
+    if (status == OK) place_rejections(task, ret);
     ret[0].sample.work.retries = attempt;
     return OK;
 }
 
-const AnswerMaker make_function = {
-    .open = function_open, .close = function_close, .watch = function_watch, .make = function_make};
+const AnswerMaker make_function = {.open = function_open,
+                                   .close = function_close,
+                                   .watch = function_watch,
+                                   .trouble = function_trouble,
+                                   .make = function_make};

@@ -66,7 +66,7 @@ static Status turns_open(const MakerHost *host, void **ret_self, Error *err)
 {
     Turns *turns = mem_calloc(1, sizeof *turns);
     turns->host = *host;
-    turns->failures = failures_create("a tool", host->config->rollout.failures_max);
+    turns->failures = failures_create((FailuresOf){"a tool", "rollout.tools"}, host->config);
     Status status = open_turns(turns, err);
     if (status == OK)
         *ret_self = turns;
@@ -82,6 +82,12 @@ static Status turns_watch(void *self, int64_t until_ms, Error *err)
     return status == OK ? OK : error_prefix(err, "rollout.tools");
 }
 
+static Trouble *turns_trouble(const void *self)
+{
+    const Turns *turns = self;
+    return failures_trouble(turns->failures);
+}
+
 static const cJSON *turns_tools(const void *self)
 {
     const Turns *turns = self;
@@ -94,7 +100,8 @@ static const cJSON *turns_tools(const void *self)
 typedef struct Speaker {
     Turns *turns;
     const MakerTask *task;
-    const cJSON *tools; /* of the prompt: a list */
+    const cJSON *tools;   /* of the prompt: a list */
+    const Wanted *wanted; /* the task's, with the tools' trouble */
     int index;
     Generation turn; /* the last one; owned */
     Answer *answer;
@@ -120,7 +127,7 @@ static Status create_dialogue(const Speaker *speaker, Dialogue **ret, Error *err
         .position = prompt->record->position,
         .index = speaker->index,
         .max_length = length + maker_room(&speaker->turns->host, speaker->task, length),
-        .wanted = speaker->task->wanted,
+        .wanted = speaker->wanted,
     };
     return dialogue_create(speaker->turns->multi_turn, &start, ret, err);
 }
@@ -148,9 +155,10 @@ static Status take_turn(Speaker *speaker, Dialogue *dialogue, DialogueState *ret
         Status status = dialogue_take(dialogue, &turn, ret_state, err);
         speaker->tool_ns += clock_ns() - began;
         if (status == OK && dialogue_calls(dialogue) > calls) failures_note_success(failures);
+        if (status == ERR_CANCELLED) TRY(trouble_check(speaker->wanted->trouble, err));
         if (status == OK || !failures_are_of(status)) return status;
         const Error why = *err;
-        TRY(failures_note(failures, &why, attempt, speaker->task->wanted, &again, err));
+        TRY(failures_note(failures, &why, attempt, speaker->wanted, &again, err));
         if (!again) {
             *ret_lost = true;
             *err = why;
@@ -270,6 +278,9 @@ static Status turns_make(void *self, const MakerTask *task, Answer *ret, Error *
     size_t count = (size_t)task->num_samples;
     Generation *first = mem_calloc(count, sizeof *first);
     Speaker *speakers = mem_calloc(count, sizeof *speakers);
+    const Wanted wanted = {.given_up = task->wanted->given_up,
+                           .ended = task->wanted->ended,
+                           .trouble = failures_trouble(turns->failures)};
     cJSON *tools = tools_of(task->prompt);
     Status status = first_turns(turns, task, first, err);
     if (status != OK) goto done;
@@ -277,6 +288,7 @@ static Status turns_make(void *self, const MakerTask *task, Answer *ret, Error *
         speakers[i] = (Speaker){.turns = turns,
                                 .task = task,
                                 .tools = tools,
+                                .wanted = &wanted,
                                 .index = (int)i,
                                 .turn = first[i],
                                 .answer = &ret[i]};
@@ -300,5 +312,6 @@ const AnswerMaker make_turns = {.needs_room = true,
                                 .open = turns_open,
                                 .close = turns_close,
                                 .watch = turns_watch,
+                                .trouble = turns_trouble,
                                 .tools = turns_tools,
                                 .make = turns_make};

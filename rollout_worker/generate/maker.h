@@ -33,6 +33,7 @@ typedef struct AnswerMaker {
     void (*close)(void *self); /* accepts NULL */
     /* process_pool_watch of its programs. NULL: it has none. */
     Status (*watch)(void *self, int64_t until_ms, Error *err);
+    Trouble *(*trouble)(const void *self); /* of what it asks now; borrowed. NULL: it asks nobody */
     /* What prompts show that have no tools of their own: a list; NULL: nothing. */
     const cJSON *(*tools)(const void *self);
     /* Makes ret[num_samples], zeroed before but for position and index, some or all of them

@@ -232,6 +232,15 @@ static Status explain(const HttpPoster *poster, CURLcode code, long status, cons
     return code == CURLE_OPERATION_TIMEDOUT ? ERR_TIMEOUT : ERR_UNAVAILABLE;
 }
 
+/* It is made again; who waits is told. */
+static void tell_of_try(const HttpPoster *poster, const Wanted *wanted, CURLcode code, long status,
+                        const Str *answer)
+{
+    HttpOutcome outcome;
+    explain(poster, code, status, answer, &outcome);
+    wanted_note_failure(wanted, outcome.reason);
+}
+
 /* Tries, with pauses between, while it may pass, there is time, and somebody wants it. */
 static CURLcode try_often(HttpPoster *poster, const Str *body, const Wanted *wanted, Str *answer,
                           long *ret_status)
@@ -250,6 +259,7 @@ static CURLcode try_often(HttpPoster *poster, const Str *body, const Wanted *wan
         if (answered || !may_pass(code, *ret_status) || attempt == options->attempts) break;
         if (delay > options->backoff_ms_max) delay = options->backoff_ms_max;
         if (clock_ms() + delay >= end_ms) break;
+        tell_of_try(poster, wanted, code, *ret_status, answer);
         if (wanted_pause(wanted, delay, NULL) != OK) break;
         delay *= 2;
     }

@@ -3,7 +3,8 @@
  * tried again: no connection, a broken one, 408, 425, 429 and 5xx; any other status says that the
  * request is wrong, which does not pass. Connections are kept and shared; at most `connections` are
  * in use at a time, and a post that must wait for one waits inside of its time limit. Redirections
- * are not followed. A post ends soon after nobody wants it any more. Open and close on one thread,
+ * are not followed. A post ends soon after nobody wants it any more; a try that is made again is
+ * told to who waits. Open and close on one thread,
  * post on any number. */
 #ifndef TROUPE_ROLLOUT_WORKER_PROCESS_HTTP_POSTER_H
 #define TROUPE_ROLLOUT_WORKER_PROCESS_HTTP_POSTER_H

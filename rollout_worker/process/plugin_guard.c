@@ -120,8 +120,7 @@ static Status say_too_many(const PluginGuard *guard, int left, Error *err)
 {
     return error_set(err, ERR_RESOURCE,
                      "plugin %s: %d calls of it have not come back, each within %" PRId64 " ms\n"
-                     "  to do: mend it and start again; the run resumes from its last committed "
-                     "step",
+                     "  to do: mend it and start again",
                      QUOTED(guard->name), left, guard->timeout_ms);
 }
 

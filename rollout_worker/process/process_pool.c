@@ -73,7 +73,8 @@ struct ProcessPool {
     int open; /* exchanges */
     uint64_t next_id;
     bool closing;
-    char trouble[EXCHANGE_REASON_BYTES]; /* why a program is down */
+    char trouble[EXCHANGE_REASON_BYTES]; /* why a program is down, ... */
+    ExchangeOutcome trouble_kind;        /* ... and what that is for who is refused */
     Keeper keeper[POOL_PROCESSES_MAX];
 };
 
@@ -157,7 +158,7 @@ static bool all_down(const ProcessPool *pool)
 
 /* What becomes of the exchanges that a program had when it ended. One that was alone is the cause,
  * but may have met the end by chance the first time. */
-static void give_back_sent(Keeper *keeper, const char *reason)
+static void give_back_sent(Keeper *keeper, ExchangeOutcome outcome, const char *reason)
 {
     bool others = keeper->num_sent > 1;
     if (keeper->num_sent > 0) wake_all(keeper->pool); /* another may be idle */
@@ -165,12 +166,13 @@ static void give_back_sent(Keeper *keeper, const char *reason)
         Exchange *exchange = keeper->sent[keeper->num_sent - 1];
         take_back(keeper, keeper->num_sent - 1);
         if (exchange->alone || (exchange->heard && !others)) {
-            finish(exchange, EXCHANGE_FAILED, reason);
+            finish(exchange, outcome, reason);
         } else if (exchange->heard) {
             finish(exchange, EXCHANGE_DISTURBED, reason);
         } else {
             exchange->alone = true;
             exchange->owed = others;
+            wanted_note_failure(exchange->wanted, reason);
             put_first(keeper->pool, exchange);
         }
     }
@@ -186,12 +188,12 @@ static void fail_waiting(ProcessPool *pool, bool owed_too)
         if (exchange->owed && !owed_too)
             put_last(pool, exchange);
         else
-            finish(exchange, EXCHANGE_FAILED, pool->trouble);
+            finish(exchange, pool->trouble_kind, pool->trouble);
     }
 }
 
 /* The program is gone or could not be started: wait before the next start. */
-static void note_failure(Keeper *keeper, const char *what)
+static void note_failure(Keeper *keeper, ExchangeOutcome outcome, const char *what)
 {
     ProcessPool *pool = keeper->pool;
     int64_t delay = pool->options.restart_ms, most = pool->options.restart_ms_max;
@@ -202,8 +204,9 @@ static void note_failure(Keeper *keeper, const char *what)
     keeper->start_ms = clock_ms() + delay;
     keeper->down = true;
     str_clear(&keeper->out);
+    pool->trouble_kind = outcome;
     snprintf(pool->trouble, sizeof pool->trouble, "%s", what);
-    give_back_sent(keeper, pool->trouble);
+    give_back_sent(keeper, outcome, pool->trouble);
     if (all_down(pool)) fail_waiting(pool, keeper->failures >= ENDS_MAX);
 }
 
@@ -218,7 +221,7 @@ static void start_child(Keeper *keeper)
     Status status = child_start(pool->options.argv, &keeper->child, &err);
     pthread_mutex_lock(&pool->lock);
     keeper->down = false;
-    if (status != OK) note_failure(keeper, err.message);
+    if (status != OK) note_failure(keeper, EXCHANGE_FAILED, err.message);
     keeper->started = keeper->started || status == OK;
     keeper->tried = true;
     pthread_cond_broadcast(&pool->tried);
@@ -258,7 +261,7 @@ static void lose_child(Keeper *keeper, const char *fault)
              fault == NULL ? child_end(status, end) : fault, keeper->tail[0] == '\0' ? "" : ": ",
              keeper->tail);
     pthread_mutex_lock(&pool->lock);
-    note_failure(keeper, what);
+    note_failure(keeper, fault == NULL ? EXCHANGE_FAILED : EXCHANGE_BROKEN, what);
     pthread_mutex_unlock(&pool->lock);
 }
 
@@ -432,7 +435,7 @@ static void check_deadlines(Keeper *keeper)
         finish(exchange, EXCHANGE_TIMEOUT, reason);
     }
     if (late) {
-        give_back_sent(keeper, reason);
+        give_back_sent(keeper, EXCHANGE_FAILED, reason);
         str_clear(&keeper->out);
     }
     pthread_mutex_unlock(&pool->lock);
@@ -695,7 +698,7 @@ Exchange *exchange_start(ProcessPool *pool, uint64_t id, Str *line, unsigned fla
     pthread_mutex_lock(&pool->lock);
     pool->open++;
     if (all_down(pool) && !exchange->owed)
-        finish(exchange, EXCHANGE_FAILED, pool->trouble);
+        finish(exchange, pool->trouble_kind, pool->trouble);
     else
         put_last(pool, exchange);
     wake_all(pool);
@@ -705,7 +708,9 @@ Exchange *exchange_start(ProcessPool *pool, uint64_t id, Str *line, unsigned fla
 
 void exchange_watch(Exchange *exchange, const Wanted *wanted)
 {
+    pthread_mutex_lock(&exchange->pool->lock);
     exchange->wanted = wanted;
+    pthread_mutex_unlock(&exchange->pool->lock);
 }
 
 /* Until something has changed; with somebody who may give it up, a moment at most. */

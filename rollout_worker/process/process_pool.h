@@ -70,7 +70,8 @@ typedef struct Exchange Exchange;
 
 typedef enum {
     EXCHANGE_MESSAGE,   /* the program has written a line */
-    EXCHANGE_FAILED,    /* it ended, or none is up, or it broke the protocol */
+    EXCHANGE_FAILED,    /* it ended, or none is up */
+    EXCHANGE_BROKEN,    /* it printed what is no line of the protocol */
     EXCHANGE_TIMEOUT,   /* it was silent */
     EXCHANGE_UNWANTED,  /* who wanted it gave it up (exchange_watch) */
     EXCHANGE_DISTURBED, /* of a dialogue: the program ended or was killed while it had others too:
@@ -90,7 +91,8 @@ enum {
 /* Sends `line`, a JSON object of this id that ends with a line end (taken; left empty). */
 Exchange *exchange_start(ProcessPool *pool, uint64_t id, Str *line, unsigned flags);
 
-/* From now on exchange_wait returns soon after nobody wants it any more. Borrowed. */
+/* From now on exchange_wait returns soon after nobody wants it any more, and who waits is told when
+ * it is sent again. Borrowed. */
 void exchange_watch(Exchange *exchange, const Wanted *wanted);
 
 /* Waits for the next line of this id. *ret_message is owned by the caller, and has the id in it.

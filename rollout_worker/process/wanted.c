@@ -7,12 +7,13 @@ bool wanted_is_over(const Wanted *wanted)
 {
     if (wanted == NULL) return false;
     return (wanted->given_up != NULL && atomic_load(wanted->given_up)) ||
-           (wanted->ended != NULL && atomic_load(wanted->ended));
+           (wanted->ended != NULL && atomic_load(wanted->ended)) || trouble_lasts(wanted->trouble);
 }
 
 Status wanted_check(const Wanted *wanted, Error *err)
 {
     if (!wanted_is_over(wanted)) return OK;
+    TRY(trouble_check(wanted->trouble, err));
     return error_set(err, ERR_CANCELLED, "nobody wants these samples any more");
 }
 
@@ -25,4 +26,9 @@ Status wanted_pause(const Wanted *wanted, int64_t delay_ms, Error *err)
         status = wanted_check(wanted, err);
     }
     return status;
+}
+
+void wanted_note_failure(const Wanted *wanted, const char *why)
+{
+    if (wanted != NULL) trouble_note(wanted->trouble, why);
 }

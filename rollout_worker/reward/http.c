@@ -83,6 +83,8 @@ static void read_answer(const Server *server, const Str *text, int count, Reward
         scorer_read_answers(answer, server->key, server->right_above, count, ret);
     else
         scorer_read_answer(answer, server->key, server->right_above, ret);
+    for (int i = 0; i < count; i++)
+        scorer_name(server->url, &ret[i]);
     cJSON_Delete(answer);
 }
 
@@ -94,10 +96,13 @@ static void ask(Server *server, const RewardRequest *requests, int count, Reward
     str_putc(&body, '}');
     Status status = http_poster_post(server->poster, &body, requests[0].wanted, &answer, &outcome);
     if (status == OK) read_answer(server, &answer, count, ret);
+    if (status != OK && status != ERR_CANCELLED)
+        wanted_note_failure(requests[0].wanted, outcome.reason);
     for (int i = 0; status != OK && i < count; i++) {
         reward_fail(&ret[i], status == ERR_TIMEOUT ? REWARD_TIMEOUT : REWARD_INFRA_ERROR, "%s",
                     outcome.reason);
         ret[i].permanent = outcome.permanent;
+        ret[i].told = true;
     }
     str_free(&body);
     str_free(&answer);

@@ -15,6 +15,7 @@
 
 typedef struct Scorer {
     ProcessPool *pool;
+    char name[60]; /* its command */
     double right_above;
     bool group;
 } Scorer;
@@ -40,6 +41,15 @@ static Status read_options(const cJSON *options, Scorer *scorer, ProcessPoolOpti
     return process_pool_read_options(options, "the options of reward process", ret, err);
 }
 
+static void name_scorer(Scorer *scorer, char *const *argv)
+{
+    Str name = {0};
+    for (int i = 0; argv[i] != NULL; i++)
+        str_printf(&name, "%s%s", i > 0 ? " " : "", argv[i]);
+    snprintf(scorer->name, sizeof scorer->name, "%s", str_text(&name));
+    str_free(&name);
+}
+
 static Status process_open(const cJSON *options, void **ret_self, Error *err)
 {
     Scorer *scorer = mem_calloc(1, sizeof *scorer);
@@ -47,6 +57,7 @@ static Status process_open(const cJSON *options, void **ret_self, Error *err)
     pool.line_bytes_max = SCORER_ANSWER_BYTES_MAX;
     Status status = read_options(options, scorer, &pool, err);
     if (status == OK) status = process_pool_open(&pool, &scorer->pool, err);
+    if (status == OK) name_scorer(scorer, pool.argv);
     process_pool_options_clear(&pool);
     if (status == OK)
         *ret_self = scorer;
@@ -74,18 +85,25 @@ static Exchange *ask(Scorer *scorer, const RewardRequest *requests, int count)
     return exchange;
 }
 
-static void take_answer(Scorer *scorer, Exchange *exchange, int count, RewardResult *ret)
+static void take_answer(Scorer *scorer, Exchange *exchange, const Wanted *wanted, int count,
+                        RewardResult *ret)
 {
     cJSON *answer = NULL;
     char reason[EXCHANGE_REASON_BYTES];
     ExchangeOutcome outcome = exchange_wait(exchange, &answer, reason);
-    for (int i = 0; outcome != EXCHANGE_MESSAGE && i < count; i++)
+    if (outcome != EXCHANGE_MESSAGE && outcome != EXCHANGE_UNWANTED)
+        wanted_note_failure(wanted, reason); /* before those that are waited for after it */
+    for (int i = 0; outcome != EXCHANGE_MESSAGE && i < count; i++) {
         reward_fail(&ret[i], outcome == EXCHANGE_TIMEOUT ? REWARD_TIMEOUT : REWARD_INFRA_ERROR,
                     "%s", reason);
+        ret[i].told = true;
+    }
     if (outcome == EXCHANGE_MESSAGE && scorer->group)
         scorer_read_answers(answer, NULL, scorer->right_above, count, ret);
     else if (outcome == EXCHANGE_MESSAGE)
         scorer_read_answer(answer, NULL, scorer->right_above, ret);
+    for (int i = 0; outcome == EXCHANGE_MESSAGE && i < count; i++)
+        scorer_name(scorer->name, &ret[i]);
     cJSON_Delete(answer);
     exchange_end(exchange);
 }
@@ -101,7 +119,7 @@ static void process_score_group(void *opened, const RewardRequest *requests, int
     for (int i = 0; i < lines; i++)
         exchange[i] = ask(scorer, &requests[i], count / lines);
     for (int i = 0; i < lines; i++)
-        take_answer(scorer, exchange[i], count / lines, &ret[i]);
+        take_answer(scorer, exchange[i], requests[0].wanted, count / lines, &ret[i]);
     free(exchange);
 }
 

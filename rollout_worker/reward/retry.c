@@ -8,6 +8,7 @@ const RewardRetryLimits reward_retry_defaults = {
     .backoff_ms = 500,
     .backoff_ms_max = 30000,
     .given_up_max = 32,
+    .never_max = 16,
     .in_a_row_max = 256,
 };
 
@@ -21,11 +22,11 @@ Status reward_retry_init(RewardRetry *retry, const RewardRetryLimits *limits, Er
                          "backoff_ms is %" PRId64 " and backoff_ms_max %" PRId64
                          ", expected 0 <= backoff_ms <= backoff_ms_max",
                          limits->backoff_ms, limits->backoff_ms_max);
-    if (limits->given_up_max < 0 || limits->in_a_row_max < 0)
+    if (limits->given_up_max < 0 || limits->never_max < 0 || limits->in_a_row_max < 0)
         return error_set(err, ERR_INVALID,
-                         "given_up_max is %" PRId64 " and in_a_row_max %" PRId64
-                         ", expected neither below 0",
-                         limits->given_up_max, limits->in_a_row_max);
+                         "given_up_max is %" PRId64 ", never_max %" PRId64
+                         " and in_a_row_max %" PRId64 ", expected none below 0",
+                         limits->given_up_max, limits->never_max, limits->in_a_row_max);
     *retry = (RewardRetry){.limits = *limits};
     return OK;
 }
@@ -47,6 +48,13 @@ static void note_sample(RewardRetry *retry, bool lost)
     *place = lost;
 }
 
+bool reward_retry_never_worked(const RewardRetry *retry)
+{
+    const RewardRetryLimits *limits = &retry->limits;
+    return limits->never_max < limits->given_up_max && retry->given_up == retry->samples &&
+           retry->given_up > limits->never_max;
+}
+
 RewardAction reward_retry_next(RewardRetry *retry, const RewardResult *result, int attempt,
                                int64_t *ret_delay_ms)
 {
@@ -62,7 +70,7 @@ RewardAction reward_retry_next(RewardRetry *retry, const RewardResult *result, i
     retry->in_a_row++;
     bool last = result->permanent || attempt >= retry->limits.attempts_max;
     if (last) note_sample(retry, true);
-    if (retry->given_up_lately > retry->limits.given_up_max ||
+    if (retry->given_up_lately > retry->limits.given_up_max || reward_retry_never_worked(retry) ||
         retry->in_a_row > retry->limits.in_a_row_max)
         return REWARD_STOP;
     if (last) return REWARD_GIVE_UP;
@@ -74,7 +82,13 @@ RewardAction reward_retry_next(RewardRetry *retry, const RewardResult *result, i
 Status reward_retry_stop(const RewardRetry *retry, Error *err)
 {
     const RewardRetryLimits *limits = &retry->limits;
-    if (retry->given_up_lately > limits->given_up_max)
+    if (reward_retry_never_worked(retry))
+        error_set(err, ERR_UNAVAILABLE,
+                  "the reward could not be computed for any of the first %" PRId64
+                  " samples of this worker (limit: %" PRId64
+                  " then, later rollout.unjudged_max, %" PRId64 " of %d)",
+                  retry->given_up, limits->never_max, limits->given_up_max, RETRY_WINDOW);
+    else if (retry->given_up_lately > limits->given_up_max)
         error_set(err, ERR_UNAVAILABLE,
                   "the reward could not be computed for %" PRId64 " of the last %" PRId64
                   " samples of this worker (limit: rollout.unjudged_max, %" PRId64 " of %d)",
@@ -92,6 +106,5 @@ Status reward_retry_stop(const RewardRetry *retry, Error *err)
                  retry->outcomes[REWARD_INFRA_ERROR], retry->outcomes[REWARD_TIMEOUT],
                  retry->retried);
     if (retry->last_reason[0] != '\0') error_append(err, "last: %s", retry->last_reason);
-    return error_append(err, "to do: mend the verifier and start again; the run resumes from its "
-                             "last committed step");
+    return error_append(err, "to do: mend the verifier and start again");
 }

@@ -16,12 +16,13 @@ typedef struct RewardRetryLimits {
     int64_t backoff_ms_max;
     int64_t given_up_max; /* samples given up of the last RETRY_WINDOW before the run stops: at the
                              next one it stops */
+    int64_t never_max; /* the same from the start on, while none was ever judged, if it is less */
     int64_t in_a_row_max; /* attempts that fail with none judged between them: the same */
 } RewardRetryLimits;
 
 #define RETRY_WINDOW 1000 /* samples: a run may be as long as it likes, and faults be as rare */
 
-extern const RewardRetryLimits reward_retry_defaults; /* 4, 500 ms, 30 s, 32, 256 */
+extern const RewardRetryLimits reward_retry_defaults; /* 4, 500 ms, 30 s, 32, 16, 256 */
 
 typedef enum {
     REWARD_ACCEPT,  /* the outcome trains */
@@ -49,6 +50,9 @@ Status reward_retry_init(RewardRetry *retry, const RewardRetryLimits *limits, Er
  * do; *ret_delay_ms is set with REWARD_RETRY, and 0 otherwise. */
 RewardAction reward_retry_next(RewardRetry *retry, const RewardResult *result, int attempt,
                                int64_t *ret_delay_ms);
+
+/* Nothing was ever judged, and too much was given up for that. */
+bool reward_retry_never_worked(const RewardRetry *retry);
 
 /* Fills *err with why the run stops: which limit, the counts, the last reason, what to look at.
  * Returns ERR_UNAVAILABLE. */

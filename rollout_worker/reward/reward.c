@@ -111,7 +111,7 @@ void reward_refuse(RewardResult *ret, const char *format, ...)
 {
     ret->outcome = REWARD_INFRA_ERROR;
     ret->score = 0;
-    ret->permanent = true;
+    ret->permanent = ret->of_record = true;
     va_list args;
     va_start(args, format);
     explain(ret, format, args);

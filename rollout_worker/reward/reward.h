@@ -52,7 +52,9 @@ typedef struct RewardRequest {
 typedef struct RewardResult {
     RewardOutcome outcome;
     double score;   /* finite; 0 unless judged */
-    bool permanent; /* not judged, and trying again cannot help */
+    bool permanent; /* not judged, and trying again cannot help ... */
+    bool of_record; /* ... for what the record's label or metadata are */
+    bool told;      /* not judged, and who waits was told of it already (RewardRequest.wanted) */
     bool hopeless;  /* not judged, and the run cannot go on: the reason says why */
     char reason[REWARD_REASON_BYTES]; /* UTF-8: why, for people; may be empty */
     char answer[REWARD_ANSWER_BYTES]; /* UTF-8: what was taken for the answer; may be empty */

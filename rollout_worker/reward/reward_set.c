@@ -164,10 +164,19 @@ static void score_member(const Member *member, const RewardRequest *requests, in
         member->table->score(member->opened, &requests[i], &results[i]);
 }
 
+/* What was not judged says which of several rewards it is. */
+static void name_part(const RewardTable *table, RewardResult *part)
+{
+    char reason[REWARD_REASON_BYTES];
+    memcpy(reason, part->reason, sizeof reason);
+    reward_explain(part, "reward %s: %s", table->name, reason);
+}
+
 /* Adds what one reward said of a response to the whole. */
 static void add_result(RewardResult *whole, const Member *member, RewardResult *part, bool first,
                        Str *extra)
 {
+    if (!reward_outcome_trains(part->outcome)) name_part(member->table, part);
     bool judged = first || reward_outcome_trains(whole->outcome);
     str_printf(extra, "%s", first ? "{" : ", ");
     json_append_string(extra, member->table->name);
@@ -182,6 +191,8 @@ static void add_result(RewardResult *whole, const Member *member, RewardResult *
         memcpy(whole->reason, part->reason, sizeof whole->reason);
         whole->outcome = part->outcome;
         whole->permanent = part->permanent;
+        whole->of_record = part->of_record;
+        whole->told = part->told;
         whole->hopeless = part->hopeless;
         whole->score = reward_outcome_trains(part->outcome) ? member->weight * part->score : 0;
         return;
@@ -195,6 +206,8 @@ static void add_result(RewardResult *whole, const Member *member, RewardResult *
     }
     whole->outcome = part->outcome;
     whole->permanent = part->permanent;
+    whole->of_record = part->of_record;
+    whole->told = part->told;
     whole->score = 0;
     memcpy(whole->reason, part->reason, sizeof whole->reason);
 }

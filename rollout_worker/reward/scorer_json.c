@@ -167,3 +167,11 @@ void scorer_read_answers(const cJSON *answer, const char *key, double right_abov
         if (extra != NULL) extra = extra->next;
     }
 }
+
+void scorer_name(const char *who, RewardResult *ret)
+{
+    char reason[REWARD_REASON_BYTES];
+    if (reward_outcome_trains(ret->outcome)) return;
+    memcpy(reason, ret->reason, sizeof reason);
+    reward_explain(ret, "%s: %s", who, reason);
+}

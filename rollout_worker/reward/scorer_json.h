@@ -31,4 +31,7 @@ void scorer_read_answer(const cJSON *answer, const char *key, double right_above
 void scorer_read_answers(const cJSON *answer, const char *key, double right_above, int count,
                          RewardResult *ret);
 
+/* Has the reason of an answer that was not judged begin with who gave it. */
+void scorer_name(const char *who, RewardResult *ret);
+
 #endif

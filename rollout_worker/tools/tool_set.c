@@ -299,7 +299,10 @@ static Status finish_call(Exchange *exchange, const ToolCall *call, char **ret, 
     if (outcome == EXCHANGE_UNWANTED)
         status = error_set(err, ERR_CANCELLED, "tool %s: %s", QUOTED(call->name), reason);
     else if (outcome != EXCHANGE_MESSAGE)
-        status = error_set(err, outcome == EXCHANGE_TIMEOUT ? ERR_TIMEOUT : ERR_UNAVAILABLE,
+        status = error_set(err,
+                           outcome == EXCHANGE_TIMEOUT  ? ERR_TIMEOUT
+                           : outcome == EXCHANGE_BROKEN ? ERR_INVALID
+                                                        : ERR_UNAVAILABLE,
                            "tool %s: %s", QUOTED(call->name), reason);
     else
         status = read_answer(json, ret, err);

@@ -236,6 +236,11 @@ static void carry_out(World *w, const Effect *fx)
         w->result.evaluations++;
         moved(w);
         break;
+    case FX_LOG:
+        if (strcmp(fx->log.event, "tried_again") != 0) break;
+        w->result.troubles_told++;
+        snprintf(w->result.trouble, sizeof w->result.trouble, "%s", fx->log.text);
+        break;
     case FX_EXIT:
         w->over = true;
         w->result.status = fx->exit.status;
@@ -452,6 +457,8 @@ static void beats(World *w)
         event.beat.working = process->held + busy;
         event.beat.doing = "simulated";
         event.beat.waiting_for = "";
+        bool makes = controller_actor(w->controller, i).role == ROLE_ROLLOUT;
+        event.beat.trouble = makes && w->faults->trouble != NULL ? w->faults->trouble : "";
         feed(w, &event);
     }
 }

@@ -33,6 +33,7 @@ typedef struct SimFaults {
     int bad_records;      /* so many of the training records are no conversation */
     int bad_eval_records; /* the same of the evaluation records */
     int64_t bad_position; /* of the training set: neither is what stands here; 0: it is one */
+    const char *trouble;  /* what rollout workers say of their rewards; NULL: they have none */
     const JobConfig *later; /* the job as given after the first session; NULL: as before */
     const JobConfig *swap;  /* somebody asks for this stage at some moment; NULL: nobody does */
 } SimFaults;
@@ -51,6 +52,8 @@ typedef struct SimResult {
     int deaths, restarts_of_controller; /* faults that really happened */
     int ended[STATUS_COUNT]; /* how sessions ended before the same command was given again */
     int64_t evaluations;
+    int troubles_told;   /* in the log */
+    char trouble[512];   /* the last of them */
     int64_t steps_begun; /* training steps that were asked of the ranks */
     int stages;          /* that were entered, counted again when a session goes back */
     int train_processes; /* that were started, in all sessions */

@@ -142,7 +142,7 @@ static void test_evaluation_is_told_set_by_set(void **state)
                      .pass = {1.0},
                      .unjudged = 3,
                      .pass_of = {1}}},
-        {.name = "code", .generated = true, .answers = {.unjudged = 12, .failed = 1}},
+        {.name = "code", .generated = true, .answers = {.unjudged = 12, .failed = 1, .refused = 2}},
     };
     Effect effect = {.kind = FX_REPORT_EVAL};
     effect.eval.step = 5;
@@ -167,7 +167,7 @@ static void test_evaluation_is_told_set_by_set(void **state)
                               "eval gsm8k step=5/10 reward=1.0000 accuracy=1.0000 length=7.0 "
                               "samples=1 unjudged=3 seconds=0.0\n"
                               "eval code step=5/10 no answer was judged: unjudged=12 failed=1 "
-                              "seconds=0.0\n");
+                              "rejected=2 seconds=0.0\n");
     assert_ok(file_read("sets.jsonl", 1 << 16, &line, &length, &err), &err);
     assert_ptr_equal(strchr(line, '\n'), line + length - 1);
     assert_true(number_in(line, "eval/reward") == 0.75);
@@ -644,7 +644,8 @@ static void test_status_says_null_for_what_there_is_none_of(void **state)
         "\"last_checkpoint\":null",
         "\"agents\":[{\"node\":null,\"state\":\"down\",\"pid\":null,\"cpus\":null}]",
         "\"name\":\"train-0\",\"role\":\"train\",\"state\":\"pending\",\"reason\":null,"
-        "\"pid\":null,\"node\":null,\"doing\":null,\"waiting_for\":null,\"restarts\":0,"
+        "\"pid\":null,\"node\":null,\"doing\":null,\"waiting_for\":null,\"trouble\":null,"
+        "\"restarts\":0,"
         "\"rss_bytes\":null,\"since_s\":7,\"last_beat_s\":null}"};
     JobConfig *config = NULL;
     EffectList effects = {0};

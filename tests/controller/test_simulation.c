@@ -652,6 +652,21 @@ static void test_simulation_waits_for_a_data_source_that_gets_on(void **state)
     assert_int_equal(result.ended[ERR_UNAVAILABLE], 0);
 }
 
+/* What rollout workers try in vain reaches the terminal at once, and not at each beat. */
+static void test_simulation_tells_what_is_tried_in_vain(void **state)
+{
+    (void)state;
+    JobConfig config = make_config(1, 1, 1);
+    SimFaults faults = {.trouble = "rollout.reward: http://x: refused (3 tries in 4 s)",
+                        .open_ms = 10000};
+    SimResult result = sim_run(&config, &faults, 3);
+    assert_right(&result, 3);
+    assert_string_equal(result.trouble,
+                        "rollout-0: rollout.reward: http://x: refused (3 tries in 4 s)");
+    assert_in_range(result.troubles_told, 1, 1 + result.end_ms / 30000);
+    assert_int_equal(sim_run(&config, &no_faults, 3).troubles_told, 0);
+}
+
 /* ---- the same run folder, another job ---- */
 
 static void test_simulation_ends_when_the_checkpoint_is_past_the_last_step(void **state)
@@ -712,6 +727,7 @@ int main(void)
         cmocka_unit_test(test_simulation_stops_past_the_maximum_of_bad_records),
         cmocka_unit_test(test_simulation_finds_a_bad_evaluation_record_early),
         cmocka_unit_test(test_simulation_waits_for_a_data_source_that_gets_on),
+        cmocka_unit_test(test_simulation_tells_what_is_tried_in_vain),
         cmocka_unit_test(test_simulation_ends_when_the_checkpoint_is_past_the_last_step),
         cmocka_unit_test(test_simulation_never_destroys_a_checkpoint_it_may_not_use),
     };

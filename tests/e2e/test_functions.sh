@@ -1,7 +1,7 @@
 #!/bin/bash
 # Jobs whose samples a tool, a program or a shared object has a part in, through the real processes: the weights do not
 # depend on the number of workers, log-probs are the trainer's to the bit, and failures are told.
-# usage: test_functions.sh tools | program | plugin | failures | refusals
+# usage: test_functions.sh tools | program | plugin | failures | unreached | refusals
 . "$(dirname "$0")/lib.sh"
 make_data
 EXAMPLES=$SOURCE/deploy/examples
@@ -121,12 +121,40 @@ failures) # a program that ends at every record
     use_job rollout/job.yaml run_failing $tiny_model rollout.function=process:$PWD/fails.sh rollout.failures_max=24
     start_job
     finish_job 4
-    for text in "the rollout function failed at 25 samples or records, each tried 4 times" \
-        "limit: rollout.failures_max 24" "fails.sh exited with status 1: out of order" "to do: mend it"; do
+    for text in "the rollout function failed at each of 5 samples or records, each tried 4 times" \
+        "it has never gone well" \
+        "limit: 4 then, later rollout.failures_max" "fails.sh exited with status 1: out of order" \
+        "tried_again what=\"rollout-0: rollout.function: " "to do: mend it"; do
         grep -qF "$text" "$RUN.out" || fail "nothing is said of: $text"
     done
-    grep -q "further ones are counted and not printed" "$RUN.out" || fail "the end of the list is not told"
+    [ "$(grep -c sample_skipped "$RUN.out")" -le 1 ] || fail "one reason is told for each record"
     ! grep -q "data inspect. lists" "$RUN.out" || fail "data inspect is said to show what a run alone meets"
+    nothing_left
+    ;;
+unreached) # rewards by a server that is down, and by a program that judges nothing of one evaluation set
+    # shellcheck disable=SC2086
+    use_job rollout/job.yaml run_down $tiny_model rollout.function=generate rollout.function_processes=1 \
+        rollout.failing_s=24 'rollout.reward={"name":"http","options":{"url":"http://127.0.0.1:9/score"}}'
+    start_job
+    finish_job 4
+    for text in "tried_again what=\"rollout-0: rollout.reward: http://127.0.0.1:9/score: " \
+        "controller: rollout.reward failed at every try for " "(limit: 6 s, a quarter of rollout.failing_s)"; do
+        grep -qF "$text" "$RUN.out" || fail "nothing is said of: $text"
+    done
+    nothing_left
+    head -n 2 "$DATA/eval.jsonl" > two.jsonl
+    # shellcheck disable=SC2086
+    use_job rollout/job.yaml run_unjudged $tiny_model rollout.function=generate rollout.function_processes=1 \
+        rollout.reward=random train.num_steps=1 eval.interval=1
+    { grep -v '^eval:' "$JOB"
+      echo "eval: {sets: {two: {path: $PWD/two.jsonl, reward: {name: process, options: {command: $PWD/fails.sh}}}}}"
+    } > unjudged.yaml
+    JOB=unjudged.yaml
+    run_job
+    for text in "eval two step=1/1 no answer was judged: unjudged=2" "nothing_was_judged set=two" \
+        "see to what judges it (eval.sets.two.reward"; do
+        grep -qF "$text" "$RUN.out" || fail "nothing is said of: $text"
+    done
     nothing_left
     ;;
 refusals) # before anything starts

@@ -445,6 +445,9 @@ static void test_answers_that_cannot_be_judged_do_not_train_and_many_end_the_run
     for (int i = 0; i < GROUP; i++)
         assert_rejected(reply->samples[i], REJECT_UNJUDGED,
                         "train.jsonl:9: an answer could not be judged: infra_error");
+    const char *message = reply->samples[0]->reject_message; /* it is no record's fault */
+    assert_non_null(strstr(message, "correct what judges it"));
+    assert_non_null(strstr(message, "(rollout.reward)"));
     troupe__lease_reply__free_unpacked(reply, NULL);
     bool ended = false;
     for (uint64_t epoch = 1; epoch < 14 && !ended; epoch++) {
@@ -462,6 +465,35 @@ static void test_answers_that_cannot_be_judged_do_not_train_and_many_end_the_run
     assert_true(ended);
     boards_close(&boards);
     http_server_stop(&server);
+}
+
+/* A server that is down is named while it is waited for, and ends the run in time. */
+static void test_a_server_that_is_down_is_named_and_ends_the_run(void **state)
+{
+    Stage *stage = *state;
+    Boards boards;
+    Answer answer;
+    char told[TROUBLE_TEXT_BYTES] = "";
+    stage->config.rollout.failing_s = 2;
+    use_reward(stage, &boards,
+               "{\"name\": \"http\", \"options\": {\"url\": \"http://127.0.0.1:9/score\", "
+               "\"backoff_ms\": 20}}");
+    start_lease(stage, "train", 8, 1, &answer);
+    while (told[0] == '\0') {
+        turn_once(stage);
+        rollout_service_trouble(stage->service, told, sizeof told);
+    }
+    if (strstr(told, "rollout.reward: http://127.0.0.1:9/score: ") == NULL ||
+        strstr(told, " tries in ") == NULL)
+        fail_msg("%s", told);
+    await(&answer);
+    assert_int_equal(answer.status, ERR_RESOURCE);
+    if (strstr(answer.err.message, "rollout.reward failed at every try for ") == NULL ||
+        strstr(answer.err.message, "none has ever gone well (limit: 0.5 s") == NULL ||
+        strstr(answer.err.message, "last: http://127.0.0.1:9/score: ") == NULL)
+        fail_msg("%s", answer.err.message);
+    answer_free(&answer);
+    boards_close(&boards);
 }
 
 /* ---- weights ---- */
@@ -835,6 +867,7 @@ int main(void)
         STAGED(test_records_without_a_usable_prompt_are_rejected_by_name),
         STAGED(test_rewards_see_prompt_and_label_or_else_the_answer_cut_off),
         STAGED(test_a_verifier_that_fails_is_tried_again),
+        STAGED(test_a_server_that_is_down_is_named_and_ends_the_run),
         STAGED(test_a_label_of_no_use_is_the_records_fault),
         STAGED(test_answers_that_cannot_be_judged_do_not_train_and_many_end_the_run),
         STAGED(test_leases_wait_for_the_first_weights),

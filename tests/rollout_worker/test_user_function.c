@@ -35,7 +35,7 @@
 
 #define SCRIPT(s) "{" TALK ", \"script\": [" s "]}"
 
-enum { TURNS, REWARDED, FAILED, PARTLY, CRASH, SILENT, GARBLED, RECORDS };
+enum { TURNS, REWARDED, FAILED, PARTLY, CRASH, SILENT, GARBLED, NOISE, RECORDS };
 
 static const char *const LINES[RECORDS] = {
     [TURNS] = SCRIPT(ASK ", " AGAIN("0") ", " AGAIN("1") ", " AGAIN("2") ", " DONE(
@@ -50,6 +50,7 @@ static const char *const LINES[RECORDS] = {
     [CRASH] = SCRIPT("\"crash\""),
     [SILENT] = SCRIPT("\"silent\""),
     [GARBLED] = SCRIPT(ASK ", " DONE("")),
+    [NOISE] = SCRIPT("\"noise\""),
 };
 
 static int stage_open(void **state)
@@ -188,7 +189,8 @@ static void test_a_program_may_judge_itself_and_the_job_judges_the_rest(void **s
     troupe__lease_reply__free_unpacked(reply, NULL);
     reply = lease(stage, "train", PARTLY, 1);
     assert_true(reply->samples[0]->reward == 0.5f);
-    assert_rejected(reply->samples[1], REJECT_BY_FUNCTION, "too easy");
+    assert_rejected(reply->samples[1], REJECT_BY_FUNCTION,
+                    "train.jsonl:4: passed over by the rollout function: too easy");
     assert_true(reply->samples[2]->reward == 8 && reply->samples[2]->right);
     troupe__lease_reply__free_unpacked(reply, NULL);
     boards_close(&boards);
@@ -263,6 +265,39 @@ static void test_a_program_that_breaks_the_protocol_too_often_ends_the_run(void 
     static const char *const texts[] = {"4 broke the protocol", "done has 0 samples, expected 3",
                                         NULL};
     assert_run_ends(*state, GARBLED, texts);
+}
+
+static void test_a_program_that_prints_noise_breaks_the_protocol(void **state)
+{
+    static const char *const texts[] = {"4 broke the protocol", "no answer, \"hello world\"", NULL};
+    assert_run_ends(*state, NOISE, texts);
+}
+
+/* Whatever may be given up: a program that always hangs is not waited for over and over. */
+static void test_a_program_that_always_hangs_is_named_and_ends_the_run(void **state)
+{
+    Stage *stage = *state;
+    Answer answer;
+    Boards boards;
+    char told[TROUBLE_TEXT_BYTES] = "";
+    stage->config.rollout.function_timeout_s = 0.1;
+    stage->config.rollout.failing_s = 1;
+    worker_restart(stage);
+    adopt_first(stage, &boards);
+    start_lease(stage, "train", SILENT, 1, &answer);
+    while (told[0] == '\0') {
+        turn_once(stage);
+        rollout_service_trouble(stage->service, told, sizeof told);
+    }
+    assert_non_null(strstr(told, "rollout.function: "));
+    assert_non_null(strstr(told, "gave no answer in 100 ms (2 tries in "));
+    await(&answer);
+    assert_int_equal(answer.status, ERR_RESOURCE);
+    if (strstr(answer.err.message, "rollout.function failed at every try for ") == NULL ||
+        strstr(answer.err.message, "a quarter of rollout.failing_s") == NULL)
+        fail_msg("%s", answer.err.message);
+    answer_free(&answer);
+    boards_close(&boards);
 }
 
 static void test_a_worker_does_not_wait_for_a_program_that_nobody_wants(void **state)
@@ -509,6 +544,8 @@ int main(void)
         STAGED(test_a_program_that_dies_too_often_ends_the_run),
         STAGED(test_a_program_that_hangs_too_often_ends_the_run),
         STAGED(test_a_program_that_breaks_the_protocol_too_often_ends_the_run),
+        STAGED(test_a_program_that_prints_noise_breaks_the_protocol),
+        STAGED(test_a_program_that_always_hangs_is_named_and_ends_the_run),
         STAGED(test_a_worker_does_not_wait_for_a_program_that_nobody_wants),
         STAGED(test_what_is_no_program_is_told_before_anything_starts),
         STAGED(test_a_plugin_makes_samples_of_several_turns),

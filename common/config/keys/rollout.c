@@ -77,6 +77,15 @@ static const ConfigKey keys[] = {
      .meaning =
          "with generate: of the last 1000 answers of a worker so many may be given up because "
          "their reward could not be computed at several tries; one more ends the run"},
+    {.path = "rollout.failing_s",
+     .type = KEY_NUMBER,
+     .offset = AT(rollout.failing_s),
+     .preset = "600",
+     .min = 0,
+     .max = 604800,
+     .meaning = "with generate: seconds for which a reward, the tools or a rollout function of the "
+                "job's own may fail at every try, and a quarter of it while none has ever gone "
+                "well; then the run ends. 0: for ever"},
     {.path = "rollout.num_workers",
      .type = KEY_INT,
      .offset = AT(rollout.num_workers),

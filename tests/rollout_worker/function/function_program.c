@@ -40,6 +40,11 @@ static void say_next(Record *record, const char *line)
     }
     if (step == NULL) exit(6);
     if (text != NULL && strcmp(text, "silent") == 0) return;
+    if (text != NULL && strcmp(text, "noise") == 0) {
+        printf("hello world\n");
+        fflush(stdout);
+        return;
+    }
     if (text != NULL && strcmp(text, "crash") == 0) {
         fprintf(stderr, "out of cheese\n");
         exit(3);

@@ -25,6 +25,7 @@ static const RewardRetryLimits limits = {
     .backoff_ms = 100,
     .backoff_ms_max = 250,
     .given_up_max = 2,
+    .never_max = 2,
     .in_a_row_max = 20,
 };
 
@@ -98,6 +99,27 @@ static void test_retry_forgets_what_is_long_ago(void **state)
     assert_int_equal(next(&retry, REWARD_TIMEOUT, 4, &delay), REWARD_STOP);
 }
 
+/* What has never worked will not: it ends sooner than what sometimes does not. */
+static void test_retry_stops_sooner_while_nothing_was_ever_judged(void **state)
+{
+    (void)state;
+    RewardRetryLimits far = limits;
+    far.given_up_max = 10;
+    RewardRetry retry = make(far), later = make(far);
+    int64_t delay = 0;
+    assert_int_equal(next(&retry, REWARD_TIMEOUT, 4, &delay), REWARD_GIVE_UP);
+    assert_int_equal(next(&retry, REWARD_TIMEOUT, 4, &delay), REWARD_GIVE_UP);
+    assert_int_equal(next(&retry, REWARD_TIMEOUT, 4, &delay), REWARD_STOP);
+    Error err = {0};
+    assert_fails(reward_retry_stop(&retry, &err), ERR_UNAVAILABLE, &err,
+                 "any of the first 3 samples of this worker (limit: 2 then, later "
+                 "rollout.unjudged_max, 10 of 1000)");
+    next(&later, REWARD_WRONG, 1, &delay);
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(next(&later, REWARD_TIMEOUT, 4, &delay), REWARD_GIVE_UP);
+    assert_int_equal(next(&later, REWARD_TIMEOUT, 4, &delay), REWARD_STOP);
+}
+
 static void test_retry_stops_when_nothing_works_any_more(void **state)
 {
     (void)state;
@@ -146,6 +168,7 @@ int main(void)
         cmocka_unit_test(test_retry_does_not_repeat_what_cannot_help),
         cmocka_unit_test(test_retry_stops_past_the_limit_and_says_why),
         cmocka_unit_test(test_retry_forgets_what_is_long_ago),
+        cmocka_unit_test(test_retry_stops_sooner_while_nothing_was_ever_judged),
         cmocka_unit_test(test_retry_stops_when_nothing_works_any_more),
         cmocka_unit_test(test_retry_counts_a_row_only_without_a_judged_one),
         cmocka_unit_test(test_retry_refuses_limits_without_sense),

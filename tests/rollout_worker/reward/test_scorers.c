@@ -442,6 +442,62 @@ static void test_http_tries_again_what_may_pass(void **state)
     http_server_stop(&server);
 }
 
+/* Long before a request is given up whoever waits for it knows why it takes so long. */
+static void test_http_tells_of_what_it_tries_again(void **state)
+{
+    (void)state;
+    HttpServer server;
+    char told[TROUBLE_TEXT_BYTES];
+    http_server_start(&server);
+    Trouble *trouble = trouble_create("rollout.reward", 0);
+    const Wanted wanted = {.trouble = trouble};
+    RewardSet *set =
+        open_http(&server, "/down", ", \"attempts\": 4, \"backoff_ms\": 1, \"group\": true");
+    const RewardRequest request = {.response = slice_from("a"), .wanted = &wanted};
+    RewardResult result;
+    reward_set_score(set, &request, 1, &result);
+    assert_true(result.told);
+    assert_true(trouble_describe(trouble, told, sizeof told));
+    if (strstr(told, "HTTP status 500: no memory (4 tries in ") == NULL) fail_msg("%s", told);
+    assert_int_equal(wanted_check(&wanted, NULL), OK); /* 0: for ever */
+    trouble_end(trouble);
+    assert_false(trouble_describe(trouble, told, sizeof told));
+    assert_string_equal(told, "");
+    reward_result_clear(&result);
+    reward_set_close(set);
+    trouble_destroy(trouble);
+    http_server_stop(&server);
+}
+
+static void test_what_lasts_too_long_is_waited_for_no_more(void **state)
+{
+    (void)state;
+    Trouble *trouble = trouble_create("rollout.reward", 4);
+    const Wanted wanted = {.trouble = trouble};
+    Error err = {0};
+    trouble_note(trouble, "refused");
+    usleep(5000);
+    assert_false(wanted_is_over(&wanted)); /* one try may be chance */
+    trouble_note(trouble, "refused again");
+    assert_int_equal(wanted_pause(&wanted, 600000, NULL), ERR_RESOURCE);
+    assert_fails(wanted_check(&wanted, &err), ERR_RESOURCE, &err, "last: refused again");
+    trouble_end(trouble);
+    assert_ok(wanted_check(&wanted, &err), &err);
+    trouble_destroy(trouble);
+}
+
+static void test_what_cannot_be_read_says_whose_it_is(void **state)
+{
+    (void)state;
+    HttpServer server;
+    http_server_start(&server);
+    RewardResult result = ask(&server, "/named", ""); /* {"reward": 3}: no score */
+    assert_int_equal(result.outcome, REWARD_INFRA_ERROR);
+    if (strstr(result.reason, "/named: the scorer's score is missing") == NULL)
+        fail_msg("%s", result.reason);
+    http_server_stop(&server);
+}
+
 static void test_http_does_not_repeat_a_wrong_request(void **state)
 {
     (void)state;
@@ -587,6 +643,9 @@ int main(void)
         cmocka_unit_test(test_http_posts_a_group_side_by_side),
         cmocka_unit_test(test_rewards_that_nobody_wants_are_not_waited_for),
         cmocka_unit_test(test_http_tries_again_what_may_pass),
+        cmocka_unit_test(test_http_tells_of_what_it_tries_again),
+        cmocka_unit_test(test_what_lasts_too_long_is_waited_for_no_more),
+        cmocka_unit_test(test_what_cannot_be_read_says_whose_it_is),
         cmocka_unit_test(test_http_does_not_repeat_a_wrong_request),
         cmocka_unit_test(test_http_failures_are_no_scores),
         cmocka_unit_test(test_http_refuses_other_urls),
