@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/rng.h"
+#include "core/own_code.h"
 
 #define HELLO_TIMEOUT_MS 30000
 #define KILL_AGAIN_MS    5000
@@ -234,8 +235,11 @@ static void on_exit(Controller *c, const Event *event)
     record->pid = 0;
     if (record->state != ACTOR_STARTING && !supervise_ready(c, event->actor)) return;
     const char *tail = event->exited.stderr_tail;
-    char reason[ERROR_MESSAGE_MAX];
-    snprintf(reason, sizeof reason, "%s%s%s", event->message,
+    char reason[ERROR_MESSAGE_MAX], own[128] = "";
+    if (record->role == ROLE_ROLLOUT && own_code_is_suspect(event->message))
+        own_code_describe(c->config, own, sizeof own);
+    snprintf(reason, sizeof reason, "%s%s%s%s%s", event->message,
+             own[0] != '\0' ? "; code of yours runs in it: " : "", own,
              tail != NULL && tail[0] != '\0' ? "; its last words: " : "", tail != NULL ? tail : "");
     supervise_lost(c, event->actor, reason);
 }

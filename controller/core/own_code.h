@@ -1,0 +1,18 @@
+/* Shared objects of the user's that rollout workers load: what they break is the worker, and
+ * whoever reads of its death is told of them. Pure; any thread. */
+#ifndef TROUPE_CONTROLLER_CORE_OWN_CODE_H
+#define TROUPE_CONTROLLER_CORE_OWN_CODE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "config/job.h"
+
+/* Whether a process that ended so ("killed by signal 11 (SIGSEGV)") was ended by code of its own.
+ */
+bool own_code_is_suspect(const char *end);
+
+/* "rollout.reward (plugin ./seg.so)": the first that the job names; "" where there is none. */
+void own_code_describe(const JobConfig *config, char *ret, size_t bytes);
+
+#endif
