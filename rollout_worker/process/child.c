@@ -180,3 +180,16 @@ char *child_end(int status, char buffer[CHILD_END_BYTES])
         snprintf(buffer, CHILD_END_BYTES, "exited with status %d", WEXITSTATUS(status));
     return buffer;
 }
+
+const char *child_name(char *const *argv, char ret[CHILD_NAME_BYTES])
+{
+    Str whole = {0};
+    for (int i = 0; argv[i] != NULL; i++)
+        str_printf(&whole, "%s%s", i > 0 ? " " : "", argv[i]);
+    const char *text = str_text(&whole);
+    bool cut = whole.length >= CHILD_NAME_BYTES;
+    if (cut) text += whole.length - (CHILD_NAME_BYTES - 4);
+    snprintf(ret, CHILD_NAME_BYTES, "%s%s", cut ? "..." : "", text);
+    str_free(&whole);
+    return ret;
+}

@@ -31,4 +31,9 @@ void child_stop(Child *child, int64_t grace_ms, int *ret_status);
 #define CHILD_END_BYTES 64
 char *child_end(int status, char buffer[CHILD_END_BYTES]);
 
+#define CHILD_NAME_BYTES 80
+
+/* A command as messages name it: its words, and of a long one the end. */
+const char *child_name(char *const *argv, char ret[CHILD_NAME_BYTES]);
+
 #endif

@@ -66,7 +66,8 @@ typedef struct Keeper {
 } Keeper;
 
 struct ProcessPool {
-    ProcessPoolOptions options; /* const */
+    ProcessPoolOptions options;  /* const, ... */
+    char name[CHILD_NAME_BYTES]; /* ... as is what messages call the programs */
     pthread_mutex_t lock;
     pthread_cond_t tried; /* a keeper has tried to start its program */
     Exchange *first, *last;
@@ -257,7 +258,7 @@ static void lose_child(Keeper *keeper, const char *fault)
     int status = 0;
     if (keeper->child.errors >= 0) read_errors(keeper);
     child_stop(&keeper->child, fault == NULL ? GRACE_MS : 0, &status);
-    snprintf(what, sizeof what, "%s %s%s%s", pool->options.argv[0],
+    snprintf(what, sizeof what, "%s %s%s%s", pool->name,
              fault == NULL ? child_end(status, end) : fault, keeper->tail[0] == '\0' ? "" : ": ",
              keeper->tail);
     pthread_mutex_lock(&pool->lock);
@@ -424,7 +425,7 @@ static void check_deadlines(Keeper *keeper)
     int64_t now = clock_ms();
     bool late = false;
     char reason[EXCHANGE_REASON_BYTES];
-    snprintf(reason, sizeof reason, "%s gave no answer in %" PRId64 " ms", pool->options.argv[0],
+    snprintf(reason, sizeof reason, "%s gave no answer in %" PRId64 " ms", pool->name,
              pool->options.timeout_ms);
     pthread_mutex_lock(&pool->lock);
     for (int i = 0; i < keeper->num_sent; i++)
@@ -636,6 +637,7 @@ Status process_pool_open(const ProcessPoolOptions *options, ProcessPool **ret, E
     pool->options = *options;
     for (int i = 0; options->argv[i] != NULL; i++)
         pool->options.argv[i] = mem_strdup(options->argv[i]);
+    child_name(pool->options.argv, pool->name);
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->tried, NULL);
     for (int i = 0; i < POOL_PROCESSES_MAX; i++)

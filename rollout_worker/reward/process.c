@@ -9,13 +9,14 @@
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/str.h"
+#include "rollout_worker/process/child.h"
 #include "rollout_worker/process/process_pool.h"
 #include "rollout_worker/reward/options.h"
 #include "rollout_worker/reward/scorer_json.h"
 
 typedef struct Scorer {
     ProcessPool *pool;
-    char name[60]; /* its command */
+    char name[CHILD_NAME_BYTES]; /* its command */
     double right_above;
     bool group;
 } Scorer;
@@ -41,15 +42,6 @@ static Status read_options(const cJSON *options, Scorer *scorer, ProcessPoolOpti
     return process_pool_read_options(options, "the options of reward process", ret, err);
 }
 
-static void name_scorer(Scorer *scorer, char *const *argv)
-{
-    Str name = {0};
-    for (int i = 0; argv[i] != NULL; i++)
-        str_printf(&name, "%s%s", i > 0 ? " " : "", argv[i]);
-    snprintf(scorer->name, sizeof scorer->name, "%s", str_text(&name));
-    str_free(&name);
-}
-
 static Status process_open(const cJSON *options, void **ret_self, Error *err)
 {
     Scorer *scorer = mem_calloc(1, sizeof *scorer);
@@ -57,7 +49,7 @@ static Status process_open(const cJSON *options, void **ret_self, Error *err)
     pool.line_bytes_max = SCORER_ANSWER_BYTES_MAX;
     Status status = read_options(options, scorer, &pool, err);
     if (status == OK) status = process_pool_open(&pool, &scorer->pool, err);
-    if (status == OK) name_scorer(scorer, pool.argv);
+    child_name(pool.argv, scorer->name);
     process_pool_options_clear(&pool);
     if (status == OK)
         *ret_self = scorer;

@@ -166,7 +166,7 @@ static void test_process_timeout_is_no_score(void **state)
     RewardResult result = score(set, "slow");
     assert_int_equal(result.outcome, REWARD_TIMEOUT);
     assert_true(result.score == 0 && !result.permanent);
-    assert_non_null(strstr(result.reason, "no answer in 200 ms"));
+    assert_non_null(strstr(result.reason, "scorer_program length gave no answer in 200 ms"));
     assert_true(score(set, "ab").score == 2); /* a new one is running */
     reward_set_close(set);
 }
