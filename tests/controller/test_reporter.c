@@ -613,7 +613,9 @@ static void test_status_table_has_one_line_for_each_actor(void **state)
         "{\"name\":\"rollout-0\",\"state\":\"restarting\",\"pid\":7,"
         "\"reason\":\"exited with code 3; its last words: one\\ntwo\\tthree\"},"
         "{\"name\":\"train-0\",\"state\":\"alive\",\"pid\":8,\"doing\":\"step 3\\n\","
-        "\"waiting_for\":\"rank 1\\u009b2J in all_reduce\"}]}";
+        "\"waiting_for\":\"rank 1\\u009b2J in all_reduce\"},"
+        "{\"name\":\"rollout-1\",\"state\":\"alive\",\"doing\":\"rollout train 0..1\","
+        "\"waiting_for\":\"rewards\",\"trouble\":\"rollout.reward: refused (2 tries)\"}]}";
     char *table = NULL;
     Error err = {0};
     assert_ok(status_table(json, &table, &err), &err);
@@ -622,7 +624,8 @@ static void test_status_table_has_one_line_for_each_actor(void **state)
                      1);
     assert_int_equal(count_lines(table, "step 3\\n, waits for rank 1\\x9b2J in all_reduce"), 1);
     assert_int_equal(count_lines(table, "waiting 6.5 s for rollout-0 is restarting:\\nlast"), 1);
-    assert_int_equal(count_lines(table, ""), 8); /* six before the actors */
+    assert_int_equal(count_lines(table, "waits for rewards; rollout.reward: refused (2 tries)"), 1);
+    assert_int_equal(count_lines(table, ""), 9); /* six before the actors */
     for (const char *c = table; *c != '\0'; c++)
         assert_true(*c == '\n' || (unsigned char)*c >= 0x20);
     free(table);
