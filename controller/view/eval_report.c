@@ -103,6 +103,8 @@ void eval_report_line(const EvalFigures *set, int64_t step, int64_t total_steps,
         put_pass(set, text);
         str_printf(text, " length=%.1f samples=%lld", eval_value(set, FIGURE_RESPONSE_LENGTH, 0),
                    (long long)set->answers.answers);
+        if (set->answers.tool_calls > 0)
+            str_printf(text, " calls=%.2f", share(set->answers.tool_calls, set->answers.answers));
         if (set->answers.unjudged > 0)
             str_printf(text, " unjudged=%lld", (long long)set->answers.unjudged);
         if (set->answers.failed > 0)

@@ -207,6 +207,7 @@ PolicyView policy_view_step(const Effect *effect)
         .reward = share(answers.sum.reward, count),
         .accuracy = share((double)answers.sum.right, count),
         .length = share((double)answers.sum.tokens, count),
+        .calls = where(answers.sum.tool_calls > 0, share((double)answers.sum.tool_calls, count)),
         .kl = where(refers, share(figures->ref_kl, tokens)),
         .old_kl = where(figures->old_kl != 0, share(figures->old_kl, tokens)),
         .entropy = share(figures->entropy, tokens),
@@ -220,6 +221,7 @@ void policy_text(const PolicyView *view, Str *text)
 {
     str_printf(text, "reward=%.4f accuracy=%.4f length=%.1f", view->reward, view->accuracy,
                view->length);
+    if (isfinite(view->calls)) str_printf(text, " calls=%.2f", view->calls);
     if (isfinite(view->kl)) str_printf(text, " kl=%.3g", view->kl);
     if (isfinite(view->old_kl)) str_printf(text, " ppo_kl=%.3g", view->old_kl);
     if (isfinite(view->entropy)) str_printf(text, " entropy=%.4f", view->entropy);

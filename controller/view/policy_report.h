@@ -13,6 +13,7 @@ typedef struct PolicyView {
     double loss;             /* of the update */
     double reward, accuracy; /* means over answers */
     double length;           /* tokens of an answer */
+    double calls;            /* of tools, for an answer; NAN where nobody called any */
     double kl;               /* to the reference model, where there is one */
     double
         old_kl; /* from the old policy; NAN where it is 0, as in all steps with their own weights */

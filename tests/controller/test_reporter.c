@@ -141,6 +141,7 @@ static void test_evaluation_is_told_set_by_set(void **state)
                      .tokens = 7,
                      .pass = {1.0},
                      .unjudged = 3,
+                     .tool_calls = 2,
                      .pass_of = {1}}},
         {.name = "code", .generated = true, .answers = {.unjudged = 12, .failed = 1, .refused = 2}},
     };
@@ -165,7 +166,7 @@ static void test_evaluation_is_told_set_by_set(void **state)
     assert_string_equal(told, "eval step=5/10 reward=0.7500 accuracy=0.2500 pass@2=0.5000 "
                               "length=10.0 samples=4 seconds=0.0\n"
                               "eval gsm8k step=5/10 reward=1.0000 accuracy=1.0000 length=7.0 "
-                              "samples=1 unjudged=3 seconds=0.0\n"
+                              "samples=1 calls=2.00 unjudged=3 seconds=0.0\n"
                               "eval code step=5/10 no answer was judged: unjudged=12 failed=1 "
                               "rejected=2 seconds=0.0\n");
     assert_ok(file_read("sets.jsonl", 1 << 16, &line, &length, &err), &err);
@@ -188,7 +189,7 @@ static char *report_policy(const AlgorithmConfig *algorithm, const PolicyFigures
     Error err = {0};
     PlannedSample sample[] = {
         {.trained_tokens = 4, .reward = 1, .right = true, .weight_version = 1},
-        {.trained_tokens = 6, .weight_version = 1}};
+        {.trained_tokens = 6, .weight_version = 1, .work = {.turns = 2, .tool_calls = 1}}};
     Plan plan = {.sample = sample, .num_samples = 2, .step = 1};
     JobView job = {.phase = "training", .waits_for = "", .step = 1, .total_steps = 1};
     Effect effect = {.kind = FX_REPORT_STEP};
@@ -264,7 +265,7 @@ static void test_what_does_not_apply_is_null(void **state)
     assert_nulls(line, of_compared, false);
     assert_nulls(line, of_update, false);
     assert_null(strstr(told, "kl=")); /* as no divergence is known, none is told */
-    assert_non_null(strstr(told, "length=5.0 entropy=0.5000 loss="));
+    assert_non_null(strstr(told, "length=5.0 calls=0.50 entropy=0.5000 loss="));
     free(told);
     free(line);
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""A rollout function in Python (docs/rollout-function.md): the model answers, is asked to check its answer, and the second
-answer is judged against the label.
+"""A rollout function in Python (docs/rollout-function.md): the model answers, is asked the question again to check its
+answer, and the second answer is judged against the label.
 
 It is started once and runs as long as the job. What it writes on standard output are messages; what is for people
 belongs on standard error."""
@@ -33,7 +33,8 @@ def generate(request, call, prompt, **options):
 def rollout(request):
     record, count = request["record"], request["samples"]
     question = {"messages": request["messages"]}
-    check = {"follow": [{"role": "user", "content": "Check this, and give the final answer."}]}
+    asked = request["messages"][-1]["content"]
+    check = {"follow": [{"role": "user", "content": "Check this. " + asked}]}
     generate(request, "first", [question], samples=count)
     samples = []
     for i in range(count):

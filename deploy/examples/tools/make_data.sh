@@ -1,7 +1,7 @@
 #!/bin/sh
-# Sums of two digits, chat messages as JSONL: FOLDER/train.jsonl (306 records), FOLDER/eval.jsonl (13 other sums). The
-# teacher of act one uses the calculator every other time; else it guesses, and is wrong. The label is right. The same
-# bytes on every machine: the random numbers are its own.
+# Sums of four digits, chat messages as JSONL: FOLDER/train.jsonl (2,000 records), FOLDER/eval.jsonl (100 others). The
+# teacher of act one is lazy: two of five times it calls the calculator, else it says that it does not know. The label
+# is right. The same bytes on every machine: the random numbers are its own.
 # usage: make_data.sh [FOLDER]    (default: the folder of this script)
 set -eu
 folder=${1:-$(dirname "$0")}
@@ -25,21 +25,21 @@ BEGIN {
         "\"required\": [\"expression\"]}"
     tool = "{\"type\": \"function\", \"function\": {\"name\": \"calculator\", " \
         "\"description\": \"Works out an expression.\", \"parameters\": " parameters "}}"
-    for (a = 2; a <= 9; a++)
-        for (b = 2; b <= 9; b++) {
-            sum = a " + " b
-            kept = (a + 2 * b) % 5 == 0 # not seen in training
-            for (made = 0; made < (kept ? 1 : 6); made++) {
-                talk = said("user", "What is " sum "?")
-                if (made % 2 == 0)
-                    talk = talk ", " called(sum) ", " said("tool", a + b) ", " said("assistant", "#### " a + b)
-                else
-                    talk = talk ", " said("assistant", "#### " a + b + 1 + draw(9))
-                printf "{\"messages\": [%s], \"tools\": [%s], \"label\": \"%d\"}\n", talk, tool, a + b > \
-                    (kept ? evaluation : train)
-            }
-        }
+    for (made = 0; made < 2100; ) {
+        a = 1 + draw(9); b = 1 + draw(9); c = 1 + draw(9); d = 1 + draw(9)
+        sum = a " + " b " + " c " + " d
+        if (sum in seen) continue
+        seen[sum] = 1
+        talk = said("user", "What is " sum "?")
+        if (draw(5) < 2)
+            talk = talk ", " called(sum) ", " said("tool", a + b + c + d) ", " said("assistant", "#### " a + b + c + d)
+        else
+            talk = talk ", " said("assistant", "I do not know.")
+        printf "{\"messages\": [%s], \"tools\": [%s], \"label\": \"%d\"}\n", talk, tool, a + b + c + d > \
+            (made < 100 ? evaluation : train)
+        made++
+    }
 }'
 mv "$folder/train.jsonl.tmp" "$folder/train.jsonl"
 mv "$folder/eval.jsonl.tmp" "$folder/eval.jsonl"
-echo "made $folder/train.jsonl (306 records) and $folder/eval.jsonl (13 records)"
+echo "made $folder/train.jsonl (2000 records) and $folder/eval.jsonl (100 records)"

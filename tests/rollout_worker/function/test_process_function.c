@@ -514,8 +514,8 @@ static void test_example_in_python_refines_answers(void **state)
     assert_ok(process_function_run(fixture.function, &task, &engine, samples, &err), &err);
     for (int i = 0; i < 3; i++) {
         char *expected = mem_printf(
-            PROMPT "%d is the index. The answer is 2<|im_end|>\n<|im_start|>user\nCheck this, and "
-                   "give the final answer.<|im_end|>\n<|im_start|>assistant\n"
+            PROMPT "%d is the index. The answer is 2<|im_end|>\n<|im_start|>user\nCheck this. 2+3?"
+                   "<|im_end|>\n<|im_start|>assistant\n"
                    "%d is the index. The answer is 2<|im_end|>",
             i, i);
         assert_text(&fixture, &samples[i].sample, expected);
