@@ -229,9 +229,10 @@ static Status find_folder(Browser *browser, Error *err)
     if (saved == NULL)
         return error_set(err, ERR_NOT_FOUND,
                          "the run in %s saves no answers: its job has no rollout.save.\n"
-                         "Add for example save: answers to its section rollout; the same command "
-                         "then goes on and saves what it generates.",
-                         options->run);
+                         "Add for example save: answers to its section rollout: a run that is not "
+                         "over saves what it generates from then on. To see what the model of one "
+                         "that is over answers, write a job with rollout.only and model.path: %s.",
+                         options->run, options->run);
     if (!path_is_folder(saved))
         return error_set(err, ERR_NOT_FOUND,
                          "%s, where the run's answers are saved, is not there (yet).\n"

@@ -370,6 +370,18 @@ static Status check_groups(const LoadedJob *job, Error *err)
     return OK;
 }
 
+/* A prompt has a token at least, so that the limit would never be met. */
+static Status check_answer_length(const LoadedJob *job, const LoadedJob *defaults, Error *err)
+{
+    int64_t answer = job->config.rollout.max_response_length, all = job->config.data.max_length;
+    if (answer < all || answer == defaults->config.rollout.max_response_length) return OK;
+    return job_refuse(
+        job, "rollout.max_response_length", "data.max_length", err,
+        "rollout.max_response_length is %lld, but prompt and answer together have at most %lld "
+        "tokens (data.max_length).\nLower max_response_length, or raise data.max_length.",
+        (long long)answer, (long long)all);
+}
+
 /* A value that was chosen and would change nothing. */
 static Status check_staleness(const LoadedJob *job, const LoadedJob *defaults, Error *err)
 {
@@ -415,6 +427,7 @@ static Status check_algorithm(const LoadedJob *job, Error *err)
                                 key);
     } else if (check_groups(job, err) != OK || check_serve(job, err) != OK ||
                check_staleness(job, defaults, err) != OK ||
+               check_answer_length(job, defaults, err) != OK ||
                check_programs(job, defaults, err) != OK || job_check_sampling(job, err) != OK) {
         status = ERR_INVALID;
     } else if (job->config.rollout.only) {

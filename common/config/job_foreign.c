@@ -63,6 +63,9 @@ const ConfigForeign job_foreign[] = {
     {"rollout_function_path custom_generate_function_path",
      "Write rollout.function: process:COMMAND, a program in any language, as "
      "docs/rollout-function.md tells"},
+    {"algorithm.type algorithm.name",
+     "Write algorithm.advantage_estimator, what a token is pushed by (grpo, ppo ...), and "
+     "algorithm.policy_loss; docs/algorithms.md has the keys of each method"},
     {"gspo", "Write algorithm.policy_loss: gspo"},
     {"cispo", "Write algorithm.policy_loss: cispo"},
     {"importance_sampling_level", "For `sequence` write algorithm.policy_loss: gspo"},

@@ -49,10 +49,14 @@ static const ConfigKey *find_namesake(const ConfigTable *table, const char *sect
     return NULL;
 }
 
-static const ConfigForeign *find_foreign(const ConfigTable *table, const char *leaf)
+/* By the whole of what was written, or by its last part, `leaf`, which is told in any section. */
+static const ConfigForeign *find_foreign(const ConfigTable *table, const char *path,
+                                         const char *leaf)
 {
     for (int i = 0; table->foreign != NULL && i < *table->num_foreign; i++)
-        if (config_word_in(table->foreign[i].names, leaf)) return &table->foreign[i];
+        if (config_word_in(table->foreign[i].names, path) ||
+            config_word_in(table->foreign[i].names, leaf))
+            return &table->foreign[i];
     return NULL;
 }
 
@@ -141,7 +145,7 @@ static Status refuse_unknown(const ConfigSource *source, const char *place, cons
     bool top = strcmp(leaf, path) == 0;
     const char *near_section = top ? nearest_section(table, leaf, arena) : NULL;
     const ConfigKey *key = find_namesake(table, section, leaf);
-    const ConfigForeign *foreign = find_foreign(table, leaf);
+    const ConfigForeign *foreign = find_foreign(table, path, leaf);
     if (key != NULL && in_section(key, section)) foreign = NULL;
     if (key == NULL && near_section == NULL) key = find_nearest(table, section, leaf, arena);
     Str hint = {0};

@@ -274,6 +274,14 @@ static const ToolFormat formats[] = {
 };
 #define FORMAT_COUNT (sizeof formats / sizeof formats[0])
 
+/* A name that the text is a part of, or else the one that is spelt most alike. */
+static const char *nearest_format(const char *text, const char *const *names)
+{
+    for (size_t i = 0; i < FORMAT_COUNT && strlen(text) > 1; i++)
+        if (strstr(names[i], text) != NULL) return names[i];
+    return str_nearest(text, names, FORMAT_COUNT);
+}
+
 Status tool_format_find(const char *name, const ToolFormat **ret, Error *err)
 {
     const char *names[FORMAT_COUNT];
@@ -286,7 +294,7 @@ Status tool_format_find(const char *name, const ToolFormat **ret, Error *err)
         str_free(&list);
         return OK;
     }
-    const char *nearest = str_nearest(name, names, FORMAT_COUNT);
+    const char *nearest = nearest_format(name, names);
     error_set(err, ERR_INVALID, "there is no tool format %s; expected auto, %s", QUOTED(name),
               str_text(&list));
     if (nearest != NULL) error_append(err, "did you mean %s?", nearest);

@@ -242,6 +242,47 @@ static void test_methods_by_other_names_are_known(void **state)
     }
 }
 
+static void test_keys_and_functions_by_other_names_are_known(void **state)
+{
+    (void)state;
+    refused(GENERATE "algorithm:\n  type: grpo\n", "Write algorithm.advantage_estimator");
+    static const struct {
+        const char *name, *advice;
+    } functions[] = {
+        {"rl", "Reinforcement learning is function: generate, with a reward"},
+        {"grpo", "algorithm.advantage_estimator says grpo"},
+        {"supervised", "Supervised training is function: sft."},
+        {"python", "function: process:COMMAND"},
+        {"genrate", "Did you mean generate?"},
+    };
+    for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++) {
+        char *rollout = mem_printf("  function: %s\n", functions[i].name);
+        refused(rollout, functions[i].advice);
+        free(rollout);
+    }
+}
+
+/* A limit that is never met; the default is nobody's choice. */
+static void test_an_answer_as_long_as_everything_is_refused(void **state)
+{
+    (void)state;
+    static const char *const message =
+        "rollout.max_response_length is 400, but prompt and answer together have at most 128 "
+        "tokens (data.max_length)";
+    JobConfig *config = NULL;
+    Error err = {0};
+    const char *job = "model: {path: m}\ndata: {train: a.jsonl, max_length: 128}\nrollout:\n"
+                      "  function: generate\n  reward: math\n  n_samples_per_prompt: 4\n"
+                      "  max_response_length: 400\n";
+    Status status = job_config_parse(job, "job.yaml", "/", &config, &err);
+    assert_fails(status, ERR_INVALID, &err, "job.yaml:7: ");
+    assert_non_null(strstr(err.message, message));
+    job = "model: {path: m}\ndata: {train: a.jsonl, max_length: 128}\nrollout:\n"
+          "  function: generate\n  reward: math\n  n_samples_per_prompt: 4\n";
+    assert_ok(job_config_parse(job, "job.yaml", "/", &config, &err), &err);
+    job_config_destroy(config);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -254,6 +295,8 @@ int main(void)
         cmocka_unit_test(test_what_biases_the_gradient_is_named),
         cmocka_unit_test(test_one_answer_to_a_prompt_is_refused_where_it_stands),
         cmocka_unit_test(test_methods_by_other_names_are_known),
+        cmocka_unit_test(test_keys_and_functions_by_other_names_are_known),
+        cmocka_unit_test(test_an_answer_as_long_as_everything_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,12 +11,22 @@ static const KeyName function_names[] = {{"sft", ROLLOUT_SFT},
                                          {"plugin:", ROLLOUT_PLUGIN},
                                          {NULL, 0}};
 
+static const ConfigForeign other_functions[] = {
+    {"rl rlhf rlvr grpo ppo rloo dapo reinforce rollout policy",
+     "Reinforcement learning is function: generate, with a reward; algorithm.advantage_estimator "
+     "says grpo, ppo or another"},
+    {"supervised finetune finetuning fine-tuning instruction",
+     "Supervised training is function: sft"},
+    {"python custom", "A program of yours, in any language, is function: process:COMMAND"},
+    {0}};
+
 static const ConfigKey keys[] = {
     {.path = "rollout.function",
      .type = KEY_ENUM,
      .offset = AT(rollout.function),
      .preset = "sft",
      .names = function_names,
+     .foreign = other_functions,
      .text_offset = AT(rollout.function_of),
      .meaning = "how a record becomes samples; sft renders, tokenizes and masks it; generate lets "
                 "the policy answer its prompt and judges the answers (reinforcement learning); "

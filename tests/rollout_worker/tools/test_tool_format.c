@@ -179,6 +179,8 @@ static void test_unknown_format_is_refused_by_name(void **state)
     assert_fails(tool_format_find("hermse", &found, &err), ERR_INVALID, &err,
                  "expected auto, hermes, llama3_json, qwen_xml, glm");
     assert_non_null(strstr(err.message, "did you mean hermes?"));
+    assert_fails(tool_format_find("xml", &found, &err), ERR_INVALID, &err,
+                 "did you mean qwen_xml?");
 }
 
 static void test_format_is_found_from_the_template(void **state)
