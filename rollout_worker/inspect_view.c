@@ -275,6 +275,19 @@ void inspect_view_summary(const InspectOptions *options, const InspectSummary *s
     put_list(options, summary, out);
 }
 
+/* That a run would go on does not make it what was meant. */
+static void put_few(const InspectOptions *options, const InspectSummary *summary, Str *out)
+{
+    uint64_t used = summary->completed + summary->truncated;
+    if (used == 0 || 2 * used >= summary->records) return;
+    str_printf(out, "  warning: only %.1f %% of these records are used",
+               percent(used, summary->records));
+    if (2 * summary->rejected[REJECT_TOO_LONG] >= summary->records)
+        str_printf(out, "; raise data.max_length, which is %lld",
+                   (long long)options->config->data.max_length);
+    str_puts(out, "\n");
+}
+
 void inspect_view_brief(const InspectOptions *options, const InspectSummary *summary, Str *out)
 {
     uint64_t used = summary->completed + summary->truncated;
@@ -298,6 +311,7 @@ void inspect_view_brief(const InspectOptions *options, const InspectSummary *sum
                    fate_of(options, (RejectReason)reason));
         paint_message(inspect_first(summary, true, reason)->message, out);
     }
+    put_few(options, summary, out);
     for (int note = 0; note < NOTE_COUNT; note++) {
         if (summary->odd[note] == 0) continue;
         str_printf(out, "  %llu odd (%s), and %s. The first:\n",

@@ -23,11 +23,20 @@ static void line_and_column(const char *text, size_t offset, int *ret_line, int 
     *ret_column = column;
 }
 
+/* "answers.jsonl:7", whose text is that line. */
+static bool names_a_line(const char *where)
+{
+    const char *colon = strrchr(where, ':');
+    return colon != NULL && colon[1] != '\0' && colon[1 + strspn(colon + 1, "0123456789")] == '\0';
+}
+
 static Status refuse_at(Error *err, const char *where, const char *text, size_t offset,
                         const char *what)
 {
     int line, column;
     line_and_column(text, offset, &line, &column);
+    if (line == 1 && names_a_line(where))
+        return error_set(err, ERR_DATA, "%s:%d: %s", where, column, what);
     return error_set(err, ERR_DATA, "%s:%d:%d: %s", where, line, column, what);
 }
 

@@ -16,7 +16,8 @@
 
 /* Parses exactly one value of `length` bytes with nothing but white space after it. A syntax error names
  * `where`, line and column. Nesting deeper than JSON_DEPTH_MAX, an escaped NUL and bytes that are not
- * UTF-8 are refused.
+ * UTF-8 are refused. Where `where` ends in a line's number ("answers.jsonl:7") and the text is that line, column alone
+ * follows it.
  *
  * A number whose value as a double does not tell how it was written (one with a fraction or an exponent, or of more
  * than 15 characters) has its spelling in `valuestring`, as templates need it: 1.0 is not 1. */

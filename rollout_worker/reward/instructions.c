@@ -64,7 +64,7 @@ static void instructions_score(void *opened, const RewardRequest *request, Rewar
         bool follows = false;
         if (instruction_check(name, arguments_of(request->metadata, index), request->response,
                               &follows, &err) != OK) {
-            reward_refuse(ret, "%s", err.message);
+            reward_refuse(ret, "the record's metadata: %s", err.message);
             str_free(&failed);
             return;
         }
@@ -78,5 +78,6 @@ static void instructions_score(void *opened, const RewardRequest *request, Rewar
     str_free(&failed);
 }
 
-const RewardTable reward_instructions = {"instructions", instructions_open, instructions_close,
-                                         instructions_score, NULL, instructions_score};
+const RewardTable reward_instructions = {
+    "instructions", instructions_open, instructions_close, instructions_score,
+    NULL,           instructions_score};

@@ -59,6 +59,7 @@ static void grade(Slice text, const RewardRequest *request, RewardResult *ret)
     } else {
         bool equal = math_answers_equal(expected, answer);
         reward_judge(ret, equal, equal ? 1 : 0, answer);
+        if (answer.length == 0) reward_explain(ret, "the \\boxed answer is empty");
     }
     str_free(&scratch);
 }

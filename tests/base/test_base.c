@@ -104,6 +104,9 @@ static void test_json_names_the_place(void **state)
     cJSON_Delete(json);
     const char *cut = "{\"a\": [1, 2";
     assert_fails(json_parse(cut, strlen(cut), "x.json", &json, &err), ERR_DATA, &err, "too soon");
+    /* what is a line of a file already has no line of its own */
+    assert_fails(json_parse(cut, strlen(cut), "x.jsonl:7", &json, &err), ERR_DATA, &err,
+                 "x.jsonl:7:12: ");
     const char *good = "{\"n\": 3, \"s\": \"t\", \"f\": 1.5}";
     assert_ok(json_parse(good, strlen(good), "x.json", &json, &err), &err);
     int64_t n = 0;

@@ -138,6 +138,8 @@ case_validate() {
     validate 0 "data.train=some.jsonl" data.bad_record=skip
     validate 3 data.max_length=40
     says out "give 0 samples" "1000 as too_long" "at most 40"
+    validate 0 data.max_length=50 # a run would go on, but hardly as it was meant
+    says out "warning: only 37.6 % of these records are used; raise data.max_length, which is 50"
 
     # The model folder, the placement, the memory.
     validate 2 data.max_length=4000 train.max_tokens_per_gpu=4096

@@ -127,6 +127,10 @@ static void test_gsm8k_compares_by_value(void **state)
 static void test_math_finds_the_last_box(void **state)
 {
     (void)state;
+    RewardResult result = score("\"math\"", "so \\boxed{", "7", NULL);
+    assert_int_equal(result.outcome, REWARD_WRONG);
+    assert_string_equal(result.reason, "the \\boxed answer is empty");
+    reward_result_clear(&result);
     assert_score("\"math\"", "first \\boxed{3}, and in the end \\boxed{\\frac{1}{2}}.", "1/2", 1);
     assert_score("\"math\"", "\\boxed{1} and \\boxed{2}", "1, 2", 1);
     assert_score("\"math\"", "\\boxed{2}. Long after that, again: \\boxed{1}", "1", 1);
