@@ -34,3 +34,11 @@ code=0
 samples --step 99 2> err.txt || code=$?
 [ "$code" -eq 2 ] && grep -q 'no answers of that step' err.txt || fail "code $code: $(cat err.txt)"
 nothing_left
+
+# A run that saved nothing and is over saves nothing by going on.
+mkdir unsaved
+grep -v ' save: ' "$RUN/config.effective.yaml" > unsaved/config.effective.yaml
+code=0
+"$BIN/controller" samples --run unsaved 2> err.txt || code=$?
+[ "$code" -eq 2 ] && grep -q 'unsaved saves no answers' err.txt &&
+    grep -q 'write a job with rollout.only and model.path: unsaved' err.txt || fail "code $code: $(cat err.txt)"
