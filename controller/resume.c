@@ -131,7 +131,9 @@ static Status check_text_files(const JobConfig *config, const Beginning *begin, 
     return OK;
 }
 
-static Status check_config(const JobConfig *config, const Beginning *begin, Error *err)
+/* ret_changes: what is other than it was, to be told once the run goes on; NULL: nothing. */
+static Status check_config(const JobConfig *config, const Beginning *begin, char **ret_changes,
+                           Error *err)
 {
     JobConfig *before = NULL;
     Error why = {0};
@@ -140,9 +142,7 @@ static Status check_config(const JobConfig *config, const Beginning *begin, Erro
                   F_STR("why", why.message));
         return OK;
     }
-    char *changes = job_config_changes(before, config);
-    if (changes != NULL) log_event(LOG_WARN, "settings_changed", F_STR("what", changes));
-    free(changes);
+    *ret_changes = job_config_changes(before, config);
     Status status = check_order(before, config, begin->path, err);
     job_config_destroy(before);
     return status;
@@ -185,6 +185,7 @@ Status resume_find(const Stage *stage, int num_stages, const RunFolder *folder, 
                    Error *err)
 {
     Beginning begin = {0};
+    char *changes = NULL;
     const CheckpointWatch watch = {
         .skipped = warn_of_damage, .checking = say_checking, .interval_ms = CHECKING_SAID_MS};
     TRY(checkpoint_find_latest(folder->checkpoints, &begin.path, &begin.manifest, &watch, err));
@@ -196,11 +197,14 @@ Status resume_find(const Stage *stage, int num_stages, const RunFolder *folder, 
     if (status != OK) goto done;
     const JobConfig *config = stage[begin.state.stage].config;
     log_event(LOG_INFO, "resuming", F_INT("step", begin.manifest->step), F_STR("from", begin.path));
-    status = check_config(config, &begin, err);
+    status = check_config(config, &begin, &changes, err);
     if (status == OK) status = check_model(config, begin.path, err);
     if (status == OK) status = check_text_files(config, &begin, err);
     if (status == OK) status = check_stage_start(config, folder, &begin, err);
+    if (status == OK && changes != NULL)
+        log_event(LOG_WARN, "settings_changed", F_STR("what", changes));
 done:
+    free(changes);
     if (status == OK)
         *ret = begin;
     else

@@ -365,6 +365,7 @@ case_resume_with_other_settings() {
 
     refused 2 "$BIN/controller" --config job.yaml --set seed=7 --set run_dir="$RUN"
     says message "seed is 7" "began with 42" "another run_dir"
+    ! grep -q settings_changed message || fail "it tells what changed in a run that does not go on"
     refused 2 "$BIN/controller" --config job.yaml --set data.shuffle=false
     says message "data.shuffle is false" "began with true"
     cp -r "$SOURCE/deploy/examples/tiny/model" other
@@ -374,6 +375,7 @@ case_resume_with_other_settings() {
     echo " " >>other/tokenizer.json
     refused 2 "$BIN/controller" --config job.yaml --set model.tokenizer=other
     says message "other/tokenizer.json" "other tokens"
+    ! grep -q settings_changed message || fail "it tells what changed in a run that does not go on"
     cp -r "$SOURCE/deploy/examples/tiny/model" moved # elsewhere, but the same
     SETTINGS="$SETTINGS --set model.tokenizer=moved --set train.num_steps=13"
     run_job
