@@ -170,7 +170,8 @@ static void place_rejections(const MakerTask *task, Answer *ret)
 
 static void refuse_record(const MakerTask *task, const Error *why, Answer *ret)
 {
-    char *message = mem_printf("%s: %s\n  to do: correct the record, or drop it",
+    char *message = mem_printf("%s: %s\n  to do: correct the record, or drop it; "
+                               "data.bad_record: skip passes over such ones",
                                task->prompt->record->source, why->message);
     reject_all(task, REJECT_BAD_RECORD, message, ret);
     free(message);

@@ -205,7 +205,8 @@ static void test_a_record_that_the_program_refuses_is_a_bad_one(void **state)
     for (size_t i = 0; i < reply->n_samples; i++)
         assert_rejected(reply->samples[i], REJECT_BAD_RECORD,
                         "train.jsonl:3: record 2, rollout function: the rollout function says: no "
-                        "such board");
+                        "such board\n  to do: correct the record, or drop it; "
+                        "data.bad_record: skip passes over such ones");
     troupe__lease_reply__free_unpacked(reply, NULL);
     boards_close(&boards);
 }
