@@ -97,9 +97,14 @@ static void on_started(Controller *c, const Event *event)
                  event->reply.start.memory_plan);
     if (++c->gang.answers < core_num_train(c)) return;
     c->gang.state = GANG_READY;
-    core_log(c, LOG_INFO, "model_ready", "%lld parameters on %d ranks (tp %lld, dp %lld)",
+    char from[64] = "";
+    if (c->step > 0)
+        snprintf(from, sizeof from, "; goes on from step %lld", (long long)c->step);
+    else if (c->generation > 1)
+        snprintf(from, sizeof from, "; begins anew");
+    core_log(c, LOG_INFO, "model_ready", "%lld parameters on %d ranks (tp %lld, dp %lld)%s",
              (long long)c->gang.parameters, core_num_train(c), (long long)c->config->train.tp_size,
-             (long long)c->config->train.dp_size);
+             (long long)c->config->train.dp_size, from);
     core_log(c, LOG_DEBUG, "memory_of_a_rank", "%s", c->gang.memory_plan);
 }
 

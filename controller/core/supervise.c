@@ -114,7 +114,8 @@ void supervise_restart_gang(Controller *c, const char *reason)
         if (c->actor[i].state != ACTOR_PENDING) prepare_restart(c, i, cause);
     gang_reset(c);
     job_roll_back(c);
-    core_log(c, LOG_WARN, "gang_restart", "from step %lld, generation %u: %s", (long long)c->step,
+    core_log(c, LOG_WARN, "gang_restart", "from step %lld%s, generation %u: %s", (long long)c->step,
+             c->save.rewind_owed ? ", or the one whose checkpoint is being committed" : "",
              c->generation, cause);
 }
 

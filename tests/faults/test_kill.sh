@@ -48,6 +48,13 @@ for turn in 1 2 3; do
 done
 finish_job 0
 nothing_left
+case $actor in
+train-1 | node_agent) # whoever sees a step again is told from where it went on
+    [ "$(grep 'model_ready' "$RUN.out" | grep -vc 'goes on from step [0-9]\|begins anew')" = 1 ] &&
+        grep -q 'model_ready.*\(goes on from step [0-9]\|begins anew\)' "$RUN.out" ||
+        fail "does not say from which step it goes on"
+    ;;
+esac
 metrics_ascend
 [ "$(digest_of "$RUN")" = "$expected" ] || fail "killing $actor changed the weights (seed ${SEED:-default})"
 echo "same weights after three kills of $actor: $expected"
