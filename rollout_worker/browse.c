@@ -160,40 +160,41 @@ static Status find_groups(Browser *browser, Error *err)
 
 /* ---- which folder ---- */
 
-typedef struct Versions {
+typedef struct Evaluations {
     const char *set;
-    int64_t newest;
-    Str seen; /* of the set's steps, for messages */
-} Versions;
+    int64_t newest; /* step that the newest one came after */
+    Str seen;       /* the steps, for messages */
+} Evaluations;
 
-static void take_version(void *context, const char *name)
+static void take_evaluation(void *context, const char *name)
 {
-    Versions *versions = context;
-    size_t length = strlen(versions->set);
+    static const char mark[] = "-step";
+    Evaluations *evaluations = context;
+    size_t length = strlen(evaluations->set), begin = length + sizeof mark - 1;
     char *end = NULL;
-    if (strncmp(name, versions->set, length) != 0 || strncmp(name + length, "-v", 2) != 0) return;
-    long long version = strtoll(name + length + 2, &end, 10);
+    if (strncmp(name, evaluations->set, length) != 0) return;
+    if (strncmp(name + length, mark, sizeof mark - 1) != 0) return;
+    long long step = strtoll(name + begin, &end, 10);
     if (*end != '\0') return;
-    str_printf(&versions->seen, " %lld", version - 1);
-    if (version > versions->newest) versions->newest = version;
+    str_printf(&evaluations->seen, " %lld", step);
+    if (step > evaluations->newest) evaluations->newest = step;
 }
 
-/* Version v is what step v trains from, so it is of v - 1 steps. */
 static Status find_set_folder(Browser *browser, const char *saved, Error *err)
 {
     const BrowseOptions *options = &browser->options;
-    Versions versions = {.set = options->set};
-    TRY(list_folder(saved, take_version, &versions, err));
-    int64_t version = options->step >= 0 ? options->step + 1 : versions.newest;
-    browser->folder = mem_printf("%s/%s-v%lld", saved, options->set, (long long)version);
+    Evaluations evaluations = {.set = options->set};
+    TRY(list_folder(saved, take_evaluation, &evaluations, err));
+    int64_t step = options->step >= 0 ? options->step : evaluations.newest;
+    browser->folder = mem_printf("%s/%s-step%lld", saved, options->set, (long long)step);
     Status status = OK;
     if (!path_is_folder(browser->folder))
         status = error_set(err, ERR_NOT_FOUND, "no answers to set %s%s are saved in %s.\n%s%s.",
                            options->set, options->step >= 0 ? " after that step" : "", saved,
-                           versions.seen.length > 0 ? "It was evaluated after steps"
-                                                    : "No evaluation of it is there",
-                           str_text(&versions.seen));
-    str_free(&versions.seen);
+                           evaluations.seen.length > 0 ? "It was evaluated after steps"
+                                                       : "No evaluation of it is there",
+                           str_text(&evaluations.seen));
+    str_free(&evaluations.seen);
     return status;
 }
 

@@ -35,13 +35,20 @@ static void put_head(const BrowsedAnswer *answer, Str *out)
     const Sample *sample = answer->sample;
     str_printf(out, "position %lld, answer %d of %d", (long long)sample->position,
                sample->index + 1, answer->group_size);
-    if (answer->step > 0) str_printf(out, ", step %lld", (long long)answer->step);
+    if (answer->step > 0)
+        str_printf(out, ", %s step %lld",
+                   answer->trained       ? "trained in"
+                   : is_rejected(answer) ? "rejected at"
+                                         : "dropped at",
+                   (long long)answer->step);
     if (is_rejected(answer)) {
         str_puts(out, ": not judged\n");
         return;
     }
     str_printf(out, ": %s, reward %g", sample->right ? "right" : "wrong", (double)sample->reward);
-    if (isfinite(answer->advantage)) str_printf(out, ", advantage %+.4g", answer->advantage);
+    bool learns = why_dropped(answer) == NULL;
+    if (learns && isfinite(answer->advantage))
+        str_printf(out, ", advantage %+.4g", answer->advantage);
     str_putc(out, '\n');
 }
 

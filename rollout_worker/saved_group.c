@@ -29,7 +29,7 @@ int saved_group_stage(const char *name)
 char *saved_group_path(const char *folder, const char *set, int64_t version, int64_t position)
 {
     char kind[SET_NAME_BYTES + 24] = "train";
-    if (set != NULL) snprintf(kind, sizeof kind, "%s-v%lld", set, (long long)version);
+    if (set != NULL) snprintf(kind, sizeof kind, "%s-step%lld", set, (long long)version - 1);
     return mem_printf("%s/%s/%06lld/%09lld.jsonl", folder, kind, (long long)(position / 1000),
                       (long long)position);
 }

@@ -22,8 +22,9 @@ char *saved_group_root(const char *folder, int generating_before);
 /* The number in the name of such a folder; 0: it is none. */
 int saved_group_stage(const char *name);
 
-/* FOLDER/train/000000/000000012.jsonl, FOLDER/gsm8k-v7/000000/000000012.jsonl: positions by
- * thousands. `set` is that of an evaluation; NULL: training. Owned. */
+/* FOLDER/train/000000/000000012.jsonl, FOLDER/gsm8k-step6/000000/000000012.jsonl: positions by
+ * thousands. `set` is that of an evaluation; NULL: training. The weights of version 7, which step 7
+ * trains from, are those after step 6: people know evaluations by that. Owned. */
 char *saved_group_path(const char *folder, const char *set, int64_t version, int64_t position);
 
 /* Writes the file whole or not at all, and the folders it is in. */

@@ -91,6 +91,7 @@ static int make_run(void **state)
     save(NULL, 3, 1, (double)NAN); /* too small */
     save(NULL, 1000, -1, 0);
     save("eval", 0, 1, 0);
+    assert_true(path_exists(RUN "/answers/eval-step6")); /* version 7 */
     assert_ok(ledger_open(RUN "/ledger.jsonl", NULL, &ledger, NULL, &err), &err);
     consume(ledger, 1, 0, 0, 1);
     consume(ledger, 2, 2, 2, 3);
@@ -212,7 +213,7 @@ static void test_browse_tells_what_became_of_an_answer(void **state)
 {
     (void)state;
     BrowsedAnswer kept =
-        answer_at(2, 1, "\"dropped\": null", "step 2: right, reward 2, advantage +");
+        answer_at(2, 1, "\"dropped\": null", "trained in step 2: right, reward 2, advantage +");
     assert_true(kept.trained);
     assert_int_equal(kept.step, 2);
     /* GRPO: the distance from the mean 1.125 over the deviation 1.75 / sqrt(2) */
@@ -221,7 +222,9 @@ static void test_browse_tells_what_became_of_an_answer(void **state)
     BrowsedAnswer flat = answer_at(1, 0, "\"dropped\": \"zero_variance\"",
                                    "not trained: its group was dropped, zero_variance");
     assert_false(flat.trained);
+    answer_at(1, 0, "\"trained\": false", "dropped at step 1: wrong, reward 0.5\n");
     BrowsedAnswer lost = answer_at(3, 1, "\"dropped\": \"unjudged\"", "the verifier is away");
+    answer_at(3, 1, "\"trained\": false", "rejected at step 2: not judged\n");
     assert_false(lost.trained);
     assert_true(isnan(lost.advantage));
     BrowsedAnswer waits = answer_at(1000, 0, "\"step\": null", "prompt 1000?⟦one⟧");

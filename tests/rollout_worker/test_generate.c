@@ -250,8 +250,8 @@ static void test_evaluation_sets_have_their_own_settings_rewards_and_noise(void 
     for (size_t i = 0; i < reply->n_samples; i++)
         assert_true(reply->samples[i]->reward == 0);
     troupe__lease_reply__free_unpacked(reply, NULL);
-    assert_true(path_exists(FOLDER "/answers/long-v1/000000/000000000.jsonl"));
-    assert_true(path_exists(FOLDER "/answers/other-v1/000000/000000000.jsonl"));
+    assert_true(path_exists(FOLDER "/answers/long-step0/000000/000000000.jsonl"));
+    assert_true(path_exists(FOLDER "/answers/other-step0/000000/000000000.jsonl"));
     Sample one, two;
     fetch(stage, "long", 0, 0, &one);
     fetch(stage, "other", 0, 0, &two);
@@ -743,7 +743,7 @@ static void test_answers_that_were_saved_are_loaded_to_the_bit(void **state)
     lease_train(stage, 0, RECORDS);
     fetch_all(stage, &made);
     troupe__lease_reply__free_unpacked(lease(stage, "eval", 0, 1), NULL);
-    assert_true(path_exists(FOLDER "/answers/eval-v1/000000/000000000.jsonl"));
+    assert_true(path_exists(FOLDER "/answers/eval-step0/000000/000000000.jsonl"));
     stage->config.rollout.save = NULL;
     stage->config.rollout.load = FOLDER "/answers";
     worker_restart(stage); /* and no weights */
