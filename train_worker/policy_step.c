@@ -458,7 +458,10 @@ static Status run_step(Run *run, Error *err)
     TRY(take_advantages(run, err));
     TrainStep whole = make_update(run);
     if (run->critic != NULL) TRY(update_critic(run, &whole, err));
-    if (run->step->critic_only) return trainer_pass_step(run->policy, run->step->step, err);
+    if (run->step->critic_only) {
+        run->result->policy.tokens = run->result->critic.tokens; /* what there is of a rate */
+        return trainer_pass_step(run->policy, run->step->step, err);
+    }
     return update_policy(run, &whole, err);
 }
 

@@ -41,7 +41,7 @@ typedef struct PolicyStep {
 /* As StepResult: over this rank's data-parallel share, except groups. Norms of gradients are means
  * over updates; one that was skipped makes the step one. */
 typedef struct PolicyStepResult {
-    StepResult policy;
+    StepResult policy;  /* where it stays as it was, 0 but for `tokens`: the critic's */
     StepResult critic;  /* times and FLOPs of all its passes; the rest of the last */
     StepResult passes;  /* times and FLOPs of what came before the updates */
     GroupCounts groups; /* of the global batch */

@@ -150,15 +150,19 @@ int64_t job_micro_batch_tokens(const JobConfig *config)
     return config->train.max_tokens_per_gpu;
 }
 
+static bool learns_by_rewards(const JobConfig *config)
+{
+    return config->rollout.function != ROLLOUT_SFT && !config->rollout.only;
+}
+
 bool job_wants_reference(const JobConfig *config)
 {
-    return config->rollout.function != ROLLOUT_SFT && algorithm_uses_reference(&config->algorithm);
+    return learns_by_rewards(config) && algorithm_uses_reference(&config->algorithm);
 }
 
 bool job_wants_critic(const JobConfig *config)
 {
-    return config->rollout.function != ROLLOUT_SFT &&
-           config->algorithm.advantage_estimator == ADVANTAGE_PPO;
+    return learns_by_rewards(config) && config->algorithm.advantage_estimator == ADVANTAGE_PPO;
 }
 
 static bool is_unset(const LoadedJob *job, const char *path)

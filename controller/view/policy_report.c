@@ -107,11 +107,16 @@ static void put_answers(Metrics *metrics, const Plan *plan)
 
 /* ---- of the update ---- */
 
+/* Averaged as the policy's loss is. */
+static double value_loss_of(const PolicyFigures *figures)
+{
+    return where(figures->value_tokens > 0, share(figures->value_loss, figures->normaliser));
+}
+
 static void put_critic(Metrics *metrics, const PolicyFigures *figures, double value_clip)
 {
     if (figures->value_tokens == 0) return;
-    metrics_put(metrics, "critic-train/value_loss",
-                share(figures->value_loss, figures->normaliser));
+    metrics_put(metrics, "critic-train/value_loss", value_loss_of(figures));
     metrics_put(metrics, "critic-train/value_clipfrac",
                 where(value_clip > 0, share(figures->value_clipped, figures->value_tokens)));
     metrics_put(metrics, "critic-train/grad_norm", figures->critic_grad_norm);
@@ -211,6 +216,7 @@ PolicyView policy_view_step(const Effect *effect)
         .kl = where(refers, share(figures->ref_kl, tokens)),
         .old_kl = where(figures->old_kl != 0, share(figures->old_kl, tokens)),
         .entropy = share(figures->entropy, tokens),
+        .value_loss = value_loss_of(figures),
         .mismatches = figures->log_probs_differ,
     };
 }
@@ -225,6 +231,7 @@ void policy_text(const PolicyView *view, Str *text)
     if (isfinite(view->kl)) str_printf(text, " kl=%.3g", view->kl);
     if (isfinite(view->old_kl)) str_printf(text, " ppo_kl=%.3g", view->old_kl);
     if (isfinite(view->entropy)) str_printf(text, " entropy=%.4f", view->entropy);
+    if (isfinite(view->value_loss)) str_printf(text, " value_loss=%.4f", view->value_loss);
     if (view->mismatches > 0)
         str_printf(text, " logprob_mismatches=%lld", (long long)view->mismatches);
 }

@@ -18,6 +18,7 @@ typedef struct PolicyView {
     double
         old_kl; /* from the old policy; NAN where it is 0, as in all steps with their own weights */
     double entropy;
+    double value_loss;  /* of the critic, where there is one */
     int64_t mismatches; /* log-probs of generation that are not the trainer's to the bit */
 } PolicyView;
 

@@ -844,6 +844,14 @@ static void test_config_run_without_training_needs_a_folder(void **state)
     REFUSED(ONLY(", save: s, load: l"), "rollout.load has no effect with rollout.only");
     REFUSED("model: {path: m}\ndata: {train: t}\nrollout: {only: true}\n",
             "no effect with rollout.function: sft");
+
+    /* Any job can be looked at so: how it learns is passed over, and costs nothing. */
+    JobConfig *config = parse(ONLY(", save: s") "algorithm: {kl_coef: 0.1}\n");
+    assert_false(job_wants_reference(config) || config->train.memory_reference);
+    job_config_destroy(config);
+    config = parse(ONLY(", save: s") "algorithm: {advantage_estimator: ppo}\n");
+    assert_false(job_wants_critic(config) || config->train.memory_critic);
+    job_config_destroy(config);
 }
 
 int main(void)

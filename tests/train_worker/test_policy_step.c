@@ -369,6 +369,7 @@ static void critic_body(const Ranks *ranks, void *argument)
     PolicyStepResult result;
     rank_ok(policy_step(policy, critic, &algorithm, &step, &result, &err), &err);
     rank_check(trainer_step(policy) == 1 && policy->optimizer->updates == 0);
+    rank_check(result.policy.tokens > 0 && result.policy.trained_tokens == 0);
     rank_check(trainer_step(critic) == 30 && critic->optimizer->updates == 30);
     values_of(critic, &rollout, after);
     rank_check(value_error(after, &rollout) < 0.3 * value_error(before, &rollout));
