@@ -310,6 +310,8 @@ static bool read_lease(Shell *shell, Event *event, Bytes body)
                      .tool_s = from->tool_s,
                      .judge_s = from->judge_s},
         };
+        for (size_t k = 0; k < from->n_part && k < REWARDS_MAX; k++)
+            meta[i].work.part[meta[i].work.num_parts++] = from->part[k];
         why[i] = from->reject_message[0] != '\0' ? from->reject_message : NULL;
     }
     event->reply.lease.meta = meta;

@@ -81,6 +81,18 @@ static void put_named(const BrowsedAnswer *answer, const char *key, Str *out)
     paint_message(text, out);
 }
 
+/* A value of the file as it stands there: what several rewards said, what is the user's own. */
+static void put_value(const BrowsedAnswer *answer, const char *key, Str *out)
+{
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(answer->json, key);
+    if (value == NULL) return;
+    Str text = {0};
+    json_append(&text, value);
+    str_printf(out, "  %s:\n", key);
+    paint_message(str_text(&text), out);
+    str_free(&text);
+}
+
 /* Token by token, each with what the trainer makes of it. */
 static Status put_tokens(const Sample *sample, const Tokenizer *tokenizer, Painter *painter,
                          Error *err)
@@ -121,6 +133,8 @@ void browse_view_text(const BrowsedAnswer *answer, const Tokenizer *tokenizer, b
     put_named(answer, "label", out);
     put_named(answer, "answer", out);
     put_named(answer, "reason", out);
+    put_value(answer, "rewards", out);
+    put_value(answer, "extra", out);
     str_putc(out, '\n');
     if (tokenizer == NULL || is_rejected(answer) ||
         put_tokens(answer->sample, tokenizer, &painter, &err) != OK) {

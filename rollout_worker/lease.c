@@ -109,6 +109,8 @@ static void fill_meta(const Sample *sample, Troupe__SampleMeta *ret)
     ret->retries = (uint32_t)meta.work.retries;
     ret->tool_s = meta.work.tool_s;
     ret->judge_s = meta.work.judge_s;
+    ret->part = (float *)sample->work.part; /* borrowed: packed before the sample goes */
+    ret->n_part = (size_t)meta.work.num_parts;
     for (int i = NOTE_COUNT - 1; i >= 0; i--) /* the first's, in the end */
         if (sample->note_message[i] != NULL) ret->reject_message = sample->note_message[i];
     if (sample->reject_message != NULL) ret->reject_message = sample->reject_message;

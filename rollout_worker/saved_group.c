@@ -66,6 +66,30 @@ static void put_arrays(Str *out, const Sample *sample)
     str_putc(out, ']');
 }
 
+/* What each reward of a weighted sum said. */
+static void put_parts(Str *out, const SampleWork *work, const RewardNames *names)
+{
+    int count = names == NULL || names->count < work->num_parts ? 0 : work->num_parts;
+    for (int i = 0; i < count; i++) {
+        str_puts(out, i == 0 ? ", \"rewards\": {" : ", ");
+        json_append_string(out, names->name[i]);
+        str_printf(out, ": %.9g", (double)work->part[i]);
+    }
+    if (count > 0) str_putc(out, '}');
+}
+
+/* What reward and rollout function had to say beside, in their own form. */
+static void put_extra(Str *out, const char *of_reward, const cJSON *of_function)
+{
+    if (of_reward == NULL && of_function == NULL) return;
+    bool both = of_reward != NULL && of_function != NULL;
+    str_puts(out, both ? ", \"extra\": {\"function\": " : ", \"extra\": ");
+    if (of_function != NULL) json_append(out, of_function);
+    if (both) str_puts(out, ", \"reward\": ");
+    if (of_reward != NULL) str_puts(out, of_reward);
+    if (both) str_putc(out, '}');
+}
+
 static void put_sample(Str *out, const Sample *sample, const SavedTexts *texts, int i)
 {
     str_printf(out, "{\"position\": %lld, \"index\": %d, \"status\": \"%s\"",
@@ -76,6 +100,7 @@ static void put_sample(Str *out, const Sample *sample, const SavedTexts *texts, 
     } else {
         str_printf(out, ", \"reward\": %.9g, \"right\": %s", (double)sample->reward,
                    sample->right ? "true" : "false");
+        put_parts(out, &sample->work, texts->rewards);
         put_arrays(out, sample);
     }
     put_text(out, "prompt", texts->prompt);
@@ -83,6 +108,7 @@ static void put_sample(Str *out, const Sample *sample, const SavedTexts *texts, 
     put_text(out, "response", texts->response[i]);
     put_text(out, "answer", slice_from(texts->result[i].answer));
     put_text(out, "reason", slice_from(texts->result[i].reason));
+    put_extra(out, texts->result[i].extra, texts->extra != NULL ? texts->extra[i] : NULL);
     str_puts(out, "}\n");
 }
 
@@ -161,6 +187,13 @@ static Status read_versions(const Line *line, Sample *sample, Error *err)
     return OK;
 }
 
+static void read_parts(const Line *line, SampleWork *work)
+{
+    const cJSON *parts = cJSON_GetObjectItemCaseSensitive(line->json, "rewards"), *part = NULL;
+    cJSON_ArrayForEach(part, parts) if (cJSON_IsNumber(part) && work->num_parts < REWARDS_MAX)
+        work->part[work->num_parts++] = (float)part->valuedouble;
+}
+
 static Status read_trained(const Line *line, Sample *sample, Error *err)
 {
     double reward = 0, temperature = 0;
@@ -168,6 +201,7 @@ static Status read_trained(const Line *line, Sample *sample, Error *err)
     TRY(json_double(line->json, "reward", line->where, &reward, err));
     TRY(json_double(line->json, "temperature", line->where, &temperature, err));
     TRY(json_bool(line->json, "right", line->where, &sample->right, err));
+    read_parts(line, &sample->work);
     sample->reward = (float)reward;
     sample->temperature = (float)temperature;
     TRY(read_numbers(line, sample, err));

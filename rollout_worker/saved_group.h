@@ -6,6 +6,7 @@
 #ifndef TROUPE_ROLLOUT_WORKER_SAVED_GROUP_H
 #define TROUPE_ROLLOUT_WORKER_SAVED_GROUP_H
 
+#include "config/reward_names.h"
 #include "rollout_worker/reward/reward.h"
 #include "rollout_worker/rollout.h"
 
@@ -14,6 +15,9 @@ typedef struct SavedTexts {
     Slice prompt, label;
     const Slice *response;      /* [count of the group] */
     const RewardResult *result; /* the same */
+    const cJSON *const *extra;  /* the same, entries may be NULL: what a rollout function said of
+                                   it; NULL: none made them */
+    const RewardNames *rewards; /* of a weighted sum; NULL: there is none */
 } SavedTexts;
 
 /* The answers of a run's first stage that generates lie in the folder itself, those of the second

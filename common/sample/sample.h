@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/limits.h"
 
 typedef enum {
     SAMPLE_COMPLETED = 0, /* whole */
@@ -39,8 +40,8 @@ typedef enum {
 
 /* What is odd about a record of which a sample was made nevertheless. */
 typedef enum {
-    NOTE_NOT_RENDERED,  /* as REJECT_NOT_RENDERED, and kept by policy */
-    NOTE_EMPTY_ANSWER,  /* an assistant's message that is learned says nothing */
+    NOTE_NOT_RENDERED,    /* as REJECT_NOT_RENDERED, and kept by policy */
+    NOTE_EMPTY_ANSWER,    /* an assistant's message that is learned says nothing */
     NOTE_BAD_ARGUMENTS,   /* the arguments of a tool call are not, or do not spell, an object */
     NOTE_UNNAMED_CALL,    /* a tool call says not which function */
     NOTE_SPELLED_CONTROL, /* a text spells a special token, and stays text */
@@ -64,11 +65,13 @@ typedef struct VersionRun {
 /* How a sample of a policy's came about: figures for people. They stay where the sample is made,
  * and go to the controller with its meta. */
 typedef struct SampleWork {
-    int32_t turns;         /* that were generated, and are trained */
-    int32_t tool_calls;    /* that were made ... */
-    int32_t tool_errors;   /* ... and were answered with an error, which the model reads */
-    int32_t retries;       /* of tools, rollout function and rewards that failed */
-    float tool_s, judge_s; /* waited for tools, and for rewards (of the whole group) */
+    int32_t turns;           /* that were generated, and are trained */
+    int32_t tool_calls;      /* that were made ... */
+    int32_t tool_errors;     /* ... and were answered with an error, which the model reads */
+    int32_t retries;         /* of tools, rollout function and rewards that failed */
+    float tool_s, judge_s;   /* waited for tools, and for rewards (of the whole group) */
+    int32_t num_parts;       /* of a weighted sum of rewards; 0: there is one reward ... */
+    float part[REWARDS_MAX]; /* ... and what each of them said, without its weight */
 } SampleWork;
 
 typedef struct Sample {

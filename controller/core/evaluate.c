@@ -5,6 +5,7 @@
 
 #include "base/memory.h"
 #include "config/eval_set.h"
+#include "core/figures.h"
 
 static EvalFigures *figures_now(Controller *c)
 {
@@ -46,6 +47,7 @@ static void add_answers(AnswerFigures *sum, const SampleMeta *answer, int count)
         sum->tool_errors += answer[i].work.tool_errors;
         sum->tool_s += (double)answer[i].work.tool_s;
         sum->judge_s += (double)answer[i].work.judge_s;
+        figures_add_parts(sum, &answer[i].work);
     }
     if (judged == 0) return;
     sum->prompts++;
@@ -101,8 +103,9 @@ void evaluate_begin(Controller *c)
     c->eval.checked = true; /* every record is rolled out now */
     c->eval.bad_records = 0;
     for (int i = 0; i < c->num_sets - 1; i++)
-        c->eval.figures[i] =
-            (EvalFigures){.name = c->set[1 + i].name, .generated = push_is_used(c)};
+        c->eval.figures[i] = (EvalFigures){.name = c->set[1 + i].name,
+                                           .rewards = eval_set(c->config, i).reward,
+                                           .generated = push_is_used(c)};
     evaluate_enter(c, 0);
 }
 

@@ -118,6 +118,8 @@ typedef struct AnswerFigures {
     int64_t turns, tool_calls, tool_errors;
     double tool_s, judge_s;
     double reward, reward_squared;
+    double part[REWARDS_MAX];     /* of a weighted sum: what each reward said ... */
+    int64_t parts_of;             /* ... of so many answers */
     int64_t tokens;               /* generated */
     double pass[PASS_AT_MAX];     /* over prompts, of 2^i answers */
     int64_t pass_of[PASS_AT_MAX]; /* prompts that have so many answers */
@@ -127,6 +129,7 @@ typedef struct AnswerFigures {
 typedef struct EvalFigures {
     const char *name; /* of the set: "eval" is data.eval */
     int64_t samples;
+    const char *rewards;   /* of the set, JSON text as in the job; NULL: none */
     bool generated;        /* then `answers` says what came of it, ... */
     AnswerFigures answers; /* ... */
     StepResult result;     /* ... else this */
@@ -412,6 +415,7 @@ typedef struct Effect {
             const Plan *plan;
             StepResult result;                /* summed over the data-parallel ranks */
             const AlgorithmConfig *algorithm; /* of the job, with result.has_policy */
+            const char *rewards;              /* of the job, JSON text; NULL: none */
             bool only; /* nothing was trained: the plan's answers were generated and saved */
             int64_t step;
             int stage;

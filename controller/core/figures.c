@@ -50,6 +50,13 @@ double eval_value(const EvalFigures *figures, EvalFigure figure, int k)
     }
 }
 
+void figures_add_parts(AnswerFigures *sum, const SampleWork *work)
+{
+    sum->parts_of += work->num_parts > 0;
+    for (int i = 0; i < work->num_parts; i++)
+        sum->part[i] += (double)work->part[i];
+}
+
 void eval_metric_name(const EvalFigures *figures, const char *name, char *text, size_t size)
 {
     bool unnamed = strcmp(figures->name, "eval") == 0;

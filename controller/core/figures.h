@@ -9,6 +9,9 @@
  * pass@k, a power of two. */
 double eval_value(const EvalFigures *figures, EvalFigure figure, int k);
 
+/* Takes up what the rewards of a weighted sum said of an answer. */
+void figures_add_parts(AnswerFigures *sum, const SampleWork *work);
+
 /* Its name in metrics: "eval/loss" of data.eval, "eval/gsm8k/loss" of others. */
 void eval_metric_name(const EvalFigures *figures, const char *name, char *text, size_t size);
 

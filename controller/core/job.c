@@ -286,6 +286,7 @@ static void commit_step(Controller *c)
     report->step.plan = &c->retired;
     report->step.result = running->result;
     report->step.algorithm = &c->config->algorithm;
+    report->step.rewards = c->config->rollout.reward;
     report->step.step = c->step;
     report->step.stage = c->done.stage;
     report->step.only = push_is_all(c);

@@ -4,13 +4,14 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "config/reward_names.h"
 #include "core/figures.h"
 
 /* ---- for programs ---- */
 
 static void put(Metrics *metrics, const EvalFigures *set, const char *name, double value)
 {
-    char whole[128];
+    char whole[160];
     eval_metric_name(set, name, whole, sizeof whole);
     metrics_put(metrics, whole, value);
 }
@@ -34,11 +35,24 @@ static double deviation_of_rewards(const AnswerFigures *sum)
     return variance > 0 ? sqrt(variance) : 0;
 }
 
+static void put_parts(Metrics *metrics, const EvalFigures *set)
+{
+    RewardNames names = reward_names(set->rewards);
+    const AnswerFigures *sum = &set->answers;
+    for (int i = 0; i < names.count; i++) {
+        char name[96];
+        double mean = sum->parts_of > 0 ? sum->part[i] / (double)sum->parts_of : (double)NAN;
+        snprintf(name, sizeof name, "rewards/%s/mean", names.name[i]);
+        put(metrics, set, name, mean);
+    }
+}
+
 static void put_answers(Metrics *metrics, const EvalFigures *set)
 {
     const AnswerFigures *sum = &set->answers;
     put_figure(metrics, set, FIGURE_REWARD);
     put(metrics, set, "reward_std", deviation_of_rewards(sum));
+    put_parts(metrics, set);
     put_figure(metrics, set, FIGURE_ACCURACY);
     for (int i = 0; i < PASS_AT_MAX && sum->pass_of[i] > 0; i++) {
         char name[32];

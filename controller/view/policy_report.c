@@ -3,6 +3,9 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "config/reward_names.h"
+#include "core/figures.h"
+
 static double share(double sum, double count)
 {
     return count > 0 ? sum / count : NAN;
@@ -52,6 +55,7 @@ static Answers answers_of(const Plan *plan)
         sum->tool_errors += sample->work.tool_errors;
         sum->tool_s += (double)sample->work.tool_s;
         sum->judge_s += (double)sample->work.judge_s;
+        figures_add_parts(sum, &sample->work);
         answers.most_turns = fmax(answers.most_turns, sample->work.turns);
     }
     return answers;
@@ -82,13 +86,25 @@ static void put_work(Metrics *metrics, const Plan *plan, const Answers *answers)
     metrics_put(metrics, "perf/reward_time", share(sum->judge_s, count));
 }
 
-static void put_answers(Metrics *metrics, const Plan *plan)
+/* Of a weighted sum: what each reward said, as TRL tells it, before weights. */
+static void put_parts(Metrics *metrics, const char *rewards, const AnswerFigures *sum)
+{
+    RewardNames names = reward_names(rewards);
+    for (int i = 0; i < names.count; i++) {
+        char name[96];
+        snprintf(name, sizeof name, "rewards/%s/mean", names.name[i]);
+        metrics_put(metrics, name, share(sum->part[i], (double)sum->parts_of));
+    }
+}
+
+static void put_answers(Metrics *metrics, const Plan *plan, const char *rewards)
 {
     Answers answers = answers_of(plan);
     const AnswerFigures *sum = &answers.sum;
     double count = (double)sum->answers;
     metrics_put(metrics, "rollout/raw_reward", share(sum->reward, count));
     metrics_put(metrics, "rollout/reward_std", deviation(sum->reward, sum->reward_squared, count));
+    put_parts(metrics, rewards, sum);
     metrics_put(metrics, "rollout/accuracy", share((double)sum->right, count));
     metrics_put(metrics, "rollout/response_len/mean", share((double)sum->tokens, count));
     metrics_put(metrics, "rollout/response_len/max", answers.longest);
@@ -185,14 +201,15 @@ static void put_update(Metrics *metrics, const AlgorithmConfig *algorithm,
 
 void policy_metrics_step(Metrics *metrics, const Effect *effect)
 {
-    put_answers(metrics, effect->step.plan);
+    put_answers(metrics, effect->step.plan, effect->step.rewards);
     put_staleness(metrics, effect->step.plan);
     put_update(metrics, effect->step.algorithm, &effect->step.result.policy);
 }
 
-void policy_metrics_only(Metrics *metrics, const Plan *plan)
+void policy_metrics_only(Metrics *metrics, const Effect *effect)
 {
-    put_answers(metrics, plan);
+    const Plan *plan = effect->step.plan;
+    put_answers(metrics, plan, effect->step.rewards);
     metrics_put(metrics, "rollout/samples", plan->num_samples);
     metrics_put(metrics, "rollout/rejected", plan->rejected);
     metrics_put(metrics, "rollout/groups", plan->num_groups);

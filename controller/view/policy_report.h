@@ -25,8 +25,8 @@ typedef struct PolicyView {
 /* FX_REPORT_STEP with result.has_policy. */
 PolicyView policy_view_step(const Effect *effect);
 void policy_metrics_step(Metrics *metrics, const Effect *effect);
-void policy_metrics_only(Metrics *metrics,
-                         const Plan *plan); /* of answers that nobody learns from */
+/* Of answers that nobody learns from. */
+void policy_metrics_only(Metrics *metrics, const Effect *effect);
 
 /* "reward=0.41 accuracy=0.41 ..." */
 void policy_text(const PolicyView *view, Str *text);

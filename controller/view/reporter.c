@@ -328,7 +328,7 @@ static void report_only(Reporter *reporter, const Effect *effect, const JobView 
     view.kl = view.entropy = (double)NAN;
     metrics_begin(reporter->metrics, METRICS_STEP, effect->step.step,
                   stage_told(job, effect->step.stage));
-    policy_metrics_only(reporter->metrics, plan);
+    policy_metrics_only(reporter->metrics, effect);
     metrics_put(reporter->metrics, "perf/rollout_tok_per_s", reporter->last.tokens_per_s);
     metrics_end(reporter->metrics);
     if (reporter->terminal)

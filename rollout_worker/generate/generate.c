@@ -453,6 +453,9 @@ static void take_result(const Task *task, const RewardResult *result, Answer *an
     }
     answer->sample.reward = (float)result->score;
     answer->sample.right = result->outcome == REWARD_OK;
+    SampleWork *work = &answer->sample.work;
+    for (int i = 0; i < result->num_parts; i++)
+        work->part[work->num_parts++] = (float)result->part[i];
 }
 
 /* Moves the samples to the group; their texts stay. */
@@ -501,6 +504,8 @@ static Status save_group(const Task *task, const RolloutGroup *group, Error *err
     size_t count = (size_t)task->num_samples;
     Slice *response = mem_calloc(count, sizeof *response);
     char **owned = mem_calloc(count, sizeof *owned);
+    const cJSON **extra = mem_calloc(count, sizeof *extra);
+    const RewardSet *rewards = judge_rewards(task->rules->judge);
     const JobConfig *config = task->generate->config;
     char *root = saved_group_root(config->rollout.save, config->generating_before);
     char *path =
@@ -509,15 +514,20 @@ static Status save_group(const Task *task, const RolloutGroup *group, Error *err
     for (size_t i = 0; i < count && status == OK; i++)
         status =
             response_text(task, &group->sample[i], &task->answer[i], &owned[i], &response[i], err);
+    for (size_t i = 0; i < count; i++)
+        extra[i] = task->answer[i].extra;
     const SavedTexts texts = {
         .prompt = {task->prompt.conversation.text, task->prompt.conversation.text_length},
         .label = slice_from(task->prompt.label != NULL ? task->prompt.label : ""),
         .response = response,
-        .result = task->result};
+        .result = task->result,
+        .extra = extra,
+        .rewards = rewards != NULL ? reward_set_names(rewards) : NULL};
     if (status == OK) status = saved_group_write(path, group, &texts, err);
     for (size_t i = 0; i < count; i++)
         free(owned[i]);
     free(owned);
+    free(extra);
     free(path);
     free(root);
     free(response);

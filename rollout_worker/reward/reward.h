@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/limits.h"
 #include "rollout_worker/process/wanted.h"
 #include "rollout_worker/reward/slice.h"
 
@@ -58,7 +59,9 @@ typedef struct RewardResult {
     bool hopeless;  /* not judged, and the run cannot go on: the reason says why */
     char reason[REWARD_REASON_BYTES]; /* UTF-8: why, for people; may be empty */
     char answer[REWARD_ANSWER_BYTES]; /* UTF-8: what was taken for the answer; may be empty */
-    char *extra; /* JSON object of what else the reward has to say, or NULL; owned */
+    char *extra;                      /* JSON of what else the reward has to say, or NULL; owned */
+    int num_parts; /* of a weighted sum (reward_set.h); 0: one reward said all of it ... */
+    double part[REWARDS_MAX]; /* ... and the scores of its rewards; NAN: not judged */
 } RewardResult;
 
 void reward_result_clear(RewardResult *result); /* frees `extra`, zeroes the struct */

@@ -18,6 +18,7 @@ typedef struct Member {
 struct RewardSet {
     Member member[REWARDS_MAX];
     int count;
+    RewardNames names;
 };
 
 /* Of an entry that is an object: `name` is its name where it has one, else "without a name". */
@@ -120,6 +121,7 @@ Status reward_set_open(const cJSON *spec, RewardSet **ret, Error *err)
         return error_set(err, ERR_INVALID, "there are %d rewards, expected 1 to %d%s", count,
                          REWARDS_MAX, count == 0 ? ", for example gsm8k" : "");
     RewardSet *set = mem_calloc(1, sizeof *set);
+    set->names = reward_names_of(spec);
     for (int i = 0; i < count; i++) {
         const cJSON *entry = list ? cJSON_GetArrayItem(spec, i) : spec;
         if (open_member(entry, &set->member[i], err) != OK) {
@@ -141,6 +143,11 @@ Status reward_set_watch(RewardSet *set, int64_t until_ms, Error *err)
             return error_prefix(err, "reward %s", member->table->name);
     }
     return OK;
+}
+
+const RewardNames *reward_set_names(const RewardSet *set)
+{
+    return &set->names;
 }
 
 void reward_set_close(RewardSet *set)
@@ -172,20 +179,22 @@ static void name_part(const RewardTable *table, RewardResult *part)
     reward_explain(part, "reward %s: %s", table->name, reason);
 }
 
+/* Adds what a reward had to say beside its score. */
+static void add_extra(const char *name, const char *extra, Str *all)
+{
+    if (extra == NULL) return;
+    str_puts(all, all->length == 0 ? "{" : ", ");
+    json_append_string(all, name);
+    str_printf(all, ": %s", extra);
+}
+
 /* Adds what one reward said of a response to the whole. */
-static void add_result(RewardResult *whole, const Member *member, RewardResult *part, bool first,
-                       Str *extra)
+static void add_result(RewardResult *whole, const Member *member, RewardResult *part, bool first)
 {
     if (!reward_outcome_trains(part->outcome)) name_part(member->table, part);
     bool judged = first || reward_outcome_trains(whole->outcome);
-    str_printf(extra, "%s", first ? "{" : ", ");
-    json_append_string(extra, member->table->name);
-    if (reward_outcome_trains(part->outcome))
-        str_printf(extra, ": {\"score\": %.17g", part->score);
-    else
-        str_printf(extra, ": {\"outcome\": \"%s\"", reward_outcome_name(part->outcome));
-    if (part->extra != NULL) str_printf(extra, ", \"extra\": %s", part->extra);
-    str_putc(extra, '}');
+    bool judges = reward_outcome_trains(part->outcome);
+    whole->part[whole->num_parts++] = judges ? part->score : (double)NAN;
     if (first) {
         memcpy(whole->answer, part->answer, sizeof whole->answer);
         memcpy(whole->reason, part->reason, sizeof whole->reason);
@@ -194,12 +203,12 @@ static void add_result(RewardResult *whole, const Member *member, RewardResult *
         whole->of_record = part->of_record;
         whole->told = part->told;
         whole->hopeless = part->hopeless;
-        whole->score = reward_outcome_trains(part->outcome) ? member->weight * part->score : 0;
+        whole->score = judges ? member->weight * part->score : 0;
         return;
     }
     whole->hopeless = whole->hopeless || part->hopeless;
     if (!judged) return;
-    if (reward_outcome_trains(part->outcome)) {
+    if (judges) {
         whole->score += member->weight * part->score;
         if (whole->reason[0] == '\0') memcpy(whole->reason, part->reason, sizeof whole->reason);
         return;
@@ -228,11 +237,13 @@ void reward_set_score(RewardSet *set, const RewardRequest *requests, int count,
         score_member(&set->member[k], requests, count, parts);
         for (int i = 0; i < count; i++) {
             if (k == 0) results[i] = (RewardResult){0};
-            add_result(&results[i], &set->member[k], &parts[i], k == 0, &extra[i]);
+            add_result(&results[i], &set->member[k], &parts[i], k == 0);
+            add_extra(set->names.name[k], parts[i].extra, &extra[i]);
             reward_result_clear(&parts[i]);
         }
     }
     for (int i = 0; i < count; i++) {
+        if (extra[i].length == 0) continue;
         str_putc(&extra[i], '}');
         results[i].extra = str_take(&extra[i]);
     }

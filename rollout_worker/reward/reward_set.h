@@ -10,9 +10,8 @@
 #ifndef TROUPE_ROLLOUT_WORKER_REWARD_REWARD_SET_H
 #define TROUPE_ROLLOUT_WORKER_REWARD_REWARD_SET_H
 
+#include "config/reward_names.h"
 #include "rollout_worker/reward/reward.h"
-
-#define REWARDS_MAX 16 /* of one set */
 
 typedef struct RewardSet RewardSet;
 
@@ -20,13 +19,16 @@ typedef struct RewardSet RewardSet;
 Status reward_set_open(const cJSON *spec, RewardSet **ret, Error *err);
 void reward_set_close(RewardSet *set); /* accepts NULL */
 
+/* What its rewards are called, where there are several; borrowed. */
+const RewardNames *reward_set_names(const RewardSet *set);
+
 /* process_pool_watch of the programs among them; names the reward whose program has ended. */
 Status reward_set_watch(RewardSet *set, int64_t until_ms, Error *err);
 
 /* Judges `count` responses to one prompt (a group; 1 for one alone). Blocks while processes and
  * servers work, each up to its timeout. Any thread, concurrently. results[i] belongs to
  * requests[i]; it is overwritten, and cleared by the caller afterwards. With more than one reward,
- * `extra` is an object with the score of each and what it added. */
+ * `part` has the score of each, and `extra` is an object of what they added, by name. */
 void reward_set_score(RewardSet *set, const RewardRequest *requests, int count,
                       RewardResult *results);
 

@@ -6,8 +6,10 @@
  * REWARDS is a name ("math"), JSON (what job.yaml would have), or a file with such JSON. A line of
  * input is an object with `response` (a text) or `responses` (a list: a group), and `prompt`,
  * `label`, `metadata` as the reward needs them. A line of output for each response: its outcome,
- * score, answer, reason and extra. Ends with 0 when all were judged, with 4 when some were not. */
+ * score (and those of several rewards), answer, reason and extra. Ends with 0 when all were judged,
+ * with 4 when some were not. */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,13 +46,28 @@ static Slice text_member(const cJSON *line, const char *key)
     return (Slice){0};
 }
 
-static void print_result(const RewardResult *result, int64_t line, int index)
+static void put_parts(const RewardNames *names, const RewardResult *result, Str *out)
+{
+    for (int i = 0; i < result->num_parts; i++) {
+        str_puts(out, i == 0 ? ", \"rewards\": {" : ", ");
+        json_append_string(out, names->name[i]);
+        if (isfinite(result->part[i]))
+            str_printf(out, ": %.17g", result->part[i]);
+        else
+            str_puts(out, ": null");
+    }
+    if (result->num_parts > 0) str_putc(out, '}');
+}
+
+static void print_result(const RewardNames *names, const RewardResult *result, int64_t line,
+                         int index)
 {
     Str out = {0};
     str_printf(&out, "{\"line\": %" PRId64 ", \"index\": %d, \"outcome\": \"%s\"", line, index,
                reward_outcome_name(result->outcome));
     if (reward_outcome_trains(result->outcome))
         str_printf(&out, ", \"score\": %.17g", result->score);
+    put_parts(names, result, &out);
     str_puts(&out, ", \"answer\": ");
     scorer_append_text(&out, slice_from(result->answer));
     str_puts(&out, ", \"reason\": ");
@@ -114,7 +131,7 @@ static Status score_line(RewardSet *set, const char *text, size_t length, int64_
         RewardResult *results = mem_calloc((size_t)count, sizeof *results);
         reward_set_score(set, requests, count, results);
         for (int i = 0; i < count; i++) {
-            print_result(&results[i], line, i);
+            print_result(reward_set_names(set), &results[i], line, i);
             counts[results[i].outcome]++;
             reward_result_clear(&results[i]);
         }

@@ -132,12 +132,15 @@ static void test_evaluation_is_told_set_by_set(void **state)
                      .pass = {0.5, 1.0},
                      .pass_of = {2, 2}}},
         {.name = "gsm8k",
+         .rewards = "[\"math\", \"format\"]",
          .generated = true,
          .answers = {.prompts = 1,
                      .answers = 1,
                      .right = 1,
                      .reward = 1.0,
                      .reward_squared = 1.0,
+                     .part = {1.0, 0.5},
+                     .parts_of = 1,
                      .tokens = 7,
                      .pass = {1.0},
                      .unjudged = 3,
@@ -175,6 +178,7 @@ static void test_evaluation_is_told_set_by_set(void **state)
     assert_true(number_in(line, "eval/pass@1") == 0.25);
     assert_true(number_in(line, "eval/truncated_ratio") == 0.25);
     assert_true(number_in(line, "eval/gsm8k/accuracy") == 1);
+    assert_true(number_in(line, "eval/gsm8k/rewards/format/mean") == 0.5);
     assert_true(number_in(line, "eval/gsm8k/response_len/mean") == 7);
     assert_null(strstr(line, "gsm8k/pass@2"));
     free(told);
@@ -188,8 +192,14 @@ static char *report_policy(const AlgorithmConfig *algorithm, const PolicyFigures
     Reporter *reporter = NULL;
     Error err = {0};
     PlannedSample sample[] = {
-        {.trained_tokens = 4, .reward = 1, .right = true, .weight_version = 1},
-        {.trained_tokens = 6, .weight_version = 1, .work = {.turns = 2, .tool_calls = 1}}};
+        {.trained_tokens = 4,
+         .reward = 1,
+         .right = true,
+         .weight_version = 1,
+         .work = {.num_parts = 3, .part = {1, 0.5f, 0}}},
+        {.trained_tokens = 6,
+         .weight_version = 1,
+         .work = {.num_parts = 3, .part = {0, 1, 0}, .turns = 2, .tool_calls = 1}}};
     Plan plan = {.sample = sample, .num_samples = 2, .step = 1};
     JobView job = {.phase = "training", .waits_for = "", .step = 1, .total_steps = 1};
     Effect effect = {.kind = FX_REPORT_STEP};
@@ -197,6 +207,7 @@ static char *report_policy(const AlgorithmConfig *algorithm, const PolicyFigures
     effect.step.step = 1;
     effect.step.seconds = 1;
     effect.step.algorithm = algorithm;
+    effect.step.rewards = "[\"gsm8k\", {\"name\": \"format\", \"weight\": 0.5}, \"format\"]";
     effect.step.result = (StepResult){.has_policy = true, .trained_tokens = 10, .policy = *figures};
     unlink("policy.jsonl");
     assert_ok(reporter_create("policy.jsonl", &(Screen){0}, &reporter, &err), &err);
@@ -264,6 +275,9 @@ static void test_what_does_not_apply_is_null(void **state)
     assert_nulls(line, of_clip, false);
     assert_nulls(line, of_compared, false);
     assert_nulls(line, of_update, false);
+    assert_true(number_in(line, "rewards/gsm8k/mean") == 0.5);
+    assert_true(number_in(line, "rewards/format/mean") == 0.75);
+    assert_true(number_in(line, "rewards/format_2/mean") == 0);
     assert_null(strstr(told, "kl=")); /* as no divergence is known, none is told */
     assert_non_null(strstr(told, "length=5.0 calls=0.50 entropy=0.5000 loss="));
     free(told);

@@ -51,14 +51,14 @@ listed() {
     }' "$1" | sort -u
 }
 
-FIGURES='(train|rollout|perf|tools|critic-train)/[a-z0-9_/%]*'
+FIGURES='(train|rollout|rewards|perf|tools|critic-train)/[a-z0-9_/%]*'
 
 # written: the figures that the source puts into metrics.jsonl.
-written() { cat controller/view/*.c | grep -oE "\"$FIGURES\"" | tr -d '"' | sed 's/%s/REASON/' | sort -u; }
+written() { cat controller/view/*.c | grep -oE "\"$FIGURES\"" | tr -d '"' | sed 's|^rewards/%s|rewards/NAME|; s/%s/REASON/' | sort -u; }
 
 # check_figures FILE: it lists what is written, and nothing else.
 check_figures() {
-    listed "$1" | grep -E '^(train|rollout|perf|tools|critic-train)/' | while read -r name; do
+    listed "$1" | grep -E '^(train|rollout|rewards|perf|tools|critic-train)/' | while read -r name; do
         grep -qxF -- "$name" <<< "$WRITTEN" || echo "$1 lists $name, which is not in metrics.jsonl"
     done
     { listed "$1"; quoted "$1"; } > "$scratch/listed"
@@ -66,7 +66,7 @@ check_figures() {
         grep -qxF -- "$name" "$scratch/listed" || echo "$1 does not list $name"
     done <<< "$WRITTEN"
     listed "$1" | sed -n 's|^eval/||p' | while read -r name; do
-        grep -qF "\"$name\"" controller/view/eval_report.c common/config/eval_set.c ||
+        grep -qF "\"${name/NAME/%s}\"" controller/view/eval_report.c common/config/eval_set.c ||
             echo "$1 lists eval/$name, which is not in metrics.jsonl"
     done
 }

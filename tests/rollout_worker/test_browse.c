@@ -42,6 +42,7 @@ static void save(const char *set, int64_t position, double first, double second)
         sample->log_prob[3] = -3;
         sample->temperature = 1;
         sample->reward = (float)reward[i];
+        sample->work = (SampleWork){.num_parts = 2, .part = {(float)reward[i], 0.25f}};
         sample->right = reward[i] >= 1;
         sample->version_run = mem_calloc(1, sizeof *sample->version_run);
         sample->version_run[0] = (VersionRun){5, 2};
@@ -49,15 +50,22 @@ static void save(const char *set, int64_t position, double first, double second)
     }
     char *prompt = mem_printf("prompt %lld?", (long long)position);
     Slice response[] = {slice_from("one"), slice_from("two")};
-    RewardResult result[] = {{.answer = "1"}, {.answer = "2"}};
+    RewardResult result[] = {{.answer = "1", .extra = mem_strdup("{\"by\": [1]}")},
+                             {.answer = "2", .extra = mem_strdup("7")}};
+    const RewardNames names = {.count = 2, .name = {"math", "format"}};
+    cJSON *own = cJSON_CreateString("mine");
+    const cJSON *extra[] = {NULL, own};
     SavedTexts texts = {.prompt = slice_from(prompt),
                         .label = slice_from("label"),
                         .response = response,
-                        .result = result};
+                        .result = result,
+                        .extra = extra,
+                        .rewards = &names};
     char *path = saved_group_path(RUN "/answers", set, 7, position);
     assert_ok(saved_group_write(path, &group, &texts, &err), &err);
     for (int i = 0; i < 2; i++)
         reward_result_clear(&result[i]);
+    cJSON_Delete(own);
     rollout_group_clear(&group);
     free(path);
     free(prompt);
@@ -223,6 +231,9 @@ static void test_browse_tells_what_became_of_an_answer(void **state)
                                    "not trained: its group was dropped, zero_variance");
     assert_false(flat.trained);
     answer_at(1, 0, "\"trained\": false", "dropped at step 1: wrong, reward 0.5\n");
+    answer_at(2, 0, "\"math\":", "{\"math\": 0.25, \"format\": 0.25}\n");
+    answer_at(2, 0, "\"extra\": {\"by\": [1]}", "  extra:\n");
+    answer_at(2, 1, "\"extra\": {\"function\": \"mine\", \"reward\": 7}", "\"math\": 2");
     BrowsedAnswer lost = answer_at(3, 1, "\"dropped\": \"unjudged\"", "the verifier is away");
     answer_at(3, 1, "\"trained\": false", "rejected at step 2: not judged\n");
     assert_false(lost.trained);

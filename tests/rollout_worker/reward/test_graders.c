@@ -278,6 +278,7 @@ static void test_set_judges_nothing_when_one_part_fails(void **state)
     RewardResult result = score(spec, "<think>x</think>y", "not a number", NULL);
     assert_int_equal(result.outcome, REWARD_INFRA_ERROR);
     assert_true(result.score == 0);
+    assert_true(result.part[0] == 1 && isnan(result.part[1]));
     assert_non_null(strstr(result.reason, "no number"));
 }
 
@@ -292,7 +293,11 @@ static void test_set_reports_the_parts(void **state)
     RewardResult results[2];
     reward_set_score(set, requests, 2, results);
     assert_true(results[0].score == 3 && results[1].score == 2);
-    assert_string_equal(results[1].extra, "{\"math\": {\"score\": 1}, \"format\": {\"score\": 0}}");
+    assert_int_equal(results[1].num_parts, 2); /* as they are said, without weights */
+    assert_true(results[0].part[0] == 1 && results[0].part[1] == 1);
+    assert_true(results[1].part[0] == 1 && results[1].part[1] == 0);
+    assert_null(results[1].extra);
+    assert_string_equal(reward_set_names(set)->name[0], "math");
     reward_result_clear(&results[0]);
     reward_result_clear(&results[1]);
     reward_set_close(set);
