@@ -112,6 +112,7 @@ typedef struct PlanSlot {
     bool broken;       /* a holder was lost: make it anew */
     StepResult result; /* when all have answered */
     int64_t started_ms;
+    int64_t waited_ms; /* before it, as Effect.step tells */
 } PlanSlot;
 
 /* A stream with the plan that runs and the one that is fetched meanwhile: one lane for training,
@@ -235,6 +236,7 @@ struct Controller {
     } failure;                   /* ends the run once what is trained is committed */
     MessageList rejects_logged, notes_logged;
     int skipped_in_a_row;
+    int64_t idle_since_ms; /* ranks have nothing else to do than to train since then */
     char waits_for[2 * REASON_MAX];
     int64_t trouble_logged_ms; /* 0: never */
     int64_t waits_since_ms;

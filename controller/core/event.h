@@ -75,7 +75,8 @@ typedef struct Plan {
     /* Samples of these positions that could not be judged; that tools or rollout function failed
      * at; attempts at any of them that were made again. */
     int unjudged, failed, retries;
-    PlannedSample *sample; /* grouped by data-parallel rank, then by micro-batch */
+    int64_t begun_ms, done_ms; /* when its first position was leased, and its last delivered */
+    PlannedSample *sample;     /* grouped by data-parallel rank, then by micro-batch */
     int num_samples;
     int num_groups;              /* positions that these are of */
     MicroBatchPlan *micro_batch; /* grouped by data-parallel rank, then by update of the step */
@@ -419,7 +420,9 @@ typedef struct Effect {
             bool only; /* nothing was trained: the plan's answers were generated and saved */
             int64_t step;
             int stage;
-            double seconds;
+            double seconds; /* that the ranks took */
+            double wait_s;  /* in which they stood idle before it, but for what else the run does:
+                               evaluations, checkpoints, starting */
         } step;
         struct {
             int64_t step;

@@ -236,6 +236,7 @@ void job_run_next(Controller *c, SetName set)
     lane->running.state = PLAN_SLOT_RUNNING;
     lane->running.answers = 0;
     lane->running.started_ms = c->now_ms;
+    lane->running.waited_ms = c->now_ms - c->idle_since_ms;
     if (set == SET_TRAIN && push_is_all(c)) {
         commit_step(c);
         return;
@@ -291,6 +292,8 @@ static void commit_step(Controller *c)
     report->step.stage = c->done.stage;
     report->step.only = push_is_all(c);
     report->step.seconds = (double)(c->now_ms - running->started_ms) / 1000;
+    report->step.wait_s = (double)running->waited_ms / 1000;
+    c->idle_since_ms = c->now_ms;
     job_release(c, SET_TRAIN, c->next_position);
     c->skipped_in_a_row = running->result.skipped ? c->skipped_in_a_row + 1 : 0;
     *running = (PlanSlot){0};
@@ -419,6 +422,7 @@ void job_reply(Controller *c, const Event *event)
 void job_advance(Controller *c)
 {
     if (c->phase == PHASE_ENDING) return;
+    if (c->phase != PHASE_TRAINING) c->idle_since_ms = c->now_ms;
     open_sets(c);
     if (c->save.rewind_owed) return; /* where to go on from is not known yet */
     push_advance(c);

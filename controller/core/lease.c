@@ -95,6 +95,7 @@ void lease_ahead(Controller *c, SetName set)
 {
     Lane *lane = lane_of(c, set);
     const DataSet *data = core_set(c, set);
+    lane->stream.now_ms = c->now_ms;
     if (data == NULL || !data->open || !supervise_ready(c, 0) || c->failure.status != OK) return;
     for (;;) {
         int worker = least_loaded_worker(c);
@@ -146,6 +147,7 @@ static void take_samples(Controller *c, SetName set, const Event *event)
 {
     Stream *stream = &lane_of(c, set)->stream;
     GroupFilter filter = filter_for(c, set);
+    stream->now_ms = c->now_ms;
     const SampleMeta *meta = event->reply.lease.meta;
     int end = event->reply.lease.count, size;
     for (int i = 0; i < end && c->phase != PHASE_ENDING; i += size) {

@@ -72,6 +72,8 @@ static PlanOutcome collect(const Stream *stream, int64_t from, const PlanOptions
         if (slot == NULL) return PLAN_CROWDED;
         if (slot->state == SLOT_FREE || slot->state == SLOT_LEASED) return PLAN_WAITS;
         count_losses(stream, position, plan);
+        if (position == from || slot->leased_ms < plan->begun_ms) plan->begun_ms = slot->leased_ms;
+        if (slot->done_ms > plan->done_ms) plan->done_ms = slot->done_ms;
         if (slot->state == SLOT_REJECTED) {
             plan->rejected++;
             plan->dropped[slot->verdict]++;

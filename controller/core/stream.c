@@ -74,8 +74,10 @@ int stream_lease(Stream *stream, const LeaseTerms *terms, int64_t *ret_first)
     int count = 0;
     while (count < terms->count_max && first + count < limit &&
            slot_at(stream, first + count)->state == SLOT_FREE) {
-        *slot_at(stream, first + count) =
-            (Slot){.state = SLOT_LEASED, .worker = terms->worker, .version = terms->version};
+        *slot_at(stream, first + count) = (Slot){.state = SLOT_LEASED,
+                                                 .worker = terms->worker,
+                                                 .leased_ms = stream->now_ms,
+                                                 .version = terms->version};
         count++;
     }
     if (all) stream->free_from = first + count;
@@ -122,6 +124,7 @@ bool stream_deliver(Stream *stream, int worker, const SampleMeta *sample, int co
     slot->state = verdict == GROUP_KEPT ? SLOT_READY : SLOT_REJECTED;
     slot->verdict = verdict;
     slot->samples = count;
+    slot->done_ms = stream->now_ms;
     slot->version = oldest_version(slot, sample, count);
     memcpy(samples_at(stream, position), sample, (size_t)count * sizeof *sample);
     if (slot->state == SLOT_REJECTED) stream->rejected_ahead++;

@@ -23,12 +23,14 @@ typedef struct Slot {
     int worker;  /* leased to, or holder */
     int samples; /* of the group, once delivered: at stream_samples */
     GroupVerdict verdict;
+    int64_t leased_ms, done_ms; /* when it was leased last, and delivered */
     int64_t version; /* of the oldest weights in it, or while it is being made the newest that this
                         is sure to be not below; 0: no weights make it */
 } Slot;
 
 typedef struct Stream {
     SetName set;
+    int64_t now_ms;  /* as its owner says it before each call: slots remember it */
     int64_t records; /* of one epoch; -1 while the data source has not said */
     int64_t end;     /* positions at and beyond it do not exist for this run */
     int64_t base;    /* everything below is consumed */

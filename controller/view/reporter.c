@@ -28,7 +28,7 @@ struct Reporter {
     bool terminal, ascii;
     LiveLine line;  /* what the terminal shows last */
     char phase[32]; /* of the job, when it is something to be seen; else "" */
-    int64_t last_ms, plain_ms;
+    int64_t plain_ms;
     double turn_s[TURNS_KEPT]; /* ring: seconds of the last steps */
     int64_t num_turns;         /* ever */
     int equal_steps;           /* in a row, of which every group's rewards are equal */
@@ -112,17 +112,18 @@ static bool policy_stays(const StepResult *result)
     return result->has_policy && result->policy.tokens == 0;
 }
 
+/* The whole turn counts, with what is waited for. */
+static double turn_of(const Effect *effect)
+{
+    double seconds = effect->step.seconds + effect->step.wait_s;
+    return seconds > 0 ? seconds : 1e-3;
+}
+
 static StepFigures figures_of(Reporter *reporter, const Effect *effect, const JobView *job,
                               double peak_flops)
 {
     const StepResult *result = &effect->step.result;
-    int64_t now = clock_ms();
-    double seconds = effect->step.seconds;
-    /* Between two steps in a row the whole turn counts, with what lies between them. */
-    if (reporter->last_ms != 0 && (double)(now - reporter->last_ms) / 1000 < 4 * seconds)
-        seconds = (double)(now - reporter->last_ms) / 1000;
-    reporter->last_ms = now;
-    if (seconds <= 0) seconds = 1e-3;
+    double seconds = turn_of(effect);
     reporter->turn_s[reporter->num_turns++ % TURNS_KEPT] = seconds;
     double rate = result->flops / seconds;
     return (StepFigures){
@@ -143,6 +144,14 @@ static int stage_told(const JobView *job, int stage)
     return job->stage_name != NULL || stage > 0 ? stage + 1 : 0;
 }
 
+static void put_times(Metrics *metrics, const Effect *effect)
+{
+    const Plan *plan = effect->step.plan;
+    metrics_put(metrics, "perf/step_time", effect->step.seconds + effect->step.wait_s);
+    metrics_put(metrics, "perf/rollout_time", (double)(plan->done_ms - plan->begun_ms) / 1000);
+    metrics_put(metrics, "perf/train_wait_time", effect->step.wait_s);
+}
+
 static void record_step(Reporter *reporter, const Effect *effect, const JobView *job,
                         const StepFigures *figures)
 {
@@ -161,7 +170,8 @@ static void record_step(Reporter *reporter, const Effect *effect, const JobView 
     metrics_put(metrics, "train/trained_tokens", (double)result->trained_tokens);
     metrics_put(metrics, "train/micro_batches", effect->step.plan->num_micro_batches);
     metrics_put(metrics, "train/position", (double)effect->step.plan->end_position);
-    metrics_put(metrics, "perf/step_time", effect->step.seconds);
+    put_times(metrics, effect);
+    metrics_put(metrics, "perf/train_time", effect->step.seconds);
     metrics_put(metrics, "perf/forward_time", result->forward_s);
     metrics_put(metrics, "perf/backward_time", result->backward_s);
     metrics_put(metrics, "perf/comm_time", result->comm_s);
@@ -264,6 +274,8 @@ static void print_step_plain(Reporter *reporter, const Effect *effect, const Job
         printf("loss=%.4f grad_norm=%.4g ", figures->loss, figures->grad_norm);
     printf("lr=%.4g tokens_per_s=%.0f", effect->step.result.lr, figures->tokens_per_s);
     if (isfinite(figures->mfu)) printf(" mfu=%.3f", figures->mfu);
+    if (effect->step.result.has_policy)
+        printf(" step_s=%.3g wait_s=%.3g", turn_of(effect), effect->step.wait_s);
     if (isfinite(figures->eta_s)) printf(" eta_s=%.0f", figures->eta_s);
     Skipped skipped = skipped_count(job);
     if (skipped_is_much(&skipped))
@@ -318,17 +330,15 @@ static void report_only(Reporter *reporter, const Effect *effect, const JobView 
 {
     const Plan *plan = effect->step.plan;
     PolicyView view = policy_view_step(effect);
-    int64_t now = clock_ms();
-    double seconds = reporter->last_ms != 0 ? (double)(now - reporter->last_ms) / 1000 : NAN;
-    reporter->last_ms = now;
-    if (isfinite(seconds)) reporter->turn_s[reporter->num_turns++ % TURNS_KEPT] = seconds;
-    reporter->last.tokens_per_s =
-        seconds > 0 ? view.length * (double)plan->num_samples / seconds : (double)NAN;
+    double seconds = turn_of(effect);
+    reporter->turn_s[reporter->num_turns++ % TURNS_KEPT] = seconds;
+    reporter->last.tokens_per_s = view.length * (double)plan->num_samples / seconds;
     reporter->last.eta_s = (double)(job->total_steps - effect->step.step) * usual_turn(reporter);
     view.kl = view.entropy = (double)NAN;
     metrics_begin(reporter->metrics, METRICS_STEP, effect->step.step,
                   stage_told(job, effect->step.stage));
     policy_metrics_only(reporter->metrics, effect);
+    put_times(reporter->metrics, effect);
     metrics_put(reporter->metrics, "perf/rollout_tok_per_s", reporter->last.tokens_per_s);
     metrics_end(reporter->metrics);
     if (reporter->terminal)
@@ -399,7 +409,6 @@ static void warn_of_nothing_judged(const EvalFigures *set)
 void reporter_eval(Reporter *reporter, const Effect *effect, const JobView *job)
 {
     Str text = {0};
-    reporter->last_ms = 0; /* the next step's turn begins now */
     if (reporter->terminal) fputs("\r\033[K", stderr);
     metrics_begin(reporter->metrics, METRICS_EVAL, effect->eval.step,
                   stage_told(job, effect->eval.stage));
@@ -452,7 +461,6 @@ ReportView reporter_view(const Reporter *reporter)
 void reporter_rewind(Reporter *reporter, int64_t step)
 {
     metrics_rewind(reporter->metrics, step);
-    reporter->last_ms = 0;
 }
 
 /* ---- life ---- */

@@ -94,6 +94,7 @@ struct World {
     const SimFaults *faults;
     uint64_t seed, draws;
     int64_t now_ms;
+    int64_t told_ms; /* when a step was told of last */
     Pending *heap;
     int heap_count, heap_capacity;
     uint64_t order;

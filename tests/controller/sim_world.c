@@ -176,6 +176,21 @@ static void check_wait(World *w)
                 (long long)(w->now_ms - job.waits_since_ms));
 }
 
+/* What a step says it took, waiting included, lies between the step before and now. */
+static void check_times(World *w, const Effect *fx)
+{
+    const Plan *plan = fx->step.plan;
+    double turn_ms = 1000 * (fx->step.seconds + fx->step.wait_s);
+    if (fx->step.wait_s < 0 || turn_ms > (double)(w->now_ms - w->told_ms) + 0.5)
+        violate(w, "step %lld took %.0f ms, %.0f of them waiting, %lld ms after the one before",
+                (long long)fx->step.step, turn_ms, 1000 * fx->step.wait_s,
+                (long long)(w->now_ms - w->told_ms));
+    if (plan->begun_ms > plan->done_ms || plan->done_ms > w->now_ms)
+        violate(w, "the samples of step %lld were made from %lld to %lld", (long long)fx->step.step,
+                (long long)plan->begun_ms, (long long)plan->done_ms);
+    w->told_ms = w->now_ms;
+}
+
 static void enter_stage(World *w, int stage)
 {
     w->stage_now = stage;
@@ -231,6 +246,7 @@ static void carry_out(World *w, const Effect *fx)
         break;
     case FX_REPORT_STEP:
         check_wait(w);
+        check_times(w, fx);
         break;
     case FX_REPORT_EVAL:
         w->result.evaluations++;

@@ -27,6 +27,7 @@ static void fill(Stream *stream, int64_t base, int count, int reject, int worker
                                                                        : SAMPLE_COMPLETED,
                                .length = 1 + (int32_t)number(9, (uint64_t)p, 100),
                                .trained_tokens = 1};
+            stream->now_ms = 10 * p;
             stream_deliver(stream, worker, &meta, 1,
                            meta.status == SAMPLE_REJECTED ? GROUP_NOTHING_TO_TRAIN : GROUP_KEPT);
         }
@@ -51,6 +52,11 @@ static void test_plan_takes_the_first_accepted_samples_in_order(void **state)
     assert_int_equal(plan.num_micro_batches, 5);
     for (int i = 0; i < 9; i++)
         assert_int_equal(plan.sample[i].holder, 7);
+    plan_clear(&plan);
+    assert_int_equal(plan_make(&stream, 112, &options, &plan), PLAN_MADE);
+    assert_int_equal(plan.end_position, 124);
+    assert_int_equal(plan.begun_ms, 1110); /* 112 to 114 were leased when 111 was there */
+    assert_int_equal(plan.done_ms, 1230);
     plan_clear(&plan);
     stream_free(&stream);
 }

@@ -200,12 +200,13 @@ static char *report_policy(const AlgorithmConfig *algorithm, const PolicyFigures
         {.trained_tokens = 6,
          .weight_version = 1,
          .work = {.num_parts = 3, .part = {0, 1, 0}, .turns = 2, .tool_calls = 1}}};
-    Plan plan = {.sample = sample, .num_samples = 2, .step = 1};
+    Plan plan = {.sample = sample, .num_samples = 2, .step = 1, .begun_ms = 100, .done_ms = 2600};
     JobView job = {.phase = "training", .waits_for = "", .step = 1, .total_steps = 1};
     Effect effect = {.kind = FX_REPORT_STEP};
     effect.step.plan = &plan;
     effect.step.step = 1;
     effect.step.seconds = 1;
+    effect.step.wait_s = 3;
     effect.step.algorithm = algorithm;
     effect.step.rewards = "[\"gsm8k\", {\"name\": \"format\", \"weight\": 0.5}, \"format\"]";
     effect.step.result = (StepResult){.has_policy = true, .trained_tokens = 10, .policy = *figures};
@@ -275,6 +276,10 @@ static void test_what_does_not_apply_is_null(void **state)
     assert_nulls(line, of_clip, false);
     assert_nulls(line, of_compared, false);
     assert_nulls(line, of_update, false);
+    assert_true(number_in(line, "perf/step_time") == 4 && number_in(line, "perf/train_time") == 1);
+    assert_true(number_in(line, "perf/train_wait_time") == 3);
+    assert_true(number_in(line, "perf/rollout_time") == 2.5);
+    assert_non_null(strstr(told, " step_s=4 wait_s=3"));
     assert_true(number_in(line, "rewards/gsm8k/mean") == 0.5);
     assert_true(number_in(line, "rewards/format/mean") == 0.75);
     assert_true(number_in(line, "rewards/format_2/mean") == 0);

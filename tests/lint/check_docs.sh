@@ -54,7 +54,10 @@ listed() {
 FIGURES='(train|rollout|rewards|perf|tools|critic-train)/[a-z0-9_/%]*'
 
 # written: the figures that the source puts into metrics.jsonl.
-written() { cat controller/view/*.c | grep -oE "\"$FIGURES\"" | tr -d '"' | sed 's|^rewards/%s|rewards/NAME|; s/%s/REASON/' | sort -u; }
+written() {
+    cat controller/view/*.c | grep -oE "\"$FIGURES\"" | tr -d '"' |
+        sed 's|^rewards/%s|rewards/NAME|; s/%s/REASON/' | sort -u
+}
 
 # check_figures FILE: it lists what is written, and nothing else.
 check_figures() {
