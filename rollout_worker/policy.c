@@ -1,16 +1,26 @@
 #include "rollout_worker/policy.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/memory.h"
+#include "base/rng.h"
 #include "base/str.h"
 #include "model/kv_cache.h"
 #include "rollout_worker/engine/runner.h"
 
 /* Rows of a step beside one for each sample in work: pieces of prompts. */
 #define PROMPT_STEP_TOKENS 512
+
+/* Answers are saved, or compared with saved ones, some versions after they were begun. */
+#define DIGESTS_KEPT 64
+
+typedef struct VersionDigest {
+    int64_t version;
+    uint64_t digest;
+} VersionDigest;
 
 /* One rank's. */
 typedef struct PolicyRank {
@@ -31,6 +41,9 @@ struct Policy {
     EngineThread *engine;
     char *memory_plan;
     int64_t memory_bytes, kv_bytes; /* of all ranks; of these, for keys and values */
+    pthread_mutex_t mutex;            /* of the rest */
+    VersionDigest seen[DIGESTS_KEPT]; /* ring */
+    int num_seen;                     /* ever */
 };
 
 /* ---- end tokens ---- */
@@ -158,6 +171,7 @@ Status policy_create(const ChatText *text, Policy **ret, Error *err)
     policy->dtype = config->model.dtype == MODEL_BF16 ? DTYPE_BF16 : DTYPE_F32;
     policy->tp_size = (int)config->train.tp_size;
     policy->in_use = -1;
+    pthread_mutex_init(&policy->mutex, NULL);
     Status status = make_engine(policy, text, err);
     if (status == OK)
         *ret = policy;
@@ -182,6 +196,7 @@ void policy_destroy(Policy *policy)
         weight_plan_destroy(policy->rank[r].plan);
     }
     free(policy->rank);
+    pthread_mutex_destroy(&policy->mutex);
     free(policy->memory_plan);
     free(policy);
 }
@@ -271,6 +286,17 @@ static Status take_part(Policy *policy, PolicyRank *rank, const WeightBoardId *i
     return status;
 }
 
+/* Before the version is in use: an answer may be done with it at once. */
+static void remember_digest(Policy *policy, int64_t version)
+{
+    uint64_t digest = 0;
+    for (int r = 0; r < policy->tp_size; r++)
+        digest = rng_mix(digest ^ weight_board_digest(policy->rank[r].board, version));
+    pthread_mutex_lock(&policy->mutex);
+    policy->seen[policy->num_seen++ % DIGESTS_KEPT] = (VersionDigest){version, digest};
+    pthread_mutex_unlock(&policy->mutex);
+}
+
 Status policy_adopt(Policy *policy, const RolloutWeights *weights, RolloutAdoption *ret, Error *err)
 {
     const Weights *next[ENGINE_RANKS_MAX];
@@ -289,10 +315,23 @@ Status policy_adopt(Policy *policy, const RolloutWeights *weights, RolloutAdopti
                       err));
         next[r] = rank->weights[set];
     }
+    remember_digest(policy, weights->version);
     ret->wait_s = (double)(clock_ns() - began) / 1e9;
     policy->in_use = -1; /* on failure the engine has none */
     TRY(engine_thread_adopt(policy->engine, next, weights->version, &ret->pause_s, err));
     policy->in_use = set;
     policy->version = weights->version;
     return OK;
+}
+
+uint64_t policy_weights_digest(Policy *policy, int64_t version)
+{
+    uint64_t digest = 0;
+    pthread_mutex_lock(&policy->mutex);
+    int oldest = policy->num_seen > DIGESTS_KEPT ? policy->num_seen - DIGESTS_KEPT : 0;
+    for (int i = policy->num_seen - 1; i >= oldest && digest == 0; i--)
+        if (policy->seen[i % DIGESTS_KEPT].version == version)
+            digest = policy->seen[i % DIGESTS_KEPT].digest;
+    pthread_mutex_unlock(&policy->mutex);
+    return digest;
 }

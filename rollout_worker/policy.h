@@ -53,4 +53,7 @@ Status policy_find_room(const Policy *policy, MemoryRoom *room, Error *err);
 Status policy_adopt(Policy *policy, const RolloutWeights *weights, RolloutAdoption *ret,
                     Error *err);
 
+/* One digest of the weights of a version that was adopted lately; 0: not known. Any thread. */
+uint64_t policy_weights_digest(Policy *policy, int64_t version);
+
 #endif

@@ -1,5 +1,6 @@
 #include "rollout_worker/saved_group.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -90,6 +91,18 @@ static void put_extra(Str *out, const char *of_reward, const cJSON *of_function)
     if (both) str_putc(out, '}');
 }
 
+static void put_origin(Str *out, const SavedTexts *texts, int i)
+{
+    cJSON *rewards = texts->judged_by != NULL ? cJSON_Parse(texts->judged_by) : NULL;
+    if (rewards != NULL && !(texts->has_reward != NULL && texts->has_reward[i])) {
+        str_puts(out, ", \"judged_by\": ");
+        json_append(out, rewards);
+    }
+    cJSON_Delete(rewards);
+    if (texts->weights != NULL && texts->weights[i] != 0)
+        str_printf(out, ", \"weights\": \"%016" PRIx64 "\"", texts->weights[i]);
+}
+
 static void put_sample(Str *out, const Sample *sample, const SavedTexts *texts, int i)
 {
     str_printf(out, "{\"position\": %lld, \"index\": %d, \"status\": \"%s\"",
@@ -101,11 +114,14 @@ static void put_sample(Str *out, const Sample *sample, const SavedTexts *texts, 
         str_printf(out, ", \"reward\": %.9g, \"right\": %s", (double)sample->reward,
                    sample->right ? "true" : "false");
         put_parts(out, &sample->work, texts->rewards);
+        put_origin(out, texts, i);
         put_arrays(out, sample);
     }
     put_text(out, "prompt", texts->prompt);
     put_text(out, "label", texts->label);
     put_text(out, "response", texts->response[i]);
+    if (texts->judged != NULL && texts->judged[i] != NULL)
+        put_text(out, "judged", slice_from(texts->judged[i]));
     put_text(out, "answer", slice_from(texts->result[i].answer));
     put_text(out, "reason", slice_from(texts->result[i].reason));
     put_extra(out, texts->result[i].extra, texts->extra != NULL ? texts->extra[i] : NULL);
@@ -253,18 +269,40 @@ Status saved_sample_read(const cJSON *json, const char *where, Sample *ret, Erro
     return read_any(&(Line){json, where}, ret, err);
 }
 
+void saved_notes_free(SavedNote *note, int count)
+{
+    for (int i = 0; note != NULL && i < count; i++) {
+        free(note[i].judged);
+        cJSON_Delete(note[i].judged_by);
+    }
+    free(note);
+}
+
+static SavedNote read_note(cJSON *json)
+{
+    const cJSON *judged = cJSON_GetObjectItemCaseSensitive(json, "judged");
+    if (judged == NULL) judged = cJSON_GetObjectItemCaseSensitive(json, "response");
+    const cJSON *weights = cJSON_GetObjectItemCaseSensitive(json, "weights");
+    return (SavedNote){
+        .judged = mem_strdup(cJSON_IsString(judged) ? judged->valuestring : ""),
+        .judged_by = cJSON_DetachItemFromObjectCaseSensitive(json, "judged_by"),
+        .weights = cJSON_IsString(weights) ? strtoull(weights->valuestring, NULL, 16) : 0,
+    };
+}
+
 static Status read_line(const char *text, size_t length, const char *where, Sample *sample,
-                        Error *err)
+                        SavedNote *note, Error *err)
 {
     cJSON *json = NULL;
     TRY(json_parse(text, length, where, &json, err));
     Status status = saved_sample_read(json, where, sample, err);
+    *note = read_note(json);
     cJSON_Delete(json);
     return status;
 }
 
 Status saved_group_read(const char *path, const RolloutRecord *record, RolloutGroup *ret,
-                        Error *err)
+                        SavedNote **ret_note, Error *err)
 {
     char *text = NULL;
     size_t bytes = 0;
@@ -275,7 +313,11 @@ Status saved_group_read(const char *path, const RolloutRecord *record, RolloutGr
         const char *newline = memchr(at, '\n', (size_t)(end - at));
         size_t length = (size_t)((newline != NULL ? newline : end) - at);
         char *where = mem_printf("%s:%d", path, line);
-        status = read_line(at, length, where, rollout_group_add(ret, record), err);
+        Sample *sample = rollout_group_add(ret, record);
+        *ret_note = mem_realloc(*ret_note, (size_t)ret->count, sizeof **ret_note);
+        SavedNote *note = &(*ret_note)[ret->count - 1];
+        *note = (SavedNote){0};
+        status = read_line(at, length, where, sample, note, err);
         free(where);
         at += length + 1;
     }

@@ -148,7 +148,9 @@ static void compare_log_probs(PolicyRun *run, int s, Part part)
         int64_t age = version - sample_version_at(sample, t);
         run->result->age += age;
         if (age > run->result->age_max) run->result->age_max = age;
-        if (age != 0 || run->step->has_moved || (mixed && run->step->keys_are_kept)) continue;
+        if (age != 0 || sample->other_weights || run->step->has_moved ||
+            (mixed && run->step->keys_are_kept))
+            continue;
         run->result->log_probs_compared++;
         run->result->log_probs_differ +=
             memcmp(&run->log_prob[i], &sample->log_prob[t], sizeof(float)) != 0;

@@ -197,6 +197,14 @@ static LoadedJob *job_of_defaults(Arena *arena)
     return job;
 }
 
+/* By how many steps answers may be behind the weights that learn from them. Those of another run
+ * are of other weights as soon as this one learns otherwise. */
+static int64_t age_of_answers(const JobConfig *config)
+{
+    int64_t age = config->rollout.max_staleness;
+    return config->rollout.load != NULL && age == 0 ? 1 : age;
+}
+
 /* Keys that supervised jobs have no use for. */
 static bool is_of_generation(const char *key)
 {
@@ -414,7 +422,7 @@ static Status check_algorithm(const LoadedJob *job, Error *err)
     AlgorithmFault fault;
     LoadedJob *defaults = job_of_defaults(arena);
     AlgorithmFacts facts = {.samples_per_prompt = job->config.rollout.n_samples_per_prompt,
-                            .max_staleness = job->config.rollout.max_staleness,
+                            .max_staleness = age_of_answers(&job->config),
                             .updates = job->config.train.num_steps_per_rollout,
                             .random_init = job->config.model.init == INIT_RANDOM};
     if (job->config.rollout.function == ROLLOUT_SFT) {

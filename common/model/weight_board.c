@@ -248,3 +248,11 @@ Status weight_board_take(const WeightBoard *board, int64_t version, const Kernel
                          board->plan->spec[wrong].name, (long long)version, board->id.pid);
     return OK;
 }
+
+uint64_t weight_board_digest(const WeightBoard *board, int64_t version)
+{
+    const Slot *slot = slot_of(board, version);
+    if (slot == NULL) return 0;
+    return XXH3_64bits(slot_digests(board, slot),
+                       (size_t)board->plan->num_specs * sizeof(uint64_t));
+}

@@ -57,4 +57,8 @@ Status weight_board_find(const WeightBoard *board, int64_t version, const void *
 Status weight_board_take(const WeightBoard *board, int64_t version, const KernelTable *kernels,
                          void *flat, Error *err);
 
+/* One digest of a version's weights, of the maker's for each tensor: equal for equal weights of one
+ * layout and type, in any run. 0 when the version is not there. */
+uint64_t weight_board_digest(const WeightBoard *board, int64_t version);
+
 #endif

@@ -34,12 +34,9 @@ static const char *const reason_names[REJECT_REASON_COUNT] = {
 };
 
 static const char *const note_names[NOTE_COUNT] = {
-    [NOTE_NOT_RENDERED] = "not_rendered",
-    [NOTE_EMPTY_ANSWER] = "empty_answer",
-    [NOTE_BAD_ARGUMENTS] = "bad_arguments",
-    [NOTE_UNNAMED_CALL] = "unnamed_call",
-    [NOTE_SPELLED_CONTROL] = "spelled_control",
-    [NOTE_PREFILL_CUT] = "prefill_cut",
+    [NOTE_NOT_RENDERED] = "not_rendered",       [NOTE_EMPTY_ANSWER] = "empty_answer",
+    [NOTE_BAD_ARGUMENTS] = "bad_arguments",     [NOTE_UNNAMED_CALL] = "unnamed_call",
+    [NOTE_SPELLED_CONTROL] = "spelled_control", [NOTE_PREFILL_CUT] = "prefill_cut",
 };
 
 const char *sample_status_name(SampleStatus status)
@@ -149,6 +146,7 @@ void sample_pack(const Sample *sample, uint8_t **ret_bytes, size_t *ret_length)
     pack_runs(sample, &message);
     message.reward = sample->reward;
     message.right = sample->right;
+    message.other_weights = sample->other_weights;
     message.weight_version = (uint64_t)sample->weight_version;
     message.reject_reason = (uint32_t)sample->reject_reason;
     if (sample->reject_message != NULL) message.reject_message = sample->reject_message;
@@ -332,6 +330,7 @@ Status sample_unpack(const uint8_t *bytes, size_t length, Sample *ret, Error *er
     sample.prompt_length = (int32_t)message->prompt_length;
     sample.reward = message->reward;
     sample.right = message->right;
+    sample.other_weights = message->other_weights;
     sample.weight_version = (int64_t)message->weight_version;
     sample.temperature = message->temperature;
     sample.token = take(&message->token);

@@ -94,6 +94,8 @@ typedef struct Sample {
     VersionRun *version_run; /* [num_version_runs], owned: tokens prompt_length to length - 1, in
                                 order, versions ascending; NULL: all of weight_version */
     int32_t num_version_runs;
+    bool other_weights; /* of another run: not known to be those that this one calls by their
+                           versions, so nothing of it is compared with these */
     SampleWork work;
 } Sample;
 

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "base/rng.h"
 #include "config/eval_set.h"
@@ -32,9 +33,10 @@
 
 /* How the prompts of a set are answered and judged. */
 typedef struct AnswerRules {
-    const char *name; /* of the set of an evaluation; NULL: it is training */
-    const char *key;  /* names it in messages */
-    Judge *judge;     /* NULL: no rewards are named, and whoever makes answers judges them */
+    const char *name;   /* of the set of an evaluation; NULL: it is training */
+    const char *key;    /* names it in messages */
+    const char *reward; /* JSON text; NULL: none is named */
+    Judge *judge;       /* NULL: no rewards are named, and whoever makes answers judges them */
     int num_samples;
     SamplingParams params; /* max_new_tokens as if a prompt left all the room */
 } AnswerRules;
@@ -50,6 +52,7 @@ typedef struct Generate {
     atomic_bool ended;
     atomic_int making;         /* threads in the maker */
     atomic_uint_fast64_t done; /* prompts */
+    atomic_bool judges_anew;   /* and has said so */
 } Generate;
 
 /* A record on its way. */
@@ -114,6 +117,7 @@ static Status open_training(const JobConfig *config, AnswerRules *ret, Error *er
         .ignore_eos = config->rollout.ignore_eos,
     };
     *ret = (AnswerRules){.key = "rollout",
+                         .reward = config->rollout.reward,
                          .num_samples = (int)config->rollout.n_samples_per_prompt,
                          .params =
                              params_of(&same, config->rollout.max_response_length, config->seed)};
@@ -127,6 +131,7 @@ static Status open_set(const JobConfig *config, int index, AnswerRules *ret, Err
     if (most == 0) most = config->rollout.max_response_length;
     *ret = (AnswerRules){.name = set.name,
                          .key = set.key,
+                         .reward = set.reward,
                          .num_samples = (int)set.n_samples_per_prompt,
                          .params = params_of(&set, most, config->seed)};
     bool own = set.reward != config->rollout.reward;
@@ -454,6 +459,7 @@ static void take_result(const Task *task, const RewardResult *result, Answer *an
     answer->sample.reward = (float)result->score;
     answer->sample.right = result->outcome == REWARD_OK;
     SampleWork *work = &answer->sample.work;
+    work->num_parts = 0; /* of a saved one: it had others */
     for (int i = 0; i < result->num_parts; i++)
         work->part[work->num_parts++] = (float)result->part[i];
 }
@@ -498,39 +504,86 @@ static int64_t group_version(const RolloutGroup *group)
     return 0;
 }
 
+/* By which whoever loads the sample knows whether he has the same weights. */
+static uint64_t digest_of(const Task *task, const Sample *sample)
+{
+    if (sample->status == SAMPLE_REJECTED) return 0;
+    int last = sample->num_version_runs - 1;
+    int64_t version = last >= 0 ? sample->version_run[last].version : sample->weight_version;
+    return policy_weights_digest(task->generate->policy, version);
+}
+
+/* What is told of a group's samples, by place; the lists are owned, what they hold is not. */
+typedef struct SavedLists {
+    Slice *response;
+    char **owned;
+    const char **judged;
+    const cJSON **extra;
+    bool *has_reward;
+    uint64_t *weights;
+} SavedLists;
+
+static void saved_lists_free(SavedLists *lists, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        free(lists->owned[i]);
+    free(lists->response);
+    free(lists->owned);
+    free(lists->judged);
+    free(lists->extra);
+    free(lists->has_reward);
+    free(lists->weights);
+}
+
+static Status fill_lists(const Task *task, const RolloutGroup *group, SavedLists *lists, Error *err)
+{
+    size_t count = (size_t)task->num_samples;
+    *lists = (SavedLists){
+        .response = mem_calloc(count, sizeof *lists->response),
+        .owned = mem_calloc(count, sizeof *lists->owned),
+        .judged = mem_calloc(count, sizeof *lists->judged),
+        .extra = mem_calloc(count, sizeof *lists->extra),
+        .has_reward = mem_calloc(count, sizeof *lists->has_reward),
+        .weights = mem_calloc(count, sizeof *lists->weights),
+    };
+    for (size_t i = 0; i < count; i++) {
+        const Answer *answer = &task->answer[i];
+        TRY(response_text(task, &group->sample[i], answer, &lists->owned[i], &lists->response[i],
+                          err));
+        if (lists->owned[i] != NULL) lists->judged[i] = answer->response;
+        lists->extra[i] = answer->extra;
+        lists->has_reward[i] = answer->has_reward;
+        lists->weights[i] = digest_of(task, &group->sample[i]);
+    }
+    return OK;
+}
+
 /* The group as it is in rollout.save, for people and for rollout.load. */
 static Status save_group(const Task *task, const RolloutGroup *group, Error *err)
 {
-    size_t count = (size_t)task->num_samples;
-    Slice *response = mem_calloc(count, sizeof *response);
-    char **owned = mem_calloc(count, sizeof *owned);
-    const cJSON **extra = mem_calloc(count, sizeof *extra);
-    const RewardSet *rewards = judge_rewards(task->rules->judge);
     const JobConfig *config = task->generate->config;
+    const RewardSet *rewards = judge_rewards(task->rules->judge);
     char *root = saved_group_root(config->rollout.save, config->generating_before);
     char *path =
         saved_group_path(root, task->rules->name, group_version(group), task->record->position);
-    Status status = OK;
-    for (size_t i = 0; i < count && status == OK; i++)
-        status =
-            response_text(task, &group->sample[i], &task->answer[i], &owned[i], &response[i], err);
-    for (size_t i = 0; i < count; i++)
-        extra[i] = task->answer[i].extra;
+    SavedLists lists;
+    Status status = fill_lists(task, group, &lists, err);
     const SavedTexts texts = {
         .prompt = {task->prompt.conversation.text, task->prompt.conversation.text_length},
         .label = slice_from(task->prompt.label != NULL ? task->prompt.label : ""),
-        .response = response,
+        .response = lists.response,
         .result = task->result,
-        .extra = extra,
-        .rewards = rewards != NULL ? reward_set_names(rewards) : NULL};
+        .extra = lists.extra,
+        .rewards = rewards != NULL ? reward_set_names(rewards) : NULL,
+        .judged = lists.judged,
+        .has_reward = lists.has_reward,
+        .judged_by = task->rules->reward,
+        .weights = lists.weights,
+    };
     if (status == OK) status = saved_group_write(path, group, &texts, err);
-    for (size_t i = 0; i < count; i++)
-        free(owned[i]);
-    free(owned);
-    free(extra);
+    saved_lists_free(&lists, (size_t)task->num_samples);
     free(path);
     free(root);
-    free(response);
     return status == OK ? OK : error_prefix(err, "rollout.save");
 }
 
@@ -556,26 +609,68 @@ static Status check_loaded(const Task *task, const RolloutGroup *group, const ch
     return OK;
 }
 
-static Status load_group(const Task *task, RolloutGroup *ret, Error *err)
+/* The reward that an answer has is taken where the job names the same rewards, or none. */
+static bool is_judged(const Task *task, const SavedNote *note)
+{
+    if (task->rules->judge == NULL || note->judged_by == NULL) return true;
+    cJSON *rewards = cJSON_Parse(task->rules->reward);
+    bool same = cJSON_Compare(rewards, note->judged_by, true);
+    cJSON_Delete(rewards);
+    if (!same && !atomic_exchange(&task->generate->judges_anew, true))
+        log_event(LOG_INFO, "judged_anew",
+                  F_STR("why", "the answers of rollout.load have rewards of others than "
+                               "rollout.reward now names"));
+    return same;
+}
+
+/* As if the task had made them; the samples are moved. */
+static void take_loaded(Task *task, RolloutGroup *group, SavedNote *note)
+{
+    task->num_samples = group->count;
+    task->answer = mem_calloc((size_t)group->count, sizeof *task->answer);
+    task->result = mem_calloc((size_t)group->count, sizeof *task->result);
+    for (int i = 0; i < group->count; i++) {
+        Sample *sample = &group->sample[i];
+        uint64_t digest = digest_of(task, sample);
+        sample->other_weights = digest == 0 || digest != note[i].weights;
+        task->answer[i] = (Answer){
+            .sample = *sample,
+            .has_reward = is_judged(task, &note[i]),
+            .response = note[i].judged,
+            .response_bytes = strlen(note[i].judged),
+        };
+        *sample = (Sample){0};
+        note[i].judged = NULL;
+    }
+}
+
+static Status load_group(Task *task, Error *err)
 {
     const JobConfig *config = task->generate->config;
     char *root = saved_group_root(config->rollout.load, config->generating_before);
     char *path = saved_group_path(root, NULL, 0, task->record->position);
-    Status status = saved_group_read(path, task->record, ret, err);
+    RolloutGroup group = {0};
+    SavedNote *note = NULL;
+    Status status = saved_group_read(path, task->record, &group, &note, err);
     if (status == ERR_NOT_FOUND)
         error_set(err, status,
                   "no answers are saved for position %lld (%s)\n"
                   "  expected: no more steps than the run that saved them made (train.num_steps)",
                   (long long)task->record->position, path);
-    if (status == OK && ret->count > task->rules->num_samples)
+    if (status == OK && group.count == 0)
+        status = error_set(err, ERR_DATA, "%s holds no answers", path);
+    if (status == OK && group.count > task->rules->num_samples)
         status = error_set(err, ERR_INVALID,
                            "%s has %d answers, rollout.n_samples_per_prompt is %d\n"
                            "  expected: as many as the run that saved them made",
-                           path, ret->count, task->rules->num_samples);
+                           path, group.count, task->rules->num_samples);
     if (status == OK)
-        status = check_loaded(task, ret, path, err);
+        status = check_loaded(task, &group, path, err);
     else
         error_prefix(err, "rollout.load");
+    if (status == OK) take_loaded(task, &group, note);
+    saved_notes_free(note, group.count);
+    rollout_group_clear(&group);
     free(path);
     free(root);
     return status;
@@ -585,13 +680,13 @@ static Status load_group(const Task *task, RolloutGroup *ret, Error *err)
 
 static Status answer_prompt(Task *task, RolloutGroup *ret, Error *err)
 {
-    if (task->generate->config->rollout.load != NULL && task->rules->name == NULL)
-        return load_group(task, ret, err);
-    TRY(make_answers(task, err));
+    const JobConfig *config = task->generate->config;
+    bool loads = config->rollout.load != NULL && task->rules->name == NULL;
+    TRY(loads ? load_group(task, err) : make_answers(task, err));
     TRY(judge(task, err));
     TRY(wanted_check(&task->wanted, err)); /* whoever answers in its place saves it */
     fill_group(task, ret);
-    return task->generate->config->rollout.save != NULL ? save_group(task, ret, err) : OK;
+    return config->rollout.save != NULL && !loads ? save_group(task, ret, err) : OK;
 }
 
 static Status read_prompt(Task *task, TokenizerCache *cache, Error *err)

@@ -53,6 +53,23 @@ static void assert_function(const char *rollout, RolloutFunction function, const
     job_config_destroy(config);
 }
 
+#define LOSS "algorithm: {eps_clip: 0.3}\n"
+
+/* Answers of another run are old as soon as this one learns otherwise: then ratios move. */
+static void test_saved_answers_may_be_learnt_from_otherwise(void **state)
+{
+    (void)state;
+    refused("  function: generate\n  reward: math\n" LOSS, "every ratio is exactly 1");
+    job_config_destroy(parse("  function: generate\n  reward: math\n  load: answers\n" LOSS));
+    job_config_destroy(parse("  function: generate\n  reward: math\n  load: answers\n"
+                             "algorithm: {policy_loss: gspo}\n"));
+    job_config_destroy(parse("  function: generate\n  reward: math\n  load: answers\n"
+                             "algorithm: {old_log_probs: current, correction: tis}\n"));
+    refused("  function: generate\n  reward: math\n  load: answers\n"
+            "algorithm: {old_log_probs: current, eps_clip: 0.3}\n",
+            "every ratio is exactly 1");
+}
+
 static void test_a_function_may_take_a_text(void **state)
 {
     (void)state;
@@ -287,6 +304,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_function_may_take_a_text),
+        cmocka_unit_test(test_saved_answers_may_be_learnt_from_otherwise),
         cmocka_unit_test(test_a_function_without_its_text_is_refused),
         cmocka_unit_test(test_only_a_function_of_ones_own_may_judge_itself),
         cmocka_unit_test(test_what_would_change_nothing_is_refused),

@@ -57,6 +57,8 @@ load)
     write_job half.yaml run_half $job rollout.load=answers algorithm.entropy_coef=0.01 rollout.num_workers=2
     run_job
     [ "$(digest_of "$RUN")" = "$expected" ] || fail "other weights than the run that generated"
+    [ "$(grep -c '"train/logprob_mismatch_count":0,' "$RUN/metrics.jsonl")" -eq $STEPS ] ||
+        fail "log-probs of the same weights were not compared"
     nothing_left
 
     # Another algorithm on the same answers goes elsewhere.
@@ -64,6 +66,9 @@ load)
     write_job other.yaml run_other $job rollout.load=answers algorithm.advantage_estimator=rloo
     run_job
     [ "$(digest_of "$RUN")" != "$expected" ] || fail "another algorithm made the same weights"
+    grep -q '"train/logprob_mismatch_count":0,' "$RUN/metrics.jsonl" || fail "the first weights are the same"
+    grep -q '"train/logprob_mismatch_count":null,' "$RUN/metrics.jsonl" || fail "later ones cannot be compared"
+    ! grep -q '"train/logprob_mismatch_count":[1-9]' "$RUN/metrics.jsonl" || fail "other weights count as mismatches"
 
     # Answers to other prompts: looking at the records would not show it.
     # shellcheck disable=SC2086

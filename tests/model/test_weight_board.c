@@ -75,6 +75,9 @@ static void assert_shows(const WeightBoard *board, const Fixture *f, int64_t ver
     assert_ok(weight_board_take(board, version, cpu_kernels(1), copy, &err), &err);
     assert_memory_equal(copy, f->flat[version], (size_t)f->plan->size * sizeof(float));
     free(copy);
+    assert_true(weight_board_digest(board, version) != 0);
+    assert_true(weight_board_digest(board, version) != weight_board_digest(board, version - 1));
+    assert_true(weight_board_digest(board, 99) == 0);
 }
 
 static void test_board_keeps_the_newest_two_versions(void **state)

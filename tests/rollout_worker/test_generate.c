@@ -427,36 +427,6 @@ static void test_a_label_of_no_use_is_the_records_fault(void **state)
     boards_close(&boards);
 }
 
-/* Of a weighted sum: with the sample's meta, and in the file of its group. */
-static void test_what_each_reward_says_is_kept(void **state)
-{
-    Stage *stage = *state;
-    Boards boards;
-    Error err = {0};
-    char *saved = NULL;
-    size_t length = 0;
-    stage->config.rollout.save = FOLDER "/answers";
-    use_reward(stage, &boards,
-               "[\"random\", {\"name\": \"process\", \"weight\": 0.5, \"options\": "
-               "{\"command\": [\"" PROJECT_BINARY_DIR "/bin/scorer_program\", \"plain\"]}}]");
-    Troupe__LeaseReply *reply = lease(stage, "train", 0, 1);
-    assert_int_equal(reply->n_samples, GROUP);
-    for (int i = 0; i < GROUP; i++) {
-        const Troupe__SampleMeta *meta = reply->samples[i];
-        assert_int_equal(meta->n_part, 2);
-        assert_true(meta->part[0] == 0 || meta->part[0] == 1);
-        assert_true(meta->reward == meta->part[0] + 0.5f * meta->part[1]);
-    }
-    assert_ok(
-        file_read(FOLDER "/answers/train/000000/000000000.jsonl", 1 << 20, &saved, &length, &err),
-        &err);
-    assert_non_null(strstr(saved, "\"rewards\": {\"random\": "));
-    assert_non_null(strstr(saved, "\"extra\": {\"process\": {\"pid\":"));
-    free(saved);
-    troupe__lease_reply__free_unpacked(reply, NULL);
-    boards_close(&boards);
-}
-
 static void test_answers_that_cannot_be_judged_do_not_train_and_many_end_the_run(void **state)
 {
     Stage *stage = *state;
@@ -776,7 +746,8 @@ static void test_answers_that_were_saved_are_loaded_to_the_bit(void **state)
     assert_true(path_exists(FOLDER "/answers/eval-step0/000000/000000000.jsonl"));
     stage->config.rollout.save = NULL;
     stage->config.rollout.load = FOLDER "/answers";
-    worker_restart(stage); /* and no weights */
+    worker_restart(stage);
+    adopt(stage, &boards, 1, true); /* the very weights */
     lease_train(stage, 0, RECORDS);
     fetch_all(stage, &loaded);
     assert_same(&made, &loaded);
@@ -898,7 +869,6 @@ int main(void)
         STAGED(test_rewards_see_prompt_and_label_or_else_the_answer_cut_off),
         STAGED(test_a_verifier_that_fails_is_tried_again),
         STAGED(test_a_server_that_is_down_is_named_and_ends_the_run),
-        STAGED(test_what_each_reward_says_is_kept),
         STAGED(test_a_label_of_no_use_is_the_records_fault),
         STAGED(test_answers_that_cannot_be_judged_do_not_train_and_many_end_the_run),
         STAGED(test_leases_wait_for_the_first_weights),

@@ -31,6 +31,7 @@ static Sample make_sample(bool log_probs)
     sample.temperature = 0.7f;
     sample.version_run = memcpy(mem_alloc(sizeof run), run, sizeof run);
     sample.num_version_runs = 2;
+    sample.other_weights = true;
     return sample;
 }
 
@@ -48,6 +49,7 @@ static void assert_same(const Sample *a, const Sample *b)
     assert_int_equal(a->log_prob == NULL, b->log_prob == NULL);
     assert_memory_equal(&a->temperature, &b->temperature, sizeof a->temperature);
     assert_int_equal(a->num_version_runs, b->num_version_runs);
+    assert_int_equal(a->other_weights, b->other_weights);
     for (int32_t i = 0; i < a->num_version_runs; i++) {
         assert_int_equal(a->version_run[i].version, b->version_run[i].version);
         assert_int_equal(a->version_run[i].count, b->version_run[i].count);

@@ -76,6 +76,13 @@ static void on_policy_body(const Ranks *ranks, void *argument)
     rank_ok(policy_step(trainer, NULL, &algorithm, &step, &result, &err), &err);
     rank_check(result.policy.log_probs_compared == 0);
     rank_check(sums->ratio_max > 1.0 && sums->ratio_min < 1.0);
+    /* Nor are those compared that only have the number of these weights. */
+    step.step = 3;
+    step.weight_version = VERSION;
+    for (int s = 0; s < TOY_SAMPLES; s++)
+        rollout.sample[s].other_weights = true;
+    rank_ok(policy_step(trainer, NULL, &algorithm, &step, &result, &err), &err);
+    rank_check(result.policy.log_probs_compared == 0);
     toy_samples_clear(rollout.sample);
     trainer_destroy(trainer);
 }
