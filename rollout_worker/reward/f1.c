@@ -188,7 +188,7 @@ static void f1_score(void *self, const RewardRequest *request, RewardResult *ret
         /* 2 p r / (p + r) with p = common / given and r = common / expected */
         if (common > 0) score = 2 * common / (given.count + expected.count);
     }
-    reward_judge(ret, score > 0, score, (Slice){0});
+    reward_judge(ret, score == 1, score, (Slice){0});
     free(given.item);
     free(expected.item);
     str_free(&texts[0]);

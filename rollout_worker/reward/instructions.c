@@ -73,7 +73,7 @@ static void instructions_score(void *opened, const RewardRequest *request, Rewar
         index++;
     }
     double score = self->share ? (double)followed / count : followed == count;
-    reward_judge(ret, score > 0, score, (Slice){0});
+    reward_judge(ret, followed == count, score, (Slice){0});
     if (followed < count) reward_explain(ret, "not followed: %s", str_text(&failed));
     str_free(&failed);
 }

@@ -25,8 +25,8 @@
 #include "rollout_worker/reward/slice.h"
 
 typedef enum {
-    REWARD_OK = 0,      /* judged; worth what `score` says */
-    REWARD_WRONG,       /* judged and found wrong: the lowest score of this reward */
+    REWARD_OK = 0,      /* judged and right: the highest score that this reward gives */
+    REWARD_WRONG,       /* judged and not, or not wholly, right: worth what `score` says */
     REWARD_INFRA_ERROR, /* not judged: the verifier, the label or the machine is at fault */
     REWARD_TIMEOUT,     /* not judged: the verifier did not answer in time */
     REWARD_OUTCOME_COUNT,

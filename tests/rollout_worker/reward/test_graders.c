@@ -222,6 +222,35 @@ static void test_format_regex_is_bounded(void **state)
     assert_non_null(strstr(result.reason, "limit"));
 }
 
+/* Whoever is right in part has a score between, and is not right. */
+static void test_right_is_wholly_right_with_every_grader(void **state)
+{
+    (void)state;
+    const char *share = "{\"name\": \"instructions\", \"options\": {\"score\": \"share\"}}";
+    const char *metadata = "{\"instruction_id_list\": [\"punctuation:no_comma\", "
+                           "\"keywords:existence\"], \"kwargs\": [{}, {\"keywords\": [\"cat\"]}]}";
+    const char *near = "{\"name\": \"gsm8k\", \"options\": {\"format_score\": 0.5}}";
+    const struct {
+        const char *spec, *response, *label, *metadata;
+        RewardOutcome outcome;
+        double score;
+    } cases[] = {
+        {share, "a dog", "", metadata, REWARD_WRONG, 0.5},
+        {share, "a cat", "", metadata, REWARD_OK, 1},
+        {"\"f1\"", "red light", "blue light", NULL, REWARD_WRONG, 0.5},
+        {"\"f1\"", "the light, blue", "blue light", NULL, REWARD_OK, 1},
+        {near, "#### 4", "5", NULL, REWARD_WRONG, 0.5},
+        {near, "#### 5", "5", NULL, REWARD_OK, 1},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        RewardResult result =
+            score(cases[i].spec, cases[i].response, cases[i].label, cases[i].metadata);
+        if (result.outcome != cases[i].outcome || result.score != cases[i].score)
+            fail_msg("%s of \"%s\": %s %g", cases[i].spec, cases[i].response,
+                     reward_outcome_name(result.outcome), result.score);
+    }
+}
+
 static void test_instructions_say_which_failed(void **state)
 {
     (void)state;
@@ -403,6 +432,7 @@ int main(void)
         cmocka_unit_test(test_format_regex_is_bounded),
         cmocka_unit_test(test_instructions_say_which_failed),
         cmocka_unit_test(test_random_belongs_to_the_sample),
+        cmocka_unit_test(test_right_is_wholly_right_with_every_grader),
         cmocka_unit_test(test_set_weighs_and_takes_the_first_outcome),
         cmocka_unit_test(test_set_judges_nothing_when_one_part_fails),
         cmocka_unit_test(test_set_reports_the_parts),
