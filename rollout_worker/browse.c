@@ -29,6 +29,7 @@ struct Browser {
     BrowseOptions options;
     JobConfig *config;
     char *folder;   /* of the set's files */
+    int stage;      /* that they are of, among those that generate, from 1 */
     StepSpan *span; /* [num_spans], ascending */
     int num_spans;
     int64_t *position; /* [num_positions] of groups that are there, ascending */
@@ -152,10 +153,15 @@ static Status find_groups(Browser *browser, Error *err)
             browser->position[kept++] = browser->position[i];
     browser->num_positions = kept;
     if (kept > 0) return OK;
-    return error_set(err, ERR_NOT_FOUND,
-                     "no answers of that step or position are saved in %s.\n"
-                     "Without --step and --position all that are there are looked at.",
-                     browser->folder);
+    error_set(err, ERR_NOT_FOUND,
+              "no answers of that step or position are saved in %s.\n"
+              "Without --step and --position all that are there are looked at.",
+              browser->folder);
+    if (browser->stage > 1)
+        error_append(err,
+                     "That is the run's last stage, the only one that is told of; what was saved "
+                     "before lies in the folders beside it, as JSON lines.");
+    return err->status;
 }
 
 /* ---- which folder ---- */
@@ -239,9 +245,9 @@ static Status find_folder(Browser *browser, Error *err)
                          "%s, where the run's answers are saved, is not there (yet).\n"
                          "If it was moved, name it with --answers.",
                          saved);
-    int stage = 1;
-    TRY(list_folder(saved, take_stage, &stage, err));
-    char *root = saved_group_root(saved, stage - 1);
+    browser->stage = 1;
+    TRY(list_folder(saved, take_stage, &browser->stage, err));
+    char *root = saved_group_root(saved, browser->stage - 1);
     Status status = OK;
     if (options->set != NULL)
         status = find_set_folder(browser, root, err);

@@ -373,6 +373,8 @@ noise)
     [ "$(texts answers response)" != "$(texts answers/stage_2 response)" ] || fail "the stages draw the same noise"
     "$BIN/controller" samples --run "$RUN" --step 5 --count 99 --json > shown.jsonl
     [ "$(grep -c '"step": 5,' shown.jsonl)" -eq 16 ] || fail "samples shows $(wc -l < shown.jsonl) of step 5"
+    ! "$BIN/controller" samples --run "$RUN" --step 1 2> said || fail "samples shows a step of the first stage"
+    grep -q "That is the run's last stage" said || fail "said of a step of the first stage: $(cat said)"
     # Trained from what was saved, stage by stage, it comes to the same.
     expected=$(digest_of "$RUN")
     # shellcheck disable=SC2086
