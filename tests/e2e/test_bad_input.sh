@@ -186,7 +186,9 @@ case_rollout_memory() {
     [ -z "$("${check[@]}" --set rollout.concurrency=4)" ] || fail "less than all, though there is room"
     ! "${check[@]}" --trained 890000000 >out 2>&1 || fail "two fit where one does"
     grep -q "train workers take 0.83 GiB and a tenth is kept" out || fail "does not say what the train workers have"
-    # The same for all workers, and later: decided once, in one line.
+    # The same for all workers, and later: decided once, in one line. Not where 256 GiB are there for them, and not
+    # under sanitizers, whose allocator touches all of it.
+    [ "$limit" = 1 ] && [ "$(awk '/MemAvailable/ { print $2 }' /proc/meminfo)" -lt 200000000 ] || return 0
     sed -i 's/"max_position_embeddings": [0-9]*/"max_position_embeddings": 100000/' model/config.json
     local large="--set rollout.concurrency=4096 --set data.max_length=32768" first
     large="$large --set rollout.max_response_length=4"
