@@ -135,7 +135,8 @@ static Status check_rollout_workers(SwapWork *swap, char *available, char *train
     if (swap->config->rollout.function == ROLLOUT_SFT) return OK;
     TRY(run_program("data_inspect", ask, &words, err));
     TRY(take_words(&words, err));
-    if (sscanf(words.text, "kv_cache_mb %lld", &mb) == 1)
+    const char *decided = strstr(words.text, "kv_cache_mb "); /* beside what else was said */
+    if (decided != NULL && sscanf(decided, "kv_cache_mb %lld", &mb) == 1)
         job_config_decide_kv_cache(swap->config, mb);
     return OK;
 }
