@@ -305,15 +305,21 @@ static const char *generate_memory_plan(const void *shared)
     return policy_memory_plan(generate->policy);
 }
 
-/* The first that there is, of training's rewards, the maker, and rewards of evaluations. */
+static bool describe_judge(const Judge *judge, char *ret, size_t bytes)
+{
+    return judge_waiting(judge) > 0 && trouble_describe(judge_trouble(judge), ret, bytes);
+}
+
+/* The first that there is, of training's rewards, the maker, and rewards of evaluations; what
+ * nobody waits for now is past. */
 static void describe_trouble(const Generate *generate, char *ret, size_t bytes)
 {
     const AnswerMaker *maker = generate->maker;
-    if (trouble_describe(judge_trouble(generate->rules[0].judge), ret, bytes)) return;
-    if (maker->trouble != NULL && trouble_describe(maker->trouble(generate->made), ret, bytes))
-        return;
+    bool making = maker->trouble != NULL && atomic_load(&generate->making) > 0;
+    if (describe_judge(generate->rules[0].judge, ret, bytes)) return;
+    if (making && trouble_describe(maker->trouble(generate->made), ret, bytes)) return;
     for (int i = 1; i < generate->num_rules; i++)
-        if (trouble_describe(judge_trouble(generate->rules[i].judge), ret, bytes)) return;
+        if (describe_judge(generate->rules[i].judge, ret, bytes)) return;
 }
 
 static void generate_describe(const void *shared, RolloutActivity *ret)

@@ -12,6 +12,7 @@
 #define REASON_BYTES 256
 #define TRIES_MIN    2
 #define LOG_AGAIN_MS 10000
+#define RECENT_MS    300000 /* since the last try: what failed before that is past */
 
 struct Trouble {
     char *what;
@@ -115,11 +116,12 @@ bool trouble_describe(Trouble *trouble, char *ret, size_t bytes)
     ret[0] = '\0';
     if (trouble == NULL) return false;
     pthread_mutex_lock(&trouble->lock);
-    bool there = trouble->tries >= TRIES_MIN;
+    int64_t now = clock_ms();
+    bool there = trouble->tries >= TRIES_MIN && now - trouble->last_ms < RECENT_MS;
     if (there)
         snprintf(ret, bytes, "%s: %s (%" PRId64 " tries in %" PRId64 " s, none went well)",
                  trouble->what, trouble->why, trouble->tries,
-                 (clock_ms() - trouble->began_ms + 999) / 1000);
+                 (now - trouble->began_ms + 999) / 1000);
     pthread_mutex_unlock(&trouble->lock);
     return there;
 }

@@ -29,7 +29,8 @@ bool trouble_lasts(Trouble *trouble);
 Status trouble_check(Trouble *trouble, Error *err);
 
 /* "rollout.reward: <why> (12 tries in 34 s, none went well)". False, and "", when there is none: a
- * single try that failed may have been chance. */
+ * single try that failed may have been chance, and what failed five minutes ago and is not tried
+ * any more is past. */
 bool trouble_describe(Trouble *trouble, char *ret, size_t bytes);
 
 #endif

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/str.h"
@@ -181,4 +182,15 @@ void turn_until(Stage *stage, const char *waiting_for)
         turn_once(stage);
         rollout_service_describe(stage->service, doing, sizeof doing, waiting, sizeof waiting);
     }
+}
+
+void turn_until_trouble(Stage *stage, const char *text)
+{
+    char told[TROUBLE_TEXT_BYTES] = "";
+    int64_t end_ms = clock_ms() + 30000;
+    while (told[0] == '\0' && clock_ms() < end_ms) {
+        turn_once(stage);
+        rollout_service_trouble(stage->service, told, sizeof told);
+    }
+    if (strstr(told, text) == NULL) fail_msg("%s", told);
 }

@@ -27,5 +27,6 @@ void fetch(Stage *stage, const char *set, uint64_t position, uint32_t index, Sam
 
 void turn_once(Stage *stage); /* the loop, for a moment */
 void turn_until(Stage *stage, const char *waiting_for);
+void turn_until_trouble(Stage *stage, const char *text); /* fails where it has another, or none */
 
 #endif

@@ -274,24 +274,28 @@ static void test_a_program_that_prints_noise_breaks_the_protocol(void **state)
     assert_run_ends(*state, NOISE, texts);
 }
 
-/* Whatever may be given up: a program that always hangs is not waited for over and over. */
+static void hang(Stage *stage, double failing_s, Boards *boards, Answer *answer)
+{
+    stage->config.rollout.function_timeout_s = 0.1;
+    stage->config.rollout.failing_s = failing_s;
+    worker_restart(stage);
+    adopt_first(stage, boards);
+    start_lease(stage, "train", SILENT, 1, answer);
+}
+
+/* It is named while it is waited for, and not waited for over and over. */
 static void test_a_program_that_always_hangs_is_named_and_ends_the_run(void **state)
 {
     Stage *stage = *state;
     Answer answer;
     Boards boards;
-    char told[TROUBLE_TEXT_BYTES] = "";
-    stage->config.rollout.function_timeout_s = 0.1;
-    stage->config.rollout.failing_s = 1;
-    worker_restart(stage);
-    adopt_first(stage, &boards);
-    start_lease(stage, "train", SILENT, 1, &answer);
-    while (told[0] == '\0') {
-        turn_once(stage);
-        rollout_service_trouble(stage->service, told, sizeof told);
-    }
-    assert_non_null(strstr(told, "rollout.function: "));
-    assert_non_null(strstr(told, "gave no answer in 100 ms (2 tries in "));
+    hang(stage, 0, &boards, &answer); /* for ever: it is given up after four tries */
+    turn_until_trouble(stage, "gave no answer in 100 ms (");
+    await(&answer);
+    assert_int_equal(answer.status, OK);
+    answer_free(&answer);
+    boards_close(&boards);
+    hang(stage, 1, &boards, &answer);
     await(&answer);
     assert_int_equal(answer.status, ERR_RESOURCE);
     if (strstr(answer.err.message, "rollout.function failed at every try for ") == NULL ||
