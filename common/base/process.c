@@ -90,3 +90,45 @@ bool process_let_threads_sleep(void)
         if (getenv(SAID[i]) != NULL) return false;
     return setenv(SAID[0], "0", 1) == 0;
 }
+
+/* The number behind "oom_kill " in a text of the kernel's; -1: it is not there. */
+static int64_t read_oom_kills(const char *path)
+{
+    char line[256];
+    long long count = -1;
+    FILE *file = fopen(path, "re");
+    if (file == NULL) return -1;
+    while (count < 0 && fgets(line, sizeof line, file) != NULL)
+        (void)sscanf(line, "oom_kill %lld", &count);
+    fclose(file);
+    return count;
+}
+
+int64_t process_count_oom_kills(const char *root)
+{
+    char *path = mem_printf("%s/proc/self/cgroup", root), line[PATH_MAX];
+    int64_t count = -1;
+    FILE *file = fopen(path, "re");
+    free(path);
+    while (file != NULL && count < 0 && fgets(line, sizeof line, file) != NULL) {
+        line[strcspn(line, "\n")] = '\0';
+        char *kind = strchr(line, ':'); /* number:controllers:path */
+        char *group = kind == NULL ? NULL : strchr(kind + 1, ':');
+        if (group == NULL) continue;
+        *group++ = '\0';
+        if (strcmp(kind, ":") == 0)
+            path = mem_printf("%s/sys/fs/cgroup%s/memory.events", root, group);
+        else if (strcmp(kind, ":memory") == 0)
+            path = mem_printf("%s/sys/fs/cgroup/memory%s/memory.oom_control", root, group);
+        else
+            continue;
+        count = read_oom_kills(path);
+        free(path);
+    }
+    if (file != NULL) fclose(file);
+    if (count >= 0) return count;
+    path = mem_printf("%s/proc/vmstat", root);
+    count = read_oom_kills(path);
+    free(path);
+    return count;
+}

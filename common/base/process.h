@@ -1,6 +1,7 @@
 /* What /proc says of a process: whether one that somebody named earlier is still the same one and
  * still alive (pids are used again, so a process is named by its pid and the time at which it
- * started), and whose child it is; and where a program of Troupe stands. Any thread. */
+ * started), and whose child it is; whether memory has ended; and where a program of Troupe stands.
+ * Any thread. */
 #ifndef TROUPE_BASE_PROCESS_H
 #define TROUPE_BASE_PROCESS_H
 
@@ -32,5 +33,10 @@ bool process_let_threads_sleep(void);
 /* Lets this process open as many files and sockets as the system grants: the usual soft limit of
  * 1,024 is there for select(), which nobody uses here. */
 void process_raise_file_limit(void);
+
+/* Processes that the kernel has killed so far because memory had ended: of this process's control
+ * group where it tells (memory.events, or memory.oom_control of version 1), else of the whole
+ * machine; -1 when neither is told. `root` is in front of /proc and /sys: "", but in tests. */
+int64_t process_count_oom_kills(const char *root);
 
 #endif

@@ -9,6 +9,7 @@
 #include "agent/log.h"
 #include "base/limits.h"
 #include "base/memory.h"
+#include "base/process.h"
 
 enum {
     LOG_BYTES_MAX = 8 << 20,
@@ -25,7 +26,7 @@ struct AgentProcess {
     int pid;
     char parent[16]; /* this process, as its actors are told */
     AgentLog *log;
-    long oom_kills; /* of the machine, when it was started */
+    int64_t oom_kills; /* when it was started */
     bool exited, told, released;
     bool killed_by_agent;
     int exit_code, signal;
@@ -48,20 +49,6 @@ static void close_handle(uv_handle_t *handle)
     if (!uv_is_closing(handle)) uv_close(handle, on_closed);
 }
 
-/* How often the kernel has killed for want of memory since the machine started; -1 if it does not
- * say. */
-static long count_oom_kills(void)
-{
-    char line[128];
-    long count = -1;
-    FILE *file = fopen("/proc/vmstat", "re");
-    if (file == NULL) return -1;
-    while (fgets(line, sizeof line, file) != NULL)
-        if (sscanf(line, "oom_kill %ld", &count) == 1) break;
-    fclose(file);
-    return count;
-}
-
 static void describe_death(const AgentProcess *process, char *text, size_t size)
 {
     if (process->signal == 0) {
@@ -74,7 +61,7 @@ static void describe_death(const AgentProcess *process, char *text, size_t size)
     if (process->signal != SIGKILL || used >= (int)size) return;
     if (process->killed_by_agent)
         snprintf(text + used, size - (size_t)used, " by its agent");
-    else if (count_oom_kills() > process->oom_kills)
+    else if (process_count_oom_kills("") > process->oom_kills)
         snprintf(text + used, size - (size_t)used, ": the machine ran out of memory");
 }
 
@@ -196,7 +183,7 @@ Status agent_process_spawn(const ProcessOrder *order, AgentProcess **ret, Error 
     AgentProcess *process = mem_calloc(1, sizeof *process);
     process->order = *order;
     process->log = log;
-    process->oom_kills = count_oom_kills();
+    process->oom_kills = process_count_oom_kills("");
     init_handles(process);
     int failed = spawn(process);
     if (failed != 0) {

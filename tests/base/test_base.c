@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -380,6 +381,42 @@ static void test_memory_that_is_refused_says_for_what(void **state)
                                "values: lower rollout.concurrency\n");
 }
 
+/* A file of a machine that a test makes up, in the current folder. */
+static void put_file(const char *root, const char *name, const char *text)
+{
+    char *path = mem_printf("%s/%s", root, name);
+    for (char *at = path; (at = strchr(at + 1, '/')) != NULL; *at = '/') {
+        *at = '\0';
+        mkdir(path, 0755);
+    }
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs(text, file);
+    fclose(file);
+    free(path);
+}
+
+static void test_process_counts_kills_of_its_own_control_group(void **state)
+{
+    (void)state;
+    char root[] = "machine_XXXXXX";
+    assert_non_null(mkdtemp(root));
+    assert_int_equal(process_count_oom_kills(root), -1);
+    put_file(root, "proc/vmstat", "nr_free_pages 7\noom_kill 41\n");
+    assert_int_equal(process_count_oom_kills(root), 41); /* the machine's: there is no other */
+    put_file(root, "proc/self/cgroup", "3:cpu:/\n0::/pod/a\n");
+    assert_int_equal(process_count_oom_kills(root), 41); /* nor is it told */
+    put_file(root, "sys/fs/cgroup/pod/a/memory.events", "oom 9\noom_kill 2\noom_group_kill 1\n");
+    assert_int_equal(process_count_oom_kills(root), 2);
+    put_file(root, "proc/self/cgroup", "4:memory:/pod/b\n0::/\n");
+    put_file(root, "sys/fs/cgroup/memory/pod/b/memory.oom_control",
+             "oom_kill_disable 0\nunder_oom 0\noom_kill 5\n");
+    assert_int_equal(process_count_oom_kills(root), 5);
+    char *command = mem_printf("rm -r %s", root);
+    assert_int_equal(system(command), 0);
+    free(command);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -401,6 +438,7 @@ int main(void)
         cmocka_unit_test(test_json_append_writes_values_as_python_does),
         cmocka_unit_test(test_process_is_known_by_pid_and_start),
         cmocka_unit_test(test_memory_that_is_refused_says_for_what),
+        cmocka_unit_test(test_process_counts_kills_of_its_own_control_group),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
