@@ -274,8 +274,10 @@ static void fail(Status status, const Error *err, RewardResult *ret)
     ret->permanent = permanent;
 }
 
-/* Whether the machine is to blame for a run that failed, and not the program: then it is not
- * judged. `starved` and `wall_ms` are of all its runs so far. */
+/* Whether the machine may be to blame for how a run went, and not the program: then it is not
+ * judged. `starved` and `wall_ms` are of all its runs so far. Where the kernel killed processes
+ * meanwhile, one that passed is not judged either: else what is judged would be too good. What the
+ * program did past a limit was measured. */
 static bool is_machines_fault(const SandboxResult *result, int64_t starved, int64_t wall_ms,
                               RewardResult *ret)
 {
@@ -286,12 +288,12 @@ static bool is_machines_fault(const SandboxResult *result, int64_t starved, int6
                     " ms for a processor or a disk",
                     starved, wall_ms);
     else if (result->end == SANDBOX_KILLED_OUTSIDE)
-        reward_fail(ret, REWARD_INFRA_ERROR, "the program was killed from outside of its sandbox%s",
-                    result->oom_kills > 0 ? ": this machine ran out of memory" : "");
+        reward_fail(ret, REWARD_INFRA_ERROR,
+                    "the program was killed: this machine ran out of memory");
     else if (result->oom_kills > 0 &&
              (result->end == SANDBOX_EXITED || result->end == SANDBOX_KILLED))
         reward_fail(ret, REWARD_INFRA_ERROR,
-                    "the program failed while this machine ran out of memory");
+                    "this machine ran out of memory while the program ran");
     else
         return false;
     return true;
@@ -363,7 +365,7 @@ static void run_asserts(Code *self, const RewardRequest *request, Slice code, Re
     bool finished = slice_ends_with((Slice){str_text(&result.output), result.output.length},
                                     (Slice){input.data, input.length});
     bool right = why == NULL && finished;
-    if (!right && is_machines_fault(&result, result.starved_ms, result.wall_ms, ret)) goto done;
+    if (is_machines_fault(&result, result.starved_ms, result.wall_ms, ret)) goto done;
     reward_judge(ret, right, right, slice_trim(code));
     if (!right) reward_explain(ret, "%s", why != NULL ? why : "it ended before the tests did");
 done:
@@ -470,8 +472,8 @@ static void run_cases(Code *self, SandboxRun order, const Case *cases, int count
         bool goes_on = i + 1 < count && (why == NULL || self->share);
         bool cut = left_ms <= 0 && (goes_on || result.end == SANDBOX_WALL_LIMIT);
         if (cut) result.end = SANDBOX_WALL_LIMIT; /* of all cases together */
-        if ((why != NULL || cut) && is_machines_fault(&result, cut ? starved_ms : result.starved_ms,
-                                                      cut ? self->total_ms : result.wall_ms, ret)) {
+        if (is_machines_fault(&result, cut ? starved_ms : result.starved_ms,
+                              cut ? self->total_ms : result.wall_ms, ret)) {
             sandbox_result_clear(&result);
             return;
         }

@@ -55,19 +55,21 @@ typedef struct SandboxRun { /* all borrowed */
     SandboxLimits limits;
     const Wanted *wanted; /* NULL: for ever */
     const char *helper;   /* path of the helper; NULL: `sandbox` beside the running executable */
+    const char *machine;  /* the helper's own (its --machine): in front of /proc and /sys where it
+                             reads of kills for want of memory; NULL: nothing */
 } SandboxRun;
 
 /* How a run ended. All but the last two are the program's doing. */
 typedef enum {
     SANDBOX_EXITED,
-    SANDBOX_KILLED, /* by a signal: a crash, or a system call of another architecture */
+    SANDBOX_KILLED, /* by a signal, whoever sent it */
     SANDBOX_WALL_LIMIT,
     SANDBOX_CPU_LIMIT,
     SANDBOX_MEMORY_LIMIT,
     SANDBOX_OUTPUT_LIMIT,
     SANDBOX_STARVED,        /* the wall limit, after the machine had kept it waiting for a processor
                                or a disk for at least half of the time */
-    SANDBOX_KILLED_OUTSIDE, /* SIGKILL from outside: the machine's memory has ended, a person */
+    SANDBOX_KILLED_OUTSIDE, /* SIGKILL, while the kernel killed for want of memory (oom_kills) */
     SANDBOX_END_COUNT,
 } SandboxEnd;
 
@@ -79,8 +81,9 @@ typedef struct SandboxResult {
     int code; /* exit status of SANDBOX_EXITED, signal of SANDBOX_KILLED */
     int64_t wall_ms, cpu_ms;
     int64_t starved_ms; /* of wall_ms, in which it wanted to go on and the machine did not let it */
-    int64_t oom_kills;  /* processes that the kernel killed meanwhile for want of memory, anywhere
-                           on this machine: what is wrong with the output may come from that */
+    int64_t oom_kills;  /* processes that the kernel killed meanwhile for want of memory, in the
+                           worker's control group where that tells, else anywhere on this machine:
+                           what is wrong with the output may come from that */
     Str output;         /* owned; at most output_bytes, whatever the program wrote */
     Str errors;         /* owned; the same */
 } SandboxResult;

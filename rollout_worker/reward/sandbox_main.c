@@ -134,14 +134,17 @@ static void append_result(Str *out, const SandboxResult *result)
 
 int main(int argc, char **argv)
 {
-    if (argc > 1) {
+    const char *machine = argc == 3 && strcmp(argv[1], "--machine") == 0 ? argv[2] : "";
+    if (argc > 1 && machine[0] == '\0') {
         bool help = strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0;
         fprintf(help ? stdout : stderr,
-                "usage: sandbox <request.json\n"
+                "usage: sandbox [--machine FOLDER] <request.json\n"
                 "A request: {\"command\": [\"python3\", \"main.py\"], \"files\": [{\"name\": "
                 "\"main.py\", \"text\": \"print(1)\"}],\n"
                 "\"input\": \"\", \"readable\": [], \"limits\": {\"wall_ms\": 30000}}. "
-                "docs/rewards.md has the rest.\n");
+                "docs/rewards.md has the rest.\n"
+                "--machine, for tests: kills for want of memory are counted in FOLDER/proc and "
+                "FOLDER/sys.\n");
         return help ? 0 : 2;
     }
     /* A caller that died before this line is seen by the request, which is cut, or by standard
@@ -155,6 +158,7 @@ int main(int argc, char **argv)
     SandboxResult result = {0};
     Str out = {0};
     Status status = read_request(request, &err);
+    request->run.machine = machine;
     if (status == OK) status = sandbox_watch(&request->run, &result, &err);
     if (status == OK) {
         append_result(&out, &result);

@@ -21,6 +21,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/process.h"
 #include "rollout_worker/reward/sandbox_helper.h"
 
 #define NAMESPACES                                                                                 \
@@ -44,7 +45,7 @@ typedef struct Watch {
     bool ended, stopped;
     int64_t start_ms, look_ms, cpu_ms;
     int64_t looked_ms, delayed_ms, disk_ms, starved_ms; /* so far */
-    int64_t oom_kills;                                  /* of the machine, before the start */
+    int64_t oom_kills;                                  /* before the start */
 } Watch;
 
 /* ---- start ---- */
@@ -216,7 +217,7 @@ static Status start(Watch *watch, SandboxPipes *pipes, const struct sock_fprog *
 /* What the processes of the namespace use together, and which they are. */
 typedef struct Usage {
     int64_t memory_bytes, cpu_ticks;
-    int64_t delayed_ms;  /* that one of the threads was in want of a processor, at most */
+    int64_t wanted_ms;   /* that a thread had a processor or waited for one, at most */
     bool waits_for_disk; /* a process of them does */
     int processes;
     pid_t pid[TREE_MAX];
@@ -240,6 +241,28 @@ static int64_t number_behind(const char *text, const char *key)
     return at == NULL ? 0 : atoll(at + strlen(key));
 }
 
+/* Whether a process that sleeps without being woken by signals does so in a page fault or in a call
+ * that reads files: then it waits for a disk. A program can have itself put into that state: who
+ * calls vfork is in it for as long as the child pleases. */
+static bool reads_files(pid_t pid)
+{
+    static const long calls[] = {
+#ifdef SYS_open
+        SYS_open,      SYS_stat,       SYS_lstat,    SYS_access,     SYS_readlink,
+#endif
+        SYS_read,      SYS_pread64,    SYS_readv,    SYS_preadv,     SYS_preadv2,
+        SYS_openat,    SYS_statx,      SYS_mmap,     SYS_newfstatat, SYS_execve,
+        SYS_faccessat, SYS_readlinkat, SYS_sendfile, SYS_getdents64};
+    char text[256];
+    long number = 0;
+    read_about(pid, "syscall", text, sizeof text);
+    if (sscanf(text, "%ld", &number) != 1) return false; /* it runs, or nothing is told */
+    bool reads = number == -1;                           /* a page fault */
+    for (size_t i = 0; i < sizeof calls / sizeof calls[0]; i++)
+        reads = reads || number == calls[i];
+    return reads;
+}
+
 /* Memory that is a process's own, and the time of it and of its children that are gone. What maps
  * files is not counted: they are the machine's, or count as disk; and there is no shared memory
  * without a file (sandbox_filter.c). */
@@ -259,19 +282,20 @@ static void add_process(pid_t pid, Usage *usage)
         sscanf(fields, ") %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %ld %ld %ld %ld", &state,
                &ticks[0], &ticks[1], &ticks[2], &ticks[3]) == 5)
         usage->cpu_ticks += ticks[0] + ticks[1] + ticks[2] + ticks[3];
-    usage->waits_for_disk = usage->waits_for_disk || state == 'D';
+    usage->waits_for_disk = usage->waits_for_disk || (state == 'D' && reads_files(pid));
 }
 
-/* How long a thread waited for a processor. Where the kernel does not say nothing is ever called
- * starved. */
+/* How long a thread ran and waited for a processor. Where the kernel does not say nothing is ever
+ * called starved. */
 static void add_thread(pid_t pid, const char *thread, Usage *usage)
 {
     char name[300], text[128];
-    long long delayed_ns = 0;
+    long long ran_ns = 0, delayed_ns = 0;
     snprintf(name, sizeof name, "task/%.250s/schedstat", thread);
     read_about(pid, name, text, sizeof text);
-    if (sscanf(text, "%*d %lld", &delayed_ns) != 1) return;
-    if (delayed_ns / 1000000 > usage->delayed_ms) usage->delayed_ms = delayed_ns / 1000000;
+    if (sscanf(text, "%lld %lld", &ran_ns, &delayed_ns) != 2) return;
+    int64_t wanted_ms = (ran_ns + delayed_ns) / 1000000;
+    if (wanted_ms > usage->wanted_ms) usage->wanted_ms = wanted_ms;
 }
 
 /* Appends the children that a thread started. */
@@ -291,7 +315,7 @@ static void list_children(pid_t pid, const char *thread, Usage *usage)
  * of us than a wide one. */
 static void count_usage(pid_t first, Usage *ret)
 {
-    ret->memory_bytes = ret->cpu_ticks = ret->delayed_ms = 0;
+    ret->memory_bytes = ret->cpu_ticks = ret->wanted_ms = 0;
     ret->waits_for_disk = false;
     ret->processes = 1;
     ret->pid[0] = first;
@@ -310,19 +334,9 @@ static void count_usage(pid_t first, Usage *ret)
     }
 }
 
-/* Processes that the kernel has killed since it started because memory had ended. */
-static int64_t count_oom_kills(void)
+static int64_t count_oom_kills(const SandboxRun *run)
 {
-    static char text[32768];
-    int fd = open("/proc/vmstat", O_RDONLY | O_CLOEXEC);
-    size_t length = 0;
-    for (ssize_t got = 1; fd >= 0 && got > 0 && length < sizeof text - 1; length += (size_t)got) {
-        got = read(fd, text + length, sizeof text - 1 - length);
-        if (got < 0) break;
-    }
-    if (fd >= 0) close(fd);
-    text[length] = '\0';
-    return number_behind(text, "\noom_kill ");
+    return process_count_oom_kills(run->machine == NULL ? "" : run->machine);
 }
 
 /* What is in /box and /tmp. */
@@ -347,14 +361,18 @@ static int64_t between(int64_t value, int64_t least, int64_t most)
 }
 
 /* How long the program wanted to go on so far, and did nothing because the machine was busy: what
- * its most delayed thread waited for a processor, and the looks at which it waited for a disk; less
- * what its own threads took from one another. */
-static void note_starvation(Watch *watch, const Usage *usage, int64_t cpu_ms)
+ * its most delayed thread waited for a processor, less all that its other threads had of one, so
+ * that they cannot be what it waited for; and the looks at which it waited for a disk and none of
+ * it ran. */
+static void note_starvation(Watch *watch, const Usage *usage)
 {
-    int64_t now = clock_ms(), idle = now - watch->start_ms - cpu_ms;
-    if (usage->waits_for_disk) watch->disk_ms += now - watch->looked_ms;
-    if (usage->delayed_ms > watch->delayed_ms) watch->delayed_ms = usage->delayed_ms;
+    int64_t cpu_ms = usage->cpu_ticks * 1000 / sysconf(_SC_CLK_TCK), now = clock_ms();
+    if (usage->waits_for_disk && cpu_ms <= watch->cpu_ms) watch->disk_ms += now - watch->looked_ms;
+    if (cpu_ms > watch->cpu_ms) watch->cpu_ms = cpu_ms;
+    int64_t delayed_ms = usage->wanted_ms - watch->cpu_ms;
+    if (delayed_ms > watch->delayed_ms) watch->delayed_ms = delayed_ms;
     watch->looked_ms = now;
+    int64_t idle = now - watch->start_ms - watch->cpu_ms;
     watch->starved_ms = between(watch->delayed_ms + watch->disk_ms, 0, idle > 0 ? idle : 0);
 }
 
@@ -367,9 +385,7 @@ static void check_limits(Watch *watch)
     watch->look_ms = now + LOOK_MS;
     Usage usage;
     count_usage(watch->pid, &usage);
-    int64_t cpu_ms = usage.cpu_ticks * 1000 / sysconf(_SC_CLK_TCK);
-    if (cpu_ms > watch->cpu_ms) watch->cpu_ms = cpu_ms;
-    note_starvation(watch, &usage, watch->cpu_ms);
+    note_starvation(watch, &usage);
     bool starved = watch->starved_ms >= limits->wall_ms / 2;
     if (late) stop(watch, starved ? SANDBOX_STARVED : SANDBOX_WALL_LIMIT);
     if (usage.memory_bytes + disk_bytes(watch) > limits->memory_bytes)
@@ -491,8 +507,10 @@ static Status judge(Watch *watch, int init_status, Error *err)
                (WTERMSIG(watch->wait_status) == SIGKILL &&
                 result->cpu_ms > watch->run->limits.cpu_ms)) {
         result->end = SANDBOX_CPU_LIMIT; /* the kernel's own limit was first */
-    } else if (WTERMSIG(watch->wait_status) == SIGKILL) {
-        result->end = SANDBOX_KILLED_OUTSIDE; /* it cannot do it itself (sandbox_filter.c) */
+    } else if (WTERMSIG(watch->wait_status) == SIGKILL && result->oom_kills > 0) {
+        /* The signal alone says nothing: a program can have it sent to itself in many ways (a limit
+         * or a timer of its own, a child's exit signal, the number of a thread). */
+        result->end = SANDBOX_KILLED_OUTSIDE;
     } else {
         result->end = SANDBOX_KILLED;
         result->code = WTERMSIG(watch->wait_status);
@@ -515,7 +533,8 @@ static Status watch_until_end(Watch *watch, Error *err)
                      (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1000;
     watch->result->cpu_ms = cpu_ms > watch->cpu_ms ? cpu_ms : watch->cpu_ms;
     watch->result->starved_ms = watch->starved_ms;
-    watch->result->oom_kills = between(count_oom_kills() - watch->oom_kills, 0, INT64_MAX);
+    watch->result->oom_kills =
+        between(count_oom_kills(watch->run) - watch->oom_kills, 0, INT64_MAX);
     watch->pid = 0;
     drain(watch);
     return judge(watch, status, err);
@@ -535,7 +554,7 @@ Status sandbox_watch(const SandboxRun *run, SandboxResult *ret, Error *err)
                    .disk = -1,
                    .start_ms = clock_ms(),
                    .looked_ms = clock_ms(),
-                   .oom_kills = count_oom_kills()};
+                   .oom_kills = count_oom_kills(run)};
     SandboxPipes pipes = {-1, -1, -1, -1, -1, -1, -1};
     struct sock_fprog filter = {0};
     signal(SIGPIPE, SIG_IGN);

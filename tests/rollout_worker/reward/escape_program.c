@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/keyctl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
@@ -242,30 +243,75 @@ static void send_signals(pid_t host_pid)
     printf("still here\n");
 }
 
-/* What would look as if it came from outside; a child may be killed. */
-static void kill_itself(void)
+static void *end_the_process(void *number)
 {
+    (void)number;
+    kill((pid_t)syscall(SYS_gettid), SIGKILL); /* by the number of a thread */
+    return NULL;
+}
+
+static int sleep_long(void *nothing)
+{
+    (void)nothing;
+    sleep(1000);
+    return 0;
+}
+
+static int end_as_a_child(void *nothing)
+{
+    (void)nothing;
+    return 0;
+}
+
+/* Has SIGKILL sent to itself, which would look as if it came from outside. */
+static void kill_itself(const char *way)
+{
+    static char stack[65536];
     union sigval value = {0};
-    pid_t self = getpid();
-    must_fail(kill(self, SIGKILL), "kill of itself");
-    must_fail(kill(-self, SIGKILL), "kill of its group by number");
-    must_fail(kill(0, SIGKILL), "kill of its group");
-    must_fail(raise(SIGKILL) == 0 ? 0 : -1, "raise");
-    must_fail(syscall(SYS_tkill, self, SIGKILL), "tkill");
-    must_fail(sigqueue(self, SIGKILL, value), "sigqueue");
-    must_fail(fcntl(0, F_SETSIG, SIGKILL), "a descriptor that kills");
-    pid_t child = fork();
-    if (child == 0) {
-        must_fail(kill(-1, SIGKILL), "kill of everybody");
-        must_fail(kill(self, SIGKILL), "kill of its parent");
+    pid_t self = getpid(), child = 0;
+    pthread_t thread;
+    timer_t timer;
+    struct rlimit limit = {1, 1};
+    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGKILL};
+    struct itimerspec soon = {.it_value = {.tv_nsec = 10000000}};
+    if (strcmp(way, "kill") == 0) kill(self, SIGKILL);
+    if (strcmp(way, "group") == 0) kill(0, SIGKILL);
+    if (strcmp(way, "tkill") == 0) syscall(SYS_tkill, self, SIGKILL);
+    if (strcmp(way, "queue") == 0) sigqueue(self, SIGKILL, value);
+    if (strcmp(way, "thread") == 0) pthread_create(&thread, NULL, end_the_process, NULL);
+    if (strcmp(way, "child") == 0 && (child = fork()) == 0) kill(self, SIGKILL);
+    if (strcmp(way, "childs_end") == 0) clone(end_as_a_child, stack + sizeof stack, SIGKILL, NULL);
+    if (strcmp(way, "timer") == 0 && timer_create(CLOCK_MONOTONIC, &event, &timer) == 0)
+        timer_settime(timer, 0, &soon, NULL);
+    if (strcmp(way, "limit") == 0 && setrlimit(RLIMIT_CPU, &limit) == 0)
         for (;;)
-            pause();
-    }
-    int status = 0;
-    usleep(20000);
-    if (kill(child, SIGKILL) != 0 || waitpid(child, &status, 0) != child || !WIFSIGNALED(status) ||
-        WTERMSIG(status) != SIGKILL)
-        printf("BROKEN: a child cannot be killed\n");
+            continue;
+    sleep(5);
+    printf("BROKEN: %s does not kill\n", way);
+}
+
+/* Sleeps in a state that is also that of who waits for a disk. */
+static void wait_for_vfork(const char *how)
+{
+    if (strcmp(how, "vfork") == 0 && syscall(SYS_vfork) == 0) sleep(1000);
+    static char stack[65536];
+    int flags = strcmp(how, "sibling") == 0 ? CLONE_VFORK | CLONE_PARENT | SIGCHLD
+                                            : CLONE_VFORK | CLONE_VM | SIGCHLD;
+    clone(sleep_long, stack + sizeof stack, flags, NULL);
+}
+
+/* What would make it wait where the machine is not busy for others. */
+static void seek_the_crowd(void)
+{
+    cpu_set_t before, one, after;
+    sched_getaffinity(0, sizeof before, &before);
+    CPU_ZERO(&one);
+    CPU_SET(sched_getcpu(), &one);
+    if (sched_setaffinity(0, sizeof one, &one) != 0) printf("BROKEN: told of no affinity\n");
+    if (setpriority(PRIO_PROCESS, 0, 19) != 0) printf("BROKEN: told of no priority\n");
+    sched_getaffinity(0, sizeof after, &after);
+    must_fail(CPU_EQUAL(&before, &after) ? -1 : 0, "a processor of its choice");
+    must_fail(getpriority(PRIO_PROCESS, 0) == 0 ? -1 : 0, "a priority behind all others");
 }
 
 static void leave_children(void)
@@ -365,7 +411,9 @@ int main(int argc, char **argv)
     if (strcmp(way, "symlink") == 0) follow_links(first);
     if (strcmp(way, "proc") == 0) look_at_proc();
     if (strcmp(way, "signals") == 0) send_signals(atoi(first));
-    if (strcmp(way, "suicide") == 0) kill_itself();
+    if (strcmp(way, "suicide") == 0) kill_itself(first);
+    if (strcmp(way, "vfork") == 0) wait_for_vfork(first);
+    if (strcmp(way, "crowd") == 0) seek_the_crowd();
     if (strcmp(way, "leftover") == 0) leave_children();
     if (strcmp(way, "privileges") == 0) gain_privileges();
     if (strcmp(way, "disk") == 0) fill_disk();

@@ -2,7 +2,9 @@
 #ifndef TROUPE_TESTS_ROLLOUT_WORKER_REWARD_SANDBOX_STAGE_H
 #define TROUPE_TESTS_ROLLOUT_WORKER_REWARD_SANDBOX_STAGE_H
 
+#include <pthread.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "base/error.h"
@@ -13,9 +15,18 @@ void assert_refused(Status status, const Error *err);
 /* A fork that does not outlive this process. */
 pid_t fork_mortal(void);
 
-/* A thread: kills the first process that has `word` (a text) among its arguments, as soon as there
- * is one. */
-void *kill_when_seen(void *word);
+/* A machine whose kernel kills processes of the worker's control group for want of memory again and
+ * again, as far as the sandbox of `helper` is told: of a folder `bin` below the current one, where
+ * a program finds that helper that stands there too. */
+typedef struct OutOfMemory {
+    char folder[64];
+    char *helper;
+    pthread_t thread;
+    bool over;
+} OutOfMemory;
+
+void out_of_memory_start(OutOfMemory *machine);
+void out_of_memory_end(OutOfMemory *machine);
 
 /* Processes that leave little of one processor, this thread's, to it and to what it starts. */
 typedef struct Crowd {

@@ -6,10 +6,12 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/json.h"
+#include "base/memory.h"
 #include "rollout_worker/reward/reward_set.h"
 #include "rollout_worker/reward/sandbox.h"
 #include "sandbox_stage.h"
@@ -94,18 +96,14 @@ static void test_code_compares_outputs(void **state)
 static void test_code_does_not_judge_what_the_machine_did(void **state)
 {
     (void)state;
-    char spec[300], word[] = "77777.25";
-    pthread_t killer;
+    char spec[300];
     Crowd crowd;
     const char *test = "{\"tests\": [{\"input\": \"\", \"output\": \"6\"}]}";
     snprintf(spec, sizeof spec, SHELL, ", \"wall_ms\": 20000");
     RewardSet *set = open_code(spec);
     if (set == NULL) skip();
-    assert_int_equal(pthread_create(&killer, NULL, kill_when_seen, word), 0);
-    assert_judged(set, "```sh\nexec sleep 77777.25\n```", test, REWARD_INFRA_ERROR, 0,
-                  "killed from outside");
-    pthread_join(killer, NULL);
-    assert_judged(set, "```sh\nkill -9 $$; echo 6\n```", test, REWARD_OK, 1, "");
+    assert_judged(set, "```sh\nkill -9 $$; echo 6\n```", test, REWARD_WRONG, 0, "signal 9");
+    assert_judged(set, "```sh\nulimit -t 1; while :; do :; done\n```", test, REWARD_WRONG, 0, "");
     assert_judged(set, "```sh\nkill -11 $$; echo 6\n```", test, REWARD_WRONG, 0, "signal 11");
     reward_set_close(set);
     set = open_code("{\"name\": \"code\", \"options\": {\"interpreter\": [\"sh\"], "
@@ -117,6 +115,37 @@ static void test_code_does_not_judge_what_the_machine_did(void **state)
     assert_non_null(strstr(busy.reason, "this machine is too busy"));
     reward_result_clear(&busy);
     reward_set_close(set);
+}
+
+/* In a process that stands beside a helper of its own (OutOfMemory). */
+static int judge_out_of_memory(void)
+{
+    const char *test = "{\"tests\": [{\"input\": \"\", \"output\": \"6\"}]}";
+    char spec[300];
+    snprintf(spec, sizeof spec, SHELL, "");
+    isolates = true;
+    RewardSet *set = open_code(spec);
+    assert_judged(set, "```sh\nkill -9 $$\n```", test, REWARD_INFRA_ERROR, 0, "was killed");
+    assert_judged(set, "```sh\necho 7\n```", test, REWARD_INFRA_ERROR, 0, "out of memory");
+    assert_judged(set, "```sh\necho 6\n```", test, REWARD_INFRA_ERROR, 0, "out of memory");
+    assert_judged(set, "```sh\nwhile :; do :; done\n```", test, REWARD_WRONG, 0, "cpu_limit");
+    reward_set_close(set);
+    return 0;
+}
+
+/* Whether it passed or failed: else what is judged while memory is short would be too good. */
+static void test_code_judges_nothing_while_the_kernel_kills_for_memory(void **state)
+{
+    (void)state;
+    OutOfMemory machine;
+    if (!isolates) skip();
+    out_of_memory_start(&machine);
+    char *command = mem_printf("cp /proc/%d/exe %s/bin/test_code && exec %s/bin/test_code judge",
+                               (int)getpid(), machine.folder, machine.folder);
+    int failed = system(command);
+    free(command);
+    out_of_memory_end(&machine);
+    assert_int_equal(failed, 0);
 }
 
 static void *end_soon(void *flag)
@@ -177,11 +206,13 @@ static void test_code_runs_python_tests(void **state)
     reward_set_close(set);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc == 2 && strcmp(argv[1], "judge") == 0) return judge_out_of_memory();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_code_compares_outputs),
         cmocka_unit_test(test_code_does_not_judge_what_the_machine_did),
+        cmocka_unit_test(test_code_judges_nothing_while_the_kernel_kills_for_memory),
         cmocka_unit_test(test_code_that_nobody_wants_is_not_waited_for),
         cmocka_unit_test(test_code_runs_python_tests),
     };

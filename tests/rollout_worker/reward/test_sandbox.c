@@ -319,9 +319,41 @@ static void test_escape_signals(void **state)
 static void test_escape_suicide(void **state)
 {
     (void)state;
+    static const char *const ways[] = {"kill",  "group",      "tkill", "queue", "thread",
+                                       "child", "childs_end", "timer", "limit"};
+    for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
+        SandboxResult result;
+        if (!escape("suicide", ways[i], "", NULL, &result)) skip();
+        if (result.end != SANDBOX_KILLED || result.code != SIGKILL)
+            fail_msg("%s: %s %d", ways[i], sandbox_end_name(result.end), result.code);
+        assert_true(sandbox_end_is_of_program(result.end));
+        sandbox_result_clear(&result);
+    }
+}
+
+/* Whoever waits for a child of vfork has the state of who waits for a disk. */
+static void test_escape_vfork(void **state)
+{
+    (void)state;
+    static const char *const ways[] = {"vfork", "clone", "sibling"};
+    SandboxLimits limits = sandbox_limits_default;
+    limits.wall_ms = 1200;
+    for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
+        SandboxResult result;
+        if (!escape("vfork", ways[i], "", &limits, &result)) skip();
+        if (result.end != SANDBOX_WALL_LIMIT || result.starved_ms > 600)
+            fail_msg("%s: %s, starved %lld ms", ways[i], sandbox_end_name(result.end),
+                     (long long)result.starved_ms);
+        sandbox_result_clear(&result);
+    }
+}
+
+static void test_escape_crowd(void **state)
+{
+    (void)state;
     SandboxResult result;
-    if (!escape("suicide", "", "", NULL, &result)) skip();
-    assert_tried(&result, "suicide");
+    if (!escape("crowd", "", "", NULL, &result)) skip();
+    assert_tried(&result, "crowd");
     sandbox_result_clear(&result);
 }
 
@@ -394,18 +426,23 @@ static void test_escape_output(void **state)
 
 /* ---- what is not the program's doing ---- */
 
-static void test_sandbox_tells_a_kill_from_outside(void **state)
+/* SIGKILL is the machine's doing where the kernel says that it killed for want of memory. */
+static void test_sandbox_tells_a_kill_for_want_of_memory(void **state)
 {
     (void)state;
-    pthread_t killer;
-    char word[] = "kill-me-from-outside";
-    SandboxResult result;
+    static const char *const command[] = {"sh", "-c", "kill -9 $$", NULL};
+    OutOfMemory machine;
+    SandboxResult result = {0};
+    Error err = {0};
     if (!isolates) skip();
-    assert_int_equal(pthread_create(&killer, NULL, kill_when_seen, word), 0);
-    bool ran = escape("sleep", word, "", NULL, &result);
-    pthread_join(killer, NULL);
-    assert_true(ran);
+    out_of_memory_start(&machine);
+    SandboxRun run = {
+        .command = command, .limits = sandbox_limits_default, .helper = machine.helper};
+    Status status = sandbox_run(&run, &result, &err);
+    out_of_memory_end(&machine);
+    assert_ok(status, &err);
     assert_int_equal(result.end, SANDBOX_KILLED_OUTSIDE);
+    assert_true(result.oom_kills > 0);
     assert_false(sandbox_end_is_of_program(result.end));
     sandbox_result_clear(&result);
 }
@@ -792,12 +829,14 @@ int main(void)
         cmocka_unit_test(test_escape_proc),
         cmocka_unit_test(test_escape_signals),
         cmocka_unit_test(test_escape_suicide),
+        cmocka_unit_test(test_escape_vfork),
+        cmocka_unit_test(test_escape_crowd),
         cmocka_unit_test(test_escape_leftover_children),
         cmocka_unit_test(test_escape_privileges),
         cmocka_unit_test(test_escape_disk),
         cmocka_unit_test(test_escape_memory_by_files),
         cmocka_unit_test(test_escape_output),
-        cmocka_unit_test(test_sandbox_tells_a_kill_from_outside),
+        cmocka_unit_test(test_sandbox_tells_a_kill_for_want_of_memory),
         cmocka_unit_test(test_sandbox_tells_a_busy_machine_from_a_slow_program),
         cmocka_unit_test(test_sandbox_runs_a_program),
         cmocka_unit_test(test_sandbox_says_how_a_program_died),
