@@ -63,6 +63,7 @@ typedef struct Keeper {
     bool tried;       /* to start it, once at least ... */
     bool started;     /* ... and it could be */
     bool down;        /* waits for start_ms after a failure */
+    bool answered;    /* a line, since its program was started */
 } Keeper;
 
 struct ProcessPool {
@@ -74,8 +75,9 @@ struct ProcessPool {
     int open; /* exchanges */
     uint64_t next_id;
     bool closing;
-    char trouble[EXCHANGE_REASON_BYTES]; /* why a program is down, ... */
-    ExchangeOutcome trouble_kind;        /* ... and what that is for who is refused */
+    bool hung; /* a program had to be killed for its silence, and none has answered since */
+    char trouble[EXCHANGE_REASON_BYTES]; /* why a program is down ... */
+    ExchangeOutcome refusal;             /* ... and what is refused for that */
     Keeper keeper[POOL_PROCESSES_MAX];
 };
 
@@ -157,15 +159,26 @@ static bool all_down(const ProcessPool *pool)
     return true;
 }
 
+/* The place of the exchange that was begun first. */
+static int find_oldest(const Keeper *keeper)
+{
+    int oldest = 0;
+    for (int i = 1; i < keeper->num_sent; i++)
+        if (keeper->sent[i]->id < keeper->sent[oldest]->id) oldest = i;
+    return oldest;
+}
+
 /* What becomes of the exchanges that a program had when it ended. One that was alone is the cause,
- * but may have met the end by chance the first time. */
+ * but may have met the end by chance the first time. The oldest is the likeliest cause where lines
+ * are judged one after the other: it comes last, when the others are answered. */
 static void give_back_sent(Keeper *keeper, ExchangeOutcome outcome, const char *reason)
 {
     bool others = keeper->num_sent > 1;
     if (keeper->num_sent > 0) wake_all(keeper->pool); /* another may be idle */
     while (keeper->num_sent > 0) {
-        Exchange *exchange = keeper->sent[keeper->num_sent - 1];
-        take_back(keeper, keeper->num_sent - 1);
+        int oldest = find_oldest(keeper);
+        Exchange *exchange = keeper->sent[oldest];
+        take_back(keeper, oldest);
         if (exchange->alone || (exchange->heard && !others)) {
             finish(exchange, outcome, reason);
         } else if (exchange->heard) {
@@ -179,6 +192,21 @@ static void give_back_sent(Keeper *keeper, ExchangeOutcome outcome, const char *
     }
 }
 
+/* Those that wait to show by themselves what they take: a program that is silent with one alone,
+ * after it was with all, will be with each. */
+static void time_out_alone(ProcessPool *pool, const char *reason)
+{
+    Exchange *rest = pool->first;
+    pool->first = pool->last = NULL;
+    for (Exchange *exchange; (exchange = rest) != NULL;) {
+        rest = exchange->next;
+        if (exchange->alone)
+            finish(exchange, EXCHANGE_TIMEOUT, reason);
+        else
+            put_last(pool, exchange);
+    }
+}
+
 /* Refuses what waits, but for what is owed another program, unless that is too. */
 static void fail_waiting(ProcessPool *pool, bool owed_too)
 {
@@ -189,12 +217,12 @@ static void fail_waiting(ProcessPool *pool, bool owed_too)
         if (exchange->owed && !owed_too)
             put_last(pool, exchange);
         else
-            finish(exchange, pool->trouble_kind, pool->trouble);
+            finish(exchange, pool->refusal, pool->trouble);
     }
 }
 
 /* The program is gone or could not be started: wait before the next start. */
-static void note_failure(Keeper *keeper, ExchangeOutcome outcome, const char *what)
+static void note_failure(Keeper *keeper, ExchangeOutcome refusal, const char *what)
 {
     ProcessPool *pool = keeper->pool;
     int64_t delay = pool->options.restart_ms, most = pool->options.restart_ms_max;
@@ -205,9 +233,9 @@ static void note_failure(Keeper *keeper, ExchangeOutcome outcome, const char *wh
     keeper->start_ms = clock_ms() + delay;
     keeper->down = true;
     str_clear(&keeper->out);
-    pool->trouble_kind = outcome;
+    pool->refusal = refusal;
     snprintf(pool->trouble, sizeof pool->trouble, "%s", what);
-    give_back_sent(keeper, outcome, pool->trouble);
+    give_back_sent(keeper, refusal, pool->trouble);
     if (all_down(pool)) fail_waiting(pool, keeper->failures >= ENDS_MAX);
 }
 
@@ -221,7 +249,7 @@ static void start_child(Keeper *keeper)
     str_clear(&keeper->in);
     Status status = child_start(pool->options.argv, &keeper->child, &err);
     pthread_mutex_lock(&pool->lock);
-    keeper->down = false;
+    keeper->down = keeper->answered = false;
     if (status != OK) note_failure(keeper, EXCHANGE_FAILED, err.message);
     keeper->started = keeper->started || status == OK;
     keeper->tried = true;
@@ -336,6 +364,8 @@ static bool take_line(Keeper *keeper, const char *line, size_t length)
     if (at >= 0) { /* else its time was over */
         Exchange *exchange = keeper->sent[at];
         keeper->failures = 0;
+        keeper->answered = true;
+        pool->hung = false;
         if (!exchange->dialogue) {
             take_back(keeper, at);
             exchange->over = true;
@@ -417,8 +447,29 @@ static bool write_input(Keeper *keeper)
     return alive;
 }
 
-/* Ends the program when an exchange's time is over: the exchange, where it was alone; else it may
- * have waited for another, and each is to show by itself what it takes. */
+/* A program is to be killed for its silence. An exchange is over where it was alone; else it may
+ * have waited for another, and each is to show by itself what it takes. The first time it is
+ * started again at once, as a line may be the cause; one that says nothing then either is down. */
+static void note_silence(Keeper *keeper, const char *reason)
+{
+    ProcessPool *pool = keeper->pool;
+    if (keeper->num_sent == 1) {
+        Exchange *exchange = keeper->sent[0];
+        take_back(keeper, 0);
+        finish(exchange, EXCHANGE_TIMEOUT, reason);
+        if (exchange->alone && pool->hung) time_out_alone(pool, reason);
+    }
+    pool->hung = true;
+    if (keeper->answered || keeper->failures == 0) {
+        keeper->failures += !keeper->answered;
+        give_back_sent(keeper, EXCHANGE_FAILED, reason);
+        str_clear(&keeper->out);
+    } else {
+        note_failure(keeper, EXCHANGE_TIMEOUT, reason);
+    }
+}
+
+/* Ends the program when an exchange's time is over. */
 static void check_deadlines(Keeper *keeper)
 {
     ProcessPool *pool = keeper->pool;
@@ -430,15 +481,7 @@ static void check_deadlines(Keeper *keeper)
     pthread_mutex_lock(&pool->lock);
     for (int i = 0; i < keeper->num_sent; i++)
         late = late || keeper->sent[i]->deadline_ms <= now;
-    if (late && keeper->num_sent == 1) {
-        Exchange *exchange = keeper->sent[0];
-        take_back(keeper, 0);
-        finish(exchange, EXCHANGE_TIMEOUT, reason);
-    }
-    if (late) {
-        give_back_sent(keeper, EXCHANGE_FAILED, reason);
-        str_clear(&keeper->out);
-    }
+    if (late) note_silence(keeper, reason);
     pthread_mutex_unlock(&pool->lock);
     if (late) child_stop(&keeper->child, 0, NULL);
 }
@@ -700,7 +743,7 @@ Exchange *exchange_start(ProcessPool *pool, uint64_t id, Str *line, unsigned fla
     pthread_mutex_lock(&pool->lock);
     pool->open++;
     if (all_down(pool) && !exchange->owed)
-        finish(exchange, pool->trouble_kind, pool->trouble);
+        finish(exchange, pool->refusal, pool->trouble);
     else
         put_last(pool, exchange);
     wake_all(pool);

@@ -7,8 +7,10 @@
  * program that is silent for timeout_ms where it was its turn is taken for stuck: killed and
  * started again. One that ends is started again after a delay that doubles. Which of the requests
  * that it had was the cause nobody can tell: each is sent again once, alone, so that none fails for
- * what another did. While all are down, requests are refused at once, so that a caller never waits
- * for longer than its turn. Standard error is passed on, and its last line goes into messages.
+ * what another did; but when a program is silent with one alone, too, and none has answered
+ * between, the time of all of them is over. Silence counts as an end. While all are down, requests
+ * are refused at once, so that a caller never waits for longer than its turn. Standard error is
+ * passed on, and its last line goes into messages.
  *
  * Threads: open and close on one thread; everything else on any, at the same time; an Exchange
  * belongs to the thread that started it. */
@@ -72,7 +74,7 @@ typedef enum {
     EXCHANGE_MESSAGE,   /* the program has written a line */
     EXCHANGE_FAILED,    /* it ended, or none is up */
     EXCHANGE_BROKEN,    /* it printed what is no line of the protocol */
-    EXCHANGE_TIMEOUT,   /* it was silent */
+    EXCHANGE_TIMEOUT,   /* it was silent, or none is up because of that */
     EXCHANGE_UNWANTED,  /* who wanted it gave it up (exchange_watch) */
     EXCHANGE_DISTURBED, /* of a dialogue: the program ended or was killed while it had others too:
                            begin again, with EXCHANGE_ALONE */

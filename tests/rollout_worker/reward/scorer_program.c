@@ -7,7 +7,7 @@
  *   dead        ends at once, with a word on standard error
  *   once FILE   is `length`, but ends at a request when FILE is not there, and makes it
  *   later FILE  is `length`, but ends at every request for as long as FILE is not there
- *   silent      reads and answers nothing
+ *   silent FILE reads and answers nothing; FILE, if there is one, is a byte longer for each start
  *   context     the score is 1000 times the length of the label, and the length of the prompt
  *   rank        the score is the response's place in its group
  *   child FILE  starts a process that sleeps for ever, writes its pid to FILE, and is `length` */
@@ -137,6 +137,14 @@ static void make_child(const char *path)
     fclose(file);
 }
 
+static void count_start(const char *path)
+{
+    FILE *file = fopen(path, "a");
+    if (file == NULL) exit(6);
+    fputc('.', file);
+    fclose(file);
+}
+
 int main(int argc, char **argv)
 {
     const char *mode = argc > 1 ? argv[1] : "";
@@ -144,6 +152,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "no such model\n");
         return 4;
     }
+    if (strcmp(mode, "silent") == 0 && argc > 2) count_start(argv[2]);
     while (strcmp(mode, "silent") == 0)
         cJSON_Delete(read_request());
     if (strcmp(mode, "context") == 0) judge_context();

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -197,6 +198,50 @@ static void test_process_neighbours_of_a_late_line_are_judged(void **state)
     static const char *const responses[] = {"slow", "a", "bb", "ccc"};
     assert_group(open_program("\"length\"", ", \"timeout_ms\": 300, \"in_flight\": 4"), responses,
                  4, REWARD_TIMEOUT, "no answer in 300 ms");
+}
+
+static long count_starts(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 ? (long)info.st_size : 0;
+}
+
+/* A program that hangs, whatever it is asked, takes the time of two lines and not of each. */
+static void test_process_that_hangs_is_not_asked_line_by_line(void **state)
+{
+    (void)state;
+    remove("starts");
+    RewardSet *set = open_program("\"silent\", \"starts\"",
+                                  ", \"timeout_ms\": 300, \"in_flight\": 8, \"restart_ms\": "
+                                  "600000, \"restart_ms_max\": 600000");
+    RewardRequest requests[8];
+    RewardResult results[8];
+    for (int i = 0; i < 8; i++)
+        requests[i] = (RewardRequest){.response = slice_from("a")};
+    reward_set_score(set, requests, 8, results);
+    for (int i = 0; i < 8; i++) {
+        assert_int_equal(results[i].outcome, REWARD_TIMEOUT);
+        reward_result_clear(&results[i]);
+    }
+    assert_int_equal(count_starts("starts"), 2);
+    reward_set_close(set);
+}
+
+/* As one that ends again and again: it is started less and less often, and nobody waits for it. */
+static void test_process_that_hangs_again_is_down(void **state)
+{
+    (void)state;
+    remove("starts");
+    RewardSet *set =
+        open_program("\"silent\", \"starts\"", ", \"timeout_ms\": 300, \"restart_ms\": 600000, "
+                                               "\"restart_ms_max\": 600000");
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(score(set, "a").outcome, REWARD_TIMEOUT);
+    RewardResult result = score(set, "a");
+    assert_int_equal(result.outcome, REWARD_TIMEOUT); /* refused: it is not started again */
+    assert_non_null(strstr(result.reason, "no answer in 300 ms"));
+    assert_int_equal(count_starts("starts"), 2);
+    reward_set_close(set);
 }
 
 static void test_process_neighbours_of_a_fatal_line_are_judged(void **state)
@@ -630,6 +675,8 @@ int main(void)
         cmocka_unit_test(test_process_scores_groups),
         cmocka_unit_test(test_process_is_asked_by_many_threads),
         cmocka_unit_test(test_process_timeout_is_no_score),
+        cmocka_unit_test(test_process_that_hangs_is_not_asked_line_by_line),
+        cmocka_unit_test(test_process_that_hangs_again_is_down),
         cmocka_unit_test(test_process_neighbours_of_a_late_line_are_judged),
         cmocka_unit_test(test_process_neighbours_of_a_fatal_line_are_judged),
         cmocka_unit_test(test_process_that_ends_is_started_again),
