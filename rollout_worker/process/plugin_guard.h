@@ -1,7 +1,9 @@
 /* PluginGuard: the patience that the worker has with a shared object of the user's. Code in this
- * process cannot be stopped from outside; so each call of it is made on a thread of its own, and
- * where it does not come back in time whoever called goes on without it. The thread is left to
- * itself with all that it was given. So many may be left at a time; then the run ends.
+ * process cannot be stopped from outside; so each call of it is made on another thread, and where
+ * it does not come back in time whoever called goes on without it. The thread is left to itself
+ * with all that it was given. So many may be left at a time; then the run ends. There are as many
+ * threads as there were calls at a time; they are kept, so that a call costs a few microseconds
+ * and what the plugin keeps for each thread is made once.
  *
  * A call that uses the worker meanwhile says so (plugin_guard_enter and leave): that time is not
  * the plugin's, and what the caller lent is used by nobody once the call is left to itself. Any
@@ -22,8 +24,8 @@ typedef struct GuardedCall GuardedCall; /* one that is being made */
  * the worker. */
 PluginGuard *plugin_guard_create(const char *name, int64_t timeout_ms);
 
-/* False: calls are left to themselves, so that neither what they use may be freed nor their code
- * unloaded; the guard goes on for them. Accepts NULL. */
+/* Ends its threads; no call may be open. False: calls are left to themselves, so that neither what
+ * they use may be freed nor their code unloaded; the guard goes on for them. Accepts NULL. */
 bool plugin_guard_destroy(PluginGuard *guard);
 
 typedef struct PluginWork {

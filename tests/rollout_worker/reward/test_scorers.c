@@ -652,6 +652,33 @@ static void test_plugin_that_is_late_is_counted_no_more(void **state)
     reward_set_close(set);
 }
 
+/* What a plugin keeps for each thread (OpenMP its threads) is made once, and no thread for each
+ * call; one that is left hanging is replaced. */
+static void test_plugin_is_called_on_one_thread_for_each_caller(void **state)
+{
+    (void)state;
+    RewardSet *set = open_rewards("{\"name\": \"plugin\", \"options\": {\"path\": \"" BIN
+                                  "plugin_hangs.so\", \"timeout_ms\": 1000}}");
+    for (int i = 1; i <= 10; i++)
+        assert_true(score(set, "count").score == i);
+    assert_int_equal(score(set, "hang").outcome, REWARD_TIMEOUT);
+    for (int i = 1; i <= 10; i++)
+        assert_true(score(set, "count").score == i);
+    reward_set_close(set);
+}
+
+/* The first of that plugin: one that hangs keeps it loaded. Its code is not unloaded while a thread
+ * that has called it is still about to end in it. */
+static void test_plugin_is_closed_after_its_threads(void **state)
+{
+    (void)state;
+    RewardSet *set =
+        open_rewards("{\"name\": \"plugin\", \"options\": {\"path\": \"" BIN "plugin_hangs.so\"}}");
+    assert_true(score(set, "keep").score == 4);
+    reward_set_close(set);
+    usleep(400000);
+}
+
 static void test_plugin_that_hangs_too_often_ends_the_run(void **state)
 {
     (void)state;
@@ -698,8 +725,10 @@ int main(void)
         cmocka_unit_test(test_http_refuses_other_urls),
         cmocka_unit_test(test_plugin_scores),
         cmocka_unit_test(test_plugin_of_another_interface_is_refused),
+        cmocka_unit_test(test_plugin_is_closed_after_its_threads),
         cmocka_unit_test(test_plugin_that_hangs_is_a_timeout),
         cmocka_unit_test(test_plugin_that_is_late_is_counted_no_more),
+        cmocka_unit_test(test_plugin_is_called_on_one_thread_for_each_caller),
         cmocka_unit_test(test_plugin_that_hangs_too_often_ends_the_run),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
