@@ -23,6 +23,7 @@ struct HttpPoster {
     pthread_cond_t freed;
     Line idle[POSTER_CONNECTIONS_MAX];
     int64_t num_idle, num_used;
+    int64_t answered_ms; /* when the server last answered anything; under the lock, too */
 };
 
 static pthread_once_t curl_once = PTHREAD_ONCE_INIT;
@@ -132,15 +133,23 @@ static int64_t next_look(int64_t end_ms)
     return look_ms < end_ms ? look_ms : end_ms;
 }
 
+/* With the lock: until when one that began to wait then does so. For as long as a server answers
+ * those before it, it is only slow, and each has its turn. */
+static int64_t end_of_patience(const HttpPoster *poster, int64_t began_ms)
+{
+    int64_t since_ms = poster->answered_ms > began_ms ? poster->answered_ms : began_ms;
+    return since_ms + poster->options.timeout_ms;
+}
+
 /* A line with a connection that may be kept from before. False when none came free in time, or
  * nobody wants it any more. */
-static bool take_line(HttpPoster *poster, const Wanted *wanted, int64_t end_ms, Line *ret)
+static bool take_line(HttpPoster *poster, const Wanted *wanted, int64_t began_ms, Line *ret)
 {
     *ret = (Line){0};
     pthread_mutex_lock(&poster->lock);
-    while (poster->num_used == poster->options.connections && clock_ms() < end_ms &&
-           !wanted_is_over(wanted)) {
-        int64_t look_ms = next_look(end_ms);
+    while (poster->num_used == poster->options.connections &&
+           clock_ms() < end_of_patience(poster, began_ms) && !wanted_is_over(wanted)) {
+        int64_t look_ms = next_look(end_of_patience(poster, began_ms));
         struct timespec until = {.tv_sec = look_ms / 1000, .tv_nsec = look_ms % 1000 * 1000000};
         pthread_cond_timedwait(&poster->freed, &poster->lock, &until);
     }
@@ -154,9 +163,10 @@ static bool take_line(HttpPoster *poster, const Wanted *wanted, int64_t end_ms, 
     return true;
 }
 
-static void give_line(HttpPoster *poster, const Line *line)
+static void give_line(HttpPoster *poster, const Line *line, bool answered)
 {
     pthread_mutex_lock(&poster->lock);
+    if (answered) poster->answered_ms = clock_ms();
     poster->num_used--;
     poster->idle[poster->num_idle++] = *line;
     pthread_cond_signal(&poster->freed);
@@ -241,26 +251,28 @@ static void tell_of_try(const HttpPoster *poster, const Wanted *wanted, CURLcode
     wanted_note_failure(wanted, outcome.reason);
 }
 
-/* Tries, with pauses between, while it may pass, there is time, and somebody wants it. */
+/* Tries, with pauses between, while it may pass, there is time, and somebody wants it. The time is
+ * that of the tries and pauses: waiting for a line is not the server's fault with this one. */
 static CURLcode try_often(HttpPoster *poster, const Str *body, const Wanted *wanted, Str *answer,
                           long *ret_status)
 {
     const HttpPosterOptions *options = &poster->options;
-    int64_t end_ms = clock_ms() + options->timeout_ms, delay = options->backoff_ms;
+    int64_t began_ms = clock_ms(), left_ms = options->timeout_ms, delay = options->backoff_ms;
     CURLcode code = CURLE_OPERATION_TIMEDOUT;
     for (int64_t attempt = 1; attempt <= options->attempts; attempt++) {
         Line line;
-        if (!take_line(poster, wanted, end_ms, &line)) break;
-        int64_t left_ms = end_ms - clock_ms();
-        if (left_ms > 0) code = try_once(poster, &line, body, wanted, left_ms, answer, ret_status);
-        give_line(poster, &line);
-        if (left_ms <= 0) break;
+        if (!take_line(poster, wanted, began_ms, &line)) break;
+        int64_t start_ms = clock_ms();
+        code = try_once(poster, &line, body, wanted, left_ms, answer, ret_status);
+        left_ms -= clock_ms() - start_ms;
+        give_line(poster, &line, code == CURLE_OK);
         bool answered = code == CURLE_OK && *ret_status >= 200 && *ret_status < 300;
         if (answered || !may_pass(code, *ret_status) || attempt == options->attempts) break;
         if (delay > options->backoff_ms_max) delay = options->backoff_ms_max;
-        if (clock_ms() + delay >= end_ms) break;
+        if (delay >= left_ms) break;
         tell_of_try(poster, wanted, code, *ret_status, answer);
         if (wanted_pause(wanted, delay, NULL) != OK) break;
+        left_ms -= delay;
         delay *= 2;
     }
     return code;

@@ -2,10 +2,11 @@
  * time limit, for all of its tries and the pauses between them, which double. What may pass is
  * tried again: no connection, a broken one, 408, 425, 429 and 5xx; any other status says that the
  * request is wrong, which does not pass. Connections are kept and shared; at most `connections` are
- * in use at a time, and a post that must wait for one waits inside of its time limit. Redirections
- * are not followed. A post ends soon after nobody wants it any more; a try that is made again is
- * told to who waits. Open and close on one thread,
- * post on any number. */
+ * in use at a time. The limit is that of the tries and pauses: a post that must wait for a
+ * connection waits for as long as the server answers others, and gives up when it has answered
+ * none for the time limit. Redirections are not followed. A post ends soon after nobody wants it
+ * any more; a try that is made again is told to who waits. Open and close on one thread, post on
+ * any number. */
 #ifndef TROUPE_ROLLOUT_WORKER_PROCESS_HTTP_POSTER_H
 #define TROUPE_ROLLOUT_WORKER_PROCESS_HTTP_POSTER_H
 

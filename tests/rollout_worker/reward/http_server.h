@@ -18,7 +18,7 @@ typedef struct HttpServer {
 
 /* Paths: /number gives 0.5; /object {"score": 2, ...}; /named {"reward": 3}; /group a score for
  * each response; /busy 503 twice and then 1; /wrong 400; /text words; /tool {"content": "found
- * it"}; /silent no answer; /large 2
+ * it"}; /slow 1 after 0.2 s; /silent no answer; /large 2
  * MiB; /cut half an answer; /together the length of the response, when `together` requests have
  * come. */
 void http_server_start(HttpServer *server);

@@ -427,6 +427,57 @@ static void test_http_posts_a_group_side_by_side(void **state)
     }
 }
 
+typedef struct Poster {
+    RewardSet *set;
+    RewardOutcome outcome;
+    pthread_t thread;
+} Poster;
+
+static void *post_one(void *argument)
+{
+    Poster *poster = argument;
+    RewardRequest request = {.response = slice_from("a")};
+    RewardResult result;
+    reward_set_score(poster->set, &request, 1, &result);
+    poster->outcome = result.outcome;
+    reward_result_clear(&result);
+    return NULL;
+}
+
+/* Six at a time, over one connection. */
+static void post_six(const HttpServer *server, const char *path, int64_t timeout_ms,
+                     RewardOutcome expected)
+{
+    Poster posters[6];
+    char options[100];
+    snprintf(options, sizeof options, ", \"connections\": 1, \"attempts\": 1, \"timeout_ms\": %d",
+             (int)timeout_ms);
+    RewardSet *set = open_http(server, path, options);
+    for (int i = 0; i < 6; i++) {
+        posters[i].set = set;
+        assert_int_equal(pthread_create(&posters[i].thread, NULL, post_one, &posters[i]), 0);
+    }
+    for (int i = 0; i < 6; i++) {
+        pthread_join(posters[i].thread, NULL);
+        assert_int_equal(posters[i].outcome, expected);
+    }
+    reward_set_close(set);
+}
+
+/* A server that answers one after the other has time for each; one that answers none is not waited
+ * for once for each. */
+static void test_http_post_has_its_time_from_when_it_is_sent(void **state)
+{
+    (void)state;
+    HttpServer server;
+    http_server_start(&server);
+    post_six(&server, "/slow", 900, REWARD_OK);
+    assert_int_equal(server.requests, 6);
+    post_six(&server, "/silent", 300, REWARD_TIMEOUT);
+    http_server_stop(&server);
+    assert_in_range(server.requests, 7, 9);
+}
+
 static void *end_soon(void *flag)
 {
     usleep(100000);
@@ -715,6 +766,7 @@ int main(void)
         cmocka_unit_test(test_http_sends_slimes_body_and_reads_answers),
         cmocka_unit_test(test_http_scores_groups),
         cmocka_unit_test(test_http_posts_a_group_side_by_side),
+        cmocka_unit_test(test_http_post_has_its_time_from_when_it_is_sent),
         cmocka_unit_test(test_rewards_that_nobody_wants_are_not_waited_for),
         cmocka_unit_test(test_http_tries_again_what_may_pass),
         cmocka_unit_test(test_http_tells_of_what_it_tries_again),
