@@ -22,14 +22,16 @@ struct Peers {
     pthread_mutex_t mutex;
     pthread_cond_t changed;
     Peer *peer;
+    int64_t next_ms; /* the thread looks by then; 0: when it is told */
     bool ended;
     pthread_t thread;
 };
 
-/* With the mutex held. The time of the next one, or 0. */
-static int64_t cut_off_late(Peers *peers)
+/* With the mutex held. Leaves the time of the next one, or 0. */
+static void cut_off_late(Peers *peers)
 {
-    int64_t now = clock_ms(), next = 0;
+    int64_t now = clock_ms();
+    peers->next_ms = 0;
     Peer *peer = NULL;
     DL_FOREACH(peers->peer, peer)
     {
@@ -37,11 +39,10 @@ static int64_t cut_off_late(Peers *peers)
         if (peer->until_ms <= now) {
             shutdown(peer->descriptor, SHUT_RDWR); /* its own thread sees it and closes it */
             peer->until_ms = 0;
-        } else if (next == 0 || peer->until_ms < next) {
-            next = peer->until_ms;
+        } else if (peers->next_ms == 0 || peer->until_ms < peers->next_ms) {
+            peers->next_ms = peer->until_ms;
         }
     }
-    return next;
 }
 
 static void *peers_main(void *argument)
@@ -49,8 +50,9 @@ static void *peers_main(void *argument)
     Peers *peers = argument;
     pthread_mutex_lock(&peers->mutex);
     while (!peers->ended) {
-        int64_t next = cut_off_late(peers), wait_ms = next - clock_ms();
-        if (next == 0) {
+        cut_off_late(peers);
+        int64_t wait_ms = peers->next_ms - clock_ms();
+        if (peers->next_ms == 0) {
             pthread_cond_wait(&peers->changed, &peers->mutex);
             continue;
         }
@@ -116,6 +118,11 @@ void peer_expect(Peers *peers, Peer *peer, int64_t within_ms)
 {
     pthread_mutex_lock(&peers->mutex);
     peer->until_ms = within_ms > 0 ? clock_ms() + within_ms : 0;
-    if (within_ms > 0) pthread_cond_signal(&peers->changed);
+    /* A time that was put off, as for each piece of a stream, wakes nobody. */
+    bool earlier = peers->next_ms == 0 || peer->until_ms < peers->next_ms;
+    if (within_ms > 0 && earlier) {
+        peers->next_ms = peer->until_ms;
+        pthread_cond_signal(&peers->changed);
+    }
     pthread_mutex_unlock(&peers->mutex);
 }
