@@ -507,11 +507,12 @@ static Status take_model_of_run(Options *options, StringList *settings, JobConfi
     if (status == OK && options->num_sets + settings->count > (int)room)
         status =
             error_set(err, ERR_INVALID, "more than %d --set options", (int)room - settings->count);
-    /* It does not begin from random weights, whatever the run began from: it may stay near to what
-     * it begins from. */
+    /* It does not begin from random weights, whatever the run began from or the job says: it may
+     * stay near to what it begins from. */
     for (int i = 0; status == OK && i < settings->count; i++)
-        if (config->model.path == NULL || !str_starts_with(settings->item[i], "model.init="))
-            options->set[options->num_sets++] = settings->item[i];
+        options->set[options->num_sets++] = str_starts_with(settings->item[i], "model.init=")
+                                                ? "model.init=pretrained"
+                                                : settings->item[i];
     if (status == OK)
         *ret_run = config;
     else

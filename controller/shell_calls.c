@@ -87,6 +87,7 @@ static PackedMessage pack_start(const Shell *shell, const Effect *fx)
     int64_t begin = fx->call.start.stage_begin;
     char *stage_start = begin > 0 ? run_folder_checkpoint(shell->folder, begin) : mem_strdup("");
     request.stage_start = stage_start;
+    request.first_seed = shell->stages.stage[0].config->seed;
     PackedMessage packed = message_pack(&request.base);
     free(stage_start);
     return packed;

@@ -49,25 +49,22 @@ static const char *or_model(const JobConfig *config, const char *folder)
     return folder != NULL ? folder : config->model.path;
 }
 
-static bool refers_to_start(const JobConfig *config)
-{
-    return job_wants_reference(config) && algorithm_refers_to_start(&config->algorithm);
-}
-
-/* The weights that a run, or with `start` a stage, begins with. */
+/* The weights that a run, or with `start` a stage, begins with. A stage behind another has a seed
+ * of its own, also one that began before the first step: the run's weights are not drawn from that.
+ */
 static Status set_beginning(Learner *learner, const char *start, Error *err)
 {
     const JobConfig *config = learner->config;
     if (start != NULL) return trainer_load_weights(learner->policy, start, err);
     if (config->model.init == INIT_RANDOM)
-        return trainer_init_random(learner->policy, config->seed, err);
+        return trainer_init_random(learner->policy, learner->options.first_seed, err);
     return trainer_load_weights(learner->policy, config->model.path, err);
 }
 
 static Status make_policy(Learner *learner, const char *checkpoint, Error *err)
 {
     TrainerOptions options = {0};
-    bool start = refers_to_start(learner->config);
+    bool start = job_refers_to_start(learner->config);
     TRY(trainer_options(learner, &options, err));
     TRY(trainer_create(&options, &learner->policy, err));
     if (start || checkpoint == NULL)
@@ -114,7 +111,7 @@ static Status make_critic(Learner *learner, const char *checkpoint, Error *err)
 static Status make_reference(Learner *learner, bool beginning, Error *err)
 {
     const JobConfig *config = learner->config;
-    if (refers_to_start(config))
+    if (job_refers_to_start(config))
         return beginning ? trainer_keep_reference(learner->policy, err) : OK; /* make_policy did */
     return trainer_load_reference(learner->policy, or_model(config, config->algorithm.reference),
                                   err);
@@ -235,7 +232,7 @@ Status learner_configure(Learner *learner, const JobConfig *config, Error *err)
     const JobConfig *before = learner->config;
     TRY(check_sizes(learner, config, err));
     learner->config = config;
-    bool same = job_wants_reference(before) && !refers_to_start(config) &&
+    bool same = job_wants_reference(before) && !job_refers_to_start(config) &&
                 same_text(or_model(before, before->algorithm.reference),
                           or_model(config, config->algorithm.reference));
     Status status = OK;

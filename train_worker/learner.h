@@ -13,7 +13,8 @@ typedef struct LearnerOptions {
     Comm *tensor_comm, *data_comm; /* as of TrainerOptions */
     int64_t memory_bytes;          /* as of job_options.h; 0: no limit */
     const char *stage_start; /* checkpoint with which the stage began, for the creation; NULL: with
-                                what the configuration says */
+                                what the run began with */
+    int64_t first_seed;      /* of the run's first stage: random weights are drawn from it */
     void (*on_progress)(void *context);
     void (*on_disk_wait)(void *context, bool waits);
     void *context;
@@ -22,8 +23,8 @@ typedef struct LearnerOptions {
 typedef struct Learner Learner;
 
 /* Makes the Trainers and sets their weights: from the checkpoint, or, when it is NULL, as the
- * configuration says. Where the reference model is what the stage began with, that is
- * options->stage_start. */
+ * run began (model.init, options->first_seed). Where the reference model is what the stage began
+ * with, that is options->stage_start. */
 Status learner_create(const LearnerOptions *options, const char *checkpoint, Learner **ret,
                       Error *err);
 void learner_destroy(Learner *learner); /* accepts NULL */

@@ -41,6 +41,7 @@ typedef struct Task {
     CommId tensor_id, data_id; /* start */
     char *path;                /* start: checkpoint; save: folder */
     char *stage_start;         /* start: checkpoint with which the stage began, or "" */
+    int64_t first_seed;        /* start: of the run's first stage */
     char *job_yaml;            /* start, configure */
     FetchedPlan *plan;         /* step, evaluate */
     LearnerStep step;          /* but for the plan's micro-batches */
@@ -119,6 +120,7 @@ static Status make_learner(Worker *worker, const Task *task, int64_t memory_byte
         .data_comm = atomic_load(&worker->data_comm),
         .memory_bytes = memory_bytes,
         .stage_start = task->stage_start[0] != '\0' ? task->stage_start : NULL,
+        .first_seed = task->first_seed,
         .on_progress = on_progress,
         .on_disk_wait = on_disk_wait,
         .context = worker,
@@ -483,6 +485,7 @@ static void on_start(void *self, Call *call)
         Task *task = new_task(self, TASK_START, call, request->checkpoint);
         task->job_yaml = mem_strdup(request->job_yaml);
         task->stage_start = mem_strdup(request->stage_start);
+        task->first_seed = request->first_seed;
         memcpy(task->tensor_id.bytes, request->tensor_group_id.data, COMM_ID_BYTES);
         memcpy(task->data_id.bytes, request->data_group_id.data, COMM_ID_BYTES);
         submit(task, "loading the model");

@@ -160,6 +160,11 @@ bool job_wants_reference(const JobConfig *config)
     return learns_by_rewards(config) && algorithm_uses_reference(&config->algorithm);
 }
 
+bool job_refers_to_start(const JobConfig *config)
+{
+    return job_wants_reference(config) && algorithm_refers_to_start(&config->algorithm);
+}
+
 bool job_wants_critic(const JobConfig *config)
 {
     return learns_by_rewards(config) && config->algorithm.advantage_estimator == ADVANTAGE_PPO;

@@ -236,6 +236,8 @@ int64_t job_samples_per_step(const JobConfig *config);
 /* What a stage wants beside the policy: it learns by rewards, and these need a reference model, or
  * a critic. */
 bool job_wants_reference(const JobConfig *config);
+/* ... which is the weights that the stage begins with. */
+bool job_refers_to_start(const JobConfig *config);
 bool job_wants_critic(const JobConfig *config);
 
 /* Tokens of the largest micro-batch that a stage makes. */

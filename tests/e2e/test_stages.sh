@@ -1,7 +1,7 @@
 #!/bin/bash
 # From supervised training to reinforcement learning in one run, on the same train processes: as the job file's stages,
 # or swapped in while it runs. Whatever is killed on the way, the weights are those of an undisturbed run.
-# usage: test_stages.sh workers | kills | swap | three_ways | refused | asks | memory | undo | noise
+# usage: test_stages.sh workers | kills | swap | early | three_ways | refused | asks | memory | undo | noise
 . "$(dirname "$0")/lib.sh"
 make_data
 STEPS=9
@@ -134,6 +134,37 @@ swap)
     run_job
     [ "$(digest_of "$RUN")" = "$swapped" ] ||
         fail "a swap after step $last and stages make other weights"
+    ;;
+early)
+    # Before the first step: the reference model is what the run began with, drawn from the run's seed.
+    for run in quiet killed; do
+        STEPS=40
+        write_job $run.yaml $run data.max_length=160 eval.before_train=true checkpoint.interval=2 cluster.dead_ms=60000
+        write_second second.yaml
+        start_job
+        tries=0
+        until "$BIN/controller" status --run "$RUN" --json 2> /dev/null | grep -q '"phase":"evaluating"'; do
+            tries=$((tries + 1))
+            [ "$tries" -lt 600 ] || fail "nothing is evaluated before the first step"
+        done
+        trainer=$(actor_pid train-0)
+        kill -STOP "$trainer"
+        "$BIN/controller" swap-rollout --run "$RUN" --config second.yaml --set seed=7 \
+            --set algorithm.kl_loss_coef=0.1 > said
+        grep -q "goes on as rl after step 0$" said || fail "too late: $(cat said)"
+        kill -CONT "$trainer"
+        if [ $run = killed ]; then
+            wait_for_step 3
+            kill -9 "$CONTROLLER"
+            wait "$CONTROLLER" 2> /dev/null || true
+            run_job
+        else
+            finish_job 0
+            expected=$(digest_of "$RUN")
+        fi
+    done
+    [ "$(digest_of "$RUN")" = "$expected" ] || fail "a kill changes the weights"
+    grep '"step":6,' "$RUN/metrics.jsonl" | grep -q '"train/ref_kl":0\.' || fail "there is no divergence"
     ;;
 three_ways)
     # Near to what supervision left, by the default of algorithm.reference. A second job does not take over what the

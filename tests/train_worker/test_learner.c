@@ -12,6 +12,8 @@
 #include "toy.h"
 #include "trainer_state.h"
 
+#define FIRST_SEED 42 /* of the runs, whatever their later stages say */
+
 static const char model_json[] =
     "{\"model_type\": \"qwen3\", \"vocab_size\": 131, \"hidden_size\": 48, \"intermediate_size\": "
     "40,"
@@ -41,7 +43,8 @@ static Learner *make_learner(const Ranks *ranks, const JobConfig *config, const 
 {
     Error err = {0};
     Learner *learner = NULL;
-    LearnerOptions options = {.config = config, .kernels = ranks->kernels};
+    LearnerOptions options = {
+        .config = config, .kernels = ranks->kernels, .first_seed = FIRST_SEED};
     rank_ok(learner_create(&options, checkpoint, &learner, &err), &err);
     return learner;
 }
@@ -171,8 +174,10 @@ static Learner *resume_in_stage(const Ranks *ranks, const JobConfig *config, con
 {
     Error err = {0};
     Learner *learner = NULL;
-    LearnerOptions options = {
-        .config = config, .kernels = ranks->kernels, .stage_start = stage_start};
+    LearnerOptions options = {.config = config,
+                              .kernels = ranks->kernels,
+                              .stage_start = stage_start,
+                              .first_seed = FIRST_SEED};
     rank_ok(learner_create(&options, checkpoint, &learner, &err), &err);
     return learner;
 }
@@ -221,6 +226,47 @@ static void test_reference_is_what_the_stage_began_with(void **state)
         toy_fresh_folder("start_rl");
         ranks_run(1, 1, start_body, &dtype);
     }
+}
+
+/* A stage that came before the first step begins with what the run began with: a checkpoint of that
+ * there is none, and the stage's own seed draws other weights. */
+static void before_first_body(const Ranks *ranks, void *argument)
+{
+    (void)argument;
+    Error err = {0};
+    LearnerResult result, again;
+    JobConfig *sft = make_config("early", false), *rl = make_config("early", true);
+    rl->seed = FIRST_SEED + 1;
+    rl->algorithm.kl_loss_coef = 0.5;
+    rl->algorithm.kl_estimator = KL_K3;
+    rl->algorithm.reference = mem_strdup(REFERENCE_START);
+    Learner *learner = make_learner(ranks, sft, NULL);
+    rank_ok(learner_configure(learner, rl, &err), &err);
+    rank_ok(make_step(learner, true, &result, &err), &err);
+    save(learner, "early_rl");
+    rank_ok(make_step(learner, true, &result, &err), &err);
+    rank_check(result.result.policy.policy.ref_kl != 0.0);
+    uint64_t expected = digest(learner);
+    learner_destroy(learner);
+    static const char *const checkpoints[] = {NULL, "early_rl"};
+    for (int i = 0; i < 2; i++) {
+        learner = resume_in_stage(ranks, rl, checkpoints[i], NULL);
+        for (int step = i; step < 2; step++)
+            rank_ok(make_step(learner, true, &again, &err), &err);
+        rank_check(digest(learner) == expected);
+        rank_check(again.result.policy.policy.ref_kl == result.result.policy.policy.ref_kl);
+        learner_destroy(learner);
+    }
+    job_config_destroy(sft);
+    job_config_destroy(rl);
+}
+
+static void test_stage_before_the_first_step_begins_as_the_run_did(void **state)
+{
+    (void)state;
+    fresh_model("early");
+    toy_fresh_folder("early_rl");
+    ranks_run(1, 1, before_first_body, NULL);
 }
 
 /* ---- the critic alone ---- */
@@ -334,6 +380,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rewards_take_over_from_supervision_and_resume),
         cmocka_unit_test(test_reference_is_what_the_stage_began_with),
+        cmocka_unit_test(test_stage_before_the_first_step_begins_as_the_run_did),
         cmocka_unit_test(test_policy_waits_while_the_critic_warms_up),
         cmocka_unit_test(test_configuration_that_cannot_be_taken_changes_nothing),
         cmocka_unit_test(test_what_does_not_fit_beside_the_policy_is_refused),
