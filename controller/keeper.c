@@ -201,8 +201,7 @@ static Status add_config(Commit *commit, const JobConfig *config, Error *err)
 
 bool keeper_needs_start(const JobConfig *config, int64_t stage_begin)
 {
-    return stage_begin > 0 && job_wants_reference(config) &&
-           algorithm_refers_to_start(&config->algorithm);
+    return stage_begin > 0 && job_refers_to_start(config);
 }
 
 static Status prune(const Commit *commit, Error *err)

@@ -178,6 +178,10 @@ static Status parse_grafted(const JobConfig *now, const JobConfig *asked, JobCon
 Status run_stages_prepare(const JobConfig *now, const char *yaml, JobConfig **ret, Error *err)
 {
     JobConfig *asked = NULL;
+    if (now->rollout.only)
+        return error_set(err, ERR_INVALID,
+                         "this run trains nothing (rollout.only is true), so no stage can go on "
+                         "with what it learnt.\nRun the other job by itself.");
     Status status = job_config_parse(yaml, NEW_STAGE, "/", &asked, err);
     if (status == OK) status = run_stages_check_room(now, asked, err);
     if (status == OK) status = parse_grafted(now, asked, ret, err);

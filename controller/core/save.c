@@ -13,11 +13,20 @@ static const char *newest(const Controller *c)
     return c->checkpoint != NULL ? c->checkpoint : "none";
 }
 
+/* The next stage's reference model is to be the weights with which it begins. */
+static bool is_start_of_next(const Controller *c)
+{
+    bool at_end = c->step >= c->total_steps || c->lane[SET_TRAIN].over;
+    if (!at_end || !stage_has_next(c)) return false;
+    return job_refers_to_start(c->stage[c->done.stage + 1].config);
+}
+
 bool save_is_due(const Controller *c, bool at_end)
 {
     if (push_is_all(c)) return false; /* the weights are those of the beginning */
     if (c->save.best_owed) return true;
-    if (c->save.tried_step == c->step) return false;
+    bool needed = at_end && is_start_of_next(c); /* a swap may come behind a save that failed */
+    if (c->save.tried_step == c->step && !needed) return false;
     if (at_end || core_is_stopping(c)) return c->step > c->saved.step;
     return job_is_due(c->config->checkpoint.interval, c->step);
 }
@@ -62,15 +71,6 @@ static bool is_last(const Controller *c)
 {
     bool at_end = c->step >= c->total_steps || c->lane[SET_TRAIN].over;
     return c->stop_requests > 0 || (at_end && !stage_has_next(c));
-}
-
-/* The next stage's reference model is to be the weights with which it begins. */
-static bool is_start_of_next(const Controller *c)
-{
-    bool at_end = c->step >= c->total_steps || c->lane[SET_TRAIN].over;
-    if (!at_end || !stage_has_next(c)) return false;
-    const JobConfig *next = c->stage[c->done.stage + 1].config;
-    return job_wants_reference(next) && algorithm_refers_to_start(&next->algorithm);
 }
 
 /* A save that fails is a save that fails: older checkpoints stand, training goes on; only one that

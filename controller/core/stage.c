@@ -89,6 +89,9 @@ void stage_enter(Controller *c, int stage)
     bool first = c->done.stage < 0;         /* nothing to leave */
     bool next = stage == c->done.stage + 1; /* not back to one before, with a checkpoint of it */
     c->config = c->stage[stage].config;
+    /* Of that checkpoint a restart of the train ranks takes the reference model. */
+    bool needs_start = next && !first && c->step > 0 && job_refers_to_start(c->config);
+    CHECK(!needs_start || c->saved.step == c->step);
     begin_books(c, stage);
     if (next && c->saved.step == c->step) c->saved = c->done; /* the same weights */
     c->end_rollout = c->first_rollout + (int)c->config->rollout.num_workers;

@@ -460,6 +460,7 @@ static void answer_start(World *w, const Effect *fx, Process *rank)
         violate(w, "rank %d starts %s a checkpoint, but there is %s", fx->actor,
                 from_checkpoint ? "from" : "without", w->disk.has_checkpoint ? "one" : "none");
     if (w->disk.landing.pending) violate(w, "ranks load while a commit is under way");
+    check_start_of_stage(w, fx->call.start.stage_begin);
     rank->step = from_checkpoint ? w->disk.saved.step : 0;
     rank->weights = from_checkpoint ? w->disk.saved_weights : 1;
     rank->stage = w->stage_now; /* a start says which */
@@ -514,6 +515,19 @@ static bool answered_by_loop(const World *w, const Effect *fx, Process *process)
     }
 }
 
+static void ends_itself(World *w, Process *process)
+{
+    w->result.left++;
+    kill_process(w, process, "exited with code 0");
+}
+
+static void has_tidied_up(World *w, void *argument)
+{
+    Process *process = argument;
+    bool same = process->leaves == process->incarnation;
+    if (same && process->alive && !process->hung) ends_itself(w, process);
+}
+
 /* Most processes end at once; one that waits for somebody else's program does not. */
 static void leave(World *w, const Effect *fx, Process *process)
 {
@@ -521,8 +535,14 @@ static void leave(World *w, const Effect *fx, Process *process)
         answer_at_deadline(w, fx);
         return;
     }
-    w->result.left++;
-    kill_process(w, process, "exited with code 0");
+    if (chance(w, 0.5)) {
+        ends_itself(w, process);
+        return;
+    }
+    process->leaves = process->incarnation; /* says so, and tidies up first */
+    process->given_up++;
+    answer(w, fx, latency(w), &(Event){0});
+    push_run(w, draw_below(w, 3000), has_tidied_up, process);
 }
 
 void answer_call(World *w, const Effect *fx)

@@ -27,8 +27,9 @@ typedef struct Process {
     int actor, node;
     uint64_t incarnation;
     int64_t next_beat_ms, busy_until_ms;
-    int held;  /* calls that it took and will never answer */
-    int stage; /* that it was started or configured for */
+    int held;        /* calls that it took and will never answer */
+    int stage;       /* that it was started or configured for */
+    uint64_t leaves; /* incarnation that said it would */
     uint64_t progress;
     /* rollout workers */
     uint64_t holds[SIM_SETS][POSITIONS_MAX / 64]; /* samples, by position */
@@ -133,6 +134,8 @@ int64_t draw_below(World *w, int64_t bound);
 bool chance(World *w, double probability);
 int64_t latency(World *w);
 void push(World *w, int64_t delay_ms, const Event *event);
+/* A stage that began behind `begin` steps has the checkpoint that it needs of its beginning. */
+void check_start_of_stage(World *w, int64_t begin);
 void push_run(World *w, int64_t delay_ms, void (*run)(World *w, void *argument), void *argument);
 void violate(World *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void moved(World *w);          /* the run got on */

@@ -191,11 +191,19 @@ static void check_times(World *w, const Effect *fx)
     w->told_ms = w->now_ms;
 }
 
+void check_start_of_stage(World *w, int64_t begin)
+{
+    if (job_refers_to_start(w->config) && begin > 0 && !w->disk.landed[begin])
+        violate(w, "a stage stays near to step %lld, of which there is no checkpoint",
+                (long long)begin);
+}
+
 static void enter_stage(World *w, int stage)
 {
     w->stage_now = stage;
     w->config = w->stage[stage].config;
     w->result.stages++;
+    if (w->controller != NULL) check_start_of_stage(w, controller_job(w->controller).stage_begin);
 }
 
 /* What a real controller writes down before anything else. */

@@ -402,6 +402,31 @@ static void test_simulation_swaps_a_stage_while_it_runs(void **state)
     assert_true(swapped > 500);
 }
 
+/* Near to what it begins with, which must stand in a checkpoint: also where a save of that step
+ * failed before anybody asked for the swap. */
+static void test_simulation_swaps_with_the_checkpoint_that_a_stage_needs(void **state)
+{
+    (void)state;
+    static char start[] = REFERENCE_START;
+    int swapped = 0;
+    for (uint64_t seed = 1; seed <= 1000; seed++) {
+        SimFaults faults = {.kills = (int)(seed % 4), .failed_save = 0.5};
+        JobConfig config = make_config(1 + (int)(seed % 3), 2, 1), later = make_rl_config(3, 2, 1);
+        config.cluster.rollout_workers_max = 3;
+        config.data.bad_records_max = 0;
+        config.checkpoint.interval = config.eval.interval = 2;
+        later.train.num_steps = 6;
+        later.algorithm.kl_loss_coef = 0.1;
+        later.algorithm.reference = start;
+        faults.swap = &later;
+        const JobConfig *list = &config;
+        SimResult result = sim_run_stages(&list, 1, &faults, seed);
+        assert_right(&result, seed);
+        swapped += result.saved.stage > 0;
+    }
+    assert_true(swapped > 300);
+}
+
 /* ---- half runs ---- */
 
 /* Nothing is trained and nothing saved, every prompt is answered with the first weights, and the
@@ -715,6 +740,7 @@ int main(void)
         cmocka_unit_test(test_simulation_keeps_answers_within_the_staleness),
         cmocka_unit_test(test_simulation_goes_through_stages_whatever_strikes),
         cmocka_unit_test(test_simulation_swaps_a_stage_while_it_runs),
+        cmocka_unit_test(test_simulation_swaps_with_the_checkpoint_that_a_stage_needs),
         cmocka_unit_test(test_simulation_generates_without_training),
         cmocka_unit_test(test_simulation_keeps_the_best_checkpoints_whatever_strikes),
         cmocka_unit_test(test_simulation_gives_up_past_the_restart_budget),
