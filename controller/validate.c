@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/str.h"
+#include "config/model_pins.h"
 #include "disk_room.h"
 #include "local_node.h"
 #include "model/model_config.h"
@@ -59,6 +60,17 @@ static void warn_of_bias(const JobConfig *config, Str *out)
     free(keys);
 }
 
+static void warn_of_lost_pins(const JobConfig *config, Str *out)
+{
+    if (!model_pins_are_lost(config)) return;
+    char *warning =
+        mem_printf("the run in %s has checkpoints, but models.json is not there, which says with "
+                   "which checkpoint of %s it began: the newest one is taken (%s)",
+                   config->run_dir, config->pin[0].run, config->pin[0].checkpoint);
+    put_warnings("models_unknown", warning, out);
+    free(warning);
+}
+
 static Status load_text(const JobConfig *config, TextModel **ret, Error *err)
 {
     Status status = text_model_load(config->model.tokenizer, config->model.chat_template, ret, err);
@@ -93,6 +105,7 @@ static char *summarize(const JobConfig *config, const ModelConfig *model, const 
         local_node_cpus_needed(config), place);
     put_warnings("text_odd", warnings, &summary);
     warn_of_bias(config, &summary);
+    warn_of_lost_pins(config, &summary);
     free(place);
     free(weights);
     return str_take(&summary);
@@ -138,7 +151,10 @@ Status validate_job(const JobConfig *config, char **ret_summary, Error *err)
         *ret_summary = summarize(config, &model, text, warnings);
     else
         put_warnings("text_odd", warnings, NULL);
-    if (status == OK && ret_summary == NULL) warn_of_bias(config, NULL);
+    if (status == OK && ret_summary == NULL) {
+        warn_of_bias(config, NULL);
+        warn_of_lost_pins(config, NULL);
+    }
     free(warnings);
     text_model_destroy(text);
     return status;

@@ -197,7 +197,7 @@ void job_derive_algorithm(LoadedJob *job)
 
 /* A run in place of a model stands for its newest checkpoint, and goes on standing for that one in
  * later sessions, whatever becomes of it meanwhile. */
-static void settle_models(LoadedJob *job)
+static Status settle_models(LoadedJob *job, Error *err)
 {
     JobConfig *config = &job->config;
     const struct {
@@ -209,7 +209,8 @@ static void settle_models(LoadedJob *job)
     for (int i = 0; i < MODEL_PINS_MAX; i++) {
         char **path = models[i].path;
         if (*path != NULL && strcmp(*path, REFERENCE_START) == 0) continue;
-        char *kept = *path != NULL ? model_pins_find(config->run_dir, *path) : NULL;
+        char *kept = NULL;
+        if (*path != NULL) TRY(model_pins_find(config->run_dir, *path, &kept, err));
         char *checkpoint = kept != NULL    ? kept
                            : *path != NULL ? model_path_checkpoint(*path)
                                            : NULL;
@@ -223,6 +224,7 @@ static void settle_models(LoadedJob *job)
         free(*path);
         *path = checkpoint;
     }
+    return OK;
 }
 
 /* A stage behind another stays near to what that one left. */
@@ -271,14 +273,14 @@ static void settle_programs(LoadedJob *job, const char *working_dir)
 }
 
 /* Defaults that follow from other values; `behind`: of a stage behind another. */
-static void derive(LoadedJob *job, const char *working_dir, bool behind)
+static Status derive(LoadedJob *job, const char *working_dir, bool behind, Error *err)
 {
     JobConfig *config = &job->config;
     settle_programs(job, working_dir);
     if (config->name == NULL) config->name = job_name_from_file(job->where);
     if (config->run_dir == NULL)
         config->run_dir = mem_printf("%s/runs/%s", working_dir, config->name);
-    settle_models(job);
+    TRY(settle_models(job, err));
     if (behind) settle_reference(job);
     settle_kv_cache(config);
     if (config->model.config == NULL)
@@ -302,6 +304,7 @@ static void derive(LoadedJob *job, const char *working_dir, bool behind)
         config->train.memory_critic = job_wants_critic(config);
     for (int i = 0; i < config_num_keys(&job_table); i++)
         if (origin[i].kind == FROM_NOWHERE) origin[i].kind = FROM_DEFAULT;
+    return OK;
 }
 
 static Status current_folder(char **ret, Error *err)
@@ -370,8 +373,8 @@ static Status read_stage(const JobText *text, int *ret_stages, LoadedJob **ret, 
                             .origin = job->origin,
                             .arena = arena};
     config_apply_presets(&presets);
-    derive(job, working_dir, text->follows || text->stage > 0);
-    status = job_config_check(job, err);
+    status = derive(job, working_dir, text->follows || text->stage > 0, err);
+    if (status == OK) status = job_config_check(job, err);
     if (status != OK) goto done;
     *ret = job;
     job = NULL;

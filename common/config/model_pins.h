@@ -6,12 +6,16 @@
 
 #include "config/job.h"
 
-/* The checkpoint that `path` stands for in the run of this folder; NULL when that says nothing of
- * it. Owned by the caller. */
-char *model_pins_find(const char *run_dir, const char *path);
+/* *ret: the checkpoint that `path` stands for in the run of this folder, owned by the caller; NULL
+ * when that says nothing of it. A file that cannot be read, or makes no sense, is an error that
+ * names it: with another model the run would be another one. */
+Status model_pins_find(const char *run_dir, const char *path, char **ret, Error *err);
+
+/* The run folder has checkpoints, but does not say what they began with. */
+bool model_pins_are_lost(const JobConfig *config);
 
 /* Writes down what the stages' configurations chose, beside what stands there already. `run_dir`
- * exists. The file system's errors. */
+ * exists. Errors as above, and the file system's. */
 Status model_pins_keep(const JobStages *stages, const char *run_dir, Error *err);
 
 #endif

@@ -327,6 +327,14 @@ case_model_of_a_run_that_goes_on() {
     says "$RUN/config.effective.yaml" "$PWD/first/checkpoints/step_00000003"
     "$BIN/controller" validate --config second.yaml $SETTINGS > validated
     says validated "as this run began, a checkpoint of" "step_00000003"
+    mv "$RUN/models.json" models.json
+    head -c 20 models.json > "$RUN/models.json" # what it began with is not to be guessed
+    refused 3 "$BIN/controller" --config second.yaml $SETTINGS
+    says message "$RUN/models.json" "with which checkpoints"
+    rm "$RUN/models.json"
+    "$BIN/controller" validate --config second.yaml $SETTINGS > validated
+    says validated "warning: " "models.json is not there" "step_00000005"
+    mv models.json "$RUN/"
     rm -r first/checkpoints/step_00000003
     refused 2 "$BIN/controller" --config second.yaml $SETTINGS
     says message "model.path" "step_00000003, which is gone" "another run_dir"
