@@ -1,14 +1,10 @@
 #include "look.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include "base/memory.h"
 #include "base/process.h"
@@ -41,44 +37,29 @@ static void list_arguments(const JobFile *file, const char *stage, const char *p
     argument[count] = NULL;
 }
 
-static int wait_for(const char *name, int failed, pid_t pid)
-{
-    int wait_status = 0;
-    while (failed == 0 && waitpid(pid, &wait_status, 0) < 0 && errno == EINTR)
-        continue;
-    if (failed == 0 && WIFEXITED(wait_status)) return WEXITSTATUS(wait_status);
-    if (failed == 0 && WTERMSIG(wait_status) == SIGPIPE) raise(SIGPIPE); /* who reads us has left */
-    fprintf(stderr, "controller: %s %s\n", name,
-            failed != 0 ? strerror(failed) : strsignal(WTERMSIG(wait_status)));
-    return status_exit_code(ERR_INTERNAL);
-}
-
 /* What it prints goes to `ret`, as far as it fits; NULL: to where this command's does. */
 static int look(const JobFile *file, const JobConfig *config, const char *name,
                 const char *const *more, char *ret, size_t size)
 {
     const char *argument[2 * SETS_MAX + ARGUMENTS_MAX + 8];
-    posix_spawn_file_actions_t actions;
-    int ends[2] = {-1, -1};
-    pid_t pid = 0;
+    int end = 0;
+    Error err = {0};
     list_arguments(file, config->stage, name, more, argument);
-    int failed = ret != NULL && pipe2(ends, O_CLOEXEC) != 0 ? errno : 0;
-    posix_spawn_file_actions_init(&actions);
-    if (ret != NULL) posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
     fflush(stdout);
     char *program = program_path(name);
-    if (failed == 0)
-        failed = posix_spawn(&pid, program, &actions, NULL, (char **)argument, environ);
+    ProgramRun run = {.path = program,
+                      .arguments = argument,
+                      .words = ret,
+                      .words_size = size,
+                      .words_of = WORDS_OF_OUTPUT,
+                      .cancel = -1};
+    Status status = program_run(&run, &end, &err);
     free(program);
-    posix_spawn_file_actions_destroy(&actions);
-    if (ret != NULL) {
-        if (ends[1] >= 0) close(ends[1]);
-        FILE *from = ends[0] >= 0 ? fdopen(ends[0], "r") : NULL;
-        size_t used = from != NULL ? fread(ret, 1, size - 1, from) : 0;
-        ret[used] = '\0';
-        if (from != NULL) fclose(from);
-    }
-    return wait_for(name, failed, pid);
+    if (status == OK && WIFEXITED(end)) return WEXITSTATUS(end);
+    if (status == OK && WTERMSIG(end) == SIGPIPE) raise(SIGPIPE); /* who reads us has left */
+    fprintf(stderr, "controller: %s %s\n", name,
+            status == OK ? strsignal(WTERMSIG(end)) : err.message);
+    return status_exit_code(status == OK ? ERR_INTERNAL : status);
 }
 
 int look_with(const JobFile *file, const JobConfig *config, const char *program,

@@ -549,7 +549,7 @@ static Status shell_open(Shell *shell, const Beginning *begin, Error *err)
 
 static void shell_close(Shell *shell)
 {
-    shell_swap_wait(shell);
+    shell_swap_end(shell);
     for (int i = 0; i < shell->num_agents; i++)
         agent_link_destroy(shell->agent[i]);
     int num_actors = shell->controller != NULL ? controller_num_actors(shell->controller) : 0;

@@ -70,6 +70,6 @@ void shell_call(Shell *shell, const Effect *effect);
  * the run goes on; the call is answered when the core has said after which step it comes. */
 void shell_on_swap(void *self, Call *call);
 void shell_swapped(Shell *shell, const Effect *effect); /* FX_SWAPPED: it is written down */
-void shell_swap_wait(Shell *shell); /* the run is over: nobody looks at anything any more */
+void shell_swap_end(Shell *shell); /* the run is over: a look is called off, none begins any more */
 
 #endif

@@ -1,14 +1,18 @@
 /* A stage that people ask for while the run goes on (controller swap-rollout). What takes long is
- * done on a thread of libuv's pool: the files, tokenizer and template of the new job, and the
- * memory that its workers would take, which train_inspect and data_inspect know. Only what passes
- * is fed to the core and written down. */
+ * done on a thread of its own: the files, tokenizer and template of the new job, and the memory
+ * that its workers would take, which train_inspect and data_inspect know. Only what passes is fed
+ * to the core and written down. Files may lie on a disk that does not answer, so nobody waits for
+ * that thread: a run that ends, and a request behind one that took too long, leave it alone with
+ * its SwapWork.
+ */
 #include <errno.h>
 #include <fcntl.h>
-#include <spawn.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "actor/actor.h"
@@ -23,10 +27,17 @@
 #include "shell.h"
 #include "validate.h"
 
+#define END_WAIT_S 1 /* a look that was called off has so long to come to an end */
+
 struct SwapWork {
-    uv_work_t work;
     Shell *shell;
     Call *call;
+    int64_t deadline_ms; /* whoever asked waits no longer */
+    int off[2];          /* a pipe: the look is called off when [1] is closed */
+    pthread_mutex_t lock;
+    pthread_cond_t ended;
+    bool done; /* with `lock`: by the thread, which has nothing more to do with it ... */
+    bool left; /* ... or by the loop: the thread frees it */
     JobConfig *config;
     char *summary; /* of what was found, as validate says it */
     char *asked;   /* path of the new stage's job, for train_inspect */
@@ -41,47 +52,27 @@ struct SwapWork {
 
 /* ---- on another thread ---- */
 
-/* What it says, to its end, as far as it goes into `text`. */
-static void read_words(int from, char *text, size_t size)
-{
-    char rest[512];
-    size_t used = 0;
-    for (;;) {
-        bool full = used + 1 >= size;
-        ssize_t count = read(from, full ? rest : text + used, full ? sizeof rest : size - 1 - used);
-        if (count < 0 && errno == EINTR) continue;
-        if (count <= 0) break;
-        if (!full) used += (size_t)count;
-    }
-    text[used] = '\0';
-}
-
-/* What a program said, and its exit code. */
+/* What a program said, and how it ended. */
 typedef struct Words {
     char text[ERROR_MESSAGE_MAX];
     int code;
 } Words;
 
-/* Runs a program and waits for its end. */
-static Status run_program(const char *name, char **arguments, Words *ret, Error *err)
+/* Runs a program until the look is called off. */
+static Status run_program(const SwapWork *swap, const char *const *arguments, Words *ret,
+                          Error *err)
 {
-    int ends[2], wait_status = 0;
-    pid_t pid = 0;
-    posix_spawn_file_actions_t actions;
-    if (pipe2(ends, O_CLOEXEC) != 0) return error_set_errno(err, errno, "could not make a pipe");
-    char *program = program_path(name);
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
-    posix_spawn_file_actions_adddup2(&actions, ends[1], STDERR_FILENO);
-    int failed = posix_spawn(&pid, program, &actions, NULL, arguments, environ);
-    posix_spawn_file_actions_destroy(&actions);
-    close(ends[1]);
-    if (failed == 0) read_words(ends[0], ret->text, sizeof ret->text);
-    close(ends[0]);
-    while (failed == 0 && waitpid(pid, &wait_status, 0) < 0 && errno == EINTR)
-        continue;
-    Status status = failed == 0 ? OK : error_set_errno(err, failed, "could not start %s", program);
-    ret->code = WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : -1;
+    int end = 0;
+    char *program = program_path(arguments[0]);
+    ProgramRun run = {.path = program,
+                      .arguments = arguments,
+                      .words = ret->text,
+                      .words_size = sizeof ret->text,
+                      .words_of = WORDS_OF_BOTH,
+                      .deadline_ms = swap->deadline_ms,
+                      .cancel = swap->off[0]};
+    Status status = program_run(&run, &end, err);
+    ret->code = WIFEXITED(end) ? WEXITSTATUS(end) : -1;
     free(program);
     return status;
 }
@@ -102,9 +93,11 @@ static Status take_words(const Words *words, Error *err)
 
 /* Whether the new stage's train workers would fit: those that run with what they have to take
  * beside, and those of a restart, which plan anew. *ret says how many bytes these take. */
-static Status check_train_workers(const SwapWork *swap, char *available, Words *ret, Error *err)
+static Status check_train_workers(const SwapWork *swap, const char *available, Words *ret,
+                                  Error *err)
 {
-    char taken[32], *argument[12];
+    const char *argument[12];
+    char taken[32];
     int count = 0;
     snprintf(taken, sizeof taken, "%lld", (long long)swap->memory.taken);
     argument[count++] = "train_inspect";
@@ -118,22 +111,23 @@ static Status check_train_workers(const SwapWork *swap, char *available, Words *
     if (swap->more_reference) argument[count++] = "--more-reference";
     if (swap->more_critic) argument[count++] = "--more-critic";
     argument[count] = NULL;
-    TRY(run_program("train_inspect", argument, ret, err));
+    TRY(run_program(swap, argument, ret, err));
     if (ret->code == 0) ret->text[strcspn(ret->text, "\n")] = '\0';
     return take_words(ret, err);
 }
 
 /* Beside them, its rollout workers; of what was free before the run took any: those that leave give
  * back what they have. */
-static Status check_rollout_workers(SwapWork *swap, char *available, char *trained, Error *err)
+static Status check_rollout_workers(const SwapWork *swap, const char *available,
+                                    const char *trained, Error *err)
 {
     Words words;
     long long mb = 0;
-    char *ask[] = {"data_inspect",   "--config",    swap->asked,
-                   "--check=memory", "--available", available,
-                   "--trained",      trained,       NULL};
+    const char *const ask[] = {"data_inspect",   "--config",    swap->asked,
+                               "--check=memory", "--available", available,
+                               "--trained",      trained,       NULL};
     if (swap->config->rollout.function == ROLLOUT_SFT) return OK;
-    TRY(run_program("data_inspect", ask, &words, err));
+    TRY(run_program(swap, ask, &words, err));
     TRY(take_words(&words, err));
     const char *decided = strstr(words.text, "kv_cache_mb "); /* beside what else was said */
     if (decided != NULL && sscanf(decided, "kv_cache_mb %lld", &mb) == 1)
@@ -141,7 +135,7 @@ static Status check_rollout_workers(SwapWork *swap, char *available, char *train
     return OK;
 }
 
-static Status check_memory(SwapWork *swap, Error *err)
+static Status check_memory(const SwapWork *swap, Error *err)
 {
     Words trained;
     char available[32];
@@ -155,12 +149,34 @@ static Status check_memory(SwapWork *swap, Error *err)
     return status;
 }
 
-static void look(uv_work_t *work)
+static void swap_free(SwapWork *swap)
 {
-    SwapWork *swap = work->data;
+    if (!swap->kept) job_config_destroy(swap->config);
+    for (int i = 0; i < 2; i++)
+        if (swap->off[i] >= 0) close(swap->off[i]);
+    pthread_mutex_destroy(&swap->lock);
+    pthread_cond_destroy(&swap->ended);
+    free(swap->asked);
+    free(swap->summary);
+    free(swap);
+}
+
+static void looked(void *argument);
+
+static void *look(void *argument)
+{
+    SwapWork *swap = argument;
     swap->status = validate_job(swap->config, &swap->summary, &swap->error);
     if (swap->status == OK && swap->memory.taken > 0)
         swap->status = check_memory(swap, &swap->error);
+    pthread_mutex_lock(&swap->lock);
+    bool left = swap->left;
+    swap->done = true;
+    if (!left) loop_post(swap->shell->loop, looked, swap->shell); /* it is there while not left */
+    pthread_cond_signal(&swap->ended);
+    pthread_mutex_unlock(&swap->lock);
+    if (left) swap_free(swap);
+    return NULL;
 }
 
 /* ---- on the loop ---- */
@@ -212,21 +228,51 @@ static void take(SwapWork *swap)
                                                   "restart of it would not know of that.");
 }
 
-static void looked(uv_work_t *work, int cancelled)
+/* The thread is through with it. */
+static void end_look(SwapWork *swap)
 {
-    SwapWork *swap = work->data;
     Shell *shell = swap->shell;
-    if (cancelled != 0 || shell->swap_over)
+    if (shell->swap_over)
         swap->status = error_set(&swap->error, ERR_UNAVAILABLE, "the run has ended");
     else if (swap->status == OK)
         take(swap);
     say_warnings(swap);
     answer(swap);
-    if (!swap->kept) job_config_destroy(swap->config);
     shell->swap = NULL;
-    free(swap->asked);
-    free(swap->summary);
-    free(swap);
+    swap_free(swap);
+}
+
+static bool is_done(SwapWork *swap)
+{
+    pthread_mutex_lock(&swap->lock);
+    bool done = swap->done;
+    pthread_mutex_unlock(&swap->lock);
+    return done;
+}
+
+/* The look that has ended may have been answered for already, and another one be under way. */
+static void looked(void *argument)
+{
+    Shell *shell = argument;
+    if (shell->swap != NULL && is_done(shell->swap)) end_look(shell->swap);
+}
+
+/* Calls the look off; true when it has ended, else it is the thread's, whenever that comes back. */
+static bool call_off(SwapWork *swap, int wait_s)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += wait_s;
+    close(swap->off[1]);
+    swap->off[1] = -1;
+    pthread_mutex_lock(&swap->lock);
+    int waited = 0;
+    while (!swap->done && waited == 0)
+        waited = pthread_cond_timedwait(&swap->ended, &swap->lock, &until);
+    bool done = swap->done;
+    swap->left = !done;
+    pthread_mutex_unlock(&swap->lock);
+    return done;
 }
 
 void shell_swapped(Shell *shell, const Effect *fx)
@@ -244,9 +290,27 @@ void shell_swapped(Shell *shell, const Effect *fx)
               F_INT("after_step", fx->swapped.last_step));
 }
 
+static void give_up(Shell *shell, int wait_s, Status status, const char *why)
+{
+    SwapWork *swap = shell->swap;
+    Call *call = swap->call;
+    Error err = {0};
+    if (call_off(swap, wait_s)) {
+        swap->status = error_set(&swap->error, status, "%s", why);
+        end_look(swap);
+    } else {
+        error_set(&err, status, "%s", why);
+        call_fail(call, &err);
+        shell->swap = NULL;
+    }
+}
+
 static Status prepare(Shell *shell, Call *call, JobConfig **ret, Error *err)
 {
     Bytes body = call_body(call);
+    if (shell->swap_over) return error_set(err, ERR_UNAVAILABLE, "the run has ended");
+    if (shell->swap != NULL && clock_ms() > shell->swap->deadline_ms)
+        give_up(shell, 0, ERR_TIMEOUT, "looking at the new job took too long");
     if (shell->swap != NULL)
         return error_set(err, ERR_EXISTS, "another job is being looked at for a swap");
     Troupe__SwapRequest *request = troupe__swap_request__unpack(NULL, body.length, body.data);
@@ -256,34 +320,57 @@ static Status prepare(Shell *shell, Call *call, JobConfig **ret, Error *err)
     return status;
 }
 
+static SwapWork *make_swap(Shell *shell, Call *call, JobConfig *config)
+{
+    const JobConfig *now = shell->config;
+    SwapWork *swap = mem_calloc(1, sizeof *swap);
+    *swap = (SwapWork){
+        .shell = shell,
+        .call = call,
+        .config = config,
+        .deadline_ms = call_deadline_ms(call),
+        .off = {-1, -1},
+        .asked = path_join(shell->folder->path, "asked.yaml"),
+        .memory = shell->memory,
+        .more_reference = config->train.memory_reference && !now->train.memory_reference,
+        .more_critic = config->train.memory_critic && !now->train.memory_critic,
+    };
+    pthread_mutex_init(&swap->lock, NULL);
+    pthread_cond_init(&swap->ended, NULL);
+    return swap;
+}
+
+static Status begin_look(SwapWork *swap, Error *err)
+{
+    pthread_t thread;
+    if (pipe2(swap->off, O_CLOEXEC) != 0)
+        return error_set_errno(err, errno, "could not make a pipe");
+    int failed = pthread_create(&thread, NULL, look, swap);
+    if (failed != 0) return error_set_errno(err, failed, "could not start a thread");
+    pthread_detach(thread);
+    return OK;
+}
+
 void shell_on_swap(void *self, Call *call)
 {
     Shell *shell = self;
-    const JobConfig *now = shell->config;
     JobConfig *config = NULL;
     Error err = {0};
     if (prepare(shell, call, &config, &err) != OK) {
         call_fail(call, &err);
         return;
     }
-    SwapWork *swap = mem_calloc(1, sizeof *swap);
-    *swap = (SwapWork){
-        .shell = shell,
-        .call = call,
-        .config = config,
-        .asked = path_join(shell->folder->path, "asked.yaml"),
-        .memory = shell->memory,
-        .more_reference = config->train.memory_reference && !now->train.memory_reference,
-        .more_critic = config->train.memory_critic && !now->train.memory_critic,
-    };
-    swap->work.data = swap;
-    shell->swap = swap;
-    uv_queue_work(loop_uv(shell->loop), &swap->work, look, looked);
+    SwapWork *swap = make_swap(shell, call, config);
+    if (begin_look(swap, &err) == OK) {
+        shell->swap = swap;
+    } else {
+        swap_free(swap);
+        call_fail(call, &err);
+    }
 }
 
-void shell_swap_wait(Shell *shell)
+void shell_swap_end(Shell *shell)
 {
     shell->swap_over = true;
-    while (shell->swap != NULL)
-        uv_run(loop_uv(shell->loop), UV_RUN_ONCE);
+    if (shell->swap != NULL) give_up(shell, END_WAIT_S, ERR_UNAVAILABLE, "the run has ended");
 }

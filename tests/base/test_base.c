@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/digest.h"
 #include "base/file.h"
 #include "base/json.h"
@@ -417,6 +418,108 @@ static void test_process_counts_kills_of_its_own_control_group(void **state)
     free(command);
 }
 
+/* ---- programs ---- */
+
+static Status run_shell(const char *script, ProgramRun run, int *ret_end, Error *err)
+{
+    const char *const arguments[] = {"sh", "-c", script, NULL};
+    run.path = "/bin/sh";
+    run.arguments = arguments;
+    return program_run(&run, ret_end, err);
+}
+
+static void test_program_run_tells_words_and_end(void **state)
+{
+    (void)state;
+    Error err = {0};
+    char words[8];
+    int end = 0;
+    ProgramRun run = {.words = words, .words_size = sizeof words, .cancel = -1};
+    assert_ok(run_shell("echo out; echo words >&2; exit 4", run, &end, &err), &err);
+    assert_true(WIFEXITED(end) && WEXITSTATUS(end) == 4);
+    assert_string_equal(words, "words\n");
+    run.words_of = WORDS_OF_OUTPUT;
+    assert_ok(run_shell("echo out; exec 2>&-; exit 0", run, &end, &err), &err);
+    assert_string_equal(words, "out\n");
+    run.words_of = WORDS_OF_BOTH;
+    assert_ok(run_shell("echo a; echo b >&2; echo c", run, &end, &err), &err);
+    assert_string_equal(words, "a\nb\nc\n");
+    run.words_of = WORDS_OF_ERRORS;
+    const char *much = "i=0; while [ $i -lt 9999 ]; do echo 123456789 >&2; i=$((i + 1)); done";
+    assert_ok(run_shell(much, run, &end, &err), &err); /* more than a pipe holds */
+    assert_true(WIFEXITED(end) && WEXITSTATUS(end) == 0);
+    assert_string_equal(words, "1234567");
+    assert_ok(run_shell("exec 2>&-; kill -9 $$", run, &end, &err), &err);
+    assert_true(WIFSIGNALED(end) && WTERMSIG(end) == SIGKILL);
+    assert_string_equal(words, "");
+    assert_ok(run_shell("exit 3", (ProgramRun){.cancel = -1}, &end, &err), &err);
+    assert_true(WIFEXITED(end) && WEXITSTATUS(end) == 3);
+    run.path = "/nowhere/program";
+    run.arguments = (const char *const[]){"program", NULL};
+    assert_fails(program_run(&run, &end, &err), ERR_NOT_FOUND, &err, "/nowhere/program");
+}
+
+static pid_t written_pid(const char *path)
+{
+    char *text = NULL;
+    size_t length = 0;
+    while (file_read(path, 64, &text, &length, NULL) != OK || length == 0) {
+        free(text);
+        text = NULL;
+        usleep(10000);
+    }
+    pid_t pid = atoi(text);
+    free(text);
+    return pid;
+}
+
+/* One that hangs, and has closed what we read, is killed at the deadline and when it is called off.
+ */
+static void test_program_run_leaves_none_that_hangs(void **state)
+{
+    (void)state;
+    static const char *const hangs[] = {"exec sleep 1000", "exec sleep 1000 2>&-"};
+    Error err = {0};
+    char words[64];
+    int end = 0, call[2];
+    ProgramRun run = {.words = words, .words_size = sizeof words, .cancel = -1};
+    for (int i = 0; i < 2; i++) {
+        run.deadline_ms = clock_ms() + 300;
+        assert_fails(run_shell(hangs[i], run, &end, &err), ERR_TIMEOUT, &err, "in time");
+        assert_int_equal(waitpid(-1, NULL, WNOHANG), -1); /* no child is there any more */
+    }
+    assert_int_equal(pipe(call), 0);
+    close(call[1]);
+    run.deadline_ms = 0;
+    run.cancel = call[0];
+    assert_fails(run_shell(hangs[0], run, &end, &err), ERR_CANCELLED, &err, "called off");
+    assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
+    close(call[0]);
+}
+
+static void test_program_run_ends_with_who_runs_it(void **state)
+{
+    (void)state;
+    Error err = {0};
+    int end = 0;
+    unlink("hangs.pid");
+    pid_t runner = fork();
+    assert_true(runner >= 0);
+    if (runner == 0) {
+        run_shell("echo $$ > hangs.pid; exec sleep 1000", (ProgramRun){.cancel = -1}, &end, &err);
+        _exit(0);
+    }
+    pid_t program = written_pid("hangs.pid");
+    uint64_t ticks = 0;
+    assert_true(process_start_ticks(program, &ticks));
+    assert_int_equal(kill(runner, SIGKILL), 0);
+    assert_int_equal(waitpid(runner, NULL, 0), runner);
+    for (int i = 0; i < 500 && process_is_alive(program, ticks); i++)
+        usleep(10000);
+    assert_false(process_is_alive(program, ticks));
+    unlink("hangs.pid");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -439,6 +542,9 @@ int main(void)
         cmocka_unit_test(test_process_is_known_by_pid_and_start),
         cmocka_unit_test(test_memory_that_is_refused_says_for_what),
         cmocka_unit_test(test_process_counts_kills_of_its_own_control_group),
+        cmocka_unit_test(test_program_run_tells_words_and_end),
+        cmocka_unit_test(test_program_run_leaves_none_that_hangs),
+        cmocka_unit_test(test_program_run_ends_with_who_runs_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

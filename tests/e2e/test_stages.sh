@@ -275,7 +275,12 @@ asks)
     cp "$BIN/controller" bin/ # finds the other programs beside itself
     for program in "$BIN"/*; do [ -e "bin/${program##*/}" ] || ln -s "$program" bin/; done
     rm bin/train_inspect
-    printf '#!/bin/sh\nsleep 6\nexec "%s" "$@"\n' "$BIN/train_inspect" > bin/train_inspect
+    cat > bin/train_inspect << SH
+#!/bin/bash
+[ ! -e "$PWD/hang" ] || exec -a "hangs in $PWD" sleep 600
+sleep 6
+exec "$BIN/train_inspect" "\$@"
+SH
     chmod +x bin/train_inspect
     BIN=$PWD/bin
     write_job live.yaml live cluster.dead_ms=4000
@@ -294,13 +299,30 @@ asks)
     last=$(sed -n 's/.* goes on as rl after step \([0-9]*\)$/\1/p' said)
     [ "$last" -gt "$step" ] || fail "it came about after step $last, and was asked for at step $step"
     ! grep -q restarting "$RUN/events.jsonl" || fail "an actor was started again"
-    "$BIN/controller" swap-rollout --run "$RUN" --config second.yaml > said 2>&1 &
-    asker=$!
-    sleep 3
-    kill -INT "$CONTROLLER" # while it looks at another one
-    finish_job 5
-    ! wait $asker || fail "a run that has ended takes a swap"
-    nothing_left
+    # One that never comes to an end holds nobody up, and outlives nobody.
+    touch hang
+    for signal in INT KILL; do
+        "$BIN/controller" swap-rollout --run "$RUN" --config second.yaml > said 2>&1 &
+        asker=$!
+        tries=0
+        until [ -n "$(processes_of "hangs in $PWD")" ]; do
+            tries=$((tries + 1))
+            [ "$tries" -lt 600 ] || fail "the job is not looked at: $(cat said)"
+            sleep 0.05
+        done
+        kill -$signal "$CONTROLLER" # while it looks at another one
+        code=0
+        wait "$CONTROLLER" 2> /dev/null || code=$?
+        [ $signal = KILL ] || [ $code = 5 ] || fail "a run that was asked to stop ends with code $code"
+        ! wait $asker || fail "a run that has ended takes a swap"
+        grep -q "is not going on" said || fail "it hears: $(cat said)"
+        for _ in 1 2 3 4 5 6 7 8 9 10; do [ -z "$(processes_of "hangs in $PWD")" ] || sleep 0.2; done
+        [ -z "$(processes_of "hangs in $PWD")" ] || fail "the look at the job outlives the run (SIG$signal)"
+        nothing_left
+        [ $signal = INT ] || break
+        start_job
+        wait_for_step $(($(grep -c train/loss "$RUN/metrics.jsonl") + 1))
+    done
     ;;
 memory)
     STEPS=400
