@@ -303,9 +303,7 @@ static Status rewarded_step(Learner *learner, const LearnerStep *step, LearnerRe
         .updates = (int)config->train.num_steps_per_rollout,
     };
     /* By the critic's own count, so that it is the same after a resume, and after a swap. */
-    int64_t critic_steps = algorithm->critic_updates * config->train.num_steps_per_rollout;
-    policy.critic_only =
-        critic != NULL && trainer_step(critic) < algorithm->critic_only_steps * critic_steps;
+    policy.critic_only = critic != NULL && trainer_step(critic) < algorithm->critic_only_steps;
     result->normaliser = policy_normaliser(algorithm, &policy);
     return policy_step(learner->policy, critic, algorithm, &policy, &result->result, err);
 }

@@ -430,7 +430,7 @@ static Status update_policy(Run *run, const TrainStep *whole, Error *err)
     return OK;
 }
 
-/* The critic counts each of its updates as a step. */
+/* All its updates make one step of the critic. */
 static Status update_critic(Run *run, const TrainStep *whole, Error *err)
 {
     StepResult spent = {0};
@@ -440,6 +440,7 @@ static Status update_critic(Run *run, const TrainStep *whole, Error *err)
             TrainStep one = cut_update(run, whole, u);
             one.lr = run->step->critic_lr;
             one.step = trainer_step(run->critic) + 1;
+            one.goes_on = i + 1 < run->step->critic_updates || u + 1 < run->num_updates;
             TRY(trainer_train_step(run->critic, &one, &result, err));
             add_update(&pass, &result, run->num_updates);
         }

@@ -301,6 +301,40 @@ static void test_policy_waits_while_the_critic_warms_up(void **state)
         ranks_run(1, 1, critic_only_body, &updates);
 }
 
+/* A critic's steps are steps in whatever stage it made them, of however many updates. */
+static void critic_swap_body(const Ranks *ranks, void *argument)
+{
+    const int64_t *updates = argument; /* of the critic in the first stage, and in the second */
+    Error err = {0};
+    LearnerResult result;
+    JobConfig *config = make_config("critic_swap", true), *next = make_config("critic_swap", true);
+    config->algorithm.advantage_estimator = next->algorithm.advantage_estimator = ADVANTAGE_PPO;
+    config->algorithm.critic_updates = updates[0];
+    next->algorithm.critic_updates = updates[1];
+    next->algorithm.critic_only_steps = 3;
+    Learner *learner = make_learner(ranks, config, NULL);
+    for (int step = 1; step <= 2; step++)
+        rank_ok(make_step(learner, true, &result, &err), &err);
+    rank_ok(learner_configure(learner, next, &err), &err);
+    uint64_t before = digest(learner);
+    for (int step = 3; step <= 4; step++) { /* the third of the critic, and the fourth */
+        rank_ok(make_step(learner, true, &result, &err), &err);
+        rank_check((digest(learner) == before) == (step == 3));
+    }
+    learner_destroy(learner);
+    job_config_destroy(config);
+    job_config_destroy(next);
+}
+
+static void test_warm_up_counts_steps_through_a_swap(void **state)
+{
+    (void)state;
+    static const int64_t updates[][2] = {{1, 3}, {3, 1}};
+    fresh_model("critic_swap");
+    for (int i = 0; i < 2; i++)
+        ranks_run(1, 1, critic_swap_body, (void *)updates[i]);
+}
+
 /* ---- refusals ---- */
 
 static void refuse(Learner *learner, const JobConfig *config, Status status, const char *text)
@@ -382,6 +416,7 @@ int main(void)
         cmocka_unit_test(test_reference_is_what_the_stage_began_with),
         cmocka_unit_test(test_stage_before_the_first_step_begins_as_the_run_did),
         cmocka_unit_test(test_policy_waits_while_the_critic_warms_up),
+        cmocka_unit_test(test_warm_up_counts_steps_through_a_swap),
         cmocka_unit_test(test_configuration_that_cannot_be_taken_changes_nothing),
         cmocka_unit_test(test_what_does_not_fit_beside_the_policy_is_refused),
     };
