@@ -1,5 +1,6 @@
 /* train_inspect: says what a job's train workers would need of this machine. People see it as a
  * part of `controller validate`. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +30,18 @@ typedef struct Arguments {
     bool help;
 } Arguments;
 
+static Status parse_bytes(const char *option, const char *text, int64_t *ret, Error *err)
+{
+    char *end = NULL;
+    errno = 0;
+    long long value = strtoll(text, &end, 10);
+    if (end == text || *end != '\0' || errno != 0 || value < 0)
+        return error_set(err, ERR_INVALID, "%s: found %s, expected a number of bytes", option,
+                         text);
+    *ret = value;
+    return OK;
+}
+
 static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
 {
     const struct option names[] = {
@@ -53,9 +66,9 @@ static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
         else if (letter == 'S')
             ret->stage = optarg;
         else if (letter == 'a')
-            ret->available = strtoll(optarg, NULL, 10);
+            TRY(parse_bytes("--available", optarg, &ret->available, err));
         else if (letter == 't')
-            ret->taken = strtoll(optarg, NULL, 10);
+            TRY(parse_bytes("--taken", optarg, &ret->taken, err));
         else if (letter == 0)
             continue;
         else if (letter == 'h')
