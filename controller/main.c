@@ -554,16 +554,20 @@ static int undo_swap(const Options *options)
 {
     Error err = {0};
     RunFolder folder;
-    char *stage = NULL;
+    StageUndone undone = {0};
     Status status = run_folder_look(options->run, &folder, &err);
     if (status == OK) {
-        status = run_stages_undo(&folder, &stage, &err);
+        status = run_stages_undo(&folder, &undone, &err);
         run_folder_close(&folder);
     }
     if (status != OK) return fail(status, &err);
     printf("%s goes on as before the swap to %s: the command that started it resumes it\n",
-           options->run, stage);
-    free(stage);
+           options->run, undone.name);
+    if (undone.steps > 0)
+        printf("%lld step%s of %s, of which there is no checkpoint, %s lost\n",
+               (long long)undone.steps, undone.steps == 1 ? "" : "s", undone.name,
+               undone.steps == 1 ? "is" : "are");
+    free(undone.name);
     return 0;
 }
 

@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "base/limits.h"
 #include "base/memory.h"
+#include "checkpoint/ledger.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/run_lock.h"
 #include "keeper.h"
@@ -266,7 +267,21 @@ static Status drop_last_line(const RunStages *stages, Error *err)
     return status;
 }
 
-static Status undo_last(const RunFolder *folder, char **ret_stage, Error *err)
+static void note_step(void *context, const LedgerRecord *record)
+{
+    *(int64_t *)context = record->step;
+}
+
+/* As far as the ledger can be read: what a kill left of its end is nothing to a resume. */
+static int64_t steps_behind(const RunFolder *folder, int64_t last_step)
+{
+    int64_t step = last_step;
+    LedgerSummary summary;
+    (void)ledger_read(folder->ledger, note_step, &step, &summary, NULL);
+    return step > last_step ? step - last_step : 0;
+}
+
+static Status undo_last(const RunFolder *folder, StageUndone *ret, Error *err)
 {
     RunStages stages = {.folder = folder, .count = STAGES_EVER};
     stages.stage = mem_calloc(STAGES_EVER, sizeof *stages.stage);
@@ -276,19 +291,21 @@ static Status undo_last(const RunFolder *folder, char **ret_stage, Error *err)
     const JobConfig *last = status == OK ? stages.swapped[stages.num_swapped - 1] : NULL;
     if (status == OK) status = check_untouched(folder, last, stages.count - 1, err);
     if (status == OK) status = drop_last_line(&stages, err);
-    if (status == OK) *ret_stage = mem_strdup(last->stage);
+    if (status == OK)
+        *ret = (StageUndone){mem_strdup(last->stage),
+                             steps_behind(folder, stages.stage[stages.count - 2].last_step)};
     run_stages_close(&stages);
     return status;
 }
 
-Status run_stages_undo(const RunFolder *folder, char **ret_stage, Error *err)
+Status run_stages_undo(const RunFolder *folder, StageUndone *ret, Error *err)
 {
     RunLock *lock = NULL;
     char *note = NULL;
     Status status = run_lock_acquire(folder->path, &lock, &note, err);
     free(note);
     if (status != OK) return error_append(err, "A swap is undone when the run has ended.");
-    status = undo_last(folder, ret_stage, err);
+    status = undo_last(folder, ret, err);
     run_lock_release(lock);
     return status;
 }

@@ -40,10 +40,14 @@ void run_stages_keep(RunStages *stages, JobConfig *config);
 Status run_stages_record(RunStages *stages, const JobConfig *config, int stage, int64_t last_step,
                          Error *err);
 
-/* Strikes the last swap off, of a run that is not going on: of one that no step was committed in.
- * The run's own command then goes on where the stage before it was left. *ret_stage (owned) is the
- * name of what was struck off. ERR_NOT_FOUND: nothing was swapped in; ERR_INVALID: steps of it are
- * committed; ERR_EXISTS: the run is going on. */
-Status run_stages_undo(const RunFolder *folder, char **ret_stage, Error *err);
+typedef struct StageUndone {
+    char *name;    /* of the stage; owned */
+    int64_t steps; /* that it had made, as the ledger has them: no checkpoint does */
+} StageUndone;
+
+/* Strikes the last swap off, of a run that is not going on: of one of which there is no checkpoint.
+ * The run's own command then goes on where the stage before it was left. ERR_NOT_FOUND: nothing was
+ * swapped in; ERR_INVALID: a checkpoint of it was committed; ERR_EXISTS: the run is going on. */
+Status run_stages_undo(const RunFolder *folder, StageUndone *ret, Error *err);
 
 #endif

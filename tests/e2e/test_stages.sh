@@ -330,6 +330,10 @@ memory)
     # Room for the policy, with the most that it may keep, but for nothing beside it.
     has=$("$BIN/train_inspect" --config live.yaml | tr ',:' '\n\n' |
         awk '$NF == "MiB" { sum += $(NF - 1) } END { print 2 * (sum + 1) / 1024 }')
+    for amount in x 12x -1 "" 99999999999999999999; do # 0 would be no limit
+        ! "$BIN/train_inspect" --config live.yaml --available "$amount" 2> said || fail "takes $amount for bytes"
+        grep -q -- "--available: found $amount, expected a number of bytes" said || fail "said: $(cat said)"
+    done
     write_job live.yaml live "train.memory_gb=$has"
     start_job
     wait_for_step 1
@@ -400,6 +404,21 @@ undo)
     [ "$(digest_of "$RUN")" = "$expected" ] || fail "a swap that was undone changes the weights"
     ! "$BIN/controller" swap-rollout --run "$RUN" --undo 2> said || fail "undone twice"
     grep -q "no stage was swapped in" said || fail "said: $(cat said)"
+    # One that began and made steps, but no checkpoint.
+    STEPS=40
+    write_job begun.yaml begun data.max_length=160 checkpoint.interval=1000
+    start_job
+    wait_for_step 2
+    write_second second.yaml
+    "$BIN/controller" swap-rollout --run "$RUN" --config second.yaml --set train.num_steps=400 > said
+    last=$(sed -n 's/.* goes on as rl after step \([0-9]*\)$/\1/p' said)
+    wait_for_step $((last + 2))
+    kill -9 "$CONTROLLER"
+    wait "$CONTROLLER" 2> /dev/null || true
+    lost=$(($(wc -l < "$RUN/ledger.jsonl") - last))
+    [ "$lost" -ge 2 ] || fail "$lost steps of the new stage stand in the ledger"
+    "$BIN/controller" swap-rollout --run "$RUN" --undo > said
+    grep -q "^$lost steps of rl, .* are lost$" said || fail "of $lost steps: $(cat said)"
     nothing_left
     ;;
 noise)
