@@ -36,8 +36,9 @@ struct SwapWork {
     int off[2];          /* a pipe: the look is called off when [1] is closed */
     pthread_mutex_t lock;
     pthread_cond_t ended;
-    bool done; /* with `lock`: by the thread, which has nothing more to do with it ... */
-    bool left; /* ... or by the loop: the thread frees it */
+    bool done;        /* with `lock`: by the thread, which has nothing more to do with it ... */
+    bool left;        /* ... or by the loop: the thread frees it */
+    char *now, *yaml; /* the job that runs, and the one that is asked for */
     JobConfig *config;
     char *summary; /* of what was found, as validate says it */
     char *asked;   /* path of the new stage's job, for train_inspect */
@@ -156,9 +157,33 @@ static void swap_free(SwapWork *swap)
         if (swap->off[i] >= 0) close(swap->off[i]);
     pthread_mutex_destroy(&swap->lock);
     pthread_cond_destroy(&swap->ended);
+    free(swap->now);
+    free(swap->yaml);
     free(swap->asked);
     free(swap->summary);
     free(swap);
+}
+
+/* From texts: what the run has of its own may be gone before this comes back. */
+static Status prepare(SwapWork *swap, Error *err)
+{
+    JobConfig *now = NULL;
+    TRY(job_config_parse(swap->now, "the job that runs", "/", &now, err));
+    Status status = run_stages_prepare(now, swap->yaml, &swap->config, err);
+    if (status == OK) {
+        const JobConfig *config = swap->config;
+        swap->more_reference = config->train.memory_reference && !now->train.memory_reference;
+        swap->more_critic = config->train.memory_critic && !now->train.memory_critic;
+    }
+    job_config_destroy(now);
+    return status;
+}
+
+static Status check(SwapWork *swap, Error *err)
+{
+    TRY(prepare(swap, err));
+    TRY(validate_job(swap->config, &swap->summary, err));
+    return swap->memory.taken > 0 ? check_memory(swap, err) : OK;
 }
 
 static void looked(void *argument);
@@ -166,9 +191,7 @@ static void looked(void *argument);
 static void *look(void *argument)
 {
     SwapWork *swap = argument;
-    swap->status = validate_job(swap->config, &swap->summary, &swap->error);
-    if (swap->status == OK && swap->memory.taken > 0)
-        swap->status = check_memory(swap, &swap->error);
+    swap->status = check(swap, &swap->error);
     pthread_mutex_lock(&swap->lock);
     bool left = swap->left;
     swap->done = true;
@@ -305,7 +328,7 @@ static void give_up(Shell *shell, int wait_s, Status status, const char *why)
     }
 }
 
-static Status prepare(Shell *shell, Call *call, JobConfig **ret, Error *err)
+static Status make_swap(Shell *shell, Call *call, SwapWork **ret, Error *err)
 {
     Bytes body = call_body(call);
     if (shell->swap_over) return error_set(err, ERR_UNAVAILABLE, "the run has ended");
@@ -315,29 +338,22 @@ static Status prepare(Shell *shell, Call *call, JobConfig **ret, Error *err)
         return error_set(err, ERR_EXISTS, "another job is being looked at for a swap");
     Troupe__SwapRequest *request = troupe__swap_request__unpack(NULL, body.length, body.data);
     if (request == NULL) return error_set(err, ERR_INVALID, "the request is unreadable");
-    Status status = run_stages_prepare(shell->config, request->job_yaml, ret, err);
-    troupe__swap_request__free_unpacked(request, NULL);
-    return status;
-}
-
-static SwapWork *make_swap(Shell *shell, Call *call, JobConfig *config)
-{
-    const JobConfig *now = shell->config;
     SwapWork *swap = mem_calloc(1, sizeof *swap);
     *swap = (SwapWork){
         .shell = shell,
         .call = call,
-        .config = config,
+        .now = mem_strdup(shell->config_yaml),
+        .yaml = mem_strdup(request->job_yaml),
         .deadline_ms = call_deadline_ms(call),
         .off = {-1, -1},
         .asked = path_join(shell->folder->path, "asked.yaml"),
         .memory = shell->memory,
-        .more_reference = config->train.memory_reference && !now->train.memory_reference,
-        .more_critic = config->train.memory_critic && !now->train.memory_critic,
     };
     pthread_mutex_init(&swap->lock, NULL);
     pthread_cond_init(&swap->ended, NULL);
-    return swap;
+    troupe__swap_request__free_unpacked(request, NULL);
+    *ret = swap;
+    return OK;
 }
 
 static Status begin_look(SwapWork *swap, Error *err)
@@ -354,19 +370,16 @@ static Status begin_look(SwapWork *swap, Error *err)
 void shell_on_swap(void *self, Call *call)
 {
     Shell *shell = self;
-    JobConfig *config = NULL;
+    SwapWork *swap = NULL;
     Error err = {0};
-    if (prepare(shell, call, &config, &err) != OK) {
-        call_fail(call, &err);
+    Status status = make_swap(shell, call, &swap, &err);
+    if (status == OK) status = begin_look(swap, &err);
+    if (status == OK) {
+        shell->swap = swap;
         return;
     }
-    SwapWork *swap = make_swap(shell, call, config);
-    if (begin_look(swap, &err) == OK) {
-        shell->swap = swap;
-    } else {
-        swap_free(swap);
-        call_fail(call, &err);
-    }
+    if (swap != NULL) swap_free(swap);
+    call_fail(call, &err);
 }
 
 void shell_swap_end(Shell *shell)
