@@ -50,7 +50,7 @@ static long count_sleeps(void)
     assert_non_null(folder);
     for (struct dirent *entry; (entry = readdir(folder)) != NULL;) {
         char path[300], line[200];
-        if (atoi(entry->d_name) == getpid()) continue;
+        if (entry->d_name[0] == '.' || atoi(entry->d_name) == getpid()) continue;
         snprintf(path, sizeof path, "/proc/self/task/%s/status", entry->d_name);
         FILE *file = fopen(path, "r");
         while (file != NULL && fgets(line, sizeof line, file) != NULL)
