@@ -173,7 +173,7 @@ rollout.function=plugin:none.so rollout.function_processes=1|cannot load rollout
 rollout.function=proces:python3|Did you mean process:...?
 rollout.function=plugin|Did you mean plugin:...?
 rollout.function=process:false|rollout.function: false exited with status 1, before anything was asked of it
-rollout.reward={"name":"process","options":{"command":["sh","nothere.sh"]}}|reward process: sh nothere.sh exited with status
+rollout.reward={"name":"process","options":{"command":["sh","no.sh"]}}|reward process: sh no.sh exited with status
 rollout.max_turns=3|rollout.max_turns has no effect without rollout.tools
 rollout.tools=[]|rollout.tools has no effect with a rollout function of your own
 rollout.reward=gsm9k|did you mean gsm8k?
