@@ -117,7 +117,8 @@ static void test_code_does_not_judge_what_the_machine_did(void **state)
     reward_set_close(set);
 }
 
-/* In a process that stands beside a helper of its own (OutOfMemory). */
+/* In a process that stands beside a helper of its own (OutOfMemory). The answers take a while, so
+ * that a busy machine counts a kill meanwhile. */
 static int judge_out_of_memory(void)
 {
     const char *test = "{\"tests\": [{\"input\": \"\", \"output\": \"6\"}]}";
@@ -125,9 +126,10 @@ static int judge_out_of_memory(void)
     snprintf(spec, sizeof spec, SHELL, "");
     isolates = true;
     RewardSet *set = open_code(spec);
-    assert_judged(set, "```sh\nkill -9 $$\n```", test, REWARD_INFRA_ERROR, 0, "was killed");
-    assert_judged(set, "```sh\necho 7\n```", test, REWARD_INFRA_ERROR, 0, "out of memory");
-    assert_judged(set, "```sh\necho 6\n```", test, REWARD_INFRA_ERROR, 0, "out of memory");
+    assert_judged(set, "```sh\nsleep 1; kill -9 $$\n```", test, REWARD_INFRA_ERROR, 0,
+                  "was killed");
+    assert_judged(set, "```sh\nsleep 1; echo 7\n```", test, REWARD_INFRA_ERROR, 0, "out of memory");
+    assert_judged(set, "```sh\nsleep 1; echo 6\n```", test, REWARD_INFRA_ERROR, 0, "out of memory");
     assert_judged(set, "```sh\nwhile :; do :; done\n```", test, REWARD_WRONG, 0, "cpu_limit");
     reward_set_close(set);
     return 0;

@@ -430,7 +430,7 @@ static void test_escape_output(void **state)
 static void test_sandbox_tells_a_kill_for_want_of_memory(void **state)
 {
     (void)state;
-    static const char *const command[] = {"sh", "-c", "kill -9 $$", NULL};
+    static const char *const command[] = {"sh", "-c", "sleep 1; kill -9 $$", NULL};
     OutOfMemory machine;
     SandboxResult result = {0};
     Error err = {0};
