@@ -278,7 +278,8 @@ asks)
     cat > bin/train_inspect << SH
 #!/bin/bash
 [ ! -e "$PWD/hang" ] || exec -a "hangs in $PWD" sleep 600
-sleep 6
+touch "$PWD/looking"
+while [ ! -e "$PWD/go" ]; do sleep 0.1; done
 exec "$BIN/train_inspect" "\$@"
 SH
     chmod +x bin/train_inspect
@@ -289,12 +290,18 @@ SH
     write_second second.yaml
     "$BIN/controller" swap-rollout --run "$RUN" --config second.yaml --set train.num_steps=400 > said &
     asker=$!
-    sleep 3
+    tries=0
+    until [ -e looking ]; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 600 ] || fail "the job is not looked at: $(cat said)"
+        sleep 0.05
+    done
     "$BIN/controller" status --run "$RUN" --json > status || fail "the run does not answer"
     step=$(tr ',{' '\n\n' < status | sed -n 's/^"step":\([0-9]*\)$/\1/p' | head -n 1)
     wait_for_step $((step + 3))
     ! "$BIN/controller" swap-rollout --run "$RUN" --config second.yaml 2> second || fail "two swaps at a time"
     grep -q "another job is being looked at" second || fail "a second one hears: $(cat second)"
+    touch go
     wait $asker || fail "the first one was not taken: $(cat said)"
     last=$(sed -n 's/.* goes on as rl after step \([0-9]*\)$/\1/p' said)
     [ "$last" -gt "$step" ] || fail "it came about after step $last, and was asked for at step $step"
