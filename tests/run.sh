@@ -66,7 +66,7 @@ build() { # FOLDER PRESET TARGET [cmake options]
 run_tests() { # FOLDER [ctest options]
     local folder=build-test/$1
     shift
-    ctest --test-dir "$folder" --output-on-failure --no-tests=error -j "$jobs" "$@"
+    ctest --test-dir "$folder" --output-on-failure --no-tests=error "$@"
 }
 
 # Whether clang can link a libFuzzer program here.
@@ -92,18 +92,18 @@ mkdir -p build-test
 part "packages" deploy/setup.sh --test || finish
 
 if part "build" build release release all; then
-    part "tests" run_tests release -LE 'gpu|slow'
+    part "tests" run_tests release -LE 'gpu|slow' -j $((2 * jobs)) # many wait more than they compute
 fi
 
 # A report of a sanitizer ends its process, and so fails the test.
 if part "build for ASan and UBSan" build asan asan all; then
-    part "quick tests under ASan and UBSan" run_tests asan -L quick
+    part "quick tests under ASan and UBSan" run_tests asan -L quick -j "$jobs"
 fi
 
 if ! can_fuzz; then
     skip "fuzz targets" "clang here does not link libFuzzer programs (deploy/setup.sh --test)"
 elif part "build for fuzzing" build fuzz fuzz fuzz_targets "-DTROUPE_FUZZ_SECONDS=$fuzz_seconds" \
     "-DTROUPE_FUZZ_SEED=$fuzz_seed"; then
-    part "fuzz targets, $fuzz_seconds s each" run_tests fuzz -L fuzz
+    part "fuzz targets, $fuzz_seconds s each" run_tests fuzz -L fuzz -j "$jobs"
 fi
 finish
