@@ -1,8 +1,7 @@
 /* Allocation that cannot fail (the process ends with ERR_RESOURCE's exit code, the size that could
  * not be had and what it was for: every large allocation of Troupe is planned and announced before
- * it is made), and arenas: memory with one
- * lifetime (a process, a step, a message), freed whole. An Arena is used by one thread at a time.
- */
+ * it is made), and arenas: memory with one lifetime (a process, a step, a message), freed whole. An
+ * Arena is used by one thread at a time. */
 #ifndef TROUPE_BASE_MEMORY_H
 #define TROUPE_BASE_MEMORY_H
 

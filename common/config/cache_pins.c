@@ -13,8 +13,8 @@ static char *pins_path(const char *run_dir)
     return path_join(run_dir, "memory.json");
 }
 
-/* An object without members when there is none, or none that can be read: then it is decided anew.
- */
+/* An object without members when there is none, or none that can be read: then it is decided anew,
+ * which costs nothing but time, as no result depends on how much room there is. */
 static cJSON *read_pins(const char *run_dir)
 {
     cJSON *json = NULL;

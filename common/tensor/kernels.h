@@ -1,5 +1,5 @@
-/* The operations a device offers: one constant table, KernelTable, filled by the CPU backend (cpu/) and by
- * the CUDA backend (cuda/, a library of its own). Above this table nothing knows what it runs on.
+/* The operations a device offers: one constant table, KernelTable, filled by the CPU backend (cpu/) and
+ * later by the CUDA backend. Above this table nothing knows what it runs on.
  *
  * WHOSE MEMORY. Every pointer a kernel takes, Tensor.data included, is to device memory: what `alloc` gave,
  * and places within it. Only what is called `host_...` is ordinary memory, read before the call returns.
@@ -129,7 +129,7 @@ typedef struct AdamWParams {
 } AdamWParams;
 
 typedef struct KernelTable {
-    const char *name; /* "cpu", "cuda" */
+    const char *name; /* "cpu" */
 
     /* ---- memory ---- */
     bool host_memory;             /* device memory is ordinary memory */

@@ -13,12 +13,14 @@ typedef struct Mirror {
     size_t bytes;
 } Mirror;
 
-Mirror mirror_create(const KernelTable *kernels, size_t bytes); /* zeroed */
-void mirror_destroy(Mirror *mirror);                            /* of zeros too */
+/* Zeroed; freed by mirror_destroy. Out of memory stops the process, as KernelTable.alloc does. */
+Mirror mirror_create(const KernelTable *kernels, size_t bytes);
+void mirror_destroy(Mirror *mirror); /* of zeros too */
 
 /* At least `bytes`: what was in it may be lost. */
 void mirror_reserve(Mirror *mirror, const KernelTable *kernels, size_t bytes);
 
+/* Bytes [first, first + bytes), from one side to the other. */
 void mirror_push(const Mirror *mirror, size_t first, size_t bytes); /* host to device */
 void mirror_pull(const Mirror *mirror, size_t first, size_t bytes); /* waits until it is there */
 
