@@ -47,22 +47,14 @@ static void report_step(const Job *job, const StepResult *result)
 /* Saves as a checkpoint of its own and reports its files. */
 static void save(const Job *job, Trainer *trainer, const char *folder)
 {
-    Error err = {0};
-    SavedFiles files = {0};
-    rank_ok(trainer_save(trainer, folder, &files, &err), &err);
+    SavedFiles files;
+    toy_save(trainer, folder, &files);
     for (int i = 0; i < files.num_files; i++) {
         size_t used = strlen(job->report);
         snprintf(job->report + used, MAX_REPORT - used, "%s %s\n", files.file[i].name,
                  files.file[i].sha256);
     }
     saved_files_clear(&files);
-    const char *prefix = trainer->options.model.value_head ? "critic_" : "";
-    const char *const kinds[] = {"model", "optimizer"};
-    for (int i = 0; i < 2; i++) {
-        char *stem = mem_printf("%s%s", prefix, kinds[i]);
-        rank_ok(toy_write_index(folder, stem, &err), &err);
-        free(stem);
-    }
 }
 
 /* ---- a life ---- */

@@ -260,21 +260,6 @@ static void test_policy_step_refuses_what_is_no_batch(void **state)
 
 /* ---- reference ---- */
 
-static void save_whole(Trainer *trainer, const char *folder)
-{
-    Error err = {0};
-    SavedFiles files = {0};
-    rank_ok(trainer_save(trainer, folder, &files, &err), &err);
-    saved_files_clear(&files);
-    const char *prefix = trainer->options.model.value_head ? "critic_" : "";
-    const char *const kinds[] = {"model", "optimizer"};
-    for (int i = 0; i < 2; i++) {
-        char *stem = mem_printf("%s%s", prefix, kinds[i]);
-        rank_ok(toy_write_index(folder, stem, &err), &err);
-        free(stem);
-    }
-}
-
 static void reference_body(const Ranks *ranks, void *argument)
 {
     const Job *job = argument;
@@ -284,7 +269,7 @@ static void reference_body(const Ranks *ranks, void *argument)
     algorithm.kl_estimator = KL_K3;
     algorithm.kl_loss_coef = algorithm.kl_coef = 0.5;
     Trainer *trainer = make_trainer(ranks, job, true);
-    save_whole(trainer, job->folder);
+    toy_save(trainer, job->folder, NULL);
     rank_ok(trainer_load_reference(trainer, job->folder, &err), &err);
     toy_roll_out(trainer, 1.0f, VERSION, &rollout);
     MicroBatch batch = {rollout.pointer, TOY_SAMPLES};
@@ -361,7 +346,7 @@ static void critic_body(const Ranks *ranks, void *argument)
     algorithm.advantage_estimator = ADVANTAGE_PPO;
     algorithm.gamma = algorithm.gae_lambda = 1.0;
     Trainer *policy = make_trainer(ranks, job, false);
-    save_whole(policy, job->folder);
+    toy_save(policy, job->folder, NULL);
     Trainer *critic = make_critic(ranks, job, job->folder, false);
     toy_roll_out(policy, 1.0f, VERSION, &rollout);
     values_of(critic, &rollout, before);
@@ -381,8 +366,8 @@ static void critic_body(const Ranks *ranks, void *argument)
     values_of(critic, &rollout, after);
     rank_check(value_error(after, &rollout) < 0.3 * value_error(before, &rollout));
     /* It survives beside the policy. */
-    save_whole(policy, "critic_after");
-    save_whole(critic, "critic_after");
+    toy_save(policy, "critic_after", NULL);
+    toy_save(critic, "critic_after", NULL);
     trainer_destroy(critic);
     critic = make_critic(ranks, job, "critic_after", true);
     rank_check(trainer_step(critic) == 1 && critic->optimizer->updates == 30);

@@ -224,6 +224,24 @@ Status toy_write_index(const char *folder, const char *stem, Error *err)
     return status;
 }
 
+void toy_save(Trainer *trainer, const char *folder, SavedFiles *ret_files)
+{
+    Error err = {0};
+    SavedFiles files = {0};
+    rank_ok(trainer_save(trainer, folder, &files, &err), &err);
+    const char *prefix = trainer->options.model.value_head ? "critic_" : "";
+    const char *const kinds[] = {"model", "optimizer"};
+    for (int i = 0; i < 2; i++) {
+        char *stem = mem_printf("%s%s", prefix, kinds[i]);
+        rank_ok(toy_write_index(folder, stem, &err), &err);
+        free(stem);
+    }
+    if (ret_files != NULL)
+        *ret_files = files;
+    else
+        saved_files_clear(&files);
+}
+
 void toy_fresh_folder(const char *folder)
 {
     Error err = {0};

@@ -39,6 +39,10 @@ void toy_train(Trainer *trainer, const Ranks *ranks, int first, int last, int si
  * first rank. Collective. */
 void toy_gather(const Trainer *trainer, const void *flat, DType dtype, void *out);
 
+/* Saves into an existing folder, with indices: a checkpoint. What was written is in *ret_files,
+ * when that is not NULL: saved_files_clear. */
+void toy_save(Trainer *trainer, const char *folder, SavedFiles *ret_files);
+
 /* What the controller does after a save: an index over the files of one family, <stem>-*. */
 Status toy_write_index(const char *folder, const char *stem, Error *err);
 void toy_fresh_folder(const char *folder); /* empty; not for ranks */
