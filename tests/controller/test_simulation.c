@@ -133,7 +133,7 @@ static SimFaults faults_of(uint64_t seed)
     };
 }
 
-/* How many seeds are tried: SIM_COUNT, for a long search. */
+/* How many seeds are tried: SIM_COUNT, for a long search; else what together is above 10,000. */
 static uint64_t count_or(int usual)
 {
     const char *count = getenv("SIM_COUNT");
@@ -174,7 +174,7 @@ static void test_simulation_survives_random_faults(void **state)
     (void)state;
     const char *seed = getenv("SIM_SEED");
     Tally tally = {0};
-    int schedules = (int)count_or(10000);
+    int schedules = (int)count_or(7000);
     run_schedules(seed != NULL ? strtoull(seed, NULL, 10) : 1, schedules, &tally);
     print_message("%d schedules, %d faults that struck; same command again after: %d stops, %d "
                   "full disks, %d spent budgets\n",
@@ -208,7 +208,7 @@ static void test_simulation_generates_with_the_weights_of_the_step(void **state)
     JobConfig config = make_rl_config(3, 2, 2);
     uint64_t expected = undisturbed_weights(&config, &no_faults);
     int faults_that_struck = 0;
-    for (uint64_t seed = 1, count = count_or(3000); seed <= count; seed++) {
+    for (uint64_t seed = 1, count = count_or(1500); seed <= count; seed++) {
         SimFaults faults = faults_of(seed);
         faults.bad_records = faults.bad_eval_records = 0;
         config.rollout.num_workers = 1 + (int64_t)(seed / 3 % 5);
@@ -233,7 +233,7 @@ static void check_over_sampling(double factor, TooStalePolicy policy, uint64_t e
     config.rollout.over_sampling = factor;
     config.rollout.too_stale = policy;
     int64_t let_go_of = 0;
-    for (uint64_t seed = 1, count = count_or(500); seed <= count; seed++) {
+    for (uint64_t seed = 1, count = count_or(250); seed <= count; seed++) {
         SimFaults faults = faults_of(seed);
         faults.bad_records = faults.bad_eval_records = 0;
         config.rollout.num_workers = 1 + (int64_t)(seed / 3 % 5);
@@ -305,7 +305,7 @@ static void test_simulation_keeps_answers_within_the_staleness(void **state)
 {
     (void)state;
     int64_t dropped = 0, recomputed = 0;
-    for (uint64_t seed = 1, count = count_or(2000); seed <= count; seed++) {
+    for (uint64_t seed = 1, count = count_or(1000); seed <= count; seed++) {
         SimFaults faults = faults_of(seed);
         JobConfig config = make_rl_config(1 + (int)(seed % 5), 1 + (int)(seed % 2), 1);
         config.rollout.max_staleness = 1 + (int64_t)(seed % 3);
@@ -365,8 +365,7 @@ static void test_simulation_goes_through_stages_whatever_strikes(void **state)
     assert_int_equal(first.killed_amid, 0);
     assert_int_equal(first.saved.stage, 2);
     assert_int_equal(first.saved.stage_begin, 19);
-    const char *seeds = getenv("SIM_COUNT");
-    for (uint64_t seed = 1; seed <= (seeds != NULL ? strtoull(seeds, NULL, 10) : 1000); seed++) {
+    for (uint64_t seed = 1, count = count_or(1000); seed <= count; seed++) {
         SimFaults faults = faults_of(seed);
         faults.bad_records = faults.bad_eval_records = 0;
         faults.never_leaves = seed % 3 == 0 ? 0.3 : 0;
@@ -470,8 +469,7 @@ static void assert_same_best(const BestList *a, const BestList *b, uint64_t seed
 static void check_best(JobConfig *config, const char *metric, BestMode mode)
 {
     static char text[32];
-    const char *seeds = getenv("SIM_COUNT");
-    int count = seeds != NULL ? atoi(seeds) : 2000;
+    uint64_t count = count_or(700);
     snprintf(text, sizeof text, "%s", metric);
     config->eval.best_metric = text;
     config->eval.best_mode = mode;
@@ -483,7 +481,7 @@ static void check_best(JobConfig *config, const char *metric, BestMode mode)
     assert_int_equal(quiet.saved.evaluated, quiet.steps);
     double first = quiet.saved.best.item[0].value, second = quiet.saved.best.item[1].value;
     assert_true(mode == BEST_MAX ? first >= second : first <= second);
-    for (uint64_t seed = 1; seed <= (uint64_t)count; seed++) {
+    for (uint64_t seed = 1; seed <= count; seed++) {
         SimFaults faults = faults_of(seed);
         faults.bad_records = faults.bad_eval_records = 0;
         faults.failed_save = faults.failed_append = 0;
@@ -496,7 +494,7 @@ static void check_best(JobConfig *config, const char *metric, BestMode mode)
         else
             assert_true(faults.stops > 0);
     }
-    for (uint64_t seed = 1; seed <= (uint64_t)count / 10; seed++) { /* a save fails: it goes on */
+    for (uint64_t seed = 1; seed <= count / 10; seed++) { /* a save fails: it goes on */
         SimResult result = sim_run(config, &(SimFaults){.failed_save = 0.2, .kills = 1}, seed);
         assert_right(&result, seed);
     }
