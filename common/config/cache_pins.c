@@ -1,29 +1,18 @@
 #include "config/cache_pins.h"
 
 #include <stdlib.h>
-#include <string.h>
 
-#include "base/file.h"
 #include "base/json.h"
-#include "base/limits.h"
 #include "base/memory.h"
+#include "config/pins.h"
 
-static char *pins_path(const char *run_dir)
+/* None when there is no file, or none that can be read: then it is decided anew, which costs
+ * nothing but time, as no result depends on how much room there is. */
+static Pins read_pins(const char *run_dir)
 {
-    return path_join(run_dir, "memory.json");
-}
-
-/* An object without members when there is none, or none that can be read: then it is decided anew,
- * which costs nothing but time, as no result depends on how much room there is. */
-static cJSON *read_pins(const char *run_dir)
-{
-    cJSON *json = NULL;
-    char *path = pins_path(run_dir);
-    if (!path_exists(path) || json_read(path, CONFIG_BYTES_MAX, &json, NULL) != OK) json = NULL;
-    free(path);
-    if (cJSON_IsObject(json)) return json;
-    cJSON_Delete(json);
-    return cJSON_CreateObject();
+    Pins pins = pins_begin(run_dir, "memory.json");
+    pins_read(&pins, NULL);
+    return pins;
 }
 
 /* Of whatever the decision was made for. */
@@ -39,34 +28,25 @@ static char *pin_name(const JobConfig *config)
 int64_t cache_pins_find(const JobConfig *config)
 {
     int64_t mb = 0;
-    cJSON *pins = read_pins(config->run_dir);
+    Pins pins = read_pins(config->run_dir);
     char *name = pin_name(config);
-    if (json_int_or(pins, name, "memory.json", 1, 1000000000, &mb, NULL) != OK) mb = 0;
+    if (json_int_or(pins.json, name, "memory.json", 1, 1000000000, &mb, NULL) != OK) mb = 0;
     free(name);
-    cJSON_Delete(pins);
+    pins_free(&pins);
     return mb;
 }
 
 Status cache_pins_keep(const JobStages *stages, const char *run_dir, Error *err)
 {
-    cJSON *pins = read_pins(run_dir);
-    bool more = false;
-    Status status = OK;
+    Pins pins = read_pins(run_dir);
     for (int i = 0; i < stages->count; i++) {
         const JobConfig *config = stages->stage[i];
+        if (!config->kv_cache_decided) continue;
         char *name = pin_name(config);
-        if (config->kv_cache_decided && cJSON_GetObjectItemCaseSensitive(pins, name) == NULL) {
-            cJSON_AddNumberToObject(pins, name, (double)config->rollout.kv_cache_mb);
-            more = true;
-        }
+        pins_add(&pins, name, cJSON_CreateNumber((double)config->rollout.kv_cache_mb));
         free(name);
     }
-    if (more) {
-        char *text = cJSON_Print(pins), *path = pins_path(run_dir);
-        status = file_write_atomic(path, text, strlen(text), err);
-        free(path);
-        cJSON_free(text);
-    }
-    cJSON_Delete(pins);
+    Status status = pins_write(&pins, err);
+    pins_free(&pins);
     return status;
 }

@@ -1,18 +1,12 @@
 #include "config/model_pins.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/file.h"
 #include "base/json.h"
-#include "base/limits.h"
 #include "base/memory.h"
 #include "config/job_internal.h"
-
-static char *pins_path(const char *run_dir)
-{
-    return path_join(run_dir, "models.json");
-}
+#include "config/pins.h"
 
 static Status explain(Error *err, const char *path)
 {
@@ -23,88 +17,69 @@ static Status explain(Error *err, const char *path)
                         path);
 }
 
-static Status check_pins(const cJSON *json, const char *path, Error *err)
+static Status check_pins(const Pins *pins, Error *err)
 {
-    if (!cJSON_IsObject(json))
-        return error_set(err, ERR_DATA, "%s: found %s, expected an object.", path,
-                         json_type_name(json));
-    for (const cJSON *pin = json->child; pin != NULL; pin = pin->next)
+    for (const cJSON *pin = pins->json->child; pin != NULL; pin = pin->next)
         if (!cJSON_IsString(pin))
             return error_set(err, ERR_DATA, "%s: %s is %s, expected the folder of a checkpoint.",
-                             path, pin->string, json_type_name(pin));
+                             pins->path, pin->string, json_type_name(pin));
     return OK;
 }
 
-/* An object without members when there is no file: then nothing was chosen yet. */
-static Status read_pins(const char *run_dir, cJSON **ret, Error *err)
+static Pins begin_pins(const char *run_dir)
 {
-    cJSON *json = NULL;
+    return pins_begin(run_dir, "models.json");
+}
+
+/* None when there is no file: then nothing was chosen yet. */
+static Status read_pins(Pins *pins, Error *err)
+{
     Error why = {0};
-    char *path = pins_path(run_dir);
-    Status status = json_read(path, CONFIG_BYTES_MAX, &json, &why);
-    if (status == ERR_NOT_FOUND) {
-        json = cJSON_CreateObject();
-        status = OK;
-    } else if (status == OK) {
-        status = check_pins(json, path, &why);
-    }
-    if (status == OK) {
-        *ret = json;
-    } else {
-        explain(&why, path);
+    Status status = pins_read(pins, &why);
+    if (status == OK) status = check_pins(pins, &why);
+    if (status != OK) {
+        explain(&why, pins->path);
         if (err != NULL) *err = why;
-        cJSON_Delete(json);
     }
-    free(path);
     return status;
 }
 
 Status model_pins_find(const char *run_dir, const char *path, char **ret, Error *err)
 {
-    cJSON *pins = NULL;
-    TRY(read_pins(run_dir, &pins, err));
-    *ret = mem_strdup(cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(pins, path)));
-    cJSON_Delete(pins);
-    return OK;
+    Pins pins = begin_pins(run_dir);
+    Status status = read_pins(&pins, err);
+    if (status == OK) *ret = mem_strdup(cJSON_GetStringValue(pins_find(&pins, path)));
+    pins_free(&pins);
+    return status;
 }
 
 bool model_pins_are_lost(const JobConfig *config)
 {
     if (config->num_pins == 0) return false;
-    char *path = pins_path(config->run_dir), *checkpoint = NULL;
-    if (!path_exists(path)) checkpoint = model_path_checkpoint(config->run_dir);
+    Pins pins = begin_pins(config->run_dir);
+    char *checkpoint = NULL;
+    if (!path_exists(pins.path)) checkpoint = model_path_checkpoint(config->run_dir);
     bool lost = checkpoint != NULL;
     free(checkpoint);
-    free(path);
+    pins_free(&pins);
     return lost;
 }
 
-static bool add_pins(cJSON *pins, const JobConfig *config)
+static void add_pins(Pins *pins, const JobConfig *config)
 {
-    bool more = false;
     for (int i = 0; i < config->num_pins; i++) {
         const ModelPin *pin = &config->pin[i];
-        if (cJSON_GetObjectItemCaseSensitive(pins, pin->run) != NULL) continue;
-        cJSON_AddStringToObject(pins, pin->run, pin->checkpoint);
-        more = true;
+        pins_add(pins, pin->run, cJSON_CreateString(pin->checkpoint));
     }
-    return more;
 }
 
 Status model_pins_keep(const JobStages *stages, const char *run_dir, Error *err)
 {
-    cJSON *pins = NULL;
-    bool more = false;
-    TRY(read_pins(run_dir, &pins, err));
-    Status status = OK;
-    for (int i = 0; i < stages->count; i++)
-        more = add_pins(pins, stages->stage[i]) || more;
-    if (more) {
-        char *text = cJSON_Print(pins), *path = pins_path(run_dir);
-        status = file_write_atomic(path, text, strlen(text), err);
-        free(path);
-        cJSON_free(text);
-    }
-    cJSON_Delete(pins);
+    Pins pins = begin_pins(run_dir);
+    Status status = read_pins(&pins, err);
+    for (int i = 0; status == OK && i < stages->count; i++)
+        add_pins(&pins, stages->stage[i]);
+    if (status == OK) status = pins_write(&pins, err);
+    pins_free(&pins);
     return status;
 }
