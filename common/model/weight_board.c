@@ -170,7 +170,7 @@ int64_t weight_board_newest(const WeightBoard *board)
 
 static Slot *slot_of(const WeightBoard *board, int64_t version)
 {
-    for (int i = 0; i < NUM_SLOTS; i++)
+    for (int i = 0; i < NUM_SLOTS && version > 0; i++)
         if (atomic_load(&board->header->slot[i].version) == version) return &board->header->slot[i];
     return NULL;
 }
@@ -214,16 +214,6 @@ static Status refuse_version(const WeightBoard *board, int64_t version, Error *e
                      "version %lld of the weights is not on the board of pid %d; the newest is "
                      "%lld",
                      (long long)version, board->id.pid, (long long)weight_board_newest(board));
-}
-
-Status weight_board_find(const WeightBoard *board, int64_t version, const void **ret_flat,
-                         Error *err)
-{
-    CHECK(version > 0);
-    const Slot *slot = slot_of(board, version);
-    if (slot == NULL) return refuse_version(board, version, err);
-    *ret_flat = slot_flat(board, slot);
-    return OK;
 }
 
 /* A tensor that differs is one that was overwritten, or else one that is broken. */

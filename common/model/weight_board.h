@@ -44,12 +44,6 @@ void weight_board_publish(WeightBoard *board, int64_t version, const KernelTable
 /* The newest whole version, 0 when there is none yet. */
 int64_t weight_board_newest(const WeightBoard *board);
 
-/* A version where it lies: the flat buffer of the plan's layout. ERR_NOT_FOUND with the versions
- * there are when it is not there. Borrowed; valid until the maker publishes version + 2, and mapped
- * until weight_board_destroy. */
-Status weight_board_find(const WeightBoard *board, int64_t version, const void **ret_flat,
-                         Error *err);
-
 /* Copies a version to `flat`, a buffer of the plan's layout in device memory of `kernels`, and
  * compares the copy, which is what will be used (elsewhere than in the host's memory: what is sent
  * there), with the maker's digests. ERR_DATA with the tensor that differs; ERR_NOT_FOUND when

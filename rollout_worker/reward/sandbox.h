@@ -73,8 +73,7 @@ typedef enum {
     SANDBOX_END_COUNT,
 } SandboxEnd;
 
-const char *sandbox_end_name(SandboxEnd end);   /* "exited", "wall_limit" ... */
-bool sandbox_end_is_of_program(SandboxEnd end); /* its own doing, and not the machine's */
+const char *sandbox_end_name(SandboxEnd end); /* "exited", "wall_limit" ... */
 
 typedef struct SandboxResult {
     SandboxEnd end;

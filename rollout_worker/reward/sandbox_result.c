@@ -21,11 +21,6 @@ const char *sandbox_end_name(SandboxEnd end)
     return end_names[end];
 }
 
-bool sandbox_end_is_of_program(SandboxEnd end)
-{
-    return end != SANDBOX_STARVED && end != SANDBOX_KILLED_OUTSIDE;
-}
-
 void sandbox_result_clear(SandboxResult *result)
 {
     str_free(&result->output);
