@@ -130,19 +130,6 @@ typedef struct Command {
     int (*run)(const Options *options); /* NULL: main looks at the arguments itself */
 } Command;
 
-/* Says what is wrong with the arguments, and below it the first line of the help. */
-static Status refuse_use(const char *help, Error *err, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-
-static Status refuse_use(const char *help, Error *err, const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    error_setv(err, ERR_INVALID, format, args);
-    va_end(args);
-    return error_append(err, "%.*s", (int)strcspn(help, "\n"), help);
-}
-
 static int fail(Status status, const Error *err)
 {
     fprintf(stderr, "controller: %s\n", err->message);
@@ -173,7 +160,7 @@ static const char *name_of_option(int letter)
 
 static Status refuse_argument(const Command *command, const char *text, Error *err)
 {
-    refuse_use(command->help, err, "unexpected argument %s.", text);
+    option_misuse(command->help, err, "unexpected argument %s.", text);
     if (strchr(command->letters, 's') != NULL && strchr(text, '=') != NULL)
         return error_append(err, "To replace what the job file says: --set %s", text);
     if (strchr(command->letters, 'r') != NULL)
@@ -184,9 +171,9 @@ static Status refuse_argument(const Command *command, const char *text, Error *e
 static Status take_option(const Command *command, int letter, Options *ret, Error *err)
 {
     if (strchr(command->letters, letter) == NULL)
-        return refuse_use(command->help, err, "%s does not take --%s.",
-                          command->name[0] != '\0' ? command->name : "running a job",
-                          name_of_option(letter));
+        return option_misuse(command->help, err, "%s does not take --%s.",
+                             command->name[0] != '\0' ? command->name : "running a job",
+                             name_of_option(letter));
     if (letter == 's' && ret->num_sets == (int)(sizeof ret->set / sizeof *ret->set))
         return error_set(err, ERR_INVALID, "more than %d --set options", ret->num_sets);
     switch (letter) {
@@ -219,10 +206,8 @@ static Status parse_options(const Command *command, int argc, char **argv, Optio
     opterr = 0;
     for (int letter;
          (letter = getopt_long(argc, argv, ":c:s:r:jvhVu", option_names, NULL)) != -1;) {
-        if (letter == '?' || letter == ':') {
-            option_refuse(letter, argv, option_names, err);
-            return error_append(err, "%.*s", (int)strcspn(command->help, "\n"), command->help);
-        }
+        if (letter == '?' || letter == ':')
+            return option_refuse(letter, argv, option_names, command->help, err);
         if (letter == 'h')
             ret->help = true;
         else if (letter == 'V')
@@ -243,7 +228,7 @@ static Status parse_options(const Command *command, int argc, char **argv, Optio
 
 static Status load_stages(const Options *options, const char *help, JobStages *ret, Error *err)
 {
-    if (options->config == NULL) return refuse_use(help, err, "--config JOB.YAML is missing.");
+    if (options->config == NULL) return option_misuse(help, err, "--config JOB.YAML is missing.");
     return job_stages_load(options->config, options->set, options->num_sets, ret, err);
 }
 
@@ -429,7 +414,7 @@ static void explain_silence(const RunFolder *folder, int timeout_ms, Status stat
 
 static Status check_run_given(const Options *options, const char *help, Error *err)
 {
-    return options->run != NULL ? OK : refuse_use(help, err, "--run FOLDER is missing.");
+    return options->run != NULL ? OK : option_misuse(help, err, "--run FOLDER is missing.");
 }
 
 /* Asks the controller of a run; *ret_body is owned by the caller. */
@@ -584,7 +569,7 @@ static int run_swap(const Options *given)
     if (given->undo && given->run != NULL) return undo_swap(given);
     Status status = check_run_given(options, help_swap, &err);
     if (status == OK && options->config == NULL)
-        status = refuse_use(help_swap, &err, "--config JOB.YAML is missing.");
+        status = option_misuse(help_swap, &err, "--config JOB.YAML is missing.");
     if (status == OK) status = take_model_of_run(options, &settings, &run, &err);
     if (status == OK) status = load_swap(options, run, &text, &code, &err);
     job_config_destroy(run);
@@ -648,8 +633,10 @@ static int run_data(int argc, char **argv)
         fputs(help_data, stdout);
         return 0;
     }
-    if (what == NULL) return fail(refuse_use(help_data, &err, "data needs to be told what."), &err);
-    return fail(refuse_use(help_data, &err, "data can do one thing, inspect, not %s.", what), &err);
+    if (what == NULL)
+        return fail(option_misuse(help_data, &err, "data needs to be told what."), &err);
+    return fail(option_misuse(help_data, &err, "data can do one thing, inspect, not %s.", what),
+                &err);
 }
 
 /* ---- which command ---- */

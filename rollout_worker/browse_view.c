@@ -70,7 +70,7 @@ static void put_figures(const BrowsedAnswer *answer, Str *out)
         str_printf(out, "  not trained: %s%s\n",
                    is_rejected(answer) ? "" : "its group was dropped, ", dropped);
     if (is_rejected(answer) && sample->reject_message != NULL)
-        paint_message(sample->reject_message, out);
+        str_put_block(out, sample->reject_message);
 }
 
 static void put_named(const BrowsedAnswer *answer, const char *key, Str *out)
@@ -78,7 +78,7 @@ static void put_named(const BrowsedAnswer *answer, const char *key, Str *out)
     const char *text = text_at(answer, key);
     if (text[0] == '\0') return;
     str_printf(out, "  %s:\n", key);
-    paint_message(text, out);
+    str_put_block(out, text);
 }
 
 /* A value of the file as it stands there: what several rewards said, what is the user's own. */
@@ -89,7 +89,7 @@ static void put_value(const BrowsedAnswer *answer, const char *key, Str *out)
     Str text = {0};
     json_append(&text, value);
     str_printf(out, "  %s:\n", key);
-    paint_message(str_text(&text), out);
+    str_put_block(out, str_text(&text));
     str_free(&text);
 }
 

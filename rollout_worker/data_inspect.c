@@ -62,11 +62,6 @@ static int fail(const Arguments *arguments, const Error *err)
     return status_exit_code(err->status);
 }
 
-static Status refuse_use(Error *err, const char *what)
-{
-    return error_set(err, ERR_INVALID, "%s\n%.*s", what, (int)strcspn(help, "\n"), help);
-}
-
 static void read_brief(Arguments *arguments, const char *set)
 {
     arguments->brief = true;
@@ -77,7 +72,7 @@ static Status choose(Arguments *arguments, const char *option, bool by_position,
 {
     InspectChoice *choice = &arguments->inspect.choice;
     if (arguments->numbered && choice->by_position != by_position)
-        return refuse_use(err, "--sample and --position are two ways to name one record.");
+        return option_misuse(help, err, "--sample and --position are two ways to name one record.");
     arguments->numbered = true;
     choice->by_position = by_position;
     return option_number(option, optarg, INT64_MAX - 1, &choice->number, err);
@@ -155,15 +150,12 @@ static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
     };
     opterr = 0;
     for (int letter; (letter = getopt_long(argc, argv, ":c:s:n:p:k:l:eh", names, NULL)) != -1;) {
-        if (letter == '?' || letter == ':') {
-            option_refuse(letter, argv, names, err);
-            return error_append(err, "%.*s", (int)strcspn(help, "\n"), help);
-        }
+        if (letter == '?' || letter == ':') return option_refuse(letter, argv, names, help, err);
         TRY(take_option(ret, letter, err));
     }
     if (ret->help) return OK;
-    if (optind < argc) return refuse_use(err, "there is an argument too many.");
-    if (ret->config == NULL) return refuse_use(err, "--config JOB.YAML is missing.");
+    if (optind < argc) return option_misuse(help, err, "there is an argument too many.");
+    if (ret->config == NULL) return option_misuse(help, err, "--config JOB.YAML is missing.");
     return OK;
 }
 

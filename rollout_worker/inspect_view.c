@@ -113,7 +113,7 @@ static void put_figures(const InspectOptions *options, const InspectedRecord *re
                    percent(trained, length));
     if (record->trace.label != NULL) {
         str_puts(out, "  label:\n");
-        paint_message(record->trace.label, out);
+        str_put_block(out, record->trace.label);
     }
     if (length < conversation->length)
         str_printf(out, "  cut      from %zu tokens, by data.max_length %lld\n",
@@ -122,13 +122,13 @@ static void put_figures(const InspectOptions *options, const InspectedRecord *re
         if (record->sample.note_message[i] == NULL) continue;
         str_printf(out, "  %s, though odd (%s):\n", generates(options) ? "used" : "trained",
                    sample_note_name((SampleNote)i));
-        paint_message(record->sample.note_message[i], out);
+        str_put_block(out, record->sample.note_message[i]);
     }
     if (record->sample.status != SAMPLE_REJECTED) return;
     str_printf(out, "  rejected as %s, which %s\n",
                reject_reason_name(record->sample.reject_reason),
                fate_of(options, record->sample.reject_reason));
-    paint_message(record->sample.reject_message, out);
+    str_put_block(out, record->sample.reject_message);
 }
 
 void inspect_view_record(const InspectOptions *options, const InspectedRecord *record, bool color,
@@ -207,14 +207,14 @@ static void put_kinds(const InspectOptions *options, const InspectSummary *summa
         str_printf(out, "\nrejected as %s, which %s: %llu. The first:\n\n",
                    reject_reason_name((RejectReason)reason), fate_of(options, (RejectReason)reason),
                    (unsigned long long)summary->rejected[reason]);
-        paint_message(inspect_first(summary, true, reason)->message, out);
+        str_put_block(out, inspect_first(summary, true, reason)->message);
     }
     for (int note = 0; note < NOTE_COUNT; note++) {
         if (summary->odd[note] == 0) continue;
         str_printf(out, "\n%s, though odd (%s): %llu. The first:\n\n",
                    generates(options) ? "used" : "trained", sample_note_name((SampleNote)note),
                    (unsigned long long)summary->odd[note]);
-        paint_message(inspect_first(summary, false, note)->message, out);
+        str_put_block(out, inspect_first(summary, false, note)->message);
     }
 }
 
@@ -309,7 +309,7 @@ void inspect_view_brief(const InspectOptions *options, const InspectSummary *sum
                    (unsigned long long)summary->rejected[reason],
                    reject_reason_name((RejectReason)reason),
                    fate_of(options, (RejectReason)reason));
-        paint_message(inspect_first(summary, true, reason)->message, out);
+        str_put_block(out, inspect_first(summary, true, reason)->message);
     }
     put_few(options, summary, out);
     for (int note = 0; note < NOTE_COUNT; note++) {
@@ -317,6 +317,6 @@ void inspect_view_brief(const InspectOptions *options, const InspectSummary *sum
         str_printf(out, "  %llu odd (%s), and %s. The first:\n",
                    (unsigned long long)summary->odd[note], sample_note_name((SampleNote)note),
                    generates(options) ? "used" : "trained");
-        paint_message(inspect_first(summary, false, note)->message, out);
+        str_put_block(out, inspect_first(summary, false, note)->message);
     }
 }

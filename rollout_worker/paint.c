@@ -1,7 +1,6 @@
 #include "rollout_worker/paint.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/memory.h"
 
@@ -39,18 +38,5 @@ void paint_text(Painter *painter, const char *text, size_t length)
         }
         text += plain;
         length -= plain;
-    }
-}
-
-void paint_message(const char *message, Str *out)
-{
-    for (const char *line = message; *line != '\0';) {
-        size_t length = strcspn(line, "\n");
-        char *piece = mem_strndup(line, length);
-        str_puts(out, "    ");
-        str_put_escaped(out, piece);
-        str_putc(out, '\n');
-        free(piece);
-        line += length + (line[length] == '\n');
     }
 }

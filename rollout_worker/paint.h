@@ -23,7 +23,4 @@ typedef struct Painter {
 void paint(Painter *painter, TokenUse use); /* of what comes now */
 void paint_text(Painter *painter, const char *text, size_t length);
 
-/* The lines of a message, each a little to the right. */
-void paint_message(const char *message, Str *out);
-
 #endif

@@ -1,10 +1,7 @@
 /* samples: shows what a run generated and saved. People call it as `controller samples`. */
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/random.h>
 
-#include "base/memory.h"
 #include "base/options.h"
 #include "rollout_worker/browse_view.h"
 #include "text/conversation.h"
@@ -44,11 +41,6 @@ typedef struct Arguments {
     bool color, json, help, counted;
 } Arguments;
 
-static Status refuse_use(Error *err, const char *what)
-{
-    return error_set(err, ERR_INVALID, "%s\n%.*s", what, (int)strcspn(help, "\n"), help);
-}
-
 static Status take_place(const char *option, int64_t *ret, Error *err)
 {
     uint64_t number = 0;
@@ -60,7 +52,8 @@ static Status take_place(const char *option, int64_t *ret, Error *err)
 static Status take_order(Arguments *arguments, BrowseOrder order, Error *err)
 {
     if (arguments->browse.order != BROWSE_IN_ORDER)
-        return refuse_use(err, "--best, --worst and --random are three ways to choose: give one.");
+        return option_misuse(help, err,
+                             "--best, --worst and --random are three ways to choose: give one.");
     arguments->browse.order = order;
     if (order != BROWSE_RANDOM) return OK;
     if (optarg != NULL)
@@ -125,15 +118,12 @@ static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
     };
     opterr = 0;
     for (int letter; (letter = getopt_long(argc, argv, ":r:a:s:p:bwRt:ek:h", names, NULL)) != -1;) {
-        if (letter == '?' || letter == ':') {
-            option_refuse(letter, argv, names, err);
-            return error_append(err, "%.*s", (int)strcspn(help, "\n"), help);
-        }
+        if (letter == '?' || letter == ':') return option_refuse(letter, argv, names, help, err);
         TRY(take_option(ret, letter, err));
     }
     if (ret->help) return OK;
-    if (optind < argc) return refuse_use(err, "there is an argument too many.");
-    if (ret->browse.run == NULL) return refuse_use(err, "--run FOLDER is missing.");
+    if (optind < argc) return option_misuse(help, err, "there is an argument too many.");
+    if (ret->browse.run == NULL) return option_misuse(help, err, "--run FOLDER is missing.");
     if (!ret->counted) ret->browse.count = ret->browse.order == BROWSE_IN_ORDER ? 8 : 1;
     return OK;
 }

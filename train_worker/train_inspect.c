@@ -76,7 +76,7 @@ static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
         else if (letter == 's')
             return error_set(err, ERR_INVALID, "more than %d --set options", ret->num_sets);
         else
-            return option_refuse(letter, argv, names, err);
+            return option_refuse(letter, argv, names, usage, err);
     }
     if (!ret->help && (optind < argc || ret->config == NULL))
         return error_set(err, ERR_INVALID, "expected a job file and nothing else\n%s", usage);

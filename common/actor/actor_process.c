@@ -296,10 +296,8 @@ static Status parse_arguments(ActorProcess *process, int argc, char **argv, Erro
     };
     opterr = 0;
     for (int option; (option = getopt_long(argc, argv, ":", names, NULL)) != -1;) {
-        if (option == '?' || option == ':') {
-            option_refuse(option, argv, names, err);
-            return error_append(err, "%s", start_hint);
-        }
+        if (option == '?' || option == ':')
+            return option_refuse(option, argv, names, start_hint, err);
         TRY(parse_option(process, option, err));
     }
     if (optind < argc)

@@ -5,13 +5,11 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/json.h"
-#include "base/memory.h"
 #include "base/str.h"
 
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
@@ -87,21 +85,6 @@ static void put_field_for_people(Str *line, const LogField *field)
     }
 }
 
-/* A text of several lines stands below the event's line, indented, as it was written. */
-static void put_block_for_people(Str *line, const LogField *field)
-{
-    if (!is_block(field)) return;
-    for (const char *at = field->string; *at != '\0';) {
-        size_t length = strcspn(at, "\n");
-        char *part = mem_strndup(at, length);
-        str_puts(line, "    ");
-        str_put_escaped(line, part);
-        str_putc(line, '\n');
-        free(part);
-        at += length + (at[length] == '\n');
-    }
-}
-
 static void put_field_for_programs(Str *line, const LogField *field)
 {
     str_putc(line, ',');
@@ -140,7 +123,7 @@ void log_write(LogLevel level, const char *event, const LogField *fields, int co
             put_field_for_people(&people, &fields[i]);
         str_putc(&people, '\n');
         for (int i = 0; i < count; i++)
-            put_block_for_people(&people, &fields[i]);
+            if (is_block(&fields[i])) str_put_block(&people, fields[i].string);
         if (sink.writer != NULL)
             sink.writer(sink.writer_context, people.data);
         else

@@ -1,6 +1,7 @@
 #include "base/options.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -30,18 +31,33 @@ static const char *nearest(const char *text, const struct option *list)
     return found;
 }
 
-Status option_refuse(int answer, char *const *argv, const struct option *list, Error *err)
+static Status show_use(const char *help, Error *err)
+{
+    return error_append(err, "%.*s", (int)strcspn(help, "\n"), help);
+}
+
+Status option_misuse(const char *help, Error *err, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    error_setv(err, ERR_INVALID, format, args);
+    va_end(args);
+    return show_use(help, err);
+}
+
+Status option_refuse(int answer, char *const *argv, const struct option *list, const char *help,
+                     Error *err)
 {
     const char *text = argv[optind - 1];
     if (answer == ':')
-        return error_set(err, ERR_INVALID, "--%s needs a value.", name_of(optopt, list));
+        return option_misuse(help, err, "--%s needs a value.", name_of(optopt, list));
     if (optopt != 0 && str_starts_with(text, "--"))
-        return error_set(err, ERR_INVALID, "--%s takes no value.", name_of(optopt, list));
-    if (optopt != 0) return error_set(err, ERR_INVALID, "unknown option -%c.", optopt);
+        return option_misuse(help, err, "--%s takes no value.", name_of(optopt, list));
+    if (optopt != 0) return option_misuse(help, err, "unknown option -%c.", optopt);
     const char *meant = nearest(text, list);
     error_set(err, ERR_INVALID, "unknown option %s.", text);
     if (meant != NULL) error_append(err, "Did you mean --%s?", meant);
-    return ERR_INVALID;
+    return show_use(help, err);
 }
 
 Status option_number(const char *option, const char *text, uint64_t max, uint64_t *ret, Error *err)

@@ -9,9 +9,15 @@
 
 #include "base/error.h"
 
-/* For an answer of ':' or '?' (the option string begins with ':', opterr is 0): names the option
- * and, where it is unknown, the nearest one of the list. Always ERR_INVALID. */
-Status option_refuse(int answer, char *const *argv, const struct option *list, Error *err);
+/* Says what is wrong with the arguments and, below it, the first line of `help`: how the program is
+ * used. Always ERR_INVALID. */
+Status option_misuse(const char *help, Error *err, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* The same for an answer of ':' or '?' (the option string begins with ':', opterr is 0): names the
+ * option and, where it is unknown, the nearest one of the list. */
+Status option_refuse(int answer, char *const *argv, const struct option *list, const char *help,
+                     Error *err);
 
 /* The value of `option` ("--count") as a whole number up to `max`, else ERR_INVALID. */
 Status option_number(const char *option, const char *text, uint64_t max, uint64_t *ret, Error *err);

@@ -137,6 +137,19 @@ void str_put_escaped(Str *str, const char *text)
     }
 }
 
+void str_put_block(Str *str, const char *text)
+{
+    for (const char *line = text; *line != '\0';) {
+        size_t length = strcspn(line, "\n");
+        char *alone = mem_strndup(line, length);
+        str_puts(str, "    ");
+        str_put_escaped(str, alone);
+        str_putc(str, '\n');
+        free(alone);
+        line += length + (line[length] == '\n');
+    }
+}
+
 bool str_starts_with(const char *text, const char *prefix)
 {
     return strncmp(text, prefix, strlen(prefix)) == 0;

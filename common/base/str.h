@@ -44,6 +44,8 @@ char *str_quoted(const char *text, char buffer[STR_QUOTED_BYTES]);
 /* Appends a text that others made so that it stays on its line and tells the terminal nothing:
  * control characters and bytes that are not UTF-8 are written as \n, \t or \x1b. */
 void str_put_escaped(Str *str, const char *text);
+/* The same of each of its lines, on a line of its own behind four spaces. */
+void str_put_block(Str *str, const char *text);
 
 bool str_starts_with(const char *text, const char *prefix);
 bool str_ends_with(const char *text, const char *suffix);

@@ -641,10 +641,7 @@ static Status parse_options(int argc, char **argv, AgentOptions *ret, Error *err
     ret->total.memory_bytes = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
     opterr = 0;
     for (int option; (option = getopt_long(argc, argv, ":", names, NULL)) != -1;) {
-        if (option == '?' || option == ':') {
-            option_refuse(option, argv, names, err);
-            return error_append(err, "%.*s", (int)strcspn(usage, "\n"), usage);
-        }
+        if (option == '?' || option == ':') return option_refuse(option, argv, names, usage, err);
         TRY(parse_option(option, ret, err));
     }
     if (optind < argc)

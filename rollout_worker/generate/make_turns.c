@@ -246,20 +246,6 @@ static void run_speakers(Speaker *speakers, int count)
         if (speakers[i].running) pthread_join(speakers[i].thread, NULL);
 }
 
-static Status first_turns(const Turns *turns, const MakerTask *task, Generation *ret, Error *err)
-{
-    const TokenizedConversation *prompt = &task->prompt->conversation;
-    GenerateRequest request = {
-        .sample = task->sample,
-        .num_samples = task->num_samples,
-        .prompt = prompt->token,
-        .prompt_length = (int32_t)prompt->length,
-        .params = task->params,
-    };
-    request.params.max_new_tokens = maker_room(&turns->host, task, request.prompt_length);
-    return maker_generate(&turns->host, &request, task->wanted, ret, err);
-}
-
 /* A record may have its tools as a text. */
 static cJSON *tools_of(const Prompt *prompt)
 {
@@ -282,7 +268,7 @@ static Status turns_make(void *self, const MakerTask *task, Answer *ret, Error *
                            .ended = task->wanted->ended,
                            .trouble = failures_trouble(turns->failures)};
     cJSON *tools = tools_of(task->prompt);
-    Status status = first_turns(turns, task, first, err);
+    Status status = maker_first_turns(&turns->host, task, first, err);
     if (status != OK) goto done;
     for (size_t i = 0; i < count; i++)
         speakers[i] = (Speaker){.turns = turns,

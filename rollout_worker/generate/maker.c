@@ -22,6 +22,20 @@ Status maker_generate(const MakerHost *host, const GenerateRequest *request, con
     return error_set(err, ERR_CANCELLED, "the samples were given up on their way");
 }
 
+Status maker_first_turns(const MakerHost *host, const MakerTask *task, Generation *ret, Error *err)
+{
+    const TokenizedConversation *prompt = &task->prompt->conversation;
+    GenerateRequest request = {
+        .sample = task->sample,
+        .num_samples = task->num_samples,
+        .prompt = prompt->token,
+        .prompt_length = (int32_t)prompt->length,
+        .params = task->params,
+    };
+    request.params.max_new_tokens = maker_room(host, task, request.prompt_length);
+    return maker_generate(host, &request, task->wanted, ret, err);
+}
+
 int32_t maker_room(const MakerHost *host, const MakerTask *task, int64_t prompt_length)
 {
     int64_t room = host->config->data.max_length - prompt_length;
@@ -49,20 +63,12 @@ static Status once_open(const MakerHost *host, void **ret_self, Error *err)
 static Status once_make(void *self, const MakerTask *task, Answer *ret, Error *err)
 {
     const MakerHost *host = self;
-    const TokenizedConversation *prompt = &task->prompt->conversation;
-    GenerateRequest request = {
-        .sample = task->sample,
-        .num_samples = task->num_samples,
-        .prompt = prompt->token,
-        .prompt_length = (int32_t)prompt->length,
-        .params = task->params,
-    };
+    const int32_t *prompt = task->prompt->conversation.token;
     Generation *made = mem_calloc((size_t)task->num_samples, sizeof *made);
-    request.params.max_new_tokens = maker_room(host, task, request.prompt_length);
-    Status status = maker_generate(host, &request, task->wanted, made, err);
+    Status status = maker_first_turns(host, task, made, err);
     bool generated = status == OK;
     for (int i = 0; status == OK && i < task->num_samples; i++) {
-        generation_to_sample(&made[i], prompt->token, &ret[i].sample);
+        generation_to_sample(&made[i], prompt, &ret[i].sample);
         ret[i].sample.work.turns = 1;
         status = maker_text(host, &made[i], &ret[i].response, &ret[i].response_bytes, err);
     }

@@ -51,6 +51,9 @@ extern const AnswerMaker make_function;
 Status maker_generate(const MakerHost *host, const GenerateRequest *request, const Wanted *wanted,
                       Generation *ret, Error *err);
 
+/* The same of the first turn behind the task's prompt: its num_samples samples. */
+Status maker_first_turns(const MakerHost *host, const MakerTask *task, Generation *ret, Error *err);
+
 /* What may be generated behind so many tokens of a prompt. */
 int32_t maker_room(const MakerHost *host, const MakerTask *task, int64_t prompt_length);
 

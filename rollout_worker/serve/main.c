@@ -1,6 +1,5 @@
 /* serve: answers HTTP requests with one model. People call it as `controller serve`. */
 #include <errno.h>
-#include <getopt.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
@@ -13,6 +12,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/options.h"
 #include "base/process.h"
 #include "config/job.h"
 #include "model/kv_cache.h"
@@ -59,11 +59,6 @@ typedef struct Arguments {
 
 /* ---- arguments ---- */
 
-static Status refuse_use(Error *err, const char *what)
-{
-    return error_set(err, ERR_INVALID, "%s\n%.*s", what, (int)strcspn(help, "\n"), help);
-}
-
 static Status read_number(const char *option, const char *text, long long min, long long max,
                           long long *ret, Error *err)
 {
@@ -88,37 +83,6 @@ static Status read_dtype(Arguments *arguments, const char *text, Error *err)
     else
         return error_set(err, ERR_INVALID, "--dtype is \"%.40s\", expected f32 or bf16", text);
     return OK;
-}
-
-static const struct option OPTIONS[] = {
-    {"model", required_argument, NULL, 'm'},
-    {"port", required_argument, NULL, 'p'},
-    {"host", required_argument, NULL, 'H'},
-    {"token-file", required_argument, NULL, 'T'},
-    {"name", required_argument, NULL, 'N'},
-    {"threads", required_argument, NULL, 't'},
-    {"dtype", required_argument, NULL, 'd'},
-    {"max-length", required_argument, NULL, 'l'},
-    {"max-samples", required_argument, NULL, 's'},
-    {"kv-memory", required_argument, NULL, 'k'},
-    {"drain-seconds", required_argument, NULL, 'D'},
-    {"help", no_argument, NULL, 'h'},
-    {0},
-};
-#define NUM_OPTIONS (sizeof OPTIONS / sizeof *OPTIONS - 1)
-
-static Status refuse_option(const char *text, Error *err)
-{
-    const char *names[NUM_OPTIONS];
-    for (size_t i = 0; i < NUM_OPTIONS; i++)
-        names[i] = OPTIONS[i].name;
-    char *name = mem_strdup(text + strspn(text, "-"));
-    name[strcspn(name, "=")] = '\0';
-    const char *nearest = str_nearest(name, names, NUM_OPTIONS);
-    free(name);
-    error_set(err, ERR_INVALID, "option %s is unknown or lacks its value.", text);
-    if (nearest != NULL) return error_append(err, "There is --%s (--help: more).", nearest);
-    return error_append(err, "%.*s", (int)strcspn(help, "\n"), help);
 }
 
 static Status take_option(Arguments *a, int letter, Error *err)
@@ -158,14 +122,29 @@ static Status take_option(Arguments *a, int letter, Error *err)
 
 static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
 {
+    static const struct option names[] = {
+        {"model", required_argument, NULL, 'm'},
+        {"port", required_argument, NULL, 'p'},
+        {"host", required_argument, NULL, 'H'},
+        {"token-file", required_argument, NULL, 'T'},
+        {"name", required_argument, NULL, 'N'},
+        {"threads", required_argument, NULL, 't'},
+        {"dtype", required_argument, NULL, 'd'},
+        {"max-length", required_argument, NULL, 'l'},
+        {"max-samples", required_argument, NULL, 's'},
+        {"kv-memory", required_argument, NULL, 'k'},
+        {"drain-seconds", required_argument, NULL, 'D'},
+        {"help", no_argument, NULL, 'h'},
+        {0},
+    };
     opterr = 0;
-    for (int letter; (letter = getopt_long(argc, argv, "m:p:h", OPTIONS, NULL)) != -1;) {
-        if (letter == '?') return refuse_option(argv[optind - 1], err);
+    for (int letter; (letter = getopt_long(argc, argv, ":m:p:h", names, NULL)) != -1;) {
+        if (letter == '?' || letter == ':') return option_refuse(letter, argv, names, help, err);
         TRY(take_option(ret, letter, err));
     }
     if (ret->help) return OK;
-    if (optind < argc) return refuse_use(err, "there is an argument too many.");
-    if (ret->model == NULL) return refuse_use(err, "--model DIR is missing.");
+    if (optind < argc) return option_misuse(help, err, "there is an argument too many.");
+    if (ret->model == NULL) return option_misuse(help, err, "--model DIR is missing.");
     return OK;
 }
 

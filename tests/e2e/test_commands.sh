@@ -81,6 +81,10 @@ case_wrong_option() {
     says message "not inspcet"
     refused 2 "$BIN/controller" data inspect --smaple 3
     says message "unknown option --smaple" "Did you mean --sample"
+    refused 2 "$BIN/controller" serve --prot 8000
+    says message "unknown option --prot" "Did you mean --port" "usage: controller serve"
+    refused 2 "$BIN/controller" serve --model
+    says message "--model needs a value" "usage: controller serve"
     refused 2 "$BIN/node_agent" --endpont ipc:///x
     says message "unknown option --endpont" "Did you mean --endpoint" "usage: node_agent"
     refused 2 "$BIN/train_worker" --help

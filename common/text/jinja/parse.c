@@ -288,6 +288,19 @@ static Node *parse_set(Parser *parser)
     return node;
 }
 
+/* What stands between `else`, if that is where the parser is, and the end tag, and that tag. */
+static NodeList parse_else(Parser *parser, const char *const *end_tags)
+{
+    NodeList body = {0};
+    bool has_else = parser_at(parser, "else");
+    parser_next(parser);
+    if (has_else) {
+        body = parse_body(parser, end_tags);
+        parser_next(parser);
+    }
+    return body;
+}
+
 static Node *parse_for(Parser *parser)
 {
     Node *node = node_create(parser, NODE_FOR, parser->current.line);
@@ -298,12 +311,7 @@ static Node *parse_for(Parser *parser)
     if (parser_skip_name(parser, "if")) node->as.loop.test = parse_expression(parser);
     node->as.loop.recursive = parser_skip_name(parser, "recursive");
     node->as.loop.body = parse_body(parser, ends_for);
-    bool has_else = parser_at(parser, "else");
-    parser_next(parser);
-    if (has_else) {
-        node->as.loop.otherwise = parse_body(parser, ends_for_else);
-        parser_next(parser);
-    }
+    node->as.loop.otherwise = parse_else(parser, ends_for_else);
     return node;
 }
 
@@ -324,12 +332,7 @@ static Node *parse_if(Parser *parser)
         body[count++] = parse_body(parser, ends_if);
     } while (parser_at(parser, "elif"));
     node->as.branch.body = body;
-    bool has_else = parser_at(parser, "else");
-    parser_next(parser);
-    if (has_else) {
-        node->as.branch.otherwise = parse_body(parser, ends_else);
-        parser_next(parser);
-    }
+    node->as.branch.otherwise = parse_else(parser, ends_else);
     return node;
 }
 
