@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Makes tests/train_worker/golden_policy/<case>.{json,safetensors}: three steps of reinforcement learning with the models of
-tests/model/golden, by transformers and torch's autograd and AdamW. Everything is float64, eager attention, each sequence
+"""Makes tests/train_worker/golden_policy/<case>.{json,safetensors}: three steps of reinforcement learning with small models,
+one of tests/model/golden and one of its own, by transformers and torch's autograd and AdamW. Everything is float64, eager attention, each sequence
 on its own; formulas are those of make_policy_losses.py, here on log-probs, entropies and values of a real model.
 
 Run with an interpreter that has torch, transformers and safetensors:  python tests/train_worker/make_policy_golden.py
 
 <case>.json          the algorithm and, for each step, samples (tokens, masks, rewards, reported log-probs) and results
 <case>.safetensors   grad.<name>: of step 1's loss, where a step is one optimizer step; after.<name>: weights after all steps; critic.<name>: the critic's
+policy/<model>       config.json and the weights of the model of its own, bfloat16-exact
 reference/<model>    the reference model's weights, bfloat16-exact; critic/<model>: a model with score.weight
 """
 import itertools
@@ -22,6 +23,10 @@ import make_policy_losses as formulas
 HERE = pathlib.Path(__file__).parent
 MODELS = HERE.parent / "model" / "golden"
 FOLDER = HERE / "golden_policy"
+SMALL_GQA = dict(vocab_size=37, hidden_size=12, intermediate_size=8, num_hidden_layers=2, num_attention_heads=4,
+                 num_key_value_heads=2, head_dim=6, max_position_embeddings=64, rms_norm_eps=1e-6, attention_bias=False,
+                 attention_dropout=0.0, rope_theta=10000.0, tie_word_embeddings=True)
+FOLDERS = dict(llama_mqa=MODELS / "llama_mqa", small_gqa=FOLDER / "policy" / "small_gqa")
 CLASSES = dict(qwen3=(Qwen3Config, Qwen3ForCausalLM), llama=(LlamaConfig, LlamaForCausalLM))
 HYPER = dict(lr=[1e-2, 5e-3, 2e-3], critic_lr=[2e-2, 1e-2, 5e-3], beta1=0.9, beta2=0.95, eps=1e-5, weight_decay=0.1,
              clip_grad=0.5)  # eps: so large that rounding does not move what has no gradient
@@ -30,7 +35,7 @@ BASE = dict(formulas.BASE, model="llama_mqa", estimator="grpo", std=True, whiten
             kl_coef=0.0, old="rollout", normalization="token", loss_constant=0, value_clip=0.0, critic_updates=1,
             temperature=1.0, updates=1)
 CASES = {
-    "grpo": dict(BASE, model="tied_gqa", kl="k3", kl_loss_coef=0.1, entropy_coef=0.02, temperature=0.7),
+    "grpo": dict(BASE, model="small_gqa", kl="k3", kl_loss_coef=0.1, entropy_coef=0.02, temperature=0.7),
     "gspo": dict(BASE, std=False, policy_loss="gspo", eps_clip=0.05, eps_clip_high=0.06, normalization="constant",
                  loss_constant=12),
     "cispo": dict(BASE, estimator="rloo", policy_loss="cispo", kl="k1", kl_coef=0.05, normalization="sample",
@@ -53,7 +58,7 @@ CASES = {
 # ---- models ----
 
 def make_model(name, folder):
-    fields = json.loads((MODELS / name / "config.json").read_text())
+    fields = json.loads((FOLDERS[name] / "config.json").read_text())
     config_class, model_class = CLASSES[fields.pop("model_type")]
     config = config_class(**fields, attn_implementation="eager", dtype="float64")
     model = model_class(config).double()
@@ -66,12 +71,25 @@ def make_model(name, folder):
     return model
 
 
+def make_small_gqa():
+    """Weights as those of tests/model/golden are drawn."""
+    generator, weights = torch.Generator().manual_seed(5), {}
+    model = Qwen3ForCausalLM(Qwen3Config(**SMALL_GQA))
+    for key, weight in model.named_parameters():
+        draw = torch.randn(weight.shape, generator=generator)
+        weights[key] = (1 + 0.2 * draw if weight.dim() == 1 else 0.25 * draw).bfloat16()
+    folder = FOLDERS["small_gqa"]
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(dict(SMALL_GQA, model_type="qwen3", hidden_act="silu"), indent=1) + "\n")
+
+
 def make_folder(kind, name, generator):
     """A model near the policy's own, as a model folder."""
     folder = FOLDER / kind / name
     folder.mkdir(parents=True, exist_ok=True)
     weights = {}
-    for key, value in load_file(MODELS / name / "model.safetensors").items():
+    for key, value in load_file(FOLDERS[name] / "model.safetensors").items():
         noise = torch.randn(value.shape, generator=generator, dtype=torch.float32)
         weights[key] = (value.float() + (0.02 if kind == "reference" else 0.1) * noise).bfloat16()
     if kind == "critic":
@@ -137,6 +155,11 @@ def draw_samples(case, generator, model, sizes):
             sample["reward"] = float(torch.randint(0, 4, (1,), generator=generator)) / 4
             samples.append(sample)
     return samples
+
+
+def short(values):
+    """Numbers of float32 in as many digits as tell them from each other."""
+    return [float(f"{value:.9g}") for value in values.tolist()]
 
 
 def scores(case, samples):
@@ -266,7 +289,7 @@ def run_step(case, step, state, samples):
 def make_case(name, case, folders):
     generator = torch.Generator().manual_seed(sum(map(ord, name)))
     kind = case["model"]
-    model, reference = make_model(kind, MODELS / kind), make_model(kind, folders["reference", kind])
+    model, reference = make_model(kind, FOLDERS[kind]), make_model(kind, folders["reference", kind])
     critic = make_model(kind, folders["critic", kind]) if case["estimator"] == "ppo" else None
     case["tied"] = model.config.tie_word_embeddings
     state = dict(model=model, reference=reference, critic=critic, optimizer=make_optimizer(list(model.parameters())))
@@ -277,26 +300,27 @@ def make_case(name, case, folders):
         samples = draw_samples(case, generator, model, sizes)
         result = run_step(case, step, state, samples)
         keep = [dict(position=s["position"], index=s["index"], token=s["token"], loss_mask=s["loss_mask"],
-                     reward=s["reward"], log_prob=s["reported"].tolist()) for s in samples]
+                     reward=s["reward"], log_prob=short(s["reported"])) for s in samples]
         steps.append(dict(result, samples=keep))
         print(f"{name} step {step + 1}: loss {result['loss'] / result['normaliser']:.6f} norm {result['grad_norm']:.6f} "
               f"outside {result['outside']}/{result['trained_tokens']}")
     tensors = {"after." + key: w for key, w in model.named_parameters()}
-    if kind == "llama_mqa" and case["updates"] == 1:
+    if case["updates"] == 1:
         tensors |= {"grad." + key: value for key, value in state["grad"].items()}
     if critic is not None:
         tensors |= {"critic." + ("score.weight" if key == "score" else key): w for key, w in critic.named_parameters()}
     save_file({key: w.detach().float().contiguous() for key, w in tensors.items()}, FOLDER / f"{name}.safetensors")
     lines = ",\n".join(json.dumps(step) for step in steps)
-    head = json.dumps(dict(case, **HYPER))[1:-1]
+    head = json.dumps(dict(case, model_folder=str(FOLDERS[kind].relative_to(HERE.parent)), **HYPER))[1:-1]
     (FOLDER / f"{name}.json").write_text("{" + head + ', "steps": [\n' + lines + "\n]}\n")
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     FOLDER.mkdir(exist_ok=True)
-    noise = torch.Generator().manual_seed(3)
-    made = {(kind, name): make_folder(kind, name, noise)
-            for kind, name in [("reference", "llama_mqa"), ("reference", "tied_gqa"), ("critic", "llama_mqa")]}
+    make_small_gqa()
+    made = {}
+    for seed, kind, name in [(3, "reference", "llama_mqa"), (4, "critic", "llama_mqa"), (6, "reference", "small_gqa")]:
+        made[kind, name] = make_folder(kind, name, torch.Generator().manual_seed(seed))
     for case_name, fields in CASES.items():
         make_case(case_name, dict(fields), made)
