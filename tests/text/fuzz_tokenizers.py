@@ -4,7 +4,10 @@ decoders, a BPE model with any flags, a post-processor, added tokens with any fl
 
 Not part of the test suite: it needs the package. Counted are configurations: same, different (the first text that differs is
 printed), refused by name by this program, and those that the package itself refuses. Texts on which the package panics do
-not count, nor do configurations with two added tokens of one normalized form, between which it chooses by chance.
+not count, nor do configurations with two added tokens of one normalized form, between which it chooses by chance. Nor do
+texts before whose first letter the normalizer puts something in the place of nothing (a Replace of "^" or "(?=\\d)"), where
+they differ and bytes are spelled afterwards: the package finds no letters of the text that it could replace by their
+spelling, puts it before them and leaves them too, or panics where more letters follow without a cut. Here they are spelled.
 usage: fuzz_tokenizers.py --tool build/bin/tokenizer_tool [--minutes 10] [--seed 1] [--keep FOLDER] [--only NUMBER]
 """
 import argparse
@@ -140,6 +143,15 @@ def chooses_by_chance(reference):
     return any(count > 1 for count in forms.values())
 
 
+def spells_twice(document, text):
+    """Whether a token stands for no letter of the text, and its bytes were spelled."""
+    document = dict(json.loads(document), post_processor=None)
+    if "ByteLevel" not in json.dumps(document["pre_tokenizer"]):
+        return False
+    encoding = Tokenizer.from_str(json.dumps(document)).encode(text)
+    return any(begin == end for begin, end in encoding.offsets)
+
+
 def attempt(function, *args, **options):
     try:
         return function(*args, **options)
@@ -195,6 +207,9 @@ def compare(options, number, counts):
         counts["(texts compared)"] += 1
         expected = attempt(reference.decode, encoding.ids, skip_special_tokens=skip)
         if ids == encoding.ids and (expected is None or decoded == expected):
+            continue
+        if ids != encoding.ids and spells_twice(document, text):
+            counts["(texts of which the package spells what stands for nothing twice)"] += 1
             continue
         print("seed %d, number %d: %s of %r\n  ours   %s\n  theirs %s" % (
             (options.seed, number, "text", text, decoded, expected) if ids == encoding.ids else

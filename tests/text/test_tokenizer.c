@@ -52,6 +52,27 @@ static void check_ids(const char *json, const char *text, const char *expected)
     tokenizer_destroy(tokenizer);
 }
 
+/* With "^" put in front, tokenizers 0.23.3 spells that and leaves it unspelled beside it, and it
+ * panics where nothing is cut off; behind a character it spells it once, as we do in both. */
+static void test_bytes_of_what_stands_for_nothing_are_spelled_once(void **state)
+{
+    (void)state;
+    static const char form[] =
+        "{\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"%s\"},\"content\":"
+        "\"\u00e9\"},\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"
+        "\"trim_offsets\":false,\"use_regex\":%s},\"model\":{\"type\":\"BPE\",\"unk_token\":"
+        "\"<unk>\",\"vocab\":{\"<unk>\":0,\"1\":1,\"\u00c3\":2,\"\u00a9\":3,\"a\":4},"
+        "\"merges\":[]}}";
+    for (int cuts = 0; cuts < 2; cuts++) {
+        char *front = mem_printf(form, "^", cuts ? "true" : "false");
+        check_ids(front, "1a", " 2 3 1 4");
+        free(front);
+        char *inside = mem_printf(form, "(?=a)", cuts ? "true" : "false");
+        check_ids(inside, "1a", " 1 2 3 4");
+        free(inside);
+    }
+}
+
 /* Expected: tokenizers 0.23.3. Its own code fails where a token would begin behind its end. */
 static void test_white_space_that_two_added_tokens_want_goes_to_the_first(void **state)
 {
@@ -572,6 +593,7 @@ int main(void)
         cmocka_unit_test(test_wrong_files_are_refused_with_place_and_reason),
         cmocka_unit_test(test_unknown_components_are_refused_by_name),
         cmocka_unit_test(test_white_space_that_two_added_tokens_want_goes_to_the_first),
+        cmocka_unit_test(test_bytes_of_what_stands_for_nothing_are_spelled_once),
         cmocka_unit_test(test_characters_that_vanish_make_neighbours_of_what_they_part),
         cmocka_unit_test(test_regular_expressions_that_may_mean_something_else_are_refused),
     };

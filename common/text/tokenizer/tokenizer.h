@@ -1,7 +1,12 @@
 /* Tokenizer: Hugging Face's tokenizer.json, giving exactly the ids that the `tokenizers` package
  * gives. Loaded once, then const: encode and decode may be called by any number of threads at once,
  * each with its own TokenizerCache. What a file uses and this build does not know is refused by
- * name at load, never guessed. */
+ * name at load, never guessed.
+ *
+ * In one case ids are not the package's (0.23.3): where the normalizer puts something before the
+ * first character in the place of nothing (a Replace of "^") and ByteLevel follows, the package
+ * spells it and leaves it unspelled beside it, or panics where nothing cuts it off. Here it is
+ * spelled. */
 #ifndef TROUPE_TEXT_TOKENIZER_TOKENIZER_H
 #define TROUPE_TEXT_TOKENIZER_TOKENIZER_H
 
