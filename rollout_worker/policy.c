@@ -40,7 +40,7 @@ struct Policy {
     int64_t version;
     EngineThread *engine;
     char *memory_plan;
-    int64_t memory_bytes, kv_bytes; /* of all ranks; of these, for keys and values */
+    int64_t memory_bytes, kv_bytes;   /* of all ranks; of these, for keys and values */
     pthread_mutex_t mutex;            /* of the rest */
     VersionDigest seen[DIGESTS_KEPT]; /* ring */
     int num_seen;                     /* ever */
@@ -78,18 +78,32 @@ Status policy_end_tokens(const ChatText *text, int64_t vocab_size, EndTokens *re
 
 /* ---- making ---- */
 
-/* At its longest; of a rank. */
+/* At its longest; of all ranks, which take the same each. */
 static int64_t bytes_for_an_answer(const Policy *policy)
 {
     int64_t pages = (policy->config->data.max_length + KV_PAGE - 1) / KV_PAGE;
-    return pages * kv_cache_page_bytes(policy->rank[0].plan, policy->dtype, policy->kernels);
+    return pages * kv_cache_page_bytes(policy->rank[0].plan, policy->dtype, policy->kernels) *
+           policy->tp_size;
 }
 
+/* Of all ranks. */
 static int64_t bytes_for_pages(const Policy *policy)
 {
     const JobConfig *config = policy->config;
     if (config->rollout.kv_cache_mb > 0) return config->rollout.kv_cache_mb << 20;
     return bytes_for_an_answer(policy) * config->rollout.concurrency;
+}
+
+static Status check_pages(const Policy *policy, Error *err)
+{
+    const int64_t mb = policy->config->rollout.kv_cache_mb, one = bytes_for_an_answer(policy);
+    if (bytes_for_pages(policy) >= one) return OK;
+    return error_set(err, ERR_INVALID,
+                     "rollout.kv_cache_mb: %lld MiB for the keys and values of a rollout worker, "
+                     "but one answer of data.max_length, %lld tokens, takes %lld MiB\n"
+                     "Set so much or more, or lower data.max_length.",
+                     (long long)mb, (long long)policy->config->data.max_length,
+                     (long long)((one + (1 << 20) - 1) >> 20));
 }
 
 static EngineOptions engine_options(const Policy *policy, const ChatText *text,
@@ -100,7 +114,7 @@ static EngineOptions engine_options(const Policy *policy, const ChatText *text,
         .max_length = (int32_t)config->data.max_length,
         .max_samples = (int)config->rollout.concurrency,
         .max_step_tokens = (int)config->rollout.concurrency + PROMPT_STEP_TOKENS,
-        .kv_bytes = bytes_for_pages(policy),
+        .kv_bytes = bytes_for_pages(policy) / policy->tp_size,
         .kv_purpose = "keys and values: set rollout.kv_cache_mb, or lower rollout.concurrency, "
                       "data.max_length or rollout.num_workers",
         .tokenizer = text_model_tokenizer(text->model),
@@ -117,6 +131,7 @@ static Status plan_memory(Policy *policy, EngineOptions options, Error *err)
         .kernels = policy->kernels, .plan = policy->rank[0].plan, .dtype = policy->dtype};
     Str text = {0};
     options.weights = &shape;
+    TRY(check_pages(policy, err));
     TRY(engine_memory_plan_make(&options, &memory, err));
     int64_t next = memory.weights + memory.packed;
     char *engine = engine_memory_plan_text(&memory);
@@ -241,7 +256,7 @@ Status policy_find_room(const Policy *policy, MemoryRoom *room, Error *err)
     if (room->available == 0 || workers * policy->memory_bytes <= left) return OK;
     if (config->rollout.kv_cache_mb > 0) return refuse_room(policy, room, err);
     left -= workers * (policy->memory_bytes - policy->kv_bytes);
-    int64_t mb = (left > 0 ? left / 4 * 3 / workers / policy->tp_size : 0) >> 20; /* of a rank */
+    int64_t mb = (left > 0 ? left / 4 * 3 / workers : 0) >> 20;
     if (mb << 20 < bytes_for_an_answer(policy)) return refuse_room(policy, room, err);
     room->kv_cache_mb = mb;
     return OK;

@@ -134,7 +134,8 @@ typedef struct JobConfig {
         int64_t concurrency;      /* samples that a worker generates at a time */
         bool only;                /* nothing is trained */
         char *save, *load;        /* folders of groups of samples (saved_group.h); NULL: none */
-        int64_t kv_cache_mb;      /* of a worker; 0: enough for all of these at their longest */
+        int64_t kv_cache_mb;      /* of a worker, all its ranks together; 0: enough for all of these
+                                     at their longest */
         int64_t serve_port;       /* of the first worker, for HTTP requests; 0: none */
         char *serve_host, *serve_token_file; /* NULL: loopback; NULL: no token */
     } rollout;

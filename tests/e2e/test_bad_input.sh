@@ -186,6 +186,14 @@ case_rollout_memory() {
     [ -z "$("${check[@]}" --set rollout.concurrency=4)" ] || fail "less than all, though there is room"
     ! "${check[@]}" --trained 890000000 >out 2>&1 || fail "two fit where one does"
     grep -q "train workers take 0.83 GiB and a tenth is kept" out || fail "does not say what the train workers have"
+    # The key is of a worker: its tensor-parallel ranks share it.
+    local one two=("${check[@]}" --set rollout.kv_cache_mb=64 --set train.tp_size=2)
+    ! "${two[@]}" --available 1000000 >out 2>&1 || fail "a megabyte is enough"
+    grep -q "keys and values 32.0 MiB.*so for each of 2 tensor-parallel ranks" out || fail "$(cat out)"
+    ! "${two[@]}" --set rollout.kv_cache_mb=1 --set data.max_length=4096 >out 2>&1 || fail "a megabyte holds an answer"
+    grep -q "rollout.kv_cache_mb: 1 MiB for the keys and values of a rollout worker" out || fail "$(cat out)"
+    one=$(sed -n 's/.*4096 tokens, takes \([0-9]*\) MiB$/\1/p' out)
+    "${two[@]}" --set rollout.kv_cache_mb="$one" --set data.max_length=4096 >out 2>&1 || fail "$(cat out)"
     # The same for all workers, and later: decided once, in one line. Not where 256 GiB are there for them, and not
     # under sanitizers, whose allocator touches all of it.
     [ "$limit" = 1 ] && [ "$(awk '/MemAvailable/ { print $2 }' /proc/meminfo)" -lt 200000000 ] || return 0

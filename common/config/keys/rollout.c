@@ -320,9 +320,9 @@ static const ConfigKey keys[] = {
      .example = "512",
      .max = 1e9,
      .also = "mem_fraction_static gpu_memory_utilization",
-     .meaning = "with generate: memory of each tensor-parallel rank of a worker for keys and "
-                "values; 0: what concurrency answers take at their longest, or what is free for "
-                "it"},
+     .meaning = "with generate: memory of a worker, all its tensor-parallel ranks together, for "
+                "keys and values; 0: what concurrency answers take at their longest, or what is "
+                "free for it"},
     {.path = "rollout.serve_port",
      .type = KEY_INT,
      .offset = AT(rollout.serve_port),
