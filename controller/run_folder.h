@@ -6,6 +6,7 @@
  *   checkpoints/step_N/     Hugging Face model folders with optimizer state and manifest
  *   ledger.jsonl            which samples each step consumed
  *   models.json             checkpoints that runs stand for in place of models
+ *   stages.jsonl, stages/   the stages that it has entered, and the configuration of each
  *   lock                    held while a controller runs it
  *
  * Sockets live in sock/, a folder only the owner may enter; where the run folder's path is too long

@@ -18,6 +18,7 @@
 #include "base/rng.h"
 #include "base/version.h"
 #include "cluster.pb-c.h"
+#include "config/stage_list.h"
 #include "disk_room.h"
 #include "local_node.h"
 #include "resume.h"
@@ -141,6 +142,26 @@ static Status take_config(Shell *shell, const JobConfig *config, Error *err)
     return status;
 }
 
+static uint32_t count_generating(const Shell *shell, int stages)
+{
+    uint32_t count = 0;
+    for (int i = 0; i < stages; i++)
+        count += shell->stages.stage[i].config->rollout.function != ROLLOUT_SFT;
+    return count;
+}
+
+/* For whoever looks at its answers when the run is at another stage. */
+static void list_stage(const Shell *shell, int stage, int64_t steps_before)
+{
+    Error err = {0};
+    const StageEntry entry = {.number = stage + 1,
+                              .name = (char *)shell->config->stage,
+                              .steps_before = steps_before,
+                              .generating_before = (int)count_generating(shell, stage)};
+    if (stage_list_enter(shell->folder->path, &entry, shell->config_yaml, &err) != OK)
+        log_event(LOG_WARN, "stage_list", F_STR("why", err.message));
+}
+
 static void enter_stage(Shell *shell, int stage)
 {
     const JobConfig *config = shell->stages.stage[stage].config;
@@ -149,6 +170,7 @@ static void enter_stage(Shell *shell, int stage)
     snprintf(of, sizeof of, "%d of %d", stage + 1, shell->stages.count);
     if (config != shell->config && take_config(shell, config, &err) != OK)
         log_event(LOG_WARN, "effective_config", F_STR("why", err.message));
+    list_stage(shell, stage, controller_job(shell->controller).stage_begin);
     if (config->stage != NULL)
         log_event(LOG_INFO, "stage", F_STR("name", config->stage), F_STR("number", of));
 }
@@ -264,22 +286,13 @@ static void refuse(Call *call, const char *why)
     call_fail(call, &err);
 }
 
-/* Stages before the one in work. */
-static uint32_t count_generating(const Shell *shell)
-{
-    uint32_t count = 0;
-    for (int i = 0; i < controller_job(shell->controller).stage; i++)
-        count += shell->stages.stage[i].config->rollout.function != ROLLOUT_SFT;
-    return count;
-}
-
 static void answer_hello(Shell *shell, Call *call, ActorView view)
 {
     Troupe__ActorHelloReply reply = TROUPE__ACTOR_HELLO_REPLY__INIT;
     Troupe__TrainRole role = TROUPE__TRAIN_ROLE__INIT;
     reply.config_yaml = shell->config_yaml;
     reply.config_dir = shell->folder->path;
-    reply.generating_before = count_generating(shell);
+    reply.generating_before = count_generating(shell, controller_job(shell->controller).stage);
     if (view.role == ROLE_TRAIN) {
         role.tp_size = (uint32_t)shell->config->train.tp_size;
         role.dp_size = (uint32_t)shell->config->train.dp_size;
@@ -531,6 +544,7 @@ static void start_core(Shell *shell, const Beginning *begin)
 static Status shell_open(Shell *shell, const Beginning *begin, Error *err)
 {
     TRY(take_config(shell, shell->stages.stage[begin->state.stage].config, err));
+    list_stage(shell, begin->state.stage, begin->state.stage_begin);
     TRY(open_inbox(shell, err));
     TRY(reporter_create(shell->folder->metrics, shell->screen, &shell->reporter, err));
     TRY(keeper_create(&(KeeperOptions){.loop = shell->loop,

@@ -13,6 +13,7 @@
 #include "base/memory.h"
 #include "base/rng.h"
 #include "checkpoint/ledger.h"
+#include "config/stage_list.h"
 #include "rollout_worker/saved_group.h"
 #include "sample/score.h"
 
@@ -27,10 +28,14 @@ typedef struct StepSpan {
 
 struct Browser {
     BrowseOptions options;
-    JobConfig *config;
-    char *folder;   /* of the set's files */
-    int stage;      /* that they are of, among those that generate, from 1 */
-    StepSpan *span; /* [num_spans], ascending */
+    StageList stages;        /* that the run has entered */
+    const StageEntry *stage; /* of them; NULL: the run does not say */
+    char *label, *told;      /* of the stage: its name or number, and for people; NULL: it is not
+                                worth telling */
+    int64_t last_step;       /* of the stage */
+    JobConfig *config;       /* of the stage */
+    char *folder;            /* of the set's files */
+    StepSpan *span;          /* [num_spans], ascending */
     int num_spans;
     int64_t *position; /* [num_positions] of groups that are there, ascending */
     size_t num_positions;
@@ -47,15 +52,14 @@ static void drop_spans(Browser *browser)
     browser->num_spans = 0;
 }
 
-/* A stage has positions of its own, which begin at 0: those of the last one count, as what was
- * saved last stands under them. */
+/* A stage has positions of its own, which begin at 0. */
 static void take_record(void *context, const LedgerRecord *record)
 {
     Browser *browser = context;
-    int count = browser->num_spans;
-    if (count > 0 && record->first < browser->span[count - 1].end) drop_spans(browser);
-    count = browser->num_spans;
-    browser->span = mem_realloc(browser->span, (size_t)count + 1, sizeof *browser->span);
+    size_t count = (size_t)browser->num_spans;
+    if (browser->stage != NULL && record->step <= browser->stage->steps_before) return;
+    if (record->step > browser->last_step) return;
+    browser->span = mem_realloc(browser->span, count + 1, sizeof *browser->span);
     StepSpan *span = &browser->span[browser->num_spans++];
     *span = (StepSpan){.step = record->step,
                        .first = record->first,
@@ -157,11 +161,8 @@ static Status find_groups(Browser *browser, Error *err)
               "no answers of that step or position are saved in %s.\n"
               "Without --step and --position all that are there are looked at.",
               browser->folder);
-    if (browser->stage > 1)
-        error_append(err,
-                     "That is the run's last stage, the only one that is told of; what was saved "
-                     "before lies in the folders beside it, as JSON lines.");
-    return err->status;
+    if (browser->told == NULL) return err->status;
+    return error_append(err, "That is %s: --stage shows another one.", browser->told);
 }
 
 /* ---- which folder ---- */
@@ -220,19 +221,25 @@ static Status read_config(Browser *browser, Error *err)
     return status;
 }
 
-/* The last one that saved anything is told of. */
-static void take_stage(void *context, const char *name)
+/* NULL: nothing is saved. */
+static const char *saved_folder(const BrowseOptions *options, const JobConfig *config)
 {
-    int *last = context, stage = saved_group_stage(name);
-    if (stage > *last) *last = stage;
+    if (options->folder != NULL) return options->folder;
+    return config->rollout.save != NULL ? config->rollout.save : config->rollout.load;
+}
+
+static char *stage_root(const char *saved, const StageEntry *stage)
+{
+    return saved_group_root(saved, stage != NULL ? stage->generating_before : 0);
 }
 
 static Status find_folder(Browser *browser, Error *err)
 {
     const BrowseOptions *options = &browser->options;
-    const char *saved = options->folder;
-    if (saved == NULL) saved = browser->config->rollout.save;
-    if (saved == NULL) saved = browser->config->rollout.load;
+    const char *saved = saved_folder(options, browser->config);
+    if (browser->config->rollout.function == ROLLOUT_SFT && browser->told != NULL)
+        return error_set(err, ERR_NOT_FOUND, "%s generates no answers: --stage shows another one.",
+                         browser->told);
     if (saved == NULL)
         return error_set(err, ERR_NOT_FOUND,
                          "the run in %s saves no answers: its job has no rollout.save.\n"
@@ -245,9 +252,7 @@ static Status find_folder(Browser *browser, Error *err)
                          "%s, where the run's answers are saved, is not there (yet).\n"
                          "If it was moved, name it with --answers.",
                          saved);
-    browser->stage = 1;
-    TRY(list_folder(saved, take_stage, &browser->stage, err));
-    char *root = saved_group_root(saved, browser->stage - 1);
+    char *root = stage_root(saved, browser->stage);
     Status status = OK;
     if (options->set != NULL)
         status = find_set_folder(browser, root, err);
@@ -257,11 +262,86 @@ static Status find_folder(Browser *browser, Error *err)
     return status;
 }
 
+/* ---- which stage ---- */
+
+static bool has_saved(const BrowseOptions *options, const StageEntry *stage,
+                      const JobConfig *config)
+{
+    const char *saved = saved_folder(options, config);
+    if (saved == NULL || config->rollout.function == ROLLOUT_SFT) return false;
+    char *root = stage_root(saved, stage);
+    bool there = path_is_folder(root);
+    free(root);
+    return there;
+}
+
+static void tell_stage(Browser *browser, const StageEntry *stage)
+{
+    const StageList *stages = &browser->stages;
+    const StageEntry *last = &stages->entry[stages->count - 1];
+    browser->stage = stage;
+    if (stage < last) browser->last_step = stage[1].steps_before;
+    if (stages->count == 1 && stage->name == NULL) return;
+    browser->label =
+        stage->name != NULL ? mem_strdup(stage->name) : mem_printf("%d", stage->number);
+    browser->told =
+        mem_printf("stage %s (%d of %d so far)", browser->label, stage->number, last->number);
+}
+
+static Status refuse_stage(const Browser *browser, Error *err)
+{
+    Str names = {0};
+    for (int i = 0; i < browser->stages.count; i++) {
+        const StageEntry *stage = &browser->stages.entry[i];
+        str_printf(&names, "%s%d", i > 0 ? ", " : "", stage->number);
+        if (stage->name != NULL) str_printf(&names, " (%s)", stage->name);
+    }
+    error_set(err, ERR_NOT_FOUND,
+              "the run in %s entered no stage %s (yet).\nIts stages so far: %s.",
+              browser->options.run, browser->options.stage,
+              names.length > 0 ? str_text(&names) : "it does not say");
+    str_free(&names);
+    return err->status;
+}
+
+/* *ret_taken: it was asked for, or it saved answers. */
+static Status try_stage(Browser *browser, const StageEntry *stage, bool *ret_taken, Error *err)
+{
+    const BrowseOptions *options = &browser->options;
+    JobConfig *config = NULL;
+    TRY(stage_list_config(options->run, stage->number, &config, err));
+    *ret_taken = options->stage != NULL || has_saved(options, stage, config);
+    if (*ret_taken) {
+        job_config_destroy(browser->config);
+        browser->config = config;
+        tell_stage(browser, stage);
+    } else {
+        job_config_destroy(config);
+    }
+    return OK;
+}
+
+/* The one that is asked for; else the last one that saved anything, or the run as it stands. */
+static Status find_stage(Browser *browser, Error *err)
+{
+    const char *wanted = browser->options.stage;
+    bool taken = false;
+    browser->last_step = INT64_MAX;
+    TRY(read_config(browser, err));
+    TRY(stage_list_read(browser->options.run, &browser->stages, err));
+    int index = browser->stages.count - 1;
+    if (wanted != NULL) index = stage_list_find(&browser->stages, wanted);
+    if (wanted != NULL && index < 0) return refuse_stage(browser, err);
+    for (; index >= 0 && !taken; index--)
+        TRY(try_stage(browser, &browser->stages.entry[index], &taken, err));
+    return OK;
+}
+
 Status browser_open(const BrowseOptions *options, Browser **ret, Error *err)
 {
     Browser *browser = mem_calloc(1, sizeof *browser);
     browser->options = *options;
-    Status status = read_config(browser, err);
+    Status status = find_stage(browser, err);
     if (status == OK) status = find_folder(browser, err);
     if (status == OK && options->set == NULL) status = read_ledger(browser, err);
     if (status == OK) status = find_groups(browser, err);
@@ -276,7 +356,10 @@ void browser_close(Browser *browser)
 {
     if (browser == NULL) return;
     drop_spans(browser);
+    stage_list_free(&browser->stages);
     job_config_destroy(browser->config);
+    free(browser->label);
+    free(browser->told);
     free(browser->position);
     free(browser->folder);
     free(browser);
@@ -285,6 +368,11 @@ void browser_close(Browser *browser)
 const JobConfig *browser_config(const Browser *browser)
 {
     return browser->config;
+}
+
+const char *browser_stage(const Browser *browser)
+{
+    return browser->told;
 }
 
 /* ---- one group ---- */
@@ -412,6 +500,7 @@ static BrowsedAnswer answer_of(const Browser *browser, const Group *group, int i
     SampleMeta meta = sample_meta(sample);
     return (BrowsedAnswer){
         .json = group->json[index],
+        .stage = browser->label,
         .sample = sample,
         .group_size = group->count,
         .step = span != NULL ? span->step : 0,

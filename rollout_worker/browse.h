@@ -14,6 +14,7 @@ typedef enum { BROWSE_IN_ORDER, BROWSE_BEST, BROWSE_WORST, BROWSE_RANDOM } Brows
 
 typedef struct BrowseOptions {
     const char *run;    /* folder */
+    const char *stage;  /* name or number; NULL: the last one that saved answers */
     const char *folder; /* of the answers; NULL: the one that the run's job names */
     const char *set;    /* of an evaluation; NULL: training */
     int64_t step;       /* that consumed them, or whose weights were evaluated; -1: any, and of an
@@ -28,6 +29,7 @@ typedef struct BrowseOptions {
 /* One answer; all borrowed. */
 typedef struct BrowsedAnswer {
     const cJSON *json; /* as saved_group.h writes it */
+    const char *stage; /* name or number; NULL: the run has but one, without a name */
     const Sample *sample;
     int group_size;
     int64_t step;         /* that consumed its position; 0: none yet, or it is of an evaluation */
@@ -39,10 +41,14 @@ typedef struct BrowsedAnswer {
 
 typedef struct Browser Browser;
 
-/* ERR_NOT_FOUND when there is no run, no answers in it, or none of that set or step. */
+/* ERR_NOT_FOUND when there is no run, no answers in it, or none of that stage, set or step. */
 Status browser_open(const BrowseOptions *options, Browser **ret, Error *err);
-void browser_close(Browser *browser); /* accepts NULL */
-const JobConfig *browser_config(const Browser *browser);
+void browser_close(Browser *browser);                    /* accepts NULL */
+const JobConfig *browser_config(const Browser *browser); /* of the stage */
+
+/* The stage that is told of ("rl, stage 2 of 3 so far"); NULL: the run has but one, without a name.
+ * Borrowed. */
+const char *browser_stage(const Browser *browser);
 
 /* Shows the chosen answers one after the other; *ret_shown counts them. */
 Status browser_show(Browser *browser, void (*show)(void *context, const BrowsedAnswer *answer),

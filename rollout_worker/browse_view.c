@@ -162,6 +162,10 @@ void browse_view_json(const BrowsedAnswer *answer, Str *out)
 {
     cJSON *object = cJSON_Duplicate(answer->json, true);
     const char *dropped = why_dropped(answer);
+    if (answer->stage != NULL)
+        cJSON_AddStringToObject(object, "stage", answer->stage);
+    else
+        cJSON_AddNullToObject(object, "stage");
     cJSON_AddNumberToObject(object, "group_size", answer->group_size);
     add_number(object, "step", answer->step > 0 ? (double)answer->step : NAN);
     cJSON_AddBoolToObject(object, "trained", answer->trained);

@@ -11,8 +11,8 @@
 void browse_view_text(const BrowsedAnswer *answer, const Tokenizer *tokenizer, bool color,
                       Str *out);
 
-/* The saved object with what is known of it besides: group_size, step, trained, dropped, advantage,
- * log_prob_mean; null where there is none. */
+/* The saved object with what is known of it besides: stage, group_size, step, trained, dropped,
+ * advantage, log_prob_mean; null where there is none. */
 void browse_view_json(const BrowsedAnswer *answer, Str *out);
 
 #endif

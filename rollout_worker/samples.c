@@ -7,9 +7,9 @@
 #include "text/conversation.h"
 
 static const char help[] =
-    "usage: controller samples --run FOLDER [--step N | --position P] [--best | --worst | "
-    "--random]\n"
-    "                          [--prompt TEXT] [--eval[=SET]] [--count K] [--json]\n"
+    "usage: controller samples --run FOLDER [--stage NAME] [--step N | --position P]\n"
+    "                          [--best | --worst | --random] [--prompt TEXT] [--eval[=SET]]\n"
+    "                          [--count K] [--json]\n"
     "       shows answers that a run generated (rollout.save): prompt and answer with what is\n"
     "       trained of them, reward, advantage, length, log-prob, versions of the weights, and "
     "why\n"
@@ -18,6 +18,8 @@ static const char help[] =
     "options:\n"
     "  -r, --run FOLDER      the run folder\n"
     "  -a, --answers FOLDER  where the answers lie, if not where the run's job says\n"
+    "      --stage NAME      of this stage of the run, by name or number; default: the last one\n"
+    "                        that saved answers\n"
     "  -s, --step N          those that step N consumed; with --eval of the evaluation after step "
     "N\n"
     "  -p, --position P      the answers to one prompt, by its position as the ledger has it\n"
@@ -73,6 +75,9 @@ static Status take_option(Arguments *arguments, int letter, Error *err)
     case 'a':
         browse->folder = optarg;
         return OK;
+    case 'S':
+        browse->stage = optarg;
+        return OK;
     case 's':
         return take_place("--step", &browse->step, err);
     case 'p':
@@ -108,13 +113,21 @@ static Status take_option(Arguments *arguments, int letter, Error *err)
 static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
 {
     static const struct option names[] = {
-        {"run", required_argument, NULL, 'r'},    {"answers", required_argument, NULL, 'a'},
-        {"step", required_argument, NULL, 's'},   {"position", required_argument, NULL, 'p'},
-        {"best", no_argument, NULL, 'b'},         {"worst", no_argument, NULL, 'w'},
-        {"random", optional_argument, NULL, 'R'}, {"prompt", required_argument, NULL, 't'},
-        {"eval", optional_argument, NULL, 'e'},   {"count", required_argument, NULL, 'k'},
-        {"json", no_argument, NULL, 'j'},         {"color", optional_argument, NULL, 'C'},
-        {"help", no_argument, NULL, 'h'},         {0},
+        {"run", required_argument, NULL, 'r'},
+        {"answers", required_argument, NULL, 'a'},
+        {"step", required_argument, NULL, 's'},
+        {"position", required_argument, NULL, 'p'},
+        {"best", no_argument, NULL, 'b'},
+        {"worst", no_argument, NULL, 'w'},
+        {"random", optional_argument, NULL, 'R'},
+        {"prompt", required_argument, NULL, 't'},
+        {"eval", optional_argument, NULL, 'e'},
+        {"count", required_argument, NULL, 'k'},
+        {"json", no_argument, NULL, 'j'},
+        {"color", optional_argument, NULL, 'C'},
+        {"help", no_argument, NULL, 'h'},
+        {"stage", required_argument, NULL, 'S'},
+        {0},
     };
     opterr = 0;
     for (int letter; (letter = getopt_long(argc, argv, ":r:a:s:p:bwRt:ek:h", names, NULL)) != -1;) {
@@ -131,6 +144,7 @@ static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
 typedef struct Screen {
     const Arguments *arguments;
     const Tokenizer *tokenizer; /* or NULL */
+    const char *stage;          /* that is told of, or NULL */
     bool more;                  /* one was shown */
 } Screen;
 
@@ -142,6 +156,7 @@ static void show(void *context, const BrowsedAnswer *answer)
         browse_view_json(answer, &out);
     } else {
         if (screen->more) str_puts(&out, "\n--------\n\n");
+        if (!screen->more && screen->stage != NULL) str_printf(&out, "%s\n\n", screen->stage);
         browse_view_text(answer, screen->tokenizer, screen->arguments->color, &out);
     }
     screen->more = true;
@@ -157,6 +172,7 @@ static Status browse(const Arguments *arguments, Error *err)
     uint64_t shown = 0;
     TRY(browser_open(&arguments->browse, &browser, err));
     const JobConfig *config = browser_config(browser);
+    screen.stage = browser_stage(browser);
     if (!arguments->json &&
         text_model_load(config->model.tokenizer, config->model.chat_template, &model, NULL) == OK)
         screen.tokenizer = text_model_tokenizer(model);

@@ -20,13 +20,6 @@ char *saved_group_root(const char *folder, int generating_before)
     return mem_printf("%s/stage_%d", folder, generating_before + 1);
 }
 
-int saved_group_stage(const char *name)
-{
-    int stage = 0, end = 0;
-    bool whole = sscanf(name, "stage_%d%n", &stage, &end) == 1 && name[end] == '\0';
-    return whole && stage > 1 ? stage : 0;
-}
-
 char *saved_group_path(const char *folder, const char *set, int64_t version, int64_t position)
 {
     char kind[SET_NAME_BYTES + 24] = "train";

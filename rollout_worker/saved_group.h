@@ -28,8 +28,6 @@ typedef struct SavedTexts {
 /* The answers of a run's first stage that generates lie in the folder itself, those of the second
  * in FOLDER/stage_2: positions begin anew. Owned. */
 char *saved_group_root(const char *folder, int generating_before);
-/* The number in the name of such a folder; 0: it is none. */
-int saved_group_stage(const char *name);
 
 /* FOLDER/train/000000/000000012.jsonl, FOLDER/gsm8k-step6/000000/000000012.jsonl: positions by
  * thousands. `set` is that of an evaluation; NULL: training. The weights of version 7, which step 7

@@ -129,6 +129,9 @@ swap)
     has_both_stages
     metrics_ascend
     nothing_left
+    [ "$(wc -l < "$RUN/stages.jsonl")" = 2 ] &&
+        grep -q '"stage": 2, "name": "rl", "steps_before": '"$last", "$RUN/stages.jsonl" ||
+        fail "its stages are $(cat "$RUN/stages.jsonl")"
     swapped=$(digest_of "$RUN")
     write_stages file.yaml file "$last"
     run_job
@@ -453,7 +456,13 @@ noise)
     "$BIN/controller" samples --run "$RUN" --step 5 --count 99 --json > shown.jsonl
     [ "$(grep -c '"step": 5,' shown.jsonl)" -eq 16 ] || fail "samples shows $(wc -l < shown.jsonl) of step 5"
     ! "$BIN/controller" samples --run "$RUN" --step 1 2> said || fail "samples shows a step of the first stage"
-    grep -q "That is the run's last stage" said || fail "said of a step of the first stage: $(cat said)"
+    grep -q "That is stage second (2 of 2 so far): --stage shows another" said ||
+        fail "of a step of the first: $(cat said)"
+    "$BIN/controller" samples --run "$RUN" --stage first --step 2 --count 99 --json > shown.jsonl
+    [ "$(grep -c '"stage": "first".*"step": 2, "trained": true' shown.jsonl)" -eq 16 ] ||
+        fail "samples shows $(wc -l < shown.jsonl) of step 2"
+    "$BIN/controller" samples --run "$RUN" --stage 1 | head -n 1 | grep -q "^stage first (1 of 2 so far)$" ||
+        fail "samples does not say which stage it shows"
     # Trained from what was saved, stage by stage, it comes to the same.
     expected=$(digest_of "$RUN")
     # shellcheck disable=SC2086

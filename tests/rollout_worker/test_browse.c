@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "checkpoint/ledger.h"
+#include "config/stage_list.h"
 #include "rollout_worker/browse_view.h"
 #include "rollout_worker/saved_group.h"
 
@@ -19,8 +20,13 @@ static const char job[] = "model: {path: m}\n"
                           "save: answers}\n"
                           "algorithm: {dynamic_filter: zero_variance}\n";
 
+static const char job_of_stage_2[] =
+    "model: {path: m}\ndata: {train: t}\nrollout: {function: generate, reward: random, "
+    "n_samples_per_prompt: 2, save: answers}\n";
+
 /* A group of two answers with these rewards; not finite: the answer could not be judged. */
-static void save(const char *set, int64_t position, double first, double second)
+static void save_in(const char *folder, const char *set, int64_t position, double first,
+                    double second)
 {
     Error err = {0};
     RolloutRecord record = {.position = position};
@@ -61,7 +67,7 @@ static void save(const char *set, int64_t position, double first, double second)
                         .result = result,
                         .extra = extra,
                         .rewards = &names};
-    char *path = saved_group_path(RUN "/answers", set, 7, position);
+    char *path = saved_group_path(folder, set, 7, position);
     assert_ok(saved_group_write(path, &group, &texts, &err), &err);
     for (int i = 0; i < 2; i++)
         reward_result_clear(&result[i]);
@@ -69,6 +75,11 @@ static void save(const char *set, int64_t position, double first, double second)
     rollout_group_clear(&group);
     free(path);
     free(prompt);
+}
+
+static void save(const char *set, int64_t position, double first, double second)
+{
+    save_in(RUN "/answers", set, position, first, second);
 }
 
 static void consume(Ledger *ledger, int64_t step, int64_t first, int64_t trained, int64_t dropped)
@@ -243,6 +254,92 @@ static void test_browse_tells_what_became_of_an_answer(void **state)
     assert_int_equal(waits.step, 0);
 }
 
+static void enter(int number, char *name, int64_t steps_before, int generating_before,
+                  const char *yaml)
+{
+    Error err = {0};
+    StageEntry entry = {number, name, steps_before, generating_before};
+    assert_ok(stage_list_enter(RUN, &entry, yaml, &err), &err);
+}
+
+/* The second stage made step 3, from positions 0 and 1 of its own; the third makes no answers. */
+static void make_stages(void)
+{
+    static const char supervised[] = "model: {path: m}\ndata: {train: t}\n";
+    Error err = {0};
+    LedgerSummary summary;
+    Ledger *ledger = NULL;
+    assert_ok(ledger_read(RUN "/ledger.jsonl", NULL, NULL, &summary, &err), &err);
+    assert_ok(ledger_open(RUN "/ledger.jsonl", summary.head, &ledger, NULL, &err), &err);
+    consume(ledger, 3, 0, 0, 1);
+    ledger_close(ledger);
+    save_in(RUN "/answers/stage_2", NULL, 0, 0.5, 0.5);
+    enter(1, "first", 0, 0, job);
+    enter(2, "second", 2, 1, job_of_stage_2);
+    enter(3, "last", 3, 2, supervised);
+}
+
+static void test_browse_tells_of_one_stage(void **state)
+{
+    (void)state;
+    make_stages();
+    /* The last one that saved answers, as its job judges them. */
+    BrowseOptions options = options_of(BROWSE_IN_ORDER, 99);
+    Shown shown = browse(&options);
+    assert_string_equal(str_text(&shown.places), "0.0 0.1 ");
+    assert_int_equal(shown.last.step, 3);
+    assert_true(shown.last.trained);
+    assert_non_null(strstr(str_text(&shown.json), "\"stage\": \"second\""));
+    shown_free(&shown);
+    static const char *const names[] = {"first", "1"};
+    for (int i = 0; i < 2; i++) {
+        options = options_of(BROWSE_IN_ORDER, 99);
+        options.stage = names[i];
+        expect(&options, "0.0 0.1 1.0 1.1 2.0 2.1 3.0 3.1 1000.0 1000.1 ");
+        options.step = 1;
+        shown = browse(&options);
+        assert_string_equal(str_text(&shown.places), "0.0 0.1 1.0 1.1 ");
+        assert_non_null(strstr(str_text(&shown.json), "\"stage\": \"first\""));
+        assert_non_null(strstr(str_text(&shown.json), "\"dropped\": \"zero_variance\""));
+        shown_free(&shown);
+    }
+    options.set = "eval";
+    options.step = -1;
+    expect(&options, "0.0 0.1 ");
+}
+
+static void test_browse_names_the_stage_that_lacks_what_is_asked_for(void **state)
+{
+    (void)state;
+    const struct {
+        const char *stage;
+        int64_t step;
+        const char *said;
+    } asked[] = {{"first", 3, "stage first (1 of 3 so far): --stage shows another"},
+                 {NULL, 2, "stage second (2 of 3 so far)"},
+                 {"last", -1, "stage last (3 of 3 so far) generates no answers"},
+                 {"rl", -1, "Its stages so far: 1 (first), 2 (second), 3 (last)"}};
+    Error err = {0};
+    Browser *browser = NULL;
+    make_stages();
+    for (size_t i = 0; i < sizeof asked / sizeof *asked; i++) {
+        BrowseOptions options = options_of(BROWSE_IN_ORDER, 9);
+        options.stage = asked[i].stage;
+        options.step = asked[i].step;
+        assert_fails(browser_open(&options, &browser, &err), ERR_NOT_FOUND, &err, asked[i].said);
+    }
+    /* The run is at its first stage again, and not worth telling of when it has no name. */
+    enter(1, NULL, 0, 0, job);
+    BrowseOptions options = options_of(BROWSE_IN_ORDER, 9);
+    assert_ok(browser_open(&options, &browser, &err), &err);
+    assert_null(browser_stage(browser));
+    browser_close(browser);
+    options.stage = "second";
+    assert_fails(browser_open(&options, &browser, &err), ERR_NOT_FOUND, &err, "so far: 1.");
+    assert_ok(file_write_atomic(RUN "/stages.jsonl", "{\"stage\": 0}\n", 13, &err), &err);
+    assert_fails(browser_open(&options, &browser, &err), ERR_DATA, &err, "stages.jsonl:1");
+}
+
 static void test_browse_says_what_is_missing(void **state)
 {
     (void)state;
@@ -282,6 +379,8 @@ int main(void)
         IN_A_RUN(test_browse_looks_at_a_step_a_position_a_prompt),
         IN_A_RUN(test_browse_at_random_repeats_itself_with_its_seed),
         IN_A_RUN(test_browse_tells_what_became_of_an_answer),
+        IN_A_RUN(test_browse_tells_of_one_stage),
+        IN_A_RUN(test_browse_names_the_stage_that_lacks_what_is_asked_for),
         IN_A_RUN(test_browse_says_what_is_missing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
