@@ -232,7 +232,7 @@ bool process_let_threads_sleep(void)
     static const char *const SAID[] = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"};
     for (size_t i = 0; i < sizeof SAID / sizeof *SAID; i++)
         if (getenv(SAID[i]) != NULL) return false;
-    return setenv(SAID[0], "0", 1) == 0;
+    return setenv(SAID[0], "1000", 1) == 0;
 }
 
 /* The number behind "oom_kill " in a text of the kernel's; -1: it is not there. */

@@ -48,10 +48,11 @@ typedef struct ProgramRun {
  * second (the disk does not answer). Errors of exec name the path. */
 Status program_run(const ProgramRun *run, int *ret_end, Error *err);
 
-/* Has OpenMP's threads that wait for work sleep instead of spinning for milliseconds: on CPUs that
- * others use too, a thread that spins takes the time that the one it waits for needs. For this
- * process's children, and for itself once it has been started again: the library reads its settings
- * before main. False when the environment says something already. */
+/* Has OpenMP's threads that wait for work spin for some ten microseconds, which is longer than what
+ * lies between two products of a decoding step, and then sleep, instead of spinning for
+ * milliseconds: on CPUs that others use too, a thread that spins takes the time that the one it
+ * waits for needs. For this process's children, and for itself once it has been started again: the
+ * library reads its settings before main. False when the environment says something already. */
 bool process_let_threads_sleep(void);
 
 /* Lets this process open as many files and sockets as the system grants: the usual soft limit of
