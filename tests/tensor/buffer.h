@@ -11,6 +11,14 @@
 #define TEST_ISA cpu_isa_best()
 #endif
 
+/* The backend under test: the CPU's loops of TEST_ISA, or the CUDA kernels on a host (cuda/on_host.h). */
+#ifdef TEST_CUDA
+#include "tensor/cuda/table.h"
+#define TEST_KERNELS(num_threads) cuda_table()
+#else
+#define TEST_KERNELS(num_threads) cpu_kernels_of(TEST_ISA, num_threads)
+#endif
+
 typedef struct Buffer {
     Tensor tensor;
     double *exact; /* [rows * columns] */

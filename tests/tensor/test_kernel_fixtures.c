@@ -239,7 +239,7 @@ static void test_adamw_equals_torch(void **state)
 static int setup(void **state)
 {
     (void)state;
-    kernels = cpu_kernels(1);
+    kernels = TEST_KERNELS(1);
     return 0;
 }
 

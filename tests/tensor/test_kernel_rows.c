@@ -15,7 +15,7 @@ static const KernelTable *kernels;
 
 static void use_threads(int num_threads)
 {
-    kernels = cpu_kernels_of(TEST_ISA, num_threads);
+    kernels = TEST_KERNELS(num_threads);
 }
 
 /* Rows [first, first + count) of a tensor as a tensor. */

@@ -802,7 +802,7 @@ static int setup(void **state)
         print_message("this machine lacks the instruction set: skipped\n");
         exit(0);
     }
-    kernels = cpu_kernels_of(TEST_ISA, 2);
+    kernels = TEST_KERNELS(2);
     return 0;
 }
 

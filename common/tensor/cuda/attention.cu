@@ -1,0 +1,228 @@
+/* Causal grouped-query attention over packed sequences of any length, forward, by f32 sums (Dao et al. 2022,
+ * algorithm 1). Keys are taken in tiles of KV_PAGE positions, counted from the sequence's first, each row's
+ * in ascending order and up to its own position, so that what a row becomes does not depend on the rows it
+ * is computed with: alone in a decode step, in a chunk, or in a whole prompt.
+ *
+ * A block has ROWS rows of one kv head: queries of the heads that share it, so that a tile of keys and values
+ * is read once for all. A warp a row at a time: lanes hold keys for the products with the query, columns for
+ * the sum of values. */
+#include <math.h>
+
+#include "tensor/cuda/kv_pages.cuh"
+#include "tensor/cuda/ops.cuh"
+#include "tensor/cuda/warp.cuh"
+
+#define WARPS        4
+#define ROWS         16
+#define HEAD_DIM_MAX 256
+#define COLUMNS_MAX  (HEAD_DIM_MAX / WARP) /* of a lane */
+#define KEYS_OF_LANE (KV_PAGE / WARP)
+
+/* What a call works on. Rows of a sequence and kv head are numbered query by query, the group's heads of one
+ * after the other. */
+struct Attention {
+    AttentionShape shape;
+    SequenceTable sequences;
+    KvPages pages; /* memory NULL: keys and values are the batch's */
+    int group;     /* query heads of a kv head */
+    int64_t total; /* rows of the batch */
+};
+
+/* One row's sums so far. */
+struct RowState {
+    float max, sum, out[COLUMNS_MAX];
+};
+
+struct RowPlace {
+    int64_t query; /* row of the batch */
+    int64_t position;
+    int head;
+};
+
+__device__ __forceinline__ RowPlace place_of(const Attention &a, int sequence, int kv_head, int64_t row)
+{
+    RowPlace place;
+    int64_t first = a.sequences.first_position != NULL ? a.sequences.first_position[sequence] : 0;
+    place.query = a.sequences.cu_seqlens[sequence] + row / a.group;
+    place.position = first + row / a.group;
+    place.head = kv_head * a.group + (int)(row % a.group);
+    return place;
+}
+
+/* Keys and values at positions [begin, begin + count) in f32: [KV_PAGE, stride]. The whole block calls. */
+template <typename T>
+__device__ void load_tile(float *keys, float *values, const Attention &a, const T *k, const T *v, int sequence,
+                          int kv_head, int64_t begin, int count, int stride)
+{
+    int dim = a.shape.head_dim;
+    for (int i = (int)threadIdx.x; i < count * dim; i += WARPS * WARP) {
+        int at = i / dim, j = i % dim;
+        const T *key, *value;
+        if (a.pages.memory != NULL) {
+            key = page_key<T>(a.pages, sequence, begin + at, kv_head, dim);
+            value = key + page_half(a.shape.num_kv_heads, dim);
+        } else {
+            int64_t row = a.sequences.cu_seqlens[sequence] + begin + at;
+            key = k + row * a.shape.k_stride + (int64_t)kv_head * dim;
+            value = v + row * a.shape.v_stride + (int64_t)kv_head * dim;
+        }
+        keys[at * stride + j] = to_float(key[j]);
+        values[at * stride + j] = to_float(value[j]);
+    }
+}
+
+/* A row takes the first `count` keys of a tile. `weight` is the warp's, [KV_PAGE]. */
+__device__ void take_tile(RowState *state, const float *query, const float *keys, const float *values,
+                          float *weight, int count, int dim, int stride, float scale)
+{
+    int lane = (int)threadIdx.x % WARP;
+    float score[KEYS_OF_LANE], best = -INFINITY;
+    for (int i = 0; i < KEYS_OF_LANE; i++) {
+        int key = lane + i * WARP;
+        float dot = 0.0f;
+        for (int j = 0; j < dim && key < count; j++)
+            dot = fmaf(query[j], keys[key * stride + j], dot);
+        score[i] = key < count ? dot * scale : -INFINITY;
+        best = fmaxf(best, score[i]);
+    }
+    float max = fmaxf(state->max, warp_max(best)), keep = expf(state->max - max), sum = 0.0f;
+    __syncwarp();
+    for (int i = 0; i < KEYS_OF_LANE; i++) {
+        float p = expf(score[i] - max);
+        weight[lane + i * WARP] = p;
+        sum += p;
+    }
+    __syncwarp();
+    state->sum = state->sum * keep + warp_sum(sum);
+    state->max = max;
+    for (int c = 0; c < COLUMNS_MAX && lane + c * WARP < dim; c++) {
+        float out = state->out[c] * keep;
+        for (int key = 0; key < count; key++)
+            out = fmaf(weight[key], values[key * stride + lane + c * WARP], out);
+        state->out[c] = out;
+    }
+}
+
+template <typename T>
+__device__ void finish_row(T *out, float *lse, const Attention &a, const RowPlace &place,
+                           const RowState &state)
+{
+    int lane = (int)threadIdx.x % WARP, dim = a.shape.head_dim;
+    T *to = out + place.query * a.shape.out_stride + (int64_t)place.head * dim;
+    for (int c = 0; c < COLUMNS_MAX && lane + c * WARP < dim; c++)
+        to[lane + c * WARP] = from_float<T>(state.out[c] / state.sum);
+    if (lse != NULL && lane == 0)
+        lse[(int64_t)place.head * a.total + place.query] = state.max + logf(state.sum);
+}
+
+/* blockIdx: sequence, tile of its rows, kv head. */
+template <typename T>
+__global__ void attention_kernel(T *out, float *lse, const T *q, const T *k, const T *v, Attention a)
+{
+    SHARED_BYTES(shared);
+    int sequence = (int)blockIdx.x, kv_head = (int)blockIdx.z, dim = a.shape.head_dim, stride = dim + 1;
+    int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
+    int64_t length = a.sequences.cu_seqlens[sequence + 1] - a.sequences.cu_seqlens[sequence];
+    int64_t rows = length * a.group, first = (int64_t)blockIdx.y * ROWS;
+    if (first >= rows) return;
+    int64_t end = first + ROWS < rows ? first + ROWS : rows;
+    float *keys = (float *)shared, *values = keys + KV_PAGE * stride, *query = values + KV_PAGE * stride;
+    float *weight = query + ROWS * dim + warp * KV_PAGE;
+    RowState state[ROWS / WARPS];
+    for (int i = 0; i < ROWS / WARPS; i++) {
+        state[i].max = -INFINITY;
+        state[i].sum = 0.0f;
+        for (int c = 0; c < COLUMNS_MAX; c++)
+            state[i].out[c] = 0.0f;
+        int64_t row = first + warp + i * WARPS;
+        if (row >= end) continue;
+        RowPlace place = place_of(a, sequence, kv_head, row);
+        const T *from = q + place.query * a.shape.q_stride + (int64_t)place.head * dim;
+        for (int j = lane; j < dim; j += WARP)
+            query[(warp + i * WARPS) * dim + j] = to_float(from[j]);
+    }
+    int64_t last = place_of(a, sequence, kv_head, end - 1).position;
+    for (int64_t begin = 0; begin <= last; begin += KV_PAGE) {
+        int count = last + 1 - begin < KV_PAGE ? (int)(last + 1 - begin) : KV_PAGE;
+        __syncthreads();
+        load_tile(keys, values, a, k, v, sequence, kv_head, begin, count, stride);
+        __syncthreads();
+        for (int i = 0; i < ROWS / WARPS; i++) {
+            int64_t row = first + warp + i * WARPS;
+            if (row >= end) continue;
+            int64_t seen = place_of(a, sequence, kv_head, row).position + 1 - begin;
+            if (seen < 1) continue;
+            take_tile(&state[i], query + (warp + i * WARPS) * dim, keys, values, weight,
+                      seen < count ? (int)seen : count, dim, stride, a.shape.scale);
+        }
+    }
+    for (int i = 0; i < ROWS / WARPS; i++) {
+        int64_t row = first + warp + i * WARPS;
+        if (row < end) finish_row(out, lse, a, place_of(a, sequence, kv_head, row), state[i]);
+    }
+}
+
+static int64_t longest_of(const SequenceTable *sequences)
+{
+    int64_t longest = 0;
+    for (int i = 0; i < sequences->num_sequences; i++) {
+        int64_t length = sequences->host_cu_seqlens[i + 1] - sequences->host_cu_seqlens[i];
+        longest = length > longest ? length : longest;
+    }
+    return longest;
+}
+
+void cuda_attention(void *out, float *lse, DType dtype, const void *q, const void *k, const void *v,
+                    const AttentionShape *shape, const SequenceTable *sequences, const KvPages *pages)
+{
+    Attention a = {};
+    int dim = shape->head_dim;
+    CHECK(dim > 0 && dim <= HEAD_DIM_MAX && shape->num_heads % shape->num_kv_heads == 0);
+    if (sequences->num_sequences == 0) return;
+    a.shape = *shape;
+    a.sequences = *sequences;
+    if (pages != NULL) a.pages = *pages;
+    a.group = shape->num_heads / shape->num_kv_heads;
+    a.total = sequences->host_cu_seqlens[sequences->num_sequences];
+    dim3 grid((unsigned)sequences->num_sequences,
+              (unsigned)ceil_div(longest_of(sequences) * a.group, ROWS), (unsigned)shape->num_kv_heads);
+    size_t floats = (size_t)(2 * KV_PAGE * (dim + 1) + ROWS * dim + WARPS * KV_PAGE);
+    DISPATCH(dtype, T, {
+        ALLOW_SHARED(attention_kernel<T>, floats * sizeof(float));
+        LAUNCH(attention_kernel<T>, grid, WARPS * WARP, floats * sizeof(float), (T *)out, lse, (const T *)q,
+               (const T *)k, (const T *)v, a);
+    });
+}
+
+/* ---- pages ---- */
+
+int64_t cuda_kv_page_bytes(DType dtype, int num_kv_heads, int head_dim)
+{
+    return 2 * page_half(num_kv_heads, head_dim) * (int64_t)dtype_size(dtype);
+}
+
+/* blockIdx: sequence, its row; threads: elements of all kv heads. */
+template <typename T> __global__ void kv_store_kernel(const T *k, const T *v, Attention a)
+{
+    int sequence = (int)blockIdx.x, dim = a.shape.head_dim;
+    int64_t begin = a.sequences.cu_seqlens[sequence], row = begin + blockIdx.y;
+    if (row >= a.sequences.cu_seqlens[sequence + 1]) return;
+    int64_t first = a.sequences.first_position != NULL ? a.sequences.first_position[sequence] : 0;
+    for (int i = (int)threadIdx.x; i < a.shape.num_kv_heads * dim; i += (int)blockDim.x) {
+        T *key = page_key<T>(a.pages, sequence, first + blockIdx.y, i / dim, dim);
+        key[i % dim] = k[row * a.shape.k_stride + i];
+        key[page_half(a.shape.num_kv_heads, dim) + i % dim] = v[row * a.shape.v_stride + i];
+    }
+}
+
+void cuda_kv_store(const KvPages *pages, DType dtype, const void *k, const void *v,
+                   const AttentionShape *shape, const SequenceTable *sequences)
+{
+    Attention a = {};
+    if (sequences->num_sequences == 0) return;
+    a.shape = *shape;
+    a.sequences = *sequences;
+    a.pages = *pages;
+    dim3 grid((unsigned)sequences->num_sequences, (unsigned)longest_of(sequences));
+    DISPATCH(dtype, T, { LAUNCH(kv_store_kernel<T>, grid, 256, 0, (const T *)k, (const T *)v, a); });
+}

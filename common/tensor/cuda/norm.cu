@@ -1,0 +1,111 @@
+/* RMSNorm and its backward pass; the formulas and their rounding are those of cpu/norm.c. A block a row,
+ * its threads at columns THREADS apart. */
+#include <math.h>
+
+#include "tensor/cuda/ops.cuh"
+#include "tensor/cuda/warp.cuh"
+
+#define THREADS 256
+
+template <typename T, typename W>
+__global__ void rmsnorm_kernel(T *y, float *rstd, const T *x, const W *w, int64_t width, float eps)
+{
+    __shared__ float part[BLOCK_WARPS_MAX];
+    const T *row = x + blockIdx.x * width;
+    float sum = 0.0f;
+    for (int64_t j = threadIdx.x; j < width; j += THREADS)
+        sum = fmaf(to_float(row[j]), to_float(row[j]), sum);
+    float scale = 1.0f / sqrtf(block_sum(sum, part) / (float)width + eps);
+    if (rstd != NULL && threadIdx.x == 0) rstd[blockIdx.x] = scale;
+    for (int64_t j = threadIdx.x; j < width; j += THREADS) {
+        float normed = to_float(from_float<T>(to_float(row[j]) * scale));
+        y[blockIdx.x * width + j] = from_float<T>(normed * to_float(w[j]));
+    }
+}
+
+static void check_norm(const Tensor *a, const Tensor *x, const Tensor *w)
+{
+    CHECK(x->rank == 2 && tensor_same_shape(a, x) && a->dtype == x->dtype);
+    CHECK(tensor_count(w) == x->shape[1] && x->shape[1] > 0);
+}
+
+void cuda_rmsnorm(Tensor y, float *rstd, Tensor x, Tensor w, float eps)
+{
+    check_norm(&y, &x, &w);
+    if (x.shape[0] == 0) return;
+    DISPATCH(x.dtype, T, {
+        DISPATCH(w.dtype, W, {
+            LAUNCH((rmsnorm_kernel<T, W>), (unsigned)x.shape[0], THREADS, 0, (T *)y.data, rstd,
+                   (const T *)x.data, (const W *)w.data, x.shape[1], eps);
+        });
+    });
+}
+
+/* ---- backward ---- */
+
+/* Rows whose parts of dw are added up by one block, in their order; the blocks' sums are added in theirs. */
+#define DW_ROWS 64
+
+template <typename T, typename W>
+__global__ void rmsnorm_dx_kernel(T *dx, bool add_to_dx, const T *dy, const T *x, const W *w,
+                                  const float *rstd, int64_t width)
+{
+    __shared__ float part[BLOCK_WARPS_MAX];
+    int64_t first = blockIdx.x * width;
+    float scale = rstd[blockIdx.x], dot = 0.0f;
+    for (int64_t j = threadIdx.x; j < width; j += THREADS)
+        dot = fmaf(to_float(dy[first + j]) * to_float(w[j]), to_float(x[first + j]) * scale, dot);
+    float mean = block_sum(dot, part) / (float)width;
+    for (int64_t j = threadIdx.x; j < width; j += THREADS) {
+        float normed = to_float(x[first + j]) * scale, grad = to_float(dy[first + j]) * to_float(w[j]);
+        float value = scale * (grad - normed * mean);
+        if (add_to_dx) value += to_float(dx[first + j]);
+        dx[first + j] = from_float<T>(value);
+    }
+}
+
+/* Column j's part of dw over DW_ROWS rows. */
+template <typename T>
+__global__ void rmsnorm_dw_kernel(float *sums, const T *dy, const T *x, const float *rstd, int64_t rows,
+                                  int64_t width)
+{
+    int64_t j = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, first = (int64_t)blockIdx.y * DW_ROWS;
+    if (j >= width) return;
+    float sum = 0.0f;
+    for (int64_t row = first; row < first + DW_ROWS && row < rows; row++) {
+        float normed = to_float(from_float<T>(to_float(x[row * width + j]) * rstd[row]));
+        sum = fmaf(to_float(dy[row * width + j]), normed, sum);
+    }
+    sums[blockIdx.y * width + j] = sum;
+}
+
+__global__ void add_sums_kernel(float *total, const float *sums, int64_t count, int64_t width)
+{
+    int64_t j = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (j >= width) return;
+    float sum = 0.0f;
+    for (int64_t i = 0; i < count; i++)
+        sum += sums[i * width + j];
+    total[j] += sum;
+}
+
+void cuda_rmsnorm_backward(Tensor dx, bool add_to_dx, Tensor dw_accumulate, Tensor dy, Tensor x, Tensor w,
+                           const float *rstd)
+{
+    check_norm(&dx, &x, &w);
+    CHECK(tensor_same_shape(&dy, &x) && dy.dtype == x.dtype);
+    CHECK(dw_accumulate.dtype == DTYPE_F32 && tensor_count(&dw_accumulate) == x.shape[1]);
+    int64_t rows = x.shape[0], width = x.shape[1], parts = ceil_div(rows, DW_ROWS);
+    if (rows == 0) return;
+    float *sums = (float *)cuda_scratch((size_t)(parts * width) * sizeof(float));
+    unsigned columns = (unsigned)ceil_div(width, THREADS);
+    DISPATCH(x.dtype, T, {
+        LAUNCH(rmsnorm_dw_kernel<T>, dim3(columns, (unsigned)parts), THREADS, 0, sums, (const T *)dy.data,
+               (const T *)x.data, rstd, rows, width);
+        DISPATCH(w.dtype, W, {
+            LAUNCH((rmsnorm_dx_kernel<T, W>), (unsigned)rows, THREADS, 0, (T *)dx.data, add_to_dx,
+                   (const T *)dy.data, (const T *)x.data, (const W *)w.data, rstd, width);
+        });
+    });
+    LAUNCH(add_sums_kernel, columns, THREADS, 0, (float *)dw_accumulate.data, sums, parts, width);
+}

@@ -1,0 +1,41 @@
+/* Packs: 16 bytes of neighbouring elements, which a thread reads and writes at once. Memory of `alloc` and
+ * rows whose width is whole packs are aligned to them; what is not goes element by element, to the same
+ * values. */
+#ifndef TROUPE_TENSOR_CUDA_PACK_CUH
+#define TROUPE_TENSOR_CUDA_PACK_CUH
+
+#include "tensor/cuda/device.cuh"
+
+#define PACK_BYTES 16
+
+template <typename T> struct __align__(PACK_BYTES) Pack {
+    T at[PACK_BYTES / sizeof(T)];
+};
+
+template <typename T> __host__ __device__ constexpr int pack_count()
+{
+    return PACK_BYTES / (int)sizeof(T);
+}
+
+template <typename T> __device__ __forceinline__ Pack<T> pack_load(const T *from)
+{
+    return *(const Pack<T> *)from;
+}
+
+template <typename T> __device__ __forceinline__ void pack_store(T *to, const Pack<T> &pack)
+{
+    *(Pack<T> *)to = pack;
+}
+
+static inline bool is_packed(const void *pointer)
+{
+    return (uintptr_t)pointer % PACK_BYTES == 0;
+}
+
+/* Whether rows of `width` elements, each behind the other, begin with packs. */
+template <typename T> static inline bool has_packed_rows(const void *data, int64_t width)
+{
+    return is_packed(data) && width % pack_count<T>() == 0;
+}
+
+#endif

@@ -1,0 +1,182 @@
+#include "tensor/cuda/on_host.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include <vector>
+
+namespace on_host
+{
+
+Place place;
+unsigned char *shared_bytes;
+
+static const int WARP_SIZE = 32;
+static const size_t STACK_BYTES = 64 << 10;
+
+enum State { READY, AT_BARRIER, AT_EXCHANGE, DONE };
+
+struct Fiber {
+    ucontext_t context;
+    char *stack;
+    State state;
+    dim3 thread;
+    uint64_t given;
+};
+
+static std::vector<Fiber> fibers;
+static ucontext_t scheduler;
+static int running, num_threads;
+static const std::function<void()> *body;
+static const char *kernel_name;
+static uint64_t noise = 1;
+
+static uint64_t next_noise()
+{
+    noise ^= noise << 13;
+    noise ^= noise >> 7;
+    noise ^= noise << 17;
+    return noise;
+}
+
+[[noreturn]] static void stop(const char *what)
+{
+    fprintf(stderr, "kernel %s, block %u %u %u, thread %d: %s\n", kernel_name, place.block.x,
+            place.block.y, place.block.z, running, what);
+    abort();
+}
+
+static void run_fiber()
+{
+    (*body)();
+    fibers[(size_t)running].state = DONE;
+    swapcontext(&fibers[(size_t)running].context, &scheduler);
+}
+
+/* Leaves the processor to the others until the state is READY again. */
+static void wait_as(State state)
+{
+    Fiber &mine = fibers[(size_t)running];
+    mine.state = state;
+    swapcontext(&mine.context, &scheduler);
+}
+
+void barrier(void)
+{
+    wait_as(AT_BARRIER);
+}
+
+int lane(void)
+{
+    return running % WARP_SIZE;
+}
+
+uint64_t exchange(uint64_t bits, int from)
+{
+    int warp = running / WARP_SIZE;
+    if (from < 0 || from >= WARP_SIZE) stop("an exchange with a lane that there is not");
+    fibers[(size_t)running].given = bits;
+    wait_as(AT_EXCHANGE);
+    uint64_t taken = fibers[(size_t)(warp * WARP_SIZE + from)].given;
+    wait_as(AT_EXCHANGE); /* nobody gives anew before all have taken */
+    return taken;
+}
+
+unsigned ballot(bool mine)
+{
+    int first = running / WARP_SIZE * WARP_SIZE;
+    unsigned bits = 0;
+    fibers[(size_t)running].given = mine;
+    wait_as(AT_EXCHANGE);
+    for (int i = 0; i < WARP_SIZE; i++)
+        bits |= (unsigned)fibers[(size_t)(first + i)].given << i;
+    wait_as(AT_EXCHANGE);
+    return bits;
+}
+
+static void make_fibers(dim3 block)
+{
+    num_threads = (int)(block.x * block.y * block.z);
+    while ((int)fibers.size() < num_threads) {
+        Fiber fiber = {};
+        fiber.stack = (char *)mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE,
+                                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        fibers.push_back(fiber);
+    }
+    for (int i = 0; i < num_threads; i++) {
+        Fiber &fiber = fibers[(size_t)i];
+        fiber.state = READY;
+        fiber.thread = dim3((unsigned)i % block.x, (unsigned)i / block.x % block.y,
+                            (unsigned)i / (block.x * block.y));
+        getcontext(&fiber.context);
+        fiber.context.uc_stack.ss_sp = fiber.stack;
+        fiber.context.uc_stack.ss_size = STACK_BYTES;
+        fiber.context.uc_link = &scheduler;
+        makecontext(&fiber.context, run_fiber, 0);
+    }
+}
+
+static int count(int first, int end, State state)
+{
+    int found = 0;
+    for (int i = first; i < end; i++)
+        found += fibers[(size_t)i].state == state;
+    return found;
+}
+
+static void release(int first, int end)
+{
+    for (int i = first; i < end; i++)
+        fibers[(size_t)i].state = READY;
+}
+
+/* Lets everybody go on who has met whom he waits for. */
+static void release_met()
+{
+    for (int first = 0; first < num_threads; first += WARP_SIZE) {
+        int end = first + WARP_SIZE < num_threads ? first + WARP_SIZE : num_threads;
+        if (count(first, end, AT_EXCHANGE) == WARP_SIZE) release(first, end);
+    }
+    if (count(0, num_threads, AT_BARRIER) == num_threads) release(0, num_threads);
+}
+
+static void run_block()
+{
+    while (count(0, num_threads, DONE) < num_threads) {
+        int ready = count(0, num_threads, READY);
+        if (ready == 0) stop("threads wait for others that have ended or wait elsewhere");
+        int first = (int)(next_noise() % (uint64_t)num_threads);
+        for (int i = 0; i < num_threads; i++) {
+            running = (first + i) % num_threads;
+            Fiber &fiber = fibers[(size_t)running];
+            if (fiber.state != READY) continue;
+            place.thread = fiber.thread;
+            swapcontext(&scheduler, &fiber.context);
+        }
+        release_met();
+    }
+}
+
+void run(dim3 grid, dim3 block, size_t shared, const std::function<void()> &kernel, const char *name)
+{
+    std::vector<uint64_t> memory(shared / sizeof(uint64_t) + 3);
+    kernel_name = name;
+    body = &kernel;
+    place.block_size = block;
+    place.grid_size = grid;
+    if (block.x * block.y * block.z > 1024) stop("a block of more than 1024 threads");
+    shared_bytes = (unsigned char *)(((uintptr_t)memory.data() + 15) & ~(uintptr_t)15);
+    for (unsigned z = 0; z < grid.z; z++)
+        for (unsigned y = 0; y < grid.y; y++)
+            for (unsigned x = 0; x < grid.x; x++) {
+                place.block = dim3(x, y, z);
+                for (uint64_t &word : memory)
+                    word = next_noise();
+                make_fibers(block);
+                run_block();
+            }
+}
+
+} // namespace on_host
