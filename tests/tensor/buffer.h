@@ -4,19 +4,25 @@
 #ifndef TROUPE_TESTS_TENSOR_BUFFER_H
 #define TROUPE_TESTS_TENSOR_BUFFER_H
 
-#include "tensor/cpu/backend.h"
 #include "tensor/kernels.h"
 
+/* The backend under test: the CUDA kernels on a host (cuda/on_host.h), or the CPU's loops of
+ * TEST_ISA. */
+#ifdef TEST_CUDA
+#include "tensor/cuda/table.h"
+#define TEST_KERNELS(num_threads) ((void)(num_threads), cuda_table())
+#define TEST_CAN_RUN              true
+#define TEST_IS_FAST              false
+#define TEST_IS_EMULATED          true
+#else
+#include "tensor/cpu/backend.h"
 #ifndef TEST_ISA
 #define TEST_ISA cpu_isa_best()
 #endif
-
-/* The backend under test: the CPU's loops of TEST_ISA, or the CUDA kernels on a host (cuda/on_host.h). */
-#ifdef TEST_CUDA
-#include "tensor/cuda/table.h"
-#define TEST_KERNELS(num_threads) cuda_table()
-#else
 #define TEST_KERNELS(num_threads) cpu_kernels_of(TEST_ISA, num_threads)
+#define TEST_CAN_RUN              (TEST_ISA <= cpu_isa_best())
+#define TEST_IS_FAST              (TEST_ISA == cpu_isa_best())
+#define TEST_IS_EMULATED          false
 #endif
 
 typedef struct Buffer {

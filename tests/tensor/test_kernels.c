@@ -1,9 +1,8 @@
-/* Every operation of the CPU backend against the float64 loops of reference.c, f32 and bf16, on
- * sizes that do and do not fill whole vectors. Built once per instruction set (TEST_ISA). */
+/* Every operation of a backend against the float64 loops of reference.c, f32 and bf16, on sizes
+ * that do and do not fill whole vectors. Built once per backend (buffer.h). */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "base/memory.h"
 #include "base/rng.h"
@@ -21,77 +20,6 @@ static const int32_t *random_ids(int count, int32_t bound, uint64_t key)
     for (int i = 0; i < count; i++)
         ids[i] = (int32_t)rng_below(key, (uint64_t)i, (uint64_t)bound);
     return ids;
-}
-
-/* ---- exp ---- */
-
-/* The distance of a float from an exact value, in units in the last place. */
-static double ulps(float value, double exact)
-{
-    const float nearest = (float)exact;
-    const double unit = (double)(nextafterf(fabsf(nearest), INFINITY) - fabsf(nearest));
-    return fabs((double)value - exact) / unit;
-}
-
-static void test_exp_is_within_two_ulp_of_libm(void **state)
-{
-    (void)state;
-    float x[4099], y[4099];
-    double worst = 0;
-    for (int round = 0; round < 40; round++) {
-        const int n = (int)(sizeof x / sizeof x[0]);
-        for (int i = 0; i < n; i++)
-            x[i] =
-                -87.33f + 176.04f * rng_uniform(rng_block(7, (uint64_t)round, (uint64_t)i).word[0]);
-        cpu_exp_of(TEST_ISA, y, x, n);
-        for (int i = 0; i < n; i++)
-            worst = fmax(worst, ulps(y[i], exp((double)x[i])));
-    }
-    if (!(worst < 2)) fail_msg("exp is off by %.3f ulp", worst);
-}
-
-static void test_exp_of_special_values(void **state)
-{
-    (void)state;
-    const float x[] = {0.0f, -INFINITY, INFINITY, NAN, 89.0f, -88.0f, -1e30f, 1e30f, -0.0f};
-    float y[9];
-    cpu_exp_of(TEST_ISA, y, x, 9);
-    assert_true(y[0] == 1.0f && y[8] == 1.0f);
-    assert_true(y[1] == 0.0f && y[5] == 0.0f && y[6] == 0.0f);
-    assert_true(isinf(y[2]) && isinf(y[4]) && isinf(y[7]));
-    assert_true(isnan(y[3]));
-}
-
-/* ---- digests ---- */
-
-/* Every beginning and end within a line, whole pieces and parts of them; nothing beside the copy is
- * touched. */
-static void test_digest_is_the_librarys_and_copies_what_is_asked(void **state)
-{
-    (void)state;
-    enum { ROOM = 20000 };
-    static unsigned char from[ROOM];
-    unsigned char *to = aligned_alloc(64, (ROOM + 63) / 64 * 64);
-    const size_t lengths[] = {0, 1, 63, 64, 65, 200, 240, 241, 1024, 4095, 4096, 4097, 8192, 19000};
-    for (int i = 0; i < ROOM; i++)
-        from[i] = (unsigned char)(i * 7 + i / 251);
-    for (size_t begin = 0; begin <= 128; begin += begin % 64 == 0 ? 1 : 63)
-        for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++) {
-            const size_t bytes = lengths[l];
-            memset(to, 0, ROOM);
-            const uint64_t digest =
-                cpu_digest_copy_of(TEST_ISA, to + begin, from + begin / 2, bytes);
-            assert_true(digest == XXH3_64bits(from + begin / 2, bytes));
-            assert_true(digest == cpu_digest_copy_of(TEST_ISA, NULL, from + begin / 2, bytes));
-            assert_memory_equal(to + begin, from + begin / 2, bytes);
-            memset(to, 0, ROOM);
-            assert_true(digest ==
-                        cpu_copy_digest_of(TEST_ISA, to + begin, from + begin / 2, bytes));
-            assert_memory_equal(to + begin, from + begin / 2, bytes);
-            for (size_t i = 0; i < ROOM; i++)
-                if (i < begin || i >= begin + bytes) assert_int_equal(to[i], 0);
-        }
-    free(to);
 }
 
 /* ---- conversions ---- */
@@ -798,8 +726,8 @@ static void test_sum_squares_is_exact_in_double(void **state)
 static int setup(void **state)
 {
     (void)state;
-    if (TEST_ISA > cpu_isa_best()) {
-        print_message("this machine lacks the instruction set: skipped\n");
+    if (!TEST_CAN_RUN) {
+        print_message("this machine lacks what it takes: skipped\n");
         exit(0);
     }
     kernels = TEST_KERNELS(2);
@@ -809,9 +737,6 @@ static int setup(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_exp_is_within_two_ulp_of_libm),
-        cmocka_unit_test(test_exp_of_special_values),
-        cmocka_unit_test(test_digest_is_the_librarys_and_copies_what_is_asked),
         cmocka_unit_test(test_cast_rounds_as_the_tensor_header_says),
         cmocka_unit_test(test_fill_zero_and_alloc_give_zeros),
         cmocka_unit_test(test_matmul_and_gradients_equal_reference),

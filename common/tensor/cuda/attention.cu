@@ -1,11 +1,12 @@
-/* Causal grouped-query attention over packed sequences of any length, forward, by f32 sums (Dao et al. 2022,
- * algorithm 1). Keys are taken in tiles of KV_PAGE positions, counted from the sequence's first, each row's
- * in ascending order and up to its own position, so that what a row becomes does not depend on the rows it
- * is computed with: alone in a decode step, in a chunk, or in a whole prompt.
+/* Causal grouped-query attention over packed sequences of any length, forward, by f32 sums (Dao et
+ * al. 2022, algorithm 1). Keys are taken in tiles of KV_PAGE positions, counted from the sequence's
+ * first, each row's in ascending order and up to its own position, so that what a row becomes does
+ * not depend on the rows it is computed with: alone in a decode step, in a chunk, or in a whole
+ * prompt.
  *
- * A block has ROWS rows of one kv head: queries of the heads that share it, so that a tile of keys and values
- * is read once for all. A warp a row at a time: lanes hold keys for the products with the query, columns for
- * the sum of values. */
+ * A block has ROWS rows of one kv head: queries of the heads that share it, so that a tile of keys
+ * and values is read once for all. A warp a row at a time: lanes hold keys for the products with
+ * the query, columns for the sum of values. */
 #include <math.h>
 
 #include "tensor/cuda/kv_pages.cuh"
@@ -18,8 +19,8 @@
 #define COLUMNS_MAX  (HEAD_DIM_MAX / WARP) /* of a lane */
 #define KEYS_OF_LANE (KV_PAGE / WARP)
 
-/* What a call works on. Rows of a sequence and kv head are numbered query by query, the group's heads of one
- * after the other. */
+/* What a call works on. Rows of a sequence and kv head are numbered query by query, the group's
+ * heads of one after the other. */
 struct Attention {
     AttentionShape shape;
     SequenceTable sequences;
@@ -39,7 +40,8 @@ struct RowPlace {
     int head;
 };
 
-__device__ __forceinline__ RowPlace place_of(const Attention &a, int sequence, int kv_head, int64_t row)
+__device__ __forceinline__ RowPlace place_of(const Attention &a, int sequence, int kv_head,
+                                             int64_t row)
 {
     RowPlace place;
     int64_t first = a.sequences.first_position != NULL ? a.sequences.first_position[sequence] : 0;
@@ -49,10 +51,11 @@ __device__ __forceinline__ RowPlace place_of(const Attention &a, int sequence, i
     return place;
 }
 
-/* Keys and values at positions [begin, begin + count) in f32: [KV_PAGE, stride]. The whole block calls. */
+/* Keys and values at positions [begin, begin + count) in f32: [KV_PAGE, stride]. The whole block
+ * calls. */
 template <typename T>
-__device__ void load_tile(float *keys, float *values, const Attention &a, const T *k, const T *v, int sequence,
-                          int kv_head, int64_t begin, int count, int stride)
+__device__ void load_tile(float *keys, float *values, const Attention &a, const T *k, const T *v,
+                          int sequence, int kv_head, int64_t begin, int count, int stride)
 {
     int dim = a.shape.head_dim;
     for (int i = (int)threadIdx.x; i < count * dim; i += WARPS * WARP) {
@@ -72,8 +75,9 @@ __device__ void load_tile(float *keys, float *values, const Attention &a, const 
 }
 
 /* A row takes the first `count` keys of a tile. `weight` is the warp's, [KV_PAGE]. */
-__device__ void take_tile(RowState *state, const float *query, const float *keys, const float *values,
-                          float *weight, int count, int dim, int stride, float scale)
+__device__ void take_tile(RowState *state, const float *query, const float *keys,
+                          const float *values, float *weight, int count, int dim, int stride,
+                          float scale)
 {
     int lane = (int)threadIdx.x % WARP;
     float score[KEYS_OF_LANE], best = -INFINITY;
@@ -117,16 +121,19 @@ __device__ void finish_row(T *out, float *lse, const Attention &a, const RowPlac
 
 /* blockIdx: sequence, tile of its rows, kv head. */
 template <typename T>
-__global__ void attention_kernel(T *out, float *lse, const T *q, const T *k, const T *v, Attention a)
+__global__ void attention_kernel(T *out, float *lse, const T *q, const T *k, const T *v,
+                                 Attention a)
 {
     SHARED_BYTES(shared);
-    int sequence = (int)blockIdx.x, kv_head = (int)blockIdx.z, dim = a.shape.head_dim, stride = dim + 1;
+    int sequence = (int)blockIdx.x, kv_head = (int)blockIdx.z, dim = a.shape.head_dim,
+        stride = dim + 1;
     int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
     int64_t length = a.sequences.cu_seqlens[sequence + 1] - a.sequences.cu_seqlens[sequence];
     int64_t rows = length * a.group, first = (int64_t)blockIdx.y * ROWS;
     if (first >= rows) return;
     int64_t end = first + ROWS < rows ? first + ROWS : rows;
-    float *keys = (float *)shared, *values = keys + KV_PAGE * stride, *query = values + KV_PAGE * stride;
+    float *keys = (float *)shared, *values = keys + KV_PAGE * stride,
+          *query = values + KV_PAGE * stride;
     float *weight = query + ROWS * dim + warp * KV_PAGE;
     RowState state[ROWS / WARPS];
     for (int i = 0; i < ROWS / WARPS; i++) {
@@ -173,24 +180,26 @@ static int64_t longest_of(const SequenceTable *sequences)
 }
 
 void cuda_attention(void *out, float *lse, DType dtype, const void *q, const void *k, const void *v,
-                    const AttentionShape *shape, const SequenceTable *sequences, const KvPages *pages)
+                    const AttentionShape *shape, const SequenceTable *sequences,
+                    const KvPages *pages)
 {
     Attention a = {};
     int dim = shape->head_dim;
     CHECK(dim > 0 && dim <= HEAD_DIM_MAX && shape->num_heads % shape->num_kv_heads == 0);
-    if (sequences->num_sequences == 0) return;
+    int64_t longest = longest_of(sequences);
+    if (longest == 0) return;
     a.shape = *shape;
     a.sequences = *sequences;
     if (pages != NULL) a.pages = *pages;
     a.group = shape->num_heads / shape->num_kv_heads;
     a.total = sequences->host_cu_seqlens[sequences->num_sequences];
-    dim3 grid((unsigned)sequences->num_sequences,
-              (unsigned)ceil_div(longest_of(sequences) * a.group, ROWS), (unsigned)shape->num_kv_heads);
+    dim3 grid((unsigned)sequences->num_sequences, (unsigned)ceil_div(longest * a.group, ROWS),
+              (unsigned)shape->num_kv_heads);
     size_t floats = (size_t)(2 * KV_PAGE * (dim + 1) + ROWS * dim + WARPS * KV_PAGE);
     DISPATCH(dtype, T, {
         ALLOW_SHARED(attention_kernel<T>, floats * sizeof(float));
-        LAUNCH(attention_kernel<T>, grid, WARPS * WARP, floats * sizeof(float), (T *)out, lse, (const T *)q,
-               (const T *)k, (const T *)v, a);
+        LAUNCH(attention_kernel<T>, grid, WARPS * WARP, floats * sizeof(float), (T *)out, lse,
+               (const T *)q, (const T *)k, (const T *)v, a);
     });
 }
 
@@ -201,15 +210,15 @@ int64_t cuda_kv_page_bytes(DType dtype, int num_kv_heads, int head_dim)
     return 2 * page_half(num_kv_heads, head_dim) * (int64_t)dtype_size(dtype);
 }
 
-/* blockIdx: sequence, its row; threads: elements of all kv heads. */
+/* blockIdx: row of a sequence, sequence; threads: elements of all kv heads. */
 template <typename T> __global__ void kv_store_kernel(const T *k, const T *v, Attention a)
 {
-    int sequence = (int)blockIdx.x, dim = a.shape.head_dim;
-    int64_t begin = a.sequences.cu_seqlens[sequence], row = begin + blockIdx.y;
+    int sequence = (int)blockIdx.y, dim = a.shape.head_dim;
+    int64_t begin = a.sequences.cu_seqlens[sequence], row = begin + blockIdx.x;
     if (row >= a.sequences.cu_seqlens[sequence + 1]) return;
     int64_t first = a.sequences.first_position != NULL ? a.sequences.first_position[sequence] : 0;
     for (int i = (int)threadIdx.x; i < a.shape.num_kv_heads * dim; i += (int)blockDim.x) {
-        T *key = page_key<T>(a.pages, sequence, first + blockIdx.y, i / dim, dim);
+        T *key = page_key<T>(a.pages, sequence, first + blockIdx.x, i / dim, dim);
         key[i % dim] = k[row * a.shape.k_stride + i];
         key[page_half(a.shape.num_kv_heads, dim) + i % dim] = v[row * a.shape.v_stride + i];
     }
@@ -219,10 +228,12 @@ void cuda_kv_store(const KvPages *pages, DType dtype, const void *k, const void 
                    const AttentionShape *shape, const SequenceTable *sequences)
 {
     Attention a = {};
-    if (sequences->num_sequences == 0) return;
+    int64_t longest = longest_of(sequences);
+    if (longest == 0) return;
     a.shape = *shape;
     a.sequences = *sequences;
     a.pages = *pages;
-    dim3 grid((unsigned)sequences->num_sequences, (unsigned)longest_of(sequences));
-    DISPATCH(dtype, T, { LAUNCH(kv_store_kernel<T>, grid, 256, 0, (const T *)k, (const T *)v, a); });
+    dim3 grid((unsigned)longest, (unsigned)sequences->num_sequences);
+    DISPATCH(dtype, T,
+             { LAUNCH(kv_store_kernel<T>, grid, 256, 0, (const T *)k, (const T *)v, a); });
 }

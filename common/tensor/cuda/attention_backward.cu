@@ -1,6 +1,7 @@
-/* The gradient of causal grouped-query attention over packed whole sequences (Dao et al. 2022, algorithm 4),
- * in two passes, so that nothing is added by two blocks: one over keys, which walks through the queries that
- * see them in ascending order, and one over queries, which walks through the keys. */
+/* The gradient of causal grouped-query attention over packed whole sequences (Dao et al. 2022,
+ * algorithm 4), in two passes, so that nothing is added by two blocks: one over keys, which walks
+ * through the queries that see them in ascending order, and one over queries, which walks through
+ * the keys. */
 #include <math.h>
 
 #include "tensor/cuda/ops.cuh"
@@ -16,7 +17,7 @@ struct Backward {
     AttentionShape shape;
     const int32_t *cu_seqlens;
     int group;
-    int64_t total; /* rows of the batch */
+    int64_t total;            /* rows of the batch */
     const float *lse, *delta; /* [num_heads, total]; delta: of each row's dout and out */
 };
 
@@ -24,7 +25,8 @@ struct Backward {
 
 /* A warp a row and head. */
 template <typename T>
-__global__ void delta_kernel(float *delta, const T *dout, const T *out, AttentionShape shape, int64_t total)
+__global__ void delta_kernel(float *delta, const T *dout, const T *out, AttentionShape shape,
+                             int64_t total)
 {
     int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP, dim = shape.head_dim;
     int64_t row = (int64_t)blockIdx.x * WARPS + warp;
@@ -40,8 +42,8 @@ __global__ void delta_kernel(float *delta, const T *dout, const T *out, Attentio
 /* ---- tiles in shared memory, f32, [count, stride] ---- */
 
 template <typename T>
-__device__ void load_rows(float *to, const T *from, int64_t first, int count, int64_t row_stride, int dim,
-                          int stride)
+__device__ void load_rows(float *to, const T *from, int64_t first, int count, int64_t row_stride,
+                          int dim, int stride)
 {
     for (int i = (int)threadIdx.x; i < count * dim; i += WARPS * WARP)
         to[i / dim * stride + i % dim] = to_float(from[(first + i / dim) * row_stride + i % dim]);
@@ -56,8 +58,8 @@ __device__ __forceinline__ float dot_of(const float *a, const float *b, int dim)
 }
 
 /* sum[columns of the lane] += the `count` rows, each by its weight, in their order. */
-__device__ __forceinline__ void add_rows(float *sum, const float *rows, const float *weight, int count,
-                                         int dim, int stride)
+__device__ __forceinline__ void add_rows(float *sum, const float *rows, const float *weight,
+                                         int count, int dim, int stride)
 {
     int lane = (int)threadIdx.x % WARP;
     for (int c = 0; c < COLUMNS_MAX && lane + c * WARP < dim; c++)
@@ -80,15 +82,18 @@ struct KeyTiles {
     float *p, *ds;                       /* the warp's, [TILE] */
 };
 
-/* One key and the tile's `count` queries, of which the first is `before` positions behind the key. */
-__device__ void take_queries(float *dk, float *dv, const Backward &b, const KeyTiles &tiles, int key,
-                             int64_t before, int64_t first_row, int head, int count, int stride)
+/* One key and the tile's `count` queries, of which the first is `before` positions behind the key.
+ */
+__device__ void take_queries(float *dk, float *dv, const Backward &b, const KeyTiles &tiles,
+                             int key, int64_t before, int64_t first_row, int head, int count,
+                             int stride)
 {
     int lane = (int)threadIdx.x % WARP, dim = b.shape.head_dim;
     float p = 0.0f, ds = 0.0f;
     if (lane < count && before + lane >= 0) {
         int64_t at = (int64_t)head * b.total + first_row + lane;
-        p = expf(dot_of(tiles.query + lane * stride, tiles.keys + key * stride, dim) * b.shape.scale -
+        p = expf(dot_of(tiles.query + lane * stride, tiles.keys + key * stride, dim) *
+                     b.shape.scale -
                  b.lse[at]);
         float dp = dot_of(tiles.dout + lane * stride, tiles.values + key * stride, dim);
         ds = p * (dp - b.delta[at]) * b.shape.scale;
@@ -103,7 +108,8 @@ __device__ void take_queries(float *dk, float *dv, const Backward &b, const KeyT
 
 /* blockIdx: sequence, tile of its keys, kv head. */
 template <typename T>
-__global__ void keys_kernel(T *dk, T *dv, const T *dout, const T *q, const T *k, const T *v, Backward b)
+__global__ void keys_kernel(T *dk, T *dv, const T *dout, const T *q, const T *k, const T *v,
+                            Backward b)
 {
     SHARED_BYTES(shared);
     int dim = b.shape.head_dim, stride = dim + 1, kv_head = (int)blockIdx.z;
@@ -127,14 +133,16 @@ __global__ void keys_kernel(T *dk, T *dv, const T *dout, const T *q, const T *k,
         for (int g = 0; g < b.group; g++) {
             int head = kv_head * b.group + g;
             __syncthreads();
-            load_rows(tiles.query, q + head * dim, begin + at, count, b.shape.q_stride, dim, stride);
-            load_rows(tiles.dout, dout + head * dim, begin + at, count, b.shape.out_stride, dim, stride);
+            load_rows(tiles.query, q + head * dim, begin + at, count, b.shape.q_stride, dim,
+                      stride);
+            load_rows(tiles.dout, dout + head * dim, begin + at, count, b.shape.out_stride, dim,
+                      stride);
             __syncthreads();
             for (int i = 0; i < ROWS / WARPS; i++) {
                 int key = warp + i * WARPS;
                 if (key < keys)
-                    take_queries(dk_sum[i], dv_sum[i], b, tiles, key, at - first - key, begin + at, head,
-                                 count, stride);
+                    take_queries(dk_sum[i], dv_sum[i], b, tiles, key, at - first - key, begin + at,
+                                 head, count, stride);
             }
         }
     }
@@ -167,7 +175,8 @@ __global__ void queries_kernel(T *dq, const T *dout, const T *q, const T *k, con
         int64_t at = begin + row / b.group, head = kv_head * b.group + row % b.group;
         for (int j = lane; j < dim; j += WARP) {
             query[(row - first) * dim + j] = to_float(q[at * b.shape.q_stride + head * dim + j]);
-            douts[(row - first) * dim + j] = to_float(dout[at * b.shape.out_stride + head * dim + j]);
+            douts[(row - first) * dim + j] =
+                to_float(dout[at * b.shape.out_stride + head * dim + j]);
         }
     }
     int64_t last = (end - 1) / b.group;
@@ -182,8 +191,9 @@ __global__ void queries_kernel(T *dq, const T *dout, const T *q, const T *k, con
             int64_t of = ((int64_t)kv_head * b.group + row % b.group) * b.total + begin + position;
             float mine = 0.0f;
             if (lane < count && at + lane <= position) {
-                float p = expf(dot_of(query + place * dim, keys + lane * stride, dim) * b.shape.scale -
-                               b.lse[of]);
+                float p =
+                    expf(dot_of(query + place * dim, keys + lane * stride, dim) * b.shape.scale -
+                         b.lse[of]);
                 float dp = dot_of(douts + place * dim, values + lane * stride, dim);
                 mine = p * (dp - b.delta[of]) * b.shape.scale;
             }
@@ -192,13 +202,14 @@ __global__ void queries_kernel(T *dq, const T *dout, const T *q, const T *k, con
             __syncwarp();
             int64_t seen = position + 1 - at;
             if (seen > 0)
-                add_rows(sum[place / WARPS], keys, ds, seen < count ? (int)seen : count, dim, stride);
+                add_rows(sum[place / WARPS], keys, ds, seen < count ? (int)seen : count, dim,
+                         stride);
         }
     }
     for (int64_t row = first + warp; row < end; row += WARPS) {
         int64_t head = kv_head * b.group + row % b.group;
-        store_row(dq + (begin + row / b.group) * b.shape.q_stride + head * dim, sum[(row - first) / WARPS],
-                  dim);
+        store_row(dq + (begin + row / b.group) * b.shape.q_stride + head * dim,
+                  sum[(row - first) / WARPS], dim);
     }
 }
 
@@ -212,9 +223,10 @@ static int64_t longest_of(const SequenceTable *sequences)
     return longest;
 }
 
-void cuda_attention_backward(void *dq, void *dk, void *dv, DType dtype, const void *dout, const void *q,
-                             const void *k, const void *v, const void *out, const float *lse,
-                             const AttentionShape *shape, const SequenceTable *sequences)
+void cuda_attention_backward(void *dq, void *dk, void *dv, DType dtype, const void *dout,
+                             const void *q, const void *k, const void *v, const void *out,
+                             const float *lse, const AttentionShape *shape,
+                             const SequenceTable *sequences)
 {
     Backward b = {};
     int dim = shape->head_dim;
@@ -232,13 +244,15 @@ void cuda_attention_backward(void *dq, void *dk, void *dv, DType dtype, const vo
     dim3 rows((unsigned)ceil_div(b.total, WARPS), (unsigned)shape->num_heads);
     dim3 keys(count, (unsigned)ceil_div(longest, ROWS), heads);
     dim3 queries(count, (unsigned)ceil_div(longest * b.group, ROWS), heads);
-    size_t keys_bytes = (size_t)((2 * ROWS + 2 * TILE) * (dim + 1) + WARPS * 2 * TILE) * sizeof(float);
-    size_t queries_bytes = (size_t)(2 * TILE * (dim + 1) + 2 * ROWS * dim + WARPS * TILE) * sizeof(float);
+    size_t keys_bytes =
+        (size_t)((2 * ROWS + 2 * TILE) * (dim + 1) + WARPS * 2 * TILE) * sizeof(float);
+    size_t queries_bytes =
+        (size_t)(2 * TILE * (dim + 1) + 2 * ROWS * dim + WARPS * TILE) * sizeof(float);
     DISPATCH(dtype, T, {
         ALLOW_SHARED(keys_kernel<T>, keys_bytes);
         ALLOW_SHARED(queries_kernel<T>, queries_bytes);
-        LAUNCH(delta_kernel<T>, rows, WARPS * WARP, 0, delta, (const T *)dout, (const T *)out, *shape,
-               b.total);
+        LAUNCH(delta_kernel<T>, rows, WARPS * WARP, 0, delta, (const T *)dout, (const T *)out,
+               *shape, b.total);
         LAUNCH(keys_kernel<T>, keys, WARPS * WARP, keys_bytes, (T *)dk, (T *)dv, (const T *)dout,
                (const T *)q, (const T *)k, (const T *)v, b);
         LAUNCH(queries_kernel<T>, queries, WARPS * WARP, queries_bytes, (T *)dq, (const T *)dout,

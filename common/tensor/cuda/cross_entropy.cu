@@ -1,6 +1,7 @@
-/* Softmax cross-entropy over a shard of the vocabulary: the sums of each row, their joining over shards, and
- * the gradient. A block a row. The sums are taken in one reading: a thread keeps the largest logit it has met
- * and its sums relative to that; threads' sums are joined in a fixed order. */
+/* Softmax cross-entropy over a shard of the vocabulary: the sums of each row, their joining over
+ * shards, and the gradient. A block a row. The sums are taken in one reading: a thread keeps the
+ * largest logit it has met and its sums relative to that; threads' sums are joined in a fixed
+ * order. */
 #include <math.h>
 
 #include "tensor/cuda/ops.cuh"
@@ -92,14 +93,15 @@ void cuda_cross_entropy_stats(const RowStats *stats, Tensor logits, const int32_
 {
     check_logits(&logits);
     if (logits.shape[0] == 0) return;
-    LAUNCH(stats_kernel, (unsigned)logits.shape[0], THREADS, 0, *stats, (const float *)logits.data, target,
-           vocab_first, logits.shape[1]);
+    LAUNCH(stats_kernel, (unsigned)logits.shape[0], THREADS, 0, *stats, (const float *)logits.data,
+           target, vocab_first, logits.shape[1]);
 }
 
 /* ---- shards ---- */
 
 /* A thread a row; as cpu/cross_entropy.c. */
-__global__ void join_kernel(RowSummary summary, RowStats stats, int num_shards, int64_t stride, int64_t rows)
+__global__ void join_kernel(RowSummary summary, RowStats stats, int num_shards, int64_t stride,
+                            int64_t rows)
 {
     int64_t row = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= rows) return;
@@ -116,7 +118,8 @@ __global__ void join_kernel(RowSummary summary, RowStats stats, int num_shards, 
         float below = stats.max[at] - best, factor = expf(below);
         sum += stats.sum_exp[at] * factor;
         if (summary.entropy != NULL)
-            weighed += (double)factor * ((double)stats.sum_shifted[at] + (double)below * stats.sum_exp[at]);
+            weighed += (double)factor *
+                       ((double)stats.sum_shifted[at] + (double)below * stats.sum_exp[at]);
     }
     if (summary.max != NULL) summary.max[row] = best;
     if (summary.lse != NULL) summary.lse[row] = best + logf(sum);
@@ -137,8 +140,8 @@ void cuda_cross_entropy_join(const RowSummary *summary, const RowStats *stats, i
 /* ---- the gradient ---- */
 
 template <typename T>
-__global__ void gradient_kernel(T *dlogits, const float *logits, RowSlopes slopes, const int32_t *target,
-                                int32_t vocab_first, int64_t width)
+__global__ void gradient_kernel(T *dlogits, const float *logits, RowSlopes slopes,
+                                const int32_t *target, int32_t vocab_first, int64_t width)
 {
     int64_t row = blockIdx.x, at = (int64_t)target[row] - vocab_first;
     float lse = slopes.lse[row], dlog_prob = slopes.dlog_prob[row];

@@ -1,8 +1,8 @@
-/* What every source of the CUDA backend stands on: the language of kernels, their launch, and the calling
- * thread's stream. The kernels compile twice: by nvcc for GPUs, and by the host's compiler for the tests of
- * machines without one, which run a grid's threads one after the other (tests/tensor/cuda/on_host.h). So
- * kernels keep to what is named here and in warp.cuh; what no host has (tensor cores, asynchronous copies)
- * is wrapped where it is used.
+/* What every source of the CUDA backend stands on: the language of kernels, their launch, and the
+ * calling thread's stream. The kernels compile twice: by nvcc for GPUs, and by the host's compiler
+ * for the tests of machines without one, which run a grid's threads one after the other
+ * (tests/tensor/cuda/on_host.h). So kernels keep to what is named here and in warp.cuh; what no
+ * host has (tensor cores, asynchronous copies) is wrapped where it is used.
  *
  * As for the CPU: no float atomics, and every sum in an order fixed by the reduced length alone. */
 #ifndef TROUPE_TENSOR_CUDA_DEVICE_CUH
@@ -18,7 +18,8 @@ extern "C" {
 
 #include <cuda_runtime.h>
 
-/* Stops the process with the call, the device and the runtime's words: nothing can be computed any more. */
+/* Stops the process with the call, the device and the runtime's words: nothing can be computed any
+ * more. */
 void cuda_check(cudaError_t status, const char *what);
 /* The calling thread's; kernels of one thread run in the order of its calls. */
 cudaStream_t cuda_stream(void);
@@ -29,7 +30,8 @@ cudaStream_t cuda_stream(void);
         cuda_check(cudaGetLastError(), #kernel);                                                   \
     } while (0)
 
-/* The block's shared memory of the size that the launch gave; more than 48 KB must be allowed first. */
+/* The block's shared memory of the size that the launch gave; more than 48 KB must be allowed
+ * first. */
 #define SHARED_BYTES(name) extern __shared__ __align__(16) unsigned char name[]
 #define ALLOW_SHARED(kernel, bytes)                                                                \
     cuda_check(cudaFuncSetAttribute((const void *)(kernel),                                        \
@@ -40,8 +42,8 @@ cudaStream_t cuda_stream(void);
 #include "tensor/cuda/on_host.h"
 #endif
 
-/* Memory of the calling thread for the use of one kernel after the other, at least `bytes`, of undefined
- * contents; valid until the thread's next call of this. */
+/* Memory of the calling thread for the use of one kernel after the other, at least `bytes`, of
+ * undefined contents; valid until the thread's next call of this. */
 void *cuda_scratch(size_t bytes);
 
 #define WARP 32
@@ -95,7 +97,8 @@ template <> __host__ __device__ __forceinline__ Bf16 from_float<Bf16>(float valu
     return rounded;
 }
 
-/* Calls `body` with a type that stands for a DType of activations: DISPATCH(y.dtype, T, { ... }). */
+/* Calls `body` with a type that stands for a DType of activations: DISPATCH(y.dtype, T, { ... }).
+ */
 #define DISPATCH(dtype, T, ...)                                                                    \
     do {                                                                                           \
         CHECK((dtype) == DTYPE_F32 || (dtype) == DTYPE_BF16);                                      \

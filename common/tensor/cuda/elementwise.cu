@@ -18,7 +18,8 @@ __device__ __forceinline__ int64_t thread_index()
     return (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
 }
 
-template <typename T> __global__ void add_kernel(T *y, const T *a, const T *b, int64_t n, int64_t packs)
+template <typename T>
+__global__ void add_kernel(T *y, const T *a, const T *b, int64_t n, int64_t packs)
 {
     const int count = pack_count<T>();
     int64_t i = thread_index();
@@ -35,7 +36,8 @@ template <typename T> __global__ void add_kernel(T *y, const T *a, const T *b, i
 void cuda_add(Tensor y, Tensor a, Tensor b)
 {
     int64_t n = tensor_count(&y);
-    CHECK(tensor_count(&a) == n && tensor_count(&b) == n && a.dtype == y.dtype && b.dtype == y.dtype);
+    CHECK(tensor_count(&a) == n && tensor_count(&b) == n && a.dtype == y.dtype &&
+          b.dtype == y.dtype);
     if (n == 0) return;
     bool packed = is_packed(y.data) && is_packed(a.data) && is_packed(b.data);
     DISPATCH(y.dtype, T, {
@@ -53,10 +55,12 @@ void cuda_add(Tensor y, Tensor a, Tensor b)
 template <typename To, typename From>
 __global__ void cast_kernel(To *y, const From *x, int64_t n, bool packed)
 {
-    struct __align__(sizeof(To) * CAST_COUNT) Wide {
+    struct __align__(sizeof(To) * CAST_COUNT) Wide
+    {
         To at[CAST_COUNT];
     };
-    struct __align__(sizeof(From) * CAST_COUNT) Narrow {
+    struct __align__(sizeof(From) * CAST_COUNT) Narrow
+    {
         From at[CAST_COUNT];
     };
     int64_t first = thread_index() * CAST_COUNT;
@@ -81,8 +85,8 @@ void cuda_cast(Tensor y, Tensor x)
     int blocks = (int)ceil_div(n, (int64_t)THREADS * CAST_COUNT);
     DISPATCH(y.dtype, To, {
         DISPATCH(x.dtype, From, {
-            LAUNCH((cast_kernel<To, From>), blocks, THREADS, 0, (To *)y.data, (const From *)x.data, n,
-                   packed);
+            LAUNCH((cast_kernel<To, From>), blocks, THREADS, 0, (To *)y.data, (const From *)x.data,
+                   n, packed);
         });
     });
 }
@@ -142,7 +146,7 @@ void cuda_adamw(float *master, float *exp_avg, float *exp_avg_sq, const float *g
     step.root = (float)sqrt(params->bias_correction2);
     step.eps = (float)params->eps;
     DISPATCH(weight_dtype, T, {
-        LAUNCH(adamw_kernel<T>, (int)ceil_div(n, THREADS), THREADS, 0, master, exp_avg, exp_avg_sq, grad,
-               (T *)weight, n, step);
+        LAUNCH(adamw_kernel<T>, (int)ceil_div(n, THREADS), THREADS, 0, master, exp_avg, exp_avg_sq,
+               grad, (T *)weight, n, step);
     });
 }

@@ -42,8 +42,8 @@ __device__ bool has_earlier(const int32_t *token, int64_t row, float *part)
     return block_max(found, part) > 0.0f;
 }
 
-/* The block of a token's first row adds all its rows, in their order: no other block writes there. Looking
- * through all rows for each takes M^2 comparisons in all, of ids that lie in the cache. */
+/* The block of a token's first row adds all its rows, in their order: no other block writes there.
+ * Looking through all rows for each takes M^2 comparisons in all, of ids that lie in the cache. */
 template <typename T>
 __global__ void embedding_backward_kernel(float *dtable, const T *dy, const int32_t *token,
                                           int32_t vocab_first, int64_t table_rows, int64_t rows,
@@ -67,13 +67,15 @@ __global__ void embedding_backward_kernel(float *dtable, const T *dy, const int3
     }
 }
 
-void cuda_embedding_backward_accumulate(Tensor dtable, Tensor dy, const int32_t *token, int32_t vocab_first)
+void cuda_embedding_backward_accumulate(Tensor dtable, Tensor dy, const int32_t *token,
+                                        int32_t vocab_first)
 {
     check_embedding(&dy, &dtable);
     CHECK(dtable.dtype == DTYPE_F32);
     if (dy.shape[0] == 0) return;
     DISPATCH(dy.dtype, T, {
-        LAUNCH(embedding_backward_kernel<T>, (unsigned)dy.shape[0], THREADS, 0, (float *)dtable.data,
-               (const T *)dy.data, token, vocab_first, dtable.shape[0], dy.shape[0], dy.shape[1]);
+        LAUNCH(embedding_backward_kernel<T>, (unsigned)dy.shape[0], THREADS, 0,
+               (float *)dtable.data, (const T *)dy.data, token, vocab_first, dtable.shape[0],
+               dy.shape[0], dy.shape[1]);
     });
 }

@@ -1,13 +1,54 @@
-/* The products of matrices: cuBLASLt's. */
+/* The products of matrices. All three are one: c[m, n] = sum over r of a(m, r) b(n, r), added to
+ * what stood there or not, with the operands where the rows of kernels.h put them.
+ *
+ * THEIR ROWS. For forward products and dgrad m is the token: what a row becomes may depend on
+ * neither the number of rows nor their places, so nothing here chooses by them unless it has shown
+ * that the bits stay (gemm_lt.cu). For wgrad r is the token, and its order may depend on their
+ * number alone. */
 #ifndef TROUPE_TENSOR_CUDA_GEMM_CUH
 #define TROUPE_TENSOR_CUDA_GEMM_CUH
 
 #include "tensor/cuda/device.cuh"
 
+/* An operand: row i's element r stands at data + i * row + r * step; row or step is 1. */
+typedef struct Operand {
+    const void *data;
+    int64_t row, step;
+} Operand;
+
+typedef struct Product {
+    int64_t m, n, r;
+    Operand a, b;
+    DType type; /* of both operands */
+    void *c;    /* [m, n], rows n apart */
+    DType c_type;
+    bool accumulate; /* c is f32 then */
+    bool by_row;     /* m is the token */
+} Product;
+
+/* gemm.cu */
 void cuda_weight_prepare(Weight *weight); /* nothing to do: products read the plain matrix */
 void cuda_weight_release(Weight *weight);
 void cuda_matmul(Tensor y, Tensor x, const Weight *w);
 void cuda_matmul_dgrad(Tensor dx, Tensor dy, const Weight *w);
 void cuda_matmul_wgrad_accumulate(Tensor dw, Tensor dy, Tensor x);
+
+/* Who multiplies. Changed between whole runs alone: their bits differ. */
+typedef enum {
+    GEMM_LIBRARY, /* cuBLASLt by verified algorithms, gemm_tile where it has none: the default */
+    GEMM_LIBRARY_FIXED, /* the same with one algorithm for every number of rows */
+    GEMM_TILE,          /* gemm_tile alone */
+} GemmChoice;
+
+void gemm_choose(GemmChoice choice);
+
+/* gemm_tile.cu: any shape; every sum in ascending order of r. */
+void gemm_tile(const Product *product);
+
+/* gemm_lt.cu. Once, before the first product; false with a sentence: no cuBLASLt. */
+bool gemm_open(char *text, size_t size);
+/* False: the library has nothing for this shape, whatever the number of rows. `fixed`:
+ * GEMM_LIBRARY_FIXED. */
+bool gemm_lt(const Product *product, bool fixed);
 
 #endif

@@ -4,7 +4,8 @@
 
 #include "tensor/cuda/device.cuh"
 
-/* Where position `p` of a sequence has its key of head `head`; its value stands page_half elements later. */
+/* Where position `p` of a sequence has its key of head `head`; its value stands page_half elements
+ * later. */
 template <typename T>
 __device__ __forceinline__ T *page_key(const KvPages &pages, int sequence, int64_t p, int head,
                                        int head_dim)

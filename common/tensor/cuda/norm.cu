@@ -1,5 +1,5 @@
-/* RMSNorm and its backward pass; the formulas and their rounding are those of cpu/norm.c. A block a row,
- * its threads at columns THREADS apart. */
+/* RMSNorm and its backward pass; the formulas and their rounding are those of cpu/norm.c. A block a
+ * row, its threads at columns THREADS apart. */
 #include <math.h>
 
 #include "tensor/cuda/ops.cuh"
@@ -43,7 +43,8 @@ void cuda_rmsnorm(Tensor y, float *rstd, Tensor x, Tensor w, float eps)
 
 /* ---- backward ---- */
 
-/* Rows whose parts of dw are added up by one block, in their order; the blocks' sums are added in theirs. */
+/* Rows whose parts of dw are added up by one block, in their order; the blocks' sums are added in
+ * theirs. */
 #define DW_ROWS 64
 
 template <typename T, typename W>
@@ -57,7 +58,8 @@ __global__ void rmsnorm_dx_kernel(T *dx, bool add_to_dx, const T *dy, const T *x
         dot = fmaf(to_float(dy[first + j]) * to_float(w[j]), to_float(x[first + j]) * scale, dot);
     float mean = block_sum(dot, part) / (float)width;
     for (int64_t j = threadIdx.x; j < width; j += THREADS) {
-        float normed = to_float(x[first + j]) * scale, grad = to_float(dy[first + j]) * to_float(w[j]);
+        float normed = to_float(x[first + j]) * scale,
+              grad = to_float(dy[first + j]) * to_float(w[j]);
         float value = scale * (grad - normed * mean);
         if (add_to_dx) value += to_float(dx[first + j]);
         dx[first + j] = from_float<T>(value);
@@ -66,10 +68,11 @@ __global__ void rmsnorm_dx_kernel(T *dx, bool add_to_dx, const T *dy, const T *x
 
 /* Column j's part of dw over DW_ROWS rows. */
 template <typename T>
-__global__ void rmsnorm_dw_kernel(float *sums, const T *dy, const T *x, const float *rstd, int64_t rows,
-                                  int64_t width)
+__global__ void rmsnorm_dw_kernel(float *sums, const T *dy, const T *x, const float *rstd,
+                                  int64_t rows, int64_t width)
 {
-    int64_t j = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, first = (int64_t)blockIdx.y * DW_ROWS;
+    int64_t j = (int64_t)blockIdx.x * blockDim.x + threadIdx.x,
+            first = (int64_t)blockIdx.y * DW_ROWS;
     if (j >= width) return;
     float sum = 0.0f;
     for (int64_t row = first; row < first + DW_ROWS && row < rows; row++) {
@@ -89,8 +92,8 @@ __global__ void add_sums_kernel(float *total, const float *sums, int64_t count, 
     total[j] += sum;
 }
 
-void cuda_rmsnorm_backward(Tensor dx, bool add_to_dx, Tensor dw_accumulate, Tensor dy, Tensor x, Tensor w,
-                           const float *rstd)
+void cuda_rmsnorm_backward(Tensor dx, bool add_to_dx, Tensor dw_accumulate, Tensor dy, Tensor x,
+                           Tensor w, const float *rstd)
 {
     check_norm(&dx, &x, &w);
     CHECK(tensor_same_shape(&dy, &x) && dy.dtype == x.dtype);
@@ -100,8 +103,8 @@ void cuda_rmsnorm_backward(Tensor dx, bool add_to_dx, Tensor dw_accumulate, Tens
     float *sums = (float *)cuda_scratch((size_t)(parts * width) * sizeof(float));
     unsigned columns = (unsigned)ceil_div(width, THREADS);
     DISPATCH(x.dtype, T, {
-        LAUNCH(rmsnorm_dw_kernel<T>, dim3(columns, (unsigned)parts), THREADS, 0, sums, (const T *)dy.data,
-               (const T *)x.data, rstd, rows, width);
+        LAUNCH(rmsnorm_dw_kernel<T>, dim3(columns, (unsigned)parts), THREADS, 0, sums,
+               (const T *)dy.data, (const T *)x.data, rstd, rows, width);
         DISPATCH(w.dtype, W, {
             LAUNCH((rmsnorm_dx_kernel<T, W>), (unsigned)rows, THREADS, 0, (T *)dx.data, add_to_dx,
                    (const T *)dy.data, (const T *)x.data, (const W *)w.data, rstd, width);

@@ -1,5 +1,5 @@
-/* The functions of the CUDA backend by file; table.cu puts them into a KernelTable, where their contracts
- * stand. */
+/* The functions of the CUDA backend by file; table.cu puts them into a KernelTable, where their
+ * contracts stand. */
 #ifndef TROUPE_TENSOR_CUDA_OPS_CUH
 #define TROUPE_TENSOR_CUDA_OPS_CUH
 
@@ -28,8 +28,8 @@ void cuda_gather_rows(Tensor y, Tensor x, const int32_t *row);
 void cuda_scatter_rows(Tensor y, Tensor x, const int32_t *row);
 /* norm.cu */
 void cuda_rmsnorm(Tensor y, float *rstd, Tensor x, Tensor w, float eps);
-void cuda_rmsnorm_backward(Tensor dx, bool add_to_dx, Tensor dw_accumulate, Tensor dy, Tensor x, Tensor w,
-                           const float *rstd);
+void cuda_rmsnorm_backward(Tensor dx, bool add_to_dx, Tensor dw_accumulate, Tensor dy, Tensor x,
+                           Tensor w, const float *rstd);
 /* embedding.cu */
 void cuda_embedding(Tensor y, Tensor table, const int32_t *token, int32_t vocab_first);
 void cuda_embedding_backward_accumulate(Tensor dtable, Tensor dy, const int32_t *token,
@@ -38,18 +38,21 @@ void cuda_embedding_backward_accumulate(Tensor dtable, Tensor dy, const int32_t 
 void cuda_qk_norm_rope(Tensor qkv, Tensor raw_qk, int num_heads, int num_kv_heads, int head_dim,
                        const void *q_norm, const void *k_norm, float eps, const float *cos_sin,
                        const int32_t *position);
-void cuda_qk_norm_rope_backward(Tensor dqkv, Tensor raw_qk, int num_heads, int num_kv_heads, int head_dim,
-                                const void *q_norm, const void *k_norm, float eps, float *dq_norm_accumulate,
-                                float *dk_norm_accumulate, const float *cos_sin, const int32_t *position);
+void cuda_qk_norm_rope_backward(Tensor dqkv, Tensor raw_qk, int num_heads, int num_kv_heads,
+                                int head_dim, const void *q_norm, const void *k_norm, float eps,
+                                float *dq_norm_accumulate, float *dk_norm_accumulate,
+                                const float *cos_sin, const int32_t *position);
 /* attention.cu, attention_backward.cu */
 int64_t cuda_kv_page_bytes(DType dtype, int num_kv_heads, int head_dim);
 void cuda_kv_store(const KvPages *pages, DType dtype, const void *k, const void *v,
                    const AttentionShape *shape, const SequenceTable *sequences);
 void cuda_attention(void *out, float *lse, DType dtype, const void *q, const void *k, const void *v,
-                    const AttentionShape *shape, const SequenceTable *sequences, const KvPages *pages);
-void cuda_attention_backward(void *dq, void *dk, void *dv, DType dtype, const void *dout, const void *q,
-                             const void *k, const void *v, const void *out, const float *lse,
-                             const AttentionShape *shape, const SequenceTable *sequences);
+                    const AttentionShape *shape, const SequenceTable *sequences,
+                    const KvPages *pages);
+void cuda_attention_backward(void *dq, void *dk, void *dv, DType dtype, const void *dout,
+                             const void *q, const void *k, const void *v, const void *out,
+                             const float *lse, const AttentionShape *shape,
+                             const SequenceTable *sequences);
 /* cross_entropy.cu */
 void cuda_cross_entropy_stats(const RowStats *stats, Tensor logits, const int32_t *target,
                               int32_t vocab_first);

@@ -1,6 +1,6 @@
-/* Packs: 16 bytes of neighbouring elements, which a thread reads and writes at once. Memory of `alloc` and
- * rows whose width is whole packs are aligned to them; what is not goes element by element, to the same
- * values. */
+/* Packs: 16 bytes of neighbouring elements, which a thread reads and writes at once. Memory of
+ * `alloc` and rows whose width is whole packs are aligned to them; what is not goes element by
+ * element, to the same values. */
 #ifndef TROUPE_TENSOR_CUDA_PACK_CUH
 #define TROUPE_TENSOR_CUDA_PACK_CUH
 
@@ -8,7 +8,8 @@
 
 #define PACK_BYTES 16
 
-template <typename T> struct __align__(PACK_BYTES) Pack {
+template <typename T> struct __align__(PACK_BYTES) Pack
+{
     T at[PACK_BYTES / sizeof(T)];
 };
 

@@ -1,5 +1,6 @@
-/* Normalisation of each query and key head and rotary position embedding; the formulas and their rounding
- * are those of cpu/rope.c. A warp a head: lane i holds the pairs (j, j + head_dim / 2) for j = i, i + 32 ... */
+/* Normalisation of each query and key head and rotary position embedding; the formulas and their
+ * rounding are those of cpu/rope.c. A warp a head: lane i holds the pairs (j, j + head_dim / 2) for
+ * j = i, i + 32 ... */
 #include <math.h>
 
 #include "tensor/cuda/ops.cuh"
@@ -34,7 +35,8 @@ template <typename T> __device__ __forceinline__ Part part_load(const T *head, i
     return part;
 }
 
-template <typename T> __device__ __forceinline__ void part_store(T *head, const Part &part, int half, int lane)
+template <typename T>
+__device__ __forceinline__ void part_store(T *head, const Part &part, int half, int lane)
 {
     for (int i = 0; i < PAIRS_MAX; i++) {
         int j = lane + i * WARP;
@@ -60,7 +62,8 @@ template <typename T> __device__ __forceinline__ float rounded(float value)
 }
 
 template <typename T>
-__device__ __forceinline__ void part_norm(Part *part, const T *weight, int half, int lane, float eps)
+__device__ __forceinline__ void part_norm(Part *part, const T *weight, int half, int lane,
+                                          float eps)
 {
     float rstd = part_rstd(*part, half, eps);
     for (int i = 0; i < PAIRS_MAX; i++) {
@@ -72,7 +75,8 @@ __device__ __forceinline__ void part_norm(Part *part, const T *weight, int half,
 }
 
 /* `sign` +1 turns forward, -1 back. */
-__device__ __forceinline__ void part_rotate(Part *part, const float *angles, int half, int lane, float sign)
+__device__ __forceinline__ void part_rotate(Part *part, const float *angles, int half, int lane,
+                                            float sign)
 {
     for (int i = 0; i < PAIRS_MAX; i++) {
         int j = lane + i * WARP;
@@ -102,7 +106,8 @@ __global__ void rope_kernel(T *qkv, T *raw_qk, const T *q_norm, const T *k_norm,
     }
 }
 
-static Heads heads_of(const Tensor *qkv, const Tensor *raw_qk, int num_heads, int num_kv_heads, int head_dim)
+static Heads heads_of(const Tensor *qkv, const Tensor *raw_qk, int num_heads, int num_kv_heads,
+                      int head_dim)
 {
     Heads h = {};
     CHECK(qkv->rank == 2 && qkv->shape[1] == (int64_t)(num_heads + 2 * num_kv_heads) * head_dim);
@@ -137,8 +142,8 @@ void cuda_qk_norm_rope(Tensor qkv, Tensor raw_qk, int num_heads, int num_kv_head
 
 /* The head's gradient through its norm, in place; adds the weight's gradient to dw. */
 template <typename T>
-__device__ __forceinline__ void part_norm_backward(Part *grad, const Part &raw, const T *weight, Part *dw,
-                                                   int half, int lane, float eps)
+__device__ __forceinline__ void part_norm_backward(Part *grad, const Part &raw, const T *weight,
+                                                   Part *dw, int half, int lane, float eps)
 {
     float rstd = part_rstd(raw, half, eps), dot = 0.0f;
     for (int i = 0; i < PAIRS_MAX; i++) {
@@ -159,10 +164,11 @@ __device__ __forceinline__ void part_norm_backward(Part *grad, const Part &raw, 
     }
 }
 
-/* sums[block, warp, 2, head_dim]: what the rows of a warp add to the gradients of q_norm and k_norm. */
+/* sums[block, warp, 2, head_dim]: what the rows of a warp add to the gradients of q_norm and
+ * k_norm. */
 template <typename T>
-__global__ void rope_backward_kernel(T *dqkv, const T *raw_qk, const T *q_norm, const T *k_norm, float *sums,
-                                     Heads h)
+__global__ void rope_backward_kernel(T *dqkv, const T *raw_qk, const T *q_norm, const T *k_norm,
+                                     float *sums, Heads h)
 {
     int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP, half = h.head_dim / 2;
     Part dw[2] = {};
@@ -177,18 +183,19 @@ __global__ void rope_backward_kernel(T *dqkv, const T *raw_qk, const T *q_norm, 
             part_rotate(&grad, angles, half, lane, -1.0f);
             if (weight != NULL) {
                 const T *raw = raw_qk + row * h.raw_stride + (int64_t)head * h.head_dim;
-                part_norm_backward(&grad, part_load(raw, half, lane), weight, &dw[kind], half, lane, h.eps);
+                part_norm_backward(&grad, part_load(raw, half, lane), weight, &dw[kind], half, lane,
+                                   h.eps);
             }
             part_store(at, grad, half, lane);
         }
     }
     for (int kind = 0; kind < 2 && sums != NULL; kind++)
-        part_store(sums + ((blockIdx.x * WARPS + warp) * 2 + kind) * (int64_t)h.head_dim, dw[kind], half,
-                   lane);
+        part_store(sums + ((blockIdx.x * WARPS + warp) * 2 + kind) * (int64_t)h.head_dim, dw[kind],
+                   half, lane);
 }
 
-__global__ void add_norm_sums_kernel(float *dq_norm, float *dk_norm, const float *sums, int64_t count,
-                                     int head_dim)
+__global__ void add_norm_sums_kernel(float *dq_norm, float *dk_norm, const float *sums,
+                                     int64_t count, int head_dim)
 {
     for (int j = (int)threadIdx.x; j < 2 * head_dim; j += (int)blockDim.x) {
         float *into = j < head_dim ? dq_norm : dk_norm;
@@ -199,9 +206,10 @@ __global__ void add_norm_sums_kernel(float *dq_norm, float *dk_norm, const float
     }
 }
 
-void cuda_qk_norm_rope_backward(Tensor dqkv, Tensor raw_qk, int num_heads, int num_kv_heads, int head_dim,
-                                const void *q_norm, const void *k_norm, float eps, float *dq_norm_accumulate,
-                                float *dk_norm_accumulate, const float *cos_sin, const int32_t *position)
+void cuda_qk_norm_rope_backward(Tensor dqkv, Tensor raw_qk, int num_heads, int num_kv_heads,
+                                int head_dim, const void *q_norm, const void *k_norm, float eps,
+                                float *dq_norm_accumulate, float *dk_norm_accumulate,
+                                const float *cos_sin, const int32_t *position)
 {
     Heads h = heads_of(&dqkv, &raw_qk, num_heads, num_kv_heads, head_dim);
     bool with_norm = q_norm != NULL || k_norm != NULL;
@@ -212,7 +220,8 @@ void cuda_qk_norm_rope_backward(Tensor dqkv, Tensor raw_qk, int num_heads, int n
     CHECK(!with_norm || raw_qk.data != NULL);
     if (h.rows == 0) return;
     float *sums = NULL;
-    if (with_norm) sums = (float *)cuda_scratch((size_t)(blocks * WARPS * 2 * head_dim) * sizeof(float));
+    if (with_norm)
+        sums = (float *)cuda_scratch((size_t)(blocks * WARPS * 2 * head_dim) * sizeof(float));
     DISPATCH(dqkv.dtype, T, {
         LAUNCH(rope_backward_kernel<T>, (unsigned)blocks, WARPS * WARP, 0, (T *)dqkv.data,
                (const T *)raw_qk.data, (const T *)q_norm, (const T *)k_norm, sums, h);

@@ -4,8 +4,8 @@
 
 #define THREADS 256
 
-/* Row r of y, `width` elements of T behind each other every y_stride, takes that of x at from[r] (NULL: r),
- * or gives it to y at to[r]. */
+/* Row r of y, `width` elements of T behind each other every y_stride, takes that of x at from[r]
+ * (NULL: r), or gives it to y at to[r]. */
 typedef struct RowMove {
     int64_t width, y_stride, x_stride;
     const int32_t *from, *to;

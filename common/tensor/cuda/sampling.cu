@@ -1,6 +1,6 @@
-/* What sampling from a softmax over a shard of the vocabulary needs: sums by segment and the column at a
- * place in one, a histogram by distance from the largest logit and the logits of its first bins, and changes
- * of single logits. */
+/* What sampling from a softmax over a shard of the vocabulary needs: sums by segment and the column
+ * at a place in one, a histogram by distance from the largest logit and the logits of its first
+ * bins, and changes of single logits. */
 #include <math.h>
 
 #include "tensor/cuda/ops.cuh"
@@ -32,7 +32,8 @@ void cuda_softmax_segments(float *sum, Tensor logits, const float *max)
     check_logits(&logits);
     if (logits.shape[0] == 0) return;
     dim3 grid((unsigned)logits.shape[0], (unsigned)softmax_num_segments(logits.shape[1]));
-    LAUNCH(segments_kernel, grid, THREADS, 0, sum, (const float *)logits.data, max, logits.shape[1]);
+    LAUNCH(segments_kernel, grid, THREADS, 0, sum, (const float *)logits.data, max,
+           logits.shape[1]);
 }
 
 /* One thread a row: the sum goes on from column to column. */
@@ -59,14 +60,14 @@ void cuda_softmax_find(int32_t *column, Tensor logits, const float *max, const S
     check_logits(&logits);
     int64_t rows = logits.shape[0];
     if (rows == 0) return;
-    LAUNCH(find_kernel, (unsigned)ceil_div(rows, WARP), WARP, 0, column, (const float *)logits.data, max,
-           place, rows, logits.shape[1]);
+    LAUNCH(find_kernel, (unsigned)ceil_div(rows, WARP), WARP, 0, column, (const float *)logits.data,
+           max, place, rows, logits.shape[1]);
 }
 
 /* ---- bins ---- */
 
-/* Masses are added as whole numbers of 2^-40, so that the threads' order is of no matter: a row of 2^22
- * columns still fits, and what is lost is far below what f32 weights know. */
+/* Masses are added as whole numbers of 2^-40, so that the threads' order is of no matter: a row of
+ * 2^22 columns still fits, and what is lost is far below what f32 weights know. */
 #define MASS_UNIT 0x1p-40
 
 __device__ __forceinline__ float bin_of(float logit, float max)
@@ -104,12 +105,13 @@ void cuda_softmax_bins(double *mass, int32_t *count, Tensor logits, const float 
 {
     check_logits(&logits);
     if (logits.shape[0] == 0) return;
-    LAUNCH(bins_kernel, (unsigned)logits.shape[0], THREADS, 0, mass, count, (const float *)logits.data, max,
-           logits.shape[1]);
+    LAUNCH(bins_kernel, (unsigned)logits.shape[0], THREADS, 0, mass, count,
+           (const float *)logits.data, max, logits.shape[1]);
 }
 
 /* The row's candidates in the order of ids: the block looks at THREADS columns at a time. */
-__global__ void collect_kernel(SoftmaxCandidates to, const float *logits, const float *max, int64_t width)
+__global__ void collect_kernel(SoftmaxCandidates to, const float *logits, const float *max,
+                               int64_t width)
 {
     __shared__ int found[THREADS / WARP];
     int64_t row = blockIdx.x, at = to.first[row];
@@ -140,14 +142,14 @@ void cuda_softmax_collect(const SoftmaxCandidates *candidates, Tensor logits, co
 {
     check_logits(&logits);
     if (logits.shape[0] == 0) return;
-    LAUNCH(collect_kernel, (unsigned)logits.shape[0], THREADS, 0, *candidates, (const float *)logits.data,
-           max, logits.shape[1]);
+    LAUNCH(collect_kernel, (unsigned)logits.shape[0], THREADS, 0, *candidates,
+           (const float *)logits.data, max, logits.shape[1]);
 }
 
 /* ---- single logits; a thread a row ---- */
 
-__global__ void change_kernel(float *logits, LogitChange *change, const int32_t *first, int64_t rows,
-                              int64_t width)
+__global__ void change_kernel(float *logits, LogitChange *change, const int32_t *first,
+                              int64_t rows, int64_t width)
 {
     int64_t row = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= rows) return;
@@ -166,12 +168,12 @@ void cuda_change_logits(Tensor logits, LogitChange *change, const int32_t *first
     check_logits(&logits);
     int64_t rows = logits.shape[0];
     if (rows == 0) return;
-    LAUNCH(change_kernel, (unsigned)ceil_div(rows, WARP), WARP, 0, (float *)logits.data, change, first, rows,
-           logits.shape[1]);
+    LAUNCH(change_kernel, (unsigned)ceil_div(rows, WARP), WARP, 0, (float *)logits.data, change,
+           first, rows, logits.shape[1]);
 }
 
-__global__ void restore_kernel(float *logits, const LogitChange *change, const int32_t *first, int64_t rows,
-                               int64_t width)
+__global__ void restore_kernel(float *logits, const LogitChange *change, const int32_t *first,
+                               int64_t rows, int64_t width)
 {
     int64_t row = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= rows) return;
@@ -184,11 +186,12 @@ void cuda_restore_logits(Tensor logits, const LogitChange *change, const int32_t
     check_logits(&logits);
     int64_t rows = logits.shape[0];
     if (rows == 0) return;
-    LAUNCH(restore_kernel, (unsigned)ceil_div(rows, WARP), WARP, 0, (float *)logits.data, change, first,
-           rows, logits.shape[1]);
+    LAUNCH(restore_kernel, (unsigned)ceil_div(rows, WARP), WARP, 0, (float *)logits.data, change,
+           first, rows, logits.shape[1]);
 }
 
-__global__ void pick_kernel(float *y, const float *x, const int32_t *column, int64_t rows, int64_t width)
+__global__ void pick_kernel(float *y, const float *x, const int32_t *column, int64_t rows,
+                            int64_t width)
 {
     int64_t row = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= rows) return;
@@ -200,6 +203,6 @@ void cuda_pick_columns(float *y, Tensor x, const int32_t *column)
 {
     check_logits(&x);
     if (x.shape[0] == 0) return;
-    LAUNCH(pick_kernel, (unsigned)ceil_div(x.shape[0], THREADS), THREADS, 0, y, (const float *)x.data,
-           column, x.shape[0], x.shape[1]);
+    LAUNCH(pick_kernel, (unsigned)ceil_div(x.shape[0], THREADS), THREADS, 0, y,
+           (const float *)x.data, column, x.shape[0], x.shape[1]);
 }

@@ -25,7 +25,8 @@ __global__ void swiglu_backward_kernel(T *dgate_up, const T *dy, const T *gate_u
     if (j >= width) return;
     const T *gate = gate_up + row * 2 * width;
     T *dgate = dgate_up + row * 2 * width;
-    float g = to_float(gate[j]), up = to_float(gate[width + j]), grad = to_float(dy[row * width + j]);
+    float g = to_float(gate[j]), up = to_float(gate[width + j]),
+          grad = to_float(dy[row * width + j]);
     float s = sigmoid(g), slope = s * fmaf(g, 1.0f - s, 1.0f);
     float silu = to_float(from_float<T>(g * s));
     dgate[j] = from_float<T>(grad * up * slope);
@@ -44,7 +45,8 @@ void cuda_swiglu(Tensor y, Tensor gate_up)
     dim3 grid = grid_of(&y, &gate_up);
     if (y.shape[0] == 0) return;
     DISPATCH(y.dtype, T, {
-        LAUNCH(swiglu_kernel<T>, grid, THREADS, 0, (T *)y.data, (const T *)gate_up.data, y.shape[1]);
+        LAUNCH(swiglu_kernel<T>, grid, THREADS, 0, (T *)y.data, (const T *)gate_up.data,
+               y.shape[1]);
     });
 }
 

@@ -1,4 +1,5 @@
-/* The CUDA backend's KernelTable: inside of its library, and in tests over the same kernels on a host. */
+/* The CUDA backend's KernelTable: inside of its library, and in tests over the same kernels on a
+ * host. */
 #ifndef TROUPE_TENSOR_CUDA_TABLE_H
 #define TROUPE_TENSOR_CUDA_TABLE_H
 

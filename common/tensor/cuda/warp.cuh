@@ -1,5 +1,6 @@
-/* Sums and maxima over a warp and over a block, in an order fixed by their sizes: by lanes in a butterfly,
- * then by warps in theirs. Every thread of the warp (block) calls, and every one gets the result. */
+/* Sums and maxima over a warp and over a block, in an order fixed by their sizes: by lanes in a
+ * butterfly, then by warps in theirs. Every thread of the warp (block) calls, and every one gets
+ * the result. */
 #ifndef TROUPE_TENSOR_CUDA_WARP_CUH
 #define TROUPE_TENSOR_CUDA_WARP_CUH
 
@@ -31,7 +32,8 @@ __device__ __forceinline__ float warp_max(float value)
 /* `part` is shared memory of BLOCK_WARPS_MAX; the block is whole warps. */
 template <typename T> __device__ __forceinline__ T block_sum(T value, T *part)
 {
-    int warps = (int)blockDim.x / WARP, warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
+    int warps = (int)blockDim.x / WARP, warp = (int)threadIdx.x / WARP,
+        lane = (int)threadIdx.x % WARP;
     value = warp_sum(value);
     if (warps == 1) return value;
     __syncthreads(); /* who read the last result is done */
@@ -42,7 +44,8 @@ template <typename T> __device__ __forceinline__ T block_sum(T value, T *part)
 
 __device__ __forceinline__ float block_max(float value, float *part)
 {
-    int warps = (int)blockDim.x / WARP, warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
+    int warps = (int)blockDim.x / WARP, warp = (int)threadIdx.x / WARP,
+        lane = (int)threadIdx.x % WARP;
     value = warp_max(value);
     if (warps == 1) return value;
     __syncthreads();

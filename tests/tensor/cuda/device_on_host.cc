@@ -1,7 +1,14 @@
-/* cuda/device.cu where the host's memory is the device's. */
+/* cuda/device.cu where the host's memory is the device's, and cuda/gemm_lt.cu where there is no cuBLASLt:
+ * products are cuda/gemm_tile.cu's. */
 #include <stdlib.h>
 
+#include "tensor/cuda/gemm.cuh"
 #include "tensor/cuda/ops.cuh"
+
+bool gemm_lt(const Product *, bool)
+{
+    return false;
+}
 
 void *cuda_alloc(size_t bytes)
 {

@@ -1,5 +1,6 @@
 #include "tensor/cuda/on_host.h"
 
+#include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -20,6 +21,8 @@ enum State { READY, AT_BARRIER, AT_EXCHANGE, DONE };
 
 struct Fiber {
     ucontext_t context;
+    jmp_buf jump;
+    bool is_started;
     char *stack;
     State state;
     dim3 thread;
@@ -48,11 +51,20 @@ static uint64_t next_noise()
     abort();
 }
 
-static void run_fiber()
+/* Fibers change places by jumps, which take a hundredth of the time of swapcontext's system calls;
+ * only the sanitizers want to see those. */
+static jmp_buf scheduler_jump;
+
+static void run_until_it_waits(Fiber &fiber)
 {
-    (*body)();
-    fibers[(size_t)running].state = DONE;
-    swapcontext(&fibers[(size_t)running].context, &scheduler);
+#ifdef TROUPE_SANITIZED
+    swapcontext(&scheduler, &fiber.context);
+#else
+    if (_setjmp(scheduler_jump) != 0) return;
+    if (fiber.is_started) _longjmp(fiber.jump, 1);
+    fiber.is_started = true;
+    setcontext(&fiber.context);
+#endif
 }
 
 /* Leaves the processor to the others until the state is READY again. */
@@ -60,7 +72,19 @@ static void wait_as(State state)
 {
     Fiber &mine = fibers[(size_t)running];
     mine.state = state;
+#ifdef TROUPE_SANITIZED
     swapcontext(&mine.context, &scheduler);
+#else
+    if (_setjmp(mine.jump) == 0) _longjmp(scheduler_jump, 1);
+#endif
+}
+
+static void run_fiber()
+{
+    for (;;) {
+        (*body)();
+        wait_as(DONE);
+    }
 }
 
 void barrier(void)
@@ -96,25 +120,66 @@ unsigned ballot(bool mine)
     return bits;
 }
 
+/* A warp's operands of mma_bf16. */
+struct Operands {
+    float first[16][16], second[8][16];
+};
+static Operands operands[32];
+
+static void give_pair(float *to, uint32_t pair)
+{
+    uint32_t low = pair << 16, high = pair & 0xFFFF0000u;
+    memcpy(to, &low, sizeof low);
+    memcpy(to + 1, &high, sizeof high);
+}
+
+void mma_bf16(float c[4], const uint32_t a[4], const uint32_t b[2])
+{
+    Operands &mine = operands[running / WARP_SIZE];
+    int g = lane() / 4, t = lane() % 4;
+    for (int i = 0; i < 4; i++)
+        give_pair(&mine.first[g + i % 2 * 8][2 * t + i / 2 * 8], a[i]);
+    for (int i = 0; i < 2; i++)
+        give_pair(&mine.second[g][2 * t + i * 8], b[i]);
+    wait_as(AT_EXCHANGE);
+    for (int i = 0; i < 4; i++) {
+        const float *row = mine.first[g + i / 2 * 8], *column = mine.second[t * 2 + i % 2];
+        float sum = 0.0f;
+        for (int k = 0; k < 16; k++)
+            sum += row[k] * column[k];
+        c[i] += sum;
+    }
+    wait_as(AT_EXCHANGE); /* nobody gives anew before all have taken */
+}
+
+static Fiber new_fiber()
+{
+    Fiber fiber = {};
+    fiber.stack =
+        (char *)mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return fiber;
+}
+
 static void make_fibers(dim3 block)
 {
     num_threads = (int)(block.x * block.y * block.z);
-    while ((int)fibers.size() < num_threads) {
-        Fiber fiber = {};
-        fiber.stack = (char *)mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE,
-                                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        fibers.push_back(fiber);
+    size_t there = fibers.size();
+    while ((int)fibers.size() < num_threads)
+        fibers.push_back(new_fiber());
+    for (size_t i = 0; i < fibers.size() && there < fibers.size(); i++) { /* they may have moved */
+        Fiber &fiber = fibers[i];
+        fiber.is_started = false;
+        getcontext(&fiber.context);
+        fiber.context.uc_stack.ss_sp = fiber.stack;
+        fiber.context.uc_stack.ss_size = STACK_BYTES;
+        fiber.context.uc_link = &scheduler;
+        makecontext(&fiber.context, run_fiber, 0);
     }
     for (int i = 0; i < num_threads; i++) {
         Fiber &fiber = fibers[(size_t)i];
         fiber.state = READY;
         fiber.thread = dim3((unsigned)i % block.x, (unsigned)i / block.x % block.y,
                             (unsigned)i / (block.x * block.y));
-        getcontext(&fiber.context);
-        fiber.context.uc_stack.ss_sp = fiber.stack;
-        fiber.context.uc_stack.ss_size = STACK_BYTES;
-        fiber.context.uc_link = &scheduler;
-        makecontext(&fiber.context, run_fiber, 0);
     }
 }
 
@@ -153,13 +218,14 @@ static void run_block()
             Fiber &fiber = fibers[(size_t)running];
             if (fiber.state != READY) continue;
             place.thread = fiber.thread;
-            swapcontext(&scheduler, &fiber.context);
+            run_until_it_waits(fiber);
         }
         release_met();
     }
 }
 
-void run(dim3 grid, dim3 block, size_t shared, const std::function<void()> &kernel, const char *name)
+void run(dim3 grid, dim3 block, size_t shared, const std::function<void()> &kernel,
+         const char *name)
 {
     std::vector<uint64_t> memory(shared / sizeof(uint64_t) + 3);
     kernel_name = name;

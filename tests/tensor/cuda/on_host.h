@@ -1,9 +1,9 @@
-/* The language of CUDA kernels on a host without a GPU, for tests: the blocks of a grid run one after the
- * other, the threads of a block as fibers that change places where they meet (barriers, shuffles). It says
- * nothing of speed and everything of indices, sums and barriers; under AddressSanitizer also of accesses
- * beyond an array. A block whose threads do not all come to a barrier stops the test, and the order in
- * which threads run is another one in every launch, so that a missing barrier shows as a wrong result.
- * One thread of the process at a time. */
+/* The language of CUDA kernels on a host without a GPU, for tests: the blocks of a grid run one
+ * after the other, the threads of a block as fibers that change places where they meet (barriers,
+ * shuffles). It says nothing of speed and everything of indices, sums and barriers; under
+ * AddressSanitizer also of accesses beyond an array. A block whose threads do not all come to a
+ * barrier stops the test, and the order in which threads run is another one in every launch, so
+ * that a missing barrier shows as a wrong result. One thread of the process at a time. */
 #ifndef TROUPE_TESTS_CUDA_ON_HOST_H
 #define TROUPE_TESTS_CUDA_ON_HOST_H
 
@@ -18,12 +18,14 @@
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
-#define __shared__ static
+#define __shared__   static
 #define __align__(n) alignas(n)
 
 struct dim3 {
     unsigned x, y, z;
-    dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+    dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_)
+    {
+    }
 };
 
 struct float2 {
@@ -46,13 +48,17 @@ struct Place {
     dim3 thread, block, block_size, grid_size;
 };
 extern Place place;
-extern unsigned char *shared_bytes; /* of the block, as many as the launch gave; filled with noise */
+extern unsigned char
+    *shared_bytes; /* of the block, as many as the launch gave; filled with noise */
 
-void run(dim3 grid, dim3 block, size_t shared, const std::function<void()> &kernel, const char *name);
+void run(dim3 grid, dim3 block, size_t shared, const std::function<void()> &kernel,
+         const char *name);
 void barrier(void);
 /* Gives `bits` to the warp's other lanes and takes lane `from`'s. Every lane of the warp calls. */
 uint64_t exchange(uint64_t bits, int from);
 unsigned ballot(bool mine);
+/* cuda/mma.cuh. Every lane of the warp calls. */
+void mma_bf16(float c[4], const uint32_t a[4], const uint32_t b[2]);
 int lane(void);
 
 template <typename T> T exchange_value(T value, int from)
@@ -125,6 +131,6 @@ static inline float rsqrtf(float x)
     on_host::run((grid), (block), (shared), [&] { kernel(__VA_ARGS__); }, #kernel)
 
 #define ALLOW_SHARED(kernel, bytes) ((void)0)
-#define SHARED_BYTES(name) unsigned char *const name = on_host::shared_bytes
+#define SHARED_BYTES(name)          unsigned char *const name = on_host::shared_bytes
 
 #endif
