@@ -6,14 +6,21 @@
 
 #include "tensor/kernels.h"
 
-/* The backend under test: the CUDA kernels on a host (cuda/on_host.h), or the CPU's loops of
- * TEST_ISA. */
+/* The backend under test: the CUDA kernels on a host (cuda/on_host.h) or on a device (gpu/pinned.h),
+ * or the CPU's loops of TEST_ISA. */
 #ifdef TEST_CUDA
 #include "tensor/cuda/table.h"
 #define TEST_KERNELS(num_threads) ((void)(num_threads), cuda_table())
 #define TEST_CAN_RUN              true
 #define TEST_IS_FAST              false
 #define TEST_IS_EMULATED          true
+#define TEST_THREADS_MAX          1
+#elif defined TEST_CUDA_DEVICE
+#define TEST_KERNELS(num_threads) ((void)(num_threads), pinned_kernels())
+#define TEST_CAN_RUN              true
+#define TEST_IS_FAST              true
+#define TEST_IS_EMULATED          false
+#define TEST_THREADS_MAX          1
 #else
 #include "tensor/cpu/backend.h"
 #ifndef TEST_ISA
@@ -23,6 +30,7 @@
 #define TEST_CAN_RUN              (TEST_ISA <= cpu_isa_best())
 #define TEST_IS_FAST              (TEST_ISA == cpu_isa_best())
 #define TEST_IS_EMULATED          false
+#define TEST_THREADS_MAX          2
 #endif
 
 typedef struct Buffer {

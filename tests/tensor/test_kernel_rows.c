@@ -68,7 +68,7 @@ static void check_product(DType dtype, DType result, int n, int k)
     kernels->weight_prepare(&weight);
     kernels->matmul(y.tensor, x.tensor, &weight);
     kernels->matmul_dgrad(dx.tensor, dy.tensor, &weight);
-    for (int threads = 1; threads <= 2; threads++) {
+    for (int threads = 1; threads <= TEST_THREADS_MAX; threads++) {
         use_threads(threads);
         check_rows_of_product(kernels->matmul, &y.tensor, &x.tensor, &weight, "matmul");
         check_rows_of_product(kernels->matmul_dgrad, &dx.tensor, &dy.tensor, &weight, "dgrad");
@@ -101,7 +101,7 @@ static void test_wgrad_does_not_depend_on_threads(void **state)
     {
         Buffer x = buffer_random(dtype, 300, 200, 1, 1), dy = buffer_random(dtype, 300, 330, 2, 1);
         Buffer one = buffer_random(DTYPE_F32, 330, 200, 3, 1);
-        for (int threads = 1; threads <= 2; threads++) {
+        for (int threads = 1; threads <= TEST_THREADS_MAX; threads++) {
             Buffer dw = buffer_random(DTYPE_F32, 330, 200, 3, 1);
             use_threads(threads);
             kernels->matmul_wgrad_accumulate(dw.tensor, dy.tensor, x.tensor);
@@ -150,7 +150,7 @@ static void test_row_wise_operations_do_not_depend_on_other_rows(void **state)
             position[i] = (i * 37) % 100;
         use_threads(1);
         row_wise_pass(whole.tensor, in.tensor, &norm.tensor, angles.tensor.data, position);
-        for (int threads = 1; threads <= 2; threads++)
+        for (int threads = 1; threads <= TEST_THREADS_MAX; threads++)
             for (int count = 1; count <= 100; count = count * 3 + 1) {
                 use_threads(threads);
                 const int first = 100 - count;
@@ -197,7 +197,7 @@ static void test_cross_entropy_rows_do_not_depend_on_other_rows(void **state)
     RowSlopes slopes = {lse, slope, entropy, slope};
     kernels->cross_entropy_stats(&stats, logits.tensor, target, 0);
     kernels->cross_entropy_backward(gradient.tensor, logits.tensor, &slopes, target, 0);
-    for (int threads = 1; threads <= 2; threads++)
+    for (int threads = 1; threads <= TEST_THREADS_MAX; threads++)
         for (int count = 1; count <= rows; count += 6) {
             use_threads(threads);
             const int first = rows - count;
@@ -280,25 +280,32 @@ static void check_attention_part(const AttentionData *whole, int first, int coun
     buffer_free(&lse);
 }
 
-static const int32_t PACKED[] = {0, 1, 8, 72, 137, 337};
+/* The tables of the tests are theirs, on the stack: where a device has its own memory, that of
+ * globals is none of it. */
+#define PACKED_STARTS                                                                              \
+    {                                                                                              \
+        0, 1, 8, 72, 137, 337                                                                      \
+    }
 enum { PACKED_COUNT = 5, PACKED_ROWS = 337 };
 
 static void test_attention_of_packed_sequences_equals_each_alone(void **state)
 {
     (void)state;
+    const int32_t packed_starts[] = PACKED_STARTS;
     FOR_EACH_DTYPE(dtype)
     {
         AttentionData data = attention_data(dtype, PACKED_ROWS);
-        const SequenceTable packed = {PACKED_COUNT, PACKED, NULL, PACKED, NULL};
+        const SequenceTable packed = {PACKED_COUNT, packed_starts, NULL, packed_starts, NULL};
         use_threads(1);
         attend(data.out.tensor, data.lse.tensor, data.qkv.tensor, &packed, NULL);
-        for (int threads = 1; threads <= 2; threads++) {
+        for (int threads = 1; threads <= TEST_THREADS_MAX; threads++) {
             use_threads(threads);
             check_attention_part(&data, 0, PACKED_ROWS, &packed, NULL, "packed sequences");
             for (int i = 0; i < PACKED_COUNT; i++) {
-                const int32_t alone[] = {0, PACKED[i + 1] - PACKED[i]};
+                const int32_t alone[] = {0, packed_starts[i + 1] - packed_starts[i]};
                 const SequenceTable one = {1, alone, NULL, alone, NULL};
-                check_attention_part(&data, PACKED[i], alone[1], &one, NULL, "sequence alone");
+                check_attention_part(&data, packed_starts[i], alone[1], &one, NULL,
+                                     "sequence alone");
             }
         }
         attention_data_free(&data);
@@ -372,13 +379,14 @@ static void test_attention_in_chunks_equals_the_whole(void **state)
 static void test_attention_decode_in_a_batch_equals_the_whole(void **state)
 {
     (void)state;
+    const int32_t packed_starts[] = PACKED_STARTS;
     FOR_EACH_DTYPE(dtype)
     {
         AttentionData data = attention_data(dtype, PACKED_ROWS);
         const int32_t zeros[PACKED_COUNT] = {0};
-        const SequenceTable packed = {PACKED_COUNT, PACKED, zeros, PACKED, zeros};
+        const SequenceTable packed = {PACKED_COUNT, packed_starts, zeros, packed_starts, zeros};
         PagedData paged;
-        paged_data_init(&paged, dtype, PACKED, PACKED_COUNT);
+        paged_data_init(&paged, dtype, packed_starts, PACKED_COUNT);
         use_threads(2);
         attend(data.out.tensor, data.lse.tensor, data.qkv.tensor, &packed, NULL);
         store(&paged, &data.qkv.tensor, &packed);
@@ -388,18 +396,19 @@ static void test_attention_decode_in_a_batch_equals_the_whole(void **state)
         int32_t starts[PACKED_COUNT + 1] = {0}, first[PACKED_COUNT];
         for (int i = 0; i < PACKED_COUNT; i++) {
             starts[i + 1] = i + 1;
-            first[i] = PACKED[i + 1] - PACKED[i] - 1;
+            first[i] = packed_starts[i + 1] - packed_starts[i] - 1;
             memcpy(rows_of(&last.tensor, i, 1).data,
-                   rows_of(&data.qkv.tensor, PACKED[i + 1] - 1, 1).data, WIDTH * dtype_size(dtype));
+                   rows_of(&data.qkv.tensor, packed_starts[i + 1] - 1, 1).data,
+                   WIDTH * dtype_size(dtype));
         }
         const SequenceTable decode = {PACKED_COUNT, starts, first, starts, first};
-        for (int threads = 1; threads <= 2; threads++) {
+        for (int threads = 1; threads <= TEST_THREADS_MAX; threads++) {
             use_threads(threads);
             attend(out.tensor, lse.tensor, last.tensor, &decode, &paged.pages);
             for (int i = 0; i < PACKED_COUNT; i++) {
                 const Tensor row = rows_of(&out.tensor, i, 1), row_lse = rows_of(&lse.tensor, i, 1);
-                assert_same_rows(&row, &data.out.tensor, PACKED[i + 1] - 1, "decode");
-                assert_same_rows(&row_lse, &data.lse.tensor, PACKED[i + 1] - 1, "decode");
+                assert_same_rows(&row, &data.out.tensor, packed_starts[i + 1] - 1, "decode");
+                assert_same_rows(&row_lse, &data.lse.tensor, packed_starts[i + 1] - 1, "decode");
             }
         }
         Buffer *all[] = {&last, &out, &lse};
@@ -427,10 +436,11 @@ static void attend_backward(Tensor dqkv, const AttentionData *data, int first,
 static void test_attention_gradients_do_not_depend_on_packing_and_threads(void **state)
 {
     (void)state;
+    const int32_t packed_starts[] = PACKED_STARTS;
     FOR_EACH_DTYPE(dtype)
     {
         AttentionData data = attention_data(dtype, PACKED_ROWS);
-        const SequenceTable packed = {PACKED_COUNT, PACKED, NULL, PACKED, NULL};
+        const SequenceTable packed = {PACKED_COUNT, packed_starts, NULL, packed_starts, NULL};
         Buffer whole = buffer_result(dtype, PACKED_ROWS, WIDTH);
         float *lse = mem_calloc(PACKED_ROWS * HEADS, sizeof *lse),
               *part_lse = mem_calloc(PACKED_ROWS * HEADS, sizeof *lse);
@@ -439,21 +449,21 @@ static void test_attention_gradients_do_not_depend_on_packing_and_threads(void *
         for (int i = 0; i < PACKED_ROWS * HEADS; i++)
             lse[i % HEADS * PACKED_ROWS + i / HEADS] = ((float *)data.lse.tensor.data)[i];
         attend_backward(whole.tensor, &data, 0, &packed, lse);
-        for (int threads = 1; threads <= 2; threads++) {
+        for (int threads = 1; threads <= TEST_THREADS_MAX; threads++) {
             use_threads(threads);
             Buffer again = buffer_result(dtype, PACKED_ROWS, WIDTH);
             attend_backward(again.tensor, &data, 0, &packed, lse);
             assert_same_rows(&again.tensor, &whole.tensor, 0, "attention gradients, threads");
             buffer_free(&again);
             for (int i = 0; i < PACKED_COUNT; i++) {
-                const int32_t count = PACKED[i + 1] - PACKED[i], alone[] = {0, count};
+                const int32_t count = packed_starts[i + 1] - packed_starts[i], alone[] = {0, count};
                 const SequenceTable one = {1, alone, NULL, alone, NULL};
                 Buffer part = buffer_result(dtype, count, WIDTH);
                 for (int h = 0; h < HEADS; h++)
-                    memcpy(part_lse + h * count, lse + h * PACKED_ROWS + PACKED[i],
+                    memcpy(part_lse + h * count, lse + h * PACKED_ROWS + packed_starts[i],
                            (size_t)count * sizeof *lse);
-                attend_backward(part.tensor, &data, PACKED[i], &one, part_lse);
-                assert_same_rows(&part.tensor, &whole.tensor, PACKED[i],
+                attend_backward(part.tensor, &data, packed_starts[i], &one, part_lse);
+                assert_same_rows(&part.tensor, &whole.tensor, packed_starts[i],
                                  "attention gradients, alone");
                 buffer_free(&part);
             }
@@ -528,7 +538,7 @@ static void test_rows_are_divided_each_by_its_own(void **state)
     (void)state;
     enum { M = 9, N = 1003 };
     const float divisor[M] = {1.0f, 0.7f, 2.0f, 1.0f, 0.3f, 1.3f, 100.0f, 0.01f, 1.0f};
-    for (int threads = 1; threads <= 2; threads++) {
+    for (int threads = 1; threads <= TEST_THREADS_MAX; threads++) {
         Buffer x = buffer_random(DTYPE_F32, M, N, 31, 3.0);
         use_threads(threads);
         kernels->divide_rows(x.tensor, divisor);

@@ -356,6 +356,7 @@ static bool describe_device(int device, CudaDevice *ret, char *text, size_t size
         status = cudaDeviceGetPCIBusId(found.pci_bus_id, (int)sizeof found.pci_bus_id, device);
     if (status == cudaSuccess) status = cudaSetDevice(device);
     if (status == cudaSuccess) status = cudaMemGetInfo(&available, &total);
+    if (status != cudaSuccess && count_devices(text, size) == 0) return false;
     if (status != cudaSuccess) {
         char what[64];
         (void)cudaGetLastError();

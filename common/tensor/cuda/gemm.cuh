@@ -9,6 +9,7 @@
 #define TROUPE_TENSOR_CUDA_GEMM_CUH
 
 #include "tensor/cuda/device.cuh"
+#include "tensor/cuda/gemm_choice.h"
 
 /* An operand: row i's element r stands at data + i * row + r * step; row or step is 1. */
 typedef struct Operand {
@@ -32,15 +33,6 @@ void cuda_weight_release(Weight *weight);
 void cuda_matmul(Tensor y, Tensor x, const Weight *w);
 void cuda_matmul_dgrad(Tensor dx, Tensor dy, const Weight *w);
 void cuda_matmul_wgrad_accumulate(Tensor dw, Tensor dy, Tensor x);
-
-/* Who multiplies. Changed between whole runs alone: their bits differ. */
-typedef enum {
-    GEMM_LIBRARY, /* cuBLASLt by verified algorithms, gemm_tile where it has none: the default */
-    GEMM_LIBRARY_FIXED, /* the same with one algorithm for every number of rows */
-    GEMM_TILE,          /* gemm_tile alone */
-} GemmChoice;
-
-void gemm_choose(GemmChoice choice);
 
 /* gemm_tile.cu: any shape; every sum in ascending order of r. */
 void gemm_tile(const Product *product);

@@ -1,0 +1,113 @@
+/* Products of Qwen3-0.6B's shapes: whether rows depend on their number, who agrees with whom, and
+ * how fast they are. Prints Markdown; exits 1 when a row depends on others. */
+#include "gpu.cuh"
+
+typedef struct Shape {
+    const char *name;
+    int64_t n, k;
+    DType type, result;
+} Shape;
+
+static const Shape SHAPES[] = {
+    {"qkv", 4096, 1024, DTYPE_BF16, DTYPE_BF16},     {"o", 1024, 2048, DTYPE_BF16, DTYPE_BF16},
+    {"gate_up", 6144, 1024, DTYPE_BF16, DTYPE_BF16}, {"down", 1024, 3072, DTYPE_BF16, DTYPE_BF16},
+    {"head", 151936, 1024, DTYPE_BF16, DTYPE_F32},   {"qkv f32", 4096, 1024, DTYPE_F32, DTYPE_F32},
+    {"down f32", 1024, 3072, DTYPE_F32, DTYPE_F32},  {"odd", 333, 130, DTYPE_BF16, DTYPE_BF16},
+};
+static const char *const CHOICES[] = {"library", "library, fixed", "tile"};
+static const int64_t COUNTS[] = {1,  2,  3,  7,   8,   16,  17,  31,  32,  33,
+                                 63, 64, 65, 100, 128, 129, 200, 256, 257, 511};
+
+#define ROWS 512
+
+typedef void (*Multiply)(Tensor y, Tensor x, const Weight *w);
+
+/* Row counts whose rows differ from the whole's. */
+static int count_differing(Multiply multiply, const Tensor &whole, const Tensor &x, const Weight &w,
+                           const Tensor &part)
+{
+    int differing = 0;
+    for (int64_t count : COUNTS)
+        for (int64_t first : {(int64_t)0, ROWS - count}) {
+            Tensor y = gpu_rows(part, 0, count);
+            multiply(y, gpu_rows(x, first, count), &w);
+            if (gpu_differing(y, gpu_rows(whole, first, count)) > 0) differing++;
+        }
+    return differing;
+}
+
+static int check_shape(const Shape &s)
+{
+    Tensor x = gpu_random(s.type, ROWS, s.k, 1, 1), dy = gpu_random(s.type, ROWS, s.n, 2, 1);
+    Weight w = {gpu_random(s.type, s.n, s.k, 3, 1), NULL};
+    Tensor y[3], dx[3], part = gpu_result(s.result, ROWS, s.n),
+                        dpart = gpu_result(s.type, ROWS, s.k);
+    int failures = 0;
+    for (int choice = 0; choice < 3; choice++) {
+        y[choice] = gpu_result(s.result, ROWS, s.n);
+        dx[choice] = gpu_result(s.type, ROWS, s.k);
+        gemm_choose((GemmChoice)choice);
+        kernels->matmul(y[choice], x, &w);
+        kernels->matmul_dgrad(dx[choice], dy, &w);
+        int forward = count_differing(kernels->matmul, y[choice], x, w, part);
+        int back = count_differing(kernels->matmul_dgrad, dx[choice], dy, w, dpart);
+        int64_t from_library = gpu_differing(y[choice], y[0]);
+        printf("| %s | %s | %s | %s | %.3f %% |\n", s.name, CHOICES[choice],
+               forward == 0 ? "the same" : "**DIFFER**", back == 0 ? "the same" : "**DIFFER**",
+               100.0 * (double)from_library / (double)(ROWS * s.n));
+        failures += forward + back;
+    }
+    for (int choice = 0; choice < 3; choice++) {
+        kernels->free(y[choice].data);
+        kernels->free(dx[choice].data);
+    }
+    void *all[] = {x.data, dy.data, w.plain.data, part.data, dpart.data};
+    for (void *memory : all)
+        kernels->free(memory);
+    return failures;
+}
+
+static void time_shape(const Shape &s, double bandwidth, double rate)
+{
+    const int64_t max = s.n > 100000 ? 2048 : 16384;
+    Tensor x = gpu_random(s.type, max, s.k, 1, 1), y = gpu_result(s.result, max, s.n);
+    Weight w = {gpu_random(s.type, s.n, s.k, 3, 1), NULL};
+    for (int64_t m : {1, 16, 64, 256, 2048, 16384}) {
+        if (m > max) continue;
+        double ms[3], flops = 2.0 * (double)m * (double)s.n * (double)s.k;
+        double bytes = (double)((m + s.n) * s.k) * (double)dtype_size(s.type) +
+                       (double)(m * s.n) * (double)dtype_size(s.result);
+        double limit = std::max(flops / rate, bytes / bandwidth) * 1e3;
+        for (int choice = 0; choice < 3; choice++) {
+            gemm_choose((GemmChoice)choice);
+            ms[choice] =
+                gpu_time([&] { kernels->matmul(gpu_rows(y, 0, m), gpu_rows(x, 0, m), &w); });
+        }
+        printf("| %s | %lld | %.4f | %.4f | %.4f | %.4f | %.0f %% | %.0f |\n", s.name, (long long)m,
+               ms[0], ms[1], ms[2], limit, 100 * limit / ms[0], flops / ms[0] * 1e-9);
+    }
+    void *all[] = {x.data, y.data, w.plain.data};
+    for (void *memory : all)
+        kernels->free(memory);
+}
+
+int main(int argc, char **argv)
+{
+    int failures = 0;
+    gpu_open();
+    double bandwidth = argc > 1 ? atof(argv[1]) * 1e9 : 3.0e12,
+           rate = argc > 2 ? atof(argv[2]) * 1e12 : 8e14;
+    printf(
+        "\n### Rows of products alone and among others (bits), and who agrees with the library\n\n"
+        "| shape | who | matmul rows | dgrad rows | elements unlike the library's "
+        "|\n|---|---|---|---|---|\n");
+    for (const Shape &s : SHAPES)
+        failures += check_shape(s);
+    printf("\n### Times of matmul, ms (limit: %.2f TB/s, %.0f TFLOP/s)\n\n"
+           "| shape | rows | library | fixed | tile | limit | library at | TFLOP/s |\n"
+           "|---|---|---|---|---|---|---|---|\n",
+           bandwidth * 1e-12, rate * 1e-12);
+    for (const Shape &s : SHAPES)
+        if (s.type == DTYPE_BF16) time_shape(s, bandwidth, rate);
+    return failures > 0;
+}

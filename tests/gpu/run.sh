@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# The CUDA backend on a GPU: builds it, checks every operation, and times it, in one call of less than 8 minutes, from a
+# plain copy of the tree on a machine with CUDA's toolkit, cmake, gcc and nothing else. Prints Markdown, the verdict last.
+# usage: tests/gpu/run.sh [--check-only]
+#   BUILD=folder (build-gpu), REPORT=file (build-gpu/report.md), SECONDS_MAX for each program (120)
+# Exits 77 where there is no GPU, 1 when a check failed.
+set -uo pipefail
+cd "$(dirname "$0")/../.." || exit 1
+
+build=${BUILD:-build-gpu} limit=${SECONDS_MAX:-120}
+report=${REPORT:-$build/report.md}
+check_only=no
+case ${1:-} in
+--check-only) check_only=yes ;;
+"") ;;
+*)
+    sed -n '2,6s/^# \{0,1\}//p' "$0"
+    exit 2
+    ;;
+esac
+
+# A driver is not enough: the card must be there.
+if ! ls /dev/nvidia[0-9]* >/dev/null 2>&1 && ! nvidia-smi -L 2>/dev/null | grep -q GPU; then
+    echo "skipped: this machine has no NVIDIA GPU (no /dev/nvidia0, and nvidia-smi lists none)"
+    exit 77
+fi
+nvcc=${CUDACXX:-$(command -v nvcc || ls /usr/local/cuda/bin/nvcc /opt/cuda/bin/nvcc 2>/dev/null | head -1)}
+if [ -z "$nvcc" ]; then
+    echo "skipped: there is no nvcc: set CUDACXX"
+    exit 77
+fi
+
+# cuBLASLt stands beside the toolkit, or where pip puts it.
+lt=$(ls "$(dirname "$nvcc")"/../lib64/libcublasLt.so.?? /usr/lib/x86_64-linux-gnu/libcublasLt.so.?? 2>/dev/null | head -1)
+[ -n "$lt" ] || lt=$(python3 -c 'import glob, site
+for s in site.getsitepackages():
+    print(*glob.glob(s + "/nvidia/*/lib/libcublasLt.so.??"), sep="\n")' 2>/dev/null | head -1)
+[ -z "$lt" ] || export LD_LIBRARY_PATH="$(dirname "$lt")${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+
+mkdir -p "$build"
+begin=$SECONDS failures=0
+summary=()
+: >"$report"
+
+# part NAME COMMAND...: runs it, its output into the report.
+part() {
+    local name=$1 start=$SECONDS code
+    shift
+    timeout "$limit" "$@" 2>&1 | tee -a "$report"
+    code=${PIPESTATUS[0]}
+    if [ "$code" = 0 ]; then
+        summary+=("| $name | passed | $((SECONDS - start)) |")
+    else
+        summary+=("| $name | **failed ($code)** | $((SECONDS - start)) |")
+        failures=$((failures + 1))
+        return 1
+    fi
+}
+
+finish() {
+    {
+        echo
+        echo "| part | | s |"
+        echo "|---|---|---|"
+        printf '%s\n' "${summary[@]}"
+        echo
+        echo "$failures parts failed; $((SECONDS - begin)) s in all"
+    } | tee -a "$report"
+    [ $failures = 0 ]
+    exit
+}
+
+# Machine code of this card alone: the quickest to build.
+sm=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -1 | tr -d .)
+configure() {
+    CUDACXX=$nvcc cmake -S tests/gpu -B "$build" "-DCMAKE_CUDA_ARCHITECTURES=${sm:-90}-real" &&
+        cmake --build "$build" -j "$(nproc)"
+}
+limit=240 part build configure >"$build/build.log" || { tail -40 "$build/build.log" && finish; }
+
+for gemm in library tile; do
+    for test in test_kernels test_kernel_rows; do
+        part "$test ($gemm)" env CUDA_LAUNCH_BLOCKING=1 "$build/bin/$test" $gemm
+    done
+done
+
+if [ $check_only = no ]; then
+    part op_times "$build/bin/op_times"
+fi
+ceilings=$(sed -n 's/^ceilings: \([0-9.]* [0-9.]*\).*/\1/p' "$report" | head -1)
+# shellcheck disable=SC2086
+part gemm_rows "$build/bin/gemm_rows" $ceilings
+
+finish
