@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The CUDA backend on a GPU: builds it, checks every operation, and times it, in one call of less than 8 minutes, from a
-# plain copy of the tree on a machine with CUDA's toolkit, cmake, gcc and nothing else. Prints Markdown, the verdict last.
+# The CUDA backend on a GPU: builds it, checks every operation, and times it, in one call of less than 8 minutes, from
+# a plain copy of the tree on a machine with CUDA's toolkit, cmake, gcc and nothing else. Prints Markdown, the verdict
+# last.
 # usage: tests/gpu/run.sh [--check-only]
 #   BUILD=folder (build-gpu), REPORT=file (build-gpu/report.md), SECONDS_MAX for each program (120)
 # Exits 77 where there is no GPU, 1 when a check failed.
@@ -14,7 +15,7 @@ case ${1:-} in
 --check-only) check_only=yes ;;
 "") ;;
 *)
-    sed -n '2,6s/^# \{0,1\}//p' "$0"
+    sed -n '2,7s/^# \{0,1\}//p' "$0"
     exit 2
     ;;
 esac
@@ -31,7 +32,7 @@ if [ -z "$nvcc" ]; then
 fi
 
 # cuBLASLt stands beside the toolkit, or where pip puts it.
-lt=$(ls "$(dirname "$nvcc")"/../lib64/libcublasLt.so.?? /usr/lib/x86_64-linux-gnu/libcublasLt.so.?? 2>/dev/null | head -1)
+lt=$(ls "$(dirname "$nvcc")"/../lib64/libcublasLt.so.?? /usr/lib/*/libcublasLt.so.?? 2>/dev/null | head -1)
 [ -n "$lt" ] || lt=$(python3 -c 'import glob, site
 for s in site.getsitepackages():
     print(*glob.glob(s + "/nvidia/*/lib/libcublasLt.so.??"), sep="\n")' 2>/dev/null | head -1)

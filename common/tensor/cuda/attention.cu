@@ -9,7 +9,7 @@
  * the query, columns for the sum of values. */
 #include <math.h>
 
-#include "tensor/cuda/kv_pages.cuh"
+#include "tensor/cuda/attention.cuh"
 #include "tensor/cuda/ops.cuh"
 #include "tensor/cuda/warp.cuh"
 
@@ -19,37 +19,10 @@
 #define COLUMNS_MAX  (HEAD_DIM_MAX / WARP) /* of a lane */
 #define KEYS_OF_LANE (KV_PAGE / WARP)
 
-/* What a call works on. Rows of a sequence and kv head are numbered query by query, the group's
- * heads of one after the other. */
-struct Attention {
-    AttentionShape shape;
-    SequenceTable sequences;
-    KvPages pages; /* memory NULL: keys and values are the batch's */
-    int group;     /* query heads of a kv head */
-    int64_t total; /* rows of the batch */
-};
-
 /* One row's sums so far. */
 struct RowState {
     float max, sum, out[COLUMNS_MAX];
 };
-
-struct RowPlace {
-    int64_t query; /* row of the batch */
-    int64_t position;
-    int head;
-};
-
-__device__ __forceinline__ RowPlace place_of(const Attention &a, int sequence, int kv_head,
-                                             int64_t row)
-{
-    RowPlace place;
-    int64_t first = a.sequences.first_position != NULL ? a.sequences.first_position[sequence] : 0;
-    place.query = a.sequences.cu_seqlens[sequence] + row / a.group;
-    place.position = first + row / a.group;
-    place.head = kv_head * a.group + (int)(row % a.group);
-    return place;
-}
 
 /* Keys and values at positions [begin, begin + count) in f32: [KV_PAGE, stride]. The whole block
  * calls. */
@@ -193,6 +166,11 @@ void cuda_attention(void *out, float *lse, DType dtype, const void *q, const voi
     if (pages != NULL) a.pages = *pages;
     a.group = shape->num_heads / shape->num_kv_heads;
     a.total = sequences->host_cu_seqlens[sequences->num_sequences];
+    if (dtype == DTYPE_BF16 && attention_mma_fits(shape)) {
+        attention_mma((Bf16 *)out, lse, (const Bf16 *)q, (const Bf16 *)k, (const Bf16 *)v, a,
+                      longest);
+        return;
+    }
     dim3 grid((unsigned)sequences->num_sequences, (unsigned)ceil_div(longest * a.group, ROWS),
               (unsigned)shape->num_kv_heads);
     size_t floats = (size_t)(2 * KV_PAGE * (dim + 1) + ROWS * dim + WARPS * KV_PAGE);

@@ -38,8 +38,11 @@ cudaStream_t cuda_stream(void);
                                     cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes)),    \
                #kernel)
 
+#define UNROLL _Pragma("unroll")
+
 #else
 #include "tensor/cuda/on_host.h"
+#define UNROLL
 #endif
 
 /* Memory of the calling thread for the use of one kernel after the other, at least `bytes`, of

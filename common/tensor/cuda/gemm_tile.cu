@@ -51,7 +51,8 @@ __device__ __forceinline__ void load_packs(T *tile, int stride, const Operand &f
     }
 }
 
-template <typename T> struct __align__(PACK_BYTES) Tiles {
+template <typename T> struct __align__(PACK_BYTES) Tiles
+{
     static const int stride =
         STEP + pack_count<T>(); /* rows begin in other banks, and with packs */
     T a[TILE * stride], b[TILE * stride];

@@ -25,6 +25,42 @@ __device__ __forceinline__ void mma_bf16(float c[4], const uint32_t a[4], const 
 #endif
 }
 
+/* ---- operands from shared memory, two instructions' at once; rows begin with packs ---- */
+
+/* A block of 16 rows and 16 columns: r[0] and r[1] are b of its rows 0 to 7, r[2] and r[3] of 8
+ * to 15. */
+__device__ __forceinline__ void mma_load_rows(uint32_t r[4], const Bf16 *block, int stride)
+{
+    int lane = (int)threadIdx.x % WARP;
+#ifdef __CUDACC__
+    const Bf16 *row = block + (lane % 8 + lane / 16 * 8) * stride + lane / 8 % 2 * 8;
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"((uint32_t)__cvta_generic_to_shared(row)));
+#else
+    for (int i = 0; i < 4; i++)
+        memcpy(&r[i], block + (lane / 4 + i / 2 * 8) * stride + lane % 4 * 2 + i % 2 * 8,
+               sizeof r[i]);
+#endif
+}
+
+/* The same of a block that stands the other way round, [column, row]. */
+__device__ __forceinline__ void mma_load_columns(uint32_t r[4], const Bf16 *block, int stride)
+{
+    int lane = (int)threadIdx.x % WARP;
+#ifdef __CUDACC__
+    const Bf16 *row = block + lane % 16 * stride + lane / 16 * 8;
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"((uint32_t)__cvta_generic_to_shared(row)));
+#else
+    for (int i = 0; i < 4; i++) {
+        const Bf16 *at = block + (lane % 4 * 2 + i % 2 * 8) * stride + lane / 4 + i / 2 * 8;
+        r[i] = (uint32_t)at[0].bits | (uint32_t)at[stride].bits << 16;
+    }
+#endif
+}
+
 /* Two neighbours as one word, the first in its lower half. */
 __device__ __forceinline__ uint32_t pair_at(const Bf16 *at)
 {

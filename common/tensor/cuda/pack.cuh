@@ -28,6 +28,35 @@ template <typename T> __device__ __forceinline__ void pack_store(T *to, const Pa
     *(Pack<T> *)to = pack;
 }
 
+/* The same from global to shared memory without the thread's waiting: what has been asked for up to
+ * a copies_commit is there for it behind copies_wait, but for the last `pending` commits, and for
+ * the block behind a barrier. */
+template <typename T> __device__ __forceinline__ void pack_copy_async(T *to_shared, const T *from)
+{
+#ifdef __CUDACC__
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
+                     (uint32_t)__cvta_generic_to_shared(to_shared)),
+                 "l"(from)
+                 : "memory");
+#else
+    pack_store(to_shared, pack_load(from));
+#endif
+}
+
+__device__ __forceinline__ void copies_commit()
+{
+#ifdef __CUDACC__
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+
+template <int pending> __device__ __forceinline__ void copies_wait()
+{
+#ifdef __CUDACC__
+    asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
+#endif
+}
+
 static inline bool is_packed(const void *pointer)
 {
     return (uintptr_t)pointer % PACK_BYTES == 0;

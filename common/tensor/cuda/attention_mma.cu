@@ -1,0 +1,279 @@
+/* Causal grouped-query attention forward by tensor cores (Dao 2023, FlashAttention-2, section 3):
+ * bf16, heads of 32, 64 or 128.
+ *
+ * A block has ROWS rows of one kv head, numbered as in attention.cu, a warp MMA_M of them. Keys
+ * come in tiles of KV_PAGE positions from the sequence's first on, one tile on its way while the
+ * other is used. Beyond a row's own position its weights are 0, and products with them leave its
+ * sums as they are: so what a row becomes depends on its own tiles, not on how far its neighbours
+ * see. (A sum of -0 would become +0 that way, which is why results are +0 when they are zero.)
+ * Weights are rounded to bf16 for their product with the values, as every kernel of this kind does;
+ * their sum is of the unrounded ones. */
+#include <math.h>
+
+#include "tensor/cuda/attention.cuh"
+#include "tensor/cuda/mma.cuh"
+#include "tensor/cuda/ops.cuh"
+#include "tensor/cuda/pack.cuh"
+
+#define WARPS   4
+#define THREADS (WARPS * WARP)
+#define ROWS    (WARPS * MMA_M)
+#define STAGES  2
+#define LOG2_E  1.4426950408889634f
+#define LN_2    0.6931471805599453f
+
+/* Rows of shared memory: their beginnings lie in different banks. */
+template <int DIM> __host__ __device__ constexpr int stride_of()
+{
+    return DIM + 8;
+}
+
+/* A lane's part of two rows, g and g + 8 of the warp's: columns 2t and 2t + 1 of every MMA_N. `sum`
+ * is of the lane's own keys. */
+template <int DIM> struct RowSums {
+    float max[2], sum[2];
+    float out[DIM / MMA_N][4];
+};
+
+/* Where a tile's keys stand in memory, and their values. */
+struct TilePlace {
+    const Bf16 *keys, *values;
+    int64_t key_stride, value_stride;
+    int count; /* what lies beyond is zeros */
+};
+
+__device__ __forceinline__ TilePlace tile_place(const Attention &a, const Bf16 *k, const Bf16 *v,
+                                                int sequence, int kv_head, int64_t begin,
+                                                int64_t end)
+{
+    TilePlace place;
+    int dim = a.shape.head_dim;
+    place.count = end - begin < KV_PAGE ? (int)(end - begin) : KV_PAGE;
+    if (a.pages.memory != NULL) {
+        place.keys = page_key<Bf16>(a.pages, sequence, begin, kv_head, dim);
+        place.values = place.keys + page_half(a.shape.num_kv_heads, dim);
+        place.key_stride = place.value_stride = dim;
+    } else {
+        int64_t row = a.sequences.cu_seqlens[sequence] + begin;
+        place.keys = k + row * a.shape.k_stride + (int64_t)kv_head * dim;
+        place.values = v + row * a.shape.v_stride + (int64_t)kv_head * dim;
+        place.key_stride = a.shape.k_stride;
+        place.value_stride = a.shape.v_stride;
+    }
+    return place;
+}
+
+/* The whole block calls. */
+template <int DIM>
+__device__ __forceinline__ void load_tile(Bf16 *keys, Bf16 *values, const TilePlace &from)
+{
+    const int packs = DIM / pack_count<Bf16>(), stride = stride_of<DIM>();
+    for (int i = (int)threadIdx.x; i < KV_PAGE * packs; i += THREADS) {
+        int at = i / packs, j = i % packs * pack_count<Bf16>();
+        if (at < from.count) {
+            pack_copy_async(keys + at * stride + j, from.keys + at * from.key_stride + j);
+            pack_copy_async(values + at * stride + j, from.values + at * from.value_stride + j);
+        } else {
+            pack_store(keys + at * stride + j, Pack<Bf16>{});
+            pack_store(values + at * stride + j, Pack<Bf16>{});
+        }
+    }
+}
+
+/* score[KV_PAGE / MMA_N]: the rows' products with the tile's keys. */
+template <int DIM>
+__device__ __forceinline__ void multiply_keys(float score[][4], const uint32_t query[][4],
+                                              const Bf16 *keys)
+{
+    const int stride = stride_of<DIM>();
+    UNROLL
+    for (int j = 0; j < KV_PAGE / 16; j++)
+        UNROLL
+    for (int d = 0; d < DIM / MMA_K; d++) {
+        uint32_t pair[4];
+        mma_load_rows(pair, keys + j * 16 * stride + d * MMA_K, stride);
+        mma_bf16(score[2 * j], query[d], pair);
+        mma_bf16(score[2 * j + 1], query[d], pair + 2);
+    }
+}
+
+/* Scores become weights relative to the rows' new maxima, and the sums so far with them. `seen`:
+ * how many of the tile's keys each of the lane's rows sees. */
+template <int DIM>
+__device__ __forceinline__ void weigh(RowSums<DIM> *sums, float score[][4], const int seen[2],
+                                      float scale)
+{
+    int t = (int)threadIdx.x % 4;
+    UNROLL
+    for (int h = 0; h < 2; h++) {
+        float best = -INFINITY;
+        UNROLL
+        for (int i = 0; i < KV_PAGE / MMA_N * 2; i++) {
+            float *x = &score[i / 2][2 * h + i % 2];
+            *x = i / 2 * MMA_N + 2 * t + i % 2 < seen[h] ? *x * scale : -INFINITY;
+            best = fmaxf(best, *x);
+        }
+        best = fmaxf(best, __shfl_xor_sync(0xFFFFFFFFu, best, 1));
+        best = fmaxf(best, __shfl_xor_sync(0xFFFFFFFFu, best, 2));
+        float max = fmaxf(sums->max[h], best), keep = exp2f(sums->max[h] - max), sum = 0.0f;
+        UNROLL
+        for (int i = 0; i < KV_PAGE / MMA_N * 2; i++) {
+            float *x = &score[i / 2][2 * h + i % 2];
+            *x = exp2f(*x - max);
+            sum += *x;
+        }
+        sums->max[h] = max;
+        sums->sum[h] = sums->sum[h] * keep + sum;
+        UNROLL
+        for (int c = 0; c < DIM / MMA_N; c++) {
+            sums->out[c][2 * h] *= keep;
+            sums->out[c][2 * h + 1] *= keep;
+        }
+    }
+}
+
+template <int DIM>
+__device__ __forceinline__ void add_values(RowSums<DIM> *sums, const float weight[][4],
+                                           const Bf16 *values)
+{
+    const int stride = stride_of<DIM>();
+    UNROLL
+    for (int k = 0; k < KV_PAGE / MMA_K; k++) {
+        const float *low = weight[2 * k], *high = weight[2 * k + 1];
+        uint32_t rows[4] = {pair_of(low[0], low[1]), pair_of(low[2], low[3]),
+                            pair_of(high[0], high[1]), pair_of(high[2], high[3])};
+        UNROLL
+        for (int c = 0; c < DIM / 16; c++) {
+            uint32_t pair[4];
+            mma_load_columns(pair, values + k * MMA_K * stride + c * 16, stride);
+            mma_bf16(sums->out[2 * c], rows, pair);
+            mma_bf16(sums->out[2 * c + 1], rows, pair + 2);
+        }
+    }
+}
+
+template <int DIM>
+__device__ __forceinline__ void finish_rows(Bf16 *out, float *lse, const Attention &a,
+                                            const RowSums<DIM> &sums, const RowPlace place[2],
+                                            const bool inside[2])
+{
+    int t = (int)threadIdx.x % 4;
+    UNROLL
+    for (int h = 0; h < 2; h++) {
+        float sum = sums.sum[h];
+        sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 1);
+        sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 2);
+        if (!inside[h]) continue;
+        Bf16 *to = out + place[h].query * a.shape.out_stride + (int64_t)place[h].head * DIM + 2 * t;
+        UNROLL
+        for (int c = 0; c < DIM / MMA_N; c++)
+            *(uint32_t *)(to + c * MMA_N) =
+                pair_of(sums.out[c][2 * h] / sum + 0.0f, sums.out[c][2 * h + 1] / sum + 0.0f);
+        if (lse != NULL && t == 0)
+            lse[(int64_t)place[h].head * a.total + place[h].query] = sums.max[h] * LN_2 + logf(sum);
+    }
+}
+
+/* Words 2t of rows g and g + 8 of the warp's queries, for every MMA_K columns. */
+template <int DIM>
+__device__ __forceinline__ void load_queries(uint32_t query[][4], const Bf16 *q, const Attention &a,
+                                             const RowPlace place[2])
+{
+    int t = (int)threadIdx.x % 4;
+    UNROLL
+    for (int i = 0; i < 4; i++) {
+        const RowPlace &row = place[i % 2];
+        const Bf16 *from =
+            q + row.query * a.shape.q_stride + (int64_t)row.head * DIM + 2 * t + i / 2 * 8;
+        UNROLL
+        for (int d = 0; d < DIM / MMA_K; d++)
+            query[d][i] = pair_at(from + d * MMA_K);
+    }
+}
+
+/* blockIdx: tile of a sequence's rows, those that see most first; sequence; kv head. */
+template <int DIM>
+__global__ void __launch_bounds__(THREADS)
+    attention_mma_kernel(Bf16 *out, float *lse, const Bf16 *q, const Bf16 *k, const Bf16 *v,
+                         Attention a)
+{
+    SHARED_BYTES(shared);
+    const int tile_elements = KV_PAGE * stride_of<DIM>();
+    Bf16 *tiles = (Bf16 *)shared; /* [STAGES, 2, KV_PAGE, stride] */
+    int sequence = (int)blockIdx.y, kv_head = (int)blockIdx.z;
+    int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
+    int64_t length = a.sequences.cu_seqlens[sequence + 1] - a.sequences.cu_seqlens[sequence];
+    int64_t rows = length * a.group, first = (int64_t)(gridDim.x - 1 - blockIdx.x) * ROWS;
+    if (first >= rows) return;
+    RowPlace place[2];
+    bool inside[2];
+    for (int h = 0; h < 2; h++) { /* rows beyond the last one are copies of it */
+        int64_t row = first + warp * MMA_M + lane / 4 + h * 8;
+        inside[h] = row < rows;
+        place[h] = place_of(a, sequence, kv_head, inside[h] ? row : rows - 1);
+    }
+    uint32_t query[DIM / MMA_K][4];
+    load_queries<DIM>(query, q, a, place);
+    RowSums<DIM> sums = {};
+    sums.max[0] = sums.max[1] = -INFINITY;
+    int64_t last_row = first + ROWS < rows ? first + ROWS - 1 : rows - 1;
+    int64_t end = place_of(a, sequence, kv_head, last_row).position + 1;
+    load_tile<DIM>(tiles, tiles + tile_elements, tile_place(a, k, v, sequence, kv_head, 0, end));
+    copies_commit();
+    for (int64_t begin = 0; begin < end; begin += KV_PAGE) {
+        Bf16 *keys = tiles + begin / KV_PAGE % STAGES * 2 * tile_elements;
+        if (begin + KV_PAGE < end) {
+            Bf16 *next = tiles + (begin / KV_PAGE + 1) % STAGES * 2 * tile_elements;
+            load_tile<DIM>(next, next + tile_elements,
+                           tile_place(a, k, v, sequence, kv_head, begin + KV_PAGE, end));
+        }
+        copies_commit();
+        copies_wait<1>();
+        __syncthreads();
+        float score[KV_PAGE / MMA_N][4] = {};
+        int64_t ahead[2] = {place[0].position + 1 - begin, place[1].position + 1 - begin};
+        int seen[2] = {ahead[0] < KV_PAGE ? (int)ahead[0] : KV_PAGE,
+                       ahead[1] < KV_PAGE ? (int)ahead[1] : KV_PAGE};
+        multiply_keys<DIM>(score, query, keys);
+        weigh<DIM>(&sums, score, seen, a.shape.scale * LOG2_E);
+        add_values<DIM>(&sums, score, keys + tile_elements);
+        __syncthreads();
+    }
+    finish_rows<DIM>(out, lse, a, sums, place, inside);
+}
+
+bool attention_mma_fits(const AttentionShape *shape)
+{
+    int dim = shape->head_dim, packed = pack_count<Bf16>();
+    return (dim == 32 || dim == 64 || dim == 128) && shape->q_stride % packed == 0 &&
+           shape->k_stride % packed == 0 && shape->v_stride % packed == 0 &&
+           shape->out_stride % packed == 0;
+}
+
+template <int DIM>
+static void launch(Bf16 *out, float *lse, const Bf16 *q, const Bf16 *k, const Bf16 *v,
+                   const Attention &a, int64_t longest)
+{
+    size_t bytes = (size_t)(STAGES * 2 * KV_PAGE * stride_of<DIM>()) * sizeof(Bf16);
+    dim3 grid((unsigned)ceil_div(longest * a.group, ROWS), (unsigned)a.sequences.num_sequences,
+              (unsigned)a.shape.num_kv_heads);
+    ALLOW_SHARED(attention_mma_kernel<DIM>, bytes);
+    LAUNCH(attention_mma_kernel<DIM>, grid, THREADS, bytes, out, lse, q, k, v, a);
+}
+
+void attention_mma(Bf16 *out, float *lse, const Bf16 *q, const Bf16 *k, const Bf16 *v,
+                   const Attention &a, int64_t longest)
+{
+    /* Whether they fit may not decide who computes: a row's bits would depend on where it lies. */
+    CHECK(is_packed(q) && is_packed(k) && is_packed(v) && is_packed(out));
+    switch (a.shape.head_dim) {
+    case 32:
+        launch<32>(out, lse, q, k, v, a, longest);
+        break;
+    case 64:
+        launch<64>(out, lse, q, k, v, a, longest);
+        break;
+    default:
+        launch<128>(out, lse, q, k, v, a, longest);
+    }
+}
