@@ -1,5 +1,6 @@
 /* The operations a device offers: one constant table, KernelTable, filled by the CPU backend (cpu/) and
- * later by the CUDA backend. Above this table nothing knows what it runs on.
+ * by the CUDA backend (cuda/, in a library of its own: cuda/library.h). Above this table nothing knows
+ * what it runs on.
  *
  * WHOSE MEMORY. Every pointer a kernel takes, Tensor.data included, is to device memory: what `alloc` gave,
  * and places within it. Only what is called `host_...` is ordinary memory, read before the call returns.
@@ -21,7 +22,12 @@
  * Kernels do not fail: shapes and types are CHECKed. They may use the device's worker threads inside. CPU:
  * any number of threads may call them at once (ranks that live in one process, weights that are prepared
  * beside a forward pass), each with worker threads and scratch memory of its own; a Weight is prepared,
- * released, and used for dgrad by one thread at a time, and nobody else uses it meanwhile. */
+ * released, and used for dgrad by one thread at a time, and nobody else uses it meanwhile. CUDA: any number
+ * of threads too, on the one device that the process has opened; their kernels run one after the other in
+ * the order of all calls, so that what threads arrange among themselves holds on the device as well. A
+ * matrix begins where one of its rows could begin: at 16 bytes, or at the largest power of two below that
+ * divides a row's bytes. A kernel that cannot run (memory, a lost device) stops the process with its name,
+ * the device and CUDA's words. docs/cuda.md says what is whose and why rows stay what they are. */
 #ifndef TROUPE_TENSOR_KERNELS_H
 #define TROUPE_TENSOR_KERNELS_H
 
@@ -129,7 +135,7 @@ typedef struct AdamWParams {
 } AdamWParams;
 
 typedef struct KernelTable {
-    const char *name; /* "cpu" */
+    const char *name; /* "cpu", "cuda" */
 
     /* ---- memory ---- */
     bool host_memory;             /* device memory is ordinary memory */
