@@ -1,4 +1,4 @@
-/* What the forward kernels of attention share. */
+/* What the kernels of attention share. */
 #ifndef TROUPE_TENSOR_CUDA_ATTENTION_CUH
 #define TROUPE_TENSOR_CUDA_ATTENTION_CUH
 
@@ -31,9 +31,22 @@ __device__ __forceinline__ RowPlace place_of(const Attention &a, int sequence, i
     return place;
 }
 
+/* What a backward pass works on: whole sequences. */
+struct Backward {
+    AttentionShape shape;
+    const int32_t *cu_seqlens;
+    int group;
+    int64_t total;            /* rows of the batch */
+    const float *lse, *delta; /* [num_heads, total]; delta: of each row's dout and out */
+};
+
 /* attention_mma.cu: by tensor cores. Which heads it takes depends on their shape alone. */
 bool attention_mma_fits(const AttentionShape *shape);
 void attention_mma(Bf16 *out, float *lse, const Bf16 *q, const Bf16 *k, const Bf16 *v,
                    const Attention &a, int64_t longest);
+/* attention_backward_mma.cu: of the same heads. dq, dk and dv have the strides of q, k and v. */
+void attention_backward_mma(Bf16 *dq, Bf16 *dk, Bf16 *dv, const Bf16 *dout, const Bf16 *q,
+                            const Bf16 *k, const Bf16 *v, const Backward &b, int64_t longest,
+                            int num_sequences);
 
 #endif

@@ -1,9 +1,10 @@
 /* The gradient of causal grouped-query attention over packed whole sequences (Dao et al. 2022,
- * algorithm 4), in two passes, so that nothing is added by two blocks: one over keys, which walks
- * through the queries that see them in ascending order, and one over queries, which walks through
- * the keys. */
+ * algorithm 4), of f32, and of heads that attention_backward_mma.cu does not take: in two passes,
+ * so that nothing is added by two blocks: one over keys, which walks through the queries that see
+ * them in ascending order, and one over queries, which walks through the keys. */
 #include <math.h>
 
+#include "tensor/cuda/attention.cuh"
 #include "tensor/cuda/ops.cuh"
 #include "tensor/cuda/warp.cuh"
 
@@ -12,14 +13,6 @@
 #define TILE         32 /* of the other side: one a lane */
 #define HEAD_DIM_MAX 256
 #define COLUMNS_MAX  (HEAD_DIM_MAX / WARP)
-
-struct Backward {
-    AttentionShape shape;
-    const int32_t *cu_seqlens;
-    int group;
-    int64_t total;            /* rows of the batch */
-    const float *lse, *delta; /* [num_heads, total]; delta: of each row's dout and out */
-};
 
 /* ---- delta ---- */
 
@@ -223,6 +216,28 @@ static int64_t longest_of(const SequenceTable *sequences)
     return longest;
 }
 
+static void run_passes(void *dq, void *dk, void *dv, DType dtype, const void *dout, const void *q,
+                       const void *k, const void *v, const Backward &b, int64_t longest,
+                       int num_sequences)
+{
+    unsigned count = (unsigned)num_sequences, heads = (unsigned)b.shape.num_kv_heads;
+    int dim = b.shape.head_dim;
+    dim3 keys(count, (unsigned)ceil_div(longest, ROWS), heads);
+    dim3 queries(count, (unsigned)ceil_div(longest * b.group, ROWS), heads);
+    size_t keys_bytes =
+        (size_t)((2 * ROWS + 2 * TILE) * (dim + 1) + WARPS * 2 * TILE) * sizeof(float);
+    size_t queries_bytes =
+        (size_t)(2 * TILE * (dim + 1) + 2 * ROWS * dim + WARPS * TILE) * sizeof(float);
+    DISPATCH(dtype, T, {
+        ALLOW_SHARED(keys_kernel<T>, keys_bytes);
+        ALLOW_SHARED(queries_kernel<T>, queries_bytes);
+        LAUNCH(keys_kernel<T>, keys, WARPS * WARP, keys_bytes, (T *)dk, (T *)dv, (const T *)dout,
+               (const T *)q, (const T *)k, (const T *)v, b);
+        LAUNCH(queries_kernel<T>, queries, WARPS * WARP, queries_bytes, (T *)dq, (const T *)dout,
+               (const T *)q, (const T *)k, (const T *)v, b);
+    });
+}
+
 void cuda_attention_backward(void *dq, void *dk, void *dv, DType dtype, const void *dout,
                              const void *q, const void *k, const void *v, const void *out,
                              const float *lse, const AttentionShape *shape,
@@ -240,22 +255,15 @@ void cuda_attention_backward(void *dq, void *dk, void *dv, DType dtype, const vo
     b.lse = lse;
     float *delta = (float *)cuda_scratch((size_t)(b.total * shape->num_heads) * sizeof *delta);
     b.delta = delta;
-    unsigned count = (unsigned)sequences->num_sequences, heads = (unsigned)shape->num_kv_heads;
     dim3 rows((unsigned)ceil_div(b.total, WARPS), (unsigned)shape->num_heads);
-    dim3 keys(count, (unsigned)ceil_div(longest, ROWS), heads);
-    dim3 queries(count, (unsigned)ceil_div(longest * b.group, ROWS), heads);
-    size_t keys_bytes =
-        (size_t)((2 * ROWS + 2 * TILE) * (dim + 1) + WARPS * 2 * TILE) * sizeof(float);
-    size_t queries_bytes =
-        (size_t)(2 * TILE * (dim + 1) + 2 * ROWS * dim + WARPS * TILE) * sizeof(float);
     DISPATCH(dtype, T, {
-        ALLOW_SHARED(keys_kernel<T>, keys_bytes);
-        ALLOW_SHARED(queries_kernel<T>, queries_bytes);
         LAUNCH(delta_kernel<T>, rows, WARPS * WARP, 0, delta, (const T *)dout, (const T *)out,
                *shape, b.total);
-        LAUNCH(keys_kernel<T>, keys, WARPS * WARP, keys_bytes, (T *)dk, (T *)dv, (const T *)dout,
-               (const T *)q, (const T *)k, (const T *)v, b);
-        LAUNCH(queries_kernel<T>, queries, WARPS * WARP, queries_bytes, (T *)dq, (const T *)dout,
-               (const T *)q, (const T *)k, (const T *)v, b);
     });
+    if (dtype == DTYPE_BF16 && attention_mma_fits(shape))
+        attention_backward_mma((Bf16 *)dq, (Bf16 *)dk, (Bf16 *)dv, (const Bf16 *)dout,
+                               (const Bf16 *)q, (const Bf16 *)k, (const Bf16 *)v, b, longest,
+                               sequences->num_sequences);
+    else
+        run_passes(dq, dk, dv, dtype, dout, q, k, v, b, longest, sequences->num_sequences);
 }

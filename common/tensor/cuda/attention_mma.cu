@@ -1,32 +1,17 @@
 /* Causal grouped-query attention forward by tensor cores (Dao 2023, FlashAttention-2, section 3):
  * bf16, heads of 32, 64 or 128.
  *
- * A block has ROWS rows of one kv head, numbered as in attention.cu, a warp MMA_M of them. Keys
- * come in tiles of KV_PAGE positions from the sequence's first on, one tile on its way while the
- * other is used. Beyond a row's own position its weights are 0, and products with them leave its
- * sums as they are: so what a row becomes depends on its own tiles, not on how far its neighbours
- * see. (A sum of -0 would become +0 that way, which is why results are +0 when they are zero.)
- * Weights are rounded to bf16 for their product with the values, as every kernel of this kind does;
- * their sum is of the unrounded ones. */
-#include <math.h>
-
-#include "tensor/cuda/attention.cuh"
-#include "tensor/cuda/mma.cuh"
+ * A block has ATTENTION_ROWS rows of one kv head, numbered as in attention.cu, a warp MMA_M of
+ * them. Keys come in tiles of KV_PAGE positions from the sequence's first on, one tile on its way
+ * while the other is used. Beyond a row's own position its weights are 0, and products with them
+ * leave its sums as they are: so what a row becomes depends on its own tiles, not on how far its
+ * neighbours see. (A sum of -0 would become +0 that way, which is why results are +0 when they are
+ * zero.) Weights are rounded to bf16 for their product with the values, as every kernel of this
+ * kind does; their sum is of the unrounded ones. */
+#include "tensor/cuda/attention_mma.cuh"
 #include "tensor/cuda/ops.cuh"
-#include "tensor/cuda/pack.cuh"
 
-#define WARPS   4
-#define THREADS (WARPS * WARP)
-#define ROWS    (WARPS * MMA_M)
-#define STAGES  2
-#define LOG2_E  1.4426950408889634f
-#define LN_2    0.6931471805599453f
-
-/* Rows of shared memory: their beginnings lie in different banks. */
-template <int DIM> __host__ __device__ constexpr int stride_of()
-{
-    return DIM + 8;
-}
+#define STAGES 2
 
 /* A lane's part of two rows, g and g + 8 of the warp's: columns 2t and 2t + 1 of every MMA_N. `sum`
  * is of the lane's own keys. */
@@ -35,66 +20,28 @@ template <int DIM> struct RowSums {
     float out[DIM / MMA_N][4];
 };
 
-/* Where a tile's keys stand in memory, and their values. */
-struct TilePlace {
-    const Bf16 *keys, *values;
-    int64_t key_stride, value_stride;
-    int count; /* what lies beyond is zeros */
-};
-
-__device__ __forceinline__ TilePlace tile_place(const Attention &a, const Bf16 *k, const Bf16 *v,
-                                                int sequence, int kv_head, int64_t begin,
-                                                int64_t end)
+/* Keys [begin, end) of a sequence and their values, as far as they fill a tile. */
+template <int DIM>
+__device__ __forceinline__ void load_keys(Bf16 *keys, const Attention &a, const Bf16 *k,
+                                          const Bf16 *v, int sequence, int kv_head, int64_t begin,
+                                          int64_t end)
 {
-    TilePlace place;
-    int dim = a.shape.head_dim;
-    place.count = end - begin < KV_PAGE ? (int)(end - begin) : KV_PAGE;
+    const Bf16 *key, *value;
+    int64_t key_stride = DIM, value_stride = DIM;
+    int count = end - begin < KV_PAGE ? (int)(end - begin) : KV_PAGE;
     if (a.pages.memory != NULL) {
-        place.keys = page_key<Bf16>(a.pages, sequence, begin, kv_head, dim);
-        place.values = place.keys + page_half(a.shape.num_kv_heads, dim);
-        place.key_stride = place.value_stride = dim;
+        key = page_key<Bf16>(a.pages, sequence, begin, kv_head, DIM);
+        value = key + page_half(a.shape.num_kv_heads, DIM);
     } else {
         int64_t row = a.sequences.cu_seqlens[sequence] + begin;
-        place.keys = k + row * a.shape.k_stride + (int64_t)kv_head * dim;
-        place.values = v + row * a.shape.v_stride + (int64_t)kv_head * dim;
-        place.key_stride = a.shape.k_stride;
-        place.value_stride = a.shape.v_stride;
+        key_stride = a.shape.k_stride;
+        value_stride = a.shape.v_stride;
+        key = k + row * key_stride + (int64_t)kv_head * DIM;
+        value = v + row * value_stride + (int64_t)kv_head * DIM;
     }
-    return place;
-}
-
-/* The whole block calls. */
-template <int DIM>
-__device__ __forceinline__ void load_tile(Bf16 *keys, Bf16 *values, const TilePlace &from)
-{
-    const int packs = DIM / pack_count<Bf16>(), stride = stride_of<DIM>();
-    for (int i = (int)threadIdx.x; i < KV_PAGE * packs; i += THREADS) {
-        int at = i / packs, j = i % packs * pack_count<Bf16>();
-        if (at < from.count) {
-            pack_copy_async(keys + at * stride + j, from.keys + at * from.key_stride + j);
-            pack_copy_async(values + at * stride + j, from.values + at * from.value_stride + j);
-        } else {
-            pack_store(keys + at * stride + j, Pack<Bf16>{});
-            pack_store(values + at * stride + j, Pack<Bf16>{});
-        }
-    }
-}
-
-/* score[KV_PAGE / MMA_N]: the rows' products with the tile's keys. */
-template <int DIM>
-__device__ __forceinline__ void multiply_keys(float score[][4], const uint32_t query[][4],
-                                              const Bf16 *keys)
-{
-    const int stride = stride_of<DIM>();
-    UNROLL
-    for (int j = 0; j < KV_PAGE / 16; j++)
-        UNROLL
-    for (int d = 0; d < DIM / MMA_K; d++) {
-        uint32_t pair[4];
-        mma_load_rows(pair, keys + j * 16 * stride + d * MMA_K, stride);
-        mma_bf16(score[2 * j], query[d], pair);
-        mma_bf16(score[2 * j + 1], query[d], pair + 2);
-    }
+    load_tile<DIM>(keys, count, [&](int at) { return key + at * key_stride; });
+    load_tile<DIM>(keys + tile_elements<DIM>(), count,
+                   [&](int at) { return value + at * value_stride; });
 }
 
 /* Scores become weights relative to the rows' new maxima, and the sums so far with them. `seen`:
@@ -133,26 +80,6 @@ __device__ __forceinline__ void weigh(RowSums<DIM> *sums, float score[][4], cons
 }
 
 template <int DIM>
-__device__ __forceinline__ void add_values(RowSums<DIM> *sums, const float weight[][4],
-                                           const Bf16 *values)
-{
-    const int stride = stride_of<DIM>();
-    UNROLL
-    for (int k = 0; k < KV_PAGE / MMA_K; k++) {
-        const float *low = weight[2 * k], *high = weight[2 * k + 1];
-        uint32_t rows[4] = {pair_of(low[0], low[1]), pair_of(low[2], low[3]),
-                            pair_of(high[0], high[1]), pair_of(high[2], high[3])};
-        UNROLL
-        for (int c = 0; c < DIM / 16; c++) {
-            uint32_t pair[4];
-            mma_load_columns(pair, values + k * MMA_K * stride + c * 16, stride);
-            mma_bf16(sums->out[2 * c], rows, pair);
-            mma_bf16(sums->out[2 * c + 1], rows, pair + 2);
-        }
-    }
-}
-
-template <int DIM>
 __device__ __forceinline__ void finish_rows(Bf16 *out, float *lse, const Attention &a,
                                             const RowSums<DIM> &sums, const RowPlace place[2],
                                             const bool inside[2])
@@ -174,59 +101,47 @@ __device__ __forceinline__ void finish_rows(Bf16 *out, float *lse, const Attenti
     }
 }
 
-/* Words 2t of rows g and g + 8 of the warp's queries, for every MMA_K columns. */
-template <int DIM>
-__device__ __forceinline__ void load_queries(uint32_t query[][4], const Bf16 *q, const Attention &a,
-                                             const RowPlace place[2])
+__device__ __forceinline__ const Bf16 *row_of(const Bf16 *q, const Attention &a,
+                                              const RowPlace &place)
 {
-    int t = (int)threadIdx.x % 4;
-    UNROLL
-    for (int i = 0; i < 4; i++) {
-        const RowPlace &row = place[i % 2];
-        const Bf16 *from =
-            q + row.query * a.shape.q_stride + (int64_t)row.head * DIM + 2 * t + i / 2 * 8;
-        UNROLL
-        for (int d = 0; d < DIM / MMA_K; d++)
-            query[d][i] = pair_at(from + d * MMA_K);
-    }
+    return q + place.query * a.shape.q_stride + (int64_t)place.head * a.shape.head_dim;
 }
 
 /* blockIdx: tile of a sequence's rows, those that see most first; sequence; kv head. */
 template <int DIM>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(ATTENTION_THREADS)
     attention_mma_kernel(Bf16 *out, float *lse, const Bf16 *q, const Bf16 *k, const Bf16 *v,
                          Attention a)
 {
     SHARED_BYTES(shared);
-    const int tile_elements = KV_PAGE * stride_of<DIM>();
     Bf16 *tiles = (Bf16 *)shared; /* [STAGES, 2, KV_PAGE, stride] */
     int sequence = (int)blockIdx.y, kv_head = (int)blockIdx.z;
     int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
     int64_t length = a.sequences.cu_seqlens[sequence + 1] - a.sequences.cu_seqlens[sequence];
-    int64_t rows = length * a.group, first = (int64_t)(gridDim.x - 1 - blockIdx.x) * ROWS;
+    int64_t rows = length * a.group, first = (int64_t)(gridDim.x - 1 - blockIdx.x) * ATTENTION_ROWS;
     if (first >= rows) return;
     RowPlace place[2];
     bool inside[2];
+    UNROLL
     for (int h = 0; h < 2; h++) { /* rows beyond the last one are copies of it */
         int64_t row = first + warp * MMA_M + lane / 4 + h * 8;
         inside[h] = row < rows;
         place[h] = place_of(a, sequence, kv_head, inside[h] ? row : rows - 1);
     }
     uint32_t query[DIM / MMA_K][4];
-    load_queries<DIM>(query, q, a, place);
+    load_words<DIM>(query, row_of(q, a, place[0]), row_of(q, a, place[1]));
     RowSums<DIM> sums = {};
     sums.max[0] = sums.max[1] = -INFINITY;
-    int64_t last_row = first + ROWS < rows ? first + ROWS - 1 : rows - 1;
+    int64_t last_row = first + ATTENTION_ROWS < rows ? first + ATTENTION_ROWS - 1 : rows - 1;
     int64_t end = place_of(a, sequence, kv_head, last_row).position + 1;
-    load_tile<DIM>(tiles, tiles + tile_elements, tile_place(a, k, v, sequence, kv_head, 0, end));
+    load_keys<DIM>(tiles, a, k, v, sequence, kv_head, 0, end);
     copies_commit();
     for (int64_t begin = 0; begin < end; begin += KV_PAGE) {
-        Bf16 *keys = tiles + begin / KV_PAGE % STAGES * 2 * tile_elements;
-        if (begin + KV_PAGE < end) {
-            Bf16 *next = tiles + (begin / KV_PAGE + 1) % STAGES * 2 * tile_elements;
-            load_tile<DIM>(next, next + tile_elements,
-                           tile_place(a, k, v, sequence, kv_head, begin + KV_PAGE, end));
-        }
+        int64_t tile = begin / KV_PAGE;
+        Bf16 *keys = tiles + tile % STAGES * 2 * tile_elements<DIM>();
+        if (begin + KV_PAGE < end)
+            load_keys<DIM>(tiles + (tile + 1) % STAGES * 2 * tile_elements<DIM>(), a, k, v,
+                           sequence, kv_head, begin + KV_PAGE, end);
         copies_commit();
         copies_wait<1>();
         __syncthreads();
@@ -234,9 +149,9 @@ __global__ void __launch_bounds__(THREADS)
         int64_t ahead[2] = {place[0].position + 1 - begin, place[1].position + 1 - begin};
         int seen[2] = {ahead[0] < KV_PAGE ? (int)ahead[0] : KV_PAGE,
                        ahead[1] < KV_PAGE ? (int)ahead[1] : KV_PAGE};
-        multiply_keys<DIM>(score, query, keys);
+        multiply_rows<DIM>(score, query, keys);
         weigh<DIM>(&sums, score, seen, a.shape.scale * LOG2_E);
-        add_values<DIM>(&sums, score, keys + tile_elements);
+        add_rows<DIM>(sums.out, score, keys + tile_elements<DIM>());
         __syncthreads();
     }
     finish_rows<DIM>(out, lse, a, sums, place, inside);
@@ -254,11 +169,11 @@ template <int DIM>
 static void launch(Bf16 *out, float *lse, const Bf16 *q, const Bf16 *k, const Bf16 *v,
                    const Attention &a, int64_t longest)
 {
-    size_t bytes = (size_t)(STAGES * 2 * KV_PAGE * stride_of<DIM>()) * sizeof(Bf16);
-    dim3 grid((unsigned)ceil_div(longest * a.group, ROWS), (unsigned)a.sequences.num_sequences,
-              (unsigned)a.shape.num_kv_heads);
+    size_t bytes = (size_t)(STAGES * 2 * tile_elements<DIM>()) * sizeof(Bf16);
+    dim3 grid((unsigned)ceil_div(longest * a.group, ATTENTION_ROWS),
+              (unsigned)a.sequences.num_sequences, (unsigned)a.shape.num_kv_heads);
     ALLOW_SHARED(attention_mma_kernel<DIM>, bytes);
-    LAUNCH(attention_mma_kernel<DIM>, grid, THREADS, bytes, out, lse, q, k, v, a);
+    LAUNCH(attention_mma_kernel<DIM>, grid, ATTENTION_THREADS, bytes, out, lse, q, k, v, a);
 }
 
 void attention_mma(Bf16 *out, float *lse, const Bf16 *q, const Bf16 *k, const Bf16 *v,
