@@ -53,7 +53,9 @@ static uint64_t next_noise()
 
 /* Fibers change places by jumps, which take a hundredth of the time of swapcontext's system calls;
  * only the sanitizers want to see those. */
+#ifndef TROUPE_SANITIZED
 static jmp_buf scheduler_jump;
+#endif
 
 static void run_until_it_waits(Fiber &fiber)
 {
