@@ -1,0 +1,26 @@
+/* What a test says to the device of cuda_runtime.h. */
+#ifndef TROUPE_TESTS_CUDA_FAKE_H
+#define TROUPE_TESTS_CUDA_FAKE_H
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct FakeDevice {
+    int count, sm, driver_version;
+    size_t memory_bytes;
+} FakeDevice;
+
+extern FakeDevice fake_device;
+extern const char *fake_gemm_fault; /* what gemm_open says; NULL: it opens */
+
+size_t fake_memory_used(void);
+size_t fake_copies_pending(void);
+int fake_thread_device(void); /* the calling thread's, as the runtime sees it */
+
+#ifdef __cplusplus
+}
+#endif
+#endif

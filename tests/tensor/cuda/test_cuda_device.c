@@ -1,0 +1,249 @@
+/* Memory and errors of the CUDA backend (cuda/device.cu) over a device that does everything as late
+ * as it may (runtime/cuda_runtime.h). One process, one opened device: the tests run in their order.
+ */
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/rng.h"
+#include "runtime/fake.h"
+#include "tensor/cuda/library.h"
+#include "test.h"
+
+static const KernelTable *kernels;
+
+#define TEXT_BYTES 512
+
+/* ---- opening ---- */
+
+static void assert_count_says(int count, int driver_version, const char *expected)
+{
+    char text[TEXT_BYTES] = "";
+    const FakeDevice before = fake_device;
+    fake_device.count = count;
+    fake_device.driver_version = driver_version;
+    assert_int_equal(troupe_cuda_library()->count(text, sizeof text), 0);
+    fake_device = before;
+    if (strstr(text, expected) == NULL) fail_msg("\"%s\" lacks \"%s\"", text, expected);
+}
+
+static void test_missing_driver_old_driver_and_no_device_are_told_apart(void **state)
+{
+    (void)state;
+    char text[TEXT_BYTES] = "";
+    assert_count_says(0, 0, "no NVIDIA driver");
+    assert_count_says(1, 12040, "for CUDA 12.4, and this build wants 13.0");
+    assert_count_says(0, 13000, "shows this process no device");
+    assert_int_equal(troupe_cuda_library()->count(text, sizeof text), 2);
+    assert_string_equal(text, "");
+}
+
+static void assert_open_says(int device, int sm, const char *fault, const char *expected)
+{
+    char text[TEXT_BYTES] = "";
+    const FakeDevice before = fake_device;
+    fake_device.sm = sm;
+    fake_gemm_fault = fault;
+    assert_null(troupe_cuda_library()->open(device, text, sizeof text));
+    fake_device = before;
+    fake_gemm_fault = NULL;
+    if (strstr(text, expected) == NULL) fail_msg("\"%s\" lacks \"%s\"", text, expected);
+}
+
+static void test_devices_that_cannot_serve_are_refused(void **state)
+{
+    (void)state;
+    CudaDevice found;
+    char text[TEXT_BYTES];
+    assert_open_says(2, 90, NULL, "CUDA device 2 cannot be used");
+    assert_open_says(1, 75, NULL, "compute capability 7.5, and bf16 needs 8.0");
+    assert_open_says(1, 99, NULL, "has no code for CUDA device 1");
+    assert_open_says(1, 90, "cuBLASLt is away", "cuBLASLt is away");
+    assert_true(troupe_cuda_library()->describe(1, &found, text, sizeof text));
+    assert_string_equal(found.name, "a card");
+    assert_string_equal(found.pci_bus_id, "0000:1b:00.0");
+    assert_int_equal(found.sm, 90);
+    assert_int_equal(found.memory_total, 1 << 30);
+}
+
+static void test_one_device_is_opened_for_good(void **state)
+{
+    (void)state;
+    char text[TEXT_BYTES];
+    kernels = troupe_cuda_library()->open(1, text, sizeof text);
+    assert_non_null(kernels);
+    assert_ptr_equal(troupe_cuda_library()->open(1, text, sizeof text), kernels);
+    assert_open_says(0, 90, NULL, "this process has already opened device 1");
+}
+
+static void *use_from_thread(void *ret)
+{
+    kernels->free(kernels->alloc(1));
+    *(int *)ret = fake_thread_device();
+    return NULL;
+}
+
+static void test_every_thread_uses_the_opened_device(void **state)
+{
+    (void)state;
+    pthread_t thread;
+    int device = -1;
+    assert_int_equal(pthread_create(&thread, NULL, use_from_thread, &device), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(device, 1);
+}
+
+/* ---- memory ---- */
+
+static unsigned char *random_bytes(size_t bytes, uint64_t key)
+{
+    unsigned char *memory = malloc(bytes + 16);
+    for (size_t i = 0; i < bytes; i += 16) {
+        const RngBlock block = rng_block(key, 0, i);
+        memcpy(memory + i, block.word, 16);
+    }
+    return memory;
+}
+
+static void assert_device_holds(const void *device, const void *expected, size_t bytes)
+{
+    unsigned char *found = malloc(bytes + 1);
+    found[bytes] = 0x5A;
+    kernels->download(found, device, bytes);
+    assert_memory_equal(found, expected, bytes);
+    assert_int_equal(found[bytes], 0x5A);
+    free(found);
+}
+
+/* Each upload's source is overwritten as soon as the call returns; 60 MB pass through 32 MB of
+ * stages. */
+static void test_uploads_of_all_sizes_read_the_host_before_they_return(void **state)
+{
+    (void)state;
+    enum { ROOM = 60 << 20 };
+    unsigned char *expected = random_bytes(ROOM, 3), *scratch = malloc(ROOM);
+    char *device = kernels->alloc(ROOM);
+    size_t at = 0;
+    for (uint64_t i = 0; at < ROOM; i++) {
+        size_t most = i % 40 == 39 ? 11 << 20 : 9000;
+        size_t bytes = 1 + (size_t)rng_below(4, i, most);
+        bytes = bytes < ROOM - at ? bytes : ROOM - at;
+        memcpy(scratch, expected + at, bytes);
+        kernels->upload(device + at, scratch, bytes);
+        memset(scratch, 0, bytes);
+        at += bytes;
+    }
+    assert_true(fake_copies_pending() > 0);
+    assert_device_holds(device, expected, ROOM);
+    kernels->free(device);
+    free(expected);
+    free(scratch);
+}
+
+static void test_downloads_of_all_sizes_wait_for_what_comes_before(void **state)
+{
+    (void)state;
+    const size_t stage = 4 << 20, sizes[] = {1, 100, stage - 1, stage, stage + 1, 3 * stage + 7};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        unsigned char *expected = random_bytes(sizes[i], 5 + i);
+        char *device = kernels->alloc(sizes[i]), *copy = kernels->alloc(sizes[i]);
+        kernels->upload(device, expected, sizes[i]);
+        kernels->copy(copy, device, sizes[i]);
+        kernels->fill_zero(tensor_1d(device, DTYPE_U8, (int64_t)sizes[i]));
+        assert_device_holds(copy, expected, sizes[i]);
+        kernels->free(device);
+        kernels->free(copy);
+        free(expected);
+    }
+}
+
+static void test_a_freed_block_is_given_again_and_zeroed(void **state)
+{
+    (void)state;
+    const char zeros[1000] = {0};
+    char *first = kernels->alloc(1000), *second = kernels->alloc(1000);
+    assert_ptr_not_equal(first, second);
+    assert_int_equal((uintptr_t)first % 64, 0);
+    kernels->upload(first, "not zeros", 9);
+    kernels->free(first);
+    const size_t used = fake_memory_used();
+    char *third = kernels->alloc(900);
+    assert_ptr_equal(third, first);
+    assert_int_equal(fake_memory_used(), used);
+    assert_device_holds(third, zeros, 900);
+    kernels->free(second);
+    kernels->free(third);
+    kernels->free(NULL);
+}
+
+static void test_kept_blocks_are_released_before_memory_runs_out(void **state)
+{
+    (void)state;
+    void *large = kernels->alloc((size_t)600 << 20);
+    kernels->free(large);
+    assert_true(fake_memory_used() >= (size_t)600 << 20);
+    void *larger = kernels->alloc((size_t)700 << 20);
+    assert_non_null(larger);
+    kernels->free(larger);
+}
+
+/* What the process says when `run` stops it. */
+static void assert_stops_with(void (*run)(void), const char *expected)
+{
+    int ends[2], status;
+    char text[4096];
+    size_t length = 0;
+    assert_int_equal(pipe(ends), 0);
+    const pid_t child = fork();
+    if (child == 0) {
+        dup2(ends[1], STDERR_FILENO);
+        signal(SIGABRT, SIG_DFL);
+        run();
+        _exit(0);
+    }
+    close(ends[1]);
+    for (ssize_t got; (got = read(ends[0], text + length, sizeof text - 1 - length)) > 0;)
+        length += (size_t)got;
+    text[length] = '\0';
+    close(ends[0]);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status));
+    if (strstr(text, expected) == NULL) fail_msg("\"%s\" lacks \"%s\"", text, expected);
+}
+
+static void ask_for_too_much(void)
+{
+    kernels->alloc((size_t)5 << 30);
+}
+
+static void free_foreign_memory(void)
+{
+    kernels->free(&kernels);
+}
+
+static void test_out_of_memory_says_how_much_was_asked_for_and_is_free(void **state)
+{
+    (void)state;
+    assert_stops_with(ask_for_too_much,
+                      "device 1 (a card): out of memory: 5368709120 bytes asked for");
+    assert_stops_with(ask_for_too_much, "of 1073741824 are free on the device");
+    assert_stops_with(free_foreign_memory, "free of memory that alloc did not give");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_missing_driver_old_driver_and_no_device_are_told_apart),
+        cmocka_unit_test(test_devices_that_cannot_serve_are_refused),
+        cmocka_unit_test(test_one_device_is_opened_for_good),
+        cmocka_unit_test(test_every_thread_uses_the_opened_device),
+        cmocka_unit_test(test_uploads_of_all_sizes_read_the_host_before_they_return),
+        cmocka_unit_test(test_downloads_of_all_sizes_wait_for_what_comes_before),
+        cmocka_unit_test(test_a_freed_block_is_given_again_and_zeroed),
+        cmocka_unit_test(test_kept_blocks_are_released_before_memory_runs_out),
+        cmocka_unit_test(test_out_of_memory_says_how_much_was_asked_for_and_is_free),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
