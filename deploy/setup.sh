@@ -16,7 +16,7 @@ packages=(
     libmicrohttpd-dev                                              # serving a model over HTTP
     uthash-dev                                                     # hash tables
 )
-test_packages=(libcmocka-dev python3 clang libclang-rt-14-dev curl)
+test_packages=(libcmocka-dev g++ python3 clang libclang-rt-14-dev curl)
 
 list_only=no
 for argument in "$@"; do

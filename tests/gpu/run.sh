@@ -2,7 +2,8 @@
 # The CUDA backend on a GPU: builds it, checks every operation, and times it, in one call of less than 8 minutes, from
 # a plain copy of the tree on a machine with CUDA's toolkit, cmake, gcc and nothing else. Prints Markdown, the verdict
 # last.
-# usage: tests/gpu/run.sh [--check-only]
+# usage: tests/gpu/run.sh [--check-only | --sanitize]
+#   --check-only times no operations, --sanitize runs the checks under compute-sanitizer and nothing else
 #   BUILD=folder (build-gpu), REPORT=file (build-gpu/report.md), SECONDS_MAX for each program (120)
 # Exits 77 where there is no GPU, 1 when a check failed.
 set -uo pipefail
@@ -10,12 +11,13 @@ cd "$(dirname "$0")/../.." || exit 1
 
 build=${BUILD:-build-gpu} limit=${SECONDS_MAX:-120}
 report=${REPORT:-$build/report.md}
-check_only=no
+check_only=no sanitize=no
 case ${1:-} in
 --check-only) check_only=yes ;;
+--sanitize) sanitize=yes ;;
 "") ;;
 *)
-    sed -n '2,7s/^# \{0,1\}//p' "$0"
+    sed -n '2,8s/^# \{0,1\}//p' "$0"
     exit 2
     ;;
 esac
@@ -78,6 +80,14 @@ configure() {
         cmake --build "$build" -j "$(nproc)"
 }
 limit=240 part build configure >"$build/build.log" || { tail -40 "$build/build.log" && finish; }
+
+if [ $sanitize = yes ]; then
+    for tool in memcheck racecheck; do
+        limit=200 part "test_kernels under $tool" env CUDA_LAUNCH_BLOCKING=1 \
+            compute-sanitizer --tool $tool --error-exitcode 9 "$build/bin/test_kernels" tile
+    done
+    finish
+fi
 
 for gemm in library tile; do
     for test in test_kernels test_kernel_rows; do

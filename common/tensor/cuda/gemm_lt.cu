@@ -362,7 +362,7 @@ static bool is_same(Plan *plan, const Trial *trial, const cublasLtMatmulAlgo_t *
     if (run(plan, &plan->base, trial->a, trial->b, trial->base) != CUBLAS_STATUS_SUCCESS ||
         run(plan, algo, trial->a, trial->b, trial->other) != CUBLAS_STATUS_SUCCESS)
         return false;
-    cuda_check(cudaMemsetAsync(trial->differing, 0, sizeof differing, cuda_stream()), "trial");
+    cuda_fill_zero(tensor_1d(trial->differing, DTYPE_I32, 1));
     LAUNCH(differ_kernel, (unsigned)ceil_div(words, 256), 256, 0, trial->differing,
            (const uint16_t *)trial->base, (const uint16_t *)trial->other, words);
     cuda_download(&differing, trial->differing, sizeof differing);

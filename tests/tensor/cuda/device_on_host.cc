@@ -1,14 +1,7 @@
-/* cuda/device.cu where the host's memory is the device's, and cuda/gemm_lt.cu where there is no cuBLASLt:
- * products are cuda/gemm_tile.cu's. */
+/* cuda/device.cu where the host's memory is the device's. */
 #include <stdlib.h>
 
-#include "tensor/cuda/gemm.cuh"
 #include "tensor/cuda/ops.cuh"
-
-bool gemm_lt(const Product *, bool)
-{
-    return false;
-}
 
 void *cuda_alloc(size_t bytes)
 {

@@ -1,0 +1,151 @@
+/* The products of the CUDA backend by a library (cuda/gemm_lt.cu), over one whose heuristics like
+ * what must not be taken (cublaslt/fake.cc): the right numbers by the right algorithm. */
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "cublaslt/fake.h"
+#include "tensor/buffer.h"
+#include "tensor/cuda/gemm_choice.h"
+#include "tensor/reference.h"
+#include "test.h"
+
+bool open_fake_library(char *text, size_t size); /* products_on_host.cc */
+
+static const KernelTable *kernels;
+static int *calls; /* [FAKE_COUNT] */
+
+static int setup(void **state)
+{
+    (void)state;
+    char text[512];
+    if (!open_fake_library(text, sizeof text)) fail_msg("%s", text);
+    void *library = dlopen("libcublasLt.so.0", RTLD_NOW);
+    assert_non_null(library);
+    calls = dlsym(library, FAKE_LT_CALLS);
+    assert_non_null(calls);
+    kernels = cuda_table();
+    return 0;
+}
+
+/* The one algorithm that has multiplied since `before` was cleared; FAKE_COUNT: none. */
+static FakeAlgo algo_of(void)
+{
+    FakeAlgo used = FAKE_COUNT;
+    for (int algo = 0; algo < FAKE_COUNT; algo++)
+        if (calls[algo] > 0) {
+            assert_int_equal(used, FAKE_COUNT);
+            used = (FakeAlgo)algo;
+        }
+    memset(calls, 0, FAKE_COUNT * sizeof *calls);
+    return used;
+}
+
+typedef struct Products {
+    Buffer x, w, dy, y, dx, dw;
+} Products;
+
+static Products make_products(DType dtype, DType result, int m, int n, int k)
+{
+    Products p = {buffer_random(dtype, m, k, 1, 1), buffer_random(dtype, n, k, 2, 1),
+                  buffer_random(dtype, m, n, 3, 1), buffer_result(result, m, n),
+                  buffer_result(result, m, k),      buffer_random(DTYPE_F32, n, k, 4, 1)};
+    const Weight weight = {.plain = p.w.tensor};
+    kernels->matmul(p.y.tensor, p.x.tensor, &weight);
+    kernels->matmul_dgrad(p.dx.tensor, p.dy.tensor, &weight);
+    kernels->matmul_wgrad_accumulate(p.dw.tensor, p.dy.tensor, p.x.tensor);
+    return p;
+}
+
+static void products_free(Products *p)
+{
+    Buffer *all[] = {&p->x, &p->w, &p->dy, &p->y, &p->dx, &p->dw};
+    for (size_t i = 0; i < 6; i++)
+        buffer_free(all[i]);
+}
+
+static void check_products(DType dtype, DType result, int m, int n, int k)
+{
+    Products p = make_products(dtype, result, m, n, k);
+    double *sum = mem_calloc((size_t)(n * k), sizeof *sum);
+    reference_matmul(p.y.exact, p.x.exact, p.w.exact, m, n, k, 0, 1);
+    reference_matmul(p.dx.exact, p.dy.exact, p.w.exact, m, k, n, 0, 0);
+    reference_matmul(sum, p.dy.exact, p.x.exact, n, k, m, 1, 0);
+    for (int i = 0; i < n * k; i++)
+        p.dw.exact[i] += sum[i];
+    assert_buffer_close(&p.y, tolerance_of(result, 1e-5), "matmul");
+    assert_buffer_close(&p.dx, tolerance_of(result, 1e-5), "dgrad");
+    assert_buffer_close(&p.dw, 1e-5, "wgrad");
+    free(sum);
+    products_free(&p);
+}
+
+/* The last shapes have a product that the library has nothing for. */
+static void test_products_by_the_library_equal_reference(void **state)
+{
+    (void)state;
+    const int shapes[][3] = {{17, 33, 65}, {64, 96, 48}, {300, 40, 24}, {5, 7, 3}, {2, 3, 9}};
+    for (DType dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++)
+        for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+            check_products(dtype, dtype, shapes[i][0], shapes[i][1], shapes[i][2]);
+            check_products(dtype, DTYPE_F32, shapes[i][0], shapes[i][1], shapes[i][2]);
+        }
+}
+
+/* Of a shape that has been met: `rows` rows. */
+static FakeAlgo algo_for(DType dtype, int rows)
+{
+    Buffer x = buffer_random(dtype, rows, 96, 1, 1), w = buffer_random(dtype, 80, 96, 2, 1);
+    Buffer y = buffer_result(dtype, rows, 80);
+    const Weight weight = {.plain = w.tensor};
+    kernels->matmul(y.tensor, x.tensor, &weight);
+    Buffer *all[] = {&x, &w, &y};
+    for (size_t i = 0; i < 3; i++)
+        buffer_free(all[i]);
+    return algo_of();
+}
+
+static void test_few_rows_take_a_faster_algorithm_only_of_equal_bits(void **state)
+{
+    (void)state;
+    for (DType dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++) {
+        Products p = make_products(dtype, dtype, 1, 80, 96);
+        products_free(&p);
+        if (calls[FAKE_BACKWARD] < 3) fail_msg("the algorithm of other bits was not even tried");
+        memset(calls, 0, FAKE_COUNT * sizeof *calls);
+        const int few[] = {1, 2, 16, 17, 64, 65, 256};
+        for (size_t i = 0; i < sizeof few / sizeof few[0]; i++)
+            assert_int_equal(algo_for(dtype, few[i]), FAKE_FEW);
+        assert_int_equal(algo_for(dtype, 257), FAKE_FORWARD);
+        assert_int_equal(algo_for(dtype, 1000), FAKE_FORWARD);
+        gemm_choose(GEMM_LIBRARY_FIXED);
+        assert_int_equal(algo_for(dtype, 1), FAKE_FORWARD);
+        gemm_choose(GEMM_TILE);
+        assert_int_equal(algo_for(dtype, 1), FAKE_COUNT);
+        gemm_choose(GEMM_LIBRARY);
+    }
+}
+
+static void test_sums_over_tokens_may_be_split(void **state)
+{
+    (void)state;
+    Buffer x = buffer_random(DTYPE_BF16, 300, 24, 1, 1),
+           dy = buffer_random(DTYPE_BF16, 300, 40, 2, 1);
+    Buffer dw = buffer_random(DTYPE_F32, 40, 24, 3, 1);
+    kernels->matmul_wgrad_accumulate(dw.tensor, dy.tensor, x.tensor);
+    assert_int_equal(algo_of(), FAKE_SPLIT);
+    Buffer *all[] = {&x, &dy, &dw};
+    for (size_t i = 0; i < 3; i++)
+        buffer_free(all[i]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_products_by_the_library_equal_reference),
+        cmocka_unit_test(test_few_rows_take_a_faster_algorithm_only_of_equal_bits),
+        cmocka_unit_test(test_sums_over_tokens_may_be_split),
+    };
+    return cmocka_run_group_tests(tests, setup, NULL);
+}
