@@ -1,6 +1,5 @@
 /* The operations a device offers: one constant table, KernelTable, filled by the CPU backend (cpu/) and
- * by the CUDA backend (cuda/, in a library of its own: cuda/library.h). Above this table nothing knows
- * what it runs on.
+ * by the CUDA backend (cuda/, a library of its own: device.h). Above this table nothing knows what it runs on.
  *
  * WHOSE MEMORY. Every pointer a kernel takes, Tensor.data included, is to device memory: what `alloc` gave,
  * and places within it. Only what is called `host_...` is ordinary memory, read before the call returns.

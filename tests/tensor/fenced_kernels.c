@@ -1,5 +1,6 @@
 #include "fenced_kernels.h"
 
+#include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -8,6 +9,7 @@
 static const KernelTable *inner;
 static char *memory;
 static size_t reserved, used;
+static pthread_mutex_t door = PTHREAD_MUTEX_INITIALIZER; /* one thread at a time is inside */
 
 /* ---- the fence ---- */
 
@@ -18,12 +20,14 @@ static void set_fence(int protection)
 
 static void open_fence(void)
 {
+    pthread_mutex_lock(&door);
     set_fence(PROT_READ | PROT_WRITE);
 }
 
 static void close_fence(void)
 {
     set_fence(PROT_NONE);
+    pthread_mutex_unlock(&door);
 }
 
 static void inside(const void *pointer)
@@ -67,9 +71,11 @@ static void pages_of(const KvPages *pages)
 static void *alloc_fenced(size_t bytes)
 {
     size_t rounded = (bytes + 63) / 64 * 64, pages = (rounded + PAGE - 1) / PAGE * PAGE;
+    pthread_mutex_lock(&door);
     CHECKF(used + pages + PAGE <= reserved, "the fenced memory is too small");
     char *block = memory + used + pages - rounded;
     used += pages + PAGE;
+    pthread_mutex_unlock(&door);
     return block;
 }
 

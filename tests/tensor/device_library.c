@@ -1,0 +1,88 @@
+/* What may stand where libtroupe_cuda.so is looked for, one library for each LIBRARY_...: those
+ * that device.c must refuse, and LIBRARY_FENCED, a device without hardware. Its kernels are the
+ * CPU's over memory that the host cannot touch (fenced_kernels.h), so whatever runs on it treats
+ * device memory as a GPU wants it treated, and computes what the CPU computes, to the bit. */
+#include <stdio.h>
+#include <string.h>
+
+#include "tensor/cuda/library.h"
+
+#ifdef LIBRARY_FENCED
+#include "fenced_kernels.h"
+
+/* Address space; what is never used costs nothing. */
+#define DEVICE_BYTES ((size_t)4 << 30)
+#endif
+
+#define MEMORY_TOTAL ((int64_t)4 << 30)
+#define MEMORY_FREE  ((int64_t)3 << 30)
+
+static int count_devices(char *text, size_t size)
+{
+#ifdef LIBRARY_NO_DEVICE
+    snprintf(text, size, "no driver answers");
+    return 0;
+#else
+    (void)text, (void)size;
+    return 1;
+#endif
+}
+
+static bool describe_device(int device, CudaDevice *ret, char *text, size_t size)
+{
+    (void)device, (void)text, (void)size;
+#ifdef LIBRARY_UNDESCRIBED
+    snprintf(text, size, "error 999");
+    return false;
+#endif
+    *ret = (CudaDevice){.name = "Test device without hardware",
+                        .pci_bus_id = "0000:1b:00.0",
+                        .sm = 90,
+                        .memory_total = MEMORY_TOTAL,
+                        .memory_free = MEMORY_FREE,
+                        .driver_version = 13020,
+                        .runtime_version = 13000};
+#ifdef LIBRARY_OLD
+    ret->sm = 75;
+#endif
+    return true;
+}
+
+static const KernelTable *open_device(int device, char *text, size_t size)
+{
+    (void)device, (void)text, (void)size;
+#ifdef LIBRARY_FENCED
+    static const KernelTable *table;
+    if (table == NULL) table = fenced_kernels(cpu_kernels(1), DEVICE_BYTES);
+    return table;
+#else
+    snprintf(text, size, "another process holds it");
+    return NULL;
+#endif
+}
+
+static const CudaLibrary LIBRARY = {
+#ifdef LIBRARY_ABI
+    .abi = CUDA_LIBRARY_ABI + 6,
+#else
+    .abi = CUDA_LIBRARY_ABI,
+#endif
+#ifdef LIBRARY_SIZE
+    .kernel_table_bytes = sizeof(KernelTable) - sizeof(void *),
+#else
+    .kernel_table_bytes = sizeof(KernelTable),
+#endif
+    .count = count_devices,
+    .describe = describe_device,
+    .open = open_device,
+};
+
+#ifdef LIBRARY_NO_SYMBOL
+#define troupe_cuda_library troupe_another_library
+const CudaLibrary *troupe_another_library(void);
+#endif
+
+__attribute__((visibility("default"))) const CudaLibrary *troupe_cuda_library(void)
+{
+    return &LIBRARY;
+}
