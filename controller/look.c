@@ -68,6 +68,14 @@ int look_with(const JobFile *file, const JobConfig *config, const char *program,
     return look(file, config, program, arguments, NULL, 0);
 }
 
+int look_at_device(const JobFile *file, const JobConfig *config)
+{
+    char words[64];
+    if (config->device == JOB_CPU) return 0;
+    return look(file, config, "train_inspect", (const char *[]){"--bytes", NULL}, words,
+                sizeof words);
+}
+
 int look_at_function(const JobFile *file, JobConfig *config, bool live)
 {
     char trained[32] = "0", available[32], said[256];
@@ -75,14 +83,17 @@ int look_at_function(const JobFile *file, JobConfig *config, bool live)
     if (config->rollout.function == ROLLOUT_SFT) return 0;
     if (live)
         return look_with(file, config, "data_inspect", (const char *[]){"--check=functions", NULL});
+    /* One figure for both; of a GPU each finds out by itself what is free. */
+    bool gpu = config->device != JOB_CPU;
     snprintf(available, sizeof available, "%lld", (long long)memory_available());
-    int code =
-        look(file, config, "train_inspect",
-             (const char *[]){"--bytes", "--available", available, NULL}, trained, sizeof trained);
+    int code = look(file, config, "train_inspect",
+                    (const char *[]){"--bytes", gpu ? NULL : "--available", available, NULL},
+                    trained, sizeof trained);
     if (code != 0) return code;
     trained[strcspn(trained, "\n")] = '\0';
     code = look(file, config, "data_inspect",
-                (const char *[]){"--check", "--available", available, "--trained", trained, NULL},
+                (const char *[]){"--check", "--trained", trained, gpu ? NULL : "--available",
+                                 available, NULL},
                 said, sizeof said);
     if (code == 0 && sscanf(said, "kv_cache_mb %lld", &mb) == 1)
         job_config_decide_kv_cache(config, mb);

@@ -21,11 +21,15 @@ typedef struct JobFile {
 int look_with(const JobFile *file, const JobConfig *config, const char *program,
               const char *const *arguments);
 
+/* Whether this machine has the device that the job asks for, and enough of its memory; nothing is
+ * asked for the CPU. 0, or the exit code. */
+int look_at_device(const JobFile *file, const JobConfig *config);
+
 /* Whether what makes the samples of a stage can be opened, and whether its rollout workers and
- * train workers fit this machine's memory together: all agents are of this machine, others are
- * refused in cluster.agents. Then rollout.kv_cache_mb is decided where there is less than wanted.
- * Not asked of memory when `live`: the run that the stage is for holds some of it. 0, or the exit
- * code. */
+ * train workers fit this machine's memory, or its GPUs', together: all agents are of this machine,
+ * others are refused in cluster.agents. Then rollout.kv_cache_mb is decided where there is less
+ * than wanted. Not asked of memory when `live`: the run that the stage is for holds some of it. 0,
+ * or the exit code. */
 int look_at_function(const JobFile *file, JobConfig *config, bool live);
 
 #endif

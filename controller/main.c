@@ -277,7 +277,8 @@ static int validate_stage(JobConfig *config, const JobFile *file)
     if (status != OK) return fail(status, &err);
     fputs(summary, stdout);
     free(summary);
-    int code = look_at_function(file, config, false);
+    int code = look_at_device(file, config);
+    if (code == 0) code = look_at_function(file, config, false);
     if (code != 0) return code; /* its records would say the same again */
     if (config->kv_cache_decided)
         printf("memory of a rollout worker: %lld MiB for keys and values; " KV_CACHE_DECIDED "\n",
@@ -342,8 +343,10 @@ static int look_at_functions(const JobStages *stages, const Options *options)
 {
     const JobFile file = job_file(options);
     int code = 0;
-    for (int i = 0; i < stages->count && code == 0; i++)
-        code = look_at_function(&file, stages->stage[i], false);
+    for (int i = 0; i < stages->count && code == 0; i++) {
+        code = look_at_device(&file, stages->stage[i]);
+        if (code == 0) code = look_at_function(&file, stages->stage[i], false);
+    }
     return code;
 }
 

@@ -354,6 +354,10 @@ static bool read_start(Shell *shell, Event *event, Bytes body)
     event->reply.start.step = (int64_t)reply->step;
     event->reply.start.parameters = (int64_t)reply->parameters;
     event->reply.start.memory_plan = reply->memory_plan;
+    if (reply->device[0] != '\0')
+        log_event(LOG_INFO, "device",
+                  F_STR("of", controller_actor(shell->controller, event->actor).name),
+                  F_STR("is", reply->device));
     keep_rate(shell, event->actor, reply->peak_flops);
     shell->memory.available = (int64_t)reply->memory_available;
     shell->memory.taken = (int64_t)reply->memory_bytes;

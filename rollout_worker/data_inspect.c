@@ -34,7 +34,7 @@ static const char help[] =
     "                          can be opened, which starts and ends their programs, and "
     "whether\n"
     "                          memory is enough; functions or memory: that alone\n"
-    "      --available BYTES   of memory, in place of what is free now\n"
+    "      --available BYTES   of memory, or of a GPU's, in place of what is free now\n"
     "      --trained BYTES     of it that train workers take\n"
     "      --json              all of it as one JSON object on one line, for programs\n"
     "      --color[=WHEN]      always, never, or auto: on a terminal (the default)\n"
@@ -277,8 +277,9 @@ static Status check_memory(const RolloutTable *table, const void *shared,
 {
     const ChatText *text = NULL;
     const Policy *policy = table->policy != NULL ? table->policy(shared, &text) : NULL;
-    MemoryRoom room = {.available = memory_available(), .trained = (int64_t)arguments->trained};
     if (policy == NULL) return OK;
+    MemoryRoom room = {.available = policy_memory_free(policy),
+                       .trained = (int64_t)arguments->trained};
     if (arguments->available != UINT64_MAX) room.available = (int64_t)arguments->available;
     TRY(policy_find_room(policy, &room, err));
     if (room.kv_cache_mb > 0) printf("kv_cache_mb %lld\n", (long long)room.kv_cache_mb);

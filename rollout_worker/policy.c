@@ -10,6 +10,7 @@
 #include "base/str.h"
 #include "model/kv_cache.h"
 #include "rollout_worker/engine/runner.h"
+#include "tensor/device.h"
 
 /* Rows of a step beside one for each sample in work: pieces of prompts. */
 #define PROMPT_STEP_TOKENS 512
@@ -33,6 +34,7 @@ typedef struct PolicyRank {
 struct Policy {
     const JobConfig *config;
     const KernelTable *kernels;
+    DeviceInfo device;
     DType dtype;
     PolicyRank *rank; /* [tp_size] */
     int tp_size;
@@ -134,6 +136,7 @@ static Status plan_memory(Policy *policy, EngineOptions options, Error *err)
     TRY(check_pages(policy, err));
     TRY(engine_memory_plan_make(&options, &memory, err));
     int64_t next = memory.weights + memory.packed;
+    if (policy->config->device != JOB_CPU) str_printf(&text, "on %s: ", policy->device.text);
     char *engine = engine_memory_plan_text(&memory);
     str_printf(&text, "%s; the next weights, beside those in use, %.1f MiB", engine,
                (double)next / 0x1p20);
@@ -159,10 +162,21 @@ static Status make_plans(Policy *policy, ModelConfig *ret, Error *err)
     return OK;
 }
 
+static Status open_device(Policy *policy, Error *err)
+{
+    const JobConfig *config = policy->config;
+    int threads = (int)config->cluster.cpus_per_rollout_worker / (int)config->train.tp_size;
+    DeviceKind kind = config->device == JOB_CUDA ? DEVICE_CUDA : DEVICE_CPU;
+    DeviceOptions options = {.num_threads = threads > 1 ? threads : 1};
+    Status status = device_open(kind, &options, &policy->kernels, &policy->device, err);
+    return status == OK ? OK : error_prefix(err, "device: %s", device_kind_name(kind));
+}
+
 static Status make_engine(Policy *policy, const ChatText *text, Error *err)
 {
     ModelConfig model;
     EndTokens ends;
+    TRY(open_device(policy, err));
     TRY(make_plans(policy, &model, err));
     TRY(model_config_check_tokenizer(&model, policy->config->model.config,
                                      tokenizer_vocab_size(text_model_tokenizer(text->model)),
@@ -180,9 +194,7 @@ Status policy_create(const ChatText *text, Policy **ret, Error *err)
 {
     const JobConfig *config = text->config;
     Policy *policy = mem_calloc(1, sizeof *policy);
-    int threads = (int)config->cluster.cpus_per_rollout_worker / (int)config->train.tp_size;
     policy->config = config;
-    policy->kernels = cpu_kernels(threads > 1 ? threads : 1);
     policy->dtype = config->model.dtype == MODEL_BF16 ? DTYPE_BF16 : DTYPE_F32;
     policy->tp_size = (int)config->train.tp_size;
     policy->in_use = -1;
@@ -226,14 +238,40 @@ const char *policy_memory_plan(const Policy *policy)
     return policy->memory_plan;
 }
 
-static Status refuse_room(const Policy *policy, const MemoryRoom *room, Error *err)
+int64_t policy_memory_free(const Policy *policy)
+{
+    return policy->device.memory_free;
+}
+
+const char *policy_device(const Policy *policy)
+{
+    return policy->device.text;
+}
+
+/* Who shares the memory that this policy is in. */
+typedef struct Sharers {
+    int64_t workers; /* rollout workers */
+    int64_t trained; /* bytes that train workers take of it */
+} Sharers;
+
+static Sharers count_sharers(const JobConfig *config, int64_t trained)
+{
+    int64_t workers = config->rollout.num_workers;
+    int64_t gpus = config->train.tp_size * config->train.dp_size;
+    if (config->device == JOB_CPU) return (Sharers){workers, trained};
+    if (!config->rollout.colocate) return (Sharers){1, 0};
+    return (Sharers){(workers + gpus - 1) / gpus, trained / gpus};
+}
+
+static Status refuse_room(const Policy *policy, const MemoryRoom *room, const Sharers *sharers,
+                          Error *err)
 {
     const JobConfig *config = policy->config;
     const char *key =
         config->rollout.kv_cache_mb > 0 ? "rollout.kv_cache_mb" : "rollout.concurrency";
-    int64_t workers = config->rollout.num_workers;
+    int64_t workers = sharers->workers;
     return error_set(err, ERR_RESOURCE,
-                     "%s: %lld rollout worker%s take%s %.2f GiB%s, but of %.2f GiB that are free "
+                     "%s: %lld rollout worker%s take%s %.2f GiB%s, but of %.2f GiB that are free%s "
                      "train workers take %.2f GiB and a tenth is kept (%lld answers of up to %lld "
                      "tokens at a time; of each worker: %s)\n"
                      "Lower rollout.concurrency, data.max_length or rollout.num_workers, set "
@@ -242,22 +280,23 @@ static Status refuse_room(const Policy *policy, const MemoryRoom *room, Error *e
                      key, (long long)workers, workers == 1 ? "" : "s", workers == 1 ? "s" : "",
                      (double)(workers * policy->memory_bytes) / 0x1p30,
                      config->kv_cache_decided ? " as decided when the run began (memory.json)" : "",
-                     (double)room->available / 0x1p30, (double)room->trained / 0x1p30,
-                     (long long)config->rollout.concurrency, (long long)config->data.max_length,
-                     policy->memory_plan);
+                     (double)room->available / 0x1p30, config->device != JOB_CPU ? " on a GPU" : "",
+                     (double)sharers->trained / 0x1p30, (long long)config->rollout.concurrency,
+                     (long long)config->data.max_length, policy->memory_plan);
 }
 
 Status policy_find_room(const Policy *policy, MemoryRoom *room, Error *err)
 {
     const JobConfig *config = policy->config;
-    int64_t workers = config->rollout.num_workers;
-    int64_t left = room->available - room->available / 10 - room->trained;
+    const Sharers sharers = count_sharers(config, room->trained);
+    int64_t workers = sharers.workers;
+    int64_t left = room->available - room->available / 10 - sharers.trained;
     room->kv_cache_mb = 0;
     if (room->available == 0 || workers * policy->memory_bytes <= left) return OK;
-    if (config->rollout.kv_cache_mb > 0) return refuse_room(policy, room, err);
+    if (config->rollout.kv_cache_mb > 0) return refuse_room(policy, room, &sharers, err);
     left -= workers * (policy->memory_bytes - policy->kv_bytes);
     int64_t mb = (left > 0 ? left / 4 * 3 / workers : 0) >> 20;
-    if (mb << 20 < bytes_for_an_answer(policy)) return refuse_room(policy, room, err);
+    if (mb << 20 < bytes_for_an_answer(policy)) return refuse_room(policy, room, &sharers, err);
     room->kv_cache_mb = mb;
     return OK;
 }

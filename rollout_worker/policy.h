@@ -32,17 +32,23 @@ void policy_destroy(Policy *policy); /* accepts NULL; nobody may be in a call */
 EngineThread *policy_engine(const Policy *policy);
 const char *policy_memory_plan(const Policy *policy); /* for people; borrowed */
 
-/* What a machine has for rollout workers, before any of them holds memory. */
+/* What the device that it generates on had free when the policy was made; 0: nobody knows. */
+int64_t policy_memory_free(const Policy *policy);
+const char *policy_device(const Policy *policy); /* for people; borrowed */
+
+/* What a machine, or a GPU, has for rollout workers, before any of them holds memory. */
 typedef struct MemoryRoom {
-    int64_t available;   /* memory_available; 0: nobody knows */
-    int64_t trained;     /* of it, what train workers take */
+    int64_t available;   /* policy_memory_free; 0: nobody knows */
+    int64_t trained;     /* what all train workers of the job take */
     int64_t kv_cache_mb; /* what is left for keys and values of a worker, where that is less than
                             all answers take and the job leaves it to us; else 0 */
 } MemoryRoom;
 
 /* Sets room->kv_cache_mb: three quarters of what is left when a tenth is kept for all else, so that
- * a later session finds as much. ERR_RESOURCE when the job's rollout workers take more than there
- * is, even so. Results do not depend on it: answers that find no room wait. */
+ * a later session finds as much. On a CPU all rollout workers share the machine's memory with all
+ * train workers; of GPUs each has its part of both, or is a rollout worker's own. ERR_RESOURCE when
+ * the job's rollout workers take more than there is, even so. Results do not depend on it: answers
+ * that find no room wait. */
 Status policy_find_room(const Policy *policy, MemoryRoom *room, Error *err);
 
 /* Takes a version over. Returns when it is in use and nobody reads the earlier one any more. The

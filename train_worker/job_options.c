@@ -1,8 +1,31 @@
 #include "job_options.h"
 
+#include <math.h>
+
 DType job_dtype(const JobConfig *config)
 {
     return config->model.dtype == MODEL_BF16 ? DTYPE_BF16 : DTYPE_F32;
+}
+
+DeviceKind job_device(const JobConfig *config)
+{
+    return config->device == JOB_CUDA ? DEVICE_CUDA : DEVICE_CPU;
+}
+
+int job_threads(const JobConfig *config)
+{
+    if (config->train.threads > 0) return (int)config->train.threads;
+    int cpus = (int)floor(config->cluster.cpus_per_train_worker);
+    return cpus > 1 ? cpus : 1;
+}
+
+Status job_open_device(const JobConfig *config, const KernelTable **ret, DeviceInfo *ret_info,
+                       Error *err)
+{
+    DeviceKind kind = job_device(config);
+    DeviceOptions options = {.num_threads = job_threads(config)};
+    Status status = device_open(kind, &options, ret, ret_info, err);
+    return status == OK ? OK : error_prefix(err, "device: %s", device_kind_name(kind));
 }
 
 bool job_learns_by_rewards(const JobConfig *config)
@@ -14,6 +37,7 @@ int64_t job_memory_share(const JobConfig *config, int64_t memory_bytes)
 {
     int64_t ranks = config->train.tp_size * config->train.dp_size;
     if (config->train.memory_gb > 0) return (int64_t)(config->train.memory_gb * 0x1p30) / ranks;
+    if (config->device != JOB_CPU) ranks = 1;
     return memory_bytes / 10 * 9 / ranks;
 }
 

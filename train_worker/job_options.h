@@ -4,14 +4,24 @@
 #define TROUPE_TRAIN_WORKER_JOB_OPTIONS_H
 
 #include "config/job.h"
+#include "tensor/device.h"
 #include "trainer.h"
 
 DType job_dtype(const JobConfig *config);
+DeviceKind job_device(const JobConfig *config);
+
+/* Compute threads of a train worker, where they are the CPU's. */
+int job_threads(const JobConfig *config);
+
+/* Opens the job's device. The message begins with the key `device`. */
+Status job_open_device(const JobConfig *config, const KernelTable **ret, DeviceInfo *ret_info,
+                       Error *err);
 
 bool job_learns_by_rewards(const JobConfig *config);
 
-/* What a rank may take of the `memory_bytes` that the machine has free for all ranks of the job,
- * which are all on it; what is left over serves everything else there. 0: no limit. */
+/* What a rank may take of the `memory_bytes` that its device has free: on a CPU for all ranks of
+ * the job, which are all on this machine; a GPU has but one. What is left over serves everything
+ * else there. 0: no limit. */
 int64_t job_memory_share(const JobConfig *config, int64_t memory_bytes);
 
 /* Whether a critic is there, or may come with a later stage. */

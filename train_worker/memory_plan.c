@@ -11,9 +11,18 @@
 /* Logits of one chunk of the head: small beside a model whose vocabulary makes them large. */
 #define LOGITS_BYTES ((int64_t)512 << 20)
 
-int64_t memory_plan_reference(const WeightPlan *plan, DType dtype)
+/* Copies of the matrices that kernels keep of a model, for so many kinds of product: kernels.h says
+ * which do. */
+static int64_t packed_bytes(const WeightPlan *plan, DType dtype, const KernelTable *kernels,
+                            int kinds)
 {
-    return (plan->size + plan->matrices.count) * (int64_t)dtype_size(dtype);
+    bool packs = kernels == NULL || kernels->host_memory;
+    return packs ? kinds * plan->matrices.count * (int64_t)dtype_size(dtype) : 0;
+}
+
+int64_t memory_plan_reference(const WeightPlan *plan, DType dtype, const KernelTable *kernels)
+{
+    return plan->size * (int64_t)dtype_size(dtype) + packed_bytes(plan, dtype, kernels, 1);
 }
 
 static MemoryPlan plan_with(const MemoryRequest *request, KeepPolicy policy)
@@ -24,8 +33,9 @@ static MemoryPlan plan_with(const MemoryRequest *request, KeepPolicy policy)
     MemoryPlan memory = {.policy = policy, .max_tokens = rows};
     memory.chunk_rows = head_chunk_rows(plan, rows, LOGITS_BYTES);
     memory.weights = size * element;
-    memory.packed = 2 * plan->matrices.count * element; /* the kernels' copies for x w^T and dy w */
-    if (request->with_reference) memory.reference = memory_plan_reference(plan, request->dtype);
+    memory.packed = packed_bytes(plan, request->dtype, request->kernels, 2); /* x w^T and dy w */
+    if (request->with_reference)
+        memory.reference = memory_plan_reference(plan, request->dtype, request->kernels);
     memory.masters = request->dtype == DTYPE_F32 ? 0 : size * (int64_t)sizeof(float);
     memory.gradients = size * (int64_t)sizeof(float) + gradients_sum_bytes(plan);
     memory.moments = 2 * size * (int64_t)sizeof(float);

@@ -14,6 +14,7 @@ typedef struct MemoryPlan {
 
 typedef struct MemoryRequest {
     const WeightPlan *plan;
+    const KernelTable *kernels; /* of the device whose memory it is; NULL: the CPU's */
     DType dtype;
     int64_t max_tokens, max_sequence_length;
     bool with_reference; /* a second set of weights */
@@ -21,8 +22,8 @@ typedef struct MemoryRequest {
 } MemoryRequest;
 
 /* What a reference model takes: its weights, packed for x w^T alone, as nothing goes back through
- * it. */
-int64_t memory_plan_reference(const WeightPlan *plan, DType dtype);
+ * it. `kernels` as above. */
+int64_t memory_plan_reference(const WeightPlan *plan, DType dtype, const KernelTable *kernels);
 
 /* ERR_RESOURCE, with the plan, when even the most frugal policy does not fit bytes_max. */
 Status memory_plan_make(const MemoryRequest *request, MemoryPlan *ret, Error *err);

@@ -24,7 +24,12 @@ static void fill(const KernelTable *kernels, Tensor tensor)
     float *value = mem_calloc((size_t)count, sizeof *value);
     for (int64_t i = 0; i < count; i++)
         value[i] = (float)(i * 7 % 15 - 7);
-    kernels->cast(tensor, tensor_2d(value, DTYPE_F32, tensor.shape[0], tensor.shape[1]));
+    size_t bytes = (size_t)count * sizeof *value;
+    void *there = kernels->alloc(bytes);
+    kernels->upload(there, value, bytes);
+    kernels->cast(tensor, tensor_2d(there, DTYPE_F32, tensor.shape[0], tensor.shape[1]));
+    kernels->synchronize();
+    kernels->free(there);
     free(value);
 }
 
@@ -62,6 +67,7 @@ void probe_run(Probe *probe)
     for (int i = 0; i < REPETITIONS; i++) {
         int64_t begin = clock_ns();
         probe->kernels->matmul(probe->y, probe->x, &probe->weight);
+        probe->kernels->synchronize();
         double seconds = (double)(clock_ns() - begin) * 1e-9;
         double rate = 2.0 * ROWS * COLUMNS * COLUMNS / seconds;
         if (rate > probe->rate) probe->rate = rate;

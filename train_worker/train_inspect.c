@@ -16,7 +16,7 @@ static const char usage[] =
     "                     [--bytes]\n"
     "       prints the memory that the train workers of a job would take; takes none of it\n"
     "\n"
-    "  --available BYTES   of this machine, in place of what is free now\n"
+    "  --available BYTES   of this machine, or of the GPU, in place of what is free now\n"
     "  --taken BYTES       by each of its train workers, which run and have to take more: whether\n"
     "                      that fits, too\n"
     "  --bytes             of all train workers, and nothing else\n";
@@ -83,28 +83,51 @@ static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
     return OK;
 }
 
+/* What train workers compute on and in. */
+typedef struct Room {
+    const KernelTable *kernels; /* NULL: the CPU's, which are not loaded for this */
+    char device[sizeof(DeviceInfo){0}.text];
+    int64_t available;
+} Room;
+
+/* Of another device than the CPU this tells whether it is there. */
+static Status find_room(const JobConfig *config, const Arguments *arguments, Room *ret, Error *err)
+{
+    DeviceInfo device = {.memory_free = 0};
+    *ret = (Room){.available = arguments->available};
+    if (job_device(config) != DEVICE_CPU &&
+        job_open_device(config, &ret->kernels, &device, err) != OK)
+        return job_config_locate(config, err);
+    memcpy(ret->device, device.text, sizeof ret->device);
+    if (ret->available < 0)
+        ret->available = ret->kernels != NULL ? device.memory_free : memory_available();
+    return OK;
+}
+
 /* A critic beside what is taken; *ret_plan is owned. */
-static Status plan_critic(const JobConfig *config, int64_t available, int64_t taken,
+static Status plan_critic(const JobConfig *config, const Room *room, int64_t taken,
                           int64_t *ret_bytes, char **ret_plan, Error *err)
 {
     TrainerOptions options = {0};
-    TRY(job_critic_options(config, available, taken, &options, err));
+    TRY(job_critic_options(config, room->available, taken, &options, err));
+    options.kernels = room->kernels;
     Status status = trainer_plan(&options, (int)config->train.tp_size, ret_bytes, ret_plan, err);
     return status == OK ? OK : error_prefix(err, "the critic");
 }
 
 /* What train workers that run have to take beside what they have. */
-static Status check_running(const JobConfig *config, const Arguments *arguments, int64_t available,
+static Status check_running(const JobConfig *config, const Arguments *arguments, const Room *room,
                             Error *err)
 {
     static const char way[] =
         "Lower what the new stage asks for; or stop the run, write train.%s: true into its job "
         "file, give the same command again, and swap then: it plans for it from the start.";
-    int64_t share = job_memory_share(config, available), taken = arguments->taken, critic = 0;
+    int64_t share = job_memory_share(config, room->available), taken = arguments->taken, critic = 0;
     TrainerOptions options = {0};
     char *plan = NULL;
     if (share == 0) return OK; /* no limit is known */
-    TRY(job_trainer_options(config, available, &options, err));
+    TRY(job_trainer_options(config, room->available, &options, err));
+    options.kernels = room->kernels;
     int64_t more = trainer_reference_bytes(&options, (int)config->train.tp_size);
     if (arguments->more_reference) taken += more;
     if (arguments->more_reference && taken > share) {
@@ -115,25 +138,26 @@ static Status check_running(const JobConfig *config, const Arguments *arguments,
         return error_append(err, way, "memory_reference");
     }
     if (!arguments->more_critic) return OK;
-    Status status = plan_critic(config, available, taken, &critic, &plan, err);
+    Status status = plan_critic(config, room, taken, &critic, &plan, err);
     free(plan);
     return status == OK ? OK : error_append(err, way, "memory_critic");
 }
 
 /* Of one train worker, as it would plan; *ret_plan, of the policy, and *ret_critic, NULL where
  * there is none, are owned. */
-static Status plan_worker(const JobConfig *config, int64_t available, int64_t *ret_bytes,
+static Status plan_worker(const JobConfig *config, const Room *room, int64_t *ret_bytes,
                           char **ret_plan, char **ret_critic, Error *err)
 {
     TrainerOptions options = {0};
     int64_t bytes = 0, critic = 0;
     char *plan = NULL;
     *ret_critic = NULL;
-    TRY(job_trainer_options(config, available, &options, err));
+    TRY(job_trainer_options(config, room->available, &options, err));
+    options.kernels = room->kernels;
     TRY(trainer_plan(&options, (int)config->train.tp_size, &bytes, &plan, err));
     Status status = OK;
     if (job_has_room_for_critic(config))
-        status = plan_critic(config, available, bytes, &critic, ret_critic, err);
+        status = plan_critic(config, room, bytes, &critic, ret_critic, err);
     if (status != OK) {
         free(plan);
         return status;
@@ -148,19 +172,21 @@ static Status inspect(const JobConfig *config, const Arguments *arguments, Error
     long long ranks = config->train.tp_size * config->train.dp_size;
     char *plan = NULL, *critic = NULL;
     int64_t bytes = 0;
-    int64_t available = arguments->available >= 0 ? arguments->available : memory_available();
-    TRY(plan_worker(config, available, &bytes, &plan, &critic, err));
+    Room room;
+    TRY(find_room(config, arguments, &room, err));
+    if (!arguments->only_bytes && room.kernels != NULL) printf("device: %s\n", room.device);
+    TRY(plan_worker(config, &room, &bytes, &plan, &critic, err));
     if (!arguments->only_bytes) printf("memory of a train worker: %s\n", plan);
     if (!arguments->only_bytes && critic != NULL) printf("memory of its critic: %s\n", critic);
     free(plan);
     free(critic);
-    if (arguments->taken > 0) TRY(check_running(config, arguments, available, err));
+    if (arguments->taken > 0) TRY(check_running(config, arguments, &room, err));
     if (arguments->only_bytes)
         printf("%lld\n", (long long)bytes * ranks);
     else
-        printf("memory of this machine: %.2f GiB available, %lld train worker%s take%s %.2f GiB\n",
-               (double)available / 0x1p30, ranks, ranks == 1 ? "" : "s", ranks == 1 ? "s" : "",
-               (double)(bytes * ranks) / 0x1p30);
+        printf("memory of this %s: %.2f GiB available, %lld train worker%s take%s %.2f GiB\n",
+               room.kernels != NULL ? "GPU" : "machine", (double)room.available / 0x1p30, ranks,
+               ranks == 1 ? "" : "s", ranks == 1 ? "s" : "", (double)(bytes * ranks) / 0x1p30);
     return OK;
 }
 

@@ -34,6 +34,7 @@ static Status plan_memory(const TrainerOptions *options, const WeightPlan *plan,
 {
     MemoryRequest request = {
         .plan = plan,
+        .kernels = options->kernels,
         .dtype = options->dtype,
         .max_tokens = options->max_tokens,
         .max_sequence_length = options->max_sequence_length,
@@ -60,7 +61,7 @@ Status trainer_plan(const TrainerOptions *options, int tp_size, int64_t *ret_byt
 int64_t trainer_reference_bytes(const TrainerOptions *options, int tp_size)
 {
     WeightPlan *plan = weight_plan_create(&options->model, 0, tp_size);
-    int64_t bytes = memory_plan_reference(plan, options->dtype);
+    int64_t bytes = memory_plan_reference(plan, options->dtype, options->kernels);
     weight_plan_destroy(plan);
     return bytes;
 }
@@ -106,7 +107,8 @@ Status trainer_add_reference(Trainer *trainer, Error *err)
         make_reference(trainer);
         return OK;
     }
-    int64_t more = memory_plan_reference(trainer->plan, trainer->options.dtype);
+    int64_t more =
+        memory_plan_reference(trainer->plan, trainer->options.dtype, trainer->options.kernels);
     int64_t limit = trainer->options.memory_bytes_max;
     if (limit > 0 && trainer->memory.total + more > limit)
         return error_set(err, ERR_RESOURCE,

@@ -1,6 +1,5 @@
 #include "worker.h"
 
-#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -77,13 +76,6 @@ struct Worker {
 
 /* ---- compute thread: start ---- */
 
-static int num_threads(const JobConfig *config)
-{
-    if (config->train.threads > 0) return (int)config->train.threads;
-    int cpus = (int)floor(config->cluster.cpus_per_train_worker);
-    return cpus > 1 ? cpus : 1;
-}
-
 static Status join(Worker *worker, const Task *task, Error *err)
 {
     const WorkerOptions *o = &worker->options;
@@ -110,7 +102,7 @@ static void on_disk_wait(void *argument, bool waits)
     atomic_store(&((Worker *)argument)->disk_wait_ms, waits ? clock_ms() : 0);
 }
 
-/* `memory_bytes` is what was free before any rank of this start took its share. */
+/* `memory_bytes` is what the device had free before any rank of this start took its share. */
 static Status make_learner(Worker *worker, const Task *task, int64_t memory_bytes, Error *err)
 {
     LearnerOptions options = {
@@ -150,12 +142,13 @@ static Status run_start(Worker *worker, Task *task, Error *err)
         return error_set(err, ERR_INTERNAL, "this rank was started before");
     TRY(job_config_parse(task->job_yaml, "the configuration", "/", &worker->config, err));
     const JobConfig *config = worker->config;
-    worker->kernels = cpu_kernels(num_threads(config));
-    /* Nobody passes the join before all have read it: later, others may have begun to allocate. */
-    int64_t memory_bytes = memory_available();
+    DeviceInfo device;
+    /* Nobody passes the join before all have read what is free: later, others may have begun to
+     * allocate. */
+    TRY(job_open_device(config, &worker->kernels, &device, err));
     TRY(join(worker, task, err));
     TRY(start_probe(worker, err));
-    TRY(make_learner(worker, task, memory_bytes, err));
+    TRY(make_learner(worker, task, device.memory_free, err));
     ModelConfig model;
     TRY(model_config_read(config->model.config, &model, err));
     Troupe__StartReply reply = TROUPE__START_REPLY__INIT;
@@ -163,10 +156,10 @@ static Status run_start(Worker *worker, Task *task, Error *err)
     reply.parameters = (uint64_t)model_config_parameters(&model);
     reply.peak_flops = probe_rate(worker->probe);
     reply.memory_bytes = (uint64_t)learner_memory_bytes(worker->learner);
-    reply.memory_available = (uint64_t)memory_bytes;
+    reply.memory_available = (uint64_t)device.memory_free;
     reply.memory_plan = (char *)learner_memory_plan(worker->learner);
-    if (job_dtype(config) == DTYPE_BF16 && cpu_kernels_note() != NULL)
-        reply.note = (char *)cpu_kernels_note();
+    if (job_device(config) != DEVICE_CPU) reply.device = device.text;
+    if (job_dtype(config) == DTYPE_BF16 && device.note != NULL) reply.note = (char *)device.note;
     pack_answer(task, &reply.base);
     return OK;
 }

@@ -16,6 +16,7 @@
 #include "config/row_list.h"
 
 typedef enum { INIT_PRETRAINED, INIT_RANDOM } ModelInit;
+typedef enum { JOB_CPU, JOB_CUDA } JobDevice;
 typedef enum { MODEL_F32, MODEL_BF16 } ModelDType;
 typedef enum { POLICY_SKIP, POLICY_STOP, POLICY_TRUNCATE, POLICY_KEEP } DataPolicy;
 typedef enum { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_WSD } LrSchedule;
@@ -66,6 +67,7 @@ typedef struct JobConfig {
     char *name;            /* default: the job file's name without its ending */
     char *run_dir;         /* default: runs/<name> beside the working directory */
     int64_t seed;
+    JobDevice device; /* what train workers compute on, and rollout workers that generate */
 
     ModelPin pin[MODEL_PINS_MAX]; /* of model.path, algorithm.reference, algorithm.critic, ... */
     int num_pins;                 /* ... as far as a run stands in their place */
@@ -103,6 +105,7 @@ typedef struct JobConfig {
         char *function_of; /* ROLLOUT_PROCESS: the command; ROLLOUT_PLUGIN: the path; else NULL */
         char *working_dir; /* where programs of the job start; default: the job file's folder */
         int64_t num_workers;
+        bool colocate;          /* with a device other than the CPU: they use the train workers' */
         int64_t lease_size;     /* positions per lease */
         int64_t prefetch_steps; /* global batches leased ahead of the one in training */
         /* of generation: */

@@ -79,6 +79,18 @@ static Status check_parallel(const LoadedJob *job, Error *err)
                       divisors(batch, shares, sizeof shares));
 }
 
+/* Ranks on GPUs would sum in their memory, which needs NCCL. */
+static Status check_device(const LoadedJob *job, Error *err)
+{
+    int64_t tp = job->config.train.tp_size, dp = job->config.train.dp_size;
+    if (job->config.device == JOB_CPU || tp * dp == 1) return OK;
+    return job_refuse(job, "device", tp > 1 ? "train.tp_size" : "train.dp_size", err,
+                      "device is cuda with %lld train workers (train.tp_size %lld times "
+                      "train.dp_size %lld), expected one: GPUs cannot sum with each other yet.\n"
+                      "Write tp_size: 1 and dp_size: 1, or device: cpu.",
+                      (long long)(tp * dp), (long long)tp, (long long)dp);
+}
+
 static Status check_length(const LoadedJob *job, Error *err)
 {
     int64_t steps = job->config.train.num_steps, epochs = job->config.train.num_epochs;
@@ -486,6 +498,7 @@ Status job_config_check(const LoadedJob *job, Error *err)
     TRY(check_name(job, err));
     TRY(check_accept_changed(job, err));
     TRY(check_parallel(job, err));
+    TRY(check_device(job, err));
     TRY(check_length(job, err));
     TRY(check_planned(job, err));
     TRY(check_schedule(job, err));

@@ -34,7 +34,7 @@
 
 /* A weight matrix [N, K] (Hugging Face's [out, in]) as matmul wants it. `plain` is borrowed. `packed` is the
  * backend's own copy in whatever layout is fastest, made and refreshed by weight_prepare; zero-initialise the
- * rest and call weight_release in the end. */
+ * rest and call weight_release in the end. A device without host_memory keeps no copy: memory is planned so. */
 typedef struct Weight {
     Tensor plain; /* [N, K], f32 or bf16 */
     void *packed;

@@ -12,7 +12,7 @@ Status engine_memory_plan_make(const EngineOptions *options, EngineMemory *ret, 
     int64_t element = (int64_t)dtype_size(weights->dtype);
     EngineMemory memory = {
         .weights = plan->size * element,
-        .packed = plan->matrices.count * element,
+        .packed = weights->kernels->host_memory ? plan->matrices.count * element : 0,
         .page_bytes = kv_cache_page_bytes(plan, weights->dtype, weights->kernels),
         .activations =
             activations_bytes(plan, weights->dtype, KEEP_NOTHING, options->max_step_tokens),

@@ -19,6 +19,7 @@
 #include "rollout_worker/engine/model_folder.h"
 #include "rollout_worker/serve/serve.h"
 #include "rollout_worker/serve/thread_generator.h"
+#include "tensor/device.h"
 
 static const char help[] =
     "usage: controller serve --model DIR [--port N] [--host ADDRESS --token-file F] [options]\n"
@@ -32,6 +33,7 @@ static const char help[] =
     "      --host ADDRESS      default 127.0.0.1: this machine alone; any other wants a token\n"
     "      --token-file F      clients must give the first line of F (Authorization: Bearer)\n"
     "      --name NAME         by which clients ask for the model; default: the folder's name\n"
+    "      --device KIND       cpu (the default) or cuda: the first GPU in CUDA_VISIBLE_DEVICES\n"
     "      --threads N         that compute; default: the CPUs of this machine\n"
     "      --dtype TYPE        f32 or bf16; default: f32 if the folder's weights are, else bf16\n"
     "      --max-length N      tokens of a prompt with its answer; default 8192, or less where\n"
@@ -53,6 +55,7 @@ static const char help[] =
 typedef struct Arguments {
     const char *model, *host, *token_file, *name;
     long long port, threads, max_length, max_samples, kv_mib, drain_seconds;
+    DeviceKind device;
     DType dtype;
     bool has_dtype, help;
 } Arguments;
@@ -85,6 +88,16 @@ static Status read_dtype(Arguments *arguments, const char *text, Error *err)
     return OK;
 }
 
+static Status read_device(Arguments *arguments, const char *text, Error *err)
+{
+    for (DeviceKind kind = DEVICE_CPU; kind <= DEVICE_CUDA; kind++) {
+        if (strcmp(text, device_kind_name(kind)) != 0) continue;
+        arguments->device = kind;
+        return OK;
+    }
+    return error_set(err, ERR_INVALID, "--device is \"%.40s\", expected cpu or cuda", text);
+}
+
 static Status take_option(Arguments *a, int letter, Error *err)
 {
     switch (letter) {
@@ -102,6 +115,8 @@ static Status take_option(Arguments *a, int letter, Error *err)
         return OK;
     case 'd':
         return read_dtype(a, optarg, err);
+    case 'g':
+        return read_device(a, optarg, err);
     case 'p':
         return read_number("port", optarg, 0, 65535, &a->port, err);
     case 't':
@@ -129,6 +144,7 @@ static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
         {"token-file", required_argument, NULL, 'T'},
         {"name", required_argument, NULL, 'N'},
         {"threads", required_argument, NULL, 't'},
+        {"device", required_argument, NULL, 'g'},
         {"dtype", required_argument, NULL, 'd'},
         {"max-length", required_argument, NULL, 'l'},
         {"max-samples", required_argument, NULL, 's'},
@@ -150,8 +166,13 @@ static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
 
 /* ---- the engine ---- */
 
-static Status plan_engine(const Arguments *a, const ModelFolder *folder, EngineOptions *ret,
-                          Error *err)
+typedef struct Device {
+    const KernelTable *kernels;
+    DeviceInfo info;
+} Device;
+
+static Status plan_engine(const Arguments *a, const ModelFolder *folder, int64_t memory_free,
+                          EngineOptions *ret, Error *err)
 {
     int64_t positions = folder->config.max_position_embeddings;
     int64_t length = a->max_length > 0                ? a->max_length
@@ -160,7 +181,7 @@ static Status plan_engine(const Arguments *a, const ModelFolder *folder, EngineO
     const Weights *weights = folder->weights;
     int64_t page = kv_cache_page_bytes(folder->plan, weights->dtype, weights->kernels);
     int64_t one = (length + KV_PAGE - 1) / KV_PAGE * page, kv = one * a->max_samples;
-    int64_t half = memory_available() / 2;
+    int64_t half = memory_free / 2;
     if (half > 0 && kv > half) kv = half;
     if (a->kv_mib > 0) kv = a->kv_mib << 20;
     *ret = (EngineOptions){
@@ -182,16 +203,19 @@ static Status plan_engine(const Arguments *a, const ModelFolder *folder, EngineO
     return OK;
 }
 
-/* Weights twice: as they are, and packed. */
-static Status check_memory(const ModelFolder *folder, DType dtype, Error *err)
+/* On a CPU weights twice: as they are, and packed. *ret_left: what is free beside them. */
+static Status check_memory(const ModelFolder *folder, const Device *device, DType dtype,
+                           int64_t *ret_left, Error *err)
 {
-    int64_t bytes = 2 * folder->plan->size * (int64_t)dtype_size(dtype);
-    int64_t available = memory_available();
+    bool packs = device->kernels->host_memory;
+    int64_t bytes = (packs ? 2 : 1) * folder->plan->size * (int64_t)dtype_size(dtype);
+    int64_t available = device->info.memory_free;
+    *ret_left = available > bytes ? available - bytes : 0;
     if (available == 0 || bytes <= available) return OK;
-    return error_set(err, ERR_RESOURCE,
-                     "the weights take %.2f GiB in %s, packed for matrix products included, but "
-                     "only %.2f GiB are free",
-                     (double)bytes / 0x1p30, dtype_name(dtype), (double)available / 0x1p30);
+    return error_set(
+        err, ERR_RESOURCE, "the weights take %.2f GiB in %s%s, but only %.2f GiB are free",
+        (double)bytes / 0x1p30, dtype_name(dtype),
+        packs ? ", packed for matrix products included" : "", (double)available / 0x1p30);
 }
 
 /* The engine's thread, with the folder's weights. */
@@ -295,22 +319,25 @@ static Status run(const Arguments *a, Error *err)
     EngineOptions engine;
     sigset_t signals;
     block_signals(&signals);
-    const KernelTable *kernels = cpu_kernels((int)a->threads);
+    int64_t left = 0;
+    Device device;
+    DeviceOptions wanted = {.num_threads = (int)a->threads};
+    TRY(device_open(a->device, &wanted, &device.kernels, &device.info, err));
     Status status = model_folder_open(a->model, &folder, err);
     if (status == ERR_NOT_FOUND)
         error_append(err, "Expected a Hugging Face model folder, or the folder of a run that has a "
                           "checkpoint.");
     if (status != OK) return status;
     DType dtype = a->has_dtype ? a->dtype : folder.stored == DTYPE_F32 ? DTYPE_F32 : DTYPE_BF16;
-    printf("model: %s, %lld parameters, computed in %s by %lld threads\n", a->model,
-           (long long)model_config_parameters(&folder.config), dtype_name(dtype), a->threads);
-    if (dtype == DTYPE_BF16 && cpu_kernels_note() != NULL) printf("note: %s\n", cpu_kernels_note());
+    printf("model: %s, %lld parameters, computed in %s on %s\n", a->model,
+           (long long)model_config_parameters(&folder.config), dtype_name(dtype), device.info.text);
+    if (dtype == DTYPE_BF16 && device.info.note != NULL) printf("note: %s\n", device.info.note);
     if (folder.ends.count == 0)
         printf("note: the folder names no end token: answers end at their length or a stop\n");
     fflush(stdout);
-    status = check_memory(&folder, dtype, err);
-    if (status == OK) status = model_folder_load(&folder, a->model, dtype, kernels, err);
-    if (status == OK) status = plan_engine(a, &folder, &engine, err);
+    status = check_memory(&folder, &device, dtype, &left, err);
+    if (status == OK) status = model_folder_load(&folder, a->model, dtype, device.kernels, err);
+    if (status == OK) status = plan_engine(a, &folder, left, &engine, err);
     bool asked = sigtimedwait(&signals, NULL, &(struct timespec){0}) > 0; /* while it was loaded */
     if (status == OK && !asked) status = serve(a, &engine, &folder, &signals, err);
     model_folder_close(&folder);

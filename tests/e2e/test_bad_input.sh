@@ -388,6 +388,23 @@ case_too_few_cpus() {
     says CPUs 2.75 "free 1" cluster.cpus
 }
 
+# Whatever this build and this machine have: no GPU is shown to it.
+case_cuda_without_gpu() {
+    CUDA_VISIBLE_DEVICES= message 4 --set device=cuda
+    says "--set device=cuda" "device: cuda: there is no CUDA" "what the model is trained"
+    [ ! -e run ] || fail "it started all the same"
+}
+
+case_cuda_library_missing() {
+    TROUPE_CUDA_LIBRARY=$PWD/gone.so message 4 --set device=cuda
+    says "--set device=cuda" "there is no file $PWD/gone.so" "Correct TROUPE_CUDA_LIBRARY"
+}
+
+case_cuda_library_of_another_build() {
+    TROUPE_CUDA_LIBRARY=$BIN/device_size.so message 2 --set device=cuda
+    says "device: cuda: the CUDA library $BIN/device_size.so has a table of kernels" "from the same source"
+}
+
 case_run_folder_in_use() {
     "$BIN/controller" --config job.yaml --set train.num_steps=100000 >first.out 2>&1 &
     local first=$! tries=0

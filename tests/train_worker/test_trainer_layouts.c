@@ -33,8 +33,13 @@ static int64_t limit_for(const TrainerOptions *options, int tp_rank, int tp_size
 {
     if (policy == KEEP_ALL) return 0;
     WeightPlan *plan = weight_plan_create(&options->model, tp_rank, tp_size);
-    MemoryRequest request = {
-        plan, options->dtype, options->max_tokens, options->max_sequence_length, false, 0};
+    MemoryRequest request = {plan,
+                             options->kernels,
+                             options->dtype,
+                             options->max_tokens,
+                             options->max_sequence_length,
+                             false,
+                             0};
     MemoryPlan memory;
     rank_check(memory_plan_make(&request, &memory, NULL) == OK);
     int64_t bytes = memory.total - memory.activations +

@@ -1,5 +1,11 @@
 #include "config/keys/keys.h"
 
+static const KeyName device_names[] = {{"cpu", JOB_CPU}, {"cuda", JOB_CUDA}, {NULL, 0}};
+static const ConfigForeign other_devices[] = {
+    {"gpu nvidia cuda:0 auto", "NVIDIA's GPUs are device: cuda; which one is chosen by the node "
+                               "agent, among those that CUDA_VISIBLE_DEVICES shows it"},
+    {0}};
+
 static const ConfigKey keys[] = {
     {.path = "name",
      .fixed = true,
@@ -25,6 +31,18 @@ static const ConfigKey keys[] = {
      .max = SEED_MAX,
      .also = "random_seed",
      .meaning = "decides the order of the data and random initial weights"},
+    {.path = "device",
+     .fixed = true,
+     .type = KEY_ENUM,
+     .offset = AT(device),
+     .preset = "cpu",
+     .example = "cuda",
+     .names = device_names,
+     .foreign = other_devices,
+     .also = "device_type accelerator",
+     .meaning =
+         "what the model is trained and generates on; cuda: a GPU for each train worker; see "
+         "devices.md"},
 };
 
 const ConfigSection job_section = {

@@ -305,6 +305,14 @@ static const ConfigKey keys[] = {
      .also = "over_sampling_batch_size oversampling",
      .meaning = "with generate: so many times the prompts of a step are let out at once; the first "
                 "whose groups pass algorithm.dynamic_filter are trained"},
+    {.path = "rollout.colocate",
+     .fixed = true,
+     .type = KEY_BOOL,
+     .offset = AT(rollout.colocate),
+     .preset = "true",
+     .meaning =
+         "with device: cuda and generate: rollout workers use the GPUs of the train workers, "
+         "in turn; false: each has one of its own"},
     {.path = "rollout.concurrency",
      .type = KEY_INT,
      .offset = AT(rollout.concurrency),
