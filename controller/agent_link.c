@@ -75,8 +75,9 @@ static int spawn_process(AgentLink *link, int log_fd)
     snprintf(cpus, sizeof cpus, "%g", link->options.cpus);
     snprintf(self, sizeof self, "%d", (int)getpid());
     char *program = program_path("node_agent");
-    char *arguments[] = {program, "--endpoint", link->endpoint, "--embedded",
-                         self,    "--cpus",     cpus,           NULL};
+    char *arguments[] = {program,  "--endpoint", link->endpoint, "--embedded", self,
+                         "--cpus", cpus,         "--gpus",       "0",          NULL};
+    if (link->options.gpus) arguments[7] = NULL; /* all */
     uv_stdio_container_t stdio[3] = {
         {.flags = UV_IGNORE},
         {.flags = UV_INHERIT_FD, .data.fd = log_fd},
@@ -146,6 +147,7 @@ static void on_hello_reply(void *argument, const Reply *reply)
     event.agent.pid = (int)hello->pid;
     event.agent.total = unpack_resources(hello->total);
     event.agent.free = unpack_resources(hello->free);
+    event.agent.no_gpu = hello->no_gpu;
     feed(link, &event);
     troupe__agent_hello_reply__free_unpacked(hello, NULL);
 }
@@ -241,8 +243,12 @@ static void describe_holders(const Troupe__PrepareReply *reply, char *text, size
     text[0] = '\0';
     for (size_t i = 0; i < reply->n_holders && used < (int)size; i++) {
         const Troupe__Holder *holder = reply->holders[i];
-        used += snprintf(text + used, size - (size_t)used, "%sjob %s (%g CPUs)", i > 0 ? ", " : "",
-                         holder->job_name, holder->held != NULL ? holder->held->cpu : 0.0);
+        const NodeResources held = unpack_resources(holder->held);
+        char gpus[32] = "";
+        if (held.gpu > 0)
+            snprintf(gpus, sizeof gpus, ", %d GPU%s", held.gpu, held.gpu == 1 ? "" : "s");
+        used += snprintf(text + used, size - (size_t)used, "%sjob %s (%g CPUs%s)",
+                         i > 0 ? ", " : "", holder->job_name, held.cpu, gpus);
     }
 }
 
@@ -283,6 +289,7 @@ static void prepare(AgentLink *link, const Effect *effect, char *group, GroupAsk
         need[i].memory_bytes = (uint64_t)effect->group.bundle[i].need.memory_bytes;
         bundle[i].index = (uint32_t)effect->group.bundle[i].index;
         bundle[i].need = &need[i];
+        bundle[i].gpu_of = (uint32_t)effect->group.bundle[i].gpu_of;
         list[i] = &bundle[i];
     }
     request.group = group;

@@ -16,6 +16,7 @@ typedef struct AgentLinkOptions {
     const char *endpoint; /* of the agent's inbox */
     bool embedded;        /* start it; else only dial */
     double cpus;          /* of the embedded agent */
+    bool gpus;            /* have it look for some */
     const char *job_name, *run_dir, *controller_endpoint, *log_path;
     void (*feed)(
         void *context,

@@ -29,7 +29,8 @@ void keeper_destroy(Keeper *keeper); /* waits for a commit that is under way; ac
 
 /* What a checkpoint's manifest tells of where the run stood; but for its best evaluations, ... */
 CheckpointState keeper_read_state(const Manifest *manifest);
-/* ... which are taken over as far as the job still asks for them and compares by the same figure. */
+/* ... which are taken over as far as the job still asks for them and compares by the same figure.
+ */
 BestList keeper_read_best(const Manifest *manifest, const JobConfig *config);
 
 /* Whether a stage that began at this step needs the checkpoint with which it began for as long as

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "agent/gpu_inventory.h"
 #include "core/controller.h"
 
 double local_node_cpus_needed(const JobConfig *config)
@@ -35,6 +36,10 @@ Status local_node_check(const JobConfig *config, Error *err)
     up.agent.name = name;
     up.agent.total.cpu = local_node_cpus(config);
     up.agent.total.memory_bytes = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+    GpuInventory gpus = {.count = 0};
+    if (config->device != JOB_CPU) gpu_inventory_read(&gpus);
+    up.agent.total.gpu = gpus.count;
+    up.agent.no_gpu = gpus.why_none;
     up.agent.free = up.agent.total;
     controller_step(controller, &up, 0, &effects);
     Status status = OK;

@@ -492,6 +492,7 @@ static void create_agents(Shell *shell)
             .endpoint = embedded ? own : shell->config->cluster.agents.item[i],
             .embedded = embedded,
             .cpus = local_node_cpus(shell->config),
+            .gpus = shell->config->device != JOB_CPU,
             .job_name = shell->config->name,
             .run_dir = shell->folder->path,
             .controller_endpoint = actor_endpoint(shell->inbox),

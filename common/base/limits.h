@@ -13,6 +13,7 @@
                                      */
 #define CALLERS_MAX            8192 /* connections an actor remembers against duplicates */
 #define NODES_MAX              1024
+#define NODE_GPUS_MAX          64   /* of one machine, instances of divided ones counted */
 #define ACTORS_MAX             4096 /* per job */
 #define BUNDLES_MAX            4096 /* per placement group */
 #define WORLD_SIZE_MAX         1024 /* train workers per job */

@@ -73,14 +73,13 @@ static Status load_by_name(const char *beside, const char *in_lib, void **ret, E
 static Status load_found(void **ret, char *ret_path, Error *err)
 {
     char *beside = program_path(CUDA_LIBRARY_NAME), *folder = path_folder(beside);
-    char *up = path_join(folder, "../lib"), real[PATH_MAX];
-    char *in_lib = path_join(realpath(up, real) != NULL ? real : up, CUDA_LIBRARY_NAME);
+    char *parent = path_folder(folder), *in_lib = path_join(parent, "lib/" CUDA_LIBRARY_NAME);
     const char *found = path_exists(beside) ? beside : path_exists(in_lib) ? in_lib : NULL;
     Status status =
         found != NULL ? load_file(found, ret, err) : load_by_name(beside, in_lib, ret, err);
     snprintf(ret_path, PATH_MAX, "%s", found != NULL ? found : CUDA_LIBRARY_NAME);
     free(in_lib);
-    free(up);
+    free(parent);
     free(folder);
     free(beside);
     return status;

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "actor/typed.h"
+#include "agent/gpu_inventory.h"
 #include "agent/guard.h"
 #include "agent/job.h"
 #include "agent/process.h"
@@ -36,13 +37,17 @@ enum {
 };
 
 static const char usage[] =
-    "usage: node_agent --endpoint ipc:///PATH [--cpus N] [--memory BYTES] [--name NODE]\n"
+    "usage: node_agent --endpoint ipc:///PATH [--cpus N] [--gpus N] [--memory BYTES] [--name "
+    "NODE]\n"
     "Owns this machine for Troupe: reserves, starts and watches the processes of jobs that name "
     "its\n"
     "endpoint in cluster.agents. (A job without agents starts one of its own.)\n"
     "\n"
     "  --endpoint ipc:///PATH   socket, in a folder that only you may enter (made when missing)\n"
     "  --cpus N                 CPUs to give to jobs; default: all\n"
+    "  --gpus N                 GPUs to give to jobs; default: all in CUDA_VISIBLE_DEVICES; 0: "
+    "none\n"
+    "                           is looked for\n"
     "  --memory BYTES           memory to give to jobs; default: all\n"
     "  --name NODE              default: the host's name\n"
     "  --embedded PID           belongs to this process, a controller that starts it, and ends "
@@ -76,6 +81,7 @@ struct Agent {
     AgentGuard *guard;
     ActorIdentity identity;
     Reservations *reservations;
+    GpuInventory gpus;
     AgentJob *jobs;
     uint64_t num_jobs; /* ever */
     AgentActor *actors;
@@ -176,6 +182,7 @@ static void describe_node(const Agent *agent, Troupe__AgentHelloReply *ret,
     ret->total = total;
     ret->free = room;
     ret->version = TROUPE_VERSION;
+    ret->no_gpu = (char *)agent->gpus.why_none;
 }
 
 static void on_hello(void *self, Call *call)
@@ -249,6 +256,7 @@ static Status prepare(Agent *agent, AgentJob *job, const Troupe__PrepareRequest 
     for (size_t i = 0; i < request->n_bundles; i++) {
         const Troupe__Resources *need = request->bundles[i]->need;
         bundle[i].index = (int)request->bundles[i]->index;
+        bundle[i].gpu_of = (int)request->bundles[i]->gpu_of;
         if (need != NULL)
             bundle[i].need =
                 (NodeResources){need->cpu, (int)need->gpu, (int64_t)need->memory_bytes};
@@ -435,20 +443,42 @@ static Status find_program(const Agent *agent, const char *name, char **ret, Err
     return OK;
 }
 
-static Status start_process(AgentActor *actor, const Troupe__SpawnRequest *request, Error *err)
+/* What CUDA shall see of the GPUs, in `ret_ids`, and the CPUs near any of them. */
+static void describe_gpus(const Agent *agent, const BundleGpus *gpus, Str *ret_ids,
+                          cpu_set_t *ret_cpus)
+{
+    CPU_ZERO(ret_cpus);
+    for (int i = 0; i < gpus->count; i++) {
+        const Gpu *gpu = &agent->gpus.gpu[gpus->gpu[i]];
+        str_printf(ret_ids, "%s%s", i > 0 ? "," : "", gpu->id);
+        CPU_OR(ret_cpus, ret_cpus, &gpu->cpus);
+    }
+}
+
+static Status start_process(AgentActor *actor, const Troupe__SpawnRequest *request,
+                            const BundleGpus *gpus, Error *err)
 {
     char *program = NULL;
+    Str ids = {0};
+    cpu_set_t cpus;
     TRY(find_program(actor->agent, request->executable, &program, err));
+    describe_gpus(actor->agent, gpus, &ids, &cpus);
     ProcessOrder order = {
         .loop = actor->agent->loop,
         .program = program,
         .argument = (const char *const *)request->argument,
         .num_arguments = (int)request->n_argument,
+        .visible_gpus = gpus->count > 0 ? str_text(&ids) : NULL,
+        .cpus = &cpus,
         .log_path = request->log_path,
         .on_death = on_death,
         .context = actor,
     };
     Status status = agent_process_spawn(&order, &actor->process, err);
+    if (status == OK && gpus->count > 0)
+        log_event(LOG_INFO, "gpu", F_STR("actor", request->actor), F_STR("id", str_text(&ids)),
+                  F_INT("cpus_near", CPU_COUNT(&cpus)));
+    str_free(&ids);
     free(program);
     return status;
 }
@@ -461,11 +491,12 @@ static Status spawn_actor(Agent *agent, AgentJob *job, const Troupe__SpawnReques
         *ret_pid = agent_process_pid(known->process);
         return OK;
     }
+    BundleGpus gpus;
     TRY(reservations_find(agent->reservations, request->group, job->serial, (int)request->bundle,
-                          err));
+                          &gpus, err));
     AgentActor *actor = mem_calloc(1, sizeof *actor);
     actor->agent = agent;
-    Status status = start_process(actor, request, err);
+    Status status = start_process(actor, request, &gpus, err);
     if (status != OK) {
         free(actor);
         return status;
@@ -561,8 +592,8 @@ static void on_stop_signal(void *argument, int signal_number)
 
 typedef struct AgentOptions {
     const char *endpoint, *name;
-    NodeResources total;
-    pid_t controller; /* of an embedded agent; 0: a daemon */
+    NodeResources total; /* gpu: at most; 0: none is looked for */
+    pid_t controller;    /* of an embedded agent; 0: a daemon */
 } AgentOptions;
 
 static Status parse_amount(const char *option, double max, double *ret, Error *err)
@@ -579,6 +610,7 @@ static Status parse_amount(const char *option, double max, double *ret, Error *e
 static Status parse_option(int option, AgentOptions *ret, Error *err)
 {
     double amount = 0;
+    uint64_t gpus = 0;
     switch (option) {
     case 'e':
         ret->endpoint = optarg;
@@ -588,6 +620,10 @@ static Status parse_option(int option, AgentOptions *ret, Error *err)
     case 'm':
         TRY(parse_amount("--memory", 1e18, &amount, err));
         ret->total.memory_bytes = (int64_t)amount;
+        return OK;
+    case 'g':
+        TRY(option_number("--gpus", optarg, NODE_GPUS_MAX, &gpus, err));
+        ret->total.gpu = (int)gpus;
         return OK;
     case 'n':
         ret->name = optarg;
@@ -629,15 +665,13 @@ static Status check_endpoint(const char *endpoint, Error *err)
 static Status parse_options(int argc, char **argv, AgentOptions *ret, Error *err)
 {
     static const struct option names[] = {
-        {"endpoint", required_argument, NULL, 'e'},
-        {"cpus", required_argument, NULL, 'c'},
-        {"memory", required_argument, NULL, 'm'},
-        {"name", required_argument, NULL, 'n'},
-        {"embedded", required_argument, NULL, 'x'},
-        {"help", no_argument, NULL, 'h'},
-        {0},
+        {"endpoint", required_argument, NULL, 'e'}, {"cpus", required_argument, NULL, 'c'},
+        {"gpus", required_argument, NULL, 'g'},     {"memory", required_argument, NULL, 'm'},
+        {"name", required_argument, NULL, 'n'},     {"embedded", required_argument, NULL, 'x'},
+        {"help", no_argument, NULL, 'h'},           {0},
     };
     ret->total.cpu = (double)sysconf(_SC_NPROCESSORS_ONLN);
+    ret->total.gpu = NODE_GPUS_MAX;
     ret->total.memory_bytes = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
     opterr = 0;
     for (int option; (option = getopt_long(argc, argv, ":", names, NULL)) != -1;) {
@@ -679,13 +713,24 @@ static Status bind_inbox(Agent *agent, const char *endpoint, int64_t patience_ms
     }
 }
 
-static Status agent_open(Agent *agent, const AgentOptions *options, Error *err)
+static void look_for_gpus(Agent *agent, NodeResources *total)
+{
+    int most = total->gpu;
+    if (most > 0)
+        gpu_inventory_read(&agent->gpus);
+    else
+        snprintf(agent->gpus.why_none, sizeof agent->gpus.why_none, "--gpus is 0");
+    total->gpu = agent->gpus.count < most ? agent->gpus.count : most;
+}
+
+static Status agent_open(Agent *agent, AgentOptions *options, Error *err)
 {
     char self[4096];
     size_t size = sizeof self;
     if (uv_exepath(self, &size) != 0)
         return error_set(err, ERR_IO, "could not find this program's folder");
     agent->program_folder = path_folder(self);
+    look_for_gpus(agent, &options->total);
     agent->reservations = reservations_create(&options->total);
     TRY(make_identity(options, &agent->identity, err));
     TRY(loop_create(&agent->loop, err));
@@ -734,8 +779,8 @@ int main(int argc, char **argv)
     if (status == OK) status = agent_open(&agent, &options, &err);
     if (status == OK) {
         log_event(LOG_INFO, "agent_up", F_STR("node", agent.identity.name),
-                  F_STR("endpoint", actor_endpoint(agent.inbox)),
-                  F_REAL("cpus", options.total.cpu));
+                  F_STR("endpoint", actor_endpoint(agent.inbox)), F_REAL("cpus", options.total.cpu),
+                  F_INT("gpus", options.total.gpu));
         loop_run(agent.loop);
     } else {
         fprintf(stderr, "node_agent: %s\n", err.message);

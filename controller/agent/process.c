@@ -151,9 +151,37 @@ static void init_handles(AgentProcess *process)
     process->open_handles = 3;
 }
 
+#define VISIBLE "CUDA_VISIBLE_DEVICES="
+
+/* Ours, with another CUDA_VISIBLE_DEVICES; its one new text is *ret_text. */
+static char **make_environment(const char *visible_gpus, char **ret_text)
+{
+    int count = 0, kept = 0;
+    while (environ[count] != NULL)
+        count++;
+    char **list = mem_calloc((size_t)count + 2, sizeof *list);
+    for (int i = 0; i < count; i++)
+        if (strncmp(environ[i], VISIBLE, strlen(VISIBLE)) != 0) list[kept++] = environ[i];
+    list[kept] = *ret_text = mem_printf(VISIBLE "%s", visible_gpus);
+    return list;
+}
+
+/* Runs this thread on those of its CPUs that are in `cpus`, if any; a process inherits that from
+ * the thread that starts it. False: nothing was changed. */
+static bool move_to(const cpu_set_t *cpus, cpu_set_t *ret_before)
+{
+    cpu_set_t both;
+    if (cpus == NULL || sched_getaffinity(0, sizeof *ret_before, ret_before) != 0) return false;
+    CPU_AND(&both, cpus, ret_before);
+    return CPU_COUNT(&both) > 0 && sched_setaffinity(0, sizeof both, &both) == 0;
+}
+
 static int spawn(AgentProcess *process)
 {
-    char **arguments = make_arguments(process);
+    char **arguments = make_arguments(process), **environment = NULL, *visible = NULL;
+    cpu_set_t before;
+    if (process->order.visible_gpus != NULL)
+        environment = make_environment(process->order.visible_gpus, &visible);
     uv_stdio_container_t stdio[3] = {{.flags = UV_IGNORE}};
     for (int i = 0; i < 2; i++) {
         stdio[i + 1].flags = UV_CREATE_PIPE | UV_WRITABLE_PIPE;
@@ -163,11 +191,16 @@ static int spawn(AgentProcess *process)
         .exit_cb = on_process_exit,
         .file = process->order.program,
         .args = arguments,
+        .env = environment,
         .flags = UV_PROCESS_DETACHED,
         .stdio_count = 3,
         .stdio = stdio,
     };
+    bool moved = move_to(process->order.cpus, &before);
     int failed = uv_spawn(loop_uv(process->order.loop), &process->process, &options);
+    if (moved) sched_setaffinity(0, sizeof before, &before);
+    free(visible);
+    free(environment);
     free(arguments);
     return failed;
 }

@@ -6,6 +6,8 @@
 #ifndef TROUPE_CONTROLLER_AGENT_PROCESS_H
 #define TROUPE_CONTROLLER_AGENT_PROCESS_H
 
+#include <sched.h>
+
 #include "net/loop.h"
 
 typedef struct AgentProcess AgentProcess;
@@ -22,7 +24,9 @@ typedef struct ProcessOrder {
     const char *program;         /* absolute path */
     const char *const *argument; /* without the program's own name */
     int num_arguments;
-    const char *log_path; /* created, appended to */
+    const char *visible_gpus; /* CUDA_VISIBLE_DEVICES of it; NULL: as ours */
+    const cpu_set_t *cpus;    /* on which it runs, as far as we may; NULL or none: on all of ours */
+    const char *log_path;     /* created, appended to */
     /* Once, when the process is gone and its output is read to the end (or soon after); destroy it
      * then. */
     void (*on_death)(void *context, AgentProcess *process, const ProcessDeath *death);

@@ -16,10 +16,15 @@ typedef struct Amounts {
     int64_t cpu_units, gpu, memory_bytes;
 } Amounts;
 
+typedef struct HeldBundle {
+    int index, gpu_of; /* as in BundleSpec */
+    BundleGpus gpus;   /* its own */
+} HeldBundle;
+
 typedef struct Group {
     char *name, *job_name;
     uint64_t job;
-    int *bundle; /* indices */
+    HeldBundle *bundle;
     int num_bundles;
     Amounts held;
     bool committed;
@@ -89,6 +94,29 @@ static void drop(Reservations *reservations, int index)
     reservations->group[index] = reservations->group[--reservations->num_groups];
 }
 
+static int place_of(const HeldBundle *bundle, int count, int index)
+{
+    for (int i = 0; i < count; i++)
+        if (bundle[i].index == index) return i;
+    return -1;
+}
+
+/* Whoever uses another one's GPUs has none, and that one is here and has its own. */
+static Status check_sharing(const BundleSpec *bundle, int num_bundles, Error *err)
+{
+    for (int i = 0; i < num_bundles; i++) {
+        bool found = bundle[i].gpu_of == 0;
+        for (int o = 0; o < num_bundles && !found; o++)
+            found = bundle[o].index == bundle[i].gpu_of - 1 && bundle[o].gpu_of == 0 &&
+                    bundle[i].need.gpu == 0;
+        if (!found)
+            return error_set(err, ERR_INVALID,
+                             "bundle %d is to use the GPUs of bundle %d, which has none here",
+                             bundle[i].index, bundle[i].gpu_of - 1);
+    }
+    return OK;
+}
+
 /* The sum of the bundles' needs; what comes over the wire may be any number. */
 static Status add_up(const BundleSpec *bundle, int num_bundles, Amounts *ret, Error *err)
 {
@@ -123,12 +151,41 @@ static Group *append_group(Reservations *reservations)
     return &reservations->group[reservations->num_groups++];
 }
 
+static void mark_held(const Reservations *reservations, bool held[NODE_GPUS_MAX])
+{
+    for (int g = 0; g < reservations->num_groups; g++) {
+        const Group *group = &reservations->group[g];
+        for (int b = 0; b < group->num_bundles; b++)
+            for (int i = 0; i < group->bundle[b].gpus.count; i++)
+                held[group->bundle[b].gpus.gpu[i]] = true;
+    }
+}
+
+/* There are enough: they were counted. `held` is of groups other than this one. */
+static HeldBundle *give_gpus(const BundleSpec *bundle, int num_bundles, bool held[NODE_GPUS_MAX])
+{
+    HeldBundle *list = mem_calloc((size_t)num_bundles, sizeof *list);
+    int next = 0;
+    for (int b = 0; b < num_bundles; b++) {
+        list[b] = (HeldBundle){.index = bundle[b].index, .gpu_of = bundle[b].gpu_of};
+        for (int i = 0; i < bundle[b].need.gpu; i++, next++) {
+            while (next < NODE_GPUS_MAX && held[next])
+                next++;
+            CHECK(next < NODE_GPUS_MAX);
+            list[b].gpus.gpu[list[b].gpus.count++] = next;
+        }
+    }
+    return list;
+}
+
 Status reservations_prepare(Reservations *reservations, const char *group, ReservationOwner owner,
                             const BundleSpec *bundle, int num_bundles, int64_t expires_ms,
                             bool *ret_granted, Error *err)
 {
     Amounts need;
+    bool held[NODE_GPUS_MAX] = {false};
     TRY(add_up(bundle, num_bundles, &need, err));
+    TRY(check_sharing(bundle, num_bundles, err));
     int index = find(reservations, group);
     if (index >= 0) {
         if (reservations->group[index].job != owner.job)
@@ -142,6 +199,7 @@ Status reservations_prepare(Reservations *reservations, const char *group, Reser
     *ret_granted = need.cpu_units <= room.cpu_units && need.gpu <= room.gpu &&
                    need.memory_bytes <= room.memory_bytes;
     if (!*ret_granted) return OK;
+    mark_held(reservations, held);
     Group *added = append_group(reservations);
     *added = (Group){.name = mem_strdup(group),
                      .job_name = mem_strdup(owner.job_name),
@@ -149,9 +207,7 @@ Status reservations_prepare(Reservations *reservations, const char *group, Reser
                      .num_bundles = num_bundles,
                      .held = need,
                      .expires_ms = expires_ms};
-    added->bundle = mem_calloc((size_t)num_bundles, sizeof *added->bundle);
-    for (int i = 0; i < num_bundles; i++)
-        added->bundle[i] = bundle[i].index;
+    added->bundle = give_gpus(bundle, num_bundles, held);
     return OK;
 }
 
@@ -185,16 +241,21 @@ void reservations_expire(Reservations *reservations, int64_t now_ms)
 }
 
 Status reservations_find(const Reservations *reservations, const char *group, uint64_t job,
-                         int bundle, Error *err)
+                         int bundle, BundleGpus *ret_gpus, Error *err)
 {
     int index = find_of_job(reservations, group, job);
     if (index < 0 || !reservations->group[index].committed)
         return error_set(err, ERR_NOT_FOUND, "placement group %s is not committed here", group);
     const Group *found = &reservations->group[index];
-    for (int i = 0; i < found->num_bundles; i++)
-        if (found->bundle[i] == bundle) return OK;
-    return error_set(err, ERR_NOT_FOUND, "placement group %s has no bundle %d on this node", group,
-                     bundle);
+    int place = place_of(found->bundle, found->num_bundles, bundle);
+    if (place < 0)
+        return error_set(err, ERR_NOT_FOUND, "placement group %s has no bundle %d on this node",
+                         group, bundle);
+    const HeldBundle *holder = &found->bundle[place];
+    if (holder->gpu_of != 0)
+        holder = &found->bundle[place_of(found->bundle, found->num_bundles, holder->gpu_of - 1)];
+    *ret_gpus = holder->gpus;
+    return OK;
 }
 
 int reservations_count(const Reservations *reservations)
@@ -215,6 +276,7 @@ HeldGroup reservations_group(const Reservations *reservations, int index)
 Reservations *reservations_create(const NodeResources *total)
 {
     Reservations *reservations = mem_calloc(1, sizeof *reservations);
+    CHECK(total->gpu <= NODE_GPUS_MAX);
     reservations->total = to_amounts(total);
     return reservations;
 }

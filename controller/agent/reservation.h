@@ -1,7 +1,9 @@
 /* Reservations: what a node has, and which placement groups of which jobs hold how much of it. Two
  * phases: prepare locks a group's share for a while, commit makes it stand until released. Exact:
  * CPUs are counted in ten-thousandths, and what is free is total minus what the groups hold, never
- * a second book. Pure; no clock. */
+ * a second book. Which GPUs a bundle gets is decided when it is locked: the lowest that are free,
+ * in the order of the bundles, so that neighbours among ranks are neighbours among GPUs. Pure; no
+ * clock. */
 #ifndef TROUPE_CONTROLLER_AGENT_RESERVATION_H
 #define TROUPE_CONTROLLER_AGENT_RESERVATION_H
 
@@ -40,9 +42,16 @@ void reservations_release(Reservations *reservations, const char *group,
 void reservations_release_job(Reservations *reservations, uint64_t job);
 void reservations_expire(Reservations *reservations, int64_t now_ms);
 
-/* ERR_NOT_FOUND unless the group is committed, the job's, and has this bundle. */
+/* The GPUs of a bundle: numbers from 0 to what the node has. */
+typedef struct BundleGpus {
+    int gpu[NODE_GPUS_MAX];
+    int count;
+} BundleGpus;
+
+/* ERR_NOT_FOUND unless the group is committed, the job's, and has this bundle. *ret_gpus are those
+ * that the bundle holds alone, in ascending order, or those of the bundle whose GPUs it uses. */
 Status reservations_find(const Reservations *reservations, const char *group, uint64_t job,
-                         int bundle, Error *err);
+                         int bundle, BundleGpus *ret_gpus, Error *err);
 
 NodeResources reservations_total(const Reservations *reservations);
 NodeResources reservations_free(const Reservations *reservations);

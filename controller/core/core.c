@@ -144,6 +144,30 @@ static int most_rollout_workers(const Controller *c)
     return (int)most;
 }
 
+static bool generates(const Controller *c)
+{
+    bool any = c->config->rollout.function != ROLLOUT_SFT;
+    for (int i = 0; i < c->num_stages; i++)
+        any = any || c->stage[i].config->rollout.function != ROLLOUT_SFT;
+    return any;
+}
+
+/* A GPU for each train worker. Rollout workers use these, in turn; that costs nothing while they do
+ * not generate, which a later stage may have them do. Or each has its own. */
+static void share_gpus(Controller *c)
+{
+    bool own = !c->config->rollout.colocate && generates(c);
+    int num_train = c->num_actors - c->first_train;
+    if (c->config->device == JOB_CPU) return;
+    for (int i = c->first_train; i < c->num_actors; i++)
+        c->bundle[i].need.gpu = 1;
+    for (int i = c->first_rollout; i < c->first_train; i++) {
+        if (own) c->bundle[i].need.gpu = 1;
+        if (c->config->rollout.colocate)
+            c->bundle[i].gpu_of = 1 + c->first_train + (i - c->first_rollout) % num_train;
+    }
+}
+
 static void add_actors(Controller *c)
 {
     const JobConfig *config = c->config;
@@ -159,6 +183,7 @@ static void add_actors(Controller *c)
     c->first_train = c->num_actors;
     for (int i = 0; i < num_train; i++)
         add_actor(c, ROLE_TRAIN, i, config->cluster.cpus_per_train_worker);
+    share_gpus(c);
 }
 
 Status controller_check_start(const ControllerStart *start, Error *err)

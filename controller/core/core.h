@@ -54,6 +54,7 @@ typedef struct NodeRecord {
     char name[64];
     int pid; /* of its agent */
     NodeResources total, free;
+    char no_gpu[256];         /* why it has none, or "" */
     bool prepared, committed; /* of the group that is being made */
     int pending;              /* group calls on their way */
     int failed_starts;        /* in a row */

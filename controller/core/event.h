@@ -39,6 +39,8 @@ typedef struct NodeResources {
 typedef struct BundleSpec {
     int index; /* bundle i belongs to actor i */
     NodeResources need;
+    int gpu_of; /* 1 + the index of the bundle of this group whose GPUs it uses, too, and with which
+                   it therefore shares a node; 0: it has those that it needs, if any */
 } BundleSpec;
 
 /* ---- what train ranks are asked to work on ---- */
@@ -234,6 +236,7 @@ typedef struct Event {
             const char *name;
             int pid;
             NodeResources total, free;
+            const char *no_gpu; /* why there is none, or NULL */
         } agent;
         struct {
             GroupCall call;

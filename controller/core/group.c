@@ -73,6 +73,7 @@ static PlacementOutcome solve(Controller *c, int *node_of, char *why, size_t why
             .total = c->node[i].total,
             .free = c->node[i].free,
             .holders = c->group_wait,
+            .no_gpu = c->node[i].no_gpu,
         };
     PlacementOutcome outcome =
         placement_solve(&(PlacementRequest){.nodes = nodes,
@@ -214,6 +215,8 @@ void group_event(Controller *c, const Event *event)
         node->pid = event->agent.pid;
         node->total = event->agent.total;
         node->free = event->agent.free;
+        snprintf(node->no_gpu, sizeof node->no_gpu, "%s",
+                 event->agent.no_gpu != NULL ? event->agent.no_gpu : "");
     } else if (event->kind == EV_AGENT_LOST) {
         on_agent_lost(c, event);
     } else {

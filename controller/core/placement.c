@@ -165,12 +165,40 @@ static int try_on(const PlacementRequest *request, bool empty_nodes, int *node_o
 
 /* ---- saying why ---- */
 
-static void put_resources(Str *text, const NodeResources *resources)
+/* GPUs where there are some, or the group needs any. */
+static void put_resources(Str *text, const NodeResources *resources, bool with_gpu)
 {
     str_printf(text, "%g CPUs", resources->cpu);
-    if (resources->gpu > 0) str_printf(text, ", %d GPUs", resources->gpu);
+    if (resources->gpu > 0 || with_gpu)
+        str_printf(text, ", %d GPU%s", resources->gpu, resources->gpu == 1 ? "" : "s");
     if (resources->memory_bytes > 0)
         str_printf(text, ", %.1f GiB", (double)resources->memory_bytes / (1 << 30));
+}
+
+static void put_node(Str *text, const PlacementNode *node, bool with_gpu)
+{
+    str_printf(text, "\n  node %s: free ", node->name);
+    put_resources(text, &node->free, with_gpu);
+    str_puts(text, " of ");
+    put_resources(text, &node->total, with_gpu);
+    if (with_gpu && node->no_gpu != NULL && node->no_gpu[0] != '\0')
+        str_printf(text, "; no GPU: %s", node->no_gpu);
+    if (node->holders != NULL && node->holders[0] != '\0')
+        str_printf(text, "; held by %s", node->holders);
+}
+
+/* What would help: all nodes together tell whether GPUs are missing. */
+static const char *remedy(const PlacementRequest *request, const NodeResources *all, bool ever)
+{
+    int gpus = 0;
+    for (int n = 0; n < request->num_nodes; n++)
+        gpus += request->nodes[n].total.gpu;
+    if (!ever) return "It is tried again until there is room.";
+    if (all->gpu > gpus)
+        return "A train worker takes a GPU, and so does a rollout worker with rollout.colocate: "
+               "false. Take fewer, or write device: cpu.";
+    return "Lower train.tp_size, train.dp_size, rollout.num_workers or cluster.cpus_per_..., or "
+           "give more CPUs (cluster.cpus).";
 }
 
 static void explain(const PlacementRequest *request, int missing, bool ever, char *why, size_t size)
@@ -178,42 +206,31 @@ static void explain(const PlacementRequest *request, int missing, bool ever, cha
     static const char *const names[] = {"PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"};
     Str text = {0};
     NodeResources all = sum_of(request->bundles, request->num_bundles);
+    bool with_gpu = all.gpu > 0;
     str_printf(&text, "the placement group (%d bundles, %s, ", request->num_bundles,
                names[request->strategy]);
-    put_resources(&text, &all);
+    put_resources(&text, &all, with_gpu);
     str_printf(&text, " in all) %s: ", ever ? "can never be placed" : "is blocked");
     if (request->strategy == STRICT_PACK) {
         str_puts(&text, "no node has room for all of it");
     } else {
         str_printf(&text, "bundle %d needs ", request->bundles[missing].index);
-        put_resources(&text, &request->bundles[missing].need);
+        put_resources(&text, &request->bundles[missing].need, false);
         str_puts(&text, " and finds no place");
     }
-    for (int n = 0; n < request->num_nodes && n < NODES_SHOWN; n++) {
-        const PlacementNode *node = &request->nodes[n];
-        str_printf(&text, "\n  node %s: free ", node->name);
-        put_resources(&text, &node->free);
-        str_puts(&text, " of ");
-        put_resources(&text, &node->total);
-        if (node->holders != NULL && node->holders[0] != '\0')
-            str_printf(&text, "; held by %s", node->holders);
-    }
+    for (int n = 0; n < request->num_nodes && n < NODES_SHOWN; n++)
+        put_node(&text, &request->nodes[n], with_gpu);
     if (request->num_nodes > NODES_SHOWN)
         str_printf(&text, " (and %d more nodes)", request->num_nodes - NODES_SHOWN);
-    str_printf(&text, "\n%s",
-               ever ? "Lower train.tp_size, train.dp_size, rollout.num_workers or "
-                      "cluster.cpus_per_..., or give more "
-                      "CPUs (cluster.cpus)."
-                    : "It is tried again until there is room.");
+    str_printf(&text, "\n%s", remedy(request, &all, ever));
     strncpy(why, str_text(&text), size - 1);
     why[size - 1] = '\0';
     str_free(&text);
 }
 
-PlacementOutcome placement_solve(const PlacementRequest *request, int *ret_node, char *why,
-                                 size_t why_size)
+static PlacementOutcome solve(const PlacementRequest *request, int *ret_node, char *why,
+                              size_t why_size)
 {
-    CHECK(request->num_nodes > 0 && request->num_bundles > 0 && why_size > 0);
     int *node_of = mem_calloc((size_t)request->num_bundles, sizeof *node_of);
     PlacementOutcome outcome = PLACEMENT_FOUND;
     int missing = try_on(request, false, node_of);
@@ -225,5 +242,47 @@ PlacementOutcome placement_solve(const PlacementRequest *request, int *ret_node,
     if (outcome != PLACEMENT_INFEASIBLE)
         memcpy(ret_node, node_of, (size_t)request->num_bundles * sizeof *node_of);
     free(node_of);
+    return outcome;
+}
+
+/* The place in `whole` of the bundle that has GPUs of its own and this index; -1: there is none. */
+static int find_owner(const BundleSpec *whole, int count, int index)
+{
+    for (int i = 0; i < count; i++)
+        if (whole[i].index == index) return i;
+    return -1;
+}
+
+/* Bundles that use the GPUs of another one go where that goes: they are added to it. */
+PlacementOutcome placement_solve(const PlacementRequest *request, int *ret_node, char *why,
+                                 size_t why_size)
+{
+    CHECK(request->num_nodes > 0 && request->num_bundles > 0 && why_size > 0);
+    int count = 0, total = request->num_bundles;
+    BundleSpec *whole = mem_calloc((size_t)total, sizeof *whole);
+    int *owner = mem_calloc((size_t)total, sizeof *owner);
+    int *node_of = mem_calloc((size_t)total, sizeof *node_of);
+    for (int i = 0; i < total; i++) {
+        if (request->bundles[i].gpu_of != 0) continue;
+        owner[i] = count;
+        whole[count++] = request->bundles[i];
+    }
+    for (int i = 0; i < total; i++) {
+        const BundleSpec *bundle = &request->bundles[i];
+        if (bundle->gpu_of == 0) continue;
+        owner[i] = find_owner(whole, count, bundle->gpu_of - 1);
+        CHECK(owner[i] >= 0);
+        whole[owner[i]].need.cpu += bundle->need.cpu;
+        whole[owner[i]].need.memory_bytes += bundle->need.memory_bytes;
+    }
+    PlacementRequest of_whole = *request;
+    of_whole.bundles = whole;
+    of_whole.num_bundles = count;
+    PlacementOutcome outcome = solve(&of_whole, node_of, why, why_size);
+    for (int i = 0; outcome != PLACEMENT_INFEASIBLE && i < total; i++)
+        ret_node[i] = node_of[owner[i]];
+    free(node_of);
+    free(owner);
+    free(whole);
     return outcome;
 }

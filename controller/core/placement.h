@@ -1,7 +1,8 @@
 /* Placement: which node takes which bundle of a placement group. Pure and deterministic: nodes are
  * tried in the order given. Strategies as Ray names them: PACK (few nodes, spills over), SPREAD
  * (many nodes, doubles up when it must), STRICT_PACK (one node or none), STRICT_SPREAD (one node
- * per bundle or none). All bundles or nothing. */
+ * per bundle or none). All bundles or nothing. Bundles that use the GPUs of another one (gpu_of)
+ * count as one bundle with that. */
 #ifndef TROUPE_CONTROLLER_CORE_PLACEMENT_H
 #define TROUPE_CONTROLLER_CORE_PLACEMENT_H
 
@@ -14,6 +15,7 @@ typedef struct PlacementNode {
     const char *name;
     NodeResources total, free;
     const char *holders; /* who holds what is not free, as text; NULL or "" if unknown */
+    const char *no_gpu;  /* why it has no GPU; NULL or "" if it has some, or nobody knows */
 } PlacementNode;
 
 typedef struct PlacementRequest {

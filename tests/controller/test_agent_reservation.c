@@ -34,7 +34,7 @@ static void test_group_gets_all_bundles_or_none(void **state)
     Reservations *book = reservations_create(&node);
     Error err = {0};
     bool granted = true;
-    BundleSpec bundles[3] = {{0, {1.5, 1, 300}}, {1, {1.5, 1, 300}}, {2, {1.5, 0, 300}}};
+    BundleSpec bundles[3] = {{0, {1.5, 1, 300}, 0}, {1, {1.5, 1, 300}, 0}, {2, {1.5, 0, 300}, 0}};
     assert_ok(reservations_prepare(book, "g", owner, bundles, 3, 10, &granted, &err), &err);
     assert_false(granted); /* 4.5 CPUs */
     assert_free(book, 4, 2, 1000);
@@ -94,13 +94,14 @@ static void test_bundles_are_found_only_when_committed(void **state)
 {
     (void)state;
     Reservations *book = reservations_create(&node);
+    BundleGpus gpus;
     Error err = {0};
     assert_true(prepare(book, "g", 1, 0, 100));
-    assert_fails(reservations_find(book, "g", owner.job, 3, &err), ERR_NOT_FOUND, &err,
+    assert_fails(reservations_find(book, "g", owner.job, 3, &gpus, &err), ERR_NOT_FOUND, &err,
                  "not committed");
     assert_ok(reservations_commit(book, "g", owner.job, &err), &err);
-    assert_ok(reservations_find(book, "g", owner.job, 3, &err), &err);
-    assert_fails(reservations_find(book, "g", owner.job, 0, &err), ERR_NOT_FOUND, &err,
+    assert_ok(reservations_find(book, "g", owner.job, 3, &gpus, &err), &err);
+    assert_fails(reservations_find(book, "g", owner.job, 0, &gpus, &err), ERR_NOT_FOUND, &err,
                  "no bundle 0");
     reservations_destroy(book);
 }
@@ -137,7 +138,7 @@ static void test_needs_that_are_no_amounts_are_refused(void **state)
         {.gpu = -1}, {.memory_bytes = -5}, {.memory_bytes = INT64_MAX},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        BundleSpec bundles[2] = {{0, {.cpu = 1}}, {1, wrong[i]}};
+        BundleSpec bundles[2] = {{0, {.cpu = 1}, 0}, {1, wrong[i], 0}};
         bool granted = false;
         assert_fails(reservations_prepare(book, "g", owner, bundles, 2, 9, &granted, &err),
                      ERR_INVALID, &err, "bundle 1");
@@ -145,6 +146,79 @@ static void test_needs_that_are_no_amounts_are_refused(void **state)
     assert_fails(reservations_prepare(book, "g", owner, NULL, 0, 9, &(bool){false}, &err),
                  ERR_INVALID, &err, "0 bundles");
     assert_free(book, 4, 2, 1000);
+    reservations_destroy(book);
+}
+
+/* The GPUs of a committed bundle as digits: "02". */
+static const char *gpus_of(const Reservations *book, const char *group, int bundle)
+{
+    static char text[NODE_GPUS_MAX + 1];
+    BundleGpus gpus;
+    Error err = {0};
+    assert_ok(reservations_find(book, group, owner.job, bundle, &gpus, &err), &err);
+    for (int i = 0; i < gpus.count; i++)
+        text[i] = (char)('0' + gpus.gpu[i]);
+    text[gpus.count] = '\0';
+    return text;
+}
+
+static void hold_gpus(Reservations *book, const char *group, const BundleSpec *bundle, int count)
+{
+    bool granted = false;
+    Error err = {0};
+    assert_ok(reservations_prepare(book, group, owner, bundle, count, 100, &granted, &err), &err);
+    assert_true(granted);
+    assert_ok(reservations_commit(book, group, owner.job, &err), &err);
+}
+
+static void test_each_bundle_gets_gpus_of_its_own_the_lowest_first(void **state)
+{
+    (void)state;
+    Reservations *book = reservations_create(&(NodeResources){.cpu = 8, .gpu = 5});
+    const BundleSpec one[] = {{0, {.gpu = 1}, 0}};
+    const BundleSpec three[] = {{0, {.cpu = 1}, 0}, {1, {.gpu = 1}, 0}, {2, {.gpu = 2}, 0}};
+    bool granted = true;
+    Error err = {0};
+    hold_gpus(book, "first", one, 1);
+    hold_gpus(book, "second", three, 3);
+    assert_string_equal(gpus_of(book, "first", 0), "0");
+    assert_string_equal(gpus_of(book, "second", 0), "");
+    assert_string_equal(gpus_of(book, "second", 1), "1");
+    assert_string_equal(gpus_of(book, "second", 2), "23");
+    assert_ok(reservations_prepare(book, "third", owner, three, 3, 100, &granted, &err), &err);
+    assert_false(granted);
+    reservations_release(book, "first", owner.job);
+    hold_gpus(book, "third", (BundleSpec[]){{7, {.gpu = 2}, 0}}, 1);
+    assert_string_equal(gpus_of(book, "third", 7), "04"); /* what the first left, and the last */
+    assert_string_equal(gpus_of(book, "second", 2), "23");
+    assert_free(book, 7, 0, 0);
+    reservations_destroy(book);
+}
+
+static void test_a_bundle_may_use_the_gpus_of_another_one(void **state)
+{
+    (void)state;
+    Reservations *book = reservations_create(&(NodeResources){.cpu = 8, .gpu = 2});
+    const BundleSpec bundles[] = {
+        {0, {.cpu = 1}, 1 + 3}, {1, {.cpu = 1}, 1 + 2}, {2, {.gpu = 1}, 0}, {3, {.gpu = 1}, 0}};
+    hold_gpus(book, "g", bundles, 4);
+    assert_string_equal(gpus_of(book, "g", 0), "1");
+    assert_string_equal(gpus_of(book, "g", 1), "0");
+    assert_free(book, 6, 0, 0);
+    reservations_release(book, "g", owner.job);
+    const BundleSpec wrong[][2] = {
+        {{0, {.gpu = 1}, 0}, {1, {.cpu = 1}, 1 + 9}},     /* of nobody */
+        {{0, {.gpu = 1}, 0}, {1, {.gpu = 1}, 1 + 0}},     /* and its own */
+        {{0, {.cpu = 1}, 1 + 1}, {1, {.cpu = 1}, 1 + 0}}, /* of each other */
+        {{0, {.cpu = 1}, -5}, {1, {.cpu = 1}, 0}},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        bool granted = false;
+        Error err = {0};
+        assert_fails(reservations_prepare(book, "g", owner, wrong[i], 2, 9, &granted, &err),
+                     ERR_INVALID, &err, "is to use the GPUs of bundle");
+    }
+    assert_free(book, 8, 2, 0);
     reservations_destroy(book);
 }
 
@@ -210,6 +284,8 @@ int main(void)
         cmocka_unit_test(test_bundles_are_found_only_when_committed),
         cmocka_unit_test(test_groups_are_safe_from_other_jobs),
         cmocka_unit_test(test_needs_that_are_no_amounts_are_refused),
+        cmocka_unit_test(test_each_bundle_gets_gpus_of_its_own_the_lowest_first),
+        cmocka_unit_test(test_a_bundle_may_use_the_gpus_of_another_one),
         cmocka_unit_test(test_book_agrees_with_a_plain_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

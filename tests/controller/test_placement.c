@@ -64,7 +64,8 @@ static void check_case(uint64_t seed, bool one_size)
     }
     for (int b = 0; b < request.num_bundles; b++) {
         uint64_t which = one_size ? 0 : (uint64_t)b;
-        bundles[b] = (BundleSpec){b, {1 + draw(seed, 50 + which, 4), draw(seed, 60 + which, 2), 0}};
+        bundles[b] =
+            (BundleSpec){b, {1 + draw(seed, 50 + which, 4), draw(seed, 60 + which, 2), 0}, 0};
     }
     int node_of[BUNDLES];
     char why[1024] = "";
@@ -91,7 +92,7 @@ static void test_placement_packs_and_spreads(void **state)
     BundleSpec bundles[3];
     for (int i = 0; i < 3; i++) {
         nodes[i] = (PlacementNode){.name = "n", .total = {4, 0, 0}, .free = {4, 0, 0}};
-        bundles[i] = (BundleSpec){i, {1, 0, 0}};
+        bundles[i] = (BundleSpec){i, {1, 0, 0}, 0};
     }
     int node_of[3];
     char why[256];
@@ -110,7 +111,7 @@ static void test_placement_explains_what_is_missing_and_who_holds_it(void **stat
                           .total = {2, 0, 0},
                           .free = {0.5, 0, 0},
                           .holders = "job other (1.5 CPUs)"};
-    BundleSpec bundles[2] = {{0, {1, 0, 0}}, {1, {1, 0, 0}}};
+    BundleSpec bundles[2] = {{0, {1, 0, 0}, 0}, {1, {1, 0, 0}, 0}};
     int node_of[2];
     char why[1024];
     PlacementRequest request = {&node, 1, bundles, 2, PACK};
@@ -122,12 +123,62 @@ static void test_placement_explains_what_is_missing_and_who_holds_it(void **stat
     assert_non_null(strstr(why, "train.tp_size"));
 }
 
+static void test_placement_says_which_gpu_is_missing_and_who_holds_it(void **state)
+{
+    (void)state;
+    PlacementNode nodes[2] = {{.name = "plain",
+                               .total = {8, 0, 0},
+                               .free = {8, 0, 0},
+                               .no_gpu = "the NVIDIA driver sees none"},
+                              {.name = "fast", .total = {8, 1, 0}, .free = {8, 0, 0}}};
+    nodes[1].holders = "job other (1 CPUs, 1 GPU)";
+    BundleSpec bundles[2] = {{0, {1, 0, 0}, 0}, {1, {1, 1, 0}, 0}};
+    int node_of[2];
+    char why[1024];
+    PlacementRequest request = {nodes, 2, bundles, 2, PACK};
+    assert_int_equal(placement_solve(&request, node_of, why, sizeof why), PLACEMENT_BLOCKED);
+    assert_int_equal(node_of[1], 1);
+    assert_non_null(strstr(why, "bundle 1 needs 1 CPUs, 1 GPU and finds no place"));
+    assert_non_null(strstr(why, "node plain: free 8 CPUs, 0 GPUs of 8 CPUs, 0 GPUs; no GPU: the "
+                                "NVIDIA driver sees none"));
+    assert_non_null(strstr(why, "node fast: free 8 CPUs, 0 GPUs of 8 CPUs, 1 GPU; held by job "
+                                "other (1 CPUs, 1 GPU)"));
+    bundles[0].need.gpu = 1;
+    assert_int_equal(placement_solve(&request, node_of, why, sizeof why), PLACEMENT_INFEASIBLE);
+    assert_non_null(strstr(why, "can never be placed"));
+    assert_non_null(strstr(why, "device: cpu"));
+}
+
+static void test_placement_keeps_bundles_with_the_gpu_that_they_use(void **state)
+{
+    (void)state;
+    PlacementNode nodes[2] = {{.name = "a", .total = {2, 1, 0}, .free = {2, 1, 0}},
+                              {.name = "b", .total = {3, 1, 0}, .free = {3, 1, 0}}};
+    BundleSpec bundles[4] = {{0, {0.5, 0, 0}, 0},
+                             {1, {1.5, 0, 0}, 1 + 3}, /* with bundle 3: 2.5 CPUs, so on node b */
+                             {2, {1, 1, 0}, 0},
+                             {3, {1, 1, 0}, 0}};
+    int node_of[4];
+    char why[1024];
+    for (int strategy = PACK; strategy <= SPREAD; strategy++) {
+        PlacementRequest request = {nodes, 2, bundles, 4, (PlacementStrategy)strategy};
+        assert_int_equal(placement_solve(&request, node_of, why, sizeof why), PLACEMENT_FOUND);
+        assert_true(node_of[1] == 1 && node_of[3] == 1 && node_of[2] == 0);
+    }
+    bundles[1].need.cpu = 2.5;
+    PlacementRequest request = {nodes, 2, bundles, 4, PACK};
+    assert_int_equal(placement_solve(&request, node_of, why, sizeof why), PLACEMENT_INFEASIBLE);
+    assert_non_null(strstr(why, "bundle 3 needs 3.5 CPUs, 1 GPU"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_placement_agrees_with_brute_force),
         cmocka_unit_test(test_placement_packs_and_spreads),
         cmocka_unit_test(test_placement_explains_what_is_missing_and_who_holds_it),
+        cmocka_unit_test(test_placement_says_which_gpu_is_missing_and_who_holds_it),
+        cmocka_unit_test(test_placement_keeps_bundles_with_the_gpu_that_they_use),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,6 +6,7 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,6 +49,7 @@ typedef struct Stage {
     pid_t guard, agent_pid;
     Member members[ACTORS];
     int num_members;
+    uint32_t bundle; /* in which the next one is spawned */
     Exit exits[16];
     int num_exits;
 } Stage;
@@ -434,6 +436,7 @@ static Answer spawn(Stage *stage, const char *group, const char *name, const cha
     request.actor = (char *)name;
     request.incarnation = member->incarnation;
     request.group = (char *)group;
+    request.bundle = stage->bundle;
     request.executable = (char *)executable;
     request.n_argument = sizeof arguments / sizeof *arguments;
     request.argument = arguments;
@@ -514,6 +517,83 @@ static void test_actor_runs_logs_and_stops(void **state)
     free(log);
     assert_true(free_cpus(&stage) == 3); /* the group outlives its actor */
     stage_close(&stage);
+}
+
+/* Bundles 0 and 1 with a GPU each, 2 that uses the one of 1, and 3 that has none. */
+static void reserve_gpus(Stage *stage, const char *group)
+{
+    Troupe__PrepareRequest request = TROUPE__PREPARE_REQUEST__INIT;
+    Troupe__Resources with = TROUPE__RESOURCES__INIT, without = TROUPE__RESOURCES__INIT;
+    Troupe__Bundle bundle[4], *list[4];
+    with.cpu = without.cpu = 0.5;
+    with.gpu = 1;
+    for (uint32_t i = 0; i < 4; i++) {
+        troupe__bundle__init(&bundle[i]);
+        bundle[i].index = i;
+        bundle[i].need = i < 2 ? &with : &without;
+        list[i] = &bundle[i];
+    }
+    bundle[2].gpu_of = 1 + 1;
+    request.group = (char *)group;
+    request.job_name = "tiny";
+    request.n_bundles = 4;
+    request.bundles = list;
+    request.lease_ms = 5000;
+    Answer answer = call_message(stage, "agent.prepare", &request.base);
+    Error err = error_of(&answer);
+    assert_ok(answer.status, &err);
+    Troupe__PrepareReply *reply = troupe__prepare_reply__unpack(NULL, answer.length, answer.body);
+    assert_true(reply->granted && reply->free->gpu == 0);
+    troupe__prepare_reply__free_unpacked(reply, NULL);
+    free(answer.body);
+    assert_int_equal(group_call(stage, "agent.commit", group).status, OK);
+}
+
+/* What CUDA would see of the machine's GPUs there, and whether it runs on `cpu` alone. */
+static void assert_sees(Stage *stage, uint32_t bundle, const char *gpus, int cpu)
+{
+    cpu_set_t ours, its;
+    char name[16], *line = mem_printf("sees %s\n", gpus);
+    snprintf(name, sizeof name, "train-%u", bundle);
+    stage->bundle = bundle;
+    Member *member = spawn_member(stage, "g", name);
+    Answer printed = call_bytes(stage, member->handle, "test.print",
+                                (Bytes){(const uint8_t *)"sees $CUDA_VISIBLE_DEVICES\n", 27});
+    free(printed.body);
+    char *log = NULL;
+    for (int tries = 0; tries < 200 && (log == NULL || strstr(log, line) == NULL); tries++) {
+        free(log);
+        turn(stage);
+        log = read_log(stage, name);
+    }
+    if (strstr(log, line) == NULL) fail_msg("%s, not: %s", log, line);
+    assert_int_equal(sched_getaffinity(0, sizeof ours, &ours), 0);
+    assert_int_equal(sched_getaffinity(member->pid, sizeof its, &its), 0);
+    if (cpu >= 0 && CPU_ISSET(cpu, &ours))
+        assert_true(CPU_COUNT(&its) == 1 && CPU_ISSET(cpu, &its));
+    else
+        assert_true(CPU_EQUAL(&its, &ours));
+    free(log);
+    free(line);
+}
+
+static void test_actors_see_their_own_gpus_and_run_near_them(void **state)
+{
+    (void)state;
+    Stage stage;
+    setenv("TROUPE_NVML_LIBRARY", PROJECT_BINARY_DIR "/bin/nvml_library.so", 1);
+    setenv("CUDA_VISIBLE_DEVICES", "0,1", 1);
+    stage_open(&stage);
+    reserve_gpus(&stage, "g");
+    assert_sees(&stage, 0, "GPU-a000-of-a-test", 0);
+    assert_sees(&stage, 1, "GPU-b000-of-a-test", 1);
+    assert_sees(&stage, 2, "GPU-b000-of-a-test", 1);
+    assert_sees(&stage, 3, "0,1", -1); /* as the agent: nothing of it is ours to take away */
+    assert_int_equal(group_call(&stage, "agent.release", "g").status, OK);
+    reserve_gpus(&stage, "next"); /* whose actors died have given theirs back */
+    stage_close(&stage);
+    unsetenv("CUDA_VISIBLE_DEVICES");
+    unsetenv("TROUPE_NVML_LIBRARY");
 }
 
 static void test_deaths_are_told_with_their_cause(void **state)
@@ -766,6 +846,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_groups_are_locked_committed_and_given_back),
         cmocka_unit_test(test_actor_runs_logs_and_stops),
+        cmocka_unit_test(test_actors_see_their_own_gpus_and_run_near_them),
         cmocka_unit_test(test_deaths_are_told_with_their_cause),
         cmocka_unit_test(test_strays_die_with_their_actor),
         cmocka_unit_test(test_kill_and_release_end_actors),
