@@ -70,10 +70,8 @@ int look_with(const JobFile *file, const JobConfig *config, const char *program,
 
 int look_at_device(const JobFile *file, const JobConfig *config)
 {
-    char words[64];
     if (config->device == JOB_CPU) return 0;
-    return look(file, config, "train_inspect", (const char *[]){"--bytes", NULL}, words,
-                sizeof words);
+    return look_with(file, config, "train_inspect", (const char *[]){"--device", NULL});
 }
 
 int look_at_function(const JobFile *file, JobConfig *config, bool live)

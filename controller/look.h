@@ -21,8 +21,8 @@ typedef struct JobFile {
 int look_with(const JobFile *file, const JobConfig *config, const char *program,
               const char *const *arguments);
 
-/* Whether this machine has the device that the job asks for, and enough of its memory; nothing is
- * asked for the CPU. 0, or the exit code. */
+/* Whether this build and this machine have the device that the job asks for; the CPU is there. 0,
+ * or the exit code. */
 int look_at_device(const JobFile *file, const JobConfig *config);
 
 /* Whether what makes the samples of a stage can be opened, and whether its rollout workers and

@@ -273,12 +273,13 @@ static int validate_stage(JobConfig *config, const JobFile *file)
     Error err = {0};
     char *summary = NULL;
     if (config->stage != NULL) printf("stage %s\n", config->stage);
+    int code = look_at_device(file, config);
+    if (code != 0) return code;
     Status status = name_stage(config, validate_job(config, &summary, &err), &err);
     if (status != OK) return fail(status, &err);
     fputs(summary, stdout);
     free(summary);
-    int code = look_at_device(file, config);
-    if (code == 0) code = look_at_function(file, config, false);
+    code = look_at_function(file, config, false);
     if (code != 0) return code; /* its records would say the same again */
     if (config->kv_cache_decided)
         printf("memory of a rollout worker: %lld MiB for keys and values; " KV_CACHE_DECIDED "\n",
@@ -343,10 +344,8 @@ static int look_at_functions(const JobStages *stages, const Options *options)
 {
     const JobFile file = job_file(options);
     int code = 0;
-    for (int i = 0; i < stages->count && code == 0; i++) {
-        code = look_at_device(&file, stages->stage[i]);
-        if (code == 0) code = look_at_function(&file, stages->stage[i], false);
-    }
+    for (int i = 0; i < stages->count && code == 0; i++)
+        code = look_at_function(&file, stages->stage[i], false);
     return code;
 }
 
@@ -372,9 +371,11 @@ static int run_job(const Options *options)
     RunFolder folder = {0};
     signal(SIGPIPE, SIG_IGN); /* a reader of our output who leaves does not end the run */
     Status status = load_stages(options, help_run, &stages, &err);
-    if (status == OK) status = validate_stages(&stages, &err);
     const JobConfig *config = status == OK ? stages.stage[0] : NULL; /* the run is one for all */
-    int code = status == OK ? look_at_functions(&stages, options) : 0;
+    const JobFile file = job_file(options);
+    int code = status == OK ? look_at_device(&file, config) : 0;
+    if (status == OK && code == 0) status = validate_stages(&stages, &err);
+    if (status == OK && code == 0) code = look_at_functions(&stages, options);
     if (code != 0) {
         job_stages_free(&stages);
         return code;

@@ -13,20 +13,21 @@
 static const char usage[] =
     "usage: train_inspect --config JOB.YAML [--stage NAME] [--set KEY=VALUE]...\n"
     "                     [--available BYTES] [--taken BYTES [--more-reference] [--more-critic]]\n"
-    "                     [--bytes]\n"
+    "                     [--bytes | --device]\n"
     "       prints the memory that the train workers of a job would take; takes none of it\n"
     "\n"
     "  --available BYTES   of this machine, or of the GPU, in place of what is free now\n"
     "  --taken BYTES       by each of its train workers, which run and have to take more: whether\n"
     "                      that fits, too\n"
-    "  --bytes             of all train workers, and nothing else\n";
+    "  --bytes             of all train workers, and nothing else\n"
+    "  --device            only whether the job's device is there; prints nothing\n";
 
 typedef struct Arguments {
     const char *config, *stage;
     const char *set[64];
     int num_sets;
     int64_t available, taken; /* -1: as the machine has now; 0: none runs */
-    int more_reference, more_critic, only_bytes;
+    int more_reference, more_critic, only_bytes, only_device;
     bool help;
 } Arguments;
 
@@ -50,6 +51,7 @@ static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
         {"more-reference", no_argument, &ret->more_reference, 1},
         {"more-critic", no_argument, &ret->more_critic, 1},
         {"bytes", no_argument, &ret->only_bytes, 1},
+        {"device", no_argument, &ret->only_device, 1},
         {"config", required_argument, NULL, 'c'},
         {"set", required_argument, NULL, 's'},
         {"stage", required_argument, NULL, 'S'},
@@ -174,6 +176,7 @@ static Status inspect(const JobConfig *config, const Arguments *arguments, Error
     int64_t bytes = 0;
     Room room;
     TRY(find_room(config, arguments, &room, err));
+    if (arguments->only_device) return OK;
     if (!arguments->only_bytes && room.kernels != NULL) printf("device: %s\n", room.device);
     TRY(plan_worker(config, &room, &bytes, &plan, &critic, err));
     if (!arguments->only_bytes) printf("memory of a train worker: %s\n", plan);

@@ -160,7 +160,10 @@ static Status open_first(const CudaLibrary *library, const KernelTable **ret, De
     char why[512] = "it does not say why";
     CudaDevice device = {.sm = 0};
     if (library->count(why, sizeof why) <= 0)
-        return error_set(err, ERR_RESOURCE, "there is no CUDA device: %s", why);
+        return error_set(err, ERR_RESOURCE,
+                         "there is no CUDA device: %s\nnvidia-smi shows what there is; a container "
+                         "must be given its GPUs, and CUDA_VISIBLE_DEVICES may hide some.",
+                         why);
     if (!library->describe(0, &device, why, sizeof why))
         return error_set(err, ERR_RESOURCE, "the CUDA device does not say what it is: %s", why);
     if (device.sm < SM_MIN)

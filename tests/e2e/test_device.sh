@@ -1,0 +1,145 @@
+#!/bin/bash
+# `device: cuda` through the whole system on a machine without a GPU. In the place of libtroupe_cuda.so stands a device
+# without hardware (tests/tensor/device_library.c): its memory cannot be touched by the host, its kernels are the CPU's,
+# so a job must end with the weights of a job on the CPU, to the bit; that no GPU is needed for this is also all that it
+# proves. In the place of NVML stands one that tells of two GPUs (tests/controller/nvml_library.c).
+# usage: test_device.sh sft | generate | placement
+. "$(dirname "$0")/lib.sh"
+make_data
+STEPS=6
+unset CUDA_VISIBLE_DEVICES
+export TROUPE_CUDA_LIBRARY=$BIN/device_fenced.so TROUPE_NVML_LIBRARY=$BIN/nvml_library.so
+
+said() {
+    grep -qF -- "$2" "$1" || fail "$1 does not say: $2"
+}
+
+# on_device NAME [SETTING...]: the job of on_cpu, with device: cuda.
+on_cpu() {
+    write_job cpu.yaml run_cpu train.tp_size=1 "$@"
+    run_job
+    expected=$(digest_of "$RUN")
+    ! grep -q " device " "$RUN.out" || fail "a job on the CPU looks for a device"
+    ! grep -q "gpu actor" "$RUN/logs/node_agent.log" || fail "a job on the CPU got a GPU"
+}
+
+on_device() {
+    local name=$1
+    shift
+    write_job "$name.yaml" "$name" train.tp_size=1 device=cuda "$@"
+}
+
+same_as_cpu() {
+    [ "$(digest_of "$RUN")" = "$expected" ] || fail "other weights than on the CPU"
+    metrics_ascend
+    nothing_left
+    said "$RUN.out" 'device of=train-0 is="Test device without hardware (sm_90, 0000:1b:00.0), 3.0 of 4.0 GiB free'
+    said "$RUN/logs/node_agent.log" "gpu actor=train-0 id=GPU-a000-of-a-test"
+}
+
+case $1 in
+sft)
+    on_cpu
+    on_device run_device
+    # shellcheck disable=SC2086
+    "$BIN/controller" validate --config "$JOB" $SETTINGS > valid.txt || fail "validate refuses: $(cat valid.txt)"
+    said valid.txt "device: Test device without hardware"
+    said valid.txt "memory of this GPU: 3.00 GiB available, 1 train worker takes 0."
+    ! grep -q "packed for matmul" valid.txt || fail "memory is planned for copies that such a device does not keep"
+    start_job
+    wait_for_step 2
+    kill -9 "$(actor_pid train-0)" || fail "could not kill train-0"
+    finish_job 0
+    same_as_cpu
+
+    # A checkpoint knows no device: the CPU goes on from it, and that is said.
+    write_job run_device.yaml run_device train.tp_size=1 train.num_steps=7
+    run_job
+    said "$RUN.out" "device: cuda -> cpu"
+
+    "$BIN/controller" serve --model "$RUN" --port 0 --device cuda --max-length 64 > serve.out 2>&1 &
+    SERVER=$!
+    for _ in $(seq 200); do
+        ! grep -q "^serving" serve.out || break
+        sleep 0.05
+    done
+    said serve.out "computed in f32 on Test device without hardware"
+    url=$(sed -n 's/^serving .* at \(http[^ ]*\).*/\1/p' serve.out)
+    answer='{"prompt": "1 + 1 =", "max_tokens": 4, "temperature": 0}'
+    curl -sf -H 'Content-Type: application/json' -d "$answer" "$url/completions" > answer.json || fail "no answer"
+    said answer.json '"completion_tokens":4'
+    kill -INT $SERVER
+    wait $SERVER || fail "serve ended with $?"
+    ;;
+generate)
+    generate="rollout.function=generate rollout.reward=random rollout.n_samples_per_prompt=4"
+    generate="$generate rollout.max_response_length=12 data.max_length=160 data.eval= checkpoint.interval=3"
+    STEPS=4
+    # shellcheck disable=SC2086
+    on_cpu $generate
+    # shellcheck disable=SC2086
+    on_device run_device $generate rollout.num_workers=2
+    run_job
+    same_as_cpu
+    said "$RUN/logs/node_agent.log" "gpu actor=rollout-1 id=GPU-a000-of-a-test" # the trainer's
+    said "$RUN/logs/rollout-0.log" "on Test device without hardware"
+    awk -F'"train/logprob_compared":|,"train/logprob_mismatch_count":' '
+        /"train\/loss"/ { steps++; split($3, rest, ","); if ($2 < 64 || rest[1] != 0) { print; exit 1 } }
+        END { exit steps != '$STEPS' }' "$RUN/metrics.jsonl" || fail "log-probs differ, or were not compared"
+
+    # Or each has a GPU of its own.
+    # shellcheck disable=SC2086
+    on_device run_apart $generate rollout.colocate=false train.num_steps=1
+    run_job
+    said "$RUN/logs/node_agent.log" "gpu actor=rollout-0 id=GPU-a000-of-a-test"
+    said "$RUN/logs/node_agent.log" "gpu actor=train-0 id=GPU-b000-of-a-test"
+    ;;
+placement) # what is said when there are too few GPUs, or none, or another job has them
+    generate="rollout.function=generate rollout.reward=random rollout.colocate=false rollout.num_workers=2 rollout.n_samples_per_prompt=4"
+    # shellcheck disable=SC2086
+    on_device run_many $generate rollout.max_response_length=12 data.max_length=160
+    start_job
+    finish_job 4
+    said "$RUN.out" "3 GPUs in all) can never be placed"
+    said "$RUN.out" "0.5 CPUs, 1 GPU and finds no place"
+    said "$RUN.out" "free 16 CPUs, 2 GPUs"
+    said "$RUN.out" "rollout.colocate"
+    [ ! -e "$RUN" ] || fail "it started all the same"
+
+    on_device run_none
+    TEST_NVML=no_driver start_job
+    finish_job 4
+    said "$RUN.out" "1 GPU in all) can never be placed"
+    said "$RUN.out" "GiB; no GPU: NVML does not start: Driver Not Loaded"
+    said "$RUN.out" "device: cpu"
+
+    "$BIN/node_agent" --endpoint "ipc://$PWD/private/agent" --cpus 8 --gpus 1 > agent.out 2>&1 &
+    agent=$!
+    for _ in $(seq 200); do
+        [ ! -S private/agent ] || break
+        sleep 0.05
+    done
+    export STEPS=100000
+    on_device run_first "cluster.agents=ipc://$PWD/private/agent" name=first
+    start_job
+    wait_for_step 1
+    first=$CONTROLLER first_run=$RUN
+    STEPS=1 on_device run_second "cluster.agents=ipc://$PWD/private/agent" name=second
+    start_job
+    for _ in $(seq 200); do
+        "$BIN/controller" status --run "$RUN" > status.txt 2> /dev/null || true
+        ! grep -q "job first" status.txt || break
+        sleep 0.05
+    done
+    said status.txt "job first (1.75 CPUs, 1 GPU)"
+    # P4: a GPU is not held by the dead. The first job's controller is killed; the second one gets it.
+    kill -9 "$first"
+    wait "$first" || true
+    finish_job 0
+    said "$RUN.out" "device of=train-0"
+    RUN=$first_run
+    nothing_left
+    kill $agent
+    wait $agent || fail "the agent ended with code $?"
+    ;;
+esac
