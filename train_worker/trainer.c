@@ -342,6 +342,7 @@ static Status train_checked(Trainer *trainer, const TrainStep *step, StepResult 
     }
     begin = clock_ns();
     TRY(apply_gradients(trainer, step, result, err));
+    trainer->options.kernels->synchronize(); /* a step that is answered is done */
     result->optimizer_s += seconds(clock_ns() - begin);
     result->comm_s = seconds(comm_ns(trainer) - comm_begin);
     return OK;

@@ -80,7 +80,8 @@ typedef struct NodeView {
     bool up;          /* its agent answers */
     const char *name; /* "" before it ever did */
     int pid;          /* of the agent; 0: none that is known */
-    double cpus;      /* that it offers */
+    double cpus;      /* that it offers ... */
+    int gpus;         /* ... and these */
 } NodeView;
 
 int controller_num_nodes(const Controller *controller);

@@ -464,7 +464,8 @@ NodeView controller_node(const Controller *c, int node)
     return (NodeView){.up = record->up,
                       .name = record->name,
                       .pid = record->up ? record->pid : 0,
-                      .cpus = record->total.cpu};
+                      .cpus = record->total.cpu,
+                      .gpus = record->total.gpu};
 }
 
 JobView controller_job(const Controller *c)

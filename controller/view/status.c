@@ -59,6 +59,7 @@ static void add_agent(cJSON *list, const NodeView *view)
     add_text(agent, "state", view->up ? "up" : "down");
     add_number(agent, "pid", view->pid > 0, view->pid);
     add_number(agent, "cpus", view->up, view->cpus);
+    add_number(agent, "gpus", view->up, view->gpus);
     cJSON_AddItemToArray(list, agent);
 }
 
@@ -165,6 +166,8 @@ static void put_agent(Str *text, const cJSON *agent)
     str_printf(text, " %8s %8s  ", "-", "-");
     put_text(text, "on ", text_of(agent, "node"));
     if (has_number(agent, "cpus")) str_printf(text, ", %g CPUs", number_of(agent, "cpus"));
+    double gpus = has_number(agent, "gpus") ? number_of(agent, "gpus") : 0;
+    if (gpus > 0) str_printf(text, ", %g GPU%s", gpus, gpus == 1 ? "" : "s");
     str_putc(text, '\n');
 }
 

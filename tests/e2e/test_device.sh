@@ -95,7 +95,8 @@ generate)
     said "$RUN/logs/node_agent.log" "gpu actor=train-0 id=GPU-b000-of-a-test"
     ;;
 placement) # what is said when there are too few GPUs, or none, or another job has them
-    generate="rollout.function=generate rollout.reward=random rollout.colocate=false rollout.num_workers=2 rollout.n_samples_per_prompt=4"
+    generate="rollout.function=generate rollout.reward=random rollout.n_samples_per_prompt=4"
+    generate="$generate rollout.colocate=false rollout.num_workers=2"
     # shellcheck disable=SC2086
     on_device run_many $generate rollout.max_response_length=12 data.max_length=160
     start_job
@@ -132,6 +133,7 @@ placement) # what is said when there are too few GPUs, or none, or another job h
         sleep 0.05
     done
     said status.txt "job first (1.75 CPUs, 1 GPU)"
+    said status.txt "8 CPUs, 1 GPU"
     # P4: a GPU is not held by the dead. The first job's controller is killed; the second one gets it.
     kill -9 "$first"
     wait "$first" || true

@@ -125,8 +125,8 @@ static const ConfigKey keys[] = {
      .preset = "0",
      .example = "64",
      .max = 1e6,
-     .meaning = "GiB that all train workers of a machine together may take; 0: nine tenths of "
-                "what is free when they start"},
+     .meaning = "GiB that all train workers of a machine together may take, of its memory or of "
+                "its GPUs'; 0: nine tenths of what is free when they start"},
     {.path = "train.lr",
      .type = KEY_NUMBER,
      .offset = AT(train.lr),
