@@ -314,6 +314,15 @@ static int check(const Arguments *arguments)
     return status == OK ? 0 : fail(arguments, &err);
 }
 
+/* Records become the same on any device, and functions are opened alike: what does not plan memory
+ * needs no GPU to be there. */
+static void leave_device(Arguments *arguments)
+{
+    bool plans = arguments->check && has_part(arguments, "memory");
+    if (!plans && arguments->num_sets < (int)(sizeof arguments->set / sizeof *arguments->set))
+        arguments->set[arguments->num_sets++] = "device=cpu";
+}
+
 int main(int argc, char **argv)
 {
     Arguments arguments = {.available = UINT64_MAX,
@@ -325,5 +334,6 @@ int main(int argc, char **argv)
         fputs(help, stdout);
         return 0;
     }
+    leave_device(&arguments);
     return arguments.check ? check(&arguments) : inspect(&arguments);
 }

@@ -87,6 +87,11 @@ generate)
         /"train\/loss"/ { steps++; split($3, rest, ","); if ($2 < 64 || rest[1] != 0) { print; exit 1 } }
         END { exit steps != '$STEPS' }' "$RUN/metrics.jsonl" || fail "log-probs differ, or were not compared"
 
+    # Whoever looks at data needs no GPU.
+    # shellcheck disable=SC2086
+    TROUPE_CUDA_LIBRARY=/nowhere "$BIN/controller" data inspect --config "$JOB" $SETTINGS > records.txt ||
+        fail "records cannot be looked at without a GPU"
+
     # Or each has a GPU of its own.
     # shellcheck disable=SC2086
     on_device run_apart $generate rollout.colocate=false train.num_steps=1
