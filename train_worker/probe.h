@@ -1,6 +1,7 @@
 /* Probe: how many FLOP/s of matrix products this rank's share of the machine gives, measured with
  * products as large as they are in training: what MFU is a share of. One measurement takes a few
- * hundredths of a second and may fall into a busy moment, so it is repeated and the highest rate
+ * hundredths of a second (on a GPU thousandths, so that the products are made larger until the time
+ * of a call does not count) and may fall into a busy moment, so it is repeated and the highest rate
  * counts. All ranks of a job measure at the same moments, as they compute: a rank alone would have
  * the whole machine's memory and clock. Used by the compute thread. */
 #ifndef TROUPE_TRAIN_WORKER_PROBE_H
