@@ -91,13 +91,13 @@ static Status load(const DeviceOptions *options, void **ret, char *ret_path, Err
     const char *named = options->library;
     if (named == NULL) named = getenv(LIBRARY_VARIABLE);
     if (named == NULL || named[0] == '\0') return load_found(ret, ret_path, err);
-    snprintf(ret_path, PATH_MAX, "%s", named);
-    Status status = path_exists(named) ? load_file(named, ret, err)
-                                       : error_set(err, ERR_RESOURCE,
-                                                   "there is no file %s, which is named as the "
-                                                   "CUDA library.\nCorrect " LIBRARY_VARIABLE ".",
-                                                   named);
-    return status;
+    /* Without a folder before its name the loader would look elsewhere. */
+    if (realpath(named, ret_path) == NULL)
+        return error_set(err, ERR_RESOURCE,
+                         "there is no file %s, which is named as the CUDA library.\n"
+                         "Correct " LIBRARY_VARIABLE ".",
+                         named);
+    return load_file(ret_path, ret, err);
 }
 
 static Status refuse_strange(const char *path, const char *has, const char *expected, Error *err)

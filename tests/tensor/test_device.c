@@ -164,6 +164,10 @@ static void test_the_library_is_looked_for_beside_the_program_first(void **state
     run_copy("TROUPE_CUDA_LIBRARY=" LIBRARIES "device_abi.so", said, sizeof said);
     assert_non_null(strstr(said, "made for interface 7"));
 
+    put(LIBRARIES "device_size.so", "near.so");
+    run_copy("TROUPE_CUDA_LIBRARY=near.so", said, sizeof said);
+    assert_non_null(strstr(said, "has a table of kernels of"));
+
     run_copy("TROUPE_CUDA_LIBRARY=gone.so", said, sizeof said);
     assert_non_null(strstr(said, "there is no file gone.so"));
 }
