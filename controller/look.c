@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/wait.h>
 
+#include "agent/gpu_inventory.h"
 #include "base/memory.h"
 #include "base/process.h"
 #include "base/str.h"
@@ -68,31 +69,53 @@ int look_with(const JobFile *file, const JobConfig *config, const char *program,
     return look(file, config, program, arguments, NULL, 0);
 }
 
+void look_for_gpu(const JobConfig *config, char ret[LOOK_GPU_BYTES])
+{
+    GpuInventory gpus;
+    const Gpu *gpu = NULL;
+    if (config->device != JOB_CPU) {
+        gpu_inventory_read(&gpus);
+        gpu = gpu_inventory_freest(&gpus);
+    }
+    snprintf(ret, LOOK_GPU_BYTES, "%s", gpu != NULL ? gpu->id : "");
+}
+
+int look_at_memory(const JobFile *file, const JobConfig *config)
+{
+    char gpu[LOOK_GPU_BYTES];
+    look_for_gpu(config, gpu);
+    return look_with(file, config, "train_inspect", (const char *[]){"--gpu", gpu, NULL});
+}
+
 int look_at_device(const JobFile *file, const JobConfig *config)
 {
+    char gpu[LOOK_GPU_BYTES];
     if (config->device == JOB_CPU) return 0;
-    return look_with(file, config, "train_inspect", (const char *[]){"--device", NULL});
+    look_for_gpu(config, gpu);
+    return look_with(file, config, "train_inspect",
+                     (const char *[]){"--device", "--gpu", gpu, NULL});
 }
 
 int look_at_function(const JobFile *file, JobConfig *config, bool live)
 {
-    char trained[32] = "0", available[32], said[256];
+    char trained[32] = "0", available[32], said[256], gpu[LOOK_GPU_BYTES];
     long long mb = 0;
     if (config->rollout.function == ROLLOUT_SFT) return 0;
     if (live)
         return look_with(file, config, "data_inspect", (const char *[]){"--check=functions", NULL});
     /* One figure for both; of a GPU each finds out by itself what is free. */
-    bool gpu = config->device != JOB_CPU;
+    const char *more = config->device == JOB_CPU ? "--available" : NULL;
+    look_for_gpu(config, gpu);
     snprintf(available, sizeof available, "%lld", (long long)memory_available());
     int code = look(file, config, "train_inspect",
-                    (const char *[]){"--bytes", gpu ? NULL : "--available", available, NULL},
-                    trained, sizeof trained);
+                    (const char *[]){"--bytes", "--gpu", gpu, more, available, NULL}, trained,
+                    sizeof trained);
     if (code != 0) return code;
     trained[strcspn(trained, "\n")] = '\0';
-    code = look(file, config, "data_inspect",
-                (const char *[]){"--check", "--trained", trained, gpu ? NULL : "--available",
-                                 available, NULL},
-                said, sizeof said);
+    code =
+        look(file, config, "data_inspect",
+             (const char *[]){"--check", "--trained", trained, "--gpu", gpu, more, available, NULL},
+             said, sizeof said);
     if (code == 0 && sscanf(said, "kv_cache_mb %lld", &mb) == 1)
         job_config_decide_kv_cache(config, mb);
     return code;

@@ -285,7 +285,7 @@ static int validate_stage(JobConfig *config, const JobFile *file)
         printf("memory of a rollout worker: %lld MiB for keys and values; " KV_CACHE_DECIDED "\n",
                (long long)config->rollout.kv_cache_mb);
     code = look_at_disk(config);
-    int trained = look_with(file, config, "train_inspect", NULL);
+    int trained = look_at_memory(file, config);
     int read = look_at_data(config, file);
     return code != 0 ? code : trained != 0 ? trained : read;
 }

@@ -97,9 +97,10 @@ static Status take_words(const Words *words, Error *err)
 static Status check_train_workers(const SwapWork *swap, const char *available, Words *ret,
                                   Error *err)
 {
-    const char *argument[12];
-    char taken[32];
+    const char *argument[16];
+    char taken[32], gpu[LOOK_GPU_BYTES];
     int count = 0;
+    look_for_gpu(swap->config, gpu);
     snprintf(taken, sizeof taken, "%lld", (long long)swap->memory.taken);
     argument[count++] = "train_inspect";
     argument[count++] = "--config";
@@ -109,6 +110,8 @@ static Status check_train_workers(const SwapWork *swap, const char *available, W
     argument[count++] = "--taken";
     argument[count++] = taken;
     argument[count++] = "--bytes";
+    argument[count++] = "--gpu";
+    argument[count++] = gpu;
     if (swap->more_reference) argument[count++] = "--more-reference";
     if (swap->more_critic) argument[count++] = "--more-critic";
     argument[count] = NULL;
@@ -124,10 +127,12 @@ static Status check_rollout_workers(const SwapWork *swap, const char *available,
 {
     Words words;
     long long mb = 0;
-    const char *const ask[] = {"data_inspect",   "--config",    swap->asked,
-                               "--check=memory", "--available", available,
-                               "--trained",      trained,       NULL};
+    char gpu[LOOK_GPU_BYTES];
+    const char *const ask[] = {"data_inspect", "--config", swap->asked, "--check=memory",
+                               "--available",  available,  "--trained", trained,
+                               "--gpu",        gpu,        NULL};
     if (swap->config->rollout.function == ROLLOUT_SFT) return OK;
+    look_for_gpu(swap->config, gpu);
     TRY(run_program(swap, ask, &words, err));
     TRY(take_words(&words, err));
     const char *decided = strstr(words.text, "kv_cache_mb "); /* beside what else was said */

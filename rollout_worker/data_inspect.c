@@ -36,6 +36,7 @@ static const char help[] =
     "                          memory is enough; functions or memory: that alone\n"
     "      --available BYTES   of memory, or of a GPU's, in place of what is free now\n"
     "      --trained BYTES     of it that train workers take\n"
+    "      --gpu ID            where the job wants a GPU: this one of them\n"
     "      --json              all of it as one JSON object on one line, for programs\n"
     "      --color[=WHEN]      always, never, or auto: on a terminal (the default)\n"
     "\n"
@@ -118,6 +119,9 @@ static Status take_option(Arguments *arguments, int letter, Error *err)
         return OK;
     case 'A':
         return option_number("--available", optarg, INT64_MAX, &arguments->available, err);
+    case 'g':
+        if (optarg[0] != '\0') setenv("CUDA_VISIBLE_DEVICES", optarg, 1);
+        return OK;
     case 'T':
         return option_number("--trained", optarg, INT64_MAX, &arguments->trained, err);
     case 'h':
@@ -145,6 +149,7 @@ static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
         {"check", optional_argument, NULL, 'K'},
         {"available", required_argument, NULL, 'A'},
         {"trained", required_argument, NULL, 'T'},
+        {"gpu", required_argument, NULL, 'g'},
         {"help", no_argument, NULL, 'h'},
         {0},
     };

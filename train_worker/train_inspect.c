@@ -13,17 +13,18 @@
 static const char usage[] =
     "usage: train_inspect --config JOB.YAML [--stage NAME] [--set KEY=VALUE]...\n"
     "                     [--available BYTES] [--taken BYTES [--more-reference] [--more-critic]]\n"
-    "                     [--bytes | --device]\n"
+    "                     [--bytes | --device] [--gpu ID]\n"
     "       prints the memory that the train workers of a job would take; takes none of it\n"
     "\n"
     "  --available BYTES   of this machine, or of the GPU, in place of what is free now\n"
     "  --taken BYTES       by each of its train workers, which run and have to take more: whether\n"
     "                      that fits, too\n"
+    "  --gpu ID            where the job wants a GPU: this one of them; \"\": the first\n"
     "  --bytes             of all train workers, and nothing else\n"
     "  --device            only whether the job's device is there; prints nothing\n";
 
 typedef struct Arguments {
-    const char *config, *stage;
+    const char *config, *stage, *gpu;
     const char *set[64];
     int num_sets;
     int64_t available, taken; /* -1: as the machine has now; 0: none runs */
@@ -52,6 +53,7 @@ static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
         {"more-critic", no_argument, &ret->more_critic, 1},
         {"bytes", no_argument, &ret->only_bytes, 1},
         {"device", no_argument, &ret->only_device, 1},
+        {"gpu", required_argument, NULL, 'g'},
         {"config", required_argument, NULL, 'c'},
         {"set", required_argument, NULL, 's'},
         {"stage", required_argument, NULL, 'S'},
@@ -67,6 +69,8 @@ static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
             ret->set[ret->num_sets++] = optarg;
         else if (letter == 'S')
             ret->stage = optarg;
+        else if (letter == 'g')
+            ret->gpu = optarg;
         else if (letter == 'a')
             TRY(parse_bytes("--available", optarg, &ret->available, err));
         else if (letter == 't')
@@ -97,6 +101,8 @@ static Status find_room(const JobConfig *config, const Arguments *arguments, Roo
 {
     DeviceInfo device = {.memory_free = 0};
     *ret = (Room){.available = arguments->available};
+    if (arguments->gpu != NULL && arguments->gpu[0] != '\0')
+        setenv("CUDA_VISIBLE_DEVICES", arguments->gpu, 1);
     if (job_device(config) != DEVICE_CPU &&
         job_open_device(config, &ret->kernels, &device, err) != OK)
         return job_config_locate(config, err);

@@ -94,7 +94,10 @@ static bool add_gpu(const Nvml *nvml, NvmlDevice device, unsigned index, const c
     if (!is_shown(visible, index, &gpu)) return true;
     /* What follows is not known of everything that computes. */
     if (nvml->name(device, gpu.name, sizeof gpu.name) != 0) snprintf(gpu.name, 4, "GPU");
-    if (nvml->memory(device, &memory) == 0) gpu.memory_bytes = (int64_t)memory.total;
+    if (nvml->memory(device, &memory) == 0) {
+        gpu.memory_bytes = (int64_t)memory.total;
+        gpu.memory_free = (int64_t)memory.free;
+    }
     unsigned long words[sizeof gpu.cpus / sizeof(unsigned long)] = {0};
     if (nvml->cpus(device, sizeof words / sizeof *words, words) == 0)
         memcpy(&gpu.cpus, words, sizeof words);
@@ -150,4 +153,13 @@ void gpu_inventory_read(GpuInventory *ret)
     }
     if (nvml.library != NULL) dlclose(nvml.library);
     if (ret->why_none[0] != '\0') ret->count = 0; /* half of them would be wrong, too */
+}
+
+const Gpu *gpu_inventory_freest(const GpuInventory *inventory)
+{
+    const Gpu *best = NULL;
+    for (int i = 0; i < inventory->count; i++)
+        if (best == NULL || inventory->gpu[i].memory_free > best->memory_free)
+            best = &inventory->gpu[i];
+    return best;
 }

@@ -18,7 +18,7 @@
 typedef struct Gpu {
     char id[96]; /* as CUDA_VISIBLE_DEVICES takes it: "GPU-...", of an instance "MIG-..." */
     char name[96];
-    int64_t memory_bytes;
+    int64_t memory_bytes, memory_free;
     cpu_set_t cpus; /* near it; none: NVML does not tell */
 } Gpu;
 
@@ -29,5 +29,8 @@ typedef struct GpuInventory {
 } GpuInventory;
 
 void gpu_inventory_read(GpuInventory *ret);
+
+/* The one with the most free memory, the first of equals; NULL when there is none. */
+const Gpu *gpu_inventory_freest(const GpuInventory *inventory);
 
 #endif

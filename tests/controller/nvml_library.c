@@ -1,7 +1,7 @@
 /* Stands where NVML is looked for (TROUPE_NVML_LIBRARY). What it tells of is chosen by the
- * environment's TEST_NVML: "two" GPUs (also when it is not set), of which GPU i is near CPU i;
- * "none"; "divided", one GPU of which two instances are made; "no_driver", "lost", errors. It has
- * no GPU: nothing computes here. */
+ * environment's TEST_NVML: "two" GPUs (also when it is not set), of which GPU i has i + 1 GiB free
+ * and is near CPU i; "none"; "divided", one GPU of which two instances are made; "no_driver",
+ * "lost", errors. It has no GPU: nothing computes here. */
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -76,7 +76,8 @@ NvmlResult nvmlDeviceGetName(NvmlDevice device, char *text, unsigned size)
 
 NvmlResult nvmlDeviceGetMemoryInfo(NvmlDevice device, NvmlMemory *ret)
 {
-    *ret = (NvmlMemory){device->instance > 0 ? MEMORY / 2 : MEMORY, 0, 0};
+    *ret =
+        (NvmlMemory){device->instance > 0 ? MEMORY / 2 : MEMORY, (1ull + device->number) << 30, 0};
     return DONE;
 }
 

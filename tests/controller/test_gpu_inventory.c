@@ -35,6 +35,7 @@ static void test_gpus_have_ids_memory_and_cpus_near_them(void **state)
     assert_string_equal(found.gpu[1].name, "Test GPU");
     assert_true(found.gpu[1].memory_bytes == (int64_t)80 << 30);
     assert_true(CPU_COUNT(&found.gpu[1].cpus) == 1 && CPU_ISSET(1, &found.gpu[1].cpus));
+    assert_ptr_equal(gpu_inventory_freest(&found), &found.gpu[1]);
 }
 
 static void test_cuda_visible_devices_hides_what_it_hides_from_cuda(void **state)
@@ -79,6 +80,7 @@ static void test_a_machine_without_gpus_says_why(void **state)
     before[sizeof before - 1] = '\0';
     read_case("none", NULL);
     assert_none("the NVIDIA driver sees none");
+    assert_null(gpu_inventory_freest(&found));
     read_case("no_driver", NULL);
     assert_none("NVML does not start: Driver Not Loaded");
     read_case("lost", NULL);

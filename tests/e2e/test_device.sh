@@ -33,7 +33,7 @@ same_as_cpu() {
     [ "$(digest_of "$RUN")" = "$expected" ] || fail "other weights than on the CPU"
     metrics_ascend
     nothing_left
-    said "$RUN.out" 'device of=train-0 is="Test device without hardware (sm_90, 0000:1b:00.0), 3.0 of 4.0 GiB free'
+    said "$RUN.out" 'of=train-0 is="Test device without hardware (sm_90, GPU-a000-of-a-test), 3.0 of 4.0 GiB free'
     said "$RUN/logs/node_agent.log" "gpu actor=train-0 id=GPU-a000-of-a-test"
 }
 
@@ -43,7 +43,7 @@ sft)
     on_device run_device
     # shellcheck disable=SC2086
     "$BIN/controller" validate --config "$JOB" $SETTINGS > valid.txt || fail "validate refuses: $(cat valid.txt)"
-    said valid.txt "device: Test device without hardware"
+    said valid.txt "device: Test device without hardware (sm_90, GPU-b000-of-a-test)" # with the most memory free
     said valid.txt "memory of this GPU: 3.00 GiB available, 1 train worker takes 0."
     ! grep -q "packed for matmul" valid.txt || fail "memory is planned for copies that such a device does not keep"
     start_job

@@ -3,7 +3,7 @@
  * CPU's over memory that the host cannot touch (fenced_kernels.h), so whatever runs on it treats
  * device memory as a GPU wants it treated, and computes what the CPU computes, to the bit. */
 #include <stdio.h>
-#include <string.h>
+#include <stdlib.h>
 
 #include "tensor/cuda/library.h"
 
@@ -36,12 +36,15 @@ static bool describe_device(int device, CudaDevice *ret, char *text, size_t size
     return false;
 #endif
     *ret = (CudaDevice){.name = "Test device without hardware",
-                        .pci_bus_id = "0000:1b:00.0",
                         .sm = 90,
                         .memory_total = MEMORY_TOTAL,
                         .memory_free = MEMORY_FREE,
                         .driver_version = 13020,
                         .runtime_version = 13000};
+    /* It tells which GPU it was shown. */
+    const char *visible = getenv("CUDA_VISIBLE_DEVICES");
+    snprintf(ret->pci_bus_id, sizeof ret->pci_bus_id, "%s",
+             visible != NULL ? visible : "0000:1b:00.0");
 #ifdef LIBRARY_OLD
     ret->sm = 75;
 #endif

@@ -175,6 +175,7 @@ static void test_the_library_is_looked_for_beside_the_program_first(void **state
 int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "open") == 0) return say_what_opens();
+    unsetenv("CUDA_VISIBLE_DEVICES");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_libraries_that_are_not_fit_are_refused),
         cmocka_unit_test(test_machines_that_are_not_fit_are_refused),
