@@ -470,6 +470,7 @@ static Status run_adopt(EngineThread *thread, Job *job, Error *err)
     Status status = engine_ranks_switch(thread->ranks, adoption->weights, adoption->version,
                                         thread->kv_policy, &adoption->pause_ns, &why);
     if (status == OK) {
+        adoption->weights[0]->kernels->synchronize(); /* the earlier ones are read no more */
         deliver(thread);
         thread->version = adoption->version;
         return OK;
@@ -485,6 +486,7 @@ Status engine_thread_adopt(EngineThread *thread, const Weights *const *weights, 
     Job job;
     Adoption adoption = {.weights = weights, .version = version};
     job_init(&job, run_adopt, &adoption, err);
+    weights[0]->kernels->synchronize(); /* who brings them has called kernels that write them */
     TRY(ask(thread, &job));
     if (ret_pause_s != NULL) *ret_pause_s = (double)adoption.pause_ns / 1e9;
     return OK;

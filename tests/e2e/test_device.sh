@@ -57,19 +57,23 @@ sft)
     run_job
     said "$RUN.out" "device: cuda -> cpu"
 
-    "$BIN/controller" serve --model "$RUN" --port 0 --device cuda --max-length 64 > serve.out 2>&1 &
-    SERVER=$!
-    for _ in $(seq 200); do
-        ! grep -q "^serving" serve.out || break
-        sleep 0.05
+    for device in cpu cuda; do # the same answer
+        "$BIN/controller" serve --model "$RUN" --port 0 --device $device --max-length 64 > serve_$device.out 2>&1 &
+        server=$!
+        for _ in $(seq 400); do
+            ! grep -q "^serving" serve_$device.out || break
+            sleep 0.05
+        done
+        url=$(sed -n 's/^serving .* at \(http[^ ]*\).*/\1/p' serve_$device.out)
+        question='{"prompt": "1 + 1 =", "max_tokens": 24, "temperature": 1, "seed": 3}'
+        curl -sf -H 'Content-Type: application/json' -d "$question" "$url/completions" > answer.json || fail "no answer"
+        sed 's/.*"text":\("[^"]*"\).*"completion_tokens":\([0-9]*\).*/\1 \2/' answer.json > answer_$device
+        kill -INT $server
+        wait $server || fail "serve ended with $?"
     done
-    said serve.out "computed in f32 on Test device without hardware"
-    url=$(sed -n 's/^serving .* at \(http[^ ]*\).*/\1/p' serve.out)
-    answer='{"prompt": "1 + 1 =", "max_tokens": 4, "temperature": 0}'
-    curl -sf -H 'Content-Type: application/json' -d "$answer" "$url/completions" > answer.json || fail "no answer"
-    said answer.json '"completion_tokens":4'
-    kill -INT $SERVER
-    wait $SERVER || fail "serve ended with $?"
+    said serve_cuda.out "computed in f32 on Test device without hardware"
+    grep -qE ' [0-9]+$' answer_cuda || fail "no answer: $(cat answer.json)"
+    cmp answer_cpu answer_cuda || fail "answers differ: $(cat answer_cpu answer_cuda)"
     ;;
 generate)
     generate="rollout.function=generate rollout.reward=random rollout.n_samples_per_prompt=4"

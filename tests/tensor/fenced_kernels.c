@@ -1,8 +1,11 @@
 #include "fenced_kernels.h"
 
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+
+#include "base/memory.h"
 
 #define PAGE ((size_t)4096)
 
@@ -18,10 +21,27 @@ static void set_fence(int protection)
     CHECK(mprotect(memory, reserved, protection) == 0);
 }
 
+/* What a thread has uploaded and the device has not begun with: nothing but this thread's next
+ * kernel, download or wait makes it. */
+typedef struct Upload {
+    void *to;
+    size_t bytes;
+    struct Upload *next;
+    char from[];
+} Upload;
+
+static _Thread_local Upload *first_upload, **last_upload;
+
 static void open_fence(void)
 {
     pthread_mutex_lock(&door);
     set_fence(PROT_READ | PROT_WRITE);
+    while (first_upload != NULL) {
+        Upload *upload = first_upload;
+        memcpy(upload->to, upload->from, upload->bytes);
+        first_upload = upload->next;
+        free(upload);
+    }
 }
 
 static void close_fence(void)
@@ -88,9 +108,11 @@ static void upload(void *to, const void *host_from, size_t bytes)
 {
     inside(to);
     outside(host_from);
-    open_fence();
-    memcpy(to, host_from, bytes);
-    close_fence();
+    Upload *last = mem_alloc(sizeof *last + bytes);
+    *last = (Upload){.to = to, .bytes = bytes};
+    memcpy(last->from, host_from, bytes); /* the caller may change it at once */
+    *(first_upload != NULL ? last_upload : &first_upload) = last;
+    last_upload = &last->next;
 }
 
 static void download(void *host_to, const void *from, size_t bytes)
@@ -120,27 +142,58 @@ static void copy(void *to, const void *from, size_t bytes)
         close_fence();                                                                             \
     } while (0)
 
+/* Weights that changed since they were packed. A GPU's products read the plain matrix, so preparing
+ * it makes nobody wait; the CPU's copy is made where a product asks for it, by the thread that
+ * does. Behind the door. */
+#define STALE_MAX 4096
+static const Weight *stale[STALE_MAX];
+static int num_stale;
+
+static bool take_stale(const Weight *w)
+{
+    for (int i = 0; i < num_stale; i++) {
+        if (stale[i] != w) continue;
+        stale[i] = stale[--num_stale];
+        return true;
+    }
+    return false;
+}
+
 static void weight_prepare(Weight *w)
 {
     inside(w->plain.data);
-    RUN(weight_prepare(w));
+    pthread_mutex_lock(&door);
+    take_stale(w);
+    CHECK(num_stale < STALE_MAX);
+    stale[num_stale++] = w;
+    pthread_mutex_unlock(&door);
 }
 
 static void weight_release(Weight *w)
 {
-    RUN(weight_release(w));
+    open_fence();
+    take_stale(w);
+    inner->weight_release(w);
+    close_fence();
+}
+
+/* Inside. */
+static const Weight *fresh(const Weight *w)
+{
+    if (take_stale(w)) inner->weight_prepare((Weight *)w);
+    return w;
 }
 
 static void matmul(Tensor y, Tensor x, const Weight *w)
 {
     tensors(y, x);
-    RUN(matmul(y, x, w));
+    RUN(matmul(y, x, fresh(w)));
 }
 
 static void matmul_dgrad(Tensor dx, Tensor dy, const Weight *w)
 {
     tensors(dx, dy);
-    RUN(matmul_dgrad(dx, dy, w));
+    RUN(matmul_dgrad(dx, dy, fresh(w)));
 }
 
 static void matmul_wgrad_accumulate(Tensor dw, Tensor dy, Tensor x)
@@ -424,6 +477,8 @@ static void scatter_rows(Tensor y, Tensor x, const int32_t *row)
 
 static void synchronize(void)
 {
+    open_fence();
+    close_fence();
 }
 
 const KernelTable *fenced_kernels(const KernelTable *cpu, size_t bytes)

@@ -1,7 +1,8 @@
 /* A device whose memory the host cannot touch, on any machine: the CPU's kernels over memory that
  * may be read and written inside of a kernel call alone, and that refuses pointers to anything
  * else. Host code that reads a gradient where it lies, or hands a kernel its own array, dies in a
- * test here instead of on a GPU. Any thread; their kernels run one after the other. */
+ * test here instead of on a GPU. Any thread; their kernels run one after the other, and what one
+ * has uploaded is not there for the others before it has waited for it, as kernels.h warns. */
 #ifndef TROUPE_TESTS_FENCED_KERNELS_H
 #define TROUPE_TESTS_FENCED_KERNELS_H
 
