@@ -8,12 +8,13 @@
 static const CommTable *const tables[] = {
     [COMM_SELF] = &comm_self_table,
     [COMM_SHM] = &comm_shm_table,
+    [COMM_NCCL] = &comm_nccl_table,
 };
 #define KIND_COUNT (sizeof tables / sizeof tables[0])
 
 Status comm_id_create(CommKind kind, int size, size_t staging_bytes, CommId *ret, Error *err)
 {
-    CHECK((size_t)kind < KIND_COUNT && size >= 1);
+    CHECK((size_t)kind < KIND_COUNT && size >= 1 && tables[kind]->id_create != NULL);
     CommId id;
     memset(&id, 0, sizeof id);
     id.bytes[0] = (char)kind;
@@ -31,7 +32,7 @@ void comm_id_discard(const CommId *id)
 Status comm_create(CommKind kind, const CommId *id, int rank, int size, int timeout_ms, Comm **ret,
                    Error *err)
 {
-    CHECK((size_t)kind < KIND_COUNT);
+    CHECK((size_t)kind < KIND_COUNT && tables[kind]->create != NULL);
     CHECKF(size >= 1 && rank >= 0 && rank < size, "rank %d of %d", rank, size);
     if (id->bytes[0] != (char)kind)
         return error_set(err, ERR_INVALID, "this is not the id of a group of kind \"%s\"",
@@ -60,22 +61,54 @@ void comm_set_timeout(Comm *comm, int timeout_ms)
     comm->timeout_ms = timeout_ms;
 }
 
+/* ---- calls ---- */
+
 static CommElement reducible(DType dtype)
 {
     CHECKF(dtype == DTYPE_F32 || dtype == DTYPE_BF16, "%s cannot be reduced", dtype_name(dtype));
     return dtype == DTYPE_F32 ? ELEMENT_F32 : ELEMENT_BF16;
 }
 
+/* Every call comes by here first. */
+static const CommTable *table_of(const Comm *comm)
+{
+    CHECKF(!comm->started, "comm_all_reduce_finish comes first");
+    return comm->table;
+}
+
 Status comm_all_reduce(Comm *comm, Tensor tensor, CommOp op, Error *err)
 {
-    return comm->table->all_reduce(comm, tensor.data, tensor_count(&tensor),
-                                   reducible(tensor.dtype), op, err);
+    return table_of(comm)->all_reduce(comm, tensor.data, tensor_count(&tensor),
+                                      reducible(tensor.dtype), op, err);
 }
 
 Status comm_all_reduce_f64(Comm *comm, double *values, int count, CommOp op, Error *err)
 {
     CHECK(count >= 0);
-    return comm->table->all_reduce(comm, values, count, ELEMENT_F64, op, err);
+    return table_of(comm)->all_reduce(comm, values, count, ELEMENT_F64, op, err);
+}
+
+Status comm_all_reduce_start(Comm *comm, Tensor tensor, CommOp op, Error *err)
+{
+    const CommTable *table = table_of(comm);
+    CommElement element = reducible(tensor.dtype);
+    int64_t count = tensor_count(&tensor);
+    if (table->all_reduce_start != NULL)
+        TRY(table->all_reduce_start(comm, tensor.data, count, element, op, err));
+    comm->started = true;
+    comm->started_data = tensor.data;
+    comm->started_count = count;
+    comm->started_how = (CommReduction){element, op};
+    return OK;
+}
+
+Status comm_all_reduce_finish(Comm *comm, Error *err)
+{
+    CHECKF(comm->started, "comm_all_reduce_start comes first");
+    comm->started = false;
+    if (comm->table->all_reduce_finish != NULL) return comm->table->all_reduce_finish(comm, err);
+    return comm->table->all_reduce(comm, comm->started_data, comm->started_count,
+                                   comm->started_how.element, comm->started_how.op, err);
 }
 
 static void check_pieces(const Comm *comm, const Tensor *whole, const Tensor *piece)
@@ -90,25 +123,39 @@ static void check_pieces(const Comm *comm, const Tensor *whole, const Tensor *pi
 Status comm_all_gather(Comm *comm, Tensor out, Tensor in, Error *err)
 {
     check_pieces(comm, &out, &in);
-    return comm->table->all_gather(comm, out.data, in.data, (int64_t)tensor_bytes(&in), err);
+    return table_of(comm)->all_gather(comm, out.data, in.data, (int64_t)tensor_bytes(&in), err);
 }
 
 Status comm_reduce_scatter(Comm *comm, Tensor out, Tensor in, Error *err)
 {
     check_pieces(comm, &in, &out);
-    return comm->table->reduce_scatter(comm, out.data, in.data, tensor_count(&out),
-                                       reducible(out.dtype), err);
+    return table_of(comm)->reduce_scatter(comm, out.data, in.data, tensor_count(&out),
+                                          reducible(out.dtype), err);
 }
 
 Status comm_broadcast(Comm *comm, Tensor tensor, int root, Error *err)
 {
     CHECK(root >= 0 && root < comm->size);
-    return comm->table->broadcast(comm, tensor.data, (int64_t)tensor_bytes(&tensor), root, err);
+    return table_of(comm)->broadcast(comm, tensor.data, (int64_t)tensor_bytes(&tensor), root, err);
+}
+
+Status comm_broadcast_host(Comm *comm, void *host_data, size_t bytes, int root, Error *err)
+{
+    const CommTable *table = table_of(comm);
+    CHECK(root >= 0 && root < comm->size);
+    return (table->broadcast_host != NULL ? table->broadcast_host : table->broadcast)(
+        comm, host_data, (int64_t)bytes, root, err);
 }
 
 Status comm_barrier(Comm *comm, Error *err)
 {
-    return comm->table->barrier(comm, err);
+    return table_of(comm)->barrier(comm, err);
+}
+
+Status comm_settle(Comm *comm, Error *err)
+{
+    const CommTable *table = table_of(comm);
+    return table->settle != NULL ? table->settle(comm, err) : OK;
 }
 
 void comm_abort(Comm *comm)

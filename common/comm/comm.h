@@ -1,31 +1,49 @@
 /* Comm: collectives among the ranks of a group, one table per kind: self (one rank), shm (ranks
- * on one host, shared memory), later Gloo and NCCL. Bootstrap is NCCL's shape for all kinds:
- * rank 0 makes an id, the controller carries it to the others, everyone creates with the same
- * id.
+ * on one host, shared memory), nccl (one GPU per rank, any hosts). Bootstrap is NCCL's shape for
+ * all kinds: rank 0 makes an id, the controller carries it to the others, everyone creates with the
+ * same id.
+ *
+ * WHOSE MEMORY. A Tensor's data is device memory, as kernels.h has it: for self and shm that of the
+ * host, for nccl that of the rank's GPU. Only what is called `host_...` or is an array of double is
+ * ordinary memory.
+ *
+ * EVERY KIND SUMS ALIKE. Sums are taken in rank order in float32 and rounded once, so the result is
+ * bit-identical on every rank, from run to run, and on every kind; that of an element does not
+ * depend on how many others go with it, so row invariance (kernels.h) survives tensor parallelism.
+ * For nccl this means that NCCL only moves bytes and a kernel of ours sums: NCCL's own sums follow
+ * the ring, the tree or the switch that it picks by message size, round a bf16 at every hop, and so
+ * differ between a prefill and a decode step of the same token.
+ *
+ * WHEN. A call of self and shm is done when it returns. One of nccl is queued behind the calling
+ * thread's kernels when it returns, and the kernels called next wait for it, the host does not:
+ * what it leaves counts only after comm_settle has said OK. Calls that give something to the host
+ * (comm_all_reduce_f64, comm_broadcast_host, comm_barrier) are done when they return on every kind.
  *
  * Every call is collective: all ranks call the same operations in the same order with the same
- * sizes. Sums are taken in rank order in float32, so the result is bit-identical on every rank
- * and from run to run. Every call has a deadline; a rank that dies, aborts or lags past it makes
- * the call fail on the others with a message that names the missing ranks and the operation, and
- * the Comm is unusable from then on, on every rank: whoever fails first says why, the others
- * repeat it. Ranks that meet in different calls are told so (ERR_INTERNAL) instead of waiting
- * for ever. A Comm is used by one thread at a time, except comm_abort and comm_describe_wait,
- * which any thread may call.
+ * sizes. Every call has a deadline; a rank that dies, aborts or lags past it makes the call fail on
+ * the others with a message that names the missing ranks and the operation, and the Comm is
+ * unusable from then on, on every rank: whoever fails first says why, the others repeat it. Ranks
+ * that meet in different calls are told so (ERR_INTERNAL) instead of waiting for ever. For nccl, a
+ * call that was queued fails in comm_settle or in a later call, and ranks know this much of those
+ * on rank 0's host alone: what happens on another shows as an error of NCCL's network or at the
+ * deadline. A Comm is used by one thread at a time, except comm_abort and comm_describe_wait, which
+ * any thread may call.
  *
  * ERR_TIMEOUT: a rank did not come in time; ERR_UNAVAILABLE: one is dead or has left;
  * ERR_CANCELLED: comm_abort. Wrong types and sizes are bugs of the caller and CHECKed. */
 #ifndef TROUPE_COMM_COMM_H
 #define TROUPE_COMM_COMM_H
 
-#include "tensor/tensor.h"
+#include "tensor/kernels.h"
+#include "tensor/streams.h"
 
-#define COMM_ID_BYTES 128
+#define COMM_ID_BYTES 256
 
 typedef struct CommId {
     char bytes[COMM_ID_BYTES]; /* opaque; the kind's own */
 } CommId;
 
-typedef enum { COMM_SELF, COMM_SHM } CommKind;
+typedef enum { COMM_SELF, COMM_SHM, COMM_NCCL } CommKind;
 typedef enum { COMM_SUM, COMM_MAX } CommOp;
 
 typedef struct Comm Comm;
@@ -40,10 +58,30 @@ Status comm_id_create(CommKind kind, int size, size_t staging_bytes, CommId *ret
 void comm_id_discard(const CommId *id);
 
 /* Joins as `rank` of `size`; waits up to timeout_ms for the others. In the process that made the
- * id, rank 0's call takes the id over, also on failure. */
+ * id, rank 0's call takes the id over, also on failure. Not for nccl. */
 Status comm_create(CommKind kind, const CommId *id, int rank, int size, int timeout_ms, Comm **ret,
                    Error *err);
 void comm_destroy(Comm *comm); /* accepts NULL */
+
+/* ---- the kind nccl ---- */
+
+/* The device that a rank's tensors lie on, and the NCCL it uses. */
+typedef struct CommDevice {
+    const KernelTable *kernels;   /* its memory functions */
+    const DeviceStreams *streams; /* as CudaLibrary gives them */
+    const char *nccl_library;     /* NULL: libnccl.so.2, where the system finds it */
+} CommDevice;
+
+/* As comm_id_create and comm_create. NCCL is loaded when the first id is made or the first group
+ * joined, and stays. `staging_bytes` of device memory is what each rank takes; larger tensors go in
+ * pieces. ERR_UNSUPPORTED: there is no NCCL, or one that is too old; the message says where it was
+ * looked for and what is needed. */
+Status comm_id_create_nccl(const CommDevice *device, int size, size_t staging_bytes, CommId *ret,
+                           Error *err);
+Status comm_create_nccl(const CommDevice *device, const CommId *id, int rank, int size,
+                        int timeout_ms, Comm **ret, Error *err);
+
+/* ---- calls ---- */
 
 int comm_rank(const Comm *comm);
 int comm_size(const Comm *comm);
@@ -54,6 +92,15 @@ void comm_set_timeout(Comm *comm,
  * comm_all_reduce_f64). The maximum of values of which one is NaN is NaN. */
 Status comm_all_reduce(Comm *comm, Tensor tensor, CommOp op, Error *err);
 Status comm_all_reduce_f64(Comm *comm, double *values, int count, CommOp op, Error *err);
+
+/* The same in two halves: what is called between them may overlap with it, and leaves the tensor
+ * and this Comm alone. nccl moves and sums meanwhile, on a stream of its own. On self and shm the
+ * second half does all of it: the cores that would sum are those that compute, so nothing can be
+ * gained, and a rank that comes early computes on instead of waiting. The bits are
+ * comm_all_reduce's. */
+Status comm_all_reduce_start(Comm *comm, Tensor tensor, CommOp op, Error *err);
+Status comm_all_reduce_finish(Comm *comm, Error *err);
+
 /* out = the ranks' tensors, one after the other in rank order; out has size * count(in) elements
  * of any type. `in` may be this rank's own place in out, otherwise they do not overlap. */
 Status comm_all_gather(Comm *comm, Tensor out, Tensor in, Error *err);
@@ -61,9 +108,16 @@ Status comm_all_gather(Comm *comm, Tensor out, Tensor in, Error *err);
  * may be that piece of in, otherwise they do not overlap. */
 Status comm_reduce_scatter(Comm *comm, Tensor out, Tensor in, Error *err);
 Status comm_broadcast(Comm *comm, Tensor tensor, int root, Error *err);
+/* Of ordinary memory. */
+Status comm_broadcast_host(Comm *comm, void *host_data, size_t bytes, int root, Error *err);
 Status comm_barrier(Comm *comm, Error *err);
 
-/* Makes every pending and later call on every rank fail at once with ERR_CANCELLED. */
+/* Waits until all calls so far are done, on the device too, and says whether all went well: before
+ * anything that they led to is believed (a loss, a sampled token) or kept (weights, a file). */
+Status comm_settle(Comm *comm, Error *err);
+
+/* Makes every pending and later call on every rank fail at once with ERR_CANCELLED (nccl: on rank
+ * 0's host; elsewhere at the latest at the deadline). */
 void comm_abort(Comm *comm);
 
 /* What this rank is in ("all_reduce #8123, waiting for rank 1"), or "" when in no call: read by

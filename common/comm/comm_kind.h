@@ -8,8 +8,14 @@
 /* What is reduced; moving calls count in bytes. */
 typedef enum { ELEMENT_BYTE, ELEMENT_F32, ELEMENT_BF16, ELEMENT_F64, ELEMENT_COUNT } CommElement;
 
+typedef struct CommReduction {
+    CommElement element; /* not ELEMENT_BYTE */
+    CommOp op;
+} CommReduction;
+
 typedef struct CommTable {
     const char *name;
+    /* NULL, as `create`, where a device is needed (comm_create_nccl). */
     Status (*id_create)(int size, size_t staging_bytes, CommId *ret, Error *err);
     void (*id_discard)(const CommId *id);
     /* Rank and size are already checked against each other. */
@@ -22,6 +28,13 @@ typedef struct CommTable {
                              CommElement element, Error *err);
     Status (*broadcast)(Comm *comm, void *data, int64_t bytes, int root, Error *err);
     Status (*barrier)(Comm *comm, Error *err);
+    /* Of a kind whose calls are queued; NULL: they are done when they return, on the memory that
+     * the host has too, and an all-reduce in two halves is one in its second. */
+    Status (*all_reduce_start)(Comm *comm, void *data, int64_t count, CommElement element,
+                               CommOp op, Error *err);
+    Status (*all_reduce_finish)(Comm *comm, Error *err);
+    Status (*broadcast_host)(Comm *comm, void *data, int64_t bytes, int root, Error *err);
+    Status (*settle)(Comm *comm, Error *err);
     void (*abort)(Comm *comm);
     void (*describe_wait)(const Comm *comm, char *text, size_t size);
 } CommTable;
@@ -31,16 +44,16 @@ struct Comm {
     const CommTable *table;
     int rank, size;
     int timeout_ms;
+    /* An all-reduce between its halves; data is kept where the second half does it. */
+    bool started;
+    void *started_data;
+    int64_t started_count;
+    CommReduction started_how;
 };
 
-extern const CommTable comm_self_table, comm_shm_table;
+extern const CommTable comm_self_table, comm_shm_table, comm_nccl_table;
 
 size_t comm_element_size(CommElement element);
-
-typedef struct CommReduction {
-    CommElement element; /* not ELEMENT_BYTE */
-    CommOp op;
-} CommReduction;
 
 /* destination[i] = the sum or maximum of source[0][i], source[1][i] ... source[size - 1][i],
  * taken in that order in f32 (f64 for f64) and rounded once. The destination may be one of the

@@ -27,7 +27,8 @@ static Status self_create(const CommId *id, int rank, int size, int timeout_ms, 
     if (size != 1)
         return error_set(err, ERR_INVALID, "a group of kind \"self\" has 1 rank, not %d", size);
     SelfComm *self = mem_calloc(1, sizeof *self);
-    self->base = (Comm){&comm_self_table, rank, size, timeout_ms};
+    self->base = (Comm){.table = &comm_self_table, .rank = rank, .size = size};
+    self->base.timeout_ms = timeout_ms;
     *ret = &self->base;
     return OK;
 }

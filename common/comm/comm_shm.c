@@ -67,12 +67,13 @@ Status shm_join(ShmHeader *header, bool owns_mapping, int rank, int timeout_ms, 
     atomic_store(&line->pid, getpid());
 
     ShmComm *comm = mem_calloc(1, sizeof *comm);
-    comm->base = (Comm){&comm_shm_table, rank, size, timeout_ms};
+    comm->base = (Comm){.table = &comm_shm_table, .rank = rank, .size = size};
+    comm->base.timeout_ms = timeout_ms;
     comm->header = header;
     comm->meeting = atomic_load(&line->arrived);
     comm->spin_count = size <= count_cores() ? SPINS_WITH_A_CORE_EACH : SPINS_WHEN_CROWDED;
     Status status =
-        shm_call_begin(comm, shm_signature(CALL_CREATE, ELEMENT_BYTE, COMM_SUM, 0, size), err);
+        shm_call_begin(comm, comm_signature(CALL_CREATE, ELEMENT_BYTE, COMM_SUM, 0, size), err);
     if (status == OK) status = shm_call_end(comm, shm_meet(comm, err));
     if (status != OK) {
         comm_destroy(&comm->base);
@@ -258,7 +259,7 @@ static Status shm_all_reduce(Comm *base, void *data, int64_t count, CommElement 
 {
     ShmComm *comm = shm(base);
     Reduction work = {data, count, (int64_t)comm_element_size(element), {element, op}};
-    TRY(shm_call_begin(comm, shm_signature(CALL_ALL_REDUCE, element, op, 0, count), err));
+    TRY(shm_call_begin(comm, comm_signature(CALL_ALL_REDUCE, element, op, 0, count), err));
     bool whole = count * work.size <= SLICE_MIN_BYTES;
     return shm_call_end(comm, whole ? all_reduce_whole(comm, &work, err)
                                     : all_reduce_sliced(comm, &work, err));
@@ -287,7 +288,7 @@ static Status gather_pieces(ShmComm *comm, unsigned char *out, const unsigned ch
 static Status shm_all_gather(Comm *base, void *out, const void *in, int64_t bytes, Error *err)
 {
     ShmComm *comm = shm(base);
-    TRY(shm_call_begin(comm, shm_signature(CALL_ALL_GATHER, ELEMENT_BYTE, COMM_SUM, 0, bytes),
+    TRY(shm_call_begin(comm, comm_signature(CALL_ALL_GATHER, ELEMENT_BYTE, COMM_SUM, 0, bytes),
                        err));
     return shm_call_end(comm, gather_pieces(comm, out, in, bytes, err));
 }
@@ -321,7 +322,8 @@ static Status shm_reduce_scatter(Comm *base, void *out, const void *in, int64_t 
                                  CommElement element, Error *err)
 {
     ShmComm *comm = shm(base);
-    TRY(shm_call_begin(comm, shm_signature(CALL_REDUCE_SCATTER, element, COMM_SUM, 0, count), err));
+    TRY(shm_call_begin(comm, comm_signature(CALL_REDUCE_SCATTER, element, COMM_SUM, 0, count),
+                       err));
     return shm_call_end(comm, scatter_pieces(comm, out, in, count, element, err));
 }
 
@@ -343,7 +345,7 @@ static Status broadcast_pieces(ShmComm *comm, unsigned char *data, int64_t bytes
 static Status shm_broadcast(Comm *base, void *data, int64_t bytes, int root, Error *err)
 {
     ShmComm *comm = shm(base);
-    TRY(shm_call_begin(comm, shm_signature(CALL_BROADCAST, ELEMENT_BYTE, COMM_SUM, root, bytes),
+    TRY(shm_call_begin(comm, comm_signature(CALL_BROADCAST, ELEMENT_BYTE, COMM_SUM, root, bytes),
                        err));
     return shm_call_end(comm, broadcast_pieces(comm, data, bytes, root, err));
 }
@@ -351,7 +353,7 @@ static Status shm_broadcast(Comm *base, void *data, int64_t bytes, int root, Err
 static Status shm_barrier(Comm *base, Error *err)
 {
     ShmComm *comm = shm(base);
-    TRY(shm_call_begin(comm, shm_signature(CALL_BARRIER, ELEMENT_BYTE, COMM_SUM, 0, 0), err));
+    TRY(shm_call_begin(comm, comm_signature(CALL_BARRIER, ELEMENT_BYTE, COMM_SUM, 0, 0), err));
     return shm_call_end(comm, shm_meet(comm, err));
 }
 

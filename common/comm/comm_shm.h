@@ -13,7 +13,7 @@
 #include <stdbool.h>
 
 #include "base/shared_memory.h"
-#include "comm/comm_kind.h"
+#include "comm/comm_call.h"
 
 /* One rank's line: written by that rank alone, but for `sleepers`. */
 typedef struct ShmRank {
@@ -21,23 +21,16 @@ typedef struct ShmRank {
     _Atomic uint32_t sleepers;             /* ranks that sleep on `arrived` */
     _Atomic uint64_t call[2];              /* signature of the call, by parity of the meeting */
     _Atomic uint64_t calls;                /* calls begun */
-    _Atomic uint32_t state;                /* ShmRankState */
+    _Atomic uint32_t state;                /* CommRankState */
     _Atomic int32_t pid;
     _Atomic uint64_t start_ticks; /* with pid: which process */
 } ShmRank;
-
-typedef enum { RANK_ABSENT = 0, RANK_JOINED, RANK_LEFT } ShmRankState;
-typedef enum { FAILURE_NONE = 0, FAILURE_BEING_WRITTEN, FAILURE_WRITTEN } ShmFailureState;
 
 typedef struct ShmHeader {
     SharedMemory memory; /* its maker: rank 0's process */
     uint32_t size;
     uint64_t staging_bytes;
-    /* The first failure, told to everybody. */
-    _Alignas(64) _Atomic uint32_t failure; /* ShmFailureState */
-    int32_t failure_status;
-    int32_t failure_rank;
-    char failure_text[1024];
+    _Alignas(64) CommFailure failure;
     ShmRank rank[];
 } ShmHeader;
 
@@ -66,15 +59,6 @@ size_t shm_result_bytes(const ShmHeader *header);
 
 /* ---- comm_shm_wait.c ---- */
 
-typedef enum {
-    CALL_CREATE = 1,
-    CALL_ALL_REDUCE,
-    CALL_ALL_GATHER,
-    CALL_REDUCE_SCATTER,
-    CALL_BROADCAST,
-    CALL_BARRIER,
-} ShmCall;
-
 typedef struct ShmComm {
     Comm base;
     ShmHeader *header;
@@ -88,9 +72,6 @@ typedef struct ShmComm {
     _Atomic uint64_t doing;  /* signature of the running call, 0 in none: for describe_wait */
     _Atomic uint32_t target; /* the meeting waited for */
 } ShmComm;
-
-/* What all ranks must agree on; also what messages say of a call. */
-uint64_t shm_signature(ShmCall call, CommElement element, CommOp op, int root, int64_t count);
 
 Status shm_call_begin(ShmComm *comm, uint64_t signature, Error *err);
 /* Puts `status` into the call's end: a failure makes the Comm unusable. */

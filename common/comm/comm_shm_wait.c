@@ -12,49 +12,12 @@
 #include "base/clock.h"
 #include "base/limits.h"
 #include "base/process.h"
-#include "base/str.h"
 #include "comm/comm_shm.h"
 
 /* A rank that waits looks a few times, then offers its core to others, then sleeps. Awake again
  * after this long at the latest, it looks whether those it waits for are still alive. */
 #define SLEEP_SLICE_MS 20
 #define YIELD_NS       50000
-
-/* ---- signatures ---- */
-
-uint64_t shm_signature(ShmCall call, CommElement element, CommOp op, int root, int64_t count)
-{
-    CHECK(count >= 0 && count < INT64_C(1) << 40);
-    return (uint64_t)call | (uint64_t)element << 4 | (uint64_t)op << 8 | (uint64_t)root << 12 |
-           (uint64_t)count << 24;
-}
-
-static const char *call_name(uint64_t signature)
-{
-    static const char *const names[] = {"nothing",        "comm_create", "all_reduce", "all_gather",
-                                        "reduce_scatter", "broadcast",   "barrier"};
-    unsigned call = signature & 15;
-    return call < sizeof names / sizeof names[0] ? names[call] : "an unknown call";
-}
-
-/* "all_reduce #12 (sum of 4096 f32)". `number` 0: without it. */
-static void put_call(Str *out, uint64_t signature, uint64_t number)
-{
-    static const char *const elements[ELEMENT_COUNT] = {"bytes", "f32", "bf16", "f64"};
-    uint64_t count = signature >> 24;
-    unsigned element = signature >> 4 & 15, call = signature & 15;
-    str_puts(out, call_name(signature));
-    if (number > 0) str_printf(out, " #%" PRIu64, number);
-    if (call == CALL_ALL_REDUCE || call == CALL_REDUCE_SCATTER)
-        str_printf(out, " (%s of %" PRIu64 " %s)",
-                   (signature >> 8 & 15) == COMM_SUM ? "sum" : "max", count,
-                   elements[element % ELEMENT_COUNT]);
-    else if (call == CALL_ALL_GATHER)
-        str_printf(out, " (of %" PRIu64 " bytes)", count);
-    else if (call == CALL_BROADCAST)
-        str_printf(out, " (of %" PRIu64 " bytes from rank %u)", count,
-                   (unsigned)(signature >> 12 & 0xFFF));
-}
 
 /* ---- the line of a rank ---- */
 
@@ -96,9 +59,7 @@ static int put_missing(const ShmComm *comm, uint32_t meeting, Str *out)
     int missing[SHM_RANKS_MAX], count = 0;
     for (int r = 0; r < comm->base.size; r++)
         if (r != comm->base.rank && !has_arrived(line_of(comm, r), meeting)) missing[count++] = r;
-    if (count > 0) str_puts(out, count == 1 ? "rank" : "ranks");
-    for (int i = 0; i < count; i++)
-        str_printf(out, "%s%d", i == 0 ? " " : i + 1 < count ? ", " : " and ", missing[i]);
+    comm_put_ranks(out, missing, count);
     return count;
 }
 
@@ -106,13 +67,7 @@ static int put_missing(const ShmComm *comm, uint32_t meeting, Str *out)
 
 void shm_fail(ShmHeader *header, int rank, Status status, const char *text)
 {
-    uint32_t none = FAILURE_NONE;
-    if (atomic_compare_exchange_strong(&header->failure, &none, FAILURE_BEING_WRITTEN)) {
-        header->failure_status = (int32_t)status;
-        header->failure_rank = rank;
-        snprintf(header->failure_text, sizeof header->failure_text, "%s", text);
-        atomic_store(&header->failure, FAILURE_WRITTEN);
-    }
+    comm_failure_report(&header->failure, rank, status, text);
     for (uint32_t r = 0; r < header->size; r++)
         futex_wake_all(&header->rank[r].arrived);
 }
@@ -120,19 +75,7 @@ void shm_fail(ShmHeader *header, int rank, Status status, const char *text)
 /* What another rank said, as this rank's error. */
 static Status fail_as_told(ShmComm *comm, Error *err)
 {
-    ShmHeader *header = comm->header;
-    /* Whoever is writing needs a microsecond, unless it was killed in the middle of it. */
-    for (int i = 0; i < 1000 && atomic_load(&header->failure) != FAILURE_WRITTEN; i++)
-        sched_yield();
-    if (atomic_load(&header->failure) != FAILURE_WRITTEN)
-        return error_set(err, ERR_UNAVAILABLE,
-                         "a rank of the group died while it reported a failure");
-    Status status = (Status)header->failure_status;
-    if (status <= OK || status >= STATUS_COUNT) status = ERR_INTERNAL;
-    if (header->failure_rank == comm->base.rank)
-        return error_set(err, status, "%s", header->failure_text);
-    return error_set(err, status, "rank %d reported: %s", header->failure_rank,
-                     header->failure_text);
+    return comm_failure_tell(&comm->header->failure, comm->base.rank, err);
 }
 
 /* "rank 2 (pid 17) died"; false while every missing rank may still come. */
@@ -163,7 +106,7 @@ static Status fail_lost(ShmComm *comm, Str *who, Error *err)
 {
     str_puts(who, " while rank ");
     str_printf(who, "%d waited for it in ", comm->base.rank);
-    put_call(who, comm->signature, atomic_load(&line_of(comm, comm->base.rank)->calls));
+    comm_put_call(who, comm->signature, atomic_load(&line_of(comm, comm->base.rank)->calls));
     shm_fail(comm->header, comm->base.rank, ERR_UNAVAILABLE, str_text(who));
     str_free(who);
     return fail_as_told(comm, err);
@@ -172,7 +115,7 @@ static Status fail_lost(ShmComm *comm, Str *who, Error *err)
 static Status fail_late(ShmComm *comm, uint32_t meeting, Error *err)
 {
     Str text = {0};
-    put_call(&text, comm->signature, atomic_load(&line_of(comm, comm->base.rank)->calls));
+    comm_put_call(&text, comm->signature, atomic_load(&line_of(comm, comm->base.rank)->calls));
     str_printf(&text, ": rank %d waited %d ms for ", comm->base.rank, comm->base.timeout_ms);
     put_missing(comm, meeting, &text);
     for (int r = 0; r < comm->base.size; r++) {
@@ -183,10 +126,10 @@ static Status fail_late(ShmComm *comm, uint32_t meeting, Error *err)
             str_puts(&text, "never joined");
         } else {
             str_printf(&text, "(pid %d) is alive, its last call was ", atomic_load(&line->pid));
-            put_call(&text, atomic_load(&line->call[atomic_load(&line->arrived) & 1]),
-                     atomic_load(&line->calls));
+            comm_put_call(&text, atomic_load(&line->call[atomic_load(&line->arrived) & 1]),
+                          atomic_load(&line->calls));
         }
-        if (text.length > sizeof comm->header->failure_text / 2) break;
+        if (text.length > sizeof comm->header->failure.text / 2) break;
     }
     shm_fail(comm->header, comm->base.rank, ERR_TIMEOUT, str_text(&text));
     str_free(&text);
@@ -197,12 +140,7 @@ static Status fail_apart(ShmComm *comm, int other, uint64_t theirs, Error *err)
 {
     Str text = {0};
     uint64_t number = atomic_load(&line_of(comm, comm->base.rank)->calls);
-    str_puts(&text, "the ranks went apart: ");
-    str_printf(&text, "rank %d is in ", comm->base.rank);
-    put_call(&text, comm->signature, number);
-    str_printf(&text, ", rank %d in ", other);
-    put_call(&text, theirs, 0);
-    str_puts(&text, "; all ranks must make the same calls in the same order");
+    comm_put_apart(&text, comm->base.rank, comm->signature, number, other, theirs);
     shm_fail(comm->header, comm->base.rank, ERR_INTERNAL, str_text(&text));
     str_free(&text);
     return fail_as_told(comm, err);
@@ -215,7 +153,7 @@ static Status sleep_for(ShmComm *comm, ShmRank *line, uint32_t meeting, Error *e
     for (;;) {
         uint32_t seen = atomic_load(&line->arrived);
         if ((int32_t)(seen - meeting) >= 0) return OK;
-        if (atomic_load(&comm->header->failure) != FAILURE_NONE) return fail_as_told(comm, err);
+        if (comm_failure_is_there(&comm->header->failure)) return fail_as_told(comm, err);
         int64_t left_ms = comm->deadline_ms - clock_ms();
         if (left_ms <= 0) return fail_late(comm, meeting, err);
         /* Sequentially consistent with shm_meet's store of `arrived` and look at `sleepers`: either
@@ -271,7 +209,7 @@ Status shm_call_begin(ShmComm *comm, uint64_t signature, Error *err)
     atomic_fetch_add_explicit(&line_of(comm, comm->base.rank)->calls, 1, memory_order_relaxed);
     atomic_store_explicit(&comm->target, comm->meeting, memory_order_relaxed);
     atomic_store_explicit(&comm->doing, signature, memory_order_release);
-    if (atomic_load_explicit(&comm->header->failure, memory_order_acquire) != FAILURE_NONE)
+    if (comm_failure_is_there(&comm->header->failure))
         return shm_call_end(comm, fail_as_told(comm, err));
     return OK;
 }
@@ -291,7 +229,7 @@ void shm_describe_wait(const Comm *base, char *text, size_t size)
     Str out = {0};
     Str missing = {0};
     if (signature != 0) {
-        str_printf(&out, "%s #%" PRIu64, call_name(signature),
+        str_printf(&out, "%s #%" PRIu64, comm_call_name(signature),
                    atomic_load(&line_of(comm, base->rank)->calls));
         if (put_missing(comm, meeting, &missing) > 0)
             str_printf(&out, ", waiting for %s", str_text(&missing));
