@@ -200,11 +200,12 @@ static Status retire(NcclComm *comm, Error *err)
     return comm->failure.status == OK ? OK : fail_again(comm, err);
 }
 
-/* Looks at the oldest call under way. While locked. */
+/* Looks at the calls under way; what is done stays done, whatever became of the group since. While
+ * locked. */
 static Status look(NcclComm *comm, Error *err)
 {
-    TRY(look_at_group(comm, err));
     TRY(retire(comm, err));
+    TRY(look_at_group(comm, err));
     if (comm->count == 0) return OK;
     PendingCall oldest = comm->pending[comm->first % PENDING_MAX];
     NcclResult state = state_of_nccl(comm);

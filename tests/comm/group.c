@@ -4,7 +4,9 @@
 #include <math.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 
 #include "base/digest.h"
@@ -324,13 +326,23 @@ void test_comm_results_do_not_depend_on_timing(void **state)
 
 /* ---- what goes wrong ---- */
 
+typedef struct Difference {
+    int how;
+    atomic_int through; /* ranks whose first call is through: in memory that they share */
+} Difference;
+
 static void differ(Comm *comm, void *context)
 {
     Error err;
-    int how = *(const int *)context, rank = comm_rank(comm);
+    Difference *difference = context;
+    int how = difference->how, rank = comm_rank(comm);
     float data[64] = {0};
     Tensor whole = tensor_1d(data, DTYPE_F32, 64), half = tensor_1d(data, DTYPE_F32, 32);
     EXPECT_OK(comm_barrier(comm, &err));
+    /* Whoever is not through yet would be told of the difference in that call. */
+    atomic_fetch_add(&difference->through, 1);
+    while (atomic_load(&difference->through) < comm_size(comm))
+        usleep(100);
     Status status;
     if (rank != 2)
         status = comm_all_reduce(comm, whole, COMM_SUM, &err);
@@ -356,8 +368,15 @@ static void differ(Comm *comm, void *context)
 void test_comm_names_different_calls_instead_of_hanging(void **state)
 {
     (void)state;
-    for (int how = 0; how < 4; how++)
-        run_group_with_deaths((Group){3, 4096, ENDLESS_MS, differ, &how}, 0);
+    Difference *difference =
+        mmap(NULL, sizeof *difference, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_ptr_not_equal(difference, MAP_FAILED);
+    for (int how = 0; how < 4; how++) {
+        difference->how = how;
+        atomic_store(&difference->through, 0);
+        run_group_with_deaths((Group){3, 4096, ENDLESS_MS, differ, difference}, 0);
+    }
+    munmap(difference, sizeof *difference);
 }
 
 static void die_on_the_way(Comm *comm, void *context)

@@ -247,6 +247,7 @@ static void test_nccl_ranks_as_threads_race_for_nothing(void **state)
 
 /* What rank 1's device or NCCL does in its second call, and what both ranks say then. */
 typedef struct Fault {
+    int ends[2]; /* of a pipe: rank 0 has done its first call */
     DoublePlan plan;
     int timeout_ms; /* of that call */
     Status status;
@@ -263,6 +264,10 @@ static void meet_fault(Comm *comm, void *context)
     char text[128];
     Tensor tensor = tensor_1d(data, DTYPE_F32, 4);
     EXPECT_OK(settled(comm, comm_all_reduce(comm, tensor, COMM_SUM, &err), &err));
+    if (faulty)
+        wait_for_byte(comm, fault->ends[0]);
+    else
+        EXPECT(write(fault->ends[1], "x", 1) == 1);
     /* The other rank never gives up first. */
     comm_set_timeout(comm, faulty ? fault->timeout_ms : ENDLESS_MS);
     DoublePlan plan = fault->plan;
@@ -284,37 +289,46 @@ static void test_nccl_faults_become_errors_on_all_ranks(void **state)
 {
     (void)state;
     static const Fault faults[] = {
-        {{DOUBLE_HANGS, 0, 0},
+        {{-1, -1},
+         {DOUBLE_HANGS, 0, 0},
          150,
          ERR_TIMEOUT,
          "all_reduce #3 (sum of 4 f32): rank 1 waited 150 ms for its device, though all ranks on "
          "this host have begun it",
          "rank 1 reported: all_reduce #3"},
-        {{DOUBLE_ERRS, 0, REMOTE},
+        {{-1, -1},
+         {DOUBLE_ERRS, 0, REMOTE},
          ENDLESS_MS,
          ERR_UNAVAILABLE,
          "all_reduce #3 (sum of 4 f32) on rank 1: NCCL says \"remote process exited or there was "
          "a network error\": socket closed\\n",
          "rank 1 reported: all_reduce #3"},
-        {{DOUBLE_REFUSES, 0, 1},
+        {{-1, -1},
+         {DOUBLE_REFUSES, 0, 1},
          ENDLESS_MS,
          ERR_RESOURCE,
          "all_reduce #3 (sum of 4 f32) on rank 1: NCCL says \"unhandled cuda error\"",
          "rank 1 reported: all_reduce #3"},
-        {{DOUBLE_IS_STUCK, 0, 0},
+        {{-1, -1},
+         {DOUBLE_IS_STUCK, 0, 0},
          150,
          ERR_TIMEOUT,
          "all_reduce #3 (sum of 4 f32): rank 1 waited 150 ms for its device",
          "rank 1 reported: all_reduce #3"},
-        {{DOUBLE_BLOCKS, 0, 0},
+        {{-1, -1},
+         {DOUBLE_BLOCKS, 0, 0},
          150,
          ERR_TIMEOUT,
          "all_reduce #3 (sum of 4 f32): NCCL did not take it within 150 ms",
          "rank 1 reported: all_reduce #3"},
     };
-    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++)
-        run_group_with_deaths(
-            (Group){2, STAGING, TIMEOUT_MS, meet_fault, (void *)(uintptr_t)&faults[i]}, 0);
+    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
+        Fault fault = faults[i];
+        assert_int_equal(pipe(fault.ends), 0);
+        run_group_with_deaths((Group){2, STAGING, TIMEOUT_MS, meet_fault, &fault}, 0);
+        close(fault.ends[0]);
+        close(fault.ends[1]);
+    }
 }
 
 /* A process that dies when its device is in a call which it has begun: its part may be done. */
