@@ -284,7 +284,8 @@ static Status reduce_gradients(Trainer *trainer, Error *err)
 }
 
 /* The norm of the whole model's summed gradient: every element once, whoever holds it. Equal on all
- * ranks, because data-parallel ranks hold equal gradients. */
+ * ranks, because data-parallel ranks hold equal gradients. From here on it is known that all sums
+ * over ranks went well: the update may follow. */
 static Status gradient_norm(Trainer *trainer, double *ret, Error *err)
 {
     double sum = 0.0;
@@ -294,11 +295,11 @@ static Status gradient_norm(Trainer *trainer, double *ret, Error *err)
         sum += trainer->options.kernels->sum_squares(trainer->gradient + spec->offset,
                                                      spec->local_rows * spec->local_cols);
     }
-    if (trainer->tp_size > 1) {
-        int64_t begin = clock_ns();
+    int64_t begin = clock_ns();
+    if (trainer->dp_size > 1) TRY(comm_settle(trainer->options.data_comm, err));
+    if (trainer->tp_size > 1)
         TRY(comm_all_reduce_f64(trainer->options.tensor_comm, &sum, 1, COMM_SUM, err));
-        trainer->comm_ns += clock_ns() - begin;
-    }
+    trainer->comm_ns += clock_ns() - begin;
     *ret = sqrt(sum);
     return OK;
 }

@@ -57,6 +57,7 @@ Status trainer_run_values(Trainer *trainer, const ValuePass *pass, StepResult *r
     TRY(model_forward(model, trainer->batch, NULL, trainer->activations, err));
     int64_t backward_ns =
         head_run_values(trainer->head, trainer->batch, trainer->activations, pass);
+    TRY(model_settle(model, err));
     int64_t middle = clock_ns();
     if (pass->gradients != NULL)
         TRY(model_backward(model, trainer->batch, trainer->activations, pass->gradients, err));

@@ -17,9 +17,8 @@ static Status mlp_backward(Model *model, Activations *activations, LayerTensors 
     kernels->matmul_dgrad(dswiglu, dx, &w->down);
     kernels->matmul_wgrad_accumulate(gradients->down, dx, a->swiglu);
     kernels->swiglu_backward(dgate_up, dswiglu, a->gate_up);
-    kernels->matmul_dgrad(dnorm, dgate_up, &w->gate_up);
-    kernels->matmul_wgrad_accumulate(gradients->gate_up, dgate_up, a->norm2);
-    TRY(model_all_reduce(model, dnorm, err));
+    SplitProduct gate_up = {dnorm, gradients->gate_up, dgate_up, a->norm2, &w->gate_up};
+    TRY(model_split_backward(model, &gate_up, err));
     kernels->rmsnorm_backward(dx, true, gradients->post_attention_layernorm, dnorm, a->x_mid,
                               model->weights->tensors.layer[l].post_attention_layernorm, a->rstd2);
     return OK;
@@ -60,9 +59,8 @@ static Status attention_backward(Model *model, const Batch *batch, Activations *
     kernels->matmul_dgrad(dattention, dx, &w->o);
     kernels->matmul_wgrad_accumulate(gradients->o, dx, a->attention);
     attention_core_backward(model, batch, activations, gradients, dqkv, l);
-    kernels->matmul_dgrad(dnorm, dqkv, &w->qkv);
-    kernels->matmul_wgrad_accumulate(gradients->qkv, dqkv, a->norm1);
-    TRY(model_all_reduce(model, dnorm, err));
+    SplitProduct qkv = {dnorm, gradients->qkv, dqkv, a->norm1, &w->qkv};
+    TRY(model_split_backward(model, &qkv, err));
     kernels->rmsnorm_backward(dx, true, gradients->input_layernorm, dnorm, a->x,
                               model->weights->tensors.layer[l].input_layernorm, a->rstd1);
     return OK;

@@ -217,6 +217,7 @@ Status head_stats(Head *head, Tensor logits, const int32_t *target, HeadStats *r
     TRY(chunk_stats(head, logits, asked, 0, false, err));
     for (int i = 0; i < NUM_SUMMARY - 1; i++)
         pull_array(head, &head->summary, i, all);
+    TRY(model_settle(head->model, err));
     RowSummary found = summary_in(head, head->summary.host, 0);
     *ret = (HeadStats){found.max, found.lse, found.target_logit, found.arg_max,
                        summary_in(head, head->summary.device, 0).max};
@@ -243,13 +244,14 @@ static Status chunk_logits(Walk *walk, Chunk chunk, bool with_entropy, Error *er
 }
 
 /* Takes what the statistics say of targets whose chunks went through. */
-static void take_results(Walk *walk, Chunk chunk)
+static Status take_results(Walk *walk, Chunk chunk, Error *err)
 {
     const Head *head = walk->head;
     const HeadPass *pass = walk->pass;
     RowSummary summary = summary_in(head, head->summary.host, 0);
     for (int i = 1; i < NUM_SUMMARY - (pass->entropy == NULL); i++)
         pull_array(head, &head->summary, i, chunk);
+    TRY(model_settle(walk->model, err));
     for (int64_t at = chunk.first; at < chunk.first + chunk.count; at++) {
         float value = head_log_prob(summary.target_logit[at], summary.lse[at]);
         walk->result.nll_sum -= (double)value;
@@ -257,6 +259,7 @@ static void take_results(Walk *walk, Chunk chunk)
         if (pass->log_prob != NULL) pass->log_prob[at] = value;
         if (pass->entropy != NULL) pass->entropy[at] = summary.entropy[at];
     }
+    return OK;
 }
 
 /* The loss's derivatives for a chunk, with respect to logits divided by temperature. */
@@ -284,7 +287,7 @@ static RowSlopes chunk_slopes(Walk *walk, Chunk chunk)
 }
 
 /* Back through the chunk whose logits and statistics stand in the head. */
-static void chunk_backward(Walk *walk, Chunk chunk)
+static Status chunk_backward(Walk *walk, Chunk chunk, Error *err)
 {
     Head *head = walk->head;
     const KernelTable *kernels = walk->model->kernels;
@@ -296,9 +299,11 @@ static void chunk_backward(Walk *walk, Chunk chunk)
     RowSlopes slopes = chunk_slopes(walk, chunk);
     kernels->cross_entropy_backward(dlogits, logits, &slopes,
                                     walk->batch->device.target + chunk.first, walk->vocab_first);
-    kernels->matmul_dgrad(dnorm, dlogits, &walk->model->weights->lm_head);
-    kernels->matmul_wgrad_accumulate(walk->pass->gradients->lm_head, dlogits, norm);
+    SplitProduct product = {dnorm, walk->pass->gradients->lm_head, dlogits, norm,
+                            &walk->model->weights->lm_head};
+    TRY(model_split_backward(walk->model, &product, err));
     walk->result.backward_ns += now(walk->model) - begin;
+    return OK;
 }
 
 /* From head->dnorm through the final norm and back to the rows of the output; rows without loss get
@@ -315,14 +320,11 @@ static void norm_backward(Head *head, const Batch *batch, Activations *activatio
     model->kernels->scatter_rows(activations->dx, dx, batch->device.target_row);
 }
 
-static Status finish_backward(Walk *walk, Activations *activations, Error *err)
+static void finish_backward(Walk *walk, Activations *activations)
 {
     int64_t begin = now(walk->model);
-    Tensor dnorm = rows_of(walk->head->dnorm, 0, walk->batch->num_targets);
-    TRY(model_all_reduce(walk->model, dnorm, err));
     norm_backward(walk->head, walk->batch, activations, walk->pass->gradients);
     walk->result.backward_ns += now(walk->model) - begin;
-    return OK;
 }
 
 static void gather_and_norm(Head *head, const Model *model, Tensor output, const int32_t *row,
@@ -361,14 +363,13 @@ static Status walk_once(Walk *walk, Error *err)
         Chunk chunk = chunk_at(walk->head, n, i);
         TRY(chunk_logits(walk, chunk, pass->entropy != NULL, err));
         if (with_loss) {
-            take_results(walk, chunk);
+            TRY(take_results(walk, chunk, err));
             pass->loss->derive(pass->loss->context, chunk.first, chunk.count);
         }
-        if (pass->gradients != NULL) chunk_backward(walk, chunk);
+        if (pass->gradients != NULL) TRY(chunk_backward(walk, chunk, err));
         model_progress(walk->model);
     }
-    if (!with_loss) take_results(walk, (Chunk){0, n});
-    return OK;
+    return with_loss ? OK : take_results(walk, (Chunk){0, n}, err);
 }
 
 /* All chunks forward, the loss, and all chunks forward and backward. */
@@ -380,14 +381,14 @@ static Status walk_twice(Walk *walk, Error *err)
         TRY(chunk_logits(walk, chunk_at(walk->head, n, i), pass->entropy != NULL, err));
         model_progress(walk->model);
     }
-    take_results(walk, (Chunk){0, n});
+    TRY(take_results(walk, (Chunk){0, n}, err));
     pass->loss->derive(pass->loss->context, 0, n);
     for (int64_t i = 0; i < num_chunks(walk->head, n); i++) {
         Chunk chunk = chunk_at(walk->head, n, i);
         int64_t begin = now(walk->model);
         TRY(chunk_logits(walk, chunk, pass->loss->dentropy != NULL, err));
         walk->result.backward_ns += now(walk->model) - begin; /* the price of these gradients */
-        chunk_backward(walk, chunk);
+        TRY(chunk_backward(walk, chunk, err));
         model_progress(walk->model);
     }
     return OK;
@@ -419,7 +420,7 @@ Status head_run(Head *head, const Batch *batch, Activations *activations, const 
     bool twice = pass->gradients != NULL && pass->loss != NULL && pass->loss->needs_all &&
                  num_chunks(head, n) > 1;
     TRY(twice ? walk_twice(&walk, err) : walk_once(&walk, err));
-    if (pass->gradients != NULL) TRY(finish_backward(&walk, activations, err));
+    if (pass->gradients != NULL) finish_backward(&walk, activations);
     *ret = walk.result;
     return OK;
 }

@@ -59,6 +59,30 @@ Status model_all_reduce(Model *model, Tensor tensor, Error *err)
     return status;
 }
 
+Status model_settle(Model *model, Error *err)
+{
+    if (model->plan->tp_size == 1) return OK;
+    int64_t begin = clock_ns();
+    Status status = comm_settle(model->comm, err);
+    model->comm_ns += clock_ns() - begin;
+    return status;
+}
+
+Status model_split_backward(Model *model, const SplitProduct *product, Error *err)
+{
+    const KernelTable *kernels = model->kernels;
+    bool alone = model->plan->tp_size == 1;
+    kernels->matmul_dgrad(product->dx, product->dy, product->w);
+    int64_t begin = clock_ns();
+    if (!alone) TRY(comm_all_reduce_start(model->comm, product->dx, COMM_SUM, err));
+    model->comm_ns += clock_ns() - begin;
+    kernels->matmul_wgrad_accumulate(product->dw, product->dy, product->x);
+    begin = clock_ns();
+    if (!alone) TRY(comm_all_reduce_finish(model->comm, err));
+    model->comm_ns += clock_ns() - begin;
+    return OK;
+}
+
 Status model_all_gather(Model *model, Tensor out, Tensor in, Error *err)
 {
     if (model->plan->tp_size == 1) {

@@ -29,6 +29,20 @@ int64_t model_rope_bytes(const ModelConfig *config, int64_t max_positions);
 
 /* Sum over the tensor-parallel group, in place; nothing to do when alone. */
 Status model_all_reduce(Model *model, Tensor tensor, Error *err);
+/* Before what a pass left is taken to the host and believed: whether its sums over the ranks went
+ * well (comm_settle). */
+Status model_settle(Model *model, Error *err);
+
+/* The backward pass of y = x w^T where w's rows are split over the ranks and x is whole on each:
+ * dx = the sum over ranks of dy w, and dw += dy^T x. The sum runs while dw is computed, as in
+ * Megatron-LM's column-parallel layer (Shoeybi et al. 2019, the operator f). */
+typedef struct SplitProduct {
+    Tensor dx, dw; /* written; accumulated */
+    Tensor dy, x;
+    const Weight *w;
+} SplitProduct;
+
+Status model_split_backward(Model *model, const SplitProduct *product, Error *err);
 /* out = the ranks' `in`, in rank order. */
 Status model_all_gather(Model *model, Tensor out, Tensor in, Error *err);
 void model_progress(const Model *model);

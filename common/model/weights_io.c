@@ -190,6 +190,7 @@ static Status send_part(const WeightGather *gather, int source, const char *part
         TRY(comm_broadcast(gather->comm, tensor_1d(staging->device, dtype, n), source, err));
         if (!is_owner(gather)) continue;
         mirror_pull(staging, 0, bytes);
+        TRY(comm_settle(gather->comm, err));
         gather->sink(gather->context, staging->host, bytes);
     }
     return OK;
@@ -246,6 +247,8 @@ static Status gather_columns(const WeightGather *gather, const WeightSpec *spec,
         if (status != OK) break;
         if (!is_owner(gather)) continue;
         mirror_pull(&gathered, 0, (size_t)rows * row_bytes);
+        status = comm_settle(gather->comm, err);
+        if (status != OK) break;
         interleave_columns(spec, gather->plan->tp_size, gathered.host, whole, rows, size);
         gather->sink(gather->context, whole, (size_t)rows * row_bytes);
     }

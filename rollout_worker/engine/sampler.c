@@ -175,7 +175,7 @@ static Status gather(Sampler *s, const Mirror *mirror, int64_t stride, int64_t c
     TRY(model_all_gather(s->model, tensor_1d(mirror->device + all, DTYPE_U8, s->tp_size * bytes),
                          tensor_1d(mirror->device, DTYPE_U8, bytes), err));
     mirror_pull(mirror, all, (size_t)(s->tp_size * bytes));
-    return OK;
+    return model_settle(s->model, err);
 }
 
 /* This rank's columns of rows of the chunk. */

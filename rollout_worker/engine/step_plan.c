@@ -180,7 +180,7 @@ Status step_plan_share(StepPlan *plan, Comm *comm, Error *err)
         return OK;
     }
     PlanHeader header = header_of(plan);
-    TRY(comm_broadcast(comm, tensor_1d(&header, DTYPE_U8, sizeof header), 0, err));
+    TRY(comm_broadcast_host(comm, &header, sizeof header, 0, err));
     bool first = comm_rank(comm) == 0;
     if (!first) adopt_header(plan, &header);
     Pieces pieces = pieces_of(plan, &header);
@@ -191,7 +191,7 @@ Status step_plan_share(StepPlan *plan, Comm *comm, Error *err)
     char *at = plan->bytes;
     for (int i = 0; i < pieces.count && first; at += pieces.at[i++].bytes)
         if (pieces.at[i].bytes > 0) memcpy(at, pieces.at[i].data, pieces.at[i].bytes);
-    TRY(comm_broadcast(comm, tensor_1d(plan->bytes, DTYPE_U8, pieces.bytes), 0, err));
+    TRY(comm_broadcast_host(comm, plan->bytes, (size_t)pieces.bytes, 0, err));
     at = plan->bytes;
     for (int i = 0; i < pieces.count && !first; at += pieces.at[i++].bytes)
         if (pieces.at[i].bytes > 0) memcpy(pieces.at[i].data, at, pieces.at[i].bytes);
