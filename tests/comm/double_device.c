@@ -98,6 +98,10 @@ static void *kernel_stream(void)
 EXPORT void nccl_double_run(void *handle, void (*kernel)(void *), void *argument)
 {
     Stream *stream = handle;
+    if (stream == NULL) {
+        kernel(argument);
+        return;
+    }
     Work *work = mem_calloc(1, sizeof *work);
     *work = (Work){NULL, kernel, argument};
     pthread_mutex_lock(&mutex);
@@ -139,7 +143,7 @@ static void record_event(void *handle, void *stream)
     Event *event = handle;
     pthread_mutex_lock(&mutex);
     event->stream = stream;
-    event->given = event->stream->given;
+    event->given = event->stream != NULL ? event->stream->given : 0;
     pthread_mutex_unlock(&mutex);
 }
 
@@ -207,21 +211,27 @@ static void reduce_parts(void *stream, const PartReduction *reduction)
     nccl_double_run(stream, reduce_kernel, copy);
 }
 
+static void *host_stream(void)
+{
+    return NULL;
+}
+
+/* But for the stream of kernels. */
+#define STREAMS                                                                                    \
+    .bytes = sizeof(DeviceStreams), .use = use_device, .stream_create = create_stream,             \
+    .stream_destroy = destroy_stream, .event_create = create_event,                                \
+    .event_destroy = destroy_event, .event_record = record_event, .stream_wait = wait_for_event,   \
+    .event_query = query_event, .reduce_parts = reduce_parts
+
 EXPORT const DeviceStreams *nccl_double_streams(void)
 {
-    static const DeviceStreams streams = {
-        .bytes = sizeof(DeviceStreams),
-        .use = use_device,
-        .kernel_stream = kernel_stream,
-        .stream_create = create_stream,
-        .stream_destroy = destroy_stream,
-        .event_create = create_event,
-        .event_destroy = destroy_event,
-        .event_record = record_event,
-        .stream_wait = wait_for_event,
-        .event_query = query_event,
-        .reduce_parts = reduce_parts,
-    };
+    static const DeviceStreams streams = {STREAMS, .kernel_stream = kernel_stream};
+    return &streams;
+}
+
+EXPORT const DeviceStreams *nccl_double_host_streams(void)
+{
+    static const DeviceStreams streams = {STREAMS, .kernel_stream = host_stream};
     return &streams;
 }
 

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "comm/comm.h"
+#include "tests/comm/group_kind.h"
 
 #define TIMEOUT_MS 50000
 /* For tests that show that nobody waits for the deadline: far beyond the time that ctest gives. */
@@ -44,11 +44,6 @@
 
 /* A rank's call of a kind whose calls may be queued: through, or what went wrong. */
 Status settled(Comm *comm, Status status, Error *err);
-
-typedef struct GroupKind {
-    Status (*id_create)(int size, size_t staging_bytes, CommId *ret, Error *err);
-    Status (*create)(const CommId *id, int rank, int size, int timeout_ms, Comm **ret, Error *err);
-} GroupKind;
 
 /* Of all groups from here on. */
 void group_use(const GroupKind *kind);

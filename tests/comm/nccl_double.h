@@ -39,6 +39,10 @@ int nccl_double_calls(void); /* so far, in this process */
 const DeviceStreams *nccl_double_streams(void);
 /* The memory functions alone; memory is the host's, and the calling thread's stream orders it. */
 const KernelTable *nccl_double_kernels(void);
+/* The same for kernels that are done when they return, as the CPU's are: their stream (NULL) is the
+ * host itself, which waits in a call until what is queued there has run. Other streams are as
+ * above. */
+const DeviceStreams *nccl_double_host_streams(void);
 /* Something to run on a stream: a kernel of the test's own. */
 void nccl_double_run(void *stream, void (*kernel)(void *), void *argument);
 /* Waits for all that the stream has been given. */

@@ -41,18 +41,37 @@ void rank_fail(const char *file, int line, const char *what, const char *message
     _exit(1);
 }
 
+static Status shm_id_create(int size, size_t staging_bytes, CommId *ret, Error *err)
+{
+    return comm_id_create(COMM_SHM, size, staging_bytes, ret, err);
+}
+
+static Status shm_create(const CommId *id, int rank, int size, int timeout_ms, Comm **ret,
+                         Error *err)
+{
+    return comm_create(COMM_SHM, id, rank, size, timeout_ms, ret, err);
+}
+
+static const GroupKind shm_kind = {shm_id_create, shm_create};
+static const GroupKind *kind_used = &shm_kind;
+
+void ranks_use(const GroupKind *kind)
+{
+    kind_used = kind != NULL ? kind : &shm_kind;
+}
+
 static Comm *join(Meeting *meeting, int group, int rank, int size)
 {
     Error err = {0};
     Comm *comm = NULL;
     if (size == 1) return NULL;
     if (rank == 0) {
-        rank_ok(comm_id_create(COMM_SHM, size, 1 << 16, &meeting->id[group], &err), &err);
+        rank_ok(kind_used->id_create(size, 1 << 16, &meeting->id[group], &err), &err);
         atomic_store(&meeting->ready[group], 1);
     }
     while (!atomic_load(&meeting->ready[group]))
         nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
-    rank_ok(comm_create(COMM_SHM, &meeting->id[group], rank, size, TIMEOUT_MS, &comm, &err), &err);
+    rank_ok(kind_used->create(&meeting->id[group], rank, size, TIMEOUT_MS, &comm, &err), &err);
     return comm;
 }
 

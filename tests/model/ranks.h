@@ -1,19 +1,22 @@
-/* Runs a body as tp_size x dp_size ranks: forked processes joined by shared-memory Comms, as train
- * workers are. The parent never touches kernels, so children start without threads of its making.
+/* Runs a body as tp_size x dp_size ranks: forked processes joined by Comms, as train workers are.
+ * The parent never touches kernels, so children start without threads of its making.
  */
 #ifndef TROUPE_TESTS_RANKS_H
 #define TROUPE_TESTS_RANKS_H
 
 #include <stddef.h>
 
-#include "comm/comm.h"
 #include "tensor/kernels.h"
+#include "tests/comm/group_kind.h"
 
 typedef struct Ranks {
     int tp_rank, tp_size, dp_rank, dp_size;
     Comm *tensor_comm, *data_comm; /* of one rank: NULL */
     const KernelTable *kernels;    /* CPU, one thread */
 } Ranks;
+
+/* How the ranks of later runs are joined; NULL: by shared memory, as at first. Borrowed. */
+void ranks_use(const GroupKind *kind);
 
 /* Runs the body in every rank and fails the test when one of them fails or hangs. What a body is to
  * hand back it writes to memory of shared_alloc. A body fails through rank_check. */
