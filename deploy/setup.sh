@@ -12,6 +12,7 @@ packages=(
     libcjson-dev libyaml-dev libpcre2-dev libutf8proc-dev          # texts
     libdnnl-dev                                                    # matrix products on the CPU
     libssl-dev libxxhash-dev                                       # digests
+    zlib1g-dev libzstd-dev                                         # compressed data
     libgmp-dev libcurl4-openssl-dev libseccomp-dev                 # rewards: numbers, servers, sandbox
     libmicrohttpd-dev                                              # serving a model over HTTP
     uthash-dev                                                     # hash tables

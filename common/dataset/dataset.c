@@ -9,6 +9,8 @@
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/memory.h"
+#include "dataset/block_cache.h"
+#include "dataset/format.h"
 #include "dataset/shuffle.h"
 
 typedef struct DatasetFile {
@@ -22,6 +24,7 @@ struct Dataset {
     DatasetFile *file;
     int num_files, capacity;
     DatasetSummary summary;
+    BlockCache *cache;
 };
 
 static Status add_file(Dataset *dataset, const DatasetOptions *options, const char *path,
@@ -50,7 +53,8 @@ static Status add_file(Dataset *dataset, const DatasetOptions *options, const ch
         }
         rest.records_max -= records;
     }
-    if (format->open(path, &rest, &file, err) != OK) return error_prefix(err, "%s", options->key);
+    FileOpening opening = {.path = path, .options = &rest, .cache = dataset->cache};
+    if (format->open(&opening, &file, err) != OK) return error_prefix(err, "%s", options->key);
     if (dataset->num_files == dataset->capacity) {
         dataset->capacity = 2 * dataset->capacity + 8;
         dataset->file =
@@ -117,6 +121,7 @@ Status dataset_open(const DatasetOptions *options, Dataset **ret, Error *err)
 {
     Dataset *dataset = mem_calloc(1, sizeof *dataset);
     dataset->summary.whole = true;
+    dataset->cache = block_cache_create(DATASET_CACHE_MAX);
     Status status = OK;
     for (int i = 0; i < options->num_paths && status == OK; i++) {
         const char *path = options->path[i];
@@ -140,6 +145,7 @@ void dataset_close(Dataset *dataset)
         dataset->file[i].format->close(dataset->file[i].file);
         free(dataset->file[i].path);
     }
+    block_cache_destroy(dataset->cache);
     free(dataset->file);
     free(dataset);
 }
@@ -171,9 +177,8 @@ void dataset_fingerprint(const Dataset *dataset, bool shuffle, uint64_t seed,
     if (shuffle) str_printf(&text, "shuffle %d %llu\n", SHUFFLE_VERSION, (unsigned long long)seed);
     for (int i = 0; i < dataset->num_files; i++) {
         FileSummary file = dataset->file[i].format->summary(dataset->file[i].file);
-        str_printf(&text, "%s %llu %llu %016llx\n", dataset->file[i].format->name,
-                   (unsigned long long)file.bytes, (unsigned long long)file.records,
-                   (unsigned long long)file.content_hash);
+        str_printf(&text, "%s %llu %llu %016llx\n", file.kind, (unsigned long long)file.bytes,
+                   (unsigned long long)file.records, (unsigned long long)file.content_hash);
     }
     digest_bytes(text.data, text.length, ret);
     str_free(&text);

@@ -4,8 +4,8 @@
  * as they stand in the file, and the rollout worker judges their content (UTF-8, JSON, keys,
  * roles), so that all of that has one place and runs on many processes.
  *
- * A format is a table of functions for one file; JSONL is the one there is. Const once opened;
- * dataset_read may be called by any number of threads at once. */
+ * A file's format is told by how it begins (format.h). Const once opened; dataset_read may be
+ * called by any number of threads at once. */
 #ifndef TROUPE_DATASET_DATASET_H
 #define TROUPE_DATASET_DATASET_H
 
@@ -18,16 +18,6 @@
 #include "base/str.h"
 #include "dataset/watch.h"
 
-/* What a reader tells of an opened file. */
-typedef struct FileSummary {
-    uint64_t records;
-    uint64_t bytes;
-    uint64_t content_hash;
-    bool index_reused;
-    bool whole;          /* all of it was read, as a content hash needs */
-    const char *warning; /* why the next start will have to index again, or NULL; borrowed */
-} FileSummary;
-
 typedef struct DatasetOptions {
     const char *key;         /* of job.yaml, for messages: "data.train" */
     const char *const *path; /* [num_paths] files and globs; those of a glob come in byte order */
@@ -37,19 +27,6 @@ typedef struct DatasetOptions {
     uint64_t records_max; /* no more is opened and read than so many records take; 0: everything */
     ReadWatch *watch;     /* of the reading of files; NULL: nobody watches */
 } DatasetOptions;
-
-/* A file format. `read` appends record `index` to *text, without its line end, and gives its line
- * number; it returns ERR_DATA when the fault is this record's alone, anything else when the file
- * cannot be read. */
-typedef struct DatasetFormat {
-    const char *name;
-    Status (*open)(const char *path, const DatasetOptions *options, void **ret_file, Error *err);
-    FileSummary (*summary)(const void *file);
-    Status (*read)(const void *file, uint64_t index, Str *text, uint64_t *ret_line, Error *err);
-    void (*close)(void *file); /* accepts NULL */
-} DatasetFormat;
-
-extern const DatasetFormat dataset_jsonl;
 
 typedef struct Dataset Dataset;
 

@@ -1,5 +1,5 @@
-/* JSONL: one JSON value per line. Lines end with a line feed, with or without a carriage return
- * before it; the last one needs no end. */
+/* JSONL: one JSON value per line, plain or compressed. Lines end with a line feed, with or without
+ * a carriage return before it; the last one needs no end. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -10,38 +10,47 @@
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/memory.h"
-#include "dataset/dataset.h"
+#include "dataset/format.h"
 #include "dataset/index.h"
+#include "dataset/text_source.h"
 
 typedef struct JsonlFile {
-    int fd;
     char *path;
     LineIndex *index;
+    LineIndexSummary summary;
+    TextSource source;
 } JsonlFile;
 
-/* Files that are surely something else, told by how they begin. */
-static Status refuse_other_formats(int fd, const char *path, Error *err)
+typedef struct OtherKind {
+    const char *begin;
+    size_t length;
+    const char *found, *remedy;
+} OtherKind;
+
+static const OtherKind other_kinds[] = {
+    {"\xFD\x37zXZ", 5, "compressed with xz", "decompress it with unxz"},
+    {"BZh", 3, "compressed with bzip2", "decompress it with bunzip2"},
+    {"\x04\x22\x4D\x18", 4, "compressed with lz4", "decompress it with unlz4"},
+    {"PK\x03\x04", 4, "a zip archive", "unpack it with unzip"},
+    {"PAR1", 4, "a Parquet file", "convert it to JSONL"},
+    {"\xFF\xFE", 2, "UTF-16 text", "convert it to UTF-8 with iconv -f UTF-16 -t UTF-8"},
+    {"\xFE\xFF", 2, "UTF-16 text", "convert it to UTF-8 with iconv -f UTF-16 -t UTF-8"},
+};
+
+/* Files that are surely something else, told by how they, or their text, begin. */
+static Status refuse_other_kinds(const char *head, size_t length, const char *path, Error *err)
 {
-    unsigned char head[16] = {0};
-    ssize_t length = pread(fd, head, sizeof head, 0);
-    if (length < 0) return error_set_errno(err, errno, "could not read %s", path);
     const char *found = NULL, *remedy = NULL;
-    if (memcmp(head, "\x1F\x8B", 2) == 0) {
-        found = "gzip-compressed", remedy = "decompress it with gunzip";
-    } else if (memcmp(head, "\x28\xB5\x2F\xFD", 4) == 0) {
-        found = "zstd-compressed", remedy = "decompress it with unzstd";
-    } else if (memcmp(head, "PAR1", 4) == 0) {
-        found = "a Parquet file", remedy = "convert it to JSONL";
-    } else if (memcmp(head, "\xFF\xFE", 2) == 0 || memcmp(head, "\xFE\xFF", 2) == 0) {
-        found = "UTF-16 text", remedy = "convert it to UTF-8 with iconv -f UTF-16 -t UTF-8";
-    } else {
-        size_t at = memcmp(head, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
-        while (at < sizeof head && head[at] != '\0' && strchr(" \t\r\n", head[at]) != NULL)
-            at++;
-        if (at < sizeof head && head[at] == '[') {
-            found = "one JSON list", remedy = "make a line of each element: jq -c '.[]' FILE";
-        }
+    for (size_t i = 0; i < sizeof other_kinds / sizeof *other_kinds; i++) {
+        const OtherKind *kind = &other_kinds[i];
+        if (length < kind->length || memcmp(head, kind->begin, kind->length) != 0) continue;
+        found = kind->found, remedy = kind->remedy;
     }
+    size_t at = length >= 3 && memcmp(head, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
+    while (at < length && head[at] != '\0' && strchr(" \t\r\n", head[at]) != NULL)
+        at++;
+    if (at < length && head[at] == '[')
+        found = "one JSON list", remedy = "make a line of each element: jq -c '.[]' FILE";
     if (found == NULL) return OK;
     return error_set(err, ERR_UNSUPPORTED,
                      "%s is %s\n  expected: JSONL, one JSON object per line\n  to do: %s", path,
@@ -53,29 +62,73 @@ static void jsonl_close(void *context)
     JsonlFile *file = context;
     if (file == NULL) return;
     line_index_close(file->index);
-    if (file->fd >= 0) close(file->fd);
+    if (file->source.input.fd >= 0) close(file->source.input.fd);
     free(file->path);
     free(file);
 }
 
-static Status jsonl_open(const char *path, const DatasetOptions *options, void **ret_file,
-                         Error *err)
+/* The last record of a damaged file stands for all that is lost. */
+static Status refuse_damage(const JsonlFile *file, uint64_t line, uint64_t record, Error *err)
 {
-    /* O_NONBLOCK: a FIFO by mistake is refused below instead of being waited for. */
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) return error_set_errno(err, errno, "could not open %s", path);
-    JsonlFile *file = mem_calloc(1, sizeof *file);
-    file->fd = fd;
-    file->path = mem_strdup(path);
-    Status status = OK;
-    struct stat info;
-    if (fstat(fd, &info) == 0 && S_ISREG(info.st_mode))
-        status = refuse_other_formats(fd, path, err);
+    return error_set(err, ERR_DATA,
+                     "%s:%llu: %s; nothing behind it can be read, and %llu records before\n"
+                     "  expected: a whole %s file\n"
+                     "  to do: fetch or write the file again",
+                     file->path, (unsigned long long)line, file->summary.damage,
+                     (unsigned long long)record, file->source.codec->name);
+}
+
+static Status open_index(JsonlFile *file, const DatasetOptions *options, Error *err)
+{
+    TextSource *source = &file->source;
     LineIndexOptions index_options = {.folder = options->index_folder,
                                       .read_only = options->index_read_only,
                                       .records_max = options->records_max,
                                       .watch = options->watch};
-    if (status == OK) status = line_index_open(fd, path, &index_options, &file->index, err);
+    TRY(line_index_open(&source->input, &index_options, &file->index, err));
+    TRY(text_codec_find(&source->input, &source->codec, err));
+    file->summary = line_index_summary(file->index);
+    if (file->summary.damage[0] != '\0' && file->summary.records == 1)
+        return refuse_damage(file, 1, 0, err);
+    source->text_bytes = file->summary.text_bytes;
+    source->block = line_index_blocks(file->index, &source->num_blocks);
+    source->spool = line_index_sidecar(file->index)->spool;
+    char head[16];
+    size_t length = source->text_bytes < sizeof head ? (size_t)source->text_bytes : sizeof head;
+    TRY(text_source_read(source, 0, head, length, err));
+    return refuse_other_kinds(head, length, file->path, err);
+}
+
+/* Before anything else is done with a file: an index of something else is of no use, and may take
+ * long to make. */
+static Status check_head(JsonlFile *file, Error *err)
+{
+    TextInput *input = &file->source.input;
+    struct stat info;
+    if (fstat(input->fd, &info) != 0)
+        return error_set_errno(err, errno, "could not stat %s", file->path);
+    if (!S_ISREG(info.st_mode))
+        return error_set(err, ERR_INVALID, "%s is not a regular file, which a data set must be",
+                         file->path);
+    input->file_bytes = (uint64_t)info.st_size;
+    char head[16];
+    size_t length = input->file_bytes < sizeof head ? (size_t)input->file_bytes : sizeof head;
+    TRY(file_read_at(input->fd, head, length, 0, file->path, err));
+    return refuse_other_kinds(head, length, file->path, err);
+}
+
+static Status jsonl_open(const FileOpening *opening, void **ret_file, Error *err)
+{
+    const char *path = opening->path;
+    /* O_NONBLOCK: a FIFO by mistake is refused below instead of being waited for. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) return error_set_errno(err, errno, "could not open %s", path);
+    JsonlFile *file = mem_calloc(1, sizeof *file);
+    file->path = mem_strdup(path);
+    file->source.input = (TextInput){.fd = fd, .path = file->path};
+    file->source.cache = opening->cache;
+    Status status = check_head(file, err);
+    if (status == OK) status = open_index(file, opening->options, err);
     if (status == OK) {
         *ret_file = file;
         file = NULL;
@@ -84,34 +137,20 @@ static Status jsonl_open(const char *path, const DatasetOptions *options, void *
     return status;
 }
 
+/* Compressed or not, the same text is the same data. */
 static FileSummary jsonl_summary(const void *context)
 {
     const JsonlFile *file = context;
-    LineIndexSummary index = line_index_summary(file->index);
+    const LineIndexSummary *index = &file->summary;
     return (FileSummary){
-        .records = index.records,
-        .bytes = index.file_bytes,
-        .content_hash = index.content_hash,
-        .index_reused = index.reused,
-        .whole = index.whole,
-        .warning = line_index_warning(file->index),
+        .kind = "jsonl",
+        .records = index->records,
+        .bytes = index->text_bytes,
+        .content_hash = index->content_hash,
+        .index_reused = index->reused,
+        .whole = index->whole,
+        .warning = index->warning,
     };
-}
-
-/* The index tells where lines are only as long as the file is the one that was indexed. */
-static Status check_unchanged(const JsonlFile *file, Error *err)
-{
-    LineIndexSummary index = line_index_summary(file->index);
-    struct stat now;
-    if (fstat(file->fd, &now) != 0)
-        return error_set_errno(err, errno, "could not stat %s", file->path);
-    int64_t modified_ns = (int64_t)now.st_mtim.tv_sec * 1000000000 + now.st_mtim.tv_nsec;
-    if ((uint64_t)now.st_size == index.file_bytes && modified_ns == index.modified_ns) return OK;
-    return error_set(err, ERR_IO,
-                     "%s was changed during the run (%lld bytes, indexed with %llu)\n"
-                     "  expected: data files that stay as they are until the run ends\n"
-                     "  to do: restore it and resume, or start a new run",
-                     file->path, (long long)now.st_size, (unsigned long long)index.file_bytes);
 }
 
 static Status refuse_long_line(const JsonlFile *file, uint64_t line, Error *err)
@@ -133,7 +172,7 @@ static Status read_line(const JsonlFile *file, uint64_t begin, uint64_t end, uin
     size_t length = cut ? limit : (size_t)(end - begin);
     str_reserve(text, text->length + length);
     char *bytes = text->data + text->length;
-    Status status = file_read_at(file->fd, bytes, length, (int64_t)begin, file->path, err);
+    Status status = text_source_read(&file->source, begin, bytes, length, err);
     if (status == ERR_DATA) return err->status = ERR_IO; /* the file ends before its index does */
     if (status != OK) return status;
     const char *newline = memchr(bytes, '\n', length);
@@ -153,14 +192,15 @@ static Status jsonl_read(const void *context, uint64_t record, Str *text, uint64
     const JsonlFile *file = context;
     uint64_t begin, end;
     *ret_line = line_index_record(file->index, record, &begin, &end);
-    TRY(check_unchanged(file, err));
+    TRY(sidecar_check(line_index_sidecar(file->index), file->source.input.fd, file->path, err));
+    if (file->summary.damage[0] != '\0' && record == file->summary.records - 1)
+        return refuse_damage(file, *ret_line, record, err);
     Status status = read_line(file, begin, end, *ret_line, text, err);
     if (text->data != NULL) text->data[text->length] = '\0';
     return status;
 }
 
 const DatasetFormat dataset_jsonl = {
-    .name = "jsonl",
     .open = jsonl_open,
     .summary = jsonl_summary,
     .read = jsonl_read,

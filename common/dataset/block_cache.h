@@ -1,0 +1,34 @@
+/* BlockCache: decoded pieces of data files that cannot be read at any byte (stretches of a
+ * compressed text, row groups of a table), kept while there is room and dropped in the order of
+ * their last use. One cache serves all files of a data set and all threads that read it: a block
+ * that somebody is decoding is waited for, not decoded twice. What is held stays within
+ * `bytes_max`, but for blocks in use, of which each thread has one at a time. */
+#ifndef TROUPE_DATASET_BLOCK_CACHE_H
+#define TROUPE_DATASET_BLOCK_CACHE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+typedef struct BlockCache BlockCache;
+
+/* A block in use: the bytes stay until it is given back. */
+typedef struct Block {
+    void *data; /* of malloc */
+    size_t bytes;
+} Block;
+
+/* Decodes block `index` of `file`; called by one thread for one block at a time. */
+typedef Status (*BlockLoad)(const void *file, uint64_t index, Block *ret, Error *err);
+
+BlockCache *block_cache_create(size_t bytes_max);
+void block_cache_destroy(BlockCache *cache); /* accepts NULL; no block is in use */
+
+/* `file` names the file as well as being handed to `load`. A failure is not kept: who asks next
+ * tries again. */
+Status block_cache_take(BlockCache *cache, const void *file, uint64_t index, BlockLoad load,
+                        const Block **ret, Error *err);
+void block_cache_give_back(BlockCache *cache, const Block *block);
+
+#endif

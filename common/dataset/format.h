@@ -1,0 +1,43 @@
+/* DatasetFormat: a kind of data file, as a table of functions for one file. A format is told by how
+ * a file begins. A file is const once opened; `read` may be called by any number of threads. */
+#ifndef TROUPE_DATASET_FORMAT_H
+#define TROUPE_DATASET_FORMAT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/str.h"
+#include "dataset/block_cache.h"
+#include "dataset/dataset.h"
+
+/* What a reader tells of an opened file. */
+typedef struct FileSummary {
+    const char *kind; /* part of the fingerprint: what `bytes` and `content_hash` are of */
+    uint64_t records;
+    uint64_t bytes; /* of the text, decompressed */
+    uint64_t content_hash;
+    bool index_reused;
+    bool whole;          /* all of it was read, as a content hash needs */
+    const char *warning; /* why the next start will have to index again, or NULL; borrowed */
+} FileSummary;
+
+typedef struct FileOpening {
+    const char *path;
+    const DatasetOptions *options;
+    BlockCache *cache; /* borrowed for the file's life */
+} FileOpening;
+
+/* `read` appends record `index` to *text, without its line end, and gives its line number; it
+ * returns ERR_DATA when the fault is this record's alone, anything else when the file cannot be
+ * read. */
+typedef struct DatasetFormat {
+    Status (*open)(const FileOpening *opening, void **ret_file, Error *err);
+    FileSummary (*summary)(const void *file);
+    Status (*read)(const void *file, uint64_t index, Str *text, uint64_t *ret_line, Error *err);
+    void (*close)(void *file); /* accepts NULL */
+} DatasetFormat;
+
+extern const DatasetFormat dataset_jsonl;
+
+#endif

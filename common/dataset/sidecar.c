@@ -1,0 +1,339 @@
+#include "dataset/sidecar.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <xxhash.h>
+
+#include "base/file.h"
+#include "base/memory.h"
+#include "base/str.h"
+
+#define EDGE_BYTES (64u << 10)
+#define COPY_BYTES (256u << 10)
+
+struct SidecarWriter {
+    int out, spool; /* spool: -1 until something is spooled */
+    uint64_t spool_bytes;
+    bool kept;
+    char *spool_path; /* where to make the spool; NULL: in memory */
+    XXH3_state_t *body_hash;
+    uint64_t body_bytes;
+    Error
+        *out_err; /* what went wrong with `out`, as opposed to the data file; status OK: nothing */
+};
+
+static uint64_t header_hash(const SidecarHeader *header)
+{
+    return XXH3_64bits(header, offsetof(SidecarHeader, header_hash));
+}
+
+static Status read_state(int fd, const char *path, FileIdentity *ret, Error *err)
+{
+    struct stat info;
+    if (fstat(fd, &info) != 0) return error_set_errno(err, errno, "could not stat %s", path);
+    if (!S_ISREG(info.st_mode))
+        return error_set(err, ERR_INVALID, "%s is not a regular file, which a data set must be",
+                         path);
+    ret->file_bytes = (uint64_t)info.st_size;
+    ret->modified_ns = (int64_t)info.st_mtim.tv_sec * 1000000000 + info.st_mtim.tv_nsec;
+    return OK;
+}
+
+static Status read_identity(int fd, const char *path, FileIdentity *ret, Error *err)
+{
+    FileIdentity identity = {0};
+    TRY(read_state(fd, path, &identity, err));
+    char *real = realpath(path, NULL);
+    const char *name = real != NULL ? real : path;
+    identity.path_hash = XXH3_64bits(name, strlen(name));
+    free(real);
+    size_t edge = identity.file_bytes < EDGE_BYTES ? (size_t)identity.file_bytes : EDGE_BYTES;
+    char *bytes = mem_alloc(2 * edge);
+    Status status = file_read_at(fd, bytes, edge, 0, path, err);
+    if (status == OK)
+        status =
+            file_read_at(fd, bytes + edge, edge, (int64_t)(identity.file_bytes - edge), path, err);
+    if (status == OK) {
+        identity.edge_hash = XXH3_64bits(bytes, 2 * edge);
+        *ret = identity;
+    }
+    free(bytes);
+    return status;
+}
+
+/* ---- reading ---- */
+
+/* Maps a sidecar file; false when it is not a whole one of this kind. */
+static bool map_sidecar(int fd, uint64_t magic, Sidecar *sidecar)
+{
+    SidecarHeader header;
+    struct stat info;
+    if (fstat(fd, &info) != 0 || info.st_size < (off_t)sizeof header) return false;
+    size_t bytes = (size_t)info.st_size;
+    uint8_t *map = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
+    if (map == MAP_FAILED) return false;
+    memcpy(&header, map, sizeof header);
+    bool whole = header.magic == magic && header.header_hash == header_hash(&header) &&
+                 header.body_bytes <= bytes - sizeof header &&
+                 header.spool_bytes == bytes - sizeof header - header.body_bytes &&
+                 header.body_hash == XXH3_64bits(map + sizeof header, header.body_bytes);
+    if (!whole) {
+        munmap(map, bytes);
+        return false;
+    }
+    sidecar->header = header;
+    sidecar->map = map;
+    sidecar->map_bytes = bytes;
+    sidecar->body = map + sizeof header;
+    sidecar->spool = sidecar->body + header.body_bytes;
+    return true;
+}
+
+static void unmap_sidecar(Sidecar *sidecar)
+{
+    if (sidecar->map != NULL) munmap(sidecar->map, sidecar->map_bytes);
+    sidecar->map = NULL;
+}
+
+static bool load(const char *file, uint64_t magic, const FileIdentity *identity, Sidecar *sidecar)
+{
+    int fd = open(file, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return false;
+    bool same = false;
+    if (map_sidecar(fd, magic, sidecar)) {
+        const FileIdentity *found = &sidecar->header.identity;
+        same =
+            found->path_hash == identity->path_hash && found->file_bytes == identity->file_bytes &&
+            found->modified_ns == identity->modified_ns && found->edge_hash == identity->edge_hash;
+        if (!same) unmap_sidecar(sidecar);
+    }
+    close(fd);
+    sidecar->reused = same;
+    return same;
+}
+
+Status sidecar_check(const Sidecar *sidecar, int fd, const char *path, Error *err)
+{
+    const FileIdentity *known = &sidecar->header.identity;
+    FileIdentity now = {0};
+    TRY(read_state(fd, path, &now, err));
+    if (now.file_bytes == known->file_bytes && now.modified_ns == known->modified_ns) return OK;
+    return error_set(err, ERR_IO,
+                     "%s was changed during the run (%llu bytes, indexed with %llu)\n"
+                     "  expected: data files that stay as they are until the run ends\n"
+                     "  to do: restore it and resume, or start a new run",
+                     path, (unsigned long long)now.file_bytes,
+                     (unsigned long long)known->file_bytes);
+}
+
+/* ---- building ---- */
+
+void sidecar_put(SidecarWriter *writer, const void *bytes, size_t length)
+{
+    if (writer->out_err->status != OK) return;
+    XXH3_64bits_update(writer->body_hash, bytes, length);
+    writer->body_bytes += length;
+    file_write_all(writer->out, bytes, length, "the index", writer->out_err);
+}
+
+static void open_spool(SidecarWriter *writer)
+{
+    if (writer->spool_path == NULL) {
+        writer->spool = memfd_create("troupe-spool", MFD_CLOEXEC);
+    } else {
+        writer->spool = open(writer->spool_path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+        if (writer->spool >= 0) unlink(writer->spool_path); /* gone with this process */
+    }
+    if (writer->spool < 0) error_set_errno(writer->out_err, errno, "could not spool the index");
+}
+
+uint64_t sidecar_spool(SidecarWriter *writer, const void *bytes, size_t length)
+{
+    uint64_t at = writer->spool_bytes;
+    if (writer->spool < 0 && writer->out_err->status == OK) open_spool(writer);
+    if (writer->out_err->status != OK) return at;
+    file_write_all(writer->spool, bytes, length, "the index", writer->out_err);
+    writer->spool_bytes += length;
+    return at;
+}
+
+bool sidecar_is_kept(const SidecarWriter *writer)
+{
+    return writer->kept;
+}
+
+static void append_spool(SidecarWriter *writer)
+{
+    char *bytes = mem_alloc(COPY_BYTES);
+    for (uint64_t at = 0; at < writer->spool_bytes && writer->out_err->status == OK;) {
+        uint64_t left = writer->spool_bytes - at;
+        size_t length = left < COPY_BYTES ? (size_t)left : COPY_BYTES;
+        if (file_read_at(writer->spool, bytes, length, (int64_t)at, "the index", writer->out_err) ==
+            OK)
+            file_write_all(writer->out, bytes, length, "the index", writer->out_err);
+        at += length;
+    }
+    free(bytes);
+}
+
+/* Puts the header in front of the body, now that all of it is known. */
+static void put_header(SidecarWriter *writer, SidecarHeader *header)
+{
+    header->body_bytes = writer->body_bytes;
+    header->spool_bytes = writer->spool_bytes;
+    header->body_hash = XXH3_64bits_digest(writer->body_hash);
+    header->header_hash = header_hash(header);
+    if (writer->out_err->status == OK && lseek(writer->out, 0, SEEK_SET) == 0)
+        file_write_all(writer->out, header, sizeof *header, "the index", writer->out_err);
+}
+
+/* One opening of a sidecar: what is wanted, and of which state of the file. */
+typedef struct Opening {
+    const SidecarKind *kind;
+    const SidecarOptions *options;
+    FileIdentity identity;
+    char *file; /* the sidecar's path */
+} Opening;
+
+/* Writes the whole sidecar to the open, empty file `out`. A failure of `out` alone is told in
+ * *out_err, whose status is OK before. */
+static Status build(const Opening *opening, SidecarWriter *writer, Error *err)
+{
+    const SidecarOptions *options = opening->options;
+    SidecarHeader header = {.magic = opening->kind->magic, .identity = opening->identity};
+    writer->spool = -1;
+    writer->body_hash = XXH3_createState();
+    CHECK(writer->body_hash != NULL);
+    XXH3_64bits_reset(writer->body_hash);
+    if (lseek(writer->out, sizeof header, SEEK_SET) < 0)
+        error_set_errno(writer->out_err, errno, "could not write the index");
+    Status status = opening->kind->build(options->context, writer, &header, err);
+    if (status != OK) goto done;
+    append_spool(writer);
+    FileIdentity now = {0};
+    status = read_state(options->fd, options->path, &now, err);
+    if (status == OK && (now.file_bytes != header.identity.file_bytes ||
+                         now.modified_ns != header.identity.modified_ns))
+        status = error_set(err, ERR_IO,
+                           "%s changed while it was being read; start again when it is complete",
+                           options->path);
+    if (status == OK) put_header(writer, &header);
+done:
+    if (writer->spool >= 0) close(writer->spool);
+    XXH3_freeState(writer->body_hash);
+    return status;
+}
+
+/* Removes what builders that were killed left beside this sidecar. One that still lives keeps its
+ * open file. */
+static void remove_leftovers(const char *folder, const char *file)
+{
+    char *prefix = mem_printf("%s.tmp-", path_name(file));
+    DIR *entries = opendir(folder);
+    for (struct dirent *entry; entries != NULL && (entry = readdir(entries)) != NULL;)
+        if (str_starts_with(entry->d_name, prefix)) unlinkat(dirfd(entries), entry->d_name, 0);
+    if (entries != NULL) closedir(entries);
+    free(prefix);
+}
+
+/* Builds into a file. When only that failed, the status is OK, the map absent and the reason in the
+ * warning. */
+static Status build_file(const Opening *opening, Sidecar *sidecar, Error *err)
+{
+    char *temporary = mem_printf("%s.tmp-%d", opening->file, (int)gettid());
+    Error out_err = {0};
+    SidecarWriter writer = {
+        .kept = true, .spool_path = mem_printf("%s-spool", temporary), .out_err = &out_err};
+    Status status = OK;
+    bool renamed = false;
+    writer.out = open(temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (writer.out < 0) {
+        error_set_errno(&out_err, errno, "could not create %s", temporary);
+        goto done;
+    }
+    status = build(opening, &writer, err);
+    if (status != OK || out_err.status != OK) goto done;
+    if (!map_sidecar(writer.out, opening->kind->magic, sidecar)) {
+        error_set(&out_err, ERR_IO, "could not map %s", temporary);
+    } else if (rename(temporary, opening->file) != 0) {
+        error_set_errno(&out_err, errno, "could not rename %s to %s", temporary, opening->file);
+    } else {
+        renamed = true;
+    }
+done:
+    if (out_err.status != OK) sidecar->warning = mem_strdup(out_err.message);
+    if (writer.out >= 0 && !renamed) unlink(temporary);
+    if (writer.out >= 0) close(writer.out);
+    free(writer.spool_path);
+    free(temporary);
+    return status;
+}
+
+static Status build_in_memory(const Opening *opening, Sidecar *sidecar, Error *err)
+{
+    Error out_err = {0};
+    SidecarWriter writer = {.out_err = &out_err};
+    writer.out = memfd_create("troupe-index", MFD_CLOEXEC);
+    if (writer.out < 0)
+        return error_set_errno(err, errno, "could not make room for the index of %s",
+                               opening->options->path);
+    Status status = build(opening, &writer, err);
+    if (status == OK &&
+        (out_err.status != OK || !map_sidecar(writer.out, opening->kind->magic, sidecar)))
+        status = error_set(err, ERR_RESOURCE, "not enough memory for the index of %s",
+                           opening->options->path);
+    close(writer.out);
+    return status;
+}
+
+static Status open_with_folder(Opening *opening, Sidecar *sidecar, Error *err)
+{
+    const SidecarOptions *options = opening->options;
+    Error folder_err = {0};
+    char *name = mem_printf("%.100s-%016llx%s", path_name(options->path),
+                            (unsigned long long)opening->identity.path_hash, opening->kind->suffix);
+    opening->file = path_join(options->folder, name);
+    free(name);
+    if (load(opening->file, opening->kind->magic, &opening->identity, sidecar)) return OK;
+    if (options->read_only) return OK;
+    if (folder_create(options->folder, &folder_err) != OK) {
+        sidecar->warning = mem_strdup(folder_err.message);
+        return OK;
+    }
+    remove_leftovers(options->folder, opening->file);
+    return build_file(opening, sidecar, err);
+}
+
+Status sidecar_open(const SidecarKind *kind, const SidecarOptions *options, Sidecar **ret,
+                    Error *err)
+{
+    Opening opening = {.kind = kind, .options = options};
+    TRY(read_identity(options->fd, options->path, &opening.identity, err));
+    Sidecar *sidecar = mem_calloc(1, sizeof *sidecar);
+    Status status = OK;
+    if (options->folder != NULL) status = open_with_folder(&opening, sidecar, err);
+    if (status == OK && sidecar->map == NULL) status = build_in_memory(&opening, sidecar, err);
+    if (status == OK) {
+        *ret = sidecar;
+        sidecar = NULL;
+    }
+    sidecar_close(sidecar);
+    free(opening.file);
+    return status;
+}
+
+void sidecar_close(Sidecar *sidecar)
+{
+    if (sidecar == NULL) return;
+    unmap_sidecar(sidecar);
+    free(sidecar->warning);
+    free(sidecar);
+}

@@ -1,0 +1,63 @@
+/* TextSource: the text of a data file, read at any byte whether the file is compressed or not.
+ *
+ * Of a compressed file one pass (TextPass) goes through all of it and cuts the text into blocks of
+ * 1 to 2 MiB. A block begins, best, where the codec can begin: gzip between two deflate blocks,
+ * with the 32 KiB of text before them kept beside the index, zstd at a frame. Where no such place
+ * comes for 2 MiB (a zstd file of one frame has none), a copy of the block's text, compressed, is
+ * kept beside the index, about as large as the file itself; where nothing is kept (somebody only
+ * looks at the data), the text is decompressed again from the last such place. Blocks are decoded
+ * whole, compared with their hash and kept in the BlockCache. */
+#ifndef TROUPE_DATASET_TEXT_SOURCE_H
+#define TROUPE_DATASET_TEXT_SOURCE_H
+
+#include <stdint.h>
+
+#include "base/error.h"
+#include "dataset/block_cache.h"
+#include "dataset/sidecar.h"
+#include "dataset/text_codec.h"
+
+typedef enum { BLOCK_POINT, BLOCK_COPY, BLOCK_INSIDE } SeekKind;
+
+/* A block, as it stands in the sidecar. */
+typedef struct SeekBlock {
+    uint64_t text_offset;
+    uint64_t text_hash;    /* XXH3 of its text */
+    uint64_t file_offset;  /* BLOCK_POINT: of the point */
+    uint64_t spool_offset; /* of the point's window or the block's copy, compressed with zstd */
+    uint32_t spool_bytes;
+    uint32_t window_bytes;
+    uint8_t kind, bits, unit, unused[5];
+} SeekBlock;
+
+/* The codec of an open file, told by how it begins; NULL: plain text, or nothing that is known. */
+Status text_codec_find(const TextInput *input, const TextCodec **ret, Error *err);
+
+typedef struct TextPass TextPass;
+
+/* `writer` takes windows and copies; it and the input's path live as long as the pass. */
+Status text_pass_open(const TextInput *input, SidecarWriter *writer, TextPass **ret, Error *err);
+/* The next stretch of text, valid until the next call; of length 0 at the end. */
+Status text_pass_next(TextPass *pass, const char **ret_text, size_t *ret_length, Error *err);
+/* Why the text ends before the file does, in a line; "" when it does not. */
+const char *text_pass_damage(const TextPass *pass);
+/* All blocks, none of plain text; borrowed until the pass is closed. */
+const SeekBlock *text_pass_blocks(const TextPass *pass, uint64_t *ret_count);
+void text_pass_close(TextPass *pass); /* accepts NULL */
+
+typedef struct TextSource {
+    TextInput input;
+    const TextCodec *codec; /* NULL: plain text */
+    uint64_t text_bytes;
+    const SeekBlock *block; /* [num_blocks] */
+    uint64_t num_blocks;
+    const uint8_t *spool;
+    BlockCache *cache;
+} TextSource;
+
+/* Reads the text [begin, begin + length), which is inside. Any number of threads. The source stays
+ * at its address as long as the cache. */
+Status text_source_read(const TextSource *source, uint64_t begin, char *text, size_t length,
+                        Error *err);
+
+#endif
