@@ -1,9 +1,13 @@
 #include "dataset/dataset.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/digest.h"
 #include "base/file.h"
@@ -27,6 +31,40 @@ struct Dataset {
     BlockCache *cache;
 };
 
+/* How a file begins, which must be a regular one. */
+static Status read_head(const char *path, uint8_t head[16], size_t *ret_length, Error *err)
+{
+    /* O_NONBLOCK: a FIFO by mistake is refused instead of being waited for. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) return error_set_errno(err, errno, "could not open %s", path);
+    struct stat info;
+    Status status = OK;
+    if (fstat(fd, &info) != 0)
+        status = error_set_errno(err, errno, "could not stat %s", path);
+    else if (!S_ISREG(info.st_mode))
+        status =
+            error_set(err, ERR_INVALID, "%s is not a regular file, which a data set must be", path);
+    if (status == OK) {
+        *ret_length = info.st_size < 16 ? (size_t)info.st_size : 16;
+        status = file_read_at(fd, head, *ret_length, 0, path, err);
+    }
+    close(fd);
+    return status;
+}
+
+static Status open_file(const Dataset *dataset, const char *path, const DatasetOptions *options,
+                        DatasetFile *ret, Error *err)
+{
+    static const DatasetFormat *const formats[] = {&dataset_table, &dataset_jsonl};
+    FileOpening opening = {.path = path, .options = options, .cache = dataset->cache};
+    size_t length = 0, kind = 0;
+    TRY(read_head(path, opening.head, &length, err));
+    while (!formats[kind]->begins(opening.head, length))
+        kind++;
+    ret->format = formats[kind];
+    return ret->format->open(&opening, &ret->file, err);
+}
+
 static Status add_file(Dataset *dataset, const DatasetOptions *options, const char *path,
                        Error *err)
 {
@@ -42,8 +80,7 @@ static Status add_file(Dataset *dataset, const DatasetOptions *options, const ch
             "%s: %s is a folder\n  expected: a JSONL file or a glob\n  to do: name its "
             "files, for example %s/*.jsonl",
             options->key, path, path);
-    const DatasetFormat *format = &dataset_jsonl;
-    void *file = NULL;
+    DatasetFile file = {.first = dataset->summary.records};
     uint64_t records = dataset->summary.records;
     DatasetOptions rest = *options;
     if (rest.records_max > 0) {
@@ -53,17 +90,17 @@ static Status add_file(Dataset *dataset, const DatasetOptions *options, const ch
         }
         rest.records_max -= records;
     }
-    FileOpening opening = {.path = path, .options = &rest, .cache = dataset->cache};
-    if (format->open(&opening, &file, err) != OK) return error_prefix(err, "%s", options->key);
+    if (open_file(dataset, path, &rest, &file, err) != OK)
+        return error_prefix(err, "%s", options->key);
     if (dataset->num_files == dataset->capacity) {
         dataset->capacity = 2 * dataset->capacity + 8;
         dataset->file =
             mem_realloc(dataset->file, (size_t)dataset->capacity, sizeof *dataset->file);
     }
     DatasetSummary *total = &dataset->summary;
-    FileSummary summary = format->summary(file);
-    dataset->file[dataset->num_files++] =
-        (DatasetFile){format, file, mem_strdup(path), total->records};
+    FileSummary summary = file.format->summary(file.file);
+    file.path = mem_strdup(path);
+    dataset->file[dataset->num_files++] = file;
     total->records += summary.records;
     total->bytes += summary.bytes;
     total->files++;

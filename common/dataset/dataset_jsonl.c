@@ -32,7 +32,6 @@ static const OtherKind other_kinds[] = {
     {"BZh", 3, "compressed with bzip2", "decompress it with bunzip2"},
     {"\x04\x22\x4D\x18", 4, "compressed with lz4", "decompress it with unlz4"},
     {"PK\x03\x04", 4, "a zip archive", "unpack it with unzip"},
-    {"PAR1", 4, "a Parquet file", "convert it to JSONL"},
     {"\xFF\xFE", 2, "UTF-16 text", "convert it to UTF-8 with iconv -f UTF-16 -t UTF-8"},
     {"\xFE\xFF", 2, "UTF-16 text", "convert it to UTF-8 with iconv -f UTF-16 -t UTF-8"},
 };
@@ -99,35 +98,27 @@ static Status open_index(JsonlFile *file, const DatasetOptions *options, Error *
     return refuse_other_kinds(head, length, file->path, err);
 }
 
-/* Before anything else is done with a file: an index of something else is of no use, and may take
- * long to make. */
-static Status check_head(JsonlFile *file, Error *err)
+static Status check_head(JsonlFile *file, const uint8_t head[16], Error *err)
 {
     TextInput *input = &file->source.input;
     struct stat info;
     if (fstat(input->fd, &info) != 0)
         return error_set_errno(err, errno, "could not stat %s", file->path);
-    if (!S_ISREG(info.st_mode))
-        return error_set(err, ERR_INVALID, "%s is not a regular file, which a data set must be",
-                         file->path);
     input->file_bytes = (uint64_t)info.st_size;
-    char head[16];
-    size_t length = input->file_bytes < sizeof head ? (size_t)input->file_bytes : sizeof head;
-    TRY(file_read_at(input->fd, head, length, 0, file->path, err));
-    return refuse_other_kinds(head, length, file->path, err);
+    size_t length = input->file_bytes < 16 ? (size_t)input->file_bytes : 16;
+    return refuse_other_kinds((const char *)head, length, file->path, err);
 }
 
 static Status jsonl_open(const FileOpening *opening, void **ret_file, Error *err)
 {
     const char *path = opening->path;
-    /* O_NONBLOCK: a FIFO by mistake is refused below instead of being waited for. */
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return error_set_errno(err, errno, "could not open %s", path);
     JsonlFile *file = mem_calloc(1, sizeof *file);
     file->path = mem_strdup(path);
     file->source.input = (TextInput){.fd = fd, .path = file->path};
     file->source.cache = opening->cache;
-    Status status = check_head(file, err);
+    Status status = check_head(file, opening->head, err);
     if (status == OK) status = open_index(file, opening->options, err);
     if (status == OK) {
         *ret_file = file;
@@ -200,7 +191,14 @@ static Status jsonl_read(const void *context, uint64_t record, Str *text, uint64
     return status;
 }
 
+static bool jsonl_begins(const uint8_t *head, size_t length)
+{
+    (void)head, (void)length;
+    return true;
+}
+
 const DatasetFormat dataset_jsonl = {
+    .begins = jsonl_begins,
     .open = jsonl_open,
     .summary = jsonl_summary,
     .read = jsonl_read,

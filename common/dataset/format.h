@@ -4,6 +4,7 @@
 #define TROUPE_DATASET_FORMAT_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -24,6 +25,7 @@ typedef struct FileSummary {
 
 typedef struct FileOpening {
     const char *path;
+    uint8_t head[16]; /* how the file begins, zeros behind a shorter one */
     const DatasetOptions *options;
     BlockCache *cache; /* borrowed for the file's life */
 } FileOpening;
@@ -32,12 +34,15 @@ typedef struct FileOpening {
  * returns ERR_DATA when the fault is this record's alone, anything else when the file cannot be
  * read. */
 typedef struct DatasetFormat {
+    /* Whether a file that begins so is of this format. */
+    bool (*begins)(const uint8_t *head, size_t length);
     Status (*open)(const FileOpening *opening, void **ret_file, Error *err);
     FileSummary (*summary)(const void *file);
     Status (*read)(const void *file, uint64_t index, Str *text, uint64_t *ret_line, Error *err);
     void (*close)(void *file); /* accepts NULL */
 } DatasetFormat;
 
-extern const DatasetFormat dataset_jsonl;
+extern const DatasetFormat dataset_table; /* Parquet, Arrow */
+extern const DatasetFormat dataset_jsonl; /* all other files: it says what they are instead */
 
 #endif

@@ -1,0 +1,408 @@
+/* Parquet and Arrow: tables, whose rows become JSON texts (table_library.h). Row groups and record
+ * batches are what can be reached at once; large ones are cut into slices, of which those behind
+ * the first cost the reading of those before, unless they are read in their order. */
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <xxhash.h>
+
+#include "base/file.h"
+#include "base/limits.h"
+#include "base/memory.h"
+#include "dataset/format.h"
+#include "dataset/sidecar.h"
+#include "dataset/table_library.h"
+
+#define TABLE_MAGIC UINT64_C(0x31787462707254) /* "Trpbtx1" on a little-endian machine */
+#define READ_BYTES  (256u << 10)
+#define SLICE_BYTES (8u << 20) /* of a row group, decompressed: what is decoded and held at once   \
+                                */
+#define STEP_ROWS_MAX 4096     /* that are decoded before they are written as JSON */
+#define CURSORS_MAX   4        /* readers that stand inside a row group, for who reads on */
+#define SLICES_WARNED 16
+
+typedef struct TableType {
+    TableKind kind;
+    const char *name;
+    const char *begin;
+    size_t length;
+} TableType;
+
+static const TableType table_types[] = {
+    {TABLE_PARQUET, "a Parquet file", "PAR1", 4},
+    {TABLE_ARROW_FILE, "an Arrow file", "ARROW1\0", 8},
+    {TABLE_ARROW_STREAM, "an Arrow stream", "\xFF\xFF\xFF\xFF", 4},
+};
+
+/* A reader that stands inside a group, before row `row` of it. */
+typedef struct Cursor {
+    TableReader *reader;
+    uint64_t group, row;
+} Cursor;
+
+/* Where a group stands in the file's rows, and its slices among the file's. */
+typedef struct GroupPlace {
+    uint64_t first_row, first_slice, slice_rows;
+} GroupPlace;
+
+typedef struct TableFile {
+    char *path;
+    int fd;
+    const TableType *type;
+    const DatasetOptions *options; /* during opening */
+    const TableLibrary *library;
+    TableHandle *handle;
+    const TableGroup *group; /* [num_groups] */
+    uint64_t num_groups;
+    GroupPlace *place; /* [num_groups + 1]: the last is the end */
+    Sidecar *sidecar;  /* NULL when not all of the file was read */
+    char *warning;     /* or NULL */
+    BlockCache *cache;
+    pthread_mutex_t lock; /* of the cursors */
+    Cursor cursor[CURSORS_MAX];
+    int num_cursors;
+} TableFile;
+
+/* ---- the library ---- */
+
+/* Beside the programs: in the folder lib next to that of this one. */
+static void *load_beside_program(void)
+{
+    char program[PATH_MAX];
+    ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
+    if (length <= 0) return NULL;
+    program[length] = '\0';
+    char *folder = path_folder(program),
+         *path = mem_printf("%s/../lib/%s", folder, TABLE_LIBRARY_FILE);
+    void *library = path_exists(path) ? dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE) : NULL;
+    free(path);
+    free(folder);
+    return library;
+}
+
+static Status load_library(TableFile *file, Error *err)
+{
+    dlerror();
+    void *library = load_beside_program();
+    const char *why = library == NULL ? dlerror() : NULL;
+    if (library == NULL && why == NULL)
+        library = dlopen(TABLE_LIBRARY_FILE, RTLD_NOW | RTLD_NODELETE);
+    TableLibraryFunction *function = NULL;
+    if (library != NULL) *(void **)&function = dlsym(library, TABLE_LIBRARY_SYMBOL);
+    if (function != NULL) file->library = function();
+    if (file->library != NULL && file->library->version == TABLE_LIBRARY_VERSION) return OK;
+    return error_set(err, ERR_UNSUPPORTED,
+                     "%s is %s, and %s\n  expected: JSONL, or a build with Apache Arrow\n  to do: "
+                     "run deploy/setup.sh --arrow and build again",
+                     file->path, file->type->name,
+                     why != NULL ? why : "this build has no Arrow library");
+}
+
+static Status refuse_file(const TableFile *file, const char *message, Error *err)
+{
+    return error_set(err, ERR_DATA,
+                     "%s cannot be read as %s: %s\n  expected: a whole file\n  to do: fetch or "
+                     "write it again",
+                     file->path, file->type->name, message);
+}
+
+static Status open_handle(TableFile *file, const TableGroup *known, uint64_t num_known, Error *err)
+{
+    char message[TABLE_MESSAGE_BYTES];
+    if (!file->library->open(file->path, file->type->kind, known, num_known, &file->handle,
+                             message))
+        return refuse_file(file, message, err);
+    file->group = file->library->groups(file->handle, &file->num_groups);
+    return OK;
+}
+
+/* ---- opening ---- */
+
+/* The pass: the groups, and the hash of all bytes of the file. */
+static Status build(void *context, SidecarWriter *writer, SidecarHeader *header, Error *err)
+{
+    TableFile *file = context;
+    uint64_t file_bytes = header->identity.file_bytes;
+    ReadWatch *watch = file->options->watch;
+    TRY(open_handle(file, NULL, 0, err));
+    sidecar_put(writer, file->group, file->num_groups * sizeof *file->group);
+    header->count[0] = file->num_groups;
+    XXH3_state_t *hash = XXH3_createState();
+    CHECK(hash != NULL);
+    XXH3_64bits_reset(hash);
+    char *bytes = mem_alloc(READ_BYTES);
+    Status status = OK;
+    for (uint64_t at = 0; at < file_bytes && status == OK;) {
+        size_t length = file_bytes - at < READ_BYTES ? (size_t)(file_bytes - at) : READ_BYTES;
+        status = file_read_at(file->fd, bytes, length, (int64_t)at, file->path, err);
+        if (status == OK) XXH3_64bits_update(hash, bytes, length);
+        at += length;
+        if (watch != NULL) watch->progress++;
+        if (status == OK && watch != NULL && watch->cancelled)
+            status = error_set(err, ERR_CANCELLED, "reading %s was cancelled", file->path);
+    }
+    header->content_hash = XXH3_64bits_digest(hash);
+    header->content_bytes = file_bytes;
+    XXH3_freeState(hash);
+    free(bytes);
+    return status;
+}
+
+static const SidecarKind table_kind = {".tbl", TABLE_MAGIC, build};
+
+static Status open_sidecar(TableFile *file, Error *err)
+{
+    SidecarOptions options = {.fd = file->fd,
+                              .path = file->path,
+                              .folder = file->options->index_folder,
+                              .read_only = file->options->index_read_only,
+                              .context = file};
+    TRY(sidecar_open(&table_kind, &options, &file->sidecar, err));
+    if (file->handle != NULL) return OK; /* the pass has opened it */
+    return open_handle(file, (const TableGroup *)(const void *)file->sidecar->body,
+                       file->sidecar->header.count[0], err);
+}
+
+static uint64_t divide_up(uint64_t value, uint64_t by)
+{
+    return value / by + (value % by != 0);
+}
+
+static void cut_into_slices(TableFile *file)
+{
+    file->place = mem_calloc(file->num_groups + 1, sizeof *file->place);
+    uint64_t most = 0;
+    for (uint64_t i = 0; i < file->num_groups; i++) {
+        const TableGroup *group = &file->group[i];
+        GroupPlace *place = &file->place[i];
+        uint64_t slices = group->bytes / SLICE_BYTES + 1;
+        place->slice_rows = group->rows > 0 ? divide_up(group->rows, slices) : 1;
+        slices = divide_up(group->rows, place->slice_rows);
+        place[1].first_row = place->first_row + group->rows;
+        place[1].first_slice = place->first_slice + slices;
+        if (slices > most) most = slices;
+    }
+    if (most >= SLICES_WARNED && file->type->kind == TABLE_PARQUET)
+        file->warning = mem_printf("%s has row groups of about %llu MB, of which shuffled reading "
+                                   "decodes half for each record; write it with smaller ones",
+                                   file->path, (unsigned long long)(most * (SLICE_BYTES >> 20)));
+}
+
+static void table_close(void *context)
+{
+    TableFile *file = context;
+    if (file == NULL) return;
+    for (int i = 0; i < file->num_cursors; i++)
+        file->library->close_reader(file->cursor[i].reader);
+    if (file->handle != NULL) file->library->close(file->handle);
+    sidecar_close(file->sidecar);
+    if (file->fd >= 0) close(file->fd);
+    pthread_mutex_destroy(&file->lock);
+    free(file->place);
+    free(file->warning);
+    free(file->path);
+    free(file);
+}
+
+static bool table_begins(const uint8_t *head, size_t length)
+{
+    for (size_t i = 0; i < sizeof table_types / sizeof *table_types; i++)
+        if (length >= table_types[i].length &&
+            memcmp(head, table_types[i].begin, table_types[i].length) == 0)
+            return true;
+    return false;
+}
+
+static const TableType *find_type(const uint8_t *head)
+{
+    const TableType *type = table_types;
+    while (memcmp(head, type->begin, type->length) != 0)
+        type++;
+    return type;
+}
+
+static Status table_open(const FileOpening *opening, void **ret_file, Error *err)
+{
+    TableFile *file = mem_calloc(1, sizeof *file);
+    file->path = mem_strdup(opening->path);
+    file->options = opening->options;
+    file->cache = opening->cache;
+    file->type = find_type(opening->head);
+    pthread_mutex_init(&file->lock, NULL);
+    file->fd = open(file->path, O_RDONLY | O_CLOEXEC);
+    Status status = OK;
+    if (file->fd < 0) status = error_set_errno(err, errno, "could not open %s", file->path);
+    if (status == OK) status = load_library(file, err);
+    /* Who wants the beginning alone is spared the pass over the whole file. */
+    if (status == OK)
+        status = file->options->records_max > 0 ? open_handle(file, NULL, 0, err)
+                                                : open_sidecar(file, err);
+    if (status == OK) {
+        cut_into_slices(file);
+        *ret_file = file;
+        file = NULL;
+    }
+    table_close(file);
+    return status;
+}
+
+static FileSummary table_summary(const void *context)
+{
+    const TableFile *file = context;
+    const Sidecar *sidecar = file->sidecar;
+    FileSummary summary = {.kind = file->type->kind == TABLE_PARQUET ? "parquet" : "arrow",
+                           .records = file->place[file->num_groups].first_row,
+                           .warning = file->warning};
+    if (sidecar == NULL) return summary;
+    summary.bytes = sidecar->header.content_bytes;
+    summary.content_hash = sidecar->header.content_hash;
+    summary.index_reused = sidecar->reused;
+    summary.whole = true;
+    if (sidecar->warning != NULL) summary.warning = sidecar->warning;
+    return summary;
+}
+
+/* ---- reading ---- */
+
+/* The cursor of the group that stands nearest before `row`, taken out of the pool; its reader is
+ * NULL when there is none. */
+static Cursor take_cursor(TableFile *file, uint64_t group, uint64_t row)
+{
+    Cursor found = {.group = group};
+    int best = -1;
+    pthread_mutex_lock(&file->lock);
+    for (int i = 0; i < file->num_cursors; i++) {
+        const Cursor *cursor = &file->cursor[i];
+        if (cursor->group != group || cursor->row > row) continue;
+        if (best < 0 || cursor->row > file->cursor[best].row) best = i;
+    }
+    if (best >= 0) {
+        found = file->cursor[best];
+        file->num_cursors--;
+        memmove(&file->cursor[best], &file->cursor[best + 1],
+                (size_t)(file->num_cursors - best) * sizeof(Cursor));
+    }
+    pthread_mutex_unlock(&file->lock);
+    return found;
+}
+
+/* Keeps a cursor for who reads on, in place of the one that was kept first. */
+static void keep_cursor(TableFile *file, Cursor cursor)
+{
+    Cursor oldest = {0};
+    pthread_mutex_lock(&file->lock);
+    if (file->num_cursors == CURSORS_MAX) {
+        oldest = file->cursor[0];
+        file->num_cursors--;
+        memmove(&file->cursor[0], &file->cursor[1], (CURSORS_MAX - 1) * sizeof(Cursor));
+    }
+    file->cursor[file->num_cursors++] = cursor;
+    pthread_mutex_unlock(&file->lock);
+    if (oldest.reader != NULL) file->library->close_reader(oldest.reader);
+}
+
+static uint64_t find_group(const TableFile *file, uint64_t slice)
+{
+    uint64_t low = 0, high = file->num_groups; /* the last that begins at or before the slice */
+    while (high - low > 1) {
+        uint64_t middle = low + (high - low) / 2;
+        if (file->place[middle].first_slice <= slice)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static Status load_slice(const void *context, uint64_t slice, Block *ret, Error *err)
+{
+    TableFile *file = (TableFile *)(uintptr_t)context; /* its cursors have a lock of their own */
+    const TableLibrary *library = file->library;
+    uint64_t group = find_group(file, slice);
+    const GroupPlace *place = &file->place[group];
+    uint64_t rows = file->group[group].rows;
+    uint64_t begin = (slice - place->first_slice) * place->slice_rows;
+    uint64_t count = rows - begin < place->slice_rows ? rows - begin : place->slice_rows;
+    uint64_t step = count < STEP_ROWS_MAX ? count : STEP_ROWS_MAX;
+    char message[TABLE_MESSAGE_BYTES];
+    TableRows *table = NULL;
+    size_t bytes = 0;
+    Cursor cursor = take_cursor(file, group, begin);
+    bool fine = cursor.reader != NULL ||
+                library->open_reader(file->handle, group, step, &cursor.reader, message);
+    fine = fine && library->skip(cursor.reader, begin - cursor.row, message) &&
+           library->read(cursor.reader, count, &table, &bytes, message);
+    cursor.row = begin + count;
+    if (fine && cursor.row < rows)
+        keep_cursor(file, cursor);
+    else if (cursor.reader != NULL)
+        library->close_reader(cursor.reader);
+    if (!fine)
+        return error_set(err, ERR_DATA, "%s %llu: %s",
+                         file->type->kind == TABLE_PARQUET ? "row group" : "record batch",
+                         (unsigned long long)group, message);
+    *ret = (Block){table, bytes};
+    return OK;
+}
+
+static Status append_row(const TableFile *file, const TableRows *table, uint64_t row, uint64_t line,
+                         Str *text, Error *err)
+{
+    uint64_t begin = table->offset[row], end = table->offset[row + 1];
+    if (end - begin > JSONL_LINE_BYTES_MAX)
+        return error_set(err, ERR_DATA,
+                         "%s:%llu: the row has more than %u bytes\n"
+                         "  expected: at most that much in one record\n"
+                         "  to do: split the conversation, or drop the row",
+                         file->path, (unsigned long long)line, JSONL_LINE_BYTES_MAX);
+    str_append(text, (const char *)table + begin, (size_t)(end - begin));
+    return OK;
+}
+
+/* Rows are counted from 1, as lines are. */
+static Status table_read(const void *context, uint64_t record, Str *text, uint64_t *ret_line,
+                         Error *err)
+{
+    const TableFile *file = context;
+    *ret_line = record + 1;
+    if (file->sidecar != NULL) TRY(sidecar_check(file->sidecar, file->fd, file->path, err));
+    uint64_t low = 0, high = file->num_groups; /* the last group that begins at or before it */
+    while (high - low > 1) {
+        uint64_t middle = low + (high - low) / 2;
+        if (file->place[middle].first_row <= record)
+            low = middle;
+        else
+            high = middle;
+    }
+    const GroupPlace *place = &file->place[low];
+    uint64_t row = record - place->first_row;
+    const Block *block = NULL;
+    Status status = block_cache_take(
+        file->cache, file, place->first_slice + row / place->slice_rows, load_slice, &block, err);
+    if (status != OK) {
+        char *reason = mem_strdup(err->message);
+        error_set(err, status,
+                  "%s:%llu: %s\n  expected: %s that can be read\n  to do: fetch or write the file "
+                  "again",
+                  file->path, (unsigned long long)*ret_line, reason, file->type->name);
+        free(reason);
+        return status;
+    }
+    status = append_row(file, block->data, row % place->slice_rows, *ret_line, text, err);
+    block_cache_give_back(file->cache, block);
+    return status;
+}
+
+const DatasetFormat dataset_table = {
+    .begins = table_begins,
+    .open = table_open,
+    .summary = table_summary,
+    .read = table_read,
+    .close = table_close,
+};

@@ -1,0 +1,80 @@
+/* TableLibrary: what the data set layer asks of Apache Arrow's C++ libraries, as a table of plain C
+ * functions. It is implemented in common/dataset/arrow, which is built into a library of its own,
+ * libtroupe_arrow.so, where Arrow is found, and loaded when the first Parquet or Arrow file is
+ * opened: no other part of Troupe links Arrow or C++.
+ *
+ * Rows become JSON texts, one object a row, as Python's json.dumps writes what pyarrow's to_pylist
+ * gives, with these differences:
+ *   - fields of objects that are null are left out, the row's own included: tables have a place for
+ *     every field that any row has, and a null there says that this row has none
+ *   - a map whose keys are texts is an object; others are lists of pairs
+ *   - dates and times are texts in ISO 8601 (those with a time zone in UTC), decimals are texts,
+ *     durations numbers of seconds; infinities and NaN, which JSON does not have, are null
+ *   - bytes that are UTF-8 are a text; others {"base64": "..."}
+ *   - a value of the type arrow.json (the feature Json of `datasets`) stands as it is
+ *
+ * A file may be used by several threads at once, a reader by one at a time. Functions that fail
+ * return false and put one line of text into `message`. */
+#ifndef TROUPE_DATASET_TABLE_LIBRARY_H
+#define TROUPE_DATASET_TABLE_LIBRARY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define TABLE_LIBRARY_VERSION 1
+#define TABLE_MESSAGE_BYTES   512
+#define TABLE_LIBRARY_FILE    "libtroupe_arrow.so"
+#define TABLE_LIBRARY_SYMBOL  "troupe_table_library"
+
+typedef enum { TABLE_PARQUET, TABLE_ARROW_FILE, TABLE_ARROW_STREAM } TableKind;
+
+/* Rows that can be reached without reading those of other groups: a row group, a record batch. */
+typedef struct TableGroup {
+    uint64_t rows;
+    uint64_t bytes;    /* about, decompressed */
+    uint64_t position; /* in the file, of a stream's batch */
+} TableGroup;
+
+/* Rows as JSON; one piece of malloc. */
+typedef struct TableRows {
+    uint64_t rows;
+    uint64_t offset[1]; /* [rows + 1]: where the texts are, from the beginning of this struct */
+} TableRows;
+
+typedef struct TableHandle TableHandle;
+typedef struct TableReader TableReader;
+
+typedef struct TableLibrary {
+    int version;
+    const char *arrow_version;
+    /* `groups`, when an earlier opening of the same file has told them, spares the look for them;
+     * NULL otherwise. */
+    bool (*open)(const char *path, TableKind kind, const TableGroup *groups, uint64_t num_groups,
+                 TableHandle **ret, char message[TABLE_MESSAGE_BYTES]);
+    /* Borrowed from the handle. */
+    const TableGroup *(*groups)(const TableHandle *handle, uint64_t *ret_count);
+    void (*close)(TableHandle *handle); /* accepts NULL; no reader of it is open */
+    /* Begins at the first row of a group; reads it in steps of about `step_rows`. */
+    bool (*open_reader)(const TableHandle *handle, uint64_t group, uint64_t step_rows,
+                        TableReader **ret, char message[TABLE_MESSAGE_BYTES]);
+    bool (*skip)(TableReader *reader, uint64_t rows, char message[TABLE_MESSAGE_BYTES]);
+    /* The next `rows`, which there are; *ret is the caller's to free, and *ret_bytes long. */
+    bool (*read)(TableReader *reader, uint64_t rows, TableRows **ret, size_t *ret_bytes,
+                 char message[TABLE_MESSAGE_BYTES]);
+    void (*close_reader)(TableReader *reader); /* accepts NULL */
+} TableLibrary;
+
+/* The library's one symbol, and its type. */
+const TableLibrary *troupe_table_library(void);
+typedef const TableLibrary *TableLibraryFunction(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

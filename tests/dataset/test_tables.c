@@ -1,0 +1,305 @@
+/* Tests of Parquet and Arrow files: every row of files of every codec, encoding and kind of column
+ * equals what pyarrow and Python's json module make of it (make_tables.py); damage is said of the
+ * rows that it hits. Passed over in a build without Apache Arrow. */
+#include "test.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/memory.h"
+#include "base/rng.h"
+#include "dataset/dataset.h"
+
+#define TABLES  TEST_SOURCE_DIR "/dataset/tables"
+#define FOLDER  "table-files"
+#define INDEX   FOLDER "/index"
+#define LIBRARY PROJECT_BINARY_DIR "/lib/libtroupe_arrow.so"
+
+static int fresh_folder(void **state)
+{
+    (void)state;
+    Error err = {0};
+    assert_ok(folder_remove(FOLDER, &err), &err);
+    assert_ok(folder_create(FOLDER, &err), &err);
+    return 0;
+}
+
+static void need_arrow(void)
+{
+    if (!path_exists(LIBRARY)) skip();
+}
+
+static Status open_status(const char *path, const char *index_folder, uint64_t records_max,
+                          Dataset **ret, Error *err)
+{
+    DatasetOptions options = {.key = "data.train",
+                              .path = &path,
+                              .num_paths = 1,
+                              .index_folder = index_folder,
+                              .index_read_only = records_max > 0,
+                              .records_max = records_max};
+    return dataset_open(&options, ret, err);
+}
+
+static Dataset *open_table(const char *path, const char *index_folder)
+{
+    Error err = {0};
+    Dataset *dataset = NULL;
+    assert_ok(open_status(path, index_folder, 0, &dataset, &err), &err);
+    return dataset;
+}
+
+static Str read_record(const Dataset *dataset, uint64_t index)
+{
+    Error err = {0};
+    Str text = {0};
+    RecordSource source;
+    assert_ok(dataset_read(dataset, index, &text, &source, &err), &err);
+    assert_int_equal(source.line, index + 1);
+    return text;
+}
+
+static void assert_same_rows(const Dataset *expected, const Dataset *table)
+{
+    uint64_t records = dataset_summary(expected).records;
+    assert_int_equal(dataset_summary(table).records, records);
+    for (uint64_t i = 0; i < 2 * records; i++) { /* in their order, then here and there */
+        uint64_t index = i < records ? i : rng_below(1, i, records);
+        Str a = read_record(expected, index), b = read_record(table, index);
+        assert_string_equal(str_text(&a), str_text(&b));
+        assert_int_equal(a.length, b.length);
+        str_free(&a);
+        str_free(&b);
+    }
+}
+
+static void compare_files(const char *expected_path, const char *const *names, size_t count)
+{
+    Dataset *expected = open_table(expected_path, NULL);
+    for (size_t i = 0; i < count; i++) {
+        print_message("%s\n", names[i]);
+        char *path = path_join(TABLES, names[i]);
+        for (int round = 0; round < 2; round++) {
+            Dataset *table = open_table(path, INDEX);
+            assert_int_equal(dataset_summary(table).files_indexed, round == 0);
+            assert_true(dataset_summary(table).whole);
+            assert_same_rows(expected, table);
+            dataset_close(table);
+        }
+        free(path);
+    }
+    dataset_close(expected);
+}
+
+static void test_every_kind_of_column_is_written_as_python_does(void **state)
+{
+    (void)state;
+    need_arrow();
+    static const char *const names[] = {"all.parquet", "file.arrow", "dictionary.arrows"};
+    compare_files(TABLES "/all.jsonl", names, 3);
+}
+
+static void test_every_codec_and_encoding_gives_the_same_rows(void **state)
+{
+    (void)state;
+    need_arrow();
+    static const char *const names[] = {"none.parquet",  "snappy.parquet",    "gzip.parquet",
+                                        "zstd.parquet",  "brotli.parquet",    "lz4.parquet",
+                                        "plain.parquet", "encodings.parquet", "zstd.arrows"};
+    compare_files(TABLES "/simple.jsonl", names, sizeof names / sizeof *names);
+}
+
+static void test_views_are_read(void **state)
+{
+    (void)state;
+    need_arrow();
+    static const char *const names[] = {"views.arrows"};
+    compare_files(TABLES "/views.jsonl", names, 1);
+}
+
+/* The feature Json of `datasets`: values of any shape in one column. */
+static void test_json_columns_stand_as_they_are(void **state)
+{
+    (void)state;
+    need_arrow();
+    Error err = {0};
+    Dataset *expected = open_table(TABLES "/json.jsonl", NULL);
+    Dataset *table = open_table(TABLES "/json.parquet", NULL);
+    for (uint64_t i = 0; i < 6; i++) {
+        Str a = read_record(expected, i), b = read_record(table, i);
+        cJSON *values[2] = {NULL};
+        assert_ok(json_parse(a.data, a.length, "a", &values[0], &err), &err);
+        assert_ok(json_parse(b.data, b.length, "b", &values[1], &err), &err);
+        assert_true(cJSON_Compare(values[0], values[1], true));
+        cJSON_Delete(values[0]);
+        cJSON_Delete(values[1]);
+        str_free(&a);
+        str_free(&b);
+    }
+    dataset_close(expected);
+    dataset_close(table);
+}
+
+/* Who looks at the beginning reads no more of a file than that. */
+static void test_beginning_is_read_without_an_index(void **state)
+{
+    (void)state;
+    need_arrow();
+    Error err = {0};
+    Dataset *table = NULL;
+    assert_ok(open_status(TABLES "/all.parquet", INDEX, 2, &table, &err), &err);
+    assert_false(dataset_summary(table).whole);
+    assert_false(path_exists(INDEX));
+    Dataset *expected = open_table(TABLES "/all.jsonl", NULL);
+    Str a = read_record(expected, 1), b = read_record(table, 1);
+    assert_string_equal(str_text(&a), str_text(&b));
+    str_free(&a);
+    str_free(&b);
+    dataset_close(table);
+    dataset_close(expected);
+}
+
+typedef struct Reading {
+    const Dataset *expected, *table;
+    uint64_t seed, wrong;
+} Reading;
+
+static void *read_main(void *argument)
+{
+    Reading *reading = argument;
+    for (uint64_t i = 0; i < 400; i++) {
+        Error err = {0};
+        Str texts[2] = {{0}};
+        RecordSource source;
+        uint64_t index = rng_below(reading->seed, i, dataset_summary(reading->table).records);
+        bool same = dataset_read(reading->expected, index, &texts[0], &source, &err) == OK &&
+                    dataset_read(reading->table, index, &texts[1], &source, &err) == OK &&
+                    strcmp(str_text(&texts[0]), str_text(&texts[1])) == 0;
+        reading->wrong += !same;
+        str_free(&texts[0]);
+        str_free(&texts[1]);
+    }
+    return NULL;
+}
+
+static void test_threads_read_the_same_rows(void **state)
+{
+    (void)state;
+    need_arrow();
+    static const char *const names[] = {"all.parquet", "file.arrow", "dictionary.arrows"};
+    Dataset *expected = open_table(TABLES "/all.jsonl", NULL);
+    for (int file = 0; file < 3; file++) {
+        char *path = path_join(TABLES, names[file]);
+        Dataset *table = open_table(path, NULL);
+        Reading reading[4];
+        pthread_t thread[4];
+        for (uint64_t i = 0; i < 4; i++) {
+            reading[i] = (Reading){expected, table, i, 0};
+            assert_int_equal(pthread_create(&thread[i], NULL, read_main, &reading[i]), 0);
+        }
+        for (int i = 0; i < 4; i++) {
+            pthread_join(thread[i], NULL);
+            assert_int_equal(reading[i].wrong, 0);
+        }
+        dataset_close(table);
+        free(path);
+    }
+    dataset_close(expected);
+}
+
+/* ---- damage ---- */
+
+static char *copy_table(const char *name, size_t *ret_length)
+{
+    Error err = {0};
+    char *path = path_join(TABLES, name), *bytes = NULL;
+    assert_ok(file_read(path, 1 << 20, &bytes, ret_length, &err), &err);
+    free(path);
+    return bytes;
+}
+
+static void write_file(const char *path, const void *bytes, size_t length)
+{
+    Error err = {0};
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    assert_true(fd >= 0);
+    assert_ok(file_write_all(fd, bytes, length, path, &err), &err);
+    close(fd);
+}
+
+/* One page of one row group: its rows are bad records with a name, the others are read. */
+static void test_damaged_page_costs_its_row_group(void **state)
+{
+    (void)state;
+    need_arrow();
+    Error err = {0};
+    size_t length = 0;
+    char *bytes = copy_table("snappy.parquet", &length);
+    bytes[100] ^= 0x55; /* in the first group, of 5 rows */
+    write_file(FOLDER "/damaged.parquet", bytes, length);
+    free(bytes);
+    Dataset *table = open_table(FOLDER "/damaged.parquet", INDEX);
+    Dataset *expected = open_table(TABLES "/simple.jsonl", NULL);
+    for (uint64_t i = 0; i < 23; i++) {
+        Str text = {0};
+        RecordSource source;
+        if (i < 5) {
+            assert_fails(dataset_read(table, i, &text, &source, &err), ERR_DATA, &err,
+                         "row group 0");
+            assert_non_null(strstr(err.message, "damaged.parquet:"));
+            assert_int_equal(source.line, i + 1);
+            assert_int_equal(text.length, 0);
+        } else {
+            Str a = read_record(expected, i), b = read_record(table, i);
+            assert_string_equal(str_text(&a), str_text(&b));
+            str_free(&a);
+            str_free(&b);
+        }
+        str_free(&text);
+    }
+    dataset_close(expected);
+    dataset_close(table);
+}
+
+static void test_broken_files_are_refused_by_name(void **state)
+{
+    (void)state;
+    need_arrow();
+    Error err = {0};
+    Dataset *dataset = NULL;
+    static const char *const names[] = {"snappy.parquet", "file.arrow", "dictionary.arrows"};
+    for (int i = 0; i < 3; i++) {
+        size_t length = 0;
+        char *bytes = copy_table(names[i], &length);
+        char *path = path_join(FOLDER, names[i]);
+        write_file(path, bytes, length / 2);
+        assert_fails(open_status(path, INDEX, 0, &dataset, &err), ERR_DATA, &err, path);
+        assert_non_null(strstr(err.message, "cannot be read as"));
+        free(path);
+        free(bytes);
+    }
+    write_file(FOLDER "/a.parquet", "PAR1....PAR1", 12);
+    assert_fails(open_status(FOLDER "/a.parquet", INDEX, 0, &dataset, &err), ERR_DATA, &err,
+                 "a Parquet file");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(test_every_kind_of_column_is_written_as_python_does, fresh_folder),
+        cmocka_unit_test_setup(test_every_codec_and_encoding_gives_the_same_rows, fresh_folder),
+        cmocka_unit_test_setup(test_views_are_read, fresh_folder),
+        cmocka_unit_test_setup(test_json_columns_stand_as_they_are, fresh_folder),
+        cmocka_unit_test_setup(test_beginning_is_read_without_an_index, fresh_folder),
+        cmocka_unit_test_setup(test_threads_read_the_same_rows, fresh_folder),
+        cmocka_unit_test_setup(test_damaged_page_costs_its_row_group, fresh_folder),
+        cmocka_unit_test_setup(test_broken_files_are_refused_by_name, fresh_folder),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
