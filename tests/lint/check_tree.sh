@@ -15,8 +15,8 @@ list() {
         if [ -f "$file" ]; then echo "$file"; fi
     done
 }
-sources=$(list | grep -E '\.(c|h|cu|sh|cmake|proto)$|CMakeLists\.txt$' || true)
-code=$(echo "$sources" | grep -E '\.(c|h|cu)$' || true)
+sources=$(list | grep -E '\.(c|h|cu|cpp|hpp|sh|cmake|proto)$|CMakeLists\.txt$' || true)
+code=$(echo "$sources" | grep -E '\.(c|h|cu|cpp|hpp)$' || true)
 [ -n "$code" ] || { echo "no sources below $1"; exit 1; }
 
 report() { # reads findings
