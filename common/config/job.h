@@ -85,7 +85,7 @@ typedef struct JobConfig {
     } model;
 
     struct {
-        StringList train, eval; /* JSONL files and glob(3) patterns, in this order */
+        StringList train, eval; /* entries as base/data_path.h has them, in this order */
         char *input_key;        /* NULL: the shape of each record tells where its conversation is */
         char *label_key, *tool_key, *metadata_key;
         char *apply_chat_template_kwargs; /* the JSON text of an object, or NULL */

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/data_path.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/limits.h"
@@ -151,31 +152,38 @@ static Status check_file(const FileCheck *check, const char *key, const char *pa
     return OK;
 }
 
-static Status check_patterns(const FileCheck *check, const char *key, const StringList *patterns)
+/* One entry of a list of data: what it stands for is there. What lies in a folder is looked at when
+ * it is opened. */
+static Status check_data_path(const FileCheck *check, const char *key, const char *pattern)
 {
-    static const char expected[] = "a JSONL file with one conversation a line";
-    for (int i = 0; i < patterns->count; i++) {
-        const char *pattern = patterns->item[i];
-        if (path_exists(pattern) || strpbrk(pattern, "*?[") == NULL) {
-            TRY(check_file(check, key, pattern, expected));
-            continue;
-        }
-        glob_t found = {0};
-        int code = glob(pattern, 0, NULL, &found);
-        Status status = OK;
-        for (size_t j = 0; code == 0 && status == OK && j < found.gl_pathc; j++)
-            status = check_file(check, key, found.gl_pathv[j], expected);
-        globfree(&found);
-        if (code == GLOB_NOMATCH)
-            return error_set(
-                check->err, ERR_NOT_FOUND,
-                "%s: no file matches %s.\nExpected at least one JSONL file; what exists "
-                "of the path is %s.\n%s",
-                key_at(check, key), pattern, existing_part(pattern, check->arena),
-                advice_for_path(check, key, pattern));
-        if (code != 0)
-            return error_set(check->err, ERR_IO, "%s: %s could not be searched", key_at(check, key),
-                             pattern);
+    static const char expected[] = "a data file (JSONL, Parquet, Arrow) or a folder of them";
+    if (path_is_folder(pattern)) return OK;
+    if (path_exists(pattern) || strpbrk(pattern, "*?[") == NULL)
+        return check_file(check, key, pattern, expected);
+    glob_t found = {0};
+    int code = glob(pattern, 0, NULL, &found);
+    Status status = OK;
+    for (size_t j = 0; code == 0 && status == OK && j < found.gl_pathc; j++)
+        status = check_file(check, key, found.gl_pathv[j], expected);
+    globfree(&found);
+    if (code == GLOB_NOMATCH)
+        return error_set(check->err, ERR_NOT_FOUND,
+                         "%s: no file matches %s.\nExpected at least one data file; what exists "
+                         "of the path is %s.\n%s",
+                         key_at(check, key), pattern, existing_part(pattern, check->arena),
+                         advice_for_path(check, key, pattern));
+    if (code != 0)
+        return error_set(check->err, ERR_IO, "%s: %s could not be searched", key_at(check, key),
+                         pattern);
+    return status;
+}
+
+static Status check_data_paths(const FileCheck *check, const char *key, const StringList *entries)
+{
+    for (int i = 0; i < entries->count; i++) {
+        DataPath path = data_path_parse(entries->item[i]);
+        Status status = check_data_path(check, key, path.path);
+        data_path_free(&path);
         TRY(status);
     }
     return OK;
@@ -405,10 +413,10 @@ static Status check_data(const FileCheck *check)
 {
     const JobConfig *config = &check->job->config;
     TRY(check_tokenizer(check));
-    TRY(check_patterns(check, "data.train", &config->data.train));
+    TRY(check_data_paths(check, "data.train", &config->data.train));
     for (int i = 0; i < eval_set_count(config); i++) {
         EvalSet set = eval_set(config, i);
-        TRY(check_patterns(check, set.key, set.path));
+        TRY(check_data_paths(check, set.key, set.path));
     }
     return OK;
 }

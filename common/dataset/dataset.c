@@ -9,11 +9,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/data_path.h"
 #include "base/digest.h"
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/memory.h"
 #include "dataset/block_cache.h"
+#include "dataset/data_folder.h"
 #include "dataset/format.h"
 #include "dataset/shuffle.h"
 
@@ -22,6 +24,8 @@ typedef struct DatasetFile {
     void *file;
     char *path;
     uint64_t first; /* index of its first record in the data set */
+    uint64_t begin; /* that record in the file: later where a slice leaves some out */
+    uint64_t count; /* of its records, that are in the data set */
 } DatasetFile;
 
 struct Dataset {
@@ -29,6 +33,7 @@ struct Dataset {
     int num_files, capacity;
     DatasetSummary summary;
     BlockCache *cache;
+    char *warning; /* that of the summary */
 };
 
 /* How a file begins, which must be a regular one. */
@@ -65,48 +70,54 @@ static Status open_file(const Dataset *dataset, const char *path, const DatasetO
     return ret->format->open(&opening, &ret->file, err);
 }
 
-static Status add_file(Dataset *dataset, const DatasetOptions *options, const char *path,
-                       Error *err)
+/* One of the list of files, globs and folders, on its way into the data set. */
+typedef struct Entry {
+    Dataset *dataset;
+    const DatasetOptions *options;
+    uint64_t
+        records_end; /* of the data set, with which nothing more has to be opened; 0: all of it */
+} Entry;
+
+static Status add_file(const Entry *entry, const char *path, Error *err)
 {
+    Dataset *dataset = entry->dataset;
+    DatasetSummary *total = &dataset->summary;
+    DatasetOptions options = *entry->options;
     if (dataset->num_files == DATASET_FILES_MAX)
         return error_set(
             err, ERR_RESOURCE,
             "%s names more than %d files (DATASET_FILES_MAX)\n  to do: join small files "
             "with cat",
-            options->key, DATASET_FILES_MAX);
+            options.key, DATASET_FILES_MAX);
     if (path_is_folder(path))
-        return error_set(
-            err, ERR_INVALID,
-            "%s: %s is a folder\n  expected: a JSONL file or a glob\n  to do: name its "
-            "files, for example %s/*.jsonl",
-            options->key, path, path);
-    DatasetFile file = {.first = dataset->summary.records};
-    uint64_t records = dataset->summary.records;
-    DatasetOptions rest = *options;
-    if (rest.records_max > 0) {
-        if (records >= rest.records_max) {
-            dataset->summary.whole = false;
-            return OK;
-        }
-        rest.records_max -= records;
+        return error_set(err, ERR_INVALID,
+                         "%s: %s is a folder, among files that a glob matches\n  expected: files\n"
+                         "  to do: name the folder itself",
+                         options.key, path);
+    if (entry->records_end > 0 && total->records >= entry->records_end) {
+        total->whole = false;
+        return OK;
     }
-    if (open_file(dataset, path, &rest, &file, err) != OK)
-        return error_prefix(err, "%s", options->key);
+    options.records_max = entry->records_end > 0 ? entry->records_end - total->records : 0;
+    DatasetFile file = {.first = total->records};
+    if (open_file(dataset, path, &options, &file, err) != OK)
+        return error_prefix(err, "%s", options.key);
     if (dataset->num_files == dataset->capacity) {
         dataset->capacity = 2 * dataset->capacity + 8;
         dataset->file =
             mem_realloc(dataset->file, (size_t)dataset->capacity, sizeof *dataset->file);
     }
-    DatasetSummary *total = &dataset->summary;
     FileSummary summary = file.format->summary(file.file);
     file.path = mem_strdup(path);
+    file.count = summary.records;
     dataset->file[dataset->num_files++] = file;
     total->records += summary.records;
     total->bytes += summary.bytes;
     total->files++;
     total->files_indexed += !summary.index_reused;
     total->whole = total->whole && summary.whole;
-    if (total->warning == NULL) total->warning = summary.warning;
+    if (total->warning == NULL && summary.warning != NULL)
+        total->warning = dataset->warning = mem_strdup(summary.warning);
     return OK;
 }
 
@@ -115,24 +126,93 @@ static int compare_paths(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static Status add_glob(Dataset *dataset, const DatasetOptions *options, const char *pattern,
-                       Error *err)
+static Status add_glob(const Entry *entry, const char *pattern, Error *err)
 {
     glob_t found;
+    const char *key = entry->options->key;
     int failed = glob(pattern, GLOB_NOSORT | GLOB_ERR, NULL, &found);
     if (failed == GLOB_NOMATCH)
         return error_set(err, ERR_NOT_FOUND,
-                         "%s: no file matches %s\n  expected: at least one JSONL file\n  to do: "
+                         "%s: no file matches %s\n  expected: at least one data file\n  to do: "
                          "correct the path; relative ones start at the folder of the job file",
-                         options->key, pattern);
+                         key, pattern);
     if (failed != 0)
-        return error_set(err, ERR_IO, "%s: could not list the files of %s", options->key, pattern);
+        return error_set(err, ERR_IO, "%s: could not list the files of %s", key, pattern);
     /* Sorted here: glob's own order follows the locale, and order is part of the stream. */
     qsort(found.gl_pathv, found.gl_pathc, sizeof *found.gl_pathv, compare_paths);
     Status status = OK;
     for (size_t i = 0; i < found.gl_pathc && status == OK; i++)
-        status = add_file(dataset, options, found.gl_pathv[i], err);
+        status = add_file(entry, found.gl_pathv[i], err);
     globfree(&found);
+    return status;
+}
+
+static Status add_folder(const Entry *entry, const DataPath *path, Error *err)
+{
+    StringList files = {0};
+    Status status = data_folder_files(path, entry->options->key, &files, err);
+    for (int i = 0; i < files.count && status == OK; i++)
+        status = add_file(entry, files.item[i], err);
+    string_list_free(&files);
+    return status;
+}
+
+static void close_file(DatasetFile *file)
+{
+    file->format->close(file->file);
+    free(file->path);
+}
+
+/* Keeps of the files from `first_file` on what the slice leaves. */
+static void apply_slice(Dataset *dataset, const DataPath *path, int first_file)
+{
+    DatasetSummary *total = &dataset->summary;
+    uint64_t base = total->records;
+    if (first_file < dataset->num_files) base = dataset->file[first_file].first;
+    uint64_t begin, end, at = 0;
+    data_path_slice(path, total->records - base, &begin, &end);
+    int kept = first_file;
+    total->records = base;
+    for (int i = first_file; i < dataset->num_files; i++) {
+        DatasetFile file = dataset->file[i];
+        uint64_t from = begin > at ? begin : at, to = end < at + file.count ? end : at + file.count;
+        uint64_t start = at;
+        at += file.count;
+        if (from >= to) {
+            total->bytes -= file.format->summary(file.file).bytes;
+            total->files--;
+            close_file(&file);
+            continue;
+        }
+        file.first = total->records;
+        file.begin = from - start;
+        file.count = to - from;
+        total->records += file.count;
+        dataset->file[kept++] = file;
+    }
+    dataset->num_files = kept;
+}
+
+static Status add_entry(Dataset *dataset, const DatasetOptions *options, const char *text,
+                        Error *err)
+{
+    DataPath path = data_path_parse(text);
+    Entry entry = {dataset, options, options->records_max};
+    int first_file = dataset->num_files;
+    if (path.sliced && entry.records_end > 0) {
+        bool back =
+            path.begin < 0 || path.end < 0; /* counted from the end: it takes all to know it */
+        entry.records_end = back ? 0 : entry.records_end + (uint64_t)path.begin;
+    }
+    Status status = OK;
+    if (path_is_folder(path.path))
+        status = add_folder(&entry, &path, err);
+    else if (path_exists(path.path)) /* meant literally, whatever characters its name has */
+        status = add_file(&entry, path.path, err);
+    else
+        status = add_glob(&entry, path.path, err);
+    if (status == OK && path.sliced) apply_slice(dataset, &path, first_file);
+    data_path_free(&path);
     return status;
 }
 
@@ -160,12 +240,8 @@ Status dataset_open(const DatasetOptions *options, Dataset **ret, Error *err)
     dataset->summary.whole = true;
     dataset->cache = block_cache_create(DATASET_CACHE_MAX);
     Status status = OK;
-    for (int i = 0; i < options->num_paths && status == OK; i++) {
-        const char *path = options->path[i];
-        /* A file that is there is meant literally, whatever characters its name has. */
-        status = path_exists(path) ? add_file(dataset, options, path, err)
-                                   : add_glob(dataset, options, path, err);
-    }
+    for (int i = 0; i < options->num_paths && status == OK; i++)
+        status = add_entry(dataset, options, options->path[i], err);
     if (status == OK && dataset->summary.records == 0) status = refuse_empty(dataset, options, err);
     if (status == OK) {
         *ret = dataset;
@@ -178,10 +254,9 @@ Status dataset_open(const DatasetOptions *options, Dataset **ret, Error *err)
 void dataset_close(Dataset *dataset)
 {
     if (dataset == NULL) return;
-    for (int i = 0; i < dataset->num_files; i++) {
-        dataset->file[i].format->close(dataset->file[i].file);
-        free(dataset->file[i].path);
-    }
+    for (int i = 0; i < dataset->num_files; i++)
+        close_file(&dataset->file[i]);
+    free(dataset->warning);
     block_cache_destroy(dataset->cache);
     free(dataset->file);
     free(dataset);
@@ -202,7 +277,7 @@ DatasetFileInfo dataset_file(const Dataset *dataset, int index)
     CHECK(index >= 0 && index < dataset->num_files);
     const DatasetFile *file = &dataset->file[index];
     FileSummary summary = file->format->summary(file->file);
-    return (DatasetFileInfo){file->path, summary.records, summary.bytes, summary.content_hash};
+    return (DatasetFileInfo){file->path, file->count, summary.bytes, summary.content_hash};
 }
 
 void dataset_fingerprint(const Dataset *dataset, bool shuffle, uint64_t seed,
@@ -213,9 +288,14 @@ void dataset_fingerprint(const Dataset *dataset, bool shuffle, uint64_t seed,
     str_puts(&text, "troupe stream\n");
     if (shuffle) str_printf(&text, "shuffle %d %llu\n", SHUFFLE_VERSION, (unsigned long long)seed);
     for (int i = 0; i < dataset->num_files; i++) {
-        FileSummary file = dataset->file[i].format->summary(dataset->file[i].file);
-        str_printf(&text, "%s %llu %llu %016llx\n", file.kind, (unsigned long long)file.bytes,
+        const DatasetFile *part = &dataset->file[i];
+        FileSummary file = part->format->summary(part->file);
+        str_printf(&text, "%s %llu %llu %016llx", file.kind, (unsigned long long)file.bytes,
                    (unsigned long long)file.records, (unsigned long long)file.content_hash);
+        if (part->count != file.records)
+            str_printf(&text, " of which %llu from %llu", (unsigned long long)part->count,
+                       (unsigned long long)part->begin);
+        str_putc(&text, '\n');
     }
     digest_bytes(text.data, text.length, ret);
     str_free(&text);
@@ -235,5 +315,6 @@ Status dataset_read(const Dataset *dataset, uint64_t index, Str *text, RecordSou
     }
     const DatasetFile *file = &dataset->file[low];
     ret_source->path = file->path;
-    return file->format->read(file->file, index - file->first, text, &ret_source->line, err);
+    return file->format->read(file->file, index - file->first + file->begin, text,
+                              &ret_source->line, err);
 }

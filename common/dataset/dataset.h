@@ -1,8 +1,9 @@
-/* Dataset: the records of a list of files, addressed by one index from 0: file after file in the
- * order in which they were named, line after line inside. Knows nothing of order, epochs or
- * positions (shuffle.h does), nor of what a record contains: records are handed out byte for byte
- * as they stand in the file, and the rollout worker judges their content (UTF-8, JSON, keys,
- * roles), so that all of that has one place and runs on many processes.
+/* Dataset: the records of a list of files, globs, folders and slices of them (base/data_path.h),
+ * addressed by one index from 0: file after file in the order in which they were named, line after
+ * line, or row after row, inside. Knows nothing of order, epochs or
+ * positions (shuffle.h does), nor of what a record contains: lines are handed out byte for byte
+ * as they stand in the file, rows of tables as JSON texts, and the rollout worker judges their
+ * content (UTF-8, JSON, keys, roles), so that all of that has one place and runs on many processes.
  *
  * A file's format is told by how it begins (format.h). Const once opened; dataset_read may be
  * called by any number of threads at once. */
@@ -20,7 +21,7 @@
 
 typedef struct DatasetOptions {
     const char *key;         /* of job.yaml, for messages: "data.train" */
-    const char *const *path; /* [num_paths] files and globs; those of a glob come in byte order */
+    const char *const *path; /* [num_paths] entries; files of a glob come in byte order */
     int num_paths;
     const char *index_folder; /* where indexes are kept, created when missing; NULL: nowhere */
     bool index_read_only;     /* indexes that are there are used, none is written */
@@ -38,7 +39,7 @@ typedef struct DatasetSummary {
 } DatasetSummary;
 
 /* Opens and indexes all files; blocks for as long as that takes. Errors name the key and the path:
- * a glob without a match, a folder, an unreadable or compressed file, no record in any file. */
+ * a glob without a match, a folder without data, an unreadable file, no record in any file. */
 Status dataset_open(const DatasetOptions *options, Dataset **ret, Error *err);
 void dataset_close(Dataset *dataset); /* accepts NULL */
 DatasetSummary dataset_summary(const Dataset *dataset);
@@ -60,7 +61,7 @@ void dataset_fingerprint(const Dataset *dataset, bool shuffle, uint64_t seed,
 /* Where a record stands. */
 typedef struct RecordSource {
     const char *path; /* borrowed from the Dataset */
-    uint64_t line;    /* from 1 */
+    uint64_t line;    /* from 1; of a table, the row */
 } RecordSource;
 
 /* Appends the text of record `index` to *text. ERR_DATA: this record cannot be read, and *err says

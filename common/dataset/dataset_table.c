@@ -21,10 +21,11 @@
 
 #define TABLE_MAGIC UINT64_C(0x31787462707254) /* "Trpbtx1" on a little-endian machine */
 #define READ_BYTES  (256u << 10)
-#define SLICE_BYTES (8u << 20) /* of a row group, decompressed: what is decoded and held at once   \
-                                */
-#define STEP_ROWS_MAX 4096     /* that are decoded before they are written as JSON */
-#define CURSORS_MAX   4        /* readers that stand inside a row group, for who reads on */
+#define SLICE_BYTES                                                                                \
+    (8u << 20)             /* of a row group, decompressed: what is decoded and held at once       \
+                            */
+#define STEP_ROWS_MAX 4096 /* that are decoded before they are written as JSON */
+#define CURSORS_MAX   4    /* readers that stand inside a row group, for who reads on */
 #define SLICES_WARNED 16
 
 typedef struct TableType {

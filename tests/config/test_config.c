@@ -646,8 +646,8 @@ static void test_config_files_that_lack_are_named(void **state)
                "{\"weight_map\": {\"a\": \"model-00001-of-00001.safetensors\"}}");
     check_fails("model: {path: files/m}\ndata: {train: files/train.jsonl}\n", ERR_NOT_FOUND,
                 "model-00001-of-00001.safetensors", "incomplete");
-    check_fails("model: {path: files/m, init: random}\ndata: {train: files}\n", ERR_INVALID,
-                "is a folder", "data.train");
+    check_fails("model: {path: files/m, init: random}\ndata: {train: 'files/gone.jsonl@[0:3]'}\n",
+                ERR_NOT_FOUND, "gone.jsonl does not exist", "data.train");
     check_fails("model: {path: files/m, init: random}\ndata: {train: 'files/x*'}\n", ERR_NOT_FOUND,
                 "no file matches", "files/x*");
     check_fails("model: {path: files/m/config.json, init: random}\ndata: {train: a}\n", ERR_INVALID,

@@ -121,10 +121,19 @@ says 'warning: data.apply_chat_template_kwargs: the chat template never reads "e
 "$BIN/controller" validate --config job.yaml --set "$told" >out 2>&1 || :
 says 'warning: data.apply_chat_template_kwargs: the chat template never reads "enable_thinkin"'
 [ "$(grep -c "never reads" out)" -eq 1 ] || fail "it is said more than once"
-# What cannot be read is no data that is in order.
+# Compressed, in a folder and as a slice it is the same data.
 gzip -c train.jsonl >train.jsonl.gz
-"$BIN/controller" validate --config job.yaml --set data.train=train.jsonl.gz >out 2>&1 && fail "gzip is in order"
-says "train.jsonl.gz is gzip-compressed" "is not in order"
+inspect 3 --json --sample 1 --set data.train=train.jsonl.gz --set data.not_rendered=keep
+says '"bad_record":{"records":2,"ends_run":true}' "\"source\":\"$PWD/train.jsonl.gz:5\",\"rejected\":true"
+mkdir folder && mv train.jsonl.gz folder/train.jsonl.gz
+inspect 3 --json --sample 1 --set data.train=folder@train --set data.not_rendered=keep
+says '"bad_record":{"records":2,"ends_run":true}' "\"source\":\"$PWD/folder/train.jsonl.gz:5\",\"rejected\":true"
+inspect 0 --json --sample 0 --set 'data.train=folder/train.jsonl.gz@[0:2]'
+says '"source":"'"$PWD/folder/train.jsonl.gz:1"'"'
+# What cannot be read is no data that is in order.
+bzip2 -c train.jsonl >train.jsonl.bz2 2>/dev/null || printf 'BZh91AY&SY' >train.jsonl.bz2
+"$BIN/controller" validate --config job.yaml --set data.train=train.jsonl.bz2 >out 2>&1 && fail "bzip2 is in order"
+says "train.jsonl.bz2 is compressed with bzip2" "is not in order"
 grep -q "data.train: data.train:" out && fail "the key is said twice"
 : >empty.jsonl
 inspect 3 --set data.train=empty.jsonl

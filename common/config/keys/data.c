@@ -14,14 +14,14 @@ static const ConfigKey keys[] = {
      .required = true,
      .example = "data/train*.jsonl",
      .also = "prompt_data dataset datasets train_files path files train_data train_file",
-     .meaning = "JSONL files to train on"},
+     .meaning = "data to train on: files (JSONL, Parquet, Arrow), globs, folders, slices of them"},
     {.path = "data.eval",
      .type = KEY_PATHS,
      .offset = AT(data.eval),
      .derived = "none",
      .example = "data/test.jsonl",
      .also = "validation val_files test eval_data eval_file val test_files eval_files",
-     .meaning = "JSONL files to evaluate on, never trained"},
+     .meaning = "data to evaluate on, never trained"},
     {.path = "data.input_key",
      .type = KEY_STRING,
      .offset = AT(data.input_key),
@@ -112,7 +112,7 @@ static const ConfigKey keys[] = {
 
 const ConfigSection data_section = {
     .name = "data",
-    .meaning = "conversations, one JSON object a line",
+    .meaning = "conversations, one JSON object a line, or a row of a table",
     .key = keys,
     .num_keys = sizeof keys / sizeof *keys,
 };
