@@ -83,6 +83,7 @@ static Status open_dataset(DataService *service, SourceSet *set, Error *err)
         .path = (const char *const *)set->paths->item,
         .num_paths = set->paths->count,
         .index_folder = service->index_folder,
+        .in_order = !set->shuffle,
         .watch = &service->watch,
     };
     Dataset *dataset = NULL;

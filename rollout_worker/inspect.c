@@ -62,6 +62,7 @@ static Status open_dataset(Inspection *inspection, Error *err)
         .num_paths = paths.count,
         .index_folder = index_folder,
         .index_read_only = true,
+        .in_order = options->set != NULL || !config->data.shuffle, /* as the run's data source */
         .records_max = records_needed(options),
     };
     Status status = dataset_open(&dataset, &inspection->dataset, err);

@@ -25,6 +25,8 @@ typedef struct DatasetOptions {
     int num_paths;
     const char *index_folder; /* where indexes are kept, created when missing; NULL: nowhere */
     bool index_read_only;     /* indexes that are there are used, none is written */
+    bool in_order;        /* records will be read one after another: what is only kept to reach them
+                           * in another order need not be */
     uint64_t records_max; /* no more is opened and read than so many records take; 0: everything */
     ReadWatch *watch;     /* of the reading of files; NULL: nobody watches */
 } DatasetOptions;

@@ -1,6 +1,8 @@
 /* Parquet and Arrow: tables, whose rows become JSON texts (table_library.h). Row groups and record
- * batches are what can be reached at once; large ones are cut into slices, of which those behind
- * the first cost the reading of those before, unless they are read in their order. */
+ * batches are what can be reached at once. Large ones are cut into slices; a slice of a Parquet
+ * file costs the reading of those before it in its row group, unless they are read in their order.
+ * Where records are read here and there, the pass that hashes the file therefore keeps a compressed
+ * copy of the rows of large row groups beside the index. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -11,6 +13,7 @@
 #include <unistd.h>
 
 #include <xxhash.h>
+#include <zstd.h>
 
 #include "base/file.h"
 #include "base/limits.h"
@@ -19,14 +22,17 @@
 #include "dataset/sidecar.h"
 #include "dataset/table_library.h"
 
-#define TABLE_MAGIC UINT64_C(0x31787462707254) /* "Trpbtx1" on a little-endian machine */
-#define READ_BYTES  (256u << 10)
+#define TABLE_MAGIC  UINT64_C(0x316c627470725400) /* on a little-endian machine */
+#define COPIES_MAGIC UINT64_C(0x3163627470725400)
+#define READ_BYTES   (256u << 10)
 #define SLICE_BYTES                                                                                \
-    (8u << 20)             /* of a row group, decompressed: what is decoded and held at once       \
-                            */
-#define STEP_ROWS_MAX 4096 /* that are decoded before they are written as JSON */
-#define CURSORS_MAX   4    /* readers that stand inside a row group, for who reads on */
-#define SLICES_WARNED 16
+    (8u << 20)                   /* of a row group, decompressed: what is decoded and held at once \
+                                  */
+#define COPY_BYTES    (1u << 20) /* of a slice that is copied */
+#define COPY_LEVEL    1          /* of zstd: as fast as it gets */
+#define STEP_ROWS_MAX 4096       /* that are decoded before they are written as JSON */
+#define CURSORS_MAX   4          /* readers that stand inside a row group, for who reads on */
+#define LARGE_WARNED  (128u << 20) /* bytes of a row group that is read here and there */
 
 typedef struct TableType {
     TableKind kind;
@@ -50,7 +56,18 @@ typedef struct Cursor {
 /* Where a group stands in the file's rows, and its slices among the file's. */
 typedef struct GroupPlace {
     uint64_t first_row, first_slice, slice_rows;
+    uint64_t first_copy; /* of its slices, when it is copied */
+    bool copied;
 } GroupPlace;
+
+/* The rows of a slice, compressed, in the spool of the sidecar; no bytes: they could not be read.
+ */
+typedef struct TableCopy {
+    uint64_t offset, hash; /* XXH3 of the rows */
+    uint64_t bytes, raw_bytes;
+} TableCopy;
+
+enum { COUNT_GROUPS, COUNT_COPIES }; /* of the sidecar's header; in its body one after the other */
 
 typedef struct TableFile {
     char *path;
@@ -61,6 +78,8 @@ typedef struct TableFile {
     TableHandle *handle;
     const TableGroup *group; /* [num_groups] */
     uint64_t num_groups;
+    const TableCopy *copy; /* [num_copies] */
+    uint64_t num_copies;
     GroupPlace *place; /* [num_groups + 1]: the last is the end */
     Sidecar *sidecar;  /* NULL when not all of the file was read */
     char *warning;     /* or NULL */
@@ -123,17 +142,82 @@ static Status open_handle(TableFile *file, const TableGroup *known, uint64_t num
     return OK;
 }
 
+/* ---- slices ---- */
+
+static uint64_t divide_up(uint64_t value, uint64_t by)
+{
+    return value / by + (value % by != 0);
+}
+
+/* Row groups that are read whole for a record need no copies, nor do the batches of a mapped file.
+ */
+static bool worth_a_copy(const TableFile *file, const TableGroup *group)
+{
+    return file->type->kind == TABLE_PARQUET && group->bytes > SLICE_BYTES;
+}
+
+/* Returns how many slices have copies, if `copies` are made. */
+static uint64_t cut_into_slices(TableFile *file, bool copies)
+{
+    free(file->place);
+    file->place = mem_calloc(file->num_groups + 1, sizeof *file->place);
+    for (uint64_t i = 0; i < file->num_groups; i++) {
+        const TableGroup *group = &file->group[i];
+        GroupPlace *place = &file->place[i];
+        place->copied = copies && worth_a_copy(file, group);
+        uint64_t slices = group->bytes / (place->copied ? COPY_BYTES : SLICE_BYTES) + 1;
+        place->slice_rows = group->rows > 0 ? divide_up(group->rows, slices) : 1;
+        slices = divide_up(group->rows, place->slice_rows);
+        place[1].first_row = place->first_row + group->rows;
+        place[1].first_slice = place->first_slice + slices;
+        place[1].first_copy = place->first_copy + (place->copied ? slices : 0);
+    }
+    return file->place[file->num_groups].first_copy;
+}
+
+static void warn_of_large_groups(TableFile *file)
+{
+    uint64_t most = 0;
+    for (uint64_t i = 0; i < file->num_groups; i++)
+        if (worth_a_copy(file, &file->group[i]) && file->group[i].bytes > most)
+            most = file->group[i].bytes;
+    if (most < LARGE_WARNED || file->num_copies > 0 || file->options->in_order) return;
+    file->warning =
+        mem_printf("%s has row groups of %llu MB, of which shuffled reading decodes half "
+                   "for each record: no copy of them could be kept",
+                   file->path, (unsigned long long)(most >> 20));
+}
+
+/* The rows [begin, begin + count) of a group. */
+static uint64_t slice_rows(const TableFile *file, uint64_t group, uint64_t slice,
+                           uint64_t *ret_begin)
+{
+    const GroupPlace *place = &file->place[group];
+    uint64_t rows = file->group[group].rows;
+    *ret_begin = slice * place->slice_rows;
+    uint64_t left = rows - *ret_begin;
+    return left < place->slice_rows ? left : place->slice_rows;
+}
+
+static uint64_t step_of(uint64_t rows)
+{
+    return rows < STEP_ROWS_MAX ? rows : STEP_ROWS_MAX;
+}
+
 /* ---- opening ---- */
 
-/* The pass: the groups, and the hash of all bytes of the file. */
-static Status build(void *context, SidecarWriter *writer, SidecarHeader *header, Error *err)
+static Status check_watch(const TableFile *file, Error *err)
 {
-    TableFile *file = context;
-    uint64_t file_bytes = header->identity.file_bytes;
     ReadWatch *watch = file->options->watch;
-    TRY(open_handle(file, NULL, 0, err));
-    sidecar_put(writer, file->group, file->num_groups * sizeof *file->group);
-    header->count[0] = file->num_groups;
+    if (watch == NULL) return OK;
+    watch->progress++;
+    if (!watch->cancelled) return OK;
+    return error_set(err, ERR_CANCELLED, "reading %s was cancelled", file->path);
+}
+
+static Status hash_file(TableFile *file, SidecarHeader *header, Error *err)
+{
+    uint64_t file_bytes = header->identity.file_bytes;
     XXH3_state_t *hash = XXH3_createState();
     CHECK(hash != NULL);
     XXH3_64bits_reset(hash);
@@ -144,9 +228,7 @@ static Status build(void *context, SidecarWriter *writer, SidecarHeader *header,
         status = file_read_at(file->fd, bytes, length, (int64_t)at, file->path, err);
         if (status == OK) XXH3_64bits_update(hash, bytes, length);
         at += length;
-        if (watch != NULL) watch->progress++;
-        if (status == OK && watch != NULL && watch->cancelled)
-            status = error_set(err, ERR_CANCELLED, "reading %s was cancelled", file->path);
+        if (status == OK) status = check_watch(file, err);
     }
     header->content_hash = XXH3_64bits_digest(hash);
     header->content_bytes = file_bytes;
@@ -155,44 +237,78 @@ static Status build(void *context, SidecarWriter *writer, SidecarHeader *header,
     return status;
 }
 
-static const SidecarKind table_kind = {".tbl", TABLE_MAGIC, build};
+static TableCopy put_copy(SidecarWriter *writer, const TableRows *rows, size_t bytes)
+{
+    size_t bound = ZSTD_compressBound(bytes);
+    void *compressed = mem_alloc(bound);
+    size_t size = ZSTD_compress(compressed, bound, rows, bytes, COPY_LEVEL);
+    CHECK(!ZSTD_isError(size));
+    TableCopy copy = {.hash = XXH3_64bits(rows, bytes), .bytes = size, .raw_bytes = bytes};
+    copy.offset = sidecar_spool(writer, compressed, size);
+    free(compressed);
+    return copy;
+}
+
+/* What cannot be read has no copy: the reading of its records will say why. */
+static Status copy_group(TableFile *file, uint64_t group, SidecarWriter *writer, TableCopy *ret,
+                         Error *err)
+{
+    const TableLibrary *library = file->library;
+    char message[TABLE_MESSAGE_BYTES];
+    const GroupPlace *place = &file->place[group];
+    TableReader *reader = NULL;
+    Status status = OK;
+    if (!library->open_reader(file->handle, group, step_of(place->slice_rows), &reader, message))
+        return OK;
+    for (uint64_t i = 0; i < place[1].first_slice - place->first_slice && status == OK; i++) {
+        uint64_t begin, count = slice_rows(file, group, i, &begin);
+        TableRows *rows = NULL;
+        size_t bytes = 0;
+        if (!library->read(reader, count, &rows, &bytes, message)) break;
+        ret[i] = put_copy(writer, rows, bytes);
+        free(rows);
+        status = check_watch(file, err);
+    }
+    library->close_reader(reader);
+    return status;
+}
+
+/* The pass: the groups, the hash of all bytes of the file, and copies where they are worth it. */
+static Status build(void *context, SidecarWriter *writer, SidecarHeader *header, Error *err)
+{
+    TableFile *file = context;
+    if (file->handle == NULL) TRY(open_handle(file, NULL, 0, err));
+    TRY(hash_file(file, header, err));
+    uint64_t count = cut_into_slices(file, sidecar_is_kept(writer) && !file->options->in_order);
+    TableCopy *copy = mem_calloc(count + 1, sizeof *copy);
+    Status status = OK;
+    for (uint64_t i = 0; i < file->num_groups && status == OK; i++)
+        if (file->place[i].copied)
+            status = copy_group(file, i, writer, &copy[file->place[i].first_copy], err);
+    sidecar_put(writer, file->group, file->num_groups * sizeof *file->group);
+    sidecar_put(writer, copy, count * sizeof *copy);
+    header->count[COUNT_GROUPS] = file->num_groups;
+    header->count[COUNT_COPIES] = count;
+    free(copy);
+    return status;
+}
 
 static Status open_sidecar(TableFile *file, Error *err)
 {
+    static const SidecarKind plain = {".tbl", TABLE_MAGIC, build};
+    static const SidecarKind copies = {".rows", COPIES_MAGIC, build};
     SidecarOptions options = {.fd = file->fd,
                               .path = file->path,
                               .folder = file->options->index_folder,
                               .read_only = file->options->index_read_only,
                               .context = file};
-    TRY(sidecar_open(&table_kind, &options, &file->sidecar, err));
+    TRY(sidecar_open(file->options->in_order ? &plain : &copies, &options, &file->sidecar, err));
+    const SidecarHeader *header = &file->sidecar->header;
+    const TableGroup *groups = (const TableGroup *)(const void *)file->sidecar->body;
+    file->num_copies = header->count[COUNT_COPIES];
+    file->copy = (const TableCopy *)(const void *)(groups + header->count[COUNT_GROUPS]);
     if (file->handle != NULL) return OK; /* the pass has opened it */
-    return open_handle(file, (const TableGroup *)(const void *)file->sidecar->body,
-                       file->sidecar->header.count[0], err);
-}
-
-static uint64_t divide_up(uint64_t value, uint64_t by)
-{
-    return value / by + (value % by != 0);
-}
-
-static void cut_into_slices(TableFile *file)
-{
-    file->place = mem_calloc(file->num_groups + 1, sizeof *file->place);
-    uint64_t most = 0;
-    for (uint64_t i = 0; i < file->num_groups; i++) {
-        const TableGroup *group = &file->group[i];
-        GroupPlace *place = &file->place[i];
-        uint64_t slices = group->bytes / SLICE_BYTES + 1;
-        place->slice_rows = group->rows > 0 ? divide_up(group->rows, slices) : 1;
-        slices = divide_up(group->rows, place->slice_rows);
-        place[1].first_row = place->first_row + group->rows;
-        place[1].first_slice = place->first_slice + slices;
-        if (slices > most) most = slices;
-    }
-    if (most >= SLICES_WARNED && file->type->kind == TABLE_PARQUET)
-        file->warning = mem_printf("%s has row groups of about %llu MB, of which shuffled reading "
-                                   "decodes half for each record; write it with smaller ones",
-                                   file->path, (unsigned long long)(most * (SLICE_BYTES >> 20)));
+    return open_handle(file, groups, header->count[COUNT_GROUPS], err);
 }
 
 static void table_close(void *context)
@@ -245,7 +361,10 @@ static Status table_open(const FileOpening *opening, void **ret_file, Error *err
         status = file->options->records_max > 0 ? open_handle(file, NULL, 0, err)
                                                 : open_sidecar(file, err);
     if (status == OK) {
-        cut_into_slices(file);
+        uint64_t count = cut_into_slices(file, file->num_copies > 0);
+        CHECK(count == file->num_copies);
+        warn_of_large_groups(file);
+        file->options = NULL;
         *ret_file = file;
         file = NULL;
     }
@@ -321,26 +440,35 @@ static uint64_t find_group(const TableFile *file, uint64_t slice)
     return low;
 }
 
-static Status load_slice(const void *context, uint64_t slice, Block *ret, Error *err)
+/* What is found now is not what the pass has found, though size and time of the file are the same.
+ */
+static Status load_copy(const TableFile *file, const TableCopy *copy, Block *ret, Error *err)
 {
-    TableFile *file = (TableFile *)(uintptr_t)context; /* its cursors have a lock of their own */
+    void *rows = mem_alloc(copy->raw_bytes);
+    size_t size =
+        ZSTD_decompress(rows, copy->raw_bytes, file->sidecar->spool + copy->offset, copy->bytes);
+    if (size == copy->raw_bytes && XXH3_64bits(rows, size) == copy->hash) {
+        *ret = (Block){rows, size};
+        return OK;
+    }
+    free(rows);
+    return error_set(err, ERR_IO, "the copy of its rows beside the index is damaged; remove it");
+}
+
+static Status decode_slice(TableFile *file, uint64_t group, uint64_t slice, Block *ret, Error *err)
+{
     const TableLibrary *library = file->library;
-    uint64_t group = find_group(file, slice);
-    const GroupPlace *place = &file->place[group];
-    uint64_t rows = file->group[group].rows;
-    uint64_t begin = (slice - place->first_slice) * place->slice_rows;
-    uint64_t count = rows - begin < place->slice_rows ? rows - begin : place->slice_rows;
-    uint64_t step = count < STEP_ROWS_MAX ? count : STEP_ROWS_MAX;
+    uint64_t begin, count = slice_rows(file, group, slice, &begin);
     char message[TABLE_MESSAGE_BYTES];
     TableRows *table = NULL;
     size_t bytes = 0;
     Cursor cursor = take_cursor(file, group, begin);
     bool fine = cursor.reader != NULL ||
-                library->open_reader(file->handle, group, step, &cursor.reader, message);
+                library->open_reader(file->handle, group, step_of(count), &cursor.reader, message);
     fine = fine && library->skip(cursor.reader, begin - cursor.row, message) &&
            library->read(cursor.reader, count, &table, &bytes, message);
     cursor.row = begin + count;
-    if (fine && cursor.row < rows)
+    if (fine && cursor.row < file->group[group].rows)
         keep_cursor(file, cursor);
     else if (cursor.reader != NULL)
         library->close_reader(cursor.reader);
@@ -350,6 +478,17 @@ static Status load_slice(const void *context, uint64_t slice, Block *ret, Error 
                          (unsigned long long)group, message);
     *ret = (Block){table, bytes};
     return OK;
+}
+
+static Status load_slice(const void *context, uint64_t index, Block *ret, Error *err)
+{
+    TableFile *file = (TableFile *)(uintptr_t)context; /* its cursors have a lock of their own */
+    uint64_t group = find_group(file, index);
+    const GroupPlace *place = &file->place[group];
+    uint64_t slice = index - place->first_slice;
+    const TableCopy *copy = place->copied ? &file->copy[place->first_copy + slice] : NULL;
+    if (copy != NULL && copy->bytes > 0) return load_copy(file, copy, ret, err);
+    return decode_slice(file, group, slice, ret, err);
 }
 
 static Status append_row(const TableFile *file, const TableRows *table, uint64_t row, uint64_t line,

@@ -146,6 +146,10 @@ def write_parquet(folder, table):
     pq.write_table(simple, f"{folder}/encodings.parquet", use_dictionary=False, column_encoding=texts)
     pq.write_table(simple, f"{folder}/plain.parquet", use_dictionary=False, row_group_size=7)
     write_expected(f"{folder}/simple.jsonl", simple)
+    # One row group of 12 MB, of which little is left: row i says i, 3000 times.
+    large = pa.table({"text": [f"{i:03} " * 3000 for i in range(1000)]})
+    pq.write_table(large, f"{folder}/large.parquet", use_dictionary=False, compression="zstd", compression_level=19,
+                   write_batch_size=50, write_statistics=False)
 
 
 def write_arrow(folder, table):

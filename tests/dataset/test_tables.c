@@ -4,6 +4,7 @@
 #include "test.h"
 
 #include <fcntl.h>
+#include <glob.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -213,8 +214,6 @@ static void test_threads_read_the_same_rows(void **state)
     dataset_close(expected);
 }
 
-/* ---- damage ---- */
-
 static char *copy_table(const char *name, size_t *ret_length)
 {
     Error err = {0};
@@ -232,6 +231,99 @@ static void write_file(const char *path, const void *bytes, size_t length)
     assert_ok(file_write_all(fd, bytes, length, path, &err), &err);
     close(fd);
 }
+
+/* ---- large row groups ---- */
+
+/* Record `index` of large.parquet says its number 3000 times. */
+static void assert_large_record(const Dataset *table, uint64_t index)
+{
+    Str expected = {0}, text = read_record(table, index);
+    str_puts(&expected, "{\"text\":\"");
+    for (int i = 0; i < 3000; i++)
+        str_printf(&expected, "%03d ", (int)index);
+    str_puts(&expected, "\"}");
+    assert_string_equal(str_text(&text), str_text(&expected));
+    str_free(&expected);
+    str_free(&text);
+}
+
+static Dataset *open_large(const char *index_folder, bool in_order)
+{
+    Error err = {0};
+    Dataset *table = NULL;
+    const char *path = FOLDER "/large.parquet";
+    DatasetOptions options = {.key = "data.train",
+                              .path = &path,
+                              .num_paths = 1,
+                              .index_folder = index_folder,
+                              .in_order = in_order};
+    assert_ok(dataset_open(&options, &table, &err), &err);
+    return table;
+}
+
+static off_t bytes_of(const char *pattern)
+{
+    glob_t found;
+    struct stat info = {0};
+    if (glob(pattern, 0, NULL, &found) == 0) {
+        assert_int_equal(found.gl_pathc, 1);
+        assert_int_equal(stat(found.gl_pathv[0], &info), 0);
+    }
+    globfree(&found);
+    return info.st_size;
+}
+
+/* A row group that is too large to be decoded for one record: with a copy beside the index, in
+ * order without one, and, where nothing can be kept, nevertheless. */
+static void test_large_row_groups_are_read_anywhere(void **state)
+{
+    (void)state;
+    need_arrow();
+    size_t length = 0;
+    char *bytes = copy_table("large.parquet", &length);
+    write_file(FOLDER "/large.parquet", bytes, length);
+    free(bytes);
+    static const struct {
+        const char *index_folder;
+        bool in_order;
+    } cases[] = {{INDEX, false}, {INDEX, false}, {INDEX, true}, {NULL, false}};
+    for (size_t c = 0; c < 4; c++) {
+        Dataset *table = open_large(cases[c].index_folder, cases[c].in_order);
+        assert_int_equal(dataset_summary(table).records, 1000);
+        assert_int_equal(dataset_summary(table).files_indexed, c != 1);
+        for (uint64_t i = 0; i < (c < 2 ? 300 : 20); i++)
+            assert_large_record(table, rng_below(c, i, 1000));
+        for (uint64_t i = 0; i < 1000; i += c == 2 ? 1 : 250)
+            assert_large_record(table, i);
+        dataset_close(table);
+    }
+    assert_true(bytes_of(INDEX "/*.rows") > 10000);
+    assert_true(bytes_of(INDEX "/*.tbl") < 1000);
+}
+
+/* A damaged page of it has no copy: its rows are bad records, the others are read. */
+static void test_damage_in_a_large_row_group_is_told_at_its_rows(void **state)
+{
+    (void)state;
+    need_arrow();
+    Error err = {0};
+    size_t length = 0;
+    char *bytes = copy_table("large.parquet", &length);
+    memset(bytes + length / 2, 0x55, 16);
+    write_file(FOLDER "/large.parquet", bytes, length);
+    free(bytes);
+    Dataset *table = open_large(INDEX, false);
+    assert_large_record(table, 0);
+    assert_large_record(table, 200);
+    Str text = {0};
+    RecordSource source;
+    assert_fails(dataset_read(table, 999, &text, &source, &err), ERR_DATA, &err,
+                 "large.parquet:1000: row group 0");
+    str_free(&text);
+    dataset_close(table);
+}
+
+/* ---- damage ---- */
 
 /* One page of one row group: its rows are bad records with a name, the others are read. */
 static void test_damaged_page_costs_its_row_group(void **state)
@@ -298,6 +390,8 @@ int main(void)
         cmocka_unit_test_setup(test_json_columns_stand_as_they_are, fresh_folder),
         cmocka_unit_test_setup(test_beginning_is_read_without_an_index, fresh_folder),
         cmocka_unit_test_setup(test_threads_read_the_same_rows, fresh_folder),
+        cmocka_unit_test_setup(test_large_row_groups_are_read_anywhere, fresh_folder),
+        cmocka_unit_test_setup(test_damage_in_a_large_row_group_is_told_at_its_rows, fresh_folder),
         cmocka_unit_test_setup(test_damaged_page_costs_its_row_group, fresh_folder),
         cmocka_unit_test_setup(test_broken_files_are_refused_by_name, fresh_folder),
     };
