@@ -103,6 +103,8 @@ typedef struct Key {
     bool a_turned, b_turned; /* step is not 1 */
     bool accumulate, by_row;
     DType type, c_type;
+    size_t
+        alignment; /* of the weight or its gradient, which stand in their model's order, in bytes */
 } Key;
 
 /* In the library's words, which are by columns: c^T = b a^T. */
@@ -134,6 +136,12 @@ static int64_t power_of_two(int64_t at_least)
     return power;
 }
 
+static size_t alignment_of(uintptr_t address)
+{
+    size_t alignment = address & (~address + 1);
+    return alignment == 0 || alignment > ALIGNMENT_MAX ? ALIGNMENT_MAX : alignment;
+}
+
 static Key key_of(const Product *p)
 {
     Key key;
@@ -147,6 +155,7 @@ static Key key_of(const Product *p)
     key.by_row = p->by_row;
     key.type = p->type;
     key.c_type = p->c_type;
+    key.alignment = alignment_of((uintptr_t)(p->by_row ? p->b.data : p->c));
     return key;
 }
 
@@ -178,8 +187,7 @@ static void plan_set_shape(Plan *plan, int64_t m, int64_t r)
 /* What every row of a matrix with rows of `width` begins at a multiple of, in bytes. */
 static size_t row_alignment(int64_t width, DType dtype)
 {
-    size_t bytes = (size_t)width * dtype_size(dtype), alignment = bytes & (~bytes + 1);
-    return alignment < ALIGNMENT_MAX ? alignment : ALIGNMENT_MAX;
+    return alignment_of((uintptr_t)width * dtype_size(dtype));
 }
 
 static size_t least(size_t a, size_t b)
@@ -409,6 +417,7 @@ static Plan *plan_create(const Key *key)
     plan->alignment = least(row_alignment(key->a_turned ? key->m : key->r, key->type),
                             least(row_alignment(key->b_turned ? key->n : key->r, key->type),
                                   row_alignment(key->n, key->c_type)));
+    plan->alignment = least(plan->alignment, key->alignment);
     plan->usable = choose_base(plan);
     if (plan->usable && key->by_row && key->n * key->r <= TRIAL_ELEMENTS) choose_few(plan);
     plan->next = plans;
@@ -444,7 +453,7 @@ bool gemm_lt(const Product *product, bool fixed)
     Plan *plan = plan_of(product);
     bool done = false;
     if (plan->usable) {
-        CHECKF(is_aligned(plan, product), "a matrix does not begin where one of its rows would");
+        CHECKF(is_aligned(plan, product), "rows do not begin where a row of a matrix would");
         plan_set_shape(plan, product->m, product->r);
         cublasStatus_t status =
             run(plan, algo_for(plan, product, fixed), product->a.data, product->b.data, product->c);

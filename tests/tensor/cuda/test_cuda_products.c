@@ -140,12 +140,30 @@ static void test_sums_over_tokens_may_be_split(void **state)
         buffer_free(all[i]);
 }
 
+/* A model's weights stand one after the other, whatever their sizes. */
+static void test_a_weight_may_begin_at_any_element(void **state)
+{
+    (void)state;
+    enum { M = 5, N = 16, K = 32 };
+    Buffer x = buffer_random(DTYPE_BF16, M, K, 1, 1),
+           flat = buffer_random(DTYPE_BF16, N + 1, K, 2, 1);
+    Buffer y = buffer_result(DTYPE_F32, M, N);
+    const Weight weight = {.plain = tensor_2d((uint16_t *)flat.tensor.data + 3, DTYPE_BF16, N, K)};
+    reference_matmul(y.exact, x.exact, flat.exact + 3, M, N, K, 0, 1);
+    kernels->matmul(y.tensor, x.tensor, &weight);
+    assert_buffer_close(&y, 1e-5, "matmul with a weight in the middle of others");
+    buffer_free(&x);
+    buffer_free(&flat);
+    buffer_free(&y);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_products_by_the_library_equal_reference),
         cmocka_unit_test(test_few_rows_take_a_faster_algorithm_only_of_equal_bits),
         cmocka_unit_test(test_sums_over_tokens_may_be_split),
+        cmocka_unit_test(test_a_weight_may_begin_at_any_element),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }
