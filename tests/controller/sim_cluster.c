@@ -8,6 +8,7 @@
 #include "comm/comm.h"
 
 #define NODE_CPUS 16.0
+#define NODE_GPUS 4
 
 bool is_train_rank(const World *w, int actor)
 {
@@ -63,6 +64,7 @@ static void end_node(World *w, int node)
         if (w->process[i].node == node) w->process[i].alive = false;
     w->node[node].group = 0;
     w->node[node].group_cpu = 0;
+    w->node[node].group_gpu = 0;
 }
 
 static void agent_is_back(World *w, void *argument)
@@ -105,7 +107,7 @@ double lent_cpu(const World *w)
 {
     double cpu = 0;
     for (int i = 0; i < w->num_nodes; i++)
-        cpu += w->node[i].group_cpu;
+        cpu += w->node[i].group_cpu + w->node[i].group_gpu;
     return cpu;
 }
 
@@ -126,6 +128,8 @@ void start_agent(World *w, int i)
     event.agent.name = names[i];
     event.agent.total.cpu = NODE_CPUS;
     event.agent.free.cpu = free_cpu(node);
+    event.agent.total.gpu = NODE_GPUS;
+    event.agent.free.gpu = NODE_GPUS - node->group_gpu;
     push(w, latency(w), &event);
 }
 
@@ -135,24 +139,40 @@ static void others_leave(World *w, void *argument)
     ((Node *)argument)->others = 0;
 }
 
+/* Whose GPUs a bundle uses is on the same node, and has some. */
+static void check_sharing(World *w, const Effect *fx, const BundleSpec *bundle)
+{
+    bool found = bundle->gpu_of == 0;
+    for (int i = 0; i < fx->group.num_bundles; i++)
+        found = found || (fx->group.bundle[i].index == bundle->gpu_of - 1 &&
+                          fx->group.bundle[i].need.gpu > 0 && bundle->need.gpu == 0);
+    if (!found) violate(w, "a bundle is to use GPUs that are not there");
+}
+
 static void prepare(World *w, const Effect *fx, Node *node, Event *event)
 {
     double need = 0;
-    for (int i = 0; i < fx->group.num_bundles; i++)
+    int gpus = 0;
+    for (int i = 0; i < fx->group.num_bundles; i++) {
         need += fx->group.bundle[i].need.cpu;
+        gpus += fx->group.bundle[i].need.gpu;
+        check_sharing(w, fx, &fx->group.bundle[i]);
+    }
     if (node->others == 0 && chance(w, w->faults->refused_grant)) {
         node->others = NODE_CPUS - node->group_cpu;
         disturbed(w);
         push_run(w, 200 + draw_below(w, 4000), others_leave, node);
     }
     if (node->group != 0) violate(w, "two groups of one job on a node");
-    event->group.granted = need <= free_cpu(node);
+    event->group.granted = need <= free_cpu(node) && gpus <= NODE_GPUS - node->group_gpu;
     event->group.holders = "job of somebody (16 CPUs)";
     if (event->group.granted) {
         node->group = fx->group.group;
         node->group_cpu = need;
+        node->group_gpu = gpus;
     }
     event->group.free.cpu = free_cpu(node);
+    event->group.free.gpu = NODE_GPUS - node->group_gpu;
 }
 
 static void release(World *w, Node *node)
@@ -162,6 +182,7 @@ static void release(World *w, Node *node)
             kill_process(w, &w->process[i], "its group was released");
     node->group = 0;
     node->group_cpu = 0;
+    node->group_gpu = 0;
 }
 
 void answer_group(World *w, const Effect *fx)

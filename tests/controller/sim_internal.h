@@ -61,6 +61,7 @@ typedef struct Node {
     double others; /* CPUs that another job holds */
     uint64_t group;
     double group_cpu;
+    int group_gpu;
 } Node;
 
 typedef struct World World;

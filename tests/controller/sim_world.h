@@ -48,7 +48,7 @@ typedef struct SimResult {
     int64_t ledger_end; /* positions that the ledger tells of */
     CheckpointState saved;
     int leftover_processes;
-    double leftover_cpu;                /* reserved and never given back */
+    double leftover_cpu;                /* and GPUs: reserved and never given back */
     int deaths, restarts_of_controller; /* faults that really happened */
     int ended[STATUS_COUNT]; /* how sessions ended before the same command was given again */
     int64_t evaluations;

@@ -155,6 +155,8 @@ static void run_schedules(uint64_t first_seed, int count, Tally *ret)
         config.eval.before_train = seed % 2 == 0;
         config.rollout.num_workers = 1 + (int64_t)(seed / 3 % 5);
         config.rollout.lease_size = 1 + (int64_t)(seed / 5 % 7);
+        config.device = seed / 2 % 2 == 0 ? JOB_CPU : JOB_CUDA;
+        config.rollout.colocate = seed % 3 != 0;
         config.rollout.prefetch_steps = 1 + (int64_t)(seed / 7 % 3);
         SimResult result = sim_run(&config, &faults, seed);
         ret->faults += result.deaths + result.restarts_of_controller;
