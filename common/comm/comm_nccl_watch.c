@@ -200,13 +200,13 @@ static Status retire(NcclComm *comm, Error *err)
     return comm->failure.status == OK ? OK : fail_again(comm, err);
 }
 
-/* Looks at the calls under way; what is done stays done, whatever became of the group since. While
- * locked. */
+/* Looks at the calls under way. Those that are done stay done, whatever became of the group since.
+ * While locked. */
 static Status look(NcclComm *comm, Error *err)
 {
     TRY(retire(comm, err));
-    TRY(look_at_group(comm, err));
     if (comm->count == 0) return OK;
+    TRY(look_at_group(comm, err));
     PendingCall oldest = comm->pending[comm->first % PENDING_MAX];
     NcclResult state = state_of_nccl(comm);
     if (state != NCCL_SUCCESS && state != NCCL_IN_PROGRESS)
@@ -361,7 +361,7 @@ void *nccl_watch(void *argument)
     comm->device.streams->use();
     while (!sleep_until_stopped(comm, sleep_ms)) {
         if (!lock_or_abort(comm)) continue;
-        look(comm, NULL);
+        if (look(comm, NULL) == OK) look_at_group(comm, NULL);
         sleep_ms = comm->count > 0 ? WATCH_MS : IDLE_MS;
         pthread_mutex_unlock(&comm->mutex);
     }
