@@ -160,3 +160,18 @@ void block_cache_give_back(BlockCache *cache, const Block *block)
     }
     pthread_mutex_unlock(&cache->lock);
 }
+
+void block_cache_forget(BlockCache *cache, const void *file)
+{
+    pthread_mutex_lock(&cache->lock);
+    for (size_t i = 0; i < BUCKETS; i++) {
+        for (Entry *entry = cache->bucket[i], *next; entry != NULL; entry = next) {
+            next = entry->chain;
+            if (entry->file != file) continue;
+            CHECK(entry->users == 0);
+            leave_idle_list(cache, entry);
+            drop(cache, entry);
+        }
+    }
+    pthread_mutex_unlock(&cache->lock);
+}

@@ -29,6 +29,8 @@ void block_cache_destroy(BlockCache *cache); /* accepts NULL; no block is in use
  * tries again. */
 Status block_cache_take(BlockCache *cache, const void *file, uint64_t index, BlockLoad load,
                         const Block **ret, Error *err);
+/* Drops what is kept of a file, none of whose blocks is in use: before it is closed. */
+void block_cache_forget(BlockCache *cache, const void *file);
 void block_cache_give_back(BlockCache *cache, const Block *block);
 
 #endif

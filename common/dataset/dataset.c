@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,8 @@
 #include "dataset/data_folder.h"
 #include "dataset/format.h"
 #include "dataset/shuffle.h"
+
+#define OPEN_THREADS_MAX 8 /* that make indexes */
 
 typedef struct DatasetFile {
     const DatasetFormat *format;
@@ -78,38 +81,34 @@ typedef struct Entry {
         records_end; /* of the data set, with which nothing more has to be opened; 0: all of it */
 } Entry;
 
-static Status add_file(const Entry *entry, const char *path, Error *err)
+/* One file; what it is asked for of an entry that wants its beginning alone is `records_max`. */
+static Status open_checked(const Entry *entry, const char *path, uint64_t records_max,
+                           DatasetFile *ret, Error *err)
 {
-    Dataset *dataset = entry->dataset;
-    DatasetSummary *total = &dataset->summary;
     DatasetOptions options = *entry->options;
-    if (dataset->num_files == DATASET_FILES_MAX)
-        return error_set(
-            err, ERR_RESOURCE,
-            "%s names more than %d files (DATASET_FILES_MAX)\n  to do: join small files "
-            "with cat",
-            options.key, DATASET_FILES_MAX);
+    options.records_max = records_max;
     if (path_is_folder(path))
         return error_set(err, ERR_INVALID,
                          "%s: %s is a folder, among files that a glob matches\n  expected: files\n"
                          "  to do: name the folder itself",
                          options.key, path);
-    if (entry->records_end > 0 && total->records >= entry->records_end) {
-        total->whole = false;
-        return OK;
-    }
-    options.records_max = entry->records_end > 0 ? entry->records_end - total->records : 0;
-    DatasetFile file = {.first = total->records};
-    if (open_file(dataset, path, &options, &file, err) != OK)
+    if (open_file(entry->dataset, path, &options, ret, err) != OK)
         return error_prefix(err, "%s", options.key);
+    ret->path = mem_strdup(path);
+    ret->count = ret->format->summary(ret->file).records;
+    return OK;
+}
+
+static void append_file(Dataset *dataset, DatasetFile file)
+{
     if (dataset->num_files == dataset->capacity) {
         dataset->capacity = 2 * dataset->capacity + 8;
         dataset->file =
             mem_realloc(dataset->file, (size_t)dataset->capacity, sizeof *dataset->file);
     }
+    DatasetSummary *total = &dataset->summary;
     FileSummary summary = file.format->summary(file.file);
-    file.path = mem_strdup(path);
-    file.count = summary.records;
+    file.first = total->records;
     dataset->file[dataset->num_files++] = file;
     total->records += summary.records;
     total->bytes += summary.bytes;
@@ -118,8 +117,101 @@ static Status add_file(const Entry *entry, const char *path, Error *err)
     total->whole = total->whole && summary.whole;
     if (total->warning == NULL && summary.warning != NULL)
         total->warning = dataset->warning = mem_strdup(summary.warning);
+}
+
+static void close_file(DatasetFile *file)
+{
+    if (file->format != NULL) file->format->close(file->file);
+    free(file->path);
+}
+
+/* ---- several files at once: each is read once from end to end, some are decompressed ---- */
+
+typedef struct OpenPool {
+    const Entry *entry;
+    char *const *path; /* [count] */
+    DatasetFile *file; /* [count]; those that were not opened stay empty */
+    size_t count;
+    _Atomic size_t next;
+    pthread_mutex_t lock;
+    _Atomic size_t failed; /* the first that could not be opened; `count`: none */
+    Error err;             /* of that one */
+} OpenPool;
+
+static void *open_main(void *argument)
+{
+    OpenPool *pool = argument;
+    for (size_t i; (i = pool->next++) < pool->failed;) {
+        Error err = {0};
+        if (open_checked(pool->entry, pool->path[i], 0, &pool->file[i], &err) == OK) continue;
+        pool->file[i] = (DatasetFile){0};
+        pthread_mutex_lock(&pool->lock);
+        if (i < pool->failed) {
+            pool->failed = i;
+            pool->err = err;
+        }
+        pthread_mutex_unlock(&pool->lock);
+    }
+    return NULL;
+}
+
+static int open_threads(size_t count)
+{
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    size_t threads = cores < 1 ? 1 : cores > OPEN_THREADS_MAX ? OPEN_THREADS_MAX : (size_t)cores;
+    return (int)(threads < count ? threads : count);
+}
+
+/* Which of several errors is told does not depend on the threads: it is that of the first file. */
+static Status add_files_at_once(const Entry *entry, char *const *path, size_t count, Error *err)
+{
+    pthread_t thread[OPEN_THREADS_MAX];
+    OpenPool pool = {.entry = entry, .path = path, .count = count, .failed = count};
+    pool.file = mem_calloc(count, sizeof *pool.file);
+    pthread_mutex_init(&pool.lock, NULL);
+    int threads = open_threads(count);
+    for (int i = 0; i < threads; i++)
+        CHECK(pthread_create(&thread[i], NULL, open_main, &pool) == 0);
+    for (int i = 0; i < threads; i++)
+        pthread_join(thread[i], NULL);
+    pthread_mutex_destroy(&pool.lock);
+    bool failed = pool.failed < count;
+    for (size_t i = 0; i < count; i++) {
+        if (failed)
+            close_file(&pool.file[i]);
+        else
+            append_file(entry->dataset, pool.file[i]);
+    }
+    if (failed) *err = pool.err;
+    free(pool.file);
+    return failed ? err->status : OK;
+}
+
+static Status add_files(const Entry *entry, char *const *path, size_t count, Error *err)
+{
+    Dataset *dataset = entry->dataset;
+    DatasetSummary *total = &dataset->summary;
+    if (count > DATASET_FILES_MAX - (size_t)dataset->num_files)
+        return error_set(
+            err, ERR_RESOURCE,
+            "%s names more than %d files (DATASET_FILES_MAX)\n  to do: join small files "
+            "with cat",
+            entry->options->key, DATASET_FILES_MAX);
+    if (entry->records_end == 0 && count > 1) return add_files_at_once(entry, path, count, err);
+    for (size_t i = 0; i < count; i++) {
+        DatasetFile file = {0};
+        if (entry->records_end > 0 && total->records >= entry->records_end) {
+            total->whole = false;
+            return OK;
+        }
+        uint64_t most = entry->records_end > 0 ? entry->records_end - total->records : 0;
+        TRY(open_checked(entry, path[i], most, &file, err));
+        append_file(dataset, file);
+    }
     return OK;
 }
+
+/* ---- entries ---- */
 
 static int compare_paths(const void *a, const void *b)
 {
@@ -140,9 +232,7 @@ static Status add_glob(const Entry *entry, const char *pattern, Error *err)
         return error_set(err, ERR_IO, "%s: could not list the files of %s", key, pattern);
     /* Sorted here: glob's own order follows the locale, and order is part of the stream. */
     qsort(found.gl_pathv, found.gl_pathc, sizeof *found.gl_pathv, compare_paths);
-    Status status = OK;
-    for (size_t i = 0; i < found.gl_pathc && status == OK; i++)
-        status = add_file(entry, found.gl_pathv[i], err);
+    Status status = add_files(entry, found.gl_pathv, found.gl_pathc, err);
     globfree(&found);
     return status;
 }
@@ -151,16 +241,9 @@ static Status add_folder(const Entry *entry, const DataPath *path, Error *err)
 {
     StringList files = {0};
     Status status = data_folder_files(path, entry->options->key, &files, err);
-    for (int i = 0; i < files.count && status == OK; i++)
-        status = add_file(entry, files.item[i], err);
+    if (status == OK) status = add_files(entry, files.item, (size_t)files.count, err);
     string_list_free(&files);
     return status;
-}
-
-static void close_file(DatasetFile *file)
-{
-    file->format->close(file->file);
-    free(file->path);
 }
 
 /* Keeps of the files from `first_file` on what the slice leaves. */
@@ -208,7 +291,7 @@ static Status add_entry(Dataset *dataset, const DatasetOptions *options, const c
     if (path_is_folder(path.path))
         status = add_folder(&entry, &path, err);
     else if (path_exists(path.path)) /* meant literally, whatever characters its name has */
-        status = add_file(&entry, path.path, err);
+        status = add_files(&entry, &path.path, 1, err);
     else
         status = add_glob(&entry, path.path, err);
     if (status == OK && path.sliced) apply_slice(dataset, &path, first_file);

@@ -60,6 +60,7 @@ static void jsonl_close(void *context)
 {
     JsonlFile *file = context;
     if (file == NULL) return;
+    block_cache_forget(file->source.cache, &file->source);
     line_index_close(file->index);
     if (file->source.input.fd >= 0) close(file->source.input.fd);
     free(file->path);

@@ -315,6 +315,7 @@ static void table_close(void *context)
 {
     TableFile *file = context;
     if (file == NULL) return;
+    block_cache_forget(file->cache, file);
     for (int i = 0; i < file->num_cursors; i++)
         file->library->close_reader(file->cursor[i].reader);
     if (file->handle != NULL) file->library->close(file->handle);

@@ -327,6 +327,25 @@ static void test_what_is_no_data_set_is_refused_by_name(void **state)
     assert_fails(open_paths(NULL, 0, INDEX, &dataset, &err), ERR_DATA, &err, "data.train");
 }
 
+/* Files are opened by several threads; which one is blamed does not depend on them. */
+static void test_first_of_many_bad_files_is_named(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 60; i++) {
+        char *path = mem_printf(FOLDER "/part-%02d.jsonl", i);
+        write_text(path, i >= 17 && i % 2 == 1 ? "[{}]" : "{\"a\":1}\n");
+        free(path);
+    }
+    for (int i = 0; i < 20; i++)
+        assert_refused(FOLDER "/part-*.jsonl", ERR_UNSUPPORTED, "part-17.jsonl is one JSON list");
+    Dataset *dataset = open_one(FOLDER "/part-[0-5][02468].jsonl", INDEX);
+    assert_int_equal(dataset_summary(dataset).records, 30);
+    for (uint64_t i = 0; i < 30; i++)
+        assert_int_equal(dataset_file(dataset, (int)i).path[strlen(FOLDER "/part-1")],
+                         "02468"[i % 5]);
+    dataset_close(dataset);
+}
+
 /* A line of 100 MB is refused alone, by name; its neighbours are read. */
 static void test_overlong_line_is_refused_alone(void **state)
 {
@@ -487,6 +506,7 @@ int main(void)
         cmocka_unit_test_setup(test_sidecar_is_used_again_until_anything_differs, fresh_folder),
         cmocka_unit_test_setup(test_sidecar_that_cannot_be_written_is_only_a_warning, fresh_folder),
         cmocka_unit_test_setup(test_what_is_no_data_set_is_refused_by_name, fresh_folder),
+        cmocka_unit_test_setup(test_first_of_many_bad_files_is_named, fresh_folder),
         cmocka_unit_test_setup(test_overlong_line_is_refused_alone, fresh_folder),
         cmocka_unit_test_setup(test_longest_line_is_read_whole, fresh_folder),
         cmocka_unit_test_setup(test_file_changed_under_the_run_is_noticed, fresh_folder),
