@@ -29,9 +29,10 @@
     (8u << 20)                   /* of a row group, decompressed: what is decoded and held at once \
                                   */
 #define COPY_BYTES    (1u << 20) /* of a slice that is copied */
-#define COPY_LEVEL    1          /* of zstd: as fast as it gets */
-#define STEP_ROWS_MAX 4096       /* that are decoded before they are written as JSON */
-#define CURSORS_MAX   4          /* readers that stand inside a row group, for who reads on */
+#define BATCH_BYTES   (256u << 10) /* of a record batch, which is at hand without decoding */
+#define COPY_LEVEL    1            /* of zstd: as fast as it gets */
+#define STEP_ROWS_MAX 4096         /* that are decoded before they are written as JSON */
+#define CURSORS_MAX   4            /* readers that stand inside a row group, for who reads on */
 #define LARGE_WARNED  (128u << 20) /* bytes of a row group that is read here and there */
 
 typedef struct TableType {
@@ -156,6 +157,12 @@ static bool worth_a_copy(const TableFile *file, const TableGroup *group)
     return file->type->kind == TABLE_PARQUET && group->bytes > SLICE_BYTES;
 }
 
+static uint64_t slice_bytes(const TableFile *file, const GroupPlace *place)
+{
+    if (place->copied) return COPY_BYTES;
+    return file->type->kind == TABLE_PARQUET ? SLICE_BYTES : BATCH_BYTES;
+}
+
 /* Returns how many slices have copies, if `copies` are made. */
 static uint64_t cut_into_slices(TableFile *file, bool copies)
 {
@@ -165,7 +172,7 @@ static uint64_t cut_into_slices(TableFile *file, bool copies)
         const TableGroup *group = &file->group[i];
         GroupPlace *place = &file->place[i];
         place->copied = copies && worth_a_copy(file, group);
-        uint64_t slices = group->bytes / (place->copied ? COPY_BYTES : SLICE_BYTES) + 1;
+        uint64_t slices = group->bytes / slice_bytes(file, place) + 1;
         place->slice_rows = group->rows > 0 ? divide_up(group->rows, slices) : 1;
         slices = divide_up(group->rows, place->slice_rows);
         place[1].first_row = place->first_row + group->rows;
