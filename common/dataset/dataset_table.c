@@ -29,7 +29,7 @@
     (8u << 20)                   /* of a row group, decompressed: what is decoded and held at once \
                                   */
 #define COPY_BYTES    (1u << 20) /* of a slice that is copied */
-#define BATCH_BYTES   (256u << 10) /* of a record batch, which is at hand without decoding */
+#define BATCH_BYTES   (64u << 10)  /* of a record batch, which is at hand without decoding */
 #define COPY_LEVEL    1            /* of zstd: as fast as it gets */
 #define STEP_ROWS_MAX 4096         /* that are decoded before they are written as JSON */
 #define CURSORS_MAX   4            /* readers that stand inside a row group, for who reads on */

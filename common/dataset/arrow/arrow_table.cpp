@@ -77,8 +77,9 @@ struct TableReader {
 
     std::unique_ptr<arrow::RecordBatchReader> batches;
     JsonRows rows;
-    BatchPointer batch; /* bound to `rows` */
-    int64_t at = 0;     /* in the batch */
+    BatchPointer batch;   /* bound to `rows` */
+    int64_t at = 0;       /* in the batch */
+    size_t row_bytes = 0; /* of JSON, about, as the rows before had them */
 };
 
 /* ---- Parquet ---- */
@@ -325,7 +326,7 @@ static void skip_rows(TableReader &reader, uint64_t rows)
 static void read_rows(TableReader &reader, uint64_t rows, JsonText &text)
 {
     size_t head = offsetof(TableRows, offset) + (rows + 1) * sizeof(uint64_t);
-    text.reserve(head);
+    text.reserve(head + rows * reader.row_bytes * 9 / 8);
     text.length = head;
     for (uint64_t i = 0; i < rows; i++) {
         rows_at_hand(reader);
@@ -336,6 +337,7 @@ static void read_rows(TableReader &reader, uint64_t rows, JsonText &text)
             throw BadTable{"rows of more than 512 MB stand together; write the file with smaller "
                            "row groups"};
     }
+    if (rows > 0) reader.row_bytes = (text.length - head) / rows;
     text.put('\0');
     TableRows *table = reinterpret_cast<TableRows *>(text.data);
     table->rows = rows;

@@ -54,7 +54,9 @@ void JsonText::put(char byte)
 
 char *JsonText::take()
 {
-    char *taken = data;
+    bool loose = capacity - length > length / 4;
+    char *fitting = loose ? static_cast<char *>(realloc(data, length)) : nullptr;
+    char *taken = fitting != nullptr ? fitting : data;
     data = nullptr;
     length = capacity = 0;
     return taken;

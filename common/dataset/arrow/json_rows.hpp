@@ -20,7 +20,7 @@ class JsonText
     void put(const char *bytes, size_t length);
     void put(char byte);
     void put_string(const char *bytes, size_t length); /* quoted and escaped */
-    char *take(); /* the caller frees it; leaves an empty text */
+    char *take(); /* of about that length; the caller frees it; leaves an empty text */
 
     char *data = nullptr;
     size_t length = 0, capacity = 0;
