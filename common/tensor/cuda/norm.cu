@@ -1,25 +1,35 @@
 /* RMSNorm and its backward pass; the formulas and their rounding are those of cpu/norm.c. A block a
- * row, its threads at columns THREADS apart. */
+ * row. Its threads take groups of columns THREADS groups apart: packs where the width is whole
+ * packs, and so in an order that the width alone decides; rows of such a width begin with packs. */
 #include <math.h>
 
 #include "tensor/cuda/ops.cuh"
+#include "tensor/cuda/pack.cuh"
 #include "tensor/cuda/warp.cuh"
 
 #define THREADS 256
 
-template <typename T, typename W>
+template <typename T, typename W, int count>
 __global__ void rmsnorm_kernel(T *y, float *rstd, const T *x, const W *w, int64_t width, float eps)
 {
     __shared__ float part[BLOCK_WARPS_MAX];
     const T *row = x + blockIdx.x * width;
+    T *out = y + blockIdx.x * width;
     float sum = 0.0f;
-    for (int64_t j = threadIdx.x; j < width; j += THREADS)
-        sum = fmaf(to_float(row[j]), to_float(row[j]), sum);
+    for (int64_t j = threadIdx.x * count; j < width; j += THREADS * count) {
+        Group<T, count> group = group_load<count>(row + j);
+        for (int i = 0; i < count; i++)
+            sum = fmaf(to_float(group.at[i]), to_float(group.at[i]), sum);
+    }
     float scale = 1.0f / sqrtf(block_sum(sum, part) / (float)width + eps);
     if (rstd != NULL && threadIdx.x == 0) rstd[blockIdx.x] = scale;
-    for (int64_t j = threadIdx.x; j < width; j += THREADS) {
-        float normed = to_float(from_float<T>(to_float(row[j]) * scale));
-        y[blockIdx.x * width + j] = from_float<T>(normed * to_float(w[j]));
+    for (int64_t j = threadIdx.x * count; j < width; j += THREADS * count) {
+        Group<T, count> group = group_load<count>(row + j);
+        for (int i = 0; i < count; i++) {
+            float normed = to_float(from_float<T>(to_float(group.at[i]) * scale));
+            group.at[i] = from_float<T>(normed * to_float(w[j + i]));
+        }
+        group_store<count>(out + j, group);
     }
 }
 
@@ -29,14 +39,32 @@ static void check_norm(const Tensor *a, const Tensor *x, const Tensor *w)
     CHECK(tensor_count(w) == x->shape[1] && x->shape[1] > 0);
 }
 
+/* Whether rows are whole packs. */
+template <typename T> static bool in_packs(const Tensor *x, const void *other)
+{
+    if (x->shape[1] % pack_count<T>() != 0) return false;
+    CHECK(is_packed(x->data) &&
+          is_packed(other)); /* or the order of sums would depend on the place */
+    return true;
+}
+
+template <typename T, typename W, int count>
+static void rmsnorm(const Tensor &y, float *rstd, const Tensor &x, const Tensor &w, float eps)
+{
+    LAUNCH((rmsnorm_kernel<T, W, count>), (unsigned)x.shape[0], THREADS, 0, (T *)y.data, rstd,
+           (const T *)x.data, (const W *)w.data, x.shape[1], eps);
+}
+
 void cuda_rmsnorm(Tensor y, float *rstd, Tensor x, Tensor w, float eps)
 {
     check_norm(&y, &x, &w);
     if (x.shape[0] == 0) return;
     DISPATCH(x.dtype, T, {
         DISPATCH(w.dtype, W, {
-            LAUNCH((rmsnorm_kernel<T, W>), (unsigned)x.shape[0], THREADS, 0, (T *)y.data, rstd,
-                   (const T *)x.data, (const W *)w.data, x.shape[1], eps);
+            if (in_packs<T>(&x, y.data))
+                rmsnorm<T, W, pack_count<T>()>(y, rstd, x, w, eps);
+            else
+                rmsnorm<T, W, 1>(y, rstd, x, w, eps);
         });
     });
 }
@@ -47,22 +75,33 @@ void cuda_rmsnorm(Tensor y, float *rstd, Tensor x, Tensor w, float eps)
  * theirs. */
 #define DW_ROWS 64
 
-template <typename T, typename W>
+template <typename T, typename W, int count>
 __global__ void rmsnorm_dx_kernel(T *dx, bool add_to_dx, const T *dy, const T *x, const W *w,
                                   const float *rstd, int64_t width)
 {
     __shared__ float part[BLOCK_WARPS_MAX];
     int64_t first = blockIdx.x * width;
     float scale = rstd[blockIdx.x], dot = 0.0f;
-    for (int64_t j = threadIdx.x; j < width; j += THREADS)
-        dot = fmaf(to_float(dy[first + j]) * to_float(w[j]), to_float(x[first + j]) * scale, dot);
+    for (int64_t j = threadIdx.x * count; j < width; j += THREADS * count) {
+        Group<T, count> grads = group_load<count>(dy + first + j),
+                        xs = group_load<count>(x + first + j);
+        for (int i = 0; i < count; i++)
+            dot = fmaf(to_float(grads.at[i]) * to_float(w[j + i]), to_float(xs.at[i]) * scale, dot);
+    }
     float mean = block_sum(dot, part) / (float)width;
-    for (int64_t j = threadIdx.x; j < width; j += THREADS) {
-        float normed = to_float(x[first + j]) * scale,
-              grad = to_float(dy[first + j]) * to_float(w[j]);
-        float value = scale * (grad - normed * mean);
-        if (add_to_dx) value += to_float(dx[first + j]);
-        dx[first + j] = from_float<T>(value);
+    for (int64_t j = threadIdx.x * count; j < width; j += THREADS * count) {
+        Group<T, count> grads = group_load<count>(dy + first + j),
+                        xs = group_load<count>(x + first + j);
+        Group<T, count> sums = {};
+        if (add_to_dx) sums = group_load<count>(dx + first + j);
+        for (int i = 0; i < count; i++) {
+            float normed = to_float(xs.at[i]) * scale,
+                  grad = to_float(grads.at[i]) * to_float(w[j + i]);
+            float value = scale * (grad - normed * mean);
+            if (add_to_dx) value += to_float(sums.at[i]);
+            sums.at[i] = from_float<T>(value);
+        }
+        group_store<count>(dx + first + j, sums);
     }
 }
 
@@ -92,6 +131,14 @@ __global__ void add_sums_kernel(float *total, const float *sums, int64_t count, 
     total[j] += sum;
 }
 
+template <typename T, typename W, int count>
+static void rmsnorm_dx(const Tensor &dx, bool add_to_dx, const Tensor &dy, const Tensor &x,
+                       const Tensor &w, const float *rstd)
+{
+    LAUNCH((rmsnorm_dx_kernel<T, W, count>), (unsigned)x.shape[0], THREADS, 0, (T *)dx.data,
+           add_to_dx, (const T *)dy.data, (const T *)x.data, (const W *)w.data, rstd, x.shape[1]);
+}
+
 void cuda_rmsnorm_backward(Tensor dx, bool add_to_dx, Tensor dw_accumulate, Tensor dy, Tensor x,
                            Tensor w, const float *rstd)
 {
@@ -106,8 +153,10 @@ void cuda_rmsnorm_backward(Tensor dx, bool add_to_dx, Tensor dw_accumulate, Tens
         LAUNCH(rmsnorm_dw_kernel<T>, dim3(columns, (unsigned)parts), THREADS, 0, sums,
                (const T *)dy.data, (const T *)x.data, rstd, rows, width);
         DISPATCH(w.dtype, W, {
-            LAUNCH((rmsnorm_dx_kernel<T, W>), (unsigned)rows, THREADS, 0, (T *)dx.data, add_to_dx,
-                   (const T *)dy.data, (const T *)x.data, (const W *)w.data, rstd, width);
+            if (in_packs<T>(&x, dx.data) && in_packs<T>(&dy, x.data))
+                rmsnorm_dx<T, W, pack_count<T>()>(dx, add_to_dx, dy, x, w, rstd);
+            else
+                rmsnorm_dx<T, W, 1>(dx, add_to_dx, dy, x, w, rstd);
         });
     });
     LAUNCH(add_sums_kernel, columns, THREADS, 0, (float *)dw_accumulate.data, sums, parts, width);

@@ -8,10 +8,25 @@
 
 #define PACK_BYTES 16
 
-template <typename T> struct __align__(PACK_BYTES) Pack
+/* Neighbours that are read and written at once: a pack of them, or one. */
+template <typename T, int count> struct __align__(sizeof(T) * count) Group
 {
-    T at[PACK_BYTES / sizeof(T)];
+    T at[count];
 };
+
+template <typename T> using Pack = Group<T, PACK_BYTES / (int)sizeof(T)>;
+
+template <int count, typename T>
+__device__ __forceinline__ Group<T, count> group_load(const T *from)
+{
+    return *(const Group<T, count> *)from;
+}
+
+template <int count, typename T>
+__device__ __forceinline__ void group_store(T *to, const Group<T, count> &group)
+{
+    *(Group<T, count> *)to = group;
+}
 
 template <typename T> __host__ __device__ constexpr int pack_count()
 {

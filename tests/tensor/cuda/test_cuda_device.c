@@ -117,12 +117,12 @@ static void assert_device_holds(const void *device, const void *expected, size_t
     free(found);
 }
 
-/* Each upload's source is overwritten as soon as the call returns; 60 MB pass through 32 MB of
+/* Each upload's source is overwritten as soon as the call returns; 36 MB pass through 32 MB of
  * stages. */
 static void test_uploads_of_all_sizes_read_the_host_before_they_return(void **state)
 {
     (void)state;
-    enum { ROOM = 60 << 20 };
+    enum { ROOM = 36 << 20 };
     unsigned char *expected = random_bytes(ROOM, 3), *scratch = malloc(ROOM);
     char *device = kernels->alloc(ROOM);
     size_t at = 0;
