@@ -24,8 +24,9 @@
  * released, and used for dgrad by one thread at a time, and nobody else uses it meanwhile. CUDA: any number
  * of threads too, on the one device that the process has opened; their kernels run one after the other in
  * the order of all calls, so that what threads arrange among themselves holds on the device as well. Rows
- * of activations begin at 16 bytes, or at the largest power of two below that divides a row's bytes. A kernel that cannot run (memory, a lost device) stops the process with its name,
- * the device and CUDA's words. docs/cuda.md says what is whose and why rows stay what they are. */
+ * of activations begin at 16 bytes, or at the largest power of two below that divides a row's bytes. A
+ * kernel that cannot run (memory, a lost device) stops the process with its name, the device and CUDA's
+ * words. docs/cuda.md says what is whose and why rows stay what they are. */
 #ifndef TROUPE_TENSOR_KERNELS_H
 #define TROUPE_TENSOR_KERNELS_H
 
