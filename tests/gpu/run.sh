@@ -27,29 +27,36 @@ if ! ls /dev/nvidia[0-9]* >/dev/null 2>&1 && ! nvidia-smi -L 2>/dev/null | grep 
     echo "skipped: this machine has no NVIDIA GPU (no /dev/nvidia0, and nvidia-smi lists none)"
     exit 77
 fi
-nvcc=${CUDACXX:-$(command -v nvcc || ls /usr/local/cuda/bin/nvcc /opt/cuda/bin/nvcc 2>/dev/null | head -1)}
+nvcc=${CUDACXX:-$(command -v nvcc)}
+for place in /usr/local/cuda /opt/cuda; do
+    if [ -z "$nvcc" ] && [ -x $place/bin/nvcc ]; then nvcc=$place/bin/nvcc; fi
+done
 if [ -z "$nvcc" ]; then
     echo "skipped: there is no nvcc: set CUDACXX"
     exit 77
 fi
 
-# cuBLASLt stands beside the toolkit, or where pip puts it.
-lt=$(ls "$(dirname "$nvcc")"/../lib64/libcublasLt.so.?? /usr/lib/*/libcublasLt.so.?? 2>/dev/null | head -1)
-[ -n "$lt" ] || lt=$(python3 -c 'import glob, site
-for s in site.getsitepackages():
-    print(*glob.glob(s + "/nvidia/*/lib/libcublasLt.so.??"), sep="\n")' 2>/dev/null | head -1)
-[ -z "$lt" ] || export LD_LIBRARY_PATH="$(dirname "$lt")${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+# cuBLASLt stands in the toolkit, or where pip puts it.
+toolkit=$(dirname "$(dirname "$(readlink -f "$nvcc")")")
+if ! [ -e "$toolkit/include/cublasLt.h" ]; then
+    pip=$(python3 -c 'import glob, site
+print(*[f for s in site.getsitepackages() for f in glob.glob(s + "/nvidia/*/include/cublasLt.h")][:1])' 2>/dev/null)
+    export CPATH=${pip%/*}
+    export LD_LIBRARY_PATH=${pip%/include/*}/lib
+fi
 
 mkdir -p "$build"
 begin=$SECONDS failures=0
 summary=()
 : >"$report"
 
-# part NAME COMMAND...: runs it, its output into the report.
+# part NAME COMMAND...: runs it, its output into the report; within what is left of 460 s.
 part() {
-    local name=$1 start=$SECONDS code
+    local name=$1 start=$SECONDS code left=$((460 - SECONDS + begin))
     shift
-    timeout "$limit" "$@" 2>&1 | tee -a "$report"
+    [ "$left" -lt "$limit" ] || left=$limit
+    [ "$left" -gt 0 ] || left=1
+    timeout "$left" "$@" 2>&1 | tee -a "$report"
     code=${PIPESTATUS[0]}
     if [ "$code" = 0 ]; then
         summary+=("| $name | passed | $((SECONDS - start)) |")
@@ -75,11 +82,15 @@ finish() {
 
 # Machine code of this card alone: the quickest to build.
 sm=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -1 | tr -d .)
-configure() {
+if ! {
     CUDACXX=$nvcc cmake -S tests/gpu -B "$build" "-DCMAKE_CUDA_ARCHITECTURES=${sm:-90}-real" &&
-        cmake --build "$build" -j "$(nproc)"
-}
-limit=240 part build configure >"$build/build.log" || { tail -40 "$build/build.log" && finish; }
+        timeout 240 cmake --build "$build" -j "$(nproc)"
+} >"$build/build.log" 2>&1; then
+    tail -40 "$build/build.log"
+    echo "the build failed: $build/build.log"
+    exit 1
+fi
+summary+=("| build | done | $((SECONDS - begin)) |")
 
 if [ $sanitize = yes ]; then
     for tool in memcheck racecheck; do

@@ -34,9 +34,13 @@ cudaStream_t cuda_stream(void);
  * first. */
 #define SHARED_BYTES(name) extern __shared__ __align__(16) unsigned char name[]
 #define ALLOW_SHARED(kernel, bytes)                                                                \
-    cuda_check(cudaFuncSetAttribute((const void *)(kernel),                                        \
-                                    cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes)),    \
-               #kernel)
+    do {                                                                                           \
+        (void)cuda_stream(); /* the thread's device is ours from here on */                        \
+        cuda_check(cudaFuncSetAttribute((const void *)(kernel),                                    \
+                                        cudaFuncAttributeMaxDynamicSharedMemorySize,               \
+                                        (int)(bytes)),                                             \
+                   #kernel);                                                                       \
+    } while (0)
 
 #define UNROLL _Pragma("unroll")
 

@@ -449,6 +449,7 @@ static bool is_aligned(const Plan *plan, const Product *p)
 
 bool gemm_lt(const Product *product, bool fixed)
 {
+    (void)cuda_stream(); /* so that the thread's device is ours when the library asks for it */
     pthread_mutex_lock(&lock);
     Plan *plan = plan_of(product);
     bool done = false;
