@@ -166,6 +166,21 @@ static void leave_nccl(NcclComm *comm)
         comm->api.comm_abort(nccl);
 }
 
+/* Whether the device has done all that it was given here. After a failure kernels that sum what
+ * never came are still queued, and read the staging memory. */
+static bool is_drained(const NcclComm *comm)
+{
+    char text[512];
+    int64_t until_ms = clock_ms() + FINALIZE_MS;
+    for (int i = 0; i < PENDING_MAX; i++)
+        while (comm->device.streams->event_query(comm->pending[i].event, text, sizeof text) ==
+               EVENT_PENDING) {
+            if (clock_ms() >= until_ms) return false;
+            usleep(NAP_US);
+        }
+    return true;
+}
+
 static void nccl_destroy(Comm *base)
 {
     NcclComm *comm = nccl_comm(base);
@@ -175,8 +190,9 @@ static void nccl_destroy(Comm *base)
         sem_post(&comm->stop);
         pthread_join(comm->watcher, NULL);
         leave_nccl(comm);
+        /* A device that hangs keeps what it may still write to. */
+        if (is_drained(comm)) comm->device.kernels->free(comm->staging);
         free_events(comm);
-        comm->device.kernels->free(comm->staging);
     }
     comm_board_close(comm->board);
     sem_destroy(&comm->stop);

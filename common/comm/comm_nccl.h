@@ -35,6 +35,7 @@ typedef struct NcclComm {
     void *stream;         /* of all-reduces in two halves */
     void *ready;          /* event: the kernels that such a one waits for */
     PendingCall *started; /* such a one */
+    PendingCall *newest;  /* the call that is being queued, or was last */
 
     pthread_t watcher;
     bool watched;

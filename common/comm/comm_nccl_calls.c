@@ -171,7 +171,7 @@ Status nccl_all_reduce_start(Comm *base, void *data, int64_t count, CommElement 
     NcclComm *comm = nccl_comm(base);
     const DeviceStreams *streams = comm->device.streams;
     TRY(nccl_call_begin(comm, comm_signature(CALL_ALL_REDUCE, element, op, 0, count), err));
-    comm->started = &comm->pending[(comm->first + comm->count) % PENDING_MAX];
+    comm->started = comm->newest;
     streams->event_record(comm->ready, streams->kernel_stream());
     streams->stream_wait(comm->stream, comm->ready);
     Status status =

@@ -219,15 +219,9 @@ static Status look(NcclComm *comm, Error *err)
 
 /* ---- the caller's side ---- */
 
-/* The call that is being queued. */
-static BoardWait newest(const NcclComm *comm)
-{
-    return comm->pending[(comm->first + comm->count) % PENDING_MAX].call;
-}
-
 Status nccl_check(NcclComm *comm, NcclResult result, Error *err)
 {
-    BoardWait call = newest(comm);
+    BoardWait call = comm->newest->call;
     int64_t begun_ms = clock_ms();
     for (int round = 0; result == NCCL_IN_PROGRESS; round++) {
         unlock(comm);
@@ -260,7 +254,7 @@ Status nccl_call_begin(NcclComm *comm, uint64_t signature, Error *err)
         unlock(comm);
         return status;
     }
-    PendingCall *call = &comm->pending[(comm->first + comm->count) % PENDING_MAX];
+    PendingCall *call = comm->newest = &comm->pending[(comm->first + comm->count) % PENDING_MAX];
     call->call = (BoardWait){comm->base.rank, ++comm->calls, signature};
     comm_board_begin(comm->board, comm->base.rank, comm->calls, signature);
     return OK;
@@ -268,12 +262,13 @@ Status nccl_call_begin(NcclComm *comm, uint64_t signature, Error *err)
 
 Status nccl_call_end(NcclComm *comm, Status status, void *stream, Error *err)
 {
+    PendingCall *call = comm->newest;
+    comm->device.streams->event_record(call->event,
+                                       stream); /* also behind half a call: is_drained */
     if (status == OK && comm->failure.status != OK) status = fail_again(comm, err);
     if (status == OK) {
-        PendingCall *call = &comm->pending[(comm->first + comm->count) % PENDING_MAX];
         call->begun_ms = clock_ms();
         call->timeout_ms = comm->base.timeout_ms;
-        comm->device.streams->event_record(call->event, stream);
         if (comm->count++ == 0) set_oldest(comm); /* the watcher comes by, and need not be woken */
     }
     unlock(comm);
