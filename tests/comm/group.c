@@ -355,6 +355,8 @@ static void differ(Comm *comm, void *context)
     else
         status = comm_barrier(comm, &err);
     status = settled(comm, status, &err);
+    /* Where calls are queued, the root of a broadcast may be through before the others come. */
+    if (status == OK && rank == 2 && how == 2) status = comm_barrier(comm, &err);
     static const char *const theirs[] = {"(sum of 32 f32)", "(max of 64 f32)",
                                          "(of 256 bytes from rank 2)", "barrier"};
     EXPECT(status == ERR_INTERNAL);
