@@ -92,7 +92,7 @@ static Status open_index(JsonlFile *file, const DatasetOptions *options, Error *
         return refuse_damage(file, 1, 0, err);
     source->text_bytes = file->summary.text_bytes;
     source->block = line_index_blocks(file->index, &source->num_blocks);
-    source->spool = line_index_sidecar(file->index)->spool;
+    source->sidecar = line_index_sidecar(file->index);
     char head[16];
     size_t length = source->text_bytes < sizeof head ? (size_t)source->text_bytes : sizeof head;
     TRY(text_source_read(source, 0, head, length, err));

@@ -452,11 +452,14 @@ static uint64_t find_group(const TableFile *file, uint64_t slice)
  */
 static Status load_copy(const TableFile *file, const TableCopy *copy, Block *ret, Error *err)
 {
-    void *rows = mem_alloc(copy->raw_bytes);
-    size_t size =
-        ZSTD_decompress(rows, copy->raw_bytes, file->sidecar->spool + copy->offset, copy->bytes);
-    if (size == copy->raw_bytes && XXH3_64bits(rows, size) == copy->hash) {
-        *ret = (Block){rows, size};
+    void *rows = mem_alloc(copy->raw_bytes), *compressed = mem_alloc(copy->bytes);
+    bool same =
+        sidecar_read(file->sidecar, copy->offset, compressed, copy->bytes) &&
+        ZSTD_decompress(rows, copy->raw_bytes, compressed, copy->bytes) == copy->raw_bytes &&
+        XXH3_64bits(rows, copy->raw_bytes) == copy->hash;
+    free(compressed);
+    if (same) {
+        *ret = (Block){rows, copy->raw_bytes};
         return OK;
     }
     free(rows);

@@ -77,30 +77,43 @@ static bool map_sidecar(int fd, uint64_t magic, Sidecar *sidecar)
     SidecarHeader header;
     struct stat info;
     if (fstat(fd, &info) != 0 || info.st_size < (off_t)sizeof header) return false;
-    size_t bytes = (size_t)info.st_size;
+    if (file_read_at(fd, &header, sizeof header, 0, "", NULL) != OK) return false;
+    uint64_t rest = (uint64_t)info.st_size - sizeof header;
+    if (header.magic != magic || header.header_hash != header_hash(&header) ||
+        header.body_bytes > rest || header.spool_bytes != rest - header.body_bytes)
+        return false;
+    size_t bytes = sizeof header + (size_t)header.body_bytes;
     uint8_t *map = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
     if (map == MAP_FAILED) return false;
-    memcpy(&header, map, sizeof header);
-    bool whole = header.magic == magic && header.header_hash == header_hash(&header) &&
-                 header.body_bytes <= bytes - sizeof header &&
-                 header.spool_bytes == bytes - sizeof header - header.body_bytes &&
-                 header.body_hash == XXH3_64bits(map + sizeof header, header.body_bytes);
-    if (!whole) {
+    int spool = header.spool_bytes > 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
+    if (header.body_hash != XXH3_64bits(map + sizeof header, header.body_bytes) ||
+        (spool < 0 && header.spool_bytes > 0)) {
         munmap(map, bytes);
+        if (spool >= 0) close(spool);
         return false;
     }
+    sidecar->fd = spool;
     sidecar->header = header;
     sidecar->map = map;
     sidecar->map_bytes = bytes;
     sidecar->body = map + sizeof header;
-    sidecar->spool = sidecar->body + header.body_bytes;
     return true;
 }
 
 static void unmap_sidecar(Sidecar *sidecar)
 {
     if (sidecar->map != NULL) munmap(sidecar->map, sidecar->map_bytes);
+    if (sidecar->fd >= 0) close(sidecar->fd);
     sidecar->map = NULL;
+    sidecar->fd = -1;
+}
+
+bool sidecar_read(const Sidecar *sidecar, uint64_t offset, void *bytes, size_t length)
+{
+    const SidecarHeader *header = &sidecar->header;
+    if (offset > header->spool_bytes || length > header->spool_bytes - offset) return false;
+    int64_t at = (int64_t)(sizeof *header + header->body_bytes + offset);
+    return file_read_at(sidecar->fd, bytes, length, at, "", NULL) == OK;
 }
 
 static bool load(const char *file, uint64_t magic, const FileIdentity *identity, Sidecar *sidecar)
@@ -318,6 +331,7 @@ Status sidecar_open(const SidecarKind *kind, const SidecarOptions *options, Side
     Opening opening = {.kind = kind, .options = options};
     TRY(read_identity(options->fd, options->path, &opening.identity, err));
     Sidecar *sidecar = mem_calloc(1, sizeof *sidecar);
+    sidecar->fd = -1;
     Status status = OK;
     if (options->folder != NULL) status = open_with_folder(&opening, sidecar, err);
     if (status == OK && sidecar->map == NULL) status = build_in_memory(&opening, sidecar, err);

@@ -1,13 +1,13 @@
 /* Sidecar: what one pass over a data file found (where its lines are, where its decompression can
- * begin, its content hash), kept in a file of the run folder and mapped into memory, so that the
- * pass is made once. Used again when path, size, modification time and the hashes of the data
- * file's first and last 64 KiB are the same and its own checksum holds; anything else makes the
- * pass again. A sidecar that cannot be written costs time at the next start, nothing more: what it
- * would hold then lives in memory.
+ * begin, its content hash), kept in a file of the run folder, so that the pass is made once. Used
+ * again when path, size, modification time and the hashes of the data file's first and last 64 KiB
+ * are the same and its own checksum holds; anything else makes the pass again. A sidecar that
+ * cannot be written costs time at the next start, nothing more: what it would hold then lives in
+ * memory.
  *
  * In the file: the header, the body, and behind both what was spooled, in the byte order of the
- * machine. The checksum covers header and body; whoever spools checks what it reads back. Const
- * once opened; any thread. */
+ * machine. Header and body are mapped into memory, and the checksum covers them; whoever spools
+ * checks what it reads back. Const once opened; any thread. */
 #ifndef TROUPE_DATASET_SIDECAR_H
 #define TROUPE_DATASET_SIDECAR_H
 
@@ -60,10 +60,10 @@ typedef struct SidecarOptions {
 
 typedef struct Sidecar {
     SidecarHeader header;
-    const uint8_t *body;  /* [header.body_bytes] */
-    const uint8_t *spool; /* [header.spool_bytes] */
-    bool reused;          /* taken from an earlier pass */
-    char *warning;        /* why it could not be written, or NULL */
+    const uint8_t *body; /* [header.body_bytes] */
+    int fd;              /* of what was spooled, which may be large and is not mapped; or -1 */
+    bool reused;         /* taken from an earlier pass */
+    char *warning;       /* why it could not be written, or NULL */
     void *map;
     size_t map_bytes;
 } Sidecar;
@@ -75,6 +75,9 @@ void sidecar_close(Sidecar *sidecar); /* accepts NULL */
 
 /* Fails when the data file is no longer the one that the sidecar was made of. */
 Status sidecar_check(const Sidecar *sidecar, int fd, const char *path, Error *err);
+
+/* Reads what was spooled, at the place that sidecar_spool told; false when it cannot be read. */
+bool sidecar_read(const Sidecar *sidecar, uint64_t offset, void *bytes, size_t length);
 
 /* For `build`. */
 void sidecar_put(SidecarWriter *writer, const void *bytes, size_t length);

@@ -197,6 +197,19 @@ static Status refuse_other_bytes(const TextSource *source, Error *err)
         source->input.path);
 }
 
+/* Reads what was spooled for a block into `bytes`, which has room for `length`; false when that is
+ * not what is there. */
+static bool read_spooled(const TextSource *source, const SeekBlock *block, void *bytes,
+                         size_t length)
+{
+    void *compressed = mem_alloc(block->spool_bytes);
+    bool whole =
+        sidecar_read(source->sidecar, block->spool_offset, compressed, block->spool_bytes) &&
+        ZSTD_decompress(bytes, length, compressed, block->spool_bytes) == length;
+    free(compressed);
+    return whole;
+}
+
 static Status open_at(const TextSource *source, const SeekBlock *block, TextDecoder **ret,
                       Error *err)
 {
@@ -205,12 +218,11 @@ static Status open_at(const TextSource *source, const SeekBlock *block, TextDeco
                          .window_bytes = block->window_bytes,
                          .bits = block->bits,
                          .unit = block->unit != 0};
-    if (block->window_bytes > 0 &&
-        ZSTD_decompress(window, sizeof window, source->spool + block->spool_offset,
-                        block->spool_bytes) != block->window_bytes)
+    bool primed = block->window_bytes > 0;
+    if (primed && (block->window_bytes > sizeof window ||
+                   !read_spooled(source, block, window, block->window_bytes)))
         return refuse_other_bytes(source, err);
-    return source->codec->open(&source->input, &point, block->window_bytes > 0 ? window : NULL, ret,
-                               err);
+    return source->codec->open(&source->input, &point, primed ? window : NULL, ret, err);
 }
 
 /* Decodes from the point at or before block `index` up to its end; `text` has room for the block.
@@ -246,9 +258,7 @@ static Status load_block(const void *file, uint64_t index, Block *ret, Error *er
     uint8_t *text = mem_alloc(length);
     Status status = OK;
     if (block->kind == BLOCK_COPY) {
-        if (ZSTD_decompress(text, length, source->spool + block->spool_offset,
-                            block->spool_bytes) != length)
-            status = refuse_other_bytes(source, err);
+        if (!read_spooled(source, block, text, length)) status = refuse_other_bytes(source, err);
     } else {
         status = decode(source, index, text, err);
     }

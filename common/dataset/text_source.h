@@ -51,7 +51,7 @@ typedef struct TextSource {
     uint64_t text_bytes;
     const SeekBlock *block; /* [num_blocks] */
     uint64_t num_blocks;
-    const uint8_t *spool;
+    const Sidecar *sidecar; /* of which windows and copies are read */
     BlockCache *cache;
 } TextSource;
 
