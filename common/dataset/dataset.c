@@ -37,6 +37,7 @@ struct Dataset {
     DatasetSummary summary;
     BlockCache *cache;
     char *warning; /* that of the summary */
+    bool unhashed; /* of a file only the beginning was read: there is no fingerprint */
 };
 
 /* How a file begins, which must be a regular one. */
@@ -115,6 +116,7 @@ static void append_file(Dataset *dataset, DatasetFile file)
     total->files++;
     total->files_indexed += !summary.index_reused;
     total->whole = total->whole && summary.whole;
+    if (!summary.hashed) dataset->unhashed = true;
     if (total->warning == NULL && summary.warning != NULL)
         total->warning = dataset->warning = mem_strdup(summary.warning);
 }
@@ -366,7 +368,7 @@ DatasetFileInfo dataset_file(const Dataset *dataset, int index)
 void dataset_fingerprint(const Dataset *dataset, bool shuffle, uint64_t seed,
                          char ret[DIGEST_HEX_BYTES])
 {
-    CHECK(dataset->summary.whole);
+    CHECK(dataset->summary.whole && !dataset->unhashed);
     Str text = {0};
     str_puts(&text, "troupe stream\n");
     if (shuffle) str_printf(&text, "shuffle %d %llu\n", SHUFFLE_VERSION, (unsigned long long)seed);

@@ -141,6 +141,7 @@ static FileSummary jsonl_summary(const void *context)
         .content_hash = index->content_hash,
         .index_reused = index->reused,
         .whole = index->whole,
+        .hashed = index->whole,
         .warning = index->warning,
     };
 }

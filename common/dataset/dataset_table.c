@@ -386,12 +386,14 @@ static FileSummary table_summary(const void *context)
     const Sidecar *sidecar = file->sidecar;
     FileSummary summary = {.kind = file->type->kind == TABLE_PARQUET ? "parquet" : "arrow",
                            .records = file->place[file->num_groups].first_row,
+                           .bytes = (uint64_t)lseek(file->fd, 0, SEEK_END), /* reads name theirs */
+                           .whole = true,
                            .warning = file->warning};
     if (sidecar == NULL) return summary;
     summary.bytes = sidecar->header.content_bytes;
     summary.content_hash = sidecar->header.content_hash;
     summary.index_reused = sidecar->reused;
-    summary.whole = true;
+    summary.hashed = true;
     if (sidecar->warning != NULL) summary.warning = sidecar->warning;
     return summary;
 }

@@ -19,7 +19,8 @@ typedef struct FileSummary {
     uint64_t bytes; /* of the text, decompressed */
     uint64_t content_hash;
     bool index_reused;
-    bool whole;          /* all of it was read, as a content hash needs */
+    bool whole;          /* `records` are all that the file has */
+    bool hashed;         /* `content_hash` is of all of it */
     const char *warning; /* why the next start will have to index again, or NULL; borrowed */
 } FileSummary;
 
