@@ -70,6 +70,7 @@ make_system() { # set -e does not reach into a function whose outcome is looked 
     sed 's/^/deb /' <<<"$sources" >"$system/etc/apt/sources.list" || return 1
     apt-config dump | grep -E '^Acquire::(https?|Check|Retries|Max)' >"$system/etc/apt/apt.conf.d/90host"
     cp /etc/resolv.conf /etc/hosts "$system/etc/" &&
+        cp /etc/ssl/certs/ca-certificates.crt "$system/etc/ssl/certs/" && # whom this machine trusts
         git clone -q --no-local "$source_tree" "$system/root/troupe"
 }
 
