@@ -326,23 +326,44 @@ void test_comm_results_do_not_depend_on_timing(void **state)
 
 /* ---- what goes wrong ---- */
 
-typedef struct Difference {
+/* In memory that the ranks share. */
+typedef struct Meeting {
     int how;
-    atomic_int through; /* ranks whose first call is through: in memory that they share */
-} Difference;
+    atomic_int through; /* how often a rank has come */
+} Meeting;
+
+/* Whoever is not through a call yet would be told in it of what happens next. */
+static void meet(Meeting *meeting, const Comm *comm)
+{
+    int size = comm_size(comm), all = (atomic_fetch_add(&meeting->through, 1) / size + 1) * size;
+    while (atomic_load(&meeting->through) < all)
+        usleep(100);
+}
+
+/* Runs the group once for each way, 0 to ways - 1. */
+static void run_ways(int ways, Group group, unsigned deaths)
+{
+    Meeting *meeting =
+        mmap(NULL, sizeof *meeting, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_ptr_not_equal(meeting, MAP_FAILED);
+    group.context = meeting;
+    for (int how = 0; how < ways; how++) {
+        meeting->how = how;
+        atomic_store(&meeting->through, 0);
+        run_group_with_deaths(group, deaths);
+    }
+    munmap(meeting, sizeof *meeting);
+}
 
 static void differ(Comm *comm, void *context)
 {
     Error err;
-    Difference *difference = context;
-    int how = difference->how, rank = comm_rank(comm);
+    Meeting *meeting = context;
+    int how = meeting->how, rank = comm_rank(comm);
     float data[64] = {0};
     Tensor whole = tensor_1d(data, DTYPE_F32, 64), half = tensor_1d(data, DTYPE_F32, 32);
     EXPECT_OK(comm_barrier(comm, &err));
-    /* Whoever is not through yet would be told of the difference in that call. */
-    atomic_fetch_add(&difference->through, 1);
-    while (atomic_load(&difference->through) < comm_size(comm))
-        usleep(100);
+    meet(meeting, comm);
     Status status;
     if (rank != 2)
         status = comm_all_reduce(comm, whole, COMM_SUM, &err);
@@ -370,26 +391,19 @@ static void differ(Comm *comm, void *context)
 void test_comm_names_different_calls_instead_of_hanging(void **state)
 {
     (void)state;
-    Difference *difference =
-        mmap(NULL, sizeof *difference, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    assert_ptr_not_equal(difference, MAP_FAILED);
-    for (int how = 0; how < 4; how++) {
-        difference->how = how;
-        atomic_store(&difference->through, 0);
-        run_group_with_deaths((Group){3, 4096, ENDLESS_MS, differ, difference}, 0);
-    }
-    munmap(difference, sizeof *difference);
+    run_ways(4, (Group){3, 4096, ENDLESS_MS, differ, NULL}, 0);
 }
 
 static void die_on_the_way(Comm *comm, void *context)
 {
     Error err;
-    int how = *(const int *)context, rank = comm_rank(comm);
+    Meeting *meeting = context;
     static float data[100000];
     Tensor tensor = tensor_1d(data, DTYPE_F32, 100000);
     EXPECT_OK(settled(comm, comm_all_reduce(comm, tensor, COMM_SUM, &err), &err));
-    if (rank == 1) {
-        if (how == 1) usleep(50000); /* the others are asleep by then */
+    meet(meeting, comm);
+    if (comm_rank(comm) == 1) {
+        if (meeting->how == 1) usleep(50000); /* the others are asleep by then */
         kill(getpid(), SIGKILL);
     }
     EXPECT_FAILS(settled(comm, comm_all_reduce(comm, tensor, COMM_SUM, &err), &err),
@@ -402,8 +416,7 @@ static void die_on_the_way(Comm *comm, void *context)
 void test_comm_death_of_a_rank_is_seen_before_the_deadline(void **state)
 {
     (void)state;
-    for (int how = 0; how < 2; how++)
-        run_group_with_deaths((Group){4, 4096, ENDLESS_MS, die_on_the_way, &how}, 1u << 1);
+    run_ways(2, (Group){4, 4096, ENDLESS_MS, die_on_the_way, NULL}, 1u << 1);
 }
 
 /* Calls until one fails. */
@@ -467,8 +480,8 @@ void test_comm_kill_at_a_random_moment_ends_the_others(void **state)
 static void leave_early(Comm *comm, void *context)
 {
     Error err;
-    (void)context;
     EXPECT_OK(comm_barrier(comm, &err));
+    meet(context, comm);
     if (comm_rank(comm) == 1) return;
     EXPECT_FAILS(comm_barrier(comm, &err), ERR_UNAVAILABLE, "rank 1 (pid ");
     EXPECT(strstr(err.message, "left the group") != NULL || strstr(err.message, "died") != NULL);
@@ -477,7 +490,7 @@ static void leave_early(Comm *comm, void *context)
 void test_comm_rank_that_left_is_named(void **state)
 {
     (void)state;
-    run_group_with_deaths((Group){3, 4096, ENDLESS_MS, leave_early, NULL}, 0);
+    run_ways(1, (Group){3, 4096, ENDLESS_MS, leave_early, NULL}, 0);
 }
 
 /* Waits for a byte that another process writes: an order of events that needs no clock. */
@@ -530,9 +543,9 @@ static void *abort_when_waiting(void *argument)
 static void be_aborted(Comm *comm, void *context)
 {
     Error err;
-    const int *ends = context;
     float value = 1;
     char text[128];
+    meet(context, comm);
     comm_describe_wait(comm, text, sizeof text);
     EXPECT(strcmp(text, "") == 0);
     if (comm_rank(comm) == 0) {
@@ -543,21 +556,15 @@ static void be_aborted(Comm *comm, void *context)
                              &err),
                      ERR_CANCELLED, "rank 0 aborted the group");
         pthread_join(thread, NULL);
-        EXPECT(write(ends[1], "xx", 2) == 2);
-    } else {
-        wait_for_byte(comm, ends[0]);
     }
+    meet(context, comm);
     EXPECT_FAILS(comm_barrier(comm, &err), ERR_CANCELLED, "rank 0 aborted the group");
 }
 
 void test_comm_abort_ends_waiting_and_describe_says_for_whom(void **state)
 {
     (void)state;
-    int ends[2];
-    assert_int_equal(pipe(ends), 0);
-    run_group_with_deaths((Group){3, 4096, ENDLESS_MS, be_aborted, ends}, 0);
-    close(ends[0]);
-    close(ends[1]);
+    run_ways(1, (Group){3, 4096, ENDLESS_MS, be_aborted, NULL}, 0);
 }
 
 int count_descriptors(void)
