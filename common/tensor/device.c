@@ -129,6 +129,11 @@ static Status read_table(void *library, const char *path, const CudaLibrary **re
         snprintf(expected, sizeof expected, "%zu bytes", sizeof(KernelTable));
         return refuse_strange(path, has, expected, err);
     }
+    if (table->streams()->bytes != sizeof(DeviceStreams)) {
+        snprintf(has, sizeof has, "has a table of streams of %zu bytes", table->streams()->bytes);
+        snprintf(expected, sizeof expected, "%zu bytes", sizeof(DeviceStreams));
+        return refuse_strange(path, has, expected, err);
+    }
     *ret = table;
     return OK;
 }
@@ -175,7 +180,10 @@ static Status open_first(const CudaLibrary *library, const KernelTable **ret, De
     if (kernels == NULL)
         return error_set(err, ERR_RESOURCE, "the CUDA device %s cannot be opened: %s", device.name,
                          why);
-    if (ret_info != NULL) describe(&device, ret_info);
+    if (ret_info != NULL) {
+        describe(&device, ret_info);
+        ret_info->streams = library->streams();
+    }
     *ret = kernels;
     return OK;
 }

@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "tensor/kernels.h"
+#include "tensor/streams.h"
 
 typedef enum { DEVICE_CPU, DEVICE_CUDA } DeviceKind;
 
@@ -30,6 +31,7 @@ typedef struct DeviceInfo {
      * 13.0, runtime 13.0". */
     char text[320];
     int64_t memory_total, memory_free; /* bytes, before the caller took any; 0: not known */
+    const DeviceStreams *streams;      /* NULL: its kernels are done when they return; static */
     const char *note; /* what people should know who compute in bf16 there, or NULL; static */
 } DeviceInfo;
 

@@ -6,6 +6,7 @@
 
 #include "base/memory.h"
 #include "tests/comm/nccl_double.h"
+#include "tests/comm/double_fence.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -31,6 +32,37 @@ typedef struct Event {
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static _Thread_local Stream *own_stream;
+
+/* ---- memory behind a fence ---- */
+
+static void (*enter_fence)(void), (*leave_fence)(void);
+
+EXPORT void nccl_double_fence(void (*enter)(void), void (*leave)(void))
+{
+    enter_fence = enter;
+    leave_fence = leave;
+}
+
+void double_enter(void)
+{
+    if (enter_fence != NULL) enter_fence();
+}
+
+void double_leave(void)
+{
+    if (leave_fence != NULL) leave_fence();
+}
+
+/* What the thread of a stream that is the host itself has given its device stands before what it
+ * gives it now. */
+void double_arrive(const void *stream)
+{
+    if (stream != NULL) return;
+    double_enter();
+    double_leave();
+}
+
+/* ---- streams ---- */
 
 /* A child of a fork has none of its parent's threads, and its locks are free. */
 static void reset_in_child(void)
@@ -141,6 +173,7 @@ static void destroy_event(void *event)
 static void record_event(void *handle, void *stream)
 {
     Event *event = handle;
+    double_arrive(stream);
     pthread_mutex_lock(&mutex);
     event->stream = stream;
     event->given = event->stream != NULL ? event->stream->given : 0;
@@ -190,6 +223,7 @@ static float part_at(const PartReduction *r, int part, int64_t i)
 static void reduce_kernel(void *argument)
 {
     PartReduction *r = argument;
+    double_enter();
     for (int64_t i = 0; i < r->count; i++) {
         float acc = part_at(r, 0, i);
         for (int p = 1; p < r->num_parts; p++) {
@@ -201,6 +235,7 @@ static void reduce_kernel(void *argument)
         else
             ((uint16_t *)r->out)[i] = bf16_from_f32(acc);
     }
+    double_leave();
     free(r);
 }
 

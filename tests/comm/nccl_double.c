@@ -1,6 +1,7 @@
 /* NCCL's functions. Whatever is moved goes chunk by chunk through a mailbox per pair of ranks, in
  * memory that the ranks share. */
 #include "tests/comm/nccl_double.h"
+#include "tests/comm/double_fence.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -108,13 +109,17 @@ static bool move_chunk(NcclHandle *comm, Transfer *t)
     if (t->moved == t->bytes || full == t->sends) return false;
     size_t left = t->bytes - t->moved, bytes = left < CHUNK ? left : CHUNK;
     if (t->sends) {
+        double_enter();
         memcpy(box->data, t->data + t->moved, bytes);
+        double_leave();
         box->bytes = bytes;
         atomic_fetch_add(&box->written, 1);
     } else {
         if (box->bytes > left) return false; /* as NCCL: calls that do not fit hang */
         bytes = box->bytes;
+        double_enter();
         memcpy(t->data + t->moved, box->data, bytes);
+        double_leave();
         atomic_fetch_add(&box->read, 1);
     }
     t->moved += bytes;
@@ -185,6 +190,7 @@ static NcclResult queue(Op *op)
 {
     NcclHandle *comm = op->comm;
     check_usable(comm);
+    double_arrive(op->stream);
     int call = atomic_fetch_add(&calls, 1) + 1, state = atomic_load(&comm->state);
     bool is_planned = planned.fault != DOUBLE_WORKS && planned.call == call;
     if (state != NCCL_SUCCESS || (is_planned && planned.fault == DOUBLE_REFUSES)) {

@@ -1,7 +1,9 @@
 /* What may stand where libtroupe_cuda.so is looked for, one library for each LIBRARY_...: those
  * that device.c must refuse, and LIBRARY_FENCED, a device without hardware. Its kernels are the
  * CPU's over memory that the host cannot touch (fenced_kernels.h), so whatever runs on it treats
- * device memory as a GPU wants it treated, and computes what the CPU computes, to the bit. */
+ * device memory as a GPU wants it treated, and computes what the CPU computes, to the bit. Several
+ * of them work together over the double of NCCL (tests/comm/nccl_double.h), which is to be named as
+ * NCCL. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -9,6 +11,7 @@
 
 #ifdef LIBRARY_FENCED
 #include "fenced_kernels.h"
+#include "tests/comm/nccl_double.h"
 
 /* Address space; what is never used costs nothing. */
 #define DEVICE_BYTES ((size_t)4 << 30)
@@ -56,11 +59,28 @@ static const KernelTable *open_device(int device, char *text, size_t size)
     (void)device, (void)text, (void)size;
 #ifdef LIBRARY_FENCED
     static const KernelTable *table;
-    if (table == NULL) table = fenced_kernels(cpu_kernels(1), DEVICE_BYTES);
+    if (table == NULL) {
+        table = fenced_kernels(cpu_kernels(1), DEVICE_BYTES);
+        nccl_double_fence(fenced_kernels_enter, fenced_kernels_leave);
+    }
     return table;
 #else
     snprintf(text, size, "another process holds it");
     return NULL;
+#endif
+}
+
+/* Kernels are done when they return, so the host itself is the stream they run on. */
+static const DeviceStreams *device_streams(void)
+{
+#ifdef LIBRARY_FENCED
+    return nccl_double_host_streams();
+#elif defined(LIBRARY_STREAMS)
+    static const DeviceStreams others = {.bytes = sizeof(DeviceStreams) - sizeof(void *)};
+    return &others;
+#else
+    static const DeviceStreams none = {.bytes = sizeof(DeviceStreams)};
+    return &none;
 #endif
 }
 
@@ -78,6 +98,7 @@ static const CudaLibrary LIBRARY = {
     .count = count_devices,
     .describe = describe_device,
     .open = open_device,
+    .streams = device_streams,
 };
 
 #ifdef LIBRARY_NO_SYMBOL

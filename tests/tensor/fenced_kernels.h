@@ -11,4 +11,10 @@
 /* Blocks of at most `bytes` in all, which are not used again when freed. */
 const KernelTable *fenced_kernels(const KernelTable *cpu, size_t bytes);
 
+/* For what stands in the place of other parts of such a device, as those that move its memory
+ * between devices: between the two its memory can be touched, by one thread at a time, and what the
+ * calling thread has uploaded is there. */
+void fenced_kernels_enter(void);
+void fenced_kernels_leave(void);
+
 #endif

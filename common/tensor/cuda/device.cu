@@ -433,6 +433,6 @@ static const KernelTable *open_device(int device, char *text, size_t size)
 extern "C" __attribute__((visibility("default"))) const CudaLibrary *troupe_cuda_library(void)
 {
     static const CudaLibrary library = {CUDA_LIBRARY_ABI, sizeof(KernelTable), count_devices,
-                                        describe_device, open_device};
+                                        describe_device,  open_device,         cuda_streams};
     return &library;
 }

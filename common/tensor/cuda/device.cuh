@@ -25,8 +25,11 @@ void cuda_check(cudaError_t status, const char *what);
 cudaStream_t cuda_stream(void);
 
 #define LAUNCH(kernel, grid, block, shared_bytes, ...)                                             \
+    LAUNCH_ON(cuda_stream(), kernel, grid, block, shared_bytes, __VA_ARGS__)
+/* The same on a stream of one's own. */
+#define LAUNCH_ON(stream, kernel, grid, block, shared_bytes, ...)                                  \
     do {                                                                                           \
-        kernel<<<(grid), (block), (shared_bytes), cuda_stream()>>>(__VA_ARGS__);                   \
+        kernel<<<(grid), (block), (shared_bytes), (cudaStream_t)(stream)>>>(__VA_ARGS__);          \
         cuda_check(cudaGetLastError(), #kernel);                                                   \
     } while (0)
 

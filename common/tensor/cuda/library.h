@@ -9,10 +9,11 @@
 #define TROUPE_TENSOR_CUDA_LIBRARY_H
 
 #include "tensor/kernels.h"
+#include "tensor/streams.h"
 
 #define CUDA_LIBRARY_NAME   "libtroupe_cuda.so"
 #define CUDA_LIBRARY_SYMBOL "troupe_cuda_library"
-#define CUDA_LIBRARY_ABI    1
+#define CUDA_LIBRARY_ABI    2
 
 typedef struct CudaDevice {
     char name[128];
@@ -35,6 +36,9 @@ typedef struct CudaLibrary {
      * thread calls them. Again with the same device gives the same table; with another one it
      * fails. NULL with a sentence in `text`: busy, out of memory, older than sm_80. */
     const KernelTable *(*open)(int device, char *text, size_t size);
+    /* For communicators on the device that was opened: one constant table, which may be read
+     * before, and whose functions may be called after. */
+    const DeviceStreams *(*streams)(void);
 } CudaLibrary;
 
 #ifdef __cplusplus

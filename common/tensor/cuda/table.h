@@ -1,14 +1,18 @@
-/* The CUDA backend's KernelTable: inside of its library, and in tests over the same kernels on a
- * host. */
+/* The CUDA backend's tables: inside of its library, and in tests over the same sources on a host.
+ */
 #ifndef TROUPE_TENSOR_CUDA_TABLE_H
 #define TROUPE_TENSOR_CUDA_TABLE_H
 
 #include "tensor/kernels.h"
+#include "tensor/streams.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 const KernelTable *cuda_table(void);
+const DeviceStreams *cuda_streams(void);
+/* Of those. */
+void cuda_reduce_parts(void *stream, const PartReduction *reduction);
 #ifdef __cplusplus
 }
 #endif

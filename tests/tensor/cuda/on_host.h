@@ -122,8 +122,8 @@ static inline void __syncwarp(void)
     (void)on_host::exchange(0, 0);
 }
 
-/* A call of the library's takes more time than all else. Its second rounding, of about one sum in 2^29, is
- * of no matter here. */
+/* A call of the library's takes more time than all else. Its second rounding, of about one sum in
+ * 2^29, is of no matter here. */
 static inline float on_host_fmaf(float a, float b, float c)
 {
     return (float)((double)a * (double)b + (double)c);
@@ -137,6 +137,9 @@ static inline float rsqrtf(float x)
 
 #define LAUNCH(kernel, grid, block, shared, ...)                                                   \
     on_host::run((grid), (block), (shared), [&] { kernel(__VA_ARGS__); }, #kernel)
+
+#define LAUNCH_ON(stream, kernel, grid, block, shared, ...)                                        \
+    ((void)(stream), LAUNCH(kernel, grid, block, shared, __VA_ARGS__))
 
 #define ALLOW_SHARED(kernel, bytes) ((void)0)
 #define SHARED_BYTES(name)          unsigned char *const name = on_host::shared_bytes

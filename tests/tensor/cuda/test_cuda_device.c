@@ -1,5 +1,6 @@
-/* Memory and errors of the CUDA backend (cuda/device.cu) over a device that does everything as late
- * as it may (runtime/cuda_runtime.h). One process, one opened device: the tests run in their order.
+/* Memory, streams and errors of the CUDA backend (cuda/device.cu, streams.cu) over a device that
+ * does everything as late as it may (runtime/cuda_runtime.h). One process, one opened device: the
+ * tests run in their order.
  */
 #include <pthread.h>
 #include <stdlib.h>
@@ -189,6 +190,128 @@ static void test_kept_blocks_are_released_before_memory_runs_out(void **state)
     kernels->free(larger);
 }
 
+/* ---- streams, for communicators ---- */
+
+/* A sum of one part, which is a copy, of `bytes` on `stream`. */
+static void queue_copy_on(const DeviceStreams *streams, void *stream, void *to, const void *from,
+                          size_t bytes)
+{
+    PartReduction reduction = {.out = to,
+                               .parts = from,
+                               .num_parts = 1,
+                               .count = (int64_t)bytes / 4,
+                               .stride = (int64_t)bytes / 4,
+                               .dtype = DTYPE_F32};
+    streams->reduce_parts(stream, &reduction);
+}
+
+/* Of what was uploaded before; *ret_lates: how often the event was looked at in vain. */
+static void move_beside_the_kernels(bool waits, unsigned char *ret, int *ret_lates)
+{
+    char text[TEXT_BYTES] = "";
+    unsigned char *expected = random_bytes(4096, 77);
+    const DeviceStreams *streams = troupe_cuda_library()->streams();
+    void *stream = streams->stream_create(), *ready = streams->event_create(),
+         *done = streams->event_create();
+    char *from = kernels->alloc(4096), *to = kernels->alloc(4096);
+    kernels->synchronize();
+    kernels->upload(from, expected, 4096);
+    assert_ptr_not_equal(stream, streams->kernel_stream());
+    assert_true(fake_stream_is_first(stream));
+    assert_false(fake_stream_is_first(streams->kernel_stream()));
+    streams->event_record(ready, streams->kernel_stream());
+    if (waits) streams->stream_wait(stream, ready);
+    queue_copy_on(streams, stream, to, from, 4096);
+    streams->event_record(done, stream);
+    assert_true(fake_copies_pending() >= 2); /* the host has not waited */
+    EventState found;
+    *ret_lates = 0;
+    while ((found = streams->event_query(done, text, sizeof text)) == EVENT_PENDING) {
+        assert_int_equal(fake_last_error(), 0); /* which a launch would take for its own */
+        ++*ret_lates;
+    }
+    assert_int_equal(found, EVENT_DONE);
+    assert_string_equal(text, "");
+    kernels->download(ret, to, 4096);
+    if (waits) assert_memory_equal(ret, expected, 4096);
+    if (!waits) assert_memory_not_equal(ret, expected, 4096); /* or this test would see nothing */
+    streams->event_destroy(ready);
+    streams->event_destroy(done);
+    streams->stream_destroy(stream);
+    kernels->free(from);
+    kernels->free(to);
+    free(expected);
+}
+
+static void test_a_stream_waits_for_kernels_and_the_host_does_not(void **state)
+{
+    (void)state;
+    int lates = 0;
+    unsigned char found[4096];
+    const DeviceStreams *streams = troupe_cuda_library()->streams();
+    assert_int_equal(streams->bytes, sizeof(DeviceStreams));
+    move_beside_the_kernels(true, found, &lates);
+    assert_true(lates > 0);
+    move_beside_the_kernels(false, found, &lates);
+    streams->stream_destroy(NULL);
+    streams->event_destroy(NULL);
+}
+
+static void test_kernels_wait_for_another_stream(void **state)
+{
+    (void)state;
+    unsigned char *expected = random_bytes(4096, 78);
+    const DeviceStreams *streams = troupe_cuda_library()->streams();
+    void *stream = streams->stream_create(), *event = streams->event_create();
+    char *from = kernels->alloc(4096), *between = kernels->alloc(4096), *to = kernels->alloc(4096);
+    kernels->upload(from, expected, 4096);
+    kernels->synchronize();
+    queue_copy_on(streams, stream, between, from, 4096);
+    streams->event_record(event, stream);
+    streams->stream_wait(streams->kernel_stream(), event);
+    kernels->copy(to, between, 4096);
+    assert_device_holds(to, expected, 4096);
+    streams->event_destroy(event);
+    streams->stream_destroy(stream);
+    kernels->free(from);
+    kernels->free(between);
+    kernels->free(to);
+    free(expected);
+}
+
+static void *use_streams_from_thread(void *ret)
+{
+    troupe_cuda_library()->streams()->use();
+    *(int *)ret = fake_thread_device();
+    return NULL;
+}
+
+static void test_a_thread_that_only_looks_at_events_uses_the_opened_device(void **state)
+{
+    (void)state;
+    pthread_t thread;
+    int device = -1;
+    assert_int_equal(pthread_create(&thread, NULL, use_streams_from_thread, &device), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(device, 1);
+}
+
+static void test_a_lost_device_is_told_and_stops_nobody_by_itself(void **state)
+{
+    (void)state;
+    char text[TEXT_BYTES] = "";
+    const DeviceStreams *streams = troupe_cuda_library()->streams();
+    void *event = streams->event_create();
+    streams->event_record(event, streams->kernel_stream());
+    fake_device_is_lost = true;
+    assert_int_equal(streams->event_query(event, text, sizeof text), EVENT_FAILED);
+    streams->event_destroy(event);
+    fake_device_is_lost = false;
+    assert_non_null(strstr(text, "the CUDA device is lost: a sentence of the runtime"));
+}
+
+/* ---- errors that stop the process ---- */
+
 /* What the process says when `run` stops it. */
 static void assert_stops_with(void (*run)(void), const char *expected)
 {
@@ -243,6 +366,10 @@ int main(void)
         cmocka_unit_test(test_downloads_of_all_sizes_wait_for_what_comes_before),
         cmocka_unit_test(test_a_freed_block_is_given_again_and_zeroed),
         cmocka_unit_test(test_kept_blocks_are_released_before_memory_runs_out),
+        cmocka_unit_test(test_a_stream_waits_for_kernels_and_the_host_does_not),
+        cmocka_unit_test(test_kernels_wait_for_another_stream),
+        cmocka_unit_test(test_a_thread_that_only_looks_at_events_uses_the_opened_device),
+        cmocka_unit_test(test_a_lost_device_is_told_and_stops_nobody_by_itself),
         cmocka_unit_test(test_out_of_memory_says_how_much_was_asked_for_and_is_free),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

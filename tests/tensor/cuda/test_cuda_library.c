@@ -26,6 +26,7 @@ static void test_library_is_of_this_source(void **state)
     (void)state;
     assert_int_equal(library->abi, CUDA_LIBRARY_ABI);
     assert_int_equal(library->kernel_table_bytes, sizeof(KernelTable));
+    assert_int_equal(library->streams()->bytes, sizeof(DeviceStreams));
 }
 
 /* A device number, and what stands in `text` when it is not there. */

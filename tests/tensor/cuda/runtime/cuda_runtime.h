@@ -1,6 +1,7 @@
 /* CUDA's runtime as cuda/device.cu uses it, for machines without one: a device that does what it is
- * asked as late as it may. Copies wait in line until an event behind them, or the stream, is waited
- * for; so whoever uses memory too early, or gives it anew too early, gets wrong bytes. */
+ * asked as late as it may. Copies wait in their stream's line until an event behind them, or the
+ * stream, is waited for; so whoever uses memory too early, or gives it anew too early, gets wrong
+ * bytes. Whoever looks at an event sees one more operation done each time. */
 #ifndef TROUPE_TESTS_CUDA_RUNTIME_H
 #define TROUPE_TESTS_CUDA_RUNTIME_H
 
@@ -19,6 +20,8 @@ typedef enum {
     cudaErrorNoDevice = 100,
     cudaErrorInvalidDevice = 101,
     cudaErrorNoKernelImageForDevice = 209,
+    cudaErrorNotReady = 600,
+    cudaErrorLaunchFailure = 719,
 } cudaError_t;
 
 typedef enum {
@@ -55,10 +58,16 @@ cudaError_t cudaSetDevice(int device);
 cudaError_t cudaMemGetInfo(size_t *available, size_t *total);
 cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *attributes, const void *function);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
+cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest);
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t *stream, unsigned flags, int priority);
+cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
+cudaError_t cudaEventQuery(cudaEvent_t event);
+cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaMalloc(void **memory, size_t bytes);
 cudaError_t cudaFree(void *memory);
 cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned flags);

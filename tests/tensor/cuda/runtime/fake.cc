@@ -5,6 +5,7 @@
 
 #include <deque>
 #include <map>
+#include <vector>
 
 #include "cuda_runtime.h"
 #include "tensor/cuda/gemm.cuh"
@@ -14,8 +15,11 @@
 FakeDevice fake_device = {2, 90, 13000, (size_t)1 << 30};
 const char *fake_gemm_fault;
 
+bool fake_device_is_lost;
+
 struct FakeEvent {
-    size_t place; /* in line: behind how many operations it stands */
+    cudaStream_t stream; /* NULL: never recorded */
+    size_t place;        /* in its line: behind how many operations it stands */
 };
 
 struct Operation {
@@ -23,52 +27,106 @@ struct Operation {
     const void *from; /* NULL: bytes of `value` */
     size_t bytes;
     int value;
+    FakeEvent wait; /* with a stream: nothing but this */
 };
 
-static std::deque<Operation> line;
-static size_t done; /* operations that have left the line */
+struct FakeStream {
+    std::deque<Operation> line;
+    size_t done; /* operations that have left the line */
+    unsigned flags;
+    int priority;
+};
+
+static std::vector<cudaStream_t> streams;
 static std::map<void *, size_t> blocks;
 static thread_local int thread_device;
+static thread_local cudaError_t last_error;
 
-/* ---- the line ---- */
+/* ---- lines ---- */
 
-static void run_until(size_t place)
+static void run_until(cudaStream_t stream, size_t place)
 {
-    for (; done < place; done++, line.pop_front()) {
-        const Operation &next = line.front();
-        if (next.from != NULL)
+    while (stream->done < place) {
+        const Operation next = stream->line.front();
+        if (next.wait.stream != NULL)
+            run_until(next.wait.stream, next.wait.place);
+        else if (next.from != NULL)
             memcpy(next.to, next.from, next.bytes);
         else
             memset(next.to, next.value, next.bytes);
+        stream->line.pop_front();
+        stream->done++;
     }
+}
+
+static size_t end_of(cudaStream_t stream)
+{
+    return stream->done + stream->line.size();
 }
 
 size_t fake_copies_pending(void)
 {
-    return line.size();
+    size_t pending = 0;
+    for (cudaStream_t stream : streams)
+        pending += stream->line.size();
+    return pending;
 }
 
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind, cudaStream_t)
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind,
+                            cudaStream_t stream)
 {
-    line.push_back({to, from, bytes, 0});
+    stream->line.push_back({to, from, bytes, 0, {}});
     return cudaSuccess;
 }
 
-cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t)
+cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t stream)
 {
-    line.push_back({memory, NULL, bytes, value});
+    stream->line.push_back({memory, NULL, bytes, value, {}});
     return cudaSuccess;
 }
 
-cudaError_t cudaStreamSynchronize(cudaStream_t)
+/* ---- streams and events ---- */
+
+cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest)
 {
-    run_until(done + line.size());
+    *least = 0;
+    *greatest = -5;
     return cudaSuccess;
 }
 
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t *stream, unsigned flags, int priority)
 {
-    *stream = NULL;
+    *stream = new FakeStream{{}, 0, flags, priority};
+    streams.push_back(*stream);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
+{
+    return cudaStreamCreateWithPriority(stream, flags, 0);
+}
+
+bool fake_stream_is_first(const void *stream)
+{
+    return ((const FakeStream *)stream)->priority == -5 &&
+           ((const FakeStream *)stream)->flags == cudaStreamNonBlocking;
+}
+
+/* Its memory stays for events that were recorded there. */
+cudaError_t cudaStreamDestroy(cudaStream_t stream)
+{
+    return cudaStreamSynchronize(stream);
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream)
+{
+    run_until(stream, end_of(stream));
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned)
+{
+    if (event->stream != NULL) stream->line.push_back({NULL, NULL, 0, 0, *event});
     return cudaSuccess;
 }
 
@@ -78,16 +136,36 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned)
     return cudaSuccess;
 }
 
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t)
+cudaError_t cudaEventDestroy(cudaEvent_t event)
 {
-    event->place = done + line.size();
+    free(event);
+    return fake_device_is_lost ? cudaErrorLaunchFailure : cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
+{
+    *event = {stream, end_of(stream)};
     return cudaSuccess;
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
-    run_until(event->place);
+    if (event->stream != NULL) run_until(event->stream, event->place);
     return cudaSuccess;
+}
+
+cudaError_t cudaEventQuery(cudaEvent_t event)
+{
+    cudaStream_t stream = event->stream;
+    if (fake_device_is_lost) return last_error = cudaErrorLaunchFailure;
+    if (stream == NULL || stream->done >= event->place) return cudaSuccess;
+    run_until(stream, stream->done + 1);
+    return last_error = cudaErrorNotReady;
+}
+
+int fake_last_error(void)
+{
+    return last_error;
 }
 
 /* ---- memory ---- */
@@ -112,7 +190,8 @@ cudaError_t cudaMalloc(void **memory, size_t bytes)
 cudaError_t cudaFree(void *memory)
 {
     if (blocks.erase(memory) != 1) return cudaErrorInvalidValue;
-    cudaStreamSynchronize(NULL);
+    for (cudaStream_t stream : streams)
+        cudaStreamSynchronize(stream);
     free(memory);
     return cudaSuccess;
 }
@@ -144,7 +223,9 @@ const char *cudaGetErrorName(cudaError_t)
 
 cudaError_t cudaGetLastError(void)
 {
-    return cudaSuccess;
+    const cudaError_t error = last_error;
+    last_error = cudaSuccess;
+    return error;
 }
 
 cudaError_t cudaGetDeviceCount(int *count)
@@ -199,7 +280,7 @@ cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *, const void *)
     return fake_device.sm == 99 ? cudaErrorNoKernelImageForDevice : cudaSuccess;
 }
 
-/* ---- what device.cu expects of the other sources ---- */
+/* ---- what device.cu and streams.cu expect of the other sources ---- */
 
 bool gemm_open(char *text, size_t size)
 {
@@ -219,4 +300,12 @@ const KernelTable *cuda_table(void)
     table.synchronize = cuda_synchronize;
     table.fill_zero = cuda_fill_zero;
     return &table;
+}
+
+/* A copy of the first part is enough to see when it runs. */
+void cuda_reduce_parts(void *stream, const PartReduction *reduction)
+{
+    const size_t bytes = (size_t)reduction->count * dtype_size(reduction->dtype);
+    cudaMemcpyAsync(reduction->out, reduction->parts, bytes, cudaMemcpyDeviceToDevice,
+                    (cudaStream_t)stream);
 }

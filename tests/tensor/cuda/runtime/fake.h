@@ -2,6 +2,7 @@
 #ifndef TROUPE_TESTS_CUDA_FAKE_H
 #define TROUPE_TESTS_CUDA_FAKE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #ifdef __cplusplus
@@ -14,10 +15,14 @@ typedef struct FakeDevice {
 } FakeDevice;
 
 extern FakeDevice fake_device;
+extern bool fake_device_is_lost;    /* whoever looks at an event is told */
 extern const char *fake_gemm_fault; /* what gemm_open says; NULL: it opens */
 
 size_t fake_memory_used(void);
 size_t fake_copies_pending(void);
+/* Of the highest priority, and not waiting for the default stream. */
+bool fake_stream_is_first(const void *stream);
+int fake_last_error(void);    /* of the calling thread; cudaError_t */
 int fake_thread_device(void); /* the calling thread's, as the runtime sees it */
 
 #ifdef __cplusplus
