@@ -35,31 +35,31 @@ static _Thread_local Stream *own_stream;
 
 /* ---- memory behind a fence ---- */
 
-static void (*enter_fence)(void), (*leave_fence)(void);
+static DoubleFence fence;
 
-EXPORT void nccl_double_fence(void (*enter)(void), void (*leave)(void))
+EXPORT void nccl_double_fence(const DoubleFence *given)
 {
-    enter_fence = enter;
-    leave_fence = leave;
+    fence = *given;
+}
+
+bool double_is_fenced(void)
+{
+    return fence.enter != NULL;
 }
 
 void double_enter(void)
 {
-    if (enter_fence != NULL) enter_fence();
+    if (double_is_fenced()) fence.enter();
 }
 
 void double_leave(void)
 {
-    if (leave_fence != NULL) leave_fence();
+    if (double_is_fenced()) fence.leave();
 }
 
-/* What the thread of a stream that is the host itself has given its device stands before what it
- * gives it now. */
 void double_arrive(const void *stream)
 {
-    if (stream != NULL) return;
-    double_enter();
-    double_leave();
+    if (double_is_fenced() && stream == NULL) fence.arrive();
 }
 
 /* ---- streams ---- */

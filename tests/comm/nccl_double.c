@@ -56,6 +56,7 @@ typedef struct Transfer {
     int peer;
     char *data;
     size_t bytes, moved;
+    char *place; /* behind a fence: what `data` stands for */
 } Transfer;
 
 /* A call on its way to the device and there. */
@@ -109,21 +110,41 @@ static bool move_chunk(NcclHandle *comm, Transfer *t)
     if (t->moved == t->bytes || full == t->sends) return false;
     size_t left = t->bytes - t->moved, bytes = left < CHUNK ? left : CHUNK;
     if (t->sends) {
-        double_enter();
         memcpy(box->data, t->data + t->moved, bytes);
-        double_leave();
         box->bytes = bytes;
         atomic_fetch_add(&box->written, 1);
     } else {
         if (box->bytes > left) return false; /* as NCCL: calls that do not fit hang */
         bytes = box->bytes;
-        double_enter();
         memcpy(t->data + t->moved, box->data, bytes);
-        double_leave();
         atomic_fetch_add(&box->read, 1);
     }
     t->moved += bytes;
     return true;
+}
+
+/* What is behind a fence is moved by way of copies: all out at once, and all in. */
+static void take_out(Op *op)
+{
+    double_enter();
+    for (int i = 0; i < op->count; i++) {
+        Transfer *t = &op->transfer[i];
+        t->place = t->data;
+        t->data = mem_alloc(t->bytes + 1);
+        if (t->sends) memcpy(t->data, t->place, t->bytes);
+    }
+    double_leave();
+}
+
+static void put_in(Op *op)
+{
+    double_enter();
+    for (int i = 0; i < op->count; i++) {
+        Transfer *t = &op->transfer[i];
+        if (!t->sends) memcpy(t->place, t->data, t->moved);
+        free(t->data);
+    }
+    double_leave();
 }
 
 static void run_transfers(Op *op)
@@ -155,7 +176,9 @@ static void run_op(void *argument)
     if (op->fault == DOUBLE_ERRS) atomic_store(&comm->state, op->result);
     while ((op->fault == DOUBLE_HANGS || op->fault == DOUBLE_ERRS) && !atomic_load(&comm->aborted))
         usleep(100);
+    if (double_is_fenced()) take_out(op);
     run_transfers(op);
+    if (double_is_fenced()) put_in(op);
     atomic_fetch_add(&comm->done, 1);
     free(op);
 }
@@ -236,7 +259,7 @@ static Op *new_op(NcclHandle *comm, void *stream)
 static void add_transfer(Op *op, bool sends, int peer, const void *data, size_t bytes)
 {
     CHECK(op->count < TRANSFERS);
-    op->transfer[op->count++] = (Transfer){sends, peer, (char *)data, bytes, 0};
+    op->transfer[op->count++] = (Transfer){sends, peer, (char *)data, bytes, 0, NULL};
 }
 
 /* ---- the API ---- */

@@ -43,11 +43,14 @@ const KernelTable *nccl_double_kernels(void);
  * host itself, which waits in a call until what is queued there has run. Other streams are as
  * above. */
 const DeviceStreams *nccl_double_host_streams(void);
-/* Memory of a device that may be touched between `enter` and `leave` alone
- * (tensor/fenced_kernels.h): the double goes in for every access, from any thread, and waits for
- * nothing inside. What the calling thread has uploaded is there once it has gone in. Before the
- * first call, once. */
-void nccl_double_fence(void (*enter)(void), void (*leave)(void));
+/* Memory of a device that may be touched between `enter` and `leave` alone, by any thread
+ * (tests/tensor/fenced_kernels.h). Going in is dear: the double does it twice for a call, and waits
+ * for nothing inside. `arrive` brings what the calling thread has uploaded. */
+typedef struct DoubleFence {
+    void (*enter)(void), (*leave)(void), (*arrive)(void);
+} DoubleFence;
+
+void nccl_double_fence(const DoubleFence *fence); /* before the first call, once */
 /* Something to run on a stream: a kernel of the test's own. */
 void nccl_double_run(void *stream, void (*kernel)(void *), void *argument);
 /* Waits for all that the stream has been given. */

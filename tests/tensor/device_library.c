@@ -61,7 +61,8 @@ static const KernelTable *open_device(int device, char *text, size_t size)
     static const KernelTable *table;
     if (table == NULL) {
         table = fenced_kernels(cpu_kernels(1), DEVICE_BYTES);
-        nccl_double_fence(fenced_kernels_enter, fenced_kernels_leave);
+        nccl_double_fence(
+            &(DoubleFence){fenced_kernels_enter, fenced_kernels_leave, fenced_kernels_arrive});
     }
     return table;
 #else

@@ -60,6 +60,13 @@ void fenced_kernels_leave(void)
     close_fence();
 }
 
+void fenced_kernels_arrive(void)
+{
+    if (first_upload == NULL) return;
+    open_fence();
+    close_fence();
+}
+
 static void inside(const void *pointer)
 {
     const char *at = pointer;

@@ -16,5 +16,7 @@ const KernelTable *fenced_kernels(const KernelTable *cpu, size_t bytes);
  * calling thread has uploaded is there. */
 void fenced_kernels_enter(void);
 void fenced_kernels_leave(void);
+/* Goes in and out, where that thread has uploaded something. */
+void fenced_kernels_arrive(void);
 
 #endif
