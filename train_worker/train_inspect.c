@@ -9,6 +9,7 @@
 #include "base/options.h"
 #include "job_options.h"
 #include "memory_plan.h"
+#include "rank_group.h"
 
 static const char usage[] =
     "usage: train_inspect --config JOB.YAML [--stage NAME] [--set KEY=VALUE]...\n"
@@ -21,7 +22,9 @@ static const char usage[] =
     "                      that fits, too\n"
     "  --gpu ID            where the job wants a GPU: this one of them; \"\": the first\n"
     "  --bytes             of all train workers, and nothing else\n"
-    "  --device            only whether the job's device is there; prints nothing\n";
+    "  --device            only whether the job's device is there, and what several of them need "
+    "to\n"
+    "                      work together; prints nothing\n";
 
 typedef struct Arguments {
     const char *config, *stage, *gpu;
@@ -104,7 +107,8 @@ static Status find_room(const JobConfig *config, const Arguments *arguments, Roo
     if (arguments->gpu != NULL && arguments->gpu[0] != '\0')
         setenv("CUDA_VISIBLE_DEVICES", arguments->gpu, 1);
     if (job_device(config) != DEVICE_CPU &&
-        job_open_device(config, &ret->kernels, &device, err) != OK)
+        (job_open_device(config, &ret->kernels, &device, err) != OK ||
+         rank_group_check(config, err) != OK))
         return job_config_locate(config, err);
     memcpy(ret->device, device.text, sizeof ret->device);
     if (ret->available < 0)

@@ -15,12 +15,10 @@
 #include "model/weight_board.h"
 #include "memory_plan.h"
 #include "probe.h"
+#include "rank_group.h"
 #include "train.pb-c.h"
 
-#define TASKS_MAX 16
-#define STAGING_BYTES                                                                              \
-    ((size_t)512 << 10) /* per rank and communicator: the most that comm.h takes */
-#define JOIN_TIMEOUT_MS  30000
+#define TASKS_MAX        16
 #define DISK_PATIENCE_MS 600000 /* nothing that was handed to the disk in pieces takes longer */
 
 typedef enum {
@@ -76,18 +74,15 @@ struct Worker {
 
 /* ---- compute thread: start ---- */
 
-static Status join(Worker *worker, const Task *task, Error *err)
+static Status join(Worker *worker, const Task *task, const DeviceStreams *streams, Error *err)
 {
     const WorkerOptions *o = &worker->options;
+    CommDevice device = {.kernels = worker->kernels, .streams = streams};
     Comm *comm = NULL;
-    TRY(comm_create(o->tp_size > 1 ? COMM_SHM : COMM_SELF, &task->tensor_id, o->tp_rank, o->tp_size,
-                    JOIN_TIMEOUT_MS, &comm, err));
+    TRY(rank_group_join(o->config, &device, &task->tensor_id, o->tp_rank, o->tp_size, &comm, err));
     atomic_store(&worker->tensor_comm, comm);
-    comm_set_timeout(comm, (int)o->config->cluster.collective_timeout_s * 1000);
-    TRY(comm_create(o->dp_size > 1 ? COMM_SHM : COMM_SELF, &task->data_id, o->dp_rank, o->dp_size,
-                    JOIN_TIMEOUT_MS, &comm, err));
+    TRY(rank_group_join(o->config, &device, &task->data_id, o->dp_rank, o->dp_size, &comm, err));
     atomic_store(&worker->data_comm, comm);
-    comm_set_timeout(comm, (int)o->config->cluster.collective_timeout_s * 1000);
     return OK;
 }
 
@@ -146,7 +141,7 @@ static Status run_start(Worker *worker, Task *task, Error *err)
     /* Nobody passes the join before all have read what is free: later, others may have begun to
      * allocate. */
     TRY(job_open_device(config, &worker->kernels, &device, err));
-    TRY(join(worker, task, err));
+    TRY(join(worker, task, device.streams, err));
     TRY(start_probe(worker, err));
     TRY(make_learner(worker, task, device.memory_free, err));
     ModelConfig model;
@@ -447,12 +442,9 @@ static void on_bootstrap(void *self, Call *call)
     Status status = OK;
     bool tensor = request != NULL && request->tensor_group,
          data = request != NULL && request->data_group;
-    if (tensor)
-        status = comm_id_create(o->tp_size > 1 ? COMM_SHM : COMM_SELF, o->tp_size, STAGING_BYTES,
-                                &worker->own_tensor_id, &err);
+    if (tensor) status = rank_group_id_create(o->config, o->tp_size, &worker->own_tensor_id, &err);
     if (status == OK && data)
-        status = comm_id_create(o->dp_size > 1 ? COMM_SHM : COMM_SELF, o->dp_size, STAGING_BYTES,
-                                &worker->own_data_id, &err);
+        status = rank_group_id_create(o->config, o->dp_size, &worker->own_data_id, &err);
     if (status != OK) {
         call_fail(call, &err);
     } else {

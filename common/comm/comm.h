@@ -69,13 +69,19 @@ void comm_destroy(Comm *comm); /* accepts NULL */
 typedef struct CommDevice {
     const KernelTable *kernels;   /* its memory functions */
     const DeviceStreams *streams; /* as CudaLibrary gives them */
-    const char *nccl_library;     /* NULL: libnccl.so.2, where the system finds it */
+    /* NULL: the file that the environment names in TROUPE_NCCL_LIBRARY, or libnccl.so.2, where the
+     * system finds it. */
+    const char *nccl_library;
 } CommDevice;
 
-/* As comm_id_create and comm_create. NCCL is loaded when the first id is made or the first group
- * joined, and stays. `staging_bytes` of device memory is what each rank takes; larger tensors go in
- * pieces. ERR_UNSUPPORTED: there is no NCCL, or one that is too old; the message says where it was
- * looked for and what is needed. */
+/* Whether this kind can be had here, as far as it shows without a device: loads NCCL, as the others
+ * do. `library` is CommDevice's. */
+Status comm_check_nccl(const char *library, Error *err);
+
+/* As comm_id_create and comm_create. Of the device an id wants `nccl_library` alone. NCCL is loaded
+ * when the first id is made or the first group joined, and stays. `staging_bytes` of device memory
+ * is what each rank takes; larger tensors go in pieces. ERR_UNSUPPORTED: there is no NCCL, or one
+ * that is too old; the message says where it was looked for and what is needed. */
 Status comm_id_create_nccl(const CommDevice *device, int size, size_t staging_bytes, CommId *ret,
                            Error *err);
 Status comm_create_nccl(const CommDevice *device, const CommId *id, int rank, int size,

@@ -16,6 +16,12 @@
 /* Below this a piece is all latency. */
 #define STAGING_MIN ((size_t)64 * 1024)
 
+Status comm_check_nccl(const char *library, Error *err)
+{
+    NcclApi api;
+    return nccl_api_load(library, &api, err);
+}
+
 /* ---- ids ---- */
 
 Status comm_id_create_nccl(const CommDevice *device, int size, size_t staging_bytes, CommId *ret,

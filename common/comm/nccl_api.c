@@ -1,6 +1,7 @@
 #include "comm/nccl_api.h"
 
 #include <dlfcn.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Where a function's address goes. */
@@ -61,13 +62,15 @@ Status nccl_api_load(const char *name, NcclApi *ret, Error *err)
 {
     NcclApi api;
     memset(&api, 0, sizeof api);
-    if (name == NULL) name = NCCL_LIBRARY;
+    if (name == NULL) name = getenv(NCCL_VARIABLE);
+    if (name == NULL || name[0] == '\0') name = NCCL_LIBRARY;
     /* Never closed: threads of NCCL's own may still run in it. */
     void *library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
     if (library == NULL)
         return error_set(err, ERR_UNSUPPORTED,
                          "several GPUs work together through NCCL, which could not be loaded: %s. "
-                         "Install NVIDIA's libnccl2, or name its folder in LD_LIBRARY_PATH",
+                         "Install NVIDIA's libnccl2, name its folder in LD_LIBRARY_PATH, or the "
+                         "file in " NCCL_VARIABLE,
                          dlerror());
     TRY(find_all(library, name, &api, err));
     *ret = api;

@@ -13,7 +13,8 @@
 
 #include "base/error.h"
 
-#define NCCL_LIBRARY "libnccl.so.2"
+#define NCCL_LIBRARY  "libnccl.so.2"
+#define NCCL_VARIABLE "TROUPE_NCCL_LIBRARY"
 /* Since 2.19.1 ncclCommAbort may be called while another thread is in a call (NVIDIA/nccl#992). */
 #define NCCL_VERSION_MIN 21901
 
@@ -76,8 +77,9 @@ typedef struct NcclApi {
     int version; /* 22809 is 2.28.9 */
 } NcclApi;
 
-/* Loads NCCL for good; `library` NULL: NCCL_LIBRARY, where the system finds it. ERR_UNSUPPORTED
- * when it is not there, too old, or not NCCL; ret is untouched then. */
+/* Loads NCCL for good; `library` NULL: the file that the environment names in NCCL_VARIABLE, or
+ * NCCL_LIBRARY, where the system finds it. ERR_UNSUPPORTED when it is not there, too old, or not
+ * NCCL; ret is untouched then. */
 Status nccl_api_load(const char *library, NcclApi *ret, Error *err);
 
 /* A configuration of a communicator none of whose calls blocks. */

@@ -79,16 +79,18 @@ static Status check_parallel(const LoadedJob *job, Error *err)
                       divisors(batch, shares, sizeof shares));
 }
 
-/* Ranks on GPUs would sum in their memory, which needs NCCL. */
+/* A rollout worker splits the model among threads of one process, which has one GPU
+ * (docs/devices.md). */
 static Status check_device(const LoadedJob *job, Error *err)
 {
-    int64_t tp = job->config.train.tp_size, dp = job->config.train.dp_size;
-    if (job->config.device == JOB_CPU || tp * dp == 1) return OK;
-    return job_refuse(job, "device", tp > 1 ? "train.tp_size" : "train.dp_size", err,
-                      "device is cuda with %lld train workers (train.tp_size %lld times "
-                      "train.dp_size %lld), expected one: GPUs cannot sum with each other yet.\n"
-                      "Write tp_size: 1 and dp_size: 1, or device: cpu.",
-                      (long long)(tp * dp), (long long)tp, (long long)dp);
+    const JobConfig *config = &job->config;
+    if (config->device == JOB_CPU || config->train.tp_size == 1) return OK;
+    if (config->rollout.function == ROLLOUT_SFT) return OK;
+    return job_refuse(job, "device", "train.tp_size", err,
+                      "device is cuda with train.tp_size %lld, and the job generates: expected 1, "
+                      "a rollout worker cannot split a model over GPUs yet.\n"
+                      "Write train.tp_size: 1 (train.dp_size may be more), or device: cpu.",
+                      (long long)config->train.tp_size);
 }
 
 static Status check_length(const LoadedJob *job, Error *err)

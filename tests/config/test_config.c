@@ -399,9 +399,11 @@ static void test_config_values_that_disagree_are_refused(void **state)
     CLASH("train: {lr_schedule: wsd, num_steps: 50}\n", "decay_steps: 5");
     CLASH("train: {decay_steps: 5}\n", "only lr_schedule: wsd");
     CLASH("train: {max_tokens_per_gpu: 100}\n", "2048", "Raise max_tokens_per_gpu");
-    CLASH("device: cuda\ntrain:\n  tp_size: 2\n",
-          "job.yaml:3: ", "device is cuda with 2 train workers", "expected one", "device: cpu");
-    CLASH("device: cuda\ntrain: {dp_size: 2}\n", "train.dp_size 2");
+    CLASH("device: cuda\ntrain:\n  tp_size: 2\nrollout: {function: generate, reward: random, "
+          "n_samples_per_prompt: 2}\n",
+          "job.yaml:3: ", "device is cuda with train.tp_size 2", "expected 1", "device: cpu");
+    job_config_destroy(parse("model: {path: m}\ndata: {train: a}\ndevice: cuda\n"
+                             "train: {tp_size: 2, dp_size: 2}\n"));
     CLASH("device: gpu\n", "device", "expected one of cpu, cuda", "device: cuda");
     CLASH("eval: {interval: 5}\n", "eval.interval", "data.eval names no file");
     CLASH("cluster: {suspect_ms: 600}\n", "cluster.suspect_ms is 600", "1000");

@@ -3,7 +3,7 @@
 # without hardware (tests/tensor/device_library.c): its memory cannot be touched by the host, its kernels are the CPU's,
 # so a job must end with the weights of a job on the CPU, to the bit; that no GPU is needed for this is also all that it
 # proves. In the place of NVML stands one that tells of two GPUs (tests/controller/nvml_library.c).
-# usage: test_device.sh sft | generate | placement
+# usage: test_device.sh sft | generate | ranks | placement
 . "$(dirname "$0")/lib.sh"
 make_data
 STEPS=6
@@ -16,6 +16,7 @@ said() {
 
 # on_device NAME [SETTING...]: the job of on_cpu, with device: cuda.
 on_cpu() {
+    rm -rf run_cpu run_cpu.out # of another on_cpu
     write_job cpu.yaml run_cpu train.tp_size=1 "$@"
     run_job
     expected=$(digest_of "$RUN")
@@ -116,6 +117,49 @@ generate)
     run_job
     said "$RUN/logs/node_agent.log" "gpu actor=rollout-0 id=GPU-a000-of-a-test"
     said "$RUN/logs/node_agent.log" "gpu actor=train-0 id=GPU-b000-of-a-test"
+    ;;
+ranks) # GPUs that sum with each other: over the double of NCCL (tests/comm/nccl_double.h)
+    export TROUPE_NCCL_LIBRARY=$BIN/libnccl_double.so
+    STEPS=3
+    settings="train.tp_size=2 checkpoint.interval=1"
+    # shellcheck disable=SC2086
+    on_cpu $settings data.eval=
+    # shellcheck disable=SC2086
+    on_device run_tensor $settings data.eval=
+    # shellcheck disable=SC2086
+    "$BIN/controller" validate --config "$JOB" $SETTINGS > valid.txt || fail "validate refuses: $(cat valid.txt)"
+    said valid.txt "2 train workers take"
+    start_job
+    wait_for_step 1
+    kill -9 "$(actor_pid train-1)" || fail "could not kill train-1"
+    finish_job 0
+    same_as_cpu
+    said "$RUN.out" 'of=train-1 is="Test device without hardware (sm_90, GPU-b000-of-a-test)'
+    said "$RUN/logs/node_agent.log" "gpu actor=train-1 id=GPU-b000-of-a-test"
+
+    STEPS=2
+    on_cpu train.dp_size=2 data.eval=
+    on_device run_data train.dp_size=2 data.eval=
+    run_job
+    same_as_cpu
+
+    # Without NCCL nothing starts; alone a GPU needs none.
+    refuses() {
+        local code=0
+        # shellcheck disable=SC2086
+        "$BIN/controller" "$@" --config "$JOB" $SETTINGS > refused.txt 2>&1 || code=$?
+        [ $code = 2 ] || fail "code $code: $(cat refused.txt)"
+        said refused.txt "device: cuda, with 2 train workers: $said"
+        [ ! -e "$RUN" ] || fail "it started all the same"
+    }
+    on_device run_refused train.tp_size=2
+    export TROUPE_NCCL_LIBRARY=/nowhere/libnccl.so.2
+    said="several GPUs work together through NCCL, which could not be loaded"
+    refuses validate
+    refuses
+    export TROUPE_NCCL_LIBRARY=$BIN/libnccl_old.so
+    said="$BIN/libnccl_old.so is NCCL 2.18.5"
+    refuses validate
     ;;
 placement) # what is said when there are too few GPUs, or none, or another job has them
     generate="rollout.function=generate rollout.reward=random rollout.n_samples_per_prompt=4"
