@@ -121,11 +121,11 @@ generate)
 ranks) # GPUs that sum with each other: over the double of NCCL (tests/comm/nccl_double.h)
     export TROUPE_NCCL_LIBRARY=$BIN/libnccl_double.so
     STEPS=3
-    settings="train.tp_size=2 checkpoint.interval=1"
+    split="train.tp_size=2 checkpoint.interval=1"
     # shellcheck disable=SC2086
-    on_cpu $settings data.eval=
+    on_cpu $split data.eval=
     # shellcheck disable=SC2086
-    on_device run_tensor $settings data.eval=
+    on_device run_tensor $split data.eval=
     # shellcheck disable=SC2086
     "$BIN/controller" validate --config "$JOB" $SETTINGS > valid.txt || fail "validate refuses: $(cat valid.txt)"
     said valid.txt "2 train workers take"
@@ -137,11 +137,23 @@ ranks) # GPUs that sum with each other: over the double of NCCL (tests/comm/nccl
     said "$RUN.out" 'of=train-1 is="Test device without hardware (sm_90, GPU-b000-of-a-test)'
     said "$RUN/logs/node_agent.log" "gpu actor=train-1 id=GPU-b000-of-a-test"
 
+    # With rollout workers on the GPUs of both, whose own ranks cannot be on several.
+    generate="rollout.function=generate rollout.reward=random rollout.n_samples_per_prompt=4 rollout.num_workers=2"
+    generate="$generate rollout.max_response_length=12 data.max_length=160 data.eval= train.dp_size=2"
     STEPS=2
-    on_cpu train.dp_size=2 data.eval=
-    on_device run_data train.dp_size=2 data.eval=
+    # shellcheck disable=SC2086
+    on_cpu $generate
+    # shellcheck disable=SC2086
+    on_device run_data $generate
     run_job
     same_as_cpu
+    said "$RUN/logs/node_agent.log" "gpu actor=train-1 id=GPU-b000-of-a-test"
+    said "$RUN/logs/node_agent.log" "gpu actor=rollout-1 id=GPU-b000-of-a-test"
+    # shellcheck disable=SC2086
+    on_device run_split $generate train.tp_size=2
+    # shellcheck disable=SC2086
+    ! "$BIN/controller" validate --config "$JOB" $SETTINGS > refused.txt 2>&1 || fail "validate takes what cannot run"
+    said refused.txt "a rollout worker cannot split a model over GPUs yet"
 
     # Without NCCL nothing starts; alone a GPU needs none.
     refuses() {
