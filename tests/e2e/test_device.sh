@@ -172,6 +172,9 @@ ranks) # GPUs that sum with each other: over the double of NCCL (tests/comm/nccl
     export TROUPE_NCCL_LIBRARY=$BIN/libnccl_old.so
     said="$BIN/libnccl_old.so is NCCL 2.18.5"
     refuses validate
+    on_device run_alone
+    # shellcheck disable=SC2086
+    "$BIN/controller" validate --config "$JOB" $SETTINGS > valid.txt || fail "one GPU wants NCCL: $(cat valid.txt)"
     ;;
 placement) # what is said when there are too few GPUs, or none, or another job has them
     generate="rollout.function=generate rollout.reward=random rollout.n_samples_per_prompt=4"

@@ -5,7 +5,6 @@
 
 #include <deque>
 #include <map>
-#include <vector>
 
 #include "cuda_runtime.h"
 #include "tensor/cuda/gemm.cuh"
@@ -37,7 +36,7 @@ struct FakeStream {
     int priority;
 };
 
-static std::vector<cudaStream_t> streams;
+static std::deque<FakeStream> streams; /* which do not move */
 static std::map<void *, size_t> blocks;
 static thread_local int thread_device;
 static thread_local cudaError_t last_error;
@@ -67,8 +66,8 @@ static size_t end_of(cudaStream_t stream)
 size_t fake_copies_pending(void)
 {
     size_t pending = 0;
-    for (cudaStream_t stream : streams)
-        pending += stream->line.size();
+    for (const FakeStream &stream : streams)
+        pending += stream.line.size();
     return pending;
 }
 
@@ -96,8 +95,8 @@ cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest)
 
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t *stream, unsigned flags, int priority)
 {
-    *stream = new FakeStream{{}, 0, flags, priority};
-    streams.push_back(*stream);
+    streams.push_back({{}, 0, flags, priority});
+    *stream = &streams.back();
     return cudaSuccess;
 }
 
@@ -190,8 +189,8 @@ cudaError_t cudaMalloc(void **memory, size_t bytes)
 cudaError_t cudaFree(void *memory)
 {
     if (blocks.erase(memory) != 1) return cudaErrorInvalidValue;
-    for (cudaStream_t stream : streams)
-        cudaStreamSynchronize(stream);
+    for (FakeStream &stream : streams)
+        cudaStreamSynchronize(&stream);
     free(memory);
     return cudaSuccess;
 }
