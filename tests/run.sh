@@ -4,12 +4,12 @@
 #   2. the quick tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #   3. every fuzz target for a short time under both (clang)
 # usage: tests/run.sh [--fuzz-seconds N]
-#   without, 10 seconds for each target from one seed, so that a run is repeatable; with, from a random seed
+#   without, 7 seconds for each target from one seed, so that a run is repeatable; with, from a random seed
 # Builds below build-test/. Ends with one line for each part; exits 0 only when all passed.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-fuzz_seconds=10 fuzz_seed=1
+fuzz_seconds=7 fuzz_seed=1
 case ${1:-} in
 -h | --help)
     sed -n '2,8s/^# \{0,1\}//p' "$0"
