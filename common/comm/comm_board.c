@@ -1,9 +1,6 @@
 #include "comm/comm_board.h"
 
-#include <unistd.h>
-
 #include "base/limits.h"
-#include "base/process.h"
 
 #define TEXT_MAX 500 /* of whereabouts: a failure's text has room for it and more */
 
@@ -34,23 +31,12 @@ void comm_board_close(CommBoard *board)
 
 Status comm_board_join(CommBoard *board, int rank, Error *err)
 {
-    if (board == NULL) return OK;
-    BoardRank *line = &board->rank[rank];
-    uint64_t ticks = 0;
-    uint32_t absent = RANK_ABSENT;
-    if (!process_start_ticks(getpid(), &ticks))
-        return error_set(err, ERR_UNSUPPORTED, "/proc/self/stat cannot be read: is /proc mounted?");
-    if (!atomic_compare_exchange_strong(&line->state, &absent, RANK_JOINED))
-        return error_set(err, ERR_EXISTS, "rank %d has already joined this group (as pid %d)", rank,
-                         (int)atomic_load(&line->pid));
-    atomic_store(&line->start_ticks, ticks);
-    atomic_store(&line->pid, getpid());
-    return OK;
+    return board == NULL ? OK : comm_member_join(&board->rank[rank].member, rank, err);
 }
 
 void comm_board_leave(CommBoard *board, int rank)
 {
-    if (board != NULL) atomic_store(&board->rank[rank].state, RANK_LEFT);
+    if (board != NULL) atomic_store(&board->rank[rank].member.state, RANK_LEFT);
 }
 
 void comm_board_begin(CommBoard *board, int rank, uint64_t number, uint64_t signature)
@@ -68,33 +54,18 @@ static uint64_t begun_by(const BoardRank *line)
     return atomic_load_explicit(&line->begun, memory_order_acquire);
 }
 
-/* Of an absent rank only rank 0's process is known; one on another host stays absent. */
-static bool identify(const CommBoard *board, int rank, pid_t *ret_pid, uint64_t *ret_ticks)
-{
-    const BoardRank *line = &board->rank[rank];
-    bool absent = atomic_load(&line->state) == RANK_ABSENT;
-    *ret_pid = atomic_load(&line->pid);
-    *ret_ticks = atomic_load(&line->start_ticks);
-    if (absent && rank == 0) {
-        *ret_pid = board->memory.maker_pid;
-        *ret_ticks = board->memory.maker_start_ticks;
-    }
-    return *ret_pid != 0;
-}
-
 bool comm_board_find_lost(const CommBoard *board, const BoardWait *wait, Str *out,
                           bool *ret_had_begun)
 {
     for (int r = 0; board != NULL && r < (int)board->size; r++) {
         const BoardRank *line = &board->rank[r];
         pid_t pid = 0;
-        uint64_t ticks = 0;
-        if (r == wait->rank || !identify(board, r, &pid, &ticks)) continue;
-        bool left = atomic_load(&line->state) == RANK_LEFT;
-        if (!left && process_is_alive(pid, ticks)) continue;
+        if (r == wait->rank || !comm_member_is_lost(&line->member, r, &board->memory, &pid))
+            continue;
+        bool left = atomic_load(&line->member.state) == RANK_LEFT;
         bool had_begun = begun_by(line) >= wait->number;
         if (left && had_begun) continue; /* who leaves has seen its calls through */
-        str_printf(out, "rank %d (pid %d) %s", r, (int)pid, left ? "has left the group" : "died");
+        comm_put_lost(out, &line->member, r, pid);
         *ret_had_begun = had_begun;
         return true;
     }
@@ -136,11 +107,12 @@ void comm_board_put_whereabouts(const CommBoard *board, const BoardWait *wait, S
         const BoardRank *line = &board->rank[r];
         if (!is_missing(board, wait, r)) continue;
         str_printf(out, "; rank %d ", r);
-        if (atomic_load(&line->state) == RANK_ABSENT) {
+        if (atomic_load(&line->member.state) == RANK_ABSENT) {
             str_puts(out, "never joined on this host");
         } else {
             uint64_t begun = begun_by(line);
-            str_printf(out, "(pid %d) is alive, its last call was ", (int)atomic_load(&line->pid));
+            str_printf(out, "(pid %d) is alive, its last call was ",
+                       (int)atomic_load(&line->member.pid));
             comm_put_call(out, atomic_load(&line->call[begun % BOARD_CALLS]), begun);
         }
     }

@@ -9,16 +9,13 @@
 #ifndef TROUPE_COMM_COMM_BOARD_H
 #define TROUPE_COMM_COMM_BOARD_H
 
-#include "base/shared_memory.h"
 #include "comm/comm_call.h"
 
 #define BOARD_CALLS 256 /* whose signatures are kept */
 
 /* One rank's line: written by that rank alone. */
 typedef struct BoardRank {
-    _Alignas(64) _Atomic uint32_t state; /* CommRankState */
-    _Atomic int32_t pid;
-    _Atomic uint64_t start_ticks;
+    _Alignas(64) CommMember member;
     _Atomic uint64_t begun;             /* number of the last call begun */
     _Atomic uint64_t call[BOARD_CALLS]; /* signature of call n: at n % BOARD_CALLS */
 } BoardRank;

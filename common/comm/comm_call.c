@@ -3,6 +3,9 @@
 #include <inttypes.h>
 #include <sched.h>
 #include <stdio.h>
+#include <unistd.h>
+
+#include "base/process.h"
 
 typedef enum { FAILURE_NONE = 0, FAILURE_BEING_WRITTEN, FAILURE_WRITTEN } FailureState;
 
@@ -55,6 +58,42 @@ void comm_put_apart(Str *out, int own, uint64_t mine, uint64_t number, int other
     str_printf(out, ", rank %d in ", other);
     comm_put_call(out, theirs, 0);
     str_puts(out, "; all ranks must make the same calls in the same order");
+}
+
+/* ---- members ---- */
+
+Status comm_member_join(CommMember *member, int rank, Error *err)
+{
+    uint64_t ticks = 0;
+    uint32_t absent = RANK_ABSENT;
+    if (!process_start_ticks(getpid(), &ticks))
+        return error_set(err, ERR_UNSUPPORTED, "/proc/self/stat cannot be read: is /proc mounted?");
+    if (!atomic_compare_exchange_strong(&member->state, &absent, RANK_JOINED))
+        return error_set(err, ERR_EXISTS, "rank %d has already joined this group (as pid %d)", rank,
+                         (int)atomic_load(&member->pid));
+    atomic_store(&member->start_ticks, ticks);
+    atomic_store(&member->pid, getpid());
+    return OK;
+}
+
+bool comm_member_is_lost(const CommMember *member, int rank, const SharedMemory *memory,
+                         pid_t *ret_pid)
+{
+    uint32_t state = atomic_load(&member->state);
+    uint64_t ticks = atomic_load(&member->start_ticks);
+    *ret_pid = atomic_load(&member->pid);
+    if (state == RANK_ABSENT && rank == 0) {
+        *ret_pid = memory->maker_pid;
+        ticks = memory->maker_start_ticks;
+    }
+    if (*ret_pid == 0) return false; /* nobody knows it yet */
+    return state == RANK_LEFT || !process_is_alive(*ret_pid, ticks);
+}
+
+void comm_put_lost(Str *out, const CommMember *member, int rank, pid_t pid)
+{
+    bool left = atomic_load(&member->state) == RANK_LEFT;
+    str_printf(out, "rank %d (pid %d) %s", rank, (int)pid, left ? "has left the group" : "died");
 }
 
 /* ---- the first failure ---- */

@@ -1,11 +1,12 @@
 /* What the kinds that have several ranks share: the signature that all ranks of a call must agree
- * on, how a person reads it, and the record of a group's first failure in memory that its ranks
- * share. Private to common/comm. */
+ * on, how a person reads it, and, in memory that the ranks share, which process is which rank and
+ * the group's first failure. Private to common/comm. */
 #ifndef TROUPE_COMM_COMM_CALL_H
 #define TROUPE_COMM_COMM_CALL_H
 
 #include <stdatomic.h>
 
+#include "base/shared_memory.h"
 #include "base/str.h"
 #include "comm/comm_kind.h"
 
@@ -27,6 +28,22 @@ void comm_put_call(Str *out, uint64_t signature, uint64_t number);
 void comm_put_ranks(Str *out, const int *rank, int count);
 
 typedef enum { RANK_ABSENT = 0, RANK_JOINED, RANK_LEFT } CommRankState;
+
+/* Which process a rank is: written by that rank alone; zeroed: it has not joined. */
+typedef struct CommMember {
+    _Atomic uint32_t state; /* CommRankState */
+    _Atomic int32_t pid;
+    _Atomic uint64_t start_ticks; /* with pid: which process */
+} CommMember;
+
+/* This process is that rank now. ERR_EXISTS: somebody else is. */
+Status comm_member_join(CommMember *member, int rank, Error *err);
+/* Whether it has left or its process is dead. Of a rank that has not joined only rank 0's process
+ * is known: it made the memory. *ret_pid says who is lost. */
+bool comm_member_is_lost(const CommMember *member, int rank, const SharedMemory *memory,
+                         pid_t *ret_pid);
+/* "rank 2 (pid 17) died", of a lost one. */
+void comm_put_lost(Str *out, const CommMember *member, int rank, pid_t pid);
 
 /* The first failure, told to everybody; zeroed: there is none. */
 typedef struct CommFailure {

@@ -10,7 +10,6 @@
 
 #include "base/limits.h"
 #include "base/memory.h"
-#include "base/process.h"
 
 /* Above this many bytes each rank reduces its slice of a piece for
  * all; below it everybody reduces everything, which moves more bytes but needs no second look at
@@ -56,15 +55,7 @@ Status shm_join(ShmHeader *header, bool owns_mapping, int rank, int timeout_ms, 
 {
     int size = (int)header->size;
     ShmRank *line = &header->rank[rank];
-    uint32_t absent = RANK_ABSENT;
-    uint64_t ticks = 0;
-    if (!process_start_ticks(getpid(), &ticks))
-        return error_set(err, ERR_UNSUPPORTED, "/proc/self/stat cannot be read: is /proc mounted?");
-    if (!atomic_compare_exchange_strong(&line->state, &absent, RANK_JOINED))
-        return error_set(err, ERR_EXISTS, "rank %d has already joined this group (as pid %d)", rank,
-                         (int)atomic_load(&line->pid));
-    atomic_store(&line->start_ticks, ticks);
-    atomic_store(&line->pid, getpid());
+    TRY(comm_member_join(&line->member, rank, err));
 
     ShmComm *comm = mem_calloc(1, sizeof *comm);
     comm->base = (Comm){.table = &comm_shm_table, .rank = rank, .size = size};
@@ -109,7 +100,7 @@ static void shm_destroy(Comm *base)
 {
     ShmComm *comm = shm(base);
     ShmHeader *header = comm->header;
-    atomic_store(&header->rank[base->rank].state, RANK_LEFT);
+    atomic_store(&header->rank[base->rank].member.state, RANK_LEFT);
     if (comm->owns_mapping) shm_memory_close(header);
     free(comm);
 }

@@ -12,7 +12,6 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-#include "base/shared_memory.h"
 #include "comm/comm_call.h"
 
 /* One rank's line: written by that rank alone, but for `sleepers`. */
@@ -21,9 +20,7 @@ typedef struct ShmRank {
     _Atomic uint32_t sleepers;             /* ranks that sleep on `arrived` */
     _Atomic uint64_t call[2];              /* signature of the call, by parity of the meeting */
     _Atomic uint64_t calls;                /* calls begun */
-    _Atomic uint32_t state;                /* CommRankState */
-    _Atomic int32_t pid;
-    _Atomic uint64_t start_ticks; /* with pid: which process */
+    CommMember member;
 } ShmRank;
 
 typedef struct ShmHeader {

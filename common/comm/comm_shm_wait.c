@@ -11,7 +11,6 @@
 
 #include "base/clock.h"
 #include "base/limits.h"
-#include "base/process.h"
 #include "comm/comm_shm.h"
 
 /* A rank that waits looks a few times, then offers its core to others, then sleeps. Awake again
@@ -85,18 +84,10 @@ static bool find_lost_rank(const ShmComm *comm, uint32_t meeting, Str *out)
     for (int r = 0; r < comm->base.size; r++) {
         const ShmRank *line = line_of(comm, r);
         if (r == comm->base.rank || has_arrived(line, meeting)) continue;
-        uint32_t state = atomic_load(&line->state);
-        pid_t pid = atomic_load(&line->pid);
-        uint64_t ticks = atomic_load(&line->start_ticks);
-        if (state == RANK_ABSENT) {
-            if (r != 0) continue; /* of an absent rank only rank 0's process is known */
-            pid = header->memory.maker_pid;
-            ticks = header->memory.maker_start_ticks;
-        }
-        bool left = state == RANK_LEFT, dead = !left && !process_is_alive(pid, ticks);
-        /* It may have arrived and only then ended. */
-        if ((!left && !dead) || has_arrived(line, meeting)) continue;
-        str_printf(out, "rank %d (pid %d) %s", r, (int)pid, left ? "has left the group" : "died");
+        pid_t pid = 0;
+        if (!comm_member_is_lost(&line->member, r, &header->memory, &pid)) continue;
+        if (has_arrived(line, meeting)) continue; /* and only then ended */
+        comm_put_lost(out, &line->member, r, pid);
         return true;
     }
     return false;
@@ -122,10 +113,11 @@ static Status fail_late(ShmComm *comm, uint32_t meeting, Error *err)
         ShmRank *line = line_of(comm, r);
         if (r == comm->base.rank || has_arrived(line, meeting)) continue;
         str_printf(&text, "; rank %d ", r);
-        if (atomic_load(&line->state) == RANK_ABSENT) {
+        if (atomic_load(&line->member.state) == RANK_ABSENT) {
             str_puts(&text, "never joined");
         } else {
-            str_printf(&text, "(pid %d) is alive, its last call was ", atomic_load(&line->pid));
+            str_printf(&text, "(pid %d) is alive, its last call was ",
+                       (int)atomic_load(&line->member.pid));
             comm_put_call(&text, atomic_load(&line->call[atomic_load(&line->arrived) & 1]),
                           atomic_load(&line->calls));
         }

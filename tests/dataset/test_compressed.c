@@ -17,6 +17,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/rng.h"
+#include "dataset/files.h"
 #include "dataset/dataset.h"
 #include "dataset/shuffle.h"
 
@@ -26,19 +27,8 @@
 static int fresh_folder(void **state)
 {
     (void)state;
-    Error err = {0};
-    assert_ok(folder_remove(FOLDER, &err), &err);
-    assert_ok(folder_create(FOLDER, &err), &err);
+    make_fresh(FOLDER);
     return 0;
-}
-
-static void write_file(const char *path, const void *bytes, size_t length)
-{
-    Error err = {0};
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
-    assert_true(fd >= 0);
-    assert_ok(file_write_all(fd, bytes, length, path, &err), &err);
-    close(fd);
 }
 
 /* Lines of 20 bytes to 9 KB, some of them blank, of words that compress well and badly. */

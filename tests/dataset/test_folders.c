@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
+#include "dataset/files.h"
 #include "dataset/data_folder.h"
 #include "dataset/dataset.h"
 
@@ -20,22 +21,8 @@
 static int fresh_folder(void **state)
 {
     (void)state;
-    Error err = {0};
-    assert_ok(folder_remove(FOLDER, &err), &err);
-    assert_ok(folder_create(FOLDER, &err), &err);
+    make_fresh(FOLDER);
     return 0;
-}
-
-static void write_text(const char *path, const char *text)
-{
-    Error err = {0};
-    char *folder = path_folder(path);
-    assert_ok(folder_create(folder, &err), &err);
-    free(folder);
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
-    assert_true(fd >= 0);
-    assert_ok(file_write_all(fd, text, strlen(text), path, &err), &err);
-    close(fd);
 }
 
 static Status open_status(const char *key, const char *path, Dataset **ret, Error *err)

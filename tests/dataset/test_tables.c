@@ -15,6 +15,7 @@
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/rng.h"
+#include "dataset/files.h"
 #include "dataset/dataset.h"
 
 #define TABLES  TEST_SOURCE_DIR "/dataset/tables"
@@ -25,9 +26,7 @@
 static int fresh_folder(void **state)
 {
     (void)state;
-    Error err = {0};
-    assert_ok(folder_remove(FOLDER, &err), &err);
-    assert_ok(folder_create(FOLDER, &err), &err);
+    make_fresh(FOLDER);
     return 0;
 }
 
@@ -222,15 +221,6 @@ static char *copy_table(const char *name, size_t *ret_length)
     assert_ok(file_read(path, 1 << 20, &bytes, ret_length, &err), &err);
     free(path);
     return bytes;
-}
-
-static void write_file(const char *path, const void *bytes, size_t length)
-{
-    Error err = {0};
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
-    assert_true(fd >= 0);
-    assert_ok(file_write_all(fd, bytes, length, path, &err), &err);
-    close(fd);
 }
 
 /* ---- large row groups ---- */
