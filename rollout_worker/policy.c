@@ -243,11 +243,6 @@ int64_t policy_memory_free(const Policy *policy)
     return policy->device.memory_free;
 }
 
-const char *policy_device(const Policy *policy)
-{
-    return policy->device.text;
-}
-
 /* Who shares the memory that this policy is in. */
 typedef struct Sharers {
     int64_t workers; /* rollout workers */

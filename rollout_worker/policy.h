@@ -34,7 +34,6 @@ const char *policy_memory_plan(const Policy *policy); /* for people; borrowed */
 
 /* What the device that it generates on had free when the policy was made; 0: nobody knows. */
 int64_t policy_memory_free(const Policy *policy);
-const char *policy_device(const Policy *policy); /* for people; borrowed */
 
 /* What a machine, or a GPU, has for rollout workers, before any of them holds memory. */
 typedef struct MemoryRoom {

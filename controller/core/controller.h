@@ -108,7 +108,6 @@ typedef struct JobView {
 } JobView;
 
 JobView controller_job(const Controller *controller);
-const JobConfig *controller_config(const Controller *controller); /* of the stage */
 uint32_t controller_generation(const Controller *controller);
 
 #endif

@@ -497,11 +497,6 @@ JobView controller_job(const Controller *c)
     };
 }
 
-const JobConfig *controller_config(const Controller *c)
-{
-    return c->config;
-}
-
 uint32_t controller_generation(const Controller *c)
 {
     return c->generation;
