@@ -13,8 +13,7 @@
 #include "base/queue.h"
 #include "config/eval_set.h"
 #include "data_source/file_list.h"
-#include "dataset/dataset.h"
-#include "dataset/shuffle.h"
+#include "dataset/stream.h"
 #include "rollout.pb-c.h"
 
 enum {
@@ -29,7 +28,7 @@ typedef struct SourceSet {
     const char *name, *key; /* of the configuration */
     const StringList *paths;
     bool shuffle;
-    _Atomic(Dataset *) dataset; /* NULL until it was asked for; set once, under open_lock */
+    _Atomic(Stream *) stream; /* NULL until it was asked for; set once, under open_lock */
 } SourceSet;
 
 struct DataService {
@@ -75,48 +74,39 @@ static void log_opened(const SourceSet *set, const DatasetSummary *summary, int6
                   F_STR("reason", summary->warning));
 }
 
-static Status open_dataset(DataService *service, SourceSet *set, Error *err)
+static Status open_stream(DataService *service, SourceSet *set, Error *err)
 {
     int64_t start = clock_ms();
-    DatasetOptions options = {
+    StreamOptions options = {
         .key = set->key,
         .path = (const char *const *)set->paths->item,
         .num_paths = set->paths->count,
         .index_folder = service->index_folder,
-        .in_order = !set->shuffle,
+        .shuffle = set->shuffle,
+        .seed = (uint64_t)service->config->seed,
         .watch = &service->watch,
     };
-    Dataset *dataset = NULL;
-    TRY(dataset_open(&options, &dataset, err));
-    DatasetSummary summary = dataset_summary(dataset);
+    Stream *stream = NULL;
+    TRY(stream_open(&options, &stream, err));
+    DatasetSummary summary = dataset_summary(stream_dataset(stream));
     log_opened(set, &summary, clock_ms() - start);
-    set->dataset = dataset;
+    set->stream = stream;
     return OK;
 }
 
-/* Gives the set's data, opening it if nobody did. */
-static Status need_dataset(DataService *service, SourceSet *set, const Dataset **ret, Error *err)
+/* Gives the set's stream, opening it if nobody did. */
+static Status need_stream(DataService *service, SourceSet *set, const Stream **ret, Error *err)
 {
     Status status = OK;
-    if (set->dataset == NULL) {
+    if (set->stream == NULL) {
         pthread_mutex_lock(&service->open_lock);
         service->opening = set;
-        if (set->dataset == NULL) status = open_dataset(service, set, err);
+        if (set->stream == NULL) status = open_stream(service, set, err);
         service->opening = NULL;
         pthread_mutex_unlock(&service->open_lock);
     }
-    *ret = set->dataset;
+    *ret = set->stream;
     return status;
-}
-
-static RecordOrder set_order(const DataService *service, const SourceSet *set,
-                             const Dataset *dataset)
-{
-    return (RecordOrder){
-        .records = dataset_summary(dataset).records,
-        .seed = (uint64_t)service->config->seed,
-        .shuffle = set->shuffle,
-    };
 }
 
 static void pack_body(Str *body, const ProtobufCMessage *message)
@@ -136,14 +126,14 @@ static char *find_changes(const Task *task, const Dataset *dataset, const char *
 
 static Status open_work(Task *task)
 {
-    const Dataset *dataset = NULL;
-    TRY(need_dataset(task->service, task->set, &dataset, &task->err));
+    const Stream *stream = NULL;
+    TRY(need_stream(task->service, task->set, &stream, &task->err));
+    const Dataset *dataset = stream_dataset(stream);
     DatasetSummary summary = dataset_summary(dataset);
-    RecordOrder order = set_order(task->service, task->set, dataset);
     char fingerprint[DIGEST_HEX_BYTES];
-    dataset_fingerprint(dataset, order.shuffle, order.seed, fingerprint);
+    stream_fingerprint(stream, fingerprint);
     Troupe__OpenSetReply reply = TROUPE__OPEN_SET_REPLY__INIT;
-    reply.records = summary.records;
+    reply.records = stream_records(stream);
     reply.fingerprint = fingerprint;
     reply.files = summary.files;
     reply.bytes = summary.bytes;
@@ -155,18 +145,18 @@ static Status open_work(Task *task)
 
 /* Reads one record into the attachment; a record that cannot be read by itself is told in its
  * `error`. */
-static Status read_record(Task *task, const Dataset *dataset, OrderCursor *cursor,
-                          uint64_t position, Troupe__Record *ret)
+static Status read_record(Task *task, const Stream *stream, StreamReader *reader, uint64_t position,
+                          Troupe__Record *ret)
 {
-    uint64_t epoch;
-    uint64_t index = order_record(cursor, position, &epoch);
+    StreamPlace place = stream_place(reader, position);
     RecordSource source;
     size_t before = task->attachment.length;
-    Status status = dataset_read(dataset, index, &task->attachment, &source, &task->err);
+    Status status =
+        dataset_read(stream_dataset(stream), place.index, &task->attachment, &source, &task->err);
     if (status != OK && status != ERR_DATA) return status;
     troupe__record__init(ret);
     ret->position = position;
-    ret->epoch = (uint32_t)epoch;
+    ret->epoch = (uint32_t)place.epoch;
     ret->source = mem_printf("%s:%llu", source.path, (unsigned long long)source.line);
     if (status == OK)
         ret->length = (uint32_t)(task->attachment.length - before);
@@ -183,15 +173,15 @@ static void free_record(Troupe__Record *record)
 
 static Status read_work(Task *task)
 {
-    const Dataset *dataset = NULL;
-    TRY(need_dataset(task->service, task->set, &dataset, &task->err));
-    OrderCursor cursor = order_cursor(set_order(task->service, task->set, dataset));
+    const Stream *stream = NULL;
+    TRY(need_stream(task->service, task->set, &stream, &task->err));
+    StreamReader *reader = stream_reader_open(stream);
     Troupe__Record *record = mem_calloc(task->count, sizeof *record);
     Troupe__Record **list = mem_calloc(task->count, sizeof *list);
     Status status = OK;
     size_t count = 0;
     while (count < task->count && task->attachment.length < ANSWER_BYTES) {
-        status = read_record(task, dataset, &cursor, task->first + count, &record[count]);
+        status = read_record(task, stream, reader, task->first + count, &record[count]);
         if (status != OK) break;
         list[count] = &record[count];
         count++;
@@ -205,6 +195,7 @@ static Status read_work(Task *task)
     }
     for (size_t i = 0; i < count; i++)
         free_record(&record[i]);
+    stream_reader_close(reader);
     free(list);
     free(record);
     return status;
@@ -373,7 +364,7 @@ void data_service_destroy(DataService *service)
     while (service->in_work != NULL)
         free_task(service->in_work);
     for (int i = 0; i < service->num_sets; i++)
-        dataset_close(service->set[i].dataset);
+        stream_close(service->set[i].stream);
     free(service->set);
     queue_destroy(service->tasks);
     pthread_mutex_destroy(&service->open_lock);

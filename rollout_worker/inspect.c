@@ -6,12 +6,12 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "config/eval_set.h"
-#include "dataset/dataset.h"
-#include "dataset/shuffle.h"
+#include "dataset/stream.h"
 
 struct Inspection {
     InspectOptions options;
-    Dataset *dataset;
+    Stream *stream;
+    const Dataset *dataset; /* of `stream` */
     const RolloutTable *table;
     void *shared, *scratch;
     Str text; /* of the record at hand */
@@ -49,23 +49,26 @@ static uint64_t records_needed(const InspectOptions *options)
     return chosen > options->summary_records ? chosen : options->summary_records;
 }
 
-static Status open_dataset(Inspection *inspection, Error *err)
+static Status open_stream(Inspection *inspection, Error *err)
 {
     const InspectOptions *options = &inspection->options;
     const JobConfig *config = options->config;
     StringList paths;
     TRY(find_files(options, &paths, err));
     char *index_folder = path_join(config->run_dir, "index");
-    DatasetOptions dataset = {
+    bool shuffle = options->set == NULL && config->data.shuffle; /* as the run's data source */
+    StreamOptions stream = {
         .key = inspect_set_key(options),
         .path = (const char *const *)paths.item,
         .num_paths = paths.count,
         .index_folder = index_folder,
         .index_read_only = true,
-        .in_order = options->set != NULL || !config->data.shuffle, /* as the run's data source */
         .records_max = records_needed(options),
+        .shuffle = shuffle,
+        .seed = (uint64_t)config->seed,
     };
-    Status status = dataset_open(&dataset, &inspection->dataset, err);
+    Status status = stream_open(&stream, &inspection->stream, err);
+    if (status == OK) inspection->dataset = stream_dataset(inspection->stream);
     free(index_folder);
     return status;
 }
@@ -92,7 +95,7 @@ Status inspection_open(const InspectOptions *options, Inspection **ret, Error *e
 {
     Inspection *inspection = mem_calloc(1, sizeof *inspection);
     inspection->options = *options;
-    Status status = open_dataset(inspection, err);
+    Status status = open_stream(inspection, err);
     if (status == OK) status = open_table(inspection, err);
     if (status == OK) {
         *ret = inspection;
@@ -113,7 +116,7 @@ void inspection_close(Inspection *inspection)
     if (inspection == NULL) return;
     if (inspection->scratch != NULL) inspection->table->close_thread(inspection->scratch);
     if (inspection->shared != NULL) inspection->table->close(inspection->shared);
-    dataset_close(inspection->dataset);
+    stream_close(inspection->stream);
     str_free(&inspection->text);
     free(inspection);
 }
@@ -153,16 +156,12 @@ static Status inspect_record(Inspection *inspection, uint64_t index, uint64_t po
 Status inspection_choose(Inspection *inspection, InspectedRecord *ret, Error *err)
 {
     const InspectOptions *options = &inspection->options;
-    const JobConfig *config = options->config;
     uint64_t records = dataset_summary(inspection->dataset).records;
-    uint64_t index = options->choice.number, epoch;
+    uint64_t index = options->choice.number;
     if (options->choice.by_position) {
-        OrderCursor cursor = order_cursor((RecordOrder){
-            .records = records,
-            .seed = (uint64_t)config->seed,
-            .shuffle = config->data.shuffle && options->set == NULL,
-        });
-        index = order_record(&cursor, options->choice.number, &epoch);
+        StreamReader *reader = stream_reader_open(inspection->stream);
+        index = stream_place(reader, options->choice.number).index;
+        stream_reader_close(reader);
     }
     if (index >= records)
         return error_set(err, ERR_INVALID,

@@ -1,0 +1,50 @@
+/* Stream: the endless sequence of records that a run consumes. Position p is one record, whoever
+ * asks, in whatever order positions are asked for, and however often: nothing but the position has
+ * to be kept for a run to go on where it was. A stream is a data set (dataset.h) and an order
+ * (shuffle.h) of its records for each epoch.
+ *
+ * A Stream is const once opened and may be used by any number of threads; a StreamReader by one. */
+#ifndef TROUPE_DATASET_STREAM_H
+#define TROUPE_DATASET_STREAM_H
+
+#include "dataset/dataset.h"
+
+typedef struct StreamOptions {
+    const char *key;         /* of job.yaml, for messages: "data.train" */
+    const char *const *path; /* [num_paths] entries, as of DatasetOptions */
+    int num_paths;
+    const char *index_folder; /* as of DatasetOptions */
+    bool index_read_only;
+    uint64_t records_max; /* as of DatasetOptions: only stream_dataset may be read then */
+    bool shuffle;         /* false: every epoch is in the order of the files */
+    uint64_t seed;
+    ReadWatch *watch; /* NULL: nobody watches */
+} StreamOptions;
+
+typedef struct Stream Stream;
+typedef struct StreamReader StreamReader;
+
+/* Opens and indexes all files, as dataset_open does. Options are not kept. */
+Status stream_open(const StreamOptions *options, Stream **ret, Error *err);
+void stream_close(Stream *stream); /* accepts NULL; its readers are closed */
+
+/* Records of one epoch, before any is rejected. */
+uint64_t stream_records(const Stream *stream);
+/* What its records are taken from; borrowed. */
+const Dataset *stream_dataset(const Stream *stream);
+/* dataset_fingerprint, in this order. Not with records_max. */
+void stream_fingerprint(const Stream *stream, char ret[DIGEST_HEX_BYTES]);
+
+/* For positions that mostly ascend, which is the quickest; any will do. */
+StreamReader *stream_reader_open(const Stream *stream);
+void stream_reader_close(StreamReader *reader); /* accepts NULL */
+
+/* Which record stands at a position. */
+typedef struct StreamPlace {
+    uint64_t epoch; /* from 0 */
+    uint64_t index; /* of the data set, in the order of the files */
+} StreamPlace;
+
+StreamPlace stream_place(StreamReader *reader, uint64_t position);
+
+#endif
