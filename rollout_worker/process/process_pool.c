@@ -35,7 +35,7 @@ struct Exchange {
     struct Keeper *keeper; /* whose program has it; NULL: it waits, or is over */
     bool heard;            /* the program has written a line for it */
     bool alone; /* a program ended over it and perhaps others: it has the next for itself */
-    bool owed;  /* ... and others: it may wait for the next start */
+    bool owed;  /* ... and others, or others alone: it may wait for the next start */
     int64_t deadline_ms; /* for the program's next line */
     Message *first, *last;
     bool over; /* no more lines will come: */
@@ -75,7 +75,9 @@ struct ProcessPool {
     int open; /* exchanges */
     uint64_t next_id;
     bool closing;
-    bool hung; /* a program had to be killed for its silence, and none has answered since */
+    bool hung;    /* a program had to be killed for its silence, and none has answered since */
+    bool excused; /* the last end was the first in a row and over a line: a start is worth waiting
+                   * for */
     char trouble[EXCHANGE_REASON_BYTES]; /* why a program is down ... */
     ExchangeOutcome refusal;             /* ... and what is refused for that */
     Keeper keeper[POOL_PROCESSES_MAX];
@@ -221,7 +223,15 @@ static void fail_waiting(ProcessPool *pool, bool owed_too)
     }
 }
 
-/* The program is gone or could not be started: wait before the next start. */
+static void owe_waiting(ProcessPool *pool)
+{
+    for (Exchange *exchange = pool->first; exchange != NULL; exchange = exchange->next)
+        exchange->owed = true;
+}
+
+/* The program is gone or could not be started: wait before the next start. Those that wait behind
+ * the line over which it ended have nothing to do with that; but they wait no longer than they
+ * would for an answer. */
 static void note_failure(Keeper *keeper, ExchangeOutcome refusal, const char *what)
 {
     ProcessPool *pool = keeper->pool;
@@ -233,6 +243,9 @@ static void note_failure(Keeper *keeper, ExchangeOutcome refusal, const char *wh
     keeper->start_ms = clock_ms() + delay;
     keeper->down = true;
     str_clear(&keeper->out);
+    pool->excused =
+        keeper->num_sent > 0 && keeper->failures == 1 && delay <= pool->options.timeout_ms;
+    if (pool->excused) owe_waiting(pool);
     pool->refusal = refusal;
     snprintf(pool->trouble, sizeof pool->trouble, "%s", what);
     give_back_sent(keeper, refusal, pool->trouble);
@@ -742,6 +755,7 @@ Exchange *exchange_start(ProcessPool *pool, uint64_t id, Str *line, unsigned fla
     pthread_condattr_destroy(&monotonic);
     pthread_mutex_lock(&pool->lock);
     pool->open++;
+    if (all_down(pool)) exchange->owed |= pool->excused;
     if (all_down(pool) && !exchange->owed)
         finish(exchange, pool->refusal, pool->trouble);
     else

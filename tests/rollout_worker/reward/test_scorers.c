@@ -250,6 +250,9 @@ static void test_process_neighbours_of_a_fatal_line_are_judged(void **state)
     static const char *const responses[] = {"crash", "a", "bb", "ccc"};
     assert_group(open_program("\"length\"", ", \"restart_ms\": 5, \"in_flight\": 4"), responses, 4,
                  REWARD_INFRA_ERROR, "out of cheese");
+    /* Nor do those fail that had not been sent yet, or come while it is started again. */
+    assert_group(open_program("\"length\"", ", \"restart_ms\": 50"), responses, 4,
+                 REWARD_INFRA_ERROR, "out of cheese");
 }
 
 static void test_process_that_ends_is_started_again(void **state)
