@@ -404,42 +404,88 @@ void keeper_commit(Keeper *keeper, const CommitOrder *order)
 
 static int by_position(const void *a, const void *b)
 {
-    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-    return (x > y) - (x < y);
+    const PlannedSample *x = a, *y = b;
+    if (x->position != y->position) return x->position < y->position ? -1 : 1;
+    return (x->index > y->index) - (x->index < y->index);
 }
 
-static Status append(Keeper *keeper, const Plan *plan, const char *data_fingerprint, Error *err)
+/* What a plan is to the ledger; the arrays are owned. */
+typedef struct LedgerPlan {
+    PlannedSample *sample; /* by position */
+    int64_t *accepted, *rejected;
+    const char **why;
+    LedgerPart *part;
+    int32_t *index; /* of all parts */
+    int num_accepted, num_parts;
+} LedgerPlan;
+
+static void free_ledger_plan(LedgerPlan *of)
 {
-    size_t span = (size_t)(plan->end_position - plan->first_position);
-    int64_t *accepted = mem_calloc((size_t)plan->num_samples, sizeof *accepted);
-    int64_t *rejected = mem_calloc(span, sizeof *rejected);
-    int num_accepted = 0, num_rejected = 0;
-    for (int i = 0; i < plan->num_samples; i++)
-        accepted[i] = plan->sample[i].position;
-    qsort(accepted, (size_t)plan->num_samples, sizeof *accepted, by_position);
-    for (int i = 0; i < plan->num_samples; i++) /* of a group its position, once */
-        if (num_accepted == 0 || accepted[num_accepted - 1] != accepted[i])
-            accepted[num_accepted++] = accepted[i];
-    int next = 0;
-    for (int64_t p = plan->first_position; p < plan->end_position; p++) {
-        if (next < num_accepted && accepted[next] == p)
-            next++;
-        else
-            rejected[num_rejected++] = p;
+    free(of->sample);
+    free(of->accepted);
+    free(of->rejected);
+    free(of->why);
+    free(of->part);
+    free(of->index);
+}
+
+/* A group is its position, once; it is told where not all of its samples were trained. */
+static void add_groups(const Plan *plan, LedgerPlan *of)
+{
+    int count = plan->num_samples, size;
+    for (int i = 0; i < count; i++)
+        of->index[i] = of->sample[i].index;
+    for (int i = 0; i < count; i += size) {
+        for (size = 1; i + size < count && of->sample[i + size].position == of->sample[i].position;)
+            size++;
+        of->accepted[of->num_accepted++] = of->sample[i].position;
+        if (size < plan->group_size)
+            of->part[of->num_parts++] = (LedgerPart){of->sample[i].position, &of->index[i], size};
     }
+}
+
+static LedgerPlan ledger_plan(const Plan *plan)
+{
+    size_t count = (size_t)plan->num_samples + 1, rejected = (size_t)plan->rejected + 1;
+    LedgerPlan of = {.sample = mem_calloc(count, sizeof *of.sample),
+                     .accepted = mem_calloc(count, sizeof *of.accepted),
+                     .rejected = mem_calloc(rejected, sizeof *of.rejected),
+                     .why = mem_calloc(rejected, sizeof *of.why),
+                     .part = mem_calloc(count, sizeof *of.part),
+                     .index = mem_calloc(count, sizeof *of.index)};
+    memcpy(of.sample, plan->sample, (size_t)plan->num_samples * sizeof *of.sample);
+    qsort(of.sample, (size_t)plan->num_samples, sizeof *of.sample, by_position);
+    add_groups(plan, &of);
+    for (int i = 0; i < plan->rejected; i++) {
+        of.rejected[i] = plan->passed[i].position;
+        of.why[i] = plan->passed[i].why;
+    }
+    return of;
+}
+
+static Status append(Keeper *keeper, const LedgerEntry *entry, Error *err)
+{
+    const Plan *plan = entry->plan;
+    LedgerPlan of = ledger_plan(plan);
+    CHECK(of.num_accepted + plan->rejected == plan->end_position - plan->first_position);
     LedgerRecord record = {
         .step = plan->step,
         .first = plan->first_position,
         .end = plan->end_position,
-        .accepted = accepted,
-        .num_accepted = num_accepted,
-        .rejected = rejected,
-        .num_rejected = num_rejected,
-        .data = data_fingerprint,
+        .accepted = of.accepted,
+        .num_accepted = of.num_accepted,
+        .rejected = of.rejected,
+        .num_rejected = plan->rejected,
+        .why = of.why,
+        .data = entry->data,
+        .stage = entry->stage,
+        .records = entry->records > 0 ? entry->records : 0,
+        .group_size = plan->group_size,
+        .part = of.part,
+        .num_parts = of.num_parts,
     };
     Status status = ledger_append(keeper->ledger, &record, err);
-    free(rejected);
-    free(accepted);
+    free_ledger_plan(&of);
     return status;
 }
 
@@ -456,10 +502,10 @@ static void tell_of_ledger(Keeper *keeper)
     tell_later(keeper, &(News){.kind = EV_LEDGER_FAILED, .error = keeper->ledger_error});
 }
 
-void keeper_append(Keeper *keeper, const Plan *plan, const char *data_fingerprint)
+void keeper_append(Keeper *keeper, const LedgerEntry *entry)
 {
     if (keeper->ledger_error.status != OK) return;
-    if (append(keeper, plan, data_fingerprint, &keeper->ledger_error) != OK) tell_of_ledger(keeper);
+    if (append(keeper, entry, &keeper->ledger_error) != OK) tell_of_ledger(keeper);
 }
 
 void keeper_rewind(Keeper *keeper)

@@ -58,7 +58,7 @@ void keeper_abandon(Keeper *keeper, uint64_t save, const char *folder);
  * while a commit is under way: it names the ledger's head). A failure comes as EV_LEDGER_FAILED;
  * after it nothing is appended and no checkpoint is committed, since what it would not say could
  * not be proven. */
-void keeper_append(Keeper *keeper, const Plan *plan, const char *data_fingerprint);
+void keeper_append(Keeper *keeper, const LedgerEntry *entry);
 void keeper_rewind(Keeper *keeper);
 
 #endif

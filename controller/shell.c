@@ -214,7 +214,7 @@ static void carry_out(Shell *shell, const Effect *fx)
         keeper_abandon(shell->keeper, fx->checkpoint.save, fx->checkpoint.folder);
         break;
     case FX_LEDGER_APPEND:
-        keeper_append(shell->keeper, fx->ledger.plan, job.data_fingerprint);
+        keeper_append(shell->keeper, &fx->ledger);
         break;
     case FX_LEDGER_REWIND:
         keeper_rewind(shell->keeper);

@@ -21,14 +21,24 @@
 /* Of one step: no more than fit on a line as single numbers. */
 #define POSITIONS_MAX (LEDGER_LINE_BYTES_MAX / 2)
 
+/* What a line says for those that follow, too. */
+typedef struct Standing {
+    int format; /* of the first line; 0: there is none */
+    int64_t last_step;
+    char data[DIGEST_HEX_BYTES]; /* "": not told */
+    int64_t stage, records;      /* records 0: not told */
+    int64_t group_size;
+} Standing;
+
+static const Standing nothing_said = {.last_step = -1, .group_size = 1};
+
 struct Ledger {
     char *path;
     int fd;
     int64_t length; /* of the file: after the last whole line */
-    int64_t last_step;
     char head[DIGEST_HEX_BYTES];
-    char data[DIGEST_HEX_BYTES]; /* fingerprint that the last line stands for; "": not told */
-    bool broken;                 /* a flush failed: what is on disk is not known any more */
+    Standing standing; /* at its end */
+    bool broken;       /* a flush failed: what is on disk is not known any more */
 };
 
 static void chain_start(char ret_head[DIGEST_HEX_BYTES])
@@ -115,8 +125,7 @@ typedef struct Scan {
     int64_t offset; /* in the file: after the last whole line */
     int64_t line;   /* its number, from 1 */
     char head[DIGEST_HEX_BYTES];
-    char data[DIGEST_HEX_BYTES];
-    int64_t last_step;
+    Standing standing;
 } Scan;
 
 static Status damaged(const Scan *scan, const char *what, Error *err)
@@ -176,33 +185,155 @@ static Status check_chain(Scan *scan, const char *line, size_t length, Error *er
 
 typedef void (*Visit)(void *context, const LedgerRecord *record);
 
+/* A record as it is read, with what it owns. */
+typedef struct ReadRecord {
+    LedgerRecord record;
+    int64_t *accepted, *rejected;
+    const char **why; /* of each; names borrowed from the JSON */
+    LedgerPart *part; /* their indexes owned */
+} ReadRecord;
+
+static void free_record(ReadRecord *read)
+{
+    for (int i = 0; i < read->record.num_parts; i++)
+        free((int32_t *)read->part[i].index);
+    free(read->part);
+    free(read->why);
+    free(read->accepted);
+    free(read->rejected);
+}
+
+/* {"too_long":"71"}: each rejected position has one reason. */
+static Status read_why(Scan *scan, const cJSON *json, ReadRecord *read, Error *err)
+{
+    LedgerRecord *record = &read->record;
+    const cJSON *why = cJSON_GetObjectItemCaseSensitive(json, "why"), *reason = NULL;
+    if (why == NULL) return OK;
+    int named = 0;
+    bool fits = cJSON_IsObject(why);
+    read->why = mem_calloc((size_t)record->num_rejected + 1, sizeof *read->why);
+    cJSON_ArrayForEach(reason, why)
+    {
+        int64_t *position = NULL;
+        int count = 0, at = 0;
+        fits = fits && cJSON_IsString(reason) &&
+               parse_ranges(reason->valuestring, record->first, record->end, &position, &count);
+        for (int i = 0; i < count && fits; i++) {
+            while (at < record->num_rejected && record->rejected[at] < position[i])
+                at++;
+            fits = at < record->num_rejected && record->rejected[at] == position[i] &&
+                   read->why[at] == NULL;
+            if (fits) read->why[at] = reason->string;
+        }
+        named += count;
+        free(position);
+    }
+    if (!fits || named != record->num_rejected)
+        return damaged(scan, "reasons that do not fit the rejected positions", err);
+    record->why = read->why;
+    return OK;
+}
+
+static bool is_one_of(int64_t position, const int64_t *list, int count)
+{
+    int low = 0, high = count;
+    while (low < high) {
+        int middle = low + (high - low) / 2;
+        if (list[middle] < position)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < count && list[low] == position;
+}
+
+/* "66":"0-5,7". False when it is malformed. */
+static bool read_part(const cJSON *member, ReadRecord *read)
+{
+    LedgerRecord *record = &read->record;
+    int64_t *index = NULL, position = 0;
+    int count = 0;
+    const char *end = parse_number(member->string, &position);
+    if (end == NULL || *end != '\0' || !cJSON_IsString(member)) return false;
+    if (!is_one_of(position, record->accepted, record->num_accepted)) return false;
+    const LedgerPart *before = record->num_parts > 0 ? &read->part[record->num_parts - 1] : NULL;
+    if (before != NULL && before->position >= position) return false;
+    if (!parse_ranges(member->valuestring, 0, record->group_size, &index, &count)) return false;
+    int32_t *small = mem_calloc((size_t)count + 1, sizeof *small);
+    for (int i = 0; i < count; i++)
+        small[i] = (int32_t)index[i];
+    free(index);
+    read->part[record->num_parts++] = (LedgerPart){position, small, count};
+    return true;
+}
+
+static Status read_parts(Scan *scan, const cJSON *json, ReadRecord *read, Error *err)
+{
+    const cJSON *partial = cJSON_GetObjectItemCaseSensitive(json, "partial"), *member = NULL;
+    if (partial == NULL) return OK;
+    read->part = mem_calloc((size_t)cJSON_GetArraySize(partial) + 1, sizeof *read->part);
+    read->record.part = read->part;
+    bool fits = cJSON_IsObject(partial);
+    cJSON_ArrayForEach(member, partial) fits = fits && read_part(member, read);
+    return fits ? OK : damaged(scan, "malformed parts of groups", err);
+}
+
+/* What holds from this line on. */
+static Status read_standing(Scan *scan, const cJSON *json, Error *err)
+{
+    Standing *standing = &scan->standing;
+    int64_t format = standing->format == 0 ? 1 : standing->format;
+    TRY(json_int_or(json, "ledger", scan->path, 1, NUMBER_MAX, &format, err));
+    if (format > LEDGER_FORMAT)
+        return error_set(err, ERR_UNSUPPORTED,
+                         "%s is a ledger of format %" PRId64
+                         ", this program knows up to %d: use the version that wrote it",
+                         scan->path, format, LEDGER_FORMAT);
+    standing->format = (int)format;
+    TRY(json_int_or(json, "stage", scan->path, 0, INT32_MAX, &standing->stage, err));
+    TRY(json_int_or(json, "records", scan->path, 1, NUMBER_MAX, &standing->records, err));
+    TRY(json_int_or(json, "group", scan->path, 1, POSITIONS_MAX, &standing->group_size, err));
+    const cJSON *data = cJSON_GetObjectItemCaseSensitive(json, "data");
+    if (cJSON_IsString(data))
+        snprintf(standing->data, sizeof standing->data, "%s", data->valuestring);
+    return OK;
+}
+
+static Status read_record(Scan *scan, const cJSON *json, ReadRecord *read, Error *err)
+{
+    LedgerRecord *record = &read->record;
+    const char *accepted = NULL, *rejected = NULL;
+    int64_t last_step = scan->standing.last_step;
+    TRY(json_int(json, "step", scan->path, 0, NUMBER_MAX, &record->step, err));
+    TRY(json_int(json, "first", scan->path, 0, NUMBER_MAX, &record->first, err));
+    TRY(json_int(json, "end", scan->path, record->first, NUMBER_MAX, &record->end, err));
+    TRY(json_string(json, "accepted", scan->path, &accepted, err));
+    TRY(json_string(json, "rejected", scan->path, &rejected, err));
+    TRY(read_standing(scan, json, err));
+    const Standing *standing = &scan->standing;
+    if (standing->data[0] != '\0') record->data = standing->data;
+    record->stage = (int)standing->stage;
+    record->records = standing->records;
+    record->group_size = (int)standing->group_size;
+    record->chain = scan->head;
+    scan->standing.last_step = record->step;
+    if (record->step <= last_step) return damaged(scan, "steps do not ascend", err);
+    if (!parse_ranges(accepted, record->first, record->end, &read->accepted,
+                      &record->num_accepted) ||
+        !parse_ranges(rejected, record->first, record->end, &read->rejected, &record->num_rejected))
+        return damaged(scan, "malformed positions", err);
+    record->accepted = read->accepted;
+    record->rejected = read->rejected;
+    TRY(read_why(scan, json, read, err));
+    return read_parts(scan, json, read, err);
+}
+
 static Status visit_record(Scan *scan, const cJSON *json, Visit visit, void *context, Error *err)
 {
-    LedgerRecord record = {0};
-    int64_t *accepted = NULL, *rejected = NULL;
-    const char *accepted_text = NULL, *rejected_text = NULL;
-    TRY(json_int(json, "step", scan->path, 0, NUMBER_MAX, &record.step, err));
-    TRY(json_int(json, "first", scan->path, 0, NUMBER_MAX, &record.first, err));
-    TRY(json_int(json, "end", scan->path, record.first, NUMBER_MAX, &record.end, err));
-    TRY(json_string(json, "accepted", scan->path, &accepted_text, err));
-    TRY(json_string(json, "rejected", scan->path, &rejected_text, err));
-    const cJSON *data = cJSON_GetObjectItemCaseSensitive(json, "data");
-    if (cJSON_IsString(data)) snprintf(scan->data, sizeof scan->data, "%s", data->valuestring);
-    if (scan->data[0] != '\0') record.data = scan->data;
-    Status status = OK;
-    if (record.step <= scan->last_step)
-        status = damaged(scan, "steps do not ascend", err);
-    else if (!parse_ranges(accepted_text, record.first, record.end, &accepted,
-                           &record.num_accepted) ||
-             !parse_ranges(rejected_text, record.first, record.end, &rejected,
-                           &record.num_rejected))
-        status = damaged(scan, "malformed positions", err);
-    record.accepted = accepted;
-    record.rejected = rejected;
-    scan->last_step = record.step;
-    if (status == OK && visit != NULL) visit(context, &record);
-    free(accepted);
-    free(rejected);
+    ReadRecord read = {0};
+    Status status = read_record(scan, json, &read, err);
+    if (status == OK && visit != NULL) visit(context, &read.record);
+    free_record(&read);
     return status;
 }
 
@@ -228,7 +359,7 @@ static Status scan_line(Scan *scan, Visit visit, void *context, bool *ret_more, 
 
 Status ledger_read(const char *path, Visit visit, void *context, LedgerSummary *ret, Error *err)
 {
-    Scan scan = {.path = path, .last_step = -1};
+    Scan scan = {.path = path, .standing = nothing_said};
     chain_start(scan.head);
     scan.fd = open(path, O_RDONLY | O_CLOEXEC);
     if (scan.fd < 0) return error_set_errno(err, errno, "could not open %s", path);
@@ -236,7 +367,9 @@ Status ledger_read(const char *path, Visit visit, void *context, LedgerSummary *
     for (bool more = true; status == OK && more;)
         status = scan_line(&scan, visit, context, &more, err);
     if (status == OK) {
-        LedgerSummary summary = {.records = scan.line, .last_step = scan.last_step};
+        LedgerSummary summary = {.format = scan.standing.format,
+                                 .records = scan.line,
+                                 .last_step = scan.standing.last_step};
         summary.torn_bytes = (int64_t)(scan.buffer.length - scan.used);
         memcpy(summary.head, scan.head, sizeof summary.head);
         *ret = summary;
@@ -281,7 +414,7 @@ static Status rewind_to(Scan *scan, const char *head, int64_t *ret_cut_lines, Er
 Status ledger_open(const char *path, const char *head, Ledger **ret, int64_t *ret_cut_lines,
                    Error *err)
 {
-    Scan scan = {.path = path, .last_step = -1};
+    Scan scan = {.path = path, .standing = nothing_said};
     char start[DIGEST_HEX_BYTES];
     chain_start(start);
     memcpy(scan.head, start, sizeof start);
@@ -296,9 +429,8 @@ Status ledger_open(const char *path, const char *head, Ledger **ret, int64_t *re
         ledger->path = mem_strdup(path);
         ledger->fd = scan.fd;
         ledger->length = scan.offset;
-        ledger->last_step = scan.last_step;
+        ledger->standing = scan.standing;
         memcpy(ledger->head, scan.head, sizeof ledger->head);
-        memcpy(ledger->data, scan.data, sizeof ledger->data);
         *ret = ledger;
     } else {
         close(scan.fd);
@@ -326,8 +458,8 @@ static void check_positions(const LedgerRecord *record, const int64_t *position,
 
 static void check_record(const Ledger *ledger, const LedgerRecord *record)
 {
-    CHECKF(record->step > ledger->last_step && record->step <= NUMBER_MAX,
-           "step %" PRId64 " after %" PRId64, record->step, ledger->last_step);
+    CHECKF(record->step > ledger->standing.last_step && record->step <= NUMBER_MAX,
+           "step %" PRId64 " after %" PRId64, record->step, ledger->standing.last_step);
     CHECK(record->first >= 0 && record->first <= record->end && record->end <= NUMBER_MAX);
     check_positions(record, record->accepted, record->num_accepted);
     check_positions(record, record->rejected, record->num_rejected);
@@ -349,24 +481,93 @@ static Status refuse_broken(const Ledger *ledger, Error *err)
                      ledger->path);
 }
 
+/* The rejected positions of each reason, in the order in which reasons come. */
+static void put_why(Str *line, const LedgerRecord *record)
+{
+    int64_t *position = mem_calloc((size_t)record->num_rejected, sizeof *position);
+    bool *told = mem_calloc((size_t)record->num_rejected, sizeof *told);
+    str_puts(line, ",\"why\":{");
+    for (int i = 0; i < record->num_rejected; i++) {
+        if (told[i]) continue;
+        int count = 0;
+        for (int j = i; j < record->num_rejected; j++) {
+            if (told[j] || strcmp(record->why[j], record->why[i]) != 0) continue;
+            told[j] = true;
+            position[count++] = record->rejected[j];
+        }
+        if (i > 0) str_putc(line, ',');
+        json_append_string(line, record->why[i]);
+        str_puts(line, ":\"");
+        put_ranges(line, position, count);
+        str_putc(line, '"');
+    }
+    str_putc(line, '}');
+    free(told);
+    free(position);
+}
+
+static void put_parts(Str *line, const LedgerRecord *record)
+{
+    for (int i = 0; i < record->num_parts; i++) {
+        const LedgerPart *part = &record->part[i];
+        int64_t *index = mem_calloc((size_t)part->count + 1, sizeof *index);
+        for (int k = 0; k < part->count; k++)
+            index[k] = part->index[k];
+        str_printf(line, "%s\"%" PRId64 "\":\"", i > 0 ? "," : ",\"partial\":{", part->position);
+        put_ranges(line, index, part->count);
+        str_puts(line, i + 1 < record->num_parts ? "\"" : "\"}");
+        free(index);
+    }
+}
+
+/* What the line says that those before it have not said; *standing is moved on. */
+static void put_news(Str *line, const LedgerRecord *record, Standing *standing)
+{
+    int64_t group = record->group_size > 0 ? record->group_size : 1;
+    if (record->stage != standing->stage) str_printf(line, ",\"stage\":%d", record->stage);
+    if (record->data != NULL && strcmp(record->data, standing->data) != 0) {
+        str_puts(line, ",\"data\":");
+        json_append_string(line, record->data);
+        snprintf(standing->data, sizeof standing->data, "%s", record->data);
+    }
+    if (record->records > 0 && record->records != standing->records) {
+        str_printf(line, ",\"records\":%" PRId64, record->records);
+        standing->records = record->records;
+    }
+    if (group != standing->group_size) str_printf(line, ",\"group\":%" PRId64, group);
+    standing->stage = record->stage;
+    standing->group_size = group;
+    standing->last_step = record->step;
+}
+
+/* Without its chain. */
+static void put_record(Str *line, const LedgerRecord *record, Standing *standing)
+{
+    str_putc(line, '{');
+    if (standing->format == 0) {
+        standing->format = LEDGER_FORMAT;
+        str_printf(line, "\"ledger\":%d,", LEDGER_FORMAT);
+    }
+    str_printf(line,
+               "\"step\":%" PRId64 ",\"first\":%" PRId64 ",\"end\":%" PRId64 ",\"accepted\":\"",
+               record->step, record->first, record->end);
+    put_ranges(line, record->accepted, record->num_accepted);
+    str_puts(line, "\",\"rejected\":\"");
+    put_ranges(line, record->rejected, record->num_rejected);
+    str_putc(line, '"');
+    if (record->why != NULL && record->num_rejected > 0) put_why(line, record);
+    put_news(line, record, standing);
+    put_parts(line, record);
+}
+
 Status ledger_append(Ledger *ledger, const LedgerRecord *record, Error *err)
 {
     check_record(ledger, record);
     if (ledger->broken) return refuse_broken(ledger, err);
     Str line = {0};
+    Standing standing = ledger->standing;
     char head[DIGEST_HEX_BYTES];
-    str_printf(&line,
-               "{\"step\":%" PRId64 ",\"first\":%" PRId64 ",\"end\":%" PRId64 ",\"accepted\":\"",
-               record->step, record->first, record->end);
-    put_ranges(&line, record->accepted, record->num_accepted);
-    str_puts(&line, "\",\"rejected\":\"");
-    put_ranges(&line, record->rejected, record->num_rejected);
-    str_putc(&line, '"');
-    bool other_data = record->data != NULL && strcmp(record->data, ledger->data) != 0;
-    if (other_data) {
-        str_puts(&line, ",\"data\":");
-        json_append_string(&line, record->data);
-    }
+    put_record(&line, record, &standing);
     chain_next(ledger->head, line.data, line.length, head);
     str_printf(&line, "%s%s%s\n", CHAIN_MEMBER, head, CHAIN_END);
     Status status = OK;
@@ -380,9 +581,8 @@ Status ledger_append(Ledger *ledger, const LedgerRecord *record, Error *err)
         status = file_write_all(ledger->fd, line.data, line.length, ledger->path, err);
     if (status == OK) {
         ledger->length += (int64_t)line.length;
-        ledger->last_step = record->step;
         memcpy(ledger->head, head, sizeof head);
-        if (other_data) snprintf(ledger->data, sizeof ledger->data, "%s", record->data);
+        ledger->standing = standing;
     } else if (ftruncate(ledger->fd, (off_t)ledger->length) != 0) {
         ledger->broken = true;
     }
@@ -405,5 +605,5 @@ const char *ledger_head(const Ledger *ledger)
 
 int64_t ledger_last_step(const Ledger *ledger)
 {
-    return ledger->last_step;
+    return ledger->standing.last_step;
 }

@@ -4,10 +4,18 @@
  * checkpoint proves which samples are in its weights, and a resumed run cuts the ledger back to
  * exactly that (what was trained after the checkpoint is trained again).
  *
- * {"step":3,"first":64,"end":98,"accepted":"64-70,72-97","rejected":"71","chain":"<64 hex>"}
+ * {"step":3,"first":64,"end":98,"accepted":"64-70,72-97","rejected":"71","why":{"too_long":"71"},
+ *  "chain":"<64 hex>"}
  *
- * The first line, and each from which on positions stand for records of another data set, has the
- * data's fingerprint too: ..."rejected":"71","data":"<64 hex>","chain":...
+ * Other members, each where it applies. Told once, and then holding for the lines that follow:
+ *   "ledger":2            on the first line: every line tells why positions were rejected
+ *   "stage":1             positions are those of another stage's data from here on, and begin at 0
+ *   "data":"<64 hex>"     positions stand for the records of this data: its fingerprint
+ *   "records":1000        so many records are an epoch of it: position p is of epoch p / 1000
+ *   "group":8             an accepted position gave so many samples, 0 to 7 ...
+ *   "partial":{"66":"0-5,7"}   ... (of one line) but this one, of which these alone were trained
+ * Ledgers that began before format 2 lack all but "data" in the lines of that time, and are read
+ * and continued all the same.
  *
  * chain = SHA-256(chain of the line before, then the line's text before ,"chain"); the chain
  * before the first line is the SHA-256 of "troupe ledger 1". A Ledger is used by one thread at a
@@ -20,9 +28,18 @@
 
 #include "base/digest.h"
 
+#define LEDGER_FORMAT 2
+
+/* Of the samples of one position these were trained, ascending. */
+typedef struct LedgerPart {
+    int64_t position;
+    const int32_t *index;
+    int count;
+} LedgerPart;
+
 /* Positions [first, end) were looked at by this step; of them `accepted` were trained and
  * `rejected` were not, each sorted ascending, without repetition and without a common element.
- * Arrays are borrowed. */
+ * Arrays and texts are borrowed. */
 typedef struct LedgerRecord {
     int64_t step;
     int64_t first, end;
@@ -31,6 +48,13 @@ typedef struct LedgerRecord {
     const int64_t *rejected;
     int num_rejected;
     const char *data; /* fingerprint of the data, at most 64 letters; NULL: as on the line before */
+    const char *const *why; /* [num_rejected]: the name of each one's reason; NULL: not told */
+    int stage;              /* whose data positions are of, from 0 */
+    int64_t records;        /* of one epoch of it; 0: not told */
+    int group_size;         /* samples of an accepted position; 0: 1 */
+    const LedgerPart *part; /* [num_parts], by position: those that trained fewer */
+    int num_parts;
+    const char *chain; /* of a line that was read; not looked at by ledger_append */
 } LedgerRecord;
 
 typedef struct Ledger Ledger;
@@ -54,6 +78,7 @@ int64_t ledger_last_step(const Ledger *ledger); /* -1 while there is none */
 
 /* What a reader learns of the file as a whole. */
 typedef struct LedgerSummary {
+    int format;                  /* of its first line: 1 or 2; 0: there is no line */
     char head[DIGEST_HEX_BYTES]; /* of the last whole line */
     int64_t records;
     int64_t last_step;  /* -1: none */

@@ -61,6 +61,13 @@ typedef struct MicroBatchPlan {
     int first, count; /* in Plan.sample */
 } MicroBatchPlan;
 
+/* A position that is consumed and not trained. */
+typedef struct PassedOver {
+    int64_t position;
+    const char *why; /* the name of a RejectReason or, where the record is not at fault, of a
+                        GroupVerdict; static */
+} PassedOver;
+
 /* The work of one step, or of one piece of an evaluation. */
 typedef struct Plan {
     uint64_t id;
@@ -70,7 +77,8 @@ typedef struct Plan {
     int64_t first_position; /* where the step before it ended */
     int64_t trained_tokens; /* of all ranks */
     int rejected; /* positions in [first_position, end_position) that are not trained ... */
-    int dropped[GROUP_VERDICT_COUNT]; /* ... and why */
+    int dropped[GROUP_VERDICT_COUNT]; /* ... and why, ... */
+    PassedOver *passed;               /* [rejected]: ... each by itself, ascending */
     /* Over-sampled beyond it and too old for later steps, to be made again: groups that were
      * finished, and positions that were in work. */
     int recomputed, given_up;
@@ -81,6 +89,7 @@ typedef struct Plan {
     PlannedSample *sample;     /* grouped by data-parallel rank, then by micro-batch */
     int num_samples;
     int num_groups;              /* positions that these are of */
+    int group_size;              /* samples of a position at most */
     MicroBatchPlan *micro_batch; /* grouped by data-parallel rank, then by update of the step */
     int num_micro_batches;
     int *rank_first; /* [dp_size + 1]: micro-batches of each data-parallel rank */
@@ -330,6 +339,14 @@ typedef enum {
     FX_EXIT, /* the run is over: stop the loop with this status */
 } EffectKind;
 
+/* What is written down of a committed step. */
+typedef struct LedgerEntry {
+    const Plan *plan;
+    int stage;
+    int64_t records;  /* of one epoch of its data */
+    const char *data; /* its fingerprint */
+} LedgerEntry;
+
 typedef struct Effect {
     EffectKind kind;
     int node;
@@ -405,9 +422,7 @@ typedef struct Effect {
             const SavedFileInfo *file;
             int num_files;
         } checkpoint;
-        struct {
-            const Plan *plan;
-        } ledger;
+        LedgerEntry ledger;
         struct {
             int stage;
         } stage;

@@ -282,7 +282,8 @@ static void commit_step(Controller *c)
     c->done.bad_records += stream_consume(&lane->stream, c->next_position);
     c->done.records = lane->stream.records;
     c->retired = running->plan; /* the effects below point to it */
-    effect_add(c->fx, FX_LEDGER_APPEND)->ledger.plan = &c->retired;
+    effect_add(c->fx, FX_LEDGER_APPEND)->ledger =
+        (LedgerEntry){&c->retired, c->done.stage, c->done.records, c->fingerprint[c->done.stage]};
     Effect *report = effect_add(c->fx, FX_REPORT_STEP);
     report->step.plan = &c->retired;
     report->step.result = running->result;

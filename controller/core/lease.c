@@ -215,7 +215,8 @@ void lease_let_go_of_stale(Controller *c, Plan *plan)
                               oldest, c->push.version);
         int dropped = (int)(end - plan->end_position);
         plan->dropped[GROUP_TOO_STALE] += dropped;
-        plan->rejected += dropped;
+        for (int64_t p = plan->end_position; p < end; p++)
+            plan_pass_over(plan, p, group_verdict_name(GROUP_TOO_STALE));
         plan->end_position = end;
     }
     for (int i = 0; i < lease_slots(c); i++) {

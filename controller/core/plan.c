@@ -7,10 +7,20 @@
 
 void plan_clear(Plan *plan)
 {
+    free(plan->passed);
     free(plan->sample);
     free(plan->micro_batch);
     free(plan->rank_first);
     *plan = (Plan){0};
+}
+
+void plan_pass_over(Plan *plan, int64_t position, const char *why)
+{
+    if ((plan->rejected & (plan->rejected - 1)) == 0) { /* full: 0, 1, 2, 4 ... */
+        size_t room = plan->rejected > 0 ? 2 * (size_t)plan->rejected : 1;
+        plan->passed = mem_realloc(plan->passed, room, sizeof *plan->passed);
+    }
+    plan->passed[plan->rejected++] = (PassedOver){position, why};
 }
 
 static int by_position(const void *a, const void *b)
@@ -62,6 +72,14 @@ static void count_losses(const Stream *stream, int64_t position, Plan *plan)
     }
 }
 
+/* The first sample speaks for its record, as records_consumed has it. */
+static const char *why_rejected(const Stream *stream, int64_t position)
+{
+    RejectReason reason = stream_samples(stream, position)->reject_reason;
+    return reason != REJECT_NONE ? reject_reason_name(reason)
+                                 : group_verdict_name(stream_slot(stream, position)->verdict);
+}
+
 /* Collects the first accepted groups from `from` on. */
 static PlanOutcome collect(const Stream *stream, int64_t from, const PlanOptions *options,
                            Plan *plan)
@@ -75,7 +93,7 @@ static PlanOutcome collect(const Stream *stream, int64_t from, const PlanOptions
         if (position == from || slot->leased_ms < plan->begun_ms) plan->begun_ms = slot->leased_ms;
         if (slot->done_ms > plan->done_ms) plan->done_ms = slot->done_ms;
         if (slot->state == SLOT_REJECTED) {
-            plan->rejected++;
+            plan_pass_over(plan, position, why_rejected(stream, position));
             plan->dropped[slot->verdict]++;
         } else {
             add_group(stream, position, plan);
@@ -263,7 +281,7 @@ PlanOutcome plan_make(const Stream *stream, int64_t from, const PlanOptions *opt
                       Plan *ret_plan)
 {
     CHECK(options->num_groups > 0 && options->dp_size > 0);
-    Plan plan = {.set = stream->set, .dp_size = options->dp_size};
+    Plan plan = {.set = stream->set, .dp_size = options->dp_size, .group_size = stream->group_size};
     plan.sample =
         mem_calloc((size_t)options->num_groups * (size_t)stream->group_size, sizeof *plan.sample);
     PlanOutcome outcome = collect(stream, from, options, &plan);

@@ -32,4 +32,7 @@ PlanOutcome plan_make(const Stream *stream, int64_t from, const PlanOptions *opt
                       Plan *ret_plan);
 void plan_clear(Plan *plan); /* zeroes it */
 
+/* One position more that the step passes over, behind those that it has; `why` is static. */
+void plan_pass_over(Plan *plan, int64_t position, const char *why);
+
 #endif

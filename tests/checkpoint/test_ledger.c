@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/digest.h"
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/rng.h"
@@ -21,13 +22,25 @@
 
 #define PATH "ledger.jsonl"
 
-/* Made with Python's hashlib by the rule of ledger.h. */
+/* Made with Python's hashlib by the rule of ledger.h; of format 1, as ledgers began once. */
 static const char empty_head[] = "8f4e636600268929d66e110858b94dd68366b6808da6555638b1e85435933f44";
 static const char two_lines[] =
     "{\"step\":1,\"first\":0,\"end\":8,\"accepted\":\"0-2,4,6-7\",\"rejected\":\"3,5\",\"chain\":"
     "\"fbe16c650db7e78bba8f142baa0a6ca588d341662a1cd0c1cdf2a26192341faf\"}\n"
     "{\"step\":2,\"first\":8,\"end\":10,\"accepted\":\"8-9\",\"rejected\":\"\",\"chain\":"
     "\"7ce44088e1b4d7b57b17aa7e52bf4526fa811cbe759d9228e78c064f664ccbcc\"}\n";
+
+/* The same by the rule of format 2. */
+static const char three_lines[] =
+    "{\"ledger\":2,\"step\":1,\"first\":0,\"end\":8,\"accepted\":\"0-2,4,6-7\",\"rejected\":\"3,"
+    "5\",\"why\":{\"bad_record\":\"3\",\"too_long\":\"5\"},\"data\":\"d1\",\"records\":100,"
+    "\"group\":4,\"partial\":{\"2\":\"0,2-3\",\"6\":\"1\"},\"chain\":"
+    "\"48def77e5d354850ff30970a95506a7b28d21adf5298fc119cf7257e34b6b0ef\"}\n"
+    "{\"step\":2,\"first\":8,\"end\":10,\"accepted\":\"8-9\",\"rejected\":\"\",\"chain\":"
+    "\"91f9a0ddf9b39223328d716ceaab2ba961bec8e1ccdd77d7f2068ee86e396273\"}\n"
+    "{\"step\":3,\"first\":0,\"end\":2,\"accepted\":\"0-1\",\"rejected\":\"\",\"stage\":1,\"data\":"
+    "\"d2\",\"records\":50,\"group\":1,\"chain\":"
+    "\"8f9bd7396ad0fe84e7ddc25072a6478d6ed69acc902ccfb251e66abd019ef1af\"}\n";
 
 static int start(void **state)
 {
@@ -89,22 +102,162 @@ static void test_ledger_lines_are_what_the_header_says(void **state)
     (void)state;
     Error err = {0};
     const int64_t accepted[] = {0, 1, 2, 4, 6, 7}, rejected[] = {3, 5}, second[] = {8, 9};
+    const int64_t third[] = {0, 1};
+    static const char *const why[] = {"bad_record", "too_long"};
+    const int32_t three[] = {0, 2, 3}, one[] = {1};
+    const LedgerPart part[] = {{2, three, 3}, {6, one, 1}};
+    const LedgerRecord record[] = {{.step = 1,
+                                    .end = 8,
+                                    .accepted = accepted,
+                                    .num_accepted = 6,
+                                    .rejected = rejected,
+                                    .num_rejected = 2,
+                                    .why = why,
+                                    .data = "d1",
+                                    .records = 100,
+                                    .group_size = 4,
+                                    .part = part,
+                                    .num_parts = 2},
+                                   {.step = 2,
+                                    .first = 8,
+                                    .end = 10,
+                                    .accepted = second,
+                                    .num_accepted = 2,
+                                    .data = "d1",
+                                    .records = 100,
+                                    .group_size = 4},
+                                   {.step = 3,
+                                    .end = 2,
+                                    .accepted = third,
+                                    .num_accepted = 2,
+                                    .data = "d2",
+                                    .stage = 1,
+                                    .records = 50}};
     Ledger *ledger = open_ok(NULL, 0);
     assert_string_equal(ledger_head(ledger), empty_head);
     assert_int_equal(ledger_last_step(ledger), -1);
-    LedgerRecord record = {1, 0, 8, accepted, 6, rejected, 2, NULL};
-    assert_ok(ledger_append(ledger, &record, &err), &err);
-    record = (LedgerRecord){2, 8, 10, second, 2, NULL, 0, NULL};
-    assert_ok(ledger_append(ledger, &record, &err), &err);
+    assert_ok(ledger_append(ledger, &record[0], &err), &err);
+    char head[DIGEST_HEX_BYTES];
+    strcpy(head, ledger_head(ledger));
+    ledger_close(ledger);
+    ledger = open_ok(head, 0); /* what holds is known again */
+    assert_ok(ledger_append(ledger, &record[1], &err), &err);
+    assert_ok(ledger_append(ledger, &record[2], &err), &err);
     assert_ok(ledger_sync(ledger, &err), &err);
     assert_string_equal(ledger_head(ledger),
-                        "7ce44088e1b4d7b57b17aa7e52bf4526fa811cbe759d9228e78c064f664ccbcc");
-    assert_int_equal(ledger_last_step(ledger), 2);
+                        "8f9bd7396ad0fe84e7ddc25072a6478d6ed69acc902ccfb251e66abd019ef1af");
+    assert_int_equal(ledger_last_step(ledger), 3);
     ledger_close(ledger);
     char *bytes = NULL;
     read_whole(&bytes, NULL);
-    assert_string_equal(bytes, two_lines);
+    assert_string_equal(bytes, three_lines);
     free(bytes);
+}
+
+/* What ledger_read gives of three_lines, a line of text each. */
+static void note_record(void *context, const LedgerRecord *record)
+{
+    Str *text = context;
+    str_printf(text, "%lld of %d: %lld-%lld of %lld, %d and %d", (long long)record->step,
+               record->stage, (long long)record->first, (long long)record->end,
+               (long long)record->records, record->num_accepted, record->num_rejected);
+    for (int i = 0; i < record->num_rejected && record->why != NULL; i++)
+        str_printf(text, " %lld %s", (long long)record->rejected[i], record->why[i]);
+    str_printf(text, ", %d each", record->group_size);
+    for (int i = 0; i < record->num_parts; i++)
+        str_printf(text, " but %lld %d", (long long)record->part[i].position,
+                   record->part[i].count);
+    str_printf(text, ", %s %.8s\n", record->data, record->chain);
+}
+
+static void test_ledger_read_gives_back_reasons_groups_and_stages(void **state)
+{
+    (void)state;
+    Error err = {0};
+    LedgerSummary summary;
+    Str text = {0};
+    write_whole(three_lines, strlen(three_lines));
+    assert_ok(ledger_read(PATH, note_record, &text, &summary, &err), &err);
+    assert_int_equal(summary.format, 2);
+    assert_string_equal(
+        str_text(&text),
+        "1 of 0: 0-8 of 100, 6 and 2 3 bad_record 5 too_long, 4 each but 2 3 but 6 1, d1 48def77e\n"
+        "2 of 0: 8-10 of 100, 2 and 0, 4 each, d1 91f9a0dd\n"
+        "3 of 1: 0-2 of 50, 2 and 0, 1 each, d2 8f9bd739\n");
+    str_free(&text);
+}
+
+/* A ledger that an earlier version began goes on, and its lines stay as they are. */
+static void test_ledger_of_format_1_is_read_and_goes_on(void **state)
+{
+    (void)state;
+    Error err = {0};
+    LedgerSummary summary;
+    const int64_t rejected[] = {10};
+    static const char *const why[] = {"too_long"};
+    write_whole(two_lines, strlen(two_lines));
+    assert_ok(ledger_read(PATH, NULL, NULL, &summary, &err), &err);
+    assert_int_equal(summary.format, 1);
+    Ledger *ledger = open_ok(summary.head, 0);
+    LedgerRecord record = {
+        .step = 3, .first = 10, .end = 11, .rejected = rejected, .num_rejected = 1, .why = why};
+    assert_ok(ledger_append(ledger, &record, &err), &err);
+    ledger_close(ledger);
+    assert_ok(ledger_read(PATH, NULL, NULL, &summary, &err), &err);
+    assert_int_equal(summary.format, 1);
+    assert_int_equal(summary.records, 3);
+    char *bytes = NULL;
+    read_whole(&bytes, NULL);
+    assert_memory_equal(bytes, two_lines, strlen(two_lines));
+    assert_non_null(strstr(bytes, "\"rejected\":\"10\",\"why\":{\"too_long\":\"10\"},\"chain\""));
+    free(bytes);
+}
+
+/* A line with a right chain can say what cannot be, too: whoever wrote it. */
+static void write_chained(const char *payload)
+{
+    char chain[DIGEST_HEX_BYTES];
+    char *hashed = mem_printf("%s%s", empty_head, payload);
+    digest_bytes(hashed, strlen(hashed), chain);
+    char *line = mem_printf("%s,\"chain\":\"%s\"}\n", payload, chain);
+    write_whole(line, strlen(line));
+    free(line);
+    free(hashed);
+}
+
+static void test_ledger_what_cannot_be_is_named(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *rest, *message;
+        Status status;
+    } line[] = {
+        {"", NULL, OK},
+        {",\"why\":{\"too_long\":\"3\"}", NULL, OK},
+        {",\"why\":{\"too_long\":\"2\"}", "reasons that do not fit", ERR_DATA},
+        {",\"why\":{}", "reasons that do not fit", ERR_DATA},
+        {",\"why\":{\"a\":\"3\",\"b\":\"3\"}", "reasons that do not fit", ERR_DATA},
+        {",\"why\":7", "reasons that do not fit", ERR_DATA},
+        {",\"group\":4,\"partial\":{\"2\":\"0-2\"}", NULL, OK},
+        {",\"group\":4,\"partial\":{\"3\":\"0-2\"}", "malformed parts", ERR_DATA},
+        {",\"group\":4,\"partial\":{\"2\":\"4\"}", "malformed parts", ERR_DATA},
+        {",\"group\":4,\"partial\":{\"2\":\"0\",\"1\":\"0\"}", "malformed parts", ERR_DATA},
+        {",\"group\":0", "of the wrong type", ERR_DATA},
+        {",\"records\":\"many\"", "of the wrong type", ERR_DATA},
+        {",\"ledger\":3", "a ledger of format 3", ERR_UNSUPPORTED},
+    };
+    for (size_t i = 0; i < sizeof line / sizeof *line; i++) {
+        Error err = {0};
+        LedgerSummary summary;
+        char *payload = mem_printf("{\"step\":1,\"first\":0,\"end\":4,\"accepted\":\"0-2\","
+                                   "\"rejected\":\"3\"%s",
+                                   line[i].rest);
+        write_chained(payload);
+        Status status = ledger_read(PATH, NULL, NULL, &summary, &err);
+        if (status != line[i].status) fail_msg("%s: %s", payload, err.message);
+        if (line[i].message != NULL) assert_non_null(strstr(err.message, line[i].message));
+        free(payload);
+    }
 }
 
 /* What ledger_read visits, checked against append_step's rule. */
@@ -368,6 +521,9 @@ int main(void)
 #define FRESH(test) cmocka_unit_test_setup(test, start)
     const struct CMUnitTest tests[] = {
         FRESH(test_ledger_lines_are_what_the_header_says),
+        FRESH(test_ledger_read_gives_back_reasons_groups_and_stages),
+        FRESH(test_ledger_of_format_1_is_read_and_goes_on),
+        FRESH(test_ledger_what_cannot_be_is_named),
         FRESH(test_ledger_read_gives_back_every_position),
         FRESH(test_ledger_names_the_data_where_it_changes),
         FRESH(test_ledger_is_cut_back_to_the_head_of_the_checkpoint),
