@@ -35,6 +35,7 @@ static const char help_run[] =
     "  controller stop --run FOLDER                        finish the step, commit, end\n"
     "  controller swap-rollout --run FOLDER --config JOB.YAML   go on with another stage\n"
     "  controller data inspect --config JOB.YAML [...]     what a record becomes\n"
+    "  controller data audit RUN [...]                     that each sample was consumed once\n"
     "  controller samples --run FOLDER [...]               answers that a run generated\n"
     "  controller serve --model DIR [--port N] [...]       answer HTTP requests with a model\n"
     "  controller schema [KEY]                             what job.yaml can say\n"
@@ -105,7 +106,9 @@ static const char help_schema[] =
 
 static const char help_data[] =
     "usage: controller data inspect --config JOB.YAML [--sample N | --position P] [--set ...]\n"
-    "       shows what becomes of a record, and figures of the data (data inspect --help: more)\n";
+    "       shows what becomes of a record, and figures of the data (data inspect --help: more)\n"
+    "       controller data audit RUN\n"
+    "       proves that a run consumed each sample of each epoch once (data audit --help: more)\n";
 
 static const char help_help[] = "usage: controller help [COMMAND]\n"
                                 "       prints what a command does and takes\n";
@@ -199,6 +202,14 @@ static Status take_option(const Command *command, int letter, Options *ret, Erro
     return OK;
 }
 
+/* Which program `controller data WHAT` is; NULL: none. */
+static const char *data_program(const char *what)
+{
+    return strcmp(what, "inspect") == 0 ? "data_inspect"
+           : strcmp(what, "audit") == 0 ? "data_audit"
+                                        : NULL;
+}
+
 /* argv[0] is skipped; options->help or ->version when these are asked for instead. */
 static Status parse_options(const Command *command, int argc, char **argv, Options *ret, Error *err)
 {
@@ -216,11 +227,9 @@ static Status parse_options(const Command *command, int argc, char **argv, Optio
             TRY(take_option(command, letter, ret, err));
     }
     if (command->takes_key && optind < argc) ret->key = argv[optind++];
-    if (ret->key != NULL && strcmp(ret->key, "data") == 0 && optind < argc &&
-        strcmp(argv[optind], "inspect") == 0) { /* the one command of two words */
-        ret->key = "data inspect";
-        optind++;
-    }
+    bool data = ret->key != NULL && strcmp(ret->key, "data") == 0 && optind < argc;
+    if (data && data_program(argv[optind]) != NULL) /* commands of two words */
+        ret->key = data_program(argv[optind++]);
     return optind < argc ? refuse_argument(command, argv[optind], err) : OK;
 }
 
@@ -632,15 +641,14 @@ static int run_data(int argc, char **argv)
 {
     Error err = {0};
     const char *what = argc > 0 ? argv[0] : NULL;
-    if (what != NULL && strcmp(what, "inspect") == 0) return become("data_inspect", argv);
+    if (what != NULL && data_program(what) != NULL) return become(data_program(what), argv);
     if (what != NULL && (strcmp(what, "--help") == 0 || strcmp(what, "-h") == 0)) {
         fputs(help_data, stdout);
         return 0;
     }
     if (what == NULL)
         return fail(option_misuse(help_data, &err, "data needs to be told what."), &err);
-    return fail(option_misuse(help_data, &err, "data can do one thing, inspect, not %s.", what),
-                &err);
+    return fail(option_misuse(help_data, &err, "data can inspect and audit, not %s.", what), &err);
 }
 
 /* ---- which command ---- */
@@ -682,8 +690,9 @@ static int run_help(const Options *options)
 {
     Error err = {0};
     const Command *command = &commands[0];
-    if (options->key != NULL && strcmp(options->key, "data inspect") == 0)
-        return become("data_inspect", (char *[]){"data_inspect", "--help", NULL});
+    if (options->key != NULL && str_starts_with(options->key, "data_") &&
+        data_program(options->key + 5) != NULL)
+        return become(options->key, (char *[]){(char *)options->key, "--help", NULL});
     if (options->key != NULL && find_command(options->key, &command, &err) != OK)
         return fail(err.status, &err);
     if (command->help == NULL)

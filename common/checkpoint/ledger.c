@@ -316,6 +316,7 @@ static Status read_record(Scan *scan, const cJSON *json, ReadRecord *read, Error
     record->records = standing->records;
     record->group_size = (int)standing->group_size;
     record->chain = scan->head;
+    record->format = standing->format;
     scan->standing.last_step = record->step;
     if (record->step <= last_step) return damaged(scan, "steps do not ascend", err);
     if (!parse_ranges(accepted, record->first, record->end, &read->accepted,

@@ -54,7 +54,9 @@ typedef struct LedgerRecord {
     int group_size;         /* samples of an accepted position; 0: 1 */
     const LedgerPart *part; /* [num_parts], by position: those that trained fewer */
     int num_parts;
-    const char *chain; /* of a line that was read; not looked at by ledger_append */
+    /* Of a line that was read; ledger_append does not look at them: */
+    const char *chain;
+    int format; /* of the ledger's first line */
 } LedgerRecord;
 
 typedef struct Ledger Ledger;

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/str.h"
 
 #define MANIFEST_NAME "manifest.json"
 
@@ -113,6 +114,10 @@ typedef struct CheckpointWatch {
  * later format, a failed read) is not passed over: that is its error. */
 Status checkpoint_find_latest(const char *root, char **ret_path, Manifest **ret,
                               const CheckpointWatch *watch, Error *err);
+
+/* The paths of all that have a checkpoint's name, whole or damaged, the newest first; appended to
+ * *ret. None when there is no such folder. */
+Status checkpoint_list(const char *root, StringList *ret, Error *err);
 
 /* Which checkpoints stay. */
 typedef struct CheckpointKeep {

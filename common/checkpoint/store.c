@@ -202,6 +202,16 @@ static Status list_root(const char *root, FoundList *list, Error *err)
     return status;
 }
 
+Status checkpoint_list(const char *root, StringList *ret, Error *err)
+{
+    FoundList list = {0};
+    Status status = list_root(root, &list, err);
+    for (int i = 0; i < list.count && status == OK; i++)
+        string_list_append(ret, list.item[i].path);
+    list_clear(&list);
+    return status;
+}
+
 /* What this checkpoint lacks, for good. Anything else (a format of a later program, a disk that
  * does not read, too few descriptors) says nothing against it, and to go on from an older one would
  * throw its steps away. */

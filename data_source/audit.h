@@ -1,0 +1,126 @@
+/* Audit: what the ledger of a run proves. Reads it from its start, checks its chain and that each
+ * checkpoint's manifest names a line of it and counts what the lines up to there count, and follows
+ * the positions: those of a stage must come one after the other, each trained or rejected by one
+ * step. Position p is of epoch p / records, so an epoch whose positions are all there is one whose
+ * records were consumed once each; that a position stands for one record and no other position of
+ * its epoch does is proven with the data at hand (audit_data.h).
+ *
+ * What is not as it should be is a finding. That a run ends in the midst of an epoch is none.
+ *
+ * Nothing is written, and the run may go on meanwhile. Who writes ledger and checkpoints anew, all
+ * of them with right hashes, is not found out: nothing is signed. One thread. */
+#ifndef TROUPE_DATA_SOURCE_AUDIT_H
+#define TROUPE_DATA_SOURCE_AUDIT_H
+
+#include "base/digest.h"
+#include "base/str.h"
+#include "checkpoint/ledger.h"
+#include "checkpoint/manifest.h"
+
+#define AUDIT_REASONS_MAX  32
+#define AUDIT_FINDINGS_MAX 1000 /* kept; the others are counted */
+
+typedef enum {
+    FINDING_LEDGER,     /* damaged: what follows is not known */
+    FINDING_CHECKPOINT, /* it names no line of the ledger, or counts otherwise */
+    FINDING_STEPS,      /* steps without a line */
+    FINDING_NEVER,      /* positions that no step consumed, though later ones were */
+    FINDING_TWICE,      /* positions that were consumed twice */
+    FINDING_DATA,       /* the data at hand is another */
+    FINDING_RECORDS,    /* positions of an epoch that are not one for each record */
+    FINDING_KIND_COUNT,
+} FindingKind;
+
+const char *finding_kind_name(FindingKind kind);
+
+typedef struct AuditFinding {
+    FindingKind kind;
+    int stage;
+    int64_t step;       /* at which it is seen; -1: none */
+    int64_t first, end; /* positions; equal: none */
+    char *text;         /* owned */
+} AuditFinding;
+
+typedef struct AuditEpoch {
+    int64_t number;
+    int64_t trained, rejected; /* positions */
+    int64_t rejected_for[AUDIT_REASONS_MAX];
+    int64_t first_step, last_step;
+} AuditEpoch;
+
+/* From a step on positions stand for the records of this data. */
+typedef struct AuditData {
+    char fingerprint[DIGEST_HEX_BYTES];
+    int64_t step, position;
+} AuditData;
+
+/* A position that was rejected. */
+typedef struct AuditRejected {
+    int64_t position, step;
+    const char *why; /* of the stage's reasons; NULL: not told */
+    char *source;    /* "file.jsonl:7", once the data was looked at; owned, or NULL */
+} AuditRejected;
+
+typedef struct AuditStage {
+    int number;
+    int64_t records; /* of one epoch; 0: not known, then there is one epoch */
+    int64_t first_step, last_step;
+    int64_t end;               /* everything below is consumed */
+    int64_t trained, rejected; /* positions */
+    AuditEpoch *epoch;         /* [num_epochs] */
+    int num_epochs;
+    char *reason[AUDIT_REASONS_MAX]; /* [num_reasons], owned */
+    int num_reasons;
+    bool all_told;   /* each rejected position has a reason */
+    AuditData *data; /* [num_data] */
+    int num_data;
+    AuditRejected *passed; /* [num_passed]: the first that were rejected */
+    int num_passed;
+    bool mapped;      /* looked at with its data, all of whose files are as they were */
+    char *not_mapped; /* why not; owned, or NULL: nobody asked */
+} AuditStage;
+
+typedef struct AuditCheckpoint {
+    char *path;         /* owned */
+    Manifest *manifest; /* NULL: it cannot be read ... */
+    char *why;          /* ... for this reason; owned */
+    bool found;         /* its head is a line of the ledger */
+    bool agrees;        /* ... which counts what it counts */
+} AuditCheckpoint;
+
+typedef struct Audit {
+    char *ledger; /* path; owned */
+    LedgerSummary summary;
+    bool whole; /* the ledger could be read to its end */
+    int64_t listed_max;
+    int64_t samples;   /* trained, of all stages; meant only for format 2 */
+    AuditStage *stage; /* [num_stages] */
+    int num_stages;
+    AuditCheckpoint *checkpoint; /* [num_checkpoints], the newest first */
+    int num_checkpoints;
+    AuditFinding *finding; /* [num_findings] */
+    int num_findings;
+    int64_t more_findings; /* not kept */
+} Audit;
+
+typedef struct AuditOptions {
+    const char *run;        /* folder */
+    const char *checkpoint; /* look at this one alone; NULL: at all of the run's */
+    int64_t listed_max;     /* rejected positions of each stage that are listed */
+} AuditOptions;
+
+/* ERR_NOT_FOUND: there is no ledger, or no such checkpoint. What is wrong with the ledger is a
+ * finding. *ret is to be cleared in any case. */
+Status audit_run(const AuditOptions *options, Audit *ret, Error *err);
+void audit_clear(Audit *audit);
+
+/* One more; positions [first, end). */
+void audit_find(Audit *audit, AuditFinding finding, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* The newest checkpoint that agrees; NULL: none. */
+const AuditCheckpoint *audit_newest(const Audit *audit);
+/* Positions of an epoch that the run has to consume yet, as far as it is known. */
+int64_t audit_left(const AuditStage *stage, const AuditEpoch *epoch);
+
+#endif
