@@ -68,18 +68,45 @@ static Status refuse_key(const char *key, const char *before, const char *now,
         key, now, before, checkpoint);
 }
 
+static Status check_number(const char *key, int64_t before, int64_t now, const char *checkpoint,
+                           Error *err)
+{
+    char old_text[24], new_text[24];
+    if (before == now) return OK;
+    snprintf(old_text, sizeof old_text, "%lld", (long long)before);
+    snprintf(new_text, sizeof new_text, "%lld", (long long)now);
+    return refuse_key(key, old_text, new_text, checkpoint, err);
+}
+
+static Status check_order_keys(const JobConfig *before, const JobConfig *now,
+                               const char *checkpoint, Error *err)
+{
+    static const char *const kinds[] = {
+        [ORDER_FULL] = "full", [ORDER_WINDOW] = "window", [ORDER_HF] = "hf"};
+    static const char *const releases[HF_RELEASES] = {"4.3", "4.8", "5.0", "5.2"};
+    const DataOrder *a = &before->data.order, *b = &now->data.order;
+    if (a->kind != b->kind)
+        return refuse_key("data.order", kinds[a->kind], kinds[b->kind], checkpoint, err);
+    if (b->kind == ORDER_WINDOW)
+        return check_number("data.window_mb", a->window_mb, b->window_mb, checkpoint, err);
+    if (b->kind == ORDER_FULL) return OK;
+    if (a->hf_release != b->hf_release)
+        return refuse_key("data.hf_version", releases[a->hf_release], releases[b->hf_release],
+                          checkpoint, err);
+    return check_number("data.hf_buffer_size", a->hf_buffer_size, b->hf_buffer_size, checkpoint,
+                        err);
+}
+
 /* What the data source would refuse later, without naming the key. */
 static Status check_order(const JobConfig *before, const JobConfig *now, const char *checkpoint,
                           Error *err)
 {
-    char old_seed[24], new_seed[24];
     if (before->data.shuffle != now->data.shuffle)
         return refuse_key("data.shuffle", before->data.shuffle ? "true" : "false",
                           now->data.shuffle ? "true" : "false", checkpoint, err);
-    if (!now->data.shuffle || before->seed == now->seed) return OK;
-    snprintf(old_seed, sizeof old_seed, "%lld", (long long)before->seed);
-    snprintf(new_seed, sizeof new_seed, "%lld", (long long)now->seed);
-    return refuse_key("seed", old_seed, new_seed, checkpoint, err);
+    if (!now->data.shuffle) return OK;
+    TRY(check_order_keys(before, now, checkpoint, err));
+    return check_number("seed", before->seed, now->seed, checkpoint, err);
 }
 
 static bool same_model(const ModelConfig *a, const ModelConfig *b)

@@ -16,7 +16,7 @@ static Status open_stream(const JobConfig *config, Stream **ret, Error *err)
         .num_paths = config->data.train.count,
         .index_folder = index,
         .index_read_only = true,
-        .shuffle = config->data.shuffle,
+        .order = job_data_order(config),
         .seed = (uint64_t)config->seed,
     };
     Status status = stream_open(&options, ret, err);
@@ -63,8 +63,8 @@ static bool see(Seen *seen, uint64_t index)
 }
 
 /* Goes through the positions of one epoch below `end`. */
-static void map_epoch(Audit *audit, const AuditStage *stage, StreamReader *reader, Seen *seen,
-                      const AuditEpoch *epoch)
+static Status map_epoch(Audit *audit, const AuditStage *stage, StreamReader *reader, Seen *seen,
+                        const AuditEpoch *epoch, Error *err)
 {
     AuditFinding finding = {
         .kind = FINDING_RECORDS, .stage = stage->number, .step = epoch->last_step};
@@ -73,7 +73,8 @@ static void map_epoch(Audit *audit, const AuditStage *stage, StreamReader *reade
     memset(seen->bit, 0, (size_t)(seen->records / 8 + 1));
     seen->count = 0;
     for (int64_t p = first; p < end; p++) {
-        StreamPlace place = stream_place(reader, (uint64_t)p);
+        StreamPlace place;
+        TRY(stream_place(reader, (uint64_t)p, &place, err));
         if (place.epoch == (uint64_t)epoch->number && see(seen, place.index)) continue;
         finding.first = p;
         finding.end = p + 1;
@@ -89,22 +90,21 @@ static void map_epoch(Audit *audit, const AuditStage *stage, StreamReader *reade
         audit_find(audit, finding, "epoch %lld has %lld positions and %llu records",
                    (long long)epoch->number, (long long)(end - first),
                    (unsigned long long)seen->count);
+    return OK;
 }
 
-static Status name_rejected(AuditStage *stage, const Stream *stream, StreamReader *reader,
-                            Error *err)
+static Status name_rejected(AuditStage *stage, StreamReader *reader, Error *err)
 {
     Str text = {0};
     Status status = OK;
     for (int i = 0; i < stage->num_passed && status == OK; i++) {
-        RecordSource source = {0};
-        StreamPlace place = stream_place(reader, (uint64_t)stage->passed[i].position);
+        StreamRecord record;
         str_clear(&text);
-        status = dataset_read(stream_dataset(stream), place.index, &text, &source, err);
+        status = stream_read(reader, (uint64_t)stage->passed[i].position, &text, &record, err);
         if (status == ERR_DATA) status = OK; /* that is what is wrong with it */
         if (status == OK)
             stage->passed[i].source =
-                mem_printf("%s:%llu", source.path, (unsigned long long)source.line);
+                mem_printf("%s:%llu", record.source.path, (unsigned long long)record.source.line);
     }
     str_free(&text);
     return status;
@@ -121,10 +121,10 @@ Status audit_records(Audit *audit, AuditStage *stage, const JobConfig *config, E
     reader = stream_reader_open(stream);
     seen.records = stream_records(stream);
     seen.bit = mem_alloc((size_t)(seen.records / 8 + 1));
-    for (int i = 0; i < stage->num_epochs; i++)
-        map_epoch(audit, stage, reader, &seen, &stage->epoch[i]);
-    stage->mapped = true;
-    status = name_rejected(stage, stream, reader, &why);
+    for (int i = 0; i < stage->num_epochs && status == OK; i++)
+        status = map_epoch(audit, stage, reader, &seen, &stage->epoch[i], &why);
+    stage->mapped = status == OK;
+    if (status == OK) status = name_rejected(stage, reader, &why);
 done:
     free(seen.bit);
     stream_reader_close(reader);

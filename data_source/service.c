@@ -17,8 +17,7 @@
 #include "rollout.pb-c.h"
 
 enum {
-    READER_THREADS = 4, /* they mostly wait for the disk */
-    CALLS_MAX = 1024,   /* waiting for a reader */
+    CALLS_MAX = 1024, /* waiting for a reader */
     /* Where an answer ends: one more record still fits into a message. */
     ANSWER_BYTES = 8 << 20,
 };
@@ -27,7 +26,7 @@ _Static_assert(ANSWER_BYTES + (uint64_t)JSONL_LINE_BYTES_MAX <= MESSAGE_BYTES_MA
 typedef struct SourceSet {
     const char *name, *key; /* of the configuration */
     const StringList *paths;
-    bool shuffle;
+    DataOrder order;
     _Atomic(Stream *) stream; /* NULL until it was asked for; set once, under open_lock */
 } SourceSet;
 
@@ -40,7 +39,8 @@ struct DataService {
     pthread_mutex_t open_lock;    /* one set is indexed at a time */
     _Atomic(SourceSet *) opening; /* that one */
     Queue *tasks;
-    pthread_t reader[READER_THREADS];
+    pthread_t *reader; /* [num_readers]: they mostly wait for the disk */
+    int num_readers;
     struct Task *in_work; /* every task from its call to its answer; loop thread */
     ReadWatch watch;
 };
@@ -82,7 +82,7 @@ static Status open_stream(DataService *service, SourceSet *set, Error *err)
         .path = (const char *const *)set->paths->item,
         .num_paths = set->paths->count,
         .index_folder = service->index_folder,
-        .shuffle = set->shuffle,
+        .order = set->order,
         .seed = (uint64_t)service->config->seed,
         .watch = &service->watch,
     };
@@ -145,19 +145,16 @@ static Status open_work(Task *task)
 
 /* Reads one record into the attachment; a record that cannot be read by itself is told in its
  * `error`. */
-static Status read_record(Task *task, const Stream *stream, StreamReader *reader, uint64_t position,
-                          Troupe__Record *ret)
+static Status read_record(Task *task, StreamReader *reader, uint64_t position, Troupe__Record *ret)
 {
-    StreamPlace place = stream_place(reader, position);
-    RecordSource source;
+    StreamRecord record;
     size_t before = task->attachment.length;
-    Status status =
-        dataset_read(stream_dataset(stream), place.index, &task->attachment, &source, &task->err);
+    Status status = stream_read(reader, position, &task->attachment, &record, &task->err);
     if (status != OK && status != ERR_DATA) return status;
     troupe__record__init(ret);
     ret->position = position;
-    ret->epoch = (uint32_t)place.epoch;
-    ret->source = mem_printf("%s:%llu", source.path, (unsigned long long)source.line);
+    ret->epoch = (uint32_t)record.epoch;
+    ret->source = mem_printf("%s:%llu", record.source.path, (unsigned long long)record.source.line);
     if (status == OK)
         ret->length = (uint32_t)(task->attachment.length - before);
     else
@@ -181,7 +178,7 @@ static Status read_work(Task *task)
     Status status = OK;
     size_t count = 0;
     while (count < task->count && task->attachment.length < ANSWER_BYTES) {
-        status = read_record(task, stream, reader, task->first + count, &record[count]);
+        status = read_record(task, reader, task->first + count, &record[count]);
         if (status != OK) break;
         list[count] = &record[count];
         count++;
@@ -329,7 +326,7 @@ static void add_sets(DataService *service)
     service->set[0] = (SourceSet){.name = "train",
                                   .key = "data.train",
                                   .paths = &config->data.train,
-                                  .shuffle = config->data.shuffle};
+                                  .order = job_data_order(config)};
     for (int i = 1; i < service->num_sets; i++) {
         EvalSet set = eval_set(config, i - 1);
         service->set[i].name = set.name;
@@ -347,7 +344,9 @@ DataService *data_service_create(Loop *loop, const JobConfig *config)
     add_sets(service);
     pthread_mutex_init(&service->open_lock, NULL);
     service->tasks = queue_create(CALLS_MAX);
-    for (int i = 0; i < READER_THREADS; i++)
+    service->num_readers = (int)config->data.reader_threads;
+    service->reader = mem_calloc((size_t)service->num_readers, sizeof *service->reader);
+    for (int i = 0; i < service->num_readers; i++)
         CHECK(pthread_create(&service->reader[i], NULL, reader_main, service) == 0);
     return service;
 }
@@ -359,8 +358,9 @@ void data_service_destroy(DataService *service)
     queue_close(service->tasks);
     while (queue_take(service->tasks, 0) != NULL) /* not begun: freed with the others below */
         ;
-    for (int i = 0; i < READER_THREADS; i++)
+    for (int i = 0; i < service->num_readers; i++)
         pthread_join(service->reader[i], NULL);
+    free(service->reader);
     while (service->in_work != NULL)
         free_task(service->in_work);
     for (int i = 0; i < service->num_sets; i++)

@@ -56,7 +56,8 @@ static Status open_stream(Inspection *inspection, Error *err)
     StringList paths;
     TRY(find_files(options, &paths, err));
     char *index_folder = path_join(config->run_dir, "index");
-    bool shuffle = options->set == NULL && config->data.shuffle; /* as the run's data source */
+    DataOrder order = {.kind = ORDER_FILES};
+    if (options->set == NULL) order = job_data_order(config); /* as the run's data source */
     StreamOptions stream = {
         .key = inspect_set_key(options),
         .path = (const char *const *)paths.item,
@@ -64,7 +65,7 @@ static Status open_stream(Inspection *inspection, Error *err)
         .index_folder = index_folder,
         .index_read_only = true,
         .records_max = records_needed(options),
-        .shuffle = shuffle,
+        .order = order,
         .seed = (uint64_t)config->seed,
     };
     Status status = stream_open(&stream, &inspection->stream, err);
@@ -160,8 +161,11 @@ Status inspection_choose(Inspection *inspection, InspectedRecord *ret, Error *er
     uint64_t index = options->choice.number;
     if (options->choice.by_position) {
         StreamReader *reader = stream_reader_open(inspection->stream);
-        index = stream_place(reader, options->choice.number).index;
+        StreamPlace place = {0};
+        Status status = stream_place(reader, options->choice.number, &place, err);
         stream_reader_close(reader);
+        TRY(status);
+        index = place.index;
     }
     if (index >= records)
         return error_set(err, ERR_INVALID,

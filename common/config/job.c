@@ -138,6 +138,13 @@ static void settle_length(LoadedJob *job)
         config->train.num_epochs = config->train.num_steps > 0 ? 0 : 1;
 }
 
+DataOrder job_data_order(const JobConfig *config)
+{
+    DataOrder order = config->data.order;
+    if (!config->data.shuffle) order.kind = ORDER_FILES;
+    return order;
+}
+
 int64_t job_samples_per_step(const JobConfig *config)
 {
     return config->train.global_batch_size * config->train.num_steps_per_rollout;

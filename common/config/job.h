@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/data_order.h"
 #include "base/error.h"
 #include "base/str.h"
 #include "config/algorithm.h"
@@ -90,6 +91,8 @@ typedef struct JobConfig {
         char *label_key, *tool_key, *metadata_key;
         char *apply_chat_template_kwargs; /* the JSON text of an object, or NULL */
         bool shuffle;
+        DataOrder order; /* of a shuffled set: see job_data_order */
+        int64_t reader_threads;
         int64_t max_length;          /* tokens a sample may have */
         DataPolicy too_long;         /* skip, truncate (keeps the head) or stop */
         DataPolicy nothing_to_train; /* skip or stop */
@@ -236,6 +239,9 @@ char *job_sampling_bias(const JobConfig *config);
 
 /* Samples of a step: of all its optimizer steps. */
 int64_t job_samples_per_step(const JobConfig *config);
+
+/* The order of the training set: data.order, where data.shuffle asks for one. */
+DataOrder job_data_order(const JobConfig *config);
 
 /* What a stage wants beside the policy: it learns by rewards, and these need a reference model, or
  * a critic. */

@@ -57,6 +57,16 @@ static Status check_accept_changed(const LoadedJob *job, Error *err)
         config_cut(digits, job->arena), ACCEPT_DIGITS_MIN);
 }
 
+static Status check_order(const LoadedJob *job, Error *err)
+{
+    if (job->config.data.shuffle || job->config.data.order.kind == ORDER_FULL) return OK;
+    return job_refuse(
+        job, "data.order", "data.shuffle", err,
+        "data.order is %s, but data.shuffle is false, which leaves the records in the "
+        "order of the files.\nRemove one of them.",
+        job->config.data.order.kind == ORDER_HF ? "hf" : "window");
+}
+
 static Status check_parallel(const LoadedJob *job, Error *err)
 {
     int64_t tp = job->config.train.tp_size, dp = job->config.train.dp_size;
@@ -499,6 +509,7 @@ Status job_config_check(const LoadedJob *job, Error *err)
 {
     TRY(check_name(job, err));
     TRY(check_accept_changed(job, err));
+    TRY(check_order(job, err));
     TRY(check_parallel(job, err));
     TRY(check_device(job, err));
     TRY(check_length(job, err));

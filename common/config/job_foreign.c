@@ -13,7 +13,7 @@ const ConfigForeign job_foreign[] = {
      "train.max_tokens_per_gpu tokens or train.micro_batch_size samples"},
     {"world_size num_gpus num_processes nproc_per_node",
      "Train workers are train.tp_size times train.dp_size"},
-    {"rollout_num_gpus num_proc", "Write rollout.num_workers: a number of processes"},
+    {"rollout_num_gpus", "Write rollout.num_workers: a number of processes"},
     {"rollout_batch_size",
      "It follows: a rollout is train.num_steps_per_rollout times train.global_batch_size answers, "
      "rollout.n_samples_per_prompt of them to each prompt"},
@@ -45,6 +45,9 @@ const ConfigForeign job_foreign[] = {
     {"rollout_seed data_seed", "One seed decides everything: write seed at the top of the file"},
     {"eval_prompt_data", "Write data.eval: paths alone; or eval.sets, with a name "
                          "before each"},
+    {"hf_dataset_buffer_size buffer_size", "Samples are made ahead of training by whole batches: "
+                                           "write rollout.prefetch_steps. The records "
+                                           "of a shuffle buffer are data.hf_buffer_size"},
     {"dataset_text_field text_field", "Records are conversations, not plain text; data.input_key "
                                       "names the field of the conversation"},
     {"train_on_inputs train_on_prompt train_on_input",

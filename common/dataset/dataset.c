@@ -18,7 +18,6 @@
 #include "dataset/block_cache.h"
 #include "dataset/data_folder.h"
 #include "dataset/format.h"
-#include "dataset/shuffle.h"
 
 #define OPEN_THREADS_MAX 8 /* that make indexes */
 
@@ -365,13 +364,12 @@ DatasetFileInfo dataset_file(const Dataset *dataset, int index)
     return (DatasetFileInfo){file->path, file->count, summary.bytes, summary.content_hash};
 }
 
-void dataset_fingerprint(const Dataset *dataset, bool shuffle, uint64_t seed,
-                         char ret[DIGEST_HEX_BYTES])
+void dataset_fingerprint(const Dataset *dataset, const char *order, char ret[DIGEST_HEX_BYTES])
 {
     CHECK(dataset->summary.whole && !dataset->unhashed);
     Str text = {0};
     str_puts(&text, "troupe stream\n");
-    if (shuffle) str_printf(&text, "shuffle %d %llu\n", SHUFFLE_VERSION, (unsigned long long)seed);
+    str_puts(&text, order);
     for (int i = 0; i < dataset->num_files; i++) {
         const DatasetFile *part = &dataset->file[i];
         FileSummary file = part->format->summary(part->file);

@@ -55,10 +55,10 @@ int dataset_num_files(const Dataset *dataset);
 DatasetFileInfo dataset_file(const Dataset *dataset, int index);
 
 /* SHA-256, in hex, of what determines the stream: each file's size, record count and content, and
- * the order. Not of names and times: a data set may be moved or copied between a checkpoint and its
- * resume. The data set has to be opened without records_max. */
-void dataset_fingerprint(const Dataset *dataset, bool shuffle, uint64_t seed,
-                         char ret[DIGEST_HEX_BYTES]);
+ * the order, as a text that ends a line; "": that of the files. Not of names and times: a data set
+ * may be moved or copied between a checkpoint and its resume. The data set has to be opened without
+ * records_max. */
+void dataset_fingerprint(const Dataset *dataset, const char *order, char ret[DIGEST_HEX_BYTES]);
 
 /* Where a record stands. */
 typedef struct RecordSource {

@@ -1,18 +1,35 @@
 #include "dataset/stream.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/memory.h"
+#include "dataset/hf_order.h"
 #include "dataset/shuffle.h"
 
 struct Stream {
     Dataset *dataset;
+    DataOrder kind;
     RecordOrder order;
+    HfOrder *hf; /* ORDER_HF */
 };
 
 struct StreamReader {
+    const Stream *stream;
     OrderCursor cursor;
 };
+
+/* A file, or what a slice leaves of it, is what the package calls a shard. */
+static void open_hf(Stream *stream)
+{
+    int num_files = dataset_num_files(stream->dataset);
+    uint64_t *records = mem_calloc((size_t)num_files, sizeof *records);
+    for (int i = 0; i < num_files; i++)
+        records[i] = dataset_file(stream->dataset, i).records;
+    HfOptions options = {stream->kind.hf_release, (uint64_t)stream->kind.hf_buffer_size};
+    stream->hf = hf_order_create(&options, stream->order.seed, records, (size_t)num_files);
+    free(records);
+}
 
 Status stream_open(const StreamOptions *options, Stream **ret, Error *err)
 {
@@ -22,7 +39,7 @@ Status stream_open(const StreamOptions *options, Stream **ret, Error *err)
         .num_paths = options->num_paths,
         .index_folder = options->index_folder,
         .index_read_only = options->index_read_only,
-        .in_order = !options->shuffle,
+        .in_order = options->order.kind == ORDER_FILES,
         .records_max = options->records_max,
         .watch = options->watch,
     };
@@ -30,11 +47,13 @@ Status stream_open(const StreamOptions *options, Stream **ret, Error *err)
     TRY(dataset_open(&data, &dataset, err));
     Stream *stream = mem_calloc(1, sizeof *stream);
     stream->dataset = dataset;
+    stream->kind = options->order;
     stream->order = (RecordOrder){
         .records = dataset_summary(dataset).records,
         .seed = options->seed,
-        .shuffle = options->shuffle,
+        .shuffle = options->order.kind == ORDER_FULL,
     };
+    if (options->order.kind == ORDER_HF) open_hf(stream);
     *ret = stream;
     return OK;
 }
@@ -42,6 +61,7 @@ Status stream_open(const StreamOptions *options, Stream **ret, Error *err)
 void stream_close(Stream *stream)
 {
     if (stream == NULL) return;
+    hf_order_destroy(stream->hf);
     dataset_close(stream->dataset);
     free(stream);
 }
@@ -58,12 +78,21 @@ const Dataset *stream_dataset(const Stream *stream)
 
 void stream_fingerprint(const Stream *stream, char ret[DIGEST_HEX_BYTES])
 {
-    dataset_fingerprint(stream->dataset, stream->order.shuffle, stream->order.seed, ret);
+    const DataOrder *kind = &stream->kind;
+    unsigned long long seed = stream->order.seed;
+    char order[100] = "";
+    if (kind->kind == ORDER_FULL)
+        snprintf(order, sizeof order, "shuffle %d %llu\n", SHUFFLE_VERSION, seed);
+    else if (kind->kind == ORDER_HF)
+        snprintf(order, sizeof order, "hf %d %s %lld %llu\n", HF_ORDER_VERSION,
+                 hf_release_name(kind->hf_release), (long long)kind->hf_buffer_size, seed);
+    dataset_fingerprint(stream->dataset, order, ret);
 }
 
 StreamReader *stream_reader_open(const Stream *stream)
 {
     StreamReader *reader = mem_calloc(1, sizeof *reader);
+    reader->stream = stream;
     reader->cursor = order_cursor(stream->order);
     return reader;
 }
@@ -73,9 +102,20 @@ void stream_reader_close(StreamReader *reader)
     free(reader);
 }
 
-StreamPlace stream_place(StreamReader *reader, uint64_t position)
+Status stream_place(StreamReader *reader, uint64_t position, StreamPlace *ret, Error *err)
+{
+    (void)err;
+    const Stream *stream = reader->stream;
+    ret->index = order_record(&reader->cursor, position, &ret->epoch);
+    if (stream->hf != NULL) ret->index = hf_order_record(stream->hf, ret->epoch, ret->index);
+    return OK;
+}
+
+Status stream_read(StreamReader *reader, uint64_t position, Str *text, StreamRecord *ret,
+                   Error *err)
 {
     StreamPlace place;
-    place.index = order_record(&reader->cursor, position, &place.epoch);
-    return place;
+    TRY(stream_place(reader, position, &place, err));
+    ret->epoch = place.epoch;
+    return dataset_read(reader->stream->dataset, place.index, text, &ret->source, err);
 }

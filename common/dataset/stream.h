@@ -1,12 +1,14 @@
 /* Stream: the endless sequence of records that a run consumes. Position p is one record, whoever
  * asks, in whatever order positions are asked for, and however often: nothing but the position has
- * to be kept for a run to go on where it was. A stream is a data set (dataset.h) and an order
- * (shuffle.h) of its records for each epoch.
+ * to be kept for a run to go on where it was. A stream is a data set (dataset.h) and an order of
+ * its records for each epoch: that of the files; a permutation of all records (shuffle.h); or that
+ * of the package `datasets` (hf_order.h).
  *
  * A Stream is const once opened and may be used by any number of threads; a StreamReader by one. */
 #ifndef TROUPE_DATASET_STREAM_H
 #define TROUPE_DATASET_STREAM_H
 
+#include "base/data_order.h"
 #include "dataset/dataset.h"
 
 typedef struct StreamOptions {
@@ -16,7 +18,7 @@ typedef struct StreamOptions {
     const char *index_folder; /* as of DatasetOptions */
     bool index_read_only;
     uint64_t records_max; /* as of DatasetOptions: only stream_dataset may be read then */
-    bool shuffle;         /* false: every epoch is in the order of the files */
+    DataOrder order;
     uint64_t seed;
     ReadWatch *watch; /* NULL: nobody watches */
 } StreamOptions;
@@ -45,6 +47,17 @@ typedef struct StreamPlace {
     uint64_t index; /* of the data set, in the order of the files */
 } StreamPlace;
 
-StreamPlace stream_place(StreamReader *reader, uint64_t position);
+Status stream_place(StreamReader *reader, uint64_t position, StreamPlace *ret, Error *err);
+
+/* A record of the stream. */
+typedef struct StreamRecord {
+    uint64_t epoch;
+    RecordSource source;
+} StreamRecord;
+
+/* Appends the text of the record at a position to *text. Fails as dataset_read does: with ERR_DATA
+ * *ret is set. */
+Status stream_read(StreamReader *reader, uint64_t position, Str *text, StreamRecord *ret,
+                   Error *err);
 
 #endif

@@ -72,6 +72,8 @@ static int stage_open(void **state)
     stage->config.run_dir = FOLDER "/run";
     stage->config.seed = 7;
     stage->config.data.shuffle = true;
+    stage->config.data.order.kind = ORDER_FULL;
+    stage->config.data.reader_threads = 4;
     stage->config.data.train = (StringList){&stage->train_path, 1};
     stage->config.data.eval = (StringList){&stage->eval_path, 1};
     snprintf(stage->endpoint, sizeof stage->endpoint, "ipc:///tmp/troupe-data-%d.sock",

@@ -16,6 +16,7 @@
 #include "base/rng.h"
 #include "dataset/files.h"
 #include "dataset/dataset.h"
+#include "dataset/stream.h"
 #include "dataset/index.h"
 
 #define FOLDER "dataset-files"
@@ -392,13 +393,23 @@ static void test_file_changed_under_the_run_is_noticed(void **state)
     dataset_close(dataset);
 }
 
-static void fingerprint_of(const char *path, bool shuffle, uint64_t seed,
+static void fingerprint_of(const char *path, OrderKind kind, uint64_t seed,
                            char ret[DIGEST_HEX_BYTES])
 {
-    Dataset *dataset = open_one(path, INDEX);
-    dataset_fingerprint(dataset, shuffle, seed, ret);
+    Error err = {0};
+    Stream *stream = NULL;
+    StreamOptions options = {
+        .key = "data.train",
+        .path = &path,
+        .num_paths = 1,
+        .index_folder = INDEX,
+        .order = {.kind = kind, .hf_release = HF_5_2, .hf_buffer_size = 100},
+        .seed = seed,
+    };
+    assert_ok(stream_open(&options, &stream, &err), &err);
+    stream_fingerprint(stream, ret);
     assert_int_equal(strlen(ret), DIGEST_HEX_BYTES - 1);
-    dataset_close(dataset);
+    stream_close(stream);
 }
 
 static void test_fingerprint_follows_content_and_order_not_names(void **state)
@@ -408,18 +419,20 @@ static void test_fingerprint_follows_content_and_order_not_names(void **state)
     write_text(FOLDER "/one.jsonl", "{\"a\":1}\n{\"b\":2}\n");
     write_text(FOLDER "/copy.jsonl", "{\"a\":1}\n{\"b\":2}\n");
     write_text(FOLDER "/edit.jsonl", "{\"a\":1}\n{\"b\":3}\n");
-    fingerprint_of(FOLDER "/one.jsonl", true, 1, first);
-    fingerprint_of(FOLDER "/one.jsonl", true, 1, other);
+    fingerprint_of(FOLDER "/one.jsonl", ORDER_FULL, 1, first);
+    fingerprint_of(FOLDER "/one.jsonl", ORDER_FULL, 1, other);
     assert_string_equal(first, other);
-    fingerprint_of(FOLDER "/copy.jsonl", true, 1, other);
+    fingerprint_of(FOLDER "/copy.jsonl", ORDER_FULL, 1, other);
     assert_string_equal(first, other);
-    fingerprint_of(FOLDER "/edit.jsonl", true, 1, other);
+    fingerprint_of(FOLDER "/edit.jsonl", ORDER_FULL, 1, other);
     assert_string_not_equal(first, other);
-    fingerprint_of(FOLDER "/one.jsonl", true, 2, other);
+    fingerprint_of(FOLDER "/one.jsonl", ORDER_FULL, 2, other);
     assert_string_not_equal(first, other);
-    fingerprint_of(FOLDER "/one.jsonl", false, 1, other);
+    fingerprint_of(FOLDER "/one.jsonl", ORDER_HF, 1, other);
     assert_string_not_equal(first, other);
-    fingerprint_of(FOLDER "/one.jsonl", false, 2, first); /* a seed that is not used */
+    fingerprint_of(FOLDER "/one.jsonl", ORDER_FILES, 1, other);
+    assert_string_not_equal(first, other);
+    fingerprint_of(FOLDER "/one.jsonl", ORDER_FILES, 2, first); /* a seed that is not used */
     assert_string_equal(first, other);
 }
 

@@ -27,6 +27,7 @@ Actor *make_actor(Stage *stage, const char *name, const char *endpoint, const Ac
 
 void source_start(Stage *stage)
 {
+    stage->config.data.reader_threads = 2;
     stage->source = data_service_create(stage->loop, &stage->config);
     stage->source_actor = make_actor(stage, "data-0", stage->source_endpoint, data_service_methods,
                                      data_service_num_methods, stage->source);

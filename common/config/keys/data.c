@@ -7,6 +7,10 @@ static const KeyName keep_policy_names[] = {
     {"skip", POLICY_SKIP}, {"keep", POLICY_KEEP}, {"stop", POLICY_STOP}, {NULL, 0}};
 static const KeyName policy_names[] = {{"skip", POLICY_SKIP}, {"stop", POLICY_STOP}, {NULL, 0}};
 
+static const KeyName order_names[] = {{"full", ORDER_FULL}, {"hf", ORDER_HF}, {NULL, 0}};
+static const KeyName hf_version_names[] = {
+    {"4.3", HF_4_3}, {"4.8", HF_4_8}, {"5.0", HF_5_0}, {"5.2", HF_5_2}, {NULL, 0}};
+
 static const ConfigKey keys[] = {
     {.path = "data.train",
      .type = KEY_PATHS,
@@ -59,6 +63,35 @@ static const ConfigKey keys[] = {
      .preset = "true",
      .also = "rollout_shuffle",
      .meaning = "visit the records of each epoch in a new order, decided by the seed"},
+    {.path = "data.order",
+     .type = KEY_ENUM,
+     .offset = AT(data.order.kind),
+     .preset = "full",
+     .names = order_names,
+     .meaning = "which order that is: any record anywhere, or that of the package `datasets` (hf)"},
+    {.path = "data.hf_version",
+     .type = KEY_ENUM,
+     .offset = AT(data.order.hf_release),
+     .preset = "5.2",
+     .names = hf_version_names,
+     .meaning =
+         "with order: hf, the release of `datasets`: up to 4.3, 4.4 to 4.8, 5.0, 5.1 to 5.2"},
+    {.path = "data.hf_buffer_size",
+     .type = KEY_INT,
+     .offset = AT(data.order.hf_buffer_size),
+     .preset = "10000",
+     .min = 1,
+     .max = HF_BUFFER_MAX,
+     .also = "hf_dataset_shuffle_buffer shuffle_buffer_size shuffle_buffer",
+     .meaning = "with order: hf, the records of its shuffle buffer"},
+    {.path = "data.reader_threads",
+     .type = KEY_INT,
+     .offset = AT(data.reader_threads),
+     .preset = "8",
+     .min = 1,
+     .max = READER_THREADS_MAX,
+     .also = "num_proc hf_dataset_num_proc dataloader_num_workers",
+     .meaning = "threads of the data source that read records; more than files are of use, too"},
     {.path = "data.max_length",
      .type = KEY_INT,
      .offset = AT(data.max_length),
