@@ -252,6 +252,9 @@ typedef struct KernelTable {
     void (*gather_rows)(Tensor y, Tensor x, const int32_t *row);
     /* y = 0, then y[row[i]] = x[i] for every row i of x; no row occurs twice. */
     void (*scatter_rows)(Tensor y, Tensor x, const int32_t *row);
+
+    /* digest[i] = XXH3 of piece i of x, as tensor/digest.h says: what digest_join takes. x begins at 16 bytes. */
+    void (*digest_pieces)(uint64_t *digest, const void *x, size_t bytes);
 } KernelTable;
 
 /* The CPU backend: f32 and bf16, matrices by oneDNN, the rest ours. `num_threads` >= 1 worker threads in

@@ -492,6 +492,13 @@ static void scatter_rows(Tensor y, Tensor x, const int32_t *row)
     RUN(scatter_rows(y, x, row));
 }
 
+static void digest_pieces(uint64_t *digest, const void *x, size_t bytes)
+{
+    inside(digest);
+    inside(x);
+    RUN(digest_pieces(digest, x, bytes));
+}
+
 static void synchronize(void)
 {
     open_fence();
@@ -544,6 +551,7 @@ const KernelTable *fenced_kernels(const KernelTable *cpu, size_t bytes)
         .copy_columns = copy_columns,
         .gather_rows = gather_rows,
         .scatter_rows = scatter_rows,
+        .digest_pieces = digest_pieces,
     };
     inner = cpu;
     if (memory != NULL) CHECK(munmap(memory, reserved) == 0);

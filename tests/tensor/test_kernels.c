@@ -3,10 +3,12 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "base/memory.h"
 #include "base/rng.h"
 #include "tensor/buffer.h"
+#include "tensor/digest.h"
 #include "tensor/reference.h"
 #include "test.h"
 
@@ -723,6 +725,29 @@ static void test_sum_squares_is_exact_in_double(void **state)
     }
 }
 
+static void test_digests_of_pieces_are_the_librarys(void **state)
+{
+    (void)state;
+    const size_t sizes[] = {1, 15, 16, 4095, 4096, 4097, 12288, 70001};
+    for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
+        const size_t bytes = sizes[s], pieces = digest_num_pieces(bytes);
+        Buffer x = buffer_random(DTYPE_F32, 1, (int64_t)(bytes / 4 + 1), 6 + s, 1);
+        uint64_t *digest = kernels->alloc((pieces + 1) * sizeof *digest);
+        kernels->digest_pieces(digest, x.tensor.data, bytes);
+        kernels->synchronize();
+        for (size_t i = 0; i < pieces; i++) {
+            unsigned char piece[DIGEST_PIECE] = {0};
+            const size_t at = i * DIGEST_PIECE, left = bytes - at;
+            memcpy(piece, (const char *)x.tensor.data + at,
+                   left < DIGEST_PIECE ? left : DIGEST_PIECE);
+            assert_true(digest[i] == XXH3_64bits(piece, DIGEST_PIECE));
+        }
+        assert_int_equal(digest[pieces], 0);
+        kernels->free(digest);
+        buffer_free(&x);
+    }
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -756,6 +781,7 @@ int main(void)
         cmocka_unit_test(test_softmax_parts_equal_reference),
         cmocka_unit_test(test_adamw_equals_reference_over_three_steps),
         cmocka_unit_test(test_sum_squares_is_exact_in_double),
+        cmocka_unit_test(test_digests_of_pieces_are_the_librarys),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }

@@ -9,6 +9,7 @@ extern const MatrixLoops cpu_matrix_loops_base;
 void cpu_vector_exp_base(float *y, const float *x, int64_t n);
 uint64_t cpu_digest_copy_base(void *to, const void *from, size_t bytes);
 uint64_t cpu_copy_digest_base(void *to, const void *from, size_t bytes);
+uint64_t cpu_digest_join_base(const uint64_t *digest, size_t bytes);
 #ifdef CPU_ISA_X86
 extern const KernelTable cpu_table_avx2, cpu_table_avx512, cpu_table_avx512_bf16;
 extern const MatrixLoops cpu_matrix_loops_avx2, cpu_matrix_loops_avx512,
@@ -115,4 +116,9 @@ uint64_t digest_copy(void *to, const void *from, size_t bytes)
 uint64_t copy_digest(void *to, const void *from, size_t bytes)
 {
     return COPIES[cpu_isa_best()].copy_digest(to, from, bytes);
+}
+
+uint64_t digest_join(const uint64_t *pieces, size_t bytes)
+{
+    return cpu_digest_join_base(pieces, bytes);
 }

@@ -5,8 +5,9 @@
 
 #include "tensor/cpu/ops.h"
 #include "tensor/cpu/vector.h"
+#include "tensor/digest.h"
 
-#define PIECE 4096 /* bytes */
+#define PIECE DIGEST_PIECE
 
 #if defined(__AVX512F__)
 #define LINE_STORES 1
@@ -48,20 +49,48 @@ static void copy_piece(char *to, const char *from, size_t bytes)
     memcpy(to + at, from + at, bytes - at);
 }
 
+/* Of up to a piece; what a short one lacks are zeros. */
+static uint64_t digest_piece(const void *from, size_t bytes)
+{
+    char padded[PIECE];
+    if (bytes == PIECE) return XXH3_64bits(from, PIECE);
+    memcpy(padded, from, bytes);
+    memset(padded + bytes, 0, PIECE - bytes);
+    return XXH3_64bits(padded, PIECE);
+}
+
+static void add_piece(XXH3_state_t *state, const void *from, size_t bytes)
+{
+    uint64_t digest = digest_piece(from, bytes);
+    XXH3_64bits_update(state, &digest, sizeof digest);
+}
+
+static uint64_t finish(XXH3_state_t *state, size_t bytes)
+{
+    uint64_t length = bytes;
+    XXH3_64bits_update(state, &length, sizeof length);
+    return XXH3_64bits_digest(state);
+}
+
+static size_t piece_at(size_t at, size_t bytes)
+{
+    return bytes - at < PIECE ? bytes - at : PIECE;
+}
+
 uint64_t cpu_digest_copy(void *to, const void *from, size_t bytes)
 {
     XXH3_state_t state;
     XXH3_INITSTATE(&state);
     XXH3_64bits_reset(&state);
     for (size_t at = 0, piece; at < bytes; at += piece) {
-        piece = bytes - at < PIECE ? bytes - at : PIECE;
-        XXH3_64bits_update(&state, (const char *)from + at, piece);
+        piece = piece_at(at, bytes);
+        add_piece(&state, (const char *)from + at, piece);
         if (to != NULL) copy_piece((char *)to + at, (const char *)from + at, piece);
     }
 #ifdef LINE_STORES
     if (to != NULL) stores_done(); /* what follows is seen after the copy */
 #endif
-    return XXH3_64bits_digest(&state);
+    return finish(&state, bytes);
 }
 
 /* The other way round: each piece is copied first, and what is digested is read where it was
@@ -72,10 +101,25 @@ uint64_t cpu_copy_digest(void *to, const void *from, size_t bytes)
     XXH3_INITSTATE(&state);
     XXH3_64bits_reset(&state);
     for (size_t at = 0, piece; at < bytes; at += piece) {
-        piece = bytes - at < PIECE ? bytes - at : PIECE;
+        piece = piece_at(at, bytes);
         memcpy((char *)to + at, (const char *)from + at, piece);
         __asm__ volatile("" ::: "memory"); /* what was written is read, not what was copied */
-        XXH3_64bits_update(&state, (const char *)to + at, piece);
+        add_piece(&state, (char *)to + at, piece);
     }
-    return XXH3_64bits_digest(&state);
+    return finish(&state, bytes);
+}
+
+void cpu_digest_pieces(uint64_t *digest, const void *x, size_t bytes)
+{
+    for (size_t at = 0; at < bytes; at += PIECE)
+        *digest++ = digest_piece((const char *)x + at, piece_at(at, bytes));
+}
+
+uint64_t cpu_digest_join(const uint64_t *digest, size_t bytes)
+{
+    XXH3_state_t state;
+    XXH3_INITSTATE(&state);
+    XXH3_64bits_reset(&state);
+    XXH3_64bits_update(&state, digest, digest_num_pieces(bytes) * sizeof *digest);
+    return finish(&state, bytes);
 }

@@ -39,6 +39,8 @@
 #define cpu_vector_exp                    ISA_NAME(cpu_vector_exp)
 #define cpu_digest_copy                   ISA_NAME(cpu_digest_copy)
 #define cpu_copy_digest                   ISA_NAME(cpu_copy_digest)
+#define cpu_digest_pieces                 ISA_NAME(cpu_digest_pieces)
+#define cpu_digest_join                   ISA_NAME(cpu_digest_join)
 #define cpu_matrix_loops                  ISA_NAME(cpu_matrix_loops)
 #define cpu_pack_turned                   ISA_NAME(cpu_pack_turned)
 #define cpu_pack_stacked                  ISA_NAME(cpu_pack_stacked)
@@ -104,6 +106,8 @@ void cpu_vector_exp(float *y, const float *x, int64_t n);
 uint64_t cpu_digest_copy(void *to, const void *from, size_t bytes);
 /* Copies and digests the copy: see tensor/digest.h. */
 uint64_t cpu_copy_digest(void *to, const void *from, size_t bytes);
+void cpu_digest_pieces(uint64_t *digest, const void *x, size_t bytes);
+uint64_t cpu_digest_join(const uint64_t *digest, size_t bytes);
 
 /* The loops behind matrix products: see MatrixLoops. */
 void cpu_pack_turned(void *to, Tensor from, bool pairs);

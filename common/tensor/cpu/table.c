@@ -48,6 +48,7 @@ const KernelTable cpu_table = {
     .copy_columns = rows_copy_columns,
     .gather_rows = rows_gather,
     .scatter_rows = rows_scatter,
+    .digest_pieces = cpu_digest_pieces,
 };
 
 const MatrixLoops cpu_matrix_loops = {

@@ -68,6 +68,8 @@ void cuda_softmax_find(int32_t *column, Tensor logits, const float *max, const S
 void cuda_change_logits(Tensor logits, LogitChange *change, const int32_t *first);
 void cuda_restore_logits(Tensor logits, const LogitChange *change, const int32_t *first);
 void cuda_pick_columns(float *y, Tensor x, const int32_t *column);
+/* digest.cu */
+void cuda_digest_pieces(uint64_t *digest, const void *x, size_t bytes);
 /* reduce.cu */
 double cuda_sum_squares(const float *x, int64_t n);
 

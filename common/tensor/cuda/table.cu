@@ -49,6 +49,7 @@ static KernelTable fill_table()
     table.copy_columns = cuda_copy_columns;
     table.gather_rows = cuda_gather_rows;
     table.scatter_rows = cuda_scatter_rows;
+    table.digest_pieces = cuda_digest_pieces;
     return table;
 }
 
