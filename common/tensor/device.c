@@ -134,6 +134,11 @@ static Status read_table(void *library, const char *path, const CudaLibrary **re
         snprintf(expected, sizeof expected, "%zu bytes", sizeof(DeviceStreams));
         return refuse_strange(path, has, expected, err);
     }
+    if (table->memory()->bytes != sizeof(DeviceMemory)) {
+        snprintf(has, sizeof has, "has a table of memory of %zu bytes", table->memory()->bytes);
+        snprintf(expected, sizeof expected, "%zu bytes", sizeof(DeviceMemory));
+        return refuse_strange(path, has, expected, err);
+    }
     *ret = table;
     return OK;
 }
@@ -183,6 +188,7 @@ static Status open_first(const CudaLibrary *library, const KernelTable **ret, De
     if (ret_info != NULL) {
         describe(&device, ret_info);
         ret_info->streams = library->streams();
+        ret_info->memory = library->memory();
     }
     *ret = kernels;
     return OK;

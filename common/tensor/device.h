@@ -12,6 +12,7 @@
 #define TROUPE_TENSOR_DEVICE_H
 
 #include "base/error.h"
+#include "tensor/device_memory.h"
 #include "tensor/kernels.h"
 #include "tensor/streams.h"
 
@@ -32,6 +33,7 @@ typedef struct DeviceInfo {
     char text[320];
     int64_t memory_total, memory_free; /* bytes, before the caller took any; 0: not known */
     const DeviceStreams *streams;      /* NULL: its kernels are done when they return; static */
+    const DeviceMemory *memory;        /* NULL: all of it is the host's; static */
     const char *note; /* what people should know who compute in bf16 there, or NULL; static */
 } DeviceInfo;
 

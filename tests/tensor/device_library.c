@@ -6,11 +6,13 @@
  * NCCL. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "tensor/cuda/library.h"
 
 #ifdef LIBRARY_FENCED
 #include "fenced_kernels.h"
+#include "fenced_memory.h"
 #include "tests/comm/nccl_double.h"
 
 /* Address space; what is never used costs nothing. */
@@ -19,6 +21,22 @@
 
 #define MEMORY_TOTAL ((int64_t)4 << 30)
 #define MEMORY_FREE  ((int64_t)3 << 30)
+
+#ifdef LIBRARY_FENCED
+/* It is the GPU that it was shown, and as large as a test says. */
+static void set_memory(void)
+{
+    const char *visible = getenv("CUDA_VISIBLE_DEVICES"), *folder = getenv("TEST_DEVICE_LEDGER"),
+               *refuses = getenv("TEST_DEVICE_REFUSES");
+    char ledger[512];
+    fenced_memory_name(visible != NULL ? visible : "0");
+    fenced_memory_refuse(refuses != NULL && strcmp(refuses, "share") == 0,
+                         refuses != NULL && strcmp(refuses, "open") == 0);
+    if (folder == NULL) return;
+    snprintf(ledger, sizeof ledger, "%s/%.40s", folder, visible != NULL ? visible : "0");
+    fenced_memory_limit(ledger, (size_t)atol(getenv("TEST_DEVICE_KB")) << 10);
+}
+#endif
 
 static int count_devices(char *text, size_t size)
 {
@@ -44,6 +62,10 @@ static bool describe_device(int device, CudaDevice *ret, char *text, size_t size
                         .memory_free = MEMORY_FREE,
                         .driver_version = 13020,
                         .runtime_version = 13000};
+#ifdef LIBRARY_FENCED
+    set_memory();
+    if (getenv("TEST_DEVICE_LEDGER") != NULL) ret->memory_free = (int64_t)fenced_memory_free();
+#endif
     /* It tells which GPU it was shown. */
     const char *visible = getenv("CUDA_VISIBLE_DEVICES");
     snprintf(ret->pci_bus_id, sizeof ret->pci_bus_id, "%s",
@@ -85,6 +107,19 @@ static const DeviceStreams *device_streams(void)
 #endif
 }
 
+static const DeviceMemory *device_memory(void)
+{
+#ifdef LIBRARY_FENCED
+    return fenced_memory();
+#elif defined(LIBRARY_MEMORY)
+    static const DeviceMemory others = {.bytes = sizeof(DeviceMemory) + sizeof(void *)};
+    return &others;
+#else
+    static const DeviceMemory none = {.bytes = sizeof(DeviceMemory)};
+    return &none;
+#endif
+}
+
 static const CudaLibrary LIBRARY = {
 #ifdef LIBRARY_ABI
     .abi = CUDA_LIBRARY_ABI + 6,
@@ -100,6 +135,7 @@ static const CudaLibrary LIBRARY = {
     .describe = describe_device,
     .open = open_device,
     .streams = device_streams,
+    .memory = device_memory,
 };
 
 #ifdef LIBRARY_NO_SYMBOL

@@ -3,23 +3,13 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "base/memory.h"
-
-#define PAGE ((size_t)4096)
+#include "fenced_memory.h"
 
 static const KernelTable *inner;
-static char *memory;
-static size_t reserved, used;
-static pthread_mutex_t door = PTHREAD_MUTEX_INITIALIZER; /* one thread at a time is inside */
 
 /* ---- the fence ---- */
-
-static void set_fence(int protection)
-{
-    CHECK(mprotect(memory, reserved, protection) == 0);
-}
 
 /* What a thread has uploaded and the device has not begun with: nothing but this thread's next
  * kernel, download or wait makes it. */
@@ -34,8 +24,7 @@ static _Thread_local Upload *first_upload, **last_upload;
 
 static void open_fence(void)
 {
-    pthread_mutex_lock(&door);
-    set_fence(PROT_READ | PROT_WRITE);
+    fenced_memory_open();
     while (first_upload != NULL) {
         Upload *upload = first_upload;
         memcpy(upload->to, upload->from, upload->bytes);
@@ -46,8 +35,7 @@ static void open_fence(void)
 
 static void close_fence(void)
 {
-    set_fence(PROT_NONE);
-    pthread_mutex_unlock(&door);
+    fenced_memory_close();
 }
 
 void fenced_kernels_enter(void)
@@ -69,15 +57,13 @@ void fenced_kernels_arrive(void)
 
 static void inside(const void *pointer)
 {
-    const char *at = pointer;
-    CHECKF(at == NULL || (at >= memory && at < memory + reserved),
+    CHECKF(pointer == NULL || fenced_memory_holds(pointer),
            "a kernel was given memory of the host");
 }
 
 static void outside(const void *pointer)
 {
-    const char *at = pointer;
-    CHECKF(at < memory || at >= memory + reserved, "device memory where the host's is wanted");
+    CHECKF(!fenced_memory_holds(pointer), "device memory where the host's is wanted");
 }
 
 static void tensors(Tensor a, Tensor b)
@@ -107,18 +93,13 @@ static void pages_of(const KvPages *pages)
 /* Blocks end at a page, so that a step beyond is one out of them. */
 static void *alloc_fenced(size_t bytes)
 {
-    size_t rounded = (bytes + 63) / 64 * 64, pages = (rounded + PAGE - 1) / PAGE * PAGE;
-    pthread_mutex_lock(&door);
-    CHECKF(used + pages + PAGE <= reserved, "the fenced memory is too small");
-    char *block = memory + used + pages - rounded;
-    used += pages + PAGE;
-    pthread_mutex_unlock(&door);
-    return block;
+    return fenced_memory_alloc(bytes);
 }
 
 static void free_fenced(void *block)
 {
     inside(block);
+    fenced_memory_dispose(block);
 }
 
 static void upload(void *to, const void *host_from, size_t bytes)
@@ -179,11 +160,11 @@ static bool take_stale(const Weight *w)
 static void weight_prepare(Weight *w)
 {
     inside(w->plain.data);
-    pthread_mutex_lock(&door);
+    open_fence();
     take_stale(w);
     CHECK(num_stale < STALE_MAX);
     stale[num_stale++] = w;
-    pthread_mutex_unlock(&door);
+    close_fence();
 }
 
 static void weight_release(Weight *w)
@@ -554,10 +535,6 @@ const KernelTable *fenced_kernels(const KernelTable *cpu, size_t bytes)
         .digest_pieces = digest_pieces,
     };
     inner = cpu;
-    if (memory != NULL) CHECK(munmap(memory, reserved) == 0);
-    reserved = (bytes + PAGE - 1) / PAGE * PAGE;
-    used = PAGE;
-    memory = mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    CHECK(memory != MAP_FAILED);
+    fenced_memory_init(bytes);
     return &FENCED;
 }

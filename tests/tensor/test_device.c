@@ -31,7 +31,7 @@ static void test_libraries_that_are_not_fit_are_refused(void **state)
     assert_fails(open_library(LIBRARIES "device_no_symbol.so", &err), ERR_UNSUPPORTED, &err,
                  "does not export troupe_cuda_library");
     assert_fails(open_library(LIBRARIES "device_abi.so", &err), ERR_UNSUPPORTED, &err,
-                 "is made for interface 8, expected interface 2");
+                 "is made for interface 9, expected interface 3");
     assert_fails(open_library(LIBRARIES "device_size.so", &err), ERR_UNSUPPORTED, &err,
                  "Build it and this program from the same source");
     char sizes[96];
@@ -40,6 +40,8 @@ static void test_libraries_that_are_not_fit_are_refused(void **state)
     assert_non_null(strstr(err.message, sizes));
     assert_fails(open_library(LIBRARIES "device_streams.so", &err), ERR_UNSUPPORTED, &err,
                  "has a table of streams of");
+    assert_fails(open_library(LIBRARIES "device_memory.so", &err), ERR_UNSUPPORTED, &err,
+                 "has a table of memory of");
     assert_fails(open_library("/nowhere/libtroupe_cuda.so", &err), ERR_RESOURCE, &err,
                  "there is no file /nowhere/libtroupe_cuda.so");
     assert_fails(open_library(TEST_SOURCE_DIR "/tensor/test_device.c", &err), ERR_RESOURCE, &err,
@@ -77,6 +79,8 @@ static void test_a_fit_library_gives_its_kernels_and_says_what_they_run_on(void 
     assert_null(info.note);
     assert_non_null(info.streams);
     assert_int_equal(info.streams->bytes, sizeof(DeviceStreams));
+    assert_non_null(info.memory);
+    assert_int_equal(info.memory->bytes, sizeof(DeviceMemory));
     assert_ok(device_open(DEVICE_CUDA, &options, &again, NULL, &err), &err);
     assert_ptr_equal(again, kernels);
 
@@ -99,6 +103,7 @@ static void test_the_cpu_is_a_device(void **state)
     assert_true(kernels->host_memory);
     assert_string_equal(info.text, "CPU, 2 threads");
     assert_null(info.streams);
+    assert_null(info.memory);
     assert_true(info.memory_total > 0 && info.memory_free <= info.memory_total);
     assert_string_equal(device_kind_name(DEVICE_CPU), "cpu");
     assert_string_equal(device_kind_name(DEVICE_CUDA), "cuda");
@@ -167,7 +172,7 @@ static void test_the_library_is_looked_for_beside_the_program_first(void **state
     assert_non_null(strstr(said, "Test device without hardware (sm_90"));
 
     run_copy("TROUPE_CUDA_LIBRARY=" LIBRARIES "device_abi.so", said, sizeof said);
-    assert_non_null(strstr(said, "made for interface 8"));
+    assert_non_null(strstr(said, "made for interface 9"));
 
     put(LIBRARIES "device_size.so", "near.so");
     run_copy("TROUPE_CUDA_LIBRARY=near.so", said, sizeof said);

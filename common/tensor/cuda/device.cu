@@ -7,9 +7,13 @@
  * device as well, and a freed block can be given out again at once. What is lost is kernels of two
  * threads side by side; each fills the device.
  *
- * Memory comes from cudaMalloc: whole blocks of it can be shared with other processes and
- * registered with NCCL, which those of CUDA's own pool cannot. Freed blocks are kept for the next
- * of their size, since cudaMalloc and cudaFree wait for the device. */
+ * Memory comes from cudaMalloc: whole blocks of it can be registered with NCCL, which those of
+ * CUDA's own pool cannot. Freed blocks are kept for the next of their size, since cudaMalloc and
+ * cudaFree wait for the device.
+ *
+ * Large blocks of the pools that can be given back (tensor/device_memory.h) are addresses of their
+ * own with memory behind them (vmm.cuh). What is smaller than its pages stays where all else is:
+ * it would gain nothing. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +23,8 @@
 #include "tensor/cuda/library.h"
 #include "tensor/cuda/ops.cuh"
 #include "tensor/cuda/table.h"
+#include "tensor/cuda/vmm.cuh"
+#include "tensor/device_memory.h"
 
 #define SM_MIN      80 /* bf16 products */
 #define SMALL_STEP  ((size_t)512)
@@ -33,6 +39,8 @@ typedef struct Block {
     struct Block *next;
     void *memory;
     size_t bytes;
+    MemoryPool pool; /* not POOL_FIXED: by vmm.cuh */
+    void *kept;      /* pinned: what was in it when it was released; or NULL */
 } Block;
 
 /* Pinned memory, which the device copies from while the host goes on. `done` is recorded behind the
@@ -49,6 +57,9 @@ static struct {
     cudaStream_t stream;
     Block *used, *unused;
     size_t bytes_used, bytes_unused;
+    bool has_pools; /* some thread was in one that can be given back */
+    bool is_released[NUM_POOLS];
+    bool is_kept[NUM_POOLS]; /* of those: with their contents */
 
     Stage upload[STAGES];
     int upload_stage;
@@ -105,12 +116,13 @@ static size_t rounded(size_t bytes)
     return bytes == 0 ? step : (bytes + step - 1) / step * step;
 }
 
-/* Takes out the block that `memory` is, or, for NULL, one of `bytes`. */
-static Block *take(Block **list, const void *memory, size_t bytes)
+/* Takes out the block that `memory` is, or, for NULL, one of `bytes` of the pool. */
+static Block *take(Block **list, const void *memory, size_t bytes, MemoryPool pool)
 {
     for (Block **at = list; *at != NULL; at = &(*at)->next) {
         Block *block = *at;
-        if (memory != NULL ? block->memory != memory : block->bytes != bytes) continue;
+        if (memory != NULL ? block->memory != memory : block->bytes != bytes || block->pool != pool)
+            continue;
         *at = block->next;
         return block;
     }
@@ -123,12 +135,25 @@ static void put(Block **list, Block *block)
     *list = block;
 }
 
+static void destroy_block(Block *block)
+{
+    if (block->pool == POOL_FIXED) {
+        cuda_check(cudaFree(block->memory), "cudaFree");
+    } else {
+        vmm_unback(block->memory, block->bytes);
+        vmm_unreserve(block->memory, block->bytes);
+    }
+    if (block->kept != NULL) cuda_check(cudaFreeHost(block->kept), "cudaFreeHost");
+    free(block);
+}
+
+/* Of the pools that can be given back, what may still be in use by kernels is waited for. */
 static void release_unused(void)
 {
+    cuda_check(cudaStreamSynchronize(state.stream), "free");
     for (Block *block; (block = state.unused) != NULL;) {
         state.unused = block->next;
-        cuda_check(cudaFree(block->memory), "cudaFree");
-        free(block);
+        destroy_block(block);
     }
     state.bytes_unused = 0;
 }
@@ -147,33 +172,48 @@ static void release_unused(void)
     abort();
 }
 
-static Block *new_block(size_t bytes)
+static bool fill_block(Block *block)
+{
+    char why[256];
+    if (block->pool != POOL_FIXED)
+        return vmm_back(block->memory, block->bytes, NULL, why, sizeof why);
+    cudaError_t status = cudaMalloc(&block->memory, block->bytes);
+    if (status != cudaErrorMemoryAllocation) cuda_check(status, "cudaMalloc");
+    if (status != cudaSuccess) (void)cudaGetLastError();
+    return status == cudaSuccess;
+}
+
+static Block *new_block(size_t bytes, MemoryPool pool)
 {
     Block *block = (Block *)calloc(1, sizeof *block);
     CHECK(block != NULL);
     block->bytes = bytes;
-    cudaError_t status = cudaMalloc(&block->memory, bytes);
-    if (status == cudaErrorMemoryAllocation) {
-        (void)cudaGetLastError();
-        release_unused();
-        status = cudaMalloc(&block->memory, bytes);
-    }
-    if (status == cudaErrorMemoryAllocation) stop_out_of_memory(bytes);
-    cuda_check(status, "cudaMalloc");
+    block->pool = pool;
+    if (pool != POOL_FIXED) block->memory = vmm_reserve(bytes);
+    if (fill_block(block)) return block;
+    release_unused();
+    if (!fill_block(block)) stop_out_of_memory(bytes);
     return block;
 }
 
+static thread_local MemoryPool entered = POOL_FIXED;
+
 /* Of undefined contents. */
-static void *take_memory(size_t bytes)
+static void *take_memory(size_t bytes, MemoryPool pool)
 {
     size_t size = rounded(bytes);
+    if (pool != POOL_FIXED && size >= vmm_step())
+        size = (size + vmm_step() - 1) / vmm_step() * vmm_step();
+    else
+        pool = POOL_FIXED;
     (void)cuda_stream();
     pthread_mutex_lock(&lock);
-    Block *block = take(&state.unused, NULL, size);
+    CHECKF(!state.is_released[pool], "an allocation in a pool that is given back");
+    Block *block = take(&state.unused, NULL, size, pool);
     if (block != NULL)
         state.bytes_unused -= size;
     else
-        block = new_block(size);
+        block = new_block(size, pool);
     put(&state.used, block);
     state.bytes_used += size;
     pthread_mutex_unlock(&lock);
@@ -182,21 +222,112 @@ static void *take_memory(size_t bytes)
 
 void *cuda_alloc(size_t bytes)
 {
-    void *memory = take_memory(bytes);
+    void *memory = take_memory(bytes, entered);
     cuda_check(cudaMemsetAsync(memory, 0, rounded(bytes), cuda_stream()), "alloc");
     return memory;
 }
 
+/* A block of a pool that is given back has nothing to be kept for. */
 void cuda_free(void *memory)
 {
     if (memory == NULL) return;
     pthread_mutex_lock(&lock);
-    Block *block = take(&state.used, memory, 0);
+    Block *block = take(&state.used, memory, 0, POOL_FIXED);
     CHECKF(block != NULL, "free of memory that alloc did not give");
     state.bytes_used -= block->bytes;
-    state.bytes_unused += block->bytes;
-    put(&state.unused, block);
+    if (state.is_released[block->pool]) {
+        vmm_unreserve(block->memory, block->bytes);
+        if (block->kept != NULL) cuda_check(cudaFreeHost(block->kept), "cudaFreeHost");
+        free(block);
+    } else {
+        state.bytes_unused += block->bytes;
+        put(&state.unused, block);
+    }
     pthread_mutex_unlock(&lock);
+}
+
+/* ---- pools that can be given back ---- */
+
+static MemoryPool enter_pool(MemoryPool pool)
+{
+    const MemoryPool before = entered;
+    if (pool != POOL_FIXED) state.has_pools = true;
+    entered = pool;
+    return before;
+}
+
+static bool has_pools(char *text, size_t size)
+{
+    return vmm_open(state.device, text, size);
+}
+
+/* To or from the host's memory, of every block of the pool. Pinned memory is had once, for good:
+ * it takes as long to have as to fill. */
+static void move_kept(MemoryPool pool, bool out)
+{
+    cudaStream_t stream = cuda_stream();
+    for (Block *block = state.used; block != NULL; block = block->next) {
+        if (block->pool != pool) continue;
+        if (block->kept == NULL)
+            cuda_check(cudaHostAlloc(&block->kept, block->bytes, cudaHostAllocDefault),
+                       "cudaHostAlloc");
+        cuda_check(out ? cudaMemcpyAsync(block->kept, block->memory, block->bytes,
+                                         cudaMemcpyDeviceToHost, stream)
+                       : cudaMemcpyAsync(block->memory, block->kept, block->bytes,
+                                         cudaMemcpyHostToDevice, stream),
+                   "pool");
+    }
+}
+
+static int64_t release_pool(MemoryPool pool, bool keep)
+{
+    int64_t gained = 0;
+    CHECK(pool != POOL_FIXED);
+    (void)cuda_stream();
+    pthread_mutex_lock(&lock);
+    if (!state.is_released[pool]) {
+        if (keep) move_kept(pool, true);
+        gained += (int64_t)state.bytes_unused;
+        release_unused(); /* which waits for the stream */
+        for (Block *block = state.used; block != NULL; block = block->next) {
+            if (block->pool != pool) continue;
+            vmm_unback(block->memory, block->bytes);
+            gained += (int64_t)block->bytes;
+        }
+        state.is_released[pool] = true;
+        state.is_kept[pool] = keep;
+    }
+    pthread_mutex_unlock(&lock);
+    return gained;
+}
+
+/* On failure what was had is given back. */
+static bool back_pool(MemoryPool pool, char *text, size_t size)
+{
+    for (Block *block = state.used; block != NULL; block = block->next) {
+        if (block->pool != pool || vmm_back(block->memory, block->bytes, NULL, text, size))
+            continue;
+        for (Block *had = state.used; had != block; had = had->next)
+            if (had->pool == pool) vmm_unback(had->memory, had->bytes);
+        return false;
+    }
+    return true;
+}
+
+static bool restore_pool(MemoryPool pool, char *text, size_t size)
+{
+    CHECK(pool != POOL_FIXED);
+    (void)cuda_stream();
+    pthread_mutex_lock(&lock);
+    bool is_there = !state.is_released[pool];
+    if (!is_there) {
+        release_unused();
+        is_there = back_pool(pool, text, size);
+        if (is_there && state.is_kept[pool]) move_kept(pool, false);
+        state.is_released[pool] = !is_there;
+    }
+    pthread_mutex_unlock(&lock);
+    return is_there;
 }
 
 /* A thread's; given back when it ends, without a call of CUDA, which may have ended before. */
@@ -215,7 +346,7 @@ void *cuda_scratch(size_t bytes)
     if (scratch.bytes >= bytes && scratch.memory != NULL) return scratch.memory;
     cuda_free(scratch.memory);
     scratch.memory = NULL;
-    scratch.memory = take_memory(bytes + bytes / 4);
+    scratch.memory = take_memory(bytes + bytes / 4, state.has_pools ? POOL_SCRATCH : POOL_FIXED);
     scratch.bytes = bytes + bytes / 4;
     return scratch.memory;
 }
@@ -308,6 +439,86 @@ void cuda_fill_zero(Tensor y)
 {
     if (tensor_bytes(&y) == 0) return;
     cuda_check(cudaMemsetAsync(y.data, 0, tensor_bytes(&y), cuda_stream()), "fill_zero");
+}
+
+/* ---- memory that processes share ---- */
+
+/* What share or open gave. */
+typedef struct Shared {
+    struct Shared *next;
+    void *memory;
+    size_t bytes;
+} Shared;
+
+static Shared *shared;
+
+static bool can_share(char *text, size_t size)
+{
+    return vmm_open(state.device, text, size) && vmm_shares(text, size);
+}
+
+/* `fd` of another process; -1: memory of our own, and its descriptor in *ret_fd. */
+static void *add_shared(size_t bytes, int fd, int *ret_fd, char *text, size_t size)
+{
+    (void)cuda_stream();
+    if (!can_share(text, size)) return NULL;
+    Shared *one = (Shared *)calloc(1, sizeof *one);
+    CHECK(one != NULL);
+    one->bytes = (bytes + vmm_step() - 1) / vmm_step() * vmm_step();
+    one->memory = vmm_reserve(one->bytes);
+    if (fd >= 0 ? !vmm_back_with(one->memory, one->bytes, fd, text, size)
+                : !vmm_back(one->memory, one->bytes, ret_fd, text, size)) {
+        vmm_unreserve(one->memory, one->bytes);
+        free(one);
+        return NULL;
+    }
+    pthread_mutex_lock(&lock);
+    one->next = shared;
+    shared = one;
+    pthread_mutex_unlock(&lock);
+    return one->memory;
+}
+
+static void *share_memory(size_t bytes, int *ret_fd, char *text, size_t size)
+{
+    return add_shared(bytes, -1, ret_fd, text, size);
+}
+
+static void *open_shared(int fd, size_t bytes, char *text, size_t size)
+{
+    return add_shared(bytes, fd, NULL, text, size);
+}
+
+static void close_shared(void *memory)
+{
+    if (memory == NULL) return;
+    cuda_synchronize(); /* nothing reads it any more */
+    pthread_mutex_lock(&lock);
+    Shared **at = &shared;
+    while (*at != NULL && (*at)->memory != memory)
+        at = &(*at)->next;
+    Shared *one = *at;
+    CHECKF(one != NULL, "close of memory that is not shared");
+    *at = one->next;
+    pthread_mutex_unlock(&lock);
+    vmm_unback(one->memory, one->bytes);
+    vmm_unreserve(one->memory, one->bytes);
+    free(one);
+}
+
+static void identify(unsigned char ret[DEVICE_ID_BYTES])
+{
+    char text[1];
+    memset(ret, 0, DEVICE_ID_BYTES);
+    if (vmm_open(state.device, text, sizeof text)) vmm_identify(ret);
+}
+
+static const DeviceMemory *device_memory(void)
+{
+    static const DeviceMemory memory = {sizeof(DeviceMemory), identify,     share_memory,
+                                        open_shared,          close_shared, has_pools,
+                                        enter_pool,           release_pool, restore_pool};
+    return &memory;
 }
 
 /* ---- the library ---- */
@@ -433,6 +644,7 @@ static const KernelTable *open_device(int device, char *text, size_t size)
 extern "C" __attribute__((visibility("default"))) const CudaLibrary *troupe_cuda_library(void)
 {
     static const CudaLibrary library = {CUDA_LIBRARY_ABI, sizeof(KernelTable), count_devices,
-                                        describe_device,  open_device,         cuda_streams};
+                                        describe_device,  open_device,         cuda_streams,
+                                        device_memory};
     return &library;
 }

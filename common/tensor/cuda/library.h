@@ -8,12 +8,13 @@
 #ifndef TROUPE_TENSOR_CUDA_LIBRARY_H
 #define TROUPE_TENSOR_CUDA_LIBRARY_H
 
+#include "tensor/device_memory.h"
 #include "tensor/kernels.h"
 #include "tensor/streams.h"
 
 #define CUDA_LIBRARY_NAME   "libtroupe_cuda.so"
 #define CUDA_LIBRARY_SYMBOL "troupe_cuda_library"
-#define CUDA_LIBRARY_ABI    2
+#define CUDA_LIBRARY_ABI    3
 
 typedef struct CudaDevice {
     char name[128];
@@ -39,6 +40,8 @@ typedef struct CudaLibrary {
     /* For communicators on the device that was opened: one constant table, which may be read
      * before, and whose functions may be called after. */
     const DeviceStreams *(*streams)(void);
+    /* The same of its memory. */
+    const DeviceMemory *(*memory)(void);
 } CudaLibrary;
 
 #ifdef __cplusplus

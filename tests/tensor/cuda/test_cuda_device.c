@@ -310,6 +310,153 @@ static void test_a_lost_device_is_told_and_stops_nobody_by_itself(void **state)
     assert_non_null(strstr(text, "the CUDA device is lost: a sentence of the runtime"));
 }
 
+/* ---- pools that are given back ---- */
+
+#define POOL_BYTES ((size_t)5 << 20)
+
+static const DeviceMemory *memory_of(void)
+{
+    return troupe_cuda_library()->memory();
+}
+
+static void *alloc_in(MemoryPool pool, size_t bytes)
+{
+    const MemoryPool before = memory_of()->pool_enter(pool);
+    void *memory = kernels->alloc(bytes);
+    assert_int_equal(memory_of()->pool_enter(before), pool);
+    return memory;
+}
+
+static void test_a_pool_comes_back_where_it_was_with_what_was_in_it(void **state)
+{
+    (void)state;
+    char text[TEXT_BYTES] = "";
+    unsigned char *expected = random_bytes(POOL_BYTES, 80);
+    assert_true(memory_of()->has_pools(text, sizeof text));
+    char *kept = alloc_in(POOL_STATE, POOL_BYTES), *small = alloc_in(POOL_STATE, 1000),
+         *dropped = alloc_in(POOL_SCRATCH, POOL_BYTES), *fixed = alloc_in(POOL_FIXED, POOL_BYTES);
+    assert_true(fake_vmm_bytes() >= 2 * POOL_BYTES);
+    for (int round = 0; round < 3; round++) {
+        kernels->upload(kept, expected, POOL_BYTES); /* still on its way when the pool goes */
+        kernels->upload(small, expected, 1000);
+        kernels->upload(fixed, expected, POOL_BYTES);
+        const size_t used = fake_memory_used();
+        const int64_t gained = memory_of()->pool_release(POOL_STATE, true) +
+                               memory_of()->pool_release(POOL_SCRATCH, false);
+        assert_int_equal(fake_vmm_bytes(), 0);
+        assert_int_equal(used - fake_memory_used(), gained);
+        assert_int_equal(memory_of()->pool_release(POOL_STATE, true), 0); /* it is already */
+        assert_device_holds(fixed, expected, POOL_BYTES);
+        assert_device_holds(small, expected, 1000); /* less than a page stays where it is */
+        assert_true(memory_of()->pool_restore(POOL_STATE, text, sizeof text));
+        assert_true(memory_of()->pool_restore(POOL_SCRATCH, text, sizeof text));
+        assert_true(memory_of()->pool_restore(POOL_SCRATCH, text, sizeof text));
+        assert_device_holds(kept, expected, POOL_BYTES);
+        kernels->upload(dropped, expected, POOL_BYTES);
+        assert_device_holds(dropped, expected, POOL_BYTES);
+    }
+    void *const all[] = {kept, small, dropped, fixed};
+    for (size_t i = 0; i < 4; i++)
+        kernels->free(all[i]);
+    assert_ptr_equal(alloc_in(POOL_SCRATCH, POOL_BYTES), dropped); /* of its pool, not of another */
+    kernels->free(dropped);
+    free(expected);
+}
+
+static void test_a_pool_that_finds_no_room_stays_away_whole(void **state)
+{
+    (void)state;
+    char text[TEXT_BYTES] = "";
+    unsigned char *expected = random_bytes(POOL_BYTES, 81);
+    char *first = alloc_in(POOL_STATE, POOL_BYTES), *second = alloc_in(POOL_STATE, POOL_BYTES);
+    kernels->upload(first, expected, POOL_BYTES);
+    assert_true(memory_of()->pool_release(POOL_STATE, true) > 0);
+    const size_t whole = fake_device.memory_bytes;
+    fake_device.memory_bytes = fake_memory_used() + POOL_BYTES + ((size_t)1 << 20);
+    assert_false(memory_of()->pool_restore(POOL_STATE, text, sizeof text));
+    assert_non_null(strstr(text, "cuMemCreate: CUDA_ERROR_OUT_OF_MEMORY"));
+    assert_int_equal(fake_vmm_bytes(), 0);
+    fake_device.memory_bytes = whole;
+    assert_true(memory_of()->pool_restore(POOL_STATE, text, sizeof text));
+    assert_device_holds(first, expected, POOL_BYTES);
+    assert_true(memory_of()->pool_release(POOL_STATE, true) > 0);
+    kernels->free(first); /* freed while it is away */
+    assert_true(memory_of()->pool_restore(POOL_STATE, text, sizeof text));
+    kernels->free(second);
+    free(expected);
+}
+
+/* ---- memory that processes share ---- */
+
+/* In a child: another process with the same device. */
+static int read_shared(int fd, const unsigned char *expected, char *by_maker)
+{
+    char text[TEXT_BYTES] = "";
+    char *memory = memory_of()->open(fd, POOL_BYTES, text, sizeof text);
+    if (memory == NULL) return 1;
+    char *found = malloc(POOL_BYTES);
+    kernels->download(found, memory, POOL_BYTES);
+    if (memcmp(found, expected, POOL_BYTES) != 0) return 2;
+    memory_of()->close(by_maker); /* what was inherited: the maker's own is another one */
+    kernels->download(found, memory, POOL_BYTES);
+    if (memcmp(found, expected, POOL_BYTES) != 0) return 3;
+    free(found);
+    memory_of()->close(memory);
+    return 0;
+}
+
+static void test_shared_memory_is_read_by_another_process_and_outlives_its_maker(void **state)
+{
+    (void)state;
+    int fd = -1, status = -1;
+    char text[TEXT_BYTES] = "";
+    unsigned char *expected = random_bytes(POOL_BYTES, 82), id[DEVICE_ID_BYTES],
+                  again[DEVICE_ID_BYTES];
+    memory_of()->identify(id);
+    memory_of()->identify(again);
+    assert_memory_equal(id, "bbbbbbbbbbbbbbbb", sizeof id); /* device 1 */
+    assert_memory_equal(id, again, sizeof id);
+    const size_t used = fake_memory_used(), reserved = fake_vmm_reserved();
+    char *memory = memory_of()->share(POOL_BYTES, &fd, text, sizeof text);
+    assert_non_null(memory);
+    assert_true(fd >= 0);
+    kernels->upload(memory, expected, POOL_BYTES);
+    kernels->synchronize();
+    for (int needs_writes = 0; needs_writes < 2; needs_writes++) {
+        fake_reads_need_writes = needs_writes != 0;
+        const pid_t child = fork();
+        if (child == 0) _exit(read_shared(fd, expected, memory));
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_int_equal(status, 0);
+    }
+    fake_reads_need_writes = false;
+    assert_device_holds(memory, expected, POOL_BYTES);
+    memory_of()->close(memory);
+    memory_of()->close(NULL);
+    close(fd);
+    assert_int_equal(fake_memory_used(), used);
+    assert_int_equal(fake_vmm_reserved(), reserved);
+    free(expected);
+}
+
+static void test_memory_that_cannot_be_shared_is_refused_with_the_drivers_word(void **state)
+{
+    (void)state;
+    int fd = -1, ends[2];
+    char text[TEXT_BYTES] = "";
+    const size_t used = fake_memory_used(), reserved = fake_vmm_reserved();
+    assert_null(memory_of()->share((size_t)5 << 30, &fd, text, sizeof text));
+    assert_non_null(strstr(text, "cuMemCreate: CUDA_ERROR_OUT_OF_MEMORY"));
+    assert_int_equal(pipe(ends), 0);
+    assert_null(memory_of()->open(ends[0], POOL_BYTES, text, sizeof text));
+    assert_non_null(strstr(text, "cuMemImportFromShareableHandle: CUDA_ERROR_OTHER"));
+    close(ends[0]);
+    close(ends[1]);
+    assert_int_equal(fd, -1);
+    assert_int_equal(fake_memory_used(), used);
+    assert_int_equal(fake_vmm_reserved(), reserved);
+}
+
 /* ---- errors that stop the process ---- */
 
 /* What the process says when `run` stops it. */
@@ -370,6 +517,10 @@ int main(void)
         cmocka_unit_test(test_kernels_wait_for_another_stream),
         cmocka_unit_test(test_a_thread_that_only_looks_at_events_uses_the_opened_device),
         cmocka_unit_test(test_a_lost_device_is_told_and_stops_nobody_by_itself),
+        cmocka_unit_test(test_a_pool_comes_back_where_it_was_with_what_was_in_it),
+        cmocka_unit_test(test_a_pool_that_finds_no_room_stays_away_whole),
+        cmocka_unit_test(test_shared_memory_is_read_by_another_process_and_outlives_its_maker),
+        cmocka_unit_test(test_memory_that_cannot_be_shared_is_refused_with_the_drivers_word),
         cmocka_unit_test(test_out_of_memory_says_how_much_was_asked_for_and_is_free),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

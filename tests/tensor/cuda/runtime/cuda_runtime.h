@@ -42,6 +42,12 @@ struct cudaFuncAttributes {
     int unused;
 };
 
+typedef enum {
+    cudaDriverEntryPointSuccess,
+    cudaDriverEntryPointSymbolNotFound
+} cudaDriverEntryPointQueryResult;
+
+#define cudaEnableDefault      0
 #define cudaStreamNonBlocking  1
 #define cudaHostAllocDefault   0
 #define cudaEventDisableTiming 2
@@ -71,6 +77,10 @@ cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaMalloc(void **memory, size_t bytes);
 cudaError_t cudaFree(void *memory);
 cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned flags);
+cudaError_t cudaFreeHost(void *memory);
+cudaError_t cudaGetDriverEntryPointByVersion(const char *symbol, void **function, unsigned version,
+                                             unsigned long long flags,
+                                             cudaDriverEntryPointQueryResult *result);
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream);
 cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t stream);

@@ -171,7 +171,7 @@ int fake_last_error(void)
 
 size_t fake_memory_used(void)
 {
-    size_t used = 0;
+    size_t used = fake_vmm_bytes();
     for (const auto &block : blocks)
         used += block.second;
     return used;
@@ -198,6 +198,12 @@ cudaError_t cudaFree(void *memory)
 cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned)
 {
     *memory = aligned_alloc(4096, bytes);
+    return cudaSuccess;
+}
+
+cudaError_t cudaFreeHost(void *memory)
+{
+    free(memory);
     return cudaSuccess;
 }
 

@@ -18,7 +18,13 @@ extern FakeDevice fake_device;
 extern bool fake_device_is_lost;    /* whoever looks at an event is told */
 extern const char *fake_gemm_fault; /* what gemm_open says; NULL: it opens */
 
+extern bool fake_has_no_vmm;        /* the device knows no virtual memory management */
+extern bool fake_shares_nothing;    /* it knows it, and gives out no descriptors */
+extern bool fake_reads_need_writes; /* nothing can be mapped to be read alone */
+
 size_t fake_memory_used(void);
+size_t fake_vmm_bytes(void);    /* of these, behind addresses that were reserved ... */
+size_t fake_vmm_reserved(void); /* ... which are so many */
 size_t fake_copies_pending(void);
 /* Of the highest priority, and not waiting for the default stream. */
 bool fake_stream_is_first(const void *stream);
