@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "base/rng.h"
 #include "base/str.h"
@@ -28,7 +29,7 @@ typedef struct PolicyRank {
     WeightPlan *plan;
     WeightBoardId board_id;
     WeightBoard *board;  /* NULL: not opened */
-    Weights *weights[2]; /* NULL: not made yet */
+    Weights *weights[2]; /* NULL: not made yet; where they lie on a board, that one's slots */
 } PolicyRank;
 
 struct Policy {
@@ -38,7 +39,8 @@ struct Policy {
     DType dtype;
     PolicyRank *rank; /* [tp_size] */
     int tp_size;
-    int in_use; /* of weights[2]; -1: none is */
+    int in_use;       /* of weights[2]; -1: none is */
+    bool told_detour; /* that weights pass through the host */
     int64_t version;
     EngineThread *engine;
     char *memory_plan;
@@ -307,32 +309,75 @@ static bool are_same_boards(const Policy *policy, const RolloutWeights *weights)
     return true;
 }
 
+/* When the engine has let go of what lies there. */
+static void close_board(PolicyRank *rank)
+{
+    for (int set = 0; set < 2 && rank->board != NULL; set++)
+        if (rank->weights[set] != NULL && rank->weights[set]->borrowed) {
+            weights_destroy(rank->weights[set]);
+            rank->weights[set] = NULL;
+        }
+    weight_board_destroy(rank->board);
+    rank->board = NULL;
+}
+
 static Status start_over(Policy *policy, Error *err)
 {
     TRY(engine_thread_reset(policy->engine, err));
     policy->in_use = -1;
-    for (int r = 0; r < policy->tp_size; r++) {
-        weight_board_destroy(policy->rank[r].board);
-        policy->rank[r].board = NULL;
-    }
+    for (int r = 0; r < policy->tp_size; r++)
+        close_board(&policy->rank[r]);
     return OK;
 }
 
-/* Copies a rank's part from its board, as its trainer's digests say it is, and packs it. */
-static Status take_part(Policy *policy, PolicyRank *rank, const WeightBoardId *id, int64_t version,
-                        Weights **weights, Error *err)
+static Status open_board(Policy *policy, PolicyRank *rank, const WeightBoardId *id, Error *err)
 {
-    if (rank->board == NULL) {
-        TRY(weight_board_open(id, rank->plan, policy->dtype, &rank->board, err));
-        rank->board_id = *id;
-    }
+    WeightBoardOptions options = {
+        .plan = rank->plan, .dtype = policy->dtype, .memory = policy->device.memory};
+    if (rank->board != NULL) return OK;
+    TRY(weight_board_open(id, &options, &rank->board, err));
+    rank->board_id = *id;
+    const char *note = weight_board_note(rank->board);
+    if (note != NULL && !policy->told_detour)
+        log_event(LOG_WARN, "weights_through_host", F_STR("why", note));
+    policy->told_detour |= note != NULL;
+    return OK;
+}
+
+/* Where they lie on the trainer's board. The set that is not in use becomes a view of that slot,
+ * unless it is one. */
+static Status find_part(Policy *policy, PolicyRank *rank, int64_t version, Weights **weights,
+                        Error *err)
+{
+    void *flat = NULL;
+    TRY(weight_board_find(rank->board, version, policy->kernels, &flat, err));
+    if (*weights != NULL && (*weights)->flat == flat) return OK;
+    weights_destroy(*weights);
+    *weights = weights_create_at(rank->plan, policy->dtype, policy->kernels, flat);
+    return OK;
+}
+
+/* A copy, as the trainer's digests say it is. */
+static Status copy_part(Policy *policy, PolicyRank *rank, int64_t version, Weights **weights,
+                        Error *err)
+{
     const char *before =
         memory_purpose("weights of the model: lower rollout.num_workers, or set model.dtype: bf16");
     if (*weights == NULL) *weights = weights_create(rank->plan, policy->dtype, policy->kernels);
     Status status = weight_board_take(rank->board, version, policy->kernels, (*weights)->flat, err);
-    if (status == OK) weights_prepare(*weights);
     memory_purpose(before);
     return status;
+}
+
+/* Makes a rank's part ready from its board. */
+static Status take_part(Policy *policy, PolicyRank *rank, const WeightBoardId *id, int64_t version,
+                        Weights **weights, Error *err)
+{
+    TRY(open_board(policy, rank, id, err));
+    TRY(weight_board_is_in_place(rank->board) ? find_part(policy, rank, version, weights, err)
+                                              : copy_part(policy, rank, version, weights, err));
+    weights_prepare(*weights);
+    return OK;
 }
 
 /* Before the version is in use: an answer may be done with it at once. */

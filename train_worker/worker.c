@@ -8,6 +8,7 @@
 
 #include "actor/typed.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "base/queue.h"
 #include "job_options.h"
@@ -60,6 +61,7 @@ struct Worker {
     CommId own_tensor_id, own_data_id;
     /* compute thread */
     const KernelTable *kernels;
+    const DeviceMemory *memory; /* the device's; NULL: the host's is all there is */
     Learner *learner;
     WeightBoard *board; /* where rollout workers find the weights; NULL: nobody has asked */
     WeightBoardId board_id;
@@ -141,6 +143,7 @@ static Status run_start(Worker *worker, Task *task, Error *err)
     /* Nobody passes the join before all have read what is free: later, others may have begun to
      * allocate. */
     TRY(job_open_device(config, &worker->kernels, &device, err));
+    worker->memory = device.memory;
     TRY(join(worker, task, device.streams, err));
     TRY(start_probe(worker, err));
     TRY(make_learner(worker, task, device.memory_free, err));
@@ -291,6 +294,17 @@ static Status run_evaluate(Worker *worker, Task *task, Error *err)
     return OK;
 }
 
+/* On the GPU that the weights are on, where that can be shared with rollout workers. */
+static Status make_board(Worker *worker, const Weights *weights, Error *err)
+{
+    WeightBoardOptions options = {
+        .plan = weights->plan, .dtype = weights->dtype, .memory = worker->memory};
+    TRY(weight_board_create(&options, &worker->board_id, &worker->board, err));
+    const char *note = weight_board_note(worker->board);
+    if (note != NULL) log_event(LOG_WARN, "weights_through_host", F_STR("why", note));
+    return OK;
+}
+
 static Status run_publish(Worker *worker, Task *task, Error *err)
 {
     int64_t begin_ns = clock_ns(), stands = trainer_step(learner_policy(worker->learner));
@@ -299,9 +313,7 @@ static Status run_publish(Worker *worker, Task *task, Error *err)
         return error_set(err, ERR_INTERNAL,
                          "asked to publish the weights of step %lld, this rank stands at step %lld",
                          (long long)task->version - 1, (long long)stands);
-    if (worker->board == NULL)
-        TRY(weight_board_create(weights->plan, weights->dtype, &worker->board_id, &worker->board,
-                                err));
+    if (worker->board == NULL) TRY(make_board(worker, weights, err));
     weight_board_publish(worker->board, task->version, weights->kernels, weights->flat);
     Troupe__PublishReply reply = TROUPE__PUBLISH_REPLY__INIT;
     reply.board = (ProtobufCBinaryData){sizeof worker->board_id, (uint8_t *)worker->board_id.bytes};

@@ -61,12 +61,22 @@ void model_tensors_clear(ModelTensors *tensors)
 
 Weights *weights_create(const WeightPlan *plan, DType dtype, const KernelTable *kernels)
 {
+    void *flat = kernels->alloc((size_t)plan->size * dtype_size(dtype));
+    Weights *weights = weights_create_at(plan, dtype, kernels, flat);
+    weights->borrowed = false;
+    return weights;
+}
+
+Weights *weights_create_at(const WeightPlan *plan, DType dtype, const KernelTable *kernels,
+                           void *flat)
+{
     CHECK(dtype == DTYPE_F32 || dtype == DTYPE_BF16);
     Weights *weights = mem_calloc(1, sizeof *weights);
     weights->kernels = kernels;
     weights->plan = plan;
     weights->dtype = dtype;
-    weights->flat = kernels->alloc((size_t)plan->size * dtype_size(dtype));
+    weights->flat = flat;
+    weights->borrowed = true;
     model_tensors_init(&weights->tensors, plan, weights->flat, dtype);
     weights->lm_head.plain = weights->tensors.lm_head;
     size_t layers = (size_t)plan->config.num_hidden_layers;
@@ -101,7 +111,7 @@ void weights_destroy(Weights *weights)
     if (weights == NULL) return;
     for_each_matrix(weights, weights->kernels->weight_release);
     model_tensors_clear(&weights->tensors);
-    weights->kernels->free(weights->flat);
+    if (!weights->borrowed) weights->kernels->free(weights->flat);
     free(weights->layer);
     free(weights);
 }

@@ -38,13 +38,17 @@ typedef struct Weights {
     const KernelTable *kernels;
     const WeightPlan *plan; /* borrowed */
     DType dtype;
-    void *flat; /* [plan->size], owned */
+    void *flat;    /* [plan->size] */
+    bool borrowed; /* flat is somebody else's */
     ModelTensors tensors;
     LayerWeights *layer; /* the matrices as matmul wants them */
     Weight lm_head;
 } Weights;
 
 Weights *weights_create(const WeightPlan *plan, DType dtype, const KernelTable *kernels);
+/* Over `flat` of the plan's layout, which is device memory of `kernels`: borrowed. */
+Weights *weights_create_at(const WeightPlan *plan, DType dtype, const KernelTable *kernels,
+                           void *flat);
 void weights_destroy(Weights *weights); /* accepts NULL */
 
 /* After every change of `flat`: refreshes what the kernels keep of it. */

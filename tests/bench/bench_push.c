@@ -102,7 +102,9 @@ static _Noreturn void be_train_rank(const WeightPlan *plan, int from, int to)
     size_t bytes = (size_t)plan->size * sizeof(uint16_t), page = SHARED_MEMORY_PAGE;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     uint16_t *flat = make_flat(plan);
-    MUST(weight_board_create(plan, DTYPE_BF16, &board_id, &board, &err), &err);
+    MUST(weight_board_create(&(WeightBoardOptions){plan, DTYPE_BF16, NULL, 0}, &board_id, &board,
+                             &err),
+         &err);
     MUST(shared_memory_create("bench-push", bytes + page, &other_id, &other, &err), &err);
     talk(to, &board_id, sizeof board_id, true);
     for (int64_t version;;) {
@@ -266,7 +268,9 @@ static void be_rollout_worker(Worker *worker, int threads, int rounds, int sampl
     WeightBoardId id;
     worker->kernels = cpu_kernels(threads);
     talk(worker->answer, &id, sizeof id, false);
-    MUST(weight_board_open(&id, worker->plan, DTYPE_BF16, &worker->board, &err), &err);
+    MUST(weight_board_open(&id, &(WeightBoardOptions){worker->plan, DTYPE_BF16, NULL, 0},
+                           &worker->board, &err),
+         &err);
     EngineThreadOptions options = {.engine = {.max_length = LENGTH_MAX,
                                               .max_samples = samples,
                                               .max_step_tokens = 512,

@@ -2,6 +2,7 @@
 #ifndef TROUPE_TESTS_MODEL_DRAW_H
 #define TROUPE_TESTS_MODEL_DRAW_H
 
+#include "model/weights.h"
 #include "model/weights_io.h"
 
 /* This rank's part of spec `i`, in the weights' memory. */

@@ -53,7 +53,9 @@ static void setup(Fixture *f)
 {
     Error err = {0};
     f->plan = small_plan(32, 1);
-    assert_ok(weight_board_create(f->plan, DTYPE_F32, &f->id, &f->maker, &err), &err);
+    assert_ok(weight_board_create(&(WeightBoardOptions){f->plan, DTYPE_F32, NULL, 0}, &f->id,
+                                  &f->maker, &err),
+              &err);
     for (int64_t v = 1; v < 5; v++)
         f->flat[v] = make_flat(f->plan, v);
 }
@@ -66,7 +68,7 @@ static void teardown(Fixture *f)
     weight_plan_destroy(f->plan);
 }
 
-static void assert_shows(const WeightBoard *board, const Fixture *f, int64_t version)
+static void assert_shows(WeightBoard *board, const Fixture *f, int64_t version)
 {
     Error err = {0};
     float *copy = mem_calloc((size_t)f->plan->size, sizeof *copy);
@@ -79,8 +81,7 @@ static void assert_shows(const WeightBoard *board, const Fixture *f, int64_t ver
     assert_true(weight_board_digest(board, 0) == 0);
 }
 
-static void assert_lacks(const WeightBoard *board, const Fixture *f, int64_t version,
-                         const char *why)
+static void assert_lacks(WeightBoard *board, const Fixture *f, int64_t version, const char *why)
 {
     Error err = {0};
     float *copy = mem_calloc((size_t)f->plan->size, sizeof *copy);
@@ -115,7 +116,9 @@ static void test_board_keeps_the_newest_two_versions(void **state)
     setup(&f);
     Error err = {0};
     WeightBoard *reader = NULL;
-    assert_ok(weight_board_open(&f.id, f.plan, DTYPE_F32, &reader, &err), &err);
+    assert_ok(
+        weight_board_open(&f.id, &(WeightBoardOptions){f.plan, DTYPE_F32, NULL, 0}, &reader, &err),
+        &err);
     assert_int_equal(weight_board_newest(reader), 0);
     assert_lacks(reader, &f, 1, "newest is 0");
     assert_lacks(reader, &f, 0, "newest is 0"); /* no version, though both slots say 0 */
@@ -138,7 +141,9 @@ static int read_in_child(const Fixture *f)
 {
     Error err = {0};
     WeightBoard *reader = NULL;
-    if (weight_board_open(&f->id, f->plan, DTYPE_F32, &reader, &err) != OK) return 1;
+    if (weight_board_open(&f->id, &(WeightBoardOptions){f->plan, DTYPE_F32, NULL, 0}, &reader,
+                          &err) != OK)
+        return 1;
     float *copy = mem_calloc((size_t)f->plan->size, sizeof *copy);
     if (weight_board_take(reader, 2, cpu_kernels(1), copy, &err) != OK) return 2;
     if (memcmp(copy, f->flat[2], (size_t)f->plan->size * sizeof(float)) != 0) return 3;
@@ -174,7 +179,9 @@ static void test_board_names_the_tensor_that_differs(void **state)
     assert_in_range(spec, 0, f.plan->num_specs - 1);
     shown.flat[f.plan->spec[spec].offset + 5] += 1;
     WeightBoard *reader = NULL;
-    assert_ok(weight_board_open(&f.id, f.plan, DTYPE_F32, &reader, &err), &err);
+    assert_ok(
+        weight_board_open(&f.id, &(WeightBoardOptions){f.plan, DTYPE_F32, NULL, 0}, &reader, &err),
+        &err);
     float *copy = mem_calloc((size_t)f.plan->size, sizeof *copy);
     assert_fails(weight_board_take(reader, 1, cpu_kernels(1), copy, &err), ERR_DATA, &err,
                  "model.layers.1.mlp.up_proj.weight of version 1");
@@ -244,12 +251,15 @@ static void test_board_refuses_another_layout(void **state)
     Error err = {0};
     WeightBoard *reader = NULL;
     WeightPlan *rank = small_plan(32, 0), *wide = small_plan(40, 1);
-    assert_fails(weight_board_open(&f.id, rank, DTYPE_F32, &reader, &err), ERR_INVALID, &err,
-                 "rank 0 of 2 in f32");
-    assert_fails(weight_board_open(&f.id, wide, DTYPE_F32, &reader, &err), ERR_INVALID, &err,
-                 "another model, type or layout");
-    assert_fails(weight_board_open(&f.id, f.plan, DTYPE_BF16, &reader, &err), ERR_INVALID, &err,
-                 "in bf16");
+    assert_fails(
+        weight_board_open(&f.id, &(WeightBoardOptions){rank, DTYPE_F32, NULL, 0}, &reader, &err),
+        ERR_INVALID, &err, "rank 0 of 2 in f32");
+    assert_fails(
+        weight_board_open(&f.id, &(WeightBoardOptions){wide, DTYPE_F32, NULL, 0}, &reader, &err),
+        ERR_INVALID, &err, "another model, type or layout");
+    assert_fails(
+        weight_board_open(&f.id, &(WeightBoardOptions){f.plan, DTYPE_BF16, NULL, 0}, &reader, &err),
+        ERR_INVALID, &err, "in bf16");
     assert_null(reader);
     weight_plan_destroy(rank);
     weight_plan_destroy(wide);
@@ -266,7 +276,9 @@ static void test_board_of_a_dead_maker_cannot_be_opened(void **state)
     if (child == 0) {
         WeightBoardId made;
         WeightBoard *board = NULL;
-        if (weight_board_create(plan, DTYPE_F32, &made, &board, NULL) != OK) _exit(1);
+        if (weight_board_create(&(WeightBoardOptions){plan, DTYPE_F32, NULL, 0}, &made, &board,
+                                NULL) != OK)
+            _exit(1);
         ssize_t written = write(ends[1], &made, sizeof made);
         _exit(written == sizeof made ? 0 : 1);
     }
@@ -277,8 +289,9 @@ static void test_board_of_a_dead_maker_cannot_be_opened(void **state)
     assert_int_equal(status, 0);
     Error err = {0};
     WeightBoard *reader = NULL;
-    assert_fails(weight_board_open(&id, plan, DTYPE_F32, &reader, &err), ERR_UNAVAILABLE, &err,
-                 "that made the shared memory is gone");
+    assert_fails(
+        weight_board_open(&id, &(WeightBoardOptions){plan, DTYPE_F32, NULL, 0}, &reader, &err),
+        ERR_UNAVAILABLE, &err, "that made the shared memory is gone");
     weight_plan_destroy(plan);
     close(ends[0]);
     close(ends[1]);

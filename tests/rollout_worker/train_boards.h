@@ -27,8 +27,8 @@ static inline void boards_open(Boards *boards, int tp_size)
     for (int r = 0; r < tp_size; r++) {
         boards->plan[r] = weight_plan_create(&model, r, tp_size);
         boards->weights[r] = weights_create(boards->plan[r], DTYPE_F32, cpu_kernels(1));
-        assert_ok(weight_board_create(boards->plan[r], DTYPE_F32, &boards->id[r], &boards->board[r],
-                                      &err),
+        assert_ok(weight_board_create(&(WeightBoardOptions){boards->plan[r], DTYPE_F32, NULL, 0},
+                                      &boards->id[r], &boards->board[r], &err),
                   &err);
     }
 }
