@@ -6,12 +6,24 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "rollout_worker/service.h"
+#include "tensor/device.h"
 
 /* The controller starts another one, which makes an engine of its own. */
 static void on_lost(void *context, const Error *why)
 {
     log_event(LOG_ERROR, "engine_lost", F_STR("why", why->message));
     actor_process_fail(context, why);
+}
+
+/* A GPU is opened for the whole process, and takes its time. */
+static Status prepare(ActorProcess *process, Error *err)
+{
+    const JobConfig *config = actor_process_config(process);
+    const KernelTable *kernels = NULL;
+    if (config->device != JOB_CUDA || config->rollout.function == ROLLOUT_SFT) return OK;
+    if (device_open(DEVICE_CUDA, &(DeviceOptions){.library = NULL}, &kernels, NULL, err) == OK)
+        return OK;
+    return error_prefix(err, "device: %s", device_kind_name(DEVICE_CUDA));
 }
 
 static Status start(ActorProcess *process, void **ret_self, Error *err)
@@ -61,6 +73,7 @@ int main(int argc, char **argv)
         .program = "rollout_worker",
         .methods = rollout_service_methods,
         .num_methods = rollout_service_num_methods,
+        .prepare = prepare,
         .start = start,
         .stop = stop,
         .describe = describe,

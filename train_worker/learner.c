@@ -187,6 +187,17 @@ int64_t learner_memory_bytes(const Learner *learner)
     return trainer_memory_bytes(learner->policy) + critic;
 }
 
+LoadTimes learner_load_times(const Learner *learner)
+{
+    LoadTimes times = trainer_load_times(learner->policy);
+    if (learner->critic != NULL) {
+        LoadTimes critic = trainer_load_times(learner->critic);
+        times.read_ns += critic.read_ns;
+        times.upload_ns += critic.upload_ns;
+    }
+    return times;
+}
+
 /* ---- another configuration ---- */
 
 static Status check_sizes(const Learner *learner, const JobConfig *config, Error *err)

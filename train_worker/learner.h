@@ -32,6 +32,7 @@ void learner_destroy(Learner *learner); /* accepts NULL */
 Trainer *learner_policy(const Learner *learner);
 const char *learner_memory_plan(const Learner *learner); /* for people; borrowed */
 int64_t learner_memory_bytes(const Learner *learner);
+LoadTimes learner_load_times(const Learner *learner); /* of all that it has read so far */
 
 /* From the next step on the job is another, and a stage begins: supervised training becomes
  * reinforcement learning, or the other way round, with other rates and coefficients. Weights,

@@ -186,6 +186,11 @@ const Weights *trainer_weights(const Trainer *trainer)
     return trainer->weights;
 }
 
+LoadTimes trainer_load_times(const Trainer *trainer)
+{
+    return trainer->load_times;
+}
+
 int64_t trainer_step(const Trainer *trainer)
 {
     return trainer->step;

@@ -27,6 +27,7 @@
 #include "config/algorithm.h"
 #include "model/model_config.h"
 #include "model/weights.h"
+#include "model/weights_io.h"
 #include "policy_loss.h"
 #include "sample/sample.h"
 #include "tensor/kernels.h"
@@ -100,6 +101,9 @@ Status trainer_load_reference(Trainer *trainer, const char *folder, Error *err);
 
 /* The weights that the policy has now become the reference model's. Memory as above. */
 Status trainer_keep_reference(Trainer *trainer, Error *err);
+
+/* What reading weights and optimizer state has taken so far. */
+LoadTimes trainer_load_times(const Trainer *trainer);
 
 int64_t trainer_step(const Trainer *trainer); /* optimizer steps taken */
 

@@ -24,9 +24,10 @@ static void disk_wait(const Trainer *trainer, bool waits)
 }
 
 /* This rank's part of a weight in a flat buffer of f32: masters, moments. */
-static WeightPart part_of(const Trainer *trainer, float *flat, const WeightSpec *spec)
+static WeightPart part_of(Trainer *trainer, float *flat, const WeightSpec *spec)
 {
-    return (WeightPart){trainer->options.kernels, flat + spec->offset, DTYPE_F32};
+    return (WeightPart){trainer->options.kernels, flat + spec->offset, DTYPE_F32,
+                        &trainer->load_times};
 }
 
 /* ---- random ---- */
@@ -163,7 +164,7 @@ static Status load_reference_spec(Trainer *trainer, SafetensorsReader *model, co
 {
     Weights *weights = trainer->reference;
     char *to = (char *)weights->flat + (size_t)spec->offset * dtype_size(weights->dtype);
-    WeightPart part = {weights->kernels, to, weights->dtype};
+    WeightPart part = {weights->kernels, to, weights->dtype, &trainer->load_times};
     TRY(weight_read(model, folder, trainer->plan, spec, "", &part, err));
     progress(trainer);
     return OK;

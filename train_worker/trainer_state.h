@@ -7,6 +7,7 @@
 #include "memory_plan.h"
 #include "model/backward.h"
 #include "model/head.h"
+#include "model/weights_io.h"
 #include "optimizer.h"
 #include "trainer.h"
 
@@ -32,6 +33,7 @@ struct Trainer {
     bool reference_ready;
     Arena *arena;    /* of the micro-batch under way */
     int64_t comm_ns; /* in collectives outside of the model's */
+    LoadTimes load_times;
 };
 
 /* Takes memory for a reference model, unless there is one. */

@@ -23,6 +23,7 @@
 #define DISK_PATIENCE_MS 600000 /* nothing that was handed to the disk in pieces takes longer */
 
 typedef enum {
+    TASK_BOOTSTRAP,
     TASK_START,
     TASK_CONFIGURE,
     TASK_STEP,
@@ -36,15 +37,16 @@ typedef struct Task {
     Worker *worker;
     TaskKind kind;
     Call *call;
-    CommId tensor_id, data_id; /* start */
-    char *path;                /* start: checkpoint; save: folder */
-    char *stage_start;         /* start: checkpoint with which the stage began, or "" */
-    int64_t first_seed;        /* start: of the run's first stage */
-    char *job_yaml;            /* start, configure */
-    FetchedPlan *plan;         /* step, evaluate */
-    LearnerStep step;          /* but for the plan's micro-batches */
-    SampleMeta *batch;         /* of it; NULL in supervised training */
-    int64_t version;           /* publish */
+    CommId tensor_id, data_id;           /* start; bootstrap: what it makes */
+    bool wants_tensor_id, wants_data_id; /* bootstrap */
+    char *path;                          /* start: checkpoint; save: folder */
+    char *stage_start;                   /* start: checkpoint with which the stage began, or "" */
+    int64_t first_seed;                  /* start: of the run's first stage */
+    char *job_yaml;                      /* start, configure */
+    FetchedPlan *plan;                   /* step, evaluate */
+    LearnerStep step;                    /* but for the plan's micro-batches */
+    SampleMeta *batch;                   /* of it; NULL in supervised training */
+    int64_t version;                     /* publish */
     PackedMessage answer;
     Status status;
     Error error;
@@ -58,7 +60,6 @@ struct Worker {
     /* loop thread */
     int working;      /* tasks handed over and not done */
     uint64_t vouched; /* beats in which the compute thread waited for the disk */
-    CommId own_tensor_id, own_data_id;
     /* compute thread */
     const KernelTable *kernels;
     const DeviceMemory *memory; /* the device's; NULL: the host's is all there is */
@@ -67,6 +68,7 @@ struct Worker {
     WeightBoardId board_id;
     JobConfig *config; /* in force: of the stage; NULL before the start */
     Probe *probe;
+    int64_t created_ns;
     int64_t steps;      /* made by this process */
     bool probe_is_late; /* steps were made since the last measurement */
     /* both: set once by the compute thread, read for the beat */
@@ -75,6 +77,30 @@ struct Worker {
 };
 
 /* ---- compute thread: start ---- */
+
+static void pack_answer(Task *task, const ProtobufCMessage *message)
+{
+    task->answer = message_pack(message);
+}
+
+/* The ids that the ranks of its groups join by. Not on the loop thread: NCCL is loaded for it, and
+ * looks for networks. */
+static Status run_bootstrap(Worker *worker, Task *task, Error *err)
+{
+    const WorkerOptions *o = &worker->options;
+    Troupe__BootstrapReply reply = TROUPE__BOOTSTRAP_REPLY__INIT;
+    if (task->wants_tensor_id) {
+        TRY(rank_group_id_create(o->config, o->tp_size, &task->tensor_id, err));
+        reply.tensor_group_id =
+            (ProtobufCBinaryData){COMM_ID_BYTES, (uint8_t *)task->tensor_id.bytes};
+    }
+    if (task->wants_data_id) {
+        TRY(rank_group_id_create(o->config, o->dp_size, &task->data_id, err));
+        reply.data_group_id = (ProtobufCBinaryData){COMM_ID_BYTES, (uint8_t *)task->data_id.bytes};
+    }
+    pack_answer(task, &reply.base);
+    return OK;
+}
 
 static Status join(Worker *worker, const Task *task, const DeviceStreams *streams, Error *err)
 {
@@ -128,9 +154,49 @@ static Status start_probe(Worker *worker, Error *err)
     return OK;
 }
 
-static void pack_answer(Task *task, const ProtobufCMessage *message)
+/* What a start takes, one part after the other, in seconds. */
+typedef struct StartTimes {
+    double device, join, probe, read, upload, prepare;
+} StartTimes;
+
+/* Seconds since *begin_ns, which becomes now. */
+static double lap(int64_t *begin_ns)
 {
-    task->answer = message_pack(message);
+    int64_t now = clock_ns();
+    double seconds = (double)(now - *begin_ns) * 1e-9;
+    *begin_ns = now;
+    return seconds;
+}
+
+static void tell_start(const StartTimes *times)
+{
+    log_event(LOG_INFO, "start_up", F_REAL("device_s", times->device),
+              F_REAL("join_s", times->join), F_REAL("probe_s", times->probe),
+              F_REAL("read_s", times->read), F_REAL("upload_s", times->upload),
+              F_REAL("prepare_s", times->prepare));
+}
+
+/* In the order in which people wait: device, ranks, the first measurement, the model. */
+static Status bring_up(Worker *worker, const Task *task, DeviceInfo *device, StartTimes *times,
+                       Error *err)
+{
+    int64_t begin = clock_ns();
+    /* Nobody passes the join before all have read what is free: later, others may have begun to
+     * allocate. */
+    TRY(job_open_device(worker->config, &worker->kernels, device, err));
+    worker->memory = device->memory;
+    times->device = lap(&begin);
+    TRY(join(worker, task, device->streams, err));
+    times->join = lap(&begin);
+    TRY(start_probe(worker, err));
+    times->probe = lap(&begin);
+    TRY(make_learner(worker, task, device->memory_free, err));
+    worker->kernels->synchronize();
+    LoadTimes load = learner_load_times(worker->learner);
+    times->read = (double)load.read_ns * 1e-9;
+    times->upload = (double)load.upload_ns * 1e-9;
+    times->prepare = lap(&begin) - times->read - times->upload;
+    return OK;
 }
 
 static Status run_start(Worker *worker, Task *task, Error *err)
@@ -140,13 +206,9 @@ static Status run_start(Worker *worker, Task *task, Error *err)
     TRY(job_config_parse(task->job_yaml, "the configuration", "/", &worker->config, err));
     const JobConfig *config = worker->config;
     DeviceInfo device;
-    /* Nobody passes the join before all have read what is free: later, others may have begun to
-     * allocate. */
-    TRY(job_open_device(config, &worker->kernels, &device, err));
-    worker->memory = device.memory;
-    TRY(join(worker, task, device.streams, err));
-    TRY(start_probe(worker, err));
-    TRY(make_learner(worker, task, device.memory_free, err));
+    StartTimes times = {0};
+    TRY(bring_up(worker, task, &device, &times, err));
+    tell_start(&times);
     ModelConfig model;
     TRY(model_config_read(config->model.config, &model, err));
     Troupe__StartReply reply = TROUPE__START_REPLY__INIT;
@@ -267,6 +329,14 @@ static void pack_policy_result(Task *task, const LearnerResult *result)
     pack_result(task, &all, result->lr, &figures);
 }
 
+/* Of a process: what is made once, when it is first needed, is in its time. */
+static void tell_first_step(const Worker *worker, int64_t begin_ns)
+{
+    int64_t now = clock_ns();
+    log_event(LOG_INFO, "first_step", F_REAL("step_s", (double)(now - begin_ns) * 1e-9),
+              F_REAL("since_start_s", (double)(now - worker->created_ns) * 1e-9));
+}
+
 static Status run_step(Worker *worker, Task *task, Error *err)
 {
     int64_t stands = trainer_step(learner_policy(worker->learner));
@@ -277,7 +347,9 @@ static Status run_step(Worker *worker, Task *task, Error *err)
                          (long long)step->step, (long long)stands);
     step->micro_batch = task->plan->micro_batch;
     step->num_micro_batches = task->plan->num_micro_batches;
+    int64_t begin = clock_ns();
     TRY(learner_step(worker->learner, step, &result, err));
+    if (worker->steps == 0) tell_first_step(worker, begin);
     if (step->batch != NULL)
         pack_policy_result(task, &result);
     else
@@ -358,10 +430,12 @@ static Status run_save(Worker *worker, Task *task, Error *err)
 static Status run_task(Worker *worker, Task *task)
 {
     static Status (*const run[])(Worker *, Task *, Error *) = {
-        [TASK_START] = run_start,       [TASK_CONFIGURE] = run_configure, [TASK_STEP] = run_step,
-        [TASK_EVALUATE] = run_evaluate, [TASK_PUBLISH] = run_publish,     [TASK_SAVE] = run_save,
+        [TASK_BOOTSTRAP] = run_bootstrap, [TASK_START] = run_start,
+        [TASK_CONFIGURE] = run_configure, [TASK_STEP] = run_step,
+        [TASK_EVALUATE] = run_evaluate,   [TASK_PUBLISH] = run_publish,
+        [TASK_SAVE] = run_save,
     };
-    if (task->kind != TASK_START && worker->learner == NULL)
+    if (task->kind > TASK_START && worker->learner == NULL)
         return error_set(&task->error, ERR_INTERNAL, "this rank was not started");
     return run[task->kind](worker, task, &task->error);
 }
@@ -444,31 +518,18 @@ static void submit(Task *task, const char *doing)
 
 static void on_bootstrap(void *self, Call *call)
 {
-    Worker *worker = self;
-    const WorkerOptions *o = &worker->options;
     Bytes body = call_body(call);
     Troupe__BootstrapRequest *request =
         troupe__bootstrap_request__unpack(NULL, body.length, body.data);
-    Troupe__BootstrapReply reply = TROUPE__BOOTSTRAP_REPLY__INIT;
-    Error err;
-    Status status = OK;
-    bool tensor = request != NULL && request->tensor_group,
-         data = request != NULL && request->data_group;
-    if (tensor) status = rank_group_id_create(o->config, o->tp_size, &worker->own_tensor_id, &err);
-    if (status == OK && data)
-        status = rank_group_id_create(o->config, o->dp_size, &worker->own_data_id, &err);
-    if (status != OK) {
-        call_fail(call, &err);
-    } else {
-        if (tensor)
-            reply.tensor_group_id =
-                (ProtobufCBinaryData){COMM_ID_BYTES, (uint8_t *)worker->own_tensor_id.bytes};
-        if (data)
-            reply.data_group_id =
-                (ProtobufCBinaryData){COMM_ID_BYTES, (uint8_t *)worker->own_data_id.bytes};
-        call_reply_message(call, &reply.base);
+    if (request == NULL) {
+        call_refuse_unreadable(call);
+        return;
     }
-    if (request != NULL) troupe__bootstrap_request__free_unpacked(request, NULL);
+    Task *task = new_task(self, TASK_BOOTSTRAP, call, NULL);
+    task->wants_tensor_id = request->tensor_group;
+    task->wants_data_id = request->data_group;
+    submit(task, "meeting the other ranks");
+    troupe__bootstrap_request__free_unpacked(request, NULL);
 }
 
 static void on_start(void *self, Call *call)
@@ -637,6 +698,7 @@ Worker *worker_create(const WorkerOptions *options)
 {
     Worker *worker = mem_calloc(1, sizeof *worker);
     worker->options = *options;
+    worker->created_ns = clock_ns();
     worker->plans = plan_store_create(options->loop, options->self);
     worker->tasks = queue_create(TASKS_MAX);
     int failed = pthread_create(&worker->thread, NULL, compute, worker);

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -33,6 +34,10 @@ struct ActorProcess {
     Handle *controller;
     JobConfig *config;
     TrainPlace place;
+    pthread_t preparer;
+    bool preparing; /* it runs, or has not been joined */
+    Status prepared;
+    Error prepare_error;
     void *self;
     ActorMethod method[METHODS_MAX]; /* the spec's, behind a gate that waits for start */
     Call *early[64];                 /* calls that came before start */
@@ -112,7 +117,9 @@ static void send_beat(void *argument)
     ActorReport report = {.progress =
                               atomic_load_explicit(&process->progress, memory_order_relaxed)};
     memcpy(report.doing, process->doing, sizeof report.doing);
-    if (process->spec->describe != NULL) process->spec->describe(process->self, &report);
+    report.working = process->preparing;
+    if (process->spec->describe != NULL && process->self != NULL)
+        process->spec->describe(process->self, &report);
     Troupe__BeatRequest beat = TROUPE__BEAT_REQUEST__INIT;
     beat.actor = process->identity.name;
     beat.incarnation = process->identity.incarnation;
@@ -179,6 +186,41 @@ static void on_stop(void *argument, Call *call)
 
 /* ---- hello ---- */
 
+/* What came before it is answered now. */
+static void begin(ActorProcess *process)
+{
+    Error err;
+    Status status = process->spec->start(process, &process->self, &err);
+    if (status != OK) {
+        finish(process, status, err.message);
+        return;
+    }
+    CHECK(process->self != NULL);
+    process->heard_ms = clock_ms(); /* nobody could be heard meanwhile */
+    for (int i = 0; i < process->num_early; i++)
+        gate(process, process->early[i]);
+    process->num_early = 0;
+}
+
+static void on_prepared(void *argument)
+{
+    ActorProcess *process = argument;
+    pthread_join(process->preparer, NULL);
+    process->preparing = false;
+    if (process->prepared == OK)
+        begin(process);
+    else
+        finish(process, process->prepared, process->prepare_error.message);
+}
+
+static void *prepare(void *argument)
+{
+    ActorProcess *process = argument;
+    process->prepared = process->spec->prepare(process, &process->prepare_error);
+    loop_post(process->loop, on_prepared, process);
+    return NULL;
+}
+
 static Status take_answer(ActorProcess *process, const Troupe__ActorHelloReply *hello, Error *err)
 {
     TRY(job_config_parse(hello->config_yaml, "the controller's configuration", hello->config_dir,
@@ -187,9 +229,14 @@ static Status take_answer(ActorProcess *process, const Troupe__ActorHelloReply *
     if (hello->train != NULL)
         process->place = (TrainPlace){(int)hello->train->tp_rank, (int)hello->train->tp_size,
                                       (int)hello->train->dp_rank, (int)hello->train->dp_size};
-    TRY(process->spec->start(process, &process->self, err));
-    CHECK(process->self != NULL);
     return OK;
+}
+
+static void begin_beats(ActorProcess *process)
+{
+    int64_t period = process->config->cluster.heartbeat_ms;
+    process->heard_ms = clock_ms();
+    process->beat = loop_add_timer(process->loop, period, period, send_beat, process);
 }
 
 static void on_hello_answered(void *argument, const Reply *reply)
@@ -213,12 +260,14 @@ static void on_hello_answered(void *argument, const Reply *reply)
         finish(process, status, err.message);
         return;
     }
-    process->heard_ms = clock_ms();
-    int64_t period = process->config->cluster.heartbeat_ms;
-    process->beat = loop_add_timer(process->loop, period, period, send_beat, process);
-    for (int i = 0; i < process->num_early; i++)
-        gate(process, process->early[i]);
-    process->num_early = 0;
+    begin_beats(process);
+    if (process->spec->prepare == NULL) {
+        begin(process);
+        return;
+    }
+    process->preparing = true;
+    int failed = pthread_create(&process->preparer, NULL, prepare, process);
+    CHECKF(failed == 0, "could not start a thread: %s", strerror(failed));
 }
 
 static Status say_hello(ActorProcess *process, Error *err)
@@ -352,6 +401,7 @@ static Status open_process(ActorProcess *process, Error *err)
 static void close_process(ActorProcess *process)
 {
     loop_remove_timer(process->beat);
+    if (process->preparing) pthread_join(process->preparer, NULL);
     if (process->self != NULL) process->spec->stop(process->self);
     for (int i = 0; i < process->num_early; i++)
         call_failf(process->early[i], ERR_UNAVAILABLE, "%s could not start",

@@ -9,8 +9,8 @@
  * Methods that every actor has: actor.ping (answers with the bytes it got) and actor.stop (answers,
  * then ends the process as SIGTERM does). Exit codes are those of status_exit_code; 0 when told to.
  *
- * Everything here runs on the loop thread (the main thread), except actor_process_progress, which
- * any thread may call. */
+ * Everything here runs on the loop thread (the main thread), except `prepare`, and
+ * actor_process_progress, which any thread may call. */
 #ifndef TROUPE_ACTOR_ACTOR_PROCESS_H
 #define TROUPE_ACTOR_ACTOR_PROCESS_H
 
@@ -37,8 +37,13 @@ typedef struct ActorProcessSpec {
     const char *program; /* "train_worker": for --help and errors */
     const ActorMethod *methods;
     int num_methods;
-    /* Called once the controller has answered; makes what the methods get as `self`. Calls that
-     * come before are answered after it. A failure ends the process with the message. */
+    /* Called once the controller has answered, on a thread of its own, while the process beats and
+     * calls wait: for what takes seconds and needs no loop, as opening a device does. It may read
+     * the configuration. NULL: there is no such thing. A failure ends the process with the message.
+     */
+    Status (*prepare)(ActorProcess *process, Error *err);
+    /* Called after it; makes what the methods get as `self`. Calls that come before are answered
+     * after it. A failure ends the process with the message. */
     Status (*start)(ActorProcess *process, void **ret_self, Error *err);
     void (*stop)(void *self); /* before the process ends; self is not NULL */
     /* Completes what the next beat says of the work; the report comes filled with what

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
 #include "base/rng.h"
 #include "model/weights_check.h"
@@ -39,13 +40,15 @@ static void write_piece(const PartWriter *writer, int64_t first, int64_t count)
     const WeightPart *part = writer->part;
     char *to = (char *)part->data + (size_t)first * dtype_size(part->dtype);
     size_t bytes = (size_t)count * sizeof(float);
+    int64_t begin = clock_ns();
     if (writer->wide == NULL) {
         part->kernels->upload(to, writer->value, bytes);
-        return;
+    } else {
+        part->kernels->upload(writer->wide, writer->value, bytes);
+        part->kernels->cast(tensor_1d(to, part->dtype, count),
+                            tensor_1d(writer->wide, DTYPE_F32, count));
     }
-    part->kernels->upload(writer->wide, writer->value, bytes);
-    part->kernels->cast(tensor_1d(to, part->dtype, count),
-                        tensor_1d(writer->wide, DTYPE_F32, count));
+    if (part->times != NULL) part->times->upload_ns += clock_ns() - begin;
 }
 
 /* ---- random ---- */
@@ -128,8 +131,10 @@ static Status read_run(SafetensorsReader *reader, const char *name, DType dtype,
 {
     for (int64_t done = 0; done < run.count; done += PIECE_COUNT) {
         int64_t count = run.count - done < PIECE_COUNT ? run.count - done : PIECE_COUNT;
+        int64_t begin = clock_ns();
         TRY(safetensors_read(reader, name, run.global_first + done, count, writer->value, err));
         if (dtype != DTYPE_F32) widen(dtype, writer->value, count);
+        if (writer->part->times != NULL) writer->part->times->read_ns += clock_ns() - begin;
         write_piece(writer, run.local_first + done, count);
     }
     return OK;

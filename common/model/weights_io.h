@@ -10,11 +10,18 @@
 #include "tensor/kernels.h"
 #include "tensor/safetensors.h"
 
+/* Where the time of reading goes: from the file, with widening; and to the device, as far as the
+ * host is kept by it. */
+typedef struct LoadTimes {
+    int64_t read_ns, upload_ns;
+} LoadTimes;
+
 /* A rank's part of a tensor: f32, or bf16, rounded to nearest. */
 typedef struct WeightPart {
     const KernelTable *kernels;
     void *data;
     DType dtype;
+    LoadTimes *times; /* added to; NULL: nobody asks */
 } WeightPart;
 
 /* Fills this rank's part: norms 1, everything else normal(0, initializer_range). Element i of

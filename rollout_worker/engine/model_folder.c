@@ -50,7 +50,9 @@ Status model_folder_load(ModelFolder *folder, const char *path, DType dtype,
     Weights *weights = weights_create(plan, dtype, kernels);
     Status status = OK;
     for (int i = 0; status == OK && i < plan->num_specs; i++) {
-        WeightPart part = {kernels, weight_view(plan, i, weights->flat, dtype).data, dtype};
+        WeightPart part = {.kernels = kernels,
+                           .data = weight_view(plan, i, weights->flat, dtype).data,
+                           .dtype = dtype};
         status = weight_read(reader, path, plan, &plan->spec[i], "", &part, err);
     }
     if (status == OK) {

@@ -3,7 +3,7 @@
 # without hardware (tests/tensor/device_library.c): its memory cannot be touched by the host, its kernels are the CPU's,
 # so a job must end with the weights of a job on the CPU, to the bit; that no GPU is needed for this is also all that it
 # proves. In the place of NVML stands one that tells of two GPUs (tests/controller/nvml_library.c).
-# usage: test_device.sh sft | generate | ranks | placement
+# usage: test_device.sh sft | generate | ranks | slow | placement
 . "$(dirname "$0")/lib.sh"
 make_data
 STEPS=6
@@ -175,6 +175,26 @@ ranks) # GPUs that sum with each other: over the double of NCCL (tests/comm/nccl
     on_device run_alone
     # shellcheck disable=SC2086
     "$BIN/controller" validate --config "$JOB" $SETTINGS > valid.txt || fail "one GPU wants NCCL: $(cat valid.txt)"
+    ;;
+slow) # a device that takes its time to open, and an NCCL that does: the process beats meanwhile
+    export TROUPE_NCCL_LIBRARY=$BIN/libnccl_double.so TEST_DEVICE_OPENS_S=4 TEST_NCCL_ID_S=4
+    STEPS=2
+    impatient="cluster.heartbeat_ms=100 cluster.suspect_ms=1000 cluster.dead_ms=2500 cluster.restarts_max=0"
+    kept() {
+        run_job
+        metrics_ascend
+        ! grep -qE "suspect|silent|restart" "$RUN.out" || fail "somebody was taken for silent"
+        [ "$(grep -c " start_up device_s=" "$RUN/logs/train-0.log")" = 1 ] || fail "not one start"
+        grep -q " first_step step_s=.* since_start_s=" "$RUN/logs/train-0.log" || fail "no first step"
+        nothing_left
+    }
+    # shellcheck disable=SC2086
+    on_device run_ranks $impatient train.tp_size=2 checkpoint.interval=1
+    kept
+    generate="rollout.function=generate rollout.reward=random rollout.n_samples_per_prompt=4"
+    # shellcheck disable=SC2086
+    on_device run_answers $impatient $generate rollout.max_response_length=12 data.max_length=160 data.eval=
+    kept
     ;;
 placement) # what is said when there are too few GPUs, or none, or another job has them
     generate="rollout.function=generate rollout.reward=random rollout.n_samples_per_prompt=4"

@@ -9,7 +9,7 @@
 static inline WeightPart part_of(const Weights *weights, int i)
 {
     Tensor view = weight_view(weights->plan, i, weights->flat, weights->dtype);
-    return (WeightPart){weights->kernels, view.data, weights->dtype};
+    return (WeightPart){.kernels = weights->kernels, .data = view.data, .dtype = weights->dtype};
 }
 
 /* As trainer_init_random draws them; rounded where the weights are bf16. */

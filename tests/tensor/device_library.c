@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tensor/cuda/library.h"
 
@@ -82,6 +83,8 @@ static const KernelTable *open_device(int device, char *text, size_t size)
 #ifdef LIBRARY_FENCED
     static const KernelTable *table;
     if (table == NULL) {
+        const char *slow = getenv("TEST_DEVICE_OPENS_S");
+        if (slow != NULL) sleep((unsigned)atoi(slow));
         table = fenced_kernels(cpu_kernels(1), DEVICE_BYTES);
         nccl_double_fence(
             &(DoubleFence){fenced_kernels_enter, fenced_kernels_leave, fenced_kernels_arrive});

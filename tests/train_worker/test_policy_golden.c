@@ -279,7 +279,7 @@ static double compare_whole(const Case *c, const char *prefix, bool critic, cons
         int64_t count = spec->rows * spec->cols;
         float *expected = mem_calloc((size_t)count, sizeof *expected);
         float *scaled = mem_calloc((size_t)count, sizeof *scaled);
-        WeightPart part = {cpu_kernels(1), expected, DTYPE_F32};
+        WeightPart part = {.kernels = cpu_kernels(1), .data = expected, .dtype = DTYPE_F32};
         assert_ok(weight_read(c->expected, c->name, plan, spec, prefix, &part, &err), &err);
         for (int64_t i = 0; i < count; i++)
             scaled[i] = (float)(found[i] * scale);

@@ -45,7 +45,9 @@ static void draw_weights(Fixture *f)
         const WeightSpec *spec = &f->plan->spec[i];
         int64_t count = spec->local_rows * spec->local_cols;
         float *part = mem_calloc((size_t)count, sizeof *part);
-        weight_init_random(f->plan, spec, 3, &(WeightPart){f->model->kernels, part, DTYPE_F32});
+        weight_init_random(
+            f->plan, spec, 3,
+            &(WeightPart){.kernels = f->model->kernels, .data = part, .dtype = DTYPE_F32});
         if (i == f->plan->lm_head) /* equal rows: some logits tie */
             for (int64_t row = 5; row < spec->local_rows; row += 7)
                 memcpy(part + row * HIDDEN, part + (row - 4) * HIDDEN, HIDDEN * sizeof *part);
