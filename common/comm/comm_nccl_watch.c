@@ -260,12 +260,21 @@ Status nccl_call_begin(NcclComm *comm, uint64_t signature, Error *err)
     return OK;
 }
 
+/* The communicator was aborted beside the call (lock_or_abort), and NCCL let it go as if nothing
+ * were: what it was to do has not been done. */
+static Status fail_aborted(NcclComm *comm, Error *err)
+{
+    TRY(look_at_group(comm, err));
+    return fail_in_nccl(comm, &comm->newest->call, NCCL_INVALID_USAGE, err);
+}
+
 Status nccl_call_end(NcclComm *comm, Status status, void *stream, Error *err)
 {
     PendingCall *call = comm->newest;
     comm->device.streams->event_record(call->event,
                                        stream); /* also behind half a call: is_drained */
     if (status == OK && comm->failure.status != OK) status = fail_again(comm, err);
+    if (status == OK && atomic_load(&comm->nccl) == NULL) status = fail_aborted(comm, err);
     if (status == OK) {
         call->begun_ms = clock_ms();
         call->timeout_ms = comm->base.timeout_ms;

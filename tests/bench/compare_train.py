@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
-"""Training speed on the CPU beside PyTorch: same model shapes, same tokens per step, same optimizer, in one run.
+"""Training speed beside PyTorch: same model shapes, same tokens per step, same optimizer, in one run, on the CPU or a GPU.
 
-  python tests/bench/compare_train_cpu.py build/bin/bench_train_cpu [--threads 2] [--tp 1] [--layers 8] [--rounds 5]
+  python tests/bench/compare_train.py build/bin/bench_train [--device cpu] [--shape qwen3-0.6b] [--layers 8] [--rounds 5]
+  python tests/bench/compare_train.py build/bin/bench_train --device cuda --shape qwen3-0.6b:8x4096,qwen2.5-0.5b:32x1024
 
-The two take turns, one step each, because a shared host's speed changes from second to second; the rate of the model's own
-matrix products is measured in the same rounds. Reported: best and median tokens/s, the median of the rounds'
-ratios, and our step's model FLOP/s as a share of the GEMM rate (best over best, and median of rounds).
+A shape may say its documents in a micro-batch and their length, and behind a slash how many PyTorch is to begin with. On the CPU the two take turns, one step each, because a shared
+host's speed changes from second to second, and the rate of the model's own matrix products is measured in the same rounds. On a
+GPU they take turns by shapes, since each wants the memory for itself. Prints Markdown: best and median tokens/s, the ratio, MFU
+(bench_train.c says how it counts; PyTorch's is counted the same way), and of ours phases, memory and start.
 
-PyTorch: transformers' Qwen3ForCausalLM, float32 weights, bf16 autocast, sdpa attention, torch.optim.AdamW(fused=True),
-the same packed tokens as a batch of equal sequences, and its own loss over all logits. Both time the whole step:
-forward, backward, gradient norm and clipping, optimizer.
+PyTorch: transformers' Qwen3 or Qwen2 in float32 under bf16 autocast, torch.optim.AdamW(fused=True), gradient norm and clipping.
+On a GPU it has what is fastest of what is tried there: cuDNN's, flash or efficient attention, layers compiled or not, and its
+loss over all logits or over pieces of them (checkpointed), in the largest of its micro-batches that fits the memory.
 """
 import argparse
 import json
@@ -18,55 +20,128 @@ import subprocess
 import sys
 import time
 
+# hidden, intermediate, layers, heads, kv heads, head_dim, tied: tests/bench/shapes.c
+SHAPES = {
+    "toy": (256, 512, 2, 4, 2, 64, True),
+    "qwen3-0.6b": (1024, 3072, 28, 16, 8, 128, True),
+    "qwen3-1.7b": (2048, 6144, 28, 16, 8, 128, True),
+    "qwen3-4b": (2560, 9728, 36, 32, 8, 128, True),
+    "qwen3-8b": (4096, 12288, 36, 32, 8, 128, False),
+    "qwen2.5-0.5b": (896, 4864, 24, 14, 2, 64, True),
+    "qwen2.5-1.5b": (1536, 8960, 28, 12, 2, 128, True),
+}
+HEAD_ROWS = 2048
+
 
 class Ours:
-    def __init__(self, args):
-        command = [args.program, "rounds=0", f"threads={args.threads}", f"tp={args.tp}", f"layers={args.layers}",
-                   f"length={args.length}", f"sequences={args.sequences}"]
+    def __init__(self, args, case):
+        command = [args.program, "rounds=0", f"device={args.device}", f"shape={case.name}", f"layers={args.layers}",
+                   f"threads={args.threads}", f"tp={args.tp}", f"length={case.length}", f"sequences={case.sequences}",
+                   f"batches={args.batches}"]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, command):
         self.process.stdin.write(command + "\n")
         self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"bench_train ended with code {self.process.wait()}")
+        return json.loads(line)
 
     def close(self):
         self.process.stdin.close()
         self.process.wait()
 
 
+class Case:
+    """One shape, with the documents of a micro-batch."""
+
+    def __init__(self, text, args):
+        self.name, _, size = text.partition(":")
+        size, _, theirs = size.partition("/")
+        sequences, _, length = (size or f"{args.sequences}x{args.length}").partition("x")
+        self.sequences, self.length = int(sequences), int(length)
+        self.torch_sequences = int(theirs or sequences)
+        if self.name not in SHAPES:
+            sys.exit(f"{self.name}: expected one of {', '.join(SHAPES)}")
+
+    def tokens(self, args):
+        return self.sequences * self.length * args.batches
+
+
 class Torch:
-    def __init__(self, args):
+    """One way of doing it: attention, compiled or not, and rows of logits at a time (0: all)."""
+
+    def __init__(self, args, case, attention="", compiled=False, head_rows=0):
         import torch
-        from transformers import Qwen3Config, Qwen3ForCausalLM
-        torch.set_num_threads(args.threads)
+        import transformers
         torch.manual_seed(1)
-        self.torch, self.args = torch, args
-        config = Qwen3Config(
-            vocab_size=151936, hidden_size=1024, intermediate_size=3072, num_hidden_layers=args.layers,
-            num_attention_heads=16, num_key_value_heads=8, head_dim=128, max_position_embeddings=40960,
-            rope_theta=1e6, rms_norm_eps=1e-6, tie_word_embeddings=True, attn_implementation="sdpa")
-        self.model = Qwen3ForCausalLM(config)
+        self.torch, self.args, self.case = torch, args, case
+        self.attention, self.head_rows = attention, head_rows
+        if args.device == "cpu":
+            torch.set_num_threads(args.threads)
+        torch.backends.cuda.matmul.allow_tf32 = True
+        hidden, ffn, layers, heads, kv_heads, head_dim, tied = SHAPES[case.name]
+        kind = "Qwen3" if case.name.startswith(("qwen3", "toy")) else "Qwen2"
+        self.vocab = 2048 if case.name == "toy" else 151936
+        config = getattr(transformers, kind + "Config")(
+            vocab_size=self.vocab, hidden_size=hidden, intermediate_size=ffn, num_hidden_layers=args.layers or layers,
+            num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=head_dim, max_position_embeddings=40960,
+            rope_theta=1e6, rms_norm_eps=1e-6, tie_word_embeddings=tied, attn_implementation="sdpa")
+        with torch.device(args.device):
+            self.model = getattr(transformers, kind + "ForCausalLM")(config)
+        if compiled:
+            for layer in self.model.model.layers:
+                layer.compile()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, betas=(0.9, 0.95), eps=1e-8,
                                            weight_decay=0.1, fused=True)
-        self.token = torch.randint(0, 151936, (args.sequences, args.length))
+        self.token = torch.randint(0, self.vocab, (case.sequences * args.batches, case.length), device=args.device)
 
-    def step(self):
-        torch, begin = self.torch, time.perf_counter()
+    def head_loss(self, hidden, target):
+        functional = self.torch.nn.functional
+
+        def piece(rows, answers):
+            return functional.cross_entropy(self.model.lm_head(rows).float(), answers, reduction="sum")
+
+        total = 0.0
+        for rows, answers in zip(hidden.split(self.head_rows), target.split(self.head_rows)):
+            total = total + self.torch.utils.checkpoint.checkpoint(piece, rows, answers, use_reentrant=False)
+        return total / len(target)
+
+    def loss(self, token):
+        if not self.head_rows:
+            return self.model(input_ids=token, labels=token, use_cache=False).loss
+        hidden = self.model.model(input_ids=token, use_cache=False).last_hidden_state[:, :-1]
+        return self.head_loss(hidden.reshape(-1, hidden.shape[-1]), token[:, 1:].reshape(-1))
+
+    def step(self, sequences):
+        torch = self.torch
+        self.wait()
+        begin = time.perf_counter()
         self.optimizer.zero_grad(set_to_none=True)
-        for token in self.token.split(self.args.torch_batch):
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                loss = self.model(input_ids=token, labels=token, use_cache=False).loss
+        for token in self.token.split(sequences):
+            with torch.autocast(self.args.device, dtype=torch.bfloat16), self.kernel():
+                loss = self.loss(token)
             (loss * len(token) / len(self.token)).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
+        self.wait()
         return time.perf_counter() - begin
+
+    def kernel(self):
+        from contextlib import nullcontext
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+        return sdpa_kernel(getattr(SDPBackend, self.attention)) if self.attention else nullcontext()
+
+    def wait(self):
+        if self.args.device == "cuda":
+            self.torch.cuda.synchronize()
 
 
 def serve_torch(args):
-    peer = Torch(args)
+    peer = Torch(args, Case(args.shape, args))
     for _ in sys.stdin:
-        print(json.dumps({"seconds": peer.step()}), flush=True)
+        print(json.dumps({"seconds": peer.step(args.torch_batch)}), flush=True)
 
 
 class TorchProcess(Ours):
@@ -75,17 +150,106 @@ class TorchProcess(Ours):
                                         stdout=subprocess.PIPE, text=True)
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("program")
-    for name, default in dict(threads=2, tp=1, layers=8, length=1024, sequences=2, rounds=5, torch_batch=1).items():
-        parser.add_argument("--" + name.replace("_", "-"), type=int, default=default)
-    parser.add_argument("--serve-torch", action="store_true")
-    args = parser.parse_args()
-    if args.serve_torch:
-        return serve_torch(args)
-    ours, peer = Ours(args), TorchProcess()
-    tokens = args.length * args.sequences
+# ---- a GPU: one after the other ----
+
+WAYS = [("FLASH_ATTENTION", False), ("CUDNN_ATTENTION", False), ("FLASH_ATTENTION", True), ("CUDNN_ATTENTION", True)]
+
+
+def try_way(args, case, way, sequences, steps):
+    """Seconds of each step in a process of its own, which gives all memory back; None: it does not fit, or it fails."""
+    attention, compiled, head_rows = way
+    command = [sys.executable, sys.argv[0], args.program, "--device", args.device, "--layers", str(args.layers),
+               "--batches", str(args.batches), "--shape", f"{case.name}:{case.sequences}x{case.length}",
+               "--torch-batch", str(sequences), "--rounds", str(steps),
+               "--torch-way", f"{attention},{int(compiled)},{head_rows}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=args.torch_seconds)
+    except subprocess.TimeoutExpired:
+        print(f"torch {way} x {sequences}: not done in {args.torch_seconds} s", file=sys.stderr)
+        return None
+    if done.returncode != 0:
+        why = (done.stderr.strip().splitlines() or ["?"])[-1]
+        print(f"torch {way} x {sequences}: {why[:160]}", file=sys.stderr)
+        return None
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def one_way(args):
+    attention, compiled, head_rows = args.torch_way.split(",")
+    peer = Torch(args, Case(args.shape, args), attention, bool(int(compiled)), int(head_rows))
+    seconds = [peer.step(args.torch_batch) for _ in range(2 + args.rounds)][2:]
+    memory = peer.torch.cuda.max_memory_allocated() if args.device == "cuda" else 0
+    print(json.dumps({"seconds": seconds, "memory": memory}))
+
+
+def fastest_torch(args, case):
+    """The fastest way, and what it took. A micro-batch is halved until it fits; ways that are tried later begin there."""
+    best, best_way, sequences = None, None, case.torch_sequences
+    for attention, compiled in WAYS if args.device == "cuda" else [("", False)]:
+        if compiled and not args.compile:
+            continue
+        found = None
+        while found is None and sequences >= 1:
+            way = (attention, compiled, HEAD_ROWS)
+            found = try_way(args, case, way, sequences, args.rounds)
+            if found is None and best is not None:
+                break
+            if found is None:
+                sequences //= 2
+        if found is None:
+            sequences = max(sequences, 1)
+            continue
+        if best is None or min(found["seconds"]) < min(best["seconds"]):
+            best, best_way = found, f"{attention.split('_')[0].lower()}{', compiled' if compiled else ''}, x{sequences}"
+    return best, best_way
+
+
+def run_ours(args, case):
+    ours = Ours(args, case)
+    ours.ask("step")
+    steps = [ours.ask("step") for _ in range(args.rounds)]
+    info = ours.ask("info")
+    ours.close()
+    return steps, info
+
+
+GPU_HEAD = ("| shape | documents | ours, tokens/s (median) | MFU | PyTorch | as | ratio | forward, backward, optimizer, s | loss | "
+            "GiB planned, taken | start: device, memory, fill, first step, s |\n" + "|---" * 11 + "|")
+
+
+def compare_in_turn(args):
+    failed = False
+    print(GPU_HEAD, flush=True)
+    for text in args.shape.split(","):
+        case = Case(text, args)
+        tokens = case.tokens(args)
+        try:
+            steps, info = run_ours(args, case)
+        except RuntimeError as error:
+            print(f"| {case.name} | {case.sequences} x {case.length} | **{error}** " + "| " * 9, flush=True)
+            failed = True
+            continue
+        median = statistics.median(s["tokens_per_s"] for s in steps)
+        best = min(steps, key=lambda s: s["seconds"])
+        theirs, way = (None, None) if args.no_torch else fastest_torch(args, case)
+        peer = tokens / statistics.median(theirs["seconds"]) if theirs else None
+        print(f"| {case.name} | {case.sequences} x {case.length} | {best['tokens_per_s']:.0f} ({median:.0f}) | "
+              f"{100 * best['mfu'] * median / best['tokens_per_s']:.1f} % | "
+              + (f"{tokens / min(theirs['seconds']):.0f} ({peer:.0f}) | {way} | {median / peer:.2f} | " if theirs else "| | | ")
+              + f"{best['forward_s']:.3f}, {best['backward_s']:.3f}, {best['optimizer_s']:.3f} | {best['loss']:.4f} | "
+              f"{info['planned_bytes'] / 2**30:.2f}, {info['used_bytes'] / 2**30:.2f} ({info['recompute']}) | "
+              f"{info['device_s']:.2f}, {info['create_s']:.2f}, {info['prepare_s']:.2f}, {info['first_step_s']:.2f} |",
+              flush=True)
+    if failed:
+        sys.exit(1)
+
+
+# ---- the CPU: step by step ----
+
+def compare_by_steps(args):
+    case = Case(args.shape, args)
+    ours, peer = Ours(args, case), TorchProcess()
+    tokens = case.tokens(args)
     ours.ask("step"), peer.ask("step")  # warm up both
     steps, gemms, theirs = [], [], []
     for i in range(args.rounds):
@@ -98,7 +262,7 @@ def main():
     seconds = [s["seconds"] for s in steps]
     products = [g["all_flops_per_s"] for g in gemms]
     best = min(steps, key=lambda s: s["seconds"])
-    print(f"{args.layers} layers, {args.sequences} x {args.length} tokens a step, {args.threads} threads, tp {args.tp}")
+    print(f"{args.layers} layers, {case.sequences} x {case.length} tokens a step, {args.threads} threads, tp {args.tp}")
     print(f"ours      best {tokens / min(seconds):8.1f} tokens/s, median {tokens / statistics.median(seconds):8.1f}   "
           f"(forward {best['forward_s']:.2f} s, backward {best['backward_s']:.2f}, optimizer {best['optimizer_s']:.2f}, "
           f"in collectives {best['comm_s']:.2f})")
@@ -109,6 +273,32 @@ def main():
           f"{100 * statistics.median(s['flops_per_s'] / p for s, p in zip(steps, products)):.1f} %  "
           f"(products of the step alone: best {max(products) / 1e9:.0f} GFLOP/s, "
           f"best single product {max(g['best_flops_per_s'] for g in gemms) / 1e9:.0f})")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("program")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--shape", default="qwen3-0.6b")
+    for name, default in dict(threads=2, tp=1, layers=None, length=1024, sequences=2, batches=1, rounds=5, torch_batch=1,
+                              torch_seconds=120).items():
+        parser.add_argument("--" + name.replace("_", "-"), type=int, default=default)
+    parser.add_argument("--in-turn", action="store_true", help="one after the other, as on a GPU")
+    parser.add_argument("--no-torch", action="store_true", help="ours alone, where there is no PyTorch")
+    parser.add_argument("--compile", action="store_true", help="try compiled layers, too")
+    parser.add_argument("--serve-torch", action="store_true")
+    parser.add_argument("--torch-way")
+    args = parser.parse_args()
+    if args.layers is None:
+        args.layers = 8 if args.device == "cpu" else 0
+    if args.serve_torch:
+        serve_torch(args)
+    elif args.torch_way:
+        one_way(args)
+    elif args.device == "cuda" or args.in_turn or args.no_torch:
+        compare_in_turn(args)
+    else:
+        compare_by_steps(args)
 
 
 if __name__ == "__main__":

@@ -226,7 +226,7 @@ static NcclResult queue(Op *op)
         while (!atomic_load(&comm->aborted))
             usleep(100);
         free(op);
-        return NCCL_INTERNAL_ERROR;
+        return (NcclResult)planned.result;
     }
     if (is_planned && planned.fault == DOUBLE_IS_STUCK) {
         atomic_store(&comm->state, NCCL_IN_PROGRESS);

@@ -18,10 +18,10 @@
 
 typedef enum {
     DOUBLE_WORKS,
-    DOUBLE_HANGS,    /* the call stays on the device */
-    DOUBLE_ERRS,     /* the same, and ncclCommGetAsyncError gives `result` from then on */
-    DOUBLE_REFUSES,  /* the call returns `result` */
-    DOUBLE_BLOCKS,   /* the call does not return before the communicator is aborted */
+    DOUBLE_HANGS,   /* the call stays on the device */
+    DOUBLE_ERRS,    /* the same, and ncclCommGetAsyncError gives `result` from then on */
+    DOUBLE_REFUSES, /* the call returns `result` */
+    DOUBLE_BLOCKS,  /* the call does not return before the communicator is aborted; then `result` */
     DOUBLE_IS_STUCK, /* the call stays in progress */
     DOUBLE_DIES,     /* the process is killed when the device comes to the call */
 } DoubleFault;
