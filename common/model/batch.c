@@ -18,6 +18,7 @@ void batch_destroy(Batch *batch)
     if (batch == NULL) return;
     free(batch->token);
     free(batch->position);
+    free(batch->slot);
     free(batch->cu_seqlens);
     free(batch->first_position);
     free(batch->first_page);
@@ -44,6 +45,7 @@ static void reserve_rows(Batch *batch, int64_t rows)
     size_t n = (size_t)rows;
     batch->token = mem_realloc(batch->token, n, sizeof *batch->token);
     batch->position = mem_realloc(batch->position, n, sizeof *batch->position);
+    batch->slot = mem_realloc(batch->slot, n, sizeof *batch->slot);
     batch->target_row = mem_realloc(batch->target_row, n, sizeof *batch->target_row);
     batch->target = mem_realloc(batch->target, n, sizeof *batch->target);
     batch->temperature = mem_realloc(batch->temperature, n, sizeof *batch->temperature);
@@ -130,7 +132,7 @@ void batch_set_temperature(Batch *batch, float temperature)
 
 /* ---- on the device ---- */
 
-#define NUM_ARRAYS 9
+#define NUM_ARRAYS 10
 
 /* The arrays in BatchOnDevice's order; all of 4-byte elements. */
 typedef struct PlacedArray {
@@ -157,6 +159,20 @@ static void place_arrays(Batch *batch, const KernelTable *kernels, const PlacedA
     mirror_push(&batch->placed, 0, first[NUM_ARRAYS]);
 }
 
+void batch_fill_slots(Batch *batch)
+{
+    if (batch->first_page[batch->num_sequences] == 0) return;
+    for (int i = 0; i < batch->num_sequences; i++) {
+        const int32_t *page = batch->page + batch->first_page[i];
+        int32_t pages = batch->first_page[i + 1] - batch->first_page[i];
+        for (int32_t row = batch->cu_seqlens[i]; row < batch->cu_seqlens[i + 1]; row++) {
+            int32_t position = batch->first_position[i] + row - batch->cu_seqlens[i];
+            int32_t at = position / KV_PAGE;
+            batch->slot[row] = at < pages ? page[at] * KV_PAGE + position % KV_PAGE : -1;
+        }
+    }
+}
+
 void batch_place(Batch *batch, const KernelTable *kernels)
 {
     size_t rows = (size_t)batch->num_rows, targets = (size_t)batch->num_targets;
@@ -171,10 +187,21 @@ void batch_place(Batch *batch, const KernelTable *kernels)
         {batch->target_row, targets},
         {batch->target, targets},
         {batch->temperature, targets},
+        {batch->slot, batch->first_page[sequences] > 0 ? rows : 0},
     };
     const void *at[NUM_ARRAYS];
+    batch_fill_slots(batch);
     place_arrays(batch, kernels, array, at);
-    batch->device = (BatchOnDevice){at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7], at[8]};
+    batch->device = (BatchOnDevice){.token = at[0],
+                                    .position = at[1],
+                                    .cu_seqlens = at[2],
+                                    .first_position = at[3],
+                                    .first_page = at[4],
+                                    .page = at[5],
+                                    .target_row = at[6],
+                                    .target = at[7],
+                                    .temperature = at[8],
+                                    .slot = at[9]};
 }
 
 SequenceTable batch_sequences(const Batch *batch)

@@ -8,7 +8,7 @@
 
 /* The arrays of a batch where kernels find them: see Batch. */
 typedef struct BatchOnDevice {
-    const int32_t *token, *position, *cu_seqlens, *first_position, *first_page, *page;
+    const int32_t *token, *position, *cu_seqlens, *first_position, *first_page, *page, *slot;
     const int32_t *target_row, *target;
     const float *temperature;
 } BatchOnDevice;
@@ -20,6 +20,7 @@ typedef struct Batch {
     int32_t *cu_seqlens;          /* [num_sequences + 1] */
     int32_t *first_position;      /* [num_sequences]; not 0: earlier keys stand in a cache */
     int32_t *first_page, *page;   /* [num_sequences + 1], and the pages themselves: of a KvCache */
+    int32_t *slot;                /* [num_rows] KvPages.slot; set by batch_fill_slots */
     int32_t *target_row, *target; /* [num_targets]: row target_row[i] is to predict target[i] */
     float *temperature;           /* [num_targets]: what the target's logits are divided by */
     int64_t capacity_rows;
@@ -47,6 +48,9 @@ void batch_add_chunk(Batch *batch, const int32_t *token, int64_t length, int64_t
 /* Room for a batch whose arrays the caller fills itself, as with one that came from another rank.
  */
 void batch_resize(Batch *batch, int64_t rows, int sequences, int pages);
+
+/* Each row's place in its sequence's pages; batch_place does it. */
+void batch_fill_slots(Batch *batch);
 
 /* Brings the filled batch to the device. model_forward does it; who starts elsewhere, and changed
  * the batch since, calls it. */

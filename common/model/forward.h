@@ -16,6 +16,11 @@
 Status model_forward(Model *model, Batch *batch, KvCache *cache, Activations *activations,
                      Error *err);
 
+/* The same for a batch that is on the device already, and without a look at its pages: kernels
+ * alone where the model has one rank, so that they can be recorded (tensor/graphs.h). */
+Status model_forward_placed(Model *model, const Batch *batch, KvCache *cache,
+                            Activations *activations, Error *err);
+
 /* Runs the parts of a layer between its sums again, from its residual stream, where the policy did
  * not keep them. */
 void layer_recompute_attention(Model *model, const Batch *batch, Activations *activations,

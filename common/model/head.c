@@ -183,11 +183,11 @@ static void push_array(const Head *head, const Mirror *mirror, int index, Chunk 
     mirror_push(mirror, first, (size_t)chunk.count * sizeof(float));
 }
 
-/* Statistics of a chunk's logits over the whole vocabulary, into the summaries of its targets. */
-static Status chunk_stats(Head *head, Tensor logits, const int32_t *target, int64_t first,
-                          bool with_entropy, Error *err)
+Status head_summarize(Head *head, Tensor logits, const int32_t *target, const RowSummary *to,
+                      Error *err)
 {
     const WeightPlan *plan = head->model->plan;
+    bool with_entropy = to->entropy != NULL;
     int64_t rows = logits.shape[0], count = num_stats(with_entropy) * rows;
     CHECK(rows <= head->chunk_rows);
     float *stats = head->stats;
@@ -200,10 +200,17 @@ static Status chunk_stats(Head *head, Tensor logits, const int32_t *target, int6
                              tensor_1d(stats, DTYPE_F32, count), err));
         row_stats = stats_in(head->gathered, rows, with_entropy);
     }
+    kernels->cross_entropy_join(to, &row_stats, plan->tp_size, count, rows);
+    return OK;
+}
+
+/* Of a chunk's logits, into the summaries of its targets. */
+static Status chunk_stats(Head *head, Tensor logits, const int32_t *target, int64_t first,
+                          bool with_entropy, Error *err)
+{
     RowSummary summary = summary_in(head, head->summary.device, first);
     if (!with_entropy) summary.entropy = NULL;
-    kernels->cross_entropy_join(&summary, &row_stats, plan->tp_size, count, rows);
-    return OK;
+    return head_summarize(head, logits, target, &summary, err);
 }
 
 Status head_stats(Head *head, Tensor logits, const int32_t *target, HeadStats *ret, Error *err)
@@ -215,8 +222,9 @@ Status head_stats(Head *head, Tensor logits, const int32_t *target, HeadStats *r
     }
     const int32_t *asked = target != NULL ? (const int32_t *)head->given.device : NULL;
     TRY(chunk_stats(head, logits, asked, 0, false, err));
-    for (int i = 0; i < NUM_SUMMARY - 1; i++)
-        pull_array(head, &head->summary, i, all);
+    /* At once: what lies between the arrays costs less than to wait for each. */
+    int64_t last = (NUM_SUMMARY - 2) * head->max_targets + all.count;
+    mirror_pull(&head->summary, 0, (size_t)last * sizeof(float));
     TRY(model_settle(head->model, err));
     RowSummary found = summary_in(head, head->summary.host, 0);
     *ret = (HeadStats){found.max, found.lse, found.target_logit, found.arg_max,
@@ -332,8 +340,8 @@ static void gather_and_norm(Head *head, const Model *model, Tensor output, const
 {
     CHECKF(count <= head->max_targets, "%lld rows, planned for at most %lld", (long long)count,
            (long long)head->max_targets);
-    Tensor x = rows_of(head->x, 0, count);
-    model->kernels->gather_rows(x, output, row);
+    Tensor x = rows_of(row != NULL ? head->x : output, 0, count);
+    if (row != NULL) model->kernels->gather_rows(x, output, row);
     model->kernels->rmsnorm(rows_of(head->norm, 0, count), head->rstd, x,
                             model->weights->tensors.norm, model->plan->config.rms_norm_eps);
 }
@@ -470,20 +478,23 @@ int64_t head_run_values(Head *head, const Batch *batch, Activations *activations
 
 /* ---- for generation ---- */
 
+Tensor head_logits_placed(Head *head, Tensor output, const int32_t *row, const float *temperature,
+                          int64_t count)
+{
+    CHECK(count <= head->chunk_rows);
+    gather_and_norm(head, head->model, output, row, count);
+    return norm_logits(head, head->model, rows_of(head->norm, 0, count), temperature);
+}
+
 Tensor head_logits(Head *head, Tensor output, const int32_t *row, const float *temperature,
                    int64_t count)
 {
-    CHECK(count <= head->chunk_rows);
     const Mirror *asked = &head->given;
-    Chunk all = {0, count};
-    size_t place = (size_t)head->max_targets * sizeof(float);
-    memcpy(asked->host, row, (size_t)count * sizeof *row);
-    push_array(head, asked, 0, all);
-    if (temperature != NULL) {
-        memcpy(asked->host + place, temperature, (size_t)count * sizeof *temperature);
-        push_array(head, asked, 1, all);
-    }
-    gather_and_norm(head, head->model, output, (const int32_t *)asked->device, count);
-    const float *divisor = temperature != NULL ? (const float *)(asked->device + place) : NULL;
-    return norm_logits(head, head->model, rows_of(head->norm, 0, count), divisor);
+    size_t bytes = (size_t)count * sizeof(float);
+    CHECK(count <= head->max_targets);
+    memcpy(asked->host, row, bytes);
+    if (temperature != NULL) memcpy(asked->host + bytes, temperature, bytes);
+    mirror_push(asked, 0, temperature != NULL ? 2 * bytes : bytes);
+    const float *divisor = temperature != NULL ? (const float *)(asked->device + bytes) : NULL;
+    return head_logits_placed(head, output, (const int32_t *)asked->device, divisor, count);
 }

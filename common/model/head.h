@@ -107,6 +107,16 @@ int64_t head_run_values(Head *head, const Batch *batch, Activations *activations
 Tensor head_logits(Head *head, Tensor output, const int32_t *row, const float *temperature,
                    int64_t count);
 
+/* The same where rows (NULL: the first `count` of the output) and temperatures are the device's:
+ * kernels alone. */
+Tensor head_logits_placed(Head *head, Tensor output, const int32_t *row, const float *temperature,
+                          int64_t count);
+
+/* Statistics of rows of logits over the whole vocabulary into `to`, all of the device; target NULL:
+ * none is asked for. Kernels alone where the model has one rank, else collective. */
+Status head_summarize(Head *head, Tensor logits, const int32_t *target, const RowSummary *to,
+                      Error *err);
+
 /* Of each row over the whole vocabulary, equal on all ranks. The head's, until its next call. */
 typedef struct HeadStats {
     const float *max, *lse;    /* [rows] the largest logit; log of the sum of exponentials */

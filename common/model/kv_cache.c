@@ -36,7 +36,6 @@ KvCache *kv_cache_create(const WeightPlan *plan, DType dtype, const KernelTable 
     cache->num_layers = plan->config.num_hidden_layers;
     cache->num_pages = num_pages;
     cache->page_bytes = kernels->kv_page_bytes(dtype, plan->num_kv_heads, plan->config.head_dim);
-    cache->shape = model_attention_shape(plan);
     cache->memory = kernels->alloc((size_t)(num_pages * kv_cache_page_bytes(plan, dtype, kernels)));
     return cache;
 }
@@ -53,7 +52,7 @@ static char *layer_memory(const KvCache *cache, int layer)
     return cache->memory + (int64_t)layer * cache->num_pages * cache->page_bytes;
 }
 
-static void check_pages(const KvCache *cache, const Batch *batch)
+void kv_cache_check(const KvCache *cache, const Batch *batch)
 {
     for (int i = 0; i < batch->num_sequences; i++) {
         int64_t length = batch->cu_seqlens[i + 1] - batch->cu_seqlens[i];
@@ -67,18 +66,13 @@ static void check_pages(const KvCache *cache, const Batch *batch)
                batch->page[i], cache->num_pages);
 }
 
-KvPages kv_cache_store(KvCache *cache, int layer, const Batch *batch, Tensor qkv)
+KvPages kv_cache_pages(const KvCache *cache, int layer, const Batch *batch)
 {
-    const AttentionShape *shape = &cache->shape;
-    KvPages pages = {layer_memory(cache, layer), cache->page_bytes, batch->device.page,
-                     batch->device.first_page};
-    SequenceTable sequences = batch_sequences(batch);
-    size_t head = (size_t)shape->head_dim * dtype_size(cache->dtype);
-    const char *k = (const char *)qkv.data + (size_t)shape->num_heads * head;
-    if (layer == 0) check_pages(cache, batch);
-    cache->kernels->kv_store(&pages, cache->dtype, k, k + (size_t)shape->num_kv_heads * head, shape,
-                             &sequences);
-    return pages;
+    return (KvPages){.memory = layer_memory(cache, layer),
+                     .page_bytes = cache->page_bytes,
+                     .page = batch->device.page,
+                     .first_page = batch->device.first_page,
+                     .slot = batch->device.slot};
 }
 
 void kv_cache_copy_page(KvCache *cache, int32_t from, int32_t to)

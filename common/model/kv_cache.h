@@ -13,7 +13,6 @@ typedef struct KvCache {
     int num_layers, num_pages;
     int64_t page_bytes; /* of one layer */
     char *memory;       /* [num_layers, num_pages] pages */
-    AttentionShape shape;
 } KvCache;
 
 KvCache *kv_cache_create(const WeightPlan *plan, DType dtype, const KernelTable *kernels,
@@ -23,10 +22,12 @@ void kv_cache_destroy(KvCache *cache); /* accepts NULL */
 /* Of one page, all layers. */
 int64_t kv_cache_page_bytes(const WeightPlan *plan, DType dtype, const KernelTable *kernels);
 
-/* Stores the k and v columns of qkv (rows of `batch`, after RoPE) in the batch's pages of `layer`,
- * and returns what attention reads: valid until the batch changes. Pages must be there for every
- * position. */
-KvPages kv_cache_store(KvCache *cache, int layer, const Batch *batch, Tensor qkv);
+/* The pages of `layer` that a placed batch has its keys and values in, where kernels find them:
+ * valid until the batch changes. */
+KvPages kv_cache_pages(const KvCache *cache, int layer, const Batch *batch);
+
+/* Stops the process unless a batch has pages of the cache for every position. */
+void kv_cache_check(const KvCache *cache, const Batch *batch);
 
 /* All layers of page `from` to page `to`. */
 void kv_cache_copy_page(KvCache *cache, int32_t from, int32_t to);

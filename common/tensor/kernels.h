@@ -30,6 +30,7 @@
 #ifndef TROUPE_TENSOR_KERNELS_H
 #define TROUPE_TENSOR_KERNELS_H
 
+#include "tensor/graphs.h"
 #include "tensor/tensor.h"
 
 /* A weight matrix [N, K] (Hugging Face's [out, in]) as matmul wants it. `plain` is borrowed. `packed` is the
@@ -69,7 +70,18 @@ typedef struct KvPages {
     int64_t page_bytes;        /* kv_page_bytes */
     const int32_t *page;       /* the sequences' pages, one sequence after the other */
     const int32_t *first_page; /* [num_sequences] */
+    /* [rows of the batch] the same by rows, for qk_norm_rope_store alone: page * KV_PAGE + place in it; below
+     * 0: of no sequence, stored nowhere. */
+    const int32_t *slot;
 } KvPages;
+
+/* What qk_norm_rope takes besides heads: see there. */
+typedef struct HeadRope {
+    const void *q_norm, *k_norm;
+    float eps;
+    const float *cos_sin;
+    const int32_t *position;
+} HeadRope;
 
 /* Rows of logits over a shard of the vocabulary; arrays of M. */
 typedef struct RowStats {
@@ -125,6 +137,15 @@ typedef struct SoftmaxPlace {
     int64_t segment; /* below 0: in none */
     double left;
 } SoftmaxPlace;
+
+/* One draw a row from softmax(logits) over a vocabulary that one rank holds whole; arrays of M. */
+typedef struct SoftmaxDraw {
+    int32_t *token;        /* receives; -1 where no column has a weight */
+    float *logit;          /* receives the token's; 0 where there is none */
+    const float *sum;      /* [M, softmax_num_segments(V)] of softmax_segments */
+    const double *uniform; /* in [0, 1): the place on the axis of weights; below 0: the arg max is taken */
+    const float *max, *arg_max;
+} SoftmaxDraw;
 
 /* In double: 1 - beta2 of a float beta2 = 0.999f would already be wrong in the fifth digit. */
 typedef struct AdamWParams {
@@ -255,6 +276,18 @@ typedef struct KernelTable {
 
     /* digest[i] = XXH3 of piece i of x, as tensor/digest.h says: what digest_join takes. x begins at 16 bytes. */
     void (*digest_pieces)(uint64_t *digest, const void *x, size_t bytes);
+    /* ---- several of the above in one: what they give one after the other, to the bit ---- */
+    /* sum = a + b, y = rmsnorm(sum). sum may be a. */
+    void (*add_rmsnorm)(Tensor sum, Tensor y, float *rstd, Tensor a, Tensor b, Tensor w, float eps);
+    /* qk_norm_rope of qkv, keeping no raw values, and kv_store of its k and v. pages->slot says the same as the
+     * sequences do; what a row of no sequence (behind the last one's) leaves in qkv is undefined. */
+    void (*qk_norm_rope_store)(Tensor qkv, const HeadRope *rope, const AttentionShape *shape,
+                               const SequenceTable *sequences, const KvPages *pages);
+    /* softmax_find at the place of `uniform` times all weights (segments in their order, then columns), and
+     * pick_columns. */
+    void (*softmax_draw)(const SoftmaxDraw *draw, Tensor logits);
+
+    const DeviceGraphs *graphs; /* NULL: this device does not record (graphs.h) */
 } KernelTable;
 
 /* The CPU backend: f32 and bf16, matrices by oneDNN, the rest ours. `num_threads` >= 1 worker threads in

@@ -6,8 +6,11 @@
 
 #include "base/memory.h"
 
-#define LOGITS_BYTES   ((int64_t)128 << 20) /* of the rows that go through the head at a time */
+/* Of the rows that go through the head at a time: 256 of a vocabulary of 152,000, so that a large
+ * step reads the output matrix once. */
+#define LOGITS_BYTES   ((int64_t)160 << 20)
 #define CANDIDATES_MIN 8192
+#define NUM_RESULTS    5
 
 typedef struct Candidate {
     int32_t token;
@@ -19,7 +22,7 @@ typedef struct Candidate {
 struct Sampler {
     Model *model;
     Head *head;
-    int chunk, tp_size;
+    int max_draws, chunk, tp_size;
     int64_t columns, segments; /* of this rank */
     int32_t vocab_first;
     const Draw **draw; /* [chunk] */
@@ -42,7 +45,9 @@ struct Sampler {
     Mirror last_bin;        /* int32 [chunk] */
     Mirror first_candidate; /* int64 [chunk] where a row's own candidates begin */
     Mirror candidates;      /* [1 + tp_size, 2, most]: tokens, then logits */
-    Candidate *candidate;   /* of one row, all ranks */
+    Mirror asked;  /* of plain draws: f64 uniform, int32 row, f32 temperature [max_draws] */
+    Mirror result; /* of plain draws [max_draws]: int32 token, f32 logit, lse, max, arg max */
+    Candidate *candidate; /* of one row, all ranks */
     int64_t candidate_capacity;
 };
 
@@ -63,10 +68,10 @@ static int64_t max_candidates(const WeightPlan *plan)
 /* Bytes of a Sampler's mirrors, but for changes: how many of these there are, requests say. */
 typedef struct SamplerSizes {
     size_t first_change, segment, place, column, total, drawn, logit, mass, count, last_bin;
-    size_t first_candidate, candidates;
+    size_t first_candidate, candidates, asked, result;
 } SamplerSizes;
 
-static SamplerSizes sizes_of(const WeightPlan *plan, size_t chunk)
+static SamplerSizes sizes_of(const WeightPlan *plan, size_t chunk, size_t max_draws)
 {
     size_t ranks = 1 + (size_t)plan->tp_size;
     size_t segments = (size_t)softmax_num_segments(plan->spec[plan->lm_head].local_rows);
@@ -83,21 +88,24 @@ static SamplerSizes sizes_of(const WeightPlan *plan, size_t chunk)
         .last_bin = chunk * sizeof(int32_t),
         .first_candidate = chunk * sizeof(int64_t),
         .candidates = ranks * 2 * (size_t)max_candidates(plan) * sizeof(int32_t),
+        .asked = max_draws * (sizeof(double) + sizeof(int32_t) + sizeof(float)),
+        .result = max_draws * NUM_RESULTS * sizeof(float),
     };
 }
 
 int64_t sampler_bytes(const WeightPlan *plan, DType dtype, int max_draws)
 {
     int64_t chunk = chunk_rows(plan, max_draws);
-    SamplerSizes s = sizes_of(plan, (size_t)chunk);
+    SamplerSizes s = sizes_of(plan, (size_t)chunk, (size_t)max_draws);
     size_t all = s.first_change + s.segment + s.place + s.column + s.total + s.drawn + s.logit +
-                 s.mass + s.count + s.last_bin + s.first_candidate + s.candidates;
+                 s.mass + s.count + s.last_bin + s.first_candidate + s.candidates + s.asked +
+                 s.result;
     return head_bytes(plan, dtype, chunk, chunk, false) + (int64_t)all;
 }
 
 static void make_mirrors(Sampler *s, size_t chunk)
 {
-    SamplerSizes sizes = sizes_of(s->model->plan, chunk);
+    SamplerSizes sizes = sizes_of(s->model->plan, chunk, (size_t)s->max_draws);
     const struct {
         Mirror *mirror;
         size_t bytes;
@@ -114,6 +122,8 @@ static void make_mirrors(Sampler *s, size_t chunk)
         {&s->last_bin, sizes.last_bin},
         {&s->first_candidate, sizes.first_candidate},
         {&s->candidates, sizes.candidates},
+        {&s->asked, sizes.asked},
+        {&s->result, sizes.result},
     };
     for (size_t i = 0; i < sizeof list / sizeof *list; i++)
         *list[i].mirror = mirror_create(s->model->kernels, list[i].bytes);
@@ -128,6 +138,7 @@ Sampler *sampler_create(Model *model, int max_draws)
     s->model = model;
     s->head = head_create(model, (int64_t)chunk, (int64_t)chunk, false);
     s->chunk = (int)chunk;
+    s->max_draws = max_draws;
     s->tp_size = plan->tp_size;
     s->columns = spec->local_rows;
     s->segments = softmax_num_segments(s->columns);
@@ -149,10 +160,10 @@ void sampler_destroy(Sampler *s)
 {
     if (s == NULL) return;
     head_destroy(s->head);
-    Mirror *const mirrors[] = {&s->changes,   &s->first_change, &s->segment,  &s->place,
-                               &s->column,    &s->total,        &s->drawn,    &s->logit,
-                               &s->mass,      &s->count,        &s->last_bin, &s->first_candidate,
-                               &s->candidates};
+    Mirror *const mirrors[] = {&s->changes,    &s->first_change, &s->segment,  &s->place,
+                               &s->column,     &s->total,        &s->drawn,    &s->logit,
+                               &s->mass,       &s->count,        &s->last_bin, &s->first_candidate,
+                               &s->candidates, &s->asked,        &s->result};
     for (size_t i = 0; i < sizeof mirrors / sizeof *mirrors; i++)
         mirror_destroy(mirrors[i]);
     void *const blocks[] = {s->draw, s->index, s->row,     s->token,  s->temperature,
@@ -171,6 +182,11 @@ static Status gather(Sampler *s, const Mirror *mirror, int64_t stride, int64_t c
 {
     int64_t bytes = count * (int64_t)size;
     size_t all = (size_t)stride * size;
+    if (s->tp_size == 1) {
+        if (!computed) mirror_pull(mirror, 0, (size_t)bytes);
+        memcpy(mirror->host + all, mirror->host, (size_t)bytes);
+        return OK;
+    }
     if (computed) mirror_push(mirror, 0, (size_t)bytes);
     TRY(model_all_gather(s->model, tensor_1d(mirror->device + all, DTYPE_U8, s->tp_size * bytes),
                          tensor_1d(mirror->device, DTYPE_U8, bytes), err));
@@ -552,14 +568,17 @@ static Status take_stats(Sampler *s, int count, int num_greedy, HeadStats *ret, 
     return OK;
 }
 
+static Status refuse_logits(int draw, float lse, Error *err)
+{
+    return error_set(err, ERR_DATA,
+                     "draw %d: the logits are not finite (log-sum-exp %g): the weights are broken",
+                     draw, (double)lse);
+}
+
 static Status check_finite(const Sampler *s, int count, int number, Error *err)
 {
     for (int i = 0; i < count; i++) {
-        if (!isfinite(s->lse[i]))
-            return error_set(err, ERR_DATA,
-                             "draw %d: the logits are not finite (log-sum-exp %g): the weights are "
-                             "broken",
-                             number + s->index[i], (double)s->lse[i]);
+        if (!isfinite(s->lse[i])) return refuse_logits(number + s->index[i], s->lse[i], err);
         if (!isfinite(s->max[i]))
             return error_set(err, ERR_DATA, "draw %d: every token is forbidden",
                              number + s->index[i]);
@@ -609,8 +628,91 @@ static Status draw_chunk(Sampler *s, Tensor output, const Draw *draw, int count,
     return OK;
 }
 
+/* ---- plain draws ---- */
+
+bool sampler_is_plain(const Sampler *s, const Draw *draw, int count)
+{
+    for (int i = 0; i < count; i++)
+        if (draw_kind(&draw[i]) == KIND_FILTERED || draw[i].num_edits > 0) return false;
+    return s->tp_size == 1;
+}
+
+/* The results from draw `first` on, in either memory of the mirror. */
+typedef struct Results {
+    int32_t *token;
+    float *logit, *lse, *max, *arg_max;
+} Results;
+
+static Results results_in(const Sampler *s, char *memory, int first)
+{
+    int64_t n = s->max_draws;
+    float *at = (float *)memory + first;
+    return (Results){(int32_t *)at, at + n, at + 2 * n, at + 3 * n, at + 4 * n};
+}
+
+static void launch_chunk(Sampler *s, Tensor output, const PlacedDraws *draws, int first, int count)
+{
+    const KernelTable *kernels = s->model->kernels;
+    const int32_t *row = draws->row != NULL ? draws->row + first : NULL;
+    Results to = results_in(s, s->result.device, first);
+    if (row == NULL) {
+        output.data =
+            (char *)output.data + (size_t)(first * output.shape[1]) * dtype_size(output.dtype);
+        output.shape[0] = count;
+    }
+    Tensor logits = head_logits_placed(s->head, output, row, draws->temperature + first, count);
+    RowSummary summary = {.max = to.max, .lse = to.lse, .arg_max = to.arg_max};
+    CHECK(head_summarize(s->head, logits, NULL, &summary, NULL) == OK); /* no collective */
+    float *sum = (float *)s->segment.device;
+    kernels->softmax_segments(sum, logits, to.max);
+    SoftmaxDraw draw = {to.token, to.logit, sum, draws->uniform + first, to.max, to.arg_max};
+    kernels->softmax_draw(&draw, logits);
+}
+
+void sampler_launch(Sampler *s, Tensor output, const PlacedDraws *draws, int count)
+{
+    CHECK(s->tp_size == 1 && count <= s->max_draws);
+    for (int first = 0; first < count; first += s->chunk)
+        launch_chunk(s, output, draws, first, count - first < s->chunk ? count - first : s->chunk);
+}
+
+Status sampler_take(Sampler *s, int count, Drawn *ret, Error *err)
+{
+    size_t last = (size_t)(2 * s->max_draws + count);
+    mirror_pull(&s->result, 0, last * sizeof(float));
+    Results from = results_in(s, s->result.host, 0);
+    for (int i = 0; i < count; i++)
+        if (!isfinite(from.lse[i])) return refuse_logits(i, from.lse[i], err);
+    for (int i = 0; i < count; i++)
+        ret[i] = (Drawn){from.token[i], head_log_prob(from.logit[i], from.lse[i])};
+    return OK;
+}
+
+static Status draw_plain(Sampler *s, Tensor output, const Draw *draw, int count, Drawn *ret,
+                         Error *err)
+{
+    double *uniform = (double *)s->asked.host;
+    int32_t *row = (int32_t *)(uniform + count);
+    float *temperature = (float *)(row + count);
+    CHECK(count <= s->max_draws);
+    for (int i = 0; i < count; i++) {
+        uniform[i] = draw_place(&draw[i]);
+        row[i] = draw[i].row;
+        temperature[i] = draw[i].temperature;
+    }
+    mirror_push(&s->asked, 0,
+                (size_t)count * (sizeof *uniform + sizeof *row + sizeof *temperature));
+    const double *asked = (const double *)s->asked.device;
+    const int32_t *rows = (const int32_t *)(asked + count);
+    PlacedDraws draws = {rows, (const float *)(rows + count), asked};
+    sampler_launch(s, output, &draws, count);
+    return sampler_take(s, count, ret, err);
+}
+
 Status sampler_draw(Sampler *s, Tensor output, const Draw *draw, int count, Drawn *ret, Error *err)
 {
+    if (count == 0) return OK;
+    if (sampler_is_plain(s, draw, count)) return draw_plain(s, output, draw, count, ret, err);
     for (int first = 0; first < count; first += s->chunk) {
         int n = count - first < s->chunk ? count - first : s->chunk;
         TRY(draw_chunk(s, output, draw + first, n, first, ret + first, err));

@@ -50,4 +50,25 @@ int64_t sampler_bytes(const WeightPlan *plan, DType dtype, int max_draws);
 Status sampler_draw(Sampler *sampler, Tensor output, const Draw *draw, int count, Drawn *ret,
                     Error *err);
 
+/* ---- draws that the device makes by itself: of one rank, without edits and filters ---- */
+
+bool sampler_is_plain(const Sampler *sampler, const Draw *draw, int count);
+
+/* Plain draws where kernels find them. */
+typedef struct PlacedDraws {
+    const int32_t *row; /* [count]; NULL: draw i is of row i */
+    const float *temperature;
+    const double *uniform; /* below 0: greedy */
+} PlacedDraws;
+
+static inline double draw_place(const Draw *draw)
+{
+    return draw->greedy ? -1.0 : draw->uniform;
+}
+
+/* Kernels alone, so that they can be recorded; sampler_take waits for them, and fills ret for the
+ * first `count` draws, as sampler_draw does. */
+void sampler_launch(Sampler *sampler, Tensor output, const PlacedDraws *draws, int count);
+Status sampler_take(Sampler *sampler, int count, Drawn *ret, Error *err);
+
 #endif

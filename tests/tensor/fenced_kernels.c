@@ -86,6 +86,7 @@ static void pages_of(const KvPages *pages)
     inside(pages->memory);
     inside(pages->page);
     inside(pages->first_page);
+    inside(pages->slot);
 }
 
 /* ---- memory ---- */
@@ -480,6 +481,39 @@ static void digest_pieces(uint64_t *digest, const void *x, size_t bytes)
     RUN(digest_pieces(digest, x, bytes));
 }
 
+static void add_rmsnorm(Tensor sum, Tensor y, float *rstd, Tensor a, Tensor b, Tensor w, float eps)
+{
+    tensors(sum, y);
+    tensors(a, b);
+    inside(w.data);
+    inside(rstd);
+    RUN(add_rmsnorm(sum, y, rstd, a, b, w, eps));
+}
+
+static void qk_norm_rope_store(Tensor qkv, const HeadRope *rope, const AttentionShape *shape,
+                               const SequenceTable *sequences, const KvPages *pages)
+{
+    inside(qkv.data);
+    inside(rope->q_norm);
+    inside(rope->k_norm);
+    inside(rope->cos_sin);
+    inside(rope->position);
+    table_of(sequences);
+    pages_of(pages);
+    CHECKF(pages->slot != NULL, "no slots");
+    RUN(qk_norm_rope_store(qkv, rope, shape, sequences, pages));
+}
+
+static void softmax_draw(const SoftmaxDraw *draw, Tensor logits)
+{
+    const void *const pointers[] = {draw->token,   draw->logit, draw->sum,
+                                    draw->uniform, draw->max,   draw->arg_max};
+    for (int i = 0; i < 6; i++)
+        inside(pointers[i]);
+    inside(logits.data);
+    RUN(softmax_draw(draw, logits));
+}
+
 static void synchronize(void)
 {
     open_fence();
@@ -533,6 +567,9 @@ const KernelTable *fenced_kernels(const KernelTable *cpu, size_t bytes)
         .gather_rows = gather_rows,
         .scatter_rows = scatter_rows,
         .digest_pieces = digest_pieces,
+        .add_rmsnorm = add_rmsnorm,
+        .qk_norm_rope_store = qk_norm_rope_store,
+        .softmax_draw = softmax_draw,
     };
     inner = cpu;
     fenced_memory_init(bytes);

@@ -330,8 +330,10 @@ static void paged_data_init(PagedData *data, DType dtype, const int32_t *starts,
     assert_in_range(used, 1, 16);
     for (int i = 0; i < used; i++)
         data->page[i] = (i * 5 + 3) % 16;
-    data->pages =
-        (KvPages){kernels->alloc(16 * (size_t)bytes), bytes, data->page, data->first_page};
+    data->pages = (KvPages){.memory = kernels->alloc(16 * (size_t)bytes),
+                            .page_bytes = bytes,
+                            .page = data->page,
+                            .first_page = data->first_page};
     memset(data->pages.memory, 0xFF, 16 * (size_t)bytes);
 }
 
@@ -372,6 +374,78 @@ static void test_attention_in_chunks_equals_the_whole(void **state)
         for (size_t i = TEST_IS_EMULATED ? 3 : 0; i < sizeof chunks / sizeof chunks[0]; i++)
             check_chunks(&data, LENGTH, chunks[i]);
         attention_data_free(&data);
+    }
+}
+
+/* Rows of no sequence behind the last one, as a step of decoding that is padded has them. */
+#define PADDING 3
+
+/* Chunks of the packed sequences from position `first` on, by qk_norm_rope and kv_store apart, and
+ * by both in one: the same pages, and rows. */
+static void check_rope_store(DType dtype, const int32_t *first, bool normed)
+{
+    const int32_t packed_starts[] = PACKED_STARTS;
+    const AttentionShape shape = SHAPE;
+    int32_t starts[PACKED_COUNT + PADDING + 1] = {0}, firsts[PACKED_COUNT + PADDING] = {0};
+    int32_t position[PACKED_ROWS + PADDING] = {0}, slot[PACKED_ROWS + PADDING];
+    float *cos_sin = mem_calloc((size_t)(PACKED_ROWS * DIM), sizeof *cos_sin);
+    for (int i = 0; i < PACKED_ROWS * DIM; i++)
+        cos_sin[i] = (float)(i % 17) / 16 - 0.5f;
+    PagedData apart, joined;
+    paged_data_init(&apart, dtype, packed_starts, PACKED_COUNT);
+    paged_data_init(&joined, dtype, packed_starts, PACKED_COUNT);
+    for (int i = 0; i < PACKED_COUNT; i++) {
+        const int32_t length = packed_starts[i + 1] - packed_starts[i];
+        firsts[i] = first[i];
+        starts[i + 1] = starts[i] + length - first[i];
+        for (int32_t p = first[i]; p < length; p++) {
+            const int32_t row = starts[i] + p - first[i];
+            position[row] = p;
+            slot[row] = joined.page[joined.first_page[i] + p / KV_PAGE] * KV_PAGE + p % KV_PAGE;
+        }
+    }
+    const int32_t rows = starts[PACKED_COUNT];
+    for (int i = 0; i < PADDING; i++) {
+        starts[PACKED_COUNT + i + 1] = rows; /* sequences of no rows */
+        slot[rows + i] = -1;
+    }
+    Buffer one = buffer_random(dtype, rows + PADDING, WIDTH, 5, 1);
+    Buffer two = buffer_random(dtype, rows + PADDING, WIDTH, 5, 1);
+    Buffer norm = buffer_random(dtype, 2, DIM, 6, 1);
+    const char *k_norm = (const char *)norm.tensor.data + DIM * dtype_size(dtype);
+    const HeadRope rope = {normed ? norm.tensor.data : NULL, normed ? k_norm : NULL, 1e-6f, cos_sin,
+                           position};
+    const SequenceTable table = {PACKED_COUNT, starts, firsts, starts, firsts};
+    const SequenceTable padded = {PACKED_COUNT + PADDING, starts, firsts, starts, firsts};
+    joined.pages.slot = slot;
+    kernels->qk_norm_rope(one.tensor, tensor_2d(NULL, dtype, 0, 0), HEADS, KV_HEADS, DIM,
+                          rope.q_norm, rope.k_norm, rope.eps, cos_sin, position);
+    store(&apart, &one.tensor, &table);
+    kernels->qk_norm_rope_store(two.tensor, &rope, &shape, &padded, &joined.pages);
+    const Tensor done = rows_of(&two.tensor, 0, rows);
+    assert_same_rows(&done, &one.tensor, 0, "q/k norm and RoPE with pages");
+    assert_memory_equal(apart.pages.memory, joined.pages.memory, 16 * apart.pages.page_bytes);
+    kernels->free(apart.pages.memory);
+    kernels->free(joined.pages.memory);
+    buffer_free(&one);
+    buffer_free(&two);
+    buffer_free(&norm);
+    free(cos_sin);
+}
+
+static void test_rope_with_pages_equals_both_apart(void **state)
+{
+    (void)state;
+    const int32_t packed_starts[] = PACKED_STARTS;
+    int32_t whole[PACKED_COUNT] = {0}, last[PACKED_COUNT];
+    for (int i = 0; i < PACKED_COUNT; i++)
+        last[i] = packed_starts[i + 1] - packed_starts[i] - 1;
+    use_threads(1);
+    FOR_EACH_DTYPE(dtype)
+    {
+        check_rope_store(dtype, whole, true);
+        check_rope_store(dtype, last, true);
+        check_rope_store(dtype, last, false);
     }
 }
 
@@ -561,6 +635,7 @@ int main(void)
         cmocka_unit_test(test_attention_of_packed_sequences_equals_each_alone),
         cmocka_unit_test(test_attention_in_chunks_equals_the_whole),
         cmocka_unit_test(test_attention_decode_in_a_batch_equals_the_whole),
+        cmocka_unit_test(test_rope_with_pages_equals_both_apart),
         cmocka_unit_test(test_attention_gradients_do_not_depend_on_packing_and_threads),
         cmocka_unit_test(test_sums_over_rows_do_not_depend_on_threads),
     };

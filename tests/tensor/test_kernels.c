@@ -234,6 +234,40 @@ static void test_rmsnorm_and_gradients_equal_reference(void **state)
     }
 }
 
+/* The sum in place too, as the residual stream has it. */
+static void check_add_rmsnorm(DType dtype, DType w_dtype, int m, int n, bool in_place)
+{
+    const float eps = 1e-6f;
+    Buffer a = buffer_random(dtype, m, n, 1, 3), b = buffer_random(dtype, m, n, 2, 2);
+    Buffer w = buffer_random(w_dtype, 1, n, 3, 1), sum = buffer_result(dtype, m, n);
+    Buffer y = buffer_result(dtype, m, n), y_apart = buffer_result(dtype, m, n);
+    Buffer sum_apart = buffer_result(dtype, m, n);
+    float *rstd = mem_calloc((size_t)(2 * m), sizeof *rstd);
+    kernels->add(sum_apart.tensor, a.tensor, b.tensor);
+    kernels->rmsnorm(y_apart.tensor, rstd, sum_apart.tensor, w.tensor, eps);
+    const Tensor to = in_place ? a.tensor : sum.tensor;
+    kernels->add_rmsnorm(to, y.tensor, in_place ? NULL : rstd + m, a.tensor, b.tensor, w.tensor,
+                         eps);
+    assert_memory_equal(to.data, sum_apart.tensor.data, tensor_bytes(&to));
+    assert_memory_equal(y.tensor.data, y_apart.tensor.data, tensor_bytes(&to));
+    if (!in_place) assert_memory_equal(rstd, rstd + m, (size_t)m * sizeof *rstd);
+    free(rstd);
+    Buffer *all[] = {&a, &b, &w, &sum, &y, &y_apart, &sum_apart};
+    for (size_t i = 0; i < 7; i++)
+        buffer_free(all[i]);
+}
+
+static void test_add_rmsnorm_equals_both_apart(void **state)
+{
+    (void)state;
+    const int shapes[][2] = {{2, 5}, {70, 33}, {3, 1024}, {2, 2560}};
+    FOR_EACH_DTYPE(dtype)
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        check_add_rmsnorm(dtype, dtype, shapes[i][0], shapes[i][1], false);
+        check_add_rmsnorm(dtype, DTYPE_F32, shapes[i][0], shapes[i][1], true);
+    }
+}
+
 static float *angles(int positions, int dim)
 {
     float *cos_sin = mem_calloc((size_t)(positions * dim), sizeof *cos_sin);
@@ -673,6 +707,66 @@ static void test_softmax_parts_equal_reference(void **state)
     check_softmax_parts(5, 9001);
 }
 
+/* Where a number lies on the axis of a row's weights, in double; *ret_near: the distance to the
+ * next border between two tokens, of all weights. */
+static int32_t exact_draw(const float *logit, int n, float max, double uniform, double *ret_near)
+{
+    double total = 0, sum = 0;
+    int32_t found = -1;
+    for (int j = 0; j < n; j++)
+        total += exp((double)logit[j] - (double)max);
+    *ret_near = 1;
+    for (int j = 0; j < n; j++) {
+        sum += exp((double)logit[j] - (double)max);
+        *ret_near = fmin(*ret_near, fabs(sum / total - uniform));
+        if (found < 0 && logit[j] > -INFINITY && sum > uniform * total) found = j;
+    }
+    return found;
+}
+
+/* Draws spread over the axis, of rows with wide and narrow weights; every other one is greedy. */
+static void check_softmax_draw(int m, int n, double width)
+{
+    const int64_t segments = softmax_num_segments(n);
+    Buffer logits = buffer_random(DTYPE_F32, m, n, 7, width);
+    float *x = logits.tensor.data, *sum = mem_calloc((size_t)(m * segments), sizeof *sum);
+    float *max = mem_calloc((size_t)(3 * m), sizeof *max), *arg_max = max + m, *logit = max + 2 * m;
+    double *uniform = mem_calloc((size_t)m, sizeof *uniform);
+    int32_t *token = mem_calloc((size_t)m, sizeof *token);
+    for (int i = 0; i < m; i++) {
+        for (int j = 0; j < n; j++) {
+            if (j % 5 == 3) x[i * n + j] = -INFINITY;
+            if (j == 0 || x[i * n + j] > max[i]) arg_max[i] = (float)j;
+            max[i] = j == 0 ? x[i * n] : fmaxf(max[i], x[i * n + j]);
+        }
+        uniform[i] = i % 2 == 1 ? -1.0 : (double)i / m + 1e-3;
+    }
+    kernels->softmax_segments(sum, logits.tensor, max);
+    const SoftmaxDraw draw = {token, logit, sum, uniform, max, arg_max};
+    kernels->softmax_draw(&draw, logits.tensor);
+    for (int i = 0; i < m; i++) {
+        double near = 1;
+        int32_t expected = (int32_t)arg_max[i];
+        if (uniform[i] >= 0) expected = exact_draw(x + i * n, n, max[i], uniform[i], &near);
+        assert_in_range(token[i], 0, n - 1);
+        assert_true(x[i * n + token[i]] == logit[i]);
+        if (near > 1e-6) assert_int_equal(token[i], expected);
+    }
+    void *const blocks[] = {sum, max, uniform, token};
+    for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
+        free(blocks[i]);
+    buffer_free(&logits);
+}
+
+static void test_softmax_draw_finds_the_place(void **state)
+{
+    (void)state;
+    check_softmax_draw(3, 1, 1);
+    check_softmax_draw(16, 40, 2);
+    check_softmax_draw(40, 3000, 1);
+    check_softmax_draw(24, 9001, 6);
+}
+
 /* ---- optimizer and reductions ---- */
 
 static void test_adamw_equals_reference_over_three_steps(void **state)
@@ -770,6 +864,7 @@ int main(void)
         cmocka_unit_test(test_embedding_reads_the_shard_and_zeroes_the_rest),
         cmocka_unit_test(test_add_in_place_and_apart),
         cmocka_unit_test(test_rmsnorm_and_gradients_equal_reference),
+        cmocka_unit_test(test_add_rmsnorm_equals_both_apart),
         cmocka_unit_test(test_qk_norm_rope_and_gradients_equal_reference),
         cmocka_unit_test(test_swiglu_and_gradients_equal_reference),
         cmocka_unit_test(test_swiglu_of_huge_gates_stays_finite),
@@ -779,6 +874,7 @@ int main(void)
         cmocka_unit_test(test_cross_entropy_stats_do_not_depend_on_what_is_asked),
         cmocka_unit_test(test_cross_entropy_takes_the_lowest_of_equal_logits),
         cmocka_unit_test(test_softmax_parts_equal_reference),
+        cmocka_unit_test(test_softmax_draw_finds_the_place),
         cmocka_unit_test(test_adamw_equals_reference_over_three_steps),
         cmocka_unit_test(test_sum_squares_is_exact_in_double),
         cmocka_unit_test(test_digests_of_pieces_are_the_librarys),

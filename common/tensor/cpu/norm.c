@@ -153,3 +153,9 @@ void cpu_rmsnorm_backward(Tensor dx, bool add_to_dx, Tensor dw_accumulate, Tenso
         .dx = dx, .dy = dy, .x = x, .w = w, .rstd = rstd, .add_to_dx = add_to_dx};
     cpu_reduce_rows(dw_accumulate.data, x.shape[1], x.shape[0], norm_backward_part, &run);
 }
+
+void cpu_add_rmsnorm(Tensor sum, Tensor y, float *rstd, Tensor a, Tensor b, Tensor w, float eps)
+{
+    cpu_add(sum, a, b);
+    cpu_rmsnorm(y, rstd, sum, w, eps);
+}

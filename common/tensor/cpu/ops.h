@@ -32,6 +32,9 @@
 #define cpu_change_logits                 ISA_NAME(cpu_change_logits)
 #define cpu_restore_logits                ISA_NAME(cpu_restore_logits)
 #define cpu_pick_columns                  ISA_NAME(cpu_pick_columns)
+#define cpu_add_rmsnorm                   ISA_NAME(cpu_add_rmsnorm)
+#define cpu_qk_norm_rope_store            ISA_NAME(cpu_qk_norm_rope_store)
+#define cpu_softmax_draw                  ISA_NAME(cpu_softmax_draw)
 #define cpu_adamw                         ISA_NAME(cpu_adamw)
 #define cpu_sum_squares                   ISA_NAME(cpu_sum_squares)
 #define cpu_cast                          ISA_NAME(cpu_cast)
@@ -98,6 +101,10 @@ void cpu_adamw(float *master, float *exp_avg, float *exp_avg_sq, const float *gr
 double cpu_sum_squares(const float *x, int64_t n);
 void cpu_cast(Tensor y, Tensor x);
 void cpu_fill_zero(Tensor y);
+void cpu_add_rmsnorm(Tensor sum, Tensor y, float *rstd, Tensor a, Tensor b, Tensor w, float eps);
+void cpu_qk_norm_rope_store(Tensor qkv, const HeadRope *rope, const AttentionShape *shape,
+                            const SequenceTable *sequences, const KvPages *pages);
+void cpu_softmax_draw(const SoftmaxDraw *draw, Tensor logits);
 
 /* y[i] = exp(x[i]) as the other loops compute it. */
 void cpu_vector_exp(float *y, const float *x, int64_t n);

@@ -218,3 +218,15 @@ void cpu_qk_norm_rope_backward(Tensor dqkv, Tensor raw_qk, int num_heads, int nu
         if (k_norm != NULL) dk_norm_accumulate[i] += sums[head_dim + i];
     }
 }
+
+/* Here a call costs nothing beside what it does. */
+void cpu_qk_norm_rope_store(Tensor qkv, const HeadRope *rope, const AttentionShape *shape,
+                            const SequenceTable *sequences, const KvPages *pages)
+{
+    const Tensor none = tensor_2d(NULL, qkv.dtype, 0, 0);
+    const size_t head = (size_t)shape->head_dim * dtype_size(qkv.dtype);
+    const char *k = (const char *)qkv.data + (size_t)shape->num_heads * head;
+    cpu_qk_norm_rope(qkv, none, shape->num_heads, shape->num_kv_heads, shape->head_dim,
+                     rope->q_norm, rope->k_norm, rope->eps, rope->cos_sin, rope->position);
+    cpu_kv_store(pages, qkv.dtype, k, k + (size_t)shape->num_kv_heads * head, shape, sequences);
+}

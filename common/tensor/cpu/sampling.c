@@ -187,3 +187,39 @@ void cpu_pick_columns(float *y, Tensor x, const int32_t *column)
         y[row] = there ? ((const float *)x.data)[row * x.shape[1] + column[row]] : 0.0f;
     }
 }
+
+/* The segment of a row's weights in which the place lies. */
+static SoftmaxPlace find_segment(const float *sum, int64_t segments, double uniform)
+{
+    SoftmaxPlace place = {.segment = -1};
+    double total = 0.0;
+    for (int64_t i = 0; i < segments; i++)
+        total += (double)sum[i];
+    double left = total * uniform;
+    for (int64_t i = 0; i < segments; i++) {
+        if (!(sum[i] > 0.0f)) continue;
+        place = (SoftmaxPlace){i, left};
+        if (left < (double)sum[i]) break;
+        left -= (double)sum[i];
+    }
+    return place;
+}
+
+void cpu_softmax_draw(const SoftmaxDraw *draw, Tensor logits)
+{
+    check_logits(&logits);
+    const int64_t segments = softmax_num_segments(logits.shape[1]);
+    for (int64_t row = 0; row < logits.shape[0]; row++) {
+        Tensor one = logits;
+        one.data = (float *)logits.data + row * logits.shape[1];
+        one.shape[0] = 1;
+        if (draw->uniform[row] < 0.0) {
+            draw->token[row] = (int32_t)draw->arg_max[row];
+        } else {
+            const SoftmaxPlace place =
+                find_segment(draw->sum + row * segments, segments, draw->uniform[row]);
+            cpu_softmax_find(&draw->token[row], one, &draw->max[row], &place);
+        }
+        cpu_pick_columns(&draw->logit[row], one, &draw->token[row]);
+    }
+}

@@ -49,6 +49,9 @@ const KernelTable cpu_table = {
     .gather_rows = rows_gather,
     .scatter_rows = rows_scatter,
     .digest_pieces = cpu_digest_pieces,
+    .add_rmsnorm = cpu_add_rmsnorm,
+    .qk_norm_rope_store = cpu_qk_norm_rope_store,
+    .softmax_draw = cpu_softmax_draw,
 };
 
 const MatrixLoops cpu_matrix_loops = {

@@ -69,6 +69,60 @@ void cuda_rmsnorm(Tensor y, float *rstd, Tensor x, Tensor w, float eps)
     });
 }
 
+/* A thread sums up the very elements that it norms. */
+template <typename T, typename W, int count>
+__global__ void add_rmsnorm_kernel(T *total, T *y, float *rstd, const T *a, const T *b, const W *w,
+                                   int64_t width, float eps)
+{
+    __shared__ float part[BLOCK_WARPS_MAX];
+    int64_t first = blockIdx.x * width;
+    float sum = 0.0f;
+    for (int64_t j = threadIdx.x * count; j < width; j += THREADS * count) {
+        Group<T, count> left = group_load<count>(a + first + j),
+                        right = group_load<count>(b + first + j);
+        for (int i = 0; i < count; i++) {
+            left.at[i] = from_float<T>(to_float(left.at[i]) + to_float(right.at[i]));
+            sum = fmaf(to_float(left.at[i]), to_float(left.at[i]), sum);
+        }
+        group_store<count>(total + first + j, left);
+    }
+    float scale = 1.0f / sqrtf(block_sum(sum, part) / (float)width + eps);
+    if (rstd != NULL && threadIdx.x == 0) rstd[blockIdx.x] = scale;
+    for (int64_t j = threadIdx.x * count; j < width; j += THREADS * count) {
+        Group<T, count> group = group_load<count>(total + first + j);
+        for (int i = 0; i < count; i++) {
+            float normed = to_float(from_float<T>(to_float(group.at[i]) * scale));
+            group.at[i] = from_float<T>(normed * to_float(w[j + i]));
+        }
+        group_store<count>(y + first + j, group);
+    }
+}
+
+template <typename T, typename W, int count>
+static void add_rmsnorm(const Tensor &sum, const Tensor &y, float *rstd, const Tensor &a,
+                        const Tensor &b, const Tensor &w, float eps)
+{
+    LAUNCH((add_rmsnorm_kernel<T, W, count>), (unsigned)sum.shape[0], THREADS, 0, (T *)sum.data,
+           (T *)y.data, rstd, (const T *)a.data, (const T *)b.data, (const W *)w.data, sum.shape[1],
+           eps);
+}
+
+void cuda_add_rmsnorm(Tensor sum, Tensor y, float *rstd, Tensor a, Tensor b, Tensor w, float eps)
+{
+    check_norm(&y, &sum, &w);
+    check_norm(&a, &b, &w);
+    CHECK(tensor_same_shape(&sum, &a) && sum.dtype == a.dtype);
+    if (sum.shape[0] == 0) return;
+    DISPATCH(sum.dtype, T, {
+        DISPATCH(w.dtype, W, {
+            if (in_packs<T>(&sum, y.data) && in_packs<T>(&a, b.data))
+                add_rmsnorm<T, W, pack_count<T>()>(sum, y, rstd, a, b, w, eps);
+            else
+                add_rmsnorm<T, W, 1>(sum, y, rstd, a, b, w, eps);
+        });
+    });
+}
+
 /* ---- backward ---- */
 
 /* Rows whose parts of dw are added up by one block, in their order; the blocks' sums are added in

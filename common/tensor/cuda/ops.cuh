@@ -28,6 +28,7 @@ void cuda_gather_rows(Tensor y, Tensor x, const int32_t *row);
 void cuda_scatter_rows(Tensor y, Tensor x, const int32_t *row);
 /* norm.cu */
 void cuda_rmsnorm(Tensor y, float *rstd, Tensor x, Tensor w, float eps);
+void cuda_add_rmsnorm(Tensor sum, Tensor y, float *rstd, Tensor a, Tensor b, Tensor w, float eps);
 void cuda_rmsnorm_backward(Tensor dx, bool add_to_dx, Tensor dw_accumulate, Tensor dy, Tensor x,
                            Tensor w, const float *rstd);
 /* embedding.cu */
@@ -38,6 +39,8 @@ void cuda_embedding_backward_accumulate(Tensor dtable, Tensor dy, const int32_t 
 void cuda_qk_norm_rope(Tensor qkv, Tensor raw_qk, int num_heads, int num_kv_heads, int head_dim,
                        const void *q_norm, const void *k_norm, float eps, const float *cos_sin,
                        const int32_t *position);
+void cuda_qk_norm_rope_store(Tensor qkv, const HeadRope *rope, const AttentionShape *shape,
+                             const SequenceTable *sequences, const KvPages *pages);
 void cuda_qk_norm_rope_backward(Tensor dqkv, Tensor raw_qk, int num_heads, int num_kv_heads,
                                 int head_dim, const void *q_norm, const void *k_norm, float eps,
                                 float *dq_norm_accumulate, float *dk_norm_accumulate,
@@ -70,6 +73,7 @@ void cuda_restore_logits(Tensor logits, const LogitChange *change, const int32_t
 void cuda_pick_columns(float *y, Tensor x, const int32_t *column);
 /* digest.cu */
 void cuda_digest_pieces(uint64_t *digest, const void *x, size_t bytes);
+void cuda_softmax_draw(const SoftmaxDraw *draw, Tensor logits);
 /* reduce.cu */
 double cuda_sum_squares(const float *x, int64_t n);
 

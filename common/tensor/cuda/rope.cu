@@ -3,6 +3,7 @@
  * j = i, i + 32 ... */
 #include <math.h>
 
+#include "tensor/cuda/kv_pages.cuh"
 #include "tensor/cuda/ops.cuh"
 #include "tensor/cuda/warp.cuh"
 
@@ -106,6 +107,43 @@ __global__ void rope_kernel(T *qkv, T *raw_qk, const T *q_norm, const T *k_norm,
     }
 }
 
+/* A head as it is. */
+template <typename T>
+__device__ __forceinline__ void copy_head(T *to, const T *from, int dim, int lane)
+{
+    for (int j = lane; j < dim; j += WARP)
+        to[j] = from[j];
+}
+
+/* The same, and keys and values into their cells. */
+template <typename T>
+__global__ void rope_store_kernel(T *qkv, const T *q_norm, const T *k_norm, Heads h, KvPages pages)
+{
+    int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP, half = h.head_dim / 2;
+    int64_t row = blockIdx.x, slot = pages.slot[row];
+    if (slot < 0) return; /* nobody's */
+    const float *angles = h.cos_sin + (int64_t)h.position[row] * h.head_dim;
+    T *page = (T *)(pages.memory + slot / KV_PAGE * pages.page_bytes);
+    T *keys = page + slot % KV_PAGE * h.head_dim;
+    int rotated = h.num_heads + h.num_kv_heads;
+    for (int head = warp; head < rotated + h.num_kv_heads; head += WARPS) {
+        T *at = qkv + row * h.stride + (int64_t)head * h.head_dim;
+        int64_t kv_head = head - h.num_heads;
+        if (head >= rotated) { /* heads lie KV_PAGE cells apart, values behind all keys */
+            T *values = keys + page_half(h.num_kv_heads, h.head_dim);
+            kv_head -= h.num_kv_heads;
+            copy_head(values + kv_head * KV_PAGE * h.head_dim, at, h.head_dim, lane);
+            continue;
+        }
+        const T *weight = head < h.num_heads ? q_norm : k_norm;
+        Part part = part_load(at, half, lane);
+        if (weight != NULL) part_norm(&part, weight, half, lane, h.eps);
+        part_rotate(&part, angles, half, lane, 1.0f);
+        part_store(at, part, half, lane);
+        if (kv_head >= 0) part_store(keys + kv_head * KV_PAGE * h.head_dim, part, half, lane);
+    }
+}
+
 static Heads heads_of(const Tensor *qkv, const Tensor *raw_qk, int num_heads, int num_kv_heads,
                       int head_dim)
 {
@@ -133,6 +171,22 @@ void cuda_qk_norm_rope(Tensor qkv, Tensor raw_qk, int num_heads, int num_kv_head
     DISPATCH(qkv.dtype, T, {
         LAUNCH(rope_kernel<T>, (unsigned)h.rows, WARPS * WARP, 0, (T *)qkv.data, (T *)raw_qk.data,
                (const T *)q_norm, (const T *)k_norm, h);
+    });
+}
+
+void cuda_qk_norm_rope_store(Tensor qkv, const HeadRope *rope, const AttentionShape *shape,
+                             const SequenceTable *, const KvPages *pages)
+{
+    Tensor none = tensor_2d(NULL, qkv.dtype, 0, 0);
+    Heads h = heads_of(&qkv, &none, shape->num_heads, shape->num_kv_heads, shape->head_dim);
+    h.eps = rope->eps;
+    h.cos_sin = rope->cos_sin;
+    h.position = rope->position;
+    if (h.rows == 0) return;
+    CHECK(pages->slot != NULL);
+    DISPATCH(qkv.dtype, T, {
+        LAUNCH(rope_store_kernel<T>, (unsigned)h.rows, WARPS * WARP, 0, (T *)qkv.data,
+               (const T *)rope->q_norm, (const T *)rope->k_norm, h, *pages);
     });
 }
 

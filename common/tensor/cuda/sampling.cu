@@ -36,23 +36,51 @@ void cuda_softmax_segments(float *sum, Tensor logits, const float *max)
            logits.shape[1]);
 }
 
-/* One thread a row: the sum goes on from column to column. */
-__global__ void find_kernel(int32_t *column, const float *logits, const float *max,
-                            const SoftmaxPlace *place, int64_t rows, int64_t width)
+/* A warp a row; a lane has FIND_COLUMNS columns of the segment. */
+#define FIND_COLUMNS (SOFTMAX_SEGMENT / WARP)
+#define FIND_STRIDE  (FIND_COLUMNS + 1) /* so that lanes read different banks */
+
+/* Where the sum over a segment's columns exceeds place.left: first by lanes, then by the columns of
+ * one, in their order. Every lane gets it. */
+__device__ __forceinline__ int64_t find_in_segment(const float *row, float max,
+                                                   const SoftmaxPlace &place, int64_t width)
 {
-    int64_t row = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (row >= rows) return;
-    int64_t begin = place[row].segment * SOFTMAX_SEGMENT, last = -1;
-    int64_t end = begin + SOFTMAX_SEGMENT < width ? begin + SOFTMAX_SEGMENT : width;
-    double left = place[row].left;
-    for (int64_t j = begin; begin >= 0 && j < end; j++) {
-        float weight = expf(logits[row * width + j] - max[row]);
-        if (!(weight > 0.0f)) continue;
-        last = j;
-        left -= (double)weight;
+    __shared__ float weight[WARP * FIND_STRIDE];
+    int lane = (int)threadIdx.x, chosen = -1;
+    int64_t begin = place.segment * SOFTMAX_SEGMENT, found = -1;
+    if (place.segment < 0) return -1;
+    for (int i = lane; i < SOFTMAX_SEGMENT; i += WARP) {
+        float value = begin + i < width ? expf(row[begin + i] - max) : 0.0f;
+        weight[i / FIND_COLUMNS * FIND_STRIDE + i % FIND_COLUMNS] = value > 0.0f ? value : 0.0f;
+    }
+    __syncwarp();
+    double mine = 0.0, left = place.left, left_there = place.left;
+    for (int i = 0; i < FIND_COLUMNS; i++)
+        mine += (double)weight[lane * FIND_STRIDE + i];
+    for (int other = 0; other < WARP; other++) {
+        double sum = __shfl_sync(0xFFFFFFFFu, mine, other);
+        if (!(sum > 0.0) || (chosen >= 0 && left_there < 0.0)) continue;
+        chosen = other;
+        left = left_there;
+        left_there -= sum;
+    }
+    for (int i = 0; i < FIND_COLUMNS && chosen >= 0; i++) {
+        float value = weight[chosen * FIND_STRIDE + i];
+        if (!(value > 0.0f)) continue;
+        found = begin + chosen * FIND_COLUMNS + i;
+        left -= (double)value;
         if (left < 0.0) break;
     }
-    column[row] = (int32_t)last;
+    __syncwarp(); /* the weights may be written anew */
+    return found;
+}
+
+__global__ void find_kernel(int32_t *column, const float *logits, const float *max,
+                            const SoftmaxPlace *place, int64_t width)
+{
+    int64_t row = blockIdx.x;
+    int64_t found = find_in_segment(logits + row * width, max[row], place[row], width);
+    if (threadIdx.x == 0) column[row] = (int32_t)found;
 }
 
 void cuda_softmax_find(int32_t *column, Tensor logits, const float *max, const SoftmaxPlace *place)
@@ -60,8 +88,51 @@ void cuda_softmax_find(int32_t *column, Tensor logits, const float *max, const S
     check_logits(&logits);
     int64_t rows = logits.shape[0];
     if (rows == 0) return;
-    LAUNCH(find_kernel, (unsigned)ceil_div(rows, WARP), WARP, 0, column, (const float *)logits.data,
-           max, place, rows, logits.shape[1]);
+    LAUNCH(find_kernel, (unsigned)rows, WARP, 0, column, (const float *)logits.data, max, place,
+           logits.shape[1]);
+}
+
+/* The segment in which the place `uniform` of all weights lies; every lane computes it. */
+__device__ __forceinline__ SoftmaxPlace find_segment(const float *sum, int64_t segments,
+                                                     double uniform)
+{
+    SoftmaxPlace place = {-1, 0.0};
+    double total = 0.0;
+    for (int64_t i = 0; i < segments; i++)
+        total += (double)sum[i];
+    double left = total * uniform;
+    for (int64_t i = 0; i < segments; i++) {
+        if (!(sum[i] > 0.0f)) continue;
+        place.segment = i;
+        place.left = left;
+        if (left < (double)sum[i]) break;
+        left -= (double)sum[i];
+    }
+    return place;
+}
+
+__global__ void draw_kernel(SoftmaxDraw draw, const float *logits, int64_t segments, int64_t width)
+{
+    int64_t row = blockIdx.x, token = -1;
+    const float *x = logits + row * width;
+    if (draw.uniform[row] < 0.0)
+        token = (int64_t)draw.arg_max[row];
+    else
+        token = find_in_segment(
+            x, draw.max[row], find_segment(draw.sum + row * segments, segments, draw.uniform[row]),
+            width);
+    if (threadIdx.x != 0) return;
+    draw.token[row] = (int32_t)token;
+    draw.logit[row] = token >= 0 && token < width ? x[token] : 0.0f;
+}
+
+void cuda_softmax_draw(const SoftmaxDraw *draw, Tensor logits)
+{
+    check_logits(&logits);
+    int64_t rows = logits.shape[0], width = logits.shape[1];
+    if (rows == 0) return;
+    LAUNCH(draw_kernel, (unsigned)rows, WARP, 0, *draw, (const float *)logits.data,
+           softmax_num_segments(width), width);
 }
 
 /* ---- bins ---- */

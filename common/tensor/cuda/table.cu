@@ -50,6 +50,9 @@ static KernelTable fill_table()
     table.gather_rows = cuda_gather_rows;
     table.scatter_rows = cuda_scatter_rows;
     table.digest_pieces = cuda_digest_pieces;
+    table.add_rmsnorm = cuda_add_rmsnorm;
+    table.qk_norm_rope_store = cuda_qk_norm_rope_store;
+    table.softmax_draw = cuda_softmax_draw;
     return table;
 }
 
