@@ -185,6 +185,12 @@ static Status open_first(const CudaLibrary *library, const KernelTable **ret, De
     if (kernels == NULL)
         return error_set(err, ERR_RESOURCE, "the CUDA device %s cannot be opened: %s", device.name,
                          why);
+    if (kernels->graphs != NULL && kernels->graphs->bytes != sizeof(DeviceGraphs))
+        return error_set(
+            err, ERR_UNSUPPORTED,
+            "the CUDA library has a table of graphs of %zu bytes, expected %zu bytes.\n"
+            "Build it and this program from the same source.",
+            kernels->graphs->bytes, sizeof(DeviceGraphs));
     if (ret_info != NULL) {
         describe(&device, ret_info);
         ret_info->streams = library->streams();

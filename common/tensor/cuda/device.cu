@@ -92,6 +92,19 @@ static void set_text(char *text, size_t size, const char *what, cudaError_t stat
 
 /* ---- threads ---- */
 
+static thread_local cudaStream_t recording;
+
+void cuda_record_on(cudaStream_t stream)
+{
+    recording = stream;
+}
+
+/* What is no kernel would run now, or never when the graph is launched. */
+static void check_not_recording(const char *what)
+{
+    CHECKF(recording == NULL, "%s was called while kernels are recorded", what);
+}
+
 cudaStream_t cuda_stream(void)
 {
     static thread_local bool bound;
@@ -100,7 +113,7 @@ cudaStream_t cuda_stream(void)
         cuda_check(cudaSetDevice(state.device), "cudaSetDevice");
         bound = true;
     }
-    return state.stream;
+    return recording != NULL ? recording : state.stream;
 }
 
 int cuda_sm(void)
@@ -206,6 +219,7 @@ static void *take_memory(size_t bytes, MemoryPool pool)
         size = (size + vmm_step() - 1) / vmm_step() * vmm_step();
     else
         pool = POOL_FIXED;
+    check_not_recording("alloc");
     (void)cuda_stream();
     pthread_mutex_lock(&lock);
     CHECKF(!state.is_released[pool], "an allocation in a pool that is given back");
@@ -231,6 +245,7 @@ void *cuda_alloc(size_t bytes)
 void cuda_free(void *memory)
 {
     if (memory == NULL) return;
+    check_not_recording("free");
     pthread_mutex_lock(&lock);
     Block *block = take(&state.used, memory, 0, POOL_FIXED);
     CHECKF(block != NULL, "free of memory that alloc did not give");
@@ -343,6 +358,7 @@ struct Scratch {
 void *cuda_scratch(size_t bytes)
 {
     static thread_local Scratch scratch;
+    check_not_recording("a kernel that needs memory of its own");
     if (scratch.bytes >= bytes && scratch.memory != NULL) return scratch.memory;
     cuda_free(scratch.memory);
     scratch.memory = NULL;
@@ -386,6 +402,7 @@ static char *upload_place(size_t bytes, size_t *ret_bytes)
  * stands in line behind the kernels. */
 void cuda_upload(void *to, const void *host_from, size_t bytes)
 {
+    check_not_recording("upload");
     cudaStream_t stream = cuda_stream();
     pthread_mutex_lock(&upload_lock);
     for (size_t done = 0, piece = 0; done < bytes; done += piece) {
@@ -400,6 +417,7 @@ void cuda_upload(void *to, const void *host_from, size_t bytes)
 /* One piece is on its way while the one before is read. */
 void cuda_download(void *host_to, const void *from, size_t bytes)
 {
+    check_not_recording("download");
     cudaStream_t stream = cuda_stream();
     pthread_mutex_lock(&download_lock);
     for (size_t begin = 0; begin < bytes + STAGE_BYTES; begin += STAGE_BYTES) {
@@ -432,6 +450,7 @@ void cuda_copy(void *to, const void *from, size_t bytes)
 
 void cuda_synchronize(void)
 {
+    check_not_recording("synchronize");
     cuda_check(cudaStreamSynchronize(cuda_stream()), "synchronize");
 }
 

@@ -23,6 +23,8 @@ extern "C" {
 void cuda_check(cudaError_t status, const char *what);
 /* The calling thread's; kernels of one thread run in the order of its calls. */
 cudaStream_t cuda_stream(void);
+/* From here on another one, which records (graphs.cu); NULL: none does. */
+void cuda_record_on(cudaStream_t stream);
 
 #define LAUNCH(kernel, grid, block, shared_bytes, ...)                                             \
     LAUNCH_ON(cuda_stream(), kernel, grid, block, shared_bytes, __VA_ARGS__)

@@ -11,6 +11,7 @@ extern "C" {
 #endif
 const KernelTable *cuda_table(void);
 const DeviceStreams *cuda_streams(void);
+const DeviceGraphs *cuda_graphs(void);
 /* Of those. */
 void cuda_reduce_parts(void *stream, const PartReduction *reduction);
 #ifdef __cplusplus

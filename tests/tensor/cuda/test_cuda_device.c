@@ -457,6 +457,114 @@ static void test_memory_that_cannot_be_shared_is_refused_with_the_drivers_word(v
     assert_int_equal(fake_vmm_reserved(), reserved);
 }
 
+/* ---- graphs ---- */
+
+#define GRAPH_BYTES 4096
+
+/* A copy from `from` to `to`, and zeros behind it, recorded. */
+static DeviceGraph *record_copy(char *to, const char *from, char *text)
+{
+    assert_true(kernels->graphs->begin(text, TEXT_BYTES));
+    kernels->copy(to, from, GRAPH_BYTES);
+    kernels->fill_zero(tensor_1d(to + GRAPH_BYTES, DTYPE_U8, 64));
+    return kernels->graphs->end(text, TEXT_BYTES);
+}
+
+static void test_a_graph_reads_what_memory_holds_when_it_is_launched(void **state)
+{
+    (void)state;
+    char text[TEXT_BYTES] = "", zeros[64] = {0};
+    char *from = kernels->alloc(GRAPH_BYTES), *to = kernels->alloc(GRAPH_BYTES + 64);
+    unsigned char *noise = random_bytes(GRAPH_BYTES + 64, 80);
+    kernels->upload(to, noise, GRAPH_BYTES + 64);
+    assert_int_equal(kernels->graphs->bytes, sizeof(DeviceGraphs));
+    DeviceGraph *graph = record_copy(to, from, text);
+    assert_non_null(graph);
+    assert_string_equal(text, "");
+    assert_device_holds(to, noise, GRAPH_BYTES + 64); /* nothing has run */
+    for (uint64_t round = 0; round < 3; round++) {
+        unsigned char *expected = random_bytes(GRAPH_BYTES, 81 + round);
+        kernels->upload(from, expected, GRAPH_BYTES);
+        kernels->graphs->launch(graph);
+        kernels->upload(from, noise, GRAPH_BYTES); /* behind it */
+        assert_device_holds(to, expected, GRAPH_BYTES);
+        assert_device_holds(to + GRAPH_BYTES, zeros, 64);
+        kernels->upload(to + GRAPH_BYTES, noise, 64);
+        free(expected);
+    }
+    kernels->graphs->destroy(graph);
+    kernels->graphs->destroy(NULL);
+    assert_int_equal(fake_graphs(), 0);
+    kernels->free(from);
+    kernels->free(to);
+    free(noise);
+}
+
+static void *copy_from_thread(void *argument)
+{
+    char *const *memory = argument;
+    kernels->copy(memory[1], memory[0], GRAPH_BYTES);
+    kernels->synchronize();
+    kernels->free(kernels->alloc(10));
+    return NULL;
+}
+
+static void test_other_threads_kernels_run_while_one_records(void **state)
+{
+    (void)state;
+    pthread_t thread;
+    char text[TEXT_BYTES] = "";
+    char *memory[3] = {NULL};
+    unsigned char *expected = random_bytes(GRAPH_BYTES, 85);
+    for (int i = 0; i < 3; i++)
+        memory[i] = kernels->alloc(GRAPH_BYTES);
+    kernels->upload(memory[0], expected, GRAPH_BYTES);
+    assert_true(kernels->graphs->begin(text, sizeof text));
+    kernels->copy(memory[2], memory[0], GRAPH_BYTES);
+    assert_int_equal(pthread_create(&thread, NULL, copy_from_thread, memory), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    DeviceGraph *graph = kernels->graphs->end(text, sizeof text);
+    assert_device_holds(memory[1], expected, GRAPH_BYTES); /* not part of the graph */
+    unsigned char *later = random_bytes(GRAPH_BYTES, 86);
+    kernels->upload(memory[0], later, GRAPH_BYTES);
+    kernels->graphs->launch(graph);
+    assert_device_holds(memory[1], expected, GRAPH_BYTES);
+    assert_device_holds(memory[2], later, GRAPH_BYTES);
+    kernels->graphs->destroy(graph);
+    for (int i = 0; i < 3; i++)
+        kernels->free(memory[i]);
+    free(expected);
+    free(later);
+}
+
+static void test_recording_that_fails_says_why_and_leaves_kernels_running(void **state)
+{
+    (void)state;
+    char *from = kernels->alloc(GRAPH_BYTES), *to = kernels->alloc(GRAPH_BYTES + 64);
+    unsigned char *expected = random_bytes(GRAPH_BYTES, 87);
+    const char *const said[] = {"cudaStreamBeginCapture: a sentence of the runtime",
+                                "cudaStreamEndCapture: a sentence of the runtime",
+                                "cudaGraphInstantiate: a sentence of the runtime"};
+    for (int fault = 1; fault <= 3; fault++) {
+        char text[TEXT_BYTES] = "";
+        fake_capture_fault = fault;
+        if (fault == 1)
+            assert_false(kernels->graphs->begin(text, sizeof text));
+        else
+            assert_null(record_copy(to, from, text));
+        fake_capture_fault = 0;
+        assert_non_null(strstr(text, said[fault - 1]));
+        assert_int_equal(fake_last_error(), 0); /* which a launch would take for its own */
+        assert_int_equal(fake_graphs(), 0);
+        kernels->upload(from, expected, GRAPH_BYTES);
+        kernels->copy(to, from, GRAPH_BYTES);
+        assert_device_holds(to, expected, GRAPH_BYTES);
+    }
+    kernels->free(from);
+    kernels->free(to);
+    free(expected);
+}
+
 /* ---- errors that stop the process ---- */
 
 /* What the process says when `run` stops it. */
@@ -502,6 +610,39 @@ static void test_out_of_memory_says_how_much_was_asked_for_and_is_free(void **st
     assert_stops_with(free_foreign_memory, "free of memory that alloc did not give");
 }
 
+static char *some_memory;
+
+static void upload_while_recording(void)
+{
+    char text[TEXT_BYTES];
+    kernels->graphs->begin(text, sizeof text);
+    kernels->upload(some_memory, text, 1);
+}
+
+static void download_while_recording(void)
+{
+    char text[TEXT_BYTES];
+    kernels->graphs->begin(text, sizeof text);
+    kernels->download(text, some_memory, 1);
+}
+
+static void alloc_while_recording(void)
+{
+    char text[TEXT_BYTES];
+    kernels->graphs->begin(text, sizeof text);
+    kernels->alloc(1);
+}
+
+static void test_what_cannot_be_recorded_stops_the_process(void **state)
+{
+    (void)state;
+    some_memory = kernels->alloc(64);
+    assert_stops_with(upload_while_recording, "upload was called while kernels are recorded");
+    assert_stops_with(download_while_recording, "download was called while kernels are recorded");
+    assert_stops_with(alloc_while_recording, "alloc was called while kernels are recorded");
+    kernels->free(some_memory);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -521,6 +662,10 @@ int main(void)
         cmocka_unit_test(test_a_pool_that_finds_no_room_stays_away_whole),
         cmocka_unit_test(test_shared_memory_is_read_by_another_process_and_outlives_its_maker),
         cmocka_unit_test(test_memory_that_cannot_be_shared_is_refused_with_the_drivers_word),
+        cmocka_unit_test(test_a_graph_reads_what_memory_holds_when_it_is_launched),
+        cmocka_unit_test(test_other_threads_kernels_run_while_one_records),
+        cmocka_unit_test(test_recording_that_fails_says_why_and_leaves_kernels_running),
+        cmocka_unit_test(test_what_cannot_be_recorded_stops_the_process),
         cmocka_unit_test(test_out_of_memory_says_how_much_was_asked_for_and_is_free),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,6 +15,8 @@ FakeDevice fake_device = {2, 90, 13000, (size_t)1 << 30};
 const char *fake_gemm_fault;
 
 bool fake_device_is_lost;
+int fake_capture_fault;
+static int num_graphs;
 
 struct FakeEvent {
     cudaStream_t stream; /* NULL: never recorded */
@@ -29,11 +31,21 @@ struct Operation {
     FakeEvent wait; /* with a stream: nothing but this */
 };
 
+struct FakeGraph {
+    std::deque<Operation> operations;
+};
+
+/* No part of the graph that it was made from. */
+struct FakeGraphExec {
+    std::deque<Operation> operations;
+};
+
 struct FakeStream {
     std::deque<Operation> line;
     size_t done; /* operations that have left the line */
     unsigned flags;
     int priority;
+    FakeGraph *graph; /* NULL: it runs what it is given */
 };
 
 static std::deque<FakeStream> streams; /* which do not move */
@@ -71,17 +83,21 @@ size_t fake_copies_pending(void)
     return pending;
 }
 
+static cudaError_t put(cudaStream_t stream, const Operation &operation)
+{
+    (stream->graph != NULL ? stream->graph->operations : stream->line).push_back(operation);
+    return cudaSuccess;
+}
+
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind,
                             cudaStream_t stream)
 {
-    stream->line.push_back({to, from, bytes, 0, {}});
-    return cudaSuccess;
+    return put(stream, {to, from, bytes, 0, {}});
 }
 
 cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t stream)
 {
-    stream->line.push_back({memory, NULL, bytes, value, {}});
-    return cudaSuccess;
+    return put(stream, {memory, NULL, bytes, value, {}});
 }
 
 /* ---- streams and events ---- */
@@ -95,7 +111,7 @@ cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest)
 
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t *stream, unsigned flags, int priority)
 {
-    streams.push_back({{}, 0, flags, priority});
+    streams.push_back({{}, 0, flags, priority, NULL});
     *stream = &streams.back();
     return cudaSuccess;
 }
@@ -165,6 +181,63 @@ cudaError_t cudaEventQuery(cudaEvent_t event)
 int fake_last_error(void)
 {
     return last_error;
+}
+
+/* ---- graphs ---- */
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode)
+{
+    /* In the other mode, threads that allocate meanwhile would spoil it. */
+    if (mode != cudaStreamCaptureModeThreadLocal || stream->graph != NULL)
+        return cudaErrorInvalidValue;
+    if (fake_capture_fault == 1) return last_error = cudaErrorInvalidValue;
+    stream->graph = new FakeGraph();
+    num_graphs++;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
+{
+    *graph = stream->graph;
+    stream->graph = NULL;
+    if (fake_capture_fault != 2) return cudaSuccess;
+    cudaGraphDestroy(*graph);
+    *graph = NULL;
+    return last_error = cudaErrorStreamCaptureInvalidated;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *ready, cudaGraph_t graph, unsigned long long)
+{
+    if (fake_capture_fault == 3) return last_error = cudaErrorMemoryAllocation;
+    *ready = new FakeGraphExec{graph->operations};
+    num_graphs++;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t ready, cudaStream_t stream)
+{
+    for (const Operation &operation : ready->operations)
+        put(stream, operation);
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph)
+{
+    delete graph;
+    num_graphs--;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t ready)
+{
+    delete ready;
+    num_graphs--;
+    return cudaSuccess;
+}
+
+int fake_graphs(void)
+{
+    return num_graphs;
 }
 
 /* ---- memory ---- */
@@ -304,6 +377,7 @@ const KernelTable *cuda_table(void)
     table.copy = cuda_copy;
     table.synchronize = cuda_synchronize;
     table.fill_zero = cuda_fill_zero;
+    table.graphs = cuda_graphs();
     return &table;
 }
 
