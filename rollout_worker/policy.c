@@ -121,6 +121,7 @@ static EngineOptions engine_options(const Policy *policy, const ChatText *text,
         .kv_bytes = bytes_for_pages(policy) / policy->tp_size,
         .kv_purpose = "keys and values: set rollout.kv_cache_mb, or lower rollout.concurrency, "
                       "data.max_length or rollout.num_workers",
+        .enforce_eager = config->rollout.enforce_eager,
         .tokenizer = text_model_tokenizer(text->model),
         .end_token = ends->id,
         .num_end_tokens = ends->count,

@@ -142,6 +142,7 @@ typedef struct JobConfig {
         char *save, *load;        /* folders of groups of samples (saved_group.h); NULL: none */
         int64_t kv_cache_mb;      /* of a worker, all its ranks together; 0: enough for all of these
                                      at their longest */
+        bool enforce_eager;       /* on a GPU: steps of decoding are not recorded */
         int64_t serve_port;       /* of the first worker, for HTTP requests; 0: none */
         char *serve_host, *serve_token_file; /* NULL: loopback; NULL: no token */
     } rollout;

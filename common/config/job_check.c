@@ -239,7 +239,7 @@ static bool is_of_generation(const char *key)
                "rollout.repetition_penalty rollout.frequency_penalty rollout.presence_penalty "
                "rollout.stop_token_ids rollout.min_new_tokens rollout.ignore_eos "
                "rollout.max_staleness rollout.too_stale rollout.partial rollout.over_sampling "
-               "rollout.concurrency rollout.kv_cache_mb "
+               "rollout.concurrency rollout.kv_cache_mb rollout.enforce_eager "
                "rollout.serve_port rollout.serve_host rollout.serve_token_file "
                "rollout.save rollout.load rollout.only rollout.tools rollout.failures_max "
                "rollout.unjudged_max rollout.failing_s "

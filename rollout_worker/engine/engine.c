@@ -416,5 +416,8 @@ EngineStats engine_stats(const Engine *engine)
     stats.running = scheduler->num_running;
     stats.waiting = scheduler->num_waiting;
     stats.pages_held = page_pool_held(scheduler->pool);
+    stats.graph_steps = decode_graphs_launches(engine->runner->graphs);
+    stats.graphs = decode_graphs_recorded(engine->runner->graphs);
+    stats.no_graphs = decode_graphs_failure(engine->runner->graphs);
     return stats;
 }

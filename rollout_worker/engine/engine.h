@@ -46,6 +46,7 @@ typedef struct EngineOptions {
     const Tokenizer *tokenizer; /* for stop strings; borrowed; NULL: there can be none */
     const int32_t *end_token;   /* [num_end_tokens] the model's own (end_tokens.h); copied */
     int num_end_tokens;
+    bool enforce_eager;    /* no step is recorded and launched as one (decode_graphs.h) */
     bool forgets_prefixes; /* no page is found again by another sequence: to measure, to test */
     void (*on_token)(void *context, const TokenEvent *event); /* in engine_step; may be NULL */
     void *context;
@@ -171,6 +172,9 @@ typedef struct EngineStats {
     int64_t prompt_tokens_found;      /* prompt positions found in pages, by prompts' first */
     int64_t other_tokens_computed;    /* rows at generated positions, beyond one a token */
     int64_t preemptions;
+    int64_t graph_steps;   /* of the steps: launched as one (decode_graphs.h) */
+    int64_t graphs;        /* that were recorded for it */
+    const char *no_graphs; /* why no more are: what the device said; NULL: it records. Borrowed */
 } EngineStats;
 
 EngineStats engine_stats(const Engine *engine);

@@ -18,6 +18,7 @@ Status engine_memory_plan_make(const EngineOptions *options, EngineMemory *ret, 
             activations_bytes(plan, weights->dtype, KEEP_NOTHING, options->max_step_tokens),
         .head = sampler_bytes(plan, weights->dtype, options->max_samples),
         .rope = model_rope_bytes(&plan->config, options->max_length),
+        .graphs = decode_graphs_bytes(options),
     };
     int64_t pages = options->kv_bytes / memory.page_bytes;
     int64_t needed = (options->max_length + KV_PAGE - 1) / KV_PAGE;
@@ -31,7 +32,7 @@ Status engine_memory_plan_make(const EngineOptions *options, EngineMemory *ret, 
     memory.num_pages = pages < 1 << 24 ? (int)pages : 1 << 24;
     memory.pages = memory.num_pages * memory.page_bytes;
     memory.total = memory.weights + memory.packed + memory.pages + memory.activations +
-                   memory.head + memory.rope;
+                   memory.head + memory.rope + memory.graphs;
     *ret = memory;
     return OK;
 }
@@ -45,10 +46,13 @@ char *engine_memory_plan_text(const EngineMemory *memory)
         {"weights", memory->weights},       {"weights packed for matmul", memory->packed},
         {"keys and values", memory->pages}, {"activations", memory->activations},
         {"head and logits", memory->head},  {"RoPE table", memory->rope},
+        {"graphs", memory->graphs},
     };
     Str text = {0};
-    for (size_t i = 0; i < sizeof LINES / sizeof *LINES; i++)
+    for (size_t i = 0; i < sizeof LINES / sizeof *LINES; i++) {
+        if (LINES[i].bytes == 0 && i > 0) continue; /* a device without such a thing */
         str_printf(&text, "%s %.1f MiB, ", LINES[i].name, (double)LINES[i].bytes / 0x1p20);
+    }
     str_printf(&text, "together %.2f GiB; %d pages of %d positions (%.2f MiB each)",
                (double)memory->total / 0x1p30, memory->num_pages, KV_PAGE,
                (double)memory->page_bytes / 0x1p20);
@@ -67,6 +71,8 @@ Runner *runner_create(const EngineOptions *options, const EngineMemory *memory)
     runner->activations = activations_create(weights->plan, weights->dtype, KEEP_NOTHING,
                                              options->max_step_tokens, weights->kernels);
     runner->sampler = sampler_create(runner->model, options->max_samples);
+    const DecodeParts parts = {runner->model, runner->cache, runner->activations, runner->sampler};
+    runner->graphs = decode_graphs_create(options, &parts);
     runner->drawn = mem_calloc((size_t)options->max_samples, sizeof *runner->drawn);
     runner->weight_version = options->weight_version;
     return runner;
@@ -75,6 +81,7 @@ Runner *runner_create(const EngineOptions *options, const EngineMemory *memory)
 void runner_destroy(Runner *runner)
 {
     if (runner == NULL) return;
+    decode_graphs_destroy(runner->graphs);
     sampler_destroy(runner->sampler);
     activations_destroy(runner->activations);
     kv_cache_destroy(runner->cache);
@@ -115,6 +122,8 @@ Status runner_run(Runner *runner, const StepPlan *plan, Error *err)
 {
     if (plan->batch->num_rows == 0) return OK;
     copy_pages(runner, &plan->before);
+    if (plan->after.count == 0 && decode_graphs_take(runner->graphs, plan))
+        return decode_graphs_run(runner->graphs, plan, runner->drawn, err);
     TRY(model_forward(runner->model, plan->batch, runner->cache, runner->activations, err));
     copy_pages(runner, &plan->after);
     return sampler_draw(runner->sampler, runner->activations->output, plan->draw, plan->num_draws,

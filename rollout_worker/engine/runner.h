@@ -4,13 +4,14 @@
 #define TROUPE_ROLLOUT_WORKER_ENGINE_RUNNER_H
 
 #include "model/forward.h"
-#include "rollout_worker/engine/step_plan.h"
+#include "rollout_worker/engine/decode_graphs.h"
 
 typedef struct Runner {
     Model *model;
     KvCache *cache;
     Activations *activations;
     Sampler *sampler;
+    DecodeGraphs *graphs;   /* or NULL */
     Drawn *drawn;           /* [max_samples] of the last step */
     int64_t weight_version; /* of model->weights */
     const Weights *staged;  /* or NULL */
@@ -19,7 +20,7 @@ typedef struct Runner {
 
 /* Bytes by kind. */
 typedef struct EngineMemory {
-    int64_t weights, packed, pages, activations, head, rope, total;
+    int64_t weights, packed, pages, activations, head, rope, graphs, total;
     int64_t page_bytes;
     int num_pages;
 } EngineMemory;

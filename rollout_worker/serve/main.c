@@ -41,6 +41,7 @@ static const char help[] =
     "      --max-samples N     generated at a time; default 64; others wait\n"
     "      --kv-memory MIB     for keys and values; default: what these samples could take, up\n"
     "                          to half of what is free\n"
+    "      --enforce-eager     on a GPU: no CUDA graphs, every kernel is launched by itself\n"
     "      --drain-seconds N   after Ctrl-C, for requests in work; default 30\n"
     "\n"
     "Ctrl-C or SIGTERM: finishes what is in work, takes no more, ends. Again: ends at once.\n"
@@ -57,7 +58,7 @@ typedef struct Arguments {
     long long port, threads, max_length, max_samples, kv_mib, drain_seconds;
     DeviceKind device;
     DType dtype;
-    bool has_dtype, help;
+    bool has_dtype, enforce_eager, help;
 } Arguments;
 
 /* ---- arguments ---- */
@@ -127,6 +128,9 @@ static Status take_option(Arguments *a, int letter, Error *err)
         return read_number("max-samples", optarg, 1, 4096, &a->max_samples, err);
     case 'k':
         return read_number("kv-memory", optarg, 1, 1 << 24, &a->kv_mib, err);
+    case 'E':
+        a->enforce_eager = true;
+        return OK;
     case 'D':
         return read_number("drain-seconds", optarg, 0, 86400, &a->drain_seconds, err);
     default:
@@ -149,6 +153,7 @@ static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
         {"max-length", required_argument, NULL, 'l'},
         {"max-samples", required_argument, NULL, 's'},
         {"kv-memory", required_argument, NULL, 'k'},
+        {"enforce-eager", no_argument, NULL, 'E'},
         {"drain-seconds", required_argument, NULL, 'D'},
         {"help", no_argument, NULL, 'h'},
         {0},
@@ -191,6 +196,7 @@ static Status plan_engine(const Arguments *a, const ModelFolder *folder, int64_t
         .max_step_tokens = a->max_samples > STEP_TOKENS ? (int)a->max_samples : STEP_TOKENS,
         .kv_bytes = kv,
         .kv_purpose = "keys and values: give a smaller --kv-memory, --max-samples or --max-length",
+        .enforce_eager = a->enforce_eager,
         .tokenizer = text_model_tokenizer(folder->text),
         .end_token = folder->ends.id,
         .num_end_tokens = folder->ends.count,

@@ -88,9 +88,17 @@ generate)
     same_as_cpu
     said "$RUN/logs/node_agent.log" "gpu actor=rollout-1 id=GPU-a000-of-a-test" # the trainer's
     said "$RUN/logs/rollout-0.log" "on Test device without hardware"
+    said "$RUN/logs/rollout-0.log" " decode_graphs first_rows=" # steps are recorded and launched as one
     awk -F'"train/logprob_compared":|,"train/logprob_mismatch_count":' '
         /"train\/loss"/ { steps++; split($3, rest, ","); if ($2 < 64 || rest[1] != 0) { print; exit 1 } }
         END { exit steps != '$STEPS' }' "$RUN/metrics.jsonl" || fail "log-probs differ, or were not compared"
+
+    # Kernel by kernel the weights are the same.
+    # shellcheck disable=SC2086
+    on_device run_eager $generate rollout.num_workers=2 rollout.enforce_eager=true
+    run_job
+    [ "$(digest_of "$RUN")" = "$expected" ] || fail "other weights without graphs"
+    ! grep -q decode_graphs "$RUN/logs/rollout-0.log" || fail "steps are recorded in spite of enforce_eager"
 
     # Whoever looks at data needs no GPU.
     # shellcheck disable=SC2086

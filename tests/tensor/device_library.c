@@ -1,6 +1,7 @@
 /* What may stand where libtroupe_cuda.so is looked for, one library for each LIBRARY_...: those
  * that device.c must refuse, and LIBRARY_FENCED, a device without hardware. Its kernels are the
- * CPU's over memory that the host cannot touch (fenced_kernels.h), so whatever runs on it treats
+ * CPU's over memory that the host cannot touch (fenced_kernels.h) and recorded as a GPU's are
+ * (recorded_kernels.h), so whatever runs on it treats
  * device memory as a GPU wants it treated, and computes what the CPU computes, to the bit. Several
  * of them work together over the double of NCCL (tests/comm/nccl_double.h), which is to be named as
  * NCCL. */
@@ -14,6 +15,7 @@
 #ifdef LIBRARY_FENCED
 #include "fenced_kernels.h"
 #include "fenced_memory.h"
+#include "recorded_kernels.h"
 #include "tests/comm/nccl_double.h"
 
 /* Address space; what is never used costs nothing. */
@@ -85,7 +87,7 @@ static const KernelTable *open_device(int device, char *text, size_t size)
     if (table == NULL) {
         const char *slow = getenv("TEST_DEVICE_OPENS_S");
         if (slow != NULL) sleep((unsigned)atoi(slow));
-        table = fenced_kernels(cpu_kernels(1), DEVICE_BYTES);
+        table = recorded_kernels(fenced_kernels(cpu_kernels(1), DEVICE_BYTES));
         nccl_double_fence(
             &(DoubleFence){fenced_kernels_enter, fenced_kernels_leave, fenced_kernels_arrive});
     }

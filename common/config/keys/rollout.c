@@ -331,6 +331,15 @@ static const ConfigKey keys[] = {
      .meaning = "with generate: memory of a worker, all its tensor-parallel ranks together, for "
                 "keys and values; 0: what concurrency answers take at their longest, or what is "
                 "free for it"},
+    {.path = "rollout.enforce_eager",
+     .type = KEY_BOOL,
+     .offset = AT(rollout.enforce_eager),
+     .preset = "false",
+     .example = "true",
+     .also = "disable_cuda_graph disable_cuda_graphs cuda_graph cuda_graphs use_cuda_graph",
+     .meaning = "with generate on a GPU: every kernel of a step is launched by itself, in place of "
+                "steps that are recorded once and launched as one (CUDA graphs); the answers are "
+                "the same to the bit"},
     {.path = "rollout.serve_port",
      .type = KEY_INT,
      .offset = AT(rollout.serve_port),
