@@ -11,7 +11,7 @@ void gemm_choose(GemmChoice chosen)
 static void multiply(const Product *product)
 {
     if (product->m == 0 || product->n == 0 || product->r == 0) return;
-    if (choice == GEMM_TILE || !gemm_lt(product, choice == GEMM_LIBRARY_FIXED)) gemm_tile(product);
+    if (choice == GEMM_TILE || !gemm_lt(product, choice)) gemm_tile(product);
 }
 
 void cuda_weight_prepare(Weight *weight)

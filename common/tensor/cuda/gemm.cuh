@@ -39,8 +39,8 @@ void gemm_tile(const Product *product);
 
 /* gemm_lt.cu. Once, before the first product; false with a sentence: no cuBLASLt. */
 bool gemm_open(char *text, size_t size);
-/* False: the library has nothing for this shape, whatever the number of rows. `fixed`:
- * GEMM_LIBRARY_FIXED. */
-bool gemm_lt(const Product *product, bool fixed);
+/* False: the library has nothing for this shape, whatever the number of rows (but for
+ * GEMM_LIBRARY_FREE). Any choice but GEMM_TILE. */
+bool gemm_lt(const Product *product, GemmChoice choice);
 
 #endif

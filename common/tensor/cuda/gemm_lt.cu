@@ -447,17 +447,20 @@ static bool is_aligned(const Plan *plan, const Product *p)
     return all % plan->alignment == 0;
 }
 
-bool gemm_lt(const Product *product, bool fixed)
+bool gemm_lt(const Product *given, GemmChoice choice)
 {
-    (void)cuda_stream(); /* so that the thread's device is ours when the library asks for it */
+    Product freed = *given;
+    const Product *product = choice == GEMM_LIBRARY_FREE ? &freed : given;
+    freed.by_row = false; /* as a sum over tokens: by an algorithm of its own, split or not */
+    (void)cuda_stream();  /* so that the thread's device is ours when the library asks for it */
     pthread_mutex_lock(&lock);
     Plan *plan = plan_of(product);
     bool done = false;
     if (plan->usable) {
         CHECKF(is_aligned(plan, product), "rows do not begin where a row of a matrix would");
         plan_set_shape(plan, product->m, product->r);
-        cublasStatus_t status =
-            run(plan, algo_for(plan, product, fixed), product->a.data, product->b.data, product->c);
+        cublasStatus_t status = run(plan, algo_for(plan, product, choice == GEMM_LIBRARY_FIXED),
+                                    product->a.data, product->b.data, product->c);
         done = status == CUBLAS_STATUS_SUCCESS;
         /* By rows everything else would have other bits; a sum over tokens may be taken by another.
          */

@@ -123,6 +123,9 @@ static void test_few_rows_take_a_faster_algorithm_only_of_equal_bits(void **stat
         assert_int_equal(algo_for(dtype, 1), FAKE_FORWARD);
         gemm_choose(GEMM_TILE);
         assert_int_equal(algo_for(dtype, 1), FAKE_COUNT);
+        gemm_choose(GEMM_LIBRARY_FREE);
+        assert_int_equal(algo_for(dtype, 1), FAKE_SPLIT);
+        assert_int_equal(algo_for(dtype, 257), FAKE_SPLIT);
         gemm_choose(GEMM_LIBRARY);
     }
 }
