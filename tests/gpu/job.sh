@@ -9,6 +9,7 @@ SOURCE=$(cd "$(dirname "$0")/../.." && pwd)
 export SOURCE
 # shellcheck source=tests/e2e/lib.sh
 . "$SOURCE/tests/e2e/lib.sh"
+export STEPS # of write_job
 LARGE=${LARGE:-qwen3-0.6b}
 ON=device=cuda
 DATA=$PWD/data

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What a machine with a GPU needs to run jobs and benchmarks without building anything there: the programs of this build,
-# the shared libraries they need (but for libc's and gcc's, which every such machine has), and the CUDA library with the
-# tests of its kernels for one kind of card. One file, for machines that cannot reach a package registry.
+# What a machine with a GPU needs to run jobs and benchmarks without building anything there: the programs of this
+# build, the shared libraries they need (but for libc's and gcc's, which every such machine has), and the CUDA library
+# with the tests of its kernels for one kind of card. One file, for machines that reach no package registry.
 # usage: tests/gpu/pack.sh [FILE]     (build-gpu/pack.tar.gz)
 #   BIN=folder of the built programs (build/bin), BUILD=folder for what is built for the card (build-gpu),
 #   SM=90 of the card, PACK_MAX_MB=56 that the file may have

@@ -1,70 +1,107 @@
 #!/usr/bin/env bash
-# The CUDA backend on a GPU: builds it, checks every operation, and times it, in one call of less than 8 minutes, from
-# a plain copy of the tree on a machine with CUDA's toolkit, cmake, gcc and nothing else. Prints Markdown, the verdict
-# last.
-# usage: tests/gpu/run.sh [--check-only | --sanitize]
-#   --check-only times no operations, --sanitize runs the checks under compute-sanitizer and nothing else
-#   BUILD=folder (build-gpu), REPORT=file (build-gpu/report.md), SECONDS_MAX for each program (120)
-# Exits 77 where there is no GPU, 1 when a check failed.
+# What a GPU has to show, in one call of less than 8 minutes: every operation checked and timed, ranks over NCCL,
+# training and decoding beside the card's limits and PyTorch, whole jobs. From a plain copy of the tree, on a machine
+# that reaches no package registry. Prints Markdown for docs/cuda.md, the verdict last.
+# usage: tests/gpu/run.sh [--check-only | --sanitize | --rehearse] [PART...]
+#   PART: kernels, nccl, train, decode, jobs; all of them without one
+#   --check-only: times no operations; --sanitize: the kernels' checks under compute-sanitizer, and nothing else
+#   --rehearse: no GPU: the same over the stand-ins of the tests, in small, so that no lent minute is lost on a script
+#   BUILD=folder (build-gpu), REPORT=file (BUILD/report.md), SECONDS_ALL for everything (460)
+#   PACK=file of tests/gpu/pack.sh (BUILD/pack.tar.gz), or BIN=folder of programs built here (build/bin)
+#   TRAIN_SHAPES for compare_train.py, TRAIN_COMPILE=1 tries compiled PyTorch, GPUS for ranks (those that are there)
+# Kernels are taken from the pack, or built here where nvcc is. Exits 77 where there is no GPU, 1 when something failed.
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 1
+root=$PWD
+build=$(realpath -m "${BUILD:-build-gpu}") seconds=${SECONDS_ALL:-460}
+report=${REPORT:-$build/report.md} work=$build/work
+check_only=no sanitize=no rehearse=no parts=()
+for argument in "$@"; do
+    case $argument in
+    --check-only) check_only=yes ;;
+    --sanitize) sanitize=yes ;;
+    --rehearse) rehearse=yes ;;
+    kernels | nccl | train | decode | jobs) parts+=("$argument") ;;
+    *)
+        sed -n '2,12s/^# \{0,1\}//p' "$0"
+        exit 2
+        ;;
+    esac
+done
+[ ${#parts[@]} -gt 0 ] || parts=(kernels nccl train decode jobs)
 
-build=${BUILD:-build-gpu} limit=${SECONDS_MAX:-120}
-report=${REPORT:-$build/report.md}
-check_only=no sanitize=no
-case ${1:-} in
---check-only) check_only=yes ;;
---sanitize) sanitize=yes ;;
-"") ;;
-*)
-    sed -n '2,8s/^# \{0,1\}//p' "$0"
-    exit 2
-    ;;
-esac
+wants() {
+    [[ " ${parts[*]} " == *" $1 "* ]]
+}
+
+# ---- what is here ----
 
 # A driver is not enough: the card must be there.
-if ! ls /dev/nvidia[0-9]* >/dev/null 2>&1 && ! nvidia-smi -L 2>/dev/null | grep -q GPU; then
+if [ $rehearse = no ] && ! ls /dev/nvidia[0-9]* > /dev/null 2>&1 && ! nvidia-smi -L 2> /dev/null | grep -q GPU; then
     echo "skipped: this machine has no NVIDIA GPU (no /dev/nvidia0, and nvidia-smi lists none)"
     exit 77
 fi
+rm -rf "$work"
+mkdir -p "$build" "$work"
+begin=$SECONDS failures=0 summary=()
+: > "$report"
+python=${PYTHON:-$(command -v python3 || true)}
 nvcc=${CUDACXX:-$(command -v nvcc)}
 for place in /usr/local/cuda /opt/cuda; do
     if [ -z "$nvcc" ] && [ -x $place/bin/nvcc ]; then nvcc=$place/bin/nvcc; fi
 done
-if [ -z "$nvcc" ]; then
-    echo "skipped: there is no nvcc: set CUDACXX"
-    exit 77
+
+# found NAME: the folder of a shared library: the toolkit's, the system's, the driver's mount, or where pip puts it.
+found() {
+    local place pip toolkit
+    toolkit=${nvcc:+$(dirname "$(dirname "$(readlink -f "$nvcc")")")}
+    pip=$([ -z "$python" ] || "$python" -c 'import sysconfig, site
+print(*{sysconfig.get_path("purelib"), *site.getsitepackages()})' 2> /dev/null)
+    for place in "$toolkit/lib" "$toolkit/lib64" /usr/local/cuda/lib /usr/local/cuda/lib64 /usr/lib/x86_64-linux-gnu \
+        /usr/local/nvidia/lib /usr/local/nvidia/lib64; do
+        [ ! -e "$place/$1" ] || { echo "$place" && return; }
+    done
+    # shellcheck disable=SC2086
+    for place in $pip; do
+        find "$place/nvidia" -name "$1" -printf '%h\n' 2> /dev/null
+    done | head -n 1
+}
+
+folders=$(for library in libcublasLt.so.13 libcuda.so.1 libnvidia-ml.so.1; do
+    ldconfig -p 2> /dev/null | grep -qF "$library" || found $library
+done | sort -u | paste -sd:)
+export LD_LIBRARY_PATH=$folders${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+if [ -z "${TROUPE_NCCL_LIBRARY:-}" ] && ! ldconfig -p 2> /dev/null | grep -qF libnccl.so.2; then
+    nccl=$(found libnccl.so.2)
+    [ -z "$nccl" ] || export TROUPE_NCCL_LIBRARY=$nccl/libnccl.so.2
 fi
+gpus=${GPUS:-$(nvidia-smi -L 2> /dev/null | grep -c GPU)}
+[ "$gpus" -gt 0 ] || gpus=1
 
-# cuBLASLt stands in the toolkit, or where pip puts it.
-toolkit=$(dirname "$(dirname "$(readlink -f "$nvcc")")")
-if ! [ -e "$toolkit/include/cublasLt.h" ]; then
-    pip=$(python3 -c 'import glob, site
-print(*[f for s in site.getsitepackages() for f in glob.glob(s + "/nvidia/*/include/cublasLt.h")][:1])' 2>/dev/null)
-    export CPATH=${pip%/*}
-    export LD_LIBRARY_PATH=${pip%/include/*}/lib
-fi
+# ---- parts ----
 
-mkdir -p "$build"
-begin=$SECONDS failures=0
-summary=()
-: >"$report"
-
-# part NAME COMMAND...: runs it, its output into the report; within what is left of 460 s.
+# part NAME SECONDS COMMAND...: runs it, its output into the report; within what is left of all. 77: not to be had here.
 part() {
-    local name=$1 start=$SECONDS code left=$((460 - SECONDS + begin))
-    shift
+    local name=$1 limit=$2 start=$SECONDS code verdict left=$((seconds - SECONDS + begin))
+    shift 2
     [ "$left" -lt "$limit" ] || left=$limit
-    [ "$left" -gt 0 ] || left=1
-    timeout "$left" "$@" 2>&1 | tee -a "$report"
-    code=${PIPESTATUS[0]}
-    if [ "$code" = 0 ]; then
-        summary+=("| $name | passed | $((SECONDS - start)) |")
-    else
-        summary+=("| $name | **failed ($code)** | $((SECONDS - start)) |")
+    if [ "$left" -lt 5 ]; then
+        summary+=("| $name | **no time was left** | 0 |")
         failures=$((failures + 1))
         return 1
     fi
+    (cd "$work" && exec timeout -k 5 "$left" "$@" 2>&1) | tee -a "$report"
+    code=${PIPESTATUS[0]}
+    case $code in
+    0) verdict=passed ;;
+    77) verdict="skipped, see above" ;;
+    124 | 137) verdict="**not done in $left s**" ;;
+    *) verdict="**failed ($code)**" ;;
+    esac
+    summary+=("| $name | $verdict | $((SECONDS - start)) |")
+    [ "$code" != 0 ] && [ "$code" != 77 ] || return 0
+    failures=$((failures + 1))
+    return 1
 }
 
 finish() {
@@ -80,37 +117,159 @@ finish() {
     exit
 }
 
-# Machine code of this card alone: the quickest to build.
-sm=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -1 | tr -d .)
-if ! {
-    CUDACXX=$nvcc cmake -S tests/gpu -B "$build" "-DCMAKE_CUDA_ARCHITECTURES=${sm:-90}-real" &&
-        timeout 240 cmake --build "$build" -j "$(nproc)"
-} >"$build/build.log" 2>&1; then
-    tail -40 "$build/build.log"
-    echo "the build failed: $build/build.log"
-    exit 1
+skip() {
+    summary+=("| $1 | skipped: $2 | 0 |")
+}
+
+# ---- programs: of a build here, or carried ----
+
+pack=${PACK:-$build/pack.tar.gz}
+bin=${BIN:-}
+libraries=
+if [ -z "$bin" ] && [ -e "$pack" ] && { [ $rehearse = no ] || [ -n "${PACK:-}" ]; }; then
+    mkdir -p "$work/pack" "$work/bin"
+    tar -xzf "$pack" -C "$work/pack" || exit 1
+    bin=$work/bin libraries=$work/pack/bin
+    # What it brings along is for its programs: the machine's own go by theirs.
+    for program in "$libraries"/*; do
+        [[ $program != *.so ]] || continue
+        # shellcheck disable=SC2016
+        printf '#!/bin/sh\nLD_LIBRARY_PATH=%s${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} exec %s "$@"\n' "$work/pack/lib" \
+            "$program" > "$bin/${program##*/}"
+        chmod +x "$bin/${program##*/}"
+    done
 fi
-summary+=("| build | done | $((SECONDS - begin)) |")
+[ -n "$bin" ] || bin=$root/build/bin
+export BIN
+BIN=$(realpath -m "$bin")
+[ -n "$libraries" ] || libraries=$BIN
+if [ ! -x "$BIN/train_worker" ]; then
+    programs="no programs in $BIN, and no $pack (tests/gpu/pack.sh makes it)"
+elif ! why=$("$BIN/controller" help 2>&1 > /dev/null); then
+    programs="programs do not run here: ${why:0:200}"
+fi
+
+# Machine code of this card alone: the quickest to build. What is built here serves the programs, too.
+build_kernels() {
+    local sm
+    sm=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2> /dev/null | head -1 | tr -d .)
+    if ! [ -e "$(dirname "$(dirname "$(readlink -f "$nvcc")")")/include/cublasLt.h" ]; then
+        CPATH=$(dirname "$(found libcublasLt.so.13)")/include
+        export CPATH
+    fi
+    CUDACXX=$nvcc cmake -S "$root/tests/gpu" -B "$build" "-DCMAKE_CUDA_ARCHITECTURES=${sm:-90}-real" &&
+        timeout 240 cmake --build "$build" -j "$(nproc)"
+}
+kernels=$BIN
+if [ $rehearse = no ] && [ ! -x "$BIN/op_times" ]; then
+    start=$SECONDS kernels=$build/bin libraries=$build/bin
+    if [ -z "$nvcc" ]; then
+        echo "skipped: there is no nvcc (set CUDACXX), and no pack"
+        exit 77
+    elif ! build_kernels > "$build/build.log" 2>&1; then
+        tail -40 "$build/build.log"
+        echo "the build failed: $build/build.log"
+        exit 1
+    fi
+    summary+=("| build | done | $((SECONDS - start)) |")
+fi
+
+if [ $rehearse = yes ]; then
+    stand_ins=$root/build/bin
+    [ ! -e "$BIN/device_fenced.so" ] || stand_ins=$BIN
+    export TROUPE_CUDA_LIBRARY=$stand_ins/device_fenced.so TROUPE_NCCL_LIBRARY=$stand_ins/libnccl_double.so
+    export TROUPE_NVML_LIBRARY=$stand_ins/nvml_library.so
+    gpus=1
+    unset CUDA_VISIBLE_DEVICES
+elif [ -z "${TROUPE_CUDA_LIBRARY:-}" ]; then
+    export TROUPE_CUDA_LIBRARY=$libraries/libtroupe_cuda.so
+fi
+
+{
+    echo "## $(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2> /dev/null | head -1)"
+    echo
+    echo "$(nproc) CPUs, $(uname -r); CUDA ${nvcc:+$("$nvcc" --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')}"
+} | tee -a "$report"
 
 if [ $sanitize = yes ]; then
     for tool in memcheck racecheck; do
-        limit=200 part "test_kernels under $tool" env CUDA_LAUNCH_BLOCKING=1 \
-            compute-sanitizer --tool $tool --error-exitcode 9 "$build/bin/test_kernels" tile
+        part "test_kernels under $tool" 200 env CUDA_LAUNCH_BLOCKING=1 \
+            compute-sanitizer --tool $tool --error-exitcode 9 "$kernels/test_kernels" tile
     done
     finish
 fi
 
-for gemm in library tile; do
-    for test in test_kernels test_kernel_rows; do
-        part "$test ($gemm)" env CUDA_LAUNCH_BLOCKING=1 "$build/bin/$test" $gemm
-    done
-done
+# ---- kernels ----
 
-if [ $check_only = no ]; then
-    part op_times "$build/bin/op_times"
+if wants kernels && [ $rehearse = yes ]; then
+    for test in test_kernels_cuda test_kernel_rows_cuda; do # their sources on the host
+        part $test 120 "$stand_ins/$test"
+    done
+elif wants kernels; then
+    for gemm in library tile; do
+        for test in test_kernels test_kernel_rows; do
+            part "$test ($gemm)" 120 env CUDA_LAUNCH_BLOCKING=1 "$kernels/$test" $gemm
+        done
+    done
+    [ $check_only = yes ] || part op_times 120 "$kernels/op_times"
+    ceilings=$(sed -n 's/^ceilings: \([0-9.]* [0-9.]*\).*/\1/p' "$report" | head -1)
+    # shellcheck disable=SC2086
+    part gemm_rows 120 "$kernels/gemm_rows" $ceilings
 fi
-ceilings=$(sed -n 's/^ceilings: \([0-9.]* [0-9.]*\).*/\1/p' "$report" | head -1)
-# shellcheck disable=SC2086
-part gemm_rows "$build/bin/gemm_rows" $ceilings
+for name in nccl train decode jobs; do
+    [ -z "${programs:-}" ] || ! wants $name || skip $name "$programs"
+done
+[ -z "${programs:-}" ] || finish
+
+# ---- ranks over NCCL: two on one GPU, where there is one ----
+
+if wants nccl; then
+    small=(4)
+    [ $rehearse = no ] || small=(1 toy)
+    part nccl_ranks 100 "$BIN/nccl_ranks" "$gpus" 2
+    part nccl_train 100 "$BIN/nccl_train" "$gpus" "${small[@]}"
+fi
+
+# ---- training, beside PyTorch where it is ----
+
+if wants train; then
+    shapes=qwen3-0.6b:8x4096/4,qwen3-0.6b:4x8192/2,qwen3-1.7b:4x4096/2,qwen3-4b:2x4096/1
+    shapes=${TRAIN_SHAPES:-$shapes,qwen2.5-0.5b:32x1024/16,qwen2.5-1.5b:16x1024/8}
+    options=(--device cuda --rounds 8)
+    [ -z "${TRAIN_COMPILE:-}" ] || options+=(--compile)
+    if [ $rehearse = yes ]; then
+        shapes=toy:2x32,toy:1x16 options=(--device cuda --rounds 2 --layers 1)
+    fi
+    if ! "$python" -c 'import torch; assert torch.cuda.is_available()' 2> /dev/null; then options+=(--no-torch); fi
+    if [ -z "$python" ]; then
+        skip train "there is no python3"
+    else
+        part train 300 "$python" "$root/tests/bench/compare_train.py" "$BIN/bench_train" --shape "$shapes" \
+            "${options[@]}"
+    fi
+fi
+
+# ---- decoding, and what equal rows cost ----
+
+if wants decode; then
+    options=(device=cuda samples=256 kv_mb=16384 "decode=1,32,256")
+    [ $rehearse = no ] || options=(device=cuda shape=toy layers=1 samples=4 length=64 kv_mb=4 copy_mb=1 prompt=20
+        steps=4 rounds=2 "decode=1,4")
+    part decode 60 "$BIN/bench_engine" "${options[@]}"
+    for choice in fixed free; do
+        if [ -e "$libraries/libtroupe_cuda_$choice.so" ] && [ $rehearse = no ]; then
+            part "decode ($choice)" 60 env "TROUPE_CUDA_LIBRARY=$libraries/libtroupe_cuda_$choice.so" \
+                "$BIN/bench_engine" "${options[@]}" label=$choice
+        fi
+    done
+fi
+
+# ---- whole jobs ----
+
+if wants jobs; then
+    [ $rehearse = no ] || export LARGE=toy
+    part "jobs, tiny" 120 "$root/tests/gpu/job.sh" tiny
+    part "jobs, large" 150 "$root/tests/gpu/job.sh" large
+fi
 
 finish
