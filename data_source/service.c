@@ -33,7 +33,7 @@ typedef struct SourceSet {
 struct DataService {
     Loop *loop;
     const JobConfig *config;
-    char *index_folder;
+    char *index_folder, *hub_commits;
     SourceSet *set; /* [num_sets]: train first, then those of evaluations */
     int num_sets;
     pthread_mutex_t open_lock;    /* one set is indexed at a time */
@@ -85,6 +85,8 @@ static Status open_stream(DataService *service, SourceSet *set, Error *err)
         .order = set->order,
         .seed = (uint64_t)service->config->seed,
         .watch = &service->watch,
+        .hub_commits = service->hub_commits,
+        .hub_bytes_max = (int64_t)(service->config->data.cache_gb * 1e9),
     };
     Stream *stream = NULL;
     TRY(stream_open(&options, &stream, err));
@@ -341,6 +343,7 @@ DataService *data_service_create(Loop *loop, const JobConfig *config)
     service->loop = loop;
     service->config = config;
     service->index_folder = path_join(config->run_dir, "index");
+    service->hub_commits = path_join(config->run_dir, DATASET_HUB_COMMITS);
     add_sets(service);
     pthread_mutex_init(&service->open_lock, NULL);
     service->tasks = queue_create(CALLS_MAX);
@@ -369,6 +372,7 @@ void data_service_destroy(DataService *service)
     queue_destroy(service->tasks);
     pthread_mutex_destroy(&service->open_lock);
     free(service->index_folder);
+    free(service->hub_commits);
     free(service);
 }
 
@@ -389,7 +393,11 @@ void data_service_describe(DataService *service, char *ret_doing, size_t size)
 {
     const SourceSet *opening = service->opening;
     const Task *task = service->in_work;
-    if (opening != NULL)
+    int64_t fetched = service->watch.fetched, to_fetch = service->watch.to_fetch;
+    if (opening != NULL && fetched < to_fetch)
+        snprintf(ret_doing, size, "fetching %s from the Hub: %.1f of %.1f MB", opening->key,
+                 (double)fetched / 1e6, (double)to_fetch / 1e6);
+    else if (opening != NULL)
         snprintf(ret_doing, size, "indexing the files of %s", opening->key);
     else if (task != NULL)
         snprintf(ret_doing, size, "reading %s %llu..%llu", task->set->name,

@@ -56,6 +56,7 @@ static Status open_stream(Inspection *inspection, Error *err)
     StringList paths;
     TRY(find_files(options, &paths, err));
     char *index_folder = path_join(config->run_dir, "index");
+    char *hub_commits = path_join(config->run_dir, DATASET_HUB_COMMITS);
     DataOrder order = {.kind = ORDER_FILES};
     if (options->set == NULL) order = job_data_order(config); /* as the run's data source */
     StreamOptions stream = {
@@ -67,10 +68,13 @@ static Status open_stream(Inspection *inspection, Error *err)
         .records_max = records_needed(options),
         .order = order,
         .seed = (uint64_t)config->seed,
+        .hub_commits = hub_commits,
+        .hub_bytes_max = (int64_t)(config->data.cache_gb * 1e9),
     };
     Status status = stream_open(&stream, &inspection->stream, err);
     if (status == OK) inspection->dataset = stream_dataset(inspection->stream);
     free(index_folder);
+    free(hub_commits);
     return status;
 }
 

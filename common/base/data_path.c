@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/str.h"
 
 /* A bound of a slice, up to `end`; nothing written is `absent`. */
 static bool read_bound(const char *text, const char *end, int64_t absent, int64_t *ret)
@@ -34,6 +35,14 @@ static bool take_slice(char *text, DataPath *path)
     return true;
 }
 
+/* "split" or "config/split". */
+static void put_split(const char *text, DataPath *path)
+{
+    const char *slash = strchr(text, '/');
+    if (slash != NULL) path->config = mem_strndup(text, (size_t)(slash - text));
+    path->split = mem_strdup(slash != NULL ? slash + 1 : text);
+}
+
 /* Takes "@split" or "@config/split" off the end of the name of a folder. */
 static void take_split(char *text, DataPath *path)
 {
@@ -45,8 +54,32 @@ static void take_split(char *text, DataPath *path)
         *at = '@';
         return;
     }
-    if (slash != NULL) path->config = mem_strndup(at + 1, (size_t)(slash - at - 1));
-    path->split = mem_strdup(slash != NULL ? slash + 1 : at + 1);
+    put_split(at + 1, path);
+}
+
+/* The "@" before the split of a name of the Hub, or NULL: one directly behind OWNER/NAME begins the
+ * revision. */
+static char *hub_split(char *text)
+{
+    char *owner = strstr(text, "datasets/"), *name = NULL;
+    if (owner != NULL) name = strchr(owner + strlen("datasets/"), '/');
+    if (name == NULL) return NULL;
+    char *end = name + 1 + strcspn(name + 1, "/@"), *last = strrchr(end, '@');
+    return last != NULL && last != end ? last : NULL;
+}
+
+/* Takes the text of a name apart; what is none stays a path, which is not there. */
+static void take_hub_name(DataPath *path)
+{
+    char *at = hub_split(path->path);
+    if (at != NULL) *at = '\0';
+    if (!hub_name_parse(path->path, &path->hub)) {
+        if (at != NULL) *at = '@';
+        return;
+    }
+    if (at != NULL) put_split(at + 1, path);
+    free(path->path);
+    path->path = mem_strdup(path->hub.path);
 }
 
 DataPath data_path_parse(const char *text)
@@ -54,13 +87,17 @@ DataPath data_path_parse(const char *text)
     DataPath path = {.path = mem_strdup(text), .end = INT64_MAX};
     if (path_exists(path.path)) return path;
     take_slice(path.path, &path);
-    if (!path_exists(path.path)) take_split(path.path, &path);
+    if (str_starts_with(path.path, HUB_SCHEME))
+        take_hub_name(&path);
+    else if (!path_exists(path.path))
+        take_split(path.path, &path);
     return path;
 }
 
 void data_path_free(DataPath *path)
 {
     free(path->path);
+    hub_name_free(&path->hub);
     free(path->config);
     free(path->split);
     *path = (DataPath){0};

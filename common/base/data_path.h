@@ -1,4 +1,5 @@
-/* DataPath: how an entry of data.train is written: a file, a glob or a folder; of a folder perhaps
+/* DataPath: how an entry of data.train is written: a file, a glob, a folder or a name of the
+ * Hugging Face Hub (hub_name.h, the spelling that begins with hf://); of the latter two perhaps
  * which data of it, `FOLDER@SPLIT` or `FOLDER@CONFIG/SPLIT`; behind it perhaps a range of records
  * as Python slices a list, `PATH@[10:-5]`. A path that is there is meant literally, whatever
  * characters it has. Any thread. */
@@ -8,8 +9,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/hub_name.h"
+
 typedef struct DataPath {
-    char *path;
+    char *path;           /* of a name of the Hub, that in the repository; "" for all of it */
+    HubName hub;          /* its `repo` is NULL where the path is one of this machine */
     char *config, *split; /* NULL when not said */
     bool sliced;
     int64_t begin; /* negative: from the end */

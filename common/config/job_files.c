@@ -178,11 +178,24 @@ static Status check_data_path(const FileCheck *check, const char *key, const cha
     return status;
 }
 
+static Status refuse_hub_spelling(const FileCheck *check, const char *key, const char *name)
+{
+    return error_set(check->err, ERR_INVALID,
+                     "%s: %s is no name of a data set on the Hugging Face Hub.\n"
+                     "Expected hf://datasets/OWNER/NAME, with @REVISION and /PATH behind it where "
+                     "they are meant, or OWNER/NAME.\nCorrect the name.",
+                     key_at(check, key), QUOTED(name));
+}
+
 static Status check_data_paths(const FileCheck *check, const char *key, const StringList *entries)
 {
     for (int i = 0; i < entries->count; i++) {
         DataPath path = data_path_parse(entries->item[i]);
-        Status status = check_data_path(check, key, path.path);
+        Status status = OK;
+        if (path.hub.repo == NULL && str_starts_with(path.path, HUB_SCHEME))
+            status = refuse_hub_spelling(check, key, path.path);
+        else if (path.hub.repo == NULL) /* others are asked for when they are opened */
+            status = check_data_path(check, key, path.path);
         data_path_free(&path);
         TRY(status);
     }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/hub_name.h"
 #include "base/limits.h"
 #include "config/job_internal.h"
 
@@ -84,25 +85,10 @@ bool model_path_is_run(const char *path)
            (holds(path, "checkpoints") || strcmp(path_name(path), "checkpoints") == 0);
 }
 
-/* Letters, digits, '-', '_' and '.', as the hub has them. */
-static size_t name_length(const char *text)
-{
-    static const char letters[] =
-        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
-    return text[0] == '.' ? 0 : strspn(text, letters);
-}
-
 const char *model_path_hub_name(const char *path, const char *existing)
 {
-    static const char *const folders[] = {"models", "model",  "checkpoints", "runs",
-                                          "data",   "output", "weights",     "outputs"};
     const char *name = path + strlen(existing);
     name += strspn(name, "/");
-    size_t owner = name_length(name);
-    if (owner == 0 || name[owner] != '/') return NULL;
-    size_t model = name_length(name + owner + 1);
-    if (model == 0 || name[owner + 1 + model] != '\0') return NULL;
-    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++)
-        if (strlen(folders[i]) == owner && strncmp(name, folders[i], owner) == 0) return NULL;
-    return name;
+    size_t length = hub_name_length(name);
+    return length > 0 && name[length] == '\0' ? name : NULL;
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/hub_name.h"
 #include "base/json.h"
 #include "config/rows.h"
 
@@ -412,6 +413,11 @@ static Status read_path(const ConfigSource *source, const ConfigKey *key, const 
     if (expanded.length == 0 || expanded.length >= PATH_MAX) {
         status = config_value_refuse(source, key, node, NULL, err);
         goto done;
+    }
+    if (key->type == KEY_PATHS) {
+        bool hub = str_starts_with(expanded.data, HUB_SCHEME);
+        *ret = hub ? mem_strdup(expanded.data) : hub_name_expand(expanded.data, source->base_dir);
+        if (*ret != NULL) goto done;
     }
     bool glob = key->type == KEY_PATHS && strpbrk(expanded.data, "*?[") != NULL;
     bool output = key->output && source->output_dir != NULL;

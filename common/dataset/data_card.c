@@ -167,9 +167,9 @@ static char *read_front_matter(const char *path)
     return matter;
 }
 
-Status data_card_read(const char *folder, DataCard *ret, Error *err)
+Status data_card_read(const char *path, DataCard *ret, Error *err)
 {
-    char *path = path_join(folder, "README.md"), *text = read_front_matter(path);
+    char *text = read_front_matter(path);
     *ret = (DataCard){0};
     Status status = OK;
     if (text != NULL) {
@@ -193,6 +193,5 @@ Status data_card_read(const char *folder, DataCard *ret, Error *err)
     }
     if (status != OK) data_card_free(ret);
     free(text);
-    free(path);
     return status;
 }

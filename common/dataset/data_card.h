@@ -27,9 +27,8 @@ typedef struct DataCard {
     int num_configs;
 } DataCard;
 
-/* Reads FOLDER/README.md; a folder without one, and one that names no configurations, has none of
- * them. */
-Status data_card_read(const char *folder, DataCard *ret, Error *err);
+/* Reads a README.md; one that names no configurations, or is not there, has none of them. */
+Status data_card_read(const char *path, DataCard *ret, Error *err);
 void data_card_free(DataCard *card);
 
 /* The split of that name, which is added when there is none. */

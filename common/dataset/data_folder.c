@@ -18,7 +18,8 @@
 #define SEPARATORS     "-._ 0123456789"
 
 typedef struct Finder {
-    const char *root;
+    const FolderSource *source;
+    const char *root; /* its label */
     const DataPath *wanted;
     const char *key;
     StringList *out;
@@ -54,27 +55,12 @@ static const char *kind_of(const char *name)
     return kind;
 }
 
-/* Appends the data files below root/folder ("" or with a slash at its end), relative to root. */
-static void walk(const char *root, const char *folder, int depth, StringList *ret)
+/* Whether a file counts as data: none of the folders that it is in, nor itself, is hidden. */
+static bool is_data(const char *path)
 {
-    char *path = path_join(root, folder);
-    DIR *entries = opendir(path);
-    for (struct dirent *entry; entries != NULL && (entry = readdir(entries)) != NULL;) {
-        if (entry->d_name[0] == '.' || ret->count > DATASET_FILES_MAX) continue;
-        struct stat info;
-        if (fstatat(dirfd(entries), entry->d_name, &info, 0) != 0) continue;
-        char *name = mem_printf("%s%s", folder, entry->d_name);
-        if (S_ISDIR(info.st_mode) && depth < DEPTH_MAX && !str_starts_with(entry->d_name, "__")) {
-            char *inner = mem_printf("%s/", name);
-            walk(root, inner, depth + 1, ret);
-            free(inner);
-        } else if (S_ISREG(info.st_mode) && kind_of(entry->d_name) != NULL) {
-            string_list_append(ret, name);
-        }
-        free(name);
-    }
-    if (entries != NULL) closedir(entries);
-    free(path);
+    for (const char *at = path, *slash; (slash = strchr(at, '/')) != NULL; at = slash + 1)
+        if (at[0] == '.' || str_starts_with(at, "__")) return false;
+    return path_name(path)[0] != '.' && kind_of(path) != NULL;
 }
 
 static int compare_names(const void *a, const void *b)
@@ -82,12 +68,19 @@ static int compare_names(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static StringList list_files(const char *root)
+static Status list_data(const Finder *finder, StringList *ret)
 {
-    StringList files = {0};
-    walk(root, "", 0, &files);
-    if (files.count > 0) qsort(files.item, (size_t)files.count, sizeof *files.item, compare_names);
-    return files;
+    StringList all = {0};
+    Status status = finder->source->list(finder->source->context, &all, finder->err);
+    for (int i = 0; i < all.count && status == OK; i++)
+        if (is_data(all.item[i])) string_list_append(ret, all.item[i]);
+    string_list_free(&all);
+    if (ret->count > 0) qsort(ret->item, (size_t)ret->count, sizeof *ret->item, compare_names);
+    if (status == OK && ret->count > DATASET_FILES_MAX)
+        status = error_set(finder->err, ERR_RESOURCE,
+                           "%s: %s holds more than %d data files (DATASET_FILES_MAX)", finder->key,
+                           finder->root, DATASET_FILES_MAX);
+    return status;
 }
 
 static bool has(const StringList *list, const char *text)
@@ -99,8 +92,7 @@ static bool has(const StringList *list, const char *text)
 
 /* ---- matching ---- */
 
-/* Whether a path matches a pattern in which `**` stands for any number of folders. */
-static bool path_matches(const char *pattern, const char *path)
+bool data_folder_matches(const char *pattern, const char *path)
 {
     if (str_starts_with(pattern, "**")) {
         const char *rest = pattern + 2;
@@ -108,7 +100,7 @@ static bool path_matches(const char *pattern, const char *path)
         if (*rest == '/') {
             for (const char *at = path; at != NULL; at = strchr(at, '/')) {
                 at += *at == '/';
-                if (path_matches(rest + 1, at)) return true;
+                if (data_folder_matches(rest + 1, at)) return true;
             }
             return false;
         }
@@ -123,7 +115,7 @@ static bool path_matches(const char *pattern, const char *path)
     free(wanted);
     free(found);
     if (!same) return false;
-    return pattern[head] == '\0' || path_matches(pattern + head + 1, path + part + 1);
+    return pattern[head] == '\0' || data_folder_matches(pattern + head + 1, path + part + 1);
 }
 
 /* Where in a name a word stands: there are separators on the sides at which the name goes on. */
@@ -273,15 +265,13 @@ static Status refuse_mixture(const Finder *finder, const char *a, const char *b)
                      finder->key, finder->root, a, b, finder->root, strrchr(a, '.'));
 }
 
-/* Appends the files of a split below `folder` of the root. */
+/* Appends the files of a split. */
 static Status add_files(const Finder *finder, const StringList *files)
 {
     for (int i = 0; i < files->count; i++) {
         if (strcmp(kind_of(files->item[i]), kind_of(files->item[0])) != 0)
             return refuse_mixture(finder, files->item[0], files->item[i]);
-        char *path = path_join(finder->root, files->item[i]);
-        string_list_append(finder->out, path);
-        free(path);
+        string_list_append(finder->out, files->item[i]);
     }
     return OK;
 }
@@ -362,7 +352,7 @@ static Status add_by_patterns(const Finder *finder, const StringList *all, const
         const char *wanted = str_starts_with(pattern, "./") ? pattern + 2 : pattern;
         int before = files.count;
         for (int i = 0; i < all->count; i++)
-            if (path_matches(wanted, all->item[i]) && !has(&files, all->item[i]))
+            if (data_folder_matches(wanted, all->item[i]) && !has(&files, all->item[i]))
                 string_list_append(&files, all->item[i]);
         if (files.count == before && strpbrk(wanted, "*?[") == NULL)
             status =
@@ -400,36 +390,42 @@ static Status add_by_card(const Finder *finder, const StringList *all, const Dat
 
 /* ---- what save_to_disk has written ---- */
 
-static Status add_saved(const Finder *finder, const char *folder)
+/* Reads a file of JSON; *ret stays NULL where there is none. */
+static Status read_json(const Finder *finder, const char *name, cJSON **ret)
 {
-    char *path = path_join(folder, "state.json");
-    cJSON *state = NULL;
-    Status status = json_read(path, JSON_BYTES_MAX, &state, finder->err);
-    const cJSON *files = cJSON_GetObjectItemCaseSensitive(state, "_data_files"), *file = NULL;
-    if (status == OK && !cJSON_IsArray(files))
-        status = error_set(finder->err, ERR_DATA, "%s: no list \"_data_files\" in %s", finder->key,
-                           path);
-    cJSON_ArrayForEach(file, files)
-    {
-        const char *name = NULL;
-        if (status == OK) status = json_string(file, "filename", path, &name, finder->err);
-        if (status != OK) break;
-        char *data = path_join(folder, path_name(name));
-        string_list_append(finder->out, data);
-        free(data);
-    }
-    cJSON_Delete(state);
+    char *path = NULL;
+    Status status = finder->source->get(finder->source->context, name, &path, finder->err);
+    if (status == ERR_NOT_FOUND) return OK;
+    if (status == OK) status = json_read(path, JSON_BYTES_MAX, ret, finder->err);
     free(path);
     return status;
 }
 
-static Status add_saved_dict(const Finder *finder, const char *dict)
+/* The files of one split, which state.json names: that in `folder`, or ("") the whole source. */
+static Status add_saved(const Finder *finder, const char *folder, const cJSON *state)
 {
-    cJSON *json = NULL;
-    TRY(json_read(dict, JSON_BYTES_MAX, &json, finder->err));
+    const cJSON *files = cJSON_GetObjectItemCaseSensitive(state, "_data_files"), *file = NULL;
+    if (!cJSON_IsArray(files))
+        return error_set(finder->err, ERR_DATA,
+                         "%s: no list \"_data_files\" in state.json of %s%s%s", finder->key,
+                         finder->root, folder[0] != '\0' ? "/" : "", folder);
+    cJSON_ArrayForEach(file, files)
+    {
+        const char *name = NULL;
+        TRY(json_string(file, "filename", "state.json", &name, finder->err));
+        char *data = path_join(folder, path_name(name));
+        string_list_append(finder->out, data);
+        free(data);
+    }
+    return OK;
+}
+
+static Status add_saved_dict(const Finder *finder, const cJSON *dict)
+{
     CardConfig config = {0};
     const cJSON *name = NULL;
-    cJSON_ArrayForEach(name, cJSON_GetObjectItemCaseSensitive(json, "splits"))
+    cJSON *state = NULL;
+    cJSON_ArrayForEach(name, cJSON_GetObjectItemCaseSensitive(dict, "splits"))
     {
         if (cJSON_IsString(name) && strchr(name->valuestring, '/') == NULL)
             card_split(&config, name->valuestring);
@@ -437,44 +433,108 @@ static Status add_saved_dict(const Finder *finder, const char *dict)
     const CardSplit *split = NULL;
     Status status = choose_split(finder, &config, &split);
     if (status == OK) {
-        char *folder = path_join(finder->root, split->name);
-        status = add_saved(finder, folder);
-        free(folder);
+        char *path = mem_printf("%s/state.json", split->name);
+        status = read_json(finder, path, &state);
+        if (status == OK) status = add_saved(finder, split->name, state);
+        free(path);
     }
+    cJSON_Delete(state);
     card_config_clear(&config);
-    cJSON_Delete(json);
     return status;
 }
 
-Status data_folder_files(const DataPath *folder, const char *key, StringList *ret, Error *err)
+static Status add_named(const Finder *finder)
 {
-    Finder finder = {folder->path, folder, key, ret, err};
-    char *dict = path_join(folder->path, "dataset_dict.json");
-    char *state = path_join(folder->path, "state.json");
-    Status status = OK;
-    if (path_exists(dict)) {
+    DataCard card = {0};
+    StringList all = {0};
+    char *path = NULL;
+    Status status = finder->source->get(finder->source->context, "README.md", &path, finder->err);
+    if (status == ERR_NOT_FOUND)
+        status = OK;
+    else if (status == OK && (status = data_card_read(path, &card, finder->err)) != OK)
+        error_prefix(finder->err, "%s", finder->key);
+    if (status == OK) status = list_data(finder, &all);
+    if (status == OK) status = add_by_card(finder, &all, &card);
+    string_list_free(&all);
+    data_card_free(&card);
+    free(path);
+    return status;
+}
+
+Status data_folder_find(const FolderSource *source, const DataPath *wanted, const char *key,
+                        StringList *ret, Error *err)
+{
+    Finder finder = {source, source->label, wanted, key, ret, err};
+    cJSON *dict = NULL, *state = NULL;
+    Status status = read_json(&finder, "dataset_dict.json", &dict);
+    if (status == OK && dict == NULL) status = read_json(&finder, "state.json", &state);
+    if (status == OK && dict != NULL)
         status = add_saved_dict(&finder, dict);
-    } else if (path_exists(state)) {
-        status =
-            folder->split == NULL
-                ? add_saved(&finder, folder->path)
-                : error_set(err, ERR_INVALID, "%s: %s is one split\n  to do: write it without @%s",
-                            key, folder->path, folder->split);
-    } else {
-        DataCard card = {0};
-        status = data_card_read(folder->path, &card, err);
-        if (status != OK) error_prefix(err, "%s", key);
-        StringList all = {0};
-        if (status == OK) all = list_files(folder->path);
-        if (status == OK && all.count > DATASET_FILES_MAX)
-            status = error_set(err, ERR_RESOURCE,
-                               "%s: %s holds more than %d data files (DATASET_FILES_MAX)", key,
-                               folder->path, DATASET_FILES_MAX);
-        if (status == OK) status = add_by_card(&finder, &all, &card);
-        string_list_free(&all);
-        data_card_free(&card);
+    else if (status == OK && state != NULL && wanted->split != NULL)
+        status = error_set(err, ERR_INVALID, "%s: %s is one split\n  to do: write it without @%s",
+                           key, source->label, wanted->split);
+    else if (status == OK && state != NULL)
+        status = add_saved(&finder, "", state);
+    else if (status == OK)
+        status = add_named(&finder);
+    cJSON_Delete(dict);
+    cJSON_Delete(state);
+    return status;
+}
+
+/* ---- folders of this machine ---- */
+
+/* Appends what lies below root/folder ("" or with a slash at its end), relative to root. */
+static void walk(const char *root, const char *folder, int depth, StringList *ret)
+{
+    char *path = path_join(root, folder);
+    DIR *entries = opendir(path);
+    for (struct dirent *entry; entries != NULL && (entry = readdir(entries)) != NULL;) {
+        if (entry->d_name[0] == '.' || ret->count > DATASET_FILES_MAX) continue;
+        struct stat info;
+        if (fstatat(dirfd(entries), entry->d_name, &info, 0) != 0) continue;
+        char *name = mem_printf("%s%s", folder, entry->d_name);
+        if (S_ISDIR(info.st_mode) && depth < DEPTH_MAX) {
+            char *inner = mem_printf("%s/", name);
+            walk(root, inner, depth + 1, ret);
+            free(inner);
+        } else if (S_ISREG(info.st_mode) && is_data(name)) {
+            string_list_append(ret, name);
+        }
+        free(name);
     }
-    free(dict);
-    free(state);
+    if (entries != NULL) closedir(entries);
+    free(path);
+}
+
+static Status list_folder(void *root, StringList *ret, Error *err)
+{
+    (void)err;
+    walk(root, "", 0, ret);
+    return OK;
+}
+
+static Status get_of_folder(void *root, const char *name, char **ret_path, Error *err)
+{
+    char *path = path_join(root, name);
+    if (!path_exists(path)) {
+        free(path);
+        return error_set(err, ERR_NOT_FOUND, "%s has no %s", (const char *)root, name);
+    }
+    *ret_path = path;
+    return OK;
+}
+
+Status data_folder_files(const DataPath *wanted, const char *key, StringList *ret, Error *err)
+{
+    FolderSource source = {wanted->path, list_folder, get_of_folder, wanted->path};
+    StringList names = {0};
+    Status status = data_folder_find(&source, wanted, key, &names, err);
+    for (int i = 0; i < names.count && status == OK; i++) {
+        char *path = path_join(wanted->path, names.item[i]);
+        string_list_append(ret, path);
+        free(path);
+    }
+    string_list_free(&names);
     return status;
 }

@@ -1,13 +1,10 @@
 #include "dataset/dataset.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <glob.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/data_path.h"
@@ -18,6 +15,7 @@
 #include "dataset/block_cache.h"
 #include "dataset/data_folder.h"
 #include "dataset/format.h"
+#include "dataset/hub_set.h"
 
 #define OPEN_THREADS_MAX 8 /* that make indexes */
 
@@ -36,64 +34,44 @@ struct Dataset {
     DatasetSummary summary;
     BlockCache *cache;
     char *warning; /* that of the summary */
+    HubSet **hub;  /* [num_hubs] */
+    int num_hubs;
     bool unhashed; /* of a file only the beginning was read: there is no fingerprint */
 };
-
-/* How a file begins, which must be a regular one. */
-static Status read_head(const char *path, uint8_t head[16], size_t *ret_length, Error *err)
-{
-    /* O_NONBLOCK: a FIFO by mistake is refused instead of being waited for. */
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) return error_set_errno(err, errno, "could not open %s", path);
-    struct stat info;
-    Status status = OK;
-    if (fstat(fd, &info) != 0)
-        status = error_set_errno(err, errno, "could not stat %s", path);
-    else if (!S_ISREG(info.st_mode))
-        status =
-            error_set(err, ERR_INVALID, "%s is not a regular file, which a data set must be", path);
-    if (status == OK) {
-        *ret_length = info.st_size < 16 ? (size_t)info.st_size : 16;
-        status = file_read_at(fd, head, *ret_length, 0, path, err);
-    }
-    close(fd);
-    return status;
-}
-
-static Status open_file(const Dataset *dataset, const char *path, const DatasetOptions *options,
-                        DatasetFile *ret, Error *err)
-{
-    static const DatasetFormat *const formats[] = {&dataset_table, &dataset_jsonl};
-    FileOpening opening = {.path = path, .options = options, .cache = dataset->cache};
-    size_t length = 0, kind = 0;
-    TRY(read_head(path, opening.head, &length, err));
-    while (!formats[kind]->begins(opening.head, length))
-        kind++;
-    ret->format = formats[kind];
-    return ret->format->open(&opening, &ret->file, err);
-}
 
 /* One of the list of files, globs and folders, on its way into the data set. */
 typedef struct Entry {
     Dataset *dataset;
     const DatasetOptions *options;
+    HubSet *hub; /* whose files these are; NULL: they are on this machine */
     uint64_t
         records_end; /* of the data set, with which nothing more has to be opened; 0: all of it */
+    uint64_t files_end; /* the same, but that what is opened is opened whole */
 } Entry;
 
 /* One file; what it is asked for of an entry that wants its beginning alone is `records_max`. */
-static Status open_checked(const Entry *entry, const char *path, uint64_t records_max,
-                           DatasetFile *ret, Error *err)
+static Status open_checked(const Entry *entry, char *const *paths, size_t index,
+                           uint64_t records_max, DatasetFile *ret, Error *err)
 {
     DatasetOptions options = *entry->options;
+    const char *path = paths[index];
+    FileOpening opening = {.path = path, .options = &options, .cache = entry->dataset->cache};
     options.records_max = records_max;
+    Status status;
     if (path_is_folder(path))
         return error_set(err, ERR_INVALID,
                          "%s: %s is a folder, among files that a glob matches\n  expected: files\n"
                          "  to do: name the folder itself",
                          options.key, path);
-    if (open_file(entry->dataset, path, &options, ret, err) != OK)
+    ret->format = &hub_file_format;
+    if (entry->hub != NULL)
+        status = hub_set_open_file(entry->hub, (int)index, &opening, &ret->file, err);
+    else
+        status = dataset_format_open(&opening, &ret->format, &ret->file, err);
+    if (status != OK) {
+        *ret = (DatasetFile){0};
         return error_prefix(err, "%s", options.key);
+    }
     ret->path = mem_strdup(path);
     ret->count = ret->format->summary(ret->file).records;
     return OK;
@@ -144,7 +122,7 @@ static void *open_main(void *argument)
     OpenPool *pool = argument;
     for (size_t i; (i = pool->next++) < pool->failed;) {
         Error err = {0};
-        if (open_checked(pool->entry, pool->path[i], 0, &pool->file[i], &err) == OK) continue;
+        if (open_checked(pool->entry, pool->path, i, 0, &pool->file[i], &err) == OK) continue;
         pool->file[i] = (DatasetFile){0};
         pthread_mutex_lock(&pool->lock);
         if (i < pool->failed) {
@@ -198,15 +176,17 @@ static Status add_files(const Entry *entry, char *const *path, size_t count, Err
             "%s names more than %d files (DATASET_FILES_MAX)\n  to do: join small files "
             "with cat",
             entry->options->key, DATASET_FILES_MAX);
-    if (entry->records_end == 0 && count > 1) return add_files_at_once(entry, path, count, err);
+    if (entry->records_end == 0 && entry->files_end == 0 && count > 1)
+        return add_files_at_once(entry, path, count, err);
     for (size_t i = 0; i < count; i++) {
         DatasetFile file = {0};
+        if (entry->files_end > 0 && total->records >= entry->files_end) return OK;
         if (entry->records_end > 0 && total->records >= entry->records_end) {
             total->whole = false;
             return OK;
         }
         uint64_t most = entry->records_end > 0 ? entry->records_end - total->records : 0;
-        TRY(open_checked(entry, path[i], most, &file, err));
+        TRY(open_checked(entry, path, i, most, &file, err));
         append_file(dataset, file);
     }
     return OK;
@@ -247,6 +227,23 @@ static Status add_folder(const Entry *entry, const DataPath *path, Error *err)
     return status;
 }
 
+/* Of a slice that begins and ends at records counted from the first, no more files are opened than
+ * it takes: others would have to be fetched. */
+static Status add_hub(const Entry *entry, const DataPath *path, Error *err)
+{
+    Dataset *dataset = entry->dataset;
+    Entry inner = *entry;
+    bool front = path->sliced && path->begin >= 0 && path->end >= 0 && path->end < INT64_MAX;
+    uint64_t end = dataset->summary.records + (uint64_t)path->end;
+    bool few = front || entry->options->records_max > 0;
+    TRY(hub_set_open(path, entry->options, few, &inner.hub, err));
+    dataset->hub = mem_realloc(dataset->hub, (size_t)dataset->num_hubs + 1, sizeof *dataset->hub);
+    dataset->hub[dataset->num_hubs++] = inner.hub;
+    size_t count = (size_t)hub_set_count(inner.hub);
+    if (front && entry->records_end == 0) inner.files_end = end;
+    return add_files(&inner, hub_set_paths(inner.hub), count, err);
+}
+
 /* Keeps of the files from `first_file` on what the slice leaves. */
 static void apply_slice(Dataset *dataset, const DataPath *path, int first_file)
 {
@@ -281,7 +278,7 @@ static Status add_entry(Dataset *dataset, const DatasetOptions *options, const c
                         Error *err)
 {
     DataPath path = data_path_parse(text);
-    Entry entry = {dataset, options, options->records_max};
+    Entry entry = {dataset, options, .records_end = options->records_max};
     int first_file = dataset->num_files;
     if (path.sliced && entry.records_end > 0) {
         bool back =
@@ -289,7 +286,9 @@ static Status add_entry(Dataset *dataset, const DatasetOptions *options, const c
         entry.records_end = back ? 0 : entry.records_end + (uint64_t)path.begin;
     }
     Status status = OK;
-    if (path_is_folder(path.path))
+    if (path.hub.repo != NULL)
+        status = add_hub(&entry, &path, err);
+    else if (path_is_folder(path.path))
         status = add_folder(&entry, &path, err);
     else if (path_exists(path.path)) /* meant literally, whatever characters its name has */
         status = add_files(&entry, &path.path, 1, err);
@@ -340,6 +339,9 @@ void dataset_close(Dataset *dataset)
     if (dataset == NULL) return;
     for (int i = 0; i < dataset->num_files; i++)
         close_file(&dataset->file[i]);
+    for (int i = 0; i < dataset->num_hubs; i++)
+        hub_set_close(dataset->hub[i]);
+    free(dataset->hub);
     free(dataset->warning);
     block_cache_destroy(dataset->cache);
     free(dataset->file);

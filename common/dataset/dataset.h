@@ -1,7 +1,7 @@
-/* Dataset: the records of a list of files, globs, folders and slices of them (base/data_path.h),
- * addressed by one index from 0: file after file in the order in which they were named, line after
- * line, or row after row, inside. Knows nothing of order, epochs or
- * positions (shuffle.h does), nor of what a record contains: lines are handed out byte for byte
+/* Dataset: the records of a list of files, globs, folders, data sets of the Hugging Face Hub and
+ * slices of them (base/data_path.h), addressed by one index from 0: file after file in the order in
+ * which they were named, line after line, or row after row, inside. Knows nothing of order, epochs
+ * or positions (shuffle.h does), nor of what a record contains: lines are handed out byte for byte
  * as they stand in the file, rows of tables as JSON texts, and the rollout worker judges their
  * content (UTF-8, JSON, keys, roles), so that all of that has one place and runs on many processes.
  *
@@ -18,6 +18,9 @@
 #include "base/error.h"
 #include "base/str.h"
 #include "dataset/watch.h"
+#include "hub/access.h"
+
+#define DATASET_HUB_COMMITS "hub.json" /* hub_commits, in the folder of a run */
 
 typedef struct DatasetOptions {
     const char *key;         /* of job.yaml, for messages: "data.train" */
@@ -29,6 +32,10 @@ typedef struct DatasetOptions {
                            * in another order need not be */
     uint64_t records_max; /* no more is opened and read than so many records take; 0: everything */
     ReadWatch *watch;     /* of the reading of files; NULL: nobody watches */
+    const HubAccess *hub; /* borrowed while it is open; NULL: what the environment says */
+    const char *hub_commits; /* a file of the run that says at which commits it takes data sets of
+                              * the Hub; written with the indexes; NULL: none */
+    int64_t hub_bytes_max;   /* that the run may add to the cache of the Hub; 0: what fits */
 } DatasetOptions;
 
 typedef struct Dataset Dataset;

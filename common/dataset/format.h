@@ -43,6 +43,10 @@ typedef struct DatasetFormat {
     void (*close)(void *file); /* accepts NULL */
 } DatasetFormat;
 
+/* Opens a file of whatever format; the head of `opening` need not be there. */
+Status dataset_format_open(const FileOpening *opening, const DatasetFormat **ret_format,
+                           void **ret_file, Error *err);
+
 extern const DatasetFormat dataset_table; /* Parquet, Arrow */
 extern const DatasetFormat dataset_jsonl; /* all other files: it says what they are instead */
 

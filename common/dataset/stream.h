@@ -20,6 +20,8 @@ typedef struct StreamOptions {
     uint64_t records_max; /* as of DatasetOptions: only stream_dataset may be read then */
     DataOrder order;
     uint64_t seed;
+    const char *hub_commits; /* as of DatasetOptions, with the next */
+    int64_t hub_bytes_max;
     ReadWatch *watch; /* NULL: nobody watches */
 } StreamOptions;
 

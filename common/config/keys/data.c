@@ -18,7 +18,8 @@ static const ConfigKey keys[] = {
      .required = true,
      .example = "data/train*.jsonl",
      .also = "prompt_data dataset datasets train_files path files train_data train_file",
-     .meaning = "data to train on: files (JSONL, Parquet, Arrow), globs, folders, slices of them"},
+     .meaning = "data to train on: files (JSONL, Parquet, Arrow), globs, folders, data sets of the "
+                "Hugging Face Hub (`openai/gsm8k@main/train`), slices of them"},
     {.path = "data.eval",
      .type = KEY_PATHS,
      .offset = AT(data.eval),
@@ -141,6 +142,15 @@ static const ConfigKey keys[] = {
      .example = "9f3c2b1a7d4e5f60",
      .meaning = "go on with data.train though it has changed since the checkpoint: the new "
                 "fingerprint, at least 8 digits of it, as the refusal prints it"},
+    {.path = "data.cache_gb",
+     .type = KEY_NUMBER,
+     .offset = AT(data.cache_gb),
+     .preset = "0",
+     .max = 1e6,
+     .meaning =
+         "GB that the run may add to the cache of the Hugging Face Hub; of a larger data set "
+         "files are dropped and fetched again, in the order of the files only "
+         "(`shuffle: false`); 0: what the disk has"},
 };
 
 const ConfigSection data_section = {

@@ -1,0 +1,494 @@
+#include "dataset/hub_set.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/memory.h"
+#include "dataset/data_folder.h"
+#include "hub/shelf.h"
+
+#define NOTE_BYTES_MAX 4096
+
+/* What is kept of a file that may be dropped. */
+typedef struct Note {
+    bool ours, opened; /* fetched by this run; the rest is known */
+    int64_t modified_ns;
+    FileSummary summary;
+    char kind[16]; /* of the summary */
+} Note;
+
+typedef struct HubFileReader HubFileReader;
+
+struct HubSet {
+    const char *key;
+    char *notes, *label; /* the folder of notes, or NULL; for messages */
+    bool read_only;
+    HubAccess access; /* ours where the caller has none */
+    ReadWatch *watch;
+    HubRepo *repo;
+    HubShelf *shelf;
+    StringList names, paths; /* in the repository, on this machine */
+    Note *note;              /* [count] */
+    HubFileReader **reader;  /* [count]; NULL: not opened. Under the lock */
+    pthread_mutex_t lock;
+};
+
+/* One file as the data set sees it, there or not. */
+struct HubFileReader {
+    HubSet *set;
+    int index;
+    DatasetOptions options;
+    BlockCache *cache;
+    bool held;            /* taken from the shelf for good */
+    pthread_mutex_t lock; /* opening and closing */
+    const DatasetFormat *format;
+    _Atomic(void *) file; /* NULL while it is dropped */
+    FileSummary summary;
+    char kind[16];
+};
+
+/* ---- notes ---- */
+
+static char *note_path(const HubSet *set, int index)
+{
+    const HubFiles *files = hub_repo_files(set->repo);
+    const HubFile *file = hub_files_find(files, set->names.item[index]);
+    if (set->notes == NULL || file == NULL || file->etag[0] == '\0') return NULL;
+    return mem_printf("%s/hub-%s.json", set->notes, file->etag);
+}
+
+static Status parse_note(const cJSON *json, Note *ret, Error *err)
+{
+    const char *kind = "", *hash = "0", *modified = "0"; /* too long for numbers of JSON */
+    int64_t records = 0, bytes = 0;
+    TRY(json_bool(json, "ours", "", &ret->ours, err));
+    TRY(json_string_or(json, "modified_ns", "", &modified, err));
+    TRY(json_string_or(json, "kind", "", &kind, err));
+    TRY(json_string_or(json, "content_hash", "", &hash, err));
+    TRY(json_int_or(json, "records", "", 0, (int64_t)1 << 50, &records, err));
+    TRY(json_int_or(json, "bytes", "", 0, (int64_t)1 << 50, &bytes, err));
+    snprintf(ret->kind, sizeof ret->kind, "%s", kind);
+    ret->modified_ns = strtoll(modified, NULL, 10);
+    ret->opened = kind[0] != '\0' && ret->modified_ns > 0;
+    ret->summary = (FileSummary){.records = (uint64_t)records,
+                                 .bytes = (uint64_t)bytes,
+                                 .content_hash = strtoull(hash, NULL, 16),
+                                 .index_reused = true,
+                                 .whole = true,
+                                 .hashed = true};
+    return OK;
+}
+
+/* One that cannot be read costs that the file is fetched to look at it. */
+static void read_note(HubSet *set, int index)
+{
+    char *path = note_path(set, index);
+    cJSON *json = NULL;
+    Note note = {0};
+    if (path != NULL && json_read(path, NOTE_BYTES_MAX, &json, NULL) == OK &&
+        parse_note(json, &note, NULL) == OK)
+        set->note[index] = note;
+    cJSON_Delete(json);
+    free(path);
+}
+
+static void write_note(const HubSet *set, int index, const Note *note)
+{
+    char *path = note_path(set, index);
+    if (path == NULL || set->read_only || folder_create(set->notes, NULL) != OK) {
+        free(path);
+        return;
+    }
+    Str text = {0};
+    str_printf(&text, "{\"ours\": %s", note->ours ? "true" : "false");
+    if (note->modified_ns > 0)
+        str_printf(&text, ", \"modified_ns\": \"%lld\"", (long long)note->modified_ns);
+    if (note->opened)
+        str_printf(&text,
+                   ", \"kind\": \"%s\", \"records\": %llu, \"bytes\": %llu, "
+                   "\"content_hash\": \"%016llx\"",
+                   note->kind, (unsigned long long)note->summary.records,
+                   (unsigned long long)note->summary.bytes,
+                   (unsigned long long)note->summary.content_hash);
+    str_puts(&text, "}\n");
+    (void)file_write_atomic(path, text.data, text.length, NULL);
+    str_free(&text);
+    free(path);
+}
+
+/* ---- which files ---- */
+
+typedef struct Inside {
+    HubSet *set;
+    const char *folder; /* "" or with a slash at its end */
+} Inside;
+
+static Status list_names(void *context, StringList *ret, Error *err)
+{
+    const Inside *inside = context;
+    const HubFiles *files = hub_repo_files(inside->set->repo);
+    (void)err;
+    for (size_t i = 0; i < files->count; i++)
+        if (str_starts_with(files->item[i].path, inside->folder))
+            string_list_append(ret, files->item[i].path + strlen(inside->folder));
+    return OK;
+}
+
+static Status get_file(void *context, const char *name, char **ret_path, Error *err)
+{
+    const Inside *inside = context;
+    char *path = mem_printf("%s%s", inside->folder, name);
+    Status status = hub_repo_fetch(inside->set->repo, path, ret_path, err);
+    if (status != OK && status != ERR_NOT_FOUND) error_prefix(err, "%s", inside->set->key);
+    free(path);
+    return status;
+}
+
+static Status find_by_split(HubSet *set, const DataPath *path, Error *err)
+{
+    bool whole = path->path[0] == '\0', closed = str_ends_with(path->path, "/");
+    char *folder = whole ? mem_strdup("") : mem_printf("%s%s", path->path, closed ? "" : "/");
+    Inside inside = {set, folder};
+    FolderSource source = {set->label, list_names, get_file, &inside};
+    StringList found = {0};
+    Status status = data_folder_find(&source, path, set->key, &found, err);
+    for (int i = 0; i < found.count && status == OK; i++) {
+        char *name = mem_printf("%s%s", folder, found.item[i]);
+        string_list_append(&set->names, name);
+        free(name);
+    }
+    string_list_free(&found);
+    free(folder);
+    return status;
+}
+
+/* A file or a glob of the repository. */
+static void find_by_path(HubSet *set, const char *pattern)
+{
+    const HubFiles *files = hub_repo_files(set->repo);
+    for (size_t i = 0; i < files->count; i++)
+        if (strcmp(files->item[i].path, pattern) == 0 ||
+            data_folder_matches(pattern, files->item[i].path))
+            string_list_append(&set->names, files->item[i].path);
+}
+
+static Status refuse_path(const HubSet *set, const DataPath *path, Error *err)
+{
+    const HubFiles *files = hub_repo_files(set->repo);
+    const char **names = mem_calloc(files->count + 1, sizeof *names);
+    for (size_t i = 0; i < files->count; i++)
+        names[i] = files->item[i].path;
+    const char *nearest = str_nearest(path->path, names, files->count);
+    error_set(
+        err, ERR_NOT_FOUND,
+        "%s: %s has no file and no folder %s\n  expected: one of its %zu files\n  to do: %s%s",
+        set->key, hub_repo_label(set->repo), QUOTED(path->path), files->count,
+        nearest != NULL ? "did you mean " : "look at its files on the Hub",
+        nearest != NULL ? QUOTED(nearest) : "");
+    free(names);
+    return ERR_NOT_FOUND;
+}
+
+static bool has_folder(const HubSet *set, const char *path)
+{
+    const HubFiles *files = hub_repo_files(set->repo);
+    size_t length = strlen(path);
+    for (size_t i = 0; i < files->count; i++)
+        if (str_starts_with(files->item[i].path, path) && files->item[i].path[length] == '/')
+            return true;
+    return false;
+}
+
+static Status find_names(HubSet *set, const DataPath *path, Error *err)
+{
+    if (path->path[0] == '\0' || has_folder(set, path->path)) return find_by_split(set, path, err);
+    if (path->split != NULL)
+        return error_set(err, ERR_INVALID,
+                         "%s: %s of %s is no folder, and has no split %s\n  to do: write it "
+                         "without @%s",
+                         set->key, path->path, hub_repo_label(set->repo), path->split, path->split);
+    find_by_path(set, path->path);
+    return set->names.count > 0 ? OK : refuse_path(set, path, err);
+}
+
+/* ---- opening ---- */
+
+static bool goes_on(void *context, int64_t new_bytes)
+{
+    ReadWatch *watch = context;
+    watch->progress++;
+    watch->fetched += new_bytes;
+    return !watch->cancelled;
+}
+
+/* By a thread of the shelf. */
+static void note_fetching(void *context, int index)
+{
+    HubSet *set = context;
+    pthread_mutex_lock(&set->lock);
+    set->note[index].ours = true; /* a kill leaves what may be dropped */
+    Note note = set->note[index];
+    pthread_mutex_unlock(&set->lock);
+    if (hub_shelf_is_small(set->shelf)) write_note(set, index, &note);
+}
+
+static void close_reader(void *context, int index)
+{
+    HubSet *set = context;
+    pthread_mutex_lock(&set->lock);
+    HubFileReader *reader = set->reader[index];
+    pthread_mutex_unlock(&set->lock);
+    if (reader == NULL) return;
+    pthread_mutex_lock(&reader->lock);
+    void *file = reader->file;
+    reader->file = NULL;
+    if (file != NULL) reader->format->close(file);
+    pthread_mutex_unlock(&reader->lock);
+}
+
+static Status open_shelf(HubSet *set, const DatasetOptions *options, bool few, Error *err)
+{
+    int count = set->names.count;
+    ShelfFile *files = mem_calloc((size_t)count + 1, sizeof *files);
+    set->note = mem_calloc((size_t)count + 1, sizeof *set->note);
+    set->reader = mem_calloc((size_t)count + 1, sizeof *set->reader);
+    for (int i = 0; i < count; i++) {
+        read_note(set, i);
+        files[i] = (ShelfFile){set->names.item[i], set->note[i].modified_ns, set->note[i].ours};
+    }
+    HubShelfOptions shelf = {
+        .repo = set->repo,
+        .file = files,
+        .count = count,
+        .bytes_max = options->hub_bytes_max,
+        .reading = few                 ? SHELF_FEW
+                   : options->in_order ? SHELF_IN_ORDER
+                                       : SHELF_ANY_ORDER,
+        .fetching = note_fetching,
+        .dropping = close_reader,
+        .context = set,
+    };
+    Status status = hub_shelf_open(&shelf, &set->shelf, err);
+    for (int i = 0; i < count && status == OK; i++) {
+        char *path = hub_shelf_path(set->shelf, i);
+        string_list_append(&set->paths, path);
+        free(path);
+    }
+    if (status == OK && set->watch != NULL && !few)
+        set->watch->to_fetch += hub_shelf_bytes_left(set->shelf);
+    free(files);
+    if (status == OK) hub_shelf_start(set->shelf);
+    return status != OK ? error_prefix(err, "%s", set->key) : OK;
+}
+
+static Status open_repo(HubSet *set, const DataPath *path, const DatasetOptions *options,
+                        Error *err)
+{
+    if (options->hub == NULL) TRY(hub_access_read(getenv, &set->access, err));
+    HubRepoOptions repo = {
+        .access = options->hub != NULL ? options->hub : &set->access,
+        .commits = options->hub_commits,
+        .read_only = options->index_read_only,
+    };
+    if (set->watch != NULL) repo.watch = (HubWatch){goes_on, set->watch};
+    return hub_repo_open(&path->hub, &repo, &set->repo, err);
+}
+
+Status hub_set_open(const DataPath *path, const DatasetOptions *options, bool few, HubSet **ret,
+                    Error *err)
+{
+    HubSet *set = mem_calloc(1, sizeof *set);
+    bool usual = strcmp(path->hub.revision, HUB_MAIN_REVISION) == 0;
+    set->key = options->key;
+    set->notes = mem_strdup(options->index_folder);
+    set->read_only = options->index_read_only;
+    set->watch = options->watch;
+    set->label = mem_printf("%sdatasets/%s@%s", HUB_SCHEME, path->hub.repo,
+                            usual ? HUB_MAIN_REVISION : path->hub.revision);
+    pthread_mutex_init(&set->lock, NULL);
+    Status status = open_repo(set, path, options, err);
+    if (status != OK) error_prefix(err, "%s", set->key);
+    if (status == OK) status = find_names(set, path, err);
+    if (status == OK) status = open_shelf(set, options, few, err);
+    if (status == OK)
+        *ret = set;
+    else
+        hub_set_close(set);
+    return status;
+}
+
+void hub_set_close(HubSet *set)
+{
+    if (set == NULL) return;
+    hub_shelf_close(set->shelf);
+    hub_repo_close(set->repo);
+    hub_access_free(&set->access);
+    string_list_free(&set->names);
+    string_list_free(&set->paths);
+    pthread_mutex_destroy(&set->lock);
+    free(set->reader);
+    free(set->note);
+    free(set->label);
+    free(set->notes);
+    free(set);
+}
+
+int hub_set_count(const HubSet *set)
+{
+    return set->names.count;
+}
+
+char *const *hub_set_paths(const HubSet *set)
+{
+    return set->paths.item;
+}
+
+/* ---- a file ---- */
+
+/* The file is taken. */
+static Status open_now(HubFileReader *reader, Error *err)
+{
+    FileOpening opening = {.path = reader->set->paths.item[reader->index],
+                           .options = &reader->options,
+                           .cache = reader->cache};
+    Status status = OK;
+    pthread_mutex_lock(&reader->lock);
+    if (reader->file == NULL) {
+        void *file = NULL;
+        status = dataset_format_open(&opening, &reader->format, &file, err);
+        if (status == OK) reader->file = file;
+    }
+    pthread_mutex_unlock(&reader->lock);
+    return status;
+}
+
+static Status refuse_change(const HubFileReader *reader, Error *err)
+{
+    return error_set(err, ERR_IO,
+                     "%s is not what it was before it was dropped and fetched again\n  expected: "
+                     "the same %llu records\n  to do: remove %s and start again",
+                     reader->set->paths.item[reader->index],
+                     (unsigned long long)reader->summary.records,
+                     reader->set->paths.item[reader->index]);
+}
+
+/* Taken and open; fetched again where it was dropped. */
+static Status need_file(HubFileReader *reader, Error *err)
+{
+    TRY(hub_shelf_take(reader->set->shelf, reader->index, err));
+    Status status = open_now(reader, err);
+    if (status == OK) {
+        FileSummary now = reader->format->summary(reader->file);
+        bool same = now.records == reader->summary.records &&
+                    now.content_hash == reader->summary.content_hash;
+        if (!same && reader->summary.whole) status = refuse_change(reader, err);
+    }
+    if (status != OK) hub_shelf_give(reader->set->shelf, reader->index);
+    return status;
+}
+
+/* What the run has to know of the file while it is not there. */
+static void keep_note(HubFileReader *reader)
+{
+    HubSet *set = reader->set;
+    struct stat info;
+    if (stat(set->paths.item[reader->index], &info) != 0 || !reader->summary.hashed) return;
+    Note note = {.ours = hub_shelf_is_ours(set->shelf, reader->index),
+                 .opened = true,
+                 .modified_ns = info.st_mtim.tv_sec * 1000000000LL + info.st_mtim.tv_nsec,
+                 .summary = reader->summary};
+    snprintf(note.kind, sizeof note.kind, "%s", reader->summary.kind);
+    pthread_mutex_lock(&set->lock);
+    set->note[reader->index] = note;
+    pthread_mutex_unlock(&set->lock);
+    write_note(set, reader->index, &note);
+    hub_shelf_keep_time(set->shelf, reader->index, note.modified_ns);
+}
+
+static Status open_first(HubFileReader *reader, Error *err)
+{
+    HubSet *set = reader->set;
+    bool small = hub_shelf_is_small(set->shelf);
+    pthread_mutex_lock(&set->lock);
+    const Note note = set->note[reader->index];
+    pthread_mutex_unlock(&set->lock);
+    if (small && note.opened && !path_exists(set->paths.item[reader->index])) {
+        reader->summary = note.summary;
+        snprintf(reader->kind, sizeof reader->kind, "%s", note.kind);
+        reader->summary.kind = reader->kind;
+        return OK;
+    }
+    TRY(hub_shelf_take(set->shelf, reader->index, err));
+    Status status = open_now(reader, err);
+    reader->held = status == OK && !small;
+    if (status == OK) {
+        reader->summary = reader->format->summary(reader->file);
+        if (small) keep_note(reader);
+        if (small) reader->summary.warning = NULL; /* it goes with the file */
+    }
+    if (!reader->held) hub_shelf_give(set->shelf, reader->index);
+    return status;
+}
+
+static void hub_file_close(void *context)
+{
+    HubFileReader *reader = context;
+    if (reader == NULL) return;
+    pthread_mutex_lock(&reader->set->lock);
+    if (reader->set->reader[reader->index] == reader) reader->set->reader[reader->index] = NULL;
+    pthread_mutex_unlock(&reader->set->lock);
+    pthread_mutex_lock(&reader->lock);
+    if (reader->file != NULL) reader->format->close(reader->file);
+    reader->file = NULL;
+    pthread_mutex_unlock(&reader->lock);
+    if (reader->held) hub_shelf_give(reader->set->shelf, reader->index);
+    pthread_mutex_destroy(&reader->lock);
+    free(reader);
+}
+
+Status hub_set_open_file(HubSet *set, int index, const FileOpening *opening, void **ret_file,
+                         Error *err)
+{
+    HubFileReader *reader = mem_calloc(1, sizeof *reader);
+    reader->set = set;
+    reader->index = index;
+    reader->options = *opening->options;
+    reader->options.index_folder = set->notes; /* which lives as long as the reader */
+    reader->cache = opening->cache;
+    pthread_mutex_init(&reader->lock, NULL);
+    pthread_mutex_lock(&set->lock);
+    set->reader[index] = reader;
+    pthread_mutex_unlock(&set->lock);
+    Status status = open_first(reader, err);
+    if (status == OK)
+        *ret_file = reader;
+    else
+        hub_file_close(reader);
+    return status;
+}
+
+static FileSummary hub_file_summary(const void *context)
+{
+    return ((const HubFileReader *)context)->summary;
+}
+
+static Status hub_file_read(const void *context, uint64_t index, Str *text, uint64_t *ret_line,
+                            Error *err)
+{
+    HubFileReader *reader = (HubFileReader *)context; /* whose file may come and go */
+    if (!reader->held) TRY(need_file(reader, err));
+    Status status = reader->format->read(reader->file, index, text, ret_line, err);
+    if (!reader->held) hub_shelf_give(reader->set->shelf, reader->index);
+    return status;
+}
+
+const DatasetFormat hub_file_format = {
+    .summary = hub_file_summary,
+    .read = hub_file_read,
+    .close = hub_file_close,
+};

@@ -1,0 +1,202 @@
+#include "hub/cache.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/memory.h"
+
+#define LOCK_PAUSE_MS 200
+
+HubCache hub_cache_of(const char *root, const char *repo)
+{
+    const char *slash = strchr(repo, '/');
+    CHECK(slash != NULL);
+    HubCache cache = {.root = mem_strdup(root)};
+    cache.name = mem_printf("datasets--%.*s--%s", (int)(slash - repo), repo, slash + 1);
+    cache.folder = path_join(root, cache.name);
+    return cache;
+}
+
+void hub_cache_free(HubCache *cache)
+{
+    free(cache->root);
+    free(cache->name);
+    free(cache->folder);
+    *cache = (HubCache){0};
+}
+
+/* Makes the folder that a path is in. */
+static Status make_parent(const char *path, Error *err)
+{
+    char *parent = path_folder(path);
+    Status status = folder_create(parent, err);
+    free(parent);
+    return status;
+}
+
+/* file_write_atomic tells the writers of different processes apart; these may be threads of one. */
+static Status write_text(const char *path, const char *text, Error *err)
+{
+    char *own = mem_printf("%s.%d", path, (int)gettid());
+    Status status = make_parent(path, err);
+    if (status == OK) status = file_write_atomic(own, text, strlen(text), err);
+    if (status == OK && rename(own, path) != 0)
+        status = error_set_errno(err, errno, "could not rename %s to %s", own, path);
+    free(own);
+    return status;
+}
+
+/* ---- refs and trees ---- */
+
+bool hub_cache_find_ref(const HubCache *cache, const char *revision, char ret[HUB_COMMIT_BYTES])
+{
+    char *path = mem_printf("%s/refs/%s", cache->folder, revision), *text = NULL;
+    size_t length = 0;
+    bool found = file_read(path, 256, &text, &length, NULL) == OK;
+    if (found) {
+        text[strcspn(text, " \r\n")] = '\0';
+        found = strlen(text) == HUB_COMMIT_BYTES - 1 &&
+                strspn(text, "0123456789abcdef") == HUB_COMMIT_BYTES - 1;
+    }
+    if (found) memcpy(ret, text, HUB_COMMIT_BYTES);
+    free(text);
+    free(path);
+    return found;
+}
+
+Status hub_cache_keep_ref(const HubCache *cache, const char *revision, const char *commit,
+                          Error *err)
+{
+    char known[HUB_COMMIT_BYTES];
+    if (strcmp(revision, commit) == 0) return OK;
+    if (hub_cache_find_ref(cache, revision, known) && strcmp(known, commit) == 0) return OK;
+    char *path = mem_printf("%s/refs/%s", cache->folder, revision);
+    Status status = write_text(path, commit, err);
+    free(path);
+    return status;
+}
+
+char *hub_cache_tree(const HubCache *cache, const char *commit)
+{
+    return mem_printf("%s/trees/%s.json", cache->folder, commit);
+}
+
+Status hub_cache_keep_tree(const HubCache *cache, const char *commit, const HubFiles *files,
+                           Error *err)
+{
+    char *path = hub_cache_tree(cache, commit), *text = hub_tree_write(files);
+    Status status = write_text(path, text, err);
+    free(text);
+    free(path);
+    return status;
+}
+
+/* ---- blobs ---- */
+
+char *hub_cache_snapshot(const HubCache *cache, const char *commit, const char *path)
+{
+    return mem_printf("%s/snapshots/%s/%s", cache->folder, commit, path);
+}
+
+char *hub_cache_blob(const HubCache *cache, const char *etag)
+{
+    return mem_printf("%s/blobs/%s", cache->folder, etag);
+}
+
+static bool has_bytes(const char *path, int64_t bytes)
+{
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISREG(info.st_mode) && info.st_size == bytes;
+}
+
+bool hub_cache_has_blob(const HubCache *cache, const HubFile *file)
+{
+    char *path = hub_cache_blob(cache, file->etag);
+    bool has = has_bytes(path, file->bytes);
+    free(path);
+    return has;
+}
+
+/* Where there are no symbolic links, huggingface_hub leaves the file itself in the snapshot. */
+bool hub_cache_has(const HubCache *cache, const char *commit, const HubFile *file)
+{
+    char *path = hub_cache_snapshot(cache, commit, file->path);
+    bool has = has_bytes(path, file->bytes);
+    free(path);
+    return has;
+}
+
+/* "../../../blobs/ETAG": one step up for each folder that the file is in. */
+static char *link_target(const HubFile *file)
+{
+    Str target = {0};
+    str_puts(&target, "../../");
+    for (const char *at = file->path; (at = strchr(at, '/')) != NULL; at++)
+        str_puts(&target, "../");
+    str_printf(&target, "blobs/%s", file->etag);
+    return str_take(&target);
+}
+
+Status hub_cache_link(const HubCache *cache, const char *commit, const HubFile *file, Error *err)
+{
+    if (hub_cache_has(cache, commit, file)) return OK;
+    char *path = hub_cache_snapshot(cache, commit, file->path), *target = link_target(file);
+    char *beside = mem_printf("%s.%d.tmp", path, (int)gettid());
+    Status status = make_parent(path, err);
+    if (status == OK) {
+        unlink(beside);
+        if (symlink(target, beside) != 0 || rename(beside, path) != 0)
+            status = error_set_errno(err, errno, "could not link %s", path);
+    }
+    free(beside);
+    free(target);
+    free(path);
+    return status;
+}
+
+/* ---- locks ---- */
+
+/* Some releases of huggingface_hub take the file away when they give the lock back: who has waited
+ * for it then has a lock that nobody else sees. */
+static bool is_still_there(int fd, const char *path)
+{
+    struct stat held, there;
+    return fstat(fd, &held) == 0 && stat(path, &there) == 0 && held.st_dev == there.st_dev &&
+           held.st_ino == there.st_ino;
+}
+
+static Status try_lock(const char *path, int *ret_fd, Error *err)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0664);
+    if (fd < 0) return error_set_errno(err, errno, "could not open %s", path);
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        int why = errno;
+        close(fd);
+        if (why == EWOULDBLOCK || why == EINTR) return ERR_UNAVAILABLE;
+        return error_set_errno(err, why, "could not lock %s", path);
+    }
+    if (is_still_there(fd, path)) {
+        *ret_fd = fd;
+        return OK;
+    }
+    close(fd);
+    return ERR_UNAVAILABLE;
+}
+
+Status hub_cache_lock(const HubCache *cache, const HubFile *file, const HubWatch *watch,
+                      int *ret_fd, Error *err)
+{
+    char *path = mem_printf("%s/.locks/%s/%s.lock", cache->root, cache->name, file->etag);
+    Status status = make_parent(path, err);
+    while (status == OK && (status = try_lock(path, ret_fd, err)) == ERR_UNAVAILABLE)
+        status = hub_watch_pause(watch, LOCK_PAUSE_MS, err);
+    free(path);
+    return status;
+}

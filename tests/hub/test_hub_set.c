@@ -1,0 +1,477 @@
+/* Tests of data sets on the Hub: their files and records are those of the same folder on this
+ * machine, only what is needed is fetched, a run stays at its commit, and a cache that is smaller
+ * than the set costs time, never a record. */
+#include "test.h"
+
+#include <dirent.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/memory.h"
+#include "dataset/dataset.h"
+#include "dataset/files.h"
+#include "hub/support.h"
+
+#define SNAPSHOT HUB_CACHE "/datasets--a--set/snapshots/" COMMIT_A "/"
+#define SHARDS   6
+#define ROWS     400 /* of a shard; 16 kB */
+
+static HubServer server;
+static HubAccess hub;
+
+static int start_server(void **state)
+{
+    (void)state;
+    make_fresh(SERVER_ROOT);
+    hub_server_start("http", &server);
+    hub = hub_server_access("http", &server);
+    return 0;
+}
+
+static int stop_server(void **state)
+{
+    (void)state;
+    hub_server_stop(&server);
+    hub_access_free(&hub);
+    return 0;
+}
+
+static int fresh(void **state)
+{
+    (void)state;
+    hub_make_fresh();
+    make_fresh("run");
+    return 0;
+}
+
+/* data/train-0000I-of-00006.jsonl, and a small test split. */
+static void put_shards(void)
+{
+    for (int i = 0; i < SHARDS; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "data/train-%05d-of-%05d.jsonl", i, SHARDS);
+        hub_put_lines("a/set", COMMIT_A, name, ROWS * i, ROWS * (i + 1));
+    }
+    hub_put_lines("a/set", COMMIT_A, "data/test-00000-of-00001.jsonl", 0, 40);
+    hub_put("a/set", COMMIT_A, "README.md", "# A set\n");
+}
+
+static DatasetOptions options_of(const char *const *path)
+{
+    return (DatasetOptions){.key = "data.train",
+                            .path = path,
+                            .num_paths = 1,
+                            .index_folder = "run/index",
+                            .hub = &hub,
+                            .hub_commits = "run/hub.json"};
+}
+
+static Dataset *open_with(const DatasetOptions *options)
+{
+    Error err = {0};
+    Dataset *dataset = NULL;
+    assert_ok(dataset_open(options, &dataset, &err), &err);
+    return dataset;
+}
+
+static Dataset *open_path(const char *path)
+{
+    DatasetOptions options = options_of(&path);
+    return open_with(&options);
+}
+
+static void assert_refused(const char *path, Status status, const char *expected)
+{
+    Error err = {0};
+    Dataset *dataset = NULL;
+    DatasetOptions options = options_of(&path);
+    assert_fails(dataset_open(&options, &dataset, &err), status, &err, expected);
+    assert_non_null(strstr(err.message, "data.train"));
+}
+
+static void assert_record(const Dataset *dataset, uint64_t index, int number)
+{
+    Str text = {0};
+    RecordSource source;
+    Error err = {0};
+    char expected[96];
+    snprintf(expected, sizeof expected, "{\"prompt\": \"%d\", \"completion\": \"number %d\"}",
+             number, number);
+    assert_ok(dataset_read(dataset, index, &text, &source, &err), &err);
+    assert_string_equal(str_text(&text), expected);
+    str_free(&text);
+}
+
+/* ---- which files ---- */
+
+static void put_folder(const cJSON *folder)
+{
+    const cJSON *file = NULL, *readme = cJSON_GetObjectItemCaseSensitive(folder, "readme");
+    make_fresh(SERVER_ROOT "/repos/a/set/" COMMIT_A);
+    make_fresh("cache");
+    cJSON_ArrayForEach(file, cJSON_GetObjectItemCaseSensitive(folder, "files"))
+    {
+        hub_put("a/set", COMMIT_A, file->valuestring, "{\"a\": 1}\n");
+    }
+    if (readme != NULL) hub_put("a/set", COMMIT_A, "README.md", readme->valuestring);
+}
+
+static void assert_files(const char *path, const cJSON *expected)
+{
+    Dataset *dataset = open_path(path);
+    const cJSON *file = NULL;
+    int index = 0;
+    assert_int_equal(dataset_num_files(dataset), cJSON_GetArraySize(expected));
+    cJSON_ArrayForEach(file, expected)
+    {
+        char *wanted = mem_printf(SNAPSHOT "%s", file->valuestring);
+        assert_string_equal(dataset_file(dataset, index++).path, wanted);
+        free(wanted);
+    }
+    dataset_close(dataset);
+}
+
+/* The same list as that of folders, which the package `datasets` has made. */
+static void test_splits_are_those_of_folders(void **state)
+{
+    (void)state;
+    Error err = {0};
+    cJSON *folders = NULL;
+    assert_ok(json_read(TEST_SOURCE_DIR "/dataset/folders.json", 1 << 20, &folders, &err), &err);
+    const cJSON *folder = NULL, *config = NULL, *split = NULL;
+    cJSON_ArrayForEach(folder, folders)
+    {
+        put_folder(folder);
+        cJSON_ArrayForEach(config, cJSON_GetObjectItemCaseSensitive(folder, "configs"))
+        {
+            cJSON_ArrayForEach(split, config)
+            {
+                char *path =
+                    mem_printf("hf://datasets/a/set@main@%s/%s", config->string, split->string);
+                print_message("%s %s\n", folder->child->valuestring, path);
+                assert_files(path, split);
+                free(path);
+            }
+        }
+    }
+    cJSON_Delete(folders);
+}
+
+static void test_paths_in_a_repository_are_files_globs_and_folders(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *path;
+        uint64_t files;
+    } cases[] = {{"hf://datasets/a/set/data/test-00000-of-00001.jsonl", 1},
+                 {"hf://datasets/a/set@main/data/train-*.jsonl", 6},
+                 {"hf://datasets/a/set@main/**/*-0000[01]-of-*.jsonl", 3},
+                 {"hf://datasets/a/set@main/data", 6},
+                 {"hf://datasets/a/set@main/data@test", 1}};
+    put_shards();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Dataset *dataset = open_path(cases[i].path);
+        assert_int_equal(dataset_summary(dataset).files, cases[i].files);
+        dataset_close(dataset);
+    }
+    assert_refused("hf://datasets/a/set/data/test-00000-of-00002.jsonl", ERR_NOT_FOUND,
+                   "did you mean \"data/test-00000-of-00001.jsonl\"");
+    assert_refused("hf://datasets/a/set@main@valid", ERR_NOT_FOUND, "has no split valid");
+    assert_refused("hf://datasets/a/set@main@valid", ERR_NOT_FOUND,
+                   "write hf://datasets/a/set@main@t");
+}
+
+/* ---- only what is needed ---- */
+
+static void test_only_the_split_is_fetched(void **state)
+{
+    (void)state;
+    put_shards();
+    Dataset *dataset = open_path("hf://datasets/a/set@main@test");
+    assert_int_equal(dataset_summary(dataset).records, 40);
+    assert_record(dataset, 39, 39);
+    dataset_close(dataset);
+    assert_int_equal(hub_requests_with("resolve"), 2); /* and README.md */
+    assert_int_equal(hub_requests_with("train-"), 0);
+}
+
+static void test_a_look_fetches_the_first_files_alone(void **state)
+{
+    (void)state;
+    const char *path = "hf://datasets/a/set";
+    put_shards();
+    DatasetOptions options = options_of(&path);
+    options.index_read_only = true;
+    options.records_max = ROWS + 1;
+    Dataset *dataset = open_with(&options);
+    assert_false(dataset_summary(dataset).whole);
+    assert_record(dataset, ROWS, ROWS);
+    dataset_close(dataset);
+    assert_int_equal(hub_requests_with("\"cdn\""), 2);
+    assert_false(path_exists("run/hub.json")); /* it decides nothing */
+}
+
+static void test_a_slice_fetches_what_it_takes(void **state)
+{
+    (void)state;
+    put_shards();
+    Dataset *dataset = open_path("hf://datasets/a/set@[10:410]");
+    assert_int_equal(dataset_summary(dataset).records, 400);
+    assert_record(dataset, 399, 409);
+    dataset_close(dataset);
+    assert_int_equal(hub_requests_with("\"cdn\""), 2);
+}
+
+static void test_data_is_the_same_as_that_of_a_folder(void **state)
+{
+    (void)state;
+    char fingerprint[2][DIGEST_HEX_BYTES];
+    put_shards();
+    static const char *const paths[] = {"hf://datasets/a/set",
+                                        SERVER_ROOT "/repos/a/set/" COMMIT_A};
+    for (int i = 0; i < 2; i++) {
+        Dataset *dataset = open_path(paths[i]);
+        dataset_fingerprint(dataset, "", fingerprint[i]);
+        for (int r = 0; r < SHARDS * ROWS; r += 37)
+            assert_record(dataset, (uint64_t)r, r);
+        dataset_close(dataset);
+    }
+    assert_string_equal(fingerprint[0], fingerprint[1]);
+}
+
+/* ---- which commit ---- */
+
+static void test_a_run_stays_at_its_commit(void **state)
+{
+    (void)state;
+    hub_put_lines("a/set", COMMIT_A, "train.jsonl", 0, 50);
+    hub_put_lines("a/set", COMMIT_B, "train.jsonl", 100, 150);
+    Dataset *dataset = open_path("hf://datasets/a/set");
+    assert_record(dataset, 0, 0);
+    dataset_close(dataset);
+    hub_set_refs("a/set", "{\"branches\": {\"main\": \"" COMMIT_B "\"}}");
+    hub_forget_requests();
+    dataset = open_path("hf://datasets/a/set");
+    assert_record(dataset, 0, 0);
+    dataset_close(dataset);
+    assert_int_equal(hub_requests_with(""), 0); /* all of it is known and there */
+    hub.offline = true;
+    dataset = open_path("hf://datasets/a/set");
+    hub.offline = false;
+    assert_record(dataset, 0, 0);
+    dataset_close(dataset);
+    make_fresh("run"); /* another run */
+    dataset = open_path("hf://datasets/a/set");
+    assert_record(dataset, 0, 100);
+    dataset_close(dataset);
+    make_fresh("run");
+    dataset = open_path("hf://datasets/a/set@" COMMIT_A);
+    assert_record(dataset, 0, 0);
+    dataset_close(dataset);
+}
+
+/* ---- a cache that is smaller than the data ---- */
+
+/* Bytes of blobs, whole or on their way. */
+static int64_t cache_bytes(void)
+{
+    static const char folder[] = HUB_CACHE "/datasets--a--set/blobs";
+    DIR *entries = opendir(folder);
+    int64_t bytes = 0;
+    for (struct dirent *entry; entries != NULL && (entry = readdir(entries)) != NULL;) {
+        struct stat info;
+        if (fstatat(dirfd(entries), entry->d_name, &info, 0) == 0 && S_ISREG(info.st_mode) &&
+            info.st_size >= 1000)
+            bytes += info.st_size;
+    }
+    if (entries != NULL) closedir(entries);
+    return bytes;
+}
+
+static int64_t shard_bytes(void)
+{
+    struct stat info;
+    assert_int_equal(
+        stat(SERVER_ROOT "/repos/a/set/" COMMIT_A "/data/train-00005-of-00006.jsonl", &info), 0);
+    return info.st_size;
+}
+
+static DatasetOptions small_options(const char *const *path)
+{
+    DatasetOptions options = options_of(path);
+    options.in_order = true;
+    options.hub_bytes_max = 5 * shard_bytes() / 2;
+    return options;
+}
+
+static void test_a_small_cache_reads_every_record_in_order(void **state)
+{
+    (void)state;
+    const char *path = "hf://datasets/a/set";
+    put_shards();
+    DatasetOptions options = small_options(&path);
+    Dataset *dataset = open_with(&options);
+    for (int epoch = 0; epoch < 2; epoch++) {
+        for (int r = 0; r < SHARDS * ROWS; r++) {
+            assert_record(dataset, (uint64_t)r, r);
+            if (r % 100 == 0) assert_true(cache_bytes() <= options.hub_bytes_max);
+        }
+    }
+    char fingerprint[2][DIGEST_HEX_BYTES];
+    dataset_fingerprint(dataset, "", fingerprint[0]);
+    dataset_close(dataset);
+    assert_true(hub_requests_with("\"cdn\"") >= 2 * SHARDS);
+
+    /* What it has found is known to the next start, which fetches what it reads. */
+    hub_forget_requests();
+    dataset = open_with(&options);
+    dataset_fingerprint(dataset, "", fingerprint[1]);
+    assert_string_equal(fingerprint[0], fingerprint[1]);
+    assert_int_equal(dataset_summary(dataset).files_indexed, 0);
+    assert_record(dataset, 3 * ROWS + 7, 3 * ROWS + 7);
+    dataset_close(dataset);
+    assert_true(hub_requests_with("\"cdn\"") <= 4);
+    assert_true(cache_bytes() <= options.hub_bytes_max);
+}
+
+typedef struct Reader {
+    const Dataset *dataset;
+    int begin;
+} Reader;
+
+static void *read_main(void *argument)
+{
+    const Reader *reader = argument;
+    for (int i = 0; i < SHARDS * ROWS; i += 7) {
+        int r = (reader->begin + i) % (SHARDS * ROWS);
+        assert_record(reader->dataset, (uint64_t)r, r);
+    }
+    return NULL;
+}
+
+/* Threads that are in different files want more than there is room for: each has its turn. */
+static void test_a_small_cache_serves_several_threads(void **state)
+{
+    (void)state;
+    const char *path = "hf://datasets/a/set";
+    put_shards();
+    DatasetOptions options = small_options(&path);
+    Dataset *dataset = open_with(&options);
+    Reader reader[4];
+    pthread_t thread[4];
+    for (int i = 0; i < 4; i++) {
+        reader[i] = (Reader){dataset, i * ROWS * 3 / 2};
+        assert_int_equal(pthread_create(&thread[i], NULL, read_main, &reader[i]), 0);
+    }
+    for (int i = 0; i < 4; i++)
+        pthread_join(thread[i], NULL);
+    assert_true(cache_bytes() <= options.hub_bytes_max);
+    dataset_close(dataset);
+}
+
+static void test_what_was_there_before_is_not_dropped(void **state)
+{
+    (void)state;
+    const char *path = "hf://datasets/a/set/data/train-00000-of-00006.jsonl";
+    put_shards();
+    dataset_close(open_path(path)); /* by another run */
+    make_fresh("run");
+    path = "hf://datasets/a/set";
+    DatasetOptions options = small_options(&path);
+    Dataset *dataset = open_with(&options);
+    for (int r = 0; r < SHARDS * ROWS; r += 50)
+        assert_record(dataset, (uint64_t)r, r);
+    dataset_close(dataset);
+    assert_true(path_exists(SNAPSHOT "data/train-00000-of-00006.jsonl"));
+}
+
+static void test_a_small_cache_is_refused_where_it_cannot_do(void **state)
+{
+    (void)state;
+    const char *path = "hf://datasets/a/set";
+    put_shards();
+    Error err = {0};
+    Dataset *dataset = NULL;
+    DatasetOptions options = small_options(&path);
+    options.in_order = false;
+    assert_fails(dataset_open(&options, &dataset, &err), ERR_RESOURCE, &err, "data.shuffle: false");
+    assert_non_null(strstr(err.message, "raise data.cache_gb"));
+    options.in_order = true;
+    options.hub_bytes_max = shard_bytes() - 1;
+    assert_fails(dataset_open(&options, &dataset, &err), ERR_RESOURCE, &err, "its largest file");
+    assert_int_equal(hub_requests_with("\"cdn\""), 0); /* before anything was fetched */
+}
+
+/* ---- a network that ends ---- */
+
+static void test_a_hub_that_goes_away_ends_the_reading_with_its_name(void **state)
+{
+    (void)state;
+    const char *path = "hf://datasets/a/set";
+    put_shards();
+    DatasetOptions options = small_options(&path);
+    Dataset *dataset = open_with(&options);
+    hub_set_faults("[{\"match\": \"resolve\", \"do\": \"status\", \"code\": 503, \"times\": 999}]");
+    Str text = {0};
+    RecordSource source;
+    Error err = {0};
+    Status status = OK;
+    for (uint64_t r = 0; r < SHARDS * ROWS && status == OK; r += ROWS)
+        status = dataset_read(dataset, r, &text, &source, &err);
+    assert_int_equal(status, ERR_UNAVAILABLE);
+    assert_non_null(strstr(err.message, "train-0000"));
+    hub_set_faults("[]");
+    for (uint64_t r = 0; r < SHARDS * ROWS; r += ROWS)
+        assert_record(dataset, r, (int)r);
+    str_free(&text);
+    dataset_close(dataset);
+}
+
+static void test_cancelled_opening_ends(void **state)
+{
+    (void)state;
+    const char *path = "hf://datasets/a/set";
+    put_shards();
+    ReadWatch watch = {0};
+    DatasetOptions options = options_of(&path);
+    options.watch = &watch;
+    watch.cancelled = true;
+    Error err = {0};
+    Dataset *dataset = NULL;
+    assert_fails(dataset_open(&options, &dataset, &err), ERR_CANCELLED, &err, "not wanted");
+    watch.cancelled = false;
+    dataset = open_with(&options);
+    assert_true(watch.fetched >= SHARDS * (shard_bytes() - 1000));
+    assert_true(watch.to_fetch >= SHARDS * (shard_bytes() - 1000));
+    dataset_close(dataset);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(test_splits_are_those_of_folders, fresh),
+        cmocka_unit_test_setup(test_paths_in_a_repository_are_files_globs_and_folders, fresh),
+        cmocka_unit_test_setup(test_only_the_split_is_fetched, fresh),
+        cmocka_unit_test_setup(test_a_look_fetches_the_first_files_alone, fresh),
+        cmocka_unit_test_setup(test_a_slice_fetches_what_it_takes, fresh),
+        cmocka_unit_test_setup(test_data_is_the_same_as_that_of_a_folder, fresh),
+        cmocka_unit_test_setup(test_a_run_stays_at_its_commit, fresh),
+        cmocka_unit_test_setup(test_a_small_cache_reads_every_record_in_order, fresh),
+        cmocka_unit_test_setup(test_a_small_cache_serves_several_threads, fresh),
+        cmocka_unit_test_setup(test_what_was_there_before_is_not_dropped, fresh),
+        cmocka_unit_test_setup(test_a_small_cache_is_refused_where_it_cannot_do, fresh),
+        cmocka_unit_test_setup(test_a_hub_that_goes_away_ends_the_reading_with_its_name, fresh),
+        cmocka_unit_test_setup(test_cancelled_opening_ends, fresh),
+    };
+    if (!hub_server_is_possible()) {
+        print_message("          SKIP: there is no python3 to serve\n");
+        return 0;
+    }
+    return cmocka_run_group_tests(tests, start_server, stop_server);
+}
