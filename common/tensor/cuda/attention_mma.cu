@@ -11,7 +11,10 @@
 #include "tensor/cuda/attention_mma.cuh"
 #include "tensor/cuda/ops.cuh"
 
-#define STAGES 2
+/* Tiles in shared memory. A step of decoding has few rows for each tile and waits for memory: there
+ * two are on their way while one is used, elsewhere one, for more blocks side by side. */
+#define STAGES_FEW  3
+#define STAGES_MANY 2
 
 /* A lane's part of two rows, g and g + 8 of the warp's: columns 2t and 2t + 1 of every MMA_N. `sum`
  * is of the lane's own keys. */
@@ -107,8 +110,9 @@ __device__ __forceinline__ const Bf16 *row_of(const Bf16 *q, const Attention &a,
     return q + place.query * a.shape.q_stride + (int64_t)place.head * a.shape.head_dim;
 }
 
-/* blockIdx: tile of a sequence's rows, those that see most first; sequence; kv head. */
-template <int DIM>
+/* blockIdx: tile of a sequence's rows, those that see most first; sequence; kv head. Warps without
+ * a row bring tiles alone. */
+template <int DIM, int STAGES>
 __global__ void __launch_bounds__(ATTENTION_THREADS)
     attention_mma_kernel(Bf16 *out, float *lse, const Bf16 *q, const Bf16 *k, const Bf16 *v,
                          Attention a)
@@ -134,27 +138,36 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
     sums.max[0] = sums.max[1] = -INFINITY;
     int64_t last_row = first + ATTENTION_ROWS < rows ? first + ATTENTION_ROWS - 1 : rows - 1;
     int64_t end = place_of(a, sequence, kv_head, last_row).position + 1;
-    load_keys<DIM>(tiles, a, k, v, sequence, kv_head, 0, end);
-    copies_commit();
+    bool works = first + warp * MMA_M < rows;
+    UNROLL
+    for (int ahead = 0; ahead < STAGES - 1; ahead++) {
+        if (ahead * KV_PAGE < end)
+            load_keys<DIM>(tiles + ahead * 2 * tile_elements<DIM>(), a, k, v, sequence, kv_head,
+                           ahead * KV_PAGE, end);
+        copies_commit();
+    }
     for (int64_t begin = 0; begin < end; begin += KV_PAGE) {
         int64_t tile = begin / KV_PAGE;
         Bf16 *keys = tiles + tile % STAGES * 2 * tile_elements<DIM>();
-        if (begin + KV_PAGE < end)
-            load_keys<DIM>(tiles + (tile + 1) % STAGES * 2 * tile_elements<DIM>(), a, k, v,
-                           sequence, kv_head, begin + KV_PAGE, end);
+        int64_t later = begin + (STAGES - 1) * KV_PAGE;
+        if (later < end)
+            load_keys<DIM>(tiles + (tile + STAGES - 1) % STAGES * 2 * tile_elements<DIM>(), a, k, v,
+                           sequence, kv_head, later, end);
         copies_commit();
-        copies_wait<1>();
+        copies_wait<STAGES - 1>();
         __syncthreads();
-        float score[KV_PAGE / MMA_N][4] = {};
-        int64_t ahead[2] = {place[0].position + 1 - begin, place[1].position + 1 - begin};
-        int seen[2] = {ahead[0] < KV_PAGE ? (int)ahead[0] : KV_PAGE,
-                       ahead[1] < KV_PAGE ? (int)ahead[1] : KV_PAGE};
-        multiply_rows<DIM>(score, query, keys);
-        weigh<DIM>(&sums, score, seen, a.shape.scale * LOG2_E);
-        add_rows<DIM>(sums.out, score, keys + tile_elements<DIM>());
+        if (works) {
+            float score[KV_PAGE / MMA_N][4] = {};
+            int64_t ahead[2] = {place[0].position + 1 - begin, place[1].position + 1 - begin};
+            int seen[2] = {ahead[0] < KV_PAGE ? (int)ahead[0] : KV_PAGE,
+                           ahead[1] < KV_PAGE ? (int)ahead[1] : KV_PAGE};
+            multiply_rows<DIM>(score, query, keys);
+            weigh<DIM>(&sums, score, seen, a.shape.scale * LOG2_E);
+            add_rows<DIM>(sums.out, score, keys + tile_elements<DIM>());
+        }
         __syncthreads();
     }
-    finish_rows<DIM>(out, lse, a, sums, place, inside);
+    if (works) finish_rows<DIM>(out, lse, a, sums, place, inside);
 }
 
 bool attention_mma_fits(const AttentionShape *shape)
@@ -165,15 +178,27 @@ bool attention_mma_fits(const AttentionShape *shape)
            shape->out_stride % packed == 0;
 }
 
-template <int DIM>
-static void launch(Bf16 *out, float *lse, const Bf16 *q, const Bf16 *k, const Bf16 *v,
-                   const Attention &a, int64_t longest)
+template <int DIM, int STAGES>
+static void launch_in(Bf16 *out, float *lse, const Bf16 *q, const Bf16 *k, const Bf16 *v,
+                      const Attention &a, int64_t longest)
 {
     size_t bytes = (size_t)(STAGES * 2 * tile_elements<DIM>()) * sizeof(Bf16);
     dim3 grid((unsigned)ceil_div(longest * a.group, ATTENTION_ROWS),
               (unsigned)a.sequences.num_sequences, (unsigned)a.shape.num_kv_heads);
-    ALLOW_SHARED(attention_mma_kernel<DIM>, bytes);
-    LAUNCH(attention_mma_kernel<DIM>, grid, ATTENTION_THREADS, bytes, out, lse, q, k, v, a);
+    ALLOW_SHARED((attention_mma_kernel<DIM, STAGES>), bytes);
+    LAUNCH((attention_mma_kernel<DIM, STAGES>), grid, ATTENTION_THREADS, bytes, out, lse, q, k, v,
+           a);
+}
+
+/* How tiles come shows in no bit. */
+template <int DIM>
+static void launch(Bf16 *out, float *lse, const Bf16 *q, const Bf16 *k, const Bf16 *v,
+                   const Attention &a, int64_t longest)
+{
+    if (longest * a.group <= MMA_M)
+        launch_in<DIM, STAGES_FEW>(out, lse, q, k, v, a, longest);
+    else
+        launch_in<DIM, STAGES_MANY>(out, lse, q, k, v, a, longest);
 }
 
 void attention_mma(Bf16 *out, float *lse, const Bf16 *q, const Bf16 *k, const Bf16 *v,

@@ -5,10 +5,13 @@
 #include <math.h>
 
 #include "tensor/cuda/ops.cuh"
+#include "tensor/cuda/pack.cuh"
 #include "tensor/cuda/warp.cuh"
 
 #define THREADS 512
-#define LOWEST  (-88.0f) /* there exp is 0 */
+#define AHEAD   4 /* groups of logits that a thread asks for at once: a row alone waits for memory \
+                   */
+#define LOWEST (-88.0f) /* there exp is 0 */
 
 struct Sums {
     float max, sum, shifted; /* of exp(x - max) and of exp(x - max) (x - max) */
@@ -59,6 +62,24 @@ __device__ __forceinline__ void take_logit(Sums *sums, float x, float id)
     }
 }
 
+/* A thread's groups of `count` columns, THREADS groups apart, in ascending order. */
+template <int count>
+__device__ __forceinline__ void take_row(Sums *sums, const float *x, int64_t width)
+{
+    const int64_t step = THREADS * count;
+    for (int64_t begin = (int64_t)threadIdx.x * count; begin < width; begin += AHEAD * step) {
+        Group<float, count> group[AHEAD];
+        UNROLL
+        for (int k = 0; k < AHEAD; k++)
+            if (begin + k * step < width) group[k] = group_load<count>(x + begin + k * step);
+        UNROLL
+        for (int k = 0; k < AHEAD; k++)
+            for (int i = 0; i < count && begin + k * step < width; i++)
+                take_logit(sums, group[k].at[i], (float)(begin + k * step + i));
+    }
+}
+
+template <int count>
 __global__ void stats_kernel(RowStats stats, const float *logits, const int32_t *target,
                              int32_t vocab_first, int64_t width)
 {
@@ -67,8 +88,7 @@ __global__ void stats_kernel(RowStats stats, const float *logits, const int32_t 
     int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
     const float *x = logits + row * width;
     Sums sums = no_sums((float)(width - 1)); /* of a row without any weight: the last */
-    for (int64_t j = threadIdx.x; j < width; j += THREADS)
-        take_logit(&sums, x[j], (float)j);
+    take_row<count>(&sums, x, width);
     sums = join_warp(sums);
     if (lane == 0) part[warp] = sums;
     __syncthreads();
@@ -93,8 +113,17 @@ void cuda_cross_entropy_stats(const RowStats *stats, Tensor logits, const int32_
 {
     check_logits(&logits);
     if (logits.shape[0] == 0) return;
-    LAUNCH(stats_kernel, (unsigned)logits.shape[0], THREADS, 0, *stats, (const float *)logits.data,
-           target, vocab_first, logits.shape[1]);
+    const int packed = pack_count<float>();
+    unsigned rows = (unsigned)logits.shape[0];
+    const float *data = (const float *)logits.data;
+    if (logits.shape[1] % packed == 0) {
+        CHECK(is_packed(data)); /* or the order of sums would depend on the place */
+        LAUNCH(stats_kernel<packed>, rows, THREADS, 0, *stats, data, target, vocab_first,
+               logits.shape[1]);
+    } else {
+        LAUNCH(stats_kernel<1>, rows, THREADS, 0, *stats, data, target, vocab_first,
+               logits.shape[1]);
+    }
 }
 
 /* ---- shards ---- */
