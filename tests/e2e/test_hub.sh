@@ -1,0 +1,137 @@
+#!/bin/bash
+# A job that trains from a data set on the Hugging Face Hub: a server that answers as it does (tests/hub/hub_server.py).
+# usage: BIN=... SOURCE=... test_hub.sh train|kills|package
+#   train    the weights are those of a job with the same files on this machine; a later session needs no Hub
+#   kills    the data source is killed while it fetches, again and again: nothing is fetched twice, and the weights are
+#            the same
+#   package  what huggingface_hub has fetched is used as it is, and the other way round
+. "$(dirname "$0")/lib.sh"
+command -v python3 > /dev/null || { echo "no python3 to serve"; exit 77; }
+make_data
+
+commit=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
+files=server/repos/troupe/tiny/$commit
+mkdir -p "$files/data" hold
+split -n l/3 -d -a 5 "$DATA/train.jsonl" "$files/data/train-"
+for i in 0 1 2; do mv "$files/data/train-0000$i" "$files/data/train-0000$i-of-00003.jsonl"; done
+cp "$DATA/eval.jsonl" "$files/data/validation-00000-of-00001.jsonl"
+printf '# Tiny\n' > "$files/README.md"
+echo "{\"branches\": {\"main\": \"$commit\"}}" > server/repos/troupe/tiny/refs.json
+echo '[]' > server/faults.json
+
+start_server() {
+    rm -f hold/input
+    mkfifo hold/input
+    python3 "$SOURCE/tests/hub/hub_server.py" server < hold/input > ports &
+    server=$!
+    exec 9> hold/input
+    for _ in $(seq 200); do
+        [ ! -s ports ] || break
+        sleep 0.05
+    done
+    read -r port _ < ports || fail "the server did not start"
+    export HF_ENDPOINT=http://127.0.0.1:$port HF_HOME=$PWD/home
+}
+
+stop_server() {
+    exec 9>&-
+    wait "$server" || true
+}
+trap 'kill "$server" 2> /dev/null || true' EXIT
+
+# asked PART: how many requests had it.
+asked() { grep -c -- "$1" server/requests.jsonl || true; }
+
+# hub_job FILE RUN: the tiny job with its data on the Hub.
+hub_job() {
+    write_job "$@"
+    sed -i "s|train: \[.*|train: troupe/tiny|; s|eval: \[.*|eval: [troupe/tiny]|" "$JOB"
+}
+
+# folder_digest: of a run with these files on this machine.
+folder_digest() {
+    write_job folder.yaml folder
+    sed -i "s|train: \[.*|train: $PWD/$files|; s|eval: \[.*|eval: [$PWD/$files]|" "$JOB"
+    run_job > /dev/null
+    digest_of "$RUN"
+}
+
+start_server
+case $1 in
+train)
+    export STEPS=6
+    expected=$(folder_digest)
+    hub_job job.yaml run
+    "$BIN/controller" validate --config job.yaml > validate.out 2>&1 || fail "validate: $(cat validate.out)"
+    [ "$(asked '"cdn"')" -eq 3 ] || fail "validate fetches not just what the first thousand records are in"
+    run_job
+    [ "$(digest_of "$RUN")" = "$expected" ] || fail "the weights are not those of the same files in a folder"
+    grep -q "$commit" "$RUN/hub.json" || fail "hub.json does not say which commit it is"
+
+    # The Hub goes on, and goes away: the run stays where it was.
+    cp -r "$files" "server/repos/troupe/tiny/$(echo $commit | tr a b)"
+    echo "{\"branches\": {\"main\": \"$(echo $commit | tr a b)\"}}" > server/repos/troupe/tiny/refs.json
+    stop_server
+    SETTINGS="--set train.num_steps=8"
+    run_job
+    grep -q '"step":8[,}]' "$RUN/metrics.jsonl" || fail "step 8 was not reached without the Hub"
+    nothing_left
+    echo "from the Hub as from a folder, and without it when all is there"
+    ;;
+kills)
+    export STEPS=6
+    expected=$(folder_digest)
+    echo '[{"match": "^/troupe/", "do": "slow", "chunk": 6000, "ms": 60, "times": 99}]' > server/faults.json
+    hub_job job.yaml run
+    start_job
+    blobs=$HF_HOME/hub/datasets--troupe--tiny/blobs bytes=0
+    for kill in 1 2; do
+        for _ in $(seq 1200); do
+            now=$(cat "$blobs"/* 2> /dev/null | wc -c)
+            source=$(actor_pid data_source 2> /dev/null || true)
+            [ -z "$source" ] || [ "$now" -le $((bytes + 20000)) ] || break
+            kill -0 "$CONTROLLER" 2> /dev/null || fail "the job ended before kill $kill"
+            sleep 0.05
+        done
+        ls "$blobs" | grep -q incomplete || fail "nothing was being fetched at kill $kill"
+        kill -9 "$source"
+        bytes=$now
+    done
+    echo '[]' > server/faults.json
+    finish_job 0
+    [ "$(digest_of "$RUN")" = "$expected" ] || fail "the weights differ after the kills"
+    asked '"range": "bytes=[1-9]' | grep -qvx 0 || fail "no download went on from where it was"
+    ! ls "$blobs" | grep -q incomplete || fail "something incomplete is left"
+    nothing_left
+    echo "two kills in a download, the same weights"
+    ;;
+package)
+    python=${HUB_PYTHON:-python3}
+    "$python" -c 'import huggingface_hub' 2> /dev/null || { echo "no huggingface_hub (HUB_PYTHON=...)"; exit 77; }
+    hub_job job.yaml run
+    "$BIN/controller" data inspect --config job.yaml --position 1999 > ours.out 2>&1 || fail "$(cat ours.out)"
+    tree=hub/datasets--troupe--tiny/trees/$commit.json
+    "$python" - << PY || fail "huggingface_hub does not find what was fetched"
+import os
+from huggingface_hub import hf_hub_download, scan_cache_dir, snapshot_download
+for name in sorted(os.listdir("$files/data")):
+    if name.startswith("train"):
+        path = hf_hub_download("troupe/tiny", "data/" + name, repo_type="dataset", local_files_only=True)
+        assert open(path, "rb").read() == open("$files/data/" + name, "rb").read(), name
+found = scan_cache_dir()
+assert not found.warnings and [repo.repo_id for repo in found.repos] == ["troupe/tiny"], found
+os.environ["HF_HOME"] = "$PWD/theirs"
+PY
+    before=$(asked '"cdn"')
+    HF_HOME=$PWD/theirs "$python" -c 'from huggingface_hub import snapshot_download as s; s("troupe/tiny", repo_type="dataset")' \
+        2> /dev/null || fail "huggingface_hub could not fetch"
+    [ "$(asked '"cdn"')" -gt "$before" ] || fail "huggingface_hub fetched nothing"
+    cmp "home/$tree" "theirs/$tree" || fail "the list that is kept is not huggingface_hub's"
+    rm -rf run
+    stop_server
+    HF_HOME=$PWD/theirs HF_HUB_OFFLINE=1 "$BIN/controller" data inspect --config job.yaml --position 1999 > theirs.out 2>&1 ||
+        fail "without a Hub: $(cat theirs.out)"
+    sed 's|/theirs/|/home/|' theirs.out | cmp ours.out - || fail "the record is another"
+    echo "one cache for both"
+    ;;
+esac
