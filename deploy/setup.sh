@@ -16,7 +16,7 @@ packages=(
     libdnnl-dev                                                    # matrix products on the CPU
     libssl-dev libxxhash-dev                                       # digests
     zlib1g-dev libzstd-dev                                         # compressed data
-    libgmp-dev libcurl4-openssl-dev libseccomp-dev                 # rewards: numbers, servers, sandbox
+    libgmp-dev libcurl4-openssl-dev libseccomp-dev                 # rewards, the Hub: numbers, servers, sandbox
     libmicrohttpd-dev                                              # serving a model over HTTP
     uthash-dev                                                     # hash tables
 )

@@ -123,13 +123,14 @@ assert not found.warnings and [repo.repo_id for repo in found.repos] == ["troupe
 os.environ["HF_HOME"] = "$PWD/theirs"
 PY
     before=$(asked '"cdn"')
-    HF_HOME=$PWD/theirs "$python" -c 'from huggingface_hub import snapshot_download as s; s("troupe/tiny", repo_type="dataset")' \
-        2> /dev/null || fail "huggingface_hub could not fetch"
+    fetch='from huggingface_hub import snapshot_download as fetch; fetch("troupe/tiny", repo_type="dataset")'
+    HF_HOME=$PWD/theirs "$python" -c "$fetch" 2> /dev/null || fail "huggingface_hub could not fetch"
     [ "$(asked '"cdn"')" -gt "$before" ] || fail "huggingface_hub fetched nothing"
     cmp "home/$tree" "theirs/$tree" || fail "the list that is kept is not huggingface_hub's"
     rm -rf run
     stop_server
-    HF_HOME=$PWD/theirs HF_HUB_OFFLINE=1 "$BIN/controller" data inspect --config job.yaml --position 1999 > theirs.out 2>&1 ||
+    export HF_HOME=$PWD/theirs HF_HUB_OFFLINE=1
+    "$BIN/controller" data inspect --config job.yaml --position 1999 > theirs.out 2>&1 ||
         fail "without a Hub: $(cat theirs.out)"
     sed 's|/theirs/|/home/|' theirs.out | cmp ours.out - || fail "the record is another"
     echo "one cache for both"
