@@ -122,6 +122,20 @@ static int rank_of(const ConfigOrigin *origin)
     return 0;
 }
 
+/* What a stage or an override trains on replaces what the file says, in whatever form that is. */
+static void settle_data(LoadedJob *job)
+{
+    int train = config_find(&job_table, "data.train"),
+        sources = config_find(&job_table, "data.sources");
+    int by = rank_of(&job->origin[train]) - rank_of(&job->origin[sources]);
+    int old = by > 0 ? sources : train;
+    if (by == 0 || (by > 0 && job->config.data.train.count == 0) ||
+        (by < 0 && job->config.data.sources.count == 0))
+        return;
+    config_value_release(config_key(&job_table, old), &job->config);
+    job->origin[old] = (ConfigOrigin){.kind = FROM_NOWHERE};
+}
+
 /* num_steps and num_epochs say the same in two ways: the later one replaces the other. */
 static void settle_length(LoadedJob *job)
 {
@@ -294,6 +308,7 @@ static Status derive(LoadedJob *job, const char *working_dir, bool behind, Error
         config->model.config = path_join(config->model.path, "config.json");
     if (config->model.tokenizer == NULL) config->model.tokenizer = mem_strdup(config->model.path);
     ConfigOrigin *origin = job->origin;
+    settle_data(job);
     settle_length(job);
     job_derive_algorithm(job);
     settle_best(job);

@@ -27,6 +27,7 @@ typedef enum { RESUME_AUTO, RESUME_NEVER } ResumeMode;
 typedef enum { TOO_STALE_RECOMPUTE, TOO_STALE_DROP } TooStalePolicy;
 typedef enum { PARTIAL_RECOMPUTE, PARTIAL_KEEP } PartialPolicy;
 typedef enum { BEST_UNSAID, BEST_MAX, BEST_MIN } BestMode;
+typedef enum { STOP_FIRST_EXHAUSTED, STOP_ALL_EXHAUSTED } StoppingStrategy;
 
 /* What is taken off the logits of tokens that were seen (docs/sampling.md). */
 typedef struct PenaltyConfig {
@@ -46,6 +47,16 @@ typedef struct EvalSetRow {
     bool ignore_eos;
     char *input_key, *label_key, *tool_key, *metadata_key;
 } EvalSetRow;
+
+/* A name of data.sources; source_set.h tells what holds for it. */
+typedef struct SourceRow {
+    RowHead head;
+    StringList path;
+    double weight;
+    int64_t repeat;
+    bool shuffle;
+    char *reader, *reader_options;
+} SourceRow;
 
 #define ACCEPT_DIGITS_MIN 8 /* of data.accept_changed */
 
@@ -87,7 +98,11 @@ typedef struct JobConfig {
 
     struct {
         StringList train, eval; /* entries as base/data_path.h has them, in this order */
-        char *input_key;        /* NULL: the shape of each record tells where its conversation is */
+        RowList sources;        /* of SourceRow, in place of `train`: source_set.h */
+        StoppingStrategy stopping_strategy;
+        char *reader, *reader_options; /* of `train`; a shared object and the JSON text of an
+                                          object, or NULL */
+        char *input_key; /* NULL: the shape of each record tells where its conversation is */
         char *label_key, *tool_key, *metadata_key;
         char *apply_chat_template_kwargs; /* the JSON text of an object, or NULL */
         bool shuffle;

@@ -508,6 +508,7 @@ static Status check_planned(const LoadedJob *job, Error *err)
 Status job_config_check(const LoadedJob *job, Error *err)
 {
     TRY(check_name(job, err));
+    TRY(job_check_sources(job, err));
     TRY(check_accept_changed(job, err));
     TRY(check_order(job, err));
     TRY(check_parallel(job, err));

@@ -13,6 +13,7 @@
 #include "base/limits.h"
 #include "config/eval_set.h"
 #include "config/job_internal.h"
+#include "config/source_set.h"
 
 typedef struct FileCheck {
     const LoadedJob *job;
@@ -422,11 +423,23 @@ static Status check_rollout(const FileCheck *check)
                      key_at(check, key), load, expected);
 }
 
+/* What a reader of the user's makes of its paths is its own business. */
+static Status check_source(const FileCheck *check, int index)
+{
+    TrainSource source = train_source(&check->job->config, index);
+    if (source.reader == NULL) return check_data_paths(check, source.key, source.path);
+    const char *key = strcmp(source.key, "data.train") == 0
+                          ? "data.reader"
+                          : arena_printf(check->arena, "%s.reader", source.key);
+    return check_file(check, key, source.reader, "a shared object (docs/data.md)");
+}
+
 static Status check_data(const FileCheck *check)
 {
     const JobConfig *config = &check->job->config;
     TRY(check_tokenizer(check));
-    TRY(check_data_paths(check, "data.train", &config->data.train));
+    for (int i = 0; i < train_source_count(config); i++)
+        TRY(check_source(check, i));
     for (int i = 0; i < eval_set_count(config); i++) {
         EvalSet set = eval_set(config, i);
         TRY(check_data_paths(check, set.key, set.path));

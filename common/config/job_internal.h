@@ -47,6 +47,9 @@ Status job_refuse(const LoadedJob *job, const char *key, const char *other, Erro
 /* job_check_eval.c: evaluation sets, and which evaluation is the best. */
 Status job_check_eval(const LoadedJob *job, Error *err);
 
+/* source_set.c: what is trained on. */
+Status job_check_sources(const LoadedJob *job, Error *err);
+
 /* job_sampling.c: how answers are drawn and what ends them. */
 Status job_check_sampling(const LoadedJob *job, Error *err);
 

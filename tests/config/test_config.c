@@ -307,7 +307,7 @@ static void test_config_wrong_value_says_found_and_expected(void **state)
     REFUSED("train: {lr_schedule: cosin}\n", "one of constant, linear, cosine, wsd",
             "Did you mean cosine?");
     REFUSED("data: {nothing_to_train: truncate}\n", "one of skip, stop");
-    REFUSED("data: {train: []}\n", "data.train is an empty list");
+    REFUSED("model: {path: m}\ndata: {train: []}\n", "data.train is an empty list");
     REFUSED("data: {train: [a, [b]]}\n", "job.yaml:1:19: data.train is a list of 1");
     REFUSED("model: {path: \"\"}\n", "model.path", "expected a path");
     REFUSED("data: {apply_chat_template_kwargs: high}\n", "expected names with values",

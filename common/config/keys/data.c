@@ -10,16 +10,113 @@ static const KeyName policy_names[] = {{"skip", POLICY_SKIP}, {"stop", POLICY_ST
 static const KeyName order_names[] = {{"full", ORDER_FULL}, {"hf", ORDER_HF}, {NULL, 0}};
 static const KeyName hf_version_names[] = {
     {"4.3", HF_4_3}, {"4.8", HF_4_8}, {"5.0", HF_5_0}, {"5.2", HF_5_2}, {NULL, 0}};
+/* ---- a row of data.sources ---- */
+
+#define IN(field) offsetof(SourceRow, field)
+
+static const ConfigKey source_keys[] = {
+    {.path = "path",
+     .type = KEY_PATHS,
+     .offset = IN(path),
+     .derived = "none: its reader knows",
+     .example = "data/chat*.jsonl",
+     .also = "paths files dataset file data prompt_data name_or_path data_files",
+     .meaning = "data of the source, as in data.train"},
+    {.path = "weight",
+     .type = KEY_NUMBER,
+     .offset = IN(weight),
+     .derived = "1",
+     .example = "0.3",
+     .min = 0,
+     .above_min = true,
+     .max = 1e12,
+     .also = "weights prob probability probabilities proportion ratio share sampling_weight",
+     .meaning = "share of the source in the records that are read, in relation to the other "
+                "weights; in any unit"},
+    {.path = "repeat",
+     .type = KEY_INT,
+     .offset = IN(repeat),
+     .derived = "0: any number",
+     .example = "2",
+     .max = 1000000,
+     .also = "repetitions max_epochs epochs num_epochs passes",
+     .meaning = "passes over the source at most: a run that takes more is refused"},
+    {.path = "shuffle",
+     .type = KEY_BOOL,
+     .offset = IN(shuffle),
+     .derived = "data.shuffle",
+     .example = "false",
+     .meaning = "visit the records of each pass in a new order, decided by the seed"},
+    {.path = "reader",
+     .type = KEY_PATH,
+     .offset = IN(reader),
+     .derived = "none: JSONL, Parquet, Arrow",
+     .example = "my_reader.so",
+     .also = "library plugin backend",
+     .meaning = "a shared object of your own that reads the source"},
+    {.path = "reader_options",
+     .type = KEY_OBJECT,
+     .offset = IN(reader_options),
+     .derived = "none",
+     .example = "{delimiter: \";\"}",
+     .also = "options",
+     .meaning = "what the reader is told"},
+};
+
+static const ConfigSection source_section = {
+    .name = "",
+    .meaning = "a source of a mixture",
+    .key = source_keys,
+    .num_keys = sizeof source_keys / sizeof *source_keys,
+};
+static const ConfigSection *const source_sections[] = {&source_section};
+static const ConfigTable source_table = {.section = source_sections, .num_sections = 1};
+
+/* ---- the section ---- */
+
+static const KeyName stopping_names[] = {
+    {"first_exhausted", STOP_FIRST_EXHAUSTED}, {"all_exhausted", STOP_ALL_EXHAUSTED}, {NULL, 0}};
 
 static const ConfigKey keys[] = {
     {.path = "data.train",
      .type = KEY_PATHS,
      .offset = AT(data.train),
-     .required = true,
+     .derived = "required, unless there are data.sources or a data.reader",
      .example = "data/train*.jsonl",
      .also = "prompt_data dataset datasets train_files path files train_data train_file",
      .meaning = "data to train on: files (JSONL, Parquet, Arrow), globs, folders, data sets of the "
                 "Hugging Face Hub (`openai/gsm8k@main/train`), slices of them"},
+    {.path = "data.sources",
+     .type = KEY_ROWS,
+     .offset = AT(data.sources),
+     .rows = &source_table,
+     .row_bytes = sizeof(SourceRow),
+     .derived = "none: data.train alone",
+     .example = "{chat: {path: chat.jsonl, weight: 7}, math: {path: math/*.parquet, weight: 3}}",
+     .also = "mixture blend datasets dataset_mixture data_mix interleave",
+     .meaning = "a mixture to train on, in place of data.train: sources, each with a name, a "
+                "weight and keys of its own"},
+    {.path = "data.stopping_strategy",
+     .type = KEY_ENUM,
+     .offset = AT(data.stopping_strategy),
+     .preset = "first_exhausted",
+     .names = stopping_names,
+     .also = "stop mix_strategy interleave_strategy",
+     .meaning = "what an epoch of data.sources is: until the first source, or the last one, has "
+                "been gone through; sources that are smaller than their share repeat"},
+    {.path = "data.reader",
+     .type = KEY_PATH,
+     .offset = AT(data.reader),
+     .derived = "none: JSONL, Parquet, Arrow",
+     .example = "my_reader.so",
+     .also = "reader_plugin custom_dataset data_backend dataset_class",
+     .meaning = "a shared object of your own that reads data.train"},
+    {.path = "data.reader_options",
+     .type = KEY_OBJECT,
+     .offset = AT(data.reader_options),
+     .derived = "none",
+     .example = "{delimiter: \";\"}",
+     .meaning = "what the reader is told"},
     {.path = "data.eval",
      .type = KEY_PATHS,
      .offset = AT(data.eval),

@@ -1,0 +1,100 @@
+#include "config/source_set.h"
+
+#include <string.h>
+
+#include "config/job_internal.h"
+#include "config/rows.h"
+
+static const ConfigKey *sources_key(void)
+{
+    return config_key(&job_table, config_find(&job_table, "data.sources"));
+}
+
+int train_source_count(const JobConfig *config)
+{
+    return config->data.sources.count > 0 ? config->data.sources.count : 1;
+}
+
+TrainSource train_source(const JobConfig *config, int index)
+{
+    CHECK(index >= 0 && index < train_source_count(config));
+    TrainSource source = {
+        .name = "train",
+        .key = "data.train",
+        .path = &config->data.train,
+        .weight = 1,
+        .shuffle = config->data.shuffle,
+        .reader = config->data.reader,
+        .reader_options = config->data.reader_options,
+    };
+    if (config->data.sources.count == 0) return source;
+    const ConfigKey *key = sources_key();
+    const SourceRow *row = (const SourceRow *)row_at(key, &config->data.sources, index);
+    source.name = row->head.name;
+    source.key = row->head.path;
+    source.path = &row->path;
+    source.reader = row->reader;
+    source.reader_options = row->reader_options;
+    if (row_gives(key, &row->head, "weight")) source.weight = row->weight;
+    if (row_gives(key, &row->head, "repeat")) source.repeat = row->repeat;
+    if (row_gives(key, &row->head, "shuffle")) source.shuffle = row->shuffle;
+    return source;
+}
+
+int train_source_find(const JobConfig *config, const char *name)
+{
+    for (int i = 0; i < train_source_count(config); i++)
+        if (strcmp(train_source(config, i).name, name) == 0) return i;
+    return -1;
+}
+
+/* ---- checks ---- */
+
+static const char SOURCES[] = "data.sources", TRAIN[] = "data.train", READER[] = "data.reader";
+
+static Status refuse_nothing(const LoadedJob *job, Error *err)
+{
+    const ConfigKey *key = config_key(&job_table, config_find(&job_table, TRAIN));
+    const char *place = job_key_place(job, TRAIN, job->arena);
+    return error_set(err, ERR_INVALID, "%s: %s is %s: %s.\nAdd for example:\ndata:\n  train: %s",
+                     place != NULL ? place : job->where, TRAIN,
+                     place != NULL ? "an empty list" : "missing", key->meaning, key->example);
+}
+
+static Status check_source(const LoadedJob *job, const TrainSource *source, Error *err)
+{
+    bool mixed = job->config.data.sources.count > 0;
+    const char *key = mixed ? SOURCES : READER;
+    if (source->reader == NULL && source->reader_options != NULL)
+        return job_refuse(job, mixed ? SOURCES : "data.reader_options", NULL, err,
+                          "%s.reader_options has no effect without a reader.\n"
+                          "Remove it, or name the shared object that reads the data.",
+                          mixed ? source->key : "data");
+    if (source->path->count == 0 && source->reader == NULL)
+        return job_refuse(job, key, NULL, err,
+                          "%s names no data: expected its path, or a reader.\n"
+                          "Add for example path: data/%s.jsonl.",
+                          source->key, source->name);
+    return OK;
+}
+
+Status job_check_sources(const LoadedJob *job, Error *err)
+{
+    const JobConfig *config = &job->config;
+    bool mixed = config->data.sources.count > 0;
+    if (!mixed && config->data.train.count == 0 && config->data.reader == NULL)
+        return refuse_nothing(job, err);
+    if (mixed && config->data.train.count > 0)
+        return job_refuse(job, SOURCES, TRAIN, err,
+                          "data.sources and data.train both say what is trained on.\n"
+                          "Make data.train one of the sources, or remove one of the two keys.");
+    if (mixed && (config->data.reader != NULL || config->data.reader_options != NULL))
+        return job_refuse(job, READER, SOURCES, err,
+                          "data.reader has no effect with data.sources, of which each may have "
+                          "a reader of its own.\nMove it, and reader_options, into the source.");
+    for (int i = 0; i < train_source_count(config); i++) {
+        TrainSource source = train_source(config, i);
+        TRY(check_source(job, &source, err));
+    }
+    return OK;
+}

@@ -1,0 +1,25 @@
+/* Training sources: those of data.sources, in the order in which they are written, or else
+ * data.train as the only one; each with what holds for it, whether it says so itself or another key
+ * does. Pure; any thread. */
+#ifndef TROUPE_CONFIG_SOURCE_SET_H
+#define TROUPE_CONFIG_SOURCE_SET_H
+
+#include "config/job.h"
+
+/* Borrowed from the configuration. */
+typedef struct TrainSource {
+    const char *name; /* "train" is data.train */
+    const char *key;  /* "data.train", "data.sources.chat" */
+    const StringList *path;
+    double weight;
+    int64_t repeat; /* passes at most; 0: any number */
+    bool shuffle;
+    const char *reader;         /* a shared object; NULL: files of the formats that are known */
+    const char *reader_options; /* JSON text of an object, or NULL */
+} TrainSource;
+
+int train_source_count(const JobConfig *config); /* at least 1 */
+TrainSource train_source(const JobConfig *config, int index);
+int train_source_find(const JobConfig *config, const char *name); /* -1: none */
+
+#endif

@@ -1,0 +1,143 @@
+/* Tests of data.sources and data.reader: what holds for a source, and what is refused. */
+#include "test.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/memory.h"
+#include "config/source_set.h"
+
+#define MODEL "model: {path: m}\n"
+
+static JobConfig *parse(const char *yaml)
+{
+    JobConfig *config = NULL;
+    Error err = {0};
+    assert_ok(job_config_parse(yaml, "job.yaml", "/", &config, &err), &err);
+    return config;
+}
+
+static void assert_refused(const char *yaml, const char *message)
+{
+    JobConfig *config = NULL;
+    Error err = {0};
+    assert_int_equal(job_config_parse(yaml, "job.yaml", "/", &config, &err), ERR_INVALID);
+    if (strstr(err.message, message) == NULL) fail_msg("%s", err.message);
+}
+
+static void test_sources_fall_back_on_their_section(void **state)
+{
+    (void)state;
+    JobConfig *config = parse(MODEL "data:\n"
+                                    "  shuffle: false\n"
+                                    "  stopping_strategy: all_exhausted\n"
+                                    "  sources:\n"
+                                    "    chat: {path: [chat.jsonl, more/*.jsonl], weight: 0.7}\n"
+                                    "    math: {path: math, shuffle: true, repeat: 3}\n"
+                                    "    own: {reader: my.so, reader_options: {rows: 4}}\n");
+    assert_int_equal(config->data.stopping_strategy, STOP_ALL_EXHAUSTED);
+    assert_int_equal(train_source_count(config), 3);
+    TrainSource chat = train_source(config, 0), math = train_source(config, 1),
+                own = train_source(config, 2);
+    assert_string_equal(chat.name, "chat");
+    assert_string_equal(chat.key, "data.sources.chat");
+    assert_int_equal(chat.path->count, 2);
+    assert_string_equal(chat.path->item[0], "/chat.jsonl");
+    assert_true(chat.weight == 0.7 && !chat.shuffle && chat.repeat == 0 && chat.reader == NULL);
+    assert_true(math.weight == 1 && math.shuffle && math.repeat == 3);
+    assert_string_equal(own.reader, "/my.so");
+    assert_string_equal(own.reader_options, "{\"rows\": 4}");
+    assert_int_equal(own.path->count, 0);
+    assert_int_equal(train_source_find(config, "math"), 1);
+    assert_int_equal(train_source_find(config, "train"), -1);
+    job_config_destroy(config);
+}
+
+static void test_sources_without_a_mixture_are_data_train(void **state)
+{
+    (void)state;
+    JobConfig *config = parse(MODEL "data: {train: a.txt, reader: my.so}\n");
+    TrainSource only = train_source(config, 0);
+    assert_int_equal(train_source_count(config), 1);
+    assert_string_equal(only.name, "train");
+    assert_string_equal(only.key, "data.train");
+    assert_string_equal(only.path->item[0], "/a.txt");
+    assert_string_equal(only.reader, "/my.so");
+    assert_true(only.weight == 1 && only.shuffle && only.reader_options == NULL);
+    job_config_destroy(config);
+}
+
+/* The text is how actors get their configuration. */
+static void test_sources_are_the_same_in_the_text(void **state)
+{
+    (void)state;
+    JobConfig *config = parse(MODEL "data: {sources: {a: {path: a, weight: 2.5}, b: {path: b}}}\n");
+    char *text = job_config_text(config);
+    JobConfig *again = parse(text);
+    char *changes = job_config_changes(config, again);
+    assert_null(changes);
+    assert_int_equal(again->data.train.count, 0);
+    assert_true(train_source(again, 0).weight == 2.5 && train_source(again, 1).weight == 1);
+    free(text);
+    job_config_destroy(again);
+    job_config_destroy(config);
+}
+
+/* A stage may train on a mixture where the file has one set, and the other way round. */
+static void test_sources_replace_data_train_in_a_stage(void **state)
+{
+    (void)state;
+    static const char yaml[] =
+        MODEL "data: {train: a}\n"
+              "stages:\n"
+              "- {name: one}\n"
+              "- {name: mix, data: {sources: {a: {path: a}, b: {path: b}}}}\n";
+    Error err = {0};
+    JobStages stages = {0};
+    assert_ok(file_write_atomic("stages-of-sources.yaml", yaml, strlen(yaml), &err), &err);
+    const char *set[] = {"data.sources.a.weight=3"};
+    assert_int_equal(job_stages_load("stages-of-sources.yaml", set, 1, &stages, &err), ERR_INVALID);
+    assert_ok(job_stages_load("stages-of-sources.yaml", NULL, 0, &stages, &err), &err);
+    assert_int_equal(stages.stage[0]->data.train.count, 1);
+    assert_int_equal(stages.stage[0]->data.sources.count, 0);
+    assert_int_equal(stages.stage[1]->data.train.count, 0);
+    assert_int_equal(stages.stage[1]->data.sources.count, 2);
+    job_stages_free(&stages);
+    const char *one[] = {"data.train=c"};
+    assert_ok(job_stages_load("stages-of-sources.yaml", one, 1, &stages, &err), &err);
+    assert_int_equal(stages.stage[1]->data.train.count, 1);
+    assert_int_equal(stages.stage[1]->data.sources.count, 0);
+    job_stages_free(&stages);
+}
+
+static void test_sources_that_make_no_sense_are_refused(void **state)
+{
+    (void)state;
+    assert_refused(MODEL, "data.train is missing");
+    assert_refused(MODEL "data: {train: a, sources: {b: {path: b}}}\n",
+                   "job.yaml:2: data.sources and data.train both say");
+    assert_refused(MODEL "data: {reader: a.so, sources: {b: {path: b}}}\n", "data.reader has no");
+    assert_refused(MODEL "data: {sources: {b: {weight: 2}}}\n", "data.sources.b names no data");
+    assert_refused(MODEL "data: {sources: {b: {path: b, weight: 0}}}\n",
+                   "job.yaml:2:39: data.sources.b.weight is 0, expected a number above 0");
+    assert_refused(MODEL "data: {sources: {b: {path: b, wieght: 1}}}\n", "weight");
+    assert_refused(MODEL "data: {sources: {b: {path: b, reader_options: {a: 1}}}}\n",
+                   "data.sources.b.reader_options has no effect");
+    assert_refused(MODEL "data: {train: a, reader_options: {a: 1}}\n",
+                   "data.reader_options has no effect");
+    assert_refused(MODEL "data: {sources: {a b: {path: b}}}\n", "holds the name \"a b\"");
+    assert_refused(MODEL "data: {train: a, stopping_strategy: all}\n", "all_exhausted");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_sources_fall_back_on_their_section),
+        cmocka_unit_test(test_sources_without_a_mixture_are_data_train),
+        cmocka_unit_test(test_sources_are_the_same_in_the_text),
+        cmocka_unit_test(test_sources_replace_data_train_in_a_stage),
+        cmocka_unit_test(test_sources_that_make_no_sense_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
