@@ -27,22 +27,50 @@ static char *hash_text(const DatasetFileInfo *file)
     return mem_printf("%016llx", (unsigned long long)file->content_hash);
 }
 
-void file_list_keep(const char *folder, const char *fingerprint, const Dataset *dataset)
+static void add_files(cJSON *list, const Dataset *dataset)
+{
+    for (int i = 0; i < dataset_num_files(dataset); i++) {
+        DatasetFileInfo file = dataset_file(dataset, i);
+        char *hash = hash_text(&file);
+        cJSON *item = cJSON_CreateObject();
+        cJSON_AddStringToObject(item, "path", file.path);
+        cJSON_AddNumberToObject(item, "bytes", (double)file.bytes);
+        cJSON_AddNumberToObject(item, "records", (double)file.records);
+        cJSON_AddStringToObject(item, "hash", hash);
+        cJSON_AddItemToArray(list, item);
+        free(hash);
+    }
+}
+
+static double share_of(const Mixture *mixture, int source)
+{
+    return (double)mixture_turns(mixture)->share[source] / (double)INTERLEAVE_UNIT;
+}
+
+/* Of one source a list of its files; of several the same for each, with its name and share. */
+static cJSON *make_list(const Mixture *mixture)
+{
+    cJSON *list = cJSON_CreateArray();
+    for (int i = 0; i < mixture_num_sources(mixture); i++) {
+        cJSON *files = list;
+        if (mixture_num_sources(mixture) > 1) {
+            cJSON *source = cJSON_CreateObject();
+            cJSON_AddStringToObject(source, "source", mixture_source_name(mixture, i));
+            cJSON_AddNumberToObject(source, "share", share_of(mixture, i));
+            files = cJSON_AddArrayToObject(source, "files");
+            cJSON_AddItemToArray(list, source);
+        }
+        const Dataset *dataset = mixture_source_dataset(mixture, i);
+        if (dataset != NULL) add_files(files, dataset);
+    }
+    return list;
+}
+
+void file_list_keep(const char *folder, const char *fingerprint, const Mixture *mixture)
 {
     char *path = list_path(folder, fingerprint);
     if (!path_exists(path)) {
-        cJSON *list = cJSON_CreateArray();
-        for (int i = 0; i < dataset_num_files(dataset); i++) {
-            DatasetFileInfo file = dataset_file(dataset, i);
-            char *hash = hash_text(&file);
-            cJSON *item = cJSON_CreateObject();
-            cJSON_AddStringToObject(item, "path", file.path);
-            cJSON_AddNumberToObject(item, "bytes", (double)file.bytes);
-            cJSON_AddNumberToObject(item, "records", (double)file.records);
-            cJSON_AddStringToObject(item, "hash", hash);
-            cJSON_AddItemToArray(list, item);
-            free(hash);
-        }
+        cJSON *list = make_list(mixture);
         char *text = cJSON_PrintUnformatted(list);
         file_write_atomic(path, text, strlen(text), NULL);
         cJSON_free(text);
@@ -84,31 +112,103 @@ static void describe(const cJSON *item, const DatasetFileInfo *file, Str *ret)
     }
 }
 
-static void add_changes(const cJSON *list, const Dataset *dataset, Str *ret)
+/* What is told so far: one difference a line, the first of them. */
+typedef struct Changes {
+    Str *text;
+    int count;
+} Changes;
+
+static void tell(Changes *changes, const Str *line)
 {
-    int num_files = dataset_num_files(dataset), changes = 0;
-    const cJSON *item = list->child;
+    if (line->length > 0 && changes->count++ < SHOWN_MAX)
+        str_printf(changes->text, "%s%s", changes->text->length > 0 ? "\n" : "", str_text(line));
+}
+
+static void compare_files(const cJSON *list, const Dataset *dataset, Changes *changes)
+{
+    int num_files = dataset != NULL ? dataset_num_files(dataset) : 0;
+    const cJSON *item = list != NULL ? list->child : NULL;
     for (int i = 0; i < num_files || item != NULL; i++) {
         DatasetFileInfo file = {0};
         if (i < num_files) file = dataset_file(dataset, i);
         Str line = {0};
         describe(item, i < num_files ? &file : NULL, &line);
-        if (line.length > 0 && changes++ < SHOWN_MAX)
-            str_printf(ret, "%s%s", ret->length > 0 ? "\n" : "", str_text(&line));
+        tell(changes, &line);
         str_free(&line);
         if (item != NULL) item = item->next;
     }
-    if (changes > SHOWN_MAX) str_printf(ret, "\nand %d more", changes - SHOWN_MAX);
 }
 
-char *file_list_changes(const char *folder, const char *known, const Dataset *dataset)
+static const cJSON *find_source(const cJSON *list, const char *name)
+{
+    const cJSON *item;
+    cJSON_ArrayForEach(item, list)
+    {
+        if (strcmp(text_of(item, "source"), name) == 0) return item;
+    }
+    return NULL;
+}
+
+static void compare_source(const cJSON *list, const Mixture *mixture, int source, Changes *changes)
+{
+    const char *name = mixture_source_name(mixture, source);
+    const cJSON *before = find_source(list, name);
+    double now = share_of(mixture, source);
+    Str line = {0};
+    if (before == NULL)
+        str_printf(&line, "the source %s is new", name);
+    else if (number_of(before, "share") != now)
+        str_printf(&line, "the share of the source %s: %.6g, was %.6g", name, now,
+                   number_of(before, "share"));
+    tell(changes, &line);
+    str_free(&line);
+    if (before != NULL)
+        compare_files(cJSON_GetObjectItemCaseSensitive(before, "files"),
+                      mixture_source_dataset(mixture, source), changes);
+}
+
+static void compare_sources(const cJSON *list, const Mixture *mixture, Changes *changes)
+{
+    for (int i = 0; i < mixture_num_sources(mixture); i++)
+        compare_source(list, mixture, i, changes);
+    const cJSON *item;
+    cJSON_ArrayForEach(item, list)
+    {
+        bool kept = false;
+        Str line = {0};
+        for (int i = 0; i < mixture_num_sources(mixture); i++)
+            kept = kept || strcmp(text_of(item, "source"), mixture_source_name(mixture, i)) == 0;
+        if (!kept) str_printf(&line, "the source %s is no longer there", text_of(item, "source"));
+        tell(changes, &line);
+        str_free(&line);
+    }
+}
+
+static void add_changes(const cJSON *list, const Mixture *mixture, Str *ret)
+{
+    Changes changes = {.text = ret};
+    bool was_mixed = list->child != NULL && text_of(list->child, "source")[0] != '\0';
+    bool is_mixed = mixture_num_sources(mixture) > 1;
+    Str line = {0};
+    if (was_mixed && is_mixed)
+        compare_sources(list, mixture, &changes);
+    else if (!was_mixed && !is_mixed)
+        compare_files(list, mixture_source_dataset(mixture, 0), &changes);
+    else
+        str_puts(&line, is_mixed ? "it was no mixture" : "it was a mixture of sources");
+    tell(&changes, &line);
+    str_free(&line);
+    if (changes.count > SHOWN_MAX) str_printf(ret, "\nand %d more", changes.count - SHOWN_MAX);
+}
+
+char *file_list_changes(const char *folder, const char *known, const Mixture *mixture)
 {
     char *path = list_path(folder, known);
     cJSON *list = NULL;
     Str text = {0};
     Error unknown;
     if (json_read(path, LIST_BYTES_MAX, &list, &unknown) == OK && cJSON_IsArray(list))
-        add_changes(list, dataset, &text);
+        add_changes(list, mixture, &text);
     cJSON_Delete(list);
     free(path);
     return str_take(&text);

@@ -12,8 +12,9 @@
 #include "base/memory.h"
 #include "base/queue.h"
 #include "config/eval_set.h"
+#include "config/source_set.h"
 #include "data_source/file_list.h"
-#include "dataset/stream.h"
+#include "dataset/mixture.h"
 #include "rollout.pb-c.h"
 
 enum {
@@ -25,9 +26,9 @@ _Static_assert(ANSWER_BYTES + (uint64_t)JSONL_LINE_BYTES_MAX <= MESSAGE_BYTES_MA
 
 typedef struct SourceSet {
     const char *name, *key; /* of the configuration */
-    const StringList *paths;
-    DataOrder order;
-    _Atomic(Stream *) stream; /* NULL until it was asked for; set once, under open_lock */
+    MixtureSource *source;  /* [num_sources]; their texts are the configuration's */
+    int num_sources;
+    _Atomic(Mixture *) mixture; /* NULL until it was asked for; set once, under open_lock */
 } SourceSet;
 
 struct DataService {
@@ -63,51 +64,64 @@ typedef struct Task {
 
 /* ---- reader threads ---- */
 
-static void log_opened(const SourceSet *set, const DatasetSummary *summary, int64_t ms)
+static void log_opened(const SourceSet *set, const Mixture *mixture, int64_t ms)
 {
-    log_event(LOG_INFO, "data_set_opened", F_STR("set", set->name),
-              F_INT("files", (int64_t)summary->files), F_INT("records", (int64_t)summary->records),
-              F_INT("bytes", (int64_t)summary->bytes),
-              F_INT("files_indexed", (int64_t)summary->files_indexed), F_INT("ms", ms));
-    if (summary->warning != NULL)
-        log_event(LOG_WARN, "index_not_kept", F_STR("set", set->name),
-                  F_STR("reason", summary->warning));
+    DatasetSummary sum = {0};
+    for (int i = 0; i < set->num_sources; i++) {
+        const Dataset *dataset = mixture_source_dataset(mixture, i);
+        DatasetSummary summary = {.records = mixture_source_records(mixture, i)};
+        if (dataset != NULL) summary = dataset_summary(dataset);
+        if (set->num_sources > 1)
+            log_event(LOG_INFO, "source_opened", F_STR("source", set->source[i].key),
+                      F_INT("files", (int64_t)summary.files),
+                      F_INT("records", (int64_t)summary.records));
+        if (summary.warning != NULL)
+            log_event(LOG_WARN, "index_not_kept", F_STR("set", set->name),
+                      F_STR("reason", summary.warning));
+        sum.files += summary.files;
+        sum.bytes += summary.bytes;
+        sum.files_indexed += summary.files_indexed;
+    }
+    log_event(
+        LOG_INFO, "data_set_opened", F_STR("set", set->name), F_INT("files", (int64_t)sum.files),
+        F_INT("records", (int64_t)mixture_records(mixture)), F_INT("bytes", (int64_t)sum.bytes),
+        F_INT("files_indexed", (int64_t)sum.files_indexed), F_INT("ms", ms));
 }
 
-static Status open_stream(DataService *service, SourceSet *set, Error *err)
+static Status open_mixture(DataService *service, SourceSet *set, Error *err)
 {
+    const JobConfig *config = service->config;
     int64_t start = clock_ms();
-    StreamOptions options = {
-        .key = set->key,
-        .path = (const char *const *)set->paths->item,
-        .num_paths = set->paths->count,
+    MixtureOptions options = {
+        .source = set->source,
+        .num_sources = set->num_sources,
+        .epoch_end = config->data.stopping_strategy == STOP_ALL_EXHAUSTED ? EPOCH_ALL_EXHAUSTED
+                                                                          : EPOCH_FIRST_EXHAUSTED,
         .index_folder = service->index_folder,
-        .order = set->order,
-        .seed = (uint64_t)service->config->seed,
+        .seed = (uint64_t)config->seed,
         .watch = &service->watch,
         .hub_commits = service->hub_commits,
         .hub_bytes_max = (int64_t)(service->config->data.cache_gb * 1e9),
     };
-    Stream *stream = NULL;
-    TRY(stream_open(&options, &stream, err));
-    DatasetSummary summary = dataset_summary(stream_dataset(stream));
-    log_opened(set, &summary, clock_ms() - start);
-    set->stream = stream;
+    Mixture *mixture = NULL;
+    TRY(mixture_open(&options, &mixture, err));
+    log_opened(set, mixture, clock_ms() - start);
+    set->mixture = mixture;
     return OK;
 }
 
-/* Gives the set's stream, opening it if nobody did. */
-static Status need_stream(DataService *service, SourceSet *set, const Stream **ret, Error *err)
+/* Gives what the set's records are taken from, opening it if nobody did. */
+static Status need_mixture(DataService *service, SourceSet *set, const Mixture **ret, Error *err)
 {
     Status status = OK;
-    if (set->stream == NULL) {
+    if (set->mixture == NULL) {
         pthread_mutex_lock(&service->open_lock);
         service->opening = set;
-        if (set->stream == NULL) status = open_stream(service, set, err);
+        if (set->mixture == NULL) status = open_mixture(service, set, err);
         service->opening = NULL;
         pthread_mutex_unlock(&service->open_lock);
     }
-    *ret = set->stream;
+    *ret = set->mixture;
     return status;
 }
 
@@ -118,28 +132,37 @@ static void pack_body(Str *body, const ProtobufCMessage *message)
 }
 
 /* Which files are others than under the fingerprint that is known. Owned. */
-static char *find_changes(const Task *task, const Dataset *dataset, const char *fingerprint)
+static char *find_changes(const Task *task, const Mixture *mixture, const char *fingerprint)
 {
     const char *folder = task->service->index_folder;
-    file_list_keep(folder, fingerprint, dataset);
+    file_list_keep(folder, fingerprint, mixture);
     if (task->known[0] == '\0' || strcmp(task->known, fingerprint) == 0) return mem_strdup("");
-    return file_list_changes(folder, task->known, dataset);
+    return file_list_changes(folder, task->known, mixture);
 }
 
 static Status open_work(Task *task)
 {
-    const Stream *stream = NULL;
-    TRY(need_stream(task->service, task->set, &stream, &task->err));
-    const Dataset *dataset = stream_dataset(stream);
-    DatasetSummary summary = dataset_summary(dataset);
-    char fingerprint[DIGEST_HEX_BYTES];
-    stream_fingerprint(stream, fingerprint);
+    const Mixture *mixture = NULL;
+    TRY(need_mixture(task->service, task->set, &mixture, &task->err));
+    Troupe__SourceInfo info[INTERLEAVE_SOURCES_MAX], *list[INTERLEAVE_SOURCES_MAX];
     Troupe__OpenSetReply reply = TROUPE__OPEN_SET_REPLY__INIT;
-    reply.records = stream_records(stream);
+    char fingerprint[DIGEST_HEX_BYTES];
+    mixture_fingerprint(mixture, fingerprint);
+    reply.records = mixture_records(mixture);
     reply.fingerprint = fingerprint;
-    reply.files = summary.files;
-    reply.bytes = summary.bytes;
-    reply.changes = find_changes(task, dataset, fingerprint);
+    reply.sources = list;
+    reply.n_sources = (size_t)mixture_num_sources(mixture);
+    for (int i = 0; i < mixture_num_sources(mixture); i++) {
+        const Dataset *dataset = mixture_source_dataset(mixture, i);
+        list[i] = &info[i];
+        troupe__source_info__init(&info[i]);
+        info[i].name = (char *)mixture_source_name(mixture, i);
+        info[i].records = mixture_source_records(mixture, i);
+        if (dataset == NULL) continue;
+        reply.files += dataset_summary(dataset).files;
+        reply.bytes += dataset_summary(dataset).bytes;
+    }
+    reply.changes = find_changes(task, mixture, fingerprint);
     pack_body(&task->body, &reply.base);
     free(reply.changes);
     return OK;
@@ -147,20 +170,26 @@ static Status open_work(Task *task)
 
 /* Reads one record into the attachment; a record that cannot be read by itself is told in its
  * `error`. */
-static Status read_record(Task *task, StreamReader *reader, uint64_t position, Troupe__Record *ret)
+static Status read_record(Task *task, MixtureReader *reader, uint64_t position, Troupe__Record *ret)
 {
-    StreamRecord record;
-    size_t before = task->attachment.length;
-    Status status = stream_read(reader, position, &task->attachment, &record, &task->err);
-    if (status != OK && status != ERR_DATA) return status;
+    Str *text = &task->attachment, place = {0};
+    MixtureRecord record;
+    size_t before = text->length;
+    Status status = mixture_read(reader, position, text, &place, &record, &task->err);
+    if (status != OK) {
+        str_free(&place);
+        return status;
+    }
     troupe__record__init(ret);
     ret->position = position;
-    ret->epoch = (uint32_t)record.epoch;
-    ret->source = mem_printf("%s:%llu", record.source.path, (unsigned long long)record.source.line);
-    if (status == OK)
-        ret->length = (uint32_t)(task->attachment.length - before);
-    else
-        ret->error = mem_strdup(task->err.message);
+    ret->epoch = (uint32_t)record.pass;
+    ret->source = str_take(&place);
+    if (record.bad) {
+        ret->error = mem_strndup(text->data + before, text->length - before);
+        text->length = before;
+    } else {
+        ret->length = (uint32_t)(text->length - before);
+    }
     return OK;
 }
 
@@ -172,9 +201,9 @@ static void free_record(Troupe__Record *record)
 
 static Status read_work(Task *task)
 {
-    const Stream *stream = NULL;
-    TRY(need_stream(task->service, task->set, &stream, &task->err));
-    StreamReader *reader = stream_reader_open(stream);
+    const Mixture *mixture = NULL;
+    TRY(need_mixture(task->service, task->set, &mixture, &task->err));
+    MixtureReader *reader = mixture_reader_open(mixture);
     Troupe__Record *record = mem_calloc(task->count, sizeof *record);
     Troupe__Record **list = mem_calloc(task->count, sizeof *list);
     Status status = OK;
@@ -194,7 +223,7 @@ static Status read_work(Task *task)
     }
     for (size_t i = 0; i < count; i++)
         free_record(&record[i]);
-    stream_reader_close(reader);
+    mixture_reader_close(reader);
     free(list);
     free(record);
     return status;
@@ -320,21 +349,46 @@ const ActorMethod data_service_methods[] = {
 };
 const int data_service_num_methods = 2;
 
+static void add_training(const JobConfig *config, SourceSet *set)
+{
+    set->name = "train";
+    set->key = config->data.sources.count > 0 ? "data.sources" : "data.train";
+    set->num_sources = train_source_count(config);
+    set->source = mem_calloc((size_t)set->num_sources, sizeof *set->source);
+    for (int i = 0; i < set->num_sources; i++) {
+        TrainSource source = train_source(config, i);
+        set->source[i] = (MixtureSource){.name = source.name,
+                                         .key = source.key,
+                                         .weight = source.weight,
+                                         .path = (const char *const *)source.path->item,
+                                         .num_paths = source.path->count,
+                                         .order = source.order,
+                                         .reader = source.reader,
+                                         .reader_options = source.reader_options};
+    }
+}
+
+static void add_evaluation(EvalSet of, SourceSet *set)
+{
+    set->name = of.name;
+    set->key = of.key;
+    set->num_sources = 1;
+    set->source = mem_calloc(1, sizeof *set->source);
+    *set->source = (MixtureSource){.name = of.name,
+                                   .key = of.key,
+                                   .weight = 1,
+                                   .path = (const char *const *)of.path->item,
+                                   .num_paths = of.path->count};
+}
+
 static void add_sets(DataService *service)
 {
     const JobConfig *config = service->config;
     service->num_sets = 1 + eval_set_count(config);
     service->set = mem_calloc((size_t)service->num_sets, sizeof *service->set);
-    service->set[0] = (SourceSet){.name = "train",
-                                  .key = "data.train",
-                                  .paths = &config->data.train,
-                                  .order = job_data_order(config)};
-    for (int i = 1; i < service->num_sets; i++) {
-        EvalSet set = eval_set(config, i - 1);
-        service->set[i].name = set.name;
-        service->set[i].key = set.key;
-        service->set[i].paths = set.path;
-    }
+    add_training(config, &service->set[0]);
+    for (int i = 1; i < service->num_sets; i++)
+        add_evaluation(eval_set(config, i - 1), &service->set[i]);
 }
 
 DataService *data_service_create(Loop *loop, const JobConfig *config)
@@ -366,8 +420,10 @@ void data_service_destroy(DataService *service)
     free(service->reader);
     while (service->in_work != NULL)
         free_task(service->in_work);
-    for (int i = 0; i < service->num_sets; i++)
-        stream_close(service->set[i].stream);
+    for (int i = 0; i < service->num_sets; i++) {
+        mixture_close(service->set[i].mixture);
+        free(service->set[i].source);
+    }
     free(service->set);
     queue_destroy(service->tasks);
     pthread_mutex_destroy(&service->open_lock);
@@ -389,16 +445,38 @@ int data_service_working(const DataService *service)
     return working;
 }
 
+/* Whether code of the user's reads some of it. */
+static bool has_reader(const SourceSet *set)
+{
+    for (int i = 0; i < set->num_sources; i++)
+        if (set->source[i].reader != NULL) return true;
+    return false;
+}
+
+/* "next_batch of the reader csv (/lib/csv.so) of data.train" */
+static bool describe_reader(const DataService *service, char *text, size_t size)
+{
+    for (int i = 0; i < service->num_sets; i++) {
+        const Mixture *mixture = service->set[i].mixture;
+        if (mixture != NULL && mixture_describe(mixture, text, size)) return true;
+    }
+    return false;
+}
+
 void data_service_describe(DataService *service, char *ret_doing, size_t size)
 {
     const SourceSet *opening = service->opening;
     const Task *task = service->in_work;
+    char reader[128];
     int64_t fetched = service->watch.fetched, to_fetch = service->watch.to_fetch;
     if (opening != NULL && fetched < to_fetch)
         snprintf(ret_doing, size, "fetching %s from the Hub: %.1f of %.1f MB", opening->key,
                  (double)fetched / 1e6, (double)to_fetch / 1e6);
     else if (opening != NULL)
-        snprintf(ret_doing, size, "indexing the files of %s", opening->key);
+        snprintf(ret_doing, size, "indexing the files of %s%s", opening->key,
+                 has_reader(opening) ? " (with a reader of yours)" : "");
+    else if (task != NULL && describe_reader(service, reader, sizeof reader))
+        snprintf(ret_doing, size, "%s", reader);
     else if (task != NULL)
         snprintf(ret_doing, size, "reading %s %llu..%llu", task->set->name,
                  (unsigned long long)task->first,

@@ -18,14 +18,16 @@ static const char help[] =
     "  -c, --config JOB.YAML   the job file\n"
     "  -s, --set KEY=VALUE     in place of what the file says\n"
     "      --stage NAME        of a job with several stages; default the first\n"
-    "  -n, --sample N          the record to show, counted from 0 in the order of the files;\n"
-    "                          default 0\n"
+    "  -n, --sample N          the record to show, counted from 0 in the order of the files (of\n"
+    "                          the first source of a mixture); default 0\n"
     "  -p, --position P        show instead the record at position P of the run's stream, as the\n"
     "                          ledger and messages name it (reads all of the data once, or the\n"
     "                          run's index)\n"
     "  -k, --count K           summarise the first K records; default 1000, 0: none\n"
     "  -l, --list L            list the first L of these that are rejected or odd; default 20\n"
     "  -e, --eval[=SET]        data.eval, or that set of eval.sets, in place of data.train\n"
+    "      --source NAME       of data.sources that one alone; --position is of its own stream "
+    "then\n"
     "      --brief[=SET]       no record, and of the first K only what was made of them; SET is "
     "train,\n"
     "                          eval, or one of eval.sets\n"
@@ -105,6 +107,9 @@ static Status take_option(Arguments *arguments, int letter, Error *err)
     case 'e':
         arguments->inspect.set = optarg != NULL ? optarg : "eval";
         return OK;
+    case 'o':
+        arguments->inspect.source = optarg;
+        return OK;
     case 'j':
         arguments->json = true;
         return OK;
@@ -135,23 +140,15 @@ static Status take_option(Arguments *arguments, int letter, Error *err)
 static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
 {
     static const struct option names[] = {
-        {"config", required_argument, NULL, 'c'},
-        {"set", required_argument, NULL, 's'},
-        {"sample", required_argument, NULL, 'n'},
-        {"position", required_argument, NULL, 'p'},
-        {"count", required_argument, NULL, 'k'},
-        {"eval", optional_argument, NULL, 'e'},
-        {"brief", optional_argument, NULL, 'b'},
-        {"color", optional_argument, NULL, 'C'},
-        {"list", required_argument, NULL, 'l'},
-        {"json", no_argument, NULL, 'j'},
-        {"stage", required_argument, NULL, 'S'},
-        {"check", optional_argument, NULL, 'K'},
-        {"available", required_argument, NULL, 'A'},
-        {"trained", required_argument, NULL, 'T'},
-        {"gpu", required_argument, NULL, 'g'},
-        {"help", no_argument, NULL, 'h'},
-        {0},
+        {"config", required_argument, NULL, 'c'},  {"set", required_argument, NULL, 's'},
+        {"sample", required_argument, NULL, 'n'},  {"position", required_argument, NULL, 'p'},
+        {"count", required_argument, NULL, 'k'},   {"eval", optional_argument, NULL, 'e'},
+        {"brief", optional_argument, NULL, 'b'},   {"source", required_argument, NULL, 'o'},
+        {"color", optional_argument, NULL, 'C'},   {"list", required_argument, NULL, 'l'},
+        {"json", no_argument, NULL, 'j'},          {"stage", required_argument, NULL, 'S'},
+        {"check", optional_argument, NULL, 'K'},   {"available", required_argument, NULL, 'A'},
+        {"trained", required_argument, NULL, 'T'}, {"gpu", required_argument, NULL, 'g'},
+        {"help", no_argument, NULL, 'h'},          {0},
     };
     opterr = 0;
     for (int letter; (letter = getopt_long(argc, argv, ":c:s:n:p:k:l:eh", names, NULL)) != -1;) {
@@ -167,8 +164,9 @@ static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
 /* What is to be shown, as far as it is asked for. */
 typedef struct Shown {
     InspectedRecord record;
-    InspectSummary summary;
-    bool has_record, has_summary;
+    InspectSummary *summary; /* [num_summaries] of each source */
+    int num_summaries;
+    bool has_record;
 } Shown;
 
 static Status look(Inspection *inspection, const Arguments *arguments, Shown *ret, Error *err)
@@ -178,27 +176,59 @@ static Status look(Inspection *inspection, const Arguments *arguments, Shown *re
         ret->has_record = true;
     }
     if (arguments->inspect.summary_records == 0) return OK;
-    TRY(inspection_summarize(inspection, &ret->summary, err));
-    ret->has_summary = true;
+    int count = inspection_num_sources(inspection);
+    ret->summary = mem_calloc((size_t)count, sizeof *ret->summary);
+    for (; ret->num_summaries < count; ret->num_summaries++)
+        TRY(inspection_summarize(inspection, ret->num_summaries, &ret->summary[ret->num_summaries],
+                                 err));
     return OK;
 }
 
-static void show(const Shown *shown, const Arguments *arguments)
+static void clear_shown(Shown *shown)
 {
-    const InspectOptions *options = &arguments->inspect;
-    Str out = {0};
-    if (arguments->json) {
-        inspect_view_json(options, shown->has_record ? &shown->record : NULL,
-                          shown->has_summary ? &shown->summary : NULL, &out);
-    } else {
-        if (shown->has_record) inspect_view_record(options, &shown->record, arguments->color, &out);
-        if (shown->has_summary && arguments->brief) {
-            inspect_view_brief(options, &shown->summary, &out);
-        } else if (shown->has_summary) {
-            str_putc(&out, '\n');
-            inspect_view_summary(options, &shown->summary, &out);
+    inspected_record_clear(&shown->record);
+    for (int i = 0; i < shown->num_summaries; i++)
+        inspect_summary_clear(&shown->summary[i]);
+    free(shown->summary);
+}
+
+/* The options by which a source's summary is shown. */
+static InspectOptions options_of(const Arguments *arguments, const Inspection *inspection, int i)
+{
+    InspectOptions options = arguments->inspect;
+    if (inspection_num_sources(inspection) > 1)
+        options.source = inspection_source(inspection, i).name;
+    return options;
+}
+
+static void show_text(const Inspection *inspection, const Shown *shown, const Arguments *arguments,
+                      Str *out)
+{
+    if (shown->has_record)
+        inspect_view_record(&arguments->inspect, &shown->record, arguments->color, out);
+    if (inspection_num_sources(inspection) > 1) {
+        if (shown->has_record) str_putc(out, '\n');
+        inspect_view_mixture(inspection, out);
+    }
+    for (int i = 0; i < shown->num_summaries; i++) {
+        InspectOptions options = options_of(arguments, inspection, i);
+        if (arguments->brief) {
+            inspect_view_brief(&options, &shown->summary[i], out);
+        } else {
+            str_putc(out, '\n');
+            inspect_view_summary(&options, &shown->summary[i], out);
         }
     }
+}
+
+static void show(const Inspection *inspection, const Shown *shown, const Arguments *arguments)
+{
+    Str out = {0};
+    if (arguments->json)
+        inspect_view_json(&arguments->inspect, inspection,
+                          shown->has_record ? &shown->record : NULL, shown->summary, &out);
+    else
+        show_text(inspection, shown, arguments, &out);
     fputs(str_text(&out), stdout);
     str_free(&out);
 }
@@ -220,16 +250,18 @@ static void warn(const Inspection *inspection, const Arguments *arguments)
 static bool would_stop(const Shown *shown, const Arguments *arguments)
 {
     const JobConfig *config = arguments->inspect.config;
-    const InspectSummary *summary = &shown->summary;
     const Sample *sample = &shown->record.sample;
     bool stops = shown->has_record && sample->status == SAMPLE_REJECTED &&
                  inspect_stops(config, sample->reject_reason);
-    if (!shown->has_summary) return stops;
-    for (int reason = 0; reason < REJECT_REASON_COUNT; reason++)
-        stops =
-            stops || (summary->rejected[reason] > 0 && inspect_stops(config, (RejectReason)reason));
-    bool nothing = summary->completed + summary->truncated == 0; /* to train on */
-    return stops || (arguments->brief && nothing);
+    for (int i = 0; i < shown->num_summaries; i++) {
+        const InspectSummary *summary = &shown->summary[i];
+        for (int reason = 0; reason < REJECT_REASON_COUNT; reason++)
+            stops = stops ||
+                    (summary->rejected[reason] > 0 && inspect_stops(config, (RejectReason)reason));
+        bool nothing = summary->completed + summary->truncated == 0; /* to train on */
+        stops = stops || (arguments->brief && nothing);
+    }
+    return stops;
 }
 
 static Status open_inspection(const JobConfig *config, const Arguments *arguments, Inspection **ret,
@@ -253,7 +285,7 @@ static int inspect(Arguments *arguments)
     if (status == OK) status = open_inspection(config, arguments, &inspection, &err);
     if (status == OK) warn(inspection, arguments);
     if (status == OK) status = look(inspection, arguments, &shown, &err);
-    if (status == OK) show(&shown, arguments);
+    if (status == OK) show(inspection, &shown, arguments);
     bool stops = status == OK && would_stop(&shown, arguments);
     if (status == ERR_UNSUPPORTED && arguments->brief && config != NULL &&
         !inspection_is_possible(config)) { /* a part of a check, which goes on */
@@ -262,8 +294,7 @@ static int inspect(Arguments *arguments)
         printf("%s%s%s\n", named ? "" : key, named ? "" : ": ", err.message);
         status = OK;
     }
-    inspected_record_clear(&shown.record);
-    inspect_summary_clear(&shown.summary);
+    clear_shown(&shown);
     inspection_close(inspection);
     job_config_destroy(config);
     fflush(stdout);

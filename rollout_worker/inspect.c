@@ -6,30 +6,42 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "config/eval_set.h"
-#include "dataset/stream.h"
+#include "config/source_set.h"
+#include "dataset/mixture.h"
 
 struct Inspection {
     InspectOptions options;
-    Stream *stream;
-    const Dataset *dataset; /* of `stream` */
+    Mixture *mixture; /* all sources of the set, whichever are looked at */
+    MixtureReader *reader;
+    int first, num_sources; /* those that are looked at */
     const RolloutTable *table;
     void *shared, *scratch;
     Str text; /* of the record at hand */
 };
 
-const char *inspect_set_key(const InspectOptions *options)
+static bool is_mixed(const InspectOptions *options)
 {
-    if (options->set == NULL) return "data.train";
+    return options->set == NULL && options->config->data.sources.count > 0;
+}
+
+/* The key of one of the set's sources. */
+static const char *source_key(const InspectOptions *options, int source)
+{
+    if (options->set == NULL) return train_source(options->config, source).key;
     int index = eval_set_find(options->config, options->set);
     return index >= 0 ? eval_set(options->config, index).key : "data.eval";
 }
 
-static Status find_files(const InspectOptions *options, StringList *ret, Error *err)
+const char *inspect_set_key(const InspectOptions *options)
+{
+    int source = options->source != NULL ? train_source_find(options->config, options->source) : -1;
+    if (is_mixed(options) && source < 0) return "data.sources";
+    return source_key(options, source > 0 ? source : 0);
+}
+
+static Status refuse_set(const InspectOptions *options, Error *err)
 {
     const JobConfig *config = options->config;
-    int index = options->set != NULL ? eval_set_find(config, options->set) : -1;
-    *ret = index >= 0 ? *eval_set(config, index).path : config->data.train;
-    if (options->set == NULL || index >= 0) return OK;
     if (strcmp(options->set, "eval") == 0)
         return error_set(err, ERR_INVALID, "the job names no files of data.eval");
     Str names = {0};
@@ -37,6 +49,17 @@ static Status find_files(const InspectOptions *options, StringList *ret, Error *
         str_printf(&names, " %s", eval_set(config, i).name);
     error_set(err, ERR_INVALID, "the job has no evaluation set %s; those that it has:%s",
               options->set, names.length > 0 ? str_text(&names) : " none");
+    str_free(&names);
+    return ERR_INVALID;
+}
+
+static Status refuse_source(const InspectOptions *options, Error *err)
+{
+    Str names = {0};
+    for (int i = 0; is_mixed(options) && i < train_source_count(options->config); i++)
+        str_printf(&names, " %s", train_source(options->config, i).name);
+    error_set(err, ERR_INVALID, "there is no source %s; those that there are:%s", options->source,
+              names.length > 0 ? str_text(&names) : " none, the job has no data.sources");
     str_free(&names);
     return ERR_INVALID;
 }
@@ -49,33 +72,93 @@ static uint64_t records_needed(const InspectOptions *options)
     return chosen > options->summary_records ? chosen : options->summary_records;
 }
 
-static Status open_stream(Inspection *inspection, Error *err)
+/* Which sources the set has: returns how many. */
+static int find_sources(const InspectOptions *options, MixtureSource *ret)
+{
+    const JobConfig *config = options->config;
+    if (options->set != NULL) {
+        EvalSet set = eval_set(config, eval_set_find(config, options->set));
+        ret[0] = (MixtureSource){.name = set.name,
+                                 .key = set.key,
+                                 .weight = 1,
+                                 .path = (const char *const *)set.path->item,
+                                 .num_paths = set.path->count};
+        return 1;
+    }
+    for (int i = 0; i < train_source_count(config); i++) {
+        TrainSource source = train_source(config, i);
+        ret[i] = (MixtureSource){.name = source.name,
+                                 .key = source.key,
+                                 .weight = source.weight,
+                                 .path = (const char *const *)source.path->item,
+                                 .num_paths = source.path->count,
+                                 .order = source.order,
+                                 .reader = source.reader,
+                                 .reader_options = source.reader_options};
+    }
+    return train_source_count(config);
+}
+
+static Status open_mixture(Inspection *inspection, Error *err)
 {
     const InspectOptions *options = &inspection->options;
     const JobConfig *config = options->config;
-    StringList paths;
-    TRY(find_files(options, &paths, err));
+    MixtureSource source[INTERLEAVE_SOURCES_MAX];
+    if (options->set != NULL && eval_set_find(config, options->set) < 0)
+        return refuse_set(options, err);
+    int only = options->source != NULL ? train_source_find(config, options->source) : -1;
+    if (options->source != NULL && (only < 0 || !is_mixed(options)))
+        return refuse_source(options, err);
     char *index_folder = path_join(config->run_dir, "index");
     char *hub_commits = path_join(config->run_dir, DATASET_HUB_COMMITS);
-    DataOrder order = {.kind = ORDER_FILES};
-    if (options->set == NULL) order = job_data_order(config); /* as the run's data source */
-    StreamOptions stream = {
-        .key = inspect_set_key(options),
-        .path = (const char *const *)paths.item,
-        .num_paths = paths.count,
+    MixtureOptions mixture = {
+        .source = source,
+        .num_sources = find_sources(options, source),
         .index_folder = index_folder,
         .index_read_only = true,
         .records_max = records_needed(options),
-        .order = order,
         .seed = (uint64_t)config->seed,
         .hub_commits = hub_commits,
         .hub_bytes_max = (int64_t)(config->data.cache_gb * 1e9),
     };
-    Status status = stream_open(&stream, &inspection->stream, err);
-    if (status == OK) inspection->dataset = stream_dataset(inspection->stream);
+    Status status = mixture_open(&mixture, &inspection->mixture, err);
     free(index_folder);
     free(hub_commits);
-    return status;
+    if (status != OK) return status;
+    inspection->reader = mixture_reader_open(inspection->mixture);
+    inspection->first = only >= 0 ? only : 0;
+    inspection->num_sources = only >= 0 ? 1 : mixture.num_sources;
+    return OK;
+}
+
+int inspection_num_sources(const Inspection *inspection)
+{
+    return inspection->num_sources;
+}
+
+InspectedSource inspection_source(const Inspection *inspection, int index)
+{
+    int source = inspection->first + index;
+    const Mixture *mixture = inspection->mixture;
+    const Dataset *dataset = mixture_source_dataset(mixture, source);
+    bool whole = dataset == NULL || dataset_summary(dataset).whole;
+    return (InspectedSource){
+        .name = mixture_source_name(mixture, source),
+        .key = source_key(&inspection->options, source),
+        .share = (double)mixture_turns(mixture)->share[source] / (double)INTERLEAVE_UNIT,
+        .records = whole ? mixture_source_records(mixture, source) : 0,
+    };
+}
+
+uint64_t inspection_epoch(const Inspection *inspection)
+{
+    uint64_t records[INTERLEAVE_SOURCES_MAX];
+    if (inspection->options.source != NULL) return inspection_source(inspection, 0).records;
+    for (int i = 0; i < inspection->num_sources; i++)
+        records[i] = inspection_source(inspection, i).records;
+    bool all = inspection->options.config->data.stopping_strategy == STOP_ALL_EXHAUSTED;
+    return interleave_epoch(mixture_turns(inspection->mixture), records,
+                            all ? EPOCH_ALL_EXHAUSTED : EPOCH_FIRST_EXHAUSTED);
 }
 
 bool inspection_is_possible(const JobConfig *config)
@@ -100,7 +183,7 @@ Status inspection_open(const InspectOptions *options, Inspection **ret, Error *e
 {
     Inspection *inspection = mem_calloc(1, sizeof *inspection);
     inspection->options = *options;
-    Status status = open_stream(inspection, err);
+    Status status = open_mixture(inspection, err);
     if (status == OK) status = open_table(inspection, err);
     if (status == OK) {
         *ret = inspection;
@@ -121,7 +204,8 @@ void inspection_close(Inspection *inspection)
     if (inspection == NULL) return;
     if (inspection->scratch != NULL) inspection->table->close_thread(inspection->scratch);
     if (inspection->shared != NULL) inspection->table->close(inspection->shared);
-    stream_close(inspection->stream);
+    mixture_reader_close(inspection->reader);
+    mixture_close(inspection->mixture);
     str_free(&inspection->text);
     free(inspection);
 }
@@ -136,49 +220,90 @@ void inspected_record_clear(InspectedRecord *record)
     *record = (InspectedRecord){0};
 }
 
-static Status inspect_record(Inspection *inspection, uint64_t index, uint64_t position,
-                             InspectedRecord *ret, Error *err)
+/* What the rollout function makes of the text at hand. */
+static void explain(Inspection *inspection, uint64_t position, bool bad, InspectedRecord *ret)
 {
-    RecordSource source;
-    str_clear(&inspection->text);
-    Status status = dataset_read(inspection->dataset, index, &inspection->text, &source, err);
-    if (status != OK && status != ERR_DATA) return status;
-    *ret = (InspectedRecord){.index = index};
-    ret->source = mem_printf("%s:%llu", source.path, (unsigned long long)source.line);
+    Str *text = &inspection->text;
     RolloutRecord record = {
         .position = (int64_t)position,
-        .text = inspection->text.data,
-        .length = inspection->text.length,
+        .text = text->data,
+        .length = bad ? 0 : text->length,
         .source = ret->source,
-        .error = status == OK ? "" : err->message,
+        .error = bad ? str_text(text) : "",
         .set = inspection->options.set,
     };
     inspection->table->explain(inspection->shared, inspection->scratch, &record, &ret->sample,
                                &ret->trace);
+}
+
+/* Record `index` of a source, in the order of its files; a reader has but its own order. */
+static Status inspect_record(Inspection *inspection, int source, uint64_t index,
+                             InspectedRecord *ret, Error *err)
+{
+    const Dataset *dataset = mixture_source_dataset(inspection->mixture, source);
+    Str place = {0};
+    Status status;
+    bool bad = false;
+    str_clear(&inspection->text);
+    if (dataset != NULL) {
+        RecordSource at;
+        status = dataset_read(dataset, index, &inspection->text, &at, err);
+        bad = status == ERR_DATA;
+        if (status == OK || bad)
+            str_printf(&place, "%s:%llu", at.path, (unsigned long long)at.line);
+        if (bad) str_puts(&inspection->text, err->message);
+    } else {
+        MixtureRecord read;
+        status = mixture_read_source(inspection->reader, source, index, &inspection->text, &place,
+                                     &read, err);
+        bad = status == OK && read.bad;
+    }
+    if (status != OK && !bad) return status;
+    *ret = (InspectedRecord){.index = index,
+                             .key = source_key(&inspection->options, source),
+                             .source = str_take(&place)};
+    explain(inspection, index, bad, ret);
+    return OK;
+}
+
+static Status choose_by_position(Inspection *inspection, InspectedRecord *ret, Error *err)
+{
+    const InspectOptions *options = &inspection->options;
+    uint64_t position = options->choice.number;
+    Str place = {0};
+    MixtureRecord read;
+    str_clear(&inspection->text);
+    Status status =
+        options->source != NULL
+            ? mixture_read_source(inspection->reader, inspection->first, position,
+                                  &inspection->text, &place, &read, err)
+            : mixture_read(inspection->reader, position, &inspection->text, &place, &read, err);
+    if (status != OK) {
+        str_free(&place);
+        return status;
+    }
+    *ret = (InspectedRecord){.index = read.index,
+                             .pass = read.pass,
+                             .key = source_key(options, read.source),
+                             .source = str_take(&place)};
+    explain(inspection, position, read.bad, ret);
     return OK;
 }
 
 Status inspection_choose(Inspection *inspection, InspectedRecord *ret, Error *err)
 {
     const InspectOptions *options = &inspection->options;
-    uint64_t records = dataset_summary(inspection->dataset).records;
     uint64_t index = options->choice.number;
-    if (options->choice.by_position) {
-        StreamReader *reader = stream_reader_open(inspection->stream);
-        StreamPlace place = {0};
-        Status status = stream_place(reader, options->choice.number, &place, err);
-        stream_reader_close(reader);
-        TRY(status);
-        index = place.index;
-    }
-    if (index >= records)
+    if (options->choice.by_position) return choose_by_position(inspection, ret, err);
+    uint64_t records = mixture_source_records(inspection->mixture, inspection->first);
+    if (records > 0 && index >= records)
         return error_set(err, ERR_INVALID,
                          "there is no record %llu in %s: it has %llu\n"
                          "  expected: a number from 0 to %llu\n"
                          "  to do: give another --sample",
-                         (unsigned long long)index, inspect_set_key(options),
+                         (unsigned long long)index, source_key(options, inspection->first),
                          (unsigned long long)records, (unsigned long long)records - 1);
-    return inspect_record(inspection, index, options->choice.number, ret, err);
+    return inspect_record(inspection, inspection->first, index, ret, err);
 }
 
 /* ---- the first records ---- */
@@ -257,17 +382,19 @@ static int compare_lengths(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-Status inspection_summarize(Inspection *inspection, InspectSummary *ret, Error *err)
+Status inspection_summarize(Inspection *inspection, int number, InspectSummary *ret, Error *err)
 {
-    DatasetSummary set = dataset_summary(inspection->dataset);
+    int source = inspection->first + number;
     uint64_t count = inspection->options.summary_records;
-    if (count > set.records) count = set.records;
-    InspectSummary summary = {.records = count, .all = set.whole && count == set.records};
+    uint64_t there = mixture_source_records(inspection->mixture, source);
+    if (there > 0 && count > there) count = there;
+    bool all = inspection_source(inspection, number).records == count;
+    InspectSummary summary = {.records = count, .all = all};
     summary.length = mem_calloc(count, sizeof *summary.length);
     Status status = OK;
     for (uint64_t index = 0; index < count && status == OK; index++) {
         InspectedRecord record = {0};
-        status = inspect_record(inspection, index, index, &record, err);
+        status = inspect_record(inspection, source, index, &record, err);
         if (status != OK) break;
         size_t length = record.trace.conversation.length;
         summary.json_bytes += inspection->text.length;

@@ -10,13 +10,16 @@
 
 /* Which record is to be shown. */
 typedef struct InspectChoice {
-    bool by_position; /* `number` is a position of the run's stream; else a record in file order */
+    bool
+        by_position; /* `number` is a position of the run's stream, or with a source of that one's
+                        own; else a record in file order, of the first source where none is named */
     uint64_t number;
 } InspectChoice;
 
 typedef struct InspectOptions {
     const JobConfig *config; /* borrowed */
-    const char *set;         /* of an evaluation, its name; NULL: data.train */
+    const char *set;         /* of an evaluation, its name; NULL: what is trained on */
+    const char *source;      /* a name of data.sources: that one alone; NULL: all of them */
     InspectChoice choice;
     uint64_t summary_records; /* so many records from the first on will be summarised */
     uint64_t listed_max;      /* of those that are rejected or odd, so many will be listed */
@@ -24,7 +27,8 @@ typedef struct InspectOptions {
 
 typedef struct Inspection Inspection;
 
-/* "data.train", "data.eval", "eval.sets.gsm8k": borrowed from the configuration. */
+/* "data.train", "data.sources", "data.sources.chat", "data.eval", "eval.sets.gsm8k": borrowed from
+ * the configuration. */
 const char *inspect_set_key(const InspectOptions *options);
 
 /* Whether the job's rollout function shows what it makes of a record. */
@@ -37,10 +41,23 @@ Status inspection_open(const InspectOptions *options, Inspection **ret, Error *e
 char *inspection_warnings(const Inspection *inspection);
 void inspection_close(Inspection *inspection); /* accepts NULL */
 
+/* Sources that are looked at: more than one of a mixture. */
+int inspection_num_sources(const Inspection *inspection);
+typedef struct InspectedSource {
+    const char *name, *key; /* "chat", "data.sources.chat"; borrowed from the configuration */
+    double share;           /* of the mixture; 1 where there is none */
+    uint64_t records;       /* of a pass; 0: not known so far, or never */
+} InspectedSource;
+InspectedSource inspection_source(const Inspection *inspection, int index);
+/* Of an epoch of all sources together; 0: not known. */
+uint64_t inspection_epoch(const Inspection *inspection);
+
 /* One record and what became of it. */
 typedef struct InspectedRecord {
-    uint64_t index; /* in file order, from 0 */
-    char *source;   /* "file.jsonl:123", owned */
+    uint64_t index;  /* in file order, from 0 */
+    const char *key; /* what it is of: "data.train"; borrowed from the configuration */
+    uint64_t pass;   /* over its source, from 0, where it was chosen by its position */
+    char *source;    /* "file.jsonl:123", owned */
     Sample sample;
     RolloutTrace trace;
 } InspectedRecord;
@@ -80,7 +97,8 @@ typedef struct InspectSummary {
 } InspectSummary;
 
 void inspect_summary_clear(InspectSummary *summary);
-Status inspection_summarize(Inspection *inspection, InspectSummary *ret, Error *err);
+/* Of one of the sources that are looked at. */
+Status inspection_summarize(Inspection *inspection, int source, InspectSummary *ret, Error *err);
 
 /* The first of its kind; NULL: there is none. Borrowed. */
 const InspectFinding *inspect_first(const InspectSummary *summary, bool rejected, int kind);

@@ -41,6 +41,7 @@ static cJSON *make_record(const InspectedRecord *record)
     bool rejected = sample->status == SAMPLE_REJECTED;
     cJSON *object = cJSON_CreateObject();
     add_count(object, "index", record->index);
+    cJSON_AddStringToObject(object, "of", record->key);
     cJSON_AddStringToObject(object, "source", record->source);
     add_text(object, "shape", record->trace.shape);
     if (record->trace.label != NULL) add_text(object, "label", record->trace.label);
@@ -119,13 +120,38 @@ static cJSON *make_summary(const InspectOptions *options, const InspectSummary *
     return object;
 }
 
-void inspect_view_json(const InspectOptions *options, const InspectedRecord *record,
-                       const InspectSummary *summary, Str *out)
+/* Of a mixture. */
+static cJSON *make_sources(const InspectOptions *options, const Inspection *inspection,
+                           const InspectSummary *summary)
 {
+    cJSON *list = cJSON_CreateArray();
+    for (int i = 0; i < inspection_num_sources(inspection); i++) {
+        InspectedSource source = inspection_source(inspection, i);
+        cJSON *object = cJSON_CreateObject();
+        cJSON_AddStringToObject(object, "name", source.name);
+        cJSON_AddNumberToObject(object, "share", source.share);
+        if (source.records > 0)
+            add_count(object, "records", source.records);
+        else
+            cJSON_AddNullToObject(object, "records");
+        if (summary != NULL)
+            cJSON_AddItemToObject(object, "summary", make_summary(options, &summary[i]));
+        cJSON_AddItemToArray(list, object);
+    }
+    return list;
+}
+
+void inspect_view_json(const InspectOptions *options, const Inspection *inspection,
+                       const InspectedRecord *record, const InspectSummary *summary, Str *out)
+{
+    bool mixed = inspection_num_sources(inspection) > 1;
     cJSON *root = cJSON_CreateObject();
     cJSON_AddStringToObject(root, "set", inspect_set_key(options));
     if (record != NULL) cJSON_AddItemToObject(root, "record", make_record(record));
-    if (summary != NULL) cJSON_AddItemToObject(root, "summary", make_summary(options, summary));
+    if (mixed)
+        cJSON_AddItemToObject(root, "sources", make_sources(options, inspection, summary));
+    else if (summary != NULL)
+        cJSON_AddItemToObject(root, "summary", make_summary(options, summary));
     char *text = cJSON_PrintUnformatted(root);
     CHECK(text != NULL);
     str_puts(out, text);

@@ -67,6 +67,26 @@ static void put_ids(const InspectedRecord *record, bool color, Str *out)
     str_putc(out, '\n');
 }
 
+/* ---- a mixture ---- */
+
+void inspect_view_mixture(const Inspection *inspection, Str *out)
+{
+    uint64_t epoch = inspection_epoch(inspection);
+    int count = inspection_num_sources(inspection);
+    str_printf(out, "data.sources: %d sources take turns", count);
+    if (epoch > 0) str_printf(out, "; an epoch has %llu records", (unsigned long long)epoch);
+    str_putc(out, '\n');
+    for (int i = 0; i < count; i++) {
+        InspectedSource source = inspection_source(inspection, i);
+        str_printf(out, "  %-16s %6.2f %% of the records", source.name, 100 * source.share);
+        if (source.records > 0) str_printf(out, ", has %llu", (unsigned long long)source.records);
+        if (source.records > 0 && epoch > 0)
+            str_printf(out, ": %.2f passes an epoch",
+                       source.share * (double)epoch / (double)source.records);
+        str_putc(out, '\n');
+    }
+}
+
 /* ---- one record ---- */
 
 static double percent(uint64_t part, uint64_t whole)
@@ -134,10 +154,12 @@ static void put_figures(const InspectOptions *options, const InspectedRecord *re
 void inspect_view_record(const InspectOptions *options, const InspectedRecord *record, bool color,
                          Str *out)
 {
-    str_printf(out, "record %llu of %s", (unsigned long long)record->index,
-               inspect_set_key(options));
+    str_printf(out, "record %llu of %s", (unsigned long long)record->index, record->key);
     if (options->choice.by_position)
         str_printf(out, ", at position %llu", (unsigned long long)options->choice.number);
+    if (options->choice.by_position && strncmp(record->key, "data.sources.", 13) == 0)
+        str_printf(out, "%s, in pass %llu over it", options->source != NULL ? " of its own" : "",
+                   (unsigned long long)record->pass + 1);
     str_puts(out, ": ");
     str_put_escaped(out, record->source);
     str_putc(out, '\n');

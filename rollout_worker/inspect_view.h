@@ -7,14 +7,17 @@
 #include "base/str.h"
 #include "rollout_worker/inspect.h"
 
+/* Which sources take turns, with which share, and how often each is gone through in an epoch. */
+void inspect_view_mixture(const Inspection *inspection, Str *out);
 void inspect_view_record(const InspectOptions *options, const InspectedRecord *record, bool color,
                          Str *out);
 void inspect_view_summary(const InspectOptions *options, const InspectSummary *summary, Str *out);
 /* A line on what became of them, and for each reason of rejection how many and the first. */
 void inspect_view_brief(const InspectOptions *options, const InspectSummary *summary, Str *out);
 
-/* The same for programs, as one object of JSON on one line; `record` and `summary` may be NULL. */
-void inspect_view_json(const InspectOptions *options, const InspectedRecord *record,
-                       const InspectSummary *summary, Str *out);
+/* The same for programs, as one object of JSON on one line; `record` may be NULL. `summary` is of
+ * each source that is looked at, or NULL. */
+void inspect_view_json(const InspectOptions *options, const Inspection *inspection,
+                       const InspectedRecord *record, const InspectSummary *summary, Str *out);
 
 #endif

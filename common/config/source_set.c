@@ -23,7 +23,7 @@ TrainSource train_source(const JobConfig *config, int index)
         .key = "data.train",
         .path = &config->data.train,
         .weight = 1,
-        .shuffle = config->data.shuffle,
+        .order = job_data_order(config),
         .reader = config->data.reader,
         .reader_options = config->data.reader_options,
     };
@@ -37,7 +37,8 @@ TrainSource train_source(const JobConfig *config, int index)
     source.reader_options = row->reader_options;
     if (row_gives(key, &row->head, "weight")) source.weight = row->weight;
     if (row_gives(key, &row->head, "repeat")) source.repeat = row->repeat;
-    if (row_gives(key, &row->head, "shuffle")) source.shuffle = row->shuffle;
+    if (row_gives(key, &row->head, "shuffle"))
+        source.order.kind = row->shuffle ? config->data.order.kind : ORDER_FILES;
     return source;
 }
 

@@ -13,7 +13,7 @@ typedef struct TrainSource {
     const StringList *path;
     double weight;
     int64_t repeat; /* passes at most; 0: any number */
-    bool shuffle;
+    DataOrder order;
     const char *reader;         /* a shared object; NULL: files of the formats that are known */
     const char *reader_options; /* JSON text of an object, or NULL */
 } TrainSource;

@@ -243,7 +243,8 @@ static const CardSplit *split_of(const CardConfig *config, const char *name)
 
 static Status choose_split(const Finder *finder, const CardConfig *config, const CardSplit **ret)
 {
-    bool training = strcmp(finder->key, "data.train") == 0;
+    bool training =
+        strcmp(finder->key, "data.train") == 0 || str_starts_with(finder->key, "data.sources.");
     const char *name = finder->wanted->split;
     if (name != NULL) {
         *ret = split_of(config, name);

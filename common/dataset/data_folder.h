@@ -29,7 +29,7 @@ typedef struct FolderSource {
 } FolderSource;
 
 /* Appends the names of the files. `key` is that of job.yaml: where no split is named, data.train
- * takes `train`, others take `validation`, or else `test`. Errors name the splits and
+ * and sources take `train`, others take `validation`, or else `test`. Errors name the splits and
  * configurations that there are. Of `wanted` only config and split are looked at. */
 Status data_folder_find(const FolderSource *source, const DataPath *wanted, const char *key,
                         StringList *ret, Error *err);

@@ -321,7 +321,8 @@ Status dataset_open(const DatasetOptions *options, Dataset **ret, Error *err)
 {
     Dataset *dataset = mem_calloc(1, sizeof *dataset);
     dataset->summary.whole = true;
-    dataset->cache = block_cache_create(DATASET_CACHE_MAX);
+    dataset->cache =
+        block_cache_create(options->cache_max > 0 ? options->cache_max : DATASET_CACHE_MAX);
     Status status = OK;
     for (int i = 0; i < options->num_paths && status == OK; i++)
         status = add_entry(dataset, options, options->path[i], err);

@@ -31,6 +31,7 @@ typedef struct DatasetOptions {
     bool in_order;        /* records will be read one after another: what is only kept to reach them
                            * in another order need not be */
     uint64_t records_max; /* no more is opened and read than so many records take; 0: everything */
+    size_t cache_max;     /* bytes of decoded pieces that are kept; 0: DATASET_CACHE_MAX */
     ReadWatch *watch;     /* of the reading of files; NULL: nobody watches */
     const HubAccess *hub; /* borrowed while it is open; NULL: what the environment says */
     const char *hub_commits; /* a file of the run that says at which commits it takes data sets of

@@ -9,6 +9,9 @@ typedef unsigned __int128 Wide;
 
 /* ---- shares ---- */
 
+/* Remainders that differ by less do so because weights were written in another unit. */
+#define SAME_REST 1e-3
+
 /* By largest remainders, so that the sum is exact; of equal remainders the first source's. */
 static void round_shares(const double *exact, Interleave *mix)
 {
@@ -23,7 +26,7 @@ static void round_shares(const double *exact, Interleave *mix)
         for (int i = 0; i < mix->count; i++) {
             if (raised[i]) continue;
             double rest = exact[i] - (double)mix->share[i];
-            if (most < 0 || rest > exact[most] - (double)mix->share[most]) most = i;
+            if (most < 0 || rest > exact[most] - (double)mix->share[most] + SAME_REST) most = i;
         }
         mix->share[most]++;
         raised[most] = true;
@@ -78,6 +81,18 @@ uint64_t interleave_position(const Interleave *mix, int source, uint64_t number)
         position += stretch + is_before(mix, due(mix, i, stretch), i, when, source);
     }
     return position;
+}
+
+uint64_t interleave_epoch(const Interleave *mix, const uint64_t *records, EpochEnd end)
+{
+    uint64_t epoch = 0;
+    for (int i = 0; i < mix->count; i++) {
+        if (records[i] == 0) return 0;
+        uint64_t until = interleave_position(mix, i, records[i] - 1) + 1;
+        bool other = end == EPOCH_ALL_EXHAUSTED ? until > epoch : until < epoch;
+        if (i == 0 || other) epoch = until;
+    }
+    return epoch;
 }
 
 InterleaveCursor interleave_cursor(const Interleave *mix, uint64_t position)

@@ -43,6 +43,13 @@ InterleavePlace interleave_at(const Interleave *mix, uint64_t position);
 /* The position at which a source is due for the time `number`, from 0. O(n). */
 uint64_t interleave_position(const Interleave *mix, int source, uint64_t number);
 
+/* What an epoch of several sources is: until the first or the last of them has been gone through
+ * (the words are those of `interleave_datasets` of Hugging Face's datasets). */
+typedef enum { EPOCH_FIRST_EXHAUSTED, EPOCH_ALL_EXHAUSTED } EpochEnd;
+
+/* How many positions it has, of sources with records[i] records each; 0 where one of these is 0. */
+uint64_t interleave_epoch(const Interleave *mix, const uint64_t *records, EpochEnd end);
+
 /* A reader of consecutive positions, for which the next costs O(n). */
 typedef struct InterleaveCursor {
     const Interleave *mix;                  /* borrowed */

@@ -43,6 +43,7 @@ Status stream_open(const StreamOptions *options, Stream **ret, Error *err)
         .records_max = options->records_max,
         .hub_commits = options->hub_commits,
         .hub_bytes_max = options->hub_bytes_max,
+        .cache_max = options->cache_max,
         .watch = options->watch,
     };
     Dataset *dataset = NULL;

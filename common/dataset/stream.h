@@ -18,6 +18,7 @@ typedef struct StreamOptions {
     const char *index_folder; /* as of DatasetOptions */
     bool index_read_only;
     uint64_t records_max; /* as of DatasetOptions: only stream_dataset may be read then */
+    size_t cache_max;     /* as of DatasetOptions */
     DataOrder order;
     uint64_t seed;
     const char *hub_commits; /* as of DatasetOptions, with the next */

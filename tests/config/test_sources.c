@@ -44,8 +44,9 @@ static void test_sources_fall_back_on_their_section(void **state)
     assert_string_equal(chat.key, "data.sources.chat");
     assert_int_equal(chat.path->count, 2);
     assert_string_equal(chat.path->item[0], "/chat.jsonl");
-    assert_true(chat.weight == 0.7 && !chat.shuffle && chat.repeat == 0 && chat.reader == NULL);
-    assert_true(math.weight == 1 && math.shuffle && math.repeat == 3);
+    assert_true(chat.weight == 0.7 && chat.order.kind == ORDER_FILES && chat.repeat == 0 &&
+                chat.reader == NULL);
+    assert_true(math.weight == 1 && math.order.kind == ORDER_FULL && math.repeat == 3);
     assert_string_equal(own.reader, "/my.so");
     assert_string_equal(own.reader_options, "{\"rows\": 4}");
     assert_int_equal(own.path->count, 0);
@@ -64,7 +65,7 @@ static void test_sources_without_a_mixture_are_data_train(void **state)
     assert_string_equal(only.key, "data.train");
     assert_string_equal(only.path->item[0], "/a.txt");
     assert_string_equal(only.reader, "/my.so");
-    assert_true(only.weight == 1 && only.shuffle && only.reader_options == NULL);
+    assert_true(only.weight == 1 && only.order.kind == ORDER_FULL && only.reader_options == NULL);
     job_config_destroy(config);
 }
 

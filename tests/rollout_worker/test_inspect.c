@@ -246,7 +246,7 @@ static void test_the_summary_counts_every_record_once(void **state)
                              (InspectOptions){.summary_records = 7});
     InspectSummary summary = {0};
     Error err = {0};
-    assert_ok(inspection_summarize(bench.inspection, &summary, &err), &err);
+    assert_ok(inspection_summarize(bench.inspection, 0, &summary, &err), &err);
     assert_int_equal(summary.records, 7);
     assert_false(summary.all);
     assert_int_equal(summary.completed, 2);
@@ -296,7 +296,7 @@ static void test_rejected_records_are_listed_in_their_order(void **state)
     InspectSummary summary = {0};
     Error err = {0};
     Str out = {0};
-    assert_ok(inspection_summarize(bench.inspection, &summary, &err), &err);
+    assert_ok(inspection_summarize(bench.inspection, 0, &summary, &err), &err);
     inspect_view_summary(&bench.options, &summary, &out);
     assert_non_null(strstr(out.data, "\nthe first 4 of them (--list), in their order:\n\n"
                                      "  bad_record       "));
@@ -312,7 +312,7 @@ static void test_rejected_records_are_listed_in_their_order(void **state)
     assert_non_null(strstr(out.data, "data.jsonl:13: the record holds a prompt"));
     str_free(&out);
 
-    inspect_view_json(&bench.options, NULL, &summary, &out);
+    inspect_view_json(&bench.options, bench.inspection, NULL, &summary, &out);
     cJSON *json = NULL;
     assert_ok(json_parse(out.data, out.length, "json", &json, &err), &err);
     const cJSON *object = cJSON_GetObjectItem(json, "summary");

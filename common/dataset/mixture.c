@@ -1,0 +1,279 @@
+#include "dataset/mixture.h"
+
+#include <stdlib.h>
+
+#include "base/limits.h"
+#include "base/memory.h"
+#include "base/rng.h"
+#include "dataset/user_reader.h"
+
+/* One of `stream` and `reader`. */
+typedef struct Source {
+    char *name;
+    Stream *stream;
+    UserReader *reader;
+    uint64_t records; /* of a pass; 0: not known */
+} Source;
+
+struct Mixture {
+    Source source[INTERLEAVE_SOURCES_MAX];
+    int num_sources;
+    Interleave turns;
+    EpochEnd epoch_end;
+};
+
+struct MixtureReader {
+    const Mixture *mixture;
+    InterleaveCursor cursor;
+    StreamReader *stream[INTERLEAVE_SOURCES_MAX]; /* NULL: of a reader */
+};
+
+/* ---- opening ---- */
+
+/* So that two sources with the same data do not give the same records at the same time. */
+static uint64_t seed_of(const MixtureOptions *options, const MixtureSource *source)
+{
+    return options->num_sources == 1 ? options->seed : rng_key(options->seed, source->name);
+}
+
+static Status open_reader(const MixtureOptions *options, const MixtureSource *source, Source *ret,
+                          Error *err)
+{
+    UserReaderOptions reader = {
+        .key = source->key,
+        .name = source->name,
+        .library = source->reader,
+        .options = source->reader_options,
+        .path = source->path,
+        .num_paths = source->num_paths,
+        .index_folder = options->index_folder,
+        .index_read_only = options->index_read_only,
+        .shuffle = source->order.kind != ORDER_FILES,
+        .seed = seed_of(options, source),
+        .watch = options->watch,
+    };
+    TRY(user_reader_open(&reader, &ret->reader, err));
+    ret->records = user_reader_records(ret->reader);
+    return OK;
+}
+
+static Status open_files(const MixtureOptions *options, const MixtureSource *source, Source *ret,
+                         Error *err)
+{
+    StreamOptions stream = {
+        .key = source->key,
+        .path = source->path,
+        .num_paths = source->num_paths,
+        .index_folder = options->index_folder,
+        .index_read_only = options->index_read_only,
+        .records_max = options->records_max,
+        .cache_max = DATASET_CACHE_MAX / (unsigned)options->num_sources,
+        .order = source->order,
+        .seed = seed_of(options, source),
+        .hub_commits = options->hub_commits,
+        .hub_bytes_max = options->hub_bytes_max,
+        .watch = options->watch,
+    };
+    TRY(stream_open(&stream, &ret->stream, err));
+    ret->records = stream_records(ret->stream);
+    return OK;
+}
+
+static Status make_turns(const MixtureOptions *options, Mixture *mixture, Error *err)
+{
+    const char *name[INTERLEAVE_SOURCES_MAX];
+    double weight[INTERLEAVE_SOURCES_MAX];
+    for (int i = 0; i < options->num_sources; i++) {
+        name[i] = options->source[i].name;
+        weight[i] = options->source[i].weight;
+    }
+    int small = interleave_make(options->seed, name, weight, options->num_sources, &mixture->turns);
+    if (small < 0) return OK;
+    return error_set(err, ERR_INVALID,
+                     "%s.weight is %g, of all weights together less than one in four thousand "
+                     "million\n  to do: leave the source out, or raise its weight",
+                     options->source[small].key, weight[small]);
+}
+
+Status mixture_open(const MixtureOptions *options, Mixture **ret, Error *err)
+{
+    CHECK(options->num_sources > 0 && options->num_sources <= INTERLEAVE_SOURCES_MAX);
+    Mixture *mixture = mem_calloc(1, sizeof *mixture);
+    mixture->epoch_end = options->epoch_end;
+    Status status = make_turns(options, mixture, err);
+    for (int i = 0; i < options->num_sources && status == OK; i++) {
+        const MixtureSource *source = &options->source[i];
+        Source *opened = &mixture->source[mixture->num_sources++];
+        opened->name = mem_strdup(source->name);
+        status = source->reader != NULL ? open_reader(options, source, opened, err)
+                                        : open_files(options, source, opened, err);
+    }
+    if (status == OK) {
+        *ret = mixture;
+        mixture = NULL;
+    }
+    mixture_close(mixture);
+    return status;
+}
+
+void mixture_close(Mixture *mixture)
+{
+    if (mixture == NULL) return;
+    for (int i = 0; i < mixture->num_sources; i++) {
+        free(mixture->source[i].name);
+        stream_close(mixture->source[i].stream);
+        user_reader_close(mixture->source[i].reader);
+    }
+    free(mixture);
+}
+
+/* ---- what it is ---- */
+
+static const Source *source_at(const Mixture *mixture, int source)
+{
+    CHECK(source >= 0 && source < mixture->num_sources);
+    return &mixture->source[source];
+}
+
+int mixture_num_sources(const Mixture *mixture)
+{
+    return mixture->num_sources;
+}
+
+const char *mixture_source_name(const Mixture *mixture, int source)
+{
+    return source_at(mixture, source)->name;
+}
+
+uint64_t mixture_source_records(const Mixture *mixture, int source)
+{
+    return source_at(mixture, source)->records;
+}
+
+const Dataset *mixture_source_dataset(const Mixture *mixture, int source)
+{
+    const Stream *stream = source_at(mixture, source)->stream;
+    return stream != NULL ? stream_dataset(stream) : NULL;
+}
+
+const Interleave *mixture_turns(const Mixture *mixture)
+{
+    return &mixture->turns;
+}
+
+uint64_t mixture_records(const Mixture *mixture)
+{
+    uint64_t records[INTERLEAVE_SOURCES_MAX];
+    for (int i = 0; i < mixture->num_sources; i++)
+        records[i] = mixture->source[i].records;
+    return interleave_epoch(&mixture->turns, records, mixture->epoch_end);
+}
+
+void mixture_source_fingerprint(const Mixture *mixture, int index, char ret[DIGEST_HEX_BYTES])
+{
+    const Source *source = source_at(mixture, index);
+    if (source->reader != NULL)
+        user_reader_fingerprint(source->reader, ret);
+    else
+        stream_fingerprint(source->stream, ret);
+}
+
+/* What an epoch is does not change which record stands at a position. */
+void mixture_fingerprint(const Mixture *mixture, char ret[DIGEST_HEX_BYTES])
+{
+    if (mixture->num_sources == 1) {
+        mixture_source_fingerprint(mixture, 0, ret);
+        return;
+    }
+    Str text = {0};
+    str_printf(&text, "troupe mixture %d\n", INTERLEAVE_VERSION);
+    for (int i = 0; i < mixture->num_sources; i++) {
+        char fingerprint[DIGEST_HEX_BYTES];
+        mixture_source_fingerprint(mixture, i, fingerprint);
+        str_printf(&text, "%s %llu %016llx %s\n", mixture->source[i].name,
+                   (unsigned long long)mixture->turns.share[i],
+                   (unsigned long long)mixture->turns.key[i], fingerprint);
+    }
+    digest_bytes(text.data, text.length, ret);
+    str_free(&text);
+}
+
+/* ---- reading ---- */
+
+MixtureReader *mixture_reader_open(const Mixture *mixture)
+{
+    MixtureReader *reader = mem_calloc(1, sizeof *reader);
+    reader->mixture = mixture;
+    reader->cursor = interleave_cursor(&mixture->turns, 0);
+    for (int i = 0; i < mixture->num_sources; i++)
+        if (mixture->source[i].stream != NULL)
+            reader->stream[i] = stream_reader_open(mixture->source[i].stream);
+    return reader;
+}
+
+void mixture_reader_close(MixtureReader *reader)
+{
+    if (reader == NULL) return;
+    for (int i = 0; i < reader->mixture->num_sources; i++)
+        stream_reader_close(reader->stream[i]);
+    free(reader);
+}
+
+static Status read_files(StreamReader *reader, const Source *source, Str *text, Str *place,
+                         MixtureRecord *ret, Error *err)
+{
+    Error why = {0};
+    RecordSource at;
+    StreamPlace stands;
+    TRY(stream_place(reader, ret->position, &stands, err));
+    Status status = dataset_read(stream_dataset(source->stream), stands.index, text, &at, &why);
+    ret->pass = stands.epoch;
+    ret->index = stands.index;
+    ret->bad = status == ERR_DATA;
+    if (status != OK && !ret->bad) {
+        if (err != NULL) *err = why;
+        return status;
+    }
+    str_printf(place, "%s:%llu", at.path, (unsigned long long)at.line);
+    if (ret->bad) str_puts(text, why.message);
+    return OK;
+}
+
+Status mixture_read_source(MixtureReader *reader, int index, uint64_t position, Str *text,
+                           Str *place, MixtureRecord *ret, Error *err)
+{
+    const Source *source = source_at(reader->mixture, index);
+    MixtureRecord record = {.source = index, .position = position, .index = position};
+    Status status = OK;
+    if (source->reader != NULL) {
+        UserRecord read;
+        status = user_reader_read(source->reader, position, text, place, &read, err);
+        if (status == OK) record.pass = read.epoch;
+        if (status == OK) record.bad = read.bad;
+    } else {
+        status = read_files(reader->stream[index], source, text, place, &record, err);
+    }
+    if (status == OK) *ret = record;
+    return status;
+}
+
+Status mixture_read(MixtureReader *reader, uint64_t position, Str *text, Str *place,
+                    MixtureRecord *ret, Error *err)
+{
+    const Mixture *mixture = reader->mixture;
+    if (mixture->num_sources == 1)
+        return mixture_read_source(reader, 0, position, text, place, ret, err);
+    if (reader->cursor.position != position)
+        reader->cursor = interleave_cursor(&mixture->turns, position);
+    InterleavePlace due = interleave_next(&reader->cursor);
+    return mixture_read_source(reader, due.source, due.position, text, place, ret, err);
+}
+
+bool mixture_describe(const Mixture *mixture, char *text, size_t size)
+{
+    for (int i = 0; i < mixture->num_sources; i++) {
+        const UserReader *reader = mixture->source[i].reader;
+        if (reader != NULL && user_reader_describe(reader, text, size)) return true;
+    }
+    return false;
+}

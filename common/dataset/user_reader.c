@@ -1,0 +1,462 @@
+#include "dataset/user_reader.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <xxhash.h>
+
+#include "base/limits.h"
+#include "base/memory.h"
+#include "dataset/path_identity.h"
+#include "dataset/reader_plugin.h"
+#include "dataset/reader_states.h"
+
+enum {
+    BATCH_RECORDS = 64,
+    KEPT_RECORDS = 8192, /* that went by last */
+    /* Positions are asked for nearly in order: what is read before the one asked for is wanted
+     * next. */
+    LEAD_RECORDS = 256,
+    MESSAGE_BYTES = 512,
+};
+#define KEPT_BYTES (64u << 20)
+
+typedef struct KeptRecord {
+    char *text, *place;
+    size_t length;
+    uint64_t epoch;
+    bool bad;
+} KeptRecord;
+
+/* What is not marked is under the lock. */
+struct UserReader {
+    char *key, *library_path;           /* const */
+    void *library;                      /* const */
+    const ReaderPlugin *table;          /* const */
+    void *opened;                       /* const */
+    uint64_t records;                   /* const; of an epoch; 0: not known */
+    char fingerprint[DIGEST_HEX_BYTES]; /* const */
+    ReadWatch *watch;                   /* const */
+    _Atomic(const char *) calling;      /* the function that runs; NULL: none */
+    pthread_mutex_t lock;
+    bool standing;   /* the object stands at `at`; else nowhere */
+    bool epoch_over; /* ... and said that the epoch is over */
+    ReaderPoint at;  /* behind the last record that is kept */
+    ReaderStates *states;
+    KeptRecord *kept;   /* ring [KEPT_RECORDS]: position p at p % KEPT_RECORDS */
+    uint64_t kept_from; /* the positions [kept_from, at.position) are there */
+    size_t kept_bytes;
+};
+
+static Status say(const UserReader *reader, const char *function, const char *message, Error *err)
+{
+    return error_set(err, ERR_DATA, "%s: the reader %s: %s: %s\n  to do: mend it, or its data",
+                     reader->key, QUOTED(reader->table->name), function,
+                     message[0] != '\0' ? message : "it failed and says nothing");
+}
+
+/* ---- what the object calls ---- */
+
+struct ReaderPluginBatch {
+    UserReader *reader;
+    int32_t room;
+    int32_t added;
+    const char *fault; /* the first thing that it did wrong */
+};
+
+struct ReaderPluginState {
+    Str bytes;
+    bool set, too_long;
+};
+
+static void forget_first(UserReader *reader)
+{
+    KeptRecord *record = &reader->kept[reader->kept_from++ % KEPT_RECORDS];
+    reader->kept_bytes -= record->length;
+    free(record->text);
+    free(record->place);
+    *record = (KeptRecord){0};
+}
+
+static void forget_all(UserReader *reader)
+{
+    while (reader->kept_from < reader->at.position)
+        forget_first(reader);
+}
+
+static void add(ReaderPluginBatch *batch, const char *text, size_t length, const char *place,
+                bool bad)
+{
+    UserReader *reader = batch->reader;
+    if (batch->fault != NULL) return;
+    if (batch->added++ == batch->room) {
+        batch->fault = "it added more records than it was asked for";
+        return;
+    }
+    if (length > JSONL_LINE_BYTES_MAX) {
+        batch->fault = "it added a record of more than 48 MiB";
+        return;
+    }
+    while (reader->at.position - reader->kept_from == KEPT_RECORDS ||
+           (reader->kept_bytes + length > KEPT_BYTES && reader->kept_from < reader->at.position))
+        forget_first(reader);
+    KeptRecord *record = &reader->kept[reader->at.position % KEPT_RECORDS];
+    *record = (KeptRecord){.text = mem_strndup(text, length),
+                           .place = mem_strdup(place != NULL ? place : reader->table->name),
+                           .length = length,
+                           .epoch = reader->at.epoch,
+                           .bad = bad};
+    reader->kept_bytes += length;
+    reader->at.position++;
+    reader->at.index++;
+    reader->at.hash = XXH3_64bits_withSeed(text, length, reader->at.hash + bad);
+}
+
+static void add_record(ReaderPluginBatch *batch, const char *text, size_t length, const char *place)
+{
+    add(batch, text, length, place, false);
+}
+
+static void add_bad_record(ReaderPluginBatch *batch, const char *why, const char *place)
+{
+    add(batch, why, strlen(why), place, true);
+}
+
+static void set_state(ReaderPluginState *state, const void *bytes, size_t length)
+{
+    state->set = true;
+    state->too_long = length > READER_STATE_BYTES_MAX;
+    str_clear(&state->bytes);
+    if (!state->too_long) str_append(&state->bytes, bytes, length);
+}
+
+static const ReaderPluginHost host = {
+    .abi = READER_PLUGIN_ABI,
+    .add_record = add_record,
+    .add_bad_record = add_bad_record,
+    .set_state = set_state,
+};
+
+/* ---- calls ---- */
+
+/* Where a call that does not return is, people can see. */
+static void begin(UserReader *reader, const char *function, char message[MESSAGE_BYTES])
+{
+    message[0] = '\0';
+    reader->calling = function;
+}
+
+static Status finish(UserReader *reader, int failed, char message[MESSAGE_BYTES], Error *err)
+{
+    const char *function = reader->calling;
+    reader->calling = NULL;
+    message[MESSAGE_BYTES - 1] = '\0';
+    return failed == 0 ? OK : say(reader, function, message, err);
+}
+
+/* Before the first record of an epoch. */
+static Status enter_epoch(UserReader *reader, uint64_t epoch, uint64_t position, Error *err)
+{
+    char message[MESSAGE_BYTES];
+    reader->standing = false;
+    begin(reader, "shuffle", message);
+    int failed = reader->table->shuffle(reader->opened, (int64_t)epoch, message, MESSAGE_BYTES);
+    TRY(finish(reader, failed, message, err));
+    reader->standing = true;
+    reader->epoch_over = false;
+    reader->at = (ReaderPoint){.position = position, .epoch = epoch};
+    return OK;
+}
+
+static Status enter_state(UserReader *reader, const ReaderPoint *point, const Str *state,
+                          Error *err)
+{
+    char message[MESSAGE_BYTES];
+    reader->standing = false;
+    begin(reader, "load_state", message);
+    int failed = reader->table->load_state(reader->opened, str_text(state), state->length, message,
+                                           MESSAGE_BYTES);
+    TRY(finish(reader, failed, message, err));
+    reader->standing = true;
+    reader->epoch_over = false;
+    reader->at = *point;
+    return OK;
+}
+
+static Status save_state(UserReader *reader, Error *err)
+{
+    char message[MESSAGE_BYTES];
+    ReaderPluginState state = {0};
+    begin(reader, "get_state", message);
+    int failed = reader->table->get_state(reader->opened, &host, &state, message, MESSAGE_BYTES);
+    Status status = finish(reader, failed, message, err);
+    if (status == OK && (!state.set || state.too_long))
+        status = say(reader, "get_state",
+                     state.set ? "its state has more than 1 MiB" : "it set no state", err);
+    if (status == OK)
+        reader_states_add(reader->states, &reader->at, str_text(&state.bytes), state.bytes.length);
+    str_free(&state.bytes);
+    return status;
+}
+
+/* The object has come to where it, or one before it, was already. */
+static Status check_again(const UserReader *reader, const ReaderPoint *before, Error *err)
+{
+    const ReaderPoint *known = reader_states_find(reader->states, reader->at.position, NULL);
+    if (known == NULL || known->position != reader->at.position) return OK;
+    if (known->epoch == reader->at.epoch && known->index == reader->at.index &&
+        known->hash == reader->at.hash)
+        return OK;
+    return error_set(err, ERR_DATA,
+                     "%s: the reader %s gave other records than the first time: from position %llu "
+                     "to %llu\n  expected: the same after load_state and shuffle, always\n"
+                     "  to do: mend the reader (no clock, no randomness but by seed and epoch), or "
+                     "put its data back",
+                     reader->key, QUOTED(reader->table->name), (unsigned long long)before->position,
+                     (unsigned long long)reader->at.position);
+}
+
+static Status refuse_count(const UserReader *reader, Error *err)
+{
+    return error_set(err, ERR_DATA,
+                     "%s: the reader %s said that an epoch has %llu records, but gave %llu of "
+                     "epoch %llu\n  to do: mend num_records, or leave it out",
+                     reader->key, QUOTED(reader->table->name), (unsigned long long)reader->records,
+                     (unsigned long long)reader->at.index, (unsigned long long)reader->at.epoch);
+}
+
+/* ---- reading on ---- */
+
+static bool at_end_of_epoch(const UserReader *reader)
+{
+    return reader->records > 0 ? reader->at.index == reader->records : reader->epoch_over;
+}
+
+/* How many may be asked for: a batch ends where a state is known, so that it can be compared right
+ * there. They are farther apart than a batch is long. */
+static int32_t batch_size(const UserReader *reader)
+{
+    uint64_t room = BATCH_RECORDS, position = reader->at.position;
+    if (reader->records > 0 && reader->records - reader->at.index < room)
+        room = reader->records - reader->at.index;
+    const ReaderPoint *known = reader_states_find(reader->states, position + room, NULL);
+    if (known != NULL && known->position > position) room = known->position - position;
+    return (int32_t)room;
+}
+
+static Status read_batch(UserReader *reader, Error *err)
+{
+    char message[MESSAGE_BYTES];
+    if (at_end_of_epoch(reader))
+        TRY(enter_epoch(reader, reader->at.epoch + 1, reader->at.position, err));
+    const ReaderPoint before = reader->at;
+    ReaderPluginBatch batch = {.reader = reader, .room = batch_size(reader)};
+    begin(reader, "next_batch", message);
+    int failed = reader->table->next_batch(reader->opened, batch.room, &host, &batch, message,
+                                           MESSAGE_BYTES);
+    Status status = finish(reader, failed, message, err);
+    if (status == OK && batch.fault != NULL) status = say(reader, "next_batch", batch.fault, err);
+    if (status == OK && batch.added == 0) {
+        reader->epoch_over = true;
+        if (reader->records > 0)
+            status = refuse_count(reader, err);
+        else if (reader->at.index == 0)
+            status = say(reader, "next_batch", "an epoch without a record", err);
+    }
+    if (status == OK) status = check_again(reader, &before, err);
+    if (status == OK && batch.added > 0 && reader_states_want(reader->states, reader->at.position))
+        status = save_state(reader, err);
+    if (status != OK) reader->standing = false;
+    if (reader->watch != NULL) reader->watch->progress++;
+    return status;
+}
+
+/* ---- any position ---- */
+
+/* Puts the object as near as can be before `position`, unless it stands there. */
+static Status go_to(UserReader *reader, uint64_t position, Error *err)
+{
+    const Str *state = NULL;
+    uint64_t target = position > LEAD_RECORDS ? position - LEAD_RECORDS : 0;
+    const ReaderPoint *saved = reader_states_find(reader->states, target, &state);
+    uint64_t epoch = reader->records > 0 ? target / reader->records : 0;
+    uint64_t first = epoch * reader->records;
+    uint64_t best = saved != NULL && saved->position > first ? saved->position : first;
+    bool ahead = reader->standing && reader->at.position <= position;
+    if (ahead && reader->at.position >= best) return OK;
+    forget_all(reader);
+    Status status;
+    if (saved != NULL && saved->position > first) {
+        const ReaderPoint point = *saved;
+        status = enter_state(reader, &point, state, err);
+    } else {
+        status = enter_epoch(reader, epoch, first, err);
+    }
+    reader->kept_from = reader->at.position;
+    return status;
+}
+
+static Status read_to(UserReader *reader, uint64_t position, Error *err)
+{
+    TRY(go_to(reader, position, err));
+    while (reader->at.position <= position) {
+        if (reader->watch != NULL && reader->watch->cancelled)
+            return error_set(err, ERR_CANCELLED, "%s: the reading was given up", reader->key);
+        TRY(read_batch(reader, err));
+    }
+    return OK;
+}
+
+Status user_reader_read(UserReader *reader, uint64_t position, Str *text, Str *place,
+                        UserRecord *ret, Error *err)
+{
+    Status status = OK;
+    pthread_mutex_lock(&reader->lock);
+    if (!reader->standing || position < reader->kept_from || position >= reader->at.position)
+        status = read_to(reader, position, err);
+    if (status == OK) {
+        const KeptRecord *record = &reader->kept[position % KEPT_RECORDS];
+        str_append(text, record->text, record->length);
+        str_puts(place, record->place);
+        *ret = (UserRecord){.epoch = record->epoch, .bad = record->bad};
+    }
+    pthread_mutex_unlock(&reader->lock);
+    return status;
+}
+
+bool user_reader_describe(const UserReader *reader, char *text, size_t size)
+{
+    const char *calling = reader->calling;
+    if (calling == NULL) return false;
+    snprintf(text, size, "%s of the reader %s (%s) of %s", calling, reader->table->name,
+             reader->library_path, reader->key);
+    return true;
+}
+
+/* ---- life ---- */
+
+static Status check_table(const UserReader *reader, const ReaderPlugin *table, Error *err)
+{
+    const char *path = reader->library_path;
+    if (table == NULL)
+        return error_set(err, ERR_INVALID,
+                         "%s: %s exports no reader_plugin, expected what reader_plugin.h says",
+                         reader->key, QUOTED(path));
+    if (table->abi != READER_PLUGIN_ABI)
+        return error_set(err, ERR_UNSUPPORTED,
+                         "%s: the reader %s is made for interface %u, this build has %d: compile "
+                         "it with this build's reader_plugin.h",
+                         reader->key, QUOTED(path), table->abi, READER_PLUGIN_ABI);
+    if (table->name == NULL || table->open == NULL || table->close == NULL ||
+        table->shuffle == NULL || table->next_batch == NULL || table->get_state == NULL ||
+        table->load_state == NULL)
+        return error_set(err, ERR_INVALID,
+                         "%s: the reader %s lacks its name, open, close, shuffle, next_batch, "
+                         "get_state or load_state",
+                         reader->key, QUOTED(path));
+    return OK;
+}
+
+static Status load(UserReader *reader, Error *err)
+{
+    const ReaderPlugin *(*entry)(void) = NULL;
+    reader->library = dlopen(reader->library_path, RTLD_NOW | RTLD_LOCAL);
+    if (reader->library == NULL)
+        return error_set(err, ERR_NOT_FOUND, "%s: cannot load the reader %s: %s", reader->key,
+                         QUOTED(reader->library_path), dlerror());
+    void *symbol = dlsym(reader->library, "reader_plugin");
+    memcpy(&entry, &symbol, sizeof entry);
+    const ReaderPlugin *table = symbol == NULL ? NULL : entry();
+    TRY(check_table(reader, table, err));
+    reader->table = table;
+    return OK;
+}
+
+static Status open_loaded(UserReader *reader, const UserReaderOptions *options, Error *err)
+{
+    char message[MESSAGE_BYTES];
+    ReaderPluginSource source = {.name = options->name,
+                                 .path = options->path,
+                                 .num_paths = options->num_paths,
+                                 .shuffle = options->shuffle,
+                                 .seed = options->seed,
+                                 .options = options->options != NULL ? options->options : "{}"};
+    begin(reader, "open", message);
+    int failed = reader->table->open(&source, &reader->opened, message, MESSAGE_BYTES);
+    Status status = finish(reader, failed, message, err);
+    if (status != OK) reader->table = NULL; /* there is nothing to close */
+    return status;
+}
+
+static void take_fingerprint(UserReader *reader, const UserReaderOptions *options)
+{
+    const ReaderPlugin *table = reader->table;
+    const char *identity = table->identity != NULL ? table->identity(reader->opened) : NULL;
+    Str text = {0};
+    str_printf(&text, "troupe reader\n%s\n%s\n%llu\n", table->name,
+               options->options != NULL ? options->options : "{}",
+               (unsigned long long)reader->records);
+    if (options->shuffle) str_printf(&text, "shuffle %llu\n", (unsigned long long)options->seed);
+    if (identity != NULL)
+        str_puts(&text, identity);
+    else
+        for (int i = 0; i < options->num_paths; i++)
+            path_identity(options->path[i], &text);
+    digest_bytes(text.data, text.length, reader->fingerprint);
+    str_free(&text);
+}
+
+Status user_reader_open(const UserReaderOptions *options, UserReader **ret, Error *err)
+{
+    UserReader *reader = mem_calloc(1, sizeof *reader);
+    reader->key = mem_strdup(options->key);
+    reader->library_path = mem_strdup(options->library);
+    reader->watch = options->watch;
+    reader->kept = mem_calloc(KEPT_RECORDS, sizeof *reader->kept);
+    pthread_mutex_init(&reader->lock, NULL);
+    Status status = load(reader, err);
+    if (status == OK) status = open_loaded(reader, options, err);
+    if (status == OK) {
+        int64_t records =
+            reader->table->num_records != NULL ? reader->table->num_records(reader->opened) : -1;
+        reader->records = records > 0 ? (uint64_t)records : 0;
+        if (records == 0) status = say(reader, "num_records", "the data set is empty", err);
+    }
+    if (status == OK) {
+        take_fingerprint(reader, options);
+        reader->states = reader_states_open(options->index_folder, options->index_read_only,
+                                            reader->fingerprint);
+        *ret = reader;
+    } else {
+        user_reader_close(reader);
+    }
+    return status;
+}
+
+void user_reader_close(UserReader *reader)
+{
+    if (reader == NULL) return;
+    forget_all(reader);
+    reader_states_close(reader->states);
+    if (reader->table != NULL) reader->table->close(reader->opened);
+    if (reader->library != NULL) dlclose(reader->library);
+    pthread_mutex_destroy(&reader->lock);
+    free(reader->kept);
+    free(reader->key);
+    free(reader->library_path);
+    free(reader);
+}
+
+uint64_t user_reader_records(const UserReader *reader)
+{
+    return reader->records;
+}
+
+void user_reader_fingerprint(const UserReader *reader, char ret[DIGEST_HEX_BYTES])
+{
+    memcpy(ret, reader->fingerprint, DIGEST_HEX_BYTES);
+}
