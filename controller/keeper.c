@@ -12,6 +12,7 @@
 #include "base/str.h"
 #include "checkpoint/ledger.h"
 #include "checkpoint/manifest.h"
+#include "config/source_set.h"
 #include "model_files.h"
 #include "tensor/safetensors.h"
 
@@ -304,6 +305,48 @@ static RecordTally read_tally(const Manifest *manifest)
     return tally;
 }
 
+/* ---- the sources of a mixture: "source_chat_samples" ---- */
+
+static const struct {
+    const char *name;
+    size_t offset;
+} source_count[] = {
+    {"records", offsetof(SourceTally, records)},
+    {"samples", offsetof(SourceTally, samples)},
+    {"tokens", offsetof(SourceTally, tokens)},
+    {"rejected", offsetof(SourceTally, rejected)},
+    {"bad_records", offsetof(SourceTally, bad_records)},
+};
+enum { SOURCE_COUNTS = sizeof source_count / sizeof *source_count };
+
+static char *source_prefix(const JobConfig *config, int source)
+{
+    return mem_printf("source_%s", train_source(config, source).name);
+}
+
+static void add_sources(Manifest *manifest, const JobConfig *config, const CheckpointState *state)
+{
+    for (int i = 0; i < config->data.sources.count; i++) {
+        char *prefix = source_prefix(config, i);
+        const char *tally = (const char *)&state->source[i];
+        for (int k = 0; k < SOURCE_COUNTS; k++)
+            add_count(manifest, prefix, source_count[k].name,
+                      *(const int64_t *)(tally + source_count[k].offset));
+        free(prefix);
+    }
+}
+
+void keeper_read_sources(const Manifest *manifest, const JobConfig *config, CheckpointState *ret)
+{
+    for (int i = 0; i < config->data.sources.count; i++) {
+        char *prefix = source_prefix(config, i), *tally = (char *)&ret->source[i];
+        for (int k = 0; k < SOURCE_COUNTS; k++)
+            *(int64_t *)(tally + source_count[k].offset) =
+                count_of(manifest, prefix, source_count[k].name);
+        free(prefix);
+    }
+}
+
 #define EVALUATED "evaluated_step"
 
 /* "gsm8k/reward, max": values of another figure say nothing beside these. Owned. */
@@ -373,6 +416,7 @@ void keeper_commit(Keeper *keeper, const CommitOrder *order)
     manifest->bad_records = order->state.bad_records;
     manifest->records = order->state.records;
     add_tally(manifest, &order->state.tally);
+    add_sources(manifest, config, &order->state);
     manifest_add_count(manifest, COUNT_STAGE, order->state.stage);
     manifest_add_count(manifest, COUNT_STAGE_BEGIN, order->state.stage_begin);
     if (order->state.evaluated > 0) manifest_add_count(manifest, EVALUATED, order->state.evaluated);

@@ -31,6 +31,8 @@ void keeper_destroy(Keeper *keeper); /* waits for a commit that is under way; ac
 CheckpointState keeper_read_state(const Manifest *manifest);
 /* ... which are taken over as far as the job still asks for them and compares by the same figure.
  */
+/* What was trained of each of data.sources, under their names. */
+void keeper_read_sources(const Manifest *manifest, const JobConfig *config, CheckpointState *ret);
 BestList keeper_read_best(const Manifest *manifest, const JobConfig *config);
 
 /* Whether a stage that began at this step needs the checkpoint with which it began for as long as

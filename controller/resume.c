@@ -104,8 +104,8 @@ static Status check_order(const JobConfig *before, const JobConfig *now, const c
     if (before->data.shuffle != now->data.shuffle)
         return refuse_key("data.shuffle", before->data.shuffle ? "true" : "false",
                           now->data.shuffle ? "true" : "false", checkpoint, err);
-    if (!now->data.shuffle) return OK;
-    TRY(check_order_keys(before, now, checkpoint, err));
+    if (now->data.shuffle) TRY(check_order_keys(before, now, checkpoint, err));
+    if (!now->data.shuffle && now->data.sources.count < 2) return OK;
     return check_number("seed", before->seed, now->seed, checkpoint, err);
 }
 
@@ -180,7 +180,9 @@ static Status find_stage(const Stage *stage, int num_stages, Beginning *begin, E
 {
     begin->state = keeper_read_state(begin->manifest);
     if (begin->state.stage < num_stages) {
-        begin->state.best = keeper_read_best(begin->manifest, stage[begin->state.stage].config);
+        const JobConfig *config = stage[begin->state.stage].config;
+        begin->state.best = keeper_read_best(begin->manifest, config);
+        keeper_read_sources(begin->manifest, config, &begin->state);
         return OK;
     }
     return error_set(err, ERR_INVALID, "%s is of stage %d, but the job file has %d.\n" REMEDY,

@@ -277,6 +277,11 @@ static bool read_open(Shell *shell, Event *event, Bytes body)
     event->reply.open_set.records = (int64_t)reply->records;
     event->reply.open_set.fingerprint = reply->fingerprint;
     event->reply.open_set.changes = reply->changes;
+    int64_t records[INTERLEAVE_SOURCES_MAX];
+    for (size_t i = 0; i < reply->n_sources && i < INTERLEAVE_SOURCES_MAX; i++)
+        records[i] = (int64_t)reply->sources[i]->records;
+    event->reply.open_set.source_records = records;
+    event->reply.open_set.num_sources = (int)reply->n_sources;
     shell_feed(shell, event);
     troupe__open_set_reply__free_unpacked(reply, NULL);
     return true;

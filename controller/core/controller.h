@@ -108,6 +108,16 @@ typedef struct JobView {
 } JobView;
 
 JobView controller_job(const Controller *controller);
+
+/* A source of the mixture that is trained on. */
+typedef struct SourceView {
+    const char *name;
+    double share, epoch; /* passes over it; NAN: it is not known how long one is */
+    SourceTally tally;
+} SourceView;
+
+/* Fills ret[INTERLEAVE_SOURCES_MAX]; returns how many there are, 0 without a mixture. */
+int sources_view(const Controller *controller, SourceView *ret);
 uint32_t controller_generation(const Controller *controller);
 
 #endif

@@ -194,6 +194,8 @@ struct Controller {
         BoardId *board; /* [tp_size] */
     } push;
 
+    SourceTurns turns;                              /* of a mixture that is trained on */
+    SourceStep source_step[INTERLEAVE_SOURCES_MAX]; /* of the step that was committed last */
     DataSet *set; /* [num_sets]: that of training, then those of evaluations */
     int num_sets;
     Lane lane[SET_COUNT];
@@ -354,6 +356,15 @@ void best_unsaved(Controller *c); /* the checkpoint of this step did not come ab
 /* Whether the training set that was opened is the one the run began with, or one that the job takes
  * in its place. If neither, the run ends with a message that names what changed. */
 bool identity_accept(Controller *c, const Event *event);
+
+/* ---- sources.c ---- */
+void sources_take(Controller *c, const Event *event); /* the training set is open */
+/* What a run of so many positions takes of each source: told, and false where that is more than it
+ * may; then the run ends. */
+bool sources_measure(Controller *c, int64_t positions);
+/* Counts what [stream->base, end) of the training stream holds of each source: before it is
+ * consumed. Returns how many sources a mixture has, else 0. */
+int sources_consumed(Controller *c, const Stream *stream, int64_t end);
 
 /* ---- records.c ---- */
 /* What a lease brought that is not trained, by its policy: skipped, or the end of the run. */

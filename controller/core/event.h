@@ -17,6 +17,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "config/job.h"
+#include "dataset/interleave.h"
 #include "sample/group.h"
 #include "sample/sample.h"
 
@@ -169,6 +170,14 @@ typedef struct RecordTally {
     int64_t noted[NOTE_COUNT];             /* trained, though odd */
 } RecordTally;
 
+/* Of a source of a mixture, since the beginning of the stage. */
+typedef struct SourceTally {
+    int64_t records;         /* of a pass; 0: not known */
+    int64_t samples, tokens; /* that were trained */
+    int64_t rejected;        /* positions that are not trained */
+    int64_t bad_records;     /* distinct records that were no conversation */
+} SourceTally;
+
 typedef struct BestItem {
     int64_t step;
     double value;
@@ -186,11 +195,19 @@ typedef struct CheckpointState {
     int64_t bad_records; /* distinct records of the training set that were no conversation */
     int64_t records;     /* of one epoch of the training set; 0: not known */
     RecordTally tally;
+    SourceTally source[INTERLEAVE_SOURCES_MAX]; /* those of data.sources, in their order */
     int stage;           /* that it belongs to: positions and records are those of its data ... */
     int64_t stage_begin; /* ... and so many steps were made before it */
     int64_t evaluated;   /* step of the last evaluation; 0: none since the first step */
     BestList best;
 } CheckpointState;
+
+/* What a step took of a source of a mixture. */
+typedef struct SourceStep {
+    const char *name;
+    int64_t samples, tokens, rejected; /* as in SourceTally */
+    double epoch; /* passes over the source up to here; NAN: it is not known how long one is */
+} SourceStep;
 
 /* ---- events ---- */
 
@@ -275,6 +292,8 @@ typedef struct Event {
                     int64_t records;
                     const char *fingerprint;
                     const char *changes; /* of files since the known fingerprint; "": not told */
+                    const int64_t *source_records; /* [num_sources] of a pass; 0: not known */
+                    int num_sources;               /* 1: there is no mixture; 0: not told */
                 } open_set;
                 struct {
                     const SampleMeta *meta;
@@ -438,9 +457,11 @@ typedef struct Effect {
             bool only; /* nothing was trained: the plan's answers were generated and saved */
             int64_t step;
             int stage;
-            double seconds; /* that the ranks took */
-            double wait_s;  /* in which they stood idle before it, but for what else the run does:
-                               evaluations, checkpoints, starting */
+            const SourceStep *source; /* [num_sources] of a mixture */
+            int num_sources;          /* 0: there is none */
+            double seconds;           /* that the ranks took */
+            double wait_s; /* in which they stood idle before it, but for what else the run does:
+                              evaluations, checkpoints, starting */
         } step;
         struct {
             int64_t step;

@@ -23,14 +23,29 @@ static void refuse(Controller *c, const char *message)
         core_finish(c, ERR_DATA, "%s", message);
 }
 
+/* Whether positions may be taken to mean the same though the data are others. Of a mixture each
+ * source for itself: its weight may be another one, and the source go on elsewhere. */
+static bool same_number(const Controller *c, const Event *event)
+{
+    int64_t records = event->reply.open_set.records;
+    const int64_t *of_source = event->reply.open_set.source_records;
+    int count = event->reply.open_set.num_sources;
+    if (count <= 1) return c->saved.records == 0 || c->saved.records == records;
+    for (int i = 0; i < count; i++) {
+        int64_t before = c->saved.source[i].records;
+        if (before != 0 && before != of_source[i]) return false;
+    }
+    return true;
+}
+
 bool identity_accept(Controller *c, const Event *event)
 {
     const char *now = event->reply.open_set.fingerprint, *before = c->fingerprint[c->done.stage];
     const char *changes = event->reply.open_set.changes;
     int64_t records = event->reply.open_set.records;
     if (before == NULL || strcmp(before, now) == 0) return true;
-    bool same_number = c->saved.records == 0 || c->saved.records == records;
-    if (same_number && is_named(c->config->data.accept_changed, now)) {
+    bool acceptable = same_number(c, event);
+    if (acceptable && is_named(c->config->data.accept_changed, now)) {
         core_log(c, LOG_WARN, "data_changed",
                  "accepted from position %lld on: fingerprint %s, was %s%s%s",
                  (long long)c->next_position, now, before, changes[0] != '\0' ? "\n" : "", changes);
@@ -42,7 +57,7 @@ bool identity_accept(Controller *c, const Event *event)
         "weights).\n",
         SHOWN_DIGITS, now, SHOWN_DIGITS, before, changes[0] != '\0' ? "\n" : "", changes,
         c->checkpoint != NULL ? c->checkpoint : "its checkpoint");
-    char *way = same_number
+    char *way = acceptable
                     ? mem_printf("Or go on with the changed records in their places: --set "
                                  "data.accept_changed=%.*s",
                                  SHOWN_DIGITS, now)

@@ -55,7 +55,7 @@ bool job_sets_are_open(const Controller *c)
     return true;
 }
 
-/* Fixes how long the run is, once the number of records is known. */
+/* Fixes how long the run is, once the number of records is known, or that it is not. */
 static void measure_run(Controller *c, int64_t records)
 {
     Stream *stream = &lane_of(c, SET_TRAIN)->stream;
@@ -63,10 +63,20 @@ static void measure_run(Controller *c, int64_t records)
     if (c->config->train.num_steps > 0) {
         stream->end = INT64_MAX / 2;
         c->schedule_steps = c->config->train.num_steps;
+    } else if (records == RECORDS_UNKNOWN) {
+        core_finish(c, ERR_INVALID,
+                    "train.num_epochs is %lld, but a reader of the training data does not say how "
+                    "many records an epoch has.\n"
+                    "Write train.num_steps, or give the reader its num_records.",
+                    (long long)c->config->train.num_epochs);
+        return;
     } else {
         stream->end = records * c->config->train.num_epochs;
         c->schedule_steps = (stream->end + (push_is_all(c) ? batch - 1 : 0)) / batch;
     }
+    if (!sources_measure(c,
+                         c->config->train.num_steps > 0 ? c->schedule_steps * batch : stream->end))
+        return;
     const Stage *stage = &c->stage[c->done.stage];
     c->total_steps = c->done.stage_begin + c->schedule_steps;
     if (stage->swapped && stage->last_step < c->total_steps) c->total_steps = stage->last_step;
@@ -97,12 +107,14 @@ static void on_open(Controller *c, const Event *event)
         if (index == 1 + c->eval.at) evaluate_set_is_open(c);
         return;
     }
-    lane_of(c, SET_TRAIN)->stream.records = set->records;
+    int64_t records = set->records > 0 ? set->records : RECORDS_UNKNOWN;
+    lane_of(c, SET_TRAIN)->stream.records = records;
     if (!identity_accept(c, event)) return;
+    sources_take(c, event);
     char **known = &c->fingerprint[c->done.stage];
     free(*known);
     *known = mem_strdup(fingerprint);
-    measure_run(c, set->records);
+    measure_run(c, records);
 }
 
 /* ---- 3 plan ---- */
@@ -279,8 +291,9 @@ static void commit_step(Controller *c)
     c->done.rejected_samples += running->plan.rejected;
     c->done.trained_tokens += running->plan.trained_tokens;
     records_consumed(c, &lane->stream, c->next_position);
+    int num_sources = sources_consumed(c, &lane->stream, c->next_position);
     c->done.bad_records += stream_consume(&lane->stream, c->next_position);
-    c->done.records = lane->stream.records;
+    c->done.records = lane->stream.records < RECORDS_UNKNOWN ? lane->stream.records : 0;
     c->retired = running->plan; /* the effects below point to it */
     effect_add(c->fx, FX_LEDGER_APPEND)->ledger =
         (LedgerEntry){&c->retired, c->done.stage, c->done.records, c->fingerprint[c->done.stage]};
@@ -292,6 +305,8 @@ static void commit_step(Controller *c)
     report->step.step = c->step;
     report->step.stage = c->done.stage;
     report->step.only = push_is_all(c);
+    report->step.source = c->source_step;
+    report->step.num_sources = num_sources;
     report->step.seconds = (double)(c->now_ms - running->started_ms) / 1000;
     report->step.wait_s = (double)running->waited_ms / 1000;
     c->idle_since_ms = c->now_ms;

@@ -5,6 +5,7 @@
 
 #include "base/json.h"
 #include "config/eval_set.h"
+#include "config/source_set.h"
 
 bool own_code_is_suspect(const char *end)
 {
@@ -35,6 +36,16 @@ static bool describe_reward(const char *spec, const char *key, char *ret, size_t
     if (path != NULL) snprintf(ret, bytes, "%s (plugin %s)", key, path);
     cJSON_Delete(json);
     return ret[0] != '\0';
+}
+
+void own_code_describe_reader(const JobConfig *config, char *ret, size_t bytes)
+{
+    ret[0] = '\0';
+    for (int i = 0; i < train_source_count(config) && ret[0] == '\0'; i++) {
+        TrainSource source = train_source(config, i);
+        if (source.reader != NULL)
+            snprintf(ret, bytes, "%s (reader %s)", source.key, source.reader);
+    }
 }
 
 void own_code_describe(const JobConfig *config, char *ret, size_t bytes)

@@ -12,7 +12,10 @@
  */
 bool own_code_is_suspect(const char *end);
 
-/* "rollout.reward (plugin ./seg.so)": the first that the job names; "" where there is none. */
+/* Code of the job's own that runs in a rollout worker: "rollout.reward (plugin ./seg.so)", the
+ * first that it names; "" where there is none. */
 void own_code_describe(const JobConfig *config, char *ret, size_t bytes);
+/* The same of the data source: "data.train (reader ./csv.so)". */
+void own_code_describe_reader(const JobConfig *config, char *ret, size_t bytes);
 
 #endif

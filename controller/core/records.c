@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "config/source_set.h"
+
 static DataPolicy policy_for(const Controller *c, RejectReason reason)
 {
     switch (reason) {
@@ -21,12 +23,14 @@ static DataPolicy policy_for(const Controller *c, RejectReason reason)
     }
 }
 
-/* Records of the set that are no conversation, each once: of the training set since the beginning
- * of the run, of the evaluation set in this evaluation. */
-static int64_t bad_records(const Controller *c, SetName set)
+/* Records of the set, or of one source of a mixture, that are no conversation, each once: of the
+ * training set since the beginning of the run, of the evaluation set in this evaluation. */
+static int64_t bad_records(const Controller *c, SetName set, int source)
 {
-    int64_t consumed = set == SET_TRAIN ? c->done.bad_records : c->eval.bad_records;
-    return consumed + c->lane[set].stream.bad_ahead;
+    const Stream *stream = &c->lane[set].stream;
+    if (stream->turns != NULL)
+        return c->done.source[source].bad_records + stream->bad_ahead_of[source];
+    return (set == SET_TRAIN ? c->done.bad_records : c->eval.bad_records) + stream->bad_ahead;
 }
 
 static const char *policy_key(RejectReason reason)
@@ -47,14 +51,16 @@ static void stop_at(Controller *c, SetName set, RejectReason reason, const char 
              set == SET_TRAIN ? ", and then tells how to accept the changed data" : "");
 }
 
-static void stop_at_too_many(Controller *c, SetName set, const char *message)
+static void stop_at_too_many(Controller *c, SetName set, int source, const char *message)
 {
+    bool mixed = c->lane[set].stream.turns != NULL;
     if (c->failure.status != OK) return;
     core_finish_committed(c, ERR_DATA,
-                          "more than %lld records of the %s set were bad (data.bad_records_max). "
+                          "more than %lld records of the %s %s were bad (data.bad_records_max). "
                           "The last: %s",
-                          (long long)c->config->data.bad_records_max, core_set(c, set)->name,
-                          message);
+                          (long long)c->config->data.bad_records_max,
+                          mixed ? "source" : core_set(c, set)->name,
+                          mixed ? train_source(c->config, source).name : "set", message);
     snprintf(c->failure.remedy, sizeof c->failure.remedy, "with a higher data.bad_records_max");
 }
 
@@ -101,8 +107,9 @@ void records_rejected(Controller *c, SetName set, const SampleMeta *meta, const 
         return;
     }
     int64_t max = c->config->data.bad_records_max;
-    if (max > 0 && bad_records(c, set) > max) {
-        stop_at_too_many(c, set, message);
+    int source = max > 0 ? stream_source(&c->lane[set].stream, meta->position) : 0;
+    if (max > 0 && bad_records(c, set, source) > max) {
+        stop_at_too_many(c, set, source, message);
         return;
     }
     log_once(c, &c->rejects_logged, "sample_skipped", message,

@@ -6,6 +6,7 @@
 #include "core/core.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "config/eval_set.h"
 
@@ -64,6 +65,7 @@ static void begin_books(Controller *c, int stage)
     c->done.next_position = c->next_position = 0;
     c->done.rejected_samples = c->done.bad_records = c->done.records = 0;
     c->done.tally = (RecordTally){0};
+    memset(c->done.source, 0, sizeof c->done.source);
     c->done.evaluated = 0;
     c->done.best = (BestList){0}; /* other data, other figures */
 }

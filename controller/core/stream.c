@@ -41,12 +41,31 @@ static bool is_delivered(const Slot *slot)
     return slot->state == SLOT_READY || slot->state == SLOT_REJECTED || slot->state == SLOT_TAKEN;
 }
 
-/* A record that is no conversation, seen for the first time: later epochs bring it again. */
-static bool is_new_bad_record(const Stream *stream, int64_t position)
+int stream_source(const Stream *stream, int64_t position)
+{
+    if (stream->turns == NULL) return 0;
+    return interleave_at(&stream->turns->mix, (uint64_t)position).source;
+}
+
+/* Later epochs, or passes over its source, bring the record again. */
+static bool is_first_pass(const Stream *stream, int64_t position)
+{
+    if (stream->turns == NULL) return position < stream->records;
+    InterleavePlace place = interleave_at(&stream->turns->mix, (uint64_t)position);
+    return (int64_t)place.position < stream->turns->records[place.source];
+}
+
+bool stream_is_new_bad_record(const Stream *stream, int64_t position)
 {
     RejectReason why = samples_at(stream, position)->reject_reason;
-    return slot_at(stream, position)->state == SLOT_REJECTED && position < stream->records &&
-           (why == REJECT_BAD_RECORD || why == REJECT_TEMPLATE);
+    return slot_at(stream, position)->state == SLOT_REJECTED &&
+           (why == REJECT_BAD_RECORD || why == REJECT_TEMPLATE) && is_first_pass(stream, position);
+}
+
+static void count_bad(Stream *stream, int64_t position, int change)
+{
+    stream->bad_ahead += change;
+    stream->bad_ahead_of[stream_source(stream, position)] += change;
 }
 
 void stream_restart(Stream *stream, int64_t base)
@@ -55,6 +74,7 @@ void stream_restart(Stream *stream, int64_t base)
         *slot_at(stream, p) = (Slot){.state = SLOT_FREE};
     stream->base = stream->top = stream->front = stream->free_from = base;
     stream->rejected_ahead = stream->bad_ahead = stream->accepted_ahead = 0;
+    memset(stream->bad_ahead_of, 0, sizeof stream->bad_ahead_of);
 }
 
 /* No position at or above it can be dealt with now. */
@@ -128,7 +148,7 @@ bool stream_deliver(Stream *stream, int worker, const SampleMeta *sample, int co
     slot->version = oldest_version(slot, sample, count);
     memcpy(samples_at(stream, position), sample, (size_t)count * sizeof *sample);
     if (slot->state == SLOT_REJECTED) stream->rejected_ahead++;
-    if (is_new_bad_record(stream, position)) stream->bad_ahead++;
+    if (stream_is_new_bad_record(stream, position)) count_bad(stream, position, 1);
     if (position == stream->front) advance_front(stream);
     return true;
 }
@@ -163,7 +183,7 @@ static void forget_rejection(Stream *stream, int64_t position)
 {
     if (slot_at(stream, position)->state != SLOT_REJECTED) return;
     stream->rejected_ahead--;
-    if (is_new_bad_record(stream, position)) stream->bad_ahead--;
+    if (stream_is_new_bad_record(stream, position)) count_bad(stream, position, -1);
 }
 
 static void drop_stale(Stream *stream, int64_t position)
@@ -223,14 +243,15 @@ int64_t stream_consume(Stream *stream, int64_t position)
     int64_t bad = 0;
     for (; stream->base < position; stream->base++) {
         Slot *slot = slot_at(stream, stream->base);
-        if (is_new_bad_record(stream, stream->base)) bad++;
+        bool new_bad = stream_is_new_bad_record(stream, stream->base);
+        if (new_bad) count_bad(stream, stream->base, -1);
+        bad += new_bad;
         if (slot->state == SLOT_REJECTED)
             stream->rejected_ahead--;
         else
             stream->accepted_ahead--;
         *slot = (Slot){.state = SLOT_FREE};
     }
-    stream->bad_ahead -= bad;
     if (stream->free_from < stream->base) stream->free_from = stream->base;
     return bad;
 }

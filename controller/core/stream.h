@@ -28,14 +28,23 @@ typedef struct Slot {
                         is sure to be not below; 0: no weights make it */
 } Slot;
 
+/* Which source of a mixture stands where. */
+typedef struct SourceTurns {
+    Interleave mix;
+    int64_t records[INTERLEAVE_SOURCES_MAX]; /* of a pass over a source; RECORDS_UNKNOWN */
+} SourceTurns;
+
+#define RECORDS_UNKNOWN (INT64_MAX / 2) /* more than any run comes to */
+
 typedef struct Stream {
     SetName set;
     int64_t now_ms;  /* as its owner says it before each call: slots remember it */
-    int64_t records; /* of one epoch; -1 while the data source has not said */
-    int64_t end;     /* positions at and beyond it do not exist for this run */
-    int64_t base;    /* everything below is consumed */
-    int64_t top;     /* nothing at or above was leased yet */
-    Slot *slot;      /* ring: position p at p % capacity, for base <= p < base + capacity */
+    int64_t records; /* of one epoch, or RECORDS_UNKNOWN; -1 while the data source has not said */
+    const SourceTurns *turns; /* of a mixture, borrowed; NULL: there is one source */
+    int64_t end;              /* positions at and beyond it do not exist for this run */
+    int64_t base;             /* everything below is consumed */
+    int64_t top;              /* nothing at or above was leased yet */
+    Slot *slot; /* ring: position p at p % capacity, for base <= p < base + capacity */
     int64_t capacity;
     SampleMeta *sample;     /* [capacity, group_size]: those of a slot */
     int group_size;         /* samples of a position at most */
@@ -45,6 +54,7 @@ typedef struct Stream {
     /* Of the window, not yet consumed: */
     int64_t rejected_ahead;
     int64_t bad_ahead; /* records that are no conversation, each counted in the first epoch alone */
+    int64_t bad_ahead_of[INTERLEAVE_SOURCES_MAX]; /* the same of each source */
 } Stream;
 
 void stream_init(Stream *stream, SetName set, int64_t capacity, int group_size);
@@ -92,6 +102,10 @@ int64_t stream_drop_stale(Stream *stream, int64_t first, int64_t end, int64_t ol
 /* The same at and above `first`, but these are free again, to be made with newer weights. Returns
  * how many of them were finished. */
 int64_t stream_free_stale(Stream *stream, int64_t first, int64_t oldest);
+
+int stream_source(const Stream *stream, int64_t position); /* 0 where there is one */
+/* That of a position in the window is no conversation, and is met for the first time. */
+bool stream_is_new_bad_record(const Stream *stream, int64_t position);
 
 const Slot *stream_slot(const Stream *stream, int64_t position); /* NULL outside of the window */
 /* The group of a position in the window that is delivered: as many as its slot says. */

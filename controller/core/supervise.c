@@ -239,6 +239,8 @@ static void on_exit(Controller *c, const Event *event)
     char reason[ERROR_MESSAGE_MAX], own[128] = "";
     if (record->role == ROLE_ROLLOUT && own_code_is_suspect(event->message))
         own_code_describe(c->config, own, sizeof own);
+    if (record->role == ROLE_DATA_SOURCE && own_code_is_suspect(event->message))
+        own_code_describe_reader(c->config, own, sizeof own);
     snprintf(reason, sizeof reason, "%s%s%s%s%s", event->message,
              own[0] != '\0' ? "; code of yours runs in it: " : "", own,
              tail != NULL && tail[0] != '\0' ? "; its last words: " : "", tail != NULL ? tail : "");

@@ -144,6 +144,22 @@ static int stage_told(const JobView *job, int stage)
     return job->stage_name != NULL || stage > 0 ? stage + 1 : 0;
 }
 
+static void put_sources(Metrics *metrics, const Effect *effect)
+{
+    char name[128];
+    for (int i = 0; i < effect->step.num_sources; i++) {
+        const SourceStep *source = &effect->step.source[i];
+        snprintf(name, sizeof name, "data/%s/samples", source->name);
+        metrics_put(metrics, name, (double)source->samples);
+        snprintf(name, sizeof name, "data/%s/tokens", source->name);
+        metrics_put(metrics, name, (double)source->tokens);
+        snprintf(name, sizeof name, "data/%s/rejected", source->name);
+        metrics_put(metrics, name, (double)source->rejected);
+        snprintf(name, sizeof name, "data/%s/epoch", source->name);
+        metrics_put(metrics, name, source->epoch);
+    }
+}
+
 static void put_times(Metrics *metrics, const Effect *effect)
 {
     const Plan *plan = effect->step.plan;
@@ -170,6 +186,7 @@ static void record_step(Reporter *reporter, const Effect *effect, const JobView 
     metrics_put(metrics, "train/trained_tokens", (double)result->trained_tokens);
     metrics_put(metrics, "train/micro_batches", effect->step.plan->num_micro_batches);
     metrics_put(metrics, "train/position", (double)effect->step.plan->end_position);
+    put_sources(metrics, effect);
     put_times(metrics, effect);
     metrics_put(metrics, "perf/train_time", effect->step.seconds);
     metrics_put(metrics, "perf/forward_time", result->forward_s);

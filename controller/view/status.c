@@ -81,6 +81,25 @@ static void add_tally(cJSON *root, const JobView *job)
         add_number(odd, sample_note_name((SampleNote)i), true, (double)job->tally.noted[i]);
 }
 
+/* Of a mixture; else an empty list. */
+static void add_sources(cJSON *root, const Controller *controller)
+{
+    SourceView view[INTERLEAVE_SOURCES_MAX];
+    int count = sources_view(controller, view);
+    cJSON *list = cJSON_AddArrayToObject(root, "sources");
+    for (int i = 0; i < count; i++) {
+        cJSON *source = cJSON_CreateObject();
+        add_text(source, "name", view[i].name);
+        add_number(source, "share", true, view[i].share);
+        add_number(source, "epoch", true, view[i].epoch);
+        add_number(source, "samples", true, (double)view[i].tally.samples);
+        add_number(source, "tokens", true, (double)view[i].tally.tokens);
+        add_number(source, "rejected", true, (double)view[i].tally.rejected);
+        add_number(source, "bad_records", true, (double)view[i].tally.bad_records);
+        cJSON_AddItemToArray(list, source);
+    }
+}
+
 char *status_json(const JobConfig *config, const Controller *controller, const ReportView *last,
                   int64_t now_ms)
 {
@@ -103,6 +122,7 @@ char *status_json(const JobConfig *config, const Controller *controller, const R
     add_number(root, "consumed_samples", true, (double)job.consumed_samples);
     add_number(root, "rejected_samples", true, (double)job.rejected_samples);
     add_tally(root, &job);
+    add_sources(root, controller);
     add_number(root, "samples_ready", true, job.samples_ready);
     add_text(root, "waits_for", job.waits_for);
     add_number(root, "waits_s", waits, seconds_since(now_ms, job.waits_since_ms));
@@ -215,6 +235,21 @@ static void put_skipped(Str *text, const cJSON *root)
     str_putc(text, ')');
 }
 
+static void put_sources(Str *text, const cJSON *root)
+{
+    const cJSON *source;
+    cJSON_ArrayForEach(source, cJSON_GetObjectItemCaseSensitive(root, "sources"))
+    {
+        put_text(text, "  ", text_of(source, "name"));
+        str_printf(text, ": %.1f %%, %.0f samples of %.0f tokens trained, %.0f skipped",
+                   100 * number_of(source, "share"), number_of(source, "samples"),
+                   number_of(source, "tokens"), number_of(source, "rejected"));
+        if (has_number(source, "epoch"))
+            str_printf(text, ", pass %.2f", number_of(source, "epoch"));
+        str_putc(text, '\n');
+    }
+}
+
 Status status_table(const char *json, char **ret, Error *err)
 {
     cJSON *root = NULL;
@@ -234,6 +269,7 @@ Status status_table(const char *json, char **ret, Error *err)
     if (has_number(root, "records"))
         str_printf(&text, "; %.0f records an epoch", number_of(root, "records"));
     str_putc(&text, '\n');
+    put_sources(&text, root);
     put_text(&text, "last checkpoint: ", text_of(root, "last_checkpoint"));
     if (text_of(root, "last_checkpoint")[0] != '\0') str_putc(&text, '\n');
     if (has_number(root, "best_step"))
