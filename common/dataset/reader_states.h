@@ -24,6 +24,9 @@ typedef struct ReaderPoint {
     uint64_t position, epoch;
     uint64_t index; /* records of the epoch before it */
     uint64_t hash;  /* of these */
+    /* Of the records right behind it, so that a reader which was put here can be told from one
+     * that is elsewhere before any of its records is used; 0: the epoch was over. */
+    uint64_t ahead, ahead_hash;
 } ReaderPoint;
 
 /* `folder` NULL: states are kept in memory alone; `read_only`: those that are there are used, and

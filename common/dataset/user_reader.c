@@ -47,8 +47,14 @@ struct UserReader {
     bool epoch_over; /* ... and said that the epoch is over */
     ReaderPoint at;  /* behind the last record that is kept */
     ReaderStates *states;
-    KeptRecord *kept;   /* ring [KEPT_RECORDS]: position p at p % KEPT_RECORDS */
-    uint64_t kept_from; /* the positions [kept_from, at.position) are there */
+    /* A state that the object said, to be kept when what comes behind it is known. */
+    bool said;
+    ReaderPoint said_at;
+    Str said_state;
+    ReaderPoint entered; /* where it was put, as long as what comes behind that is to be compared;
+                            ahead 0: nothing is */
+    KeptRecord *kept;    /* ring [KEPT_RECORDS]: position p at p % KEPT_RECORDS */
+    uint64_t kept_from;  /* the positions [kept_from, at.position) are there */
     size_t kept_bytes;
 };
 
@@ -183,7 +189,7 @@ static Status enter_state(UserReader *reader, const ReaderPoint *point, const St
     TRY(finish(reader, failed, message, err));
     reader->standing = true;
     reader->epoch_over = false;
-    reader->at = *point;
+    reader->entered = reader->at = *point;
     return OK;
 }
 
@@ -197,20 +203,45 @@ static Status save_state(UserReader *reader, Error *err)
     if (status == OK && (!state.set || state.too_long))
         status = say(reader, "get_state",
                      state.set ? "its state has more than 1 MiB" : "it set no state", err);
-    if (status == OK)
-        reader_states_add(reader->states, &reader->at, str_text(&state.bytes), state.bytes.length);
-    str_free(&state.bytes);
-    return status;
+    if (status != OK) {
+        str_free(&state.bytes);
+        return status;
+    }
+    reader->said = true;
+    reader->said_at = reader->at;
+    str_free(&reader->said_state);
+    reader->said_state = state.bytes;
+    return OK;
+}
+
+/* The records that were just read are those behind the state that was said before them. */
+static void keep_said(UserReader *reader, int32_t records)
+{
+    if (!reader->said) return;
+    reader->said = false;
+    reader->said_at.ahead = (uint64_t)records;
+    reader->said_at.ahead_hash = reader->at.hash;
+    reader_states_add(reader->states, &reader->said_at, str_text(&reader->said_state),
+                      reader->said_state.length);
+}
+
+static bool is_same(const UserReader *reader, const ReaderPoint *known)
+{
+    return known->epoch == reader->at.epoch && known->index == reader->at.index &&
+           known->hash == reader->at.hash;
 }
 
 /* The object has come to where it, or one before it, was already. */
-static Status check_again(const UserReader *reader, const ReaderPoint *before, Error *err)
+static Status check_again(UserReader *reader, const ReaderPoint *before, Error *err)
 {
     const ReaderPoint *known = reader_states_find(reader->states, reader->at.position, NULL);
-    if (known == NULL || known->position != reader->at.position) return OK;
-    if (known->epoch == reader->at.epoch && known->index == reader->at.index &&
-        known->hash == reader->at.hash)
-        return OK;
+    const ReaderPoint *from = &reader->entered;
+    bool same = known == NULL || known->position != reader->at.position || is_same(reader, known);
+    if (from->ahead > 0 && reader->at.position == from->position + from->ahead) {
+        same = same && reader->at.hash == from->ahead_hash;
+        reader->entered.ahead = 0;
+    }
+    if (same) return OK;
     return error_set(err, ERR_DATA,
                      "%s: the reader %s gave other records than the first time: from position %llu "
                      "to %llu\n  expected: the same after load_state and shuffle, always\n"
@@ -245,6 +276,9 @@ static int32_t batch_size(const UserReader *reader)
         room = reader->records - reader->at.index;
     const ReaderPoint *known = reader_states_find(reader->states, position + room, NULL);
     if (known != NULL && known->position > position) room = known->position - position;
+    uint64_t compared = reader->entered.position + reader->entered.ahead;
+    if (reader->entered.ahead > 0 && compared > position && compared - position < room)
+        room = compared - position;
     return (int32_t)room;
 }
 
@@ -268,6 +302,7 @@ static Status read_batch(UserReader *reader, Error *err)
             status = say(reader, "next_batch", "an epoch without a record", err);
     }
     if (status == OK) status = check_again(reader, &before, err);
+    if (status == OK) keep_said(reader, batch.added);
     if (status == OK && batch.added > 0 && reader_states_want(reader->states, reader->at.position))
         status = save_state(reader, err);
     if (status != OK) reader->standing = false;
@@ -289,6 +324,8 @@ static Status go_to(UserReader *reader, uint64_t position, Error *err)
     bool ahead = reader->standing && reader->at.position <= position;
     if (ahead && reader->at.position >= best) return OK;
     forget_all(reader);
+    reader->said = false;
+    reader->entered.ahead = 0;
     Status status;
     if (saved != NULL && saved->position > first) {
         const ReaderPoint point = *saved;
@@ -441,6 +478,7 @@ void user_reader_close(UserReader *reader)
 {
     if (reader == NULL) return;
     forget_all(reader);
+    str_free(&reader->said_state);
     reader_states_close(reader->states);
     if (reader->table != NULL) reader->table->close(reader->opened);
     if (reader->library != NULL) dlclose(reader->library);
