@@ -1,0 +1,192 @@
+#!/bin/bash
+# Jobs that train on a mixture of sources, and on what a reader of the user's reads.
+# usage: test_mixture.sh formats | kills | shares | refusals | reader | crash | hang
+. "$(dirname "$0")/lib.sh"
+deed=$1
+make_data
+
+# Sources: 300 records of JSONL, 90 of gzip, 40 of CSV through the example's reader, and 60 of Parquet where this build
+# reads it.
+head -n 300 "$DATA/train.jsonl" > chat.jsonl
+tail -n 90 "$DATA/train.jsonl" | gzip > math.jsonl.gz
+{
+    echo prompt,completion
+    for i in $(seq 40); do echo "\"Say \"\"$i\"\", please\",\"$i it is\""; done
+} > own.csv
+
+# mixture_job FILE RUN SOURCES [KEY=VALUE ...]: SOURCES is what stands in data.sources.
+mixture_job() {
+    local file=$1 run=$2 sources=$3
+    shift 3
+    write_job "$file" "$run" "$@"
+    sed -i "s|^  train: .*|  sources: {$sources}|" "$file"
+}
+
+CHAT="chat: {path: $PWD/chat.jsonl, weight: 5}"
+MATH="math: {path: $PWD/math.jsonl.gz, weight: 3}"
+OWN="own: {path: $PWD/own.csv, weight: 2, reader: $BIN/reader_csv.so}"
+COUNTER="own: {weight: 1, reader: $BIN/reader_faulty.so, reader_options: {mode: count, length: 150}}"
+
+# count RUN NAME WHAT: what the newest checkpoint says of a source.
+count() {
+    last=$(ls -d "$1"/checkpoints/step_* | grep -v partial | tail -n 1)
+    tr -d ' \n' < "$last/manifest.json" | grep -o "\"source_$2_$3\":[0-9]*" | cut -d: -f2
+}
+
+# sum_of NAME WHAT: over all steps of the run, from its metrics.
+sum_of() {
+    grep -o "\"data/$1/$2\":[0-9.]*" "$RUN/metrics.jsonl" | cut -d: -f2 | awk '{ sum += $1 } END { print sum + 0 }'
+}
+
+# near WHAT FOUND EXPECTED: to two samples.
+near() {
+    [ "$2" -ge $(($3 - 2)) ] && [ "$2" -le $(($3 + 2)) ] || fail "$1: $2, expected $3"
+}
+
+# kill_once NAME STEP: kill -9 of an actor once that step is committed.
+kill_once() {
+    wait_for_step "$2"
+    local pid=0 tries=0
+    until [ "${pid:-0}" != 0 ]; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 100 ] || fail "no process for $1"
+        sleep 0.05
+        pid=$(actor_pid "$1")
+    done
+    kill -9 "$pid"
+}
+
+kill_controller() {
+    wait_for_step "$1"
+    kill -9 "$CONTROLLER"
+    wait "$CONTROLLER" 2> /dev/null || true
+    nothing_left
+    start_job
+}
+
+case $deed in
+formats)
+    sources="$CHAT, $MATH, $OWN"
+    if [ -e "$BIN/../lib/libtroupe_arrow.so" ]; then
+        sources="$sources, table: {path: $(dirname "$0")/questions.parquet, weight: 2}"
+    fi
+    STEPS=20 mixture_job job.yaml run "$sources"
+    "$BIN/controller" validate --config "$JOB" > validate.out || fail "it is not valid: $(cat validate.out)"
+    grep -q "own .*% of the records, has 40: .* passes an epoch" validate.out || fail "no passes: $(cat validate.out)"
+    run_job
+    if [ -e "$BIN/../lib/libtroupe_arrow.so" ]; then
+        near chat "$(count "$RUN" chat samples)" 133
+        near table "$(count "$RUN" table samples)" 53
+    else
+        near chat "$(count "$RUN" chat samples)" 160
+        echo "without Arrow: no Parquet"
+    fi
+    "$BIN/controller" data inspect --config "$JOB" --position 9 --count 0 > inspect.out
+    grep -q "at position 9, in pass 1 over it" inspect.out || fail "$(cat inspect.out)"
+    "$BIN/controller" data inspect --config "$JOB" --source own --position 41 --count 0 > inspect.out
+    grep -q "record .* of data.sources.own, at position 41 of its own, in pass 2 over it: own.csv:" inspect.out ||
+        fail "$(cat inspect.out)"
+    "$BIN/controller" data inspect --config "$JOB" --json --count 20 > inspect.json
+    grep -q '"sources":\[{"name":"chat","share":0.[0-9]*,"records":300,"summary":{"records":20,' inspect.json ||
+        fail "$(cat inspect.json)"
+    ;;
+kills)
+    mixture_job quiet.yaml quiet "$CHAT, $MATH, $OWN"
+    run_job
+    expected=$(digest_of "$RUN")
+    mixture_job job.yaml run "$CHAT, $MATH, $OWN"
+    start_job
+    kill_once data_source 3
+    kill_once rollout-0 8
+    kill_controller 14
+    kill_once data_source 19
+    kill_controller 24
+    finish_job 0
+    nothing_left
+    metrics_ascend
+    [ "$(digest_of "$RUN")" = "$expected" ] || fail "kills changed the weights"
+    cmp "$PWD/quiet/ledger.jsonl" "$RUN/ledger.jsonl" || fail "kills changed what was consumed"
+    ;;
+shares)
+    # 30 steps of 16 samples; with one bad line in a source, which uses up a position of that source.
+    sed -i '5s/.*/{"messages": 3}/' chat.jsonl
+    mixture_job job.yaml run "$CHAT, $MATH, $OWN" data.bad_record=skip rollout.num_workers=2
+    run_job
+    near chat "$(sum_of chat samples)" 240
+    near math "$(sum_of math samples)" 144
+    near own "$(sum_of own samples)" 96
+    [ "$(sum_of chat samples)" = "$(count "$RUN" chat samples)" ] || fail "metrics and manifest differ"
+    [ "$(count "$RUN" chat bad_records)" = "$(count "$RUN" chat rejected)" ] || fail "a bad record is not counted"
+    [ -z "$(count "$RUN" math bad_records)" ] || fail "math has no bad record"
+    epoch=$(grep -o '"data/own/epoch":[0-9.]*' "$RUN/metrics.jsonl" | tail -n 1 | cut -d: -f2)
+    awk -v e="$epoch" 'BEGIN { exit !(e > 2.3 && e < 2.5) }' || fail "own stands at pass $epoch"
+    grep -q 'source what="own: 20 % of the records, 40 in a pass; the run takes 2.40 passes"' "$RUN.out" ||
+        fail "the start does not say what the run takes"
+    # More records bad than one source may have.
+    sed -i '7,9s/.*/{"messages": 3}/' chat.jsonl
+    mixture_job other.yaml other "$CHAT, $MATH" data.bad_record=skip data.bad_records_max=3 train.num_steps=60
+    start_job
+    finish_job 3
+    grep -q "more than 3 records of the source chat were bad" "$RUN.out" || fail "it does not name the source"
+    ;;
+refusals)
+    mixture_job job.yaml run "$CHAT, $MATH" train.num_steps=4
+    run_job
+    # Other weights are other data, and the way on is the one of changed data.
+    mixture_job job.yaml run "chat: {path: $PWD/chat.jsonl, weight: 1}, $MATH" train.num_steps=8
+    start_job
+    finish_job 3
+    grep -q "the share of the source chat: 0.25, was 0.625" "$RUN.out" || fail "the change is not named"
+    accept=$(grep -o "data.accept_changed=[0-9a-f]*" "$RUN.out" | tail -n 1)
+    mixture_job job.yaml run "chat: {path: $PWD/chat.jsonl, weight: 1}, $MATH" train.num_steps=8 "$accept"
+    run_job
+    [ -d "$RUN/checkpoints/step_00000008" ] || fail "it did not go on"
+    # More passes than a source may have; epochs of a source that does not know its length.
+    mixture_job twice.yaml twice "$CHAT, math: {path: $PWD/math.jsonl.gz, weight: 3, repeat: 2}" \
+        train.num_steps=60
+    start_job
+    finish_job 2
+    grep -q "4.00 passes over its 90 records, but data.sources.math.repeat is 2" "$RUN.out" || fail "repeat is not kept"
+    mixture_job epochs.yaml epochs "$CHAT, $COUNTER" train.num_steps=null train.num_epochs=2
+    start_job
+    finish_job 2
+    grep -q "does not say how many records an epoch has" "$RUN.out" || fail "it does not say why"
+    ;;
+reader)
+    # One that does not know how long an epoch is, of 150 records, killed on the way.
+    mixture_job quiet.yaml quiet "$CHAT, $COUNTER"
+    run_job
+    expected=$(digest_of "$RUN")
+    mixture_job job.yaml run "$CHAT, $COUNTER"
+    start_job
+    kill_once data_source 4
+    kill_controller 13
+    kill_once data_source 21
+    finish_job 0
+    nothing_left
+    [ "$(digest_of "$RUN")" = "$expected" ] || fail "kills changed the weights"
+    cmp "$PWD/quiet/ledger.jsonl" "$RUN/ledger.jsonl" || fail "kills changed what was consumed"
+    ls "$RUN"/index/reader_*.states > /dev/null || fail "no states are kept"
+    ;;
+crash | hang)
+    mixture_job quiet.yaml quiet "$CHAT, $COUNTER"
+    run_job
+    expected=$(digest_of "$RUN")
+    mode=crashes
+    [ "$deed" = crash ] || mode=hangs
+    fault="own: {weight: 1, reader: $BIN/reader_faulty.so, reader_options: {mode: $mode, length: 150, once: $PWD/once}}"
+    mixture_job job.yaml run "$CHAT, $fault" cluster.progress_s=2
+    run_job
+    nothing_left
+    [ -e once ] || fail "it did not come to the fault"
+    [ "$(digest_of "$RUN")" = "$expected" ] || fail "the fault changed the weights"
+    if [ "$deed" = crash ]; then
+        grep -q "code of yours runs in it: data.sources.own (reader .*reader_faulty.so)" "$RUN.out" ||
+            fail "it does not say whose code it was"
+    else
+        grep -q "next_batch of the reader faulty (.*reader_faulty.so) of data.sources.own" "$RUN.out" ||
+            fail "it does not say where it hung"
+    fi
+    ;;
+esac
+echo "a mixture: $deed"
