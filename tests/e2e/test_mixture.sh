@@ -147,7 +147,7 @@ refusals)
     start_job
     finish_job 2
     grep -q "4.00 passes over its 90 records, but data.sources.math.repeat is 2" "$RUN.out" || fail "repeat is not kept"
-    mixture_job epochs.yaml epochs "$CHAT, $COUNTER" train.num_steps=null train.num_epochs=2
+    mixture_job epochs.yaml epochs "$CHAT, $COUNTER" train.num_steps=0 train.num_epochs=2
     start_job
     finish_job 2
     grep -q "does not say how many records an epoch has" "$RUN.out" || fail "it does not say why"
