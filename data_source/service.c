@@ -28,6 +28,7 @@ typedef struct SourceSet {
     const char *name, *key; /* of the configuration */
     MixtureSource *source;  /* [num_sources]; their texts are the configuration's */
     int num_sources;
+    bool mixed;                 /* these are data.sources */
     _Atomic(Mixture *) mixture; /* NULL until it was asked for; set once, under open_lock */
 } SourceSet;
 
@@ -184,6 +185,7 @@ static Status read_record(Task *task, MixtureReader *reader, uint64_t position, 
     ret->position = position;
     ret->epoch = (uint32_t)record.pass;
     ret->source = str_take(&place);
+    if (task->set->mixed) ret->part = (char *)task->set->source[record.source].name;
     if (record.bad) {
         ret->error = mem_strndup(text->data + before, text->length - before);
         text->length = before;
@@ -354,6 +356,7 @@ static void add_training(const JobConfig *config, SourceSet *set)
     set->name = "train";
     set->key = config->data.sources.count > 0 ? "data.sources" : "data.train";
     set->num_sources = train_source_count(config);
+    set->mixed = config->data.sources.count > 0;
     set->source = mem_calloc((size_t)set->num_sources, sizeof *set->source);
     for (int i = 0; i < set->num_sources; i++) {
         TrainSource source = train_source(config, i);

@@ -1,21 +1,29 @@
 #include "rollout_worker/chat_text.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/memory.h"
 #include "base/str.h"
+#include "config/source_set.h"
 #include "text/text_check.h"
 
 void chat_text_close(ChatText *text)
 {
     text_model_destroy(text->model);
     chat_reader_clear(&text->reader);
+    free(text->source);
     *text = (ChatText){0};
 }
 
 Status chat_text_open(const JobConfig *config, ChatText *ret, Error *err)
 {
-    ChatText text = {.config = config};
+    ChatText text = {.config = config, .num_sources = config->data.sources.count};
+    text.source = mem_calloc((size_t)text.num_sources, sizeof *text.source);
+    for (int i = 0; i < text.num_sources; i++) {
+        TrainSource source = train_source(config, i);
+        text.source[i] = (SourceKeys){source.name, source.record};
+    }
     Status status = chat_reader_create(config, &text.reader, err);
     if (status == OK)
         status =
@@ -39,6 +47,8 @@ Status chat_text_read(const ChatText *text, const RolloutRecord *record, const c
     ChatReader reader = text->reader;
     int set = record->set != NULL ? eval_set_find(text->config, record->set) : -1;
     if (set >= 0) reader.key = eval_set(text->config, set).record;
+    for (int i = 0; record->part != NULL && i < text->num_sources; i++)
+        if (strcmp(text->source[i].name, record->part) == 0) reader.key = text->source[i].key;
     return chat_record_read(&reader, json, record->source, ret, err);
 }
 

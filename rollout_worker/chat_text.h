@@ -12,10 +12,18 @@
  * must be the same on the day on which a run is resumed. */
 #define CHAT_TEMPLATE_TIME INT64_C(1721952000)
 
+/* The keys of one of data.sources; borrowed from the configuration. */
+typedef struct SourceKeys {
+    const char *name;
+    RecordKeys key;
+} SourceKeys;
+
 typedef struct ChatText {
     const JobConfig *config; /* borrowed */
     ChatReader reader;
     TextModel *model;
+    SourceKeys *source; /* [num_sources] */
+    int num_sources;
 } ChatText;
 
 /* Loads what the job names, and tries the chat template once. Nothing is left behind on failure. */
@@ -24,7 +32,7 @@ Status chat_text_open(const JobConfig *config, ChatText *ret, Error *err);
 char *chat_text_warnings(const ChatText *text);
 void chat_text_close(ChatText *text); /* accepts a zeroed one */
 
-/* chat_record_read of a parsed record, by the keys of its set. */
+/* chat_record_read of a parsed record, by the keys of its set, or of its source. */
 Status chat_text_read(const ChatText *text, const RolloutRecord *record, const cJSON *json,
                       ChatRecord *ret, Error *err);
 

@@ -221,8 +221,10 @@ void inspected_record_clear(InspectedRecord *record)
 }
 
 /* What the rollout function makes of the text at hand. */
-static void explain(Inspection *inspection, uint64_t position, bool bad, InspectedRecord *ret)
+static void explain(Inspection *inspection, int source, uint64_t position, bool bad,
+                    InspectedRecord *ret)
 {
+    bool mixed = is_mixed(&inspection->options);
     Str *text = &inspection->text;
     RolloutRecord record = {
         .position = (int64_t)position,
@@ -231,6 +233,7 @@ static void explain(Inspection *inspection, uint64_t position, bool bad, Inspect
         .source = ret->source,
         .error = bad ? str_text(text) : "",
         .set = inspection->options.set,
+        .part = mixed ? mixture_source_name(inspection->mixture, source) : NULL,
     };
     inspection->table->explain(inspection->shared, inspection->scratch, &record, &ret->sample,
                                &ret->trace);
@@ -262,7 +265,7 @@ static Status inspect_record(Inspection *inspection, int source, uint64_t index,
     *ret = (InspectedRecord){.index = index,
                              .key = source_key(&inspection->options, source),
                              .source = str_take(&place)};
-    explain(inspection, index, bad, ret);
+    explain(inspection, source, index, bad, ret);
     return OK;
 }
 
@@ -286,7 +289,7 @@ static Status choose_by_position(Inspection *inspection, InspectedRecord *ret, E
                              .pass = read.pass,
                              .key = source_key(options, read.source),
                              .source = str_take(&place)};
-    explain(inspection, position, read.bad, ret);
+    explain(inspection, read.source, position, read.bad, ret);
     return OK;
 }
 

@@ -78,11 +78,14 @@ static bool find_likely(const cJSON *object, const char *prefix, int depth, Str 
 
 /* ---- refusals ---- */
 
-/* "data.label_key", or the key of the evaluation set. */
+/* "data.label_key", or the key of the evaluation set, or of the source. */
 static void key_name(const RolloutRecord *record, const char *key, char ret[160])
 {
     bool own = record->set != NULL && strcmp(record->set, "eval") != 0;
-    snprintf(ret, 160, "%s%.100s.%s", own ? "eval.sets." : "", own ? record->set : "data", key);
+    if (record->part != NULL)
+        snprintf(ret, 160, "data.sources.%.100s.%s", record->part, key);
+    else
+        snprintf(ret, 160, "%s%.100s.%s", own ? "eval.sets." : "", own ? record->set : "data", key);
 }
 
 static void list_keys(const cJSON *object, Str *out)

@@ -251,6 +251,7 @@ static void submit_piece(Lease *lease, Troupe__ReadReply *reply, Bytes text)
             .source = record->source,
             .error = record->error,
             .set = strcmp(lease->set, "train") != 0 ? lease->set : NULL,
+            .part = record->part[0] != '\0' ? record->part : NULL,
             .given_up = &lease->given_up,
         };
         item->task.done = on_done;

@@ -26,6 +26,7 @@ typedef struct RolloutRecord {
     const char *error;  /* why there is no text, or "" */
     const char *set;    /* of an evaluation, its name; NULL: "train". Positions of two sets are not
                            related */
+    const char *part;   /* of data.sources, its name; NULL: of data.train, or of an evaluation */
     const atomic_bool *given_up; /* becomes true when nobody wants its samples any more; NULL: it
                                     never does */
 } RolloutRecord;

@@ -56,6 +56,7 @@ typedef struct SourceRow {
     int64_t repeat;
     bool shuffle;
     char *reader, *reader_options;
+    char *input_key, *label_key, *tool_key, *metadata_key;
 } SourceRow;
 
 #define ACCEPT_DIGITS_MIN 8 /* of data.accept_changed */

@@ -26,6 +26,7 @@ TrainSource train_source(const JobConfig *config, int index)
         .order = job_data_order(config),
         .reader = config->data.reader,
         .reader_options = config->data.reader_options,
+        .record = eval_set_record_keys(config, -1),
     };
     if (config->data.sources.count == 0) return source;
     const ConfigKey *key = sources_key();
@@ -35,17 +36,24 @@ TrainSource train_source(const JobConfig *config, int index)
     source.path = &row->path;
     source.reader = row->reader;
     source.reader_options = row->reader_options;
-    if (row_gives(key, &row->head, "weight")) source.weight = row->weight;
-    if (row_gives(key, &row->head, "repeat")) source.repeat = row->repeat;
-    if (row_gives(key, &row->head, "shuffle"))
-        source.order.kind = row->shuffle ? config->data.order.kind : ORDER_FILES;
+#define GIVEN(name) row_gives(key, &row->head, name)
+    if (GIVEN("weight")) source.weight = row->weight;
+    if (GIVEN("repeat")) source.repeat = row->repeat;
+    if (GIVEN("shuffle")) source.order.kind = row->shuffle ? config->data.order.kind : ORDER_FILES;
+    if (GIVEN("input_key")) source.record.input = row->input_key;
+    if (GIVEN("label_key")) source.record.label = row->label_key;
+    if (GIVEN("tool_key")) source.record.tool = row->tool_key;
+    if (GIVEN("metadata_key")) source.record.metadata = row->metadata_key;
+#undef GIVEN
     return source;
 }
 
 int train_source_find(const JobConfig *config, const char *name)
 {
-    for (int i = 0; i < train_source_count(config); i++)
-        if (strcmp(train_source(config, i).name, name) == 0) return i;
+    const ConfigKey *key = sources_key();
+    if (config->data.sources.count == 0) return strcmp(name, "train") == 0 ? 0 : -1;
+    for (int i = 0; i < config->data.sources.count; i++)
+        if (strcmp(row_at(key, &config->data.sources, i)->name, name) == 0) return i;
     return -1;
 }
 

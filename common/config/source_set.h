@@ -4,7 +4,7 @@
 #ifndef TROUPE_CONFIG_SOURCE_SET_H
 #define TROUPE_CONFIG_SOURCE_SET_H
 
-#include "config/job.h"
+#include "config/eval_set.h"
 
 /* Borrowed from the configuration. */
 typedef struct TrainSource {
@@ -16,6 +16,7 @@ typedef struct TrainSource {
     DataOrder order;
     const char *reader;         /* a shared object; NULL: files of the formats that are known */
     const char *reader_options; /* JSON text of an object, or NULL */
+    RecordKeys record;
 } TrainSource;
 
 int train_source_count(const JobConfig *config); /* at least 1 */

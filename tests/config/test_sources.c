@@ -34,7 +34,8 @@ static void test_sources_fall_back_on_their_section(void **state)
                                     "  stopping_strategy: all_exhausted\n"
                                     "  sources:\n"
                                     "    chat: {path: [chat.jsonl, more/*.jsonl], weight: 0.7}\n"
-                                    "    math: {path: math, shuffle: true, repeat: 3}\n"
+                                    "    math: {path: math, shuffle: true, repeat: 3, "
+                                    "label_key: answer}\n"
                                     "    own: {reader: my.so, reader_options: {rows: 4}}\n");
     assert_int_equal(config->data.stopping_strategy, STOP_ALL_EXHAUSTED);
     assert_int_equal(train_source_count(config), 3);
@@ -47,6 +48,9 @@ static void test_sources_fall_back_on_their_section(void **state)
     assert_true(chat.weight == 0.7 && chat.order.kind == ORDER_FILES && chat.repeat == 0 &&
                 chat.reader == NULL);
     assert_true(math.weight == 1 && math.order.kind == ORDER_FULL && math.repeat == 3);
+    assert_string_equal(math.record.label, "answer");
+    assert_string_equal(math.record.tool, "tools");
+    assert_string_equal(chat.record.label, "label");
     assert_string_equal(own.reader, "/my.so");
     assert_string_equal(own.reader_options, "{\"rows\": 4}");
     assert_int_equal(own.path->count, 0);

@@ -86,6 +86,13 @@ formats)
     "$BIN/controller" data inspect --config "$JOB" --source own --position 41 --count 0 > inspect.out
     grep -q "record .* of data.sources.own, at position 41 of its own, in pass 2 over it: own.csv:" inspect.out ||
         fail "$(cat inspect.out)"
+    # The keys of a source are its own.
+    echo '{"messages": 7, "other": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "the other"}]}' \
+        > other.jsonl
+    mixture_job other.yaml other "$CHAT, odd: {path: $PWD/other.jsonl, input_key: other}"
+    "$BIN/controller" data inspect --config "$JOB" --source odd > inspect.out || fail "$(cat inspect.out)"
+    grep -q "the other" inspect.out || fail "it does not read by the key of the source"
+    JOB=job.yaml
     "$BIN/controller" data inspect --config "$JOB" --json --count 20 > inspect.json
     grep -q '"sources":\[{"name":"chat","share":0.[0-9]*,"records":300,"summary":{"records":20,' inspect.json ||
         fail "$(cat inspect.json)"
