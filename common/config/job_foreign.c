@@ -43,6 +43,9 @@ const ConfigForeign job_foreign[] = {
     {"save",
      "Everything of a run, checkpoints too, is below run_dir; checkpoint.interval says when"},
     {"rollout_seed data_seed", "One seed decides everything: write seed at the top of the file"},
+    {"interleave_probs interleave_probabilities dataset_weights data_weights blending_weights "
+     "mix_weights",
+     "Write data.sources: a name for each, with its path and weight"},
     {"eval_prompt_data", "Write data.eval: paths alone; or eval.sets, with a name "
                          "before each"},
     {"hf_dataset_buffer_size buffer_size", "Samples are made ahead of training by whole batches: "

@@ -30,12 +30,14 @@ static bool same_number(const Controller *c, const Event *event)
     int64_t records = event->reply.open_set.records;
     const int64_t *of_source = event->reply.open_set.source_records;
     int count = event->reply.open_set.num_sources;
-    if (count <= 1) return c->saved.records == 0 || c->saved.records == records;
+    bool was_mixed = false, same = true;
     for (int i = 0; i < count; i++) {
         int64_t before = c->saved.source[i].records;
-        if (before != 0 && before != of_source[i]) return false;
+        was_mixed = was_mixed || before != 0;
+        same = same && (before == 0 || before == of_source[i]);
     }
-    return true;
+    if (count > 1 && was_mixed) return same;
+    return c->saved.records == 0 || c->saved.records == records;
 }
 
 bool identity_accept(Controller *c, const Event *event)
@@ -57,10 +59,12 @@ bool identity_accept(Controller *c, const Event *event)
         "weights).\n",
         SHOWN_DIGITS, now, SHOWN_DIGITS, before, changes[0] != '\0' ? "\n" : "", changes,
         c->checkpoint != NULL ? c->checkpoint : "its checkpoint");
-    char *way = acceptable
-                    ? mem_printf("Or go on with the changed records in their places: --set "
-                                 "data.accept_changed=%.*s",
-                                 SHOWN_DIGITS, now)
+    char *way = acceptable ? mem_printf("Or go on with the changed records in their places: --set "
+                                        "data.accept_changed=%.*s",
+                                        SHOWN_DIGITS, now)
+                : event->reply.open_set.num_sources > 1
+                    ? mem_strdup("It cannot go on with it: other sources, or another number of "
+                                 "records in one, and every position would mean another one.")
                     : mem_printf("It cannot go on with it: %lld records were %lld, and every "
                                  "position would mean another one.",
                                  (long long)records, (long long)c->saved.records);

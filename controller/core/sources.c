@@ -65,6 +65,7 @@ bool sources_measure(Controller *c, int64_t positions)
 {
     if (lane_of(c, SET_TRAIN)->stream.turns == NULL) return true;
     if (!check_repeats(c, positions)) return false;
+    if (c->total_steps > 0) return true; /* it was told before the data source died */
     for (int i = 0; i < c->turns.mix.count; i++) {
         const char *name = train_source(c->config, i).name;
         int64_t records = c->turns.records[i];
