@@ -507,6 +507,10 @@ static void answer_open(World *w, const Effect *fx)
     event.reply.open_set.records = sim_records(sim_set(fx));
     event.reply.open_set.fingerprint = "fingerprint";
     event.reply.open_set.changes = "";
+    static const int64_t of_source[SIM_SOURCES] = {SIM_RECORDS / 2, SIM_RECORDS / 8, 0};
+    bool mixed = sim_set(fx) == 0 && w->config->data.sources.count > 0;
+    event.reply.open_set.source_records = of_source;
+    event.reply.open_set.num_sources = mixed ? SIM_SOURCES : 1;
     answer(w, fx, w->faults->open_ms + latency(w), &event);
 }
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/rng.h"
+#include "config/source_set.h"
 
 /* ---- the ledger ---- */
 
@@ -146,8 +147,34 @@ static void commit_ends(World *w, void *argument)
     push(w, 0, &event);
 }
 
+/* What is counted of each source is what stands below the position. */
+static void check_sources(World *w, const CheckpointState *state)
+{
+    if (w->config->data.sources.count == 0) return;
+    const char *name[SIM_SOURCES];
+    double weight[SIM_SOURCES];
+    Interleave mix;
+    for (int i = 0; i < SIM_SOURCES; i++) {
+        TrainSource source = train_source(w->config, i);
+        name[i] = source.name;
+        weight[i] = source.weight;
+    }
+    CHECK(interleave_make((uint64_t)w->config->seed, name, weight, SIM_SOURCES, &mix) < 0);
+    InterleaveCursor cursor = interleave_cursor(&mix, (uint64_t)state->next_position);
+    for (int i = 0; i < SIM_SOURCES; i++) {
+        const SourceTally *tally = &state->source[i];
+        if (tally->samples + tally->rejected != (int64_t)cursor.taken[i])
+            violate(w,
+                    "of source %s %lld samples and %lld rejected are counted, %llu stand below "
+                    "position %lld",
+                    name[i], (long long)tally->samples, (long long)tally->rejected,
+                    (unsigned long long)cursor.taken[i], (long long)state->next_position);
+    }
+}
+
 static void commit(World *w, const Effect *fx)
 {
+    check_sources(w, &fx->checkpoint.state);
     if (w->disk.landing.pending) violate(w, "two commits at a time");
     if (fx->checkpoint.save != w->disk.saving.id)
         violate(w, "a commit of a save that is not under way");

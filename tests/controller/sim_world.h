@@ -10,6 +10,7 @@
 
 /* The data that the make-believe data source serves. */
 #define SIM_RECORDS      96
+#define SIM_SOURCES      3  /* of a job with data.sources */
 #define SIM_EVAL_RECORDS 10 /* of data.eval; the other set has some less */
 
 typedef struct SimFaults {

@@ -133,6 +133,39 @@ static SimFaults faults_of(uint64_t seed)
     };
 }
 
+/* A mixture of three sources, of which one does not say how many records it has. */
+static RowList three_sources(void)
+{
+    static JobConfig *job;
+    Error err = {0};
+    if (job == NULL)
+        assert_ok(job_config_parse("model: {path: m}\n"
+                                   "data: {sources: {a: {path: a, weight: 5}, b: {path: b}, "
+                                   "c: {path: c, weight: 3}}}\n",
+                                   "job.yaml", "/", &job, &err),
+                  &err);
+    return job->data.sources;
+}
+
+static void test_simulation_keeps_the_books_of_a_mixture(void **state)
+{
+    (void)state;
+    JobConfig config = make_config(3, 1, 2);
+    config.data.sources = three_sources();
+    uint64_t expected = undisturbed_weights(&config, &no_faults);
+    for (uint64_t seed = 0; seed < 150; seed++) {
+        SimFaults faults = faults_of(seed);
+        faults.bad_records = faults.bad_eval_records = 0;
+        SimResult result = sim_run(&config, &faults, seed);
+        assert_right(&result, seed);
+        assert_true(result.weights == expected);
+        int64_t samples = 0;
+        for (int i = 0; i < SIM_SOURCES; i++)
+            samples += result.saved.source[i].samples;
+        assert_int_equal(samples, result.saved.consumed_samples);
+    }
+}
+
 /* How many seeds are tried: SIM_COUNT, for a long search; else what together is above 10,000. */
 static uint64_t count_or(int usual)
 {
@@ -733,6 +766,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_simulation_batches_do_not_depend_on_workers_or_latencies),
         cmocka_unit_test(test_simulation_survives_random_faults),
+        cmocka_unit_test(test_simulation_keeps_the_books_of_a_mixture),
         cmocka_unit_test(test_simulation_generates_with_the_weights_of_the_step),
         cmocka_unit_test(test_simulation_over_samples_without_a_trace_in_the_batches),
         cmocka_unit_test(test_simulation_is_sooner_done_with_over_sampling),
