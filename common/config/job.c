@@ -384,6 +384,7 @@ static Status read_stage(const JobText *text, int *ret_stages, LoadedJob **ret, 
         status = read_file_values(job, text, working_dir, arena, &stages, err);
         *ret_stages = stages.count;
     }
+    if (status == OK) settle_data(job); /* before an override reaches into what a stage replaced */
     for (int i = 0; status == OK && i < text->num_overrides; i++)
         status = apply_override(job, text->overrides[i], &stages, working_dir, arena, err);
     if (status == OK) status = check_required(job, err);

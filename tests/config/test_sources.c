@@ -109,6 +109,19 @@ static void test_sources_replace_data_train_in_a_stage(void **state)
     assert_int_equal(stages.stage[1]->data.train.count, 0);
     assert_int_equal(stages.stage[1]->data.sources.count, 2);
     job_stages_free(&stages);
+    static const char back[] = MODEL "data: {sources: {a: {path: a}, b: {path: b}}}\n"
+                                     "stages:\n"
+                                     "- {name: mix}\n"
+                                     "- {name: one, data: {train: c}}\n";
+    assert_ok(file_write_atomic("back.yaml", back, strlen(back), &err), &err);
+    const char *of_mix[] = {"stages.mix.data.sources.a.weight=3"};
+    assert_ok(job_stages_load("back.yaml", of_mix, 1, &stages, &err), &err);
+    assert_true(train_source(stages.stage[0], 0).weight == 3);
+    assert_int_equal(stages.stage[1]->data.train.count, 1);
+    assert_int_equal(stages.stage[1]->data.sources.count, 0);
+    job_stages_free(&stages);
+    const char *of_all[] = {"data.sources.a.weight=3"};
+    assert_int_equal(job_stages_load("back.yaml", of_all, 1, &stages, &err), ERR_INVALID);
     const char *one[] = {"data.train=c"};
     assert_ok(job_stages_load("stages-of-sources.yaml", one, 1, &stages, &err), &err);
     assert_int_equal(stages.stage[1]->data.train.count, 1);
