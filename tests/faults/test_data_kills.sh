@@ -1,0 +1,83 @@
+#!/bin/bash
+# kill -9 of the data source and of rollout workers, and now and then of the controller, at moments drawn from a seed:
+# over the ends of epochs, bad records and too long ones. What is consumed is what the undisturbed run consumes, byte
+# for byte: the ledger is the same file, the weights are the same, and the audit proves each epoch.
+# usage: test_data_kills.sh KILLS STEPS [DATA]   (DATA: small, a set of 60 records; files, the same in three)
+. "$(dirname "$0")/../e2e/lib.sh"
+kills_wanted=$1 STEPS=$2 data=${3:-small}
+seed=${SEED:-20261122}
+make_data
+
+# 60 records, of which 3 are bad and 4 are too long: a batch of 8 ends in the midst of an epoch nearly always.
+head -n 60 "$DATA/train.jsonl" >small.jsonl
+sed -i '3s/.*/{"messages": [{"role": "user"/; 31s/.*/not JSON at all/; 60s/$/}/' small.jsonl
+words=$(yes twelve | head -n 400 | tr '\n' ' ')
+for line in 7 8 40 59; do sed -i "${line}s/\"content\": \"/&$words/" small.jsonl; done
+case $data in
+small) settings="data.train=[$PWD/small.jsonl]" ;;
+files)
+    mkdir -p parts
+    head -n 25 small.jsonl >parts/a.jsonl
+    sed -n '26,26p' small.jsonl | gzip >parts/b.jsonl.gz
+    tail -n 34 small.jsonl >parts/c.jsonl
+    settings="data.train=[$PWD/parts/*]"
+    ;;
+*) fail "no such data: $data" ;;
+esac
+settings="$settings data.eval=null data.bad_record=skip data.max_length=160 train.global_batch_size=8 train.tp_size=1"
+settings="$settings checkpoint.interval=25 rollout.num_workers=2 rollout.lease_size=3 cluster.restarts_max=10000"
+
+# shellcheck disable=SC2086
+write_job quiet.yaml quiet $settings
+run_job
+cp "$RUN/ledger.jsonl" expected.jsonl
+expected=$(digest_of "$RUN")
+
+# shellcheck disable=SC2086
+write_job killed.yaml killed $settings
+start_job
+
+# draw N: a number from 0 to N - 1 in $drawn.
+draw() {
+    seed=$(((seed * 1103515245 + 12345) % 2147483648))
+    drawn=$((seed / 65536 % $1))
+}
+
+kills=0 of_source=0 of_workers=0 of_controller=0
+while [ "$kills" -lt "$kills_wanted" ] && kill -0 "$CONTROLLER" 2>/dev/null; do
+    draw 40
+    sleep "0.$(printf '%02d' $((drawn + 2)))"
+    draw 25
+    case $drawn in
+    0) victim=controller pid=$CONTROLLER ;;
+    [1-9] | 1[0-2]) victim=data_source pid=$(actor_pid data_source) ;;
+    *)
+        draw 2
+        victim=rollout-$drawn pid=$(actor_pid "rollout-$drawn")
+        ;;
+    esac
+    [ "${pid:-0}" != 0 ] && kill -9 "$pid" 2>/dev/null || continue # on its way back from the last one
+    kills=$((kills + 1))
+    case $victim in
+    controller)
+        of_controller=$((of_controller + 1))
+        wait "$CONTROLLER" 2>/dev/null || true
+        nothing_left
+        start_job
+        ;;
+    data_source) of_source=$((of_source + 1)) ;;
+    *) of_workers=$((of_workers + 1)) ;;
+    esac
+done
+finish_job 0
+nothing_left
+[ "$kills" -ge "$kills_wanted" ] || fail "the run was over after $kills of $kills_wanted kills"
+cmp expected.jsonl "$RUN/ledger.jsonl" || fail "other samples were consumed (seed ${SEED:-default})"
+[ "$(digest_of "$RUN")" = "$expected" ] || fail "other weights (seed ${SEED:-default})"
+metrics_ascend
+"$BIN/controller" data audit "$RUN" --data >audit.out || fail "the audit: $(cat audit.out)"
+grep -q "each record of $((STEPS * 8 / 53)) whole epochs was consumed exactly once" audit.out ||
+    fail "the audit says: $(tail -n 1 audit.out)"
+echo "$kills kills ($of_source of the data source, $of_workers of rollout workers, $of_controller of the controller):" \
+    "the same ledger, the same weights"
+tail -n 1 audit.out
