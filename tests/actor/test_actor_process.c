@@ -305,6 +305,33 @@ static void test_process_ends_when_it_is_refused_or_cannot_start(void **state)
     controller_close(&c);
 }
 
+static void test_process_beats_while_it_prepares_and_answers_then(void **state)
+{
+    (void)state;
+    Controller c;
+    controller_open(&c);
+    c.job_name = "slow";
+    start_and_meet(&c);
+    assert_string_equal(c.doing, "starting");
+    int beats = c.beats;
+    assert_int_equal(call_actor(&c, "test.print", "").status, OK); /* by what `start` made */
+    assert_true(c.beats > beats);
+    while (strcmp(c.doing, "starting") == 0)
+        turn(&c);
+    assert_string_equal(c.doing, "learning rate 0.125");
+    kill(c.pid, SIGTERM);
+    assert_ends_with(&c, 0, "stopped cleanly");
+    handle_close(c.handle);
+    c.beats = 0;
+    start_and_meet(&c); /* nothing is left waiting when it is told to stop meanwhile */
+    kill(c.pid, SIGTERM);
+    assert_int_equal(wait_for_end(&c), 0);
+    c.job_name = "unprepared";
+    start_actor(&c);
+    assert_ends_with(&c, status_exit_code(ERR_RESOURCE), "test_program: there is no such device");
+    controller_close(&c);
+}
+
 static void test_process_explains_a_wrong_command_line(void **state)
 {
     (void)state;
@@ -364,6 +391,7 @@ int main(void)
         cmocka_unit_test(test_process_that_cannot_go_on_ends_with_what_happened),
         cmocka_unit_test(test_process_gives_up_without_a_controller),
         cmocka_unit_test(test_process_ends_when_it_is_refused_or_cannot_start),
+        cmocka_unit_test(test_process_beats_while_it_prepares_and_answers_then),
         cmocka_unit_test(test_process_explains_a_wrong_command_line),
         cmocka_unit_test(test_process_dies_with_its_parent),
     };

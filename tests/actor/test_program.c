@@ -7,6 +7,16 @@
 
 #include "actor/actor_process.h"
 
+/* Beside the loop, while the process beats. */
+static Status prepare(ActorProcess *process, Error *err)
+{
+    const JobConfig *config = actor_process_config(process);
+    if (strcmp(config->name, "unprepared") == 0)
+        return error_set(err, ERR_RESOURCE, "there is no such device");
+    if (strcmp(config->name, "slow") == 0) sleep(2);
+    return OK;
+}
+
 static Status start(ActorProcess *process, void **ret_self, Error *err)
 {
     const JobConfig *config = actor_process_config(process);
@@ -114,6 +124,7 @@ int main(int argc, char **argv)
         .program = "test_program",
         .methods = methods,
         .num_methods = sizeof methods / sizeof *methods,
+        .prepare = prepare,
         .start = start,
         .stop = stop,
         .describe = describe,

@@ -3,7 +3,7 @@
 # training and decoding beside the card's limits and PyTorch, whole jobs. From a plain copy of the tree, on a machine
 # that reaches no package registry. Prints Markdown for docs/cuda.md, the verdict last.
 # usage: tests/gpu/run.sh [--check-only | --sanitize | --rehearse] [PART...]
-#   PART: kernels, nccl, train, decode, jobs; all of them without one
+#   PART: kernels, nccl, train, llmq, decode, jobs; all of them without one
 #   --check-only: times no operations; --sanitize: the kernels' checks under compute-sanitizer, and nothing else
 #   --rehearse: no GPU: the same over the stand-ins of the tests, in small, so that no lent minute is lost on a script
 #   BUILD=folder (build-gpu), REPORT=file (BUILD/report.md), SECONDS_ALL for everything (460)
@@ -21,14 +21,14 @@ for argument in "$@"; do
     --check-only) check_only=yes ;;
     --sanitize) sanitize=yes ;;
     --rehearse) rehearse=yes ;;
-    kernels | nccl | train | decode | jobs) parts+=("$argument") ;;
+    kernels | nccl | train | llmq | decode | jobs) parts+=("$argument") ;;
     *)
         sed -n '2,12s/^# \{0,1\}//p' "$0"
         exit 2
         ;;
     esac
 done
-[ ${#parts[@]} -gt 0 ] || parts=(kernels nccl train decode jobs)
+[ ${#parts[@]} -gt 0 ] || parts=(kernels nccl train llmq decode jobs)
 
 wants() {
     [[ " ${parts[*]} " == *" $1 "* ]]
@@ -216,7 +216,7 @@ elif wants kernels; then
     # shellcheck disable=SC2086
     part gemm_rows 120 "$kernels/gemm_rows" $ceilings
 fi
-for name in nccl train decode jobs; do
+for name in nccl train llmq decode jobs; do
     [ -z "${programs:-}" ] || ! wants $name || skip $name "$programs"
 done
 [ -z "${programs:-}" ] || finish
@@ -233,8 +233,7 @@ fi
 # ---- training, beside PyTorch where it is ----
 
 if wants train; then
-    shapes=qwen3-0.6b:8x4096/4,qwen3-0.6b:4x8192/2,qwen3-1.7b:4x4096/2,qwen3-4b:2x4096/1
-    shapes=${TRAIN_SHAPES:-$shapes,qwen2.5-0.5b:32x1024/16,qwen2.5-1.5b:16x1024/8}
+    shapes=${TRAIN_SHAPES:-qwen3-0.6b:8x4096/4,qwen3-0.6b:4x8192/2,qwen3-1.7b:4x4096/2,qwen3-4b:2x4096/1}
     options=(--device cuda --rounds 8)
     [ -z "${TRAIN_COMPILE:-}" ] || options+=(--compile)
     if [ $rehearse = yes ]; then
@@ -247,6 +246,20 @@ if wants train; then
         part train 300 "$python" "$root/tests/bench/compare_train.py" "$BIN/bench_train" --shape "$shapes" \
             "${options[@]}"
     fi
+fi
+
+# ---- beside LLM.Q, at its settings ----
+
+if wants llmq; then
+    if [ $rehearse = no ]; then
+        part "train, as LLM.Q" 100 "$python" "$root/tests/bench/compare_train.py" "$BIN/bench_train" --device cuda \
+            --no-torch --batches 16 --rounds 3 --shape qwen2.5-0.5b:32x1024,qwen2.5-1.5b:32x1024
+    fi
+    for library in libcudnn.so.9 libnccl.so.2; do
+        folder=$(found $library)
+        ldconfig -p 2> /dev/null | grep -qF $library || LD_LIBRARY_PATH=${folder:+$folder:}$LD_LIBRARY_PATH
+    done
+    part LLM.Q 200 env "BUILD=$build" "$root/tests/gpu/llmq.sh" run
 fi
 
 # ---- decoding, and what equal rows cost ----
