@@ -116,7 +116,10 @@ int look_at_function(const JobFile *file, JobConfig *config, bool live)
         look(file, config, "data_inspect",
              (const char *[]){"--check", "--trained", trained, "--gpu", gpu, more, available, NULL},
              said, sizeof said);
-    if (code == 0 && sscanf(said, "kv_cache_mb %lld", &mb) == 1)
+    if (code != 0) return code;
+    if (strstr(said, "takes_turns") != NULL) job_config_decide_offload(config);
+    const char *decided = strstr(said, "kv_cache_mb ");
+    if (decided != NULL && sscanf(decided, "kv_cache_mb %lld", &mb) == 1)
         job_config_decide_kv_cache(config, mb);
     return code;
 }

@@ -290,6 +290,9 @@ static int validate_stage(JobConfig *config, const JobFile *file)
     free(summary);
     code = look_at_function(file, config, false);
     if (code != 0) return code; /* its records would say the same again */
+    if (config->rollout.offload == OFFLOAD_ON)
+        printf("memory of a GPU: training and generation take turns, and each has all of it: the "
+               "larger of both counts (rollout.offload)\n");
     if (config->kv_cache_decided)
         printf("memory of a rollout worker: %lld MiB for keys and values; " KV_CACHE_DECIDED "\n",
                (long long)config->rollout.kv_cache_mb);
@@ -349,12 +352,27 @@ static Status validate_stages(const JobStages *stages, Error *err)
     return OK;
 }
 
+/* Train workers are made for turns when they start: where a stage wants them, all have them that
+ * can. */
+static void share_turns(const JobStages *stages)
+{
+    bool wanted = false;
+    for (int i = 0; i < stages->count; i++)
+        wanted |= stages->stage[i]->rollout.offload == OFFLOAD_ON;
+    for (int i = 0; i < stages->count && wanted; i++) {
+        JobConfig *config = stages->stage[i];
+        if (config->rollout.offload == OFFLOAD_AUTO && job_may_take_turns(config))
+            job_config_decide_offload(config);
+    }
+}
+
 static int look_at_functions(const JobStages *stages, const Options *options)
 {
     const JobFile file = job_file(options);
     int code = 0;
     for (int i = 0; i < stages->count && code == 0; i++)
         code = look_at_function(&file, stages->stage[i], false);
+    share_turns(stages);
     return code;
 }
 
@@ -365,6 +383,9 @@ static void log_job(const JobStages *stages, const RunFolder *folder)
     if (config->model.run != NULL)
         log_event(LOG_INFO, "model", F_STR("run", config->model.run),
                   F_STR("checkpoint", path_name(config->model.path)));
+    if (config->rollout.offload == OFFLOAD_ON)
+        log_event(LOG_INFO, "offload",
+                  F_STR("what", "training and generation take turns on the GPUs that they share"));
     for (int i = 0; i < stages->count; i++)
         if (stages->stage[i]->kv_cache_decided)
             log_event(LOG_INFO, "kv_cache", F_INT("mb", stages->stage[i]->rollout.kv_cache_mb),

@@ -260,6 +260,8 @@ static PackedMessage pack_request(const Shell *shell, const Effect *fx, PendingC
         return pack_publish(fx);
     case CALL_ADOPT:
         return pack_adopt(fx);
+    case CALL_REST:
+    case CALL_REST_RANK:
     case CALL_LEAVE:
         return (PackedMessage){0};
     default:
@@ -501,6 +503,18 @@ static bool read_adopt(Shell *shell, Event *event, Bytes body)
     return true;
 }
 
+static bool read_rest(Shell *shell, Event *event, Bytes body)
+{
+    Troupe__RestReply *reply = troupe__rest_reply__unpack(NULL, body.length, body.data);
+    if (reply == NULL) return false;
+    log_event(LOG_DEBUG, "rests",
+              F_STR("actor", controller_actor(shell->controller, event->actor).name),
+              F_INT("bytes", (int64_t)reply->bytes), F_REAL("seconds", reply->seconds));
+    shell_feed(shell, event);
+    troupe__rest_reply__free_unpacked(reply, NULL);
+    return true;
+}
+
 static SavedFileInfo saved_file(Arena *arena, const Troupe__SavedFile *from)
 {
     const char **name = arena_alloc(arena, from->n_tensors * sizeof *name);
@@ -559,6 +573,9 @@ static bool read_answer(Shell *shell, Event *event, Bytes body, const PendingCal
         return read_adopt(shell, event, body);
     case CALL_SAVE:
         return read_save(shell, event, body);
+    case CALL_REST:
+    case CALL_REST_RANK:
+        return read_rest(shell, event, body);
     default:
         shell_feed(shell, event);
         return true;

@@ -318,6 +318,7 @@ static Status check_memory(const RolloutTable *table, const void *shared,
                        .trained = (int64_t)arguments->trained};
     if (arguments->available != UINT64_MAX) room.available = (int64_t)arguments->available;
     TRY(policy_find_room(policy, &room, err));
+    if (room.takes_turns) printf("takes_turns\n");
     if (room.kv_cache_mb > 0) printf("kv_cache_mb %lld\n", (long long)room.kv_cache_mb);
     return OK;
 }

@@ -39,8 +39,10 @@ struct Policy {
     DType dtype;
     PolicyRank *rank; /* [tp_size] */
     int tp_size;
-    int in_use;       /* of weights[2]; -1: none is */
-    bool told_detour; /* that weights pass through the host */
+    int in_use;                /* of weights[2]; -1: none is */
+    bool told_detour;          /* that weights pass through the host */
+    const DeviceMemory *pools; /* what of the device's memory can be given back; NULL: nothing */
+    bool rests;
     int64_t version;
     EngineThread *engine;
     char *memory_plan;
@@ -119,6 +121,7 @@ static EngineOptions engine_options(const Policy *policy, const ChatText *text,
         .max_samples = (int)config->rollout.concurrency,
         .max_step_tokens = (int)config->rollout.concurrency + PROMPT_STEP_TOKENS,
         .kv_bytes = bytes_for_pages(policy) / policy->tp_size,
+        .pools = policy->pools,
         .kv_purpose = "keys and values: set rollout.kv_cache_mb, or lower rollout.concurrency, "
                       "data.max_length or rollout.num_workers",
         .enforce_eager = config->rollout.enforce_eager,
@@ -126,6 +129,17 @@ static EngineOptions engine_options(const Policy *policy, const ChatText *text,
         .end_token = ends->id,
         .num_end_tokens = ends->count,
     };
+}
+
+/* Whether the weights will lie on this GPU, shown by its train worker. Of several train workers one
+ * data-parallel index shows them. */
+static bool reads_in_place(const Policy *policy)
+{
+    char why[256];
+    const JobConfig *config = policy->config;
+    const DeviceMemory *memory = policy->device.memory;
+    return memory != NULL && config->rollout.colocate && config->train.dp_size == 1 &&
+           config->train.tp_size == 1 && memory->can_share(why, sizeof why);
 }
 
 /* The engine's plan needs weights only for their shape. */
@@ -140,9 +154,17 @@ static Status plan_memory(Policy *policy, EngineOptions options, Error *err)
     TRY(engine_memory_plan_make(&options, &memory, err));
     int64_t next = memory.weights + memory.packed;
     if (policy->config->device != JOB_CPU) str_printf(&text, "on %s: ", policy->device.text);
+    bool shown = reads_in_place(policy);
+    if (shown) {
+        memory.total -= memory.weights;
+        memory.weights = next = 0;
+    }
     char *engine = engine_memory_plan_text(&memory);
-    str_printf(&text, "%s; the next weights, beside those in use, %.1f MiB", engine,
-               (double)next / 0x1p20);
+    if (shown)
+        str_printf(&text, "%s; weights where the train worker shows them", engine);
+    else
+        str_printf(&text, "%s; the next weights, beside those in use, %.1f MiB", engine,
+                   (double)next / 0x1p20);
     if (policy->tp_size > 1)
         str_printf(&text, "; so for each of %d tensor-parallel ranks", policy->tp_size);
     policy->memory_bytes = (memory.total + next) * policy->tp_size;
@@ -175,11 +197,26 @@ static Status open_device(Policy *policy, Error *err)
     return status == OK ? OK : error_prefix(err, "device: %s", device_kind_name(kind));
 }
 
+static Status find_pools(Policy *policy, Error *err)
+{
+    char why[256] = "it is the host's";
+    const DeviceMemory *memory = policy->device.memory;
+    if (policy->config->rollout.offload != OFFLOAD_ON) return OK;
+    if (memory == NULL || !memory->has_pools(why, sizeof why))
+        return error_set(err, ERR_UNSUPPORTED,
+                         "rollout.offload: the device's memory cannot be given back while others "
+                         "work: %s.\nWrite rollout.offload: false, or colocate: false.",
+                         why);
+    policy->pools = memory;
+    return OK;
+}
+
 static Status make_engine(Policy *policy, const ChatText *text, Error *err)
 {
     ModelConfig model;
     EndTokens ends;
     TRY(open_device(policy, err));
+    TRY(find_pools(policy, err));
     TRY(make_plans(policy, &model, err));
     TRY(model_config_check_tokenizer(&model, policy->config->model.config,
                                      tokenizer_vocab_size(text_model_tokenizer(text->model)),
@@ -252,12 +289,14 @@ typedef struct Sharers {
     int64_t trained; /* bytes that train workers take of it */
 } Sharers;
 
-static Sharers count_sharers(const JobConfig *config, int64_t trained)
+static Sharers count_sharers(const Policy *policy, int64_t trained, bool turns)
 {
+    const JobConfig *config = policy->config;
     int64_t workers = config->rollout.num_workers;
     int64_t gpus = config->train.tp_size * config->train.dp_size;
     if (config->device == JOB_CPU) return (Sharers){workers, trained};
     if (!config->rollout.colocate) return (Sharers){1, 0};
+    if (turns) trained = gpus * weight_board_bytes(policy->rank[0].plan, policy->dtype, 1);
     return (Sharers){(workers + gpus - 1) / gpus, trained / gpus};
 }
 
@@ -283,14 +322,37 @@ static Status refuse_room(const Policy *policy, const MemoryRoom *room, const Sh
                      (long long)config->data.max_length, policy->memory_plan);
 }
 
+static int64_t left_of(const MemoryRoom *room, const Sharers *sharers)
+{
+    return room->available - room->available / 10 - sharers->trained;
+}
+
+static bool fits(const Policy *policy, const MemoryRoom *room, bool turns)
+{
+    const Sharers sharers = count_sharers(policy, room->trained, turns);
+    return sharers.workers * policy->memory_bytes <= left_of(room, &sharers);
+}
+
+static bool may_take_turns(const Policy *policy)
+{
+    char why[256];
+    const DeviceMemory *memory = policy->device.memory;
+    return policy->config->rollout.offload == OFFLOAD_AUTO && job_may_take_turns(policy->config) &&
+           memory != NULL && memory->has_pools(why, sizeof why);
+}
+
 Status policy_find_room(const Policy *policy, MemoryRoom *room, Error *err)
 {
     const JobConfig *config = policy->config;
-    const Sharers sharers = count_sharers(config, room->trained);
-    int64_t workers = sharers.workers;
-    int64_t left = room->available - room->available / 10 - sharers.trained;
+    bool turns = config->rollout.offload == OFFLOAD_ON;
     room->kv_cache_mb = 0;
-    if (room->available == 0 || workers * policy->memory_bytes <= left) return OK;
+    room->takes_turns = false;
+    if (room->available == 0) return OK;
+    if (!turns && may_take_turns(policy) && !fits(policy, room, turns))
+        turns = room->takes_turns = true;
+    if (fits(policy, room, turns)) return OK;
+    const Sharers sharers = count_sharers(policy, room->trained, turns);
+    int64_t workers = sharers.workers, left = left_of(room, &sharers);
     if (config->rollout.kv_cache_mb > 0) return refuse_room(policy, room, &sharers, err);
     left -= workers * (policy->memory_bytes - policy->kv_bytes);
     int64_t mb = (left > 0 ? left / 4 * 3 / workers : 0) >> 20;
@@ -364,7 +426,10 @@ static Status copy_part(Policy *policy, PolicyRank *rank, int64_t version, Weigh
 {
     const char *before =
         memory_purpose("weights of the model: lower rollout.num_workers, or set model.dtype: bf16");
+    const DeviceMemory *pools = policy->pools; /* they are taken anew after a rest */
+    const MemoryPool pool = pools != NULL ? pools->pool_enter(POOL_SCRATCH) : POOL_FIXED;
     if (*weights == NULL) *weights = weights_create(rank->plan, policy->dtype, policy->kernels);
+    if (pools != NULL) pools->pool_enter(pool);
     Status status = weight_board_take(rank->board, version, policy->kernels, (*weights)->flat, err);
     memory_purpose(before);
     return status;
@@ -392,6 +457,34 @@ static void remember_digest(Policy *policy, int64_t version)
     pthread_mutex_unlock(&policy->mutex);
 }
 
+/* ---- turns on a GPU ---- */
+
+Status policy_rest(Policy *policy, int64_t *ret_bytes, Error *err)
+{
+    *ret_bytes = 0;
+    if (policy->pools == NULL)
+        return error_set(err, ERR_INTERNAL, "this worker was not made to rest (rollout.offload)");
+    TRY(engine_thread_rest(policy->engine, err));
+    *ret_bytes = policy->pools->pool_release(POOL_STATE, true);
+    *ret_bytes += policy->pools->pool_release(POOL_SCRATCH, false);
+    policy->rests = true;
+    return OK;
+}
+
+static Status wake(Policy *policy, Error *err)
+{
+    char why[256] = "";
+    if (!policy->rests) return OK;
+    if (!policy->pools->pool_restore(POOL_STATE, why, sizeof why) ||
+        !policy->pools->pool_restore(POOL_SCRATCH, why, sizeof why))
+        return error_set(err, ERR_RESOURCE,
+                         "the GPU's memory that this worker had given back is not to be had again: "
+                         "%s.\nSee that nothing else uses the GPU, or lower rollout.kv_cache_mb.",
+                         why);
+    policy->rests = false;
+    return OK;
+}
+
 Status policy_adopt(Policy *policy, const RolloutWeights *weights, RolloutAdoption *ret, Error *err)
 {
     const Weights *next[ENGINE_RANKS_MAX];
@@ -402,8 +495,10 @@ Status policy_adopt(Policy *policy, const RolloutWeights *weights, RolloutAdopti
                          weights->num_boards, policy->tp_size);
     bool same = are_same_boards(policy, weights);
     if (weights->restart || !same) TRY(start_over(policy, err));
-    if (policy->in_use >= 0 && policy->version == weights->version) return OK;
-    int set = policy->in_use == 0 ? 1 : 0;
+    bool known = policy->in_use >= 0 && policy->version == weights->version;
+    if (known && !policy->rests) return OK;
+    TRY(wake(policy, err));
+    int set = known ? policy->in_use : policy->in_use == 0 ? 1 : 0;
     for (int r = 0; r < policy->tp_size; r++) {
         PolicyRank *rank = &policy->rank[r];
         TRY(take_part(policy, rank, &weights->board[r], weights->version, &rank->weights[set],

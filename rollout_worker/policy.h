@@ -41,13 +41,16 @@ typedef struct MemoryRoom {
     int64_t trained;     /* what all train workers of the job take */
     int64_t kv_cache_mb; /* what is left for keys and values of a worker, where that is less than
                             all answers take and the job leaves it to us; else 0 */
+    bool takes_turns; /* training and generation do not fit a GPU at once, and the job leaves it to
+                         us: they are to take turns */
 } MemoryRoom;
 
 /* Sets room->kv_cache_mb: three quarters of what is left when a tenth is kept for all else, so that
  * a later session finds as much. On a CPU all rollout workers share the machine's memory with all
  * train workers; of GPUs each has its part of both, or is a rollout worker's own. ERR_RESOURCE when
- * the job's rollout workers take more than there is, even so. Results do not depend on it: answers
- * that find no room wait. */
+ * the job's rollout workers take more than there is, even so. With turns (rollout.offload)
+ * the larger of both counts, and of training what lies there for generation. Results do not depend
+ * on it: answers that find no room wait. */
 Status policy_find_room(const Policy *policy, MemoryRoom *room, Error *err);
 
 /* Takes a version over. Returns when it is in use and nobody reads the earlier one any more. The
@@ -57,6 +60,10 @@ Status policy_find_room(const Policy *policy, MemoryRoom *room, Error *err);
  * version any more, ERR_DATA when weights are not what it wrote. By one thread at a time. */
 Status policy_adopt(Policy *policy, const RolloutWeights *weights, RolloutAdoption *ret,
                     Error *err);
+
+/* Gives the GPU to training until the next adoption: what is in work waits, keys and values are
+ * dropped (rollout.offload). *ret_bytes: what the device has gained. By the thread that adopts. */
+Status policy_rest(Policy *policy, int64_t *ret_bytes, Error *err);
 
 /* One digest of the weights of a version that was adopted lately; 0: not known. Any thread. */
 uint64_t policy_weights_digest(Policy *policy, int64_t version);

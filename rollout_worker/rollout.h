@@ -104,6 +104,8 @@ typedef struct RolloutTable {
     int (*num_threads)(const JobConfig *config);
     /* Generate with these from now on. Blocks; called by one thread at a time, beside `run`. */
     Status (*adopt)(void *shared, const RolloutWeights *weights, RolloutAdoption *ret, Error *err);
+    /* Gives a GPU's memory back until the next `adopt`, and says how much. By the same thread. */
+    Status (*rest)(void *shared, int64_t *ret_bytes, Error *err);
     /* Makes calls of `run` return soon, for good. Any thread. */
     void (*end)(void *shared);
     void (*describe)(const void *shared, RolloutActivity *ret);

@@ -9,6 +9,7 @@
 #include <utlist.h>
 
 #include "actor/typed.h"
+#include "base/clock.h"
 #include "base/memory.h"
 #include "base/queue.h"
 #include "base/str.h"
@@ -31,6 +32,9 @@ typedef struct Adoption {
     Call *call; /* NULL once answered */
     RolloutWeights weights;
     WeightBoardId board[ADOPT_BOARDS_MAX];
+    bool rest; /* it is a call of rollout.rest, which takes its place in the line */
+    int64_t rest_bytes;
+    double rest_s;
     RolloutAdoption result;
     Status status;
     Error err;
@@ -186,7 +190,12 @@ static void tell_serving(RolloutService *service, Troupe__AdoptReply *reply)
 static void finish_adoption(Adoption *adoption)
 {
     Call *call = adoption->call;
-    if (adoption->status == OK) {
+    if (adoption->status == OK && adoption->rest) {
+        Troupe__RestReply reply = TROUPE__REST_REPLY__INIT;
+        reply.bytes = (uint64_t)adoption->rest_bytes;
+        reply.seconds = adoption->rest_s;
+        call_reply_message(call, &reply.base);
+    } else if (adoption->status == OK) {
         Troupe__AdoptReply reply = TROUPE__ADOPT_REPLY__INIT;
         reply.wait_s = adoption->result.wait_s;
         reply.pause_s = adoption->result.pause_s;
@@ -204,12 +213,22 @@ static void on_adopted(void *argument)
     finish_adoption(argument);
 }
 
+static void rest(const RolloutService *service, Adoption *adoption)
+{
+    int64_t begin_ns = clock_ns();
+    adoption->status = service->table->rest(service->shared, &adoption->rest_bytes, &adoption->err);
+    adoption->rest_s = (double)(clock_ns() - begin_ns) / 1e9;
+}
+
 static void *adopter_main(void *argument)
 {
     RolloutService *service = argument;
     for (Adoption *adoption; (adoption = queue_take(service->adoptions, -1)) != NULL;) {
-        adoption->status = service->table->adopt(service->shared, &adoption->weights,
-                                                 &adoption->result, &adoption->err);
+        if (adoption->rest)
+            rest(service, adoption);
+        else
+            adoption->status = service->table->adopt(service->shared, &adoption->weights,
+                                                     &adoption->result, &adoption->err);
         loop_post(service->host.loop, on_adopted, adoption);
     }
     return NULL;
@@ -240,6 +259,15 @@ static void give_up_all(RolloutService *service)
     lease_host_give_up(&service->host, "the train workers were started again");
 }
 
+static void put_in_line(RolloutService *service, Adoption *adoption)
+{
+    DL_APPEND(service->in_work, adoption);
+    if (queue_try_put(service->adoptions, adoption)) return;
+    adoption->status =
+        error_set(&adoption->err, ERR_RESOURCE, "%d versions wait to be adopted", ADOPTIONS_MAX);
+    finish_adoption(adoption);
+}
+
 static void adopt(RolloutService *service, const Troupe__AdoptRequest *request, Call *call)
 {
     Error err = {0};
@@ -257,11 +285,22 @@ static void adopt(RolloutService *service, const Troupe__AdoptRequest *request, 
     for (size_t i = 0; i < request->n_board; i++)
         memcpy(adoption->board[i].bytes, request->board[i].data, sizeof(WeightBoardId));
     if (request->restart) give_up_all(service);
-    DL_APPEND(service->in_work, adoption);
-    if (queue_try_put(service->adoptions, adoption)) return;
-    adoption->status =
-        error_set(&adoption->err, ERR_RESOURCE, "%d versions wait to be adopted", ADOPTIONS_MAX);
-    finish_adoption(adoption);
+    put_in_line(service, adoption);
+}
+
+static void on_rest(void *self, Call *call)
+{
+    RolloutService *service = self;
+    if (service->table->rest == NULL) {
+        call_failf(call, ERR_UNSUPPORTED, "rollout.function %s has no GPU to give back",
+                   service->table->name);
+        return;
+    }
+    Adoption *adoption = mem_calloc(1, sizeof *adoption);
+    adoption->service = service;
+    adoption->call = call;
+    adoption->rest = true;
+    put_in_line(service, adoption);
 }
 
 static void on_adopt(void *self, Call *call)
@@ -321,7 +360,7 @@ static void on_lost(void *context, const Error *why)
 
 const ActorMethod rollout_service_methods[] = {
     {"rollout.run", on_run},         {"rollout.give_up", on_give_up}, {"rollout.fetch", on_fetch},
-    {"rollout.release", on_release}, {"rollout.adopt", on_adopt},
+    {"rollout.release", on_release}, {"rollout.adopt", on_adopt},     {"rollout.rest", on_rest},
 };
 const int rollout_service_num_methods =
     sizeof rollout_service_methods / sizeof *rollout_service_methods;

@@ -2,6 +2,8 @@
 
 #include <math.h>
 
+#include "model/weight_board.h"
+
 DType job_dtype(const JobConfig *config)
 {
     return config->model.dtype == MODEL_BF16 ? DTYPE_BF16 : DTYPE_F32;
@@ -41,6 +43,13 @@ int64_t job_memory_share(const JobConfig *config, int64_t memory_bytes)
     return memory_bytes / 10 * 9 / ranks;
 }
 
+/* One where generation lets go of the weights before others are written. */
+int job_shown_weights(const JobConfig *config)
+{
+    if (config->device == JOB_CPU || !job_learns_by_rewards(config)) return 0;
+    return config->rollout.offload == OFFLOAD_ON ? 1 : WEIGHT_BOARD_SLOTS_MAX;
+}
+
 Status job_trainer_options(const JobConfig *config, int64_t memory_bytes, TrainerOptions *ret,
                            Error *err)
 {
@@ -56,6 +65,7 @@ Status job_trainer_options(const JobConfig *config, int64_t memory_bytes, Traine
         .with_reference = job_wants_reference(config),
         .room_for_reference = config->train.memory_reference,
         .memory_bytes_max = job_memory_share(config, memory_bytes),
+        .shown_weights = job_shown_weights(config),
     };
     if (job_has_room_for_critic(config)) options.memory_bytes_max /= 2;
     TRY(model_config_read(config->model.config, &options.model, err));
@@ -74,6 +84,7 @@ Status job_critic_options(const JobConfig *config, int64_t memory_bytes, int64_t
     TRY(job_trainer_options(config, memory_bytes, ret, err));
     ret->model.value_head = true;
     ret->with_reference = ret->room_for_reference = false;
+    ret->shown_weights = 0;
     int64_t share = job_memory_share(config, memory_bytes);
     if (share > 0) ret->memory_bytes_max = share > taken ? share - taken : 1; /* 0: no limit */
     return OK;

@@ -24,6 +24,9 @@ bool job_learns_by_rewards(const JobConfig *config);
  * else there. 0: no limit. */
 int64_t job_memory_share(const JobConfig *config, int64_t memory_bytes);
 
+/* Sets of weights that lie on a train worker's GPU for rollout workers to read. */
+int job_shown_weights(const JobConfig *config);
+
 /* Whether a critic is there, or may come with a later stage. */
 bool job_has_room_for_critic(const JobConfig *config);
 

@@ -10,7 +10,8 @@
 
 struct Learner {
     LearnerOptions options;
-    const JobConfig *config; /* in force */
+    const JobConfig *config;   /* in force */
+    const DeviceMemory *pools; /* NULL: what is allocated stays */
     Trainer *policy, *critic;
     char *memory_text;
 };
@@ -21,6 +22,7 @@ static void share_options(const Learner *learner, TrainerOptions *ret)
 {
     const LearnerOptions *o = &learner->options;
     ret->kernels = o->kernels;
+    ret->pools = learner->pools;
     ret->tensor_comm = o->tensor_comm;
     ret->data_comm = o->data_comm;
     ret->on_progress = o->on_progress;
@@ -140,13 +142,33 @@ static void describe_memory(Learner *learner)
             : mem_printf("%s; critic: %s", policy, trainer_memory_plan(learner->critic));
 }
 
+static Status find_pools(Learner *learner, Error *err)
+{
+    char why[256] = "it is the host's";
+    const DeviceMemory *memory = learner->options.memory;
+    if (learner->config->rollout.offload != OFFLOAD_ON) return OK;
+    if (memory == NULL || !memory->has_pools(why, sizeof why))
+        return error_set(err, ERR_UNSUPPORTED,
+                         "rollout.offload: the device's memory cannot be given back while others "
+                         "work: %s.\nWrite rollout.offload: false, or colocate: false.",
+                         why);
+    learner->pools = memory;
+    return OK;
+}
+
+const DeviceMemory *learner_pools(const Learner *learner)
+{
+    return learner->pools;
+}
+
 Status learner_create(const LearnerOptions *options, const char *checkpoint, Learner **ret,
                       Error *err)
 {
     Learner *learner = mem_calloc(1, sizeof *learner);
     learner->options = *options;
     learner->config = options->config;
-    Status status = make_policy(learner, checkpoint, err);
+    Status status = find_pools(learner, err);
+    if (status == OK) status = make_policy(learner, checkpoint, err);
     if (status == OK && job_wants_reference(learner->config))
         status = make_reference(learner, false, err);
     if (status == OK && job_wants_critic(learner->config))

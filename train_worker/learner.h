@@ -10,6 +10,7 @@
 typedef struct LearnerOptions {
     const JobConfig *config; /* borrowed, until learner_configure gives another */
     const KernelTable *kernels;
+    const DeviceMemory *memory;    /* of the device; NULL: the host's */
     Comm *tensor_comm, *data_comm; /* as of TrainerOptions */
     int64_t memory_bytes;          /* as of job_options.h; 0: no limit */
     const char *stage_start; /* checkpoint with which the stage began, for the creation; NULL: with
@@ -33,6 +34,10 @@ Trainer *learner_policy(const Learner *learner);
 const char *learner_memory_plan(const Learner *learner); /* for people; borrowed */
 int64_t learner_memory_bytes(const Learner *learner);
 LoadTimes learner_load_times(const Learner *learner); /* of all that it has read so far */
+
+/* With rollout.offload: where all that the Trainers have on the device can be given back between
+ * their calls, POOL_STATE with what is in it and POOL_SCRATCH without. NULL: it stays. */
+const DeviceMemory *learner_pools(const Learner *learner);
 
 /* From the next step on the job is another, and a stage begins: supervised training becomes
  * reinforcement learning, or the other way round, with other rates and coefficients. Weights,

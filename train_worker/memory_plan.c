@@ -7,6 +7,7 @@
 #include "model/backward.h"
 #include "model/head.h"
 #include "model/model.h"
+#include "model/weight_board.h"
 
 /* Logits of one chunk of the head: small beside a model whose vocabulary makes them large. */
 #define LOGITS_BYTES ((int64_t)512 << 20)
@@ -36,6 +37,7 @@ static MemoryPlan plan_with(const MemoryRequest *request, KeepPolicy policy)
     memory.packed = packed_bytes(plan, request->dtype, request->kernels, 2); /* x w^T and dy w */
     if (request->with_reference)
         memory.reference = memory_plan_reference(plan, request->dtype, request->kernels);
+    memory.shown = weight_board_bytes(plan, request->dtype, request->shown);
     memory.masters = request->dtype == DTYPE_F32 ? 0 : size * (int64_t)sizeof(float);
     memory.gradients = size * (int64_t)sizeof(float) + gradients_sum_bytes(plan);
     memory.moments = 2 * size * (int64_t)sizeof(float);
@@ -44,7 +46,7 @@ static MemoryPlan plan_with(const MemoryRequest *request, KeepPolicy policy)
     memory.rope = model_rope_bytes(&plan->config, request->max_sequence_length);
     memory.total = memory.weights + memory.packed + memory.masters + memory.gradients +
                    memory.moments + memory.activations + memory.head + memory.rope +
-                   memory.reference;
+                   memory.reference + memory.shown;
     return memory;
 }
 
@@ -79,7 +81,7 @@ char *memory_plan_text(const MemoryPlan *memory)
         {"f32 masters", memory->masters},       {"f32 gradients", memory->gradients},
         {"AdamW moments", memory->moments},     {"activations", memory->activations},
         {"head and logits", memory->head},      {"RoPE table", memory->rope},
-        {"reference model", memory->reference},
+        {"reference model", memory->reference}, {"weights for generation", memory->shown},
     };
     Str text = {0};
     for (size_t i = 0; i < sizeof LINES / sizeof *LINES; i++)

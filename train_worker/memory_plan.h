@@ -9,7 +9,8 @@ typedef struct MemoryPlan {
     KeepPolicy policy;
     int64_t max_tokens, chunk_rows; /* rows of a micro-batch; of them at a time through the head */
     /* bytes */
-    int64_t weights, packed, masters, gradients, moments, activations, head, rope, reference, total;
+    int64_t weights, packed, masters, gradients, moments, activations, head, rope, reference, shown,
+        total;
 } MemoryPlan;
 
 typedef struct MemoryRequest {
@@ -18,6 +19,7 @@ typedef struct MemoryRequest {
     DType dtype;
     int64_t max_tokens, max_sequence_length;
     bool with_reference; /* a second set of weights */
+    int shown;           /* sets of weights that rollout workers read on this device */
     int64_t bytes_max;   /* 0: no limit */
 } MemoryRequest;
 

@@ -39,6 +39,7 @@ static Status plan_memory(const TrainerOptions *options, const WeightPlan *plan,
         .max_tokens = options->max_tokens,
         .max_sequence_length = options->max_sequence_length,
         .with_reference = options->with_reference || options->room_for_reference,
+        .shown = options->shown_weights,
         .bytes_max = options->memory_bytes_max,
     };
     return memory_plan_make(&request, ret, err);
@@ -66,14 +67,23 @@ int64_t trainer_reference_bytes(const TrainerOptions *options, int tp_size)
     return bytes;
 }
 
+/* What is allocated from here on is of that pool, where the device's memory can be given back. */
+static MemoryPool enter_pool(const Trainer *trainer, MemoryPool pool)
+{
+    const DeviceMemory *pools = trainer->options.pools;
+    return pools != NULL ? pools->pool_enter(pool) : POOL_FIXED;
+}
+
 static void make_reference(Trainer *trainer)
 {
     const TrainerOptions *options = &trainer->options;
+    const MemoryPool before = enter_pool(trainer, POOL_STATE);
     trainer->reference = weights_create(trainer->plan, options->dtype, options->kernels);
     trainer->reference_model =
         model_create(trainer->reference, options->tensor_comm, options->max_sequence_length);
     trainer->reference_model->on_progress = options->on_progress;
     trainer->reference_model->progress_context = options->progress_context;
+    enter_pool(trainer, before);
 }
 
 static void allocate(Trainer *trainer)
@@ -81,20 +91,23 @@ static void allocate(Trainer *trainer)
     const TrainerOptions *options = &trainer->options;
     const WeightPlan *plan = trainer->plan;
     const KernelTable *kernels = options->kernels;
+    const MemoryPool before = enter_pool(trainer, POOL_STATE);
     trainer->weights = weights_create(plan, options->dtype, kernels);
     AdamWOptions adamw = {options->adam_beta1, options->adam_beta2, options->adam_eps,
                           options->weight_decay};
     trainer->optimizer = optimizer_create(trainer->weights, &adamw);
-    trainer->gradient = kernels->alloc((size_t)plan->size * sizeof(float));
-    model_tensors_init(&trainer->gradients, plan, trainer->gradient, DTYPE_F32);
     trainer->model =
         model_create(trainer->weights, options->tensor_comm, options->max_sequence_length);
+    enter_pool(trainer, POOL_SCRATCH); /* made anew by every step */
+    trainer->gradient = kernels->alloc((size_t)plan->size * sizeof(float));
+    model_tensors_init(&trainer->gradients, plan, trainer->gradient, DTYPE_F32);
     trainer->model->on_progress = options->on_progress;
     trainer->model->progress_context = options->progress_context;
     trainer->activations = activations_create(plan, options->dtype, trainer->memory.policy,
                                               options->max_tokens, kernels);
     trainer->head =
         head_create(trainer->model, options->max_tokens, trainer->memory.chunk_rows, true);
+    enter_pool(trainer, before);
     trainer->batch = batch_create();
     trainer->arena = arena_create();
     if (options->with_reference) make_reference(trainer);

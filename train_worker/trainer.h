@@ -30,6 +30,7 @@
 #include "model/weights_io.h"
 #include "policy_loss.h"
 #include "sample/sample.h"
+#include "tensor/device_memory.h"
 #include "tensor/kernels.h"
 
 typedef struct TrainerOptions {
@@ -45,6 +46,9 @@ typedef struct TrainerOptions {
                             of equal weights is exactly 0 */
     int64_t memory_bytes_max; /* for this rank; 0: no limit. Decides what the backward pass
                                  recomputes. */
+    int shown_weights;        /* sets of weights that rollout workers read on this device: memory is
+                                 planned        for them */
+    const DeviceMemory *pools; /* trainer_rest can give the device's memory back; NULL: it cannot */
     const KernelTable *kernels;
     Comm *tensor_comm; /* borrowed; NULL: alone */
     Comm *data_comm;   /* borrowed; NULL: alone */

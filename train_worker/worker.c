@@ -17,6 +17,7 @@
 #include "memory_plan.h"
 #include "probe.h"
 #include "rank_group.h"
+#include "rollout.pb-c.h"
 #include "train.pb-c.h"
 
 #define TASKS_MAX        16
@@ -29,7 +30,8 @@ typedef enum {
     TASK_STEP,
     TASK_EVALUATE,
     TASK_PUBLISH,
-    TASK_SAVE
+    TASK_SAVE,
+    TASK_REST
 } TaskKind;
 
 /* One piece of work for the compute thread, and its answer on the way back. */
@@ -64,6 +66,7 @@ struct Worker {
     const KernelTable *kernels;
     const DeviceMemory *memory; /* the device's; NULL: the host's is all there is */
     Learner *learner;
+    bool rests;         /* the state is in the host's memory */
     WeightBoard *board; /* where rollout workers find the weights; NULL: nobody has asked */
     WeightBoardId board_id;
     JobConfig *config; /* in force: of the stage; NULL before the start */
@@ -131,6 +134,7 @@ static Status make_learner(Worker *worker, const Task *task, int64_t memory_byte
     LearnerOptions options = {
         .config = worker->config,
         .kernels = worker->kernels,
+        .memory = worker->memory,
         .tensor_comm = atomic_load(&worker->tensor_comm),
         .data_comm = atomic_load(&worker->data_comm),
         .memory_bytes = memory_bytes,
@@ -370,7 +374,11 @@ static Status run_evaluate(Worker *worker, Task *task, Error *err)
 static Status make_board(Worker *worker, const Weights *weights, Error *err)
 {
     WeightBoardOptions options = {
-        .plan = weights->plan, .dtype = weights->dtype, .memory = worker->memory};
+        .plan = weights->plan,
+        .dtype = weights->dtype,
+        .memory = worker->memory,
+        .num_slots = job_shown_weights(worker->config),
+    };
     TRY(weight_board_create(&options, &worker->board_id, &worker->board, err));
     const char *note = weight_board_note(worker->board);
     if (note != NULL) log_event(LOG_WARN, "weights_through_host", F_STR("why", note));
@@ -427,16 +435,51 @@ static Status run_save(Worker *worker, Task *task, Error *err)
     return OK;
 }
 
+/* ---- compute thread: turns on a GPU ---- */
+
+/* All that was allocated for training, but for what the communicators have. */
+static Status run_rest(Worker *worker, Task *task, Error *err)
+{
+    int64_t begin_ns = clock_ns();
+    const DeviceMemory *memory = learner_pools(worker->learner);
+    Troupe__RestReply reply = TROUPE__REST_REPLY__INIT;
+    if (memory == NULL)
+        return error_set(err, ERR_INTERNAL, "this rank was not made to rest (rollout.offload)");
+    int64_t bytes = memory->pool_release(POOL_STATE, true);
+    bytes += memory->pool_release(POOL_SCRATCH, false);
+    worker->rests = true;
+    reply.bytes = (uint64_t)bytes;
+    reply.seconds = (double)(clock_ns() - begin_ns) / 1e9;
+    pack_answer(task, &reply.base);
+    return OK;
+}
+
+static Status wake(Worker *worker, Error *err)
+{
+    char why[256] = "";
+    const DeviceMemory *memory = learner_pools(worker->learner);
+    if (!worker->rests) return OK;
+    if (!memory->pool_restore(POOL_STATE, why, sizeof why) ||
+        !memory->pool_restore(POOL_SCRATCH, why, sizeof why))
+        return error_set(err, ERR_RESOURCE,
+                         "the GPU's memory that this rank had given back is not to be had again: "
+                         "%s.\nSee that nothing else uses the GPU, or lower train.memory_gb.",
+                         why);
+    worker->rests = false;
+    return OK;
+}
+
 static Status run_task(Worker *worker, Task *task)
 {
     static Status (*const run[])(Worker *, Task *, Error *) = {
         [TASK_BOOTSTRAP] = run_bootstrap, [TASK_START] = run_start,
         [TASK_CONFIGURE] = run_configure, [TASK_STEP] = run_step,
         [TASK_EVALUATE] = run_evaluate,   [TASK_PUBLISH] = run_publish,
-        [TASK_SAVE] = run_save,
+        [TASK_SAVE] = run_save,           [TASK_REST] = run_rest,
     };
     if (task->kind > TASK_START && worker->learner == NULL)
         return error_set(&task->error, ERR_INTERNAL, "this rank was not started");
+    if (task->kind > TASK_START) TRY(wake(worker, &task->error));
     return run[task->kind](worker, task, &task->error);
 }
 
@@ -665,10 +708,15 @@ static void on_save(void *self, Call *call)
     }
 }
 
+static void on_rest(void *self, Call *call)
+{
+    submit(new_task(self, TASK_REST, call, NULL), "giving the GPU to generation");
+}
+
 const ActorMethod worker_methods[] = {
     {"train.bootstrap", on_bootstrap}, {"train.start", on_start}, {"train.configure", on_configure},
     {"train.fetch", on_fetch},         {"train.step", on_step},   {"train.evaluate", on_evaluate},
-    {"train.publish", on_publish},     {"train.save", on_save},
+    {"train.publish", on_publish},     {"train.save", on_save},   {"train.rest", on_rest},
 };
 const int worker_num_methods = sizeof worker_methods / sizeof *worker_methods;
 

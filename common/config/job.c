@@ -263,6 +263,18 @@ void job_config_decide_kv_cache(JobConfig *config, int64_t mb)
     config->kv_cache_decided = true;
 }
 
+bool job_may_take_turns(const JobConfig *config)
+{
+    return config->device != JOB_CPU && config->rollout.function != ROLLOUT_SFT &&
+           config->rollout.colocate && config->rollout.max_staleness == 0 && !config->rollout.only;
+}
+
+void job_config_decide_offload(JobConfig *config)
+{
+    CHECK(config->rollout.offload == OFFLOAD_AUTO && job_may_take_turns(config));
+    config->rollout.offload = OFFLOAD_ON;
+}
+
 /* As an earlier session of the run decided. */
 static void settle_kv_cache(JobConfig *config)
 {

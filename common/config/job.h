@@ -24,6 +24,7 @@ typedef enum { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_WSD
 typedef enum { PACK, SPREAD, STRICT_PACK, STRICT_SPREAD } PlacementStrategy;
 typedef enum { ROLLOUT_SFT, ROLLOUT_GENERATE, ROLLOUT_PROCESS, ROLLOUT_PLUGIN } RolloutFunction;
 typedef enum { RESUME_AUTO, RESUME_NEVER } ResumeMode;
+typedef enum { OFFLOAD_AUTO, OFFLOAD_ON, OFFLOAD_OFF } OffloadMode;
 typedef enum { TOO_STALE_RECOMPUTE, TOO_STALE_DROP } TooStalePolicy;
 typedef enum { PARTIAL_RECOMPUTE, PARTIAL_KEEP } PartialPolicy;
 typedef enum { BEST_UNSAID, BEST_MAX, BEST_MIN } BestMode;
@@ -126,6 +127,7 @@ typedef struct JobConfig {
         char *working_dir; /* where programs of the job start; default: the job file's folder */
         int64_t num_workers;
         bool colocate;          /* with a device other than the CPU: they use the train workers' */
+        OffloadMode offload;    /* ... in turns, each with all of a GPU's memory; auto: not (yet) */
         int64_t lease_size;     /* positions per lease */
         int64_t prefetch_steps; /* global batches leased ahead of the one in training */
         /* of generation: */
@@ -249,6 +251,14 @@ void job_stages_free(JobStages *stages); /* entries that were taken out are NULL
 /* Says before a run starts what rollout workers have for keys and values, where the job does not: 0
  * for rollout.kv_cache_mb becomes this. */
 void job_config_decide_kv_cache(JobConfig *config, int64_t mb);
+
+/* The same of rollout.offload: auto, where training and generation do not fit a GPU at once. */
+void job_config_decide_offload(JobConfig *config);
+
+/* Whether training and generation use the same GPUs, and one after the other: they could take
+ * turns.
+ */
+bool job_may_take_turns(const JobConfig *config);
 
 /* The keys by which answers that train are drawn from another distribution than the policy's, which
  * is the one that learns: "rollout.top_p 0.9, rollout.top_k 20", or NULL where there are none.

@@ -239,7 +239,7 @@ static bool is_of_generation(const char *key)
                "rollout.repetition_penalty rollout.frequency_penalty rollout.presence_penalty "
                "rollout.stop_token_ids rollout.min_new_tokens rollout.ignore_eos "
                "rollout.max_staleness rollout.too_stale rollout.partial rollout.over_sampling "
-               "rollout.concurrency rollout.kv_cache_mb rollout.enforce_eager "
+               "rollout.concurrency rollout.kv_cache_mb rollout.offload rollout.enforce_eager "
                "rollout.serve_port rollout.serve_host rollout.serve_token_file "
                "rollout.save rollout.load rollout.only rollout.tools rollout.failures_max "
                "rollout.unjudged_max rollout.failing_s "
@@ -414,6 +414,34 @@ static Status check_answer_length(const LoadedJob *job, const LoadedJob *default
         (long long)answer, (long long)all);
 }
 
+/* Taking turns is for those who share a GPU, and leaves no time in which both work. */
+static Status check_offload(const LoadedJob *job, Error *err)
+{
+    const JobConfig *config = &job->config;
+    if (config->rollout.offload != OFFLOAD_ON) return OK;
+    if (config->device == JOB_CPU)
+        return job_refuse(job, "rollout.offload", "device", err,
+                          "rollout.offload: true is for a GPU that training and generation share; "
+                          "with device: cpu they share the machine's memory, which the kernel "
+                          "gives to whoever uses it.\nRemove it, or write device: cuda.");
+    if (!config->rollout.colocate)
+        return job_refuse(
+            job, "rollout.offload", "rollout.colocate", err,
+            "rollout.offload: true is for a GPU that training and generation share, "
+            "and with rollout.colocate: false each has its own.\nRemove one of them.");
+    if (config->rollout.max_staleness > 0)
+        return job_refuse(job, "rollout.offload", "rollout.max_staleness", err,
+                          "rollout.offload: true lets training and generation take turns, but with "
+                          "rollout.max_staleness above 0 they go on at the same time.\n"
+                          "Remove one of them, or give generation GPUs of its own "
+                          "(rollout.colocate: false).");
+    if (config->rollout.only)
+        return job_refuse(job, "rollout.offload", "rollout.only", err,
+                          "rollout.offload: true has no effect with rollout.only: nothing is "
+                          "trained.\nRemove it.");
+    return OK;
+}
+
 /* A value that was chosen and would change nothing. */
 static Status check_staleness(const LoadedJob *job, const LoadedJob *defaults, Error *err)
 {
@@ -458,7 +486,7 @@ static Status check_algorithm(const LoadedJob *job, Error *err)
                                 "Remove the key, or write rollout.function: generate.",
                                 key);
     } else if (check_groups(job, err) != OK || check_serve(job, err) != OK ||
-               check_staleness(job, defaults, err) != OK ||
+               check_staleness(job, defaults, err) != OK || check_offload(job, err) != OK ||
                check_answer_length(job, defaults, err) != OK ||
                check_programs(job, defaults, err) != OK || job_check_sampling(job, err) != OK) {
         status = ERR_INVALID;

@@ -27,6 +27,7 @@ typedef struct DeviceMemory {
     void (*identify)(unsigned char ret[DEVICE_ID_BYTES]);
 
     /* ---- shared between processes ---- */
+    bool (*can_share)(char *text, size_t size); /* false with a sentence: nothing can be */
     /* Memory, of undefined contents, that the descriptor *ret_fd stands for: whoever gets that from
      * us can open it. The caller closes both. NULL with a sentence: this device, its driver or the
      * machine's settings do not allow it, or it has no room. */

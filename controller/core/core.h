@@ -1,7 +1,8 @@
 /* The inside of the controller's core, shared by its parts: supervise.c (actors and their deaths),
  * group.c (the placement group), gang.c (the train ranks as one), job.c (the step loop) with
  * lease.c, evaluate.c, result.c and wait.c, stage.c (from one stage to the next), push.c (weights
- * for generation), save.c (checkpoints) and best.c (which of them are kept). Not for anybody else.
+ * for generation), turn.c (GPUs that training and generation share), save.c (checkpoints) and
+ * best.c (which of them are kept). Not for anybody else.
  */
 #ifndef TROUPE_CONTROLLER_CORE_CORE_H
 #define TROUPE_CONTROLLER_CORE_CORE_H
@@ -47,6 +48,8 @@ typedef struct ActorRecord {
     int64_t adopted;        /* version of the weights that it generates with; 0: none */
     int64_t adopting;       /* that it was told to; 0: none is out */
     uint64_t adopt_id;
+    bool awake;       /* with turns: it may hold a GPU's memory */
+    uint64_t rest_id; /* it was told to give that back; 0: it was not */
 } ActorRecord;
 
 typedef struct NodeRecord {
@@ -88,6 +91,13 @@ typedef enum {
     GANG_CONFIGURE, /* to another stage */
     GANG_READY
 } GangState;
+
+typedef enum {
+    TURN_OF_TRAINING,
+    TURN_TO_GENERATION, /* train ranks are told to rest */
+    TURN_OF_GENERATION,
+    TURN_TO_TRAINING, /* rollout workers are */
+} TurnState;
 
 typedef enum {
     PHASE_STARTING, /* until the gang is ready and the sets are open */
@@ -196,6 +206,13 @@ struct Controller {
 
     SourceTurns turns;                              /* of a mixture that is trained on */
     SourceStep source_step[INTERLEAVE_SOURCES_MAX]; /* of the step that was committed last */
+
+    struct {
+        TurnState state;
+        uint64_t call_id; /* of the ranks' rest */
+        int answers;
+    } turn;
+
     DataSet *set; /* [num_sets]: that of training, then those of evaluations */
     int num_sets;
     Lane lane[SET_COUNT];
@@ -321,6 +338,20 @@ void push_reset(Controller *c); /* the train ranks are new ones: their boards ar
 bool push_is_current(const Controller *c, int actor);
 /* False when no weights are on their way. */
 bool push_describe_wait(const Controller *c, char *text, size_t size);
+
+/* The weights that the next work needs are on show, and none are on their way there. */
+bool push_is_on_show(const Controller *c);
+
+/* ---- turn.c ---- */
+bool turn_is_used(const Controller *c); /* training and generation take turns on GPUs */
+void turn_reset(Controller *c);         /* the train ranks are new ones */
+void turn_advance(Controller *c);
+void turn_reply(Controller *c, const Event *event);
+/* Whether it is the turn of training, or of generation, to use the GPUs; if not, it will be when
+ * the others have ended and rest. Always true where there are no turns. */
+bool turn_take(Controller *c, TurnState wanted);
+/* False when nobody is waited for. */
+bool turn_describe_wait(const Controller *c, char *text, size_t size);
 
 /* ---- stage.c ---- */
 void stage_take(Controller *c, const ControllerStart *start); /* at the beginning */

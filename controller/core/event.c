@@ -21,6 +21,7 @@ const char *call_kind_name(CallKind kind)
         [CALL_START] = "train.start",         [CALL_CONFIGURE] = "train.configure",
         [CALL_FETCH] = "train.fetch",         [CALL_STEP] = "train.step",
         [CALL_EVALUATE] = "train.evaluate",   [CALL_PUBLISH] = "train.publish",
+        [CALL_REST] = "rollout.rest",         [CALL_REST_RANK] = "train.rest",
         [CALL_SAVE] = "train.save",           [CALL_LEAVE] = "actor.stop",
     };
     CHECK((unsigned)kind < CALL_KIND_COUNT);

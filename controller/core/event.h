@@ -236,6 +236,7 @@ typedef enum {
     CALL_GIVE_UP,
     CALL_RELEASE_SAMPLES,
     CALL_ADOPT,
+    CALL_REST,
     CALL_LEAVE,     /* both: to end by itself, what is in work being given up in order */
     CALL_BOOTSTRAP, /* train ranks, from here on */
     CALL_START,
@@ -245,6 +246,7 @@ typedef enum {
     CALL_EVALUATE,
     CALL_PUBLISH,
     CALL_SAVE,
+    CALL_REST_RANK,
     CALL_KIND_COUNT,
 } CallKind;
 

@@ -27,6 +27,7 @@ void gang_reset(Controller *c)
     c->gang.state = GANG_DOWN;
     c->gang.answers = 0;
     push_reset(c);
+    turn_reset(c);
 }
 
 static void begin_bootstrap(Controller *c)
@@ -70,7 +71,7 @@ void gang_advance(Controller *c)
     if (c->gang.state != GANG_DOWN || c->save.committing) return;
     for (int i = c->first_train; i < c->num_actors; i++)
         if (!supervise_ready(c, i)) return;
-    begin_bootstrap(c);
+    if (turn_take(c, TURN_OF_TRAINING)) begin_bootstrap(c);
 }
 
 static void keep_ids(Controller *c, const Event *event)

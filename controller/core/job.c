@@ -6,7 +6,7 @@
  * 4. train: every rank runs forward, backward and one optimizer step (job_run_next, on_result)
  * 5. commit: positions are consumed, written to the ledger, released (commit_step); then what is
  *    due: new weights for rollout workers that generate (push.c), an evaluation, a checkpoint
- *    (choose_work)
+ *    (choose_work). Where both share GPUs in turns, turn.c says whose it is
  *
  * Supervised training, reinforcement learning in step with its own weights and asynchronous
  * reinforcement learning differ in how far ahead of training positions are leased (lease.c).
@@ -386,23 +386,23 @@ static void choose_work(Controller *c)
     bool out_of_data = lane->over && lane->next.state == PLAN_SLOT_EMPTY;
     bool at_end = c->step >= c->total_steps || out_of_data;
     if (best_is_used(c) && stage_step(c) > 0 && evaluate_is_due(c, at_end) && !core_is_stopping(c))
-        evaluate_begin(c);           /* the checkpoint is to say what came of it */
-    else if (save_is_due(c, at_end)) /* whatever comes of the evaluation, the training is kept */
-        save_begin(c);
-    else if (c->failure.status != OK)
+        evaluate_begin(c);             /* the checkpoint is to say what came of it */
+    else if (save_is_due(c, at_end)) { /* whatever comes of the evaluation, the training is kept */
+        if (turn_take(c, TURN_OF_TRAINING)) save_begin(c);
+    } else if (c->failure.status != OK)
         core_finish_failed(c);
     else if (evaluate_is_due(c, at_end) && !stopping)
         evaluate_begin(c);
-    else if (at_end && stage_has_next(c) && !stopping)
-        stage_enter(c, c->done.stage + 1);
-    else if (at_end && !stage_has_next(c))
+    else if (at_end && stage_has_next(c) && !stopping) {
+        if (turn_take(c, TURN_OF_TRAINING)) stage_enter(c, c->done.stage + 1);
+    } else if (at_end && !stage_has_next(c))
         core_finish(c, OK, "%s",
                     out_of_data && c->step < c->total_steps
                         ? "the data ended before the planned steps: samples were skipped"
                         : "");
     else if (stopping)
         core_finish(c, ERR_CANCELLED, "%s", "stopped as asked");
-    else if (lane->next.state == PLAN_SLOT_FETCHED)
+    else if (lane->next.state == PLAN_SLOT_FETCHED && turn_take(c, TURN_OF_TRAINING))
         job_run_next(c, SET_TRAIN);
 }
 
@@ -430,6 +430,10 @@ void job_reply(Controller *c, const Event *event)
     case CALL_ADOPT:
         push_reply(c, event);
         break;
+    case CALL_REST:
+    case CALL_REST_RANK:
+        turn_reply(c, event);
+        break;
     default:
         break; /* a release that is lost only costs memory until the next */
     }
@@ -440,6 +444,7 @@ void job_advance(Controller *c)
     if (c->phase == PHASE_ENDING) return;
     if (c->phase != PHASE_TRAINING) c->idle_since_ms = c->now_ms;
     open_sets(c);
+    turn_advance(c);
     if (c->save.rewind_owed) return; /* where to go on from is not known yet */
     push_advance(c);
     lease_ahead(c, SET_TRAIN);

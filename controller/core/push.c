@@ -39,18 +39,27 @@ void push_reset(Controller *c)
         c->actor[i].adopted = c->actor[i].adopting = 0;
 }
 
+static bool is_over(const Controller *c)
+{
+    return c->stop_requests > 0 || (c->step >= c->total_steps && c->num_sets == 1);
+}
+
 /* The weights that there are now are wanted by the next step, or by an evaluation. */
 static int64_t wanted_version(const Controller *c)
 {
-    bool over = c->stop_requests > 0 || (c->step >= c->total_steps && c->num_sets == 1);
-    return over ? c->push.version : newest_version(c);
+    return is_over(c) ? c->push.version : newest_version(c);
+}
+
+bool push_is_on_show(const Controller *c)
+{
+    return c->push.publishing == 0 && c->push.version > 0 && c->push.version >= wanted_version(c);
 }
 
 static bool nobody_reads(const Controller *c, int64_t version)
 {
     for (int i = c->first_rollout; i < c->end_rollout; i++) {
         const ActorRecord *record = &c->actor[i];
-        if (!record->process) continue;
+        if (!record->process || (turn_is_used(c) && !record->awake)) continue;
         if (record->adopted > 0 && record->adopted <= version) return false;
         if (record->adopting > 0 && record->adopting <= version) return false;
     }
@@ -73,6 +82,7 @@ static void adopt(Controller *c, int actor)
 {
     ActorRecord *record = &c->actor[actor];
     record->adopting = c->push.version;
+    record->awake = true;
     record->adopt_id = core_next_id(c);
     Effect *effect = core_call(c, actor, CALL_ADOPT, record->adopt_id, WORK_TIMEOUT_MS);
     effect->call.adopt.version = c->push.version;
@@ -81,19 +91,27 @@ static void adopt(Controller *c, int actor)
     effect->call.adopt.restart = record->adopted == 0;
 }
 
+/* One that rests wakes with the weights that it has, or newer ones; at the end of the run nobody
+ * needs it to. */
+static bool is_to_adopt(const Controller *c, int actor)
+{
+    const ActorRecord *record = &c->actor[actor];
+    if (record->adopting > 0) return false;
+    return record->adopted < c->push.version || (turn_is_used(c) && !record->awake && !is_over(c));
+}
+
 void push_advance(Controller *c)
 {
     if (!push_is_used(c) || c->gang.state != GANG_READY || c->schedule_steps == 0) return;
     int64_t wanted = wanted_version(c);
     bool free = c->push.publishing == 0 && nobody_reads(c, c->push.version - 1);
     /* Not behind a step that is under way: the weights would be those after it. */
-    if (free && c->push.version < wanted && c->lane[SET_TRAIN].running.state == PLAN_SLOT_EMPTY)
+    if (free && c->push.version < wanted && c->lane[SET_TRAIN].running.state == PLAN_SLOT_EMPTY &&
+        turn_take(c, TURN_OF_TRAINING))
         publish(c, wanted);
-    for (int i = c->first_rollout; i < c->end_rollout && c->push.version > 0; i++) {
-        const ActorRecord *record = &c->actor[i];
-        if (supervise_ready(c, i) && record->adopting == 0 && record->adopted < c->push.version)
+    for (int i = c->first_rollout; i < c->end_rollout && c->push.version > 0; i++)
+        if (supervise_ready(c, i) && is_to_adopt(c, i) && turn_take(c, TURN_OF_GENERATION))
             adopt(c, i);
-    }
 }
 
 static void on_published(Controller *c, const Event *event)
@@ -132,7 +150,10 @@ void push_reply(Controller *c, const Event *event)
 
 bool push_is_current(const Controller *c, int actor)
 {
-    return !push_is_used(c) || (c->push.version > 0 && c->actor[actor].adopted == c->push.version);
+    const ActorRecord *record = &c->actor[actor];
+    bool rests = turn_is_used(c) && (!record->awake || c->turn.state != TURN_OF_GENERATION);
+    return !push_is_used(c) ||
+           (c->push.version > 0 && record->adopted == c->push.version && !rests);
 }
 
 bool push_describe_wait(const Controller *c, char *text, size_t size)

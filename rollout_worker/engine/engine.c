@@ -395,12 +395,18 @@ Status engine_switch_weights(Engine *engine, int64_t version, KvPolicy policy, E
     if (version == engine->runner->weight_version) return OK;
     TRY(runner_switch(engine->runner, version, err));
     if (policy == KV_RECOMPUTE) {
-        scheduler_retreat(engine->scheduler);
-        page_pool_forget(engine->scheduler->pool);
+        engine_forget(engine);
     } else {
         scheduler_mix(engine->scheduler);
     }
     return OK;
+}
+
+void engine_forget(Engine *engine)
+{
+    CHECK(engine->scheduler != NULL);
+    scheduler_retreat(engine->scheduler);
+    page_pool_forget(engine->scheduler->pool);
 }
 
 int64_t engine_weight_version(const Engine *engine)

@@ -21,6 +21,7 @@
 #include "model/weights.h"
 #include "rollout_worker/engine/sampling.h"
 #include "sample/sample.h"
+#include "tensor/device_memory.h"
 #include "text/tokenizer/tokenizer.h"
 
 typedef struct Engine Engine;
@@ -47,7 +48,10 @@ typedef struct EngineOptions {
     const int32_t *end_token;   /* [num_end_tokens] the model's own (end_tokens.h); copied */
     int num_end_tokens;
     bool enforce_eager;    /* no step is recorded and launched as one (decode_graphs.h) */
-    bool forgets_prefixes; /* no page is found again by another sequence: to measure, to test */
+    const DeviceMemory *pools; /* its memory can be given back: keys, values and all that a step
+                                  leaves behind are of POOL_SCRATCH, what stays of POOL_STATE; NULL:
+                                  it cannot */
+    bool forgets_prefixes;     /* no page is found again by another sequence: to measure, to test */
     void (*on_token)(void *context, const TokenEvent *event); /* in engine_step; may be NULL */
     void *context;
 } EngineOptions;
@@ -159,6 +163,10 @@ void engine_stage_weights(Engine *engine, const Weights *weights, int64_t versio
 Status engine_switch_weights(Engine *engine, int64_t version, KvPolicy policy, Error *err);
 
 int64_t engine_weight_version(const Engine *engine);
+
+/* On rank 0, between steps: forgets all keys and values, so that what is in work computes them anew
+ * and POOL_SCRATCH can go. */
+void engine_forget(Engine *engine);
 
 /* ---- figures ---- */
 

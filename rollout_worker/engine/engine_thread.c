@@ -51,6 +51,7 @@ struct EngineThread {
     atomic_uint_fast64_t progress;
     atomic_int working, waiting, running;
     _Atomic int64_t version; /* NO_VERSION: no weights */
+    atomic_bool rests;       /* until weights are adopted */
     /* the thread's own */
     EngineRanks *ranks; /* NULL: no weights */
     bool busy;          /* samples are in work */
@@ -135,6 +136,7 @@ static void let_go_of_engine(EngineThread *thread, const Error *why)
     thread->ranks = NULL;
     thread->version = NO_VERSION;
     thread->running = 0;
+    thread->rests = false;
 }
 
 /* Whoever asked for anything may ask again elsewhere, or here when this is made anew; whatever the
@@ -228,7 +230,7 @@ static Status run_job(EngineThread *thread, Job *job)
 static bool take_jobs(EngineThread *thread)
 {
     pthread_mutex_lock(&thread->mutex);
-    bool waited = thread->busy;
+    bool waited = thread->busy && !thread->rests;
     while (!thread->ended) {
         Job *job = next_job(thread);
         if (job == NULL && waited) break;
@@ -263,7 +265,7 @@ static void *thread_main(void *argument)
     EngineThread *thread = argument;
     while (take_jobs(thread)) {
         bool must_step = thread->busy || thread->works != NULL || thread->tp_size > 1;
-        if (thread->ranks != NULL && must_step) step(thread);
+        if (thread->ranks != NULL && must_step && !thread->rests) step(thread);
     }
     let_go_of_engine(thread, NULL);
     cancel_jobs(thread);
@@ -463,7 +465,10 @@ static Status run_adopt(EngineThread *thread, Job *job, Error *err)
         thread->version = adoption->version;
         return OK;
     }
-    if (engine_weight_version(engine_ranks_first(thread->ranks)) == adoption->version)
+    bool rested = atomic_exchange(&thread->rests, false);
+    bool known = engine_weight_version(engine_ranks_first(thread->ranks)) == adoption->version;
+    if (known && rested) return OK;
+    if (known)
         return error_set(err, ERR_EXISTS, "weights of version %lld are in use already",
                          (long long)adoption->version);
     Error why = {0};
@@ -505,6 +510,29 @@ Status engine_thread_reset(EngineThread *thread, Error *err)
     Job job;
     job_init(&job, run_reset, NULL, err);
     return ask(thread, &job);
+}
+
+static Status run_rest(EngineThread *thread, Job *job, Error *err)
+{
+    (void)job, (void)err;
+    if (thread->ranks == NULL) return OK; /* it has nothing */
+    CHECK(thread->tp_size == 1);
+    engine_forget(engine_ranks_first(thread->ranks));
+    thread->rests = true;
+    thread->running = 0;
+    return OK;
+}
+
+Status engine_thread_rest(EngineThread *thread, Error *err)
+{
+    Job job;
+    job_init(&job, run_rest, NULL, err);
+    return ask(thread, &job);
+}
+
+bool engine_thread_rests(const EngineThread *thread)
+{
+    return thread->rests;
 }
 
 /* ---- looking ---- */

@@ -78,13 +78,18 @@ Status engine_thread_generate(EngineThread *thread, const GenerateRequest *reque
  * returns nobody reads the earlier ones any more. What is in work goes on; its keys and values are
  * computed anew, or kept, as the options say. The first ones make the engine, so that options and
  * memory are judged here. *ret_pause_s (may be NULL): while no rank could generate. ERR_EXISTS when
- * this version is in use: other weights under its name need engine_thread_reset. After a failure
- * there are none. */
+ * this version is in use, unless it rests: other weights under its name need engine_thread_reset.
+ * After a failure there are none. */
 Status engine_thread_adopt(EngineThread *thread, const Weights *const *weights, int64_t version,
                            double *ret_pause_s, Error *err);
 
 /* Ends everything in work as aborted and lets go of engine and weights: it is as new. */
 Status engine_thread_reset(EngineThread *thread, Error *err);
+
+/* Stops between two steps until weights are adopted, also those that it has: what is in work waits
+ * and computes its keys and values anew then. The memory of options.engine.pools is the caller's to
+ * give back when this returns, and must be there again before it adopts. With one rank. */
+Status engine_thread_rest(EngineThread *thread, Error *err);
 
 /* ---- looking ---- */
 
@@ -96,7 +101,8 @@ Status engine_thread_run(EngineThread *thread, EngineWork work, void *context, E
 #define NO_VERSION INT64_MIN
 int64_t engine_thread_version(const EngineThread *thread);   /* of the weights; or NO_VERSION */
 uint64_t engine_thread_progress(const EngineThread *thread); /* rises with every step in work */
-int engine_thread_working(const EngineThread *thread);       /* samples in the engine ... */
+bool engine_thread_rests(const EngineThread *thread);
+int engine_thread_working(const EngineThread *thread); /* samples in the engine ... */
 int engine_thread_running(const EngineThread *thread); /* ... of which so many are generated now */
 int engine_thread_waiting(const EngineThread *thread); /* requests that wait for weights */
 

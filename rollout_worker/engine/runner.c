@@ -63,16 +63,21 @@ Runner *runner_create(const EngineOptions *options, const EngineMemory *memory)
 {
     const Weights *weights = options->weights;
     Runner *runner = mem_calloc(1, sizeof *runner);
+    const DeviceMemory *pools = options->pools;
+    const MemoryPool pool = pools != NULL ? pools->pool_enter(POOL_STATE) : POOL_FIXED;
     runner->model = model_create(weights, options->tensor_comm, options->max_length);
+    if (pools != NULL) pools->pool_enter(POOL_SCRATCH);
     const char *before = memory_purpose(options->kv_purpose);
     runner->cache =
         kv_cache_create(weights->plan, weights->dtype, weights->kernels, memory->num_pages);
     memory_purpose(before);
     runner->activations = activations_create(weights->plan, weights->dtype, KEEP_NOTHING,
                                              options->max_step_tokens, weights->kernels);
+    if (pools != NULL) pools->pool_enter(POOL_STATE);
     runner->sampler = sampler_create(runner->model, options->max_samples);
     const DecodeParts parts = {runner->model, runner->cache, runner->activations, runner->sampler};
     runner->graphs = decode_graphs_create(options, &parts);
+    if (pools != NULL) pools->pool_enter(pool);
     runner->drawn = mem_calloc((size_t)options->max_samples, sizeof *runner->drawn);
     runner->weight_version = options->weight_version;
     return runner;

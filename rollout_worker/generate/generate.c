@@ -286,6 +286,12 @@ static Status generate_adopt(void *shared, const RolloutWeights *weights, Rollou
     return policy_adopt(generate->policy, weights, ret, err);
 }
 
+static Status generate_rest(void *shared, int64_t *ret_bytes, Error *err)
+{
+    const Generate *generate = shared;
+    return policy_rest(generate->policy, ret_bytes, err);
+}
+
 static void generate_watch(void *shared, EngineLost lost, void *context)
 {
     const Generate *generate = shared;
@@ -327,9 +333,11 @@ static void generate_describe(const void *shared, RolloutActivity *ret)
     const Generate *generate = shared;
     const EngineThread *engine = policy_engine(generate->policy);
     ret->progress = engine_thread_progress(engine) + generate->done;
-    ret->working = engine_thread_working(engine);
+    bool rests = engine_thread_rests(engine); /* training has the GPU: nobody is held up here */
+    ret->working = rests ? 0 : engine_thread_working(engine);
     describe_trouble(generate, ret->trouble, sizeof ret->trouble);
     ret->waiting_for = ret->working > 0                    ? ""
+                       : rests                             ? "the GPU, which training uses"
                        : engine_thread_waiting(engine) > 0 ? "weights of the train workers"
                        : threads_that_wait_for_rewards(generate) > 0 ? "rewards"
                        : generate->maker == &make_once               ? ""
@@ -774,8 +782,8 @@ static char *generate_warnings(const void *shared)
     .open = generate_open, .close = generate_close, .open_thread = generate_open_thread,           \
     .close_thread = generate_close_thread, .run = generate_run, .explain = generate_explain,       \
     .warnings = generate_warnings, .num_threads = generate_num_threads, .adopt = generate_adopt,   \
-    .end = generate_end, .describe = generate_describe, .watch = generate_watch,                   \
-    .memory_plan = generate_memory_plan, .policy = generate_policy,                                \
+    .rest = generate_rest, .end = generate_end, .describe = generate_describe,                     \
+    .watch = generate_watch, .memory_plan = generate_memory_plan, .policy = generate_policy,       \
     .try_programs = generate_try_programs
 
 const RolloutTable rollout_generate = {.name = "generate", GENERATES};

@@ -594,7 +594,13 @@ void answer_call(World *w, const Effect *fx)
         return;
     }
     process->progress++;
+    if (collective && fx->call.call != CALL_REST_RANK) take_gpu(w, process);
     switch (fx->call.call) {
+    case CALL_REST:
+    case CALL_REST_RANK:
+        process->has_gpu = false;
+        answer(w, fx, latency(w), &(Event){0});
+        break;
     case CALL_OPEN_SET:
         answer_open(w, fx);
         break;

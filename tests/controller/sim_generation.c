@@ -41,6 +41,20 @@ void make_group(World *w, const Process *worker, int64_t begun_with, int set, Sa
     }
 }
 
+/* ---- GPUs ---- */
+
+void take_gpu(World *w, Process *process)
+{
+    bool trains = process->actor >= w->first_train;
+    if (w->config->rollout.offload != OFFLOAD_ON || !generates(w)) return;
+    for (int i = 1; i < w->num_actors; i++) {
+        const Process *other = &w->process[i];
+        if (other->alive && other->has_gpu && (i >= w->first_train) != trains)
+            violate(w, "actor %d is to use the GPU that actor %d holds", process->actor, i);
+    }
+    process->has_gpu = true;
+}
+
 /* ---- weights ---- */
 
 /* Whether a rollout worker may look at this slot of the rank's board. */
@@ -49,7 +63,9 @@ static bool is_read(const World *w, const Process *rank, int slot)
     int64_t version = rank->board[slot].version;
     for (int i = 1; i < w->first_train; i++) {
         const Process *worker = &w->process[i];
-        if (!worker->alive || worker->reads_of != w->process[w->first_train].incarnation) continue;
+        bool rests = w->config->rollout.offload == OFFLOAD_ON && !worker->has_gpu;
+        if (!worker->alive || rests || worker->reads_of != w->process[w->first_train].incarnation)
+            continue;
         if (worker->adopted.version == version || worker->adopting == version) return true;
     }
     return false;
@@ -106,6 +122,7 @@ static void finish_adoption(World *w, void *argument)
 
 void answer_adopt(World *w, const Effect *fx, Process *worker)
 {
+    take_gpu(w, worker);
     uint64_t rank = w->process[w->first_train].incarnation;
     if (worker->reads_of != rank) {
         if (!fx->call.adopt.restart) violate(w, "actor %d is not told of new boards", fx->actor);
@@ -132,6 +149,8 @@ static int64_t count_trained(const World *w, int64_t end)
  * weights have learnt. */
 void check_lease(World *w, const Effect *fx, const Process *worker)
 {
+    if (generates(w) && w->config->rollout.offload == OFFLOAD_ON && !worker->has_gpu)
+        violate(w, "actor %d is given work while it rests", fx->actor);
     if (!generates(w) || fx->call.set != SET_TRAIN) return;
     const Process *rank = &w->process[w->first_train];
     int64_t version = worker->adopted.version, end = fx->call.lease.first + fx->call.lease.count;

@@ -35,6 +35,7 @@ typedef struct Process {
     uint64_t holds[SIM_SETS][POSITIONS_MAX / 64]; /* samples, by position */
     Shown adopted;
     int64_t adopting;  /* version; 0: none */
+    bool has_gpu;      /* memory of a GPU that it shares in turns */
     uint64_t reads_of; /* incarnation of the rank 0 whose board these are on */
     int given_up;      /* times that it gave up what was in work */
     struct {
@@ -167,6 +168,8 @@ int group_size(const World *w, int set);
 void make_group(World *w, const Process *worker, int64_t begun_with, int set, SampleMeta *sample);
 void answer_publish(World *w, const Effect *fx, Process *rank);
 void answer_adopt(World *w, const Effect *fx, Process *worker);
+/* The actor uses the GPU from here on: with turns nobody of the other kind may hold it. */
+void take_gpu(World *w, Process *process);
 void check_versions(World *w, const Plan *plan);
 void check_lease(World *w, const Effect *fx, const Process *worker);
 

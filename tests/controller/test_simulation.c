@@ -259,6 +259,33 @@ static void test_simulation_generates_with_the_weights_of_the_step(void **state)
     assert_true(faults_that_struck > 0);
 }
 
+/* With turns on a GPU nothing else comes out, and nobody is told to use what another one holds,
+ * whatever strikes. */
+static void test_simulation_takes_turns_on_gpus(void **state)
+{
+    (void)state;
+    JobConfig config = make_rl_config(3, 1, 2);
+    uint64_t expected = undisturbed_weights(&config, &no_faults);
+    int faults_that_struck = 0;
+    config.device = JOB_CUDA;
+    config.rollout.colocate = true;
+    config.rollout.offload = OFFLOAD_ON;
+    assert_true(undisturbed_weights(&config, &no_faults) == expected);
+    for (uint64_t seed = 1, count = count_or(1500); seed <= count; seed++) {
+        SimFaults faults = faults_of(seed);
+        faults.bad_records = faults.bad_eval_records = 0;
+        config.rollout.num_workers = 1 + (int64_t)(seed / 3 % 5);
+        config.rollout.over_sampling = seed % 4 == 0 ? 2 : 1;
+        config.eval.before_train = seed % 2 == 0;
+        SimResult result = sim_run(&config, &faults, seed);
+        faults_that_struck += result.deaths + result.restarts_of_controller;
+        assert_right(&result, seed);
+        if (result.weights != expected)
+            fail_msg("seed %llu: other weights than the undisturbed run", (unsigned long long)seed);
+    }
+    assert_true(faults_that_struck > 0);
+}
+
 /* What is over-sampled, and how many workers answer, is nothing to the batches: they take the first
  * groups that pass. Answered again, what was left over gives the same ones; dropped, it gives
  * others, which are the same under all faults. */
@@ -768,6 +795,7 @@ int main(void)
         cmocka_unit_test(test_simulation_survives_random_faults),
         cmocka_unit_test(test_simulation_keeps_the_books_of_a_mixture),
         cmocka_unit_test(test_simulation_generates_with_the_weights_of_the_step),
+        cmocka_unit_test(test_simulation_takes_turns_on_gpus),
         cmocka_unit_test(test_simulation_over_samples_without_a_trace_in_the_batches),
         cmocka_unit_test(test_simulation_is_sooner_done_with_over_sampling),
         cmocka_unit_test(test_simulation_leases_what_the_staleness_allows),

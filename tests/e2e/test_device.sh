@@ -3,7 +3,7 @@
 # without hardware (tests/tensor/device_library.c): its memory cannot be touched by the host, its kernels are the CPU's,
 # so a job must end with the weights of a job on the CPU, to the bit; that no GPU is needed for this is also all that it
 # proves. In the place of NVML stands one that tells of two GPUs (tests/controller/nvml_library.c).
-# usage: test_device.sh sft | generate | ranks | slow | placement
+# usage: test_device.sh sft | generate | weights | turns | ranks | slow | placement
 . "$(dirname "$0")/lib.sh"
 make_data
 STEPS=6
@@ -125,6 +125,92 @@ generate)
     run_job
     said "$RUN/logs/node_agent.log" "gpu actor=rollout-0 id=GPU-a000-of-a-test"
     said "$RUN/logs/node_agent.log" "gpu actor=train-0 id=GPU-b000-of-a-test"
+    ;;
+weights) # how new weights reach rollout workers: on the GPU itself, or where that cannot be by way of the host
+    generate="rollout.function=generate rollout.reward=random rollout.n_samples_per_prompt=4"
+    generate="$generate rollout.max_response_length=12 data.max_length=160 data.eval= checkpoint.interval=2"
+    STEPS=3
+    # shellcheck disable=SC2086
+    on_cpu $generate
+    detour() { # NAME SAID [SETTING...]
+        # shellcheck disable=SC2086
+        on_device "$1" $generate "${@:3}"
+        run_job
+        [ "$(digest_of "$RUN")" = "$expected" ] || fail "other weights than on the CPU"
+        metrics_ascend
+        nothing_left
+        if [ -z "$2" ]; then
+            ! grep -q weights_through_host "$RUN/logs/"*.log || fail "weights take a way round by the host"
+        else
+            [ "$(grep -c weights_through_host "$RUN/logs/"*.log | sed 's/.*://' | sort -n | tail -n 1)" = 1 ] ||
+                fail "the way round by the host is not said once"
+            grep -qF "$2" "$RUN/logs/"*.log || fail "the logs do not say: $2"
+        fi
+    }
+    detour run_shared ""
+    detour run_apart "" rollout.colocate=false
+    TEST_DEVICE_REFUSES=open detour run_closed "the test device opens no memory of others"
+    TEST_DEVICE_REFUSES=share detour run_alone "the test device shares no"
+    ;;
+turns) # training and generation on a GPU that has memory for one of them at a time
+    generate="rollout.function=generate rollout.reward=random rollout.n_samples_per_prompt=4"
+    generate="$generate rollout.max_response_length=12 data.max_length=160 checkpoint.interval=2"
+    generate="$generate train.max_tokens_per_gpu=512 rollout.concurrency=16 rollout.kv_cache_mb=36"
+    STEPS=5
+    # shellcheck disable=SC2086
+    on_cpu $generate data.eval=
+    mkdir -p ledger
+    export TEST_DEVICE_LEDGER=$PWD/ledger TEST_DEVICE_KB=60000
+    turns() { # NAME [SETTING...]
+        local name=$1
+        shift
+        # shellcheck disable=SC2086
+        on_device "$name" $generate "$@"
+    }
+    turns run_turns data.eval=
+    # shellcheck disable=SC2086
+    "$BIN/controller" validate --config "$JOB" $SETTINGS > valid.txt || fail "validate refuses: $(cat valid.txt)"
+    said valid.txt "training and generation take turns"
+    run_job
+    [ "$(digest_of "$RUN")" = "$expected" ] || fail "other weights than on the CPU"
+    metrics_ascend
+    nothing_left
+    said "$RUN.out" "training and generation take turns on the GPUs that they share"
+    grep -q '"event":"rests".*"actor":"train-0"' "$RUN/events.jsonl" || fail "train-0 never gave its memory back"
+    grep -q '"event":"rests".*"actor":"rollout-0"' "$RUN/events.jsonl" || fail "rollout-0 never gave its memory back"
+
+    # Without turns there is no room, and that is said before anything starts.
+    turns run_both data.eval= rollout.offload=false
+    # shellcheck disable=SC2086
+    ! "$BIN/controller" validate --config "$JOB" $SETTINGS > fits.txt 2>&1 || fail "both fit at once"
+    said fits.txt "rollout.kv_cache_mb: 1 rollout worker takes"
+
+    # Killed in either's turn, and in between.
+    for kill in rollout-0 train-0; do
+        rm -rf ledger && mkdir ledger
+        turns run_$kill data.eval= rollout.offload=true
+        start_job
+        wait_for_step 1
+        kill -9 "$(actor_pid $kill)" || fail "could not kill $kill"
+        wait_for_step 3
+        sleep 0.$((RANDOM % 5))
+        kill -9 "$(actor_pid $kill)" || fail "could not kill $kill"
+        finish_job 0
+        [ "$(digest_of "$RUN")" = "$expected" ] || fail "other weights than on the CPU after $kill was killed"
+        metrics_ascend
+        nothing_left
+    done
+
+    refuses() { # SAID SETTING...
+        # shellcheck disable=SC2086
+        on_device run_refused $generate data.eval= rollout.offload=true "${@:2}"
+        # shellcheck disable=SC2086
+        ! "$BIN/controller" validate --config "$JOB" $SETTINGS > refused.txt 2>&1 || fail "validate takes it"
+        said refused.txt "$1"
+    }
+    refuses "for a GPU that training and generation share" device=cpu
+    refuses "each has its own" rollout.colocate=false
+    refuses "they go on at the same time" rollout.max_staleness=1
     ;;
 ranks) # GPUs that sum with each other: over the double of NCCL (tests/comm/nccl_double.h)
     export TROUPE_NCCL_LIBRARY=$BIN/libnccl_double.so

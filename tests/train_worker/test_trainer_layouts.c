@@ -33,13 +33,11 @@ static int64_t limit_for(const TrainerOptions *options, int tp_rank, int tp_size
 {
     if (policy == KEEP_ALL) return 0;
     WeightPlan *plan = weight_plan_create(&options->model, tp_rank, tp_size);
-    MemoryRequest request = {plan,
-                             options->kernels,
-                             options->dtype,
-                             options->max_tokens,
-                             options->max_sequence_length,
-                             false,
-                             0};
+    MemoryRequest request = {.plan = plan,
+                             .kernels = options->kernels,
+                             .dtype = options->dtype,
+                             .max_tokens = options->max_tokens,
+                             .max_sequence_length = options->max_sequence_length};
     MemoryPlan memory;
     rank_check(memory_plan_make(&request, &memory, NULL) == OK);
     int64_t bytes = memory.total - memory.activations +

@@ -1,6 +1,8 @@
 #include "base/limits.h"
 #include "config/keys/keys.h"
 
+static const KeyName offload_names[] = {
+    {"auto", OFFLOAD_AUTO}, {"true", OFFLOAD_ON}, {"false", OFFLOAD_OFF}, {NULL, 0}};
 static const KeyName too_stale_names[] = {
     {"recompute", TOO_STALE_RECOMPUTE}, {"drop", TOO_STALE_DROP}, {NULL, 0}};
 static const KeyName partial_names[] = {
@@ -313,6 +315,16 @@ static const ConfigKey keys[] = {
      .meaning =
          "with device: cuda and generate: rollout workers use the GPUs of the train workers, "
          "in turn; false: each has one of its own"},
+    {.path = "rollout.offload",
+     .fixed = true,
+     .type = KEY_ENUM,
+     .offset = AT(rollout.offload),
+     .preset = "auto",
+     .names = offload_names,
+     .also = "offload offload_train offload_rollout",
+     .meaning = "with device: cuda and colocate: training and generation take turns on a GPU, each "
+                "with all of its memory: while one works, the other's state is in the host's "
+                "memory, or dropped; auto: where both do not fit at once (devices.md)"},
     {.path = "rollout.concurrency",
      .type = KEY_INT,
      .offset = AT(rollout.concurrency),

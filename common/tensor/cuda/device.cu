@@ -534,9 +534,9 @@ static void identify(unsigned char ret[DEVICE_ID_BYTES])
 
 static const DeviceMemory *device_memory(void)
 {
-    static const DeviceMemory memory = {sizeof(DeviceMemory), identify,     share_memory,
-                                        open_shared,          close_shared, has_pools,
-                                        enter_pool,           release_pool, restore_pool};
+    static const DeviceMemory memory = {sizeof(DeviceMemory), identify,     can_share, share_memory,
+                                        open_shared,          close_shared, has_pools, enter_pool,
+                                        release_pool,         restore_pool};
     return &memory;
 }
 
