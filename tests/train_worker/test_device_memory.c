@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "../tensor/fenced_kernels.h"
+#include "../tensor/fenced_memory.h"
 #include "base/digest.h"
 #include "base/file.h"
 #include "base/memory.h"
@@ -21,7 +22,8 @@
 
 typedef struct Job {
     DType dtype;
-    bool fenced;
+    bool fenced,
+        rests;    /* rests: and what the trainers have there goes and comes back between calls */
     char *report; /* [MAX_REPORT] what came out: figures and digests of files */
 } Job;
 
@@ -65,7 +67,20 @@ static Trainer *make_trainer(const Ranks *ranks, const Job *job, bool critic)
     config.value_head = critic;
     TrainerOptions options = toy_options(ranks, &config, job->dtype);
     options.with_reference = !critic;
+    options.pools = job->rests ? fenced_memory() : NULL;
     return toy_trainer(ranks, &options);
+}
+
+/* As with rollout.offload, while generation has the device. */
+static void rest(const Job *job)
+{
+    char why[256] = "";
+    const DeviceMemory *memory = fenced_memory();
+    if (!job->rests) return;
+    rank_check(memory->pool_release(POOL_STATE, true) > 0);
+    rank_check(memory->pool_release(POOL_SCRATCH, false) > 0);
+    rank_check(memory->pool_restore(POOL_STATE, why, sizeof why));
+    rank_check(memory->pool_restore(POOL_SCRATCH, why, sizeof why));
 }
 
 static void reinforce(const Ranks *ranks, const Job *job, Trainer *policy)
@@ -85,7 +100,9 @@ static void reinforce(const Ranks *ranks, const Job *job, Trainer *policy)
     Trainer *critic = make_trainer(ranks, job, true);
     rank_ok(trainer_load_weights(critic, "device_first", &err), &err);
     rank_ok(trainer_load_reference(policy, "device_first", &err), &err);
+    rest(job);
     toy_roll_out(policy, 0.7f, VERSION, &rollout);
+    rest(job);
     MicroBatch batch = {rollout.pointer, TOY_SAMPLES};
     PolicyStep step = {
         .micro_batch = &batch,
@@ -104,6 +121,7 @@ static void reinforce(const Ranks *ranks, const Job *job, Trainer *policy)
     rank_check(result.policy.log_probs_differ == 0);
     report_step(job, &result.policy);
     report_step(job, &result.critic);
+    rest(job);
     save(job, critic, "device_last");
     toy_samples_clear(rollout.sample);
     trainer_destroy(critic);
@@ -134,14 +152,18 @@ static void live(const Ranks *given, void *argument)
     if (job->fenced) ranks.kernels = fenced_kernels(given->kernels, DEVICE_BYTES);
     Trainer *first = make_trainer(&ranks, job, false), *second = make_trainer(&ranks, job, false);
     rank_ok(trainer_init_random(first, 5, &err), &err);
+    rest(job);
     toy_train(first, &ranks, 1, NUM_SFT_STEPS, 3, &loss);
     report(job, "supervised loss", loss);
+    rest(job);
     save(job, first, "device_first");
     trainer_destroy(first);
     rank_ok(trainer_load(second, "device_first", &err), &err);
     rank_ok(trainer_keep_reference(second, &err), &err);
     reinforce(&ranks, job, second);
+    rest(job);
     evaluate(job, second);
+    rest(job);
     save(job, second, "device_last");
     trainer_destroy(second);
 }
@@ -150,16 +172,17 @@ static void test_trainer_touches_device_memory_through_kernels_alone(void **stat
 {
     (void)state;
     for (DType dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++) {
-        char *reports = shared_alloc(2 * MAX_REPORT);
-        for (int fenced = 0; fenced < 2; fenced++) {
-            Job job = {dtype, fenced, reports + fenced * MAX_REPORT};
+        char *reports = shared_alloc(3 * MAX_REPORT);
+        for (int kind = 0; kind < 3; kind++) {
+            Job job = {dtype, kind > 0, kind == 2, reports + kind * MAX_REPORT};
             toy_fresh_folder("device_first");
             toy_fresh_folder("device_last");
             ranks_run(1, 1, live, &job);
         }
         assert_true(strlen(reports) > 1000);
         assert_string_equal(reports, reports + MAX_REPORT);
-        shared_free(reports, 2 * MAX_REPORT);
+        assert_string_equal(reports, reports + 2 * MAX_REPORT);
+        shared_free(reports, 3 * MAX_REPORT);
     }
 }
 

@@ -9,6 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../../tensor/fenced_kernels.h"
+#include "../../tensor/fenced_memory.h"
 #include "base/memory.h"
 #include "rollout_worker/engine/engine_thread.h"
 #include "toy_engine.h"
@@ -38,6 +40,7 @@ static void stage_open(Stage *stage, const Ranks *ranks, int tp_size)
     }
     stage->options.engine.end_token = ENDS;
     stage->options.engine.num_end_tokens = 1;
+    if (!ranks->kernels->host_memory) stage->options.engine.pools = fenced_memory();
     rank_ok(engine_thread_create(&stage->options, &stage->thread, &err), &err);
 }
 
@@ -326,6 +329,60 @@ static void test_new_weights_come_between_two_tokens(void **state)
 {
     (void)state;
     ranks_run(1, 1, new_weights, NULL);
+}
+
+/* The device is somebody else's for a while. */
+static void rest(const Stage *stage)
+{
+    Error err = {0};
+    char why[256];
+    const DeviceMemory *memory = fenced_memory();
+    rank_ok(engine_thread_rest(stage->thread, &err), &err);
+    rank_check(engine_thread_rests(stage->thread));
+    rank_check(memory->pool_release(POOL_SCRATCH, false) > 0); /* whoever touches it now dies */
+    rank_check(memory->pool_release(POOL_STATE, true) > 0);
+    const uint64_t steps = engine_thread_progress(stage->thread);
+    usleep(50000);
+    rank_check(engine_thread_progress(stage->thread) == steps);
+    rank_check(memory->pool_restore(POOL_SCRATCH, why, sizeof why));
+    rank_check(memory->pool_restore(POOL_STATE, why, sizeof why));
+}
+
+static void rested(const Ranks *given, void *argument)
+{
+    (void)argument;
+    Ranks ranks = *given;
+    Stage stage;
+    Brake brake;
+    LongCall call[4];
+    ranks.kernels = fenced_kernels(given->kernels, (size_t)64 << 20);
+    stage_open(&stage, &ranks, 1);
+    adopt(&stage, 0);
+    brake_set(&brake, &stage);
+    for (int i = 0; i < 4; i++)
+        long_call_start(&call[i], &stage, 40 + (uint64_t)i);
+    wait_until_working(&stage, 9);
+    wait_for_steps(&stage, 2);
+    rest(&stage);
+    adopt(&stage, 0); /* those that it has: it goes on */
+    wait_for_steps(&stage, 2);
+    rest(&stage);
+    adopt(&stage, 1);
+    rank_check(!engine_thread_rests(stage.thread));
+    brake_release(&brake);
+    for (int i = 0; i < 4; i++) {
+        long_call_join(&call[i]);
+        rank_ok(call[i].status, &call[i].err);
+        check_versions(&stage, &call[i]);
+        long_call_clear(&call[i]);
+    }
+    stage_close(&stage);
+}
+
+static void test_what_is_in_work_goes_on_after_a_rest(void **state)
+{
+    (void)state;
+    ranks_run(1, 1, rested, NULL);
 }
 
 /* Overwrites the weights that were in use as soon as others are, as who pushes them does. */
@@ -727,6 +784,7 @@ int main(void)
         cmocka_unit_test(test_many_callers_get_what_one_gets),
         cmocka_unit_test(test_many_callers_of_two_ranks_get_what_one_gets),
         cmocka_unit_test(test_new_weights_come_between_two_tokens),
+        cmocka_unit_test(test_what_is_in_work_goes_on_after_a_rest),
         cmocka_unit_test(test_nobody_reads_old_weights_once_new_ones_are_adopted),
         cmocka_unit_test(test_ending_ends_every_wait),
         cmocka_unit_test(test_samples_that_nobody_wants_any_more_end),
