@@ -366,7 +366,7 @@ Status policy_find_room(const Policy *policy, MemoryRoom *room, Error *err)
 static bool are_same_boards(const Policy *policy, const RolloutWeights *weights)
 {
     for (int r = 0; r < policy->tp_size; r++)
-        if (policy->rank[r].board == NULL ||
+        if ((policy->rank[r].board == NULL && !policy->rests) ||
             memcmp(&policy->rank[r].board_id, &weights->board[r], sizeof(WeightBoardId)) != 0)
             return false;
     return true;
@@ -375,7 +375,7 @@ static bool are_same_boards(const Policy *policy, const RolloutWeights *weights)
 /* When the engine has let go of what lies there. */
 static void close_board(PolicyRank *rank)
 {
-    for (int set = 0; set < 2 && rank->board != NULL; set++)
+    for (int set = 0; set < 2; set++)
         if (rank->weights[set] != NULL && rank->weights[set]->borrowed) {
             weights_destroy(rank->weights[set]);
             rank->weights[set] = NULL;
@@ -465,6 +465,10 @@ Status policy_rest(Policy *policy, int64_t *ret_bytes, Error *err)
     if (policy->pools == NULL)
         return error_set(err, ERR_INTERNAL, "this worker was not made to rest (rollout.offload)");
     TRY(engine_thread_rest(policy->engine, err));
+    for (int r = 0; r < policy->tp_size; r++) { /* the train worker's memory is its own */
+        weight_board_destroy(policy->rank[r].board);
+        policy->rank[r].board = NULL;
+    }
     *ret_bytes = policy->pools->pool_release(POOL_STATE, true);
     *ret_bytes += policy->pools->pool_release(POOL_SCRATCH, false);
     policy->rests = true;
@@ -498,7 +502,7 @@ Status policy_adopt(Policy *policy, const RolloutWeights *weights, RolloutAdopti
     bool known = policy->in_use >= 0 && policy->version == weights->version;
     if (known && !policy->rests) return OK;
     TRY(wake(policy, err));
-    int set = known ? policy->in_use : policy->in_use == 0 ? 1 : 0;
+    int set = policy->in_use == 0 ? 1 : 0;
     for (int r = 0; r < policy->tp_size; r++) {
         PolicyRank *rank = &policy->rank[r];
         TRY(take_part(policy, rank, &weights->board[r], weights->version, &rank->weights[set],

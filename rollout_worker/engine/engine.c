@@ -395,18 +395,20 @@ Status engine_switch_weights(Engine *engine, int64_t version, KvPolicy policy, E
     if (version == engine->runner->weight_version) return OK;
     TRY(runner_switch(engine->runner, version, err));
     if (policy == KV_RECOMPUTE) {
-        engine_forget(engine);
+        scheduler_retreat(engine->scheduler);
+        page_pool_forget(engine->scheduler->pool);
     } else {
         scheduler_mix(engine->scheduler);
     }
     return OK;
 }
 
-void engine_forget(Engine *engine)
+void engine_rest(Engine *engine)
 {
     CHECK(engine->scheduler != NULL);
     scheduler_retreat(engine->scheduler);
     page_pool_forget(engine->scheduler->pool);
+    engine->runner->weight_version = NO_WEIGHTS;
 }
 
 int64_t engine_weight_version(const Engine *engine)

@@ -165,8 +165,9 @@ Status engine_switch_weights(Engine *engine, int64_t version, KvPolicy policy, E
 int64_t engine_weight_version(const Engine *engine);
 
 /* On rank 0, between steps: forgets all keys and values, so that what is in work computes them anew
- * and POOL_SCRATCH can go. */
-void engine_forget(Engine *engine);
+ * and POOL_SCRATCH can go; and its weights, of which nothing is read any more but plan and type: no
+ * step before others, or the same ones, are switched to. */
+void engine_rest(Engine *engine);
 
 /* ---- figures ---- */
 

@@ -465,10 +465,8 @@ static Status run_adopt(EngineThread *thread, Job *job, Error *err)
         thread->version = adoption->version;
         return OK;
     }
-    bool rested = atomic_exchange(&thread->rests, false);
-    bool known = engine_weight_version(engine_ranks_first(thread->ranks)) == adoption->version;
-    if (known && rested) return OK;
-    if (known)
+    thread->rests = false;
+    if (engine_weight_version(engine_ranks_first(thread->ranks)) == adoption->version)
         return error_set(err, ERR_EXISTS, "weights of version %lld are in use already",
                          (long long)adoption->version);
     Error why = {0};
@@ -517,7 +515,7 @@ static Status run_rest(EngineThread *thread, Job *job, Error *err)
     (void)job, (void)err;
     if (thread->ranks == NULL) return OK; /* it has nothing */
     CHECK(thread->tp_size == 1);
-    engine_forget(engine_ranks_first(thread->ranks));
+    engine_rest(engine_ranks_first(thread->ranks));
     thread->rests = true;
     thread->running = 0;
     return OK;

@@ -87,7 +87,8 @@ Status engine_thread_adopt(EngineThread *thread, const Weights *const *weights, 
 Status engine_thread_reset(EngineThread *thread, Error *err);
 
 /* Stops between two steps until weights are adopted, also those that it has: what is in work waits
- * and computes its keys and values anew then. The memory of options.engine.pools is the caller's to
+ * and computes its keys and values anew then. Of the weights nothing is read any more but plan and
+ * type. The memory of options.engine.pools is the caller's to
  * give back when this returns, and must be there again before it adopts. With one rank. */
 Status engine_thread_rest(EngineThread *thread, Error *err);
 

@@ -6,6 +6,8 @@
 #include "model/forward.h"
 #include "rollout_worker/engine/decode_graphs.h"
 
+#define NO_WEIGHTS INT64_MIN /* a version that there is not */
+
 typedef struct Runner {
     Model *model;
     KvCache *cache;
