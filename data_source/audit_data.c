@@ -11,6 +11,7 @@ static Status open_stream(const JobConfig *config, Stream **ret, Error *err)
 {
     char *index = path_join(config->run_dir, "index");
     char *hub_commits = path_join(config->run_dir, DATASET_HUB_COMMITS);
+    DatasetHub hub = {.commits = hub_commits, .bytes_max = (int64_t)(config->data.cache_gb * 1e9)};
     StreamOptions options = {
         .key = "data.train",
         .path = (const char *const *)config->data.train.item,
@@ -19,8 +20,7 @@ static Status open_stream(const JobConfig *config, Stream **ret, Error *err)
         .index_read_only = true,
         .order = job_data_order(config),
         .seed = (uint64_t)config->seed,
-        .hub_commits = hub_commits,
-        .hub_bytes_max = (int64_t)(config->data.cache_gb * 1e9),
+        .hub = &hub,
     };
     Status status = stream_open(&options, ret, err);
     free(index);

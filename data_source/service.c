@@ -36,6 +36,7 @@ struct DataService {
     Loop *loop;
     const JobConfig *config;
     char *index_folder, *hub_commits;
+    DatasetHub hub;
     SourceSet *set; /* [num_sets]: train first, then those of evaluations */
     int num_sets;
     pthread_mutex_t open_lock;    /* one set is indexed at a time */
@@ -101,8 +102,7 @@ static Status open_mixture(DataService *service, SourceSet *set, Error *err)
         .index_folder = service->index_folder,
         .seed = (uint64_t)config->seed,
         .watch = &service->watch,
-        .hub_commits = service->hub_commits,
-        .hub_bytes_max = (int64_t)(service->config->data.cache_gb * 1e9),
+        .hub = &service->hub,
     };
     Mixture *mixture = NULL;
     TRY(mixture_open(&options, &mixture, err));
@@ -401,6 +401,8 @@ DataService *data_service_create(Loop *loop, const JobConfig *config)
     service->config = config;
     service->index_folder = path_join(config->run_dir, "index");
     service->hub_commits = path_join(config->run_dir, DATASET_HUB_COMMITS);
+    service->hub = (DatasetHub){.commits = service->hub_commits,
+                                .bytes_max = (int64_t)(config->data.cache_gb * 1e9)};
     add_sets(service);
     pthread_mutex_init(&service->open_lock, NULL);
     service->tasks = queue_create(CALLS_MAX);

@@ -111,6 +111,7 @@ static Status open_mixture(Inspection *inspection, Error *err)
         return refuse_source(options, err);
     char *index_folder = path_join(config->run_dir, "index");
     char *hub_commits = path_join(config->run_dir, DATASET_HUB_COMMITS);
+    DatasetHub hub = {.commits = hub_commits, .bytes_max = (int64_t)(config->data.cache_gb * 1e9)};
     MixtureOptions mixture = {
         .source = source,
         .num_sources = find_sources(options, source),
@@ -118,8 +119,7 @@ static Status open_mixture(Inspection *inspection, Error *err)
         .index_read_only = true,
         .records_max = records_needed(options),
         .seed = (uint64_t)config->seed,
-        .hub_commits = hub_commits,
-        .hub_bytes_max = (int64_t)(config->data.cache_gb * 1e9),
+        .hub = &hub,
     };
     Status status = mixture_open(&mixture, &inspection->mixture, err);
     free(index_folder);

@@ -20,7 +20,15 @@
 #include "dataset/watch.h"
 #include "hub/access.h"
 
-#define DATASET_HUB_COMMITS "hub.json" /* hub_commits, in the folder of a run */
+#define DATASET_HUB_COMMITS "hub.json" /* `commits`, in the folder of a run */
+
+/* What a run says of the Hugging Face Hub. */
+typedef struct DatasetHub {
+    const HubAccess *access; /* NULL: what the environment says */
+    const char *commits; /* a file that says at which commits the run takes data sets of the Hub;
+                          * written as indexes are; NULL: none */
+    int64_t bytes_max;   /* that the run may add to the Hub's cache; 0: what its disk has */
+} DatasetHub;
 
 typedef struct DatasetOptions {
     const char *key;         /* of job.yaml, for messages: "data.train" */
@@ -33,10 +41,8 @@ typedef struct DatasetOptions {
     uint64_t records_max; /* no more is opened and read than so many records take; 0: everything */
     size_t cache_max;     /* bytes of decoded pieces that are kept; 0: DATASET_CACHE_MAX */
     ReadWatch *watch;     /* of the reading of files; NULL: nobody watches */
-    const HubAccess *hub; /* borrowed while it is open; NULL: what the environment says */
-    const char *hub_commits; /* a file of the run that says at which commits it takes data sets of
-                              * the Hub; written with the indexes; NULL: none */
-    int64_t hub_bytes_max;   /* that the run may add to the cache of the Hub; 0: what fits */
+    const DatasetHub *hub; /* borrowed while it is open; NULL: what the environment says, and what
+                            * fits, and no commit is kept */
 } DatasetOptions;
 
 typedef struct Dataset Dataset;

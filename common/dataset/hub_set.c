@@ -265,7 +265,7 @@ static Status open_shelf(HubSet *set, const DatasetOptions *options, bool few, E
         .repo = set->repo,
         .file = files,
         .count = count,
-        .bytes_max = options->hub_bytes_max,
+        .bytes_max = options->hub != NULL ? options->hub->bytes_max : 0,
         .reading = few                 ? SHELF_FEW
                    : options->in_order ? SHELF_IN_ORDER
                                        : SHELF_ANY_ORDER,
@@ -289,10 +289,11 @@ static Status open_shelf(HubSet *set, const DatasetOptions *options, bool few, E
 static Status open_repo(HubSet *set, const DataPath *path, const DatasetOptions *options,
                         Error *err)
 {
-    if (options->hub == NULL) TRY(hub_access_read(getenv, &set->access, err));
+    bool told = options->hub != NULL && options->hub->access != NULL;
+    if (!told) TRY(hub_access_read(getenv, &set->access, err));
     HubRepoOptions repo = {
-        .access = options->hub != NULL ? options->hub : &set->access,
-        .commits = options->hub_commits,
+        .access = told ? options->hub->access : &set->access,
+        .commits = options->hub != NULL ? options->hub->commits : NULL,
         .read_only = options->index_read_only,
     };
     if (set->watch != NULL) repo.watch = (HubWatch){goes_on, set->watch};

@@ -70,8 +70,7 @@ static Status open_files(const MixtureOptions *options, const MixtureSource *sou
         .cache_max = DATASET_CACHE_MAX / (unsigned)options->num_sources,
         .order = source->order,
         .seed = seed_of(options, source),
-        .hub_commits = options->hub_commits,
-        .hub_bytes_max = options->hub_bytes_max,
+        .hub = options->hub,
         .watch = options->watch,
     };
     TRY(stream_open(&stream, &ret->stream, err));

@@ -31,9 +31,8 @@ typedef struct MixtureOptions {
     bool index_read_only;
     uint64_t records_max; /* of each source */
     uint64_t seed;
-    const char *hub_commits; /* as of DatasetOptions, with the next */
-    int64_t hub_bytes_max;
-    ReadWatch *watch; /* NULL: nobody watches */
+    const DatasetHub *hub; /* as of DatasetOptions */
+    ReadWatch *watch;      /* NULL: nobody watches */
 } MixtureOptions;
 
 typedef struct Mixture Mixture;

@@ -41,8 +41,7 @@ Status stream_open(const StreamOptions *options, Stream **ret, Error *err)
         .index_read_only = options->index_read_only,
         .in_order = options->order.kind == ORDER_FILES,
         .records_max = options->records_max,
-        .hub_commits = options->hub_commits,
-        .hub_bytes_max = options->hub_bytes_max,
+        .hub = options->hub,
         .cache_max = options->cache_max,
         .watch = options->watch,
     };

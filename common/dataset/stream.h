@@ -21,9 +21,8 @@ typedef struct StreamOptions {
     size_t cache_max;     /* as of DatasetOptions */
     DataOrder order;
     uint64_t seed;
-    const char *hub_commits; /* as of DatasetOptions, with the next */
-    int64_t hub_bytes_max;
-    ReadWatch *watch; /* NULL: nobody watches */
+    const DatasetHub *hub; /* as of DatasetOptions */
+    ReadWatch *watch;      /* NULL: nobody watches */
 } StreamOptions;
 
 typedef struct Stream Stream;

@@ -332,3 +332,21 @@ int64_t hub_fetch_bytes_left(const HubCache *cache, const char *commit, const Hu
     free(blob);
     return begun ? file->bytes - info.st_size : file->bytes;
 }
+
+static bool nobody_waits(void *context, int64_t new_bytes)
+{
+    (void)context, (void)new_bytes;
+    return false;
+}
+
+void hub_fetch_forget(const HubCache *cache, const HubFile *file)
+{
+    int lock = -1;
+    HubWatch now = {.go_on = nobody_waits};
+    if (hub_cache_lock(cache, file, &now, &lock, NULL) != OK) return;
+    char *blob = hub_cache_blob(cache, file->etag), *path = mem_printf("%s.incomplete", blob);
+    unlink(path);
+    free(path);
+    free(blob);
+    close(lock);
+}

@@ -31,6 +31,9 @@ Status hub_fetch(const HubPlace *place, const HubFile *file, HubFetch *fetch, Er
 /* Bytes of a file that are not in the cache yet. */
 int64_t hub_fetch_bytes_left(const HubCache *cache, const char *commit, const HubFile *file);
 
+/* Removes what an earlier try has left of a file, but where somebody fetches it now. */
+void hub_fetch_forget(const HubCache *cache, const HubFile *file);
+
 /* What to do about a refusal of the Hub, and its reason. Returns err->status. */
 Status hub_explain_refusal(const HubPlace *place, const HubHeader *header, Error *err);
 

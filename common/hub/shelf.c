@@ -26,6 +26,7 @@ typedef struct Slot {
     SlotState state;
     int wanted, taken; /* threads that wait for it, that have it */
     bool ours;
+    int64_t partial; /* bytes of it that an earlier try has left */
     int64_t modified_ns;
     uint64_t used; /* when it was last taken */
     Error *why;    /* it has failed */
@@ -42,8 +43,8 @@ struct HubShelf {
     pthread_mutex_t lock; /* of all that changes */
     pthread_cond_t changed;
     uint64_t clock;
-    int last; /* that was taken */
-    bool closing;
+    int last;              /* that was taken */
+    bool closing, cramped; /* a thread waits for room */
     pthread_t thread[FETCH_THREADS];
     int num_threads;
 };
@@ -118,22 +119,23 @@ static Status find_room(HubShelf *shelf, Error *err)
 {
     const HubShelfOptions *options = &shelf->options;
     Room room = {0};
-    int64_t ours = 0;
+    int64_t ours = 0, partial = 0;
     for (int i = 0; i < shelf->count; i++) {
-        const Slot *slot = &shelf->slot[i];
+        Slot *slot = &shelf->slot[i];
         int64_t left = hub_fetch_bytes_left(shelf->place.cache, shelf->place.commit, slot->file);
         bool there = slot->state == PRESENT;
         shelf->bytes_left += left;
+        slot->partial = there || left == 0 ? 0 : slot->file->bytes - left;
+        partial += slot->partial;
         if (there && slot->ours) ours += slot->file->bytes;
         if (there && !slot->ours) continue;
         room.needed += slot->file->bytes;
         if (slot->file->bytes > room.largest) room.largest = slot->file->bytes;
     }
-    shelf->in_use = ours;
+    shelf->in_use = ours + partial;
     if (shelf->bytes_left == 0) return OK;
     Status status = look_at_disk(shelf, &room, err);
-    /* What an interrupted download has is on the disk already, and in `needed`. */
-    room.has = room.free - room.reserve + ours + (room.needed - ours - shelf->bytes_left);
+    room.has = room.free - room.reserve + ours + partial;
     if (options->bytes_max > 0 && room.has > options->bytes_max) room.has = options->bytes_max;
     if (room.has < 0) room.has = 0;
     shelf->room = room.has;
@@ -155,14 +157,16 @@ static bool is_ahead(const HubShelf *shelf, int index)
     return distance <= AHEAD_FILES;
 }
 
-/* The file of ours that nobody has and that was used longest ago; -1: there is none. One that will
- * be read soon is not dropped for another such. */
+/* What nobody has and was used longest ago: a file of ours, or what an earlier try has left of one;
+ * -1: there is none. One that will be read soon is not dropped for another such. */
 static int find_victim(const HubShelf *shelf, bool for_later)
 {
     int victim = -1;
     for (int i = 0; i < shelf->count; i++) {
         const Slot *slot = &shelf->slot[i];
-        if (slot->state != PRESENT || !slot->ours || slot->taken > 0 || slot->wanted > 0) continue;
+        bool whole = slot->state == PRESENT && slot->ours;
+        bool begun = (slot->state == ABSENT || slot->state == FAILED) && slot->partial > 0;
+        if ((!whole && !begun) || slot->taken > 0 || slot->wanted > 0) continue;
         if (for_later && is_ahead(shelf, i)) continue;
         if (victim < 0 || slot->used < shelf->slot[victim].used) victim = i;
     }
@@ -181,8 +185,15 @@ static bool blob_is_shared(const HubShelf *shelf, const Slot *slot)
     return false;
 }
 
+static void drop_partial(HubShelf *shelf, Slot *slot)
+{
+    hub_fetch_forget(shelf->place.cache, slot->file);
+    shelf->in_use -= slot->partial;
+    slot->partial = 0;
+}
+
 /* With the lock, which it lets go for a time. */
-static void drop(HubShelf *shelf, int index)
+static void drop_file(HubShelf *shelf, int index)
 {
     Slot *slot = &shelf->slot[index];
     const HubPlace *place = &shelf->place;
@@ -205,11 +216,14 @@ static void drop(HubShelf *shelf, int index)
 /* With the lock: whether a file now has its room. */
 static bool make_room(HubShelf *shelf, int index, bool for_later)
 {
-    int64_t bytes = shelf->slot[index].file->bytes;
+    int64_t bytes = shelf->slot[index].file->bytes - shelf->slot[index].partial;
     while (shelf->small && shelf->in_use + bytes > shelf->room) {
         int victim = find_victim(shelf, for_later);
         if (victim < 0) return false;
-        drop(shelf, victim);
+        if (shelf->slot[victim].state == PRESENT)
+            drop_file(shelf, victim);
+        else
+            drop_partial(shelf, &shelf->slot[victim]);
         if (shelf->slot[index].state != ABSENT) return false; /* somebody else fetches it now */
     }
     return true;
@@ -241,7 +255,8 @@ static void fetch_file(HubShelf *shelf, int index)
     HubFetch fetch = {.modified_ns = slot->modified_ns};
     Error err = {0};
     slot->state = FETCHING;
-    shelf->in_use += slot->file->bytes;
+    shelf->in_use += slot->file->bytes - slot->partial;
+    slot->partial = 0;
     pthread_mutex_unlock(&shelf->lock);
     if (shelf->options.fetching != NULL) shelf->options.fetching(shelf->options.context, index);
     Status status = hub_fetch(&shelf->place, slot->file, &fetch, &err);
@@ -249,7 +264,10 @@ static void fetch_file(HubShelf *shelf, int index)
     slot->state = status == OK ? PRESENT : FAILED;
     slot->used = ++shelf->clock;
     slot->ours = slot->ours || fetch.fetched;
-    if (status != OK || !slot->ours) shelf->in_use -= slot->file->bytes;
+    if (status != OK)
+        slot->partial = slot->file->bytes -
+                        hub_fetch_bytes_left(shelf->place.cache, shelf->place.commit, slot->file);
+    if (status != OK || !slot->ours) shelf->in_use -= slot->file->bytes - slot->partial;
     if (status != OK) {
         if (slot->why == NULL) slot->why = mem_alloc(sizeof *slot->why);
         *slot->why = err;
@@ -264,10 +282,13 @@ static void *fetch_main(void *argument)
     while (!shelf->closing) {
         bool for_later = false;
         int next = find_next(shelf, &for_later);
-        if (next >= 0 && make_room(shelf, next, for_later))
+        if (next >= 0 && make_room(shelf, next, for_later)) {
+            shelf->cramped = false;
             fetch_file(shelf, next);
-        else
+        } else {
+            shelf->cramped = next >= 0;
             pthread_cond_wait(&shelf->changed, &shelf->lock);
+        }
     }
     pthread_mutex_unlock(&shelf->lock);
     return NULL;
@@ -373,8 +394,8 @@ Status hub_shelf_take(HubShelf *shelf, int file, Error *err)
     if (status == OK) {
         slot->taken++;
         slot->used = ++shelf->clock;
+        if (shelf->last != file) pthread_cond_broadcast(&shelf->changed); /* fetch what is next */
         shelf->last = file;
-        pthread_cond_broadcast(&shelf->changed); /* what comes next may be fetched */
     }
     pthread_mutex_unlock(&shelf->lock);
     return status;
@@ -385,7 +406,7 @@ void hub_shelf_give(HubShelf *shelf, int file)
     pthread_mutex_lock(&shelf->lock);
     CHECK(shelf->slot[file].taken > 0);
     shelf->slot[file].taken--;
-    if (shelf->small) pthread_cond_broadcast(&shelf->changed);
+    if (shelf->cramped && shelf->slot[file].taken == 0) pthread_cond_broadcast(&shelf->changed);
     pthread_mutex_unlock(&shelf->lock);
 }
 

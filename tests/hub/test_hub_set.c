@@ -24,6 +24,7 @@
 
 static HubServer server;
 static HubAccess hub;
+static DatasetHub whole = {&hub, "run/hub.json", 0}, small = {&hub, "run/hub.json", 0};
 
 static int start_server(void **state)
 {
@@ -68,8 +69,7 @@ static DatasetOptions options_of(const char *const *path)
                             .path = path,
                             .num_paths = 1,
                             .index_folder = "run/index",
-                            .hub = &hub,
-                            .hub_commits = "run/hub.json"};
+                            .hub = &whole};
 }
 
 static Dataset *open_with(const DatasetOptions *options)
@@ -306,7 +306,8 @@ static DatasetOptions small_options(const char *const *path)
 {
     DatasetOptions options = options_of(path);
     options.in_order = true;
-    options.hub_bytes_max = 5 * shard_bytes() / 2;
+    small.bytes_max = 5 * shard_bytes() / 2;
+    options.hub = &small;
     return options;
 }
 
@@ -320,7 +321,7 @@ static void test_a_small_cache_reads_every_record_in_order(void **state)
     for (int epoch = 0; epoch < 2; epoch++) {
         for (int r = 0; r < SHARDS * ROWS; r++) {
             assert_record(dataset, (uint64_t)r, r);
-            if (r % 100 == 0) assert_true(cache_bytes() <= options.hub_bytes_max);
+            if (r % 100 == 0) assert_true(cache_bytes() <= small.bytes_max);
         }
     }
     char fingerprint[2][DIGEST_HEX_BYTES];
@@ -337,7 +338,7 @@ static void test_a_small_cache_reads_every_record_in_order(void **state)
     assert_record(dataset, 3 * ROWS + 7, 3 * ROWS + 7);
     dataset_close(dataset);
     assert_true(hub_requests_with("\"cdn\"") <= 4);
-    assert_true(cache_bytes() <= options.hub_bytes_max);
+    assert_true(cache_bytes() <= small.bytes_max);
 }
 
 typedef struct Reader {
@@ -371,7 +372,7 @@ static void test_a_small_cache_serves_several_threads(void **state)
     }
     for (int i = 0; i < 4; i++)
         pthread_join(thread[i], NULL);
-    assert_true(cache_bytes() <= options.hub_bytes_max);
+    assert_true(cache_bytes() <= small.bytes_max);
     dataset_close(dataset);
 }
 
@@ -403,7 +404,7 @@ static void test_a_small_cache_is_refused_where_it_cannot_do(void **state)
     assert_fails(dataset_open(&options, &dataset, &err), ERR_RESOURCE, &err, "data.shuffle: false");
     assert_non_null(strstr(err.message, "raise data.cache_gb"));
     options.in_order = true;
-    options.hub_bytes_max = shard_bytes() - 1;
+    small.bytes_max = shard_bytes() - 1;
     assert_fails(dataset_open(&options, &dataset, &err), ERR_RESOURCE, &err, "its largest file");
     assert_int_equal(hub_requests_with("\"cdn\""), 0); /* before anything was fetched */
 }
