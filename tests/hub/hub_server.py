@@ -18,6 +18,7 @@ ROOT/requests.jsonl                what was asked: {"host", "method", "path", "r
 
 Files of 1000 bytes and more are "large": the Hub redirects to the CDN for them. Lists have 3 entries a page."""
 
+import functools
 import hashlib
 import json
 import os
@@ -55,10 +56,17 @@ class Faults:
         return {}
 
 
-def file_facts(path):
+@functools.lru_cache(maxsize=1000)
+def digests(path, stamp):
     data = open(path, "rb").read()
     oid = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-    return data, oid, hashlib.sha256(data).hexdigest()
+    return len(data), oid, hashlib.sha256(data).hexdigest()
+
+
+def file_facts(path):
+    """Its size, git's name for it and its SHA-256."""
+    info = os.stat(path)
+    return digests(path, (info.st_mtime_ns, info.st_ino, info.st_size))
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -174,10 +182,10 @@ class Handler(BaseHTTPRequestHandler):
                 if os.path.isdir(path):
                     said.update(type="directory", oid="0" * 40)
                 else:
-                    data, oid, sha256 = file_facts(path)
-                    said.update(oid=oid, size=len(data))
-                    if len(data) >= LARGE:
-                        said["lfs"] = {"oid": sha256, "size": len(data), "pointerSize": 130}
+                    size, oid, sha256 = file_facts(path)
+                    said.update(oid=oid, size=size)
+                    if size >= LARGE:
+                        said["lfs"] = {"oid": sha256, "size": size, "pointerSize": 130}
                 entries.append(said)
         entries.sort(key=lambda said: said["path"])
         begin = int(parse_qs(urlsplit(self.path).query).get("cursor", ["0"])[0])
@@ -199,21 +207,20 @@ class Handler(BaseHTTPRequestHandler):
         known = [("X-Repo-Commit", commit)]
         if not os.path.isfile(place):
             return self.refuse(404, "EntryNotFound", "Entry not found", known)
-        data, oid, sha256 = file_facts(place)
+        size, oid, sha256 = file_facts(place)
         if rule.get("do") == "swap":
             oid, sha256 = "1" * 40, "1" * 64
-        if len(data) < LARGE:
-            return self.send_data(data, oid, rule, known)
+        if size < LARGE:
+            return self.send_data(open(place, "rb").read(), oid, rule, known)
         url = f"{self.scheme}://{self.cdn}/{quote(name)}/{commit}/{quote(path)}?signature=secret"
-        return self.answer(302, [*known, ("X-Linked-Etag", f'"{sha256}"'), ("X-Linked-Size", str(len(data))),
+        return self.answer(302, [*known, ("X-Linked-Etag", f'"{sha256}"'), ("X-Linked-Size", str(size)),
                                  ("ETag", f'"{oid}"'), ("Location", url)], b"Found. Redirecting")
 
     def serve_blob(self, parts, rule):
         place = os.path.join(self.root, "repos", *parts[:2], *parts[2:])
         if not os.path.isfile(place):
             return self.answer(403, [], b"<Error>AccessDenied</Error>")
-        data = open(place, "rb").read()
-        return self.send_data(data, hashlib.md5(data).hexdigest(), rule, [])
+        return self.send_data(open(place, "rb").read(), file_facts(place)[1][:32], rule, [])
 
     def send_data(self, data, etag, rule, headers):
         said = [*headers, ("ETag", f'"{etag}"'), ("Accept-Ranges", "bytes")]
