@@ -419,6 +419,10 @@ void keeper_commit(Keeper *keeper, const CommitOrder *order)
     add_sources(manifest, config, &order->state);
     manifest_add_count(manifest, COUNT_STAGE, order->state.stage);
     manifest_add_count(manifest, COUNT_STAGE_BEGIN, order->state.stage_begin);
+    DataPosition at = data_position(order->state.next_position, order->state.records);
+    manifest_add_count(manifest, "epoch_id", at.epoch_id);
+    manifest_add_count(manifest, "consumed_count", at.consumed_count);
+    manifest_add_count(manifest, "global_consumed_count", at.global_consumed_count);
     if (order->state.evaluated > 0) manifest_add_count(manifest, EVALUATED, order->state.evaluated);
     add_best(manifest, config, &order->state.best);
     manifest->data_fingerprint = mem_strdup(order->data_fingerprint);

@@ -45,3 +45,9 @@ void effect_list_free(EffectList *list)
     free(list->item);
     *list = (EffectList){0};
 }
+
+DataPosition data_position(int64_t position, int64_t records)
+{
+    if (records <= 0) return (DataPosition){0, position, position};
+    return (DataPosition){position / records, position % records, position};
+}

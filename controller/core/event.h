@@ -209,6 +209,17 @@ typedef struct SourceStep {
     double epoch; /* passes over the source up to here; NAN: it is not known how long one is */
 } SourceStep;
 
+/* Where a run stands in its data, by slime's names. */
+typedef struct DataPosition {
+    int64_t epoch_id;              /* from 0 */
+    int64_t consumed_count;        /* positions of this epoch */
+    int64_t global_consumed_count; /* of all epochs: the position itself */
+} DataPosition;
+
+/* After the last position of an epoch it is the next one of which nothing is consumed. records 0 or
+ * less: not known, all is one epoch. */
+DataPosition data_position(int64_t position, int64_t records);
+
 /* ---- events ---- */
 
 typedef enum {
@@ -459,6 +470,7 @@ typedef struct Effect {
             bool only; /* nothing was trained: the plan's answers were generated and saved */
             int64_t step;
             int stage;
+            int64_t records;          /* of one epoch of its data */
             const SourceStep *source; /* [num_sources] of a mixture */
             int num_sources;          /* 0: there is none */
             double seconds;           /* that the ranks took */

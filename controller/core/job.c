@@ -77,6 +77,12 @@ static void measure_run(Controller *c, int64_t records)
     if (!sources_measure(c,
                          c->config->train.num_steps > 0 ? c->schedule_steps * batch : stream->end))
         return;
+    if (records != RECORDS_UNKNOWN)
+        core_log(c, LOG_INFO, "epoch",
+                 "%lld records, %lld a step: %lld steps and %lld records over, with which the next "
+                 "epoch begins",
+                 (long long)records, (long long)batch, (long long)(records / batch),
+                 (long long)(records % batch));
     const Stage *stage = &c->stage[c->done.stage];
     c->total_steps = c->done.stage_begin + c->schedule_steps;
     if (stage->swapped && stage->last_step < c->total_steps) c->total_steps = stage->last_step;
@@ -304,6 +310,7 @@ static void commit_step(Controller *c)
     report->step.rewards = c->config->rollout.reward;
     report->step.step = c->step;
     report->step.stage = c->done.stage;
+    report->step.records = c->done.records;
     report->step.only = push_is_all(c);
     report->step.source = c->source_step;
     report->step.num_sources = num_sources;

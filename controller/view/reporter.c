@@ -185,7 +185,10 @@ static void record_step(Reporter *reporter, const Effect *effect, const JobView 
     metrics_put(metrics, "train/tokens", (double)result->tokens);
     metrics_put(metrics, "train/trained_tokens", (double)result->trained_tokens);
     metrics_put(metrics, "train/micro_batches", effect->step.plan->num_micro_batches);
-    metrics_put(metrics, "train/position", (double)effect->step.plan->end_position);
+    DataPosition at = data_position(effect->step.plan->end_position, effect->step.records);
+    metrics_put(metrics, "train/position", (double)at.global_consumed_count);
+    metrics_put(metrics, "train/epoch_id", (double)at.epoch_id);
+    metrics_put(metrics, "train/consumed_count", (double)at.consumed_count);
     put_sources(metrics, effect);
     put_times(metrics, effect);
     metrics_put(metrics, "perf/train_time", effect->step.seconds);

@@ -118,6 +118,10 @@ char *status_json(const JobConfig *config, const Controller *controller, const R
     add_number(root, "eval_loss", true, last->eval_loss);
     add_number(root, "generation", true, job.generation);
     add_number(root, "next_position", true, (double)job.next_position);
+    DataPosition at = data_position(job.next_position, job.records);
+    add_number(root, "epoch_id", job.records > 0, (double)at.epoch_id);
+    add_number(root, "consumed_count", job.records > 0, (double)at.consumed_count);
+    add_number(root, "global_consumed_count", true, (double)at.global_consumed_count);
     add_number(root, "records", job.records >= 0, (double)job.records);
     add_number(root, "consumed_samples", true, (double)job.consumed_samples);
     add_number(root, "rejected_samples", true, (double)job.rejected_samples);
@@ -266,8 +270,9 @@ Status status_table(const char *json, char **ret, Error *err)
                number_of(root, "consumed_samples"), number_of(root, "rejected_samples"));
     put_skipped(&text, root);
     str_printf(&text, ", %.0f ready", number_of(root, "samples_ready"));
-    if (has_number(root, "records"))
-        str_printf(&text, "; %.0f records an epoch", number_of(root, "records"));
+    if (has_number(root, "epoch_id"))
+        str_printf(&text, "; %.0f of %.0f records of epoch %.0f", number_of(root, "consumed_count"),
+                   number_of(root, "records"), number_of(root, "epoch_id"));
     str_putc(&text, '\n');
     put_sources(&text, root);
     put_text(&text, "last checkpoint: ", text_of(root, "last_checkpoint"));

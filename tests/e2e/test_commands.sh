@@ -410,7 +410,7 @@ case_status() {
     "$BIN/controller" status --run run >table
     "$BIN/controller" status --run run --json >json
     says table "job tiny: " "of 1000000, generation 1" "last step: loss " " tok/s" "ETA " "data: " \
-        "records an epoch" \
+        "records of epoch " \
         "last checkpoint: $PWD/run/checkpoints" \
         "ACTOR          STATE" "data_source    alive" "rollout-0      alive" "train-0        alive" \
         "train-1        alive"
@@ -418,7 +418,7 @@ case_status() {
     [ "$(wc -l <json)" = 1 ] || fail "--json prints more than one line"
     says json '"job":"tiny"' '"total_steps":1000000' '"actors":[{' \
         '"name":"train-1","role":"train","state":"alive"' '"restarts":0' '"loss":' '"eta_s":' \
-        '"last_checkpoint":"' '"samples_ready":'
+        '"last_checkpoint":"' '"samples_ready":' '"epoch_id":' '"consumed_count":' '"global_consumed_count":'
     says table "node_agent     up "
     local pid
     pid=$(sed -n 's/.*"agents":\[{"node":"[^"]*","state":"up","pid":\([0-9]*\),.*/\1/p' json)

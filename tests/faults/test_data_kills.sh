@@ -45,7 +45,7 @@ draw() {
 
 kills=0 of_source=0 of_workers=0 of_controller=0
 while [ "$kills" -lt "$kills_wanted" ] && kill -0 "$CONTROLLER" 2>/dev/null; do
-    draw 40
+    draw 20
     sleep "0.$(printf '%02d' $((drawn + 2)))"
     draw 25
     case $drawn in
