@@ -132,13 +132,17 @@ static void append_nearest(HubRepo *repo, const char *url, const char *const *li
     string_list_free(&names);
 }
 
+/* Without a token the Hub does not tell what is private from what is not there. */
 static Status refuse_absent_repo(HubRepo *repo, Error *err)
 {
     const HubAccess *access = repo->options.access;
-    error_set(err, ERR_NOT_FOUND,
-              "%s: %s has no data set of that name, and this machine has no folder of it\n"
-              "  expected: OWNER/NAME of the Hugging Face Hub, or a path",
-              repo->label, access->endpoint);
+    error_set(
+        err, ERR_NOT_FOUND,
+        "%s: %s has no data set of that name for us, and this machine has no folder of it\n"
+        "  expected: OWNER/NAME of the Hugging Face Hub, or a path; for a private one a token "
+        "(HF_TOKEN) of who may read it, %s",
+        repo->label, access->endpoint,
+        access->token == NULL ? "and there is none" : "which this one is not");
     Str url = {0};
     str_printf(&url, "%s/api/datasets?limit=%d&search=", access->endpoint, NAMES_MAX);
     hub_put_escaped(&url, strchr(repo->name.repo, '/') + 1, true);
@@ -166,7 +170,8 @@ static Status explain(HubRepo *repo, const HubHeader *header, Error *err)
     bool gated = strcmp(header->error_code, "GatedRepo") == 0;
     if (!gated && header->status == 404 && strcmp(header->error_code, "RevisionNotFound") == 0)
         return refuse_absent_revision(repo, err);
-    if (!gated && header->status == 404) return refuse_absent_repo(repo, err);
+    if (!gated && (header->status == 404 || header->status == 401))
+        return refuse_absent_repo(repo, err);
     return hub_explain_refusal(&place, header, err);
 }
 

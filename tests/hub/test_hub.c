@@ -327,8 +327,8 @@ static void test_who_may_not_is_told_what_to_do(void **state)
     hub_repo_close(repo);
     put_access("a/set", "{\"private\": true, \"token\": \"hf_good\"}");
     access.token = NULL;
-    assert_fails(open_repo("hf://datasets/a/set", &access, &repo, &err), ERR_INVALID, &err,
-                 "HF_TOKEN); there is none");
+    assert_fails(open_repo("hf://datasets/a/set", &access, &repo, &err), ERR_NOT_FOUND, &err,
+                 "and there is none");
     access.token = "hf_bad";
     assert_fails(open_repo("hf://datasets/a/set", &access, &repo, &err), ERR_NOT_FOUND, &err,
                  "no data set of that name");
@@ -343,6 +343,9 @@ static void test_nearest_names_are_told(void **state)
     access.token = "hf_x";
     hub_set_refs("a/set", "{\"branches\": {\"main\": \"" COMMIT_A "\"}, \"tags\": {\"v1.0\": \"" //
                  COMMIT_A "\"}}");
+    assert_fails(open_repo("hf://datasets/a/sett", &access, &repo, &err), ERR_NOT_FOUND, &err,
+                 "did you mean \"a/set\"?");
+    access.token = NULL; /* then it answers with 401 */
     assert_fails(open_repo("hf://datasets/a/sett", &access, &repo, &err), ERR_NOT_FOUND, &err,
                  "did you mean \"a/set\"?");
     assert_fails(open_repo("hf://datasets/a/set@v1.1", &access, &repo, &err), ERR_NOT_FOUND, &err,
