@@ -213,8 +213,8 @@ Controller *controller_create(const ControllerStart *start, int64_t now_ms, Effe
     add_actors(c);
     c->num_nodes = start->num_nodes;
     c->node = mem_calloc((size_t)c->num_nodes, sizeof *c->node);
-    c->gang.tensor_id = mem_calloc((size_t)c->config->train.dp_size, sizeof(GroupId));
-    c->gang.data_id = mem_calloc((size_t)c->config->train.tp_size, sizeof(GroupId));
+    c->gang.tensor_id = mem_calloc((size_t)c->config->train.dp_size, sizeof(CommId));
+    c->gang.data_id = mem_calloc((size_t)c->config->train.tp_size, sizeof(CommId));
     c->push.board = mem_calloc((size_t)c->config->train.tp_size, sizeof *c->push.board);
     for (SetName set = 0; set < SET_COUNT; set++) {
         stream_init(&c->lane[set].stream, set, 1, 1); /* until the stage is entered */

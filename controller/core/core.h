@@ -10,6 +10,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "comm/comm.h" /* an id alone, which is carried */
 #include "core/controller.h"
 #include "core/plan.h"
 #include "core/stream.h"
@@ -145,10 +146,6 @@ typedef struct DataSet {
     int64_t records; /* of one epoch; -1 until it was open */
 } DataSet;
 
-typedef struct GroupId {
-    char bytes[128];
-} GroupId;
-
 #define RECORDS_LOGGED 10
 
 /* What was said of records; owned. */
@@ -190,8 +187,8 @@ struct Controller {
         GangState state;
         int answers; /* to the collective call that is out */
         uint64_t call_id;
-        GroupId *tensor_id; /* [dp_size] */
-        GroupId *data_id;   /* [tp_size] */
+        CommId *tensor_id; /* [dp_size] */
+        CommId *data_id;   /* [tp_size] */
         char memory_plan[1024];
         int64_t parameters;
     } gang;

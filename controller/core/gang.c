@@ -79,9 +79,9 @@ static void keep_ids(Controller *c, const Event *event)
     const void *tensor_id = event->reply.bootstrap.tensor_group_id;
     const void *data_id = event->reply.bootstrap.data_group_id;
     if (tensor_id != NULL)
-        memcpy(c->gang.tensor_id[gang_dp_rank(c, event->actor)].bytes, tensor_id, sizeof(GroupId));
+        memcpy(c->gang.tensor_id[gang_dp_rank(c, event->actor)].bytes, tensor_id, sizeof(CommId));
     if (data_id != NULL)
-        memcpy(c->gang.data_id[tp_rank(c, event->actor)].bytes, data_id, sizeof(GroupId));
+        memcpy(c->gang.data_id[tp_rank(c, event->actor)].bytes, data_id, sizeof(CommId));
 }
 
 static void on_started(Controller *c, const Event *event)

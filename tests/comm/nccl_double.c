@@ -22,6 +22,7 @@
 #define CHUNK      16384
 #define CONNECT_US 2000 /* that the first calls are in progress */
 #define SLOW_CALLS 3
+#define ID_FILLED  0x5A
 #define TRANSFERS  (2 * RANKS_MAX)
 
 typedef struct Mailbox {
@@ -276,7 +277,7 @@ EXPORT NcclResult ncclGetUniqueId(NcclUniqueId *ret)
     if (slow != NULL) sleep((unsigned)atoi(slow));
     DoubleId id = {getpid(), memfd_create("nccl-double", 0)};
     if (id.fd < 0 || ftruncate(id.fd, sizeof(World)) != 0) return NCCL_SYSTEM_ERROR;
-    memset(ret, 0, sizeof *ret);
+    memset(ret, ID_FILLED, sizeof *ret);
     memcpy(ret->internal, &id, sizeof id);
     return NCCL_SUCCESS;
 }
@@ -286,6 +287,8 @@ static World *open_world(const NcclUniqueId *unique)
     DoubleId id;
     char path[64];
     memcpy(&id, unique->internal, sizeof id);
+    for (size_t i = sizeof id; i < sizeof unique->internal; i++) /* all of it is NCCL's */
+        if (unique->internal[i] != ID_FILLED) return NULL;
     snprintf(path, sizeof path, "/proc/%d/fd/%d", id.pid, id.fd);
     int fd = open(path, O_RDWR);
     if (fd < 0) return NULL;
