@@ -32,6 +32,14 @@ static void count_batch(const Trainer *trainer, bool backward, StepResult *resul
     result->trained_tokens += batch->num_targets;
 }
 
+/* A device is waited for, once in a micro-batch, so that times are of what they are called. */
+static Status run_backward(Trainer *trainer, ModelTensors *gradients, Error *err)
+{
+    TRY(model_backward(trainer->model, trainer->batch, trainer->activations, gradients, err));
+    trainer->options.kernels->synchronize();
+    return OK;
+}
+
 Status trainer_run(Trainer *trainer, const HeadPass *pass, StepResult *result, Error *err)
 {
     HeadResult head = {0};
@@ -40,8 +48,7 @@ Status trainer_run(Trainer *trainer, const HeadPass *pass, StepResult *result, E
     TRY(model_forward(model, trainer->batch, NULL, trainer->activations, err));
     TRY(head_run(trainer->head, trainer->batch, trainer->activations, pass, &head, err));
     int64_t middle = clock_ns();
-    if (pass->gradients != NULL)
-        TRY(model_backward(model, trainer->batch, trainer->activations, pass->gradients, err));
+    if (pass->gradients != NULL) TRY(run_backward(trainer, pass->gradients, err));
     result->forward_s += seconds(middle - begin - head.backward_ns);
     result->backward_s += seconds(clock_ns() - middle + head.backward_ns);
     result->loss_sum += head.nll_sum;
@@ -59,8 +66,7 @@ Status trainer_run_values(Trainer *trainer, const ValuePass *pass, StepResult *r
         head_run_values(trainer->head, trainer->batch, trainer->activations, pass);
     TRY(model_settle(model, err));
     int64_t middle = clock_ns();
-    if (pass->gradients != NULL)
-        TRY(model_backward(model, trainer->batch, trainer->activations, pass->gradients, err));
+    if (pass->gradients != NULL) TRY(run_backward(trainer, pass->gradients, err));
     result->forward_s += seconds(middle - begin - backward_ns);
     result->backward_s += seconds(clock_ns() - middle + backward_ns);
     count_batch(trainer, pass->gradients != NULL, result);

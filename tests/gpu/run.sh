@@ -255,7 +255,7 @@ if wants llmq; then
         part "train, as LLM.Q" 100 "$python" "$root/tests/bench/compare_train.py" "$BIN/bench_train" --device cuda \
             --no-torch --batches 16 --rounds 3 --shape qwen2.5-0.5b:32x1024,qwen2.5-1.5b:32x1024
     fi
-    for library in libcudnn.so.9 libnccl.so.2; do
+    for library in libcudart.so.13 libcudnn.so.9 libnccl.so.2; do
         folder=$(found $library)
         ldconfig -p 2> /dev/null | grep -qF $library || LD_LIBRARY_PATH=${folder:+$folder:}$LD_LIBRARY_PATH
     done
