@@ -210,17 +210,21 @@ static void time_decode(Bench *bench, int samples, const Limits *limits)
     const Settings *settings = &bench->settings;
     double took[ROUNDS_MAX];
     int rounds = settings->rounds < ROUNDS_MAX ? settings->rounds : ROUNDS_MAX;
+    double context = 0.0;
     for (int r = 0; r < rounds; r++) {
+        int64_t before = engine_stats(bench->engine).generated_tokens;
         begin_batch(bench, samples, settings->prompt);
         for (int i = 0; i < 4; i++) /* what is made when a shape is first met */
             step(bench);
+        int64_t drawn = engine_stats(bench->engine).generated_tokens - before;
+        context = settings->prompt + (double)drawn / samples + settings->steps / 2.0;
         int64_t begin = clock_ns();
         for (int i = 0; i < settings->steps; i++)
             step(bench);
         took[r] = (double)(clock_ns() - begin) * 1e-9 / settings->steps;
     }
     qsort(took, (size_t)rounds, sizeof *took, compare_doubles);
-    double context = settings->prompt + 4 + settings->steps / 2.0, median = took[rounds / 2];
+    double median = took[rounds / 2];
     double memory = bytes_of(bench, samples, context) / limits->bandwidth;
     double compute = limits->peak > 0.0 ? flops_of(bench, samples, context) / limits->peak : 0.0;
     double roofline = memory > compute ? memory : compute;
