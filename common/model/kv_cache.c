@@ -44,7 +44,22 @@ void kv_cache_destroy(KvCache *cache)
 {
     if (cache == NULL) return;
     cache->kernels->free(cache->memory);
+    cache->kernels->free(cache->parts.memory);
     free(cache);
+}
+
+int64_t kv_cache_parts_bytes(const WeightPlan *plan, const KernelTable *kernels, int rows,
+                             int64_t positions)
+{
+    AttentionShape shape = model_attention_shape(plan);
+    return kernels->kv_parts_bytes(&shape, rows, positions);
+}
+
+void kv_cache_add_parts(KvCache *cache, const WeightPlan *plan, int rows, int64_t positions)
+{
+    int64_t bytes = kv_cache_parts_bytes(plan, cache->kernels, rows, positions);
+    if (bytes == 0) return;
+    cache->parts = (KvParts){cache->kernels->alloc((size_t)bytes), rows, positions};
 }
 
 static char *layer_memory(const KvCache *cache, int layer)
@@ -72,7 +87,8 @@ KvPages kv_cache_pages(const KvCache *cache, int layer, const Batch *batch)
                      .page_bytes = cache->page_bytes,
                      .page = batch->device.page,
                      .first_page = batch->device.first_page,
-                     .slot = batch->device.slot};
+                     .slot = batch->device.slot,
+                     .parts = cache->parts};
 }
 
 void kv_cache_copy_page(KvCache *cache, int32_t from, int32_t to)

@@ -13,11 +13,18 @@ typedef struct KvCache {
     int num_layers, num_pages;
     int64_t page_bytes; /* of one layer */
     char *memory;       /* [num_layers, num_pages] pages */
+    KvParts parts;      /* of no memory before kv_cache_add_parts */
 } KvCache;
 
 KvCache *kv_cache_create(const WeightPlan *plan, DType dtype, const KernelTable *kernels,
                          int num_pages);
 void kv_cache_destroy(KvCache *cache); /* accepts NULL */
+
+/* Where the device has use for it: memory with which steps of up to `rows` sequences, of up to
+ * `positions` each, are faster where they are few. */
+void kv_cache_add_parts(KvCache *cache, const WeightPlan *plan, int rows, int64_t positions);
+int64_t kv_cache_parts_bytes(const WeightPlan *plan, const KernelTable *kernels, int rows,
+                             int64_t positions);
 
 /* Of one page, all layers. */
 int64_t kv_cache_page_bytes(const WeightPlan *plan, DType dtype, const KernelTable *kernels);

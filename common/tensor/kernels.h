@@ -65,6 +65,14 @@ typedef struct AttentionShape {
  * products. A page serves any number of sequences that begin with the same tokens. */
 #define KV_PAGE 64
 
+/* Memory in which several blocks of a device leave what they found at a row's earlier positions, for sequences
+ * of one row each. It says nothing of what a row becomes. */
+typedef struct KvParts {
+    float *memory;     /* of kv_parts_bytes(rows, positions); NULL: none */
+    int rows;
+    int64_t positions; /* no sequence has more, also where what is called now is launched later */
+} KvParts;
+
 typedef struct KvPages {
     char *memory;              /* of one layer: page n begins at n * page_bytes */
     int64_t page_bytes;        /* kv_page_bytes */
@@ -73,6 +81,7 @@ typedef struct KvPages {
     /* [rows of the batch] the same by rows, for qk_norm_rope_store alone: page * KV_PAGE + place in it; below
      * 0: of no sequence, stored nowhere. */
     const int32_t *slot;
+    KvParts parts; /* for attention */
 } KvPages;
 
 /* What qk_norm_rope takes besides heads: see there. */
@@ -287,6 +296,7 @@ typedef struct KernelTable {
      * pick_columns. */
     void (*softmax_draw)(const SoftmaxDraw *draw, Tensor logits);
 
+    int64_t (*kv_parts_bytes)(const AttentionShape *shape, int rows, int64_t positions); /* 0: of no use */
     const DeviceGraphs *graphs; /* NULL: this device does not record (graphs.h) */
 } KernelTable;
 

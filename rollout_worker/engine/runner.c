@@ -15,7 +15,8 @@ Status engine_memory_plan_make(const EngineOptions *options, EngineMemory *ret, 
         .packed = weights->kernels->host_memory ? plan->matrices.count * element : 0,
         .page_bytes = kv_cache_page_bytes(plan, weights->dtype, weights->kernels),
         .activations =
-            activations_bytes(plan, weights->dtype, KEEP_NOTHING, options->max_step_tokens),
+            activations_bytes(plan, weights->dtype, KEEP_NOTHING, options->max_step_tokens) +
+            kv_cache_parts_bytes(plan, weights->kernels, options->max_samples, options->max_length),
         .head = sampler_bytes(plan, weights->dtype, options->max_samples),
         .rope = model_rope_bytes(&plan->config, options->max_length),
         .graphs = decode_graphs_bytes(options),
@@ -71,6 +72,7 @@ Runner *runner_create(const EngineOptions *options, const EngineMemory *memory)
     runner->cache =
         kv_cache_create(weights->plan, weights->dtype, weights->kernels, memory->num_pages);
     memory_purpose(before);
+    kv_cache_add_parts(runner->cache, weights->plan, options->max_samples, options->max_length);
     runner->activations = activations_create(weights->plan, weights->dtype, KEEP_NOTHING,
                                              options->max_step_tokens, weights->kernels);
     if (pools != NULL) pools->pool_enter(POOL_STATE);

@@ -87,6 +87,7 @@ static void pages_of(const KvPages *pages)
     inside(pages->page);
     inside(pages->first_page);
     inside(pages->slot);
+    inside(pages->parts.memory);
 }
 
 /* ---- memory ---- */
@@ -287,6 +288,11 @@ static void swiglu_backward(Tensor dgate_up, Tensor dy, Tensor gate_up)
 static int64_t kv_page_bytes(DType dtype, int num_kv_heads, int head_dim)
 {
     return inner->kv_page_bytes(dtype, num_kv_heads, head_dim);
+}
+
+static int64_t kv_parts_bytes(const AttentionShape *shape, int rows, int64_t positions)
+{
+    return inner->kv_parts_bytes(shape, rows, positions);
 }
 
 static void kv_store(const KvPages *pages, DType dtype, const void *k, const void *v,
@@ -570,6 +576,7 @@ const KernelTable *fenced_kernels(const KernelTable *cpu, size_t bytes)
         .add_rmsnorm = add_rmsnorm,
         .qk_norm_rope_store = qk_norm_rope_store,
         .softmax_draw = softmax_draw,
+        .kv_parts_bytes = kv_parts_bytes,
     };
     inner = cpu;
     fenced_memory_init(bytes);

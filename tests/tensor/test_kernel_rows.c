@@ -493,6 +493,70 @@ static void test_attention_decode_in_a_batch_equals_the_whole(void **state)
     }
 }
 
+/* The last row of each sequence, alone in a step, and in the end of a chunk of three. */
+#define LONG_COUNT 3
+#define LONG_ROWS  905
+
+static void check_long_rows(DType dtype, int64_t positions)
+{
+    const int32_t packed[LONG_COUNT + 1] = {0, 600, 605, LONG_ROWS}, zeros[LONG_COUNT] = {0};
+    const SequenceTable whole = {LONG_COUNT, packed, zeros, packed, zeros};
+    AttentionData data = attention_data(dtype, LONG_ROWS);
+    Buffer one = buffer_result(dtype, LONG_COUNT, WIDTH);
+    Buffer three = buffer_result(dtype, 3 * LONG_COUNT, WIDTH);
+    Buffer expected = buffer_result(dtype, 3 * LONG_COUNT, HEADS * DIM);
+    Buffer found = buffer_result(dtype, LONG_COUNT, HEADS * DIM);
+    PagedData paged;
+    int32_t ones[LONG_COUNT + PADDING + 1] = {0}, threes[LONG_COUNT + 1] = {0};
+    int32_t last[LONG_COUNT + PADDING] = {0}, before[LONG_COUNT];
+    paged_data_init(&paged, dtype, packed, LONG_COUNT);
+    store(&paged, &data.qkv.tensor, &whole);
+    for (int i = 0; i < LONG_COUNT; i++) {
+        ones[i + 1] = i + 1;
+        threes[i + 1] = 3 * (i + 1);
+        last[i] = packed[i + 1] - packed[i] - 1;
+        before[i] = last[i] - 2;
+        memcpy(rows_of(&one.tensor, i, 1).data,
+               rows_of(&data.qkv.tensor, packed[i + 1] - 1, 1).data, WIDTH * dtype_size(dtype));
+        memcpy(rows_of(&three.tensor, 3 * i, 3).data,
+               rows_of(&data.qkv.tensor, packed[i + 1] - 3, 3).data, 3 * WIDTH * dtype_size(dtype));
+    }
+    for (int i = LONG_COUNT; i < LONG_COUNT + PADDING; i++)
+        ones[i + 1] = LONG_COUNT;
+    attend(expected.tensor, data.lse.tensor, three.tensor,
+           &(SequenceTable){LONG_COUNT, threes, before, threes, before}, &paged.pages);
+    KvParts *parts = &paged.pages.parts;
+    const SequenceTable step = {LONG_COUNT + PADDING, ones, last, ones, last};
+    const int64_t bytes = kernels->kv_parts_bytes(&SHAPE, step.num_sequences, positions);
+    if (bytes > 0) *parts = (KvParts){kernels->alloc((size_t)bytes), step.num_sequences, positions};
+    if (bytes > 0) memset(parts->memory, 0xFF, (size_t)bytes);
+    kernels->attention(
+        found.tensor.data, NULL, dtype, one.tensor.data, column_of(&one.tensor, HEADS * DIM),
+        column_of(&one.tensor, (HEADS + KV_HEADS) * DIM), &SHAPE, &step, &paged.pages);
+    for (int i = 0; i < LONG_COUNT; i++) {
+        const Tensor row = rows_of(&found.tensor, i, 1);
+        assert_same_rows(&row, &expected.tensor, 3 * i + 2, "a long row alone");
+    }
+    kernels->free(parts->memory);
+    kernels->free(paged.pages.memory);
+    Buffer *all[] = {&one, &three, &expected, &found};
+    for (size_t i = 0; i < 4; i++)
+        buffer_free(all[i]);
+    attention_data_free(&data);
+}
+
+static void test_attention_of_long_rows_does_not_depend_on_who_computes_it(void **state)
+{
+    (void)state;
+    use_threads(1);
+    FOR_EACH_DTYPE(dtype)
+    {
+        check_long_rows(dtype, 0); /* one block all splits */
+        check_long_rows(dtype, 600);
+        check_long_rows(dtype, 5000); /* room for more than there are */
+    }
+}
+
 /* ---- backward passes: the number of threads and the packing do not show ---- */
 
 static void attend_backward(Tensor dqkv, const AttentionData *data, int first,
@@ -636,6 +700,7 @@ int main(void)
         cmocka_unit_test(test_attention_in_chunks_equals_the_whole),
         cmocka_unit_test(test_attention_decode_in_a_batch_equals_the_whole),
         cmocka_unit_test(test_rope_with_pages_equals_both_apart),
+        cmocka_unit_test(test_attention_of_long_rows_does_not_depend_on_who_computes_it),
         cmocka_unit_test(test_attention_gradients_do_not_depend_on_packing_and_threads),
         cmocka_unit_test(test_sums_over_rows_do_not_depend_on_threads),
     };

@@ -34,6 +34,7 @@
 #define cpu_pick_columns                  ISA_NAME(cpu_pick_columns)
 #define cpu_add_rmsnorm                   ISA_NAME(cpu_add_rmsnorm)
 #define cpu_qk_norm_rope_store            ISA_NAME(cpu_qk_norm_rope_store)
+#define cpu_kv_parts_bytes                ISA_NAME(cpu_kv_parts_bytes)
 #define cpu_softmax_draw                  ISA_NAME(cpu_softmax_draw)
 #define cpu_adamw                         ISA_NAME(cpu_adamw)
 #define cpu_sum_squares                   ISA_NAME(cpu_sum_squares)
@@ -104,6 +105,7 @@ void cpu_fill_zero(Tensor y);
 void cpu_add_rmsnorm(Tensor sum, Tensor y, float *rstd, Tensor a, Tensor b, Tensor w, float eps);
 void cpu_qk_norm_rope_store(Tensor qkv, const HeadRope *rope, const AttentionShape *shape,
                             const SequenceTable *sequences, const KvPages *pages);
+int64_t cpu_kv_parts_bytes(const AttentionShape *shape, int rows, int64_t positions);
 void cpu_softmax_draw(const SoftmaxDraw *draw, Tensor logits);
 
 /* y[i] = exp(x[i]) as the other loops compute it. */

@@ -52,6 +52,7 @@ const KernelTable cpu_table = {
     .add_rmsnorm = cpu_add_rmsnorm,
     .qk_norm_rope_store = cpu_qk_norm_rope_store,
     .softmax_draw = cpu_softmax_draw,
+    .kv_parts_bytes = cpu_kv_parts_bytes,
 };
 
 const MatrixLoops cpu_matrix_loops = {

@@ -7,7 +7,11 @@
  * leave its sums as they are: so what a row becomes depends on its own tiles, not on how far its
  * neighbours see. (A sum of -0 would become +0 that way, which is why results are +0 when they are
  * zero.) Weights are rounded to bf16 for their product with the values, as every kernel of this
- * kind does; their sum is of the unrounded ones. */
+ * kind does; their sum is of the unrounded ones.
+ *
+ * SPLITS. Positions are cut into splits of SPLIT_TILES tiles. What a row becomes is the fold of its
+ * splits' sums in ascending order, whoever computes them: one block all of them, or, where rows are
+ * too few to fill the device, several blocks each its part (attention_in_parts). */
 #include "tensor/cuda/attention_mma.cuh"
 #include "tensor/cuda/ops.cuh"
 
@@ -15,6 +19,10 @@
  * two are on their way while one is used, elsewhere one, for more blocks side by side. */
 #define STAGES_FEW  3
 #define STAGES_MANY 2
+
+#define SPLIT_TILES   4
+#define SPLIT         (SPLIT_TILES * KV_PAGE)
+#define BLOCKS_WANTED 264 /* on the device: two for each multiprocessor of the largest */
 
 /* A lane's part of two rows, g and g + 8 of the warp's: columns 2t and 2t + 1 of every MMA_N. `sum`
  * is of the lane's own keys. */
@@ -82,6 +90,112 @@ __device__ __forceinline__ void weigh(RowSums<DIM> *sums, float score[][4], cons
     }
 }
 
+/* Sums relative to one maximum join those relative to another. */
+struct Fold {
+    float max, keep, take; /* the factors of the sums so far, and of those that join */
+};
+
+__device__ __forceinline__ Fold fold_of(float max, float other)
+{
+    Fold fold;
+    fold.max = fmaxf(max, other);
+    fold.keep = exp2f(max - fold.max);
+    fold.take = exp2f(other - fold.max);
+    return fold;
+}
+
+__device__ __forceinline__ float folded(const Fold &fold, float sum, float joins)
+{
+    return sum * fold.keep + joins * fold.take;
+}
+
+/* A row's sum over its four lanes' keys, in each of them. */
+template <int DIM> __device__ __forceinline__ void join_lanes(RowSums<DIM> *sums)
+{
+    UNROLL
+    for (int h = 0; h < 2; h++) {
+        sums->sum[h] += __shfl_xor_sync(0xFFFFFFFFu, sums->sum[h], 1);
+        sums->sum[h] += __shfl_xor_sync(0xFFFFFFFFu, sums->sum[h], 2);
+    }
+}
+
+/* Floats that a thread keeps of the splits so far: maximum, sum and columns of each row. */
+template <int DIM> __host__ __device__ constexpr int total_floats()
+{
+    return 2 * (2 + DIM / MMA_N * 2);
+}
+
+/* A split's sums join the totals of the lane, whose numbers stand `stride` apart in shared memory.
+ * A row that does not see the split stays as it is. */
+template <int DIM>
+__device__ __forceinline__ void fold_split(float *total, int stride, const RowSums<DIM> &sums,
+                                           int64_t split, const RowPlace place[2])
+{
+    UNROLL
+    for (int h = 0; h < 2; h++) {
+        float *at = total + h * total_floats<DIM>() / 2 * stride, *out = at + 2 * stride;
+        if (place[h].position < split * SPLIT) continue;
+        Fold fold = {sums.max[h], 0.0f, 1.0f};
+        if (split > 0) fold = fold_of(at[0], sums.max[h]);
+        at[stride] = split > 0 ? folded(fold, at[stride], sums.sum[h]) : sums.sum[h];
+        at[0] = fold.max;
+        UNROLL
+        for (int c = 0; c < DIM / MMA_N; c++) {
+            UNROLL
+            for (int i = 0; i < 2; i++) {
+                float *column = out + (2 * c + i) * stride, mine = sums.out[c][2 * h + i];
+                *column = split > 0 ? folded(fold, *column, mine) : mine;
+            }
+        }
+    }
+}
+
+template <int DIM>
+__device__ __forceinline__ void take_totals(RowSums<DIM> *sums, const float *total, int stride)
+{
+    UNROLL
+    for (int h = 0; h < 2; h++) {
+        const float *at = total + h * total_floats<DIM>() / 2 * stride, *out = at + 2 * stride;
+        sums->max[h] = at[0];
+        sums->sum[h] = at[stride];
+        UNROLL
+        for (int c = 0; c < DIM / MMA_N; c++) {
+            sums->out[c][2 * h] = out[2 * c * stride];
+            sums->out[c][2 * h + 1] = out[(2 * c + 1) * stride];
+        }
+    }
+}
+
+/* Where a split's sums of a row and head stand: DIM columns, maximum, sum. `rows`: of the batch, at
+ * most. */
+__device__ __forceinline__ float *part_at(const Attention &a, int64_t split, int64_t rows,
+                                          int64_t row, int head)
+{
+    int64_t at = (split * rows + row) * a.shape.num_heads + head;
+    return a.pages.parts.memory + at * (a.shape.head_dim + 2);
+}
+
+template <int DIM>
+__device__ __forceinline__ void store_part(const Attention &a, const RowSums<DIM> &sums,
+                                           int64_t split, const RowPlace place[2],
+                                           const bool inside[2])
+{
+    int t = (int)threadIdx.x % 4;
+    UNROLL
+    for (int h = 0; h < 2; h++) {
+        if (!inside[h]) continue;
+        float *part = part_at(a, split, gridDim.y, place[h].query, place[h].head);
+        UNROLL
+        for (int c = 0; c < DIM / MMA_N; c++) {
+            part[c * MMA_N + 2 * t] = sums.out[c][2 * h];
+            part[c * MMA_N + 2 * t + 1] = sums.out[c][2 * h + 1];
+        }
+        if (t != 0) continue;
+        part[DIM] = sums.max[h];
+        part[DIM + 1] = sums.sum[h];
+    }
+}
+
 template <int DIM>
 __device__ __forceinline__ void finish_rows(Bf16 *out, float *lse, const Attention &a,
                                             const RowSums<DIM> &sums, const RowPlace place[2],
@@ -91,8 +205,6 @@ __device__ __forceinline__ void finish_rows(Bf16 *out, float *lse, const Attenti
     UNROLL
     for (int h = 0; h < 2; h++) {
         float sum = sums.sum[h];
-        sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 1);
-        sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 2);
         if (!inside[h]) continue;
         Bf16 *to = out + place[h].query * a.shape.out_stride + (int64_t)place[h].head * DIM + 2 * t;
         UNROLL
@@ -110,19 +222,49 @@ __device__ __forceinline__ const Bf16 *row_of(const Bf16 *q, const Attention &a,
     return q + place.query * a.shape.q_stride + (int64_t)place.head * a.shape.head_dim;
 }
 
-/* blockIdx: tile of a sequence's rows, those that see most first; sequence; kv head. Warps without
- * a row bring tiles alone. */
-template <int DIM, int STAGES>
+/* The tile after `tile` of those that a block goes through: every `turns`-th split. */
+__device__ __forceinline__ int64_t tile_after(int64_t tile, int64_t turns)
+{
+    return tile + 1 + ((tile + 1) % SPLIT_TILES == 0 ? (turns - 1) * SPLIT_TILES : 0);
+}
+
+template <int DIM> __device__ __forceinline__ RowSums<DIM> no_sums()
+{
+    RowSums<DIM> sums = {};
+    sums.max[0] = sums.max[1] = -INFINITY;
+    return sums;
+}
+
+/* The rows take a tile of keys and values. */
+template <int DIM>
+__device__ __forceinline__ void take_tile(RowSums<DIM> *sums, const uint32_t query[][4],
+                                          const Bf16 *keys, const RowPlace place[2], int64_t begin,
+                                          float scale)
+{
+    float score[KV_PAGE / MMA_N][4] = {};
+    int64_t ahead[2] = {place[0].position + 1 - begin, place[1].position + 1 - begin};
+    int seen[2] = {ahead[0] < KV_PAGE ? (int)ahead[0] : KV_PAGE,
+                   ahead[1] < KV_PAGE ? (int)ahead[1] : KV_PAGE};
+    multiply_rows<DIM>(score, query, keys);
+    weigh<DIM>(sums, score, seen, scale);
+    add_rows<DIM>(sums->out, score, keys + tile_elements<DIM>());
+}
+
+/* blockIdx: tile of a sequence's rows, those that see most first (in parts: which splits);
+ * sequence; kv head. Warps without a row bring tiles alone; `folding` threads have one. */
+template <int DIM, int STAGES, bool in_parts>
 __global__ void __launch_bounds__(ATTENTION_THREADS)
     attention_mma_kernel(Bf16 *out, float *lse, const Bf16 *q, const Bf16 *k, const Bf16 *v,
-                         Attention a)
+                         Attention a, int folding)
 {
     SHARED_BYTES(shared);
     Bf16 *tiles = (Bf16 *)shared; /* [STAGES, 2, KV_PAGE, stride] */
+    float *total = (float *)(tiles + STAGES * 2 * tile_elements<DIM>()) + threadIdx.x;
     int sequence = (int)blockIdx.y, kv_head = (int)blockIdx.z;
     int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
     int64_t length = a.sequences.cu_seqlens[sequence + 1] - a.sequences.cu_seqlens[sequence];
-    int64_t rows = length * a.group, first = (int64_t)(gridDim.x - 1 - blockIdx.x) * ATTENTION_ROWS;
+    int64_t rows = length * a.group, turns = in_parts ? gridDim.x : 1;
+    int64_t first = in_parts ? 0 : (int64_t)(gridDim.x - 1 - blockIdx.x) * ATTENTION_ROWS;
     if (first >= rows) return;
     RowPlace place[2];
     bool inside[2];
@@ -134,40 +276,63 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
     }
     uint32_t query[DIM / MMA_K][4];
     load_words<DIM>(query, row_of(q, a, place[0]), row_of(q, a, place[1]));
-    RowSums<DIM> sums = {};
-    sums.max[0] = sums.max[1] = -INFINITY;
+    RowSums<DIM> sums = no_sums<DIM>();
     int64_t last_row = first + ATTENTION_ROWS < rows ? first + ATTENTION_ROWS - 1 : rows - 1;
     int64_t end = place_of(a, sequence, kv_head, last_row).position + 1;
+    int64_t count = (end + KV_PAGE - 1) / KV_PAGE, tile = in_parts ? blockIdx.x * SPLIT_TILES : 0;
+    int64_t loads = tile; /* the next to be brought */
     bool works = first + warp * MMA_M < rows;
     UNROLL
-    for (int ahead = 0; ahead < STAGES - 1; ahead++) {
-        if (ahead * KV_PAGE < end)
-            load_keys<DIM>(tiles + ahead * 2 * tile_elements<DIM>(), a, k, v, sequence, kv_head,
-                           ahead * KV_PAGE, end);
+    for (int stage = 0; stage < STAGES - 1; stage++, loads = tile_after(loads, turns)) {
+        if (loads < count)
+            load_keys<DIM>(tiles + stage * 2 * tile_elements<DIM>(), a, k, v, sequence, kv_head,
+                           loads * KV_PAGE, end);
         copies_commit();
     }
-    for (int64_t begin = 0; begin < end; begin += KV_PAGE) {
-        int64_t tile = begin / KV_PAGE;
-        Bf16 *keys = tiles + tile % STAGES * 2 * tile_elements<DIM>();
-        int64_t later = begin + (STAGES - 1) * KV_PAGE;
-        if (later < end)
-            load_keys<DIM>(tiles + (tile + STAGES - 1) % STAGES * 2 * tile_elements<DIM>(), a, k, v,
-                           sequence, kv_head, later, end);
+    for (int step = 0; tile < count; tile = tile_after(tile, turns), step++) {
+        const Bf16 *keys = tiles + step % STAGES * 2 * tile_elements<DIM>();
+        if (loads < count)
+            load_keys<DIM>(tiles + (step + STAGES - 1) % STAGES * 2 * tile_elements<DIM>(), a, k, v,
+                           sequence, kv_head, loads * KV_PAGE, end);
+        loads = tile_after(loads, turns);
         copies_commit();
         copies_wait<STAGES - 1>();
         __syncthreads();
-        if (works) {
-            float score[KV_PAGE / MMA_N][4] = {};
-            int64_t ahead[2] = {place[0].position + 1 - begin, place[1].position + 1 - begin};
-            int seen[2] = {ahead[0] < KV_PAGE ? (int)ahead[0] : KV_PAGE,
-                           ahead[1] < KV_PAGE ? (int)ahead[1] : KV_PAGE};
-            multiply_rows<DIM>(score, query, keys);
-            weigh<DIM>(&sums, score, seen, a.shape.scale * LOG2_E);
-            add_rows<DIM>(sums.out, score, keys + tile_elements<DIM>());
-        }
+        if (works)
+            take_tile<DIM>(&sums, query, keys, place, tile * KV_PAGE, a.shape.scale * LOG2_E);
         __syncthreads();
+        if (!works || (tile % SPLIT_TILES != SPLIT_TILES - 1 && tile != count - 1)) continue;
+        join_lanes(&sums);
+        if (in_parts)
+            store_part<DIM>(a, sums, tile / SPLIT_TILES, place, inside);
+        else if (count > SPLIT_TILES)
+            fold_split<DIM>(total, folding, sums, tile / SPLIT_TILES, place);
+        else
+            break; /* the only one */
+        sums = no_sums<DIM>();
     }
-    if (works) finish_rows<DIM>(out, lse, a, sums, place, inside);
+    if (!works || in_parts) return;
+    if (count > SPLIT_TILES) take_totals<DIM>(&sums, total, folding);
+    finish_rows<DIM>(out, lse, a, sums, place, inside);
+}
+
+/* The splits of a sequence's one row. blockIdx: sequence, head; a thread a column. */
+template <int DIM> __global__ void fold_parts_kernel(Bf16 *out, Attention a)
+{
+    int sequence = (int)blockIdx.x, head = (int)blockIdx.y, j = (int)threadIdx.x;
+    int64_t row = a.sequences.cu_seqlens[sequence];
+    if (a.sequences.cu_seqlens[sequence + 1] == row) return;
+    int64_t position = a.sequences.first_position[sequence];
+    const float *part = part_at(a, 0, gridDim.x, row, head);
+    float max = part[DIM], sum = part[DIM + 1], column = part[j];
+    for (int64_t split = 1; split <= position / SPLIT; split++) {
+        part = part_at(a, split, gridDim.x, row, head);
+        Fold fold = fold_of(max, part[DIM]);
+        max = fold.max;
+        sum = folded(fold, sum, part[DIM + 1]);
+        column = folded(fold, column, part[j]);
+    }
+    out[row * a.shape.out_stride + (int64_t)head * DIM + j] = from_float<Bf16>(column / sum + 0.0f);
 }
 
 bool attention_mma_fits(const AttentionShape *shape)
@@ -179,26 +344,72 @@ bool attention_mma_fits(const AttentionShape *shape)
 }
 
 template <int DIM, int STAGES>
-static void launch_in(Bf16 *out, float *lse, const Bf16 *q, const Bf16 *k, const Bf16 *v,
-                      const Attention &a, int64_t longest)
+static void launch_whole(Bf16 *out, float *lse, const Bf16 *q, const Bf16 *k, const Bf16 *v,
+                         const Attention &a, int64_t longest)
 {
-    size_t bytes = (size_t)(STAGES * 2 * tile_elements<DIM>()) * sizeof(Bf16);
+    int64_t warps = ceil_div(longest * a.group, MMA_M);
+    int folding = (warps < ATTENTION_WARPS ? (int)warps : ATTENTION_WARPS) * WARP;
+    size_t bytes = (size_t)(STAGES * 2 * tile_elements<DIM>()) * sizeof(Bf16) +
+                   (size_t)(folding * total_floats<DIM>()) * sizeof(float);
     dim3 grid((unsigned)ceil_div(longest * a.group, ATTENTION_ROWS),
               (unsigned)a.sequences.num_sequences, (unsigned)a.shape.num_kv_heads);
-    ALLOW_SHARED((attention_mma_kernel<DIM, STAGES>), bytes);
-    LAUNCH((attention_mma_kernel<DIM, STAGES>), grid, ATTENTION_THREADS, bytes, out, lse, q, k, v,
-           a);
+    ALLOW_SHARED((attention_mma_kernel<DIM, STAGES, false>), bytes);
+    LAUNCH((attention_mma_kernel<DIM, STAGES, false>), grid, ATTENTION_THREADS, bytes, out, lse, q,
+           k, v, a, folding);
 }
 
-/* How tiles come shows in no bit. */
+/* Of how many sequences, at most, rows are too few to fill the device. */
+static int64_t few_sequences(int num_kv_heads)
+{
+    return BLOCKS_WANTED / 2 / num_kv_heads;
+}
+
+int64_t cuda_kv_parts_bytes(const AttentionShape *shape, int rows, int64_t positions)
+{
+    int64_t few = few_sequences(shape->num_kv_heads), splits = ceil_div(positions, SPLIT);
+    if (!attention_mma_fits(shape) || splits < 2 || few < 1) return 0;
+    return (rows < few ? rows : few) * splits * shape->num_heads * (shape->head_dim + 2) *
+           (int64_t)sizeof(float);
+}
+
+/* Whether several blocks go through a row's positions: it shows in no bit. */
+static bool is_for_parts(const Attention &a, const float *lse, int64_t longest)
+{
+    const KvParts &parts = a.pages.parts;
+    return longest == 1 && lse == NULL && a.pages.memory != NULL && parts.memory != NULL &&
+           a.sequences.first_position != NULL && a.group <= ATTENTION_ROWS &&
+           a.sequences.num_sequences <= parts.rows &&
+           a.sequences.num_sequences <= few_sequences(a.shape.num_kv_heads) &&
+           parts.positions > SPLIT;
+}
+
+template <int DIM>
+static void attention_in_parts(Bf16 *out, const Bf16 *q, const Bf16 *k, const Bf16 *v,
+                               const Attention &a)
+{
+    unsigned sequences = (unsigned)a.sequences.num_sequences;
+    int64_t splits = ceil_div(a.pages.parts.positions, SPLIT);
+    int64_t blocks = BLOCKS_WANTED / (a.sequences.num_sequences * a.shape.num_kv_heads);
+    size_t bytes = (size_t)(STAGES_FEW * 2 * tile_elements<DIM>()) * sizeof(Bf16);
+    dim3 grid((unsigned)(blocks < splits ? blocks : splits), sequences,
+              (unsigned)a.shape.num_kv_heads);
+    ALLOW_SHARED((attention_mma_kernel<DIM, STAGES_FEW, true>), bytes);
+    LAUNCH((attention_mma_kernel<DIM, STAGES_FEW, true>), grid, ATTENTION_THREADS, bytes, out,
+           (float *)NULL, q, k, v, a, 0);
+    LAUNCH(fold_parts_kernel<DIM>, dim3(sequences, (unsigned)a.shape.num_heads), DIM, 0, out, a);
+}
+
+/* How tiles come shows in no bit, either. */
 template <int DIM>
 static void launch(Bf16 *out, float *lse, const Bf16 *q, const Bf16 *k, const Bf16 *v,
                    const Attention &a, int64_t longest)
 {
-    if (longest * a.group <= MMA_M)
-        launch_in<DIM, STAGES_FEW>(out, lse, q, k, v, a, longest);
+    if (is_for_parts(a, lse, longest))
+        attention_in_parts<DIM>(out, q, k, v, a);
+    else if (longest * a.group <= MMA_M)
+        launch_whole<DIM, STAGES_FEW>(out, lse, q, k, v, a, longest);
     else
-        launch_in<DIM, STAGES_MANY>(out, lse, q, k, v, a, longest);
+        launch_whole<DIM, STAGES_MANY>(out, lse, q, k, v, a, longest);
 }
 
 void attention_mma(Bf16 *out, float *lse, const Bf16 *q, const Bf16 *k, const Bf16 *v,

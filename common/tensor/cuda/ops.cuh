@@ -47,6 +47,7 @@ void cuda_qk_norm_rope_backward(Tensor dqkv, Tensor raw_qk, int num_heads, int n
                                 const float *cos_sin, const int32_t *position);
 /* attention.cu, attention_backward.cu */
 int64_t cuda_kv_page_bytes(DType dtype, int num_kv_heads, int head_dim);
+int64_t cuda_kv_parts_bytes(const AttentionShape *shape, int rows, int64_t positions);
 void cuda_kv_store(const KvPages *pages, DType dtype, const void *k, const void *v,
                    const AttentionShape *shape, const SequenceTable *sequences);
 void cuda_attention(void *out, float *lse, DType dtype, const void *q, const void *k, const void *v,

@@ -53,6 +53,7 @@ static KernelTable fill_table()
     table.add_rmsnorm = cuda_add_rmsnorm;
     table.qk_norm_rope_store = cuda_qk_norm_rope_store;
     table.softmax_draw = cuda_softmax_draw;
+    table.kv_parts_bytes = cuda_kv_parts_bytes;
     table.graphs = cuda_graphs();
     return table;
 }
