@@ -161,6 +161,16 @@ uint64_t inspection_epoch(const Inspection *inspection)
                             all ? EPOCH_ALL_EXHAUSTED : EPOCH_FIRST_EXHAUSTED);
 }
 
+uint64_t inspection_run(const Inspection *inspection)
+{
+    const JobConfig *config = inspection->options.config;
+    bool grouped = config->rollout.function != ROLLOUT_SFT;
+    int64_t group = grouped ? config->rollout.n_samples_per_prompt : 1;
+    int64_t steps = config->train.num_steps;
+    if (steps == 0) return (uint64_t)config->train.num_epochs * inspection_epoch(inspection);
+    return (uint64_t)(steps * job_samples_per_step(config) / group);
+}
+
 bool inspection_is_possible(const JobConfig *config)
 {
     return rollout_table(config->rollout.function)->explain != NULL;

@@ -51,6 +51,8 @@ typedef struct InspectedSource {
 InspectedSource inspection_source(const Inspection *inspection, int index);
 /* Of an epoch of all sources together; 0: not known. */
 uint64_t inspection_epoch(const Inspection *inspection);
+/* That the job trains on, if none is rejected; 0: not known. */
+uint64_t inspection_run(const Inspection *inspection);
 
 /* One record and what became of it. */
 typedef struct InspectedRecord {

@@ -71,7 +71,7 @@ static void put_ids(const InspectedRecord *record, bool color, Str *out)
 
 void inspect_view_mixture(const Inspection *inspection, Str *out)
 {
-    uint64_t epoch = inspection_epoch(inspection);
+    uint64_t epoch = inspection_epoch(inspection), run = inspection_run(inspection);
     int count = inspection_num_sources(inspection);
     str_printf(out, "data.sources: %d sources take turns", count);
     if (epoch > 0) str_printf(out, "; an epoch has %llu records", (unsigned long long)epoch);
@@ -83,6 +83,9 @@ void inspect_view_mixture(const Inspection *inspection, Str *out)
         if (source.records > 0 && epoch > 0)
             str_printf(out, ": %.2f passes an epoch",
                        source.share * (double)epoch / (double)source.records);
+        if (source.records > 0 && run > 0)
+            str_printf(out, "%s %.2f in the run", epoch > 0 ? "," : ": passes",
+                       source.share * (double)run / (double)source.records);
         str_putc(out, '\n');
     }
 }

@@ -7,7 +7,8 @@
 #include "base/str.h"
 #include "rollout_worker/inspect.h"
 
-/* Which sources take turns, with which share, and how often each is gone through in an epoch. */
+/* Which sources take turns, with which share, and how often each is gone through in an epoch and
+ * in the run. */
 void inspect_view_mixture(const Inspection *inspection, Str *out);
 void inspect_view_record(const InspectOptions *options, const InspectedRecord *record, bool color,
                          Str *out);
