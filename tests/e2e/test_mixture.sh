@@ -72,7 +72,8 @@ formats)
     fi
     STEPS=20 mixture_job job.yaml run "$sources"
     "$BIN/controller" validate --config "$JOB" > validate.out || fail "it is not valid: $(cat validate.out)"
-    grep -q "own .*% of the records, has 40: .* passes an epoch, .* in the run" validate.out || fail "no passes: $(cat validate.out)"
+    grep -q "own .*% of the records, has 40: .* passes an epoch, .* in the run" validate.out ||
+        fail "no passes: $(cat validate.out)"
     run_job
     if [ -e "$BIN/../lib/libtroupe_arrow.so" ]; then
         near chat "$(count "$RUN" chat samples)" 133
