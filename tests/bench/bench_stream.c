@@ -47,11 +47,10 @@ static void read_stream(const Stream *stream, uint64_t records, bool parsed)
     Str text = {0};
     StreamReader *reader = stream_reader_open(stream);
     for (uint64_t position = 0; position < records; position++) {
-        RecordSource source;
+        StreamRecord record;
         cJSON *json = NULL;
-        uint64_t index = stream_place(reader, position).index;
         str_clear(&text);
-        stop_on(dataset_read(stream_dataset(stream), index, &text, &source, &err), &err);
+        stop_on(stream_read(reader, position, &text, &record, &err), &err);
         if (parsed) stop_on(record_parse(text.data, text.length, "line", &json, &err), &err);
         cJSON_Delete(json);
     }
@@ -68,11 +67,12 @@ int main(int argc, char **argv)
         return 2;
     }
     uint64_t records = strtoull(argv[2], NULL, 10);
+    bool in_order = strcmp(argv[1], "in_order") == 0;
     StreamOptions options = {.key = "bench",
                              .path = (const char *const *)&argv[3],
                              .num_paths = argc - 3,
                              .index_folder = INDEX_FOLDER,
-                             .shuffle = strcmp(argv[1], "in_order") != 0,
+                             .order.kind = in_order ? ORDER_FILES : ORDER_FULL,
                              .seed = 1};
     stop_on(folder_remove(INDEX_FOLDER, &err), &err);
     double start = cpu_seconds();
