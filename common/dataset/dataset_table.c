@@ -12,12 +12,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <xxhash.h>
 #include <zstd.h>
 
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/memory.h"
+#include "dataset/content_hash.h"
 #include "dataset/format.h"
 #include "dataset/sidecar.h"
 #include "dataset/table_library.h"

@@ -10,11 +10,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <xxhash.h>
-
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/str.h"
+#include "dataset/content_hash.h"
 
 #define EDGE_BYTES (64u << 10)
 #define COPY_BYTES (256u << 10)

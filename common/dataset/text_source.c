@@ -3,13 +3,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <xxhash.h>
 #include <zstd.h>
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "dataset/content_hash.h"
 
-#define PLAIN_BYTES     (256u << 10) /* stays in the processor's cache for the hash and the scan */
+#define PLAIN_BYTES     (1u << 20) /* of a read; smaller ones cost the kernel more */
 #define BLOCK_BYTES_MIN (1u << 20)
 #define BLOCK_BYTES_MAX (2u << 20)
 #define SPOOL_LEVEL     1 /* of zstd: as fast as it gets */
