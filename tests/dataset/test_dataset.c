@@ -494,11 +494,30 @@ static void test_the_first_records_cost_no_more_than_they_are_long(void **state)
     dataset_close(dataset);
 }
 
+/* The hash is XXH3 whichever vectors made it, or an index of another machine would be a lie: as
+ * Python's xxhash has it. */
+static void test_content_hash_is_xxh3(void **state)
+{
+    (void)state;
+    static const char line[] = "{\"a\":1}\n";
+    const size_t length = sizeof line - 1, lines = 100001;
+    char *text = mem_alloc(lines * length);
+    for (size_t i = 0; i < lines; i++)
+        memcpy(text + i * length, line, length);
+    write_file(FOLDER "/many.jsonl", text, lines * length);
+    Dataset *dataset = open_one(FOLDER "/many.jsonl", NULL);
+    assert_int_equal(dataset_summary(dataset).records, lines);
+    assert_true(dataset_file(dataset, 0).content_hash == UINT64_C(0xbcfd7689a32b0f21));
+    dataset_close(dataset);
+    free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_index_equals_naive_split_of_random_files, fresh_folder),
         cmocka_unit_test_setup(test_index_is_right_at_block_borders, fresh_folder),
+        cmocka_unit_test_setup(test_content_hash_is_xxh3, fresh_folder),
         cmocka_unit_test_setup(test_line_kinds_are_read_as_meant, fresh_folder),
         cmocka_unit_test_setup(test_files_and_globs_keep_their_order, fresh_folder),
         cmocka_unit_test_setup(test_sidecar_is_used_again_until_anything_differs, fresh_folder),
