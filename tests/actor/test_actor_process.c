@@ -314,7 +314,7 @@ static void test_process_beats_while_it_prepares_and_answers_then(void **state)
     start_and_meet(&c);
     assert_string_equal(c.doing, "starting");
     int beats = c.beats;
-    assert_int_equal(call_actor(&c, "test.print", "").status, OK); /* by what `start` made */
+    assert_int_equal(call_actor(&c, "test.print", "\n").status, OK); /* by what `start` made */
     assert_true(c.beats > beats);
     while (strcmp(c.doing, "starting") == 0)
         turn(&c);
