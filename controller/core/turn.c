@@ -78,6 +78,7 @@ bool turn_take(Controller *c, TurnState wanted)
 
 void turn_advance(Controller *c)
 {
+    if (!turn_is_used(c)) return;
     if (c->turn.state == TURN_TO_TRAINING && rest_workers(c)) c->turn.state = TURN_OF_TRAINING;
 }
 
