@@ -35,6 +35,7 @@ static PackedMessage pack_open(const Effect *fx)
     Troupe__OpenSetRequest request = TROUPE__OPEN_SET_REQUEST__INIT;
     request.set = (char *)fx->call.set_name;
     if (fx->call.open.known != NULL) request.known = (char *)fx->call.open.known;
+    request.count = fx->call.open.count;
     return message_pack(&request.base);
 }
 

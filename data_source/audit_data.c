@@ -28,12 +28,11 @@ static Status open_stream(const JobConfig *config, Stream **ret, Error *err)
     return status;
 }
 
-/* Whether it is the data that the ledger names last. */
-static bool is_same(Audit *audit, AuditStage *stage, const Stream *stream)
+/* Whether it is the data that the ledger names last; it has so many records. */
+static bool is_same(Audit *audit, AuditStage *stage, const Stream *stream, int64_t records)
 {
     char now[DIGEST_HEX_BYTES];
     const AuditData *last = stage->num_data > 0 ? &stage->data[stage->num_data - 1] : NULL;
-    int64_t records = (int64_t)stream_records(stream);
     AuditFinding finding = {.kind = FINDING_DATA, .stage = stage->number, .step = -1};
     stream_fingerprint(stream, now);
     if (last != NULL && strcmp(last->fingerprint, now) != 0) {
@@ -78,14 +77,16 @@ static Status map_epoch(Audit *audit, const AuditStage *stage, StreamReader *rea
     seen->count = 0;
     for (int64_t p = first; p < end; p++) {
         StreamPlace place;
+        uint64_t index;
         TRY(stream_place(reader, (uint64_t)p, &place, err));
-        if (place.epoch == (uint64_t)epoch->number && see(seen, place.index)) continue;
+        TRY(stream_index(reader, &place, &index, err));
+        if (place.epoch == (uint64_t)epoch->number && see(seen, index)) continue;
         finding.first = p;
         finding.end = p + 1;
         audit_find(audit, finding,
                    "position %lld of epoch %lld stands for record %llu of epoch %llu, which "
                    "another position of it stands for, too",
-                   (long long)p, (long long)epoch->number, (unsigned long long)place.index,
+                   (long long)p, (long long)epoch->number, (unsigned long long)index,
                    (unsigned long long)place.epoch);
     }
     finding.first = first;
@@ -106,9 +107,7 @@ static Status name_rejected(AuditStage *stage, StreamReader *reader, Error *err)
         str_clear(&text);
         status = stream_read(reader, (uint64_t)stage->passed[i].position, &text, &record, err);
         if (status == ERR_DATA) status = OK; /* that is what is wrong with it */
-        if (status == OK)
-            stage->passed[i].source =
-                mem_printf("%s:%llu", record.source.path, (unsigned long long)record.source.line);
+        if (status == OK) stage->passed[i].source = record_source_text(&record.source);
     }
     str_free(&text);
     return status;
@@ -121,9 +120,9 @@ Status audit_records(Audit *audit, AuditStage *stage, const JobConfig *config, E
     Seen seen = {0};
     Error why = {0};
     Status status = open_stream(config, &stream, &why);
-    if (status != OK || !is_same(audit, stage, stream)) goto done;
+    if (status == OK) status = stream_count(stream, &seen.records, &why);
+    if (status != OK || !is_same(audit, stage, stream, (int64_t)seen.records)) goto done;
     reader = stream_reader_open(stream);
-    seen.records = stream_records(stream);
     seen.bit = mem_alloc((size_t)(seen.records / 8 + 1));
     for (int i = 0; i < stage->num_epochs && status == OK; i++)
         status = map_epoch(audit, stage, reader, &seen, &stage->epoch[i], &why);

@@ -104,9 +104,13 @@ static void describe(const cJSON *item, const DatasetFileInfo *file, Str *ret)
                     number_of(item, "bytes") == (double)file->bytes;
         free(hash);
         if (same) return;
-        str_printf(ret, "%s: %llu records in %llu bytes, were %.0f in %.0f", file->path,
-                   (unsigned long long)file->records, (unsigned long long)file->bytes,
-                   number_of(item, "records"), number_of(item, "bytes"));
+        if (file->records > 0 || number_of(item, "records") > 0)
+            str_printf(ret, "%s: %llu records in %llu bytes, were %.0f in %.0f", file->path,
+                       (unsigned long long)file->records, (unsigned long long)file->bytes,
+                       number_of(item, "records"), number_of(item, "bytes"));
+        else /* not counted */
+            str_printf(ret, "%s: %llu bytes, were %.0f", file->path,
+                       (unsigned long long)file->bytes, number_of(item, "bytes"));
         if (strcmp(file->path, text_of(item, "path")) != 0)
             str_printf(ret, " (of %s)", text_of(item, "path"));
     }

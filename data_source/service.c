@@ -1,6 +1,7 @@
 #include "data_source/service.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +31,7 @@ typedef struct SourceSet {
     int num_sources;
     bool mixed;                 /* these are data.sources */
     _Atomic(Mixture *) mixture; /* NULL until it was asked for; set once, under open_lock */
+    atomic_bool told;           /* how many records it has, where that was not known at once */
 } SourceSet;
 
 struct DataService {
@@ -57,6 +59,7 @@ typedef struct Task {
     Status (*work)(struct Task *task); /* on a reader thread */
     uint64_t first;
     uint32_t count;
+    bool count_all;               /* of the set's records */
     char known[DIGEST_HEX_BYTES]; /* fingerprint; "": none */
     Status status;
     Error err;
@@ -88,6 +91,34 @@ static void log_opened(const SourceSet *set, const Mixture *mixture, int64_t ms)
         LOG_INFO, "data_set_opened", F_STR("set", set->name), F_INT("files", (int64_t)sum.files),
         F_INT("records", (int64_t)mixture_records(mixture)), F_INT("bytes", (int64_t)sum.bytes),
         F_INT("files_indexed", (int64_t)sum.files_indexed), F_INT("ms", ms));
+}
+
+/* In the order `window` records are counted while the run goes on. */
+static bool is_counted_late(const MixtureSource *source)
+{
+    return source->order.kind == ORDER_WINDOW && source->reader == NULL;
+}
+
+static bool has_late_source(const SourceSet *set)
+{
+    for (int i = 0; i < set->num_sources; i++)
+        if (is_counted_late(&set->source[i])) return true;
+    return false;
+}
+
+/* Once all of a set is counted, which may be long after its opening. The run goes by what the job
+ * says then: a number that is wrong is no more than told. */
+static void log_counted(const DataService *service, SourceSet *set)
+{
+    if (set->told || !has_late_source(set)) return;
+    uint64_t records = mixture_records(set->mixture);
+    int64_t said = service->config->data.num_samples;
+    if (records == 0 || atomic_exchange(&set->told, true)) return;
+    log_event(LOG_INFO, "data_set_counted", F_STR("set", set->name),
+              F_INT("records", (int64_t)records));
+    if (said > 0 && said != (int64_t)records)
+        log_event(LOG_WARN, "num_samples_wrong", F_STR("set", set->name),
+                  F_INT("num_samples", said), F_INT("records", (int64_t)records));
 }
 
 static Status open_mixture(DataService *service, SourceSet *set, Error *err)
@@ -145,11 +176,13 @@ static Status open_work(Task *task)
 {
     const Mixture *mixture = NULL;
     TRY(need_mixture(task->service, task->set, &mixture, &task->err));
+    if (task->count_all) TRY(mixture_count(mixture, &task->err));
     Troupe__SourceInfo info[INTERLEAVE_SOURCES_MAX], *list[INTERLEAVE_SOURCES_MAX];
     Troupe__OpenSetReply reply = TROUPE__OPEN_SET_REPLY__INIT;
     char fingerprint[DIGEST_HEX_BYTES];
     mixture_fingerprint(mixture, fingerprint);
-    reply.records = mixture_records(mixture);
+    bool told = task->count_all || !has_late_source(task->set); /* see OpenSetReply */
+    reply.records = told ? mixture_records(mixture) : 0;
     reply.fingerprint = fingerprint;
     reply.sources = list;
     reply.n_sources = (size_t)mixture_num_sources(mixture);
@@ -158,7 +191,8 @@ static Status open_work(Task *task)
         list[i] = &info[i];
         troupe__source_info__init(&info[i]);
         info[i].name = (char *)mixture_source_name(mixture, i);
-        info[i].records = mixture_source_records(mixture, i);
+        told = task->count_all || !is_counted_late(&task->set->source[i]);
+        info[i].records = told ? mixture_source_records(mixture, i) : 0;
         if (dataset == NULL) continue;
         reply.files += dataset_summary(dataset).files;
         reply.bytes += dataset_summary(dataset).bytes;
@@ -217,6 +251,7 @@ static Status read_work(Task *task)
         count++;
         task->service->watch.progress++;
     }
+    log_counted(task->service, task->set);
     if (status == OK) {
         Troupe__ReadReply reply = TROUPE__READ_REPLY__INIT;
         reply.n_records = count;
@@ -313,6 +348,7 @@ static void on_open(void *self, Call *call)
     else if (find_set(service, request->set, &task.set, &err) != OK)
         call_fail(call, &err);
     else {
+        task.count_all = request->count;
         snprintf(task.known, sizeof task.known, "%s", request->known);
         start_task(service, call, &task);
     }
@@ -468,24 +504,35 @@ static bool describe_reader(const DataService *service, char *text, size_t size)
     return false;
 }
 
+/* ", 41.3 of 100.0 GB", while files are being indexed; "" else. */
+static void describe_index(const DataService *service, char *ret, size_t size)
+{
+    double read = (double)service->watch.bytes_read, total = (double)service->watch.bytes_total;
+    ret[0] = '\0';
+    if (read < total) snprintf(ret, size, ", %.1f of %.1f GB", read * 1e-9, total * 1e-9);
+}
+
 void data_service_describe(DataService *service, char *ret_doing, size_t size)
 {
     const SourceSet *opening = service->opening;
     const Task *task = service->in_work;
-    char reader[128];
+    char reader[128], index[64];
     int64_t fetched = service->watch.fetched, to_fetch = service->watch.to_fetch;
+    describe_index(service, index, sizeof index);
+    if (opening == NULL && task != NULL && task->work == open_work) opening = task->set;
     if (opening != NULL && fetched < to_fetch)
         snprintf(ret_doing, size, "fetching %s from the Hub: %.1f of %.1f MB", opening->key,
                  (double)fetched / 1e6, (double)to_fetch / 1e6);
     else if (opening != NULL)
-        snprintf(ret_doing, size, "indexing the files of %s%s", opening->key,
-                 has_reader(opening) ? " (with a reader of yours)" : "");
+        snprintf(ret_doing, size, "indexing the files of %s%s%s", opening->key,
+                 has_reader(opening) ? " (with a reader of yours)" : "", index);
     else if (task != NULL && describe_reader(service, reader, sizeof reader))
         snprintf(ret_doing, size, "%s", reader);
     else if (task != NULL)
-        snprintf(ret_doing, size, "reading %s %llu..%llu", task->set->name,
+        snprintf(ret_doing, size, "reading %s %llu..%llu%s%s", task->set->name,
                  (unsigned long long)task->first,
-                 (unsigned long long)(task->first + task->count - 1));
+                 (unsigned long long)(task->first + task->count - 1),
+                 index[0] != '\0' ? ", indexing" : "", index);
     else
-        snprintf(ret_doing, size, "idle");
+        snprintf(ret_doing, size, "idle%s%s", index[0] != '\0' ? ", indexing" : "", index);
 }

@@ -122,6 +122,8 @@ static Status open_mixture(Inspection *inspection, Error *err)
         .hub = &hub,
     };
     Status status = mixture_open(&mixture, &inspection->mixture, err);
+    if (status == OK && options->choice.by_position)
+        status = mixture_count(inspection->mixture, err);
     free(index_folder);
     free(hub_commits);
     if (status != OK) return status;
@@ -262,8 +264,9 @@ static Status inspect_record(Inspection *inspection, int source, uint64_t index,
         RecordSource at;
         status = dataset_read(dataset, index, &inspection->text, &at, err);
         bad = status == ERR_DATA;
-        if (status == OK || bad)
-            str_printf(&place, "%s:%llu", at.path, (unsigned long long)at.line);
+        char *stands = status == OK || bad ? record_source_text(&at) : mem_strdup("");
+        str_puts(&place, stands);
+        free(stands);
         if (bad) str_puts(&inspection->text, err->message);
     } else {
         MixtureRecord read;
@@ -291,11 +294,13 @@ static Status choose_by_position(Inspection *inspection, InspectedRecord *ret, E
             ? mixture_read_source(inspection->reader, inspection->first, position,
                                   &inspection->text, &place, &read, err)
             : mixture_read(inspection->reader, position, &inspection->text, &place, &read, err);
+    uint64_t index = 0;
+    if (status == OK) status = mixture_index(inspection->reader, &read, &index, err);
     if (status != OK) {
         str_free(&place);
         return status;
     }
-    *ret = (InspectedRecord){.index = read.index,
+    *ret = (InspectedRecord){.index = index,
                              .pass = read.pass,
                              .key = source_key(options, read.source),
                              .source = str_take(&place)};

@@ -31,7 +31,8 @@
 #define DATASET_FILES_MAX      65536              /* per set */
 #define READER_THREADS_MAX     256                /* of the data source */
 #define WINDOW_MB_MAX          65536              /* of the order window */
-#define HF_BUFFER_MAX          (1 << 24)          /* records in the buffer of the order hf */
+#define NUM_SAMPLES_MAX        ((int64_t)1 << 48)
+#define HF_BUFFER_MAX          (1 << 24)   /* records in the buffer of the order hf */
 #define DATASET_CACHE_MAX      (64u << 20) /* bytes, of the decoded pieces of a set's files */
 #define SAMPLE_STORE_BYTES_MAX (1u << 30)  /* samples that a rollout worker holds at a time */
 #define LEASE_RECORDS_MAX      4096        /* positions of one lease */

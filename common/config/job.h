@@ -108,7 +108,8 @@ typedef struct JobConfig {
         char *label_key, *tool_key, *metadata_key;
         char *apply_chat_template_kwargs; /* the JSON text of an object, or NULL */
         bool shuffle;
-        DataOrder order; /* of a shuffled set: see job_data_order */
+        DataOrder order;     /* of a shuffled set: see job_data_order */
+        int64_t num_samples; /* records of data.train, as the job has it; 0: it does not say */
         int64_t reader_threads;
         int64_t max_length;          /* tokens a sample may have */
         DataPolicy too_long;         /* skip, truncate (keeps the head) or stop */

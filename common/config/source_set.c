@@ -48,6 +48,15 @@ TrainSource train_source(const JobConfig *config, int index)
     return source;
 }
 
+bool train_is_counted_late(const JobConfig *config)
+{
+    for (int i = 0; i < train_source_count(config); i++) {
+        TrainSource source = train_source(config, i);
+        if (source.order.kind == ORDER_WINDOW && source.reader == NULL) return true;
+    }
+    return false;
+}
+
 int train_source_find(const JobConfig *config, const char *name)
 {
     const ConfigKey *key = sources_key();
@@ -101,6 +110,11 @@ Status job_check_sources(const LoadedJob *job, Error *err)
         return job_refuse(job, READER, SOURCES, err,
                           "data.reader has no effect with data.sources, of which each may have "
                           "a reader of its own.\nMove it, and reader_options, into the source.");
+    if (mixed && config->data.num_samples > 0)
+        return job_refuse(job, "data.num_samples", SOURCES, err,
+                          "data.num_samples has no effect with data.sources: an epoch of a mixture "
+                          "is counted.\nRemove it, or write train.num_steps, which needs no "
+                          "count.");
     for (int i = 0; i < train_source_count(config); i++) {
         TrainSource source = train_source(config, i);
         TRY(check_source(job, &source, err));

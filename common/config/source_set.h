@@ -21,6 +21,9 @@ typedef struct TrainSource {
 
 int train_source_count(const JobConfig *config); /* at least 1 */
 TrainSource train_source(const JobConfig *config, int index);
+/* Whether a source is read in the order `window`: a run may begin before its records are counted.
+ */
+bool train_is_counted_late(const JobConfig *config);
 int train_source_find(const JobConfig *config, const char *name); /* -1: none */
 
 #endif

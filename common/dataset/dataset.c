@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/data_path.h"
@@ -12,32 +13,10 @@
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/memory.h"
-#include "dataset/block_cache.h"
 #include "dataset/data_folder.h"
-#include "dataset/format.h"
-#include "dataset/hub_set.h"
+#include "dataset/dataset_internal.h"
 
 #define OPEN_THREADS_MAX 8 /* that make indexes */
-
-typedef struct DatasetFile {
-    const DatasetFormat *format;
-    void *file;
-    char *path;
-    uint64_t first; /* index of its first record in the data set */
-    uint64_t begin; /* that record in the file: later where a slice leaves some out */
-    uint64_t count; /* of its records, that are in the data set */
-} DatasetFile;
-
-struct Dataset {
-    DatasetFile *file;
-    int num_files, capacity;
-    DatasetSummary summary;
-    BlockCache *cache;
-    char *warning; /* that of the summary */
-    HubSet **hub;  /* [num_hubs] */
-    int num_hubs;
-    bool unhashed; /* of a file only the beginning was read: there is no fingerprint */
-};
 
 /* One of the list of files, globs and folders, on its way into the data set. */
 typedef struct Entry {
@@ -94,6 +73,7 @@ static void append_file(Dataset *dataset, DatasetFile file)
     total->files_indexed += !summary.index_reused;
     total->whole = total->whole && summary.whole;
     if (!summary.hashed) dataset->unhashed = true;
+    if (!summary.counted) dataset->uncounted = true;
     if (total->warning == NULL && summary.warning != NULL)
         total->warning = dataset->warning = mem_strdup(summary.warning);
 }
@@ -166,6 +146,17 @@ static Status add_files_at_once(const Entry *entry, char *const *path, size_t co
     return failed ? err->status : OK;
 }
 
+/* How much there is to read, as far as somebody watches; of the Hub's files each one tells its own
+ * when it is there. What cannot be found is told when it is opened. */
+static void tell_bytes(const Entry *entry, char *const *path, size_t count)
+{
+    struct stat info;
+    if (entry->options->watch == NULL || entry->options->by_blocks || entry->hub != NULL) return;
+    for (size_t i = 0; i < count; i++)
+        if (stat(path[i], &info) == 0 && info.st_size > 0)
+            entry->options->watch->bytes_total += (uint64_t)info.st_size;
+}
+
 static Status add_files(const Entry *entry, char *const *path, size_t count, Error *err)
 {
     Dataset *dataset = entry->dataset;
@@ -176,6 +167,7 @@ static Status add_files(const Entry *entry, char *const *path, size_t count, Err
             "%s names more than %d files (DATASET_FILES_MAX)\n  to do: join small files "
             "with cat",
             entry->options->key, DATASET_FILES_MAX);
+    tell_bytes(entry, path, count);
     if (entry->records_end == 0 && entry->files_end == 0 && count > 1)
         return add_files_at_once(entry, path, count, err);
     for (size_t i = 0; i < count; i++) {
@@ -278,7 +270,11 @@ static Status add_entry(Dataset *dataset, const DatasetOptions *options, const c
                         Error *err)
 {
     DataPath path = data_path_parse(text);
-    Entry entry = {dataset, options, .records_end = options->records_max};
+    /* Of a slice it takes the number of records to know where it begins; a file of the Hub may be
+     * dropped and come back, and is known by its records then. */
+    DatasetOptions own = *options;
+    own.by_blocks = options->by_blocks && !path.sliced && path.hub.repo == NULL;
+    Entry entry = {dataset, &own, .records_end = options->records_max};
     int first_file = dataset->num_files;
     if (path.sliced && entry.records_end > 0) {
         bool back =
@@ -326,8 +322,11 @@ Status dataset_open(const DatasetOptions *options, Dataset **ret, Error *err)
     Status status = OK;
     for (int i = 0; i < options->num_paths && status == OK; i++)
         status = add_entry(dataset, options, options->path[i], err);
-    if (status == OK && dataset->summary.records == 0) status = refuse_empty(dataset, options, err);
+    dataset->by_blocks = options->by_blocks;
+    if (status == OK && dataset->summary.records == 0 && !dataset->uncounted)
+        status = refuse_empty(dataset, options, err);
     if (status == OK) {
+        if (options->by_blocks) dataset_cut_blocks(dataset);
         *ret = dataset;
         dataset = NULL;
     }
@@ -390,6 +389,7 @@ void dataset_fingerprint(const Dataset *dataset, const char *order, char ret[DIG
 Status dataset_read(const Dataset *dataset, uint64_t index, Str *text, RecordSource *ret_source,
                     Error *err)
 {
+    if (dataset->uncounted) return dataset_walk_blocks(dataset, index, text, ret_source, err);
     CHECK(index < dataset->summary.records);
     int low = 0, high = dataset->num_files; /* the last file that begins at or before `index` */
     while (high - low > 1) {
@@ -400,7 +400,7 @@ Status dataset_read(const Dataset *dataset, uint64_t index, Str *text, RecordSou
             high = middle;
     }
     const DatasetFile *file = &dataset->file[low];
-    ret_source->path = file->path;
+    *ret_source = (RecordSource){.path = file->path};
     return file->format->read(file->file, index - file->first + file->begin, text,
                               &ret_source->line, err);
 }

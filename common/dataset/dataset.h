@@ -38,6 +38,7 @@ typedef struct DatasetOptions {
     bool index_read_only;     /* indexes that are there are used, none is written */
     bool in_order;        /* records will be read one after another: what is only kept to reach them
                            * in another order need not be */
+    bool by_blocks;       /* plain text files are not read now: see below */
     uint64_t records_max; /* no more is opened and read than so many records take; 0: everything */
     size_t cache_max;     /* bytes of decoded pieces that are kept; 0: DATASET_CACHE_MAX */
     ReadWatch *watch;     /* of the reading of files; NULL: nobody watches */
@@ -48,10 +49,10 @@ typedef struct DatasetOptions {
 typedef struct Dataset Dataset;
 
 typedef struct DatasetSummary {
-    uint64_t records, files, bytes;
-    bool whole;             /* these are all of them, whatever records_max was */
-    uint64_t files_indexed; /* those whose index could not be taken from an earlier start */
-    const char *warning;    /* the first file's, or NULL; borrowed */
+    uint64_t records, files, bytes; /* records by blocks: of those files alone that are counted */
+    bool whole;                     /* these are all of them, whatever records_max was */
+    uint64_t files_indexed;         /* those whose index could not be taken from an earlier start */
+    const char *warning;            /* the first file's, or NULL; borrowed */
 } DatasetSummary;
 
 /* Opens and indexes all files; blocks for as long as that takes. Errors name the key and the path:
@@ -77,13 +78,38 @@ void dataset_fingerprint(const Dataset *dataset, const char *order, char ret[DIG
 /* Where a record stands. */
 typedef struct RecordSource {
     const char *path; /* borrowed from the Dataset */
-    uint64_t line;    /* from 1; of a table, the row */
+    uint64_t line;    /* from 1; of a table, the row; 0: not known, then ... */
+    uint64_t offset;  /* ... this is the byte of the file at which it begins */
 } RecordSource;
 
-/* Appends the text of record `index` to *text. ERR_DATA: this record cannot be read, and *err says
- * why (nothing is appended, *ret_source is set); any other failure: the data set cannot, for one
- * because a file changed. */
+/* "a.jsonl:12", or "a.jsonl at byte 4711"; owned by the caller. */
+char *record_source_text(const RecordSource *source);
+
+/* Appends the text of record `index` to *text; by blocks this is slow. ERR_DATA: this record cannot
+ * be read, and *err says why (nothing is appended, *ret_source is set); any other failure: the data
+ * set cannot, for one because a file changed. */
 Status dataset_read(const Dataset *dataset, uint64_t index, Str *text, RecordSource *ret_source,
                     Error *err);
+
+/* ---- by blocks ----
+ *
+ * A data set that is opened by blocks is there at once, however large it is: its files are cut into
+ * blocks, known from their sizes alone (of tables: from their footers), and how many records a
+ * block of a plain text file has is counted when somebody asks. Files that are compressed, or of
+ * which the entry takes a slice, are indexed first, as ever. The fingerprint then stands for what a
+ * probe of each file tells (file_probe.h). */
+
+uint64_t dataset_num_blocks(const Dataset *dataset);
+/* Of file `file`: [*ret_first, *ret_end). */
+void dataset_file_blocks(const Dataset *dataset, int file, uint64_t *ret_first, uint64_t *ret_end);
+uint64_t dataset_block_bytes(const Dataset *dataset, uint64_t block);
+/* Whether its records are counted. */
+bool dataset_block_counted(const Dataset *dataset, uint64_t block, uint64_t *ret_records);
+/* Counts them. */
+Status dataset_count_block(const Dataset *dataset, uint64_t block, Error *err);
+void dataset_prefetch_block(const Dataset *dataset, uint64_t block);
+/* As dataset_read; `record` of a block that is counted. */
+Status dataset_read_block(const Dataset *dataset, uint64_t block, uint64_t record, Str *text,
+                          RecordSource *ret_source, Error *err);
 
 #endif

@@ -10,13 +10,15 @@
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/memory.h"
+#include "dataset/block_text.h"
 #include "dataset/format.h"
 #include "dataset/index.h"
 #include "dataset/text_source.h"
 
 typedef struct JsonlFile {
     char *path;
-    LineIndex *index;
+    LineIndex *index;  /* NULL: opened by blocks ... */
+    BlockText *blocks; /* ... which it then has */
     LineIndexSummary summary;
     TextSource source;
 } JsonlFile;
@@ -62,6 +64,7 @@ static void jsonl_close(void *context)
     if (file == NULL) return;
     block_cache_forget(file->source.cache, &file->source);
     line_index_close(file->index);
+    block_text_close(file->blocks);
     if (file->source.input.fd >= 0) close(file->source.input.fd);
     free(file->path);
     free(file);
@@ -85,9 +88,13 @@ static Status open_index(JsonlFile *file, const DatasetOptions *options, Error *
                                       .read_only = options->index_read_only,
                                       .records_max = options->records_max,
                                       .watch = options->watch};
-    TRY(line_index_open(&source->input, &index_options, &file->index, err));
+    TextInput input = source->input;
+    input.watch = options->watch; /* for the pass alone */
+    TRY(line_index_open(&input, &index_options, &file->index, err));
     TRY(text_codec_find(&source->input, &source->codec, err));
     file->summary = line_index_summary(file->index);
+    if (options->watch != NULL && (file->summary.reused || source->codec != NULL))
+        options->watch->bytes_read += source->input.file_bytes;
     if (file->summary.damage[0] != '\0' && file->summary.records == 1)
         return refuse_damage(file, 1, 0, err);
     source->text_bytes = file->summary.text_bytes;
@@ -97,6 +104,22 @@ static Status open_index(JsonlFile *file, const DatasetOptions *options, Error *
     size_t length = source->text_bytes < sizeof head ? (size_t)source->text_bytes : sizeof head;
     TRY(text_source_read(source, 0, head, length, err));
     return refuse_other_kinds(head, length, file->path, err);
+}
+
+/* Only plain text can be read anywhere without an index. */
+static Status open_blocks(JsonlFile *file, const DatasetOptions *options, Error *err)
+{
+    BlockTextOptions block_options = {.folder = options->index_folder,
+                                      .read_only = options->index_read_only,
+                                      .cache = file->source.cache};
+    return block_text_open(&file->source.input, &block_options, &file->blocks, err);
+}
+
+static Status open_content(JsonlFile *file, const DatasetOptions *options, Error *err)
+{
+    TRY(text_codec_find(&file->source.input, &file->source.codec, err));
+    bool by_blocks = options->by_blocks && file->source.codec == NULL;
+    return by_blocks ? open_blocks(file, options, err) : open_index(file, options, err);
 }
 
 static Status check_head(JsonlFile *file, const uint8_t head[16], Error *err)
@@ -120,7 +143,7 @@ static Status jsonl_open(const FileOpening *opening, void **ret_file, Error *err
     file->source.input = (TextInput){.fd = fd, .path = file->path};
     file->source.cache = opening->cache;
     Status status = check_head(file, opening->head, err);
-    if (status == OK) status = open_index(file, opening->options, err);
+    if (status == OK) status = open_content(file, opening->options, err);
     if (status == OK) {
         *ret_file = file;
         file = NULL;
@@ -134,6 +157,16 @@ static FileSummary jsonl_summary(const void *context)
 {
     const JsonlFile *file = context;
     const LineIndexSummary *index = &file->summary;
+    if (file->blocks != NULL)
+        return (FileSummary){
+            .kind = "jsonl by blocks",
+            .bytes = file->source.input.file_bytes,
+            .content_hash = block_text_probe(file->blocks),
+            .index_reused = block_text_reused(file->blocks),
+            .whole = true,
+            .hashed = true,
+            .warning = block_text_warning(file->blocks),
+        };
     return (FileSummary){
         .kind = "jsonl",
         .records = index->records,
@@ -142,22 +175,26 @@ static FileSummary jsonl_summary(const void *context)
         .index_reused = index->reused,
         .whole = index->whole,
         .hashed = index->whole,
+        .counted = true,
         .warning = index->warning,
     };
 }
 
-static Status refuse_long_line(const JsonlFile *file, uint64_t line, Error *err)
+static Status refuse_long_line(const RecordSource *source, Error *err)
 {
-    return error_set(err, ERR_DATA,
-                     "%s:%llu: the line has more than %u bytes\n"
-                     "  expected: at most that much in one record\n"
-                     "  to do: split the conversation, or drop the line",
-                     file->path, (unsigned long long)line, JSONL_LINE_BYTES_MAX);
+    char *place = record_source_text(source);
+    error_set(err, ERR_DATA,
+              "%s: the line has more than %u bytes\n"
+              "  expected: at most that much in one record\n"
+              "  to do: split the conversation, or drop the line",
+              place, JSONL_LINE_BYTES_MAX);
+    free(place);
+    return ERR_DATA;
 }
 
 /* Reads the line that begins at `begin` behind *text, without its end. */
-static Status read_line(const JsonlFile *file, uint64_t begin, uint64_t end, uint64_t line,
-                        Str *text, Error *err)
+static Status read_line(const JsonlFile *file, uint64_t begin, uint64_t end,
+                        const RecordSource *source, Str *text, Error *err)
 {
     /* Blank lines may follow the record, so a large extent alone does not make it too long. */
     size_t limit = JSONL_LINE_BYTES_MAX + 2;
@@ -169,12 +206,12 @@ static Status read_line(const JsonlFile *file, uint64_t begin, uint64_t end, uin
     if (status == ERR_DATA) return err->status = ERR_IO; /* the file ends before its index does */
     if (status != OK) return status;
     const char *newline = memchr(bytes, '\n', length);
-    if (newline == NULL && cut) return refuse_long_line(file, line, err);
+    if (newline == NULL && cut) return refuse_long_line(source, err);
     if (newline != NULL) length = (size_t)(newline - bytes);
     while (length > 0 &&
            (bytes[length - 1] == ' ' || bytes[length - 1] == '\t' || bytes[length - 1] == '\r'))
         length--;
-    if (length > JSONL_LINE_BYTES_MAX) return refuse_long_line(file, line, err);
+    if (length > JSONL_LINE_BYTES_MAX) return refuse_long_line(source, err);
     text->length += length;
     return OK;
 }
@@ -188,7 +225,49 @@ static Status jsonl_read(const void *context, uint64_t record, Str *text, uint64
     TRY(sidecar_check(line_index_sidecar(file->index), file->source.input.fd, file->path, err));
     if (file->summary.damage[0] != '\0' && record == file->summary.records - 1)
         return refuse_damage(file, *ret_line, record, err);
-    Status status = read_line(file, begin, end, *ret_line, text, err);
+    RecordSource source = {.path = file->path, .line = *ret_line};
+    Status status = read_line(file, begin, end, &source, text, err);
+    if (text->data != NULL) text->data[text->length] = '\0';
+    return status;
+}
+
+/* ---- by blocks ---- */
+
+static uint64_t jsonl_num_blocks(const void *context)
+{
+    const JsonlFile *file = context;
+    return file->blocks != NULL ? block_text_num_blocks(file->blocks) : 0;
+}
+
+static FileBlock jsonl_block(const void *context, uint64_t index)
+{
+    const JsonlFile *file = context;
+    FileBlock block = {.bytes = block_text_bytes(file->blocks, index)};
+    block.counted = block_text_counted(file->blocks, index, &block.records);
+    return block;
+}
+
+static Status jsonl_count_block(void *context, uint64_t index, Error *err)
+{
+    JsonlFile *file = context;
+    return block_text_count(file->blocks, index, err);
+}
+
+static void jsonl_prefetch_block(const void *context, uint64_t index)
+{
+    const JsonlFile *file = context;
+    block_text_prefetch(file->blocks, index);
+}
+
+static Status jsonl_read_block(const void *context, uint64_t block, uint64_t record, Str *text,
+                               RecordSource *ret_source, Error *err)
+{
+    const JsonlFile *file = context;
+    BlockLine line;
+    TRY(block_text_line(file->blocks, block, record, &line, err));
+    ret_source->line = line.line;
+    ret_source->offset = line.begin;
+    Status status = read_line(file, line.begin, line.end, ret_source, text, err);
     if (text->data != NULL) text->data[text->length] = '\0';
     return status;
 }
@@ -205,4 +284,9 @@ const DatasetFormat dataset_jsonl = {
     .summary = jsonl_summary,
     .read = jsonl_read,
     .close = jsonl_close,
+    .num_blocks = jsonl_num_blocks,
+    .block = jsonl_block,
+    .count_block = jsonl_count_block,
+    .prefetch_block = jsonl_prefetch_block,
+    .read_block = jsonl_read_block,
 };

@@ -18,6 +18,7 @@
 #include "base/limits.h"
 #include "base/memory.h"
 #include "dataset/content_hash.h"
+#include "dataset/file_probe.h"
 #include "dataset/format.h"
 #include "dataset/sidecar.h"
 #include "dataset/table_library.h"
@@ -83,7 +84,10 @@ typedef struct TableFile {
     uint64_t num_copies;
     GroupPlace *place; /* [num_groups + 1]: the last is the end */
     Sidecar *sidecar;  /* NULL when not all of the file was read */
-    char *warning;     /* or NULL */
+    bool by_blocks;    /* what is known of the file instead: */
+    uint64_t probe;
+    FileState state;
+    char *warning; /* or NULL */
     BlockCache *cache;
     pthread_mutex_t lock; /* of the cursors */
     Cursor cursor[CURSORS_MAX];
@@ -188,7 +192,8 @@ static void warn_of_large_groups(TableFile *file)
     for (uint64_t i = 0; i < file->num_groups; i++)
         if (worth_a_copy(file, &file->group[i]) && file->group[i].bytes > most)
             most = file->group[i].bytes;
-    if (most < LARGE_WARNED || file->num_copies > 0 || file->options->in_order) return;
+    if (most < LARGE_WARNED || file->num_copies > 0 || file->options->in_order || file->by_blocks)
+        return;
     file->warning =
         mem_printf("%s has row groups of %llu MB, of which shuffled reading decodes half "
                    "for each record: no copy of them could be kept",
@@ -235,6 +240,7 @@ static Status hash_file(TableFile *file, SidecarHeader *header, Error *err)
         status = file_read_at(file->fd, bytes, length, (int64_t)at, file->path, err);
         if (status == OK) XXH3_64bits_update(hash, bytes, length);
         at += length;
+        if (file->options->watch != NULL) file->options->watch->bytes_read += length;
         if (status == OK) status = check_watch(file, err);
     }
     header->content_hash = XXH3_64bits_digest(hash);
@@ -314,6 +320,8 @@ static Status open_sidecar(TableFile *file, Error *err)
     const TableGroup *groups = (const TableGroup *)(const void *)file->sidecar->body;
     file->num_copies = header->count[COUNT_COPIES];
     file->copy = (const TableCopy *)(const void *)(groups + header->count[COUNT_GROUPS]);
+    if (file->options->watch != NULL && file->sidecar->reused)
+        file->options->watch->bytes_read += header->content_bytes;
     if (file->handle != NULL) return OK; /* the pass has opened it */
     return open_handle(file, groups, header->count[COUNT_GROUPS], err);
 }
@@ -352,6 +360,19 @@ static const TableType *find_type(const uint8_t *head)
     return type;
 }
 
+/* Who wants the beginning alone is spared the pass over the whole file; so is who reads by blocks,
+ * since the footer, or the heads of the batches, tells how many rows each has. */
+static Status open_content(TableFile *file, Error *err)
+{
+    file->by_blocks = file->options->by_blocks;
+    if (file->by_blocks) {
+        TRY(file_state(file->fd, file->path, &file->state, err));
+        TRY(file_probe(file->fd, file->path, file->state.bytes, &file->probe, err));
+    }
+    if (file->by_blocks || file->options->records_max > 0) return open_handle(file, NULL, 0, err);
+    return open_sidecar(file, err);
+}
+
 static Status table_open(const FileOpening *opening, void **ret_file, Error *err)
 {
     TableFile *file = mem_calloc(1, sizeof *file);
@@ -364,10 +385,7 @@ static Status table_open(const FileOpening *opening, void **ret_file, Error *err
     Status status = OK;
     if (file->fd < 0) status = error_set_errno(err, errno, "could not open %s", file->path);
     if (status == OK) status = load_library(file, err);
-    /* Who wants the beginning alone is spared the pass over the whole file. */
-    if (status == OK)
-        status = file->options->records_max > 0 ? open_handle(file, NULL, 0, err)
-                                                : open_sidecar(file, err);
+    if (status == OK) status = open_content(file, err);
     if (status == OK) {
         uint64_t count = cut_into_slices(file, file->num_copies > 0);
         CHECK(count == file->num_copies);
@@ -388,7 +406,13 @@ static FileSummary table_summary(const void *context)
                            .records = file->place[file->num_groups].first_row,
                            .bytes = (uint64_t)lseek(file->fd, 0, SEEK_END), /* reads name theirs */
                            .whole = true,
+                           .counted = true,
                            .warning = file->warning};
+    if (file->by_blocks) {
+        summary.kind = file->type->kind == TABLE_PARQUET ? "parquet by blocks" : "arrow by blocks";
+        summary.content_hash = file->probe;
+        summary.hashed = summary.index_reused = true;
+    }
     if (sidecar == NULL) return summary;
     summary.bytes = sidecar->header.content_bytes;
     summary.content_hash = sidecar->header.content_hash;
@@ -525,6 +549,7 @@ static Status table_read(const void *context, uint64_t record, Str *text, uint64
     const TableFile *file = context;
     *ret_line = record + 1;
     if (file->sidecar != NULL) TRY(sidecar_check(file->sidecar, file->fd, file->path, err));
+    if (file->by_blocks) TRY(file_state_check(&file->state, file->fd, file->path, err));
     uint64_t low = 0, high = file->num_groups; /* the last group that begins at or before it */
     while (high - low > 1) {
         uint64_t middle = low + (high - low) / 2;
@@ -552,10 +577,34 @@ static Status table_read(const void *context, uint64_t record, Str *text, uint64
     return status;
 }
 
+/* ---- by blocks: what is decoded at once is a block ---- */
+
+static uint64_t table_num_blocks(const void *context)
+{
+    const TableFile *file = context;
+    return file->place[file->num_groups].first_slice;
+}
+
+static FileBlock table_block(const void *context, uint64_t index)
+{
+    const TableFile *file = context;
+    uint64_t group = find_group(file, index), begin;
+    const GroupPlace *place = &file->place[group];
+    uint64_t count = slice_rows(file, group, index - place->first_slice, &begin);
+    uint64_t rows = file->group[group].rows;
+    return (FileBlock){.bytes = (uint64_t)((double)file->group[group].bytes * (double)count /
+                                           (double)(rows > 0 ? rows : 1)),
+                       .first = place->first_row + begin,
+                       .records = count,
+                       .counted = true};
+}
+
 const DatasetFormat dataset_table = {
     .begins = table_begins,
     .open = table_open,
     .summary = table_summary,
     .read = table_read,
     .close = table_close,
+    .num_blocks = table_num_blocks,
+    .block = table_block,
 };

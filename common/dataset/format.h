@@ -20,7 +20,8 @@ typedef struct FileSummary {
     uint64_t content_hash;
     bool index_reused;
     bool whole;          /* `records` are all that the file has */
-    bool hashed;         /* `content_hash` is of all of it */
+    bool hashed;         /* `content_hash` is of all of it, or by blocks the probe of it */
+    bool counted;        /* `records` is known */
     const char *warning; /* why the next start will have to index again, or NULL; borrowed */
 } FileSummary;
 
@@ -30,6 +31,14 @@ typedef struct FileOpening {
     const DatasetOptions *options;
     BlockCache *cache; /* borrowed for the file's life */
 } FileOpening;
+
+/* A piece of a file whose records lie side by side: what DATASET_BY_BLOCKS addresses. */
+typedef struct FileBlock {
+    uint64_t bytes;   /* of the file, about */
+    uint64_t records; /* once counted */
+    uint64_t first;   /* record of the file, of formats that count when they open it */
+    bool counted;
+} FileBlock;
 
 /* `read` appends record `index` to *text, without its line end, and gives its line number; it
  * returns ERR_DATA when the fault is this record's alone, anything else when the file cannot be
@@ -41,6 +50,14 @@ typedef struct DatasetFormat {
     FileSummary (*summary)(const void *file);
     Status (*read)(const void *file, uint64_t index, Str *text, uint64_t *ret_line, Error *err);
     void (*close)(void *file); /* accepts NULL */
+    /* Of a file that was opened by blocks. 0: as one piece, that can be cut anywhere. */
+    uint64_t (*num_blocks)(const void *file);
+    FileBlock (*block)(const void *file, uint64_t index);
+    /* These three only of a format that does not count when it opens a file. */
+    Status (*count_block)(void *file, uint64_t index, Error *err);
+    void (*prefetch_block)(const void *file, uint64_t index);
+    Status (*read_block)(const void *file, uint64_t block, uint64_t record, Str *text,
+                         RecordSource *ret_source, Error *err);
 } DatasetFormat;
 
 /* Opens a file of whatever format; the head of `opening` need not be there. */

@@ -80,7 +80,8 @@ static Status parse_note(const cJSON *json, Note *ret, Error *err)
                                  .content_hash = strtoull(hash, NULL, 16),
                                  .index_reused = true,
                                  .whole = true,
-                                 .hashed = true};
+                                 .hashed = true,
+                                 .counted = true};
     return OK;
 }
 
@@ -351,6 +352,15 @@ char *const *hub_set_paths(const HubSet *set)
 
 /* ---- a file ---- */
 
+/* How much there is to read now; what cannot be found is told when it is opened. */
+static void tell_bytes(const HubFileReader *reader)
+{
+    struct stat info;
+    ReadWatch *watch = reader->options.watch;
+    if (watch != NULL && stat(reader->set->paths.item[reader->index], &info) == 0)
+        watch->bytes_total += (uint64_t)info.st_size;
+}
+
 /* The file is taken. */
 static Status open_now(HubFileReader *reader, Error *err)
 {
@@ -361,6 +371,7 @@ static Status open_now(HubFileReader *reader, Error *err)
     pthread_mutex_lock(&reader->lock);
     if (reader->file == NULL) {
         void *file = NULL;
+        tell_bytes(reader);
         status = dataset_format_open(&opening, &reader->format, &file, err);
         if (status == OK) reader->file = file;
     }

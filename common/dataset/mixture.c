@@ -12,7 +12,7 @@ typedef struct Source {
     char *name;
     Stream *stream;
     UserReader *reader;
-    uint64_t records; /* of a pass; 0: not known */
+    uint64_t records; /* of a pass of the reader; 0: not known */
 } Source;
 
 struct Mixture {
@@ -73,9 +73,7 @@ static Status open_files(const MixtureOptions *options, const MixtureSource *sou
         .hub = options->hub,
         .watch = options->watch,
     };
-    TRY(stream_open(&stream, &ret->stream, err));
-    ret->records = stream_records(ret->stream);
-    return OK;
+    return stream_open(&stream, &ret->stream, err);
 }
 
 static Status make_turns(const MixtureOptions *options, Mixture *mixture, Error *err)
@@ -146,7 +144,8 @@ const char *mixture_source_name(const Mixture *mixture, int source)
 
 uint64_t mixture_source_records(const Mixture *mixture, int source)
 {
-    return source_at(mixture, source)->records;
+    const Source *found = source_at(mixture, source);
+    return found->stream != NULL ? stream_records(found->stream) : found->records;
 }
 
 const Dataset *mixture_source_dataset(const Mixture *mixture, int source)
@@ -164,8 +163,18 @@ uint64_t mixture_records(const Mixture *mixture)
 {
     uint64_t records[INTERLEAVE_SOURCES_MAX];
     for (int i = 0; i < mixture->num_sources; i++)
-        records[i] = mixture->source[i].records;
+        records[i] = mixture_source_records(mixture, i);
     return interleave_epoch(&mixture->turns, records, mixture->epoch_end);
+}
+
+Status mixture_count(const Mixture *mixture, Error *err)
+{
+    for (int i = 0; i < mixture->num_sources; i++) {
+        uint64_t records;
+        const Stream *stream = mixture->source[i].stream;
+        if (stream != NULL) TRY(stream_count(stream, &records, err));
+    }
+    return OK;
 }
 
 void mixture_source_fingerprint(const Mixture *mixture, int index, char ret[DIGEST_HEX_BYTES])
@@ -218,22 +227,23 @@ void mixture_reader_close(MixtureReader *reader)
     free(reader);
 }
 
-static Status read_files(StreamReader *reader, const Source *source, Str *text, Str *place,
-                         MixtureRecord *ret, Error *err)
+static Status read_files(StreamReader *reader, Str *text, Str *place, MixtureRecord *ret,
+                         Error *err)
 {
     Error why = {0};
-    RecordSource at;
-    StreamPlace stands;
-    TRY(stream_place(reader, ret->position, &stands, err));
-    Status status = dataset_read(stream_dataset(source->stream), stands.index, text, &at, &why);
-    ret->pass = stands.epoch;
-    ret->index = stands.index;
+    StreamRecord record;
+    Status status = stream_read(reader, ret->position, text, &record, &why);
     ret->bad = status == ERR_DATA;
     if (status != OK && !ret->bad) {
         if (err != NULL) *err = why;
         return status;
     }
-    str_printf(place, "%s:%llu", at.path, (unsigned long long)at.line);
+    ret->pass = record.place.epoch;
+    ret->block = record.place.block;
+    ret->index = record.place.index;
+    char *source = record_source_text(&record.source);
+    str_puts(place, source);
+    free(source);
     if (ret->bad) str_puts(text, why.message);
     return OK;
 }
@@ -250,7 +260,7 @@ Status mixture_read_source(MixtureReader *reader, int index, uint64_t position, 
         if (status == OK) record.pass = read.epoch;
         if (status == OK) record.bad = read.bad;
     } else {
-        status = read_files(reader->stream[index], source, text, place, &record, err);
+        status = read_files(reader->stream[index], text, place, &record, err);
     }
     if (status == OK) *ret = record;
     return status;
@@ -266,6 +276,14 @@ Status mixture_read(MixtureReader *reader, uint64_t position, Str *text, Str *pl
         reader->cursor = interleave_cursor(&mixture->turns, position);
     InterleavePlace due = interleave_next(&reader->cursor);
     return mixture_read_source(reader, due.source, due.position, text, place, ret, err);
+}
+
+Status mixture_index(MixtureReader *reader, const MixtureRecord *record, uint64_t *ret, Error *err)
+{
+    StreamReader *stream = reader->stream[record->source];
+    StreamPlace place = {record->pass, record->block, record->index};
+    *ret = record->index;
+    return stream != NULL ? stream_index(stream, &place, ret, err) : OK;
 }
 
 bool mixture_describe(const Mixture *mixture, char *text, size_t size)

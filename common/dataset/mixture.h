@@ -45,7 +45,8 @@ void mixture_close(Mixture *mixture); /* accepts NULL; its readers are closed */
 
 int mixture_num_sources(const Mixture *mixture);
 const char *mixture_source_name(const Mixture *mixture, int source); /* borrowed */
-/* Of one pass over a source, before any is rejected; 0: its reader does not know. */
+/* Of one pass over a source, before any is rejected; 0: its reader does not know, or it is in the
+ * order `window` and not counted yet. */
 uint64_t mixture_source_records(const Mixture *mixture, int source);
 /* What its records are taken from; NULL: a reader. Borrowed. */
 const Dataset *mixture_source_dataset(const Mixture *mixture, int source);
@@ -53,8 +54,10 @@ void mixture_source_fingerprint(const Mixture *mixture, int source, char ret[DIG
 /* In which order they take turns; borrowed. */
 const Interleave *mixture_turns(const Mixture *mixture);
 
-/* Of an epoch; 0: not known. */
+/* Of an epoch; 0: not known, or not yet. */
 uint64_t mixture_records(const Mixture *mixture);
+/* Waits until all records are counted that can be. */
+Status mixture_count(const Mixture *mixture, Error *err);
 /* Of all that determines the stream. Not with records_max. */
 void mixture_fingerprint(const Mixture *mixture, char ret[DIGEST_HEX_BYTES]);
 
@@ -66,7 +69,9 @@ typedef struct MixtureRecord {
     int source;
     uint64_t pass;     /* over the source, from 0 */
     uint64_t position; /* in the source's own stream */
-    uint64_t index;    /* of its data set, in the order of the files; of a reader its position */
+    uint64_t block;    /* of its data set, in the order `window`; else 0 */
+    uint64_t index;    /* of the block, or of its data set, in the order of the files; of a reader
+                        * its position */
     bool bad;          /* this record cannot be read: *text is not it, but why */
 } MixtureRecord;
 
@@ -77,6 +82,10 @@ Status mixture_read(MixtureReader *reader, uint64_t position, Str *text, Str *pl
 /* The same of a position of one source's own stream. */
 Status mixture_read_source(MixtureReader *reader, int source, uint64_t position, Str *text,
                            Str *place, MixtureRecord *ret, Error *err);
+
+/* The number of a record that was read, among all of its source in the order of the files; in the
+ * order `window` this waits until they are counted. */
+Status mixture_index(MixtureReader *reader, const MixtureRecord *record, uint64_t *ret, Error *err);
 
 /* "next_batch of the reader csv of data.train" while code of the user's runs in some thread; else
  * false. */

@@ -1,23 +1,47 @@
 #include "dataset/stream.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/limits.h"
 #include "base/memory.h"
 #include "dataset/hf_order.h"
 #include "dataset/shuffle.h"
+#include "dataset/window.h"
+
+#define CACHE_SLACK (32u << 20) /* beside the window that is being read */
 
 struct Stream {
     Dataset *dataset;
-    DataOrder kind;
-    RecordOrder order;
-    HfOrder *hf; /* ORDER_HF */
+    DataOrder order;
+    uint64_t seed;
+    RecordOrder records; /* but for ORDER_WINDOW */
+    HfOrder *hf;         /* ORDER_HF */
+    WindowOrder *window; /* ORDER_WINDOW */
+    pthread_mutex_t lock;
+    _Atomic(uint64_t *) block_first; /* ORDER_WINDOW, [blocks]: first record of each; NULL until it
+                                        was asked for, then const */
 };
 
 struct StreamReader {
     const Stream *stream;
     OrderCursor cursor;
+    WindowCursor *window; /* ORDER_WINDOW */
 };
+
+static uint64_t window_bytes(const DataOrder *order)
+{
+    return (uint64_t)order->window_mb << 20;
+}
+
+/* Of one window, whose pieces are read in any order, none should be decoded twice. */
+static size_t cache_bytes(const StreamOptions *options, bool by_blocks)
+{
+    size_t most = options->cache_max > 0 ? options->cache_max : DATASET_CACHE_MAX;
+    uint64_t window = by_blocks ? window_bytes(&options->order) + CACHE_SLACK : 0;
+    return window > most ? (size_t)window : most;
+}
 
 /* A file, or what a slice leaves of it, is what the package calls a shard. */
 static void open_hf(Stream *stream)
@@ -26,36 +50,49 @@ static void open_hf(Stream *stream)
     uint64_t *records = mem_calloc((size_t)num_files, sizeof *records);
     for (int i = 0; i < num_files; i++)
         records[i] = dataset_file(stream->dataset, i).records;
-    HfOptions options = {stream->kind.hf_release, (uint64_t)stream->kind.hf_buffer_size};
-    stream->hf = hf_order_create(&options, stream->order.seed, records, (size_t)num_files);
+    HfOptions options = {stream->order.hf_release, (uint64_t)stream->order.hf_buffer_size};
+    stream->hf = hf_order_create(&options, stream->seed, records, (size_t)num_files);
     free(records);
+}
+
+static void open_window(Stream *stream, ReadWatch *watch)
+{
+    WindowOptions options = {.dataset = stream->dataset,
+                             .seed = stream->seed,
+                             .window_bytes = window_bytes(&stream->order),
+                             .watch = watch};
+    stream->window = window_order_open(&options);
 }
 
 Status stream_open(const StreamOptions *options, Stream **ret, Error *err)
 {
+    OrderKind kind = options->order.kind;
+    bool by_blocks = kind == ORDER_WINDOW && options->records_max == 0;
     DatasetOptions data = {
         .key = options->key,
         .path = options->path,
         .num_paths = options->num_paths,
         .index_folder = options->index_folder,
         .index_read_only = options->index_read_only,
-        .in_order = options->order.kind == ORDER_FILES,
+        .in_order = kind == ORDER_FILES,
+        .by_blocks = by_blocks,
         .records_max = options->records_max,
         .hub = options->hub,
-        .cache_max = options->cache_max,
+        .cache_max = cache_bytes(options, by_blocks),
         .watch = options->watch,
     };
     Dataset *dataset = NULL;
     TRY(dataset_open(&data, &dataset, err));
     Stream *stream = mem_calloc(1, sizeof *stream);
     stream->dataset = dataset;
-    stream->kind = options->order;
-    stream->order = (RecordOrder){
-        .records = dataset_summary(dataset).records,
-        .seed = options->seed,
-        .shuffle = options->order.kind == ORDER_FULL,
-    };
-    if (options->order.kind == ORDER_HF) open_hf(stream);
+    stream->order = options->order;
+    stream->seed = options->seed;
+    stream->records = (RecordOrder){.records = dataset_summary(dataset).records,
+                                    .seed = options->seed,
+                                    .shuffle = kind == ORDER_FULL};
+    pthread_mutex_init(&stream->lock, NULL);
+    if (kind == ORDER_HF) open_hf(stream);
+    if (by_blocks) open_window(stream, options->watch);
     *ret = stream;
     return OK;
 }
@@ -63,14 +100,25 @@ Status stream_open(const StreamOptions *options, Stream **ret, Error *err)
 void stream_close(Stream *stream)
 {
     if (stream == NULL) return;
+    window_order_close(stream->window);
     hf_order_destroy(stream->hf);
     dataset_close(stream->dataset);
+    pthread_mutex_destroy(&stream->lock);
+    free(stream->block_first);
     free(stream);
 }
 
 uint64_t stream_records(const Stream *stream)
 {
-    return stream->order.records;
+    if (stream->window != NULL) return window_order_records(stream->window);
+    return stream->records.records;
+}
+
+Status stream_count(const Stream *stream, uint64_t *ret_records, Error *err)
+{
+    if (stream->window != NULL) return window_order_count(stream->window, ret_records, err);
+    *ret_records = stream->records.records;
+    return OK;
 }
 
 const Dataset *stream_dataset(const Stream *stream)
@@ -80,44 +128,97 @@ const Dataset *stream_dataset(const Stream *stream)
 
 void stream_fingerprint(const Stream *stream, char ret[DIGEST_HEX_BYTES])
 {
-    const DataOrder *kind = &stream->kind;
-    unsigned long long seed = stream->order.seed;
-    char order[100] = "";
-    if (kind->kind == ORDER_FULL)
-        snprintf(order, sizeof order, "shuffle %d %llu\n", SHUFFLE_VERSION, seed);
-    else if (kind->kind == ORDER_HF)
-        snprintf(order, sizeof order, "hf %d %s %lld %llu\n", HF_ORDER_VERSION,
-                 hf_release_name(kind->hf_release), (long long)kind->hf_buffer_size, seed);
-    dataset_fingerprint(stream->dataset, order, ret);
+    const DataOrder *order = &stream->order;
+    unsigned long long seed = stream->seed;
+    char text[100] = "";
+    switch (order->kind) {
+    case ORDER_FILES:
+        break;
+    case ORDER_FULL:
+        snprintf(text, sizeof text, "shuffle %d %llu\n", SHUFFLE_VERSION, seed);
+        break;
+    case ORDER_WINDOW:
+        snprintf(text, sizeof text, "window %d %lld %llu\n", WINDOW_VERSION,
+                 (long long)order->window_mb, seed);
+        break;
+    case ORDER_HF:
+        snprintf(text, sizeof text, "hf %d %s %lld %llu\n", HF_ORDER_VERSION,
+                 hf_release_name(order->hf_release), (long long)order->hf_buffer_size, seed);
+        break;
+    }
+    dataset_fingerprint(stream->dataset, text, ret);
 }
 
 StreamReader *stream_reader_open(const Stream *stream)
 {
     StreamReader *reader = mem_calloc(1, sizeof *reader);
     reader->stream = stream;
-    reader->cursor = order_cursor(stream->order);
+    if (stream->window != NULL)
+        reader->window = window_cursor_open(stream->window);
+    else
+        reader->cursor = order_cursor(stream->records);
     return reader;
 }
 
 void stream_reader_close(StreamReader *reader)
 {
+    if (reader == NULL) return;
+    window_cursor_close(reader->window);
     free(reader);
 }
 
 Status stream_place(StreamReader *reader, uint64_t position, StreamPlace *ret, Error *err)
 {
-    (void)err;
     const Stream *stream = reader->stream;
+    if (reader->window != NULL) {
+        WindowPlace place;
+        TRY(window_cursor_find(reader->window, position, &place, err));
+        *ret = (StreamPlace){place.epoch, place.block, place.record};
+        return OK;
+    }
+    *ret = (StreamPlace){0};
     ret->index = order_record(&reader->cursor, position, &ret->epoch);
     if (stream->hf != NULL) ret->index = hf_order_record(stream->hf, ret->epoch, ret->index);
+    return OK;
+}
+
+/* All blocks are counted. */
+static void sum_blocks(Stream *stream)
+{
+    uint64_t count = dataset_num_blocks(stream->dataset), sum = 0, records;
+    uint64_t *first = mem_alloc(count * sizeof *first);
+    for (uint64_t i = 0; i < count; i++) {
+        CHECK(dataset_block_counted(stream->dataset, i, &records));
+        first[i] = sum;
+        sum += records;
+    }
+    stream->block_first = first;
+}
+
+Status stream_index(StreamReader *reader, const StreamPlace *place, uint64_t *ret, Error *err)
+{
+    Stream *stream = (Stream *)(uintptr_t)reader->stream; /* the sums have a lock of their own */
+    *ret = place->index;
+    if (stream->window == NULL) return OK;
+    if (stream->block_first == NULL) {
+        uint64_t records;
+        TRY(window_order_count(stream->window, &records, err));
+        pthread_mutex_lock(&stream->lock);
+        if (stream->block_first == NULL) sum_blocks(stream);
+        pthread_mutex_unlock(&stream->lock);
+    }
+    *ret += stream->block_first[place->block];
     return OK;
 }
 
 Status stream_read(StreamReader *reader, uint64_t position, Str *text, StreamRecord *ret,
                    Error *err)
 {
+    const Dataset *dataset = reader->stream->dataset;
     StreamPlace place;
     TRY(stream_place(reader, position, &place, err));
-    ret->epoch = place.epoch;
-    return dataset_read(reader->stream->dataset, place.index, text, &ret->source, err);
+    ret->place = place;
+    if (reader->window != NULL)
+        return dataset_read_block(dataset, place.block, place.index, text, &ret->source, err);
+    return dataset_read(dataset, place.index, text, &ret->source, err);
 }

@@ -18,7 +18,7 @@ typedef struct StreamOptions {
     const char *index_folder; /* as of DatasetOptions */
     bool index_read_only;
     uint64_t records_max; /* as of DatasetOptions: only stream_dataset may be read then */
-    size_t cache_max;     /* as of DatasetOptions */
+    size_t cache_max;     /* as of DatasetOptions; more in the order `window`, if that takes more */
     DataOrder order;
     uint64_t seed;
     const DatasetHub *hub; /* as of DatasetOptions */
@@ -28,12 +28,15 @@ typedef struct StreamOptions {
 typedef struct Stream Stream;
 typedef struct StreamReader StreamReader;
 
-/* Opens and indexes all files, as dataset_open does. Options are not kept. */
+/* Opens and indexes all files, as dataset_open does; in the order `window` the files are indexed by
+ * and by, on threads of the stream. Options are not kept, but for `watch`. */
 Status stream_open(const StreamOptions *options, Stream **ret, Error *err);
 void stream_close(Stream *stream); /* accepts NULL; its readers are closed */
 
-/* Records of one epoch, before any is rejected. */
+/* Records of one epoch, before any is rejected; 0: not all files are indexed yet. */
 uint64_t stream_records(const Stream *stream);
+/* The same, waiting for the index. */
+Status stream_count(const Stream *stream, uint64_t *ret_records, Error *err);
 /* What its records are taken from; borrowed. */
 const Dataset *stream_dataset(const Stream *stream);
 /* dataset_fingerprint, in this order. Not with records_max. */
@@ -46,14 +49,20 @@ void stream_reader_close(StreamReader *reader); /* accepts NULL */
 /* Which record stands at a position. */
 typedef struct StreamPlace {
     uint64_t epoch; /* from 0 */
-    uint64_t index; /* of the data set, in the order of the files */
+    uint64_t block; /* in the order `window`: of the data set; else 0 */
+    uint64_t index; /* of the block, or of the data set, in the order of the files */
 } StreamPlace;
 
+/* In the order `window` this waits for the index as far as the position takes it. */
 Status stream_place(StreamReader *reader, uint64_t position, StreamPlace *ret, Error *err);
+
+/* Where among all records of the data set, in the order of the files, a place is; in the order
+ * `window` this waits for the whole index. */
+Status stream_index(StreamReader *reader, const StreamPlace *place, uint64_t *ret, Error *err);
 
 /* A record of the stream. */
 typedef struct StreamRecord {
-    uint64_t epoch;
+    StreamPlace place;
     RecordSource source;
 } StreamRecord;
 

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "dataset/watch.h"
 
 #define CODEC_WINDOW_BYTES (32u << 10) /* the longest that a codec asks for */
 
@@ -24,6 +25,7 @@ typedef struct TextInput {
     int fd;
     const char *path;
     uint64_t file_bytes;
+    ReadWatch *watch; /* of a pass over plain text: how far it is; or NULL */
 } TextInput;
 
 /* What a step of a decoder gave. */

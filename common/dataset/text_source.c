@@ -170,6 +170,7 @@ Status text_pass_next(TextPass *pass, const char **ret_text, size_t *ret_length,
         length = left < PLAIN_BYTES ? (size_t)left : PLAIN_BYTES;
         TRY(file_read_at(pass->input.fd, pass->text, length, (int64_t)pass->at, pass->input.path,
                          err));
+        if (pass->input.watch != NULL) pass->input.watch->bytes_read += length;
     }
     pass->at += length;
     *ret_text = (const char *)pass->text;

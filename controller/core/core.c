@@ -484,7 +484,7 @@ JobView controller_job(const Controller *c)
         .step = c->step,
         .total_steps = c->total_steps,
         .next_position = c->next_position,
-        .records = train->stream.records < RECORDS_UNKNOWN ? train->stream.records : -1,
+        .records = stream_known_records(&train->stream, -1),
         .generation = c->generation,
         .samples_ready = (int)job_samples_ready(c),
         .consumed_samples = c->done.consumed_samples,

@@ -404,6 +404,7 @@ typedef struct Effect {
             union {
                 struct {
                     const char *known; /* fingerprint of the set, or NULL */
+                    bool count;        /* its number of records is needed */
                 } open;
                 struct {
                     int64_t first;

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "config/source_set.h"
+
 #define SHOWN_DIGITS 16
 
 static bool is_named(const char *accepted, const char *fingerprint)
@@ -46,7 +48,9 @@ bool identity_accept(Controller *c, const Event *event)
     const char *changes = event->reply.open_set.changes;
     int64_t records = event->reply.open_set.records;
     if (before == NULL || strcmp(before, now) == 0) return true;
-    bool acceptable = same_number(c, event);
+    /* In the order `window` a change of a file moves the records behind it to other positions. */
+    bool window = train_is_counted_late(c->config);
+    bool acceptable = !window && same_number(c, event);
     if (acceptable && is_named(c->config->data.accept_changed, now)) {
         core_log(c, LOG_WARN, "data_changed",
                  "accepted from position %lld on: fingerprint %s, was %s%s%s",
@@ -62,6 +66,8 @@ bool identity_accept(Controller *c, const Event *event)
     char *way = acceptable ? mem_printf("Or go on with the changed records in their places: --set "
                                         "data.accept_changed=%.*s",
                                         SHOWN_DIGITS, now)
+                : window ? mem_strdup("It cannot go on with it: in the order `window` other bytes "
+                                      "may put other records into their places.")
                 : event->reply.open_set.num_sources > 1
                     ? mem_strdup("It cannot go on with it: other sources, or another number of "
                                  "records in one, and every position would mean another one.")

@@ -21,7 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "config/eval_set.h"
+#include "config/source_set.h"
 
 #define RELEASE_TIMEOUT_MS   10000
 #define FETCH_TIMEOUT_MS     60000
@@ -35,6 +35,29 @@ int64_t job_groups_per_batch(const Controller *c)
 
 /* ---- sets ---- */
 
+/* In the order `window` the run begins before the data is counted, and then is of the length that
+ * the job says, whatever is found later: it must not depend on when that was. */
+static bool needs_count(const JobConfig *config)
+{
+    if (!train_is_counted_late(config)) return true;
+    for (int i = 0; i < train_source_count(config); i++)
+        if (train_source(config, i).repeat > 0) return true; /* passes are of so many records */
+    return config->train.num_steps == 0 && config->data.num_samples == 0;
+}
+
+/* Records of an epoch as far as the run goes by them. */
+static int64_t records_of_epoch(Controller *c, int64_t found)
+{
+    int64_t said = c->config->data.num_samples;
+    if (found == 0) return said > 0 ? said : RECORDS_UNKNOWN;
+    if (said > 0 && said != found)
+        core_log(c, LOG_WARN, "num_samples_corrected",
+                 "data.num_samples is %lld, but the training set has %lld records: an epoch has "
+                 "%lld",
+                 (long long)said, (long long)found, (long long)found);
+    return found;
+}
+
 static void open_sets(Controller *c)
 {
     if (!supervise_ready(c, 0)) return;
@@ -45,6 +68,7 @@ static void open_sets(Controller *c)
         effect->call.set = i == 0 ? SET_TRAIN : SET_EVAL;
         effect->call.set_name = c->set[i].name;
         effect->call.open.known = i == 0 ? c->fingerprint[c->done.stage] : NULL;
+        effect->call.open.count = i > 0 || needs_count(c->config);
     }
 }
 
@@ -113,7 +137,7 @@ static void on_open(Controller *c, const Event *event)
         if (index == 1 + c->eval.at) evaluate_set_is_open(c);
         return;
     }
-    int64_t records = set->records > 0 ? set->records : RECORDS_UNKNOWN;
+    int64_t records = records_of_epoch(c, set->records);
     lane_of(c, SET_TRAIN)->stream.records = records;
     if (!identity_accept(c, event)) return;
     sources_take(c, event);
@@ -299,7 +323,7 @@ static void commit_step(Controller *c)
     records_consumed(c, &lane->stream, c->next_position);
     int num_sources = sources_consumed(c, &lane->stream, c->next_position);
     c->done.bad_records += stream_consume(&lane->stream, c->next_position);
-    c->done.records = lane->stream.records < RECORDS_UNKNOWN ? lane->stream.records : 0;
+    c->done.records = stream_known_records(&lane->stream, 0);
     c->retired = running->plan; /* the effects below point to it */
     effect_add(c->fx, FX_LEDGER_APPEND)->ledger =
         (LedgerEntry){&c->retired, c->done.stage, c->done.records, c->fingerprint[c->done.stage]};

@@ -5,6 +5,12 @@
 
 #include "base/memory.h"
 
+int64_t stream_known_records(const Stream *stream, int64_t unknown)
+{
+    bool known = stream->records >= 0 && stream->records < RECORDS_UNKNOWN;
+    return known ? stream->records : unknown;
+}
+
 void stream_init(Stream *stream, SetName set, int64_t capacity, int group_size)
 {
     CHECK(capacity > 0 && group_size > 0);

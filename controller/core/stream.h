@@ -57,6 +57,9 @@ typedef struct Stream {
     int64_t bad_ahead_of[INTERLEAVE_SOURCES_MAX]; /* the same of each source */
 } Stream;
 
+/* Of one epoch; `unknown` when nobody has said. */
+int64_t stream_known_records(const Stream *stream, int64_t unknown);
+
 void stream_init(Stream *stream, SetName set, int64_t capacity, int group_size);
 void stream_free(Stream *stream);
 

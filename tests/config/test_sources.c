@@ -136,6 +136,8 @@ static void test_sources_that_make_no_sense_are_refused(void **state)
     assert_refused(MODEL "data: {train: a, sources: {b: {path: b}}}\n",
                    "job.yaml:2: data.sources and data.train both say");
     assert_refused(MODEL "data: {reader: a.so, sources: {b: {path: b}}}\n", "data.reader has no");
+    assert_refused(MODEL "data: {num_samples: 9, sources: {b: {path: b}}}\n",
+                   "data.num_samples has no effect with data.sources");
     assert_refused(MODEL "data: {sources: {b: {weight: 2}}}\n", "data.sources.b names no data");
     assert_refused(MODEL "data: {sources: {b: {path: b, weight: 0}}}\n",
                    "job.yaml:2:39: data.sources.b.weight is 0, expected a number above 0");

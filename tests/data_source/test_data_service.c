@@ -236,6 +236,44 @@ static void test_every_epoch_has_each_record_once_in_its_own_order(void **state)
     free(lines);
 }
 
+/* Whether it is counted already must not show, unless it was asked for. */
+static void test_window_is_not_counted_before_somebody_asks(void **state)
+{
+    Stage *stage = *state;
+    stage_stop(stage);
+    stage->config.data.order = (DataOrder){.kind = ORDER_WINDOW, .window_mb = 1};
+    stage_start(stage);
+    for (int count = 0; count < 4; count++) {
+        Answer answer;
+        Troupe__OpenSetRequest request = TROUPE__OPEN_SET_REQUEST__INIT;
+        request.set = "train";
+        request.count = count % 2 == 1;
+        ask(stage->loop, stage->handle, "data_source.open", &request.base, 20000, &answer);
+        await(&answer);
+        if (answer.status != OK) fail_msg("%s", answer.err.message);
+        Troupe__OpenSetReply *reply =
+            troupe__open_set_reply__unpack(NULL, answer.body_length, (uint8_t *)answer.body);
+        assert_int_equal(reply->records, request.count ? 300 : 0);
+        assert_int_equal(strlen(reply->fingerprint), 64);
+        troupe__open_set_reply__free_unpacked(reply, NULL);
+        answer_free(&answer);
+    }
+    int answers, seen[300] = {0};
+    char *lines = read_stream(stage, "train", 300, 300, &answers);
+    char *line = lines;
+    for (int i = 0; i < 300; i++) {
+        int position, epoch, source_line, record;
+        assert_int_equal(sscanf(line, "%d %d " FOLDER "/train.jsonl:%d {\"record\": %d}", &position,
+                                &epoch, &source_line, &record),
+                         4);
+        assert_int_equal(epoch, 1);
+        assert_int_equal(source_line, record + 1);
+        assert_int_equal(seen[record]++, 0);
+        line = strchr(line, '\n') + 1;
+    }
+    free(lines);
+}
+
 static void test_eval_is_in_file_order(void **state)
 {
     int answers;
@@ -353,6 +391,8 @@ int main(void)
                                         stage_close),
         cmocka_unit_test_setup_teardown(test_every_epoch_has_each_record_once_in_its_own_order,
                                         stage_open, stage_close),
+        cmocka_unit_test_setup_teardown(test_window_is_not_counted_before_somebody_asks, stage_open,
+                                        stage_close),
         cmocka_unit_test_setup_teardown(test_eval_is_in_file_order, stage_open, stage_close),
         cmocka_unit_test_setup_teardown(
             test_data_source_started_anew_gives_the_same_bytes_at_any_position, stage_open,

@@ -109,6 +109,49 @@ static void test_mixture_goes_through_each_source_pass_by_pass(void **state)
     mixture_close(mixture);
 }
 
+/* Nothing is counted when the first records are read, and afterwards all of it. */
+static void test_mixture_of_windows_goes_through_each_source_pass_by_pass(void **state)
+{
+    (void)state;
+    MixtureSource windows[SOURCES];
+    for (int i = 0; i < SOURCES; i++) {
+        windows[i] = sources[i];
+        if (sources[i].order.kind == ORDER_FULL)
+            windows[i].order = (DataOrder){.kind = ORDER_WINDOW, .window_mb = 1};
+    }
+    Mixture *mixture = open_some(windows, SOURCES, 5, EPOCH_FIRST_EXHAUSTED);
+    Mixture *full = open_some(sources, SOURCES, 5, EPOCH_FIRST_EXHAUSTED);
+    MixtureReader *reader = mixture_reader_open(mixture);
+    int seen[SOURCES][400] = {0}, moved = 0;
+    Error err = {0};
+    for (uint64_t p = 0; p < 1500; p++) {
+        Str text = {0}, place = {0};
+        MixtureRecord record;
+        char name[16];
+        int number = -1;
+        uint64_t index;
+        assert_ok(mixture_read(reader, p, &text, &place, &record, &err), &err);
+        int s = record.source;
+        assert_int_equal(sscanf(str_text(&text), "{\"%4[a-z]\": %d}", name, &number), 2);
+        assert_string_equal(name, sources[s].name);
+        assert_int_equal(record.pass, record.position / (uint64_t)sizes[s]);
+        assert_int_equal(seen[s][number]++, record.pass);
+        assert_ok(mixture_index(reader, &record, &index, &err), &err);
+        assert_int_equal(index, number);
+        moved += number != (int)(record.position % (uint64_t)sizes[s]);
+        str_free(&text);
+        str_free(&place);
+    }
+    assert_true(moved > 1000);
+    assert_ok(mixture_count(mixture, &err), &err);
+    assert_int_equal(mixture_records(mixture), mixture_records(full));
+    for (int i = 0; i < SOURCES; i++)
+        assert_int_equal(mixture_source_records(mixture, i), sizes[i]);
+    mixture_reader_close(reader);
+    mixture_close(mixture);
+    mixture_close(full);
+}
+
 static void test_mixture_is_the_same_for_whoever_asks(void **state)
 {
     (void)state;
@@ -248,6 +291,7 @@ static void test_mixture_names_the_source_that_is_wrong(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_mixture_of_windows_goes_through_each_source_pass_by_pass),
         cmocka_unit_test(test_mixture_goes_through_each_source_pass_by_pass),
         cmocka_unit_test(test_mixture_is_the_same_for_whoever_asks),
         cmocka_unit_test(test_mixture_epoch_ends_with_the_first_or_the_last_source),

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Jobs that train on a mixture of sources, and on what a reader of the user's reads.
-# usage: test_mixture.sh formats | kills | shares | refusals | reader | crash | hang
+# usage: test_mixture.sh formats | kills | windows | shares | refusals | reader | crash | hang
 . "$(dirname "$0")/lib.sh"
 deed=$1
 make_data
@@ -98,11 +98,13 @@ formats)
     grep -q '"sources":\[{"name":"chat","share":0.[0-9]*,"records":300,"summary":{"records":20,' inspect.json ||
         fail "$(cat inspect.json)"
     ;;
-kills)
-    mixture_job quiet.yaml quiet "$CHAT, $MATH, $OWN"
+kills | windows)
+    order=full
+    [ "$deed" = kills ] || order=window
+    mixture_job quiet.yaml quiet "$CHAT, $MATH, $OWN" data.order=$order data.window_mb=1
     run_job
     expected=$(digest_of "$RUN")
-    mixture_job job.yaml run "$CHAT, $MATH, $OWN"
+    mixture_job job.yaml run "$CHAT, $MATH, $OWN" data.order=$order data.window_mb=1
     start_job
     kill_once data_source 3
     kill_once rollout-0 8

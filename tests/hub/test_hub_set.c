@@ -341,6 +341,35 @@ static void test_a_small_cache_reads_every_record_in_order(void **state)
     assert_true(cache_bytes() <= small.bytes_max);
 }
 
+/* What may be dropped and fetched again is known by its records, which are counted first. */
+static void test_a_small_cache_is_read_by_blocks(void **state)
+{
+    (void)state;
+    const char *path = "hf://datasets/a/set";
+    put_shards();
+    DatasetOptions options = small_options(&path);
+    options.by_blocks = true;
+    Dataset *dataset = open_with(&options);
+    int number = 0;
+    for (uint64_t block = 0; block < dataset_num_blocks(dataset); block++) {
+        uint64_t records;
+        assert_true(dataset_block_counted(dataset, block, &records));
+        for (uint64_t r = 0; r < records; r++) {
+            Str text = {0};
+            RecordSource source;
+            Error err = {0};
+            char expected[32];
+            snprintf(expected, sizeof expected, "{\"prompt\": \"%d\",", number++);
+            assert_ok(dataset_read_block(dataset, block, r, &text, &source, &err), &err);
+            assert_memory_equal(str_text(&text), expected, strlen(expected));
+            str_free(&text);
+        }
+    }
+    assert_int_equal(number, SHARDS * ROWS);
+    assert_true(cache_bytes() <= small.bytes_max);
+    dataset_close(dataset);
+}
+
 typedef struct Reader {
     const Dataset *dataset;
     int begin;
@@ -464,6 +493,7 @@ int main(void)
         cmocka_unit_test_setup(test_data_is_the_same_as_that_of_a_folder, fresh),
         cmocka_unit_test_setup(test_a_run_stays_at_its_commit, fresh),
         cmocka_unit_test_setup(test_a_small_cache_reads_every_record_in_order, fresh),
+        cmocka_unit_test_setup(test_a_small_cache_is_read_by_blocks, fresh),
         cmocka_unit_test_setup(test_a_small_cache_serves_several_threads, fresh),
         cmocka_unit_test_setup(test_what_was_there_before_is_not_dropped, fresh),
         cmocka_unit_test_setup(test_a_small_cache_is_refused_where_it_cannot_do, fresh),

@@ -7,7 +7,8 @@ static const KeyName keep_policy_names[] = {
     {"skip", POLICY_SKIP}, {"keep", POLICY_KEEP}, {"stop", POLICY_STOP}, {NULL, 0}};
 static const KeyName policy_names[] = {{"skip", POLICY_SKIP}, {"stop", POLICY_STOP}, {NULL, 0}};
 
-static const KeyName order_names[] = {{"full", ORDER_FULL}, {"hf", ORDER_HF}, {NULL, 0}};
+static const KeyName order_names[] = {
+    {"full", ORDER_FULL}, {"window", ORDER_WINDOW}, {"hf", ORDER_HF}, {NULL, 0}};
 static const KeyName hf_version_names[] = {
     {"4.3", HF_4_3}, {"4.8", HF_4_8}, {"5.0", HF_5_0}, {"5.2", HF_5_2}, {NULL, 0}};
 /* ---- a row of data.sources ---- */
@@ -192,7 +193,16 @@ static const ConfigKey keys[] = {
      .offset = AT(data.order.kind),
      .preset = "full",
      .names = order_names,
-     .meaning = "which order that is: any record anywhere, or that of the package `datasets` (hf)"},
+     .meaning = "which order that is: any record anywhere; near records together (window), which "
+                "needs no look at all files before the first step; or that of the package "
+                "`datasets` (hf)"},
+    {.path = "data.window_mb",
+     .type = KEY_INT,
+     .offset = AT(data.order.window_mb),
+     .preset = "128",
+     .min = 1,
+     .max = WINDOW_MB_MAX,
+     .meaning = "with order: window, MB of the files among whose records each one is drawn"},
     {.path = "data.hf_version",
      .type = KEY_ENUM,
      .offset = AT(data.order.hf_release),
@@ -208,6 +218,13 @@ static const ConfigKey keys[] = {
      .max = HF_BUFFER_MAX,
      .also = "hf_dataset_shuffle_buffer shuffle_buffer_size shuffle_buffer",
      .meaning = "with order: hf, the records of its shuffle buffer"},
+    {.path = "data.num_samples",
+     .type = KEY_INT,
+     .offset = AT(data.num_samples),
+     .preset = "0",
+     .max = NUM_SAMPLES_MAX,
+     .meaning = "records of data.train, for a train.num_epochs that is not to wait until they are "
+                "counted, which order: window need not; 0: count them"},
     {.path = "data.reader_threads",
      .type = KEY_INT,
      .offset = AT(data.reader_threads),

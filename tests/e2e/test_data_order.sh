@@ -1,0 +1,53 @@
+#!/bin/bash
+# The orders `window` and `hf`: killed, resumed, and with the counts of its blocks taken away, a run makes what it
+# would have made undisturbed; an epoch is as long whether its records are counted or said.
+. "$(dirname "$0")/lib.sh"
+make_data
+RECORDS=$(wc -l < "$DATA/train.jsonl")
+
+for order in window hf; do
+    STEPS=12 write_job $order.yaml $order data.order=$order data.window_mb=1 data.hf_buffer_size=50 \
+        checkpoint.interval=4
+    run_job
+    expected=$(digest_of "$RUN")
+
+    STEPS=12 write_job $order.yaml $order-killed data.order=$order data.window_mb=1 data.hf_buffer_size=50 \
+        checkpoint.interval=4
+    start_job
+    wait_for_step 2
+    kill -9 "$(actor_pid data_source)"
+    wait_for_step 5
+    kill -9 "$CONTROLLER"
+    wait "$CONTROLLER" 2> /dev/null || true
+    rm -rf "$RUN/index"
+    run_job
+    [ "$(digest_of "$RUN")" = "$expected" ] || fail "after kills the order $order made something else"
+    metrics_ascend
+
+    SETTINGS="$SETTINGS --set train.num_steps=14 --set data.window_mb=2 --set data.hf_buffer_size=51"
+    start_job
+    finish_job 2
+    grep -qE "data.(window_mb is 2|hf_buffer_size is 51), but the run in this folder began with" "$RUN.out" ||
+        fail "another order was not refused by name"
+done
+
+# The order decides.
+STEPS=12 write_job full.yaml full checkpoint.interval=4
+run_job
+[ "$(digest_of "$RUN")" != "$expected" ] || fail "hf made what full made"
+
+# One epoch, counted and said.
+for said in 0 "$RECORDS"; do
+    write_job epoch.yaml "epoch-$said" data.order=window data.num_samples="$said" train.num_steps=0 train.num_epochs=1
+    run_job
+    digest_of "$RUN" >> epochs
+    last=$(sed -n 's/.*"step":\([0-9]*\),"train.*/\1/p' "$RUN/metrics.jsonl" | tail -n 1)
+    [ "$last" -eq $((RECORDS / 16)) ] || fail "an epoch of $RECORDS records had $last steps"
+done
+[ "$(sort -u epochs | wc -l)" -eq 1 ] || fail "the epoch that was said was not the one that was counted"
+write_job wrong.yaml wrong data.num_samples=5 train.num_steps=0 train.num_epochs=1
+run_job
+grep -q "data.num_samples is 5, but the training set has $RECORDS records" "$RUN.out" ||
+    fail "a wrong number was not told"
+nothing_left
+echo "two orders, $RECORDS records"
