@@ -4,6 +4,7 @@
 #include "test.h"
 
 #include <fcntl.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -321,6 +322,60 @@ static void test_a_window_reads_no_more_than_its_blocks(void **state)
     stream_close(stream);
 }
 
+static Stream *open_seed(const char *path, int64_t window_mb, uint64_t seed)
+{
+    Error err = {0};
+    Stream *stream = NULL;
+    StreamOptions options = {.key = "data.train",
+                             .path = &path,
+                             .num_paths = 1,
+                             .index_folder = INDEX,
+                             .order = {.kind = ORDER_WINDOW, .window_mb = window_mb},
+                             .seed = seed};
+    assert_ok(stream_open(&options, &stream, &err), &err);
+    return stream;
+}
+
+/* The correlation of place in the file and place in the epoch, of seed after seed, has the mean 0,
+ * whether the epoch is one window or four; and one window is as good as a permutation of all: each
+ * sixteenth of the file has its share of each sixteenth of the epoch. */
+static void test_no_part_of_the_file_comes_earlier_than_another(void **state)
+{
+    (void)state;
+    enum { SEEDS = 80, GRID = 16 };
+    Error err = {0};
+    for (int64_t window_mb = 5; window_mb <= 64; window_mb += 59) {
+        double sum = 0, squares = 0, chi = 0, cells = 0;
+        uint32_t cell[GRID * GRID] = {0};
+        for (uint64_t seed = 0; seed < SEEDS; seed++) {
+            Stream *stream = open_seed(LARGE, window_mb, seed);
+            StreamReader *reader = stream_reader_open(stream);
+            uint64_t count, index;
+            assert_ok(stream_count(stream, &count, &err), &err);
+            double mean = (double)(count - 1) / 2, product = 0;
+            for (uint64_t i = 0; i < count; i++) {
+                StreamPlace place;
+                assert_ok(stream_place(reader, i, &place, &err), &err);
+                assert_ok(stream_index(reader, &place, &index, &err), &err);
+                product += ((double)i - mean) * ((double)index - mean);
+                cell[i * GRID / count * GRID + index * GRID / count]++;
+            }
+            double rank = 12 * product / ((double)count * (double)count * (double)count);
+            sum += rank;
+            squares += rank * rank;
+            cells = (double)count * SEEDS / (GRID * GRID);
+            stream_reader_close(reader);
+            stream_close(stream);
+        }
+        double sigma = sqrt(squares / SEEDS / SEEDS); /* of the mean */
+        if (fabs(sum / SEEDS) > 4 * sigma) fail_msg("%g, %g", sum / SEEDS, sigma);
+        for (int i = 0; i < GRID * GRID; i++)
+            chi += (cell[i] - cells) * (cell[i] - cells) / cells;
+        double z = (chi - GRID * GRID) / sqrt(2.0 * GRID * GRID);
+        if (window_mb == 64 && fabs(z) > 4) fail_msg("chi-square is off by %g sigma", z);
+    }
+}
+
 /* In place, of the same size, the time set back, and where the probe of the file does not look. */
 static void change_a_byte(const char *path, off_t offset)
 {
@@ -442,6 +497,7 @@ int main(void)
         cmocka_unit_test(test_each_record_comes_once_an_epoch_with_its_text),
         cmocka_unit_test(test_order_does_not_depend_on_what_was_counted_when),
         cmocka_unit_test(test_a_window_reads_no_more_than_its_blocks),
+        cmocka_unit_test(test_no_part_of_the_file_comes_earlier_than_another),
         cmocka_unit_test(test_a_file_that_changed_in_the_middle_is_named),
         cmocka_unit_test(test_a_damaged_table_is_counted_again),
         cmocka_unit_test(test_an_empty_data_set_and_a_line_too_long_are_told),
