@@ -17,6 +17,7 @@
 #include "base/rng.h"
 #include "dataset/files.h"
 #include "dataset/dataset.h"
+#include "dataset/stream.h"
 
 #define TABLES  TEST_SOURCE_DIR "/dataset/tables"
 #define FOLDER  "table-files"
@@ -372,9 +373,55 @@ static void test_broken_files_are_refused_by_name(void **state)
                  "a Parquet file");
 }
 
+/* By blocks a table is not read when it is opened; each row comes once an epoch, with its text. */
+static void test_a_window_has_each_row_once(void **state)
+{
+    (void)state;
+    need_arrow();
+    static const char *const names[] = {"large.parquet", "snappy.parquet", "file.arrow",
+                                        "zstd.arrows"};
+    for (size_t n = 0; n < sizeof names / sizeof *names; n++) {
+        Error err = {0};
+        char *path = mem_printf("%s/%s", TABLES, names[n]);
+        Dataset *table = open_table(path, NULL);
+        uint64_t count, index, records = dataset_summary(table).records;
+        Stream *stream = NULL;
+        StreamOptions options = {.key = "data.train",
+                                 .path = (const char *const *)&path,
+                                 .num_paths = 1,
+                                 .order = {.kind = ORDER_WINDOW, .window_mb = 1},
+                                 .seed = 3};
+        assert_ok(stream_open(&options, &stream, &err), &err);
+        assert_ok(stream_count(stream, &count, &err), &err);
+        assert_int_equal(count, records);
+        StreamReader *reader = stream_reader_open(stream);
+        uint8_t *seen = mem_calloc(count, 1);
+        for (uint64_t i = 0; i < count; i++) {
+            StreamPlace place;
+            StreamRecord record;
+            Str text = {0};
+            assert_ok(stream_place(reader, i, &place, &err), &err);
+            assert_ok(stream_index(reader, &place, &index, &err), &err);
+            assert_ok(stream_read(reader, i, &text, &record, &err), &err);
+            Str expected = read_record(table, index);
+            assert_string_equal(str_text(&text), str_text(&expected));
+            assert_int_equal(record.source.line, index + 1);
+            assert_int_equal(seen[index]++, 0);
+            str_free(&expected);
+            str_free(&text);
+        }
+        free(seen);
+        stream_reader_close(reader);
+        stream_close(stream);
+        dataset_close(table);
+        free(path);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(test_a_window_has_each_row_once, fresh_folder),
         cmocka_unit_test_setup(test_every_kind_of_column_is_written_as_python_does, fresh_folder),
         cmocka_unit_test_setup(test_every_codec_and_encoding_gives_the_same_rows, fresh_folder),
         cmocka_unit_test_setup(test_views_are_read, fresh_folder),
