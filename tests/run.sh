@@ -98,8 +98,8 @@ if part "build" build release release all -DTROUPE_CUDA_ARCHITECTURES=90-real; t
     part "tests" run_tests release -LE 'gpu|slow' -j $((2 * jobs)) # many wait more than they compute
 fi
 
-# A report of a sanitizer ends its process, and so fails the test. Left out are the longest of those that compare numbers
-# of code which others reach, too.
+# A report of a sanitizer ends its process, and so fails the test. Left out are the longest of those that compare
+# numbers of code which others reach, too.
 numbers='^test_(kernel_rows|row_invariance|engine_exact|policy_golden|decode_graphs)'
 if part "build for ASan and UBSan" build asan asan all; then
     part "quick tests under ASan and UBSan" run_tests asan -L quick -E "$numbers" -j $((jobs + 1))

@@ -335,9 +335,9 @@ static void test_a_small_cache_reads_every_record_in_order(void **state)
     dataset_fingerprint(dataset, "", fingerprint[1]);
     assert_string_equal(fingerprint[0], fingerprint[1]);
     assert_int_equal(dataset_summary(dataset).files_indexed, 0);
-    assert_record(dataset, 3 * ROWS + 7, 3 * ROWS + 7);
+    assert_record(dataset, 7, 7);
     dataset_close(dataset);
-    assert_true(hub_requests_with("\"cdn\"") <= 4);
+    assert_true(hub_requests_with("\"cdn\"") <= 3); /* for more ahead there is no room */
     assert_true(cache_bytes() <= small.bytes_max);
 }
 
