@@ -23,6 +23,11 @@ for order in window hf; do
     run_job
     [ "$(digest_of "$RUN")" = "$expected" ] || fail "after kills the order $order made something else"
     metrics_ascend
+    "$BIN/controller" data audit "$RUN" > audit.out || fail "the audit of $order: $(cat audit.out)"
+    grep -q "at hand: the positions of each epoch are one for each record" audit.out ||
+        fail "the audit did not go through $order: $(cat audit.out)"
+    "$BIN/controller" data inspect --config "$JOB" --position $((RECORDS + 3)) --count 0 > inspect.out
+    grep -q "^record [0-9]* of data.train, at position $((RECORDS + 3)): " inspect.out || fail "$(cat inspect.out)"
 
     SETTINGS="$SETTINGS --set train.num_steps=14 --set data.window_mb=2 --set data.hf_buffer_size=51"
     start_job
@@ -43,6 +48,8 @@ for said in 0 "$RECORDS"; do
     digest_of "$RUN" >> epochs
     last=$(sed -n 's/.*"step":\([0-9]*\),"train.*/\1/p' "$RUN/metrics.jsonl" | tail -n 1)
     [ "$last" -eq $((RECORDS / 16)) ] || fail "an epoch of $RECORDS records had $last steps"
+    "$BIN/controller" data audit "$RUN" > audit.out || fail "the audit of an epoch: $(cat audit.out)"
+    grep -q "^epoch 0 .* of .* records consumed" audit.out && grep -q "at hand: " audit.out || fail "$(cat audit.out)"
 done
 [ "$(sort -u epochs | wc -l)" -eq 1 ] || fail "the epoch that was said was not the one that was counted"
 write_job wrong.yaml wrong data.num_samples=5 train.num_steps=0 train.num_epochs=1
