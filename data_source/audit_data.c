@@ -3,43 +3,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/file.h"
 #include "base/memory.h"
-#include "dataset/stream.h"
+#include "job_data/job_data.h"
 
-static Status open_stream(const JobConfig *config, Stream **ret, Error *err)
-{
-    char *index = path_join(config->run_dir, "index");
-    char *hub_commits = path_join(config->run_dir, DATASET_HUB_COMMITS);
-    DatasetHub hub = {.commits = hub_commits, .bytes_max = (int64_t)(config->data.cache_gb * 1e9)};
-    StreamOptions options = {
-        .key = "data.train",
-        .path = (const char *const *)config->data.train.item,
-        .num_paths = config->data.train.count,
-        .index_folder = index,
-        .index_read_only = true,
-        .order = job_data_order(config),
-        .seed = (uint64_t)config->seed,
-        .hub = &hub,
-    };
-    Status status = stream_open(&options, ret, err);
-    free(index);
-    free(hub_commits);
-    return status;
-}
-
-/* Whether it is the data that the ledger names last; it has so many records. */
-static bool is_same(Audit *audit, AuditStage *stage, const Stream *stream, int64_t records)
+/* Whether it is the data that the ledger names last; an epoch of it has so many records. */
+static bool is_same(Audit *audit, AuditStage *stage, const Mixture *mixture)
 {
     char now[DIGEST_HEX_BYTES];
     const AuditData *last = stage->num_data > 0 ? &stage->data[stage->num_data - 1] : NULL;
+    int64_t records = (int64_t)mixture_records(mixture);
     AuditFinding finding = {.kind = FINDING_DATA, .stage = stage->number, .step = -1};
-    stream_fingerprint(stream, now);
+    mixture_fingerprint(mixture, now);
     if (last != NULL && strcmp(last->fingerprint, now) != 0) {
         finding.step = last->step;
         audit_find(audit, finding,
                    "the data at hand has the fingerprint %.16s..., the run was made with %.16s...: "
-                   "its files, their order or the seed changed since",
+                   "its files, their order, the sources' weights or the seed changed since",
                    now, last->fingerprint);
         return false;
     }
@@ -50,88 +29,98 @@ static bool is_same(Audit *audit, AuditStage *stage, const Stream *stream, int64
     return false;
 }
 
-/* The records of one epoch that were met. */
+/* The records of one pass over a source that were met. */
 typedef struct Seen {
-    uint8_t *bit; /* [records / 8] */
-    uint64_t records, count;
+    uint8_t *bit;     /* [records / 8]; NULL: a reader of the user's, which has no numbers */
+    uint64_t records; /* of a pass */
+    uint64_t pass, count;
 } Seen;
 
-static bool see(Seen *seen, uint64_t index)
+static void open_seen(const Mixture *mixture, Seen *ret)
 {
+    for (int i = 0; i < mixture_num_sources(mixture); i++) {
+        if (mixture_source_dataset(mixture, i) == NULL) continue;
+        ret[i].records = mixture_source_records(mixture, i);
+        ret[i].bit = mem_calloc((size_t)(ret[i].records / 8 + 1), 1);
+    }
+}
+
+/* Each pass is gone through to its end before the next begins, with every record once. */
+static bool see(Seen *seen, uint64_t pass, uint64_t index)
+{
+    if (pass == seen->pass + 1 && seen->count == seen->records) {
+        memset(seen->bit, 0, (size_t)(seen->records / 8 + 1));
+        seen->pass = pass;
+        seen->count = 0;
+    }
     uint8_t mask = (uint8_t)(1u << index % 8);
-    if (index >= seen->records || (seen->bit[index / 8] & mask) != 0) return false;
+    if (pass != seen->pass || index >= seen->records || (seen->bit[index / 8] & mask) != 0)
+        return false;
     seen->bit[index / 8] |= mask;
     seen->count++;
     return true;
 }
 
-/* Goes through the positions of one epoch below `end`. */
-static Status map_epoch(Audit *audit, const AuditStage *stage, StreamReader *reader, Seen *seen,
-                        const AuditEpoch *epoch, Error *err)
+/* Goes through all positions that are consumed. */
+static Status map_positions(Audit *audit, const AuditStage *stage, const Mixture *mixture,
+                            MixtureReader *reader, Error *err)
 {
-    AuditFinding finding = {
-        .kind = FINDING_RECORDS, .stage = stage->number, .step = epoch->last_step};
-    int64_t first = epoch->number * stage->records, end = first + stage->records;
-    if (end > stage->end) end = stage->end;
-    memset(seen->bit, 0, (size_t)(seen->records / 8 + 1));
-    seen->count = 0;
-    for (int64_t p = first; p < end; p++) {
-        StreamPlace place;
-        uint64_t index;
-        TRY(stream_place(reader, (uint64_t)p, &place, err));
-        TRY(stream_index(reader, &place, &index, err));
-        if (place.epoch == (uint64_t)epoch->number && see(seen, index)) continue;
+    Seen seen[INTERLEAVE_SOURCES_MAX] = {{0}};
+    Status status = OK;
+    AuditFinding finding = {.kind = FINDING_RECORDS, .stage = stage->number, .step = -1};
+    open_seen(mixture, seen);
+    for (int64_t p = 0; p < stage->end && status == OK; p++) {
+        MixtureRecord at;
+        uint64_t index = 0;
+        status = mixture_place(reader, (uint64_t)p, &at, err);
+        if (status == OK) status = mixture_index(reader, &at, &index, err);
+        if (status != OK || seen[at.source].bit == NULL || see(&seen[at.source], at.pass, index))
+            continue;
         finding.first = p;
         finding.end = p + 1;
         audit_find(audit, finding,
-                   "position %lld of epoch %lld stands for record %llu of epoch %llu, which "
-                   "another position of it stands for, too",
-                   (long long)p, (long long)epoch->number, (unsigned long long)index,
-                   (unsigned long long)place.epoch);
+                   "position %lld stands for record %llu of %s in pass %llu, which another "
+                   "position of it stands for, too, or while others of the pass before were left",
+                   (long long)p, (unsigned long long)index, mixture_source_name(mixture, at.source),
+                   (unsigned long long)at.pass);
     }
-    finding.first = first;
-    finding.end = end;
-    if ((int64_t)seen->count != end - first)
-        audit_find(audit, finding, "epoch %lld has %lld positions and %llu records",
-                   (long long)epoch->number, (long long)(end - first),
-                   (unsigned long long)seen->count);
-    return OK;
+    for (int i = 0; i < mixture_num_sources(mixture); i++)
+        free(seen[i].bit);
+    return status;
 }
 
-static Status name_rejected(AuditStage *stage, StreamReader *reader, Error *err)
+static Status name_rejected(AuditStage *stage, MixtureReader *reader, Error *err)
 {
-    Str text = {0};
+    Str text = {0}, place = {0};
     Status status = OK;
     for (int i = 0; i < stage->num_passed && status == OK; i++) {
-        StreamRecord record;
+        MixtureRecord record;
+        uint64_t position = (uint64_t)stage->passed[i].position;
         str_clear(&text);
-        status = stream_read(reader, (uint64_t)stage->passed[i].position, &text, &record, err);
-        if (status == ERR_DATA) status = OK; /* that is what is wrong with it */
-        if (status == OK) stage->passed[i].source = record_source_text(&record.source);
+        status = mixture_read(reader, position, &text, &place, &record, err);
+        if (status == OK) stage->passed[i].source = str_take(&place);
     }
+    str_free(&place);
     str_free(&text);
     return status;
 }
 
 Status audit_records(Audit *audit, AuditStage *stage, const JobConfig *config, Error *err)
 {
-    Stream *stream = NULL;
-    StreamReader *reader = NULL;
-    Seen seen = {0};
+    JobDataOptions options = {.config = config, .look_only = true};
+    Mixture *mixture = NULL;
+    MixtureReader *reader = NULL;
     Error why = {0};
-    Status status = open_stream(config, &stream, &why);
-    if (status == OK) status = stream_count(stream, &seen.records, &why);
-    if (status != OK || !is_same(audit, stage, stream, (int64_t)seen.records)) goto done;
-    reader = stream_reader_open(stream);
-    seen.bit = mem_alloc((size_t)(seen.records / 8 + 1));
-    for (int i = 0; i < stage->num_epochs && status == OK; i++)
-        status = map_epoch(audit, stage, reader, &seen, &stage->epoch[i], &why);
+    Status status = job_data_open(&options, &mixture, &why);
+    if (status == OK) status = mixture_count(mixture, &why);
+    if (status != OK || !is_same(audit, stage, mixture)) goto done;
+    reader = mixture_reader_open(mixture);
+    status = map_positions(audit, stage, mixture, reader, &why);
     stage->mapped = status == OK;
     if (status == OK) status = name_rejected(stage, reader, &why);
 done:
-    free(seen.bit);
-    stream_reader_close(reader);
-    stream_close(stream);
+    mixture_reader_close(reader);
+    mixture_close(mixture);
     if (status == OK) return OK;
     free(stage->not_mapped);
     stage->not_mapped = mem_strdup(why.message);

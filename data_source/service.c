@@ -12,10 +12,8 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/queue.h"
-#include "config/eval_set.h"
-#include "config/source_set.h"
 #include "data_source/file_list.h"
-#include "dataset/mixture.h"
+#include "job_data/job_data.h"
 #include "rollout.pb-c.h"
 
 enum {
@@ -27,8 +25,10 @@ _Static_assert(ANSWER_BYTES + (uint64_t)JSONL_LINE_BYTES_MAX <= MESSAGE_BYTES_MA
 
 typedef struct SourceSet {
     const char *name, *key; /* of the configuration */
-    MixtureSource *source;  /* [num_sources]; their texts are the configuration's */
+    MixtureSource source[INTERLEAVE_SOURCES_MAX];
     int num_sources;
+    EvalSet eval;
+    bool is_eval;
     bool mixed;                 /* these are data.sources */
     _Atomic(Mixture *) mixture; /* NULL until it was asked for; set once, under open_lock */
     atomic_bool told;           /* how many records it has, where that was not known at once */
@@ -37,8 +37,7 @@ typedef struct SourceSet {
 struct DataService {
     Loop *loop;
     const JobConfig *config;
-    char *index_folder, *hub_commits;
-    DatasetHub hub;
+    char *index_folder;
     SourceSet *set; /* [num_sets]: train first, then those of evaluations */
     int num_sets;
     pthread_mutex_t open_lock;    /* one set is indexed at a time */
@@ -123,20 +122,14 @@ static void log_counted(const DataService *service, SourceSet *set)
 
 static Status open_mixture(DataService *service, SourceSet *set, Error *err)
 {
-    const JobConfig *config = service->config;
     int64_t start = clock_ms();
-    MixtureOptions options = {
-        .source = set->source,
-        .num_sources = set->num_sources,
-        .epoch_end = config->data.stopping_strategy == STOP_ALL_EXHAUSTED ? EPOCH_ALL_EXHAUSTED
-                                                                          : EPOCH_FIRST_EXHAUSTED,
-        .index_folder = service->index_folder,
-        .seed = (uint64_t)config->seed,
+    JobDataOptions options = {
+        .config = service->config,
+        .eval = set->is_eval ? &set->eval : NULL,
         .watch = &service->watch,
-        .hub = &service->hub,
     };
     Mixture *mixture = NULL;
-    TRY(mixture_open(&options, &mixture, err));
+    TRY(job_data_open(&options, &mixture, err));
     log_opened(set, mixture, clock_ms() - start);
     set->mixture = mixture;
     return OK;
@@ -387,47 +380,20 @@ const ActorMethod data_service_methods[] = {
 };
 const int data_service_num_methods = 2;
 
-static void add_training(const JobConfig *config, SourceSet *set)
-{
-    set->name = "train";
-    set->key = config->data.sources.count > 0 ? "data.sources" : "data.train";
-    set->num_sources = train_source_count(config);
-    set->mixed = config->data.sources.count > 0;
-    set->source = mem_calloc((size_t)set->num_sources, sizeof *set->source);
-    for (int i = 0; i < set->num_sources; i++) {
-        TrainSource source = train_source(config, i);
-        set->source[i] = (MixtureSource){.name = source.name,
-                                         .key = source.key,
-                                         .weight = source.weight,
-                                         .path = (const char *const *)source.path->item,
-                                         .num_paths = source.path->count,
-                                         .order = source.order,
-                                         .reader = source.reader,
-                                         .reader_options = source.reader_options};
-    }
-}
-
-static void add_evaluation(EvalSet of, SourceSet *set)
-{
-    set->name = of.name;
-    set->key = of.key;
-    set->num_sources = 1;
-    set->source = mem_calloc(1, sizeof *set->source);
-    *set->source = (MixtureSource){.name = of.name,
-                                   .key = of.key,
-                                   .weight = 1,
-                                   .path = (const char *const *)of.path->item,
-                                   .num_paths = of.path->count};
-}
-
 static void add_sets(DataService *service)
 {
     const JobConfig *config = service->config;
     service->num_sets = 1 + eval_set_count(config);
     service->set = mem_calloc((size_t)service->num_sets, sizeof *service->set);
-    add_training(config, &service->set[0]);
-    for (int i = 1; i < service->num_sets; i++)
-        add_evaluation(eval_set(config, i - 1), &service->set[i]);
+    for (int i = 0; i < service->num_sets; i++) {
+        SourceSet *set = &service->set[i];
+        set->is_eval = i > 0;
+        if (set->is_eval) set->eval = eval_set(config, i - 1);
+        set->mixed = !set->is_eval && config->data.sources.count > 0;
+        set->name = set->is_eval ? set->eval.name : "train";
+        set->num_sources = job_data_sources(config, set->is_eval ? &set->eval : NULL, set->source);
+        set->key = set->mixed ? "data.sources" : set->source[0].key;
+    }
 }
 
 DataService *data_service_create(Loop *loop, const JobConfig *config)
@@ -436,9 +402,6 @@ DataService *data_service_create(Loop *loop, const JobConfig *config)
     service->loop = loop;
     service->config = config;
     service->index_folder = path_join(config->run_dir, "index");
-    service->hub_commits = path_join(config->run_dir, DATASET_HUB_COMMITS);
-    service->hub = (DatasetHub){.commits = service->hub_commits,
-                                .bytes_max = (int64_t)(config->data.cache_gb * 1e9)};
     add_sets(service);
     pthread_mutex_init(&service->open_lock, NULL);
     service->tasks = queue_create(CALLS_MAX);
@@ -461,15 +424,12 @@ void data_service_destroy(DataService *service)
     free(service->reader);
     while (service->in_work != NULL)
         free_task(service->in_work);
-    for (int i = 0; i < service->num_sets; i++) {
+    for (int i = 0; i < service->num_sets; i++)
         mixture_close(service->set[i].mixture);
-        free(service->set[i].source);
-    }
     free(service->set);
     queue_destroy(service->tasks);
     pthread_mutex_destroy(&service->open_lock);
     free(service->index_folder);
-    free(service->hub_commits);
     free(service);
 }
 

@@ -3,11 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/file.h"
 #include "base/memory.h"
-#include "config/eval_set.h"
 #include "config/source_set.h"
-#include "dataset/mixture.h"
+#include "job_data/job_data.h"
 
 struct Inspection {
     InspectOptions options;
@@ -72,64 +70,30 @@ static uint64_t records_needed(const InspectOptions *options)
     return chosen > options->summary_records ? chosen : options->summary_records;
 }
 
-/* Which sources the set has: returns how many. */
-static int find_sources(const InspectOptions *options, MixtureSource *ret)
-{
-    const JobConfig *config = options->config;
-    if (options->set != NULL) {
-        EvalSet set = eval_set(config, eval_set_find(config, options->set));
-        ret[0] = (MixtureSource){.name = set.name,
-                                 .key = set.key,
-                                 .weight = 1,
-                                 .path = (const char *const *)set.path->item,
-                                 .num_paths = set.path->count};
-        return 1;
-    }
-    for (int i = 0; i < train_source_count(config); i++) {
-        TrainSource source = train_source(config, i);
-        ret[i] = (MixtureSource){.name = source.name,
-                                 .key = source.key,
-                                 .weight = source.weight,
-                                 .path = (const char *const *)source.path->item,
-                                 .num_paths = source.path->count,
-                                 .order = source.order,
-                                 .reader = source.reader,
-                                 .reader_options = source.reader_options};
-    }
-    return train_source_count(config);
-}
-
 static Status open_mixture(Inspection *inspection, Error *err)
 {
     const InspectOptions *options = &inspection->options;
     const JobConfig *config = options->config;
-    MixtureSource source[INTERLEAVE_SOURCES_MAX];
-    if (options->set != NULL && eval_set_find(config, options->set) < 0)
-        return refuse_set(options, err);
+    int set = options->set != NULL ? eval_set_find(config, options->set) : -1;
+    if (options->set != NULL && set < 0) return refuse_set(options, err);
     int only = options->source != NULL ? train_source_find(config, options->source) : -1;
     if (options->source != NULL && (only < 0 || !is_mixed(options)))
         return refuse_source(options, err);
-    char *index_folder = path_join(config->run_dir, "index");
-    char *hub_commits = path_join(config->run_dir, DATASET_HUB_COMMITS);
-    DatasetHub hub = {.commits = hub_commits, .bytes_max = (int64_t)(config->data.cache_gb * 1e9)};
-    MixtureOptions mixture = {
-        .source = source,
-        .num_sources = find_sources(options, source),
-        .index_folder = index_folder,
-        .index_read_only = true,
+    EvalSet eval = {0};
+    if (set >= 0) eval = eval_set(config, set);
+    JobDataOptions data = {
+        .config = config,
+        .eval = set >= 0 ? &eval : NULL,
+        .look_only = true,
         .records_max = records_needed(options),
-        .seed = (uint64_t)config->seed,
-        .hub = &hub,
     };
-    Status status = mixture_open(&mixture, &inspection->mixture, err);
+    Status status = job_data_open(&data, &inspection->mixture, err);
     if (status == OK && options->choice.by_position)
         status = mixture_count(inspection->mixture, err);
-    free(index_folder);
-    free(hub_commits);
     if (status != OK) return status;
     inspection->reader = mixture_reader_open(inspection->mixture);
     inspection->first = only >= 0 ? only : 0;
-    inspection->num_sources = only >= 0 ? 1 : mixture.num_sources;
+    inspection->num_sources = only >= 0 ? 1 : mixture_num_sources(inspection->mixture);
     return OK;
 }
 

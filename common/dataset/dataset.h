@@ -42,8 +42,9 @@ typedef struct DatasetOptions {
     uint64_t records_max; /* no more is opened and read than so many records take; 0: everything */
     size_t cache_max;     /* bytes of decoded pieces that are kept; 0: DATASET_CACHE_MAX */
     ReadWatch *watch;     /* of the reading of files; NULL: nobody watches */
-    const DatasetHub *hub; /* borrowed while it is open; NULL: what the environment says, and what
-                            * fits, and no commit is kept */
+    const DatasetHub *hub; /* its `access` is borrowed while the data set is open, the rest for the
+                            * call; NULL: what the environment says, and what fits, and no commit
+                            * is kept */
 } DatasetOptions;
 
 typedef struct Dataset Dataset;

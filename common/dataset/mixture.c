@@ -266,15 +266,33 @@ Status mixture_read_source(MixtureReader *reader, int index, uint64_t position, 
     return status;
 }
 
+static InterleavePlace find_due(MixtureReader *reader, uint64_t position)
+{
+    const Mixture *mixture = reader->mixture;
+    if (mixture->num_sources == 1) return (InterleavePlace){.source = 0, .position = position};
+    if (reader->cursor.position != position)
+        reader->cursor = interleave_cursor(&mixture->turns, position);
+    return interleave_next(&reader->cursor);
+}
+
+Status mixture_place(MixtureReader *reader, uint64_t position, MixtureRecord *ret, Error *err)
+{
+    InterleavePlace due = find_due(reader, position);
+    StreamPlace place = {.index = due.position};
+    StreamReader *stream = reader->stream[due.source];
+    if (stream != NULL) TRY(stream_place(stream, due.position, &place, err));
+    *ret = (MixtureRecord){.source = due.source,
+                           .pass = place.epoch,
+                           .position = due.position,
+                           .block = place.block,
+                           .index = place.index};
+    return OK;
+}
+
 Status mixture_read(MixtureReader *reader, uint64_t position, Str *text, Str *place,
                     MixtureRecord *ret, Error *err)
 {
-    const Mixture *mixture = reader->mixture;
-    if (mixture->num_sources == 1)
-        return mixture_read_source(reader, 0, position, text, place, ret, err);
-    if (reader->cursor.position != position)
-        reader->cursor = interleave_cursor(&mixture->turns, position);
-    InterleavePlace due = interleave_next(&reader->cursor);
+    InterleavePlace due = find_due(reader, position);
     return mixture_read_source(reader, due.source, due.position, text, place, ret, err);
 }
 

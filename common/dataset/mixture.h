@@ -75,6 +75,10 @@ typedef struct MixtureRecord {
     bool bad;          /* this record cannot be read: *text is not it, but why */
 } MixtureRecord;
 
+/* Which record stands at a position, without reading it. Of a reader only source and position are
+ * known. */
+Status mixture_place(MixtureReader *reader, uint64_t position, MixtureRecord *ret, Error *err);
+
 /* Appends the record at a position to *text, and where it stands ("a.jsonl:12") to *place. A
  * failure is not the record's, but of the whole source. */
 Status mixture_read(MixtureReader *reader, uint64_t position, Str *text, Str *place,

@@ -27,13 +27,13 @@ report() { # reads findings
     fi
 }
 
-# base < hub < config dataset net text tensor checkpoint < actor comm sample < model:
+# base < hub < config dataset net text tensor checkpoint < actor comm job_data sample < model:
 # a layer includes itself and what stands left.
 report <<EOF
 $(grep -nE '^#include "[a-z_]+/' $code | awk -F: '
     BEGIN {
         split("base", a); rank["hub"] = 1.5; split("config dataset net text tensor checkpoint", b)
-        split("actor comm sample", c); split("model", d)
+        split("actor comm job_data sample", c); split("model", d)
         for (i in a) rank[a[i]] = 1
         for (i in b) rank[b[i]] = 2
         for (i in c) rank[c[i]] = 3

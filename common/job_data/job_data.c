@@ -1,0 +1,66 @@
+#include "job_data/job_data.h"
+
+#include <stdlib.h>
+
+#include "base/file.h"
+#include "config/source_set.h"
+
+static MixtureSource training_source(const JobConfig *config, int index)
+{
+    TrainSource source = train_source(config, index);
+    return (MixtureSource){
+        .name = source.name,
+        .key = source.key,
+        .weight = source.weight,
+        .path = (const char *const *)source.path->item,
+        .num_paths = source.path->count,
+        .order = source.order,
+        .reader = source.reader,
+        .reader_options = source.reader_options,
+    };
+}
+
+int job_data_sources(const JobConfig *config, const EvalSet *eval,
+                     MixtureSource ret[INTERLEAVE_SOURCES_MAX])
+{
+    if (eval != NULL) {
+        ret[0] = (MixtureSource){
+            .name = eval->name,
+            .key = eval->key,
+            .weight = 1,
+            .path = (const char *const *)eval->path->item,
+            .num_paths = eval->path->count,
+        };
+        return 1;
+    }
+    int count = train_source_count(config);
+    CHECK(count <= INTERLEAVE_SOURCES_MAX);
+    for (int i = 0; i < count; i++)
+        ret[i] = training_source(config, i);
+    return count;
+}
+
+Status job_data_open(const JobDataOptions *options, Mixture **ret, Error *err)
+{
+    const JobConfig *config = options->config;
+    MixtureSource source[INTERLEAVE_SOURCES_MAX];
+    char *index_folder = path_join(config->run_dir, "index");
+    char *hub_commits = path_join(config->run_dir, DATASET_HUB_COMMITS);
+    DatasetHub hub = {.commits = hub_commits, .bytes_max = (int64_t)(config->data.cache_gb * 1e9)};
+    bool all = config->data.stopping_strategy == STOP_ALL_EXHAUSTED;
+    MixtureOptions mixture = {
+        .source = source,
+        .num_sources = job_data_sources(config, options->eval, source),
+        .epoch_end = all ? EPOCH_ALL_EXHAUSTED : EPOCH_FIRST_EXHAUSTED,
+        .index_folder = index_folder,
+        .index_read_only = options->look_only,
+        .records_max = options->records_max,
+        .seed = (uint64_t)config->seed,
+        .hub = &hub,
+        .watch = options->watch,
+    };
+    Status status = mixture_open(&mixture, ret, err);
+    free(index_folder);
+    free(hub_commits);
+    return status;
+}
