@@ -13,7 +13,11 @@ fail() {
 # The tiny data set, once per build.
 make_data() {
     DATA=$BIN/../scratch/tiny_data
-    [ -e "$DATA/eval.jsonl" ] || sh "$SOURCE/deploy/examples/tiny/make_data.sh" "$DATA"
+    mkdir -p "$BIN/../scratch"
+    ( # several tests may come first
+        flock 9
+        [ -e "$DATA/eval.jsonl" ] || sh "$SOURCE/deploy/examples/tiny/make_data.sh" "$DATA"
+    ) 9> "$DATA.lock"
 }
 
 # write_job FILE RUN [KEY=VALUE ...]: the tiny job; the settings are given to every start of it.

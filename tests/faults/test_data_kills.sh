@@ -2,7 +2,7 @@
 # kill -9 of the data source and of rollout workers, and now and then of the controller, at moments drawn from a seed:
 # over the ends of epochs, bad records and too long ones. What is consumed is what the undisturbed run consumes, byte
 # for byte: the ledger is the same file, the weights are the same, and the audit proves each epoch.
-# usage: test_data_kills.sh KILLS STEPS [DATA]   (DATA: small, a set of 60 records; files, the same in three)
+# usage: test_data_kills.sh KILLS STEPS [DATA]   (DATA: small, a set of 60 records; files, the same in three; mixture, in two with weights)
 . "$(dirname "$0")/../e2e/lib.sh"
 kills_wanted=$1 STEPS=$2 data=${3:-small}
 seed=${SEED:-20261122}
@@ -13,6 +13,7 @@ head -n 60 "$DATA/train.jsonl" >small.jsonl
 sed -i '3s/.*/{"messages": [{"role": "user"/; 31s/.*/not JSON at all/; 60s/$/}/' small.jsonl
 words=$(yes twelve | head -n 400 | tr '\n' ' ')
 for line in 7 8 40 59; do sed -i "${line}s/\"content\": \"/&$words/" small.jsonl; done
+settings='' sources=''
 case $data in
 small) settings="data.train=[$PWD/small.jsonl]" ;;
 files)
@@ -22,19 +23,28 @@ files)
     tail -n 34 small.jsonl >parts/c.jsonl
     settings="data.train=[$PWD/parts/*]"
     ;;
+mixture) # the smaller source comes again and again, one is in the order of its file
+    head -n 25 small.jsonl >few.jsonl
+    tail -n 35 small.jsonl >rest.jsonl
+    sources="few: {path: $PWD/few.jsonl, weight: 0.6}, rest: {path: $PWD/rest.jsonl, weight: 0.4, shuffle: false}"
+    ;;
 *) fail "no such data: $data" ;;
 esac
 settings="$settings data.eval=null data.bad_record=skip data.max_length=160 train.global_batch_size=8 train.tp_size=1"
 settings="$settings checkpoint.interval=25 rollout.num_workers=2 rollout.lease_size=3 cluster.restarts_max=10000"
 
-# shellcheck disable=SC2086
-write_job quiet.yaml quiet $settings
+data_job() { # FILE RUN
+    # shellcheck disable=SC2086
+    write_job "$1" "$2" $settings
+    if [ -n "$sources" ]; then sed -i "s|^  train: .*|  sources: {$sources}|" "$1"; fi
+}
+
+data_job quiet.yaml quiet
 run_job
 cp "$RUN/ledger.jsonl" expected.jsonl
 expected=$(digest_of "$RUN")
 
-# shellcheck disable=SC2086
-write_job killed.yaml killed $settings
+data_job killed.yaml killed
 start_job
 
 # draw N: a number from 0 to N - 1 in $drawn.
@@ -81,7 +91,9 @@ cmp expected.jsonl "$RUN/ledger.jsonl" || fail "other samples were consumed (see
 [ "$(digest_of "$RUN")" = "$expected" ] || fail "other weights (seed ${SEED:-default})"
 metrics_ascend
 "$BIN/controller" data audit "$RUN" --data >audit.out || fail "the audit: $(cat audit.out)"
-grep -q "each record of $((STEPS * 8 / 53)) whole epochs was consumed exactly once" audit.out ||
+epochs=$((STEPS * 8 / 53)) # each trains on 53; that of a mixture ends with its first source
+[ "$data" != mixture ] || epochs="[1-9][0-9]*"
+grep -q "each record of $epochs whole epochs was consumed exactly once" audit.out ||
     fail "the audit says: $(tail -n 1 audit.out)"
 echo "$kills kills ($of_source of the data source, $of_workers of rollout workers, $of_controller of the controller):" \
     "the same ledger, the same weights"
