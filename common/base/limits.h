@@ -38,6 +38,7 @@
 #define LEASE_RECORDS_MAX      4096        /* positions of one lease */
 #define LEASES_MAX             64          /* in work at one rollout worker */
 #define LEDGER_LINE_BYTES_MAX  (16u << 20) /* one step */
+#define STREAM_BYTES_MAX       (64u << 20) /* of what the controller knows of a window of positions */
 #define SAMPLE_TOKENS_MAX      (1 << 22)
 #define STEP_SAMPLES_MAX       (1 << 20) /* of all optimizer steps of a step */
 #define GROUP_SAMPLES_MAX      1024      /* of one prompt */

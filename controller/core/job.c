@@ -184,6 +184,37 @@ int64_t job_samples_ready(const Controller *c)
     return groups_ready(lane) * lane->stream.group_size;
 }
 
+/* Records that are passed over by policy may stand one behind the other in any number: a file of
+ * another shape, or conversations sorted by length. As long as there may be others, the window is
+ * made wider. What was made in vain of good records, and an epoch without a batch, is not waited
+ * for. */
+static bool widen_window(Lane *lane)
+{
+    Stream *stream = &lane->stream;
+    if (stream->rejected_ahead >= stream->records) return false;
+    for (int64_t p = lane->planned; p < stream->front; p++) {
+        RejectReason why = stream_samples(stream, p)->reject_reason;
+        bool passed = why != REJECT_NONE && reject_is_of_record(why);
+        if (stream_slot(stream, p)->state == SLOT_REJECTED && !passed) return false;
+    }
+    return stream_widen(stream);
+}
+
+static void end_crowded(Controller *c, SetName set)
+{
+    const Stream *stream = &c->lane[set].stream;
+    if (c->failure.status != OK) return;
+    core_finish_committed(
+        c, ERR_DATA,
+        "%lld of the last %lld records of the %s set were rejected: there is hardly anything to "
+        "train on.\n%s",
+        (long long)stream->rejected_ahead, (long long)stream->capacity, core_set(c, set)->name,
+        push_is_used(c) ? "Their answers are all equally good or bad: look at the reward, at "
+                          "algorithm.dynamic_filter, and at easier or harder prompts."
+                        : "`controller data inspect` shows why.");
+    snprintf(c->failure.remedy, sizeof c->failure.remedy, "once fewer are rejected");
+}
+
 void job_plan_ahead(Controller *c, SetName set)
 {
     Lane *lane = lane_of(c, set);
@@ -200,15 +231,10 @@ void job_plan_ahead(Controller *c, SetName set)
         lane->over = true;
         return;
     case PLAN_CROWDED:
-        core_finish_committed(
-            c, ERR_DATA,
-            "%lld of the last %lld records of the %s set were rejected: there is hardly "
-            "anything to train on.\n%s",
-            (long long)lane->stream.rejected_ahead, (long long)lane->stream.capacity,
-            core_set(c, set)->name,
-            push_is_used(c) ? "Their answers are all equally good or bad: look at the reward, at "
-                              "algorithm.dynamic_filter, and at easier or harder prompts."
-                            : "`controller data inspect` shows why.");
+        if (widen_window(lane))
+            lease_ahead(c, set);
+        else
+            end_crowded(c, set);
         return;
     case PLAN_MADE:
         break;

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/limits.h"
 #include "base/memory.h"
 
 int64_t stream_known_records(const Stream *stream, int64_t unknown)
@@ -260,6 +261,25 @@ int64_t stream_consume(Stream *stream, int64_t position)
     }
     if (stream->free_from < stream->base) stream->free_from = stream->base;
     return bad;
+}
+
+bool stream_widen(Stream *stream)
+{
+    int64_t capacity = 2 * stream->capacity, group = stream->group_size;
+    int64_t each = (int64_t)sizeof(Slot) + group * (int64_t)sizeof(SampleMeta);
+    if (capacity > (int64_t)STREAM_BYTES_MAX / each) return false;
+    Slot *slot = mem_calloc((size_t)capacity, sizeof *slot);
+    SampleMeta *sample = mem_calloc((size_t)(capacity * group), sizeof *sample);
+    for (int64_t p = stream->base; p < stream->base + stream->capacity; p++) {
+        slot[p % capacity] = *slot_at(stream, p);
+        memcpy(&sample[p % capacity * group], samples_at(stream, p),
+               (size_t)group * sizeof *sample);
+    }
+    stream_free(stream);
+    stream->slot = slot;
+    stream->sample = sample;
+    stream->capacity = capacity;
+    return true;
 }
 
 const Slot *stream_slot(const Stream *stream, int64_t position)

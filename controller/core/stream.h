@@ -110,6 +110,10 @@ int stream_source(const Stream *stream, int64_t position); /* 0 where there is o
 /* That of a position in the window is no conversation, and is met for the first time. */
 bool stream_is_new_bad_record(const Stream *stream, int64_t position);
 
+/* Doubles the window, and keeps all that is known of it. False: it would have more than
+ * STREAM_BYTES_MAX. */
+bool stream_widen(Stream *stream);
+
 const Slot *stream_slot(const Stream *stream, int64_t position); /* NULL outside of the window */
 /* The group of a position in the window that is delivered: as many as its slot says. */
 const SampleMeta *stream_samples(const Stream *stream, int64_t position);

@@ -95,6 +95,41 @@ static void test_plan_says_when_a_whole_window_is_rejected(void **state)
     stream_free(&stream);
 }
 
+/* What is known of the positions stays known, in a wider window; the widest has an end. */
+static void test_a_wider_window_keeps_what_is_known(void **state)
+{
+    (void)state;
+    Stream stream;
+    stream_init(&stream, SET_TRAIN, 32, 2);
+    stream.end = 1 << 30;
+    fill(&stream, 50, 32, 3, 7);
+    assert_true(stream_is_full(&stream));
+    stream_consume(&stream, 60);
+    int64_t accepted = stream.accepted_ahead, rejected = stream.rejected_ahead;
+    assert_true(stream_widen(&stream));
+    assert_int_equal(stream.capacity, 64);
+    for (int64_t p = 60; p < 82; p++) {
+        assert_int_equal(stream_slot(&stream, p)->state, p % 3 == 0 ? SLOT_REJECTED : SLOT_READY);
+        assert_int_equal(stream_slot(&stream, p)->worker, 7);
+        assert_int_equal(stream_samples(&stream, p)->position, p);
+        assert_int_equal(stream_samples(&stream, p)->length, 1 + number(9, (uint64_t)p, 100));
+    }
+    assert_int_equal(stream.accepted_ahead, accepted);
+    assert_int_equal(stream.rejected_ahead, rejected);
+    for (int64_t p = 82; p < 124; p++)
+        assert_int_equal(stream_slot(&stream, p)->state, SLOT_FREE);
+    assert_null(stream_slot(&stream, 124));
+    int64_t first;
+    LeaseTerms terms = {.worker = 1, .from = 60, .limit = 1000, .count_max = 100};
+    assert_int_equal(stream_lease(&stream, &terms, &first), 42);
+    assert_int_equal(first, 82);
+    while (stream_widen(&stream))
+        ;
+    assert_in_range(stream.capacity, 100000, 10000000);
+    assert_int_equal(stream_slot(&stream, 123)->state, SLOT_LEASED);
+    stream_free(&stream);
+}
+
 static void check_plan(const Plan *plan, const PlanOptions *options)
 {
     int64_t seen = 0, smallest = INT64_MAX, largest = 0, longest = 0;
@@ -365,6 +400,7 @@ int main(void)
         cmocka_unit_test(test_plan_takes_the_first_accepted_samples_in_order),
         cmocka_unit_test(test_plan_waits_for_a_gap_and_ends_with_the_stream),
         cmocka_unit_test(test_plan_says_when_a_whole_window_is_rejected),
+        cmocka_unit_test(test_a_wider_window_keeps_what_is_known),
         cmocka_unit_test(test_plan_balances_and_packs_every_sample_once),
         cmocka_unit_test(test_plan_is_longest_first_and_first_fit),
         cmocka_unit_test(test_plan_splits_by_position_for_several_updates),
