@@ -62,6 +62,12 @@ static void append_path(const Checker *checker, Str *out)
     }
 }
 
+/* It is invisible where it is shown. */
+static bool is_byte_order_mark(const char *at, const char *end)
+{
+    return end - at >= 3 && memcmp(at, "\xEF\xBB\xBF", 3) == 0;
+}
+
 /* The text around `at`, fit for a terminal: what is not printable or not UTF-8 as \xNN. */
 static void append_excerpt(const Checker *checker, const char *at, Str *out)
 {
@@ -73,7 +79,8 @@ static void append_excerpt(const Checker *checker, const char *at, Str *out)
     while (begin < end) {
         uint32_t code_point;
         int size = utf8_decode(begin, (size_t)(checker->end - begin), &code_point);
-        if (size == 0 || code_point < 0x20 || code_point == 0x7F) {
+        if (size == 0 || code_point < 0x20 || code_point == 0x7F ||
+            is_byte_order_mark(begin, checker->end)) {
             str_printf(out, "\\x%02X", (unsigned char)*begin++);
         } else {
             str_append(out, begin, (size_t)size);
@@ -113,6 +120,11 @@ static Status refuse_syntax(Checker *checker, const char *expected)
     if (*checker->at == '\0')
         return refuse(checker, checker->at, "a NUL byte", " in ", expected,
                       "remove the NUL bytes: the file may be damaged there");
+    if (is_byte_order_mark(checker->at, checker->end))
+        return refuse(
+            checker, checker->at, "a byte order mark (0xEF 0xBB 0xBF)", " in ", expected,
+            "remove it, for example with sed 's/\\xEF\\xBB\\xBF//g': a file may begin with "
+            "one, and another one stands where files were put together");
     return refuse(checker, checker->at, "not valid JSON", " in ", expected,
                   "mend the line, or write the file with a JSON library");
 }

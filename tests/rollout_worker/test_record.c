@@ -94,6 +94,10 @@ static void test_refusal_names_place_finding_and_remedy(void **state)
                    "train.jsonl:3: more text after the end of the value (byte 10)\n");
     ASSERT_REFUSAL("[1]", "train.jsonl:3: the line is not an object (byte 1)\n  found: [1] (end");
     ASSERT_REFUSAL("{\"a\": 1, b: 2}", "train.jsonl:3: not valid JSON in a (byte 10)\n");
+    ASSERT_REFUSAL("\xEF\xBB\xBF{\"a\": 1}",
+                   "train.jsonl:3: a byte order mark (0xEF 0xBB 0xBF) (byte 1)\n"
+                   "  found: \\xEF\\xBB\\xBF{\"a\": 1} (end of the line)\n"
+                   "  expected: a value");
     ASSERT_REFUSAL("", "train.jsonl:3: the JSON text ends too soon (byte 1)\n");
 }
 
