@@ -134,7 +134,11 @@ uint64_t inspection_run(const Inspection *inspection)
     int64_t group = grouped ? config->rollout.n_samples_per_prompt : 1;
     int64_t steps = config->train.num_steps;
     if (steps == 0) return (uint64_t)config->train.num_epochs * inspection_epoch(inspection);
-    return (uint64_t)(steps * job_samples_per_step(config) / group);
+    uint64_t batch = (uint64_t)(job_samples_per_step(config) / group), taken = (uint64_t)steps;
+    if (config->data.remainder == REMAINDER_WRAP) return taken * batch;
+    uint64_t epoch = inspection_epoch(inspection), of_epoch = epoch / batch;
+    if (of_epoch == 0) return taken * batch; /* the run refuses it */
+    return taken / of_epoch * epoch + taken % of_epoch * batch;
 }
 
 bool inspection_is_possible(const JobConfig *config)

@@ -29,6 +29,7 @@ typedef enum { TOO_STALE_RECOMPUTE, TOO_STALE_DROP } TooStalePolicy;
 typedef enum { PARTIAL_RECOMPUTE, PARTIAL_KEEP } PartialPolicy;
 typedef enum { BEST_UNSAID, BEST_MAX, BEST_MIN } BestMode;
 typedef enum { STOP_FIRST_EXHAUSTED, STOP_ALL_EXHAUSTED } StoppingStrategy;
+typedef enum { REMAINDER_WRAP, REMAINDER_DROP } RemainderPolicy;
 
 /* What is taken off the logits of tokens that were seen (docs/sampling.md). */
 typedef struct PenaltyConfig {
@@ -110,6 +111,7 @@ typedef struct JobConfig {
         bool shuffle;
         DataOrder order;     /* of a shuffled set: see job_data_order */
         int64_t num_samples; /* records of data.train, as the job has it; 0: it does not say */
+        RemainderPolicy remainder; /* what becomes of the end of an epoch that fills no batch */
         int64_t reader_threads;
         int64_t max_length;          /* tokens a sample may have */
         DataPolicy too_long;         /* skip, truncate (keeps the head) or stop */

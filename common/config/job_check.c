@@ -67,6 +67,19 @@ static Status check_order(const LoadedJob *job, Error *err)
         job->config.data.order.kind == ORDER_HF ? "hf" : "window");
 }
 
+/* Which answers are saved, and which are read ahead, is not decided by what a plan passes over. */
+static Status check_remainder(const LoadedJob *job, Error *err)
+{
+    const char *load = job->config.rollout.load;
+    if (job->config.data.remainder == REMAINDER_WRAP) return OK;
+    if (load == NULL && !job->config.rollout.only) return OK;
+    const char *other = load != NULL ? "rollout.load" : "rollout.only";
+    return job_refuse(job, "data.remainder", other, err,
+                      "data.remainder is drop, but the job has %s, which takes every prompt, one "
+                      "after the other.\nWrite data.remainder: wrap.",
+                      other);
+}
+
 static Status check_parallel(const LoadedJob *job, Error *err)
 {
     int64_t tp = job->config.train.tp_size, dp = job->config.train.dp_size;
@@ -539,6 +552,7 @@ Status job_config_check(const LoadedJob *job, Error *err)
     TRY(job_check_sources(job, err));
     TRY(check_accept_changed(job, err));
     TRY(check_order(job, err));
+    TRY(check_remainder(job, err));
     TRY(check_parallel(job, err));
     TRY(check_device(job, err));
     TRY(check_length(job, err));

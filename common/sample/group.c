@@ -13,6 +13,7 @@ static const char *const names[GROUP_VERDICT_COUNT] = {
     [GROUP_TOO_SMALL] = "too_small",
     [GROUP_ZERO_VARIANCE] = "zero_variance",
     [GROUP_TOO_STALE] = "too_stale",
+    [GROUP_REMAINDER] = "dropped",
 };
 
 const char *group_verdict_name(GroupVerdict verdict)

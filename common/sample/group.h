@@ -16,8 +16,9 @@ typedef enum {
     GROUP_NOTHING_TO_TRAIN, /* no sample has a trained token */
     GROUP_TOO_SMALL,        /* fewer samples can train than the estimator needs */
     GROUP_ZERO_VARIANCE,    /* all rewards are equal: every advantage is 0 */
-    GROUP_TOO_STALE, /* the last, as it is not judged: its weights are too old for the steps to come
-                      */
+    /* Behind those that are judged: */
+    GROUP_TOO_STALE, /* its weights are too old for the steps to come */
+    GROUP_REMAINDER, /* the end of an epoch that does not fill a batch (data.remainder: drop) */
     GROUP_VERDICT_COUNT,
 } GroupVerdict;
 

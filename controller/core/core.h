@@ -415,6 +415,21 @@ void lease_drop_set(Controller *c, SetName set);
 void lease_let_go_of_stale(Controller *c, Plan *plan);
 void lease_forget_all(Controller *c); /* with what the streams know of them */
 
+/* ---- remainder.c: with data.remainder: drop; else nothing happens ---- */
+bool remainder_is_dropped(const Controller *c);
+/* Whether the length of an epoch allows it; else the run ends, and says why. */
+bool remainder_check(Controller *c, int64_t records);
+/* That so many steps from the beginning of an epoch take when nothing is rejected, with either
+ * policy. */
+int64_t remainder_positions(const Controller *c, int64_t steps);
+/* Before a plan is made: what stands between the plans and an epoch's end and is known to be too
+ * little for a batch is rejected. */
+void remainder_drop(Controller *c, Lane *lane);
+/* Behind a plan that has just been made: such an end that it leaves. May move the plan's end. */
+void remainder_pass_over(Controller *c, Plan *plan);
+/* Positions at the end of the lane's epoch that may be accepted yet, and are no batch. */
+int64_t remainder_ahead(const Controller *c, const Lane *lane);
+
 /* ---- evaluate.c ---- */
 bool evaluate_is_due(const Controller *c, bool at_end);
 void evaluate_begin(Controller *c);

@@ -96,17 +96,22 @@ static void measure_run(Controller *c, int64_t records)
         return;
     } else {
         stream->end = records * c->config->train.num_epochs;
-        c->schedule_steps = (stream->end + (push_is_all(c) ? batch - 1 : 0)) / batch;
+        c->schedule_steps = remainder_is_dropped(c)
+                                ? records / batch * c->config->train.num_epochs
+                                : (stream->end + (push_is_all(c) ? batch - 1 : 0)) / batch;
     }
-    if (!sources_measure(c,
-                         c->config->train.num_steps > 0 ? c->schedule_steps * batch : stream->end))
+    if (!remainder_check(c, records)) return;
+    if (!sources_measure(c, c->config->train.num_steps > 0
+                                ? remainder_positions(c, c->schedule_steps)
+                                : stream->end))
         return;
     if (records != RECORDS_UNKNOWN)
         core_log(c, LOG_INFO, "epoch",
-                 "%lld records, %lld a step: %lld steps and %lld records over, with which the next "
-                 "epoch begins",
+                 "%lld records, %lld a step: %lld steps and %lld records over, %s",
                  (long long)records, (long long)batch, (long long)(records / batch),
-                 (long long)(records % batch));
+                 (long long)(records % batch),
+                 remainder_is_dropped(c) ? "which are passed over (data.remainder: drop)"
+                                         : "with which the next epoch begins");
     const Stage *stage = &c->stage[c->done.stage];
     c->total_steps = c->done.stage_begin + c->schedule_steps;
     if (stage->swapped && stage->last_step < c->total_steps) c->total_steps = stage->last_step;
@@ -219,7 +224,9 @@ void job_plan_ahead(Controller *c, SetName set)
 {
     Lane *lane = lane_of(c, set);
     if (c->gang.state != GANG_READY || lane->next.state != PLAN_SLOT_EMPTY || lane->over) return;
-    if (lane->stream.records < 0 || !can_plan(c, lane)) return;
+    if (lane->stream.records < 0) return;
+    remainder_drop(c, lane);
+    if (!can_plan(c, lane)) return;
     int64_t step = c->step + 1 + (lane->running.state == PLAN_SLOT_RUNNING);
     if (set == SET_TRAIN && step > c->total_steps) return;
     PlanOptions options = plan_options(c, set);
@@ -241,7 +248,9 @@ void job_plan_ahead(Controller *c, SetName set)
     }
     plan.id = core_next_id(c);
     plan.step = step;
+    remainder_pass_over(c, &plan);
     lease_let_go_of_stale(c, &plan);
+    remainder_pass_over(c, &plan); /* what is too old may have been all but the end of an epoch */
     lane->planned = plan.end_position;
     lane->next = (PlanSlot){.state = PLAN_SLOT_FETCHING, .plan = plan};
     if (set == SET_TRAIN && push_is_all(c)) { /* there is nobody to fetch them */

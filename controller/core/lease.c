@@ -73,14 +73,16 @@ static int64_t steps_ahead(const Controller *c, const Lane *lane)
 /* Leases stop here. With weights of version v, whose first is 1, there are in all steps, planned
  * ones and those ahead, (v + max_staleness) batches that are accepted or on their way: the capacity
  * of AReaL (Fu et al. 2025, section 5.1), whose versions begin with 0. What is rejected makes room.
- * Over-sampling exceeds it by what it lets out more for the next step. */
+ * Over-sampling exceeds it by what it lets out more for the next step. So does what no step will
+ * train, as it is less than a batch at the end of an epoch: without it that step would wait for the
+ * epoch's end and then for its own answers. */
 static int64_t lease_limit(const Controller *c, const Lane *lane)
 {
     int64_t rejected =
         lane->stream.rejected_ahead - lane->running.plan.rejected - lane->next.plan.rejected;
     int64_t steps = steps_ahead(c, lane), wanted = steps * job_groups_per_batch(c);
     if (steps == 0) return lane->planned;
-    return lane->planned + most(wanted, over_sampled(c)) + rejected;
+    return lane->planned + most(wanted, over_sampled(c)) + rejected + remainder_ahead(c, lane);
 }
 
 /* Positions of a lease. Generation takes long: what may be leased is shared evenly. */

@@ -193,11 +193,12 @@ static void forget_rejection(Stream *stream, int64_t position)
     if (stream_is_new_bad_record(stream, position)) count_bad(stream, position, -1);
 }
 
-static void drop_stale(Stream *stream, int64_t position)
+/* Whatever was or will be made of it. */
+static void drop(Stream *stream, int64_t position, GroupVerdict why)
 {
     forget_rejection(stream, position);
-    *slot_at(stream, position) = (Slot){
-        .state = SLOT_REJECTED, .samples = 1, .verdict = GROUP_TOO_STALE, .version = INT64_MAX};
+    *slot_at(stream, position) =
+        (Slot){.state = SLOT_REJECTED, .samples = 1, .verdict = why, .version = INT64_MAX};
     *samples_at(stream, position) = (SampleMeta){.position = position, .status = SAMPLE_REJECTED};
     stream->rejected_ahead++;
     if (position >= stream->top) stream->top = position + 1;
@@ -212,12 +213,33 @@ int64_t stream_drop_stale(Stream *stream, int64_t first, int64_t end, int64_t ol
         const Slot *slot = slot_at(stream, p);
         CHECK(slot->state != SLOT_TAKEN);
         int64_t version = slot->state == SLOT_FREE ? newest : slot->version;
-        if (version < oldest) drop_stale(stream, p);
+        if (version < oldest) drop(stream, p, GROUP_TOO_STALE);
         bool dropped = slot->state == SLOT_REJECTED && slot->verdict == GROUP_TOO_STALE;
         if (dropped && p == run_end) run_end++;
     }
     find_front(stream);
     return run_end;
+}
+
+bool stream_drop_remainder(Stream *stream, int64_t first, int64_t end)
+{
+    if (end > window_end(stream)) return false;
+    for (int64_t p = first; p < end; p++) {
+        CHECK(slot_at(stream, p)->state != SLOT_TAKEN);
+        drop(stream, p, GROUP_REMAINDER);
+    }
+    find_front(stream);
+    return true;
+}
+
+void stream_drop_accepted(Stream *stream, int64_t first, int64_t end)
+{
+    CHECK(end <= stream->front);
+    for (int64_t p = first; p < end; p++) {
+        CHECK(slot_at(stream, p)->state != SLOT_TAKEN);
+        if (slot_at(stream, p)->state == SLOT_READY) drop(stream, p, GROUP_REMAINDER);
+    }
+    find_front(stream);
 }
 
 int64_t stream_free_stale(Stream *stream, int64_t first, int64_t oldest)

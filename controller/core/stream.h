@@ -106,6 +106,13 @@ int64_t stream_drop_stale(Stream *stream, int64_t first, int64_t end, int64_t ol
  * how many of them were finished. */
 int64_t stream_free_stale(Stream *stream, int64_t first, int64_t oldest);
 
+/* Rejects what stands at [first, end), an epoch's end, as GROUP_REMAINDER, whether it is made or
+ * not, and whatever was judged of it. False, and nothing is done, while the window ends before it.
+ */
+bool stream_drop_remainder(Stream *stream, int64_t first, int64_t end);
+/* The same where all of it is delivered; what is rejected already stays as it is. */
+void stream_drop_accepted(Stream *stream, int64_t first, int64_t end);
+
 int stream_source(const Stream *stream, int64_t position); /* 0 where there is one */
 /* That of a position in the window is no conversation, and is met for the first time. */
 bool stream_is_new_bad_record(const Stream *stream, int64_t position);

@@ -182,6 +182,7 @@ static void record_step(Reporter *reporter, const Effect *effect, const JobView 
     metrics_put(metrics, "train/skipped", result->skipped);
     metrics_put(metrics, "train/samples", effect->step.plan->num_samples);
     metrics_put(metrics, "train/rejected", effect->step.plan->rejected);
+    metrics_put(metrics, "train/dropped", effect->step.plan->dropped[GROUP_REMAINDER]);
     metrics_put(metrics, "train/tokens", (double)result->tokens);
     metrics_put(metrics, "train/trained_tokens", (double)result->trained_tokens);
     metrics_put(metrics, "train/micro_batches", effect->step.plan->num_micro_batches);

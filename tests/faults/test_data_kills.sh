@@ -2,7 +2,7 @@
 # kill -9 of the data source and of rollout workers, and now and then of the controller, at moments drawn from a seed:
 # over the ends of epochs, bad records and too long ones. What is consumed is what the undisturbed run consumes, byte
 # for byte: the ledger is the same file, the weights are the same, and the audit proves each epoch.
-# usage: test_data_kills.sh KILLS STEPS [DATA]   (DATA: small, a set of 60 records; files, the same in three; mixture, in two with weights)
+# usage: test_data_kills.sh KILLS STEPS [DATA]   (DATA: small, 60 records; files, the same in three; mixture)
 . "$(dirname "$0")/../e2e/lib.sh"
 kills_wanted=$1 STEPS=$2 data=${3:-small}
 seed=${SEED:-20261122}

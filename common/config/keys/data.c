@@ -9,6 +9,8 @@ static const KeyName policy_names[] = {{"skip", POLICY_SKIP}, {"stop", POLICY_ST
 
 static const KeyName order_names[] = {
     {"full", ORDER_FULL}, {"window", ORDER_WINDOW}, {"hf", ORDER_HF}, {NULL, 0}};
+static const KeyName remainder_names[] = {
+    {"wrap", REMAINDER_WRAP}, {"drop", REMAINDER_DROP}, {NULL, 0}};
 static const KeyName hf_version_names[] = {
     {"4.3", HF_4_3}, {"4.8", HF_4_8}, {"5.0", HF_5_0}, {"5.2", HF_5_2}, {NULL, 0}};
 /* ---- a row of data.sources ---- */
@@ -225,6 +227,14 @@ static const ConfigKey keys[] = {
      .max = NUM_SAMPLES_MAX,
      .meaning = "records of data.train, for a train.num_epochs that is not to wait until they are "
                 "counted, which order: window need not; 0: count them"},
+    {.path = "data.remainder",
+     .type = KEY_ENUM,
+     .offset = AT(data.remainder),
+     .preset = "wrap",
+     .names = remainder_names,
+     .also = "drop_last dataloader_drop_last drop_last_batch",
+     .meaning = "records at the end of an epoch that do not fill a batch: wrap begins the next "
+                "epoch's first batch with them, drop passes over them"},
     {.path = "data.reader_threads",
      .type = KEY_INT,
      .offset = AT(data.reader_threads),
