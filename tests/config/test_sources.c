@@ -129,6 +129,20 @@ static void test_sources_replace_data_train_in_a_stage(void **state)
     job_stages_free(&stages);
 }
 
+static void test_remainder_is_refused_where_every_prompt_is_taken(void **state)
+{
+    (void)state;
+#define GENERATES "rollout: {function: generate, reward: gsm8k, n_samples_per_prompt: 4, "
+#define DROPS     MODEL "data: {train: a, remainder: drop}\ntrain: {global_batch_size: 16}\n" GENERATES
+    assert_refused(DROPS "load: x}\n", "data.remainder is drop, but the job has rollout.load");
+    assert_refused(DROPS "only: true, save: x}\n",
+                   "data.remainder is drop, but the job has rollout.only");
+    assert_refused(MODEL "data: {train: a, drop_last: true}\n", "data.remainder");
+    assert_refused(MODEL "data: {train: a, remainder: pad}\n", "one of wrap, drop");
+#undef DROPS
+#undef GENERATES
+}
+
 static void test_sources_that_make_no_sense_are_refused(void **state)
 {
     (void)state;
@@ -157,6 +171,7 @@ int main(void)
         cmocka_unit_test(test_sources_without_a_mixture_are_data_train),
         cmocka_unit_test(test_sources_are_the_same_in_the_text),
         cmocka_unit_test(test_sources_replace_data_train_in_a_stage),
+        cmocka_unit_test(test_remainder_is_refused_where_every_prompt_is_taken),
         cmocka_unit_test(test_sources_that_make_no_sense_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

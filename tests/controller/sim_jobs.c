@@ -109,3 +109,17 @@ JobConfig make_rl_config(int workers, int tp, int dp)
     config.data.bad_records_max = 0;
     return config;
 }
+
+/* A mixture of three sources, of which one does not say how many records it has. */
+RowList three_sources(void)
+{
+    static JobConfig *job;
+    Error err = {0};
+    if (job == NULL)
+        assert_ok(job_config_parse("model: {path: m}\n"
+                                   "data: {sources: {a: {path: a, weight: 5}, b: {path: b}, "
+                                   "c: {path: c, weight: 3}}}\n",
+                                   "job.yaml", "/", &job, &err),
+                  &err);
+    return job->data.sources;
+}

@@ -10,6 +10,7 @@ extern const SimFaults no_faults;
 
 JobConfig make_config(int workers, int tp, int dp);    /* supervised, 24 steps */
 JobConfig make_rl_config(int workers, int tp, int dp); /* the same by rewards */
+RowList three_sources(void); /* for data.sources; one of them does not say how long it is */
 SimFaults faults_of(uint64_t seed);
 
 /* Fails the test unless the run ended well, its books are right, and nothing of it is left. */

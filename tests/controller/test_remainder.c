@@ -78,6 +78,26 @@ static void test_remainder_is_the_same_whatever_strikes(void **state)
     assert_true(faults_that_struck > 0);
 }
 
+/* Its epochs are those of the mixture; the world checks what is counted of each source. */
+static void test_remainder_of_a_mixture_is_the_same_whatever_strikes(void **state)
+{
+    (void)state;
+    JobConfig config = make_config(3, 1, 2);
+    drop_remainders(&config, 10);
+    config.data.sources = three_sources();
+    SimResult calm = sim_run(&config, &no_faults, 1);
+    assert_right(&calm, 1);
+    assert_int_equal(calm.steps, 3 * (trained_of_epoch(&no_faults) / 10));
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        SimFaults faults = faults_of(seed);
+        faults.bad_records = faults.bad_eval_records = 0;
+        SimResult result = sim_run(&config, &faults, seed);
+        assert_right(&result, seed);
+        assert_true(result.weights == calm.weights);
+        assert_int_equal(result.ledger_end, calm.ledger_end);
+    }
+}
+
 /* In step with its own weights nobody answers for the next step before this one is trained: what is
  * over must not be waited for. A third of the groups is rejected. */
 static void test_remainder_of_generation_is_not_waited_for(void **state)
@@ -128,6 +148,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_remainder_of_each_epoch_is_dropped),
         cmocka_unit_test(test_remainder_is_the_same_whatever_strikes),
+        cmocka_unit_test(test_remainder_of_a_mixture_is_the_same_whatever_strikes),
         cmocka_unit_test(test_remainder_of_generation_is_not_waited_for),
         cmocka_unit_test(test_remainder_refuses_an_epoch_that_is_no_batch),
     };

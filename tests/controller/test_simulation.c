@@ -35,20 +35,6 @@ static void test_simulation_batches_do_not_depend_on_workers_or_latencies(void *
     }
 }
 
-/* A mixture of three sources, of which one does not say how many records it has. */
-static RowList three_sources(void)
-{
-    static JobConfig *job;
-    Error err = {0};
-    if (job == NULL)
-        assert_ok(job_config_parse("model: {path: m}\n"
-                                   "data: {sources: {a: {path: a, weight: 5}, b: {path: b}, "
-                                   "c: {path: c, weight: 3}}}\n",
-                                   "job.yaml", "/", &job, &err),
-                  &err);
-    return job->data.sources;
-}
-
 static void test_simulation_keeps_the_books_of_a_mixture(void **state)
 {
     (void)state;
