@@ -351,6 +351,32 @@ static void test_damaged_page_costs_its_row_group(void **state)
     dataset_close(table);
 }
 
+/* One letter of a text, in a file that is not compressed: nothing but the checksum of its page
+ * tells of it. */
+static void test_changed_letter_is_told_by_the_checksum(void **state)
+{
+    (void)state;
+    need_arrow();
+    Error err = {0};
+    size_t length = 0;
+    char *bytes = copy_table("none.parquet", &length);
+    char *letter = memmem(bytes, length, "plain words", 11);
+    assert_non_null(letter);
+    *letter = 'P';
+    write_file(FOLDER "/letter.parquet", bytes, length);
+    free(bytes);
+    Dataset *table = open_table(FOLDER "/letter.parquet", INDEX);
+    Str text = {0};
+    RecordSource source;
+    assert_fails(dataset_read(table, 1, &text, &source, &err), ERR_DATA, &err,
+                 "letter.parquet:2: row group 0");
+    assert_int_equal(source.line, 2);
+    str_free(&text);
+    text = read_record(table, 22); /* of another row group */
+    str_free(&text);
+    dataset_close(table);
+}
+
 static void test_broken_files_are_refused_by_name(void **state)
 {
     (void)state;
@@ -431,6 +457,7 @@ int main(void)
         cmocka_unit_test_setup(test_large_row_groups_are_read_anywhere, fresh_folder),
         cmocka_unit_test_setup(test_damage_in_a_large_row_group_is_told_at_its_rows, fresh_folder),
         cmocka_unit_test_setup(test_damaged_page_costs_its_row_group, fresh_folder),
+        cmocka_unit_test_setup(test_changed_letter_is_told_by_the_checksum, fresh_folder),
         cmocka_unit_test_setup(test_broken_files_are_refused_by_name, fresh_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

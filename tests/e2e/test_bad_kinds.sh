@@ -70,7 +70,8 @@ skip)
     manifest=$RUN/checkpoints/step_00000040/manifest.json
     grep -q "\"bad_records\": $bad\b" "$manifest" || fail "not $bad are counted: $(grep bad_records "$manifest")"
     # shellcheck disable=SC2086
-    "$BIN/controller" data inspect --config quiet.yaml ${SETTINGS# } --list 100 > list.txt || fail "it cannot be looked at"
+    "$BIN/controller" data inspect --config quiet.yaml ${SETTINGS# } --list 100 > list.txt ||
+        fail "it cannot be looked at"
     for place in $places; do
         [ "$(grep -c "bad_record .*$place" list.txt)" -eq 1 ] || fail "$place is not named once: $(cat list.txt)"
     done
