@@ -132,15 +132,15 @@ static void test_sources_replace_data_train_in_a_stage(void **state)
 static void test_remainder_is_refused_where_every_prompt_is_taken(void **state)
 {
     (void)state;
-#define GENERATES "rollout: {function: generate, reward: gsm8k, n_samples_per_prompt: 4, "
-#define DROPS     MODEL "data: {train: a, remainder: drop}\ntrain: {global_batch_size: 16}\n" GENERATES
+#define DROPS                                                                                      \
+    MODEL "data: {train: a, remainder: drop}\ntrain: {global_batch_size: 16}\n"                    \
+          "rollout: {function: generate, reward: gsm8k, n_samples_per_prompt: 4, "
     assert_refused(DROPS "load: x}\n", "data.remainder is drop, but the job has rollout.load");
     assert_refused(DROPS "only: true, save: x}\n",
                    "data.remainder is drop, but the job has rollout.only");
     assert_refused(MODEL "data: {train: a, drop_last: true}\n", "data.remainder");
     assert_refused(MODEL "data: {train: a, remainder: pad}\n", "one of wrap, drop");
 #undef DROPS
-#undef GENERATES
 }
 
 static void test_sources_that_make_no_sense_are_refused(void **state)
