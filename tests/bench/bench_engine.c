@@ -24,6 +24,7 @@
 #include "base/memory.h"
 #include "base/process.h"
 #include "base/rng.h"
+#include "arguments.h"
 #include "bench_device.h"
 #include "model/kv_cache.h"
 #include "rollout_worker/engine/engine.h"
@@ -262,14 +263,6 @@ static void decode(Bench *bench)
     "[rounds=N] "                                                                                  \
     "[label=TEXT]"
 
-/* What follows "name=" in the argument, or NULL. */
-static const char *value_of(const char *argument, const char *name)
-{
-    size_t length = strlen(name);
-    bool same = strncmp(argument, name, length) == 0 && argument[length] == '=';
-    return same ? argument + length + 1 : NULL;
-}
-
 static void parse_one(const char *argument, Settings *s)
 {
     const struct {
@@ -285,13 +278,13 @@ static void parse_one(const char *argument, Settings *s)
         {"device", &s->device}, {"shape", &s->shape}, {"decode", &s->decode}, {"label", &s->label}};
     const char *value;
     for (size_t i = 0; i < sizeof NUMBERS / sizeof *NUMBERS; i++)
-        if ((value = value_of(argument, NUMBERS[i].name)) != NULL) {
+        if ((value = argument_value(argument, NUMBERS[i].name)) != NULL) {
             *NUMBERS[i].number = atoi(value);
             if (*NUMBERS[i].number < 1) die(USAGE);
             return;
         }
     for (size_t i = 0; i < sizeof TEXTS / sizeof *TEXTS; i++)
-        if ((value = value_of(argument, TEXTS[i].name)) != NULL) {
+        if ((value = argument_value(argument, TEXTS[i].name)) != NULL) {
             *TEXTS[i].text = value;
             return;
         }

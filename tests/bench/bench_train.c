@@ -27,6 +27,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "base/rng.h"
+#include "arguments.h"
 #include "bench_device.h"
 #include "shapes.h"
 #include "trainer_state.h"
@@ -415,14 +416,6 @@ static void obey(Bench *bench)
     "[dtype=bf16|f32] [length=1024] [sequences=2] [batches=1] [rounds=5] [memory_gb=0] "           \
     "[model=FOLDER]"
 
-/* What follows "name=" in the argument, or NULL. */
-static const char *value_of(const char *argument, const char *name)
-{
-    size_t length = strlen(name);
-    bool same = strncmp(argument, name, length) == 0 && argument[length] == '=';
-    return same ? argument + length + 1 : NULL;
-}
-
 static bool parse_one(const char *argument, Settings *settings)
 {
     const struct {
@@ -441,19 +434,19 @@ static bool parse_one(const char *argument, Settings *settings)
         const char **text;
     } TEXTS[] = {
         {"device", &settings->device}, {"shape", &settings->shape}, {"model", &settings->model}};
-    const char *value = value_of(argument, "dtype");
+    const char *value = argument_value(argument, "dtype");
     if (value != NULL) {
         settings->dtype = strcmp(value, "f32") == 0 ? DTYPE_F32 : DTYPE_BF16;
         return strcmp(value, "f32") == 0 || strcmp(value, "bf16") == 0;
     }
     for (size_t i = 0; i < sizeof NUMBERS / sizeof *NUMBERS; i++) {
         char *end = NULL;
-        if ((value = value_of(argument, NUMBERS[i].name)) == NULL) continue;
+        if ((value = argument_value(argument, NUMBERS[i].name)) == NULL) continue;
         *NUMBERS[i].number = strtoll(value, &end, 10);
         return end != value && *end == '\0' && *NUMBERS[i].number >= 0;
     }
     for (size_t i = 0; i < sizeof TEXTS / sizeof *TEXTS; i++) {
-        if ((value = value_of(argument, TEXTS[i].name)) == NULL) continue;
+        if ((value = argument_value(argument, TEXTS[i].name)) == NULL) continue;
         *TEXTS[i].text = value;
         return true;
     }
