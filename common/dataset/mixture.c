@@ -177,7 +177,7 @@ Status mixture_count(const Mixture *mixture, Error *err)
     return OK;
 }
 
-void mixture_source_fingerprint(const Mixture *mixture, int index, char ret[DIGEST_HEX_BYTES])
+static void source_fingerprint(const Mixture *mixture, int index, char ret[DIGEST_HEX_BYTES])
 {
     const Source *source = source_at(mixture, index);
     if (source->reader != NULL)
@@ -190,14 +190,14 @@ void mixture_source_fingerprint(const Mixture *mixture, int index, char ret[DIGE
 void mixture_fingerprint(const Mixture *mixture, char ret[DIGEST_HEX_BYTES])
 {
     if (mixture->num_sources == 1) {
-        mixture_source_fingerprint(mixture, 0, ret);
+        source_fingerprint(mixture, 0, ret);
         return;
     }
     Str text = {0};
     str_printf(&text, "troupe mixture %d\n", INTERLEAVE_VERSION);
     for (int i = 0; i < mixture->num_sources; i++) {
         char fingerprint[DIGEST_HEX_BYTES];
-        mixture_source_fingerprint(mixture, i, fingerprint);
+        source_fingerprint(mixture, i, fingerprint);
         str_printf(&text, "%s %llu %016llx %s\n", mixture->source[i].name,
                    (unsigned long long)mixture->turns.share[i],
                    (unsigned long long)mixture->turns.key[i], fingerprint);

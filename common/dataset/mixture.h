@@ -50,7 +50,6 @@ const char *mixture_source_name(const Mixture *mixture, int source); /* borrowed
 uint64_t mixture_source_records(const Mixture *mixture, int source);
 /* What its records are taken from; NULL: a reader. Borrowed. */
 const Dataset *mixture_source_dataset(const Mixture *mixture, int source);
-void mixture_source_fingerprint(const Mixture *mixture, int source, char ret[DIGEST_HEX_BYTES]);
 /* In which order they take turns; borrowed. */
 const Interleave *mixture_turns(const Mixture *mixture);
 
