@@ -20,7 +20,7 @@ packages=(
     libmicrohttpd-dev                                              # serving a model over HTTP
     uthash-dev                                                     # hash tables
 )
-test_packages=(libcmocka-dev g++ python3 clang libclang-rt-14-dev curl)
+test_packages=(libcmocka-dev g++ python3 clang lld libclang-rt-14-dev curl)
 arrow_packages=(g++ python3 python3-pip)
 arrow_version=26.0.1
 declare -A arrow_sha256=(
