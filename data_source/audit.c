@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "data_source/file_list.h"
 
 #define COUNT_STAGE "stage" /* of the manifest, as the controller writes it */
 
@@ -46,8 +47,31 @@ const AuditCheckpoint *audit_newest(const Audit *audit)
 
 int64_t audit_left(const AuditStage *stage, const AuditEpoch *epoch)
 {
-    int64_t end = (epoch->number + 1) * stage->records;
-    return stage->records > 0 && end > stage->end ? end - stage->end : 0;
+    return epoch->records > 0 && epoch->end > stage->end ? epoch->end - stage->end : 0;
+}
+
+bool audit_is_whole(const AuditStage *stage, const AuditEpoch *epoch)
+{
+    return epoch->records > 0 && epoch->end - epoch->first == epoch->records &&
+           audit_left(stage, epoch) == 0;
+}
+
+static AuditData *last_data(const AuditStage *stage)
+{
+    return &stage->data[stage->num_data - 1];
+}
+
+const AuditData *audit_last_data(const AuditStage *stage)
+{
+    return last_data(stage);
+}
+
+int64_t audit_order_begin(const AuditStage *stage)
+{
+    int i = stage->num_data - 1;
+    while (i > 0 && stage->data[i].same_order)
+        i--;
+    return stage->data[i].position;
 }
 
 /* ---- stages and epochs ---- */
@@ -88,30 +112,29 @@ static AuditStage *stage_of(Audit *audit, const LedgerRecord *record)
     size_t count = (size_t)audit->num_stages + 1;
     audit->stage = mem_realloc(audit->stage, count, sizeof *audit->stage);
     stage = &audit->stage[audit->num_stages++];
-    *stage = (AuditStage){.number = number,
-                          .records = records_of(audit, record, number),
-                          .first_step = record->step,
-                          .all_told = true};
+    *stage = (AuditStage){.number = number, .first_step = record->step, .all_told = true};
     return stage;
-}
-
-static int64_t epoch_at(const AuditStage *stage, int64_t position)
-{
-    return stage->records > 0 ? position / stage->records : 0;
 }
 
 static AuditEpoch *epoch_of(AuditStage *stage, int64_t position, int64_t step)
 {
-    int64_t number = epoch_at(stage, position);
-    for (int i = stage->num_epochs - 1; i >= 0 && stage->epoch[i].number >= number; i--)
-        if (stage->epoch[i].number == number) {
+    for (int i = stage->num_epochs - 1; i >= 0; i--)
+        if (position >= stage->epoch[i].first && position < stage->epoch[i].end) {
             stage->epoch[i].last_step = step;
             return &stage->epoch[i];
         }
+    const AuditData *data = last_data(stage);
+    int64_t number = data->records > 0 ? position / data->records : 0;
+    int64_t first = number * data->records, begin = audit_order_begin(stage);
     size_t count = (size_t)stage->num_epochs + 1;
     stage->epoch = mem_realloc(stage->epoch, count, sizeof *stage->epoch);
     AuditEpoch *epoch = &stage->epoch[stage->num_epochs++];
-    *epoch = (AuditEpoch){.number = number, .first_step = step, .last_step = step};
+    *epoch = (AuditEpoch){.number = number,
+                          .records = data->records,
+                          .first = first > begin ? first : begin,
+                          .end = data->records > 0 ? first + data->records : INT64_MAX,
+                          .first_step = step,
+                          .last_step = step};
     return epoch;
 }
 
@@ -207,16 +230,45 @@ static void count_positions(Audit *audit, AuditStage *stage, const LedgerRecord 
         audit->samples -= record->group_size - record->part[i].count;
 }
 
-static void note_data(AuditStage *stage, const LedgerRecord *record)
+/* While records are counted an epoch has no length; once it has, it is that of all before, too. */
+static void note_length(AuditStage *stage, int64_t records)
 {
-    if (record->data == NULL) return;
-    const AuditData *last = stage->num_data > 0 ? &stage->data[stage->num_data - 1] : NULL;
-    if (last != NULL && strcmp(last->fingerprint, record->data) == 0) return;
+    AuditData *data = last_data(stage);
+    if (data->records > 0 || records < stage->end) return;
+    data->records = records;
+    for (int i = 0; i < stage->num_epochs; i++) {
+        if (stage->epoch[i].end != INT64_MAX) continue;
+        stage->epoch[i].records = records;
+        stage->epoch[i].end = records;
+    }
+}
+
+/* The data that its run was made with, by their lists in the index folder. */
+static bool keeps_order(const Audit *audit, const AuditData *before, const AuditData *data)
+{
+    return before->records == data->records &&
+           file_list_same_order(audit->index_folder, before->fingerprint, data->fingerprint);
+}
+
+static void note_data(const Audit *audit, AuditStage *stage, const LedgerRecord *record)
+{
+    const char *fingerprint = record->data != NULL ? record->data : "";
+    if (stage->num_data > 0) {
+        const AuditData *last = last_data(stage);
+        bool is_other = fingerprint[0] != '\0' && strcmp(last->fingerprint, fingerprint) != 0;
+        if (record->records > 0 && !is_other) note_length(stage, record->records);
+        if (!is_other && (record->records == 0 || record->records == last->records)) return;
+    }
     size_t count = (size_t)stage->num_data + 1;
     stage->data = mem_realloc(stage->data, count, sizeof *stage->data);
     AuditData *data = &stage->data[stage->num_data++];
-    *data = (AuditData){.step = record->step, .position = record->first};
-    snprintf(data->fingerprint, sizeof data->fingerprint, "%s", record->data);
+    *data = (AuditData){.records = records_of(audit, record, stage->number),
+                        .step = record->step,
+                        .position = record->first};
+    snprintf(data->fingerprint, sizeof data->fingerprint, "%s", fingerprint);
+    data->same_order = stage->num_data > 1 && keeps_order(audit, data - 1, data);
+    for (int i = 0; i < stage->num_epochs && !data->same_order; i++)
+        if (stage->epoch[i].end > record->first) stage->epoch[i].end = record->first;
 }
 
 /* ---- checkpoints ---- */
@@ -273,10 +325,11 @@ static void compare(Audit *audit, AuditCheckpoint *checkpoint)
         check_count(audit, checkpoint, "consumed_samples", manifest->consumed_samples,
                     audit->samples);
     if (!entered) {
-        if (manifest->records > 0 && stage->records > 0)
-            check_count(audit, checkpoint, "records", manifest->records, stage->records);
+        const AuditData *last = last_data(stage);
+        const char *data = last->fingerprint;
+        if (manifest->records > 0 && last->records > 0)
+            check_count(audit, checkpoint, "records", manifest->records, last->records);
         check_reasons(audit, checkpoint, stage);
-        const char *data = stage->num_data > 0 ? stage->data[stage->num_data - 1].fingerprint : "";
         if (data[0] != '\0' && strcmp(data, manifest->data_fingerprint) != 0)
             audit_find(audit,
                        (AuditFinding){.kind = FINDING_CHECKPOINT,
@@ -293,10 +346,10 @@ static void visit(void *context, const LedgerRecord *record)
     Audit *audit = context;
     AuditStage *stage = stage_of(audit, record);
     audit->summary.format = record->format;
+    note_data(audit, stage, record);
     check_order(audit, stage, record);
     check_stretch(audit, stage, record);
     count_positions(audit, stage, record);
-    note_data(stage, record);
     if (record->end > stage->end) stage->end = record->end;
     stage->last_step = record->step;
     audit->summary.last_step = record->step;
@@ -359,16 +412,17 @@ static void find_strangers(Audit *audit)
 /* Counted from another side than check_order does. */
 static void check_epochs(Audit *audit, const AuditStage *stage)
 {
-    for (int i = 0; i < stage->num_epochs && stage->records > 0; i++) {
+    for (int i = 0; i < stage->num_epochs; i++) {
         const AuditEpoch *epoch = &stage->epoch[i];
         int64_t consumed = epoch->trained + epoch->rejected;
-        int64_t wanted = stage->records - audit_left(stage, epoch);
-        if (consumed == wanted || audit->num_findings > 0) continue;
+        int64_t end = epoch->end < stage->end ? epoch->end : stage->end;
+        int64_t wanted = end - epoch->first;
+        if (epoch->records == 0 || consumed == wanted || audit->num_findings > 0) continue;
         AuditFinding finding = {.kind = consumed < wanted ? FINDING_NEVER : FINDING_TWICE,
                                 .stage = stage->number,
                                 .step = epoch->last_step,
-                                .first = epoch->number * stage->records,
-                                .end = epoch->number * stage->records + wanted};
+                                .first = epoch->first,
+                                .end = end};
         audit_find(audit, finding, "epoch %lld has %lld consumed positions, expected %lld",
                    (long long)epoch->number, (long long)consumed, (long long)wanted);
     }
@@ -378,6 +432,7 @@ Status audit_run(const AuditOptions *options, Audit *ret, Error *err)
 {
     *ret = (Audit){.listed_max = options->listed_max, .summary = {.last_step = -1}};
     ret->ledger = path_join(options->run, "ledger.jsonl");
+    ret->index_folder = path_join(options->run, "index");
     if (!path_exists(ret->ledger))
         return error_set(err, ERR_NOT_FOUND,
                          "%s is not there: expected the folder of a run that has made a step",
@@ -426,6 +481,7 @@ void audit_clear(Audit *audit)
     free(audit->stage);
     free(audit->checkpoint);
     free(audit->finding);
+    free(audit->index_folder);
     free(audit->ledger);
     *audit = (Audit){0};
 }

@@ -3,7 +3,10 @@
  * the positions: those of a stage must come one after the other, each trained or rejected by one
  * step. Position p is of epoch p / records, so an epoch whose positions are all there is one whose
  * records were consumed once each; that a position stands for one record and no other position of
- * its epoch does is proven with the data at hand (audit_data.h).
+ * its epoch does is proven with the data at hand (audit_data.h). Where the data was changed with
+ * consent positions stand for other records from there on: an epoch ends there, cut, and only of
+ * the last data can it be at hand. Not so where the same lines of the same files stand at them,
+ * as when one was mended.
  *
  * What is not as it should be is a finding. That a run ends in the midst of an epoch is none.
  *
@@ -41,8 +44,11 @@ typedef struct AuditFinding {
     char *text;         /* owned */
 } AuditFinding;
 
+/* What of an epoch is of one data. */
 typedef struct AuditEpoch {
     int64_t number;
+    int64_t records;           /* of the whole epoch; 0: not known, then there is one epoch */
+    int64_t first, end;        /* positions; fewer than records: the data changed within it */
     int64_t trained, rejected; /* positions */
     int64_t rejected_for[AUDIT_REASONS_MAX];
     int64_t first_step, last_step;
@@ -50,8 +56,10 @@ typedef struct AuditEpoch {
 
 /* From a step on positions stand for the records of this data. */
 typedef struct AuditData {
-    char fingerprint[DIGEST_HEX_BYTES];
+    char fingerprint[DIGEST_HEX_BYTES]; /* "": not told */
+    int64_t records;                    /* of one epoch; 0: not known */
     int64_t step, position;
+    bool same_order; /* positions stand for the same lines as with the data before */
 } AuditData;
 
 /* A position that was rejected. */
@@ -63,7 +71,6 @@ typedef struct AuditRejected {
 
 typedef struct AuditStage {
     int number;
-    int64_t records; /* of one epoch; 0: not known, then there is one epoch */
     int64_t first_step, last_step;
     int64_t end;               /* everything below is consumed */
     int64_t trained, rejected; /* positions */
@@ -72,11 +79,11 @@ typedef struct AuditStage {
     char *reason[AUDIT_REASONS_MAX]; /* [num_reasons], owned */
     int num_reasons;
     bool all_told;   /* each rejected position has a reason */
-    AuditData *data; /* [num_data] */
+    AuditData *data; /* [num_data], one at least; the last is what the run stands in */
     int num_data;
     AuditRejected *passed; /* [num_passed]: the first that were rejected */
     int num_passed;
-    bool mapped;      /* looked at with its data, all of whose files are as they were */
+    bool mapped;      /* looked at with its last data, all of whose files are as they were */
     char *not_mapped; /* why not; owned, or NULL: nobody asked */
 } AuditStage;
 
@@ -89,7 +96,7 @@ typedef struct AuditCheckpoint {
 } AuditCheckpoint;
 
 typedef struct Audit {
-    char *ledger; /* path; owned */
+    char *ledger, *index_folder; /* paths; owned */
     LedgerSummary summary;
     bool whole; /* the ledger could be read to its end */
     int64_t listed_max;
@@ -122,5 +129,10 @@ void audit_find(Audit *audit, AuditFinding finding, const char *format, ...)
 const AuditCheckpoint *audit_newest(const Audit *audit);
 /* Positions of an epoch that the run has to consume yet, as far as it is known. */
 int64_t audit_left(const AuditStage *stage, const AuditEpoch *epoch);
+/* All of an epoch is consumed, and was of one data. */
+bool audit_is_whole(const AuditStage *stage, const AuditEpoch *epoch);
+const AuditData *audit_last_data(const AuditStage *stage);
+/* From here on positions stand for the lines that they stand for now. */
+int64_t audit_order_begin(const AuditStage *stage);
 
 #endif

@@ -10,11 +10,11 @@
 static bool is_same(Audit *audit, AuditStage *stage, const Mixture *mixture)
 {
     char now[DIGEST_HEX_BYTES];
-    const AuditData *last = stage->num_data > 0 ? &stage->data[stage->num_data - 1] : NULL;
+    AuditData *last = &stage->data[stage->num_data - 1];
     int64_t records = (int64_t)mixture_records(mixture);
     AuditFinding finding = {.kind = FINDING_DATA, .stage = stage->number, .step = -1};
     mixture_fingerprint(mixture, now);
-    if (last != NULL && strcmp(last->fingerprint, now) != 0) {
+    if (last->fingerprint[0] != '\0' && strcmp(last->fingerprint, now) != 0) {
         finding.step = last->step;
         audit_find(audit, finding,
                    "the data at hand has the fingerprint %.16s..., the run was made with %.16s...: "
@@ -22,10 +22,10 @@ static bool is_same(Audit *audit, AuditStage *stage, const Mixture *mixture)
                    now, last->fingerprint);
         return false;
     }
-    if (stage->records == 0) stage->records = records;
-    if (stage->records == records) return true;
+    if (last->records == 0) last->records = records;
+    if (last->records == records) return true;
     audit_find(audit, finding, "the data at hand has %lld records, the ledger counts %lld an epoch",
-               (long long)records, (long long)stage->records);
+               (long long)records, (long long)last->records);
     return false;
 }
 
@@ -34,11 +34,14 @@ typedef struct Seen {
     uint8_t *bit;     /* [records / 8]; NULL: a reader of the user's, which has no numbers */
     uint64_t records; /* of a pass */
     uint64_t pass, count;
+    bool began; /* pass is one that was met ... */
+    bool whole; /* ... from its beginning on */
 } Seen;
 
-static void open_seen(const Mixture *mixture, Seen *ret)
+static void open_seen(const Mixture *mixture, bool from_start, Seen *ret)
 {
     for (int i = 0; i < mixture_num_sources(mixture); i++) {
+        ret[i].whole = ret[i].began = from_start;
         if (mixture_source_dataset(mixture, i) == NULL) continue;
         ret[i].records = mixture_source_records(mixture, i);
         ret[i].bit = mem_calloc((size_t)(ret[i].records / 8 + 1), 1);
@@ -48,10 +51,15 @@ static void open_seen(const Mixture *mixture, Seen *ret)
 /* Each pass is gone through to its end before the next begins, with every record once. */
 static bool see(Seen *seen, uint64_t pass, uint64_t index)
 {
-    if (pass == seen->pass + 1 && seen->count == seen->records) {
+    if (!seen->began) {
+        seen->began = true;
+        seen->pass = pass;
+    }
+    if (pass == seen->pass + 1 && (seen->count == seen->records || !seen->whole)) {
         memset(seen->bit, 0, (size_t)(seen->records / 8 + 1));
         seen->pass = pass;
         seen->count = 0;
+        seen->whole = true;
     }
     uint8_t mask = (uint8_t)(1u << index % 8);
     if (pass != seen->pass || index >= seen->records || (seen->bit[index / 8] & mask) != 0)
@@ -61,15 +69,16 @@ static bool see(Seen *seen, uint64_t pass, uint64_t index)
     return true;
 }
 
-/* Goes through all positions that are consumed. */
+/* Goes through all positions that are consumed and stand for this data. */
 static Status map_positions(Audit *audit, const AuditStage *stage, const Mixture *mixture,
                             MixtureReader *reader, Error *err)
 {
     Seen seen[INTERLEAVE_SOURCES_MAX] = {{0}};
     Status status = OK;
     AuditFinding finding = {.kind = FINDING_RECORDS, .stage = stage->number, .step = -1};
-    open_seen(mixture, seen);
-    for (int64_t p = 0; p < stage->end && status == OK; p++) {
+    int64_t first = audit_order_begin(stage);
+    open_seen(mixture, first == 0, seen);
+    for (int64_t p = first; p < stage->end && status == OK; p++) {
         MixtureRecord at;
         uint64_t index = 0;
         status = mixture_place(reader, (uint64_t)p, &at, err);
@@ -94,6 +103,7 @@ static Status name_rejected(AuditStage *stage, MixtureReader *reader, Error *err
     Str text = {0}, place = {0};
     Status status = OK;
     for (int i = 0; i < stage->num_passed && status == OK; i++) {
+        if (stage->passed[i].position < audit_order_begin(stage)) continue;
         MixtureRecord record;
         uint64_t position = (uint64_t)stage->passed[i].position;
         str_clear(&text);

@@ -1,5 +1,7 @@
 /* The audit with the data at hand: that the positions of an epoch are one for each record, and in
- * which file and line a position stands. One thread. */
+ * which file and line a position stands. Of a stage whose data changed it looks at the positions
+ * of the last: which records those before stood for only the data of then could tell. One
+ * thread. */
 #ifndef TROUPE_DATA_SOURCE_AUDIT_DATA_H
 #define TROUPE_DATA_SOURCE_AUDIT_DATA_H
 

@@ -78,9 +78,9 @@ static void put_reasons(const AuditStage *stage, const AuditEpoch *epoch, Str *o
 static void put_epoch(const AuditStage *stage, const AuditEpoch *epoch, Str *out)
 {
     str_printf(out, "epoch %-3lld ", (long long)epoch->number);
-    if (stage->records > 0)
+    if (epoch->records > 0)
         str_printf(out, "%s of %s records consumed, ", NUMBER(consumed(epoch)),
-                   NUMBER(stage->records));
+                   NUMBER(epoch->records));
     else
         str_puts(out, "of unknown length: ");
     str_printf(out, "%s trained", NUMBER(epoch->trained));
@@ -94,6 +94,8 @@ static void put_epoch(const AuditStage *stage, const AuditEpoch *epoch, Str *out
     if (left > 0)
         str_printf(out, "; %s not consumed: the run stands at position %s", NUMBER(left),
                    NUMBER(stage->end));
+    else if (epoch->records > 0 && !audit_is_whole(stage, epoch))
+        str_puts(out, "; the data changed within it");
     str_putc(out, '\n');
 }
 
@@ -101,15 +103,19 @@ static void put_data(const AuditStage *stage, Str *out)
 {
     for (int i = 0; i < stage->num_data; i++) {
         const AuditData *data = &stage->data[i];
+        if (data->fingerprint[0] == '\0') continue;
         str_printf(out, i == 0 ? "data      fingerprint %.16s..." : "          %.16s...",
                    data->fingerprint);
         if (i > 0)
-            str_printf(out, " from position %s on (step %lld): changed, and accepted",
-                       NUMBER(data->position), (long long)data->step);
+            str_printf(out, " from position %s on (step %lld): changed, and accepted%s",
+                       NUMBER(data->position), (long long)data->step,
+                       data->same_order ? "; the order is the same" : "");
         str_putc(out, '\n');
     }
     if (stage->mapped)
-        str_puts(out, "          at hand: the positions of each epoch are one for each record\n");
+        str_printf(out,
+                   "          at hand: the positions of each epoch %sare one for each record\n",
+                   audit_order_begin(stage) > 0 ? "since its last change " : "");
     else if (stage->not_mapped != NULL)
         str_printf(out, "          not looked at: %s\n", stage->not_mapped);
 }
@@ -156,38 +162,56 @@ static void put_findings(const Audit *audit, Str *out)
     if (more > 0) str_printf(out, "          and %s more\n", NUMBER(more));
 }
 
-/* Epochs of which nothing is left. */
-static int64_t whole_epochs(const Audit *audit)
+/* Epochs of which nothing is left; of them *ret_before are of data that changed since. */
+static int64_t whole_epochs(const Audit *audit, int64_t *ret_before)
 {
     int64_t whole = 0;
-    for (int i = 0; i < audit->num_stages; i++)
-        for (int e = 0; e < audit->stage[i].num_epochs; e++)
-            whole += audit->stage[i].records > 0 &&
-                     audit_left(&audit->stage[i], &audit->stage[i].epoch[e]) == 0;
+    *ret_before = 0;
+    for (int i = 0; i < audit->num_stages; i++) {
+        const AuditStage *stage = &audit->stage[i];
+        for (int e = 0; e < stage->num_epochs; e++) {
+            if (!audit_is_whole(stage, &stage->epoch[e])) continue;
+            whole++;
+            *ret_before += stage->epoch[e].first < audit_order_begin(stage);
+        }
+    }
     return whole;
+}
+
+/* Of `whole` epochs. */
+static void put_proven(Str *out, const char *what, int64_t whole)
+{
+    if (whole > 0)
+        str_printf(out,
+                   "verdict   each %s of %s whole epoch%s was consumed exactly once, and none "
+                   "twice in one that is not whole\n",
+                   what, NUMBER(whole), whole == 1 ? "" : "s");
+    else
+        str_printf(out, "verdict   no epoch is whole yet, and no %s was consumed twice in one\n",
+                   what);
 }
 
 static void put_verdict(const Audit *audit, Str *out)
 {
-    int64_t exceptions = audit->num_findings + audit->more_findings, whole = whole_epochs(audit);
-    bool mapped = true;
-    for (int i = 0; i < audit->num_stages; i++)
+    int64_t exceptions = audit->num_findings + audit->more_findings, before = 0;
+    int64_t whole = whole_epochs(audit, &before);
+    bool mapped = true, changed = false;
+    for (int i = 0; i < audit->num_stages; i++) {
         mapped = mapped && audit->stage[i].mapped;
+        changed = changed || audit_order_begin(&audit->stage[i]) > 0;
+    }
     if (exceptions > 0) {
         str_printf(out, "verdict   NOT proven: %s exception%s\n", NUMBER(exceptions),
                    exceptions == 1 ? "" : "s");
         return;
     }
-    const char *what = mapped ? "record" : "position";
-    if (whole > 0)
-        str_printf(
-            out,
-            "verdict   each %s of %s whole epoch%s was consumed exactly once, and none twice "
-            "in one that is not whole\n",
-            what, NUMBER(whole), whole == 1 ? "" : "s");
-    else
-        str_printf(out, "verdict   no epoch is whole yet, and no %s was consumed twice in one\n",
-                   what);
+    put_proven(out, mapped ? "record" : "position", mapped ? whole - before : whole);
+    if (mapped && changed)
+        str_printf(out,
+                   "          since the data changed; before, %s whole epoch%s and the positions "
+                   "of all others were consumed once: which records they stood for, the data at "
+                   "hand cannot tell\n",
+                   NUMBER(before), before == 1 ? "" : "s");
     if (!mapped)
         str_puts(out, "          that positions and records are one to one was not looked at: it "
                       "takes the data (--data)\n");
@@ -227,6 +251,9 @@ static void add_epoch(cJSON *list, const AuditStage *stage, const AuditEpoch *ep
     cJSON *reasons = cJSON_AddObjectToObject(object, "reasons");
     for (int i = 0; i < stage->num_reasons; i++)
         add_number(reasons, stage->reason[i], epoch->rejected_for[i]);
+    add_number(object, "records", epoch->records);
+    add_number(object, "first", epoch->first);
+    cJSON_AddBoolToObject(object, "whole", audit_is_whole(stage, epoch));
     add_number(object, "left", audit_left(stage, epoch));
     add_number(object, "first_step", epoch->first_step);
     add_number(object, "last_step", epoch->last_step);
@@ -237,7 +264,7 @@ static void add_stage(cJSON *list, const AuditStage *stage)
 {
     cJSON *object = cJSON_CreateObject();
     add_number(object, "stage", stage->number);
-    add_number(object, "records", stage->records);
+    add_number(object, "records", audit_last_data(stage)->records);
     add_number(object, "position", stage->end);
     add_number(object, "trained", stage->trained);
     add_number(object, "rejected", stage->rejected);
@@ -247,8 +274,10 @@ static void add_stage(cJSON *list, const AuditStage *stage)
     for (int i = 0; i < stage->num_data; i++) {
         cJSON *one = cJSON_CreateObject();
         add_text(one, "fingerprint", stage->data[i].fingerprint);
+        add_number(one, "records", stage->data[i].records);
         add_number(one, "step", stage->data[i].step);
         add_number(one, "position", stage->data[i].position);
+        cJSON_AddBoolToObject(one, "same_order", stage->data[i].same_order);
         cJSON_AddItemToArray(data, one);
     }
     cJSON *epochs = cJSON_AddArrayToObject(object, "epochs");
@@ -301,7 +330,9 @@ void audit_view_json(const Audit *audit, Str *out)
     cJSON *root = cJSON_CreateObject();
     cJSON_AddBoolToObject(root, "exactly_once", audit->num_findings == 0);
     add_number(root, "exceptions", audit->num_findings + audit->more_findings);
-    add_number(root, "whole_epochs", whole_epochs(audit));
+    int64_t before = 0;
+    add_number(root, "whole_epochs", whole_epochs(audit, &before));
+    add_number(root, "whole_epochs_of_data_before", before);
     add_text(root, "ledger", audit->ledger);
     add_number(root, "format", audit->summary.format);
     add_number(root, "steps", audit->summary.records);

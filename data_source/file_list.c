@@ -50,7 +50,11 @@ static double share_of(const Mixture *mixture, int source)
 /* Of one source a list of its files; of several the same for each, with its name and share. */
 static cJSON *make_list(const Mixture *mixture)
 {
-    cJSON *list = cJSON_CreateArray();
+    char order[DIGEST_HEX_BYTES];
+    cJSON *root = cJSON_CreateObject();
+    mixture_order_fingerprint(mixture, order);
+    cJSON_AddStringToObject(root, "order", order);
+    cJSON *list = cJSON_AddArrayToObject(root, "list");
     for (int i = 0; i < mixture_num_sources(mixture); i++) {
         cJSON *files = list;
         if (mixture_num_sources(mixture) > 1) {
@@ -63,7 +67,7 @@ static cJSON *make_list(const Mixture *mixture)
         const Dataset *dataset = mixture_source_dataset(mixture, i);
         if (dataset != NULL) add_files(files, dataset);
     }
-    return list;
+    return root;
 }
 
 void file_list_keep(const char *folder, const char *fingerprint, const Mixture *mixture)
@@ -77,6 +81,17 @@ void file_list_keep(const char *folder, const char *fingerprint, const Mixture *
         cJSON_Delete(list);
     }
     free(path);
+}
+
+/* NULL: there is none. */
+static cJSON *read_list(const char *folder, const char *fingerprint)
+{
+    char *path = list_path(folder, fingerprint);
+    cJSON *root = NULL;
+    Error unknown;
+    (void)json_read(path, LIST_BYTES_MAX, &root, &unknown);
+    free(path);
+    return root;
 }
 
 static const char *text_of(const cJSON *item, const char *key)
@@ -207,13 +222,20 @@ static void add_changes(const cJSON *list, const Mixture *mixture, Str *ret)
 
 char *file_list_changes(const char *folder, const char *known, const Mixture *mixture)
 {
-    char *path = list_path(folder, known);
-    cJSON *list = NULL;
+    cJSON *root = read_list(folder, known);
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(root, "list");
     Str text = {0};
-    Error unknown;
-    if (json_read(path, LIST_BYTES_MAX, &list, &unknown) == OK && cJSON_IsArray(list))
-        add_changes(list, mixture, &text);
-    cJSON_Delete(list);
-    free(path);
+    if (cJSON_IsArray(list)) add_changes(list, mixture, &text);
+    cJSON_Delete(root);
     return str_take(&text);
+}
+
+bool file_list_same_order(const char *folder, const char *fingerprint, const char *other)
+{
+    cJSON *root = read_list(folder, fingerprint), *beside = read_list(folder, other);
+    bool same = text_of(root, "order")[0] != '\0' &&
+                strcmp(text_of(root, "order"), text_of(beside, "order")) == 0;
+    cJSON_Delete(beside);
+    cJSON_Delete(root);
+    return same;
 }

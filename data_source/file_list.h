@@ -16,4 +16,8 @@ void file_list_keep(const char *folder, const char *fingerprint, const Mixture *
  * difference. Owned by the caller. */
 char *file_list_changes(const char *folder, const char *known, const Mixture *mixture);
 
+/* Whether a position stands for the same line of the same file in both streams, by their
+ * fingerprints, whatever the line says. False where a list is lost. */
+bool file_list_same_order(const char *folder, const char *fingerprint, const char *other);
+
 #endif

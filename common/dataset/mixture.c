@@ -177,33 +177,46 @@ Status mixture_count(const Mixture *mixture, Error *err)
     return OK;
 }
 
-static void source_fingerprint(const Mixture *mixture, int index, char ret[DIGEST_HEX_BYTES])
+typedef void StreamFingerprint(const Stream *stream, char ret[DIGEST_HEX_BYTES]);
+
+static void source_fingerprint(const Mixture *mixture, int index, StreamFingerprint *of,
+                               char ret[DIGEST_HEX_BYTES])
 {
     const Source *source = source_at(mixture, index);
     if (source->reader != NULL)
         user_reader_fingerprint(source->reader, ret);
     else
-        stream_fingerprint(source->stream, ret);
+        of(source->stream, ret);
 }
 
 /* What an epoch is does not change which record stands at a position. */
-void mixture_fingerprint(const Mixture *mixture, char ret[DIGEST_HEX_BYTES])
+static void fingerprint(const Mixture *mixture, StreamFingerprint *of, char ret[DIGEST_HEX_BYTES])
 {
     if (mixture->num_sources == 1) {
-        source_fingerprint(mixture, 0, ret);
+        source_fingerprint(mixture, 0, of, ret);
         return;
     }
     Str text = {0};
     str_printf(&text, "troupe mixture %d\n", INTERLEAVE_VERSION);
     for (int i = 0; i < mixture->num_sources; i++) {
-        char fingerprint[DIGEST_HEX_BYTES];
-        source_fingerprint(mixture, i, fingerprint);
+        char source[DIGEST_HEX_BYTES];
+        source_fingerprint(mixture, i, of, source);
         str_printf(&text, "%s %llu %016llx %s\n", mixture->source[i].name,
                    (unsigned long long)mixture->turns.share[i],
-                   (unsigned long long)mixture->turns.key[i], fingerprint);
+                   (unsigned long long)mixture->turns.key[i], source);
     }
     digest_bytes(text.data, text.length, ret);
     str_free(&text);
+}
+
+void mixture_fingerprint(const Mixture *mixture, char ret[DIGEST_HEX_BYTES])
+{
+    fingerprint(mixture, stream_fingerprint, ret);
+}
+
+void mixture_order_fingerprint(const Mixture *mixture, char ret[DIGEST_HEX_BYTES])
+{
+    fingerprint(mixture, stream_order_fingerprint, ret);
 }
 
 /* ---- reading ---- */

@@ -59,6 +59,9 @@ uint64_t mixture_records(const Mixture *mixture);
 Status mixture_count(const Mixture *mixture, Error *err);
 /* Of all that determines the stream. Not with records_max. */
 void mixture_fingerprint(const Mixture *mixture, char ret[DIGEST_HEX_BYTES]);
+/* Of what determines which record a position stands for, by its number, and not what the record
+ * says: of two mixtures with the same, a position stands for the same line of the same file. */
+void mixture_order_fingerprint(const Mixture *mixture, char ret[DIGEST_HEX_BYTES]);
 
 /* For positions that mostly ascend, which is the quickest; any will do. */
 MixtureReader *mixture_reader_open(const Mixture *mixture);

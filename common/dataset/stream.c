@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/file.h"
 #include "base/limits.h"
 #include "base/memory.h"
 #include "dataset/hf_order.h"
@@ -126,27 +127,54 @@ const Dataset *stream_dataset(const Stream *stream)
     return stream->dataset;
 }
 
-void stream_fingerprint(const Stream *stream, char ret[DIGEST_HEX_BYTES])
+#define ORDER_TEXT_BYTES 100
+
+/* What it is besides its files. */
+static void order_text(const Stream *stream, char text[ORDER_TEXT_BYTES])
 {
     const DataOrder *order = &stream->order;
     unsigned long long seed = stream->seed;
-    char text[100] = "";
+    text[0] = '\0';
     switch (order->kind) {
     case ORDER_FILES:
         break;
     case ORDER_FULL:
-        snprintf(text, sizeof text, "shuffle %d %llu\n", SHUFFLE_VERSION, seed);
+        snprintf(text, ORDER_TEXT_BYTES, "shuffle %d %llu\n", SHUFFLE_VERSION, seed);
         break;
     case ORDER_WINDOW:
-        snprintf(text, sizeof text, "window %d %lld %llu\n", WINDOW_VERSION,
+        snprintf(text, ORDER_TEXT_BYTES, "window %d %lld %llu\n", WINDOW_VERSION,
                  (long long)order->window_mb, seed);
         break;
     case ORDER_HF:
-        snprintf(text, sizeof text, "hf %d %s %lld %llu\n", HF_ORDER_VERSION,
+        snprintf(text, ORDER_TEXT_BYTES, "hf %d %s %lld %llu\n", HF_ORDER_VERSION,
                  hf_release_name(order->hf_release), (long long)order->hf_buffer_size, seed);
         break;
     }
+}
+
+void stream_fingerprint(const Stream *stream, char ret[DIGEST_HEX_BYTES])
+{
+    char text[ORDER_TEXT_BYTES];
+    order_text(stream, text);
     dataset_fingerprint(stream->dataset, text, ret);
+}
+
+void stream_order_fingerprint(const Stream *stream, char ret[DIGEST_HEX_BYTES])
+{
+    if (stream->order.kind == ORDER_WINDOW) {
+        stream_fingerprint(stream, ret);
+        return;
+    }
+    char order[ORDER_TEXT_BYTES];
+    Str text = {0};
+    order_text(stream, order);
+    str_puts(&text, order);
+    for (int i = 0; i < dataset_num_files(stream->dataset); i++) {
+        DatasetFileInfo file = dataset_file(stream->dataset, i);
+        str_printf(&text, "%llu %s\n", (unsigned long long)file.records, path_name(file.path));
+    }
+    digest_bytes(text.data, text.length, ret);
+    str_free(&text);
 }
 
 StreamReader *stream_reader_open(const Stream *stream)

@@ -41,6 +41,10 @@ Status stream_count(const Stream *stream, uint64_t *ret_records, Error *err);
 const Dataset *stream_dataset(const Stream *stream);
 /* dataset_fingerprint, in this order. Not with records_max. */
 void stream_fingerprint(const Stream *stream, char ret[DIGEST_HEX_BYTES]);
+/* Of order and seed, and of each file's name and number of records, whatever these say: it is the
+ * same when a line was mended. In the order `window`, which hangs on bytes, as stream_fingerprint.
+ */
+void stream_order_fingerprint(const Stream *stream, char ret[DIGEST_HEX_BYTES]);
 
 /* For positions that mostly ascend, which is the quickest; any will do. */
 StreamReader *stream_reader_open(const Stream *stream);

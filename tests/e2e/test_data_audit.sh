@@ -126,7 +126,7 @@ mended)
     SETTINGS="$SETTINGS --set $accept"
     run_job
     audit 0 "$RUN"
-    says "): changed, and accepted" "epoch 0   41 of 41 records consumed, 41 trained" \
+    says "): changed, and accepted; the order is the same" "epoch 0   41 of 41 records consumed, 41 trained" \
         "each record of 1 whole epoch was consumed exactly once"
     ;;
 stages)

@@ -151,6 +151,11 @@ refusals)
     mixture_job job.yaml run "chat: {path: $PWD/chat.jsonl, weight: 1}, $MATH" train.num_steps=8 "$accept"
     run_job
     [ -d "$RUN/checkpoints/step_00000008" ] || fail "it did not go on"
+    # Which records the positions before stood for, nobody can tell any more; nor does the audit.
+    "$BIN/controller" data audit "$RUN" >out || { cat out; fail "the audit of a change that was accepted"; }
+    grep -q "changed, and accepted$" out || { cat out; fail "the change is not told"; }
+    grep -q "epoch 0 .*the data changed within it" out || { cat out; fail "an epoch of two mixtures counts as whole"; }
+    grep -q "which records they stood for, the data at hand cannot tell" out || { cat out; fail "too much is proven"; }
     # More passes than a source may have; epochs of a source that does not know its length.
     mixture_job twice.yaml twice "$CHAT, math: {path: $PWD/math.jsonl.gz, weight: 3, repeat: 2}" \
         train.num_steps=60
