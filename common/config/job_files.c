@@ -1,6 +1,5 @@
 #include <dirent.h>
 #include <errno.h>
-#include <glob.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +10,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/limits.h"
+#include "base/path_search.h"
 #include "config/eval_set.h"
 #include "config/job_internal.h"
 #include "config/source_set.h"
@@ -161,21 +161,20 @@ static Status check_data_path(const FileCheck *check, const char *key, const cha
     if (path_is_folder(pattern)) return OK;
     if (path_exists(pattern) || strpbrk(pattern, "*?[") == NULL)
         return check_file(check, key, pattern, expected);
-    glob_t found = {0};
-    int code = glob(pattern, 0, NULL, &found);
-    Status status = OK;
-    for (size_t j = 0; code == 0 && status == OK && j < found.gl_pathc; j++)
-        status = check_file(check, key, found.gl_pathv[j], expected);
-    globfree(&found);
-    if (code == GLOB_NOMATCH)
-        return error_set(check->err, ERR_NOT_FOUND,
-                         "%s: no file matches %s.\nExpected at least one data file; what exists "
-                         "of the path is %s.\n%s",
-                         key_at(check, key), pattern, existing_part(pattern, check->arena),
-                         advice_for_path(check, key, pattern));
-    if (code != 0)
-        return error_set(check->err, ERR_IO, "%s: %s could not be searched", key_at(check, key),
-                         pattern);
+    StringList found = {0};
+    Error why = {0};
+    Status status = path_glob(pattern, &found, &why);
+    if (status == ERR_NOT_FOUND)
+        error_set(check->err, ERR_NOT_FOUND,
+                  "%s: no file matches %s.\nExpected at least one data file; what exists "
+                  "of the path is %s.\n%s",
+                  key_at(check, key), pattern, existing_part(pattern, check->arena),
+                  advice_for_path(check, key, pattern));
+    else if (status != OK)
+        error_set(check->err, status, "%s: %s", key_at(check, key), why.message);
+    for (int i = 0; status == OK && i < found.count; i++)
+        status = check_file(check, key, found.item[i], expected);
+    string_list_free(&found);
     return status;
 }
 

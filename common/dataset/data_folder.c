@@ -1,21 +1,18 @@
 #include "dataset/data_folder.h"
 
-#include <dirent.h>
-#include <errno.h>
-#include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/file.h"
 #include "base/json.h"
 #include "base/limits.h"
 #include "base/memory.h"
+#include "base/path_search.h"
 #include "dataset/data_card.h"
 
-#define DEPTH_MAX      16         /* of folders inside each other */
-#define JSON_BYTES_MAX (16 << 20) /* of what save_to_disk writes beside the data */
-#define SEPARATORS     "-._ 0123456789"
+#define FOLDER_FILES_MAX (16 * DATASET_FILES_MAX) /* data or not */
+#define JSON_BYTES_MAX   (16 << 20)               /* of what save_to_disk writes beside the data */
+#define SEPARATORS       "-._ 0123456789"
 
 typedef struct Finder {
     const FolderSource *source;
@@ -72,6 +69,7 @@ static Status list_data(const Finder *finder, StringList *ret)
 {
     StringList all = {0};
     Status status = finder->source->list(finder->source->context, &all, finder->err);
+    if (status != OK) error_prefix(finder->err, "%s", finder->key);
     for (int i = 0; i < all.count && status == OK; i++)
         if (is_data(all.item[i])) string_list_append(ret, all.item[i]);
     string_list_free(&all);
@@ -81,41 +79,6 @@ static Status list_data(const Finder *finder, StringList *ret)
                            "%s: %s holds more than %d data files (DATASET_FILES_MAX)", finder->key,
                            finder->root, DATASET_FILES_MAX);
     return status;
-}
-
-static bool has(const StringList *list, const char *text)
-{
-    for (int i = 0; i < list->count; i++)
-        if (strcmp(list->item[i], text) == 0) return true;
-    return false;
-}
-
-/* ---- matching ---- */
-
-bool data_folder_matches(const char *pattern, const char *path)
-{
-    if (str_starts_with(pattern, "**")) {
-        const char *rest = pattern + 2;
-        if (*rest == '\0') return true;
-        if (*rest == '/') {
-            for (const char *at = path; at != NULL; at = strchr(at, '/')) {
-                at += *at == '/';
-                if (data_folder_matches(rest + 1, at)) return true;
-            }
-            return false;
-        }
-    }
-    size_t head = strcspn(pattern, "/"), part = strcspn(path, "/");
-    if ((pattern[head] == '/') != (path[part] == '/')) {
-        /* The last `**` of a pattern goes over folders. */
-        if (pattern[head] != '\0' || !str_ends_with(pattern, "**")) return false;
-    }
-    char *wanted = mem_strndup(pattern, head), *found = mem_strndup(path, part);
-    bool same = fnmatch(wanted, found, FNM_NOESCAPE) == 0;
-    free(wanted);
-    free(found);
-    if (!same) return false;
-    return pattern[head] == '\0' || data_folder_matches(pattern + head + 1, path + part + 1);
 }
 
 /* Where in a name a word stands: there are separators on the sides at which the name goes on. */
@@ -175,13 +138,25 @@ static size_t sharded_split(const char *path)
     return strchr(of + 9, '.') != NULL ? (size_t)(of - 6 - name) : 0;
 }
 
-/* Adds the files that have a word at a place. */
-static void add_with_word(const StringList *files, HasWord *has_it, const char *word,
-                          WordPlace place, StringList *ret)
+/* Files of which each is taken once. */
+typedef struct Choice {
+    const StringList *files;
+    bool *taken; /* [files->count] */
+    StringList *out;
+} Choice;
+
+static void take_file(const Choice *choice, int index)
 {
-    for (int i = 0; i < files->count; i++)
-        if (has_it(files->item[i], word, place) && !has(ret, files->item[i]))
-            string_list_append(ret, files->item[i]);
+    if (choice->taken[index]) return;
+    choice->taken[index] = true;
+    string_list_append(choice->out, choice->files->item[index]);
+}
+
+/* Takes the files that have a word at a place. */
+static void take_with_word(const Choice *choice, HasWord *has_it, const char *word, WordPlace place)
+{
+    for (int i = 0; i < choice->files->count; i++)
+        if (has_it(choice->files->item[i], word, place)) take_file(choice, i);
 }
 
 /* Sorts the files into splits by a word in their names; true when there was one. */
@@ -190,9 +165,11 @@ static bool split_by_words(const StringList *files, HasWord *has_it, CardConfig 
     static const WordPlace places[] = {{true, true}, {true, false}, {false, true}, {false, false}};
     for (size_t i = 0; i < sizeof split_words / sizeof *split_words; i++) {
         StringList found = {0};
+        Choice choice = {files, mem_calloc((size_t)files->count + 1, sizeof(bool)), &found};
         for (int w = 0; split_words[i].word[w] != NULL; w++)
             for (size_t p = 0; p < sizeof places / sizeof *places; p++)
-                add_with_word(files, has_it, split_words[i].word[w], places[p], &found);
+                take_with_word(&choice, has_it, split_words[i].word[w], places[p]);
+        free(choice.taken);
         if (found.count > 0)
             card_split(ret, split_words[i].split)->pattern = found;
         else
@@ -346,6 +323,7 @@ static Status add_by_patterns(const Finder *finder, const StringList *all, const
                               const CardSplit *split)
 {
     StringList files = {0};
+    Choice choice = {all, mem_calloc((size_t)all->count + 1, sizeof(bool)), &files};
     Status status = OK;
     for (int p = 0; p < split->pattern.count && status == OK; p++) {
         const char *base = config->data_dir != NULL ? config->data_dir : "";
@@ -353,8 +331,7 @@ static Status add_by_patterns(const Finder *finder, const StringList *all, const
         const char *wanted = str_starts_with(pattern, "./") ? pattern + 2 : pattern;
         int before = files.count;
         for (int i = 0; i < all->count; i++)
-            if (data_folder_matches(wanted, all->item[i]) && !has(&files, all->item[i]))
-                string_list_append(&files, all->item[i]);
+            if (path_matches(wanted, all->item[i])) take_file(&choice, i);
         if (files.count == before && strpbrk(wanted, "*?[") == NULL)
             status =
                 error_set(finder->err, ERR_NOT_FOUND,
@@ -364,6 +341,7 @@ static Status add_by_patterns(const Finder *finder, const StringList *all, const
         free(pattern);
     }
     if (status == OK) status = files.count > 0 ? add_files(finder, &files) : refuse_empty(finder);
+    free(choice.taken);
     string_list_free(&files);
     return status;
 }
@@ -485,34 +463,9 @@ Status data_folder_find(const FolderSource *source, const DataPath *wanted, cons
 
 /* ---- folders of this machine ---- */
 
-/* Appends what lies below root/folder ("" or with a slash at its end), relative to root. */
-static void walk(const char *root, const char *folder, int depth, StringList *ret)
-{
-    char *path = path_join(root, folder);
-    DIR *entries = opendir(path);
-    for (struct dirent *entry; entries != NULL && (entry = readdir(entries)) != NULL;) {
-        if (entry->d_name[0] == '.' || ret->count > DATASET_FILES_MAX) continue;
-        struct stat info;
-        if (fstatat(dirfd(entries), entry->d_name, &info, 0) != 0) continue;
-        char *name = mem_printf("%s%s", folder, entry->d_name);
-        if (S_ISDIR(info.st_mode) && depth < DEPTH_MAX) {
-            char *inner = mem_printf("%s/", name);
-            walk(root, inner, depth + 1, ret);
-            free(inner);
-        } else if (S_ISREG(info.st_mode) && is_data(name)) {
-            string_list_append(ret, name);
-        }
-        free(name);
-    }
-    if (entries != NULL) closedir(entries);
-    free(path);
-}
-
 static Status list_folder(void *root, StringList *ret, Error *err)
 {
-    (void)err;
-    walk(root, "", 0, ret);
-    return OK;
+    return path_list_files(root, FOLDER_FILES_MAX, ret, err);
 }
 
 static Status get_of_folder(void *root, const char *name, char **ret_path, Error *err)

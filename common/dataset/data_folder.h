@@ -37,7 +37,4 @@ Status data_folder_find(const FolderSource *source, const DataPath *wanted, cons
 /* Of a folder of this machine: its path is wanted->path, and paths are appended. */
 Status data_folder_files(const DataPath *wanted, const char *key, StringList *ret, Error *err);
 
-/* Whether a path matches a pattern in which `**` stands for any number of folders. */
-bool data_folder_matches(const char *pattern, const char *path);
-
 #endif

@@ -1,6 +1,5 @@
 #include "dataset/dataset.h"
 
-#include <glob.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +12,7 @@
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/memory.h"
+#include "base/path_search.h"
 #include "dataset/data_folder.h"
 #include "dataset/dataset_internal.h"
 
@@ -186,27 +186,20 @@ static Status add_files(const Entry *entry, char *const *path, size_t count, Err
 
 /* ---- entries ---- */
 
-static int compare_paths(const void *a, const void *b)
-{
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
 static Status add_glob(const Entry *entry, const char *pattern, Error *err)
 {
-    glob_t found;
+    StringList found = {0};
     const char *key = entry->options->key;
-    int failed = glob(pattern, GLOB_NOSORT | GLOB_ERR, NULL, &found);
-    if (failed == GLOB_NOMATCH)
-        return error_set(err, ERR_NOT_FOUND,
-                         "%s: no file matches %s\n  expected: at least one data file\n  to do: "
-                         "correct the path; relative ones start at the folder of the job file",
-                         key, pattern);
-    if (failed != 0)
-        return error_set(err, ERR_IO, "%s: could not list the files of %s", key, pattern);
-    /* Sorted here: glob's own order follows the locale, and order is part of the stream. */
-    qsort(found.gl_pathv, found.gl_pathc, sizeof *found.gl_pathv, compare_paths);
-    Status status = add_files(entry, found.gl_pathv, found.gl_pathc, err);
-    globfree(&found);
+    Status status = path_glob(pattern, &found, err);
+    if (status == ERR_NOT_FOUND)
+        error_set(err, ERR_NOT_FOUND,
+                  "%s: no file matches %s\n  expected: at least one data file\n  to do: "
+                  "correct the path; relative ones start at the folder of the job file",
+                  key, pattern);
+    else if (status != OK)
+        error_prefix(err, "%s", key);
+    if (status == OK) status = add_files(entry, found.item, (size_t)found.count, err);
+    string_list_free(&found);
     return status;
 }
 

@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
+#include "base/path_search.h"
 #include "dataset/data_folder.h"
 #include "hub/shelf.h"
 
@@ -173,8 +174,7 @@ static void find_by_path(HubSet *set, const char *pattern)
 {
     const HubFiles *files = hub_repo_files(set->repo);
     for (size_t i = 0; i < files->count; i++)
-        if (strcmp(files->item[i].path, pattern) == 0 ||
-            data_folder_matches(pattern, files->item[i].path))
+        if (strcmp(files->item[i].path, pattern) == 0 || path_matches(pattern, files->item[i].path))
             string_list_append(&set->names, files->item[i].path);
 }
 
