@@ -348,6 +348,7 @@ static void on_beat(void *self, Call *call)
         event.beat.doing = beat->doing;
         event.beat.waiting_for = beat->waiting_for;
         event.beat.trouble = beat->trouble;
+        event.beat.notice = beat->notice;
         event.beat.rss_bytes = (int64_t)beat->rss_bytes;
         shell_feed(shell, &event);
     }

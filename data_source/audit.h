@@ -83,6 +83,8 @@ typedef struct AuditStage {
     int num_data;
     AuditRejected *passed; /* [num_passed]: the first that were rejected */
     int num_passed;
+    int64_t counted;  /* records of the data at hand, where data.num_samples said another number, by
+                         which the run's epochs go; else 0 */
     bool mapped;      /* looked at with its last data, all of whose files are as they were */
     char *not_mapped; /* why not; owned, or NULL: nobody asked */
 } AuditStage;

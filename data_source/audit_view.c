@@ -116,7 +116,12 @@ static void put_data(const AuditStage *stage, Str *out)
         str_printf(out,
                    "          at hand: the positions of each epoch %sare one for each record\n",
                    audit_order_begin(stage) > 0 ? "since its last change " : "");
-    else if (stage->not_mapped != NULL)
+    if (stage->counted > 0)
+        str_printf(out,
+                   "          it has %s records: the epochs below are of data.num_samples, not "
+                   "of these\n",
+                   NUMBER(stage->counted));
+    if (stage->not_mapped != NULL)
         str_printf(out, "          not looked at: %s\n", stage->not_mapped);
 }
 
@@ -169,6 +174,10 @@ static int64_t whole_epochs(const Audit *audit, int64_t *ret_before)
     *ret_before = 0;
     for (int i = 0; i < audit->num_stages; i++) {
         const AuditStage *stage = &audit->stage[i];
+        if (stage->counted > 0) {
+            whole += stage->end / stage->counted;
+            continue;
+        }
         for (int e = 0; e < stage->num_epochs; e++) {
             if (!audit_is_whole(stage, &stage->epoch[e])) continue;
             whole++;
@@ -268,6 +277,7 @@ static void add_stage(cJSON *list, const AuditStage *stage)
     add_number(object, "position", stage->end);
     add_number(object, "trained", stage->trained);
     add_number(object, "rejected", stage->rejected);
+    add_number(object, "counted", stage->counted);
     cJSON_AddBoolToObject(object, "mapped", stage->mapped);
     add_text(object, "not_mapped", stage->not_mapped);
     cJSON *data = cJSON_AddArrayToObject(object, "data");

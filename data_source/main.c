@@ -19,6 +19,7 @@ static void describe(void *self, ActorReport *report)
     report->progress += data_service_progress(self);
     report->working = data_service_working(self);
     data_service_describe(self, report->doing, sizeof report->doing);
+    data_service_notice(self, report->notice, sizeof report->notice);
 }
 
 int main(int argc, char **argv)

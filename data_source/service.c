@@ -31,6 +31,7 @@ typedef struct SourceSet {
     bool is_eval;
     bool mixed;                 /* these are data.sources */
     _Atomic(Mixture *) mixture; /* NULL until it was asked for; set once, under open_lock */
+    atomic_bool said_wrong;     /* data.num_samples is another number than it has */
     atomic_bool told;           /* how many records it has, where that was not known at once */
 } SourceSet;
 
@@ -115,9 +116,24 @@ static void log_counted(const DataService *service, SourceSet *set)
     if (records == 0 || atomic_exchange(&set->told, true)) return;
     log_event(LOG_INFO, "data_set_counted", F_STR("set", set->name),
               F_INT("records", (int64_t)records));
-    if (said > 0 && said != (int64_t)records)
-        log_event(LOG_WARN, "num_samples_wrong", F_STR("set", set->name),
-                  F_INT("num_samples", said), F_INT("records", (int64_t)records));
+    if (said == 0 || said == (int64_t)records) return;
+    log_event(LOG_WARN, "num_samples_wrong", F_STR("set", set->name), F_INT("num_samples", said),
+              F_INT("records", (int64_t)records));
+    atomic_store(&set->said_wrong, true);
+}
+
+void data_service_notice(const DataService *service, char *ret, size_t size)
+{
+    ret[0] = '\0';
+    for (int i = 0; i < service->num_sets; i++) {
+        const SourceSet *set = &service->set[i];
+        if (!atomic_load(&set->said_wrong)) continue;
+        snprintf(ret, size,
+                 "data.num_samples is %lld, but the training set has %llu records: the run is as "
+                 "long as the job says, and its epochs are told by that number",
+                 (long long)service->config->data.num_samples,
+                 (unsigned long long)mixture_records(set->mixture));
+    }
 }
 
 static Status open_mixture(DataService *service, SourceSet *set, Error *err)

@@ -28,5 +28,7 @@ int data_service_working(const DataService *service);
 /* "idle", "reading train 64..127", "indexing the files of data.train, 41.3 of 100.0 GB": for
  * heartbeats. Loop thread. */
 void data_service_describe(DataService *service, char *ret_doing, size_t size);
+/* What people are to be told once, or "": a data.num_samples that turned out wrong. Loop thread. */
+void data_service_notice(const DataService *service, char *ret, size_t size);
 
 #endif

@@ -128,6 +128,7 @@ static void send_beat(void *argument)
     beat.doing = report.doing;
     beat.waiting_for = report.waiting_for;
     beat.trouble = report.trouble;
+    beat.notice = report.notice;
     beat.rss_bytes = (uint64_t)resident_bytes();
     uint8_t body[sizeof report + 256];
     size_t length = troupe__beat_request__pack(&beat, body);

@@ -31,6 +31,7 @@ typedef struct ActorReport {
     char doing[128];   /* "step 12", "idle" */
     char waiting_for[192]; /* "all_reduce #8, waiting for rank 1", or "" */
     char trouble[384];     /* what it tries again and again, and why in vain, or "" */
+    char notice[256];      /* what people are to be told once, or ""; stays as it is */
 } ActorReport;
 
 typedef struct ActorProcessSpec {

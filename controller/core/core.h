@@ -40,6 +40,7 @@ typedef struct ActorRecord {
     int working; /* as the last beat said */
     int owed;    /* answers to calls that are work, as far as nobody else can hold them up */
     char doing[128], waiting_for[192], trouble[384];
+    char notice[256]; /* told; an incarnation that says the same says nothing new */
     int64_t rss_bytes;
     int restarts;
     int64_t failed_ms; /* when a call failed as if it were gone; 0: none has */

@@ -291,7 +291,8 @@ typedef struct Event {
         struct {
             uint64_t progress;
             int working; /* pieces of work in hand that only this process can finish */
-            const char *doing, *waiting_for, *trouble; /* the last may be NULL */
+            const char *doing, *waiting_for;
+            const char *trouble, *notice; /* may be NULL */
             int64_t rss_bytes;
         } beat;
         struct {

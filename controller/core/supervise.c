@@ -287,6 +287,11 @@ static void on_beat(Controller *c, const Event *event)
     snprintf(record->waiting_for, sizeof record->waiting_for, "%s", event->beat.waiting_for);
     snprintf(record->trouble, sizeof record->trouble, "%s",
              event->beat.trouble != NULL ? event->beat.trouble : "");
+    const char *notice = event->beat.notice != NULL ? event->beat.notice : "";
+    if (notice[0] != '\0' && strcmp(record->notice, notice) != 0) {
+        snprintf(record->notice, sizeof record->notice, "%s", notice);
+        core_log(c, LOG_WARN, "notice", "%s", notice);
+    }
     record->rss_bytes = event->beat.rss_bytes;
     if (record->state == ACTOR_SUSPECT) set_state(c, event->actor, ACTOR_ALIVE, "heard again");
 }

@@ -42,8 +42,11 @@ run_job
 [ "$(digest_of "$RUN")" != "$expected" ] || fail "hf made what full made"
 
 # One epoch, counted and said.
+RECORDS=240
+head -n $RECORDS "$DATA/train.jsonl" > small.jsonl
+EPOCH="data.train=$PWD/small.jsonl train.num_steps=0 train.num_epochs=1"
 for said in 0 "$RECORDS"; do
-    write_job epoch.yaml "epoch-$said" data.order=window data.num_samples="$said" train.num_steps=0 train.num_epochs=1
+    write_job epoch.yaml "epoch-$said" data.order=window data.num_samples="$said" $EPOCH
     run_job
     digest_of "$RUN" >> epochs
     last=$(sed -n 's/.*"step":\([0-9]*\),"train.*/\1/p' "$RUN/metrics.jsonl" | tail -n 1)
@@ -52,9 +55,17 @@ for said in 0 "$RECORDS"; do
     grep -q "^epoch 0 .* of .* records consumed" audit.out && grep -q "at hand: " audit.out || fail "$(cat audit.out)"
 done
 [ "$(sort -u epochs | wc -l)" -eq 1 ] || fail "the epoch that was said was not the one that was counted"
-write_job wrong.yaml wrong data.num_samples=5 train.num_steps=0 train.num_epochs=1
+write_job wrong.yaml wrong data.num_samples=5 $EPOCH
 run_job
 grep -q "data.num_samples is 5, but the training set has $RECORDS records" "$RUN.out" ||
     fail "a wrong number was not told"
+# A number that turns out wrong: the run is as long as was said, people are told, and the audit goes by the data.
+write_job late.yaml late data.order=window data.num_samples=$((RECORDS + 48)) $EPOCH
+run_job
+grep -q "data.num_samples is $((RECORDS + 48)), but the training set has $RECORDS records" "$RUN.out" ||
+    fail "a wrong number was not told in the order window"
+"$BIN/controller" data audit "$RUN" > audit.out || fail "the audit of a wrong number: $(cat audit.out)"
+grep -q "it has $RECORDS records: the epochs below are of data.num_samples" audit.out || fail "$(cat audit.out)"
+grep -q "each record of 1 whole epoch was consumed exactly once" audit.out || fail "$(cat audit.out)"
 nothing_left
-echo "two orders, $RECORDS records"
+echo "two orders, and an epoch of $RECORDS records"
