@@ -81,7 +81,7 @@ static void log_opened(const SourceSet *set, const Mixture *mixture, int64_t ms)
                       F_INT("files", (int64_t)summary.files),
                       F_INT("records", (int64_t)summary.records));
         if (summary.warning != NULL)
-            log_event(LOG_WARN, "index_not_kept", F_STR("set", set->name),
+            log_event(LOG_WARN, "data_set_warning", F_STR("set", set->name),
                       F_STR("reason", summary.warning));
         sum.files += summary.files;
         sum.bytes += summary.bytes;

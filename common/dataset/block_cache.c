@@ -149,6 +149,23 @@ Status block_cache_take(BlockCache *cache, const void *file, uint64_t index, Blo
     return status;
 }
 
+void *block_cache_spare(BlockCache *cache, size_t bytes, size_t *ret_bytes)
+{
+    void *spare = NULL;
+    pthread_mutex_lock(&cache->lock);
+    Entry *entry = cache->oldest;
+    bool full = entry != NULL && cache->bytes + bytes > cache->bytes_max;
+    if (full && entry->block.bytes / 2 <= bytes && bytes / 2 <= entry->block.bytes) {
+        spare = entry->block.data;
+        *ret_bytes = entry->block.bytes;
+        entry->block.data = NULL;
+        leave_idle_list(cache, entry);
+        drop(cache, entry);
+    }
+    pthread_mutex_unlock(&cache->lock);
+    return spare;
+}
+
 void block_cache_give_back(BlockCache *cache, const Block *block)
 {
     Entry *entry = (Entry *)(uintptr_t)block;

@@ -29,6 +29,10 @@ void block_cache_destroy(BlockCache *cache); /* accepts NULL; no block is in use
  * tries again. */
 Status block_cache_take(BlockCache *cache, const void *file, uint64_t index, BlockLoad load,
                         const Block **ret, Error *err);
+/* Room for a block of about `bytes`, for who is loading one: the memory of a block that has to be
+ * dropped for it, to be written over, with *ret_bytes of it; NULL: there is room without, or what
+ * would be dropped is of another size. The caller's, of malloc. */
+void *block_cache_spare(BlockCache *cache, size_t bytes, size_t *ret_bytes);
 /* Drops what is kept of a file, none of whose blocks is in use: before it is closed. */
 void block_cache_forget(BlockCache *cache, const void *file);
 void block_cache_give_back(BlockCache *cache, const Block *block);

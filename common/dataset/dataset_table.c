@@ -1,8 +1,9 @@
 /* Parquet and Arrow: tables, whose rows become JSON texts (table_library.h). Row groups and record
  * batches are what can be reached at once. Large ones are cut into slices; a slice of a Parquet
  * file costs the reading of those before it in its row group, unless they are read in their order.
- * Where records are read here and there, the pass that hashes the file therefore keeps a compressed
- * copy of the rows of large row groups beside the index. */
+ * Where records are read here and there, a row group would be decoded for nearly each of them: the
+ * pass that hashes the file therefore keeps a copy of the rows beside the index, compressed in
+ * small pieces. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -12,29 +13,27 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <zstd.h>
-
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/memory.h"
 #include "dataset/content_hash.h"
 #include "dataset/file_probe.h"
 #include "dataset/format.h"
+#include "dataset/row_copies.h"
 #include "dataset/sidecar.h"
 #include "dataset/table_library.h"
 
-#define TABLE_MAGIC  UINT64_C(0x316c627470725400) /* on a little-endian machine */
-#define COPIES_MAGIC UINT64_C(0x3163627470725400)
-#define READ_BYTES   (256u << 10)
-#define SLICE_BYTES                                                                                \
-    (8u << 20)                   /* of a row group, decompressed: what is decoded and held at once \
-                                  */
-#define COPY_BYTES    (1u << 20) /* of a slice that is copied */
+#define TABLE_MAGIC   UINT64_C(0x316c627470725400) /* on a little-endian machine */
+#define COPIES_MAGIC  UINT64_C(0x3263627470725400)
+#define READ_BYTES    (256u << 10)
+#define SLICE_BYTES   (8u << 20)   /* of a row group, decompressed: decoded and held at once */
+#define COPY_BYTES    (4u << 10)   /* of a slice that is copied: decompressed for each record */
 #define BATCH_BYTES   (64u << 10)  /* of a record batch, which is at hand without decoding */
-#define COPY_LEVEL    1            /* of zstd: as fast as it gets */
-#define STEP_ROWS_MAX 4096         /* that are decoded before they are written as JSON */
-#define CURSORS_MAX   4            /* readers that stand inside a row group, for who reads on */
-#define LARGE_WARNED  (128u << 20) /* bytes of a row group that is read here and there */
+#define STEP_BYTES    (256u << 10) /* decoded before they are written as JSON: they stay near */
+#define STEP_ROWS_MAX 4096
+#define CURSORS_MAX   4           /* readers that stand inside a row group, for who reads on */
+#define GROUP_WARNED  (1u << 20)  /* bytes of a row group that is decoded for each record */
+#define LARGE_WARNED  (64u << 20) /* and of one that is decoded for each slice */
 
 typedef struct TableType {
     TableKind kind;
@@ -62,13 +61,6 @@ typedef struct GroupPlace {
     bool copied;
 } GroupPlace;
 
-/* The rows of a slice, compressed, in the spool of the sidecar; no bytes: they could not be read.
- */
-typedef struct TableCopy {
-    uint64_t offset, hash; /* XXH3 of the rows */
-    uint64_t bytes, raw_bytes;
-} TableCopy;
-
 enum { COUNT_GROUPS, COUNT_COPIES }; /* of the sidecar's header; in its body one after the other */
 
 typedef struct TableFile {
@@ -80,8 +72,7 @@ typedef struct TableFile {
     TableHandle *handle;
     const TableGroup *group; /* [num_groups] */
     uint64_t num_groups;
-    const TableCopy *copy; /* [num_copies] */
-    uint64_t num_copies;
+    RowCopies copies;  /* of slices */
     GroupPlace *place; /* [num_groups + 1]: the last is the end */
     Sidecar *sidecar;  /* NULL when not all of the file was read */
     bool by_blocks;    /* what is known of the file instead: */
@@ -154,11 +145,10 @@ static uint64_t divide_up(uint64_t value, uint64_t by)
     return value / by + (value % by != 0);
 }
 
-/* Row groups that are read whole for a record need no copies, nor do the batches of a mapped file.
- */
-static bool worth_a_copy(const TableFile *file, const TableGroup *group)
+/* The batches of a mapped file need no copies. */
+static bool worth_a_copy(const TableFile *file)
 {
-    return file->type->kind == TABLE_PARQUET && group->bytes > SLICE_BYTES;
+    return file->type->kind == TABLE_PARQUET && row_copies_possible(file->library);
 }
 
 static uint64_t slice_bytes(const TableFile *file, const GroupPlace *place)
@@ -175,7 +165,7 @@ static uint64_t cut_into_slices(TableFile *file, bool copies)
     for (uint64_t i = 0; i < file->num_groups; i++) {
         const TableGroup *group = &file->group[i];
         GroupPlace *place = &file->place[i];
-        place->copied = copies && worth_a_copy(file, group);
+        place->copied = copies && worth_a_copy(file);
         uint64_t slices = group->bytes / slice_bytes(file, place) + 1;
         place->slice_rows = group->rows > 0 ? divide_up(group->rows, slices) : 1;
         slices = divide_up(group->rows, place->slice_rows);
@@ -186,18 +176,40 @@ static uint64_t cut_into_slices(TableFile *file, bool copies)
     return file->place[file->num_groups].first_copy;
 }
 
-static void warn_of_large_groups(TableFile *file)
+static uint64_t largest_group(const TableFile *file)
 {
     uint64_t most = 0;
     for (uint64_t i = 0; i < file->num_groups; i++)
-        if (worth_a_copy(file, &file->group[i]) && file->group[i].bytes > most)
-            most = file->group[i].bytes;
-    if (most < LARGE_WARNED || file->num_copies > 0 || file->options->in_order || file->by_blocks)
+        if (file->group[i].bytes > most) most = file->group[i].bytes;
+    return most;
+}
+
+/* Who reads here and there is told what that costs where it is much. */
+static void warn_of_large_groups(TableFile *file)
+{
+    uint64_t most = largest_group(file);
+    unsigned long long megabytes = most >> 20;
+    const char *kept = file->sidecar != NULL ? file->sidecar->warning : NULL;
+    if (file->type->kind != TABLE_PARQUET || file->options->in_order || file->copies.count > 0)
         return;
-    file->warning =
-        mem_printf("%s has row groups of %llu MB, of which shuffled reading decodes half "
-                   "for each record: no copy of them could be kept",
-                   file->path, (unsigned long long)(most >> 20));
+    if (file->by_blocks && most >= LARGE_WARNED)
+        file->warning = mem_printf("%s has row groups of %llu MB, which the order window reads in "
+                                   "pieces of %u MB, each at "
+                                   "the price of those before it: each group is decoded about %llu "
+                                   "times in an epoch; to do: "
+                                   "data.order: full, which keeps a copy of the rows beside the "
+                                   "index, or write the file with "
+                                   "row groups of about 1000 rows",
+                                   file->path, megabytes, SLICE_BYTES >> 20,
+                                   (unsigned long long)(most / SLICE_BYTES / 2));
+    if (!file->by_blocks && most >= GROUP_WARNED && file->options->records_max == 0)
+        file->warning = mem_printf("%s%s%s has row groups of %llu MB, of which shuffled reading "
+                                   "decodes %s for each record: no "
+                                   "copy of the rows is kept; to do: make room for one beside the "
+                                   "index, about as large as "
+                                   "the file, or data.order: window, which decodes each group once",
+                                   kept != NULL ? kept : "", kept != NULL ? "; " : "", file->path,
+                                   megabytes, most > SLICE_BYTES ? "half" : "one");
 }
 
 /* The rows [begin, begin + count) of a group. */
@@ -211,9 +223,12 @@ static uint64_t slice_rows(const TableFile *file, uint64_t group, uint64_t slice
     return left < place->slice_rows ? left : place->slice_rows;
 }
 
-static uint64_t step_of(uint64_t rows)
+/* Rows that are decoded at once. */
+static uint64_t step_of(const TableGroup *group)
 {
-    return rows < STEP_ROWS_MAX ? rows : STEP_ROWS_MAX;
+    uint64_t each = group->bytes / (group->rows > 0 ? group->rows : 1) + 1;
+    uint64_t rows = STEP_BYTES / each;
+    return rows < 1 ? 1 : rows > STEP_ROWS_MAX ? STEP_ROWS_MAX : rows;
 }
 
 /* ---- opening ---- */
@@ -250,35 +265,22 @@ static Status hash_file(TableFile *file, SidecarHeader *header, Error *err)
     return status;
 }
 
-static TableCopy put_copy(SidecarWriter *writer, const TableRows *rows, size_t bytes)
-{
-    size_t bound = ZSTD_compressBound(bytes);
-    void *compressed = mem_alloc(bound);
-    size_t size = ZSTD_compress(compressed, bound, rows, bytes, COPY_LEVEL);
-    CHECK(!ZSTD_isError(size));
-    TableCopy copy = {.hash = XXH3_64bits(rows, bytes), .bytes = size, .raw_bytes = bytes};
-    copy.offset = sidecar_spool(writer, compressed, size);
-    free(compressed);
-    return copy;
-}
-
 /* What cannot be read has no copy: the reading of its records will say why. */
-static Status copy_group(TableFile *file, uint64_t group, SidecarWriter *writer, TableCopy *ret,
-                         Error *err)
+static Status copy_group(TableFile *file, uint64_t group, RowCopier *copier, Error *err)
 {
     const TableLibrary *library = file->library;
     char message[TABLE_MESSAGE_BYTES];
     const GroupPlace *place = &file->place[group];
     TableReader *reader = NULL;
     Status status = OK;
-    if (!library->open_reader(file->handle, group, step_of(place->slice_rows), &reader, message))
+    if (!library->open_reader(file->handle, group, step_of(&file->group[group]), &reader, message))
         return OK;
     for (uint64_t i = 0; i < place[1].first_slice - place->first_slice && status == OK; i++) {
         uint64_t begin, count = slice_rows(file, group, i, &begin);
         TableRows *rows = NULL;
         size_t bytes = 0;
         if (!library->read(reader, count, &rows, &bytes, message)) break;
-        ret[i] = put_copy(writer, rows, bytes);
+        row_copier_put(copier, place->first_copy + i, rows, bytes);
         free(rows);
         status = check_watch(file, err);
     }
@@ -293,16 +295,16 @@ static Status build(void *context, SidecarWriter *writer, SidecarHeader *header,
     if (file->handle == NULL) TRY(open_handle(file, NULL, 0, err));
     TRY(hash_file(file, header, err));
     uint64_t count = cut_into_slices(file, sidecar_is_kept(writer) && !file->options->in_order);
-    TableCopy *copy = mem_calloc(count + 1, sizeof *copy);
-    Status status = OK;
-    for (uint64_t i = 0; i < file->num_groups && status == OK; i++)
-        if (file->place[i].copied)
-            status = copy_group(file, i, writer, &copy[file->place[i].first_copy], err);
     sidecar_put(writer, file->group, file->num_groups * sizeof *file->group);
-    sidecar_put(writer, copy, count * sizeof *copy);
     header->count[COUNT_GROUPS] = file->num_groups;
     header->count[COUNT_COPIES] = count;
-    free(copy);
+    if (count == 0) return OK;
+    RowCopier *copier = row_copier_open(file->library, writer, count);
+    Status status = OK;
+    for (uint64_t i = 0; i < file->num_groups && status == OK; i++)
+        if (file->place[i].copied) status = copy_group(file, i, copier, err);
+    if (status == OK) row_copier_finish(copier);
+    row_copier_close(copier);
     return status;
 }
 
@@ -318,8 +320,8 @@ static Status open_sidecar(TableFile *file, Error *err)
     TRY(sidecar_open(file->options->in_order ? &plain : &copies, &options, &file->sidecar, err));
     const SidecarHeader *header = &file->sidecar->header;
     const TableGroup *groups = (const TableGroup *)(const void *)file->sidecar->body;
-    file->num_copies = header->count[COUNT_COPIES];
-    file->copy = (const TableCopy *)(const void *)(groups + header->count[COUNT_GROUPS]);
+    const uint64_t *offset = (const uint64_t *)(const void *)(groups + header->count[COUNT_GROUPS]);
+    file->copies = (RowCopies){file->library, file->sidecar, offset, header->count[COUNT_COPIES]};
     if (file->options->watch != NULL && file->sidecar->reused)
         file->options->watch->bytes_read += header->content_bytes;
     if (file->handle != NULL) return OK; /* the pass has opened it */
@@ -387,8 +389,8 @@ static Status table_open(const FileOpening *opening, void **ret_file, Error *err
     if (status == OK) status = load_library(file, err);
     if (status == OK) status = open_content(file, err);
     if (status == OK) {
-        uint64_t count = cut_into_slices(file, file->num_copies > 0);
-        CHECK(count == file->num_copies);
+        uint64_t count = cut_into_slices(file, file->copies.count > 0);
+        CHECK(count == file->copies.count);
         warn_of_large_groups(file);
         file->options = NULL;
         *ret_file = file;
@@ -418,7 +420,7 @@ static FileSummary table_summary(const void *context)
     summary.content_hash = sidecar->header.content_hash;
     summary.index_reused = sidecar->reused;
     summary.hashed = true;
-    if (sidecar->warning != NULL) summary.warning = sidecar->warning;
+    if (summary.warning == NULL) summary.warning = sidecar->warning;
     return summary;
 }
 
@@ -474,34 +476,17 @@ static uint64_t find_group(const TableFile *file, uint64_t slice)
     return low;
 }
 
-/* What is found now is not what the pass has found, though size and time of the file are the same.
- */
-static Status load_copy(const TableFile *file, const TableCopy *copy, Block *ret, Error *err)
-{
-    void *rows = mem_alloc(copy->raw_bytes), *compressed = mem_alloc(copy->bytes);
-    bool same =
-        sidecar_read(file->sidecar, copy->offset, compressed, copy->bytes) &&
-        ZSTD_decompress(rows, copy->raw_bytes, compressed, copy->bytes) == copy->raw_bytes &&
-        XXH3_64bits(rows, copy->raw_bytes) == copy->hash;
-    free(compressed);
-    if (same) {
-        *ret = (Block){rows, copy->raw_bytes};
-        return OK;
-    }
-    free(rows);
-    return error_set(err, ERR_IO, "the copy of its rows beside the index is damaged; remove it");
-}
-
 static Status decode_slice(TableFile *file, uint64_t group, uint64_t slice, Block *ret, Error *err)
 {
     const TableLibrary *library = file->library;
     uint64_t begin, count = slice_rows(file, group, slice, &begin);
     char message[TABLE_MESSAGE_BYTES];
-    TableRows *table = NULL;
-    size_t bytes = 0;
+    size_t bytes = count * (file->group[group].bytes / file->group[group].rows);
+    TableRows *table = block_cache_spare(file->cache, bytes, &bytes);
     Cursor cursor = take_cursor(file, group, begin);
     bool fine = cursor.reader != NULL ||
-                library->open_reader(file->handle, group, step_of(count), &cursor.reader, message);
+                library->open_reader(file->handle, group, step_of(&file->group[group]),
+                                     &cursor.reader, message);
     fine = fine && library->skip(cursor.reader, begin - cursor.row, message) &&
            library->read(cursor.reader, count, &table, &bytes, message);
     cursor.row = begin + count;
@@ -509,10 +494,12 @@ static Status decode_slice(TableFile *file, uint64_t group, uint64_t slice, Bloc
         keep_cursor(file, cursor);
     else if (cursor.reader != NULL)
         library->close_reader(cursor.reader);
-    if (!fine)
+    if (!fine) {
+        free(table);
         return error_set(err, ERR_DATA, "%s %llu: %s",
                          file->type->kind == TABLE_PARQUET ? "row group" : "record batch",
                          (unsigned long long)group, message);
+    }
     *ret = (Block){table, bytes};
     return OK;
 }
@@ -523,23 +510,70 @@ static Status load_slice(const void *context, uint64_t index, Block *ret, Error 
     uint64_t group = find_group(file, index);
     const GroupPlace *place = &file->place[group];
     uint64_t slice = index - place->first_slice;
-    const TableCopy *copy = place->copied ? &file->copy[place->first_copy + slice] : NULL;
-    if (copy != NULL && copy->bytes > 0) return load_copy(file, copy, ret, err);
     return decode_slice(file, group, slice, ret, err);
 }
 
-static Status append_row(const TableFile *file, const TableRows *table, uint64_t row, uint64_t line,
+static Status refuse_long_row(const TableFile *file, uint64_t line, Error *err)
+{
+    return error_set(err, ERR_DATA,
+                     "%s:%llu: the row has more than %u bytes\n"
+                     "  expected: at most that much in one record\n"
+                     "  to do: split the conversation, or drop the row",
+                     file->path, (unsigned long long)line, JSONL_LINE_BYTES_MAX);
+}
+
+/* What is found now is not what the pass has found, though size and time of the file are the same.
+ */
+static Status read_copy(const TableFile *file, uint64_t piece, uint64_t row, uint64_t line,
+                        Str *text, Error *err)
+{
+    size_t before = text->length;
+    if (!row_copies_read(&file->copies, piece, row, text))
+        return error_set(
+            err, ERR_IO,
+            "%s:%llu: the copy of its rows beside the index is damaged\n  expected: what "
+            "was written there\n  to do: look after the disk; remove the index folder",
+            file->path, (unsigned long long)line);
+    if (text->length - before <= JSONL_LINE_BYTES_MAX) return OK;
+    text->length = before;
+    return refuse_long_row(file, line, err);
+}
+
+static Status read_slice(const TableFile *file, uint64_t slice, uint64_t row, uint64_t line,
                          Str *text, Error *err)
 {
+    const Block *block = NULL;
+    Status status = block_cache_take(file->cache, file, slice, load_slice, &block, err);
+    if (status != OK) {
+        char *reason = mem_strdup(err->message);
+        error_set(err, status,
+                  "%s:%llu: %s\n  expected: %s that can be read\n  to do: fetch or write the file "
+                  "again",
+                  file->path, (unsigned long long)line, reason, file->type->name);
+        free(reason);
+        return status;
+    }
+    const TableRows *table = block->data;
     uint64_t begin = table->offset[row], end = table->offset[row + 1];
     if (end - begin > JSONL_LINE_BYTES_MAX)
-        return error_set(err, ERR_DATA,
-                         "%s:%llu: the row has more than %u bytes\n"
-                         "  expected: at most that much in one record\n"
-                         "  to do: split the conversation, or drop the row",
-                         file->path, (unsigned long long)line, JSONL_LINE_BYTES_MAX);
-    str_append(text, (const char *)table + begin, (size_t)(end - begin));
-    return OK;
+        status = refuse_long_row(file, line, err);
+    else
+        str_append(text, (const char *)table + begin, (size_t)(end - begin));
+    block_cache_give_back(file->cache, block);
+    return status;
+}
+
+static uint64_t group_of_row(const TableFile *file, uint64_t row)
+{
+    uint64_t low = 0, high = file->num_groups; /* the last that begins at or before it */
+    while (high - low > 1) {
+        uint64_t middle = low + (high - low) / 2;
+        if (file->place[middle].first_row <= row)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
 }
 
 /* Rows are counted from 1, as lines are. */
@@ -550,31 +584,12 @@ static Status table_read(const void *context, uint64_t record, Str *text, uint64
     *ret_line = record + 1;
     if (file->sidecar != NULL) TRY(sidecar_check(file->sidecar, file->fd, file->path, err));
     if (file->by_blocks) TRY(file_state_check(&file->state, file->fd, file->path, err));
-    uint64_t low = 0, high = file->num_groups; /* the last group that begins at or before it */
-    while (high - low > 1) {
-        uint64_t middle = low + (high - low) / 2;
-        if (file->place[middle].first_row <= record)
-            low = middle;
-        else
-            high = middle;
-    }
-    const GroupPlace *place = &file->place[low];
-    uint64_t row = record - place->first_row;
-    const Block *block = NULL;
-    Status status = block_cache_take(
-        file->cache, file, place->first_slice + row / place->slice_rows, load_slice, &block, err);
-    if (status != OK) {
-        char *reason = mem_strdup(err->message);
-        error_set(err, status,
-                  "%s:%llu: %s\n  expected: %s that can be read\n  to do: fetch or write the file "
-                  "again",
-                  file->path, (unsigned long long)*ret_line, reason, file->type->name);
-        free(reason);
-        return status;
-    }
-    status = append_row(file, block->data, row % place->slice_rows, *ret_line, text, err);
-    block_cache_give_back(file->cache, block);
-    return status;
+    const GroupPlace *place = &file->place[group_of_row(file, record)];
+    uint64_t slice = (record - place->first_row) / place->slice_rows;
+    uint64_t row = (record - place->first_row) % place->slice_rows;
+    if (place->copied && row_copies_have(&file->copies, place->first_copy + slice))
+        return read_copy(file, place->first_copy + slice, row, *ret_line, text, err);
+    return read_slice(file, place->first_slice + slice, row, *ret_line, text, err);
 }
 
 /* ---- by blocks: what is decoded at once is a block ---- */

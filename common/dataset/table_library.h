@@ -26,7 +26,7 @@
 extern "C" {
 #endif
 
-#define TABLE_LIBRARY_VERSION 1
+#define TABLE_LIBRARY_VERSION 2
 #define TABLE_MESSAGE_BYTES   512
 #define TABLE_LIBRARY_FILE    "libtroupe_arrow.so"
 #define TABLE_LIBRARY_SYMBOL  "troupe_table_library"
@@ -63,10 +63,18 @@ typedef struct TableLibrary {
     bool (*open_reader)(const TableHandle *handle, uint64_t group, uint64_t step_rows,
                         TableReader **ret, char message[TABLE_MESSAGE_BYTES]);
     bool (*skip)(TableReader *reader, uint64_t rows, char message[TABLE_MESSAGE_BYTES]);
-    /* The next `rows`, which there are; *ret is the caller's to free, and *ret_bytes long. */
+    /* The next `rows`, which there are; *ret is the caller's to free, and *ret_bytes long. *ret
+     * comes in as NULL, or as a piece of malloc of *ret_bytes, which is taken: its memory is used
+     * for them.
+     */
     bool (*read)(TableReader *reader, uint64_t rows, TableRows **ret, size_t *ret_bytes,
                  char message[TABLE_MESSAGE_BYTES]);
     void (*close_reader)(TableReader *reader); /* accepts NULL */
+    /* Quick compression of small pieces, by any thread: room for what becomes of `bytes`, 0: there
+     * is none; how many bytes became of them, 0: it failed; whether just `length` came out. */
+    size_t (*pack_bound)(size_t bytes);
+    size_t (*pack)(const void *bytes, size_t length, void *out, size_t bound);
+    bool (*unpack)(const void *packed, size_t packed_length, void *bytes, size_t length);
 } TableLibrary;
 
 /* The library's one symbol, and its type. */

@@ -80,15 +80,16 @@ static void assert_same_rows(const Dataset *expected, const Dataset *table)
     }
 }
 
+/* With a copy of the rows beside the index, of this start and of an earlier one, and without. */
 static void compare_files(const char *expected_path, const char *const *names, size_t count)
 {
     Dataset *expected = open_table(expected_path, NULL);
     for (size_t i = 0; i < count; i++) {
         print_message("%s\n", names[i]);
         char *path = path_join(TABLES, names[i]);
-        for (int round = 0; round < 2; round++) {
-            Dataset *table = open_table(path, INDEX);
-            assert_int_equal(dataset_summary(table).files_indexed, round == 0);
+        for (int round = 0; round < 3; round++) {
+            Dataset *table = open_table(path, round < 2 ? INDEX : NULL);
+            assert_int_equal(dataset_summary(table).files_indexed, round != 1);
             assert_true(dataset_summary(table).whole);
             assert_same_rows(expected, table);
             dataset_close(table);
@@ -315,7 +316,53 @@ static void test_damage_in_a_large_row_group_is_told_at_its_rows(void **state)
     dataset_close(table);
 }
 
+/* Where none can be kept, somebody is told what that costs and what to do. */
+static void test_missing_copy_is_told(void **state)
+{
+    (void)state;
+    need_arrow();
+    write_file(FOLDER "/file", "", 0);
+    Dataset *table = open_table(TABLES "/large.parquet", FOLDER "/file");
+    const char *warning = dataset_summary(table).warning;
+    assert_non_null(warning);
+    assert_non_null(strstr(warning, FOLDER "/file"));
+    assert_non_null(strstr(warning, "row groups of 11 MB"));
+    assert_non_null(strstr(warning, "data.order: window"));
+    assert_large_record(table, 999);
+    dataset_close(table);
+    table = open_table(TABLES "/large.parquet", INDEX);
+    assert_null(dataset_summary(table).warning);
+    dataset_close(table);
+}
+
 /* ---- damage ---- */
+
+/* Of the copy, where the file itself is whole. */
+static void test_damaged_copy_is_told(void **state)
+{
+    (void)state;
+    need_arrow();
+    Error err = {0};
+    glob_t found;
+    Str text = {0};
+    RecordSource source;
+    char byte;
+    dataset_close(open_table(TABLES "/snappy.parquet", INDEX));
+    assert_int_equal(glob(INDEX "/*.rows", 0, NULL, &found), 0);
+    int fd = open(found.gl_pathv[0], O_RDWR | O_CLOEXEC);
+    off_t last = lseek(fd, -1, SEEK_END);
+    assert_int_equal(pread(fd, &byte, 1, last), 1);
+    byte ^= 0x55;
+    assert_int_equal(pwrite(fd, &byte, 1, last), 1);
+    close(fd);
+    globfree(&found);
+    Dataset *table = open_table(TABLES "/snappy.parquet", INDEX);
+    text = read_record(table, 0);
+    assert_fails(dataset_read(table, 22, &text, &source, &err), ERR_IO, &err,
+                 "snappy.parquet:23: the copy of its rows beside the index is damaged");
+    str_free(&text);
+    dataset_close(table);
+}
 
 /* One page of one row group: its rows are bad records with a name, the others are read. */
 static void test_damaged_page_costs_its_row_group(void **state)
@@ -456,6 +503,8 @@ int main(void)
         cmocka_unit_test_setup(test_threads_read_the_same_rows, fresh_folder),
         cmocka_unit_test_setup(test_large_row_groups_are_read_anywhere, fresh_folder),
         cmocka_unit_test_setup(test_damage_in_a_large_row_group_is_told_at_its_rows, fresh_folder),
+        cmocka_unit_test_setup(test_missing_copy_is_told, fresh_folder),
+        cmocka_unit_test_setup(test_damaged_copy_is_told, fresh_folder),
         cmocka_unit_test_setup(test_damaged_page_costs_its_row_group, fresh_folder),
         cmocka_unit_test_setup(test_changed_letter_is_told_by_the_checksum, fresh_folder),
         cmocka_unit_test_setup(test_broken_files_are_refused_by_name, fresh_folder),

@@ -13,11 +13,13 @@
 #include <arrow/api.h>
 #include <arrow/io/api.h>
 #include <arrow/ipc/api.h>
+#include <arrow/util/compression.h>
 #include <arrow/util/utf8.h>
 #include <parquet/api/reader.h>
 #include <parquet/arrow/reader.h>
 
 #include "json_rows.hpp"
+#include "kept_pool.hpp"
 
 #define STREAM_BYTES (1 << 20)    /* read at a time of a column of a large row group */
 #define LARGE_GROUP  (64 << 20)   /* bytes: those beyond are read in such steps, not whole */
@@ -108,7 +110,7 @@ static std::unique_ptr<parquet::arrow::FileReader>
 open_parquet(const std::string &path, bool large, int64_t step_rows,
              std::shared_ptr<parquet::FileMetaData> metadata)
 {
-    parquet::ReaderProperties properties = parquet::default_reader_properties();
+    parquet::ReaderProperties properties(kept_pool());
     properties.set_page_checksum_verification(true);
     if (large) {
         properties.enable_buffered_stream();
@@ -118,11 +120,11 @@ open_parquet(const std::string &path, bool large, int64_t step_rows,
     arrow_properties.set_pre_buffer(false);
     arrow_properties.set_arrow_extensions_enabled(true); /* a JSON column is told as one */
     if (step_rows > 0) arrow_properties.set_batch_size(step_rows);
-    std::shared_ptr<arrow::io::ReadableFile> input = take(arrow::io::ReadableFile::Open(path));
+    std::shared_ptr<arrow::io::ReadableFile> input =
+        take(arrow::io::ReadableFile::Open(path, kept_pool()));
     std::unique_ptr<parquet::ParquetFileReader> reader =
         parquet::ParquetFileReader::Open(input, properties, std::move(metadata));
-    return take(parquet::arrow::FileReader::Make(arrow::default_memory_pool(), std::move(reader),
-                                                 arrow_properties));
+    return take(parquet::arrow::FileReader::Make(kept_pool(), std::move(reader), arrow_properties));
 }
 
 static std::unique_ptr<TableHandle> open_parquet_table(const char *path)
@@ -377,6 +379,8 @@ static bool table_open_reader(const TableHandle *handle, uint64_t group, uint64_
     return guarded(message, [&] {
         auto reader = std::make_unique<TableReader>(*handle->schema);
         reader->batches = handle->batches(group, step_rows);
+        const TableGroup &place = handle->groups[group];
+        reader->row_bytes = place.bytes / (place.rows + 1);
         *ret = reader.release();
     });
 }
@@ -391,6 +395,9 @@ static bool table_read(TableReader *reader, uint64_t rows, TableRows **ret, size
 {
     return guarded(message, [&] {
         JsonText text;
+        text.data = reinterpret_cast<char *>(*ret);
+        text.capacity = *ret != nullptr ? *ret_bytes : 0;
+        *ret = nullptr;
         read_rows(*reader, rows, text);
         *ret_bytes = text.length;
         *ret = reinterpret_cast<TableRows *>(text.take());
@@ -402,10 +409,49 @@ static void table_close_reader(TableReader *reader)
     delete reader;
 }
 
+/* ---- small pieces ---- */
+
+/* LZ4's blocks, which have no state; NULL where Arrow was built without. */
+static arrow::util::Codec *piece_codec()
+{
+    static const std::unique_ptr<arrow::util::Codec> codec =
+        arrow::util::Codec::Create(arrow::Compression::LZ4).ValueOr(nullptr);
+    return codec.get();
+}
+
+static size_t table_pack_bound(size_t bytes)
+{
+    if (piece_codec() == nullptr) return 0;
+    return static_cast<size_t>(
+        piece_codec()->MaxCompressedLen(static_cast<int64_t>(bytes), nullptr));
+}
+
+static size_t table_pack(const void *bytes, size_t length, void *out, size_t bound)
+{
+    if (length > INT32_MAX || bound > INT32_MAX) return 0;
+    return static_cast<size_t>(
+        piece_codec()
+            ->Compress(static_cast<int64_t>(length), static_cast<const uint8_t *>(bytes),
+                       static_cast<int64_t>(bound), static_cast<uint8_t *>(out))
+            .ValueOr(0));
+}
+
+static bool table_unpack(const void *packed, size_t packed_length, void *bytes, size_t length)
+{
+    if (length > INT32_MAX || packed_length > INT32_MAX || piece_codec() == nullptr) return false;
+    int64_t found =
+        piece_codec()
+            ->Decompress(static_cast<int64_t>(packed_length), static_cast<const uint8_t *>(packed),
+                         static_cast<int64_t>(length), static_cast<uint8_t *>(bytes))
+            .ValueOr(-1);
+    return found == static_cast<int64_t>(length);
+}
+
 __attribute__((visibility("default"))) const TableLibrary *troupe_table_library(void)
 {
     static const TableLibrary library = {
-        TABLE_LIBRARY_VERSION, ARROW_VERSION_STRING, table_open, table_groups,      table_close,
-        table_open_reader,     table_skip,           table_read, table_close_reader};
+        TABLE_LIBRARY_VERSION, ARROW_VERSION_STRING, table_open, table_groups,
+        table_close,           table_open_reader,    table_skip, table_read,
+        table_close_reader,    table_pack_bound,     table_pack, table_unpack};
     return &library;
 }

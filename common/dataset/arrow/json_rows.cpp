@@ -8,18 +8,17 @@
 #include <cstring>
 #include <new>
 
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
-
 #include <arrow/extension_type.h>
 #include <arrow/util/base64.h>
 #include <arrow/util/float16.h>
 #include <arrow/util/utf8.h>
 
+#include "base/json_scan.h"
+
 using arrow::Type;
 
-#define DEPTH_MAX 64 /* of lists, objects and maps inside each other */
+#define DEPTH_MAX  64        /* of lists, objects and maps inside each other */
+#define LARGE_TEXT (1 << 20) /* bytes */
 
 /* ---- JsonText ---- */
 
@@ -31,7 +30,9 @@ JsonText::~JsonText()
 char *JsonText::reserve(size_t bytes)
 {
     if (capacity - length < bytes) {
-        size_t wanted = 2 * capacity + bytes + 4096;
+        /* Large pieces grow where they are, at little cost; what is not needed should be little. */
+        size_t more = capacity < LARGE_TEXT ? capacity : capacity / 8;
+        size_t wanted = capacity + more + bytes + 4096;
         char *grown = static_cast<char *>(realloc(data, wanted));
         if (grown == nullptr) throw std::bad_alloc();
         data = grown;
@@ -62,33 +63,6 @@ char *JsonText::take()
     return taken;
 }
 
-static bool needs_escape(unsigned char byte)
-{
-    return byte < 0x20 || byte == '"' || byte == '\\';
-}
-
-/* How many bytes from `bytes` on stand for themselves in a JSON string. */
-static size_t plain_length(const char *bytes, size_t length)
-{
-    size_t at = 0;
-#if defined(__SSE2__)
-    const __m128i quote = _mm_set1_epi8('"'), backslash = _mm_set1_epi8('\\');
-    const __m128i last_control = _mm_set1_epi8(0x1F);
-    for (; at + 16 <= length; at += 16) {
-        __m128i chunk = _mm_loadu_si128(reinterpret_cast<const __m128i *>(bytes + at));
-        __m128i control = _mm_cmpeq_epi8(_mm_max_epu8(chunk, last_control), last_control);
-        __m128i other =
-            _mm_or_si128(_mm_cmpeq_epi8(chunk, quote), _mm_cmpeq_epi8(chunk, backslash));
-        int found = _mm_movemask_epi8(_mm_or_si128(control, other));
-        if (found != 0)
-            return at + static_cast<size_t>(__builtin_ctz(static_cast<unsigned>(found)));
-    }
-#endif
-    while (at < length && !needs_escape(static_cast<unsigned char>(bytes[at])))
-        at++;
-    return at;
-}
-
 static size_t put_escape(char *out, unsigned char byte)
 {
     static const char shorts[] = "btn\0fr"; /* from \b = 8 on; \v has none */
@@ -112,7 +86,7 @@ void JsonText::put_string(const char *bytes, size_t count)
     reserve(count + 2);
     data[length++] = '"';
     for (size_t at = 0; at < count;) {
-        size_t plain = plain_length(bytes + at, count - at);
+        size_t plain = json_plain_length(bytes + at, count - at, false);
         reserve(count - at + 16); /* what is left, an escape and the end */
         memcpy(data + length, bytes + at, plain);
         length += plain;
