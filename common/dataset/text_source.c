@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "dataset/content_hash.h"
+#include "dataset/read_ahead.h"
 
 #define PLAIN_BYTES     (1u << 20) /* of a read; smaller ones cost the kernel more */
 #define BLOCK_BYTES_MIN (1u << 20)
@@ -19,8 +20,9 @@ struct TextPass {
     const TextCodec *codec;
     TextDecoder *decoder;
     SidecarWriter *writer;
-    uint64_t at; /* text given so far */
-    uint8_t *text;
+    ReadAhead *ahead; /* of plain text, where that pays */
+    uint64_t at;      /* text given so far */
+    uint8_t *text;    /* NULL where there is the former */
     SeekBlock *block;
     size_t num_blocks, capacity;
     bool at_point; /* the next block begins at `start` */
@@ -61,6 +63,8 @@ Status text_pass_open(const TextInput *input, SidecarWriter *writer, TextPass **
         CHECK(pass->compressor != NULL);
         pass->compressed = mem_alloc(ZSTD_compressBound(BLOCK_BYTES_MAX));
         status = pass->codec->open(input, &begin, NULL, &pass->decoder, err);
+    } else if (status == OK && read_ahead_pays(input->file_bytes)) {
+        pass->ahead = read_ahead_open(input->fd, input->path, input->file_bytes, PLAIN_BYTES);
     } else {
         pass->text = mem_alloc(PLAIN_BYTES);
     }
@@ -76,6 +80,7 @@ void text_pass_close(TextPass *pass)
 {
     if (pass == NULL) return;
     if (pass->codec != NULL) pass->codec->close(pass->decoder);
+    read_ahead_close(pass->ahead);
     ZSTD_freeCCtx(pass->compressor);
     free(pass->compressed);
     free(pass->text);
@@ -160,20 +165,31 @@ static Status next_block(TextPass *pass, size_t *ret_length, Error *err)
     return OK;
 }
 
+static Status next_plain(TextPass *pass, const char **ret_text, size_t *ret_length, Error *err)
+{
+    ReadWatch *watch = pass->input.watch;
+    if (pass->ahead != NULL) {
+        TRY(read_ahead_next(pass->ahead, ret_text, ret_length, err));
+    } else {
+        uint64_t left = pass->input.file_bytes - pass->at;
+        *ret_length = left < PLAIN_BYTES ? (size_t)left : PLAIN_BYTES;
+        *ret_text = (const char *)pass->text;
+        TRY(file_read_at(pass->input.fd, pass->text, *ret_length, (int64_t)pass->at,
+                         pass->input.path, err));
+    }
+    if (watch != NULL) watch->bytes_read += *ret_length;
+    return OK;
+}
+
 Status text_pass_next(TextPass *pass, const char **ret_text, size_t *ret_length, Error *err)
 {
     size_t length = 0;
-    if (pass->codec != NULL) {
-        if (!pass->ended) TRY(next_block(pass, &length, err));
-    } else {
-        uint64_t left = pass->input.file_bytes - pass->at;
-        length = left < PLAIN_BYTES ? (size_t)left : PLAIN_BYTES;
-        TRY(file_read_at(pass->input.fd, pass->text, length, (int64_t)pass->at, pass->input.path,
-                         err));
-        if (pass->input.watch != NULL) pass->input.watch->bytes_read += length;
-    }
-    pass->at += length;
     *ret_text = (const char *)pass->text;
+    if (pass->codec == NULL)
+        TRY(next_plain(pass, ret_text, &length, err));
+    else if (!pass->ended)
+        TRY(next_block(pass, &length, err));
+    pass->at += length;
     *ret_length = length;
     return OK;
 }

@@ -1,7 +1,10 @@
 /* A data set that is larger than memory: how long a first start takes to its first record, a resume
  * anywhere in the epoch, how much memory that takes, and how well the orders mix.
  *
- * usage: bench_large FOLDER [GB [FILES]]     (default: 100 GB in one file)
+ * usage: bench_large FOLDER [GB [FILES [WHAT ...]]]     (default: 100 GB in one file)
+ * WHAT: window, full, hf, mixing (all of them when none is named); dense: files without holes;
+ * seconds=N: so long each order is read from the middle of an epoch (8), while its memory is
+ * watched
  *
  * The files are made once, if FOLDER has room: 64 KiB of text are 12 records of about 330 bytes and
  * one of 60 KB whose middle is a hole of the file, so that 1 GB takes 62 MB of the disk; the
@@ -20,6 +23,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "arguments.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/memory.h"
@@ -32,6 +36,7 @@
 #define THREADS     8
 #define LEASE       64
 #define READ_MS     8000
+#define WATCHED_MAX 36000 /* seconds */
 #define BUFFER_SIZE 10000
 #define FILES_MAX   1000
 #define BATCH       256
@@ -43,6 +48,7 @@ typedef struct Bench {
     uint64_t file_bytes, records;
     size_t data_bytes; /* of each unit */
     char *index;
+    int64_t read_ms; /* from the middle of an epoch */
 } Bench;
 
 static void stop_on(Status status, const Error *err)
@@ -182,33 +188,65 @@ static void *crowd_main(void *argument)
     return NULL;
 }
 
-/* Eight threads read on from `first`, as those of a data source do; the memory of the whole. */
-static void read_on(const Stream *stream, uint64_t first)
+/* Resident memory, once a second; and by how much it grew in a minute of the second half, which is
+ * the slope of the line that fits it best. */
+typedef struct Watched {
+    double mb[WATCHED_MAX];
+    int count;
+} Watched;
+
+static double slope_of_half(const Watched *watched)
 {
-    Crowd crowd = {.stream = stream, .next = first, .until_ms = clock_ms() + READ_MS};
+    int from = watched->count / 2, count = watched->count - from;
+    double mean_at = (double)(count - 1) / 2, mean = 0, along = 0, square = 0;
+    for (int i = 0; i < count; i++)
+        mean += watched->mb[from + i] / count;
+    for (int i = 0; i < count; i++) {
+        along += (i - mean_at) * (watched->mb[from + i] - mean);
+        square += (i - mean_at) * (i - mean_at);
+    }
+    return square > 0 ? 60 * along / square : 0;
+}
+
+static void print_watched(const Watched *watched)
+{
+    double least = watched->mb[0], most = least;
+    for (int i = 1; i < watched->count; i++) {
+        least = fmin(least, watched->mb[i]);
+        most = fmax(most, watched->mb[i]);
+    }
+    printf("    watched for %d s: resident %.0f MB at first, %.0f at least, %.0f at most, %.0f at "
+           "last; in the second half %+.2f MB a minute; highest ever %.0f\n",
+           watched->count, watched->mb[0], least, most, watched->mb[watched->count - 1],
+           slope_of_half(watched), memory_mb("VmHWM:"));
+}
+
+/* Eight threads read on from `first`, as those of a data source do; the memory of the whole. */
+static void read_on(const Stream *stream, uint64_t first, int64_t read_ms)
+{
+    static Watched watched;
+    Crowd crowd = {.stream = stream, .next = first, .until_ms = clock_ms() + read_ms};
     pthread_t thread[THREADS];
     for (int i = 0; i < THREADS; i++)
         pthread_create(&thread[i], NULL, crowd_main, &crowd);
-    double memory[3];
-    for (int i = 0; i < 3; i++) {
-        memory[i] = memory_mb("VmRSS:");
-        usleep(READ_MS * 1000 / 2 - (i == 2 ? READ_MS * 500 : 200000));
+    while (clock_ms() + 1000 < crowd.until_ms && watched.count < WATCHED_MAX) {
+        sleep(1);
+        watched.mb[watched.count++] = memory_mb("VmRSS:");
     }
     for (int i = 0; i < THREADS; i++)
         pthread_join(thread[i], NULL);
-    printf(
-        "    %d threads read on: %.0f records/s, %.0f MB/s; resident %.0f, %.0f, %.0f MB, at most "
-        "%.0f\n",
-        THREADS, (double)(crowd.next - first) * 1e3 / READ_MS, (double)crowd.bytes * 1e-3 / READ_MS,
-        memory[0], memory[1], memory[2], memory_mb("VmHWM:"));
+    printf("    %d threads read on: %.0f records/s, %.0f MB/s\n", THREADS,
+           (double)(crowd.next - first) * 1e3 / (double)read_ms,
+           (double)crowd.bytes * 1e-3 / (double)read_ms);
+    print_watched(&watched);
 }
 
 typedef struct Start {
     const Bench *bench;
     DataOrder order;
-    double share; /* of the epoch, at which it begins */
-    bool on;      /* reads on */
-    bool count;   /* waits for the count then */
+    double share;  /* of the epoch, at which it begins */
+    int64_t on_ms; /* reads on for so long */
+    bool count;    /* waits for the count then */
 } Start;
 
 static void run_start(const Start *start)
@@ -221,7 +259,7 @@ static void run_start(const Start *start)
     printf("    at %2.0f %%: opened after %lld ms, first record after %lld ms, resident %.0f MB\n",
            100 * start->share, (long long)opened, (long long)(clock_ms() - begin),
            memory_mb("VmRSS:"));
-    if (start->on) read_on(stream, position);
+    if (start->on_ms > 0) read_on(stream, position, start->on_ms);
     if (start->count) {
         Error err;
         uint64_t records;
@@ -258,11 +296,12 @@ static void measure_order(const Bench *bench, const char *name, DataOrder order,
         stop_on(folder_remove(bench->index, &err), &err);
         forget_files(bench);
         printf("  first start\n");
-        measure(&(Start){bench, order, .on = order.kind == ORDER_WINDOW, .count = true});
+        int64_t on_ms = order.kind == ORDER_WINDOW ? READ_MS : 0;
+        measure(&(Start){bench, order, .on_ms = on_ms, .count = true});
     }
     printf("  later starts\n");
     for (size_t i = 0; i < sizeof shares / sizeof *shares; i++)
-        measure(&(Start){bench, order, shares[i], .on = shares[i] == 0.5});
+        measure(&(Start){bench, order, shares[i], .on_ms = shares[i] == 0.5 ? bench->read_ms : 0});
 }
 
 /* ---- mixing ---- */
@@ -306,7 +345,8 @@ static bool is_wanted(int argc, char **argv, const char *what)
     bool some = false;
     for (int i = 4; i < argc; i++) {
         if (strcmp(argv[i], what) == 0) return true;
-        some = some || strcmp(argv[i], "dense") != 0;
+        some =
+            some || (strcmp(argv[i], "dense") != 0 && argument_value(argv[i], "seconds") == NULL);
     }
     return !some && strcmp(what, "dense") != 0;
 }
@@ -351,13 +391,19 @@ static void measure_all(const Bench *bench, int argc, char **argv)
 int main(int argc, char **argv)
 {
     if (argc < 2) {
-        fprintf(stderr,
-                "usage: bench_large FOLDER [GB [FILES [dense|window|full|hf|mixing ...]]]\n");
+        fprintf(
+            stderr,
+            "usage: bench_large FOLDER [GB [FILES [seconds=N|dense|window|full|hf|mixing ...]]]\n");
         return 2;
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
     Bench bench = {.num_files = argc > 3 ? atoi(argv[3]) : 1,
                    .data_bytes = is_wanted(argc, argv, "dense") ? UNIT_BYTES : DATA_BYTES};
+    bench.read_ms = READ_MS;
+    for (int i = 4; i < argc; i++) {
+        const char *seconds = argument_value(argv[i], "seconds");
+        if (seconds != NULL && atoi(seconds) > 1) bench.read_ms = atoi(seconds) * INT64_C(1000);
+    }
     if (bench.num_files < 1 || bench.num_files > FILES_MAX) bench.num_files = FILES_MAX;
     make_files(&bench, argv[1], argc > 2 ? strtoull(argv[2], NULL, 10) : 100);
     printf("%.1f GB in %d files, %llu records of %.1f kB\n",

@@ -8,7 +8,8 @@ questions and answers as short as GSM8K's. Theirs: load_dataset(streaming=True),
 order of the files, and a DataLoader with batches of 128; what comes out are lists of Python dicts. Ours: the orders of
 data.order; what comes out are lines (which is what a data source hands on), and with `parsed` JSON trees, checked for what a
 run refuses (which is what a rollout function is given). Two epochs each: that from the opening, with the index where one is
-made, and the next. Importing Python's packages does not count, nor does loading Arrow's library here.
+made, and the next. Beside Parquet stand its limits: what pyarrow takes to decode the files, to columns and no further, and
+what of that is snappy's, for the same text. Importing Python's packages does not count, nor does loading Arrow's library here.
 
 Each round is a process of its own, pinned to one core; rounds are interleaved, and figures are medians. all-cores: by the
 clock instead, chats, as many workers of the DataLoader, and threads here, as there are cores.
@@ -84,6 +85,32 @@ def theirs(order, kind, workers, records, paths):
                       "wall_s": ends[0][1] - start_wall, "next_wall_s": ends[1][1] - ends[0][1], "rss_bytes": rss}))
 
 
+def limits(paths):
+    """In a process of its own: CPU seconds of the decoding alone, and of the decompression of as much text."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    pa.set_cpu_count(1)
+    start = time.process_time()
+    records = sum(len(batch) for path in paths for batch in pq.ParquetFile(path).iter_batches(GROUP, use_threads=False))
+    decode = time.process_time() - start
+    codec, seconds = pa.Codec("snappy"), 0
+    for path in paths:
+        with open(path.replace(".parquet", ".jsonl"), "rb") as file:
+            while page := file.read(1 << 20):  # as large as pyarrow's pages
+                packed, out = codec.compress(page), None
+                start = time.process_time()
+                out = codec.decompress(packed, len(page))
+                seconds += time.process_time() - start
+    print(json.dumps({"samples": records, "decode": decode, "snappy": seconds}))
+
+
+def measure_limits(paths, folder, rounds):
+    runs = [json.loads(subprocess.check_output([sys.executable, __file__, "--limits", *paths], cwd=folder)) for _ in range(rounds)]
+    for what in "decode", "snappy":
+        rate = runs[0]["samples"] / statistics.median(run[what] for run in runs)
+        print(f"parquet  pyarrow {what:8} alone       {rate:9,.0f} samples/s of a core", flush=True)
+
+
 def measure(bench, kinds, workers, records, folder, rounds):
     """Every way over both kinds of files."""
     clock = "wall_s" if workers > 0 else "cpu_s"
@@ -104,6 +131,10 @@ def measure(bench, kinds, workers, records, folder, rounds):
             bases = [records / other[key] for key in (clock, f"next_{clock}")]
             print(f"{suffix:8} {way[0]:7} {way[1]:8} first epoch {rates[0]:9,.0f} samples/s {unit} ({rates[0] / bases[0]:5.2f} x), "
                   f"next {rates[1]:9,.0f} ({rates[1] / bases[1]:5.2f} x), {run['rss_bytes'] / 1e6:6.0f} MB resident", flush=True)
+
+
+        if kind == "parquet" and workers == 0:
+            measure_limits(paths, folder, rounds)
 
 
 def main():
@@ -127,5 +158,7 @@ def main():
 if __name__ == "__main__":
     if len(sys.argv) > 1 and sys.argv[1] == "--theirs":
         theirs(sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]), sys.argv[6:])
+    elif len(sys.argv) > 1 and sys.argv[1] == "--limits":
+        limits(sys.argv[2:])
     else:
         main()

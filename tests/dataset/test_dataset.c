@@ -3,6 +3,7 @@
 #include "test.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -512,12 +513,64 @@ static void test_content_hash_is_xxh3(void **state)
     free(text);
 }
 
+/* A large file is read by a thread of its own where there is a second core: the index is the same,
+ * and whoever wants but the beginning leaves it in the middle. */
+static void test_large_file_is_indexed_alike_on_one_core_and_on_more(void **state)
+{
+    (void)state;
+    enum { LINE = 1000, LINES = 40000 };
+    const char *path = FOLDER "/large.jsonl";
+    char *text = mem_alloc((size_t)LINE * LINES);
+    memset(text, 'x', (size_t)LINE * LINES);
+    for (size_t i = 0; i < LINES; i++) {
+        char *line = text + i * LINE;
+        line[sprintf(line, "{\"number\":%zu}", i)] = ' ';
+        line[LINE - 1 - rng_below(1, i, LINE / 2)] = '\n'; /* what follows is a line, too */
+        line[LINE - 1] = '\n';
+    }
+    write_file(path, text, (size_t)LINE * LINES);
+    cpu_set_t all, one;
+    assert_int_equal(sched_getaffinity(0, sizeof all, &all), 0);
+    CPU_ZERO(&one);
+    for (int i = 0; CPU_COUNT(&one) == 0; i++)
+        if (CPU_ISSET(i, &all)) CPU_SET(i, &one);
+    Dataset *many = open_one(path, NULL);
+    assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
+    Dataset *alone = open_one(path, NULL);
+    assert_int_equal(sched_setaffinity(0, sizeof all, &all), 0);
+    assert_true(dataset_file(many, 0).content_hash == dataset_file(alone, 0).content_hash);
+    uint64_t records = dataset_summary(alone).records;
+    assert_true(records > LINES);
+    assert_int_equal(dataset_summary(many).records, records);
+    for (uint64_t i = 0; i < records; i += 997) {
+        Error err = {0};
+        Str a = {0}, b = {0};
+        RecordSource from[2];
+        assert_ok(dataset_read(many, i, &a, &from[0], &err), &err);
+        assert_ok(dataset_read(alone, i, &b, &from[1], &err), &err);
+        assert_string_equal(str_text(&a), str_text(&b));
+        assert_int_equal(from[0].line, from[1].line);
+        str_free(&a);
+        str_free(&b);
+    }
+    dataset_close(many);
+    dataset_close(alone);
+    Error err = {0};
+    DatasetOptions options = {.key = "data.train", .path = &path, .num_paths = 1, .records_max = 3};
+    assert_ok(dataset_open(&options, &many, &err), &err);
+    assert_int_equal(dataset_summary(many).records, 3);
+    dataset_close(many);
+    free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_index_equals_naive_split_of_random_files, fresh_folder),
         cmocka_unit_test_setup(test_index_is_right_at_block_borders, fresh_folder),
         cmocka_unit_test_setup(test_content_hash_is_xxh3, fresh_folder),
+        cmocka_unit_test_setup(test_large_file_is_indexed_alike_on_one_core_and_on_more,
+                               fresh_folder),
         cmocka_unit_test_setup(test_line_kinds_are_read_as_meant, fresh_folder),
         cmocka_unit_test_setup(test_files_and_globs_keep_their_order, fresh_folder),
         cmocka_unit_test_setup(test_sidecar_is_used_again_until_anything_differs, fresh_folder),
