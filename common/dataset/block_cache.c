@@ -40,6 +40,12 @@ BlockCache *block_cache_create(size_t bytes_max)
     return cache;
 }
 
+void block_cache_limit(BlockCache *cache, size_t bytes_max)
+{
+    CHECK(cache->bytes == 0);
+    if (bytes_max < cache->bytes_max) cache->bytes_max = bytes_max;
+}
+
 void block_cache_destroy(BlockCache *cache)
 {
     if (cache == NULL) return;

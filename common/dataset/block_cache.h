@@ -24,6 +24,8 @@ typedef Status (*BlockLoad)(const void *file, uint64_t index, Block *ret, Error 
 
 BlockCache *block_cache_create(size_t bytes_max);
 void block_cache_destroy(BlockCache *cache); /* accepts NULL; no block is in use */
+/* Lowers the bound, before anything is in it. */
+void block_cache_limit(BlockCache *cache, size_t bytes_max);
 
 /* `file` names the file as well as being handed to `load`. A failure is not kept: who asks next
  * tries again. */

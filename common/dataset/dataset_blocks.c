@@ -7,6 +7,7 @@
 #include "dataset/dataset_internal.h"
 
 #define BLOCK_BYTES TEXT_BLOCK_BYTES /* of a file that is cut anywhere, about */
+#define LINES_CACHE (32u << 20)      /* two million lines */
 
 static bool cuts_itself(const DatasetFile *file)
 {
@@ -27,9 +28,20 @@ static uint64_t count_pieces(const DatasetFile *file)
     return 1 + (uint64_t)(share * (double)summary.bytes) / BLOCK_BYTES;
 }
 
+/* Of plain text alone the cache holds where lines begin, which is little for a window: the text
+ * itself is the system's to keep. */
+static bool is_plain_text(const Dataset *dataset)
+{
+    for (int i = 0; i < dataset->num_files; i++)
+        if (!cuts_itself(&dataset->file[i]) || dataset->file[i].format->read_block == NULL)
+            return false;
+    return true;
+}
+
 void dataset_cut_blocks(Dataset *dataset)
 {
     uint64_t first = 0;
+    if (is_plain_text(dataset)) block_cache_limit(dataset->cache, LINES_CACHE);
     for (int i = 0; i < dataset->num_files; i++) {
         DatasetFile *file = &dataset->file[i];
         file->first_block = first;
