@@ -25,7 +25,9 @@ bool save_is_due(const Controller *c, bool at_end)
 {
     if (push_is_all(c)) return false; /* the weights are those of the beginning */
     if (c->save.best_owed) return true;
-    bool needed = at_end && is_start_of_next(c); /* a swap may come behind a save that failed */
+    /* Behind a save of this step that failed it may turn out that no other comes: the data is over,
+     * or there is a swap. If it fails again, that is told. */
+    bool needed = at_end && (!stage_has_next(c) || is_start_of_next(c));
     if (c->save.tried_step == c->step && !needed) return false;
     if (at_end || core_is_stopping(c)) return c->step > c->saved.step;
     return job_is_due(c->config->checkpoint.interval, c->step);

@@ -484,6 +484,26 @@ static void test_simulation_ends_though_a_commit_lands_late(void **state)
 }
 
 /* A budget above 32 counts so far. */
+/* That the last step was the last is known when its data is over, which may be behind its save: one
+ * that failed is made up for, or it is told. */
+static void test_simulation_saves_the_last_step_of_data_that_ends_early(void **state)
+{
+    (void)state;
+    JobConfig config = make_config(3, 1, 1);
+    config.train.num_steps = 0;
+    config.train.num_epochs = 1; /* of twelve batches, if none of its records were rejected */
+    config.data.bad_records_max = 0;
+    int failed = 0;
+    for (uint64_t seed = 1; seed <= 200; seed++) {
+        SimFaults faults = {.failed_save = 0.4, .late_commit = seed % 3 == 0 ? 0.4 : 0};
+        SimResult result = sim_run(&config, &faults, seed);
+        assert_right(&result, seed);
+        assert_int_equal(result.steps, 2 * config.checkpoint.interval);
+        failed += result.ended[ERR_RESOURCE];
+    }
+    assert_true(failed > 0);
+}
+
 static void test_simulation_restarts_as_often_as_the_budget_says(void **state)
 {
     (void)state;
@@ -683,6 +703,7 @@ int main(void)
         cmocka_unit_test(test_simulation_keeps_the_best_checkpoints_whatever_strikes),
         cmocka_unit_test(test_simulation_gives_up_past_the_restart_budget),
         cmocka_unit_test(test_simulation_ends_though_a_commit_lands_late),
+        cmocka_unit_test(test_simulation_saves_the_last_step_of_data_that_ends_early),
         cmocka_unit_test(test_simulation_restarts_as_often_as_the_budget_says),
         cmocka_unit_test(test_simulation_survives_an_agent_with_more_workers_than_restarts),
         cmocka_unit_test(test_simulation_refuses_a_group_that_cannot_be_placed),
