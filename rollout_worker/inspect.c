@@ -134,11 +134,9 @@ uint64_t inspection_run(const Inspection *inspection)
     int64_t group = grouped ? config->rollout.n_samples_per_prompt : 1;
     int64_t steps = config->train.num_steps;
     if (steps == 0) return (uint64_t)config->train.num_epochs * inspection_epoch(inspection);
-    uint64_t batch = (uint64_t)(job_samples_per_step(config) / group), taken = (uint64_t)steps;
-    if (config->data.remainder == REMAINDER_WRAP) return taken * batch;
-    uint64_t epoch = inspection_epoch(inspection), of_epoch = epoch / batch;
-    if (of_epoch == 0) return taken * batch; /* the run refuses it */
-    return taken / of_epoch * epoch + taken % of_epoch * batch;
+    int64_t batch = job_samples_per_step(config) / group;
+    int64_t records = (int64_t)inspection_epoch(inspection);
+    return (uint64_t)job_positions_of_steps(config, records, batch, steps);
 }
 
 bool inspection_is_possible(const JobConfig *config)

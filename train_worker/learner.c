@@ -333,7 +333,8 @@ static Status rewarded_step(Learner *learner, const LearnerStep *step, LearnerRe
         .batch_size = step->batch_size,
         .critic_lr = rate_at(config, critic_lr, step),
         .critic_updates = (int)algorithm->critic_updates,
-        .updates = (int)config->train.num_steps_per_rollout,
+        .groups_of_update =
+            (int)(config->train.global_batch_size / config->rollout.n_samples_per_prompt),
     };
     /* By the critic's own count, so that it is the same after a resume, and after a swap. */
     policy.critic_only = critic != NULL && trainer_step(critic) < algorithm->critic_only_steps;

@@ -99,7 +99,7 @@ static Status check_cover(Run *run, Error *err)
     return OK;
 }
 
-/* The update that each sample of the batch trains in, by place. */
+/* Makes the updates. Returns which of them each sample of the batch trains in, by place. */
 static int *updates_of_batch(Run *run)
 {
     const PolicyStep *step = run->step;
@@ -109,8 +109,10 @@ static int *updates_of_batch(Run *run)
         if (i > 0 && step->batch[i].position != step->batch[i - 1].position) groups++;
         update[i] = groups;
     }
+    run->num_updates = updates_of_groups(groups + 1, step->groups_of_update);
+    run->update = arena_alloc(run->arena, (size_t)run->num_updates * sizeof *run->update);
     for (int i = 0; i < step->batch_size; i++) {
-        update[i] = update_of_group(update[i], groups + 1, run->num_updates);
+        update[i] = update_of_group(update[i], step->groups_of_update);
         run->update[update[i]].samples++;
     }
     return update;
@@ -155,8 +157,6 @@ static Status count_updates(Run *run, Error *err)
 static Status list_updates(Run *run, Error *err)
 {
     const PolicyStep *step = run->step;
-    run->num_updates = step->updates > 0 ? step->updates : 1;
-    run->update = arena_alloc(run->arena, (size_t)run->num_updates * sizeof *run->update);
     const int *update = updates_of_batch(run);
     const Own *own = run->own;
     for (int m = 0; m < step->num_micro_batches; own += step->micro_batch[m++].num_samples)

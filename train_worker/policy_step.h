@@ -8,9 +8,10 @@
  * what generation reported, or what the update's own forward pass gives: the same bits, since a
  * log-prob does not depend on the batch it is in critic, policy    forward and backward
  *
- * With several updates a step trains its batch in as many optimizer steps, one after the other:
- * whole groups by position (update_of_group), with advantages of the whole batch and old log-probs
- * of before the first. So the later ones learn from answers of other weights, and ratios move.
+ * With groups_of_update a step trains its batch in several optimizer steps, one after the other:
+ * whole groups by position (update_of_group), in the last those that are left, with advantages of
+ * the whole batch and old log-probs of before the first. So the later ones learn from answers of
+ * other weights, and ratios move.
  *
  * Used by the compute thread. */
 #ifndef TROUPE_TRAIN_WORKER_POLICY_STEP_H
@@ -22,7 +23,7 @@
 typedef struct PolicyStep {
     const MicroBatch *micro_batch; /* of this rank's data-parallel index, update after update */
     int num_micro_batches;
-    int updates;            /* optimizer steps of the policy on the batch; 0: 1 */
+    int groups_of_update;   /* groups of an optimizer step of the policy; 0: the whole batch */
     int64_t step;           /* the one this makes */
     int64_t trained_tokens; /* of the global batch */
     double lr;
@@ -34,7 +35,7 @@ typedef struct PolicyStep {
     int batch_size;
     /* with a critic */
     double critic_lr;
-    int critic_updates; /* passes of the critic over the batch, each of `updates` optimizer steps */
+    int critic_updates; /* passes of the critic over the batch, each in the same optimizer steps */
     bool critic_only;   /* the policy stays as it is: the critic warms up */
 } PolicyStep;
 

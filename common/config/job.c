@@ -164,6 +164,28 @@ int64_t job_samples_per_step(const JobConfig *config)
     return config->train.global_batch_size * config->train.num_steps_per_rollout;
 }
 
+/* Of one epoch by itself; 0: it does not fill a batch. */
+static int64_t steps_of_epoch(const JobConfig *config, int64_t records, int64_t batch)
+{
+    bool pads = config->data.remainder == REMAINDER_PAD;
+    return (records + (pads ? batch - 1 : 0)) / batch;
+}
+
+int64_t job_steps_of_epochs(const JobConfig *config, int64_t records, int64_t batch, int64_t epochs)
+{
+    if (config->data.remainder == REMAINDER_WRAP) return records * epochs / batch;
+    return steps_of_epoch(config, records, batch) * epochs;
+}
+
+int64_t job_positions_of_steps(const JobConfig *config, int64_t records, int64_t batch,
+                               int64_t steps)
+{
+    if (config->data.remainder == REMAINDER_WRAP) return steps * batch;
+    int64_t of_epoch = steps_of_epoch(config, records, batch);
+    if (of_epoch == 0) return steps * batch;
+    return steps / of_epoch * records + steps % of_epoch * batch;
+}
+
 int64_t job_micro_batch_tokens(const JobConfig *config)
 {
     if (config->train.micro_batch_size > 0)

@@ -29,7 +29,7 @@ typedef enum { TOO_STALE_RECOMPUTE, TOO_STALE_DROP } TooStalePolicy;
 typedef enum { PARTIAL_RECOMPUTE, PARTIAL_KEEP } PartialPolicy;
 typedef enum { BEST_UNSAID, BEST_MAX, BEST_MIN } BestMode;
 typedef enum { STOP_FIRST_EXHAUSTED, STOP_ALL_EXHAUSTED } StoppingStrategy;
-typedef enum { REMAINDER_WRAP, REMAINDER_DROP } RemainderPolicy;
+typedef enum { REMAINDER_WRAP, REMAINDER_DROP, REMAINDER_PAD } RemainderPolicy;
 
 /* What is taken off the logits of tokens that were seen (docs/sampling.md). */
 typedef struct PenaltyConfig {
@@ -270,6 +270,14 @@ char *job_sampling_bias(const JobConfig *config);
 
 /* Samples of a step: of all its optimizer steps. */
 int64_t job_samples_per_step(const JobConfig *config);
+
+/* Steps that whole epochs of `records` positions make when nothing is rejected, of `batch`
+ * positions each, as data.remainder says; and the positions that so many steps take from the
+ * beginning of an epoch. */
+int64_t job_steps_of_epochs(const JobConfig *config, int64_t records, int64_t batch,
+                            int64_t epochs);
+int64_t job_positions_of_steps(const JobConfig *config, int64_t records, int64_t batch,
+                               int64_t steps);
 
 /* The order of the training set: data.order, where data.shuffle asks for one. */
 DataOrder job_data_order(const JobConfig *config);

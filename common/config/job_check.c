@@ -75,9 +75,9 @@ static Status check_remainder(const LoadedJob *job, Error *err)
     if (load == NULL && !job->config.rollout.only) return OK;
     const char *other = load != NULL ? "rollout.load" : "rollout.only";
     return job_refuse(job, "data.remainder", other, err,
-                      "data.remainder is drop, but the job has %s, which takes every prompt, one "
+                      "data.remainder is %s, but the job has %s, which takes every prompt, one "
                       "after the other.\nWrite data.remainder: wrap.",
-                      other);
+                      job->config.data.remainder == REMAINDER_DROP ? "drop" : "pad", other);
 }
 
 static Status check_parallel(const LoadedJob *job, Error *err)

@@ -43,12 +43,17 @@ bool rewards_vary(const double *reward, int count);
  * `right` are: 1 - C(n - right, k) / C(n, k), 1 <= k <= n. Chen et al. 2021. */
 double pass_at_k(int n, int right, int k);
 
-/* In which of the `updates` optimizer steps of a rollout a group trains that is number `group` of
- * `num_groups`, counted by position: each gets as many groups as the others, one after the other,
- * whoever made their samples. */
-static inline int update_of_group(int group, int num_groups, int updates)
+/* A rollout trains in optimizer steps of `each` groups, one after the other by position, whoever
+ * made their samples; the last has what is left. So many they are for `num_groups` of them, and in
+ * which of them the group trains that is number `group`, from 0. `each` 0: all in one. */
+static inline int updates_of_groups(int num_groups, int each)
 {
-    return (int)((int64_t)group * updates / num_groups);
+    return each > 0 ? (num_groups + each - 1) / each : 1;
+}
+
+static inline int update_of_group(int group, int each)
+{
+    return each > 0 ? group / each : 0;
 }
 
 /* Samples that can train: neither rejected nor aborted. */

@@ -416,20 +416,29 @@ void lease_drop_set(Controller *c, SetName set);
 void lease_let_go_of_stale(Controller *c, Plan *plan);
 void lease_forget_all(Controller *c); /* with what the streams know of them */
 
-/* ---- remainder.c: with data.remainder: drop; else nothing happens ---- */
-bool remainder_is_dropped(const Controller *c);
+/* ---- remainder.c: data.remainder, which is where steps end ----
+ * A step takes the first accepted groups behind the step before it, a batch of them. With `wrap` it
+ * does so wherever epochs end. Otherwise an epoch's end is a seam of the stream, and no step has
+ * groups of both sides. What stands before a seam and is no batch makes with `pad` a step all the
+ * same, the smaller one; with `drop` none, and is passed over. */
+bool remainder_wraps(const Controller *c);
+bool remainder_is_padded(const Controller *c);
 /* Whether the length of an epoch allows it; else the run ends, and says why. */
 bool remainder_check(Controller *c, int64_t records);
-/* That so many steps from the beginning of an epoch take when nothing is rejected, with either
- * policy. */
-int64_t remainder_positions(const Controller *c, int64_t steps);
-/* Before a plan is made: what stands between the plans and an epoch's end and is known to be too
- * little for a batch is rejected. */
+const char *remainder_fate(const Controller *c); /* for people: what becomes of it */
+/* Groups that make a step where a seam follows. */
+int64_t remainder_least(const Controller *c);
+/* The end of the epoch that a position of the stream is of; INT64_MAX where that is no seam. */
+int64_t remainder_seam(const Controller *c, const Stream *stream, int64_t position);
+/* Where so many steps behind the lane's plans end if all is accepted that may be yet, each taking
+ * `groups` of them, which are a batch or more. */
+int64_t remainder_reach(const Controller *c, const Lane *lane, int64_t steps, int64_t groups);
+/* With `drop`, before a plan is made: what stands between the plans and a seam and is known to be
+ * too little for a batch is rejected. */
 void remainder_drop(Controller *c, Lane *lane);
-/* Behind a plan that has just been made: such an end that it leaves. May move the plan's end. */
+/* With `drop`, behind a plan that has just been made: such an end that it leaves. May move the
+ * plan's end. */
 void remainder_pass_over(Controller *c, Plan *plan);
-/* Positions at the end of the lane's epoch that may be accepted yet, and are no batch. */
-int64_t remainder_ahead(const Controller *c, const Lane *lane);
 
 /* ---- evaluate.c ---- */
 bool evaluate_is_due(const Controller *c, bool at_end);

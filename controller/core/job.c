@@ -96,22 +96,21 @@ static void measure_run(Controller *c, int64_t records)
         return;
     } else {
         stream->end = records * c->config->train.num_epochs;
-        c->schedule_steps = remainder_is_dropped(c)
-                                ? records / batch * c->config->train.num_epochs
-                                : (stream->end + (push_is_all(c) ? batch - 1 : 0)) / batch;
+        c->schedule_steps = push_is_all(c) ? (stream->end + batch - 1) / batch
+                                           : job_steps_of_epochs(c->config, records, batch,
+                                                                 c->config->train.num_epochs);
     }
     if (!remainder_check(c, records)) return;
-    if (!sources_measure(c, c->config->train.num_steps > 0
-                                ? remainder_positions(c, c->schedule_steps)
-                                : stream->end))
+    if (!sources_measure(c,
+                         c->config->train.num_steps > 0
+                             ? job_positions_of_steps(c->config, records, batch, c->schedule_steps)
+                             : stream->end))
         return;
     if (records != RECORDS_UNKNOWN)
         core_log(c, LOG_INFO, "epoch",
                  "%lld records, %lld a step: %lld steps and %lld records over, %s",
                  (long long)records, (long long)batch, (long long)(records / batch),
-                 (long long)(records % batch),
-                 remainder_is_dropped(c) ? "which are passed over (data.remainder: drop)"
-                                         : "with which the next epoch begins");
+                 (long long)(records % batch), remainder_fate(c));
     const Stage *stage = &c->stage[c->done.stage];
     c->total_steps = c->done.stage_begin + c->schedule_steps;
     if (stage->swapped && stage->last_step < c->total_steps) c->total_steps = stage->last_step;
@@ -156,10 +155,13 @@ static void on_open(Controller *c, const Event *event)
 
 static PlanOptions plan_options(const Controller *c, SetName set)
 {
+    bool trains = set == SET_TRAIN, pads = trains && remainder_is_padded(c);
+    int64_t batch = job_groups_per_batch(c);
     return (PlanOptions){
-        .num_groups = (int)job_groups_per_batch(c),
-        .allow_fewer = set == SET_EVAL || push_is_all(c),
-        .updates = set == SET_TRAIN ? (int)c->config->train.num_steps_per_rollout : 1,
+        .num_groups = (int)batch,
+        .allow_fewer = !trains || push_is_all(c) || pads,
+        .epoch = pads ? c->lane[SET_TRAIN].stream.records : 0,
+        .groups_of_update = trains ? (int)(batch / c->config->train.num_steps_per_rollout) : 0,
         .dp_size = (int)c->config->train.dp_size,
         .max_tokens = c->config->train.max_tokens_per_gpu,
         .micro_batch_size = (int)c->config->train.micro_batch_size,
@@ -179,8 +181,10 @@ static int64_t groups_ready(const Lane *lane)
 static bool can_plan(const Controller *c, const Lane *lane)
 {
     const Stream *stream = &lane->stream;
-    return groups_ready(lane) >= job_groups_per_batch(c) || stream->front >= stream->end ||
-           stream_is_full(stream);
+    int64_t ready = groups_ready(lane);
+    if (stream->front >= stream->end || stream_is_full(stream)) return true;
+    bool epoch_is_there = stream->front >= remainder_seam(c, stream, lane->planned);
+    return ready >= (epoch_is_there ? remainder_least(c) : job_groups_per_batch(c));
 }
 
 int64_t job_samples_ready(const Controller *c)

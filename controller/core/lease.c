@@ -73,16 +73,14 @@ static int64_t steps_ahead(const Controller *c, const Lane *lane)
 /* Leases stop here. With weights of version v, whose first is 1, there are in all steps, planned
  * ones and those ahead, (v + max_staleness) batches that are accepted or on their way: the capacity
  * of AReaL (Fu et al. 2025, section 5.1), whose versions begin with 0. What is rejected makes room.
- * Over-sampling exceeds it by what it lets out more for the next step. So does what no step will
- * train, as it is less than a batch at the end of an epoch: without it that step would wait for the
- * epoch's end and then for its own answers. */
+ * Over-sampling exceeds it by what it lets out more for the next step; what no step will train, at
+ * the end of an epoch, does not count, or a step would wait for that and then for its own. */
 static int64_t lease_limit(const Controller *c, const Lane *lane)
 {
-    int64_t rejected =
-        lane->stream.rejected_ahead - lane->running.plan.rejected - lane->next.plan.rejected;
-    int64_t steps = steps_ahead(c, lane), wanted = steps * job_groups_per_batch(c);
+    int64_t steps = steps_ahead(c, lane);
     if (steps == 0) return lane->planned;
-    return lane->planned + most(wanted, over_sampled(c)) + rejected + remainder_ahead(c, lane);
+    return most(remainder_reach(c, lane, steps, job_groups_per_batch(c)),
+                remainder_reach(c, lane, 1, over_sampled(c)));
 }
 
 /* Positions of a lease. Generation takes long: what may be leased is shared evenly. */
@@ -212,9 +210,9 @@ void lease_let_go_of_stale(Controller *c, Plan *plan)
     int64_t oldest = plan->step + 1 - c->config->rollout.max_staleness;
     if (!ages || c->config->rollout.over_sampling <= 1) return;
     if (c->config->rollout.too_stale == TOO_STALE_DROP) {
-        int64_t end =
-            stream_drop_stale(stream, plan->end_position, plan->first_position + over_sampled(c),
-                              oldest, c->push.version);
+        int64_t out = least(plan->first_position + over_sampled(c),
+                            remainder_seam(c, stream, plan->end_position - 1));
+        int64_t end = stream_drop_stale(stream, plan->end_position, out, oldest, c->push.version);
         int dropped = (int)(end - plan->end_position);
         plan->dropped[GROUP_TOO_STALE] += dropped;
         for (int64_t p = plan->end_position; p < end; p++)

@@ -86,6 +86,8 @@ static PlanOutcome collect(const Stream *stream, int64_t from, const PlanOptions
 {
     int64_t position = from;
     while (plan->num_groups < options->num_groups && position < stream->end) {
+        bool fresh = options->epoch > 0 && position % options->epoch == 0;
+        if (fresh && plan->num_groups > 0) break; /* another epoch begins */
         const Slot *slot = stream_slot(stream, position);
         if (slot == NULL) return PLAN_CROWDED;
         if (slot->state == SLOT_FREE || slot->state == SLOT_LEASED) return PLAN_WAITS;
@@ -177,10 +179,10 @@ static void balance(Plan *plan, int first, int end, int *rank)
 
 /* Samples come by position. Returns where the ones of update u end that begin at `from`; *group is
  * how many groups came before and is moved on. */
-static int end_of_update(const Plan *plan, int from, int u, int updates, int *group)
+static int end_of_update(const Plan *plan, int from, int u, int each, int *group)
 {
     int at = from;
-    while (at < plan->num_samples && update_of_group(*group, plan->num_groups, updates) == u) {
+    while (at < plan->num_samples && update_of_group(*group, each) == u) {
         int64_t position = plan->sample[at].position;
         while (at < plan->num_samples && plan->sample[at].position == position)
             at++;
@@ -191,11 +193,12 @@ static int end_of_update(const Plan *plan, int from, int u, int updates, int *gr
 
 /* Sorts the samples by data-parallel rank and, within it, by update, in place; first[r * updates +
  * u] is where those of update u on rank r begin. */
-static void share_out(Plan *plan, int updates, int *first)
+static void share_out(Plan *plan, int groups_of_update, int *first)
 {
+    int updates = updates_of_groups(plan->num_groups, groups_of_update);
     int *share = mem_calloc((size_t)plan->num_samples + 1, sizeof *share);
     for (int u = 0, begin = 0, group = 0; u < updates; u++) {
-        int end = end_of_update(plan, begin, u, updates, &group);
+        int end = end_of_update(plan, begin, u, groups_of_update, &group);
         balance(plan, begin, end, share);
         for (int i = begin; i < end; i++)
             share[i] = share[i] * updates + u;
@@ -289,11 +292,12 @@ PlanOutcome plan_make(const Stream *stream, int64_t from, const PlanOptions *opt
         plan_clear(&plan);
         return outcome;
     }
-    int updates = options->updates > 0 ? options->updates : 1, shares = plan.dp_size * updates;
+    int updates = updates_of_groups(plan.num_groups, options->groups_of_update);
+    int shares = plan.dp_size * updates;
     int *first = mem_calloc((size_t)shares + 1, sizeof *first);
     plan.micro_batch = mem_calloc((size_t)plan.num_samples, sizeof *plan.micro_batch);
     plan.rank_first = mem_calloc((size_t)plan.dp_size + 1, sizeof *plan.rank_first);
-    share_out(&plan, updates, first);
+    share_out(&plan, options->groups_of_update, first);
     for (int s = 0; s < shares; s++) {
         int count = first[s + 1] - first[s];
         if (options->micro_batch_size > 0)

@@ -9,8 +9,10 @@
 
 typedef struct PlanOptions {
     int num_groups;   /* positions wanted, each with its whole group */
-    bool allow_fewer; /* at the end of the stream: take what is left (evaluation) */
-    int updates;      /* optimizer steps that share them by group (update_of_group); 0: 1 */
+    bool allow_fewer; /* where the stream or an epoch ends: take what is left */
+    int64_t epoch; /* positions of one, whose end a plan with a group does not go beyond; 0: all is
+                      one */
+    int groups_of_update; /* that train in an optimizer step (update_of_group); 0: all */
     int dp_size;
     int64_t max_tokens;   /* per micro-batch */
     int micro_batch_size; /* samples per micro-batch; 0: as many as max_tokens allows */

@@ -16,7 +16,16 @@ static double most(double a, double b)
     return a > b ? a : b;
 }
 
-static void add_policy(PolicyFigures *sum, const PolicyFigures *one, bool first)
+/* A rank without samples has no ratio. */
+static void add_ratios(PolicyFigures *sum, const PolicyFigures *one)
+{
+    bool first = sum->tokens == 0;
+    if (one->tokens == 0) return;
+    sum->ratio_max = most(sum->ratio_max, one->ratio_max);
+    sum->ratio_min = first || one->ratio_min < sum->ratio_min ? one->ratio_min : sum->ratio_min;
+}
+
+static void add_policy(PolicyFigures *sum, const PolicyFigures *one)
 {
     static const size_t sums[] = {
 #define SUM(field) offsetof(PolicyFigures, field)
@@ -33,6 +42,7 @@ static void add_policy(PolicyFigures *sum, const PolicyFigures *one, bool first)
         SUM(value_tokens),   SUM(value_clipped),
 #undef SUM
     };
+    add_ratios(sum, one);
     for (size_t i = 0; i < sizeof sums / sizeof *sums; i++)
         *(double *)((char *)sum + sums[i]) += *(const double *)((const char *)one + sums[i]);
     sum->log_probs_compared += one->log_probs_compared;
@@ -41,8 +51,6 @@ static void add_policy(PolicyFigures *sum, const PolicyFigures *one, bool first)
     if (one->age_max > sum->age_max) sum->age_max = one->age_max;
     sum->mixed_samples += one->mixed_samples;
     sum->rollout_difference_max = most(sum->rollout_difference_max, one->rollout_difference_max);
-    sum->ratio_max = most(sum->ratio_max, one->ratio_max);
-    sum->ratio_min = first || one->ratio_min < sum->ratio_min ? one->ratio_min : sum->ratio_min;
     sum->normaliser = one->normaliser;
     sum->critic_grad_norm = one->critic_grad_norm;
     sum->groups = one->groups;
@@ -55,7 +63,7 @@ static void merge(const Controller *c, StepResult *sum, int rank, const StepResu
 {
     if (rank % c->config->train.tp_size == 0) {
         result_add(sum, one);
-        if (one->has_policy) add_policy(&sum->policy, &one->policy, !sum->has_policy);
+        if (one->has_policy) add_policy(&sum->policy, &one->policy);
         sum->has_policy |= one->has_policy;
     }
     sum->flops += one->flops;

@@ -139,8 +139,36 @@ static void test_remainder_is_refused_where_every_prompt_is_taken(void **state)
     assert_refused(DROPS "only: true, save: x}\n",
                    "data.remainder is drop, but the job has rollout.only");
     assert_refused(MODEL "data: {train: a, drop_last: true}\n", "data.remainder");
-    assert_refused(MODEL "data: {train: a, remainder: pad}\n", "one of wrap, drop");
+    assert_refused(MODEL "data: {train: a, remainder: cut}\n", "one of wrap, drop, pad");
+    assert_refused(MODEL "data: {train: a, remainder: pad}\ntrain: {global_batch_size: 16}\n"
+                         "rollout: {function: generate, reward: gsm8k, n_samples_per_prompt: 4, "
+                         "load: x}\n",
+                   "data.remainder is pad, but the job has rollout.load");
 #undef DROPS
+}
+
+/* How many steps a run makes, and what they take of the data. */
+static void test_remainder_says_how_many_steps_epochs_make(void **state)
+{
+    (void)state;
+    static const struct {
+        RemainderPolicy policy;
+        int64_t records, batch, epochs, steps, of, positions;
+    } cases[] = {
+        {REMAINDER_WRAP, 60, 8, 2, 15, 8, 64},   {REMAINDER_DROP, 60, 8, 2, 14, 8, 68},
+        {REMAINDER_PAD, 60, 8, 2, 16, 8, 60},    {REMAINDER_PAD, 60, 8, 2, 16, 9, 68},
+        {REMAINDER_PAD, 64, 8, 3, 24, 9, 72},    {REMAINDER_DROP, 64, 8, 3, 24, 9, 72},
+        {REMAINDER_PAD, 5, 8, 3, 3, 2, 10},      {REMAINDER_WRAP, 5, 8, 3, 1, 1, 8},
+        {REMAINDER_PAD, 60, 8, 1, 8, 160, 1200}, {REMAINDER_PAD, 1, 1, 7, 7, 3, 3},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        JobConfig config = {.data.remainder = cases[i].policy};
+        int64_t records = cases[i].records, batch = cases[i].batch;
+        assert_int_equal(job_steps_of_epochs(&config, records, batch, cases[i].epochs),
+                         cases[i].steps);
+        assert_int_equal(job_positions_of_steps(&config, records, batch, cases[i].of),
+                         cases[i].positions);
+    }
 }
 
 static void test_sources_that_make_no_sense_are_refused(void **state)
@@ -172,6 +200,7 @@ int main(void)
         cmocka_unit_test(test_sources_are_the_same_in_the_text),
         cmocka_unit_test(test_sources_replace_data_train_in_a_stage),
         cmocka_unit_test(test_remainder_is_refused_where_every_prompt_is_taken),
+        cmocka_unit_test(test_remainder_says_how_many_steps_epochs_make),
         cmocka_unit_test(test_sources_that_make_no_sense_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -404,10 +404,30 @@ static uint64_t plan_hash(const Plan *plan)
     return rng_mix(hash ^ (uint64_t)plan->end_position);
 }
 
+/* But for what no batch is made of, where data.remainder does not wrap. */
+static void check_epoch(World *w, const Plan *plan)
+{
+    RemainderPolicy policy = w->config->data.remainder;
+    int64_t batch = job_samples_per_step(w->config) / group_size(w, SET_TRAIN);
+    int64_t epoch = -1;
+    if (plan->set != SET_TRAIN || policy == REMAINDER_WRAP) return;
+    for (int i = 0; i < plan->num_samples; i++) {
+        int64_t of = plan->sample[i].position / SIM_RECORDS;
+        if (epoch >= 0 && of != epoch)
+            violate(w, "step %lld trains samples of two epochs", (long long)plan->step);
+        epoch = of;
+    }
+    bool ends = plan->end_position == (epoch + 1) * SIM_RECORDS;
+    if (plan->num_groups != batch && (policy == REMAINDER_DROP || !ends))
+        violate(w, "step %lld trains %d groups up to position %lld", (long long)plan->step,
+                plan->num_groups, (long long)plan->end_position);
+}
+
 static void answer_fetch(World *w, const Effect *fx, Process *rank)
 {
     const Plan *plan = fx->call.fetch.plan;
     check_versions(w, plan);
+    check_epoch(w, plan);
     int *lost = arena_alloc(w->arena, (size_t)plan->num_samples * sizeof *lost);
     int count = 0;
     for (int i = 0; i < plan->num_samples; i++) {

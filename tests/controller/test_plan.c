@@ -263,7 +263,7 @@ static void test_plan_splits_by_position_for_several_updates(void **state)
     stream.end = 100000;
     for (uint64_t seed = 1; seed < 200; seed++) {
         PlanOptions options = {.num_groups = EACH * UPDATES,
-                               .updates = UPDATES,
+                               .groups_of_update = EACH,
                                .dp_size = 1 + (int)number(seed, 3, 4),
                                .micro_batch_size = seed % 3 == 0 ? 2 : 0,
                                .max_tokens = 20 + (int64_t)number(seed, 4, 300)};
@@ -299,6 +299,74 @@ static void test_plan_splits_by_position_for_several_updates(void **state)
         plan_clear(&plan);
         plan_clear(&again);
     }
+    stream_free(&stream);
+}
+
+/* A plan goes beyond the end of an epoch only as long as it has nothing of it. */
+static void test_plan_ends_with_its_epoch(void **state)
+{
+    (void)state;
+    Stream stream;
+    stream_init(&stream, SET_TRAIN, 64, 1);
+    stream.end = 30;
+    PlanOptions options = {
+        .num_groups = 4, .allow_fewer = true, .epoch = 10, .dp_size = 6, .max_tokens = 1000};
+    Plan plan;
+    fill(&stream, 0, 17, 0, 1);
+    assert_int_equal(plan_make(&stream, 6, &options, &plan), PLAN_MADE); /* it is full at the end */
+    assert_int_equal(plan.num_samples, 4);
+    assert_int_equal(plan.end_position, 10);
+    plan_clear(&plan);
+    assert_int_equal(plan_make(&stream, 8, &options, &plan), PLAN_MADE);
+    assert_int_equal(plan.num_groups, 2);
+    assert_int_equal(plan.trained_tokens, 2);
+    assert_int_equal(plan.end_position, 10);
+    assert_int_equal(plan.rank_first[6], 2);
+    for (int r = 2; r < 6; r++) /* they are given nothing */
+        assert_int_equal(plan.rank_first[r], plan.rank_first[r + 1]);
+    plan_clear(&plan);
+    assert_int_equal(plan_make(&stream, 16, &options, &plan), PLAN_WAITS);
+    fill(&stream, 0, 30, 9, 1); /* 0, 9, 18 and 27 are rejected */
+    assert_int_equal(plan_make(&stream, 9, &options, &plan), PLAN_MADE);
+    assert_int_equal(plan.num_groups, 4);
+    assert_int_equal(plan.rejected, 1);
+    assert_int_equal(plan.end_position, 14);
+    plan_clear(&plan);
+    assert_int_equal(plan_make(&stream, 28, &options, &plan), PLAN_MADE); /* and of the stream */
+    assert_int_equal(plan.num_groups, 2);
+    assert_int_equal(plan.end_position, 30);
+    plan_clear(&plan);
+    assert_int_equal(plan_make(&stream, 30, &options, &plan), PLAN_ENDS);
+    stream_free(&stream);
+}
+
+/* Of a smaller plan the last optimizer step has what the others leave. */
+static void test_plan_gives_the_last_update_what_is_left(void **state)
+{
+    (void)state;
+    Stream stream;
+    stream_init(&stream, SET_TRAIN, 64, 1);
+    stream.end = 22;
+    fill(&stream, 0, 22, 0, 1);
+    PlanOptions options = {.num_groups = 12,
+                           .allow_fewer = true,
+                           .groups_of_update = 4,
+                           .dp_size = 3,
+                           .micro_batch_size = 1};
+    Plan plan;
+    assert_int_equal(plan_make(&stream, 12, &options, &plan), PLAN_MADE);
+    assert_int_equal(plan.num_groups, 10);
+    int of_update[3] = {0};
+    for (int r = 0; r < 3; r++)
+        for (int m = plan.rank_first[r], before = 0; m < plan.rank_first[r + 1]; m++) {
+            int update = (int)(plan.sample[plan.micro_batch[m].first].position - 12) / 4;
+            assert_true(update >= before);
+            of_update[before = update]++;
+        }
+    assert_int_equal(of_update[0], 4);
+    assert_int_equal(of_update[1], 4);
+    assert_int_equal(of_update[2], 2);
+    plan_clear(&plan);
     stream_free(&stream);
 }
 
@@ -404,6 +472,8 @@ int main(void)
         cmocka_unit_test(test_plan_balances_and_packs_every_sample_once),
         cmocka_unit_test(test_plan_is_longest_first_and_first_fit),
         cmocka_unit_test(test_plan_splits_by_position_for_several_updates),
+        cmocka_unit_test(test_plan_ends_with_its_epoch),
+        cmocka_unit_test(test_plan_gives_the_last_update_what_is_left),
         cmocka_unit_test(test_stream_ignores_news_of_those_it_does_not_wait_for),
         cmocka_unit_test(test_stream_frees_what_is_too_old),
         cmocka_unit_test(test_stream_drops_what_is_too_old),

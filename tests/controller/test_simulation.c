@@ -61,6 +61,25 @@ static uint64_t count_or(int usual)
     return (uint64_t)(count != NULL ? atoi(count) : usual);
 }
 
+#define REMAINDERS 3
+
+static RemainderPolicy remainder_of(uint64_t seed)
+{
+    return (RemainderPolicy)(seed / 4 % REMAINDERS);
+}
+
+/* Of undisturbed runs: three different ones. */
+static void weights_by_remainder(const JobConfig *config, const SimFaults *data,
+                                 uint64_t ret[REMAINDERS])
+{
+    for (int i = 0; i < REMAINDERS; i++) {
+        JobConfig one = *config;
+        one.data.remainder = (RemainderPolicy)i;
+        ret[i] = undisturbed_weights(&one, data);
+    }
+    assert_true(ret[0] != ret[1] && ret[1] != ret[2] && ret[2] != ret[0]);
+}
+
 typedef struct Tally {
     int faults, ended[STATUS_COUNT];
 } Tally;
@@ -69,9 +88,11 @@ static void run_schedules(uint64_t first_seed, int count, Tally *ret)
 {
     const SimFaults data = {.bad_records = BAD_RECORDS, .bad_eval_records = BAD_RECORDS};
     JobConfig config = make_config(3, 2, 2);
-    uint64_t expected = undisturbed_weights(&config, &data);
+    uint64_t expected[REMAINDERS];
+    weights_by_remainder(&config, &data, expected);
     for (uint64_t seed = first_seed; seed < first_seed + (uint64_t)count; seed++) {
         SimFaults faults = faults_of(seed);
+        config.data.remainder = remainder_of(seed);
         config.cluster.restarts_max = seed % 17 == 0 ? 1 : 32;
         config.eval.before_train = seed % 2 == 0;
         config.rollout.num_workers = 1 + (int64_t)(seed / 3 % 5);
@@ -84,7 +105,7 @@ static void run_schedules(uint64_t first_seed, int count, Tally *ret)
         for (Status status = 0; status < STATUS_COUNT; status++)
             ret->ended[status] += result.ended[status];
         assert_right(&result, seed);
-        if (result.weights != expected)
+        if (result.weights != expected[config.data.remainder])
             fail_msg("seed %llu: other weights than the undisturbed run", (unsigned long long)seed);
         if (result.saved.bad_records != BAD_RECORDS)
             fail_msg("seed %llu: %lld bad records are counted", (unsigned long long)seed,
@@ -117,11 +138,14 @@ static void test_simulation_generates_with_the_weights_of_the_step(void **state)
 {
     (void)state;
     JobConfig config = make_rl_config(3, 2, 2);
-    uint64_t expected = undisturbed_weights(&config, &no_faults);
+    config.train.global_batch_size = 20; /* enough to come to the end of an epoch */
+    uint64_t expected[REMAINDERS];
+    weights_by_remainder(&config, &no_faults, expected);
     int faults_that_struck = 0;
     for (uint64_t seed = 1, count = count_or(1500); seed <= count; seed++) {
         SimFaults faults = faults_of(seed);
         faults.bad_records = faults.bad_eval_records = 0;
+        config.data.remainder = remainder_of(seed);
         config.rollout.num_workers = 1 + (int64_t)(seed / 3 % 5);
         config.rollout.lease_size = 1 + (int64_t)(seed / 5 % 7);
         config.rollout.prefetch_steps = 1 + (int64_t)(seed / 7 % 3);
@@ -129,7 +153,7 @@ static void test_simulation_generates_with_the_weights_of_the_step(void **state)
         SimResult result = sim_run(&config, &faults, seed);
         faults_that_struck += result.deaths + result.restarts_of_controller;
         assert_right(&result, seed);
-        if (result.weights != expected)
+        if (result.weights != expected[config.data.remainder])
             fail_msg("seed %llu: other weights than the undisturbed run", (unsigned long long)seed);
     }
     assert_true(faults_that_struck > 0);
@@ -249,6 +273,8 @@ static void test_simulation_keeps_answers_within_the_staleness(void **state)
         config.rollout.max_staleness = 1 + (int64_t)(seed % 3);
         config.rollout.over_sampling = 1 + (double)(seed / 2 % 4) / 2;
         config.rollout.too_stale = seed / 8 % 2 == 0 ? TOO_STALE_RECOMPUTE : TOO_STALE_DROP;
+        config.train.global_batch_size = seed % 2 == 0 ? 8 : 20;
+        config.data.remainder = remainder_of(seed);
         SimResult result = sim_run(&config, &faults, seed);
         assert_right(&result, seed);
         dropped += result.dropped;

@@ -249,7 +249,7 @@ static void body(const Ranks *ranks, void *argument)
             .batch_size = from->num_samples,
             .critic_lr = from->critic_lr,
             .critic_updates = c->critic_updates,
-            .updates = c->updates,
+            .groups_of_update = c->updates > 1 ? 1 : 0, /* as cut_batch has it */
         };
         PolicyStepResult result;
         rank_ok(policy_step(policy, critic, &c->algorithm, &step, &result, &err), &err);

@@ -112,7 +112,7 @@ static void updates_body(const Ranks *ranks, void *argument)
     PolicyStep step = step_over(&rollout, batches);
     PolicyStepResult result;
     step.num_micro_batches = 2;
-    step.updates = 2;
+    step.groups_of_update = TOY_SAMPLES / 4;
     rank_ok(policy_step(trainer, NULL, &algorithm, &step, &result, &err), &err);
     const PolicySums *sums = &result.policy.policy;
     int64_t first = 0;
@@ -147,6 +147,87 @@ static void test_several_updates_of_a_step_move_ratios(void **state)
     Job job = {DTYPE_F32, toy_config(2, true), NULL};
     ranks_run(1, 1, updates_body, &job);
     ranks_run(2, 1, updates_body, &job);
+}
+
+/* Samples [first, first + count) of the rollout, those of this rank in one micro-batch: none where
+ * there are fewer than ranks. */
+static MicroBatch my_share(const Ranks *ranks, const ToyRollout *rollout, int first, int count,
+                           const Sample **mine)
+{
+    MicroBatch batch = {mine, 0};
+    for (int s = first + ranks->dp_rank; s < first + count; s += ranks->dp_size)
+        mine[batch.num_samples++] = &rollout->sample[s];
+    return batch;
+}
+
+/* A rollout of four groups that trains them three at a time ... */
+static void train_in_one_step(const Ranks *ranks, Trainer *trainer, const ToyRollout *rollout,
+                              const AlgorithmConfig *algorithm)
+{
+    Error err = {0};
+    const Sample *mine[TOY_SAMPLES];
+    PolicyStepResult result;
+    MicroBatch first = my_share(ranks, rollout, 0, TOY_SAMPLES - 2, mine);
+    MicroBatch last = my_share(ranks, rollout, TOY_SAMPLES - 2, 2, mine + first.num_samples);
+    MicroBatch batches[] = {first, last};
+    PolicyStep step = step_over(rollout, batches);
+    step.num_micro_batches = last.num_samples > 0 ? 2 : 1;
+    step.groups_of_update = 3;
+    rank_ok(policy_step(trainer, NULL, algorithm, &step, &result, &err), &err);
+    rank_check(trainer_step(trainer) == 1 && trainer->optimizer->updates == 2);
+    rank_check(result.policy.policy.ratio_min > 0.0); /* where one has none of the last, too */
+}
+
+/* ... and one step with three of them, then one with the other. */
+static void train_in_two_steps(const Ranks *ranks, Trainer *trainer, const ToyRollout *rollout,
+                               const AlgorithmConfig *algorithm)
+{
+    Error err = {0};
+    const int begin[] = {0, TOY_SAMPLES - 2, TOY_SAMPLES};
+    for (int i = 0; i < 2; i++) {
+        const Sample *mine[TOY_SAMPLES];
+        PolicyStepResult result;
+        int count = begin[i + 1] - begin[i];
+        MicroBatch batch = my_share(ranks, rollout, begin[i], count, mine);
+        PolicyStep step = step_over(rollout, &batch);
+        step.step = i + 1;
+        step.num_micro_batches = batch.num_samples > 0;
+        step.batch += begin[i];
+        step.batch_size = count;
+        step.trained_tokens = toy_trained_tokens(rollout->sample + begin[i], count);
+        rank_ok(policy_step(trainer, NULL, algorithm, &step, &result, &err), &err);
+        if (batch.num_samples == 0) rank_check(result.policy.policy.tokens == 0);
+    }
+}
+
+static void left_over_body(const Ranks *ranks, void *argument)
+{
+    const LossNormalization normalization[] = {NORMALIZE_TOKEN, NORMALIZE_SAMPLE};
+    for (int i = 0; i < 2; i++) {
+        ToyRollout rollout;
+        AlgorithmConfig algorithm = grpo();
+        algorithm.loss_normalization = normalization[i];
+        Trainer *one = make_trainer(ranks, argument, false);
+        Trainer *two = make_trainer(ranks, argument, false);
+        toy_roll_out(one, 0.7f, VERSION, &rollout);
+        train_in_one_step(ranks, one, &rollout, &algorithm);
+        train_in_two_steps(ranks, two, &rollout, &algorithm);
+        rank_check(memcmp(one->optimizer->master, two->optimizer->master,
+                          (size_t)one->plan->size * sizeof(float)) == 0);
+        toy_samples_clear(rollout.sample);
+        trainer_destroy(one);
+        trainer_destroy(two);
+    }
+}
+
+/* Three ranks, of which one has none of the two samples that are left. */
+static void test_the_last_update_trains_what_is_left(void **state)
+{
+    (void)state;
+    Job job = {DTYPE_F32, toy_config(2, true), NULL};
+    ranks_run(1, 1, left_over_body, &job);
+    ranks_run(1, 3, left_over_body, &job);
+    ranks_run(2, 2, left_over_body, &job);
 }
 
 static void mismatch_body(const Ranks *ranks, void *argument)
@@ -396,6 +477,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_on_policy_ratios_are_exactly_one),
         cmocka_unit_test(test_several_updates_of_a_step_move_ratios),
+        cmocka_unit_test(test_the_last_update_trains_what_is_left),
         cmocka_unit_test(test_one_differing_bit_of_a_log_prob_is_counted),
         cmocka_unit_test(test_policy_step_refuses_what_is_no_batch),
         cmocka_unit_test(test_reference_of_equal_weights_is_at_no_distance),

@@ -10,7 +10,7 @@ static const KeyName policy_names[] = {{"skip", POLICY_SKIP}, {"stop", POLICY_ST
 static const KeyName order_names[] = {
     {"full", ORDER_FULL}, {"window", ORDER_WINDOW}, {"hf", ORDER_HF}, {NULL, 0}};
 static const KeyName remainder_names[] = {
-    {"wrap", REMAINDER_WRAP}, {"drop", REMAINDER_DROP}, {NULL, 0}};
+    {"wrap", REMAINDER_WRAP}, {"drop", REMAINDER_DROP}, {"pad", REMAINDER_PAD}, {NULL, 0}};
 static const KeyName hf_version_names[] = {
     {"4.3", HF_4_3}, {"4.8", HF_4_8}, {"5.0", HF_5_0}, {"5.2", HF_5_2}, {NULL, 0}};
 /* ---- a row of data.sources ---- */
@@ -207,9 +207,11 @@ static const ConfigKey keys[] = {
      .offset = AT(data.remainder),
      .preset = "wrap",
      .names = remainder_names,
-     .also = "drop_last dataloader_drop_last drop_last_batch",
-     .meaning = "records at the end of an epoch that do not fill a batch: wrap begins the next "
-                "epoch's first batch with them, drop passes over them"},
+     .also = "drop_last dataloader_drop_last drop_last_batch pad_samples_to_global_batch_size",
+     .meaning =
+         "records at the end of an epoch that do not fill a batch: wrap begins the next "
+         "epoch's first batch with them, drop passes over them, pad trains them as a smaller "
+         "batch"},
     {.path = "data.reader_threads",
      .type = KEY_INT,
      .offset = AT(data.reader_threads),
