@@ -136,6 +136,7 @@ static PackedMessage pack_fetch(const Shell *shell, const Effect *fx, PendingCal
             planned->position = (uint64_t)sample->position;
             planned->index = (uint32_t)sample->index;
             planned->holder = (uint32_t)holder_index(pending, sample->holder);
+            planned->source = (uint32_t)sample->source;
             to->samples[i] = planned;
         }
         request.micro_batches[m - first] = to;
@@ -446,6 +447,16 @@ static PolicyFigures policy_figures(const Troupe__PolicyFigures *from)
     };
 }
 
+static bool read_sources(const Troupe__StepReply *reply, StepResult *result)
+{
+    for (size_t i = 0; i < reply->n_sources; i++) {
+        const Troupe__SourceLoss *from = reply->sources[i];
+        if (from->source >= INTERLEAVE_SOURCES_MAX) return false;
+        result->source[from->source] = (SourceLoss){from->loss_sum, (int64_t)from->trained_tokens};
+    }
+    return true;
+}
+
 static bool read_step(Shell *shell, Event *event, Bytes body)
 {
     Troupe__StepReply *reply = troupe__step_reply__unpack(NULL, body.length, body.data);
@@ -467,9 +478,10 @@ static bool read_step(Shell *shell, Event *event, Bytes body)
         .has_policy = reply->policy != NULL,
     };
     if (reply->policy != NULL) event->reply.step.policy = policy_figures(reply->policy);
-    shell_feed(shell, event);
+    bool right = read_sources(reply, &event->reply.step);
+    if (right) shell_feed(shell, event);
     troupe__step_reply__free_unpacked(reply, NULL);
-    return true;
+    return right;
 }
 
 static bool read_publish(Shell *shell, Event *event, Bytes body)

@@ -301,17 +301,50 @@ static double rate_at(const JobConfig *config, double lr, const LearnerStep *ste
     return lr_plan_at(&schedule, step->step - step->first_step);
 }
 
+static int count_samples(const LearnerStep *step)
+{
+    int count = 0;
+    for (int m = 0; m < step->num_micro_batches; m++)
+        count += step->micro_batch[m].num_samples;
+    return count;
+}
+
+/* Adds up samples by the source that they are of. */
+static void sum_by_source(const LearnerStep *step, const double *loss, LearnerResult *result)
+{
+    for (int m = 0, at = 0; m < step->num_micro_batches; m++)
+        for (int s = 0; s < step->micro_batch[m].num_samples; s++, at++) {
+            SourceLoss *sum = &result->source[step->source[at]];
+            sum->loss_sum += loss[at];
+            sum->trained_tokens += sample_meta(step->micro_batch[m].sample[s]).trained_tokens;
+        }
+}
+
 static Status supervised_step(Learner *learner, const LearnerStep *step, LearnerResult *result,
                               Error *err)
 {
+    double *loss = NULL;
+    if (step->source != NULL) loss = mem_calloc((size_t)count_samples(step), sizeof *loss);
     TrainStep train = {
         .micro_batch = step->micro_batch,
         .num_micro_batches = step->num_micro_batches,
         .step = step->step,
         .trained_tokens = step->trained_tokens,
         .lr = result->lr,
+        .sample_loss = loss,
     };
-    return trainer_train_step(learner->policy, &train, &result->result.policy, err);
+    Status status = trainer_train_step(learner->policy, &train, &result->result.policy, err);
+    if (status == OK && loss != NULL) sum_by_source(step, loss, result);
+    free(loss);
+    return status;
+}
+
+/* 0: all of a batch. */
+static int groups_of_update(const JobConfig *config)
+{
+    bool several = config->train.num_steps_per_rollout > 1;
+    int64_t group = config->rollout.n_samples_per_prompt;
+    return several ? (int)(config->train.global_batch_size / group) : 0;
 }
 
 static Status rewarded_step(Learner *learner, const LearnerStep *step, LearnerResult *result,
@@ -333,8 +366,7 @@ static Status rewarded_step(Learner *learner, const LearnerStep *step, LearnerRe
         .batch_size = step->batch_size,
         .critic_lr = rate_at(config, critic_lr, step),
         .critic_updates = (int)algorithm->critic_updates,
-        .groups_of_update =
-            (int)(config->train.global_batch_size / config->rollout.n_samples_per_prompt),
+        .groups_of_update = groups_of_update(config),
     };
     /* By the critic's own count, so that it is the same after a resume, and after a swap. */
     policy.critic_only = critic != NULL && trainer_step(critic) < algorithm->critic_only_steps;

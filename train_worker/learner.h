@@ -5,6 +5,7 @@
 #define TROUPE_TRAIN_WORKER_LEARNER_H
 
 #include "config/job.h"
+#include "dataset/interleave.h"
 #include "policy_step.h"
 
 typedef struct LearnerOptions {
@@ -51,15 +52,25 @@ typedef struct LearnerStep {
     int num_micro_batches;
     int64_t step, trained_tokens;
     int64_t first_step, total_steps; /* the schedules begin behind it, and are so long */
+    /* Of a mixture: which source each sample is of, micro-batch after micro-batch. NULL: there is
+     * none. Supervised training alone looks at it. */
+    const int *source;
     /* Reinforcement learning: as of PolicyStep. NULL and 0 in supervised training. */
     const SampleMeta *batch;
     int batch_size;
     int64_t weight_version;
 } LearnerStep;
 
+/* Of this rank's samples of one source. */
+typedef struct SourceLoss {
+    double loss_sum;
+    int64_t trained_tokens;
+} SourceLoss;
+
 typedef struct LearnerResult {
     PolicyStepResult result; /* supervised: only `policy` */
     double lr, normaliser;   /* the policy's loss is its sum over the normaliser */
+    SourceLoss source[INTERLEAVE_SOURCES_MAX];
 } LearnerResult;
 
 /* ERR_INVALID when rewards come to a supervised job, or none to the other kind. */

@@ -6,6 +6,7 @@
 #include "actor/typed.h"
 #include "base/limits.h"
 #include "base/memory.h"
+#include "dataset/interleave.h"
 #include "rollout.pb-c.h"
 #include "train.pb-c.h"
 
@@ -61,6 +62,7 @@ void fetched_plan_destroy(FetchedPlan *plan)
         sample_clear(&plan->sample[i]);
     free(plan->sample);
     free(plan->pointer);
+    free(plan->source);
     free(plan->micro_batch);
     free(plan);
 }
@@ -285,6 +287,7 @@ static void lay_out(Entry *entry, const Troupe__FetchPlan *request)
     plan->num_samples = (int)count;
     plan->sample = mem_calloc(count, sizeof *plan->sample);
     plan->pointer = mem_calloc(count, sizeof *plan->pointer);
+    plan->source = mem_calloc(count, sizeof *plan->source);
     plan->micro_batch = mem_calloc(request->n_micro_batches, sizeof *plan->micro_batch);
     plan->num_micro_batches = (int)request->n_micro_batches;
     entry->plan = plan;
@@ -298,6 +301,7 @@ static void lay_out(Entry *entry, const Troupe__FetchPlan *request)
             plan->sample[at].position = (int64_t)from->samples[i]->position;
             plan->sample[at].index = (int32_t)from->samples[i]->index;
             plan->pointer[at] = &plan->sample[at];
+            plan->source[at] = (int)from->samples[i]->source;
             entry->holder_of[at] = (int)from->samples[i]->holder;
         }
     }
@@ -310,9 +314,14 @@ static Status check_request(const Troupe__FetchPlan *request, Error *err)
         return error_set(err, ERR_INVALID, "the plan names %zu holders of set %.20s",
                          request->n_holders, request->set);
     for (size_t m = 0; m < request->n_micro_batches; m++)
-        for (size_t i = 0; i < request->micro_batches[m]->n_samples; i++)
-            if (request->micro_batches[m]->samples[i]->holder >= request->n_holders)
+        for (size_t i = 0; i < request->micro_batches[m]->n_samples; i++) {
+            const Troupe__PlannedSample *sample = request->micro_batches[m]->samples[i];
+            if (sample->holder >= request->n_holders)
                 return error_set(err, ERR_INVALID, "the plan names a holder that it does not list");
+            if (sample->source >= INTERLEAVE_SOURCES_MAX)
+                return error_set(err, ERR_INVALID, "the plan names source %u, at most %d are known",
+                                 sample->source, INTERLEAVE_SOURCES_MAX);
+        }
     return OK;
 }
 

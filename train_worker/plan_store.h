@@ -17,6 +17,7 @@ typedef struct FetchedPlan {
     Sample *sample;
     int num_samples;
     const Sample **pointer; /* [num_samples]: what the micro-batches point to */
+    int *source;            /* [num_samples]: of a mixture, below INTERLEAVE_SOURCES_MAX; else 0 */
 } FetchedPlan;
 
 void fetched_plan_destroy(FetchedPlan *plan); /* accepts NULL */

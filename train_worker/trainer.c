@@ -347,17 +347,44 @@ static Status apply_gradients(Trainer *trainer, const TrainStep *step, StepResul
 
 /* ---- work ---- */
 
+/* What each sample of the micro-batch adds to the loss, from its targets' log-probs. */
+static void sum_by_sample(const MicroBatch *micro_batch, const float *log_prob, double *ret)
+{
+    for (int s = 0; s < micro_batch->num_samples; s++) {
+        const Sample *sample = micro_batch->sample[s];
+        ret[s] = 0.0;
+        for (int32_t t = 1; t < sample->length; t++)
+            if (sample->loss_mask[t]) ret[s] -= (double)*log_prob++;
+    }
+}
+
+/* `sample_loss`: of this micro-batch's samples, or NULL. */
+static Status run_cross_entropy(Trainer *trainer, const MicroBatch *micro_batch,
+                                double *sample_loss, StepResult *result, Error *err)
+{
+    HeadPass pass = {.gradients = &trainer->gradients};
+    arena_reset(trainer->arena);
+    if (sample_loss != NULL)
+        pass.log_prob = arena_alloc(trainer->arena,
+                                    (size_t)trainer->batch->num_targets * sizeof *pass.log_prob);
+    TRY(trainer_run(trainer, &pass, result, err));
+    if (sample_loss != NULL) sum_by_sample(micro_batch, pass.log_prob, sample_loss);
+    return OK;
+}
+
 static Status train_checked(Trainer *trainer, const TrainStep *step, StepResult *result, Error *err)
 {
     int64_t comm_begin = comm_ns(trainer), begin = clock_ns();
     Tensor gradient = tensor_1d(trainer->gradient, DTYPE_F32, trainer->plan->size);
     trainer->options.kernels->fill_zero(gradient);
     result->optimizer_s += seconds(clock_ns() - begin);
+    double *loss = step->sample_loss;
     for (int m = 0; m < step->num_micro_batches; m++) {
-        HeadPass pass = {.gradients = &trainer->gradients};
-        trainer_fill_batch(trainer, &step->micro_batch[m]);
+        const MicroBatch *micro_batch = &step->micro_batch[m];
+        trainer_fill_batch(trainer, micro_batch);
         TRY(step->algorithm != NULL ? trainer_run_loss(trainer, step, m, result, err)
-                                    : trainer_run(trainer, &pass, result, err));
+                                    : run_cross_entropy(trainer, micro_batch, loss, result, err));
+        if (loss != NULL) loss += micro_batch->num_samples;
     }
     begin = clock_ns();
     TRY(apply_gradients(trainer, step, result, err));
@@ -400,6 +427,7 @@ Status trainer_train_step(Trainer *trainer, const TrainStep *step, StepResult *r
 {
     StepResult result = {0};
     CHECK(step->algorithm != NULL || !trainer->options.model.value_head);
+    CHECK(step->algorithm == NULL || step->sample_loss == NULL);
     TRY(check_micro_batches(trainer, step->micro_batch, step->num_micro_batches, err));
     if (step->algorithm != NULL) TRY(check_policy(step, err));
     TRY(check_next(trainer, step->step, err));

@@ -149,6 +149,9 @@ typedef struct TrainStep {
     int64_t trained_tokens; /* of the global batch, over all data-parallel ranks */
     double lr;
     double normaliser; /* the loss is divided by it; 0: by trained_tokens */
+    /* Cross-entropy: receives each sample's part of loss_sum, micro-batch after micro-batch. May be
+     * NULL. */
+    double *sample_loss;
     /* Reinforcement learning */
     const AlgorithmConfig *algorithm; /* NULL: cross-entropy */
     const TokenData *const *tokens;   /* [num_micro_batches][num_samples] */

@@ -11,12 +11,14 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/queue.h"
+#include "config/source_set.h"
 #include "job_options.h"
 #include "learner.h"
 #include "model/weight_board.h"
 #include "memory_plan.h"
 #include "probe.h"
 #include "rank_group.h"
+#include "step_reply.h"
 #include "rollout.pb-c.h"
 #include "train.pb-c.h"
 
@@ -247,92 +249,6 @@ static Status run_configure(Worker *worker, Task *task, Error *err)
 
 /* ---- compute thread: steps and saves ---- */
 
-static void pack_result(Task *task, const StepResult *result, double lr,
-                        Troupe__PolicyFigures *policy)
-{
-    Troupe__StepReply reply = TROUPE__STEP_REPLY__INIT;
-    reply.loss_sum = result->loss_sum;
-    reply.trained_tokens = (uint64_t)result->trained_tokens;
-    reply.tokens = (uint64_t)result->tokens;
-    reply.correct = (uint64_t)result->correct;
-    reply.grad_norm = result->grad_norm;
-    reply.skipped = result->skipped;
-    reply.forward_s = result->forward_s;
-    reply.backward_s = result->backward_s;
-    reply.comm_s = result->comm_s;
-    reply.optimizer_s = result->optimizer_s;
-    reply.flops = result->flops;
-    reply.lr = lr;
-    reply.peak_flops = probe_rate(task->worker->probe);
-    reply.policy = policy;
-    pack_answer(task, &reply.base);
-}
-
-static void fill_policy_sums(Troupe__PolicyFigures *figures, const PolicySums *sums)
-{
-    figures->tokens = sums->tokens;
-    figures->loss = sums->loss;
-    figures->policy_loss = sums->policy;
-    figures->kl_loss = sums->kl_loss;
-    figures->entropy = sums->entropy;
-    figures->ref_kl = sums->ref_kl;
-    figures->old_kl = sums->old_kl;
-    figures->old_kl3 = sums->old_kl3;
-    figures->ratio = sums->ratio;
-    figures->ratio_squared = sums->ratio_squared;
-    figures->clipped_low = sums->clipped_low;
-    figures->clipped_high = sums->clipped_high;
-    figures->clipped_dual = sums->clipped_dual;
-    figures->advantage = sums->advantage;
-    figures->advantage_squared = sums->advantage_squared;
-    figures->correction = sums->correction;
-    figures->corrected = sums->corrected;
-    figures->rollout_tokens = sums->rollout_tokens;
-    figures->rollout_difference = sums->rollout_difference;
-    figures->ratio_min = sums->ratio_min;
-    figures->ratio_max = sums->ratio_max;
-    figures->rollout_difference_max = sums->rollout_difference_max;
-}
-
-static void fill_value_sums(Troupe__PolicyFigures *figures, const ValueSums *sums)
-{
-    figures->value_loss = sums->loss;
-    figures->value_tokens = sums->tokens;
-    figures->value_clipped = sums->clipped;
-    figures->value = sums->value;
-    figures->value_target = sums->target;
-    figures->value_target_squared = sums->target_squared;
-    figures->value_error_squared = sums->error_squared;
-}
-
-static double time_of(const StepResult *result)
-{
-    return result->forward_s + result->backward_s + result->optimizer_s;
-}
-
-static void pack_policy_result(Task *task, const LearnerResult *result)
-{
-    const PolicyStepResult *step = &result->result;
-    Troupe__PolicyFigures figures = TROUPE__POLICY_FIGURES__INIT;
-    fill_policy_sums(&figures, &step->policy.policy);
-    fill_value_sums(&figures, &step->critic.value);
-    figures.reward_kl = step->reward_kl;
-    figures.log_probs_compared = (uint64_t)step->policy.log_probs_compared;
-    figures.log_probs_differ = (uint64_t)step->policy.log_probs_differ;
-    figures.age = step->policy.age;
-    figures.age_max = step->policy.age_max;
-    figures.mixed_samples = (uint64_t)step->policy.mixed_samples;
-    figures.passes_s = time_of(&step->passes);
-    figures.critic_s = time_of(&step->critic);
-    figures.critic_grad_norm = step->critic.grad_norm;
-    figures.normaliser = result->normaliser;
-    figures.groups = (uint32_t)step->groups.groups;
-    figures.zero_variance_groups = (uint32_t)step->groups.zero_variance;
-    StepResult all = step->policy;
-    all.flops += step->critic.flops + step->passes.flops;
-    pack_result(task, &all, result->lr, &figures);
-}
-
 /* Of a process: what is made once, when it is first needed, is in its time. */
 static void tell_first_step(const Worker *worker, int64_t begin_ns)
 {
@@ -351,13 +267,11 @@ static Status run_step(Worker *worker, Task *task, Error *err)
                          (long long)step->step, (long long)stands);
     step->micro_batch = task->plan->micro_batch;
     step->num_micro_batches = task->plan->num_micro_batches;
+    if (train_source_count(worker->config) > 1) step->source = task->plan->source;
     int64_t begin = clock_ns();
     TRY(learner_step(worker->learner, step, &result, err));
     if (worker->steps == 0) tell_first_step(worker, begin);
-    if (step->batch != NULL)
-        pack_policy_result(task, &result);
-    else
-        pack_result(task, &result.result.policy, result.lr, NULL);
+    task->answer = step_reply_of_step(&result, step->batch != NULL, probe_rate(worker->probe));
     return OK;
 }
 
@@ -366,7 +280,7 @@ static Status run_evaluate(Worker *worker, Task *task, Error *err)
     StepResult result;
     TRY(trainer_evaluate(learner_policy(worker->learner), task->plan->micro_batch,
                          task->plan->num_micro_batches, NULL, &result, err));
-    pack_result(task, &result, 0, NULL);
+    task->answer = step_reply_of_evaluation(&result, probe_rate(worker->probe));
     return OK;
 }
 

@@ -50,6 +50,7 @@ typedef struct PlannedSample {
     int64_t position;
     int32_t index;
     int holder; /* actor index of the rollout worker that holds it */
+    int source; /* of a mixture, in the order of data.sources; else 0 */
     int32_t length, trained_tokens;
     /* reinforcement learning */
     bool truncated, right;
@@ -112,6 +113,12 @@ typedef struct PolicyFigures {
     double passes_s, critic_s;                           /* of the slowest rank */
 } PolicyFigures;
 
+/* Of the samples of one source of a mixture. */
+typedef struct SourceLoss {
+    double loss_sum;
+    int64_t trained_tokens;
+} SourceLoss;
+
 typedef struct StepResult {
     double loss_sum;
     int64_t trained_tokens, tokens, correct;
@@ -121,6 +128,7 @@ typedef struct StepResult {
     double forward_s, backward_s, comm_s, optimizer_s, flops;
     bool has_policy;
     PolicyFigures policy;
+    SourceLoss source[INTERLEAVE_SOURCES_MAX]; /* supervised, in the order of data.sources */
 } StepResult;
 
 #define PASS_AT_MAX 11 /* pass@1, 2, 4 ... 1024 */

@@ -37,7 +37,7 @@ static int by_length_descending(const void *a, const void *b)
     return by_position(a, b);
 }
 
-static void add_group(const Stream *stream, int64_t position, Plan *plan)
+static void add_group(const Stream *stream, int64_t position, int source, Plan *plan)
 {
     const Slot *slot = stream_slot(stream, position);
     const SampleMeta *sample = stream_samples(stream, position);
@@ -47,6 +47,7 @@ static void add_group(const Stream *stream, int64_t position, Plan *plan)
             .position = sample[i].position,
             .index = sample[i].index,
             .holder = slot->worker,
+            .source = source,
             .length = sample[i].length,
             .trained_tokens = sample[i].trained_tokens,
             .truncated = sample[i].status == SAMPLE_TRUNCATED,
@@ -85,12 +86,15 @@ static PlanOutcome collect(const Stream *stream, int64_t from, const PlanOptions
                            Plan *plan)
 {
     int64_t position = from;
+    InterleaveCursor turns = {0};
+    if (stream->turns != NULL) turns = interleave_cursor(&stream->turns->mix, (uint64_t)from);
     while (plan->num_groups < options->num_groups && position < stream->end) {
         bool fresh = options->epoch > 0 && position % options->epoch == 0;
         if (fresh && plan->num_groups > 0) break; /* another epoch begins */
         const Slot *slot = stream_slot(stream, position);
         if (slot == NULL) return PLAN_CROWDED;
         if (slot->state == SLOT_FREE || slot->state == SLOT_LEASED) return PLAN_WAITS;
+        int source = stream->turns != NULL ? interleave_next(&turns).source : 0;
         count_losses(stream, position, plan);
         if (position == from || slot->leased_ms < plan->begun_ms) plan->begun_ms = slot->leased_ms;
         if (slot->done_ms > plan->done_ms) plan->done_ms = slot->done_ms;
@@ -98,7 +102,7 @@ static PlanOutcome collect(const Stream *stream, int64_t from, const PlanOptions
             plan_pass_over(plan, position, why_rejected(stream, position));
             plan->dropped[slot->verdict]++;
         } else {
-            add_group(stream, position, plan);
+            add_group(stream, position, source, plan);
         }
         position++;
     }

@@ -65,6 +65,10 @@ static void merge(const Controller *c, StepResult *sum, int rank, const StepResu
         result_add(sum, one);
         if (one->has_policy) add_policy(&sum->policy, &one->policy);
         sum->has_policy |= one->has_policy;
+        for (int i = 0; i < INTERLEAVE_SOURCES_MAX; i++) {
+            sum->source[i].loss_sum += one->source[i].loss_sum;
+            sum->source[i].trained_tokens += one->source[i].trained_tokens;
+        }
     }
     sum->flops += one->flops;
     sum->grad_norm = one->grad_norm;

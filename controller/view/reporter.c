@@ -149,6 +149,7 @@ static void put_sources(Metrics *metrics, const Effect *effect)
     char name[128];
     for (int i = 0; i < effect->step.num_sources; i++) {
         const SourceStep *source = &effect->step.source[i];
+        const SourceLoss *loss = &effect->step.result.source[i];
         snprintf(name, sizeof name, "data/%s/samples", source->name);
         metrics_put(metrics, name, (double)source->samples);
         snprintf(name, sizeof name, "data/%s/tokens", source->name);
@@ -157,6 +158,9 @@ static void put_sources(Metrics *metrics, const Effect *effect)
         metrics_put(metrics, name, (double)source->rejected);
         snprintf(name, sizeof name, "data/%s/epoch", source->name);
         metrics_put(metrics, name, source->epoch);
+        if (loss->trained_tokens == 0) continue;
+        snprintf(name, sizeof name, "data/%s/loss", source->name);
+        metrics_put(metrics, name, mean(loss->loss_sum, loss->trained_tokens));
     }
 }
 

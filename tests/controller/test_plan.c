@@ -340,6 +340,35 @@ static void test_plan_ends_with_its_epoch(void **state)
     stream_free(&stream);
 }
 
+/* Each sample says which source of a mixture it is of, wherever a plan begins. */
+static void test_plan_names_the_sources_of_a_mixture(void **state)
+{
+    (void)state;
+    const char *const name[] = {"a", "b", "c"};
+    const double weight[] = {5, 1, 3};
+    SourceTurns turns = {.records = {1000, 1000, 1000}};
+    int seen[3] = {0};
+    assert_true(interleave_make(7, name, weight, 3, &turns.mix) < 0);
+    Stream stream;
+    stream_init(&stream, SET_TRAIN, 128, 1);
+    stream.end = 1000;
+    stream.turns = &turns;
+    fill(&stream, 50, 100, 7, 1);
+    for (int from = 50; from < 90; from++) {
+        PlanOptions options = {.num_groups = 20, .dp_size = 3, .max_tokens = 150};
+        Plan plan;
+        assert_int_equal(plan_make(&stream, from, &options, &plan), PLAN_MADE);
+        for (int i = 0; i < plan.num_samples; i++) {
+            assert_int_equal(plan.sample[i].source,
+                             stream_source(&stream, plan.sample[i].position));
+            seen[plan.sample[i].source]++;
+        }
+        plan_clear(&plan);
+    }
+    assert_true(seen[0] > seen[2] && seen[2] > seen[1] && seen[1] > 0);
+    stream_free(&stream);
+}
+
 /* Of a smaller plan the last optimizer step has what the others leave. */
 static void test_plan_gives_the_last_update_what_is_left(void **state)
 {
@@ -473,6 +502,7 @@ int main(void)
         cmocka_unit_test(test_plan_is_longest_first_and_first_fit),
         cmocka_unit_test(test_plan_splits_by_position_for_several_updates),
         cmocka_unit_test(test_plan_ends_with_its_epoch),
+        cmocka_unit_test(test_plan_names_the_sources_of_a_mixture),
         cmocka_unit_test(test_plan_gives_the_last_update_what_is_left),
         cmocka_unit_test(test_stream_ignores_news_of_those_it_does_not_wait_for),
         cmocka_unit_test(test_stream_frees_what_is_too_old),

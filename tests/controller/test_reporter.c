@@ -228,6 +228,40 @@ static char *report_policy(const AlgorithmConfig *algorithm, const PolicyFigures
     return line;
 }
 
+/* A source of which the step trained nothing has no loss to tell. */
+static void test_reporter_tells_the_loss_of_each_source(void **state)
+{
+    (void)state;
+    Reporter *reporter = NULL;
+    Error err = {0};
+    Plan plan = {.num_samples = 3, .end_position = 4};
+    JobView job = {.phase = "training", .waits_for = "", .step = 1, .total_steps = 1};
+    const SourceStep source[] = {{.name = "chat", .samples = 1},
+                                 {.name = "none", .rejected = 1},
+                                 {.name = "math", .samples = 2}};
+    Effect effect = {.kind = FX_REPORT_STEP};
+    effect.step.plan = &plan;
+    effect.step.step = 1;
+    effect.step.seconds = 1;
+    effect.step.source = source;
+    effect.step.num_sources = 3;
+    effect.step.result = (StepResult){
+        .loss_sum = 11, .trained_tokens = 10, .source[0] = {3, 4}, .source[2] = {8, 6}};
+    unlink("sources.jsonl");
+    assert_ok(reporter_create("sources.jsonl", &(Screen){0}, &reporter, &err), &err);
+    reporter_step(reporter, &effect, &job, 0);
+    reporter_destroy(reporter);
+    char *line = NULL;
+    size_t length = 0;
+    assert_ok(file_read("sources.jsonl", 1 << 16, &line, &length, &err), &err);
+    assert_true(number_in(line, "train/loss") == 1.1);
+    assert_true(number_in(line, "data/chat/loss") == 0.75);
+    assert_float_equal(number_in(line, "data/math/loss"), 8.0 / 6, 1e-8);
+    assert_non_null(strstr(line, "\"data/none/rejected\":1"));
+    assert_null(strstr(line, "data/none/loss"));
+    free(line);
+}
+
 static void assert_nulls(const char *line, const char *const *name, bool are_null)
 {
     for (; *name != NULL; name++) {
@@ -703,6 +737,7 @@ static void test_status_says_null_for_what_there_is_none_of(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_reporter_tells_the_loss_of_each_source),
         cmocka_unit_test(test_evaluation_is_told_set_by_set),
         cmocka_unit_test(test_what_does_not_apply_is_null),
         cmocka_unit_test(test_live_line_fits_the_terminal),

@@ -38,6 +38,9 @@ sum_of() {
     grep -o "\"data/$1/$2\":[0-9.]*" "$RUN/metrics.jsonl" | cut -d: -f2 | awk '{ sum += $1 } END { print sum + 0 }'
 }
 
+# figures NAME: of all steps.
+figures() { sed -n "s|.*\"$1\":\([0-9.]*\).*|\1|p" "$RUN/metrics.jsonl"; }
+
 # near WHAT FOUND EXPECTED: to two samples.
 near() {
     [ "$2" -ge $(($3 - 2)) ] && [ "$2" -le $(($3 + 2)) ] || fail "$1: $2, expected $3"
@@ -87,6 +90,11 @@ formats)
     "$BIN/controller" data inspect --config "$JOB" --source own --position 41 --count 0 > inspect.out
     grep -q "record .* of data.sources.own, at position 41 of its own, in pass 2 over it: own.csv:" inspect.out ||
         fail "$(cat inspect.out)"
+    # On two ranks the loss of each source is told, and the whole one lies between them.
+    STEPS=4 mixture_job halves.yaml halves "$CHAT, $MATH" train.dp_size=2 data.eval=null
+    run_job
+    paste <(figures train/loss) <(figures data/chat/loss) <(figures data/math/loss) > losses
+    awk 'NF != 3 || ($1 - $2) * ($1 - $3) >= 0 { exit 1 } END { exit NR != 4 }' losses || fail "$(cat losses)"
     # The keys of a source are its own.
     echo '{"messages": 7, "other": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "the other"}]}' \
         > other.jsonl

@@ -2,6 +2,7 @@
  * with everything learnt kept. */
 #include "test.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -102,6 +103,64 @@ static void fresh_model(const char *folder)
     toy_fresh_folder(folder);
     assert_ok(file_write_atomic(path, model_json, strlen(model_json), &err), &err);
     free(path);
+}
+
+/* ---- the sources of a mixture ---- */
+
+/* One step with samples of three sources, of which source 1 has none; `told`: it is said which. */
+static LearnerResult step_of_sources(Learner *learner, const ToyRollout *rollout, bool told)
+{
+    static const int source[TOY_SAMPLES] = {2, 0, 0, 2, 0, 2, 2, 0};
+    enum { FIRST = 3 };
+    Error err = {0};
+    LearnerResult result;
+    MicroBatch batches[] = {{rollout->pointer, FIRST},
+                            {rollout->pointer + FIRST, TOY_SAMPLES - FIRST}};
+    LearnerStep step = {.micro_batch = batches,
+                        .num_micro_batches = 2,
+                        .step = 1,
+                        .trained_tokens = rollout->trained_tokens,
+                        .total_steps = 100,
+                        .source = told ? source : NULL};
+    rank_ok(learner_step(learner, &step, &result, &err), &err);
+    for (int s = 0; told && s < TOY_SAMPLES; s++) /* take off what each sample is known to add */
+        for (int32_t t = 1; t < rollout->sample[s].length; t++) {
+            if (!rollout->sample[s].loss_mask[t]) continue;
+            result.source[source[s]].loss_sum += (double)rollout->sample[s].log_prob[t];
+            result.source[source[s]].trained_tokens--;
+        }
+    return result;
+}
+
+/* The log-probs of before the step are those that a sample has alone: what is left is rounding. */
+static void sources_body(const Ranks *ranks, void *argument)
+{
+    ToyRollout rollout;
+    JobConfig *config = make_config(argument, false);
+    Learner *untold = make_learner(ranks, config, NULL), *told = make_learner(ranks, config, NULL);
+    toy_roll_out(learner_policy(told), 1.0f, 1, &rollout);
+    LearnerResult without = step_of_sources(untold, &rollout, false);
+    LearnerResult with = step_of_sources(told, &rollout, true);
+    for (int i = 0; i < INTERLEAVE_SOURCES_MAX; i++) {
+        rank_check(without.source[i].trained_tokens == 0 && without.source[i].loss_sum == 0.0);
+        rank_check(with.source[i].trained_tokens == 0);
+        rank_check(fabs(with.source[i].loss_sum) < 1e-12);
+    }
+    /* Nothing else is another number for it. */
+    rank_check(with.result.policy.loss_sum == without.result.policy.loss_sum);
+    rank_check(with.result.policy.grad_norm == without.result.policy.grad_norm);
+    rank_check(digest(told) == digest(untold));
+    toy_samples_clear(rollout.sample);
+    learner_destroy(untold);
+    learner_destroy(told);
+    job_config_destroy(config);
+}
+
+static void test_loss_is_told_by_source_and_changes_nothing(void **state)
+{
+    (void)state;
+    fresh_model("sources");
+    ranks_run(1, 1, sources_body, "sources");
 }
 
 /* ---- supervised, then by rewards ---- */
@@ -282,6 +341,8 @@ static void critic_only_body(const Ranks *ranks, void *argument)
     LearnerResult result;
     JobConfig *config = make_config("critic_only", true);
     config->train.num_steps_per_rollout = *updates;
+    config->train.global_batch_size = TOY_SAMPLES / *updates;
+    config->rollout.n_samples_per_prompt = 2;
     config->algorithm.advantage_estimator = ADVANTAGE_PPO;
     config->algorithm.critic_updates = 3;
     config->algorithm.critic_only_steps = 2;
@@ -416,6 +477,7 @@ static void test_what_does_not_fit_beside_the_policy_is_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_loss_is_told_by_source_and_changes_nothing),
         cmocka_unit_test(test_rewards_take_over_from_supervision_and_resume),
         cmocka_unit_test(test_reference_is_what_the_stage_began_with),
         cmocka_unit_test(test_stage_before_the_first_step_begins_as_the_run_did),

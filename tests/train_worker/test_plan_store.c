@@ -124,6 +124,7 @@ static uint64_t fetch(Stage *stage, char *const *endpoint, int count, int first,
         troupe__planned_sample__init(&sample[i]);
         sample[i].position = (uint64_t)(first + i);
         sample[i].holder = (uint32_t)i;
+        sample[i].source = (uint32_t)(first + i) % 5;
         list[i] = &sample[i];
     }
     micro_batch.n_samples = (size_t)count;
@@ -155,8 +156,10 @@ static void assert_taken(Stage *stage, uint64_t plan, int first, int count)
     Error err = {0};
     assert_ok(plan_store_take(stage->store, plan, &fetched, &err), &err);
     assert_int_equal(fetched->num_samples, count);
-    for (int i = 0; i < count; i++)
+    for (int i = 0; i < count; i++) {
         assert_int_equal(fetched->sample[i].token[1], first + i);
+        assert_int_equal(fetched->source[i], (first + i) % 5);
+    }
     fetched_plan_destroy(fetched);
 }
 
