@@ -38,10 +38,10 @@ typedef struct DatasetOptions {
     bool index_read_only;     /* indexes that are there are used, none is written */
     bool in_order;        /* records will be read one after another: what is only kept to reach them
                            * in another order need not be */
-    bool by_blocks;       /* plain text files are not read now: see below */
+    bool by_blocks;       /* files of text are not read now: see below */
     uint64_t records_max; /* no more is opened and read than so many records take; 0: everything */
     size_t cache_max;     /* bytes of decoded pieces that are kept; 0: DATASET_CACHE_MAX */
-    ReadWatch *watch;     /* of the reading of files; NULL: nobody watches */
+    ReadWatch *watch;     /* of the reading of files, also later, by blocks; NULL: nobody watches */
     const DatasetHub *hub; /* its `access` is borrowed while the data set is open, the rest for the
                             * call; NULL: what the environment says, and what fits, and no commit
                             * is kept */
@@ -95,19 +95,23 @@ Status dataset_read(const Dataset *dataset, uint64_t index, Str *text, RecordSou
 /* ---- by blocks ----
  *
  * A data set that is opened by blocks is there at once, however large it is: its files are cut into
- * blocks, known from their sizes alone (of tables: from their footers), and how many records a
- * block of a plain text file has is counted when somebody asks. Files that are compressed, or of
- * which the entry takes a slice, are indexed first, as ever. The fingerprint then stands for what a
- * probe of each file tells (file_probe.h). */
+ * blocks, known from their sizes alone (of tables: from their footers; of compressed text: and how
+ * it begins), and how many records a block of a text file has is counted when somebody asks. Files
+ * of which the entry takes a slice are indexed first, as ever. The fingerprint then stands for what
+ * a probe of each file tells (file_probe.h). */
 
 uint64_t dataset_num_blocks(const Dataset *dataset);
 /* Of file `file`: [*ret_first, *ret_end). */
 void dataset_file_blocks(const Dataset *dataset, int file, uint64_t *ret_first, uint64_t *ret_end);
 uint64_t dataset_block_bytes(const Dataset *dataset, uint64_t block);
+/* Whether a block can only be counted with all blocks before it in its file, *ret_file. */
+bool dataset_block_in_sequence(const Dataset *dataset, uint64_t block, int *ret_file);
 /* Whether its records are counted. */
 bool dataset_block_counted(const Dataset *dataset, uint64_t block, uint64_t *ret_records);
 /* Counts them. */
 Status dataset_count_block(const Dataset *dataset, uint64_t block, Error *err);
+/* What is being counted, or will be, fails soon with ERR_CANCELLED. */
+void dataset_stop_counting(const Dataset *dataset);
 void dataset_prefetch_block(const Dataset *dataset, uint64_t block);
 /* As dataset_read; `record` of a block that is counted. */
 Status dataset_read_block(const Dataset *dataset, uint64_t block, uint64_t record, Str *text,

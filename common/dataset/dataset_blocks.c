@@ -129,6 +129,23 @@ Status dataset_count_block(const Dataset *dataset, uint64_t block, Error *err)
     return file->format->count_block(file->file, index, err);
 }
 
+bool dataset_block_in_sequence(const Dataset *dataset, uint64_t block, int *ret_file)
+{
+    uint64_t index;
+    const DatasetFile *file = find_file(dataset, block, &index);
+    *ret_file = (int)(file - dataset->file);
+    return cuts_itself(file) && file->format->in_sequence != NULL &&
+           file->format->in_sequence(file->file);
+}
+
+void dataset_stop_counting(const Dataset *dataset)
+{
+    for (int i = 0; i < dataset->num_files; i++) {
+        const DatasetFile *file = &dataset->file[i];
+        if (file->format->stop_counting != NULL) file->format->stop_counting(file->file);
+    }
+}
+
 void dataset_prefetch_block(const Dataset *dataset, uint64_t block)
 {
     uint64_t index;

@@ -13,12 +13,14 @@
 #include "dataset/block_text.h"
 #include "dataset/format.h"
 #include "dataset/index.h"
+#include "dataset/packed_text.h"
 #include "dataset/text_source.h"
 
 typedef struct JsonlFile {
     char *path;
-    LineIndex *index;  /* NULL: opened by blocks ... */
-    BlockText *blocks; /* ... which it then has */
+    LineIndex *index;   /* NULL: opened by blocks, which it then has: ... */
+    BlockText *blocks;  /* ... of plain text, ... */
+    PackedText *packed; /* ... or of compressed text */
     LineIndexSummary summary;
     TextSource source;
 } JsonlFile;
@@ -65,20 +67,22 @@ static void jsonl_close(void *context)
     block_cache_forget(file->source.cache, &file->source);
     line_index_close(file->index);
     block_text_close(file->blocks);
+    packed_text_close(file->packed);
     if (file->source.input.fd >= 0) close(file->source.input.fd);
     free(file->path);
     free(file);
 }
 
 /* The last record of a damaged file stands for all that is lost. */
-static Status refuse_damage(const JsonlFile *file, uint64_t line, uint64_t record, Error *err)
+static Status refuse_damage(const JsonlFile *file, const char *damage, uint64_t line,
+                            uint64_t record, Error *err)
 {
     return error_set(err, ERR_DATA,
                      "%s:%llu: %s; nothing behind it can be read, and %llu records before\n"
                      "  expected: a whole %s file\n"
                      "  to do: fetch or write the file again",
-                     file->path, (unsigned long long)line, file->summary.damage,
-                     (unsigned long long)record, file->source.codec->name);
+                     file->path, (unsigned long long)line, damage, (unsigned long long)record,
+                     file->source.codec->name);
 }
 
 static Status open_index(JsonlFile *file, const DatasetOptions *options, Error *err)
@@ -96,7 +100,7 @@ static Status open_index(JsonlFile *file, const DatasetOptions *options, Error *
     if (options->watch != NULL && (file->summary.reused || source->codec != NULL))
         options->watch->bytes_read += source->input.file_bytes;
     if (file->summary.damage[0] != '\0' && file->summary.records == 1)
-        return refuse_damage(file, 1, 0, err);
+        return refuse_damage(file, file->summary.damage, 1, 0, err);
     source->text_bytes = file->summary.text_bytes;
     source->block = line_index_blocks(file->index, &source->num_blocks);
     source->sidecar = line_index_sidecar(file->index);
@@ -106,7 +110,6 @@ static Status open_index(JsonlFile *file, const DatasetOptions *options, Error *
     return refuse_other_kinds(head, length, file->path, err);
 }
 
-/* Only plain text can be read anywhere without an index. */
 static Status open_blocks(JsonlFile *file, const DatasetOptions *options, Error *err)
 {
     BlockTextOptions block_options = {.folder = options->index_folder,
@@ -115,11 +118,25 @@ static Status open_blocks(JsonlFile *file, const DatasetOptions *options, Error 
     return block_text_open(&file->source.input, &block_options, &file->blocks, err);
 }
 
+static Status open_packed(JsonlFile *file, const DatasetOptions *options, Error *err)
+{
+    PackedTextOptions packed_options = {.folder = options->index_folder,
+                                        .read_only = options->index_read_only,
+                                        .cache = file->source.cache,
+                                        .watch = options->watch};
+    const TextSource *source = &file->source;
+    const char *head;
+    TRY(packed_text_open(&source->input, source->codec, &packed_options, &file->packed, err));
+    size_t length = packed_text_head(file->packed, &head);
+    return refuse_other_kinds(head, length, file->path, err);
+}
+
 static Status open_content(JsonlFile *file, const DatasetOptions *options, Error *err)
 {
     TRY(text_codec_find(&file->source.input, &file->source.codec, err));
-    bool by_blocks = options->by_blocks && file->source.codec == NULL;
-    return by_blocks ? open_blocks(file, options, err) : open_index(file, options, err);
+    if (!options->by_blocks) return open_index(file, options, err);
+    return file->source.codec == NULL ? open_blocks(file, options, err)
+                                      : open_packed(file, options, err);
 }
 
 static Status check_head(JsonlFile *file, const uint8_t head[16], Error *err)
@@ -152,21 +169,29 @@ static Status jsonl_open(const FileOpening *opening, void **ret_file, Error *err
     return status;
 }
 
-/* Compressed or not, the same text is the same data. */
+static FileSummary summary_by_blocks(const JsonlFile *file)
+{
+    FileSummary summary = {.bytes = file->source.input.file_bytes, .whole = true, .hashed = true};
+    if (file->blocks != NULL) {
+        summary.kind = "jsonl by blocks";
+        summary.content_hash = block_text_probe(file->blocks);
+        summary.index_reused = block_text_reused(file->blocks);
+        summary.warning = block_text_warning(file->blocks);
+    } else {
+        summary.kind = "compressed jsonl by blocks";
+        summary.content_hash = packed_text_probe(file->packed);
+        summary.index_reused = packed_text_reused(file->packed);
+        summary.warning = packed_text_warning(file->packed);
+    }
+    return summary;
+}
+
+/* Compressed or not, the same text is the same data, but by blocks. */
 static FileSummary jsonl_summary(const void *context)
 {
     const JsonlFile *file = context;
     const LineIndexSummary *index = &file->summary;
-    if (file->blocks != NULL)
-        return (FileSummary){
-            .kind = "jsonl by blocks",
-            .bytes = file->source.input.file_bytes,
-            .content_hash = block_text_probe(file->blocks),
-            .index_reused = block_text_reused(file->blocks),
-            .whole = true,
-            .hashed = true,
-            .warning = block_text_warning(file->blocks),
-        };
+    if (file->index == NULL) return summary_by_blocks(file);
     return (FileSummary){
         .kind = "jsonl",
         .records = index->records,
@@ -202,7 +227,9 @@ static Status read_line(const JsonlFile *file, uint64_t begin, uint64_t end,
     size_t length = cut ? limit : (size_t)(end - begin);
     str_reserve(text, text->length + length);
     char *bytes = text->data + text->length;
-    Status status = text_source_read(&file->source, begin, bytes, length, err);
+    Status status = file->packed != NULL
+                        ? packed_text_read(file->packed, begin, bytes, length, err)
+                        : text_source_read(&file->source, begin, bytes, length, err);
     if (status == ERR_DATA) return err->status = ERR_IO; /* the file ends before its index does */
     if (status != OK) return status;
     const char *newline = memchr(bytes, '\n', length);
@@ -224,7 +251,7 @@ static Status jsonl_read(const void *context, uint64_t record, Str *text, uint64
     *ret_line = line_index_record(file->index, record, &begin, &end);
     TRY(sidecar_check(line_index_sidecar(file->index), file->source.input.fd, file->path, err));
     if (file->summary.damage[0] != '\0' && record == file->summary.records - 1)
-        return refuse_damage(file, *ret_line, record, err);
+        return refuse_damage(file, file->summary.damage, *ret_line, record, err);
     RecordSource source = {.path = file->path, .line = *ret_line};
     Status status = read_line(file, begin, end, &source, text, err);
     if (text->data != NULL) text->data[text->length] = '\0';
@@ -236,38 +263,73 @@ static Status jsonl_read(const void *context, uint64_t record, Str *text, uint64
 static uint64_t jsonl_num_blocks(const void *context)
 {
     const JsonlFile *file = context;
+    if (file->packed != NULL) return packed_text_num_blocks(file->packed);
     return file->blocks != NULL ? block_text_num_blocks(file->blocks) : 0;
 }
 
 static FileBlock jsonl_block(const void *context, uint64_t index)
 {
     const JsonlFile *file = context;
-    FileBlock block = {.bytes = block_text_bytes(file->blocks, index)};
-    block.counted = block_text_counted(file->blocks, index, &block.records);
+    FileBlock block = {0};
+    if (file->packed != NULL) {
+        block.bytes = packed_text_bytes(file->packed, index);
+        block.counted = packed_text_counted(file->packed, index, &block.records);
+    } else {
+        block.bytes = block_text_bytes(file->blocks, index);
+        block.counted = block_text_counted(file->blocks, index, &block.records);
+    }
     return block;
+}
+
+static bool jsonl_in_sequence(const void *context)
+{
+    const JsonlFile *file = context;
+    return file->packed != NULL;
 }
 
 static Status jsonl_count_block(void *context, uint64_t index, Error *err)
 {
     JsonlFile *file = context;
-    return block_text_count(file->blocks, index, err);
+    return file->packed != NULL ? packed_text_count(file->packed, index, err)
+                                : block_text_count(file->blocks, index, err);
+}
+
+static void jsonl_stop_counting(void *context)
+{
+    JsonlFile *file = context;
+    if (file->packed != NULL) packed_text_stop(file->packed);
 }
 
 static void jsonl_prefetch_block(const void *context, uint64_t index)
 {
     const JsonlFile *file = context;
-    block_text_prefetch(file->blocks, index);
+    if (file->packed != NULL)
+        packed_text_prefetch(file->packed, index);
+    else
+        block_text_prefetch(file->blocks, index);
+}
+
+/* Where a record stands, and where its bytes are. */
+static Status find_line(const JsonlFile *file, uint64_t block, uint64_t record, BlockLine *ret,
+                        Error *err)
+{
+    if (file->packed == NULL) return block_text_line(file->blocks, block, record, ret, err);
+    PackedLine line;
+    TRY(packed_text_line(file->packed, block, record, &line, err));
+    *ret = (BlockLine){line.begin, line.end, line.line};
+    if (line.damage[0] == '\0') return OK;
+    return refuse_damage(file, line.damage, line.line, line.records, err);
 }
 
 static Status jsonl_read_block(const void *context, uint64_t block, uint64_t record, Str *text,
                                RecordSource *ret_source, Error *err)
 {
     const JsonlFile *file = context;
-    BlockLine line;
-    TRY(block_text_line(file->blocks, block, record, &line, err));
+    BlockLine line = {0};
+    Status status = find_line(file, block, record, &line, err);
     ret_source->line = line.line;
     ret_source->offset = line.begin;
-    Status status = read_line(file, line.begin, line.end, ret_source, text, err);
+    if (status == OK) status = read_line(file, line.begin, line.end, ret_source, text, err);
     if (text->data != NULL) text->data[text->length] = '\0';
     return status;
 }
@@ -286,7 +348,9 @@ const DatasetFormat dataset_jsonl = {
     .close = jsonl_close,
     .num_blocks = jsonl_num_blocks,
     .block = jsonl_block,
+    .in_sequence = jsonl_in_sequence,
     .count_block = jsonl_count_block,
+    .stop_counting = jsonl_stop_counting,
     .prefetch_block = jsonl_prefetch_block,
     .read_block = jsonl_read_block,
 };

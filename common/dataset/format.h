@@ -53,8 +53,10 @@ typedef struct DatasetFormat {
     /* Of a file that was opened by blocks. 0: as one piece, that can be cut anywhere. */
     uint64_t (*num_blocks)(const void *file);
     FileBlock (*block)(const void *file, uint64_t index);
-    /* These three only of a format that does not count when it opens a file. */
+    /* These only of a format that does not count when it opens a file. */
+    bool (*in_sequence)(const void *file); /* a block is counted with all blocks before it */
     Status (*count_block)(void *file, uint64_t index, Error *err);
+    void (*stop_counting)(void *file); /* what is being counted fails soon, with ERR_CANCELLED */
     void (*prefetch_block)(const void *file, uint64_t index);
     Status (*read_block)(const void *file, uint64_t block, uint64_t record, Str *text,
                          RecordSource *ret_source, Error *err);

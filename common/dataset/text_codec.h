@@ -49,6 +49,9 @@ typedef struct TextCodec {
     Status (*step)(TextDecoder *decoder, uint8_t *text, size_t size, TextChunk *ret, Error *err);
     /* The point behind the last step; `window` has room for CODEC_WINDOW_BYTES. */
     void (*point)(TextDecoder *decoder, ResumePoint *ret, uint8_t *window);
+    /* The byte of the file at which the compressed block begins that gives what comes behind the
+     * last step, or the one before it where that one ends just there. */
+    uint64_t (*place)(const TextDecoder *decoder);
     void (*close)(TextDecoder *decoder); /* accepts NULL */
 } TextCodec;
 

@@ -20,6 +20,7 @@ struct TextDecoder {
     TextInput input;
     uint64_t file_at; /* of the first byte that is not in `buffer` */
     uint64_t member;  /* where the member in work begins, or the point that was begun at */
+    uint64_t place;   /* the same of the deflate block */
     z_stream stream;
     bool raw;     /* begun inside a member: zlib sees no header and checks no sum */
     bool between; /* before a member: at its header, or at the end of the file */
@@ -49,7 +50,7 @@ static Status gzip_open(const TextInput *input, const ResumePoint *from, const u
     TextDecoder *decoder = mem_alloc(sizeof *decoder);
     memset(decoder, 0, offsetof(TextDecoder, buffer));
     decoder->input = *input;
-    decoder->file_at = decoder->member = from->file_offset;
+    decoder->file_at = decoder->member = decoder->place = from->file_offset;
     decoder->raw = !from->unit;
     decoder->between = from->unit;
     Status status = OK;
@@ -179,6 +180,7 @@ static Status gzip_step(TextDecoder *decoder, uint8_t *text, size_t size, TextCh
         else if ((stream->data_type & 128) != 0 && (stream->data_type & 64) == 0)
             ret->point = true;
     }
+    if (ret->point) decoder->place = offset_of(decoder);
     ret->length = size - stream->avail_out;
     return OK;
 }
@@ -193,11 +195,17 @@ static void gzip_point(TextDecoder *decoder, ResumePoint *ret, uint8_t *window)
     ret->bits = (uint8_t)(decoder->stream.data_type & 7);
 }
 
+static uint64_t gzip_place(const TextDecoder *decoder)
+{
+    return decoder->place;
+}
+
 const TextCodec text_codec_gzip = {
     .name = "gzip",
     .begins = gzip_begins,
     .open = gzip_open,
     .step = gzip_step,
     .point = gzip_point,
+    .place = gzip_place,
     .close = gzip_close,
 };

@@ -10,28 +10,19 @@
 #include "dataset/content_hash.h"
 #include "dataset/read_ahead.h"
 
-#define PLAIN_BYTES     (1u << 20) /* of a read; smaller ones cost the kernel more */
-#define BLOCK_BYTES_MIN (1u << 20)
-#define BLOCK_BYTES_MAX (2u << 20)
-#define SPOOL_LEVEL     1 /* of zstd: as fast as it gets */
+#define PLAIN_BYTES (1u << 20) /* of a read; smaller ones cost the kernel more */
 
 struct TextPass {
     TextInput input;
-    const TextCodec *codec;
-    TextDecoder *decoder;
     SidecarWriter *writer;
-    ReadAhead *ahead; /* of plain text, where that pays */
-    uint64_t at;      /* text given so far */
-    uint8_t *text;    /* NULL where there is the former */
+    /* One of three: */
+    TextCutter *cutter; /* of a compressed text */
+    ReadAhead *ahead;   /* of a plain one, where that pays */
+    uint8_t *text;      /* [PLAIN_BYTES] of one where it does not */
+    uint64_t at;        /* text given so far */
     SeekBlock *block;
     size_t num_blocks, capacity;
-    bool at_point; /* the next block begins at `start` */
-    SeekBlock start;
     bool ended;
-    char *damage; /* or NULL */
-    uint8_t window[CODEC_WINDOW_BYTES];
-    ZSTD_CCtx *compressor;
-    uint8_t *compressed; /* [ZSTD_compressBound(BLOCK_BYTES_MAX)] */
 };
 
 Status text_codec_find(const TextInput *input, const TextCodec **ret, Error *err)
@@ -51,23 +42,16 @@ Status text_codec_find(const TextInput *input, const TextCodec **ret, Error *err
 Status text_pass_open(const TextInput *input, SidecarWriter *writer, TextPass **ret, Error *err)
 {
     TextPass *pass = mem_calloc(1, sizeof *pass);
+    const TextCodec *codec = NULL;
     pass->input = *input;
     pass->writer = writer;
-    ResumePoint begin = {.unit = true};
-    Status status = text_codec_find(input, &pass->codec, err);
-    if (status == OK && pass->codec != NULL) {
-        pass->text = mem_alloc(BLOCK_BYTES_MAX);
-        pass->at_point = true;
-        pass->start = (SeekBlock){.kind = BLOCK_POINT, .unit = true};
-        pass->compressor = ZSTD_createCCtx();
-        CHECK(pass->compressor != NULL);
-        pass->compressed = mem_alloc(ZSTD_compressBound(BLOCK_BYTES_MAX));
-        status = pass->codec->open(input, &begin, NULL, &pass->decoder, err);
-    } else if (status == OK && read_ahead_pays(input->file_bytes)) {
+    Status status = text_codec_find(input, &codec, err);
+    if (status == OK && codec != NULL)
+        status = text_cutter_open(input, codec, NULL, NULL, &pass->cutter, err);
+    else if (status == OK && read_ahead_pays(input->file_bytes))
         pass->ahead = read_ahead_open(input->fd, input->path, input->file_bytes, PLAIN_BYTES);
-    } else {
+    else
         pass->text = mem_alloc(PLAIN_BYTES);
-    }
     if (status == OK) {
         *ret = pass;
         pass = NULL;
@@ -79,19 +63,16 @@ Status text_pass_open(const TextInput *input, SidecarWriter *writer, TextPass **
 void text_pass_close(TextPass *pass)
 {
     if (pass == NULL) return;
-    if (pass->codec != NULL) pass->codec->close(pass->decoder);
+    text_cutter_close(pass->cutter);
     read_ahead_close(pass->ahead);
-    ZSTD_freeCCtx(pass->compressor);
-    free(pass->compressed);
     free(pass->text);
     free(pass->block);
-    free(pass->damage);
     free(pass);
 }
 
 const char *text_pass_damage(const TextPass *pass)
 {
-    return pass->damage != NULL ? pass->damage : "";
+    return pass->cutter != NULL ? text_cutter_damage(pass->cutter) : "";
 }
 
 const SeekBlock *text_pass_blocks(const TextPass *pass, uint64_t *ret_count)
@@ -100,69 +81,21 @@ const SeekBlock *text_pass_blocks(const TextPass *pass, uint64_t *ret_count)
     return pass->block;
 }
 
-static void spool(TextPass *pass, const void *bytes, size_t length, SeekBlock *block)
+static void add_block(TextPass *pass, const TextCut *cut)
 {
-    size_t size =
-        ZSTD_compressCCtx(pass->compressor, pass->compressed, ZSTD_compressBound(BLOCK_BYTES_MAX),
-                          bytes, length, SPOOL_LEVEL);
-    CHECK(!ZSTD_isError(size));
-    block->spool_offset = sidecar_spool(pass->writer, pass->compressed, size);
-    block->spool_bytes = (uint32_t)size;
-}
-
-/* The decoder could begin here: the next block does. */
-static void start_at_point(TextPass *pass)
-{
-    ResumePoint point;
-    pass->codec->point(pass->decoder, &point, pass->window);
-    pass->start = (SeekBlock){.kind = BLOCK_POINT,
-                              .file_offset = point.file_offset,
-                              .window_bytes = point.window_bytes,
-                              .bits = point.bits,
-                              .unit = point.unit};
-    if (point.window_bytes > 0) spool(pass, pass->window, point.window_bytes, &pass->start);
-    pass->at_point = true;
-}
-
-static void add_block(TextPass *pass, size_t length)
-{
-    SeekBlock block = {.kind = BLOCK_INSIDE};
-    if (pass->at_point) {
-        block = pass->start;
-    } else if (sidecar_is_kept(pass->writer)) {
-        block.kind = BLOCK_COPY;
-        spool(pass, pass->text, length, &block);
+    SeekBlock block = cut->block;
+    const uint8_t *packed;
+    if (block.kind == BLOCK_COPY && !sidecar_is_kept(pass->writer)) {
+        block.kind = BLOCK_INSIDE;
+    } else if (cut->keep_bytes > 0) {
+        block.spool_bytes = (uint32_t)text_cutter_pack(pass->cutter, cut, &packed);
+        block.spool_offset = sidecar_spool(pass->writer, packed, block.spool_bytes);
     }
-    block.text_offset = pass->at;
-    block.text_hash = XXH3_64bits(pass->text, length);
     if (pass->num_blocks == pass->capacity) {
         pass->capacity = 2 * pass->capacity + 64;
         pass->block = mem_realloc(pass->block, pass->capacity, sizeof *pass->block);
     }
     pass->block[pass->num_blocks++] = block;
-    pass->at_point = false;
-}
-
-static Status next_block(TextPass *pass, size_t *ret_length, Error *err)
-{
-    size_t length = 0;
-    TextChunk chunk = {0};
-    while (length < BLOCK_BYTES_MAX && !chunk.end && !(chunk.point && length >= BLOCK_BYTES_MIN)) {
-        Error damage = {0};
-        Status status = pass->codec->step(pass->decoder, pass->text + length,
-                                          BLOCK_BYTES_MAX - length, &chunk, &damage);
-        if (status != OK) {
-            *err = damage;
-            return status;
-        }
-        if (chunk.damaged) pass->damage = mem_strdup(damage.message);
-        length += chunk.length;
-    }
-    if (length > 0) add_block(pass, length);
-    if (chunk.point && !chunk.end) start_at_point(pass);
-    pass->ended = chunk.end;
-    *ret_length = length;
-    return OK;
 }
 
 static Status next_plain(TextPass *pass, const char **ret_text, size_t *ret_length, Error *err)
@@ -184,11 +117,16 @@ static Status next_plain(TextPass *pass, const char **ret_text, size_t *ret_leng
 Status text_pass_next(TextPass *pass, const char **ret_text, size_t *ret_length, Error *err)
 {
     size_t length = 0;
-    *ret_text = (const char *)pass->text;
-    if (pass->codec == NULL)
+    if (pass->cutter != NULL) {
+        TextCut cut = {0};
+        if (!pass->ended) TRY(text_cutter_next(pass->cutter, &cut, err));
+        if (cut.length > 0) add_block(pass, &cut);
+        if (!pass->ended) pass->ended = cut.end;
+        *ret_text = (const char *)cut.text;
+        length = cut.length;
+    } else {
         TRY(next_plain(pass, ret_text, &length, err));
-    else if (!pass->ended)
-        TRY(next_block(pass, &length, err));
+    }
     pass->at += length;
     *ret_length = length;
     return OK;
@@ -227,19 +165,25 @@ static bool read_spooled(const TextSource *source, const SeekBlock *block, void 
     return whole;
 }
 
-static Status open_at(const TextSource *source, const SeekBlock *block, TextDecoder **ret,
-                      Error *err)
+Status text_decode(const TextStretch *stretch, uint8_t *text, size_t *ret_length, Error *err)
 {
-    uint8_t window[CODEC_WINDOW_BYTES];
-    ResumePoint point = {.file_offset = block->file_offset,
-                         .window_bytes = block->window_bytes,
-                         .bits = block->bits,
-                         .unit = block->unit != 0};
-    bool primed = block->window_bytes > 0;
-    if (primed && (block->window_bytes > sizeof window ||
-                   !read_spooled(source, block, window, block->window_bytes)))
-        return refuse_other_bytes(source, err);
-    return source->codec->open(&source->input, &point, primed ? window : NULL, ret, err);
+    const SeekBlock *from = stretch->from;
+    ResumePoint point = {from->file_offset, from->window_bytes, from->bits, from->unit != 0};
+    uint64_t at = from->text_offset, begin = stretch->begin, end = begin + stretch->length;
+    TextDecoder *decoder = NULL;
+    TRY(stretch->codec->open(stretch->input, &point, stretch->window, &decoder, err));
+    Status status = OK;
+    TextChunk chunk = {0};
+    while (at < end && status == OK && !chunk.end) {
+        uint64_t done = at < begin ? 0 : at - begin;
+        uint64_t room = at < begin ? begin - at : end - at;
+        if (room > stretch->length) room = stretch->length;
+        status = stretch->codec->step(decoder, text + done, (size_t)room, &chunk, err);
+        at += chunk.length;
+    }
+    stretch->codec->close(decoder);
+    *ret_length = at < begin ? 0 : (size_t)(at - begin);
+    return status;
 }
 
 /* Decodes from the point at or before block `index` up to its end; `text` has room for the block.
@@ -249,22 +193,23 @@ static Status decode(const TextSource *source, uint64_t index, uint8_t *text, Er
     uint64_t first = index;
     while (source->block[first].kind != BLOCK_POINT)
         first--;
-    uint64_t at = source->block[first].text_offset, begin = source->block[index].text_offset;
-    uint64_t end = block_end(source, index);
-    TextDecoder *decoder = NULL;
-    TRY(open_at(source, &source->block[first], &decoder, err));
-    Status status = OK;
-    while (at < end && status == OK) {
-        uint64_t from = at < begin ? 0 : at - begin;
-        uint64_t room = at < begin ? begin - at : end - at;
-        if (room > end - begin) room = end - begin;
-        TextChunk chunk;
-        status = source->codec->step(decoder, text + from, (size_t)room, &chunk, err);
-        at += chunk.length;
-        if (status == OK && chunk.end && at < end) status = refuse_other_bytes(source, err);
+    const SeekBlock *from = &source->block[first];
+    uint8_t window[CODEC_WINDOW_BYTES];
+    TextStretch stretch = {
+        .input = &source->input,
+        .codec = source->codec,
+        .from = from,
+        .begin = source->block[index].text_offset,
+        .length = (size_t)(block_end(source, index) - source->block[index].text_offset)};
+    if (from->window_bytes > 0) {
+        if (from->window_bytes > sizeof window ||
+            !read_spooled(source, from, window, from->window_bytes))
+            return refuse_other_bytes(source, err);
+        stretch.window = window;
     }
-    source->codec->close(decoder);
-    return status;
+    size_t length = 0;
+    TRY(text_decode(&stretch, text, &length, err));
+    return length == stretch.length ? OK : refuse_other_bytes(source, err);
 }
 
 static Status load_block(const void *file, uint64_t index, Block *ret, Error *err)

@@ -1,12 +1,9 @@
 /* TextSource: the text of a data file, read at any byte whether the file is compressed or not.
  *
- * Of a compressed file one pass (TextPass) goes through all of it and cuts the text into blocks of
- * 1 to 2 MiB. A block begins, best, where the codec can begin: gzip between two deflate blocks,
- * with the 32 KiB of text before them kept beside the index, zstd at a frame. Where no such place
- * comes for 2 MiB (a zstd file of one frame has none), a copy of the block's text, compressed, is
- * kept beside the index, about as large as the file itself; where nothing is kept (somebody only
- * looks at the data), the text is decompressed again from the last such place. Blocks are decoded
- * whole, compared with their hash and kept in the BlockCache. */
+ * Of a compressed file one pass (TextPass) goes through all of it and cuts it into blocks
+ * (text_cutter.h), whose windows and copies are kept beside the index; where nothing is kept
+ * (somebody only looks at the data), there are no copies. Blocks are decoded whole, compared with
+ * their hash and kept in the BlockCache. */
 #ifndef TROUPE_DATASET_TEXT_SOURCE_H
 #define TROUPE_DATASET_TEXT_SOURCE_H
 
@@ -15,20 +12,7 @@
 #include "base/error.h"
 #include "dataset/block_cache.h"
 #include "dataset/sidecar.h"
-#include "dataset/text_codec.h"
-
-typedef enum { BLOCK_POINT, BLOCK_COPY, BLOCK_INSIDE } SeekKind;
-
-/* A block, as it stands in the sidecar. */
-typedef struct SeekBlock {
-    uint64_t text_offset;
-    uint64_t text_hash;    /* XXH3 of its text */
-    uint64_t file_offset;  /* BLOCK_POINT: of the point */
-    uint64_t spool_offset; /* of the point's window or the block's copy, compressed with zstd */
-    uint32_t spool_bytes;
-    uint32_t window_bytes;
-    uint8_t kind, bits, unit, unused[5];
-} SeekBlock;
+#include "dataset/text_cutter.h"
 
 /* The codec of an open file, told by how it begins; NULL: plain text, or nothing that is known. */
 Status text_codec_find(const TextInput *input, const TextCodec **ret, Error *err);
@@ -59,5 +43,19 @@ typedef struct TextSource {
  * at its address as long as the cache. */
 Status text_source_read(const TextSource *source, uint64_t begin, char *text, size_t length,
                         Error *err);
+
+/* A stretch of a compressed text, and where to begin. */
+typedef struct TextStretch {
+    const TextInput *input;
+    const TextCodec *codec;
+    const SeekBlock *from; /* a BLOCK_POINT at or before it */
+    const uint8_t *window; /* of that; NULL: it needs none */
+    uint64_t begin;        /* of the stretch */
+    size_t length;
+} TextStretch;
+
+/* Decodes it into `text`, which has room for it; less than that where the text ends, or nothing but
+ * damage comes behind it. */
+Status text_decode(const TextStretch *stretch, uint8_t *text, size_t *ret_length, Error *err);
 
 #endif

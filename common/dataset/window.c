@@ -105,6 +105,19 @@ static uint64_t order_group(const WindowOrder *order, const Permutation *files, 
     return count;
 }
 
+/* Of a file that is counted from its beginning on the permutation says whose turn it is alone. */
+static void keep_sequences(const WindowOrder *order, uint64_t *block, uint64_t count)
+{
+    uint64_t *turn = mem_calloc((size_t)order->num_files, sizeof *turn), first, end;
+    for (uint64_t i = 0; i < count; i++) {
+        int file;
+        if (!dataset_block_in_sequence(order->options.dataset, block[i], &file)) continue;
+        dataset_file_blocks(order->options.dataset, file, &first, &end);
+        block[i] = first + turn[file]++;
+    }
+    free(turn);
+}
+
 /* A window ends where it has its bytes, and with its group. */
 static void cut_windows(const WindowOrder *order, Epoch *epoch, uint64_t first, uint64_t end)
 {
@@ -128,6 +141,7 @@ static Epoch make_epoch(const WindowOrder *order, uint64_t number)
         end = group_end(order, &files, first);
         uint64_t tag = rng_mix(number) + (uint64_t)first;
         uint64_t count = order_group(order, &files, first, end, tag, epoch.block + at);
+        if (number == 0) keep_sequences(order, epoch.block + at, count);
         cut_windows(order, &epoch, at, at + count);
         at += count;
     }
@@ -281,6 +295,7 @@ void window_order_close(WindowOrder *order)
 {
     if (order == NULL) return;
     order->closing = true;
+    if (order->num_counters > 0) dataset_stop_counting(order->options.dataset);
     for (int i = 0; i < order->num_counters; i++)
         pthread_join(order->counter[i], NULL);
     for (int i = 0; i < EPOCHS_KEPT; i++)

@@ -9,7 +9,8 @@
  *      `window_bytes` together, at least one
  *   3. the records of a window are permuted
  * with the permutations of shuffle.h. Records of one block stay within a window; a window has
- * blocks from anywhere in its group.
+ * blocks from anywhere in its group. In epoch 0 a file that can only be counted from its beginning
+ * on (compressed text) has its turns where 2 puts its blocks, but takes the blocks in their order.
  *
  * While there are blocks that nobody has counted, threads count them, in the order of epoch 0, and
  * a position is waited for as long as it lies beyond what they have reached. What is counted is
