@@ -19,6 +19,7 @@
 #include "config/cache_pins.h"
 #include "config/model_pins.h"
 #include "cluster.pb-c.h"
+#include "fetch_model.h"
 #include "look.h"
 #include "net/socket.h"
 #include "shell.h"
@@ -235,10 +236,13 @@ static Status parse_options(const Command *command, int argc, char **argv, Optio
 
 /* ---- commands ---- */
 
-static Status load_stages(const Options *options, const char *help, JobStages *ret, Error *err)
+static Status load_stages(Options *options, const char *help, JobStages *ret,
+                          FetchModel **ret_fetch, Error *err)
 {
     if (options->config == NULL) return option_misuse(help, err, "--config JOB.YAML is missing.");
-    return job_stages_load(options->config, options->set, options->num_sets, ret, err);
+    SettingsList settings = {options->set, &options->num_sets,
+                             (int)(sizeof options->set / sizeof *options->set)};
+    return fetch_model_load(options->config, &settings, ret, ret_fetch, err);
 }
 
 static JobFile job_file(const Options *options)
@@ -302,13 +306,16 @@ static int validate_stage(JobConfig *config, const JobFile *file)
     return code != 0 ? code : trained != 0 ? trained : read;
 }
 
-static int run_validate(const Options *options)
+static int run_validate(const Options *given)
 {
     Error err = {0};
     JobStages stages = {0};
-    Status status = load_stages(options, help_validate, &stages, &err);
+    FetchModel *fetch = NULL;
+    Options options = *given;
+    Status status = load_stages(&options, help_validate, &stages, &fetch, &err);
     if (status != OK) return fail(status, &err);
-    const JobFile file = job_file(options);
+    fetch_model_show(fetch, &stages);
+    const JobFile file = job_file(&options);
     int code = 0;
     for (int i = 0; i < stages.count; i++) {
         int found = validate_stage(stages.stage[i], &file);
@@ -318,6 +325,7 @@ static int run_validate(const Options *options)
         printf("job %s is in order\n", stages.stage[0]->name);
     else
         fprintf(stderr, "controller: job %s is not in order: see above\n", stages.stage[0]->name);
+    fetch_model_close(fetch);
     job_stages_free(&stages);
     return code;
 }
@@ -393,27 +401,32 @@ static void log_job(const JobStages *stages, const RunFolder *folder)
     if (folder->note != NULL) log_event(LOG_INFO, "lock_taken_over", F_STR("what", folder->note));
 }
 
-static int run_job(const Options *options)
+static int run_job(const Options *given)
 {
     const Screen screen = look_at_screen();
     Error err = {0};
     JobStages stages = {0};
     RunFolder folder = {0};
+    FetchModel *fetch = NULL;
+    Options options = *given;
     signal(SIGPIPE, SIG_IGN); /* a reader of our output who leaves does not end the run */
-    Status status = load_stages(options, help_run, &stages, &err);
+    Status status = load_stages(&options, help_run, &stages, &fetch, &err);
     const JobConfig *config = status == OK ? stages.stage[0] : NULL; /* the run is one for all */
-    const JobFile file = job_file(options);
+    const JobFile file = job_file(&options);
     int code = status == OK ? look_at_device(&file, config) : 0;
+    if (status == OK && code == 0) status = fetch_model_weights(fetch, config, &err);
     if (status == OK && code == 0) status = validate_stages(&stages, &err);
-    if (status == OK && code == 0) code = look_at_functions(&stages, options);
+    if (status == OK && code == 0) code = look_at_functions(&stages, &options);
+    if (status == OK && code == 0) status = run_folder_open(config->run_dir, &folder, &err);
+    if (status == OK && code == 0) status = fetch_model_keep(fetch, folder.path, &err);
+    fetch_model_close(fetch);
     if (code != 0) {
         job_stages_free(&stages);
         return code;
     }
-    if (status == OK) status = run_folder_open(config->run_dir, &folder, &err);
     if (status == OK) status = model_pins_keep(&stages, folder.path, &err);
     if (status == OK) status = cache_pins_keep(&stages, folder.path, &err);
-    if (status == OK) status = log_open("controller", folder.events, options->level, &err);
+    if (status == OK) status = log_open("controller", folder.events, options.level, &err);
     if (status == OK) {
         log_job(&stages, &folder);
         status = shell_run(&stages, &folder, &screen, &err);

@@ -138,7 +138,7 @@ Status validate_job(const JobConfig *config, char **ret_summary, Error *err)
     Status status = job_config_check_files(config, err);
     if (status == OK) status = model_config_read(config->model.config, &model, err);
     if (status == OK) status = model_config_check_parallel(&model, (int)config->train.tp_size, err);
-    if (status == OK && config->model.init == INIT_PRETRAINED)
+    if (status == OK && config->model.init == INIT_PRETRAINED && !config->model.weights_to_come)
         status = weights_check_folder(config->model.path, &model, err);
     if (status == OK && config->cluster.agents.count == 0) status = local_node_check(config, err);
     if (status == OK) status = load_text(config, &text, err);

@@ -5,6 +5,7 @@
 
 #include "base/memory.h"
 #include "base/options.h"
+#include "job_data/job_model.h"
 #include "rollout_worker/inspect_view.h"
 #include "rollout_worker/policy_server.h"
 
@@ -278,8 +279,8 @@ static int inspect(Arguments *arguments)
     JobConfig *config = NULL;
     Inspection *inspection = NULL;
     Shown shown = {0};
-    Status status = job_config_load(arguments->config, arguments->stage, arguments->set,
-                                    arguments->num_sets, &config, &err);
+    JobSource source = {arguments->config, arguments->stage, arguments->set, arguments->num_sets};
+    Status status = job_model_load(&source, &config, &err);
     arguments->inspect.config = config;
     if (status == OK) status = job_config_check_data(config, &err);
     if (status == OK) status = open_inspection(config, arguments, &inspection, &err);

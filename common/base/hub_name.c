@@ -97,14 +97,12 @@ static bool is_path_inside(const char *path)
     return true;
 }
 
-bool hub_name_parse(const char *text, HubName *ret)
+/* Behind the scheme, and what says which kind it is. */
+static bool parse(const char *at, bool model, HubName *ret)
 {
-    static const char begin[] = HUB_SCHEME DATASETS;
-    if (!str_starts_with(text, begin)) return false;
-    const char *at = text + sizeof begin - 1;
     size_t repo = repo_length(at);
     if (repo == 0) return false;
-    HubName name = {.repo = mem_strndup(at, repo)};
+    HubName name = {.repo = mem_strndup(at, repo), .model = model};
     at += repo;
     if (*at == '@') {
         size_t length = special_revision(++at);
@@ -122,6 +120,27 @@ bool hub_name_parse(const char *text, HubName *ret)
     }
     hub_name_free(&name);
     return false;
+}
+
+bool hub_name_parse(const char *text, HubName *ret)
+{
+    static const char begin[] = HUB_SCHEME DATASETS;
+    return str_starts_with(text, begin) && parse(text + sizeof begin - 1, false, ret);
+}
+
+bool hub_model_name_parse(const char *text, HubName *ret)
+{
+    static const char begin[] = HUB_SCHEME;
+    HubName name = {0};
+    if (!str_starts_with(text, begin) || str_starts_with(text, HUB_SCHEME DATASETS) ||
+        !parse(text + sizeof begin - 1, true, &name))
+        return false;
+    if (name.path[0] != '\0') {
+        hub_name_free(&name);
+        return false;
+    }
+    *ret = name;
+    return true;
 }
 
 void hub_name_free(HubName *name)
@@ -166,7 +185,7 @@ static void put_revision(Str *out, const char *text, size_t length)
     }
 }
 
-char *hub_name_expand(const char *text, const char *folder)
+static char *expand(const char *text, const char *folder, const char *scheme)
 {
     size_t length = hub_name_length(text);
     if (length == 0 || (text[length] != '\0' && strchr("#@", text[length]) == NULL)) return NULL;
@@ -181,10 +200,27 @@ char *hub_name_expand(const char *text, const char *folder)
         rest = revision + size;
     }
     Str out = {0};
-    str_puts(&out, HUB_SCHEME DATASETS);
+    str_puts(&out, scheme);
     str_append(&out, text, length);
     str_putc(&out, '@');
     put_revision(&out, revision, size);
     str_puts(&out, rest);
     return str_take(&out);
+}
+
+char *hub_name_expand(const char *text, const char *folder)
+{
+    return expand(text, folder, HUB_SCHEME DATASETS);
+}
+
+char *hub_model_name_expand(const char *text, const char *folder)
+{
+    char *name = strchr(text, '@') == NULL ? expand(text, folder, HUB_SCHEME) : NULL;
+    HubName parsed = {0};
+    if (name == NULL || hub_model_name_parse(name, &parsed)) {
+        hub_name_free(&parsed);
+        return name;
+    }
+    free(name);
+    return NULL;
 }

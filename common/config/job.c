@@ -291,6 +291,11 @@ bool job_may_take_turns(const JobConfig *config)
            config->rollout.colocate && config->rollout.max_staleness == 0 && !config->rollout.only;
 }
 
+void job_config_expect_weights(JobConfig *config)
+{
+    config->model.weights_to_come = true;
+}
+
 void job_config_decide_offload(JobConfig *config)
 {
     CHECK(config->rollout.offload == OFFLOAD_AUTO && job_may_take_turns(config));

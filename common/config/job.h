@@ -88,10 +88,12 @@ typedef struct JobConfig {
     int num_pins;                 /* ... as far as a run stands in their place */
 
     struct {
-        char *path;      /* Hugging Face folder */
-        const char *run; /* what was written for it, when that is a run whose newest checkpoint
-                            `path` is (its folder, or checkpoints/latest in it), or whose best
-                            one (checkpoints/best); else NULL */
+        char *path;           /* Hugging Face folder */
+        const char *run;      /* what was written for it, when that is a run whose newest checkpoint
+                                 `path` is (its folder, or checkpoints/latest in it), or whose best
+                                 one (checkpoints/best); else NULL */
+        bool weights_to_come; /* they will be fetched before a run, and are not looked for now; not
+                                 in the text */
         ModelInit init;
         char *config;        /* config.json; default <path>/config.json */
         char *tokenizer;     /* folder or tokenizer.json; default <path> */
@@ -257,6 +259,9 @@ void job_config_decide_kv_cache(JobConfig *config, int64_t mb);
 
 /* The same of rollout.offload: auto, where training and generation do not fit a GPU at once. */
 void job_config_decide_offload(JobConfig *config);
+
+/* Says of a job that is only looked at that its weights are not there yet, and will be. */
+void job_config_expect_weights(JobConfig *config);
 
 /* Whether training and generation use the same GPUs, and one after the other: they could take
  * turns.

@@ -395,7 +395,7 @@ static Status check_models(const FileCheck *check)
         const char *key, *folder;
     } others[] = {{"algorithm.reference", config->algorithm.reference},
                   {"algorithm.critic", config->algorithm.critic}};
-    if (config->model.init != INIT_RANDOM)
+    if (config->model.init != INIT_RANDOM && !config->model.weights_to_come)
         TRY(check_weights(check, "model.path", config->model.path));
     for (int i = 0; i < 2; i++) {
         if (others[i].folder == NULL || strcmp(others[i].folder, REFERENCE_START) == 0) continue;

@@ -62,6 +62,8 @@ typedef struct ConfigKey {
     bool required;                  /* must be given */
     bool fixed;                     /* the same in all layers: a later one may not give it */
     bool output;                    /* KEY_PATH: written, not read */
+    bool hub_model;                 /* KEY_PATH: OWNER/NAME that is no path is a model of the Hub,
+                                       and its value then begins with HUB_SCHEME */
     const char *word;               /* KEY_PATH: stands for itself and names no file; NULL: none */
 } ConfigKey;
 

@@ -403,6 +403,14 @@ static char *escape_glob(const char *folder)
     return str_take(&escaped);
 }
 
+/* NULL: it is a path, or the key takes nothing else. */
+static char *read_hub_name(const ConfigKey *key, const char *text, const char *folder)
+{
+    if (key->type != KEY_PATHS && !key->hub_model) return NULL;
+    if (str_starts_with(text, HUB_SCHEME)) return mem_strdup(text);
+    return key->hub_model ? hub_model_name_expand(text, folder) : hub_name_expand(text, folder);
+}
+
 static Status read_path(const ConfigSource *source, const ConfigKey *key, const YamlNode *node,
                         char **ret, Error *err)
 {
@@ -414,11 +422,8 @@ static Status read_path(const ConfigSource *source, const ConfigKey *key, const 
         status = config_value_refuse(source, key, node, NULL, err);
         goto done;
     }
-    if (key->type == KEY_PATHS) {
-        bool hub = str_starts_with(expanded.data, HUB_SCHEME);
-        *ret = hub ? mem_strdup(expanded.data) : hub_name_expand(expanded.data, source->base_dir);
-        if (*ret != NULL) goto done;
-    }
+    *ret = read_hub_name(key, expanded.data, source->base_dir);
+    if (*ret != NULL) goto done;
     bool glob = key->type == KEY_PATHS && strpbrk(expanded.data, "*?[") != NULL;
     bool output = key->output && source->output_dir != NULL;
     const char *folder = output ? source->output_dir : source->base_dir;

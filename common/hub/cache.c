@@ -14,12 +14,13 @@
 
 #define LOCK_PAUSE_MS 200
 
-HubCache hub_cache_of(const char *root, const char *repo)
+HubCache hub_cache_of(const char *root, const HubName *name)
 {
-    const char *slash = strchr(repo, '/');
+    const char *repo = name->repo, *slash = strchr(repo, '/');
     CHECK(slash != NULL);
     HubCache cache = {.root = mem_strdup(root)};
-    cache.name = mem_printf("datasets--%.*s--%s", (int)(slash - repo), repo, slash + 1);
+    cache.name = mem_printf("%s--%.*s--%s", name->model ? "models" : "datasets",
+                            (int)(slash - repo), repo, slash + 1);
     cache.folder = path_join(root, cache.name);
     return cache;
 }

@@ -1,5 +1,5 @@
-/* HubCache: a data set's folder in the cache of huggingface_hub, in its layout, so that what either
- * of the two has fetched serves the other:
+/* HubCache: the folder of a data set (or of a model: models--OWNER--NAME) in the cache of
+ * huggingface_hub, in its layout, so that what either of the two has fetched serves the other:
  *
  *   CACHE/datasets--OWNER--NAME/refs/REVISION            the commit that it was
  *                              /trees/COMMIT.json         the files of that commit
@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/hub_name.h"
 #include "hub/answer.h"
 #include "hub/client.h"
 
@@ -25,7 +26,7 @@ typedef struct HubCache {
     char *folder; /* of it */
 } HubCache;
 
-HubCache hub_cache_of(const char *root, const char *repo);
+HubCache hub_cache_of(const char *root, const HubName *name);
 void hub_cache_free(HubCache *cache);
 
 /* The commit that a revision was when it was last looked up; false: nobody did. */

@@ -167,11 +167,16 @@ void hub_put_escaped(Str *out, const char *text, bool whole)
     }
 }
 
+const char *hub_place_prefix(const HubPlace *place)
+{
+    return place->model ? "" : "datasets/";
+}
+
 static char *make_url(const HubPlace *place, const HubFile *file)
 {
     Str url = {0};
-    str_printf(&url, "%s/datasets/%s/resolve/%s/", hub_client_access(place->client)->endpoint,
-               place->repo, place->commit);
+    str_printf(&url, "%s/%s%s/resolve/%s/", hub_client_access(place->client)->endpoint,
+               hub_place_prefix(place), place->repo, place->commit);
     hub_put_escaped(&url, file->path, false);
     return str_take(&url);
 }
@@ -179,19 +184,19 @@ static char *make_url(const HubPlace *place, const HubFile *file)
 static Status explain_gated(const HubPlace *place, bool gated, Error *err)
 {
     const HubAccess *access = hub_client_access(place->client);
+    const char *kind = place->model ? "model" : "data set";
     if (gated)
         return error_append(err,
                             "  expected: a token (HF_TOKEN) of somebody who has accepted the terms "
-                            "of this data set; %s\n  to do: accept them at %s/datasets/%s, then "
-                            "hf auth login",
-                            access->token == NULL ? "there is none" : "this one has not",
-                            access->endpoint, place->repo);
+                            "of this %s; %s\n  to do: accept them at %s/%s%s, then hf auth login",
+                            kind, access->token == NULL ? "there is none" : "this one has not",
+                            access->endpoint, hub_place_prefix(place), place->repo);
     return error_append(err,
-                        "  expected: a data set that is there, and for a private one a token "
-                        "(HF_TOKEN); %s\n  to do: look at %s/datasets/%s, or hf auth login; a "
-                        "folder of this machine is not there under that name either",
-                        access->token == NULL ? "there is none" : "this one was refused",
-                        access->endpoint, place->repo);
+                        "  expected: a %s that is there, and for a private one a token "
+                        "(HF_TOKEN); %s\n  to do: look at %s/%s%s, or hf auth login; a folder of "
+                        "this machine is not there under that name either",
+                        kind, access->token == NULL ? "there is none" : "this one was refused",
+                        access->endpoint, hub_place_prefix(place), place->repo);
 }
 
 Status hub_explain_refusal(const HubPlace *place, const HubHeader *header, Error *err)
@@ -297,9 +302,11 @@ static Status refuse_offline(const HubPlace *place, const HubFile *file, Error *
 {
     return error_set(err, ERR_UNAVAILABLE,
                      "%s of %s is not in the cache (%s), and HF_HUB_OFFLINE asks nobody\n"
-                     "  expected: all files of the split there\n  to do: unset HF_HUB_OFFLINE, or "
-                     "fetch them first: hf download --repo-type dataset --revision %s %s",
-                     file->path, place->repo, place->cache->folder, place->commit, place->repo);
+                     "  expected: all files of the %s there\n  to do: unset HF_HUB_OFFLINE, or "
+                     "fetch them first: hf download %s--revision %s %s",
+                     file->path, place->repo, place->cache->folder,
+                     place->model ? "model" : "split", place->model ? "" : "--repo-type dataset ",
+                     place->commit, place->repo);
 }
 
 Status hub_fetch(const HubPlace *place, const HubFile *file, HubFetch *fetch, Error *err)

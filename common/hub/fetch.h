@@ -5,6 +5,7 @@
 #ifndef TROUPE_HUB_FETCH_H
 #define TROUPE_HUB_FETCH_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -16,7 +17,11 @@ typedef struct HubPlace {
     HubClient *client;
     const HubCache *cache;
     const char *repo, *commit;
+    bool model; /* it is none of a data set */
 } HubPlace;
+
+/* What it is called in the Hub's addresses, before its name: "datasets/", of a model "". */
+const char *hub_place_prefix(const HubPlace *place);
 
 typedef struct HubFetch {
     int64_t modified_ns; /* the time of modification that the file is given; 0: now */

@@ -32,7 +32,7 @@ const char *hub_repo_label(const HubRepo *repo)
 
 HubPlace hub_repo_place(const HubRepo *repo)
 {
-    return (HubPlace){repo->client, &repo->cache, repo->name.repo, repo->commit};
+    return (HubPlace){repo->client, &repo->cache, repo->name.repo, repo->commit, repo->name.model};
 }
 
 const HubFiles *hub_repo_files(const HubRepo *repo)
@@ -46,12 +46,23 @@ static bool is_commit(const char *revision)
            strspn(revision, "0123456789abcdef") == HUB_COMMIT_BYTES - 1;
 }
 
+/* What all of its kind are called, there and in files of ours. */
+static const char *kind_folder(const HubRepo *repo)
+{
+    return repo->name.model ? "models" : "datasets";
+}
+
+static const char *kind_name(const HubRepo *repo)
+{
+    return repo->name.model ? "model" : "data set";
+}
+
 /* ENDPOINT/api/datasets/OWNER/NAME, `kind` and, escaped, what is meant of that kind. */
 static char *api_url(const HubRepo *repo, const char *kind, const char *meant)
 {
     Str url = {0};
-    str_printf(&url, "%s/api/datasets/%s/%s", repo->options.access->endpoint, repo->name.repo,
-               kind);
+    str_printf(&url, "%s/api/%s/%s/%s", repo->options.access->endpoint, kind_folder(repo),
+               repo->name.repo, kind);
     if (meant != NULL) str_putc(&url, '/');
     if (meant != NULL) hub_put_escaped(&url, meant, true);
     return str_take(&url);
@@ -72,7 +83,7 @@ static cJSON *read_commits(const char *path)
 /* "datasets/OWNER/NAME@REVISION" */
 static char *commit_key(const HubRepo *repo)
 {
-    return mem_printf("datasets/%s@%s", repo->name.repo, repo->name.revision);
+    return mem_printf("%s/%s@%s", kind_folder(repo), repo->name.repo, repo->name.revision);
 }
 
 static bool find_commit(HubRepo *repo)
@@ -88,10 +99,9 @@ static bool find_commit(HubRepo *repo)
     return found;
 }
 
-static Status keep_commit(const HubRepo *repo, Error *err)
+Status hub_repo_keep_commit(const HubRepo *repo, const char *path, Error *err)
 {
-    const char *path = repo->options.commits;
-    if (path == NULL || repo->options.read_only || is_commit(repo->name.revision)) return OK;
+    if (is_commit(repo->name.revision)) return OK;
     cJSON *json = read_commits(path);
     char *key = commit_key(repo), *folder = path_folder(path);
     cJSON_DeleteItemFromObjectCaseSensitive(json, key);
@@ -104,6 +114,12 @@ static Status keep_commit(const HubRepo *repo, Error *err)
     free(key);
     cJSON_Delete(json);
     return status;
+}
+
+static Status keep_commit(const HubRepo *repo, Error *err)
+{
+    const char *path = repo->options.commits;
+    return path == NULL || repo->options.read_only ? OK : hub_repo_keep_commit(repo, path, err);
 }
 
 /* ---- which commit ---- */
@@ -138,13 +154,13 @@ static Status refuse_absent_repo(HubRepo *repo, Error *err)
     const HubAccess *access = repo->options.access;
     error_set(
         err, ERR_NOT_FOUND,
-        "%s: %s has no data set of that name for us, and this machine has no folder of it\n"
+        "%s: %s has no %s of that name for us, and this machine has no folder of it\n"
         "  expected: OWNER/NAME of the Hugging Face Hub, or a path; for a private one a token "
         "(HF_TOKEN) of who may read it, %s",
-        repo->label, access->endpoint,
+        repo->label, access->endpoint, kind_name(repo),
         access->token == NULL ? "and there is none" : "which this one is not");
     Str url = {0};
-    str_printf(&url, "%s/api/datasets?limit=%d&search=", access->endpoint, NAMES_MAX);
+    str_printf(&url, "%s/api/%s?limit=%d&search=", access->endpoint, kind_folder(repo), NAMES_MAX);
     hub_put_escaped(&url, strchr(repo->name.repo, '/') + 1, true);
     append_nearest(repo, str_text(&url), (const char *const[]){"", NULL}, "id", repo->name.repo,
                    err);
@@ -201,14 +217,20 @@ static Status tell_of_cache(const HubRepo *repo, Error *err)
     return err->status;
 }
 
+static const char *download_kind(const HubRepo *repo)
+{
+    return repo->name.model ? "" : "--repo-type dataset ";
+}
+
 static Status find_offline(HubRepo *repo, Error *err)
 {
     if (hub_cache_find_ref(&repo->cache, repo->name.revision, repo->commit)) return OK;
     return error_set(err, ERR_UNAVAILABLE,
                      "%s is not in the cache (%s), and HF_HUB_OFFLINE asks nobody\n"
                      "  expected: refs/%s there\n  to do: unset HF_HUB_OFFLINE, or fetch it first: "
-                     "hf download --repo-type dataset %s",
-                     repo->label, repo->cache.folder, repo->name.revision, repo->name.repo);
+                     "hf download %s%s",
+                     repo->label, repo->cache.folder, repo->name.revision, download_kind(repo),
+                     repo->name.repo);
 }
 
 static Status choose_commit(HubRepo *repo, Error *err)
@@ -262,10 +284,10 @@ static Status list_offline(HubRepo *repo, Error *err)
     if (repo->files.count > 0) return OK;
     return error_set(err, ERR_UNAVAILABLE,
                      "commit %s of %s is not in the cache (%s), and HF_HUB_OFFLINE asks nobody\n"
-                     "  to do: unset HF_HUB_OFFLINE, or fetch it first: hf download --repo-type "
-                     "dataset --revision %s %s",
-                     repo->commit, repo->name.repo, repo->cache.folder, repo->commit,
-                     repo->name.repo);
+                     "  to do: unset HF_HUB_OFFLINE, or fetch it first: hf download %s--revision "
+                     "%s %s",
+                     repo->commit, repo->name.repo, repo->cache.folder, download_kind(repo),
+                     repo->commit, repo->name.repo);
 }
 
 static Status ask_page(HubRepo *repo, char **url, Error *err)
@@ -329,10 +351,11 @@ Status hub_repo_open(const HubName *name, const HubRepoOptions *options, HubRepo
 {
     HubRepo *repo = mem_calloc(1, sizeof *repo);
     repo->options = *options;
-    repo->name = (HubName){mem_strdup(name->repo), mem_strdup(name->revision), mem_strdup("")};
+    repo->name =
+        (HubName){mem_strdup(name->repo), mem_strdup(name->revision), mem_strdup(""), name->model};
     bool usual = strcmp(name->revision, HUB_MAIN_REVISION) == 0;
     repo->label = usual ? mem_strdup(name->repo) : mem_printf("%s#%s", name->repo, name->revision);
-    repo->cache = hub_cache_of(options->access->cache, name->repo);
+    repo->cache = hub_cache_of(options->access->cache, name);
     repo->client = hub_client_create(options->access, (HubWatch){goes_on, repo});
     Status status = choose_commit(repo, err);
     if (status == OK) status = find_files(repo, err);

@@ -1,6 +1,7 @@
-/* HubRepo: a data set of the Hub at one commit. A revision is looked up once: the commit that it is
- * then is written into a file of the run (`commits`), which decides from there on, and into the
- * cache. What is known of a commit (its files) never changes, so it is asked for once and kept.
+/* HubRepo: a data set, or a model, of the Hub at one commit. A revision is looked up once: the
+ * commit that it is then is written into a file of the run (`commits`), which decides from there
+ * on, and into the cache. What is known of a commit (its files) never changes, so it is asked for
+ * once and kept.
  *
  * Const once opened; any thread. */
 #ifndef TROUPE_HUB_REPO_H
@@ -22,10 +23,13 @@ typedef struct HubRepoOptions {
     HubWatch watch;
 } HubRepoOptions;
 
-/* ERR_NOT_FOUND: no such data set or revision, with the nearest names; ERR_INVALID: it is not for
+/* ERR_NOT_FOUND: no such repository or revision, with the nearest names; ERR_INVALID: it is not for
  * us; ERR_UNAVAILABLE: the Hub cannot be reached, or HF_HUB_OFFLINE and nothing is kept. */
 Status hub_repo_open(const HubName *name, const HubRepoOptions *options, HubRepo **ret, Error *err);
 void hub_repo_close(HubRepo *repo); /* accepts NULL */
+
+/* Writes what `commits` did not have, of a repository that was opened with read_only. */
+Status hub_repo_keep_commit(const HubRepo *repo, const char *commits, Error *err);
 
 const char *hub_repo_label(const HubRepo *repo); /* "OWNER/NAME", "OWNER/NAME#REVISION" */
 HubPlace hub_repo_place(const HubRepo *repo);

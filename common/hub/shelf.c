@@ -97,6 +97,13 @@ static Status refuse_room(const HubShelf *shelf, const Room *room, Error *err)
     char needed[32], has[32], free_now[32], reserve[32], largest[32];
     bool all = options->reading != SHELF_IN_ORDER;
     bool bounded = options->bytes_max > 0 && options->bytes_max <= room->has;
+    if (shelf->place.model)
+        return error_set(err, ERR_RESOURCE,
+                         "%s: %s of it have to be fetched, and %s has %s free, of which %s stay "
+                         "free\n  to do: make room, or move the cache to a larger disk (HF_HOME)",
+                         hub_repo_label(options->repo), show_bytes(room->needed, needed),
+                         room->place, show_bytes(room->free, free_now),
+                         show_bytes(room->reserve, reserve));
     show_bytes(room->largest, largest);
     error_set(err, ERR_RESOURCE,
               "%s: %s of it would have to be fetched, and there is room for %s\n"

@@ -214,7 +214,7 @@ static void test_config_takes_a_run_for_its_newest_checkpoint(void **state)
     expect_model_path("./a_run/checkpoints/latest", "a_run/checkpoints/step_00000009");
     touch("a_run/config.json"); /* a model like any other */
     expect_model_path("a_run//", "a_run");
-    expect_model_path("no_run/latest", "no_run/latest");
+    expect_model_path("no_run/checkpoints/latest", "no_run/checkpoints/latest");
     assert_ok(folder_remove("a_run", &err), &err);
 }
 

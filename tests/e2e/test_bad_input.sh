@@ -233,9 +233,14 @@ case_missing_file() {
 
 case_hub_name() {
     sed -i 's|path: model|path: Qwen/Qwen3-0.6B|' job.yaml
+    export HF_HUB_OFFLINE=1 HF_HOME=$PWD/home
+    message 4
+    says "job.yaml:3: model.path: Qwen/Qwen3-0.6B is not in the cache ($PWD/home/hub/models--Qwen--Qwen3-0.6B)" \
+        "HF_HUB_OFFLINE" "hf download Qwen/Qwen3-0.6B"
+    sed -i 's|path: Qwen.*|path: hf://Qwen|' job.yaml
     message 2
-    says "job.yaml:3: model.path" "$PWD/Qwen/Qwen3-0.6B does not exist" "Hugging Face hub" \
-        "hf download Qwen/Qwen3-0.6B --local-dir $PWD/Qwen/Qwen3-0.6B" "huggingface-cli download"
+    says "job.yaml:3: model.path" "is no name of a model" "hf://OWNER/NAME"
+    sed -i 's|path: hf.*|path: Qwen/Qwen3-0.6B|' job.yaml
     sed -i 's|path: Qwen|path: models/Qwen|' job.yaml
     sed -i 's|models/Qwen/|models/|' job.yaml
     message 2

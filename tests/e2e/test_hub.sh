@@ -1,10 +1,12 @@
 #!/bin/bash
 # A job that trains from a data set on the Hugging Face Hub: a server that answers as it does (tests/hub/hub_server.py).
-# usage: BIN=... SOURCE=... test_hub.sh train|kills|package
+# usage: BIN=... SOURCE=... test_hub.sh train|kills|package|model
 #   train    the weights are those of a job with the same files on this machine; a later session needs no Hub
 #   kills    the data source is killed while it fetches, again and again: nothing is fetched twice, and the weights are
 #            the same
 #   package  what huggingface_hub has fetched is used as it is, and the other way round
+#   model    a model by its name: nothing but what a run needs is fetched, through a kill and faults; the weights are
+#            those of a job with the same folder
 . "$(dirname "$0")/lib.sh"
 command -v python3 > /dev/null || { echo "no python3 to serve"; exit 77; }
 make_data
@@ -104,6 +106,81 @@ kills)
     ! ls "$blobs" | grep -q incomplete || fail "something incomplete is left"
     nothing_left
     echo "two kills in a download, the same weights"
+    ;;
+model)
+    # A model with weights: what two steps leave, and beside it what a run has no use for.
+    export STEPS=2
+    write_job first.yaml first checkpoint.interval=2
+    run_job > /dev/null
+    files=server/repos/troupe/model/$commit
+    mkdir -p "$files/original"
+    for name in config.json model.safetensors model.safetensors.index.json; do
+        [ ! -e "$RUN/checkpoints/step_00000002/$name" ] || cp "$RUN/checkpoints/step_00000002/$name" "$files"
+    done
+    for shard in "$RUN"/checkpoints/step_00000002/model-*.safetensors; do
+        [ ! -e "$shard" ] || cp "$shard" "$files"
+    done
+    cp -n "$SOURCE"/deploy/examples/tiny/model/* "$files"
+    for name in pytorch_model.bin model.gguf other.safetensors original/model.safetensors README.md; do
+        head -c 5000 /dev/urandom > "$files/$name"
+    done
+    echo "{\"branches\": {\"main\": \"$commit\"}}" > server/repos/troupe/model/refs.json
+    export STEPS=4
+    write_job folder.yaml folder
+    sed -i "s|path: .*|path: $PWD/$files|; s|init: .*|init: pretrained|" "$JOB"
+    run_job > /dev/null
+    expected=$(digest_of "$RUN")
+
+    write_job job.yaml run
+    sed -i "s|path: .*|path: troupe/model|; s|init: .*|init: pretrained|" "$JOB"
+    rm -f server/requests.jsonl
+    "$BIN/controller" validate --config job.yaml > validate.out 2>&1 || fail "validate: $(cat validate.out)"
+    grep -q "model: troupe/model of the Hub, commit $commit" validate.out || fail "no commit: $(cat validate.out)"
+    grep -q "weights: .* of which a run fetches" validate.out || fail "validate says not what there is to fetch"
+    [ "$(asked 'safetensors"')" -eq 0 ] || fail "validate has fetched weights"
+    ! ls "$RUN" > /dev/null 2>&1 || fail "validate has made a run folder"
+
+    # A kill while it fetches, a byte that is another, and a connection that ends.
+    echo '[{"match": "safetensors[?]", "do": "slow", "chunk": 3000, "ms": 100, "times": 99}]' > server/faults.json
+    start_job
+    blobs=$HF_HOME/hub/models--troupe--model/blobs
+    for _ in $(seq 1200); do
+        kill -0 "$CONTROLLER" 2> /dev/null || fail "the job ended before the kill: $(tail -n 5 "$RUN.out")"
+        [ "$(cat "$blobs"/*.incomplete 2> /dev/null | wc -c)" -le 6000 ] || break
+        sleep 0.05
+    done
+    ls "$blobs" | grep -q incomplete || fail "nothing was being fetched"
+    kill -9 "$CONTROLLER"
+    wait "$CONTROLLER" 2> /dev/null || true
+    faults='{"match": "safetensors[?]", "do": "cut", "after": 9000}, {"match": "safetensors[?]", "do": "corrupt"}'
+    echo "[$faults]" > server/faults.json
+    run_job
+    [ "$(digest_of "$RUN")" = "$expected" ] || fail "the weights are not those of the same files in a folder"
+    asked 'safetensors.*"range": "bytes=[1-9]' | grep -qvx 0 || fail "no download went on from where it was"
+    for name in pytorch_model.bin model.gguf other.safetensors original/ README.md; do
+        [ "$(asked "$name")" -eq 0 ] || fail "$name was fetched"
+    done
+    grep -q "fetching .*model=troupe/model" "$RUN.out" || fail "nothing was said of the fetching"
+    grep -q "models/troupe/model@main.*$commit" "$RUN/hub.json" || fail "hub.json does not say which commit it is"
+
+    # The Hub goes on, and goes away: the run stays where it was.
+    echo "{\"branches\": {\"main\": \"$(echo $commit | tr a b)\"}}" > server/repos/troupe/model/refs.json
+    stop_server
+    SETTINGS="--set train.num_steps=6"
+    run_job
+    grep -q '"step":6[,}]' "$RUN/metrics.jsonl" || fail "step 6 was not reached without the Hub"
+    "$BIN/controller" data inspect --config job.yaml > inspect.out 2>&1 || fail "inspect: $(cat inspect.out)"
+
+    # A name that nobody has.
+    start_server
+    sed -i "s|path: .*|path: troupe/modle|" "$JOB"
+    code=0
+    "$BIN/controller" validate --config job.yaml > absent.out 2>&1 || code=$?
+    [ "$code" -eq 2 ] || fail "exit code $code for a model that is not there"
+    grep -q "model.path: troupe/modle: .* has no model of that name" absent.out || fail "absent: $(cat absent.out)"
+    grep -q "did you mean" absent.out || fail "no advice: $(cat absent.out)"
+    nothing_left
+    echo "a model by its name as from its folder"
     ;;
 package)
     python=${HUB_PYTHON:-python3}

@@ -4,7 +4,7 @@
 usage: hub_server.py ROOT [--tls CERTIFICATE KEY]    prints the two ports (of the Hub, of its CDN) and serves until its
                                                      standard input ends
 
-ROOT/repos/OWNER/NAME/COMMIT/...   the files of a data set at a commit (40 hex digits)
+ROOT/repos/OWNER/NAME/COMMIT/...   the files of a data set, or of a model, at a commit (40 hex digits)
 ROOT/repos/OWNER/NAME/refs.json    {"branches": {"main": COMMIT}, "tags": {}}
 ROOT/repos/OWNER/NAME/access.json  {"gated": true, "private": false, "token": "hf_x"}; absent: open to all
 ROOT/faults.json                   [{"match": REGEX, "do": WHAT, "times": N, ...}], read anew whenever it changes:
@@ -115,8 +115,10 @@ class Handler(BaseHTTPRequestHandler):
         parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
         if self.server.is_cdn:
             return self.serve_blob(parts, rule)
-        if parts[:2] == ["api", "datasets"]:
-            return self.serve_api(parts[2:])
+        if parts[0] == "api" and parts[1:2] in (["datasets"], ["models"]):
+            return self.serve_api(parts[1], parts[2:])
+        if len(parts) > 4 and parts[2] == "resolve":  # of a model
+            return self.serve_resolve("/".join(parts[:2]), parts[3], "/".join(parts[4:]), rule)
         if parts[0] == "datasets" and len(parts) > 5 and parts[3] == "resolve":
             return self.serve_resolve("/".join(parts[1:3]), parts[4], "/".join(parts[5:]), rule)
         return self.refuse(404, "RepoNotFound", "Repository not found")
@@ -146,7 +148,7 @@ class Handler(BaseHTTPRequestHandler):
         self.refuse(404, "RevisionNotFound", "Invalid rev id: " + revision)
         return None
 
-    def serve_api(self, parts):
+    def serve_api(self, kind, parts):
         if not parts:
             wanted = parse_qs(urlsplit(self.path).query).get("search", [""])[0]
             repos = os.path.join(self.root, "repos")
@@ -160,20 +162,20 @@ class Handler(BaseHTTPRequestHandler):
             return None
         if rest == ["refs"]:
             refs = json.load(open(os.path.join(folder, "refs.json")))
-            return self.answer_json({kind: [{"name": ref, "ref": "refs/x/" + ref, "targetCommit": commit}
-                                            for ref, commit in refs.get(kind, {}).items()]
-                                     for kind in ("branches", "tags", "converts")})
+            return self.answer_json({what: [{"name": ref, "ref": "refs/x/" + ref, "targetCommit": commit}
+                                            for ref, commit in refs.get(what, {}).items()]
+                                     for what in ("branches", "tags", "converts")})
         revision = rest[1] if len(rest) > 1 else "main"
         commit = self.find_commit(folder, revision)
         if commit is None:
             return None
         if rest[:1] == ["tree"]:
-            return self.serve_tree(name, os.path.join(folder, commit), commit)
+            return self.serve_tree(kind, name, os.path.join(folder, commit), commit)
         return self.answer_json({"_id": "0", "id": name, "author": name.split("/")[0], "sha": commit, "private": False,
                                  "gated": False, "disabled": False, "tags": [], "downloads": 0, "likes": 0,
                                  "lastModified": "2026-01-01T00:00:00.000Z", "siblings": []})
 
-    def serve_tree(self, name, folder, commit):
+    def serve_tree(self, kind, name, folder, commit):
         entries = []
         for place, folders, files in os.walk(folder):
             for entry in sorted(folders + files):
@@ -192,7 +194,7 @@ class Handler(BaseHTTPRequestHandler):
         headers = []
         if begin + PAGE < len(entries):
             host = self.headers["Host"]
-            url = f"{self.scheme}://{host}/api/datasets/{name}/tree/{commit}?recursive=True&expand=False"
+            url = f"{self.scheme}://{host}/api/{kind}/{name}/tree/{commit}?recursive=True&expand=False"
             headers = [("Link", f'<{url}&cursor={begin + PAGE}>; rel="next"')]
         return self.answer_json(entries[begin:begin + PAGE], headers)
 

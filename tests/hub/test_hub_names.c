@@ -98,6 +98,47 @@ static void test_short_names_become_long_ones(void **state)
     assert_expanded("owner/.name", NULL);
 }
 
+static void assert_model(const char *text, const char *expected, const char *revision)
+{
+    char *found = hub_model_name_expand(text, ".");
+    HubName name = {0};
+    print_message("%s\n", text);
+    if (expected == NULL) {
+        assert_null(found);
+        return;
+    }
+    assert_non_null(found);
+    assert_string_equal(found, expected);
+    assert_true(hub_model_name_parse(found, &name));
+    assert_true(name.model);
+    assert_string_equal(name.revision, revision);
+    hub_name_free(&name);
+    free(found);
+}
+
+static void test_names_of_models_are_told_from_folders(void **state)
+{
+    (void)state;
+    Error err = {0};
+    assert_model("Qwen/Qwen3-0.6B", "hf://Qwen/Qwen3-0.6B@main", "main");
+    assert_model("Qwen/Qwen3-0.6B#v1.0", "hf://Qwen/Qwen3-0.6B@v1.0", "v1.0");
+    assert_model("Qwen/Qwen3-0.6B#refs/pr/4", "hf://Qwen/Qwen3-0.6B@refs/pr/4", "refs/pr/4");
+    assert_ok(folder_create("there/model", &err), &err);
+    static const char *const paths[] = {
+        "there/model",     "there/modle",    "models/Qwen3-0.6B", "Qwen/Qwen3/x",
+        "Qwen/Qwen3@main", "/Qwen/Qwen3",    "./Qwen/Qwen3",      "Qwen",
+        "runs/my-job",     "../models/Qwen3"};
+    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++)
+        assert_model(paths[i], NULL, NULL);
+    static const char *const wrong[] = {"hf://datasets/a/set", "hf://a",        "hf://spaces/a/b",
+                                        "hf://a/model/x",      "hf://a/model@", "a/model"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        HubName name = {0};
+        assert_false(hub_model_name_parse(wrong[i], &name));
+        assert_null(name.repo);
+    }
+}
+
 /* ---- the environment ---- */
 
 static const char *variables[16];
@@ -168,6 +209,7 @@ int main(void)
         cmocka_unit_test(test_spelling_of_huggingface_hub_is_read),
         cmocka_unit_test(test_what_is_no_data_set_is_no_name),
         cmocka_unit_test(test_short_names_become_long_ones),
+        cmocka_unit_test(test_names_of_models_are_told_from_folders),
         cmocka_unit_test(test_environment_is_that_of_huggingface_hub),
         cmocka_unit_test(test_token_is_read_from_its_file),
     };

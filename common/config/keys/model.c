@@ -10,9 +10,11 @@ static const ConfigKey keys[] = {
      .type = KEY_PATH,
      .offset = AT(model.path),
      .required = true,
+     .hub_model = true,
      .example = "models/Qwen3-0.6B",
      .also = "model_name_or_path hf_checkpoint base_model name model",
-     .meaning = "Hugging Face model folder (config.json, safetensors, tokenizer); a run's folder "
+     .meaning = "Hugging Face model folder (config.json, safetensors, tokenizer), or OWNER/NAME of "
+                "a model on the Hugging Face Hub, which is fetched; a run's folder "
                 "or its checkpoints/latest stands for its newest checkpoint, and keeps standing "
                 "for that one when this run is resumed"},
     {.path = "model.init",
