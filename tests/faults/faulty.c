@@ -7,6 +7,7 @@
  * PROGRAM is the executable; FUNCTION one of those below; NAME a part of the name of the file that
  * is meant ("-": any); ACTION is "hang", "sleep=SECONDS" or "errno=NUMBER". When FLAG is a path,
  * the fault strikes once, after that file was made, and removes it as it strikes; "-": every time.
+ * "hold=COUNT" is another thing: after so many calls, they wait as long as the file FLAG is there.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -39,24 +40,41 @@ static const Rule *rule(void)
     return state > 0 ? &known : NULL;
 }
 
+static int is_file_meant(const Rule *r, int fd)
+{
+    char link[64], path[4096];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, sizeof path - 1);
+    if (length < 0) return 0;
+    path[length] = '\0';
+    return strstr(path, r->name) != NULL;
+}
+
 static int is_meant(const Rule *r, const char *function, int fd)
 {
     if (r == NULL || strcmp(r->function, function) != 0) return 0;
-    if (strcmp(r->name, "-") != 0) {
-        char link[64], path[4096];
-        snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-        ssize_t length = readlink(link, path, sizeof path - 1);
-        if (length < 0) return 0;
-        path[length] = '\0';
-        if (strstr(path, r->name) == NULL) return 0;
-    }
+    if (strcmp(r->name, "-") != 0 && !is_file_meant(r, fd)) return 0;
     return strcmp(r->flag, "-") == 0 || unlink(r->flag) == 0;
+}
+
+/* Waits while the test has its file there. */
+static void hold(const Rule *r, const char *function, int fd)
+{
+    static _Atomic int calls;
+    if (strcmp(r->function, function) != 0 || !is_file_meant(r, fd)) return;
+    if (++calls <= atoi(r->action + 5)) return;
+    while (access(r->flag, F_OK) == 0)
+        usleep(10000);
 }
 
 /* Whether the call shall fail now, with errno set. */
 static int strikes(const char *function, int fd)
 {
     const Rule *r = rule();
+    if (r != NULL && strncmp(r->action, "hold=", 5) == 0) {
+        hold(r, function, fd);
+        return 0;
+    }
     if (!is_meant(r, function, fd)) return 0;
     if (strcmp(r->action, "hang") == 0)
         for (;;)
