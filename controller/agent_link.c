@@ -148,6 +148,7 @@ static void on_hello_reply(void *argument, const Reply *reply)
     event.agent.total = unpack_resources(hello->total);
     event.agent.free = unpack_resources(hello->free);
     event.agent.no_gpu = hello->no_gpu;
+    event.agent.host = hello->host;
     feed(link, &event);
     troupe__agent_hello_reply__free_unpacked(hello, NULL);
 }

@@ -220,6 +220,46 @@ static PackedMessage pack_adopt(const Effect *fx)
     return message_pack(&request.base);
 }
 
+static PackedMessage pack_meet(const Effect *fx)
+{
+    Troupe__MeetRequest request = TROUPE__MEET_REQUEST__INIT;
+    request.size = (uint32_t)fx->call.meet.size;
+    return message_pack(&request.base);
+}
+
+static PackedMessage pack_send(const Effect *fx)
+{
+    Troupe__SendRequest request = TROUPE__SEND_REQUEST__INIT;
+    request.version = (uint64_t)fx->call.move.version;
+    request.id = fx->call.move.id;
+    request.group = (ProtobufCBinaryData){COMM_ID_BYTES, (uint8_t *)fx->call.move.group->bytes};
+    request.size = (uint32_t)fx->call.move.size;
+    return message_pack(&request.base);
+}
+
+static PackedMessage pack_receive(const Effect *fx)
+{
+    ProtobufCBinaryData group[WORLD_SIZE_MAX];
+    CHECK(fx->call.move.num_groups <= WORLD_SIZE_MAX);
+    for (int i = 0; i < fx->call.move.num_groups; i++)
+        group[i] = (ProtobufCBinaryData){COMM_ID_BYTES, (uint8_t *)fx->call.move.group[i].bytes};
+    Troupe__ReceiveRequest request = TROUPE__RECEIVE_REQUEST__INIT;
+    request.version = (uint64_t)fx->call.move.version;
+    request.id = fx->call.move.id;
+    request.n_group = (size_t)fx->call.move.num_groups;
+    request.group = group;
+    request.rank = (uint32_t)fx->call.move.rank;
+    request.size = (uint32_t)fx->call.move.size;
+    return message_pack(&request.base);
+}
+
+static PackedMessage pack_abandon(const Effect *fx)
+{
+    Troupe__AbandonRequest request = TROUPE__ABANDON_REQUEST__INIT;
+    request.id = fx->call.abandon.id;
+    return message_pack(&request.base);
+}
+
 static PackedMessage pack_evaluate(const Effect *fx)
 {
     Troupe__EvaluateRequest request = TROUPE__EVALUATE_REQUEST__INIT;
@@ -262,6 +302,14 @@ static PackedMessage pack_request(const Shell *shell, const Effect *fx, PendingC
         return pack_publish(fx);
     case CALL_ADOPT:
         return pack_adopt(fx);
+    case CALL_MEET:
+        return pack_meet(fx);
+    case CALL_SEND:
+        return pack_send(fx);
+    case CALL_RECEIVE:
+        return pack_receive(fx);
+    case CALL_ABANDON:
+        return pack_abandon(fx);
     case CALL_REST:
     case CALL_REST_RANK:
     case CALL_LEAVE:
@@ -492,11 +540,36 @@ static bool read_publish(Shell *shell, Event *event, Bytes body)
         BoardId board;
         memcpy(board.bytes, reply->board.data, sizeof board.bytes);
         event->reply.publish.board = &board;
+        event->reply.publish.digest = reply->digest;
         event->reply.publish.seconds = reply->seconds;
         shell_feed(shell, event);
     }
     if (reply != NULL) troupe__publish_reply__free_unpacked(reply, NULL);
     return right;
+}
+
+static bool read_meet(Shell *shell, Event *event, Bytes body)
+{
+    Troupe__MeetReply *reply = troupe__meet_reply__unpack(NULL, body.length, body.data);
+    if (reply == NULL) return false;
+    event->reply.meet.group = comm_id_or_null(&reply->group);
+    bool right = event->reply.meet.group != NULL;
+    if (right) shell_feed(shell, event);
+    troupe__meet_reply__free_unpacked(reply, NULL);
+    return right;
+}
+
+/* Of train.send and rollout.receive. */
+static bool read_send(Shell *shell, Event *event, Bytes body)
+{
+    Troupe__SendReply *reply = troupe__send_reply__unpack(NULL, body.length, body.data);
+    if (reply == NULL) return false;
+    log_event(LOG_DEBUG, "weights_moved",
+              F_STR("actor", controller_actor(shell->controller, event->actor).name),
+              F_REAL("seconds", reply->seconds));
+    shell_feed(shell, event);
+    troupe__send_reply__free_unpacked(reply, NULL);
+    return true;
 }
 
 static bool read_adopt(Shell *shell, Event *event, Bytes body)
@@ -582,6 +655,11 @@ static bool read_answer(Shell *shell, Event *event, Bytes body, const PendingCal
         return read_step(shell, event, body);
     case CALL_PUBLISH:
         return read_publish(shell, event, body);
+    case CALL_MEET:
+        return read_meet(shell, event, body);
+    case CALL_SEND:
+    case CALL_RECEIVE:
+        return read_send(shell, event, body);
     case CALL_ADOPT:
         return read_adopt(shell, event, body);
     case CALL_SAVE:

@@ -1,6 +1,7 @@
 #include "rollout_worker/policy.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,6 +31,8 @@ typedef struct PolicyRank {
     WeightBoardId board_id;
     WeightBoard *board;  /* NULL: not opened */
     Weights *weights[2]; /* NULL: not made yet; where they lie on a board, that one's slots */
+    WeightLine *line;    /* over which weights of other hosts come; NULL: the host's memory */
+    uint64_t received;   /* digest of its part of what came last */
 } PolicyRank;
 
 struct Policy {
@@ -39,8 +42,11 @@ struct Policy {
     DType dtype;
     PolicyRank *rank; /* [tp_size] */
     int tp_size;
-    int in_use;                /* of weights[2]; -1: none is */
-    bool told_detour;          /* that weights pass through the host */
+    int in_use;           /* of weights[2]; -1: none is */
+    const char *told_way; /* of weights to here, as was said last; NULL: nothing was */
+    int64_t received;     /* version that stands in the other set; 0: none does */
+    int received_set;
+    atomic_ullong progress;    /* of what is being received */
     const DeviceMemory *pools; /* what of the device's memory can be given back; NULL: nothing */
     bool rests;
     int64_t version;
@@ -131,15 +137,14 @@ static EngineOptions engine_options(const Policy *policy, const ChatText *text,
     };
 }
 
-/* Whether the weights will lie on this GPU, shown by its train worker. Of several train workers one
- * data-parallel index shows them. */
+/* Whether the weights will lie on this GPU, shown by its train worker. */
 static bool reads_in_place(const Policy *policy)
 {
     char why[256];
     const JobConfig *config = policy->config;
     const DeviceMemory *memory = policy->device.memory;
-    return memory != NULL && config->rollout.colocate && config->train.dp_size == 1 &&
-           config->train.tp_size == 1 && memory->can_share(why, sizeof why);
+    return memory != NULL && config->rollout.colocate && config->train.tp_size == 1 &&
+           memory->can_share(why, sizeof why);
 }
 
 /* The engine's plan needs weights only for their shape. */
@@ -197,6 +202,27 @@ static Status open_device(Policy *policy, Error *err)
     return status == OK ? OK : error_prefix(err, "device: %s", device_kind_name(kind));
 }
 
+static void on_chunk(void *argument)
+{
+    atomic_fetch_add(&((Policy *)argument)->progress, 1);
+}
+
+/* Next to nothing, before weights come over them. */
+static void make_lines(Policy *policy)
+{
+    for (int r = 0; policy->device.streams != NULL && r < policy->tp_size; r++) {
+        WeightLineOptions options = {
+            .plan = policy->rank[r].plan,
+            .dtype = policy->dtype,
+            .device = {.kernels = policy->kernels, .streams = policy->device.streams},
+            .timeout_ms = (int)policy->config->cluster.collective_timeout_s * 1000,
+            .on_progress = on_chunk,
+            .context = policy,
+        };
+        policy->rank[r].line = weight_line_create(&options);
+    }
+}
+
 static Status find_pools(Policy *policy, Error *err)
 {
     char why[256] = "it is the host's";
@@ -218,6 +244,7 @@ static Status make_engine(Policy *policy, const ChatText *text, Error *err)
     TRY(open_device(policy, err));
     TRY(find_pools(policy, err));
     TRY(make_plans(policy, &model, err));
+    make_lines(policy);
     TRY(model_config_check_tokenizer(&model, policy->config->model.config,
                                      tokenizer_vocab_size(text_model_tokenizer(text->model)),
                                      policy->config->model.tokenizer, err));
@@ -249,6 +276,7 @@ Status policy_create(const ChatText *text, Policy **ret, Error *err)
 
 void policy_end(Policy *policy)
 {
+    policy_abandon(policy, UINT64_MAX);
     engine_thread_end(policy->engine);
 }
 
@@ -260,6 +288,7 @@ void policy_destroy(Policy *policy)
         weights_destroy(policy->rank[r].weights[0]);
         weights_destroy(policy->rank[r].weights[1]);
         weight_board_destroy(policy->rank[r].board);
+        weight_line_destroy(policy->rank[r].line);
         weight_plan_destroy(policy->rank[r].plan);
     }
     free(policy->rank);
@@ -363,9 +392,10 @@ Status policy_find_room(const Policy *policy, MemoryRoom *room, Error *err)
 
 /* ---- weights ---- */
 
+/* Those that were received are of no board. */
 static bool are_same_boards(const Policy *policy, const RolloutWeights *weights)
 {
-    for (int r = 0; r < policy->tp_size; r++)
+    for (int r = 0; r < weights->num_boards; r++)
         if ((policy->rank[r].board == NULL && !policy->rests) ||
             memcmp(&policy->rank[r].board_id, &weights->board[r], sizeof(WeightBoardId)) != 0)
             return false;
@@ -393,6 +423,25 @@ static Status start_over(Policy *policy, Error *err)
     return OK;
 }
 
+/* Said when it changes: how weights come here. */
+static void tell_way(Policy *policy, const char *way)
+{
+    if (policy->told_way == way) return;
+    policy->told_way = way;
+    log_event(LOG_INFO, "weights_come", F_STR("by", way));
+}
+
+static void tell_way_of_board(Policy *policy, const WeightBoard *board)
+{
+    const char *note = weight_board_note(board), *before = policy->told_way;
+    tell_way(policy, weight_board_is_in_place(board) ? "this GPU, where a train worker shows them"
+                     : note != NULL                  ? "the memory of this host, copied to the GPU"
+                     : policy->device.memory != NULL ? "another GPU of this host, copied"
+                                                     : "the memory of this host, copied");
+    if (note != NULL && policy->told_way != before)
+        log_event(LOG_WARN, "weights_through_host", F_STR("why", note));
+}
+
 static Status open_board(Policy *policy, PolicyRank *rank, const WeightBoardId *id, Error *err)
 {
     WeightBoardOptions options = {
@@ -400,10 +449,7 @@ static Status open_board(Policy *policy, PolicyRank *rank, const WeightBoardId *
     if (rank->board != NULL) return OK;
     TRY(weight_board_open(id, &options, &rank->board, err));
     rank->board_id = *id;
-    const char *note = weight_board_note(rank->board);
-    if (note != NULL && !policy->told_detour)
-        log_event(LOG_WARN, "weights_through_host", F_STR("why", note));
-    policy->told_detour |= note != NULL;
+    tell_way_of_board(policy, rank->board);
     return OK;
 }
 
@@ -420,19 +466,24 @@ static Status find_part(Policy *policy, PolicyRank *rank, int64_t version, Weigh
     return OK;
 }
 
+/* A set of one's own. With turns what is in it is taken anew after a rest. */
+static void make_room(Policy *policy, const PolicyRank *rank, Weights **weights)
+{
+    const char *before =
+        memory_purpose("weights of the model: lower rollout.num_workers, or set model.dtype: bf16");
+    const DeviceMemory *pools = policy->pools;
+    const MemoryPool pool = pools != NULL ? pools->pool_enter(POOL_SCRATCH) : POOL_FIXED;
+    if (*weights == NULL) *weights = weights_create(rank->plan, policy->dtype, policy->kernels);
+    if (pools != NULL) pools->pool_enter(pool);
+    memory_purpose(before);
+}
+
 /* A copy, as the trainer's digests say it is. */
 static Status copy_part(Policy *policy, PolicyRank *rank, int64_t version, Weights **weights,
                         Error *err)
 {
-    const char *before =
-        memory_purpose("weights of the model: lower rollout.num_workers, or set model.dtype: bf16");
-    const DeviceMemory *pools = policy->pools; /* they are taken anew after a rest */
-    const MemoryPool pool = pools != NULL ? pools->pool_enter(POOL_SCRATCH) : POOL_FIXED;
-    if (*weights == NULL) *weights = weights_create(rank->plan, policy->dtype, policy->kernels);
-    if (pools != NULL) pools->pool_enter(pool);
-    Status status = weight_board_take(rank->board, version, policy->kernels, (*weights)->flat, err);
-    memory_purpose(before);
-    return status;
+    make_room(policy, rank, weights);
+    return weight_board_take(rank->board, version, policy->kernels, (*weights)->flat, err);
 }
 
 /* Makes a rank's part ready from its board. */
@@ -447,11 +498,14 @@ static Status take_part(Policy *policy, PolicyRank *rank, const WeightBoardId *i
 }
 
 /* Before the version is in use: an answer may be done with it at once. */
-static void remember_digest(Policy *policy, int64_t version)
+static void remember_digest(Policy *policy, int64_t version, bool received)
 {
     uint64_t digest = 0;
-    for (int r = 0; r < policy->tp_size; r++)
-        digest = rng_mix(digest ^ weight_board_digest(policy->rank[r].board, version));
+    for (int r = 0; r < policy->tp_size; r++) {
+        const PolicyRank *rank = &policy->rank[r];
+        digest = rng_mix(digest ^
+                         (received ? rank->received : weight_board_digest(rank->board, version)));
+    }
     pthread_mutex_lock(&policy->mutex);
     policy->seen[policy->num_seen++ % DIGESTS_KEPT] = (VersionDigest){version, digest};
     pthread_mutex_unlock(&policy->mutex);
@@ -489,33 +543,101 @@ static Status wake(Policy *policy, Error *err)
     return OK;
 }
 
-Status policy_adopt(Policy *policy, const RolloutWeights *weights, RolloutAdoption *ret, Error *err)
+/* ---- taking over ---- */
+
+static Status check_ranks(const Policy *policy, int count, Error *err)
+{
+    if (count == policy->tp_size) return OK;
+    return error_set(err, ERR_INVALID, "weights of %d ranks, but train.tp_size is %d", count,
+                     policy->tp_size);
+}
+
+/* The set that nobody generates with. */
+static int other_set(const Policy *policy)
+{
+    return policy->in_use == 0 ? 1 : 0;
+}
+
+Status policy_receive(Policy *policy, const RolloutMove *move, uint64_t *ret_digest, Error *err)
+{
+    int set = other_set(policy);
+    TRY(check_ranks(policy, move->num_groups, err));
+    policy->received = 0;
+    for (int r = 0; r < policy->tp_size; r++) {
+        PolicyRank *rank = &policy->rank[r];
+        WeightMove part = move->move;
+        part.group = move->group[r];
+        if (rank->line == NULL)
+            return error_set(err, ERR_UNSUPPORTED,
+                             "weights of another host come to GPUs alone (device: cuda)");
+        tell_way(policy, "NCCL, from a train worker of another host");
+        if (rank->weights[set] != NULL && rank->weights[set]->borrowed) {
+            weights_destroy(rank->weights[set]);
+            rank->weights[set] = NULL;
+        }
+        make_room(policy, rank, &rank->weights[set]);
+        TRY(weight_line_move(rank->line, &part, rank->weights[set]->flat, &rank->received, err));
+        weights_prepare(rank->weights[set]);
+    }
+    policy->received = move->move.version;
+    policy->received_set = set;
+    *ret_digest = policy->rank[0].received;
+    return OK;
+}
+
+void policy_abandon(Policy *policy, uint64_t move)
+{
+    for (int r = 0; r < policy->tp_size; r++)
+        if (policy->rank[r].line != NULL) weight_line_abandon(policy->rank[r].line, move);
+}
+
+uint64_t policy_progress(const Policy *policy)
+{
+    return atomic_load(&policy->progress);
+}
+
+static Status make_ready(Policy *policy, const RolloutWeights *weights, int set, Error *err)
+{
+    for (int r = 0; r < weights->num_boards; r++) {
+        PolicyRank *rank = &policy->rank[r];
+        TRY(take_part(policy, rank, &weights->board[r], weights->version, &rank->weights[set],
+                      err));
+    }
+    return OK;
+}
+
+static Status put_to_use(Policy *policy, int set, int64_t version, double *ret_pause_s, Error *err)
 {
     const Weights *next[ENGINE_RANKS_MAX];
+    for (int r = 0; r < policy->tp_size; r++)
+        next[r] = policy->rank[r].weights[set];
+    policy->in_use = -1; /* on failure the engine has none */
+    policy->received = 0;
+    TRY(engine_thread_adopt(policy->engine, next, version, ret_pause_s, err));
+    policy->in_use = set;
+    policy->version = version;
+    return OK;
+}
+
+Status policy_adopt(Policy *policy, const RolloutWeights *weights, RolloutAdoption *ret, Error *err)
+{
     int64_t began = clock_ns();
+    bool received = weights->num_boards == 0;
     *ret = (RolloutAdoption){0};
-    if (weights->num_boards != policy->tp_size)
-        return error_set(err, ERR_INVALID, "weights of %d ranks, but train.tp_size is %d",
-                         weights->num_boards, policy->tp_size);
+    if (!received) TRY(check_ranks(policy, weights->num_boards, err));
     bool same = are_same_boards(policy, weights);
     if (weights->restart || !same) TRY(start_over(policy, err));
     bool known = policy->in_use >= 0 && policy->version == weights->version;
     if (known && !policy->rests) return OK;
+    if (received && policy->received != weights->version)
+        return error_set(err, ERR_NOT_FOUND, "version %lld of the weights was not received here",
+                         (long long)weights->version);
     TRY(wake(policy, err));
-    int set = policy->in_use == 0 ? 1 : 0;
-    for (int r = 0; r < policy->tp_size; r++) {
-        PolicyRank *rank = &policy->rank[r];
-        TRY(take_part(policy, rank, &weights->board[r], weights->version, &rank->weights[set],
-                      err));
-        next[r] = rank->weights[set];
-    }
-    remember_digest(policy, weights->version);
+    int set = received ? policy->received_set : other_set(policy);
+    TRY(make_ready(policy, weights, set, err));
+    remember_digest(policy, weights->version, received);
     ret->wait_s = (double)(clock_ns() - began) / 1e9;
-    policy->in_use = -1; /* on failure the engine has none */
-    TRY(engine_thread_adopt(policy->engine, next, weights->version, &ret->pause_s, err));
-    policy->in_use = set;
-    policy->version = weights->version;
-    return OK;
+    return put_to_use(policy, set, weights->version, &ret->pause_s, err);
 }
 
 uint64_t policy_weights_digest(Policy *policy, int64_t version)

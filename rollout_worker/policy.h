@@ -2,7 +2,8 @@
  * (engine_thread.h), made as the job says, and the weights that train ranks show it on their boards
  * (model/weight_board.h). Version after version is copied and packed beside generation, into the
  * one of two sets of weights that is not in use, compared with the trainer's digests, and then
- * takes the other's place between two tokens.
+ * takes the other's place between two tokens. What train ranks of another host send
+ * (model/weight_line.h) goes into the same set.
  *
  * With tensor parallelism this process holds all ranks, in the trainer's layout: the log-probs it
  * reports are those of the trainer's ranks to the bit. */
@@ -60,6 +61,17 @@ Status policy_find_room(const Policy *policy, MemoryRoom *room, Error *err);
  * version any more, ERR_DATA when weights are not what it wrote. By one thread at a time. */
 Status policy_adopt(Policy *policy, const RolloutWeights *weights, RolloutAdoption *ret,
                     Error *err);
+
+/* Receives a version into the set of weights that is not in use, which the next policy_adopt
+ * without boards takes over. *ret_digest: of rank 0's part. Fails as weight_line_move; what is in
+ * use stays. By the thread that adopts. */
+Status policy_receive(Policy *policy, const RolloutMove *move, uint64_t *ret_digest, Error *err);
+
+/* Ends such a one, and those up to this id that come later. Any thread. */
+void policy_abandon(Policy *policy, uint64_t move);
+
+/* Changes while one gets on. Any thread. */
+uint64_t policy_progress(const Policy *policy);
 
 /* Gives the GPU to training until the next adoption: what is in work waits, keys and values are
  * dropped (rollout.offload). *ret_bytes: what the device has gained. By the thread that adopts. */

@@ -13,6 +13,7 @@
 
 #include "config/job.h"
 #include "model/weight_board.h"
+#include "model/weight_line.h"
 #include "rollout_worker/process/trouble.h"
 #include "sample/sample.h"
 #include "text/conversation.h"
@@ -57,9 +58,16 @@ void rollout_trace_clear(RolloutTrace *trace);
 typedef struct RolloutWeights {
     int64_t version;
     const WeightBoardId *board; /* [num_boards] of each tensor-parallel rank */
-    int num_boards;
-    bool restart; /* the train ranks are new ones */
+    int num_boards;             /* 0: they were received */
+    bool restart;               /* the train ranks are new ones */
 } RolloutWeights;
+
+/* Weights that train ranks of another host send. */
+typedef struct RolloutMove {
+    WeightMove move;     /* but for its group */
+    const CommId *group; /* [num_groups] of each tensor-parallel rank */
+    int num_groups;
+} RolloutMove;
 
 typedef struct RolloutAdoption {
     double wait_s, pause_s; /* rollout.proto */
@@ -104,6 +112,11 @@ typedef struct RolloutTable {
     int (*num_threads)(const JobConfig *config);
     /* Generate with these from now on. Blocks; called by one thread at a time, beside `run`. */
     Status (*adopt)(void *shared, const RolloutWeights *weights, RolloutAdoption *ret, Error *err);
+    /* Receives weights for an adoption that is to come, beside `run`; *ret_digest is that of the
+     * first rank's part. By the same thread. */
+    Status (*receive)(void *shared, const RolloutMove *move, uint64_t *ret_digest, Error *err);
+    /* Ends what is being received up to this move, and what is yet to be. Any thread. */
+    void (*abandon)(void *shared, uint64_t move);
     /* Gives a GPU's memory back until the next `adopt`, and says how much. By the same thread. */
     Status (*rest)(void *shared, int64_t *ret_bytes, Error *err);
     /* Makes calls of `run` return soon, for good. Any thread. */

@@ -14,6 +14,7 @@
 #include "base/queue.h"
 #include "base/str.h"
 #include "rollout.pb-c.h"
+#include "train.pb-c.h"
 #include "rollout_worker/lease.h"
 
 /* Where an answer to rollout.fetch ends; packing so much takes a few milliseconds. */
@@ -32,7 +33,12 @@ typedef struct Adoption {
     Call *call; /* NULL once answered */
     RolloutWeights weights;
     WeightBoardId board[ADOPT_BOARDS_MAX];
-    bool rest; /* it is a call of rollout.rest, which takes its place in the line */
+    bool rest;    /* it is a call of rollout.rest, which takes its place in the line, ... */
+    bool receive; /* ... or of rollout.receive */
+    RolloutMove move;
+    CommId group[ADOPT_BOARDS_MAX];
+    uint64_t digest;
+    double receive_s;
     int64_t rest_bytes;
     double rest_s;
     RolloutAdoption result;
@@ -195,6 +201,11 @@ static void finish_adoption(Adoption *adoption)
         reply.bytes = (uint64_t)adoption->rest_bytes;
         reply.seconds = adoption->rest_s;
         call_reply_message(call, &reply.base);
+    } else if (adoption->status == OK && adoption->receive) {
+        Troupe__SendReply reply = TROUPE__SEND_REPLY__INIT;
+        reply.digest = adoption->digest;
+        reply.seconds = adoption->receive_s;
+        call_reply_message(call, &reply.base);
     } else if (adoption->status == OK) {
         Troupe__AdoptReply reply = TROUPE__ADOPT_REPLY__INIT;
         reply.wait_s = adoption->result.wait_s;
@@ -220,12 +231,22 @@ static void rest(const RolloutService *service, Adoption *adoption)
     adoption->rest_s = (double)(clock_ns() - begin_ns) / 1e9;
 }
 
+static void receive(const RolloutService *service, Adoption *adoption)
+{
+    int64_t begin_ns = clock_ns();
+    adoption->status = service->table->receive(service->shared, &adoption->move, &adoption->digest,
+                                               &adoption->err);
+    adoption->receive_s = (double)(clock_ns() - begin_ns) / 1e9;
+}
+
 static void *adopter_main(void *argument)
 {
     RolloutService *service = argument;
     for (Adoption *adoption; (adoption = queue_take(service->adoptions, -1)) != NULL;) {
         if (adoption->rest)
             rest(service, adoption);
+        else if (adoption->receive)
+            receive(service, adoption);
         else
             adoption->status = service->table->adopt(service->shared, &adoption->weights,
                                                      &adoption->result, &adoption->err);
@@ -240,11 +261,11 @@ static Status check_adoption(const RolloutService *service, const Troupe__AdoptR
     if (service->table->adopt == NULL)
         return error_set(err, ERR_UNSUPPORTED, "rollout.function %s has no use for weights",
                          service->table->name);
-    if (request->version == 0 || request->version > INT64_MAX || request->n_board == 0 ||
+    if (request->version == 0 || request->version > INT64_MAX ||
         request->n_board > ADOPT_BOARDS_MAX)
         return error_set(err, ERR_INVALID,
                          "weights of version %llu from %zu ranks: expected version 1 or more, and "
-                         "1 to %d ranks",
+                         "at most %d ranks",
                          (unsigned long long)request->version, request->n_board, ADOPT_BOARDS_MAX);
     for (size_t i = 0; i < request->n_board; i++)
         if (request->board[i].len != sizeof(WeightBoardId))
@@ -286,6 +307,62 @@ static void adopt(RolloutService *service, const Troupe__AdoptRequest *request, 
         memcpy(adoption->board[i].bytes, request->board[i].data, sizeof(WeightBoardId));
     if (request->restart) give_up_all(service);
     put_in_line(service, adoption);
+}
+
+static bool is_whole_move(const Troupe__ReceiveRequest *request)
+{
+    for (size_t i = 0; i < request->n_group; i++)
+        if (request->group[i].len != COMM_ID_BYTES) return false;
+    return request->version > 0 && request->version <= INT64_MAX && request->id > 0 &&
+           request->n_group > 0 && request->n_group <= ADOPT_BOARDS_MAX && request->rank > 0 &&
+           request->rank < request->size && request->size <= INT32_MAX;
+}
+
+static void put_move(RolloutService *service, const Troupe__ReceiveRequest *request, Call *call)
+{
+    Adoption *adoption = mem_calloc(1, sizeof *adoption);
+    adoption->service = service;
+    adoption->call = call;
+    adoption->receive = true;
+    adoption->move.move = (WeightMove){.id = request->id,
+                                       .version = (int64_t)request->version,
+                                       .rank = (int)request->rank,
+                                       .size = (int)request->size};
+    adoption->move.group = adoption->group;
+    adoption->move.num_groups = (int)request->n_group;
+    for (size_t i = 0; i < request->n_group; i++)
+        memcpy(adoption->group[i].bytes, request->group[i].data, COMM_ID_BYTES);
+    put_in_line(service, adoption);
+}
+
+static void on_receive(void *self, Call *call)
+{
+    RolloutService *service = self;
+    Bytes body = call_body(call);
+    Troupe__ReceiveRequest *request = troupe__receive_request__unpack(NULL, body.length, body.data);
+    if (request == NULL || !is_whole_move(request))
+        call_refuse_unreadable(call);
+    else if (service->table->receive == NULL)
+        call_failf(call, ERR_UNSUPPORTED, "rollout.function %s has no use for weights",
+                   service->table->name);
+    else
+        put_move(service, request, call);
+    if (request != NULL) troupe__receive_request__free_unpacked(request, NULL);
+}
+
+/* Beside the thread that receives. */
+static void on_abandon(void *self, Call *call)
+{
+    RolloutService *service = self;
+    Bytes body = call_body(call);
+    Troupe__AbandonRequest *request = troupe__abandon_request__unpack(NULL, body.length, body.data);
+    if (request == NULL) {
+        call_refuse_unreadable(call);
+        return;
+    }
+    if (service->table->abandon != NULL) service->table->abandon(service->shared, request->id);
+    call_reply(call, (Bytes){0}, (Bytes){0});
+    troupe__abandon_request__free_unpacked(request, NULL);
 }
 
 static void on_rest(void *self, Call *call)
@@ -361,6 +438,7 @@ static void on_lost(void *context, const Error *why)
 const ActorMethod rollout_service_methods[] = {
     {"rollout.run", on_run},         {"rollout.give_up", on_give_up}, {"rollout.fetch", on_fetch},
     {"rollout.release", on_release}, {"rollout.adopt", on_adopt},     {"rollout.rest", on_rest},
+    {"rollout.receive", on_receive}, {"weights.abandon", on_abandon},
 };
 const int rollout_service_num_methods =
     sizeof rollout_service_methods / sizeof *rollout_service_methods;

@@ -15,6 +15,7 @@
 #include "job_options.h"
 #include "learner.h"
 #include "model/weight_board.h"
+#include "model/weight_line.h"
 #include "memory_plan.h"
 #include "probe.h"
 #include "rank_group.h"
@@ -32,6 +33,8 @@ typedef enum {
     TASK_STEP,
     TASK_EVALUATE,
     TASK_PUBLISH,
+    TASK_MEET,
+    TASK_SEND,
     TASK_SAVE,
     TASK_REST
 } TaskKind;
@@ -51,6 +54,7 @@ typedef struct Task {
     LearnerStep step;                    /* but for the plan's micro-batches */
     SampleMeta *batch;                   /* of it; NULL in supervised training */
     int64_t version;                     /* publish */
+    WeightMove move;                     /* send; meet: its size */
     PackedMessage answer;
     Status status;
     Error error;
@@ -71,7 +75,8 @@ struct Worker {
     bool rests;         /* the state is in the host's memory */
     WeightBoard *board; /* where rollout workers find the weights; NULL: nobody has asked */
     WeightBoardId board_id;
-    JobConfig *config; /* in force: of the stage; NULL before the start */
+    _Atomic(WeightLine *) line; /* to rollout workers of other hosts; NULL: no GPU, or not yet */
+    JobConfig *config;          /* in force: of the stage; NULL before the start */
     Probe *probe;
     int64_t created_ns;
     int64_t steps;      /* made by this process */
@@ -150,6 +155,21 @@ static Status make_learner(Worker *worker, const Task *task, int64_t memory_byte
                           err);
 }
 
+/* What weights go to other hosts by; nothing is joined before they do. */
+static void make_line(Worker *worker, const DeviceStreams *streams)
+{
+    const Weights *weights = trainer_weights(learner_policy(worker->learner));
+    WeightLineOptions options = {
+        .plan = weights->plan,
+        .dtype = weights->dtype,
+        .device = {.kernels = worker->kernels, .streams = streams},
+        .timeout_ms = (int)worker->config->cluster.collective_timeout_s * 1000,
+        .on_progress = on_progress,
+        .context = worker,
+    };
+    if (streams != NULL) atomic_store(&worker->line, weight_line_create(&options));
+}
+
 /* The first measurement: nobody begins it before all ranks are there. */
 static Status start_probe(Worker *worker, Error *err)
 {
@@ -197,6 +217,7 @@ static Status bring_up(Worker *worker, const Task *task, DeviceInfo *device, Sta
     TRY(start_probe(worker, err));
     times->probe = lap(&begin);
     TRY(make_learner(worker, task, device->memory_free, err));
+    make_line(worker, device->streams);
     worker->kernels->synchronize();
     LoadTimes load = learner_load_times(worker->learner);
     times->read = (double)load.read_ns * 1e-9;
@@ -299,19 +320,53 @@ static Status make_board(Worker *worker, const Weights *weights, Error *err)
     return OK;
 }
 
+static Status check_version(const Worker *worker, int64_t version, Error *err)
+{
+    int64_t stands = trainer_step(learner_policy(worker->learner));
+    if (stands + 1 == version) return OK;
+    return error_set(err, ERR_INTERNAL,
+                     "asked for the weights of step %lld, this rank stands at step %lld",
+                     (long long)version - 1, (long long)stands);
+}
+
 static Status run_publish(Worker *worker, Task *task, Error *err)
 {
-    int64_t begin_ns = clock_ns(), stands = trainer_step(learner_policy(worker->learner));
+    int64_t begin_ns = clock_ns();
     const Weights *weights = trainer_weights(learner_policy(worker->learner));
-    if (stands + 1 != task->version)
-        return error_set(err, ERR_INTERNAL,
-                         "asked to publish the weights of step %lld, this rank stands at step %lld",
-                         (long long)task->version - 1, (long long)stands);
+    TRY(check_version(worker, task->version, err));
     if (worker->board == NULL) TRY(make_board(worker, weights, err));
     weight_board_publish(worker->board, task->version, weights->kernels, weights->flat);
     Troupe__PublishReply reply = TROUPE__PUBLISH_REPLY__INIT;
     reply.board = (ProtobufCBinaryData){sizeof worker->board_id, (uint8_t *)worker->board_id.bytes};
     reply.bytes = (uint64_t)weights->plan->size * dtype_size(weights->dtype);
+    reply.seconds = (double)(clock_ns() - begin_ns) / 1e9;
+    reply.digest = weight_board_digest(worker->board, task->version);
+    pack_answer(task, &reply.base);
+    return OK;
+}
+
+/* Not on the loop thread, as NCCL looks for networks. */
+static Status run_meet(Worker *worker, Task *task, Error *err)
+{
+    Troupe__MeetReply reply = TROUPE__MEET_REPLY__INIT;
+    (void)worker;
+    TRY(weight_line_id_create(task->move.size, &task->move.group, err));
+    reply.group = (ProtobufCBinaryData){COMM_ID_BYTES, (uint8_t *)task->move.group.bytes};
+    pack_answer(task, &reply.base);
+    return OK;
+}
+
+/* From where training computes: it goes on when they are through. */
+static Status run_send(Worker *worker, Task *task, Error *err)
+{
+    int64_t begin_ns = clock_ns();
+    WeightLine *line = atomic_load(&worker->line);
+    Troupe__SendReply reply = TROUPE__SEND_REPLY__INIT;
+    if (line == NULL)
+        return error_set(err, ERR_UNSUPPORTED, "weights go to other hosts from GPUs alone");
+    TRY(check_version(worker, task->move.version, err));
+    void *flat = trainer_weights(learner_policy(worker->learner))->flat;
+    TRY(weight_line_move(line, &task->move, flat, &reply.digest, err));
     reply.seconds = (double)(clock_ns() - begin_ns) / 1e9;
     pack_answer(task, &reply.base);
     return OK;
@@ -390,6 +445,7 @@ static Status run_task(Worker *worker, Task *task)
         [TASK_CONFIGURE] = run_configure, [TASK_STEP] = run_step,
         [TASK_EVALUATE] = run_evaluate,   [TASK_PUBLISH] = run_publish,
         [TASK_SAVE] = run_save,           [TASK_REST] = run_rest,
+        [TASK_MEET] = run_meet,           [TASK_SEND] = run_send,
     };
     if (task->kind > TASK_START && worker->learner == NULL)
         return error_set(&task->error, ERR_INTERNAL, "this rank was not started");
@@ -610,6 +666,52 @@ static void on_publish(void *self, Call *call)
     }
 }
 
+static void on_meet(void *self, Call *call)
+{
+    Bytes body = call_body(call);
+    Troupe__MeetRequest *request = troupe__meet_request__unpack(NULL, body.length, body.data);
+    if (request == NULL || request->size < 2 || request->size > INT32_MAX) {
+        call_refuse_unreadable(call);
+    } else {
+        Task *task = new_task(self, TASK_MEET, call, NULL);
+        task->move.size = (int)request->size;
+        submit(task, "meeting rollout workers of other hosts");
+    }
+    if (request != NULL) troupe__meet_request__free_unpacked(request, NULL);
+}
+
+static void on_send(void *self, Call *call)
+{
+    Bytes body = call_body(call);
+    Troupe__SendRequest *request = troupe__send_request__unpack(NULL, body.length, body.data);
+    if (request == NULL || request->group.len != COMM_ID_BYTES || request->id == 0 ||
+        request->size < 2 || request->size > INT32_MAX) {
+        call_refuse_unreadable(call);
+    } else {
+        Task *task = new_task(self, TASK_SEND, call, NULL);
+        task->move = (WeightMove){
+            .id = request->id, .version = (int64_t)request->version, .size = (int)request->size};
+        memcpy(task->move.group.bytes, request->group.data, COMM_ID_BYTES);
+        submit(task, "weights to other hosts");
+    }
+    if (request != NULL) troupe__send_request__free_unpacked(request, NULL);
+}
+
+static void on_abandon(void *self, Call *call)
+{
+    Worker *worker = self;
+    Bytes body = call_body(call);
+    Troupe__AbandonRequest *request = troupe__abandon_request__unpack(NULL, body.length, body.data);
+    if (request == NULL) {
+        call_refuse_unreadable(call);
+        return;
+    }
+    WeightLine *line = atomic_load(&worker->line);
+    if (line != NULL) weight_line_abandon(line, request->id);
+    call_reply(call, (Bytes){0}, (Bytes){0});
+    troupe__abandon_request__free_unpacked(request, NULL);
+}
+
 static void on_save(void *self, Call *call)
 {
     Bytes body = call_body(call);
@@ -631,6 +733,7 @@ const ActorMethod worker_methods[] = {
     {"train.bootstrap", on_bootstrap}, {"train.start", on_start}, {"train.configure", on_configure},
     {"train.fetch", on_fetch},         {"train.step", on_step},   {"train.evaluate", on_evaluate},
     {"train.publish", on_publish},     {"train.save", on_save},   {"train.rest", on_rest},
+    {"train.meet", on_meet},           {"train.send", on_send},   {"weights.abandon", on_abandon},
 };
 const int worker_num_methods = sizeof worker_methods / sizeof *worker_methods;
 
@@ -640,6 +743,8 @@ void worker_describe_wait(const Worker *worker, char *text, size_t size)
     text[0] = '\0';
     for (int i = 0; i < 2 && text[0] == '\0'; i++)
         if (comms[i] != NULL) comm_describe_wait(comms[i], text, size);
+    WeightLine *line = atomic_load(&worker->line);
+    if (text[0] == '\0' && line != NULL) weight_line_describe_wait(line, text, size);
 }
 
 int worker_working(const Worker *worker)
@@ -675,10 +780,13 @@ void worker_destroy(Worker *worker)
          *data_comm = atomic_load(&worker->data_comm);
     if (tensor_comm != NULL) comm_abort(tensor_comm);
     if (data_comm != NULL) comm_abort(data_comm);
+    if (atomic_load(&worker->line) != NULL)
+        weight_line_abandon(atomic_load(&worker->line), UINT64_MAX);
     queue_close(worker->tasks);
     pthread_join(worker->thread, NULL);
     probe_destroy(worker->probe);
     weight_board_destroy(worker->board); /* its plan is the learner's */
+    weight_line_destroy(atomic_load(&worker->line));
     learner_destroy(worker->learner);
     job_config_destroy(worker->config);
     comm_destroy(tensor_comm);

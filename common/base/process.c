@@ -68,6 +68,21 @@ bool process_is_alive(pid_t pid, uint64_t start_ticks)
     return pid > 0 && process_start_ticks(pid, &ticks) && ticks == start_ticks;
 }
 
+char *process_host(void)
+{
+    char boot[64] = "", space[64] = "";
+    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd >= 0 ? read(fd, boot, sizeof boot - 1) : 0;
+    if (fd >= 0) close(fd);
+    boot[length > 0 ? strcspn(boot, "\n") : 0] = '\0';
+    length = readlink("/proc/self/ns/pid", space, sizeof space - 1);
+    space[length > 0 ? length : 0] = '\0';
+    size_t size = sizeof boot + sizeof space;
+    char *host = mem_alloc(size);
+    snprintf(host, size, "%s %s", boot, space);
+    return host;
+}
+
 char *program_path(const char *name)
 {
     char self[PATH_MAX];

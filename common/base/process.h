@@ -23,6 +23,10 @@ pid_t process_parent(pid_t pid);
  * none. */
 bool process_is_alive(pid_t pid, uint64_t start_ticks);
 
+/* Names the host as far as processes can see each other's memory there: the boot of its kernel and
+ * the namespace of its process ids, which a container has for itself. Owned by the caller. */
+char *process_host(void);
+
 /* The path of a program of Troupe: they stand beside each other, so it is in this one's folder.
  * Owned by the caller. */
 char *program_path(const char *name);

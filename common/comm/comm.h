@@ -87,6 +87,19 @@ Status comm_id_create_nccl(const CommDevice *device, int size, size_t staging_by
 Status comm_create_nccl(const CommDevice *device, const CommId *id, int rank, int size,
                         int timeout_ms, Comm **ret, Error *err);
 
+/* Of a group that moves data beside what its ranks compute, rank 0 on a host that has no other:
+ * a broadcast is queued behind the kernels that were called so far, on a stream of its own, and
+ * what is called later does not wait for it. Who is lost shows as an error of NCCL's network, at
+ * the deadline, or by comm_abort. */
+Status comm_id_create_apart(const CommDevice *device, int size, size_t staging_bytes, CommId *ret,
+                            Error *err);
+
+/* The two halves of comm_create_nccl. Between them, and while it joins, any thread may abort it;
+ * it is the caller's to destroy, whether it has joined or not. */
+Status comm_open_nccl(const CommDevice *device, const CommId *id, int rank, int size,
+                      int timeout_ms, Comm **ret, Error *err);
+Status comm_join_nccl(Comm *comm, Error *err);
+
 /* ---- calls ---- */
 
 int comm_rank(const Comm *comm);

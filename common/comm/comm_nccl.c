@@ -24,8 +24,8 @@ Status comm_check_nccl(const char *library, Error *err)
 
 /* ---- ids ---- */
 
-Status comm_id_create_nccl(const CommDevice *device, int size, size_t staging_bytes, CommId *ret,
-                           Error *err)
+static Status create_id(const CommDevice *device, int size, size_t staging_bytes, bool apart,
+                        CommId *ret, Error *err)
 {
     NcclApi api;
     NcclId id;
@@ -39,13 +39,26 @@ Status comm_id_create_nccl(const CommDevice *device, int size, size_t staging_by
     if (result != NCCL_SUCCESS)
         return error_set(err, nccl_status(result), "NCCL made no id for a group: %s: %s",
                          api.get_error_string(result), api.get_last_error(NULL));
-    TRY(comm_board_create(size, &id.board, err));
+    if (!apart) TRY(comm_board_create(size, &id.board, err));
     id.kind = COMM_NCCL;
+    id.apart = apart;
     id.size = (uint32_t)size;
     id.staging_bytes = staging_bytes < STAGING_MIN ? STAGING_MIN : staging_bytes;
     memset(ret, 0, sizeof *ret);
     memcpy(ret->bytes, &id, sizeof id);
     return OK;
+}
+
+Status comm_id_create_nccl(const CommDevice *device, int size, size_t staging_bytes, CommId *ret,
+                           Error *err)
+{
+    return create_id(device, size, staging_bytes, false, ret, err);
+}
+
+Status comm_id_create_apart(const CommDevice *device, int size, size_t staging_bytes, CommId *ret,
+                            Error *err)
+{
+    return create_id(device, size, staging_bytes, true, ret, err);
 }
 
 static void nccl_id_discard(const CommId *comm_id)
@@ -76,15 +89,15 @@ static void free_events(NcclComm *comm)
 }
 
 /* The first call of all, as far as the others see it: NCCL's own meeting, and its connections. */
-static Status meet(NcclComm *comm, const NcclUniqueId *unique, Error *err)
+static Status meet(NcclComm *comm, Error *err)
 {
     int size = comm->base.size;
     NcclConfig config = nccl_config();
     NcclHandle *nccl = NULL;
-    void *stream = comm->device.streams->kernel_stream();
+    void *stream = nccl_stream(comm);
     TRY(nccl_call_begin(comm, comm_signature(CALL_CREATE, ELEMENT_BYTE, COMM_SUM, 0, size), err));
     NcclResult result =
-        comm->api.comm_init_rank_config(&nccl, size, *unique, comm->base.rank, &config);
+        comm->api.comm_init_rank_config(&nccl, size, comm->unique, comm->base.rank, &config);
     atomic_store(&comm->nccl, nccl);
     Status status = nccl_check(comm, result, err);
     if (status == OK) status = nccl_connect(comm, stream, err);
@@ -92,7 +105,7 @@ static Status meet(NcclComm *comm, const NcclUniqueId *unique, Error *err)
     return nccl_settle(&comm->base, err);
 }
 
-static Status join(NcclComm *comm, const NcclId *id, Error *err)
+static Status join(NcclComm *comm, Error *err)
 {
     Status status = comm_board_join(comm->board, comm->base.rank, err);
     if (status != OK) { /* its line is somebody else's */
@@ -101,48 +114,83 @@ static Status join(NcclComm *comm, const NcclId *id, Error *err)
         return status;
     }
     comm->device.streams->use();
-    comm->staging_bytes = (int64_t)id->staging_bytes;
-    comm->staging = comm->device.kernels->alloc(id->staging_bytes);
+    comm->staging = comm->device.kernels->alloc((size_t)comm->staging_bytes);
     make_events(comm);
     CHECK(pthread_create(&comm->watcher, NULL, nccl_watch, comm) == 0);
     comm->watched = true;
-    return meet(comm, &id->unique, err);
+    return meet(comm, err);
 }
 
-Status comm_create_nccl(const CommDevice *device, const CommId *comm_id, int rank, int size,
-                        int timeout_ms, Comm **ret, Error *err)
+static Status read_id(const CommId *comm_id, int size, NcclId *ret, Error *err)
+{
+    memcpy(ret, comm_id->bytes, sizeof *ret);
+    if (ret->kind != COMM_NCCL)
+        return error_set(err, ERR_INVALID, "this is not the id of a group of kind \"nccl\"");
+    if (ret->size != (uint32_t)size)
+        return error_set(err, ERR_INVALID, "this group was made for %u ranks, not for %d",
+                         (unsigned)ret->size, size);
+    return OK;
+}
+
+static Status prefix_join(Error *err, int rank, int size)
+{
+    return error_prefix(err, "could not join the group as rank %d of %d", rank, size);
+}
+
+static void init(NcclComm *comm, const NcclId *id, int rank, int timeout_ms)
+{
+    comm->base.table = &comm_nccl_table;
+    comm->base.rank = rank;
+    comm->base.size = (int)id->size;
+    comm->base.timeout_ms = timeout_ms;
+    comm->staging_bytes = (int64_t)id->staging_bytes;
+    comm->unique = id->unique;
+    comm->board_id = id->board;
+    comm->apart = id->apart;
+    if (!id->apart) comm->board = comm_board_open(&id->board, (int)id->size);
+    pthread_mutex_init(&comm->mutex, NULL);
+    sem_init(&comm->stop, 0, 0);
+}
+
+Status comm_open_nccl(const CommDevice *device, const CommId *comm_id, int rank, int size,
+                      int timeout_ms, Comm **ret, Error *err)
 {
     NcclId id;
     NcclApi api;
     CHECKF(size >= 1 && rank >= 0 && rank < size, "rank %d of %d", rank, size);
     CHECK(device->streams->bytes == sizeof(DeviceStreams));
-    memcpy(&id, comm_id->bytes, sizeof id);
-    if (id.kind != COMM_NCCL)
-        return error_set(err, ERR_INVALID, "this is not the id of a group of kind \"nccl\"");
-    if (id.size != (uint32_t)size)
-        return error_set(err, ERR_INVALID, "this group was made for %u ranks, not for %d",
-                         (unsigned)id.size, size);
-    Status status = nccl_api_load(device->nccl_library, &api, err);
-    if (status == OK) {
-        NcclComm *comm = mem_calloc(1, sizeof *comm);
-        comm->base.table = &comm_nccl_table;
-        comm->base.rank = rank;
-        comm->base.size = size;
-        comm->base.timeout_ms = timeout_ms;
-        comm->device = *device;
-        comm->api = api;
-        comm->board = comm_board_open(&id.board, size);
-        pthread_mutex_init(&comm->mutex, NULL);
-        sem_init(&comm->stop, 0, 0);
-        status = join(comm, &id, err);
-        if (status == OK)
-            *ret = &comm->base;
-        else
-            comm_destroy(&comm->base);
+    TRY(read_id(comm_id, size, &id, err));
+    if (nccl_api_load(device->nccl_library, &api, err) != OK) {
+        if (rank == 0) shared_memory_discard(&id.board);
+        return prefix_join(err, rank, size);
     }
-    if (status != OK) error_prefix(err, "could not join the group as rank %d of %d", rank, size);
+    NcclComm *comm = mem_calloc(1, sizeof *comm);
+    comm->device = *device;
+    comm->api = api;
+    init(comm, &id, rank, timeout_ms);
+    *ret = &comm->base;
+    return OK;
+}
+
+Status comm_join_nccl(Comm *base, Error *err)
+{
+    NcclComm *comm = nccl_comm(base);
+    Status status = join(comm, err);
     /* Everybody has opened the board by now, or never will. */
-    if (rank == 0) shared_memory_discard(&id.board);
+    if (base->rank == 0) shared_memory_discard(&comm->board_id);
+    return status == OK ? OK : prefix_join(err, base->rank, base->size);
+}
+
+Status comm_create_nccl(const CommDevice *device, const CommId *id, int rank, int size,
+                        int timeout_ms, Comm **ret, Error *err)
+{
+    Comm *comm = NULL;
+    TRY(comm_open_nccl(device, id, rank, size, timeout_ms, &comm, err));
+    Status status = comm_join_nccl(comm, err);
+    if (status == OK)
+        *ret = comm;
+    else
+        comm_destroy(comm);
     return status;
 }
 
@@ -166,7 +214,8 @@ static void leave_nccl(NcclComm *comm)
 {
     NcclHandle *nccl = atomic_exchange(&comm->nccl, NULL);
     if (nccl == NULL) return;
-    if (comm->failure.status == OK && is_through(comm, nccl, comm->api.comm_finalize(nccl)))
+    bool whole = comm->failure.status == OK && !atomic_load(&comm->abort_asked);
+    if (whole && is_through(comm, nccl, comm->api.comm_finalize(nccl)))
         comm->api.comm_destroy(nccl);
     else
         comm->api.comm_abort(nccl);

@@ -30,10 +30,13 @@ typedef struct NcclComm {
     CommDevice device;
     NcclApi api;
     CommBoard *board; /* NULL: rank 0 is on another host */
-    char *staging;    /* device memory: what is gathered to be summed */
+    NcclUniqueId unique;
+    SharedMemoryId board_id;
+    bool apart;    /* its calls go on `stream`, and no kernel waits for them */
+    char *staging; /* device memory: what is gathered to be summed */
     int64_t staging_bytes;
-    void *stream;         /* of all-reduces in two halves */
-    void *ready;          /* event: the kernels that such a one waits for */
+    void *stream;         /* of all-reduces in two halves, or of all calls */
+    void *ready;          /* event: the kernels that what goes there waits for */
     PendingCall *started; /* such a one */
     PendingCall *newest;  /* the call that is being queued, or was last */
 
@@ -58,8 +61,9 @@ typedef struct NcclComm {
 typedef struct NcclId {
     char kind; /* as comm.c writes it */
     uint32_t size;
+    bool apart;
     uint64_t staging_bytes;
-    SharedMemoryId board;
+    SharedMemoryId board; /* apart: none */
     NcclUniqueId unique;
 } NcclId;
 
@@ -86,6 +90,9 @@ void nccl_describe_wait(const Comm *base, char *text, size_t size);
 void *nccl_watch(void *comm);
 
 /* ---- comm_nccl_calls.c ---- */
+
+/* What a call goes on: behind the kernels that were called so far. */
+void *nccl_stream(NcclComm *comm);
 
 Status nccl_all_reduce(Comm *base, void *data, int64_t count, CommElement element, CommOp op,
                        Error *err);

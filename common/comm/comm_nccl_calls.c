@@ -21,6 +21,16 @@ static int64_t smaller(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
+void *nccl_stream(NcclComm *comm)
+{
+    const DeviceStreams *streams = comm->device.streams;
+    void *kernels = streams->kernel_stream();
+    if (!comm->apart) return kernels;
+    streams->event_record(comm->ready, kernels);
+    streams->stream_wait(comm->stream, comm->ready);
+    return comm->stream;
+}
+
 /* ---- moving ---- */
 
 static Status gather(NcclComm *comm, void *out, const void *in, int64_t bytes, void *stream,
@@ -238,9 +248,9 @@ static Status broadcast(NcclComm *comm, void *data, int64_t bytes, int root, voi
 Status nccl_broadcast(Comm *base, void *data, int64_t bytes, int root, Error *err)
 {
     NcclComm *comm = nccl_comm(base);
-    void *stream = comm->device.streams->kernel_stream();
     TRY(nccl_call_begin(comm, comm_signature(CALL_BROADCAST, ELEMENT_BYTE, COMM_SUM, root, bytes),
                         err));
+    void *stream = nccl_stream(comm);
     return nccl_call_end(comm, broadcast(comm, data, bytes, root, stream, err), stream, err);
 }
 
@@ -249,7 +259,6 @@ Status nccl_broadcast_host(Comm *base, void *data, int64_t bytes, int root, Erro
 {
     NcclComm *comm = nccl_comm(base);
     const KernelTable *kernels = comm->device.kernels;
-    void *stream = comm->device.streams->kernel_stream();
     int64_t first = 0;
     do {
         int64_t n = smaller(comm->staging_bytes, bytes - first);
@@ -257,6 +266,7 @@ Status nccl_broadcast_host(Comm *base, void *data, int64_t bytes, int root, Erro
         TRY(nccl_call_begin(
             comm, comm_signature(CALL_BROADCAST, ELEMENT_BYTE, COMM_SUM, root, bytes), err));
         if (base->rank == root) kernels->upload(comm->staging, piece, (size_t)n);
+        void *stream = nccl_stream(comm);
         Status status = broadcast(comm, comm->staging, n, root, stream, err);
         TRY(nccl_call_end(comm, status, stream, err));
         TRY(nccl_settle(base, err));
@@ -269,8 +279,8 @@ Status nccl_broadcast_host(Comm *base, void *data, int64_t bytes, int root, Erro
 Status nccl_barrier(Comm *base, Error *err)
 {
     NcclComm *comm = nccl_comm(base);
-    void *stream = comm->device.streams->kernel_stream();
     TRY(nccl_call_begin(comm, comm_signature(CALL_BARRIER, ELEMENT_BYTE, COMM_SUM, 0, 0), err));
+    void *stream = nccl_stream(comm);
     Status status = gather(comm, comm->staging, comm->staging + base->rank, 1, stream, err);
     TRY(nccl_call_end(comm, status, stream, err));
     return nccl_settle(base, err);

@@ -6,11 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include "base/fd_offer.h"
 #include "base/memory.h"
 #include "base/shared_memory.h"
+#include "model/weight_digest.h"
 #include "tensor/digest.h"
 
 #define SLOTS_MAX          WEIGHT_BOARD_SLOTS_MAX
@@ -47,8 +47,8 @@ struct WeightBoard {
     void *flat[SLOTS_MAX]; /* for this process; device memory where `memory` is not NULL */
     /* a board on a device */
     const DeviceMemory *memory;
-    const KernelTable *kernels;     /* of the maker's last publication; NULL: none yet */
-    uint64_t *pieces, *host_pieces; /* digests of pieces; NULL: not made yet */
+    const KernelTable *kernels; /* of the maker's last publication; NULL: none yet */
+    WeightDigester digester;
     char note[NOTE_BYTES];
     FdOffer *offer;        /* the maker's */
     int fd[SLOTS_MAX];     /* the maker's, of its slots */
@@ -86,39 +86,10 @@ int64_t weight_board_bytes(const WeightPlan *plan, DType dtype, int num_slots)
     return (int64_t)((size_t)num_slots * page_up(flat_bytes(plan, dtype)));
 }
 
-/* Two plans with one digest have the same tensors at the same places, of the same rank. */
-static uint64_t layout_digest(const WeightPlan *plan, DType dtype)
-{
-    XXH3_state_t *state = XXH3_createState();
-    XXH3_64bits_reset(state);
-    int64_t shape[] = {plan->tp_rank, plan->tp_size, plan->size, plan->num_specs, dtype};
-    XXH3_64bits_update(state, shape, sizeof shape);
-    for (int i = 0; i < plan->num_specs; i++) {
-        const WeightSpec *spec = &plan->spec[i];
-        int64_t part[] = {spec->local_rows, spec->local_cols, spec->offset};
-        XXH3_64bits_update(state, spec->name, strlen(spec->name) + 1);
-        XXH3_64bits_update(state, part, sizeof part);
-    }
-    uint64_t digest = XXH3_64bits_digest(state);
-    XXH3_freeState(state);
-    return digest;
-}
-
 static uint64_t *slot_digests(const WeightBoard *board, int slot)
 {
     return (uint64_t *)((char *)board->header + sizeof(BoardHeader) +
                         (size_t)slot * digest_bytes_of(board->plan));
-}
-
-static size_t spec_bytes(const WeightBoard *board, int spec)
-{
-    const WeightSpec *it = &board->plan->spec[spec];
-    return (size_t)(it->local_rows * it->local_cols) * dtype_size(board->dtype);
-}
-
-static size_t spec_offset(const WeightBoard *board, int spec)
-{
-    return (size_t)board->plan->spec[spec].offset * dtype_size(board->dtype);
 }
 
 /* The slots in the host's memory, which begin at `first` of a shared memory. */
@@ -213,7 +184,7 @@ static Status make_header(WeightBoard *board, size_t bytes, int num_slots, Error
     SharedMemory *memory = NULL;
     TRY(shared_memory_create("troupe-weights", bytes, &board->id, &memory, err));
     board->header = (BoardHeader *)memory;
-    board->header->layout = layout_digest(board->plan, board->dtype);
+    board->header->layout = weight_layout_digest(board->plan, board->dtype);
     board->header->flat_bytes = flat_bytes(board->plan, board->dtype);
     board->header->num_slots = num_slots;
     return OK;
@@ -230,7 +201,10 @@ static void drop_header(WeightBoard *board)
 static WeightBoard *new_board(const WeightBoardOptions *options, bool is_reader)
 {
     WeightBoard *board = mem_calloc(1, sizeof *board);
-    *board = (WeightBoard){.plan = options->plan, .dtype = options->dtype, .is_reader = is_reader};
+    *board = (WeightBoard){.plan = options->plan,
+                           .dtype = options->dtype,
+                           .is_reader = is_reader,
+                           .digester = {.plan = options->plan, .dtype = options->dtype}};
     for (int i = 0; i < SLOTS_MAX; i++)
         board->fd[i] = -1;
     pthread_mutex_init(&board->mutex, NULL);
@@ -274,7 +248,7 @@ static Status check_layout(const WeightBoard *board, Error *err)
 {
     const BoardHeader *header = board->header;
     bool fits = header->memory.bytes >= header_bytes(board->plan) &&
-                header->layout == layout_digest(board->plan, board->dtype);
+                header->layout == weight_layout_digest(board->plan, board->dtype);
     if (fits) return OK;
     return error_set(err, ERR_INVALID,
                      "the train rank (pid %d) shows weights of another model, type or layout "
@@ -367,8 +341,7 @@ void weight_board_destroy(WeightBoard *board)
     fd_offer_destroy(board->offer);
     if (board->host != NULL && !board->is_reader) shared_memory_discard(&board->header->host_copy);
     shared_memory_unmap(board->host);
-    if (board->pieces != NULL) board->kernels->free(board->pieces);
-    free(board->host_pieces);
+    weight_digester_clear(&board->digester);
     close_slots(board);
     drop_header(board);
     pthread_mutex_destroy(&board->mutex);
@@ -386,33 +359,6 @@ bool weight_board_is_in_place(const WeightBoard *board)
 }
 
 /* ---- digests ---- */
-
-/* Of every tensor of a flat buffer in device memory, taken there: ret[num_specs]. One wait for all
- * of them. */
-static void digest_on_device(WeightBoard *board, const KernelTable *kernels, const void *flat,
-                             uint64_t *ret)
-{
-    const WeightPlan *plan = board->plan;
-    size_t pieces = 0;
-    for (int i = 0; i < plan->num_specs; i++)
-        pieces += digest_num_pieces(spec_bytes(board, i));
-    board->kernels = kernels;
-    if (board->pieces == NULL) board->pieces = kernels->alloc(pieces * sizeof *board->pieces);
-    if (board->host_pieces == NULL)
-        board->host_pieces = mem_calloc(pieces, sizeof *board->host_pieces);
-    size_t first = 0;
-    for (int i = 0; i < plan->num_specs; i++) {
-        kernels->digest_pieces(board->pieces + first, (const char *)flat + spec_offset(board, i),
-                               spec_bytes(board, i));
-        first += digest_num_pieces(spec_bytes(board, i));
-    }
-    kernels->download(board->host_pieces, board->pieces, pieces * sizeof *board->pieces);
-    first = 0;
-    for (int i = 0; i < plan->num_specs; i++) {
-        ret[i] = digest_join(board->host_pieces + first, spec_bytes(board, i));
-        first += digest_num_pieces(spec_bytes(board, i));
-    }
-}
 
 /* Copies from the device and returns the digest of what came. */
 static uint64_t fetch(const KernelTable *kernels, void *to, const void *from, size_t bytes)
@@ -456,13 +402,15 @@ static void write_slot(WeightBoard *board, int slot, const KernelTable *kernels,
     char *to = board->flat[slot];
     if (board->memory == NULL) {
         for (int i = 0; i < board->plan->num_specs; i++) {
-            size_t at = spec_offset(board, i);
-            digest[i] = fetch(kernels, to + at, (const char *)flat + at, spec_bytes(board, i));
+            size_t at = weight_spec_offset(board->plan, board->dtype, i);
+            digest[i] = fetch(kernels, to + at, (const char *)flat + at,
+                              weight_spec_bytes(board->plan, board->dtype, i));
         }
         return;
     }
     kernels->copy(to, flat, (size_t)board->header->flat_bytes);
-    digest_on_device(board, kernels, flat, digest); /* which waits for the copy */
+    board->kernels = kernels;
+    weight_digester_take(&board->digester, kernels, flat, digest); /* which waits for the copy */
     if (board->host != NULL)
         kernels->download(host_flat(board, slot), to, (size_t)board->header->flat_bytes);
 }
@@ -504,26 +452,14 @@ static Status judge(const WeightBoard *board, int slot, int64_t version, int wro
                      board->plan->spec[wrong].name, (long long)version, board->id.pid);
 }
 
-/* The first tensor of a flat buffer in device memory whose digest is not the maker's. */
-static int find_wrong(WeightBoard *board, int slot, const KernelTable *kernels, const void *flat)
-{
-    int wrong = -1, count = board->plan->num_specs;
-    const uint64_t *expected = slot_digests(board, slot);
-    uint64_t *found = mem_calloc((size_t)count, sizeof *found);
-    digest_on_device(board, kernels, flat, found);
-    for (int i = count - 1; i >= 0; i--)
-        if (found[i] != expected[i]) wrong = i;
-    free(found);
-    return wrong;
-}
-
 Status weight_board_find(WeightBoard *board, int64_t version, const KernelTable *kernels,
                          void **ret_flat, Error *err)
 {
     int slot = slot_of(board, version);
     CHECK(board->in_place);
     if (slot < 0) return refuse_version(board, version, err);
-    int wrong = find_wrong(board, slot, kernels, board->flat[slot]);
+    int wrong = weight_digester_find_other(&board->digester, kernels, board->flat[slot],
+                                           slot_digests(board, slot));
     TRY(judge(board, slot, version, wrong, err));
     *ret_flat = board->flat[slot];
     return OK;
@@ -533,9 +469,10 @@ static int copy_from_host(const WeightBoard *board, int slot, const KernelTable 
                           void *flat)
 {
     for (int i = 0; i < board->plan->num_specs; i++) {
-        size_t at = spec_offset(board, i);
+        size_t at = weight_spec_offset(board->plan, board->dtype, i);
         const char *from = (const char *)board->flat[slot] + at;
-        uint64_t digest = send(kernels, (char *)flat + at, from, spec_bytes(board, i));
+        uint64_t digest =
+            send(kernels, (char *)flat + at, from, weight_spec_bytes(board->plan, board->dtype, i));
         if (digest != slot_digests(board, slot)[i]) return i;
     }
     return -1;
@@ -550,7 +487,8 @@ Status weight_board_take(WeightBoard *board, int64_t version, const KernelTable 
         wrong = copy_from_host(board, slot, kernels, flat);
     } else {
         kernels->copy(flat, board->flat[slot], (size_t)board->header->flat_bytes);
-        wrong = find_wrong(board, slot, kernels, flat);
+        wrong =
+            weight_digester_find_other(&board->digester, kernels, flat, slot_digests(board, slot));
     }
     return judge(board, slot, version, wrong, err);
 }
@@ -559,5 +497,5 @@ uint64_t weight_board_digest(const WeightBoard *board, int64_t version)
 {
     int slot = slot_of(board, version);
     if (slot < 0) return 0;
-    return XXH3_64bits(slot_digests(board, slot), digest_bytes_of(board->plan));
+    return weight_digest_join(board->plan, slot_digests(board, slot));
 }

@@ -50,6 +50,9 @@ static const char usage[] =
     "                           is looked for\n"
     "  --memory BYTES           memory to give to jobs; default: all\n"
     "  --name NODE              default: the host's name\n"
+    "  --host HOST              agents that say the same share memory between their processes, "
+    "others\n"
+    "                           do not; default: told by the system\n"
     "  --embedded PID           belongs to this process, a controller that starts it, and ends "
     "with "
     "it\n";
@@ -87,7 +90,7 @@ struct Agent {
     AgentActor *actors;
     Release *releases;
     LoopTimer *sweep;
-    char *program_folder;
+    char *program_folder, *host;
     bool stopping;
 };
 
@@ -183,6 +186,7 @@ static void describe_node(const Agent *agent, Troupe__AgentHelloReply *ret,
     ret->free = room;
     ret->version = TROUPE_VERSION;
     ret->no_gpu = (char *)agent->gpus.why_none;
+    ret->host = agent->host;
 }
 
 static void on_hello(void *self, Call *call)
@@ -591,7 +595,7 @@ static void on_stop_signal(void *argument, int signal_number)
 }
 
 typedef struct AgentOptions {
-    const char *endpoint, *name;
+    const char *endpoint, *name, *host;
     NodeResources total; /* gpu: at most; 0: none is looked for */
     pid_t controller;    /* of an embedded agent; 0: a daemon */
 } AgentOptions;
@@ -627,6 +631,9 @@ static Status parse_option(int option, AgentOptions *ret, Error *err)
         return OK;
     case 'n':
         ret->name = optarg;
+        return OK;
+    case 'o':
+        ret->host = optarg;
         return OK;
     case 'x':
         TRY(parse_amount("--embedded", INT32_MAX, &amount, err));
@@ -665,10 +672,15 @@ static Status check_endpoint(const char *endpoint, Error *err)
 static Status parse_options(int argc, char **argv, AgentOptions *ret, Error *err)
 {
     static const struct option names[] = {
-        {"endpoint", required_argument, NULL, 'e'}, {"cpus", required_argument, NULL, 'c'},
-        {"gpus", required_argument, NULL, 'g'},     {"memory", required_argument, NULL, 'm'},
-        {"name", required_argument, NULL, 'n'},     {"embedded", required_argument, NULL, 'x'},
-        {"help", no_argument, NULL, 'h'},           {0},
+        {"endpoint", required_argument, NULL, 'e'},
+        {"cpus", required_argument, NULL, 'c'},
+        {"gpus", required_argument, NULL, 'g'},
+        {"memory", required_argument, NULL, 'm'},
+        {"name", required_argument, NULL, 'n'},
+        {"embedded", required_argument, NULL, 'x'},
+        {"host", required_argument, NULL, 'o'},
+        {"help", no_argument, NULL, 'h'},
+        {0},
     };
     ret->total.cpu = (double)sysconf(_SC_NPROCESSORS_ONLN);
     ret->total.gpu = NODE_GPUS_MAX;
@@ -730,6 +742,7 @@ static Status agent_open(Agent *agent, AgentOptions *options, Error *err)
     if (uv_exepath(self, &size) != 0)
         return error_set(err, ERR_IO, "could not find this program's folder");
     agent->program_folder = path_folder(self);
+    agent->host = options->host != NULL ? mem_strdup(options->host) : process_host();
     look_for_gpus(agent, &options->total);
     agent->reservations = reservations_create(&options->total);
     TRY(make_identity(options, &agent->identity, err));
@@ -764,6 +777,7 @@ static void agent_close(Agent *agent)
     loop_destroy(agent->loop);
     reservations_destroy(agent->reservations);
     free(agent->program_folder);
+    free(agent->host);
 }
 
 int main(int argc, char **argv)

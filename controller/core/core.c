@@ -215,7 +215,10 @@ Controller *controller_create(const ControllerStart *start, int64_t now_ms, Effe
     c->node = mem_calloc((size_t)c->num_nodes, sizeof *c->node);
     c->gang.tensor_id = mem_calloc((size_t)c->config->train.dp_size, sizeof(CommId));
     c->gang.data_id = mem_calloc((size_t)c->config->train.tp_size, sizeof(CommId));
-    c->push.board = mem_calloc((size_t)c->config->train.tp_size, sizeof *c->push.board);
+    c->push.board = mem_calloc((size_t)core_num_train(c), sizeof *c->push.board);
+    c->push.digest = mem_calloc((size_t)core_num_train(c), sizeof *c->push.digest);
+    c->send.incarnation = mem_calloc((size_t)c->num_actors, sizeof *c->send.incarnation);
+    c->send.group = mem_calloc((size_t)c->config->train.tp_size, sizeof *c->send.group);
     for (SetName set = 0; set < SET_COUNT; set++) {
         stream_init(&c->lane[set].stream, set, 1, 1); /* until the stage is entered */
         c->lane[set].of_rank = mem_calloc((size_t)core_num_train(c), sizeof(StepResult));
@@ -255,6 +258,9 @@ void controller_destroy(Controller *c)
     free(c->gang.tensor_id);
     free(c->gang.data_id);
     free(c->push.board);
+    free(c->push.digest);
+    free(c->send.incarnation);
+    free(c->send.group);
     free(c->actor);
     free(c->bundle);
     free(c->checkpoint);

@@ -1,8 +1,8 @@
 /* The inside of the controller's core, shared by its parts: supervise.c (actors and their deaths),
  * group.c (the placement group), gang.c (the train ranks as one), job.c (the step loop) with
- * lease.c, evaluate.c, result.c and wait.c, stage.c (from one stage to the next), push.c (weights
- * for generation), turn.c (GPUs that training and generation share), save.c (checkpoints) and
- * best.c (which of them are kept). Not for anybody else.
+ * lease.c, evaluate.c, result.c and wait.c, stage.c (from one stage to the next), push.c and send.c
+ * (weights for generation), turn.c (GPUs that training and generation share), save.c (checkpoints)
+ * and best.c (which of them are kept). Not for anybody else.
  */
 #ifndef TROUPE_CONTROLLER_CORE_CORE_H
 #define TROUPE_CONTROLLER_CORE_CORE_H
@@ -10,12 +10,14 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/memory.h"
-#include "comm/comm.h" /* an id alone, which is carried */
 #include "core/controller.h"
 #include "core/plan.h"
 #include "core/stream.h"
 
 #define REASON_MAX 256
+#define HOST_MAX   128
+/* Of a call that the loop thread of an actor answers. */
+#define ABANDON_TIMEOUT_MS 30000
 /* Of a call that is work: a fuse. Supervision sees death, silence and who does not get on. */
 #define WORK_TIMEOUT_MS (24 * 3600 * 1000)
 
@@ -50,6 +52,8 @@ typedef struct ActorRecord {
     int64_t adopted;        /* version of the weights that it generates with; 0: none */
     int64_t adopting;       /* that it was told to; 0: none is out */
     uint64_t adopt_id;
+    int64_t received; /* version that stands ready to be adopted, or was; 0: it reads a board */
+    uint64_t send_id; /* of a send that it owes an answer to; 0: it does not */
     bool awake;       /* with turns: it may hold a GPU's memory */
     uint64_t rest_id; /* it was told to give that back; 0: it was not */
 } ActorRecord;
@@ -57,6 +61,7 @@ typedef struct ActorRecord {
 typedef struct NodeRecord {
     bool up;
     char name[64];
+    char host[HOST_MAX];
     int pid; /* of its agent */
     NodeResources total, free;
     char no_gpu[256];         /* why it has none, or "" */
@@ -100,6 +105,13 @@ typedef enum {
     TURN_OF_GENERATION,
     TURN_TO_TRAINING, /* rollout workers are */
 } TurnState;
+
+typedef enum {
+    SEND_NONE,
+    SEND_MEETING, /* roots make ids */
+    SEND_MOVING,
+    SEND_ENDING, /* it failed: all that are in it come out */
+} SendState;
 
 typedef enum {
     PHASE_STARTING, /* until the gang is ready and the sets are open */
@@ -198,9 +210,25 @@ struct Controller {
         int64_t version;    /* newest that all boards show; 0: none */
         int64_t publishing; /* 0: none is out */
         uint64_t call_id;
-        int answers;
-        BoardId *board; /* [tp_size] */
+        int calls, answers;
+        BoardId *board;   /* [num_train], by rank; of those that show one */
+        uint64_t *digest; /* [num_train]: of the weights that a rank shows; 0: none */
     } push;
+
+    struct {
+        SendState state;
+        int64_t version;
+        uint64_t id;           /* of the calls that are out */
+        uint64_t *incarnation; /* [num_actors]: of those that are in it; 0: it is not */
+        int size;              /* of a group: the root, and those that receive */
+        CommId *group;         /* [tp_size] */
+        bool has_group;        /* these are joined, or about to be, by those that are in it */
+        bool has_sent;         /* since the train ranks are there */
+        bool lost;             /* somebody died */
+        Error failure;         /* the first answer that was one; status OK: none */
+        int failed_actor;
+        int64_t since_ms; /* of the ending */
+    } send;
 
     SourceTurns turns;                              /* of a mixture that is trained on */
     SourceStep source_step[INTERLEAVE_SOURCES_MAX]; /* of the step that was committed last */
@@ -339,6 +367,22 @@ bool push_describe_wait(const Controller *c, char *text, size_t size);
 
 /* The weights that the next work needs are on show, and none are on their way there. */
 bool push_is_on_show(const Controller *c);
+
+/* ---- send.c: weights to rollout workers of other hosts ---- */
+/* The data-parallel index whose boards a rollout worker reads: that of the rank whose GPU it uses,
+ * or the first one on its host; -1: there is none, so it receives. Of a group that is placed. */
+int send_board_of(const Controller *c, int worker);
+bool send_is_receiver(const Controller *c, int worker);
+bool send_shows_board(const Controller *c, int rank); /* of an actor; somebody reads it */
+/* Whether weights can reach all rollout workers where they are placed; else the run ends. */
+bool send_check_hosts(Controller *c);
+void send_advance(Controller *c);
+void send_reply(Controller *c, const Event *event);
+void send_reset(Controller *c); /* the train ranks are new ones */
+/* Weights are being sent, or are to be before the next step changes them. */
+bool send_holds_training(const Controller *c);
+/* False when nobody is waited for. */
+bool send_describe_wait(const Controller *c, char *text, size_t size);
 
 /* ---- turn.c ---- */
 bool turn_is_used(const Controller *c); /* training and generation take turns on GPUs */

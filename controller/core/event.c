@@ -23,6 +23,8 @@ const char *call_kind_name(CallKind kind)
         [CALL_EVALUATE] = "train.evaluate",   [CALL_PUBLISH] = "train.publish",
         [CALL_REST] = "rollout.rest",         [CALL_REST_RANK] = "train.rest",
         [CALL_SAVE] = "train.save",           [CALL_LEAVE] = "actor.stop",
+        [CALL_MEET] = "train.meet",           [CALL_SEND] = "train.send",
+        [CALL_RECEIVE] = "rollout.receive",   [CALL_ABANDON] = "weights.abandon",
     };
     CHECK((unsigned)kind < CALL_KIND_COUNT);
     return names[kind];

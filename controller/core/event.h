@@ -16,6 +16,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "comm/comm.h" /* an id alone, which is carried */
 #include "config/job.h"
 #include "dataset/interleave.h"
 #include "sample/group.h"
@@ -255,8 +256,10 @@ typedef enum {
     CALL_GIVE_UP,
     CALL_RELEASE_SAMPLES,
     CALL_ADOPT,
+    CALL_RECEIVE,
     CALL_REST,
     CALL_LEAVE,     /* both: to end by itself, what is in work being given up in order */
+    CALL_ABANDON,   /* rollout workers and train ranks: a send of weights */
     CALL_BOOTSTRAP, /* train ranks, from here on */
     CALL_START,
     CALL_CONFIGURE,
@@ -264,6 +267,8 @@ typedef enum {
     CALL_STEP,
     CALL_EVALUATE,
     CALL_PUBLISH,
+    CALL_MEET,
+    CALL_SEND,
     CALL_SAVE,
     CALL_REST_RANK,
     CALL_KIND_COUNT,
@@ -284,6 +289,7 @@ typedef struct Event {
             int pid;
             NodeResources total, free;
             const char *no_gpu; /* why there is none, or NULL */
+            const char *host;   /* nodes of one host share memory between processes */
         } agent;
         struct {
             GroupCall call;
@@ -336,8 +342,12 @@ typedef struct Event {
                 StepResult step; /* CALL_STEP and CALL_EVALUATE */
                 struct {
                     const BoardId *board;
+                    uint64_t digest; /* of the weights on it */
                     double seconds;
                 } publish;
+                struct {
+                    const void *group; /* COMM_ID_BYTES, or NULL */
+                } meet;
                 struct {
                     double wait_s, pause_s;
                 } adopt;
@@ -448,9 +458,22 @@ typedef struct Effect {
                 struct {
                     int64_t version;
                     const BoardId *board; /* [num_boards]: of each tensor-parallel rank */
-                    int num_boards;
-                    bool restart; /* of new train ranks: what is in work is given up */
+                    int num_boards;       /* 0: the weights were received */
+                    bool restart;         /* of new train ranks: what is in work is given up */
                 } adopt;
+                struct {
+                    int size; /* of the group that an id is wanted for */
+                } meet;
+                struct {
+                    int64_t version;
+                    uint64_t id;
+                    const CommId *group;        /* [num_groups]: its own of a train rank, of each
+                                                   tensor-parallel rank of a rollout worker */
+                    int num_groups, rank, size; /* rank 0 sends */
+                } move;
+                struct {
+                    uint64_t id; /* of this move, and all before it */
+                } abandon;
                 struct {
                     const char *folder;
                     int64_t step;

@@ -132,6 +132,7 @@ void group_advance(Controller *c)
         break;
     case GROUP_COMMITTING:
         if (!all_nodes(c, GROUP_COMMITTING)) break;
+        if (!send_check_hosts(c)) break;
         c->group_state = GROUP_READY;
         c->group_wait[0] = '\0';
         core_log(c, LOG_INFO, "group_ready", "%d bundles on %d nodes", c->num_actors, c->num_nodes);
@@ -212,6 +213,7 @@ void group_event(Controller *c, const Event *event)
         node->failed_starts = 0;
         node->pending = 0;
         snprintf(node->name, sizeof node->name, "%s", event->agent.name);
+        snprintf(node->host, sizeof node->host, "%s", event->agent.host);
         node->pid = event->agent.pid;
         node->total = event->agent.total;
         node->free = event->agent.free;

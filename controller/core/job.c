@@ -472,7 +472,8 @@ static void choose_work(Controller *c)
                         : "");
     else if (stopping)
         core_finish(c, ERR_CANCELLED, "%s", "stopped as asked");
-    else if (lane->next.state == PLAN_SLOT_FETCHED && turn_take(c, TURN_OF_TRAINING))
+    else if (lane->next.state == PLAN_SLOT_FETCHED && !send_holds_training(c) &&
+             turn_take(c, TURN_OF_TRAINING))
         job_run_next(c, SET_TRAIN);
 }
 
@@ -498,6 +499,9 @@ void job_reply(Controller *c, const Event *event)
         break;
     case CALL_PUBLISH:
     case CALL_ADOPT:
+    case CALL_MEET:
+    case CALL_SEND:
+    case CALL_RECEIVE:
         push_reply(c, event);
         break;
     case CALL_REST:

@@ -1,11 +1,11 @@
 /* Weights on their way from the train ranks to the rollout workers that generate with them. Version
  * v is what step v trains from: of v - 1 steps. Two phases: every rank shows its part on a board of
  * its own (publish), then each rollout worker takes it over by itself (adopt), a late one or one
- * that was started again as soon as it is there. A board has two slots, so a version is written
- * over the one before the newest, and only when nobody reads that any more; where that takes longer
- * than a step, versions are left out. Every call is work with
- * a deadline that supervision watches: a rank or a worker that does not get on is started again,
- * and no push hangs. */
+ * that was started again as soon as it is there; those of other hosts receive it before (send.c). A
+ * board has two slots, so a version is written over the one before the newest, and only when nobody
+ * reads that any more; where that takes longer than a step, versions are left out. Every call is
+ * work with a deadline that supervision watches: a rank or a worker that does not get on is started
+ * again, and no push hangs. */
 #include "core/core.h"
 
 #include <stdio.h>
@@ -35,6 +35,7 @@ bool push_is_newest(const Controller *c)
 void push_reset(Controller *c)
 {
     c->push.version = c->push.publishing = 0;
+    send_reset(c);
     for (int i = c->first_rollout; i < c->end_rollout; i++)
         c->actor[i].adopted = c->actor[i].adopting = 0;
 }
@@ -60,22 +61,34 @@ static bool nobody_reads(const Controller *c, int64_t version)
     for (int i = c->first_rollout; i < c->end_rollout; i++) {
         const ActorRecord *record = &c->actor[i];
         if (!record->process || (turn_is_used(c) && !record->awake)) continue;
+        if (send_is_receiver(c, i)) continue; /* it has sets of its own */
         if (record->adopted > 0 && record->adopted <= version) return false;
         if (record->adopting > 0 && record->adopting <= version) return false;
     }
     return true;
 }
 
-/* The ranks of one data-parallel index hold the whole model. */
+static void on_show(Controller *c)
+{
+    c->push.version = c->push.publishing;
+    c->push.publishing = 0;
+}
+
+/* The ranks of one data-parallel index hold the whole model; of several, those show it whose boards
+ * are read. */
 static void publish(Controller *c, int64_t version)
 {
     c->push.publishing = version;
-    c->push.answers = 0;
+    c->push.calls = c->push.answers = 0;
     c->push.call_id = core_next_id(c);
-    for (int i = c->first_train; i < c->num_actors; i++)
-        if (gang_dp_rank(c, i) == 0)
-            core_call(c, i, CALL_PUBLISH, c->push.call_id, WORK_TIMEOUT_MS)->call.publish.version =
-                version;
+    for (int i = c->first_train; i < c->num_actors; i++) {
+        c->push.digest[c->actor[i].rank] = 0;
+        if (!send_shows_board(c, i)) continue;
+        c->push.calls++;
+        core_call(c, i, CALL_PUBLISH, c->push.call_id, WORK_TIMEOUT_MS)->call.publish.version =
+            version;
+    }
+    if (c->push.calls == 0) on_show(c);
 }
 
 static void adopt(Controller *c, int actor)
@@ -86,8 +99,9 @@ static void adopt(Controller *c, int actor)
     record->adopt_id = core_next_id(c);
     Effect *effect = core_call(c, actor, CALL_ADOPT, record->adopt_id, WORK_TIMEOUT_MS);
     effect->call.adopt.version = c->push.version;
-    effect->call.adopt.board = c->push.board;
-    effect->call.adopt.num_boards = (int)c->config->train.tp_size;
+    int tp_size = (int)c->config->train.tp_size, reads = send_board_of(c, actor);
+    effect->call.adopt.board = reads >= 0 ? c->push.board + reads * tp_size : NULL;
+    effect->call.adopt.num_boards = reads >= 0 ? tp_size : 0;
     effect->call.adopt.restart = record->adopted == 0;
 }
 
@@ -97,6 +111,7 @@ static bool is_to_adopt(const Controller *c, int actor)
 {
     const ActorRecord *record = &c->actor[actor];
     if (record->adopting > 0) return false;
+    if (send_is_receiver(c, actor) && record->received < c->push.version) return false;
     return record->adopted < c->push.version || (turn_is_used(c) && !record->awake && !is_over(c));
 }
 
@@ -104,14 +119,35 @@ void push_advance(Controller *c)
 {
     if (!push_is_used(c) || c->gang.state != GANG_READY || c->schedule_steps == 0) return;
     int64_t wanted = wanted_version(c);
-    bool free = c->push.publishing == 0 && nobody_reads(c, c->push.version - 1);
+    bool free = c->push.publishing == 0 && c->send.state == SEND_NONE &&
+                nobody_reads(c, c->push.version - 1);
     /* Not behind a step that is under way: the weights would be those after it. */
     if (free && c->push.version < wanted && c->lane[SET_TRAIN].running.state == PLAN_SLOT_EMPTY &&
         turn_take(c, TURN_OF_TRAINING))
         publish(c, wanted);
+    if (!is_over(c) || c->send.state != SEND_NONE) send_advance(c);
     for (int i = c->first_rollout; i < c->end_rollout && c->push.version > 0; i++)
         if (supervise_ready(c, i) && is_to_adopt(c, i) && turn_take(c, TURN_OF_GENERATION))
             adopt(c, i);
+}
+
+/* Ranks that hold the same part of the model have the same weights, or training is broken. */
+static void check_replicas(Controller *c, int actor)
+{
+    int rank = c->actor[actor].rank, tp_size = (int)c->config->train.tp_size;
+    for (int i = c->first_train; i < c->num_actors; i++) {
+        int other = c->actor[i].rank;
+        if (other % tp_size != rank % tp_size || c->push.digest[other] == 0) continue;
+        if (c->push.digest[other] == c->push.digest[rank]) continue;
+        core_finish(c, ERR_DATA,
+                    "%s and %s hold the same part of the model, but their weights of step %lld "
+                    "differ (digests %016llx and %016llx).\nA GPU or its memory may be at fault; "
+                    "the last checkpoint was written before.",
+                    c->actor[i].name, c->actor[actor].name, (long long)c->push.publishing - 1,
+                    (unsigned long long)c->push.digest[other],
+                    (unsigned long long)c->push.digest[rank]);
+        return;
+    }
 }
 
 static void on_published(Controller *c, const Event *event)
@@ -121,11 +157,11 @@ static void on_published(Controller *c, const Event *event)
         supervise_reply_failed(c, event);
         return;
     }
-    int tp_size = (int)c->config->train.tp_size;
-    c->push.board[c->actor[event->actor].rank % tp_size] = *event->reply.publish.board;
-    if (++c->push.answers < tp_size) return;
-    c->push.version = c->push.publishing;
-    c->push.publishing = 0;
+    int rank = c->actor[event->actor].rank;
+    c->push.board[rank] = *event->reply.publish.board;
+    c->push.digest[rank] = event->reply.publish.digest;
+    check_replicas(c, event->actor);
+    if (++c->push.answers == c->push.calls) on_show(c);
 }
 
 static void on_adopted(Controller *c, const Event *event)
@@ -144,8 +180,10 @@ void push_reply(Controller *c, const Event *event)
 {
     if (event->reply.call == CALL_PUBLISH)
         on_published(c, event);
-    else
+    else if (event->reply.call == CALL_ADOPT)
         on_adopted(c, event);
+    else
+        send_reply(c, event);
 }
 
 bool push_is_current(const Controller *c, int actor)
@@ -164,6 +202,7 @@ bool push_describe_wait(const Controller *c, char *text, size_t size)
                  (long long)(c->push.publishing - 1));
         return true;
     }
+    if (send_describe_wait(c, text, size)) return true;
     for (int i = c->first_rollout; i < c->end_rollout; i++)
         if (c->push.version > 0 && c->actor[i].adopted < c->push.version) {
             snprintf(text, size, "%s to take over the weights of step %lld", c->actor[i].name,

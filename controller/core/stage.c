@@ -102,7 +102,7 @@ void stage_enter(Controller *c, int stage)
     for (int i = 0; i < c->first_train && !first; i++)
         supervise_replace(c, i, "another stage");
     for (int i = c->first_rollout; i < c->first_train; i++)
-        c->actor[i].adopted = c->actor[i].adopting = 0;
+        c->actor[i].adopted = c->actor[i].adopting = c->actor[i].received = 0;
     c->eval.last_step = -1;
     c->eval.bad_records = 0;
     c->eval.checked = false;

@@ -327,7 +327,8 @@ static void spawn(Controller *c, int actor)
     record->endpoint[0] = '\0';
     record->failed_ms = record->lease_after_ms = 0;
     record->owed = record->working = 0;
-    record->adopted = record->adopting = 0;
+    record->adopted = record->adopting = record->received = 0;
+    record->send_id = 0;
     record->awake = false;
     record->rest_id = 0;
     set_state(c, actor, ACTOR_STARTING, "spawned");
@@ -345,7 +346,8 @@ static bool is_owed(CallKind call)
 {
     return call == CALL_OPEN_SET || call == CALL_START || call == CALL_CONFIGURE ||
            call == CALL_STEP || call == CALL_EVALUATE || call == CALL_PUBLISH ||
-           call == CALL_ADOPT || call == CALL_SAVE || call == CALL_REST || call == CALL_REST_RANK;
+           call == CALL_ADOPT || call == CALL_MEET || call == CALL_RECEIVE || call == CALL_SAVE ||
+           call == CALL_REST || call == CALL_REST_RANK;
 }
 
 void supervise_call_made(Controller *c, int actor, CallKind call)

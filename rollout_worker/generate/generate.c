@@ -286,6 +286,19 @@ static Status generate_adopt(void *shared, const RolloutWeights *weights, Rollou
     return policy_adopt(generate->policy, weights, ret, err);
 }
 
+static Status generate_receive(void *shared, const RolloutMove *move, uint64_t *ret_digest,
+                               Error *err)
+{
+    const Generate *generate = shared;
+    return policy_receive(generate->policy, move, ret_digest, err);
+}
+
+static void generate_abandon(void *shared, uint64_t move)
+{
+    const Generate *generate = shared;
+    policy_abandon(generate->policy, move);
+}
+
 static Status generate_rest(void *shared, int64_t *ret_bytes, Error *err)
 {
     const Generate *generate = shared;
@@ -332,7 +345,8 @@ static void generate_describe(const void *shared, RolloutActivity *ret)
 {
     const Generate *generate = shared;
     const EngineThread *engine = policy_engine(generate->policy);
-    ret->progress = engine_thread_progress(engine) + generate->done;
+    ret->progress =
+        engine_thread_progress(engine) + policy_progress(generate->policy) + generate->done;
     bool rests = engine_thread_rests(engine); /* training has the GPU: nobody is held up here */
     ret->working = rests ? 0 : engine_thread_working(engine);
     describe_trouble(generate, ret->trouble, sizeof ret->trouble);
@@ -782,8 +796,9 @@ static char *generate_warnings(const void *shared)
     .open = generate_open, .close = generate_close, .open_thread = generate_open_thread,           \
     .close_thread = generate_close_thread, .run = generate_run, .explain = generate_explain,       \
     .warnings = generate_warnings, .num_threads = generate_num_threads, .adopt = generate_adopt,   \
-    .rest = generate_rest, .end = generate_end, .describe = generate_describe,                     \
-    .watch = generate_watch, .memory_plan = generate_memory_plan, .policy = generate_policy,       \
+    .receive = generate_receive, .abandon = generate_abandon, .rest = generate_rest,               \
+    .end = generate_end, .describe = generate_describe, .watch = generate_watch,                   \
+    .memory_plan = generate_memory_plan, .policy = generate_policy,                                \
     .try_programs = generate_try_programs
 
 const RolloutTable rollout_generate = {.name = "generate", GENERATES};

@@ -126,6 +126,7 @@ void start_agent(World *w, int i)
     if (!node->up) return;
     Event event = {.kind = EV_AGENT_UP, .node = i};
     event.agent.name = names[i];
+    event.agent.host = host_name(w, i);
     event.agent.total.cpu = NODE_CPUS;
     event.agent.free.cpu = free_cpu(node);
     event.agent.total.gpu = NODE_GPUS;
@@ -547,6 +548,9 @@ static bool answered_by_loop(const World *w, const Effect *fx, Process *process)
     case CALL_FETCH:
         answer_fetch((World *)w, fx, process);
         return true;
+    case CALL_ABANDON:
+        answer_abandon((World *)w, fx, process);
+        return true;
     case CALL_GIVE_UP:
         give_up_lease(w, fx, process);
         answer((World *)w, fx, latency((World *)w), &event);
@@ -608,7 +612,8 @@ void answer_call(World *w, const Effect *fx)
         return;
     }
     if (answered_by_loop(w, fx, process)) return;
-    bool collective = is_train_rank(w, fx->actor);
+    bool collective =
+        is_train_rank(w, fx->actor) && fx->call.call != CALL_MEET && fx->call.call != CALL_SEND;
     if (process->stuck || (collective && !gang_works(w))) {
         process->held++;
         return;
@@ -639,6 +644,13 @@ void answer_call(World *w, const Effect *fx)
         break;
     case CALL_ADOPT:
         answer_adopt(w, fx, process);
+        break;
+    case CALL_MEET:
+        answer_meet(w, fx, process);
+        break;
+    case CALL_SEND:
+    case CALL_RECEIVE:
+        answer_move(w, fx, process);
         break;
     case CALL_SAVE:
         if (process->step != fx->call.save.step)

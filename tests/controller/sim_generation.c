@@ -2,6 +2,8 @@
  * take weights over from them, and answers that depend on the weights that gave them. */
 #include "sim_internal.h"
 
+#include <string.h>
+
 #include "base/rng.h"
 #include "config/eval_set.h"
 
@@ -64,7 +66,8 @@ static bool is_read(const World *w, const Process *rank, int slot)
     for (int i = 1; i < w->first_train; i++) {
         const Process *worker = &w->process[i];
         bool rests = w->config->rollout.offload == OFFLOAD_ON && !worker->has_gpu;
-        if (!worker->alive || rests || worker->reads_of != w->process[w->first_train].incarnation)
+        if (!worker->alive || rests || worker->receives ||
+            worker->reads_of != w->process[w->first_train].incarnation)
             continue;
         if (worker->adopted.version == version || worker->adopting == version) return true;
     }
@@ -73,7 +76,7 @@ static bool is_read(const World *w, const Process *rank, int slot)
 
 void answer_publish(World *w, const Effect *fx, Process *rank)
 {
-    static BoardId board;
+    BoardId *board = arena_alloc(w->arena, sizeof *board);
     int64_t version = fx->call.publish.version;
     int slot = !rank->newest;
     if (version != rank->step + 1)
@@ -84,22 +87,39 @@ void answer_publish(World *w, const Effect *fx, Process *rank)
                 (long long)version, (long long)rank->board[slot].version);
     rank->newest = slot;
     rank->board[slot] = (Shown){version, rank->weights};
+    memset(board, 0, sizeof *board);
+    board->bytes[0] = (char)(fx->actor - w->first_train);
     Event event = {0};
-    event.reply.publish.board = &board;
+    event.reply.publish.board = board;
+    event.reply.publish.digest = rank->weights;
     answer(w, fx, latency(w), &event);
 }
 
 typedef struct Adoption {
     Effect fx;
-    uint64_t rank; /* incarnation of rank 0 */
+    uint64_t rank; /* incarnation of the rank that shows the weights */
+    int board_of;  /* that rank */
 } Adoption;
+
+/* Where it stands ready for the worker; NULL: nowhere. */
+static const Shown *find_shown(const World *w, const Adoption *adoption, const Process *worker)
+{
+    const Effect *fx = &adoption->fx;
+    const Shown *found = &worker->received;
+    if (worker->receives) return found->version == fx->call.adopt.version ? found : NULL;
+    const Process *rank = &w->process[w->first_train + adoption->board_of];
+    if (strcmp(host_name(w, rank->node), host_name(w, worker->node)) != 0) return NULL;
+    for (int i = 0; i < 2; i++)
+        if (rank->board[i].version == fx->call.adopt.version) return &rank->board[i];
+    return NULL;
+}
 
 static void finish_adoption(World *w, void *argument)
 {
     Adoption *adoption = argument;
     const Effect *fx = &adoption->fx;
     Process *worker = &w->process[fx->actor];
-    const Process *rank = &w->process[w->first_train];
+    const Process *rank = &w->process[w->first_train + adoption->board_of];
     if (!worker->alive || worker->incarnation != fx->incarnation) return;
     if (rank->incarnation != adoption->rank) { /* its boards are gone; nobody waits for this */
         worker->adopting = 0;
@@ -107,9 +127,7 @@ static void finish_adoption(World *w, void *argument)
         return;
     }
     int64_t version = fx->call.adopt.version;
-    const Shown *found = NULL;
-    for (int i = 0; i < 2; i++)
-        if (rank->board[i].version == version) found = &rank->board[i];
+    const Shown *found = find_shown(w, adoption, worker);
     if (found == NULL) {
         violate(w, "actor %d does not find version %lld", fx->actor, (long long)version);
         return;
@@ -131,9 +149,122 @@ void answer_adopt(World *w, const Effect *fx, Process *worker)
     }
     worker->reads_of = rank;
     worker->adopting = fx->call.adopt.version;
+    worker->receives = fx->call.adopt.num_boards == 0;
     Adoption *adoption = arena_alloc(w->arena, sizeof *adoption);
-    *adoption = (Adoption){*fx, rank};
+    int board_of = worker->receives ? 0 : fx->call.adopt.board[0].bytes[0];
+    *adoption = (Adoption){*fx, w->process[w->first_train + board_of].incarnation, board_of};
     push_run(w, latency(w), finish_adoption, adoption);
+}
+
+/* ---- weights between hosts: nobody in a group sees the others die ---- */
+
+#define MOVE_DEADLINE_MS 60000
+
+const char *host_name(const World *w, int node)
+{
+    static const char *const names[NODES_HERE] = {"host-0", "host-1", "host-2", "host-3"};
+    return names[w->faults->hosts > 1 ? node % w->faults->hosts : 0];
+}
+
+void answer_meet(World *w, const Effect *fx, const Process *rank)
+{
+    CommId *id = arena_alloc(w->arena, sizeof *id);
+    memset(id, 0, sizeof *id);
+    uint64_t number = draw(w);
+    memcpy(id->bytes, &number, sizeof number);
+    if (rank->moves || fx->call.meet.size < 2)
+        violate(w, "actor %d is to meet %d others amid a send", fx->actor, fx->call.meet.size - 1);
+    Event event = {0};
+    event.reply.meet.group = id;
+    w->result.met++;
+    answer(w, fx, latency(w), &event);
+}
+
+static bool is_in_move(const Process *process, const Effect *fx)
+{
+    return process->alive && process->moves && process->move.call.move.id == fx->call.move.id;
+}
+
+static void finish_part(World *w, Process *process, const Effect *fx)
+{
+    const Process *root = &w->process[w->first_train];
+    process->moves = false;
+    process->progress++;
+    if (fx->call.call == CALL_RECEIVE) {
+        process->received = (Shown){fx->call.move.version, root->weights};
+        w->result.received++;
+    } else {
+        process->sent = fx->call.move.version;
+    }
+    answer(w, fx, latency(w), &(Event){0});
+}
+
+/* All have begun it some time ago; who has died since leaves the others waiting. */
+static void finish_move(World *w, void *argument)
+{
+    const Effect *fx = argument;
+    int members = 0;
+    for (int i = 1; i < w->num_actors; i++)
+        members += is_in_move(&w->process[i], fx);
+    if (members < fx->call.move.size) return;
+    for (int i = 1; i < w->num_actors; i++)
+        if (is_in_move(&w->process[i], fx)) finish_part(w, &w->process[i], &w->process[i].move);
+}
+
+static void give_up_move(World *w, void *argument)
+{
+    const Effect *fx = argument;
+    Process *process = &w->process[fx->actor];
+    if (process->incarnation != fx->incarnation || !is_in_move(process, fx)) return;
+    process->moves = false;
+    answer(w, fx, 1, &(Event){.status = ERR_TIMEOUT, .message = "waited for the others"});
+}
+
+void answer_move(World *w, const Effect *fx, Process *process)
+{
+    bool sends = fx->call.call == CALL_SEND;
+    int64_t version = fx->call.move.version;
+    uint64_t group;
+    if (sends && version != process->step + 1)
+        violate(w, "rank %d at step %lld is to send version %lld", fx->actor,
+                (long long)process->step, (long long)version);
+    bool adopts = process->adopting != 0 && /* and not in vain */
+                  process->reads_of == w->process[w->first_train].incarnation;
+    if (!sends && adopts) violate(w, "actor %d is to receive while it adopts", fx->actor);
+    if (!sends &&
+        strcmp(host_name(w, process->node), host_name(w, w->process[w->first_train].node)) == 0)
+        violate(w, "actor %d is beside the train ranks and is to receive", fx->actor);
+    if (fx->call.move.id <= process->abandoned) {
+        answer(w, fx, latency(w), &(Event){.status = ERR_CANCELLED, .message = "abandoned"});
+        return;
+    }
+    memcpy(&group, fx->call.move.group->bytes, sizeof group);
+    process->group = group;
+    process->moves = true;
+    process->move = *fx;
+    if (!sends) process->received = (Shown){0};
+    Effect *kept = arena_alloc(w->arena, sizeof *kept);
+    *kept = *fx;
+    int members = 0;
+    for (int i = 1; i < w->num_actors; i++) {
+        members += is_in_move(&w->process[i], fx);
+        if (is_in_move(&w->process[i], fx) && w->process[i].group != group)
+            violate(w, "actors %d and %d are in two groups", i, fx->actor);
+    }
+    if (members == fx->call.move.size) push_run(w, latency(w), finish_move, kept);
+    push_run(w, MOVE_DEADLINE_MS, give_up_move, kept);
+}
+
+void answer_abandon(World *w, const Effect *fx, Process *process)
+{
+    if (fx->call.abandon.id > process->abandoned) process->abandoned = fx->call.abandon.id;
+    if (process->moves && process->move.call.move.id <= process->abandoned) {
+        process->moves = false;
+        w->result.abandoned++;
+        answer(w, &process->move, latency(w),
+               &(Event){.status = ERR_CANCELLED, .message = "abandoned"});
+    }
+    answer(w, fx, latency(w), &(Event){0});
 }
 
 /* Groups below `end` that may be trained, where the records alone decide. */
@@ -145,6 +276,17 @@ static int64_t count_trained(const World *w, int64_t end)
     return count;
 }
 
+static bool is_on_show(const World *w, int64_t version)
+{
+    bool is = false;
+    for (int i = w->first_train; i < w->num_actors; i++) {
+        const Process *rank = &w->process[i];
+        is = is || version == rank->board[0].version || version == rank->board[1].version ||
+             version == rank->sent;
+    }
+    return is;
+}
+
 /* The capacity: allowed age and the version's own step are all that may be ahead of what the
  * weights have learnt. */
 void check_lease(World *w, const Effect *fx, const Process *worker)
@@ -152,10 +294,9 @@ void check_lease(World *w, const Effect *fx, const Process *worker)
     if (generates(w) && w->config->rollout.offload == OFFLOAD_ON && !worker->has_gpu)
         violate(w, "actor %d is given work while it rests", fx->actor);
     if (!generates(w) || fx->call.set != SET_TRAIN) return;
-    const Process *rank = &w->process[w->first_train];
     int64_t version = worker->adopted.version, end = fx->call.lease.first + fx->call.lease.count;
     int64_t batch = job_samples_per_step(w->config) / group_size(w, SET_TRAIN);
-    if (version != rank->board[0].version && version != rank->board[1].version)
+    if (!is_on_show(w, version))
         violate(w, "actor %d has weights of version %lld and is given work", fx->actor,
                 (long long)version);
     if (w->config->algorithm.dynamic_filter != FILTER_NONE) return;

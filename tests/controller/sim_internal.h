@@ -36,7 +36,9 @@ typedef struct Process {
     Shown adopted;
     int64_t adopting;  /* version; 0: none */
     bool has_gpu;      /* memory of a GPU that it shares in turns */
-    uint64_t reads_of; /* incarnation of the rank 0 whose board these are on */
+    uint64_t reads_of; /* incarnation of the rank 0 whose weights these are */
+    bool receives;     /* over no board */
+    Shown received;    /* and not adopted yet */
     int given_up;      /* times that it gave up what was in work */
     struct {
         int set;
@@ -44,7 +46,13 @@ typedef struct Process {
         uint64_t order;        /* when */
     } unwanted[UNWANTED_KEPT]; /* leases that nobody wants any more */
     int num_unwanted;
+    /* both, in a send of weights between hosts */
+    bool moves; /* ... which `move` is */
+    Effect move;
+    uint64_t abandoned; /* all moves up to this one */
+    uint64_t group;     /* that it has joined last */
     /* train ranks */
+    int64_t sent; /* version */
     Shown board[2];
     int newest; /* of the board */
     int64_t step;
@@ -168,6 +176,10 @@ int group_size(const World *w, int set);
 void make_group(World *w, const Process *worker, int64_t begun_with, int set, SampleMeta *sample);
 void answer_publish(World *w, const Effect *fx, Process *rank);
 void answer_adopt(World *w, const Effect *fx, Process *worker);
+void answer_meet(World *w, const Effect *fx, const Process *rank);
+void answer_move(World *w, const Effect *fx, Process *process);
+void answer_abandon(World *w, const Effect *fx, Process *process);
+const char *host_name(const World *w, int node);
 /* The actor uses the GPU from here on: with turns nobody of the other kind may hold it. */
 void take_gpu(World *w, Process *process);
 void check_versions(World *w, const Plan *plan);

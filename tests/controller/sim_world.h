@@ -15,6 +15,7 @@
 
 typedef struct SimFaults {
     int nodes;       /* machines with an agent each; 0 or 1: one, embedded */
+    int hosts;       /* of which so many share no memory with the others; 0 or 1: all do */
     int kills;       /* actor processes killed */
     int agent_kills; /* agents killed with all their actors */
     int hangs;       /* actor processes stopped: alive, silent */
@@ -63,6 +64,8 @@ typedef struct SimResult {
     /* of generation: */
     int64_t most_ahead; /* groups that were leased beyond those the weights have learnt from */
     int64_t dropped, recomputed; /* groups that were too old, counted by each rank */
+    int64_t received, met,
+        abandoned; /* of weights: by workers of other hosts, groups, broken off */
 } SimResult;
 
 /* Runs a job to its end from a seed. A session that ends for want of disk, or past the budget of

@@ -186,6 +186,70 @@ static void test_simulation_takes_turns_on_gpus(void **state)
     assert_true(faults_that_struck > 0);
 }
 
+/* Rollout workers of other hosts have their weights sent, in groups whose members do not see each
+ * other die: nothing else comes out, whoever is killed at whatever moment, and nobody waits for the
+ * dead. */
+static void test_simulation_sends_weights_to_other_hosts(void **state)
+{
+    (void)state;
+    JobConfig config = make_rl_config(3, 1, 1);
+    uint64_t expected = undisturbed_weights(&config, &no_faults);
+    SimResult sum = {0};
+    config.device = JOB_CUDA;
+    config.rollout.colocate = false;
+    config.cluster.strategy = SPREAD;
+    for (uint64_t seed = 1, count = count_or(1500); seed <= count; seed++) {
+        SimFaults faults = faults_of(seed);
+        faults.bad_records = faults.bad_eval_records = 0;
+        faults.nodes = 2 + (int)(seed % 3);
+        faults.hosts = seed % 2 == 0 ? 2 : faults.nodes;
+        config.rollout.num_workers = 1 + (int64_t)(seed / 3 % 5);
+        config.rollout.over_sampling = seed % 4 == 0 ? 2 : 1;
+        config.eval.before_train = seed % 2 == 0;
+        SimResult result = sim_run(&config, &faults, seed);
+        assert_right(&result, seed);
+        sum.deaths += result.deaths;
+        sum.received += result.received;
+        sum.abandoned += result.abandoned;
+        sum.met += result.met;
+        if (result.weights != expected)
+            fail_msg("seed %llu: other weights than the undisturbed run", (unsigned long long)seed);
+    }
+    print_message("%lld received, in %lld groups; %lld broken off\n", (long long)sum.received,
+                  (long long)sum.met, (long long)sum.abandoned);
+    assert_true(sum.deaths > 0 && sum.abandoned > 0 && sum.received > 4 * sum.met);
+}
+
+/* One group serves a whole run, unless one of its members is lost. */
+static void test_simulation_joins_once_where_nobody_is_lost(void **state)
+{
+    (void)state;
+    JobConfig config = make_rl_config(4, 1, 1);
+    config.device = JOB_CUDA;
+    config.cluster.strategy = SPREAD;
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        SimResult result = sim_run(&config, &(SimFaults){.nodes = 3, .hosts = 3}, seed);
+        assert_right(&result, seed);
+        assert_int_equal(result.met, 1);
+        assert_true(result.received >= result.steps);
+        assert_int_equal(result.abandoned, 0);
+    }
+}
+
+/* On CPUs nothing reaches another host. */
+static void test_simulation_refuses_weights_to_other_hosts_on_cpus(void **state)
+{
+    (void)state;
+    JobConfig config = make_rl_config(3, 1, 1);
+    config.cluster.strategy = SPREAD;
+    SimResult result = sim_run(&config, &(SimFaults){.nodes = 2, .hosts = 2}, 3);
+    assert_true(result.finished && result.violation[0] == '\0');
+    assert_int_equal(result.status, ERR_UNSUPPORTED);
+    assert_non_null(strstr(result.message, "is on host host-"));
+    assert_non_null(strstr(result.message, "cluster.strategy: strict_pack"));
+    assert_int_equal(result.leftover_processes, 0);
+}
+
 /* What is over-sampled, and how many workers answer, is nothing to the batches: they take the first
  * groups that pass. Answered again, what was left over gives the same ones; dropped, it gives
  * others, which are the same under all faults. */
@@ -718,6 +782,9 @@ int main(void)
         cmocka_unit_test(test_simulation_keeps_the_books_of_a_mixture),
         cmocka_unit_test(test_simulation_generates_with_the_weights_of_the_step),
         cmocka_unit_test(test_simulation_takes_turns_on_gpus),
+        cmocka_unit_test(test_simulation_sends_weights_to_other_hosts),
+        cmocka_unit_test(test_simulation_joins_once_where_nobody_is_lost),
+        cmocka_unit_test(test_simulation_refuses_weights_to_other_hosts_on_cpus),
         cmocka_unit_test(test_simulation_over_samples_without_a_trace_in_the_batches),
         cmocka_unit_test(test_simulation_is_sooner_done_with_over_sampling),
         cmocka_unit_test(test_simulation_leases_what_the_staleness_allows),

@@ -3,7 +3,7 @@
 # without hardware (tests/tensor/device_library.c): its memory cannot be touched by the host, its kernels are the CPU's,
 # so a job must end with the weights of a job on the CPU, to the bit; that no GPU is needed for this is also all that it
 # proves. In the place of NVML stands one that tells of two GPUs (tests/controller/nvml_library.c).
-# usage: test_device.sh sft | generate | weights | turns | ranks | slow | placement
+# usage: test_device.sh sft | generate | weights | turns | ranks | hosts | slow | placement
 . "$(dirname "$0")/lib.sh"
 make_data
 STEPS=6
@@ -243,6 +243,10 @@ ranks) # GPUs that sum with each other: over the double of NCCL (tests/comm/nccl
     same_as_cpu
     said "$RUN/logs/node_agent.log" "gpu actor=train-1 id=GPU-b000-of-a-test"
     said "$RUN/logs/node_agent.log" "gpu actor=rollout-1 id=GPU-b000-of-a-test"
+    for worker in 0 1; do # each reads what the train worker beside it shows
+        said "$RUN/logs/rollout-$worker.log" 'weights_come by="this GPU, where a train worker shows them"'
+        said "$RUN/logs/rollout-$worker.log" "weights where the train worker shows them"
+    done
     # shellcheck disable=SC2086
     on_device run_split $generate train.tp_size=2
     # shellcheck disable=SC2086
@@ -269,6 +273,86 @@ ranks) # GPUs that sum with each other: over the double of NCCL (tests/comm/nccl
     on_device run_alone
     # shellcheck disable=SC2086
     "$BIN/controller" validate --config "$JOB" $SETTINGS > valid.txt || fail "one GPU wants NCCL: $(cat valid.txt)"
+    ;;
+hosts) # weights to rollout workers of another host, over the double of NCCL: two agents that say they share no memory
+    export TROUPE_NCCL_LIBRARY=$BIN/libnccl_double.so
+    generate="rollout.function=generate rollout.reward=random rollout.n_samples_per_prompt=4 rollout.num_workers=2"
+    generate="$generate rollout.max_response_length=12 data.max_length=160 data.eval= checkpoint.interval=2"
+    STEPS=8
+    # shellcheck disable=SC2086
+    on_cpu $generate
+    agents=
+    start_agent() { # NAME GPUS: a host of its own
+        CUDA_VISIBLE_DEVICES=$2 "$BIN/node_agent" --endpoint "ipc://$PWD/$1/agent" --name "$1" --host "$1" --cpus 8 \
+            > "$1.out" 2>&1 &
+        agents="$agents $!"
+        for _ in $(seq 200); do
+            [ ! -S "$1/agent" ] || break
+            sleep 0.05
+        done
+    }
+    start_agent beta 0,1
+    start_agent alpha 0
+    generate="$generate rollout.colocate=false cluster.restarts_max=100"
+    alpha=\"ipc://$PWD/alpha/agent\" beta=\"ipc://$PWD/beta/agent\"
+    agreed() { # NAME RECEIVERS: what became of it
+        [ "$(digest_of "$RUN")" = "$expected" ] || fail "other weights than on the CPU: $1"
+        awk -F'"train/logprob_compared":|,"train/logprob_mismatch_count":' '
+            /"train\/loss"/ { steps++; split($3, rest, ","); if ($2 < 64 || rest[1] != 0) { print; exit 1 } }
+            END { exit steps != '$STEPS' }' "$RUN/metrics.jsonl" || fail "log-probs differ, or were not compared: $1"
+        metrics_ascend
+        nothing_left
+        found=$(grep -l 'weights_come by="NCCL, from a train worker of another host"' "$RUN"/logs/rollout-?.log | wc -l)
+        [ "$found" = "$2" ] || fail "$found rollout workers received weights: $1"
+        found=$(grep -l 'weights_come by="another GPU of this host, copied"' "$RUN"/logs/rollout-?.log | wc -l)
+        [ "$found" = $((2 - $2)) ] || fail "$found rollout workers read a board: $1"
+    }
+    # One beside the train worker, and one on the other host.
+    # shellcheck disable=SC2086
+    on_device run_mixed $generate "cluster.agents=[$beta,$alpha]"
+    run_job
+    agreed mixed 1
+    said beta.out "gpu actor=train-0 id="
+    said alpha.out "gpu actor=rollout-1 id="
+
+    # Whoever is killed, and whenever: in a send, in a meeting, in between.
+    # shellcheck disable=SC2086
+    on_device run_killed $generate "cluster.agents=[$alpha,$beta]"
+    start_job
+    step=1
+    for actor in rollout-1 train-0 rollout-0 rollout-1 train-0; do
+        wait_for_step $step
+        sleep 0.$((RANDOM % 10))$((RANDOM % 10))
+        pid=$(actor_pid $actor)
+        [ "${pid:-0}" -gt 0 ] 2> /dev/null && kill -9 "$pid" || echo "$actor was not there to be killed"
+        step=$((step + 1))
+    done
+    finish_job 0
+    agreed "five kills" 2
+    said alpha.out "gpu actor=train-0 id="
+
+    # On CPUs there is no way from host to host.
+    # shellcheck disable=SC2086
+    write_job cpus.yaml run_cpus train.tp_size=1 $generate "cluster.agents=[$alpha,$beta]" cluster.strategy=spread
+    start_job
+    finish_job 2
+    said "$RUN.out" "weights reach rollout workers through the memory of their host alone"
+    said "$RUN.out" "cluster.strategy: strict_pack"
+    # Without NCCL it is said who lacks it.
+    TROUPE_NCCL_LIBRARY=/nowhere/libnccl.so.2
+    kill $agents
+    for agent in $agents; do wait "$agent" || fail "an agent ended with code $?"; done
+    agents=
+    start_agent beta 0,1
+    start_agent alpha 0
+    # shellcheck disable=SC2086
+    on_device run_lacking $generate "cluster.agents=[$alpha,$beta]"
+    start_job
+    finish_job 2
+    said "$RUN.out" "several GPUs work together through NCCL, which could not be loaded"
+    nothing_left
+    kill $agents
+    for agent in $agents; do wait "$agent" || fail "an agent ended with code $?"; done
     ;;
 slow) # a device that takes its time to open, and an NCCL that does: the process beats meanwhile
     export TROUPE_NCCL_LIBRARY=$BIN/libnccl_double.so TEST_DEVICE_OPENS_S=6 TEST_NCCL_ID_S=6
