@@ -228,6 +228,7 @@ if wants nccl; then
     [ $rehearse = no ] || small=(1 toy)
     part nccl_ranks 100 "$BIN/nccl_ranks" "$gpus" 2
     part nccl_train 100 "$BIN/nccl_train" "$gpus" "${small[@]}"
+    part nccl_weights 60 "$BIN/nccl_weights" "$gpus" "${small[@]}"
 fi
 
 # ---- training, beside PyTorch where it is ----
