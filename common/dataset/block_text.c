@@ -174,6 +174,22 @@ static bool is_space(char c)
     return c == ' ' || c == '\t' || c == '\r';
 }
 
+/* A file that has become shorter is no fault of a record. */
+static Status read_bytes(const BlockText *text, void *bytes, size_t length, uint64_t offset,
+                         Error *err)
+{
+    Error why = {0};
+    Status status =
+        file_read_at(text->input.fd, bytes, length, (int64_t)offset, text->input.path, &why);
+    if (status == ERR_DATA)
+        return error_set(err, ERR_IO,
+                         "%s\n  expected: data files that stay as they are until the run ends\n"
+                         "  to do: restore it and resume, or start a new run",
+                         why.message);
+    if (status != OK && err != NULL) *err = why;
+    return status;
+}
+
 /* Whether nothing but white space comes from `offset` on up to the line's or the file's end. */
 static Status is_blank_on(const BlockText *text, uint64_t offset, bool *ret, Error *err)
 {
@@ -181,7 +197,7 @@ static Status is_blank_on(const BlockText *text, uint64_t offset, bool *ret, Err
     while (offset < text->input.file_bytes) {
         uint64_t left = text->input.file_bytes - offset;
         size_t length = left < sizeof bytes ? (size_t)left : sizeof bytes, i = 0;
-        TRY(file_read_at(text->input.fd, bytes, length, (int64_t)offset, text->input.path, err));
+        TRY(read_bytes(text, bytes, length, offset, err));
         while (i < length && is_space(bytes[i]))
             i++;
         *ret = i < length && bytes[i] == '\n';
@@ -245,8 +261,7 @@ static Status load(const BlockText *text, uint64_t block, char *room, LoadedBloc
 {
     *ret = block_place(text, block);
     ret->bytes = room;
-    TRY(file_read_at(text->input.fd, room, (size_t)(ret->end - ret->from), (int64_t)ret->from,
-                     text->input.path, err));
+    TRY(read_bytes(text, room, (size_t)(ret->end - ret->from), ret->from, err));
     ret_entry->hash = XXH3_64bits(room + (ret->begin - ret->from), (size_t)(ret->end - ret->begin));
     return scan_block(text, ret, NULL, ret_entry, err);
 }
@@ -287,8 +302,7 @@ static Status find_end(const BlockText *text, uint64_t begin, uint64_t offset, u
     const char *newline = NULL;
     while (offset < most && newline == NULL && status == OK) {
         size_t length = most - offset < AHEAD_BYTES ? (size_t)(most - offset) : AHEAD_BYTES;
-        status =
-            file_read_at(text->input.fd, bytes, length, (int64_t)offset, text->input.path, err);
+        status = read_bytes(text, bytes, length, offset, err);
         if (status == OK) newline = memchr(bytes, '\n', length);
         offset += newline != NULL ? (uint64_t)(newline - bytes) + 1 : length;
     }

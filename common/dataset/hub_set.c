@@ -26,8 +26,7 @@ typedef struct Note {
 typedef struct HubFileReader HubFileReader;
 
 struct HubSet {
-    const char *key;
-    char *notes, *label; /* the folder of notes, or NULL; for messages */
+    char *key, *notes, *label; /* notes: their folder, or NULL; the others are for messages */
     bool read_only;
     HubAccess access; /* ours where the caller has none */
     ReadWatch *watch;
@@ -306,7 +305,7 @@ Status hub_set_open(const DataPath *path, const DatasetOptions *options, bool fe
 {
     HubSet *set = mem_calloc(1, sizeof *set);
     bool usual = strcmp(path->hub.revision, HUB_MAIN_REVISION) == 0;
-    set->key = options->key;
+    set->key = mem_strdup(options->key);
     set->notes = mem_strdup(options->index_folder);
     set->read_only = options->index_read_only;
     set->watch = options->watch;
@@ -337,6 +336,7 @@ void hub_set_close(HubSet *set)
     free(set->note);
     free(set->label);
     free(set->notes);
+    free(set->key);
     free(set);
 }
 
@@ -389,19 +389,28 @@ static Status refuse_change(const HubFileReader *reader, Error *err)
                      reader->set->paths.item[reader->index]);
 }
 
-/* Taken and open; fetched again where it was dropped. */
+/* That it cannot be fetched or opened again is no fault of one of its records. */
+static Status fail_file(const HubFileReader *reader, Error *err)
+{
+    if (err->status == ERR_DATA) err->status = ERR_IO;
+    return error_prefix(err, "%s", reader->set->key);
+}
+
+/* Taken and open; fetched again where it was dropped. Not ERR_DATA. */
 static Status need_file(HubFileReader *reader, Error *err)
 {
-    TRY(hub_shelf_take(reader->set->shelf, reader->index, err));
-    Status status = open_now(reader, err);
+    Status status = hub_shelf_take(reader->set->shelf, reader->index, err);
+    if (status != OK) return fail_file(reader, err);
+    status = open_now(reader, err);
     if (status == OK) {
         FileSummary now = reader->format->summary(reader->file);
         bool same = now.records == reader->summary.records &&
                     now.content_hash == reader->summary.content_hash;
         if (!same && reader->summary.whole) status = refuse_change(reader, err);
     }
-    if (status != OK) hub_shelf_give(reader->set->shelf, reader->index);
-    return status;
+    if (status == OK) return OK;
+    hub_shelf_give(reader->set->shelf, reader->index);
+    return fail_file(reader, err);
 }
 
 /* What the run has to know of the file while it is not there. */

@@ -244,7 +244,7 @@ static Status read_files(StreamReader *reader, Str *text, Str *place, MixtureRec
                          Error *err)
 {
     Error why = {0};
-    StreamRecord record;
+    StreamRecord record = {0};
     Status status = stream_read(reader, ret->position, text, &record, &why);
     ret->bad = status == ERR_DATA;
     if (status != OK && !ret->bad) {

@@ -15,6 +15,7 @@
 #define IN_ORDER_CACHE (20u << 20) /* two of the largest pieces, and some */
 
 struct Stream {
+    char *key;
     Dataset *dataset;
     DataOrder order;
     uint64_t seed;
@@ -89,6 +90,7 @@ Status stream_open(const StreamOptions *options, Stream **ret, Error *err)
     Dataset *dataset = NULL;
     TRY(dataset_open(&data, &dataset, err));
     Stream *stream = mem_calloc(1, sizeof *stream);
+    stream->key = mem_strdup(options->key);
     stream->dataset = dataset;
     stream->order = options->order;
     stream->seed = options->seed;
@@ -110,6 +112,7 @@ void stream_close(Stream *stream)
     dataset_close(stream->dataset);
     pthread_mutex_destroy(&stream->lock);
     free(stream->block_first);
+    free(stream->key);
     free(stream);
 }
 
@@ -119,9 +122,19 @@ uint64_t stream_records(const Stream *stream)
     return stream->records.records;
 }
 
+/* ERR_DATA is what is wrong with one record, which no failure of the order is. */
+static Status fail_whole(const Stream *stream, Status status, Error *err)
+{
+    CHECK(status != ERR_DATA);
+    return error_prefix(err, "%s", stream->key);
+}
+
 Status stream_count(const Stream *stream, uint64_t *ret_records, Error *err)
 {
-    if (stream->window != NULL) return window_order_count(stream->window, ret_records, err);
+    if (stream->window != NULL) {
+        Status status = window_order_count(stream->window, ret_records, err);
+        return status != OK ? fail_whole(stream, status, err) : OK;
+    }
     *ret_records = stream->records.records;
     return OK;
 }
@@ -204,7 +217,8 @@ Status stream_place(StreamReader *reader, uint64_t position, StreamPlace *ret, E
     const Stream *stream = reader->stream;
     if (reader->window != NULL) {
         WindowPlace place;
-        TRY(window_cursor_find(reader->window, position, &place, err));
+        Status status = window_cursor_find(reader->window, position, &place, err);
+        if (status != OK) return fail_whole(stream, status, err);
         *ret = (StreamPlace){place.epoch, place.block, place.record};
         return OK;
     }

@@ -57,7 +57,8 @@ typedef struct StreamPlace {
     uint64_t index; /* of the block, or of the data set, in the order of the files */
 } StreamPlace;
 
-/* In the order `window` this waits for the index as far as the position takes it. */
+/* In the order `window` this waits for the index as far as the position takes it. What fails is the
+ * data set, never one record: not ERR_DATA. */
 Status stream_place(StreamReader *reader, uint64_t position, StreamPlace *ret, Error *err);
 
 /* Where among all records of the data set, in the order of the files, a place is; in the order
@@ -70,8 +71,8 @@ typedef struct StreamRecord {
     RecordSource source;
 } StreamRecord;
 
-/* Appends the text of the record at a position to *text. Fails as dataset_read does: with ERR_DATA
- * *ret is set. */
+/* Appends the text of the record at a position to *text. ERR_DATA: this record
+ * cannot be read, as of dataset_read, and *ret is set; any other failure: the data set cannot. */
 Status stream_read(StreamReader *reader, uint64_t position, Str *text, StreamRecord *ret,
                    Error *err);
 

@@ -1,6 +1,7 @@
 #include "dataset/window.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -310,12 +311,15 @@ void window_order_close(WindowOrder *order)
 
 /* ---- waiting, with the lock held ---- */
 
-static Status refuse_empty(Error *err)
+static Status refuse_empty(const WindowOrder *order, Error *err)
 {
-    return error_set(err, ERR_DATA,
-                     "the data set is empty: no record in any of its files\n  expected: at least "
-                     "one line with a JSON object\n  to do: check that the files were written "
-                     "completely");
+    char more[32] = "";
+    if (order->num_files > 1)
+        snprintf(more, sizeof more, " and %d more files", order->num_files - 1);
+    return error_set(err, ERR_INVALID,
+                     "the data set is empty: no record in %s%s\n  expected: at least one line with "
+                     "a JSON object\n  to do: check that the files were written completely",
+                     dataset_file(order->options.dataset, 0).path, more);
 }
 
 /* Notes the end of the counting. */
@@ -348,7 +352,7 @@ static Status wait_for_all(WindowOrder *order, Error *err)
 {
     while (!is_complete(order))
         TRY(wait_for_block(order, err));
-    return order->records > 0 ? OK : refuse_empty(err);
+    return order->records > 0 ? OK : refuse_empty(order, err);
 }
 
 /* The epoch in which a position falls, and its place there; *ret_epoch has its window then. */
@@ -366,7 +370,7 @@ static Status find_epoch(WindowOrder *order, uint64_t position, Epoch **ret_epoc
             TRY(wait_for_block(order, err));
         }
     }
-    if (order->records == 0) return refuse_empty(err);
+    if (order->records == 0) return refuse_empty(order, err);
     *ret_epoch = need_epoch(order, position / order->records);
     *ret_place = position % order->records;
     add_windows(order, *ret_epoch, *ret_place);

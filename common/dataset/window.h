@@ -45,7 +45,7 @@ void window_order_close(WindowOrder *order); /* accepts NULL */
 
 /* Records of an epoch; 0: not known yet. */
 uint64_t window_order_records(WindowOrder *order);
-/* Waits for all blocks to be counted. ERR_DATA when there is no record in them. */
+/* Waits for all blocks to be counted. ERR_INVALID when there is no record in them. */
 Status window_order_count(WindowOrder *order, uint64_t *ret_records, Error *err);
 
 typedef struct WindowPlace {
@@ -56,6 +56,7 @@ typedef struct WindowPlace {
 /* Of one thread, for positions that mostly ascend. */
 WindowCursor *window_cursor_open(WindowOrder *order);
 void window_cursor_close(WindowCursor *cursor); /* accepts NULL */
+/* What fails is the data set, never one record: not ERR_DATA. */
 Status window_cursor_find(WindowCursor *cursor, uint64_t position, WindowPlace *ret, Error *err);
 
 #endif

@@ -288,6 +288,36 @@ static void test_mixture_names_the_source_that_is_wrong(void **state)
                  "data.sources.code.weight is 1e-12");
 }
 
+/* That a source has nothing is known when it has its turn: no record of the others is bad for it.
+ */
+static void test_mixture_fails_with_a_source_that_turns_out_empty(void **state)
+{
+    (void)state;
+    Error err = {0};
+    MixtureSource other[SOURCES];
+    const char *blank = FOLDER "/blank.jsonl";
+    write_text(blank, "\n  \n\n");
+    memcpy(other, sources, sizeof other);
+    other[1].path = &blank;
+    other[1].order = (DataOrder){.kind = ORDER_WINDOW, .window_mb = 1};
+    Mixture *mixture = open_some(other, SOURCES, 5, EPOCH_FIRST_EXHAUSTED);
+    MixtureReader *reader = mixture_reader_open(mixture);
+    Str text = {0}, place = {0};
+    Status status = OK;
+    for (uint64_t p = 0; p < 20 && status == OK; p++) {
+        MixtureRecord record;
+        status = mixture_read(reader, p, &text, &place, &record, &err);
+        if (status == OK) assert_false(record.bad);
+        if (status == OK) assert_int_not_equal(record.source, 1);
+    }
+    assert_fails(status, ERR_INVALID, &err,
+                 "data.sources.math: the data set is empty: no record in " FOLDER "/blank.jsonl");
+    str_free(&text);
+    str_free(&place);
+    mixture_reader_close(reader);
+    mixture_close(mixture);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -298,6 +328,7 @@ int main(void)
         cmocka_unit_test(test_mixture_of_one_is_the_stream_itself),
         cmocka_unit_test(test_mixture_fingerprint_tells_of_all_that_makes_the_stream),
         cmocka_unit_test(test_mixture_names_the_source_that_is_wrong),
+        cmocka_unit_test(test_mixture_fails_with_a_source_that_turns_out_empty),
     };
     return cmocka_run_group_tests(tests, make_files, NULL);
 }

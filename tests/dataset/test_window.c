@@ -426,6 +426,24 @@ static void test_a_file_that_changed_in_the_middle_is_named(void **state)
     stream_close(stream);
 }
 
+/* It is the data set that fails, not one record of it. */
+static void test_a_file_that_shrank_before_it_was_counted_is_named(void **state)
+{
+    (void)state;
+    const char *path = FOLDER "/shrinking.jsonl";
+    Error err = {0};
+    Dataset *dataset = NULL;
+    write_str(path, make_text(9, 5 << 20, 0));
+    DatasetOptions options = {
+        .key = "data.train", .path = &path, .num_paths = 1, .by_blocks = true};
+    assert_ok(dataset_open(&options, &dataset, &err), &err);
+    assert_int_equal(truncate(path, TEXT_BLOCK_BYTES + 99), 0);
+    assert_ok(dataset_count_block(dataset, 0, &err), &err);
+    assert_fails(dataset_count_block(dataset, 1, &err), ERR_IO, &err,
+                 "shrinking.jsonl ends at byte 2097251");
+    dataset_close(dataset);
+}
+
 /* A table that was cut, or whose entries are no entries, is not believed. */
 static void test_a_damaged_table_is_counted_again(void **state)
 {
@@ -459,11 +477,13 @@ static void test_an_empty_data_set_and_a_line_too_long_are_told(void **state)
     const char *path = paths[1];
     uint64_t count;
     Stream *stream = open_stream(ORDER_WINDOW, NULL, &path, 1);
-    assert_fails(stream_count(stream, &count, &err), ERR_DATA, &err, "the data set is empty");
+    assert_fails(stream_count(stream, &count, &err), ERR_INVALID, &err,
+                 "data.train: the data set is empty: no record in " FOLDER "/b-empty.jsonl");
     StreamReader *reader = stream_reader_open(stream);
     Str text = {0};
     StreamRecord record;
-    assert_fails(stream_read(reader, 3, &text, &record, &err), ERR_DATA, &err, "is empty");
+    assert_fails(stream_read(reader, 3, &text, &record, &err), ERR_INVALID, &err,
+                 "data.train: the data");
     stream_reader_close(reader);
     stream_close(stream);
 
@@ -499,6 +519,7 @@ int main(void)
         cmocka_unit_test(test_a_window_reads_no_more_than_its_blocks),
         cmocka_unit_test(test_no_part_of_the_file_comes_earlier_than_another),
         cmocka_unit_test(test_a_file_that_changed_in_the_middle_is_named),
+        cmocka_unit_test(test_a_file_that_shrank_before_it_was_counted_is_named),
         cmocka_unit_test(test_a_damaged_table_is_counted_again),
         cmocka_unit_test(test_an_empty_data_set_and_a_line_too_long_are_told),
     };

@@ -341,6 +341,34 @@ static void test_a_small_cache_reads_every_record_in_order(void **state)
     assert_true(cache_bytes() <= small.bytes_max);
 }
 
+/* That a file which was dropped does not come back is no fault of its records. */
+static void test_a_file_that_cannot_be_fetched_again_fails_the_set(void **state)
+{
+    (void)state;
+    static const char *const faults[] = {"\"do\": \"status\", \"code\": 410",
+                                         "\"do\": \"corrupt\""};
+    const char *path = "hf://datasets/a/set";
+    for (int i = 0; i < 2; i++) {
+        Error err = {0};
+        Str text = {0};
+        RecordSource source;
+        fresh(NULL);
+        put_shards();
+        DatasetOptions options = small_options(&path);
+        Dataset *dataset = open_with(&options);
+        char *rule = mem_printf("[{\"match\": \"^/a/|resolve\", %s, \"times\": 1000}]", faults[i]);
+        hub_set_faults(rule);
+        free(rule);
+        Status status = OK;
+        for (uint64_t r = 0; r < SHARDS * ROWS && status == OK; r += 50)
+            status = dataset_read(dataset, r, &text, &source, &err);
+        assert_fails(status, ERR_IO, &err, "data.train: ");
+        str_free(&text);
+        dataset_close(dataset);
+    }
+    fresh(NULL);
+}
+
 /* What may be dropped and fetched again is known by its records, which are counted first. */
 static void test_a_small_cache_is_read_by_blocks(void **state)
 {
@@ -493,6 +521,7 @@ int main(void)
         cmocka_unit_test_setup(test_data_is_the_same_as_that_of_a_folder, fresh),
         cmocka_unit_test_setup(test_a_run_stays_at_its_commit, fresh),
         cmocka_unit_test_setup(test_a_small_cache_reads_every_record_in_order, fresh),
+        cmocka_unit_test_setup(test_a_file_that_cannot_be_fetched_again_fails_the_set, fresh),
         cmocka_unit_test_setup(test_a_small_cache_is_read_by_blocks, fresh),
         cmocka_unit_test_setup(test_a_small_cache_serves_several_threads, fresh),
         cmocka_unit_test_setup(test_what_was_there_before_is_not_dropped, fresh),
