@@ -73,14 +73,16 @@ uint64_t interleave_position(const Interleave *mix, int source, uint64_t number)
 {
     CHECK(number < POSITION_MAX);
     Wide when = due(mix, source, number);
-    uint64_t position = number;
+    Wide position = number;
     for (int i = 0; i < mix->count; i++) {
         if (i == source) continue;
         /* The stretch of that source in which the time lies; earlier ones are over. */
-        uint64_t stretch = (uint64_t)((when * mix->share[i] / mix->share[source]) >> 32);
-        position += stretch + is_before(mix, due(mix, i, stretch), i, when, source);
+        Wide stretch = (when * mix->share[i] / mix->share[source]) >> 32;
+        position += stretch;
+        if (position >= POSITION_MAX) return POSITION_MAX - 1;
+        position += is_before(mix, due(mix, i, (uint64_t)stretch), i, when, source);
     }
-    return position;
+    return (uint64_t)position;
 }
 
 uint64_t interleave_epoch(const Interleave *mix, const uint64_t *records, EpochEnd end)

@@ -26,6 +26,7 @@
 #define RELEASE_TIMEOUT_MS   10000
 #define FETCH_TIMEOUT_MS     60000
 #define SKIPPED_IN_A_ROW_MAX 5
+#define POSITIONS_MAX        ((int64_t)1 << 60) /* of a run: sums of them fit into 63 bits */
 
 /* Positions that make a batch: each gives a group of samples. */
 int64_t job_groups_per_batch(const Controller *c)
@@ -93,6 +94,13 @@ static void measure_run(Controller *c, int64_t records)
                     "many records an epoch has.\n"
                     "Write train.num_steps, or give the reader its num_records.",
                     (long long)c->config->train.num_epochs);
+        return;
+    } else if (records > POSITIONS_MAX / c->config->train.num_epochs) {
+        core_finish(c, ERR_INVALID,
+                    "train.num_epochs is %lld, of %lld records each: more positions than a run can "
+                    "have (%lld)\nWrite train.num_steps.",
+                    (long long)c->config->train.num_epochs, (long long)records,
+                    (long long)POSITIONS_MAX);
         return;
     } else {
         stream->end = records * c->config->train.num_epochs;

@@ -181,6 +181,19 @@ static void test_interleave_refuses_a_share_too_small_to_count(void **state)
     assert_int_equal(interleave_make(1, names, weight, 3, &mix), 1);
 }
 
+/* What is more than any run comes to is no small number. */
+static void test_interleave_epoch_of_very_many_records_stays_large(void **state)
+{
+    (void)state;
+    Interleave mix;
+    const double weight[] = {1, 1e-9};
+    const uint64_t records[] = {UINT64_C(1) << 48, UINT64_C(1) << 48};
+    assert_int_equal(interleave_make(1, names, weight, 2, &mix), -1);
+    assert_true(interleave_epoch(&mix, records, EPOCH_ALL_EXHAUSTED) == UINT64_C(1) << 62);
+    uint64_t first = interleave_epoch(&mix, records, EPOCH_FIRST_EXHAUSTED);
+    assert_true(first >= records[0] && first < records[0] + (records[0] >> 28));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -191,6 +204,7 @@ int main(void)
         cmocka_unit_test(test_interleave_is_pinned),
         cmocka_unit_test(test_interleave_spreads_a_source_evenly_over_its_stretches),
         cmocka_unit_test(test_interleave_refuses_a_share_too_small_to_count),
+        cmocka_unit_test(test_interleave_epoch_of_very_many_records_stays_large),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
