@@ -67,15 +67,18 @@ typedef struct ReaderPlugin {
     int (*open)(const ReaderPluginSource *source, void **ret_self, char *message,
                 size_t message_bytes);
     void (*close)(void *self);
-    /* Of an epoch, the same for each. NULL, or below 0: it is not known before the epoch is over;
-     * then the job has to say train.num_steps. */
+    /* Of an epoch, the same for each, at most 2^48. NULL, or below 0: it is not known before the
+     * epoch is over; then the job has to say train.num_steps. */
     int64_t (*num_records)(void *self);
-    /* A text that is another one when the data are others: part of the data fingerprint, by which a
-     * resume with other data is refused. NULL: what the paths are, and how large and what the files
-     * begin and end with, stands for it. */
+    /* A text that is another one when the data are others, or when the reader makes other records
+     * of them or in another order (a version of its own): part of the data fingerprint, by which a
+     * resume with other data is refused. The object's bytes are no part of it, so that it may be
+     * compiled anew. NULL: what the paths are, and how large and what the files begin and end with,
+     * stands for it. */
     const char *(*identity)(void *self);
     int (*shuffle)(void *self, int64_t epoch, char *message, size_t message_bytes);
-    /* Adds at most `count` records. The epoch is over when it adds none. */
+    /* Adds at most `count` records, which is less where those of the last call were large. The
+     * epoch is over when it adds none. */
     int (*next_batch)(void *self, int32_t count, const ReaderPluginHost *host,
                       ReaderPluginBatch *batch, char *message, size_t message_bytes);
     int (*get_state)(void *self, const ReaderPluginHost *host, ReaderPluginState *state,

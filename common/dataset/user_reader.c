@@ -17,13 +17,16 @@
 
 enum {
     BATCH_RECORDS = 64,
+    FIRST_RECORDS = 8,   /* of a batch, while it is not known how large they are */
     KEPT_RECORDS = 8192, /* that went by last */
     /* Positions are asked for nearly in order: what is read before the one asked for is wanted
      * next. */
     LEAD_RECORDS = 256,
     MESSAGE_BYTES = 512,
 };
-#define KEPT_BYTES (64u << 20)
+#define BATCH_BYTES    (16u << 20)
+#define KEPT_BYTES     (64u << 20)
+#define KEPT_BYTES_MAX (256u << 20) /* of LEAD_RECORDS */
 
 typedef struct KeptRecord {
     char *text, *place;
@@ -51,11 +54,14 @@ struct UserReader {
     bool said;
     ReaderPoint said_at;
     Str said_state;
+    bool compared;       /* with what an earlier process met */
     ReaderPoint entered; /* where it was put, as long as what comes behind that is to be compared;
                             ahead 0: nothing is */
     KeptRecord *kept;    /* ring [KEPT_RECORDS]: position p at p % KEPT_RECORDS */
     uint64_t kept_from;  /* the positions [kept_from, at.position) are there */
     size_t kept_bytes;
+    uint64_t wanted; /* the position that is being read for: it and what follows is kept */
+    size_t largest;  /* record of the last batch; 0: none was read */
 };
 
 static Status say(const UserReader *reader, const char *function, const char *message, Error *err)
@@ -94,6 +100,15 @@ static void forget_all(UserReader *reader)
         forget_first(reader);
 }
 
+/* The first record that is kept, for room for another; never what is wanted, or comes behind it. */
+static bool must_forget(const UserReader *reader, size_t length)
+{
+    size_t bytes = reader->kept_bytes + length;
+    if (reader->kept_from >= reader->wanted) return false;
+    return reader->at.position - reader->kept_from == KEPT_RECORDS || bytes > KEPT_BYTES_MAX ||
+           (bytes > KEPT_BYTES && reader->wanted - reader->kept_from > LEAD_RECORDS);
+}
+
 static void add(ReaderPluginBatch *batch, const char *text, size_t length, const char *place,
                 bool bad)
 {
@@ -107,9 +122,10 @@ static void add(ReaderPluginBatch *batch, const char *text, size_t length, const
         batch->fault = "it added a record of more than 48 MiB";
         return;
     }
-    while (reader->at.position - reader->kept_from == KEPT_RECORDS ||
-           (reader->kept_bytes + length > KEPT_BYTES && reader->kept_from < reader->at.position))
+    while (must_forget(reader, length))
         forget_first(reader);
+    CHECK(reader->at.position - reader->kept_from < KEPT_RECORDS);
+    if (length > reader->largest) reader->largest = length;
     KeptRecord *record = &reader->kept[reader->at.position % KEPT_RECORDS];
     *record = (KeptRecord){.text = mem_strndup(text, length),
                            .place = mem_strdup(place != NULL ? place : reader->table->name),
@@ -242,13 +258,15 @@ static Status check_again(UserReader *reader, const ReaderPoint *before, Error *
         reader->entered.ahead = 0;
     }
     if (same) return OK;
-    return error_set(err, ERR_DATA,
-                     "%s: the reader %s gave other records than the first time: from position %llu "
-                     "to %llu\n  expected: the same after load_state and shuffle, always\n"
-                     "  to do: mend the reader (no clock, no randomness but by seed and epoch), or "
-                     "put its data back",
-                     reader->key, QUOTED(reader->table->name), (unsigned long long)before->position,
-                     (unsigned long long)reader->at.position);
+    return error_set(
+        err, ERR_DATA,
+        "%s: the reader %s gave other records than the first time: from position %llu "
+        "to %llu\n  expected: the same after load_state and shuffle, always\n"
+        "  to do: mend the reader (no clock, no randomness but by seed and epoch), put "
+        "its data back, or take the build of it that the run began with; one that is "
+        "meant to give others has to say another identity",
+        reader->key, QUOTED(reader->table->name), (unsigned long long)before->position,
+        (unsigned long long)reader->at.position);
 }
 
 static Status refuse_count(const UserReader *reader, Error *err)
@@ -267,11 +285,19 @@ static bool at_end_of_epoch(const UserReader *reader)
     return reader->records > 0 ? reader->at.index == reader->records : reader->epoch_over;
 }
 
+/* Records that have `bytes` together, if they are like those of the last batch; at most `most`. */
+static uint64_t records_of(const UserReader *reader, size_t bytes, uint64_t most)
+{
+    uint64_t records = bytes / (reader->largest > 0 ? reader->largest : 1);
+    return records < 1 ? 1 : records < most ? records : most;
+}
+
 /* How many may be asked for: a batch ends where a state is known, so that it can be compared right
  * there. They are farther apart than a batch is long. */
 static int32_t batch_size(const UserReader *reader)
 {
-    uint64_t room = BATCH_RECORDS, position = reader->at.position;
+    uint64_t room = records_of(reader, BATCH_BYTES, BATCH_RECORDS), position = reader->at.position;
+    if (reader->largest == 0) room = FIRST_RECORDS;
     if (reader->records > 0 && reader->records - reader->at.index < room)
         room = reader->records - reader->at.index;
     const ReaderPoint *known = reader_states_find(reader->states, position + room, NULL);
@@ -289,6 +315,7 @@ static Status read_batch(UserReader *reader, Error *err)
         TRY(enter_epoch(reader, reader->at.epoch + 1, reader->at.position, err));
     const ReaderPoint before = reader->at;
     ReaderPluginBatch batch = {.reader = reader, .room = batch_size(reader)};
+    reader->largest = 0;
     begin(reader, "next_batch", message);
     int failed = reader->table->next_batch(reader->opened, batch.room, &host, &batch, message,
                                            MESSAGE_BYTES);
@@ -316,7 +343,8 @@ static Status read_batch(UserReader *reader, Error *err)
 static Status go_to(UserReader *reader, uint64_t position, Error *err)
 {
     const Str *state = NULL;
-    uint64_t target = position > LEAD_RECORDS ? position - LEAD_RECORDS : 0;
+    uint64_t lead = records_of(reader, KEPT_BYTES_MAX / 2, LEAD_RECORDS);
+    uint64_t target = position > lead ? position - lead : 0;
     const ReaderPoint *saved = reader_states_find(reader->states, target, &state);
     uint64_t epoch = reader->records > 0 ? target / reader->records : 0;
     uint64_t first = epoch * reader->records;
@@ -337,8 +365,29 @@ static Status go_to(UserReader *reader, uint64_t position, Error *err)
     return status;
 }
 
+/* An object that was built anew may give other records after the same states, and the fingerprint
+ * does not tell: what follows the last state of an earlier process is read again, also where the
+ * beginning of an epoch is nearer to what is wanted. */
+static Status compare_once(UserReader *reader, Error *err)
+{
+    const Str *state = NULL;
+    const ReaderPoint *last = reader_states_find(reader->states, UINT64_MAX, &state);
+    if (last != NULL && last->ahead == 0 && last->position > 0)
+        last = reader_states_find(reader->states, last->position - 1, &state);
+    if (last != NULL && last->ahead > 0) {
+        const ReaderPoint point = *last;
+        TRY(enter_state(reader, &point, state, err));
+        reader->kept_from = reader->at.position;
+        while (reader->entered.ahead > 0)
+            TRY(read_batch(reader, err));
+    }
+    reader->compared = true;
+    return OK;
+}
+
 static Status read_to(UserReader *reader, uint64_t position, Error *err)
 {
+    if (!reader->compared) TRY(compare_once(reader, err));
     TRY(go_to(reader, position, err));
     while (reader->at.position <= position) {
         if (reader->watch != NULL && reader->watch->cancelled)
@@ -353,6 +402,7 @@ Status user_reader_read(UserReader *reader, uint64_t position, Str *text, Str *p
 {
     Status status = OK;
     pthread_mutex_lock(&reader->lock);
+    reader->wanted = position;
     if (!reader->standing || position < reader->kept_from || position >= reader->at.position)
         status = read_to(reader, position, err);
     if (status == OK) {
@@ -429,6 +479,23 @@ static Status open_loaded(UserReader *reader, const UserReaderOptions *options, 
     return status;
 }
 
+static Status ask_records(UserReader *reader, Error *err)
+{
+    const ReaderPlugin *table = reader->table;
+    int64_t records = table->num_records != NULL ? table->num_records(reader->opened) : -1;
+    if (records == 0) return say(reader, "num_records", "the data set is empty", err);
+    if (records > NUM_SAMPLES_MAX) {
+        char message[MESSAGE_BYTES];
+        snprintf(message, sizeof message,
+                 "an epoch of %lld records, expected at most %lld (NUM_SAMPLES_MAX), or -1 where "
+                 "it is not known",
+                 (long long)records, (long long)NUM_SAMPLES_MAX);
+        return say(reader, "num_records", message, err);
+    }
+    reader->records = records > 0 ? (uint64_t)records : 0;
+    return OK;
+}
+
 static void take_fingerprint(UserReader *reader, const UserReaderOptions *options)
 {
     const ReaderPlugin *table = reader->table;
@@ -457,12 +524,7 @@ Status user_reader_open(const UserReaderOptions *options, UserReader **ret, Erro
     pthread_mutex_init(&reader->lock, NULL);
     Status status = load(reader, err);
     if (status == OK) status = open_loaded(reader, options, err);
-    if (status == OK) {
-        int64_t records =
-            reader->table->num_records != NULL ? reader->table->num_records(reader->opened) : -1;
-        reader->records = records > 0 ? (uint64_t)records : 0;
-        if (records == 0) status = say(reader, "num_records", "the data set is empty", err);
-    }
+    if (status == OK) status = ask_records(reader, err);
     if (status == OK) {
         take_fingerprint(reader, options);
         reader->states = reader_states_open(options->index_folder, options->index_read_only,

@@ -1,8 +1,9 @@
 /* UserReader: an endless stream of records that a shared object of the user's reads
  * (reader_plugin.h). The object reads one record after the other; here any position can be asked
- * for, in any order and by several threads: records that went by lately are kept in memory, and for
- * others the object is put into the nearest state that was saved along the stream (reader_states.h)
- * and reads on from there. What is read again is compared with a hash of what it was.
+ * for, in any order and by several threads: records that went by lately are kept in memory (64 MiB
+ * of them, or 256 records of up to 1 MiB), and for others the object is put into the nearest state
+ * that was saved along the stream (reader_states.h) and reads on from there. What is read again is
+ * compared with a hash of what it was.
  *
  * Any number of threads; one of them at a time is in the object's code. */
 #ifndef TROUPE_DATASET_USER_READER_H

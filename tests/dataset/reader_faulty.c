@@ -1,6 +1,7 @@
 /* A reader for tests. It counts: record i of epoch e is a conversation that says so. What else it
  * does is its option "mode": see `modes`. With "once": "FILE" a crash or hang comes only where the
- * file is not there yet, and leaves it. */
+ * file is not there yet, and leaves it. "size": N makes texts of N bytes
+ * more, "says": N is what num_records says. */
 #include "dataset/reader_plugin.h"
 
 #include <fcntl.h>
@@ -37,7 +38,8 @@ static const char *const modes[MODES] = {"count",    "known",   "drift", "forget
 typedef struct Faulty {
     Mode mode;
     long length; /* of an epoch */
-    long long salt;
+    long size;
+    long long salt, says;
     char once[4096];
     struct {
         int64_t epoch, next;
@@ -55,7 +57,8 @@ static int faulty_open(const ReaderPluginSource *source, void **ret_self, char *
 {
     Faulty *self = calloc(1, sizeof *self);
     const char *mode = option(source->options, "mode"), *length = option(source->options, "length"),
-               *once = option(source->options, "once");
+               *once = option(source->options, "once"), *size = option(source->options, "size"),
+               *says = option(source->options, "says");
     if (self == NULL) return 1;
     while (self->mode < MODES && mode != NULL &&
            strncmp(mode, modes[self->mode], strlen(modes[self->mode])) != 0)
@@ -66,6 +69,8 @@ static int faulty_open(const ReaderPluginSource *source, void **ret_self, char *
         return 1;
     }
     self->length = length != NULL ? strtol(length, NULL, 10) : 1000;
+    self->size = size != NULL ? strtol(size, NULL, 10) : 0;
+    self->says = says != NULL ? strtoll(says, NULL, 10) : -1;
     if (once != NULL)
         snprintf(self->once, sizeof self->once, "%.*s", (int)strcspn(once, "\""), once);
     struct timespec now;
@@ -79,7 +84,7 @@ static int64_t faulty_num_records(void *opened)
 {
     const Faulty *self = opened;
     if (self->mode == WRONG_COUNT) return self->length + 3;
-    return self->mode == KNOWN ? self->length : -1;
+    return self->mode == KNOWN ? self->length : self->says;
 }
 
 static int faulty_shuffle(void *opened, int64_t epoch, char *message, size_t message_bytes)
@@ -100,6 +105,19 @@ static int is_due(const Faulty *self)
     return fd >= 0;
 }
 
+/* The same with spaces behind it. */
+static void add_padded(const Faulty *self, const ReaderPluginHost *host, ReaderPluginBatch *batch,
+                       const char *text, size_t length, const char *place)
+{
+    size_t bytes = length + (size_t)self->size;
+    char *padded = malloc(bytes);
+    if (padded == NULL) abort();
+    memcpy(padded, text, length);
+    memset(padded + length, ' ', bytes - length);
+    host->add_record(batch, padded, bytes, place);
+    free(padded);
+}
+
 static void add_one(Faulty *self, const ReaderPluginHost *host, ReaderPluginBatch *batch)
 {
     char text[256], place[64];
@@ -111,6 +129,8 @@ static void add_one(Faulty *self, const ReaderPluginHost *host, ReaderPluginBatc
     snprintf(place, sizeof place, "counter:%lld", next);
     if (self->mode == BAD && next % 5 == 0)
         host->add_bad_record(batch, "it is the fifth", place);
+    else if (self->size > 0)
+        add_padded(self, host, batch, text, (size_t)length, place);
     else
         host->add_record(batch, text, (size_t)length, place);
 }

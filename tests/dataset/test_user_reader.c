@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "base/file.h"
+#include "base/limits.h"
 #include "base/memory.h"
 #include "dataset/reader_states.h"
 #include "dataset/user_reader.h"
@@ -143,6 +144,45 @@ static void test_csv_visits_each_row_once_in_each_epoch(void **state)
 }
 
 /* ---- any position ---- */
+
+static void assert_begins(UserReader *reader, uint64_t position)
+{
+    char *line = read_at(reader, position);
+    char *expected = mem_printf("\"record %llu\"}]}", (unsigned long long)position);
+    assert_non_null(strstr(line, expected));
+    free(expected);
+    free(line);
+}
+
+/* What is asked for is there, however many bytes come with it. */
+static void test_reader_gives_large_records(void **state)
+{
+    (void)state;
+    UserReaderOptions options = faulty("{\"mode\": \"count\", \"size\": 5000000}");
+    UserReader *reader = open_reader(&options);
+    for (uint64_t p = 0; p < 70; p += 3)
+        assert_begins(reader, p);
+    assert_begins(reader, 4);
+    user_reader_close(reader);
+    reader = open_reader(&options); /* from a state */
+    assert_begins(reader, 63);
+    user_reader_close(reader);
+}
+
+/* Those that several threads want at the time are kept, also where they are many bytes. */
+static void test_reader_reads_large_records_once(void **state)
+{
+    (void)state;
+    UserReaderOptions options = faulty("{\"mode\": \"count\", \"size\": 300000}");
+    UserReader *reader = open_reader(&options);
+    uint64_t before = watch.progress;
+    for (uint64_t p = 240; p < 340; p += 10) {
+        assert_begins(reader, p);
+        assert_begins(reader, p - 240);
+    }
+    assert_true(watch.progress - before <= 16); /* batches */
+    user_reader_close(reader);
+}
 
 static void test_reader_gives_any_position_in_any_order(void **state)
 {
@@ -281,14 +321,36 @@ static void test_reader_faults_are_named(void **state)
     assert_read_fails("{\"mode\": \"fails\"}", 150, "next_batch: the well is dry");
 }
 
+static void test_reader_with_more_records_than_can_be_is_refused(void **state)
+{
+    (void)state;
+    Error err = {0};
+    UserReader *reader = NULL;
+    UserReaderOptions options = faulty("{\"mode\": \"count\", \"says\": 9223372036854775807}");
+    assert_fails(user_reader_open(&options, &reader, &err), ERR_DATA, &err,
+                 "num_records: an epoch of 9223372036854775807 records, expected at most "
+                 "281474976710656");
+    options = faulty("{\"mode\": \"count\", \"says\": 281474976710656}");
+    reader = open_reader(&options);
+    assert_int_equal(user_reader_records(reader), NUM_SAMPLES_MAX);
+    user_reader_close(reader);
+}
+
 /* What is read again is compared with what it was. */
 static void test_reader_that_gives_other_records_is_refused(void **state)
 {
     (void)state;
-    static const char *const options[] = {"{\"mode\": \"drift\", \"length\": 100000}",
-                                          "{\"mode\": \"forgetful\", \"length\": 100000}"};
-    for (int i = 0; i < 2; i++) {
-        UserReaderOptions open = faulty(options[i]);
+    static const struct {
+        const char *options;
+        uint64_t position;
+    } cases[] = {{"{\"mode\": \"drift\", \"length\": 100000}", 5000},
+                 {"{\"mode\": \"forgetful\", \"length\": 100000}", 5000},
+                 /* No state is near. */
+                 {"{\"mode\": \"drift\", \"length\": 3000, \"says\": 3000}", 30010},
+                 {"{\"mode\": \"drift\", \"length\": 100000}", 3}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        fresh(NULL);
+        UserReaderOptions open = faulty(cases[i].options);
         UserReader *reader = open_reader(&open);
         free(read_at(reader, 9000));
         user_reader_close(reader);
@@ -296,8 +358,8 @@ static void test_reader_that_gives_other_records_is_refused(void **state)
         Error err = {0};
         Str text = {0}, place = {0};
         UserRecord record;
-        assert_fails(user_reader_read(reader, 5000, &text, &place, &record, &err), ERR_DATA, &err,
-                     "gave other records than the first time");
+        assert_fails(user_reader_read(reader, cases[i].position, &text, &place, &record, &err),
+                     ERR_DATA, &err, "gave other records than the first time");
         str_free(&text);
         str_free(&place);
         user_reader_close(reader);
@@ -410,12 +472,15 @@ int main(void)
         cmocka_unit_test_setup(test_csv_rows_become_objects, fresh),
         cmocka_unit_test_setup(test_csv_visits_each_row_once_in_each_epoch, fresh),
         cmocka_unit_test_setup(test_reader_gives_any_position_in_any_order, fresh),
+        cmocka_unit_test_setup(test_reader_gives_large_records, fresh),
+        cmocka_unit_test_setup(test_reader_reads_large_records_once, fresh),
         cmocka_unit_test_setup(test_reader_goes_on_from_the_nearest_state, fresh),
         cmocka_unit_test_setup(test_reader_of_known_length_passes_over_epochs, fresh),
         cmocka_unit_test_setup(test_reader_serves_several_threads, fresh),
         cmocka_unit_test_setup(test_reader_hands_on_records_that_it_cannot_read, fresh),
         cmocka_unit_test_setup(test_reader_fingerprint_tells_of_options_seed_and_files, fresh),
         cmocka_unit_test_setup(test_reader_faults_are_named, fresh),
+        cmocka_unit_test_setup(test_reader_with_more_records_than_can_be_is_refused, fresh),
         cmocka_unit_test_setup(test_reader_that_gives_other_records_is_refused, fresh),
         cmocka_unit_test_setup(test_reader_that_cannot_be_opened_is_named, fresh),
         cmocka_unit_test_setup(test_states_stay_bounded_and_near, fresh),
