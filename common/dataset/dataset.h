@@ -101,6 +101,8 @@ Status dataset_read(const Dataset *dataset, uint64_t index, Str *text, RecordSou
  * a probe of each file tells (file_probe.h). */
 
 uint64_t dataset_num_blocks(const Dataset *dataset);
+/* Whether pieces of files are decoded, and kept in memory: there is more than plain text. */
+bool dataset_decodes_blocks(const Dataset *dataset);
 /* Of file `file`: [*ret_first, *ret_end). */
 void dataset_file_blocks(const Dataset *dataset, int file, uint64_t *ret_first, uint64_t *ret_end);
 uint64_t dataset_block_bytes(const Dataset *dataset, uint64_t block);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "base/memory.h"
+#include "base/str.h"
 #include "dataset/block_text.h"
 #include "dataset/dataset_internal.h"
 
@@ -55,6 +56,15 @@ uint64_t dataset_num_blocks(const Dataset *dataset)
 {
     const DatasetFile *last = &dataset->file[dataset->num_files - 1];
     return last->first_block + last->num_blocks;
+}
+
+bool dataset_decodes_blocks(const Dataset *dataset)
+{
+    for (int i = 0; i < dataset->num_files; i++) {
+        FileSummary file = dataset->file[i].format->summary(dataset->file[i].file);
+        if (file.compressed || !str_starts_with(file.kind, "jsonl")) return true;
+    }
+    return false;
 }
 
 void dataset_file_blocks(const Dataset *dataset, int file, uint64_t *ret_first, uint64_t *ret_end)

@@ -201,6 +201,7 @@ static FileSummary jsonl_summary(const void *context)
         .whole = index->whole,
         .hashed = index->whole,
         .counted = true,
+        .compressed = file->source.codec != NULL,
         .warning = index->warning,
     };
 }

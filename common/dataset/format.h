@@ -22,6 +22,7 @@ typedef struct FileSummary {
     bool whole;          /* `records` are all that the file has */
     bool hashed;         /* `content_hash` is of all of it, or by blocks the probe of it */
     bool counted;        /* `records` is known */
+    bool compressed;     /* a text that is decompressed to be read */
     const char *warning; /* why the next start will have to index again, or NULL; borrowed */
 } FileSummary;
 

@@ -74,6 +74,7 @@ typedef struct Chunk {
 struct HfOrder {
     Algorithm algorithm;
     uint64_t buffer_size, batch, seed, total;
+    ReadWatch *watch;
     size_t num_files;
     uint64_t *records, *first; /* [num_files] */
     pthread_mutex_t lock;      /* of what follows */
@@ -360,36 +361,54 @@ static void emit_chunk(HfOrder *order, uint64_t *ret)
     }
 }
 
-static Chunk *find_chunk(HfOrder *order, uint64_t epoch, uint64_t number)
+/* Replays up to `place`, which may take minutes where nothing is kept of the way there. */
+static Status replay_to(HfOrder *order, uint64_t place, Error *err)
+{
+    ReadWatch *watch = order->watch;
+    while (order->replay.emitted < place) {
+        if (watch != NULL && watch->cancelled)
+            return error_set(err, ERR_CANCELLED, "the reading was cancelled");
+        if (watch != NULL) watch->progress++;
+        keep_point(order);
+        emit_chunk(order, NULL);
+    }
+    return OK;
+}
+
+static Status find_chunk(HfOrder *order, uint64_t epoch, uint64_t number, Chunk **ret, Error *err)
 {
     Chunk *oldest = &order->chunk[0];
     for (int i = 0; i < CHUNKS_MAX; i++) {
         Chunk *chunk = &order->chunk[i];
-        if (chunk->record != NULL && chunk->epoch == epoch && chunk->number == number) return chunk;
+        if (chunk->record != NULL && chunk->epoch == epoch && chunk->number == number) {
+            *ret = chunk;
+            return OK;
+        }
         if (chunk->used < oldest->used) oldest = chunk;
     }
-    if (oldest->record == NULL) oldest->record = mem_alloc(CHUNK_RECORDS * sizeof *oldest->record);
     seek(order, epoch, number * CHUNK_RECORDS);
-    while (order->replay.emitted < number * CHUNK_RECORDS) {
-        keep_point(order);
-        emit_chunk(order, NULL);
-    }
+    TRY(replay_to(order, number * CHUNK_RECORDS, err));
     keep_point(order);
+    if (oldest->record == NULL) oldest->record = mem_alloc(CHUNK_RECORDS * sizeof *oldest->record);
     emit_chunk(order, oldest->record);
     oldest->epoch = epoch;
     oldest->number = number;
-    return oldest;
+    *ret = oldest;
+    return OK;
 }
 
-uint64_t hf_order_record(HfOrder *order, uint64_t epoch, uint64_t place)
+Status hf_order_record(HfOrder *order, uint64_t epoch, uint64_t place, uint64_t *ret, Error *err)
 {
     CHECK(place < order->total);
+    Chunk *chunk = NULL;
     pthread_mutex_lock(&order->lock);
-    Chunk *chunk = find_chunk(order, epoch, place / CHUNK_RECORDS);
-    chunk->used = ++order->uses;
-    uint64_t record = chunk->record[place % CHUNK_RECORDS];
+    Status status = find_chunk(order, epoch, place / CHUNK_RECORDS, &chunk, err);
+    if (status == OK) {
+        chunk->used = ++order->uses;
+        *ret = chunk->record[place % CHUNK_RECORDS];
+    }
     pthread_mutex_unlock(&order->lock);
-    return record;
+    return status;
 }
 
 /* ---- the whole ---- */
@@ -404,6 +423,7 @@ HfOrder *hf_order_create(const HfOptions *options, uint64_t seed, const uint64_t
     order->batch = 1;
     if (order->algorithm.by_halves && options->buffer_size >= RUNS_MAX)
         order->batch = options->buffer_size / RUNS_MAX;
+    order->watch = options->watch;
     order->seed = seed;
     order->num_files = num_files;
     order->records = mem_alloc(num_files * sizeof *order->records);

@@ -14,7 +14,9 @@
 #include <stdint.h>
 
 #include "base/data_order.h"
+#include "base/error.h"
 #include "base/limits.h"
+#include "dataset/watch.h"
 
 /* Part of every fingerprint: raised when the order of a release, seed and buffer changes here. */
 #define HF_ORDER_VERSION 1
@@ -22,6 +24,7 @@
 typedef struct HfOptions {
     HfRelease release;
     uint64_t buffer_size; /* of the shuffle; 1 to HF_BUFFER_MAX */
+    ReadWatch *watch;     /* of the replay; NULL: nobody watches */
 } HfOptions;
 
 typedef struct HfOrder HfOrder;
@@ -35,7 +38,7 @@ HfOrder *hf_order_create(const HfOptions *options, uint64_t seed, const uint64_t
 void hf_order_destroy(HfOrder *order); /* accepts NULL */
 
 /* The record at `place` of an epoch, place < the sum of all records, counted from 0 over all files
- * in the order in which they were named. */
-uint64_t hf_order_record(HfOrder *order, uint64_t epoch, uint64_t place);
+ * in the order in which they were named. ERR_CANCELLED: the watch says so. */
+Status hf_order_record(HfOrder *order, uint64_t epoch, uint64_t place, uint64_t *ret, Error *err);
 
 #endif

@@ -1,6 +1,7 @@
 #include "dataset/mixture.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/limits.h"
 #include "base/memory.h"
@@ -92,6 +93,26 @@ static Status make_turns(const MixtureOptions *options, Mixture *mixture, Error 
                      options->source[small].key, weight[small]);
 }
 
+/* Each source is in a window of its own at the same time. */
+static Status check_memory(const MixtureOptions *options, const Mixture *mixture, Error *err)
+{
+    uint64_t most = options->memory_max, sum = 0, windows = 0;
+    if (most == 0) most = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / 2;
+    for (int i = 0; i < mixture->num_sources; i++) {
+        const Stream *stream = mixture->source[i].stream;
+        uint64_t bytes = stream != NULL ? stream_window_bytes(stream) : 0;
+        sum += bytes;
+        windows += bytes > 0;
+    }
+    if (windows < 2 || sum <= most) return OK;
+    return error_set(err, ERR_RESOURCE,
+                     "%s: the windows of %llu sources whose files have to be decoded take %llu MB "
+                     "of memory together\n  expected: at most %llu MB, half of what there is\n"
+                     "  to do: lower data.window_mb, or join sources",
+                     options->source[0].key, (unsigned long long)windows,
+                     (unsigned long long)(sum >> 20), (unsigned long long)(most >> 20));
+}
+
 Status mixture_open(const MixtureOptions *options, Mixture **ret, Error *err)
 {
     CHECK(options->num_sources > 0 && options->num_sources <= INTERLEAVE_SOURCES_MAX);
@@ -105,6 +126,7 @@ Status mixture_open(const MixtureOptions *options, Mixture **ret, Error *err)
         status = source->reader != NULL ? open_reader(options, source, opened, err)
                                         : open_files(options, source, opened, err);
     }
+    if (status == OK) status = check_memory(options, mixture, err);
     if (status == OK) {
         *ret = mixture;
         mixture = NULL;

@@ -31,6 +31,8 @@ typedef struct MixtureOptions {
     bool index_read_only;
     uint64_t records_max; /* of each source */
     uint64_t seed;
+    uint64_t memory_max;   /* bytes that the windows of all sources may take; 0: half of what this
+                            * machine has */
     const DatasetHub *hub; /* as of DatasetOptions */
     ReadWatch *watch;      /* NULL: nobody watches */
 } MixtureOptions;
@@ -39,7 +41,8 @@ typedef struct Mixture Mixture;
 typedef struct MixtureReader MixtureReader;
 
 /* Opens all sources, one after the other; blocks for as long as indexing their files takes. Options
- * are not kept. ERR_INVALID where a share is too small to be one. */
+ * are not kept. ERR_INVALID where a share is too small to be one; ERR_RESOURCE where their
+ * windows take too much memory together. */
 Status mixture_open(const MixtureOptions *options, Mixture **ret, Error *err);
 void mixture_close(Mixture *mixture); /* accepts NULL; its readers are closed */
 

@@ -50,13 +50,15 @@ static size_t cache_bytes(const StreamOptions *options, bool by_blocks)
 }
 
 /* A file, or what a slice leaves of it, is what the package calls a shard. */
-static void open_hf(Stream *stream)
+static void open_hf(Stream *stream, ReadWatch *watch)
 {
     int num_files = dataset_num_files(stream->dataset);
     uint64_t *records = mem_calloc((size_t)num_files, sizeof *records);
     for (int i = 0; i < num_files; i++)
         records[i] = dataset_file(stream->dataset, i).records;
-    HfOptions options = {stream->order.hf_release, (uint64_t)stream->order.hf_buffer_size};
+    HfOptions options = {.release = stream->order.hf_release,
+                         .buffer_size = (uint64_t)stream->order.hf_buffer_size,
+                         .watch = watch};
     stream->hf = hf_order_create(&options, stream->seed, records, (size_t)num_files);
     free(records);
 }
@@ -98,7 +100,7 @@ Status stream_open(const StreamOptions *options, Stream **ret, Error *err)
                                     .seed = options->seed,
                                     .shuffle = kind == ORDER_FULL};
     pthread_mutex_init(&stream->lock, NULL);
-    if (kind == ORDER_HF) open_hf(stream);
+    if (kind == ORDER_HF) open_hf(stream, options->watch);
     if (by_blocks) open_window(stream, options->watch);
     *ret = stream;
     return OK;
@@ -137,6 +139,12 @@ Status stream_count(const Stream *stream, uint64_t *ret_records, Error *err)
     }
     *ret_records = stream->records.records;
     return OK;
+}
+
+uint64_t stream_window_bytes(const Stream *stream)
+{
+    bool held = stream->window != NULL && dataset_decodes_blocks(stream->dataset);
+    return held ? window_bytes(&stream->order) + CACHE_SLACK : 0;
 }
 
 const Dataset *stream_dataset(const Stream *stream)
@@ -222,9 +230,11 @@ Status stream_place(StreamReader *reader, uint64_t position, StreamPlace *ret, E
         *ret = (StreamPlace){place.epoch, place.block, place.record};
         return OK;
     }
-    *ret = (StreamPlace){0};
-    ret->index = order_record(&reader->cursor, position, &ret->epoch);
-    if (stream->hf != NULL) ret->index = hf_order_record(stream->hf, ret->epoch, ret->index);
+    StreamPlace found = {0};
+    found.index = order_record(&reader->cursor, position, &found.epoch);
+    if (stream->hf != NULL)
+        TRY(hf_order_record(stream->hf, found.epoch, found.index, &found.index, err));
+    *ret = found;
     return OK;
 }
 

@@ -37,6 +37,8 @@ void stream_close(Stream *stream); /* accepts NULL; its readers are closed */
 uint64_t stream_records(const Stream *stream);
 /* The same, waiting for the index. */
 Status stream_count(const Stream *stream, uint64_t *ret_records, Error *err);
+/* Memory that the window which is being read takes, decoded; 0: nothing of it has to be held. */
+uint64_t stream_window_bytes(const Stream *stream);
 /* What its records are taken from; borrowed. */
 const Dataset *stream_dataset(const Stream *stream);
 /* dataset_fingerprint, in this order. Not with records_max. */

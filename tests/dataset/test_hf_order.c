@@ -55,9 +55,17 @@ static HfOrder *open_order(const cJSON *entry, uint64_t *ret_total)
         records[num_files] = (uint64_t)file->valuedouble;
         total += records[num_files++];
     }
-    HfOptions options = {release_of(entry), number(entry, "buffer")};
+    HfOptions options = {.release = release_of(entry), .buffer_size = number(entry, "buffer")};
     *ret_total = total;
     return hf_order_create(&options, number(entry, "seed"), records, num_files);
+}
+
+static uint64_t record_at(HfOrder *order, uint64_t epoch, uint64_t place)
+{
+    Error err = {0};
+    uint64_t record = 0;
+    assert_ok(hf_order_record(order, epoch, place, &record, &err), &err);
+    return record;
 }
 
 static void assert_order(const cJSON *entry)
@@ -66,7 +74,7 @@ static void assert_order(const cJSON *entry)
     HfOrder *order = open_order(entry, &total);
     uint64_t *record = mem_alloc(total * sizeof *record);
     for (uint64_t i = 0; i < total; i++)
-        record[i] = hf_order_record(order, epoch, i);
+        record[i] = record_at(order, epoch, i);
     const cJSON *listed = item(entry, "order");
     for (int i = 0; listed != NULL && i < (int)total; i++) {
         uint64_t expected = (uint64_t)cJSON_GetArrayItem(listed, i)->valuedouble;
@@ -115,10 +123,10 @@ static void test_order_is_the_same_where_the_package_loses_its_buffer(void **sta
         HfOrder *whole = open_order(entry, &total), *resumed = open_order(entry, &total);
         uint8_t *seen = mem_calloc(total, 1);
         for (uint64_t i = 0; i < after; i++)
-            seen[hf_order_record(whole, epoch, i)]++;
+            seen[record_at(whole, epoch, i)]++;
         for (uint64_t i = after; i < total; i++) {
-            uint64_t record = hf_order_record(resumed, epoch, i);
-            assert_int_equal(record, hf_order_record(whole, epoch, i));
+            uint64_t record = record_at(resumed, epoch, i);
+            assert_int_equal(record, record_at(whole, epoch, i));
             seen[record]++;
         }
         for (uint64_t i = 0; i < total; i++)
@@ -142,29 +150,54 @@ static void test_any_place_can_be_asked_for(void **state)
     for (int i = 0; i < FILES; i++)
         total += records[i] = 20000 + (uint64_t)i * 1000;
     for (int release = 0; release < HF_RELEASES; release++) {
-        HfOptions options = {(HfRelease)release, 100000}; /* points of it: ten */
+        HfOptions options = {.release = (HfRelease)release,
+                             .buffer_size = 100000}; /* points of it: ten */
         HfOrder *walking = hf_order_create(&options, 3, records, FILES);
         HfOrder *jumping = hf_order_create(&options, 3, records, FILES);
         uint64_t *expected = mem_alloc(total * sizeof *expected);
         uint8_t *seen = mem_calloc(total, 1);
         for (uint64_t i = 0; i < total; i++) {
-            expected[i] = hf_order_record(walking, 1, i);
+            expected[i] = record_at(walking, 1, i);
             assert_int_equal(seen[expected[i]]++, 0);
         }
         uint64_t place = 1;
         for (int i = 0; i < PROBES; i++) {
             place = i % 4 == 0 ? (place * 6364136223846793005u + 1442695040888963407u) % total
                                : (place + 1) % total;
-            assert_int_equal(hf_order_record(jumping, 1, place), expected[place]);
+            assert_int_equal(record_at(jumping, 1, place), expected[place]);
         }
-        assert_true(hf_order_record(jumping, 2, 0) != expected[0] ||
-                    hf_order_record(jumping, 2, 1) != expected[1]); /* an order of its own */
-        assert_int_equal(hf_order_record(jumping, 1, total - 1), expected[total - 1]);
+        assert_true(record_at(jumping, 2, 0) != expected[0] ||
+                    record_at(jumping, 2, 1) != expected[1]); /* an order of its own */
+        assert_int_equal(record_at(jumping, 1, total - 1), expected[total - 1]);
         free(seen);
         free(expected);
         hf_order_destroy(walking);
         hf_order_destroy(jumping);
     }
+}
+
+/* Who waits for a place far into an epoch sees that something is done, and can end it. */
+static void test_a_long_replay_is_watched_and_ended(void **state)
+{
+    (void)state;
+    const uint64_t records = 3000000;
+    ReadWatch watch = {0};
+    HfOptions options = {.release = HF_5_2, .buffer_size = 1000, .watch = &watch};
+    HfOrder *order = hf_order_create(&options, 3, &records, 1);
+    HfOrder *other = hf_order_create(&options, 3, &records, 1);
+    Error err = {0};
+    uint64_t record = 7;
+    record_at(order, 0, 1000000);
+    uint64_t progress = watch.progress;
+    assert_true(progress >= 50);
+    watch.cancelled = true;
+    assert_fails(hf_order_record(order, 0, 2900000, &record, &err), ERR_CANCELLED, &err,
+                 "cancelled");
+    assert_int_equal(record, 7);
+    watch.cancelled = false;
+    assert_int_equal(record_at(order, 0, 2900000), record_at(other, 0, 2900000));
+    hf_order_destroy(order);
+    hf_order_destroy(other);
 }
 
 int main(void)
@@ -173,6 +206,7 @@ int main(void)
         cmocka_unit_test(test_order_is_that_of_the_package),
         cmocka_unit_test(test_order_is_the_same_where_the_package_loses_its_buffer),
         cmocka_unit_test(test_any_place_can_be_asked_for),
+        cmocka_unit_test(test_a_long_replay_is_watched_and_ended),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <zlib.h>
+
 #include "base/memory.h"
 #include "dataset/mixture.h"
 #include "tests/dataset/files.h"
@@ -318,6 +320,34 @@ static void test_mixture_fails_with_a_source_that_turns_out_empty(void **state)
     mixture_close(mixture);
 }
 
+/* What is decoded of each window is held at the same time; of plain text nothing is. */
+static void test_mixture_refuses_windows_that_do_not_fit_together(void **state)
+{
+    (void)state;
+    Error err = {0};
+    Mixture *mixture = NULL;
+    MixtureSource other[SOURCES];
+    const char *packed = FOLDER "/packed.jsonl.gz";
+    MixtureOptions options = {.source = other, .num_sources = SOURCES, .memory_max = 800 << 20};
+    for (int i = 0; i < SOURCES; i++) {
+        other[i] = sources[i];
+        other[i].order = (DataOrder){.kind = ORDER_WINDOW, .window_mb = 256};
+    }
+    assert_ok(mixture_open(&options, &mixture, &err), &err);
+    mixture_close(mixture);
+    gzFile file = gzopen(packed, "wb1");
+    assert_non_null(file);
+    assert_int_equal(gzputs(file, "{}\n{}\n"), 6);
+    assert_int_equal(gzclose(file), Z_OK);
+    for (int i = 0; i < SOURCES; i++)
+        other[i].path = &packed;
+    assert_fails(mixture_open(&options, &mixture, &err), ERR_RESOURCE, &err,
+                 "the windows of 3 sources whose files have to be decoded take 864 MB");
+    options.num_sources = 2;
+    assert_ok(mixture_open(&options, &mixture, &err), &err);
+    mixture_close(mixture);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -329,6 +359,7 @@ int main(void)
         cmocka_unit_test(test_mixture_fingerprint_tells_of_all_that_makes_the_stream),
         cmocka_unit_test(test_mixture_names_the_source_that_is_wrong),
         cmocka_unit_test(test_mixture_fails_with_a_source_that_turns_out_empty),
+        cmocka_unit_test(test_mixture_refuses_windows_that_do_not_fit_together),
     };
     return cmocka_run_group_tests(tests, make_files, NULL);
 }
