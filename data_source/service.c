@@ -492,11 +492,13 @@ void data_service_describe(DataService *service, char *ret_doing, size_t size)
 {
     const SourceSet *opening = service->opening;
     const Task *task = service->in_work;
-    char reader[128], index[64];
+    char reader[128], index[64], other[READ_WAITS_BYTES];
     int64_t fetched = service->watch.fetched, to_fetch = service->watch.to_fetch;
     describe_index(service, index, sizeof index);
     if (opening == NULL && task != NULL && task->work == open_work) opening = task->set;
-    if (opening != NULL && fetched < to_fetch)
+    if (task != NULL && read_watch_said(&service->watch, other, sizeof other))
+        snprintf(ret_doing, size, "waiting for %s", other);
+    else if (opening != NULL && fetched < to_fetch)
         snprintf(ret_doing, size, "fetching %s from the Hub: %.1f of %.1f MB", opening->key,
                  (double)fetched / 1e6, (double)to_fetch / 1e6);
     else if (opening != NULL)

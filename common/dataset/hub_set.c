@@ -226,6 +226,11 @@ static bool goes_on(void *context, int64_t new_bytes)
     return !watch->cancelled;
 }
 
+static void waits(void *context, const char *waits_for)
+{
+    read_watch_say(context, waits_for);
+}
+
 /* By a thread of the shelf. */
 static void note_fetching(void *context, int index)
 {
@@ -296,7 +301,7 @@ static Status open_repo(HubSet *set, const DataPath *path, const DatasetOptions 
         .commits = options->hub != NULL ? options->hub->commits : NULL,
         .read_only = options->index_read_only,
     };
-    if (set->watch != NULL) repo.watch = (HubWatch){goes_on, set->watch};
+    if (set->watch != NULL) repo.watch = (HubWatch){goes_on, set->watch, waits};
     return hub_repo_open(&path->hub, &repo, &set->repo, err);
 }
 

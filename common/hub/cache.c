@@ -9,10 +9,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/memory.h"
 
 #define LOCK_PAUSE_MS 200
+#define LOCK_TELL_MS  2000 /* after which whoever waits says for what */
 
 HubCache hub_cache_of(const char *root, const HubName *name)
 {
@@ -173,11 +175,18 @@ static bool is_still_there(int fd, const char *path)
            held.st_ino == there.st_ino;
 }
 
+/* A disk without locks (some network disks) is used without: two processes may then fetch the same
+ * file, each from where the other is, and what comes of it is checked as ever. */
+static bool has_no_locks(int why)
+{
+    return why == ENOSYS || why == ENOLCK || why == EOPNOTSUPP;
+}
+
 static Status try_lock(const char *path, int *ret_fd, Error *err)
 {
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0664);
     if (fd < 0) return error_set_errno(err, errno, "could not open %s", path);
-    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0 && !has_no_locks(errno)) {
         int why = errno;
         close(fd);
         if (why == EWOULDBLOCK || why == EINTR) return ERR_UNAVAILABLE;
@@ -191,13 +200,51 @@ static Status try_lock(const char *path, int *ret_fd, Error *err)
     return ERR_UNAVAILABLE;
 }
 
+/* The process that holds the lock, as the kernel lists it; 0: one of another machine, or not known.
+ */
+static long find_holder(const char *path)
+{
+    struct stat info;
+    char line[256], kind[16];
+    long holder = 0;
+    FILE *locks = stat(path, &info) == 0 ? fopen("/proc/locks", "re") : NULL;
+    while (locks != NULL && holder == 0 && fgets(line, sizeof line, locks) != NULL) {
+        long pid;
+        unsigned long long inode;
+        /* "1: FLOCK  ADVISORY  WRITE 4711 fe:01:123456 0 EOF" */
+        if (sscanf(line, "%*d: %15s %*s %*s %ld %*x:%*x:%llu", kind, &pid, &inode) == 3 &&
+            strcmp(kind, "FLOCK") == 0 && inode == info.st_ino && pid > 0)
+            holder = pid;
+    }
+    if (locks != NULL) fclose(locks);
+    return holder;
+}
+
+static void tell_lock(const HubFile *file, const char *path, const HubWatch *watch)
+{
+    long holder = find_holder(path);
+    char process[64] = "another process";
+    if (holder > 0) snprintf(process, sizeof process, "process %ld", holder);
+    char *text = mem_printf("%s, which fetches %s, to give back %s", process, file->path, path);
+    hub_watch_waits(watch, text);
+    free(text);
+}
+
 Status hub_cache_lock(const HubCache *cache, const HubFile *file, const HubWatch *watch,
                       int *ret_fd, Error *err)
 {
     char *path = mem_printf("%s/.locks/%s/%s.lock", cache->root, cache->name, file->etag);
     Status status = make_parent(path, err);
-    while (status == OK && (status = try_lock(path, ret_fd, err)) == ERR_UNAVAILABLE)
+    int64_t tell_ms = clock_ms() + LOCK_TELL_MS;
+    bool told = false;
+    while (status == OK && (status = try_lock(path, ret_fd, err)) == ERR_UNAVAILABLE) {
         status = hub_watch_pause(watch, LOCK_PAUSE_MS, err);
+        if (clock_ms() < tell_ms) continue;
+        tell_lock(file, path, watch);
+        tell_ms = clock_ms() + LOCK_TELL_MS; /* another one may hold it then */
+        told = true;
+    }
+    if (told) hub_watch_waits(watch, "");
     free(path);
     return status;
 }

@@ -50,7 +50,9 @@ bool hub_cache_has(const HubCache *cache, const char *commit, const HubFile *fil
 /* Links a blob into a snapshot; one that is there is replaced where it leads elsewhere. */
 Status hub_cache_link(const HubCache *cache, const char *commit, const HubFile *file, Error *err);
 
-/* Waits for the lock of a blob, as long as somebody wants it. *ret_fd: closing it gives it back. */
+/* Waits for the lock of a blob, as long as somebody wants it; after some seconds the watch is told
+ * which lock that is, and which process holds it. A disk without locks is used without. *ret_fd:
+ * closing it gives it back. */
 Status hub_cache_lock(const HubCache *cache, const HubFile *file, const HubWatch *watch,
                       int *ret_fd, Error *err);
 

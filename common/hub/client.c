@@ -41,6 +41,11 @@ bool hub_watch_goes_on(const HubWatch *watch, int64_t new_bytes)
     return watch->go_on == NULL || watch->go_on(watch->context, new_bytes);
 }
 
+void hub_watch_waits(const HubWatch *watch, const char *waits_for)
+{
+    if (watch->waits != NULL) watch->waits(watch->context, waits_for);
+}
+
 static Status give_up(Error *err)
 {
     return error_set(err, ERR_CANCELLED, "the data is not wanted any more");

@@ -25,9 +25,12 @@ typedef struct HubClient HubClient;
 typedef struct HubWatch {
     bool (*go_on)(void *context, int64_t new_bytes); /* NULL: nobody watches */
     void *context;
+    /* What another process has to do first, after some seconds; "": it is over. May be NULL. */
+    void (*waits)(void *context, const char *waits_for);
 } HubWatch;
 
 bool hub_watch_goes_on(const HubWatch *watch, int64_t new_bytes);
+void hub_watch_waits(const HubWatch *watch, const char *waits_for);
 /* Waits; ERR_CANCELLED when nobody wants it any more. */
 Status hub_watch_pause(const HubWatch *watch, int64_t ms, Error *err);
 

@@ -347,6 +347,12 @@ static bool goes_on(void *context, int64_t new_bytes)
     return hub_watch_goes_on(&repo->options.watch, new_bytes) && !repo->cancelled;
 }
 
+static void waits(void *context, const char *waits_for)
+{
+    HubRepo *repo = context;
+    hub_watch_waits(&repo->options.watch, waits_for);
+}
+
 Status hub_repo_open(const HubName *name, const HubRepoOptions *options, HubRepo **ret, Error *err)
 {
     HubRepo *repo = mem_calloc(1, sizeof *repo);
@@ -356,7 +362,7 @@ Status hub_repo_open(const HubName *name, const HubRepoOptions *options, HubRepo
     bool usual = strcmp(name->revision, HUB_MAIN_REVISION) == 0;
     repo->label = usual ? mem_strdup(name->repo) : mem_printf("%s#%s", name->repo, name->revision);
     repo->cache = hub_cache_of(options->access->cache, name);
-    repo->client = hub_client_create(options->access, (HubWatch){goes_on, repo});
+    repo->client = hub_client_create(options->access, (HubWatch){goes_on, repo, waits});
     Status status = choose_commit(repo, err);
     if (status == OK) status = find_files(repo, err);
     if (status == OK) {

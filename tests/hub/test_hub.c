@@ -286,6 +286,53 @@ static void test_one_of_many_fetches_a_blob(void **state)
     assert_int_equal(hub_requests_with("\"cdn\""), 1);
 }
 
+typedef struct Waiting {
+    int lock;
+    char said[512];
+    bool over;
+} Waiting;
+
+/* The lock is given back when it was named. */
+static void note_waiting(void *context, const char *waits_for)
+{
+    Waiting *waiting = context;
+    waiting->over = waits_for[0] == '\0';
+    if (waiting->over) return;
+    snprintf(waiting->said, sizeof waiting->said, "%s", waits_for);
+    close(waiting->lock);
+}
+
+static void test_a_lock_that_is_held_is_named_with_its_holder(void **state)
+{
+    (void)state;
+    Error err = {0};
+    HubRepo *repo = NULL;
+    HubName name = {0};
+    Waiting waiting = {0};
+    char *here = NULL, holder[32];
+    HubRepoOptions options = {.access = &access_http,
+                              .watch = {.context = &waiting, .waits = note_waiting}};
+    assert_true(hub_name_parse("hf://datasets/a/set", &name));
+    assert_ok(hub_repo_open(&name, &options, &repo, &err), &err);
+    const HubFile *file = hub_files_find(hub_repo_files(repo), "data/train.jsonl");
+    char *path = mem_printf(HUB_CACHE "/.locks/datasets--a--set/%s.lock", file->etag);
+    write_text(path, "");
+    waiting.lock = open(path, O_RDWR | O_CLOEXEC);
+    assert_true(waiting.lock >= 0);
+    assert_int_equal(flock(waiting.lock, LOCK_EX), 0);
+    assert_ok(hub_repo_fetch(repo, "data/train.jsonl", &here, &err), &err);
+    assert_non_null(strstr(waiting.said, path));
+    assert_non_null(strstr(waiting.said, "which fetches data/train.jsonl"));
+    snprintf(holder, sizeof holder, "process %d,", (int)getpid());
+    assert_true(strstr(waiting.said, holder) != NULL ||
+                strstr(waiting.said, "another process,") != NULL); /* where /proc does not tell */
+    assert_true(waiting.over);
+    free(here);
+    free(path);
+    hub_name_free(&name);
+    hub_repo_close(repo);
+}
+
 /* ---- who may ---- */
 
 static void test_the_token_is_shown_to_the_hub_alone(void **state)
@@ -453,6 +500,7 @@ int main(void)
         cmocka_unit_test_setup(test_a_kill_costs_no_byte_that_was_fetched, fresh),
         cmocka_unit_test_setup(test_wrong_bytes_of_an_earlier_try_are_fetched_again, fresh),
         cmocka_unit_test_setup(test_one_of_many_fetches_a_blob, fresh),
+        cmocka_unit_test_setup(test_a_lock_that_is_held_is_named_with_its_holder, fresh),
         cmocka_unit_test_setup(test_the_token_is_shown_to_the_hub_alone, fresh),
         cmocka_unit_test_setup(test_who_may_not_is_told_what_to_do, fresh),
         cmocka_unit_test_setup(test_nearest_names_are_told, fresh),
