@@ -39,11 +39,18 @@ static bool goes_on(void *context, int64_t new_bytes)
     return true; /* who does not want it any more ends the process, and the next one goes on */
 }
 
+/* Told once by whoever waits, after some seconds. */
+static void waits(void *context, const char *waits_for)
+{
+    (void)context;
+    if (waits_for[0] != '\0') log_event(LOG_WARN, "model_waits", F_STR("for", waits_for));
+}
+
 static Status open_model(const JobConfig *config, FetchModel **ret, Error *err)
 {
     FetchModel *fetch = mem_calloc(1, sizeof *fetch);
     pthread_mutex_init(&fetch->lock, NULL);
-    Status status = job_model_open(config, (HubWatch){goes_on, fetch}, &fetch->model, err);
+    Status status = job_model_open(config, (HubWatch){goes_on, fetch, waits}, &fetch->model, err);
     if (status == OK)
         *ret = fetch;
     else
