@@ -2,6 +2,7 @@
  * throws leaves this file. */
 #include "dataset/table_library.h"
 
+#include <algorithm>
 #include <cstring>
 #include <deque>
 #include <memory>
@@ -23,6 +24,7 @@
 
 #define STREAM_BYTES (1 << 20)    /* read at a time of a column of a large row group */
 #define LARGE_GROUP  (64 << 20)   /* bytes: those beyond are read in such steps, not whole */
+#define ROW_GUESSED  (1 << 20)    /* bytes of JSON: most that a row's are guessed at */
 #define ROWS_BYTES   (512u << 20) /* of JSON that one read may give */
 
 using arrow::RecordBatch;
@@ -380,7 +382,7 @@ static bool table_open_reader(const TableHandle *handle, uint64_t group, uint64_
         auto reader = std::make_unique<TableReader>(*handle->schema);
         reader->batches = handle->batches(group, step_rows);
         const TableGroup &place = handle->groups[group];
-        reader->row_bytes = place.bytes / (place.rows + 1);
+        reader->row_bytes = std::min<uint64_t>(place.bytes / (place.rows + 1), ROW_GUESSED);
         *ret = reader.release();
     });
 }
