@@ -228,6 +228,7 @@ static Status read_record(Task *task, MixtureReader *reader, uint64_t position, 
     ret->position = position;
     ret->epoch = (uint32_t)record.pass;
     ret->source = str_take(&place);
+    ret->at = mem_strdup(record.at);
     if (task->set->mixed) ret->part = (char *)task->set->source[record.source].name;
     if (record.bad) {
         ret->error = mem_strndup(text->data + before, text->length - before);
@@ -241,6 +242,7 @@ static Status read_record(Task *task, MixtureReader *reader, uint64_t position, 
 static void free_record(Troupe__Record *record)
 {
     free(record->source);
+    free(record->at);
     if (record->error != protobuf_c_empty_string) free(record->error);
 }
 

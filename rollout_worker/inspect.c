@@ -199,7 +199,7 @@ void inspected_record_clear(InspectedRecord *record)
 }
 
 /* What the rollout function makes of the text at hand. */
-static void explain(Inspection *inspection, int source, uint64_t position, bool bad,
+static void explain(Inspection *inspection, const MixtureRecord *read, uint64_t position,
                     InspectedRecord *ret)
 {
     bool mixed = is_mixed(&inspection->options);
@@ -207,14 +207,16 @@ static void explain(Inspection *inspection, int source, uint64_t position, bool 
     RolloutRecord record = {
         .position = (int64_t)position,
         .text = text->data,
-        .length = bad ? 0 : text->length,
+        .length = read->bad ? 0 : text->length,
         .source = ret->source,
-        .error = bad ? str_text(text) : "",
+        .at = read->at,
+        .error = read->bad ? str_text(text) : "",
         .set = inspection->options.set,
-        .part = mixed ? mixture_source_name(inspection->mixture, source) : NULL,
+        .part = mixed ? mixture_source_name(inspection->mixture, read->source) : NULL,
     };
     inspection->table->explain(inspection->shared, inspection->scratch, &record, &ret->sample,
                                &ret->trace);
+    rollout_locate(&ret->sample, &record);
 }
 
 /* Record `index` of a source, in the order of its files; a reader has but its own order. */
@@ -224,27 +226,27 @@ static Status inspect_record(Inspection *inspection, int source, uint64_t index,
     const Dataset *dataset = mixture_source_dataset(inspection->mixture, source);
     Str place = {0};
     Status status;
-    bool bad = false;
+    MixtureRecord read = {.source = source};
     str_clear(&inspection->text);
     if (dataset != NULL) {
         RecordSource at;
         status = dataset_read(dataset, index, &inspection->text, &at, err);
-        bad = status == ERR_DATA;
-        char *stands = status == OK || bad ? record_source_text(&at) : mem_strdup("");
+        read.bad = status == ERR_DATA;
+        bool known = status == OK || read.bad;
+        char *stands = known ? record_source_text(&at) : mem_strdup("");
+        if (known) record_source_place(&at, read.at);
         str_puts(&place, stands);
         free(stands);
-        if (bad) str_puts(&inspection->text, err->message);
+        if (read.bad) str_puts(&inspection->text, err->message);
     } else {
-        MixtureRecord read;
         status = mixture_read_source(inspection->reader, source, index, &inspection->text, &place,
                                      &read, err);
-        bad = status == OK && read.bad;
     }
-    if (status != OK && !bad) return status;
+    if (status != OK && !read.bad) return status;
     *ret = (InspectedRecord){.index = index,
                              .key = source_key(&inspection->options, source),
                              .source = str_take(&place)};
-    explain(inspection, source, index, bad, ret);
+    explain(inspection, &read, index, ret);
     return OK;
 }
 
@@ -270,7 +272,7 @@ static Status choose_by_position(Inspection *inspection, InspectedRecord *ret, E
                              .pass = read.pass,
                              .key = source_key(options, read.source),
                              .source = str_take(&place)};
-    explain(inspection, read.source, position, read.bad, ret);
+    explain(inspection, &read, position, ret);
     return OK;
 }
 

@@ -249,6 +249,7 @@ static void submit_piece(Lease *lease, Troupe__ReadReply *reply, Bytes text)
             .text = piece->text + at,
             .length = record->length,
             .source = record->source,
+            .at = record->at,
             .error = record->error,
             .set = strcmp(lease->set, "train") != 0 ? lease->set : NULL,
             .part = record->part[0] != '\0' ? record->part : NULL,

@@ -29,6 +29,8 @@ static void run(RolloutPool *pool, void *scratch, RolloutTask *task)
     Status status = record->given_up != NULL && atomic_load(record->given_up)
                         ? error_set(&err, ERR_CANCELLED, "nobody wants these samples any more")
                         : pool->table->run(pool->shared, scratch, record, &task->group, &err);
+    for (int i = 0; i < task->group.count; i++)
+        rollout_locate(&task->group.sample[i], record);
     if (status == OK) return;
     rollout_group_clear(&task->group);
     task->error = mem_alloc(sizeof *task->error);

@@ -47,6 +47,16 @@ void rollout_reject(Sample *ret, RejectReason reason, const char *message)
     ret->reject_message = mem_strdup(message);
 }
 
+void rollout_locate(Sample *sample, const RolloutRecord *record)
+{
+    bool bad = sample->status == SAMPLE_REJECTED && (sample->reject_reason == REJECT_BAD_RECORD ||
+                                                     sample->reject_reason == REJECT_TEMPLATE);
+    if (!bad || record->at == NULL || record->at[0] == '\0') return;
+    char *message = mem_printf("%s\n  at: %s", sample->reject_message, record->at);
+    free(sample->reject_message);
+    sample->reject_message = message;
+}
+
 void rollout_trace_clear(RolloutTrace *trace)
 {
     tokenized_conversation_free(&trace->conversation);

@@ -24,6 +24,7 @@ typedef struct RolloutRecord {
     const char *text; /* the line, any bytes; not NUL-terminated */
     size_t length;
     const char *source; /* "file.jsonl:123" */
+    const char *at;     /* more closely: "byte 4711"; "" or NULL: not known */
     const char *error;  /* why there is no text, or "" */
     const char *set;    /* of an evaluation, its name; NULL: "train". Positions of two sets are not
                            related */
@@ -146,5 +147,8 @@ Status rollout_enter_working_dir(const JobConfig *config, Error *err);
 
 /* Makes *ret a rejected sample with this message (copied). */
 void rollout_reject(Sample *ret, RejectReason reason, const char *message);
+/* Adds to the message about a bad record where in the file it is, of which the first line has but
+ * the number of the line. */
+void rollout_locate(Sample *sample, const RolloutRecord *record);
 
 #endif

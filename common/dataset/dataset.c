@@ -394,6 +394,5 @@ Status dataset_read(const Dataset *dataset, uint64_t index, Str *text, RecordSou
     }
     const DatasetFile *file = &dataset->file[low];
     *ret_source = (RecordSource){.path = file->path};
-    return file->format->read(file->file, index - file->first + file->begin, text,
-                              &ret_source->line, err);
+    return file->format->read(file->file, index - file->first + file->begin, text, ret_source, err);
 }

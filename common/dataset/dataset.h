@@ -76,15 +76,28 @@ DatasetFileInfo dataset_file(const Dataset *dataset, int index);
  * records_max. */
 void dataset_fingerprint(const Dataset *dataset, const char *order, char ret[DIGEST_HEX_BYTES]);
 
+/* What `offset` of a RecordSource counts. */
+typedef enum {
+    RECORD_AT_BYTE,      /* bytes of the file */
+    RECORD_AT_TEXT_BYTE, /* bytes of the text that a compressed file holds */
+    RECORD_IN_ROW_GROUP, /* rows of `group`, of Parquet */
+    RECORD_IN_BATCH,     /* rows of `group`, of Arrow */
+} RecordUnit;
+
 /* Where a record stands. */
 typedef struct RecordSource {
     const char *path; /* borrowed from the Dataset */
-    uint64_t line;    /* from 1; of a table, the row; 0: not known, then ... */
-    uint64_t offset;  /* ... this is the byte of the file at which it begins */
+    uint64_t line;    /* from 1; of a table, the row; 0: not known */
+    uint64_t offset;  /* at which it begins, from 0 */
+    RecordUnit unit;
+    uint64_t group; /* from 0 */
 } RecordSource;
 
 /* "a.jsonl:12", or "a.jsonl at byte 4711"; owned by the caller. */
 char *record_source_text(const RecordSource *source);
+/* The same more closely, inside of the file: "byte 4711", "row 5 of row group 0". */
+#define RECORD_PLACE_BYTES 80
+void record_source_place(const RecordSource *source, char ret[RECORD_PLACE_BYTES]);
 
 /* Appends the text of record `index` to *text; by blocks this is slow. ERR_DATA: this record cannot
  * be read, and *err says why (nothing is appended, *ret_source is set); any other failure: the data

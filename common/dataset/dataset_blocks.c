@@ -1,5 +1,6 @@
 /* A data set by blocks: files that are cut by their own format, and files that were indexed, which
  * are cut into equal numbers of records. */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/memory.h"
@@ -174,7 +175,7 @@ Status dataset_read_block(const Dataset *dataset, uint64_t block, uint64_t recor
     *ret_source = (RecordSource){.path = file->path};
     if (cuts_itself(file) && file->format->read_block != NULL)
         return file->format->read_block(file->file, index, record, text, ret_source, err);
-    return file->format->read(file->file, found.first + record, text, &ret_source->line, err);
+    return file->format->read(file->file, found.first + record, text, ret_source, err);
 }
 
 Status dataset_walk_blocks(const Dataset *dataset, uint64_t index, Str *text,
@@ -196,4 +197,23 @@ char *record_source_text(const RecordSource *source)
     if (source->line > 0)
         return mem_printf("%s:%llu", source->path, (unsigned long long)source->line);
     return mem_printf("%s at byte %llu", source->path, (unsigned long long)source->offset);
+}
+
+void record_source_place(const RecordSource *source, char ret[RECORD_PLACE_BYTES])
+{
+    unsigned long long offset = source->offset, group = source->group;
+    switch (source->unit) {
+    case RECORD_AT_BYTE:
+        snprintf(ret, RECORD_PLACE_BYTES, "byte %llu", offset);
+        break;
+    case RECORD_AT_TEXT_BYTE:
+        snprintf(ret, RECORD_PLACE_BYTES, "byte %llu of its text", offset);
+        break;
+    case RECORD_IN_ROW_GROUP:
+        snprintf(ret, RECORD_PLACE_BYTES, "row %llu of row group %llu", offset + 1, group);
+        break;
+    case RECORD_IN_BATCH:
+        snprintf(ret, RECORD_PLACE_BYTES, "row %llu of record batch %llu", offset + 1, group);
+        break;
+    }
 }

@@ -244,16 +244,24 @@ static Status read_line(const JsonlFile *file, uint64_t begin, uint64_t end,
     return OK;
 }
 
-static Status jsonl_read(const void *context, uint64_t record, Str *text, uint64_t *ret_line,
+/* What the offsets of a file's records count. */
+static RecordUnit unit_of(const JsonlFile *file)
+{
+    return file->source.codec != NULL ? RECORD_AT_TEXT_BYTE : RECORD_AT_BYTE;
+}
+
+static Status jsonl_read(const void *context, uint64_t record, Str *text, RecordSource *ret_source,
                          Error *err)
 {
     const JsonlFile *file = context;
     uint64_t begin, end;
-    *ret_line = line_index_record(file->index, record, &begin, &end);
+    ret_source->line = line_index_record(file->index, record, &begin, &end);
+    ret_source->offset = begin;
+    ret_source->unit = unit_of(file);
     TRY(sidecar_check(line_index_sidecar(file->index), file->source.input.fd, file->path, err));
     if (file->summary.damage[0] != '\0' && record == file->summary.records - 1)
-        return refuse_damage(file, file->summary.damage, *ret_line, record, err);
-    RecordSource source = {.path = file->path, .line = *ret_line};
+        return refuse_damage(file, file->summary.damage, ret_source->line, record, err);
+    RecordSource source = {.path = file->path, .line = ret_source->line};
     Status status = read_line(file, begin, end, &source, text, err);
     if (text->data != NULL) text->data[text->length] = '\0';
     return status;
@@ -330,6 +338,7 @@ static Status jsonl_read_block(const void *context, uint64_t block, uint64_t rec
     Status status = find_line(file, block, record, &line, err);
     ret_source->line = line.line;
     ret_source->offset = line.begin;
+    ret_source->unit = unit_of(file);
     if (status == OK) status = read_line(file, line.begin, line.end, ret_source, text, err);
     if (text->data != NULL) text->data[text->length] = '\0';
     return status;

@@ -577,19 +577,24 @@ static uint64_t group_of_row(const TableFile *file, uint64_t row)
 }
 
 /* Rows are counted from 1, as lines are. */
-static Status table_read(const void *context, uint64_t record, Str *text, uint64_t *ret_line,
+static Status table_read(const void *context, uint64_t record, Str *text, RecordSource *ret_source,
                          Error *err)
 {
     const TableFile *file = context;
-    *ret_line = record + 1;
+    bool parquet = file->type->kind == TABLE_PARQUET;
+    ret_source->line = record + 1;
+    ret_source->unit = parquet ? RECORD_IN_ROW_GROUP : RECORD_IN_BATCH;
     if (file->sidecar != NULL) TRY(sidecar_check(file->sidecar, file->fd, file->path, err));
     if (file->by_blocks) TRY(file_state_check(&file->state, file->fd, file->path, err));
-    const GroupPlace *place = &file->place[group_of_row(file, record)];
+    uint64_t group = group_of_row(file, record);
+    const GroupPlace *place = &file->place[group];
     uint64_t slice = (record - place->first_row) / place->slice_rows;
     uint64_t row = (record - place->first_row) % place->slice_rows;
+    ret_source->group = group;
+    ret_source->offset = record - place->first_row;
     if (place->copied && row_copies_have(&file->copies, place->first_copy + slice))
-        return read_copy(file, place->first_copy + slice, row, *ret_line, text, err);
-    return read_slice(file, place->first_slice + slice, row, *ret_line, text, err);
+        return read_copy(file, place->first_copy + slice, row, ret_source->line, text, err);
+    return read_slice(file, place->first_slice + slice, row, ret_source->line, text, err);
 }
 
 /* ---- by blocks: what is decoded at once is a block ---- */

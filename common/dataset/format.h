@@ -41,15 +41,16 @@ typedef struct FileBlock {
     bool counted;
 } FileBlock;
 
-/* `read` appends record `index` to *text, without its line end, and gives its line number; it
- * returns ERR_DATA when the fault is this record's alone, anything else when the file cannot be
- * read. */
+/* `read` appends record `index` to *text, without its line end, and says where it stands, but for
+ * the path; it returns ERR_DATA when the fault is this record's alone, anything else when the file
+ * cannot be read. */
 typedef struct DatasetFormat {
     /* Whether a file that begins so is of this format. */
     bool (*begins)(const uint8_t *head, size_t length);
     Status (*open)(const FileOpening *opening, void **ret_file, Error *err);
     FileSummary (*summary)(const void *file);
-    Status (*read)(const void *file, uint64_t index, Str *text, uint64_t *ret_line, Error *err);
+    Status (*read)(const void *file, uint64_t index, Str *text, RecordSource *ret_source,
+                   Error *err);
     void (*close)(void *file); /* accepts NULL */
     /* Of a file that was opened by blocks. 0: as one piece, that can be cut anywhere. */
     uint64_t (*num_blocks)(const void *file);

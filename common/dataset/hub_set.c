@@ -503,12 +503,12 @@ static FileSummary hub_file_summary(const void *context)
     return ((const HubFileReader *)context)->summary;
 }
 
-static Status hub_file_read(const void *context, uint64_t index, Str *text, uint64_t *ret_line,
-                            Error *err)
+static Status hub_file_read(const void *context, uint64_t index, Str *text,
+                            RecordSource *ret_source, Error *err)
 {
     HubFileReader *reader = (HubFileReader *)context; /* whose file may come and go */
     if (!reader->held) TRY(need_file(reader, err));
-    Status status = reader->format->read(reader->file, index, text, ret_line, err);
+    Status status = reader->format->read(reader->file, index, text, ret_source, err);
     if (!reader->held) hub_shelf_give(reader->set->shelf, reader->index);
     return status;
 }

@@ -279,6 +279,7 @@ static Status read_files(StreamReader *reader, Str *text, Str *place, MixtureRec
     char *source = record_source_text(&record.source);
     str_puts(place, source);
     free(source);
+    record_source_place(&record.source, ret->at);
     if (ret->bad) str_puts(text, why.message);
     return OK;
 }

@@ -78,6 +78,7 @@ typedef struct MixtureRecord {
     uint64_t index;    /* of the block, or of its data set, in the order of the files; of a reader
                         * its position */
     bool bad;          /* this record cannot be read: *text is not it, but why */
+    char at[RECORD_PLACE_BYTES]; /* record_source_place; of a reader "" */
 } MixtureRecord;
 
 /* Which record stands at a position, without reading it. Of a reader only source and position are

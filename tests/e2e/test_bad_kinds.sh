@@ -39,7 +39,9 @@ stop)
         start_job
         finish_job 3
         text=$(echo "$found" | tr ' ' '\n' | sed -n "s/^$kind=//p")
-        tail -n 8 "$RUN.out" | grep -q "$kind.jsonl:15: .*$text" || fail "$kind was not named"
+        tail -n 9 "$RUN.out" | grep -q "$kind.jsonl:15: .*$text" || fail "$kind was not named"
+        at=$(head -n 14 "$kind.jsonl" | wc -c)
+        tail -n 9 "$RUN.out" | grep -q "at: byte $at\$" || fail "$kind is not said to be at byte $at"
     done
     ;;
 skip)
