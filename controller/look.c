@@ -87,6 +87,18 @@ int look_at_memory(const JobFile *file, const JobConfig *config)
     return look_with(file, config, "train_inspect", (const char *[]){"--gpu", gpu, NULL});
 }
 
+int look_at_host(const JobFile *file, const JobConfig *config, bool tell)
+{
+    char gpu[LOOK_GPU_BYTES], said[1024] = "";
+    if (config->device == JOB_CPU || config->rollout.function == ROLLOUT_SFT) return 0;
+    look_for_gpu(config, gpu);
+    const char *turns = config->rollout.offload == OFFLOAD_ON ? "--turns" : NULL;
+    int code = look(file, config, "train_inspect",
+                    (const char *[]){"--host", "--gpu", gpu, turns, NULL}, said, sizeof said);
+    if (tell) fputs(said, stdout);
+    return code;
+}
+
 int look_at_device(const JobFile *file, const JobConfig *config)
 {
     char gpu[LOOK_GPU_BYTES];

@@ -16,8 +16,8 @@ typedef struct JobFile {
 #define KV_CACHE_DECIDED                                                                           \
     "less memory is free than all answers take at their longest: those that find no room wait"
 
-/* The GPU that programs which look at a job for GPUs are shown, as none is reserved for them: the one
- * with the most free memory, by its id. "" for the CPU, and where nobody knows. */
+/* The GPU that programs which look at a job for GPUs are shown, as none is reserved for them: the
+ * one with the most free memory, by its id. "" for the CPU, and where nobody knows. */
 #define LOOK_GPU_BYTES 96
 void look_for_gpu(const JobConfig *config, char ret[LOOK_GPU_BYTES]);
 
@@ -30,9 +30,14 @@ int look_with(const JobFile *file, const JobConfig *config, const char *program,
  * or the exit code. */
 int look_at_device(const JobFile *file, const JobConfig *config);
 
-/* Prints the memory that train workers would take, of this machine or of a GPU. 0, or the exit code:
- * there is not enough. */
+/* Prints the memory that train workers would take, of this machine or of a GPU. 0, or the exit
+ * code: there is not enough. */
 int look_at_memory(const JobFile *file, const JobConfig *config);
+
+/* Whether the host's memory has room for what train workers on GPUs keep there: their state, when
+ * generation takes the GPUs in its turn, and weights that a GPU cannot share. `tell`: prints it. 0,
+ * or the exit code. */
+int look_at_host(const JobFile *file, const JobConfig *config, bool tell);
 
 /* Whether what makes the samples of a stage can be opened, and whether its rollout workers and
  * train workers fit this machine's memory, or its GPUs', together: all agents are of this machine,

@@ -297,6 +297,8 @@ static int validate_stage(JobConfig *config, const JobFile *file)
     if (config->rollout.offload == OFFLOAD_ON)
         printf("memory of a GPU: training and generation take turns, and each has all of it: the "
                "larger of both counts (rollout.offload)\n");
+    code = look_at_host(file, config, true);
+    if (code != 0) return code;
     if (config->kv_cache_decided)
         printf("memory of a rollout worker: %lld MiB for keys and values; " KV_CACHE_DECIDED "\n",
                (long long)config->rollout.kv_cache_mb);
@@ -381,6 +383,8 @@ static int look_at_functions(const JobStages *stages, const Options *options)
     for (int i = 0; i < stages->count && code == 0; i++)
         code = look_at_function(&file, stages->stage[i], false);
     share_turns(stages);
+    for (int i = 0; i < stages->count && code == 0; i++)
+        code = look_at_host(&file, stages->stage[i], false);
     return code;
 }
 

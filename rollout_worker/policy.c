@@ -434,12 +434,15 @@ static void tell_way(Policy *policy, const char *way)
 static void tell_way_of_board(Policy *policy, const WeightBoard *board)
 {
     const char *note = weight_board_note(board), *before = policy->told_way;
+    const WeightPlan *plan = policy->rank[0].plan;
     tell_way(policy, weight_board_is_in_place(board) ? "this GPU, where a train worker shows them"
                      : note != NULL                  ? "the memory of this host, copied to the GPU"
                      : policy->device.memory != NULL ? "another GPU of this host, copied"
                                                      : "the memory of this host, copied");
-    if (note != NULL && policy->told_way != before)
-        log_event(LOG_WARN, "weights_through_host", F_STR("why", note));
+    if (note == NULL || policy->told_way == before) return;
+    int64_t more = reads_in_place(policy) ? 2 * weight_board_bytes(plan, policy->dtype, 1) : 0;
+    log_event(LOG_WARN, "weights_through_host", F_STR("why", note),
+              F_INT("beside_the_plan_mib", more >> 20));
 }
 
 static Status open_board(Policy *policy, PolicyRank *rank, const WeightBoardId *id, Error *err)

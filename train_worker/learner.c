@@ -127,7 +127,7 @@ static Status plan_critic(const Learner *learner, Error *err)
     char *text = NULL;
     TRY(critic_options(learner, &options, err));
     int tp_size = options.tensor_comm != NULL ? comm_size(options.tensor_comm) : 1;
-    Status status = trainer_plan(&options, tp_size, &bytes, &text, err);
+    Status status = trainer_plan(&options, tp_size, &bytes, NULL, &text, err);
     free(text);
     return status == OK ? OK : error_prefix(err, "the critic of a later stage");
 }

@@ -71,6 +71,12 @@ Status memory_plan_make(const MemoryRequest *request, MemoryPlan *ret, Error *er
     return status;
 }
 
+int64_t memory_plan_kept(const MemoryPlan *plan)
+{
+    return plan->weights + plan->packed + plan->masters + plan->moments + plan->rope +
+           plan->reference;
+}
+
 char *memory_plan_text(const MemoryPlan *memory)
 {
     const struct {

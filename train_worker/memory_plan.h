@@ -30,6 +30,10 @@ int64_t memory_plan_reference(const WeightPlan *plan, DType dtype, const KernelT
 /* ERR_RESOURCE, with the plan, when even the most frugal policy does not fit bytes_max. */
 Status memory_plan_make(const MemoryRequest *request, MemoryPlan *ret, Error *err);
 
+/* Of it, what stays while the rank rests and others have its device (rollout.offload): then it is
+ * in the host's memory. */
+int64_t memory_plan_kept(const MemoryPlan *plan);
+
 /* For people: every kind with its size. Owned by the caller. */
 char *memory_plan_text(const MemoryPlan *plan);
 

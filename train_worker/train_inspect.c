@@ -7,14 +7,16 @@
 
 #include "base/memory.h"
 #include "base/options.h"
+#include "base/str.h"
 #include "job_options.h"
 #include "memory_plan.h"
+#include "model/weight_board.h"
 #include "rank_group.h"
 
 static const char usage[] =
     "usage: train_inspect --config JOB.YAML [--stage NAME] [--set KEY=VALUE]...\n"
     "                     [--available BYTES] [--taken BYTES [--more-reference] [--more-critic]]\n"
-    "                     [--bytes | --device] [--gpu ID]\n"
+    "                     [--bytes | --device | --host [--turns]] [--gpu ID]\n"
     "       prints the memory that the train workers of a job would take; takes none of it\n"
     "\n"
     "  --available BYTES   of this machine, or of the GPU, in place of what is free now\n"
@@ -22,6 +24,11 @@ static const char usage[] =
     "                      that fits, too\n"
     "  --gpu ID            where the job wants a GPU: this one of them; \"\": the first\n"
     "  --bytes             of all train workers, and nothing else\n"
+    "  --host              what train workers on GPUs take of the host's memory (--available is of "
+    "that,\n"
+    "                      then), and whether it fits; --turns: when generation has the GPUs in "
+    "its "
+    "turn\n"
     "  --device            only whether the job's device is there, and what several of them need "
     "to\n"
     "                      work together; prints nothing\n";
@@ -31,7 +38,7 @@ typedef struct Arguments {
     const char *set[64];
     int num_sets;
     int64_t available, taken; /* -1: as the machine has now; 0: none runs */
-    int more_reference, more_critic, only_bytes, only_device;
+    int more_reference, more_critic, only_bytes, only_device, host, turns;
     bool help;
 } Arguments;
 
@@ -56,6 +63,8 @@ static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
         {"more-critic", no_argument, &ret->more_critic, 1},
         {"bytes", no_argument, &ret->only_bytes, 1},
         {"device", no_argument, &ret->only_device, 1},
+        {"host", no_argument, &ret->host, 1},
+        {"turns", no_argument, &ret->turns, 1},
         {"gpu", required_argument, NULL, 'g'},
         {"config", required_argument, NULL, 'c'},
         {"set", required_argument, NULL, 's'},
@@ -96,6 +105,7 @@ static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
 typedef struct Room {
     const KernelTable *kernels; /* NULL: the CPU's, which are not loaded for this */
     char device[sizeof(DeviceInfo){0}.text];
+    const DeviceMemory *memory; /* NULL: the host's */
     int64_t available;
 } Room;
 
@@ -103,7 +113,7 @@ typedef struct Room {
 static Status find_room(const JobConfig *config, const Arguments *arguments, Room *ret, Error *err)
 {
     DeviceInfo device = {.memory_free = 0};
-    *ret = (Room){.available = arguments->available};
+    *ret = (Room){.available = arguments->host ? -1 : arguments->available};
     if (arguments->gpu != NULL && arguments->gpu[0] != '\0')
         setenv("CUDA_VISIBLE_DEVICES", arguments->gpu, 1);
     if (job_device(config) != DEVICE_CPU &&
@@ -111,19 +121,27 @@ static Status find_room(const JobConfig *config, const Arguments *arguments, Roo
          rank_group_check(config, err) != OK))
         return job_config_locate(config, err);
     memcpy(ret->device, device.text, sizeof ret->device);
+    ret->memory = device.memory;
     if (ret->available < 0)
         ret->available = ret->kernels != NULL ? device.memory_free : memory_available();
     return OK;
 }
 
-/* A critic beside what is taken; *ret_plan is owned. */
-static Status plan_critic(const JobConfig *config, const Room *room, int64_t taken,
-                          int64_t *ret_bytes, char **ret_plan, Error *err)
+/* Of a network of one train worker. */
+typedef struct WorkerPlan {
+    int64_t bytes, kept; /* kept: while it rests, in the host's memory */
+    char *text;          /* owned; NULL: there is no such network */
+} WorkerPlan;
+
+/* A critic beside what is taken. */
+static Status plan_critic(const JobConfig *config, const Room *room, int64_t taken, WorkerPlan *ret,
+                          Error *err)
 {
     TrainerOptions options = {0};
     TRY(job_critic_options(config, room->available, taken, &options, err));
     options.kernels = room->kernels;
-    Status status = trainer_plan(&options, (int)config->train.tp_size, ret_bytes, ret_plan, err);
+    Status status = trainer_plan(&options, (int)config->train.tp_size, &ret->bytes, &ret->kept,
+                                 &ret->text, err);
     return status == OK ? OK : error_prefix(err, "the critic");
 }
 
@@ -134,9 +152,9 @@ static Status check_running(const JobConfig *config, const Arguments *arguments,
     static const char way[] =
         "Lower what the new stage asks for; or stop the run, write train.%s: true into its job "
         "file, give the same command again, and swap then: it plans for it from the start.";
-    int64_t share = job_memory_share(config, room->available), taken = arguments->taken, critic = 0;
+    int64_t share = job_memory_share(config, room->available), taken = arguments->taken;
     TrainerOptions options = {0};
-    char *plan = NULL;
+    WorkerPlan critic = {0};
     if (share == 0) return OK; /* no limit is known */
     TRY(job_trainer_options(config, room->available, &options, err));
     options.kernels = room->kernels;
@@ -150,49 +168,100 @@ static Status check_running(const JobConfig *config, const Arguments *arguments,
         return error_append(err, way, "memory_reference");
     }
     if (!arguments->more_critic) return OK;
-    Status status = plan_critic(config, room, taken, &critic, &plan, err);
-    free(plan);
+    Status status = plan_critic(config, room, taken, &critic, err);
+    free(critic.text);
     return status == OK ? OK : error_append(err, way, "memory_critic");
 }
 
-/* Of one train worker, as it would plan; *ret_plan, of the policy, and *ret_critic, NULL where
- * there is none, are owned. */
-static Status plan_worker(const JobConfig *config, const Room *room, int64_t *ret_bytes,
-                          char **ret_plan, char **ret_critic, Error *err)
+/* Of one train worker, as it would plan. */
+static Status plan_worker(const JobConfig *config, const Room *room, WorkerPlan *ret,
+                          WorkerPlan *ret_critic, Error *err)
 {
     TrainerOptions options = {0};
-    int64_t bytes = 0, critic = 0;
-    char *plan = NULL;
-    *ret_critic = NULL;
+    WorkerPlan policy = {0};
+    *ret_critic = (WorkerPlan){0};
     TRY(job_trainer_options(config, room->available, &options, err));
     options.kernels = room->kernels;
-    TRY(trainer_plan(&options, (int)config->train.tp_size, &bytes, &plan, err));
+    TRY(trainer_plan(&options, (int)config->train.tp_size, &policy.bytes, &policy.kept,
+                     &policy.text, err));
     Status status = OK;
     if (job_has_room_for_critic(config))
-        status = plan_critic(config, room, bytes, &critic, ret_critic, err);
-    if (status != OK) {
-        free(plan);
-        return status;
-    }
-    *ret_plan = plan;
-    *ret_bytes = bytes + critic;
-    return OK;
+        status = plan_critic(config, room, policy.bytes, ret_critic, err);
+    if (status == OK)
+        *ret = policy;
+    else
+        free(policy.text);
+    return status;
+}
+
+/* What a GPU that shares no memory shows for generation lies in the host's; "" where it does. */
+static int64_t shown_by_host(const JobConfig *config, const Room *room, char *why, size_t size,
+                             Error *err)
+{
+    ModelConfig model;
+    why[0] = '\0';
+    int slots = job_shown_weights(config);
+    bool shares = room->memory != NULL && room->memory->can_share(why, size);
+    if (shares || slots == 0 || model_config_read(config->model.config, &model, err) != OK)
+        return 0;
+    WeightPlan *plan = weight_plan_create(&model, 0, (int)config->train.tp_size);
+    int64_t bytes = weight_board_bytes(plan, job_dtype(config), slots);
+    weight_plan_destroy(plan);
+    return bytes;
+}
+
+/* All train workers are on this machine. The GPUs' own memory is another matter. */
+static Status inspect_host(const JobConfig *config, const Arguments *arguments, const Room *room,
+                           Error *err)
+{
+    WorkerPlan policy = {0}, critic = {0};
+    char why[256] = "";
+    int64_t ranks = config->train.tp_size * config->train.dp_size;
+    if (room->kernels == NULL) return OK;
+    TRY(plan_worker(config, room, &policy, &critic, err));
+    free(policy.text);
+    free(critic.text);
+    int64_t kept = arguments->turns ? (policy.kept + critic.kept) * ranks : 0;
+    int64_t shown = ranks * shown_by_host(config, room, why, sizeof why, err);
+    int64_t available = arguments->available >= 0 ? arguments->available : memory_available();
+    if (kept + shown == 0) return OK;
+    Str text = {0};
+    if (kept > 0)
+        str_printf(&text, "%.2f GiB, pinned, while generation has the GPUs (rollout.offload)",
+                   (double)kept / 0x1p30);
+    if (shown > 0)
+        str_printf(&text, "%s%.2f GiB of weights for generation, which the GPU cannot share (%s)",
+                   kept > 0 ? ", and " : "", (double)shown / 0x1p30, why);
+    Status status = OK;
+    if (available > 0 && kept + shown > available / 10 * 9)
+        status = error_set(err, ERR_RESOURCE,
+                           "train workers keep %s in the host's memory, of which %.2f GiB are free "
+                           "and a tenth is kept.\nWrite rollout.offload: false or colocate: false, "
+                           "lower train.dp_size, or use a machine with more memory.",
+                           str_text(&text), (double)available / 0x1p30);
+    else
+        printf("memory of the host: %.2f GiB available, of which train workers keep %s\n",
+               (double)available / 0x1p30, str_text(&text));
+    str_free(&text);
+    return status;
 }
 
 static Status inspect(const JobConfig *config, const Arguments *arguments, Error *err)
 {
     long long ranks = config->train.tp_size * config->train.dp_size;
-    char *plan = NULL, *critic = NULL;
-    int64_t bytes = 0;
+    WorkerPlan policy = {0}, critic = {0};
     Room room;
     TRY(find_room(config, arguments, &room, err));
     if (arguments->only_device) return OK;
+    if (arguments->host) return inspect_host(config, arguments, &room, err);
     if (!arguments->only_bytes && room.kernels != NULL) printf("device: %s\n", room.device);
-    TRY(plan_worker(config, &room, &bytes, &plan, &critic, err));
-    if (!arguments->only_bytes) printf("memory of a train worker: %s\n", plan);
-    if (!arguments->only_bytes && critic != NULL) printf("memory of its critic: %s\n", critic);
-    free(plan);
-    free(critic);
+    TRY(plan_worker(config, &room, &policy, &critic, err));
+    int64_t bytes = policy.bytes + critic.bytes;
+    if (!arguments->only_bytes) printf("memory of a train worker: %s\n", policy.text);
+    if (!arguments->only_bytes && critic.text != NULL)
+        printf("memory of its critic: %s\n", critic.text);
+    free(policy.text);
+    free(critic.text);
     if (arguments->taken > 0) TRY(check_running(config, arguments, &room, err));
     if (arguments->only_bytes)
         printf("%lld\n", (long long)bytes * ranks);

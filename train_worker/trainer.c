@@ -45,8 +45,8 @@ static Status plan_memory(const TrainerOptions *options, const WeightPlan *plan,
     return memory_plan_make(&request, ret, err);
 }
 
-Status trainer_plan(const TrainerOptions *options, int tp_size, int64_t *ret_bytes, char **ret_text,
-                    Error *err)
+Status trainer_plan(const TrainerOptions *options, int tp_size, int64_t *ret_bytes,
+                    int64_t *ret_kept, char **ret_text, Error *err)
 {
     MemoryPlan memory = {0};
     TRY(check_options(options, tp_size, err));
@@ -55,6 +55,7 @@ Status trainer_plan(const TrainerOptions *options, int tp_size, int64_t *ret_byt
     weight_plan_destroy(plan);
     TRY(status);
     *ret_bytes = memory.total;
+    if (ret_kept != NULL) *ret_kept = memory_plan_kept(&memory);
     *ret_text = memory_plan_text(&memory);
     return OK;
 }

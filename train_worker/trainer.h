@@ -73,10 +73,11 @@ void trainer_destroy(Trainer *trainer); /* accepts NULL */
 int64_t trainer_reference_bytes(const TrainerOptions *options, int tp_size);
 
 /* What trainer_create would plan for rank 0 of tp_size, which has the most, and nothing of it
- * taken: its sum, and as text for people (owned). The communicators and kernels of *options are not
- * looked at. Fails as trainer_create does. */
-Status trainer_plan(const TrainerOptions *options, int tp_size, int64_t *ret_bytes, char **ret_text,
-                    Error *err);
+ * taken: its sum, what of it goes to the host's memory while the rank rests (NULL: not asked), and
+ * as text for people (owned). The communicators and kernels of *options are not looked at. Fails as
+ * trainer_create does. */
+Status trainer_plan(const TrainerOptions *options, int tp_size, int64_t *ret_bytes,
+                    int64_t *ret_kept, char **ret_text, Error *err);
 
 /* The memory plan for people, several lines, and its sum for this rank. Borrowed. */
 const char *trainer_memory_plan(const Trainer *trainer);

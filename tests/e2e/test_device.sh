@@ -151,6 +151,9 @@ weights) # how new weights reach rollout workers: on the GPU itself, or where th
     detour run_apart "" rollout.colocate=false
     TEST_DEVICE_REFUSES=open detour run_closed "the test device opens no memory of others"
     TEST_DEVICE_REFUSES=share detour run_alone "the test device shares no"
+    # shellcheck disable=SC2086
+    TEST_DEVICE_REFUSES=share "$BIN/controller" validate --config "$JOB" $SETTINGS > valid.txt || fail "it is refused"
+    said valid.txt "of weights for generation, which the GPU cannot share (the test device shares no"
     ;;
 turns) # training and generation on a GPU that has memory for one of them at a time
     generate="rollout.function=generate rollout.reward=random rollout.n_samples_per_prompt=4"
@@ -171,6 +174,12 @@ turns) # training and generation on a GPU that has memory for one of them at a t
     # shellcheck disable=SC2086
     "$BIN/controller" validate --config "$JOB" $SETTINGS > valid.txt || fail "validate refuses: $(cat valid.txt)"
     said valid.txt "training and generation take turns"
+    said valid.txt "GiB, pinned, while generation has the GPUs (rollout.offload)"
+    # shellcheck disable=SC2086
+    ! "$BIN/train_inspect" --config "$JOB" $SETTINGS --host --turns --available 9000000 > fits.txt 2>&1 ||
+        fail "it fits a host without memory"
+    said fits.txt "train workers keep 0.01 GiB, pinned, while generation has the GPUs"
+    said fits.txt "in the host's memory, of which 0.01 GiB are free"
     run_job
     [ "$(digest_of "$RUN")" = "$expected" ] || fail "other weights than on the CPU"
     metrics_ascend
@@ -282,6 +291,7 @@ hosts) # weights to rollout workers of another host, over the double of NCCL: tw
     # shellcheck disable=SC2086
     on_cpu $generate
     agents=
+    trap 'kill $agents 2> /dev/null || true' EXIT
     start_agent() { # NAME GPUS: a host of its own
         CUDA_VISIBLE_DEVICES=$2 "$BIN/node_agent" --endpoint "ipc://$PWD/$1/agent" --name "$1" --host "$1" --cpus 8 \
             > "$1.out" 2>&1 &
