@@ -36,6 +36,7 @@ typedef struct DatasetOptions {
     int num_paths;
     const char *index_folder; /* where indexes are kept, created when missing; NULL: nowhere */
     bool index_read_only;     /* indexes that are there are used, none is written */
+    bool by_checksum;         /* files have the content that they had, whatever their times are */
     bool in_order;        /* records will be read one after another: what is only kept to reach them
                            * in another order need not be */
     bool by_blocks;       /* files of text are not read now: see below */

@@ -90,6 +90,7 @@ static Status open_index(JsonlFile *file, const DatasetOptions *options, Error *
     TextSource *source = &file->source;
     LineIndexOptions index_options = {.folder = options->index_folder,
                                       .read_only = options->index_read_only,
+                                      .by_checksum = options->by_checksum,
                                       .records_max = options->records_max,
                                       .watch = options->watch};
     TextInput input = source->input;

@@ -316,6 +316,7 @@ static Status open_sidecar(TableFile *file, Error *err)
                               .path = file->path,
                               .folder = file->options->index_folder,
                               .read_only = file->options->index_read_only,
+                              .by_checksum = file->options->by_checksum,
                               .context = file};
     TRY(sidecar_open(file->options->in_order ? &plain : &copies, &options, &file->sidecar, err));
     const SidecarHeader *header = &file->sidecar->header;

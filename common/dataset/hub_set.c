@@ -485,6 +485,7 @@ Status hub_set_open_file(HubSet *set, int index, const FileOpening *opening, voi
     reader->index = index;
     reader->options = *opening->options;
     reader->options.index_folder = set->notes; /* which lives as long as the reader */
+    reader->options.by_checksum = true;        /* a blob comes back with other times */
     reader->cache = opening->cache;
     pthread_mutex_init(&reader->lock, NULL);
     pthread_mutex_lock(&set->lock);

@@ -203,6 +203,7 @@ Status line_index_open(const TextInput *input, const LineIndexOptions *options, 
                                       .path = input->path,
                                       .folder = options->folder,
                                       .read_only = options->read_only,
+                                      .by_checksum = options->by_checksum,
                                       .context = &source};
     Sidecar *sidecar = NULL;
     TRY(sidecar_open(&index_kind, &sidecar_options, &sidecar, err));

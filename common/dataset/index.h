@@ -33,6 +33,7 @@ typedef struct LineIndexSummary {
 typedef struct LineIndexOptions {
     const char *folder;   /* where sidecars are, created when missing; NULL: nowhere */
     bool read_only;       /* a sidecar that is there is used, none is written */
+    bool by_checksum;     /* as of SidecarOptions */
     uint64_t records_max; /* without a sidecar, no more is read than so many take; 0: all. Needs
                            * read_only where there is a folder */
     ReadWatch *watch;     /* NULL: nobody watches */

@@ -43,6 +43,7 @@ static Status read_state(int fd, const char *path, FileIdentity *ret, Error *err
                          path);
     ret->file_bytes = (uint64_t)info.st_size;
     ret->modified_ns = (int64_t)info.st_mtim.tv_sec * 1000000000 + info.st_mtim.tv_nsec;
+    ret->changed_ns = (int64_t)info.st_ctim.tv_sec * 1000000000 + info.st_ctim.tv_nsec;
     return OK;
 }
 
@@ -122,9 +123,10 @@ static bool load(const char *file, uint64_t magic, const FileIdentity *identity,
     bool same = false;
     if (map_sidecar(fd, magic, sidecar)) {
         const FileIdentity *found = &sidecar->header.identity;
-        same =
-            found->path_hash == identity->path_hash && found->file_bytes == identity->file_bytes &&
-            found->modified_ns == identity->modified_ns && found->edge_hash == identity->edge_hash;
+        same = found->path_hash == identity->path_hash &&
+               found->file_bytes == identity->file_bytes &&
+               found->modified_ns == identity->modified_ns &&
+               found->edge_hash == identity->edge_hash && found->changed_ns == identity->changed_ns;
         if (!same) unmap_sidecar(sidecar);
     }
     close(fd);
@@ -329,6 +331,7 @@ Status sidecar_open(const SidecarKind *kind, const SidecarOptions *options, Side
 {
     Opening opening = {.kind = kind, .options = options};
     TRY(read_identity(options->fd, options->path, &opening.identity, err));
+    if (options->by_checksum) opening.identity.changed_ns = 0;
     Sidecar *sidecar = mem_calloc(1, sizeof *sidecar);
     sidecar->fd = -1;
     Status status = OK;

@@ -1,7 +1,8 @@
 /* Sidecar: what one pass over a data file found (where its lines are, where its decompression can
  * begin, its content hash), kept in a file of the run folder, so that the pass is made once. Used
- * again when path, size, modification time and the hashes of the data file's first and last 64 KiB
- * are the same and its own checksum holds; anything else makes the pass again. A sidecar that
+ * again when path, size, modification time, the time of the last change (st_ctime, which nobody can
+ * set back) and the hashes of the data file's first and last 64 KiB are the same and its own
+ * checksum holds; anything else makes the pass again. A sidecar that
  * cannot be written costs time at the next start, nothing more: what it would hold then lives in
  * memory.
  *
@@ -24,7 +25,8 @@
 /* What tells one data file, and one state of it, from another. */
 typedef struct FileIdentity {
     uint64_t path_hash, file_bytes;
-    int64_t modified_ns; /* since 1970 */
+    int64_t modified_ns; /* since 1970, as the next */
+    int64_t changed_ns;  /* its content or whatever is said of it; 0: it does not count */
     uint64_t edge_hash;
 } FileIdentity;
 
@@ -55,6 +57,7 @@ typedef struct SidecarOptions {
     const char *path;   /* of the data file */
     const char *folder; /* where sidecars are, created when missing; NULL: nowhere */
     bool read_only;     /* one that is there is used, none is written */
+    bool by_checksum;   /* the content is known to be what it was: times of change do not count */
     void *context;      /* for `build` */
 } SidecarOptions;
 

@@ -213,6 +213,14 @@ static void flip_byte(const char *path, long offset)
     fclose(file);
 }
 
+static char *file_of(int records)
+{
+    Str text = {0};
+    for (int i = 0; i < records; i++)
+        str_printf(&text, i == 1 ? "{\"b\":2}\n" : "{\"n\": %d}\n", i);
+    return str_take(&text);
+}
+
 static void test_sidecar_is_used_again_until_anything_differs(void **state)
 {
     (void)state;
@@ -248,6 +256,20 @@ static void test_sidecar_is_used_again_until_anything_differs(void **state)
     write_text(path, "{\"a\":1}\n{\"b\":2}\n{\"c\":4}\n{}\n");
     assert_int_equal(files_indexed(path), 1);
     assert_int_equal(files_indexed(path), 0);
+
+    char *whole = file_of(40000), *other = mem_strdup(whole); /* in the middle, where no hash is */
+    write_text(path, whole);
+    assert_int_equal(files_indexed(path), 1);
+    assert_int_equal(files_indexed(path), 0);
+    assert_int_equal(stat(path, &before), 0);
+    memset(strchr(other + strlen(other) / 2, '1'), '2', 1);
+    write_text(path, other);
+    times[1] = before.st_mtim;
+    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+    assert_int_equal(files_indexed(path), 1);
+    assert_int_equal(files_indexed(path), 0);
+    free(whole);
+    free(other);
 
     char *leftover = mem_printf("%s.tmp-1", sidecar); /* of a builder that was killed */
     write_text(leftover, "half");
