@@ -43,7 +43,8 @@ static bool needs_count(const JobConfig *config)
     if (!train_is_counted_late(config)) return true;
     for (int i = 0; i < train_source_count(config); i++)
         if (train_source(config, i).repeat > 0) return true; /* passes are of so many records */
-    return config->train.num_steps == 0 && config->data.num_samples == 0;
+    if (config->data.num_samples > 0) return false;
+    return config->train.num_steps == 0 || config->data.remainder != REMAINDER_WRAP;
 }
 
 /* Records of an epoch as far as the run goes by them. */
@@ -217,6 +218,13 @@ static bool widen_window(Lane *lane)
     return stream_widen(stream);
 }
 
+static const char *why_crowded(const Controller *c)
+{
+    return push_is_used(c) ? "Their answers are all equally good or bad: look at the reward, at "
+                             "algorithm.dynamic_filter, and at easier or harder prompts."
+                           : "`controller data inspect` shows why.";
+}
+
 static void end_crowded(Controller *c, SetName set)
 {
     const Stream *stream = &c->lane[set].stream;
@@ -226,9 +234,7 @@ static void end_crowded(Controller *c, SetName set)
         "%lld of the last %lld records of the %s set were rejected: there is hardly anything to "
         "train on.\n%s",
         (long long)stream->rejected_ahead, (long long)stream->capacity, core_set(c, set)->name,
-        push_is_used(c) ? "Their answers are all equally good or bad: look at the reward, at "
-                          "algorithm.dynamic_filter, and at easier or harder prompts."
-                        : "`controller data inspect` shows why.");
+        why_crowded(c));
     snprintf(c->failure.remedy, sizeof c->failure.remedy, "once fewer are rejected");
 }
 
@@ -457,18 +463,35 @@ bool job_is_due(int64_t interval, int64_t step)
 
 /* ---- what to do next ---- */
 
+/* A run, or a stage of one, of whose data all was passed over by policy has done nothing of what it
+ * was asked for. What was kept of it did not fill a batch. */
+static void end_untrained(Controller *c)
+{
+    const Stream *stream = &c->lane[SET_TRAIN].stream;
+    core_finish_committed(
+        c, ERR_DATA,
+        "%lld of the %lld records of the run were rejected, and a batch takes %lld: there is "
+        "hardly anything to train on.\n%s",
+        (long long)stream->rejected_ahead, (long long)(stream->front - stream->base),
+        (long long)job_groups_per_batch(c), why_crowded(c));
+    core_finish_failed(c);
+}
+
 static void choose_work(Controller *c)
 {
     Lane *lane = lane_of(c, SET_TRAIN);
     bool stopping = c->stop_requests > 0;
     bool out_of_data = lane->over && lane->next.state == PLAN_SLOT_EMPTY;
     bool at_end = c->step >= c->total_steps || out_of_data;
+    bool untrained = out_of_data && stage_step(c) == 0 && c->schedule_steps > 0;
     if (best_is_used(c) && stage_step(c) > 0 && evaluate_is_due(c, at_end) && !core_is_stopping(c))
         evaluate_begin(c);             /* the checkpoint is to say what came of it */
     else if (save_is_due(c, at_end)) { /* whatever comes of the evaluation, the training is kept */
         if (turn_take(c, TURN_OF_TRAINING)) save_begin(c);
     } else if (c->failure.status != OK)
         core_finish_failed(c);
+    else if (untrained && !stopping)
+        end_untrained(c);
     else if (evaluate_is_due(c, at_end) && !stopping)
         evaluate_begin(c);
     else if (at_end && stage_has_next(c) && !stopping) {

@@ -55,5 +55,12 @@ write_job none.yaml none $settings data.train=["$PWD/b.jsonl"] data.eval=null
 start_job
 finish_job 3
 tail -n 8 "$RUN.out" | grep -q "there is hardly anything to train on" || fail "no reason was given"
+# Nor is an epoch of which nothing was trained a success.
+# shellcheck disable=SC2086
+write_job epoch.yaml epoch $settings data.train=["$PWD/d.jsonl"] data.eval=null data.max_length=4 train.num_steps=0 \
+    train.num_epochs=1
+start_job
+finish_job 3
+tail -n 8 "$RUN.out" | grep -q "40 of the 40 records of the run were rejected" || fail "no reason was given"
 nothing_left
 echo "a file of bad records is passed over"
