@@ -191,6 +191,7 @@ static void describe_key(const ConfigKey *key, Str *text, Arena *arena)
     str_printf(text, "%s: %s\n  expects %s\n  default: %s\n", key->path, key->meaning,
                config_expected(key, arena), default_text(key));
     if (key->example != NULL) str_printf(text, "  example: %s\n", key->example);
+    if (key->alias != NULL) str_printf(text, "  may also be written: %s\n", key->alias);
     if (key->also != NULL) str_printf(text, "  elsewhere called: %s\n", key->also);
     if (key->type != KEY_ROWS) return;
     str_puts(text, "  each name has these keys:\n");

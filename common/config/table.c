@@ -20,10 +20,18 @@ const ConfigKey *config_key(const ConfigTable *table, int index)
     return &(*section)->key[index];
 }
 
+static bool is_named(const ConfigKey *key, const char *path)
+{
+    if (strcmp(key->path, path) == 0) return true;
+    const char *leaf = config_leaf(path), *own = config_leaf(key->path);
+    return key->alias != NULL && leaf - path == own - key->path &&
+           strncmp(path, key->path, (size_t)(leaf - path)) == 0 && config_word_in(key->alias, leaf);
+}
+
 int config_find(const ConfigTable *table, const char *path)
 {
     for (int i = 0; i < config_num_keys(table); i++)
-        if (strcmp(config_key(table, i)->path, path) == 0) return i;
+        if (is_named(config_key(table, i), path)) return i;
     return -1;
 }
 

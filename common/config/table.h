@@ -50,6 +50,7 @@ typedef struct ConfigKey {
     const char *example; /* for messages; NULL: the preset */
     const char *also; /* what other systems call the very same, in the same unit, space separated:
                          for suggestions only */
+    const char *alias; /* names of others that may be written in its place, in the same section */
     const KeyName *names;         /* KEY_ENUM */
     const ConfigForeign *foreign; /* KEY_ENUM: values that others have, up to one without names;
                                      NULL: none */

@@ -286,6 +286,19 @@ static void test_config_names_of_other_systems_lead_to_one_place(void **state)
     }
 }
 
+static void test_config_names_of_slimes_may_stand_for_ours(void **state)
+{
+    (void)state;
+    JobConfig *config = parse("model: {path: /m}\n"
+                              "data: {train: /d.jsonl, order: hf, hf_dataset_shuffle_buffer: 500, "
+                              "num_proc: 3}\n");
+    assert_int_equal(config->data.order.hf_buffer_size, 500);
+    assert_int_equal(config->data.reader_threads, 3);
+    job_config_destroy(config);
+    REFUSED("data:\n  reader_threads: 2\n  num_proc: 3\n", "data.reader_threads is set twice",
+            "line 2");
+}
+
 static void test_config_wrong_value_says_found_and_expected(void **state)
 {
     (void)state;
@@ -871,6 +884,7 @@ int main(void)
         cmocka_unit_test(test_config_unknown_key_gives_place_and_nearest_name),
         cmocka_unit_test(test_config_says_what_to_write_for_keys_of_other_systems),
         cmocka_unit_test(test_config_names_of_other_systems_lead_to_one_place),
+        cmocka_unit_test(test_config_names_of_slimes_may_stand_for_ours),
         cmocka_unit_test(test_config_wrong_value_says_found_and_expected),
         cmocka_unit_test(test_config_missing_and_repeated_keys_are_refused),
         cmocka_unit_test(test_config_yaml_mistakes_are_explained),

@@ -42,7 +42,7 @@ grep -q '"counts": {"rejected_bad_record": 3[0-9],' "$RUN/checkpoints/step_00000
 write_job job3.yaml run3 $settings data.bad_records_max=2
 start_job
 finish_job 3
-tail -n 3 "$RUN.out" | grep -q "more than 2 records of the train set were bad (data.bad_records_max)" ||
+tail -n 4 "$RUN.out" | grep -q "more than 2 records of the train set were bad (data.bad_records_max)" ||
     fail "no reason was given"
 
 # Met in the midst of training, it costs nothing: the step in work is committed, and it is said how to go on.
