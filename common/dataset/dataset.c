@@ -34,7 +34,10 @@ static Status open_checked(const Entry *entry, char *const *paths, size_t index,
 {
     DatasetOptions options = *entry->options;
     const char *path = paths[index];
-    FileOpening opening = {.path = path, .options = &options, .cache = entry->dataset->cache};
+    FileOpening opening = {.path = path,
+                           .options = &options,
+                           .cache = entry->dataset->cache,
+                           .readers = entry->dataset->readers};
     options.records_max = records_max;
     Status status;
     if (path_is_folder(path))
@@ -310,8 +313,10 @@ Status dataset_open(const DatasetOptions *options, Dataset **ret, Error *err)
 {
     Dataset *dataset = mem_calloc(1, sizeof *dataset);
     dataset->summary.whole = true;
-    dataset->cache =
-        block_cache_create(options->cache_max > 0 ? options->cache_max : DATASET_CACHE_MAX);
+    size_t most = options->cache_max > 0 ? options->cache_max : DATASET_CACHE_MAX;
+    dataset->cache = block_cache_create(most);
+    dataset->readers =
+        table_readers_create(options->readers_max > 0 ? options->readers_max : most / 2);
     Status status = OK;
     for (int i = 0; i < options->num_paths && status == OK; i++)
         status = add_entry(dataset, options, options->path[i], err);
@@ -337,6 +342,7 @@ void dataset_close(Dataset *dataset)
     free(dataset->hub);
     free(dataset->warning);
     block_cache_destroy(dataset->cache);
+    table_readers_destroy(dataset->readers);
     free(dataset->file);
     free(dataset);
 }

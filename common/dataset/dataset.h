@@ -42,6 +42,7 @@ typedef struct DatasetOptions {
     bool by_blocks;       /* files of text are not read now: see below */
     uint64_t records_max; /* no more is opened and read than so many records take; 0: everything */
     size_t cache_max;     /* bytes of decoded pieces that are kept; 0: DATASET_CACHE_MAX */
+    size_t readers_max;   /* bytes of readers that stand inside tables; 0: half of that */
     ReadWatch *watch;     /* of the reading of files, also later, by blocks; NULL: nobody watches */
     const DatasetHub *hub; /* its `access` is borrowed while the data set is open, the rest for the
                             * call; NULL: what the environment says, and what fits, and no commit
@@ -122,6 +123,9 @@ void dataset_file_blocks(const Dataset *dataset, int file, uint64_t *ret_first, 
 uint64_t dataset_block_bytes(const Dataset *dataset, uint64_t block);
 /* Whether a block can only be counted with all blocks before it in its file, *ret_file. */
 bool dataset_block_in_sequence(const Dataset *dataset, uint64_t block, int *ret_file);
+/* The first block of its run: those of a run lie side by side, each is reached through the one
+ * before it, and whoever reads them in their order has each at its own price. */
+uint64_t dataset_block_run(const Dataset *dataset, uint64_t block);
 /* Whether its records are counted. */
 bool dataset_block_counted(const Dataset *dataset, uint64_t block, uint64_t *ret_records);
 /* Counts them. */

@@ -113,6 +113,7 @@ static FileBlock get_block(const DatasetFile *file, uint64_t index)
     return (FileBlock){.bytes = file_bytes(file) / pieces,
                        .first = file->begin + first,
                        .records = each + (index < longer),
+                       .run = index,
                        .counted = true};
 }
 
@@ -121,6 +122,13 @@ uint64_t dataset_block_bytes(const Dataset *dataset, uint64_t block)
     uint64_t index;
     const DatasetFile *file = find_file(dataset, block, &index);
     return get_block(file, index).bytes;
+}
+
+uint64_t dataset_block_run(const Dataset *dataset, uint64_t block)
+{
+    uint64_t index;
+    const DatasetFile *file = find_file(dataset, block, &index);
+    return file->first_block + get_block(file, index).run;
 }
 
 bool dataset_block_counted(const Dataset *dataset, uint64_t block, uint64_t *ret_records)

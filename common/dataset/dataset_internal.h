@@ -22,6 +22,7 @@ struct Dataset {
     int num_files, capacity;
     DatasetSummary summary;
     BlockCache *cache;
+    TableReaders *readers;
     char *warning; /* that of the summary */
     HubSet **hub;  /* [num_hubs] */
     int num_hubs;

@@ -280,7 +280,7 @@ static uint64_t jsonl_num_blocks(const void *context)
 static FileBlock jsonl_block(const void *context, uint64_t index)
 {
     const JsonlFile *file = context;
-    FileBlock block = {0};
+    FileBlock block = {.run = index};
     if (file->packed != NULL) {
         block.bytes = packed_text_bytes(file->packed, index);
         block.counted = packed_text_counted(file->packed, index, &block.records);

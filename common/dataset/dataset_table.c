@@ -8,13 +8,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/file.h"
 #include "base/limits.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "dataset/content_hash.h"
 #include "dataset/file_probe.h"
@@ -31,9 +33,13 @@
 #define BATCH_BYTES   (64u << 10)  /* of a record batch, which is at hand without decoding */
 #define STEP_BYTES    (256u << 10) /* decoded before they are written as JSON: they stay near */
 #define STEP_ROWS_MAX 4096
-#define CURSORS_MAX   4           /* readers that stand inside a row group, for who reads on */
-#define GROUP_WARNED  (1u << 20)  /* bytes of a row group that is decoded for each record */
-#define LARGE_WARNED  (64u << 20) /* and of one that is decoded for each slice */
+#define PROBE_ROWS    64  /* of a file, whose JSON tells how its bytes grow */
+#define PROBE_GROWTH  200 /* percent: what grows less is as large as the file says */
+#define ROW_BYTES_MIN 8   /* that a row counts for, however little it takes */
+#define AHEAD_PIECES  16  /* that are read before the one that is wanted, rather than skipped */
+#define HALVING_SHIFT 56  /* in a block's index of the cache, over the row where it begins */
+#define GROUP_WARNED  (1u << 20) /* bytes of a row group that is decoded for each record */
+#define LARGE_WARNED  (1u << 30) /* and of one that a resume decodes half of */
 
 typedef struct TableType {
     TableKind kind;
@@ -48,20 +54,21 @@ static const TableType table_types[] = {
     {TABLE_ARROW_STREAM, "an Arrow stream", "\xFF\xFF\xFF\xFF", 4},
 };
 
-/* A reader that stands inside a group, before row `row` of it. */
-typedef struct Cursor {
-    TableReader *reader;
-    uint64_t group, row;
-} Cursor;
-
 /* Where a group stands in the file's rows, and its slices among the file's. */
 typedef struct GroupPlace {
     uint64_t first_row, first_slice, slice_rows;
     uint64_t first_copy; /* of its slices, when it is copied */
     bool copied;
+    _Atomic bool damaged;     /* a piece of it could not be decoded */
+    _Atomic uint8_t halvings; /* of its slices, into the pieces that are decoded at once */
 } GroupPlace;
 
-enum { COUNT_GROUPS, COUNT_COPIES }; /* of the sidecar's header; in its body one after the other */
+enum {
+    COUNT_GROUPS,
+    COUNT_COPIES,
+    COUNT_GROWTH
+}; /* of the sidecar's header; the first two in its
+      body, one after the other */
 
 typedef struct TableFile {
     char *path;
@@ -72,17 +79,17 @@ typedef struct TableFile {
     TableHandle *handle;
     const TableGroup *group; /* [num_groups] */
     uint64_t num_groups;
+    uint64_t growth;   /* JSON of its rows, in percent of the bytes of its groups; at least 100 */
     RowCopies copies;  /* of slices */
     GroupPlace *place; /* [num_groups + 1]: the last is the end */
     Sidecar *sidecar;  /* NULL when not all of the file was read */
     bool by_blocks;    /* what is known of the file instead: */
     uint64_t probe;
     FileState state;
-    char *warning; /* or NULL */
+    char *warning;            /* or NULL */
+    atomic_bool copy_damaged; /* somebody was told */
     BlockCache *cache;
-    pthread_mutex_t lock; /* of the cursors */
-    Cursor cursor[CURSORS_MAX];
-    int num_cursors;
+    TableReaders *readers;
 } TableFile;
 
 /* ---- the library ---- */
@@ -120,21 +127,68 @@ static Status load_library(TableFile *file, Error *err)
                      why != NULL ? why : "this build has no Arrow library");
 }
 
-static Status refuse_file(const TableFile *file, const char *message, Error *err)
+static Status fault_status(const TableFault *fault)
 {
+    switch (fault->kind) {
+    case TABLE_FAULT_IO:
+        return ERR_IO;
+    case TABLE_FAULT_MEMORY:
+        return ERR_RESOURCE;
+    case TABLE_FAULT_DATA:
+    case TABLE_FAULT_TOO_LARGE:
+        break;
+    }
+    return ERR_DATA;
+}
+
+/* What the system could not do is nothing that a row could be blamed for: the run ends with it. */
+static Status refuse_read(const TableFile *file, const TableFault *fault, Error *err)
+{
+    const char *to_do = fault->kind == TABLE_FAULT_MEMORY
+                            ? "give the data source more memory, or lower data.window_mb"
+                            : "look after the disk or the network that it is on, and resume";
+    return error_set(err, fault_status(fault),
+                     "%s could not be read: %s\n  expected: that the system can read it until the "
+                     "run ends\n  to do: %s",
+                     file->path, fault->message, to_do);
+}
+
+static Status refuse_file(const TableFile *file, const TableFault *fault, Error *err)
+{
+    if (fault_status(fault) != ERR_DATA) return refuse_read(file, fault, err);
     return error_set(err, ERR_DATA,
                      "%s cannot be read as %s: %s\n  expected: a whole file\n  to do: fetch or "
                      "write it again",
-                     file->path, file->type->name, message);
+                     file->path, file->type->name, fault->message);
 }
 
 static Status open_handle(TableFile *file, const TableGroup *known, uint64_t num_known, Error *err)
 {
-    char message[TABLE_MESSAGE_BYTES];
-    if (!file->library->open(file->path, file->type->kind, known, num_known, &file->handle,
-                             message))
-        return refuse_file(file, message, err);
+    TableFault fault;
+    if (!file->library->open(file->fd, file->type->kind, known, num_known, &file->handle, &fault))
+        return refuse_file(file, &fault, err);
     file->group = file->library->groups(file->handle, &file->num_groups);
+    return OK;
+}
+
+/* The bytes that a file tells of its groups are those of its encodings: of a text that stands in
+ * every row, a few of them a row. What becomes of them as JSON is tried on the first rows; where
+ * these are damaged, the reading of records will say so. */
+static Status find_growth(TableFile *file, Error *err)
+{
+    TableFault fault;
+    uint64_t first = 0, bytes = 0;
+    file->growth = 100;
+    while (first < file->num_groups && file->group[first].rows == 0)
+        first++;
+    if (first == file->num_groups) return OK;
+    const TableGroup *group = &file->group[first];
+    uint64_t rows = group->rows < PROBE_ROWS ? group->rows : PROBE_ROWS;
+    if (!file->library->probe(file->handle, first, rows, &bytes, &fault))
+        return fault_status(&fault) == ERR_DATA ? OK : refuse_read(file, &fault, err);
+    double encoded = (double)(group->bytes + 1) / (double)group->rows;
+    double growth = 100 * ((double)bytes / (double)rows) / encoded;
+    if (growth > PROBE_GROWTH) file->growth = (uint64_t)growth;
     return OK;
 }
 
@@ -157,7 +211,17 @@ static uint64_t slice_bytes(const TableFile *file, const GroupPlace *place)
     return file->type->kind == TABLE_PARQUET ? SLICE_BYTES : BATCH_BYTES;
 }
 
-/* Returns how many slices have copies, if `copies` are made. */
+/* Of a group's rows as JSON, about. */
+static uint64_t group_bytes(const TableFile *file, uint64_t index)
+{
+    const TableGroup *group = &file->group[index];
+    uint64_t least = group->rows * ROW_BYTES_MIN, bytes = group->bytes;
+    if (file->growth > 100) bytes = (uint64_t)((double)bytes / 100 * (double)file->growth);
+    return bytes > least ? bytes : least;
+}
+
+/* Returns how many slices have copies, if `copies` are made. What the cuts depend on is in the file
+ * alone: positions in the order `window` do, too. */
 static uint64_t cut_into_slices(TableFile *file, bool copies)
 {
     free(file->place);
@@ -166,7 +230,7 @@ static uint64_t cut_into_slices(TableFile *file, bool copies)
         const TableGroup *group = &file->group[i];
         GroupPlace *place = &file->place[i];
         place->copied = copies && worth_a_copy(file);
-        uint64_t slices = group->bytes / slice_bytes(file, place) + 1;
+        uint64_t slices = group_bytes(file, i) / slice_bytes(file, place) + 1;
         place->slice_rows = group->rows > 0 ? divide_up(group->rows, slices) : 1;
         slices = divide_up(group->rows, place->slice_rows);
         place[1].first_row = place->first_row + group->rows;
@@ -180,8 +244,15 @@ static uint64_t largest_group(const TableFile *file)
 {
     uint64_t most = 0;
     for (uint64_t i = 0; i < file->num_groups; i++)
-        if (file->group[i].bytes > most) most = file->group[i].bytes;
+        if (group_bytes(file, i) > most) most = group_bytes(file, i);
     return most;
+}
+
+/* Whether a group is a run of several blocks. */
+static bool has_runs(const TableFile *file)
+{
+    return file->type->kind == TABLE_PARQUET &&
+           file->place[file->num_groups].first_slice > file->num_groups;
 }
 
 /* Who reads here and there is told what that costs where it is much. */
@@ -193,15 +264,12 @@ static void warn_of_large_groups(TableFile *file)
     if (file->type->kind != TABLE_PARQUET || file->options->in_order || file->copies.count > 0)
         return;
     if (file->by_blocks && most >= LARGE_WARNED)
-        file->warning = mem_printf("%s has row groups of %llu MB, which the order window reads in "
-                                   "pieces of %u MB, each at "
-                                   "the price of those before it: each group is decoded about %llu "
-                                   "times in an epoch; to do: "
-                                   "data.order: full, which keeps a copy of the rows beside the "
-                                   "index, or write the file with "
-                                   "row groups of about 1000 rows",
-                                   file->path, megabytes, SLICE_BYTES >> 20,
-                                   (unsigned long long)(most / SLICE_BYTES / 2));
+        file->warning =
+            mem_printf("%s has row groups of %llu MB, which can only be read from their "
+                       "beginning: a resume inside of one decodes what lies before it; "
+                       "to do: nothing, or write the file with row groups of about "
+                       "1000 rows",
+                       file->path, megabytes);
     if (!file->by_blocks && most >= GROUP_WARNED && file->options->records_max == 0)
         file->warning = mem_printf("%s%s%s has row groups of %llu MB, of which shuffled reading "
                                    "decodes %s for each record: no "
@@ -224,11 +292,11 @@ static uint64_t slice_rows(const TableFile *file, uint64_t group, uint64_t slice
 }
 
 /* Rows that are decoded at once. */
-static uint64_t step_of(const TableGroup *group)
+static uint64_t step_of(const TableFile *file, uint64_t group)
 {
-    uint64_t each = group->bytes / (group->rows > 0 ? group->rows : 1) + 1;
-    uint64_t rows = STEP_BYTES / each;
-    return rows < 1 ? 1 : rows > STEP_ROWS_MAX ? STEP_ROWS_MAX : rows;
+    uint64_t rows = file->group[group].rows;
+    uint64_t step = STEP_BYTES / (group_bytes(file, group) / (rows > 0 ? rows : 1) + 1);
+    return step < 1 ? 1 : step > STEP_ROWS_MAX ? STEP_ROWS_MAX : step;
 }
 
 /* ---- opening ---- */
@@ -265,25 +333,27 @@ static Status hash_file(TableFile *file, SidecarHeader *header, Error *err)
     return status;
 }
 
-/* What cannot be read has no copy: the reading of its records will say why. */
+/* What is damaged has no copy: the reading of its records will say why. */
 static Status copy_group(TableFile *file, uint64_t group, RowCopier *copier, Error *err)
 {
     const TableLibrary *library = file->library;
-    char message[TABLE_MESSAGE_BYTES];
+    TableFault fault;
     const GroupPlace *place = &file->place[group];
     TableReader *reader = NULL;
     Status status = OK;
-    if (!library->open_reader(file->handle, group, step_of(&file->group[group]), &reader, message))
-        return OK;
-    for (uint64_t i = 0; i < place[1].first_slice - place->first_slice && status == OK; i++) {
+    bool fine = library->open_reader(file->handle, group, step_of(file, group), &reader, &fault);
+    for (uint64_t i = 0; fine && i < place[1].first_slice - place->first_slice; i++) {
         uint64_t begin, count = slice_rows(file, group, i, &begin);
         TableRows *rows = NULL;
         size_t bytes = 0;
-        if (!library->read(reader, count, &rows, &bytes, message)) break;
+        fine = library->read(reader, count, &rows, &bytes, &fault);
+        if (!fine) break;
         row_copier_put(copier, place->first_copy + i, rows, bytes);
         free(rows);
         status = check_watch(file, err);
+        if (status != OK) break;
     }
+    if (!fine && fault_status(&fault) != ERR_DATA) status = refuse_read(file, &fault, err);
     library->close_reader(reader);
     return status;
 }
@@ -294,10 +364,12 @@ static Status build(void *context, SidecarWriter *writer, SidecarHeader *header,
     TableFile *file = context;
     if (file->handle == NULL) TRY(open_handle(file, NULL, 0, err));
     TRY(hash_file(file, header, err));
+    TRY(find_growth(file, err));
     uint64_t count = cut_into_slices(file, sidecar_is_kept(writer) && !file->options->in_order);
     sidecar_put(writer, file->group, file->num_groups * sizeof *file->group);
     header->count[COUNT_GROUPS] = file->num_groups;
     header->count[COUNT_COPIES] = count;
+    header->count[COUNT_GROWTH] = file->growth;
     if (count == 0) return OK;
     RowCopier *copier = row_copier_open(file->library, writer, count);
     Status status = OK;
@@ -323,6 +395,8 @@ static Status open_sidecar(TableFile *file, Error *err)
     const TableGroup *groups = (const TableGroup *)(const void *)file->sidecar->body;
     const uint64_t *offset = (const uint64_t *)(const void *)(groups + header->count[COUNT_GROUPS]);
     file->copies = (RowCopies){file->library, file->sidecar, offset, header->count[COUNT_COPIES]};
+    uint64_t growth = header->count[COUNT_GROWTH];
+    file->growth = growth > 100 ? growth : 100;
     if (file->options->watch != NULL && file->sidecar->reused)
         file->options->watch->bytes_read += header->content_bytes;
     if (file->handle != NULL) return OK; /* the pass has opened it */
@@ -334,12 +408,10 @@ static void table_close(void *context)
     TableFile *file = context;
     if (file == NULL) return;
     block_cache_forget(file->cache, file);
-    for (int i = 0; i < file->num_cursors; i++)
-        file->library->close_reader(file->cursor[i].reader);
+    table_readers_forget(file->readers, file);
     if (file->handle != NULL) file->library->close(file->handle);
     sidecar_close(file->sidecar);
     if (file->fd >= 0) close(file->fd);
-    pthread_mutex_destroy(&file->lock);
     free(file->place);
     free(file->warning);
     free(file->path);
@@ -372,8 +444,9 @@ static Status open_content(TableFile *file, Error *err)
         TRY(file_state(file->fd, file->path, &file->state, err));
         TRY(file_probe(file->fd, file->path, file->state.bytes, &file->probe, err));
     }
-    if (file->by_blocks || file->options->records_max > 0) return open_handle(file, NULL, 0, err);
-    return open_sidecar(file, err);
+    if (!file->by_blocks && file->options->records_max == 0) return open_sidecar(file, err);
+    TRY(open_handle(file, NULL, 0, err));
+    return find_growth(file, err);
 }
 
 static Status table_open(const FileOpening *opening, void **ret_file, Error *err)
@@ -383,7 +456,7 @@ static Status table_open(const FileOpening *opening, void **ret_file, Error *err
     file->options = opening->options;
     file->cache = opening->cache;
     file->type = find_type(opening->head);
-    pthread_mutex_init(&file->lock, NULL);
+    file->readers = opening->readers;
     file->fd = open(file->path, O_RDONLY | O_CLOEXEC);
     Status status = OK;
     if (file->fd < 0) status = error_set_errno(err, errno, "could not open %s", file->path);
@@ -401,6 +474,15 @@ static Status table_open(const FileOpening *opening, void **ret_file, Error *err
     return status;
 }
 
+/* Part of the fingerprint: other cuts give other positions. */
+static const char *kind_by_blocks(const TableFile *file)
+{
+    bool parquet = file->type->kind == TABLE_PARQUET;
+    if (has_runs(file) || file->growth > 100)
+        return parquet ? "parquet by runs of blocks" : "arrow by rows of blocks";
+    return parquet ? "parquet by blocks" : "arrow by blocks";
+}
+
 static FileSummary table_summary(const void *context)
 {
     const TableFile *file = context;
@@ -412,7 +494,7 @@ static FileSummary table_summary(const void *context)
                            .counted = true,
                            .warning = file->warning};
     if (file->by_blocks) {
-        summary.kind = file->type->kind == TABLE_PARQUET ? "parquet by blocks" : "arrow by blocks";
+        summary.kind = kind_by_blocks(file);
         summary.content_hash = file->probe;
         summary.hashed = summary.index_reused = true;
     }
@@ -427,43 +509,6 @@ static FileSummary table_summary(const void *context)
 
 /* ---- reading ---- */
 
-/* The cursor of the group that stands nearest before `row`, taken out of the pool; its reader is
- * NULL when there is none. */
-static Cursor take_cursor(TableFile *file, uint64_t group, uint64_t row)
-{
-    Cursor found = {.group = group};
-    int best = -1;
-    pthread_mutex_lock(&file->lock);
-    for (int i = 0; i < file->num_cursors; i++) {
-        const Cursor *cursor = &file->cursor[i];
-        if (cursor->group != group || cursor->row > row) continue;
-        if (best < 0 || cursor->row > file->cursor[best].row) best = i;
-    }
-    if (best >= 0) {
-        found = file->cursor[best];
-        file->num_cursors--;
-        memmove(&file->cursor[best], &file->cursor[best + 1],
-                (size_t)(file->num_cursors - best) * sizeof(Cursor));
-    }
-    pthread_mutex_unlock(&file->lock);
-    return found;
-}
-
-/* Keeps a cursor for who reads on, in place of the one that was kept first. */
-static void keep_cursor(TableFile *file, Cursor cursor)
-{
-    Cursor oldest = {0};
-    pthread_mutex_lock(&file->lock);
-    if (file->num_cursors == CURSORS_MAX) {
-        oldest = file->cursor[0];
-        file->num_cursors--;
-        memmove(&file->cursor[0], &file->cursor[1], (CURSORS_MAX - 1) * sizeof(Cursor));
-    }
-    file->cursor[file->num_cursors++] = cursor;
-    pthread_mutex_unlock(&file->lock);
-    if (oldest.reader != NULL) file->library->close_reader(oldest.reader);
-}
-
 static uint64_t find_group(const TableFile *file, uint64_t slice)
 {
     uint64_t low = 0, high = file->num_groups; /* the last that begins at or before the slice */
@@ -477,93 +522,6 @@ static uint64_t find_group(const TableFile *file, uint64_t slice)
     return low;
 }
 
-static Status decode_slice(TableFile *file, uint64_t group, uint64_t slice, Block *ret, Error *err)
-{
-    const TableLibrary *library = file->library;
-    uint64_t begin, count = slice_rows(file, group, slice, &begin);
-    char message[TABLE_MESSAGE_BYTES];
-    size_t bytes = count * (file->group[group].bytes / file->group[group].rows);
-    TableRows *table = block_cache_spare(file->cache, bytes, &bytes);
-    Cursor cursor = take_cursor(file, group, begin);
-    bool fine = cursor.reader != NULL ||
-                library->open_reader(file->handle, group, step_of(&file->group[group]),
-                                     &cursor.reader, message);
-    fine = fine && library->skip(cursor.reader, begin - cursor.row, message) &&
-           library->read(cursor.reader, count, &table, &bytes, message);
-    cursor.row = begin + count;
-    if (fine && cursor.row < file->group[group].rows)
-        keep_cursor(file, cursor);
-    else if (cursor.reader != NULL)
-        library->close_reader(cursor.reader);
-    if (!fine) {
-        free(table);
-        return error_set(err, ERR_DATA, "%s %llu: %s",
-                         file->type->kind == TABLE_PARQUET ? "row group" : "record batch",
-                         (unsigned long long)group, message);
-    }
-    *ret = (Block){table, bytes};
-    return OK;
-}
-
-static Status load_slice(const void *context, uint64_t index, Block *ret, Error *err)
-{
-    TableFile *file = (TableFile *)(uintptr_t)context; /* its cursors have a lock of their own */
-    uint64_t group = find_group(file, index);
-    const GroupPlace *place = &file->place[group];
-    uint64_t slice = index - place->first_slice;
-    return decode_slice(file, group, slice, ret, err);
-}
-
-static Status refuse_long_row(const TableFile *file, uint64_t line, Error *err)
-{
-    return error_set(err, ERR_DATA,
-                     "%s:%llu: the row has more than %u bytes\n"
-                     "  expected: at most that much in one record\n"
-                     "  to do: split the conversation, or drop the row",
-                     file->path, (unsigned long long)line, JSONL_LINE_BYTES_MAX);
-}
-
-/* What is found now is not what the pass has found, though size and time of the file are the same.
- */
-static Status read_copy(const TableFile *file, uint64_t piece, uint64_t row, uint64_t line,
-                        Str *text, Error *err)
-{
-    size_t before = text->length;
-    if (!row_copies_read(&file->copies, piece, row, text))
-        return error_set(
-            err, ERR_IO,
-            "%s:%llu: the copy of its rows beside the index is damaged\n  expected: what "
-            "was written there\n  to do: look after the disk; remove the index folder",
-            file->path, (unsigned long long)line);
-    if (text->length - before <= JSONL_LINE_BYTES_MAX) return OK;
-    text->length = before;
-    return refuse_long_row(file, line, err);
-}
-
-static Status read_slice(const TableFile *file, uint64_t slice, uint64_t row, uint64_t line,
-                         Str *text, Error *err)
-{
-    const Block *block = NULL;
-    Status status = block_cache_take(file->cache, file, slice, load_slice, &block, err);
-    if (status != OK) {
-        char *reason = mem_strdup(err->message);
-        error_set(err, status,
-                  "%s:%llu: %s\n  expected: %s that can be read\n  to do: fetch or write the file "
-                  "again",
-                  file->path, (unsigned long long)line, reason, file->type->name);
-        free(reason);
-        return status;
-    }
-    const TableRows *table = block->data;
-    uint64_t begin = table->offset[row], end = table->offset[row + 1];
-    if (end - begin > JSONL_LINE_BYTES_MAX)
-        status = refuse_long_row(file, line, err);
-    else
-        str_append(text, (const char *)table + begin, (size_t)(end - begin));
-    block_cache_give_back(file->cache, block);
-    return status;
-}
-
 static uint64_t group_of_row(const TableFile *file, uint64_t row)
 {
     uint64_t low = 0, high = file->num_groups; /* the last that begins at or before it */
@@ -575,6 +533,192 @@ static uint64_t group_of_row(const TableFile *file, uint64_t row)
             high = middle;
     }
     return low;
+}
+
+/* A piece: the rows of a group that are decoded at once. Most often they are a slice; where their
+ * JSON is too large to be held, halves of it, and halves of these. */
+typedef struct Piece {
+    uint64_t group, begin, count; /* rows of the group */
+    uint8_t halvings;
+} Piece;
+
+static uint64_t piece_rows(const GroupPlace *place, uint8_t halvings)
+{
+    uint64_t rows = place->slice_rows >> halvings;
+    return rows > 0 ? rows : 1;
+}
+
+static Piece piece_at(const TableFile *file, uint64_t row, uint8_t halvings)
+{
+    Piece piece = {.group = group_of_row(file, row), .halvings = halvings};
+    const GroupPlace *place = &file->place[piece.group];
+    uint64_t each = piece_rows(place, halvings), rows = file->group[piece.group].rows;
+    piece.begin = (row - place->first_row) / each * each;
+    piece.count = rows - piece.begin < each ? rows - piece.begin : each;
+    return piece;
+}
+
+/* Its index in the cache. */
+static uint64_t piece_index(const TableFile *file, const Piece *piece)
+{
+    return (uint64_t)piece->halvings << HALVING_SHIFT |
+           (file->place[piece->group].first_row + piece->begin);
+}
+
+/* An errand, and the reader for it, which stands before row `stands`, or is yet to be opened. */
+typedef struct Decoding {
+    ReaderErrand errand;
+    TableReader *reader;
+    uint64_t stands;
+} Decoding;
+
+static bool decode(TableFile *file, Decoding *decoding, Block *ret, TableFault *fault)
+{
+    const TableLibrary *library = file->library;
+    const ReaderErrand *errand = &decoding->errand;
+    uint64_t group = errand->group, rows = errand->end - errand->begin;
+    size_t bytes = (size_t)(rows * (group_bytes(file, group) / file->group[group].rows));
+    if (decoding->reader == NULL &&
+        !library->open_reader(file->handle, group, step_of(file, group), &decoding->reader, fault))
+        return false;
+    if (!library->skip(decoding->reader, errand->begin - decoding->stands, fault)) return false;
+    TableRows *table = block_cache_spare(file->cache, bytes, &bytes);
+    if (!library->read(decoding->reader, rows, &table, &bytes, fault)) return false;
+    *ret = (Block){table, bytes};
+    return true;
+}
+
+/* A reader that failed is closed, and so is one that has come to the end of its group. */
+static Status decode_piece(TableFile *file, const Piece *piece, Decoding *decoding, Block *ret,
+                           Error *err)
+{
+    TableFault fault = {.kind = TABLE_FAULT_DATA};
+    GroupPlace *place = &file->place[piece->group];
+    bool fine = decode(file, decoding, ret, &fault);
+    bool over = !fine || decoding->errand.end == file->group[piece->group].rows;
+    if (over) file->library->close_reader(decoding->reader);
+    table_readers_give_back(file->readers, &decoding->errand, over ? NULL : decoding->reader);
+    if (fine) return OK;
+    if (fault_status(&fault) != ERR_DATA) return refuse_read(file, &fault, err);
+    if (fault.kind == TABLE_FAULT_DATA)
+        place->damaged = true;
+    else if (place->halvings == piece->halvings)
+        place->halvings++;
+    return error_set(err, ERR_DATA, "%s %llu: %s",
+                     file->type->kind == TABLE_PARQUET ? "row group" : "record batch",
+                     (unsigned long long)piece->group, fault.message);
+}
+
+static Status load_piece(const void *context, uint64_t index, Block *ret, Error *err);
+
+/* The rows just before a piece, into the cache: of a window they are all wanted, and the reader
+ * then stands where the piece begins. What is wrong with them is said to those who ask for them. */
+static Status load_before(TableFile *file, const Piece *piece, Error *err)
+{
+    const Block *block = NULL;
+    uint64_t row = file->place[piece->group].first_row + piece->begin - 1;
+    Piece before = piece_at(file, row, piece->halvings);
+    Error why = {0};
+    Status status =
+        block_cache_take(file->cache, file, piece_index(file, &before), load_piece, &block, &why);
+    if (status == OK) block_cache_give_back(file->cache, block);
+    if (status == OK || status == ERR_DATA) return OK;
+    *err = why;
+    return status;
+}
+
+static Status load_piece(const void *context, uint64_t index, Block *ret, Error *err)
+{
+    TableFile *file = (TableFile *)(uintptr_t)context; /* its readers have a lock of their own */
+    uint64_t row = index & ((UINT64_C(1) << HALVING_SHIFT) - 1);
+    Piece piece = piece_at(file, row, (uint8_t)(index >> HALVING_SHIFT));
+    const GroupPlace *place = &file->place[piece.group];
+    bool in_order = file->by_blocks && file->type->kind == TABLE_PARQUET && !place->damaged;
+    uint64_t near = in_order ? AHEAD_PIECES * piece_rows(place, piece.halvings) : 0;
+    Decoding decoding = {.errand = {.library = file->library,
+                                    .file = file,
+                                    .group = piece.group,
+                                    .begin = piece.begin,
+                                    .end = piece.begin + piece.count,
+                                    .near = near}};
+    ReaderErrand *errand = &decoding.errand;
+    if (!table_readers_take(file->readers, errand, &decoding.reader, &decoding.stands)) {
+        TRY(load_before(file, &piece, err));
+        errand->near = 0;
+        table_readers_take(file->readers, errand, &decoding.reader, &decoding.stands);
+    }
+    return decode_piece(file, &piece, &decoding, ret, err);
+}
+
+static Status refuse_long_row(const TableFile *file, uint64_t line, Error *err)
+{
+    return error_set(err, ERR_DATA,
+                     "%s:%llu: the row has more than %u bytes\n"
+                     "  expected: at most that much in one record\n"
+                     "  to do: split the conversation, or drop the row",
+                     file->path, (unsigned long long)line, JSONL_LINE_BYTES_MAX);
+}
+
+/* Once for a file: the rows are read from it instead, at a higher price. */
+static void warn_of_copy(TableFile *file)
+{
+    char link[64], path[PATH_MAX];
+    if (atomic_exchange(&file->copy_damaged, true)) return;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", file->sidecar->fd);
+    ssize_t length = readlink(link, path, sizeof path - 1);
+    path[length > 0 ? length : 0] = '\0';
+    log_event(LOG_WARN, "copy_damaged", F_STR("file", file->path), F_STR("copy", path),
+              F_STR("reason", "the copy of the file's rows is damaged; to do: look after the disk, "
+                              "and remove the copy before the next start"));
+}
+
+/* False when the copy is not what was put there. */
+static bool read_copy(const TableFile *file, uint64_t piece, uint64_t row, Str *text)
+{
+    size_t before = text->length;
+    if (row_copies_read(&file->copies, piece, row, text)) return true;
+    text->length = before;
+    warn_of_copy((TableFile *)(uintptr_t)file);
+    return false;
+}
+
+/* Rows that turn out too large to be held together are read in smaller pieces. */
+static Status take_piece(const TableFile *file, uint64_t record, uint64_t *ret_row,
+                         const Block **ret, Error *err)
+{
+    const GroupPlace *place = &file->place[group_of_row(file, record)];
+    for (;;) {
+        uint8_t halvings = place->halvings;
+        Piece piece = piece_at(file, record, halvings);
+        uint64_t index = piece_index(file, &piece);
+        Status status = block_cache_take(file->cache, file, index, load_piece, ret, err);
+        *ret_row = record - place->first_row - piece.begin;
+        if (status != ERR_DATA || place->halvings == halvings) return status;
+    }
+}
+
+static Status read_piece(const TableFile *file, uint64_t record, Str *text, Error *err)
+{
+    const Block *block = NULL;
+    uint64_t row = 0, line = record + 1;
+    Status status = take_piece(file, record, &row, &block, err);
+    if (status == ERR_DATA) {
+        char *reason = mem_strdup(err->message);
+        error_set(err, status,
+                  "%s:%llu: %s\n  expected: %s that can be read\n  to do: fetch or write the file "
+                  "again",
+                  file->path, (unsigned long long)line, reason, file->type->name);
+        free(reason);
+    }
+    if (status != OK) return status;
+    const TableRows *table = block->data;
+    uint64_t begin = table->offset[row], end = table->offset[row + 1];
+    if (end - begin > JSONL_LINE_BYTES_MAX)
+        status = refuse_long_row(file, line, err);
+    else
+        str_append(text, (const char *)table + begin, (size_t)(end - begin));
+    block_cache_give_back(file->cache, block);
+    return status;
 }
 
 /* Rows are counted from 1, as lines are. */
@@ -593,9 +737,14 @@ static Status table_read(const void *context, uint64_t record, Str *text, Record
     uint64_t row = (record - place->first_row) % place->slice_rows;
     ret_source->group = group;
     ret_source->offset = record - place->first_row;
-    if (place->copied && row_copies_have(&file->copies, place->first_copy + slice))
-        return read_copy(file, place->first_copy + slice, row, ret_source->line, text, err);
-    return read_slice(file, place->first_slice + slice, row, ret_source->line, text, err);
+    size_t before = text->length;
+    if (place->copied && row_copies_have(&file->copies, place->first_copy + slice) &&
+        read_copy(file, place->first_copy + slice, row, text)) {
+        if (text->length - before <= JSONL_LINE_BYTES_MAX) return OK;
+        text->length = before;
+        return refuse_long_row(file, ret_source->line, err);
+    }
+    return read_piece(file, record, text, err);
 }
 
 /* ---- by blocks: what is decoded at once is a block ---- */
@@ -613,10 +762,12 @@ static FileBlock table_block(const void *context, uint64_t index)
     const GroupPlace *place = &file->place[group];
     uint64_t count = slice_rows(file, group, index - place->first_slice, &begin);
     uint64_t rows = file->group[group].rows;
-    return (FileBlock){.bytes = (uint64_t)((double)file->group[group].bytes * (double)count /
+    bool run = file->type->kind == TABLE_PARQUET;
+    return (FileBlock){.bytes = (uint64_t)((double)group_bytes(file, group) * (double)count /
                                            (double)(rows > 0 ? rows : 1)),
                        .first = place->first_row + begin,
                        .records = count,
+                       .run = run ? place->first_slice : index,
                        .counted = true};
 }
 

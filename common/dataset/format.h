@@ -11,6 +11,7 @@
 #include "base/str.h"
 #include "dataset/block_cache.h"
 #include "dataset/dataset.h"
+#include "dataset/table_readers.h"
 
 /* What a reader tells of an opened file. */
 typedef struct FileSummary {
@@ -30,7 +31,8 @@ typedef struct FileOpening {
     const char *path;
     uint8_t head[16]; /* how the file begins, zeros behind a shorter one */
     const DatasetOptions *options;
-    BlockCache *cache; /* borrowed for the file's life */
+    BlockCache *cache; /* borrowed for the file's life, as the readers are */
+    TableReaders *readers;
 } FileOpening;
 
 /* A piece of a file whose records lie side by side: what DATASET_BY_BLOCKS addresses. */
@@ -38,6 +40,8 @@ typedef struct FileBlock {
     uint64_t bytes;   /* of the file, about */
     uint64_t records; /* once counted */
     uint64_t first;   /* record of the file, of formats that count when they open it */
+    uint64_t run;     /* the first block of those that are best read one after the other, because
+                       * each is reached through the one before; itself, when there are none */
     bool counted;
 } FileBlock;
 

@@ -44,6 +44,7 @@ struct HubFileReader {
     int index;
     DatasetOptions options;
     BlockCache *cache;
+    TableReaders *readers;
     bool held;            /* taken from the shelf for good */
     pthread_mutex_t lock; /* opening and closing */
     const DatasetFormat *format;
@@ -371,7 +372,8 @@ static Status open_now(HubFileReader *reader, Error *err)
 {
     FileOpening opening = {.path = reader->set->paths.item[reader->index],
                            .options = &reader->options,
-                           .cache = reader->cache};
+                           .cache = reader->cache,
+                           .readers = reader->readers};
     Status status = OK;
     pthread_mutex_lock(&reader->lock);
     if (reader->file == NULL) {
@@ -487,6 +489,7 @@ Status hub_set_open_file(HubSet *set, int index, const FileOpening *opening, voi
     reader->options.index_folder = set->notes; /* which lives as long as the reader */
     reader->options.by_checksum = true;        /* a blob comes back with other times */
     reader->cache = opening->cache;
+    reader->readers = opening->readers;
     pthread_mutex_init(&reader->lock, NULL);
     pthread_mutex_lock(&set->lock);
     set->reader[index] = reader;

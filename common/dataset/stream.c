@@ -49,6 +49,13 @@ static size_t cache_bytes(const StreamOptions *options, bool by_blocks)
     return window > most ? (size_t)window : most;
 }
 
+/* A window is read from tables in few places at once: what is kept of them is no matter of its
+ * size. */
+static size_t readers_bytes(const StreamOptions *options)
+{
+    return (options->cache_max > 0 ? options->cache_max : DATASET_CACHE_MAX) / 2;
+}
+
 /* A file, or what a slice leaves of it, is what the package calls a shard. */
 static void open_hf(Stream *stream, ReadWatch *watch)
 {
@@ -87,6 +94,7 @@ Status stream_open(const StreamOptions *options, Stream **ret, Error *err)
         .records_max = options->records_max,
         .hub = options->hub,
         .cache_max = cache_bytes(options, by_blocks),
+        .readers_max = readers_bytes(options),
         .watch = options->watch,
     };
     Dataset *dataset = NULL;

@@ -14,7 +14,8 @@
  *   - a value of the type arrow.json (the feature Json of `datasets`) stands as it is
  *
  * A file may be used by several threads at once, a reader by one at a time. Functions that fail
- * return false and put one line of text into `message`. */
+ * return false and say why: what is wrong with the file is told from what the system refused, which
+ * is no fault of the rows that were to be read. */
 #ifndef TROUPE_DATASET_TABLE_LIBRARY_H
 #define TROUPE_DATASET_TABLE_LIBRARY_H
 
@@ -26,12 +27,25 @@
 extern "C" {
 #endif
 
-#define TABLE_LIBRARY_VERSION 2
+#define TABLE_LIBRARY_VERSION 3
 #define TABLE_MESSAGE_BYTES   512
+#define TABLE_READ_BYTES      (64u << 20) /* of JSON that one call gives, but for a single row */
 #define TABLE_LIBRARY_FILE    "libtroupe_arrow.so"
 #define TABLE_LIBRARY_SYMBOL  "troupe_table_library"
 
 typedef enum { TABLE_PARQUET, TABLE_ARROW_FILE, TABLE_ARROW_STREAM } TableKind;
+
+typedef enum {
+    TABLE_FAULT_DATA,      /* the file is damaged, or has what cannot be read */
+    TABLE_FAULT_IO,        /* the system could not read it */
+    TABLE_FAULT_MEMORY,    /* there was not enough memory for it */
+    TABLE_FAULT_TOO_LARGE, /* more than TABLE_READ_BYTES: fewer rows should be asked for */
+} TableFaultKind;
+
+typedef struct TableFault {
+    TableFaultKind kind;
+    char message[TABLE_MESSAGE_BYTES]; /* a line */
+} TableFault;
 
 /* Rows that can be reached without reading those of other groups: a row group, a record batch. */
 typedef struct TableGroup {
@@ -52,24 +66,28 @@ typedef struct TableReader TableReader;
 typedef struct TableLibrary {
     int version;
     const char *arrow_version;
-    /* `groups`, when an earlier opening of the same file has told them, spares the look for them;
-     * NULL otherwise. */
-    bool (*open)(const char *path, TableKind kind, const TableGroup *groups, uint64_t num_groups,
-                 TableHandle **ret, char message[TABLE_MESSAGE_BYTES]);
+    /* The descriptor is borrowed until the handle is closed. `groups`, when an earlier opening of
+     * the same file has told them, spares the look for them; NULL otherwise. */
+    bool (*open)(int fd, TableKind kind, const TableGroup *groups, uint64_t num_groups,
+                 TableHandle **ret, TableFault *fault);
     /* Borrowed from the handle. */
     const TableGroup *(*groups)(const TableHandle *handle, uint64_t *ret_count);
     void (*close)(TableHandle *handle); /* accepts NULL; no reader of it is open */
+    /* How many bytes of JSON the first `rows` of a group are, reading no more of it than they take.
+     */
+    bool (*probe)(const TableHandle *handle, uint64_t group, uint64_t rows, uint64_t *ret_bytes,
+                  TableFault *fault);
     /* Begins at the first row of a group; reads it in steps of about `step_rows`. */
     bool (*open_reader)(const TableHandle *handle, uint64_t group, uint64_t step_rows,
-                        TableReader **ret, char message[TABLE_MESSAGE_BYTES]);
-    bool (*skip)(TableReader *reader, uint64_t rows, char message[TABLE_MESSAGE_BYTES]);
+                        TableReader **ret, TableFault *fault);
+    bool (*skip)(TableReader *reader, uint64_t rows, TableFault *fault);
     /* The next `rows`, which there are; *ret is the caller's to free, and *ret_bytes long. *ret
      * comes in as NULL, or as a piece of malloc of *ret_bytes, which is taken: its memory is used
-     * for them.
-     */
+     * for them. A reader that failed can only be closed. */
     bool (*read)(TableReader *reader, uint64_t rows, TableRows **ret, size_t *ret_bytes,
-                 char message[TABLE_MESSAGE_BYTES]);
-    void (*close_reader)(TableReader *reader); /* accepts NULL */
+                 TableFault *fault);
+    size_t (*reader_bytes)(const TableReader *reader); /* that it holds, about */
+    void (*close_reader)(TableReader *reader);         /* accepts NULL */
     /* Quick compression of small pieces, by any thread: room for what becomes of `bytes`, 0: there
      * is none; how many bytes became of them, 0: it failed; whether just `length` came out. */
     size_t (*pack_bound)(size_t bytes);

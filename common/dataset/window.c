@@ -82,27 +82,93 @@ static int group_end(const WindowOrder *order, const Permutation *files, int fir
     return end;
 }
 
-/* Puts the blocks of a group, permuted, behind the first `at` of `block`; returns their number. */
+/* The blocks of the files [first, end) of the permuted ones; owned. */
+static uint64_t *list_blocks(const WindowOrder *order, const Permutation *files, int first, int end,
+                             uint64_t *ret_count)
+{
+    const Dataset *dataset = order->options.dataset;
+    uint64_t count = 0, from, to;
+    for (int i = first; i < end; i++) {
+        dataset_file_blocks(dataset, (int)permutation_at(files, (uint64_t)i), &from, &to);
+        count += to - from;
+    }
+    uint64_t *block = mem_alloc((count + 1) * sizeof *block);
+    *ret_count = 0;
+    for (int i = first; i < end; i++) {
+        dataset_file_blocks(dataset, (int)permutation_at(files, (uint64_t)i), &from, &to);
+        for (uint64_t k = from; k < to; k++)
+            block[(*ret_count)++] = k;
+    }
+    return block;
+}
+
+/* Runs of blocks that are read side by side: each lane stands in one, and goes on with the next. */
+typedef struct Lanes {
+    const uint64_t *block; /* [count], of a group */
+    const bool *begins;    /* [count]: a run begins here; those of one block are no runs */
+    const uint64_t *run;   /* [num_runs]: where they begin in `block`, permuted */
+    uint64_t count, num_runs, next_run;
+    uint64_t at[WINDOW_LANES];
+    int num_lanes;
+} Lanes;
+
+/* The next block of a lane that `draw` chooses. */
+static uint64_t next_in_lanes(Lanes *lanes, uint64_t key, uint64_t draw)
+{
+    while (lanes->num_lanes < WINDOW_LANES && lanes->next_run < lanes->num_runs)
+        lanes->at[lanes->num_lanes++] = lanes->run[lanes->next_run++];
+    int lane = (int)rng_below(key, draw, (uint64_t)lanes->num_lanes);
+    uint64_t at = lanes->at[lane]++;
+    if (at + 1 == lanes->count || lanes->begins[at + 1]) {
+        lanes->num_lanes--;
+        memmove(&lanes->at[lane], &lanes->at[lane + 1],
+                (size_t)(lanes->num_lanes - lane) * sizeof *lanes->at);
+    }
+    return lanes->block[at];
+}
+
+/* Finds the runs of several blocks among those of a group, and permutes them; `run` has room. */
+static void find_runs(const WindowOrder *order, uint64_t tag, bool *begins, uint64_t *run,
+                      Lanes *lanes)
+{
+    const Dataset *dataset = order->options.dataset;
+    uint64_t *found = mem_alloc((lanes->count + 1) * sizeof *found);
+    for (uint64_t i = 0; i < lanes->count; i++)
+        begins[i] = dataset_block_run(dataset, lanes->block[i]) == lanes->block[i];
+    for (uint64_t i = 0; i + 1 < lanes->count; i++)
+        if (begins[i] && !begins[i + 1]) found[lanes->num_runs++] = i;
+    if (lanes->num_runs == 0) {
+        free(found);
+        return;
+    }
+    Permutation permutation =
+        permutation_of(rng_key(order->options.seed, "window runs"), tag, lanes->num_runs);
+    for (uint64_t i = 0; i < lanes->num_runs; i++)
+        run[i] = found[permutation_at(&permutation, i)];
+    free(found);
+}
+
+/* Puts the blocks of a group, permuted, behind each other; returns their number. In the place of a
+ * block of a run stands the next one of the lanes. */
 static uint64_t order_group(const WindowOrder *order, const Permutation *files, int first, int end,
                             uint64_t tag, uint64_t *block)
 {
-    uint64_t count = 0, *listed = NULL;
-    for (int pass = 0; pass < 2; pass++) {
-        count = 0;
-        for (int i = first; i < end; i++) {
-            uint64_t from, to;
-            int file = (int)permutation_at(files, (uint64_t)i);
-            dataset_file_blocks(order->options.dataset, file, &from, &to);
-            for (uint64_t k = from; k < to; k++, count++)
-                if (listed != NULL) listed[count] = k;
-        }
-        if (listed == NULL) listed = mem_alloc(count * sizeof *listed);
-    }
+    uint64_t count = 0, *listed = list_blocks(order, files, first, end, &count);
+    bool *begins = mem_calloc(count + 1, sizeof *begins);
+    uint64_t *run = mem_alloc((count + 1) * sizeof *run);
+    Lanes lanes = {.block = listed, .begins = begins, .run = run, .count = count};
+    find_runs(order, tag, begins, run, &lanes);
     uint64_t key = rng_key(order->options.seed, "window blocks");
+    uint64_t lane_key = rng_mix(rng_key(order->options.seed, "window lanes") + tag);
     Permutation permutation = permutation_of(key, tag, count);
-    for (uint64_t i = 0; i < count; i++)
-        block[i] = listed[permutation_at(&permutation, i)];
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t at = permutation_at(&permutation, i);
+        bool of_run = !begins[at] || (at + 1 < count && !begins[at + 1]);
+        block[i] = of_run ? next_in_lanes(&lanes, lane_key, i) : listed[at];
+    }
     free(listed);
+    free(begins);
+    free(run);
     return count;
 }
 

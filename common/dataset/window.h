@@ -6,7 +6,11 @@
  *   1. the files are permuted and taken in groups: of WINDOW_FILES files, or more where these have
  *      less than WINDOW_GROUP_WINDOWS windows; so that a cache of files holds a group of them
  *   2. the blocks (dataset.h) of a group are permuted, and cut into windows: as many blocks as have
- *      `window_bytes` together, at least one
+ *      `window_bytes` together, at least one. Blocks that make a run (dataset_block_run: the pieces
+ *      of a large row group) keep their order: where the permutation has a block of a run, the
+ *      next block of one of WINDOW_LANES runs stands, drawn among them; the runs are permuted, and
+ *      one that is over makes room for the next. So few of them are being read at once, each of
+ *      them once
  *   3. the records of a window are permuted
  * with the permutations of shuffle.h. Records of one block stay within a window; a window has
  * blocks from anywhere in its group. In epoch 0 a file that can only be counted from its beginning
@@ -29,6 +33,7 @@
 #define WINDOW_VERSION       1
 #define WINDOW_FILES         16
 #define WINDOW_GROUP_WINDOWS 4
+#define WINDOW_LANES         4
 
 typedef struct WindowOptions {
     const Dataset *dataset; /* opened by blocks; borrowed */

@@ -150,6 +150,13 @@ def write_parquet(folder, table):
     large = pa.table({"text": [f"{i:03} " * 3000 for i in range(1000)]})
     pq.write_table(large, f"{folder}/large.parquet", use_dictionary=False, compression="zstd", compression_level=19,
                    write_batch_size=50, write_statistics=False)
+    # 800 MB of JSON, of which the encodings leave next to nothing: one text in every row.
+    rows = 200000
+    system = ["You are " + "so very " * 500 + "helpful."]
+    system = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), system)
+    repeated = pa.table({"system": system.cast(pa.string()), "id": pa.array(range(rows), pa.int32())})
+    pq.write_table(repeated, f"{folder}/repeated.parquet", use_dictionary=["system"], compression="zstd",
+                   column_encoding={"id": "DELTA_BINARY_PACKED"}, write_statistics=False, store_schema=False)
 
 
 def write_arrow(folder, table):

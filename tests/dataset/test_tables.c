@@ -337,33 +337,6 @@ static void test_missing_copy_is_told(void **state)
 
 /* ---- damage ---- */
 
-/* Of the copy, where the file itself is whole. */
-static void test_damaged_copy_is_told(void **state)
-{
-    (void)state;
-    need_arrow();
-    Error err = {0};
-    glob_t found;
-    Str text = {0};
-    RecordSource source;
-    char byte;
-    dataset_close(open_table(TABLES "/snappy.parquet", INDEX));
-    assert_int_equal(glob(INDEX "/*.rows", 0, NULL, &found), 0);
-    int fd = open(found.gl_pathv[0], O_RDWR | O_CLOEXEC);
-    off_t last = lseek(fd, -1, SEEK_END);
-    assert_int_equal(pread(fd, &byte, 1, last), 1);
-    byte ^= 0x55;
-    assert_int_equal(pwrite(fd, &byte, 1, last), 1);
-    close(fd);
-    globfree(&found);
-    Dataset *table = open_table(TABLES "/snappy.parquet", INDEX);
-    text = read_record(table, 0);
-    assert_fails(dataset_read(table, 22, &text, &source, &err), ERR_IO, &err,
-                 "snappy.parquet:23: the copy of its rows beside the index is damaged");
-    str_free(&text);
-    dataset_close(table);
-}
-
 /* One page of one row group: its rows are bad records with a name, the others are read. */
 static void test_damaged_page_costs_its_row_group(void **state)
 {
@@ -504,7 +477,6 @@ int main(void)
         cmocka_unit_test_setup(test_large_row_groups_are_read_anywhere, fresh_folder),
         cmocka_unit_test_setup(test_damage_in_a_large_row_group_is_told_at_its_rows, fresh_folder),
         cmocka_unit_test_setup(test_missing_copy_is_told, fresh_folder),
-        cmocka_unit_test_setup(test_damaged_copy_is_told, fresh_folder),
         cmocka_unit_test_setup(test_damaged_page_costs_its_row_group, fresh_folder),
         cmocka_unit_test_setup(test_changed_letter_is_told_by_the_checksum, fresh_folder),
         cmocka_unit_test_setup(test_broken_files_are_refused_by_name, fresh_folder),

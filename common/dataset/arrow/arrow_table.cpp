@@ -4,7 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
-#include <deque>
+#include <list>
 #include <memory>
 #include <mutex>
 #include <stdexcept>
@@ -19,19 +19,29 @@
 #include <parquet/api/reader.h>
 #include <parquet/arrow/reader.h>
 
+#include "data_file.hpp"
 #include "json_rows.hpp"
 #include "kept_pool.hpp"
 
-#define STREAM_BYTES (1 << 20)    /* read at a time of a column of a large row group */
-#define LARGE_GROUP  (64 << 20)   /* bytes: those beyond are read in such steps, not whole */
-#define ROW_GUESSED  (1 << 20)    /* bytes of JSON: most that a row's are guessed at */
-#define ROWS_BYTES   (512u << 20) /* of JSON that one read may give */
+#define STREAM_BYTES (256 << 10) /* read at a time of a column of a large row group */
+#define LARGE_GROUP  (16 << 20)  /* bytes: those beyond are read in such steps, not whole */
+#define ROW_BYTES    (512 << 20) /* of JSON that a row may be, so that somebody can say so */
+#define ROW_GUESSED  (1 << 20)   /* of JSON: most that a row is guessed at */
+#define ROWS_MAX     (INT64_C(1) << 40)
+#define GROUP_BYTES  (INT64_C(1) << 50)
+#define FOOTERS_KEPT (4 << 20)  /* bytes, as they stand in the files */
+#define READER_BYTES (64 << 10) /* of a reader, beside what it has of the file */
 
 using arrow::RecordBatch;
 using BatchPointer = std::shared_ptr<RecordBatch>;
 
+/* Rows that are more than one call gives. */
+struct TooLarge {
+};
+
 static void require(const arrow::Status &status)
 {
+    if (status.IsOutOfMemory()) throw std::bad_alloc();
     if (!status.ok()) throw BadTable{status.message()};
 }
 
@@ -41,44 +51,72 @@ template <typename Value> static Value take(arrow::Result<Value> result)
     return std::move(result).ValueUnsafe();
 }
 
-/* Calls `work`; what it throws becomes the message. */
-template <typename Work> static bool guarded(char *message, Work work)
+/* Calls `work`; what it throws becomes the fault. */
+template <typename Work> static TableFaultKind try_work(std::string &text, Work work)
 {
-    std::string text;
+    text = "there is not enough memory for its rows";
     try {
         work();
-        return true;
+        text.clear();
+    } catch (const std::bad_alloc &) {
+        return TABLE_FAULT_MEMORY;
+    } catch (const TooLarge &) {
+        text = "its rows are too large to be read together";
+        return TABLE_FAULT_TOO_LARGE;
     } catch (const BadTable &bad) {
         text = bad.message;
+    } catch (const parquet::ParquetStatusException &error) {
+        if (error.status().IsOutOfMemory()) return TABLE_FAULT_MEMORY;
+        text = error.what();
     } catch (const std::exception &error) {
         text = error.what();
     } catch (...) {
         text = "an unknown failure";
     }
+    return TABLE_FAULT_DATA;
+}
+
+/* Arrow says of a read that failed and of bytes that are damaged the same; the system does not. */
+template <typename Work> static bool guarded(TableFault *fault, Work work)
+{
+    std::string text;
+    forget_refusals();
+    fault->kind = try_work(text, work);
+    if (text.empty()) return true;
+    if (!refused_by_system().empty()) {
+        fault->kind = TABLE_FAULT_IO;
+        text = refused_by_system();
+    }
     for (char &byte : text)
         if (byte == '\n' || byte == '\r') byte = ' ';
-    snprintf(message, TABLE_MESSAGE_BYTES, "%s", text.c_str());
+    snprintf(fault->message, sizeof fault->message, "%s", text.c_str());
     return false;
 }
 
 /* ---- files ---- */
 
+struct Step {
+    uint64_t rows;
+    bool little; /* no more than a few are wanted */
+};
+
 struct TableHandle {
     virtual ~TableHandle() = default;
     /* The batches of one group, from its first row on; an end is a null pointer. */
-    virtual std::unique_ptr<arrow::RecordBatchReader> batches(uint64_t group,
-                                                              uint64_t step_rows) const = 0;
-    std::string path;
+    virtual std::unique_ptr<arrow::RecordBatchReader> batches(uint64_t group, Step step,
+                                                              arrow::MemoryPool *pool) const = 0;
+    int fd = -1;
     std::vector<TableGroup> groups;
     std::shared_ptr<arrow::Schema> schema;
 };
 
 struct TableReader {
-    TableReader(const arrow::Schema &schema) : rows(schema)
+    TableReader(const arrow::Schema &schema) : memory(kept_pool()), rows(schema)
     {
     }
     bool next_batch();
 
+    arrow::ProxyMemoryPool memory; /* first: what follows is in it */
     std::unique_ptr<arrow::RecordBatchReader> batches;
     JsonRows rows;
     BatchPointer batch;   /* bound to `rows` */
@@ -86,12 +124,24 @@ struct TableReader {
     size_t row_bytes = 0; /* of JSON, about, as the rows before had them */
 };
 
+/* Files of a set mostly have one schema, which is kept once. */
+static std::shared_ptr<arrow::Schema> share_schema(const std::shared_ptr<arrow::Schema> &schema)
+{
+    static std::mutex lock;
+    static std::weak_ptr<arrow::Schema> last;
+    std::lock_guard<std::mutex> guard(lock);
+    std::shared_ptr<arrow::Schema> kept = last.lock();
+    if (kept != nullptr && kept->Equals(*schema, /*check_metadata=*/true)) return kept;
+    last = schema;
+    return schema;
+}
+
 /* ---- Parquet ---- */
 
 struct ParquetHandle : TableHandle {
-    std::shared_ptr<parquet::FileMetaData> metadata;
-    std::unique_ptr<arrow::RecordBatchReader> batches(uint64_t group,
-                                                      uint64_t step_rows) const override;
+    ~ParquetHandle() override;
+    std::unique_ptr<arrow::RecordBatchReader> batches(uint64_t group, Step step,
+                                                      arrow::MemoryPool *pool) const override;
 };
 
 /* A RecordBatchReader of a file that it keeps open. */
@@ -108,13 +158,77 @@ struct OwningReader : arrow::RecordBatchReader {
     }
 };
 
-static std::unique_ptr<parquet::arrow::FileReader>
-open_parquet(const std::string &path, bool large, int64_t step_rows,
-             std::shared_ptr<parquet::FileMetaData> metadata)
+/* Footers, which take several times their bytes in memory, are kept of the files that were read
+ * last, whichever data set these are of. */
+class Footers
 {
-    parquet::ReaderProperties properties(kept_pool());
+  public:
+    std::shared_ptr<parquet::FileMetaData> find(const ParquetHandle *file);
+    void keep(const ParquetHandle *file, const std::shared_ptr<parquet::FileMetaData> &footer);
+    void forget(const ParquetHandle *file);
+
+  private:
+    struct Kept {
+        const ParquetHandle *file;
+        std::shared_ptr<parquet::FileMetaData> footer;
+    };
+    std::mutex lock;
+    std::list<Kept> kept; /* the last that was used comes first */
+    uint64_t bytes = 0;
+};
+
+static Footers &footers()
+{
+    static Footers *const all = new Footers; /* never destroyed: files may outlive exit */
+    return *all;
+}
+
+std::shared_ptr<parquet::FileMetaData> Footers::find(const ParquetHandle *file)
+{
+    std::lock_guard<std::mutex> guard(lock);
+    for (auto at = kept.begin(); at != kept.end(); at++) {
+        if (at->file != file) continue;
+        kept.splice(kept.begin(), kept, at);
+        return at->footer;
+    }
+    return nullptr;
+}
+
+void Footers::keep(const ParquetHandle *file, const std::shared_ptr<parquet::FileMetaData> &footer)
+{
+    forget(file);
+    std::lock_guard<std::mutex> guard(lock);
+    kept.push_front({file, footer});
+    bytes += footer->size();
+    while (bytes > FOOTERS_KEPT && kept.size() > 1) {
+        bytes -= kept.back().footer->size();
+        kept.pop_back();
+    }
+}
+
+void Footers::forget(const ParquetHandle *file)
+{
+    std::lock_guard<std::mutex> guard(lock);
+    for (auto at = kept.begin(); at != kept.end(); at++) {
+        if (at->file != file) continue;
+        bytes -= at->footer->size();
+        kept.erase(at);
+        return;
+    }
+}
+
+ParquetHandle::~ParquetHandle()
+{
+    footers().forget(this);
+}
+
+static std::unique_ptr<parquet::arrow::FileReader>
+open_parquet(int fd, bool buffered, int64_t step_rows,
+             std::shared_ptr<parquet::FileMetaData> metadata, arrow::MemoryPool *pool)
+{
+    parquet::ReaderProperties properties(pool);
     properties.set_page_checksum_verification(true);
-    if (large) {
+    if (buffered) {
         properties.enable_buffered_stream();
         properties.set_buffer_size(STREAM_BYTES);
     }
@@ -122,35 +236,53 @@ open_parquet(const std::string &path, bool large, int64_t step_rows,
     arrow_properties.set_pre_buffer(false);
     arrow_properties.set_arrow_extensions_enabled(true); /* a JSON column is told as one */
     if (step_rows > 0) arrow_properties.set_batch_size(step_rows);
-    std::shared_ptr<arrow::io::ReadableFile> input =
-        take(arrow::io::ReadableFile::Open(path, kept_pool()));
     std::unique_ptr<parquet::ParquetFileReader> reader =
-        parquet::ParquetFileReader::Open(input, properties, std::move(metadata));
-    return take(parquet::arrow::FileReader::Make(kept_pool(), std::move(reader), arrow_properties));
+        parquet::ParquetFileReader::Open(open_pieces(fd, pool), properties, std::move(metadata));
+    return take(parquet::arrow::FileReader::Make(pool, std::move(reader), arrow_properties));
 }
 
-static std::unique_ptr<TableHandle> open_parquet_table(const char *path)
+/* What a footer says is believed as far as it can be true. */
+static TableGroup check_group(const parquet::RowGroupMetaData &group, int index)
+{
+    int64_t rows = group.num_rows(), bytes = group.total_byte_size();
+    auto refuse = [&](const std::string &what) {
+        throw BadTable{"its footer says of row group " + std::to_string(index) + " that " + what};
+    };
+    if (rows < 0 || rows > ROWS_MAX) refuse("it has " + std::to_string(rows) + " rows");
+    if (bytes > GROUP_BYTES) refuse("it has " + std::to_string(bytes) + " bytes");
+    for (int i = 0; i < group.num_columns(); i++) {
+        int64_t values = group.ColumnChunk(i)->num_values(); /* nulls and empty lists count, too */
+        if (values < rows)
+            refuse("it has " + std::to_string(rows) + " rows, and of a column " +
+                   std::to_string(values) + " values");
+    }
+    return {static_cast<uint64_t>(rows), static_cast<uint64_t>(bytes > 0 ? bytes : 0),
+            static_cast<uint64_t>(index)};
+}
+
+static std::unique_ptr<TableHandle> open_parquet_table(int fd)
 {
     auto handle = std::make_unique<ParquetHandle>();
-    auto file = open_parquet(path, false, 0, nullptr);
+    auto file = open_parquet(fd, false, 0, nullptr, kept_pool());
     require(file->GetSchema(&handle->schema));
-    handle->metadata = file->parquet_reader()->metadata();
-    for (int i = 0; i < handle->metadata->num_row_groups(); i++) {
-        auto group = handle->metadata->RowGroup(i);
-        if (group->num_rows() < 0) throw BadTable{"a row group has a negative number of rows"};
-        int64_t bytes = group->total_byte_size() > 0 ? group->total_byte_size() : 0;
-        handle->groups.push_back({static_cast<uint64_t>(group->num_rows()),
-                                  static_cast<uint64_t>(bytes), static_cast<uint64_t>(i)});
-    }
+    auto footer = file->parquet_reader()->metadata();
+    for (int i = 0; i < footer->num_row_groups(); i++)
+        handle->groups.push_back(check_group(*footer->RowGroup(i), i));
+    footers().keep(handle.get(), footer);
     return handle;
 }
 
-std::unique_ptr<arrow::RecordBatchReader> ParquetHandle::batches(uint64_t group,
-                                                                 uint64_t step_rows) const
+std::unique_ptr<arrow::RecordBatchReader> ParquetHandle::batches(uint64_t group, Step step,
+                                                                 arrow::MemoryPool *pool) const
 {
     auto reader = std::make_unique<OwningReader>();
-    reader->file = open_parquet(path, groups[group].bytes > LARGE_GROUP,
-                                static_cast<int64_t>(step_rows), metadata);
+    auto footer = footers().find(this);
+    bool known = footer != nullptr;
+    reader->file = open_parquet(fd, step.little || groups[group].bytes > LARGE_GROUP,
+                                static_cast<int64_t>(step.rows), std::move(footer), pool);
+    if (!known) footers().keep(this, reader->file->parquet_reader()->metadata());
+    if (static_cast<size_t>(reader->file->num_row_groups()) != groups.size())
+        throw BadTable{"its footer has another number of row groups than before"};
     reader->batches = take(reader->file->GetRecordBatchReader({static_cast<int>(group)}));
     return reader;
 }
@@ -159,14 +291,14 @@ std::unique_ptr<arrow::RecordBatchReader> ParquetHandle::batches(uint64_t group,
 
 /* Of a mapped file: what is not compressed is never copied, so a batch costs what is read of it. */
 struct IpcHandle : TableHandle {
-    std::shared_ptr<arrow::io::MemoryMappedFile> map;
+    std::shared_ptr<arrow::io::RandomAccessFile> map;
     std::shared_ptr<arrow::ipc::RecordBatchFileReader> file; /* of the file format */
     mutable std::mutex file_lock;
     std::vector<BatchPointer> kept; /* all batches of a stream that has dictionaries */
     BatchPointer read_batch(uint64_t group) const;
     BatchPointer read_stream_batch(uint64_t group) const;
-    std::unique_ptr<arrow::RecordBatchReader> batches(uint64_t group,
-                                                      uint64_t step_rows) const override;
+    std::unique_ptr<arrow::RecordBatchReader> batches(uint64_t group, Step step,
+                                                      arrow::MemoryPool *pool) const override;
 };
 
 /* One batch, handed out whole. */
@@ -245,11 +377,11 @@ static void find_file_batches(IpcHandle &handle, bool known)
     }
 }
 
-static std::unique_ptr<TableHandle> open_ipc_table(const char *path, TableKind kind,
-                                                   const TableGroup *groups, uint64_t num_groups)
+static std::unique_ptr<TableHandle> open_ipc_table(int fd, TableKind kind, const TableGroup *groups,
+                                                   uint64_t num_groups)
 {
     auto handle = std::make_unique<IpcHandle>();
-    handle->map = take(arrow::io::MemoryMappedFile::Open(path, arrow::io::FileMode::READ));
+    handle->map = open_mapped(fd);
     if (groups != nullptr) handle->groups.assign(groups, groups + num_groups);
     if (kind == TABLE_ARROW_FILE)
         find_file_batches(*handle, groups != nullptr);
@@ -285,7 +417,8 @@ BatchPointer IpcHandle::read_batch(uint64_t group) const
     return batch;
 }
 
-std::unique_ptr<arrow::RecordBatchReader> IpcHandle::batches(uint64_t group, uint64_t) const
+std::unique_ptr<arrow::RecordBatchReader> IpcHandle::batches(uint64_t group, Step,
+                                                             arrow::MemoryPool *) const
 {
     auto reader = std::make_unique<SingleReader>();
     reader->batch = read_batch(group);
@@ -330,16 +463,18 @@ static void skip_rows(TableReader &reader, uint64_t rows)
 static void read_rows(TableReader &reader, uint64_t rows, JsonText &text)
 {
     size_t head = offsetof(TableRows, offset) + (rows + 1) * sizeof(uint64_t);
-    text.reserve(head + rows * reader.row_bytes * 9 / 8);
+    size_t most = rows > 1 ? TABLE_READ_BYTES : ROW_BYTES, guess = rows * reader.row_bytes * 9 / 8;
+    text.reserve(head + (guess < TABLE_READ_BYTES ? guess : TABLE_READ_BYTES));
     text.length = head;
     for (uint64_t i = 0; i < rows; i++) {
         rows_at_hand(reader);
         uint64_t begin = text.length;
         memcpy(text.data + offsetof(TableRows, offset) + i * sizeof begin, &begin, sizeof begin);
         reader.rows.write(reader.at++, text);
-        if (text.length > ROWS_BYTES)
-            throw BadTable{"rows of more than 512 MB stand together; write the file with smaller "
-                           "row groups"};
+        if (text.length - head > most) {
+            if (rows > 1) throw TooLarge{};
+            throw BadTable{"a row of more than 512 MB"};
+        }
     }
     if (rows > 0) reader.row_bytes = (text.length - head) / rows;
     text.put('\0');
@@ -350,16 +485,21 @@ static void read_rows(TableReader &reader, uint64_t rows, JsonText &text)
 
 /* ---- the table of functions ---- */
 
-static bool table_open(const char *path, TableKind kind, const TableGroup *groups,
-                       uint64_t num_groups, TableHandle **ret, char *message)
+static bool table_open(int fd, TableKind kind, const TableGroup *groups, uint64_t num_groups,
+                       TableHandle **ret, TableFault *fault)
 {
-    return guarded(message, [&] {
+    return guarded(fault, [&] {
         arrow::util::InitializeUTF8();
         std::unique_ptr<TableHandle> handle = kind == TABLE_PARQUET
-                                                  ? open_parquet_table(path)
-                                                  : open_ipc_table(path, kind, groups, num_groups);
-        handle->path = path;
+                                                  ? open_parquet_table(fd)
+                                                  : open_ipc_table(fd, kind, groups, num_groups);
+        handle->fd = fd;
+        handle->schema = share_schema(handle->schema);
         JsonRows check(*handle->schema); /* refuses what cannot be written */
+        uint64_t rows = 0;
+        for (const TableGroup &group : handle->groups)
+            if (group.rows > ROWS_MAX || (rows += group.rows) > ROWS_MAX)
+                throw BadTable{"it says that it has more than a million million rows"};
         *ret = handle.release();
     });
 }
@@ -375,27 +515,50 @@ static void table_close(TableHandle *handle)
     delete handle;
 }
 
-static bool table_open_reader(const TableHandle *handle, uint64_t group, uint64_t step_rows,
-                              TableReader **ret, char *message)
+static std::unique_ptr<TableReader> make_reader(const TableHandle &handle, uint64_t group,
+                                                Step step)
 {
-    return guarded(message, [&] {
-        auto reader = std::make_unique<TableReader>(*handle->schema);
-        reader->batches = handle->batches(group, step_rows);
+    auto reader = std::make_unique<TableReader>(*handle.schema);
+    reader->batches = handle.batches(group, step, &reader->memory);
+    return reader;
+}
+
+static bool table_probe(const TableHandle *handle, uint64_t group, uint64_t rows,
+                        uint64_t *ret_bytes, TableFault *fault)
+{
+    return guarded(fault, [&] {
+        auto reader = make_reader(*handle, group, {rows, true});
+        uint64_t bytes = 0;
+        for (uint64_t i = 0; i < rows; i++) { /* each by itself: they may be large */
+            JsonText text;
+            rows_at_hand(*reader);
+            reader->rows.write(reader->at++, text);
+            bytes += text.length;
+        }
+        *ret_bytes = bytes;
+    });
+}
+
+static bool table_open_reader(const TableHandle *handle, uint64_t group, uint64_t step_rows,
+                              TableReader **ret, TableFault *fault)
+{
+    return guarded(fault, [&] {
+        auto reader = make_reader(*handle, group, {step_rows, false});
         const TableGroup &place = handle->groups[group];
         reader->row_bytes = std::min<uint64_t>(place.bytes / (place.rows + 1), ROW_GUESSED);
         *ret = reader.release();
     });
 }
 
-static bool table_skip(TableReader *reader, uint64_t rows, char *message)
+static bool table_skip(TableReader *reader, uint64_t rows, TableFault *fault)
 {
-    return guarded(message, [&] { skip_rows(*reader, rows); });
+    return guarded(fault, [&] { skip_rows(*reader, rows); });
 }
 
 static bool table_read(TableReader *reader, uint64_t rows, TableRows **ret, size_t *ret_bytes,
-                       char *message)
+                       TableFault *fault)
 {
-    return guarded(message, [&] {
+    return guarded(fault, [&] {
         JsonText text;
         text.data = reinterpret_cast<char *>(*ret);
         text.capacity = *ret != nullptr ? *ret_bytes : 0;
@@ -404,6 +567,11 @@ static bool table_read(TableReader *reader, uint64_t rows, TableRows **ret, size
         *ret_bytes = text.length;
         *ret = reinterpret_cast<TableRows *>(text.take());
     });
+}
+
+static size_t table_reader_bytes(const TableReader *reader)
+{
+    return READER_BYTES + static_cast<size_t>(reader->memory.bytes_allocated());
 }
 
 static void table_close_reader(TableReader *reader)
@@ -452,8 +620,8 @@ static bool table_unpack(const void *packed, size_t packed_length, void *bytes, 
 __attribute__((visibility("default"))) const TableLibrary *troupe_table_library(void)
 {
     static const TableLibrary library = {
-        TABLE_LIBRARY_VERSION, ARROW_VERSION_STRING, table_open, table_groups,
-        table_close,           table_open_reader,    table_skip, table_read,
+        TABLE_LIBRARY_VERSION, ARROW_VERSION_STRING, table_open, table_groups, table_close,
+        table_probe,           table_open_reader,    table_skip, table_read,   table_reader_bytes,
         table_close_reader,    table_pack_bound,     table_pack, table_unpack};
     return &library;
 }

@@ -1,0 +1,333 @@
+/* Tests of how Parquet files are read during a run: as they were opened, whatever becomes of their
+ * names; what the system refuses is no fault of a record; texts of which the encodings leave little
+ * are read in pieces that can be held; large row groups are read in their order. Passed over in a
+ * build without Apache Arrow. */
+#include "test.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <glob.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/memory.h"
+#include "base/rng.h"
+#include "dataset/dataset.h"
+#include "dataset/files.h"
+#include "dataset/stream.h"
+
+#define TABLES   TEST_SOURCE_DIR "/dataset/tables"
+#define FOLDER   "table-reading"
+#define INDEX    FOLDER "/index"
+#define LIBRARY  PROJECT_BINARY_DIR "/lib/libtroupe_arrow.so"
+#define REPEATED 200000 /* rows of repeated.parquet */
+
+static int fresh_folder(void **state)
+{
+    (void)state;
+    make_fresh(FOLDER);
+    return 0;
+}
+
+static void need_arrow(void)
+{
+    if (!path_exists(LIBRARY)) skip();
+}
+
+static void copy_file(const char *name, const char *path)
+{
+    Error err = {0};
+    size_t length = 0;
+    char *from = path_join(TABLES, name), *bytes = NULL;
+    assert_ok(file_read(from, 1 << 20, &bytes, &length, &err), &err);
+    write_file(path, bytes, length);
+    free(bytes);
+    free(from);
+}
+
+static Dataset *open_set(const char *path, const char *index_folder, bool by_blocks)
+{
+    Error err = {0};
+    Dataset *dataset = NULL;
+    DatasetOptions options = {.key = "data.train",
+                              .path = &path,
+                              .num_paths = 1,
+                              .index_folder = index_folder,
+                              .by_blocks = by_blocks};
+    assert_ok(dataset_open(&options, &dataset, &err), &err);
+    return dataset;
+}
+
+/* Record `index` of large.parquet says its number 3000 times. */
+static void assert_large_record(const Dataset *table, uint64_t index)
+{
+    Error err = {0};
+    Str expected = {0}, text = {0};
+    RecordSource source;
+    assert_ok(dataset_read(table, index, &text, &source, &err), &err);
+    str_puts(&expected, "{\"text\":\"");
+    for (int i = 0; i < 3000; i++)
+        str_printf(&expected, "%03d ", (int)index);
+    str_puts(&expected, "\"}");
+    assert_string_equal(str_text(&text), str_text(&expected));
+    str_free(&expected);
+    str_free(&text);
+}
+
+static void test_a_file_is_read_as_it_was_opened(void **state)
+{
+    (void)state;
+    need_arrow();
+    for (int by_blocks = 0; by_blocks < 2; by_blocks++) {
+        copy_file("large.parquet", FOLDER "/a.parquet");
+        copy_file("repeated.parquet", FOLDER "/b.parquet");
+        Dataset *table = open_set(FOLDER "/a.parquet", NULL, by_blocks == 1);
+        assert_large_record(table, 0);
+        assert_int_equal(rename(FOLDER "/b.parquet", FOLDER "/a.parquet"), 0);
+        assert_large_record(table, 900);
+        assert_large_record(table, 5);
+        assert_int_equal(unlink(FOLDER "/a.parquet"), 0);
+        assert_large_record(table, 990);
+        assert_large_record(table, 1);
+        dataset_close(table);
+    }
+}
+
+/* A file that is written anew in its place is found out. */
+static void test_a_file_that_is_cut_ends_the_reading(void **state)
+{
+    (void)state;
+    need_arrow();
+    Error err = {0};
+    Str text = {0};
+    RecordSource source;
+    copy_file("large.parquet", FOLDER "/a.parquet");
+    Dataset *table = open_set(FOLDER "/a.parquet", NULL, true);
+    assert_large_record(table, 0);
+    assert_int_equal(truncate(FOLDER "/a.parquet", 1000), 0);
+    assert_fails(dataset_read(table, 900, &text, &source, &err), ERR_IO, &err,
+                 "a.parquet was changed during the run");
+    str_free(&text);
+    dataset_close(table);
+}
+
+/* The descriptor with which this process has opened a file. */
+static int descriptor_of(const char *name)
+{
+    int found = -1;
+    DIR *folder = opendir("/proc/self/fd");
+    assert_non_null(folder);
+    for (struct dirent *entry; (entry = readdir(folder)) != NULL;) {
+        char target[4096], link[300];
+        snprintf(link, sizeof link, "/proc/self/fd/%s", entry->d_name);
+        ssize_t length = readlink(link, target, sizeof target - 1);
+        if (length <= 0) continue;
+        target[length] = '\0';
+        if (strstr(target, name) != NULL) found = atoi(entry->d_name);
+    }
+    closedir(folder);
+    return found;
+}
+
+/* A descriptor that cannot be read stands for a disk that cannot. */
+static void test_what_the_system_refuses_is_no_bad_record(void **state)
+{
+    (void)state;
+    need_arrow();
+    Error err = {0};
+    Str text = {0};
+    RecordSource source;
+    copy_file("large.parquet", FOLDER "/refused.parquet");
+    Dataset *table = open_set(FOLDER "/refused.parquet", NULL, true);
+    int fd = descriptor_of("refused.parquet"), kept = dup(fd);
+    int broken = open(FOLDER "/refused.parquet", O_WRONLY);
+    assert_true(fd >= 0 && kept >= 0 && broken >= 0);
+    assert_int_equal(dup2(broken, fd), fd);
+    for (int i = 0; i < 2; i++)
+        assert_fails(dataset_read(table, 900, &text, &source, &err), ERR_IO, &err,
+                     "refused.parquet could not be read");
+    assert_int_equal(dup2(kept, fd), fd);
+    assert_large_record(table, 900);
+    close(broken);
+    close(kept);
+    str_free(&text);
+    dataset_close(table);
+}
+
+/* ---- rows of which the encodings leave little ---- */
+
+static void assert_repeated_record(const char *text, uint64_t index)
+{
+    char end[64];
+    snprintf(end, sizeof end, "so very helpful.\",\"id\":%llu}", (unsigned long long)index);
+    assert_int_equal(strncmp(text, "{\"system\":\"You are so very ", 26), 0);
+    assert_true(strlen(text) > 4000);
+    assert_string_equal(strstr(text, "so very helpful"), end);
+}
+
+static void test_texts_that_are_repeated_are_read_in_pieces(void **state)
+{
+    (void)state;
+    need_arrow();
+    static const uint64_t index[] = {0, 1, REPEATED / 2, REPEATED - 1, 70000};
+    Dataset *table = open_set(TABLES "/repeated.parquet", NULL, false);
+    assert_int_equal(dataset_summary(table).records, REPEATED);
+    for (size_t i = 0; i < sizeof index / sizeof *index; i++) {
+        Error err = {0};
+        Str text = {0};
+        RecordSource source;
+        assert_ok(dataset_read(table, index[i], &text, &source, &err), &err);
+        assert_repeated_record(str_text(&text), index[i]);
+        str_free(&text);
+    }
+    dataset_close(table);
+}
+
+static Stream *open_window(const char *const *path, int num_paths)
+{
+    Error err = {0};
+    Stream *stream = NULL;
+    StreamOptions options = {.key = "data.train",
+                             .path = path,
+                             .num_paths = num_paths,
+                             .order = {.kind = ORDER_WINDOW, .window_mb = 16},
+                             .seed = 3};
+    assert_ok(stream_open(&options, &stream, &err), &err);
+    return stream;
+}
+
+/* A row group is as large as its JSON; its blocks come in their order, those of few at once. */
+static void test_a_window_goes_through_large_row_groups_in_order(void **state)
+{
+    (void)state;
+    need_arrow();
+    char *path[8];
+    for (int i = 0; i < 8; i++) {
+        path[i] = mem_printf("%s/%d.parquet", FOLDER, i);
+        copy_file("repeated.parquet", path[i]);
+    }
+    Stream *stream = open_window((const char *const *)path, 8);
+    const Dataset *dataset = stream_dataset(stream);
+    StreamReader *reader = stream_reader_open(stream);
+    uint64_t blocks = dataset_num_blocks(dataset), most = 0;
+    assert_true(blocks > 8 * 50);
+    uint64_t *first = mem_calloc(blocks, sizeof *first), *last = mem_calloc(blocks, sizeof *last);
+    for (uint64_t p = 0; p < 8 * REPEATED; p++) {
+        Error err = {0};
+        StreamPlace place;
+        assert_ok(stream_place(reader, p, &place, &err), &err);
+        if (first[place.block] == 0) first[place.block] = p + 1;
+        last[place.block] = p + 1;
+    }
+    for (uint64_t b = 0; b < blocks; b++) {
+        assert_true(first[b] > 0);
+        if (dataset_block_run(dataset, b) == b) continue;
+        assert_true(first[b - 1] < last[b]); /* in the same window, or one before */
+        uint64_t run = dataset_block_run(dataset, b);
+        assert_int_equal(dataset_block_run(dataset, run), run);
+    }
+    for (int i = 0; i < 8; i++) { /* how many files are being read where one begins */
+        uint64_t from, to, begun = 0, f, t;
+        dataset_file_blocks(dataset, i, &from, &to);
+        for (int k = 0; k < 8; k++) {
+            dataset_file_blocks(dataset, k, &f, &t);
+            begun += first[f] <= first[from] && last[t - 1] >= first[from];
+        }
+        if (begun > most) most = begun;
+    }
+    assert_in_range(most, 2, 5); /* one may end in the window in which the next begins */
+    free(first);
+    free(last);
+    stream_reader_close(reader);
+    stream_close(stream);
+    for (int i = 0; i < 8; i++)
+        free(path[i]);
+}
+
+static void test_a_window_has_the_rows_of_large_row_groups(void **state)
+{
+    (void)state;
+    need_arrow();
+    const char *path = TABLES "/repeated.parquet";
+    Stream *stream = open_window(&path, 1);
+    StreamReader *reader = stream_reader_open(stream);
+    for (uint64_t p = 0; p < 12000; p++) {
+        Error err = {0};
+        Str text = {0};
+        StreamRecord record;
+        uint64_t index = 0;
+        assert_ok(stream_read(reader, p, &text, &record, &err), &err);
+        assert_ok(stream_index(reader, &record.place, &index, &err), &err);
+        if (p % 10 == 0) assert_repeated_record(str_text(&text), index);
+        str_free(&text);
+    }
+    stream_reader_close(reader);
+    stream_close(stream);
+}
+
+/* ---- what a footer says ---- */
+
+static void test_counts_that_cannot_be_are_refused(void **state)
+{
+    (void)state;
+    need_arrow();
+    Error err = {0};
+    Dataset *dataset = NULL;
+    size_t length = 0, at = 0;
+    char *bytes = NULL;
+    const char *path = FOLDER "/counts.parquet";
+    assert_ok(file_read(TABLES "/large.parquet", 1 << 20, &bytes, &length, &err), &err);
+    for (size_t i = 0; i + 3 < length; i++)
+        if (memcmp(bytes + i, "\x16\xD0\x0F", 3) == 0) at = i; /* 1000, of the row group */
+    assert_true(at > 0);
+    memcpy(bytes + at, "\x16\xFE\x7F", 3); /* 8191 */
+    write_file(path, bytes, length);
+    free(bytes);
+    DatasetOptions options = {.key = "data.train", .path = &path, .num_paths = 1};
+    assert_fails(dataset_open(&options, &dataset, &err), ERR_DATA, &err, "row group 0");
+    assert_non_null(strstr(err.message, "8191 rows"));
+    assert_non_null(strstr(err.message, path));
+}
+
+/* ---- copies of rows ---- */
+
+/* They can be made again from the file, which is there: nobody has to stop for them. */
+static void test_a_damaged_copy_is_read_from_the_file(void **state)
+{
+    (void)state;
+    need_arrow();
+    glob_t found;
+    copy_file("large.parquet", FOLDER "/copied.parquet");
+    Dataset *table = open_set(FOLDER "/copied.parquet", INDEX, false);
+    assert_large_record(table, 3);
+    assert_int_equal(glob(INDEX "/*.rows", 0, NULL, &found), 0);
+    off_t bytes = 0;
+    int fd = open(found.gl_pathv[0], O_RDWR);
+    assert_true(fd >= 0 && (bytes = lseek(fd, 0, SEEK_END)) > 20000);
+    char *zeros = mem_calloc(1, (size_t)bytes / 2);
+    assert_int_equal(pwrite(fd, zeros, (size_t)bytes / 2, bytes - bytes / 2), bytes / 2);
+    close(fd);
+    free(zeros);
+    globfree(&found);
+    for (uint64_t i = 0; i < 1000; i += 37)
+        assert_large_record(table, i);
+    dataset_close(table);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(test_a_file_is_read_as_it_was_opened, fresh_folder),
+        cmocka_unit_test_setup(test_a_file_that_is_cut_ends_the_reading, fresh_folder),
+        cmocka_unit_test_setup(test_what_the_system_refuses_is_no_bad_record, fresh_folder),
+        cmocka_unit_test_setup(test_texts_that_are_repeated_are_read_in_pieces, fresh_folder),
+        cmocka_unit_test_setup(test_a_window_goes_through_large_row_groups_in_order, fresh_folder),
+        cmocka_unit_test_setup(test_a_window_has_the_rows_of_large_row_groups, fresh_folder),
+        cmocka_unit_test_setup(test_counts_that_cannot_be_are_refused, fresh_folder),
+        cmocka_unit_test_setup(test_a_damaged_copy_is_read_from_the_file, fresh_folder),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
