@@ -10,9 +10,13 @@
  * one of 60 KB whose middle is a hole of the file, so that 1 GB takes 62 MB of the disk; the
  * records have 5 kB on average. What the system has of them in memory is dropped before each first
  * start (holes cost no disk, so a first start is faster here than the disk would be). Each
- * measurement is a process of its own. */
+ * measurement is a process of its own. *
+ *        bench_large FOLDER files=PATTERN [seconds=N]     (files that are there, in the order
+ * window; FOLDER is for their index)
+ */
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -388,8 +392,35 @@ static void measure_all(const Bench *bench, int argc, char **argv)
     measure_mixing(bench, "hf 5.2", new);
 }
 
+/* The files of a pattern are measured as they are. */
+static void measure_files(const char *folder, const char *pattern, int64_t read_ms)
+{
+    glob_t found;
+    struct stat info;
+    uint64_t bytes = 0;
+    Bench bench = {.read_ms = read_ms, .index = mem_printf("%s/index", folder)};
+    DataOrder window = {.kind = ORDER_WINDOW, .window_mb = 128};
+    if (glob(pattern, 0, NULL, &found) != 0 || found.gl_pathc > FILES_MAX) stop_errno(pattern);
+    for (size_t i = 0; i < found.gl_pathc; i++) {
+        bench.path[bench.num_files++] = found.gl_pathv[i];
+        if (stat(found.gl_pathv[i], &info) == 0) bytes += (uint64_t)info.st_size;
+    }
+    bench.file_bytes = bytes / found.gl_pathc;
+    Error err;
+    Stream *stream = open_stream(&bench, window);
+    stop_on(stream_count(stream, &bench.records, &err), &err);
+    stream_close(stream);
+    printf("%.1f GB in %d files, %llu records\n", (double)bytes * 1e-9, bench.num_files,
+           (unsigned long long)bench.records);
+    measure_order(&bench, "window", window, true);
+    globfree(&found);
+    free(bench.index);
+}
+
 int main(int argc, char **argv)
 {
+    const char *pattern = argc > 2 ? argument_value(argv[2], "files") : NULL;
+    const char *seconds = argc > 3 ? argument_value(argv[3], "seconds") : NULL;
     if (argc < 2) {
         fprintf(
             stderr,
@@ -397,11 +428,17 @@ int main(int argc, char **argv)
         return 2;
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
+    if (pattern != NULL) {
+        int64_t read_ms =
+            seconds != NULL && atoi(seconds) > 1 ? atoi(seconds) * INT64_C(1000) : READ_MS;
+        measure_files(argv[1], pattern, read_ms);
+        return 0;
+    }
     Bench bench = {.num_files = argc > 3 ? atoi(argv[3]) : 1,
                    .data_bytes = is_wanted(argc, argv, "dense") ? UNIT_BYTES : DATA_BYTES};
     bench.read_ms = READ_MS;
     for (int i = 4; i < argc; i++) {
-        const char *seconds = argument_value(argv[i], "seconds");
+        seconds = argument_value(argv[i], "seconds");
         if (seconds != NULL && atoi(seconds) > 1) bench.read_ms = atoi(seconds) * INT64_C(1000);
     }
     if (bench.num_files < 1 || bench.num_files > FILES_MAX) bench.num_files = FILES_MAX;
