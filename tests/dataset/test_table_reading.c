@@ -81,17 +81,17 @@ static void test_a_file_is_read_as_it_was_opened(void **state)
 {
     (void)state;
     need_arrow();
-    for (int by_blocks = 0; by_blocks < 2; by_blocks++) {
+    for (int way = 0; way < 4; way++) {
+        bool by_blocks = way % 2 == 1, removed = way / 2 == 1;
         copy_file("large.parquet", FOLDER "/a.parquet");
         copy_file("repeated.parquet", FOLDER "/b.parquet");
-        Dataset *table = open_set(FOLDER "/a.parquet", NULL, by_blocks == 1);
-        assert_large_record(table, 0);
-        assert_int_equal(rename(FOLDER "/b.parquet", FOLDER "/a.parquet"), 0);
-        assert_large_record(table, 900);
+        Dataset *table = open_set(FOLDER "/a.parquet", NULL, by_blocks);
+        assert_large_record(table, 900); /* of the last piece: nobody reads on behind it */
+        if (removed)
+            assert_int_equal(unlink(FOLDER "/a.parquet"), 0);
+        else
+            assert_int_equal(rename(FOLDER "/b.parquet", FOLDER "/a.parquet"), 0);
         assert_large_record(table, 5);
-        assert_int_equal(unlink(FOLDER "/a.parquet"), 0);
-        assert_large_record(table, 990);
-        assert_large_record(table, 1);
         dataset_close(table);
     }
 }
