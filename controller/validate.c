@@ -9,7 +9,9 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/str.h"
+#include "config/eval_set.h"
 #include "config/model_pins.h"
+#include "config/source_set.h"
 #include "disk_room.h"
 #include "local_node.h"
 #include "model/model_config.h"
@@ -60,6 +62,53 @@ static void warn_of_bias(const JobConfig *config, Str *out)
     free(keys);
 }
 
+static bool names(const StringList *paths, int count, const char *path)
+{
+    for (int i = 0; i < count; i++)
+        if (strcmp(paths->item[i], path) == 0) return true;
+    return false;
+}
+
+/* A path that is there twice, in one set or in two. */
+static void warn_of_twice(const JobConfig *config, Str *out)
+{
+    for (int i = 0; i < train_source_count(config); i++) {
+        TrainSource source = train_source(config, i);
+        for (int a = 0; a < source.path->count && source.reader == NULL; a++) {
+            const char *path = source.path->item[a];
+            Str warning = {0};
+            if (names(source.path, a, path))
+                str_printf(&warning, "%s names %s twice: its records come twice an epoch\n",
+                           source.key, path);
+            for (int e = 0; e < eval_set_count(config) && warning.length == 0; e++) {
+                EvalSet set = eval_set(config, e);
+                if (names(set.path, set.path->count, path))
+                    str_printf(&warning, "%s and %s both name %s: what is evaluated is trained\n",
+                               source.key, set.key, path);
+            }
+            put_warnings("data_twice", str_text(&warning), out);
+            str_free(&warning);
+        }
+    }
+}
+
+/* Keys of an order that is not the job's. */
+static void warn_of_order(const JobConfig *config, Str *out)
+{
+    static const char *const key[] = {"data.window_mb", "data.hf_version", "data.hf_buffer_size"};
+    const DataOrder *order = &config->data.order;
+    bool window = config->data.shuffle && order->kind == ORDER_WINDOW;
+    bool hf = config->data.shuffle && order->kind == ORDER_HF;
+    for (int i = 0; i < 3; i++) {
+        if (!job_config_departs(config, key[i]) || (i == 0 ? window : hf)) continue;
+        char *warning = mem_printf("%s has no effect without data.order: %s%s", key[i],
+                                   i == 0 ? "window" : "hf",
+                                   config->data.shuffle ? "" : " and data.shuffle: true");
+        put_warnings("no_effect", warning, out);
+        free(warning);
+    }
+}
+
 static void warn_of_lost_pins(const JobConfig *config, Str *out)
 {
     if (!model_pins_are_lost(config)) return;
@@ -106,6 +155,8 @@ static char *summarize(const JobConfig *config, const ModelConfig *model, const 
     put_warnings("text_odd", warnings, &summary);
     warn_of_bias(config, &summary);
     warn_of_lost_pins(config, &summary);
+    warn_of_twice(config, &summary);
+    warn_of_order(config, &summary);
     free(place);
     free(weights);
     return str_take(&summary);
@@ -154,6 +205,8 @@ Status validate_job(const JobConfig *config, char **ret_summary, Error *err)
     if (status == OK && ret_summary == NULL) {
         warn_of_bias(config, NULL);
         warn_of_lost_pins(config, NULL);
+        warn_of_twice(config, NULL);
+        warn_of_order(config, NULL);
     }
     free(warnings);
     text_model_destroy(text);

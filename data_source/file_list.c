@@ -119,10 +119,19 @@ static void describe(const cJSON *item, const DatasetFileInfo *file, Str *ret)
                     number_of(item, "bytes") == (double)file->bytes;
         free(hash);
         if (same) return;
-        if (file->records > 0 || number_of(item, "records") > 0)
+        bool same_size = number_of(item, "bytes") == (double)file->bytes &&
+                         number_of(item, "records") == (double)file->records;
+        if (same_size && file->records > 0)
+            str_printf(ret, "%s: other content in as many records (%llu) and bytes (%llu)",
+                       file->path, (unsigned long long)file->records,
+                       (unsigned long long)file->bytes);
+        else if (file->records > 0 || number_of(item, "records") > 0)
             str_printf(ret, "%s: %llu records in %llu bytes, were %.0f in %.0f", file->path,
                        (unsigned long long)file->records, (unsigned long long)file->bytes,
                        number_of(item, "records"), number_of(item, "bytes"));
+        else if (number_of(item, "bytes") == (double)file->bytes)
+            str_printf(ret, "%s: other content in as many bytes (%llu)", file->path,
+                       (unsigned long long)file->bytes);
         else /* not counted */
             str_printf(ret, "%s: %llu bytes, were %.0f", file->path,
                        (unsigned long long)file->bytes, number_of(item, "bytes"));

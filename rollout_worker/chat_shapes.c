@@ -245,6 +245,13 @@ static void advise(const cJSON *record, Str *out)
     for (const cJSON *item = record->child; item != NULL; item = item->next) {
         const char *nearest = str_nearest(item->string, names, NUM_PART_KEYS);
         if (nearest == NULL) continue;
+        if (strcmp(nearest, item->string) == 0) { /* a shape's own key is passed over as null */
+            str_printf(out,
+                       "\"%s\" is null, which counts as absent: write its value, or drop the "
+                       "record",
+                       nearest);
+            return;
+        }
         str_printf(out, "is %s meant to be \"%s\"? Rename it, or name it in data.input_key",
                    QUOTED(item->string), nearest);
         return;

@@ -82,6 +82,13 @@ static void take_hub_name(DataPath *path)
     path->path = mem_strdup(path->hub.path);
 }
 
+bool data_path_is_address(const char *text)
+{
+    size_t scheme = strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789+");
+    return scheme > 1 && str_starts_with(text + scheme, "://") &&
+           !str_starts_with(text, HUB_SCHEME);
+}
+
 DataPath data_path_parse(const char *text)
 {
     DataPath path = {.path = mem_strdup(text), .end = INT64_MAX};

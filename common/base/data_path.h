@@ -20,6 +20,9 @@ typedef struct DataPath {
     int64_t end;   /* INT64_MAX: to the end */
 } DataPath;
 
+/* "s3://bucket/x" and "https://...": neither a path nor a name of the Hub. */
+bool data_path_is_address(const char *text);
+
 DataPath data_path_parse(const char *text);
 void data_path_free(DataPath *path);
 

@@ -90,7 +90,7 @@ static Status apply_override(LoadedJob *job, const char *override, const StageNo
         return error_set(err, ERR_INVALID,
                          "%s: what follows the = is not a valid value.\n"
                          "Write lists as [a, b], and texts with special characters in \"quotes\" "
-                         "(within 'quotes' for the shell).",
+                         "(within 'quotes' for the shell): '[\"a.jsonl@[:20]\", b]'.",
                          where);
     const char *path = arena_strndup(arena, override, (size_t)(equals - override)), *whole = path;
     bool mine = true;

@@ -320,6 +320,9 @@ void job_config_fixed_settings(const JobConfig *config, const char *section, Str
  * NULL when `path` is none of these, or there is none. Owned by the caller. */
 char *model_path_checkpoint(const char *path);
 
+/* Whether the job says a key, and something else than its default. */
+bool job_config_departs(const JobConfig *config, const char *path);
+
 /* The keys whose values differ between two configurations, one a line: "train.lr: 0.002 -> 0.001
  * (--set train.lr=1e-3)", the place being that of the new value. NULL when there are none. Owned.
  */

@@ -122,8 +122,12 @@ static Status refuse_absent(const FileCheck *check, const char *key, const char 
     const char *name = arena_strndup(check->arena, rest, length);
     const char *nearest = nearest_entry(part, name, check->arena);
     const char *advice = advice_for_path(check, key, path);
-    if (nearest != NULL)
-        advice = arena_printf(check->arena, "Did you mean %s/%s%s?", part, nearest, rest + length);
+    if (nearest != NULL) {
+        const char *meant =
+            arena_printf(check->arena, "%s%s%s%s", part, part[strlen(part) - 1] == '/' ? "" : "/",
+                         nearest, rest + length);
+        if (path_exists(meant)) advice = arena_printf(check->arena, "Did you mean %s?", meant);
+    }
     return error_set(check->err, ERR_NOT_FOUND,
                      "%s: %s does not exist.\nExpected %s; %s has no %s.\n%s", key_at(check, key),
                      path, expected, part, name, advice);
@@ -153,12 +157,52 @@ static Status check_file(const FileCheck *check, const char *key, const char *pa
     return OK;
 }
 
+/* "data.jsonl[:50]" and "data.jsonl@[:10%]" are globs that match nothing, but hardly meant so. */
+static Status refuse_slice(const FileCheck *check, const char *key, const char *pattern)
+{
+    const char *begin = strrchr(pattern, '[');
+    int path = (int)(begin - pattern) - (begin > pattern && begin[-1] == '@');
+    return error_set(check->err, ERR_INVALID,
+                     "%s: %s is no file, and %s is no slice.\n"
+                     "Expected whole numbers behind an @, as in %.*s@[:1000] or %.*s@[-500:] (of a "
+                     "list, in \"quotes\").\nCorrect it.",
+                     key_at(check, key), pattern, begin - (begin > pattern && begin[-1] == '@'),
+                     path, pattern, path, pattern);
+}
+
+static bool looks_sliced(const char *pattern)
+{
+    const char *begin = strrchr(pattern, '[');
+    return begin != NULL && str_ends_with(pattern, "]") &&
+           (strchr(begin, ':') != NULL || (begin > pattern && begin[-1] == '@'));
+}
+
+static Status refuse_braces(const FileCheck *check, const char *key, const char *pattern)
+{
+    return error_set(check->err, ERR_INVALID,
+                     "%s: %s does not exist, and braces have no meaning in a glob here.\n"
+                     "Expected *, ? and [...].\nName the files in a list: [a.jsonl, b.jsonl].",
+                     key_at(check, key), pattern);
+}
+
+static Status refuse_address(const FileCheck *check, const char *key, const char *entry)
+{
+    return error_set(check->err, ERR_INVALID,
+                     "%s: %s is an address, but data are read from files of this machine and from "
+                     "data sets of the Hugging Face Hub.\nExpected a path, or OWNER/NAME.\n"
+                     "Fetch it first, or read it with a reader of your own (data.reader).",
+                     key_at(check, key), entry);
+}
+
 /* One entry of a list of data: what it stands for is there. What lies in a folder is looked at when
  * it is opened. */
 static Status check_data_path(const FileCheck *check, const char *key, const char *pattern)
 {
     static const char expected[] = "a data file (JSONL, Parquet, Arrow) or a folder of them";
     if (path_is_folder(pattern)) return OK;
+    if (!path_exists(pattern) && looks_sliced(pattern)) return refuse_slice(check, key, pattern);
+    if (!path_exists(pattern) && strchr(pattern, '{') != NULL)
+        return refuse_braces(check, key, pattern);
     if (path_exists(pattern) || strpbrk(pattern, "*?[") == NULL)
         return check_file(check, key, pattern, expected);
     StringList found = {0};
@@ -192,7 +236,9 @@ static Status check_data_paths(const FileCheck *check, const char *key, const St
     for (int i = 0; i < entries->count; i++) {
         DataPath path = data_path_parse(entries->item[i]);
         Status status = OK;
-        if (path.hub.repo == NULL && str_starts_with(path.path, HUB_SCHEME))
+        if (data_path_is_address(entries->item[i]))
+            status = refuse_address(check, key, entries->item[i]);
+        else if (path.hub.repo == NULL && str_starts_with(path.path, HUB_SCHEME))
             status = refuse_hub_spelling(check, key, path.path);
         else if (path.hub.repo == NULL) /* others are asked for when they are opened */
             status = check_data_path(check, key, path.path);

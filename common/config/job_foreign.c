@@ -42,15 +42,36 @@ const ConfigForeign job_foreign[] = {
      "weights, which may be another run's"},
     {"save",
      "Everything of a run, checkpoints too, is below run_dir; checkpoint.interval says when"},
-    {"rollout_seed data_seed", "One seed decides everything: write seed at the top of the file"},
+    {"rollout_seed data_seed shuffle_seed",
+     "One seed decides everything: write seed at the top of the file"},
     {"interleave_probs interleave_probabilities dataset_weights data_weights blending_weights "
-     "mix_weights",
+     "mix_weights data.weights data.probabilities interleave_weights",
      "Write data.sources: a name for each, with its path and weight"},
     {"eval_prompt_data", "Write data.eval: paths alone; or eval.sets, with a name "
                          "before each"},
     {"hf_dataset_buffer_size buffer_size", "Samples are made ahead of training by whole batches: "
                                            "write rollout.prefetch_steps. The records "
                                            "of a shuffle buffer are data.hf_buffer_size"},
+    {"max_samples max_train_samples data.limit",
+     "For the first N records write a slice behind the path: data.train: data.jsonl@[:N]"},
+    {"test_size val_split val_size validation_split eval_split_size",
+     "Nothing is split off by itself: write slices, data.train: data.jsonl@[:-500] and data.eval: "
+     "data.jsonl@[-500:]"},
+    {"data.split train_split dataset_split",
+     "A split stands behind the folder or the name: data.train: my_folder@train"},
+    {"streaming", "Files are always streamed, none is loaded into memory: leave it out. To begin "
+                  "without an index of all files write data.order: window"},
+    {"cache_dir hf_cache_dir", "Where the cache of the Hub lies, the environment says: HF_HOME or "
+                               "HF_HUB_CACHE"},
+    {"data.repeat", "Write train.num_epochs: passes over the data; a source of data.sources has "
+                    "repeat"},
+    {"rollout_max_prompt_len max_prompt_length",
+     "data.max_length limits prompt and answer together; rollout.max_response_length the answer"},
+    {"data.apply_chat_template", "The chat template is always applied: leave it out. What it is "
+                                 "told is data.apply_chat_template_kwargs"},
+    {"loss_mask_type", "The chat template tells what is trained: leave it out"},
+    {"rollout_global_dataset", "There is one stream for all rollout workers: leave it out"},
+    {"balance_data", "Batches are balanced over the ranks by tokens: leave it out"},
     {"dataset_text_field text_field", "Records are conversations, not plain text; data.input_key "
                                       "names the field of the conversation"},
     {"train_on_inputs train_on_prompt train_on_input",

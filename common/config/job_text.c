@@ -271,6 +271,20 @@ static bool same_value(const ConfigKey *key, const JobConfig *a, const JobConfig
     return same;
 }
 
+bool job_config_departs(const JobConfig *config, const char *path)
+{
+    int index = config_find(&job_table, path);
+    CHECK(index >= 0);
+    const ConfigKey *key = config_key(&job_table, index);
+    OriginKind kind = ((const LoadedJob *)config)->origin[index].kind;
+    if (kind != FROM_FILE && kind != FROM_OVERRIDE) return false;
+    Str text = {0};
+    config_value_text(key, config, &text);
+    bool departs = key->preset == NULL || strcmp(str_text(&text), key->preset) != 0;
+    str_free(&text);
+    return departs;
+}
+
 char *job_config_changes(const JobConfig *before, const JobConfig *after)
 {
     Arena *arena = arena_create();

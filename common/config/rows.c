@@ -83,6 +83,15 @@ static Status read_row(const ConfigSource *source, const ConfigKey *key, const Y
                          "`_` and `-`, beginning with a letter, a digit or `_`.",
                          config_place(source, name), key->path,
                          config_cut(name->text, source->arena), ROW_NAME_MAX);
+    if (body->kind == YAML_SCALAR && !yaml_is_null(body)) {
+        const ConfigKey *first = config_key(key->rows, 0);
+        const char *value = config_cut(body->text, source->arena);
+        return error_set(err, ERR_INVALID,
+                         "%s: %s.%s is \"%s\", expected its keys in braces or in lines below "
+                         "it.\nWrite %s: {%s: %s}.",
+                         config_place(source, body), key->path, name->text, value, name->text,
+                         first->path, value);
+    }
     row->name = mem_strdup(name->text);
     row->path = mem_printf("%s.%s", key->path, name->text);
     ConfigSource inner = source_of_row(source, key, row);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/data_path.h"
 #include "base/hub_name.h"
 #include "base/json.h"
 #include "config/rows.h"
@@ -407,7 +408,9 @@ static char *escape_glob(const char *folder)
 static char *read_hub_name(const ConfigKey *key, const char *text, const char *folder)
 {
     if (key->type != KEY_PATHS && !key->hub_model) return NULL;
-    if (str_starts_with(text, HUB_SCHEME)) return mem_strdup(text);
+    bool address = key->type == KEY_PATHS && data_path_is_address(text);
+    /* An address is refused when its file is looked for. */
+    if (str_starts_with(text, HUB_SCHEME) || address) return mem_strdup(text);
     return key->hub_model ? hub_model_name_expand(text, folder) : hub_name_expand(text, folder);
 }
 

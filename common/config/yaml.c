@@ -61,7 +61,9 @@ static const SyntaxHint syntax_hints[] = {
     {"did not find expected key", "this line does not fit the lines above it",
      "Start all keys of a section in the same column.", false},
     {"did not find expected ',' or", "a list or section in brackets is not closed",
-     "Write [a, b] or {key: value}.", true},
+     "Write [a, b] or {key: value}; texts in them that hold [, ] or , in \"quotes\", as "
+     "[\"a.jsonl@[:20]\", b].",
+     true},
 };
 
 static const SyntaxHint *find_hint(const yaml_parser_t *parser)

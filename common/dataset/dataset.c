@@ -262,6 +262,18 @@ static void apply_slice(Dataset *dataset, const DataPath *path, int first_file)
     dataset->num_files = kept;
 }
 
+/* The bounds may be right for other files: nothing is said of what is in them. */
+static Status refuse_empty_slice(const DatasetOptions *options, const char *text,
+                                 const DataPath *path, uint64_t records, Error *err)
+{
+    return error_set(err, ERR_INVALID,
+                     "%s: nothing of %s is left by its slice: it has %llu record%s\n"
+                     "  expected: a slice [a:b] with a below b and below that number\n"
+                     "  to do: correct it, as in %s@[:%llu]",
+                     options->key, text, (unsigned long long)records, records == 1 ? "" : "s",
+                     path->path, (unsigned long long)(records > 1 ? records / 2 : 1));
+}
+
 static Status add_entry(Dataset *dataset, const DatasetOptions *options, const char *text,
                         Error *err)
 {
@@ -272,6 +284,7 @@ static Status add_entry(Dataset *dataset, const DatasetOptions *options, const c
     own.by_blocks = options->by_blocks && !path.sliced && path.hub.repo == NULL;
     Entry entry = {dataset, &own, .records_end = options->records_max};
     int first_file = dataset->num_files;
+    uint64_t before = dataset->summary.records;
     if (path.sliced && entry.records_end > 0) {
         bool back =
             path.begin < 0 || path.end < 0; /* counted from the end: it takes all to know it */
@@ -286,7 +299,12 @@ static Status add_entry(Dataset *dataset, const DatasetOptions *options, const c
         status = add_files(&entry, &path.path, 1, err);
     else
         status = add_glob(&entry, path.path, err);
-    if (status == OK && path.sliced) apply_slice(dataset, &path, first_file);
+    if (status == OK && path.sliced) {
+        uint64_t there = dataset->summary.records - before;
+        apply_slice(dataset, &path, first_file);
+        if (there > 0 && dataset->summary.records == before)
+            status = refuse_empty_slice(options, text, &path, there, err);
+    }
     data_path_free(&path);
     return status;
 }

@@ -192,9 +192,26 @@ static void test_sources_that_make_no_sense_are_refused(void **state)
     assert_refused(MODEL "data: {train: a, stopping_strategy: all}\n", "all_exhausted");
 }
 
+/* What other systems call it, or would take for a value. */
+static void test_data_names_of_other_systems_are_answered(void **state)
+{
+    (void)state;
+    assert_refused("data: {max_samples: 5}\n", "data.jsonl@[:N]");
+    assert_refused("data: {validation_file: x}\n", "Did you mean data.eval");
+    assert_refused("data: {weights: [1]}\n", "Write data.sources");
+    assert_refused("data: {repeat: 2}\n", "Write train.num_epochs");
+    assert_refused("data: {split: train}\n", "my_folder@train");
+    assert_refused("data: {order: random}\n", "Write order: full");
+    assert_refused("data: {hf_version: 5.1}\n", "Write hf_version: 5.2");
+    assert_refused("data: {bad_record: drop}\n", "Write skip.");
+    assert_refused("data: {remainder: drop_last}\n", "Write remainder: drop.");
+    assert_refused("data: {sources: {a: x.jsonl}}\n", "Write a: {path: x.jsonl}.");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_data_names_of_other_systems_are_answered),
         cmocka_unit_test(test_sources_fall_back_on_their_section),
         cmocka_unit_test(test_sources_without_a_mixture_are_data_train),
         cmocka_unit_test(test_sources_are_the_same_in_the_text),

@@ -13,6 +13,24 @@ static const KeyName remainder_names[] = {
     {"wrap", REMAINDER_WRAP}, {"drop", REMAINDER_DROP}, {"pad", REMAINDER_PAD}, {NULL, 0}};
 static const KeyName hf_version_names[] = {
     {"4.3", HF_4_3}, {"4.8", HF_4_8}, {"5.0", HF_5_0}, {"5.2", HF_5_2}, {NULL, 0}};
+static const ConfigForeign other_orders[] = {
+    {"random shuffle shuffled global", "Write order: full, in which any record may follow any"},
+    {"sequential none file files in_order", "For the order of the files write shuffle: false"},
+    {"buffer streaming local", "Write order: window, or hf for that of the package `datasets`"},
+    {NULL, NULL}};
+static const ConfigForeign other_remainders[] = {{"drop_last true", "Write remainder: drop"},
+                                                 {"false keep carry", "Write remainder: wrap"},
+                                                 {NULL, NULL}};
+static const ConfigForeign other_releases[] = {
+    {"5.1 5.2.0 5.1.0", "Write hf_version: 5.2, which has the order of 5.1, too"},
+    {"4.4 4.5 4.6 4.7 4.8.2", "Write hf_version: 4.8, which has the order of 4.4 to 4.7, too"},
+    {"3.0 3.6 4.0 4.1 4.2", "Write hf_version: 4.3, which has the order of those before it, too"},
+    {NULL, NULL}};
+static const ConfigForeign other_policies[] = {
+    {"drop ignore pass continue filter discard remove warn", "Write skip"},
+    {"error raise fail abort strict", "Write stop"},
+    {NULL, NULL}};
+
 /* ---- a row of data.sources ---- */
 
 #define IN(field) offsetof(SourceRow, field)
@@ -126,7 +144,8 @@ static const ConfigKey keys[] = {
      .offset = AT(data.eval),
      .derived = "none",
      .example = "data/test.jsonl",
-     .also = "validation val_files test eval_data eval_file val test_files eval_files",
+     .also = "validation val_files test eval_data eval_file val test_files eval_files "
+             "validation_file validation_files test_file",
      .meaning = "data to evaluate on, never trained"},
     {.path = "data.input_key",
      .type = KEY_STRING,
@@ -170,6 +189,7 @@ static const ConfigKey keys[] = {
      .offset = AT(data.order.kind),
      .preset = "full",
      .names = order_names,
+     .foreign = other_orders,
      .meaning = "which order that is: any record anywhere; near records together (window), which "
                 "needs no look at all files before the first step; or that of the package "
                 "`datasets` (hf)"},
@@ -185,6 +205,7 @@ static const ConfigKey keys[] = {
      .offset = AT(data.order.hf_release),
      .preset = "5.2",
      .names = hf_version_names,
+     .foreign = other_releases,
      .meaning =
          "with order: hf, the release of `datasets`: up to 4.3, 4.4 to 4.8, 5.0, 5.1 to 5.2"},
     {.path = "data.hf_buffer_size",
@@ -208,6 +229,7 @@ static const ConfigKey keys[] = {
      .offset = AT(data.remainder),
      .preset = "wrap",
      .names = remainder_names,
+     .foreign = other_remainders,
      .also = "drop_last dataloader_drop_last drop_last_batch pad_samples_to_global_batch_size",
      .meaning =
          "records at the end of an epoch that do not fill a batch: wrap begins the next "
@@ -220,7 +242,7 @@ static const ConfigKey keys[] = {
      .min = 1,
      .max = READER_THREADS_MAX,
      .alias = "num_proc hf_dataset_num_proc",
-     .also = "dataloader_num_workers",
+     .also = "dataloader_num_workers preprocessing_num_workers",
      .meaning = "threads of the data source that read records; more than files are of use, too"},
     {.path = "data.max_length",
      .type = KEY_INT,
@@ -236,6 +258,7 @@ static const ConfigKey keys[] = {
      .offset = AT(data.too_long),
      .preset = "skip",
      .names = length_policy_names,
+     .foreign = other_policies,
      .also = "truncation",
      .meaning = "what happens to a longer sample; truncate keeps its head"},
     {.path = "data.nothing_to_train",
@@ -243,18 +266,21 @@ static const ConfigKey keys[] = {
      .offset = AT(data.nothing_to_train),
      .preset = "skip",
      .names = policy_names,
+     .foreign = other_policies,
      .meaning = "what happens to a conversation without a token that carries loss"},
     {.path = "data.bad_record",
      .type = KEY_ENUM,
      .offset = AT(data.bad_record),
      .preset = "stop",
      .names = policy_names,
+     .foreign = other_policies,
      .meaning = "what happens to a line that is not a valid conversation"},
     {.path = "data.not_rendered",
      .type = KEY_ENUM,
      .offset = AT(data.not_rendered),
      .preset = "stop",
      .names = keep_policy_names,
+     .foreign = other_policies,
      .meaning = "what happens to a conversation of which the chat template passes over a message, "
                 "its tool calls or the tools; keep trains the rest"},
     {.path = "data.bad_records_max",
