@@ -10,6 +10,7 @@
 #include "base/memory.h"
 #include "base/process.h"
 #include "base/str.h"
+#include "core/own_code.h"
 
 #define SETS_MAX      64
 #define ARGUMENTS_MAX 8 /* of a program's own */
@@ -38,6 +39,23 @@ static void list_arguments(const JobFile *file, const char *stage, const char *p
     argument[count] = NULL;
 }
 
+/* It was killed, perhaps by code of the user's that it runs: that of the data, where it looks at
+ * what is trained on, or that of the rollout function. */
+static int tell_kill(const JobConfig *config, const char *name, const char *const *more, int signal)
+{
+    char own[256] = "";
+    const char *abbreviation = sigabbrev_np(signal);
+    char *end = mem_printf("killed by signal %d (SIG%s)", signal,
+                           abbreviation != NULL ? abbreviation : "?");
+    bool of_data = more != NULL && more[0] != NULL && strcmp(more[0], "--brief=train") == 0;
+    if (own_code_is_suspect(end) && of_data) own_code_describe_reader(config, own, sizeof own);
+    if (own_code_is_suspect(end) && own[0] == '\0') own_code_describe(config, own, sizeof own);
+    fprintf(stderr, "controller: %s was %s%s%s\n", name, end,
+            own[0] != '\0' ? "; code of yours runs in it: " : "", own);
+    free(end);
+    return status_exit_code(own[0] != '\0' ? ERR_RESOURCE : ERR_INTERNAL);
+}
+
 /* What it prints goes to `ret`, as far as it fits; NULL: to where this command's does. */
 static int look(const JobFile *file, const JobConfig *config, const char *name,
                 const char *const *more, char *ret, size_t size)
@@ -58,9 +76,9 @@ static int look(const JobFile *file, const JobConfig *config, const char *name,
     free(program);
     if (status == OK && WIFEXITED(end)) return WEXITSTATUS(end);
     if (status == OK && WTERMSIG(end) == SIGPIPE) raise(SIGPIPE); /* who reads us has left */
-    fprintf(stderr, "controller: %s %s\n", name,
-            status == OK ? strsignal(WTERMSIG(end)) : err.message);
-    return status_exit_code(status == OK ? ERR_INTERNAL : status);
+    if (status == OK) return tell_kill(config, name, more, WTERMSIG(end));
+    fprintf(stderr, "controller: %s %s\n", name, err.message);
+    return status_exit_code(status);
 }
 
 int look_with(const JobFile *file, const JobConfig *config, const char *program,

@@ -7,6 +7,7 @@
 #include "base/options.h"
 #include "job_data/job_model.h"
 #include "rollout_worker/inspect_view.h"
+#include "rollout_worker/inspect_watch.h"
 #include "rollout_worker/policy_server.h"
 
 static const char help[] =
@@ -278,15 +279,30 @@ static int inspect(Arguments *arguments)
     Error err = {0};
     JobConfig *config = NULL;
     Inspection *inspection = NULL;
+    InspectWatch *watch = NULL;
     Shown shown = {0};
     JobSource source = {arguments->config, arguments->stage, arguments->set, arguments->num_sets};
     Status status = job_model_load(&source, &config, &err);
     arguments->inspect.config = config;
     if (status == OK) status = job_config_check_data(config, &err);
-    if (status == OK) status = open_inspection(config, arguments, &inspection, &err);
-    if (status == OK) warn(inspection, arguments);
-    if (status == OK) status = look(inspection, arguments, &shown, &err);
-    if (status == OK) show(inspection, &shown, arguments);
+    if (status == OK) {
+        watch = inspect_watch_start(&arguments->inspect);
+        arguments->inspect.watch = inspect_watch_of(watch);
+        status = open_inspection(config, arguments, &inspection, &err);
+    }
+    if (status == OK) {
+        inspect_watch_opened(watch, inspection);
+        warn(inspection, arguments);
+        status = look(inspection, arguments, &shown, &err);
+    }
+    inspect_watch_stop(watch);
+    bool trains = arguments->brief && arguments->inspect.set == NULL;
+    if (status == OK && trains) { /* after what was found of it */
+        show(inspection, &shown, arguments);
+        status = inspection_check_batch(inspection, &err);
+        if (status != OK) job_config_locate(config, &err);
+    }
+    if (status == OK && !trains) show(inspection, &shown, arguments);
     bool stops = status == OK && would_stop(&shown, arguments);
     if (status == ERR_UNSUPPORTED && arguments->brief && config != NULL &&
         !inspection_is_possible(config)) { /* a part of a check, which goes on */

@@ -86,6 +86,7 @@ static Status open_mixture(Inspection *inspection, Error *err)
         .eval = set >= 0 ? &eval : NULL,
         .look_only = true,
         .records_max = records_needed(options),
+        .watch = options->watch,
     };
     Status status = job_data_open(&data, &inspection->mixture, err);
     if (status == OK && options->choice.by_position)
@@ -127,16 +128,39 @@ uint64_t inspection_epoch(const Inspection *inspection)
                             all ? EPOCH_ALL_EXHAUSTED : EPOCH_FIRST_EXHAUSTED);
 }
 
+/* Records that a step takes. */
+static uint64_t batch_of(const JobConfig *config)
+{
+    bool grouped = config->rollout.function != ROLLOUT_SFT;
+    int64_t group = grouped ? config->rollout.n_samples_per_prompt : 1;
+    return (uint64_t)(job_samples_per_step(config) / group);
+}
+
+Status inspection_check_batch(const Inspection *inspection, Error *err)
+{
+    const JobConfig *config = inspection->options.config;
+    uint64_t batch = batch_of(config), epoch = inspection_epoch(inspection), there = epoch;
+    bool drops = config->data.remainder == REMAINDER_DROP;
+    bool wraps = config->data.remainder == REMAINDER_WRAP && !config->rollout.only;
+    if (config->train.num_steps == 0 && wraps) there *= (uint64_t)config->train.num_epochs;
+    if (epoch == 0 || there >= batch) return OK;
+    if (!drops && (!wraps || config->train.num_steps > 0)) return OK; /* it goes round */
+    return error_set(err, ERR_INVALID,
+                     "%s: a batch takes %llu records, but %s %llu: a run refuses that\n"
+                     "  to do: use a smaller batch (train.global_batch_size), more data, %s",
+                     inspect_set_key(&inspection->options), (unsigned long long)batch,
+                     drops ? "with data.remainder: drop, an epoch has" : "all epochs together have",
+                     (unsigned long long)there,
+                     drops ? "or data.remainder: wrap" : "or more train.num_epochs");
+}
+
 uint64_t inspection_run(const Inspection *inspection)
 {
     const JobConfig *config = inspection->options.config;
-    bool grouped = config->rollout.function != ROLLOUT_SFT;
-    int64_t group = grouped ? config->rollout.n_samples_per_prompt : 1;
     int64_t steps = config->train.num_steps;
     if (steps == 0) return (uint64_t)config->train.num_epochs * inspection_epoch(inspection);
-    int64_t batch = job_samples_per_step(config) / group;
     int64_t records = (int64_t)inspection_epoch(inspection);
-    return (uint64_t)job_positions_of_steps(config, records, batch, steps);
+    return (uint64_t)job_positions_of_steps(config, records, (int64_t)batch_of(config), steps);
 }
 
 bool inspection_is_possible(const JobConfig *config)
@@ -175,6 +199,11 @@ char *inspection_warnings(const Inspection *inspection)
 {
     const RolloutTable *table = inspection->table;
     return table->warnings != NULL ? table->warnings(inspection->shared) : NULL;
+}
+
+bool inspection_describe(const Inspection *inspection, char *text, size_t size)
+{
+    return mixture_describe(inspection->mixture, text, size);
 }
 
 void inspection_close(Inspection *inspection)
@@ -247,6 +276,7 @@ static Status inspect_record(Inspection *inspection, int source, uint64_t index,
                              .key = source_key(&inspection->options, source),
                              .source = str_take(&place)};
     explain(inspection, &read, index, ret);
+    if (inspection->options.watch != NULL) inspection->options.watch->progress++;
     return OK;
 }
 

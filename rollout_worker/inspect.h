@@ -6,6 +6,7 @@
 #define TROUPE_ROLLOUT_WORKER_INSPECT_H
 
 #include "config/job.h"
+#include "dataset/watch.h"
 #include "rollout_worker/rollout.h"
 
 /* Which record is to be shown. */
@@ -23,6 +24,7 @@ typedef struct InspectOptions {
     InspectChoice choice;
     uint64_t summary_records; /* so many records from the first on will be summarised */
     uint64_t listed_max;      /* of those that are rejected or odd, so many will be listed */
+    ReadWatch *watch;         /* borrowed; NULL: nobody watches */
 } InspectOptions;
 
 typedef struct Inspection Inspection;
@@ -40,6 +42,9 @@ Status inspection_open(const InspectOptions *options, Inspection **ret, Error *e
 /* What is odd about tokenizer and template, a line each; owned by the caller. NULL: nothing. */
 char *inspection_warnings(const Inspection *inspection);
 void inspection_close(Inspection *inspection); /* accepts NULL */
+/* "next_batch of the reader csv (/lib/csv.so) of data.train" while code of the user's runs; else
+ * false. Any thread. */
+bool inspection_describe(const Inspection *inspection, char *text, size_t size);
 
 /* Sources that are looked at: more than one of a mixture. */
 int inspection_num_sources(const Inspection *inspection);
@@ -51,6 +56,8 @@ typedef struct InspectedSource {
 InspectedSource inspection_source(const Inspection *inspection, int index);
 /* Of an epoch of all sources together; 0: not known. */
 uint64_t inspection_epoch(const Inspection *inspection);
+/* ERR_INVALID: what is trained on has fewer records than a batch takes, which a run refuses. */
+Status inspection_check_batch(const Inspection *inspection, Error *err);
 /* That the job trains on, if none is rejected; 0: not known. */
 uint64_t inspection_run(const Inspection *inspection);
 
