@@ -22,6 +22,7 @@
 #include "fetch_model.h"
 #include "look.h"
 #include "net/socket.h"
+#include "resume.h"
 #include "shell.h"
 #include "view/status.h"
 #include "validate.h"
@@ -67,7 +68,8 @@ static const char help_validate[] =
 
 static const char help_status[] =
     "usage: controller status --run FOLDER [--json]\n"
-    "       prints what a run is doing, what it waits for, and its processes\n"
+    "       prints what a run is doing, what it waits for, and its processes; of a run that is\n"
+    "       done, what came of it\n"
     "\n"
     "options:\n"
     "  -r, --run FOLDER   the run folder (run_dir, or runs/<name> where the job was started)\n"
@@ -114,9 +116,10 @@ static const char help_data[] =
 static const char help_help[] = "usage: controller help [COMMAND]\n"
                                 "       prints what a command does and takes\n";
 
-#define ASK_TIMEOUT_MS  3000   /* for an answer of a running controller */
-#define SWAP_TIMEOUT_MS 600000 /* which looks at the new job first */
-#define CALL_TO(name)   ((CallOptions){.method = (name), .timeout_ms = ASK_TIMEOUT_MS})
+#define ASK_TIMEOUT_MS   3000 /* for an answer of a running controller */
+#define STATUS_BYTES_MAX (4u << 20)
+#define SWAP_TIMEOUT_MS  600000 /* which looks at the new job first */
+#define CALL_TO(name)    ((CallOptions){.method = (name), .timeout_ms = ASK_TIMEOUT_MS})
 
 typedef struct Options {
     const char *config, *run, *key;
@@ -308,6 +311,17 @@ static int validate_stage(JobConfig *config, const JobFile *file)
     return code != 0 ? code : trained != 0 ? trained : read;
 }
 
+/* What a run that is in the job's folder already makes of the job. */
+static int look_at_run(const JobStages *stages)
+{
+    Error err = {0};
+    char *line = NULL;
+    Status status = resume_look(stages, &line, &err);
+    if (line != NULL) fputs(line, stdout);
+    free(line);
+    return status == OK ? 0 : fail(status, &err);
+}
+
 static int run_validate(const Options *given)
 {
     Error err = {0};
@@ -323,6 +337,8 @@ static int run_validate(const Options *given)
         int found = validate_stage(stages.stage[i], &file);
         if (code == 0) code = found;
     }
+    int resumed = look_at_run(&stages);
+    if (code == 0) code = resumed;
     if (code == 0)
         printf("job %s is in order\n", stages.stage[0]->name);
     else
@@ -485,12 +501,24 @@ static Status ask_run(const Options *options, const CallOptions *call, uint8_t *
     return status;
 }
 
+/* A run that is done has left what it would say. */
+static bool read_last_status(const Options *options, char **ret_json)
+{
+    RunFolder folder;
+    size_t length = 0;
+    if (run_folder_look(options->run, &folder, NULL) != OK) return false;
+    bool there = !socket_is_served(folder.endpoint) &&
+                 file_read(folder.status, STATUS_BYTES_MAX, ret_json, &length, NULL) == OK;
+    run_folder_close(&folder);
+    return there;
+}
+
 static int run_status(const Options *options)
 {
     Error err = {0};
     uint8_t *body = NULL;
     size_t length = 0;
-    char *table = NULL;
+    char *table = NULL, *json = NULL;
     Troupe__StatusReply *reply = NULL;
     Status status = check_run_given(options, help_status, &err);
     if (status == OK)
@@ -498,14 +526,18 @@ static int run_status(const Options *options)
     if (status == OK) {
         reply = troupe__status_reply__unpack(NULL, length, body);
         if (reply == NULL) status = error_set(&err, ERR_INTERNAL, "the answer cannot be read");
+        if (reply != NULL) json = mem_strdup(reply->json);
+    } else if (status == ERR_UNAVAILABLE && read_last_status(options, &json)) {
+        status = OK;
     }
-    if (status == OK && options->json) puts(reply->json);
+    if (status == OK && options->json) puts(json);
     if (status == OK && !options->json) {
-        status = status_table(reply->json, &table, &err);
+        status = status_table(json, &table, &err);
         if (status == OK) fputs(table, stdout);
     }
     if (reply != NULL) troupe__status_reply__free_unpacked(reply, NULL);
     free(table);
+    free(json);
     free(body);
     return status == OK ? 0 : fail(status, &err);
 }

@@ -210,6 +210,45 @@ static Status check_stage_start(const JobConfig *config, const RunFolder *folder
     return status;
 }
 
+/* What a run would be refused for before its first process; a checkpoint of a stage that was
+ * swapped in is not of the job file. */
+static Status look_at_checkpoint(const JobStages *job, const char *path, char **ret_line,
+                                 Error *err)
+{
+    Beginning begin = {.path = mem_strdup(path)};
+    char *changes = NULL;
+    Status status = checkpoint_verify(path, false, &begin.manifest, err);
+    int stage = status == OK ? keeper_read_state(begin.manifest).stage : 0;
+    if (status == OK && stage < job->count) {
+        const JobConfig *config = job->stage[stage];
+        status = check_config(config, &begin, &changes, err);
+        if (status == OK) status = check_model(config, begin.path, err);
+        if (status == OK) status = check_text_files(config, &begin, err);
+    }
+    if (status == OK)
+        *ret_line =
+            mem_printf("run: goes on from step %lld (%s), if data.train is what it was\n%s%s%s",
+                       (long long)begin.manifest->step, path, changes != NULL ? "changed: " : "",
+                       changes != NULL ? changes : "", changes != NULL ? "\n" : "");
+    free(changes);
+    beginning_free(&begin);
+    return status;
+}
+
+Status resume_look(const JobStages *job, char **ret_line, Error *err)
+{
+    RunFolder folder;
+    StringList all = {0};
+    *ret_line = NULL;
+    if (!path_is_folder(job->stage[0]->run_dir)) return OK;
+    TRY(run_folder_look(job->stage[0]->run_dir, &folder, err));
+    Status status = checkpoint_list(folder.checkpoints, &all, err);
+    if (status == OK && all.count > 0) status = look_at_checkpoint(job, all.item[0], ret_line, err);
+    string_list_free(&all);
+    run_folder_close(&folder);
+    return status;
+}
+
 Status resume_find(const Stage *stage, int num_stages, const RunFolder *folder, Beginning *ret,
                    Error *err)
 {

@@ -21,6 +21,10 @@ typedef struct Beginning {
  * and all are damaged. Logs what is resumed, passed over and changed. */
 Status resume_find(const Stage *stage, int num_stages, const RunFolder *folder, Beginning *ret,
                    Error *err);
+/* The same for who only looks: by the newest checkpoint, without comparing it with its digests, and
+ * without logging. *ret_line (owned; NULL: the folder holds no checkpoint) says in a few lines what
+ * the run would go on from, and which settings are others. */
+Status resume_look(const JobStages *job, char **ret_line, Error *err);
 void beginning_free(Beginning *begin);
 
 #endif

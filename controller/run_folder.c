@@ -35,6 +35,7 @@ static void name_everything(char *path, RunFolder *ret)
     ret->metrics = path_join(ret->path, "metrics.jsonl");
     ret->events = path_join(ret->path, "events.jsonl");
     ret->ledger = path_join(ret->path, "ledger.jsonl");
+    ret->status = path_join(ret->path, "status.json");
     ret->sockets = sockets_path(ret->path);
     ret->endpoint = mem_printf("ipc://%s/controller", ret->sockets);
 }
@@ -58,6 +59,8 @@ Status run_folder_open(const char *path, RunFolder *ret, Error *err)
     if (status == OK) status = folder_create(folder.logs, err);
     if (status == OK) status = folder_create(folder.checkpoints, err);
     if (status == OK) status = make_sockets_folder(folder.sockets, err);
+    if (status == OK && unlink(folder.status) != 0 && errno != ENOENT)
+        status = error_set_errno(err, errno, "could not remove %s", folder.status);
     if (status == OK)
         *ret = folder;
     else
@@ -97,6 +100,7 @@ void run_folder_close(RunFolder *folder)
     free(folder->metrics);
     free(folder->events);
     free(folder->ledger);
+    free(folder->status);
     free(folder->endpoint);
     *folder = (RunFolder){0};
 }

@@ -6,6 +6,7 @@
  *   checkpoints/step_N/     Hugging Face model folders with optimizer state and manifest
  *   ledger.jsonl            which samples each step consumed
  *   models.json             checkpoints that runs stand for in place of models
+ *   status.json             of a run that is done: what `controller status` says of it
  *   stages.jsonl, stages/   the stages that it has entered, and the configuration of each
  *   lock                    held while a controller runs it
  *
@@ -19,14 +20,14 @@
 
 typedef struct RunFolder {
     char *path; /* the real one: absolute, without symbolic links, the same for all its names */
-    char *logs, *checkpoints, *sockets, *metrics, *events, *ledger;
+    char *logs, *checkpoints, *sockets, *metrics, *events, *ledger, *status;
     char *endpoint; /* the controller's own inbox */
     RunLock *lock;  /* NULL when only looking */
     char *note;     /* on a dead run whose lock was taken over, or NULL */
 } RunFolder;
 
-/* Creates what is missing and takes the lock. `path` is any name of the folder. ERR_EXISTS names
- * the process that runs it already. */
+/* Creates what is missing, takes the lock, and removes the status of an earlier end. `path` is any
+ * name of the folder. ERR_EXISTS names the process that runs it already. */
 Status run_folder_open(const char *path, RunFolder *ret, Error *err);
 
 /* For `status` and `stop`: finds the names, creates and locks nothing. */

@@ -107,6 +107,17 @@ static void say_how_to_try(const char *model)
     free(program);
 }
 
+/* For who asks when nobody is there to answer. */
+static void leave_status(const Shell *shell)
+{
+    Error err = {0};
+    ReportView last = reporter_view(shell->reporter);
+    char *json = status_json(shell->config, shell->controller, &last, clock_ms());
+    if (file_write_atomic(shell->folder->status, json, strlen(json), &err) != OK)
+        log_event(LOG_WARN, "status_not_kept", F_STR("why", err.message));
+    free(json);
+}
+
 /* The run is over. What went well is said here, a failure by whoever asked for the run. */
 static void end(Shell *shell, const Effect *fx, const JobView *job)
 {
@@ -123,6 +134,7 @@ static void end(Shell *shell, const Effect *fx, const JobView *job)
         log_event(LOG_INFO, "done", F_INT("step", job->step),
                   F_STR("model", job->last_checkpoint != NULL ? job->last_checkpoint : "none"));
     if (fx->exit.status == OK) say_best(shell, job);
+    if (fx->exit.status == OK) leave_status(shell);
     bool trained = fx->exit.status == OK && !shell->config->rollout.only;
     if (trained && job->last_checkpoint != NULL) say_how_to_try(job->last_checkpoint);
     loop_stop(shell->loop);

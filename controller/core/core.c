@@ -477,7 +477,7 @@ NodeView controller_node(const Controller *c, int node)
 JobView controller_job(const Controller *c)
 {
     static const char *const phases[] = {"starting", "training", "evaluating",
-                                         "saving",   "ending",   "over"};
+                                         "saving",   "ending",   "done"};
     const Lane *train = &c->lane[SET_TRAIN];
     return (JobView){
         .phase = phases[c->phase],

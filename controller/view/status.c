@@ -254,6 +254,17 @@ static void put_sources(Str *text, const cJSON *root)
     }
 }
 
+static void put_processes(Str *text, const cJSON *root)
+{
+    str_printf(text, "\n%-14s %-11s %8s %8s %8s  %s\n", "ACTOR", "STATE", "PID", "RSS MiB",
+               "RESTARTS", "DOING");
+    const cJSON *agent, *actor;
+    cJSON_ArrayForEach(agent, cJSON_GetObjectItemCaseSensitive(root, "agents"))
+        put_agent(text, agent);
+    cJSON_ArrayForEach(actor, cJSON_GetObjectItemCaseSensitive(root, "actors"))
+        put_actor(text, actor);
+}
+
 Status status_table(const char *json, char **ret, Error *err)
 {
     cJSON *root = NULL;
@@ -285,13 +296,7 @@ Status status_table(const char *json, char **ret, Error *err)
         put_text(&text, "", text_of(root, "waits_for"));
         str_putc(&text, '\n');
     }
-    str_printf(&text, "\n%-14s %-11s %8s %8s %8s  %s\n", "ACTOR", "STATE", "PID", "RSS MiB",
-               "RESTARTS", "DOING");
-    const cJSON *agent, *actor;
-    cJSON_ArrayForEach(agent, cJSON_GetObjectItemCaseSensitive(root, "agents"))
-        put_agent(&text, agent);
-    cJSON_ArrayForEach(actor, cJSON_GetObjectItemCaseSensitive(root, "actors"))
-        put_actor(&text, actor);
+    if (strcmp(text_of(root, "phase"), "done") != 0) put_processes(&text, root);
     cJSON_Delete(root);
     *ret = str_take(&text);
     return OK;

@@ -435,6 +435,60 @@ case_status() {
     finish_job 5
 }
 
+# A run that is done says so to who asks when it is gone; one that was killed does not.
+case_status_of_a_done_run() {
+    STEPS=3 write_job job.yaml run train.tp_size=1
+    run_job
+    "$BIN/controller" status --run run >table || fail "status of a done run ends with $?"
+    says table "job tiny: done, step 3 of 3" "last checkpoint: $PWD/run/checkpoints/step_00000003"
+    "$BIN/controller" status --run run --json >json || fail "status --json of a done run ends with $?"
+    says json '"phase":"done"' '"step":3' '"total_steps":3'
+
+    # What a start would refuse because of the run that is there, a check refuses.
+    "$BIN/controller" validate --config job.yaml $SETTINGS --set train.num_steps=4 >out || fail "refused: $(cat out)"
+    says out "run: goes on from step 3" "train.num_steps: 3 -> 4"
+    refused 2 "$BIN/controller" validate --config job.yaml $SETTINGS --set data.order=window
+    says message "data.order is window, but the run in this folder began with full"
+
+    STEPS=1000000 write_job job.yaml run train.tp_size=1
+    start_job
+    wait_for_step 5
+    kill -9 "$CONTROLLER"
+    wait "$CONTROLLER" 2>/dev/null || true
+    nothing_left
+    refused 4 "$BIN/controller" status --run run
+    says message "not going on"
+}
+
+# Entries of data.train that are nearly right.
+case_entries() {
+    write_job job.yaml run
+    head -20 "$DATA/train.jsonl" >some.jsonl
+    validate 2 'data.train=some.jsonl@[:10%]'
+    says message "@[:10%] is no slice" "some.jsonl@[:1000]"
+    validate 2 'data.train=some.jsonl[:5]'
+    says message "[:5] is no slice"
+    validate 2 'data.train=some.jsonl@[30:]'
+    says message "nothing of $PWD/some.jsonl@[30:] is left by its slice: it has 20 records"
+    validate 2 'data.train=[some.jsonl, some.jsonl@[:5]]'
+    says message '"quotes"' 'a.jsonl@[:20]'
+    validate 2 'data.train=s3://bucket/x.jsonl'
+    says message "s3://bucket/x.jsonl is an address"
+    validate 2 'data.train=some{1,2}.jsonl'
+    says message "braces have no meaning"
+    validate 2 'data.train=some.jsonl@[:3]' train.num_steps=0 train.num_epochs=1
+    says message "a batch takes 16 records, but all epochs together have 3"
+    validate 2 'data.train=some.jsonl@[:3]' data.remainder=drop
+    says message "with data.remainder: drop, an epoch has 3"
+    validate 0 'data.train=[some.jsonl, some.jsonl]' data.eval=some.jsonl data.window_mb=64
+    says out "names $PWD/some.jsonl twice" "data.window_mb has no effect without data.order: window"
+    validate 0 'data.train=some.jsonl' data.eval=some.jsonl
+    says out "what is evaluated is trained"
+    echo '{"messages": null}' >null.jsonl
+    validate 3 data.train=null.jsonl
+    says out '"messages" is null, which counts as absent'
+}
+
 # Whatever waits for longer than five seconds says what for, and for whom.
 case_waits_for() {
     start_endless run cluster.suspect_ms=30000 cluster.dead_ms=60000
