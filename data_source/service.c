@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/hub_name.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -482,6 +483,15 @@ static bool describe_reader(const DataService *service, char *text, size_t size)
     return false;
 }
 
+/* Whether some of it is on the Hub, of which nothing is known until it has answered. */
+static bool is_of_hub(const SourceSet *set)
+{
+    for (int i = 0; i < set->num_sources; i++)
+        for (int p = 0; p < set->source[i].num_paths; p++)
+            if (str_starts_with(set->source[i].path[p], HUB_SCHEME)) return true;
+    return false;
+}
+
 /* ", 41.3 of 100.0 GB", while files are being indexed; "" else. */
 static void describe_index(const DataService *service, char *ret, size_t size)
 {
@@ -498,11 +508,15 @@ void data_service_describe(DataService *service, char *ret_doing, size_t size)
     int64_t fetched = service->watch.fetched, to_fetch = service->watch.to_fetch;
     describe_index(service, index, sizeof index);
     if (opening == NULL && task != NULL && task->work == open_work) opening = task->set;
+    bool small = to_fetch < 1000000;
     if (task != NULL && read_watch_said(&service->watch, other, sizeof other))
         snprintf(ret_doing, size, "waiting for %s", other);
     else if (opening != NULL && fetched < to_fetch)
-        snprintf(ret_doing, size, "fetching %s from the Hub: %.1f of %.1f MB", opening->key,
-                 (double)fetched / 1e6, (double)to_fetch / 1e6);
+        snprintf(ret_doing, size, "fetching %s from the Hub: %.1f of %.1f %s", opening->key,
+                 (double)fetched / (small ? 1e3 : 1e6), (double)to_fetch / (small ? 1e3 : 1e6),
+                 small ? "KB" : "MB");
+    else if (opening != NULL && is_of_hub(opening) && index[0] == '\0')
+        snprintf(ret_doing, size, "asking the Hub for %s, or indexing it", opening->key);
     else if (opening != NULL)
         snprintf(ret_doing, size, "indexing the files of %s%s%s", opening->key,
                  has_reader(opening) ? " (with a reader of yours)" : "", index);

@@ -298,9 +298,10 @@ static void remove_broken(const HubCache *cache, const HubFile *file)
     free(blob);
 }
 
+/* Trying again does not help: not ERR_UNAVAILABLE. */
 static Status refuse_offline(const HubPlace *place, const HubFile *file, Error *err)
 {
-    return error_set(err, ERR_UNAVAILABLE,
+    return error_set(err, ERR_RESOURCE,
                      "%s of %s is not in the cache (%s), and HF_HUB_OFFLINE asks nobody\n"
                      "  expected: all files of the %s there\n  to do: unset HF_HUB_OFFLINE, or "
                      "fetch them first: hf download %s--revision %s %s",

@@ -225,7 +225,7 @@ static const char *download_kind(const HubRepo *repo)
 static Status find_offline(HubRepo *repo, Error *err)
 {
     if (hub_cache_find_ref(&repo->cache, repo->name.revision, repo->commit)) return OK;
-    return error_set(err, ERR_UNAVAILABLE,
+    return error_set(err, ERR_RESOURCE,
                      "%s is not in the cache (%s), and HF_HUB_OFFLINE asks nobody\n"
                      "  expected: refs/%s there\n  to do: unset HF_HUB_OFFLINE, or fetch it first: "
                      "hf download %s%s",
@@ -282,7 +282,7 @@ static Status list_offline(HubRepo *repo, Error *err)
     walk_snapshot(root, "", 0, &repo->files);
     free(root);
     if (repo->files.count > 0) return OK;
-    return error_set(err, ERR_UNAVAILABLE,
+    return error_set(err, ERR_RESOURCE,
                      "commit %s of %s is not in the cache (%s), and HF_HUB_OFFLINE asks nobody\n"
                      "  to do: unset HF_HUB_OFFLINE, or fetch it first: hf download %s--revision "
                      "%s %s",

@@ -410,7 +410,7 @@ static void test_offline_takes_what_is_there(void **state)
     HubAccess access = access_http;
     HubRepo *repo = NULL;
     access.offline = true;
-    assert_fails(open_repo("hf://datasets/a/set", &access, &repo, &err), ERR_UNAVAILABLE, &err,
+    assert_fails(open_repo("hf://datasets/a/set", &access, &repo, &err), ERR_RESOURCE, &err,
                  "hf download --repo-type dataset a/set");
     repo = open_set();
     assert_same(repo, "data/test.jsonl");
@@ -418,7 +418,7 @@ static void test_offline_takes_what_is_there(void **state)
     hub_forget_requests();
     assert_ok(open_repo("hf://datasets/a/set", &access, &repo, &err), &err);
     assert_same(repo, "data/test.jsonl");
-    assert_fails(fetch_status(repo, "data/train.jsonl", &err), ERR_UNAVAILABLE, &err,
+    assert_fails(fetch_status(repo, "data/train.jsonl", &err), ERR_RESOURCE, &err,
                  "is not in the cache");
     hub_repo_close(repo);
     /* Without the list, as older releases of huggingface_hub leave it. */
