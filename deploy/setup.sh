@@ -84,6 +84,7 @@ install_arrow() {
     echo $arrow_version >"$scratch/arrow/VERSION"
     rm -rf "$folder"
     mv "$scratch/arrow" "$folder"
+    touch "${folder%/.arrow}/common/dataset/arrow/CMakeLists.txt" # builds that are there look for it again
     rm -rf "$scratch"
     trap - EXIT
 }
