@@ -266,8 +266,8 @@ static void apply_slice(Dataset *dataset, const DataPath *path, int first_file)
 static Status refuse_empty_slice(const DatasetOptions *options, const char *text,
                                  const DataPath *path, uint64_t records, Error *err)
 {
-    return error_set(err, ERR_INVALID,
-                     "%s: nothing of %s is left by its slice: it has %llu record%s\n"
+    return error_set(err, ERR_DATA,
+                     "%s: no record of %s is left by its slice: it has %llu record%s\n"
                      "  expected: a slice [a:b] with a below b and below that number\n"
                      "  to do: correct it, as in %s@[:%llu]",
                      options->key, text, (unsigned long long)records, records == 1 ? "" : "s",

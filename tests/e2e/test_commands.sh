@@ -468,8 +468,8 @@ case_entries() {
     says message "@[:10%] is no slice" "some.jsonl@[:1000]"
     validate 2 'data.train=some.jsonl[:5]'
     says message "[:5] is no slice"
-    validate 2 'data.train=some.jsonl@[30:]'
-    says message "nothing of $PWD/some.jsonl@[30:] is left by its slice: it has 20 records"
+    validate 3 'data.train=some.jsonl@[30:]'
+    says message "no record of $PWD/some.jsonl@[30:] is left by its slice: it has 20 records"
     validate 2 'data.train=[some.jsonl, some.jsonl@[:5]]'
     says message '"quotes"' 'a.jsonl@[:20]'
     validate 2 'data.train=s3://bucket/x.jsonl'
