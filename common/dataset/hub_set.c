@@ -315,9 +315,8 @@ Status hub_set_open(const DataPath *path, const DatasetOptions *options, bool fe
     set->notes = mem_strdup(options->index_folder);
     set->read_only = options->index_read_only;
     set->watch = options->watch;
-    set->label =
-        usual ? mem_strdup(path->hub.repo)
-              : mem_printf("%sdatasets/%s@%s", HUB_SCHEME, path->hub.repo, path->hub.revision);
+    set->label = mem_printf("%sdatasets/%s@%s", HUB_SCHEME, path->hub.repo,
+                            usual ? HUB_MAIN_REVISION : path->hub.revision);
     pthread_mutex_init(&set->lock, NULL);
     Status status = open_repo(set, path, options, err);
     if (status != OK) error_prefix(err, "%s", set->key);
