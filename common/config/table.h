@@ -48,8 +48,8 @@ typedef struct ConfigKey {
     const char *preset;  /* the default as written in YAML; NULL: none, or see `derived` */
     const char *derived; /* how the default comes about when it is not a constant */
     const char *example; /* for messages; NULL: the preset */
-    const char *also; /* what other systems call the very same, in the same unit, space separated:
-                         for suggestions only */
+    const char *also;  /* what other systems call the very same, in the same unit, space separated:
+                          for suggestions only */
     const char *alias; /* names of others that may be written in its place, in the same section */
     const KeyName *names;         /* KEY_ENUM */
     const ConfigForeign *foreign; /* KEY_ENUM: values that others have, up to one without names;
