@@ -100,7 +100,7 @@ timeout 90 deploy/setup.sh --arrow ||
 
 # One kind of GPU's machine code is enough to see that all of it compiles and links.
 if part "build" build release release all -DTROUPE_CUDA_ARCHITECTURES=90-real; then
-    part "tests" run_tests release -LE 'gpu|slow' -j $((2 * jobs)) # many wait more than they compute
+    part "tests" run_tests release -LE 'gpu|slow' -j $((2 * jobs + 1)) # many wait more than they compute
 fi
 
 # A report of a sanitizer ends its process, and so fails the test. Left out are the longest of those that compare
