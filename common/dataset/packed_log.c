@@ -78,7 +78,9 @@ static void load(PackedLog *log, PackedPiece **ret, uint64_t *ret_count)
     }
     header.damage[sizeof header.damage - 1] = '\0';
     log->header = header;
-    log->count = log->shared = *ret_count = whole;
+    log->count = whole;
+    log->shared = whole;
+    *ret_count = whole;
     *ret = piece;
 }
 
@@ -140,7 +142,9 @@ PackedLog *packed_log_open(const PackedLogOptions *options, PackedPiece **ret_pi
                               .file_bytes = options->file_bytes,
                               .block_bytes = options->block_bytes,
                               .piece_bytes = sizeof(PackedPiece)};
-    log->pieces = log->kept = log->own = -1;
+    log->pieces = -1;
+    log->kept = -1;
+    log->own = -1;
     *ret_pieces = NULL;
     *ret_count = 0;
     if (options->folder != NULL) open_folder(log, options, ret_pieces, ret_count);
