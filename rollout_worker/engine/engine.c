@@ -29,6 +29,13 @@ struct Engine {
     Finished *first_finished, *last_finished;
 };
 
+/* What a step does goes by this one. */
+static Comm *plan_comm(const Engine *engine)
+{
+    Comm *comm = engine->options.plan_comm;
+    return comm != NULL ? comm : engine->options.tensor_comm;
+}
+
 /* ---- lifecycle ---- */
 
 static Status check_options(const EngineOptions *options, Error *err)
@@ -83,7 +90,7 @@ void engine_destroy(Engine *engine)
     if (engine->scheduler != NULL && !engine->broken) {
         step_plan_clear(engine->plan);
         engine->plan->stop = true;
-        (void)step_plan_share(engine->plan, engine->options.tensor_comm, NULL);
+        (void)step_plan_share(engine->plan, plan_comm(engine), NULL);
     }
     while (engine_take(engine, &generation))
         generation_clear(&generation);
@@ -337,20 +344,65 @@ bool engine_is_broken(const Engine *engine)
 void engine_lose_rank(Engine *engine)
 {
     comm_abort(engine->options.tensor_comm);
+    comm_abort(plan_comm(engine));
 }
 
-/* Shares the plan and carries it out. A rank that cannot go on takes the others with it. */
-static Status run_plan(Engine *engine, Error *err)
+/* Goes over to the weights of rank 0. */
+static Status keep_up(Engine *engine, Error *err)
+{
+    Runner *runner = engine->runner;
+    const StepPlan *plan = engine->plan;
+    const EngineOptions *options = &engine->options;
+    if (plan->stop || plan->switches == runner->switches) return OK;
+    if (options->find_weights != NULL) {
+        runner->model->weights->kernels->synchronize(); /* steps before this one read the others */
+        const Weights *weights = options->find_weights(options->context, plan->weight_version);
+        if (weights != NULL) runner_stage(runner, weights, plan->weight_version);
+        runner->weight_version = NO_WEIGHTS; /* these may be others under the same name */
+    }
+    TRY(runner_switch(runner, plan->weight_version, err));
+    runner->switches = plan->switches;
+    return OK;
+}
+
+static Status meet(Engine *engine, Error *err)
+{
+    if (!engine->plan->meet) return OK;
+    engine->runner->model->weights->kernels->synchronize();
+    return comm_barrier(plan_comm(engine), err);
+}
+
+static Status carry_out(Engine *engine, Error *err)
+{
+    TRY(keep_up(engine, err));
+    TRY(runner_run(engine->runner, engine->plan, err));
+    return meet(engine, err);
+}
+
+/* A rank that cannot go on takes the others with it. ERR_DATA: all see it alike. */
+static Status break_unless(Engine *engine, Status status)
 {
     Comm *comm = engine->options.tensor_comm;
-    Status status = step_plan_share(engine->plan, comm, err);
-    if (status == OK && !engine->plan->stop)
-        status = runner_switch(engine->runner, engine->plan->weight_version, err);
-    if (status == OK) status = runner_run(engine->runner, engine->plan, err);
-    if (status == OK || status == ERR_DATA) return status; /* ERR_DATA: all ranks see it alike */
-    engine->broken = comm != NULL;
-    if (comm != NULL) comm_abort(comm);
+    if (status == OK || status == ERR_DATA || comm == NULL) return status;
+    engine->broken = true;
+    comm_abort(comm);
+    comm_abort(plan_comm(engine));
     return status;
+}
+
+/* Shares the plan and carries it out. */
+static Status run_plan(Engine *engine, Error *err)
+{
+    Status status = step_plan_share(engine->plan, plan_comm(engine), err);
+    if (status == OK) status = carry_out(engine, err);
+    return break_unless(engine, status);
+}
+
+/* Which weights the plan is for. */
+static void put_weights(Engine *engine)
+{
+    engine->plan->weight_version = engine->runner->weight_version;
+    engine->plan->switches = engine->runner->switches;
 }
 
 Status engine_step(Engine *engine, bool *ret_busy, Error *err)
@@ -360,7 +412,7 @@ Status engine_step(Engine *engine, bool *ret_busy, Error *err)
     TRY(check_usable(engine, err));
     step_plan_clear(engine->plan);
     scheduler_plan(scheduler, engine->plan);
-    engine->plan->weight_version = engine->runner->weight_version;
+    put_weights(engine);
     Status status = run_plan(engine, err);
     if (status != OK) {
         scheduler_retreat(scheduler);
@@ -373,13 +425,34 @@ Status engine_step(Engine *engine, bool *ret_busy, Error *err)
     return OK;
 }
 
-Status engine_follow(Engine *engine, bool *ret_done, Error *err)
+Status engine_follow_wait(Engine *engine, Error *err)
 {
     CHECK(engine->scheduler == NULL);
     TRY(check_usable(engine, err));
-    TRY(run_plan(engine, err));
+    return break_unless(engine, step_plan_share(engine->plan, plan_comm(engine), err));
+}
+
+Status engine_follow_work(Engine *engine, bool *ret_done, Error *err)
+{
+    TRY(break_unless(engine, carry_out(engine, err)));
     *ret_done = engine->plan->stop;
     return OK;
+}
+
+Status engine_follow(Engine *engine, bool *ret_done, Error *err)
+{
+    TRY(engine_follow_wait(engine, err));
+    return engine_follow_work(engine, ret_done, err);
+}
+
+Status engine_meet(Engine *engine, Error *err)
+{
+    CHECK(engine->scheduler != NULL);
+    TRY(check_usable(engine, err));
+    step_plan_clear(engine->plan);
+    engine->plan->meet = true;
+    put_weights(engine);
+    return run_plan(engine, err);
 }
 
 /* ---- weights ---- */
@@ -394,6 +467,7 @@ Status engine_switch_weights(Engine *engine, int64_t version, KvPolicy policy, E
     CHECK(engine->scheduler != NULL);
     if (version == engine->runner->weight_version) return OK;
     TRY(runner_switch(engine->runner, version, err));
+    engine->runner->switches++;
     if (policy == KV_RECOMPUTE) {
         scheduler_retreat(engine->scheduler);
         page_pool_forget(engine->scheduler->pool);

@@ -13,7 +13,7 @@
  *
  * Tensor parallel: every rank of the group has an engine. Rank 0's is as described; the others only
  * follow it, step by step (engine_follow). Rank 0 must call engine_step also when it has nothing to
- * do, more often than the Comm's timeout. */
+ * do, more often than the timeout of the Comm that plans go by. */
 #ifndef TROUPE_ROLLOUT_WORKER_ENGINE_ENGINE_H
 #define TROUPE_ROLLOUT_WORKER_ENGINE_ENGINE_H
 
@@ -37,7 +37,13 @@ typedef struct TokenEvent {
 typedef struct EngineOptions {
     const Weights *weights; /* this rank's, prepared; borrowed until others take their place */
     int64_t weight_version;
-    Comm *tensor_comm;          /* borrowed; NULL: alone */
+    Comm *tensor_comm; /* borrowed; NULL: alone */
+    Comm *plan_comm;   /* the same ranks; what each step does goes by it, which is of
+                          ordinary memory; borrowed; NULL: it goes by tensor_comm */
+    /* On ranks that follow: the weights that rank 0 has gone over to, or begins with; NULL: there
+     * are none of this version. Before the step that needs them; earlier ones are read no more. No
+     * function: those that were staged, and `weights` to begin with. */
+    const Weights *(*find_weights)(void *context, int64_t version);
     int32_t max_length;         /* tokens of the longest sequence, prompt included */
     int max_samples;            /* running at a time */
     int max_step_tokens;        /* of a step; at least max_samples */
@@ -47,7 +53,7 @@ typedef struct EngineOptions {
     const Tokenizer *tokenizer; /* for stop strings; borrowed; NULL: there can be none */
     const int32_t *end_token;   /* [num_end_tokens] the model's own (end_tokens.h); copied */
     int num_end_tokens;
-    bool enforce_eager;    /* no step is recorded and launched as one (decode_graphs.h) */
+    bool enforce_eager;        /* no step is recorded and launched as one (decode_graphs.h) */
     const DeviceMemory *pools; /* its memory can be given back: keys, values and all that a step
                                   leaves behind are of POOL_SCRATCH, what stays of POOL_STATE; NULL:
                                   it cannot */
@@ -140,6 +146,14 @@ void engine_lose_rank(Engine *engine);
 
 /* For ranks other than 0: takes part in one step of rank 0's. *ret_done: it was destroyed. */
 Status engine_follow(Engine *engine, bool *ret_done, Error *err);
+
+/* The same in two halves: waits for rank 0 to say what the step does; does it. */
+Status engine_follow_wait(Engine *engine, Error *err);
+Status engine_follow_work(Engine *engine, bool *ret_done, Error *err);
+
+/* On rank 0, between steps: returns when all ranks have done the steps before, their devices too,
+ * and have gone over to the weights of rank 0. */
+Status engine_meet(Engine *engine, Error *err);
 
 /* ---- weights ---- */
 

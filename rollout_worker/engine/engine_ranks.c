@@ -31,7 +31,8 @@ struct EngineRanks {
     Comm *comm; /* rank 0's; NULL: alone */
     CommId comm_id;
     int tp_size;
-    int64_t steps; /* of rank 0 */
+    bool has_processes; /* of the ranks other than 0: there are no followers here */
+    int64_t steps;      /* of rank 0 */
     pthread_mutex_t mutex;
     pthread_cond_t changed; /* of a follower */
     Follower *follower;     /* [tp_size - 1] */
@@ -126,13 +127,17 @@ static void start_followers(EngineRanks *ranks, const EngineOptions *options,
     }
 }
 
+static bool has_processes(const EngineOptions *options)
+{
+    return options->plan_comm != NULL;
+}
+
 static Status open_ranks(EngineRanks *ranks, const EngineOptions *options,
                          const Weights *const *weights, Error *err)
 {
     EngineOptions first = *options;
     first.weights = weights[0];
-    first.tensor_comm = NULL;
-    if (ranks->tp_size > 1) {
+    if (ranks->tp_size > 1 && !has_processes(options)) {
         TRY(comm_id_create(COMM_SHM, ranks->tp_size, STAGING_BYTES, &ranks->comm_id, err));
         start_followers(ranks, &first, weights);
         TRY(comm_create(COMM_SHM, &ranks->comm_id, 0, ranks->tp_size, JOIN_TIMEOUT_MS, &ranks->comm,
@@ -141,7 +146,7 @@ static Status open_ranks(EngineRanks *ranks, const EngineOptions *options,
         first.tensor_comm = ranks->comm;
     }
     TRY(engine_create(&first, &ranks->first, err));
-    return wait_for_followers(ranks, err);
+    return has_processes(options) ? engine_meet(ranks->first, err) : wait_for_followers(ranks, err);
 }
 
 Status engine_ranks_create(const EngineOptions *options, const Weights *const *weights, int tp_size,
@@ -149,6 +154,7 @@ Status engine_ranks_create(const EngineOptions *options, const Weights *const *w
 {
     EngineRanks *ranks = mem_calloc(1, sizeof *ranks);
     ranks->tp_size = tp_size;
+    ranks->has_processes = has_processes(options);
     pthread_mutex_init(&ranks->mutex, NULL);
     pthread_cond_init(&ranks->changed, NULL);
     Status status = open_ranks(ranks, options, weights, err);
@@ -235,6 +241,20 @@ Status engine_ranks_switch(EngineRanks *ranks, const Weights *const *weights, in
         stepping += clock_ns();
         TRY(wait_for_followers(ranks, err));
     }
+    if (ranks->has_processes) TRY(engine_meet(ranks->first, err)); /* in it they switch */
     *ret_pause_ns = clock_ns() - began - stepping;
     return OK;
+}
+
+Status engine_ranks_rest(EngineRanks *ranks, Error *err)
+{
+    CHECKF(ranks->num_followers == 0, "threads of several ranks do not rest");
+    if (ranks->has_processes) TRY(engine_meet(ranks->first, err));
+    engine_rest(ranks->first);
+    return OK;
+}
+
+bool engine_ranks_must_step(const EngineRanks *ranks)
+{
+    return ranks->num_followers > 0;
 }

@@ -203,10 +203,15 @@ static Job *next_job(EngineThread *thread)
     return job;
 }
 
+static bool must_beat(const EngineThread *thread)
+{
+    return thread->ranks != NULL && engine_ranks_must_step(thread->ranks);
+}
+
 /* With the mutex held. */
 static void wait_for_news(EngineThread *thread)
 {
-    bool looks = thread->jobs != NULL, steps = thread->ranks != NULL && thread->tp_size > 1;
+    bool looks = thread->jobs != NULL, steps = must_beat(thread);
     if (!looks && !steps) {
         pthread_cond_wait(&thread->changed, &thread->mutex);
         return;
@@ -264,7 +269,7 @@ static void *thread_main(void *argument)
 {
     EngineThread *thread = argument;
     while (take_jobs(thread)) {
-        bool must_step = thread->busy || thread->works != NULL || thread->tp_size > 1;
+        bool must_step = thread->busy || thread->works != NULL || must_beat(thread);
         if (thread->ranks != NULL && must_step && !thread->rests) step(thread);
     }
     let_go_of_engine(thread, NULL);
@@ -291,6 +296,8 @@ Status engine_thread_create(const EngineThreadOptions *options, EngineThread **r
     thread->version = NO_VERSION;
     thread->options.on_token = on_token;
     thread->options.context = thread;
+    thread->options.tensor_comm = thread->options.plan_comm = NULL;
+    thread->options.find_weights = NULL;
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -327,6 +334,25 @@ void engine_thread_watch(EngineThread *thread, EngineLost lost, void *context)
     thread->lost = lost;
     thread->lost_context = context;
     pthread_mutex_unlock(&thread->mutex);
+}
+
+static Status run_join(EngineThread *thread, Job *job, Error *err)
+{
+    Comm *const *comm = job->argument;
+    (void)err;
+    CHECK(thread->ranks == NULL);
+    thread->options.tensor_comm = comm[0];
+    thread->options.plan_comm = comm[1];
+    return OK;
+}
+
+Status engine_thread_join(EngineThread *thread, Comm *tensor_comm, Comm *plan_comm, Error *err)
+{
+    Job job;
+    Comm *comm[] = {tensor_comm, plan_comm};
+    CHECK(tensor_comm != NULL && plan_comm != NULL && comm_size(plan_comm) == thread->tp_size);
+    job_init(&job, run_join, comm, err);
+    return ask(thread, &job);
 }
 
 /* ---- requests ---- */
@@ -512,13 +538,17 @@ Status engine_thread_reset(EngineThread *thread, Error *err)
 
 static Status run_rest(EngineThread *thread, Job *job, Error *err)
 {
-    (void)job, (void)err;
+    (void)job;
     if (thread->ranks == NULL) return OK; /* it has nothing */
-    CHECK(thread->tp_size == 1);
-    engine_rest(engine_ranks_first(thread->ranks));
-    thread->rests = true;
-    thread->running = 0;
-    return OK;
+    Error why = {0};
+    if (engine_ranks_rest(thread->ranks, &why) == OK) {
+        thread->rests = true;
+        thread->running = 0;
+        return OK;
+    }
+    lose_engine(thread, &why);
+    if (err != NULL) *err = thread->failure;
+    return thread->failure.status;
 }
 
 Status engine_thread_rest(EngineThread *thread, Error *err)

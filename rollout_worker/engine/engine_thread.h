@@ -1,7 +1,8 @@
 /* EngineThread: the thread that owns an Engine, and the way to it for everybody else: HTTP threads,
  * threads that run a rollout function, the thread that brings new weights. With tensor parallelism
  * all ranks of an engine live in this one process: one more thread per rank, each with its rank's
- * weights, joined by a shared-memory Comm.
+ * weights, joined by a shared-memory Comm. Or, once engine_thread_join has brought the Comms, each
+ * other rank is a process of its own (engine_follower.h).
  *
  * It begins without weights: requests wait until engine_thread_adopt brings some. What is asked of
  * it is done between two steps, in the order in which it was asked. Callbacks run on its thread:
@@ -20,8 +21,8 @@
 typedef struct EngineThread EngineThread;
 
 typedef struct EngineThreadOptions {
-    /* Of every rank. weights, weight_version, tensor_comm, on_token and context are ignored;
-     * end_token is copied, tokenizer borrowed. */
+    /* Of every rank. weights, weight_version, both Comms and all callbacks are ignored; end_token
+     * is copied, tokenizer borrowed. */
     EngineOptions engine;
     int tp_size;        /* 1 to ENGINE_RANKS_MAX */
     KvPolicy kv_policy; /* when weights take the place of others */
@@ -41,6 +42,10 @@ void engine_thread_destroy(EngineThread *thread);
  * the engine's thread, before what is in work ends (with ERR_UNAVAILABLE). */
 typedef void (*EngineLost)(void *context, const Error *why);
 void engine_thread_watch(EngineThread *thread, EngineLost lost, void *context);
+
+/* The other ranks are processes of their own, with which this one has these two Comms, as rank 0 of
+ * them (EngineOptions); borrowed. Before there are any weights. */
+Status engine_thread_join(EngineThread *thread, Comm *tensor_comm, Comm *plan_comm, Error *err);
 
 /* ---- requests ---- */
 
@@ -73,13 +78,14 @@ Status engine_thread_generate(EngineThread *thread, const GenerateRequest *reque
 
 /* ---- weights ---- */
 
-/* Generate with these from now on: weights[tp_size], prepared, of every rank in order, over one
- * plan each for the life of the engine; borrowed until others have taken their place. When it
- * returns nobody reads the earlier ones any more. What is in work goes on; its keys and values are
- * computed anew, or kept, as the options say. The first ones make the engine, so that options and
- * memory are judged here. *ret_pause_s (may be NULL): while no rank could generate. ERR_EXISTS when
- * this version is in use, unless it rests: other weights under its name need engine_thread_reset.
- * After a failure there are none. */
+/* Generate with these from now on: weights[tp_size], prepared, of every rank in order (of ranks
+ * that are processes only weights[0]: they have been offered theirs), over one plan each for the
+ * life of the engine; borrowed until others have taken their place. When it returns nobody reads
+ * the earlier ones any more. What is in work goes on; its keys and values are computed anew, or
+ * kept, as the options say. The first ones make the engine, so that options and memory are judged
+ * here. *ret_pause_s (may be NULL): while no rank could generate. ERR_EXISTS when this version is
+ * in use, unless it rests: other weights under its name need engine_thread_reset. After a failure
+ * there are none. */
 Status engine_thread_adopt(EngineThread *thread, const Weights *const *weights, int64_t version,
                            double *ret_pause_s, Error *err);
 
@@ -89,7 +95,8 @@ Status engine_thread_reset(EngineThread *thread, Error *err);
 /* Stops between two steps until weights are adopted, also those that it has: what is in work waits
  * and computes its keys and values anew then. Of the weights nothing is read any more but plan and
  * type. The memory of options.engine.pools is the caller's to
- * give back when this returns, and must be there again before it adopts. With one rank. */
+ * give back when this returns, and must be there again before it adopts. Not with several ranks in
+ * this process. */
 Status engine_thread_rest(EngineThread *thread, Error *err);
 
 /* ---- looking ---- */

@@ -82,6 +82,7 @@ Runner *runner_create(const EngineOptions *options, const EngineMemory *memory)
     if (pools != NULL) pools->pool_enter(pool);
     runner->drawn = mem_calloc((size_t)options->max_samples, sizeof *runner->drawn);
     runner->weight_version = options->weight_version;
+    runner->switches = options->find_weights == NULL ? 1 : 0;
     return runner;
 }
 

@@ -16,6 +16,7 @@ typedef struct Runner {
     DecodeGraphs *graphs;   /* or NULL */
     Drawn *drawn;           /* [max_samples] of the last step */
     int64_t weight_version; /* of model->weights */
+    int64_t switches;       /* to these and to those before; 0: they give no more than a shape */
     const Weights *staged;  /* or NULL */
     int64_t staged_version;
 } Runner;

@@ -31,7 +31,7 @@ void step_plan_clear(StepPlan *plan)
     batch_clear(plan->batch);
     plan->before.count = plan->after.count = plan->edits.count = 0;
     plan->num_draws = plan->num_parts = 0;
-    plan->stop = false;
+    plan->stop = plan->meet = false;
 }
 
 /* ---- filling ---- */
@@ -97,8 +97,8 @@ static void point_draws(StepPlan *plan)
 /* ---- to the other ranks ---- */
 
 typedef struct PlanHeader {
-    int64_t weight_version;
-    int32_t stop, rows, sequences, pages, before, after, draws, edits;
+    int64_t weight_version, switches;
+    int32_t stop, meet, rows, sequences, pages, before, after, draws, edits;
 } PlanHeader;
 
 static PlanHeader header_of(const StepPlan *plan)
@@ -106,7 +106,9 @@ static PlanHeader header_of(const StepPlan *plan)
     const Batch *batch = plan->batch;
     return (PlanHeader){
         .weight_version = plan->weight_version,
+        .switches = plan->switches,
         .stop = plan->stop,
+        .meet = plan->meet,
         .rows = (int32_t)batch->num_rows,
         .sequences = batch->num_sequences,
         .pages = batch->first_page[batch->num_sequences],
@@ -157,7 +159,9 @@ static Pieces pieces_of(StepPlan *plan, const PlanHeader *h)
 static void adopt_header(StepPlan *plan, const PlanHeader *h)
 {
     plan->weight_version = h->weight_version;
+    plan->switches = h->switches;
     plan->stop = h->stop != 0;
+    plan->meet = h->meet != 0;
     batch_resize(plan->batch, h->rows, h->sequences, h->pages);
     reserve_copies(&plan->before, h->before);
     reserve_copies(&plan->after, h->after);

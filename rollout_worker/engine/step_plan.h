@@ -1,6 +1,7 @@
 /* StepPlan: what one step does, as plain data that every rank carries out alike: pages copied, rows
  * fed, tokens drawn. Rank 0 makes it; with tensor parallelism it goes to the others by two
- * broadcasts. Private to the engine. */
+ * broadcasts, of ordinary memory: over a group of the host's where there is one beside that of the
+ * device. Private to the engine. */
 #ifndef TROUPE_ROLLOUT_WORKER_ENGINE_STEP_PLAN_H
 #define TROUPE_ROLLOUT_WORKER_ENGINE_STEP_PLAN_H
 
@@ -25,7 +26,9 @@ typedef struct PlanPart {
 
 typedef struct StepPlan {
     int64_t weight_version;
+    int64_t switches;  /* Runner.switches of rank 0: others who have made fewer switch now */
     bool stop;         /* the followers' last */
+    bool meet;         /* no rank goes on before all have done what came before */
     Batch *batch;      /* rows, pages */
     PageCopies before; /* the forward pass: beginnings that other sequences computed earlier */
     PageCopies after;  /* those that this step computes */
