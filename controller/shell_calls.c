@@ -217,6 +217,16 @@ static PackedMessage pack_adopt(const Effect *fx)
     request.n_board = (size_t)fx->call.adopt.num_boards;
     request.board = board;
     request.restart = fx->call.adopt.restart;
+    request.n_digest = (size_t)fx->call.adopt.num_digests;
+    request.digest = (uint64_t *)fx->call.adopt.digest;
+    return message_pack(&request.base);
+}
+
+static PackedMessage pack_join(const Effect *fx)
+{
+    Troupe__RankGroup request = TROUPE__RANK_GROUP__INIT;
+    request.tensor_id = (ProtobufCBinaryData){COMM_ID_BYTES, (uint8_t *)fx->call.join.tensor_id};
+    request.plan_id = (ProtobufCBinaryData){COMM_ID_BYTES, (uint8_t *)fx->call.join.plan_id};
     return message_pack(&request.base);
 }
 
@@ -310,6 +320,9 @@ static PackedMessage pack_request(const Shell *shell, const Effect *fx, PendingC
         return pack_receive(fx);
     case CALL_ABANDON:
         return pack_abandon(fx);
+    case CALL_JOIN:
+        return pack_join(fx);
+    case CALL_GROUP:
     case CALL_REST:
     case CALL_REST_RANK:
     case CALL_LEAVE:
@@ -396,6 +409,18 @@ static bool read_bootstrap(Shell *shell, Event *event, Bytes body)
     shell_feed(shell, event);
     troupe__bootstrap_reply__free_unpacked(reply, NULL);
     return true;
+}
+
+static bool read_group(Shell *shell, Event *event, Bytes body)
+{
+    Troupe__RankGroup *reply = troupe__rank_group__unpack(NULL, body.length, body.data);
+    if (reply == NULL) return false;
+    event->reply.group_ids.tensor_id = comm_id_or_null(&reply->tensor_id);
+    event->reply.group_ids.plan_id = comm_id_or_null(&reply->plan_id);
+    bool whole = event->reply.group_ids.tensor_id != NULL && event->reply.group_ids.plan_id != NULL;
+    if (whole) shell_feed(shell, event);
+    troupe__rank_group__free_unpacked(reply, NULL);
+    return whole;
 }
 
 /* A rank measures more than once, and each process of it anew: the highest rate counts. */
@@ -578,6 +603,7 @@ static bool read_adopt(Shell *shell, Event *event, Bytes body)
     if (reply == NULL) return false;
     event->reply.adopt.wait_s = reply->wait_s;
     event->reply.adopt.pause_s = reply->pause_s;
+    event->reply.adopt.digest = reply->digest;
     const char *worker = controller_actor(shell->controller, event->actor).name;
     if (reply->serving[0] != '\0')
         log_event(LOG_INFO, "serving", F_STR("worker", worker), F_STR("url", reply->serving));
@@ -644,6 +670,8 @@ static bool read_answer(Shell *shell, Event *event, Bytes body, const PendingCal
         return read_lease(shell, event, body);
     case CALL_BOOTSTRAP:
         return read_bootstrap(shell, event, body);
+    case CALL_GROUP:
+        return read_group(shell, event, body);
     case CALL_START:
         return read_start(shell, event, body);
     case CALL_CONFIGURE:

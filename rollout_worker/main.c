@@ -1,4 +1,5 @@
-/* rollout_worker: turns records into samples and holds them for the train ranks. */
+/* rollout_worker: turns records into samples and holds them for the train ranks; or is one of the
+ * tensor-parallel ranks that it does so with. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,8 +41,10 @@ static Status start(ActorProcess *process, void **ret_self, Error *err)
         .lost = on_lost,
         .context = process,
     };
-    const char *dash = strrchr(options.identity->name, '-'); /* rollout-3 */
+    const char *dash = strrchr(options.identity->name, '-'); /* rollout-3, rollout-3.1 */
+    const char *point = strrchr(options.identity->name, '.');
     if (dash != NULL) options.index = atoi(dash + 1);
+    if (point != NULL) options.tp_rank = atoi(point + 1);
     RolloutService *service = NULL;
     TRY(rollout_enter_working_dir(config, err));
     TRY(rollout_service_create(&options, &service, err));

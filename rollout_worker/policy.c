@@ -11,6 +11,7 @@
 #include "base/rng.h"
 #include "base/str.h"
 #include "model/kv_cache.h"
+#include "rollout_worker/engine/engine_follower.h"
 #include "rollout_worker/engine/runner.h"
 #include "tensor/device.h"
 
@@ -33,6 +34,10 @@ typedef struct PolicyRank {
     Weights *weights[2]; /* NULL: not made yet; where they lie on a board, that one's slots */
     WeightLine *line;    /* over which weights of other hosts come; NULL: the host's memory */
     uint64_t received;   /* digest of its part of what came last */
+    /* Of a rank that follows: the board of earlier train ranks, on which one set may be in use yet.
+     */
+    WeightBoard *board_before; /* NULL: none */
+    int set_before;            /* that set, or -1 */
 } PolicyRank;
 
 struct Policy {
@@ -40,8 +45,13 @@ struct Policy {
     const KernelTable *kernels;
     DeviceInfo device;
     DType dtype;
-    PolicyRank *rank; /* [tp_size] */
-    int tp_size;
+    PolicyRank *rank; /* [num_ranks] of this process, from first_rank on */
+    int tp_size, first_rank, num_ranks;
+    RankComms comms;                    /* where ranks are processes, when they have joined */
+    _Atomic(EngineFollower *) follower; /* of one other than 0, then */
+    EngineOptions follows;              /* how it is made */
+    EngineLost lost;                    /* watches it */
+    void *lost_context;
     int in_use;           /* of weights[2]; -1: none is */
     const char *told_way; /* of weights to here, as was said last; NULL: nothing was */
     int64_t received;     /* version that stands in the other set; 0: none does */
@@ -50,9 +60,10 @@ struct Policy {
     const DeviceMemory *pools; /* what of the device's memory can be given back; NULL: nothing */
     bool rests;
     int64_t version;
-    EngineThread *engine;
+    EngineThread *engine; /* of rank 0 */
     char *memory_plan;
-    int64_t memory_bytes, kv_bytes;   /* of all ranks; of these, for keys and values */
+    int64_t memory_bytes, kv_bytes;   /* of all ranks that share a memory; of these, for keys and
+                                         values */
     pthread_mutex_t mutex;            /* of the rest */
     VersionDigest seen[DIGESTS_KEPT]; /* ring */
     int num_seen;                     /* ever */
@@ -131,10 +142,16 @@ static EngineOptions engine_options(const Policy *policy, const ChatText *text,
         .kv_purpose = "keys and values: set rollout.kv_cache_mb, or lower rollout.concurrency, "
                       "data.max_length or rollout.num_workers",
         .enforce_eager = config->rollout.enforce_eager,
-        .tokenizer = text_model_tokenizer(text->model),
+        .tokenizer = text != NULL ? text_model_tokenizer(text->model) : NULL,
         .end_token = ends->id,
         .num_end_tokens = ends->count,
     };
+}
+
+/* Ranks of this worker in one memory: each has a GPU, or all are on the machine. */
+static int ranks_in_a_memory(const Policy *policy)
+{
+    return policy->config->device == JOB_CPU ? policy->tp_size : 1;
 }
 
 /* Whether the weights will lie on this GPU, shown by its train worker. */
@@ -143,8 +160,7 @@ static bool reads_in_place(const Policy *policy)
     char why[256];
     const JobConfig *config = policy->config;
     const DeviceMemory *memory = policy->device.memory;
-    return memory != NULL && config->rollout.colocate && config->train.tp_size == 1 &&
-           memory->can_share(why, sizeof why);
+    return memory != NULL && config->rollout.colocate && memory->can_share(why, sizeof why);
 }
 
 /* The engine's plan needs weights only for their shape. */
@@ -170,11 +186,15 @@ static Status plan_memory(Policy *policy, EngineOptions options, Error *err)
     else
         str_printf(&text, "%s; the next weights, beside those in use, %.1f MiB", engine,
                    (double)next / 0x1p20);
+    int ranks = ranks_in_a_memory(policy);
     if (policy->tp_size > 1)
-        str_printf(&text, "; so for each of %d tensor-parallel ranks", policy->tp_size);
-    policy->memory_bytes = (memory.total + next) * policy->tp_size;
-    policy->kv_bytes = memory.pages * policy->tp_size;
-    str_printf(&text, ": %.2f GiB in all", (double)policy->memory_bytes / 0x1p30);
+        str_printf(&text, "; so for each of %d tensor-parallel ranks%s%s", policy->tp_size,
+                   policy->num_ranks == 1 ? ", a process each" : "",
+                   ranks == 1 ? " on a GPU of its own" : "");
+    policy->memory_bytes = (memory.total + next) * ranks;
+    policy->kv_bytes = memory.pages * ranks;
+    str_printf(&text, ": %.2f GiB in all%s", (double)policy->memory_bytes / 0x1p30,
+               ranks < policy->tp_size ? " on each" : "");
     free(engine);
     policy->memory_plan = str_take(&text);
     return OK;
@@ -185,9 +205,12 @@ static Status make_plans(Policy *policy, ModelConfig *ret, Error *err)
     ModelConfig model;
     TRY(model_config_read(policy->config->model.config, &model, err));
     TRY(model_config_check_parallel(&model, policy->tp_size, err));
-    policy->rank = mem_calloc((size_t)policy->tp_size, sizeof *policy->rank);
-    for (int r = 0; r < policy->tp_size; r++)
-        policy->rank[r].plan = weight_plan_create(&model, r, policy->tp_size);
+    policy->rank = mem_calloc((size_t)policy->num_ranks, sizeof *policy->rank);
+    for (int r = 0; r < policy->num_ranks; r++)
+        policy->rank[r] = (PolicyRank){
+            .plan = weight_plan_create(&model, policy->first_rank + r, policy->tp_size),
+            .set_before = -1,
+        };
     *ret = model;
     return OK;
 }
@@ -210,7 +233,7 @@ static void on_chunk(void *argument)
 /* Next to nothing, before weights come over them. */
 static void make_lines(Policy *policy)
 {
-    for (int r = 0; policy->device.streams != NULL && r < policy->tp_size; r++) {
+    for (int r = 0; policy->device.streams != NULL && r < policy->num_ranks; r++) {
         WeightLineOptions options = {
             .plan = policy->rank[r].plan,
             .dtype = policy->dtype,
@@ -257,16 +280,33 @@ static Status make_engine(Policy *policy, const ChatText *text, Error *err)
     return engine_thread_create(&options, &policy->engine, err);
 }
 
-Status policy_create(const ChatText *text, Policy **ret, Error *err)
+/* Rank 0's process has looked at what is of the text side. */
+static Status plan_rank(Policy *policy, Error *err)
 {
-    const JobConfig *config = text->config;
+    ModelConfig model;
+    EndTokens none = {.count = 0};
+    TRY(open_device(policy, err));
+    TRY(find_pools(policy, err));
+    TRY(make_plans(policy, &model, err));
+    policy->follows = engine_options(policy, NULL, &none);
+    return plan_memory(policy, policy->follows, err);
+}
+
+static Policy *new_policy(const JobConfig *config, int first_rank)
+{
     Policy *policy = mem_calloc(1, sizeof *policy);
     policy->config = config;
     policy->dtype = config->model.dtype == MODEL_BF16 ? DTYPE_BF16 : DTYPE_F32;
     policy->tp_size = (int)config->train.tp_size;
+    policy->first_rank = first_rank;
+    policy->num_ranks = job_has_rank_processes(config) ? 1 : policy->tp_size;
     policy->in_use = -1;
     pthread_mutex_init(&policy->mutex, NULL);
-    Status status = make_engine(policy, text, err);
+    return policy;
+}
+
+static Status give_policy(Policy *policy, Status status, Policy **ret)
+{
     if (status == OK)
         *ret = policy;
     else
@@ -274,21 +314,82 @@ Status policy_create(const ChatText *text, Policy **ret, Error *err)
     return status;
 }
 
+Status policy_create(const ChatText *text, Policy **ret, Error *err)
+{
+    Policy *policy = new_policy(text->config, 0);
+    return give_policy(policy, make_engine(policy, text, err), ret);
+}
+
+Status policy_create_rank(const JobConfig *config, int tp_rank, Policy **ret, Error *err)
+{
+    if (!job_has_rank_processes(config) || tp_rank < 1 || tp_rank >= config->train.tp_size)
+        return error_set(err, ERR_INVALID,
+                         "rank %d of a rollout worker, but the job has none that is a process of "
+                         "its own (train.tp_size %lld)",
+                         tp_rank, (long long)config->train.tp_size);
+    Policy *policy = new_policy(config, tp_rank);
+    return give_policy(policy, plan_rank(policy, err), ret);
+}
+
 void policy_end(Policy *policy)
 {
     policy_abandon(policy, UINT64_MAX);
-    engine_thread_end(policy->engine);
+    if (policy->engine != NULL) engine_thread_end(policy->engine);
+    if (policy->follower != NULL) engine_follower_end(policy->follower);
+}
+
+/* ---- ranks in processes of their own ---- */
+
+Status policy_make_group(const Policy *policy, RankGroupId *ret, Error *err)
+{
+    if (policy->num_ranks < policy->tp_size && policy->first_rank == 0)
+        return rank_group_id_make(policy->config, ret, err);
+    return error_set(err, ERR_INTERNAL, "only rank 0 of ranks in processes makes a group");
+}
+
+Status policy_join(Policy *policy, const RankGroupId *id, Error *err)
+{
+    CommDevice device = {.kernels = policy->kernels, .streams = policy->device.streams};
+    if (policy->num_ranks == policy->tp_size || policy->comms.plan != NULL)
+        return error_set(err, ERR_INTERNAL, "this process has no group to join, or has joined it");
+    TRY(rank_comms_join(policy->config, id, policy->first_rank, &device, &policy->comms, err));
+    Comm *tensor = policy->comms.tensor, *plan = policy->comms.plan;
+    if (policy->engine != NULL) return engine_thread_join(policy->engine, tensor, plan, err);
+    policy->follows.tensor_comm = tensor;
+    policy->follows.plan_comm = plan;
+    policy->follower = engine_follower_create(&policy->follows);
+    if (policy->lost != NULL)
+        engine_follower_watch(policy->follower, policy->lost, policy->lost_context);
+    return OK;
+}
+
+void policy_watch(Policy *policy, EngineLost lost, void *context)
+{
+    policy->lost = lost;
+    policy->lost_context = context;
+    if (policy->engine != NULL) engine_thread_watch(policy->engine, lost, context);
+}
+
+void policy_describe_rank(const Policy *policy, uint64_t *ret_progress, int *ret_working)
+{
+    const EngineFollower *follower = atomic_load(&policy->follower);
+    if (follower == NULL) return;
+    *ret_progress = engine_follower_progress(follower);
+    *ret_working = engine_follower_working(follower);
 }
 
 void policy_destroy(Policy *policy)
 {
     if (policy == NULL) return;
     engine_thread_destroy(policy->engine);
-    for (int r = 0; policy->rank != NULL && r < policy->tp_size; r++) {
+    engine_follower_destroy(policy->follower);
+    rank_comms_destroy(&policy->comms);
+    for (int r = 0; policy->rank != NULL && r < policy->num_ranks; r++) {
         weights_destroy(policy->rank[r].weights[0]);
         weights_destroy(policy->rank[r].weights[1]);
         weight_board_destroy(policy->rank[r].board);
         weight_line_destroy(policy->rank[r].line);
+        weight_board_destroy(policy->rank[r].board_before);
         weight_plan_destroy(policy->rank[r].plan);
     }
     free(policy->rank);
@@ -326,7 +427,8 @@ static Sharers count_sharers(const Policy *policy, int64_t trained, bool turns)
     if (config->device == JOB_CPU) return (Sharers){workers, trained};
     if (!config->rollout.colocate) return (Sharers){1, 0};
     if (turns) trained = gpus * weight_board_bytes(policy->rank[0].plan, policy->dtype, 1);
-    return (Sharers){(workers + gpus - 1) / gpus, trained / gpus};
+    int64_t parts = workers * config->train.tp_size; /* each takes a GPU per rank */
+    return (Sharers){(parts + gpus - 1) / gpus, trained / gpus};
 }
 
 static Status refuse_room(const Policy *policy, const MemoryRoom *room, const Sharers *sharers,
@@ -384,7 +486,8 @@ Status policy_find_room(const Policy *policy, MemoryRoom *room, Error *err)
     int64_t workers = sharers.workers, left = left_of(room, &sharers);
     if (config->rollout.kv_cache_mb > 0) return refuse_room(policy, room, &sharers, err);
     left -= workers * (policy->memory_bytes - policy->kv_bytes);
-    int64_t mb = (left > 0 ? left / 4 * 3 / workers : 0) >> 20;
+    int64_t of_a_memory = left > 0 ? left / 4 * 3 / workers : 0;
+    int64_t mb = (of_a_memory * (policy->tp_size / ranks_in_a_memory(policy))) >> 20;
     if (mb << 20 < bytes_for_an_answer(policy)) return refuse_room(policy, room, &sharers, err);
     room->kv_cache_mb = mb;
     return OK;
@@ -414,11 +517,18 @@ static void close_board(PolicyRank *rank)
     rank->board = NULL;
 }
 
+static void close_board_before(PolicyRank *rank)
+{
+    weight_board_destroy(rank->board_before);
+    rank->board_before = NULL;
+    rank->set_before = -1;
+}
+
 static Status start_over(Policy *policy, Error *err)
 {
     TRY(engine_thread_reset(policy->engine, err));
     policy->in_use = -1;
-    for (int r = 0; r < policy->tp_size; r++)
+    for (int r = 0; r < policy->num_ranks; r++)
         close_board(&policy->rank[r]);
     return OK;
 }
@@ -501,16 +611,19 @@ static Status take_part(Policy *policy, PolicyRank *rank, const WeightBoardId *i
 }
 
 /* Before the version is in use: an answer may be done with it at once. */
-static void remember_digest(Policy *policy, int64_t version, bool received)
+static void remember_digest(Policy *policy, const RolloutWeights *weights)
 {
     uint64_t digest = 0;
-    for (int r = 0; r < policy->tp_size; r++) {
+    const bool received = weights->num_boards == 0;
+    for (int r = 0; r < policy->num_ranks; r++) {
         const PolicyRank *rank = &policy->rank[r];
-        digest = rng_mix(digest ^
-                         (received ? rank->received : weight_board_digest(rank->board, version)));
+        digest = rng_mix(digest ^ (received ? rank->received
+                                            : weight_board_digest(rank->board, weights->version)));
     }
+    for (int r = 0; r < weights->num_digests; r++)
+        digest = rng_mix(digest ^ weights->digest[r]);
     pthread_mutex_lock(&policy->mutex);
-    policy->seen[policy->num_seen++ % DIGESTS_KEPT] = (VersionDigest){version, digest};
+    policy->seen[policy->num_seen++ % DIGESTS_KEPT] = (VersionDigest){weights->version, digest};
     pthread_mutex_unlock(&policy->mutex);
 }
 
@@ -521,10 +634,12 @@ Status policy_rest(Policy *policy, int64_t *ret_bytes, Error *err)
     *ret_bytes = 0;
     if (policy->pools == NULL)
         return error_set(err, ERR_INTERNAL, "this worker was not made to rest (rollout.offload)");
-    TRY(engine_thread_rest(policy->engine, err));
-    for (int r = 0; r < policy->tp_size; r++) { /* the train worker's memory is its own */
+    if (policy->engine != NULL) TRY(engine_thread_rest(policy->engine, err));
+    if (policy->follower != NULL) (void)engine_follower_withdraw(policy->follower);
+    for (int r = 0; r < policy->num_ranks; r++) { /* the train worker's memory is its own */
         weight_board_destroy(policy->rank[r].board);
         policy->rank[r].board = NULL;
+        close_board_before(&policy->rank[r]);
     }
     *ret_bytes = policy->pools->pool_release(POOL_STATE, true);
     *ret_bytes += policy->pools->pool_release(POOL_SCRATCH, false);
@@ -548,13 +663,6 @@ static Status wake(Policy *policy, Error *err)
 
 /* ---- taking over ---- */
 
-static Status check_ranks(const Policy *policy, int count, Error *err)
-{
-    if (count == policy->tp_size) return OK;
-    return error_set(err, ERR_INVALID, "weights of %d ranks, but train.tp_size is %d", count,
-                     policy->tp_size);
-}
-
 /* The set that nobody generates with. */
 static int other_set(const Policy *policy)
 {
@@ -564,9 +672,14 @@ static int other_set(const Policy *policy)
 Status policy_receive(Policy *policy, const RolloutMove *move, uint64_t *ret_digest, Error *err)
 {
     int set = other_set(policy);
-    TRY(check_ranks(policy, move->num_groups, err));
+    if (policy->num_ranks < policy->tp_size)
+        return error_set(err, ERR_UNSUPPORTED,
+                         "ranks in processes of their own read weights on their host alone");
+    if (move->num_groups != policy->tp_size)
+        return error_set(err, ERR_INVALID, "weights of %d ranks, but train.tp_size is %d",
+                         move->num_groups, policy->tp_size);
     policy->received = 0;
-    for (int r = 0; r < policy->tp_size; r++) {
+    for (int r = 0; r < policy->num_ranks; r++) {
         PolicyRank *rank = &policy->rank[r];
         WeightMove part = move->move;
         part.group = move->group[r];
@@ -590,7 +703,7 @@ Status policy_receive(Policy *policy, const RolloutMove *move, uint64_t *ret_dig
 
 void policy_abandon(Policy *policy, uint64_t move)
 {
-    for (int r = 0; r < policy->tp_size; r++)
+    for (int r = 0; r < policy->num_ranks; r++)
         if (policy->rank[r].line != NULL) weight_line_abandon(policy->rank[r].line, move);
 }
 
@@ -609,10 +722,70 @@ static Status make_ready(Policy *policy, const RolloutWeights *weights, int set,
     return OK;
 }
 
+/* Rank 0 reads set `used` (-1: none) until it is asked to adopt what comes now. */
+static void leave_board(PolicyRank *rank, int used)
+{
+    Weights **other = &rank->weights[used == 0 ? 1 : 0];
+    if (used < 0) {
+        close_board_before(rank);
+        close_board(rank);
+        return;
+    }
+    if (*other != NULL && (*other)->borrowed) {
+        weights_destroy(*other);
+        *other = NULL;
+    }
+    if (used == rank->set_before) {
+        weight_board_destroy(rank->board); /* nobody has gone over to it */
+    } else {
+        close_board_before(rank);
+        rank->board_before = rank->board;
+        rank->set_before = used;
+    }
+    rank->board = NULL;
+}
+
+/* Of a rank other than 0: has the weights ready when this returns. */
+static Status adopt_behind(Policy *policy, const RolloutWeights *weights, RolloutAdoption *ret,
+                           Error *err)
+{
+    PolicyRank *rank = &policy->rank[0];
+    int64_t began = clock_ns();
+    const Weights *in_use = engine_follower_withdraw(policy->follower);
+    int used = in_use == NULL ? -1 : in_use == rank->weights[1];
+    if (weights->restart || !are_same_boards(policy, weights))
+        leave_board(rank, used);
+    else if (used != rank->set_before)
+        close_board_before(rank);
+    TRY(wake(policy, err));
+    Weights **next = &rank->weights[used == 0 ? 1 : 0];
+    TRY(take_part(policy, rank, &weights->board[0], weights->version, next, err));
+    policy->kernels->synchronize();
+    ret->digest = weight_board_digest(rank->board, weights->version);
+    ret->wait_s = (double)(clock_ns() - began) / 1e9;
+    return engine_follower_offer(policy->follower, *next, weights->version, err);
+}
+
+/* Weights of the ranks of this process, and what those in others have said of theirs. */
+static Status check_weights(const Policy *policy, const RolloutWeights *weights, Error *err)
+{
+    bool apart = policy->num_ranks < policy->tp_size;
+    int others = apart && policy->first_rank == 0 ? policy->tp_size - 1 : 0;
+    bool received = weights->num_boards == 0 && !apart;
+    if ((weights->num_boards != policy->num_ranks && !received) || weights->num_digests != others)
+        return error_set(err, ERR_INVALID,
+                         "weights of %d ranks and digests of %d, expected %d and %d with "
+                         "train.tp_size %d",
+                         weights->num_boards, weights->num_digests, policy->num_ranks, others,
+                         policy->tp_size);
+    if (!apart || policy->comms.plan != NULL) return OK;
+    return error_set(err, ERR_INVALID, "weights before the ranks have joined their group");
+}
+
 static Status put_to_use(Policy *policy, int set, int64_t version, double *ret_pause_s, Error *err)
 {
     const Weights *next[ENGINE_RANKS_MAX];
-    for (int r = 0; r < policy->tp_size; r++)
+    for (int r = 0; r < policy->num_ranks; r++)
         next[r] = policy->rank[r].weights[set];
     policy->in_use = -1; /* on failure the engine has none */
     policy->received = 0;
@@ -627,7 +800,8 @@ Status policy_adopt(Policy *policy, const RolloutWeights *weights, RolloutAdopti
     int64_t began = clock_ns();
     bool received = weights->num_boards == 0;
     *ret = (RolloutAdoption){0};
-    if (!received) TRY(check_ranks(policy, weights->num_boards, err));
+    TRY(check_weights(policy, weights, err));
+    if (policy->first_rank > 0) return adopt_behind(policy, weights, ret, err);
     bool same = are_same_boards(policy, weights);
     if (weights->restart || !same) TRY(start_over(policy, err));
     bool known = policy->in_use >= 0 && policy->version == weights->version;
@@ -638,7 +812,7 @@ Status policy_adopt(Policy *policy, const RolloutWeights *weights, RolloutAdopti
     TRY(wake(policy, err));
     int set = received ? policy->received_set : other_set(policy);
     TRY(make_ready(policy, weights, set, err));
-    remember_digest(policy, weights->version, received);
+    remember_digest(policy, weights);
     ret->wait_s = (double)(clock_ns() - began) / 1e9;
     return put_to_use(policy, set, weights->version, &ret->pause_s, err);
 }

@@ -5,14 +5,16 @@
  * takes the other's place between two tokens. What train ranks of another host send
  * (model/weight_line.h) goes into the same set.
  *
- * With tensor parallelism this process holds all ranks, in the trainer's layout: the log-probs it
- * reports are those of the trainer's ranks to the bit. */
+ * With tensor parallelism this process holds all ranks, in the trainer's layout, or each rank is a
+ * process of its own (job_has_rank_processes): then this is one rank's part. The log-probs it
+ * reports are those of the trainer's ranks to the bit either way. */
 #ifndef TROUPE_ROLLOUT_WORKER_POLICY_H
 #define TROUPE_ROLLOUT_WORKER_POLICY_H
 
 #include "rollout_worker/chat_text.h"
 #include "rollout_worker/engine/end_tokens.h"
 #include "rollout_worker/engine/engine_thread.h"
+#include "rollout_worker/rank_comms.h"
 
 typedef struct Policy Policy;
 
@@ -27,10 +29,26 @@ Status policy_end_tokens(const ChatText *text, int64_t vocab_size, EndTokens *re
  * rollout.kv_cache_mb, or train.tp_size cannot split the model. Borrows `text`; allocates little:
  * engine and weights come with the first adoption. */
 Status policy_create(const ChatText *text, Policy **ret, Error *err);
+
+/* The part of a tensor-parallel rank other than 0 that is a process of its own: it has no engine
+ * thread and asks nothing of the text side; it joins, adopts and rests. */
+Status policy_create_rank(const JobConfig *config, int tp_rank, Policy **ret, Error *err);
+
 void policy_end(Policy *policy);     /* engine_thread_end: whoever waits for it returns soon */
 void policy_destroy(Policy *policy); /* accepts NULL; nobody may be in a call */
 
-EngineThread *policy_engine(const Policy *policy);
+EngineThread *policy_engine(const Policy *policy); /* of rank 0 */
+
+/* engine_thread_watch, of any rank. */
+void policy_watch(Policy *policy, EngineLost lost, void *context);
+
+/* What a rank other than 0 does: RolloutActivity's. */
+void policy_describe_rank(const Policy *policy, uint64_t *ret_progress, int *ret_working);
+
+/* Where ranks are processes: ids for their groups, by rank 0; and all join them, before the first
+ * adoption. Both by the thread that adopts. */
+Status policy_make_group(const Policy *policy, RankGroupId *ret, Error *err);
+Status policy_join(Policy *policy, const RankGroupId *id, Error *err);
 const char *policy_memory_plan(const Policy *policy); /* for people; borrowed */
 
 /* What the device that it generates on had free when the policy was made; 0: nobody knows. */
@@ -54,7 +72,8 @@ typedef struct MemoryRoom {
  * on it: answers that find no room wait. */
 Status policy_find_room(const Policy *policy, MemoryRoom *room, Error *err);
 
-/* Takes a version over. Returns when it is in use and nobody reads the earlier one any more. The
+/* Takes a version over. Returns when it is in use and nobody reads the earlier one any more; of a
+ * rank other than 0: when it is ready, and rank 0 may be asked, with which it goes over to it. The
  * version that is in use already is left as it is, unless `restart`: then, and when the boards are
  * others than before, everything in work ends as aborted first, and requests wait for these
  * weights. ERR_UNAVAILABLE when a train rank is gone, ERR_NOT_FOUND when it does not show this

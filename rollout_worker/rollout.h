@@ -58,9 +58,11 @@ void rollout_trace_clear(RolloutTrace *trace);
 /* Weights that the train ranks show, and how long it took to take them over. */
 typedef struct RolloutWeights {
     int64_t version;
-    const WeightBoardId *board; /* [num_boards] of each tensor-parallel rank */
+    const WeightBoardId *board; /* [num_boards] of each tensor-parallel rank of this process */
     int num_boards;             /* 0: they were received */
-    bool restart;               /* the train ranks are new ones */
+    const uint64_t *digest;     /* [num_digests] of the weights of the ranks in other processes */
+    int num_digests;
+    bool restart; /* the train ranks are new ones */
 } RolloutWeights;
 
 /* Weights that train ranks of another host send. */
@@ -72,6 +74,7 @@ typedef struct RolloutMove {
 
 typedef struct RolloutAdoption {
     double wait_s, pause_s; /* rollout.proto */
+    uint64_t digest;
 } RolloutAdoption;
 
 /* What a rollout function does beside its threads: for heartbeats. */
@@ -84,6 +87,7 @@ typedef struct RolloutActivity {
 
 struct ChatText;
 struct Policy;
+struct RankGroupId;
 
 typedef struct RolloutTable {
     const char *name;
@@ -120,6 +124,10 @@ typedef struct RolloutTable {
     void (*abandon)(void *shared, uint64_t move);
     /* Gives a GPU's memory back until the next `adopt`, and says how much. By the same thread. */
     Status (*rest)(void *shared, int64_t *ret_bytes, Error *err);
+    /* Where each tensor-parallel rank is a process: rank 0 makes ids for their groups, and all join
+     * them, before the first `adopt`. By the same thread. */
+    Status (*make_group)(void *shared, struct RankGroupId *ret, Error *err);
+    Status (*join)(void *shared, const struct RankGroupId *id, Error *err);
     /* Makes calls of `run` return soon, for good. Any thread. */
     void (*end)(void *shared);
     void (*describe)(const void *shared, RolloutActivity *ret);
@@ -140,6 +148,11 @@ extern const RolloutTable rollout_plugin_table; /* rollout_plugin is what a shar
 extern const RolloutTable rollout_sft;
 
 const RolloutTable *rollout_table(RolloutFunction function);
+
+/* What a tensor-parallel rank other than 0 does that is a process of its own, whatever the rollout
+ * function: it computes its part, and has no records. Opened by rollout_rank_open. */
+extern const RolloutTable rollout_rank;
+Status rollout_rank_open(const JobConfig *config, int tp_rank, void **ret_shared, Error *err);
 
 /* Moves this process to the folder in which programs of the job start, and relative paths of their
  * commands begin: once, before a table is opened that may start some. */

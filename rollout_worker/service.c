@@ -16,6 +16,7 @@
 #include "rollout.pb-c.h"
 #include "train.pb-c.h"
 #include "rollout_worker/lease.h"
+#include "rollout_worker/rank_comms.h"
 
 /* Where an answer to rollout.fetch ends; packing so much takes a few milliseconds. */
 #define FETCH_ANSWER_BYTES (8u << 20)
@@ -27,17 +28,21 @@ _Static_assert(LEASES_MAX *LEASE_RECORDS_MAX <= ROLLOUT_TASKS_MAX, "tasks fit");
 #define ADOPT_BOARDS_MAX 64 /* tensor-parallel ranks */
 #define ADOPTIONS_MAX    8  /* that wait for one another */
 
-/* A call of rollout.adopt on its way through the thread that adopts. */
+typedef enum { WORK_ADOPT, WORK_RECEIVE, WORK_REST, WORK_GROUP, WORK_JOIN } PolicyWork;
+
+/* A call of rollout.adopt, or of another that has to do with the policy and takes its place in the
+ * line, on its way through the thread that adopts. */
 typedef struct Adoption {
     RolloutService *service;
     Call *call; /* NULL once answered */
     RolloutWeights weights;
     WeightBoardId board[ADOPT_BOARDS_MAX];
-    bool rest;    /* it is a call of rollout.rest, which takes its place in the line, ... */
-    bool receive; /* ... or of rollout.receive */
+    PolicyWork work;
+    uint64_t digest[ADOPT_BOARDS_MAX];
+    RankGroupId group;
     RolloutMove move;
-    CommId group[ADOPT_BOARDS_MAX];
-    uint64_t digest;
+    CommId move_group[ADOPT_BOARDS_MAX];
+    uint64_t received; /* digest */
     double receive_s;
     int64_t rest_bytes;
     double rest_s;
@@ -193,28 +198,56 @@ static void tell_serving(RolloutService *service, Troupe__AdoptReply *reply)
         reply->not_serving = service->not_serving.message;
 }
 
+static void reply_rest(const Adoption *adoption)
+{
+    Troupe__RestReply reply = TROUPE__REST_REPLY__INIT;
+    reply.bytes = (uint64_t)adoption->rest_bytes;
+    reply.seconds = adoption->rest_s;
+    call_reply_message(adoption->call, &reply.base);
+}
+
+static void reply_receive(const Adoption *adoption)
+{
+    Troupe__SendReply reply = TROUPE__SEND_REPLY__INIT;
+    reply.digest = adoption->received;
+    reply.seconds = adoption->receive_s;
+    call_reply_message(adoption->call, &reply.base);
+}
+
+static void reply_group(Adoption *adoption)
+{
+    RankGroupId *id = &adoption->group;
+    Troupe__RankGroup reply = TROUPE__RANK_GROUP__INIT;
+    reply.tensor_id = (ProtobufCBinaryData){sizeof id->tensor.bytes, (uint8_t *)id->tensor.bytes};
+    reply.plan_id = (ProtobufCBinaryData){sizeof id->plan.bytes, (uint8_t *)id->plan.bytes};
+    call_reply_message(adoption->call, &reply.base);
+}
+
+static void reply_adopt(const Adoption *adoption)
+{
+    Troupe__AdoptReply reply = TROUPE__ADOPT_REPLY__INIT;
+    reply.wait_s = adoption->result.wait_s;
+    reply.pause_s = adoption->result.pause_s;
+    reply.digest = adoption->result.digest;
+    tell_serving(adoption->service, &reply);
+    call_reply_message(adoption->call, &reply.base);
+}
+
 static void finish_adoption(Adoption *adoption)
 {
     Call *call = adoption->call;
-    if (adoption->status == OK && adoption->rest) {
-        Troupe__RestReply reply = TROUPE__REST_REPLY__INIT;
-        reply.bytes = (uint64_t)adoption->rest_bytes;
-        reply.seconds = adoption->rest_s;
-        call_reply_message(call, &reply.base);
-    } else if (adoption->status == OK && adoption->receive) {
-        Troupe__SendReply reply = TROUPE__SEND_REPLY__INIT;
-        reply.digest = adoption->digest;
-        reply.seconds = adoption->receive_s;
-        call_reply_message(call, &reply.base);
-    } else if (adoption->status == OK) {
-        Troupe__AdoptReply reply = TROUPE__ADOPT_REPLY__INIT;
-        reply.wait_s = adoption->result.wait_s;
-        reply.pause_s = adoption->result.pause_s;
-        tell_serving(adoption->service, &reply);
-        call_reply_message(call, &reply.base);
-    } else {
+    if (adoption->status != OK)
         call_fail(call, &adoption->err);
-    }
+    else if (adoption->work == WORK_REST)
+        reply_rest(adoption);
+    else if (adoption->work == WORK_RECEIVE)
+        reply_receive(adoption);
+    else if (adoption->work == WORK_GROUP)
+        reply_group(adoption);
+    else if (adoption->work == WORK_JOIN)
+        call_reply(call, (Bytes){0}, (Bytes){0});
+    else
+        reply_adopt(adoption);
     DL_DELETE(adoption->service->in_work, adoption);
     free(adoption);
 }
@@ -224,32 +257,33 @@ static void on_adopted(void *argument)
     finish_adoption(argument);
 }
 
-static void rest(const RolloutService *service, Adoption *adoption)
+static Status work(const RolloutService *service, Adoption *adoption, Error *err)
 {
+    const RolloutTable *table = service->table;
     int64_t begin_ns = clock_ns();
-    adoption->status = service->table->rest(service->shared, &adoption->rest_bytes, &adoption->err);
-    adoption->rest_s = (double)(clock_ns() - begin_ns) / 1e9;
-}
-
-static void receive(const RolloutService *service, Adoption *adoption)
-{
-    int64_t begin_ns = clock_ns();
-    adoption->status = service->table->receive(service->shared, &adoption->move, &adoption->digest,
-                                               &adoption->err);
-    adoption->receive_s = (double)(clock_ns() - begin_ns) / 1e9;
+    switch (adoption->work) {
+    case WORK_REST:
+        TRY(table->rest(service->shared, &adoption->rest_bytes, err));
+        adoption->rest_s = (double)(clock_ns() - begin_ns) / 1e9;
+        return OK;
+    case WORK_RECEIVE:
+        TRY(table->receive(service->shared, &adoption->move, &adoption->received, err));
+        adoption->receive_s = (double)(clock_ns() - begin_ns) / 1e9;
+        return OK;
+    case WORK_GROUP:
+        return table->make_group(service->shared, &adoption->group, err);
+    case WORK_JOIN:
+        return table->join(service->shared, &adoption->group, err);
+    default:
+        return table->adopt(service->shared, &adoption->weights, &adoption->result, err);
+    }
 }
 
 static void *adopter_main(void *argument)
 {
     RolloutService *service = argument;
     for (Adoption *adoption; (adoption = queue_take(service->adoptions, -1)) != NULL;) {
-        if (adoption->rest)
-            rest(service, adoption);
-        else if (adoption->receive)
-            receive(service, adoption);
-        else
-            adoption->status = service->table->adopt(service->shared, &adoption->weights,
-                                                     &adoption->result, &adoption->err);
+        adoption->status = work(service, adoption, &adoption->err);
         loop_post(service->host.loop, on_adopted, adoption);
     }
     return NULL;
@@ -267,6 +301,9 @@ static Status check_adoption(const RolloutService *service, const Troupe__AdoptR
                          "weights of version %llu from %zu ranks: expected version 1 or more, and "
                          "at most %d ranks",
                          (unsigned long long)request->version, request->n_board, ADOPT_BOARDS_MAX);
+    if (request->n_digest >= ADOPT_BOARDS_MAX)
+        return error_set(err, ERR_INVALID, "digests of %zu ranks, expected less than %d",
+                         request->n_digest, ADOPT_BOARDS_MAX);
     for (size_t i = 0; i < request->n_board; i++)
         if (request->board[i].len != sizeof(WeightBoardId))
             return error_set(err, ERR_INVALID, "board %zu is named by %zu bytes, expected %zu", i,
@@ -289,6 +326,15 @@ static void put_in_line(RolloutService *service, Adoption *adoption)
     finish_adoption(adoption);
 }
 
+static Adoption *new_adoption(RolloutService *service, PolicyWork kind, Call *call)
+{
+    Adoption *adoption = mem_calloc(1, sizeof *adoption);
+    adoption->service = service;
+    adoption->work = kind;
+    adoption->call = call;
+    return adoption;
+}
+
 static void adopt(RolloutService *service, const Troupe__AdoptRequest *request, Call *call)
 {
     Error err = {0};
@@ -296,15 +342,17 @@ static void adopt(RolloutService *service, const Troupe__AdoptRequest *request, 
         call_fail(call, &err);
         return;
     }
-    Adoption *adoption = mem_calloc(1, sizeof *adoption);
-    adoption->service = service;
-    adoption->call = call;
+    Adoption *adoption = new_adoption(service, WORK_ADOPT, call);
     adoption->weights = (RolloutWeights){.version = (int64_t)request->version,
                                          .board = adoption->board,
                                          .num_boards = (int)request->n_board,
+                                         .digest = adoption->digest,
+                                         .num_digests = (int)request->n_digest,
                                          .restart = request->restart};
     for (size_t i = 0; i < request->n_board; i++)
         memcpy(adoption->board[i].bytes, request->board[i].data, sizeof(WeightBoardId));
+    for (size_t i = 0; i < request->n_digest; i++)
+        adoption->digest[i] = request->digest[i];
     if (request->restart) give_up_all(service);
     put_in_line(service, adoption);
 }
@@ -320,18 +368,15 @@ static bool is_whole_move(const Troupe__ReceiveRequest *request)
 
 static void put_move(RolloutService *service, const Troupe__ReceiveRequest *request, Call *call)
 {
-    Adoption *adoption = mem_calloc(1, sizeof *adoption);
-    adoption->service = service;
-    adoption->call = call;
-    adoption->receive = true;
+    Adoption *adoption = new_adoption(service, WORK_RECEIVE, call);
     adoption->move.move = (WeightMove){.id = request->id,
                                        .version = (int64_t)request->version,
                                        .rank = (int)request->rank,
                                        .size = (int)request->size};
-    adoption->move.group = adoption->group;
+    adoption->move.group = adoption->move_group;
     adoption->move.num_groups = (int)request->n_group;
     for (size_t i = 0; i < request->n_group; i++)
-        memcpy(adoption->group[i].bytes, request->group[i].data, COMM_ID_BYTES);
+        memcpy(adoption->move_group[i].bytes, request->group[i].data, COMM_ID_BYTES);
     put_in_line(service, adoption);
 }
 
@@ -373,11 +418,45 @@ static void on_rest(void *self, Call *call)
                    service->table->name);
         return;
     }
-    Adoption *adoption = mem_calloc(1, sizeof *adoption);
-    adoption->service = service;
-    adoption->call = call;
-    adoption->rest = true;
-    put_in_line(service, adoption);
+    put_in_line(service, new_adoption(service, WORK_REST, call));
+}
+
+static void on_group(void *self, Call *call)
+{
+    RolloutService *service = self;
+    if (service->table->make_group == NULL)
+        call_failf(call, ERR_UNSUPPORTED, "rollout.function %s has no ranks to join",
+                   service->table->name);
+    else
+        put_in_line(service, new_adoption(service, WORK_GROUP, call));
+}
+
+static bool read_id(const ProtobufCBinaryData *bytes, CommId *ret)
+{
+    if (bytes->len != sizeof ret->bytes) return false;
+    memcpy(ret->bytes, bytes->data, sizeof ret->bytes);
+    return true;
+}
+
+static void on_join(void *self, Call *call)
+{
+    RolloutService *service = self;
+    Bytes body = call_body(call);
+    RankGroupId id;
+    Troupe__RankGroup *request = troupe__rank_group__unpack(NULL, body.length, body.data);
+    bool read = request != NULL && read_id(&request->tensor_id, &id.tensor) &&
+                read_id(&request->plan_id, &id.plan);
+    troupe__rank_group__free_unpacked(request, NULL);
+    if (!read) {
+        call_refuse_unreadable(call);
+    } else if (service->table->join == NULL) {
+        call_failf(call, ERR_UNSUPPORTED, "rollout.function %s has no ranks to join",
+                   service->table->name);
+    } else {
+        Adoption *adoption = new_adoption(service, WORK_JOIN, call);
+        adoption->group = id;
+        put_in_line(service, adoption);
+    }
 }
 
 static void on_adopt(void *self, Call *call)
@@ -438,7 +517,8 @@ static void on_lost(void *context, const Error *why)
 const ActorMethod rollout_service_methods[] = {
     {"rollout.run", on_run},         {"rollout.give_up", on_give_up}, {"rollout.fetch", on_fetch},
     {"rollout.release", on_release}, {"rollout.adopt", on_adopt},     {"rollout.rest", on_rest},
-    {"rollout.receive", on_receive}, {"weights.abandon", on_abandon},
+    {"rollout.receive", on_receive}, {"weights.abandon", on_abandon}, {"rollout.group", on_group},
+    {"rollout.join", on_join},
 };
 const int rollout_service_num_methods =
     sizeof rollout_service_methods / sizeof *rollout_service_methods;
@@ -448,12 +528,19 @@ const char *rollout_service_url(const RolloutService *service)
     return service->server != NULL ? policy_server_url(service->server) : NULL;
 }
 
+static Status open_table(const RolloutServiceOptions *options, void **ret_shared, Error *err)
+{
+    if (options->tp_rank > 0)
+        return rollout_rank_open(options->config, options->tp_rank, ret_shared, err);
+    return options->table->open(options->config, ret_shared, err);
+}
+
 Status rollout_service_create(const RolloutServiceOptions *options, RolloutService **ret,
                               Error *err)
 {
-    const RolloutTable *table = options->table;
     void *shared = NULL;
-    TRY(table->open(options->config, &shared, err));
+    TRY(open_table(options, &shared, err));
+    const RolloutTable *table = options->tp_rank > 0 ? &rollout_rank : options->table;
     RolloutService *service = mem_calloc(1, sizeof *service);
     service->table = table;
     service->shared = shared;

@@ -1,6 +1,7 @@
 /* RolloutService: the rollout worker's answers: rollout.run (lease.h), rollout.fetch,
- * rollout.release, and, where a policy generates, rollout.adopt. The samples stay here until they
- * are released; a train rank fetches them straight from this process. Loop thread. */
+ * rollout.release, and, where a policy generates, rollout.adopt. A tensor-parallel rank other than
+ * 0 that is a process of its own answers the last and its like alone. The samples stay here until
+ * they are released; a train rank fetches them straight from this process. Loop thread. */
 #ifndef TROUPE_ROLLOUT_WORKER_SERVICE_H
 #define TROUPE_ROLLOUT_WORKER_SERVICE_H
 
@@ -19,6 +20,7 @@ typedef struct RolloutServiceOptions {
     int threads; /* that run the rollout function, at least 1; where it does not say itself */
     size_t store_bytes_max; /* of samples held */
     int index;              /* of this worker: "rollout-3" is 3 */
+    int tp_rank;            /* above 0: a rank of it other than the first, "rollout-3.1" is 1 */
     /* What generates is lost for good: the process is to end. On the loop; may be NULL. */
     void (*lost)(void *context, const Error *why);
     void *context;

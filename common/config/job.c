@@ -296,6 +296,12 @@ void job_config_expect_weights(JobConfig *config)
     config->model.weights_to_come = true;
 }
 
+bool job_has_rank_processes(const JobConfig *config)
+{
+    if (config->train.tp_size == 1 || config->rollout.function == ROLLOUT_SFT) return false;
+    return config->rollout.ranks == RANKS_PROCESSES || config->device != JOB_CPU;
+}
+
 void job_config_decide_offload(JobConfig *config)
 {
     CHECK(config->rollout.offload == OFFLOAD_AUTO && job_may_take_turns(config));

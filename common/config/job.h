@@ -25,6 +25,7 @@ typedef enum { PACK, SPREAD, STRICT_PACK, STRICT_SPREAD } PlacementStrategy;
 typedef enum { ROLLOUT_SFT, ROLLOUT_GENERATE, ROLLOUT_PROCESS, ROLLOUT_PLUGIN } RolloutFunction;
 typedef enum { RESUME_AUTO, RESUME_NEVER } ResumeMode;
 typedef enum { OFFLOAD_AUTO, OFFLOAD_ON, OFFLOAD_OFF } OffloadMode;
+typedef enum { RANKS_AUTO, RANKS_PROCESSES, RANKS_THREADS } RankMode;
 typedef enum { TOO_STALE_RECOMPUTE, TOO_STALE_DROP } TooStalePolicy;
 typedef enum { PARTIAL_RECOMPUTE, PARTIAL_KEEP } PartialPolicy;
 typedef enum { BEST_UNSAID, BEST_MAX, BEST_MIN } BestMode;
@@ -133,6 +134,7 @@ typedef struct JobConfig {
         int64_t num_workers;
         bool colocate;          /* with a device other than the CPU: they use the train workers' */
         OffloadMode offload;    /* ... in turns, each with all of a GPU's memory; auto: not (yet) */
+        RankMode ranks;         /* see job_has_rank_processes */
         int64_t lease_size;     /* positions per lease */
         int64_t prefetch_steps; /* global batches leased ahead of the one in training */
         /* of generation: */
@@ -267,6 +269,10 @@ void job_config_expect_weights(JobConfig *config);
  * turns.
  */
 bool job_may_take_turns(const JobConfig *config);
+
+/* Whether each tensor-parallel rank of a rollout worker is a process of its own, "rollout-0" and
+ * "rollout-0.1" and so on, with a part of the worker's CPUs, and a GPU. */
+bool job_has_rank_processes(const JobConfig *config);
 
 /* The keys by which answers that train are drawn from another distribution than the policy's, which
  * is the one that learns: "rollout.top_p 0.9, rollout.top_k 20", or NULL where there are none.

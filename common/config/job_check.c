@@ -102,17 +102,19 @@ static Status check_parallel(const LoadedJob *job, Error *err)
                       divisors(batch, shares, sizeof shares));
 }
 
-/* A rollout worker splits the model among threads of one process, which has one GPU
- * (docs/devices.md). */
-static Status check_device(const LoadedJob *job, Error *err)
+/* A process has one GPU (docs/devices.md). */
+static Status check_ranks(const LoadedJob *job, Error *err)
 {
     const JobConfig *config = &job->config;
-    if (config->device == JOB_CPU || config->train.tp_size == 1) return OK;
-    if (config->rollout.function == ROLLOUT_SFT) return OK;
-    return job_refuse(job, "device", "train.tp_size", err,
-                      "device is cuda with train.tp_size %lld, and the job generates: expected 1, "
-                      "a rollout worker cannot split a model over GPUs yet.\n"
-                      "Write train.tp_size: 1 (train.dp_size may be more), or device: cpu.",
+    if (config->rollout.ranks == RANKS_AUTO || config->rollout.function == ROLLOUT_SFT) return OK;
+    if (config->train.tp_size == 1)
+        return job_refuse(job, "rollout.rank_processes", "train.tp_size", err,
+                          "rollout.rank_processes is for rollout workers of several "
+                          "tensor-parallel ranks, but train.tp_size is 1.\nRemove it.");
+    if (config->device == JOB_CPU || config->rollout.ranks == RANKS_PROCESSES) return OK;
+    return job_refuse(job, "rollout.rank_processes", "device", err,
+                      "rollout.rank_processes is false with device: cuda and train.tp_size %lld, "
+                      "expected true or auto: a process uses one GPU.\nRemove it.",
                       (long long)config->train.tp_size);
 }
 
@@ -253,6 +255,7 @@ static bool is_of_generation(const char *key)
                "rollout.stop_token_ids rollout.min_new_tokens rollout.ignore_eos "
                "rollout.max_staleness rollout.too_stale rollout.partial rollout.over_sampling "
                "rollout.concurrency rollout.kv_cache_mb rollout.offload rollout.enforce_eager "
+               "rollout.rank_processes "
                "rollout.serve_port rollout.serve_host rollout.serve_token_file "
                "rollout.save rollout.load rollout.only rollout.tools rollout.failures_max "
                "rollout.unjudged_max rollout.failing_s "
@@ -554,7 +557,7 @@ Status job_config_check(const LoadedJob *job, Error *err)
     TRY(check_order(job, err));
     TRY(check_remainder(job, err));
     TRY(check_parallel(job, err));
-    TRY(check_device(job, err));
+    TRY(check_ranks(job, err));
     TRY(check_length(job, err));
     TRY(check_planned(job, err));
     TRY(check_schedule(job, err));

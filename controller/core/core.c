@@ -119,7 +119,7 @@ Effect *core_call(Controller *c, int actor, CallKind call, uint64_t id, int time
 
 /* ---- creation ---- */
 
-static void add_actor(Controller *c, Role role, int rank, double cpu)
+static int add_actor(Controller *c, Role role, int rank, double cpu)
 {
     int index = c->num_actors++;
     ActorRecord *record = &c->actor[index];
@@ -132,6 +132,7 @@ static void add_actor(Controller *c, Role role, int rank, double cpu)
     else
         snprintf(record->name, sizeof record->name, "%s-%d", role_name(role), rank);
     c->bundle[index] = (BundleSpec){.index = index, .need = {.cpu = cpu}};
+    return index;
 }
 
 /* Of all stages: the placement group has a bundle for each. */
@@ -152,19 +153,61 @@ static bool generates(const Controller *c)
     return any;
 }
 
+/* Rollout workers whose ranks are processes have this many more; in whichever stage. */
+static int ranks_behind(const Controller *c)
+{
+    bool any = job_has_rank_processes(c->config);
+    for (int i = 0; i < c->num_stages; i++)
+        any = any || job_has_rank_processes(c->stage[i].config);
+    return any ? (int)c->config->train.tp_size - 1 : 0;
+}
+
+/* The train rank whose GPU a rollout worker, or a rank of one, uses: the ranks of a worker those of
+ * one data-parallel index, each that of its own part of the model. */
+static int gpu_owner(const Controller *c, int actor)
+{
+    int num_train = c->num_actors - c->first_train, worker = ranks_leader(c, actor);
+    int place = (worker - c->first_rollout) * (1 + c->followers) + c->actor[actor].tp_rank;
+    return c->first_train + place % num_train;
+}
+
 /* A GPU for each train worker. Rollout workers use these, in turn; that costs nothing while they do
  * not generate, which a later stage may have them do. Or each has its own. */
 static void share_gpus(Controller *c)
 {
     bool own = !c->config->rollout.colocate && generates(c);
-    int num_train = c->num_actors - c->first_train;
     if (c->config->device == JOB_CPU) return;
     for (int i = c->first_train; i < c->num_actors; i++)
         c->bundle[i].need.gpu = 1;
     for (int i = c->first_rollout; i < c->first_train; i++) {
         if (own) c->bundle[i].need.gpu = 1;
-        if (c->config->rollout.colocate)
-            c->bundle[i].gpu_of = 1 + c->first_train + (i - c->first_rollout) % num_train;
+        if (c->config->rollout.colocate) c->bundle[i].gpu_of = 1 + gpu_owner(c, i);
+    }
+}
+
+/* The ranks of a rollout worker have a memory in common, and read what train ranks of one
+ * data-parallel index show on their host. */
+static void keep_together(Controller *c)
+{
+    int tp_size = (int)c->config->train.tp_size;
+    if (c->followers == 0) return;
+    for (int i = c->first_train; i < c->num_actors; i++)
+        if (c->actor[i].rank % tp_size != 0)
+            c->bundle[i].beside = 1 + i - c->actor[i].rank % tp_size;
+    for (int i = c->first_follower; i < c->first_train; i++)
+        if (c->bundle[i].gpu_of == 0) c->bundle[i].beside = 1 + ranks_leader(c, i);
+}
+
+/* Rank 0's CPUs are shared by all of them. */
+static void add_followers(Controller *c, double cpu)
+{
+    for (int worker = c->first_rollout; worker < c->first_follower; worker++) {
+        for (int r = 1; r <= c->followers; r++) {
+            ActorRecord *record = &c->actor[add_actor(c, ROLE_ROLLOUT, c->actor[worker].rank, cpu)];
+            record->tp_rank = r;
+            snprintf(record->name, sizeof record->name, "%s-%d.%d", role_name(ROLE_ROLLOUT),
+                     record->rank, r);
+        }
     }
 }
 
@@ -173,17 +216,23 @@ static void add_actors(Controller *c)
     const JobConfig *config = c->config;
     int num_rollout = most_rollout_workers(c);
     int num_train = (int)(config->train.tp_size * config->train.dp_size);
-    size_t count = (size_t)(1 + num_rollout + num_train);
+    c->followers = ranks_behind(c);
+    size_t count = (size_t)(1 + num_rollout * (1 + c->followers) + num_train);
+    double cpu = config->cluster.cpus_per_rollout_worker / (1 + c->followers);
     c->actor = mem_calloc(count, sizeof *c->actor);
     c->bundle = mem_calloc(count, sizeof *c->bundle);
     add_actor(c, ROLE_DATA_SOURCE, 0, config->cluster.cpus_per_data_source);
     c->first_rollout = c->num_actors;
     for (int i = 0; i < num_rollout; i++)
-        add_actor(c, ROLE_ROLLOUT, i, config->cluster.cpus_per_rollout_worker);
+        add_actor(c, ROLE_ROLLOUT, i, cpu);
+    c->first_follower = c->num_actors;
+    add_followers(c, cpu);
     c->first_train = c->num_actors;
+    if (c->followers > 0) c->rank_group = mem_calloc((size_t)num_rollout, sizeof *c->rank_group);
     for (int i = 0; i < num_train; i++)
         add_actor(c, ROLE_TRAIN, i, config->cluster.cpus_per_train_worker);
     share_gpus(c);
+    keep_together(c);
 }
 
 Status controller_check_start(const ControllerStart *start, Error *err)
@@ -223,7 +272,7 @@ Controller *controller_create(const ControllerStart *start, int64_t now_ms, Effe
         stream_init(&c->lane[set].stream, set, 1, 1); /* until the stage is entered */
         c->lane[set].of_rank = mem_calloc((size_t)core_num_train(c), sizeof(StepResult));
     }
-    c->lease = mem_calloc((size_t)((c->first_train - c->first_rollout) * LEASES_PER_WORKER),
+    c->lease = mem_calloc((size_t)((c->first_follower - c->first_rollout) * LEASES_PER_WORKER),
                           sizeof *c->lease);
     for (Role role = 0; role < ROLE_COUNT; role++)
         c->budget[role].time_ms =
@@ -252,6 +301,7 @@ void controller_destroy(Controller *c)
     for (Role role = 0; role < ROLE_COUNT; role++)
         free(c->budget[role].time_ms);
     free(c->lease);
+    free(c->rank_group);
     for (int i = 0; i < c->num_nodes; i++)
         free(c->node[i].bundle);
     free(c->node);

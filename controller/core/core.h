@@ -1,8 +1,9 @@
 /* The inside of the controller's core, shared by its parts: supervise.c (actors and their deaths),
- * group.c (the placement group), gang.c (the train ranks as one), job.c (the step loop) with
- * lease.c, evaluate.c, result.c and wait.c, stage.c (from one stage to the next), push.c and send.c
- * (weights for generation), turn.c (GPUs that training and generation share), save.c (checkpoints)
- * and best.c (which of them are kept). Not for anybody else.
+ * group.c (the placement group), gang.c (the train ranks as one), ranks.c (those of a rollout
+ * worker), job.c (the step loop) with lease.c, evaluate.c, result.c and wait.c, stage.c (from one
+ * stage to the next), push.c and send.c (weights for generation), turn.c (GPUs that training and
+ * generation share), save.c (checkpoints) and best.c (which of them are kept). Not for anybody
+ * else.
  */
 #ifndef TROUPE_CONTROLLER_CORE_CORE_H
 #define TROUPE_CONTROLLER_CORE_CORE_H
@@ -29,7 +30,8 @@ typedef struct RestartBudget {
 typedef struct ActorRecord {
     char name[ACTOR_NAME_MAX];
     Role role;
-    int rank; /* within its role */
+    int rank;    /* within its role */
+    int tp_rank; /* of a rollout worker's ranks; 0: the worker itself */
     ActorState state;
     char reason[REASON_MAX];
     int node; /* -1 until placed */
@@ -54,6 +56,8 @@ typedef struct ActorRecord {
     uint64_t adopt_id;
     int64_t received; /* version that stands ready to be adopted, or was; 0: it reads a board */
     uint64_t send_id; /* of a send that it owes an answer to; 0: it does not */
+    bool adopt_out;   /* a call to adopt is not answered, be its answer wanted any more or not */
+    uint64_t digest;  /* of the weights that were adopted, as a rank behind another says it */
     bool awake;       /* with turns: it may hold a GPU's memory */
     uint64_t rest_id; /* it was told to give that back; 0: it was not */
 } ActorRecord;
@@ -90,6 +94,16 @@ typedef struct Lease {
 } Lease;
 
 #define LEASES_PER_WORKER 2
+
+typedef enum { RANKS_APART, RANKS_NAMING, RANKS_JOINING, RANKS_JOINED } RankGroupState;
+
+/* The ranks of a rollout worker, where they are processes. */
+typedef struct RankGroup {
+    RankGroupState state;
+    uint64_t call_id; /* of the call that is out to them */
+    int answers;
+    CommId tensor_id, plan_id;
+} RankGroup;
 
 typedef enum {
     GANG_DOWN,
@@ -183,8 +197,11 @@ struct Controller {
 
     ActorRecord *actor;
     int num_actors;
-    int first_rollout, first_train; /* actor 0 is the data source */
-    int end_rollout; /* rollout workers from here to first_train are of other stages */
+    /* actor 0 is the data source; then rollout workers, the ranks behind each, and train ranks */
+    int first_rollout, first_follower, first_train;
+    int end_rollout; /* rollout workers from here to first_follower are of other stages */
+    int followers;   /* ranks of a rollout worker that are processes beside its own; 0: none are */
+    RankGroup *rank_group; /* [rollout workers]; NULL: there are no such ranks */
 
     NodeRecord *node;
     int num_nodes;
@@ -352,6 +369,20 @@ void gang_configure(Controller *c); /* the ranks that are ready go on in another
 void gang_reset(Controller *c);     /* after a restart: nothing is out any more */
 int gang_dp_rank(const Controller *c, int actor);
 bool gang_is_retryable(Status status); /* a failure that a fresh gang may not have */
+
+/* ---- ranks.c ---- */
+/* The actor, or the rollout worker that it is a rank of. */
+int ranks_leader(const Controller *c, int actor);
+/* How many are behind a rollout worker in this stage, and the actor of each. */
+int ranks_count(const Controller *c, int worker);
+int ranks_follower(const Controller *c, int worker, int i);
+bool ranks_are_joined(const Controller *c, int worker); /* also where there are none behind it */
+bool ranks_adopt(const Controller *c, int worker);      /* one of them is taking weights over */
+void ranks_reset(Controller *c, int worker);            /* its processes are new ones, or will be */
+void ranks_advance(Controller *c);
+void ranks_reply(Controller *c, const Event *event);
+/* False when nobody is waited for. */
+bool ranks_describe_wait(const Controller *c, char *text, size_t size);
 
 /* ---- push.c ---- */
 bool push_is_used(const Controller *c);   /* rollout workers generate */

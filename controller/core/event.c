@@ -25,6 +25,7 @@ const char *call_kind_name(CallKind kind)
         [CALL_SAVE] = "train.save",           [CALL_LEAVE] = "actor.stop",
         [CALL_MEET] = "train.meet",           [CALL_SEND] = "train.send",
         [CALL_RECEIVE] = "rollout.receive",   [CALL_ABANDON] = "weights.abandon",
+        [CALL_GROUP] = "rollout.group",       [CALL_JOIN] = "rollout.join",
     };
     CHECK((unsigned)kind < CALL_KIND_COUNT);
     return names[kind];

@@ -43,6 +43,7 @@ typedef struct BundleSpec {
     NodeResources need;
     int gpu_of; /* 1 + the index of the bundle of this group whose GPUs it uses, too, and with which
                    it therefore shares a node; 0: it has those that it needs, if any */
+    int beside; /* 1 + the index of another one whose node it shares, and nothing else; 0: none */
 } BundleSpec;
 
 /* ---- what train ranks are asked to work on ---- */
@@ -255,6 +256,8 @@ typedef enum {
     CALL_LEASE,    /* rollout workers */
     CALL_GIVE_UP,
     CALL_RELEASE_SAMPLES,
+    CALL_GROUP, /* one whose ranks are processes: its rank 0, then all of them */
+    CALL_JOIN,
     CALL_ADOPT,
     CALL_RECEIVE,
     CALL_REST,
@@ -350,7 +353,11 @@ typedef struct Event {
                 } meet;
                 struct {
                     double wait_s, pause_s;
+                    uint64_t digest;
                 } adopt;
+                struct {
+                    const void *tensor_id, *plan_id; /* COMM_ID_BYTES */
+                } group_ids;
                 struct {
                     const SavedFileInfo *file;
                     int count;
@@ -457,10 +464,15 @@ typedef struct Effect {
                 } publish;
                 struct {
                     int64_t version;
-                    const BoardId *board; /* [num_boards]: of each tensor-parallel rank */
-                    int num_boards;       /* 0: the weights were received */
-                    bool restart;         /* of new train ranks: what is in work is given up */
+                    const BoardId *board;   /* [num_boards]: of each tensor-parallel rank there */
+                    int num_boards;         /* 0: the weights were received */
+                    const uint64_t *digest; /* [num_digests]: of those that are elsewhere */
+                    int num_digests;
+                    bool restart; /* of new train ranks: what is in work is given up */
                 } adopt;
+                struct {
+                    const void *tensor_id, *plan_id; /* COMM_ID_BYTES */
+                } join;
                 struct {
                     int size; /* of the group that an id is wanted for */
                 } meet;

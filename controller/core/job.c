@@ -535,6 +535,10 @@ void job_reply(Controller *c, const Event *event)
     case CALL_RECEIVE:
         push_reply(c, event);
         break;
+    case CALL_GROUP:
+    case CALL_JOIN:
+        ranks_reply(c, event);
+        break;
     case CALL_REST:
     case CALL_REST_RANK:
         turn_reply(c, event);
@@ -550,6 +554,7 @@ void job_advance(Controller *c)
     if (c->phase != PHASE_TRAINING) c->idle_since_ms = c->now_ms;
     open_sets(c);
     turn_advance(c);
+    ranks_advance(c);
     if (c->save.rewind_owed) return; /* where to go on from is not known yet */
     push_advance(c);
     lease_ahead(c, SET_TRAIN);

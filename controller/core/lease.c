@@ -254,7 +254,7 @@ void lease_source_lost(Controller *c)
 
 void lease_forget_all(Controller *c)
 {
-    int all = (c->first_train - c->first_rollout) * LEASES_PER_WORKER; /* of any stage */
+    int all = (c->first_follower - c->first_rollout) * LEASES_PER_WORKER; /* of any stage */
     memset(c->lease, 0, (size_t)all * sizeof *c->lease);
     for (int i = 0; i < c->num_actors; i++)
         c->actor[i].leases = 0;

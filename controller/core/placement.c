@@ -245,15 +245,31 @@ static PlacementOutcome solve(const PlacementRequest *request, int *ret_node, ch
     return outcome;
 }
 
-/* The place in `whole` of the bundle that has GPUs of its own and this index; -1: there is none. */
-static int find_owner(const BundleSpec *whole, int count, int index)
+/* The place of the bundle of this index. */
+static int find_bundle(const BundleSpec *bundles, int count, int index)
 {
     for (int i = 0; i < count; i++)
-        if (whole[i].index == index) return i;
-    return -1;
+        if (bundles[i].index == index) return i;
+    check_failed(__FILE__, __LINE__, "index", "no bundle %d in its group", index);
 }
 
-/* Bundles that use the GPUs of another one go where that goes: they are added to it. */
+static int tie_of(const BundleSpec *bundle)
+{
+    return bundle->gpu_of != 0 ? bundle->gpu_of : bundle->beside;
+}
+
+/* The bundle whose node it shares and that shares no other one's: follows one after the other. */
+static int find_root(const PlacementRequest *request, int at)
+{
+    int ties = 0;
+    while (tie_of(&request->bundles[at]) != 0) {
+        CHECK(ties++ < request->num_bundles);
+        at = find_bundle(request->bundles, request->num_bundles, tie_of(&request->bundles[at]) - 1);
+    }
+    return at;
+}
+
+/* Bundles that share the node of another one go where that goes: they are added to it. */
 PlacementOutcome placement_solve(const PlacementRequest *request, int *ret_node, char *why,
                                  size_t why_size)
 {
@@ -263,16 +279,16 @@ PlacementOutcome placement_solve(const PlacementRequest *request, int *ret_node,
     int *owner = mem_calloc((size_t)total, sizeof *owner);
     int *node_of = mem_calloc((size_t)total, sizeof *node_of);
     for (int i = 0; i < total; i++) {
-        if (request->bundles[i].gpu_of != 0) continue;
+        if (tie_of(&request->bundles[i]) != 0) continue;
         owner[i] = count;
         whole[count++] = request->bundles[i];
     }
     for (int i = 0; i < total; i++) {
         const BundleSpec *bundle = &request->bundles[i];
-        if (bundle->gpu_of == 0) continue;
-        owner[i] = find_owner(whole, count, bundle->gpu_of - 1);
-        CHECK(owner[i] >= 0);
+        if (tie_of(bundle) == 0) continue;
+        owner[i] = owner[find_root(request, i)];
         whole[owner[i]].need.cpu += bundle->need.cpu;
+        whole[owner[i]].need.gpu += bundle->need.gpu;
         whole[owner[i]].need.memory_bytes += bundle->need.memory_bytes;
     }
     PlacementRequest of_whole = *request;

@@ -1,8 +1,8 @@
 /* Placement: which node takes which bundle of a placement group. Pure and deterministic: nodes are
  * tried in the order given. Strategies as Ray names them: PACK (few nodes, spills over), SPREAD
  * (many nodes, doubles up when it must), STRICT_PACK (one node or none), STRICT_SPREAD (one node
- * per bundle or none). All bundles or nothing. Bundles that use the GPUs of another one (gpu_of)
- * count as one bundle with that. */
+ * per bundle or none). All bundles or nothing. Bundles that use the GPUs of another one (gpu_of),
+ * or are beside it, count as one bundle with that. */
 #ifndef TROUPE_CONTROLLER_CORE_PLACEMENT_H
 #define TROUPE_CONTROLLER_CORE_PLACEMENT_H
 

@@ -3,9 +3,10 @@
  * its own (publish), then each rollout worker takes it over by itself (adopt), a late one or one
  * that was started again as soon as it is there; those of other hosts receive it before (send.c). A
  * board has two slots, so a version is written over the one before the newest, and only when nobody
- * reads that any more; where that takes longer than a step, versions are left out. Every call is
- * work with a deadline that supervision watches: a rank or a worker that does not get on is started
- * again, and no push hangs. */
+ * reads that any more; where that takes longer than a step, versions are left out. Where a worker's
+ * ranks are processes each has the board of its own train rank, and the last to be asked is the
+ * worker (ranks.c). Every call is work with a deadline that supervision watches: a rank or a worker
+ * that does not get on is started again, and no push hangs. */
 #include "core/core.h"
 
 #include <stdio.h>
@@ -36,7 +37,7 @@ void push_reset(Controller *c)
 {
     c->push.version = c->push.publishing = 0;
     send_reset(c);
-    for (int i = c->first_rollout; i < c->end_rollout; i++)
+    for (int i = c->first_rollout; i < c->first_train; i++)
         c->actor[i].adopted = c->actor[i].adopting = 0;
 }
 
@@ -58,7 +59,7 @@ bool push_is_on_show(const Controller *c)
 
 static bool nobody_reads(const Controller *c, int64_t version)
 {
-    for (int i = c->first_rollout; i < c->end_rollout; i++) {
+    for (int i = c->first_rollout; i < c->first_train; i++) {
         const ActorRecord *record = &c->actor[i];
         if (!record->process || (turn_is_used(c) && !record->awake)) continue;
         if (send_is_receiver(c, i)) continue; /* it has sets of its own */
@@ -91,17 +92,32 @@ static void publish(Controller *c, int64_t version)
     if (c->push.calls == 0) on_show(c);
 }
 
+/* What the ranks behind a rollout worker have said of the weights that they have ready. */
+static const uint64_t *digests_behind(Controller *c, int worker, int count)
+{
+    uint64_t *digest = arena_alloc(c->scratch, (size_t)(count + 1) * sizeof *digest);
+    for (int i = 0; i < count; i++)
+        digest[i] = c->actor[ranks_follower(c, worker, i)].digest;
+    return digest;
+}
+
+/* A rank that is a process gets the board of its own train rank. */
 static void adopt(Controller *c, int actor)
 {
     ActorRecord *record = &c->actor[actor];
+    int behind = ranks_count(c, ranks_leader(c, actor));
+    record->adopt_out = true;
     record->adopting = c->push.version;
     record->awake = true;
     record->adopt_id = core_next_id(c);
     Effect *effect = core_call(c, actor, CALL_ADOPT, record->adopt_id, WORK_TIMEOUT_MS);
     effect->call.adopt.version = c->push.version;
     int tp_size = (int)c->config->train.tp_size, reads = send_board_of(c, actor);
-    effect->call.adopt.board = reads >= 0 ? c->push.board + reads * tp_size : NULL;
-    effect->call.adopt.num_boards = reads >= 0 ? tp_size : 0;
+    effect->call.adopt.board =
+        reads >= 0 ? c->push.board + reads * tp_size + record->tp_rank : NULL;
+    effect->call.adopt.num_boards = reads < 0 ? 0 : behind > 0 ? 1 : tp_size;
+    effect->call.adopt.num_digests = record->tp_rank == 0 ? behind : 0;
+    effect->call.adopt.digest = digests_behind(c, actor, effect->call.adopt.num_digests);
     effect->call.adopt.restart = record->adopted == 0;
 }
 
@@ -113,6 +129,25 @@ static bool is_to_adopt(const Controller *c, int actor)
     if (record->adopting > 0) return false;
     if (send_is_receiver(c, actor) && record->received < c->push.version) return false;
     return record->adopted < c->push.version || (turn_is_used(c) && !record->awake && !is_over(c));
+}
+
+/* The ranks behind a rollout worker have the weights ready before it is asked to go over to them,
+ * which it does with all of them in one step. What is asked of them once more, for new train ranks,
+ * waits for every answer to what was asked before: a worker that goes over to weights relies on the
+ * others having just these. */
+static void adopt_together(Controller *c, int worker)
+{
+    int behind = ranks_count(c, worker);
+    bool ready = true;
+    if (!supervise_ready(c, worker) || !ranks_are_joined(c, worker)) return;
+    if (behind > 0 && ranks_adopt(c, worker)) return;
+    for (int i = 0; i < behind; i++) {
+        int rank = ranks_follower(c, worker, i);
+        if (!is_to_adopt(c, rank)) continue;
+        ready = false;
+        if (supervise_ready(c, rank) && turn_take(c, TURN_OF_GENERATION)) adopt(c, rank);
+    }
+    if (ready && is_to_adopt(c, worker) && turn_take(c, TURN_OF_GENERATION)) adopt(c, worker);
 }
 
 void push_advance(Controller *c)
@@ -127,8 +162,7 @@ void push_advance(Controller *c)
         publish(c, wanted);
     if (!is_over(c) || c->send.state != SEND_NONE) send_advance(c);
     for (int i = c->first_rollout; i < c->end_rollout && c->push.version > 0; i++)
-        if (supervise_ready(c, i) && is_to_adopt(c, i) && turn_take(c, TURN_OF_GENERATION))
-            adopt(c, i);
+        adopt_together(c, i);
 }
 
 /* Ranks that hold the same part of the model have the same weights, or training is broken. */
@@ -167,6 +201,7 @@ static void on_published(Controller *c, const Event *event)
 static void on_adopted(Controller *c, const Event *event)
 {
     ActorRecord *record = &c->actor[event->actor];
+    record->adopt_out = false;
     if (record->adopting == 0 || event->reply.id != record->adopt_id) return;
     if (event->status != OK) {
         supervise_reply_failed(c, event);
@@ -174,6 +209,7 @@ static void on_adopted(Controller *c, const Event *event)
     }
     record->adopted = record->adopting;
     record->adopting = 0;
+    record->digest = event->reply.adopt.digest;
 }
 
 void push_reply(Controller *c, const Event *event)

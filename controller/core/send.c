@@ -57,19 +57,32 @@ bool send_shows_board(const Controller *c, int rank)
     return false;
 }
 
+/* On CPUs, and between GPUs where each rank is a process: no such worker receives yet. */
+static void refuse_hosts(Controller *c, int worker)
+{
+    bool cpus = c->config->device == JOB_CPU;
+    core_finish(c, ERR_UNSUPPORTED,
+                "%s: %s is on host %s (node %s), but %s is on host %s (node %s): %s.\n"
+                "Write cluster.strategy: strict_pack, or name agents of one host in "
+                "cluster.agents; %s.",
+                cpus ? "device: cpu" : "train.tp_size", c->actor[worker].name, host_of(c, worker),
+                c->node[c->actor[worker].node].name, c->actor[c->first_train].name,
+                host_of(c, c->first_train), c->node[c->actor[c->first_train].node].name,
+                cpus ? "on CPUs, weights reach rollout workers through the memory of their host "
+                       "alone"
+                     : "a rollout worker of several tensor-parallel ranks, each a process, reads "
+                       "weights on its own host alone",
+                cpus ? "between hosts weights go from GPU to GPU (device: cuda)"
+                     : "with train.tp_size: 1 weights go between hosts");
+}
+
 bool send_check_hosts(Controller *c)
 {
-    if (c->config->device != JOB_CPU || !push_is_used(c)) return true;
+    bool apart = c->followers > 0; /* in whichever stage: the places stay these */
+    if (!apart && (c->config->device != JOB_CPU || !push_is_used(c))) return true;
     for (int i = c->first_rollout; i < c->first_train; i++) {
         if (!send_is_receiver(c, i)) continue;
-        core_finish(c, ERR_UNSUPPORTED,
-                    "device: cpu: %s is on host %s (node %s), but %s is on host %s (node %s): on "
-                    "CPUs, weights reach rollout workers through the memory of their host alone.\n"
-                    "Write cluster.strategy: strict_pack, or name agents of one host in "
-                    "cluster.agents; between hosts weights go from GPU to GPU (device: cuda).",
-                    c->actor[i].name, host_of(c, i), c->node[c->actor[i].node].name,
-                    c->actor[c->first_train].name, host_of(c, c->first_train),
-                    c->node[c->actor[c->first_train].node].name);
+        refuse_hosts(c, i);
         return false;
     }
     return true;

@@ -54,7 +54,9 @@ int64_t stage_step(const Controller *c)
 
 bool stage_wants(const Controller *c, int actor)
 {
-    return actor < c->end_rollout || actor >= c->first_train;
+    int worker = ranks_leader(c, actor); /* itself, mostly */
+    if (worker != actor && ranks_count(c, worker) == 0) return false;
+    return worker < c->end_rollout || worker >= c->first_train;
 }
 
 /* Where the new stage begins in its own data. What was trained is counted through the whole run. */
@@ -103,6 +105,8 @@ void stage_enter(Controller *c, int stage)
         supervise_replace(c, i, "another stage");
     for (int i = c->first_rollout; i < c->first_train; i++)
         c->actor[i].adopted = c->actor[i].adopting = c->actor[i].received = 0;
+    for (int i = c->first_rollout; i < c->first_follower; i++)
+        ranks_reset(c, i);
     c->eval.last_step = -1;
     c->eval.bad_records = 0;
     c->eval.checked = false;

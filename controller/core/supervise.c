@@ -1,8 +1,9 @@
 /* Supervision of actors: starting, the three signals of trouble (death, silence, no progress), and
- * what follows. Rollout workers and the data source are started again alone (one_for_one); train
- * ranks are a gang (one_for_all): when one is lost all start again from the last committed state
- * under a new generation. Restarts are counted within a window, as Erlang's supervisors do: more
- * than restarts_max in restarts_window_s ends the run with the reason. */
+ * what follows. Rollout workers and the data source are started again alone (one_for_one), a worker
+ * whose ranks are processes with all of them; train ranks are a gang (one_for_all): when one is
+ * lost all start again from the last committed state under a new generation. Restarts are counted
+ * within a window, as Erlang's supervisors do: more than restarts_max in restarts_window_s ends the
+ * run with the reason. */
 #include "core/core.h"
 
 #include <stdio.h>
@@ -132,20 +133,34 @@ static void tell_job(Controller *c, int actor)
         lease_source_lost(c);
 }
 
-/* An actor that is restarted alone, its restart being paid for. */
+/* An actor that is restarted alone, its restart being paid for. Of a rollout worker whose ranks are
+ * processes all are: those that are left could go on with nothing. */
 static void restart_alone(Controller *c, int actor, const char *reason)
 {
+    int leader = ranks_leader(c, actor);
+    char cause[REASON_MAX + ACTOR_NAME_MAX];
+    snprintf(cause, sizeof cause, "%s: %s", c->actor[actor].name, reason);
     prepare_restart(c, actor, reason);
-    tell_job(c, actor);
+    for (int i = -1; i < ranks_count(c, leader); i++) {
+        int other = i < 0 ? leader : ranks_follower(c, leader, i);
+        if (is_up(c, other)) prepare_restart(c, other, cause);
+    }
+    if (c->actor[leader].role == ROLE_ROLLOUT) ranks_reset(c, leader);
+    tell_job(c, leader);
 }
 
 /* Without it the run ends, but the train ranks can commit yet what they have. */
 static void give_up_alone(Controller *c, int actor, const char *reason)
 {
+    int leader = ranks_leader(c, actor);
     too_many_restarts(c, c->actor[actor].role, c->actor[actor].name, reason);
-    kill_process(c, actor);
-    set_state(c, actor, ACTOR_DEAD, reason);
-    tell_job(c, actor);
+    for (int i = -1; i < ranks_count(c, leader); i++) {
+        int other = i < 0 ? leader : ranks_follower(c, leader, i);
+        kill_process(c, other);
+        set_state(c, other, ACTOR_DEAD, reason);
+    }
+    if (c->actor[leader].role == ROLE_ROLLOUT) ranks_reset(c, leader);
+    tell_job(c, leader);
 }
 
 void supervise_lost(Controller *c, int actor, const char *reason)
@@ -329,6 +344,7 @@ static void spawn(Controller *c, int actor)
     record->owed = record->working = 0;
     record->adopted = record->adopting = record->received = 0;
     record->send_id = 0;
+    record->adopt_out = false;
     record->awake = false;
     record->rest_id = 0;
     set_state(c, actor, ACTOR_STARTING, "spawned");
@@ -346,8 +362,8 @@ static bool is_owed(CallKind call)
 {
     return call == CALL_OPEN_SET || call == CALL_START || call == CALL_CONFIGURE ||
            call == CALL_STEP || call == CALL_EVALUATE || call == CALL_PUBLISH ||
-           call == CALL_ADOPT || call == CALL_MEET || call == CALL_RECEIVE || call == CALL_SAVE ||
-           call == CALL_REST || call == CALL_REST_RANK;
+           call == CALL_JOIN || call == CALL_ADOPT || call == CALL_MEET || call == CALL_RECEIVE ||
+           call == CALL_SAVE || call == CALL_REST || call == CALL_REST_RANK;
 }
 
 void supervise_call_made(Controller *c, int actor, CallKind call)

@@ -27,6 +27,13 @@ static bool holds(const Controller *c, int worker)
     return c->actor[worker].process && c->actor[worker].awake;
 }
 
+/* A rank behind a rollout worker computes until that one rests. */
+static bool is_needed(const Controller *c, int worker)
+{
+    int leader = ranks_leader(c, worker);
+    return leader != worker && holds(c, leader);
+}
+
 /* True when there is nobody left. */
 static bool rest_workers(Controller *c)
 {
@@ -36,6 +43,7 @@ static bool rest_workers(Controller *c)
         if (!holds(c, i)) continue;
         all = false;
         if (record->rest_id != 0 || record->adopting > 0 || !supervise_ready(c, i)) continue;
+        if (is_needed(c, i)) continue;
         record->rest_id = core_next_id(c);
         core_call(c, i, CALL_REST, record->rest_id, WORK_TIMEOUT_MS);
     }

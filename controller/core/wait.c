@@ -51,7 +51,7 @@ static void describe_work(const Controller *c, char *text, size_t size)
 {
     bool evaluating = c->phase == PHASE_EVALUATING;
     const Lane *lane = &c->lane[evaluating ? SET_EVAL : SET_TRAIN];
-    if (turn_describe_wait(c, text, size)) return;
+    if (turn_describe_wait(c, text, size) || ranks_describe_wait(c, text, size)) return;
     if (lane->running.state == PLAN_SLOT_RUNNING && evaluating)
         describe_ranks(c, text, size, "the evaluation of samples %lld to %lld of %s",
                        (long long)lane->running.plan.first_position,

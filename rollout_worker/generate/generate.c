@@ -305,10 +305,22 @@ static Status generate_rest(void *shared, int64_t *ret_bytes, Error *err)
     return policy_rest(generate->policy, ret_bytes, err);
 }
 
-static void generate_watch(void *shared, EngineLost lost, void *context)
+static Status generate_make_group(void *shared, RankGroupId *ret, Error *err)
 {
     const Generate *generate = shared;
-    engine_thread_watch(policy_engine(generate->policy), lost, context);
+    return policy_make_group(generate->policy, ret, err);
+}
+
+static Status generate_join(void *shared, const RankGroupId *id, Error *err)
+{
+    Generate *generate = shared;
+    return policy_join(generate->policy, id, err);
+}
+
+static void generate_watch(void *shared, EngineLost lost, void *context)
+{
+    Generate *generate = shared;
+    policy_watch(generate->policy, lost, context);
 }
 
 static const Policy *generate_policy(const void *shared, const ChatText **ret_text)
@@ -797,9 +809,9 @@ static char *generate_warnings(const void *shared)
     .close_thread = generate_close_thread, .run = generate_run, .explain = generate_explain,       \
     .warnings = generate_warnings, .num_threads = generate_num_threads, .adopt = generate_adopt,   \
     .receive = generate_receive, .abandon = generate_abandon, .rest = generate_rest,               \
-    .end = generate_end, .describe = generate_describe, .watch = generate_watch,                   \
-    .memory_plan = generate_memory_plan, .policy = generate_policy,                                \
-    .try_programs = generate_try_programs
+    .make_group = generate_make_group, .join = generate_join, .end = generate_end,                 \
+    .describe = generate_describe, .watch = generate_watch, .memory_plan = generate_memory_plan,   \
+    .policy = generate_policy, .try_programs = generate_try_programs
 
 const RolloutTable rollout_generate = {.name = "generate", GENERATES};
 const RolloutTable rollout_process = {.name = "process", GENERATES};

@@ -86,9 +86,8 @@ static char *name_of(const char *file)
 {
     JobConfig *config = NULL;
     Error err = {0};
-    assert_ok(
-        job_config_parse("model: {path: m}\ndata: {train: a}\n", file, "/", &config, &err),
-        &err);
+    assert_ok(job_config_parse("model: {path: m}\ndata: {train: a}\n", file, "/", &config, &err),
+              &err);
     char *name = mem_strdup(config->name);
     job_config_destroy(config);
     return name;
@@ -316,11 +315,17 @@ static void test_config_values_that_disagree_are_refused(void **state)
     CLASH("train: {lr_schedule: wsd, num_steps: 50}\n", "decay_steps: 5");
     CLASH("train: {decay_steps: 5}\n", "only lr_schedule: wsd");
     CLASH("train: {max_tokens_per_gpu: 100}\n", "2048", "Raise max_tokens_per_gpu");
-    CLASH("device: cuda\ntrain:\n  tp_size: 2\nrollout: {function: generate, reward: random, "
+    CLASH("device: cuda\ntrain:\n  tp_size: 2\nrollout:\n  rank_processes: false\n"
+          "  function: generate\n  reward: random\n  n_samples_per_prompt: 2\n",
+          "job.yaml:7: ", "rollout.rank_processes is false with device: cuda", "train.tp_size 2",
+          "expected true or auto");
+    CLASH("rollout: {rank_processes: true, function: generate, reward: random, "
           "n_samples_per_prompt: 2}\n",
-          "job.yaml:3: ", "device is cuda with train.tp_size 2", "expected 1", "device: cpu");
-    job_config_destroy(parse_job("model: {path: m}\ndata: {train: a}\ndevice: cuda\n"
-                                 "train: {tp_size: 2, dp_size: 2}\n"));
+          "rollout.rank_processes", "train.tp_size is 1", "Remove it");
+    job_config_destroy(
+        parse_job("model: {path: m}\ndata: {train: a}\ndevice: cuda\n"
+                  "train: {tp_size: 2, dp_size: 2}\n"
+                  "rollout: {function: generate, reward: random, n_samples_per_prompt: 2}\n"));
     CLASH("device: gpu\n", "device", "expected one of cpu, cuda", "device: cuda");
     CLASH("eval: {interval: 5}\n", "eval.interval", "data.eval names no file");
     CLASH("cluster: {suspect_ms: 600}\n", "cluster.suspect_ms is 600", "1000");

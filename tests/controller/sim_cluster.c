@@ -624,6 +624,7 @@ void answer_call(World *w, const Effect *fx)
     case CALL_REST:
     case CALL_REST_RANK:
         process->has_gpu = false;
+        check_rest(w, fx->actor);
         answer(w, fx, latency(w), &(Event){0});
         break;
     case CALL_OPEN_SET:
@@ -641,6 +642,12 @@ void answer_call(World *w, const Effect *fx)
         break;
     case CALL_PUBLISH:
         answer_publish(w, fx, process);
+        break;
+    case CALL_GROUP:
+        answer_group_ids(w, fx, process);
+        break;
+    case CALL_JOIN:
+        answer_join(w, fx, process);
         break;
     case CALL_ADOPT:
         answer_adopt(w, fx, process);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/rng.h"
+#include "comm/comm.h" /* an id alone */
 #include "config/eval_set.h"
 
 bool generates(const World *w)
@@ -59,8 +60,8 @@ void take_gpu(World *w, Process *process)
 
 /* ---- weights ---- */
 
-/* Whether a rollout worker may look at this slot of the rank's board. */
-static bool is_read(const World *w, const Process *rank, int slot)
+/* The rollout worker, or rank of one, that may look at this slot of the rank's board; 0: none. */
+static int find_reader(const World *w, const Process *rank, int slot)
 {
     int64_t version = rank->board[slot].version;
     for (int i = 1; i < w->first_train; i++) {
@@ -69,9 +70,10 @@ static bool is_read(const World *w, const Process *rank, int slot)
         if (!worker->alive || rests || worker->receives ||
             worker->reads_of != w->process[w->first_train].incarnation)
             continue;
-        if (worker->adopted.version == version || worker->adopting == version) return true;
+        if (worker->adopted.version == version || worker->adopting == version) return i;
+        if (worker->ready.version == version) return i;
     }
-    return false;
+    return 0;
 }
 
 void answer_publish(World *w, const Effect *fx, Process *rank)
@@ -82,9 +84,10 @@ void answer_publish(World *w, const Effect *fx, Process *rank)
     if (version != rank->step + 1)
         violate(w, "rank %d at step %lld is to publish version %lld", fx->actor,
                 (long long)rank->step, (long long)version);
-    if (rank->board[slot].version != 0 && is_read(w, rank, slot))
-        violate(w, "rank %d writes version %lld over %lld, which is read", fx->actor,
-                (long long)version, (long long)rank->board[slot].version);
+    int reader = rank->board[slot].version != 0 ? find_reader(w, rank, slot) : 0;
+    if (reader != 0)
+        violate(w, "rank %d writes version %lld over %lld, which actor %d reads", fx->actor,
+                (long long)version, (long long)rank->board[slot].version, reader);
     rank->newest = slot;
     rank->board[slot] = (Shown){version, rank->weights};
     memset(board, 0, sizeof *board);
@@ -93,6 +96,88 @@ void answer_publish(World *w, const Effect *fx, Process *rank)
     event.reply.publish.board = board;
     event.reply.publish.digest = rank->weights;
     answer(w, fx, latency(w), &event);
+}
+
+/* ---- ranks that are processes of their own ---- */
+
+static int num_behind(const World *w)
+{
+    int workers = w->first_behind - 1;
+    return job_has_rank_processes(w->config) ? (w->first_train - w->first_behind) / workers : 0;
+}
+
+static Process *rank_behind(World *w, int worker, int i)
+{
+    return &w->process[w->first_behind + (worker - 1) * num_behind(w) + i];
+}
+
+static bool is_behind(const World *w, int actor)
+{
+    return actor >= w->first_behind && actor < w->first_train;
+}
+
+static int worker_of(const World *w, int actor)
+{
+    return is_behind(w, actor) ? 1 + (actor - w->first_behind) / num_behind(w) : actor;
+}
+
+static int tp_rank_of(const World *w, const Effect *fx)
+{
+    return is_behind(w, fx->actor) ? 1 + (fx->actor - w->first_behind) % num_behind(w) : 0;
+}
+
+void answer_group_ids(World *w, const Effect *fx, Process *worker)
+{
+    static char id[COMM_ID_BYTES];
+    uint64_t name = worker->incarnation;
+    if (is_behind(w, fx->actor) || num_behind(w) == 0)
+        violate(w, "actor %d is to name a group", fx->actor);
+    memcpy(id, &name, sizeof name);
+    Event event = {0};
+    event.reply.group_ids.tensor_id = event.reply.group_ids.plan_id = id;
+    answer(w, fx, latency(w), &event);
+}
+
+void answer_join(World *w, const Effect *fx, Process *process)
+{
+    uint64_t name;
+    memcpy(&name, fx->call.join.plan_id, sizeof name);
+    if (process->rank_group != 0) violate(w, "actor %d is to join twice", fx->actor);
+    process->rank_group = name;
+    answer(w, fx, latency(w), &(Event){0});
+}
+
+void check_ranks(World *w, int worker)
+{
+    const Process *first = &w->process[worker];
+    for (int i = 0; i < num_behind(w); i++) {
+        const Process *rank = rank_behind(w, worker, i);
+        if (rank->alive && (rank->rank_group == 0 || rank->rank_group != first->rank_group))
+            violate(w, "actor %d works with ranks of another group", worker);
+    }
+}
+
+void check_rest(World *w, int actor)
+{
+    const Process *worker = &w->process[worker_of(w, actor)];
+    if (actor < w->first_train && worker->alive && worker->has_gpu)
+        violate(w, "actor %d rests, but the worker that it is a rank of does not", actor);
+}
+
+/* The worker goes over to weights with all of its ranks. A dead one is told of soon. */
+static void go_over(World *w, int worker)
+{
+    Process *first = &w->process[worker];
+    check_ranks(w, worker);
+    for (int i = 0; i < num_behind(w); i++) {
+        Process *rank = rank_behind(w, worker, i);
+        if (!rank->alive) continue;
+        if (rank->ready.version != first->adopted.version ||
+            rank->ready.weights != first->adopted.weights)
+            violate(w, "actor %d goes over to version %lld, a rank behind it has %lld ready",
+                    worker, (long long)first->adopted.version, (long long)rank->ready.version);
+        rank->adopted = rank->ready;
+    }
 }
 
 typedef struct Adoption {
@@ -132,24 +217,39 @@ static void finish_adoption(World *w, void *argument)
         violate(w, "actor %d does not find version %lld", fx->actor, (long long)version);
         return;
     }
-    worker->adopted = *found;
     worker->adopting = 0;
     worker->progress++;
+    if (is_behind(w, fx->actor)) {
+        worker->ready = *found;
+    } else {
+        worker->adopted = *found;
+        go_over(w, fx->actor);
+    }
     answer(w, fx, 1, &(Event){0});
 }
 
 void answer_adopt(World *w, const Effect *fx, Process *worker)
 {
+    bool behind = num_behind(w) > 0;
     take_gpu(w, worker);
+    if (behind && worker->rank_group == 0) violate(w, "actor %d is not in a group", fx->actor);
+    int boards = fx->call.adopt.num_boards, tp_size = (int)w->config->train.tp_size;
+    if (boards != (behind ? 1 : tp_size) && (behind || boards != 0)) /* 0: it has received them */
+        violate(w, "actor %d is told of %d boards", fx->actor, boards);
+    if (behind && boards > 0 && fx->call.adopt.board[0].bytes[0] % tp_size != tp_rank_of(w, fx))
+        violate(w, "actor %d is told of the board of rank %d", fx->actor,
+                fx->call.adopt.board[0].bytes[0]);
     uint64_t rank = w->process[w->first_train].incarnation;
     if (worker->reads_of != rank) {
         if (!fx->call.adopt.restart) violate(w, "actor %d is not told of new boards", fx->actor);
-        worker->adopted = (Shown){0};
+        /* A rank behind another computes on with what it has until its worker is told, too; but
+         * that lies where nobody writes any more. */
+        worker->adopted = worker->ready = (Shown){0};
         worker->given_up++;
     }
     worker->reads_of = rank;
     worker->adopting = fx->call.adopt.version;
-    worker->receives = fx->call.adopt.num_boards == 0;
+    worker->receives = boards == 0;
     Adoption *adoption = arena_alloc(w->arena, sizeof *adoption);
     int board_of = worker->receives ? 0 : fx->call.adopt.board[0].bytes[0];
     *adoption = (Adoption){*fx, w->process[w->first_train + board_of].incarnation, board_of};

@@ -34,12 +34,14 @@ typedef struct Process {
     /* rollout workers */
     uint64_t holds[SIM_SETS][POSITIONS_MAX / 64]; /* samples, by position */
     Shown adopted;
-    int64_t adopting;  /* version; 0: none */
-    bool has_gpu;      /* memory of a GPU that it shares in turns */
-    uint64_t reads_of; /* incarnation of the rank 0 whose weights these are */
-    bool receives;     /* over no board */
-    Shown received;    /* and not adopted yet */
-    int given_up;      /* times that it gave up what was in work */
+    int64_t adopting;    /* version; 0: none */
+    uint64_t rank_group; /* of the ranks of one worker, that it has joined; 0: none */
+    Shown ready;         /* of such a rank: what it goes over to with its worker */
+    bool has_gpu;        /* memory of a GPU that it shares in turns */
+    uint64_t reads_of;   /* incarnation of the rank 0 whose weights these are */
+    bool receives;       /* over no board */
+    Shown received;      /* and not adopted yet */
+    int given_up;        /* times that it gave up what was in work */
     struct {
         int set;
         int64_t first;
@@ -116,6 +118,7 @@ struct World {
     bool stopping, over;
     Process *process; /* by actor index: the newest incarnation */
     int num_actors, first_train;
+    int first_behind; /* ranks behind rollout workers from here to first_train */
     Node node[NODES_HERE];
     int num_nodes;
     struct {
@@ -180,6 +183,13 @@ void answer_meet(World *w, const Effect *fx, const Process *rank);
 void answer_move(World *w, const Effect *fx, Process *process);
 void answer_abandon(World *w, const Effect *fx, Process *process);
 const char *host_name(const World *w, int node);
+/* The ranks of a rollout worker that are processes of their own. */
+void answer_group_ids(World *w, const Effect *fx, Process *worker);
+void answer_join(World *w, const Effect *fx, Process *process);
+/* All of its ranks are there, of one group, and compute with the same weights. */
+void check_ranks(World *w, int worker);
+/* A rank behind a worker rests when that one does. */
+void check_rest(World *w, int actor);
 /* The actor uses the GPU from here on: with turns nobody of the other kind may hold it. */
 void take_gpu(World *w, Process *process);
 void check_versions(World *w, const Plan *plan);

@@ -327,6 +327,10 @@ static void start_controller(World *w)
         w->process = mem_calloc((size_t)w->num_actors, sizeof *w->process);
         while (controller_actor(w->controller, w->first_train).role != ROLE_TRAIN)
             w->first_train++;
+        w->first_behind = 1;
+        while (w->first_behind < w->first_train &&
+               strchr(controller_actor(w->controller, w->first_behind).name, '.') == NULL)
+            w->first_behind++;
     }
     carry_out_all(w);
 }

@@ -34,7 +34,8 @@ static void test_group_gets_all_bundles_or_none(void **state)
     Reservations *book = reservations_create(&node);
     Error err = {0};
     bool granted = true;
-    BundleSpec bundles[3] = {{0, {1.5, 1, 300}, 0}, {1, {1.5, 1, 300}, 0}, {2, {1.5, 0, 300}, 0}};
+    BundleSpec bundles[3] = {
+        {0, {1.5, 1, 300}, 0, 0}, {1, {1.5, 1, 300}, 0, 0}, {2, {1.5, 0, 300}, 0, 0}};
     assert_ok(reservations_prepare(book, "g", owner, bundles, 3, 10, &granted, &err), &err);
     assert_false(granted); /* 4.5 CPUs */
     assert_free(book, 4, 2, 1000);
@@ -138,7 +139,7 @@ static void test_needs_that_are_no_amounts_are_refused(void **state)
         {.gpu = -1}, {.memory_bytes = -5}, {.memory_bytes = INT64_MAX},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        BundleSpec bundles[2] = {{0, {.cpu = 1}, 0}, {1, wrong[i], 0}};
+        BundleSpec bundles[2] = {{0, {.cpu = 1}, 0, 0}, {1, wrong[i], 0, 0}};
         bool granted = false;
         assert_fails(reservations_prepare(book, "g", owner, bundles, 2, 9, &granted, &err),
                      ERR_INVALID, &err, "bundle 1");
@@ -175,8 +176,9 @@ static void test_each_bundle_gets_gpus_of_its_own_the_lowest_first(void **state)
 {
     (void)state;
     Reservations *book = reservations_create(&(NodeResources){.cpu = 8, .gpu = 5});
-    const BundleSpec one[] = {{0, {.gpu = 1}, 0}};
-    const BundleSpec three[] = {{0, {.cpu = 1}, 0}, {1, {.gpu = 1}, 0}, {2, {.gpu = 2}, 0}};
+    const BundleSpec one[] = {{0, {.gpu = 1}, 0, 0}};
+    const BundleSpec three[] = {
+        {0, {.cpu = 1}, 0, 0}, {1, {.gpu = 1}, 0, 0}, {2, {.gpu = 2}, 0, 0}};
     bool granted = true;
     Error err = {0};
     hold_gpus(book, "first", one, 1);
@@ -188,7 +190,7 @@ static void test_each_bundle_gets_gpus_of_its_own_the_lowest_first(void **state)
     assert_ok(reservations_prepare(book, "third", owner, three, 3, 100, &granted, &err), &err);
     assert_false(granted);
     reservations_release(book, "first", owner.job);
-    hold_gpus(book, "third", (BundleSpec[]){{7, {.gpu = 2}, 0}}, 1);
+    hold_gpus(book, "third", (BundleSpec[]){{7, {.gpu = 2}, 0, 0}}, 1);
     assert_string_equal(gpus_of(book, "third", 7), "04"); /* what the first left, and the last */
     assert_string_equal(gpus_of(book, "second", 2), "23");
     assert_free(book, 7, 0, 0);
@@ -199,18 +201,20 @@ static void test_a_bundle_may_use_the_gpus_of_another_one(void **state)
 {
     (void)state;
     Reservations *book = reservations_create(&(NodeResources){.cpu = 8, .gpu = 2});
-    const BundleSpec bundles[] = {
-        {0, {.cpu = 1}, 1 + 3}, {1, {.cpu = 1}, 1 + 2}, {2, {.gpu = 1}, 0}, {3, {.gpu = 1}, 0}};
+    const BundleSpec bundles[] = {{0, {.cpu = 1}, 1 + 3, 0},
+                                  {1, {.cpu = 1}, 1 + 2, 0},
+                                  {2, {.gpu = 1}, 0, 0},
+                                  {3, {.gpu = 1}, 0, 0}};
     hold_gpus(book, "g", bundles, 4);
     assert_string_equal(gpus_of(book, "g", 0), "1");
     assert_string_equal(gpus_of(book, "g", 1), "0");
     assert_free(book, 6, 0, 0);
     reservations_release(book, "g", owner.job);
     const BundleSpec wrong[][2] = {
-        {{0, {.gpu = 1}, 0}, {1, {.cpu = 1}, 1 + 9}},     /* of nobody */
-        {{0, {.gpu = 1}, 0}, {1, {.gpu = 1}, 1 + 0}},     /* and its own */
-        {{0, {.cpu = 1}, 1 + 1}, {1, {.cpu = 1}, 1 + 0}}, /* of each other */
-        {{0, {.cpu = 1}, -5}, {1, {.cpu = 1}, 0}},
+        {{0, {.gpu = 1}, 0, 0}, {1, {.cpu = 1}, 1 + 9, 0}},     /* of nobody */
+        {{0, {.gpu = 1}, 0, 0}, {1, {.gpu = 1}, 1 + 0, 0}},     /* and its own */
+        {{0, {.cpu = 1}, 1 + 1, 0}, {1, {.cpu = 1}, 1 + 0, 0}}, /* of each other */
+        {{0, {.cpu = 1}, -5, 0}, {1, {.cpu = 1}, 0, 0}},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         bool granted = false;

@@ -65,7 +65,7 @@ static void check_case(uint64_t seed, bool one_size)
     for (int b = 0; b < request.num_bundles; b++) {
         uint64_t which = one_size ? 0 : (uint64_t)b;
         bundles[b] =
-            (BundleSpec){b, {1 + draw(seed, 50 + which, 4), draw(seed, 60 + which, 2), 0}, 0};
+            (BundleSpec){b, {1 + draw(seed, 50 + which, 4), draw(seed, 60 + which, 2), 0}, 0, 0};
     }
     int node_of[BUNDLES];
     char why[1024] = "";
@@ -92,7 +92,7 @@ static void test_placement_packs_and_spreads(void **state)
     BundleSpec bundles[3];
     for (int i = 0; i < 3; i++) {
         nodes[i] = (PlacementNode){.name = "n", .total = {4, 0, 0}, .free = {4, 0, 0}};
-        bundles[i] = (BundleSpec){i, {1, 0, 0}, 0};
+        bundles[i] = (BundleSpec){i, {1, 0, 0}, 0, 0};
     }
     int node_of[3];
     char why[256];
@@ -111,7 +111,7 @@ static void test_placement_explains_what_is_missing_and_who_holds_it(void **stat
                           .total = {2, 0, 0},
                           .free = {0.5, 0, 0},
                           .holders = "job other (1.5 CPUs)"};
-    BundleSpec bundles[2] = {{0, {1, 0, 0}, 0}, {1, {1, 0, 0}, 0}};
+    BundleSpec bundles[2] = {{0, {1, 0, 0}, 0, 0}, {1, {1, 0, 0}, 0, 0}};
     int node_of[2];
     char why[1024];
     PlacementRequest request = {&node, 1, bundles, 2, PACK};
@@ -132,7 +132,7 @@ static void test_placement_says_which_gpu_is_missing_and_who_holds_it(void **sta
                                .no_gpu = "the NVIDIA driver sees none"},
                               {.name = "fast", .total = {8, 1, 0}, .free = {8, 0, 0}}};
     nodes[1].holders = "job other (1 CPUs, 1 GPU)";
-    BundleSpec bundles[2] = {{0, {1, 0, 0}, 0}, {1, {1, 1, 0}, 0}};
+    BundleSpec bundles[2] = {{0, {1, 0, 0}, 0, 0}, {1, {1, 1, 0}, 0, 0}};
     int node_of[2];
     char why[1024];
     PlacementRequest request = {nodes, 2, bundles, 2, PACK};
@@ -154,10 +154,10 @@ static void test_placement_keeps_bundles_with_the_gpu_that_they_use(void **state
     (void)state;
     PlacementNode nodes[2] = {{.name = "a", .total = {2, 1, 0}, .free = {2, 1, 0}},
                               {.name = "b", .total = {3, 1, 0}, .free = {3, 1, 0}}};
-    BundleSpec bundles[4] = {{0, {0.5, 0, 0}, 0},
-                             {1, {1.5, 0, 0}, 1 + 3}, /* with bundle 3: 2.5 CPUs, so on node b */
-                             {2, {1, 1, 0}, 0},
-                             {3, {1, 1, 0}, 0}};
+    BundleSpec bundles[4] = {{0, {0.5, 0, 0}, 0, 0},
+                             {1, {1.5, 0, 0}, 1 + 3, 0}, /* with bundle 3: 2.5 CPUs, so on node b */
+                             {2, {1, 1, 0}, 0, 0},
+                             {3, {1, 1, 0}, 0, 0}};
     int node_of[4];
     char why[1024];
     for (int strategy = PACK; strategy <= SPREAD; strategy++) {
@@ -171,6 +171,30 @@ static void test_placement_keeps_bundles_with_the_gpu_that_they_use(void **state
     assert_non_null(strstr(why, "bundle 3 needs 3.5 CPUs, 1 GPU"));
 }
 
+/* As ranks of a rollout worker are: 2 beside 1, which uses the GPU of 3. */
+static void test_placement_keeps_bundles_beside_each_other(void **state)
+{
+    (void)state;
+    PlacementNode nodes[2] = {{.name = "a", .total = {4, 2, 0}, .free = {4, 2, 0}},
+                              {.name = "b", .total = {4, 3, 0}, .free = {4, 3, 0}}};
+    BundleSpec bundles[4] = {{0, {1, 1, 0}, 0, 1 + 3},
+                             {1, {1, 0, 0}, 1 + 3, 0},
+                             {2, {1, 1, 0}, 0, 1 + 1},
+                             {3, {1, 1, 0}, 0, 0}}; /* three GPUs together, so all on node b */
+    int node_of[4];
+    char why[1024];
+    for (int strategy = PACK; strategy <= STRICT_SPREAD; strategy++) {
+        PlacementRequest request = {nodes, 2, bundles, 4, (PlacementStrategy)strategy};
+        assert_int_equal(placement_solve(&request, node_of, why, sizeof why), PLACEMENT_FOUND);
+        for (int b = 0; b < 4; b++)
+            assert_int_equal(node_of[b], 1);
+    }
+    nodes[1].total.gpu = nodes[1].free.gpu = 2;
+    PlacementRequest request = {nodes, 2, bundles, 4, SPREAD};
+    assert_int_equal(placement_solve(&request, node_of, why, sizeof why), PLACEMENT_INFEASIBLE);
+    assert_non_null(strstr(why, "bundle 3 needs 4 CPUs, 3 GPUs"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -179,6 +203,7 @@ int main(void)
         cmocka_unit_test(test_placement_explains_what_is_missing_and_who_holds_it),
         cmocka_unit_test(test_placement_says_which_gpu_is_missing_and_who_holds_it),
         cmocka_unit_test(test_placement_keeps_bundles_with_the_gpu_that_they_use),
+        cmocka_unit_test(test_placement_keeps_bundles_beside_each_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

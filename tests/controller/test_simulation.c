@@ -250,6 +250,57 @@ static void test_simulation_refuses_weights_to_other_hosts_on_cpus(void **state)
     assert_int_equal(result.leftover_processes, 0);
 }
 
+/* Ranks that are processes read weights on their host; on that of the train ranks they do. */
+static void test_simulation_refuses_weights_to_ranks_of_other_hosts(void **state)
+{
+    (void)state;
+    JobConfig config = make_rl_config(3, 2, 1);
+    config.device = JOB_CUDA;
+    config.rollout.colocate = false;
+    config.rollout.num_workers = 1;
+    config.cluster.strategy = SPREAD;
+    SimResult result = sim_run(&config, &(SimFaults){.nodes = 2, .hosts = 2}, 3);
+    assert_true(result.finished && result.violation[0] == '\0');
+    assert_int_equal(result.status, ERR_UNSUPPORTED);
+    assert_non_null(strstr(result.message, "train.tp_size: rollout-0 is on host host-"));
+    assert_non_null(strstr(result.message, "reads weights on its own host alone"));
+    assert_non_null(strstr(result.message, "cluster.strategy: strict_pack"));
+    assert_int_equal(result.leftover_processes, 0);
+    config.cluster.strategy = STRICT_PACK;
+    result = sim_run(&config, &(SimFaults){.nodes = 2, .hosts = 2}, 3);
+    assert_right(&result, 3);
+}
+
+/* Rollout workers whose ranks are processes: whoever of them is lost, and when, the worker goes
+ * over to weights with ranks of its own group that have just these, with turns on a GPU and
+ * without. */
+static void test_simulation_starts_ranks_of_a_rollout_worker_together(void **state)
+{
+    (void)state;
+    const JobConfig threads[2] = {make_rl_config(3, 2, 1), make_rl_config(3, 2, 2)};
+    const uint64_t expected[2] = {undisturbed_weights(&threads[0], &no_faults),
+                                  undisturbed_weights(&threads[1], &no_faults)};
+    int faults_that_struck = 0;
+    for (uint64_t seed = 0, count = count_or(1500); seed < count; seed++) {
+        bool turns = seed % 3 == 0, apart = seed % 3 == 1; /* apart: a node has four GPUs */
+        JobConfig config = threads[!apart];
+        config.rollout.ranks = RANKS_PROCESSES;
+        config.device = turns || apart ? JOB_CUDA : JOB_CPU;
+        config.rollout.colocate = !apart;
+        config.rollout.offload = turns ? OFFLOAD_ON : OFFLOAD_OFF;
+        config.rollout.num_workers = apart ? 1 : 1 + (int64_t)(seed / 3 % 4);
+        SimFaults faults = faults_of(seed);
+        if (seed < 3) faults = no_faults;
+        faults.bad_records = faults.bad_eval_records = 0;
+        SimResult result = sim_run(&config, &faults, seed);
+        faults_that_struck += result.deaths + result.restarts_of_controller;
+        assert_right(&result, seed);
+        if (result.weights != expected[!apart])
+            fail_msg("seed %llu: other weights than the undisturbed run", (unsigned long long)seed);
+    }
+    assert_true(faults_that_struck > 0);
+}
+
 /* What is over-sampled, and how many workers answer, is nothing to the batches: they take the first
  * groups that pass. Answered again, what was left over gives the same ones; dropped, it gives
  * others, which are the same under all faults. */
@@ -785,6 +836,8 @@ int main(void)
         cmocka_unit_test(test_simulation_sends_weights_to_other_hosts),
         cmocka_unit_test(test_simulation_joins_once_where_nobody_is_lost),
         cmocka_unit_test(test_simulation_refuses_weights_to_other_hosts_on_cpus),
+        cmocka_unit_test(test_simulation_refuses_weights_to_ranks_of_other_hosts),
+        cmocka_unit_test(test_simulation_starts_ranks_of_a_rollout_worker_together),
         cmocka_unit_test(test_simulation_over_samples_without_a_trace_in_the_batches),
         cmocka_unit_test(test_simulation_is_sooner_done_with_over_sampling),
         cmocka_unit_test(test_simulation_leases_what_the_staleness_allows),

@@ -3,7 +3,7 @@
 # without hardware (tests/tensor/device_library.c): its memory cannot be touched by the host, its kernels are the CPU's,
 # so a job must end with the weights of a job on the CPU, to the bit; that no GPU is needed for this is also all that it
 # proves. In the place of NVML stands one that tells of two GPUs (tests/controller/nvml_library.c).
-# usage: test_device.sh sft | generate | weights | turns | ranks | hosts | slow | placement
+# usage: test_device.sh sft | generate | weights | turns | ranks | split | hosts | slow | placement
 . "$(dirname "$0")/lib.sh"
 make_data
 STEPS=6
@@ -240,7 +240,7 @@ ranks) # GPUs that sum with each other: over the double of NCCL (tests/comm/nccl
     said "$RUN.out" 'of=train-1 is="Test device without hardware (sm_90, GPU-b000-of-a-test)'
     said "$RUN/logs/node_agent.log" "gpu actor=train-1 id=GPU-b000-of-a-test"
 
-    # With rollout workers on the GPUs of both, whose own ranks cannot be on several.
+    # With rollout workers on the GPUs of both.
     generate="rollout.function=generate rollout.reward=random rollout.n_samples_per_prompt=4 rollout.num_workers=2"
     generate="$generate rollout.max_response_length=12 data.max_length=160 data.eval= train.dp_size=2"
     STEPS=2
@@ -256,11 +256,6 @@ ranks) # GPUs that sum with each other: over the double of NCCL (tests/comm/nccl
         said "$RUN/logs/rollout-$worker.log" 'weights_come by="this GPU, where a train worker shows them"'
         said "$RUN/logs/rollout-$worker.log" "weights where the train worker shows them"
     done
-    # shellcheck disable=SC2086
-    on_device run_split $generate train.tp_size=2
-    # shellcheck disable=SC2086
-    ! "$BIN/controller" validate --config "$JOB" $SETTINGS > refused.txt 2>&1 || fail "validate takes what cannot run"
-    said refused.txt "a rollout worker cannot split a model over GPUs yet"
 
     # Without NCCL nothing starts; alone a GPU needs none.
     refuses() {
@@ -348,6 +343,15 @@ hosts) # weights to rollout workers of another host, over the double of NCCL: tw
     finish_job 2
     said "$RUN.out" "weights reach rollout workers through the memory of their host alone"
     said "$RUN.out" "cluster.strategy: strict_pack"
+    # Nor for ranks that are processes.
+    start_agent gamma 0,1
+    gamma=\"ipc://$PWD/gamma/agent\"
+    # shellcheck disable=SC2086
+    on_device run_ranks $generate train.tp_size=2 rollout.num_workers=1 "cluster.agents=[$beta,$gamma]"
+    start_job
+    finish_job 2
+    said "$RUN.out" "train.tp_size: rollout-0 is on host gamma"
+    said "$RUN.out" "reads weights on its own host alone"
     # Without NCCL it is said who lacks it.
     TROUPE_NCCL_LIBRARY=/nowhere/libnccl.so.2
     kill $agents
@@ -363,6 +367,40 @@ hosts) # weights to rollout workers of another host, over the double of NCCL: tw
     nothing_left
     kill $agents
     for agent in $agents; do wait "$agent" || fail "an agent ended with code $?"; done
+    ;;
+split) # rollout workers whose ranks have a GPU each
+    export TROUPE_NCCL_LIBRARY=$BIN/libnccl_double.so
+    generate="rollout.function=generate rollout.reward=random rollout.n_samples_per_prompt=4 train.tp_size=2"
+    generate="$generate rollout.max_response_length=12 data.max_length=160 data.eval= checkpoint.interval=2"
+    STEPS=5
+    # shellcheck disable=SC2086
+    on_cpu $generate
+    for offload in false true; do
+        # shellcheck disable=SC2086
+        on_device run_$offload $generate rollout.num_workers=2 rollout.offload=$offload
+        start_job
+        wait_for_step 1
+        kill -9 "$(actor_pid rollout-0.1)" || fail "could not kill rollout-0.1"
+        wait_for_step 3
+        kill -9 "$(actor_pid train-1)" || fail "could not kill train-1"
+        finish_job 0
+        same_as_cpu
+        said "$RUN/logs/node_agent.log" "gpu actor=rollout-0 id=GPU-a000-of-a-test" # those of the train ranks
+        said "$RUN/logs/node_agent.log" "gpu actor=rollout-0.1 id=GPU-b000-of-a-test"
+        said "$RUN/logs/rollout-0.1.log" "2 tensor-parallel ranks, a process each on a GPU of its own"
+        ! grep -q weights_through_host "$RUN/logs/"*.log || fail "weights take a way round by the host"
+        awk -F'"train/logprob_compared":|,"train/logprob_mismatch_count":' '
+            /"train\/loss"/ { steps++; split($3, rest, ","); if ($2 < 64 || rest[1] != 0) { print; exit 1 } }
+            END { exit steps != '$STEPS' }' "$RUN/metrics.jsonl" || fail "log-probs differ, or were not compared"
+    done
+    grep -q '"event":"rests".*"actor":"rollout-0.1"' "$RUN/events.jsonl" || fail "rollout-0.1 never rested"
+
+    # Each needs one more where generation has GPUs of its own.
+    # shellcheck disable=SC2086
+    on_device run_apart $generate rollout.colocate=false
+    start_job
+    finish_job 4
+    said "$RUN.out" "4 GPUs in all) can never be placed"
     ;;
 slow) # a device that takes its time to open, and an NCCL that does: the process beats meanwhile
     export TROUPE_NCCL_LIBRARY=$BIN/libnccl_double.so TEST_DEVICE_OPENS_S=6 TEST_NCCL_ID_S=6

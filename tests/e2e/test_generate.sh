@@ -2,7 +2,7 @@
 # Reinforcement learning through the real processes: log-probs of generation are the trainer's to the bit, and the same
 # job gives the same weights with one and with four rollout workers, after a stop and a resume, and however often its
 # processes are killed.
-# usage: test_generate.sh workers | updates | tensor_parallel | kills | many_kills
+# usage: test_generate.sh workers | updates | tensor_parallel | rank_processes | kills | many_kills
 . "$(dirname "$0")/lib.sh"
 make_data
 STEPS=12
@@ -102,6 +102,34 @@ tensor_parallel) # the answers of a rollout worker whose ranks are laid out as t
     write_job three.yaml run_three ${generate/tp_size=1/tp_size=2} rollout.num_workers=3
     run_job
     same_as_before "three rollout workers"
+    ;;
+rank_processes) # a process for each rank of a rollout worker answers as threads of one do, and all go when one does
+    # shellcheck disable=SC2086
+    write_job threads.yaml run_threads ${generate/tp_size=1/tp_size=2}
+    run_job
+    expected=$(digest_of "$RUN")
+    ranks="rollout.rank_processes=true rollout.num_workers=2 rollout.lease_size=1 cluster.restarts_max=100"
+    # shellcheck disable=SC2086
+    write_job ranks.yaml run_ranks ${generate/tp_size=1/tp_size=2} $ranks
+    start_job
+    step=1
+    for actor in rollout-0.1 rollout-1 train-1 rollout-1.1; do
+        wait_for_step $step
+        pid=0
+        for _ in $(seq 200); do # it may be on its way back from the last kill
+            pid=$(actor_pid $actor)
+            [ "${pid:-null}" = null ] || [ "${pid:-0}" = 0 ] || break
+            sleep 0.05
+        done
+        kill -9 "$pid" || fail "could not kill $actor"
+        step=$((step + 2))
+    done
+    finish_job 0
+    same_as_before "ranks in processes, and kills"
+    for actor in rollout-0 rollout-0.1; do # with the one that was killed
+        grep -qF '"event":"actor","name":"'"$actor"'","state":"restarting"' "$RUN/events.jsonl" ||
+            fail "$actor was not started again"
+    done
     ;;
 kills) # of each kind in turn
     # shellcheck disable=SC2086

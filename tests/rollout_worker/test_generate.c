@@ -714,7 +714,7 @@ static void test_weights_that_cannot_be_had_are_told(void **state)
     lease_train(stage, 0, 1); /* goes on with those it has */
     boards_open(&two, 2);
     boards_publish(&two, 2, 1);
-    assert_adopt_fails(stage, &two, 2, ERR_INVALID, "train.tp_size is 1");
+    assert_adopt_fails(stage, &two, 2, ERR_INVALID, "train.tp_size 1");
     two.tp_size = 1; /* the first of two ranks is not the only one */
     assert_adopt_fails(stage, &two, 2, ERR_INVALID, "another model, type or layout");
     two.tp_size = 2;

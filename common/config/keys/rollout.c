@@ -3,6 +3,8 @@
 
 static const KeyName offload_names[] = {
     {"auto", OFFLOAD_AUTO}, {"true", OFFLOAD_ON}, {"false", OFFLOAD_OFF}, {NULL, 0}};
+static const KeyName rank_names[] = {
+    {"auto", RANKS_AUTO}, {"true", RANKS_PROCESSES}, {"false", RANKS_THREADS}, {NULL, 0}};
 static const KeyName too_stale_names[] = {
     {"recompute", TOO_STALE_RECOMPUTE}, {"drop", TOO_STALE_DROP}, {NULL, 0}};
 static const KeyName partial_names[] = {
@@ -325,6 +327,16 @@ static const ConfigKey keys[] = {
      .meaning = "with device: cuda and colocate: training and generation take turns on a GPU, each "
                 "with all of its memory: while one works, the other's state is in the host's "
                 "memory, or dropped; auto: where both do not fit at once (devices.md)"},
+    {.path = "rollout.rank_processes",
+     .fixed = true,
+     .type = KEY_ENUM,
+     .offset = AT(rollout.ranks),
+     .preset = "auto",
+     .names = rank_names,
+     .meaning = "with generate and train.tp_size above 1: each tensor-parallel rank of a rollout "
+                "worker is a process, rollout-0, rollout-0.1 and so on, which can be watched, "
+                "bound to CPUs and limited by itself, and not a thread of one; answers are the "
+                "same; auto: with device: cuda, which takes it (devices.md)"},
     {.path = "rollout.concurrency",
      .type = KEY_INT,
      .offset = AT(rollout.concurrency),
