@@ -79,7 +79,8 @@ Status model_backward(Model *model, const Batch *batch, Activations *activations
     WeightRange rows =
         weight_spec_part(&plan->spec[plan->embed_tokens], plan->tp_rank, plan->tp_size);
     model->kernels->embedding_backward_accumulate(gradients->embed_tokens, activations->dx,
-                                                  batch->device.token, (int32_t)rows.first);
+                                                  batch->device.token, batch->token,
+                                                  (int32_t)rows.first);
     return OK;
 }
 

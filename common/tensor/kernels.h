@@ -188,9 +188,10 @@ typedef struct KernelTable {
     /* ---- embedding: the rank holds rows [vocab_first, vocab_first + V) of the table ---- */
     /* y[M, H] = table[token - vocab_first], or 0 where the token belongs to another rank. */
     void (*embedding)(Tensor y, Tensor table, const int32_t *token, int32_t vocab_first);
-    /* dtable[token - vocab_first] += dy, row by row in the order of rows. */
+    /* dtable[token - vocab_first] += dy, row by row in the order of rows. host_token: the same tokens in
+     * ordinary memory, by which a launch is laid out; on a device of host_memory nobody reads them. */
     void (*embedding_backward_accumulate)(Tensor dtable, Tensor dy, const int32_t *token,
-                                          int32_t vocab_first);
+                                          const int32_t *host_token, int32_t vocab_first);
 
     /* ---- element-wise and norms ---- */
     void (*add)(Tensor y, Tensor a, Tensor b); /* y may be a */

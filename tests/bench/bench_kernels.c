@@ -346,7 +346,7 @@ static void run_embedding(void *context)
 static void run_embedding_backward(void *context)
 {
     Elements *e = context;
-    bench.kernels->embedding_backward_accumulate(e->z, e->y, bench.token, 0);
+    bench.kernels->embedding_backward_accumulate(e->z, e->y, bench.token, bench.token, 0);
 }
 
 static void run_loss(void *context)

@@ -100,7 +100,7 @@ static void time_embedding_and_loss()
     double rows = (double)TOKENS * HIDDEN;
     report("embedding", rows * 4, 0, [&] { kernels->embedding(y, table, token, 0); });
     report("embedding_backward", rows * (2 + 8 * 2.0 / 3), 0,
-           [&] { kernels->embedding_backward_accumulate(dtable, y, token, 0); });
+           [&] { kernels->embedding_backward_accumulate(dtable, y, token, tokens.data(), 0); });
     kernels->free(table.data);
     Tensor logits = gpu_random(DTYPE_F32, CHUNK, VOCAB, 2, 10),
            grad = gpu_result(DTYPE_BF16, CHUNK, VOCAB);

@@ -211,11 +211,11 @@ static void embedding(Tensor y, Tensor table, const int32_t *token, int32_t voca
 }
 
 static void embedding_backward_accumulate(Tensor dtable, Tensor dy, const int32_t *token,
-                                          int32_t vocab_first)
+                                          const int32_t *host_token, int32_t vocab_first)
 {
     tensors(dtable, dy);
     inside(token);
-    RUN(embedding_backward_accumulate(dtable, dy, token, vocab_first));
+    RUN(embedding_backward_accumulate(dtable, dy, token, host_token, vocab_first));
 }
 
 static void add(Tensor y, Tensor a, Tensor b)

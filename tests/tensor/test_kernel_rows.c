@@ -632,7 +632,7 @@ static void sums_pass(DType dtype, float *ret)
                                    1e-6f, ret + WIDE, ret + WIDE + DIM, angles.tensor.data,
                                    position);
     kernels->embedding_backward_accumulate(tensor_2d(ret + 2 * WIDE, DTYPE_F32, 7, WIDE), dy.tensor,
-                                           position, 0);
+                                           position, position, 0);
     const double squares = kernels->sum_squares(angles.tensor.data, COUNT * DIM);
     memcpy(ret + 10 * WIDE, &squares, sizeof squares);
     Buffer *all[] = {&x, &dy, &w, &dx, &raw, &rstd, &angles};

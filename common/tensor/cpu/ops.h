@@ -59,7 +59,7 @@ extern const MatrixLoops cpu_matrix_loops;
 
 void cpu_embedding(Tensor y, Tensor table, const int32_t *token, int32_t vocab_first);
 void cpu_embedding_backward_accumulate(Tensor dtable, Tensor dy, const int32_t *token,
-                                       int32_t vocab_first);
+                                       const int32_t *host_token, int32_t vocab_first);
 void cpu_add(Tensor y, Tensor a, Tensor b);
 void cpu_rmsnorm(Tensor y, float *rstd, Tensor x, Tensor w, float eps);
 void cpu_rmsnorm_backward(Tensor dx, bool add_to_dx, Tensor dw_accumulate, Tensor dy, Tensor x,

@@ -1,6 +1,8 @@
 /* Embedding lookup and its gradient over a shard of the vocabulary. */
+#include <stdlib.h>
+
 #include "tensor/cuda/ops.cuh"
-#include "tensor/cuda/warp.cuh"
+#include "tensor/cuda/pack.cuh"
 
 #define THREADS 256
 
@@ -33,49 +35,100 @@ void cuda_embedding(Tensor y, Tensor table, const int32_t *token, int32_t vocab_
 
 /* ---- backward ---- */
 
-/* Whether one of the rows before `row` has its token. The whole block calls. */
-__device__ bool has_earlier(const int32_t *token, int64_t row, float *part)
+#define SLICE_THREADS 128
+
+/* The rows that have each of a shard's tokens, sorted by token and there as they follow: `count`
+ * tokens, of whose rows in `row` the first stands at begin[i]. Of the host, one block. */
+struct TokenRows {
+    int64_t count, total;
+    int32_t *begin; /* [count + 1] */
+    int32_t *row;   /* [total] */
+};
+
+static int64_t shard_row(int32_t token, int32_t vocab_first, int64_t table_rows)
 {
-    float found = 0.0f;
-    for (int64_t i = threadIdx.x; i < row; i += THREADS)
-        found = token[i] == token[row] ? 1.0f : found;
-    return block_max(found, part) > 0.0f;
+    int64_t at = (int64_t)token - vocab_first;
+    return at >= 0 && at < table_rows ? at : -1;
 }
 
-/* The block of a token's first row adds all its rows, in their order: no other block writes there.
- * Looking through all rows for each takes M^2 comparisons in all, of ids that lie in the cache. */
-template <typename T>
-__global__ void embedding_backward_kernel(float *dtable, const T *dy, const int32_t *token,
-                                          int32_t vocab_first, int64_t table_rows, int64_t rows,
-                                          int64_t width)
+/* By counting: linear in rows and in the shard's tokens. The caller frees `begin`. */
+static TokenRows token_rows(const int32_t *token, int64_t rows, int32_t vocab_first,
+                            int64_t table_rows)
 {
-    __shared__ float part[BLOCK_WARPS_MAX];
-    __shared__ bool match[THREADS];
-    int64_t row = blockIdx.x, at = (int64_t)token[row] - vocab_first;
-    if (at < 0 || at >= table_rows || has_earlier(token, row, part)) return;
-    for (int64_t first = row; first < rows; first += THREADS) {
-        int64_t mine = first + threadIdx.x;
-        __syncthreads();
-        match[threadIdx.x] = mine < rows && token[mine] == token[row];
-        __syncthreads();
-        for (int64_t j = threadIdx.x; j < width; j += THREADS) {
-            float sum = dtable[at * width + j];
-            for (int i = 0; i < THREADS; i++)
-                if (match[i]) sum += to_float(dy[(first + i) * width + j]);
-            dtable[at * width + j] = sum;
-        }
+    TokenRows list = {};
+    int32_t *next = (int32_t *)calloc((size_t)table_rows, sizeof *next);
+    list.begin = (int32_t *)malloc((size_t)(2 * rows + 1) * sizeof *list.begin);
+    CHECK(next != NULL && list.begin != NULL && rows <= INT32_MAX / 2);
+    for (int64_t i = 0; i < rows; i++) {
+        int64_t at = shard_row(token[i], vocab_first, table_rows);
+        if (at >= 0) next[at]++;
     }
+    for (int64_t at = 0; at < table_rows; at++) {
+        int32_t mine = next[at];
+        if (mine == 0) continue;
+        next[at] = (int32_t)list.total;
+        list.begin[list.count++] = (int32_t)list.total;
+        list.total += mine;
+    }
+    list.begin[list.count] = (int32_t)list.total;
+    list.row = list.begin + list.count + 1;
+    for (int64_t i = 0; i < rows; i++) {
+        int64_t at = shard_row(token[i], vocab_first, table_rows);
+        if (at >= 0) list.row[next[at]++] = (int32_t)i;
+    }
+    free(next);
+    return list;
+}
+
+/* blockIdx.x: a token of the list; y: a slice of its columns. A thread's columns get all the
+ * token's rows in their order, and no other block writes there. */
+template <typename T, int count>
+__global__ void embedding_backward_kernel(float *dtable, const T *dy, const int32_t *token,
+                                          int32_t vocab_first, TokenRows list, int64_t width)
+{
+    int64_t j = ((int64_t)blockIdx.y * SLICE_THREADS + threadIdx.x) * count;
+    if (j >= width) return;
+    int32_t begin = list.begin[blockIdx.x], end = list.begin[blockIdx.x + 1];
+    float *into = dtable + ((int64_t)token[list.row[begin]] - vocab_first) * width + j;
+    Group<float, count> sums = group_load<count>(into);
+    for (int32_t i = begin; i < end; i++) {
+        Group<T, count> grads = group_load<count>(dy + list.row[i] * width + j);
+        UNROLL for (int k = 0; k < count; k++) sums.at[k] += to_float(grads.at[k]);
+    }
+    group_store<count>(into, sums);
+}
+
+template <typename T, int count>
+static void add_rows(const Tensor &dtable, const Tensor &dy, const int32_t *token,
+                     int32_t vocab_first, const TokenRows &list)
+{
+    int64_t slices = ceil_div(dy.shape[1], SLICE_THREADS * count);
+    LAUNCH((embedding_backward_kernel<T, count>), dim3((unsigned)list.count, (unsigned)slices),
+           SLICE_THREADS, 0, (float *)dtable.data, (const T *)dy.data, token, vocab_first, list,
+           dy.shape[1]);
 }
 
 void cuda_embedding_backward_accumulate(Tensor dtable, Tensor dy, const int32_t *token,
-                                        int32_t vocab_first)
+                                        const int32_t *host_token, int32_t vocab_first)
 {
     check_embedding(&dy, &dtable);
     CHECK(dtable.dtype == DTYPE_F32);
     if (dy.shape[0] == 0) return;
-    DISPATCH(dy.dtype, T, {
-        LAUNCH(embedding_backward_kernel<T>, (unsigned)dy.shape[0], THREADS, 0,
-               (float *)dtable.data, (const T *)dy.data, token, vocab_first, dtable.shape[0],
-               dy.shape[0], dy.shape[1]);
-    });
+    TokenRows list = token_rows(host_token, dy.shape[0], vocab_first, dtable.shape[0]);
+    if (list.count > 0) {
+        size_t bytes = (size_t)(list.count + 1 + list.total) * sizeof *list.begin;
+        TokenRows placed = list;
+        placed.begin = (int32_t *)cuda_scratch(bytes);
+        placed.row = placed.begin + (list.row - list.begin);
+        cuda_upload(placed.begin, list.begin, bytes);
+        DISPATCH(dy.dtype, T, {
+            const int four = 4; /* an f32 gradient's pack */
+            bool packed = dy.shape[1] % four == 0 && is_packed(dtable.data) && is_packed(dy.data);
+            if (packed)
+                add_rows<T, four>(dtable, dy, token, vocab_first, placed);
+            else
+                add_rows<T, 1>(dtable, dy, token, vocab_first, placed);
+        });
+    }
+    free(list.begin);
 }

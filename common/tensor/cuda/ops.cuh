@@ -34,7 +34,7 @@ void cuda_rmsnorm_backward(Tensor dx, bool add_to_dx, Tensor dw_accumulate, Tens
 /* embedding.cu */
 void cuda_embedding(Tensor y, Tensor table, const int32_t *token, int32_t vocab_first);
 void cuda_embedding_backward_accumulate(Tensor dtable, Tensor dy, const int32_t *token,
-                                        int32_t vocab_first);
+                                        const int32_t *host_token, int32_t vocab_first);
 /* rope.cu */
 void cuda_qk_norm_rope(Tensor qkv, Tensor raw_qk, int num_heads, int num_kv_heads, int head_dim,
                        const void *q_norm, const void *k_norm, float eps, const float *cos_sin,
