@@ -11,8 +11,8 @@
  * the earlier keys of its own sequence) and is reduced in an order fixed by the reduced length alone: never
  * by the number of rows, a tile, a chunk or a thread. So a token's values are bit-identical whether it is
  * computed alone, in a batch of 64, in one chunk or in five, by one thread or by four. Results that sum over
- * rows (weight gradients) are reduced in an order fixed by the number of rows alone. Nothing uses float
- * atomics; sources are compiled without contraction or fast-math.
+ * rows (weight gradients), and matmul_dgrad, which no forward pass has, are reduced in an order fixed by the
+ * number of rows alone. Nothing uses float atomics; sources are compiled without contraction or fast-math.
  *
  * Conventions. Row-major. M = rows (tokens), H = hidden, D = head_dim, F = intermediate, V = vocabulary rows
  * held by this rank. `x`, `y` activations are f32 or bf16 (one type per call unless said otherwise);

@@ -177,42 +177,6 @@ static void test_embedding_reads_the_shard_and_zeroes_the_rest(void **state)
     }
 }
 
-/* A gradient's bits are those of the rows added one after the other, however many have a token,
- * wherever the shard begins and whether or not rows are whole packs. */
-static void test_embedding_backward_adds_rows_in_their_order(void **state)
-{
-    (void)state;
-    enum { ROWS = 700, VOCAB = 40, FIRST = 11 };
-    const int widths[] = {16, 30, 1032};
-    int32_t token[ROWS];
-    for (int i = 0; i < ROWS; i++)
-        token[i] = i % 3 == 0 ? 17 : (int32_t)((uint32_t)i * 2654435761u >> 26);
-    FOR_EACH_DTYPE(dtype)
-    {
-        for (int w = 0; w < 3; w++) {
-            const int width = widths[w];
-            Buffer dy = buffer_random(dtype, ROWS, width, 2, 1);
-            Buffer dtable = buffer_random(DTYPE_F32, VOCAB, width, 3, 1);
-            float *expected = mem_calloc((size_t)(VOCAB * width), sizeof *expected);
-            for (int i = 0; i < VOCAB * width; i++)
-                expected[i] = (float)dtable.exact[i];
-            for (int i = 0; i < ROWS; i++)
-                for (int j = 0; j < width; j++)
-                    if (token[i] >= FIRST && token[i] < FIRST + VOCAB)
-                        expected[(token[i] - FIRST) * width + j] += (float)dy.exact[i * width + j];
-            kernels->embedding_backward_accumulate(dtable.tensor, dy.tensor, token, token, FIRST);
-            assert_memory_equal(dtable.tensor.data, expected,
-                                (size_t)(VOCAB * width) * sizeof *expected);
-            kernels->embedding_backward_accumulate(dtable.tensor, dy.tensor, token, token, 64);
-            assert_memory_equal(dtable.tensor.data, expected, /* all of another shard */
-                                (size_t)(VOCAB * width) * sizeof *expected);
-            free(expected);
-            buffer_free(&dy);
-            buffer_free(&dtable);
-        }
-    }
-}
-
 /* ---- element-wise and norms ---- */
 
 static void test_add_in_place_and_apart(void **state)
@@ -899,7 +863,6 @@ int main(void)
         cmocka_unit_test(test_weight_prepare_follows_the_plain_weight),
         cmocka_unit_test(test_products_of_no_rows_change_nothing),
         cmocka_unit_test(test_embedding_reads_the_shard_and_zeroes_the_rest),
-        cmocka_unit_test(test_embedding_backward_adds_rows_in_their_order),
         cmocka_unit_test(test_add_in_place_and_apart),
         cmocka_unit_test(test_rmsnorm_and_gradients_equal_reference),
         cmocka_unit_test(test_add_rmsnorm_equals_both_apart),

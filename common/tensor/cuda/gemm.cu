@@ -47,6 +47,7 @@ static void multiply_weight(const Tensor *y, const Tensor *x, const Weight *w, b
     product.c = y->data;
     product.c_type = y->dtype;
     product.by_row = true;
+    product.equal_rows = by_rows;
     multiply(&product);
 }
 

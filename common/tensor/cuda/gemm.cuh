@@ -1,10 +1,10 @@
 /* The products of matrices. All three are one: c[m, n] = sum over r of a(m, r) b(n, r), added to
  * what stood there or not, with the operands where the rows of kernels.h put them.
  *
- * THEIR ROWS. For forward products and dgrad m is the token: what a row becomes may depend on
- * neither the number of rows nor their places, so nothing here chooses by them unless it has shown
- * that the bits stay (gemm_lt.cu). For wgrad r is the token, and its order may depend on their
- * number alone. */
+ * THEIR ROWS. For forward products m is the token: what a row becomes may depend on neither the
+ * number of rows nor their places, so nothing here chooses by them unless it has shown that the
+ * bits stay (gemm_lt.cu). For dgrad m is the token and for wgrad r; no forward pass has them, so
+ * their order may depend on the number of tokens, and on nothing else. */
 #ifndef TROUPE_TENSOR_CUDA_GEMM_CUH
 #define TROUPE_TENSOR_CUDA_GEMM_CUH
 
@@ -25,6 +25,7 @@ typedef struct Product {
     DType c_type;
     bool accumulate; /* c is f32 then */
     bool by_row;     /* m is the token */
+    bool equal_rows; /* and a row's bits may depend on no other: forward */
 } Product;
 
 /* gemm.cu */

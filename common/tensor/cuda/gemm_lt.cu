@@ -2,16 +2,17 @@
  * sentence.
  *
  * ROWS. Which of its algorithms is the fastest depends on the number of rows, and with the
- * algorithm the order of a sum may change. So a product by rows has a base algorithm, fixed by all
+ * algorithm the order of a sum may change. So a forward product has a base algorithm, fixed by all
  * but the number of rows: the heuristics' best at BASE_ROWS without workspace, split sums or
  * reductions between blocks, that takes every number of rows. Fewer rows may be taken faster by
  * another; it is used up to FEW_ROWS[i] rows only when, here and on this device, it has given the
  * base algorithm's bits on data where every change of the order shows (fill_kernel). Whoever runs
  * the same library on the same kind of device finds the same.
  *
- * f32 is f32 throughout (pedantic: no TF32). Sums over tokens (wgrad) may be split, with their
- * parts in a workspace added in a fixed order; the algorithm is that of the number of tokens
- * rounded up to a power of two. */
+ * f32 is f32 throughout (pedantic: no TF32). Sums of dgrad and wgrad may be split, with their parts
+ * in a workspace added in a fixed order; the algorithm is that of the number of tokens rounded up
+ * to a power of two. So the head's dgrad, whose few rows and columns are few tiles and whose sum
+ * goes over the vocabulary, can fill the device. */
 #include <cublasLt.h>
 #include <dlfcn.h>
 #include <pthread.h>
@@ -97,11 +98,11 @@ bool gemm_open(char *text, size_t size)
 
 /* ---- plans ---- */
 
-/* What a plan is for. `m` of products by rows is 0. */
+/* What a plan is for. The number of tokens, m or r, is rounded up; where rows are equal it is 0. */
 typedef struct Key {
     int64_t m, n, r;
     bool a_turned, b_turned; /* step is not 1 */
-    bool accumulate, by_row;
+    bool accumulate, by_row, equal_rows;
     DType type, c_type;
     size_t
         alignment; /* of the weight or its gradient, which stand in their model's order, in bytes */
@@ -146,13 +147,14 @@ static Key key_of(const Product *p)
 {
     Key key;
     memset(&key, 0, sizeof key); /* compared whole */
-    key.m = p->by_row ? 0 : p->m;
+    key.m = p->equal_rows ? 0 : p->by_row ? power_of_two(p->m) : p->m;
     key.n = p->n;
     key.r = p->by_row ? p->r : power_of_two(p->r);
     key.a_turned = p->a.step != 1;
     key.b_turned = p->b.step != 1;
     key.accumulate = p->accumulate;
     key.by_row = p->by_row;
+    key.equal_rows = p->equal_rows;
     key.type = p->type;
     key.c_type = p->c_type;
     key.alignment = alignment_of((uintptr_t)(p->by_row ? p->b.data : p->c));
@@ -204,9 +206,9 @@ static void prefer(cublasLtMatmulPreference_t preference,
 static cublasLtMatmulPreference_t preference_create(const Plan *plan)
 {
     cublasLtMatmulPreference_t preference = NULL;
-    uint64_t bytes = plan->key.by_row ? 0 : WORKSPACE_BYTES;
-    uint32_t reductions =
-        plan->key.by_row ? CUBLASLT_REDUCTION_SCHEME_NONE : CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+    uint64_t bytes = plan->key.equal_rows ? 0 : WORKSPACE_BYTES;
+    uint32_t reductions = plan->key.equal_rows ? CUBLASLT_REDUCTION_SCHEME_NONE
+                                               : CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
     uint32_t alignment = (uint32_t)plan->alignment;
     LT_CHECK(MatmulPreferenceCreate(&preference));
     prefer(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes, sizeof bytes);
@@ -236,7 +238,7 @@ static bool is_split(const cublasLtMatmulAlgo_t *algo)
 static bool takes(Plan *plan, const cublasLtMatmulAlgo_t *algo, int64_t m, int64_t r)
 {
     cublasLtMatmulHeuristicResult_t result;
-    size_t bytes = plan->key.by_row ? 0 : WORKSPACE_BYTES;
+    size_t bytes = plan->key.equal_rows ? 0 : WORKSPACE_BYTES;
     plan_set_shape(plan, m, r);
     return lt.MatmulAlgoCheck(handle, plan->matmul, plan->b, plan->a, plan->c, plan->c, algo,
                               &result) == CUBLAS_STATUS_SUCCESS &&
@@ -257,7 +259,7 @@ static int propose(Plan *plan, int64_t m, int64_t r, cublasLtMatmulAlgo_t algos[
     if (status != CUBLAS_STATUS_SUCCESS) return 0;
     for (int i = 0; i < count; i++)
         if (found[i].state == CUBLAS_STATUS_SUCCESS &&
-            !(plan->key.by_row && is_split(&found[i].algo)))
+            !(plan->key.equal_rows && is_split(&found[i].algo)))
             algos[kept++] = found[i].algo;
     return kept;
 }
@@ -273,9 +275,9 @@ static bool takes_all_up_to(int64_t rows, Plan *plan, const cublasLtMatmulAlgo_t
 static bool choose_base(Plan *plan)
 {
     cublasLtMatmulAlgo_t algos[CANDIDATES];
-    int count = propose(plan, plan->key.by_row ? BASE_ROWS : plan->key.m, plan->key.r, algos);
+    int count = propose(plan, plan->key.equal_rows ? BASE_ROWS : plan->key.m, plan->key.r, algos);
     for (int i = 0; i < count; i++)
-        if (!plan->key.by_row || takes_all_up_to(ROWS_MAX, plan, &algos[i])) {
+        if (!plan->key.equal_rows || takes_all_up_to(ROWS_MAX, plan, &algos[i])) {
             plan->base = algos[i];
             return true;
         }
@@ -286,7 +288,7 @@ static cublasStatus_t run(const Plan *plan, const cublasLtMatmulAlgo_t *algo, co
                           const void *b, void *c)
 {
     float one = 1.0f, beta = plan->key.accumulate ? 1.0f : 0.0f;
-    bool with_space = !plan->key.by_row;
+    bool with_space = !plan->key.equal_rows;
     if (with_space && workspace == NULL) workspace = cuda_alloc(WORKSPACE_BYTES);
     return lt.Matmul(handle, plan->matmul, &one, b, plan->b, a, plan->a, &beta, c, plan->c, c,
                      plan->c, algo, with_space ? workspace : NULL, with_space ? WORKSPACE_BYTES : 0,
@@ -419,7 +421,7 @@ static Plan *plan_create(const Key *key)
                                   row_alignment(key->n, key->c_type)));
     plan->alignment = least(plan->alignment, key->alignment);
     plan->usable = choose_base(plan);
-    if (plan->usable && key->by_row && key->n * key->r <= TRIAL_ELEMENTS) choose_few(plan);
+    if (plan->usable && key->equal_rows && key->n * key->r <= TRIAL_ELEMENTS) choose_few(plan);
     plan->next = plans;
     plans = plan;
     return plan;
@@ -435,7 +437,7 @@ static Plan *plan_of(const Product *product)
 
 static const cublasLtMatmulAlgo_t *algo_for(const Plan *plan, const Product *product, bool fixed)
 {
-    if (fixed || !product->by_row) return &plan->base;
+    if (fixed || !product->equal_rows) return &plan->base;
     for (int i = 0; i < NUM_FEW; i++)
         if (product->m <= FEW_ROWS[i] && plan->has_few[i]) return &plan->few[i];
     return &plan->base;
@@ -451,8 +453,8 @@ bool gemm_lt(const Product *given, GemmChoice choice)
 {
     Product freed = *given;
     const Product *product = choice == GEMM_LIBRARY_FREE ? &freed : given;
-    freed.by_row = false; /* as a sum over tokens: by an algorithm of its own, split or not */
-    (void)cuda_stream();  /* so that the thread's device is ours when the library asks for it */
+    freed.by_row = freed.equal_rows = false; /* an algorithm of its own, split or not */
+    (void)cuda_stream(); /* so that the thread's device is ours when the library asks for it */
     pthread_mutex_lock(&lock);
     Plan *plan = plan_of(product);
     bool done = false;
@@ -462,9 +464,9 @@ bool gemm_lt(const Product *given, GemmChoice choice)
         cublasStatus_t status = run(plan, algo_for(plan, product, choice == GEMM_LIBRARY_FIXED),
                                     product->a.data, product->b.data, product->c);
         done = status == CUBLAS_STATUS_SUCCESS;
-        /* By rows everything else would have other bits; a sum over tokens may be taken by another.
-         */
-        CHECKF(done || !product->by_row, "cuBLASLt: [%lld, %lld] of %lld products: %s",
+        /* Where rows are equal everything else would have other bits; the others may be taken by
+         * another. */
+        CHECKF(done || !product->equal_rows, "cuBLASLt: [%lld, %lld] of %lld products: %s",
                (long long)product->m, (long long)product->n, (long long)product->r,
                status_text(status));
     }

@@ -130,6 +130,29 @@ static void test_few_rows_take_a_faster_algorithm_only_of_equal_bits(void **stat
     }
 }
 
+/* No forward pass has dgrad: its sum may be split, alike for every equal number of rows. */
+static void test_the_way_back_may_be_split(void **state)
+{
+    (void)state;
+    const int rows[] = {1, 129, 200, 256, 257};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        Buffer dy = buffer_random(DTYPE_BF16, rows[i], 96, 1, 1);
+        Buffer w = buffer_random(DTYPE_BF16, 96, 56, 2, 1);
+        Buffer dx = buffer_result(DTYPE_BF16, rows[i], 56);
+        const Weight weight = {.plain = w.tensor};
+        Buffer again = buffer_result(DTYPE_BF16, rows[i], 56);
+        reference_matmul(dx.exact, dy.exact, w.exact, rows[i], 56, 96, 0, 0);
+        kernels->matmul_dgrad(dx.tensor, dy.tensor, &weight);
+        kernels->matmul_dgrad(again.tensor, dy.tensor, &weight);
+        assert_int_equal(algo_of(), FAKE_SPLIT);
+        assert_buffer_close(&dx, tolerance_of(DTYPE_BF16, 1e-5), "dgrad");
+        assert_memory_equal(dx.tensor.data, again.tensor.data, tensor_bytes(&dx.tensor));
+        Buffer *all[] = {&dy, &w, &dx, &again};
+        for (size_t k = 0; k < 4; k++)
+            buffer_free(all[k]);
+    }
+}
+
 static void test_sums_over_tokens_may_be_split(void **state)
 {
     (void)state;
@@ -165,6 +188,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_products_by_the_library_equal_reference),
         cmocka_unit_test(test_few_rows_take_a_faster_algorithm_only_of_equal_bits),
+        cmocka_unit_test(test_the_way_back_may_be_split),
         cmocka_unit_test(test_sums_over_tokens_may_be_split),
         cmocka_unit_test(test_a_weight_may_begin_at_any_element),
     };
