@@ -12,6 +12,12 @@
 /* Logits of one chunk of the head: small beside a model whose vocabulary makes them large. */
 #define LOGITS_BYTES ((int64_t)512 << 20)
 
+/* On a GPU a chunk reads and writes the gradient of the whole output matrix at the memory's speed,
+ * and few rows do not fill it. Logits are larger there only in memory that is to spare: an eighth
+ * is left for what a later stage may add. */
+#define DEVICE_CHUNK_ROWS  4096
+#define DEVICE_SPARE_SHARE 8
+
 /* Copies of the matrices that kernels keep of a model, for so many kinds of product: kernels.h says
  * which do. */
 static int64_t packed_bytes(const WeightPlan *plan, DType dtype, const KernelTable *kernels,
@@ -26,13 +32,13 @@ int64_t memory_plan_reference(const WeightPlan *plan, DType dtype, const KernelT
     return plan->size * (int64_t)dtype_size(dtype) + packed_bytes(plan, dtype, kernels, 1);
 }
 
-static MemoryPlan plan_with(const MemoryRequest *request, KeepPolicy policy)
+static MemoryPlan plan_with(const MemoryRequest *request, KeepPolicy policy, int64_t chunk_rows)
 {
     const WeightPlan *plan = request->plan;
     int64_t size = plan->size, element = (int64_t)dtype_size(request->dtype);
     int64_t rows = request->max_tokens;
     MemoryPlan memory = {.policy = policy, .max_tokens = rows};
-    memory.chunk_rows = head_chunk_rows(plan, rows, LOGITS_BYTES);
+    memory.chunk_rows = chunk_rows;
     memory.weights = size * element;
     memory.packed = packed_bytes(plan, request->dtype, request->kernels, 2); /* x w^T and dy w */
     if (request->with_reference)
@@ -50,12 +56,28 @@ static MemoryPlan plan_with(const MemoryRequest *request, KeepPolicy policy)
     return memory;
 }
 
+/* The same with a device's larger chunks, where there is room. Ranks that hold a model together cut
+ * the same chunks, whatever memory each has: theirs stay as they are. */
+static void widen_head(const MemoryRequest *request, MemoryPlan *memory)
+{
+    bool is_device = request->kernels != NULL && !request->kernels->host_memory;
+    if (!is_device || request->plan->tp_size > 1) return;
+    int64_t rows =
+        head_chunk_rows(request->plan, request->max_tokens, DEVICE_CHUNK_ROWS, INT64_MAX);
+    int64_t limit = request->bytes_max - request->bytes_max / DEVICE_SPARE_SHARE;
+    MemoryPlan wider = plan_with(request, memory->policy, rows);
+    if (request->bytes_max == 0 || wider.total <= limit) *memory = wider;
+}
+
 Status memory_plan_make(const MemoryRequest *request, MemoryPlan *ret, Error *err)
 {
     MemoryPlan memory = {0};
+    int64_t rows =
+        head_chunk_rows(request->plan, request->max_tokens, HEAD_CHUNK_ROWS, LOGITS_BYTES);
     for (int policy = KEEP_ALL; policy < KEEP_NOTHING; policy++) {
-        memory = plan_with(request, (KeepPolicy)policy);
+        memory = plan_with(request, (KeepPolicy)policy, rows);
         if (request->bytes_max == 0 || memory.total <= request->bytes_max) {
+            widen_head(request, &memory);
             *ret = memory;
             return OK;
         }

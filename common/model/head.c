@@ -6,10 +6,9 @@
 #include "base/clock.h"
 #include "base/memory.h"
 
-#define STATS_MAX      5    /* numbers per row that ranks exchange: as in Head, entropy last */
-#define NUM_SUMMARY    5    /* numbers per target: as in Head */
-#define NUM_GIVEN      2    /* numbers per target */
-#define CHUNK_ROWS_MAX 1024 /* more gains nothing */
+#define STATS_MAX      5 /* numbers per row that ranks exchange: as in Head, entropy last */
+#define NUM_SUMMARY    5 /* numbers per target: as in Head */
+#define NUM_GIVEN      2 /* numbers per target */
 #define CHUNK_ROWS_MIN 32
 
 /* ---- memory ---- */
@@ -19,14 +18,15 @@ static int64_t local_vocab(const WeightPlan *plan)
     return plan->spec[plan->lm_head].local_rows;
 }
 
-int64_t head_chunk_rows(const WeightPlan *plan, int64_t max_targets, int64_t bytes_max)
+int64_t head_chunk_rows(const WeightPlan *plan, int64_t max_targets, int64_t rows_max,
+                        int64_t bytes_max)
 {
     /* The widest shard decides, so that all ranks of the group cut the same chunks. */
     if (plan->config.value_head) return max_targets; /* one number a row: nothing to save */
     int64_t widest = (plan->config.vocab_size + plan->tp_size - 1) / plan->tp_size;
     int64_t rows = bytes_max / (widest * (int64_t)sizeof(float)) / CHUNK_ROWS_MIN * CHUNK_ROWS_MIN;
     if (rows < CHUNK_ROWS_MIN) rows = CHUNK_ROWS_MIN;
-    if (rows > CHUNK_ROWS_MAX) rows = CHUNK_ROWS_MAX;
+    if (rows > rows_max) rows = rows_max;
     return rows < max_targets ? rows : max_targets;
 }
 

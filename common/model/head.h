@@ -44,10 +44,14 @@ void head_destroy(Head *head); /* accepts NULL */
 int64_t head_bytes(const WeightPlan *plan, DType dtype, int64_t max_targets, int64_t chunk_rows,
                    bool with_backward);
 
-/* The most rows of a chunk: enough that the head's products run at full speed (its weight gradient
- * passes over a matrix of the vocabulary's size once per chunk), as long as their logits take no
- * more than bytes_max. */
-int64_t head_chunk_rows(const WeightPlan *plan, int64_t max_targets, int64_t bytes_max);
+/* Rows of a chunk behind which a processor's products gain nothing. */
+#define HEAD_CHUNK_ROWS 1024
+
+/* The most rows of a chunk, up to rows_max: enough that the head's products run at full speed (its
+ * weight gradient passes over a matrix of the vocabulary's size once per chunk), as long as their
+ * logits take no more than bytes_max. */
+int64_t head_chunk_rows(const WeightPlan *plan, int64_t max_targets, int64_t rows_max,
+                        int64_t bytes_max);
 
 /* A loss of the targets. `derive` reads log_prob (and entropy) of targets [first, first + count)
  * and fills dlog_prob (and dentropy) of these; it is called for all of them at once where

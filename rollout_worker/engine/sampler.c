@@ -55,7 +55,7 @@ struct Sampler {
 
 static int64_t chunk_rows(const WeightPlan *plan, int max_draws)
 {
-    return head_chunk_rows(plan, max_draws, LOGITS_BYTES);
+    return head_chunk_rows(plan, max_draws, HEAD_CHUNK_ROWS, LOGITS_BYTES);
 }
 
 /* Candidates that a rank collects at a time: those of one row at least. */

@@ -10,7 +10,7 @@
 #define KV_HEADS 8
 #define DIM      128
 #define VOCAB    151936
-#define CHUNK    2048 /* rows of logits */
+#define CHUNK    4096 /* rows of logits, as the trainer's */
 #define QKV      ((HEADS + 2 * KV_HEADS) * DIM)
 
 static double bandwidth, rate;
@@ -109,9 +109,9 @@ static void time_embedding_and_loss()
     RowStats stats = {at, at + CHUNK, at + 2 * CHUNK, at + 3 * CHUNK, at + 4 * CHUNK};
     RowSlopes slopes = {at, at + CHUNK, NULL, NULL};
     double count = (double)CHUNK * VOCAB;
-    report("cross_entropy_stats, 2,048 rows", count * 4, 0,
+    report("cross_entropy_stats, 4,096 rows", count * 4, 0,
            [&] { kernels->cross_entropy_stats(&stats, logits, token, 0); });
-    report("cross_entropy_backward, 2,048 rows", count * 6, 0,
+    report("cross_entropy_backward, 4,096 rows", count * 6, 0,
            [&] { kernels->cross_entropy_backward(grad, logits, &slopes, token, 0); });
     report("softmax_segments, 256 rows", 256.0 * VOCAB * 4, 0,
            [&] { kernels->softmax_segments((float *)dtable.data, gpu_rows(logits, 0, 256), at); });

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/memory.h"
+#include "memory_plan.h"
 #include "toy.h"
 #include "trainer_state.h"
 
@@ -124,6 +125,39 @@ static void test_impossible_options_are_explained(void **state)
     ranks_run(1, 1, options_body, &job);
 }
 
+/* A device with memory to spare takes the head in larger chunks; it recomputes no more for it. */
+static void test_a_device_with_room_has_larger_chunks_of_the_head(void **state)
+{
+    (void)state;
+    KernelTable device = *cpu_kernels(1);
+    device.host_memory = false;
+    ModelConfig config = toy_config(4, true);
+    config.vocab_size = 150000;
+    WeightPlan *plan = weight_plan_create(&config, 0, 1), *half = weight_plan_create(&config, 0, 2);
+    MemoryRequest request = {
+        .plan = plan, .dtype = DTYPE_BF16, .max_tokens = 16384, .max_sequence_length = 64};
+    MemoryPlan small, large, tight;
+    assert_int_equal(memory_plan_make(&request, &small, NULL), OK);
+    assert_int_equal(small.chunk_rows, 864);
+    request.kernels = &device;
+    assert_int_equal(memory_plan_make(&request, &large, NULL), OK);
+    assert_int_equal(large.chunk_rows, 4096);
+    assert_true(large.head > small.head + (int64_t)3000 * 150000 * 6);
+    request.bytes_max = large.total; /* which would leave nothing */
+    assert_int_equal(memory_plan_make(&request, &tight, NULL), OK);
+    assert_int_equal(tight.chunk_rows, 864);
+    assert_int_equal(tight.policy, KEEP_ALL);
+    request.bytes_max = large.total / 7 * 8 + 8;
+    assert_int_equal(memory_plan_make(&request, &tight, NULL), OK);
+    assert_int_equal(tight.chunk_rows, 4096);
+    assert_int_equal(tight.total, large.total);
+    request.plan = half; /* the ranks of a group agree without asking */
+    assert_int_equal(memory_plan_make(&request, &tight, NULL), OK);
+    assert_int_equal(tight.chunk_rows, 1024);
+    weight_plan_destroy(plan);
+    weight_plan_destroy(half);
+}
+
 /* ---- a sample without trained tokens ---- */
 
 static void nothing_body(const Ranks *ranks, void *argument)
@@ -237,6 +271,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bad_batches_are_refused_before_anything_changes),
         cmocka_unit_test(test_impossible_options_are_explained),
+        cmocka_unit_test(test_a_device_with_room_has_larger_chunks_of_the_head),
         cmocka_unit_test(test_untrained_micro_batch_adds_nothing),
         cmocka_unit_test(test_non_finite_gradient_is_skipped_on_every_rank),
         cmocka_unit_test(test_lost_rank_ends_the_step_with_its_name),
