@@ -339,6 +339,10 @@ static void test_qk_norm_rope_and_gradients_equal_reference(void **state)
         check_rope(dtype, 70, 3, 1, 64, true);
         check_rope(dtype, 9, 4, 2, 128, true);
         check_rope(dtype, 9, 2, 2, 80, false);
+        check_rope(dtype, 9, 2, 1, 96, true);
+        check_rope(dtype, 5, 2, 1, 256, true);
+        check_rope(dtype, 3, 1, 1, 330, true); /* no whole number of pairs for each lane */
+        check_rope(dtype, 2200, 1, 1, 8, true);
     }
 }
 
