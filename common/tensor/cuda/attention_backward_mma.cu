@@ -14,13 +14,12 @@ struct QueryRow {
     float lse, delta; /* lse in bits */
 };
 
-__device__ __forceinline__ QueryRow query_row(const Backward &b, int64_t begin, int kv_head,
-                                              int64_t at)
+__device__ __forceinline__ QueryRow query_row(const Backward &b, int64_t begin, int kv_head, int at)
 {
     QueryRow row;
-    row.position = (int)(at / b.group);
+    row.position = at / b.group;
     row.row = begin + row.position;
-    row.head = kv_head * b.group + (int)(at % b.group);
+    row.head = kv_head * b.group + at % b.group;
     int64_t place = (int64_t)row.head * b.total + row.row;
     row.lse = b.lse[place] * LOG2_E;
     row.delta = b.delta[place];
@@ -39,45 +38,54 @@ __device__ __forceinline__ void weigh(float *score, float *dp, bool seen, float 
 
 /* ---- keys and values ---- */
 
-/* A block's shared memory: its keys and values, and a tile of rows of queries and of dout. */
-template <int DIM> struct KeyBlock {
-    Bf16 keys[tile_elements<DIM>()], values[tile_elements<DIM>()];
-    Bf16 queries[tile_elements<DIM>()], douts[tile_elements<DIM>()];
+/* What stands in a tile of queries, found while the tile before it or its own copies are under way:
+ * divisions by the group, and the rows' statistics. */
+struct TileRows {
+    int64_t query[KV_PAGE], dout[KV_PAGE]; /* where the rows begin, in elements */
     float lse[KV_PAGE], delta[KV_PAGE];
     int position[KV_PAGE]; /* -1: no row */
 };
 
+/* A block's shared memory: its keys and values, and a tile of rows of queries and of dout, with
+ * what stands in it and in the next. */
+template <int DIM> struct KeyBlock {
+    Bf16 keys[tile_elements<DIM>()], values[tile_elements<DIM>()];
+    Bf16 queries[tile_elements<DIM>()], douts[tile_elements<DIM>()];
+    TileRows rows[2];
+};
+
 /* Rows [first, first + KV_PAGE) of the sequence's and kv head's queries. The whole block calls. */
 template <int DIM>
-__device__ __forceinline__ void load_queries(KeyBlock<DIM> *block, const Backward &b,
-                                             const Bf16 *dout, const Bf16 *q, int64_t begin,
-                                             int kv_head, int64_t first, int64_t rows)
+__device__ __forceinline__ void find_rows(TileRows *tile, const Backward &b, int64_t begin,
+                                          int kv_head, int first, int rows)
 {
-    int count = rows - first < KV_PAGE ? (int)(rows - first) : KV_PAGE;
-    load_tile<DIM>(block->queries, count, [&](int at) {
-        int64_t row = first + at, head = kv_head * b.group + row % b.group;
-        return q + (begin + row / b.group) * b.shape.q_stride + head * DIM;
-    });
-    load_tile<DIM>(block->douts, count, [&](int at) {
-        int64_t row = first + at, head = kv_head * b.group + row % b.group;
-        return dout + (begin + row / b.group) * b.shape.out_stride + head * DIM;
-    });
     for (int i = (int)threadIdx.x; i < KV_PAGE; i += ATTENTION_THREADS) {
         QueryRow row = {};
         row.position = -1;
-        if (i < count) row = query_row(b, begin, kv_head, first + i);
-        block->lse[i] = row.lse;
-        block->delta[i] = row.delta;
-        block->position[i] = row.position;
+        if (first + i < rows) row = query_row(b, begin, kv_head, first + i);
+        tile->query[i] = row.row * b.shape.q_stride + (int64_t)row.head * DIM;
+        tile->dout[i] = row.row * b.shape.out_stride + (int64_t)row.head * DIM;
+        tile->lse[i] = row.lse;
+        tile->delta[i] = row.delta;
+        tile->position[i] = row.position;
     }
+}
+
+/* Starts copying `count` rows that have been found. The whole block calls. */
+template <int DIM>
+__device__ __forceinline__ void load_queries(KeyBlock<DIM> *block, const TileRows &rows,
+                                             const Bf16 *dout, const Bf16 *q, int count)
+{
+    load_tile<DIM>(block->queries, count, [&](int at) { return q + rows.query[at]; });
+    load_tile<DIM>(block->douts, count, [&](int at) { return dout + rows.dout[at]; });
 }
 
 /* The warp's keys, the first of them at `key` of the block and lane's first at `position`, take a
  * tile of queries. */
 template <int DIM>
 __device__ __forceinline__ void take_queries(float dk[][4], float dv[][4],
-                                             const KeyBlock<DIM> &block, int key, int64_t position,
-                                             float scale)
+                                             const KeyBlock<DIM> &block, const TileRows &rows,
+                                             int key, int position, float scale)
 {
     int t = (int)threadIdx.x % 4;
     float score[KV_PAGE / MMA_N][4] = {}, dp[KV_PAGE / MMA_N][4] = {};
@@ -86,8 +94,8 @@ __device__ __forceinline__ void take_queries(float dk[][4], float dv[][4],
     UNROLL
     for (int i = 0; i < KV_PAGE / MMA_N * 2; i++) {
         int at = i / 2 * MMA_N + 2 * t + i % 2;
-        float lse = block.lse[at], delta = block.delta[at];
-        int query = block.position[at];
+        float lse = rows.lse[at], delta = rows.delta[at];
+        int query = rows.position[at];
         weigh(&score[i / 2][i % 2], &dp[i / 2][i % 2], query >= position, scale, lse, delta);
         weigh(&score[i / 2][2 + i % 2], &dp[i / 2][2 + i % 2], query >= position + 8, scale, lse,
               delta);
@@ -105,10 +113,11 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
     SHARED_BYTES(shared);
     KeyBlock<DIM> *block = (KeyBlock<DIM> *)shared;
     int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP, kv_head = (int)blockIdx.z;
-    int64_t begin = b.cu_seqlens[blockIdx.y], length = b.cu_seqlens[blockIdx.y + 1] - begin;
-    int64_t first = (int64_t)blockIdx.x * KV_PAGE, rows = length * b.group;
+    int64_t begin = b.cu_seqlens[blockIdx.y];
+    int length = (int)(b.cu_seqlens[blockIdx.y + 1] - begin);
+    int first = (int)blockIdx.x * KV_PAGE, rows = length * b.group;
     if (first >= length) return;
-    int count = length - first < KV_PAGE ? (int)(length - first) : KV_PAGE;
+    int count = length - first < KV_PAGE ? length - first : KV_PAGE;
     load_tile<DIM>(block->keys, count, [&](int at) {
         return k + (begin + first + at) * b.shape.k_stride + (int64_t)kv_head * DIM;
     });
@@ -116,18 +125,22 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
         return v + (begin + first + at) * b.shape.v_stride + (int64_t)kv_head * DIM;
     });
     float dk_sum[DIM / MMA_N][4] = {}, dv_sum[DIM / MMA_N][4] = {};
-    for (int64_t row = first * b.group; row < rows; row += KV_PAGE) {
-        load_queries<DIM>(block, b, dout, q, begin, kv_head, row, rows);
+    int row = first * b.group;
+    find_rows<DIM>(&block->rows[0], b, begin, kv_head, row, rows);
+    __syncthreads();
+    for (int turn = 0; row < rows; row += KV_PAGE, turn ^= 1) {
+        load_queries<DIM>(block, block->rows[turn], dout, q, rows - row);
         copies_commit();
+        find_rows<DIM>(&block->rows[turn ^ 1], b, begin, kv_head, row + KV_PAGE, rows);
         copies_wait<0>();
         __syncthreads();
-        take_queries<DIM>(dk_sum, dv_sum, *block, warp * MMA_M, first + warp * MMA_M + lane / 4,
-                          b.shape.scale * LOG2_E);
+        take_queries<DIM>(dk_sum, dv_sum, *block, block->rows[turn], warp * MMA_M,
+                          first + warp * MMA_M + lane / 4, b.shape.scale * LOG2_E);
         __syncthreads();
     }
     UNROLL
     for (int h = 0; h < 2; h++) {
-        int64_t key = first + warp * MMA_M + lane / 4 + h * 8;
+        int key = first + warp * MMA_M + lane / 4 + h * 8;
         if (key >= length) continue;
         store_row<DIM>(dk + (begin + key) * b.shape.k_stride + (int64_t)kv_head * DIM, dk_sum, h,
                        b.shape.scale);
@@ -166,14 +179,15 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
     SHARED_BYTES(shared);
     Bf16 *tile = (Bf16 *)shared; /* keys, then values */
     int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP, kv_head = (int)blockIdx.z;
-    int64_t begin = b.cu_seqlens[blockIdx.y], length = b.cu_seqlens[blockIdx.y + 1] - begin;
-    int64_t rows = length * b.group, first = (int64_t)(gridDim.x - 1 - blockIdx.x) * ATTENTION_ROWS;
+    int64_t begin = b.cu_seqlens[blockIdx.y];
+    int rows = (int)(b.cu_seqlens[blockIdx.y + 1] - begin) * b.group;
+    int first = (int)(gridDim.x - 1 - blockIdx.x) * ATTENTION_ROWS;
     if (first >= rows) return;
     QueryRow row[2];
     const Bf16 *from[2], *dout_from[2];
     UNROLL
     for (int h = 0; h < 2; h++) { /* rows beyond the last one are copies of it */
-        int64_t at = first + warp * MMA_M + lane / 4 + h * 8;
+        int at = first + warp * MMA_M + lane / 4 + h * 8;
         row[h] = query_row(b, begin, kv_head, at < rows ? at : rows - 1);
         from[h] = q + row[h].row * b.shape.q_stride + (int64_t)row[h].head * DIM;
         dout_from[h] = dout + row[h].row * b.shape.out_stride + (int64_t)row[h].head * DIM;
@@ -182,8 +196,8 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
     load_words<DIM>(query, from[0], from[1]);
     load_words<DIM>(douts, dout_from[0], dout_from[1]);
     float sum[DIM / MMA_N][4] = {};
-    int64_t last_row = first + ATTENTION_ROWS < rows ? first + ATTENTION_ROWS - 1 : rows - 1;
-    int end = (int)(last_row / b.group) + 1;
+    int last_row = first + ATTENTION_ROWS < rows ? first + ATTENTION_ROWS - 1 : rows - 1;
+    int end = last_row / b.group + 1;
     for (int at = 0; at < end; at += KV_PAGE) {
         int count = end - at < KV_PAGE ? end - at : KV_PAGE;
         const Bf16 *key = k + (begin + at) * b.shape.k_stride + (int64_t)kv_head * DIM;
@@ -226,6 +240,7 @@ void attention_backward_mma(Bf16 *dq, Bf16 *dk, Bf16 *dv, const Bf16 *dout, cons
 {
     CHECK(is_packed(q) && is_packed(k) && is_packed(v) && is_packed(dout) && is_packed(dq) &&
           is_packed(dk) && is_packed(dv));
+    CHECK((longest + KV_PAGE) * b.group + ATTENTION_ROWS <= INT32_MAX); /* rows of a sequence */
     switch (b.shape.head_dim) {
     case 32:
         launch<32>(dq, dk, dv, dout, q, k, v, b, longest, num_sequences);

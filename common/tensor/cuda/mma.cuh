@@ -61,7 +61,8 @@ __device__ __forceinline__ void mma_load_columns(uint32_t r[4], const Bf16 *bloc
 #endif
 }
 
-/* Two neighbours as one word, the first in its lower half. */
+/* Two neighbours as one word, the first in its lower half. Of numbers pair_of gives from_float's
+ * bits; a NaN becomes the instruction's own. */
 __device__ __forceinline__ uint32_t pair_at(const Bf16 *at)
 {
     return *(const uint32_t *)at;
@@ -69,7 +70,13 @@ __device__ __forceinline__ uint32_t pair_at(const Bf16 *at)
 
 __device__ __forceinline__ uint32_t pair_of(float first, float second)
 {
+#ifdef __CUDA_ARCH__
+    uint32_t pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+    return pair;
+#else
     return (uint32_t)from_float<Bf16>(first).bits | (uint32_t)from_float<Bf16>(second).bits << 16;
+#endif
 }
 
 #endif
