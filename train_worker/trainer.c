@@ -307,13 +307,15 @@ static Status reduce_gradients(Trainer *trainer, Error *err)
  * over ranks went well: the update may follow. */
 static Status gradient_norm(Trainer *trainer, double *ret, Error *err)
 {
-    double sum = 0.0;
+    int64_t counted = 0;
+    ElementRange *range = mem_calloc((size_t)trainer->plan->num_specs, sizeof *range);
     for (int s = 0; s < trainer->plan->num_specs; s++) {
         const WeightSpec *spec = &trainer->plan->spec[s];
-        if (!spec->counted) continue;
-        sum += trainer->options.kernels->sum_squares(trainer->gradient + spec->offset,
-                                                     spec->local_rows * spec->local_cols);
+        if (spec->counted)
+            range[counted++] = (ElementRange){spec->offset, spec->local_rows * spec->local_cols};
     }
+    double sum = trainer->options.kernels->sum_squares(trainer->gradient, range, counted);
+    free(range);
     int64_t begin = clock_ns();
     if (trainer->dp_size > 1) TRY(comm_settle(trainer->options.data_comm, err));
     if (trainer->tp_size > 1)

@@ -163,6 +163,11 @@ typedef struct AdamWParams {
     double grad_scale;                         /* gradients are multiplied by this first */
 } AdamWParams;
 
+/* Elements [first, first + count) of an array. */
+typedef struct ElementRange {
+    int64_t first, count;
+} ElementRange;
+
 typedef struct KernelTable {
     const char *name; /* "cpu", "cuda" */
 
@@ -271,8 +276,8 @@ typedef struct KernelTable {
      * master itself when f32). Decoupled weight decay, Loshchilov & Hutter 2019, in torch.optim.AdamW's order. */
     void (*adamw)(float *master, float *exp_avg, float *exp_avg_sq, const float *grad, void *weight,
                   DType weight_dtype, int64_t n, const AdamWParams *params);
-    /* Sum of squares in f64, in an order fixed by n. */
-    double (*sum_squares)(const float *x, int64_t n);
+    /* Sum of squares of ranges of x in f64: each in an order fixed by its count, and these in their order. */
+    double (*sum_squares)(const float *x, const ElementRange *host_range, int64_t num_ranges);
     void (*cast)(Tensor y, Tensor x); /* between f32 and bf16, or a copy */
     void (*fill_zero)(Tensor y);
 

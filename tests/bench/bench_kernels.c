@@ -378,7 +378,8 @@ static void run_adamw(void *context)
 static void run_sum_squares(void *context)
 {
     Elements *e = context;
-    bench.small[0] += (float)bench.kernels->sum_squares(e->x.data, tensor_count(&e->x));
+    bench.small[0] +=
+        (float)bench.kernels->sum_squares(e->x.data, &(ElementRange){0, tensor_count(&e->x)}, 1);
 }
 
 static void run_zero(void *context)

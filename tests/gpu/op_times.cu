@@ -123,8 +123,9 @@ static void time_embedding_and_loss()
         kernels->adamw((float *)master.data, (float *)m.data, (float *)v.data, (float *)dtable.data,
                        weight.data, DTYPE_BF16, n, &params);
     });
+    const ElementRange whole = {0, n};
     report("sum_squares, 156 M", (double)n * 4, 0,
-           [&] { (void)kernels->sum_squares((const float *)dtable.data, n); });
+           [&] { (void)kernels->sum_squares((const float *)dtable.data, &whole, 1); });
     void *all[] = {token,      dtable.data, y.data, logits.data, grad.data,
                    rows5.data, master.data, m.data, v.data,      weight.data};
     for (void *memory : all)

@@ -439,11 +439,11 @@ static void adamw(float *master, float *exp_avg, float *exp_avg_sq, const float 
     RUN(adamw(master, exp_avg, exp_avg_sq, grad, weight, weight_dtype, n, params));
 }
 
-static double sum_squares(const float *x, int64_t n)
+static double sum_squares(const float *x, const ElementRange *host_range, int64_t num_ranges)
 {
     inside(x);
     open_fence();
-    double sum = inner->sum_squares(x, n);
+    double sum = inner->sum_squares(x, host_range, num_ranges);
     close_fence();
     return sum;
 }

@@ -653,6 +653,21 @@ static void test_embedding_backward_adds_rows_in_their_order(void **state)
     }
 }
 
+/* Of several ranges: each as if alone, then in their order, bit for bit. */
+static void test_sum_squares_of_ranges_is_the_sum_of_each(void **state)
+{
+    (void)state;
+    use_threads(2);
+    const ElementRange ranges[] = {{3, 40000}, {40003, 0}, {40100, 1}, {50000, 16384}, {0, 7}};
+    Buffer x = buffer_random(DTYPE_F32, 1, 70000, 5, 100);
+    double sum = 0;
+    for (int i = 0; i < 5; i++)
+        sum += kernels->sum_squares(x.tensor.data, &ranges[i], 1);
+    assert_true(kernels->sum_squares(x.tensor.data, ranges, 5) == sum);
+    assert_true(kernels->sum_squares(x.tensor.data, ranges, 0) == 0);
+    buffer_free(&x);
+}
+
 /* Everything else that sums over rows or elements, into one long list of floats. */
 static void sums_pass(DType dtype, float *ret)
 {
@@ -673,7 +688,8 @@ static void sums_pass(DType dtype, float *ret)
                                    position);
     kernels->embedding_backward_accumulate(tensor_2d(ret + 2 * WIDE, DTYPE_F32, 7, WIDE), dy.tensor,
                                            position, position, 0);
-    const double squares = kernels->sum_squares(angles.tensor.data, COUNT * DIM);
+    const double squares =
+        kernels->sum_squares(angles.tensor.data, &(ElementRange){0, COUNT * DIM}, 1);
     memcpy(ret + 10 * WIDE, &squares, sizeof squares);
     Buffer *all[] = {&x, &dy, &w, &dx, &raw, &rstd, &angles};
     for (size_t i = 0; i < 7; i++)
@@ -743,6 +759,7 @@ int main(void)
         cmocka_unit_test(test_attention_of_long_rows_does_not_depend_on_who_computes_it),
         cmocka_unit_test(test_attention_gradients_do_not_depend_on_packing_and_threads),
         cmocka_unit_test(test_embedding_backward_adds_rows_in_their_order),
+        cmocka_unit_test(test_sum_squares_of_ranges_is_the_sum_of_each),
         cmocka_unit_test(test_sums_over_rows_do_not_depend_on_threads),
     };
     return cmocka_run_group_tests(tests, setup, NULL);

@@ -818,7 +818,7 @@ static void test_sum_squares_is_exact_in_double(void **state)
         double sum = 0;
         for (int i = 0; i < sizes[s]; i++)
             sum += x.exact[i] * x.exact[i];
-        const double got = kernels->sum_squares(x.tensor.data, sizes[s]);
+        const double got = kernels->sum_squares(x.tensor.data, &(ElementRange){0, sizes[s]}, 1);
         if (!(fabs(got - sum) <= 1e-13 * sum)) fail_msg("%.17g, expected %.17g", got, sum);
         buffer_free(&x);
     }

@@ -99,7 +99,7 @@ void cpu_restore_logits(Tensor logits, const LogitChange *change, const int32_t 
 void cpu_pick_columns(float *y, Tensor x, const int32_t *column);
 void cpu_adamw(float *master, float *exp_avg, float *exp_avg_sq, const float *grad, void *weight,
                DType weight_dtype, int64_t n, const AdamWParams *params);
-double cpu_sum_squares(const float *x, int64_t n);
+double cpu_sum_squares(const float *x, const ElementRange *host_range, int64_t num_ranges);
 void cpu_cast(Tensor y, Tensor x);
 void cpu_fill_zero(Tensor y);
 void cpu_add_rmsnorm(Tensor sum, Tensor y, float *rstd, Tensor a, Tensor b, Tensor w, float eps);

@@ -93,7 +93,7 @@ static void squares_block(const void *context, int64_t first, int64_t last, int 
     }
 }
 
-double cpu_sum_squares(const float *x, int64_t n)
+static double range_squares(const float *x, int64_t n)
 {
     const int64_t blocks = (n + SQUARES_BLOCK - 1) / SQUARES_BLOCK;
     SquaresRun run = {.x = x, .n = n};
@@ -102,5 +102,13 @@ double cpu_sum_squares(const float *x, int64_t n)
     double total = 0;
     for (int64_t i = 0; i < blocks; i++)
         total += run.partial[i];
+    return total;
+}
+
+double cpu_sum_squares(const float *x, const ElementRange *host_range, int64_t num_ranges)
+{
+    double total = 0;
+    for (int64_t i = 0; i < num_ranges; i++)
+        total += range_squares(x + host_range[i].first, host_range[i].count);
     return total;
 }

@@ -76,6 +76,6 @@ void cuda_pick_columns(float *y, Tensor x, const int32_t *column);
 void cuda_digest_pieces(uint64_t *digest, const void *x, size_t bytes);
 void cuda_softmax_draw(const SoftmaxDraw *draw, Tensor logits);
 /* reduce.cu */
-double cuda_sum_squares(const float *x, int64_t n);
+double cuda_sum_squares(const float *x, const ElementRange *host_range, int64_t num_ranges);
 
 #endif
