@@ -4,12 +4,12 @@
 #   2. the quick tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #   3. every fuzz target for a short time under both (clang)
 # usage: tests/run.sh [--fuzz-seconds N]
-#   without, 5 seconds for each target from one seed, so that a run is repeatable; with, from a random seed
+#   without, 4 seconds for each target from one seed, so that a run is repeatable; with, from a random seed
 # Builds below build-test/. Ends with one line for each part; exits 0 only when all passed.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-fuzz_seconds=5 fuzz_seed=1
+fuzz_seconds=4 fuzz_seed=1
 case ${1:-} in
 -h | --help)
     sed -n '2,8s/^# \{0,1\}//p' "$0"
@@ -107,7 +107,7 @@ fi
 # numbers of code which others reach, too.
 numbers='^test_(kernel_rows|row_invariance|engine_exact|policy_golden|decode_graphs)'
 if part "build for ASan and UBSan" build asan asan all "${linker[@]}"; then
-    part "quick tests under ASan and UBSan" run_tests asan -L quick -E "$numbers" -j $((jobs + 1))
+    part "quick tests under ASan and UBSan" run_tests asan -L quick -E "$numbers" -j $((2 * jobs))
 fi
 
 if ! can_fuzz; then

@@ -118,7 +118,7 @@ static void test_simulation_survives_random_faults(void **state)
     (void)state;
     const char *seed = getenv("SIM_SEED");
     Tally tally = {0};
-    int schedules = (int)count_or(5000);
+    int schedules = (int)count_or(4000);
     run_schedules(seed != NULL ? strtoull(seed, NULL, 10) : 1, schedules, &tally);
     print_message("%d schedules, %d faults that struck; same command again after: %d stops, %d "
                   "full disks, %d spent budgets\n",
