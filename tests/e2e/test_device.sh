@@ -114,7 +114,7 @@ generate)
     fits rollout.kv_cache_mb=2650 rollout.colocate=false || fail "one alone does not fit: $(cat fits.txt)"
     ! fits rollout.kv_cache_mb=2650 || fail "it fits beside 0.18 GiB, too"
     said fits.txt "1 rollout worker takes 2.60"
-    said fits.txt "of 3.00 GiB that are free on a GPU train workers take 0.19 GiB"
+    said fits.txt "of 3.00 GiB that are free on a GPU train workers take 0.20 GiB"
     fits rollout.kv_cache_mb=1500 || fail "one that is small does not fit: $(cat fits.txt)"
     ! fits rollout.kv_cache_mb=1500 rollout.num_workers=2 || fail "two of them fit, too"
     said fits.txt "2 rollout workers take 2.9"
