@@ -167,7 +167,8 @@ void hub_put_escaped(Str *out, const char *text, bool whole)
     }
 }
 
-const char *hub_place_prefix(const HubPlace *place)
+/* What it is called in the Hub's addresses, before its name. */
+static const char *place_prefix(const HubPlace *place)
 {
     return place->model ? "" : "datasets/";
 }
@@ -176,7 +177,7 @@ static char *make_url(const HubPlace *place, const HubFile *file)
 {
     Str url = {0};
     str_printf(&url, "%s/%s%s/resolve/%s/", hub_client_access(place->client)->endpoint,
-               hub_place_prefix(place), place->repo, place->commit);
+               place_prefix(place), place->repo, place->commit);
     hub_put_escaped(&url, file->path, false);
     return str_take(&url);
 }
@@ -190,13 +191,13 @@ static Status explain_gated(const HubPlace *place, bool gated, Error *err)
                             "  expected: a token (HF_TOKEN) of somebody who has accepted the terms "
                             "of this %s; %s\n  to do: accept them at %s/%s%s, then hf auth login",
                             kind, access->token == NULL ? "there is none" : "this one has not",
-                            access->endpoint, hub_place_prefix(place), place->repo);
+                            access->endpoint, place_prefix(place), place->repo);
     return error_append(err,
                         "  expected: a %s that is there, and for a private one a token "
                         "(HF_TOKEN); %s\n  to do: look at %s/%s%s, or hf auth login; a folder of "
                         "this machine is not there under that name either",
                         kind, access->token == NULL ? "there is none" : "this one was refused",
-                        access->endpoint, hub_place_prefix(place), place->repo);
+                        access->endpoint, place_prefix(place), place->repo);
 }
 
 Status hub_explain_refusal(const HubPlace *place, const HubHeader *header, Error *err)

@@ -20,9 +20,6 @@ typedef struct HubPlace {
     bool model; /* it is none of a data set */
 } HubPlace;
 
-/* What it is called in the Hub's addresses, before its name: "datasets/", of a model "". */
-const char *hub_place_prefix(const HubPlace *place);
-
 typedef struct HubFetch {
     int64_t modified_ns; /* the time of modification that the file is given; 0: now */
     bool fetched;        /* out: it was not there, and this call fetched it */

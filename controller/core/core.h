@@ -496,7 +496,6 @@ void lease_forget_all(Controller *c); /* with what the streams know of them */
  * does so wherever epochs end. Otherwise an epoch's end is a seam of the stream, and no step has
  * groups of both sides. What stands before a seam and is no batch makes with `pad` a step all the
  * same, the smaller one; with `drop` none, and is passed over. */
-bool remainder_wraps(const Controller *c);
 bool remainder_is_padded(const Controller *c);
 /* Whether the length of an epoch allows it; else the run ends, and says why. */
 bool remainder_check(Controller *c, int64_t records);

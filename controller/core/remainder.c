@@ -10,7 +10,7 @@
  * So does with both, having no group, an end that was rejected as a whole. */
 #include "core/core.h"
 
-bool remainder_wraps(const Controller *c)
+static bool remainder_wraps(const Controller *c)
 {
     return c->config->data.remainder == REMAINDER_WRAP;
 }

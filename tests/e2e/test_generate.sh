@@ -34,6 +34,22 @@ same_as_before() {
     nothing_left
 }
 
+# kill_in_turn ACTOR ...: one every two steps, from the first on.
+kill_in_turn() {
+    local step=1 actor pid
+    for actor; do
+        wait_for_step $step
+        pid=0
+        for _ in $(seq 200); do # it may be on its way back from the last kill
+            pid=$(actor_pid "$actor")
+            [ "${pid:-null}" = null ] || [ "${pid:-0}" = 0 ] || break
+            sleep 0.05
+        done
+        kill -9 "$pid" || fail "could not kill $actor"
+        step=$((step + 2))
+    done
+}
+
 # shellcheck disable=SC2086
 write_job one.yaml run_one $generate
 run_job
@@ -112,18 +128,7 @@ rank_processes) # a process for each rank of a rollout worker answers as threads
     # shellcheck disable=SC2086
     write_job ranks.yaml run_ranks ${generate/tp_size=1/tp_size=2} $ranks
     start_job
-    step=1
-    for actor in rollout-0.1 rollout-1 train-1 rollout-1.1; do
-        wait_for_step $step
-        pid=0
-        for _ in $(seq 200); do # it may be on its way back from the last kill
-            pid=$(actor_pid $actor)
-            [ "${pid:-null}" = null ] || [ "${pid:-0}" = 0 ] || break
-            sleep 0.05
-        done
-        kill -9 "$pid" || fail "could not kill $actor"
-        step=$((step + 2))
-    done
+    kill_in_turn rollout-0.1 rollout-1 train-1 rollout-1.1
     finish_job 0
     same_as_before "ranks in processes, and kills"
     for actor in rollout-0 rollout-0.1; do # with the one that was killed
@@ -135,18 +140,7 @@ kills) # of each kind in turn
     # shellcheck disable=SC2086
     write_job killed.yaml run_killed $generate rollout.num_workers=2 cluster.restarts_max=100
     start_job
-    step=1
-    for actor in rollout-0 rollout-1 train-0 rollout-1 data_source rollout-0; do
-        wait_for_step $step
-        pid=0
-        for _ in $(seq 200); do # it may be on its way back from the last kill
-            pid=$(actor_pid $actor)
-            [ "${pid:-null}" = null ] || [ "${pid:-0}" = 0 ] || break
-            sleep 0.05
-        done
-        kill -9 "$pid" || fail "could not kill $actor"
-        step=$((step + 2))
-    done
+    kill_in_turn rollout-0 rollout-1 train-0 rollout-1 data_source rollout-0
     finish_job 0
     same_as_before "kills"
     ;;

@@ -13,7 +13,7 @@
 #include <arrow/util/float16.h>
 #include <arrow/util/utf8.h>
 
-#include "base/json_scan.h"
+#include "dataset/arrow/json_scan.h"
 
 using arrow::Type;
 
@@ -86,7 +86,7 @@ void JsonText::put_string(const char *bytes, size_t count)
     reserve(count + 2);
     data[length++] = '"';
     for (size_t at = 0; at < count;) {
-        size_t plain = json_plain_length(bytes + at, count - at, false);
+        size_t plain = json_plain_length(bytes + at, count - at);
         reserve(count - at + 16); /* what is left, an escape and the end */
         memcpy(data + length, bytes + at, plain);
         length += plain;

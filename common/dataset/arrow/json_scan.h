@@ -1,7 +1,7 @@
-/* Plain stretches of JSON strings, sixteen bytes at a time where there is SSE2: what reading and
- * writing JSON spend their time on. For C and C++. */
-#ifndef TROUPE_BASE_JSON_SCAN_H
-#define TROUPE_BASE_JSON_SCAN_H
+/* Plain stretches of texts that become JSON strings, sixteen bytes at a time where there is SSE2:
+ * what writing rows as JSON spends its time on. Pure. */
+#ifndef TROUPE_DATASET_ARROW_JSON_SCAN_H
+#define TROUPE_DATASET_ARROW_JSON_SCAN_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -10,14 +10,14 @@
 #include <emmintrin.h>
 #endif
 
-static inline bool json_is_plain(unsigned char byte, bool ascii)
+static inline bool json_is_plain(unsigned char byte)
 {
-    return byte >= 0x20 && byte != '"' && byte != '\\' && (byte < 0x80 || !ascii);
+    return byte >= 0x20 && byte != '"' && byte != '\\';
 }
 
 /* How many bytes from `bytes` on stand for themselves in a JSON string: up to the first quote,
- * backslash or control character; with `ascii` also up to the first byte of a longer character. */
-static inline size_t json_plain_length(const char *bytes, size_t length, bool ascii)
+ * backslash or control character. */
+static inline size_t json_plain_length(const char *bytes, size_t length)
 {
     size_t at = 0;
 #if defined(__SSE2__)
@@ -29,11 +29,10 @@ static inline size_t json_plain_length(const char *bytes, size_t length, bool as
         __m128i other =
             _mm_or_si128(_mm_cmpeq_epi8(chunk, quote), _mm_cmpeq_epi8(chunk, backslash));
         unsigned found = (unsigned)_mm_movemask_epi8(_mm_or_si128(control, other));
-        if (ascii) found |= (unsigned)_mm_movemask_epi8(chunk);
         if (found != 0) return at + (size_t)__builtin_ctz(found);
     }
 #endif
-    while (at < length && json_is_plain((unsigned char)bytes[at], ascii))
+    while (at < length && json_is_plain((unsigned char)bytes[at]))
         at++;
     return at;
 }
