@@ -87,10 +87,10 @@ void step_plan_draw(StepPlan *plan, Sequence *sequence, int32_t row)
 
 static void point_draws(StepPlan *plan)
 {
-    const LogitEdit *edit = plan->edits.edit;
+    int64_t first = 0; /* an address would be counted from NULL where nobody has edits */
     for (int i = 0; i < plan->num_draws; i++) {
-        plan->draw[i].edit = edit;
-        edit += plan->draw[i].num_edits;
+        plan->draw[i].edit = plan->edits.edit == NULL ? NULL : plan->edits.edit + first;
+        first += plan->draw[i].num_edits;
     }
 }
 
