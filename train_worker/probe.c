@@ -124,5 +124,8 @@ double probe_rate(const Probe *probe)
 
 bool probe_is_due(int64_t count)
 {
-    return count > 0 && count <= LAST_STEP && (count & (count - 1)) == 0;
+    int64_t next = 1;
+    while (next < count)
+        next *= 4;
+    return count == next && count <= LAST_STEP;
 }

@@ -62,8 +62,8 @@ static void test_probe_is_repeated_ever_more_seldom(void **state)
         early += step <= 4;
         all++;
     }
-    assert_int_equal(early, 3);
-    assert_int_equal(all, 9);
+    assert_int_equal(early, 2);
+    assert_int_equal(all, 5);
 }
 
 int main(void)
