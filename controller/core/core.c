@@ -390,7 +390,8 @@ static void advance_ending(Controller *c)
     effect->exit.message = c->exit_message;
 }
 
-/* Whatever waits for longer than WAIT_SAID_MS says what for, and then again from time to time. */
+/* Whatever waits for longer than WAIT_SAID_MS says what for, again once it is known who waits for
+ * whom, and from time to time. */
 #define WAIT_SAID_MS  5000
 #define WAIT_AGAIN_MS 30000
 
@@ -417,11 +418,15 @@ static void note_waiting(Controller *c)
     if (!same_wait(text, c->waits_for)) {
         c->waits_since_ms = c->now_ms;
         c->waits_logged_ms = 0;
+        c->waits_logged_whom = false;
     }
     snprintf(c->waits_for, sizeof c->waits_for, "%s", text);
     if (text[0] == '\0' || c->now_ms - c->waits_since_ms < patience_ms(c)) return;
-    if (c->waits_logged_ms != 0 && c->now_ms - c->waits_logged_ms < WAIT_AGAIN_MS) return;
+    bool whom_is_known = strchr(text, ';') != NULL;
+    bool news = c->waits_logged_ms == 0 || (whom_is_known && !c->waits_logged_whom);
+    if (!news && c->now_ms - c->waits_logged_ms < WAIT_AGAIN_MS) return;
     c->waits_logged_ms = c->now_ms;
+    c->waits_logged_whom = whom_is_known;
     core_log(c, LOG_INFO, "waiting", "for %llds: %s",
              (long long)((c->now_ms - c->waits_since_ms) / 1000), text);
 }

@@ -304,6 +304,7 @@ struct Controller {
     int64_t trouble_logged_ms; /* 0: never */
     int64_t waits_since_ms;
     int64_t waits_logged_ms;
+    bool waits_logged_whom; /* the last line said who waits for whom */
     int64_t ending_since_ms;
     Status exit_status;
     char exit_message[ERROR_MESSAGE_MAX];
