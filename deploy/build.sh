@@ -1,20 +1,21 @@
 #!/usr/bin/env bash
-# Builds a target in a configured folder and shows how it gets on: ninja's own status line on a terminal, a line every
+# Builds targets in a configured folder and shows how it gets on: ninja's own status line on a terminal, a line every
 # ten seconds elsewhere, nothing when there is nothing to build. What the compiler says is shown when it fails.
-# usage: deploy/build.sh FOLDER TARGET
+# usage: deploy/build.sh FOLDER TARGET...
 set -euo pipefail
-if [ $# != 2 ]; then
-    echo "usage: deploy/build.sh FOLDER TARGET" >&2
+if [ $# -lt 2 ]; then
+    echo "usage: deploy/build.sh FOLDER TARGET..." >&2
     exit 2
 fi
-folder=$1 target=$2 log=$1/build.log begin=$SECONDS
+folder=$1 log=$1/build.log begin=$SECONDS
+shift
 every=${BUILD_SAID_EVERY:-10}
 
 # A dry run tells whether there is work; one that itself must configure anew says so too.
-if ninja -C "$folder" -n "$target" 2>/dev/null | grep -q "no work to do"; then exit 0; fi
-if [ -t 1 ] && [ "${TERM:-dumb}" != dumb ]; then exec ninja -C "$folder" "$target"; fi
+if ninja -C "$folder" -n "$@" 2>/dev/null | grep -q "no work to do"; then exit 0; fi
+if [ -t 1 ] && [ "${TERM:-dumb}" != dumb ]; then exec ninja -C "$folder" "$@"; fi
 
-ninja -C "$folder" "$target" >"$log" 2>&1 &
+ninja -C "$folder" "$@" >"$log" 2>&1 &
 builder=$!
 trap 'kill $builder 2>/dev/null || true' EXIT
 said=$begin

@@ -59,13 +59,14 @@ skip() {
     summary+=("skipped        $1: $2")
 }
 
-build() { # FOLDER PRESET TARGET [cmake options]
-    local folder=build-test/$1 preset=$2 target=$3
+build() { # FOLDER PRESET TARGETS [cmake options]
+    local folder=build-test/$1 preset=$2 targets=$3
     shift 3
     rm -rf "$folder"
     cmake --preset "$preset" -B "$folder" "${launcher[@]}" "$@" >build-test/configure.log 2>&1 ||
         { cat build-test/configure.log && return 1; }
-    deploy/build.sh "$folder" "$target"
+    # shellcheck disable=SC2086
+    deploy/build.sh "$folder" $targets
 }
 
 run_tests() { # FOLDER [ctest options]
@@ -104,16 +105,19 @@ if part "build" build release release all -DTROUPE_CUDA_ARCHITECTURES=90-real; t
 fi
 
 # A report of a sanitizer ends its process, and so fails the test. Left out are the longest of those that compare
-# numbers of code which others reach, too.
-numbers='^test_(kernel_rows|row_invariance|engine_exact|policy_golden|decode_graphs)'
-if part "build for ASan and UBSan" build asan asan all "${linker[@]}"; then
-    part "quick tests under ASan and UBSan" run_tests asan -L quick -E "$numbers" -j $((2 * jobs))
-fi
-
-if ! can_fuzz; then
+# numbers of code which others reach, too. One build serves both, by clang; by gcc where clang has no libFuzzer.
+numbers='^test_(kernel_rows|row_invariance|engine_exact|policy_golden|decode_graphs|sampler)'
+quick_tests() {
+    part "quick tests under ASan and UBSan" run_tests sanitized -L quick -E "$numbers" -j $((2 * jobs))
+}
+if can_fuzz; then
+    if part "build for ASan, UBSan and fuzzing" build sanitized fuzz "quick_tests fuzz_targets" "${linker[@]}" \
+        "-DTROUPE_FUZZ_SECONDS=$fuzz_seconds" "-DTROUPE_FUZZ_SEED=$fuzz_seed"; then
+        quick_tests
+        part "fuzz targets, $fuzz_seconds s each" run_tests sanitized -L fuzz -j "$jobs"
+    fi
+else
     skip "fuzz targets" "clang here does not link libFuzzer programs (deploy/setup.sh --test)"
-elif part "build for fuzzing" build fuzz fuzz fuzz_targets "-DTROUPE_FUZZ_SECONDS=$fuzz_seconds" \
-    "-DTROUPE_FUZZ_SEED=$fuzz_seed" "${linker[@]}"; then
-    part "fuzz targets, $fuzz_seconds s each" run_tests fuzz -L fuzz -j "$jobs"
+    if part "build for ASan and UBSan" build sanitized asan quick_tests "${linker[@]}"; then quick_tests; fi
 fi
 finish
