@@ -6,10 +6,12 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/json.h"
+#include "base/lines.h"
 #include "base/str.h"
 
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
@@ -27,8 +29,14 @@ Status log_open(const char *actor, const char *events_path, LogLevel level, Erro
 {
     int fd = -1;
     if (events_path != NULL) {
-        fd = open(events_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+        fd = open(events_path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
         if (fd < 0) return error_set_errno(err, errno, "could not open %s", events_path);
+        int64_t end = 0;
+        Status status = lines_cut_torn(fd, events_path, &end, err); /* of a kill */
+        if (status != OK) {
+            close(fd);
+            return status;
+        }
     }
     pthread_mutex_lock(&sink.lock);
     snprintf(sink.actor, sizeof sink.actor, "%s", actor);
@@ -100,15 +108,26 @@ static void put_field_for_programs(Str *line, const LogField *field)
         json_append_string(line, field->string);
 }
 
-static void write_fully(int fd, const Str *line)
+/* How many bytes could be written: a log that cannot be written must not stop the work. */
+static size_t write_fully(int fd, const Str *line)
 {
     size_t done = 0;
     while (done < line->length) {
         ssize_t put = write(fd, line->data + done, line->length - done);
         if (put < 0 && errno == EINTR) continue;
-        if (put <= 0) return; /* a log that cannot be written must not stop the work */
+        if (put <= 0) break;
         done += (size_t)put;
     }
+    return done;
+}
+
+/* All of it or, on a full disk, nothing: the next line would be glued to what there is. */
+static void write_event(int fd, const Str *line)
+{
+    struct stat info;
+    size_t done = write_fully(fd, line);
+    if (done == 0 || done == line->length || fstat(fd, &info) != 0) return;
+    if (ftruncate(fd, info.st_size - (off_t)done) != 0) return;
 }
 
 void log_write(LogLevel level, const char *event, const LogField *fields, int count)
@@ -138,7 +157,7 @@ void log_write(LogLevel level, const char *event, const LogField *fields, int co
         for (int i = 0; i < count; i++)
             put_field_for_programs(&programs, &fields[i]);
         str_puts(&programs, "}\n");
-        write_fully(sink.events_fd, &programs);
+        write_event(sink.events_fd, &programs);
     }
     pthread_mutex_unlock(&sink.lock);
     str_free(&people);

@@ -2,8 +2,10 @@
  * steps. When a run goes back to a checkpoint, the lines of later steps are cut off, as those of
  * the ledger are: the steps are made again. A line that a kill cut off is removed when the file is
  * opened, and an evaluation made again in the place where it was made before replaces its line. The
- * end of one stage and the beginning of the next are two places at one step.
- * Writing to it never fails the run. Loop thread. */
+ * end of one stage and the beginning of the next are two places at one step. However long the file
+ * is, only its end is read.
+ * Writing to it never fails the run: a line for which the disk has no room waits for the next one
+ * or the end, and none is there in part. Loop thread. */
 #ifndef TROUPE_CONTROLLER_VIEW_METRICS_H
 #define TROUPE_CONTROLLER_VIEW_METRICS_H
 

@@ -1,11 +1,13 @@
 /* Tests of common/base: errors, strings, files, JSON, random numbers, queues. */
 #include "test.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -14,6 +16,7 @@
 #include "base/digest.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/lines.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/process.h"
@@ -304,6 +307,77 @@ static void test_log_says_the_same_to_people_and_programs(void **state)
     str_free(&seen);
 }
 
+/* A kill or a full disk ends in the midst of a line, and the next session writes the next one. */
+static void test_log_keeps_no_torn_line(void **state)
+{
+    (void)state;
+    Error err = {0};
+    char *events = NULL;
+    static const char torn[] = "{\"whole\":1}\n{\"time\":\"20";
+    struct rlimit limit;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_ok(file_write_atomic("events.jsonl", torn, strlen(torn), &err), &err);
+    assert_ok(log_open("tester", "events.jsonl", LOG_ERROR, &err), &err);
+    log_event(LOG_INFO, "first", F_INT("n", 1));
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    rlim_t whole = limit.rlim_cur;
+    limit.rlim_cur = 120; /* less than two lines */
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    log_event(LOG_INFO, "lost", F_INT("n", 2));
+    limit.rlim_cur = whole;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    log_event(LOG_INFO, "third", F_INT("n", 3));
+    log_close();
+    assert_ok(file_read("events.jsonl", 4096, &events, NULL, &err), &err);
+    assert_memory_equal(events, torn, 12);
+    const char *first = strchr(events, '\n') + 1, *third = strchr(first, '\n') + 1;
+    assert_true(str_starts_with(first, "{\"time\":\""));
+    assert_true(str_starts_with(third, "{\"time\":\""));
+    assert_non_null(strstr(first, "\"event\":\"first\",\"n\":1}\n"));
+    assert_true(str_ends_with(third, "\"event\":\"third\",\"n\":3}\n"));
+    assert_null(strstr(events, "lost"));
+    free(events);
+}
+
+/* A line of so many letters, at every length around the pieces in which a file is read. */
+static void test_lines_before_finds_the_line_that_ends_there(void **state)
+{
+    (void)state;
+    Error err = {0};
+    Str text = {0}, line = {0};
+    static const size_t lengths[] = {1,     2,     4094,  4095,  4096,  4097, 1,
+                                     32767, 32768, 32769, 60000, 20000, 1};
+    enum { LINES = sizeof lengths / sizeof *lengths };
+    for (int i = 0; i < LINES; i++) {
+        for (size_t k = 0; k + 1 < lengths[i]; k++)
+            str_putc(&text, (char)('a' + i));
+        str_putc(&text, '\n');
+    }
+    str_puts(&text, "torn");
+    assert_ok(file_write_atomic("lines", text.data, text.length, &err), &err);
+    int fd = open("lines", O_RDWR);
+    int64_t end = (int64_t)text.length, begin = 0;
+    assert_ok(lines_before(fd, end, 60000, "lines", &line, &begin, &err), &err);
+    assert_string_equal(str_text(&line), "torn");
+    assert_ok(lines_cut_torn(fd, "lines", &end, &err), &err);
+    assert_int_equal(end, begin);
+    for (int i = LINES - 1; i >= 0; i--, end = begin) {
+        assert_ok(lines_before(fd, end, 60000, "lines", &line, &begin, &err), &err);
+        assert_int_equal(line.length, lengths[i]);
+        assert_int_equal(begin, end - (int64_t)lengths[i]);
+        assert_memory_equal(line.data, text.data + begin, lengths[i]);
+    }
+    assert_int_equal(begin, 0);
+    assert_fails(lines_before(fd, 1 << 20, 60000, "lines", &line, &begin, &err), ERR_DATA, &err,
+                 "lines ends at byte");
+    end = (int64_t)text.length - 4 - 1 - 20000;
+    assert_fails(lines_before(fd, end, 59999, "lines", &line, &begin, &err), ERR_DATA, &err,
+                 "has no beginning within 59999 bytes");
+    close(fd);
+    str_free(&line);
+    str_free(&text);
+}
+
 static void test_str_put_escaped_keeps_a_text_on_its_line(void **state)
 {
     (void)state;
@@ -536,6 +610,8 @@ int main(void)
         cmocka_unit_test(test_str_quoted_fits_on_one_line_of_utf8),
         cmocka_unit_test(test_json_append_string_is_read_back),
         cmocka_unit_test(test_digest_files_digests_each_as_alone),
+        cmocka_unit_test(test_log_keeps_no_torn_line),
+        cmocka_unit_test(test_lines_before_finds_the_line_that_ends_there),
         cmocka_unit_test(test_log_says_the_same_to_people_and_programs),
         cmocka_unit_test(test_str_put_escaped_keeps_a_text_on_its_line),
         cmocka_unit_test(test_json_append_writes_values_as_python_does),

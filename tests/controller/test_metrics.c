@@ -2,8 +2,11 @@
 #include "test.h"
 
 #include <math.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -129,9 +132,79 @@ static void test_metrics_drop_a_torn_line(void **state)
     expect("s1=1 s2=3 ");
 }
 
+/* So much room is left behind the file: as on a full disk a write ends in the midst of a line. */
+static void leave_room(int64_t bytes)
+{
+    struct stat info;
+    struct rlimit limit;
+    assert_int_equal(stat(PATH, &info), 0);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    limit.rlim_cur = bytes < 0 ? limit.rlim_max : (rlim_t)(info.st_size + bytes);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+static void test_metrics_without_room_wait_whole(void **state)
+{
+    (void)state;
+    unlink(PATH);
+    signal(SIGXFSZ, SIG_IGN);
+    Metrics *metrics = open_metrics();
+    say(metrics, METRICS_STEP, 1, 1);
+    leave_room(50);
+    say(metrics, METRICS_STEP, 2, 2);
+    expect("s1=1 ");
+    say(metrics, METRICS_STEP, 3, 3);
+    say(metrics, METRICS_EVAL, 3, 4);
+    say(metrics, METRICS_EVAL, 3, 5); /* made again */
+    leave_room(-1);
+    say(metrics, METRICS_STEP, 4, 6);
+    expect("s1=1 s2=2 s3=3 e3=5 s4=6 ");
+    leave_room(0);
+    say(metrics, METRICS_STEP, 5, 7);
+    say(metrics, METRICS_STEP, 6, 8);
+    metrics_rewind(metrics, 5); /* one of those that wait */
+    say(metrics, METRICS_STEP, 6, 9);
+    metrics_rewind(metrics, 3); /* all of them, and one in the file */
+    leave_room(-1);
+    say(metrics, METRICS_STEP, 4, 10);
+    expect("s1=1 s2=2 s3=3 e3=5 s4=10 ");
+    leave_room(10);
+    say(metrics, METRICS_STEP, 5, 11);
+    leave_room(-1);
+    metrics_close(metrics); /* has room again */
+    expect("s1=1 s2=2 s3=3 e3=5 s4=10 s5=11 ");
+}
+
+/* Whatever stands at the beginning of a long file is not looked at. */
+static void test_metrics_of_a_long_run_are_read_from_their_end(void **state)
+{
+    (void)state;
+    struct stat before;
+    unlink(PATH);
+    Metrics *metrics = open_metrics();
+    say(metrics, METRICS_STEP, 900, 1); /* which a reader of the whole would cut off */
+    for (int step = 1; step <= 200; step++)
+        say(metrics, METRICS_STEP, step, 0.5);
+    metrics_close(metrics);
+    assert_int_equal(stat(PATH, &before), 0);
+    metrics = open_metrics();
+    metrics_rewind(metrics, 150);
+    struct stat after;
+    assert_int_equal(stat(PATH, &after), 0);
+    assert_true(after.st_size > before.st_size * 7 / 10 && after.st_size < before.st_size * 8 / 10);
+    say(metrics, METRICS_STEP, 151, 0.5);
+    metrics_close(metrics);
+    metrics = open_metrics();
+    metrics_rewind(metrics, 0); /* but when the run begins anew */
+    metrics_close(metrics);
+    expect("");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_metrics_without_room_wait_whole),
+        cmocka_unit_test(test_metrics_of_a_long_run_are_read_from_their_end),
         cmocka_unit_test(test_metrics_of_a_resumed_run_ascend),
         cmocka_unit_test(test_metrics_stages_keep_their_evaluations),
         cmocka_unit_test(test_metrics_drop_a_torn_line),
