@@ -1,5 +1,6 @@
 #include "keeper.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,6 +37,7 @@ struct Keeper {
     Ledger *ledger;
     char head[DIGEST_HEX_BYTES]; /* of the ledger at the last committed checkpoint; "": the
                                     beginning */
+    LedgerMark mark;             /* where that stands, where it is known */
     Error ledger_error;          /* status OK: it is whole */
     uint64_t save;               /* the save under way */
     Manifest *manifest;          /* of it; NULL: there is none */
@@ -250,14 +252,19 @@ static void run_commit(uv_work_t *work)
     if (commit->status != OK && commit->committed != NULL) commit->status = OK;
 }
 
+static void take_head(Keeper *keeper, const Manifest *manifest)
+{
+    snprintf(keeper->head, sizeof keeper->head, "%s", manifest->ledger_head);
+    keeper->mark = manifest->ledger_mark;
+}
+
 static void commit_done(uv_work_t *work, int status)
 {
     Commit *commit = work->data;
     Keeper *keeper = commit->keeper;
     (void)status;
     keeper->commit = NULL;
-    if (commit->status == OK)
-        memcpy(keeper->head, commit->manifest->ledger_head, sizeof keeper->head);
+    if (commit->status == OK) take_head(keeper, commit->manifest);
     Event event = {.kind = EV_CHECKPOINT_DONE, .status = commit->status};
     event.message = commit->error.message;
     event.checkpoint.save = commit->save;
@@ -428,6 +435,7 @@ void keeper_commit(Keeper *keeper, const CommitOrder *order)
     manifest->data_fingerprint = mem_strdup(order->data_fingerprint);
     manifest->config_sha256 = mem_strdup(digest);
     manifest->ledger_head = mem_strdup(ledger_head(keeper->ledger));
+    manifest->ledger_mark = *ledger_mark(keeper->ledger);
     manifest->tp_size = (int)config->train.tp_size;
     manifest->dp_size = (int)config->train.dp_size;
     Commit *commit = mem_calloc(1, sizeof *commit);
@@ -542,7 +550,8 @@ static Status rewind_ledger(Keeper *keeper, Error *err)
     CHECK(keeper->commit == NULL);
     ledger_close(keeper->ledger);
     keeper->ledger = NULL;
-    return ledger_open(keeper->options.folder->ledger, keeper->head, &keeper->ledger, NULL, err);
+    return ledger_open(keeper->options.folder->ledger, keeper->head, &keeper->mark, &keeper->ledger,
+                       NULL, err);
 }
 
 static void tell_of_ledger(Keeper *keeper)
@@ -569,7 +578,7 @@ Status keeper_create(const KeeperOptions *options, Keeper **ret, Error *err)
     Keeper *keeper = mem_calloc(1, sizeof *keeper);
     keeper->options = *options;
     if (options->begin != NULL) {
-        strncpy(keeper->head, options->begin->ledger_head, sizeof keeper->head - 1);
+        take_head(keeper, options->begin);
         checkpoint_name_best(options->folder->checkpoints, options->begin);
     }
     Status status = rewind_ledger(keeper, err);

@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/limits.h"
+#include "base/lines.h"
 #include "base/memory.h"
 
 #define START        "troupe ledger 1"
@@ -21,24 +22,14 @@
 /* Of one step: no more than fit on a line as single numbers. */
 #define POSITIONS_MAX (LEDGER_LINE_BYTES_MAX / 2)
 
-/* What a line says for those that follow, too. */
-typedef struct Standing {
-    int format; /* of the first line; 0: there is none */
-    int64_t last_step;
-    char data[DIGEST_HEX_BYTES]; /* "": not told */
-    int64_t stage, records;      /* records 0: not told */
-    int64_t group_size;
-} Standing;
-
-static const Standing nothing_said = {.last_step = -1, .group_size = 1};
+static const LedgerMark nothing_said = {.last_step = -1, .group_size = 1};
 
 struct Ledger {
     char *path;
     int fd;
-    int64_t length; /* of the file: after the last whole line */
     char head[DIGEST_HEX_BYTES];
-    Standing standing; /* at its end */
-    bool broken;       /* a flush failed: what is on disk is not known any more */
+    LedgerMark mark; /* its end: after the last whole line */
+    bool broken;     /* a flush failed: what is on disk is not known any more */
 };
 
 static void chain_start(char ret_head[DIGEST_HEX_BYTES])
@@ -122,10 +113,9 @@ typedef struct Scan {
     Str buffer; /* read, not yet used up */
     size_t used;
     bool at_end;
-    int64_t offset; /* in the file: after the last whole line */
-    int64_t line;   /* its number, from 1 */
+    int64_t line;    /* number of the last whole line, from 1 */
+    LedgerMark mark; /* behind it */
     char head[DIGEST_HEX_BYTES];
-    Standing standing;
 } Scan;
 
 static Status damaged(const Scan *scan, const char *what, Error *err)
@@ -281,7 +271,7 @@ static Status read_parts(Scan *scan, const cJSON *json, ReadRecord *read, Error 
 /* What holds from this line on. */
 static Status read_standing(Scan *scan, const cJSON *json, Error *err)
 {
-    Standing *standing = &scan->standing;
+    LedgerMark *standing = &scan->mark;
     int64_t format = standing->format == 0 ? 1 : standing->format;
     TRY(json_int_or(json, "ledger", scan->path, 1, NUMBER_MAX, &format, err));
     if (format > LEDGER_FORMAT)
@@ -289,7 +279,7 @@ static Status read_standing(Scan *scan, const cJSON *json, Error *err)
                          "%s is a ledger of format %" PRId64
                          ", this program knows up to %d: use the version that wrote it",
                          scan->path, format, LEDGER_FORMAT);
-    standing->format = (int)format;
+    standing->format = format;
     TRY(json_int_or(json, "stage", scan->path, 0, INT32_MAX, &standing->stage, err));
     TRY(json_int_or(json, "records", scan->path, 1, NUMBER_MAX, &standing->records, err));
     TRY(json_int_or(json, "group", scan->path, 1, POSITIONS_MAX, &standing->group_size, err));
@@ -303,21 +293,22 @@ static Status read_record(Scan *scan, const cJSON *json, ReadRecord *read, Error
 {
     LedgerRecord *record = &read->record;
     const char *accepted = NULL, *rejected = NULL;
-    int64_t last_step = scan->standing.last_step;
+    int64_t last_step = scan->mark.last_step;
     TRY(json_int(json, "step", scan->path, 0, NUMBER_MAX, &record->step, err));
     TRY(json_int(json, "first", scan->path, 0, NUMBER_MAX, &record->first, err));
     TRY(json_int(json, "end", scan->path, record->first, NUMBER_MAX, &record->end, err));
     TRY(json_string(json, "accepted", scan->path, &accepted, err));
     TRY(json_string(json, "rejected", scan->path, &rejected, err));
     TRY(read_standing(scan, json, err));
-    const Standing *standing = &scan->standing;
+    const LedgerMark *standing = &scan->mark;
     if (standing->data[0] != '\0') record->data = standing->data;
     record->stage = (int)standing->stage;
     record->records = standing->records;
     record->group_size = (int)standing->group_size;
     record->chain = scan->head;
-    record->format = standing->format;
-    scan->standing.last_step = record->step;
+    record->format = (int)standing->format;
+    record->bytes = standing->bytes;
+    scan->mark.last_step = record->step;
     if (record->step <= last_step) return damaged(scan, "steps do not ascend", err);
     if (!parse_ranges(accepted, record->first, record->end, &read->accepted,
                       &record->num_accepted) ||
@@ -353,14 +344,14 @@ static Status scan_line(Scan *scan, Visit visit, void *context, bool *ret_more, 
     cJSON_Delete(json);
     if (status == ERR_NOT_FOUND || status == ERR_INVALID)
         status = damaged(scan, "a member is missing or of the wrong type", err);
-    scan->offset += (int64_t)length + 1;
+    scan->mark.bytes += (int64_t)length + 1;
     scan->line++;
     return status;
 }
 
 Status ledger_read(const char *path, Visit visit, void *context, LedgerSummary *ret, Error *err)
 {
-    Scan scan = {.path = path, .standing = nothing_said};
+    Scan scan = {.path = path, .mark = nothing_said};
     chain_start(scan.head);
     scan.fd = open(path, O_RDONLY | O_CLOEXEC);
     if (scan.fd < 0) return error_set_errno(err, errno, "could not open %s", path);
@@ -368,9 +359,9 @@ Status ledger_read(const char *path, Visit visit, void *context, LedgerSummary *
     for (bool more = true; status == OK && more;)
         status = scan_line(&scan, visit, context, &more, err);
     if (status == OK) {
-        LedgerSummary summary = {.format = scan.standing.format,
+        LedgerSummary summary = {.format = (int)scan.mark.format,
                                  .records = scan.line,
-                                 .last_step = scan.standing.last_step};
+                                 .last_step = scan.mark.last_step};
         summary.torn_bytes = (int64_t)(scan.buffer.length - scan.used);
         memcpy(summary.head, scan.head, sizeof summary.head);
         *ret = summary;
@@ -392,45 +383,90 @@ static int64_t count_rest(Scan *scan)
     return lines + (scan->buffer.length > scan->used ? 1 : 0);
 }
 
-/* Reads up to the line with that head and cuts off what follows. */
-static Status rewind_to(Scan *scan, const char *head, int64_t *ret_cut_lines, Error *err)
+/* Goes to the line that ends at the mark, with what the line before says of its chain, and reads
+ * it. False where the mark does not fit the file, which is then to be read from its start. */
+static bool take_mark(Scan *scan, const LedgerMark *mark, const char *head)
+{
+    Str line = {0};
+    int64_t begin = 0, before = 0;
+    bool more = true, fits = false;
+    chain_start(scan->head);
+    if (lines_before(scan->fd, mark->bytes, LEDGER_LINE_BYTES_MAX, scan->path, &line, &begin,
+                     NULL) != OK)
+        goto done;
+    if (begin > 0) {
+        size_t tail = DIGEST_HEX_BYTES - 1 + sizeof CHAIN_END - 1 + 1;
+        if (lines_before(scan->fd, begin, LEDGER_LINE_BYTES_MAX, scan->path, &line, &before,
+                         NULL) != OK ||
+            line.length < tail)
+            goto done;
+        memcpy(scan->head, line.data + line.length - tail, DIGEST_HEX_BYTES - 1);
+    }
+    scan->mark = *mark;
+    scan->mark.bytes = begin;
+    scan->mark.last_step = -1;
+    fits = lseek(scan->fd, (off_t)begin, SEEK_SET) == (off_t)begin &&
+           scan_line(scan, NULL, NULL, &more, NULL) == OK && more &&
+           strcmp(scan->head, head) == 0 && scan->mark.bytes == mark->bytes;
+done:
+    str_free(&line);
+    return fits;
+}
+
+static Status begin_scan(Scan *scan, Error *err)
+{
+    scan->used = scan->buffer.length = 0;
+    scan->at_end = false;
+    scan->line = 0;
+    scan->mark = nothing_said;
+    chain_start(scan->head);
+    if (lseek(scan->fd, 0, SEEK_SET) == 0) return OK;
+    return error_set_errno(err, errno, "could not position in %s", scan->path);
+}
+
+/* Reads up to the line with that head. */
+static Status find_head(Scan *scan, const char *head, Error *err)
 {
     bool more = true;
+    TRY(begin_scan(scan, err));
+    if (head[0] == '\0') return OK;
     while (strcmp(scan->head, head) != 0 && more)
         TRY(scan_line(scan, NULL, NULL, &more, err));
-    if (strcmp(scan->head, head) != 0)
-        return error_set(err, ERR_DATA,
-                         "%s has %" PRId64
-                         " whole lines, and none with the chain %.16s... that the "
-                         "checkpoint names: it is not the ledger of this run, or its end was lost",
-                         scan->path, scan->line, head);
+    if (strcmp(scan->head, head) == 0) return OK;
+    return error_set(err, ERR_DATA,
+                     "%s has %" PRId64 " whole lines, and none with the chain %.16s... that the "
+                     "checkpoint names: it is not the ledger of this run, or its end was lost",
+                     scan->path, scan->line, head);
+}
+
+/* Goes to the line with that head and cuts off what follows. */
+static Status rewind_to(Scan *scan, const char *head, const LedgerMark *mark,
+                        int64_t *ret_cut_lines, Error *err)
+{
+    if (mark == NULL || mark->bytes == 0 || !take_mark(scan, mark, head))
+        TRY(find_head(scan, head, err));
     int64_t cut = count_rest(scan);
-    if (cut > 0 && (ftruncate(scan->fd, (off_t)scan->offset) != 0 || fsync(scan->fd) != 0))
+    if (cut > 0 && (ftruncate(scan->fd, (off_t)scan->mark.bytes) != 0 || fsync(scan->fd) != 0))
         return error_set_errno(err, errno, "could not cut %s back to %" PRId64 " bytes", scan->path,
-                               scan->offset);
+                               scan->mark.bytes);
     if (ret_cut_lines != NULL) *ret_cut_lines = cut;
     return OK;
 }
 
-Status ledger_open(const char *path, const char *head, Ledger **ret, int64_t *ret_cut_lines,
-                   Error *err)
+Status ledger_open(const char *path, const char *head, const LedgerMark *mark, Ledger **ret,
+                   int64_t *ret_cut_lines, Error *err)
 {
-    Scan scan = {.path = path, .standing = nothing_said};
-    char start[DIGEST_HEX_BYTES];
-    chain_start(start);
-    memcpy(scan.head, start, sizeof start);
-    if (head == NULL || head[0] == '\0') head = start;
+    Scan scan = {.path = path};
     scan.fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     if (scan.fd < 0) return error_set_errno(err, errno, "could not open %s", path);
     char *folder = path_folder(path);
     Status status = file_sync_folder(folder, err);
-    if (status == OK) status = rewind_to(&scan, head, ret_cut_lines, err);
+    if (status == OK) status = rewind_to(&scan, head != NULL ? head : "", mark, ret_cut_lines, err);
     if (status == OK) {
         Ledger *ledger = mem_calloc(1, sizeof *ledger);
         ledger->path = mem_strdup(path);
         ledger->fd = scan.fd;
-        ledger->length = scan.offset;
-        ledger->standing = scan.standing;
+        ledger->mark = scan.mark;
         memcpy(ledger->head, scan.head, sizeof ledger->head);
         *ret = ledger;
     } else {
@@ -459,8 +495,8 @@ static void check_positions(const LedgerRecord *record, const int64_t *position,
 
 static void check_record(const Ledger *ledger, const LedgerRecord *record)
 {
-    CHECKF(record->step > ledger->standing.last_step && record->step <= NUMBER_MAX,
-           "step %" PRId64 " after %" PRId64, record->step, ledger->standing.last_step);
+    CHECKF(record->step > ledger->mark.last_step && record->step <= NUMBER_MAX,
+           "step %" PRId64 " after %" PRId64, record->step, ledger->mark.last_step);
     CHECK(record->first >= 0 && record->first <= record->end && record->end <= NUMBER_MAX);
     check_positions(record, record->accepted, record->num_accepted);
     check_positions(record, record->rejected, record->num_rejected);
@@ -522,7 +558,7 @@ static void put_parts(Str *line, const LedgerRecord *record)
 }
 
 /* What the line says that those before it have not said; *standing is moved on. */
-static void put_news(Str *line, const LedgerRecord *record, Standing *standing)
+static void put_news(Str *line, const LedgerRecord *record, LedgerMark *standing)
 {
     int64_t group = record->group_size > 0 ? record->group_size : 1;
     if (record->stage != standing->stage) str_printf(line, ",\"stage\":%d", record->stage);
@@ -542,7 +578,7 @@ static void put_news(Str *line, const LedgerRecord *record, Standing *standing)
 }
 
 /* Without its chain. */
-static void put_record(Str *line, const LedgerRecord *record, Standing *standing)
+static void put_record(Str *line, const LedgerRecord *record, LedgerMark *standing)
 {
     str_putc(line, '{');
     if (standing->format == 0) {
@@ -566,9 +602,9 @@ Status ledger_append(Ledger *ledger, const LedgerRecord *record, Error *err)
     check_record(ledger, record);
     if (ledger->broken) return refuse_broken(ledger, err);
     Str line = {0};
-    Standing standing = ledger->standing;
+    LedgerMark mark = ledger->mark;
     char head[DIGEST_HEX_BYTES];
-    put_record(&line, record, &standing);
+    put_record(&line, record, &mark);
     chain_next(ledger->head, line.data, line.length, head);
     str_printf(&line, "%s%s%s\n", CHAIN_MEMBER, head, CHAIN_END);
     Status status = OK;
@@ -576,16 +612,12 @@ Status ledger_append(Ledger *ledger, const LedgerRecord *record, Error *err)
         status = error_set(err, ERR_RESOURCE,
                            "step %" PRId64 " needs a ledger line of %zu bytes, the cap is %u",
                            record->step, line.length, LEDGER_LINE_BYTES_MAX);
-    else if (lseek(ledger->fd, (off_t)ledger->length, SEEK_SET) < 0)
-        status = error_set_errno(err, errno, "could not position in %s", ledger->path);
     else
-        status = file_write_all(ledger->fd, line.data, line.length, ledger->path, err);
+        status = lines_append(ledger->fd, line.data, line.length, ledger->path, &mark.bytes,
+                              &ledger->broken, err);
     if (status == OK) {
-        ledger->length += (int64_t)line.length;
         memcpy(ledger->head, head, sizeof head);
-        ledger->standing = standing;
-    } else if (ftruncate(ledger->fd, (off_t)ledger->length) != 0) {
-        ledger->broken = true;
+        ledger->mark = mark;
     }
     str_free(&line);
     return status;
@@ -606,5 +638,10 @@ const char *ledger_head(const Ledger *ledger)
 
 int64_t ledger_last_step(const Ledger *ledger)
 {
-    return ledger->standing.last_step;
+    return ledger->mark.last_step;
+}
+
+const LedgerMark *ledger_mark(const Ledger *ledger)
+{
+    return &ledger->mark;
 }

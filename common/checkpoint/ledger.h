@@ -56,17 +56,34 @@ typedef struct LedgerRecord {
     int num_parts;
     /* Of a line that was read; ledger_append does not look at them: */
     const char *chain;
-    int format; /* of the ledger's first line */
+    int format;    /* of the ledger's first line */
+    int64_t bytes; /* of the file, up to where the line begins */
 } LedgerRecord;
+
+/* Where a line ends and what holds behind it. A checkpoint keeps that of its head, so that a start
+ * need not read the lines before. */
+typedef struct LedgerMark {
+    int64_t bytes; /* of the file, up to the line's end; 0: not known, or there is no line */
+    int64_t last_step;
+    int64_t format;              /* of the first line; 0: there is none */
+    char data[DIGEST_HEX_BYTES]; /* "": not told */
+    int64_t stage, records;      /* records 0: not told */
+    int64_t group_size;
+} LedgerMark;
 
 typedef struct Ledger Ledger;
 
 /* Opens the ledger for appending after the line whose chain is `head`; whatever follows, whole
  * or torn, is cut off. `head` NULL or "" is a run from the start: everything is cut off. The
  * file is created if it is absent. *ret_cut_lines (may be NULL) counts what was cut, a torn line
- * included. ERR_DATA: no line has that head, or one before it is damaged. */
-Status ledger_open(const char *path, const char *head, Ledger **ret, int64_t *ret_cut_lines,
-                   Error *err);
+ * included. ERR_DATA: no line has that head, or one before it is damaged.
+ *
+ * With the `mark` of that line (NULL: unknown) this takes as long as reading the line itself and
+ * what is cut: of what stands before it only the chain that the line before tells is looked at, and
+ * the line's own must follow from that. All of it is checked by ledger_read alone. Where the mark
+ * does not fit the file everything is read, as without it. */
+Status ledger_open(const char *path, const char *head, const LedgerMark *mark, Ledger **ret,
+                   int64_t *ret_cut_lines, Error *err);
 void ledger_close(Ledger *ledger); /* accepts NULL; does not flush */
 
 /* Appends a record; steps must ascend. When the disk is full (ERR_RESOURCE) the file is as
@@ -77,6 +94,7 @@ Status ledger_sync(Ledger *ledger, Error *err);
 
 const char *ledger_head(const Ledger *ledger);  /* 64 hex digits; borrowed, until the next append */
 int64_t ledger_last_step(const Ledger *ledger); /* -1 while there is none */
+const LedgerMark *ledger_mark(const Ledger *ledger); /* of the head; borrowed as the head is */
 
 /* What a reader learns of the file as a whole. */
 typedef struct LedgerSummary {

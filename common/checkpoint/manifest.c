@@ -163,6 +163,34 @@ static void put_best(Str *out, const Manifest *manifest)
     str_putc(out, ']');
 }
 
+/* The numbers of a ledger's mark: written and read alike. */
+typedef struct MarkNumber {
+    const char *key;
+    size_t offset;
+    int64_t max;
+} MarkNumber;
+
+static const MarkNumber mark_number[] = {
+    {"bytes", offsetof(LedgerMark, bytes), NUMBER_MAX},
+    {"format", offsetof(LedgerMark, format), INT32_MAX},
+    {"stage", offsetof(LedgerMark, stage), INT32_MAX},
+    {"records", offsetof(LedgerMark, records), NUMBER_MAX},
+    {"group", offsetof(LedgerMark, group_size), INT32_MAX},
+};
+enum { MARK_NUMBERS = sizeof mark_number / sizeof *mark_number };
+
+static void put_mark(Str *out, const LedgerMark *mark)
+{
+    if (mark->bytes == 0) return;
+    str_puts(out, ",\n  \"ledger_mark\": {");
+    for (int i = 0; i < MARK_NUMBERS; i++)
+        str_printf(out, "\"%s\": %" PRId64 ", ", mark_number[i].key,
+                   *(const int64_t *)((const char *)mark + mark_number[i].offset));
+    str_puts(out, "\"data\": ");
+    json_append_string(out, mark->data);
+    str_putc(out, '}');
+}
+
 Status manifest_text(const Manifest *manifest, char **ret_text, size_t *ret_length, Error *err)
 {
     TRY(check_files(manifest, err));
@@ -184,6 +212,7 @@ Status manifest_text(const Manifest *manifest, char **ret_text, size_t *ret_leng
     put_string(&out, "data_fingerprint", manifest->data_fingerprint);
     put_string(&out, "config_sha256", manifest->config_sha256);
     put_string(&out, "ledger_head", manifest->ledger_head);
+    put_mark(&out, &manifest->ledger_mark);
     str_puts(&out, ",\n  \"files\": [");
     for (int i = 0; i < manifest->num_files; i++) {
         const ManifestFile *file = &manifest->file[i];
@@ -262,6 +291,21 @@ static Status parse_best(const cJSON *json, const char *where, Manifest *manifes
     return OK;
 }
 
+/* Absent in checkpoints of earlier builds, and where the ledger has no line. */
+static Status parse_mark(const cJSON *json, const char *where, LedgerMark *ret, Error *err)
+{
+    LedgerMark mark = {0};
+    const char *data = NULL;
+    if (json == NULL) return OK;
+    for (int i = 0; i < MARK_NUMBERS; i++)
+        TRY(json_int(json, mark_number[i].key, where, 0, mark_number[i].max,
+                     (int64_t *)((char *)&mark + mark_number[i].offset), err));
+    TRY(json_string(json, "data", where, &data, err));
+    snprintf(mark.data, sizeof mark.data, "%s", data);
+    *ret = mark;
+    return OK;
+}
+
 static Status parse_members(const cJSON *json, const char *where, Manifest *manifest, Error *err)
 {
     const struct {
@@ -294,6 +338,8 @@ static Status parse_members(const cJSON *json, const char *where, Manifest *mani
     TRY(json_int_or(json, "records", where, 0, NUMBER_MAX, &manifest->records, err));
     TRY(parse_counts(cJSON_GetObjectItemCaseSensitive(json, "counts"), where, manifest, err));
     TRY(parse_best(json, where, manifest, err));
+    TRY(parse_mark(cJSON_GetObjectItemCaseSensitive(json, "ledger_mark"), where,
+                   &manifest->ledger_mark, err));
     int64_t generation = 0, tp_size = 0, dp_size = 0;
     TRY(json_int(json, "generation", where, 0, UINT32_MAX, &generation, err));
     TRY(json_int(json, "tp_size", where, 0, WORLD_SIZE_MAX, &tp_size, err));

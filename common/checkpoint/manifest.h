@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/str.h"
+#include "checkpoint/ledger.h"
 
 #define MANIFEST_NAME "manifest.json"
 
@@ -44,8 +45,9 @@ typedef struct Manifest {
     int64_t bad_records; /* distinct records of the training set that were no conversation */
     int64_t records;     /* of one epoch of the training set; 0: not known */
     char *data_fingerprint;
-    char *config_sha256; /* of the effective configuration */
-    char *ledger_head;   /* hash chain over all consumed positions */
+    char *config_sha256;    /* of the effective configuration */
+    char *ledger_head;      /* hash chain over all consumed positions */
+    LedgerMark ledger_mark; /* where that stands; bytes 0: not told */
     int tp_size, dp_size;
     ManifestFile *file;
     int num_files;

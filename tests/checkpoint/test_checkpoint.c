@@ -45,6 +45,12 @@ static Manifest *make_manifest(int64_t step)
     manifest->data_fingerprint = mem_strdup("files \"a\\b\", seed 7");
     manifest->config_sha256 = mem_strdup("cfg");
     manifest->ledger_head = mem_strdup("head");
+    manifest->ledger_mark = (LedgerMark){.bytes = 7 * step,
+                                         .format = 2,
+                                         .data = "of \"a\"",
+                                         .stage = 1,
+                                         .records = 7473,
+                                         .group_size = 8};
     return manifest;
 }
 
@@ -168,6 +174,13 @@ static void test_checkpoint_commit_is_found_again(void **state)
     assert_int_equal(manifest->tp_size, 2);
     assert_string_equal(manifest->data_fingerprint, "files \"a\\b\", seed 7");
     assert_string_equal(manifest->ledger_head, "head");
+    const LedgerMark *mark = &manifest->ledger_mark;
+    assert_int_equal(mark->bytes, 700000000);
+    assert_int_equal(mark->format, 2);
+    assert_string_equal(mark->data, "of \"a\"");
+    assert_int_equal(mark->stage, 1);
+    assert_int_equal(mark->records, 7473);
+    assert_int_equal(mark->group_size, 8);
     assert_int_equal(manifest->num_files, 3);
     manifest_destroy(manifest);
     free(path);

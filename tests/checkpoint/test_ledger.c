@@ -56,7 +56,7 @@ static Ledger *open_ok(const char *head, int64_t expected_cut)
     Error err = {0};
     Ledger *ledger = NULL;
     int64_t cut = -1;
-    assert_ok(ledger_open(PATH, head, &ledger, &cut, &err), &err);
+    assert_ok(ledger_open(PATH, head, NULL, &ledger, &cut, &err), &err);
     assert_int_equal(cut, expected_cut);
     return ledger;
 }
@@ -369,12 +369,158 @@ static void test_ledger_is_cut_back_to_the_head_of_the_checkpoint(void **state)
 
     Ledger *none = NULL;
     at_three[0] ^= 1;
-    assert_fails(ledger_open(PATH, at_three, &none, NULL, &err), ERR_DATA, &err,
+    assert_fails(ledger_open(PATH, at_three, NULL, &none, NULL, &err), ERR_DATA, &err,
                  "has 5 whole lines, and none with the chain");
     assert_null(none);
     ledger = open_ok(NULL, 5); /* from the start */
     assert_string_equal(ledger_head(ledger), empty_head);
     ledger_close(ledger);
+}
+
+/* ---- the mark of a checkpoint ---- */
+
+#define MARKED 5
+
+typedef struct Marked {
+    int64_t step;
+    char head[DIGEST_HEX_BYTES];
+    LedgerMark mark;
+} Marked;
+
+/* A run of 1,200 steps over two stages and three sorts of data, and checkpoints of some; its bytes
+ * are owned by the caller. */
+static char *write_marked(Marked marked[MARKED], size_t *ret_length)
+{
+    static const int64_t steps[MARKED] = {1, 2, 600, 601, 1100};
+    Error err = {0};
+    Ledger *ledger = open_ok(NULL, 0);
+    for (int64_t step = 1, m = 0; step <= 1200; step++) {
+        int64_t accepted[40];
+        LedgerRecord record = {.step = step, .first = 80 * step, .end = 80 * step + 80};
+        for (int i = 0; i < 40; i++)
+            accepted[i] = record.first + 2 * i; /* a line of 300 bytes */
+        record.accepted = accepted;
+        record.num_accepted = 40;
+        record.data = step < 300 ? "a" : step < 601 ? "b" : "c";
+        record.records = step < 300 ? 1000 : 2000;
+        record.stage = step > 600;
+        record.group_size = step > 600 ? 8 : 1;
+        assert_ok(ledger_append(ledger, &record, &err), &err);
+        if (m < MARKED && step == steps[m]) {
+            marked[m] = (Marked){.step = step, .mark = *ledger_mark(ledger)};
+            strcpy(marked[m++].head, ledger_head(ledger));
+        }
+    }
+    ledger_close(ledger);
+    char *bytes = NULL;
+    read_whole(&bytes, ret_length);
+    return bytes;
+}
+
+static Status open_marked(const Marked *at, Ledger **ret, int64_t *ret_cut, Error *err)
+{
+    return ledger_open(PATH, at->head, &at->mark, ret, ret_cut, err);
+}
+
+/* What follows says the same as after a ledger that was read as a whole. */
+static void test_ledger_opens_at_a_mark_as_if_it_were_read(void **state)
+{
+    (void)state;
+    Error err = {0};
+    Marked marked[MARKED];
+    size_t length = 0;
+    char *bytes = write_marked(marked, &length);
+    for (int m = 0; m < MARKED; m++) {
+        char *after[2] = {NULL, NULL};
+        for (int i = 0; i < 2; i++) {
+            Ledger *ledger = NULL;
+            int64_t cut = 0, position = 7, step = marked[m].step;
+            write_whole(bytes, length - (size_t)m); /* the last line torn, but once */
+            assert_ok(ledger_open(PATH, marked[m].head, i == 0 ? NULL : &marked[m].mark, &ledger,
+                                  &cut, &err),
+                      &err);
+            assert_int_equal(cut, 1200 - step);
+            assert_int_equal(ledger_last_step(ledger), step);
+            assert_string_equal(ledger_head(ledger), marked[m].head);
+            LedgerRecord next = {.step = step + 1,
+                                 .first = 7,
+                                 .end = 8,
+                                 .accepted = &position,
+                                 .num_accepted = 1,
+                                 .data = "c",
+                                 .records = 2000,
+                                 .stage = 1,
+                                 .group_size = 8};
+            assert_ok(ledger_append(ledger, &next, &err), &err);
+            ledger_close(ledger);
+            read_whole(&after[i], NULL);
+        }
+        assert_string_equal(after[0], after[1]);
+        free(after[0]);
+        free(after[1]);
+    }
+    free(bytes);
+}
+
+/* Only who reads all of it sees what happened long before. */
+static void test_ledger_at_a_mark_is_not_read_from_its_start(void **state)
+{
+    (void)state;
+    Error err = {0};
+    LedgerSummary summary;
+    Marked marked[MARKED];
+    size_t length = 0;
+    char *bytes = write_marked(marked, &length);
+    bytes[20000] ^= 1;
+    write_whole(bytes, length);
+    Ledger *ledger = NULL;
+    assert_ok(open_marked(&marked[3], &ledger, NULL, &err), &err);
+    ledger_close(ledger);
+    assert_fails(ledger_open(PATH, marked[3].head, NULL, &ledger, NULL, &err), ERR_DATA, &err,
+                 "damaged here");
+    assert_fails(ledger_read(PATH, NULL, NULL, &summary, &err), ERR_DATA, &err, "damaged here");
+    free(bytes);
+}
+
+/* Where the file does not fit it all is read: found there, or refused as without a mark. */
+static void test_ledger_that_does_not_fit_its_mark_is_read(void **state)
+{
+    (void)state;
+    Error err = {0};
+    Marked marked[MARKED];
+    size_t length = 0;
+    char *bytes = write_marked(marked, &length);
+    const Marked *at = &marked[2];
+    size_t end = (size_t)at->mark.bytes;
+    Ledger *ledger = NULL;
+
+    Marked wrong = *at;
+    for (int64_t off = -400; off <= 400; off += 40) {
+        wrong.mark.bytes = at->mark.bytes + off;
+        int64_t cut = 0;
+        write_whole(bytes, length);
+        assert_ok(open_marked(&wrong, &ledger, &cut, &err), &err);
+        assert_int_equal(cut, 600);
+        ledger_close(ledger);
+    }
+    write_whole(bytes, end - 1); /* its end was lost */
+    assert_fails(open_marked(at, &ledger, NULL, &err), ERR_DATA, &err,
+                 "has 599 whole lines, and none with the chain");
+    write_whole(bytes, 0);
+    assert_fails(open_marked(at, &ledger, NULL, &err), ERR_DATA, &err, "has 0 whole lines");
+    for (size_t from = 1; from < 340; from += 30) { /* in its line, or in the chain before it */
+        bytes[end - from] ^= 1;
+        write_whole(bytes, length);
+        assert_fails(open_marked(at, &ledger, NULL, &err), ERR_DATA, &err, PATH);
+        bytes[end - from] ^= 1;
+    }
+    char *shorter = mem_alloc(length); /* something was taken out before it */
+    memcpy(shorter, bytes, 5000);
+    memcpy(shorter + 5000, bytes + 5010, length - 5010);
+    write_whole(shorter, length - 10);
+    assert_fails(open_marked(at, &ledger, NULL, &err), ERR_DATA, &err, "damaged here");
+    free(shorter);
+    free(bytes);
 }
 
 /* The end of the file cut at every byte: the whole lines are there, the torn one is seen and cut
@@ -488,7 +634,7 @@ static void test_ledger_synced_head_survives_kill_and_power_cut(void **state)
             pid_t pid = fork();
             if (pid == 0) {
                 Ledger *ledger = NULL;
-                if (ledger_open(PATH, NULL, &ledger, NULL, NULL) != OK) _exit(1);
+                if (ledger_open(PATH, NULL, NULL, &ledger, NULL, NULL) != OK) _exit(1);
                 for (int64_t step = 1; step <= 4; step++) {
                     if (append_step(ledger, step, NULL) != OK) _exit(1);
                     if (step == 2 && ledger_sync(ledger, NULL) != OK) _exit(1);
@@ -504,7 +650,7 @@ static void test_ledger_synced_head_survives_kill_and_power_cut(void **state)
             faults_power_cut(".", (Loss)loss);
             Error err = {0};
             Ledger *ledger = NULL;
-            assert_ok(ledger_open(PATH, synced ? head : NULL, &ledger, NULL, &err), &err);
+            assert_ok(ledger_open(PATH, synced ? head : NULL, NULL, &ledger, NULL, &err), &err);
             assert_int_equal(ledger_last_step(ledger), synced ? 2 : -1);
             ledger_close(ledger);
             if (WIFEXITED(status)) {
@@ -527,6 +673,9 @@ int main(void)
         FRESH(test_ledger_read_gives_back_every_position),
         FRESH(test_ledger_names_the_data_where_it_changes),
         FRESH(test_ledger_is_cut_back_to_the_head_of_the_checkpoint),
+        FRESH(test_ledger_opens_at_a_mark_as_if_it_were_read),
+        FRESH(test_ledger_at_a_mark_is_not_read_from_its_start),
+        FRESH(test_ledger_that_does_not_fit_its_mark_is_read),
         FRESH(test_ledger_torn_last_line_is_seen_and_cut_off),
         FRESH(test_ledger_every_flipped_bit_is_found),
         FRESH(test_ledger_full_disk_leaves_the_file_as_it_was),

@@ -111,7 +111,7 @@ static int make_run(void **state)
     save(NULL, 1000, -1, 0);
     save("eval", 0, 1, 0);
     assert_true(path_exists(RUN "/answers/eval-step6")); /* version 7 */
-    assert_ok(ledger_open(RUN "/ledger.jsonl", NULL, &ledger, NULL, &err), &err);
+    assert_ok(ledger_open(RUN "/ledger.jsonl", NULL, NULL, &ledger, NULL, &err), &err);
     consume(ledger, 1, 0, 0, 1);
     consume(ledger, 2, 2, 2, 3);
     ledger_close(ledger);
@@ -270,7 +270,7 @@ static void make_stages(void)
     LedgerSummary summary;
     Ledger *ledger = NULL;
     assert_ok(ledger_read(RUN "/ledger.jsonl", NULL, NULL, &summary, &err), &err);
-    assert_ok(ledger_open(RUN "/ledger.jsonl", summary.head, &ledger, NULL, &err), &err);
+    assert_ok(ledger_open(RUN "/ledger.jsonl", summary.head, NULL, &ledger, NULL, &err), &err);
     consume(ledger, 3, 0, 0, 1);
     ledger_close(ledger);
     save_in(RUN "/answers/stage_2", NULL, 0, 0.5, 0.5);
