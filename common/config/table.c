@@ -23,9 +23,10 @@ const ConfigKey *config_key(const ConfigTable *table, int index)
 static bool is_named(const ConfigKey *key, const char *path)
 {
     if (strcmp(key->path, path) == 0) return true;
+    if (key->alias == NULL) return false;
     const char *leaf = config_leaf(path), *own = config_leaf(key->path);
-    return key->alias != NULL && leaf - path == own - key->path &&
-           strncmp(path, key->path, (size_t)(leaf - path)) == 0 && config_word_in(key->alias, leaf);
+    return leaf - path == own - key->path && strncmp(path, key->path, (size_t)(leaf - path)) == 0 &&
+           config_word_in(key->alias, leaf);
 }
 
 int config_find(const ConfigTable *table, const char *path)

@@ -420,7 +420,7 @@ static void note_waiting(Controller *c)
         c->waits_logged_ms = 0;
         c->waits_logged_whom = false;
     }
-    snprintf(c->waits_for, sizeof c->waits_for, "%s", text);
+    memcpy(c->waits_for, text, sizeof text);
     if (text[0] == '\0' || c->now_ms - c->waits_since_ms < patience_ms(c)) return;
     bool whom_is_known = strchr(text, ';') != NULL;
     bool news = c->waits_logged_ms == 0 || (whom_is_known && !c->waits_logged_whom);

@@ -29,10 +29,10 @@ static void break_lines(World *w, int actor)
     int count = w->heap_count, broken = 0;
     Event *news = mem_calloc((size_t)count + 1, sizeof *news);
     for (int i = 0; i < count; i++) {
-        Event *event = &w->heap[i].event;
+        Event *event = &w->heap[i]->event;
         bool of_call = event->kind == EV_REPLY || event->kind == EV_SPAWN_REPLY;
-        if (w->heap[i].run != NULL || (!of_call && event->kind != EV_ACTOR_HELLO)) continue;
-        if (event->actor != actor || w->heap[i].epoch != w->epoch) continue;
+        if (w->heap[i]->run != NULL || (!of_call && event->kind != EV_ACTOR_HELLO)) continue;
+        if (event->actor != actor || w->heap[i]->epoch != w->epoch) continue;
         if (of_call) {
             news[broken] = *event;
             news[broken].status = ERR_UNAVAILABLE;
@@ -81,9 +81,9 @@ void kill_agent(World *w, int node)
     end_node(w, node);
     w->node[node].up = false;
     for (int i = 0; i < w->heap_count; i++)
-        if (w->heap[i].run == NULL && w->heap[i].event.kind == EV_AGENT_UP &&
-            w->heap[i].event.node == node)
-            w->heap[i].event = (Event){.kind = EV_TICK};
+        if (w->heap[i]->run == NULL && w->heap[i]->event.kind == EV_AGENT_UP &&
+            w->heap[i]->event.node == node)
+            w->heap[i]->event = (Event){.kind = EV_TICK};
     /* An embedded agent's end is told when its guard has cleaned up behind it. */
     push(w, 1 + draw_below(w, chance(w, 0.3) ? 1500 : 50),
          &(Event){.kind = EV_AGENT_LOST, .node = node, .message = "killed by signal 9"});
@@ -319,7 +319,7 @@ static void let_go(Process *worker, int set, int64_t below)
 static void make_samples(World *w, const Reading *reading, Process *worker)
 {
     const Effect *fx = &reading->fx;
-    int size = group_size(w, sim_set(fx)), count = 0;
+    int size = w->group_size[sim_set(fx)], count = 0;
     size_t most = (size_t)(fx->call.lease.count * size);
     SampleMeta *meta = arena_alloc(w->arena, most * sizeof *meta);
     const char **why = arena_alloc(w->arena, most * sizeof *why);
@@ -409,7 +409,7 @@ static uint64_t plan_hash(const Plan *plan)
 static void check_epoch(World *w, const Plan *plan)
 {
     RemainderPolicy policy = w->config->data.remainder;
-    int64_t batch = job_samples_per_step(w->config) / group_size(w, SET_TRAIN);
+    int64_t batch = job_samples_per_step(w->config) / w->group_size[SET_TRAIN];
     int64_t epoch = -1;
     if (plan->set != SET_TRAIN || policy == REMAINDER_WRAP) return;
     for (int i = 0; i < plan->num_samples; i++) {

@@ -13,11 +13,16 @@ bool generates(const World *w)
     return w->config->rollout.function != ROLLOUT_SFT;
 }
 
-int group_size(const World *w, int set)
+void note_group_sizes(World *w)
 {
-    if (!generates(w)) return 1;
-    return (int)(set == 0 ? w->config->rollout.n_samples_per_prompt
-                          : eval_set(w->config, set - 1).n_samples_per_prompt);
+    int sets = 1 + eval_set_count(w->config);
+    for (int set = 0; set < SIM_SETS; set++) {
+        int64_t size = 1;
+        if (generates(w) && set < sets)
+            size = set == 0 ? w->config->rollout.n_samples_per_prompt
+                            : eval_set(w->config, set - 1).n_samples_per_prompt;
+        w->group_size[set] = (int)size;
+    }
 }
 
 /* A third of the groups is as good as it is bad. */
@@ -28,7 +33,7 @@ void make_group(World *w, const Process *worker, int64_t begun_with, int set, Sa
         violate(w, "actor %d is asked for answers before it has weights", worker->actor);
     SampleMeta prompt = sample[0];
     uint64_t key = rng_mix(worker->adopted.weights ^ (uint64_t)prompt.position * 77);
-    for (int i = 0; i < group_size(w, set); i++) {
+    for (int i = 0; i < w->group_size[set]; i++) {
         uint64_t h = rng_mix(key + (uint64_t)i);
         sample[i] = prompt;
         sample[i].index = i;
@@ -395,7 +400,7 @@ void check_lease(World *w, const Effect *fx, const Process *worker)
         violate(w, "actor %d is given work while it rests", fx->actor);
     if (!generates(w) || fx->call.set != SET_TRAIN) return;
     int64_t version = worker->adopted.version, end = fx->call.lease.first + fx->call.lease.count;
-    int64_t batch = job_samples_per_step(w->config) / group_size(w, SET_TRAIN);
+    int64_t batch = job_samples_per_step(w->config) / w->group_size[SET_TRAIN];
     if (!is_on_show(w, version))
         violate(w, "actor %d has weights of version %lld and is given work", fx->actor,
                 (long long)version);

@@ -78,6 +78,7 @@ typedef struct Node {
 typedef struct World World;
 
 typedef struct Pending {
+    struct Pending *next; /* of those that are not in use */
     int64_t at_ms;
     uint64_t order;
     int epoch;                                 /* of the controller that it is meant for */
@@ -104,11 +105,12 @@ struct World {
     const JobConfig *config; /* of the stage */
     Stage stage[STAGES_MAX];
     int num_stages, stage_now;
+    int group_size[SIM_SETS]; /* answers to a prompt, in this stage; 1: it generates none */
     const SimFaults *faults;
     uint64_t seed, draws;
     int64_t now_ms;
     int64_t told_ms; /* when a step was told of last */
-    Pending *heap;
+    Pending **heap, *idle;
     int heap_count, heap_capacity;
     uint64_t order;
     Arena *arena;
@@ -173,7 +175,7 @@ void answer(World *w, const Effect *fx, int64_t delay_ms, Event *event);
 
 /* ---- sim_generation.c ---- */
 bool generates(const World *w);
-int group_size(const World *w, int set);
+void note_group_sizes(World *w); /* of the stage that it is in */
 /* The answers to the prompt of a position, which is no bad record: [group_size]. Those that were
  * begun with earlier weights have gone on with the new ones. */
 void make_group(World *w, const Process *worker, int64_t begun_with, int set, SampleMeta *sample);

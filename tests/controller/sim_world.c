@@ -120,22 +120,31 @@ static bool earlier(const Pending *a, const Pending *b)
     return a->at_ms != b->at_ms ? a->at_ms < b->at_ms : a->order < b->order;
 }
 
+static void swap(Pending **a, Pending **b)
+{
+    Pending *other = *a;
+    *a = *b;
+    *b = other;
+}
+
 static void push_pending(World *w, const Pending *pending)
 {
     if (w->heap_count == w->heap_capacity) {
         w->heap_capacity = w->heap_capacity != 0 ? 2 * w->heap_capacity : 256;
         w->heap = mem_realloc(w->heap, (size_t)w->heap_capacity, sizeof *w->heap);
     }
+    Pending *mine = w->idle;
+    if (mine != NULL)
+        w->idle = mine->next;
+    else
+        mine = mem_alloc(sizeof *mine);
+    *mine = *pending;
+    mine->order = w->order++;
+    mine->epoch = w->epoch;
     int at = w->heap_count++;
-    w->heap[at] = *pending;
-    w->heap[at].order = w->order++;
-    w->heap[at].epoch = w->epoch;
-    while (at > 0 && earlier(&w->heap[at], &w->heap[(at - 1) / 2])) {
-        Pending other = w->heap[at];
-        w->heap[at] = w->heap[(at - 1) / 2];
-        w->heap[(at - 1) / 2] = other;
-        at = (at - 1) / 2;
-    }
+    w->heap[at] = mine;
+    for (; at > 0 && earlier(w->heap[at], w->heap[(at - 1) / 2]); at = (at - 1) / 2)
+        swap(&w->heap[at], &w->heap[(at - 1) / 2]);
 }
 
 void push(World *w, int64_t delay_ms, const Event *event)
@@ -148,21 +157,36 @@ void push_run(World *w, int64_t delay_ms, void (*run)(World *w, void *argument),
     push_pending(w, &(Pending){.at_ms = w->now_ms + delay_ms, .run = run, .argument = argument});
 }
 
-static Pending pop(World *w)
+/* It is to be given back when it was told. */
+static Pending *pop(World *w)
 {
-    Pending first = w->heap[0];
+    Pending *first = w->heap[0];
     w->heap[0] = w->heap[--w->heap_count];
     for (int at = 0;;) {
         int least = at;
         for (int child = 2 * at + 1; child <= 2 * at + 2 && child < w->heap_count; child++)
-            if (earlier(&w->heap[child], &w->heap[least])) least = child;
-        if (least == at) break;
-        Pending other = w->heap[at];
-        w->heap[at] = w->heap[least];
-        w->heap[least] = other;
+            if (earlier(w->heap[child], w->heap[least])) least = child;
+        if (least == at) return first;
+        swap(&w->heap[at], &w->heap[least]);
         at = least;
     }
-    return first;
+}
+
+static void give_back(World *w, Pending *pending)
+{
+    pending->next = w->idle;
+    w->idle = pending;
+}
+
+static void free_heap(World *w)
+{
+    while (w->heap_count > 0)
+        give_back(w, w->heap[--w->heap_count]);
+    for (Pending *next; w->idle != NULL; w->idle = next) {
+        next = w->idle->next;
+        free(w->idle);
+    }
+    free(w->heap);
 }
 
 /* ---- effects ---- */
@@ -202,6 +226,7 @@ static void enter_stage(World *w, int stage)
 {
     w->stage_now = stage;
     w->config = w->stage[stage].config;
+    note_group_sizes(w);
     w->result.stages++;
     if (w->controller != NULL) check_start_of_stage(w, controller_job(w->controller).stage_begin);
 }
@@ -494,13 +519,14 @@ static void beats(World *w)
 static void advance_time(World *w)
 {
     int64_t tick = w->now_ms + 100;
-    if (w->heap_count > 0 && w->heap[0].at_ms <= tick) {
-        Pending pending = pop(w);
-        w->now_ms = pending.at_ms > w->now_ms ? pending.at_ms : w->now_ms;
-        if (pending.run != NULL)
-            pending.run(w, pending.argument);
-        else if (pending.epoch == w->epoch)
-            feed(w, &pending.event);
+    if (w->heap_count > 0 && w->heap[0]->at_ms <= tick) {
+        Pending *pending = pop(w);
+        w->now_ms = pending->at_ms > w->now_ms ? pending->at_ms : w->now_ms;
+        if (pending->run != NULL)
+            pending->run(w, pending->argument);
+        else if (pending->epoch == w->epoch)
+            feed(w, &pending->event);
+        give_back(w, pending);
     } else {
         w->now_ms = tick;
         feed(w, &(Event){.kind = EV_TICK});
@@ -535,6 +561,7 @@ static World make_world(const JobConfig *const *config, int count, const SimFaul
     };
     for (int i = 0; i < count; i++)
         w.stage[i] = (Stage){.config = config[i]};
+    note_group_sizes(&w);
     for (int i = 0; i < w.num_nodes; i++)
         w.node[i].up = w.num_nodes > 1;
     return w;
@@ -566,7 +593,7 @@ SimResult sim_run_stages(const JobConfig *const *config, int count, const SimFau
     controller_destroy(w.controller);
     effect_list_free(&w.effects);
     arena_destroy(w.arena);
-    free(w.heap);
+    free_heap(&w);
     free(w.process);
     return w.result;
 }
