@@ -1,7 +1,18 @@
 #!/bin/bash
 # A disk that is slow, and one that is full when the ledger grows.
-# usage: test_disk.sh slow | full_ledger
+# usage: test_disk.sh slow | full_ledger | full
 . "$(dirname "$0")/../e2e/lib.sh"
+if [ "$1" = full ] && [ "${INSIDE:-}" = "" ]; then # a file system of its own takes a mount namespace
+    flags=--mount
+    [ "$(id -u)" = 0 ] || flags="--user --map-root-user --mount"
+    # shellcheck disable=SC2086
+    if ! unshare $flags true 2>/dev/null; then
+        echo "skipped: no mount namespace may be made here"
+        exit 77
+    fi
+    # shellcheck disable=SC2086
+    INSIDE=yes exec unshare $flags bash "$(realpath "$0")" full
+fi
 make_data
 expected=$(undisturbed_digest)
 [ -n "$expected" ] || fail "the undisturbed run failed"
@@ -28,6 +39,41 @@ full_ledger() {
     done
     nothing_left
     run_job
+}
+
+# ends_for_want_of_room: with what happened, what is committed and what to do, and nothing torn behind it.
+ends_for_want_of_room() {
+    finish_job 4
+    nothing_left
+    tail -n 8 "$RUN.out" >last
+    for text in "No space left on device" "$PWD/small" "same command"; do
+        grep -qF "$text" last || fail "the message does not say: $text"
+    done
+    for file in metrics events ledger; do
+        [ ! -s "$RUN/$file.jsonl" ] || [ "$(tail -c 1 "$RUN/$file.jsonl")" = "" ] || fail "$file.jsonl has a torn line"
+        ! grep -vnE '^\{"[^{]*(\{[^{}]*\}[^{]*)*\}$' "$RUN/$file.jsonl" || fail "$file.jsonl has a line that is none"
+    done
+}
+
+# The disk of the run folder is filled up whatever the run is about, and has room again when its command is given again.
+full() {
+    mkdir -p small
+    mount -t tmpfs -o size=64m small small
+    write_job full.yaml small/full
+    for step in 4 12 19; do
+        start_job
+        wait_for_step "$step"
+        head -c 128M /dev/zero >small/filler 2>/dev/null || true
+        ends_for_want_of_room
+        if [ "$step" = 12 ]; then # and given again too soon
+            start_job
+            ends_for_want_of_room
+        fi
+        rm small/filler
+    done
+    run_job
+    metrics_ascend
+    "$BIN/controller" data audit "$RUN" >out || fail "$(cat out)"
 }
 
 $1
