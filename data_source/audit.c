@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/file.h"
 #include "base/memory.h"
@@ -36,6 +37,11 @@ void audit_find(Audit *audit, AuditFinding finding, const char *format, ...)
     size_t count = (size_t)audit->num_findings + 1;
     audit->finding = mem_realloc(audit->finding, count, sizeof finding);
     audit->finding[audit->num_findings++] = finding;
+}
+
+void audit_tell(const Audit *audit, const char *what, int64_t done, int64_t all)
+{
+    if (audit->watch.progress != NULL) audit->watch.progress(audit->watch.context, what, done, all);
 }
 
 const AuditCheckpoint *audit_newest(const Audit *audit)
@@ -118,7 +124,7 @@ static AuditStage *stage_of(Audit *audit, const LedgerRecord *record)
 
 static AuditEpoch *epoch_of(AuditStage *stage, int64_t position, int64_t step)
 {
-    for (int i = stage->num_epochs - 1; i >= 0; i--)
+    for (int i = stage->num_epochs - 1; i >= 0 && position < stage->epochs_end; i--)
         if (position >= stage->epoch[i].first && position < stage->epoch[i].end) {
             stage->epoch[i].last_step = step;
             return &stage->epoch[i];
@@ -126,8 +132,11 @@ static AuditEpoch *epoch_of(AuditStage *stage, int64_t position, int64_t step)
     const AuditData *data = last_data(stage);
     int64_t number = data->records > 0 ? position / data->records : 0;
     int64_t first = number * data->records, begin = audit_order_begin(stage);
-    size_t count = (size_t)stage->num_epochs + 1;
-    stage->epoch = mem_realloc(stage->epoch, count, sizeof *stage->epoch);
+    if (stage->num_epochs == stage->room_for_epochs) {
+        stage->room_for_epochs += stage->room_for_epochs / 4 + 16;
+        stage->epoch =
+            mem_realloc(stage->epoch, (size_t)stage->room_for_epochs, sizeof *stage->epoch);
+    }
     AuditEpoch *epoch = &stage->epoch[stage->num_epochs++];
     *epoch = (AuditEpoch){.number = number,
                           .records = data->records,
@@ -135,7 +144,16 @@ static AuditEpoch *epoch_of(AuditStage *stage, int64_t position, int64_t step)
                           .end = data->records > 0 ? first + data->records : INT64_MAX,
                           .first_step = step,
                           .last_step = step};
+    if (epoch->end > stage->epochs_end) stage->epochs_end = epoch->end;
     return epoch;
+}
+
+/* No epoch goes on behind `end`. */
+static void end_epochs(AuditStage *stage, int64_t end)
+{
+    for (int i = stage->num_epochs - 1; i >= 0 && stage->epochs_end > end; i--)
+        if (stage->epoch[i].end > end) stage->epoch[i].end = end;
+    stage->epochs_end = end;
 }
 
 static int reason_of(AuditStage *stage, const char *why)
@@ -211,6 +229,18 @@ static void list_rejected(const Audit *audit, AuditStage *stage, const LedgerRec
                         .why = reason >= 0 ? stage->reason[reason] : NULL};
 }
 
+static void count_reason(AuditStage *stage, AuditEpoch *epoch, int reason)
+{
+    if (reason >= epoch->num_reasons) {
+        size_t count = (size_t)reason + 1;
+        epoch->rejected_for = mem_realloc(epoch->rejected_for, count, sizeof *epoch->rejected_for);
+        while (epoch->num_reasons <= reason)
+            epoch->rejected_for[epoch->num_reasons++] = 0;
+    }
+    epoch->rejected_for[reason]++;
+    stage->rejected_for[reason]++;
+}
+
 static void count_positions(Audit *audit, AuditStage *stage, const LedgerRecord *record)
 {
     for (int i = 0; i < record->num_accepted; i++)
@@ -219,7 +249,7 @@ static void count_positions(Audit *audit, AuditStage *stage, const LedgerRecord 
         AuditEpoch *epoch = epoch_of(stage, record->rejected[i], record->step);
         int reason = record->why != NULL ? reason_of(stage, record->why[i]) : -1;
         epoch->rejected++;
-        if (reason >= 0) epoch->rejected_for[reason]++;
+        if (reason >= 0) count_reason(stage, epoch, reason);
         stage->all_told = stage->all_told && reason >= 0;
         list_rejected(audit, stage, record, i, reason);
     }
@@ -239,7 +269,7 @@ static void note_length(AuditStage *stage, int64_t records)
     for (int i = 0; i < stage->num_epochs; i++) {
         if (stage->epoch[i].end != INT64_MAX) continue;
         stage->epoch[i].records = records;
-        stage->epoch[i].end = records;
+        stage->epoch[i].end = stage->epochs_end = records;
     }
 }
 
@@ -267,8 +297,7 @@ static void note_data(const Audit *audit, AuditStage *stage, const LedgerRecord 
                         .position = record->first};
     snprintf(data->fingerprint, sizeof data->fingerprint, "%s", fingerprint);
     data->same_order = stage->num_data > 1 && keeps_order(audit, data - 1, data);
-    for (int i = 0; i < stage->num_epochs && !data->same_order; i++)
-        if (stage->epoch[i].end > record->first) stage->epoch[i].end = record->first;
+    if (!data->same_order) end_epochs(stage, record->first);
 }
 
 /* ---- checkpoints ---- */
@@ -277,9 +306,7 @@ static int64_t rejected_for(const AuditStage *stage, const char *why)
 {
     int64_t sum = 0;
     for (int i = 0; i < stage->num_reasons; i++)
-        if (strcmp(stage->reason[i], why) == 0)
-            for (int e = 0; e < stage->num_epochs; e++)
-                sum += stage->epoch[e].rejected_for[i];
+        if (strcmp(stage->reason[i], why) == 0) sum += stage->rejected_for[i];
     return sum;
 }
 
@@ -346,6 +373,7 @@ static void visit(void *context, const LedgerRecord *record)
     Audit *audit = context;
     AuditStage *stage = stage_of(audit, record);
     audit->summary.format = record->format;
+    audit_tell(audit, "the ledger", record->bytes, audit->ledger_bytes);
     note_data(audit, stage, record);
     check_order(audit, stage, record);
     check_stretch(audit, stage, record);
@@ -430,13 +458,16 @@ static void check_epochs(Audit *audit, const AuditStage *stage)
 
 Status audit_run(const AuditOptions *options, Audit *ret, Error *err)
 {
-    *ret = (Audit){.listed_max = options->listed_max, .summary = {.last_step = -1}};
+    *ret = (Audit){
+        .listed_max = options->listed_max, .watch = options->watch, .summary = {.last_step = -1}};
+    struct stat info;
     ret->ledger = path_join(options->run, "ledger.jsonl");
     ret->index_folder = path_join(options->run, "index");
-    if (!path_exists(ret->ledger))
+    if (stat(ret->ledger, &info) != 0)
         return error_set(err, ERR_NOT_FOUND,
                          "%s is not there: expected the folder of a run that has made a step",
                          ret->ledger);
+    ret->ledger_bytes = info.st_size;
     TRY(take_checkpoints(ret, options, err));
     LedgerSummary summary;
     Error why = {0};
@@ -461,6 +492,8 @@ static void clear_stage(AuditStage *stage)
         free(stage->passed[i].source);
     for (int i = 0; i < stage->num_reasons; i++)
         free(stage->reason[i]);
+    for (int i = 0; i < stage->num_epochs; i++)
+        free(stage->epoch[i].rejected_for);
     free(stage->not_mapped);
     free(stage->passed);
     free(stage->epoch);

@@ -50,7 +50,8 @@ typedef struct AuditEpoch {
     int64_t records;           /* of the whole epoch; 0: not known, then there is one epoch */
     int64_t first, end;        /* positions; fewer than records: the data changed within it */
     int64_t trained, rejected; /* positions */
-    int64_t rejected_for[AUDIT_REASONS_MAX];
+    int64_t *rejected_for;     /* [num_reasons], the first of the stage's; owned */
+    int num_reasons;
     int64_t first_step, last_step;
 } AuditEpoch;
 
@@ -75,8 +76,10 @@ typedef struct AuditStage {
     int64_t end;               /* everything below is consumed */
     int64_t trained, rejected; /* positions */
     AuditEpoch *epoch;         /* [num_epochs] */
-    int num_epochs;
+    int num_epochs, room_for_epochs;
+    int64_t epochs_end;              /* from here on there is none */
     char *reason[AUDIT_REASONS_MAX]; /* [num_reasons], owned */
+    int64_t rejected_for[AUDIT_REASONS_MAX];
     int num_reasons;
     bool all_told;   /* each rejected position has a reason */
     AuditData *data; /* [num_data], one at least; the last is what the run stands in */
@@ -97,7 +100,15 @@ typedef struct AuditCheckpoint {
     bool agrees;        /* ... which counts what it counts */
 } AuditCheckpoint;
 
+/* Hears now and then how much of `what` is done. */
+typedef struct AuditWatch {
+    void *context;
+    void (*progress)(void *context, const char *what, int64_t done, int64_t all); /* or NULL */
+} AuditWatch;
+
 typedef struct Audit {
+    AuditWatch watch;
+    int64_t ledger_bytes;
     char *ledger, *index_folder; /* paths; owned */
     LedgerSummary summary;
     bool whole; /* the ledger could be read to its end */
@@ -116,6 +127,7 @@ typedef struct AuditOptions {
     const char *run;        /* folder */
     const char *checkpoint; /* look at this one alone; NULL: at all of the run's */
     int64_t listed_max;     /* rejected positions of each stage that are listed */
+    AuditWatch watch;
 } AuditOptions;
 
 /* ERR_NOT_FOUND: there is no ledger, or no such checkpoint. What is wrong with the ledger is a
@@ -126,6 +138,8 @@ void audit_clear(Audit *audit);
 /* One more; positions [first, end). */
 void audit_find(Audit *audit, AuditFinding finding, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+void audit_tell(const Audit *audit, const char *what, int64_t done, int64_t all);
 
 /* The newest checkpoint that agrees; NULL: none. */
 const AuditCheckpoint *audit_newest(const Audit *audit);

@@ -6,6 +6,8 @@
 #include "base/memory.h"
 #include "job_data/job_data.h"
 
+#define TELL_EVERY 4096 /* positions */
+
 /* Whether it is the data that the ledger names last; an epoch of it has so many records, or those
  * that the job said when none were counted yet. */
 static bool is_same(Audit *audit, AuditStage *stage, const Mixture *mixture, int64_t said)
@@ -86,6 +88,7 @@ static Status map_positions(Audit *audit, const AuditStage *stage, const Mixture
     for (int64_t p = first; p < stage->end && status == OK; p++) {
         MixtureRecord at;
         uint64_t index = 0;
+        if (p % TELL_EVERY == 0) audit_tell(audit, "the positions", p - first, stage->end - first);
         status = mixture_place(reader, (uint64_t)p, &at, err);
         if (status == OK) status = mixture_index(reader, &at, &index, err);
         if (status != OK || seen[at.source].bit == NULL || see(&seen[at.source], at.pass, index))
@@ -128,8 +131,7 @@ Status audit_records(Audit *audit, AuditStage *stage, const JobConfig *config, E
     Error why = {0};
     Status status = job_data_open(&options, &mixture, &why);
     if (status == OK) status = mixture_count(mixture, &why);
-    if (status != OK || !is_same(audit, stage, mixture, config->data.num_samples))
-        goto done;
+    if (status != OK || !is_same(audit, stage, mixture, config->data.num_samples)) goto done;
     reader = mixture_reader_open(mixture);
     status = map_positions(audit, stage, mixture, reader, &why);
     stage->mapped = status == OK;

@@ -67,7 +67,7 @@ static void put_ledger(const Audit *audit, Str *out)
 static void put_reasons(const AuditStage *stage, const AuditEpoch *epoch, Str *out)
 {
     const char *before = " (";
-    for (int i = 0; i < stage->num_reasons; i++) {
+    for (int i = 0; i < epoch->num_reasons; i++) {
         if (epoch->rejected_for[i] == 0) continue;
         str_printf(out, "%s%s %s", before, stage->reason[i], NUMBER(epoch->rejected_for[i]));
         before = ", ";
@@ -259,7 +259,7 @@ static void add_epoch(cJSON *list, const AuditStage *stage, const AuditEpoch *ep
     add_number(object, "rejected", epoch->rejected);
     cJSON *reasons = cJSON_AddObjectToObject(object, "reasons");
     for (int i = 0; i < stage->num_reasons; i++)
-        add_number(reasons, stage->reason[i], epoch->rejected_for[i]);
+        add_number(reasons, stage->reason[i], i < epoch->num_reasons ? epoch->rejected_for[i] : 0);
     add_number(object, "records", epoch->records);
     add_number(object, "first", epoch->first);
     cJSON_AddBoolToObject(object, "whole", audit_is_whole(stage, epoch));

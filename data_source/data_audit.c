@@ -3,7 +3,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/memory.h"
@@ -161,6 +163,33 @@ static Status look_at_stage(Audit *audit, AuditStage *stage, const Arguments *ar
     return error_set(err, status, "%s", why.message);
 }
 
+/* ---- how far it is ---- */
+
+#define SHOWN_EVERY_MS 500
+
+typedef struct Progress {
+    int64_t shown_ms; /* when; at first the start: what is done sooner is not worth a line */
+    bool shown;
+} Progress;
+
+static void show_progress(void *context, const char *what, int64_t done, int64_t all)
+{
+    Progress *progress = context;
+    int64_t now = clock_ms();
+    if (now - progress->shown_ms < SHOWN_EVERY_MS) return;
+    progress->shown_ms = now;
+    progress->shown = true;
+    fprintf(stderr, "\r\033[K%s: %lld %%", what, (long long)(all > 0 ? 100 * done / all : 100));
+    fflush(stderr);
+}
+
+static void end_progress(const Progress *progress)
+{
+    if (!progress->shown) return;
+    fputs("\r\033[K", stderr);
+    fflush(stderr);
+}
+
 /* ---- the whole ---- */
 
 static Status audit_job(Arguments *arguments, const JobStages *stages, Audit *audit, Error *err)
@@ -179,6 +208,8 @@ int main(int argc, char **argv)
     JobStages stages = {0};
     Audit audit = {0};
     Str out = {0};
+    Progress progress = {.shown_ms = clock_ms()};
+    if (isatty(STDERR_FILENO)) arguments.audit.watch = (AuditWatch){&progress, show_progress};
     if (parse_arguments(argc, argv, &arguments, &err) != OK) return fail(&err);
     if (arguments.help) {
         fputs(help, stdout);
@@ -190,6 +221,7 @@ int main(int argc, char **argv)
             job_stages_load(arguments.config, arguments.set, arguments.num_sets, &stages, &err);
     if (status == OK)
         status = audit_job(&arguments, arguments.config != NULL ? &stages : NULL, &audit, &err);
+    end_progress(&progress);
     if (status == OK) {
         if (arguments.json)
             audit_view_json(&audit, &out);
