@@ -10,6 +10,7 @@
 #include "base/limits.h"
 #include "base/memory.h"
 #include "base/options.h"
+#include "config/stage_list.h"
 #include "data_source/audit_data.h"
 #include "data_source/audit_view.h"
 
@@ -129,7 +130,8 @@ static Status read_config(const char *folder, const char *name, JobConfig **ret,
     return status;
 }
 
-/* As the newest checkpoint of the stage has it; of the last stage also the run folder. */
+/* As the newest checkpoint of the stage has it, or else the run folder: of each stage that was
+ * entered, and in those of earlier versions of the last. */
 static Status find_config(const Audit *audit, const AuditStage *stage, const char *run,
                           JobConfig **ret, Error *err)
 {
@@ -139,10 +141,12 @@ static Status find_config(const Audit *audit, const AuditStage *stage, const cha
             manifest_count(checkpoint->manifest, "stage") == stage->number)
             return read_config(checkpoint->path, "job.yaml", ret, err);
     }
+    if (stage_list_config(run, stage->number + 1, ret, NULL) == OK) return OK;
     if (stage == &audit->stage[audit->num_stages - 1])
         return read_config(run, "config.effective.yaml", ret, err);
-    return error_set(err, ERR_NOT_FOUND,
-                     "no checkpoint of it is there that says which its data is: --config JOB.YAML");
+    return error_set(
+        err, ERR_NOT_FOUND,
+        "neither a checkpoint nor the run folder says which its data is: --config JOB.YAML");
 }
 
 static Status look_at_stage(Audit *audit, AuditStage *stage, const Arguments *arguments,

@@ -1,7 +1,7 @@
 #!/bin/bash
 # controller data audit: what a run consumed, over a stop, a resume and a mended line; what was done to a ledger is
 # found.
-# usage: test_data_audit.sh PART   (run, forged, mended, stages, answers)
+# usage: test_data_audit.sh PART   (run, forged, foreign, mended, stages, swapped, answers, ahead)
 . "$(dirname "$0")/lib.sh"
 make_data
 
@@ -27,6 +27,28 @@ write_small_job() {
     sed -i "29s/\"content\": \"/&$words/" small.jsonl
     STEPS=12 write_job "$1.yaml" "$1" data.train=["$PWD/small.jsonl"] data.bad_record=skip checkpoint.interval=4 \
         checkpoint.keep_last=0 "${@:2}"
+}
+
+# forge: gives standard input a chain that holds, as nobody but the checkpoints could gainsay.
+forge() {
+    head=$(printf 'troupe ledger 1' | sha256sum | cut -c1-64)
+    while IFS= read -r line; do
+        payload=${line%,\"chain\":*}
+        head=$(printf '%s%s' "$head" "$payload" | sha256sum | cut -c1-64)
+        printf '%s,"chain":"%s"}\n' "$payload" "$head"
+    done
+}
+
+# sign FILE: gives a manifest that was changed its own digest.
+sign() {
+    body=$(head -n -2 "$1" | head -c -2)
+    printf '%s,\n  "sha256_of_the_above": "%s"\n}\n' "$body" "$(printf %s "$body" | sha256sum | cut -c1-64)" >"$1.new"
+    mv "$1.new" "$1"
+}
+
+# samples_of_metrics: trained samples of all steps.
+samples_of_metrics() {
+    sed -n 's|.*"train/samples":\([0-9]*\).*|\1|p' "$RUN/metrics.jsonl" | awk '{ sum += $1 } END { print sum }'
 }
 
 case $1 in
@@ -73,15 +95,6 @@ forged)
     run_job
     ledger=$RUN/ledger.jsonl
     cp "$ledger" whole
-    # forge: gives standard input a chain that holds, as nobody but the checkpoints could gainsay.
-    forge() {
-        head=$(printf 'troupe ledger 1' | sha256sum | cut -c1-64)
-        while IFS= read -r line; do
-            payload=${line%,\"chain\":*}
-            head=$(printf '%s%s' "$head" "$payload" | sha256sum | cut -c1-64)
-            printf '%s,"chain":"%s"}\n' "$payload" "$head"
-        done
-    }
     forge <whole | cmp - whole || fail "the chain is not what the header says"
     # A byte, a line that is gone, two that changed places: the chain does not hold.
     sed '5s/"rejected":"/"rejected" :"/' whole >"$ledger"
@@ -111,6 +124,65 @@ forged)
     { cat whole; printf '{"step":13,"fi'; } >"$ledger"
     audit 0 "$RUN"
     says "an unfinished line of 14 bytes"
+    ;;
+foreign)
+    write_small_job other seed=8
+    run_job
+    write_small_job job
+    run_job
+    ledger=$RUN/ledger.jsonl manifest=$RUN/checkpoints/step_00000012/manifest.json
+    cp "$ledger" whole
+    cp "$manifest" manifest
+    sign "$manifest"
+    cmp "$manifest" manifest || fail "the digest is not what the header says"
+    # A line of another run, as it is and with a new chain.
+    sed "5{r /dev/stdin
+d}" whole <<<"$(sed -n 5p other/ledger.jsonl)" >"$ledger"
+    audit 3 "$RUN"
+    says "ledger.jsonl:5: the ledger is damaged here"
+    forge <"$ledger" >forged
+    cp forged "$ledger"
+    audit 3 "$RUN" --json
+    says '"kind":"checkpoint"' 'step_00000008 names the line' '"exactly_once":false'
+    # The whole ledger of another run, and a checkpoint that names a line of one.
+    cp other/ledger.jsonl "$ledger"
+    audit 3 "$RUN"
+    says "step_00000004 names the line" "step_00000012 names the line" "is another run's" "the data at hand has"
+    cp whole "$ledger"
+    strange=$(sed -n 's/.*"chain":"\([0-9a-f]*\)"}$/\1/p' other/ledger.jsonl | tail -n 1)
+    sed -i "s/\"ledger_head\": \"[0-9a-f]*\"/\"ledger_head\": \"$strange\"/" "$manifest"
+    sign "$manifest"
+    audit 3 "$RUN"
+    says "step_00000012 names the line ${strange:0:16}" "NOT proven: 1 exception"
+    SETTINGS="$SETTINGS --set train.num_steps=14"
+    start_job
+    finish_job 3
+    grep -q "has 12 whole lines, and none with the chain ${strange:0:16}" "$RUN.out" || fail "a resume takes it"
+    cp manifest "$manifest"
+    # An index that was changed is not believed.
+    index=$(ls "$RUN"/index/small.jsonl-*.idx)
+    cp "$index" index
+    for at in 8 200 400 700; do
+        printf '\x55' | dd of="$index" bs=1 seek=$at conv=notrunc status=none
+        audit 0 "$RUN"
+        says "at hand: the positions of each epoch" "small.jsonl:29" "each record of 5 whole epochs"
+        cp index "$index"
+    done
+    # A resume looks at the line of its checkpoint and not at all before it; the audit does.
+    sed '5s/"rejected"/"rejectee"/' whole >"$ledger"
+    run_job
+    audit 3 "$RUN"
+    says "ledger.jsonl:5: the ledger is damaged"
+    sed '5s/"rejectee"/"rejected"/' "$ledger" >mended
+    cp mended "$ledger"
+    audit 0 "$RUN"
+    says "chain whole" "the newest, step_00000014, stands for 14 steps"
+    # Nothing fits where bytes are gone.
+    sed '5s/"rejected"/"reject"/' mended >"$ledger"
+    SETTINGS="$SETTINGS --set train.num_steps=15"
+    start_job
+    finish_job 3
+    grep -q "ledger.jsonl:5: the ledger is damaged" "$RUN.out" || fail "a resume takes it"
     ;;
 mended)
     head -n 40 "$DATA/train.jsonl" >late.jsonl
@@ -151,6 +223,50 @@ YAML
         "no epoch is whole yet, and no record was consumed twice in one"
     audit 0 --config job.yaml --data --json
     says '"stage":0' '"stage":1' '"mapped":true'
+    ;;
+swapped)
+    head -n 24 "$DATA/train.jsonl" >prompts.jsonl
+    STEPS=200 write_job job.yaml run data.max_length=160 checkpoint.interval=2 train.tp_size=1
+    cat >second.yaml <<YAML
+name: second
+data: {train: [$PWD/prompts.jsonl], max_length: 160}
+rollout: {function: generate, reward: random, n_samples_per_prompt: 4, max_response_length: 6}
+train: {num_steps: 5, global_batch_size: 32, lr: 0.001}
+YAML
+    start_job
+    wait_for_step 3
+    "$BIN/controller" swap-rollout --run "$RUN" --config second.yaml >said || fail "$(cat said)"
+    last=$(sed -n 's/.* after step \([0-9]*\)$/\1/p' said)
+    wait_for_step $((last + 3))
+    kill -9 "$CONTROLLER"
+    finish_job 137
+    nothing_left
+    run_job
+    audit 0 "$RUN"
+    says "stage 1   steps 1 to $last" "stage 2   steps $((last + 1)) to $((last + 5))" \
+        "epoch 0   24 of 24 records consumed, 24 trained" "each record of 1 whole epoch was consumed exactly once"
+    audit 0 "$RUN" --data --json
+    says "\"samples\":$(samples_of_metrics)," '"stage":1'
+    ;;
+ahead) # of training: over-sampled, dropped where too old, in two optimizer steps, and the ends of epochs are steps
+    head -n 22 "$DATA/train.jsonl" >prompts.jsonl
+    STEPS=9 write_job job.yaml run data.train=["$PWD/prompts.jsonl"] data.eval=null data.remainder=pad \
+        rollout.function=generate rollout.reward=random rollout.n_samples_per_prompt=4 \
+        rollout.max_response_length=6 data.max_length=160 rollout.max_staleness=2 rollout.over_sampling=2 \
+        rollout.too_stale=drop rollout.num_workers=2 algorithm.correction=tis algorithm.old_log_probs=current \
+        algorithm.dynamic_filter=zero_variance train.global_batch_size=16 train.num_steps_per_rollout=2 \
+        train.tp_size=1 checkpoint.interval=2
+    start_job
+    wait_for_step 5
+    kill -9 "$CONTROLLER"
+    finish_job 137
+    nothing_left
+    run_job
+    metrics_ascend
+    audit 0 "$RUN"
+    says "epoch 0   22 of 22 records consumed" "whole epoch" "was consumed exactly once"
+    audit 0 "$RUN" --data --json
+    says "\"samples\":$(samples_of_metrics),"
     ;;
 answers)
     head -n 24 "$DATA/train.jsonl" >prompts.jsonl
