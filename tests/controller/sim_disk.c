@@ -16,6 +16,37 @@ static int64_t end_in_stage(const World *w, int64_t step, int stage)
     return w->disk.ledger_stage[step] == stage ? w->disk.ledger_end[step] : 0;
 }
 
+/* What a supervised step is by the book (docs/data.md), whatever the session before made of it: the
+ * first accepted records behind the last step; of one epoch, unless its remainder wraps. */
+static void check_positions(World *w, const Plan *plan)
+{
+    if (generates(w)) return;
+    RemainderPolicy policy = w->config->data.remainder;
+    int64_t batch = job_samples_per_step(w->config), position = plan->first_position;
+    int64_t seam = (position / SIM_RECORDS + 1) * SIM_RECORDS, taken = 0, sum = 0, planned = 0;
+    for (; taken < batch; position++) {
+        if (position == seam && policy == REMAINDER_PAD && taken > 0) break;
+        if (position == seam && policy == REMAINDER_DROP) taken = sum = 0;
+        if (position == seam) seam += SIM_RECORDS;
+        if (sample_at(w, 0, position).status == SAMPLE_REJECTED) continue;
+        taken++;
+        sum += position;
+    }
+    if (policy == REMAINDER_DROP && seam - position < batch) position = seam;
+    for (int i = 0; i < plan->num_samples; i++)
+        planned += plan->sample[i].position;
+    int64_t rejected = position - plan->first_position - taken;
+    if (plan->end_position != position || plan->num_samples != taken || planned != sum ||
+        plan->rejected != rejected)
+        violate(w,
+                "step %lld of positions %lld to %lld trains %d of the sum %lld and rejects %d; "
+                "expected an end at %lld, %lld of the sum %lld, %lld rejected",
+                (long long)plan->step, (long long)plan->first_position,
+                (long long)plan->end_position, plan->num_samples, (long long)planned,
+                plan->rejected, (long long)position, (long long)taken, (long long)sum,
+                (long long)rejected);
+}
+
 static void append(World *w, const Plan *plan)
 {
     if (w->disk.landing.pending) violate(w, "the ledger grows while a commit is under way");
@@ -27,10 +58,12 @@ static void append(World *w, const Plan *plan)
                 (long long)plan->step, (long long)plan->first_position,
                 (long long)end_in_stage(w, w->disk.ledger_steps, w->stage_now));
     CHECK(plan->step <= STEPS_MAX);
+    check_positions(w, plan);
     if (w->result.violation[0] != '\0') return;
     int64_t step = ++w->disk.ledger_steps;
     w->disk.ledger_end[step] = plan->end_position;
     w->disk.ledger_stage[step] = w->stage_now;
+    w->disk.trained[step] = w->disk.trained[step - 1] + plan->num_samples;
     uint64_t chain = w->disk.chain[step - 1];
     for (int i = 0; i < plan->num_samples; i++)
         chain = rng_mix(chain ^ rng_mix((uint64_t)plan->sample[i].position));
@@ -172,9 +205,24 @@ static void check_sources(World *w, const CheckpointState *state)
     }
 }
 
+/* What is counted is what the steps of the ledger sum up to. */
+static void check_counts(World *w, const CheckpointState *state)
+{
+    if (w->disk.ledger_broken) return;
+    int64_t trained = w->disk.trained[state->step];
+    if (state->consumed_samples != trained)
+        violate(w, "step %lld is committed with %lld samples, the ledger has %lld",
+                (long long)state->step, (long long)state->consumed_samples, (long long)trained);
+    if (w->num_stages == 1 && !generates(w) &&
+        trained + state->rejected_samples != state->next_position)
+        violate(w, "%lld samples and %lld rejected are no %lld positions", (long long)trained,
+                (long long)state->rejected_samples, (long long)state->next_position);
+}
+
 static void commit(World *w, const Effect *fx)
 {
     check_sources(w, &fx->checkpoint.state);
+    check_counts(w, &fx->checkpoint.state);
     if (w->disk.landing.pending) violate(w, "two commits at a time");
     if (fx->checkpoint.save != w->disk.saving.id)
         violate(w, "a commit of a save that is not under way");

@@ -131,6 +131,7 @@ struct World {
         Landing landing;
         int64_t ledger_end[STEPS_MAX + 1]; /* positions consumed after each step ... */
         int ledger_stage[STEPS_MAX + 1];   /* ... of the data of this stage */
+        int64_t trained[STEPS_MAX + 1];    /* samples, of all stages */
         uint64_t chain[STEPS_MAX + 1];
         int64_t ledger_steps;
         bool landed[STEPS_MAX + 1]; /* a checkpoint of that step did, ever */

@@ -104,6 +104,33 @@ static void test_remainder_is_the_same_whatever_strikes(void **state)
     assert_true(faults_that_struck > 0);
 }
 
+/* The command given again with another batch, length and remainder goes on at the very position:
+ * the world knows what each step is to be. */
+static void test_remainder_goes_on_exactly_with_another_batch(void **state)
+{
+    (void)state;
+    int changed = 0;
+    for (uint64_t seed = 1; seed <= 400; seed++) {
+        SimFaults faults = faults_of(seed);
+        JobConfig config = make_config(1 + (int)(seed % 4), 1, 2), later;
+        faults.bad_eval_records = 0;
+        faults.controller_kills = 1 + (int)(seed % 2);
+        faults.later = &later;
+        keep_epochs(&config, (RemainderPolicy)(seed % 3), 1 + (int64_t)(seed * 7 % 60));
+        config.data.bad_records_max = BAD_RECORDS;
+        later = config;
+        keep_epochs(&later, (RemainderPolicy)(seed / 3 % 3), 1 + (int64_t)(seed * 11 % 60));
+        later.data.bad_records_max = BAD_RECORDS;
+        later.train.num_epochs = 3 + (int64_t)(seed % 4);
+        later.rollout.lease_size = 1 + (int64_t)(seed / 5 % 7);
+        SimResult result = sim_run(&config, &faults, seed);
+        assert_right(&result, seed);
+        bool other = later.train.global_batch_size != config.train.global_batch_size;
+        changed += other && result.restarts_of_controller > 0;
+    }
+    assert_true(changed > 100);
+}
+
 /* Its epochs are those of the mixture; the world checks what is counted of each source. */
 static void test_remainder_of_a_mixture_is_the_same_whatever_strikes(void **state)
 {
@@ -221,6 +248,7 @@ int main(void)
         cmocka_unit_test(test_remainder_of_each_epoch_is_dropped),
         cmocka_unit_test(test_remainder_of_each_epoch_is_a_step),
         cmocka_unit_test(test_remainder_is_the_same_whatever_strikes),
+        cmocka_unit_test(test_remainder_goes_on_exactly_with_another_batch),
         cmocka_unit_test(test_remainder_of_a_mixture_is_the_same_whatever_strikes),
         cmocka_unit_test(test_remainder_of_generation_is_not_waited_for),
         cmocka_unit_test(test_remainder_of_generation_is_a_step),

@@ -37,4 +37,18 @@ run_job
 cmp plain/ledger.jsonl changed/ledger.jsonl || fail "other batches after a change of layout"
 "$BIN/controller" data audit changed >out || fail "$(cat out)"
 nothing_left
+
+# Another batch on a resume: it begins at the very position, and the counts are those of both.
+SETTINGS="$SETTINGS --set train.global_batch_size=12 --set train.num_steps=25"
+run_job
+cmp <(head -n 20 changed/ledger.jsonl) plain/ledger.jsonl || fail "what was consumed before is not what it was"
+end=$(sed -n '20s/.*"end":\([0-9]*\).*/\1/p' changed/ledger.jsonl)
+grep -q "\"step\":21,\"first\":$end," changed/ledger.jsonl || fail "step 21 does not begin at $end"
+[ "$(grep -c '"train/samples":12,' changed/metrics.jsonl)" = 5 ] || fail "not five steps of twelve"
+end=$(sed -n '25s/.*"end":\([0-9]*\).*/\1/p' changed/ledger.jsonl)
+place="\"train/position\":$end,\"train/epoch_id\":$((end / 60)),\"train/consumed_count\":$((end % 60)),"
+grep -q "\"step\":25,.*$place" changed/metrics.jsonl || fail "the position of step 25 is not $end"
+"$BIN/controller" data audit changed --json >out || fail "$(cat out)"
+grep -q '"samples":220,' out || fail "not 20 times 8 and 5 times 12 samples: $(cat out)"
+nothing_left
 echo "the same batches in six layouts"
