@@ -141,6 +141,13 @@ static int64_t now(const Model *model)
     return clock_ns();
 }
 
+/* The same within a walk, where it costs nothing. A device that computes while the host goes on is
+ * not made to wait for every chunk: there a share of the walk is told, see share_time. */
+static int64_t walk_time(const Model *model)
+{
+    return model->kernels->host_memory ? clock_ns() : 0;
+}
+
 /* Numbers per row that the ranks exchange. */
 static int64_t num_stats(bool with_entropy)
 {
@@ -169,14 +176,16 @@ static RowSummary summary_in(const Head *head, char *memory, int64_t first)
                         .entropy = at + 4 * n};
 }
 
-/* Brings array `index` of a mirror of arrays of max_targets numbers to the host, or to the device.
- */
-static void pull_array(const Head *head, const Mirror *mirror, int index, Chunk chunk)
+/* Brings the summaries' arrays [first, end) to the host, at once: what lies between them costs less
+ * than to wait for each. */
+static void pull_arrays(const Head *head, int first, int end, Chunk chunk)
 {
-    size_t first = (size_t)(index * head->max_targets + chunk.first) * sizeof(float);
-    mirror_pull(mirror, first, (size_t)chunk.count * sizeof(float));
+    int64_t begin = first * head->max_targets + chunk.first;
+    int64_t count = (end - 1 - first) * head->max_targets + chunk.count;
+    mirror_pull(&head->summary, (size_t)begin * sizeof(float), (size_t)count * sizeof(float));
 }
 
+/* Brings array `index` of a mirror of arrays of max_targets numbers to the device. */
 static void push_array(const Head *head, const Mirror *mirror, int index, Chunk chunk)
 {
     size_t first = (size_t)(index * head->max_targets + chunk.first) * sizeof(float);
@@ -222,9 +231,7 @@ Status head_stats(Head *head, Tensor logits, const int32_t *target, HeadStats *r
     }
     const int32_t *asked = target != NULL ? (const int32_t *)head->given.device : NULL;
     TRY(chunk_stats(head, logits, asked, 0, false, err));
-    /* At once: what lies between the arrays costs less than to wait for each. */
-    int64_t last = (NUM_SUMMARY - 2) * head->max_targets + all.count;
-    mirror_pull(&head->summary, 0, (size_t)last * sizeof(float));
+    pull_arrays(head, 0, NUM_SUMMARY - 1, all);
     TRY(model_settle(head->model, err));
     RowSummary found = summary_in(head, head->summary.host, 0);
     *ret = (HeadStats){found.max, found.lse, found.target_logit, found.arg_max,
@@ -257,8 +264,7 @@ static Status take_results(Walk *walk, Chunk chunk, Error *err)
     const Head *head = walk->head;
     const HeadPass *pass = walk->pass;
     RowSummary summary = summary_in(head, head->summary.host, 0);
-    for (int i = 1; i < NUM_SUMMARY - (pass->entropy == NULL); i++)
-        pull_array(head, &head->summary, i, chunk);
+    pull_arrays(head, 1, NUM_SUMMARY - (pass->entropy == NULL), chunk);
     TRY(model_settle(walk->model, err));
     for (int64_t at = chunk.first; at < chunk.first + chunk.count; at++) {
         float value = head_log_prob(summary.target_logit[at], summary.lse[at]);
@@ -299,7 +305,7 @@ static Status chunk_backward(Walk *walk, Chunk chunk, Error *err)
 {
     Head *head = walk->head;
     const KernelTable *kernels = walk->model->kernels;
-    int64_t begin = now(walk->model);
+    int64_t begin = walk_time(walk->model);
     Tensor logits = rows_of(head->logits, 0, chunk.count);
     Tensor dlogits = rows_of(head->dlogits, 0, chunk.count);
     Tensor norm = rows_of(head->norm, chunk.first, chunk.count);
@@ -310,7 +316,7 @@ static Status chunk_backward(Walk *walk, Chunk chunk, Error *err)
     SplitProduct product = {dnorm, walk->pass->gradients->lm_head, dlogits, norm,
                             &walk->model->weights->lm_head};
     TRY(model_split_backward(walk->model, &product, err));
-    walk->result.backward_ns += now(walk->model) - begin;
+    walk->result.backward_ns += walk_time(walk->model) - begin;
     return OK;
 }
 
@@ -330,9 +336,9 @@ static void norm_backward(Head *head, const Batch *batch, Activations *activatio
 
 static void finish_backward(Walk *walk, Activations *activations)
 {
-    int64_t begin = now(walk->model);
+    int64_t begin = walk_time(walk->model);
     norm_backward(walk->head, walk->batch, activations, walk->pass->gradients);
-    walk->result.backward_ns += now(walk->model) - begin;
+    walk->result.backward_ns += walk_time(walk->model) - begin;
 }
 
 static void gather_and_norm(Head *head, const Model *model, Tensor output, const int32_t *row,
@@ -393,13 +399,24 @@ static Status walk_twice(Walk *walk, Error *err)
     pass->loss->derive(pass->loss->context, 0, n);
     for (int64_t i = 0; i < num_chunks(walk->head, n); i++) {
         Chunk chunk = chunk_at(walk->head, n, i);
-        int64_t begin = now(walk->model);
+        int64_t begin = walk_time(walk->model);
         TRY(chunk_logits(walk, chunk, pass->loss->dentropy != NULL, err));
-        walk->result.backward_ns += now(walk->model) - begin; /* the price of these gradients */
+        walk->result.backward_ns +=
+            walk_time(walk->model) - begin; /* the price of these gradients */
         TRY(chunk_backward(walk, chunk, err));
         model_progress(walk->model);
     }
     return OK;
+}
+
+/* What of a walk since `begin` the gradients took, on a device: of products of equal size, one
+ * forward and two back, or with `twice` two forward, the second for the gradients. What still runs
+ * is waited for by whoever is next, and counts there. */
+static void share_time(Walk *walk, int64_t begin, bool twice)
+{
+    if (walk->model->kernels->host_memory) return;
+    int64_t took = clock_ns() - begin;
+    walk->result.backward_ns = twice ? took / 4 * 3 : took / 3 * 2;
 }
 
 static void check_pass(const Head *head, const HeadPass *pass)
@@ -424,11 +441,15 @@ Status head_run(Head *head, const Batch *batch, Activations *activations, const 
         *ret = walk.result;
         return OK;
     }
+    int64_t begin = now(walk.model); /* the layers' time ends here */
     gather_and_norm(head, walk.model, activations->output, batch->device.target_row, n);
     bool twice = pass->gradients != NULL && pass->loss != NULL && pass->loss->needs_all &&
                  num_chunks(head, n) > 1;
     TRY(twice ? walk_twice(&walk, err) : walk_once(&walk, err));
-    if (pass->gradients != NULL) finish_backward(&walk, activations);
+    if (pass->gradients != NULL) {
+        finish_backward(&walk, activations);
+        share_time(&walk, begin, twice);
+    }
     *ret = walk.result;
     return OK;
 }
@@ -462,7 +483,7 @@ int64_t head_run_values(Head *head, const Batch *batch, Activations *activations
         gather_and_norm(head, model, activations->output, batch->device.target_row, n);
         model->kernels->matmul(tensor_2d(head->summary.device, DTYPE_F32, n, 1),
                                rows_of(head->norm, 0, n), &model->weights->lm_head);
-        pull_array(head, &head->summary, 0, (Chunk){0, n});
+        pull_arrays(head, 0, 1, (Chunk){0, n});
         memcpy(pass->value, head->summary.host, (size_t)n * sizeof *pass->value);
     }
     int64_t begin = now(model);

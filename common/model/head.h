@@ -78,7 +78,8 @@ typedef struct HeadPass {
 typedef struct HeadResult {
     double nll_sum;      /* -log p over the batch's targets, in their order, in nats */
     int64_t correct;     /* targets that are the arg max (the lowest id of equals) */
-    int64_t backward_ns; /* of the time spent, what the gradients took */
+    int64_t backward_ns; /* of the time spent, what the gradients took; on a device their share by
+                            the number of products */
 } HeadResult;
 
 /* Log-probs (and entropies) of the batch's targets from activations->output. With gradients, also:

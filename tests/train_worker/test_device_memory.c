@@ -2,6 +2,7 @@
  * it computes and saves is what it computes and saves on the CPU, byte for byte. */
 #include "test.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -186,9 +187,72 @@ static void test_trainer_touches_device_memory_through_kernels_alone(void **stat
     }
 }
 
+/* ---- waits ---- */
+
+static const KernelTable *fenced;
+static int64_t waits; /* of the host for the device */
+
+static void count_wait(void)
+{
+    waits++;
+    fenced->synchronize();
+}
+
+static void count_download(void *host_to, const void *from, size_t bytes)
+{
+    waits++;
+    fenced->download(host_to, from, bytes);
+}
+
+/* Rows of a chunk of the head, and how often a supervised step waits with them. */
+typedef struct Waits {
+    int64_t chunk_rows; /* 0: all */
+    int64_t waits, chunks;
+    double loss;
+} Waits;
+
+static void count_waits(const Ranks *given, void *argument)
+{
+    Waits *counted = argument;
+    Error err = {0};
+    Ranks ranks = *given;
+    fenced = fenced_kernels(given->kernels, DEVICE_BYTES);
+    KernelTable counting = *fenced;
+    counting.synchronize = count_wait;
+    counting.download = count_download;
+    ranks.kernels = &counting;
+    const Job job = {.dtype = DTYPE_F32, .fenced = true};
+    Trainer *trainer = make_trainer(&ranks, &job, false);
+    int64_t targets = trainer->head->max_targets;
+    head_destroy(trainer->head);
+    if (counted->chunk_rows == 0) counted->chunk_rows = targets;
+    trainer->head = head_create(trainer->model, targets, counted->chunk_rows, true);
+    rank_ok(trainer_init_random(trainer, 5, &err), &err);
+    waits = 0;
+    toy_train(trainer, &ranks, 1, 1, 3, &counted->loss);
+    counted->waits = waits;
+    counted->chunks = targets / counted->chunk_rows;
+    trainer_destroy(trainer);
+}
+
+static void test_the_head_does_not_wait_for_its_chunks(void **state)
+{
+    (void)state;
+    Waits *counted = shared_alloc(2 * sizeof *counted);
+    counted[1].chunk_rows = 2;
+    for (int i = 0; i < 2; i++)
+        ranks_run(1, 1, count_waits, &counted[i]);
+    assert_true(counted[1].chunks > 4);
+    assert_true(counted[0].waits > 0);
+    assert_int_equal(counted[1].waits, counted[0].waits);
+    assert_true(fabs(counted[1].loss - counted[0].loss) < 1e-9);
+    shared_free(counted, 2 * sizeof *counted);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_the_head_does_not_wait_for_its_chunks),
         cmocka_unit_test(test_trainer_touches_device_memory_through_kernels_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
