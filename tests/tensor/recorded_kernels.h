@@ -1,8 +1,8 @@
 /* A device that records (tensor/graphs.h), over the kernels of any other one: what is called
  * between begin and end is kept with its arguments, and called when the graph is launched, when
  * memory holds what it then holds. So a step that is launched with an address, a shape or an upload
- * of an earlier one generates something else. What CUDA cannot record stops the process. And it
- * counts, for tests that hold a step to its number of launches. One thread at a time records and
+ * of an earlier one generates something else. What cannot be recorded stops the process here. And
+ * it counts, for tests that hold a step to its number of launches. One thread at a time records and
  * launches. */
 #ifndef TROUPE_TESTS_RECORDED_KERNELS_H
 #define TROUPE_TESTS_RECORDED_KERNELS_H

@@ -52,7 +52,8 @@ typedef struct Stage {
 
 static struct {
     bool is_open;
-    int device, sm;
+    int device;
+    int shared_max; /* bytes of a block */
     char name[128];
     cudaStream_t stream;
     Block *used, *unused;
@@ -74,20 +75,27 @@ static pthread_mutex_t download_lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* ---- errors ---- */
 
+static void set_text(char *text, size_t size, const char *what, cudaError_t status)
+{
+    snprintf(text, size, "%s: %s (%s)", what, cudaGetErrorString(status), cudaGetErrorName(status));
+}
+
 void cuda_check(cudaError_t status, const char *what)
 {
+    char why[512];
     if (status == cudaSuccess) return;
+    if (cuda_is_recording()) {
+        (void)cudaGetLastError();
+        set_text(why, sizeof why, what, status);
+        cuda_spoil_recording(why);
+        return;
+    }
     fprintf(stderr,
             "CUDA device %d (%s): %s: %s (%s). Errors of kernels are seen by later calls; with "
             "CUDA_LAUNCH_BLOCKING=1 in the environment, by their own.\n",
             state.device, state.name, what, cudaGetErrorString(status), cudaGetErrorName(status));
     fflush(stderr);
     abort();
-}
-
-static void set_text(char *text, size_t size, const char *what, cudaError_t status)
-{
-    snprintf(text, size, "%s: %s (%s)", what, cudaGetErrorString(status), cudaGetErrorName(status));
 }
 
 /* ---- threads ---- */
@@ -99,10 +107,24 @@ void cuda_record_on(cudaStream_t stream)
     recording = stream;
 }
 
-/* What is no kernel would run now, or never when the graph is launched. */
-static void check_not_recording(const char *what)
+bool cuda_is_recording(void)
 {
-    CHECKF(recording == NULL, "%s was called while kernels are recorded", what);
+    return recording != NULL;
+}
+
+const char *cuda_device_name(void)
+{
+    return state.name;
+}
+
+/* What is no kernel is done now, on the kernels' own stream, and would be missing when the graph is
+ * launched: so there will be none. */
+static void do_now(const char *what)
+{
+    char why[128];
+    if (recording == NULL) return;
+    snprintf(why, sizeof why, "%s was called while kernels are recorded", what);
+    cuda_spoil_recording(why);
 }
 
 cudaStream_t cuda_stream(void)
@@ -116,9 +138,9 @@ cudaStream_t cuda_stream(void)
     return recording != NULL ? recording : state.stream;
 }
 
-int cuda_sm(void)
+size_t cuda_shared_max(void)
 {
-    return state.sm;
+    return (size_t)state.shared_max;
 }
 
 /* ---- blocks ---- */
@@ -219,7 +241,7 @@ static void *take_memory(size_t bytes, MemoryPool pool)
         size = (size + vmm_step() - 1) / vmm_step() * vmm_step();
     else
         pool = POOL_FIXED;
-    check_not_recording("alloc");
+    do_now("alloc");
     (void)cuda_stream();
     pthread_mutex_lock(&lock);
     CHECKF(!state.is_released[pool], "an allocation in a pool that is given back");
@@ -237,7 +259,7 @@ static void *take_memory(size_t bytes, MemoryPool pool)
 void *cuda_alloc(size_t bytes)
 {
     void *memory = take_memory(bytes, entered);
-    cuda_check(cudaMemsetAsync(memory, 0, rounded(bytes), cuda_stream()), "alloc");
+    cuda_check(cudaMemsetAsync(memory, 0, rounded(bytes), state.stream), "alloc");
     return memory;
 }
 
@@ -245,7 +267,7 @@ void *cuda_alloc(size_t bytes)
 void cuda_free(void *memory)
 {
     if (memory == NULL) return;
-    check_not_recording("free");
+    do_now("free");
     pthread_mutex_lock(&lock);
     Block *block = take(&state.used, memory, 0, POOL_FIXED);
     CHECKF(block != NULL, "free of memory that alloc did not give");
@@ -358,7 +380,7 @@ struct Scratch {
 void *cuda_scratch(size_t bytes)
 {
     static thread_local Scratch scratch;
-    check_not_recording("a kernel that needs memory of its own");
+    do_now("a kernel that needs memory of its own");
     if (scratch.bytes >= bytes && scratch.memory != NULL) return scratch.memory;
     cuda_free(scratch.memory);
     scratch.memory = NULL;
@@ -384,7 +406,7 @@ static char *upload_place(size_t bytes, size_t *ret_bytes)
 {
     Stage *stage = &state.upload[state.upload_stage];
     if (state.upload_filled == STAGE_BYTES) {
-        cuda_check(cudaEventRecord(stage->done, cuda_stream()), "upload");
+        cuda_check(cudaEventRecord(stage->done, state.stream), "upload");
         state.upload_stage = (state.upload_stage + 1) % STAGES;
         state.upload_filled = 0;
         stage = &state.upload[state.upload_stage];
@@ -402,14 +424,15 @@ static char *upload_place(size_t bytes, size_t *ret_bytes)
  * stands in line behind the kernels. */
 void cuda_upload(void *to, const void *host_from, size_t bytes)
 {
-    check_not_recording("upload");
-    cudaStream_t stream = cuda_stream();
+    do_now("upload");
+    (void)cuda_stream();
     pthread_mutex_lock(&upload_lock);
     for (size_t done = 0, piece = 0; done < bytes; done += piece) {
         char *place = upload_place(bytes - done, &piece);
         memcpy(place, (const char *)host_from + done, piece);
-        cuda_check(cudaMemcpyAsync((char *)to + done, place, piece, cudaMemcpyHostToDevice, stream),
-                   "upload");
+        cuda_check(
+            cudaMemcpyAsync((char *)to + done, place, piece, cudaMemcpyHostToDevice, state.stream),
+            "upload");
     }
     pthread_mutex_unlock(&upload_lock);
 }
@@ -417,8 +440,8 @@ void cuda_upload(void *to, const void *host_from, size_t bytes)
 /* One piece is on its way while the one before is read. */
 void cuda_download(void *host_to, const void *from, size_t bytes)
 {
-    check_not_recording("download");
-    cudaStream_t stream = cuda_stream();
+    do_now("download");
+    (void)cuda_stream();
     pthread_mutex_lock(&download_lock);
     for (size_t begin = 0; begin < bytes + STAGE_BYTES; begin += STAGE_BYTES) {
         int turn = (int)(begin / STAGE_BYTES % 2);
@@ -426,9 +449,9 @@ void cuda_download(void *host_to, const void *from, size_t bytes)
             size_t piece = bytes - begin < STAGE_BYTES ? bytes - begin : STAGE_BYTES;
             Stage *stage = &state.download[turn];
             cuda_check(cudaMemcpyAsync(stage->memory, (const char *)from + begin, piece,
-                                       cudaMemcpyDeviceToHost, stream),
+                                       cudaMemcpyDeviceToHost, state.stream),
                        "download");
-            cuda_check(cudaEventRecord(stage->done, stream), "download");
+            cuda_check(cudaEventRecord(stage->done, state.stream), "download");
         }
         if (begin > 0) {
             size_t before = begin - STAGE_BYTES;
@@ -450,8 +473,9 @@ void cuda_copy(void *to, const void *from, size_t bytes)
 
 void cuda_synchronize(void)
 {
-    check_not_recording("synchronize");
-    cuda_check(cudaStreamSynchronize(cuda_stream()), "synchronize");
+    do_now("synchronize");
+    (void)cuda_stream();
+    cuda_check(cudaStreamSynchronize(state.stream), "synchronize");
 }
 
 void cuda_fill_zero(Tensor y)
@@ -641,8 +665,10 @@ static bool open_locked(int device, char *text, size_t size)
     if (!describe_device(device, &found, text, size)) return false;
     if (!is_supported(device, &found, text, size) || !gemm_open(text, size)) return false;
     state.device = device;
-    state.sm = found.sm;
     memcpy(state.name, found.name, sizeof state.name);
+    cuda_check(
+        cudaDeviceGetAttribute(&state.shared_max, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+        "cudaDeviceGetAttribute");
     cuda_check(cudaStreamCreateWithFlags(&state.stream, cudaStreamNonBlocking), "cudaStreamCreate");
     for (int i = 0; i < STAGES; i++)
         state.upload[i] = stage_create();

@@ -19,7 +19,7 @@ extern "C" {
 #include <cuda_runtime.h>
 
 /* Stops the process with the call, the device and the runtime's words: nothing can be computed any
- * more. */
+ * more. In a thread that records, what it records is spoiled. */
 void cuda_check(cudaError_t status, const char *what);
 /* The calling thread's; kernels of one thread run in the order of its calls. */
 cudaStream_t cuda_stream(void);
@@ -53,6 +53,18 @@ void cuda_record_on(cudaStream_t stream);
 #include "tensor/cuda/on_host.h"
 #define UNROLL
 #endif
+
+/* Whether the calling thread's kernels are recorded (graphs.cu), and how it says that what is
+ * recorded is of no use: why, as graphs.h's `end` will tell. The thread goes on as if nothing were
+ * wrong; its kernels are thrown away until then. */
+bool cuda_is_recording(void);
+void cuda_spoil_recording(const char *why);
+
+/* The device's, for messages. */
+const char *cuda_device_name(void);
+
+/* What a block may have of shared memory on this device, once that is allowed, in bytes. */
+size_t cuda_shared_max(void);
 
 /* Memory of the calling thread for the use of one kernel after the other, at least `bytes`, of
  * undefined contents; valid until the thread's next call of this. */

@@ -6,8 +6,9 @@
  * but the number of rows: the heuristics' best at BASE_ROWS without workspace, split sums or
  * reductions between blocks, that takes every number of rows. Fewer rows may be taken faster by
  * another; it is used up to FEW_ROWS[i] rows only when, here and on this device, it has given the
- * base algorithm's bits on data where every change of the order shows (fill_kernel). Whoever runs
- * the same library on the same kind of device finds the same.
+ * base algorithm's bits on data where every change of the order shows (fill_kernel). That is tried
+ * when so few rows are first met: a trainer never pays for it. Whoever runs the same library on the
+ * same kind of device finds the same.
  *
  * f32 is f32 throughout (pedantic: no TF32). Sums of dgrad and wgrad may be split, with their parts
  * in a workspace added in a fixed order; the algorithm is that of the number of tokens rounded up
@@ -112,7 +113,8 @@ typedef struct Key {
 typedef struct Plan {
     struct Plan *next;
     Key key;
-    bool usable;
+    bool usable, tried; /* tried: for fewer rows */
+    bool told;          /* that our own kernel takes it */
     size_t alignment;
     cublasLtMatmulDesc_t matmul;
     cublasLtMatrixLayout_t a, b, c;
@@ -421,23 +423,34 @@ static Plan *plan_create(const Key *key)
                                   row_alignment(key->n, key->c_type)));
     plan->alignment = least(plan->alignment, key->alignment);
     plan->usable = choose_base(plan);
-    if (plan->usable && key->equal_rows && key->n * key->r <= TRIAL_ELEMENTS) choose_few(plan);
     plan->next = plans;
     plans = plan;
     return plan;
 }
 
+/* NULL: it would have to be made, and is not while kernels are recorded. */
 static Plan *plan_of(const Product *product)
 {
     Key key = key_of(product);
     for (Plan *plan = plans; plan != NULL; plan = plan->next)
         if (memcmp(&plan->key, &key, sizeof key) == 0) return plan;
-    return plan_create(&key);
+    return cuda_is_recording() ? NULL : plan_create(&key);
 }
 
-static const cublasLtMatmulAlgo_t *algo_for(const Plan *plan, const Product *product, bool fixed)
+/* Trials run and wait, and so cannot be recorded; the base algorithm's bits are the same. */
+static bool is_for_trials(const Plan *plan, const Product *product)
+{
+    return !plan->tried && product->m <= FEW_ROWS[NUM_FEW - 1] && !cuda_is_recording() &&
+           plan->key.n * plan->key.r <= TRIAL_ELEMENTS;
+}
+
+static const cublasLtMatmulAlgo_t *algo_for(Plan *plan, const Product *product, bool fixed)
 {
     if (fixed || !product->equal_rows) return &plan->base;
+    if (is_for_trials(plan, product)) {
+        choose_few(plan);
+        plan->tried = true;
+    }
     for (int i = 0; i < NUM_FEW; i++)
         if (product->m <= FEW_ROWS[i] && plan->has_few[i]) return &plan->few[i];
     return &plan->base;
@@ -449,6 +462,64 @@ static bool is_aligned(const Plan *plan, const Product *p)
     return all % plan->alignment == 0;
 }
 
+static void describe(const Product *p, char *text, size_t size)
+{
+    snprintf(text, size, "c[%lld, %lld] = a[%lld, %lld] b[%lld, %lld]^T in %s", (long long)p->m,
+             (long long)p->n, (long long)p->m, (long long)p->r, (long long)p->n, (long long)p->r,
+             dtype_name(p->type));
+}
+
+static bool is_told(const Key *key)
+{
+    for (const Plan *plan = plans; plan != NULL; plan = plan->next) {
+        Key like = plan->key;
+        like.alignment = key->alignment;
+        if (plan->told && memcmp(&like, key, sizeof like) == 0) return true;
+    }
+    return false;
+}
+
+/* Once for a shape, in the process's log. */
+static void tell_own_kernel(Plan *plan, const Product *product, const char *why)
+{
+    char shape[128];
+    if (is_told(&plan->key)) return;
+    plan->told = true;
+    describe(product, shape, sizeof shape);
+    fprintf(
+        stderr,
+        "%s: cuBLASLt %s for %s%s: a kernel of ours computes it, to the same precision and more "
+        "slowly\n",
+        cuda_device_name(), why, shape,
+        product->equal_rows ? " whose rows do not depend on their number" : "");
+}
+
+/* Whether the library took it. */
+static bool multiply(Plan *plan, const Product *product, bool fixed)
+{
+    if (!plan->usable) {
+        tell_own_kernel(plan, product, "has no algorithm");
+        return false;
+    }
+    CHECKF(is_aligned(plan, product), "rows do not begin where a row of a matrix would");
+    const cublasLtMatmulAlgo_t *algo = algo_for(plan, product, fixed); /* which may try shapes */
+    plan_set_shape(plan, product->m, product->r);
+    cublasStatus_t status = run(plan, algo, product->a.data, product->b.data, product->c);
+    if (status == CUBLAS_STATUS_SUCCESS) return true;
+    char shape[128], why[256];
+    describe(product, shape, sizeof shape);
+    snprintf(why, sizeof why, "cuBLASLt: %s: %s", shape, status_text(status));
+    if (cuda_is_recording()) {
+        cuda_spoil_recording(why);
+        return true; /* of what is thrown away */
+    }
+    /* Where rows are equal everything else would have other bits; the others may be taken by
+     * another. */
+    CHECKF(!product->equal_rows, "%s", why);
+    tell_own_kernel(plan, product, status_text(status));
+    return false;
+}
+
 bool gemm_lt(const Product *given, GemmChoice choice)
 {
     Product freed = *given;
@@ -457,19 +528,11 @@ bool gemm_lt(const Product *given, GemmChoice choice)
     (void)cuda_stream(); /* so that the thread's device is ours when the library asks for it */
     pthread_mutex_lock(&lock);
     Plan *plan = plan_of(product);
-    bool done = false;
-    if (plan->usable) {
-        CHECKF(is_aligned(plan, product), "rows do not begin where a row of a matrix would");
-        plan_set_shape(plan, product->m, product->r);
-        cublasStatus_t status = run(plan, algo_for(plan, product, choice == GEMM_LIBRARY_FIXED),
-                                    product->a.data, product->b.data, product->c);
-        done = status == CUBLAS_STATUS_SUCCESS;
-        /* Where rows are equal everything else would have other bits; the others may be taken by
-         * another. */
-        CHECKF(done || !product->equal_rows, "cuBLASLt: [%lld, %lld] of %lld products: %s",
-               (long long)product->m, (long long)product->n, (long long)product->r,
-               status_text(status));
-    }
+    bool done = true;
+    if (plan != NULL)
+        done = multiply(plan, product, choice == GEMM_LIBRARY_FIXED);
+    else
+        cuda_spoil_recording("a product of a shape that was not met before");
     pthread_mutex_unlock(&lock);
     return done;
 }

@@ -1,4 +1,5 @@
 /* cuda/device.cu where the host's memory is the device's. */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "tensor/cuda/ops.cuh"
@@ -50,6 +51,48 @@ void *cuda_scratch(size_t bytes)
     CHECK(last != NULL);
     memset(last, 0xFF, bytes);
     return last;
+}
+
+size_t cuda_shared_max(void)
+{
+    return on_host::shared_max;
+}
+
+extern "C" void on_host_give_shared(size_t bytes)
+{
+    on_host::shared_max = bytes;
+}
+
+const char *cuda_device_name(void)
+{
+    return "the host";
+}
+
+/* Recording, as far as products ask for it. */
+static bool is_recording;
+static const char *spoiled;
+
+bool cuda_is_recording(void)
+{
+    return is_recording;
+}
+
+void cuda_spoil_recording(const char *why)
+{
+    static char kept[512];
+    snprintf(kept, sizeof kept, "%s", why);
+    spoiled = kept;
+}
+
+extern "C" void on_host_record(bool record)
+{
+    is_recording = record;
+    spoiled = NULL;
+}
+
+extern "C" const char *on_host_spoiled(void)
+{
+    return spoiled;
 }
 
 const DeviceGraphs *cuda_graphs(void)

@@ -13,11 +13,20 @@ namespace on_host
 
 Place place;
 unsigned char *shared_bytes;
+size_t shared_max = (size_t)227 << 10;
 
 static const int WARP_SIZE = 32;
 static const size_t STACK_BYTES = 64 << 10;
 
 enum State { READY, AT_BARRIER, AT_EXCHANGE, DONE };
+
+/* On its way into shared memory; `group`: how many were committed before. */
+struct Copy {
+    void *to;
+    const void *from;
+    size_t bytes;
+    int group;
+};
 
 struct Fiber {
     ucontext_t context;
@@ -27,6 +36,8 @@ struct Fiber {
     State state;
     dim3 thread;
     uint64_t given;
+    std::vector<Copy> copies;
+    int groups; /* of copies, committed */
 };
 
 static std::vector<Fiber> fibers;
@@ -122,6 +133,32 @@ unsigned ballot(bool mine)
     return bits;
 }
 
+void copy_later(void *to, const void *from, size_t bytes)
+{
+    Fiber &mine = fibers[(size_t)running];
+    if (next_noise() % 2 == 0)
+        memcpy(to, from, bytes);
+    else
+        mine.copies.push_back({to, from, bytes, mine.groups});
+}
+
+void commit_copies(void)
+{
+    fibers[(size_t)running].groups++;
+}
+
+void wait_for_copies(int pending)
+{
+    Fiber &mine = fibers[(size_t)running];
+    size_t done = 0; /* they stand in the order of their groups */
+    for (; done < mine.copies.size(); done++) {
+        const Copy &copy = mine.copies[done];
+        if (copy.group >= mine.groups - pending) break;
+        memcpy(copy.to, copy.from, copy.bytes);
+    }
+    mine.copies.erase(mine.copies.begin(), mine.copies.begin() + (std::ptrdiff_t)done);
+}
+
 /* A warp's operands of mma_bf16. */
 struct Operands {
     float first[16][16], second[8][16];
@@ -180,6 +217,8 @@ static void make_fibers(dim3 block)
     for (int i = 0; i < num_threads; i++) {
         Fiber &fiber = fibers[(size_t)i];
         fiber.state = READY;
+        fiber.copies.clear();
+        fiber.groups = 0;
         fiber.thread = dim3((unsigned)i % block.x, (unsigned)i / block.x % block.y,
                             (unsigned)i / (block.x * block.y));
     }
@@ -235,6 +274,7 @@ void run(dim3 grid, dim3 block, size_t shared, const std::function<void()> &kern
     place.block_size = block;
     place.grid_size = grid;
     if (block.x * block.y * block.z > 1024) stop("a block of more than 1024 threads");
+    if (shared > shared_max) stop("more shared memory than the device gives a block");
     shared_bytes = (unsigned char *)(((uintptr_t)memory.data() + 15) & ~(uintptr_t)15);
     for (unsigned z = 0; z < grid.z; z++)
         for (unsigned y = 0; y < grid.y; y++)

@@ -51,12 +51,20 @@ extern Place place;
 extern unsigned char
     *shared_bytes; /* of the block, as many as the launch gave; filled with noise */
 
+/* What a launch may ask for: an H100's, until a test says otherwise. */
+extern size_t shared_max;
+
 void run(dim3 grid, dim3 block, size_t shared, const std::function<void()> &kernel,
          const char *name);
 void barrier(void);
 /* Gives `bits` to the warp's other lanes and takes lane `from`'s. Every lane of the warp calls. */
 uint64_t exchange(uint64_t bits, int from);
 unsigned ballot(bool mine);
+/* cuda/pack.cuh: a copy comes at once or as late as it may, so that whoever reads too early, or
+ * brings what is still read, gets wrong values. */
+void copy_later(void *to, const void *from, size_t bytes);
+void commit_copies(void);
+void wait_for_copies(int pending);
 /* cuda/mma.cuh. Every lane of the warp calls. */
 void mma_bf16(float c[4], const uint32_t a[4], const uint32_t b[2]);
 int lane(void);
@@ -141,7 +149,7 @@ static inline float rsqrtf(float x)
 #define LAUNCH_ON(stream, kernel, grid, block, shared, ...)                                        \
     ((void)(stream), LAUNCH(kernel, grid, block, shared, __VA_ARGS__))
 
-#define ALLOW_SHARED(kernel, bytes) ((void)0)
+#define ALLOW_SHARED(kernel, bytes) ((void)(bytes)) /* a launch sees it */
 #define SHARED_BYTES(name)          unsigned char *const name = on_host::shared_bytes
 
 #endif

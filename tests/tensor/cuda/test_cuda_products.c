@@ -1,8 +1,10 @@
 /* The products of the CUDA backend by a library (cuda/gemm_lt.cu), over one whose heuristics like
  * what must not be taken (cublaslt/fake.cc): the right numbers by the right algorithm. */
 #include <dlfcn.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/memory.h"
 #include "cublaslt/fake.h"
@@ -12,6 +14,8 @@
 #include "test.h"
 
 bool open_fake_library(char *text, size_t size); /* products_on_host.cc */
+void on_host_record(bool record);                /* device_on_host.cc */
+const char *on_host_spoiled(void);
 
 static const KernelTable *kernels;
 static int *calls; /* [FAKE_COUNT] */
@@ -93,16 +97,21 @@ static void test_products_by_the_library_equal_reference(void **state)
         }
 }
 
-/* Of a shape that has been met: `rows` rows. */
-static FakeAlgo algo_for(DType dtype, int rows)
+static void multiply(DType dtype, int rows, int n, int k)
 {
-    Buffer x = buffer_random(dtype, rows, 96, 1, 1), w = buffer_random(dtype, 80, 96, 2, 1);
-    Buffer y = buffer_result(dtype, rows, 80);
+    Buffer x = buffer_random(dtype, rows, k, 1, 1), w = buffer_random(dtype, n, k, 2, 1);
+    Buffer y = buffer_result(dtype, rows, n);
     const Weight weight = {.plain = w.tensor};
     kernels->matmul(y.tensor, x.tensor, &weight);
     Buffer *all[] = {&x, &w, &y};
     for (size_t i = 0; i < 3; i++)
         buffer_free(all[i]);
+}
+
+/* Of a shape that has been met: `rows` rows. */
+static FakeAlgo algo_for(DType dtype, int rows)
+{
+    multiply(dtype, rows, 80, 96);
     return algo_of();
 }
 
@@ -128,6 +137,93 @@ static void test_few_rows_take_a_faster_algorithm_only_of_equal_bits(void **stat
         assert_int_equal(algo_for(dtype, 257), FAKE_SPLIT);
         gemm_choose(GEMM_LIBRARY);
     }
+}
+
+/* A trainer has no few rows. */
+static void test_algorithms_are_tried_when_few_rows_are_met(void **state)
+{
+    (void)state;
+    const int64_t rows[] = {1000, 300, 257};
+    memset(calls, 0, FAKE_COUNT * sizeof *calls);
+    for (size_t i = 0; i < 3; i++)
+        multiply(DTYPE_BF16, (int)rows[i], 88, 104);
+    assert_int_equal(calls[FAKE_FORWARD], 3);
+    assert_int_equal(algo_of(), FAKE_FORWARD);
+    multiply(DTYPE_BF16, 200, 88, 104);
+    if (calls[FAKE_BACKWARD] < 3) fail_msg("no algorithm was tried");
+    memset(calls, 0, FAKE_COUNT * sizeof *calls);
+    multiply(DTYPE_BF16, 200, 88, 104);
+    assert_int_equal(calls[FAKE_FEW], 1);
+    assert_int_equal(algo_of(), FAKE_FEW);
+}
+
+static void test_products_that_cannot_be_recorded_spoil_it_and_stop_nobody(void **state)
+{
+    (void)state;
+    memset(calls, 0, FAKE_COUNT * sizeof *calls);
+    on_host_record(true);
+    multiply(DTYPE_BF16, 5, 72, 112);
+    assert_non_null(strstr(on_host_spoiled(), "a shape that was not met before"));
+    assert_int_equal(algo_of(), FAKE_COUNT); /* nothing was tried */
+    on_host_record(false);
+    multiply(DTYPE_BF16, 1000, 72, 112);
+    on_host_record(true);
+    multiply(DTYPE_BF16, 5, 72, 112);
+    assert_null(on_host_spoiled());
+    memset(calls, 0, FAKE_COUNT * sizeof *calls);
+    on_host_record(false);
+    multiply(DTYPE_BF16, 5, 72, 112);
+    if (calls[FAKE_BACKWARD] < 3) fail_msg("recorded rows were taken for tried ones");
+    memset(calls, 0, FAKE_COUNT * sizeof *calls);
+}
+
+/* What the process says on stderr in `run`. */
+static char *said_by(void (*run)(void))
+{
+    static char text[4096];
+    FILE *file = tmpfile();
+    int kept = dup(STDERR_FILENO);
+    assert_non_null(file);
+    fflush(stderr);
+    dup2(fileno(file), STDERR_FILENO);
+    run();
+    fflush(stderr);
+    dup2(kept, STDERR_FILENO);
+    close(kept);
+    rewind(file);
+    text[fread(text, 1, sizeof text - 1, file)] = '\0';
+    fclose(file);
+    return text;
+}
+
+static void multiply_what_the_library_has_not(void)
+{
+    for (int rows = 1; rows <= 300; rows += 100)
+        multiply(DTYPE_BF16, rows, 50, 3);
+}
+
+static void go_back_where_the_library_refuses(void)
+{
+    Products p = make_products(DTYPE_BF16, DTYPE_BF16, 40, FAKE_REFUSED, 8);
+    products_free(&p);
+    p = make_products(DTYPE_BF16, DTYPE_BF16, 40, FAKE_REFUSED, 8);
+    products_free(&p);
+}
+
+static void test_a_product_by_our_own_kernel_is_told_once_with_its_shape(void **state)
+{
+    (void)state;
+    const char *text = said_by(multiply_what_the_library_has_not);
+    assert_string_equal(text,
+                        "the host: cuBLASLt has no algorithm for c[1, 50] = a[1, 3] b[50, 3]^T "
+                        "in bf16 whose rows do not depend on their number: a kernel of ours "
+                        "computes it, to the same precision and more slowly\n");
+    text = said_by(go_back_where_the_library_refuses);
+    const char *found = strstr(text, "cuBLASLt CUBLAS_STATUS for c[40, 8] = a[40, 77] b[8, 77]^T");
+    assert_non_null(found);
+    assert_null(strstr(found + strlen("cuBLASLt CUBLAS_STATUS for c[40, 8] = a"), "a[40, 77]"));
+    assert_string_equal(said_by(multiply_what_the_library_has_not), "");
+    memset(calls, 0, FAKE_COUNT * sizeof *calls);
 }
 
 /* No forward pass has dgrad: its sum may be split, alike for every equal number of rows. */
@@ -188,6 +284,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_products_by_the_library_equal_reference),
         cmocka_unit_test(test_few_rows_take_a_faster_algorithm_only_of_equal_bits),
+        cmocka_unit_test(test_algorithms_are_tried_when_few_rows_are_met),
+        cmocka_unit_test(test_products_that_cannot_be_recorded_spoil_it_and_stop_nobody),
+        cmocka_unit_test(test_a_product_by_our_own_kernel_is_told_once_with_its_shape),
         cmocka_unit_test(test_the_way_back_may_be_split),
         cmocka_unit_test(test_sums_over_tokens_may_be_split),
         cmocka_unit_test(test_a_weight_may_begin_at_any_element),

@@ -205,6 +205,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t matmul, con
     if (cublasLtMatmulAlgoCheck(NULL, matmul, a_layout, b_layout, c_layout, d_layout, algo,
                                 &unused) != CUBLAS_STATUS_SUCCESS)
         return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (depth == FAKE_REFUSED) return CUBLAS_STATUS_NOT_SUPPORTED;
     if (algo->data[0] == FAKE_SPLIT && (workspace == NULL || workspace_bytes < WORKSPACE))
         return CUBLAS_STATUS_INVALID_VALUE;
     fake_lt_calls[algo->data[0]]++;

@@ -11,6 +11,10 @@ typedef enum {
     FAKE_COUNT,
 } FakeAlgo;
 
+/* Shapes whose sums are of this length are offered an algorithm, and refused when they are
+ * multiplied. */
+#define FAKE_REFUSED 77
+
 /* Of the library `fake_lt_calls` [FAKE_COUNT] is found by name. */
 #define FAKE_LT_CALLS "fake_lt_calls"
 

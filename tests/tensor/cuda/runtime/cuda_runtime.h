@@ -22,6 +22,7 @@ typedef enum {
     cudaErrorNoKernelImageForDevice = 209,
     cudaErrorNotReady = 600,
     cudaErrorLaunchFailure = 719,
+    cudaErrorStreamCaptureUnsupported = 900,
     cudaErrorStreamCaptureInvalidated = 901,
 } cudaError_t;
 
@@ -37,7 +38,8 @@ typedef struct FakeGraph *cudaGraph_t;
 typedef struct FakeGraphExec *cudaGraphExec_t;
 typedef enum {
     cudaStreamCaptureModeGlobal,
-    cudaStreamCaptureModeThreadLocal
+    cudaStreamCaptureModeThreadLocal,
+    cudaStreamCaptureModeRelaxed
 } cudaStreamCaptureMode;
 
 struct cudaDeviceProp {
@@ -48,6 +50,8 @@ struct cudaDeviceProp {
 struct cudaFuncAttributes {
     int unused;
 };
+
+typedef enum { cudaDevAttrMaxSharedMemoryPerBlockOptin } cudaDeviceAttr;
 
 typedef enum {
     cudaDriverEntryPointSuccess,
@@ -67,6 +71,7 @@ cudaError_t cudaDriverGetVersion(int *version);
 cudaError_t cudaRuntimeGetVersion(int *version);
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device);
 cudaError_t cudaDeviceGetPCIBusId(char *id, int size, int device);
+cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device);
 cudaError_t cudaSetDevice(int device);
 cudaError_t cudaMemGetInfo(size_t *available, size_t *total);
 cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *attributes, const void *function);
@@ -94,6 +99,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mo
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph);
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *ready, cudaGraph_t graph,
                                  unsigned long long flags);
+cudaError_t cudaGraphUpload(cudaGraphExec_t ready, cudaStream_t stream);
 cudaError_t cudaGraphLaunch(cudaGraphExec_t ready, cudaStream_t stream);
 cudaError_t cudaGraphDestroy(cudaGraph_t graph);
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t ready);

@@ -46,10 +46,13 @@ struct FakeStream {
     unsigned flags;
     int priority;
     FakeGraph *graph; /* NULL: it runs what it is given */
+    bool is_invalid;  /* what is recorded */
 };
 
 static std::deque<FakeStream> streams; /* which do not move */
 static std::map<void *, size_t> blocks;
+static thread_local cudaStream_t
+    strict; /* that the thread records, and calls nothing else meanwhile */
 static thread_local int thread_device;
 static thread_local cudaError_t last_error;
 
@@ -83,8 +86,20 @@ size_t fake_copies_pending(void)
     return pending;
 }
 
+/* What is no kernel, from a thread that records: the recording is lost. */
+static bool is_refused(void)
+{
+    if (strict == NULL) return false;
+    strict->is_invalid = true;
+    last_error = cudaErrorStreamCaptureUnsupported;
+    return true;
+}
+
 static cudaError_t put(cudaStream_t stream, const Operation &operation)
 {
+    if (stream->graph != NULL && fake_capture_fault == 5) stream->is_invalid = true;
+    if (stream->graph != NULL && stream->is_invalid)
+        return last_error = cudaErrorStreamCaptureInvalidated;
     (stream->graph != NULL ? stream->graph->operations : stream->line).push_back(operation);
     return cudaSuccess;
 }
@@ -111,7 +126,7 @@ cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest)
 
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t *stream, unsigned flags, int priority)
 {
-    streams.push_back({{}, 0, flags, priority, NULL});
+    streams.push_back({{}, 0, flags, priority, NULL, false});
     *stream = &streams.back();
     return cudaSuccess;
 }
@@ -135,6 +150,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
+    if (is_refused()) return last_error;
     run_until(stream, end_of(stream));
     return cudaSuccess;
 }
@@ -165,6 +181,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
+    if (is_refused()) return last_error;
     if (event->stream != NULL) run_until(event->stream, event->place);
     return cudaSuccess;
 }
@@ -188,10 +205,11 @@ int fake_last_error(void)
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode)
 {
     /* In the other mode, threads that allocate meanwhile would spoil it. */
-    if (mode != cudaStreamCaptureModeThreadLocal || stream->graph != NULL)
-        return cudaErrorInvalidValue;
+    if (mode == cudaStreamCaptureModeGlobal || stream->graph != NULL) return cudaErrorInvalidValue;
     if (fake_capture_fault == 1) return last_error = cudaErrorInvalidValue;
     stream->graph = new FakeGraph();
+    stream->is_invalid = false;
+    strict = mode == cudaStreamCaptureModeThreadLocal ? stream : NULL;
     num_graphs++;
     return cudaSuccess;
 }
@@ -200,7 +218,8 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
 {
     *graph = stream->graph;
     stream->graph = NULL;
-    if (fake_capture_fault != 2) return cudaSuccess;
+    strict = NULL;
+    if (fake_capture_fault != 2 && !stream->is_invalid) return cudaSuccess;
     cudaGraphDestroy(*graph);
     *graph = NULL;
     return last_error = cudaErrorStreamCaptureInvalidated;
@@ -212,6 +231,11 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *ready, cudaGraph_t graph, unsi
     *ready = new FakeGraphExec{graph->operations};
     num_graphs++;
     return cudaSuccess;
+}
+
+cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t)
+{
+    return fake_capture_fault == 4 ? last_error = cudaErrorMemoryAllocation : cudaSuccess;
 }
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t ready, cudaStream_t stream)
@@ -252,6 +276,7 @@ size_t fake_memory_used(void)
 
 cudaError_t cudaMalloc(void **memory, size_t bytes)
 {
+    if (is_refused()) return last_error;
     if (fake_memory_used() + bytes > fake_device.memory_bytes) return cudaErrorMemoryAllocation;
     *memory = aligned_alloc(256, (bytes + 255) / 256 * 256);
     memset(*memory, 0xA5, bytes);
@@ -339,6 +364,12 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int devic
 cudaError_t cudaDeviceGetPCIBusId(char *id, int size, int)
 {
     strncpy(id, "0000:1b:00.0", (size_t)size);
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr, int)
+{
+    *value = fake_device.sm == 90 ? 227 << 10 : 99 << 10;
     return cudaSuccess;
 }
 

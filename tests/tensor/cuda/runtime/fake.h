@@ -21,7 +21,8 @@ extern const char *fake_gemm_fault; /* what gemm_open says; NULL: it opens */
 extern bool fake_has_no_vmm;        /* the device knows no virtual memory management */
 extern bool fake_shares_nothing;    /* it knows it, and gives out no descriptors */
 extern bool fake_reads_need_writes; /* nothing can be mapped to be read alone */
-/* What fails of recording: 1 to begin, 2 to end, 3 to make it ready; 0: nothing. */
+/* What fails of recording: 1 to begin, 2 to end, 3 to make it ready, 4 to bring it to the device, 5
+ * every kernel that is recorded; 0: nothing. */
 extern int fake_capture_fault;
 int fake_graphs(void); /* that were not destroyed, ready ones included */
 
