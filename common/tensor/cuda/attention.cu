@@ -6,7 +6,8 @@
  *
  * A block has ROWS rows of one kv head: queries of the heads that share it, so that a tile of keys
  * and values is read once for all. A warp a row at a time: lanes hold keys for the products with
- * the query, columns for the sum of values. */
+ * the query, columns for the sum of values. Keys and values of a tile take turns in one piece of
+ * shared memory, so that heads of HEAD_DIM_MAX run where a block has 99 KB of it. */
 #include <math.h>
 
 #include "tensor/cuda/attention.cuh"
@@ -24,33 +25,31 @@ struct RowState {
     float max, sum, out[COLUMNS_MAX];
 };
 
-/* Keys and values at positions [begin, begin + count) in f32: [KV_PAGE, stride]. The whole block
- * calls. */
+/* Keys, or values, at positions [begin, begin + count) in f32: [KV_PAGE, stride]. `rows`: the
+ * batch's. The whole block calls. */
 template <typename T>
-__device__ void load_tile(float *keys, float *values, const Attention &a, const T *k, const T *v,
-                          int sequence, int kv_head, int64_t begin, int count, int stride)
+__device__ void load_tile(float *tile, const Attention &a, const T *rows, bool values, int sequence,
+                          int kv_head, int64_t begin, int count, int stride)
 {
     int dim = a.shape.head_dim;
+    int64_t row_stride = values ? a.shape.v_stride : a.shape.k_stride;
+    int64_t half = values ? page_half(a.shape.num_kv_heads, dim) : 0;
     for (int i = (int)threadIdx.x; i < count * dim; i += WARPS * WARP) {
         int at = i / dim, j = i % dim;
-        const T *key, *value;
-        if (a.pages.memory != NULL) {
-            key = page_key<T>(a.pages, sequence, begin + at, kv_head, dim);
-            value = key + page_half(a.shape.num_kv_heads, dim);
-        } else {
-            int64_t row = a.sequences.cu_seqlens[sequence] + begin + at;
-            key = k + row * a.shape.k_stride + (int64_t)kv_head * dim;
-            value = v + row * a.shape.v_stride + (int64_t)kv_head * dim;
-        }
-        keys[at * stride + j] = to_float(key[j]);
-        values[at * stride + j] = to_float(value[j]);
+        const T *from;
+        if (a.pages.memory != NULL)
+            from = page_key<T>(a.pages, sequence, begin + at, kv_head, dim) + half;
+        else
+            from = rows + (a.sequences.cu_seqlens[sequence] + begin + at) * row_stride +
+                   (int64_t)kv_head * dim;
+        tile[at * stride + j] = to_float(from[j]);
     }
 }
 
-/* A row takes the first `count` keys of a tile. `weight` is the warp's, [KV_PAGE]. */
-__device__ void take_tile(RowState *state, const float *query, const float *keys,
-                          const float *values, float *weight, int count, int dim, int stride,
-                          float scale)
+/* A row's weights of the first `count` keys of a tile, [KV_PAGE], and its sums so far relative to
+ * the new maximum. */
+__device__ void take_keys(RowState *state, float *weight, const float *query, const float *keys,
+                          int count, int dim, int stride, float scale)
 {
     int lane = (int)threadIdx.x % WARP;
     float score[KEYS_OF_LANE], best = -INFINITY;
@@ -63,17 +62,23 @@ __device__ void take_tile(RowState *state, const float *query, const float *keys
         best = fmaxf(best, score[i]);
     }
     float max = fmaxf(state->max, warp_max(best)), keep = expf(state->max - max), sum = 0.0f;
-    __syncwarp();
     for (int i = 0; i < KEYS_OF_LANE; i++) {
         float p = expf(score[i] - max);
         weight[lane + i * WARP] = p;
         sum += p;
     }
-    __syncwarp();
     state->sum = state->sum * keep + warp_sum(sum);
     state->max = max;
+    for (int c = 0; c < COLUMNS_MAX && lane + c * WARP < dim; c++)
+        state->out[c] *= keep;
+}
+
+__device__ void take_values(RowState *state, const float *weight, const float *values, int count,
+                            int dim, int stride)
+{
+    int lane = (int)threadIdx.x % WARP;
     for (int c = 0; c < COLUMNS_MAX && lane + c * WARP < dim; c++) {
-        float out = state->out[c] * keep;
+        float out = state->out[c];
         for (int key = 0; key < count; key++)
             out = fmaf(weight[key], values[key * stride + lane + c * WARP], out);
         state->out[c] = out;
@@ -105,9 +110,8 @@ __global__ void attention_kernel(T *out, float *lse, const T *q, const T *k, con
     int64_t rows = length * a.group, first = (int64_t)blockIdx.y * ROWS;
     if (first >= rows) return;
     int64_t end = first + ROWS < rows ? first + ROWS : rows;
-    float *keys = (float *)shared, *values = keys + KV_PAGE * stride,
-          *query = values + KV_PAGE * stride;
-    float *weight = query + ROWS * dim + warp * KV_PAGE;
+    float *tile = (float *)shared, *query = tile + KV_PAGE * stride;
+    float *weight = query + ROWS * dim; /* [ROWS, KV_PAGE] */
     RowState state[ROWS / WARPS];
     for (int i = 0; i < ROWS / WARPS; i++) {
         state[i].max = -INFINITY;
@@ -124,17 +128,27 @@ __global__ void attention_kernel(T *out, float *lse, const T *q, const T *k, con
     int64_t last = place_of(a, sequence, kv_head, end - 1).position;
     for (int64_t begin = 0; begin <= last; begin += KV_PAGE) {
         int count = last + 1 - begin < KV_PAGE ? (int)(last + 1 - begin) : KV_PAGE;
+        int seen[ROWS / WARPS]; /* of the tile, by each row */
         __syncthreads();
-        load_tile(keys, values, a, k, v, sequence, kv_head, begin, count, stride);
+        load_tile(tile, a, k, false, sequence, kv_head, begin, count, stride);
         __syncthreads();
         for (int i = 0; i < ROWS / WARPS; i++) {
-            int64_t row = first + warp + i * WARPS;
-            if (row >= end) continue;
-            int64_t seen = place_of(a, sequence, kv_head, row).position + 1 - begin;
-            if (seen < 1) continue;
-            take_tile(&state[i], query + (warp + i * WARPS) * dim, keys, values, weight,
-                      seen < count ? (int)seen : count, dim, stride, a.shape.scale);
+            int at = warp + i * WARPS;
+            int64_t row = first + at;
+            int64_t ahead =
+                row < end ? place_of(a, sequence, kv_head, row).position + 1 - begin : 0;
+            seen[i] = ahead < count ? (int)ahead : count;
+            if (seen[i] > 0)
+                take_keys(&state[i], weight + at * KV_PAGE, query + at * dim, tile, seen[i], dim,
+                          stride, a.shape.scale);
         }
+        __syncthreads();
+        load_tile(tile, a, v, true, sequence, kv_head, begin, count, stride);
+        __syncthreads();
+        for (int i = 0; i < ROWS / WARPS; i++)
+            if (seen[i] > 0)
+                take_values(&state[i], weight + (warp + i * WARPS) * KV_PAGE, tile, seen[i], dim,
+                            stride);
     }
     for (int i = 0; i < ROWS / WARPS; i++) {
         int64_t row = first + warp + i * WARPS;
@@ -173,7 +187,7 @@ void cuda_attention(void *out, float *lse, DType dtype, const void *q, const voi
     }
     dim3 grid((unsigned)sequences->num_sequences, (unsigned)ceil_div(longest * a.group, ROWS),
               (unsigned)shape->num_kv_heads);
-    size_t floats = (size_t)(2 * KV_PAGE * (dim + 1) + ROWS * dim + WARPS * KV_PAGE);
+    size_t floats = (size_t)(KV_PAGE * (dim + 1) + ROWS * dim + ROWS * KV_PAGE);
     DISPATCH(dtype, T, {
         ALLOW_SHARED(attention_kernel<T>, floats * sizeof(float));
         LAUNCH(attention_kernel<T>, grid, WARPS * WARP, floats * sizeof(float), (T *)out, lse,

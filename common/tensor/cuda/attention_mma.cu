@@ -16,9 +16,14 @@
 #include "tensor/cuda/ops.cuh"
 
 /* Tiles in shared memory. A step of decoding has few rows for each tile and waits for memory: there
- * two are on their way while one is used, elsewhere one, for more blocks side by side. */
+ * two are on their way while one is used, elsewhere one, for more blocks side by side. Where a
+ * device has not the memory (heads of 128 on an RTX card), there is one stage less: it shows in no
+ * bit. With a single one the next keys come while values are used, and the other way round. */
 #define STAGES_FEW  3
 #define STAGES_MANY 2
+
+/* What every device of compute capability 8.0 or more gives a block. */
+#define SHARED_LEAST ((size_t)99 << 10)
 
 #define SPLIT_TILES   4
 #define SPLIT         (SPLIT_TILES * KV_PAGE)
@@ -31,28 +36,42 @@ template <int DIM> struct RowSums {
     float out[DIM / MMA_N][4];
 };
 
+/* Where a tile's keys and values stand. */
+struct TileRows {
+    const Bf16 *key, *value;
+    int64_t key_stride, value_stride;
+    int count;
+};
+
 /* Keys [begin, end) of a sequence and their values, as far as they fill a tile. */
 template <int DIM>
-__device__ __forceinline__ void load_keys(Bf16 *keys, const Attention &a, const Bf16 *k,
-                                          const Bf16 *v, int sequence, int kv_head, int64_t begin,
-                                          int64_t end)
+__device__ __forceinline__ TileRows find_tile(const Attention &a, const Bf16 *k, const Bf16 *v,
+                                              int sequence, int kv_head, int64_t begin, int64_t end)
 {
-    const Bf16 *key, *value;
-    int64_t key_stride = DIM, value_stride = DIM;
-    int count = end - begin < KV_PAGE ? (int)(end - begin) : KV_PAGE;
+    TileRows rows = {};
+    rows.key_stride = rows.value_stride = DIM;
+    rows.count = end - begin < KV_PAGE ? (int)(end - begin) : KV_PAGE;
     if (a.pages.memory != NULL) {
-        key = page_key<Bf16>(a.pages, sequence, begin, kv_head, DIM);
-        value = key + page_half(a.shape.num_kv_heads, DIM);
+        rows.key = page_key<Bf16>(a.pages, sequence, begin, kv_head, DIM);
+        rows.value = rows.key + page_half(a.shape.num_kv_heads, DIM);
     } else {
         int64_t row = a.sequences.cu_seqlens[sequence] + begin;
-        key_stride = a.shape.k_stride;
-        value_stride = a.shape.v_stride;
-        key = k + row * key_stride + (int64_t)kv_head * DIM;
-        value = v + row * value_stride + (int64_t)kv_head * DIM;
+        rows.key_stride = a.shape.k_stride;
+        rows.value_stride = a.shape.v_stride;
+        rows.key = k + row * rows.key_stride + (int64_t)kv_head * DIM;
+        rows.value = v + row * rows.value_stride + (int64_t)kv_head * DIM;
     }
-    load_tile<DIM>(keys, count, [&](int at) { return key + at * key_stride; });
-    load_tile<DIM>(keys + tile_elements<DIM>(), count,
-                   [&](int at) { return value + at * value_stride; });
+    return rows;
+}
+
+template <int DIM> __device__ __forceinline__ void load_keys(Bf16 *tile, const TileRows &rows)
+{
+    load_tile<DIM>(tile, rows.count, [&](int at) { return rows.key + at * rows.key_stride; });
+}
+
+template <int DIM> __device__ __forceinline__ void load_values(Bf16 *tile, const TileRows &rows)
+{
+    load_tile<DIM>(tile, rows.count, [&](int at) { return rows.value + at * rows.value_stride; });
 }
 
 /* Scores become weights relative to the rows' new maxima, and the sums so far with them. `seen`:
@@ -235,85 +254,165 @@ template <int DIM> __device__ __forceinline__ RowSums<DIM> no_sums()
     return sums;
 }
 
-/* The rows take a tile of keys and values. */
+/* What a block has to do: a lane's two rows, and the tiles that they go through. */
+template <int DIM> struct BlockWork {
+    int sequence, kv_head;
+    RowPlace place[2];
+    bool inside[2]; /* rows beyond the last one are copies of it */
+    bool works;     /* the warp has a row; those without one bring tiles alone */
+    int64_t tile;   /* the first */
+    int64_t count;  /* of the tiles that the block's last row sees */
+    int64_t end;    /* positions, as count */
+    int64_t turns;  /* blocks that go through the splits */
+    uint32_t query[DIM / MMA_K][4];
+};
+
+/* The weights of a tile of keys, and the sums so far relative to the rows' new maxima. */
 template <int DIM>
-__device__ __forceinline__ void take_tile(RowSums<DIM> *sums, const uint32_t query[][4],
-                                          const Bf16 *keys, const RowPlace place[2], int64_t begin,
-                                          float scale)
+__device__ __forceinline__ void take_keys(RowSums<DIM> *sums, float score[][4],
+                                          const BlockWork<DIM> &work, const Bf16 *keys,
+                                          int64_t tile, float scale)
 {
-    float score[KV_PAGE / MMA_N][4] = {};
-    int64_t ahead[2] = {place[0].position + 1 - begin, place[1].position + 1 - begin};
+    int64_t begin = tile * KV_PAGE;
+    int64_t ahead[2] = {work.place[0].position + 1 - begin, work.place[1].position + 1 - begin};
     int seen[2] = {ahead[0] < KV_PAGE ? (int)ahead[0] : KV_PAGE,
                    ahead[1] < KV_PAGE ? (int)ahead[1] : KV_PAGE};
-    multiply_rows<DIM>(score, query, keys);
+    multiply_rows<DIM>(score, work.query, keys);
     weigh<DIM>(sums, score, seen, scale);
-    add_rows<DIM>(sums->out, score, keys + tile_elements<DIM>());
+}
+
+/* Behind a tile: the sums of a split that ends with it are kept, where there are several, and begin
+ * anew. */
+template <int DIM, bool in_parts>
+__device__ __forceinline__ void end_tile(RowSums<DIM> *sums, const Attention &a,
+                                         const BlockWork<DIM> &work, int64_t tile, float *total,
+                                         int folding)
+{
+    if (!work.works || (tile % SPLIT_TILES != SPLIT_TILES - 1 && tile != work.count - 1)) return;
+    join_lanes(sums);
+    if (!in_parts && work.count <= SPLIT_TILES) return; /* the only one, and its last tile */
+    if (in_parts)
+        store_part<DIM>(a, *sums, tile / SPLIT_TILES, work.place, work.inside);
+    else
+        fold_split<DIM>(total, folding, *sums, tile / SPLIT_TILES, work.place);
+    *sums = no_sums<DIM>();
+}
+
+/* Through the tiles, with STAGES - 1 of them on their way. `tiles`: [STAGES, 2, KV_PAGE, stride].
+ */
+template <int DIM, int STAGES, bool in_parts>
+__device__ __forceinline__ void walk_ahead(RowSums<DIM> *sums, Bf16 *tiles, float *total,
+                                           int folding, const BlockWork<DIM> &work, const Bf16 *k,
+                                           const Bf16 *v, const Attention &a)
+{
+    int64_t loads = work.tile; /* the next to be brought */
+    auto bring = [&](int stage) {
+        Bf16 *keys = tiles + stage * 2 * tile_elements<DIM>();
+        if (loads < work.count) {
+            TileRows rows =
+                find_tile<DIM>(a, k, v, work.sequence, work.kv_head, loads * KV_PAGE, work.end);
+            load_keys<DIM>(keys, rows);
+            load_values<DIM>(keys + tile_elements<DIM>(), rows);
+        }
+        copies_commit();
+        loads = tile_after(loads, work.turns);
+    };
+    UNROLL
+    for (int stage = 0; stage < STAGES - 1; stage++)
+        bring(stage);
+    int step = 0;
+    for (int64_t tile = work.tile; tile < work.count; tile = tile_after(tile, work.turns), step++) {
+        const Bf16 *keys = tiles + step % STAGES * 2 * tile_elements<DIM>();
+        bring((step + STAGES - 1) % STAGES);
+        copies_wait<STAGES - 1>();
+        __syncthreads();
+        if (work.works) {
+            float score[KV_PAGE / MMA_N][4] = {};
+            take_keys<DIM>(sums, score, work, keys, tile, a.shape.scale * LOG2_E);
+            add_rows<DIM>(sums->out, score, keys + tile_elements<DIM>());
+        }
+        __syncthreads();
+        end_tile<DIM, in_parts>(sums, a, work, tile, total, folding);
+    }
+}
+
+/* Through the tiles with memory for one: `tiles` [2, KV_PAGE, stride]. */
+template <int DIM>
+__device__ __forceinline__ void walk_in_turn(RowSums<DIM> *sums, Bf16 *tiles, float *total,
+                                             int folding, const BlockWork<DIM> &work, const Bf16 *k,
+                                             const Bf16 *v, const Attention &a)
+{
+    Bf16 *keys = tiles, *values = tiles + tile_elements<DIM>();
+    TileRows rows =
+        find_tile<DIM>(a, k, v, work.sequence, work.kv_head, work.tile * KV_PAGE, work.end);
+    load_keys<DIM>(keys, rows);
+    copies_commit();
+    load_values<DIM>(values, rows);
+    copies_commit();
+    for (int64_t tile = work.tile; tile < work.count;) {
+        int64_t next = tile_after(tile, work.turns);
+        float score[KV_PAGE / MMA_N][4] = {};
+        copies_wait<1>(); /* all but the values */
+        __syncthreads();
+        if (work.works) take_keys<DIM>(sums, score, work, keys, tile, a.shape.scale * LOG2_E);
+        __syncthreads();
+        if (next < work.count) {
+            rows = find_tile<DIM>(a, k, v, work.sequence, work.kv_head, next * KV_PAGE, work.end);
+            load_keys<DIM>(keys, rows);
+        }
+        copies_commit();
+        copies_wait<1>(); /* all but the next keys */
+        __syncthreads();
+        if (work.works) add_rows<DIM>(sums->out, score, values);
+        __syncthreads();
+        if (next < work.count) load_values<DIM>(values, rows);
+        copies_commit();
+        end_tile<DIM, false>(sums, a, work, tile, total, folding);
+        tile = next;
+    }
 }
 
 /* blockIdx: tile of a sequence's rows, those that see most first (in parts: which splits);
- * sequence; kv head. Warps without a row bring tiles alone; `folding` threads have one. */
+ * sequence; kv head. `folding` threads have a row. */
 template <int DIM, int STAGES, bool in_parts>
 __global__ void __launch_bounds__(ATTENTION_THREADS)
     attention_mma_kernel(Bf16 *out, float *lse, const Bf16 *q, const Bf16 *k, const Bf16 *v,
                          Attention a, int folding)
 {
     SHARED_BYTES(shared);
-    Bf16 *tiles = (Bf16 *)shared; /* [STAGES, 2, KV_PAGE, stride] */
+    Bf16 *tiles = (Bf16 *)shared;
     float *total = (float *)(tiles + STAGES * 2 * tile_elements<DIM>()) + threadIdx.x;
-    int sequence = (int)blockIdx.y, kv_head = (int)blockIdx.z;
     int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
-    int64_t length = a.sequences.cu_seqlens[sequence + 1] - a.sequences.cu_seqlens[sequence];
-    int64_t rows = length * a.group, turns = in_parts ? gridDim.x : 1;
+    BlockWork<DIM> work;
+    work.sequence = (int)blockIdx.y;
+    work.kv_head = (int)blockIdx.z;
+    int64_t length =
+        a.sequences.cu_seqlens[work.sequence + 1] - a.sequences.cu_seqlens[work.sequence];
+    int64_t rows = length * a.group;
     int64_t first = in_parts ? 0 : (int64_t)(gridDim.x - 1 - blockIdx.x) * ATTENTION_ROWS;
     if (first >= rows) return;
-    RowPlace place[2];
-    bool inside[2];
     UNROLL
-    for (int h = 0; h < 2; h++) { /* rows beyond the last one are copies of it */
+    for (int h = 0; h < 2; h++) {
         int64_t row = first + warp * MMA_M + lane / 4 + h * 8;
-        inside[h] = row < rows;
-        place[h] = place_of(a, sequence, kv_head, inside[h] ? row : rows - 1);
+        work.inside[h] = row < rows;
+        work.place[h] = place_of(a, work.sequence, work.kv_head, row < rows ? row : rows - 1);
     }
-    uint32_t query[DIM / MMA_K][4];
-    load_words<DIM>(query, row_of(q, a, place[0]), row_of(q, a, place[1]));
-    RowSums<DIM> sums = no_sums<DIM>();
+    load_words<DIM>(work.query, row_of(q, a, work.place[0]), row_of(q, a, work.place[1]));
     int64_t last_row = first + ATTENTION_ROWS < rows ? first + ATTENTION_ROWS - 1 : rows - 1;
-    int64_t end = place_of(a, sequence, kv_head, last_row).position + 1;
-    int64_t count = (end + KV_PAGE - 1) / KV_PAGE, tile = in_parts ? blockIdx.x * SPLIT_TILES : 0;
-    int64_t loads = tile; /* the next to be brought */
-    bool works = first + warp * MMA_M < rows;
-    UNROLL
-    for (int stage = 0; stage < STAGES - 1; stage++, loads = tile_after(loads, turns)) {
-        if (loads < count)
-            load_keys<DIM>(tiles + stage * 2 * tile_elements<DIM>(), a, k, v, sequence, kv_head,
-                           loads * KV_PAGE, end);
-        copies_commit();
-    }
-    for (int step = 0; tile < count; tile = tile_after(tile, turns), step++) {
-        const Bf16 *keys = tiles + step % STAGES * 2 * tile_elements<DIM>();
-        if (loads < count)
-            load_keys<DIM>(tiles + (step + STAGES - 1) % STAGES * 2 * tile_elements<DIM>(), a, k, v,
-                           sequence, kv_head, loads * KV_PAGE, end);
-        loads = tile_after(loads, turns);
-        copies_commit();
-        copies_wait<STAGES - 1>();
-        __syncthreads();
-        if (works)
-            take_tile<DIM>(&sums, query, keys, place, tile * KV_PAGE, a.shape.scale * LOG2_E);
-        __syncthreads();
-        if (!works || (tile % SPLIT_TILES != SPLIT_TILES - 1 && tile != count - 1)) continue;
-        join_lanes(&sums);
-        if (in_parts)
-            store_part<DIM>(a, sums, tile / SPLIT_TILES, place, inside);
-        else if (count > SPLIT_TILES)
-            fold_split<DIM>(total, folding, sums, tile / SPLIT_TILES, place);
-        else
-            break; /* the only one */
-        sums = no_sums<DIM>();
-    }
-    if (!works || in_parts) return;
-    if (count > SPLIT_TILES) take_totals<DIM>(&sums, total, folding);
-    finish_rows<DIM>(out, lse, a, sums, place, inside);
+    work.end = place_of(a, work.sequence, work.kv_head, last_row).position + 1;
+    work.count = (work.end + KV_PAGE - 1) / KV_PAGE;
+    work.turns = in_parts ? gridDim.x : 1;
+    work.tile = in_parts ? (int64_t)blockIdx.x * SPLIT_TILES : 0;
+    work.works = first + warp * MMA_M < rows;
+    RowSums<DIM> sums = no_sums<DIM>();
+    static_assert(STAGES > 1 || !in_parts, "parts may be of no tile");
+    if constexpr (STAGES > 1)
+        walk_ahead<DIM, STAGES, in_parts>(&sums, tiles, total, folding, work, k, v, a);
+    else
+        walk_in_turn<DIM>(&sums, tiles, total, folding, work, k, v, a);
+    if (!work.works || in_parts) return;
+    if (work.count > SPLIT_TILES) take_totals<DIM>(&sums, total, folding);
+    finish_rows<DIM>(out, lse, a, sums, work.place, work.inside);
 }
 
 /* The splits of a sequence's one row. blockIdx: sequence, head; a thread a column. */
@@ -343,14 +442,26 @@ bool attention_mma_fits(const AttentionShape *shape)
            shape->out_stride % packed == 0;
 }
 
+/* Of a block, `folding` of whose threads have a row of totals. */
+template <int DIM, int STAGES> constexpr size_t shared_bytes(int folding)
+{
+    return (size_t)(STAGES * 2 * tile_elements<DIM>()) * sizeof(Bf16) +
+           (size_t)(folding * total_floats<DIM>()) * sizeof(float);
+}
+
 template <int DIM, int STAGES>
 static void launch_whole(Bf16 *out, float *lse, const Bf16 *q, const Bf16 *k, const Bf16 *v,
                          const Attention &a, int64_t longest)
 {
     int64_t warps = ceil_div(longest * a.group, MMA_M);
     int folding = (warps < ATTENTION_WARPS ? (int)warps : ATTENTION_WARPS) * WARP;
-    size_t bytes = (size_t)(STAGES * 2 * tile_elements<DIM>()) * sizeof(Bf16) +
-                   (size_t)(folding * total_floats<DIM>()) * sizeof(float);
+    size_t bytes = shared_bytes<DIM, STAGES>(folding);
+    if constexpr (shared_bytes<DIM, STAGES>(ATTENTION_THREADS) > SHARED_LEAST) {
+        if (bytes > cuda_shared_max()) {
+            launch_whole<DIM, STAGES - 1>(out, lse, q, k, v, a, longest);
+            return;
+        }
+    }
     dim3 grid((unsigned)ceil_div(longest * a.group, ATTENTION_ROWS),
               (unsigned)a.sequences.num_sequences, (unsigned)a.shape.num_kv_heads);
     ALLOW_SHARED((attention_mma_kernel<DIM, STAGES, false>), bytes);
@@ -383,20 +494,32 @@ static bool is_for_parts(const Attention &a, const float *lse, int64_t longest)
            parts.positions > SPLIT;
 }
 
+template <int DIM, int STAGES>
+static void launch_parts(Bf16 *out, const Bf16 *q, const Bf16 *k, const Bf16 *v, const Attention &a)
+{
+    int64_t splits = ceil_div(a.pages.parts.positions, SPLIT);
+    int64_t blocks = BLOCKS_WANTED / (a.sequences.num_sequences * a.shape.num_kv_heads);
+    size_t bytes = shared_bytes<DIM, STAGES>(0);
+    if constexpr (shared_bytes<DIM, STAGES>(0) > SHARED_LEAST) {
+        if (bytes > cuda_shared_max()) {
+            launch_parts<DIM, STAGES - 1>(out, q, k, v, a);
+            return;
+        }
+    }
+    dim3 grid((unsigned)(blocks < splits ? blocks : splits), (unsigned)a.sequences.num_sequences,
+              (unsigned)a.shape.num_kv_heads);
+    ALLOW_SHARED((attention_mma_kernel<DIM, STAGES, true>), bytes);
+    LAUNCH((attention_mma_kernel<DIM, STAGES, true>), grid, ATTENTION_THREADS, bytes, out,
+           (float *)NULL, q, k, v, a, 0);
+}
+
 template <int DIM>
 static void attention_in_parts(Bf16 *out, const Bf16 *q, const Bf16 *k, const Bf16 *v,
                                const Attention &a)
 {
-    unsigned sequences = (unsigned)a.sequences.num_sequences;
-    int64_t splits = ceil_div(a.pages.parts.positions, SPLIT);
-    int64_t blocks = BLOCKS_WANTED / (a.sequences.num_sequences * a.shape.num_kv_heads);
-    size_t bytes = (size_t)(STAGES_FEW * 2 * tile_elements<DIM>()) * sizeof(Bf16);
-    dim3 grid((unsigned)(blocks < splits ? blocks : splits), sequences,
-              (unsigned)a.shape.num_kv_heads);
-    ALLOW_SHARED((attention_mma_kernel<DIM, STAGES_FEW, true>), bytes);
-    LAUNCH((attention_mma_kernel<DIM, STAGES_FEW, true>), grid, ATTENTION_THREADS, bytes, out,
-           (float *)NULL, q, k, v, a, 0);
-    LAUNCH(fold_parts_kernel<DIM>, dim3(sequences, (unsigned)a.shape.num_heads), DIM, 0, out, a);
+    dim3 rows((unsigned)a.sequences.num_sequences, (unsigned)a.shape.num_heads);
+    launch_parts<DIM, STAGES_FEW>(out, q, k, v, a);
+    LAUNCH(fold_parts_kernel<DIM>, rows, DIM, 0, out, a);
 }
 
 /* How tiles come shows in no bit, either. */

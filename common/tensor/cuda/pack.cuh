@@ -54,7 +54,7 @@ template <typename T> __device__ __forceinline__ void pack_copy_async(T *to_shar
                  "l"(from)
                  : "memory");
 #else
-    pack_store(to_shared, pack_load(from));
+    on_host::copy_later(to_shared, from, PACK_BYTES);
 #endif
 }
 
@@ -62,6 +62,8 @@ __device__ __forceinline__ void copies_commit()
 {
 #ifdef __CUDACC__
     asm volatile("cp.async.commit_group;" ::: "memory");
+#else
+    on_host::commit_copies();
 #endif
 }
 
@@ -69,6 +71,8 @@ template <int pending> __device__ __forceinline__ void copies_wait()
 {
 #ifdef __CUDACC__
     asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
+#else
+    on_host::wait_for_copies(pending);
 #endif
 }
 
