@@ -1,23 +1,28 @@
 #!/usr/bin/env python3
-"""Training speed beside PyTorch: same model shapes, same tokens per step, same optimizer, in one run, on the CPU or a GPU.
+"""Training speed beside PyTorch: same model shapes, same tokens per step, same optimizer, in one run, on CPU or GPU.
 
-  python tests/bench/compare_train.py build/bin/bench_train [--device cpu] [--shape qwen3-0.6b] [--layers 8] [--rounds 5]
-  python tests/bench/compare_train.py build/bin/bench_train --device cuda --shape qwen3-0.6b:8x4096,qwen2.5-0.5b:32x1024
+  tests/bench/compare_train.py build/bin/bench_train [--device cpu] [--shape qwen3-0.6b] [--layers 8] [--rounds 5]
+  tests/bench/compare_train.py build/bin/bench_train --device cuda --shape qwen3-0.6b:2+4+8x4096,qwen2.5-0.5b:32x1024
 
-A shape may say its documents in a micro-batch and their length, and behind a slash how many PyTorch is to begin with. On the CPU the two take turns, one step each, because a shared
-host's speed changes from second to second, and the rate of the model's own matrix products is measured in the same rounds. On a
-GPU they take turns by shapes, since each wants the memory for itself. Prints Markdown: best and median tokens/s, the ratio, MFU
-(bench_train.c says how it counts; PyTorch's is counted the same way), and of ours phases, memory and start.
+A shape may say its documents in a micro-batch (several numbers are tried one after the other) and their length, and
+behind a slash how many PyTorch is to begin with. On the CPU the two take turns, one step each, because a shared host's
+speed changes from second to second, and the rate of the model's own matrix products is measured in the same rounds. On
+a GPU they take turns by shapes, since each wants the memory for itself: a row for each number of documents, then the
+fastest of them beside PyTorch. What does not fit the card is said, and halved where nothing of a shape fits. Prints
+Markdown: best and median tokens/s, the ratio, MFU (bench_train.c says how it counts; PyTorch's is counted the same
+way), and of ours phases, memory and start.
 
-PyTorch: transformers' Qwen3 or Qwen2 in float32 under bf16 autocast, torch.optim.AdamW(fused=True), gradient norm and clipping.
-On a GPU it has what is fastest of what is tried there: cuDNN's, flash or efficient attention, layers compiled or not, and its
-loss over all logits or over pieces of them (checkpointed), in the largest of its micro-batches that fits the memory.
+PyTorch: transformers' Qwen3 or Qwen2 in float32 under bf16 autocast, torch.optim.AdamW(fused=True), gradient norm and
+clipping. On a GPU it has what is fastest of what is tried there: cuDNN's, flash or efficient attention, layers compiled
+or not, and its loss over all logits or over pieces of them (checkpointed), in the largest of its micro-batches that
+fits the memory; where the first does not fit, also that one with its layers checkpointed.
 """
 import argparse
 import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 # hidden, intermediate, layers, heads, kv heads, head_dim, tied: tests/bench/shapes.c
@@ -33,19 +38,32 @@ SHAPES = {
 HEAD_ROWS = 2048
 
 
+class DoesNotFit(Exception):
+    pass
+
+
 class Ours:
     def __init__(self, args, case):
         command = [args.program, "rounds=0", f"device={args.device}", f"shape={case.name}", f"layers={args.layers}",
                    f"threads={args.threads}", f"tp={args.tp}", f"length={case.length}", f"sequences={case.sequences}",
                    f"batches={args.batches}"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.said = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said,
+                                        text=True)
+
+    def last_words(self):
+        self.said.seek(0)
+        return self.said.read().strip()
 
     def ask(self, command):
         self.process.stdin.write(command + "\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"bench_train ended with code {self.process.wait()}")
+            code, why = self.process.wait(), self.last_words()
+            if "the train worker needs" in why:
+                raise DoesNotFit(why[why.index("the train worker needs"):].splitlines()[0].split(" (")[0])
+            raise RuntimeError(f"bench_train ended with code {code}: {why[-300:]}")
         return json.loads(line)
 
     def close(self):
@@ -54,14 +72,15 @@ class Ours:
 
 
 class Case:
-    """One shape, with the documents of a micro-batch."""
+    """One shape, with the documents of a micro-batch; `choices`: the numbers that are to be tried."""
 
     def __init__(self, text, args):
         self.name, _, size = text.partition(":")
         size, _, theirs = size.partition("/")
         sequences, _, length = (size or f"{args.sequences}x{args.length}").partition("x")
-        self.sequences, self.length = int(sequences), int(length)
-        self.torch_sequences = int(theirs or sequences)
+        self.choices, self.length = [int(number) for number in sequences.split("+")], int(length)
+        self.sequences = max(self.choices)
+        self.torch_sequences = int(theirs or self.sequences)
         if self.name not in SHAPES:
             sys.exit(f"{self.name}: expected one of {', '.join(SHAPES)}")
 
@@ -72,7 +91,7 @@ class Case:
 class Torch:
     """One way of doing it: attention, compiled or not, and rows of logits at a time (0: all)."""
 
-    def __init__(self, args, case, attention="", compiled=False, head_rows=0):
+    def __init__(self, args, case, attention="", compiled=False, head_rows=0, checkpointing=False):
         import torch
         import transformers
         torch.manual_seed(1)
@@ -90,6 +109,9 @@ class Torch:
             rope_theta=1e6, rms_norm_eps=1e-6, tie_word_embeddings=tied, attn_implementation="sdpa")
         with torch.device(args.device):
             self.model = getattr(transformers, kind + "ForCausalLM")(config)
+        if checkpointing:
+            self.model.train()
+            self.model.gradient_checkpointing_enable(dict(use_reentrant=False))
         if compiled:
             for layer in self.model.model.layers:
                 layer.compile()
@@ -146,8 +168,9 @@ def serve_torch(args):
 
 class TorchProcess(Ours):
     def __init__(self):
+        self.said = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen([sys.executable] + sys.argv + ["--serve-torch"], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, text=True)
+                                        stdout=subprocess.PIPE, stderr=self.said, text=True)
 
 
 # ---- a GPU: one after the other ----
@@ -157,11 +180,11 @@ WAYS = [("FLASH_ATTENTION", False), ("CUDNN_ATTENTION", False), ("FLASH_ATTENTIO
 
 def try_way(args, case, way, sequences, steps):
     """Seconds of each step in a process of its own, which gives all memory back; None: it does not fit, or it fails."""
-    attention, compiled, head_rows = way
+    attention, compiled, head_rows, checkpointing = way
     command = [sys.executable, sys.argv[0], args.program, "--device", args.device, "--layers", str(args.layers),
                "--batches", str(args.batches), "--shape", f"{case.name}:{case.sequences}x{case.length}",
                "--torch-batch", str(sequences), "--rounds", str(steps),
-               "--torch-way", f"{attention},{int(compiled)},{head_rows}"]
+               "--torch-way", f"{attention},{int(compiled)},{head_rows},{int(checkpointing)}"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=args.torch_seconds)
     except subprocess.TimeoutExpired:
@@ -175,32 +198,37 @@ def try_way(args, case, way, sequences, steps):
 
 
 def one_way(args):
-    attention, compiled, head_rows = args.torch_way.split(",")
-    peer = Torch(args, Case(args.shape, args), attention, bool(int(compiled)), int(head_rows))
+    attention, compiled, head_rows, checkpointing = args.torch_way.split(",")
+    peer = Torch(args, Case(args.shape, args), attention, bool(int(compiled)), int(head_rows), bool(int(checkpointing)))
     seconds = [peer.step(args.torch_batch) for _ in range(2 + args.rounds)][2:]
     memory = peer.torch.cuda.max_memory_allocated() if args.device == "cuda" else 0
     print(json.dumps({"seconds": seconds, "memory": memory}))
 
 
 def fastest_torch(args, case):
-    """The fastest way, and what it took. A micro-batch is halved until it fits; ways that are tried later begin there."""
+    """The fastest way, and what it took. A micro-batch is halved until it fits; later ways begin there."""
     best, best_way, sequences = None, None, case.torch_sequences
+
+    def consider(way, count):
+        nonlocal best, best_way
+        found = try_way(args, case, way, count, args.rounds)
+        if found and (best is None or min(found["seconds"]) < min(best["seconds"])):
+            attention, compiled, _, checkpointing = way
+            best = found
+            best_way = (f"{attention.split('_')[0].lower() or 'sdpa'}{', compiled' if compiled else ''}"
+                        f"{', checkpointed' if checkpointing else ''}, x{count}")
+        return found
+
     for attention, compiled in (WAYS if args.device == "cuda" else []) + [("", False)]:
         if compiled and not args.compile or attention == "" and best is not None:
             continue  # whatever PyTorch takes by itself: where nothing else is
-        found = None
-        while found is None and sequences >= 1:
-            way = (attention, compiled, HEAD_ROWS)
-            found = try_way(args, case, way, sequences, args.rounds)
-            if found is None and best is not None:
-                break
-            if found is None:
+        first = best is None
+        found = consider((attention, compiled, HEAD_ROWS, False), sequences)
+        if found is None and first:
+            consider((attention, compiled, HEAD_ROWS, True), sequences)
+            while found is None and sequences > 1:
                 sequences //= 2
-        if found is None:
-            sequences = max(sequences, 1)
-            continue
-        if best is None or min(found["seconds"]) < min(best["seconds"]):
-            best, best_way = found, f"{attention.split('_')[0].lower() or 'sdpa'}{', compiled' if compiled else ''}, x{sequences}"
+                found = consider((attention, compiled, HEAD_ROWS, False), sequences)
     return best, best_way
 
 
@@ -215,6 +243,64 @@ def run_ours(args, case):
 
 GPU_HEAD = ("| shape | documents | ours, tokens/s (median) | MFU | PyTorch | as | ratio | forward, backward, optimizer, s | loss | "
             "GiB planned, taken | start: device, memory, fill, first step, s |\n" + "|---" * 11 + "|")
+COLUMNS = 11
+
+
+class Row:
+    """What one number of documents gave."""
+
+    def __init__(self, args, case):
+        self.case, self.tokens = case, case.tokens(args)
+        self.steps, self.info = run_ours(args, case)
+        self.median = statistics.median(s["tokens_per_s"] for s in self.steps)
+        self.best = min(self.steps, key=lambda s: s["seconds"])
+
+    def text(self, peer=""):
+        case, best, info = self.case, self.best, self.info
+        return (f"| {case.name} | {case.sequences} x {case.length} | {best['tokens_per_s']:.0f} ({self.median:.0f}) | "
+                f"{100 * best['mfu'] * self.median / best['tokens_per_s']:.1f} % | {peer or '| | |'} "
+                f"{best['forward_s']:.3f}, {best['backward_s']:.3f}, {best['optimizer_s']:.3f} | {best['loss']:.4f} | "
+                f"{info['planned_bytes'] / 2**30:.2f}, {info['used_bytes'] / 2**30:.2f} ({info['recompute']}) | "
+                f"{info['device_s']:.2f}, {info['create_s']:.2f}, {info['prepare_s']:.2f}, {info['first_step_s']:.2f} |")
+
+
+def say(case, what):
+    print(f"| {case.name} | {case.sequences} x {case.length} | {what} " + "| " * (COLUMNS - 3) + "|", flush=True)
+
+
+def measure(args, case, sequences, length):
+    """A row, which is printed; None: it does not fit."""
+    one = Case(f"{case.name}:{sequences}x{length}/{case.torch_sequences}", args)
+    try:
+        row = Row(args, one)
+    except DoesNotFit as error:
+        return say(one, f"does not fit: {error}")
+    print(row.text(), flush=True)
+    return row
+
+
+def measure_all(args, case):
+    """Rows of each number of documents; where none fits, of one that is halved until it does."""
+    rows = [row for number in case.choices if (row := measure(args, case, number, case.length))]
+    sequences, length = min(case.choices), case.length
+    while not rows and length > 256:
+        sequences, length = (sequences // 2, length) if sequences > 1 else (1, length // 2)
+        rows = [row for row in [measure(args, case, sequences, length)] if row]
+    return rows
+
+
+def beside_torch(args, row):
+    """The row again, beside what PyTorch makes of as many documents of this length."""
+    case = Case(f"{row.case.name}:{row.case.sequences}x{row.case.length}/{row.case.torch_sequences}", args)
+    case.sequences = max(row.case.torch_sequences, row.case.sequences)
+    case.torch_sequences = case.sequences
+    theirs, way = fastest_torch(args, case)
+    if theirs is None:
+        return say(row.case, "**PyTorch: nothing of what is tried runs**")
+    tokens = case.tokens(args)
+    peer = tokens / statistics.median(theirs["seconds"])
+    best = tokens / min(theirs["seconds"])
+    print(row.text(f"{best:.0f} ({peer:.0f}) | {way} | {row.median / peer:.2f} |"), flush=True)
 
 
 def compare_in_turn(args):
@@ -222,24 +308,19 @@ def compare_in_turn(args):
     print(GPU_HEAD, flush=True)
     for text in args.shape.split(","):
         case = Case(text, args)
-        tokens = case.tokens(args)
         try:
-            steps, info = run_ours(args, case)
+            rows = measure_all(args, case)
         except RuntimeError as error:
-            print(f"| {case.name} | {case.sequences} x {case.length} | **{error}** " + "| " * 9, flush=True)
+            say(case, f"**{' '.join(str(error).split())}**")
             failed = True
             continue
-        median = statistics.median(s["tokens_per_s"] for s in steps)
-        best = min(steps, key=lambda s: s["seconds"])
-        theirs, way = (None, None) if args.no_torch else fastest_torch(args, case)
-        peer = tokens / statistics.median(theirs["seconds"]) if theirs else None
-        print(f"| {case.name} | {case.sequences} x {case.length} | {best['tokens_per_s']:.0f} ({median:.0f}) | "
-              f"{100 * best['mfu'] * median / best['tokens_per_s']:.1f} % | "
-              + (f"{tokens / min(theirs['seconds']):.0f} ({peer:.0f}) | {way} | {median / peer:.2f} | " if theirs else "| | | ")
-              + f"{best['forward_s']:.3f}, {best['backward_s']:.3f}, {best['optimizer_s']:.3f} | {best['loss']:.4f} | "
-              f"{info['planned_bytes'] / 2**30:.2f}, {info['used_bytes'] / 2**30:.2f} ({info['recompute']}) | "
-              f"{info['device_s']:.2f}, {info['create_s']:.2f}, {info['prepare_s']:.2f}, {info['first_step_s']:.2f} |",
-              flush=True)
+        if not rows:
+            continue
+        fastest = max(rows, key=lambda row: row.median)
+        if len(rows) > 1:
+            say(fastest.case, "**the fastest of these**")
+        if not args.no_torch:
+            beside_torch(args, fastest)
     if failed:
         sys.exit(1)
 

@@ -20,6 +20,31 @@ static const int64_t COUNTS[] = {1,  2,  3,  7,   8,   16,  17,  31,  32,  33,
 
 #define ROWS 512
 
+/* As many as a trainer's micro-batch has; the head's chunk has half of them. */
+#define TRAINING_ROWS 8192
+
+/* Rows of a large batch that differ when they are alone, or among a few. */
+static int64_t count_training(const Shape &s, const Weight &w)
+{
+    int64_t rows = s.n > 100000 ? TRAINING_ROWS / 2 : TRAINING_ROWS, differing = 0;
+    Tensor x = gpu_random(s.type, rows, s.k, 5, 1);
+    Tensor whole = gpu_result(s.result, rows, s.n), part = gpu_result(s.result, 1000, s.n);
+    gemm_choose(GEMM_LIBRARY);
+    kernels->matmul(whole, x, &w);
+    for (int64_t count : {1, 16, 1000})
+        for (int64_t first : {(int64_t)0, rows / 2 + 1, rows - count}) {
+            Tensor y = gpu_rows(part, 0, count);
+            kernels->matmul(y, gpu_rows(x, first, count), &w);
+            if (gpu_differing(y, gpu_rows(whole, first, count)) > 0) differing++;
+        }
+    void *all[] = {x.data, whole.data, part.data};
+    for (void *memory : all)
+        kernels->free(memory);
+    printf("| %s | library, %lld rows | %s | |\n", s.name, (long long)rows,
+           differing == 0 ? "the same" : "**DIFFER**");
+    return differing;
+}
+
 /* Row counts whose rows differ from the whole's. */
 static int count_differing(const Tensor &whole, const Tensor &x, const Weight &w,
                            const Tensor &part)
@@ -53,6 +78,7 @@ static int check_shape(const Shape &s)
     }
     for (int choice = 0; choice < 3; choice++)
         kernels->free(y[choice].data);
+    failures += (int)count_training(s, w);
     void *all[] = {x.data, w.plain.data, part.data};
     for (void *memory : all)
         kernels->free(memory);

@@ -23,6 +23,7 @@ static inline void gpu_open()
 {
     char text[512];
     const CudaLibrary *library = troupe_cuda_library();
+    setvbuf(stdout, NULL, _IOLBF, 0); /* whoever is killed leaves the rows that it has */
     kernels = library->open(0, text, sizeof text);
     if (kernels == NULL || !library->describe(0, &gpu, text, sizeof text)) {
         printf("skipped: %s\n", text);

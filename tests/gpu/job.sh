@@ -3,7 +3,8 @@
 # end with the same weights when they are stopped, killed and resumed and with any number of rollout workers, and
 # generation's log-probs must be the trainer's to the bit. Prints Markdown.
 # usage: tests/gpu/job.sh tiny | large
-#   BIN=folder of the built programs, LARGE=shape of the large model (qwen3-0.6b)
+#   BIN=folder of the built programs, LARGE=shape of the large model (qwen3-0.6b), SHARES_NOTHING=KEY=VALUE of an
+#   environment in which the device's memory is shared by no two processes
 # Works in the current folder. What the programs must be told of CUDA and NCCL, the caller has put into the environment.
 SOURCE=$(cd "$(dirname "$0")/../.." && pwd)
 export SOURCE
@@ -77,7 +78,26 @@ tiny() {
     every_log_prob_equal 64 > /dev/null
     [ "$(digest_of "$RUN")" = "$expected" ] || fail "other weights than with one rollout worker"
     row "the same with 2 rollout workers, one killed" "equal weights: $(echo "$expected" | cut -c1-16)"
+    way "in turns" turns rollout.offload=true
+    grep -q '"event":"rests"' "$RUN/events.jsonl" || fail "nobody rested"
+    way "kernel by kernel" eager rollout.enforce_eager=true
+    ! grep -q decode_graphs "$RUN/logs/rollout-0.log" || fail "steps are recorded in spite of enforce_eager"
+    if [ -n "${SHARES_NOTHING:-}" ]; then
+        export "${SHARES_NOTHING?}"
+        way "weights by way of the host" host
+        grep -q weights_through_host "$RUN/logs/"*.log || fail "weights did not go by way of the host"
+    fi
     nothing_left
+}
+
+# way NAME RUN [SETTING...]: the job by rewards goes another way, and ends with the same weights.
+way() {
+    # shellcheck disable=SC2086
+    write_job "$2.yaml" "$2" $ON $answers checkpoint.interval=1 "${@:3}"
+    run_job
+    every_log_prob_equal 64 > /dev/null
+    [ "$(digest_of "$RUN")" = "$expected" ] || fail "$1: other weights"
+    row "the same, $1" "equal weights; step $(value_of "$RUN/metrics.jsonl" perf/step_time) s"
 }
 
 large() {

@@ -11,9 +11,10 @@ cd "$(dirname "$0")/../.."
 
 bin=${BIN:-build/bin} build=${BUILD:-build-gpu} file=${1:-build-gpu/pack.tar.gz}
 programs="controller node_agent data_source rollout_worker train_worker train_inspect data_inspect samples serve sandbox
-    reward_try bench_train bench_engine make_model nccl_ranks nccl_train nccl_weights"
-for_card="libtroupe_cuda.so libtroupe_cuda_fixed.so libtroupe_cuda_free.so libtroupe_cuda_tile.so test_kernels
-    test_kernel_rows op_times gemm_rows"
+    reward_try bench_train bench_engine make_model nccl_ranks nccl_train nccl_weights
+    gpu_golden"
+for_card="libtroupe_cuda.so libtroupe_cuda_fixed.so libtroupe_cuda_free.so libtroupe_cuda_tile.so libtroupe_cuda_host.so
+    test_kernels test_kernel_rows op_times gemm_rows"
 
 for program in $programs; do
     [ -x "$bin/$program" ] || {

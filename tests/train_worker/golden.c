@@ -58,7 +58,11 @@ void golden_load(Golden *golden, const char *name)
     cJSON *json = NULL;
     char path[640];
     *golden = (Golden){0};
-    snprintf(golden->folder, sizeof golden->folder, "%s/model/golden/%s", TEST_SOURCE_DIR, name);
+    if (strchr(name, '/') != NULL)
+        snprintf(golden->folder, sizeof golden->folder, "%s", name);
+    else
+        snprintf(golden->folder, sizeof golden->folder, "%s/model/golden/%s", TEST_SOURCE_DIR,
+                 name);
     assert_ok(model_config_read(golden->folder, &golden->config, &err), &err);
     snprintf(path, sizeof path, "%s/expected.safetensors", golden->folder);
     assert_ok(safetensors_open(path, "", &golden->expected, &err), &err);

@@ -27,6 +27,7 @@ typedef struct Golden {
     SafetensorsReader *expected;
 } Golden;
 
+/* `name`: of a fixture of this source tree, or a path with a slash in it. */
 void golden_load(Golden *golden, const char *name);
 void golden_clear(Golden *golden);
 

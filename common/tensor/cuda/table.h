@@ -12,6 +12,9 @@ extern "C" {
 const KernelTable *cuda_table(void);
 const DeviceStreams *cuda_streams(void);
 const DeviceGraphs *cuda_graphs(void);
+/* For measurements: whether the device says from here on that it shares its memory with no other
+ * process, so that weights go by way of the host's. */
+void cuda_share_nothing(bool refuses);
 /* Of those. */
 void cuda_reduce_parts(void *stream, const PartReduction *reduction);
 #ifdef __cplusplus

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "tensor/cuda/device.cuh"
+#include "tensor/cuda/table.h"
 
 #define DRIVER_VERSION 12000 /* whose functions these are */
 
@@ -17,6 +18,7 @@ static struct {
     char why[256]; /* not found: the sentence */
     int device;
     bool shares;
+    bool refuses; /* to, all the same */
     size_t step;
     CUresult (*name_of)(CUresult, const char **);
     CUresult (*device_get)(CUdevice *, int);
@@ -135,12 +137,19 @@ bool vmm_open(int device, char *text, size_t size)
     return vmm.is_found;
 }
 
+void cuda_share_nothing(bool refuses)
+{
+    vmm.refuses = refuses;
+}
+
 bool vmm_shares(char *text, size_t size)
 {
-    if (!vmm.shares)
+    if (vmm.refuses)
+        snprintf(text, size, "this library was made to share nothing");
+    else if (!vmm.shares)
         snprintf(text, size,
                  "the device gives out no descriptors of its memory to other processes");
-    return vmm.shares;
+    return vmm.shares && !vmm.refuses;
 }
 
 void vmm_identify(unsigned char ret[16])

@@ -11,6 +11,7 @@
 #include "base/rng.h"
 #include "runtime/fake.h"
 #include "tensor/cuda/library.h"
+#include "tensor/cuda/table.h"
 #include "test.h"
 
 static const KernelTable *kernels;
@@ -452,6 +453,12 @@ static void test_memory_that_cannot_be_shared_is_refused_with_the_drivers_word(v
     assert_non_null(strstr(text, "cuMemImportFromShareableHandle: CUDA_ERROR_OTHER"));
     close(ends[0]);
     close(ends[1]);
+    cuda_share_nothing(true);
+    assert_false(memory_of()->can_share(text, sizeof text));
+    assert_null(memory_of()->share(POOL_BYTES, &fd, text, sizeof text));
+    assert_string_equal(text, "this library was made to share nothing");
+    cuda_share_nothing(false);
+    assert_true(memory_of()->can_share(text, sizeof text));
     assert_int_equal(fd, -1);
     assert_int_equal(fake_memory_used(), used);
     assert_int_equal(fake_vmm_reserved(), reserved);
