@@ -15,11 +15,12 @@
 #define SETS_MAX      64
 #define ARGUMENTS_MAX 8 /* of a program's own */
 
-/* `argument` has room for all of them. */
-static void list_arguments(const JobFile *file, const char *stage, const char *program,
-                           const char *const *more, const char **argument)
+/* `argument` has room for all of them; `tokens`: what was decided as no setting says it. */
+static void list_arguments(const JobFile *file, const JobConfig *config, const char *program,
+                           const char *const *more, const char *tokens, const char **argument)
 {
     int count = 0;
+    const char *stage = config->stage;
     CHECK(file->num_sets <= SETS_MAX);
     argument[count++] = program;
     argument[count++] = "--config";
@@ -27,6 +28,10 @@ static void list_arguments(const JobFile *file, const char *stage, const char *p
     for (int i = 0; i < file->num_sets; i++) {
         argument[count++] = "--set";
         argument[count++] = file->set[i];
+    }
+    if (config->tokens_decided && file->num_sets < SETS_MAX) {
+        argument[count++] = "--set";
+        argument[count++] = tokens;
     }
     if (stage != NULL) {
         argument[count++] = "--stage";
@@ -61,9 +66,12 @@ static int look(const JobFile *file, const JobConfig *config, const char *name,
                 const char *const *more, char *ret, size_t size)
 {
     const char *argument[2 * SETS_MAX + ARGUMENTS_MAX + 8];
+    char tokens[64];
     int end = 0;
     Error err = {0};
-    list_arguments(file, config->stage, name, more, argument);
+    snprintf(tokens, sizeof tokens, "train.max_tokens_per_gpu=%lld",
+             (long long)config->train.max_tokens_per_gpu);
+    list_arguments(file, config, name, more, tokens, argument);
     fflush(stdout);
     char *program = program_path(name);
     ProgramRun run = {.path = program,
@@ -103,6 +111,20 @@ int look_at_memory(const JobFile *file, const JobConfig *config)
     char gpu[LOOK_GPU_BYTES];
     look_for_gpu(config, gpu);
     return look_with(file, config, "train_inspect", (const char *[]){"--gpu", gpu, NULL});
+}
+
+int look_at_tokens(const JobFile *file, JobConfig *config)
+{
+    char gpu[LOOK_GPU_BYTES], said[256] = "";
+    long long tokens = 0;
+    if (!config->tokens_open) return 0;
+    look_for_gpu(config, gpu);
+    int code = look(file, config, "train_inspect", (const char *[]){"--tokens", "--gpu", gpu, NULL},
+                    said, sizeof said);
+    const char *decided = strstr(said, "max_tokens_per_gpu ");
+    if (code == 0 && decided != NULL && sscanf(decided, "max_tokens_per_gpu %lld", &tokens) == 1)
+        job_config_decide_tokens(config, tokens);
+    return code;
 }
 
 int look_at_host(const JobFile *file, const JobConfig *config, bool tell)

@@ -30,6 +30,10 @@ int look_with(const JobFile *file, const JobConfig *config, const char *program,
  * or the exit code. */
 int look_at_device(const JobFile *file, const JobConfig *config);
 
+/* Decides the tokens of a micro-batch where they are what a GPU has memory for (tokens_open). 0, or
+ * the exit code. */
+int look_at_tokens(const JobFile *file, JobConfig *config);
+
 /* Prints the memory that train workers would take, of this machine or of a GPU. 0, or the exit
  * code: there is not enough. */
 int look_at_memory(const JobFile *file, const JobConfig *config);

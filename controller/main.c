@@ -295,6 +295,8 @@ static int validate_stage(JobConfig *config, const JobFile *file)
     if (status != OK) return fail(status, &err);
     fputs(summary, stdout);
     free(summary);
+    code = look_at_tokens(file, config);
+    if (code != 0) return code;
     code = look_at_function(file, config, false);
     if (code != 0) return code; /* its records would say the same again */
     if (config->rollout.offload == OFFLOAD_ON)
@@ -398,6 +400,7 @@ static int look_at_functions(const JobStages *stages, const Options *options)
     int code = 0;
     for (int i = 0; i < stages->count && code == 0; i++)
         code = look_at_function(&file, stages->stage[i], false);
+    if (code == 0) code = look_at_tokens(&file, stages->stage[0]);
     share_turns(stages);
     for (int i = 0; i < stages->count && code == 0; i++)
         code = look_at_host(&file, stages->stage[i], false);
@@ -414,6 +417,9 @@ static void log_job(const JobStages *stages, const RunFolder *folder)
     if (config->rollout.offload == OFFLOAD_ON)
         log_event(LOG_INFO, "offload",
                   F_STR("what", "training and generation take turns on the GPUs that they share"));
+    if (config->tokens_decided)
+        log_event(LOG_INFO, "micro_batch", F_INT("tokens", config->train.max_tokens_per_gpu),
+                  F_STR("why", "as the GPU's memory has room"));
     for (int i = 0; i < stages->count; i++)
         if (stages->stage[i]->kv_cache_decided)
             log_event(LOG_INFO, "kv_cache", F_INT("mb", stages->stage[i]->rollout.kv_cache_mb),

@@ -16,7 +16,7 @@
 static const char usage[] =
     "usage: train_inspect --config JOB.YAML [--stage NAME] [--set KEY=VALUE]...\n"
     "                     [--available BYTES] [--taken BYTES [--more-reference] [--more-critic]]\n"
-    "                     [--bytes | --device | --host [--turns]] [--gpu ID]\n"
+    "                     [--bytes | --device | --tokens | --host [--turns]] [--gpu ID]\n"
     "       prints the memory that the train workers of a job would take; takes none of it\n"
     "\n"
     "  --available BYTES   of this machine, or of the GPU, in place of what is free now\n"
@@ -24,6 +24,7 @@ static const char usage[] =
     "                      that fits, too\n"
     "  --gpu ID            where the job wants a GPU: this one of them; \"\": the first\n"
     "  --bytes             of all train workers, and nothing else\n"
+    "  --tokens            of a micro-batch, as many as a GPU has memory for, and nothing else\n"
     "  --host              what train workers on GPUs take of the host's memory (--available is of "
     "that,\n"
     "                      then), and whether it fits; --turns: when generation has the GPUs in "
@@ -38,7 +39,7 @@ typedef struct Arguments {
     const char *set[64];
     int num_sets;
     int64_t available, taken; /* -1: as the machine has now; 0: none runs */
-    int more_reference, more_critic, only_bytes, only_device, host, turns;
+    int more_reference, more_critic, only_bytes, only_device, only_tokens, host, turns;
     bool help;
 } Arguments;
 
@@ -63,6 +64,7 @@ static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
         {"more-critic", no_argument, &ret->more_critic, 1},
         {"bytes", no_argument, &ret->only_bytes, 1},
         {"device", no_argument, &ret->only_device, 1},
+        {"tokens", no_argument, &ret->only_tokens, 1},
         {"host", no_argument, &ret->host, 1},
         {"turns", no_argument, &ret->turns, 1},
         {"gpu", required_argument, NULL, 'g'},
@@ -246,6 +248,24 @@ static Status inspect_host(const JobConfig *config, const Arguments *arguments, 
     return status;
 }
 
+/* More than these gain nothing: products fill a GPU with fewer. */
+#define TOKENS_MOST 32768
+
+/* No more than a rank has in a step, either. What does not fit is told by whoever plans for it. */
+static Status inspect_tokens(const JobConfig *config, const Room *room, Error *err)
+{
+    TrainerOptions options = {0};
+    TRY(job_trainer_options(config, room->available, &options, err));
+    options.kernels = room->kernels;
+    int64_t samples = config->train.global_batch_size / config->train.dp_size;
+    int64_t step = samples * config->data.max_length, most = options.max_tokens;
+    while (most < step && 2 * most <= TOKENS_MOST)
+        most *= 2;
+    printf("max_tokens_per_gpu %lld\n",
+           (long long)trainer_plan_tokens(&options, (int)config->train.tp_size, most));
+    return OK;
+}
+
 static Status inspect(const JobConfig *config, const Arguments *arguments, Error *err)
 {
     long long ranks = config->train.tp_size * config->train.dp_size;
@@ -253,6 +273,7 @@ static Status inspect(const JobConfig *config, const Arguments *arguments, Error
     Room room;
     TRY(find_room(config, arguments, &room, err));
     if (arguments->only_device) return OK;
+    if (arguments->only_tokens) return inspect_tokens(config, &room, err);
     if (arguments->host) return inspect_host(config, arguments, &room, err);
     if (!arguments->only_bytes && room.kernels != NULL) printf("device: %s\n", room.device);
     TRY(plan_worker(config, &room, &policy, &critic, err));

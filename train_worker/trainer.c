@@ -60,6 +60,26 @@ Status trainer_plan(const TrainerOptions *options, int tp_size, int64_t *ret_byt
     return OK;
 }
 
+int64_t trainer_plan_tokens(const TrainerOptions *options, int tp_size, int64_t most)
+{
+    Error unused;
+    MemoryPlan first = {0}, wider = {0};
+    TrainerOptions asked = *options;
+    int64_t tokens = options->max_tokens, limit = options->memory_bytes_max;
+    if (check_options(options, tp_size, &unused) != OK) return tokens;
+    WeightPlan *plan = weight_plan_create(&options->model, 0, tp_size);
+    bool fits = plan_memory(options, plan, &first, &unused) == OK;
+    while (fits && 2 * tokens <= most) {
+        asked.max_tokens = 2 * tokens;
+        fits = plan_memory(&asked, plan, &wider, &unused) == OK && wider.policy <= first.policy &&
+               wider.chunk_rows >= first.chunk_rows &&
+               (limit == 0 || wider.total <= limit - limit / 4);
+        if (fits) tokens *= 2;
+    }
+    weight_plan_destroy(plan);
+    return tokens;
+}
+
 int64_t trainer_reference_bytes(const TrainerOptions *options, int tp_size)
 {
     WeightPlan *plan = weight_plan_create(&options->model, 0, tp_size);

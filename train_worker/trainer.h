@@ -79,6 +79,10 @@ int64_t trainer_reference_bytes(const TrainerOptions *options, int tp_size);
 Status trainer_plan(const TrainerOptions *options, int tp_size, int64_t *ret_bytes,
                     int64_t *ret_kept, char **ret_text, Error *err);
 
+/* Tokens of a micro-batch: those of *options, doubled up to `most` as long as a quarter of the
+ * memory stays free, the backward pass recomputes no more and the head's chunks are no smaller. */
+int64_t trainer_plan_tokens(const TrainerOptions *options, int tp_size, int64_t most);
+
 /* The memory plan for people, several lines, and its sum for this rank. Borrowed. */
 const char *trainer_memory_plan(const Trainer *trainer);
 int64_t trainer_memory_bytes(const Trainer *trainer);

@@ -6,8 +6,7 @@
 #include "base/memory.h"
 #include "config/pins.h"
 
-/* None when there is no file, or none that can be read: then it is decided anew, which costs
- * nothing but time, as no result depends on how much room there is. */
+/* None when there is no file, or none that can be read: then it is decided anew. */
 static Pins read_pins(const char *run_dir)
 {
     Pins pins = pins_begin(run_dir, "memory.json");
@@ -25,15 +24,39 @@ static char *pin_name(const JobConfig *config)
                       (long long)config->train.tp_size, (long long)config->train.dp_size);
 }
 
-int64_t cache_pins_find(const JobConfig *config)
+static char *tokens_pin_name(const JobConfig *config)
 {
-    int64_t mb = 0;
+    return mem_printf("micro-batches: samples of %lld tokens, %lld x %lld ranks",
+                      (long long)config->data.max_length, (long long)config->train.tp_size,
+                      (long long)config->train.dp_size);
+}
+
+/* Takes the name. */
+static int64_t find(const JobConfig *config, char *name)
+{
+    int64_t value = 0;
     Pins pins = read_pins(config->run_dir);
-    char *name = pin_name(config);
-    if (json_int_or(pins.json, name, "memory.json", 1, 1000000000, &mb, NULL) != OK) mb = 0;
+    if (json_int_or(pins.json, name, "memory.json", 1, 1000000000, &value, NULL) != OK) value = 0;
     free(name);
     pins_free(&pins);
-    return mb;
+    return value;
+}
+
+int64_t cache_pins_find(const JobConfig *config)
+{
+    return find(config, pin_name(config));
+}
+
+int64_t cache_pins_tokens(const JobConfig *config)
+{
+    return find(config, tokens_pin_name(config));
+}
+
+/* Takes the name. */
+static void add(Pins *pins, char *name, int64_t value)
+{
+    pins_add(pins, name, cJSON_CreateNumber((double)value));
+    free(name);
 }
 
 Status cache_pins_keep(const JobStages *stages, const char *run_dir, Error *err)
@@ -41,10 +64,9 @@ Status cache_pins_keep(const JobStages *stages, const char *run_dir, Error *err)
     Pins pins = read_pins(run_dir);
     for (int i = 0; i < stages->count; i++) {
         const JobConfig *config = stages->stage[i];
-        if (!config->kv_cache_decided) continue;
-        char *name = pin_name(config);
-        pins_add(&pins, name, cJSON_CreateNumber((double)config->rollout.kv_cache_mb));
-        free(name);
+        if (config->kv_cache_decided) add(&pins, pin_name(config), config->rollout.kv_cache_mb);
+        if (config->tokens_decided)
+            add(&pins, tokens_pin_name(config), config->train.max_tokens_per_gpu);
     }
     Status status = pins_write(&pins, err);
     pins_free(&pins);

@@ -308,7 +308,34 @@ void job_config_decide_offload(JobConfig *config)
     config->rollout.offload = OFFLOAD_ON;
 }
 
+void job_config_decide_tokens(JobConfig *config, int64_t tokens)
+{
+    CHECK(config->tokens_open && tokens >= config->train.max_tokens_per_gpu);
+    config->train.max_tokens_per_gpu = config->train.memory_tokens_per_gpu = tokens;
+    config->tokens_open = false;
+    config->tokens_decided = true;
+}
+
+/* Supervised training alone on a GPU takes what there is memory for; what generates beside it, now
+ * or in another stage, wants that memory too. */
+static void settle_tokens(LoadedJob *job, bool behind)
+{
+    JobConfig *config = &job->config;
+    config->tokens_open = config->device != JOB_CPU && config->rollout.function == ROLLOUT_SFT &&
+                          !behind && config->stage == NULL && config->train.micro_batch_size == 0 &&
+                          is_unset(job, "train.max_tokens_per_gpu") &&
+                          is_unset(job, "train.memory_tokens_per_gpu");
+}
+
 /* As an earlier session of the run decided. */
+static void settle_pinned_tokens(JobConfig *config)
+{
+    int64_t tokens = config->tokens_open ? cache_pins_tokens(config) : 0;
+    if (tokens >= config->train.max_tokens_per_gpu && tokens > 0)
+        job_config_decide_tokens(config, tokens);
+}
+
+/* The same of keys and values. */
 static void settle_kv_cache(JobConfig *config)
 {
     if (config->rollout.function == ROLLOUT_SFT || config->rollout.kv_cache_mb > 0) return;
@@ -357,6 +384,7 @@ static Status derive(LoadedJob *job, const char *working_dir, bool behind, Error
     settle_length(job);
     job_derive_algorithm(job);
     settle_best(job);
+    settle_tokens(job, behind);
     if (is_unset(job, "train.max_tokens_per_gpu"))
         config->train.max_tokens_per_gpu =
             config->data.max_length > 4096 ? config->data.max_length : 4096;
@@ -365,6 +393,7 @@ static Status derive(LoadedJob *job, const char *working_dir, bool behind, Error
     if (is_unset(job, "train.memory_length")) config->train.memory_length = config->data.max_length;
     if (is_unset(job, "train.memory_tokens_per_gpu"))
         config->train.memory_tokens_per_gpu = job_micro_batch_tokens(config);
+    settle_pinned_tokens(config);
     if (is_unset(job, "train.memory_reference"))
         config->train.memory_reference = job_wants_reference(config);
     if (is_unset(job, "train.memory_critic"))

@@ -76,6 +76,8 @@ typedef struct ModelPin {
 
 typedef struct JobConfig {
     bool kv_cache_decided; /* rollout.kv_cache_mb is what memory was free for (cache_pins.h) */
+    bool tokens_open;      /* train.max_tokens_per_gpu is to be what a GPU has memory for ... */
+    bool tokens_decided;   /* ... and is (cache_pins.h) */
     const char *stage;     /* its name, when it is one of several stages; else NULL */
     int generating_before; /* stages of the run before it that generate: noise and saved answers of
                               each are its own. Known to actors, which the controller tells; not in
@@ -261,6 +263,9 @@ void job_config_decide_kv_cache(JobConfig *config, int64_t mb);
 
 /* The same of rollout.offload: auto, where training and generation do not fit a GPU at once. */
 void job_config_decide_offload(JobConfig *config);
+
+/* What tokens_open waits for: tokens of a micro-batch, no fewer than the job has. */
+void job_config_decide_tokens(JobConfig *config, int64_t tokens);
 
 /* Says of a job that is only looked at that its weights are not there yet, and will be. */
 void job_config_expect_weights(JobConfig *config);

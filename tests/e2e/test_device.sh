@@ -41,17 +41,34 @@ same_as_cpu() {
 case $1 in
 sft)
     on_cpu
+    on_device run_small train.global_batch_size=4
+    # shellcheck disable=SC2086
+    "$BIN/controller" validate --config "$JOB" $SETTINGS > small.txt || fail "validate refuses: $(cat small.txt)"
+    said small.txt "; 8192 tokens a micro-batch, all kept" # a step has no more
     on_device run_device
     # shellcheck disable=SC2086
     "$BIN/controller" validate --config "$JOB" $SETTINGS > valid.txt || fail "validate refuses: $(cat valid.txt)"
     said valid.txt "device: Test device without hardware (sm_90, GPU-b000-of-a-test)" # with the most memory free
-    said valid.txt "memory of this GPU: 3.00 GiB available, 1 train worker takes 0."
+    said valid.txt "memory of this GPU: 3.00 GiB available, 1 train worker takes 1."
     ! grep -q "packed for matmul" valid.txt || fail "memory is planned for copies that such a device does not keep"
+    said valid.txt "; 32768 tokens a micro-batch, all kept"
     start_job
     wait_for_step 2
     kill -9 "$(actor_pid train-0)" || fail "could not kill train-0"
     finish_job 0
     same_as_cpu
+    said "$RUN/config.effective.yaml" "max_tokens_per_gpu: 32768"
+    said "$RUN.out" "micro_batch tokens=32768"
+
+    # What was decided stays; what a job says itself is not decided.
+    grep -q "micro-batches.*32768" "$RUN/memory.json" || fail "memory.json: $(cat "$RUN/memory.json")"
+    sed -i 's/32768/16384/' "$RUN/memory.json" # as if there had been less
+    for tokens in 16384 5000; do
+        # shellcheck disable=SC2086
+        "$BIN/controller" validate --config "$JOB" $SETTINGS > valid.txt || fail "validate refuses: $(cat valid.txt)"
+        said valid.txt "; $tokens tokens a micro-batch"
+        SETTINGS="$SETTINGS --set train.max_tokens_per_gpu=5000"
+    done
 
     # A checkpoint knows no device: the CPU goes on from it, and that is said.
     write_job run_device.yaml run_device train.tp_size=1 train.num_steps=7

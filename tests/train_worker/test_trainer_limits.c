@@ -158,6 +158,42 @@ static void test_a_device_with_room_has_larger_chunks_of_the_head(void **state)
     weight_plan_destroy(half);
 }
 
+/* Up to what is asked for, and as memory has room: a quarter stays free. */
+static void test_a_device_takes_larger_micro_batches_where_there_is_room(void **state)
+{
+    (void)state;
+    KernelTable device = *cpu_kernels(1);
+    device.host_memory = false;
+    TrainerOptions options = {
+        .model = toy_config(4, true),
+        .dtype = DTYPE_BF16,
+        .max_tokens = 4096,
+        .max_sequence_length = 64,
+        .kernels = &device,
+    };
+    int64_t bytes[3];
+    char *text = NULL;
+    for (int i = 0; i < 3; i++) { /* of 4096, 8192 and 16384 tokens */
+        TrainerOptions wider = options;
+        wider.max_tokens <<= i;
+        assert_int_equal(trainer_plan(&wider, 1, &bytes[i], NULL, &text, NULL), OK);
+        free(text);
+    }
+    assert_int_equal(trainer_plan_tokens(&options, 1, 32768), 32768); /* no limit is known */
+    assert_int_equal(trainer_plan_tokens(&options, 1, 32767), 16384);
+    options.memory_bytes_max = bytes[2] / 3 * 4 + 8;
+    assert_int_equal(trainer_plan_tokens(&options, 1, 32768), 16384);
+    options.memory_bytes_max = bytes[2] / 3 * 4 - 8;
+    assert_int_equal(trainer_plan_tokens(&options, 1, 32768), 8192);
+    options.memory_bytes_max = bytes[0] + 8;
+    assert_int_equal(trainer_plan_tokens(&options, 1, 32768), 4096);
+    options.memory_bytes_max = 1; /* whoever plans for it says so */
+    assert_int_equal(trainer_plan_tokens(&options, 1, 32768), 4096);
+    options.memory_bytes_max = 0;
+    options.max_tokens = 40000;
+    assert_int_equal(trainer_plan_tokens(&options, 1, 32768), 40000);
+}
+
 /* ---- a sample without trained tokens ---- */
 
 static void nothing_body(const Ranks *ranks, void *argument)
@@ -272,6 +308,7 @@ int main(void)
         cmocka_unit_test(test_bad_batches_are_refused_before_anything_changes),
         cmocka_unit_test(test_impossible_options_are_explained),
         cmocka_unit_test(test_a_device_with_room_has_larger_chunks_of_the_head),
+        cmocka_unit_test(test_a_device_takes_larger_micro_batches_where_there_is_room),
         cmocka_unit_test(test_untrained_micro_batch_adds_nothing),
         cmocka_unit_test(test_non_finite_gradient_is_skipped_on_every_rank),
         cmocka_unit_test(test_lost_rank_ends_the_step_with_its_name),

@@ -71,7 +71,8 @@ static const ConfigKey keys[] = {
     {.path = "train.max_tokens_per_gpu",
      .type = KEY_INT,
      .offset = AT(train.max_tokens_per_gpu),
-     .derived = "data.max_length, at least 4096",
+     .derived = "data.max_length, at least 4096; of supervised training on a GPU up to 32768, as "
+                "its memory has room",
      .example = "4096",
      .min = 2,
      .max = SAMPLE_TOKENS_MAX,
