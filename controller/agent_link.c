@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 #include "actor/typed.h"
+#include "agent/guard.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/process.h"
@@ -19,16 +21,21 @@
 #define KILL_TIMEOUT_MS  5000
 #define PREPARE_LEASE_MS 10000
 #define REDIAL_MS        1000
+#define ORPHAN_MS        2000 /* that an agent has to end behind its guard */
+#define ORPHAN_LOOK_MS   20
 
 struct AgentLink {
     AgentLinkOptions options;
     char *endpoint, *log_path;
     Handle *handle;
     uv_process_t process;
-    bool running; /* the embedded agent's process */
+    bool running;         /* the embedded agent's guard, which is the process that was started */
+    pid_t agent_pid;      /* of the embedded agent, once it said hello ... */
+    uint64_t agent_ticks; /* ... and when that process started; 0: it did not */
+    int64_t orphan_ms;    /* until which it may end by itself behind a guard that was killed; 0 */
     bool closing;
     bool told_lost; /* since the last start */
-    LoopTimer *redial;
+    LoopTimer *redial, *look;
 };
 
 static void dial(AgentLink *link);
@@ -55,16 +62,31 @@ static void on_closed(uv_handle_t *handle)
     link->running = false;
 }
 
+static void describe_end(const AgentLink *link, int exit_code, int signal_number, char *why,
+                         size_t size)
+{
+    int agent_signal = exit_code > AGENT_KILLED_CODE ? exit_code - AGENT_KILLED_CODE : 0;
+    char pid[32] = "";
+    if (link->agent_ticks != 0) snprintf(pid, sizeof pid, " (pid %d)", (int)link->agent_pid);
+    if (signal_number != 0)
+        snprintf(why, size,
+                 "the guard of the node agent (agent_guard, pid %d) was killed by signal %d (%s), "
+                 "and the agent%s ends with it",
+                 (int)uv_process_get_pid(&link->process), signal_number, strsignal(signal_number),
+                 pid);
+    else if (agent_signal != 0)
+        snprintf(why, size, "the node agent%s was killed by signal %d (%s)", pid, agent_signal,
+                 strsignal(agent_signal));
+    else
+        snprintf(why, size, "the node agent exited with code %d; see %s", exit_code,
+                 link->log_path);
+}
+
 static void on_process_exit(uv_process_t *process, int64_t exit_code, int signal_number)
 {
     AgentLink *link = process->data;
     char why[256];
-    if (signal_number != 0)
-        snprintf(why, sizeof why, "the node agent was killed by signal %d (%s)", signal_number,
-                 strsignal(signal_number));
-    else
-        snprintf(why, sizeof why, "the node agent exited with code %lld; see %s",
-                 (long long)exit_code, link->log_path);
+    describe_end(link, (int)exit_code, signal_number, why, sizeof why);
     uv_close((uv_handle_t *)process, on_closed);
     tell_lost(link, why);
 }
@@ -121,6 +143,12 @@ static void redial_now(void *argument)
     dial(link);
 }
 
+static void redial_later(AgentLink *link)
+{
+    if (link->redial == NULL)
+        link->redial = loop_add_timer(link->options.loop, REDIAL_MS, 0, redial_now, link);
+}
+
 static NodeResources unpack_resources(const Troupe__Resources *resources)
 {
     if (resources == NULL) return (NodeResources){0};
@@ -134,17 +162,28 @@ static void on_hello_reply(void *argument, const Reply *reply)
     Troupe__AgentHelloReply *hello = NULL;
     if (reply->status == OK)
         hello = troupe__agent_hello_reply__unpack(NULL, reply->body.length, reply->body.data);
+    bool embedded = link->options.embedded;
     if (hello == NULL) {
-        if (link->options.embedded)
+        if (embedded)
             tell_lost(link,
                       reply->error != NULL ? reply->error->message : "its hello is unreadable");
-        else if (link->redial == NULL)
-            link->redial = loop_add_timer(link->options.loop, REDIAL_MS, 0, redial_now, link);
+        else
+            redial_later(link);
+        return;
+    }
+    /* An agent that is on its way out may still hold the name. */
+    if (embedded && (int)hello->guard_pid != uv_process_get_pid(&link->process)) {
+        troupe__agent_hello_reply__free_unpacked(hello, NULL);
+        redial_later(link);
         return;
     }
     Event event = {.kind = EV_AGENT_UP};
     event.agent.name = hello->node;
     event.agent.pid = (int)hello->pid;
+    event.agent.guard_pid = (int)hello->guard_pid;
+    link->agent_pid = (pid_t)hello->pid;
+    if (!embedded || !process_start_ticks(link->agent_pid, &link->agent_ticks))
+        link->agent_ticks = 0;
     event.agent.total = unpack_resources(hello->total);
     event.agent.free = unpack_resources(hello->free);
     event.agent.no_gpu = hello->no_gpu;
@@ -211,12 +250,30 @@ static void dial(AgentLink *link)
     call_agent(link, "agent.hello", &request.base, HELLO_TIMEOUT_MS, on_hello_reply, link);
 }
 
+/* When the guard of the embedded agent is killed, the agent ends some moments after it, and it
+ * still answers meanwhile, holds the name and has actors on their way out: nothing starts before it
+ * is gone. One that does not end by itself is killed. */
+static bool orphan_lives(AgentLink *link)
+{
+    if (link->running || link->agent_ticks == 0) return false;
+    bool lives = process_is_alive(link->agent_pid, link->agent_ticks);
+    if (lives && link->orphan_ms == 0) link->orphan_ms = clock_ms() + ORPHAN_MS;
+    if (lives && clock_ms() >= link->orphan_ms) kill(link->agent_pid, SIGKILL);
+    if (!lives) link->orphan_ms = 0;
+    return lives;
+}
+
 static void start_now(void *argument)
 {
     AgentLink *link = argument;
     Error err = {0};
     if (link->closing) return;
+    if (orphan_lives(link)) {
+        loop_restart_timer(link->look, ORPHAN_LOOK_MS);
+        return;
+    }
     link->told_lost = false;
+    link->agent_ticks = 0;
     if (link->options.embedded && !link->running && start_process(link, &err) != OK) {
         tell_lost(link, err.message);
         return;
@@ -402,6 +459,7 @@ AgentLink *agent_link_create(const AgentLinkOptions *options)
     link->options = *options;
     link->endpoint = mem_strdup(options->endpoint);
     link->log_path = mem_strdup(options->log_path);
+    link->look = loop_make_timer(options->loop, start_now, link);
     return link;
 }
 
@@ -410,6 +468,7 @@ void agent_link_destroy(AgentLink *link)
     if (link == NULL) return;
     link->closing = true;
     loop_remove_timer(link->redial);
+    loop_remove_timer(link->look);
     handle_close(link->handle);
     if (link->running) {
         uv_process_kill(&link->process, SIGTERM);
@@ -425,6 +484,8 @@ void agent_link_destroy(AgentLink *link)
                 uv_run(loop_uv(link->options.loop), UV_RUN_ONCE);
         }
     }
+    for (int64_t end_ms = clock_ms() + 2 * ORPHAN_MS; orphan_lives(link) && clock_ms() < end_ms;)
+        usleep(1000);
     free(link->endpoint);
     free(link->log_path);
     free(link);

@@ -24,8 +24,14 @@ enum {
 };
 
 struct AgentGuard {
+    pid_t pid;
     char endpoint[SLOTS][ENDPOINT_MAX + 16]; /* "" where free */
 };
+
+pid_t agent_guard_pid(const AgentGuard *guard)
+{
+    return guard->pid;
+}
 
 int agent_guard_add(AgentGuard *guard, const char *endpoint)
 {
@@ -71,10 +77,11 @@ static void clean_up(AgentGuard *guard)
 }
 
 /* Ends as the agent did, so that whoever waits for this process learns the truth. */
-static _Noreturn void end_like(int status)
+static _Noreturn void end_like(int status, bool embedded)
 {
     const struct rlimit no_core = {0};
     if (!WIFSIGNALED(status)) _exit(WEXITSTATUS(status));
+    if (embedded) _exit(AGENT_KILLED_CODE + WTERMSIG(status));
     setrlimit(RLIMIT_CORE, &no_core);
     sigset_t all;
     sigfillset(&all);
@@ -84,12 +91,13 @@ static _Noreturn void end_like(int status)
     _exit(1);
 }
 
-static _Noreturn void run_guard(AgentGuard *guard, pid_t agent, const sigset_t *signals)
+static _Noreturn void run_guard(AgentGuard *guard, pid_t agent, const sigset_t *signals,
+                                bool embedded)
 {
     prctl(PR_SET_NAME, "agent_guard");
     int status = wait_for_agent(agent, signals);
     clean_up(guard);
-    end_like(status);
+    end_like(status, embedded);
 }
 
 /* Asks for a signal when the parent ends; false if it has ended already. */
@@ -117,9 +125,9 @@ Status agent_guard_start(pid_t starter, AgentGuard **ret, Error *err)
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGHUP);
     sigprocmask(SIG_BLOCK, &signals, &before);
-    pid_t self = getpid(), agent = fork();
+    pid_t self = guard->pid = getpid(), agent = fork();
     if (agent < 0) return error_set_errno(err, errno, "could not start the agent's process");
-    if (agent > 0) run_guard(guard, agent, &signals);
+    if (agent > 0) run_guard(guard, agent, &signals, starter != 0);
     sigprocmask(SIG_SETMASK, &before, NULL);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     if (!follow_parent(self)) return error_set(err, ERR_UNAVAILABLE, "the guard has ended");

@@ -182,6 +182,7 @@ static void describe_node(const Agent *agent, Troupe__AgentHelloReply *ret,
     troupe__agent_hello_reply__init(ret);
     ret->node = (char *)agent->identity.name;
     ret->pid = (uint32_t)getpid();
+    ret->guard_pid = (uint32_t)agent_guard_pid(agent->guard);
     ret->total = total;
     ret->free = room;
     ret->version = TROUPE_VERSION;

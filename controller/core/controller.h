@@ -80,6 +80,7 @@ typedef struct NodeView {
     bool up;          /* its agent answers */
     const char *name; /* "" before it ever did */
     int pid;          /* of the agent; 0: none that is known */
+    int guard_pid;    /* of the process that stands behind it (agent/guard.h) */
     double cpus;      /* that it offers ... */
     int gpus;         /* ... and these */
 } NodeView;

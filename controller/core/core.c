@@ -525,6 +525,7 @@ NodeView controller_node(const Controller *c, int node)
     return (NodeView){.up = record->up,
                       .name = record->name,
                       .pid = record->up ? record->pid : 0,
+                      .guard_pid = record->up ? record->guard_pid : 0,
                       .cpus = record->total.cpu,
                       .gpus = record->total.gpu};
 }

@@ -66,7 +66,7 @@ typedef struct NodeRecord {
     bool up;
     char name[64];
     char host[HOST_MAX];
-    int pid; /* of its agent */
+    int pid, guard_pid; /* of its agent */
     NodeResources total, free;
     char no_gpu[256];         /* why it has none, or "" */
     bool prepared, committed; /* of the group that is being made */

@@ -289,7 +289,7 @@ typedef struct Event {
     union {
         struct {
             const char *name;
-            int pid;
+            int pid, guard_pid;
             NodeResources total, free;
             const char *no_gpu; /* why there is none, or NULL */
             const char *host;   /* nodes of one host share memory between processes */

@@ -215,6 +215,7 @@ void group_event(Controller *c, const Event *event)
         snprintf(node->name, sizeof node->name, "%s", event->agent.name);
         snprintf(node->host, sizeof node->host, "%s", event->agent.host);
         node->pid = event->agent.pid;
+        node->guard_pid = event->agent.guard_pid;
         node->total = event->agent.total;
         node->free = event->agent.free;
         snprintf(node->no_gpu, sizeof node->no_gpu, "%s",

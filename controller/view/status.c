@@ -58,6 +58,7 @@ static void add_agent(cJSON *list, const NodeView *view)
     add_text(agent, "node", view->name);
     add_text(agent, "state", view->up ? "up" : "down");
     add_number(agent, "pid", view->pid > 0, view->pid);
+    add_number(agent, "guard_pid", view->guard_pid > 0, view->guard_pid);
     add_number(agent, "cpus", view->up, view->cpus);
     add_number(agent, "gpus", view->up, view->gpus);
     cJSON_AddItemToArray(list, agent);
@@ -192,6 +193,8 @@ static void put_agent(Str *text, const cJSON *agent)
     if (has_number(agent, "cpus")) str_printf(text, ", %g CPUs", number_of(agent, "cpus"));
     double gpus = has_number(agent, "gpus") ? number_of(agent, "gpus") : 0;
     if (gpus > 0) str_printf(text, ", %g GPU%s", gpus, gpus == 1 ? "" : "s");
+    if (has_number(agent, "guard_pid"))
+        str_printf(text, "; its guard: pid %.0f", number_of(agent, "guard_pid"));
     str_putc(text, '\n');
 }
 

@@ -700,7 +700,8 @@ static void test_status_says_null_for_what_there_is_none_of(void **state)
         "\"eval_loss\":null",
         "\"records\":null",
         "\"last_checkpoint\":null",
-        "\"agents\":[{\"node\":null,\"state\":\"down\",\"pid\":null,\"cpus\":null,\"gpus\":null}]",
+        "\"agents\":[{\"node\":null,\"state\":\"down\",\"pid\":null,\"guard_pid\":null,\"cpus\":"
+        "null,\"gpus\":null}]",
         "\"name\":\"train-0\",\"role\":\"train\",\"state\":\"pending\",\"reason\":null,"
         "\"pid\":null,\"node\":null,\"doing\":null,\"waiting_for\":null,\"trouble\":null,"
         "\"restarts\":0,"

@@ -423,6 +423,9 @@ case_status() {
     local pid
     pid=$(sed -n 's/.*"agents":\[{"node":"[^"]*","state":"up","pid":\([0-9]*\),.*/\1/p' json)
     [ "$(cat "/proc/$pid/comm")" = node_agent ] || fail "the agent's pid is not its own: $(cat json)"
+    pid=$(sed -n 's/.*"agents":\[{.*"guard_pid":\([0-9]*\),.*/\1/p' json)
+    [ "$(cat "/proc/$pid/comm")" = agent_guard ] || fail "the guard's pid is not its own: $(cat json)"
+    says table "; its guard: pid $pid"
     for name in data_source rollout-0 train-0 train-1; do
         pid=$(actor_pid $name)
         tr '\0' ' ' <"/proc/$pid/cmdline" | grep -q -- "--actor $name " || fail "the pid of $name is not its own"

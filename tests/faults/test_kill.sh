@@ -1,7 +1,7 @@
 #!/bin/bash
 # kill -9 of one process of a running job at three steps drawn from a seed. The run goes on by itself (or, when it was
 # the controller, with the same command) and ends with the weights of an undisturbed run. Nothing is left behind.
-# usage: test_kill.sh ACTOR   (rollout-0, train-1, data_source, node_agent, controller)
+# usage: test_kill.sh ACTOR   (rollout-0, train-1, data_source, node_agent, agent_guard, controller)
 . "$(dirname "$0")/../e2e/lib.sh"
 actor=$1
 seed=${SEED:-$(printf '%s' "$actor" | cksum | cut -d' ' -f1)}
@@ -13,16 +13,20 @@ expected=$(undisturbed_digest)
 pid_to_kill() {
     case $actor in
     controller) echo "$CONTROLLER" ;;
-    node_agent) # its guard is older, which its number need not tell
-        for pid in $(processes_of "node_agent --endpoint ipc://$(sockets_of_run)"); do
-            echo "$(cut -d' ' -f22 "/proc/$pid/stat" 2> /dev/null) $pid"
-        done | sort -n -k1,1 -k2,2 | tail -n 1 | cut -d' ' -f2 ;;
+    node_agent | agent_guard) # two processes of one command line; as the run itself tells them apart
+        key=pid
+        [ "$actor" = node_agent ] || key=guard_pid
+        "$BIN/controller" status --run "$RUN" --json |
+            sed -n "s/.*\"agents\":\[{[^}]*\"$key\":\([0-9]*\),.*/\1/p" ;;
     *) actor_pid "$actor" ;;
     esac
 }
 
-# One death of the agent is one, also with more workers than restarts.
-write_job killed.yaml killed $([ "$actor" != node_agent ] || echo rollout.num_workers=8)
+# One death of the agent, or of its guard, is one, also with more workers than restarts.
+more=
+case $actor in node_agent | agent_guard) more=rollout.num_workers=8 ;; esac
+# shellcheck disable=SC2086
+write_job killed.yaml killed $more
 start_job
 step=1
 for turn in 1 2 3; do
@@ -49,12 +53,20 @@ done
 finish_job 0
 nothing_left
 case $actor in
-train-1 | node_agent) # whoever sees a step again is told from where it went on
+train-1 | node_agent | agent_guard) # whoever sees a step again is told from where it went on
     [ "$(grep 'model_ready' "$RUN.out" | grep -vc 'goes on from step [0-9]\|begins anew')" = 1 ] &&
         grep -q 'model_ready.*\(goes on from step [0-9]\|begins anew\)' "$RUN.out" ||
         fail "does not say from which step it goes on"
     ;;
 esac
 metrics_ascend
+case $actor in # which of the two it was, everybody is told, with its number
+node_agent) text='the node agent (pid [0-9]*) was killed by signal 9' ;;
+agent_guard) text='the guard of the node agent (agent_guard, pid [0-9]*) was killed by signal 9' ;;
+*) text= ;;
+esac
+for file in "$RUN.out" "$RUN/events.jsonl"; do
+    [ -z "$text" ] || [ "$(grep -c "agent_lost.*$text" "$file")" = 3 ] || fail "$file does not name who was killed"
+done
 [ "$(digest_of "$RUN")" = "$expected" ] || fail "killing $actor changed the weights (seed ${SEED:-default})"
 echo "same weights after three kills of $actor: $expected"
