@@ -13,6 +13,7 @@
 #include "dataset/block_text.h"
 #include "dataset/format.h"
 #include "dataset/index.h"
+#include "dataset/look_alike.h"
 #include "dataset/packed_text.h"
 #include "dataset/text_source.h"
 
@@ -24,41 +25,6 @@ typedef struct JsonlFile {
     LineIndexSummary summary;
     TextSource source;
 } JsonlFile;
-
-typedef struct OtherKind {
-    const char *begin;
-    size_t length;
-    const char *found, *remedy;
-} OtherKind;
-
-static const OtherKind other_kinds[] = {
-    {"\xFD\x37zXZ", 5, "compressed with xz", "decompress it with unxz"},
-    {"BZh", 3, "compressed with bzip2", "decompress it with bunzip2"},
-    {"\x04\x22\x4D\x18", 4, "compressed with lz4", "decompress it with unlz4"},
-    {"PK\x03\x04", 4, "a zip archive", "unpack it with unzip"},
-    {"\xFF\xFE", 2, "UTF-16 text", "convert it to UTF-8 with iconv -f UTF-16 -t UTF-8"},
-    {"\xFE\xFF", 2, "UTF-16 text", "convert it to UTF-8 with iconv -f UTF-16 -t UTF-8"},
-};
-
-/* Files that are surely something else, told by how they, or their text, begin. */
-static Status refuse_other_kinds(const char *head, size_t length, const char *path, Error *err)
-{
-    const char *found = NULL, *remedy = NULL;
-    for (size_t i = 0; i < sizeof other_kinds / sizeof *other_kinds; i++) {
-        const OtherKind *kind = &other_kinds[i];
-        if (length < kind->length || memcmp(head, kind->begin, kind->length) != 0) continue;
-        found = kind->found, remedy = kind->remedy;
-    }
-    size_t at = length >= 3 && memcmp(head, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
-    while (at < length && head[at] != '\0' && strchr(" \t\r\n", head[at]) != NULL)
-        at++;
-    if (at < length && head[at] == '[')
-        found = "one JSON list", remedy = "make a line of each element: jq -c '.[]' FILE";
-    if (found == NULL) return OK;
-    return error_set(err, ERR_UNSUPPORTED,
-                     "%s is %s\n  expected: JSONL, one JSON object per line\n  to do: %s", path,
-                     found, remedy);
-}
 
 static void jsonl_close(void *context)
 {
@@ -85,6 +51,22 @@ static Status refuse_damage(const JsonlFile *file, const char *damage, uint64_t 
                      file->source.codec->name);
 }
 
+/* What a compressed file holds. */
+static Status check_text(const JsonlFile *file, Error *err)
+{
+    const TextSource *source = &file->source;
+    bool whole = source->text_bytes <= LOOK_ALIKE_BYTES;
+    LookAlike look = {.path = file->path,
+                      .length = whole ? (size_t)source->text_bytes : LOOK_ALIKE_BYTES,
+                      .whole = whole && file->summary.whole};
+    char *text = mem_alloc(look.length + 1);
+    look.text = text;
+    Status status = text_source_read(source, 0, text, look.length, err);
+    if (status == OK) status = look_alike_check(&look, err);
+    free(text);
+    return status;
+}
+
 static Status open_index(JsonlFile *file, const DatasetOptions *options, Error *err)
 {
     TextSource *source = &file->source;
@@ -105,10 +87,7 @@ static Status open_index(JsonlFile *file, const DatasetOptions *options, Error *
     source->text_bytes = file->summary.text_bytes;
     source->block = line_index_blocks(file->index, &source->num_blocks);
     source->sidecar = line_index_sidecar(file->index);
-    char head[16];
-    size_t length = source->text_bytes < sizeof head ? (size_t)source->text_bytes : sizeof head;
-    TRY(text_source_read(source, 0, head, length, err));
-    return refuse_other_kinds(head, length, file->path, err);
+    return source->codec != NULL ? check_text(file, err) : OK;
 }
 
 static Status open_blocks(JsonlFile *file, const DatasetOptions *options, Error *err)
@@ -126,29 +105,45 @@ static Status open_packed(JsonlFile *file, const DatasetOptions *options, Error 
                                         .cache = file->source.cache,
                                         .watch = options->watch};
     const TextSource *source = &file->source;
-    const char *head;
-    TRY(packed_text_open(&source->input, source->codec, &packed_options, &file->packed, err));
-    size_t length = packed_text_head(file->packed, &head);
-    return refuse_other_kinds(head, length, file->path, err);
+    return packed_text_open(&source->input, source->codec, &packed_options, &file->packed, err);
 }
 
-static Status open_content(JsonlFile *file, const DatasetOptions *options, Error *err)
+/* Of nearly all files the first 16 bytes, which are read already, are enough. */
+static Status check_plain(const JsonlFile *file, const uint8_t head[16], Error *err)
 {
-    TRY(text_codec_find(&file->source.input, &file->source.codec, err));
-    if (!options->by_blocks) return open_index(file, options, err);
-    return file->source.codec == NULL ? open_blocks(file, options, err)
-                                      : open_packed(file, options, err);
+    const TextInput *input = &file->source.input;
+    size_t length = input->file_bytes < 16 ? (size_t)input->file_bytes : 16;
+    if (!look_alike_is_odd((const char *)head, length)) return OK;
+    char tail[LOOK_ALIKE_TAIL];
+    bool whole = input->file_bytes <= LOOK_ALIKE_BYTES, ends = input->file_bytes > sizeof tail;
+    LookAlike look = {.path = file->path,
+                      .length = whole ? (size_t)input->file_bytes : LOOK_ALIKE_BYTES,
+                      .whole = whole,
+                      .tail = ends ? tail : NULL};
+    char *text = mem_alloc(look.length);
+    look.text = text;
+    Status status = file_read_at(input->fd, text, look.length, 0, file->path, err);
+    if (status == OK && ends)
+        status = file_read_at(input->fd, tail, sizeof tail,
+                              (int64_t)(input->file_bytes - sizeof tail), file->path, err);
+    if (status == OK) status = look_alike_check(&look, err);
+    free(text);
+    return status;
 }
 
-static Status check_head(JsonlFile *file, const uint8_t head[16], Error *err)
+static Status open_content(JsonlFile *file, const FileOpening *opening, Error *err)
 {
+    const DatasetOptions *options = opening->options;
     TextInput *input = &file->source.input;
     struct stat info;
     if (fstat(input->fd, &info) != 0)
         return error_set_errno(err, errno, "could not stat %s", file->path);
     input->file_bytes = (uint64_t)info.st_size;
-    size_t length = input->file_bytes < 16 ? (size_t)input->file_bytes : 16;
-    return refuse_other_kinds((const char *)head, length, file->path, err);
+    TRY(text_codec_find(input, &file->source.codec, err));
+    if (file->source.codec == NULL) TRY(check_plain(file, opening->head, err));
+    if (!options->by_blocks) return open_index(file, options, err);
+    return file->source.codec == NULL ? open_blocks(file, options, err)
+                                      : open_packed(file, options, err);
 }
 
 static Status jsonl_open(const FileOpening *opening, void **ret_file, Error *err)
@@ -160,8 +155,7 @@ static Status jsonl_open(const FileOpening *opening, void **ret_file, Error *err
     file->path = mem_strdup(path);
     file->source.input = (TextInput){.fd = fd, .path = file->path};
     file->source.cache = opening->cache;
-    Status status = check_head(file, opening->head, err);
-    if (status == OK) status = open_content(file, opening->options, err);
+    Status status = open_content(file, opening, err);
     if (status == OK) {
         *ret_file = file;
         file = NULL;

@@ -46,12 +46,13 @@ typedef struct TableType {
     const char *name;
     const char *begin;
     size_t length;
+    const char *end; /* NULL: a stream has none that can be told */
 } TableType;
 
 static const TableType table_types[] = {
-    {TABLE_PARQUET, "a Parquet file", "PAR1", 4},
-    {TABLE_ARROW_FILE, "an Arrow file", "ARROW1\0", 8},
-    {TABLE_ARROW_STREAM, "an Arrow stream", "\xFF\xFF\xFF\xFF", 4},
+    {TABLE_PARQUET, "a Parquet file", "PAR1", 4, "PAR1"},
+    {TABLE_ARROW_FILE, "an Arrow file", "ARROW1\0", 8, "ARROW1"},
+    {TABLE_ARROW_STREAM, "an Arrow stream", "\xFF\xFF\xFF\xFF", 4, NULL},
 };
 
 /* Where a group stands in the file's rows, and its slices among the file's. */
@@ -449,6 +450,23 @@ static Status open_content(TableFile *file, Error *err)
     return find_growth(file, err);
 }
 
+/* What was not fetched or written to its end is the most frequent damage; Arrow would say that
+ * there are no magic bytes in a footer. */
+static Status check_end(const TableFile *file, Error *err)
+{
+    const char *end = file->type->end;
+    char bytes[8];
+    off_t size = lseek(file->fd, 0, SEEK_END);
+    if (end == NULL || size < (off_t)sizeof bytes) return OK;
+    size_t length = strlen(end);
+    TRY(file_read_at(file->fd, bytes, length, size - (off_t)length, file->path, err));
+    if (memcmp(bytes, end, length) == 0 || memcmp(bytes, "PARE", 4) == 0) return OK;
+    return error_set(err, ERR_DATA,
+                     "%s is torn: it begins as %s, but its end is missing (%lld bytes are there)\n"
+                     "  expected: a whole file\n  to do: fetch or write it again",
+                     file->path, file->type->name, (long long)size);
+}
+
 static Status table_open(const FileOpening *opening, void **ret_file, Error *err)
 {
     TableFile *file = mem_calloc(1, sizeof *file);
@@ -460,6 +478,7 @@ static Status table_open(const FileOpening *opening, void **ret_file, Error *err
     file->fd = open(file->path, O_RDONLY | O_CLOEXEC);
     Status status = OK;
     if (file->fd < 0) status = error_set_errno(err, errno, "could not open %s", file->path);
+    if (status == OK) status = check_end(file, err);
     if (status == OK) status = load_library(file, err);
     if (status == OK) status = open_content(file, err);
     if (status == OK) {

@@ -10,6 +10,7 @@
 #include "dataset/block_text.h"
 #include "dataset/content_hash.h"
 #include "dataset/file_probe.h"
+#include "dataset/look_alike.h"
 #include "dataset/packed_log.h"
 #include "dataset/text_source.h"
 
@@ -28,8 +29,6 @@ struct PackedText {
     ReadWatch *watch;
     uint64_t probe, share, block_bytes, num_blocks;
     FileState state; /* of the file, when it was opened */
-    char head[16];
-    size_t head_length;
     bool reused;
     PackedLog *log;
 
@@ -355,8 +354,11 @@ static Status take_sample(PackedText *text, Error *err)
         sample = SAMPLE_MORE;
         status = decode_sample(text, sample, bytes, &length, err);
     }
-    text->head_length = length < sizeof text->head ? length : sizeof text->head;
-    memcpy(text->head, bytes, text->head_length);
+    LookAlike look = {.path = text->input.path,
+                      .text = (const char *)bytes,
+                      .length = length < LOOK_ALIKE_BYTES ? length : LOOK_ALIKE_BYTES,
+                      .whole = sample >= text->input.file_bytes && length <= LOOK_ALIKE_BYTES};
+    if (status == OK) status = look_alike_check(&look, err);
     if (status == OK) cut_file(text, sample, length);
     free(bytes);
     return status;
@@ -427,12 +429,6 @@ bool packed_text_reused(const PackedText *text)
 const char *packed_text_warning(const PackedText *text)
 {
     return packed_log_warning(text->log);
-}
-
-size_t packed_text_head(const PackedText *text, const char **ret)
-{
-    *ret = text->head;
-    return text->head_length;
 }
 
 /* ---- blocks ---- */

@@ -30,7 +30,7 @@ typedef struct PackedTextOptions {
 } PackedTextOptions;
 
 /* `input` is borrowed, its descriptor and path for the text's life; the codec is that of the file.
- */
+ * ERR_UNSUPPORTED: its text is something else (look_alike.h). */
 Status packed_text_open(const TextInput *input, const TextCodec *codec,
                         const PackedTextOptions *options, PackedText **ret, Error *err);
 void packed_text_close(PackedText *text); /* accepts NULL; nobody counts any more */
@@ -40,8 +40,6 @@ uint64_t packed_text_probe(const PackedText *text);
 bool packed_text_reused(const PackedText *text); /* some of it was counted before */
 /* Why the log could not be kept, or NULL; borrowed. */
 const char *packed_text_warning(const PackedText *text);
-/* How the text begins: up to 16 bytes of it; returns how many. */
-size_t packed_text_head(const PackedText *text, const char **ret);
 
 uint64_t packed_text_num_blocks(const PackedText *text);
 uint64_t packed_text_bytes(const PackedText *text, uint64_t block); /* of text, about */

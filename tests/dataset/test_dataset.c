@@ -94,6 +94,7 @@ static void test_index_equals_naive_split_of_random_files(void **state)
         Str text = {0};
         uint64_t counter = 0,
                  bytes = trial < 4 ? 5000 : 3 << 20; /* the long ones cross read blocks */
+        str_puts(&text, "{}\n");                     /* or it might be plain text */
         while (text.length < bytes) {
             uint64_t length = rng_below(trial, counter++, trial < 4 ? 12 : 9000);
             for (uint64_t i = 0; i < length; i++)

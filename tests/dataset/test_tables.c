@@ -410,7 +410,7 @@ static void test_broken_files_are_refused_by_name(void **state)
         char *path = path_join(FOLDER, names[i]);
         write_file(path, bytes, length / 2);
         assert_fails(open_status(path, INDEX, 0, &dataset, &err), ERR_DATA, &err, path);
-        assert_non_null(strstr(err.message, "cannot be read as"));
+        assert_non_null(strstr(err.message, i < 2 ? "its end is missing" : "cannot be read as"));
         free(path);
         free(bytes);
     }
