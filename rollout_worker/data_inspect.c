@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
 #include "base/options.h"
 #include "job_data/job_model.h"
@@ -25,7 +26,8 @@ static const char help[] =
     "  -p, --position P        show instead the record at position P of the run's stream, as the\n"
     "                          ledger and messages name it (reads all of the data once, or the\n"
     "                          run's index)\n"
-    "  -k, --count K           summarise the first K records; default 1000, 0: none\n"
+    "  -k, --count K           summarise the first K records; default 1000, 0: none, all: all of\n"
+    "                          them, which reads all of the data\n"
     "  -l, --list L            list the first L of these that are rejected or odd; default 20\n"
     "  -e, --eval[=SET]        data.eval, or that set of eval.sets, in place of data.train\n"
     "      --source NAME       of data.sources that one alone; --position is of its own stream "
@@ -48,6 +50,7 @@ static const char help[] =
     "run, or the data cannot be read.\n";
 
 #define COUNT_MAX 1000000
+#define SAID_MS   5000
 
 typedef struct Arguments {
     const char *config, *stage;
@@ -57,6 +60,7 @@ typedef struct Arguments {
     const char *part;            /* of the check; NULL: all of it */
     uint64_t available, trained; /* bytes; UINT64_MAX: as the machine has now */
     InspectOptions inspect;
+    int64_t said_ms; /* how far it is; 0: never */
 } Arguments;
 
 /* A part of another command speaks as that does. */
@@ -102,6 +106,8 @@ static Status take_option(Arguments *arguments, int letter, Error *err)
     case 'p':
         return choose(arguments, "--position", true, err);
     case 'k':
+        arguments->inspect.summary_records = INSPECT_ALL;
+        if (strcmp(optarg, "all") == 0) return OK;
         return option_number("--count", optarg, COUNT_MAX, &arguments->inspect.summary_records,
                              err);
     case 'l':
@@ -161,6 +167,18 @@ static Status parse_arguments(int argc, char **argv, Arguments *ret, Error *err)
     if (optind < argc) return option_misuse(help, err, "there is an argument too many.");
     if (ret->config == NULL) return option_misuse(help, err, "--config JOB.YAML is missing.");
     return OK;
+}
+
+/* A look at all of a large data set takes its time, and says every few seconds how far it is. */
+static void say_looked(void *context, const char *key, uint64_t records, uint64_t of)
+{
+    Arguments *arguments = context;
+    int64_t now_ms = clock_ms();
+    if (arguments->said_ms == 0) arguments->said_ms = now_ms;
+    if (now_ms - arguments->said_ms < SAID_MS) return;
+    arguments->said_ms = now_ms;
+    fprintf(stderr, "controller: data inspect: looked at %llu of %llu records of %s\n",
+            (unsigned long long)records, (unsigned long long)of, key);
 }
 
 /* What is to be shown, as far as it is asked for. */
@@ -379,8 +397,10 @@ static void leave_device(Arguments *arguments)
 
 int main(int argc, char **argv)
 {
-    Arguments arguments = {.available = UINT64_MAX,
-                           .inspect = {.summary_records = 1000, .listed_max = 20}};
+    Arguments arguments = {
+        .available = UINT64_MAX,
+        .inspect = {.summary_records = 1000, .listed_max = 20, .looked = say_looked}};
+    arguments.inspect.context = &arguments;
     arguments.color = option_color_auto();
     Error err = {0};
     if (parse_arguments(argc, argv, &arguments, &err) != OK) return fail(&arguments, &err);

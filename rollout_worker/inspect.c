@@ -7,6 +7,8 @@
 #include "config/source_set.h"
 #include "job_data/job_data.h"
 
+#define LOOKED_RECORDS 1024 /* after which it is told */
+
 struct Inspection {
     InspectOptions options;
     Mixture *mixture; /* all sources of the set, whichever are looked at */
@@ -398,28 +400,49 @@ static int compare_lengths(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+static Status refuse_endless(const Inspection *inspection, int source, Error *err)
+{
+    return error_set(err, ERR_INVALID,
+                     "%s cannot be looked at as a whole: its reader does not say how many records "
+                     "it has (num_records)\n  to do: give a number (--count)",
+                     source_key(&inspection->options, source));
+}
+
+/* From the first on. */
+static Status summarize_records(Inspection *inspection, int source, InspectSummary *summary,
+                                Error *err)
+{
+    const InspectOptions *options = &inspection->options;
+    for (uint64_t index = 0; index < summary->records; index++) {
+        InspectedRecord record = {0};
+        TRY(inspect_record(inspection, source, index, &record, err));
+        size_t length = record.trace.conversation.length;
+        summary->json_bytes += inspection->text.length;
+        count_shape(summary, record.trace.shape);
+        count_sample(summary, options->listed_max, &record);
+        if (length > 0) summary->length[summary->num_lengths++] = (int32_t)length;
+        summary->over_max += length > (size_t)options->config->data.max_length;
+        inspected_record_clear(&record);
+        if (options->looked != NULL && index % LOOKED_RECORDS == LOOKED_RECORDS - 1)
+            options->looked(options->context, source_key(options, source), index + 1,
+                            summary->records);
+    }
+    return OK;
+}
+
 Status inspection_summarize(Inspection *inspection, int number, InspectSummary *ret, Error *err)
 {
     int source = inspection->first + number;
     uint64_t count = inspection->options.summary_records;
     uint64_t there = mixture_source_records(inspection->mixture, source);
+    if (there == 0 && count == INSPECT_ALL) return refuse_endless(inspection, source, err);
     if (there > 0 && count > there) count = there;
-    bool all = inspection_source(inspection, number).records == count;
-    InspectSummary summary = {.records = count, .all = all};
+    InspectSummary summary = {.records = count,
+                              .there = inspection_source(inspection, number).records};
+    summary.all = summary.there == count;
+    summary.more = !summary.all && mixture_source_dataset(inspection->mixture, source) != NULL;
     summary.length = mem_calloc(count, sizeof *summary.length);
-    Status status = OK;
-    for (uint64_t index = 0; index < count && status == OK; index++) {
-        InspectedRecord record = {0};
-        status = inspect_record(inspection, source, index, &record, err);
-        if (status != OK) break;
-        size_t length = record.trace.conversation.length;
-        summary.json_bytes += inspection->text.length;
-        count_shape(&summary, record.trace.shape);
-        count_sample(&summary, inspection->options.listed_max, &record);
-        if (length > 0) summary.length[summary.num_lengths++] = (int32_t)length;
-        summary.over_max += length > (size_t)inspection->options.config->data.max_length;
-        inspected_record_clear(&record);
-    }
+    Status status = summarize_records(inspection, source, &summary, err);
     qsort(summary.length, summary.num_lengths, sizeof *summary.length, compare_lengths);
     if (status == OK)
         *ret = summary;

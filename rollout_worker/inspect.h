@@ -17,14 +17,19 @@ typedef struct InspectChoice {
     uint64_t number;
 } InspectChoice;
 
+#define INSPECT_ALL ((uint64_t)INT64_MAX) /* of summary_records */
+
 typedef struct InspectOptions {
     const JobConfig *config; /* borrowed */
     const char *set;         /* of an evaluation, its name; NULL: what is trained on */
     const char *source;      /* a name of data.sources: that one alone; NULL: all of them */
     InspectChoice choice;
     uint64_t summary_records; /* so many records from the first on will be summarised */
-    uint64_t listed_max;      /* of those that are rejected or odd, so many will be listed */
-    ReadWatch *watch;         /* borrowed; NULL: nobody watches */
+    /* Told now and then, while they are; NULL: nobody is. */
+    void (*looked)(void *context, const char *key, uint64_t records, uint64_t of);
+    void *context;
+    uint64_t listed_max; /* of those that are rejected or odd, so many will be listed */
+    ReadWatch *watch;    /* borrowed; NULL: nobody watches */
 } InspectOptions;
 
 typedef struct Inspection Inspection;
@@ -89,7 +94,9 @@ typedef struct InspectFinding {
 #define SHAPES_MAX 16
 typedef struct InspectSummary {
     uint64_t records, json_bytes;
-    bool all; /* the data set has no more than these */
+    bool all;       /* the data set has no more than these */
+    bool more;      /* it surely has, ... */
+    uint64_t there; /* ... so many; 0: not known */
     uint64_t completed, truncated;
     uint64_t rejected[REJECT_REASON_COUNT], odd[NOTE_COUNT];
     /* In their order: the first listed_max, and of each kind the first wherever it stands. */
@@ -106,7 +113,8 @@ typedef struct InspectSummary {
 } InspectSummary;
 
 void inspect_summary_clear(InspectSummary *summary);
-/* Of one of the sources that are looked at. */
+/* Of one of the sources that are looked at. ERR_INVALID: all records of one whose reader does not
+ * say how many it has. */
 Status inspection_summarize(Inspection *inspection, int source, InspectSummary *ret, Error *err);
 
 /* The first of its kind; NULL: there is none. Borrowed. */

@@ -98,6 +98,10 @@ static cJSON *make_summary(const InspectOptions *options, const InspectSummary *
     cJSON *object = cJSON_CreateObject();
     add_count(object, "records", summary->records);
     cJSON_AddBoolToObject(object, "all", summary->all);
+    if (summary->there > 0)
+        add_count(object, "records_there", summary->there);
+    else
+        cJSON_AddNullToObject(object, "records_there");
     add_count(object, "json_bytes", summary->json_bytes);
     add_count(object, "completed", summary->completed);
     add_count(object, "truncated", summary->truncated);

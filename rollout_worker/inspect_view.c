@@ -270,11 +270,22 @@ static void put_list(const InspectOptions *options, const InspectSummary *summar
     }
 }
 
+/* "all 12 ", "the first 1000 of 7473 ", "the first 1000 ". */
+static void put_part(const InspectSummary *summary, Str *out)
+{
+    str_printf(out, "%s %llu ", summary->all ? "all" : "the first",
+               (unsigned long long)summary->records);
+    if (!summary->all && summary->there > 0)
+        str_printf(out, "of %llu ", (unsigned long long)summary->there);
+}
+
 void inspect_view_summary(const InspectOptions *options, const InspectSummary *summary, Str *out)
 {
     uint64_t used = summary->completed + summary->truncated;
-    str_printf(out, "%s %llu records of %s, %.1f KB of JSON:\n", summary->all ? "all" : "the first",
-               (unsigned long long)summary->records, inspect_set_key(options),
+    put_part(summary, out);
+    str_printf(out, "records of %s%s%s, %.1f KB of JSON:\n", inspect_set_key(options),
+               summary->more && summary->there == 0 ? ", which has more" : "",
+               summary->more ? " (--count all: all of them)" : "",
                (double)summary->json_bytes / 1000);
     put_shapes(summary, out);
     str_printf(out, "  samples    %llu, %llu of them cut; %llu rejected\n",
@@ -317,8 +328,13 @@ void inspect_view_brief(const InspectOptions *options, const InspectSummary *sum
 {
     uint64_t used = summary->completed + summary->truncated;
     unsigned long long records = summary->records, tokens = summary->tokens;
-    str_printf(out, "%s: %s %llu record%s ", inspect_set_key(options),
-               summary->all ? "all" : "the first", records, records == 1 ? " gives" : "s give");
+    str_printf(out, "%s: ", inspect_set_key(options));
+    put_part(summary, out);
+    bool unknown = summary->more && summary->there == 0;
+    str_printf(out, "%s ",
+               unknown        ? "records, of more, give"
+               : records == 1 ? "record gives"
+                              : "records give");
     if (generates(options))
         str_printf(out, "%llu prompt%s of %llu tokens", (unsigned long long)used,
                    used == 1 ? "" : "s", tokens);

@@ -128,7 +128,7 @@ case_validate() {
     write_job job.yaml run
     validate 0
     says out "918912 parameters" "tp 2 x dp 1" "2.75 CPUs" "memory of a train worker: weights" "2 train workers take" \
-        "data.train: the first 1000 records give 1000 samples" "data.eval: all 100 records give 100 samples" \
+        "data.train: the first 1000 records, of more, give 1000 samples" "data.eval: all 100 records give 100 samples" \
         "job tiny is in order"
     [ ! -s message ] || fail "it complains: $(cat message)"
 

@@ -51,7 +51,17 @@ inspect 0 --sample 2 --count 0 --color
 says "record 2 of data.train" "$(printf '\033[32m8')" "4 4<|im_end|>"
 says_not "all 3 records"
 inspect 0 -n 1 --color=never --count 2
-says "⟦6<|im_end|>" "the first 2 records"
+says "⟦6<|im_end|>" "the first 2 records of data.train, which has more (--count all: all of them), "
+inspect 0 --count 2 --position 0
+says "the first 2 of 3 records of data.train (--count all: all of them), "
+inspect 0 --count 2 --position 0 --json
+says '"records":2,"all":false,"records_there":3,'
+inspect 0 --count 2 --json
+says '"records":2,"all":false,"records_there":null,'
+inspect 0 --count all
+says "all 3 records of data.train, "
+inspect 2 --count many
+says '--count is "many", expected a whole number'
 [ ! -e run ] || fail "it made a run folder"
 
 # A job's settings count as in a run.
@@ -73,8 +83,16 @@ cp train.jsonl large.jsonl
 for _ in $(seq 400); do cat train.jsonl; done >>large.jsonl
 if truncate -s 1T large.jsonl 2>/dev/null; then
     inspect 0 --set data.train=large.jsonl
-    says "the first 1000 records"
+    says "the first 1000 records of data.train, which has more (--count all: all of them), "
+    inspect 0 --set data.train=large.jsonl --brief
+    says "data.train: the first 1000 records, of more, give 1000 samples"
 fi
+for _ in $(seq 400); do cat train.jsonl; done >many.jsonl
+echo "no JSON" >>many.jsonl
+for order in full window; do
+    inspect 3 --set data.train=many.jsonl --set data.order=$order --count all
+    says "all 1201 records of data.train, " "1200, 0 of them cut; 1 rejected" "many.jsonl:1201: "
+done
 
 # Bad input, by the codes of README.
 inspect 2 --sample 3

@@ -48,7 +48,7 @@ gsm8k_rl) # in order with a model of Qwen3-0.6B's shape, its tokenizer, and the 
     "$BIN/controller" validate --config examples/gsm8k_rl.yaml --set model.path=models/Qwen3-0.6B \
         --set model.init=random --set cluster.cpus=16 --set run_dir=run > out 2>&1 || fail "it is not in order"
     grep -q "hidden size 1024" out || fail "another model was looked at"
-    grep -q "data.train: the first 1000 records give 1000 prompts of .* tokens; 0 rejected" out ||
+    grep -q "data.train: the first 1000 records, of more, give 1000 prompts of .* tokens; 0 rejected" out ||
         fail "records are rejected"
     ! grep -qiE "warning|odd" out || fail "something is odd"
     ;;

@@ -260,7 +260,7 @@ static void test_the_summary_counts_every_record_once(void **state)
     Str out = {0};
     inspect_view_summary(&bench.options, &summary, &out);
     static const char *const shown[] = {
-        "the first 7 records of data.train, ",
+        "the first 7 records of data.train, which has more (--count all: all of them), ",
         "  shapes     messages 2, prompt and completion 1, prompt 2\n",
         "  samples    3, 1 of them cut; 4 rejected\n",
         "  too long   1 over data.max_length 30 (20.0 %)\n",
