@@ -624,6 +624,7 @@ Status shell_run(const JobStages *job, const RunFolder *folder, const Screen *sc
         loop_remove_timer(tick);
         status = shell.exit_status;
         if (status != OK) error_set(err, status, "%s", shell.exit_message);
+        if (status != OK) job_config_locate(shell.config, err); /* as the checks before a run do */
         if (status != OK) advise_undo(&shell, err);
     }
     shell_close(&shell);

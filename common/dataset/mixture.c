@@ -1,6 +1,7 @@
 #include "dataset/mixture.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/limits.h"
@@ -40,8 +41,11 @@ static uint64_t seed_of(const MixtureOptions *options, const MixtureSource *sour
 static Status open_reader(const MixtureOptions *options, const MixtureSource *source, Source *ret,
                           Error *err)
 {
+    bool alone = strcmp(source->key, "data.train") == 0;
+    char *key = alone ? mem_strdup("data.reader") : mem_printf("%s.reader", source->key);
     UserReaderOptions reader = {
         .key = source->key,
+        .reader_key = key,
         .name = source->name,
         .library = source->reader,
         .options = source->reader_options,
@@ -53,9 +57,10 @@ static Status open_reader(const MixtureOptions *options, const MixtureSource *so
         .seed = seed_of(options, source),
         .watch = options->watch,
     };
-    TRY(user_reader_open(&reader, &ret->reader, err));
-    ret->records = user_reader_records(ret->reader);
-    return OK;
+    Status status = user_reader_open(&reader, &ret->reader, err);
+    if (status == OK) ret->records = user_reader_records(ret->reader);
+    free(key);
+    return status;
 }
 
 static Status open_files(const MixtureOptions *options, const MixtureSource *source, Source *ret,

@@ -37,7 +37,7 @@ typedef struct KeptRecord {
 
 /* What is not marked is under the lock. */
 struct UserReader {
-    char *key, *library_path;           /* const */
+    char *key, *library_path;           /* const once it is open */
     void *library;                      /* const */
     const ReaderPlugin *table;          /* const */
     void *opened;                       /* const */
@@ -397,6 +397,14 @@ static Status read_to(UserReader *reader, uint64_t position, Error *err)
     return OK;
 }
 
+/* As what is wrong with a line of JSONL: the place comes first. */
+static void say_bad(const UserReader *reader, const KeptRecord *record, Str *text)
+{
+    if (!str_starts_with(record->text, record->place)) str_printf(text, "%s: ", record->place);
+    str_append(text, record->text, record->length);
+    str_printf(text, "\n  said by: the reader %s of %s", QUOTED(reader->table->name), reader->key);
+}
+
 Status user_reader_read(UserReader *reader, uint64_t position, Str *text, Str *place,
                         UserRecord *ret, Error *err)
 {
@@ -407,7 +415,10 @@ Status user_reader_read(UserReader *reader, uint64_t position, Str *text, Str *p
         status = read_to(reader, position, err);
     if (status == OK) {
         const KeptRecord *record = &reader->kept[position % KEPT_RECORDS];
-        str_append(text, record->text, record->length);
+        if (record->bad)
+            say_bad(reader, record, text);
+        else
+            str_append(text, record->text, record->length);
         str_puts(place, record->place);
         *ret = (UserRecord){.epoch = record->epoch, .bad = record->bad};
     }
@@ -517,7 +528,7 @@ static void take_fingerprint(UserReader *reader, const UserReaderOptions *option
 Status user_reader_open(const UserReaderOptions *options, UserReader **ret, Error *err)
 {
     UserReader *reader = mem_calloc(1, sizeof *reader);
-    reader->key = mem_strdup(options->key);
+    reader->key = mem_strdup(options->reader_key); /* which is to blame so far */
     reader->library_path = mem_strdup(options->library);
     reader->watch = options->watch;
     reader->kept = mem_calloc(KEPT_RECORDS, sizeof *reader->kept);
@@ -526,6 +537,8 @@ Status user_reader_open(const UserReaderOptions *options, UserReader **ret, Erro
     if (status == OK) status = open_loaded(reader, options, err);
     if (status == OK) status = ask_records(reader, err);
     if (status == OK) {
+        free(reader->key);
+        reader->key = mem_strdup(options->key);
         take_fingerprint(reader, options);
         reader->states = reader_states_open(options->index_folder, options->index_read_only,
                                             reader->fingerprint);

@@ -19,6 +19,7 @@
 
 typedef struct UserReaderOptions {
     const char *key;         /* of job.yaml, for messages: "data.train" */
+    const char *reader_key;  /* the same of an object that cannot be opened: "data.reader" */
     const char *name;        /* of the source, for the object */
     const char *library;     /* the shared object */
     const char *options;     /* JSON text of an object; NULL: none */
@@ -43,7 +44,7 @@ void user_reader_fingerprint(const UserReader *reader, char ret[DIGEST_HEX_BYTES
 
 typedef struct UserRecord {
     uint64_t epoch; /* from 0 */
-    bool bad;       /* it cannot be read: *text is not the record, but why */
+    bool bad;       /* it cannot be read: *text is not the record, but why, and where it stands */
 } UserRecord;
 
 /* Appends the record at a position to *text, and where it stands, for people, to *place. A failure

@@ -24,6 +24,7 @@ static ReadWatch watch;
 static UserReaderOptions faulty(const char *options)
 {
     return (UserReaderOptions){.key = "data.train",
+                               .reader_key = "data.reader",
                                .name = "train",
                                .library = FAULTY,
                                .options = options,
@@ -83,6 +84,7 @@ static void assert_counted(UserReader *reader, uint64_t position, uint64_t lengt
 static UserReaderOptions csv(const char *const *path, int num_paths, bool shuffle)
 {
     return (UserReaderOptions){.key = "data.train",
+                               .reader_key = "data.reader",
                                .name = "train",
                                .library = CSV,
                                .path = path,
@@ -106,8 +108,8 @@ static void test_csv_rows_become_objects(void **state)
                 "0: {\"prompt\":\"say \\\"hi\\\", twice\",\"completion\":\"hi\\u000ahi\"} "
                 "at a.csv:3");
     assert_line(reader, 2,
-                "0 bad: the row has not as many fields as the first row has names at "
-                "b.csv:2");
+                "0 bad: b.csv:2: the row has not as many fields as the first row has names\n"
+                "  said by: the reader \"csv\" of data.train at b.csv:2");
     assert_line(reader, 7,
                 "1: {\"prompt\":\"\303\251\\\\\",\"completion\":\"\\u0001\"} at b.csv:3");
     user_reader_close(reader);
@@ -267,7 +269,9 @@ static void test_reader_hands_on_records_that_it_cannot_read(void **state)
     (void)state;
     UserReaderOptions open = faulty("{\"mode\": \"bad\"}");
     UserReader *reader = open_reader(&open);
-    assert_line(reader, 15, "0 bad: it is the fifth at counter:15");
+    assert_line(reader, 15,
+                "0 bad: counter:15: it is the fifth\n"
+                "  said by: the reader \"faulty\" of data.train at counter:15");
     assert_counted(reader, 16, 1000);
     user_reader_close(reader);
 }
@@ -374,6 +378,7 @@ static void assert_not_opened(const char *library, const char *options, Status s
     UserReaderOptions open = faulty(options);
     open.library = library;
     assert_fails(user_reader_open(&open, &reader, &err), status, &err, message);
+    assert_true(str_starts_with(err.message, "data.reader: "));
 }
 
 static void test_reader_that_cannot_be_opened_is_named(void **state)

@@ -231,6 +231,19 @@ case_missing_file() {
     says "job.yaml:6" data.train train.jsonl "does not exist" "Did you mean $PWD/trian.jsonl"
 }
 
+# What the run itself finds is told with its place, too.
+case_look_alike() {
+    printf 'prompt,completion\n2 + 2?,4\n' >train.jsonl
+    message 2
+    says "job.yaml:6: data.train: $PWD/train.jsonl is CSV" "JSONL, one JSON object per line" data.reader
+}
+
+case_reader_that_is_none() {
+    sed -i 's|^  train: .*|&\n  reader: train.jsonl|' job.yaml
+    message 2
+    says "job.yaml:7: data.reader: cannot load the reader" "$PWD/train.jsonl"
+}
+
 case_hub_name() {
     sed -i 's|path: model|path: Qwen/Qwen3-0.6B|' job.yaml
     export HF_HUB_OFFLINE=1 HF_HOME=$PWD/home
