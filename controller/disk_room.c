@@ -10,24 +10,12 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/size_text.h"
 #include "model/model_config.h"
 #include "model_files.h"
 
 /* Headers and indices of the tensor files, the manifest, the job. */
 #define OTHER_FILES_BYTES (128 << 10)
-
-const char *disk_room_bytes(int64_t bytes, char text[32])
-{
-    static const char *const units[] = {"kB", "MB", "GB", "TB"};
-    double value = (double)bytes / 1000;
-    int unit = 0;
-    while (value >= 1000 && unit < 3) {
-        value /= 1000;
-        unit++;
-    }
-    snprintf(text, 32, "%.3g %s", value, units[unit]);
-    return text;
-}
 
 static int64_t file_bytes(const char *path)
 {
@@ -121,9 +109,9 @@ Status disk_room_check(const DiskRoom *room, char **ret_warning, Error *err)
     char one[32], all[32], has[32];
     int more = room->at_a_time - room->standing;
     int64_t needs = more > 1 ? room->checkpoint_bytes * more : room->checkpoint_bytes;
-    disk_room_bytes(room->checkpoint_bytes, one);
-    disk_room_bytes(needs, all);
-    disk_room_bytes(room->free_bytes, has);
+    size_text((uint64_t)room->checkpoint_bytes, one);
+    size_text((uint64_t)needs, all);
+    size_text((uint64_t)room->free_bytes, has);
     *ret_warning = NULL;
     if (room->free_bytes < room->checkpoint_bytes)
         return error_set(err, ERR_RESOURCE,

@@ -23,7 +23,4 @@ void disk_room_free(DiskRoom *room);
  * OK with *ret_warning (owned), else NULL there. */
 Status disk_room_check(const DiskRoom *room, char **ret_warning, Error *err);
 
-/* "11.1 MB", "7.24 GB"; powers of 1000. Returns `text`. */
-const char *disk_room_bytes(int64_t bytes, char text[32]);
-
 #endif

@@ -16,6 +16,7 @@
 #include "base/memory.h"
 #include "base/process.h"
 #include "base/rng.h"
+#include "base/size_text.h"
 #include "base/version.h"
 #include "cluster.pb-c.h"
 #include "config/stage_list.h"
@@ -527,7 +528,7 @@ static void look_at_disk(Shell *shell)
         log_event(LOG_WARN, "disk_room_unknown", F_STR("why", err.message));
         return;
     }
-    disk_room_bytes(room.checkpoint_bytes, shell->checkpoint_size);
+    size_text((uint64_t)room.checkpoint_bytes, shell->checkpoint_size);
     if (disk_room_check(&room, &warning, &err) != OK)
         log_event(LOG_WARN, "disk_room", F_STR("what", err.message));
     if (warning != NULL) log_event(LOG_WARN, "disk_room", F_STR("what", warning));

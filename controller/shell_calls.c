@@ -342,6 +342,8 @@ static bool read_open(Shell *shell, Event *event, Bytes body)
     event->reply.open_set.records = (int64_t)reply->records;
     event->reply.open_set.fingerprint = reply->fingerprint;
     event->reply.open_set.changes = reply->changes;
+    event->reply.open_set.entry = reply->entries;
+    event->reply.open_set.num_entries = (int)reply->n_entries;
     int64_t records[INTERLEAVE_SOURCES_MAX];
     for (size_t i = 0; i < reply->n_sources && i < INTERLEAVE_SOURCES_MAX; i++)
         records[i] = (int64_t)reply->sources[i]->records;

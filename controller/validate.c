@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/size_text.h"
 #include "base/str.h"
 #include "config/eval_set.h"
 #include "config/model_pins.h"
@@ -171,11 +172,11 @@ Status validate_disk(const JobConfig *config, char **ret_line, Error *err)
     if (room.at_a_time > 0)
         snprintf(most, sizeof most, "at most %d stand at a time", room.at_a_time);
     if (status == OK)
-        *ret_line =
-            mem_printf("disk: a checkpoint takes %s, %s; %s has %s free\n%s%s%s",
-                       disk_room_bytes(room.checkpoint_bytes, one), most, room.place,
-                       disk_room_bytes(room.free_bytes, has), warning != NULL ? "warning: " : "",
-                       warning != NULL ? warning : "", warning != NULL ? "\n" : "");
+        *ret_line = mem_printf("disk: a checkpoint takes %s, %s; %s has %s free\n%s%s%s",
+                               size_text((uint64_t)room.checkpoint_bytes, one), most, room.place,
+                               size_text((uint64_t)room.free_bytes, has),
+                               warning != NULL ? "warning: " : "", warning != NULL ? warning : "",
+                               warning != NULL ? "\n" : "");
     free(warning);
     disk_room_free(&room);
     return status;

@@ -19,6 +19,7 @@
 
 enum {
     CALLS_MAX = 1024, /* waiting for a reader */
+    ENTRIES_TOLD = 20,
     /* Where an answer ends: one more record still fits into a message. */
     ANSWER_BYTES = 8 << 20,
 };
@@ -182,6 +183,19 @@ static char *find_changes(const Task *task, const Mixture *mixture, const char *
     return file_list_changes(folder, task->known, mixture);
 }
 
+/* The first lines of what its entries became; borrowed from the mixture. */
+static size_t list_entries(const Mixture *mixture, char *ret[ENTRIES_TOLD])
+{
+    size_t count = 0;
+    for (int i = 0; i < mixture_num_sources(mixture); i++) {
+        const Dataset *dataset = mixture_source_dataset(mixture, i);
+        const StringList *lines = dataset != NULL ? dataset_entries(dataset) : NULL;
+        for (int l = 0; lines != NULL && l < lines->count && count < ENTRIES_TOLD; l++)
+            ret[count++] = lines->item[l];
+    }
+    return count;
+}
+
 static Status open_work(Task *task)
 {
     const Mixture *mixture = NULL;
@@ -208,6 +222,9 @@ static Status open_work(Task *task)
         reply.bytes += dataset_summary(dataset).bytes;
     }
     reply.changes = find_changes(task, mixture, fingerprint);
+    char *entry[ENTRIES_TOLD];
+    reply.entries = entry;
+    reply.n_entries = list_entries(mixture, entry);
     pack_body(&task->body, &reply.base);
     free(reply.changes);
     return OK;

@@ -224,6 +224,7 @@ static InspectOptions options_of(const Arguments *arguments, const Inspection *i
 static void show_text(const Inspection *inspection, const Shown *shown, const Arguments *arguments,
                       Str *out)
 {
+    inspect_view_entries(inspection, out);
     if (shown->has_record)
         inspect_view_record(&arguments->inspect, &shown->record, arguments->color, out);
     if (inspection_num_sources(inspection) > 1) {

@@ -119,6 +119,12 @@ InspectedSource inspection_source(const Inspection *inspection, int index)
     };
 }
 
+const StringList *inspection_entries(const Inspection *inspection, int index)
+{
+    const Dataset *dataset = mixture_source_dataset(inspection->mixture, inspection->first + index);
+    return dataset != NULL ? dataset_entries(dataset) : NULL;
+}
+
 uint64_t inspection_epoch(const Inspection *inspection)
 {
     uint64_t records[INTERLEAVE_SOURCES_MAX];

@@ -59,6 +59,8 @@ typedef struct InspectedSource {
     uint64_t records;       /* of a pass; 0: not known so far, or never */
 } InspectedSource;
 InspectedSource inspection_source(const Inspection *inspection, int index);
+/* What its entries became, a line each where that is not plain; NULL: a reader's. Borrowed. */
+const StringList *inspection_entries(const Inspection *inspection, int index);
 /* Of an epoch of all sources together; 0: not known. */
 uint64_t inspection_epoch(const Inspection *inspection);
 /* ERR_INVALID: what is trained on has fewer records than a batch takes, which a run refuses. */

@@ -145,12 +145,24 @@ static cJSON *make_sources(const InspectOptions *options, const Inspection *insp
     return list;
 }
 
+static cJSON *make_entries(const Inspection *inspection)
+{
+    cJSON *list = cJSON_CreateArray();
+    for (int i = 0; i < inspection_num_sources(inspection); i++) {
+        const StringList *lines = inspection_entries(inspection, i);
+        for (int l = 0; lines != NULL && l < lines->count; l++)
+            cJSON_AddItemToArray(list, cJSON_CreateString(lines->item[l]));
+    }
+    return list;
+}
+
 void inspect_view_json(const InspectOptions *options, const Inspection *inspection,
                        const InspectedRecord *record, const InspectSummary *summary, Str *out)
 {
     bool mixed = inspection_num_sources(inspection) > 1;
     cJSON *root = cJSON_CreateObject();
     cJSON_AddStringToObject(root, "set", inspect_set_key(options));
+    cJSON_AddItemToObject(root, "entries", make_entries(inspection));
     if (record != NULL) cJSON_AddItemToObject(root, "record", make_record(record));
     if (mixed)
         cJSON_AddItemToObject(root, "sources", make_sources(options, inspection, summary));

@@ -67,6 +67,17 @@ static void put_ids(const InspectedRecord *record, bool color, Str *out)
     str_putc(out, '\n');
 }
 
+/* ---- files ---- */
+
+void inspect_view_entries(const Inspection *inspection, Str *out)
+{
+    for (int i = 0; i < inspection_num_sources(inspection); i++) {
+        const StringList *lines = inspection_entries(inspection, i);
+        for (int l = 0; lines != NULL && l < lines->count; l++)
+            str_printf(out, "%s\n", lines->item[l]);
+    }
+}
+
 /* ---- a mixture ---- */
 
 void inspect_view_mixture(const Inspection *inspection, Str *out)

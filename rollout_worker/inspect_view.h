@@ -7,6 +7,9 @@
 #include "base/str.h"
 #include "rollout_worker/inspect.h"
 
+/* What the entries of the data became, where that is not plain. */
+void inspect_view_entries(const Inspection *inspection, Str *out);
+
 /* Which sources take turns, with which share, and how often each is gone through in an epoch and
  * in the run. */
 void inspect_view_mixture(const Inspection *inspection, Str *out);

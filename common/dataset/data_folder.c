@@ -20,6 +20,7 @@ typedef struct Finder {
     const DataPath *wanted;
     const char *key;
     StringList *out;
+    char **ret_split;
     Error *err;
 } Finder;
 
@@ -232,7 +233,11 @@ static Status choose_split(const Finder *finder, const CardConfig *config, const
         if (*ret == NULL) *ret = split_of(config, name = "test");
         if (*ret == NULL) name = "validation or test";
     }
-    return *ret != NULL ? OK : refuse_split(finder, config, name);
+    if (*ret == NULL) return refuse_split(finder, config, name);
+    bool named = config->name != NULL && strcmp(config->name, "default") != 0;
+    *finder->ret_split =
+        named ? mem_printf("%s/%s", config->name, (*ret)->name) : mem_strdup((*ret)->name);
+    return OK;
 }
 
 static Status refuse_mixture(const Finder *finder, const char *a, const char *b)
@@ -441,9 +446,10 @@ static Status add_named(const Finder *finder)
 }
 
 Status data_folder_find(const FolderSource *source, const DataPath *wanted, const char *key,
-                        StringList *ret, Error *err)
+                        StringList *ret, char **ret_split, Error *err)
 {
-    Finder finder = {source, source->label, wanted, key, ret, err};
+    *ret_split = NULL;
+    Finder finder = {source, source->label, wanted, key, ret, ret_split, err};
     cJSON *dict = NULL, *state = NULL;
     Status status = read_json(&finder, "dataset_dict.json", &dict);
     if (status == OK && dict == NULL) status = read_json(&finder, "state.json", &state);
@@ -458,6 +464,9 @@ Status data_folder_find(const FolderSource *source, const DataPath *wanted, cons
         status = add_named(&finder);
     cJSON_Delete(dict);
     cJSON_Delete(state);
+    if (status == OK) return OK;
+    free(*ret_split);
+    *ret_split = NULL;
     return status;
 }
 
@@ -479,11 +488,12 @@ static Status get_of_folder(void *root, const char *name, char **ret_path, Error
     return OK;
 }
 
-Status data_folder_files(const DataPath *wanted, const char *key, StringList *ret, Error *err)
+Status data_folder_files(const DataPath *wanted, const char *key, StringList *ret, char **ret_split,
+                         Error *err)
 {
     FolderSource source = {wanted->path, list_folder, get_of_folder, wanted->path};
     StringList names = {0};
-    Status status = data_folder_find(&source, wanted, key, &names, err);
+    Status status = data_folder_find(&source, wanted, key, &names, ret_split, err);
     for (int i = 0; i < names.count && status == OK; i++) {
         char *path = path_join(wanted->path, names.item[i]);
         string_list_append(ret, path);

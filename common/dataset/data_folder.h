@@ -28,13 +28,16 @@ typedef struct FolderSource {
     void *context;
 } FolderSource;
 
-/* Appends the names of the files. `key` is that of job.yaml: where no split is named, data.train
- * and sources take `train`, others take `validation`, or else `test`. Errors name the splits and
- * configurations that there are. Of `wanted` only config and split are looked at. */
+/* Appends the names of the files, and says which data they are, for people: "train", or with its
+ * configuration "main/train"; owned; NULL where only one kind is there. `key` is that of job.yaml:
+ * where no split is named, data.train and sources take `train`, others take `validation`, or else
+ * `test`. Errors name the splits and configurations that there are. Of `wanted` only config and
+ * split are looked at. */
 Status data_folder_find(const FolderSource *source, const DataPath *wanted, const char *key,
-                        StringList *ret, Error *err);
+                        StringList *ret, char **ret_split, Error *err);
 
 /* Of a folder of this machine: its path is wanted->path, and paths are appended. */
-Status data_folder_files(const DataPath *wanted, const char *key, StringList *ret, Error *err);
+Status data_folder_files(const DataPath *wanted, const char *key, StringList *ret, char **ret_split,
+                         Error *err);
 
 #endif

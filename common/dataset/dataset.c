@@ -15,6 +15,7 @@
 #include "base/path_search.h"
 #include "dataset/data_folder.h"
 #include "dataset/dataset_internal.h"
+#include "dataset/entry_line.h"
 
 #define OPEN_THREADS_MAX 8 /* that make indexes */
 
@@ -26,6 +27,7 @@ typedef struct Entry {
     uint64_t
         records_end; /* of the data set, with which nothing more has to be opened; 0: all of it */
     uint64_t files_end; /* the same, but that what is opened is opened whole */
+    EntryLine *line;
 } Entry;
 
 /* One file; what it is asked for of an entry that wants its beginning alone is `records_max`. */
@@ -171,6 +173,7 @@ static Status add_files(const Entry *entry, char *const *path, size_t count, Err
             "with cat",
             entry->options->key, DATASET_FILES_MAX);
     tell_bytes(entry, path, count);
+    entry_line_add(entry->line, path, count, entry->hub == NULL);
     if (entry->records_end == 0 && entry->files_end == 0 && count > 1)
         return add_files_at_once(entry, path, count, err);
     for (size_t i = 0; i < count; i++) {
@@ -209,7 +212,7 @@ static Status add_glob(const Entry *entry, const char *pattern, Error *err)
 static Status add_folder(const Entry *entry, const DataPath *path, Error *err)
 {
     StringList files = {0};
-    Status status = data_folder_files(path, entry->options->key, &files, err);
+    Status status = data_folder_files(path, entry->options->key, &files, &entry->line->split, err);
     if (status == OK) status = add_files(entry, files.item, (size_t)files.count, err);
     string_list_free(&files);
     return status;
@@ -228,6 +231,8 @@ static Status add_hub(const Entry *entry, const DataPath *path, Error *err)
     dataset->hub = mem_realloc(dataset->hub, (size_t)dataset->num_hubs + 1, sizeof *dataset->hub);
     dataset->hub[dataset->num_hubs++] = inner.hub;
     size_t count = (size_t)hub_set_count(inner.hub);
+    const char *split = hub_set_split(inner.hub);
+    if (split != NULL) inner.line->split = mem_strdup(split);
     if (front && entry->records_end == 0) inner.files_end = end;
     return add_files(&inner, hub_set_paths(inner.hub), count, err);
 }
@@ -274,6 +279,16 @@ static Status refuse_empty_slice(const DatasetOptions *options, const char *text
                      path->path, (unsigned long long)(records > 1 ? records / 2 : 1));
 }
 
+static void note_entry(Dataset *dataset, const EntryLine *line, const char *key, const char *text,
+                       const DataPath *path, uint64_t records)
+{
+    bool few = path->sliced && path->hub.repo != NULL; /* may be opened as far as it takes */
+    char *said =
+        entry_line_text(line, key, text, path, dataset->summary.whole && !few ? records : 0);
+    if (said != NULL) string_list_append(&dataset->entries, said);
+    free(said);
+}
+
 static Status add_entry(Dataset *dataset, const DatasetOptions *options, const char *text,
                         Error *err)
 {
@@ -282,7 +297,8 @@ static Status add_entry(Dataset *dataset, const DatasetOptions *options, const c
      * dropped and come back, and is known by its records then. */
     DatasetOptions own = *options;
     own.by_blocks = options->by_blocks && !path.sliced && path.hub.repo == NULL;
-    Entry entry = {dataset, &own, .records_end = options->records_max};
+    EntryLine line = {0};
+    Entry entry = {dataset, &own, .records_end = options->records_max, .line = &line};
     int first_file = dataset->num_files;
     uint64_t before = dataset->summary.records;
     if (path.sliced && entry.records_end > 0) {
@@ -299,12 +315,14 @@ static Status add_entry(Dataset *dataset, const DatasetOptions *options, const c
         status = add_files(&entry, &path.path, 1, err);
     else
         status = add_glob(&entry, path.path, err);
+    uint64_t there = dataset->summary.records - before;
+    if (status == OK) note_entry(dataset, &line, options->key, text, &path, there);
     if (status == OK && path.sliced) {
-        uint64_t there = dataset->summary.records - before;
         apply_slice(dataset, &path, first_file);
         if (there > 0 && dataset->summary.records == before)
             status = refuse_empty_slice(options, text, &path, there, err);
     }
+    entry_line_free(&line);
     data_path_free(&path);
     return status;
 }
@@ -358,6 +376,7 @@ void dataset_close(Dataset *dataset)
     for (int i = 0; i < dataset->num_hubs; i++)
         hub_set_close(dataset->hub[i]);
     free(dataset->hub);
+    string_list_free(&dataset->entries);
     free(dataset->warning);
     block_cache_destroy(dataset->cache);
     table_readers_destroy(dataset->readers);
@@ -368,6 +387,11 @@ void dataset_close(Dataset *dataset)
 DatasetSummary dataset_summary(const Dataset *dataset)
 {
     return dataset->summary;
+}
+
+const StringList *dataset_entries(const Dataset *dataset)
+{
+    return &dataset->entries;
 }
 
 int dataset_num_files(const Dataset *dataset)

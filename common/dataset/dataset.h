@@ -64,6 +64,10 @@ Status dataset_open(const DatasetOptions *options, Dataset **ret, Error *err);
 void dataset_close(Dataset *dataset); /* accepts NULL */
 DatasetSummary dataset_summary(const Dataset *dataset);
 
+/* What its entries became, a line for each of which that is not plain: "data.train: chats/ is split
+ * train: 3 files, ...". Borrowed. */
+const StringList *dataset_entries(const Dataset *dataset);
+
 /* One of its files, in their order. */
 typedef struct DatasetFileInfo {
     const char *path; /* borrowed from the Dataset */

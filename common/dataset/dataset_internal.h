@@ -23,8 +23,9 @@ struct Dataset {
     DatasetSummary summary;
     BlockCache *cache;
     TableReaders *readers;
-    char *warning; /* that of the summary */
-    HubSet **hub;  /* [num_hubs] */
+    char *warning;      /* that of the summary */
+    StringList entries; /* a line of what each is that is not plain (entry_line.h) */
+    HubSet **hub;       /* [num_hubs] */
     int num_hubs;
     bool uncounted; /* of a file the records are not known: it was opened by blocks */
     bool unhashed;  /* of a file only the beginning was read: there is no fingerprint */

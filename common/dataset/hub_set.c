@@ -27,6 +27,7 @@ typedef struct HubFileReader HubFileReader;
 
 struct HubSet {
     char *key, *notes, *label; /* notes: their folder, or NULL; the others are for messages */
+    char *split;               /* or NULL */
     bool read_only;
     HubAccess access; /* ours where the caller has none */
     ReadWatch *watch;
@@ -158,7 +159,7 @@ static Status find_by_split(HubSet *set, const DataPath *path, Error *err)
     Inside inside = {set, folder};
     FolderSource source = {set->label, list_names, get_file, &inside};
     StringList found = {0};
-    Status status = data_folder_find(&source, path, set->key, &found, err);
+    Status status = data_folder_find(&source, path, set->key, &found, &set->split, err);
     for (int i = 0; i < found.count && status == OK; i++) {
         char *name = mem_printf("%s%s", folder, found.item[i]);
         string_list_append(&set->names, name);
@@ -341,9 +342,15 @@ void hub_set_close(HubSet *set)
     free(set->reader);
     free(set->note);
     free(set->label);
+    free(set->split);
     free(set->notes);
     free(set->key);
     free(set);
+}
+
+const char *hub_set_split(const HubSet *set)
+{
+    return set->split;
 }
 
 int hub_set_count(const HubSet *set)

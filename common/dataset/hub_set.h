@@ -21,6 +21,7 @@ Status hub_set_open(const DataPath *path, const DatasetOptions *options, bool fe
 void hub_set_close(HubSet *set); /* accepts NULL; its files are closed */
 
 int hub_set_count(const HubSet *set);
+const char *hub_set_split(const HubSet *set);  /* as data_folder_find says it, or NULL; borrowed */
 char *const *hub_set_paths(const HubSet *set); /* on this machine, of files that may not be there */
 
 /* The file in *ret_file is one of `hub_file_format`. */

@@ -169,6 +169,7 @@ typedef struct Lane {
 typedef struct DataSet {
     const char *name;
     bool asked;      /* the data source was asked to open it ... */
+    bool told;       /* what its entries became */
     bool open;       /* ... and has */
     int64_t records; /* of one epoch; -1 until it was open */
 } DataSet;

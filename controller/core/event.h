@@ -323,6 +323,8 @@ typedef struct Event {
                     int64_t records;
                     const char *fingerprint;
                     const char *changes; /* of files since the known fingerprint; "": not told */
+                    char *const *entry;  /* [num_entries] what entries of it became, a line each */
+                    int num_entries;
                     const int64_t *source_records; /* [num_sources] of a pass; 0: not known */
                     int num_sources;               /* 1: there is no mixture; 0: not told */
                 } open_set;

@@ -135,6 +135,13 @@ static void measure_run(Controller *c, int64_t records)
                     (long long)batch, (long long)records, (long long)c->config->train.num_epochs);
 }
 
+/* Which files a folder, a glob or a name of the Hub stands for; once. */
+static void tell_entries(Controller *c, const Event *event)
+{
+    for (int i = 0; i < event->reply.open_set.num_entries; i++)
+        core_log(c, LOG_INFO, "data", "%s", event->reply.open_set.entry[i]);
+}
+
 static void on_open(Controller *c, const Event *event)
 {
     int index = (int)event->reply.id;
@@ -144,7 +151,8 @@ static void on_open(Controller *c, const Event *event)
         return;
     }
     const char *fingerprint = event->reply.open_set.fingerprint;
-    set->open = true;
+    if (!set->told) tell_entries(c, event);
+    set->open = set->told = true;
     set->records = event->reply.open_set.records;
     if (index > 0) {
         if (index == 1 + c->eval.at) evaluate_set_is_open(c);

@@ -181,7 +181,9 @@ static void test_saved_datasets_are_found(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         StringList files = {0};
         DataPath path = data_path_parse(cases[i].path);
-        assert_ok(data_folder_files(&path, cases[i].key, &files, &err), &err);
+        char *split = NULL;
+        assert_ok(data_folder_files(&path, cases[i].key, &files, &split, &err), &err);
+        free(split);
         assert_int_equal(files.count, cases[i].files);
         for (int f = 0; f < files.count; f++)
             assert_true(path_exists(files.item[f]));
@@ -193,6 +195,43 @@ static void test_saved_datasets_are_found(void **state)
         assert_int_equal(dataset_summary(dataset).records, 4);
         dataset_close(dataset);
     }
+}
+
+/* ---- what is said of them ---- */
+
+/* `expected`: NULL for an entry that is plain. */
+static void assert_said(const char *key, const char *path, const char *expected)
+{
+    Dataset *dataset = open_path(key, path);
+    const StringList *lines = dataset_entries(dataset);
+    assert_int_equal(lines->count, expected != NULL);
+    if (expected != NULL) assert_string_equal(lines->item[0], expected);
+    dataset_close(dataset);
+}
+
+static void test_what_an_entry_became_is_said(void **state)
+{
+    (void)state;
+    write_text(FOLDER "/set/train-1.jsonl", "1\n");
+    write_text(FOLDER "/set/train-2.jsonl", "2\n3\n");
+    write_text(FOLDER "/set/test.jsonl", "4\n");
+    write_text(FOLDER "/card/a.jsonl", "{}\n");
+    write_text(FOLDER "/card/README.md",
+               "---\nconfigs:\n- config_name: x\n  data_files: a.jsonl\n---\n");
+    assert_said("data.train", FOLDER "/set",
+                "data.train: " FOLDER
+                "/set is split train: 2 files, train-1.jsonl to train-2.jsonl (0.006 kB)");
+    assert_said("data.eval", FOLDER "/set",
+                "data.eval: " FOLDER "/set is split test: 1 file, test.jsonl (0.002 kB)");
+    assert_said("data.train", FOLDER "/card",
+                "data.train: " FOLDER "/card is split x/train: 1 file, a.jsonl (0.003 kB)");
+    assert_said("data.train", FOLDER "/set/*.jsonl",
+                "data.train: " FOLDER
+                "/set/*.jsonl is 3 files, test.jsonl to train-2.jsonl (0.008 kB)");
+    assert_said("data.train", FOLDER "/set/train-2.jsonl@[-1:]",
+                "data.train: " FOLDER "/set/train-2.jsonl@[-1:] is records 1 to 1 of 2 (from 0): "
+                "1 file, train-2.jsonl (0.004 kB)");
+    assert_said("data.train", FOLDER "/set/train-2.jsonl", NULL);
 }
 
 /* ---- slices ---- */
@@ -295,6 +334,7 @@ int main(void)
         cmocka_unit_test_setup(test_folders_hold_the_files_that_datasets_finds, fresh_folder),
         cmocka_unit_test_setup(test_split_is_chosen_by_what_it_is_for, fresh_folder),
         cmocka_unit_test_setup(test_what_a_folder_lacks_is_said, fresh_folder),
+        cmocka_unit_test_setup(test_what_an_entry_became_is_said, fresh_folder),
         cmocka_unit_test_setup(test_saved_datasets_are_found, fresh_folder),
         cmocka_unit_test_setup(test_slices_are_those_of_python, fresh_folder),
         cmocka_unit_test_setup(test_slice_keeps_lines_and_changes_the_fingerprint, fresh_folder),

@@ -487,6 +487,15 @@ case_entries() {
     says out "names $PWD/some.jsonl twice" "data.window_mb has no effect without data.order: window"
     validate 0 'data.train=some.jsonl' data.eval=some.jsonl
     says out "what is evaluated is trained"
+    mkdir folder
+    cp some.jsonl folder/train-1.jsonl
+    cp some.jsonl folder/train-2.jsonl
+    says_files="is split train: 2 files, train-1.jsonl to train-2.jsonl ("
+    validate 0 data.train=folder 'data.eval=folder/*-2.jsonl'
+    says out "data.train: $PWD/folder $says_files" "data.eval: $PWD/folder/*-2.jsonl is 1 file, train-2.jsonl ("
+    "$BIN/controller" --config job.yaml --set data.train=folder --set train.num_steps=1 >out 2>&1 || fail "it does not run"
+    [ "$(grep -cF "data.train: $PWD/folder $says_files" out)" = 1 ] || fail "the run does not say which files: $(cat out)"
+    rm -r run
     echo '{"messages": null}' >null.jsonl
     validate 3 data.train=null.jsonl
     says out '"messages" is null, which counts as absent'

@@ -32,8 +32,9 @@ static void check_entry(const char *entry, const char *key)
 {
     Error err = {0};
     StringList files = {0};
+    char *split = NULL;
     DataPath path = data_path_parse(entry);
-    Status status = data_folder_files(&path, key, &files, &err);
+    Status status = data_folder_files(&path, key, &files, &split, &err);
     int lines = 1;
     for (const char *at = err.message; *at != '\0'; at++)
         lines += *at == '\n';
@@ -45,6 +46,7 @@ static void check_entry(const char *entry, const char *key)
     }
     CHECK(status != OK || files.count > 0);
     string_list_free(&files);
+    free(split);
     data_path_free(&path);
 }
 
