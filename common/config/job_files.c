@@ -112,6 +112,18 @@ static Status refuse_hub_name(const FileCheck *check, const char *key, const cha
                      key_at(check, key), path, name, name, path);
 }
 
+/* What stands where a name of the Hub was perhaps meant: one word in the folder where paths start.
+ */
+static bool is_bare_word(const FileCheck *check, const char *key, const char *path)
+{
+    const char *other = NULL, *base = base_of(check, key, &other), *name = path_name(path);
+    bool model = strcmp(key, "model.path") == 0,
+         data = str_starts_with(key, "data.") || str_starts_with(key, "eval.sets");
+    size_t length = strlen(base);
+    return strncmp(path, base, length) == 0 && name == path + length + 1 &&
+           (model || (data && strchr(name, '.') == NULL));
+}
+
 static Status refuse_absent(const FileCheck *check, const char *key, const char *path,
                             const char *expected)
 {
@@ -120,17 +132,20 @@ static Status refuse_absent(const FileCheck *check, const char *key, const char 
     rest += strspn(rest, "/");
     size_t length = strcspn(rest, "/");
     const char *name = arena_strndup(check->arena, rest, length);
-    const char *nearest = nearest_entry(part, name, check->arena);
+    const char *nearest = nearest_entry(part, name, check->arena), *why = "";
     const char *advice = advice_for_path(check, key, path);
+    if (is_bare_word(check, key, path))
+        advice = arena_printf(check->arena,
+                              "%s\nA name of the Hugging Face Hub is written OWNER/NAME.", advice);
+    if (rest[length] == '/') why = arena_printf(check->arena, " (%s has no %s)", part, name);
     if (nearest != NULL) {
         const char *meant =
             arena_printf(check->arena, "%s%s%s%s", part, part[strlen(part) - 1] == '/' ? "" : "/",
                          nearest, rest + length);
         if (path_exists(meant)) advice = arena_printf(check->arena, "Did you mean %s?", meant);
     }
-    return error_set(check->err, ERR_NOT_FOUND,
-                     "%s: %s does not exist.\nExpected %s; %s has no %s.\n%s", key_at(check, key),
-                     path, expected, part, name, advice);
+    return error_set(check->err, ERR_NOT_FOUND, "%s: %s does not exist%s, expected %s.\n%s",
+                     key_at(check, key), path, why, expected, advice);
 }
 
 /* A regular file (or pipe) that can be read and is not empty. */

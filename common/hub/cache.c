@@ -1,5 +1,6 @@
 #include "hub/cache.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -12,6 +13,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/str.h"
 
 #define LOCK_PAUSE_MS 200
 #define LOCK_TELL_MS  2000 /* after which whoever waits says for what */
@@ -33,6 +35,25 @@ void hub_cache_free(HubCache *cache)
     free(cache->name);
     free(cache->folder);
     *cache = (HubCache){0};
+}
+
+char *hub_cache_nearest(const HubCache *cache)
+{
+    size_t kind = strcspn(cache->name, "-") + 2; /* of "datasets--" */
+    StringList names = {0};
+    DIR *entries = opendir(cache->root);
+    if (entries == NULL) return NULL;
+    for (struct dirent *entry; (entry = readdir(entries)) != NULL;)
+        if (strncmp(entry->d_name, cache->name, kind) == 0 &&
+            strcmp(entry->d_name, cache->name) != 0)
+            string_list_append(&names, entry->d_name);
+    closedir(entries);
+    const char *nearest =
+        str_nearest(cache->name, (const char *const *)names.item, (size_t)names.count);
+    const char *owner = nearest != NULL ? nearest + kind : "", *end = strstr(owner, "--");
+    char *name = end != NULL ? mem_printf("%.*s/%s", (int)(end - owner), owner, end + 2) : NULL;
+    string_list_free(&names);
+    return name;
 }
 
 /* Makes the folder that a path is in. */

@@ -39,6 +39,10 @@ char *hub_cache_tree(const HubCache *cache, const char *commit); /* its path; ow
 Status hub_cache_keep_tree(const HubCache *cache, const char *commit, const HubFiles *files,
                            Error *err);
 
+/* Of those that are there, the name that is nearest to a name that is not, and may have been meant;
+ * "OWNER/NAME", owned, or NULL. */
+char *hub_cache_nearest(const HubCache *cache);
+
 /* Owned paths of a file of a commit, of its blob. */
 char *hub_cache_snapshot(const HubCache *cache, const char *commit, const char *path);
 char *hub_cache_blob(const HubCache *cache, const char *etag);

@@ -225,12 +225,16 @@ static const char *download_kind(const HubRepo *repo)
 static Status find_offline(HubRepo *repo, Error *err)
 {
     if (hub_cache_find_ref(&repo->cache, repo->name.revision, repo->commit)) return OK;
-    return error_set(err, ERR_RESOURCE,
-                     "%s is not in the cache (%s), and HF_HUB_OFFLINE asks nobody\n"
-                     "  expected: refs/%s there\n  to do: unset HF_HUB_OFFLINE, or fetch it first: "
-                     "hf download %s%s",
-                     repo->label, repo->cache.folder, repo->name.revision, download_kind(repo),
-                     repo->name.repo);
+    char *nearest = hub_cache_nearest(&repo->cache);
+    error_set(err, ERR_RESOURCE,
+              "%s is not in the cache (%s), and HF_HUB_OFFLINE asks nobody\n"
+              "  expected: refs/%s there\n  to do: %s%s%sunset HF_HUB_OFFLINE, or fetch it first: "
+              "hf download %s%s",
+              repo->label, repo->cache.folder, repo->name.revision, nearest != NULL ? "write " : "",
+              nearest != NULL ? nearest : "", nearest != NULL ? ", which is there, " : "",
+              download_kind(repo), repo->name.repo);
+    free(nearest);
+    return ERR_RESOURCE;
 }
 
 static Status choose_commit(HubRepo *repo, Error *err)

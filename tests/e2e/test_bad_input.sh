@@ -229,6 +229,9 @@ case_missing_file() {
     echo "$conversation" >trian.jsonl
     message 2
     says "job.yaml:6" data.train train.jsonl "does not exist" "Did you mean $PWD/trian.jsonl"
+    [ "$(wc -l <message)" = 2 ] || fail "it takes more than a sentence and a suggestion"
+    message 2 --set data.train=gsm8k
+    says "data.train: $PWD/gsm8k does not exist" "A name of the Hugging Face Hub is written OWNER/NAME"
 }
 
 # What the run itself finds is told with its place, too.
@@ -250,6 +253,14 @@ case_hub_name() {
     message 4
     says "job.yaml:3: model.path: Qwen/Qwen3-0.6B is not in the cache ($PWD/home/hub/models--Qwen--Qwen3-0.6B)" \
         "HF_HUB_OFFLINE" "hf download Qwen/Qwen3-0.6B"
+    mkdir -p home/hub/models--Qwen--Qwen3-0.6b home/hub/models--Qwen--Qwen3-4B home/hub/datasets--Qwen--Qwen3-0.6Bs
+    message 4
+    says "to do: write Qwen/Qwen3-0.6b, which is there, unset HF_HUB_OFFLINE, or fetch it first"
+    rm -r home
+    sed -i 's|path: Qwen.*|path: Qwen3-0.6B|' job.yaml
+    message 2
+    says "job.yaml:3: model.path: $PWD/Qwen3-0.6B does not exist" "is written OWNER/NAME"
+    sed -i 's|path: Qwen.*|path: Qwen/Qwen3-0.6B|' job.yaml
     sed -i 's|path: Qwen.*|path: hf://Qwen|' job.yaml
     message 2
     says "job.yaml:3: model.path" "is no name of a model" "hf://OWNER/NAME"

@@ -493,8 +493,9 @@ case_entries() {
     says_files="is split train: 2 files, train-1.jsonl to train-2.jsonl ("
     validate 0 data.train=folder 'data.eval=folder/*-2.jsonl'
     says out "data.train: $PWD/folder $says_files" "data.eval: $PWD/folder/*-2.jsonl is 1 file, train-2.jsonl ("
-    "$BIN/controller" --config job.yaml --set data.train=folder --set train.num_steps=1 >out 2>&1 || fail "it does not run"
-    [ "$(grep -cF "data.train: $PWD/folder $says_files" out)" = 1 ] || fail "the run does not say which files: $(cat out)"
+    "$BIN/controller" --config job.yaml --set data.train=folder --set train.num_steps=1 >out 2>&1 ||
+        fail "it does not run"
+    [ "$(grep -cF "data.train: $PWD/folder $says_files" out)" = 1 ] || fail "which files is not said: $(cat out)"
     rm -r run
     echo '{"messages": null}' >null.jsonl
     validate 3 data.train=null.jsonl
