@@ -388,12 +388,14 @@ static int check(const Arguments *arguments)
 }
 
 /* Records become the same on any device, and functions are opened alike: what does not plan memory
- * needs no GPU to be there. */
+ * needs no GPU to be there, nor turns on it. */
 static void leave_device(Arguments *arguments)
 {
+    static const char *const settings[] = {"device=cpu", "rollout.offload=auto"};
     bool plans = arguments->check && has_part(arguments, "memory");
-    if (!plans && arguments->num_sets < (int)(sizeof arguments->set / sizeof *arguments->set))
-        arguments->set[arguments->num_sets++] = "device=cpu";
+    int most = (int)(sizeof arguments->set / sizeof *arguments->set);
+    for (int i = 0; i < 2 && !plans && arguments->num_sets < most; i++)
+        arguments->set[arguments->num_sets++] = settings[i];
 }
 
 int main(int argc, char **argv)

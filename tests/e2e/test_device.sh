@@ -215,6 +215,9 @@ turns) # training and generation on a GPU that has memory for one of them at a t
     for kill in rollout-0 train-0; do
         rm -rf ledger && mkdir ledger
         turns run_$kill data.eval= rollout.offload=true
+        # shellcheck disable=SC2086
+        "$BIN/controller" validate --config "$JOB" $SETTINGS > valid.txt 2>&1 || fail "refused: $(cat valid.txt)"
+        said valid.txt "data.train: " # records are looked at without the device
         start_job
         wait_for_step 1
         kill -9 "$(actor_pid $kill)" || fail "could not kill $kill"
