@@ -318,7 +318,7 @@ static int inspect(Arguments *arguments)
     bool trains = arguments->brief && arguments->inspect.set == NULL;
     if (status == OK && trains) { /* after what was found of it */
         show(inspection, &shown, arguments);
-        status = inspection_check_batch(inspection, &err);
+        status = inspection_check_run(inspection, &err);
         if (status != OK) job_config_locate(config, &err);
     }
     if (status == OK && !trains) show(inspection, &shown, arguments);

@@ -144,7 +144,7 @@ static uint64_t batch_of(const JobConfig *config)
     return (uint64_t)(job_samples_per_step(config) / group);
 }
 
-Status inspection_check_batch(const Inspection *inspection, Error *err)
+static Status check_batch(const Inspection *inspection, Error *err)
 {
     const JobConfig *config = inspection->options.config;
     uint64_t batch = batch_of(config), epoch = inspection_epoch(inspection), there = epoch;
@@ -169,6 +169,31 @@ uint64_t inspection_run(const Inspection *inspection)
     if (steps == 0) return (uint64_t)config->train.num_epochs * inspection_epoch(inspection);
     int64_t records = (int64_t)inspection_epoch(inspection);
     return (uint64_t)job_positions_of_steps(config, records, (int64_t)batch_of(config), steps);
+}
+
+/* As the controller does once the data source has opened them. */
+static Status check_repeat(const Inspection *inspection, int index, Error *err)
+{
+    TrainSource source = train_source(inspection->options.config, inspection->first + index);
+    const Interleave *turns = mixture_turns(inspection->mixture);
+    InspectedSource view = inspection_source(inspection, index);
+    uint64_t run = inspection_run(inspection), most = (uint64_t)source.repeat * view.records;
+    if (most == 0 || interleave_position(turns, inspection->first + index, most) >= run) return OK;
+    return error_set(err, ERR_INVALID,
+                     "%s: the run takes %llu records, of which %.4g %% are of this source: %.2f "
+                     "passes over its %llu records, but its repeat is %lld\n"
+                     "  to do: train less, lower its weight, or raise repeat",
+                     source.key, (unsigned long long)run, 100 * view.share,
+                     view.share * (double)run / (double)view.records,
+                     (unsigned long long)view.records, (long long)source.repeat);
+}
+
+Status inspection_check_run(const Inspection *inspection, Error *err)
+{
+    TRY(check_batch(inspection, err));
+    for (int i = 0; is_mixed(&inspection->options) && i < inspection->num_sources; i++)
+        TRY(check_repeat(inspection, i, err));
+    return OK;
 }
 
 bool inspection_is_possible(const JobConfig *config)

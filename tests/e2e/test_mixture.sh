@@ -170,6 +170,10 @@ refusals)
     start_job
     finish_job 2
     grep -q "4.00 passes over its 90 records, but data.sources.math.repeat is 2" "$RUN.out" || fail "repeat is not kept"
+    # shellcheck disable=SC2086
+    ! "$BIN/controller" validate --config "$JOB" $SETTINGS > valid.txt 2>&1 || fail "validate would keep it"
+    grep -q "twice.yaml:[0-9]*: data.sources.math: .* 4.00 passes over its 90 records, but its repeat is 2" valid.txt ||
+        fail "validate refuses something else: $(cat valid.txt)"
     mixture_job epochs.yaml epochs "$CHAT, $COUNTER" train.num_steps=0 train.num_epochs=2
     start_job
     finish_job 2
