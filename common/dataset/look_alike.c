@@ -221,8 +221,9 @@ static const Kind *find_kind(const LookAlike *look)
 Status look_alike_check(const LookAlike *look, Error *err)
 {
     const Kind *kind = find_kind(look);
+    bool half = kind == &parquet_end || kind == &arrow_end;
     if (kind == NULL) return OK;
-    return error_set(err, ERR_UNSUPPORTED,
-                     "%s is %s\n  expected: JSONL, one JSON object per line\n  to do: %s",
-                     look->path, kind->found, kind->remedy);
+    return error_set(err, ERR_UNSUPPORTED, "%s is %s\n  expected: %s\n  to do: %s", look->path,
+                     kind->found, half ? "a whole file" : "JSONL, one JSON object per line",
+                     kind->remedy);
 }

@@ -113,6 +113,16 @@ static void test_csv_rows_become_objects(void **state)
     assert_line(reader, 7,
                 "1: {\"prompt\":\"\303\251\\\\\",\"completion\":\"\\u0001\"} at b.csv:3");
     user_reader_close(reader);
+    write_text(path[0], "n\tm\n1\t2\n");
+    options.num_paths = 1;
+    options.options = "{\"delimiter\":\"\\t\"}";
+    reader = open_reader(&options);
+    assert_line(reader, 0, "0: {\"n\":\"1\",\"m\":\"2\"} at a.csv:2");
+    user_reader_close(reader);
+    Error err = {0};
+    options.options = "{\"delimiter\":\"tab\"}";
+    assert_fails(user_reader_open(&options, &reader, &err), ERR_DATA, &err,
+                 "data.reader: the reader \"csv\": open: reader_options.delimiter has to be one");
 }
 
 static void test_csv_visits_each_row_once_in_each_epoch(void **state)

@@ -191,14 +191,29 @@ static void csv_close(void *opened)
     free(csv);
 }
 
+/* Of the options, which are JSON, the character between the quotes; 0: it is none, or more. */
+static char find_delimiter(const char *options)
+{
+    const char *at = strstr(options, "\"delimiter\":");
+    if (at == NULL) return ',';
+    at = strchr(at + strlen("\"delimiter\":"), '"');
+    if (at != NULL && strncmp(at, "\"\\t\"", 4) == 0) return '\t';
+    return at != NULL && at[1] != '"' && at[1] != '\\' && at[1] != '\0' && at[2] == '"' ? at[1]
+                                                                                        : '\0';
+}
+
 static int csv_open(const ReaderPluginSource *source, void **ret_self, char *message,
                     size_t message_bytes)
 {
     Csv *csv = calloc(1, sizeof *csv);
     if (csv == NULL) return 1;
-    const char *delimiter = strstr(source->options, "\"delimiter\":");
-    if (delimiter != NULL) delimiter = strchr(delimiter + strlen("\"delimiter\":"), '"');
-    csv->delimiter = delimiter != NULL ? delimiter[1] : ',';
+    csv->delimiter = find_delimiter(source->options);
+    if (csv->delimiter == '\0') {
+        snprintf(message, message_bytes,
+                 "reader_options.delimiter has to be one character, as \";\" or \"\\t\"");
+        free(csv);
+        return 1;
+    }
     csv->shuffle = source->shuffle;
     csv->seed = source->seed;
     csv->file = calloc((size_t)source->num_paths + 1, sizeof *csv->file);
