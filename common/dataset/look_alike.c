@@ -174,7 +174,10 @@ static bool is_scalar(const Line *line)
     for (size_t i = 0; i < 3; i++)
         if (line->length == strlen(words[i]) && memcmp(line->at, words[i], line->length) == 0)
             return true;
-    return line->at[0] == '"' || strspn(line->at, "-0123456789.eE+") >= line->length;
+    size_t number = 0;
+    while (number < line->length && memchr("-0123456789.eE+", line->at[number], 15) != NULL)
+        number++;
+    return line->at[0] == '"' || number == line->length;
 }
 
 static const Kind *find_text(const LookAlike *look)

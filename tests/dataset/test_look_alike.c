@@ -57,6 +57,7 @@ static const Case cases[] = {
     {"cut.jsonl", WITH_ZEROS("{\n{\"a\": 2}\n"), NULL},
     {"zeros.jsonl", WITH_ZEROS("\0\0\0\0\n{\"a\": 2}\n"), NULL},
     {"scalars.jsonl", WITH_ZEROS("1\n-2.5e3\n\"text\"\n"), NULL},
+    {"numbers.jsonl", WITH_ZEROS("1\n2"), NULL},
     {"single.jsonl", WITH_ZEROS("{\"a\": [\"no end"), NULL},
     {"indented.jsonl", WITH_ZEROS("  {\"a\": 1}\n  {\"a\": 2}\n"), NULL},
     {"word.jsonl", WITH_ZEROS("hello\n"), NULL},
