@@ -10,6 +10,7 @@
 #include "base/options.h"
 #include "data_source/audit_data.h"
 #include "data_source/audit_view.h"
+#include "dataset/file_pool.h"
 
 static const char help[] =
     "usage: controller data audit RUN [--json]\n"
@@ -180,6 +181,7 @@ int main(int argc, char **argv)
     Audit audit = {0};
     Str out = {0};
     if (parse_arguments(argc, argv, &arguments, &err) != OK) return fail(&err);
+    file_pool_raise_limit();
     if (arguments.help) {
         fputs(help, stdout);
         return 0;

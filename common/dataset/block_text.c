@@ -36,7 +36,6 @@ struct BlockText {
     TextInput input;
     BlockCache *cache;
     uint64_t probe, num_blocks;
-    FileState state;   /* of the file, when it was opened */
     BlockEntry *entry; /* [num_blocks]; the checks are atomic */
     void *map;         /* the table, when there is a file of it */
     size_t map_bytes;
@@ -179,8 +178,7 @@ static Status read_bytes(const BlockText *text, void *bytes, size_t length, uint
                          Error *err)
 {
     Error why = {0};
-    Status status =
-        file_read_at(text->input.fd, bytes, length, (int64_t)offset, text->input.path, &why);
+    Status status = data_file_read(text->input.file, bytes, length, offset, &why);
     if (status == ERR_DATA)
         return error_set(err, ERR_IO,
                          "%s\n  expected: data files that stay as they are until the run ends\n"
@@ -349,8 +347,7 @@ static Status load_lines(const void *file, uint64_t index, Block *ret, Error *er
 static Status open_file(BlockText *text, const BlockTextOptions *options, Error *err)
 {
     const TextInput *input = &text->input;
-    TRY(file_state(input->fd, input->path, &text->state, err));
-    TRY(file_probe(input->fd, input->path, input->file_bytes, &text->probe, err));
+    TRY(file_probe(input->file, &text->probe, err));
     open_table(text, options);
     return OK;
 }
@@ -435,8 +432,7 @@ Status block_text_count(BlockText *text, uint64_t block, Error *err)
 void block_text_prefetch(const BlockText *text, uint64_t block)
 {
     LoadedBlock place = block_place(text, block);
-    posix_fadvise(text->input.fd, (off_t)place.begin, (off_t)(place.end - place.begin),
-                  POSIX_FADV_WILLNEED);
+    data_file_advise(text->input.file, place.begin, place.end - place.begin, POSIX_FADV_WILLNEED);
 }
 
 /* Of the lines before a block; false while that is not known. */
@@ -461,7 +457,7 @@ static bool sum_lines(BlockText *text, uint64_t block, uint64_t *ret)
 Status block_text_line(BlockText *text, uint64_t block, uint64_t record, BlockLine *ret, Error *err)
 {
     const Block *lines = NULL;
-    TRY(file_state_check(&text->state, text->input.fd, text->input.path, err));
+    TRY(data_file_check(text->input.file, err));
     TRY(block_cache_take(text->cache, text, block, load_lines, &lines, err));
     const LineTable *table = lines->data;
     CHECK(record < table->records);

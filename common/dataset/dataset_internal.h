@@ -23,6 +23,9 @@ struct Dataset {
     DatasetSummary summary;
     BlockCache *cache;
     TableReaders *readers;
+    IndexFolder *folder;
+    FilePool *pool;
+    bool own_pool;
     char *warning; /* that of the summary */
     HubSet **hub;  /* [num_hubs] */
     int num_hubs;

@@ -1,13 +1,8 @@
 /* JSONL: one JSON value per line, plain or compressed. Lines end with a line feed, with or without
  * a carriage return before it; the last one needs no end. */
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include "base/file.h"
 #include "base/limits.h"
 #include "base/memory.h"
 #include "dataset/block_text.h"
@@ -17,7 +12,8 @@
 #include "dataset/text_source.h"
 
 typedef struct JsonlFile {
-    char *path;
+    DataFile *file;
+    const char *path;   /* of it */
     LineIndex *index;   /* NULL: opened by blocks, which it then has: ... */
     BlockText *blocks;  /* ... of plain text, ... */
     PackedText *packed; /* ... or of compressed text */
@@ -68,8 +64,7 @@ static void jsonl_close(void *context)
     line_index_close(file->index);
     block_text_close(file->blocks);
     packed_text_close(file->packed);
-    if (file->source.input.fd >= 0) close(file->source.input.fd);
-    free(file->path);
+    data_file_close(file->file);
     free(file);
 }
 
@@ -85,19 +80,20 @@ static Status refuse_damage(const JsonlFile *file, const char *damage, uint64_t 
                      file->source.codec->name);
 }
 
-static Status open_index(JsonlFile *file, const DatasetOptions *options, Error *err)
+/* What is wrong with the text was said when the index was made: of one that is known nothing is
+ * read now. */
+static Status open_index(JsonlFile *file, const FileOpening *opening, Error *err)
 {
+    const DatasetOptions *options = opening->options;
     TextSource *source = &file->source;
-    LineIndexOptions index_options = {.folder = options->index_folder,
-                                      .read_only = options->index_read_only,
+    LineIndexOptions index_options = {.folder = opening->folder,
                                       .by_checksum = options->by_checksum,
                                       .records_max = options->records_max,
-                                      .watch = options->watch};
-    TextInput input = source->input;
-    input.watch = options->watch; /* for the pass alone */
-    TRY(line_index_open(&input, &index_options, &file->index, err));
-    TRY(text_codec_find(&source->input, &source->codec, err));
+                                      .watch = options->watch,
+                                      .check = refuse_other_kinds};
+    TRY(line_index_open(&source->input, &index_options, &file->index, err));
     file->summary = line_index_summary(file->index);
+    source->codec = file->summary.codec;
     if (options->watch != NULL && (file->summary.reused || source->codec != NULL))
         options->watch->bytes_read += source->input.file_bytes;
     if (file->summary.damage[0] != '\0' && file->summary.records == 1)
@@ -105,10 +101,7 @@ static Status open_index(JsonlFile *file, const DatasetOptions *options, Error *
     source->text_bytes = file->summary.text_bytes;
     source->block = line_index_blocks(file->index, &source->num_blocks);
     source->sidecar = line_index_sidecar(file->index);
-    char head[16];
-    size_t length = source->text_bytes < sizeof head ? (size_t)source->text_bytes : sizeof head;
-    TRY(text_source_read(source, 0, head, length, err));
-    return refuse_other_kinds(head, length, file->path, err);
+    return OK;
 }
 
 static Status open_blocks(JsonlFile *file, const DatasetOptions *options, Error *err)
@@ -132,42 +125,42 @@ static Status open_packed(JsonlFile *file, const DatasetOptions *options, Error 
     return refuse_other_kinds(head, length, file->path, err);
 }
 
-static Status open_content(JsonlFile *file, const DatasetOptions *options, Error *err)
-{
-    TRY(text_codec_find(&file->source.input, &file->source.codec, err));
-    if (!options->by_blocks) return open_index(file, options, err);
-    return file->source.codec == NULL ? open_blocks(file, options, err)
-                                      : open_packed(file, options, err);
-}
-
-static Status check_head(JsonlFile *file, const uint8_t head[16], Error *err)
+static Status open_content(JsonlFile *file, const FileOpening *opening, Error *err)
 {
     TextInput *input = &file->source.input;
-    struct stat info;
-    if (fstat(input->fd, &info) != 0)
-        return error_set_errno(err, errno, "could not stat %s", file->path);
-    input->file_bytes = (uint64_t)info.st_size;
     size_t length = input->file_bytes < 16 ? (size_t)input->file_bytes : 16;
-    return refuse_other_kinds((const char *)head, length, file->path, err);
+    if (opening->known) return open_index(file, opening, err);
+    TRY(refuse_other_kinds((const char *)opening->head, length, file->path, err));
+    if (!opening->options->by_blocks) return open_index(file, opening, err);
+    TRY(text_codec_find(input, &file->source.codec, err));
+    return file->source.codec == NULL ? open_blocks(file, opening->options, err)
+                                      : open_packed(file, opening->options, err);
 }
 
 static Status jsonl_open(const FileOpening *opening, void **ret_file, Error *err)
 {
-    const char *path = opening->path;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return error_set_errno(err, errno, "could not open %s", path);
     JsonlFile *file = mem_calloc(1, sizeof *file);
-    file->path = mem_strdup(path);
-    file->source.input = (TextInput){.fd = fd, .path = file->path};
+    file->file = opening->file;
+    file->path = data_file_path(opening->file);
+    file->source.input = (TextInput){.file = opening->file,
+                                     .path = file->path,
+                                     .file_bytes = data_file_state(opening->file)->bytes};
     file->source.cache = opening->cache;
-    Status status = check_head(file, opening->head, err);
-    if (status == OK) status = open_content(file, opening->options, err);
+    Status status = open_content(file, opening, err);
     if (status == OK) {
         *ret_file = file;
         file = NULL;
     }
     jsonl_close(file);
     return status;
+}
+
+static bool jsonl_known(const FileOpening *opening)
+{
+    SidecarOptions options = {.file = opening->file,
+                              .folder = opening->folder,
+                              .by_checksum = opening->options->by_checksum};
+    return !opening->options->by_blocks && line_index_known(&options);
 }
 
 static FileSummary summary_by_blocks(const JsonlFile *file)
@@ -255,15 +248,16 @@ static Status jsonl_read(const void *context, uint64_t record, Str *text, Record
                          Error *err)
 {
     const JsonlFile *file = context;
-    uint64_t begin, end;
-    ret_source->line = line_index_record(file->index, record, &begin, &end);
-    ret_source->offset = begin;
+    OffsetPlace place;
+    TRY(data_file_check(file->file, err));
+    TRY(line_index_record(file->index, record, &place, err));
+    ret_source->line = place.number;
+    ret_source->offset = place.begin;
     ret_source->unit = unit_of(file);
-    TRY(sidecar_check(line_index_sidecar(file->index), file->source.input.fd, file->path, err));
     if (file->summary.damage[0] != '\0' && record == file->summary.records - 1)
         return refuse_damage(file, file->summary.damage, ret_source->line, record, err);
     RecordSource source = {.path = file->path, .line = ret_source->line};
-    Status status = read_line(file, begin, end, &source, text, err);
+    Status status = read_line(file, place.begin, place.end, &source, text, err);
     if (text->data != NULL) text->data[text->length] = '\0';
     return status;
 }
@@ -353,6 +347,7 @@ static bool jsonl_begins(const uint8_t *head, size_t length)
 
 const DatasetFormat dataset_jsonl = {
     .begins = jsonl_begins,
+    .known = jsonl_known,
     .open = jsonl_open,
     .summary = jsonl_summary,
     .read = jsonl_read,

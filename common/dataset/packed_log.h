@@ -5,10 +5,12 @@
  *   text-PROBE.pieces  a header, then a PackedPiece behind another, each with a checksum of its own
  *   text-PROBE.kept    what these need to be decoded: windows and copies, compressed with zstd
  *
- * What a kill has left half written is written again. One process, and one opening in it, writes;
- * others take what they find and keep what they add to themselves, as does who cannot write, or may
- * not; copies of text are not kept then. In the byte order of the machine. Not for several threads
- * at once, but for packed_log_read. */
+ * What a kill has left half written is written again. Neither is held open, and none is there
+ * before something was found: a data set may have tens of thousands of files. Of several openings
+ * the one that adds first goes on writing; others take what they found when they were opened and
+ * keep what they add to themselves, as does who cannot write, or may not; copies of text are not
+ * kept then. In the byte order of the machine. Not for several threads at once, but for
+ * packed_log_read. */
 #ifndef TROUPE_DATASET_PACKED_LOG_H
 #define TROUPE_DATASET_PACKED_LOG_H
 

@@ -27,7 +27,6 @@ struct PackedText {
     BlockCache *cache;
     ReadWatch *watch;
     uint64_t probe, share, block_bytes, num_blocks;
-    FileState state; /* of the file, when it was opened */
     char head[16];
     size_t head_length;
     bool reused;
@@ -367,8 +366,7 @@ static Status open_file(PackedText *text, const PackedTextOptions *options, Erro
     const TextInput *input = &text->input;
     uint64_t probe = 0, count = 0;
     PackedPiece *known = NULL;
-    TRY(file_state(input->fd, input->path, &text->state, err));
-    TRY(file_probe(input->fd, input->path, input->file_bytes, &probe, err));
+    TRY(file_probe(input->file, &probe, err));
     TRY(take_sample(text, err));
     text->probe = XXH3_64bits_withSeed(&text->block_bytes, sizeof text->block_bytes, probe);
     PackedLogOptions log = {options->folder, options->read_only, text->probe, input->file_bytes,
@@ -468,8 +466,8 @@ bool packed_text_counted(PackedText *text, uint64_t block, uint64_t *ret_records
 
 void packed_text_prefetch(const PackedText *text, uint64_t block)
 {
-    posix_fadvise(text->input.fd, (off_t)(block * text->block_bytes),
-                  (off_t)packed_bytes(text, block), POSIX_FADV_WILLNEED);
+    data_file_advise(text->input.file, block * text->block_bytes, packed_bytes(text, block),
+                     POSIX_FADV_WILLNEED);
 }
 
 /* ---- reading ---- */
@@ -555,7 +553,7 @@ static bool is_damaged(PackedText *text, uint64_t index, uint64_t record)
 Status packed_text_line(PackedText *text, uint64_t block, uint64_t record, PackedLine *ret,
                         Error *err)
 {
-    TRY(file_state_check(&text->state, text->input.fd, text->input.path, err));
+    TRY(data_file_check(text->input.file, err));
     uint64_t index = find_record(text, block, &record);
     PackedPiece piece = get_piece(text, index);
     *ret = (PackedLine){.begin = piece.seek.text_offset,

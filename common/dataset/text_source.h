@@ -23,6 +23,7 @@ typedef struct TextPass TextPass;
 Status text_pass_open(const TextInput *input, SidecarWriter *writer, TextPass **ret, Error *err);
 /* The next stretch of text, valid until the next call; of length 0 at the end. */
 Status text_pass_next(TextPass *pass, const char **ret_text, size_t *ret_length, Error *err);
+const TextCodec *text_pass_codec(const TextPass *pass); /* NULL: it is plain */
 /* Why the text ends before the file does, in a line; "" when it does not. */
 const char *text_pass_damage(const TextPass *pass);
 /* All blocks, none of plain text; borrowed until the pass is closed. */
