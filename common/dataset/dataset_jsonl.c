@@ -104,37 +104,37 @@ static Status open_index(JsonlFile *file, const FileOpening *opening, Error *err
     return OK;
 }
 
-static Status open_blocks(JsonlFile *file, const DatasetOptions *options, Error *err)
+static Status open_blocks(JsonlFile *file, const FileOpening *opening, Error *err)
 {
-    BlockTextOptions block_options = {.folder = options->index_folder,
-                                      .read_only = options->index_read_only,
-                                      .cache = file->source.cache};
-    return block_text_open(&file->source.input, &block_options, &file->blocks, err);
-}
-
-static Status open_packed(JsonlFile *file, const DatasetOptions *options, Error *err)
-{
-    PackedTextOptions packed_options = {.folder = options->index_folder,
-                                        .read_only = options->index_read_only,
-                                        .cache = file->source.cache,
-                                        .watch = options->watch};
-    const TextSource *source = &file->source;
-    const char *head;
-    TRY(packed_text_open(&source->input, source->codec, &packed_options, &file->packed, err));
-    size_t length = packed_text_head(file->packed, &head);
-    return refuse_other_kinds(head, length, file->path, err);
+    const DatasetOptions *options = opening->options;
+    const TextInput *input = &file->source.input;
+    TextProbeOptions probe_options = {.folder = opening->folder, .check = refuse_other_kinds};
+    BlockTextOptions plain = {.path = options->index_folder,
+                              .read_only = options->index_read_only,
+                              .folder = opening->folder,
+                              .cache = file->source.cache};
+    PackedTextOptions packed = {.folder = options->index_folder,
+                                .read_only = options->index_read_only,
+                                .cache = file->source.cache,
+                                .watch = options->watch};
+    TextProbe probe;
+    TRY(text_probe(input, &probe_options, &probe, err));
+    file->source.codec = probe.codec;
+    if (probe.codec == NULL)
+        file->blocks = block_text_open(input, &probe, &plain);
+    else
+        file->packed = packed_text_open(input, &probe, &packed);
+    return OK;
 }
 
 static Status open_content(JsonlFile *file, const FileOpening *opening, Error *err)
 {
-    TextInput *input = &file->source.input;
-    size_t length = input->file_bytes < 16 ? (size_t)input->file_bytes : 16;
-    if (opening->known) return open_index(file, opening, err);
-    TRY(refuse_other_kinds((const char *)opening->head, length, file->path, err));
-    if (!opening->options->by_blocks) return open_index(file, opening, err);
-    TRY(text_codec_find(input, &file->source.codec, err));
-    return file->source.codec == NULL ? open_blocks(file, opening->options, err)
-                                      : open_packed(file, opening->options, err);
+    uint64_t bytes = file->source.input.file_bytes;
+    size_t length = bytes < 16 ? (size_t)bytes : 16;
+    if (!opening->known)
+        TRY(refuse_other_kinds((const char *)opening->head, length, file->path, err));
+    return opening->options->by_blocks ? open_blocks(file, opening, err)
+                                       : open_index(file, opening, err);
 }
 
 static Status jsonl_open(const FileOpening *opening, void **ret_file, Error *err)
@@ -160,7 +160,7 @@ static bool jsonl_known(const FileOpening *opening)
     SidecarOptions options = {.file = opening->file,
                               .folder = opening->folder,
                               .by_checksum = opening->options->by_checksum};
-    return !opening->options->by_blocks && line_index_known(&options);
+    return opening->options->by_blocks ? text_probe_known(&options) : line_index_known(&options);
 }
 
 static FileSummary summary_by_blocks(const JsonlFile *file)

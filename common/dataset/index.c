@@ -25,8 +25,6 @@ typedef struct Jump {
  * it, and why the text is damaged. */
 enum { COUNT_RECORDS, COUNT_BLOCKS, COUNT_DAMAGE, COUNT_CODEC };
 
-static const TextCodec *const codecs[] = {NULL, &text_codec_gzip, &text_codec_zstd};
-
 /* The file that is to be indexed. */
 typedef struct Source {
     TextInput input;
@@ -148,15 +146,6 @@ static void add_damage(Builder *builder, uint64_t text_bytes)
     builder->full = false;
 }
 
-/* The codec as it stands in the head. */
-static uint64_t number_of(const TextCodec *codec)
-{
-    uint64_t number = 0;
-    while (codecs[number] != codec)
-        number++;
-    return number;
-}
-
 static Status scan_file(Source *source, Builder *builder, IndexHead *head, Error *err)
 {
     TextPass *pass = NULL;
@@ -178,7 +167,7 @@ static Status scan_file(Source *source, Builder *builder, IndexHead *head, Error
     sidecar_put_body(builder->writer, damage, damage_bytes);
     head->count[COUNT_RECORDS] = builder->records;
     head->count[COUNT_DAMAGE] = damage_bytes;
-    head->count[COUNT_CODEC] = number_of(text_pass_codec(pass));
+    head->count[COUNT_CODEC] = text_codec_number(text_pass_codec(pass));
     head->content_bytes = bytes;
     head->content_hash = XXH3_64bits_digest(builder->content_hash);
 done:
@@ -265,7 +254,7 @@ LineIndexSummary line_index_summary(const LineIndex *index)
         .records = head->count[COUNT_RECORDS],
         .content_hash = head->content_hash,
         .text_bytes = head->content_bytes,
-        .codec = codecs[head->count[COUNT_CODEC]],
+        .codec = text_codec_of(head->count[COUNT_CODEC]),
         .reused = sidecar->reused,
         .whole = !index->source.cut,
         .damage = index->damage,

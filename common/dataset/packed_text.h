@@ -18,7 +18,7 @@
 
 #include "base/error.h"
 #include "dataset/block_cache.h"
-#include "dataset/text_codec.h"
+#include "dataset/text_probe.h"
 
 typedef struct PackedText PackedText;
 
@@ -29,10 +29,9 @@ typedef struct PackedTextOptions {
     ReadWatch *watch;   /* ends the counting, and sees that it goes on; borrowed; or NULL */
 } PackedTextOptions;
 
-/* `input` is borrowed, its descriptor and path for the text's life; the codec is that of the file.
- */
-Status packed_text_open(const TextInput *input, const TextCodec *codec,
-                        const PackedTextOptions *options, PackedText **ret, Error *err);
+/* `input` is borrowed, its file for the text's life; the probe is that of the file. */
+PackedText *packed_text_open(const TextInput *input, const TextProbe *probe,
+                             const PackedTextOptions *options);
 void packed_text_close(PackedText *text); /* accepts NULL; nobody counts any more */
 
 /* Of the file, and of how it is cut. */
@@ -40,8 +39,6 @@ uint64_t packed_text_probe(const PackedText *text);
 bool packed_text_reused(const PackedText *text); /* some of it was counted before */
 /* Why the log could not be kept, or NULL; borrowed. */
 const char *packed_text_warning(const PackedText *text);
-/* How the text begins: up to 16 bytes of it; returns how many. */
-size_t packed_text_head(const PackedText *text, const char **ret);
 
 uint64_t packed_text_num_blocks(const PackedText *text);
 uint64_t packed_text_bytes(const PackedText *text, uint64_t block); /* of text, about */

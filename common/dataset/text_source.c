@@ -25,14 +25,29 @@ struct TextPass {
     bool ended;
 };
 
+static const TextCodec *const codecs[] = {NULL, &text_codec_gzip, &text_codec_zstd};
+#define NUM_CODECS (sizeof codecs / sizeof *codecs)
+
+uint64_t text_codec_number(const TextCodec *codec)
+{
+    uint64_t number = 0;
+    while (codecs[number] != codec)
+        number++;
+    return number;
+}
+
+const TextCodec *text_codec_of(uint64_t number)
+{
+    return number < NUM_CODECS ? codecs[number] : NULL;
+}
+
 Status text_codec_find(const TextInput *input, const TextCodec **ret, Error *err)
 {
-    static const TextCodec *const codecs[] = {&text_codec_gzip, &text_codec_zstd};
     uint8_t head[16] = {0};
     size_t length = input->file_bytes < sizeof head ? (size_t)input->file_bytes : sizeof head;
     TRY(data_file_read(input->file, head, length, 0, err));
     *ret = NULL;
-    for (size_t i = 0; i < sizeof codecs / sizeof *codecs; i++)
+    for (size_t i = 1; i < NUM_CODECS; i++)
         if (codecs[i]->begins(head)) *ret = codecs[i];
     return OK;
 }

@@ -17,6 +17,10 @@
 /* The codec of an open file, told by how it begins; NULL: plain text, or nothing that is known. */
 Status text_codec_find(const TextInput *input, const TextCodec **ret, Error *err);
 
+/* Codecs as they stand in an index; 0 is plain text. */
+uint64_t text_codec_number(const TextCodec *codec);
+const TextCodec *text_codec_of(uint64_t number); /* of such a number; others are plain text */
+
 typedef struct TextPass TextPass;
 
 /* `writer` takes windows and copies; it and the input's path live as long as the pass. */

@@ -1,0 +1,35 @@
+/* TextProbe: what has to be known of a text file to read it by blocks, without reading all of it: a
+ * hash that stands for its content (file_probe.h), how it is compressed, and for compressed text
+ * into how many blocks it is cut. Kept as a sidecar, so that a later start opens the file and no
+ * more. */
+#ifndef TROUPE_DATASET_TEXT_PROBE_H
+#define TROUPE_DATASET_TEXT_PROBE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "dataset/sidecar.h"
+#include "dataset/text_codec.h"
+
+#define TEXT_SHARE_UNIT 16u /* of shares of text to compressed bytes */
+
+typedef struct TextProbe {
+    uint64_t hash;          /* of the file */
+    const TextCodec *codec; /* NULL: plain text */
+    uint64_t
+        block_bytes; /* of the file, that are cut off as a block, where it is compressed; ... */
+    uint64_t share;  /* ... and text that they give, about */
+} TextProbe;
+
+typedef struct TextProbeOptions {
+    IndexFolder *folder;
+    /* Refuses a text by how it begins, as of LineIndexOptions. */
+    Status (*check)(const char *head, size_t length, const char *path, Error *err);
+} TextProbeOptions;
+
+/* Whether it is known of a file. */
+bool text_probe_known(const SidecarOptions *options);
+Status text_probe(const TextInput *input, const TextProbeOptions *options, TextProbe *ret,
+                  Error *err);
+
+#endif
