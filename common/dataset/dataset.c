@@ -363,6 +363,7 @@ Status dataset_open(const DatasetOptions *options, Dataset **ret, Error *err)
 void dataset_close(Dataset *dataset)
 {
     if (dataset == NULL) return;
+    block_cache_clear(dataset->cache); /* before each of many files looks for its own in it */
     for (int i = 0; i < dataset->num_files; i++)
         close_file(&dataset->file[i]);
     for (int i = 0; i < dataset->num_hubs; i++)

@@ -113,8 +113,9 @@ static Status open_blocks(JsonlFile *file, const FileOpening *opening, Error *er
                               .read_only = options->index_read_only,
                               .folder = opening->folder,
                               .cache = file->source.cache};
-    PackedTextOptions packed = {.folder = options->index_folder,
+    PackedTextOptions packed = {.path = options->index_folder,
                                 .read_only = options->index_read_only,
+                                .folder = opening->folder,
                                 .cache = file->source.cache,
                                 .watch = options->watch};
     TextProbe probe;

@@ -14,9 +14,11 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/str.h"
 #include "dataset/content_hash.h"
 
-#define LOG_MAGIC UINT64_C(0x316b637065707254) /* "Trpepck1" on a little-endian machine */
+#define LOG_MAGIC    UINT64_C(0x316b637065707254) /* "Trpepck1" on a little-endian machine */
+#define SMALL_PIECES 4 /* of a file whose log has no files of its own, with the last one */
 
 typedef struct LogHeader {
     uint64_t magic, probe, file_bytes, block_bytes, piece_bytes;
@@ -30,6 +32,9 @@ struct PackedLog {
     uint64_t count;                /* of pieces */
     _Atomic uint64_t shared;       /* what those below this need is in the file, ... */
     uint64_t kept_bytes;
+    IndexFolder *folder;
+    PackedPiece held[SMALL_PIECES]; /* [num_held]: all pieces of a file that may be small, ... */
+    uint64_t num_held;              /* ... or none */
     void **own; /* [num_own]: ... that of others in memory, where their spool_offset points */
     size_t num_own, own_capacity;
     _Atomic(char *) warning; /* or NULL */
@@ -94,6 +99,28 @@ static void load(PackedLog *log, PackedPiece **ret, uint64_t *ret_count)
     *ret = piece;
 }
 
+/* All pieces of a small file. */
+static bool load_small(PackedLog *log, PackedPiece **ret, uint64_t *ret_count)
+{
+    IndexHead head;
+    if (!index_folder_find(log->folder, LOG_MAGIC, log->header.probe, &head)) return false;
+    uint64_t count = head.count[0], bytes = count * sizeof **ret, damage = head.count[1];
+    bool fits = count <= SMALL_PIECES && damage < sizeof log->header.damage &&
+                head.body_bytes == bytes + damage;
+    if (!fits) return false;
+    uint8_t *body = mem_alloc(head.body_bytes + 1);
+    if (!index_folder_read(log->folder, head.place, body, head.body_bytes) ||
+        XXH3_64bits_withSeed(body, head.body_bytes, log->header.probe) != head.body_hash) {
+        free(body);
+        return false;
+    }
+    memcpy(log->header.damage, body + bytes, damage);
+    log->header.damage[damage] = '\0';
+    log->count = log->shared = *ret_count = count;
+    *ret = (PackedPiece *)(void *)body;
+    return true;
+}
+
 PackedLog *packed_log_open(const PackedLogOptions *options, PackedPiece **ret_pieces,
                            uint64_t *ret_count)
 {
@@ -105,12 +132,13 @@ PackedLog *packed_log_open(const PackedLogOptions *options, PackedPiece **ret_pi
                               .piece_bytes = sizeof(PackedPiece)};
     *ret_pieces = NULL;
     *ret_count = 0;
-    if (options->folder == NULL) return log;
+    if (options->path == NULL) return log;
+    log->folder = options->folder;
     unsigned long long probe = options->probe;
-    log->pieces_path = mem_printf("%s/text-%016llx.pieces", options->folder, probe);
-    log->kept_path = mem_printf("%s/text-%016llx.kept", options->folder, probe);
+    log->pieces_path = mem_printf("%s/text-%016llx.pieces", options->path, probe);
+    log->kept_path = mem_printf("%s/text-%016llx.kept", options->path, probe);
     log->writing = !options->read_only;
-    load(log, ret_pieces, ret_count);
+    if (!load_small(log, ret_pieces, ret_count)) load(log, ret_pieces, ret_count);
     return log;
 }
 
@@ -221,6 +249,42 @@ static bool write_kept(PackedLog *log, SeekBlock *seek, const void *kept, size_t
     return true;
 }
 
+static void warn(PackedLog *log, const Error *err)
+{
+    log->writing = false;
+    if (log->warning == NULL) log->warning = mem_strdup(err->message);
+}
+
+static void keep_small(PackedLog *log)
+{
+    Error err = {0};
+    Str body = {0};
+    size_t damage = strlen(log->header.damage);
+    IndexHead head = {.magic = LOG_MAGIC,
+                      .key = log->header.probe,
+                      .count = {log->num_held, damage},
+                      .body_bytes = log->num_held * sizeof *log->held + damage};
+    str_append(&body, log->held, log->num_held * sizeof *log->held);
+    str_puts(&body, log->header.damage);
+    head.body_hash = XXH3_64bits_withSeed(body.data, body.length, log->header.probe);
+    Status status = index_folder_append(log->folder, body.data, body.length, &head.place, &err);
+    if (status == OK) status = index_folder_keep(log->folder, &head, &err);
+    if (status != OK) warn(log, &err);
+    str_free(&body);
+}
+
+/* Holds the next piece back while the file may be small. */
+static bool hold(PackedLog *log, const PackedPiece *piece, size_t kept_bytes)
+{
+    bool small = log->num_held == log->count && kept_bytes == 0 && log->num_held < SMALL_PIECES;
+    if (!small) return false;
+    log->held[log->num_held] = *piece;
+    log->held[log->num_held].check = piece_check(piece, log->header.probe, log->count);
+    log->num_held++;
+    if (piece->length == 0) keep_small(log);
+    return true;
+}
+
 static void keep_shared(PackedLog *log, PackedPiece *piece, const void *kept, size_t kept_bytes)
 {
     int fd = -1;
@@ -236,11 +300,24 @@ static void keep_shared(PackedLog *log, PackedPiece *piece, const void *kept, si
     if (log->writing) log->kept_bytes += kept_bytes;
 }
 
+/* The file is not small: what was held back goes into its own files. */
+static void release_held(PackedLog *log)
+{
+    uint64_t count = log->count, num_held = log->num_held;
+    log->num_held = 0;
+    for (log->count = 0; log->count < num_held && log->writing; log->count++)
+        keep_shared(log, &log->held[log->count], NULL, 0);
+    log->count = count;
+}
+
 void packed_log_add(PackedLog *log, PackedPiece *piece, const void *kept, size_t kept_bytes)
 {
     SeekBlock *seek = &piece->seek;
     seek->spool_offset = seek->spool_bytes = 0;
-    if (log->writing) keep_shared(log, piece, kept, kept_bytes);
+    if (log->writing && !hold(log, piece, kept_bytes)) {
+        release_held(log);
+        if (log->writing) keep_shared(log, piece, kept, kept_bytes);
+    }
     if (log->writing) {
         log->shared = log->count + 1;
     } else {

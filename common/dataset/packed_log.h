@@ -5,6 +5,9 @@
  *   text-PROBE.pieces  a header, then a PackedPiece behind another, each with a checksum of its own
  *   text-PROBE.kept    what these need to be decoded: windows and copies, compressed with zstd
  *
+ * Of a file that comes to its end within a few pieces, which need nothing to be decoded, they are
+ * kept together with those of other files instead (index_folder.h), once its end is found.
+ *
  * What a kill has left half written is written again. Neither is held open, and none is there
  * before something was found: a data set may have tens of thousands of files. Of several openings
  * the one that adds first goes on writing; others take what they found when they were opened and
@@ -17,6 +20,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "dataset/index_folder.h"
 #include "dataset/text_cutter.h"
 
 #define PACKED_DAMAGE_BYTES 256
@@ -37,8 +41,9 @@ typedef struct PackedPiece {
 } PackedPiece;
 
 typedef struct PackedLogOptions {
-    const char *folder; /* created when missing; NULL: nothing is kept */
+    const char *path; /* of the folder, created when missing; NULL: nothing is kept */
     bool read_only;
+    IndexFolder *folder;                     /* the same; borrowed */
     uint64_t probe, file_bytes, block_bytes; /* what is found depends on these alone */
 } PackedLogOptions;
 

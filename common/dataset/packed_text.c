@@ -315,8 +315,8 @@ PackedText *packed_text_open(const TextInput *input, const TextProbe *probe,
     text->probe = XXH3_64bits_withSeed(&text->block_bytes, sizeof text->block_bytes, probe->hash);
     pthread_mutex_init(&text->lock, NULL);
     pthread_mutex_init(&text->pass_lock, NULL);
-    PackedLogOptions log = {options->folder, options->read_only, text->probe, input->file_bytes,
-                            text->block_bytes};
+    PackedLogOptions log = {options->path, options->read_only, options->folder,
+                            text->probe,   input->file_bytes,  text->block_bytes};
     text->log = packed_log_open(&log, &known, &count);
     text->first_piece = mem_calloc((size_t)text->num_blocks + 1, sizeof *text->first_piece);
     for (uint64_t i = 0; i < count; i++)

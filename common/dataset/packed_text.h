@@ -23,10 +23,11 @@
 typedef struct PackedText PackedText;
 
 typedef struct PackedTextOptions {
-    const char *folder; /* of the log, created when missing; NULL: it is kept in memory */
-    bool read_only;     /* a log that is there is used, none is written */
-    BlockCache *cache;  /* of decoded pieces; borrowed */
-    ReadWatch *watch;   /* ends the counting, and sees that it goes on; borrowed; or NULL */
+    const char *path;    /* of the folder of the log; NULL: it is kept in memory */
+    bool read_only;      /* a log that is there is used, none is written */
+    IndexFolder *folder; /* the same, where small ones are; borrowed */
+    BlockCache *cache;   /* of decoded pieces; borrowed */
+    ReadWatch *watch;    /* ends the counting, and sees that it goes on; borrowed; or NULL */
 } PackedTextOptions;
 
 /* `input` is borrowed, its file for the text's life; the probe is that of the file. */
