@@ -49,15 +49,21 @@ static void write_numbers(int count)
     }
 }
 
-static int count_descriptors(void)
+/* But for "." and "..". */
+static int count_entries(const char *path)
 {
-    int count = -3; /* "." and "..", and that of the listing */
-    DIR *folder = opendir("/proc/self/fd");
+    int count = -2;
+    DIR *folder = opendir(path);
     assert_non_null(folder);
     while (readdir(folder) != NULL)
         count++;
     closedir(folder);
     return count;
+}
+
+static int count_descriptors(void)
+{
+    return count_entries("/proc/self/fd") - 1; /* that of the listing */
 }
 
 static void open_numbers(FilePool *pool, DataFile **file, int count)
@@ -295,6 +301,14 @@ static void assert_epoch(const Stream *stream)
     stream_reader_close(reader);
 }
 
+static void assert_known(const Stream *stream)
+{
+    DatasetSummary summary = dataset_summary(stream_dataset(stream));
+    assert_int_equal(summary.files, FILES);
+    assert_int_equal(summary.files_indexed, 0);
+    assert_null(summary.warning);
+}
+
 static void test_every_order_makes_do_with_few_descriptors(void **state)
 {
     (void)state;
@@ -312,7 +326,9 @@ static void test_every_order_makes_do_with_few_descriptors(void **state)
             for (int again = 0; again < 2; again++) {
                 Stream *stream = open_set(pattern, orders[i], INDEX);
                 assert_epoch(stream);
+                if (again) assert_known(stream);
                 stream_close(stream);
+                assert_int_equal(count_entries(INDEX), 2); /* however many files the set has */
             }
             Stream *stream = open_set(pattern, orders[i], NULL);
             assert_epoch(stream);
