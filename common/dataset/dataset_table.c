@@ -28,6 +28,7 @@
 
 #define TABLE_MAGIC   UINT64_C(0x336c627470725400) /* on a little-endian machine */
 #define COPIES_MAGIC  UINT64_C(0x3363627470725400)
+#define BLOCKS_MAGIC  UINT64_C(0x3162627470725400)
 #define READ_BYTES    (256u << 10)
 #define SLICE_BYTES   (8u << 20)   /* of a row group, decompressed: decoded and held at once */
 #define COPY_BYTES    (4u << 10)   /* of a slice that is copied: decompressed for each record */
@@ -85,9 +86,8 @@ typedef struct TableFile {
     uint64_t growth;   /* JSON of its rows, in percent of the bytes of its groups; at least 100 */
     RowCopies copies;  /* of slices */
     GroupPlace *place; /* [num_groups + 1]: the last is the end */
-    Sidecar *sidecar;  /* NULL when not all of the file was read */
-    bool by_blocks;    /* what is known of the file instead: */
-    uint64_t probe;
+    Sidecar *sidecar;  /* NULL when the beginning alone is wanted */
+    bool by_blocks;
     char *warning;            /* or NULL */
     atomic_bool copy_damaged; /* somebody was told */
     BlockCache *cache;
@@ -407,19 +407,24 @@ static Status copy_group(TableFile *file, uint64_t group, RowCopier *copier, Err
     return status;
 }
 
+static void put_groups(const TableFile *file, SidecarWriter *writer, IndexHead *head)
+{
+    sidecar_put_body(writer, file->group, file->num_groups * sizeof *file->group);
+    head->count[COUNT_GROUPS] = file->num_groups;
+    head->count[COUNT_GROWTH] = file->growth;
+    head->count[COUNT_TYPE] = (uint64_t)(file->type - table_types);
+}
+
 /* The pass: the groups, the hash of all bytes of the file, and copies where they are worth it. */
 static Status build(void *context, SidecarWriter *writer, IndexHead *head, Error *err)
 {
     TableFile *file = context;
-    TRY(open_handle(file, err));
+    if (file->handle == NULL) TRY(open_handle(file, err));
     TRY(hash_file(file, head, err));
     TRY(find_growth(file, err));
     uint64_t count = cut_into_slices(file, sidecar_is_kept(writer) && !file->options->in_order);
-    sidecar_put_body(writer, file->group, file->num_groups * sizeof *file->group);
-    head->count[COUNT_GROUPS] = file->num_groups;
+    put_groups(file, writer, head);
     head->count[COUNT_COPIES] = count;
-    head->count[COUNT_GROWTH] = file->growth;
-    head->count[COUNT_TYPE] = (uint64_t)(file->type - table_types);
     if (count == 0) return OK;
     RowCopier *copier = row_copier_open(file->library, writer, count);
     Status status = OK;
@@ -430,11 +435,24 @@ static Status build(void *context, SidecarWriter *writer, IndexHead *head, Error
     return status;
 }
 
+/* Of who reads by blocks: the groups alone, and the probe in place of the hash. */
+static Status build_by_blocks(void *context, SidecarWriter *writer, IndexHead *head, Error *err)
+{
+    TableFile *file = context;
+    if (file->handle == NULL) TRY(open_handle(file, err));
+    TRY(find_growth(file, err));
+    put_groups(file, writer, head);
+    head->content_bytes = head->state.bytes;
+    return file_probe(file->file, &head->content_hash, err);
+}
+
 static const SidecarKind kind_plain = {".tbl", TABLE_MAGIC, build};
 static const SidecarKind kind_copies = {".rows", COPIES_MAGIC, build};
+static const SidecarKind kind_blocks = {".groups", BLOCKS_MAGIC, build_by_blocks};
 
 static const SidecarKind *kind_of(const DatasetOptions *options)
 {
+    if (options->by_blocks) return &kind_blocks;
     return options->in_order ? &kind_plain : &kind_copies;
 }
 
@@ -495,7 +513,7 @@ static bool find_known(const FileOpening *opening, uint64_t *ret_type)
 static bool table_known(const FileOpening *opening)
 {
     uint64_t type;
-    bool wanted = !opening->options->by_blocks && opening->options->records_max == 0;
+    bool wanted = opening->options->by_blocks || opening->options->records_max == 0;
     return wanted && find_known(opening, &type);
 }
 
@@ -519,10 +537,7 @@ static const TableType *find_type(const uint8_t *head)
 static Status open_content(TableFile *file, Error *err)
 {
     file->by_blocks = file->options->by_blocks;
-    if (file->by_blocks) {
-        TRY(file_probe(file->file, &file->probe, err));
-    }
-    if (!file->by_blocks && file->options->records_max == 0) return open_sidecar(file, err);
+    if (file->by_blocks || file->options->records_max == 0) return open_sidecar(file, err);
     TRY(open_handle(file, err));
     return find_growth(file, err);
 }
@@ -571,11 +586,7 @@ static FileSummary table_summary(const void *context)
                            .whole = true,
                            .counted = true,
                            .warning = file->warning};
-    if (file->by_blocks) {
-        summary.kind = kind_by_blocks(file);
-        summary.content_hash = file->probe;
-        summary.hashed = summary.index_reused = true;
-    }
+    if (file->by_blocks) summary.kind = kind_by_blocks(file);
     if (sidecar == NULL) return summary;
     summary.bytes = sidecar->head.content_bytes;
     summary.content_hash = sidecar->head.content_hash;
@@ -807,7 +818,7 @@ static Status table_read(const void *context, uint64_t record, Str *text, Record
     bool parquet = file->type->kind == TABLE_PARQUET;
     ret_source->line = record + 1;
     ret_source->unit = parquet ? RECORD_IN_ROW_GROUP : RECORD_IN_BATCH;
-    if (file->sidecar != NULL || file->by_blocks) TRY(data_file_check(file->file, err));
+    if (file->sidecar != NULL) TRY(data_file_check(file->file, err));
     uint64_t group = group_of_row(file, record);
     const GroupPlace *place = &file->place[group];
     uint64_t slice = (record - place->first_row) / place->slice_rows;
