@@ -99,8 +99,9 @@ static void forget_heads(IndexFolder *folder)
 static int open_file(const IndexFolder *folder, const char *name, int flags)
 {
     char *path = path_join(folder->path, name);
-    int fd = open(path, flags | O_CLOEXEC, 0644);
+    int fd = open(path, flags | O_CLOEXEC, 0644), code = errno;
     free(path);
+    errno = code;
     return fd;
 }
 
@@ -180,15 +181,18 @@ static void open_files(IndexFolder *folder)
 {
     int flags = folder->read_only ? O_RDONLY : O_RDWR | O_APPEND;
     folder->bodies = open_file(folder, BODIES_FILE, flags);
-    if (folder->bodies >= 0) read_heads(folder); /* heads without it are worth nothing */
+    bool anew = folder->bodies < 0 && errno == ENOENT; /* heads without it are worth nothing */
+    if (folder->bodies >= 0) read_heads(folder);
     uint32_t names = count_names(folder);
     if (folder->read_only) return;
     if (folder->num_heads == HEADS_MAX || folder->num_heads - names > names + SUPERSEDED) {
         forget_heads(folder);
         close(folder->bodies);
         folder->bodies = -1;
+        anew = true;
     }
-    if (folder->bodies < 0) {
+    if (folder->bodies < 0 && !anew) return; /* what is there is not known now */
+    if (anew) {
         remove_file(folder, HEADS_FILE);
         remove_file(folder, BODIES_FILE);
     }
