@@ -304,7 +304,7 @@ Status data_file_check(DataFile *file, Error *err)
 void data_file_advise(DataFile *file, uint64_t offset, uint64_t length, int advice)
 {
     int fd;
-    if (data_file_take(file, &fd, NULL) != OK) return; /* who reads it is told */
+    if (file->users == CLOSED || data_file_take(file, &fd, NULL) != OK) return;
     posix_fadvise(fd, (off_t)offset, (off_t)length, advice);
     data_file_give(file);
 }

@@ -44,7 +44,8 @@ Status data_file_check(DataFile *file, Error *err);
 /* Its descriptor, which stays open until it is given back. */
 Status data_file_take(DataFile *file, int *ret_fd, Error *err);
 void data_file_give(DataFile *file);
-/* Tells the system how it will be read (POSIX_FADV_...); `length` 0: to its end. */
+/* Tells the system how it will be read (POSIX_FADV_...); `length` 0: to its end. A file that was
+ * closed for others is not opened for that. */
 void data_file_advise(DataFile *file, uint64_t offset, uint64_t length, int advice);
 
 #endif
