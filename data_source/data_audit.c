@@ -13,6 +13,7 @@
 #include "config/stage_list.h"
 #include "data_source/audit_data.h"
 #include "data_source/audit_view.h"
+#include "dataset/file_pool.h"
 
 static const char help[] =
     "usage: controller data audit RUN [--json]\n"
@@ -215,6 +216,7 @@ int main(int argc, char **argv)
     Progress progress = {.shown_ms = clock_ms()};
     if (isatty(STDERR_FILENO)) arguments.audit.watch = (AuditWatch){&progress, show_progress};
     if (parse_arguments(argc, argv, &arguments, &err) != OK) return fail(&err);
+    file_pool_raise_limit();
     if (arguments.help) {
         fputs(help, stdout);
         return 0;

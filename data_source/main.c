@@ -1,5 +1,6 @@
 /* data_source: the ordered sample stream of a job. */
 #include "actor/actor_process.h"
+#include "dataset/file_pool.h"
 #include "data_source/service.h"
 
 static Status start(ActorProcess *process, void **ret_self, Error *err)
@@ -32,5 +33,6 @@ int main(int argc, char **argv)
         .stop = stop,
         .describe = describe,
     };
+    file_pool_raise_limit();
     return actor_process_run(argc, argv, &spec);
 }

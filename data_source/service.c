@@ -45,6 +45,7 @@ struct DataService {
     int num_sets;
     pthread_mutex_t open_lock;    /* one set is indexed at a time */
     _Atomic(SourceSet *) opening; /* that one */
+    FilePool *pool;               /* of the data files of all sets */
     Queue *tasks;
     pthread_t *reader; /* [num_readers]: they mostly wait for the disk */
     int num_readers;
@@ -144,6 +145,7 @@ static Status open_mixture(DataService *service, SourceSet *set, Error *err)
     JobDataOptions options = {
         .config = service->config,
         .eval = set->is_eval ? &set->eval : NULL,
+        .pool = service->pool,
         .watch = &service->watch,
     };
     Mixture *mixture = NULL;
@@ -439,6 +441,7 @@ DataService *data_service_create(Loop *loop, const JobConfig *config)
     service->config = config;
     service->index_folder = path_join(config->run_dir, "index");
     add_sets(service);
+    service->pool = file_pool_create(0);
     pthread_mutex_init(&service->open_lock, NULL);
     service->tasks = queue_create(CALLS_MAX);
     service->num_readers = (int)config->data.reader_threads;
@@ -463,6 +466,7 @@ void data_service_destroy(DataService *service)
     for (int i = 0; i < service->num_sets; i++)
         mixture_close(service->set[i].mixture);
     free(service->set);
+    file_pool_destroy(service->pool);
     queue_destroy(service->tasks);
     pthread_mutex_destroy(&service->open_lock);
     free(service->index_folder);

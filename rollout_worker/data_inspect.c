@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "base/options.h"
+#include "dataset/file_pool.h"
 #include "job_data/job_model.h"
 #include "rollout_worker/inspect_view.h"
 #include "rollout_worker/inspect_watch.h"
@@ -412,5 +413,6 @@ int main(int argc, char **argv)
         return 0;
     }
     leave_device(&arguments);
+    file_pool_raise_limit();
     return arguments.check ? check(&arguments) : inspect(&arguments);
 }

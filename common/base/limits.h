@@ -29,6 +29,7 @@
 #define SAFETENSORS_SHARDS_MAX 1000               /* files of one model folder, all held open */
 #define JSONL_LINE_BYTES_MAX   (48u << 20)        /* a record: it must fit into one message */
 #define DATASET_FILES_MAX      65536              /* per set */
+#define DATA_FILES_OPEN_MAX    65536              /* of them, held open at a time by a process */
 #define READER_THREADS_MAX     256                /* of the data source */
 #define WINDOW_MB_MAX          65536              /* of the order window */
 #define NUM_SAMPLES_MAX        ((int64_t)1 << 48)

@@ -22,8 +22,8 @@ struct BlockCache {
     pthread_mutex_t lock;
     pthread_cond_t loaded;
     Entry *bucket[BUCKETS];
-    Entry *newest, *oldest; /* of those that nobody uses */
-    size_t bytes, bytes_max;
+    Entry *newest, *oldest;         /* of those that nobody uses */
+    size_t count, bytes, bytes_max; /* of entries */
 };
 
 static size_t bucket_of(const void *file, uint64_t index)
@@ -46,9 +46,8 @@ void block_cache_limit(BlockCache *cache, size_t bytes_max)
     if (bytes_max < cache->bytes_max) cache->bytes_max = bytes_max;
 }
 
-void block_cache_destroy(BlockCache *cache)
+void block_cache_clear(BlockCache *cache)
 {
-    if (cache == NULL) return;
     for (size_t i = 0; i < BUCKETS; i++) {
         for (Entry *entry = cache->bucket[i], *next; entry != NULL; entry = next) {
             CHECK(entry->users == 0);
@@ -56,7 +55,16 @@ void block_cache_destroy(BlockCache *cache)
             free(entry->block.data);
             free(entry);
         }
+        cache->bucket[i] = NULL;
     }
+    cache->newest = cache->oldest = NULL;
+    cache->count = cache->bytes = 0;
+}
+
+void block_cache_destroy(BlockCache *cache)
+{
+    if (cache == NULL) return;
+    block_cache_clear(cache);
     pthread_cond_destroy(&cache->loaded);
     pthread_mutex_destroy(&cache->lock);
     free(cache);
@@ -87,6 +95,7 @@ static void drop(BlockCache *cache, Entry *entry)
     while (*at != entry)
         at = &(*at)->chain;
     *at = entry->chain;
+    cache->count--;
     cache->bytes -= entry->block.bytes;
     free(entry->block.data);
     free(entry);
@@ -108,6 +117,7 @@ static Entry *add_entry(BlockCache *cache, const void *file, uint64_t index)
     Entry **bucket = &cache->bucket[bucket_of(file, index)];
     *entry = (Entry){.file = file, .index = index, .users = 1, .loading = true, .chain = *bucket};
     *bucket = entry;
+    cache->count++;
     return entry;
 }
 
@@ -187,7 +197,7 @@ void block_cache_give_back(BlockCache *cache, const Block *block)
 void block_cache_forget(BlockCache *cache, const void *file)
 {
     pthread_mutex_lock(&cache->lock);
-    for (size_t i = 0; i < BUCKETS; i++) {
+    for (size_t i = 0; i < BUCKETS && cache->count > 0; i++) {
         for (Entry *entry = cache->bucket[i], *next; entry != NULL; entry = next) {
             next = entry->chain;
             if (entry->file != file) continue;

@@ -35,7 +35,10 @@ Status block_cache_take(BlockCache *cache, const void *file, uint64_t index, Blo
  * dropped for it, to be written over, with *ret_bytes of it; NULL: there is room without, or what
  * would be dropped is of another size. The caller's, of malloc. */
 void *block_cache_spare(BlockCache *cache, size_t bytes, size_t *ret_bytes);
-/* Drops what is kept of a file, none of whose blocks is in use: before it is closed. */
+/* Drops all of it; no block is in use. */
+void block_cache_clear(BlockCache *cache);
+/* Drops what is kept of a file, none of whose blocks is in use: before it is closed. Looks through
+ * the whole cache, unless it is empty. */
 void block_cache_forget(BlockCache *cache, const void *file);
 void block_cache_give_back(BlockCache *cache, const Block *block);
 

@@ -3,21 +3,20 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/memory.h"
 #include "dataset/content_hash.h"
-#include "dataset/file_probe.h"
 
-#define TABLE_MAGIC UINT64_C(0x316b6c6265707254) /* "Trpeblk1" on a little-endian machine */
-#define AHEAD_BYTES (64u << 10)
+#define TABLE_MAGIC  UINT64_C(0x326b6c6265707254) /* "Trpeblk2" on a little-endian machine */
+#define SMALL_BLOCKS 4                            /* of a file whose table has no file of its own */
+#define AHEAD_BYTES  (64u << 10)
 
 /* Part of the table's name: what was counted otherwise has another. */
 typedef struct TableHeader {
@@ -35,14 +34,15 @@ typedef struct BlockEntry {
 struct BlockText {
     TextInput input;
     BlockCache *cache;
+    IndexFolder *folder;
     uint64_t probe, num_blocks;
-    FileState state;   /* of the file, when it was opened */
     BlockEntry *entry; /* [num_blocks]; the checks are atomic */
-    void *map;         /* the table, when there is a file of it */
-    size_t map_bytes;
+    char *table_path;  /* of the table that has a file of its own, and may be written; or NULL */
+    bool small;        /* it has none, but is kept when it is whole */
+    _Atomic uint64_t num_counted;
     bool reused;
-    char *warning;           /* or NULL */
-    pthread_mutex_t lock;    /* of the sums of lines */
+    _Atomic(char *) warning; /* or NULL */
+    pthread_mutex_t lock;    /* of writing entries, and of the sums of lines */
     uint64_t *lines_before;  /* [num_blocks + 1], as far as ... */
     _Atomic uint64_t summed; /* ... the blocks from the first on are counted without a gap */
 };
@@ -68,84 +68,121 @@ static bool load_entry(const BlockText *text, uint64_t block, BlockEntry *ret)
     return ret->check == entry_check(ret, block);
 }
 
-static void store_entry(BlockText *text, uint64_t block, const BlockEntry *from)
-{
-    BlockEntry *entry = &text->entry[block];
-    __atomic_store_n(&entry->hash, from->hash, __ATOMIC_RELAXED);
-    __atomic_store_n(&entry->records, from->records, __ATOMIC_RELAXED);
-    __atomic_store_n(&entry->lines, from->lines, __ATOMIC_RELAXED);
-    __atomic_store_n(&entry->check, entry_check(from, block), __ATOMIC_RELEASE);
-}
-
 static TableHeader header_of(const BlockText *text)
 {
     return (TableHeader){TABLE_MAGIC, text->probe, text->input.file_bytes, TEXT_BLOCK_BYTES};
 }
 
-/* Maps a table of this file; false when it is none. */
-static bool map_table(BlockText *text, const char *path, bool read_only)
+static off_t entry_place(uint64_t block)
+{
+    return (off_t)(sizeof(TableHeader) + block * sizeof(BlockEntry));
+}
+
+static bool is_table(const BlockText *text, int fd)
 {
     TableHeader header, expected = header_of(text);
-    struct stat info;
-    int fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
-    if (fd < 0) return false;
-    bool same = fstat(fd, &info) == 0 && (uint64_t)info.st_size == text->map_bytes &&
-                file_read_at(fd, &header, sizeof header, 0, "", NULL) == OK &&
-                memcmp(&header, &expected, sizeof header) == 0;
-    /* Who may not write it keeps what is counted to himself. */
-    void *map = same ? mmap(NULL, text->map_bytes, PROT_READ | PROT_WRITE,
-                            read_only ? MAP_PRIVATE : MAP_SHARED, fd, 0)
-                     : MAP_FAILED;
-    close(fd);
-    if (map == MAP_FAILED) return false;
-    text->map = map;
-    text->entry = (BlockEntry *)(void *)((char *)map + sizeof header);
-    return true;
+    return file_read_at(fd, &header, sizeof header, 0, "", NULL) == OK &&
+           memcmp(&header, &expected, sizeof header) == 0;
 }
 
-static Status write_table(const BlockText *text, const char *path, Error *err)
+/* As far as it is there. */
+static void load_table(BlockText *text, const char *path)
 {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return;
+    size_t bytes = (size_t)text->num_blocks * sizeof *text->entry;
+    text->reused = is_table(text, fd) && pread(fd, text->entry, bytes, entry_place(0)) > 0;
+    close(fd);
+}
+
+static void warn(BlockText *text, const char *message)
+{
+    char *warning = mem_strdup(message), *none = NULL;
+    if (!atomic_compare_exchange_strong(&text->warning, &none, warning)) free(warning);
+}
+
+/* Its place in the table, which begins anew where there is none of this file. */
+static void write_entry(BlockText *text, uint64_t block)
+{
+    Error err = {0};
     TableHeader header = header_of(text);
-    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    if (fd < 0) return error_set_errno(err, errno, "could not create %s", path);
-    /* All of its room is taken now: a write through the map cannot be refused. */
-    int failed = posix_fallocate(fd, 0, (off_t)text->map_bytes);
-    Status status = OK;
-    if (failed != 0) status = error_set_errno(err, failed, "could not make room for %s", path);
-    if (status == OK) status = file_write_all(fd, &header, sizeof header, path, err);
-    close(fd);
-    return status;
+    char *folder = path_folder(text->table_path);
+    Status status = folder_create(folder, &err);
+    int fd = -1;
+    if (status == OK) fd = open(text->table_path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    bool written = fd >= 0;
+    if (written && !is_table(text, fd))
+        written = ftruncate(fd, 0) == 0 && pwrite(fd, &header, sizeof header, 0) == sizeof header;
+    written = written && pwrite(fd, &text->entry[block], sizeof *text->entry, entry_place(block)) ==
+                             sizeof *text->entry;
+    if (!written && status == OK)
+        error_set_errno(&err, errno, "could not write %s", text->table_path);
+    if (!written) warn(text, err.message);
+    if (fd >= 0) close(fd);
+    free(folder);
 }
 
-/* A table that another process makes at the same time is as good. */
-static Status create_table(BlockText *text, const char *folder, const char *path, Error *err)
+/* All entries of a small file, once they are there. */
+static void keep_small(BlockText *text)
 {
-    TRY(folder_create(folder, err));
-    char *temporary = mem_printf("%s.tmp-%d", path, (int)gettid());
-    Status status = write_table(text, temporary, err);
-    if (status == OK && rename(temporary, path) != 0)
-        status = error_set_errno(err, errno, "could not rename %s to %s", temporary, path);
-    if (status != OK) unlink(temporary);
-    if (status == OK && !map_table(text, path, false))
-        status = error_set(err, ERR_IO, "could not map %s", path);
-    free(temporary);
-    return status;
+    Error err = {0};
+    IndexHead head = {.magic = TABLE_MAGIC, .key = text->probe};
+    head.body_bytes = (size_t)text->num_blocks * sizeof *text->entry;
+    head.body_hash = XXH3_64bits_withSeed(text->entry, head.body_bytes, text->probe);
+    Status status =
+        index_folder_append(text->folder, text->entry, head.body_bytes, &head.place, &err);
+    if (status == OK) status = index_folder_keep(text->folder, &head, &err);
+    if (status != OK) warn(text, err.message);
+}
+
+static void load_small(BlockText *text)
+{
+    IndexHead head;
+    size_t bytes = (size_t)text->num_blocks * sizeof *text->entry;
+    if (!index_folder_find(text->folder, TABLE_MAGIC, text->probe, &head)) return;
+    text->reused = head.body_bytes == bytes &&
+                   index_folder_read(text->folder, head.place, text->entry, bytes) &&
+                   XXH3_64bits_withSeed(text->entry, bytes, text->probe) == head.body_hash;
+    if (!text->reused) memset(text->entry, 0, bytes);
+}
+
+static void store_entry(BlockText *text, uint64_t block, const BlockEntry *from)
+{
+    BlockEntry *entry = &text->entry[block];
+    pthread_mutex_lock(&text->lock);
+    bool known = entry->check != 0; /* by another thread, who has found the same */
+    __atomic_store_n(&entry->hash, from->hash, __ATOMIC_RELAXED);
+    __atomic_store_n(&entry->records, from->records, __ATOMIC_RELAXED);
+    __atomic_store_n(&entry->lines, from->lines, __ATOMIC_RELAXED);
+    __atomic_store_n(&entry->check, entry_check(from, block), __ATOMIC_RELEASE);
+    bool whole = !known && ++text->num_counted == text->num_blocks;
+    if (!known && text->table_path != NULL) write_entry(text, block);
+    if (whole && text->small) keep_small(text);
+    pthread_mutex_unlock(&text->lock);
 }
 
 static void open_table(BlockText *text, const BlockTextOptions *options)
 {
-    Error err = {0};
-    text->map_bytes = sizeof(TableHeader) + (size_t)text->num_blocks * sizeof(BlockEntry);
-    if (options->folder != NULL) {
+    if (options->path == NULL) return;
+    if (text->num_blocks <= SMALL_BLOCKS) {
+        load_small(text);
+        text->small = !options->read_only && !text->reused;
+    } else {
         char *path =
-            mem_printf("%s/text-%016llx.blk", options->folder, (unsigned long long)text->probe);
-        text->reused = map_table(text, path, options->read_only);
-        if (!text->reused && !options->read_only &&
-            create_table(text, options->folder, path, &err) != OK)
-            text->warning = mem_strdup(err.message);
-        free(path);
+            mem_printf("%s/text-%016llx.blk", options->path, (unsigned long long)text->probe);
+        load_table(text, path);
+        if (options->read_only)
+            free(path);
+        else
+            text->table_path = path;
     }
-    if (text->map == NULL) text->entry = mem_calloc((size_t)text->num_blocks, sizeof *text->entry);
+    BlockEntry known;
+    for (uint64_t i = 0; i < text->num_blocks; i++) {
+        if (load_entry(text, i, &known))
+            text->num_counted++;
+        else
+            text->entry[i].check = 0; /* what is no entry was never counted */
+    }
 }
 
 /* ---- the lines of a block ---- */
@@ -179,8 +216,7 @@ static Status read_bytes(const BlockText *text, void *bytes, size_t length, uint
                          Error *err)
 {
     Error why = {0};
-    Status status =
-        file_read_at(text->input.fd, bytes, length, (int64_t)offset, text->input.path, &why);
+    Status status = data_file_read(text->input.file, bytes, length, offset, &why);
     if (status == ERR_DATA)
         return error_set(err, ERR_IO,
                          "%s\n  expected: data files that stay as they are until the run ends\n"
@@ -346,41 +382,28 @@ static Status load_lines(const void *file, uint64_t index, Block *ret, Error *er
 
 /* ---- */
 
-static Status open_file(BlockText *text, const BlockTextOptions *options, Error *err)
-{
-    const TextInput *input = &text->input;
-    TRY(file_state(input->fd, input->path, &text->state, err));
-    TRY(file_probe(input->fd, input->path, input->file_bytes, &text->probe, err));
-    open_table(text, options);
-    return OK;
-}
-
-Status block_text_open(const TextInput *input, const BlockTextOptions *options, BlockText **ret,
-                       Error *err)
+BlockText *block_text_open(const TextInput *input, const TextProbe *probe,
+                           const BlockTextOptions *options)
 {
     BlockText *text = mem_calloc(1, sizeof *text);
     text->input = *input;
     text->cache = options->cache;
+    text->folder = options->folder;
+    text->probe = probe->hash;
     text->num_blocks = (input->file_bytes + TEXT_BLOCK_BYTES - 1) / TEXT_BLOCK_BYTES;
     pthread_mutex_init(&text->lock, NULL);
-    Status status = open_file(text, options, err);
-    if (status == OK) {
-        text->lines_before = mem_calloc((size_t)text->num_blocks + 1, sizeof *text->lines_before);
-        *ret = text;
-        text = NULL;
-    }
-    block_text_close(text);
-    return status;
+    text->entry = mem_calloc((size_t)text->num_blocks + 1, sizeof *text->entry);
+    text->lines_before = mem_calloc((size_t)text->num_blocks + 1, sizeof *text->lines_before);
+    open_table(text, options);
+    return text;
 }
 
 void block_text_close(BlockText *text)
 {
     if (text == NULL) return;
     block_cache_forget(text->cache, text);
-    if (text->map != NULL)
-        munmap(text->map, text->map_bytes);
-    else
-        free(text->entry);
+    free(text->entry);
+    free(text->table_path);
     pthread_mutex_destroy(&text->lock);
     free(text->lines_before);
     free(text->warning);
@@ -435,8 +458,7 @@ Status block_text_count(BlockText *text, uint64_t block, Error *err)
 void block_text_prefetch(const BlockText *text, uint64_t block)
 {
     LoadedBlock place = block_place(text, block);
-    posix_fadvise(text->input.fd, (off_t)place.begin, (off_t)(place.end - place.begin),
-                  POSIX_FADV_WILLNEED);
+    data_file_advise(text->input.file, place.begin, place.end - place.begin, POSIX_FADV_WILLNEED);
 }
 
 /* Of the lines before a block; false while that is not known. */
@@ -461,7 +483,7 @@ static bool sum_lines(BlockText *text, uint64_t block, uint64_t *ret)
 Status block_text_line(BlockText *text, uint64_t block, uint64_t record, BlockLine *ret, Error *err)
 {
     const Block *lines = NULL;
-    TRY(file_state_check(&text->state, text->input.fd, text->input.path, err));
+    TRY(data_file_check(text->input.file, err));
     TRY(block_cache_take(text->cache, text, block, load_lines, &lines, err));
     const LineTable *table = lines->data;
     CHECK(record < table->records);

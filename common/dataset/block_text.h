@@ -5,7 +5,9 @@
  * records, as in index.h.
  *
  * What was counted is kept in a table in the index folder, 24 bytes a block, which is found again
- * by the probe of the file (file_probe.h), so it serves a copy of the file, too. With each count
+ * by the probe of the file (file_probe.h), so it serves a copy of the file, too. Of a file of a few
+ * blocks it is written once all of them are counted, together with those of other files
+ * (index_folder.h); larger ones have a table of their own, written block by block. With each count
  * goes the hash of the block's bytes, which is compared whenever the block is read again: a file
  * that was changed where the probe does not look is noticed there, and named. Const but for what is
  * counted; any thread. */
@@ -17,21 +19,22 @@
 
 #include "base/error.h"
 #include "dataset/block_cache.h"
-#include "dataset/text_codec.h"
+#include "dataset/text_probe.h"
 
 #define TEXT_BLOCK_BYTES (2u << 20)
 
 typedef struct BlockText BlockText;
 
 typedef struct BlockTextOptions {
-    const char *folder; /* of the table, created when missing; NULL: it is kept in memory */
-    bool read_only;     /* a table that is there is used, none is written */
-    BlockCache *cache;  /* of where lines begin; borrowed */
+    const char *path;    /* of the folder of the table; NULL: it is kept in memory */
+    bool read_only;      /* a table that is there is used, none is written */
+    IndexFolder *folder; /* the same, where small ones are; borrowed, as the cache is */
+    BlockCache *cache;   /* of where lines begin */
 } BlockTextOptions;
 
-/* `input` is borrowed, its descriptor and path for the text's life. */
-Status block_text_open(const TextInput *input, const BlockTextOptions *options, BlockText **ret,
-                       Error *err);
+/* `input` is borrowed, its file for the text's life; the probe is that of the file. */
+BlockText *block_text_open(const TextInput *input, const TextProbe *probe,
+                           const BlockTextOptions *options);
 void block_text_close(BlockText *text); /* accepts NULL */
 
 uint64_t block_text_probe(const BlockText *text);

@@ -39,7 +39,9 @@ static Status open_checked(const Entry *entry, char *const *paths, size_t index,
     FileOpening opening = {.path = path,
                            .options = &options,
                            .cache = entry->dataset->cache,
-                           .readers = entry->dataset->readers};
+                           .readers = entry->dataset->readers,
+                           .folder = entry->dataset->folder,
+                           .pool = entry->dataset->pool};
     options.records_max = records_max;
     Status status;
     if (path_is_folder(path))
@@ -353,10 +355,18 @@ Status dataset_open(const DatasetOptions *options, Dataset **ret, Error *err)
     dataset->cache = block_cache_create(most);
     dataset->readers =
         table_readers_create(options->readers_max > 0 ? options->readers_max : most / 2);
+    dataset->pool = options->pool != NULL ? options->pool : file_pool_create(0);
+    dataset->own_pool = options->pool == NULL;
+    dataset->folder =
+        index_folder_open(options->index_folder, options->index_read_only, dataset->pool);
     Status status = OK;
     for (int i = 0; i < options->num_paths && status == OK; i++)
         status = add_entry(dataset, options, options->path[i], err);
     dataset->by_blocks = options->by_blocks;
+    Error kept = {0};
+    if (index_folder_flush(dataset->folder, &kept) != OK && dataset->warning == NULL)
+        dataset->summary.warning = dataset->warning = mem_strdup(kept.message);
+    if (dataset->num_hubs == 0) index_folder_rest(dataset->folder); /* these open files again */
     if (status == OK && dataset->summary.records == 0 && !dataset->uncounted)
         status = refuse_empty(dataset, options, err);
     if (status == OK) {
@@ -371,6 +381,7 @@ Status dataset_open(const DatasetOptions *options, Dataset **ret, Error *err)
 void dataset_close(Dataset *dataset)
 {
     if (dataset == NULL) return;
+    block_cache_clear(dataset->cache); /* before each of many files looks for its own in it */
     for (int i = 0; i < dataset->num_files; i++)
         close_file(&dataset->file[i]);
     for (int i = 0; i < dataset->num_hubs; i++)
@@ -380,6 +391,8 @@ void dataset_close(Dataset *dataset)
     free(dataset->warning);
     block_cache_destroy(dataset->cache);
     table_readers_destroy(dataset->readers);
+    index_folder_close(dataset->folder);
+    if (dataset->own_pool) file_pool_destroy(dataset->pool);
     free(dataset->file);
     free(dataset);
 }

@@ -17,6 +17,7 @@
 #include "base/digest.h"
 #include "base/error.h"
 #include "base/str.h"
+#include "dataset/file_pool.h"
 #include "dataset/watch.h"
 #include "hub/access.h"
 
@@ -42,6 +43,7 @@ typedef struct DatasetOptions {
     bool by_blocks;       /* files of text are not read now: see below */
     uint64_t records_max; /* no more is opened and read than so many records take; 0: everything */
     size_t cache_max;     /* bytes of decoded pieces that are kept; 0: DATASET_CACHE_MAX */
+    FilePool *pool;       /* of open files, borrowed while the data set is open; NULL: its own */
     size_t readers_max;   /* bytes of readers that stand inside tables; 0: half of that */
     ReadWatch *watch;     /* of the reading of files, also later, by blocks; NULL: nobody watches */
     const DatasetHub *hub; /* its `access` is borrowed while the data set is open, the rest for the

@@ -23,6 +23,9 @@ struct Dataset {
     DatasetSummary summary;
     BlockCache *cache;
     TableReaders *readers;
+    IndexFolder *folder;
+    FilePool *pool;
+    bool own_pool;
     char *warning;      /* that of the summary */
     StringList entries; /* a line of what each is that is not plain (entry_line.h) */
     HubSet **hub;       /* [num_hubs] */

@@ -1,13 +1,8 @@
 /* JSONL: one JSON value per line, plain or compressed. Lines end with a line feed, with or without
  * a carriage return before it; the last one needs no end. */
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include "base/file.h"
 #include "base/limits.h"
 #include "base/memory.h"
 #include "dataset/block_text.h"
@@ -18,7 +13,8 @@
 #include "dataset/text_source.h"
 
 typedef struct JsonlFile {
-    char *path;
+    DataFile *file;
+    const char *path;   /* of it */
     LineIndex *index;   /* NULL: opened by blocks, which it then has: ... */
     BlockText *blocks;  /* ... of plain text, ... */
     PackedText *packed; /* ... or of compressed text */
@@ -34,8 +30,7 @@ static void jsonl_close(void *context)
     line_index_close(file->index);
     block_text_close(file->blocks);
     packed_text_close(file->packed);
-    if (file->source.input.fd >= 0) close(file->source.input.fd);
-    free(file->path);
+    data_file_close(file->file);
     free(file);
 }
 
@@ -51,35 +46,19 @@ static Status refuse_damage(const JsonlFile *file, const char *damage, uint64_t 
                      file->source.codec->name);
 }
 
-/* What a compressed file holds. */
-static Status check_text(const JsonlFile *file, Error *err)
+/* What is wrong with the text was said when the index was made: of one that is known nothing is
+ * read now. */
+static Status open_index(JsonlFile *file, const FileOpening *opening, Error *err)
 {
-    const TextSource *source = &file->source;
-    bool whole = source->text_bytes <= LOOK_ALIKE_BYTES;
-    LookAlike look = {.path = file->path,
-                      .length = whole ? (size_t)source->text_bytes : LOOK_ALIKE_BYTES,
-                      .whole = whole && file->summary.whole};
-    char *text = mem_alloc(look.length + 1);
-    look.text = text;
-    Status status = text_source_read(source, 0, text, look.length, err);
-    if (status == OK) status = look_alike_check(&look, err);
-    free(text);
-    return status;
-}
-
-static Status open_index(JsonlFile *file, const DatasetOptions *options, Error *err)
-{
+    const DatasetOptions *options = opening->options;
     TextSource *source = &file->source;
-    LineIndexOptions index_options = {.folder = options->index_folder,
-                                      .read_only = options->index_read_only,
+    LineIndexOptions index_options = {.folder = opening->folder,
                                       .by_checksum = options->by_checksum,
                                       .records_max = options->records_max,
                                       .watch = options->watch};
-    TextInput input = source->input;
-    input.watch = options->watch; /* for the pass alone */
-    TRY(line_index_open(&input, &index_options, &file->index, err));
-    TRY(text_codec_find(&source->input, &source->codec, err));
+    TRY(line_index_open(&source->input, &index_options, &file->index, err));
     file->summary = line_index_summary(file->index);
+    source->codec = file->summary.codec;
     if (options->watch != NULL && (file->summary.reused || source->codec != NULL))
         options->watch->bytes_read += source->input.file_bytes;
     if (file->summary.damage[0] != '\0' && file->summary.records == 1)
@@ -87,33 +66,42 @@ static Status open_index(JsonlFile *file, const DatasetOptions *options, Error *
     source->text_bytes = file->summary.text_bytes;
     source->block = line_index_blocks(file->index, &source->num_blocks);
     source->sidecar = line_index_sidecar(file->index);
-    return source->codec != NULL ? check_text(file, err) : OK;
+    return OK;
 }
 
-static Status open_blocks(JsonlFile *file, const DatasetOptions *options, Error *err)
+static Status open_blocks(JsonlFile *file, const FileOpening *opening, Error *err)
 {
-    BlockTextOptions block_options = {.folder = options->index_folder,
-                                      .read_only = options->index_read_only,
-                                      .cache = file->source.cache};
-    return block_text_open(&file->source.input, &block_options, &file->blocks, err);
+    const DatasetOptions *options = opening->options;
+    const TextInput *input = &file->source.input;
+    BlockTextOptions plain = {.path = options->index_folder,
+                              .read_only = options->index_read_only,
+                              .folder = opening->folder,
+                              .cache = file->source.cache};
+    PackedTextOptions packed = {.path = options->index_folder,
+                                .read_only = options->index_read_only,
+                                .folder = opening->folder,
+                                .cache = file->source.cache,
+                                .watch = options->watch};
+    TextProbe probe;
+    TRY(text_probe(input, opening->folder, &probe, err));
+    file->source.codec = probe.codec;
+    if (probe.codec == NULL)
+        file->blocks = block_text_open(input, &probe, &plain);
+    else
+        file->packed = packed_text_open(input, &probe, &packed);
+    return OK;
 }
 
-static Status open_packed(JsonlFile *file, const DatasetOptions *options, Error *err)
-{
-    PackedTextOptions packed_options = {.folder = options->index_folder,
-                                        .read_only = options->index_read_only,
-                                        .cache = file->source.cache,
-                                        .watch = options->watch};
-    const TextSource *source = &file->source;
-    return packed_text_open(&source->input, source->codec, &packed_options, &file->packed, err);
-}
-
-/* Of nearly all files the first 16 bytes, which are read already, are enough. */
+/* Of nearly all files the first 16 bytes, which are read already, are enough. What a compressed
+ * one holds is looked at where it is decompressed. */
 static Status check_plain(const JsonlFile *file, const uint8_t head[16], Error *err)
 {
     const TextInput *input = &file->source.input;
     size_t length = input->file_bytes < 16 ? (size_t)input->file_bytes : 16;
+    const TextCodec *codec = NULL;
     if (!look_alike_is_odd((const char *)head, length)) return OK;
+    TRY(text_codec_find(input, &codec, err));
+    if (codec != NULL) return OK;
     char tail[LOOK_ALIKE_TAIL];
     bool whole = input->file_bytes <= LOOK_ALIKE_BYTES, ends = input->file_bytes > sizeof tail;
     LookAlike look = {.path = file->path,
@@ -122,10 +110,10 @@ static Status check_plain(const JsonlFile *file, const uint8_t head[16], Error *
                       .tail = ends ? tail : NULL};
     char *text = mem_alloc(look.length);
     look.text = text;
-    Status status = file_read_at(input->fd, text, look.length, 0, file->path, err);
+    Status status = data_file_read(input->file, text, look.length, 0, err);
     if (status == OK && ends)
-        status = file_read_at(input->fd, tail, sizeof tail,
-                              (int64_t)(input->file_bytes - sizeof tail), file->path, err);
+        status =
+            data_file_read(input->file, tail, sizeof tail, input->file_bytes - sizeof tail, err);
     if (status == OK) status = look_alike_check(&look, err);
     free(text);
     return status;
@@ -133,27 +121,19 @@ static Status check_plain(const JsonlFile *file, const uint8_t head[16], Error *
 
 static Status open_content(JsonlFile *file, const FileOpening *opening, Error *err)
 {
-    const DatasetOptions *options = opening->options;
-    TextInput *input = &file->source.input;
-    struct stat info;
-    if (fstat(input->fd, &info) != 0)
-        return error_set_errno(err, errno, "could not stat %s", file->path);
-    input->file_bytes = (uint64_t)info.st_size;
-    TRY(text_codec_find(input, &file->source.codec, err));
-    if (file->source.codec == NULL) TRY(check_plain(file, opening->head, err));
-    if (!options->by_blocks) return open_index(file, options, err);
-    return file->source.codec == NULL ? open_blocks(file, options, err)
-                                      : open_packed(file, options, err);
+    if (!opening->known) TRY(check_plain(file, opening->head, err));
+    return opening->options->by_blocks ? open_blocks(file, opening, err)
+                                       : open_index(file, opening, err);
 }
 
 static Status jsonl_open(const FileOpening *opening, void **ret_file, Error *err)
 {
-    const char *path = opening->path;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return error_set_errno(err, errno, "could not open %s", path);
     JsonlFile *file = mem_calloc(1, sizeof *file);
-    file->path = mem_strdup(path);
-    file->source.input = (TextInput){.fd = fd, .path = file->path};
+    file->file = opening->file;
+    file->path = data_file_path(opening->file);
+    file->source.input = (TextInput){.file = opening->file,
+                                     .path = file->path,
+                                     .file_bytes = data_file_state(opening->file)->bytes};
     file->source.cache = opening->cache;
     Status status = open_content(file, opening, err);
     if (status == OK) {
@@ -162,6 +142,14 @@ static Status jsonl_open(const FileOpening *opening, void **ret_file, Error *err
     }
     jsonl_close(file);
     return status;
+}
+
+static bool jsonl_known(const FileOpening *opening)
+{
+    SidecarOptions options = {.file = opening->file,
+                              .folder = opening->folder,
+                              .by_checksum = opening->options->by_checksum};
+    return opening->options->by_blocks ? text_probe_known(&options) : line_index_known(&options);
 }
 
 static FileSummary summary_by_blocks(const JsonlFile *file)
@@ -249,15 +237,16 @@ static Status jsonl_read(const void *context, uint64_t record, Str *text, Record
                          Error *err)
 {
     const JsonlFile *file = context;
-    uint64_t begin, end;
-    ret_source->line = line_index_record(file->index, record, &begin, &end);
-    ret_source->offset = begin;
+    OffsetPlace place;
+    TRY(data_file_check(file->file, err));
+    TRY(line_index_record(file->index, record, &place, err));
+    ret_source->line = place.number;
+    ret_source->offset = place.begin;
     ret_source->unit = unit_of(file);
-    TRY(sidecar_check(line_index_sidecar(file->index), file->source.input.fd, file->path, err));
     if (file->summary.damage[0] != '\0' && record == file->summary.records - 1)
         return refuse_damage(file, file->summary.damage, ret_source->line, record, err);
     RecordSource source = {.path = file->path, .line = ret_source->line};
-    Status status = read_line(file, begin, end, &source, text, err);
+    Status status = read_line(file, place.begin, place.end, &source, text, err);
     if (text->data != NULL) text->data[text->length] = '\0';
     return status;
 }
@@ -347,6 +336,7 @@ static bool jsonl_begins(const uint8_t *head, size_t length)
 
 const DatasetFormat dataset_jsonl = {
     .begins = jsonl_begins,
+    .known = jsonl_known,
     .open = jsonl_open,
     .summary = jsonl_summary,
     .read = jsonl_read,

@@ -6,12 +6,13 @@
  * small pieces. */
 #include <dlfcn.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -25,8 +26,9 @@
 #include "dataset/sidecar.h"
 #include "dataset/table_library.h"
 
-#define TABLE_MAGIC   UINT64_C(0x316c627470725400) /* on a little-endian machine */
-#define COPIES_MAGIC  UINT64_C(0x3263627470725400)
+#define TABLE_MAGIC   UINT64_C(0x336c627470725400) /* on a little-endian machine */
+#define COPIES_MAGIC  UINT64_C(0x3363627470725400)
+#define BLOCKS_MAGIC  UINT64_C(0x3162627470725400)
 #define READ_BYTES    (256u << 10)
 #define SLICE_BYTES   (8u << 20)   /* of a row group, decompressed: decoded and held at once */
 #define COPY_BYTES    (4u << 10)   /* of a slice that is copied: decompressed for each record */
@@ -67,26 +69,26 @@ typedef struct GroupPlace {
 enum {
     COUNT_GROUPS,
     COUNT_COPIES,
-    COUNT_GROWTH
-}; /* of the sidecar's header; the first two in its
-      body, one after the other */
+    COUNT_GROWTH,
+    COUNT_TYPE,
+}; /* of the sidecar's head; the groups are its body, where the copies are its table */
 
 typedef struct TableFile {
-    char *path;
-    int fd;
+    DataFile *file;
+    const char *path; /* of it */
     const TableType *type;
-    const DatasetOptions *options; /* during opening */
+    const DatasetOptions *options; /* during opening, as the folder */
+    IndexFolder *folder;
     const TableLibrary *library;
-    TableHandle *handle;
+    pthread_mutex_t lock;    /* of ... */
+    TableHandle *handle;     /* ... which is NULL until it is needed */
     const TableGroup *group; /* [num_groups] */
     uint64_t num_groups;
     uint64_t growth;   /* JSON of its rows, in percent of the bytes of its groups; at least 100 */
     RowCopies copies;  /* of slices */
     GroupPlace *place; /* [num_groups + 1]: the last is the end */
-    Sidecar *sidecar;  /* NULL when not all of the file was read */
-    bool by_blocks;    /* what is known of the file instead: */
-    uint64_t probe;
-    FileState state;
+    Sidecar *sidecar;  /* NULL when the beginning alone is wanted */
+    bool by_blocks;
     char *warning;            /* or NULL */
     atomic_bool copy_damaged; /* somebody was told */
     BlockCache *cache;
@@ -163,13 +165,60 @@ static Status refuse_file(const TableFile *file, const TableFault *fault, Error 
                      file->path, file->type->name, fault->message);
 }
 
-static Status open_handle(TableFile *file, const TableGroup *known, uint64_t num_known, Error *err)
+/* The first line of what the pool says. */
+static void tell_fault(const Error *err, char message[TABLE_MESSAGE_BYTES])
+{
+    int length = (int)strcspn(err->message, "\n");
+    snprintf(message, TABLE_MESSAGE_BYTES, "%.*s", length, err->message);
+}
+
+static bool read_for_library(void *file, void *bytes, size_t length, uint64_t offset,
+                             char message[TABLE_MESSAGE_BYTES])
+{
+    Error err = {0};
+    if (data_file_read(file, bytes, length, offset, &err) == OK) return true;
+    tell_fault(&err, message);
+    return false;
+}
+
+static void *map_for_library(void *file, char message[TABLE_MESSAGE_BYTES])
+{
+    Error err = {0};
+    int fd;
+    void *map = MAP_FAILED;
+    if (data_file_take(file, &fd, &err) != OK) {
+        tell_fault(&err, message);
+        return NULL;
+    }
+    map = mmap(NULL, (size_t)data_file_state(file)->bytes, PROT_READ, MAP_SHARED, fd, 0);
+    if (map == MAP_FAILED)
+        snprintf(message, TABLE_MESSAGE_BYTES, "it cannot be mapped into memory: %s",
+                 strerror(errno));
+    data_file_give(file);
+    return map != MAP_FAILED ? map : NULL;
+}
+
+/* With the groups that are known, if they are. */
+static Status open_handle(TableFile *file, Error *err)
 {
     TableFault fault;
-    if (!file->library->open(file->fd, file->type->kind, known, num_known, &file->handle, &fault))
+    const TableLibrary *library = file->library;
+    TableInput input = {file->file, data_file_state(file->file)->bytes, read_for_library,
+                        map_for_library};
+    if (!library->open(&input, file->type->kind, file->group, file->num_groups, &file->handle,
+                       &fault))
         return refuse_file(file, &fault, err);
-    file->group = file->library->groups(file->handle, &file->num_groups);
+    if (file->group == NULL) file->group = library->groups(file->handle, &file->num_groups);
     return OK;
+}
+
+/* A file whose rows are known is opened by the library when the first of them is decoded. */
+static Status need_handle(TableFile *file, Error *err)
+{
+    pthread_mutex_lock(&file->lock);
+    Status status = file->handle == NULL ? open_handle(file, err) : OK;
+    pthread_mutex_unlock(&file->lock);
+    return status == ERR_DATA ? err->status = ERR_IO : status; /* it could be opened before */
 }
 
 /* The bytes that a file tells of its groups are those of its encodings: of a text that stands in
@@ -311,9 +360,9 @@ static Status check_watch(const TableFile *file, Error *err)
     return error_set(err, ERR_CANCELLED, "reading %s was cancelled", file->path);
 }
 
-static Status hash_file(TableFile *file, SidecarHeader *header, Error *err)
+static Status hash_file(TableFile *file, IndexHead *head, Error *err)
 {
-    uint64_t file_bytes = header->identity.file_bytes;
+    uint64_t file_bytes = head->state.bytes;
     XXH3_state_t *hash = XXH3_createState();
     CHECK(hash != NULL);
     XXH3_64bits_reset(hash);
@@ -321,14 +370,14 @@ static Status hash_file(TableFile *file, SidecarHeader *header, Error *err)
     Status status = OK;
     for (uint64_t at = 0; at < file_bytes && status == OK;) {
         size_t length = file_bytes - at < READ_BYTES ? (size_t)(file_bytes - at) : READ_BYTES;
-        status = file_read_at(file->fd, bytes, length, (int64_t)at, file->path, err);
+        status = data_file_read(file->file, bytes, length, at, err);
         if (status == OK) XXH3_64bits_update(hash, bytes, length);
         at += length;
         if (file->options->watch != NULL) file->options->watch->bytes_read += length;
         if (status == OK) status = check_watch(file, err);
     }
-    header->content_hash = XXH3_64bits_digest(hash);
-    header->content_bytes = file_bytes;
+    head->content_hash = XXH3_64bits_digest(hash);
+    head->content_bytes = file_bytes;
     XXH3_freeState(hash);
     free(bytes);
     return status;
@@ -359,18 +408,24 @@ static Status copy_group(TableFile *file, uint64_t group, RowCopier *copier, Err
     return status;
 }
 
+static void put_groups(const TableFile *file, SidecarWriter *writer, IndexHead *head)
+{
+    sidecar_put_body(writer, file->group, file->num_groups * sizeof *file->group);
+    head->count[COUNT_GROUPS] = file->num_groups;
+    head->count[COUNT_GROWTH] = file->growth;
+    head->count[COUNT_TYPE] = (uint64_t)(file->type - table_types);
+}
+
 /* The pass: the groups, the hash of all bytes of the file, and copies where they are worth it. */
-static Status build(void *context, SidecarWriter *writer, SidecarHeader *header, Error *err)
+static Status build(void *context, SidecarWriter *writer, IndexHead *head, Error *err)
 {
     TableFile *file = context;
-    if (file->handle == NULL) TRY(open_handle(file, NULL, 0, err));
-    TRY(hash_file(file, header, err));
+    if (file->handle == NULL) TRY(open_handle(file, err));
+    TRY(hash_file(file, head, err));
     TRY(find_growth(file, err));
     uint64_t count = cut_into_slices(file, sidecar_is_kept(writer) && !file->options->in_order);
-    sidecar_put(writer, file->group, file->num_groups * sizeof *file->group);
-    header->count[COUNT_GROUPS] = file->num_groups;
-    header->count[COUNT_COPIES] = count;
-    header->count[COUNT_GROWTH] = file->growth;
+    put_groups(file, writer, head);
+    head->count[COUNT_COPIES] = count;
     if (count == 0) return OK;
     RowCopier *copier = row_copier_open(file->library, writer, count);
     Status status = OK;
@@ -381,27 +436,43 @@ static Status build(void *context, SidecarWriter *writer, SidecarHeader *header,
     return status;
 }
 
+/* Of who reads by blocks: the groups alone, and the probe in place of the hash. */
+static Status build_by_blocks(void *context, SidecarWriter *writer, IndexHead *head, Error *err)
+{
+    TableFile *file = context;
+    if (file->handle == NULL) TRY(open_handle(file, err));
+    TRY(find_growth(file, err));
+    put_groups(file, writer, head);
+    head->content_bytes = head->state.bytes;
+    return file_probe(file->file, &head->content_hash, err);
+}
+
+static const SidecarKind kind_plain = {".tbl", TABLE_MAGIC, build};
+static const SidecarKind kind_copies = {".rows", COPIES_MAGIC, build};
+static const SidecarKind kind_blocks = {".groups", BLOCKS_MAGIC, build_by_blocks};
+
+static const SidecarKind *kind_of(const DatasetOptions *options)
+{
+    if (options->by_blocks) return &kind_blocks;
+    return options->in_order ? &kind_plain : &kind_copies;
+}
+
 static Status open_sidecar(TableFile *file, Error *err)
 {
-    static const SidecarKind plain = {".tbl", TABLE_MAGIC, build};
-    static const SidecarKind copies = {".rows", COPIES_MAGIC, build};
-    SidecarOptions options = {.fd = file->fd,
-                              .path = file->path,
-                              .folder = file->options->index_folder,
-                              .read_only = file->options->index_read_only,
+    SidecarOptions options = {.file = file->file,
+                              .folder = file->folder,
                               .by_checksum = file->options->by_checksum,
                               .context = file};
-    TRY(sidecar_open(file->options->in_order ? &plain : &copies, &options, &file->sidecar, err));
-    const SidecarHeader *header = &file->sidecar->header;
-    const TableGroup *groups = (const TableGroup *)(const void *)file->sidecar->body;
-    const uint64_t *offset = (const uint64_t *)(const void *)(groups + header->count[COUNT_GROUPS]);
-    file->copies = (RowCopies){file->library, file->sidecar, offset, header->count[COUNT_COPIES]};
-    uint64_t growth = header->count[COUNT_GROWTH];
+    TRY(sidecar_open(kind_of(file->options), &options, &file->sidecar, err));
+    const IndexHead *head = &file->sidecar->head;
+    file->copies = (RowCopies){file->library, file->sidecar, head->count[COUNT_COPIES]};
+    uint64_t growth = head->count[COUNT_GROWTH];
     file->growth = growth > 100 ? growth : 100;
+    file->group = (const TableGroup *)(const void *)file->sidecar->body;
+    file->num_groups = head->count[COUNT_GROUPS];
     if (file->options->watch != NULL && file->sidecar->reused)
-        file->options->watch->bytes_read += header->content_bytes;
-    if (file->handle != NULL) return OK; /* the pass has opened it */
-    return open_handle(file, groups, header->count[COUNT_GROUPS], err);
+        file->options->watch->bytes_read += head->content_bytes;
+    return OK;
 }
 
 static void table_close(void *context)
@@ -412,10 +483,10 @@ static void table_close(void *context)
     table_readers_forget(file->readers, file);
     if (file->handle != NULL) file->library->close(file->handle);
     sidecar_close(file->sidecar);
-    if (file->fd >= 0) close(file->fd);
+    data_file_close(file->file);
+    pthread_mutex_destroy(&file->lock);
     free(file->place);
     free(file->warning);
-    free(file->path);
     free(file);
 }
 
@@ -426,6 +497,32 @@ static bool table_begins(const uint8_t *head, size_t length)
             memcmp(head, table_types[i].begin, table_types[i].length) == 0)
             return true;
     return false;
+}
+
+/* Whether its rows are known, and of which type it is. */
+static bool find_known(const FileOpening *opening, uint64_t *ret_type)
+{
+    IndexHead head;
+    SidecarOptions options = {.file = opening->file,
+                              .folder = opening->folder,
+                              .by_checksum = opening->options->by_checksum};
+    if (!sidecar_known(kind_of(opening->options), &options, &head)) return false;
+    *ret_type = head.count[COUNT_TYPE];
+    return *ret_type < sizeof table_types / sizeof *table_types;
+}
+
+static bool table_known(const FileOpening *opening)
+{
+    uint64_t type;
+    bool wanted = opening->options->by_blocks || opening->options->records_max == 0;
+    return wanted && find_known(opening, &type);
+}
+
+static const TableType *known_type(const FileOpening *opening)
+{
+    uint64_t type = 0;
+    CHECK(find_known(opening, &type));
+    return &table_types[type];
 }
 
 static const TableType *find_type(const uint8_t *head)
@@ -441,12 +538,8 @@ static const TableType *find_type(const uint8_t *head)
 static Status open_content(TableFile *file, Error *err)
 {
     file->by_blocks = file->options->by_blocks;
-    if (file->by_blocks) {
-        TRY(file_state(file->fd, file->path, &file->state, err));
-        TRY(file_probe(file->fd, file->path, file->state.bytes, &file->probe, err));
-    }
-    if (!file->by_blocks && file->options->records_max == 0) return open_sidecar(file, err);
-    TRY(open_handle(file, NULL, 0, err));
+    if (file->by_blocks || file->options->records_max == 0) return open_sidecar(file, err);
+    TRY(open_handle(file, err));
     return find_growth(file, err);
 }
 
@@ -456,29 +549,29 @@ static Status check_end(const TableFile *file, Error *err)
 {
     const char *end = file->type->end;
     char bytes[8];
-    off_t size = lseek(file->fd, 0, SEEK_END);
-    if (end == NULL || size < (off_t)sizeof bytes) return OK;
+    uint64_t size = data_file_state(file->file)->bytes;
+    if (end == NULL || size < sizeof bytes) return OK;
     size_t length = strlen(end);
-    TRY(file_read_at(file->fd, bytes, length, size - (off_t)length, file->path, err));
+    TRY(data_file_read(file->file, bytes, length, size - length, err));
     if (memcmp(bytes, end, length) == 0 || memcmp(bytes, "PARE", 4) == 0) return OK;
     return error_set(err, ERR_DATA,
-                     "%s is torn: it begins as %s, but its end is missing (%lld bytes are there)\n"
+                     "%s is torn: it begins as %s, but its end is missing (%llu bytes are there)\n"
                      "  expected: a whole file\n  to do: fetch or write it again",
-                     file->path, file->type->name, (long long)size);
+                     file->path, file->type->name, (unsigned long long)size);
 }
 
 static Status table_open(const FileOpening *opening, void **ret_file, Error *err)
 {
     TableFile *file = mem_calloc(1, sizeof *file);
-    file->path = mem_strdup(opening->path);
+    file->file = opening->file;
+    file->path = data_file_path(opening->file);
     file->options = opening->options;
+    file->folder = opening->folder;
     file->cache = opening->cache;
-    file->type = find_type(opening->head);
+    file->type = opening->known ? known_type(opening) : find_type(opening->head);
     file->readers = opening->readers;
-    file->fd = open(file->path, O_RDONLY | O_CLOEXEC);
-    Status status = OK;
-    if (file->fd < 0) status = error_set_errno(err, errno, "could not open %s", file->path);
-    if (status == OK) status = check_end(file, err);
+    pthread_mutex_init(&file->lock, NULL);
+    Status status = opening->known ? OK : check_end(file, err);
     if (status == OK) status = load_library(file, err);
     if (status == OK) status = open_content(file, err);
     if (status == OK) {
@@ -508,18 +601,14 @@ static FileSummary table_summary(const void *context)
     const Sidecar *sidecar = file->sidecar;
     FileSummary summary = {.kind = file->type->kind == TABLE_PARQUET ? "parquet" : "arrow",
                            .records = file->place[file->num_groups].first_row,
-                           .bytes = (uint64_t)lseek(file->fd, 0, SEEK_END), /* reads name theirs */
+                           .bytes = data_file_state(file->file)->bytes,
                            .whole = true,
                            .counted = true,
                            .warning = file->warning};
-    if (file->by_blocks) {
-        summary.kind = kind_by_blocks(file);
-        summary.content_hash = file->probe;
-        summary.hashed = summary.index_reused = true;
-    }
+    if (file->by_blocks) summary.kind = kind_by_blocks(file);
     if (sidecar == NULL) return summary;
-    summary.bytes = sidecar->header.content_bytes;
-    summary.content_hash = sidecar->header.content_hash;
+    summary.bytes = sidecar->head.content_bytes;
+    summary.content_hash = sidecar->head.content_hash;
     summary.index_reused = sidecar->reused;
     summary.hashed = true;
     if (summary.warning == NULL) summary.warning = sidecar->warning;
@@ -650,6 +739,7 @@ static Status load_piece(const void *context, uint64_t index, Block *ret, Error 
 {
     TableFile *file = (TableFile *)(uintptr_t)context; /* its readers have a lock of their own */
     uint64_t row = index & ((UINT64_C(1) << HALVING_SHIFT) - 1);
+    TRY(need_handle(file, err));
     Piece piece = piece_at(file, row, (uint8_t)(index >> HALVING_SHIFT));
     const GroupPlace *place = &file->place[piece.group];
     bool in_order = file->by_blocks && file->type->kind == TABLE_PARQUET && !place->damaged;
@@ -681,23 +771,22 @@ static Status refuse_long_row(const TableFile *file, uint64_t line, Error *err)
 /* Once for a file: the rows are read from it instead, at a higher price. */
 static void warn_of_copy(TableFile *file)
 {
-    char link[64], path[PATH_MAX];
     if (atomic_exchange(&file->copy_damaged, true)) return;
-    snprintf(link, sizeof link, "/proc/self/fd/%d", file->sidecar->fd);
-    ssize_t length = readlink(link, path, sizeof path - 1);
-    path[length > 0 ? length : 0] = '\0';
+    char *path = sidecar_path(file->sidecar);
     log_event(LOG_WARN, "copy_damaged", F_STR("file", file->path), F_STR("copy", path),
               F_STR("reason", "the copy of the file's rows is damaged; to do: look after the disk, "
                               "and remove the copy before the next start"));
+    free(path);
 }
 
-/* False when the copy is not what was put there. */
+/* False when there is no copy, or it is not what was put there. */
 static bool read_copy(const TableFile *file, uint64_t piece, uint64_t row, Str *text)
 {
     size_t before = text->length;
-    if (row_copies_read(&file->copies, piece, row, text)) return true;
+    RowCopyResult result = row_copies_read(&file->copies, piece, row, text);
+    if (result == ROW_COPY_READ) return true;
     text->length = before;
-    warn_of_copy((TableFile *)(uintptr_t)file);
+    if (result == ROW_COPY_DAMAGED) warn_of_copy((TableFile *)(uintptr_t)file);
     return false;
 }
 
@@ -748,8 +837,7 @@ static Status table_read(const void *context, uint64_t record, Str *text, Record
     bool parquet = file->type->kind == TABLE_PARQUET;
     ret_source->line = record + 1;
     ret_source->unit = parquet ? RECORD_IN_ROW_GROUP : RECORD_IN_BATCH;
-    if (file->sidecar != NULL) TRY(sidecar_check(file->sidecar, file->fd, file->path, err));
-    if (file->by_blocks) TRY(file_state_check(&file->state, file->fd, file->path, err));
+    if (file->sidecar != NULL) TRY(data_file_check(file->file, err));
     uint64_t group = group_of_row(file, record);
     const GroupPlace *place = &file->place[group];
     uint64_t slice = (record - place->first_row) / place->slice_rows;
@@ -757,8 +845,7 @@ static Status table_read(const void *context, uint64_t record, Str *text, Record
     ret_source->group = group;
     ret_source->offset = record - place->first_row;
     size_t before = text->length;
-    if (place->copied && row_copies_have(&file->copies, place->first_copy + slice) &&
-        read_copy(file, place->first_copy + slice, row, text)) {
+    if (place->copied && read_copy(file, place->first_copy + slice, row, text)) {
         if (text->length - before <= JSONL_LINE_BYTES_MAX) return OK;
         text->length = before;
         return refuse_long_row(file, ret_source->line, err);
@@ -792,6 +879,7 @@ static FileBlock table_block(const void *context, uint64_t index)
 
 const DatasetFormat dataset_table = {
     .begins = table_begins,
+    .known = table_known,
     .open = table_open,
     .summary = table_summary,
     .read = table_read,

@@ -8,18 +8,8 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "dataset/file_pool.h"
 
-/* What tells a file that was written since from one that was not. */
-typedef struct FileState {
-    uint64_t bytes;
-    int64_t modified_ns; /* since 1970 */
-} FileState;
-
-Status file_state(int fd, const char *path, FileState *ret, Error *err);
-/* ERR_IO when the file is no longer in this state, in which the run has found it. */
-Status file_state_check(const FileState *state, int fd, const char *path, Error *err);
-
-/* `path` names the open file in messages. */
-Status file_probe(int fd, const char *path, uint64_t file_bytes, uint64_t *ret_hash, Error *err);
+Status file_probe(DataFile *file, uint64_t *ret_hash, Error *err);
 
 #endif

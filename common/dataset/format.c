@@ -1,43 +1,37 @@
 #include "dataset/format.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
+static const DatasetFormat *const formats[] = {&dataset_table, &dataset_jsonl};
+#define NUM_FORMATS (sizeof formats / sizeof *formats)
 
-#include "base/file.h"
-
-/* How a file begins, which must be a regular one. */
-static Status read_head(const char *path, uint8_t head[16], size_t *ret_length, Error *err)
+/* A file that the index folder knows costs no more than its opening; the head of others is read. */
+static Status find_format(FileOpening *opening, const DatasetFormat **ret, Error *err)
 {
-    /* O_NONBLOCK: a FIFO by mistake is refused instead of being waited for. */
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) return error_set_errno(err, errno, "could not open %s", path);
-    struct stat info;
-    Status status = OK;
-    if (fstat(fd, &info) != 0)
-        status = error_set_errno(err, errno, "could not stat %s", path);
-    else if (!S_ISREG(info.st_mode))
-        status =
-            error_set(err, ERR_INVALID, "%s is not a regular file, which a data set must be", path);
-    if (status == OK) {
-        *ret_length = info.st_size < 16 ? (size_t)info.st_size : 16;
-        status = file_read_at(fd, head, *ret_length, 0, path, err);
+    for (size_t i = 0; i < NUM_FORMATS; i++) {
+        opening->known = formats[i]->known(opening);
+        *ret = formats[i];
+        if (opening->known) return OK;
     }
-    close(fd);
-    return status;
+    uint64_t bytes = data_file_state(opening->file)->bytes;
+    size_t length = bytes < sizeof opening->head ? (size_t)bytes : sizeof opening->head, kind = 0;
+    TRY(data_file_read(opening->file, opening->head, length, 0, err));
+    while (!formats[kind]->begins(opening->head, length))
+        kind++;
+    *ret = formats[kind];
+    return OK;
 }
 
 Status dataset_format_open(const FileOpening *opening, const DatasetFormat **ret_format,
                            void **ret_file, Error *err)
 {
-    static const DatasetFormat *const formats[] = {&dataset_table, &dataset_jsonl};
     FileOpening whole = *opening;
-    size_t length = 0, kind = 0;
-    TRY(read_head(opening->path, whole.head, &length, err));
-    while (!formats[kind]->begins(whole.head, length))
-        kind++;
-    TRY(formats[kind]->open(&whole, ret_file, err));
-    *ret_format = formats[kind];
+    const DatasetFormat *format = NULL;
+    TRY(data_file_open(opening->pool, opening->path, &whole.file, err));
+    Status status = find_format(&whole, &format, err);
+    if (status != OK) {
+        data_file_close(whole.file);
+        return status;
+    }
+    TRY(format->open(&whole, ret_file, err));
+    *ret_format = format;
     return OK;
 }

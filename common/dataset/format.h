@@ -11,6 +11,8 @@
 #include "base/str.h"
 #include "dataset/block_cache.h"
 #include "dataset/dataset.h"
+#include "dataset/file_pool.h"
+#include "dataset/index_folder.h"
 #include "dataset/table_readers.h"
 
 /* What a reader tells of an opened file. */
@@ -29,10 +31,14 @@ typedef struct FileSummary {
 
 typedef struct FileOpening {
     const char *path;
+    DataFile *file;   /* taken by the format, also when it fails */
+    bool known;       /* the index folder knows the file, and its head was not read: */
     uint8_t head[16]; /* how the file begins, zeros behind a shorter one */
     const DatasetOptions *options;
-    BlockCache *cache; /* borrowed for the file's life, as the readers are */
+    BlockCache *cache; /* borrowed for the file's life, as the next three are */
     TableReaders *readers;
+    IndexFolder *folder;
+    FilePool *pool;
 } FileOpening;
 
 /* A piece of a file whose records lie side by side: what DATASET_BY_BLOCKS addresses. */
@@ -49,7 +55,9 @@ typedef struct FileBlock {
  * the path; it returns ERR_DATA when the fault is this record's alone, anything else when the file
  * cannot be read. */
 typedef struct DatasetFormat {
-    /* Whether a file that begins so is of this format. */
+    /* Whether the index folder knows it as a file of this format; else: whether one that begins so
+     * is. */
+    bool (*known)(const FileOpening *opening);
     bool (*begins)(const uint8_t *head, size_t length);
     Status (*open)(const FileOpening *opening, void **ret_file, Error *err);
     FileSummary (*summary)(const void *file);
@@ -68,7 +76,7 @@ typedef struct DatasetFormat {
                          RecordSource *ret_source, Error *err);
 } DatasetFormat;
 
-/* Opens a file of whatever format; the head of `opening` need not be there. */
+/* Opens a file of whatever format; file and head of `opening` need not be there. */
 Status dataset_format_open(const FileOpening *opening, const DatasetFormat **ret_format,
                            void **ret_file, Error *err);
 

@@ -46,6 +46,8 @@ struct HubFileReader {
     DatasetOptions options;
     BlockCache *cache;
     TableReaders *readers;
+    IndexFolder *folder;
+    FilePool *pool;
     bool held;            /* taken from the shelf for good */
     pthread_mutex_t lock; /* opening and closing */
     const DatasetFormat *format;
@@ -380,7 +382,9 @@ static Status open_now(HubFileReader *reader, Error *err)
     FileOpening opening = {.path = reader->set->paths.item[reader->index],
                            .options = &reader->options,
                            .cache = reader->cache,
-                           .readers = reader->readers};
+                           .readers = reader->readers,
+                           .folder = reader->folder,
+                           .pool = reader->pool};
     Status status = OK;
     pthread_mutex_lock(&reader->lock);
     if (reader->file == NULL) {
@@ -497,6 +501,8 @@ Status hub_set_open_file(HubSet *set, int index, const FileOpening *opening, voi
     reader->options.by_checksum = true;        /* a blob comes back with other times */
     reader->cache = opening->cache;
     reader->readers = opening->readers;
+    reader->folder = opening->folder;
+    reader->pool = opening->pool;
     pthread_mutex_init(&reader->lock, NULL);
     pthread_mutex_lock(&set->lock);
     set->reader[index] = reader;

@@ -1,80 +1,78 @@
 #include "dataset/index.h"
 
 #include <fcntl.h>
-#include <stdio.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/memory.h"
+#include "base/str.h"
 #include "dataset/content_hash.h"
+#include "dataset/look_alike.h"
 
-#define INDEX_MAGIC   UINT64_C(0x3278646965707254) /* "Trpeidx2" on a little-endian machine */
-#define OFFSET_BUFFER 8192
-#define PIECE_BYTES   (16u << 10)
+#define INDEX_MAGIC  UINT64_C(0x3378646965707254) /* "Trpeidx3" on a little-endian machine */
+#define PIECE_BYTES  (16u << 10)
+#define DAMAGE_BYTES 256
 
-enum { COUNT_RECORDS, COUNT_GAPS, COUNT_BLOCKS }; /* of the sidecar's header */
+/* A record before which there are so many blank lines that the table of offsets does not hold them.
+ */
+typedef struct Jump {
+    uint64_t record, line;
+} Jump;
 
-/* A run of blank lines: it stands before `record`, and `blank_lines` counts all blank lines above
- * that record. */
-typedef struct Gap {
-    uint64_t record;
-    uint64_t blank_lines;
-} Gap;
-
-/* Body of the sidecar: offsets[records + 1] (the last is where the text ends), gaps[num_gaps],
- * blocks[num_blocks] of a compressed text. */
-struct LineIndex {
-    Sidecar *sidecar;
-    uint64_t records, num_gaps, num_blocks;
-    const uint64_t *offset;
-    const Gap *gap;
-    const SeekBlock *block;
-};
-
-/* ---- building ---- */
+/* Of the sidecar's head; the body is blocks[] of a compressed text, jumps[], as many as are left of
+ * it, and why the text is damaged. */
+enum { COUNT_RECORDS, COUNT_BLOCKS, COUNT_DAMAGE, COUNT_CODEC };
 
 /* The file that is to be indexed. */
 typedef struct Source {
     TextInput input;
-    const LineIndexOptions *options;
+    LineIndexOptions options;
+    bool cut; /* the pass has ended before the text */
 } Source;
+
+struct LineIndex {
+    Source source;              /* for a pass that is made again */
+    _Atomic(Sidecar *) sidecar; /* the last one */
+    Sidecar *first;             /* of which blocks, jumps and damage are borrowed */
+    const Jump *jump;           /* [num_jumps] */
+    size_t num_jumps;
+    char damage[DAMAGE_BYTES];
+    pthread_mutex_t lock; /* of a pass that is made again */
+    Sidecar **damaged;    /* [num_damaged], that may be in use */
+    int num_damaged;
+};
+
+/* ---- building ---- */
 
 typedef struct Builder {
     SidecarWriter *writer;
     XXH3_state_t *content_hash;
-    uint64_t offset[OFFSET_BUFFER];
-    size_t num_offsets; /* waiting in `offset` */
-    Gap *gap;
-    size_t num_gaps, gap_capacity;
+    OffsetWriter offsets;
+    Jump *jump;
+    size_t num_jumps, jump_capacity;
     uint64_t records, blank_lines;
     uint64_t records_max;
     bool full;           /* the line being scanned would be one record too many */
     uint64_t line_begin; /* of the line being scanned */
     bool blank;          /* nothing but white space in it so far */
+    Str beginning;       /* of a compressed text, that tells what it is; ... */
+    bool looked;         /* ... which was found out */
 } Builder;
-
-static void put_offset(Builder *builder, uint64_t offset)
-{
-    builder->offset[builder->num_offsets++] = offset;
-    if (builder->num_offsets < OFFSET_BUFFER) return;
-    sidecar_put(builder->writer, builder->offset, sizeof builder->offset);
-    builder->num_offsets = 0;
-}
 
 static void add_record(Builder *builder)
 {
     builder->full = builder->records == builder->records_max;
     if (builder->full) return;
-    uint64_t counted = builder->num_gaps > 0 ? builder->gap[builder->num_gaps - 1].blank_lines : 0;
-    if (builder->blank_lines > counted) {
-        if (builder->num_gaps == builder->gap_capacity) {
-            builder->gap_capacity = 2 * builder->gap_capacity + 64;
-            builder->gap = mem_realloc(builder->gap, builder->gap_capacity, sizeof *builder->gap);
-        }
-        builder->gap[builder->num_gaps++] = (Gap){builder->records, builder->blank_lines};
+    uint64_t record = builder->records++, line = builder->records + builder->blank_lines;
+    if (offset_writer_put(&builder->offsets, builder->line_begin, line)) return;
+    if (builder->num_jumps == builder->jump_capacity) {
+        builder->jump_capacity = 2 * builder->jump_capacity + 8;
+        builder->jump = mem_realloc(builder->jump, builder->jump_capacity, sizeof *builder->jump);
     }
-    put_offset(builder, builder->line_begin);
-    builder->records++;
+    builder->jump[builder->num_jumps++] = (Jump){record, line};
 }
 
 /* Scans the next `length` bytes of the file, which begin at file offset `base`. */
@@ -116,21 +114,40 @@ static void take_text(Builder *builder, const char *text, size_t length, uint64_
     }
 }
 
+/* What a compressed file holds, as soon as there is enough of it; NULL: there will be no more. A
+ * plain file was looked at when it was opened. */
+static Status look_at(const Source *source, const TextPass *pass, Builder *builder,
+                      const char *text, size_t length, Error *err)
+{
+    if (builder->looked || text_pass_codec(pass) == NULL) return OK;
+    Str *beginning = &builder->beginning;
+    size_t wanted = LOOK_ALIKE_BYTES - beginning->length;
+    if (text != NULL) str_append(beginning, text, length < wanted ? length : wanted);
+    if (text != NULL && beginning->length < LOOK_ALIKE_BYTES) return OK;
+    builder->looked = true;
+    LookAlike look = {.path = source->input.path,
+                      .text = str_text(beginning),
+                      .length = beginning->length,
+                      .whole = text == NULL && !builder->full && text_pass_damage(pass)[0] == '\0'};
+    return look_alike_check(&look, err);
+}
+
 /* Scans all of the text; *ret_bytes of it were read. */
 static Status scan_text(const Source *source, TextPass *pass, Builder *builder, uint64_t *ret_bytes,
                         Error *err)
 {
-    ReadWatch *watch = source->options->watch;
+    ReadWatch *watch = source->input.watch;
     for (uint64_t at = 0;;) {
         const char *text;
         size_t length;
         TRY(text_pass_next(pass, &text, &length, err));
         *ret_bytes = at;
-        if (length == 0) return OK;
+        if (length == 0) return look_at(source, pass, builder, NULL, 0, err);
+        TRY(look_at(source, pass, builder, text, length, err));
         take_text(builder, text, length, at);
         at += length;
         *ret_bytes = at;
-        if (builder->full) return OK;
+        if (builder->full) return look_at(source, pass, builder, NULL, 0, err);
         if (watch != NULL) watch->progress++;
         if (watch != NULL && watch->cancelled)
             return error_set(err, ERR_CANCELLED, "reading %s was cancelled", source->input.path);
@@ -147,77 +164,92 @@ static void add_damage(Builder *builder, uint64_t text_bytes)
     builder->full = false;
 }
 
-static Status scan_file(const Source *source, Builder *builder, SidecarHeader *header, Error *err)
+static Status scan_file(Source *source, Builder *builder, IndexHead *head, Error *err)
 {
     TextPass *pass = NULL;
     TRY(text_pass_open(&source->input, builder->writer, &pass, err));
     uint64_t bytes = 0;
-    posix_fadvise(source->input.fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+    data_file_advise(source->input.file, 0, 0, POSIX_FADV_SEQUENTIAL);
     Status status = scan_text(source, pass, builder, &bytes, err);
-    posix_fadvise(source->input.fd, 0, 0,
-                  POSIX_FADV_RANDOM); /* what follows is a line here, there */
+    /* What follows is a line here, there. */
+    data_file_advise(source->input.file, 0, 0, POSIX_FADV_RANDOM);
     if (status != OK) goto done;
+    source->cut = builder->full && builder->line_begin < bytes;
     const char *damage = builder->full ? "" : text_pass_damage(pass);
     if (damage[0] != '\0') add_damage(builder, bytes);
-    snprintf(header->damage, sizeof header->damage, "%s", damage);
-    put_offset(builder, builder->full ? builder->line_begin : bytes);
-    sidecar_put(builder->writer, builder->offset, builder->num_offsets * sizeof *builder->offset);
-    sidecar_put(builder->writer, builder->gap, builder->num_gaps * sizeof *builder->gap);
-    const SeekBlock *blocks = text_pass_blocks(pass, &header->count[COUNT_BLOCKS]);
-    sidecar_put(builder->writer, blocks, header->count[COUNT_BLOCKS] * sizeof *blocks);
-    header->count[COUNT_RECORDS] = builder->records;
-    header->count[COUNT_GAPS] = builder->num_gaps;
-    header->content_bytes = bytes;
-    header->content_hash = XXH3_64bits_digest(builder->content_hash);
+    offset_writer_end(&builder->offsets, builder->full ? builder->line_begin : bytes);
+    const SeekBlock *blocks = text_pass_blocks(pass, &head->count[COUNT_BLOCKS]);
+    size_t damage_bytes = strnlen(damage, DAMAGE_BYTES - 1);
+    sidecar_put_body(builder->writer, blocks, head->count[COUNT_BLOCKS] * sizeof *blocks);
+    sidecar_put_body(builder->writer, builder->jump, builder->num_jumps * sizeof *builder->jump);
+    sidecar_put_body(builder->writer, damage, damage_bytes);
+    head->count[COUNT_RECORDS] = builder->records;
+    head->count[COUNT_DAMAGE] = damage_bytes;
+    head->count[COUNT_CODEC] = text_codec_number(text_pass_codec(pass));
+    head->content_bytes = bytes;
+    head->content_hash = XXH3_64bits_digest(builder->content_hash);
 done:
     text_pass_close(pass);
     return status;
 }
 
-static Status build(void *context, SidecarWriter *writer, SidecarHeader *header, Error *err)
+static Status build(void *context, SidecarWriter *writer, IndexHead *head, Error *err)
 {
-    const Source *source = context;
-    Builder *builder = mem_calloc(1, sizeof *builder);
-    builder->writer = writer;
-    builder->blank = true;
-    builder->records_max =
-        source->options->records_max > 0 ? source->options->records_max : UINT64_MAX;
-    builder->content_hash = XXH3_createState();
-    CHECK(builder->content_hash != NULL);
-    XXH3_64bits_reset(builder->content_hash);
-    Status status = scan_file(source, builder, header, err);
-    XXH3_freeState(builder->content_hash);
-    free(builder->gap);
-    free(builder);
+    Source *source = context;
+    uint64_t most = source->options.records_max;
+    Builder builder = {.writer = writer,
+                       .offsets.sidecar = writer,
+                       .blank = true,
+                       .records_max = most > 0 ? most : UINT64_MAX};
+    builder.content_hash = XXH3_createState();
+    CHECK(builder.content_hash != NULL);
+    XXH3_64bits_reset(builder.content_hash);
+    Status status = scan_file(source, &builder, head, err);
+    XXH3_freeState(builder.content_hash);
+    free(builder.jump);
+    str_free(&builder.beginning);
     return status;
 }
 
 static const SidecarKind index_kind = {".idx", INDEX_MAGIC, build};
 
+static SidecarOptions sidecar_options(LineIndex *index)
+{
+    return (SidecarOptions){.file = index->source.input.file,
+                            .folder = index->source.options.folder,
+                            .by_checksum = index->source.options.by_checksum,
+                            .context = &index->source};
+}
+
+bool line_index_known(const SidecarOptions *options)
+{
+    IndexHead head;
+    return sidecar_known(&index_kind, options, &head);
+}
+
 Status line_index_open(const TextInput *input, const LineIndexOptions *options, LineIndex **ret,
                        Error *err)
 {
-    CHECK(options->records_max == 0 || options->folder == NULL || options->read_only);
-    Source source = {.input = *input, .options = options};
-    SidecarOptions sidecar_options = {.fd = input->fd,
-                                      .path = input->path,
-                                      .folder = options->folder,
-                                      .read_only = options->read_only,
-                                      .by_checksum = options->by_checksum,
-                                      .context = &source};
-    Sidecar *sidecar = NULL;
-    TRY(sidecar_open(&index_kind, &sidecar_options, &sidecar, err));
-    const uint64_t *count = sidecar->header.count;
+    CHECK(options->records_max == 0 || !index_folder_writes(options->folder));
     LineIndex *index = mem_calloc(1, sizeof *index);
-    index->sidecar = sidecar;
-    index->records = count[COUNT_RECORDS];
-    index->num_gaps = count[COUNT_GAPS];
-    index->num_blocks = count[COUNT_BLOCKS];
-    index->offset = (const uint64_t *)(const void *)sidecar->body;
-    index->gap = (const Gap *)(const void *)(index->offset + index->records + 1);
-    index->block = (const SeekBlock *)(const void *)(index->gap + index->num_gaps);
-    CHECK((const uint8_t *)(index->block + index->num_blocks) ==
-          sidecar->body + sidecar->header.body_bytes);
+    index->source = (Source){.input = *input, .options = *options};
+    index->source.input.watch = options->watch;
+    pthread_mutex_init(&index->lock, NULL);
+    SidecarOptions wanted = sidecar_options(index);
+    Status status = sidecar_open(&index_kind, &wanted, &index->first, err);
+    index->sidecar = index->first;
+    index->source.input.watch = NULL; /* for the first pass alone */
+    if (status != OK) {
+        line_index_close(index);
+        return status;
+    }
+    const IndexHead *head = &index->first->head;
+    size_t blocks = (size_t)head->count[COUNT_BLOCKS] * sizeof(SeekBlock);
+    size_t damage = (size_t)head->count[COUNT_DAMAGE];
+    CHECK(damage < DAMAGE_BYTES && blocks + damage <= head->body_bytes);
+    index->num_jumps = (head->body_bytes - blocks - damage) / sizeof *index->jump;
+    index->jump = (const Jump *)(const void *)(index->first->body + blocks);
+    memcpy(index->damage, index->first->body + head->body_bytes - damage, damage);
     *ret = index;
     return OK;
 }
@@ -225,48 +257,101 @@ Status line_index_open(const TextInput *input, const LineIndexOptions *options, 
 void line_index_close(LineIndex *index)
 {
     if (index == NULL) return;
+    for (int i = 0; i < index->num_damaged; i++)
+        sidecar_close(index->damaged[i]);
     sidecar_close(index->sidecar);
+    pthread_mutex_destroy(&index->lock);
+    free(index->damaged);
     free(index);
 }
 
 LineIndexSummary line_index_summary(const LineIndex *index)
 {
-    const SidecarHeader *header = &index->sidecar->header;
+    const Sidecar *sidecar = index->first;
+    const IndexHead *head = &sidecar->head;
     return (LineIndexSummary){
-        .records = index->records,
-        .content_hash = header->content_hash,
-        .text_bytes = header->content_bytes,
-        .reused = index->sidecar->reused,
-        .whole = index->offset[index->records] == header->content_bytes,
-        .damage = header->damage,
-        .warning = index->sidecar->warning,
+        .records = head->count[COUNT_RECORDS],
+        .content_hash = head->content_hash,
+        .text_bytes = head->content_bytes,
+        .codec = text_codec_of(head->count[COUNT_CODEC]),
+        .reused = sidecar->reused,
+        .whole = !index->source.cut,
+        .damage = index->damage,
+        .warning = sidecar->warning,
     };
 }
 
 const Sidecar *line_index_sidecar(const LineIndex *index)
 {
-    return index->sidecar;
+    return index->first;
 }
 
 const SeekBlock *line_index_blocks(const LineIndex *index, uint64_t *ret_count)
 {
-    *ret_count = index->num_blocks;
-    return index->block;
+    *ret_count = index->first->head.count[COUNT_BLOCKS];
+    return (const SeekBlock *)(const void *)index->first->body;
 }
 
-uint64_t line_index_record(const LineIndex *index, uint64_t record, uint64_t *ret_begin,
-                           uint64_t *ret_end)
+/* ---- reading ---- */
+
+static Status refuse_other_text(const LineIndex *index, Error *err)
 {
-    CHECK(record < index->records);
-    *ret_begin = index->offset[record];
-    *ret_end = index->offset[record + 1];
-    size_t low = 0, high = (size_t)index->num_gaps; /* the gaps at or before the record */
-    while (low < high) {
+    return error_set(err, ERR_IO,
+                     "%s was changed during the run: its index was damaged, and made again it is "
+                     "of another text\n"
+                     "  expected: data files that stay as they are until the run ends\n"
+                     "  to do: restore it and resume, or start a new run",
+                     index->source.input.path);
+}
+
+/* Makes the pass again, unless another thread has: `damaged` is no longer the last one then. */
+static Status make_again(LineIndex *index, Sidecar *damaged, Error *err)
+{
+    if (index->sidecar != damaged) return OK;
+    SidecarOptions wanted = sidecar_options(index);
+    Sidecar *made = NULL;
+    wanted.anew = true;
+    log_event(LOG_WARN, "index_damaged", F_STR("file", index->source.input.path),
+              F_STR("reason", "the index of the file is damaged and is made again; to do: look "
+                              "after the disk that the run folder is on"));
+    TRY(sidecar_open(&index_kind, &wanted, &made, err));
+    if (made->head.content_hash != damaged->head.content_hash ||
+        made->head.count[COUNT_RECORDS] != damaged->head.count[COUNT_RECORDS]) {
+        sidecar_close(made);
+        return refuse_other_text(index, err);
+    }
+    index->damaged =
+        mem_realloc(index->damaged, (size_t)index->num_damaged + 1, sizeof *index->damaged);
+    index->damaged[index->num_damaged++] = damaged;
+    index->sidecar = made;
+    return OK;
+}
+
+/* The line of a record that has jumped. */
+static uint64_t find_jump(const LineIndex *index, uint64_t record)
+{
+    size_t low = 0, high = index->num_jumps;
+    while (high - low > 1) {
         size_t middle = low + (high - low) / 2;
-        if (index->gap[middle].record <= record)
-            low = middle + 1;
+        if (index->jump[middle].record <= record)
+            low = middle;
         else
             high = middle;
     }
-    return record + 1 + (low > 0 ? index->gap[low - 1].blank_lines : 0);
+    return low < high ? index->jump[low].line : 0;
+}
+
+Status line_index_record(LineIndex *index, uint64_t record, OffsetPlace *ret, Error *err)
+{
+    CHECK(record < index->first->head.count[COUNT_RECORDS]);
+    Sidecar *sidecar = index->sidecar;
+    while (!offset_table_find(sidecar, record, ret)) {
+        pthread_mutex_lock(&index->lock);
+        Status status = make_again(index, sidecar, err);
+        pthread_mutex_unlock(&index->lock);
+        if (status != OK) return status == ERR_DATA ? err->status = ERR_IO : status;
+        sidecar = index->sidecar;
+    }
+    if (ret->jumped != NO_JUMP) ret->number += find_jump(index, ret->jumped);
+    return OK;
 }

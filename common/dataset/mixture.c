@@ -76,6 +76,7 @@ static Status open_files(const MixtureOptions *options, const MixtureSource *sou
         .cache_max = DATASET_CACHE_MAX / (unsigned)options->num_sources,
         .order = source->order,
         .seed = seed_of(options, source),
+        .pool = options->pool,
         .hub = options->hub,
         .watch = options->watch,
     };

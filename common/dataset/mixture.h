@@ -33,6 +33,7 @@ typedef struct MixtureOptions {
     uint64_t seed;
     uint64_t memory_max;   /* bytes that the windows of all sources may take; 0: half of what this
                             * machine has */
+    FilePool *pool;        /* as of DatasetOptions */
     const DatasetHub *hub; /* as of DatasetOptions */
     ReadWatch *watch;      /* NULL: nobody watches */
 } MixtureOptions;

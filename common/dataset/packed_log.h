@@ -5,16 +5,22 @@
  *   text-PROBE.pieces  a header, then a PackedPiece behind another, each with a checksum of its own
  *   text-PROBE.kept    what these need to be decoded: windows and copies, compressed with zstd
  *
- * What a kill has left half written is written again. One process, and one opening in it, writes;
- * others take what they find and keep what they add to themselves, as does who cannot write, or may
- * not; copies of text are not kept then. In the byte order of the machine. Not for several threads
- * at once, but for packed_log_read. */
+ * Of a file that comes to its end within a few pieces, which need nothing to be decoded, they are
+ * kept together with those of other files instead (index_folder.h), once its end is found.
+ *
+ * What a kill has left half written is written again. Neither is held open, and none is there
+ * before something was found: a data set may have tens of thousands of files. Of several openings
+ * the one that adds first goes on writing; others take what they found when they were opened and
+ * keep what they add to themselves, as does who cannot write, or may not; copies of text are not
+ * kept then. In the byte order of the machine. Not for several threads at once, but for
+ * packed_log_read. */
 #ifndef TROUPE_DATASET_PACKED_LOG_H
 #define TROUPE_DATASET_PACKED_LOG_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "dataset/index_folder.h"
 #include "dataset/text_cutter.h"
 
 #define PACKED_DAMAGE_BYTES 256
@@ -35,8 +41,9 @@ typedef struct PackedPiece {
 } PackedPiece;
 
 typedef struct PackedLogOptions {
-    const char *folder; /* created when missing; NULL: nothing is kept */
+    const char *path; /* of the folder, created when missing; NULL: nothing is kept */
     bool read_only;
+    IndexFolder *folder;                     /* the same; borrowed */
     uint64_t probe, file_bytes, block_bytes; /* what is found depends on these alone */
 } PackedLogOptions;
 

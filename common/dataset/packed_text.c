@@ -7,19 +7,10 @@
 
 #include "base/limits.h"
 #include "base/memory.h"
-#include "dataset/block_text.h"
 #include "dataset/content_hash.h"
-#include "dataset/file_probe.h"
-#include "dataset/look_alike.h"
 #include "dataset/packed_log.h"
 #include "dataset/text_source.h"
 
-#define SAMPLE_BYTES    (64u << 10)  /* of the file, of which the share is taken; ... */
-#define SAMPLE_MORE     (256u << 10) /* ... of files whose first block is longer */
-#define SAMPLE_TEXT_MAX (4u << 20)
-#define SHARE_UNIT      16u /* of shares of text to compressed bytes */
-#define SHARE_MAX       (64u * SHARE_UNIT)
-#define BLOCK_UNIT      1024u
 #define LINE_EXTENT_MAX (JSONL_LINE_BYTES_MAX + 3u)
 
 struct PackedText {
@@ -28,7 +19,6 @@ struct PackedText {
     BlockCache *cache;
     ReadWatch *watch;
     uint64_t probe, share, block_bytes, num_blocks;
-    FileState state; /* of the file, when it was opened */
     bool reused;
     PackedLog *log;
 
@@ -309,98 +299,31 @@ void packed_text_stop(PackedText *text)
 
 /* ---- opening ---- */
 
-/* Decodes what the first `length` bytes of the file give. */
-static Status decode_sample(PackedText *text, size_t length, uint8_t *bytes, size_t *ret_length,
-                            Error *err)
+PackedText *packed_text_open(const TextInput *input, const TextProbe *probe,
+                             const PackedTextOptions *options)
 {
-    TextInput input = text->input;
-    if (input.file_bytes > length) input.file_bytes = length;
-    TextDecoder *decoder = NULL;
-    ResumePoint from = {.unit = true};
-    TRY(text->codec->open(&input, &from, NULL, &decoder, err));
-    TextChunk chunk = {0};
-    Status status = OK;
-    Error damage = {0};
-    size_t done = 0;
-    while (done < SAMPLE_TEXT_MAX && status == OK && !chunk.end) {
-        status = text->codec->step(decoder, bytes + done, SAMPLE_TEXT_MAX - done, &chunk, &damage);
-        done += chunk.length;
-    }
-    text->codec->close(decoder);
-    if (status != OK) *err = damage;
-    *ret_length = done;
-    return status;
-}
-
-/* How much text a byte of the file gives decides how the file is cut, so it is rounded: a decoder
- * may give a few bytes more or less of what is cut off. */
-static void cut_file(PackedText *text, uint64_t sample, uint64_t sample_text)
-{
-    uint64_t file_bytes = text->input.file_bytes;
-    if (sample > file_bytes) sample = file_bytes;
-    uint64_t share = (sample_text * SHARE_UNIT + sample / 2) / (sample > 0 ? sample : 1);
-    text->share = share < SHARE_UNIT ? SHARE_UNIT : share > SHARE_MAX ? SHARE_MAX : share;
-    uint64_t bytes = (uint64_t)TEXT_BLOCK_BYTES * SHARE_UNIT / text->share;
-    text->block_bytes = (bytes + BLOCK_UNIT - 1) / BLOCK_UNIT * BLOCK_UNIT;
-    text->num_blocks = (file_bytes + text->block_bytes - 1) / text->block_bytes;
-}
-
-static Status take_sample(PackedText *text, Error *err)
-{
-    uint8_t *bytes = mem_alloc(SAMPLE_TEXT_MAX);
-    size_t length = 0, sample = SAMPLE_BYTES;
-    Status status = decode_sample(text, sample, bytes, &length, err);
-    if (status == OK && length == 0) {
-        sample = SAMPLE_MORE;
-        status = decode_sample(text, sample, bytes, &length, err);
-    }
-    LookAlike look = {.path = text->input.path,
-                      .text = (const char *)bytes,
-                      .length = length < LOOK_ALIKE_BYTES ? length : LOOK_ALIKE_BYTES,
-                      .whole = sample >= text->input.file_bytes && length <= LOOK_ALIKE_BYTES};
-    if (status == OK) status = look_alike_check(&look, err);
-    if (status == OK) cut_file(text, sample, length);
-    free(bytes);
-    return status;
-}
-
-static Status open_file(PackedText *text, const PackedTextOptions *options, Error *err)
-{
-    const TextInput *input = &text->input;
-    uint64_t probe = 0, count = 0;
+    PackedText *text = mem_calloc(1, sizeof *text);
+    uint64_t count = 0;
     PackedPiece *known = NULL;
-    TRY(file_state(input->fd, input->path, &text->state, err));
-    TRY(file_probe(input->fd, input->path, input->file_bytes, &probe, err));
-    TRY(take_sample(text, err));
-    text->probe = XXH3_64bits_withSeed(&text->block_bytes, sizeof text->block_bytes, probe);
-    PackedLogOptions log = {options->folder, options->read_only, text->probe, input->file_bytes,
-                            text->block_bytes};
+    text->input = *input;
+    text->codec = probe->codec;
+    text->cache = options->cache;
+    text->watch = options->watch;
+    text->share = probe->share;
+    text->block_bytes = probe->block_bytes;
+    text->num_blocks = (input->file_bytes + text->block_bytes - 1) / text->block_bytes;
+    text->probe = XXH3_64bits_withSeed(&text->block_bytes, sizeof text->block_bytes, probe->hash);
+    pthread_mutex_init(&text->lock, NULL);
+    pthread_mutex_init(&text->pass_lock, NULL);
+    PackedLogOptions log = {options->path, options->read_only, options->folder,
+                            text->probe,   input->file_bytes,  text->block_bytes};
     text->log = packed_log_open(&log, &known, &count);
     text->first_piece = mem_calloc((size_t)text->num_blocks + 1, sizeof *text->first_piece);
     for (uint64_t i = 0; i < count; i++)
         push_piece(text, &known[i]);
     text->reused = count > 0;
     free(known);
-    return OK;
-}
-
-Status packed_text_open(const TextInput *input, const TextCodec *codec,
-                        const PackedTextOptions *options, PackedText **ret, Error *err)
-{
-    PackedText *text = mem_calloc(1, sizeof *text);
-    text->input = *input;
-    text->codec = codec;
-    text->cache = options->cache;
-    text->watch = options->watch;
-    pthread_mutex_init(&text->lock, NULL);
-    pthread_mutex_init(&text->pass_lock, NULL);
-    Status status = open_file(text, options, err);
-    if (status == OK) {
-        *ret = text;
-        text = NULL;
-    }
-    packed_text_close(text);
-    return status;
+    return text;
 }
 
 void packed_text_close(PackedText *text)
@@ -446,7 +369,7 @@ static uint64_t packed_bytes(const PackedText *text, uint64_t block)
 
 uint64_t packed_text_bytes(const PackedText *text, uint64_t block)
 {
-    return packed_bytes(text, block) * text->share / SHARE_UNIT;
+    return packed_bytes(text, block) * text->share / TEXT_SHARE_UNIT;
 }
 
 bool packed_text_counted(PackedText *text, uint64_t block, uint64_t *ret_records)
@@ -464,8 +387,8 @@ bool packed_text_counted(PackedText *text, uint64_t block, uint64_t *ret_records
 
 void packed_text_prefetch(const PackedText *text, uint64_t block)
 {
-    posix_fadvise(text->input.fd, (off_t)(block * text->block_bytes),
-                  (off_t)packed_bytes(text, block), POSIX_FADV_WILLNEED);
+    data_file_advise(text->input.file, block * text->block_bytes, packed_bytes(text, block),
+                     POSIX_FADV_WILLNEED);
 }
 
 /* ---- reading ---- */
@@ -551,7 +474,7 @@ static bool is_damaged(PackedText *text, uint64_t index, uint64_t record)
 Status packed_text_line(PackedText *text, uint64_t block, uint64_t record, PackedLine *ret,
                         Error *err)
 {
-    TRY(file_state_check(&text->state, text->input.fd, text->input.path, err));
+    TRY(data_file_check(text->input.file, err));
     uint64_t index = find_record(text, block, &record);
     PackedPiece piece = get_piece(text, index);
     *ret = (PackedLine){.begin = piece.seek.text_offset,

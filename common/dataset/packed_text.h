@@ -18,21 +18,21 @@
 
 #include "base/error.h"
 #include "dataset/block_cache.h"
-#include "dataset/text_codec.h"
+#include "dataset/text_probe.h"
 
 typedef struct PackedText PackedText;
 
 typedef struct PackedTextOptions {
-    const char *folder; /* of the log, created when missing; NULL: it is kept in memory */
-    bool read_only;     /* a log that is there is used, none is written */
-    BlockCache *cache;  /* of decoded pieces; borrowed */
-    ReadWatch *watch;   /* ends the counting, and sees that it goes on; borrowed; or NULL */
+    const char *path;    /* of the folder of the log; NULL: it is kept in memory */
+    bool read_only;      /* a log that is there is used, none is written */
+    IndexFolder *folder; /* the same, where small ones are; borrowed */
+    BlockCache *cache;   /* of decoded pieces; borrowed */
+    ReadWatch *watch;    /* ends the counting, and sees that it goes on; borrowed; or NULL */
 } PackedTextOptions;
 
-/* `input` is borrowed, its descriptor and path for the text's life; the codec is that of the file.
- * ERR_UNSUPPORTED: its text is something else (look_alike.h). */
-Status packed_text_open(const TextInput *input, const TextCodec *codec,
-                        const PackedTextOptions *options, PackedText **ret, Error *err);
+/* `input` is borrowed, its file for the text's life; the probe is that of the file. */
+PackedText *packed_text_open(const TextInput *input, const TextProbe *probe,
+                             const PackedTextOptions *options);
 void packed_text_close(PackedText *text); /* accepts NULL; nobody counts any more */
 
 /* Of the file, and of how it is cut. */

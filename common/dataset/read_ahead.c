@@ -4,7 +4,6 @@
 #include <sched.h>
 #include <stdlib.h>
 
-#include "base/file.h"
 #include "base/memory.h"
 
 #define PIECES         3 /* one with the caller, one that waits, one that is being read */
@@ -16,8 +15,7 @@ typedef struct Piece {
 } Piece;
 
 struct ReadAhead {
-    int fd;
-    const char *path;
+    DataFile *file;
     uint64_t file_bytes;
     size_t piece_bytes;
     Piece piece[PIECES];
@@ -72,20 +70,17 @@ static void *read_main(void *argument)
         uint64_t left = ahead->file_bytes - at;
         place->length = left < ahead->piece_bytes ? (size_t)left : ahead->piece_bytes;
         end = place->length == 0;
-        if (!end)
-            status = file_read_at(ahead->fd, place->bytes, place->length, (int64_t)at, ahead->path,
-                                  &err);
+        if (!end) status = data_file_read(ahead->file, place->bytes, place->length, at, &err);
         at += place->length;
         tell(ahead, status, &err);
     }
     return NULL;
 }
 
-ReadAhead *read_ahead_open(int fd, const char *path, uint64_t file_bytes, size_t piece_bytes)
+ReadAhead *read_ahead_open(DataFile *file, uint64_t file_bytes, size_t piece_bytes)
 {
     ReadAhead *ahead = mem_calloc(1, sizeof *ahead);
-    ahead->fd = fd;
-    ahead->path = path;
+    ahead->file = file;
     ahead->file_bytes = file_bytes;
     ahead->piece_bytes = piece_bytes;
     for (int i = 0; i < PIECES; i++)

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "dataset/file_pool.h"
 
 typedef struct ReadAhead ReadAhead;
 
@@ -16,8 +17,8 @@ typedef struct ReadAhead ReadAhead;
  * one core. */
 bool read_ahead_pays(uint64_t file_bytes);
 
-/* `path`, for messages, is borrowed; so is `fd`. */
-ReadAhead *read_ahead_open(int fd, const char *path, uint64_t file_bytes, size_t piece_bytes);
+/* The file is borrowed. */
+ReadAhead *read_ahead_open(DataFile *file, uint64_t file_bytes, size_t piece_bytes);
 /* The next piece, valid until the next call; of length 0 at the end. */
 Status read_ahead_next(ReadAhead *ahead, const char **ret_bytes, size_t *ret_length, Error *err);
 void read_ahead_close(ReadAhead *ahead); /* accepts NULL; at any time */

@@ -12,14 +12,14 @@
 
 /* In front of the compressed rows. */
 typedef struct PieceHead {
-    uint64_t hash; /* XXH3 of the rows */
+    uint64_t hash; /* of the rows, and of which piece of which pass they are */
     uint64_t bytes;
 } PieceHead;
 
 struct RowCopier {
     const TableLibrary *library;
     SidecarWriter *writer;
-    uint64_t *offset; /* [count + 1], as far as `next` */
+    OffsetWriter offsets;
     uint64_t count, next, end;
     Str waiting; /* pieces that are not in the spool yet: its last bytes */
 };
@@ -35,7 +35,7 @@ RowCopier *row_copier_open(const TableLibrary *library, SidecarWriter *writer, u
     copier->library = library;
     copier->writer = writer;
     copier->count = count;
-    copier->offset = mem_calloc(count + 1, sizeof *copier->offset);
+    copier->offsets.sidecar = writer;
     return copier;
 }
 
@@ -43,7 +43,6 @@ void row_copier_close(RowCopier *copier)
 {
     if (copier == NULL) return;
     str_free(&copier->waiting);
-    free(copier->offset);
     free(copier);
 }
 
@@ -54,10 +53,20 @@ static void spool_waiting(RowCopier *copier)
     str_clear(&copier->waiting);
 }
 
+static void put_offset(RowCopier *copier)
+{
+    (void)offset_writer_put(&copier->offsets, copier->end, ++copier->next);
+}
+
+static uint64_t hash_rows(const TableRows *rows, size_t bytes, uint64_t salt, uint64_t piece)
+{
+    return XXH3_64bits_withSeed(rows, bytes, salt + piece);
+}
+
 static void skip_to(RowCopier *copier, uint64_t piece)
 {
     while (copier->next < piece)
-        copier->offset[copier->next++] = copier->end;
+        put_offset(copier);
 }
 
 void row_copier_put(RowCopier *copier, uint64_t piece, const TableRows *rows, size_t bytes)
@@ -66,14 +75,14 @@ void row_copier_put(RowCopier *copier, uint64_t piece, const TableRows *rows, si
     CHECK(piece >= copier->next && piece < copier->count);
     skip_to(copier, piece);
     size_t bound = copier->library->pack_bound(bytes);
-    PieceHead head = {XXH3_64bits(rows, bytes), bytes};
+    PieceHead head = {hash_rows(rows, bytes, sidecar_salt(copier->writer), piece), bytes};
     str_reserve(waiting, waiting->length + sizeof head + bound);
     char *out = waiting->data + waiting->length;
     size_t packed = copier->library->pack(rows, bytes, out + sizeof head, bound);
     if (packed == 0) return; /* too large for it */
     memcpy(out, &head, sizeof head);
     waiting->length += sizeof head + packed;
-    copier->offset[copier->next++] = copier->end;
+    put_offset(copier);
     copier->end += sizeof head + packed;
     if (waiting->length > SPOOLED_BYTES) spool_waiting(copier);
 }
@@ -81,17 +90,11 @@ void row_copier_put(RowCopier *copier, uint64_t piece, const TableRows *rows, si
 void row_copier_finish(RowCopier *copier)
 {
     skip_to(copier, copier->count);
-    copier->offset[copier->count] = copier->end;
     spool_waiting(copier);
-    sidecar_put(copier->writer, copier->offset, (copier->count + 1) * sizeof *copier->offset);
+    offset_writer_end(&copier->offsets, copier->end);
 }
 
 /* ---- reading ---- */
-
-bool row_copies_have(const RowCopies *copies, uint64_t piece)
-{
-    return piece < copies->count && copies->offset[piece] < copies->offset[piece + 1];
-}
 
 /* Where the rows are put behind a text, aligned for them. */
 static size_t room_behind(const Str *text)
@@ -100,8 +103,8 @@ static size_t room_behind(const Str *text)
 }
 
 /* The rows are made behind the text, in its own memory. */
-static bool unpack_behind(const RowCopies *copies, const char *packed, size_t packed_bytes,
-                          uint64_t row, Str *text)
+static bool unpack_behind(const RowCopies *copies, uint64_t piece, const char *packed,
+                          size_t packed_bytes, uint64_t row, Str *text)
 {
     PieceHead head;
     size_t at = room_behind(text);
@@ -111,7 +114,7 @@ static bool unpack_behind(const RowCopies *copies, const char *packed, size_t pa
     TableRows *rows = (TableRows *)(void *)(text->data + at);
     if (!copies->library->unpack(packed + sizeof head, packed_bytes - sizeof head, rows,
                                  head.bytes) ||
-        XXH3_64bits(rows, head.bytes) != head.hash || row >= rows->rows)
+        hash_rows(rows, head.bytes, copies->sidecar->salt, piece) != head.hash || row >= rows->rows)
         return false;
     uint64_t begin = rows->offset[row];
     size_t length = (size_t)(rows->offset[row + 1] - begin);
@@ -120,17 +123,20 @@ static bool unpack_behind(const RowCopies *copies, const char *packed, size_t pa
     return true;
 }
 
-bool row_copies_read(const RowCopies *copies, uint64_t piece, uint64_t row, Str *text)
+RowCopyResult row_copies_read(const RowCopies *copies, uint64_t piece, uint64_t row, Str *text)
 {
     char few[SMALL_BYTES];
-    uint64_t begin = copies->offset[piece];
-    size_t bytes = (size_t)(copies->offset[piece + 1] - begin);
-    if (bytes <= sizeof(PieceHead)) return false;
+    OffsetPlace place;
+    if (piece >= copies->count) return ROW_COPY_NONE;
+    if (!offset_table_find(copies->sidecar, piece, &place)) return ROW_COPY_DAMAGED;
+    size_t bytes = (size_t)(place.end - place.begin);
+    if (bytes == 0) return ROW_COPY_NONE;
+    if (bytes <= sizeof(PieceHead)) return ROW_COPY_DAMAGED;
     char *packed = bytes <= sizeof few ? few : mem_alloc(bytes);
-    bool whole = sidecar_read(copies->sidecar, begin, packed, bytes) &&
-                 unpack_behind(copies, packed, bytes, row, text);
+    bool whole = sidecar_read_spool(copies->sidecar, place.begin, packed, bytes) &&
+                 unpack_behind(copies, piece, packed, bytes, row, text);
     if (packed != few) free(packed);
     str_reserve(text, text->length + 1);
     text->data[text->length] = '\0';
-    return whole;
+    return whole ? ROW_COPY_READ : ROW_COPY_DAMAGED;
 }

@@ -1,13 +1,11 @@
 #include "dataset/sidecar.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -15,167 +13,218 @@
 #include "base/str.h"
 #include "dataset/content_hash.h"
 
-#define EDGE_BYTES (64u << 10)
-#define COPY_BYTES (256u << 10)
+#define EDGE_BYTES   (64u << 10)
+#define COPY_BYTES   (256u << 10)
+#define FRESH_NS     INT64_C(2000000000) /* in which a file may change and keep its times */
+#define SPILLED_HELD (64u << 10)         /* of a part, that waits to be written */
+
+/* Table or spool on its way: in memory while it is small, or nothing is kept. */
+typedef struct Part {
+    Str held;
+    uint64_t bytes; /* all of it */
+    int fd;         /* where what is not held is; -1: all of it is held */
+    char *path;     /* of that; NULL: it has no name */
+} Part;
 
 struct SidecarWriter {
-    int out, spool; /* spool: -1 until something is spooled */
-    uint64_t spool_bytes;
+    const struct Opening *opening;
     bool kept;
-    char *spool_path; /* where to make the spool; NULL: in memory */
-    XXH3_state_t *body_hash;
-    uint64_t body_bytes;
-    Error
-        *out_err; /* what went wrong with `out`, as opposed to the data file; status OK: nothing */
+    uint64_t salt;
+    Str body;
+    Part table, spool;
+    Error *out_err; /* what went wrong with the sidecar, as opposed to the data file; status OK:
+                       nothing */
 };
 
-static uint64_t header_hash(const SidecarHeader *header)
+/* One opening of a sidecar: what is wanted, and of which state of the file. */
+typedef struct Opening {
+    const SidecarKind *kind;
+    const SidecarOptions *options;
+    const char *path;
+    uint64_t key;
+} Opening;
+
+/* ---- what tells a state of the file ---- */
+
+static int64_t now_ns(void)
 {
-    return XXH3_64bits(header, offsetof(SidecarHeader, header_hash));
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-static Status read_state(int fd, const char *path, FileIdentity *ret, Error *err)
+static bool wants_edges(const SidecarOptions *options, const IndexHead *head)
 {
-    struct stat info;
-    if (fstat(fd, &info) != 0) return error_set_errno(err, errno, "could not stat %s", path);
-    if (!S_ISREG(info.st_mode))
-        return error_set(err, ERR_INVALID, "%s is not a regular file, which a data set must be",
-                         path);
-    ret->file_bytes = (uint64_t)info.st_size;
-    ret->modified_ns = (int64_t)info.st_mtim.tv_sec * 1000000000 + info.st_mtim.tv_nsec;
-    ret->changed_ns = (int64_t)info.st_ctim.tv_sec * 1000000000 + info.st_ctim.tv_nsec;
-    return OK;
+    return options->by_checksum || head->state.changed_ns > head->made_ns - FRESH_NS;
 }
 
-static Status read_identity(int fd, const char *path, FileIdentity *ret, Error *err)
+static Status hash_edges(DataFile *file, uint64_t *ret, Error *err)
 {
-    FileIdentity identity = {0};
-    TRY(read_state(fd, path, &identity, err));
-    char *real = realpath(path, NULL);
-    const char *name = real != NULL ? real : path;
-    identity.path_hash = XXH3_64bits(name, strlen(name));
-    free(real);
-    size_t edge = identity.file_bytes < EDGE_BYTES ? (size_t)identity.file_bytes : EDGE_BYTES;
-    char *bytes = mem_alloc(2 * edge);
-    Status status = file_read_at(fd, bytes, edge, 0, path, err);
-    if (status == OK)
-        status =
-            file_read_at(fd, bytes + edge, edge, (int64_t)(identity.file_bytes - edge), path, err);
-    if (status == OK) {
-        identity.edge_hash = XXH3_64bits(bytes, 2 * edge);
-        *ret = identity;
-    }
+    uint64_t file_bytes = data_file_state(file)->bytes;
+    size_t edge = file_bytes < EDGE_BYTES ? (size_t)file_bytes : EDGE_BYTES;
+    char *bytes = mem_alloc(2 * edge + 1);
+    Status status = data_file_read(file, bytes, edge, 0, err);
+    if (status == OK) status = data_file_read(file, bytes + edge, edge, file_bytes - edge, err);
+    if (status == OK) *ret = XXH3_64bits(bytes, 2 * edge) | 1;
     free(bytes);
     return status;
 }
 
+static bool same_state(const IndexHead *head, const SidecarOptions *options)
+{
+    const FileState *known = &head->state, *now = data_file_state(options->file);
+    return known->bytes == now->bytes && known->modified_ns == now->modified_ns &&
+           (options->by_checksum || known->changed_ns == now->changed_ns);
+}
+
+static uint64_t salt_of(const IndexHead *head)
+{
+    const uint64_t told[] = {head->magic, head->key, head->state.bytes,
+                             (uint64_t)head->state.modified_ns, (uint64_t)head->made_ns};
+    return XXH3_64bits(told, sizeof told);
+}
+
 /* ---- reading ---- */
 
-/* Maps a sidecar file; false when it is not a whole one of this kind. */
-static bool map_sidecar(int fd, uint64_t magic, Sidecar *sidecar)
+static bool read_at(const Sidecar *sidecar, uint64_t offset, void *bytes, size_t length)
 {
-    SidecarHeader header;
-    struct stat info;
-    if (fstat(fd, &info) != 0 || info.st_size < (off_t)sizeof header) return false;
-    if (file_read_at(fd, &header, sizeof header, 0, "", NULL) != OK) return false;
-    uint64_t rest = (uint64_t)info.st_size - sizeof header;
-    if (header.magic != magic || header.header_hash != header_hash(&header) ||
-        header.body_bytes > rest || header.spool_bytes != rest - header.body_bytes)
-        return false;
-    size_t bytes = sizeof header + (size_t)header.body_bytes;
-    uint8_t *map = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
-    if (map == MAP_FAILED) return false;
-    int spool = header.spool_bytes > 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
-    if (header.body_hash != XXH3_64bits(map + sizeof header, header.body_bytes) ||
-        (spool < 0 && header.spool_bytes > 0)) {
-        munmap(map, bytes);
-        if (spool >= 0) close(spool);
-        return false;
+    const IndexHead *head = &sidecar->head;
+    if (sidecar->memory != NULL) {
+        memcpy(bytes, sidecar->memory + offset, length);
+        return true;
     }
-    sidecar->fd = spool;
-    sidecar->header = header;
-    sidecar->map = map;
-    sidecar->map_bytes = bytes;
-    sidecar->body = map + sizeof header;
-    return true;
+    if (sidecar->own != NULL)
+        return data_file_read(sidecar->own, bytes, length, offset, NULL) == OK;
+    return index_folder_read(sidecar->folder, head->place + head->body_bytes + offset, bytes,
+                             length);
 }
 
-static void unmap_sidecar(Sidecar *sidecar)
+bool sidecar_read_table(const Sidecar *sidecar, uint64_t offset, void *bytes, size_t length)
 {
-    if (sidecar->map != NULL) munmap(sidecar->map, sidecar->map_bytes);
-    if (sidecar->fd >= 0) close(sidecar->fd);
-    sidecar->map = NULL;
-    sidecar->fd = -1;
+    const IndexHead *head = &sidecar->head;
+    return offset <= head->table_bytes && length <= head->table_bytes - offset &&
+           read_at(sidecar, offset, bytes, length);
 }
 
-bool sidecar_read(const Sidecar *sidecar, uint64_t offset, void *bytes, size_t length)
+bool sidecar_read_spool(const Sidecar *sidecar, uint64_t offset, void *bytes, size_t length)
 {
-    const SidecarHeader *header = &sidecar->header;
-    if (offset > header->spool_bytes || length > header->spool_bytes - offset) return false;
-    int64_t at = (int64_t)(sizeof *header + header->body_bytes + offset);
-    return file_read_at(sidecar->fd, bytes, length, at, "", NULL) == OK;
+    const IndexHead *head = &sidecar->head;
+    return offset <= head->spool_bytes && length <= head->spool_bytes - offset &&
+           read_at(sidecar, head->table_bytes + offset, bytes, length);
 }
 
-static bool load(const char *file, uint64_t magic, const FileIdentity *identity, Sidecar *sidecar)
+static char *own_path(const Opening *opening)
 {
-    int fd = open(file, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return false;
-    bool same = false;
-    if (map_sidecar(fd, magic, sidecar)) {
-        const FileIdentity *found = &sidecar->header.identity;
-        same = found->path_hash == identity->path_hash &&
-               found->file_bytes == identity->file_bytes &&
-               found->modified_ns == identity->modified_ns &&
-               found->edge_hash == identity->edge_hash && found->changed_ns == identity->changed_ns;
-        if (!same) unmap_sidecar(sidecar);
-    }
-    close(fd);
+    return index_folder_file(opening->options->folder, opening->path, opening->key,
+                             opening->kind->suffix);
+}
+
+static bool open_own(const Opening *opening, Sidecar *sidecar)
+{
+    const IndexHead *head = &sidecar->head;
+    char *path = own_path(opening);
+    Status status = data_file_open(index_folder_pool(sidecar->folder), path, &sidecar->own, NULL);
+    free(path);
+    return status == OK &&
+           data_file_state(sidecar->own)->bytes == head->table_bytes + head->spool_bytes;
+}
+
+static bool load_body(Sidecar *sidecar)
+{
+    const IndexHead *head = &sidecar->head;
+    uint8_t *body = mem_alloc(head->body_bytes + 1);
+    sidecar->body = body;
+    if (head->body_bytes == 0) return true;
+    return index_folder_read(sidecar->folder, head->place, body, head->body_bytes) &&
+           XXH3_64bits_withSeed(body, head->body_bytes, sidecar->salt) == head->body_hash;
+}
+
+static void forget(Sidecar *sidecar)
+{
+    free((uint8_t *)(uintptr_t)sidecar->body);
+    free(sidecar->memory);
+    data_file_close(sidecar->own);
+    *sidecar = (Sidecar){.folder = sidecar->folder, .warning = sidecar->warning};
+}
+
+static bool find(const Opening *opening, IndexHead *ret)
+{
+    return index_folder_find(opening->options->folder, opening->kind->magic, opening->key, ret) &&
+           same_state(ret, opening->options);
+}
+
+/* Takes what an earlier pass has kept; false: it has to be made. */
+static bool load(const Opening *opening, Sidecar *sidecar)
+{
+    uint64_t edges = 0;
+    IndexHead *head = &sidecar->head;
+    if (opening->options->anew || !find(opening, head)) return false;
+    bool same =
+        !wants_edges(opening->options, head) ||
+        (hash_edges(opening->options->file, &edges, NULL) == OK && edges == head->edge_hash);
+    sidecar->salt = salt_of(head);
+    same = same && load_body(sidecar) && (head->own == 0 || open_own(opening, sidecar));
+    if (!same) forget(sidecar);
     sidecar->reused = same;
     return same;
 }
 
-Status sidecar_check(const Sidecar *sidecar, int fd, const char *path, Error *err)
+char *sidecar_path(const Sidecar *sidecar)
 {
-    const FileIdentity *known = &sidecar->header.identity;
-    FileIdentity now = {0};
-    TRY(read_state(fd, path, &now, err));
-    if (now.file_bytes == known->file_bytes && now.modified_ns == known->modified_ns) return OK;
-    return error_set(err, ERR_IO,
-                     "%s was changed during the run (%llu bytes, indexed with %llu)\n"
-                     "  expected: data files that stay as they are until the run ends\n"
-                     "  to do: restore it and resume, or start a new run",
-                     path, (unsigned long long)now.file_bytes,
-                     (unsigned long long)known->file_bytes);
+    if (sidecar->own != NULL) return mem_strdup(data_file_path(sidecar->own));
+    return mem_strdup("files.bodies");
 }
 
 /* ---- building ---- */
 
-void sidecar_put(SidecarWriter *writer, const void *bytes, size_t length)
+static void spill(SidecarWriter *writer, Part *part)
 {
-    if (writer->out_err->status != OK) return;
-    XXH3_64bits_update(writer->body_hash, bytes, length);
-    writer->body_bytes += length;
-    file_write_all(writer->out, bytes, length, "the index", writer->out_err);
+    if (writer->out_err->status == OK)
+        file_write_all(part->fd, part->held.data, part->held.length, "the index", writer->out_err);
+    str_clear(&part->held);
 }
 
-static void open_spool(SidecarWriter *writer)
+/* A part that has become large gets a file, which has its name until the sidecar is whole. */
+static void open_part(SidecarWriter *writer, Part *part, bool named)
 {
-    if (writer->spool_path == NULL) {
-        writer->spool = memfd_create("troupe-spool", MFD_CLOEXEC);
-    } else {
-        writer->spool = open(writer->spool_path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-        if (writer->spool >= 0) unlink(writer->spool_path); /* gone with this process */
-    }
-    if (writer->spool < 0) error_set_errno(writer->out_err, errno, "could not spool the index");
+    if (index_folder_make(writer->opening->options->folder, writer->out_err) != OK) return;
+    char *own = own_path(writer->opening);
+    char *path = mem_printf("%s.tmp-%d%s", own, (int)gettid(), named ? "" : "-spool");
+    part->fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (part->fd < 0)
+        error_set_errno(writer->out_err, errno, "could not create %s", path);
+    else if (named)
+        part->path = mem_strdup(path);
+    else
+        unlink(path); /* gone with this process */
+    free(path);
+    free(own);
+}
+
+static void put(SidecarWriter *writer, Part *part, const void *bytes, size_t length)
+{
+    if (writer->out_err->status != OK) return;
+    str_append(&part->held, bytes, length);
+    part->bytes += length;
+    if (!writer->kept || part->held.length < SPILLED_HELD) return;
+    if (part->fd < 0) open_part(writer, part, part == &writer->table);
+    if (part->fd >= 0) spill(writer, part);
+}
+
+void sidecar_put_body(SidecarWriter *writer, const void *bytes, size_t length)
+{
+    str_append(&writer->body, bytes, length);
+}
+
+void sidecar_put_table(SidecarWriter *writer, const void *bytes, size_t length)
+{
+    put(writer, &writer->table, bytes, length);
 }
 
 uint64_t sidecar_spool(SidecarWriter *writer, const void *bytes, size_t length)
 {
-    uint64_t at = writer->spool_bytes;
-    if (writer->spool < 0 && writer->out_err->status == OK) open_spool(writer);
-    if (writer->out_err->status != OK) return at;
-    file_write_all(writer->spool, bytes, length, "the index", writer->out_err);
-    writer->spool_bytes += length;
+    uint64_t at = writer->spool.bytes;
+    put(writer, &writer->spool, bytes, length);
     return at;
 }
 
@@ -184,172 +233,172 @@ bool sidecar_is_kept(const SidecarWriter *writer)
     return writer->kept;
 }
 
+uint64_t sidecar_salt(const SidecarWriter *writer)
+{
+    return writer->salt;
+}
+
+static void free_part(Part *part)
+{
+    if (part->fd >= 0) close(part->fd);
+    if (part->path != NULL) unlink(part->path);
+    free(part->path);
+    str_free(&part->held);
+}
+
+/* Behind the table, in its file. */
 static void append_spool(SidecarWriter *writer)
 {
+    Part *spool = &writer->spool, *table = &writer->table;
+    uint64_t written = spool->bytes - spool->held.length;
     char *bytes = mem_alloc(COPY_BYTES);
-    for (uint64_t at = 0; at < writer->spool_bytes && writer->out_err->status == OK;) {
-        uint64_t left = writer->spool_bytes - at;
-        size_t length = left < COPY_BYTES ? (size_t)left : COPY_BYTES;
-        if (file_read_at(writer->spool, bytes, length, (int64_t)at, "the index", writer->out_err) ==
-            OK)
-            file_write_all(writer->out, bytes, length, "the index", writer->out_err);
+    Error *err = writer->out_err;
+    for (uint64_t at = 0; at < written && err->status == OK;) {
+        size_t length = written - at < COPY_BYTES ? (size_t)(written - at) : COPY_BYTES;
+        if (file_read_at(spool->fd, bytes, length, (int64_t)at, "the index", err) == OK)
+            file_write_all(table->fd, bytes, length, "the index", err);
         at += length;
     }
+    if (err->status == OK)
+        file_write_all(table->fd, spool->held.data, spool->held.length, "the index", err);
     free(bytes);
 }
 
-/* Puts the header in front of the body, now that all of it is known. */
-static void put_header(SidecarWriter *writer, SidecarHeader *header)
+static void keep_own_file(SidecarWriter *writer)
 {
-    header->body_bytes = writer->body_bytes;
-    header->spool_bytes = writer->spool_bytes;
-    header->body_hash = XXH3_64bits_digest(writer->body_hash);
-    header->header_hash = header_hash(header);
-    if (writer->out_err->status == OK && lseek(writer->out, 0, SEEK_SET) == 0)
-        file_write_all(writer->out, header, sizeof *header, "the index", writer->out_err);
-}
-
-/* One opening of a sidecar: what is wanted, and of which state of the file. */
-typedef struct Opening {
-    const SidecarKind *kind;
-    const SidecarOptions *options;
-    FileIdentity identity;
-    char *file; /* the sidecar's path */
-} Opening;
-
-/* Writes the whole sidecar to the open, empty file `out`. A failure of `out` alone is told in
- * *out_err, whose status is OK before. */
-static Status build(const Opening *opening, SidecarWriter *writer, Error *err)
-{
-    const SidecarOptions *options = opening->options;
-    SidecarHeader header = {.magic = opening->kind->magic, .identity = opening->identity};
-    writer->spool = -1;
-    writer->body_hash = XXH3_createState();
-    CHECK(writer->body_hash != NULL);
-    XXH3_64bits_reset(writer->body_hash);
-    if (lseek(writer->out, sizeof header, SEEK_SET) < 0)
-        error_set_errno(writer->out_err, errno, "could not write the index");
-    Status status = opening->kind->build(options->context, writer, &header, err);
-    if (status != OK) goto done;
+    Part *table = &writer->table;
+    Error *err = writer->out_err;
+    if (table->fd < 0) open_part(writer, table, true);
+    if (table->fd < 0) return;
+    spill(writer, table);
     append_spool(writer);
-    FileIdentity now = {0};
-    status = read_state(options->fd, options->path, &now, err);
-    if (status == OK && (now.file_bytes != header.identity.file_bytes ||
-                         now.modified_ns != header.identity.modified_ns))
-        status = error_set(err, ERR_IO,
-                           "%s changed while it was being read; start again when it is complete",
-                           options->path);
-    if (status == OK) put_header(writer, &header);
-done:
-    if (writer->spool >= 0) close(writer->spool);
-    XXH3_freeState(writer->body_hash);
-    return status;
+    char *path = own_path(writer->opening);
+    if (err->status == OK && rename(table->path, path) != 0)
+        error_set_errno(err, errno, "could not rename %s to %s", table->path, path);
+    free(path);
+    if (err->status != OK) return;
+    free(table->path);
+    table->path = NULL;
 }
 
-/* Removes what builders that were killed left beside this sidecar. One that still lives keeps its
- * open file. */
-static void remove_leftovers(const char *folder, const char *file)
+/* Hands what was found to the folder. */
+static void keep(SidecarWriter *writer, Sidecar *sidecar)
 {
-    char *prefix = mem_printf("%s.tmp-", path_name(file));
-    DIR *entries = opendir(folder);
-    for (struct dirent *entry; entries != NULL && (entry = readdir(entries)) != NULL;)
-        if (str_starts_with(entry->d_name, prefix)) unlinkat(dirfd(entries), entry->d_name, 0);
-    if (entries != NULL) closedir(entries);
-    free(prefix);
-}
-
-/* Builds into a file. When only that failed, the status is OK, the map absent and the reason in the
- * warning. */
-static Status build_file(const Opening *opening, Sidecar *sidecar, Error *err)
-{
-    char *temporary = mem_printf("%s.tmp-%d", opening->file, (int)gettid());
-    Error out_err = {0};
-    SidecarWriter writer = {
-        .kept = true, .spool_path = mem_printf("%s-spool", temporary), .out_err = &out_err};
-    Status status = OK;
-    bool renamed = false;
-    writer.out = open(temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    if (writer.out < 0) {
-        error_set_errno(&out_err, errno, "could not create %s", temporary);
-        goto done;
-    }
-    status = build(opening, &writer, err);
-    if (status != OK || out_err.status != OK) goto done;
-    if (!map_sidecar(writer.out, opening->kind->magic, sidecar)) {
-        error_set(&out_err, ERR_IO, "could not map %s", temporary);
-    } else if (rename(temporary, opening->file) != 0) {
-        error_set_errno(&out_err, errno, "could not rename %s to %s", temporary, opening->file);
+    IndexFolder *folder = sidecar->folder;
+    IndexHead *head = &sidecar->head;
+    Str *body = &writer->body;
+    head->own = writer->table.fd >= 0 || writer->spool.fd >= 0 ||
+                head->table_bytes + head->spool_bytes > INDEX_OWN_BYTES;
+    if (head->own != 0) {
+        keep_own_file(writer);
     } else {
-        renamed = true;
+        str_append(body, writer->table.held.data, writer->table.held.length);
+        str_append(body, writer->spool.held.data, writer->spool.held.length);
     }
-done:
-    if (out_err.status != OK) sidecar->warning = mem_strdup(out_err.message);
-    if (writer.out >= 0 && !renamed) unlink(temporary);
-    if (writer.out >= 0) close(writer.out);
-    free(writer.spool_path);
-    free(temporary);
-    return status;
+    if (writer->out_err->status == OK && body->length > 0)
+        index_folder_append(folder, body->data, body->length, &head->place, writer->out_err);
+    if (writer->out_err->status == OK) index_folder_keep(folder, head, writer->out_err);
+    if (writer->out_err->status == OK && head->own != 0 && !open_own(writer->opening, sidecar))
+        error_set(writer->out_err, ERR_IO, "could not open the index of %s", writer->opening->path);
 }
 
-static Status build_in_memory(const Opening *opening, Sidecar *sidecar, Error *err)
+static void hold(SidecarWriter *writer, Sidecar *sidecar)
+{
+    Str *table = &writer->table.held;
+    str_append(table, writer->spool.held.data, writer->spool.held.length);
+    sidecar->memory = (uint8_t *)str_take(table);
+}
+
+static Status make_pass(SidecarWriter *writer, IndexHead *head, Error *err)
+{
+    const Opening *opening = writer->opening;
+    const SidecarOptions *options = opening->options;
+    *head = (IndexHead){.magic = opening->kind->magic,
+                        .key = opening->key,
+                        .state = *data_file_state(options->file),
+                        .made_ns = now_ns()};
+    writer->salt = salt_of(head);
+    TRY(opening->kind->build(options->context, writer, head, err));
+    if (wants_edges(options, head)) TRY(hash_edges(options->file, &head->edge_hash, err));
+    Status status = data_file_check(options->file, err);
+    if (status == ERR_IO)
+        return error_set(err, ERR_IO,
+                         "%s changed while it was being read; start again when it is complete",
+                         opening->path);
+    if (status != OK) return status;
+    head->body_bytes = writer->body.length;
+    head->table_bytes = writer->table.bytes;
+    head->spool_bytes = writer->spool.bytes;
+    head->body_hash = XXH3_64bits_withSeed(writer->body.data, writer->body.length, writer->salt);
+    return OK;
+}
+
+/* With `kept`, what keeps the sidecar from being written is told in its warning, and nothing is
+ * made then. */
+static Status build(const Opening *opening, bool kept, Sidecar *sidecar, bool *ret_made, Error *err)
 {
     Error out_err = {0};
-    SidecarWriter writer = {.out_err = &out_err};
-    writer.out = memfd_create("troupe-index", MFD_CLOEXEC);
-    if (writer.out < 0)
-        return error_set_errno(err, errno, "could not make room for the index of %s",
-                               opening->options->path);
-    Status status = build(opening, &writer, err);
-    if (status == OK &&
-        (out_err.status != OK || !map_sidecar(writer.out, opening->kind->magic, sidecar)))
-        status = error_set(err, ERR_RESOURCE, "not enough memory for the index of %s",
-                           opening->options->path);
-    close(writer.out);
+    SidecarWriter writer = {.opening = opening,
+                            .kept = kept,
+                            .table = {.fd = -1},
+                            .spool = {.fd = -1},
+                            .out_err = &out_err};
+    Status status = make_pass(&writer, &sidecar->head, err);
+    *ret_made = false;
+    if (status == OK && out_err.status == OK) {
+        size_t body_bytes = writer.body.length;
+        sidecar->salt = writer.salt;
+        sidecar->body = memcpy(mem_alloc(body_bytes + 1), str_text(&writer.body), body_bytes);
+        if (kept)
+            keep(&writer, sidecar);
+        else
+            hold(&writer, sidecar);
+        *ret_made = out_err.status == OK;
+    }
+    if (!*ret_made) forget(sidecar);
+    if (out_err.status != OK) sidecar->warning = mem_strdup(out_err.message);
+    free_part(&writer.table);
+    free_part(&writer.spool);
+    str_free(&writer.body);
     return status;
 }
 
-static Status open_with_folder(Opening *opening, Sidecar *sidecar, Error *err)
+static Opening opening_of(const SidecarKind *kind, const SidecarOptions *options)
 {
-    const SidecarOptions *options = opening->options;
-    Error folder_err = {0};
-    char *name = mem_printf("%.100s-%016llx%s", path_name(options->path),
-                            (unsigned long long)opening->identity.path_hash, opening->kind->suffix);
-    opening->file = path_join(options->folder, name);
-    free(name);
-    if (load(opening->file, opening->kind->magic, &opening->identity, sidecar)) return OK;
-    if (options->read_only) return OK;
-    if (folder_create(options->folder, &folder_err) != OK) {
-        sidecar->warning = mem_strdup(folder_err.message);
-        return OK;
-    }
-    remove_leftovers(options->folder, opening->file);
-    return build_file(opening, sidecar, err);
+    const char *path = data_file_path(options->file);
+    return (Opening){kind, options, path, index_folder_key(options->folder, path)};
+}
+
+bool sidecar_known(const SidecarKind *kind, const SidecarOptions *options, IndexHead *ret)
+{
+    Opening opening = opening_of(kind, options);
+    return find(&opening, ret);
 }
 
 Status sidecar_open(const SidecarKind *kind, const SidecarOptions *options, Sidecar **ret,
                     Error *err)
 {
-    Opening opening = {.kind = kind, .options = options};
-    TRY(read_identity(options->fd, options->path, &opening.identity, err));
-    if (options->by_checksum) opening.identity.changed_ns = 0;
+    Opening opening = opening_of(kind, options);
     Sidecar *sidecar = mem_calloc(1, sizeof *sidecar);
-    sidecar->fd = -1;
+    sidecar->folder = options->folder;
+    bool made = load(&opening, sidecar);
     Status status = OK;
-    if (options->folder != NULL) status = open_with_folder(&opening, sidecar, err);
-    if (status == OK && sidecar->map == NULL) status = build_in_memory(&opening, sidecar, err);
+    if (!made && index_folder_writes(options->folder))
+        status = build(&opening, true, sidecar, &made, err);
+    if (status == OK && !made) status = build(&opening, false, sidecar, &made, err);
     if (status == OK) {
+        CHECK(made);
         *ret = sidecar;
         sidecar = NULL;
     }
     sidecar_close(sidecar);
-    free(opening.file);
     return status;
 }
 
 void sidecar_close(Sidecar *sidecar)
 {
     if (sidecar == NULL) return;
-    unmap_sidecar(sidecar);
+    forget(sidecar);
     free(sidecar->warning);
     free(sidecar);
 }

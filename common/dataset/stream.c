@@ -92,6 +92,7 @@ Status stream_open(const StreamOptions *options, Stream **ret, Error *err)
         .in_order = kind == ORDER_FILES,
         .by_blocks = by_blocks,
         .records_max = options->records_max,
+        .pool = options->pool,
         .hub = options->hub,
         .cache_max = cache_bytes(options, by_blocks),
         .readers_max = readers_bytes(options),

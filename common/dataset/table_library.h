@@ -27,7 +27,7 @@
 extern "C" {
 #endif
 
-#define TABLE_LIBRARY_VERSION 3
+#define TABLE_LIBRARY_VERSION 4
 #define TABLE_MESSAGE_BYTES   512
 #define TABLE_READ_BYTES      (64u << 20) /* of JSON that one call gives, but for a single row */
 #define TABLE_LIBRARY_FILE    "libtroupe_arrow.so"
@@ -60,16 +60,27 @@ typedef struct TableRows {
     uint64_t offset[1]; /* [rows + 1]: where the texts are, from the beginning of this struct */
 } TableRows;
 
+/* A data file, as whoever opened it lets it be read: never by its name, so that a file which is
+ * replaced or removed during a run is read on as it was opened. What fails says why, in a line. */
+typedef struct TableInput {
+    void *file; /* for the functions, which any thread may call */
+    uint64_t bytes;
+    bool (*read)(void *file, void *bytes, size_t length, uint64_t offset,
+                 char message[TABLE_MESSAGE_BYTES]);
+    /* All of it, for munmap; NULL: it cannot be. */
+    void *(*map)(void *file, char message[TABLE_MESSAGE_BYTES]);
+} TableInput;
+
 typedef struct TableHandle TableHandle;
 typedef struct TableReader TableReader;
 
 typedef struct TableLibrary {
     int version;
     const char *arrow_version;
-    /* The descriptor is borrowed until the handle is closed. `groups`, when an earlier opening of
-     * the same file has told them, spares the look for them; NULL otherwise. */
-    bool (*open)(int fd, TableKind kind, const TableGroup *groups, uint64_t num_groups,
-                 TableHandle **ret, TableFault *fault);
+    /* The input is copied, its file borrowed until the handle is closed. `groups`, when an earlier
+     * opening of the same file has told them, spares the look for them; NULL otherwise. */
+    bool (*open)(const TableInput *input, TableKind kind, const TableGroup *groups,
+                 uint64_t num_groups, TableHandle **ret, TableFault *fault);
     /* Borrowed from the handle. */
     const TableGroup *(*groups)(const TableHandle *handle, uint64_t *ret_count);
     void (*close)(TableHandle *handle); /* accepts NULL; no reader of it is open */

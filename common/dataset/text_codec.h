@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "dataset/file_pool.h"
 #include "dataset/watch.h"
 
 #define CODEC_WINDOW_BYTES (32u << 10) /* the longest that a codec asks for */
@@ -22,8 +23,8 @@ typedef struct ResumePoint {
 } ResumePoint;
 
 typedef struct TextInput {
-    int fd;
-    const char *path;
+    DataFile *file;   /* borrowed, and so is ... */
+    const char *path; /* ... its path */
     uint64_t file_bytes;
     ReadWatch *watch; /* of a pass over plain text: how far it is; or NULL */
 } TextInput;

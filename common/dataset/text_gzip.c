@@ -7,7 +7,6 @@
 #define ZLIB_CONST
 #include <zlib.h>
 
-#include "base/file.h"
 #include "base/memory.h"
 #include "dataset/text_codec.h"
 
@@ -58,8 +57,7 @@ static Status gzip_open(const TextInput *input, const ResumePoint *from, const u
         status = error_set(err, ERR_RESOURCE, "no memory to decompress %s", input->path);
     if (status == OK && decoder->raw && from->bits > 0) {
         uint8_t byte = 0;
-        status =
-            file_read_at(input->fd, &byte, 1, (int64_t)from->file_offset - 1, input->path, err);
+        status = data_file_read(input->file, &byte, 1, from->file_offset - 1, err);
         if (status == OK) inflatePrime(&decoder->stream, from->bits, byte >> (8 - from->bits));
     }
     if (status == OK && window != NULL)
@@ -79,8 +77,7 @@ static Status refill(TextDecoder *decoder, Error *err)
     if (decoder->stream.avail_in > 0) return OK;
     uint64_t left = input->file_bytes - decoder->file_at;
     size_t length = left < INPUT_BYTES ? (size_t)left : INPUT_BYTES;
-    TRY(file_read_at(input->fd, decoder->buffer, length, (int64_t)decoder->file_at, input->path,
-                     err));
+    TRY(data_file_read(input->file, decoder->buffer, length, decoder->file_at, err));
     decoder->file_at += length;
     decoder->stream.next_in = decoder->buffer;
     decoder->stream.avail_in = (uInt)length;

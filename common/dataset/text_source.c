@@ -5,7 +5,6 @@
 
 #include <zstd.h>
 
-#include "base/file.h"
 #include "base/memory.h"
 #include "dataset/content_hash.h"
 #include "dataset/read_ahead.h"
@@ -14,6 +13,7 @@
 
 struct TextPass {
     TextInput input;
+    const TextCodec *codec;
     SidecarWriter *writer;
     /* One of three: */
     TextCutter *cutter; /* of a compressed text */
@@ -25,14 +25,29 @@ struct TextPass {
     bool ended;
 };
 
+static const TextCodec *const codecs[] = {NULL, &text_codec_gzip, &text_codec_zstd};
+#define NUM_CODECS (sizeof codecs / sizeof *codecs)
+
+uint64_t text_codec_number(const TextCodec *codec)
+{
+    uint64_t number = 0;
+    while (codecs[number] != codec)
+        number++;
+    return number;
+}
+
+const TextCodec *text_codec_of(uint64_t number)
+{
+    return number < NUM_CODECS ? codecs[number] : NULL;
+}
+
 Status text_codec_find(const TextInput *input, const TextCodec **ret, Error *err)
 {
-    static const TextCodec *const codecs[] = {&text_codec_gzip, &text_codec_zstd};
     uint8_t head[16] = {0};
     size_t length = input->file_bytes < sizeof head ? (size_t)input->file_bytes : sizeof head;
-    TRY(file_read_at(input->fd, head, length, 0, input->path, err));
+    TRY(data_file_read(input->file, head, length, 0, err));
     *ret = NULL;
-    for (size_t i = 0; i < sizeof codecs / sizeof *codecs; i++)
+    for (size_t i = 1; i < NUM_CODECS; i++)
         if (codecs[i]->begins(head)) *ret = codecs[i];
     return OK;
 }
@@ -42,14 +57,13 @@ Status text_codec_find(const TextInput *input, const TextCodec **ret, Error *err
 Status text_pass_open(const TextInput *input, SidecarWriter *writer, TextPass **ret, Error *err)
 {
     TextPass *pass = mem_calloc(1, sizeof *pass);
-    const TextCodec *codec = NULL;
     pass->input = *input;
     pass->writer = writer;
-    Status status = text_codec_find(input, &codec, err);
-    if (status == OK && codec != NULL)
-        status = text_cutter_open(input, codec, NULL, NULL, &pass->cutter, err);
+    Status status = text_codec_find(input, &pass->codec, err);
+    if (status == OK && pass->codec != NULL)
+        status = text_cutter_open(input, pass->codec, NULL, NULL, &pass->cutter, err);
     else if (status == OK && read_ahead_pays(input->file_bytes))
-        pass->ahead = read_ahead_open(input->fd, input->path, input->file_bytes, PLAIN_BYTES);
+        pass->ahead = read_ahead_open(input->file, input->file_bytes, PLAIN_BYTES);
     else
         pass->text = mem_alloc(PLAIN_BYTES);
     if (status == OK) {
@@ -68,6 +82,11 @@ void text_pass_close(TextPass *pass)
     free(pass->text);
     free(pass->block);
     free(pass);
+}
+
+const TextCodec *text_pass_codec(const TextPass *pass)
+{
+    return pass->codec;
 }
 
 const char *text_pass_damage(const TextPass *pass)
@@ -107,8 +126,7 @@ static Status next_plain(TextPass *pass, const char **ret_text, size_t *ret_leng
         uint64_t left = pass->input.file_bytes - pass->at;
         *ret_length = left < PLAIN_BYTES ? (size_t)left : PLAIN_BYTES;
         *ret_text = (const char *)pass->text;
-        TRY(file_read_at(pass->input.fd, pass->text, *ret_length, (int64_t)pass->at,
-                         pass->input.path, err));
+        TRY(data_file_read(pass->input.file, pass->text, *ret_length, pass->at, err));
     }
     if (watch != NULL) watch->bytes_read += *ret_length;
     return OK;
@@ -159,7 +177,7 @@ static bool read_spooled(const TextSource *source, const SeekBlock *block, void 
 {
     void *compressed = mem_alloc(block->spool_bytes);
     bool whole =
-        sidecar_read(source->sidecar, block->spool_offset, compressed, block->spool_bytes) &&
+        sidecar_read_spool(source->sidecar, block->spool_offset, compressed, block->spool_bytes) &&
         ZSTD_decompress(bytes, length, compressed, block->spool_bytes) == length;
     free(compressed);
     return whole;
@@ -251,9 +269,7 @@ static uint64_t find_block(const TextSource *source, uint64_t offset)
 Status text_source_read(const TextSource *source, uint64_t begin, char *text, size_t length,
                         Error *err)
 {
-    if (source->codec == NULL)
-        return file_read_at(source->input.fd, text, length, (int64_t)begin, source->input.path,
-                            err);
+    if (source->codec == NULL) return data_file_read(source->input.file, text, length, begin, err);
     CHECK(begin + length <= source->text_bytes);
     for (uint64_t index = find_block(source, begin); length > 0; index++) {
         uint64_t offset = begin - source->block[index].text_offset;

@@ -17,12 +17,17 @@
 /* The codec of an open file, told by how it begins; NULL: plain text, or nothing that is known. */
 Status text_codec_find(const TextInput *input, const TextCodec **ret, Error *err);
 
+/* Codecs as they stand in an index; 0 is plain text. */
+uint64_t text_codec_number(const TextCodec *codec);
+const TextCodec *text_codec_of(uint64_t number); /* of such a number; others are plain text */
+
 typedef struct TextPass TextPass;
 
 /* `writer` takes windows and copies; it and the input's path live as long as the pass. */
 Status text_pass_open(const TextInput *input, SidecarWriter *writer, TextPass **ret, Error *err);
 /* The next stretch of text, valid until the next call; of length 0 at the end. */
 Status text_pass_next(TextPass *pass, const char **ret_text, size_t *ret_length, Error *err);
+const TextCodec *text_pass_codec(const TextPass *pass); /* NULL: it is plain */
 /* Why the text ends before the file does, in a line; "" when it does not. */
 const char *text_pass_damage(const TextPass *pass);
 /* All blocks, none of plain text; borrowed until the pass is closed. */

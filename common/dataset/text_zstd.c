@@ -5,7 +5,6 @@
 
 #include <zstd.h>
 
-#include "base/file.h"
 #include "base/memory.h"
 #include "dataset/text_codec.h"
 
@@ -70,8 +69,7 @@ static Status refill(TextDecoder *decoder, Error *err)
     if (decoder->in.pos < decoder->in.size) return OK;
     uint64_t left = input->file_bytes - decoder->file_at;
     size_t length = left < INPUT_BYTES ? (size_t)left : INPUT_BYTES;
-    TRY(file_read_at(input->fd, decoder->buffer, length, (int64_t)decoder->file_at, input->path,
-                     err));
+    TRY(data_file_read(input->file, decoder->buffer, length, decoder->file_at, err));
     decoder->file_at += length;
     decoder->in.size = length;
     decoder->in.pos = 0;
@@ -99,7 +97,7 @@ static Status peek(const TextDecoder *decoder, uint64_t offset, uint8_t *bytes, 
     const TextInput *input = &decoder->input;
     *ret_whole = offset < input->file_bytes && length <= input->file_bytes - offset;
     if (!*ret_whole) return OK;
-    return file_read_at(input->fd, bytes, length, (int64_t)offset, input->path, err);
+    return data_file_read(input->file, bytes, length, offset, err);
 }
 
 /* Where the header of the frame ends (section 3.1.1.1), or all of one that is passed over. What is

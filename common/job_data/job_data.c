@@ -56,6 +56,7 @@ Status job_data_open(const JobDataOptions *options, Mixture **ret, Error *err)
         .index_read_only = options->look_only,
         .records_max = options->records_max,
         .seed = (uint64_t)config->seed,
+        .pool = options->pool,
         .hub = &hub,
         .watch = options->watch,
     };

@@ -16,11 +16,12 @@ typedef struct JobDataOptions {
     const EvalSet *eval;  /* NULL: what is trained on */
     bool look_only;       /* nothing is written: an index that is there is used, none is kept */
     uint64_t records_max; /* of each source, as of DatasetOptions */
+    FilePool *pool;       /* as of DatasetOptions */
     ReadWatch *watch;     /* NULL: nobody watches */
 } JobDataOptions;
 
 /* As mixture_open, with indexes and the Hub's commits in the run's folder. Nothing is borrowed but
- * the watch. */
+ * pool and watch. */
 Status job_data_open(const JobDataOptions *options, Mixture **ret, Error *err);
 
 #endif

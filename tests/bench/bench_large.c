@@ -33,6 +33,7 @@
 #include "base/memory.h"
 #include "base/rng.h"
 #include "dataset/stream.h"
+#include "memory_use.h"
 
 #define UNIT_BYTES  (1u << 20)
 #define DATA_BYTES  (64u << 10) /* of a unit, that are no hole */
@@ -127,18 +128,6 @@ static void forget_files(const Bench *bench)
         if (fd < 0 || posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) != 0) stop_errno("fadvise");
         close(fd);
     }
-}
-
-/* Of this process, in MB: "VmRSS:" or "VmHWM:", the highest so far. */
-static double memory_mb(const char *what)
-{
-    char line[256];
-    double kilobytes = 0;
-    FILE *file = fopen("/proc/self/status", "r");
-    while (file != NULL && fgets(line, sizeof line, file) != NULL)
-        if (strncmp(line, what, strlen(what)) == 0) kilobytes = atof(line + strlen(what));
-    if (file != NULL) fclose(file);
-    return kilobytes / 1024;
 }
 
 static Stream *open_stream(const Bench *bench, DataOrder order)

@@ -3,6 +3,7 @@
 #include "test.h"
 
 #include <fcntl.h>
+#include <glob.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +23,8 @@
 
 #define FOLDER "dataset-files"
 #define INDEX  FOLDER "/index"
+#define HEADS  INDEX "/files.heads"
+#define BODIES INDEX "/files.bodies"
 
 static int fresh_folder(void **state)
 {
@@ -186,22 +189,6 @@ static uint64_t files_indexed(const char *path)
     return summary.files_indexed;
 }
 
-static char *only_file_in(const char *folder)
-{
-    char *command = mem_printf("ls %s", folder), *name = mem_calloc(1, 512);
-    FILE *listing = popen(command, "r");
-    assert_non_null(listing);
-    assert_non_null(fgets(name, 512, listing));
-    name[strcspn(name, "\n")] = '\0';
-    char more[512];
-    assert_null(fgets(more, sizeof more, listing)); /* no temporary file stays */
-    pclose(listing);
-    char *path = path_join(folder, name);
-    free(name);
-    free(command);
-    return path;
-}
-
 static void flip_byte(const char *path, long offset)
 {
     FILE *file = fopen(path, "r+b");
@@ -230,16 +217,19 @@ static void test_sidecar_is_used_again_until_anything_differs(void **state)
     assert_int_equal(files_indexed(path), 1);
     assert_int_equal(files_indexed(path), 0);
 
-    char *sidecar = only_file_in(INDEX);
-    flip_byte(sidecar, 0); /* its header */
+    flip_byte(HEADS, 0);
     assert_int_equal(files_indexed(path), 1);
     assert_int_equal(files_indexed(path), 0);
-    flip_byte(sidecar, -9); /* an offset */
+    flip_byte(HEADS, -9);
     assert_int_equal(files_indexed(path), 1);
     assert_int_equal(files_indexed(path), 0);
-    assert_int_equal(truncate(sidecar, 100), 0);
+    assert_int_equal(truncate(HEADS, 100), 0); /* inside of a head */
     assert_int_equal(files_indexed(path), 1);
-    assert_int_equal(truncate(sidecar, 0), 0);
+    assert_int_equal(files_indexed(path), 0);
+    assert_int_equal(truncate(HEADS, 0), 0);
+    assert_int_equal(files_indexed(path), 1);
+    assert_int_equal(files_indexed(path), 0);
+    assert_int_equal(unlink(BODIES), 0);
     assert_int_equal(files_indexed(path), 1);
     assert_int_equal(files_indexed(path), 0);
 
@@ -271,16 +261,110 @@ static void test_sidecar_is_used_again_until_anything_differs(void **state)
     assert_int_equal(files_indexed(path), 0);
     free(whole);
     free(other);
+}
 
-    char *leftover = mem_printf("%s.tmp-1", sidecar); /* of a builder that was killed */
-    write_text(leftover, "half");
-    write_text(path, text);
+/* Other files of the folder are not the index's. */
+static void test_what_no_start_will_use_is_removed(void **state)
+{
+    (void)state;
+    const char *path = FOLDER "/side.jsonl";
+    static const char *const left[] = {INDEX "/side.jsonl-0123456789abcdef.idx",
+                                       INDEX "/side.jsonl-0123456789abcdef.idx.tmp-1",
+                                       INDEX "/table.parquet-0123456789abcdef.rows"};
+    char *text = file_of(40000);
+    write_text(path, text); /* large enough for a file of its own, which stays */
+    for (int i = 0; i < 3; i++)
+        write_text(left[i], "half");
+    write_text(INDEX "/stream_0123456789abcdef.json", "{}");
     assert_int_equal(files_indexed(path), 1);
-    char *only = only_file_in(INDEX);
-    assert_string_equal(only, sidecar);
-    free(only);
-    free(leftover);
-    free(sidecar);
+    for (int i = 0; i < 3; i++)
+        assert_false(path_exists(left[i]));
+    assert_int_equal(files_indexed(path), 0);
+    assert_true(path_exists(INDEX "/stream_0123456789abcdef.json"));
+    free(text);
+}
+
+/* The only file of an index that is that of a data file alone. */
+static char *own_file(void)
+{
+    glob_t found;
+    assert_int_equal(glob(INDEX "/*.idx", 0, NULL, &found), 0);
+    assert_int_equal(found.gl_pathc, 1);
+    char *path = mem_strdup(found.gl_pathv[0]);
+    globfree(&found);
+    return path;
+}
+
+/* `damage` is done to the file at `path` of an index with the records of file_of(records), before
+ * it is opened and while it is open; each record is right nevertheless, and so it is at the next
+ * start, which need not make anything again. */
+static void assert_survives(const char *path, int records, void (*damage)(const char *path))
+{
+    for (int open_first = 0; open_first < 2; open_first++) {
+        Dataset *dataset = NULL;
+        if (open_first) dataset = open_one(FOLDER "/side.jsonl", INDEX);
+        damage(path);
+        if (!open_first) dataset = open_one(FOLDER "/side.jsonl", INDEX);
+        for (int again = 0; again < 2; again++) {
+            for (int i = records - 1; i >= 0; i -= 7) {
+                char expected[40];
+                snprintf(expected, sizeof expected, i == 1 ? "{\"b\":2}" : "{\"n\": %d}", i);
+                assert_text_record(dataset, (uint64_t)i, expected, (uint64_t)i + 1);
+            }
+            dataset_close(dataset);
+            dataset = open_one(FOLDER "/side.jsonl", INDEX);
+            assert_int_equal(dataset_summary(dataset).files_indexed, 0);
+        }
+        dataset_close(dataset);
+    }
+}
+
+static void flip_some(const char *path)
+{
+    struct stat info;
+    assert_int_equal(stat(path, &info), 0);
+    for (long at = 100; at < info.st_size; at += 3000)
+        flip_byte(path, at);
+}
+
+static void cut_half(const char *path)
+{
+    struct stat info;
+    assert_int_equal(stat(path, &info), 0);
+    assert_int_equal(truncate(path, info.st_size / 2), 0);
+}
+
+/* As another file's, or an older one's, that was put in its place. */
+static void move_chunk(const char *path)
+{
+    char chunk[512];
+    int fd = open(path, O_RDWR);
+    assert_int_equal(pread(fd, chunk, sizeof chunk, 512), sizeof chunk);
+    assert_int_equal(pwrite(fd, chunk, sizeof chunk, 0), sizeof chunk);
+    close(fd);
+}
+
+static void test_a_damaged_index_gives_no_wrong_record(void **state)
+{
+    (void)state;
+    static void (*const damages[])(const char *) = {flip_some, cut_half, move_chunk};
+    for (int i = 0; i < 3; i++) {
+        for (int large = 0; large < 2; large++) {
+            int records = large ? 40000 : 300;
+            char *text = file_of(records), *path = mem_strdup(BODIES);
+            make_fresh(FOLDER);
+            write_text(FOLDER "/side.jsonl", text);
+            assert_int_equal(files_indexed(FOLDER "/side.jsonl"), 1);
+            if (large) {
+                free(path);
+                path = own_file();
+            }
+            /* A table that has become shorter, or is gone, is found at the start. */
+            if (!(large && damages[i] == cut_half)) assert_survives(path, records, damages[i]);
+            free(path);
+            free(text);
+        }
+    }
 }
 
 static void test_sidecar_that_cannot_be_written_is_only_a_warning(void **state)
@@ -597,6 +681,8 @@ int main(void)
         cmocka_unit_test_setup(test_line_kinds_are_read_as_meant, fresh_folder),
         cmocka_unit_test_setup(test_files_and_globs_keep_their_order, fresh_folder),
         cmocka_unit_test_setup(test_sidecar_is_used_again_until_anything_differs, fresh_folder),
+        cmocka_unit_test_setup(test_what_no_start_will_use_is_removed, fresh_folder),
+        cmocka_unit_test_setup(test_a_damaged_index_gives_no_wrong_record, fresh_folder),
         cmocka_unit_test_setup(test_sidecar_that_cannot_be_written_is_only_a_warning, fresh_folder),
         cmocka_unit_test_setup(test_what_is_no_data_set_is_refused_by_name, fresh_folder),
         cmocka_unit_test_setup(test_first_of_many_bad_files_is_named, fresh_folder),

@@ -105,7 +105,7 @@ struct TableHandle {
     /* The batches of one group, from its first row on; an end is a null pointer. */
     virtual std::unique_ptr<arrow::RecordBatchReader> batches(uint64_t group, Step step,
                                                               arrow::MemoryPool *pool) const = 0;
-    int fd = -1;
+    TableInput source = {}; /* the file */
     std::vector<TableGroup> groups;
     std::shared_ptr<arrow::Schema> schema;
 };
@@ -223,7 +223,7 @@ ParquetHandle::~ParquetHandle()
 }
 
 static std::unique_ptr<parquet::arrow::FileReader>
-open_parquet(int fd, bool buffered, int64_t step_rows,
+open_parquet(const TableInput &input, bool buffered, int64_t step_rows,
              std::shared_ptr<parquet::FileMetaData> metadata, arrow::MemoryPool *pool)
 {
     parquet::ReaderProperties properties(pool);
@@ -237,7 +237,7 @@ open_parquet(int fd, bool buffered, int64_t step_rows,
     arrow_properties.set_arrow_extensions_enabled(true); /* a JSON column is told as one */
     if (step_rows > 0) arrow_properties.set_batch_size(step_rows);
     std::unique_ptr<parquet::ParquetFileReader> reader =
-        parquet::ParquetFileReader::Open(open_pieces(fd, pool), properties, std::move(metadata));
+        parquet::ParquetFileReader::Open(open_pieces(input, pool), properties, std::move(metadata));
     return take(parquet::arrow::FileReader::Make(pool, std::move(reader), arrow_properties));
 }
 
@@ -260,10 +260,10 @@ static TableGroup check_group(const parquet::RowGroupMetaData &group, int index)
             static_cast<uint64_t>(index)};
 }
 
-static std::unique_ptr<TableHandle> open_parquet_table(int fd)
+static std::unique_ptr<TableHandle> open_parquet_table(const TableInput &input)
 {
     auto handle = std::make_unique<ParquetHandle>();
-    auto file = open_parquet(fd, false, 0, nullptr, kept_pool());
+    auto file = open_parquet(input, false, 0, nullptr, kept_pool());
     require(file->GetSchema(&handle->schema));
     auto footer = file->parquet_reader()->metadata();
     for (int i = 0; i < footer->num_row_groups(); i++)
@@ -278,7 +278,7 @@ std::unique_ptr<arrow::RecordBatchReader> ParquetHandle::batches(uint64_t group,
     auto reader = std::make_unique<OwningReader>();
     auto footer = footers().find(this);
     bool known = footer != nullptr;
-    reader->file = open_parquet(fd, step.little || groups[group].bytes > LARGE_GROUP,
+    reader->file = open_parquet(source, step.little || groups[group].bytes > LARGE_GROUP,
                                 static_cast<int64_t>(step.rows), std::move(footer), pool);
     if (!known) footers().keep(this, reader->file->parquet_reader()->metadata());
     if (static_cast<size_t>(reader->file->num_row_groups()) != groups.size())
@@ -377,11 +377,11 @@ static void find_file_batches(IpcHandle &handle, bool known)
     }
 }
 
-static std::unique_ptr<TableHandle> open_ipc_table(int fd, TableKind kind, const TableGroup *groups,
-                                                   uint64_t num_groups)
+static std::unique_ptr<TableHandle> open_ipc_table(const TableInput &input, TableKind kind,
+                                                   const TableGroup *groups, uint64_t num_groups)
 {
     auto handle = std::make_unique<IpcHandle>();
-    handle->map = open_mapped(fd);
+    handle->map = open_mapped(input);
     if (groups != nullptr) handle->groups.assign(groups, groups + num_groups);
     if (kind == TABLE_ARROW_FILE)
         find_file_batches(*handle, groups != nullptr);
@@ -485,15 +485,15 @@ static void read_rows(TableReader &reader, uint64_t rows, JsonText &text)
 
 /* ---- the table of functions ---- */
 
-static bool table_open(int fd, TableKind kind, const TableGroup *groups, uint64_t num_groups,
-                       TableHandle **ret, TableFault *fault)
+static bool table_open(const TableInput *input, TableKind kind, const TableGroup *groups,
+                       uint64_t num_groups, TableHandle **ret, TableFault *fault)
 {
     return guarded(fault, [&] {
         arrow::util::InitializeUTF8();
-        std::unique_ptr<TableHandle> handle = kind == TABLE_PARQUET
-                                                  ? open_parquet_table(fd)
-                                                  : open_ipc_table(fd, kind, groups, num_groups);
-        handle->fd = fd;
+        std::unique_ptr<TableHandle> handle =
+            kind == TABLE_PARQUET ? open_parquet_table(*input)
+                                  : open_ipc_table(*input, kind, groups, num_groups);
+        handle->source = *input;
         handle->schema = share_schema(handle->schema);
         JsonRows check(*handle->schema); /* refuses what cannot be written */
         uint64_t rows = 0;

@@ -1,12 +1,8 @@
 #include "data_file.hpp"
 
-#include <cerrno>
 #include <cstdio>
-#include <cstring>
 
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "json_rows.hpp"
 
@@ -24,26 +20,18 @@ void forget_refusals()
 
 static arrow::Status refuse(int64_t bytes, int64_t position, const char *why)
 {
-    char text[160];
+    char text[TABLE_MESSAGE_BYTES + 80];
     snprintf(text, sizeof text, "%lld bytes at byte %lld could not be read: %s",
              static_cast<long long>(bytes), static_cast<long long>(position), why);
     refusal = text;
     return arrow::Status::IOError(refusal);
 }
 
-static int64_t size_of(int fd)
-{
-    struct stat info;
-    if (fstat(fd, &info) == 0) return info.st_size;
-    refusal = std::string("its size cannot be found: ") + strerror(errno);
-    throw BadTable{refusal};
-}
-
-class DescriptorFile : public arrow::io::RandomAccessFile
+class PiecesFile : public arrow::io::RandomAccessFile
 {
   public:
-    DescriptorFile(int descriptor, arrow::MemoryPool *memory)
-        : fd(descriptor), size(size_of(descriptor)), pool(memory)
+    PiecesFile(const TableInput &from, arrow::MemoryPool *memory)
+        : input(from), size(static_cast<int64_t>(from.bytes)), pool(memory)
     {
     }
     arrow::Status Close() override
@@ -85,33 +73,25 @@ class DescriptorFile : public arrow::io::RandomAccessFile
     arrow::Result<std::shared_ptr<arrow::Buffer>> ReadAt(int64_t position, int64_t bytes) override;
 
   private:
-    int fd;
+    TableInput input;
     int64_t size, at = 0;
     arrow::MemoryPool *pool;
     bool is_closed = false;
 };
 
-/* What ends before the file's size has become shorter since it was opened: nothing that the file
- * itself could be blamed for. */
-arrow::Result<int64_t> DescriptorFile::ReadAt(int64_t position, int64_t bytes, void *out)
+arrow::Result<int64_t> PiecesFile::ReadAt(int64_t position, int64_t bytes, void *out)
 {
     if (position < 0 || bytes < 0 || position > size)
         return arrow::Status::Invalid("a place outside the file");
     if (bytes > size - position) bytes = size - position;
-    int64_t got = 0;
-    while (got < bytes) {
-        ssize_t step = pread(fd, static_cast<char *>(out) + got, static_cast<size_t>(bytes - got),
-                             position + got);
-        if (step < 0 && errno == EINTR) continue;
-        if (step < 0) return refuse(bytes - got, position + got, strerror(errno));
-        if (step == 0) return refuse(bytes - got, position + got, "the file has become shorter");
-        got += step;
-    }
-    return got;
+    char why[TABLE_MESSAGE_BYTES] = "";
+    if (!input.read(input.file, out, static_cast<size_t>(bytes), static_cast<uint64_t>(position),
+                    why))
+        return refuse(bytes, position, why);
+    return bytes;
 }
 
-arrow::Result<std::shared_ptr<arrow::Buffer>> DescriptorFile::ReadAt(int64_t position,
-                                                                     int64_t bytes)
+arrow::Result<std::shared_ptr<arrow::Buffer>> PiecesFile::ReadAt(int64_t position, int64_t bytes)
 {
     if (position < 0 || bytes < 0 || position > size)
         return arrow::Status::Invalid("a place outside the file");
@@ -121,9 +101,10 @@ arrow::Result<std::shared_ptr<arrow::Buffer>> DescriptorFile::ReadAt(int64_t pos
     return std::shared_ptr<arrow::Buffer>(std::move(buffer));
 }
 
-std::shared_ptr<arrow::io::RandomAccessFile> open_pieces(int fd, arrow::MemoryPool *pool)
+std::shared_ptr<arrow::io::RandomAccessFile> open_pieces(const TableInput &input,
+                                                         arrow::MemoryPool *pool)
 {
-    return std::make_shared<DescriptorFile>(fd, pool);
+    return std::make_shared<PiecesFile>(input, pool);
 }
 
 /* Pages of the system's cache. */
@@ -137,13 +118,14 @@ struct MappedBuffer : arrow::Buffer {
     }
 };
 
-std::shared_ptr<arrow::io::RandomAccessFile> open_mapped(int fd)
+std::shared_ptr<arrow::io::RandomAccessFile> open_mapped(const TableInput &input)
 {
-    int64_t size = size_of(fd);
-    void *map = mmap(nullptr, static_cast<size_t>(size), PROT_READ, MAP_SHARED, fd, 0);
-    if (map == MAP_FAILED) {
-        refusal = std::string("it cannot be mapped into memory: ") + strerror(errno);
+    char why[TABLE_MESSAGE_BYTES] = "";
+    void *map = input.map(input.file, why);
+    if (map == nullptr) {
+        refusal = why;
         throw BadTable{refusal};
     }
-    return std::make_shared<arrow::io::BufferReader>(std::make_shared<MappedBuffer>(map, size));
+    return std::make_shared<arrow::io::BufferReader>(
+        std::make_shared<MappedBuffer>(map, static_cast<int64_t>(input.bytes)));
 }
