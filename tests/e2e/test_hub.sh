@@ -1,12 +1,13 @@
 #!/bin/bash
 # A job that trains from a data set on the Hugging Face Hub: a server that answers as it does (tests/hub/hub_server.py).
-# usage: BIN=... SOURCE=... test_hub.sh train|kills|package|model
+# usage: BIN=... SOURCE=... test_hub.sh train|kills|package|model|silent
 #   train    the weights are those of a job with the same files on this machine; a later session needs no Hub
 #   kills    the data source is killed while it fetches, again and again: nothing is fetched twice, and the weights are
 #            the same
 #   package  what huggingface_hub has fetched is used as it is, and the other way round
 #   model    a model by its name: nothing but what a run needs is fetched, through a kill and faults; the weights are
 #            those of a job with the same folder
+#   silent   the Hub takes connections and says nothing: whoever waits says for whom, and ends at once when told to
 . "$(dirname "$0")/lib.sh"
 command -v python3 > /dev/null || { echo "no python3 to serve"; exit 77; }
 make_data
@@ -65,6 +66,7 @@ train)
     expected=$(folder_digest)
     hub_job job.yaml run
     "$BIN/controller" validate --config job.yaml > validate.out 2>&1 || fail "validate: $(cat validate.out)"
+    ! grep -q "what is evaluated is trained" validate.out || fail "other splits: $(cat validate.out)"
     [ "$(asked '"cdn"')" -eq 3 ] || fail "validate fetches not just what the first thousand records are in"
     run_job
     [ "$(digest_of "$RUN")" = "$expected" ] || fail "the weights are not those of the same files in a folder"
@@ -181,6 +183,40 @@ model)
     grep -q "did you mean" absent.out || fail "no advice: $(cat absent.out)"
     nothing_left
     echo "a model by its name as from its folder"
+    ;;
+silent)
+    echo '[{"match": ".", "do": "hang", "s": 600, "times": 999}]' > server/faults.json
+    hub_job job.yaml run
+    # silence FILE REPO COMMAND...: that it says what it waits for, and ends within two seconds of an interrupt.
+    silence() {
+        local out=$1 wanted="$HF_ENDPOINT ($2); no answer for [0-9]* s (try 1 of 6, gives up in [0-9]* s)" process left
+        shift 2
+        env --default-signal=INT "$@" > "$out" 2>&1 &
+        process=$!
+        for _ in $(seq 200); do
+            ! grep -q "$wanted" "$out" || break
+            sleep 0.1
+        done
+        grep -q "$wanted" "$out" || fail "$1 does not say what it waits for: $(cat "$out")"
+        [ "$out" != run.out ] || "$BIN/controller" status --run "$RUN" > status.out
+        kill -INT "$process"
+        for left in $(seq 40); do
+            kill -0 "$process" 2> /dev/null || break
+            sleep 0.1
+        done
+        [ "$left" -lt 40 ] || fail "$out: an interrupt does not end it"
+        wait "$process" || true
+    }
+    silence inspect.out troupe/tiny "$BIN/data_inspect" --config job.yaml
+    silence run.out troupe/tiny "$BIN/controller" --config job.yaml
+    grep -q "waiting .* s for data_source to open the data set; waiting for $HF_ENDPOINT (troupe/tiny); no answer" \
+        status.out || fail "the status: $(cat status.out)"
+    grep -q '"event":"waiting".*'"$HF_ENDPOINT (troupe/tiny); no answer" run/events.jsonl || fail "the log says nothing"
+    sed -i "s|path: .*|path: troupe/model|" job.yaml
+    silence model.out troupe/model "$BIN/controller" --config job.yaml
+    silence model.out troupe/model "$BIN/data_inspect" --config job.yaml
+    nothing_left
+    echo "a Hub that says nothing is named, and let go of"
     ;;
 package)
     python=${HUB_PYTHON:-python3}
