@@ -40,6 +40,7 @@ struct DataService {
     Loop *loop;
     const JobConfig *config;
     char *index_folder;
+    HubRoom *room;
     SourceSet *set; /* [num_sets]: train first, then those of evaluations */
     int num_sets;
     pthread_mutex_t open_lock;    /* one set is indexed at a time */
@@ -143,6 +144,7 @@ static Status open_mixture(DataService *service, SourceSet *set, Error *err)
     JobDataOptions options = {
         .config = service->config,
         .eval = set->is_eval ? &set->eval : NULL,
+        .room = service->room,
         .watch = &service->watch,
     };
     Mixture *mixture = NULL;
@@ -421,6 +423,7 @@ DataService *data_service_create(Loop *loop, const JobConfig *config)
     service->loop = loop;
     service->config = config;
     service->index_folder = path_join(config->run_dir, "index");
+    service->room = job_data_room(config);
     add_sets(service);
     pthread_mutex_init(&service->open_lock, NULL);
     service->tasks = queue_create(CALLS_MAX);
@@ -446,6 +449,7 @@ void data_service_destroy(DataService *service)
     for (int i = 0; i < service->num_sets; i++)
         mixture_close(service->set[i].mixture);
     free(service->set);
+    hub_room_release(service->room);
     queue_destroy(service->tasks);
     pthread_mutex_destroy(&service->open_lock);
     free(service->index_folder);

@@ -240,7 +240,7 @@ static void note_fetching(void *context, int index)
     set->note[index].ours = true; /* a kill leaves what may be dropped */
     Note note = set->note[index];
     pthread_mutex_unlock(&set->lock);
-    if (hub_shelf_is_small(set->shelf)) write_note(set, index, &note);
+    if (hub_shelf_is_bounded(set->shelf)) write_note(set, index, &note);
 }
 
 static void close_reader(void *context, int index)
@@ -248,9 +248,9 @@ static void close_reader(void *context, int index)
     HubSet *set = context;
     pthread_mutex_lock(&set->lock);
     HubFileReader *reader = set->reader[index];
+    if (reader != NULL) pthread_mutex_lock(&reader->lock); /* hub_file_close waits for it */
     pthread_mutex_unlock(&set->lock);
     if (reader == NULL) return;
-    pthread_mutex_lock(&reader->lock);
     void *file = reader->file;
     reader->file = NULL;
     if (file != NULL) reader->format->close(file);
@@ -271,7 +271,7 @@ static Status open_shelf(HubSet *set, const DatasetOptions *options, bool few, E
         .repo = set->repo,
         .file = files,
         .count = count,
-        .bytes_max = options->hub != NULL ? options->hub->bytes_max : 0,
+        .room = options->hub != NULL ? options->hub->room : NULL,
         .reading = few                 ? SHELF_FEW
                    : options->in_order ? SHELF_IN_ORDER
                                        : SHELF_ANY_ORDER,
@@ -445,7 +445,7 @@ static Status open_first(HubFileReader *reader, Error *err)
     pthread_mutex_lock(&set->lock);
     const Note note = set->note[reader->index];
     pthread_mutex_unlock(&set->lock);
-    if (small && note.opened && !path_exists(set->paths.item[reader->index])) {
+    if (small && note.opened) { /* opened when it is read: it may be dropped until then */
         reader->summary = note.summary;
         snprintf(reader->kind, sizeof reader->kind, "%s", note.kind);
         reader->summary.kind = reader->kind;

@@ -16,8 +16,12 @@ typedef struct JobDataOptions {
     const EvalSet *eval;  /* NULL: what is trained on */
     bool look_only;       /* nothing is written: an index that is there is used, none is kept */
     uint64_t records_max; /* of each source, as of DatasetOptions */
+    HubRoom *room;        /* that all sets of a process share; NULL: it is opened alone */
     ReadWatch *watch;     /* NULL: nobody watches */
 } JobDataOptions;
+
+/* The room that data.cache_gb allows, the caller's to release. */
+HubRoom *job_data_room(const JobConfig *config);
 
 /* As mixture_open, with indexes and the Hub's commits in the run's folder. Nothing is borrowed but
  * the watch. */
