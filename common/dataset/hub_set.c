@@ -205,8 +205,59 @@ static bool has_folder(const HubSet *set, const char *path)
     return false;
 }
 
+/* The folders that lie in the repository itself. */
+static void list_top(const HubSet *set, StringList *ret)
+{
+    const HubFiles *files = hub_repo_files(set->repo);
+    for (size_t i = 0; i < files->count; i++) {
+        const char *path = files->item[i].path, *slash = strchr(path, '/');
+        if (slash == NULL || path[0] == '.') continue;
+        char *name = mem_strndup(path, (size_t)(slash - path));
+        if (ret->count == 0 || strcmp(ret->item[ret->count - 1], name) != 0)
+            string_list_append(ret, name);
+        free(name);
+    }
+}
+
+static Status refuse_converted(const HubSet *set, const DataPath *path, const StringList *there,
+                               Error *err)
+{
+    Str names = {0};
+    for (int i = 0; i < there->count; i++)
+        str_printf(&names, " %s", there->item[i]);
+    error_set(err, ERR_NOT_FOUND,
+              "%s: %s has %s%s\n  expected: one of its configurations:%s\n  to do: write %s@%s/%s",
+              set->key, set->label,
+              path->config != NULL ? "no configuration " : "several configurations",
+              path->config != NULL ? path->config : "", str_text(&names), set->label,
+              there->item[0], path->split != NULL ? path->split : "train");
+    str_free(&names);
+    return ERR_NOT_FOUND;
+}
+
+/* The Hub's own conversions (refs/convert/parquet) have no README.md: each configuration is a
+ * folder. */
+static Status find_converted(HubSet *set, const DataPath *path, Error *err)
+{
+    StringList there = {0};
+    DataPath inner = *path;
+    list_top(set, &there);
+    inner.config = NULL;
+    if (there.count == 0) return find_by_split(set, path, err);
+    inner.path = there.count == 1 && path->config == NULL ? there.item[0] : NULL;
+    for (int i = 0; i < there.count; i++)
+        if (strcmp(there.item[i], path->config != NULL ? path->config : "default") == 0)
+            inner.path = there.item[i];
+    Status status = inner.path != NULL ? find_by_split(set, &inner, err)
+                                       : refuse_converted(set, path, &there, err);
+    string_list_free(&there);
+    return status;
+}
+
 static Status find_names(HubSet *set, const DataPath *path, Error *err)
 {
+    bool converted = str_starts_with(path->hub.revision, "refs/convert/");
+    if (path->path[0] == '\0' && converted) return find_converted(set, path, err);
     if (path->path[0] == '\0' || has_folder(set, path->path)) return find_by_split(set, path, err);
     if (path->split != NULL)
         return error_set(err, ERR_INVALID,
@@ -310,13 +361,11 @@ Status hub_set_open(const DataPath *path, const DatasetOptions *options, bool fe
                     Error *err)
 {
     HubSet *set = mem_calloc(1, sizeof *set);
-    bool usual = strcmp(path->hub.revision, HUB_MAIN_REVISION) == 0;
     set->key = mem_strdup(options->key);
     set->notes = mem_strdup(options->index_folder);
     set->read_only = options->index_read_only;
     set->watch = options->watch;
-    set->label = mem_printf("%sdatasets/%s@%s", HUB_SCHEME, path->hub.repo,
-                            usual ? HUB_MAIN_REVISION : path->hub.revision);
+    set->label = hub_name_write(&path->hub);
     pthread_mutex_init(&set->lock, NULL);
     Status status = open_repo(set, path, options, err);
     if (status != OK) error_prefix(err, "%s", set->key);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/hub_name.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "dataset/files.h"
@@ -151,6 +152,79 @@ static void test_paths_in_a_repository_are_files_globs_and_folders(void **state)
     assert_refused("hf://datasets/a/set@main@valid", ERR_NOT_FOUND, "has no split valid");
     assert_refused("hf://datasets/a/set@main@valid", ERR_NOT_FOUND,
                    "write hf://datasets/a/set@main@t");
+}
+
+/* ---- revisions with slashes ---- */
+
+static void assert_opens(const char *path, uint64_t files, int number)
+{
+    print_message("%s\n", path);
+    Dataset *dataset = open_path(path);
+    assert_int_equal(dataset_summary(dataset).files, files);
+    sets_assert_record(dataset, 0, number);
+    dataset_close(dataset);
+}
+
+/* As OWNER/NAME#REVISION, which a job file may have. */
+static void assert_short_opens(const char *text, uint64_t files, int number)
+{
+    char *path = hub_name_expand(text, ".");
+    assert_non_null(path);
+    assert_opens(path, files, number);
+    free(path);
+}
+
+static void test_revisions_with_slashes_are_found(void **state)
+{
+    (void)state;
+    sets_put_shards("a/set", 0);
+    hub_put_lines("a/set", COMMIT_B, "train.jsonl", 700, 710);
+    hub_set_refs("a/set", "{\"branches\": {\"main\": \"" COMMIT_A "\", \"feature/new\": "
+                          "\"" COMMIT_B "\", \"refs/pr/3\": \"" COMMIT_B "\"}}");
+    assert_opens("hf://datasets/a/set@feature%2Fnew", 1, 700);
+    assert_opens("hf://datasets/a/set@feature%2Fnew@train", 1, 700);
+    assert_opens("hf://datasets/a/set@feature%2Fnew/train.jsonl@[5:]", 1, 705);
+    assert_opens("hf://datasets/a/set@refs/pr/3/train.jsonl", 1, 700);
+    assert_opens("hf://datasets/a/set@refs%2Fpr%2F3@train@[1:]", 1, 701);
+    assert_short_opens("a/set#feature/new@train", 1, 700);
+    assert_short_opens("a/set#refs/pr/3", 1, 700);
+    assert_refused("hf://datasets/a/set@feature/new", ERR_NOT_FOUND,
+                   "did you mean \"feature/new\"? Behind hf:// its slashes are written %2F");
+    assert_refused("hf://datasets/a/set@feature%2Fnew@test", ERR_NOT_FOUND,
+                   "write hf://datasets/a/set@feature%2Fnew@train");
+}
+
+/* What the Hub converts has a folder for each configuration, and no card. */
+static void test_conversions_of_the_hub_are_read(void **state)
+{
+    (void)state;
+    hub_put_lines("a/set", COMMIT_A, "x.csv", 0, 10);
+    hub_put_lines("a/set", COMMIT_B, "en/train/0000.jsonl", 100, 150);
+    hub_put_lines("a/set", COMMIT_B, "en/train/0001.jsonl", 150, 200);
+    hub_put_lines("a/set", COMMIT_B, "en/test/0000.jsonl", 200, 250);
+    hub_put_lines("a/set", COMMIT_B, "fr/partial-train/0000.jsonl", 300, 350);
+    hub_put("a/set", COMMIT_B, ".gitattributes", "x");
+    hub_set_refs("a/set", "{\"branches\": {\"main\": \"" COMMIT_A "\"}, \"converts\": "
+                          "{\"parquet\": \"" COMMIT_B "\"}}");
+    assert_opens("hf://datasets/a/set@refs/convert/parquet@en/train", 2, 100);
+    assert_opens("hf://datasets/a/set@refs%2Fconvert%2Fparquet@en/test", 1, 200);
+    assert_opens("hf://datasets/a/set@refs/convert/parquet@fr/train", 1, 300);
+    assert_opens("hf://datasets/a/set@refs/convert/parquet/en@train", 2, 100);
+    assert_opens("hf://datasets/a/set@refs%2Fconvert%2Fparquet/en/train/0001.jsonl", 1, 150);
+    assert_opens("hf://datasets/a/set@refs/convert/parquet/en/train/*.jsonl@[60:]", 1, 160);
+    assert_short_opens("a/set#refs/convert/parquet@en/train", 2, 100);
+    assert_refused("hf://datasets/a/set@refs/convert/parquet", ERR_NOT_FOUND,
+                   "several configurations\n  expected: one of its configurations: en fr\n  to do: "
+                   "write hf://datasets/a/set@refs/convert/parquet@en/train");
+    assert_refused("hf://datasets/a/set@refs/convert/parquet@de/train", ERR_NOT_FOUND,
+                   "no configuration de");
+    assert_refused("hf://datasets/a/set@refs/convert/parket", ERR_NOT_FOUND,
+                   "did you mean \"refs/convert/parquet\"");
+    fresh(NULL);
+    hub_put_lines("a/set", COMMIT_B, "default/train/0000.jsonl", 100, 150);
+    hub_set_refs("a/set", "{\"branches\": {}, \"converts\": {\"parquet\": \"" COMMIT_B "\"}}");
+    assert_opens("hf://datasets/a/set@refs/convert/parquet", 1, 100);
+    assert_opens("hf://datasets/a/set@refs/convert/parquet@train", 1, 100);
 }
 
 /* ---- only what is needed ---- */
@@ -464,6 +538,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_splits_are_those_of_folders, fresh),
         cmocka_unit_test_setup(test_paths_in_a_repository_are_files_globs_and_folders, fresh),
+        cmocka_unit_test_setup(test_revisions_with_slashes_are_found, fresh),
+        cmocka_unit_test_setup(test_conversions_of_the_hub_are_read, fresh),
         cmocka_unit_test_setup(test_only_the_split_is_fetched, fresh),
         cmocka_unit_test_setup(test_a_look_fetches_the_first_files_alone, fresh),
         cmocka_unit_test_setup(test_a_slice_fetches_what_it_takes, fresh),
