@@ -1,5 +1,6 @@
 #include "dataset/hub_set.h"
 
+#include <dirent.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +14,8 @@
 #include "dataset/data_folder.h"
 #include "hub/shelf.h"
 
-#define NOTE_BYTES_MAX 4096
+#define NOTE_BYTES_MAX 8192
+#define NOTE_PREFIX    "hub-"
 
 /* What is kept of a file that may be dropped. */
 typedef struct Note {
@@ -60,7 +62,7 @@ static char *note_path(const HubSet *set, int index)
     const HubFiles *files = hub_repo_files(set->repo);
     const HubFile *file = hub_files_find(files, set->names.item[index]);
     if (set->notes == NULL || file == NULL || file->etag[0] == '\0') return NULL;
-    return mem_printf("%s/hub-%s.json", set->notes, file->etag);
+    return mem_printf("%s/" NOTE_PREFIX "%s.json", set->notes, file->etag);
 }
 
 static Status parse_note(const cJSON *json, Note *ret, Error *err)
@@ -99,6 +101,46 @@ static void read_note(HubSet *set, int index)
     free(path);
 }
 
+/* Where its content is, for who does not know the set. */
+static void put_blob(const HubSet *set, int index, Str *text)
+{
+    const HubFile *file = hub_files_find(hub_repo_files(set->repo), set->names.item[index]);
+    char *blob = hub_cache_blob(hub_repo_place(set->repo).cache, file->etag);
+    json_append_string(text, blob);
+    free(blob);
+}
+
+/* What is dropped has to be one of a cache, whoever has written the note: of its checksum, in the
+ * folder of blobs. */
+static bool is_blob_of(const char *blob, const char *note)
+{
+    size_t length = strspn(note + strlen(NOTE_PREFIX), "0123456789abcdef");
+    const char *name = path_name(blob);
+    size_t before = (size_t)(name - blob), folder = strlen("/blobs/");
+    return (length == 40 || length == 64) && strlen(name) == length && before > folder &&
+           strncmp(name, note + strlen(NOTE_PREFIX), length) == 0 &&
+           strncmp(name - folder, "/blobs/", folder) == 0;
+}
+
+void hub_set_add_leftovers(HubRoom *room, const char *index_folder)
+{
+    DIR *entries = opendir(index_folder);
+    for (struct dirent *entry; entries != NULL && (entry = readdir(entries)) != NULL;) {
+        if (!str_starts_with(entry->d_name, NOTE_PREFIX)) continue;
+        char *path = path_join(index_folder, entry->d_name);
+        const char *blob = "";
+        bool ours = false;
+        cJSON *json = NULL;
+        if (json_read(path, NOTE_BYTES_MAX, &json, NULL) == OK &&
+            json_bool(json, "ours", "", &ours, NULL) == OK && ours &&
+            json_string_or(json, "blob", "", &blob, NULL) == OK && is_blob_of(blob, entry->d_name))
+            hub_room_add_leftover(room, blob);
+        cJSON_Delete(json);
+        free(path);
+    }
+    if (entries != NULL) closedir(entries);
+}
+
 static void write_note(const HubSet *set, int index, const Note *note)
 {
     char *path = note_path(set, index);
@@ -107,7 +149,8 @@ static void write_note(const HubSet *set, int index, const Note *note)
         return;
     }
     Str text = {0};
-    str_printf(&text, "{\"ours\": %s", note->ours ? "true" : "false");
+    str_printf(&text, "{\"ours\": %s, \"blob\": ", note->ours ? "true" : "false");
+    put_blob(set, index, &text);
     if (note->modified_ns > 0)
         str_printf(&text, ", \"modified_ns\": \"%lld\"", (long long)note->modified_ns);
     if (note->opened)

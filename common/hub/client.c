@@ -368,8 +368,10 @@ static Status try_often(Try *this, Error *err)
         Status status = try_once(this, &why);
         if (status == OK && (this->header->status < 200 || this->header->status >= 300))
             status = explain_answer(this, &why);
-        if (status != OK && err != NULL) *err = why;
-        if (status != ERR_UNAVAILABLE || ++silence->tries >= silence->tries_max) return status;
+        if (status != ERR_UNAVAILABLE || ++silence->tries >= silence->tries_max) {
+            if (status != OK && err != NULL) *err = why;
+            return status;
+        }
         if (pause_before(this, &pause) == OK) continue;
         if (err != NULL) *err = pause;
         return ERR_CANCELLED;

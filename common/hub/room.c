@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "base/memory.h"
@@ -20,6 +21,9 @@ struct HubRoom {
     int64_t bytes_max;
     int64_t limit, in_use; /* bytes */
     RoomMember *first;
+    RoomMember leftovers;
+    RoomBlob **leftover; /* [num_leftovers] */
+    int num_leftovers;
     void *blobs; /* of search.h, by their paths */
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -66,6 +70,117 @@ uint64_t hub_room_tick(HubRoom *room)
     return ++room->ticks;
 }
 
+/* ---- blobs ---- */
+
+static int compare_blobs(const void *a, const void *b)
+{
+    return strcmp(((const RoomBlob *)a)->path, ((const RoomBlob *)b)->path);
+}
+
+/* Takes the path over. */
+static RoomBlob *take_blob(HubRoom *room, char *path)
+{
+    RoomBlob wanted = {.path = path};
+    RoomBlob **found = tfind(&wanted, &room->blobs, compare_blobs);
+    RoomBlob *blob = found != NULL ? *found : NULL;
+    if (blob == NULL) {
+        blob = mem_calloc(1, sizeof *blob);
+        blob->path = path;
+        CHECK(tsearch(blob, &room->blobs, compare_blobs) != NULL);
+    } else {
+        free(path);
+    }
+    blob->slots++;
+    return blob;
+}
+
+RoomBlob *hub_room_take_blob(HubRoom *room, const HubPlace *place, const HubFile *file)
+{
+    return take_blob(room, hub_cache_blob(place->cache, file->etag));
+}
+
+void hub_room_give_blob(HubRoom *room, RoomBlob *blob, const RoomMember *member)
+{
+    if (blob == NULL) return;
+    if (blob->payer == member && blob->present > 0)
+        hub_room_pay(room, blob, &room->leftovers, blob->paid);
+    else if (blob->payer == member)
+        hub_room_pay(room, blob, NULL, 0);
+    if (--blob->slots > 0) return;
+    hub_room_pay(room, blob, NULL, 0);
+    tdelete(blob, &room->blobs, compare_blobs);
+    free(blob->path);
+    free(blob);
+}
+
+void hub_room_pay(HubRoom *room, RoomBlob *blob, RoomMember *member, int64_t bytes)
+{
+    room->in_use += bytes - blob->paid;
+    if (blob->payer != NULL) blob->payer->in_use -= blob->paid;
+    if (member != NULL) member->in_use += bytes;
+    blob->payer = member;
+    blob->paid = bytes;
+}
+
+/* ---- what earlier sessions have left ---- */
+
+/* Bytes of a blob on the disk, whole or begun. */
+static int64_t bytes_there(const RoomBlob *blob)
+{
+    struct stat info;
+    char *begun = mem_printf("%s.incomplete", blob->path);
+    bool there = stat(blob->path, &info) == 0 || stat(begun, &info) == 0;
+    free(begun);
+    return there ? (int64_t)info.st_size : 0;
+}
+
+bool hub_room_is_paid(const HubRoom *room, const RoomBlob *blob)
+{
+    return blob->payer != NULL && blob->payer != &room->leftovers;
+}
+
+void hub_room_add_leftover(HubRoom *room, const char *path)
+{
+    hub_room_lock(room);
+    RoomBlob *blob = take_blob(room, mem_strdup(path));
+    int64_t bytes = bytes_there(blob);
+    if (bytes > 0) {
+        blob->ours = true;
+        if (blob->payer == NULL) hub_room_pay(room, blob, &room->leftovers, bytes);
+        room->leftover =
+            mem_realloc(room->leftover, (size_t)room->num_leftovers + 1, sizeof *room->leftover);
+        room->leftover[room->num_leftovers++] = blob;
+    } else {
+        hub_room_give_blob(room, blob, NULL);
+    }
+    hub_room_unlock(room);
+}
+
+static int find_leftover(void *context, const RoomMember *asks, RoomSpare spare, uint64_t *ret_used)
+{
+    const HubRoom *room = context;
+    (void)spare, (void)asks;
+    for (int i = 0; i < room->num_leftovers; i++) {
+        const RoomBlob *blob = room->leftover[i];
+        if (blob->payer != &room->leftovers || blob->paid == 0 || blob->busy) continue;
+        *ret_used = 0;
+        return i;
+    }
+    return -1;
+}
+
+/* Its links lead nowhere then, which is as if it had never been there. */
+static void drop_leftover(void *context, int victim)
+{
+    HubRoom *room = context;
+    RoomBlob *blob = room->leftover[victim];
+    char *begun = mem_printf("%s.incomplete", blob->path);
+    unlink(blob->path);
+    unlink(begun);
+    free(begun);
+    hub_room_pay(room, blob, NULL, 0);
+}
+
 /* ---- life ---- */
 
 HubRoom *hub_room_create(int64_t bytes_max)
@@ -74,6 +189,9 @@ HubRoom *hub_room_create(int64_t bytes_max)
     pthread_condattr_t monotonic;
     room->bytes_max = bytes_max;
     room->holders = 1;
+    room->leftovers = (RoomMember){
+        .context = room, .find_victim = find_leftover, .drop = drop_leftover, .drops = true};
+    room->first = &room->leftovers;
     pthread_mutex_init(&room->lock, NULL);
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -102,51 +220,13 @@ void hub_room_release(HubRoom *room)
     bool last = --room->holders == 0;
     hub_room_unlock(room);
     if (!last) return;
-    CHECK(room->blobs == NULL && room->first == NULL);
+    for (int i = 0; i < room->num_leftovers; i++)
+        hub_room_give_blob(room, room->leftover[i], &room->leftovers);
+    free(room->leftover);
+    CHECK(room->blobs == NULL && room->first == &room->leftovers);
     pthread_cond_destroy(&room->changed);
     pthread_mutex_destroy(&room->lock);
     free(room);
-}
-
-/* ---- blobs ---- */
-
-static int compare_blobs(const void *a, const void *b)
-{
-    return strcmp(((const RoomBlob *)a)->path, ((const RoomBlob *)b)->path);
-}
-
-RoomBlob *hub_room_take_blob(HubRoom *room, const HubPlace *place, const HubFile *file)
-{
-    RoomBlob wanted = {.path = hub_cache_blob(place->cache, file->etag)};
-    RoomBlob **found = tfind(&wanted, &room->blobs, compare_blobs);
-    RoomBlob *blob = found != NULL ? *found : NULL;
-    if (blob == NULL) {
-        blob = mem_calloc(1, sizeof *blob);
-        blob->path = wanted.path;
-        CHECK(tsearch(blob, &room->blobs, compare_blobs) != NULL);
-    } else {
-        free(wanted.path);
-    }
-    blob->slots++;
-    return blob;
-}
-
-void hub_room_give_blob(HubRoom *room, RoomBlob *blob)
-{
-    if (blob == NULL || --blob->slots > 0) return;
-    hub_room_pay(room, blob, NULL, 0);
-    tdelete(blob, &room->blobs, compare_blobs);
-    free(blob->path);
-    free(blob);
-}
-
-void hub_room_pay(HubRoom *room, RoomBlob *blob, RoomMember *member, int64_t bytes)
-{
-    room->in_use += bytes - blob->paid;
-    if (blob->payer != NULL) blob->payer->in_use -= blob->paid;
-    if (member != NULL) member->in_use += bytes;
-    blob->payer = member;
-    blob->paid = bytes;
 }
 
 /* ---- the disk ---- */
@@ -161,12 +241,8 @@ static void add_paid(const void *node, VISIT visit, void *sum)
 {
     const RoomBlob *blob = *(RoomBlob *const *)node;
     if (visit != postorder && visit != leaf) return;
-    if (blob->paid == 0) return;
-    struct stat info;
-    char *path = mem_printf("%s%s", blob->path, blob->present > 0 ? "" : ".incomplete");
-    if (stat(path, &info) == 0)
-        *(int64_t *)sum += info.st_size < blob->paid ? info.st_size : blob->paid;
-    free(path);
+    int64_t there = blob->paid > 0 ? bytes_there(blob) : 0;
+    *(int64_t *)sum += there < blob->paid ? there : blob->paid;
 }
 
 static Status look_at_disk(const HubRoom *room, const RoomNeeds *needs, Disk *ret, Error *err)
@@ -299,24 +375,24 @@ void hub_room_leave(HubRoom *room, RoomMember *member)
 
 /* ---- room for a file ---- */
 
-typedef enum {
-    DROP_READ,    /* what is not read soon, of who asks and of who has more than his part */
-    DROP_SOON,    /* of these, what is read soon, too */
-    DROP_ANYBODY, /* of all */
-} DropFrom;
+bool hub_room_may_drop(const RoomBlob *blob, const RoomMember *asks)
+{
+    const RoomMember *payer = blob->payer;
+    return payer == asks || (payer != NULL && payer->in_use > payer->part);
+}
 
-/* Whom the longest unused of these is dropped by; NULL: there is none. What who asks pays for may
- * be in the hands of others, whose part it is not. */
-static RoomMember *find_victim(HubRoom *room, const RoomMember *asks, DropFrom from, int *ret)
+/* Of whom the longest unused is dropped; NULL: there is nothing. The parts of all fit into the
+ * room, so there is something for whoever has less than his, as soon as it is read and fetched. */
+static RoomMember *find_victim(HubRoom *room, const RoomMember *asks, RoomSpare spare,
+                               RoomSpare own, int *ret)
 {
     RoomMember *found = NULL;
     uint64_t oldest = UINT64_MAX;
     for (RoomMember *member = room->first; member != NULL; member = member->next) {
         uint64_t used = 0;
-        bool all = member == asks || member->in_use > member->part || from == DROP_ANYBODY;
         if (!member->drops) continue;
         int victim =
-            member->find_victim(member->context, all ? NULL : asks, from != DROP_READ, &used);
+            member->find_victim(member->context, asks, member == asks ? own : spare, &used);
         if (victim < 0 || used >= oldest) continue;
         oldest = used;
         found = member;
@@ -327,17 +403,16 @@ static RoomMember *find_victim(HubRoom *room, const RoomMember *asks, DropFrom f
 
 RoomStep hub_room_step(HubRoom *room, RoomMember *member, int64_t bytes, bool for_later)
 {
+    int victim = -1;
     if (room->in_use + bytes <= room->limit) return ROOM_THERE;
     bool own_part = member->in_use + bytes <= member->part;
     if (!member->drops && !own_part && sum_parts(room, NULL) + bytes > room->limit)
         return ROOM_NONE;
-    DropFrom last = for_later ? DROP_READ : own_part ? DROP_ANYBODY : DROP_SOON;
-    for (DropFrom from = DROP_READ; from <= last; from++) {
-        int victim = -1;
-        RoomMember *loser = find_victim(room, member, from, &victim);
-        if (loser == NULL) continue;
-        loser->drop(loser->context, victim);
-        return ROOM_DROPPED;
-    }
-    return ROOM_TAKEN;
+    RoomMember *loser = find_victim(room, member, SPARE_SOON, SPARE_SOON, &victim);
+    /* A part is for what is read next: that is not for later. */
+    if (loser == NULL && (!for_later || own_part))
+        loser = find_victim(room, member, SPARE_PART, for_later ? SPARE_SOON : SPARE_NONE, &victim);
+    if (loser == NULL) return ROOM_TAKEN;
+    loser->drop(loser->context, victim);
+    return ROOM_DROPPED;
 }

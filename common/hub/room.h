@@ -21,6 +21,9 @@
 typedef struct HubRoom HubRoom;
 
 HubRoom *hub_room_create(int64_t bytes_max); /* 0: what the disk has */
+/* That an earlier session of the run has fetched a blob, or a part of it: it takes room, and may be
+ * dropped until a set that has it is opened. */
+void hub_room_add_leftover(HubRoom *room, const char *blob);
 bool hub_room_is_bounded(const HubRoom *room);
 HubRoom *hub_room_hold(HubRoom *room); /* once more; gives it back */
 void hub_room_release(HubRoom *room);  /* accepts NULL */
@@ -40,12 +43,19 @@ typedef enum {
     SHELF_FEW,       /* only those that are taken are fetched, none ahead */
 } ShelfReading;
 
+/* What is not dropped of a member, counted from the file that was taken last. */
+typedef enum {
+    SPARE_SOON, /* what is read soon */
+    SPARE_PART, /* what its part is for: that file and the next */
+    SPARE_NONE,
+} RoomSpare;
+
 /* Who is a member. The functions are called with the lock. */
 typedef struct RoomMember {
     void *context;
-    /* What nobody has and was used longest ago, of that for which `payer` pays (NULL: of all), and
-     * when that was; -1: there is none. */
-    int (*find_victim)(void *context, const struct RoomMember *payer, bool ahead_too,
+    /* What nobody has, was used longest ago and may be dropped for who asks, and when that was; -1:
+     * there is none. */
+    int (*find_victim)(void *context, const struct RoomMember *asks, RoomSpare spare,
                        uint64_t *ret_used);
     void (*drop)(void *context, int victim); /* lets the lock go for a time */
     /* The room's. */
@@ -68,7 +78,11 @@ typedef struct RoomBlob {
 
 /* That of a file, for one slot more. With the lock. */
 RoomBlob *hub_room_take_blob(HubRoom *room, const HubPlace *place, const HubFile *file);
-void hub_room_give_blob(HubRoom *room, RoomBlob *blob); /* accepts NULL */
+/* Whose slot it was pays no more; what others have goes on to count. Accepts NULL. */
+void hub_room_give_blob(HubRoom *room, RoomBlob *blob, const RoomMember *member);
+/* Paid by who asks, or by who has more than his part. */
+bool hub_room_may_drop(const RoomBlob *blob, const RoomMember *asks);
+bool hub_room_is_paid(const HubRoom *room, const RoomBlob *blob); /* by a member */
 /* So many bytes of it are, or will be, there, and count as those of the member. */
 void hub_room_pay(HubRoom *room, RoomBlob *blob, RoomMember *member, int64_t bytes);
 
@@ -93,7 +107,8 @@ typedef enum {
     ROOM_NONE,    /* there never is: only of who takes few files */
 } RoomStep;
 
-/* With the lock. `for_later`: nobody waits for it, so nothing is dropped that will be read soon. */
+/* With the lock. `for_later`: nobody waits for it, so nothing is dropped that will be read soon,
+ * but of who has more than his part for who has less. */
 RoomStep hub_room_step(HubRoom *room, RoomMember *member, int64_t bytes, bool for_later);
 Status hub_room_refuse(HubRoom *room, const RoomNeeds *needs, Error *err);
 

@@ -59,8 +59,10 @@ static bool goes_before(const HubShelf *shelf, int a, int b)
 }
 
 /* A file of ours, or what an earlier try has left of one. */
-static int find_victim(void *context, const RoomMember *payer, bool ahead_too, uint64_t *ret_used)
+static int find_victim(void *context, const RoomMember *asks, RoomSpare spare, uint64_t *ret_used)
 {
+    static const int spared[] = {
+        [SPARE_SOON] = 1 + AHEAD_FILES, [SPARE_PART] = 2, [SPARE_NONE] = 0};
     const HubShelf *shelf = context;
     int victim = -1;
     for (int i = 0; i < shelf->count; i++) {
@@ -68,8 +70,8 @@ static int find_victim(void *context, const RoomMember *payer, bool ahead_too, u
         bool whole = slot->state == PRESENT && slot->blob->ours;
         bool begun = (slot->state == ABSENT || slot->state == FAILED) && slot->blob->partial > 0;
         if ((!whole && !begun) || slot->taken > 0 || slot->wanted > 0 || slot->blob->busy) continue;
-        if (payer != NULL && slot->blob->payer != payer) continue;
-        if (!ahead_too && distance_of(shelf, i) <= AHEAD_FILES) continue;
+        if (!hub_room_may_drop(slot->blob, asks)) continue;
+        if (distance_of(shelf, i) < spared[spare]) continue;
         if (victim < 0 || goes_before(shelf, i, victim)) victim = i;
     }
     if (victim >= 0) *ret_used = shelf->slot[victim].used;
@@ -168,7 +170,7 @@ static int find_next(const HubShelf *shelf, bool *ret_for_later)
     return -1;
 }
 
-/* With the lock. */
+/* With the lock. `err` is NULL where it went well. */
 static void end_fetch(HubShelf *shelf, Slot *slot, bool fetched, const Error *err)
 {
     RoomBlob *blob = slot->blob;
@@ -176,7 +178,7 @@ static void end_fetch(HubShelf *shelf, Slot *slot, bool fetched, const Error *er
     blob->busy = false;
     blob->ours = blob->ours || fetched;
     slot->used = hub_room_tick(shelf->room);
-    if (err->status == OK) {
+    if (err == NULL) {
         slot->state = PRESENT;
         blob->present++;
         blob->partial = 0;
@@ -208,9 +210,9 @@ static void fetch_file(HubShelf *shelf, int index)
     if (blob->present == 0) hub_room_pay(shelf->room, blob, &shelf->member, slot->file->bytes);
     hub_room_unlock(shelf->room);
     if (shelf->options.fetching != NULL) shelf->options.fetching(shelf->options.context, index);
-    (void)hub_fetch(&shelf->place, slot->file, &fetch, &err);
+    Status status = hub_fetch(&shelf->place, slot->file, &fetch, &err);
     hub_room_lock(shelf->room);
-    end_fetch(shelf, slot, fetch.fetched, &err);
+    end_fetch(shelf, slot, fetch.fetched, status == OK ? NULL : &err);
 }
 
 static void *fetch_main(void *argument)
@@ -238,10 +240,13 @@ static void look_at_slot(HubShelf *shelf, Slot *slot, bool ours)
     RoomBlob *blob = hub_room_take_blob(shelf->room, place, slot->file);
     slot->blob = blob;
     blob->ours = blob->ours || ours;
+    /* A kill between the two has left the one without the other. */
+    if (!blob->busy && blob->ours && hub_cache_has_blob(place->cache, slot->file))
+        (void)hub_cache_link(place->cache, place->commit, slot->file, NULL);
     if (!blob->busy && hub_cache_has(place->cache, place->commit, slot->file)) {
         slot->state = PRESENT;
         blob->present++;
-        if (blob->ours && blob->paid == 0)
+        if (blob->ours && !hub_room_is_paid(shelf->room, blob))
             hub_room_pay(shelf->room, blob, &shelf->member, slot->file->bytes);
     } else if (!blob->busy && blob->present == 0) {
         int64_t left = hub_fetch_bytes_left(place->cache, place->commit, slot->file);
@@ -332,9 +337,7 @@ void hub_shelf_close(HubShelf *shelf)
     for (int i = 0; i < shelf->count; i++) {
         Slot *slot = &shelf->slot[i];
         if (slot->state == PRESENT) slot->blob->present--;
-        if (slot->blob != NULL && slot->blob->payer == &shelf->member)
-            hub_room_pay(room, slot->blob, NULL, 0);
-        hub_room_give_blob(room, slot->blob);
+        hub_room_give_blob(room, slot->blob, &shelf->member);
         free(slot->why);
     }
     hub_room_unlock(room);

@@ -20,7 +20,8 @@ typedef struct JobDataOptions {
     ReadWatch *watch;     /* NULL: nobody watches */
 } JobDataOptions;
 
-/* The room that data.cache_gb allows, the caller's to release. */
+/* The room that data.cache_gb allows, with what earlier sessions of the run have left; the caller's
+ * to release. Of the run itself: whoever only looks drops nothing. */
 HubRoom *job_data_room(const JobConfig *config);
 
 /* As mixture_open, with indexes and the Hub's commits in the run's folder. Nothing is borrowed but

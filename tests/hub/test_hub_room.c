@@ -6,9 +6,11 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-#include "base/memory.h"
+#include "base/file.h"
 #include "dataset/files.h"
+#include "dataset/hub_set.h"
 #include "hub/sets.h"
 #include "hub/support.h"
 
@@ -113,6 +115,8 @@ static void test_each_set_keeps_what_it_reads_next(void **state)
     sets_assert_record(a, ROWS, ROWS);
     for (int r = 0; r < SHARDS * ROWS; r += 50)
         sets_assert_record(b, (uint64_t)r, SECOND + r);
+    for (int i = 0; i < 500 && sets_cache_bytes("a/set") < 19 * sets_shard_bytes("a/set") / 10; i++)
+        usleep(10000); /* until its part is there */
     hub_forget_requests();
     sets_assert_record(a, ROWS, ROWS);
     sets_assert_record(a, 2 * ROWS, 2 * ROWS);
@@ -231,6 +235,41 @@ static void test_sets_of_the_same_files_share_a_small_room(void **state)
     dataset_close(again);
 }
 
+/* A set that is not open yet has files of an earlier session there: they take room, and are the
+ * first to go. */
+static void test_what_an_earlier_session_left_takes_room(void **state)
+{
+    (void)state;
+    bound_room(9);
+    Dataset *a = open_set("hf://datasets/a/set", true);
+    Dataset *b = open_set("hf://datasets/b/set", true);
+    for (int r = 0; r < SHARDS * ROWS; r += 50) {
+        sets_assert_record(a, (uint64_t)r, r);
+        sets_assert_record(b, (uint64_t)r, SECOND + r);
+    }
+    dataset_close(a);
+    dataset_close(b);
+    assert_true(sets_cache_bytes("b/set") > 0);
+    hub_room_release(shared.room);
+    /* A note that names what is no blob of its checksum: nobody drops that. */
+    write_text("keep/blobs/train.jsonl", "mine");
+    write_text("run/index/hub-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.json",
+               "{\"ours\": true, \"blob\": \"keep/blobs/train.jsonl\"}");
+    bound_room(9);
+    hub_set_add_leftovers(shared.room, "run/index");
+    a = open_set("hf://datasets/a/set", true);
+    for (int r = 0; r < SHARDS * ROWS; r += 50) {
+        sets_assert_record(a, (uint64_t)r, r);
+        assert_bound();
+    }
+    b = open_set("hf://datasets/b/set", true);
+    sets_assert_record(b, 7, SECOND + 7);
+    assert_bound();
+    dataset_close(a);
+    dataset_close(b);
+    assert_true(path_exists("keep/blobs/train.jsonl"));
+}
+
 /* ---- threads ---- */
 
 typedef struct Reader {
@@ -282,6 +321,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_slices_of_a_set_fetch_its_files_once, fresh,
                                         give_room),
         cmocka_unit_test_setup_teardown(test_sets_of_the_same_files_share_a_small_room, fresh,
+                                        give_room),
+        cmocka_unit_test_setup_teardown(test_what_an_earlier_session_left_takes_room, fresh,
                                         give_room),
         cmocka_unit_test_setup_teardown(test_sets_share_a_room_over_threads, fresh, give_room),
     };
