@@ -69,25 +69,13 @@ static int count_at_a_time(const JobConfig *config)
     return (int)(made == 0 || kept + 1 < made ? kept + 1 : made);
 }
 
-/* The folder, or the nearest one above it that exists. Owned by the caller. */
-static char *existing_folder(const char *path)
-{
-    char *folder = mem_strdup(path);
-    while (!path_is_folder(folder) && strcmp(folder, "/") != 0 && strcmp(folder, ".") != 0) {
-        char *parent = path_folder(folder);
-        free(folder);
-        folder = parent;
-    }
-    return folder;
-}
-
 Status disk_room_look(const JobConfig *config, DiskRoom *ret, Error *err)
 {
     DiskRoom room = {.at_a_time = count_at_a_time(config),
                      .standing = count_checkpoints(config->run_dir)};
     struct statvfs disk;
     TRY(measure_checkpoint(config, &room.checkpoint_bytes, err));
-    room.place = existing_folder(config->run_dir);
+    room.place = path_existing_folder(config->run_dir);
     if (statvfs(room.place, &disk) != 0) {
         error_set_errno(err, errno, "could not measure the free room of %s", room.place);
         disk_room_free(&room);

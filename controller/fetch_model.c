@@ -15,6 +15,7 @@ struct FetchModel {
     pthread_mutex_t lock;         /* of what follows: several files are fetched at once */
     const char *label;            /* of the weights that are being fetched; NULL: none are */
     int64_t fetched, total, told; /* bytes */
+    _Atomic int64_t waits_told_ms;
 };
 
 static void tell(const FetchModel *fetch)
@@ -39,11 +40,11 @@ static bool goes_on(void *context, int64_t new_bytes)
     return true; /* who does not want it any more ends the process, and the next one goes on */
 }
 
-/* Told once by whoever waits, after some seconds. */
 static void waits(void *context, const char *waits_for)
 {
-    (void)context;
-    if (waits_for[0] != '\0') log_event(LOG_WARN, "model_waits", F_STR("for", waits_for));
+    FetchModel *fetch = context;
+    if (hub_watch_is_time(&fetch->waits_told_ms, waits_for))
+        log_event(LOG_WARN, "model_waits", F_STR("for", waits_for));
 }
 
 static Status open_model(const JobConfig *config, FetchModel **ret, Error *err)

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/data_path.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -70,6 +71,19 @@ static bool names(const StringList *paths, int count, const char *path)
     return false;
 }
 
+/* A data set whose split is told by who takes it: training and evaluation take others of it. */
+static bool is_split_by_key(const char *text)
+{
+    DataPath path = data_path_parse(text);
+    char *saved = path_join(path.path, "state.json"); /* of one split, by save_to_disk */
+    bool whole = path.hub.repo != NULL ? path.path[0] == '\0'
+                                       : path_is_folder(path.path) && !path_exists(saved);
+    whole = whole && path.split == NULL;
+    free(saved);
+    data_path_free(&path);
+    return whole;
+}
+
 /* A path that is there twice, in one set or in two. */
 static void warn_of_twice(const JobConfig *config, Str *out)
 {
@@ -83,7 +97,7 @@ static void warn_of_twice(const JobConfig *config, Str *out)
                            source.key, path);
             for (int e = 0; e < eval_set_count(config) && warning.length == 0; e++) {
                 EvalSet set = eval_set(config, e);
-                if (names(set.path, set.path->count, path))
+                if (names(set.path, set.path->count, path) && !is_split_by_key(path))
                     str_printf(&warning, "%s and %s both name %s: what is evaluated is trained\n",
                                source.key, set.key, path);
             }

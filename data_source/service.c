@@ -41,6 +41,7 @@ struct DataService {
     Loop *loop;
     const JobConfig *config;
     char *index_folder;
+    HubRoom *room;
     SourceSet *set; /* [num_sets]: train first, then those of evaluations */
     int num_sets;
     pthread_mutex_t open_lock;    /* one set is indexed at a time */
@@ -146,6 +147,7 @@ static Status open_mixture(DataService *service, SourceSet *set, Error *err)
         .config = service->config,
         .eval = set->is_eval ? &set->eval : NULL,
         .pool = service->pool,
+        .room = service->room,
         .watch = &service->watch,
     };
     Mixture *mixture = NULL;
@@ -440,6 +442,7 @@ DataService *data_service_create(Loop *loop, const JobConfig *config)
     service->loop = loop;
     service->config = config;
     service->index_folder = path_join(config->run_dir, "index");
+    service->room = job_data_room(config);
     add_sets(service);
     service->pool = file_pool_create(0);
     pthread_mutex_init(&service->open_lock, NULL);
@@ -467,6 +470,7 @@ void data_service_destroy(DataService *service)
         mixture_close(service->set[i].mixture);
     free(service->set);
     file_pool_destroy(service->pool);
+    hub_room_release(service->room);
     queue_destroy(service->tasks);
     pthread_mutex_destroy(&service->open_lock);
     free(service->index_folder);

@@ -294,6 +294,12 @@ static Status open_inspection(const JobConfig *config, const Arguments *argument
     return status == OK ? OK : job_config_locate(config, err);
 }
 
+static void tell_waiting(void *told_ms, const char *waits_for)
+{
+    if (hub_watch_is_time(told_ms, waits_for))
+        fprintf(stderr, "controller: model.path: waiting for %s\n", waits_for);
+}
+
 static int inspect(Arguments *arguments)
 {
     Error err = {0};
@@ -301,7 +307,9 @@ static int inspect(Arguments *arguments)
     Inspection *inspection = NULL;
     InspectWatch *watch = NULL;
     Shown shown = {0};
-    JobSource source = {arguments->config, arguments->stage, arguments->set, arguments->num_sets};
+    _Atomic int64_t told_ms = 0;
+    JobSource source = {arguments->config, arguments->stage, arguments->set, arguments->num_sets,
+                        .watch = {.waits = tell_waiting, .context = (void *)&told_ms}};
     Status status = job_model_load(&source, &config, &err);
     arguments->inspect.config = config;
     if (status == OK) status = job_config_check_data(config, &err);

@@ -9,7 +9,7 @@
 #include "base/memory.h"
 
 #define LOOK_MS      200
-#define SAID_FIRST_S 10 /* without progress, unless cluster.progress_s is less */
+#define SAID_FIRST_S 5 /* without progress, unless cluster.progress_s is less */
 #define SAID_AGAIN_S 30
 
 struct InspectWatch {
@@ -40,6 +40,17 @@ static bool describe(const InspectWatch *watch, char *ret, size_t size)
     return false;
 }
 
+/* What somebody else has to do, which the read itself says when it has waited for some seconds. */
+static void tell_waiting(InspectWatch *watch, int64_t *said_ms)
+{
+    char waits_for[READ_WAITS_BYTES];
+    int64_t now = clock_ms();
+    if (!read_watch_said(&watch->read, waits_for, sizeof waits_for)) return;
+    if (*said_ms != 0 && now - *said_ms < SAID_AGAIN_S * 1000) return;
+    *said_ms = now;
+    fprintf(stderr, "controller: %s: waiting for %s\n", watch->key, waits_for);
+}
+
 /* A process in which code of the user's does not return has no other end. */
 static _Noreturn void give_up(const InspectWatch *watch, const char *doing)
 {
@@ -65,13 +76,14 @@ static void *watch_main(void *argument)
 {
     InspectWatch *watch = argument;
     uint64_t seen = watch->read.progress;
-    int64_t since_ms = clock_ms(), first_s = SAID_FIRST_S, say_s;
+    int64_t since_ms = clock_ms(), first_s = SAID_FIRST_S, say_s, waits_said_ms = 0;
     if (watch->progress_s < first_s) first_s = watch->progress_s;
     say_s = first_s;
     pthread_mutex_lock(&watch->lock);
     while (!watch->stopping) {
         char doing[256];
         wait_a_little(watch);
+        tell_waiting(watch, &waits_said_ms);
         uint64_t now = watch->read.progress;
         if (now != seen) {
             seen = now;

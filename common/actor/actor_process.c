@@ -45,7 +45,7 @@ struct ActorProcess {
     LoopTimer *beat;
     int64_t heard_ms; /* when the controller answered last */
     _Atomic uint64_t progress;
-    char doing[128];
+    char doing[DOING_BYTES];
     Status exit_status;
     Error error;
 };

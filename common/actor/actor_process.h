@@ -15,6 +15,7 @@
 #define TROUPE_ACTOR_ACTOR_PROCESS_H
 
 #include "actor/handle.h"
+#include "base/limits.h"
 #include "config/job.h"
 
 typedef struct ActorProcess ActorProcess;
@@ -28,10 +29,10 @@ typedef struct TrainPlace {
 typedef struct ActorReport {
     uint64_t progress; /* changes whenever the work gets on: what "no progress" watches ... */
     int working;       /* ... while this is not 0: pieces of work in hand that wait for nobody */
-    char doing[128];   /* "step 12", "idle" */
-    char waiting_for[192]; /* "all_reduce #8, waiting for rank 1", or "" */
-    char trouble[384];     /* what it tries again and again, and why in vain, or "" */
-    char notice[256];      /* what people are to be told once, or ""; stays as it is */
+    char doing[DOING_BYTES]; /* "step 12", "idle" */
+    char waiting_for[192];   /* "all_reduce #8, waiting for rank 1", or "" */
+    char trouble[384];       /* what it tries again and again, and why in vain, or "" */
+    char notice[256];        /* what people are to be told once, or ""; stays as it is */
 } ActorReport;
 
 typedef struct ActorProcessSpec {

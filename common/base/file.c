@@ -192,6 +192,17 @@ char *path_folder(const char *path)
     return mem_strndup(path, (size_t)(slash - path));
 }
 
+char *path_existing_folder(const char *path)
+{
+    char *folder = mem_strdup(path);
+    while (!path_is_folder(folder) && strcmp(folder, "/") != 0 && strcmp(folder, ".") != 0) {
+        char *parent = path_folder(folder);
+        free(folder);
+        folder = parent;
+    }
+    return folder;
+}
+
 const char *path_name(const char *path)
 {
     const char *slash = strrchr(path, '/');

@@ -64,15 +64,23 @@ static size_t special_revision(const char *text)
     return length > begin ? length : 0;
 }
 
-/* With %2F turned into '/'; NULL for a revision that git would not have either. */
+static int hex_digit(char digit)
+{
+    static const char digits[] = "0123456789abcdef";
+    const char *at = digit != '\0' ? strchr(digits, tolower((unsigned char)digit)) : NULL;
+    return at != NULL ? (int)(at - digits) : -1;
+}
+
+/* With %2F turned into '/', and so on; NULL for a revision that git would not have either. */
 static char *decode_revision(const char *text, size_t length)
 {
     Str out = {0};
     for (size_t i = 0; i < length; i++) {
-        bool slash = text[i] == '%' && i + 2 < length && text[i + 1] == '2' &&
-                     toupper((unsigned char)text[i + 2]) == 'F';
-        str_putc(&out, slash ? '/' : text[i]);
-        i += slash ? 2 : 0;
+        bool room = text[i] == '%' && i + 2 < length;
+        int high = room ? hex_digit(text[i + 1]) : -1, low = room ? hex_digit(text[i + 2]) : -1;
+        bool coded = high >= 0 && low >= 0;
+        str_putc(&out, coded ? (char)(16 * high + low) : text[i]);
+        i += coded ? 2 : 0;
     }
     const char *revision = str_text(&out);
     bool wrong = out.length == 0 || out.length > 200 || revision[0] == '/' ||
@@ -132,9 +140,11 @@ bool hub_model_name_parse(const char *text, HubName *ret)
 {
     static const char begin[] = HUB_SCHEME;
     HubName name = {0};
-    if (!str_starts_with(text, begin) || str_starts_with(text, HUB_SCHEME DATASETS) ||
-        !parse(text + sizeof begin - 1, true, &name))
-        return false;
+    static const char *const others[] = {DATASETS, "spaces/", "buckets/"};
+    bool other = !str_starts_with(text, begin);
+    for (size_t i = 0; i < sizeof others / sizeof *others && !other; i++)
+        other = str_starts_with(text + sizeof begin - 1, others[i]);
+    if (other || !parse(text + sizeof begin - 1, true, &name)) return false;
     if (name.path[0] != '\0') {
         hub_name_free(&name);
         return false;
@@ -149,6 +159,25 @@ void hub_name_free(HubName *name)
     free(name->revision);
     free(name->path);
     *name = (HubName){0};
+}
+
+static void put_revision(Str *out, const char *text, size_t length)
+{
+    bool special = special_revision(text) == length;
+    for (size_t i = 0; i < length; i++) {
+        if (!special && strchr("/%@", text[i]) != NULL)
+            str_printf(out, "%%%02X", text[i]);
+        else
+            str_putc(out, text[i]);
+    }
+}
+
+char *hub_name_write(const HubName *name)
+{
+    Str out = {0};
+    str_printf(&out, "%s%s%s@", HUB_SCHEME, name->model ? "" : DATASETS, name->repo);
+    put_revision(&out, name->revision, strlen(name->revision));
+    return str_take(&out);
 }
 
 /* ---- OWNER/NAME#REVISION ---- */
@@ -172,17 +201,6 @@ static bool is_there(const char *folder, const char *text, size_t length)
     free(path);
     free(name);
     return there;
-}
-
-static void put_revision(Str *out, const char *text, size_t length)
-{
-    bool special = special_revision(text) == length;
-    for (size_t i = 0; i < length; i++) {
-        if (text[i] == '/' && !special)
-            str_puts(out, "%2F");
-        else
-            str_putc(out, text[i]);
-    }
 }
 
 static char *expand(const char *text, const char *folder, const char *scheme)

@@ -5,9 +5,10 @@
  * it perhaps @REVISION, and /PATH: a file, a glob or a folder of it
  *   hf://OWNER/NAME                     of a model; behind it perhaps @REVISION
  *
- * A revision is a branch, a tag or a commit; in the second spelling a slash in it is written %2F,
- * but for refs/convert/X and refs/pr/N. What is there under such a name on this machine is meant
- * literally, and so is what hardly is a name of the Hub (hub_name_length). Any thread. */
+ * A revision is a branch, a tag or a commit; in the second spelling a slash in it is written %2F
+ * (any byte may be written so), but for refs/convert/X and refs/pr/N, where it need not be. What is
+ * there under such a name on this machine is meant literally, and so is what hardly is a name of
+ * the Hub (hub_name_length). Any thread. */
 #ifndef TROUPE_BASE_HUB_NAME_H
 #define TROUPE_BASE_HUB_NAME_H
 
@@ -28,6 +29,7 @@ typedef struct HubName {
 bool hub_name_parse(const char *text, HubName *ret);
 bool hub_model_name_parse(const char *text, HubName *ret); /* the same of a model */
 void hub_name_free(HubName *name);                         /* leaves an empty one */
+char *hub_name_write(const HubName *name); /* in the second spelling, without its path; owned */
 
 /* The length of the OWNER/NAME that a text begins with; 0 where it begins in another way, or OWNER
  * is what folders of data and models are called. */

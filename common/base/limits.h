@@ -44,6 +44,7 @@
 #define STEP_SAMPLES_MAX       (1 << 20) /* of all optimizer steps of a step */
 #define GROUP_SAMPLES_MAX      1024      /* of one prompt */
 #define REWARDS_MAX            16        /* of one weighted sum */
+#define DOING_BYTES            320       /* of what an actor says that it is at; with the NUL */
 #define SET_NAME_BYTES         40        /* of "train", "eval" and evaluation sets; with the NUL */
 #define KEEP_BEST_MAX          32        /* checkpoints of best evaluations */
 #define STDERR_TAIL_BYTES      4096      /* of a dead actor, in its death notice */

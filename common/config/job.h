@@ -126,7 +126,8 @@ typedef struct JobConfig {
         int64_t bad_records_max;     /* with skip: stop when more than this many were skipped; 0: no
                                         limit */
         char *accept_changed;        /* first digits of a data fingerprint, or NULL */
-        double cache_gb; /* that the run may add to the cache of the Hub; 0: what its disk has */
+        double cache_gb; /* that the run may add to the cache of the Hub, all sets together; 0: what
+                            its disk has */
     } data;
 
     struct {

@@ -239,11 +239,16 @@ static Status check_data_path(const FileCheck *check, const char *key, const cha
 
 static Status refuse_hub_spelling(const FileCheck *check, const char *key, const char *name)
 {
+    bool other =
+        str_starts_with(name, HUB_SCHEME "buckets/") || str_starts_with(name, HUB_SCHEME "spaces/");
     return error_set(check->err, ERR_INVALID,
                      "%s: %s is no name of a data set on the Hugging Face Hub.\n"
                      "Expected hf://datasets/OWNER/NAME, with @REVISION and /PATH behind it where "
-                     "they are meant, or OWNER/NAME.\nCorrect the name.",
-                     key_at(check, key), QUOTED(name));
+                     "they are meant, or OWNER/NAME.\n%s",
+                     key_at(check, key), QUOTED(name),
+                     other ? "Buckets and Spaces are not read: fetch the files into a folder, and "
+                             "name that."
+                           : "Correct the name.");
 }
 
 static Status check_data_paths(const FileCheck *check, const char *key, const StringList *entries)

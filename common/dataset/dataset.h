@@ -20,6 +20,7 @@
 #include "dataset/file_pool.h"
 #include "dataset/watch.h"
 #include "hub/access.h"
+#include "hub/room.h"
 
 #define DATASET_HUB_COMMITS "hub.json" /* `commits`, in the folder of a run */
 
@@ -28,7 +29,7 @@ typedef struct DatasetHub {
     const HubAccess *access; /* NULL: what the environment says */
     const char *commits; /* a file that says at which commits the run takes data sets of the Hub;
                           * written as indexes are; NULL: none */
-    int64_t bytes_max;   /* that the run may add to the Hub's cache; 0: what its disk has */
+    HubRoom *room;       /* that the data sets of the run share; NULL: each has what the disk has */
 } DatasetHub;
 
 typedef struct DatasetOptions {

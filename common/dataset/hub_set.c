@@ -1,5 +1,6 @@
 #include "dataset/hub_set.h"
 
+#include <dirent.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +14,8 @@
 #include "dataset/data_folder.h"
 #include "hub/shelf.h"
 
-#define NOTE_BYTES_MAX 4096
+#define NOTE_BYTES_MAX 8192
+#define NOTE_PREFIX    "hub-"
 
 /* What is kept of a file that may be dropped. */
 typedef struct Note {
@@ -63,7 +65,7 @@ static char *note_path(const HubSet *set, int index)
     const HubFiles *files = hub_repo_files(set->repo);
     const HubFile *file = hub_files_find(files, set->names.item[index]);
     if (set->notes == NULL || file == NULL || file->etag[0] == '\0') return NULL;
-    return mem_printf("%s/hub-%s.json", set->notes, file->etag);
+    return mem_printf("%s/" NOTE_PREFIX "%s.json", set->notes, file->etag);
 }
 
 static Status parse_note(const cJSON *json, Note *ret, Error *err)
@@ -102,6 +104,46 @@ static void read_note(HubSet *set, int index)
     free(path);
 }
 
+/* Where its content is, for who does not know the set. */
+static void put_blob(const HubSet *set, int index, Str *text)
+{
+    const HubFile *file = hub_files_find(hub_repo_files(set->repo), set->names.item[index]);
+    char *blob = hub_cache_blob(hub_repo_place(set->repo).cache, file->etag);
+    json_append_string(text, blob);
+    free(blob);
+}
+
+/* What is dropped has to be one of a cache, whoever has written the note: of its checksum, in the
+ * folder of blobs. */
+static bool is_blob_of(const char *blob, const char *note)
+{
+    size_t length = strspn(note + strlen(NOTE_PREFIX), "0123456789abcdef");
+    const char *name = path_name(blob);
+    size_t before = (size_t)(name - blob), folder = strlen("/blobs/");
+    return (length == 40 || length == 64) && strlen(name) == length && before > folder &&
+           strncmp(name, note + strlen(NOTE_PREFIX), length) == 0 &&
+           strncmp(name - folder, "/blobs/", folder) == 0;
+}
+
+void hub_set_add_leftovers(HubRoom *room, const char *index_folder)
+{
+    DIR *entries = opendir(index_folder);
+    for (struct dirent *entry; entries != NULL && (entry = readdir(entries)) != NULL;) {
+        if (!str_starts_with(entry->d_name, NOTE_PREFIX)) continue;
+        char *path = path_join(index_folder, entry->d_name);
+        const char *blob = "";
+        bool ours = false;
+        cJSON *json = NULL;
+        if (json_read(path, NOTE_BYTES_MAX, &json, NULL) == OK &&
+            json_bool(json, "ours", "", &ours, NULL) == OK && ours &&
+            json_string_or(json, "blob", "", &blob, NULL) == OK && is_blob_of(blob, entry->d_name))
+            hub_room_add_leftover(room, blob);
+        cJSON_Delete(json);
+        free(path);
+    }
+    if (entries != NULL) closedir(entries);
+}
+
 static void write_note(const HubSet *set, int index, const Note *note)
 {
     char *path = note_path(set, index);
@@ -110,7 +152,8 @@ static void write_note(const HubSet *set, int index, const Note *note)
         return;
     }
     Str text = {0};
-    str_printf(&text, "{\"ours\": %s", note->ours ? "true" : "false");
+    str_printf(&text, "{\"ours\": %s, \"blob\": ", note->ours ? "true" : "false");
+    put_blob(set, index, &text);
     if (note->modified_ns > 0)
         str_printf(&text, ", \"modified_ns\": \"%lld\"", (long long)note->modified_ns);
     if (note->opened)
@@ -208,8 +251,59 @@ static bool has_folder(const HubSet *set, const char *path)
     return false;
 }
 
+/* The folders that lie in the repository itself. */
+static void list_top(const HubSet *set, StringList *ret)
+{
+    const HubFiles *files = hub_repo_files(set->repo);
+    for (size_t i = 0; i < files->count; i++) {
+        const char *path = files->item[i].path, *slash = strchr(path, '/');
+        if (slash == NULL || path[0] == '.') continue;
+        char *name = mem_strndup(path, (size_t)(slash - path));
+        if (ret->count == 0 || strcmp(ret->item[ret->count - 1], name) != 0)
+            string_list_append(ret, name);
+        free(name);
+    }
+}
+
+static Status refuse_converted(const HubSet *set, const DataPath *path, const StringList *there,
+                               Error *err)
+{
+    Str names = {0};
+    for (int i = 0; i < there->count; i++)
+        str_printf(&names, " %s", there->item[i]);
+    error_set(err, ERR_NOT_FOUND,
+              "%s: %s has %s%s\n  expected: one of its configurations:%s\n  to do: write %s@%s/%s",
+              set->key, set->label,
+              path->config != NULL ? "no configuration " : "several configurations",
+              path->config != NULL ? path->config : "", str_text(&names), set->label,
+              there->item[0], path->split != NULL ? path->split : "train");
+    str_free(&names);
+    return ERR_NOT_FOUND;
+}
+
+/* The Hub's own conversions (refs/convert/parquet) have no README.md: each configuration is a
+ * folder. */
+static Status find_converted(HubSet *set, const DataPath *path, Error *err)
+{
+    StringList there = {0};
+    DataPath inner = *path;
+    list_top(set, &there);
+    inner.config = NULL;
+    if (there.count == 0) return find_by_split(set, path, err);
+    inner.path = there.count == 1 && path->config == NULL ? there.item[0] : NULL;
+    for (int i = 0; i < there.count; i++)
+        if (strcmp(there.item[i], path->config != NULL ? path->config : "default") == 0)
+            inner.path = there.item[i];
+    Status status = inner.path != NULL ? find_by_split(set, &inner, err)
+                                       : refuse_converted(set, path, &there, err);
+    string_list_free(&there);
+    return status;
+}
+
 static Status find_names(HubSet *set, const DataPath *path, Error *err)
 {
+    bool converted = str_starts_with(path->hub.revision, "refs/convert/");
+    if (path->path[0] == '\0' && converted) return find_converted(set, path, err);
     if (path->path[0] == '\0' || has_folder(set, path->path)) return find_by_split(set, path, err);
     if (path->split != NULL)
         return error_set(err, ERR_INVALID,
@@ -243,7 +337,7 @@ static void note_fetching(void *context, int index)
     set->note[index].ours = true; /* a kill leaves what may be dropped */
     Note note = set->note[index];
     pthread_mutex_unlock(&set->lock);
-    if (hub_shelf_is_small(set->shelf)) write_note(set, index, &note);
+    if (hub_shelf_is_bounded(set->shelf)) write_note(set, index, &note);
 }
 
 static void close_reader(void *context, int index)
@@ -251,9 +345,9 @@ static void close_reader(void *context, int index)
     HubSet *set = context;
     pthread_mutex_lock(&set->lock);
     HubFileReader *reader = set->reader[index];
+    if (reader != NULL) pthread_mutex_lock(&reader->lock); /* hub_file_close waits for it */
     pthread_mutex_unlock(&set->lock);
     if (reader == NULL) return;
-    pthread_mutex_lock(&reader->lock);
     void *file = reader->file;
     reader->file = NULL;
     if (file != NULL) reader->format->close(file);
@@ -274,7 +368,7 @@ static Status open_shelf(HubSet *set, const DatasetOptions *options, bool few, E
         .repo = set->repo,
         .file = files,
         .count = count,
-        .bytes_max = options->hub != NULL ? options->hub->bytes_max : 0,
+        .room = options->hub != NULL ? options->hub->room : NULL,
         .reading = few                 ? SHELF_FEW
                    : options->in_order ? SHELF_IN_ORDER
                                        : SHELF_ANY_ORDER,
@@ -313,13 +407,11 @@ Status hub_set_open(const DataPath *path, const DatasetOptions *options, bool fe
                     Error *err)
 {
     HubSet *set = mem_calloc(1, sizeof *set);
-    bool usual = strcmp(path->hub.revision, HUB_MAIN_REVISION) == 0;
     set->key = mem_strdup(options->key);
     set->notes = mem_strdup(options->index_folder);
     set->read_only = options->index_read_only;
     set->watch = options->watch;
-    set->label = mem_printf("%sdatasets/%s@%s", HUB_SCHEME, path->hub.repo,
-                            usual ? HUB_MAIN_REVISION : path->hub.revision);
+    set->label = hub_name_write(&path->hub);
     pthread_mutex_init(&set->lock, NULL);
     Status status = open_repo(set, path, options, err);
     if (status != OK) error_prefix(err, "%s", set->key);
@@ -456,7 +548,7 @@ static Status open_first(HubFileReader *reader, Error *err)
     pthread_mutex_lock(&set->lock);
     const Note note = set->note[reader->index];
     pthread_mutex_unlock(&set->lock);
-    if (small && note.opened && !path_exists(set->paths.item[reader->index])) {
+    if (small && note.opened) { /* opened when it is read: it may be dropped until then */
         reader->summary = note.summary;
         snprintf(reader->kind, sizeof reader->kind, "%s", note.kind);
         reader->summary.kind = reader->kind;

@@ -11,6 +11,7 @@
 #include "base/data_path.h"
 #include "base/error.h"
 #include "dataset/format.h"
+#include "hub/room.h"
 
 typedef struct HubSet HubSet;
 
@@ -19,6 +20,10 @@ typedef struct HubSet HubSet;
 Status hub_set_open(const DataPath *path, const DatasetOptions *options, bool few, HubSet **ret,
                     Error *err);
 void hub_set_close(HubSet *set); /* accepts NULL; its files are closed */
+
+/* Adds to a room what earlier sessions of a run have fetched, as the notes in its folder of indexes
+ * say. */
+void hub_set_add_leftovers(HubRoom *room, const char *index_folder);
 
 int hub_set_count(const HubSet *set);
 const char *hub_set_split(const HubSet *set);  /* as data_folder_find says it, or NULL; borrowed */

@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define READ_WAITS_BYTES 256
+#define READ_WAITS_BYTES 384
 
 typedef struct ReadWatch {
     _Atomic uint64_t progress;                /* raised by whoever reads */

@@ -113,8 +113,11 @@ Status hub_access_read(Variable *variable, HubAccess *ret, Error *err)
     static const char *const cache_names[] = {"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", NULL};
     static const char *const ca_names[] = {"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
                                            NULL};
-    HubAccess access = {
-        .stall_ms = 30000, .attempts = 6, .backoff_ms = 1000, .backoff_ms_max = 30000};
+    HubAccess access = {.stall_ms = 30000,
+                        .attempts = 6,
+                        .tell_ms = 3000,
+                        .backoff_ms = 1000,
+                        .backoff_ms_max = 30000};
     char *home = home_folder(variable);
     const char *cache = look_first(variable, cache_names), *ca = look_first(variable, ca_names);
     access.cache = cache != NULL ? expand_home(variable, cache) : path_join(home, "hub");

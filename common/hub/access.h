@@ -17,6 +17,7 @@ typedef struct HubAccess {
     bool offline;     /* HF_HUB_OFFLINE */
     int64_t stall_ms; /* without a byte, after which a try has failed */
     int64_t attempts; /* without a new byte */
+    int64_t tell_ms;  /* without a byte, or with hardly any, after which whoever waits is told */
     int64_t backoff_ms, backoff_ms_max; /* between them; the first is doubled up to the second */
 } HubAccess;
 

@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "base/limits.h"
@@ -15,13 +14,14 @@
 
 #define IDLE_MAX          16 /* connections that are kept */
 #define REDIRECTIONS_MAX  10
-#define PAUSE_SLICE_MS    100
+#define LOOK_MS           100 /* in a pause */
 #define CONNECT_MS        20000
 #define RETRY_AFTER_MAX_S 600
 
 struct HubClient {
     const HubAccess *access;
     HubWatch watch;
+    HubSpeaker speaker;
     pthread_mutex_t lock; /* the idle handles */
     CURL *idle[IDLE_MAX];
     int num_idle;
@@ -32,33 +32,6 @@ static pthread_once_t curl_once = PTHREAD_ONCE_INIT;
 static void start_curl(void)
 {
     CHECK(curl_global_init(CURL_GLOBAL_DEFAULT) == 0);
-}
-
-/* ---- who waits ---- */
-
-bool hub_watch_goes_on(const HubWatch *watch, int64_t new_bytes)
-{
-    return watch->go_on == NULL || watch->go_on(watch->context, new_bytes);
-}
-
-void hub_watch_waits(const HubWatch *watch, const char *waits_for)
-{
-    if (watch->waits != NULL) watch->waits(watch->context, waits_for);
-}
-
-static Status give_up(Error *err)
-{
-    return error_set(err, ERR_CANCELLED, "the data is not wanted any more");
-}
-
-Status hub_watch_pause(const HubWatch *watch, int64_t ms, Error *err)
-{
-    for (int64_t end = clock_ms() + ms, left; (left = end - clock_ms()) > 0;) {
-        int64_t slice = left < PAUSE_SLICE_MS ? left : PAUSE_SLICE_MS;
-        if (!hub_watch_goes_on(watch, 0)) return give_up(err);
-        nanosleep(&(struct timespec){.tv_nsec = slice * 1000000}, NULL);
-    }
-    return hub_watch_goes_on(watch, 0) ? OK : give_up(err);
 }
 
 /* ---- connections ---- */
@@ -149,8 +122,10 @@ typedef struct Try {
     HubClient *client;
     const HubRequest *request;
     HubHeader *header;
+    HubSilence silence;
     int64_t from; /* the byte from which on the body is wanted */
     bool begun;   /* the body is the sink's */
+    bool away;    /* another host than the Hub is asked */
     char commit[HUB_COMMIT_BYTES], linked[HUB_ETAG_BYTES]; /* that the Hub said on the way */
     int64_t unseen; /* bytes that the watch was not told of */
     Error err;      /* of the sink */
@@ -201,6 +176,8 @@ static int tell_progress(void *context, curl_off_t all, curl_off_t now, curl_off
     (void)all, (void)now, (void)up_all, (void)up_now;
     int64_t bytes = this->unseen;
     this->unseen = 0;
+    if (bytes > 0) hub_silence_bytes(&this->silence, bytes);
+    hub_silence_look(&this->silence);
     return hub_watch_goes_on(&this->client->watch, bytes) ? 0 : 1;
 }
 
@@ -232,6 +209,9 @@ static CURLcode perform(Try *this, const char *url)
     curl_easy_setopt(handle, CURLOPT_PROTOCOLS_STR, "http,https");
     curl_easy_setopt(handle, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(handle, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_MS);
+#if CURL_AT_LEAST_VERSION(7, 87, 0)
+    curl_easy_setopt(handle, CURLOPT_QUICK_EXIT, 1L); /* waits for no resolver that hangs */
+#endif
     curl_easy_setopt(handle, CURLOPT_LOW_SPEED_LIMIT, 1L);
     curl_easy_setopt(handle, CURLOPT_LOW_SPEED_TIME, (long)((access->stall_ms + 999) / 1000));
     curl_easy_setopt(handle, CURLOPT_HEADERFUNCTION, take_header);
@@ -264,11 +244,11 @@ static Status refuse_redirection(const Try *this, const char *location, Error *e
 }
 
 /* What curl says, as one of ours. ERR_UNAVAILABLE may pass. */
-static Status explain_transport(const Try *this, CURLcode code, Error *err)
+static Status explain_transport(Try *this, CURLcode code, Error *err)
 {
     const HubAccess *access = this->client->access;
     const char *what = this->request->what, *said = curl_easy_strerror(code);
-    if (code == CURLE_ABORTED_BY_CALLBACK) return give_up(err);
+    if (code == CURLE_ABORTED_BY_CALLBACK) return hub_watch_give_up(err);
     if (code == CURLE_WRITE_ERROR && this->err.status != OK) {
         if (err != NULL) *err = this->err;
         return this->err.status;
@@ -278,11 +258,12 @@ static Status explain_transport(const Try *this, CURLcode code, Error *err)
                          "%s: the certificate of %s cannot be verified: %s\n  expected: one by a "
                          "certificate authority that is known here (%s)\n  to do: install "
                          "ca-certificates, or name the file of your authority in SSL_CERT_FILE",
-                         what, access->endpoint, said,
+                         what, this->silence.host, said,
                          access->ca_file != NULL ? access->ca_file : "the system's");
     if (code == CURLE_URL_MALFORMAT || code == CURLE_UNSUPPORTED_PROTOCOL)
         return error_set(err, ERR_INVALID, "%s: %s: %s", what, this->request->url, said);
-    return error_set(err, ERR_UNAVAILABLE, "%s: %s: %s", what, access->endpoint, said);
+    snprintf(this->silence.trouble, sizeof this->silence.trouble, "%s", said);
+    return error_set(err, ERR_UNAVAILABLE, "%s: %s: %s", what, this->silence.host, said);
 }
 
 /* Follows redirections; the header is that of the last answer. */
@@ -295,6 +276,8 @@ static Status try_once(Try *this, Error *err)
         HubHeader *header = this->header;
         hub_header_begin(header);
         this->begun = false;
+        hub_silence_host(&this->silence, url);
+        this->away = !same_origin(url, this->client->access->endpoint);
         CURLcode code = perform(this, url);
         if (code != CURLE_OK) status = explain_transport(this, code, err);
         bool away = header->status >= 300 && header->status < 400 && header->location != NULL;
@@ -321,58 +304,96 @@ static bool may_pass(int status)
     return status == 408 || status == 425 || status == 429 || status >= 500;
 }
 
-static Status explain_answer(const Try *this, Error *err)
+/* A link that the Hub gave to another host may have expired there: it gives a new one. */
+static bool is_refused_link(const Try *this)
+{
+    int status = this->header->status;
+    return this->away && status >= 400 && status < 500 && status != 412 && status != 416;
+}
+
+static Status explain_answer(Try *this, Error *err)
 {
     const HubHeader *header = this->header;
-    const char *what = this->request->what;
+    const char *what = this->request->what, *host = this->silence.host;
     const char *said =
         header->error_message[0] != '\0' ? header->error_message : header->error_code;
     char reason[2 * STR_QUOTED_BYTES] = "";
     if (said[0] != '\0') snprintf(reason, sizeof reason, " (%s)", QUOTED(said));
+    snprintf(this->silence.trouble, sizeof this->silence.trouble, "HTTP status %d", header->status);
+    if (is_refused_link(this))
+        return error_set(err, ERR_UNAVAILABLE,
+                         "%s: %s, where the Hub sends us to, answers with HTTP status %d", what,
+                         host, header->status);
     Status status = may_pass(header->status)                         ? ERR_UNAVAILABLE
                     : header->status == 404                          ? ERR_NOT_FOUND
                     : header->status == 401 || header->status == 403 ? ERR_INVALID
                                                                      : ERR_DATA;
-    return error_set(err, status, "%s: %s answers with HTTP status %d%s", what,
-                     this->client->access->endpoint, header->status, reason);
+    return error_set(err, status, "%s: %s answers with HTTP status %d%s", what, host,
+                     header->status, reason);
 }
 
 /* Before the next try: what the server asks for, or the pause that doubles. */
-static Status pause_before(const Try *this, int64_t *backoff_ms, Error *err)
+static Status pause_before(Try *this, Error *err)
 {
     const HubAccess *access = this->client->access;
-    int64_t asked_s = this->header->retry_after_s, pause = *backoff_ms;
+    HubSilence *silence = &this->silence;
+    int64_t asked_s = this->header->retry_after_s, pause = silence->backoff_ms, left;
     if (asked_s > RETRY_AFTER_MAX_S) asked_s = RETRY_AFTER_MAX_S;
     if (asked_s >= 0) pause = 1000 * asked_s;
-    *backoff_ms =
-        2 * *backoff_ms < access->backoff_ms_max ? 2 * *backoff_ms : access->backoff_ms_max;
-    return hub_watch_pause(&this->client->watch, pause, err);
+    silence->next_ms = clock_ms() + pause;
+    while ((left = silence->next_ms - clock_ms()) > 0) {
+        hub_silence_look(silence);
+        TRY(hub_watch_pause(&this->client->watch, left < LOOK_MS ? left : LOOK_MS, err));
+    }
+    silence->next_ms = 0;
+    silence->backoff_ms = 2 * silence->backoff_ms < access->backoff_ms_max ? 2 * silence->backoff_ms
+                                                                           : access->backoff_ms_max;
+    return hub_watch_goes_on(&this->client->watch, 0) ? OK : hub_watch_give_up(err);
+}
+
+/* All tries. */
+static Status try_often(Try *this, Error *err)
+{
+    const HubSink *sink = &this->request->sink;
+    HubSilence *silence = &this->silence;
+    for (;;) {
+        Error why = {0}, pause = {0};
+        int64_t from = sink->begin != NULL ? sink->begin(sink->context) : 0;
+        if (from > this->from) { /* it goes on */
+            silence->tries = 0;
+            silence->backoff_ms = this->client->access->backoff_ms;
+        }
+        this->from = from;
+        silence->begun_ms = clock_ms();
+        Status status = try_once(this, &why);
+        if (status == OK && (this->header->status < 200 || this->header->status >= 300))
+            status = explain_answer(this, &why);
+        if (status != ERR_UNAVAILABLE || ++silence->tries >= silence->tries_max) {
+            if (status != OK && err != NULL) *err = why;
+            return status;
+        }
+        if (pause_before(this, &pause) == OK) continue;
+        if (err != NULL) *err = pause;
+        return ERR_CANCELLED;
+    }
 }
 
 Status hub_client_get(HubClient *client, const HubRequest *request, HubHeader *ret, Error *err)
 {
     const HubAccess *access = client->access;
     HubHeader header = {0};
-    Try this = {.client = client, .request = request, .header = &header};
-    const HubSink *sink = &request->sink;
-    int64_t backoff_ms = access->backoff_ms, tries = 0;
-    Status status;
-    for (;;) {
-        Error pause = {0};
-        int64_t from = sink->begin != NULL ? sink->begin(sink->context) : 0;
-        if (from > this.from) tries = 0, backoff_ms = access->backoff_ms; /* it goes on */
-        this.from = from;
-        status = try_once(&this, err);
-        if (status == OK && (header.status < 200 || header.status >= 300))
-            status = explain_answer(&this, err);
-        if (status != ERR_UNAVAILABLE || request->once) break;
-        if (++tries >= access->attempts) break;
-        if (pause_before(&this, &backoff_ms, &pause) != OK) {
-            if (err != NULL) *err = pause;
-            status = ERR_CANCELLED;
-            break;
-        }
-    }
+    Try this = {.client = client,
+                .request = request,
+                .header = &header,
+                .silence = {.access = access,
+                            .watch = &client->watch,
+                            .speaker = &client->speaker,
+                            .what = request->what,
+                            .tries_max = request->once ? 1 : access->attempts,
+                            .backoff_ms = access->backoff_ms}};
+    hub_silence_begin(&this.silence);
+    Status status = try_often(&this, err);
+    hub_silence_end(&this.silence);
     if (status == ERR_UNAVAILABLE && err != NULL)
         error_append(err, "  expected: the Hugging Face Hub there\n  to do: look at the network "
                           "(https_proxy, HF_ENDPOINT) and start again: what was fetched is kept");

@@ -17,22 +17,9 @@
 #include "base/str.h"
 #include "hub/access.h"
 #include "hub/answer.h"
+#include "hub/watch.h"
 
 typedef struct HubClient HubClient;
-
-/* For whoever waits: called several times a second, with the bytes that came since; false: nobody
- * wants it any more, and it ends with ERR_CANCELLED. Any of the threads that make requests. */
-typedef struct HubWatch {
-    bool (*go_on)(void *context, int64_t new_bytes); /* NULL: nobody watches */
-    void *context;
-    /* What another process has to do first, after some seconds; "": it is over. May be NULL. */
-    void (*waits)(void *context, const char *waits_for);
-} HubWatch;
-
-bool hub_watch_goes_on(const HubWatch *watch, int64_t new_bytes);
-void hub_watch_waits(const HubWatch *watch, const char *waits_for);
-/* Waits; ERR_CANCELLED when nobody wants it any more. */
-Status hub_watch_pause(const HubWatch *watch, int64_t ms, Error *err);
 
 /* Borrows the access and what the watch points to. */
 HubClient *hub_client_create(const HubAccess *access, HubWatch watch);

@@ -200,11 +200,37 @@ static Status explain_gated(const HubPlace *place, bool gated, Error *err)
                         access->endpoint, place_prefix(place), place->repo);
 }
 
+bool hub_refuses_token(const HubPlace *place, const HubHeader *header)
+{
+    bool gated = strcmp(header->error_code, "GatedRepo") == 0;
+    return header->status == 401 && !gated && hub_client_access(place->client)->token != NULL;
+}
+
+/* Its list was right when it was asked for: repositories are renamed, made private, taken away. */
+static Status explain_absence(const HubPlace *place, Error *err)
+{
+    const HubAccess *access = hub_client_access(place->client);
+    return error_append(err,
+                        "  expected: the files of commit %s as they were listed\n  to do: look at "
+                        "%s/%s%s, whether it is still there, and to be read by %s",
+                        place->commit, access->endpoint, place_prefix(place), place->repo,
+                        access->token == NULL ? "everybody: there is no token (HF_TOKEN)"
+                                              : "the owner of this token (HF_TOKEN)");
+}
+
 Status hub_explain_refusal(const HubPlace *place, const HubHeader *header, Error *err)
 {
-    bool refused = header->status == 401 || header->status == 403;
-    if (!refused && strcmp(header->error_code, "GatedRepo") != 0) return err->status;
-    return explain_gated(place, strcmp(header->error_code, "GatedRepo") == 0, err);
+    bool gated = strcmp(header->error_code, "GatedRepo") == 0;
+    if (err->status == ERR_UNAVAILABLE || err->status == ERR_CANCELLED) return err->status;
+    if (hub_refuses_token(place, header))
+        return error_append(err,
+                            "  expected: a token that is valid: this one (HF_TOKEN, or the file "
+                            "that hf auth login writes) has expired, or was never one\n  to do: hf "
+                            "auth login; or without any (unset HF_TOKEN, hf auth logout), which "
+                            "is enough for what everybody may read");
+    if (gated || header->status == 401 || header->status == 403)
+        return explain_gated(place, gated, err);
+    return header->status == 404 ? explain_absence(place, err) : err->status;
 }
 
 /* Fetches what is missing and compares. *ret_same: it is the file. */

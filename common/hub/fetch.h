@@ -36,6 +36,10 @@ int64_t hub_fetch_bytes_left(const HubCache *cache, const char *commit, const Hu
 /* Removes what an earlier try has left of a file, but where somebody fetches it now. */
 void hub_fetch_forget(const HubCache *cache, const HubFile *file);
 
+/* Whether it is the token that the Hub refuses: without one, or with one of somebody who may not,
+ * it says that there is nothing of that name. */
+bool hub_refuses_token(const HubPlace *place, const HubHeader *header);
+
 /* What to do about a refusal of the Hub, and its reason. Returns err->status. */
 Status hub_explain_refusal(const HubPlace *place, const HubHeader *header, Error *err);
 

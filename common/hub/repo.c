@@ -124,23 +124,43 @@ static Status keep_commit(const HubRepo *repo, Error *err)
 
 /* ---- which commit ---- */
 
-/* Appends "; nearest: a b c" of what the Hub lists; nothing where it does not. */
-static void append_nearest(HubRepo *repo, const char *url, const char *const *list, const char *key,
+/* Where names stand in an answer: under `key` of the objects of `list`; NULL: the answer is one. */
+typedef struct NamesPlace {
+    const char *list, *key;
+} NamesPlace;
+
+/* A branch whose name begins with what was taken for the revision, and a slash. */
+static const char *find_longer(const StringList *names, const char *wanted)
+{
+    size_t length = strlen(wanted);
+    for (int i = 0; i < names->count; i++)
+        if (str_starts_with(names->item[i], wanted) && names->item[i][length] == '/')
+            return names->item[i];
+    return NULL;
+}
+
+/* Appends the nearest of the names that the Hub lists, or some of them; nothing where it does not.
+ */
+static void append_nearest(HubRepo *repo, const char *url, const NamesPlace *place,
                            const char *wanted, Error *err)
 {
     HubText answer;
     StringList names = {0};
     if (hub_client_get_text(repo->client, url, repo->name.repo, true, &answer, &(Error){0}) == OK)
-        for (; *list != NULL; list++)
-            hub_answer_names(str_text(&answer.text), answer.text.length,
-                             (*list)[0] != '\0' ? *list : NULL, key, &names);
+        for (; place->key != NULL; place++)
+            hub_answer_names(str_text(&answer.text), answer.text.length, place->list, place->key,
+                             &names);
     hub_text_free(&answer);
     size_t count = names.count < NAMES_MAX ? (size_t)names.count : NAMES_MAX;
     const char *nearest = str_nearest(wanted, (const char *const *)names.item, count);
+    const char *longer = find_longer(&names, wanted);
     Str text = {0};
     for (size_t i = 0; i < count && i < 5; i++)
         str_printf(&text, " %s", QUOTED(names.item[i]));
-    if (nearest != NULL)
+    if (longer != NULL)
+        error_append(err, "  to do: did you mean %s? Behind hf:// its slashes are written %%2F",
+                     QUOTED(longer));
+    else if (nearest != NULL)
         error_append(err, "  to do: did you mean %s?", QUOTED(nearest));
     else if (text.length > 0)
         error_append(err, "  to do: there are:%s", str_text(&text));
@@ -162,7 +182,7 @@ static Status refuse_absent_repo(HubRepo *repo, Error *err)
     Str url = {0};
     str_printf(&url, "%s/api/%s?limit=%d&search=", access->endpoint, kind_folder(repo), NAMES_MAX);
     hub_put_escaped(&url, strchr(repo->name.repo, '/') + 1, true);
-    append_nearest(repo, str_text(&url), (const char *const[]){"", NULL}, "id", repo->name.repo,
+    append_nearest(repo, str_text(&url), (const NamesPlace[]){{NULL, "id"}, {0}}, repo->name.repo,
                    err);
     str_free(&url);
     return err->status;
@@ -174,8 +194,9 @@ static Status refuse_absent_revision(HubRepo *repo, Error *err)
     error_set(err, ERR_NOT_FOUND,
               "%s has no revision %s\n  expected: one of its branches, tags or commits",
               repo->name.repo, QUOTED(repo->name.revision));
-    append_nearest(repo, url, (const char *const[]){"branches", "tags", NULL}, "name",
-                   repo->name.revision, err);
+    static const NamesPlace places[] = {
+        {"branches", "name"}, {"tags", "name"}, {"converts", "ref"}, {0}};
+    append_nearest(repo, url, places, repo->name.revision, err);
     free(url);
     return err->status;
 }
@@ -186,7 +207,8 @@ static Status explain(HubRepo *repo, const HubHeader *header, Error *err)
     bool gated = strcmp(header->error_code, "GatedRepo") == 0;
     if (!gated && header->status == 404 && strcmp(header->error_code, "RevisionNotFound") == 0)
         return refuse_absent_revision(repo, err);
-    if (!gated && (header->status == 404 || header->status == 401))
+    bool absent = header->status == 404 || header->status == 401;
+    if (!gated && absent && !hub_refuses_token(&place, header))
         return refuse_absent_repo(repo, err);
     return hub_explain_refusal(&place, header, err);
 }

@@ -1,32 +1,24 @@
 #include "hub/shelf.h"
 
-#include <errno.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/statvfs.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "base/file.h"
 #include "base/memory.h"
 
 enum {
     FETCH_THREADS = 4, /* each with a connection */
     AHEAD_FILES = 2, /* that are fetched before they are wanted, where there is not room for all */
-    LOOK_MS = 200,   /* between looks whether somebody still waits */
 };
-#define RESERVE_BYTES ((int64_t)1 << 30) /* of the disk, that stays free; or a twentieth of it */
 
 typedef enum { ABSENT, FETCHING, PRESENT, DROPPING, FAILED } SlotState;
 
 typedef struct Slot {
     const HubFile *file;
+    RoomBlob *blob;
     SlotState state;
     int wanted, taken; /* threads that wait for it, that have it */
-    bool ours;
-    int64_t partial; /* bytes of it that an earlier try has left */
     int64_t modified_ns;
     uint64_t used; /* when it was last taken */
     Error *why;    /* it has failed */
@@ -35,208 +27,131 @@ typedef struct Slot {
 struct HubShelf {
     HubShelfOptions options;
     HubPlace place;
+    HubRoom *room; /* whose lock is that of all that changes */
+    RoomMember member;
+    RoomNeeds needs;
     Slot *slot; /* [count] */
     int count;
-    bool small;           /* files are dropped */
-    int64_t room, in_use; /* bytes, of files that are ours */
-    int64_t bytes_left;
-    pthread_mutex_t lock; /* of all that changes */
-    pthread_cond_t changed;
-    uint64_t clock;
-    int last;              /* that was taken */
-    bool closing, cramped; /* a thread waits for room */
+    int last;     /* that was taken */
+    int dropping; /* threads that drop a file of ours */
+    bool closing;
     pthread_t thread[FETCH_THREADS];
     int num_threads;
 };
 
-/* ---- room ---- */
-
-typedef struct Room {
-    int64_t needed;  /* bytes that are missing, or ours */
-    int64_t has;     /* for them */
-    int64_t largest; /* of these files */
-    int64_t free, reserve;
-    char *place;
-} Room;
-
-static char *existing_folder(const char *path)
-{
-    char *folder = mem_strdup(path);
-    while (!path_is_folder(folder) && strcmp(folder, "/") != 0 && strcmp(folder, ".") != 0) {
-        char *parent = path_folder(folder);
-        free(folder);
-        folder = parent;
-    }
-    return folder;
-}
-
-static Status look_at_disk(const HubShelf *shelf, Room *ret, Error *err)
-{
-    struct statvfs disk;
-    ret->place = existing_folder(shelf->place.cache->folder);
-    if (statvfs(ret->place, &disk) != 0)
-        return error_set_errno(err, errno, "could not look at the disk of %s", ret->place);
-    int64_t unit = (int64_t)disk.f_frsize, twentieth = (int64_t)disk.f_blocks * unit / 20;
-    ret->free = (int64_t)disk.f_bavail * unit;
-    ret->reserve = twentieth < RESERVE_BYTES ? twentieth : RESERVE_BYTES;
-    return OK;
-}
-
-static char *show_bytes(int64_t bytes, char ret[32])
-{
-    if (bytes < 10000000)
-        snprintf(ret, 32, "%.3f MB", (double)bytes / 1e6);
-    else
-        snprintf(ret, 32, "%.2f GB", (double)bytes / 1e9);
-    return ret;
-}
-
-static Status refuse_room(const HubShelf *shelf, const Room *room, Error *err)
-{
-    const HubShelfOptions *options = &shelf->options;
-    char needed[32], has[32], free_now[32], reserve[32], largest[32];
-    bool all = options->reading != SHELF_IN_ORDER;
-    bool bounded = options->bytes_max > 0 && options->bytes_max <= room->has;
-    if (shelf->place.model)
-        return error_set(err, ERR_RESOURCE,
-                         "%s: %s of it have to be fetched, and %s has %s free, of which %s stay "
-                         "free\n  to do: make room, or move the cache to a larger disk (HF_HOME)",
-                         hub_repo_label(options->repo), show_bytes(room->needed, needed),
-                         room->place, show_bytes(room->free, free_now),
-                         show_bytes(room->reserve, reserve));
-    show_bytes(room->largest, largest);
-    error_set(err, ERR_RESOURCE,
-              "%s: %s of it would have to be fetched, and there is room for %s\n"
-              "  found: data.cache_gb %s; %s has %s free, of which %s stay free\n"
-              "  expected: room for %s%s",
-              hub_repo_label(options->repo), show_bytes(room->needed, needed),
-              show_bytes(room->has, has), bounded ? "says so" : "allows more", room->place,
-              show_bytes(room->free, free_now), show_bytes(room->reserve, reserve),
-              all ? "all of it, as its records are read in any order" : "its largest file, ",
-              all ? "" : largest);
-    return error_append(err, "  to do: %s%s",
-                        bounded ? "raise data.cache_gb"
-                                : "make room, or move the cache to a larger disk (HF_HOME)",
-                        all ? "; or read its files one after another (data.shuffle: false), for "
-                              "which a part of them is enough"
-                            : "");
-}
-
-static Status find_room(HubShelf *shelf, Error *err)
-{
-    const HubShelfOptions *options = &shelf->options;
-    Room room = {0};
-    int64_t ours = 0, partial = 0;
-    for (int i = 0; i < shelf->count; i++) {
-        Slot *slot = &shelf->slot[i];
-        int64_t left = hub_fetch_bytes_left(shelf->place.cache, shelf->place.commit, slot->file);
-        bool there = slot->state == PRESENT;
-        shelf->bytes_left += left;
-        slot->partial = there || left == 0 ? 0 : slot->file->bytes - left;
-        partial += slot->partial;
-        if (there && slot->ours) ours += slot->file->bytes;
-        if (there && !slot->ours) continue;
-        room.needed += slot->file->bytes;
-        if (slot->file->bytes > room.largest) room.largest = slot->file->bytes;
-    }
-    shelf->in_use = ours + partial;
-    if (shelf->bytes_left == 0) return OK;
-    Status status = look_at_disk(shelf, &room, err);
-    room.has = room.free - room.reserve + ours + partial;
-    if (options->bytes_max > 0 && room.has > options->bytes_max) room.has = options->bytes_max;
-    if (room.has < 0) room.has = 0;
-    shelf->room = room.has;
-    shelf->small = room.needed > room.has;
-    bool fits = !shelf->small || (options->reading == SHELF_IN_ORDER && room.largest <= room.has) ||
-                (options->reading == SHELF_FEW && room.has > 0);
-    if (status == OK && !fits) status = refuse_room(shelf, &room, err);
-    if (options->reading == SHELF_FEW) shelf->small = false;
-    free(room.place);
-    return status;
-}
-
 /* ---- dropping ---- */
 
-static bool is_ahead(const HubShelf *shelf, int index)
+/* How many files are read before this one. */
+static int distance_of(const HubShelf *shelf, int index)
 {
     int distance = index - shelf->last;
-    if (distance < 0) distance += shelf->count;
-    return distance <= AHEAD_FILES;
+    return distance < 0 ? distance + shelf->count : distance;
 }
 
-/* What nobody has and was used longest ago: a file of ours, or what an earlier try has left of one;
- * -1: there is none. One that will be read soon is not dropped for another such. */
-static int find_victim(const HubShelf *shelf, bool for_later)
+/* Which of two is dropped first: what is not read soon, used longest ago; then what is read last.
+ */
+static bool goes_before(const HubShelf *shelf, int a, int b)
 {
+    int distance_a = distance_of(shelf, a), distance_b = distance_of(shelf, b);
+    bool ahead_a = distance_a <= AHEAD_FILES, ahead_b = distance_b <= AHEAD_FILES;
+    if (ahead_a != ahead_b) return ahead_b;
+    return ahead_a ? distance_a > distance_b : shelf->slot[a].used < shelf->slot[b].used;
+}
+
+/* A file of ours, or what an earlier try has left of one. */
+static int find_victim(void *context, const RoomMember *asks, RoomSpare spare, uint64_t *ret_used)
+{
+    static const int spared[] = {
+        [SPARE_SOON] = 1 + AHEAD_FILES, [SPARE_PART] = 2, [SPARE_NONE] = 0};
+    const HubShelf *shelf = context;
     int victim = -1;
     for (int i = 0; i < shelf->count; i++) {
         const Slot *slot = &shelf->slot[i];
-        bool whole = slot->state == PRESENT && slot->ours;
-        bool begun = (slot->state == ABSENT || slot->state == FAILED) && slot->partial > 0;
-        if ((!whole && !begun) || slot->taken > 0 || slot->wanted > 0) continue;
-        if (for_later && is_ahead(shelf, i)) continue;
-        if (victim < 0 || slot->used < shelf->slot[victim].used) victim = i;
+        bool whole = slot->state == PRESENT && slot->blob->ours;
+        bool begun = (slot->state == ABSENT || slot->state == FAILED) && slot->blob->partial > 0;
+        if ((!whole && !begun) || slot->taken > 0 || slot->wanted > 0 || slot->blob->busy) continue;
+        if (!hub_room_may_drop(slot->blob, asks)) continue;
+        if (distance_of(shelf, i) < spared[spare]) continue;
+        if (victim < 0 || goes_before(shelf, i, victim)) victim = i;
     }
+    if (victim >= 0) *ret_used = shelf->slot[victim].used;
     return victim;
 }
 
-/* Another file of the set with the same content has the same blob. */
-static bool blob_is_shared(const HubShelf *shelf, const Slot *slot)
-{
-    for (int i = 0; i < shelf->count; i++) {
-        const Slot *other = &shelf->slot[i];
-        if (other != slot && other->state == PRESENT &&
-            strcmp(other->file->etag, slot->file->etag) == 0)
-            return true;
-    }
-    return false;
-}
-
-static void drop_partial(HubShelf *shelf, Slot *slot)
-{
-    hub_fetch_forget(shelf->place.cache, slot->file);
-    shelf->in_use -= slot->partial;
-    slot->partial = 0;
-}
-
-/* With the lock, which it lets go for a time. */
+/* The last file that has the content takes it along. */
 static void drop_file(HubShelf *shelf, int index)
 {
     Slot *slot = &shelf->slot[index];
-    const HubPlace *place = &shelf->place;
-    char *link = hub_cache_snapshot(place->cache, place->commit, slot->file->path);
-    char *blob =
-        blob_is_shared(shelf, slot) ? NULL : hub_cache_blob(place->cache, slot->file->etag);
+    RoomBlob *blob = slot->blob;
+    bool last = blob->present == 1;
     slot->state = DROPPING;
-    pthread_mutex_unlock(&shelf->lock);
+    blob->busy = true;
+    shelf->dropping++;
+    hub_room_unlock(shelf->room);
     if (shelf->options.dropping != NULL) shelf->options.dropping(shelf->options.context, index);
-    unlink(link);
-    if (blob != NULL) unlink(blob);
-    pthread_mutex_lock(&shelf->lock);
+    if (last) {
+        char *link = hub_shelf_path(shelf, index);
+        unlink(link);
+        unlink(blob->path);
+        free(link);
+    }
+    hub_room_lock(shelf->room);
+    shelf->dropping--;
     slot->state = ABSENT;
-    shelf->in_use -= slot->file->bytes;
-    free(blob);
-    free(link);
-    pthread_cond_broadcast(&shelf->changed);
+    blob->busy = false;
+    blob->present--;
+    if (last) hub_room_pay(shelf->room, blob, NULL, 0);
+    hub_room_wake(shelf->room);
 }
 
-/* With the lock: whether a file now has its room. */
+static void drop(void *context, int index)
+{
+    HubShelf *shelf = context;
+    Slot *slot = &shelf->slot[index];
+    if (slot->state == PRESENT) {
+        drop_file(shelf, index);
+        return;
+    }
+    hub_fetch_forget(shelf->place.cache, slot->file);
+    hub_room_pay(shelf->room, slot->blob, NULL, 0);
+    slot->blob->partial = 0;
+}
+
+/* With the lock. */
+static void fail_slot(HubShelf *shelf, Slot *slot, const Error *why)
+{
+    if (slot->why == NULL) slot->why = mem_alloc(sizeof *slot->why);
+    *slot->why = *why;
+    slot->state = FAILED;
+    hub_room_wake(shelf->room);
+}
+
+/* With the lock: whether a file now has its room; it may have failed for the lack of it. */
 static bool make_room(HubShelf *shelf, int index, bool for_later)
 {
-    int64_t bytes = shelf->slot[index].file->bytes - shelf->slot[index].partial;
-    while (shelf->small && shelf->in_use + bytes > shelf->room) {
-        int victim = find_victim(shelf, for_later);
-        if (victim < 0) return false;
-        if (shelf->slot[victim].state == PRESENT)
-            drop_file(shelf, victim);
-        else
-            drop_partial(shelf, &shelf->slot[victim]);
-        if (shelf->slot[index].state != ABSENT) return false; /* somebody else fetches it now */
+    Slot *slot = &shelf->slot[index];
+    RoomStep step = ROOM_DROPPED;
+    while (step == ROOM_DROPPED) {
+        if (slot->state != ABSENT || slot->blob->busy) return false; /* somebody else is at it */
+        int64_t bytes = slot->file->bytes - slot->blob->paid;
+        step = slot->blob->present > 0
+                   ? ROOM_THERE
+                   : hub_room_step(shelf->room, &shelf->member, bytes, for_later);
     }
-    return true;
+    if (step != ROOM_NONE) return step == ROOM_THERE;
+    Error err = {0};
+    hub_room_refuse(shelf->room, &shelf->needs, &err);
+    fail_slot(shelf, slot, &err);
+    return false;
 }
 
 /* ---- fetching ---- */
+
+/* Another file of the same content is not at it, either. */
+static bool is_to_fetch(const Slot *slot)
+{
+    return slot->state == ABSENT && !slot->blob->busy;
+}
 
 /* With the lock: the file that is to be fetched next; -1: none. What somebody waits for comes
  * first, then what comes next. */
@@ -244,64 +159,121 @@ static int find_next(const HubShelf *shelf, bool *ret_for_later)
 {
     *ret_for_later = false;
     for (int i = 0; i < shelf->count; i++)
-        if (shelf->slot[i].state == ABSENT && shelf->slot[i].wanted > 0) return i;
+        if (is_to_fetch(&shelf->slot[i]) && shelf->slot[i].wanted > 0) return i;
     if (shelf->options.reading == SHELF_FEW) return -1;
     *ret_for_later = true;
     for (int i = 0; i < shelf->count; i++) {
-        int index = shelf->small ? (shelf->last + i) % shelf->count : i;
-        if (shelf->small && i > AHEAD_FILES) return -1;
-        if (shelf->slot[index].state == ABSENT) return index;
+        int index = shelf->member.drops ? (shelf->last + i) % shelf->count : i;
+        if (shelf->member.drops && i > AHEAD_FILES) return -1;
+        if (is_to_fetch(&shelf->slot[index])) return index;
     }
     return -1;
+}
+
+/* With the lock. `err` is NULL where it went well. */
+static void end_fetch(HubShelf *shelf, Slot *slot, bool fetched, const Error *err)
+{
+    RoomBlob *blob = slot->blob;
+    int64_t left = 0;
+    blob->busy = false;
+    blob->ours = blob->ours || fetched;
+    slot->used = hub_room_tick(shelf->room);
+    if (err == NULL) {
+        slot->state = PRESENT;
+        blob->present++;
+        blob->partial = 0;
+        /* What was there before is nobody's; who keeps it for good is the one who pays for it. */
+        if (!blob->ours)
+            hub_room_pay(shelf->room, blob, NULL, 0);
+        else if (!shelf->member.drops)
+            hub_room_pay(shelf->room, blob, &shelf->member, slot->file->bytes);
+        hub_room_wake(shelf->room);
+        return;
+    }
+    if (blob->present == 0) {
+        left = hub_fetch_bytes_left(shelf->place.cache, shelf->place.commit, slot->file);
+        blob->partial = slot->file->bytes - left;
+        hub_room_pay(shelf->room, blob, &shelf->member, blob->partial);
+    }
+    fail_slot(shelf, slot, err);
 }
 
 /* With the lock, which it lets go while it fetches. */
 static void fetch_file(HubShelf *shelf, int index)
 {
     Slot *slot = &shelf->slot[index];
+    RoomBlob *blob = slot->blob;
     HubFetch fetch = {.modified_ns = slot->modified_ns};
     Error err = {0};
     slot->state = FETCHING;
-    shelf->in_use += slot->file->bytes - slot->partial;
-    slot->partial = 0;
-    pthread_mutex_unlock(&shelf->lock);
+    blob->busy = true;
+    if (blob->present == 0) hub_room_pay(shelf->room, blob, &shelf->member, slot->file->bytes);
+    hub_room_unlock(shelf->room);
     if (shelf->options.fetching != NULL) shelf->options.fetching(shelf->options.context, index);
     Status status = hub_fetch(&shelf->place, slot->file, &fetch, &err);
-    pthread_mutex_lock(&shelf->lock);
-    slot->state = status == OK ? PRESENT : FAILED;
-    slot->used = ++shelf->clock;
-    slot->ours = slot->ours || fetch.fetched;
-    if (status != OK)
-        slot->partial = slot->file->bytes -
-                        hub_fetch_bytes_left(shelf->place.cache, shelf->place.commit, slot->file);
-    if (status != OK || !slot->ours) shelf->in_use -= slot->file->bytes - slot->partial;
-    if (status != OK) {
-        if (slot->why == NULL) slot->why = mem_alloc(sizeof *slot->why);
-        *slot->why = err;
-    }
-    pthread_cond_broadcast(&shelf->changed);
+    hub_room_lock(shelf->room);
+    end_fetch(shelf, slot, fetch.fetched, status == OK ? NULL : &err);
 }
 
 static void *fetch_main(void *argument)
 {
     HubShelf *shelf = argument;
-    pthread_mutex_lock(&shelf->lock);
+    hub_room_lock(shelf->room);
     while (!shelf->closing) {
         bool for_later = false;
         int next = find_next(shelf, &for_later);
-        if (next >= 0 && make_room(shelf, next, for_later)) {
-            shelf->cramped = false;
+        if (next >= 0 && make_room(shelf, next, for_later))
             fetch_file(shelf, next);
-        } else {
-            shelf->cramped = next >= 0;
-            pthread_cond_wait(&shelf->changed, &shelf->lock);
-        }
+        else if (next < 0 || shelf->slot[next].state != FAILED)
+            hub_room_wait(shelf->room, next >= 0 && !for_later);
     }
-    pthread_mutex_unlock(&shelf->lock);
+    hub_room_unlock(shelf->room);
     return NULL;
 }
 
 /* ---- open and close ---- */
+
+/* With the lock. */
+static void look_at_slot(HubShelf *shelf, Slot *slot, bool ours)
+{
+    const HubPlace *place = &shelf->place;
+    RoomBlob *blob = hub_room_take_blob(shelf->room, place, slot->file);
+    slot->blob = blob;
+    blob->ours = blob->ours || ours;
+    /* A kill between the two has left the one without the other. */
+    if (!blob->busy && blob->ours && hub_cache_has_blob(place->cache, slot->file))
+        (void)hub_cache_link(place->cache, place->commit, slot->file, NULL);
+    if (!blob->busy && hub_cache_has(place->cache, place->commit, slot->file)) {
+        slot->state = PRESENT;
+        blob->present++;
+        if (blob->ours && !hub_room_is_paid(shelf->room, blob))
+            hub_room_pay(shelf->room, blob, &shelf->member, slot->file->bytes);
+    } else if (!blob->busy && blob->present == 0) {
+        int64_t left = hub_fetch_bytes_left(place->cache, place->commit, slot->file);
+        blob->partial = left == 0 ? 0 : slot->file->bytes - left;
+        hub_room_pay(shelf->room, blob, &shelf->member, blob->partial);
+    }
+}
+
+/* What the shelf needs of the room. */
+static void add_needs(HubShelf *shelf)
+{
+    int64_t before = 0, first = 0;
+    RoomNeeds *needs = &shelf->needs;
+    for (int i = 0; i < shelf->count; i++) {
+        const Slot *slot = &shelf->slot[i];
+        bool there = slot->state == PRESENT;
+        int64_t bytes = there && !slot->blob->ours ? 0 : slot->file->bytes;
+        if (!there)
+            needs->left +=
+                hub_fetch_bytes_left(shelf->place.cache, shelf->place.commit, slot->file);
+        needs->needed += bytes;
+        if (i == 0) first = bytes;
+        if (before + bytes > needs->pair) needs->pair = before + bytes;
+        before = bytes;
+    }
+    if (shelf->count > 1 && before + first > needs->pair) needs->pair = before + first;
+}
 
 static Status fill_slots(HubShelf *shelf, Error *err)
 {
@@ -314,11 +286,10 @@ static Status fill_slots(HubShelf *shelf, Error *err)
             return error_set(err, ERR_NOT_FOUND, "%s has no file %s",
                              hub_repo_label(shelf->options.repo), wanted->path);
         slot->modified_ns = wanted->modified_ns;
-        slot->ours = wanted->ours;
-        if (hub_cache_has(shelf->place.cache, shelf->place.commit, slot->file))
-            slot->state = PRESENT;
+        look_at_slot(shelf, slot, wanted->ours);
     }
-    return OK;
+    add_needs(shelf);
+    return hub_room_join(shelf->room, &shelf->needs, &shelf->member, err);
 }
 
 Status hub_shelf_open(const HubShelfOptions *options, HubShelf **ret, Error *err)
@@ -328,14 +299,14 @@ Status hub_shelf_open(const HubShelfOptions *options, HubShelf **ret, Error *err
     shelf->place = hub_repo_place(options->repo);
     shelf->count = options->count;
     shelf->slot = mem_calloc((size_t)options->count + 1, sizeof *shelf->slot);
-    pthread_mutex_init(&shelf->lock, NULL);
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&shelf->changed, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    shelf->room = options->room != NULL ? hub_room_hold(options->room) : hub_room_create(0);
+    shelf->member = (RoomMember){.context = shelf, .find_victim = find_victim, .drop = drop};
+    shelf->needs = (RoomNeeds){.label = hub_repo_label(options->repo),
+                               .place = &shelf->place,
+                               .reading = options->reading};
+    hub_room_lock(shelf->room);
     Status status = fill_slots(shelf, err);
-    if (status == OK) status = find_room(shelf, err);
+    hub_room_unlock(shelf->room);
     if (status == OK)
         *ret = shelf;
     else
@@ -352,44 +323,42 @@ void hub_shelf_start(HubShelf *shelf)
 void hub_shelf_close(HubShelf *shelf)
 {
     if (shelf == NULL) return;
+    HubRoom *room = shelf->room;
     hub_repo_cancel(shelf->options.repo);
-    pthread_mutex_lock(&shelf->lock);
+    hub_room_lock(room);
     shelf->closing = true;
-    pthread_cond_broadcast(&shelf->changed);
-    pthread_mutex_unlock(&shelf->lock);
+    hub_room_leave(room, &shelf->member); /* nobody drops anything of it from here on */
+    while (shelf->dropping > 0)
+        hub_room_wait(room, false);
+    hub_room_unlock(room);
     for (int i = 0; i < shelf->num_threads; i++)
         pthread_join(shelf->thread[i], NULL);
-    for (int i = 0; i < shelf->count; i++)
-        free(shelf->slot[i].why);
-    pthread_cond_destroy(&shelf->changed);
-    pthread_mutex_destroy(&shelf->lock);
+    hub_room_lock(room);
+    for (int i = 0; i < shelf->count; i++) {
+        Slot *slot = &shelf->slot[i];
+        if (slot->state == PRESENT) slot->blob->present--;
+        hub_room_give_blob(room, slot->blob, &shelf->member);
+        free(slot->why);
+    }
+    hub_room_unlock(room);
+    hub_room_release(room);
     free(shelf->slot);
     free(shelf);
 }
 
 /* ---- taking ---- */
 
-static void wait_a_moment(HubShelf *shelf)
-{
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += LOOK_MS * 1000000L;
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
-    pthread_cond_timedwait(&shelf->changed, &shelf->lock, &until);
-}
-
 Status hub_shelf_take(HubShelf *shelf, int file, Error *err)
 {
     const HubWatch *watch = hub_client_watch(shelf->place.client);
     Slot *slot = &shelf->slot[file];
     Status status = OK;
-    pthread_mutex_lock(&shelf->lock);
+    hub_room_lock(shelf->room);
     if (slot->state == FAILED && slot->wanted == 0) slot->state = ABSENT; /* another time */
     slot->wanted++;
     while (slot->state != PRESENT && slot->state != FAILED && status == OK) {
-        pthread_cond_broadcast(&shelf->changed);
-        wait_a_moment(shelf);
+        hub_room_wake(shelf->room);
+        hub_room_wait(shelf->room, false);
         if (!hub_watch_goes_on(watch, 0))
             status = error_set(err, ERR_CANCELLED, "the data is not wanted any more");
     }
@@ -400,41 +369,47 @@ Status hub_shelf_take(HubShelf *shelf, int file, Error *err)
     }
     if (status == OK) {
         slot->taken++;
-        slot->used = ++shelf->clock;
-        if (shelf->last != file) pthread_cond_broadcast(&shelf->changed); /* fetch what is next */
+        slot->used = hub_room_tick(shelf->room);
+        if (shelf->last != file) hub_room_wake(shelf->room); /* fetch what is next */
         shelf->last = file;
     }
-    pthread_mutex_unlock(&shelf->lock);
+    hub_room_unlock(shelf->room);
     return status;
 }
 
 void hub_shelf_give(HubShelf *shelf, int file)
 {
-    pthread_mutex_lock(&shelf->lock);
+    hub_room_lock(shelf->room);
     CHECK(shelf->slot[file].taken > 0);
     shelf->slot[file].taken--;
-    if (shelf->cramped && shelf->slot[file].taken == 0) pthread_cond_broadcast(&shelf->changed);
-    pthread_mutex_unlock(&shelf->lock);
+    if (hub_room_is_cramped(shelf->room) && shelf->slot[file].taken == 0)
+        hub_room_wake(shelf->room);
+    hub_room_unlock(shelf->room);
 }
 
 bool hub_shelf_is_small(const HubShelf *shelf)
 {
-    return shelf->small;
+    return shelf->member.drops;
+}
+
+bool hub_shelf_is_bounded(const HubShelf *shelf)
+{
+    return shelf->member.drops || hub_room_is_bounded(shelf->room);
 }
 
 bool hub_shelf_is_ours(HubShelf *shelf, int file)
 {
-    pthread_mutex_lock(&shelf->lock);
-    bool ours = shelf->slot[file].ours;
-    pthread_mutex_unlock(&shelf->lock);
+    hub_room_lock(shelf->room);
+    bool ours = shelf->slot[file].blob->ours;
+    hub_room_unlock(shelf->room);
     return ours;
 }
 
 void hub_shelf_keep_time(HubShelf *shelf, int file, int64_t modified_ns)
 {
-    pthread_mutex_lock(&shelf->lock);
+    hub_room_lock(shelf->room);
     shelf->slot[file].modified_ns = modified_ns;
-    pthread_mutex_unlock(&shelf->lock);
+    hub_room_unlock(shelf->room);
 }
 
 char *hub_shelf_path(const HubShelf *shelf, int file)
@@ -445,5 +420,5 @@ char *hub_shelf_path(const HubShelf *shelf, int file)
 
 int64_t hub_shelf_bytes_left(const HubShelf *shelf)
 {
-    return shelf->bytes_left;
+    return shelf->needs.left;
 }

@@ -2,10 +2,8 @@
  * several at once: all of them where there is room, else those that are about to be read, in place
  * of those that were read longest ago.
  *
- * Room is what the disk of the cache has free, less a reserve, and no more than `bytes_max`; it is
- * for what this run has fetched: what was in the cache before stays and takes none of it.
- *
- * One shelf has threads of its own; take and give may be called by any number of threads. */
+ * A shelf has threads of its own, and shares its room with others; take and give may be called by
+ * any number of threads. */
 #ifndef TROUPE_HUB_SHELF_H
 #define TROUPE_HUB_SHELF_H
 
@@ -14,12 +12,7 @@
 
 #include "base/error.h"
 #include "hub/repo.h"
-
-typedef enum {
-    SHELF_ANY_ORDER, /* files are read in any order: all of them have to find room */
-    SHELF_IN_ORDER,  /* one after another, and from the first again */
-    SHELF_FEW,       /* only those that are taken are fetched, none ahead */
-} ShelfReading;
+#include "hub/room.h"
 
 typedef struct ShelfFile {
     const char *path;    /* in the repository; borrowed */
@@ -31,10 +24,10 @@ typedef struct HubShelfOptions {
     HubRepo *repo;
     const ShelfFile *file; /* [count], in the order in which they are read; borrowed */
     int count;
-    int64_t bytes_max; /* 0: what the disk has */
+    HubRoom *room; /* held while the shelf is open; NULL: one of its own, what the disk has */
     ShelfReading reading;
-    /* Called by threads of the shelf: before a file is fetched; before one is dropped, which nobody
-     * has taken, and which may not be open afterwards. May be NULL. */
+    /* Called by threads of this shelf and of others: before a file is fetched; before one is
+     * dropped, which nobody has taken, and which may not be open afterwards. May be NULL. */
     void (*fetching)(void *context, int file);
     void (*dropping)(void *context, int file);
     void *context;
@@ -53,8 +46,10 @@ void hub_shelf_close(HubShelf *shelf);
 Status hub_shelf_take(HubShelf *shelf, int file, Error *err);
 void hub_shelf_give(HubShelf *shelf, int file);
 
-/* Whether files are dropped: there is no room for all of them. */
+/* Whether files are dropped: there is no room for all of them, or others may want it. */
 bool hub_shelf_is_small(const HubShelf *shelf);
+/* Whether what this run has fetched has to be known to the next start: it takes room there, too. */
+bool hub_shelf_is_bounded(const HubShelf *shelf);
 bool hub_shelf_is_ours(HubShelf *shelf, int file); /* fetched by this run */
 /* The time of modification that the file gets when it is fetched again. */
 void hub_shelf_keep_time(HubShelf *shelf, int file, int64_t modified_ns);

@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "config/source_set.h"
+#include "dataset/hub_set.h"
 
 static MixtureSource training_source(const JobConfig *config, int index)
 {
@@ -40,13 +41,28 @@ int job_data_sources(const JobConfig *config, const EvalSet *eval,
     return count;
 }
 
+static HubRoom *make_room(const JobConfig *config)
+{
+    return hub_room_create((int64_t)(config->data.cache_gb * 1e9));
+}
+
+HubRoom *job_data_room(const JobConfig *config)
+{
+    HubRoom *room = make_room(config);
+    char *index_folder = path_join(config->run_dir, "index");
+    hub_set_add_leftovers(room, index_folder);
+    free(index_folder);
+    return room;
+}
+
 Status job_data_open(const JobDataOptions *options, Mixture **ret, Error *err)
 {
     const JobConfig *config = options->config;
     MixtureSource source[INTERLEAVE_SOURCES_MAX];
     char *index_folder = path_join(config->run_dir, "index");
     char *hub_commits = path_join(config->run_dir, DATASET_HUB_COMMITS);
-    DatasetHub hub = {.commits = hub_commits, .bytes_max = (int64_t)(config->data.cache_gb * 1e9)};
+    HubRoom *room = options->room != NULL ? hub_room_hold(options->room) : make_room(config);
+    DatasetHub hub = {.commits = hub_commits, .room = room};
     bool all = config->data.stopping_strategy == STOP_ALL_EXHAUSTED;
     MixtureOptions mixture = {
         .source = source,
@@ -61,6 +77,7 @@ Status job_data_open(const JobDataOptions *options, Mixture **ret, Error *err)
         .watch = options->watch,
     };
     Status status = mixture_open(&mixture, ret, err);
+    hub_room_release(room);
     free(index_folder);
     free(hub_commits);
     return status;

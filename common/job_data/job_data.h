@@ -17,11 +17,16 @@ typedef struct JobDataOptions {
     bool look_only;       /* nothing is written: an index that is there is used, none is kept */
     uint64_t records_max; /* of each source, as of DatasetOptions */
     FilePool *pool;       /* as of DatasetOptions */
+    HubRoom *room;        /* that all sets of a process share; NULL: it is opened alone */
     ReadWatch *watch;     /* NULL: nobody watches */
 } JobDataOptions;
 
+/* The room that data.cache_gb allows, with what earlier sessions of the run have left; the caller's
+ * to release. Of the run itself: whoever only looks drops nothing. */
+HubRoom *job_data_room(const JobConfig *config);
+
 /* As mixture_open, with indexes and the Hub's commits in the run's folder. Nothing is borrowed but
- * pool and watch. */
+ * pool, room and watch. */
 Status job_data_open(const JobDataOptions *options, Mixture **ret, Error *err);
 
 #endif

@@ -85,7 +85,7 @@ Status job_model_load(const JobSource *source, JobConfig **ret, Error *err)
         *ret = config;
         return OK;
     }
-    Status status = job_model_open(config, (HubWatch){0}, &model, err);
+    Status status = job_model_open(config, source->watch, &model, err);
     job_config_destroy(config);
     if (status != OK) return status;
     const char **set = mem_calloc(count + 1, sizeof *set);

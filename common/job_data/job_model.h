@@ -25,6 +25,7 @@ typedef struct JobSource {
     const char *path, *stage;
     const char *const *set; /* [num_sets] */
     int num_sets;
+    HubWatch watch; /* of the Hub, where it is asked */
 } JobSource;
 Status job_model_load(const JobSource *source, JobConfig **ret, Error *err);
 

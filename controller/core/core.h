@@ -43,7 +43,7 @@ typedef struct ActorRecord {
     uint64_t progress;
     int working; /* as the last beat said */
     int owed;    /* answers to calls that are work, as far as nobody else can hold them up */
-    char doing[128], waiting_for[192], trouble[384];
+    char doing[DOING_BYTES], waiting_for[192], trouble[384];
     char notice[256]; /* told; an incarnation that says the same says nothing new */
     int64_t rss_bytes;
     int restarts;

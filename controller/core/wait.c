@@ -3,6 +3,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 /* ---- what is waited for ---- */
 
@@ -33,7 +34,8 @@ static void describe_ranks(const Controller *c, char *text, size_t size, const c
                              c->actor[i].name, c->actor[i].waiting_for);
 }
 
-/* "samples from position 16 on from the rollout workers; rollout-0: rollout.reward: ..." */
+/* "samples from position 16 on from the rollout workers; rollout-0: rollout.reward: ..."; the data
+ * source, whom they wait for, is named where it waits itself. */
 static void describe_samples(const Controller *c, long long position, char *text, size_t size)
 {
     int used =
@@ -44,6 +46,8 @@ static void describe_samples(const Controller *c, long long position, char *text
                  c->actor[i].trouble);
         return;
     }
+    if (strncmp(c->actor[0].doing, "waiting for ", strlen("waiting for ")) == 0)
+        snprintf(text + used, size - (size_t)used, "; data_source is %s", c->actor[0].doing);
 }
 
 /* Each piece of work has a name of its own: how long it is waited for begins anew with it. */
@@ -94,7 +98,7 @@ void job_describe_wait(Controller *c, char *text, size_t size)
                        c->gang.state == GANG_CONFIGURE ? "take over the next stage"
                                                        : "load the model");
     else if (!job_sets_are_open(c))
-        snprintf(text, size, "data_source to open the data set: %s", c->actor[0].doing);
+        snprintf(text, size, "data_source to open the data set; %s", c->actor[0].doing);
     else
         describe_work(c, text, size);
 }

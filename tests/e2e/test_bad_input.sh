@@ -270,6 +270,9 @@ case_hub_name() {
     message 2
     says "model.path" "$PWD/models/Qwen3-0.6B does not exist"
     ! grep -q "hf download" message || fail "a folder of models is taken for a name on the hub"
+    sed -i 's|path: models/.*|path: model|; s|train: train.jsonl|train: hf://buckets/a/b/x.jsonl|' job.yaml
+    message 2
+    says "data.train" "is no name of a data set" "Buckets and Spaces are not read: fetch the files into a folder"
 }
 
 # tried_from FOLDER OPTION...: the message of a start in that folder.

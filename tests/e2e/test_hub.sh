@@ -1,48 +1,24 @@
 #!/bin/bash
 # A job that trains from a data set on the Hugging Face Hub: a server that answers as it does (tests/hub/hub_server.py).
-# usage: BIN=... SOURCE=... test_hub.sh train|kills|package|model
+# usage: BIN=... SOURCE=... test_hub.sh train|kills|package|model|silent
 #   train    the weights are those of a job with the same files on this machine; a later session needs no Hub
 #   kills    the data source is killed while it fetches, again and again: nothing is fetched twice, and the weights are
 #            the same
 #   package  what huggingface_hub has fetched is used as it is, and the other way round
 #   model    a model by its name: nothing but what a run needs is fetched, through a kill and faults; the weights are
 #            those of a job with the same folder
+#   silent   the Hub takes connections and says nothing: whoever waits says for whom, and ends at once when told to
 . "$(dirname "$0")/lib.sh"
-command -v python3 > /dev/null || { echo "no python3 to serve"; exit 77; }
+. "$SOURCE/tests/hub/serve.sh"
 make_data
 
-commit=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
-files=server/repos/troupe/tiny/$commit
-mkdir -p "$files/data" hold
+commit=$hub_commit
+serve_repo troupe/tiny
+mkdir -p "$files/data"
 split -n l/3 -d -a 5 "$DATA/train.jsonl" "$files/data/train-"
 for i in 0 1 2; do mv "$files/data/train-0000$i" "$files/data/train-0000$i-of-00003.jsonl"; done
 cp "$DATA/eval.jsonl" "$files/data/validation-00000-of-00001.jsonl"
 printf '# Tiny\n' > "$files/README.md"
-echo "{\"branches\": {\"main\": \"$commit\"}}" > server/repos/troupe/tiny/refs.json
-echo '[]' > server/faults.json
-
-start_server() {
-    rm -f hold/input
-    mkfifo hold/input
-    python3 "$SOURCE/tests/hub/hub_server.py" server < hold/input > ports &
-    server=$!
-    exec 9> hold/input
-    for _ in $(seq 200); do
-        [ ! -s ports ] || break
-        sleep 0.05
-    done
-    read -r port _ < ports || fail "the server did not start"
-    export HF_ENDPOINT=http://127.0.0.1:$port HF_HOME=$PWD/home
-}
-
-stop_server() {
-    exec 9>&-
-    wait "$server" || true
-}
-trap 'kill "$server" 2> /dev/null || true' EXIT
-
-# asked PART: how many requests had it.
-asked() { grep -c -- "$1" server/requests.jsonl || true; }
 
 # hub_job FILE RUN: the tiny job with its data on the Hub.
 hub_job() {
@@ -65,6 +41,7 @@ train)
     expected=$(folder_digest)
     hub_job job.yaml run
     "$BIN/controller" validate --config job.yaml > validate.out 2>&1 || fail "validate: $(cat validate.out)"
+    ! grep -q "what is evaluated is trained" validate.out || fail "other splits: $(cat validate.out)"
     [ "$(asked '"cdn"')" -eq 3 ] || fail "validate fetches not just what the first thousand records are in"
     run_job
     [ "$(digest_of "$RUN")" = "$expected" ] || fail "the weights are not those of the same files in a folder"
@@ -83,7 +60,7 @@ train)
 kills)
     export STEPS=6
     expected=$(folder_digest)
-    echo '[{"match": "^/troupe/", "do": "slow", "chunk": 6000, "ms": 60, "times": 99}]' > server/faults.json
+    disturb '{"match": "^/troupe/", "do": "slow", "chunk": 6000, "ms": 60, "times": 99}'
     hub_job job.yaml run
     start_job
     blobs=$HF_HOME/hub/datasets--troupe--tiny/blobs bytes=0
@@ -99,7 +76,7 @@ kills)
         kill -9 "$source"
         bytes=$now
     done
-    echo '[]' > server/faults.json
+    disturb
     finish_job 0
     [ "$(digest_of "$RUN")" = "$expected" ] || fail "the weights differ after the kills"
     asked '"range": "bytes=[1-9]' | grep -qvx 0 || fail "no download went on from where it was"
@@ -112,7 +89,7 @@ model)
     export STEPS=2
     write_job first.yaml first checkpoint.interval=2
     run_job > /dev/null
-    files=server/repos/troupe/model/$commit
+    serve_repo troupe/model
     mkdir -p "$files/original"
     for name in config.json model.safetensors model.safetensors.index.json; do
         [ ! -e "$RUN/checkpoints/step_00000002/$name" ] || cp "$RUN/checkpoints/step_00000002/$name" "$files"
@@ -124,7 +101,6 @@ model)
     for name in pytorch_model.bin model.gguf other.safetensors original/model.safetensors README.md; do
         head -c 5000 /dev/urandom > "$files/$name"
     done
-    echo "{\"branches\": {\"main\": \"$commit\"}}" > server/repos/troupe/model/refs.json
     export STEPS=4
     write_job folder.yaml folder
     sed -i "s|path: .*|path: $PWD/$files|; s|init: .*|init: pretrained|" "$JOB"
@@ -141,7 +117,7 @@ model)
     ! ls "$RUN" > /dev/null 2>&1 || fail "validate has made a run folder"
 
     # A kill while it fetches, a byte that is another, and a connection that ends.
-    echo '[{"match": "safetensors[?]", "do": "slow", "chunk": 3000, "ms": 100, "times": 99}]' > server/faults.json
+    disturb '{"match": "safetensors[?]", "do": "slow", "chunk": 3000, "ms": 100, "times": 99}'
     start_job
     blobs=$HF_HOME/hub/models--troupe--model/blobs
     for _ in $(seq 1200); do
@@ -152,8 +128,7 @@ model)
     ls "$blobs" | grep -q incomplete || fail "nothing was being fetched"
     kill -9 "$CONTROLLER"
     wait "$CONTROLLER" 2> /dev/null || true
-    faults='{"match": "safetensors[?]", "do": "cut", "after": 9000}, {"match": "safetensors[?]", "do": "corrupt"}'
-    echo "[$faults]" > server/faults.json
+    disturb '{"match": "safetensors[?]", "do": "cut", "after": 9000}' '{"match": "safetensors[?]", "do": "corrupt"}'
     run_job
     [ "$(digest_of "$RUN")" = "$expected" ] || fail "the weights are not those of the same files in a folder"
     asked 'safetensors.*"range": "bytes=[1-9]' | grep -qvx 0 || fail "no download went on from where it was"
@@ -181,6 +156,40 @@ model)
     grep -q "did you mean" absent.out || fail "no advice: $(cat absent.out)"
     nothing_left
     echo "a model by its name as from its folder"
+    ;;
+silent)
+    disturb '{"match": ".", "do": "hang", "s": 600, "times": 999}'
+    hub_job job.yaml run
+    # silence FILE REPO COMMAND...: that it says what it waits for, and ends within two seconds of an interrupt.
+    silence() {
+        local out=$1 wanted="$HF_ENDPOINT ($2); no answer for [0-9]* s (try 1 of 6, gives up in [0-9]* s)" process left
+        shift 2
+        env --default-signal=INT "$@" > "$out" 2>&1 &
+        process=$!
+        for _ in $(seq 200); do
+            ! grep -q "$wanted" "$out" || break
+            sleep 0.1
+        done
+        grep -q "$wanted" "$out" || fail "$1 does not say what it waits for: $(cat "$out")"
+        [ "$out" != run.out ] || "$BIN/controller" status --run "$RUN" > status.out
+        kill -INT "$process"
+        for left in $(seq 40); do
+            kill -0 "$process" 2> /dev/null || break
+            sleep 0.1
+        done
+        [ "$left" -lt 40 ] || fail "$out: an interrupt does not end it"
+        wait "$process" || true
+    }
+    silence inspect.out troupe/tiny "$BIN/data_inspect" --config job.yaml
+    silence run.out troupe/tiny "$BIN/controller" --config job.yaml
+    grep -q "waiting .* s for data_source to open the data set; waiting for $HF_ENDPOINT (troupe/tiny); no answer" \
+        status.out || fail "the status: $(cat status.out)"
+    grep -q '"event":"waiting".*'"$HF_ENDPOINT (troupe/tiny); no answer" run/events.jsonl || fail "the log says nothing"
+    sed -i "s|path: .*|path: troupe/model|" job.yaml
+    silence model.out troupe/model "$BIN/controller" --config job.yaml
+    silence model.out troupe/model "$BIN/data_inspect" --config job.yaml
+    nothing_left
+    echo "a Hub that says nothing is named, and let go of"
     ;;
 package)
     python=${HUB_PYTHON:-python3}

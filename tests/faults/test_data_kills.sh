@@ -4,13 +4,14 @@
 # for byte: the ledger is the same file, the weights are the same, and the audit proves each epoch.
 # usage: test_data_kills.sh KILLS STEPS [DATA]
 # DATA: small, 60 records; files, the same in three; mixture; window, hf: in that order; drop: without the remainder of
-#       an epoch; reader: of a shared object; any: one of these, drawn from the seed (SEED, or the day)
+#       an epoch; reader: of a shared object; hub: two sets of the Hub, slow to come, of which the cache has room for
+#       a part; any: one of these, drawn from the seed (SEED, or the day)
 . "$(dirname "$0")/../e2e/lib.sh"
 kills_wanted=$1 STEPS=$2 data=${3:-small}
 seed=${SEED:-20261122}
 if [ "$data" = any ]; then
     seed=${SEED:-$(date +%Y%m%d)}
-    kinds=(files mixture window hf drop reader)
+    kinds=(files mixture window hf drop reader hub)
     data=${kinds[seed % ${#kinds[@]}]}
     echo "DATA $data, SEED $seed"
 fi
@@ -49,9 +50,27 @@ reader) # the same with rows: those without an answer cannot be read
     done | { echo prompt,completion && cat; } >small.csv
     settings="data.train=[$PWD/small.csv] data.reader=$BIN/reader_csv.so"
     ;;
+hub) # files of ten records, and a set of an evaluation: each has room for two of its files, one behind the other
+    . "$SOURCE/tests/hub/serve.sh"
+    for name in troupe/train troupe/eval; do
+        serve_repo "$name"
+        mkdir "$files/data"
+        printf '# %s\n' "$name" >"$files/README.md"
+    done
+    split -l 10 -d -a 5 small.jsonl server/repos/troupe/train/$hub_commit/data/train-
+    head -n 60 "$DATA/eval.jsonl" | split -l 10 -d -a 5 - server/repos/troupe/eval/$hub_commit/data/validation-
+    for part in server/repos/troupe/*/$hub_commit/data/*; do mv "$part" "$part-of-00006.jsonl"; done
+    hub_bytes=$(($(cat server/repos/troupe/*/$hub_commit/data/* | wc -c) * 2 / 3))
+    settings="data.train=troupe/train data.shuffle=false data.cache_gb=$(printf '0.%09d' "$hub_bytes")"
+    disturb '{"match": "^/troupe/.*jsonl", "do": "slow", "chunk": 700, "ms": 20, "times": 1000000}'
+    start_server
+    ;;
 *) fail "no such data: $data" ;;
 esac
-settings="$settings data.eval=null data.bad_record=skip data.max_length=160 train.global_batch_size=8 train.tp_size=1"
+evaluated=null
+[ "$data" != hub ] || evaluated=troupe/eval
+settings="$settings data.eval=$evaluated data.bad_record=skip data.max_length=160"
+settings="$settings train.global_batch_size=8 train.tp_size=1"
 settings="$settings checkpoint.interval=25 rollout.num_workers=2 rollout.lease_size=3 cluster.restarts_max=10000"
 
 data_job() { # FILE RUN
@@ -64,6 +83,7 @@ data_job quiet.yaml quiet
 run_job
 cp "$RUN/ledger.jsonl" expected.jsonl
 expected=$(digest_of "$RUN")
+rm -rf home # what a run finds in the cache takes none of its room
 
 data_job killed.yaml killed
 start_job
@@ -111,6 +131,12 @@ nothing_left
 cmp expected.jsonl "$RUN/ledger.jsonl" || fail "other samples were consumed (seed ${SEED:-default})"
 [ "$(digest_of "$RUN")" = "$expected" ] || fail "other weights (seed ${SEED:-default})"
 metrics_ascend
+if [ "$data" = hub ]; then
+    left=$(find home -path '*/blobs/*' -size +999c -printf '%s\n' | awk '{ sum += $1 } END { print sum + 0 }')
+    [ "$left" -le "$hub_bytes" ] || fail "the cache has $left bytes, and $hub_bytes are allowed"
+    fetched=$(asked '"cdn"') # by the undisturbed run, too
+    [ "$fetched" -gt $((STEPS * 8 / 60 * 12)) ] || fail "files were not fetched again: $fetched times"
+fi
 "$BIN/controller" data audit "$RUN" --data >audit.out || fail "the audit: $(cat audit.out)"
 epochs=$((STEPS * 8 / 53)) # each trains on 53; that of a mixture ends with its first source
 # What an epoch of the order window has is not known to the ledger.

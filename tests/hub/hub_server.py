@@ -5,10 +5,11 @@ usage: hub_server.py ROOT [--tls CERTIFICATE KEY]    prints the two ports (of th
                                                      standard input ends
 
 ROOT/repos/OWNER/NAME/COMMIT/...   the files of a data set, or of a model, at a commit (40 hex digits)
-ROOT/repos/OWNER/NAME/refs.json    {"branches": {"main": COMMIT}, "tags": {}}
+ROOT/repos/OWNER/NAME/refs.json    {"branches": {"main": COMMIT}, "tags": {}, "converts": {"parquet": COMMIT}}
 ROOT/repos/OWNER/NAME/access.json  {"gated": true, "private": false, "token": "hf_x"}; absent: open to all
 ROOT/faults.json                   [{"match": REGEX, "do": WHAT, "times": N, ...}], read anew whenever it changes:
-    status  (code, retry_after)    an answer of that status
+    status  (code, retry_after, error_code)    an answer of that status
+    hang    (s)                    nothing is said for so long, then the connection ends
     cut     (after)                the connection ends after so many bytes of the body
     corrupt (at)                   one byte of the body is another
     slow    (chunk, ms)            so many bytes at a time, with a pause between
@@ -30,7 +31,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-LARGE, PAGE = 1000, 3
+LARGE, PAGE, EXPIRED = 1000, 3, "hf_expired"
 lock = threading.Lock()
 
 
@@ -110,8 +111,15 @@ class Handler(BaseHTTPRequestHandler):
             out.write(json.dumps(seen) + "\n")
         rule = self.faults.take(self.path)
         if rule.get("do") == "status":
-            after = [("Retry-After", str(rule["retry_after"]))] if "retry_after" in rule else []
-            return self.answer(rule["code"], after, b"trouble")
+            said = [("Retry-After", str(rule["retry_after"]))] if "retry_after" in rule else []
+            if "error_code" in rule:
+                said.append(("X-Error-Code", rule["error_code"]))
+            return self.answer(rule["code"], said, b"trouble")
+        if rule.get("do") == "hang":
+            self.close_connection = True
+            return time.sleep(rule["s"])
+        if token == "Bearer " + EXPIRED and not self.server.is_cdn:
+            return self.answer(401, [("X-Error-Message", "User Access Token is expired")])
         parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
         if self.server.is_cdn:
             return self.serve_blob(parts, rule)
@@ -142,7 +150,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def find_commit(self, folder, revision):
         refs = json.load(open(os.path.join(folder, "refs.json")))
-        commit = refs.get("branches", {}).get(revision) or refs.get("tags", {}).get(revision) or revision
+        known = {**refs.get("branches", {}), **refs.get("tags", {}),
+                 **{"refs/convert/" + name: commit for name, commit in refs.get("converts", {}).items()}}
+        commit = known.get(revision, revision)
         if re.fullmatch("[0-9a-f]{40}", commit) and os.path.isdir(os.path.join(folder, commit)):
             return commit
         self.refuse(404, "RevisionNotFound", "Invalid rev id: " + revision)
@@ -162,9 +172,10 @@ class Handler(BaseHTTPRequestHandler):
             return None
         if rest == ["refs"]:
             refs = json.load(open(os.path.join(folder, "refs.json")))
-            return self.answer_json({what: [{"name": ref, "ref": "refs/x/" + ref, "targetCommit": commit}
+            folders = {"branches": "heads", "tags": "tags", "converts": "convert"}
+            return self.answer_json({what: [{"name": ref, "ref": f"refs/{folder}/{ref}", "targetCommit": commit}
                                             for ref, commit in refs.get(what, {}).items()]
-                                     for what in ("branches", "tags", "converts")})
+                                     for what, folder in folders.items()})
         revision = rest[1] if len(rest) > 1 else "main"
         commit = self.find_commit(folder, revision)
         if commit is None:

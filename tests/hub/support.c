@@ -79,6 +79,7 @@ HubAccess hub_server_access(const char *scheme, const HubServer *server)
         .ca_file = strcmp(scheme, "https") == 0 ? mem_strdup("tls/ca.pem") : NULL,
         .stall_ms = 30000,
         .attempts = 4,
+        .tell_ms = 60000,
         .backoff_ms = 1,
         .backoff_ms_max = 4,
     };

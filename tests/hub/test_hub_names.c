@@ -24,6 +24,19 @@ static void test_spelling_of_huggingface_hub_is_read(void **state)
         {"hf://datasets/a/set@refs/pr/3/x.jsonl", "a/set", "refs/pr/3", "x.jsonl", NULL, NULL},
         {"hf://datasets/a/set@refs/convert/parquet", "a/set", "refs/convert/parquet", "", NULL,
          NULL},
+        {"hf://datasets/a/set@refs%2Fconvert%2Fparquet", "a/set", "refs/convert/parquet", "", NULL,
+         NULL},
+        {"hf://datasets/a/set@refs%2fconvert%2fparquet/en/train/0000.parquet@[:10]", "a/set",
+         "refs/convert/parquet", "en/train/0000.parquet", NULL, NULL},
+        {"hf://datasets/a/set@refs/convert/parquet/en/train/*.parquet", "a/set",
+         "refs/convert/parquet", "en/train/*.parquet", NULL, NULL},
+        {"hf://datasets/a/set@refs%2Fconvert%2Fparquet@en/test", "a/set", "refs/convert/parquet",
+         "", "en", "test"},
+        {"hf://datasets/a/set@refs/convert/parquet/en@test", "a/set", "refs/convert/parquet", "en",
+         NULL, "test"},
+        {"hf://datasets/a/set@refs%2Fpr%2F3@test", "a/set", "refs/pr/3", "", NULL, "test"},
+        {"hf://datasets/a/set@100%25@test", "a/set", "100%", "", NULL, "test"},
+        {"hf://datasets/a/set@50%", "a/set", "50%", "", NULL, NULL},
         {"hf://datasets/a/set@feature%2Fnew/x", "a/set", "feature/new", "x", NULL, NULL},
         {"hf://datasets/a/set@main@test", "a/set", "main", "", NULL, "test"},
         {"hf://datasets/a/set@main@en/test", "a/set", "main", "", "en", "test"},
@@ -52,7 +65,8 @@ static void test_what_is_no_data_set_is_no_name(void **state)
         "hf://a/model",          "hf://datasets/a",         "hf://datasets/a/set@",
         "hf://datasets/-a/set",  "hf://datasets/a/s--et",   "hf://datasets/a/set@v1/../x",
         "hf://datasets/a/set//", "hf://datasets/a/set@..",  "hf://datasets/a/set@a b",
-        "hf://spaces/a/set",     "hf://datasets/a/set/./x", "datasets/a/set"};
+        "hf://spaces/a/set",     "hf://datasets/a/set/./x", "datasets/a/set",
+        "hf://buckets/a/set",    "hf://datasets/a/set@%00", "hf://datasets/a/set@a%0Ab"};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         HubName name = {0};
         print_message("%s\n", cases[i]);
@@ -83,6 +97,9 @@ static void test_short_names_become_long_ones(void **state)
     assert_expanded("openai/gsm8k#v1@test", "hf://datasets/openai/gsm8k@v1@test");
     assert_expanded("openai/gsm8k#a/b", "hf://datasets/openai/gsm8k@a%2Fb");
     assert_expanded("openai/gsm8k#refs/pr/4@x", "hf://datasets/openai/gsm8k@refs/pr/4@x");
+    assert_expanded("openai/gsm8k#refs/convert/parquet@main/train",
+                    "hf://datasets/openai/gsm8k@refs/convert/parquet@main/train");
+    assert_expanded("openai/gsm8k#100%", "hf://datasets/openai/gsm8k@100%25");
     Error err = {0};
     assert_ok(folder_create("here/set", &err), &err);
     assert_expanded("here/set", NULL);
@@ -131,7 +148,8 @@ static void test_names_of_models_are_told_from_folders(void **state)
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++)
         assert_model(paths[i], NULL, NULL);
     static const char *const wrong[] = {"hf://datasets/a/set", "hf://a",        "hf://spaces/a/b",
-                                        "hf://a/model/x",      "hf://a/model@", "a/model"};
+                                        "hf://a/model/x",      "hf://a/model@", "a/model",
+                                        "hf://spaces/b",       "hf://buckets/b"};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         HubName name = {0};
         assert_false(hub_model_name_parse(wrong[i], &name));

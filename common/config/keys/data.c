@@ -303,9 +303,9 @@ static const ConfigKey keys[] = {
      .preset = "0",
      .max = 1e6,
      .meaning =
-         "GB that the run may add to the cache of the Hugging Face Hub; of a larger data set "
-         "files are dropped and fetched again, in the order of the files only "
-         "(`shuffle: false`); 0: what the disk has"},
+         "GB that the run may add to the cache of the Hugging Face Hub, for all of its data sets "
+         "together; of larger ones files are dropped and fetched again, in the order of the files "
+         "only (`shuffle: false`); 0: what the disk has"},
 };
 
 const ConfigSection data_section = {
