@@ -572,20 +572,38 @@ typedef struct Decoding {
     uint64_t stands;
 } Decoding;
 
+/* Into `ret`, whose memory is used, if there is some. */
 static bool decode(TableFile *file, Decoding *decoding, Block *ret, TableFault *fault)
 {
     const TableLibrary *library = file->library;
     const ReaderErrand *errand = &decoding->errand;
-    uint64_t group = errand->group, rows = errand->end - errand->begin;
-    size_t bytes = (size_t)(rows * (group_bytes(file, group) / file->group[group].rows));
-    if (decoding->reader == NULL &&
-        !library->open_reader(file->handle, group, step_of(file, group), &decoding->reader, fault))
+    uint64_t group = errand->group;
+    TableRows *table = ret->data;
+    ret->data = NULL;
+    bool fine =
+        decoding->reader != NULL ||
+        library->open_reader(file->handle, group, step_of(file, group), &decoding->reader, fault);
+    fine = fine && library->skip(decoding->reader, errand->begin - decoding->stands, fault);
+    if (!fine) {
+        free(table);
         return false;
-    if (!library->skip(decoding->reader, errand->begin - decoding->stands, fault)) return false;
-    TableRows *table = block_cache_spare(file->cache, bytes, &bytes);
-    if (!library->read(decoding->reader, rows, &table, &bytes, fault)) return false;
-    *ret = (Block){table, bytes};
+    }
+    if (!library->read(decoding->reader, errand->end - errand->begin, &table, &ret->bytes, fault))
+        return false;
+    ret->data = table;
     return true;
+}
+
+/* No more is decoded at once than there is room for. */
+static bool decode_in_room(TableFile *file, Decoding *decoding, Block *ret, TableFault *fault)
+{
+    uint64_t group = decoding->errand.group, rows = decoding->errand.end - decoding->errand.begin;
+    size_t bytes = (size_t)(rows * (group_bytes(file, group) / file->group[group].rows));
+    ret->bytes = 0;
+    ret->data = block_cache_claim(file->cache, bytes, &ret->bytes);
+    bool fine = decode(file, decoding, ret, fault);
+    block_cache_settle(file->cache, bytes);
+    return fine;
 }
 
 /* A reader that failed is closed, and so is one that has come to the end of its group. */
@@ -594,7 +612,7 @@ static Status decode_piece(TableFile *file, const Piece *piece, Decoding *decodi
 {
     TableFault fault = {.kind = TABLE_FAULT_DATA};
     GroupPlace *place = &file->place[piece->group];
-    bool fine = decode(file, decoding, ret, &fault);
+    bool fine = decode_in_room(file, decoding, ret, &fault);
     bool over = !fine || decoding->errand.end == file->group[piece->group].rows;
     if (over) file->library->close_reader(decoding->reader);
     table_readers_give_back(file->readers, &decoding->errand, over ? NULL : decoding->reader);

@@ -14,6 +14,7 @@
 
 #include <zlib.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/memory.h"
@@ -511,12 +512,38 @@ static void test_an_empty_data_set_and_a_line_too_long_are_told(void **state)
     unlink(path);
 }
 
+/* Who comes to another window of decoded pieces lets those go first who read an earlier one, but
+ * does not wait for one that stands still. */
+static void test_a_window_that_is_decoded_waits_for_readers_of_the_one_before(void **state)
+{
+    (void)state;
+    Error err = {0};
+    uint64_t count = 0;
+    StreamPlace place;
+    int64_t waited[2];
+    for (int packed = 0; packed < 2; packed++) {
+        Stream *stream = open_stream(ORDER_WINDOW, NULL, paths, packed ? FILES : 4);
+        assert_ok(stream_count(stream, &count, &err), &err);
+        StreamReader *early = stream_reader_open(stream), *late = stream_reader_open(stream);
+        assert_ok(stream_place(early, 0, &place, &err), &err);
+        int64_t began = clock_ms();
+        assert_ok(stream_place(late, count - 1, &place, &err), &err);
+        waited[packed] = clock_ms() - began;
+        stream_reader_close(early);
+        stream_reader_close(late);
+        stream_close(stream);
+    }
+    assert_true(waited[1] >= 150);
+    assert_true(waited[0] < waited[1]); /* plain text is nobody's memory */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_record_comes_once_an_epoch_with_its_text),
         cmocka_unit_test(test_order_does_not_depend_on_what_was_counted_when),
         cmocka_unit_test(test_a_window_reads_no_more_than_its_blocks),
+        cmocka_unit_test(test_a_window_that_is_decoded_waits_for_readers_of_the_one_before),
         cmocka_unit_test(test_no_part_of_the_file_comes_earlier_than_another),
         cmocka_unit_test(test_a_file_that_changed_in_the_middle_is_named),
         cmocka_unit_test(test_a_file_that_shrank_before_it_was_counted_is_named),
