@@ -1,6 +1,6 @@
 /* Parquet and Arrow: tables, whose rows become JSON texts (table_library.h). Row groups and record
- * batches are what can be reached at once. Large ones are cut into slices; a slice of a Parquet
- * file costs the reading of those before it in its row group, unless they are read in their order.
+ * batches are what can be reached at once. Large ones are cut into slices; before a slice of a
+ * Parquet file the pages of its row group are passed over, unless slices are read in their order.
  * Where records are read here and there, a row group would be decoded for nearly each of them: the
  * pass that hashes the file therefore keeps a copy of the rows beside the index, compressed in
  * small pieces. */
@@ -39,7 +39,6 @@
 #define AHEAD_PIECES  16  /* that are read before the one that is wanted, rather than skipped */
 #define HALVING_SHIFT 56  /* in a block's index of the cache, over the row where it begins */
 #define GROUP_WARNED  (1u << 20) /* bytes of a row group that is decoded for each record */
-#define LARGE_WARNED  (1u << 30) /* and of one that a resume decodes half of */
 
 typedef struct TableType {
     TableKind kind;
@@ -259,25 +258,17 @@ static bool has_runs(const TableFile *file)
 static void warn_of_large_groups(TableFile *file)
 {
     uint64_t most = largest_group(file);
-    unsigned long long megabytes = most >> 20;
     const char *kept = file->sidecar != NULL ? file->sidecar->warning : NULL;
-    if (file->type->kind != TABLE_PARQUET || file->options->in_order || file->copies.count > 0)
+    if (file->type->kind != TABLE_PARQUET || file->options->in_order || file->by_blocks ||
+        file->options->records_max > 0 || file->copies.count > 0 || most < GROUP_WARNED)
         return;
-    if (file->by_blocks && most >= LARGE_WARNED)
-        file->warning =
-            mem_printf("%s has row groups of %llu MB, which can only be read from their "
-                       "beginning: a resume inside of one decodes what lies before it; "
-                       "to do: nothing, or write the file with row groups of about "
-                       "1000 rows",
-                       file->path, megabytes);
-    if (!file->by_blocks && most >= GROUP_WARNED && file->options->records_max == 0)
-        file->warning = mem_printf("%s%s%s has row groups of %llu MB, of which shuffled reading "
-                                   "decodes %s for each record: no "
-                                   "copy of the rows is kept; to do: make room for one beside the "
-                                   "index, about as large as "
-                                   "the file, or data.order: window, which decodes each group once",
-                                   kept != NULL ? kept : "", kept != NULL ? "; " : "", file->path,
-                                   megabytes, most > SLICE_BYTES ? "half" : "one");
+    uint64_t decoded = most < SLICE_BYTES ? most : SLICE_BYTES;
+    file->warning = mem_printf("%s%s%s has row groups of %llu MB, of which shuffled reading "
+                               "decodes %llu MB for each record: no copy of the rows is kept; to "
+                               "do: make room for one beside the index, about as large as the "
+                               "file, or data.order: window, which decodes each group once",
+                               kept != NULL ? kept : "", kept != NULL ? "; " : "", file->path,
+                               (unsigned long long)most >> 20, (unsigned long long)decoded >> 20);
 }
 
 /* The rows [begin, begin + count) of a group. */

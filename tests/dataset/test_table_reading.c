@@ -1,10 +1,11 @@
 /* Tests of how Parquet files are read during a run: as they were opened, whatever becomes of their
  * names; what the system refuses is no fault of a record; texts of which the encodings leave little
- * are read in pieces that can be held; large row groups are read in their order. Passed over in a
- * build without Apache Arrow. */
+ * are read in pieces that can be held; large row groups are read in their order, or from any row on
+ * without what lies before it. Passed over in a build without Apache Arrow. */
 #include "test.h"
 
 #include <dirent.h>
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <glob.h>
 #include <stdio.h>
@@ -18,6 +19,7 @@
 #include "dataset/dataset.h"
 #include "dataset/files.h"
 #include "dataset/stream.h"
+#include "dataset/table_library.h"
 
 #define TABLES   TEST_SOURCE_DIR "/dataset/tables"
 #define FOLDER   "table-reading"
@@ -268,6 +270,113 @@ static void test_a_window_has_the_rows_of_large_row_groups(void **state)
     stream_close(stream);
 }
 
+/* ---- from a row on ---- */
+
+#define PAGED_ROWS 69 /* of the files of many pages */
+
+static const TableLibrary *load_library(void)
+{
+    TableLibraryFunction *function = NULL;
+    void *library = dlopen(LIBRARY, RTLD_NOW);
+    if (library != NULL) *(void **)&function = dlsym(library, TABLE_LIBRARY_SYMBOL);
+    assert_non_null(function);
+    return function();
+}
+
+/* The rows [begin, end) of the first group, decoded in steps; NULL: they are damaged. */
+static TableRows *read_rows(const TableLibrary *library, const TableHandle *handle, uint64_t step,
+                            uint64_t begin, uint64_t end)
+{
+    TableFault fault;
+    TableReader *reader = NULL;
+    TableRows *rows = NULL;
+    size_t bytes = 0;
+    assert_true(library->open_reader(handle, 0, step, &reader, &fault));
+    bool fine = (library->skip)(reader, begin, &fault) && /* no macro of cmocka */
+                library->read(reader, end - begin, &rows, &bytes, &fault);
+    if (!fine) assert_int_equal(fault.kind, TABLE_FAULT_DATA);
+    library->close_reader(reader);
+    return rows;
+}
+
+static void assert_same_row(const TableRows *a, uint64_t a_row, const TableRows *b, uint64_t b_row)
+{
+    uint64_t length = a->offset[a_row + 1] - a->offset[a_row];
+    assert_int_equal(b->offset[b_row + 1] - b->offset[b_row], length);
+    assert_memory_equal((const char *)a + a->offset[a_row], (const char *)b + b->offset[b_row],
+                        length);
+}
+
+/* Columns of every kind, whose pages end in other rows each: they stay side by side. */
+static void test_rows_behind_others_are_the_same(void **state)
+{
+    (void)state;
+    need_arrow();
+    static const char *const names[] = {
+        "pages.parquet",      "pages-2.parquet",    "pages-checked.parquet", "pages-none.parquet",
+        "pages-gzip.parquet", "pages-zstd.parquet", "pages-brotli.parquet",  "pages-lz4.parquet"};
+    static const uint64_t steps[] = {1, 4, 7, 30};
+    const TableLibrary *library = load_library();
+    for (size_t n = 0; n < sizeof names / sizeof *names; n++) {
+        TableFault fault;
+        TableHandle *handle = NULL;
+        char *path = path_join(TABLES, names[n]);
+        int fd = open(path, O_RDONLY);
+        print_message("%s\n", names[n]);
+        assert_true(library->open(fd, TABLE_PARQUET, NULL, 0, &handle, &fault));
+        TableRows *all = read_rows(library, handle, PAGED_ROWS, 0, PAGED_ROWS);
+        assert_non_null(all);
+        for (uint64_t row = 1; row < PAGED_ROWS; row++) {
+            TableRows *rest = read_rows(library, handle, steps[row % 4], row, PAGED_ROWS);
+            assert_non_null(rest);
+            for (uint64_t i = row; i < PAGED_ROWS; i++)
+                assert_same_row(all, i, rest, i - row);
+            free(rest);
+        }
+        free(all);
+        library->close(handle);
+        close(fd);
+        free(path);
+    }
+}
+
+/* What is passed over is not decoded: damage in it, which ends a reading of all rows, costs those
+ * that were decoded with it alone. Where lists begin is believed of a page that says what it holds
+ * by a checksum only when that is right. */
+static void test_damage_is_passed_over_with_its_pages(void **state)
+{
+    (void)state;
+    need_arrow();
+    static const struct {
+        const char *name, *column; /* a text in it, in the first quarter of the file's rows */
+        bool passed;
+    } cases[] = {{"pages-none.parquet", "quotes", true},
+                 {"pages-checked.parquet", "quotes", false}};
+    const TableLibrary *library = load_library();
+    for (size_t c = 0; c < 2; c++) {
+        Error err = {0};
+        TableFault fault;
+        TableHandle *handle = NULL;
+        size_t length = 0;
+        char *from = path_join(TABLES, cases[c].name), *bytes = NULL;
+        assert_ok(file_read(from, 1 << 20, &bytes, &length, &err), &err);
+        char *text = memmem(bytes, length, cases[c].column, strlen(cases[c].column));
+        assert_non_null(text);
+        memset(text - 4, 0x7F, 4); /* how long it is */
+        write_file(FOLDER "/damaged.parquet", bytes, length);
+        int fd = open(FOLDER "/damaged.parquet", O_RDONLY);
+        assert_true(library->open(fd, TABLE_PARQUET, NULL, 0, &handle, &fault));
+        assert_null(read_rows(library, handle, 4, 0, PAGED_ROWS));
+        TableRows *rest = read_rows(library, handle, 4, 40, PAGED_ROWS);
+        assert_int_equal(rest != NULL, cases[c].passed);
+        free(rest);
+        library->close(handle);
+        close(fd);
+        free(bytes);
+        free(from);
+    }
+}
+
 /* ---- what a footer says ---- */
 
 static void test_counts_that_cannot_be_are_refused(void **state)
@@ -326,6 +435,8 @@ int main(void)
         cmocka_unit_test_setup(test_texts_that_are_repeated_are_read_in_pieces, fresh_folder),
         cmocka_unit_test_setup(test_a_window_goes_through_large_row_groups_in_order, fresh_folder),
         cmocka_unit_test_setup(test_a_window_has_the_rows_of_large_row_groups, fresh_folder),
+        cmocka_unit_test_setup(test_rows_behind_others_are_the_same, fresh_folder),
+        cmocka_unit_test_setup(test_damage_is_passed_over_with_its_pages, fresh_folder),
         cmocka_unit_test_setup(test_counts_that_cannot_be_are_refused, fresh_folder),
         cmocka_unit_test_setup(test_a_damaged_copy_is_read_from_the_file, fresh_folder),
     };
