@@ -30,6 +30,7 @@
 #define READ_BYTES    (256u << 10)
 #define SLICE_BYTES   (8u << 20)   /* of a row group, decompressed: decoded and held at once */
 #define COPY_BYTES    (4u << 10)   /* of a slice that is copied: decompressed for each record */
+#define COPY_SHARE    2            /* a copy takes at least so small a part of the file's bytes */
 #define BATCH_BYTES   (64u << 10)  /* of a record batch, which is at hand without decoding */
 #define STEP_BYTES    (256u << 10) /* decoded before they are written as JSON: they stay near */
 #define STEP_ROWS_MAX 4096
@@ -339,24 +340,28 @@ static Status copy_group(TableFile *file, uint64_t group, RowCopier *copier, Err
         size_t bytes = 0;
         fine = library->read(reader, count, &rows, &bytes, &fault);
         if (!fine) break;
-        row_copier_put(copier, place->first_copy + i, rows, bytes);
+        bool room = row_copier_put(copier, place->first_copy + i, rows, bytes);
         free(rows);
         status = check_watch(file, err);
-        if (status != OK) break;
+        if (status != OK || !room) break;
     }
     if (!fine && fault_status(&fault) != ERR_DATA) status = refuse_read(file, &fault, err);
     library->close_reader(reader);
     return status;
 }
 
-/* The pass: the groups, the hash of all bytes of the file, and copies where they are worth it. */
+/* The pass: the groups, the hash of all bytes of the file, and copies where they are worth it.
+ * Where there is no room for these it ends at once: it is made again in memory, without them. */
 static Status build(void *context, SidecarWriter *writer, SidecarHeader *header, Error *err)
 {
     TableFile *file = context;
+    bool copies = sidecar_is_kept(writer) && !file->options->in_order && worth_a_copy(file);
+    if (copies && !sidecar_has_room(writer, header->identity.file_bytes / COPY_SHARE)) return OK;
     if (file->handle == NULL) TRY(open_handle(file, NULL, 0, err));
     TRY(hash_file(file, header, err));
     TRY(find_growth(file, err));
-    uint64_t count = cut_into_slices(file, sidecar_is_kept(writer) && !file->options->in_order);
+    uint64_t count = cut_into_slices(file, copies);
+    if (count > 0) sidecar_begin_spool(writer);
     sidecar_put(writer, file->group, file->num_groups * sizeof *file->group);
     header->count[COUNT_GROUPS] = file->num_groups;
     header->count[COUNT_COPIES] = count;
@@ -364,7 +369,7 @@ static Status build(void *context, SidecarWriter *writer, SidecarHeader *header,
     if (count == 0) return OK;
     RowCopier *copier = row_copier_open(file->library, writer, count);
     Status status = OK;
-    for (uint64_t i = 0; i < file->num_groups && status == OK; i++)
+    for (uint64_t i = 0; i < file->num_groups && status == OK && sidecar_has_room(writer, 0); i++)
         if (file->place[i].copied) status = copy_group(file, i, copier, err);
     if (status == OK) row_copier_finish(copier);
     row_copier_close(copier);

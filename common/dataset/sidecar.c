@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -17,12 +18,15 @@
 
 #define EDGE_BYTES (64u << 10)
 #define COPY_BYTES (256u << 10)
+#define ALIGNMENT  8                  /* of the body in the file */
+#define FREE_BYTES (INT64_C(1) << 30) /* that a copy leaves of a disk, or a twentieth of it */
 
 struct SidecarWriter {
-    int out, spool; /* spool: -1 until something is spooled */
+    int out;
+    int body; /* where the body is put: `out`, or beside it while that takes the spool */
     uint64_t spool_bytes;
     bool kept;
-    char *spool_path; /* where to make the spool; NULL: in memory */
+    const char *path; /* of `out`; NULL: it is in memory */
     XXH3_state_t *body_hash;
     uint64_t body_bytes;
     Error
@@ -71,6 +75,29 @@ static Status read_identity(int fd, const char *path, FileIdentity *ret, Error *
 
 /* ---- reading ---- */
 
+/* Where the body begins in a file. */
+static uint64_t body_place(uint64_t spool_bytes)
+{
+    return sizeof(SidecarHeader) + (spool_bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
+
+/* Maps a body; NULL: it is not what the header says. */
+static void *map_body(int fd, const SidecarHeader *header, Sidecar *sidecar)
+{
+    uint64_t place = body_place(header->spool_bytes), page = (uint64_t)sysconf(_SC_PAGESIZE);
+    size_t before = (size_t)(place % page), bytes = before + (size_t)header->body_bytes;
+    if (bytes == 0) bytes = 1;
+    uint8_t *map = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, (off_t)(place - before));
+    if (map == MAP_FAILED) return NULL;
+    if (header->body_hash != XXH3_64bits(map + before, header->body_bytes)) {
+        munmap(map, bytes);
+        return NULL;
+    }
+    sidecar->map_bytes = bytes;
+    sidecar->body = map + before;
+    return map;
+}
+
 /* Maps a sidecar file; false when it is not a whole one of this kind. */
 static bool map_sidecar(int fd, uint64_t magic, Sidecar *sidecar)
 {
@@ -78,25 +105,21 @@ static bool map_sidecar(int fd, uint64_t magic, Sidecar *sidecar)
     struct stat info;
     if (fstat(fd, &info) != 0 || info.st_size < (off_t)sizeof header) return false;
     if (file_read_at(fd, &header, sizeof header, 0, "", NULL) != OK) return false;
-    uint64_t rest = (uint64_t)info.st_size - sizeof header;
+    uint64_t bytes = (uint64_t)info.st_size;
     if (header.magic != magic || header.header_hash != header_hash(&header) ||
-        header.body_bytes > rest || header.spool_bytes != rest - header.body_bytes)
+        header.spool_bytes > bytes || body_place(header.spool_bytes) > bytes ||
+        header.body_bytes != bytes - body_place(header.spool_bytes))
         return false;
-    size_t bytes = sizeof header + (size_t)header.body_bytes;
-    uint8_t *map = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
-    if (map == MAP_FAILED) return false;
     int spool = header.spool_bytes > 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
-    if (header.body_hash != XXH3_64bits(map + sizeof header, header.body_bytes) ||
-        (spool < 0 && header.spool_bytes > 0)) {
-        munmap(map, bytes);
+    if (spool < 0 && header.spool_bytes > 0) return false;
+    void *map = map_body(fd, &header, sidecar);
+    if (map == NULL) {
         if (spool >= 0) close(spool);
         return false;
     }
     sidecar->fd = spool;
     sidecar->header = header;
     sidecar->map = map;
-    sidecar->map_bytes = bytes;
-    sidecar->body = map + sizeof header;
     return true;
 }
 
@@ -112,7 +135,7 @@ bool sidecar_read(const Sidecar *sidecar, uint64_t offset, void *bytes, size_t l
 {
     const SidecarHeader *header = &sidecar->header;
     if (offset > header->spool_bytes || length > header->spool_bytes - offset) return false;
-    int64_t at = (int64_t)(sizeof *header + header->body_bytes + offset);
+    int64_t at = (int64_t)(sizeof *header + offset);
     return file_read_at(sidecar->fd, bytes, length, at, "", NULL) == OK;
 }
 
@@ -155,28 +178,49 @@ void sidecar_put(SidecarWriter *writer, const void *bytes, size_t length)
     if (writer->out_err->status != OK) return;
     XXH3_64bits_update(writer->body_hash, bytes, length);
     writer->body_bytes += length;
-    file_write_all(writer->out, bytes, length, "the index", writer->out_err);
+    file_write_all(writer->body, bytes, length, "the index", writer->out_err);
 }
 
-static void open_spool(SidecarWriter *writer)
+void sidecar_begin_spool(SidecarWriter *writer)
 {
-    if (writer->spool_path == NULL) {
-        writer->spool = memfd_create("troupe-spool", MFD_CLOEXEC);
+    CHECK(writer->body == writer->out && writer->body_bytes == 0);
+    if (writer->path == NULL) {
+        writer->body = memfd_create("troupe-body", MFD_CLOEXEC);
     } else {
-        writer->spool = open(writer->spool_path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-        if (writer->spool >= 0) unlink(writer->spool_path); /* gone with this process */
+        char *beside = mem_printf("%s-body", writer->path);
+        writer->body = open(beside, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+        if (writer->body >= 0) unlink(beside); /* gone with this process */
+        free(beside);
     }
-    if (writer->spool < 0) error_set_errno(writer->out_err, errno, "could not spool the index");
+    if (writer->body < 0)
+        error_set_errno(writer->out_err, errno, "could not make room for the index");
 }
 
 uint64_t sidecar_spool(SidecarWriter *writer, const void *bytes, size_t length)
 {
     uint64_t at = writer->spool_bytes;
-    if (writer->spool < 0 && writer->out_err->status == OK) open_spool(writer);
+    CHECK(writer->body != writer->out);
     if (writer->out_err->status != OK) return at;
-    file_write_all(writer->spool, bytes, length, "the index", writer->out_err);
+    file_write_all(writer->out, bytes, length, "the index", writer->out_err);
     writer->spool_bytes += length;
     return at;
+}
+
+bool sidecar_has_room(SidecarWriter *writer, uint64_t bytes)
+{
+    struct statvfs disk;
+    if (writer->out_err->status != OK) return false;
+    if (writer->path == NULL || fstatvfs(writer->out, &disk) != 0) return true;
+    int64_t unit = (int64_t)disk.f_frsize, left = (int64_t)disk.f_bavail * unit;
+    int64_t stays = (int64_t)disk.f_blocks * unit / 20;
+    if (stays > FREE_BYTES) stays = FREE_BYTES;
+    if (left - stays >= (int64_t)bytes) return true;
+    error_set(
+        writer->out_err, ERR_RESOURCE,
+        "%s would become %.1f MB larger, and its disk has %.1f MB free, of which %.1f MB stay "
+        "free",
+        writer->path, (double)bytes * 1e-6, (double)left * 1e-6, (double)stays * 1e-6);
+    return false;
 }
 
 bool sidecar_is_kept(const SidecarWriter *writer)
@@ -184,13 +228,19 @@ bool sidecar_is_kept(const SidecarWriter *writer)
     return writer->kept;
 }
 
-static void append_spool(SidecarWriter *writer)
+/* Puts the body, which waits beside it, behind the spool. */
+static void append_body(SidecarWriter *writer)
 {
+    static const char zeros[ALIGNMENT];
+    if (writer->body == writer->out || writer->out_err->status != OK) return;
+    size_t gap =
+        (size_t)(body_place(writer->spool_bytes) - sizeof(SidecarHeader) - writer->spool_bytes);
+    file_write_all(writer->out, zeros, gap, "the index", writer->out_err);
     char *bytes = mem_alloc(COPY_BYTES);
-    for (uint64_t at = 0; at < writer->spool_bytes && writer->out_err->status == OK;) {
-        uint64_t left = writer->spool_bytes - at;
+    for (uint64_t at = 0; at < writer->body_bytes && writer->out_err->status == OK;) {
+        uint64_t left = writer->body_bytes - at;
         size_t length = left < COPY_BYTES ? (size_t)left : COPY_BYTES;
-        if (file_read_at(writer->spool, bytes, length, (int64_t)at, "the index", writer->out_err) ==
+        if (file_read_at(writer->body, bytes, length, (int64_t)at, "the index", writer->out_err) ==
             OK)
             file_write_all(writer->out, bytes, length, "the index", writer->out_err);
         at += length;
@@ -198,7 +248,7 @@ static void append_spool(SidecarWriter *writer)
     free(bytes);
 }
 
-/* Puts the header in front of the body, now that all of it is known. */
+/* Puts the header in front, now that all of it is known. */
 static void put_header(SidecarWriter *writer, SidecarHeader *header)
 {
     header->body_bytes = writer->body_bytes;
@@ -223,7 +273,7 @@ static Status build(const Opening *opening, SidecarWriter *writer, Error *err)
 {
     const SidecarOptions *options = opening->options;
     SidecarHeader header = {.magic = opening->kind->magic, .identity = opening->identity};
-    writer->spool = -1;
+    writer->body = writer->out;
     writer->body_hash = XXH3_createState();
     CHECK(writer->body_hash != NULL);
     XXH3_64bits_reset(writer->body_hash);
@@ -231,7 +281,7 @@ static Status build(const Opening *opening, SidecarWriter *writer, Error *err)
         error_set_errno(writer->out_err, errno, "could not write the index");
     Status status = opening->kind->build(options->context, writer, &header, err);
     if (status != OK) goto done;
-    append_spool(writer);
+    append_body(writer);
     FileIdentity now = {0};
     status = read_state(options->fd, options->path, &now, err);
     if (status == OK && (now.file_bytes != header.identity.file_bytes ||
@@ -241,7 +291,7 @@ static Status build(const Opening *opening, SidecarWriter *writer, Error *err)
                            options->path);
     if (status == OK) put_header(writer, &header);
 done:
-    if (writer->spool >= 0) close(writer->spool);
+    if (writer->body >= 0 && writer->body != writer->out) close(writer->body);
     XXH3_freeState(writer->body_hash);
     return status;
 }
@@ -264,8 +314,7 @@ static Status build_file(const Opening *opening, Sidecar *sidecar, Error *err)
 {
     char *temporary = mem_printf("%s.tmp-%d", opening->file, (int)gettid());
     Error out_err = {0};
-    SidecarWriter writer = {
-        .kept = true, .spool_path = mem_printf("%s-spool", temporary), .out_err = &out_err};
+    SidecarWriter writer = {.kept = true, .path = temporary, .out_err = &out_err};
     Status status = OK;
     bool renamed = false;
     writer.out = open(temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
@@ -286,7 +335,6 @@ done:
     if (out_err.status != OK) sidecar->warning = mem_strdup(out_err.message);
     if (writer.out >= 0 && !renamed) unlink(temporary);
     if (writer.out >= 0) close(writer.out);
-    free(writer.spool_path);
     free(temporary);
     return status;
 }

@@ -6,9 +6,10 @@
  * cannot be written costs time at the next start, nothing more: what it would hold then lives in
  * memory.
  *
- * In the file: the header, the body, and behind both what was spooled, in the byte order of the
- * machine. Header and body are mapped into memory, and the checksum covers them; whoever spools
- * checks what it reads back. Const once opened; any thread. */
+ * In the file: the header, what was spooled, which may be as large as the data file and is written
+ * once, and behind both the body, in the byte order of the machine. The body is mapped into memory,
+ * and the checksum covers it; whoever spools checks what it reads back. Const once opened; any
+ * thread. */
 #ifndef TROUPE_DATASET_SIDECAR_H
 #define TROUPE_DATASET_SIDECAR_H
 
@@ -84,8 +85,13 @@ bool sidecar_read(const Sidecar *sidecar, uint64_t offset, void *bytes, size_t l
 
 /* For `build`. */
 void sidecar_put(SidecarWriter *writer, const void *bytes, size_t length);
+/* Before anything else: something will be spooled. */
+void sidecar_begin_spool(SidecarWriter *writer);
 /* Returns where the bytes will be in the spool. */
 uint64_t sidecar_spool(SidecarWriter *writer, const void *bytes, size_t length);
+/* Whether about `bytes` more of a spool will fit; false, once and for all, where they will not, or
+ * where writing has failed: nothing of what comes will be kept. */
+bool sidecar_has_room(SidecarWriter *writer, uint64_t bytes);
 /* Whether it goes to disk: what is large and could be computed again is then worth its room. */
 bool sidecar_is_kept(const SidecarWriter *writer);
 

@@ -46,9 +46,10 @@ Status text_pass_open(const TextInput *input, SidecarWriter *writer, TextPass **
     pass->input = *input;
     pass->writer = writer;
     Status status = text_codec_find(input, &codec, err);
-    if (status == OK && codec != NULL)
+    if (status == OK && codec != NULL) {
+        sidecar_begin_spool(writer);
         status = text_cutter_open(input, codec, NULL, NULL, &pass->cutter, err);
-    else if (status == OK && read_ahead_pays(input->file_bytes))
+    } else if (status == OK && read_ahead_pays(input->file_bytes))
         pass->ahead = read_ahead_open(input->fd, input->path, input->file_bytes, PLAIN_BYTES);
     else
         pass->text = mem_alloc(PLAIN_BYTES);

@@ -8,9 +8,13 @@
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <glob.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -377,6 +381,39 @@ static void test_damage_is_passed_over_with_its_pages(void **state)
     }
 }
 
+/* Pages with bytes of chance in them give rows or a fault, wherever one begins to read. */
+static void test_pages_of_chance_are_passed_over_or_refused(void **state)
+{
+    (void)state;
+    need_arrow();
+    static const char *const names[] = {"pages.parquet", "pages-2.parquet", "pages-lz4.parquet",
+                                        "pages-none.parquet"};
+    const TableLibrary *library = load_library();
+    uint64_t whole = 0;
+    for (uint64_t i = 0; i < 200; i++) {
+        Error err = {0};
+        TableFault fault;
+        TableHandle *handle = NULL;
+        size_t length = 0;
+        char *from = path_join(TABLES, names[i % 4]), *bytes = NULL;
+        assert_ok(file_read(from, 1 << 20, &bytes, &length, &err), &err);
+        for (uint64_t k = 0; k < 1 + i % 3; k++) /* in front of the footer */
+            bytes[4 + rng_below(i, k, length / 2)] ^= (char)(1 + rng_below(i, 8 + k, 255));
+        write_file(FOLDER "/chance.parquet", bytes, length);
+        int fd = open(FOLDER "/chance.parquet", O_RDONLY);
+        assert_true(library->open(fd, TABLE_PARQUET, NULL, 0, &handle, &fault));
+        TableRows *rows =
+            read_rows(library, handle, 4, 1 + rng_below(i, 20, PAGED_ROWS - 1), PAGED_ROWS);
+        whole += rows != NULL;
+        free(rows);
+        library->close(handle);
+        close(fd);
+        free(bytes);
+        free(from);
+    }
+    assert_in_range(whole, 20, 199);
+}
+
 /* ---- what a footer says ---- */
 
 static void test_counts_that_cannot_be_are_refused(void **state)
@@ -417,13 +454,68 @@ static void test_a_damaged_copy_is_read_from_the_file(void **state)
     int fd = open(found.gl_pathv[0], O_RDWR);
     assert_true(fd >= 0 && (bytes = lseek(fd, 0, SEEK_END)) > 20000);
     char *zeros = mem_calloc(1, (size_t)bytes / 2);
-    assert_int_equal(pwrite(fd, zeros, (size_t)bytes / 2, bytes - bytes / 2), bytes / 2);
+    assert_int_equal(pwrite(fd, zeros, (size_t)bytes / 2, 4096), bytes / 2);
     close(fd);
     free(zeros);
     globfree(&found);
     for (uint64_t i = 0; i < 1000; i += 37)
         assert_large_record(table, i);
     dataset_close(table);
+}
+
+static off_t bytes_of_copy(void)
+{
+    glob_t found;
+    struct stat info = {0};
+    if (glob(INDEX "/*.rows", 0, NULL, &found) == 0) stat(found.gl_pathv[0], &info);
+    globfree(&found);
+    return info.st_size;
+}
+
+/* Opens the file with the index on a disk of so many bytes; needs the right to mount. */
+static void copy_on_small_disk(off_t bytes, const char *told)
+{
+    bool fits = told == NULL;
+    char size[32];
+    snprintf(size, sizeof size, "size=%lld", (long long)bytes);
+    if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+        mount("tmpfs", INDEX, "tmpfs", 0, size) != 0)
+        _exit(77);
+    Dataset *table = open_set(FOLDER "/copied.parquet", INDEX, false);
+    const char *warning = dataset_summary(table).warning;
+    if (fits != (warning == NULL) || fits != (bytes_of_copy() > 0)) _exit(1);
+    if (!fits && (strstr(warning, told) == NULL || strstr(warning, "make room") == NULL)) _exit(2);
+    assert_large_record(table, 999);
+    glob_t found;
+    int left = glob(INDEX "/*", 0, NULL, &found);
+    if (!fits && left != GLOB_NOMATCH) _exit(3); /* nothing is left behind */
+    _exit(0);
+}
+
+/* While it is made a copy takes no more of the disk than it will; where that is not there it is
+ * said, and the rows are read from the file. */
+static void test_a_copy_takes_its_room_once(void **state)
+{
+    (void)state;
+    need_arrow();
+    copy_file("large.parquet", FOLDER "/copied.parquet");
+    Dataset *table = open_set(FOLDER "/copied.parquet", INDEX, false);
+    dataset_close(table);
+    off_t bytes = bytes_of_copy();
+    assert_true(bytes > 100000);
+    const struct {
+        off_t bytes;
+        const char *told;
+    } cases[] = {{bytes * 5 / 4, NULL}, {bytes / 2, "No space left"}, {4096, "0.0 MB free"}};
+    for (int i = 0; i < 3; i++) {
+        pid_t pid = fork();
+        if (pid == 0) copy_on_small_disk(cases[i].bytes, cases[i].told);
+        int status = 0;
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_true(WIFEXITED(status));
+        if (WEXITSTATUS(status) == 77) skip();
+        assert_int_equal(WEXITSTATUS(status), 0);
+    }
 }
 
 int main(void)
@@ -437,8 +529,10 @@ int main(void)
         cmocka_unit_test_setup(test_a_window_has_the_rows_of_large_row_groups, fresh_folder),
         cmocka_unit_test_setup(test_rows_behind_others_are_the_same, fresh_folder),
         cmocka_unit_test_setup(test_damage_is_passed_over_with_its_pages, fresh_folder),
+        cmocka_unit_test_setup(test_pages_of_chance_are_passed_over_or_refused, fresh_folder),
         cmocka_unit_test_setup(test_counts_that_cannot_be_are_refused, fresh_folder),
         cmocka_unit_test_setup(test_a_damaged_copy_is_read_from_the_file, fresh_folder),
+        cmocka_unit_test_setup(test_a_copy_takes_its_room_once, fresh_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
