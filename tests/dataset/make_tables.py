@@ -175,6 +175,22 @@ def write_pages(folder):
                        use_dictionary=codec == "gzip", **few)
 
 
+def write_sums(folder):
+    """60 records, of which 3 are bad and 4 are too long, for test_data_kills.sh, in two row groups. The text that stands
+    in every row, and takes next to nothing, lets the second one count as one that is read in pieces."""
+    columns = {"prompt": [], "completion": [], "constant": [], "note": []}
+    for i in range(1, 61):
+        question = "twelve " * 400 + f"and {i}?" if i in (7, 8, 40, 59) else f"{i} + {i}?"
+        columns["prompt"].append(None if i in (3, 31, 60) else question)
+        columns["completion"].append(None if i in (3, 31, 60) else str(i + i))
+        columns["constant"].append("so very " * 500)
+        columns["note"].append("" if i <= 20 else f"{i} " * 16000)
+    with pq.ParquetWriter(f"{folder}/sums.parquet", pa.table(columns).schema, compression="zstd",
+                          use_dictionary=["constant"], write_statistics=False, store_schema=False) as out:
+        out.write_table(pa.table(columns).slice(0, 20))
+        out.write_table(pa.table(columns).slice(20))
+
+
 def write_arrow(folder, table):
     with pa.ipc.new_file(f"{folder}/file.arrow", SCHEMA,
                          options=pa.ipc.IpcWriteOptions(compression="lz4")) as out:
@@ -217,6 +233,7 @@ def main():
     write_expected(f"{folder}/all.jsonl", table)
     write_parquet(folder, table)
     write_pages(folder)
+    write_sums(folder)
     write_arrow(folder, table)
     write_datasets(folder)
 
