@@ -2,7 +2,8 @@
  * compressed text, row groups of a table), kept while there is room and dropped in the order of
  * their last use. One cache serves all files of a data set and all threads that read it: a block
  * that somebody is decoding is waited for, not decoded twice. What is held, and what is claimed for
- * decoding, stays within `bytes_max`, but for blocks in use, of which each thread has one at a time.
+ * decoding, stays within `bytes_max`, but for blocks in use, of which each thread has one at a
+ * time.
  */
 #ifndef TROUPE_DATASET_BLOCK_CACHE_H
 #define TROUPE_DATASET_BLOCK_CACHE_H
