@@ -20,10 +20,11 @@ typedef struct Entry {
 
 struct BlockCache {
     pthread_mutex_t lock;
-    pthread_cond_t loaded;
+    pthread_cond_t loaded; /* or settled */
     Entry *bucket[BUCKETS];
     Entry *newest, *oldest;         /* of those that nobody uses */
     size_t count, bytes, bytes_max; /* of entries */
+    size_t in_work;                 /* claimed */
 };
 
 static size_t bucket_of(const void *file, uint64_t index)
@@ -101,9 +102,14 @@ static void drop(BlockCache *cache, Entry *entry)
     free(entry);
 }
 
+static bool is_over(const BlockCache *cache)
+{
+    return cache->bytes + cache->in_work > cache->bytes_max;
+}
+
 static void make_room(BlockCache *cache)
 {
-    while (cache->bytes > cache->bytes_max && cache->oldest != NULL) {
+    while (is_over(cache) && cache->oldest != NULL) {
         Entry *entry = cache->oldest;
         leave_idle_list(cache, entry);
         drop(cache, entry);
@@ -165,21 +171,33 @@ Status block_cache_take(BlockCache *cache, const void *file, uint64_t index, Blo
     return status;
 }
 
-void *block_cache_spare(BlockCache *cache, size_t bytes, size_t *ret_bytes)
+void *block_cache_claim(BlockCache *cache, size_t bytes, size_t *ret_bytes)
 {
     void *spare = NULL;
     pthread_mutex_lock(&cache->lock);
+    while (cache->in_work > 0 && cache->in_work + bytes > BLOCK_WORK_BYTES)
+        pthread_cond_wait(&cache->loaded, &cache->lock);
+    cache->in_work += bytes;
     Entry *entry = cache->oldest;
-    bool full = entry != NULL && cache->bytes + bytes > cache->bytes_max;
-    if (full && entry->block.bytes / 2 <= bytes && bytes / 2 <= entry->block.bytes) {
+    if (entry != NULL && is_over(cache) && entry->block.bytes / 2 <= bytes &&
+        bytes / 2 <= entry->block.bytes) {
         spare = entry->block.data;
         *ret_bytes = entry->block.bytes;
         entry->block.data = NULL;
         leave_idle_list(cache, entry);
         drop(cache, entry);
     }
+    make_room(cache);
     pthread_mutex_unlock(&cache->lock);
     return spare;
+}
+
+void block_cache_settle(BlockCache *cache, size_t bytes)
+{
+    pthread_mutex_lock(&cache->lock);
+    cache->in_work -= bytes;
+    pthread_cond_broadcast(&cache->loaded);
+    pthread_mutex_unlock(&cache->lock);
 }
 
 void block_cache_give_back(BlockCache *cache, const Block *block)

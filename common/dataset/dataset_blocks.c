@@ -30,20 +30,12 @@ static uint64_t count_pieces(const DatasetFile *file)
     return 1 + (uint64_t)(share * (double)summary.bytes) / BLOCK_BYTES;
 }
 
-/* Of plain text alone the cache holds where lines begin, which is little for a window: the text
- * itself is the system's to keep. */
-static bool is_plain_text(const Dataset *dataset)
-{
-    for (int i = 0; i < dataset->num_files; i++)
-        if (!cuts_itself(&dataset->file[i]) || dataset->file[i].format->read_block == NULL)
-            return false;
-    return true;
-}
-
 void dataset_cut_blocks(Dataset *dataset)
 {
     uint64_t first = 0;
-    if (is_plain_text(dataset)) block_cache_limit(dataset->cache, LINES_CACHE);
+    /* Of plain text alone the cache holds where lines begin, which is little for a window: the text
+     * itself is the system's to keep. */
+    if (!dataset_decodes_blocks(dataset)) block_cache_limit(dataset->cache, LINES_CACHE);
     for (int i = 0; i < dataset->num_files; i++) {
         DatasetFile *file = &dataset->file[i];
         file->first_block = first;

@@ -1,6 +1,6 @@
 /* Parquet and Arrow: tables, whose rows become JSON texts (table_library.h). Row groups and record
- * batches are what can be reached at once. Large ones are cut into slices; a slice of a Parquet
- * file costs the reading of those before it in its row group, unless they are read in their order.
+ * batches are what can be reached at once. Large ones are cut into slices; before a slice of a
+ * Parquet file the pages of its row group are passed over, unless slices are read in their order.
  * Where records are read here and there, a row group would be decoded for nearly each of them: the
  * pass that hashes the file therefore keeps a copy of the rows beside the index, compressed in
  * small pieces. */
@@ -32,6 +32,7 @@
 #define READ_BYTES    (256u << 10)
 #define SLICE_BYTES   (8u << 20)   /* of a row group, decompressed: decoded and held at once */
 #define COPY_BYTES    (4u << 10)   /* of a slice that is copied: decompressed for each record */
+#define COPY_SHARE    2            /* a copy takes at least so small a part of the file's bytes */
 #define BATCH_BYTES   (64u << 10)  /* of a record batch, which is at hand without decoding */
 #define STEP_BYTES    (256u << 10) /* decoded before they are written as JSON: they stay near */
 #define STEP_ROWS_MAX 4096
@@ -41,7 +42,6 @@
 #define AHEAD_PIECES  16  /* that are read before the one that is wanted, rather than skipped */
 #define HALVING_SHIFT 56  /* in a block's index of the cache, over the row where it begins */
 #define GROUP_WARNED  (1u << 20) /* bytes of a row group that is decoded for each record */
-#define LARGE_WARNED  (1u << 30) /* and of one that a resume decodes half of */
 
 typedef struct TableType {
     TableKind kind;
@@ -309,25 +309,17 @@ static bool has_runs(const TableFile *file)
 static void warn_of_large_groups(TableFile *file)
 {
     uint64_t most = largest_group(file);
-    unsigned long long megabytes = most >> 20;
     const char *kept = file->sidecar != NULL ? file->sidecar->warning : NULL;
-    if (file->type->kind != TABLE_PARQUET || file->options->in_order || file->copies.count > 0)
+    if (file->type->kind != TABLE_PARQUET || file->options->in_order || file->by_blocks ||
+        file->options->records_max > 0 || file->copies.count > 0 || most < GROUP_WARNED)
         return;
-    if (file->by_blocks && most >= LARGE_WARNED)
-        file->warning =
-            mem_printf("%s has row groups of %llu MB, which can only be read from their "
-                       "beginning: a resume inside of one decodes what lies before it; "
-                       "to do: nothing, or write the file with row groups of about "
-                       "1000 rows",
-                       file->path, megabytes);
-    if (!file->by_blocks && most >= GROUP_WARNED && file->options->records_max == 0)
-        file->warning = mem_printf("%s%s%s has row groups of %llu MB, of which shuffled reading "
-                                   "decodes %s for each record: no "
-                                   "copy of the rows is kept; to do: make room for one beside the "
-                                   "index, about as large as "
-                                   "the file, or data.order: window, which decodes each group once",
-                                   kept != NULL ? kept : "", kept != NULL ? "; " : "", file->path,
-                                   megabytes, most > SLICE_BYTES ? "half" : "one");
+    uint64_t decoded = most < SLICE_BYTES ? most : SLICE_BYTES;
+    file->warning = mem_printf("%s%s%s has row groups of %llu MB, of which shuffled reading "
+                               "decodes %llu MB for each record: no copy of the rows is kept; to "
+                               "do: make room for one beside the index, about as large as the "
+                               "file, or data.order: window, which decodes each group once",
+                               kept != NULL ? kept : "", kept != NULL ? "; " : "", file->path,
+                               (unsigned long long)most >> 20, (unsigned long long)decoded >> 20);
 }
 
 /* The rows [begin, begin + count) of a group. */
@@ -398,10 +390,10 @@ static Status copy_group(TableFile *file, uint64_t group, RowCopier *copier, Err
         size_t bytes = 0;
         fine = library->read(reader, count, &rows, &bytes, &fault);
         if (!fine) break;
-        row_copier_put(copier, place->first_copy + i, rows, bytes);
+        bool room = row_copier_put(copier, place->first_copy + i, rows, bytes);
         free(rows);
         status = check_watch(file, err);
-        if (status != OK) break;
+        if (status != OK || !room) break;
     }
     if (!fine && fault_status(&fault) != ERR_DATA) status = refuse_read(file, &fault, err);
     library->close_reader(reader);
@@ -416,20 +408,23 @@ static void put_groups(const TableFile *file, SidecarWriter *writer, IndexHead *
     head->count[COUNT_TYPE] = (uint64_t)(file->type - table_types);
 }
 
-/* The pass: the groups, the hash of all bytes of the file, and copies where they are worth it. */
+/* The pass: the groups, the hash of all bytes of the file, and copies where they are worth it.
+ * Where there is no room for these it ends at once: it is made again in memory, without them. */
 static Status build(void *context, SidecarWriter *writer, IndexHead *head, Error *err)
 {
     TableFile *file = context;
+    bool copies = sidecar_is_kept(writer) && !file->options->in_order && worth_a_copy(file);
+    if (copies && !sidecar_has_room(writer, head->state.bytes / COPY_SHARE)) return OK;
     if (file->handle == NULL) TRY(open_handle(file, err));
     TRY(hash_file(file, head, err));
     TRY(find_growth(file, err));
-    uint64_t count = cut_into_slices(file, sidecar_is_kept(writer) && !file->options->in_order);
+    uint64_t count = cut_into_slices(file, copies);
     put_groups(file, writer, head);
     head->count[COUNT_COPIES] = count;
     if (count == 0) return OK;
     RowCopier *copier = row_copier_open(file->library, writer, count);
     Status status = OK;
-    for (uint64_t i = 0; i < file->num_groups && status == OK; i++)
+    for (uint64_t i = 0; i < file->num_groups && status == OK && sidecar_has_room(writer, 0); i++)
         if (file->place[i].copied) status = copy_group(file, i, copier, err);
     if (status == OK) row_copier_finish(copier);
     row_copier_close(copier);
@@ -680,20 +675,38 @@ typedef struct Decoding {
     uint64_t stands;
 } Decoding;
 
+/* Into `ret`, whose memory is used, if there is some. */
 static bool decode(TableFile *file, Decoding *decoding, Block *ret, TableFault *fault)
 {
     const TableLibrary *library = file->library;
     const ReaderErrand *errand = &decoding->errand;
-    uint64_t group = errand->group, rows = errand->end - errand->begin;
-    size_t bytes = (size_t)(rows * (group_bytes(file, group) / file->group[group].rows));
-    if (decoding->reader == NULL &&
-        !library->open_reader(file->handle, group, step_of(file, group), &decoding->reader, fault))
+    uint64_t group = errand->group;
+    TableRows *table = ret->data;
+    ret->data = NULL;
+    bool fine =
+        decoding->reader != NULL ||
+        library->open_reader(file->handle, group, step_of(file, group), &decoding->reader, fault);
+    fine = fine && library->skip(decoding->reader, errand->begin - decoding->stands, fault);
+    if (!fine) {
+        free(table);
         return false;
-    if (!library->skip(decoding->reader, errand->begin - decoding->stands, fault)) return false;
-    TableRows *table = block_cache_spare(file->cache, bytes, &bytes);
-    if (!library->read(decoding->reader, rows, &table, &bytes, fault)) return false;
-    *ret = (Block){table, bytes};
+    }
+    if (!library->read(decoding->reader, errand->end - errand->begin, &table, &ret->bytes, fault))
+        return false;
+    ret->data = table;
     return true;
+}
+
+/* No more is decoded at once than there is room for. */
+static bool decode_in_room(TableFile *file, Decoding *decoding, Block *ret, TableFault *fault)
+{
+    uint64_t group = decoding->errand.group, rows = decoding->errand.end - decoding->errand.begin;
+    size_t bytes = (size_t)(rows * (group_bytes(file, group) / file->group[group].rows));
+    ret->bytes = 0;
+    ret->data = block_cache_claim(file->cache, bytes, &ret->bytes);
+    bool fine = decode(file, decoding, ret, fault);
+    block_cache_settle(file->cache, bytes);
+    return fine;
 }
 
 /* A reader that failed is closed, and so is one that has come to the end of its group. */
@@ -702,7 +715,7 @@ static Status decode_piece(TableFile *file, const Piece *piece, Decoding *decodi
 {
     TableFault fault = {.kind = TABLE_FAULT_DATA};
     GroupPlace *place = &file->place[piece->group];
-    bool fine = decode(file, decoding, ret, &fault);
+    bool fine = decode_in_room(file, decoding, ret, &fault);
     bool over = !fine || decoding->errand.end == file->group[piece->group].rows;
     if (over) file->library->close_reader(decoding->reader);
     table_readers_give_back(file->readers, &decoding->errand, over ? NULL : decoding->reader);

@@ -231,6 +231,11 @@ FilePool *index_folder_pool(const IndexFolder *folder)
     return folder->pool;
 }
 
+const char *index_folder_path(const IndexFolder *folder)
+{
+    return folder->path;
+}
+
 bool index_folder_writes(const IndexFolder *folder)
 {
     return folder->path != NULL && !folder->read_only;

@@ -36,10 +36,10 @@ typedef struct IndexHead {
     uint64_t content_hash; /* the kind's own, as the next three are */
     uint64_t content_bytes;
     uint64_t count[INDEX_COUNTS];
-    uint64_t body_bytes, table_bytes, spool_bytes; /* of what belongs to it, in that order */
+    uint64_t body_bytes, spool_bytes, table_bytes; /* of what belongs to it, in that order */
     uint64_t body_hash;
     uint64_t place; /* of these in files.bodies; with an own file of the body alone */
-    uint32_t own;   /* 1: table and spool are in a file of their own */
+    uint32_t own;   /* 1: spool and table are in a file of their own */
     uint32_t unused;
     uint64_t head_hash; /* of all fields above */
 } IndexHead;
@@ -51,6 +51,7 @@ IndexFolder *index_folder_open(const char *path, bool read_only, FilePool *pool)
 void index_folder_close(IndexFolder *folder); /* accepts NULL */
 FilePool *index_folder_pool(const IndexFolder *folder);
 bool index_folder_writes(const IndexFolder *folder);
+const char *index_folder_path(const IndexFolder *folder); /* borrowed; as of index_folder_open */
 
 /* The key of a data file, by its name with the links of its folder resolved. */
 uint64_t index_folder_key(IndexFolder *folder, const char *path);

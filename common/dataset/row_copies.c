@@ -69,7 +69,7 @@ static void skip_to(RowCopier *copier, uint64_t piece)
         put_offset(copier);
 }
 
-void row_copier_put(RowCopier *copier, uint64_t piece, const TableRows *rows, size_t bytes)
+bool row_copier_put(RowCopier *copier, uint64_t piece, const TableRows *rows, size_t bytes)
 {
     Str *waiting = &copier->waiting;
     CHECK(piece >= copier->next && piece < copier->count);
@@ -79,12 +79,16 @@ void row_copier_put(RowCopier *copier, uint64_t piece, const TableRows *rows, si
     str_reserve(waiting, waiting->length + sizeof head + bound);
     char *out = waiting->data + waiting->length;
     size_t packed = copier->library->pack(rows, bytes, out + sizeof head, bound);
-    if (packed == 0) return; /* too large for it */
+    if (packed == 0) return true; /* too large for it */
     memcpy(out, &head, sizeof head);
     waiting->length += sizeof head + packed;
     put_offset(copier);
     copier->end += sizeof head + packed;
-    if (waiting->length > SPOOLED_BYTES) spool_waiting(copier);
+    if (waiting->length <= SPOOLED_BYTES) return true;
+    spool_waiting(copier);
+    double each = (double)copier->end / (double)copier->next;
+    return sidecar_has_room(copier->writer,
+                            (uint64_t)(each * (double)(copier->count - copier->next)));
 }
 
 void row_copier_finish(RowCopier *copier)

@@ -20,10 +20,11 @@ bool row_copies_possible(const TableLibrary *library);
 
 typedef struct RowCopier RowCopier;
 
-/* For pieces [0, count); borrows both. */
+/* For pieces [0, count); borrows both. The writer expects a spool. */
 RowCopier *row_copier_open(const TableLibrary *library, SidecarWriter *writer, uint64_t count);
-/* Pieces come in ascending order; those that are left out are not there. */
-void row_copier_put(RowCopier *copier, uint64_t piece, const TableRows *rows, size_t bytes);
+/* Pieces come in ascending order; those that are left out are not there. False: there is no room
+ * for what is to come, as large as what came is, and nothing will be kept. */
+bool row_copier_put(RowCopier *copier, uint64_t piece, const TableRows *rows, size_t bytes);
 /* Puts the rest of what finds them again into the table of the sidecar. */
 void row_copier_finish(RowCopier *copier);
 void row_copier_close(RowCopier *copier); /* accepts NULL */

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -17,6 +18,7 @@
 #define COPY_BYTES   (256u << 10)
 #define FRESH_NS     INT64_C(2000000000) /* in which a file may change and keep its times */
 #define SPILLED_HELD (64u << 10)         /* of a part, that waits to be written */
+#define FREE_BYTES   (INT64_C(1) << 30)  /* that a spool leaves of a disk, or a twentieth of it */
 
 /* Table or spool on its way: in memory while it is small, or nothing is kept. */
 typedef struct Part {
@@ -86,6 +88,7 @@ static uint64_t salt_of(const IndexHead *head)
 
 /* ---- reading ---- */
 
+/* The spool, and behind it the table. */
 static bool read_at(const Sidecar *sidecar, uint64_t offset, void *bytes, size_t length)
 {
     const IndexHead *head = &sidecar->head;
@@ -103,14 +106,14 @@ bool sidecar_read_table(const Sidecar *sidecar, uint64_t offset, void *bytes, si
 {
     const IndexHead *head = &sidecar->head;
     return offset <= head->table_bytes && length <= head->table_bytes - offset &&
-           read_at(sidecar, offset, bytes, length);
+           read_at(sidecar, head->spool_bytes + offset, bytes, length);
 }
 
 bool sidecar_read_spool(const Sidecar *sidecar, uint64_t offset, void *bytes, size_t length)
 {
     const IndexHead *head = &sidecar->head;
     return offset <= head->spool_bytes && length <= head->spool_bytes - offset &&
-           read_at(sidecar, head->table_bytes + offset, bytes, length);
+           read_at(sidecar, offset, bytes, length);
 }
 
 static char *own_path(const Opening *opening)
@@ -184,20 +187,16 @@ static void spill(SidecarWriter *writer, Part *part)
     str_clear(&part->held);
 }
 
-/* A part that has become large gets a file, which has its name until the sidecar is whole. */
-static void open_part(SidecarWriter *writer, Part *part, bool named)
+/* A part that has become large gets a file, which has a name of its own until the sidecar is whole.
+ */
+static void open_part(SidecarWriter *writer, Part *part)
 {
     if (index_folder_make(writer->opening->options->folder, writer->out_err) != OK) return;
     char *own = own_path(writer->opening);
-    char *path = mem_printf("%s.tmp-%d%s", own, (int)gettid(), named ? "" : "-spool");
-    part->fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    if (part->fd < 0)
-        error_set_errno(writer->out_err, errno, "could not create %s", path);
-    else if (named)
-        part->path = mem_strdup(path);
-    else
-        unlink(path); /* gone with this process */
-    free(path);
+    part->path =
+        mem_printf("%s.tmp-%d-%s", own, (int)gettid(), part == &writer->spool ? "spool" : "table");
+    part->fd = open(part->path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (part->fd < 0) error_set_errno(writer->out_err, errno, "could not create %s", part->path);
     free(own);
 }
 
@@ -207,7 +206,7 @@ static void put(SidecarWriter *writer, Part *part, const void *bytes, size_t len
     str_append(&part->held, bytes, length);
     part->bytes += length;
     if (!writer->kept || part->held.length < SPILLED_HELD) return;
-    if (part->fd < 0) open_part(writer, part, part == &writer->table);
+    if (part->fd < 0) open_part(writer, part);
     if (part->fd >= 0) spill(writer, part);
 }
 
@@ -228,6 +227,28 @@ uint64_t sidecar_spool(SidecarWriter *writer, const void *bytes, size_t length)
     return at;
 }
 
+bool sidecar_has_room(SidecarWriter *writer, uint64_t bytes)
+{
+    struct statvfs disk;
+    if (writer->out_err->status != OK) return false;
+    IndexFolder *index = writer->opening->options->folder;
+    const char *folder = index_folder_path(index);
+    if (!writer->kept) return true;
+    if (index_folder_make(index, writer->out_err) != OK) return false;
+    if (statvfs(folder, &disk) != 0) return true;
+    int64_t unit = (int64_t)disk.f_frsize, left = (int64_t)disk.f_bavail * unit;
+    int64_t stays = (int64_t)disk.f_blocks * unit / 20;
+    if (stays > FREE_BYTES) stays = FREE_BYTES;
+    if (left - stays >= (int64_t)bytes) return true;
+    error_set(
+        writer->out_err, ERR_RESOURCE,
+        "the index of %s would become %.1f MB larger, and the disk of %s has %.1f MB free, of "
+        "which %.1f MB stay free",
+        writer->opening->path, (double)bytes * 1e-6, folder, (double)left * 1e-6,
+        (double)stays * 1e-6);
+    return false;
+}
+
 bool sidecar_is_kept(const SidecarWriter *writer)
 {
     return writer->kept;
@@ -241,44 +262,44 @@ uint64_t sidecar_salt(const SidecarWriter *writer)
 static void free_part(Part *part)
 {
     if (part->fd >= 0) close(part->fd);
-    if (part->path != NULL) unlink(part->path);
+    if (part->fd >= 0 && part->path != NULL) unlink(part->path);
     free(part->path);
     str_free(&part->held);
 }
 
-/* Behind the table, in its file. */
-static void append_spool(SidecarWriter *writer)
+/* A spool may be as large as the data, so it is written once and the table is put behind it. */
+static void append_table(SidecarWriter *writer)
 {
     Part *spool = &writer->spool, *table = &writer->table;
-    uint64_t written = spool->bytes - spool->held.length;
+    uint64_t written = table->bytes - table->held.length;
     char *bytes = mem_alloc(COPY_BYTES);
     Error *err = writer->out_err;
     for (uint64_t at = 0; at < written && err->status == OK;) {
         size_t length = written - at < COPY_BYTES ? (size_t)(written - at) : COPY_BYTES;
-        if (file_read_at(spool->fd, bytes, length, (int64_t)at, "the index", err) == OK)
-            file_write_all(table->fd, bytes, length, "the index", err);
+        if (file_read_at(table->fd, bytes, length, (int64_t)at, "the index", err) == OK)
+            file_write_all(spool->fd, bytes, length, "the index", err);
         at += length;
     }
     if (err->status == OK)
-        file_write_all(table->fd, spool->held.data, spool->held.length, "the index", err);
+        file_write_all(spool->fd, table->held.data, table->held.length, "the index", err);
     free(bytes);
 }
 
 static void keep_own_file(SidecarWriter *writer)
 {
-    Part *table = &writer->table;
+    Part *part = writer->spool.bytes > 0 ? &writer->spool : &writer->table;
     Error *err = writer->out_err;
-    if (table->fd < 0) open_part(writer, table, true);
-    if (table->fd < 0) return;
-    spill(writer, table);
-    append_spool(writer);
+    if (part->fd < 0) open_part(writer, part);
+    if (part->fd < 0) return;
+    spill(writer, part);
+    if (part == &writer->spool) append_table(writer);
     char *path = own_path(writer->opening);
-    if (err->status == OK && rename(table->path, path) != 0)
-        error_set_errno(err, errno, "could not rename %s to %s", table->path, path);
+    if (err->status == OK && rename(part->path, path) != 0)
+        error_set_errno(err, errno, "could not rename %s to %s", part->path, path);
     free(path);
     if (err->status != OK) return;
-    free(table->path);
-    table->path = NULL;
+    free(part->path);
+    part->path = NULL;
 }
 
 /* Hands what was found to the folder. */
@@ -292,8 +313,8 @@ static void keep(SidecarWriter *writer, Sidecar *sidecar)
     if (head->own != 0) {
         keep_own_file(writer);
     } else {
-        str_append(body, writer->table.held.data, writer->table.held.length);
         str_append(body, writer->spool.held.data, writer->spool.held.length);
+        str_append(body, writer->table.held.data, writer->table.held.length);
     }
     if (writer->out_err->status == OK && body->length > 0)
         index_folder_append(folder, body->data, body->length, &head->place, writer->out_err);
@@ -304,9 +325,9 @@ static void keep(SidecarWriter *writer, Sidecar *sidecar)
 
 static void hold(SidecarWriter *writer, Sidecar *sidecar)
 {
-    Str *table = &writer->table.held;
-    str_append(table, writer->spool.held.data, writer->spool.held.length);
-    sidecar->memory = (uint8_t *)str_take(table);
+    Str *spool = &writer->spool.held;
+    str_append(spool, writer->table.held.data, writer->table.held.length);
+    sidecar->memory = (uint8_t *)str_take(spool);
 }
 
 static Status make_pass(SidecarWriter *writer, IndexHead *head, Error *err)

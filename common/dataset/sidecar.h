@@ -8,9 +8,9 @@
  * memory.
  *
  * Of three parts: the body, which is small and is read and checked at once; the table, cut into
- * pieces that are checked when they are read (offset_table.h); and the spool, which whoever spools
- * checks. So a start reads nothing that grows with the records of the data. Const once opened; any
- * thread. */
+ * pieces that are checked when they are read (offset_table.h); and the spool, which may be as large
+ * as the data file, is written once, and is checked by whoever spools. So a start reads nothing
+ * that grows with the records of the data. Const once opened; any thread. */
 #ifndef TROUPE_DATASET_SIDECAR_H
 #define TROUPE_DATASET_SIDECAR_H
 
@@ -71,6 +71,9 @@ void sidecar_put_body(SidecarWriter *writer, const void *bytes, size_t length);
 void sidecar_put_table(SidecarWriter *writer, const void *bytes, size_t length);
 /* Returns where the bytes will be in the spool. */
 uint64_t sidecar_spool(SidecarWriter *writer, const void *bytes, size_t length);
+/* Whether about `bytes` more of a spool will fit; false, once and for all, where they will not, or
+ * where writing has failed: nothing of what comes will be kept. */
+bool sidecar_has_room(SidecarWriter *writer, uint64_t bytes);
 /* Whether it goes to disk: what is large and could be computed again is then worth its room. */
 bool sidecar_is_kept(const SidecarWriter *writer);
 uint64_t sidecar_salt(const SidecarWriter *writer);

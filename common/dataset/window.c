@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
 #include "base/rng.h"
 #include "dataset/shuffle.h"
@@ -15,6 +16,7 @@
 #define EPOCHS_KEPT  2 /* readers stand in two around the end of one */
 #define VIEWS_KEPT   4
 #define WAIT_MS      200 /* between looks whether the wait was cancelled */
+#define HANDOVER_MS  200 /* that a window waits for the readers of those before it */
 
 /* The blocks of an epoch in their order. */
 typedef struct Epoch {
@@ -40,8 +42,9 @@ struct WindowOrder {
     WindowOptions options;
     uint64_t num_blocks;
     int num_files;
+    bool decoded;         /* a window is held in memory */
     pthread_mutex_t lock; /* of what follows */
-    pthread_cond_t counted;
+    pthread_cond_t counted, left;
     uint64_t uses;
     Epoch epoch[EPOCHS_KEPT];
     View *view[VIEWS_KEPT];
@@ -345,6 +348,8 @@ WindowOrder *window_order_open(const WindowOptions *options)
     order->failed_at = UINT64_MAX;
     pthread_mutex_init(&order->lock, NULL);
     pthread_cond_init(&order->counted, NULL);
+    pthread_cond_init(&order->left, NULL);
+    order->decoded = dataset_decodes_blocks(options->dataset);
     order->complete = sum_blocks(order, &order->records);
     if (!order->complete) start_counting(order);
     return order;
@@ -370,6 +375,7 @@ void window_order_close(WindowOrder *order)
     for (int i = 0; i < VIEWS_KEPT; i++)
         free_view(order->view[i]);
     free((uint64_t *)(uintptr_t)order->errand);
+    pthread_cond_destroy(&order->left);
     pthread_cond_destroy(&order->counted);
     pthread_mutex_destroy(&order->lock);
     free(order);
@@ -396,6 +402,16 @@ static bool is_complete(WindowOrder *order)
     return order->complete;
 }
 
+static void wait_some(WindowOrder *order, pthread_cond_t *what, int ms)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += ms * 1000000L;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    pthread_cond_timedwait(what, &order->lock, &until);
+}
+
 /* Until another block is counted. Whatever is waited for lies beyond what failed, if something did:
  * blocks before it that are in work come first, so that the same fault is told each time. */
 static Status wait_for_block(WindowOrder *order, Error *err)
@@ -405,12 +421,7 @@ static Status wait_for_block(WindowOrder *order, Error *err)
         *err = order->err;
         return err->status;
     }
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += WAIT_MS * 1000000L;
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
-    pthread_cond_timedwait(&order->counted, &order->lock, &until);
+    wait_some(order, &order->counted, WAIT_MS);
     return OK;
 }
 
@@ -523,7 +534,7 @@ static void leave_view(WindowCursor *cursor)
 {
     WindowOrder *order = cursor->order;
     if (cursor->view == NULL) return;
-    cursor->view->users--;
+    if (--cursor->view->users == 0) pthread_cond_broadcast(&order->left);
     if (!is_kept(order, cursor->view)) free_view(cursor->view);
     cursor->view = NULL;
 }
@@ -563,12 +574,36 @@ void window_cursor_close(WindowCursor *cursor)
     free(cursor);
 }
 
+/* Whether somebody reads an earlier window, and nobody this one. */
+static bool is_early(const WindowOrder *order, uint64_t epoch, uint64_t window)
+{
+    bool before = false;
+    for (int i = 0; i < VIEWS_KEPT; i++) {
+        const View *view = order->view[i];
+        if (view == NULL || view->users == 0) continue;
+        if (view->epoch == epoch && view->window == window) return false;
+        before = before || view->epoch < epoch || (view->epoch == epoch && view->window < window);
+    }
+    return before;
+}
+
+/* There is room for one decoded window. Whoever comes to the next one lets those go first who still
+ * read the one before: otherwise each would drop what the others need, and all of it be decoded for
+ * record after record. It waits no longer than they usually take, since a reader may stand still,
+ * for one because it waits for another source of a mixture. */
 static Status move_to(WindowCursor *cursor, uint64_t position, uint64_t *ret_place, Error *err)
 {
     WindowOrder *order = cursor->order;
     Epoch *epoch = NULL;
     leave_view(cursor);
     TRY(find_epoch(order, position, &epoch, ret_place, err));
+    int64_t until = clock_ms() + HANDOVER_MS, left = HANDOVER_MS;
+    while (order->decoded && left > 0 &&
+           is_early(order, epoch->epoch, find_window(epoch, *ret_place))) {
+        wait_some(order, &order->left, (int)left);
+        left = until - clock_ms();
+        TRY(find_epoch(order, position, &epoch, ret_place, err));
+    }
     cursor->view = need_view(order, epoch, find_window(epoch, *ret_place));
     cursor->view->users++;
     return OK;

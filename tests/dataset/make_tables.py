@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 ROWS = 23
 GROUP = 5  # rows of a row group
+PAGED = 69  # rows of a file of many pages
 SIMPLE = ["messages", "id", "small", "score", "single"]
 
 CALL = pa.struct([("id", pa.string()), ("function", pa.struct([("name", pa.string()), ("arguments", pa.string())]))])
@@ -159,6 +160,37 @@ def write_parquet(folder, table):
                    column_encoding={"id": "DELTA_BINARY_PACKED"}, write_statistics=False, store_schema=False)
 
 
+def write_pages(folder):
+    """One row group of many pages, which end in other rows in each column: those before a row are passed over."""
+    table = pa.Table.from_pylist([row(i % ROWS) for i in range(PAGED)], SCHEMA)
+    simple = table.select(SIMPLE)
+    few = {"data_page_size": 40, "write_batch_size": 4, "write_statistics": False, "store_schema": False}
+    pq.write_table(table, f"{folder}/pages.parquet", compression="snappy", **{**few, "store_schema": True})
+    pq.write_table(simple, f"{folder}/pages-2.parquet", compression="zstd", data_page_version="2.0",
+                   write_page_index=True, **few)
+    pq.write_table(simple, f"{folder}/pages-checked.parquet", compression="snappy", write_page_checksum=True,
+                   use_dictionary=False, **few)
+    for codec in ["none", "gzip", "brotli", "zstd", "lz4"]:
+        pq.write_table(simple.select(["messages", "id"]), f"{folder}/pages-{codec}.parquet", compression=codec,
+                       use_dictionary=codec == "gzip", **few)
+
+
+def write_sums(folder):
+    """60 records, of which 3 are bad and 4 are too long, for test_data_kills.sh, in two row groups. The text that stands
+    in every row, and takes next to nothing, lets the second one count as one that is read in pieces."""
+    columns = {"prompt": [], "completion": [], "constant": [], "note": []}
+    for i in range(1, 61):
+        question = "twelve " * 400 + f"and {i}?" if i in (7, 8, 40, 59) else f"{i} + {i}?"
+        columns["prompt"].append(None if i in (3, 31, 60) else question)
+        columns["completion"].append(None if i in (3, 31, 60) else str(i + i))
+        columns["constant"].append("so very " * 500)
+        columns["note"].append("" if i <= 20 else f"{i} " * 16000)
+    with pq.ParquetWriter(f"{folder}/sums.parquet", pa.table(columns).schema, compression="zstd",
+                          use_dictionary=["constant"], write_statistics=False, store_schema=False) as out:
+        out.write_table(pa.table(columns).slice(0, 20))
+        out.write_table(pa.table(columns).slice(20))
+
+
 def write_arrow(folder, table):
     with pa.ipc.new_file(f"{folder}/file.arrow", SCHEMA,
                          options=pa.ipc.IpcWriteOptions(compression="lz4")) as out:
@@ -200,6 +232,8 @@ def main():
     table = pa.Table.from_pylist([row(i) for i in range(ROWS)], SCHEMA)
     write_expected(f"{folder}/all.jsonl", table)
     write_parquet(folder, table)
+    write_pages(folder)
+    write_sums(folder)
     write_arrow(folder, table)
     write_datasets(folder)
 

@@ -1,15 +1,20 @@
 /* Tests of how Parquet files are read during a run: as they were opened, whatever becomes of their
  * names; what the system refuses is no fault of a record; texts of which the encodings leave little
- * are read in pieces that can be held; large row groups are read in their order. Passed over in a
- * build without Apache Arrow. */
+ * are read in pieces that can be held; large row groups are read in their order, or from any row on
+ * without what lies before it. Passed over in a build without Apache Arrow. */
 #include "test.h"
 
 #include <dirent.h>
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <glob.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -18,6 +23,7 @@
 #include "dataset/dataset.h"
 #include "dataset/files.h"
 #include "dataset/stream.h"
+#include "dataset/table_library.h"
 
 #define TABLES   TEST_SOURCE_DIR "/dataset/tables"
 #define FOLDER   "table-reading"
@@ -268,6 +274,163 @@ static void test_a_window_has_the_rows_of_large_row_groups(void **state)
     stream_close(stream);
 }
 
+/* ---- from a row on ---- */
+
+#define PAGED_ROWS 69 /* of the files of many pages */
+
+static const TableLibrary *load_library(void)
+{
+    TableLibraryFunction *function = NULL;
+    void *library = dlopen(LIBRARY, RTLD_NOW);
+    if (library != NULL) *(void **)&function = dlsym(library, TABLE_LIBRARY_SYMBOL);
+    assert_non_null(function);
+    return function();
+}
+
+static bool read_descriptor(void *file, void *bytes, size_t length, uint64_t offset,
+                            char message[TABLE_MESSAGE_BYTES])
+{
+    snprintf(message, TABLE_MESSAGE_BYTES, "it cannot be read");
+    return pread((int)(intptr_t)file, bytes, length, (off_t)offset) == (ssize_t)length;
+}
+
+static TableInput input_of(int fd)
+{
+    struct stat info;
+    assert_int_equal(fstat(fd, &info), 0);
+    return (TableInput){(void *)(intptr_t)fd, (uint64_t)info.st_size, read_descriptor, NULL};
+}
+
+/* The rows [begin, end) of the first group, decoded in steps; NULL: they are damaged. */
+static TableRows *read_rows(const TableLibrary *library, const TableHandle *handle, uint64_t step,
+                            uint64_t begin, uint64_t end)
+{
+    TableFault fault;
+    TableReader *reader = NULL;
+    TableRows *rows = NULL;
+    size_t bytes = 0;
+    assert_true(library->open_reader(handle, 0, step, &reader, &fault));
+    bool fine = (library->skip)(reader, begin, &fault) && /* no macro of cmocka */
+                library->read(reader, end - begin, &rows, &bytes, &fault);
+    if (!fine) assert_int_equal(fault.kind, TABLE_FAULT_DATA);
+    library->close_reader(reader);
+    return rows;
+}
+
+static void assert_same_row(const TableRows *a, uint64_t a_row, const TableRows *b, uint64_t b_row)
+{
+    uint64_t length = a->offset[a_row + 1] - a->offset[a_row];
+    assert_int_equal(b->offset[b_row + 1] - b->offset[b_row], length);
+    assert_memory_equal((const char *)a + a->offset[a_row], (const char *)b + b->offset[b_row],
+                        length);
+}
+
+/* Columns of every kind, whose pages end in other rows each: they stay side by side. */
+static void test_rows_behind_others_are_the_same(void **state)
+{
+    (void)state;
+    need_arrow();
+    static const char *const names[] = {
+        "pages.parquet",      "pages-2.parquet",    "pages-checked.parquet", "pages-none.parquet",
+        "pages-gzip.parquet", "pages-zstd.parquet", "pages-brotli.parquet",  "pages-lz4.parquet"};
+    static const uint64_t steps[] = {1, 4, 7, 30};
+    const TableLibrary *library = load_library();
+    for (size_t n = 0; n < sizeof names / sizeof *names; n++) {
+        TableFault fault;
+        TableHandle *handle = NULL;
+        char *path = path_join(TABLES, names[n]);
+        int fd = open(path, O_RDONLY);
+        TableInput input = input_of(fd);
+        print_message("%s\n", names[n]);
+        assert_true(library->open(&input, TABLE_PARQUET, NULL, 0, &handle, &fault));
+        TableRows *all = read_rows(library, handle, PAGED_ROWS, 0, PAGED_ROWS);
+        assert_non_null(all);
+        for (uint64_t row = 1; row < PAGED_ROWS; row++) {
+            TableRows *rest = read_rows(library, handle, steps[row % 4], row, PAGED_ROWS);
+            assert_non_null(rest);
+            for (uint64_t i = row; i < PAGED_ROWS; i++)
+                assert_same_row(all, i, rest, i - row);
+            free(rest);
+        }
+        free(all);
+        library->close(handle);
+        close(fd);
+        free(path);
+    }
+}
+
+/* What is passed over is not decoded: damage in it, which ends a reading of all rows, costs those
+ * that were decoded with it alone. Where lists begin is believed of a page that says what it holds
+ * by a checksum only when that is right. */
+static void test_damage_is_passed_over_with_its_pages(void **state)
+{
+    (void)state;
+    need_arrow();
+    static const struct {
+        const char *name, *column; /* a text in it, in the first quarter of the file's rows */
+        bool passed;
+    } cases[] = {{"pages-none.parquet", "quotes", true},
+                 {"pages-checked.parquet", "quotes", false}};
+    const TableLibrary *library = load_library();
+    for (size_t c = 0; c < 2; c++) {
+        Error err = {0};
+        TableFault fault;
+        TableHandle *handle = NULL;
+        size_t length = 0;
+        char *from = path_join(TABLES, cases[c].name), *bytes = NULL;
+        assert_ok(file_read(from, 1 << 20, &bytes, &length, &err), &err);
+        char *text = memmem(bytes, length, cases[c].column, strlen(cases[c].column));
+        assert_non_null(text);
+        memset(text - 4, 0x7F, 4); /* how long it is */
+        write_file(FOLDER "/damaged.parquet", bytes, length);
+        int fd = open(FOLDER "/damaged.parquet", O_RDONLY);
+        TableInput input = input_of(fd);
+        assert_true(library->open(&input, TABLE_PARQUET, NULL, 0, &handle, &fault));
+        assert_null(read_rows(library, handle, 4, 0, PAGED_ROWS));
+        TableRows *rest = read_rows(library, handle, 4, 40, PAGED_ROWS);
+        assert_int_equal(rest != NULL, cases[c].passed);
+        free(rest);
+        library->close(handle);
+        close(fd);
+        free(bytes);
+        free(from);
+    }
+}
+
+/* Pages with bytes of chance in them give rows or a fault, wherever one begins to read. */
+static void test_pages_of_chance_are_passed_over_or_refused(void **state)
+{
+    (void)state;
+    need_arrow();
+    static const char *const names[] = {"pages.parquet", "pages-2.parquet", "pages-lz4.parquet",
+                                        "pages-none.parquet"};
+    const TableLibrary *library = load_library();
+    uint64_t whole = 0;
+    for (uint64_t i = 0; i < 200; i++) {
+        Error err = {0};
+        TableFault fault;
+        TableHandle *handle = NULL;
+        size_t length = 0;
+        char *from = path_join(TABLES, names[i % 4]), *bytes = NULL;
+        assert_ok(file_read(from, 1 << 20, &bytes, &length, &err), &err);
+        for (uint64_t k = 0; k < 1 + i % 3; k++) /* in front of the footer */
+            bytes[4 + rng_below(i, k, length / 2)] ^= (char)(1 + rng_below(i, 8 + k, 255));
+        write_file(FOLDER "/chance.parquet", bytes, length);
+        int fd = open(FOLDER "/chance.parquet", O_RDONLY);
+        TableInput input = input_of(fd);
+        assert_true(library->open(&input, TABLE_PARQUET, NULL, 0, &handle, &fault));
+        TableRows *rows =
+            read_rows(library, handle, 4, 1 + rng_below(i, 20, PAGED_ROWS - 1), PAGED_ROWS);
+        whole += rows != NULL;
+        free(rows);
+        library->close(handle);
+        close(fd);
+        free(bytes);
+        free(from);
+    }
+    assert_in_range(whole, 20, 199);
+}
+
 /* ---- what a footer says ---- */
 
 static void test_counts_that_cannot_be_are_refused(void **state)
@@ -308,13 +471,68 @@ static void test_a_damaged_copy_is_read_from_the_file(void **state)
     int fd = open(found.gl_pathv[0], O_RDWR);
     assert_true(fd >= 0 && (bytes = lseek(fd, 0, SEEK_END)) > 20000);
     char *zeros = mem_calloc(1, (size_t)bytes / 2);
-    assert_int_equal(pwrite(fd, zeros, (size_t)bytes / 2, bytes - bytes / 2), bytes / 2);
+    assert_int_equal(pwrite(fd, zeros, (size_t)bytes / 2, 4096), bytes / 2);
     close(fd);
     free(zeros);
     globfree(&found);
     for (uint64_t i = 0; i < 1000; i += 37)
         assert_large_record(table, i);
     dataset_close(table);
+}
+
+static off_t bytes_of_copy(void)
+{
+    glob_t found;
+    struct stat info = {0};
+    if (glob(INDEX "/*.rows", 0, NULL, &found) == 0) stat(found.gl_pathv[0], &info);
+    globfree(&found);
+    return info.st_size;
+}
+
+/* Opens the file with the index on a disk of so many bytes; needs the right to mount. */
+static void copy_on_small_disk(off_t bytes, const char *told)
+{
+    bool fits = told == NULL;
+    char size[32];
+    snprintf(size, sizeof size, "size=%lld", (long long)bytes);
+    if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+        mount("tmpfs", INDEX, "tmpfs", 0, size) != 0)
+        _exit(77);
+    Dataset *table = open_set(FOLDER "/copied.parquet", INDEX, false);
+    const char *warning = dataset_summary(table).warning;
+    if (fits != (warning == NULL) || fits != (bytes_of_copy() > 0)) _exit(1);
+    if (!fits && (strstr(warning, told) == NULL || strstr(warning, "make room") == NULL)) _exit(2);
+    assert_large_record(table, 999);
+    glob_t found;
+    int left = glob(INDEX "/*.rows*", 0, NULL, &found);
+    if (!fits && left != GLOB_NOMATCH) _exit(3); /* nothing is left behind */
+    _exit(0);
+}
+
+/* While it is made a copy takes no more of the disk than it will; where that is not there it is
+ * said, and the rows are read from the file. */
+static void test_a_copy_takes_its_room_once(void **state)
+{
+    (void)state;
+    need_arrow();
+    copy_file("large.parquet", FOLDER "/copied.parquet");
+    Dataset *table = open_set(FOLDER "/copied.parquet", INDEX, false);
+    dataset_close(table);
+    off_t bytes = bytes_of_copy();
+    assert_true(bytes > 100000);
+    const struct {
+        off_t bytes;
+        const char *told;
+    } cases[] = {{bytes * 5 / 4, NULL}, {bytes / 2, "No space left"}, {4096, "0.0 MB free"}};
+    for (int i = 0; i < 3; i++) {
+        pid_t pid = fork();
+        if (pid == 0) copy_on_small_disk(cases[i].bytes, cases[i].told);
+        int status = 0;
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_true(WIFEXITED(status));
+        if (WEXITSTATUS(status) == 77) skip();
+        assert_int_equal(WEXITSTATUS(status), 0);
+    }
 }
 
 int main(void)
@@ -326,8 +544,12 @@ int main(void)
         cmocka_unit_test_setup(test_texts_that_are_repeated_are_read_in_pieces, fresh_folder),
         cmocka_unit_test_setup(test_a_window_goes_through_large_row_groups_in_order, fresh_folder),
         cmocka_unit_test_setup(test_a_window_has_the_rows_of_large_row_groups, fresh_folder),
+        cmocka_unit_test_setup(test_rows_behind_others_are_the_same, fresh_folder),
+        cmocka_unit_test_setup(test_damage_is_passed_over_with_its_pages, fresh_folder),
+        cmocka_unit_test_setup(test_pages_of_chance_are_passed_over_or_refused, fresh_folder),
         cmocka_unit_test_setup(test_counts_that_cannot_be_are_refused, fresh_folder),
         cmocka_unit_test_setup(test_a_damaged_copy_is_read_from_the_file, fresh_folder),
+        cmocka_unit_test_setup(test_a_copy_takes_its_room_once, fresh_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,6 +14,7 @@
 
 #include <zlib.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/memory.h"
@@ -95,9 +96,9 @@ static void write_exact(const char *path)
     write_str(path, text);
 }
 
-static void write_packed(const char *path)
+static void write_packed(const char *path, size_t bytes)
 {
-    Str text = make_text(5, 3 << 20, 0);
+    Str text = make_text(5, bytes, 0);
     gzFile file = gzopen(path, "wb1");
     assert_non_null(file);
     assert_int_equal(gzwrite(file, text.data, (unsigned)text.length), text.length);
@@ -117,7 +118,7 @@ static int make_files(void **state)
     write_text(paths[1], "\n  \n");
     write_str(paths[2], make_text(3, 5 << 20, 0));
     write_text(paths[3], "{\"one\": 1}\n");
-    write_packed(paths[4]);
+    write_packed(paths[4], 3 << 20);
     write_blanks(paths[5]);
     write_exact(paths[6]);
     return 0;
@@ -520,12 +521,80 @@ static void test_an_empty_data_set_and_a_line_too_long_are_told(void **state)
     unlink(path);
 }
 
+/* Bytes that this process has read from files. */
+static uint64_t bytes_read(void)
+{
+    unsigned long long bytes = 0;
+    FILE *file = fopen("/proc/self/io", "r");
+    assert_non_null(file);
+    assert_int_equal(fscanf(file, "rchar: %llu", &bytes), 1);
+    fclose(file);
+    return bytes;
+}
+
+/* All of a window of compressed text is held: a piece is not decompressed for each record. */
+static void test_a_window_of_compressed_text_is_decompressed_once(void **state)
+{
+    (void)state;
+    Error err = {0};
+    Stream *stream = NULL;
+    uint64_t count = 0;
+    const char *path = FOLDER "/long.jsonl.gz";
+    write_packed(path, 44 << 20);
+    StreamOptions options = {.key = "data.train",
+                             .path = &path,
+                             .num_paths = 1,
+                             .order = {.kind = ORDER_WINDOW, .window_mb = 48},
+                             .seed = 11};
+    assert_ok(stream_open(&options, &stream, &err), &err);
+    assert_ok(stream_count(stream, &count, &err), &err);
+    StreamReader *reader = stream_reader_open(stream);
+    uint64_t before = bytes_read();
+    for (uint64_t i = 0; i < 2000; i++) {
+        Str text = {0};
+        StreamRecord record;
+        assert_ok(stream_read(reader, i, &text, &record, &err), &err);
+        str_free(&text);
+    }
+    assert_true(bytes_read() - before < 16 << 20);
+    stream_reader_close(reader);
+    stream_close(stream);
+    unlink(path);
+}
+
+/* Who comes to another window of decoded pieces lets those go first who read an earlier one, but
+ * does not wait for one that stands still. */
+static void test_a_window_that_is_decoded_waits_for_readers_of_the_one_before(void **state)
+{
+    (void)state;
+    Error err = {0};
+    uint64_t count = 0;
+    StreamPlace place;
+    int64_t waited[2];
+    for (int packed = 0; packed < 2; packed++) {
+        Stream *stream = open_stream(ORDER_WINDOW, NULL, paths, packed ? FILES : 4);
+        assert_ok(stream_count(stream, &count, &err), &err);
+        StreamReader *early = stream_reader_open(stream), *late = stream_reader_open(stream);
+        assert_ok(stream_place(early, 0, &place, &err), &err);
+        int64_t began = clock_ms();
+        assert_ok(stream_place(late, count - 1, &place, &err), &err);
+        waited[packed] = clock_ms() - began;
+        stream_reader_close(early);
+        stream_reader_close(late);
+        stream_close(stream);
+    }
+    assert_true(waited[1] >= 150);
+    assert_true(waited[0] < waited[1]); /* plain text is nobody's memory */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_record_comes_once_an_epoch_with_its_text),
         cmocka_unit_test(test_order_does_not_depend_on_what_was_counted_when),
         cmocka_unit_test(test_a_window_reads_no_more_than_its_blocks),
+        cmocka_unit_test(test_a_window_of_compressed_text_is_decompressed_once),
+        cmocka_unit_test(test_a_window_that_is_decoded_waits_for_readers_of_the_one_before),
         cmocka_unit_test(test_no_part_of_the_file_comes_earlier_than_another),
         cmocka_unit_test(test_a_file_that_changed_in_the_middle_is_named),
         cmocka_unit_test(test_a_file_that_shrank_before_it_was_counted_is_named),

@@ -22,6 +22,7 @@
 #include "data_file.hpp"
 #include "json_rows.hpp"
 #include "kept_pool.hpp"
+#include "row_jump.hpp"
 
 #define STREAM_BYTES (256 << 10) /* read at a time of a column of a large row group */
 #define LARGE_GROUP  (16 << 20)  /* bytes: those beyond are read in such steps, not whole */
@@ -31,6 +32,7 @@
 #define GROUP_BYTES  (INT64_C(1) << 50)
 #define FOOTERS_KEPT (4 << 20)  /* bytes, as they stand in the files */
 #define READER_BYTES (64 << 10) /* of a reader, beside what it has of the file */
+#define JUMP_BYTES   (32 << 20) /* of rows that are passed over: less is decoded in that time */
 
 using arrow::RecordBatch;
 using BatchPointer = std::shared_ptr<RecordBatch>;
@@ -100,10 +102,15 @@ struct Step {
     bool little; /* no more than a few are wanted */
 };
 
+/* The rows of a group before `row` may have empty values: they are passed over. */
+struct Start {
+    uint64_t group, row;
+};
+
 struct TableHandle {
     virtual ~TableHandle() = default;
     /* The batches of one group, from its first row on; an end is a null pointer. */
-    virtual std::unique_ptr<arrow::RecordBatchReader> batches(uint64_t group, Step step,
+    virtual std::unique_ptr<arrow::RecordBatchReader> batches(Start start, Step step,
                                                               arrow::MemoryPool *pool) const = 0;
     TableInput source = {}; /* the file */
     std::vector<TableGroup> groups;
@@ -111,16 +118,25 @@ struct TableHandle {
 };
 
 struct TableReader {
-    TableReader(const arrow::Schema &schema) : memory(kept_pool()), rows(schema)
+    TableReader(const TableHandle &from, uint64_t index, Step in_steps)
+        : memory(kept_pool()), rows(*from.schema), handle(from), group(index), step(in_steps)
     {
     }
+    void begin(uint64_t row);
     bool next_batch();
+    int64_t at_hand();
+    void skip(uint64_t count);
+    void jump(uint64_t count);
 
-    arrow::ProxyMemoryPool memory; /* first: what follows is in it */
-    std::unique_ptr<arrow::RecordBatchReader> batches;
+    arrow::ProxyMemoryPool memory;                     /* first: what follows is in it */
+    std::unique_ptr<arrow::RecordBatchReader> batches; /* NULL: nothing was read yet */
     JsonRows rows;
+    const TableHandle &handle;
+    uint64_t group;
+    Step step;
     BatchPointer batch;   /* bound to `rows` */
     int64_t at = 0;       /* in the batch */
+    uint64_t row = 0;     /* in the group */
     size_t row_bytes = 0; /* of JSON, about, as the rows before had them */
 };
 
@@ -140,7 +156,7 @@ static std::shared_ptr<arrow::Schema> share_schema(const std::shared_ptr<arrow::
 
 struct ParquetHandle : TableHandle {
     ~ParquetHandle() override;
-    std::unique_ptr<arrow::RecordBatchReader> batches(uint64_t group, Step step,
+    std::unique_ptr<arrow::RecordBatchReader> batches(Start start, Step step,
                                                       arrow::MemoryPool *pool) const override;
 };
 
@@ -222,22 +238,32 @@ ParquetHandle::~ParquetHandle()
     footers().forget(this);
 }
 
+/* How a file is read: all of it, or the rows of a group from `row` on. */
+struct ParquetOpening {
+    bool buffered;
+    int64_t step_rows; /* 0: it is not read in steps */
+    int64_t row;
+};
+
 static std::unique_ptr<parquet::arrow::FileReader>
-open_parquet(const TableInput &input, bool buffered, int64_t step_rows,
-             std::shared_ptr<parquet::FileMetaData> metadata, arrow::MemoryPool *pool)
+open_parquet(const TableInput &input, ParquetOpening opening, std::shared_ptr<parquet::FileMetaData> metadata,
+             arrow::MemoryPool *pool)
 {
     parquet::ReaderProperties properties(pool);
     properties.set_page_checksum_verification(true);
-    if (buffered) {
+    if (opening.buffered) {
         properties.enable_buffered_stream();
         properties.set_buffer_size(STREAM_BYTES);
     }
     parquet::ArrowReaderProperties arrow_properties(/*use_threads=*/false);
     arrow_properties.set_pre_buffer(false);
     arrow_properties.set_arrow_extensions_enabled(true); /* a JSON column is told as one */
-    if (step_rows > 0) arrow_properties.set_batch_size(step_rows);
+    if (opening.step_rows > 0) arrow_properties.set_batch_size(opening.step_rows);
     std::unique_ptr<parquet::ParquetFileReader> reader =
-        parquet::ParquetFileReader::Open(open_pieces(input, pool), properties, std::move(metadata));
+        opening.row > 0
+            ? open_from_row(open_pieces(input, pool), properties, std::move(metadata), opening.row)
+            : parquet::ParquetFileReader::Open(open_pieces(input, pool), properties,
+                                               std::move(metadata));
     return take(parquet::arrow::FileReader::Make(pool, std::move(reader), arrow_properties));
 }
 
@@ -263,7 +289,7 @@ static TableGroup check_group(const parquet::RowGroupMetaData &group, int index)
 static std::unique_ptr<TableHandle> open_parquet_table(const TableInput &input)
 {
     auto handle = std::make_unique<ParquetHandle>();
-    auto file = open_parquet(input, false, 0, nullptr, kept_pool());
+    auto file = open_parquet(input, {}, nullptr, kept_pool());
     require(file->GetSchema(&handle->schema));
     auto footer = file->parquet_reader()->metadata();
     for (int i = 0; i < footer->num_row_groups(); i++)
@@ -272,18 +298,19 @@ static std::unique_ptr<TableHandle> open_parquet_table(const TableInput &input)
     return handle;
 }
 
-std::unique_ptr<arrow::RecordBatchReader> ParquetHandle::batches(uint64_t group, Step step,
+std::unique_ptr<arrow::RecordBatchReader> ParquetHandle::batches(Start start, Step step,
                                                                  arrow::MemoryPool *pool) const
 {
     auto reader = std::make_unique<OwningReader>();
     auto footer = footers().find(this);
     bool known = footer != nullptr;
-    reader->file = open_parquet(source, step.little || groups[group].bytes > LARGE_GROUP,
-                                static_cast<int64_t>(step.rows), std::move(footer), pool);
+    ParquetOpening opening = {step.little || groups[start.group].bytes > LARGE_GROUP,
+                              static_cast<int64_t>(step.rows), static_cast<int64_t>(start.row)};
+    reader->file = open_parquet(source, opening, std::move(footer), pool);
     if (!known) footers().keep(this, reader->file->parquet_reader()->metadata());
     if (static_cast<size_t>(reader->file->num_row_groups()) != groups.size())
         throw BadTable{"its footer has another number of row groups than before"};
-    reader->batches = take(reader->file->GetRecordBatchReader({static_cast<int>(group)}));
+    reader->batches = take(reader->file->GetRecordBatchReader({static_cast<int>(start.group)}));
     return reader;
 }
 
@@ -297,7 +324,7 @@ struct IpcHandle : TableHandle {
     std::vector<BatchPointer> kept; /* all batches of a stream that has dictionaries */
     BatchPointer read_batch(uint64_t group) const;
     BatchPointer read_stream_batch(uint64_t group) const;
-    std::unique_ptr<arrow::RecordBatchReader> batches(uint64_t group, Step step,
+    std::unique_ptr<arrow::RecordBatchReader> batches(Start start, Step step,
                                                       arrow::MemoryPool *pool) const override;
 };
 
@@ -417,20 +444,30 @@ BatchPointer IpcHandle::read_batch(uint64_t group) const
     return batch;
 }
 
-std::unique_ptr<arrow::RecordBatchReader> IpcHandle::batches(uint64_t group, Step,
+std::unique_ptr<arrow::RecordBatchReader> IpcHandle::batches(Start start, Step,
                                                              arrow::MemoryPool *) const
 {
     auto reader = std::make_unique<SingleReader>();
-    reader->batch = read_batch(group);
+    reader->batch = read_batch(start.group);
     reader->kept_schema = schema;
     return reader;
 }
 
 /* ---- readers ---- */
 
+/* Stands at the group's first row; those before `from` will not be looked at. */
+void TableReader::begin(uint64_t from)
+{
+    batch = nullptr;
+    batches = nullptr; /* gives back its memory first */
+    row = 0;
+    batches = handle.batches({group, from}, step, &memory);
+}
+
 /* The next batch that has rows; false at the end. */
 bool TableReader::next_batch()
 {
+    if (batches == nullptr) begin(0);
     do {
         BatchPointer next;
         require(batches->ReadNext(&next));
@@ -441,22 +478,39 @@ bool TableReader::next_batch()
     return true;
 }
 
-static int64_t rows_at_hand(TableReader &reader)
+/* Rows that need no decoding; at least one. */
+int64_t TableReader::at_hand()
 {
-    if (reader.batch == nullptr || reader.at == reader.batch->num_rows()) {
-        if (!reader.next_batch()) throw BadTable{"there are fewer rows than the file says"};
-        reader.rows.bind(*reader.batch);
+    if (batch == nullptr || at == batch->num_rows()) {
+        if (!next_batch()) throw BadTable{"there are fewer rows than the file says"};
+        rows.bind(*batch);
     }
-    return reader.batch->num_rows() - reader.at;
+    return batch->num_rows() - at;
 }
 
-static void skip_rows(TableReader &reader, uint64_t rows)
+void TableReader::skip(uint64_t count)
 {
-    while (rows > 0) {
-        uint64_t here = static_cast<uint64_t>(rows_at_hand(reader));
-        uint64_t step = here < rows ? here : rows;
-        reader.at += static_cast<int64_t>(step);
-        rows -= step;
+    while (count > 0) {
+        uint64_t part = std::min(static_cast<uint64_t>(at_hand()), count);
+        at += static_cast<int64_t>(part);
+        row += part;
+        count -= part;
+    }
+}
+
+/* Without decoding what lies between. Batches begin where they do for who reads all rows, so that
+ * damage costs the same rows. What stands in the way of it is judged by the plain way. */
+void TableReader::jump(uint64_t count)
+{
+    uint64_t wanted = row + count;
+    try {
+        begin(wanted / step.rows * step.rows);
+        skip(wanted);
+    } catch (const std::bad_alloc &) {
+        throw;
+    } catch (...) {
+        begin(0);
+        skip(wanted);
     }
 }
 
@@ -467,10 +521,11 @@ static void read_rows(TableReader &reader, uint64_t rows, JsonText &text)
     text.reserve(head + (guess < TABLE_READ_BYTES ? guess : TABLE_READ_BYTES));
     text.length = head;
     for (uint64_t i = 0; i < rows; i++) {
-        rows_at_hand(reader);
+        reader.at_hand();
         uint64_t begin = text.length;
         memcpy(text.data + offsetof(TableRows, offset) + i * sizeof begin, &begin, sizeof begin);
         reader.rows.write(reader.at++, text);
+        reader.row++;
         if (text.length - head > most) {
             if (rows > 1) throw TooLarge{};
             throw BadTable{"a row of more than 512 MB"};
@@ -515,24 +570,16 @@ static void table_close(TableHandle *handle)
     delete handle;
 }
 
-static std::unique_ptr<TableReader> make_reader(const TableHandle &handle, uint64_t group,
-                                                Step step)
-{
-    auto reader = std::make_unique<TableReader>(*handle.schema);
-    reader->batches = handle.batches(group, step, &reader->memory);
-    return reader;
-}
-
 static bool table_probe(const TableHandle *handle, uint64_t group, uint64_t rows,
                         uint64_t *ret_bytes, TableFault *fault)
 {
     return guarded(fault, [&] {
-        auto reader = make_reader(*handle, group, {rows, true});
+        TableReader reader(*handle, group, {rows, true});
         uint64_t bytes = 0;
         for (uint64_t i = 0; i < rows; i++) { /* each by itself: they may be large */
             JsonText text;
-            rows_at_hand(*reader);
-            reader->rows.write(reader->at++, text);
+            reader.at_hand();
+            reader.rows.write(reader.at++, text);
             bytes += text.length;
         }
         *ret_bytes = bytes;
@@ -543,7 +590,7 @@ static bool table_open_reader(const TableHandle *handle, uint64_t group, uint64_
                               TableReader **ret, TableFault *fault)
 {
     return guarded(fault, [&] {
-        auto reader = make_reader(*handle, group, {step_rows, false});
+        auto reader = std::make_unique<TableReader>(*handle, group, Step{step_rows, false});
         const TableGroup &place = handle->groups[group];
         reader->row_bytes = std::min<uint64_t>(place.bytes / (place.rows + 1), ROW_GUESSED);
         *ret = reader.release();
@@ -552,7 +599,14 @@ static bool table_open_reader(const TableHandle *handle, uint64_t group, uint64_
 
 static bool table_skip(TableReader *reader, uint64_t rows, TableFault *fault)
 {
-    return guarded(fault, [&] { skip_rows(*reader, rows); });
+    return guarded(fault, [&] {
+        bool far = reader->batches == nullptr ? rows >= reader->step.rows
+                                              : rows * reader->row_bytes > JUMP_BYTES;
+        if (far)
+            reader->jump(rows);
+        else
+            reader->skip(rows);
+    });
 }
 
 static bool table_read(TableReader *reader, uint64_t rows, TableRows **ret, size_t *ret_bytes,

@@ -1,5 +1,6 @@
 #include "json_rows.hpp"
 
+#include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <cmath>
@@ -32,7 +33,7 @@ char *JsonText::reserve(size_t bytes)
     if (capacity - length < bytes) {
         /* Large pieces grow where they are, at little cost; what is not needed should be little. */
         size_t more = capacity < LARGE_TEXT ? capacity : capacity / 8;
-        size_t wanted = capacity + more + bytes + 4096;
+        size_t wanted = std::max(capacity + more, length + bytes) + 4096;
         char *grown = static_cast<char *>(realloc(data, wanted));
         if (grown == nullptr) throw std::bad_alloc();
         data = grown;

@@ -8,11 +8,14 @@
 #include <mutex>
 #include <vector>
 
+#include <malloc.h>
+
 #include <arrow/status.h>
 
-#define KEPT_BYTES  (32 << 20) /* that nobody uses */
-#define LARGE_BYTES (16 << 10) /* smaller pieces are the system's business */
-#define ALIGNMENT   64
+#define KEPT_BYTES   (32 << 20) /* that nobody uses */
+#define LARGE_BYTES  (16 << 10) /* smaller pieces are the system's business */
+#define ALIGNMENT    64
+#define MAPPED_BYTES (256 << 10) /* and more come from the system and go back to it */
 
 /* Sizes are rounded up to one of four between a power of two and the next. */
 static int64_t round_up(int64_t size)
@@ -140,8 +143,20 @@ void KeptPool::ReleaseUnused()
     kept_bytes = 0;
 }
 
+/* Rows and columns in work come and go by several threads, in pieces of up to some megabytes. Left
+ * to itself malloc comes to take such pieces from its arenas, of which each thread has one, and
+ * these keep what is free between the pieces: 110 to 190 MB beside 230 MB in use, with eight
+ * threads. */
+static KeptPool *make_pool()
+{
+#ifdef M_MMAP_THRESHOLD
+    mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES);
+#endif
+    return new KeptPool;
+}
+
 arrow::MemoryPool *kept_pool()
 {
-    static KeptPool *const pool = new KeptPool; /* never destroyed: readers may outlive exit */
+    static KeptPool *const pool = make_pool(); /* never destroyed: readers may outlive exit */
     return pool;
 }

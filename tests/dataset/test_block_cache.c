@@ -1,0 +1,99 @@
+/* Tests of the cache of decoded pieces: what is being decoded counts as held, and waits where that
+ * is much. */
+#include "test.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/memory.h"
+#include "dataset/block_cache.h"
+
+#define MEGABYTE ((size_t)1 << 20)
+
+static atomic_int loads; /* since a test began */
+
+static Status load(const void *file, uint64_t index, Block *ret, Error *err)
+{
+    (void)file;
+    (void)index;
+    (void)err;
+    loads++;
+    *ret = (Block){mem_alloc(MEGABYTE), MEGABYTE};
+    return OK;
+}
+
+static void touch(BlockCache *cache, uint64_t index)
+{
+    Error err = {0};
+    const Block *block = NULL;
+    assert_ok(block_cache_take(cache, &loads, index, load, &block, &err), &err);
+    block_cache_give_back(cache, block);
+}
+
+static void test_what_is_claimed_takes_the_place_of_the_oldest(void **state)
+{
+    (void)state;
+    size_t bytes = 0;
+    BlockCache *cache = block_cache_create(4 * MEGABYTE);
+    loads = 0;
+    for (uint64_t i = 0; i < 4; i++)
+        touch(cache, i);
+    void *spare = block_cache_claim(cache, MEGABYTE, &bytes); /* that of block 0 */
+    assert_non_null(spare);
+    assert_int_equal(bytes, MEGABYTE);
+    assert_null(block_cache_claim(cache, MEGABYTE / 4, &bytes)); /* block 1 is too large for it */
+    for (uint64_t i = 2; i < 4; i++)
+        touch(cache, i);
+    assert_int_equal(loads, 4);
+    block_cache_settle(cache, MEGABYTE);
+    block_cache_settle(cache, MEGABYTE / 4);
+    for (uint64_t i = 0; i < 2; i++)
+        touch(cache, i);
+    assert_int_equal(loads, 6);
+    free(spare);
+    block_cache_destroy(cache);
+}
+
+typedef struct Claim {
+    BlockCache *cache;
+    atomic_bool made;
+} Claim;
+
+static void *claim_main(void *argument)
+{
+    Claim *claim = argument;
+    size_t bytes = 0;
+    free(block_cache_claim(claim->cache, BLOCK_WORK_BYTES / 2, &bytes));
+    claim->made = true;
+    return NULL;
+}
+
+/* However large, one is decoded. */
+static void test_no_more_is_claimed_than_may_be_decoded_at_once(void **state)
+{
+    (void)state;
+    size_t bytes = 0;
+    pthread_t thread;
+    Claim claim = {.cache = block_cache_create(MEGABYTE)};
+    assert_null(block_cache_claim(claim.cache, 2 * BLOCK_WORK_BYTES, &bytes));
+    assert_int_equal(pthread_create(&thread, NULL, claim_main, &claim), 0);
+    usleep(50000);
+    assert_false(claim.made);
+    block_cache_settle(claim.cache, 2 * BLOCK_WORK_BYTES);
+    pthread_join(thread, NULL);
+    assert_true(claim.made);
+    assert_null(block_cache_claim(claim.cache, BLOCK_WORK_BYTES / 2, &bytes)); /* beside it */
+    block_cache_settle(claim.cache, BLOCK_WORK_BYTES);
+    block_cache_destroy(claim.cache);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_what_is_claimed_takes_the_place_of_the_oldest),
+        cmocka_unit_test(test_no_more_is_claimed_than_may_be_decoded_at_once),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
