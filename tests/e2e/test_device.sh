@@ -176,7 +176,7 @@ turns) # training and generation on a GPU that has memory for one of them at a t
     generate="rollout.function=generate rollout.reward=random rollout.n_samples_per_prompt=4"
     generate="$generate rollout.max_response_length=12 data.max_length=160 checkpoint.interval=2"
     generate="$generate train.max_tokens_per_gpu=512 rollout.concurrency=16 rollout.kv_cache_mb=36"
-    STEPS=5
+    STEPS=14
     # shellcheck disable=SC2086
     on_cpu $generate data.eval=
     mkdir -p ledger

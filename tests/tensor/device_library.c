@@ -33,6 +33,7 @@ static void set_memory(void)
                *refuses = getenv("TEST_DEVICE_REFUSES");
     char ledger[512];
     fenced_memory_name(visible != NULL ? visible : "0");
+    fenced_memory_shut_every(7);
     fenced_memory_refuse(refuses != NULL && strcmp(refuses, "share") == 0,
                          refuses != NULL && strcmp(refuses, "open") == 0);
     if (folder == NULL) return;

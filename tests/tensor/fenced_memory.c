@@ -52,6 +52,8 @@ static char identity[DEVICE_ID_BYTES];
 static bool refuses_share, refuses_open;
 static char ledger_path[512];
 static size_t budget; /* 0: as much as there are addresses */
+static bool is_open;  /* what follows: behind the door */
+static int shut_every = 1, closings;
 
 static size_t pages_of(size_t bytes)
 {
@@ -125,15 +127,28 @@ static void set_fence(int protection)
                            segment[i].ours ? protection : protection & PROT_READ) == 0);
 }
 
+/* Before a range comes, goes or changes, too. */
+static void shut(void)
+{
+    if (is_open) set_fence(PROT_NONE);
+    is_open = false;
+}
+
+void fenced_memory_shut_every(int count)
+{
+    shut_every = count;
+}
+
 void fenced_memory_open(void)
 {
     pthread_mutex_lock(&door);
-    set_fence(PROT_READ | PROT_WRITE);
+    if (!is_open) set_fence(PROT_READ | PROT_WRITE);
+    is_open = true;
 }
 
 void fenced_memory_close(void)
 {
-    set_fence(PROT_NONE);
+    if (++closings % shut_every == 0) shut();
     pthread_mutex_unlock(&door);
 }
 
@@ -181,6 +196,7 @@ void *fenced_memory_alloc(size_t bytes)
     size_t left, rounded = (bytes + 63) / 64 * 64, pages = pages_of(rounded);
     Block *block = mem_alloc(sizeof *block);
     pthread_mutex_lock(&door);
+    shut();
     Region *from = &region[entered];
     CHECKF(!from->released, "an allocation in a pool that is given back");
     CHECKF(from->used + pages + 2 * PAGE <= from->reserved, "the fenced memory is too small");
@@ -230,6 +246,7 @@ static int64_t pool_release(MemoryPool pool, bool keep)
     size_t left;
     int64_t gained = 0;
     pthread_mutex_lock(&door);
+    shut();
     Region *it = &region[pool];
     CHECK(pool != POOL_FIXED);
     if (!it->released) {
@@ -260,6 +277,7 @@ static bool pool_restore(MemoryPool pool, char *text, size_t size)
 {
     size_t left;
     pthread_mutex_lock(&door);
+    shut();
     Region *it = &region[pool];
     bool fits = !it->released || account((int64_t)it->live, &left);
     if (!fits)
@@ -287,6 +305,7 @@ static bool pool_restore(MemoryPool pool, char *text, size_t size)
 static void *add_segment(int fd, size_t bytes, bool ours)
 {
     pthread_mutex_lock(&door);
+    shut();
     Segment *place = NULL;
     for (int i = 0; i < SEGMENTS_MAX && place == NULL; i++)
         if (segment[i].at == NULL) place = &segment[i];
@@ -333,6 +352,7 @@ static void close_shared(void *memory)
 {
     size_t left;
     pthread_mutex_lock(&door);
+    shut();
     for (int i = 0; i < SEGMENTS_MAX && memory != NULL; i++) {
         if (segment[i].at != memory) continue;
         CHECK(munmap(memory, segment[i].bytes) == 0);

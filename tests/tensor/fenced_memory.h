@@ -22,6 +22,11 @@ void fenced_memory_refuse(bool share, bool open);
 void fenced_memory_limit(const char *ledger, size_t bytes);
 size_t fenced_memory_free(void); /* of these */
 
+/* The fence is shut behind every so many calls, 1 at first: shutting it costs more than most calls,
+ * and in a job, which makes the same ones over and over, what touches the memory between two of
+ * them meets it soon. */
+void fenced_memory_shut_every(int count);
+
 /* ---- for fenced_kernels.c ---- */
 
 void *fenced_memory_alloc(size_t bytes); /* at the end of pages of its own; not used again */
