@@ -36,7 +36,7 @@ YAML
 write_second() {
     cat > "$1" << YAML
 name: rl
-model: {path: $SOURCE/deploy/examples/tiny/model, init: random}
+model: {path: $DATA/model, init: random}
 data:
   train: [$DATA/train.jsonl]
   eval: [$DATA/eval.jsonl]
