@@ -246,8 +246,8 @@ struct ParquetOpening {
 };
 
 static std::unique_ptr<parquet::arrow::FileReader>
-open_parquet(const TableInput &input, ParquetOpening opening, std::shared_ptr<parquet::FileMetaData> metadata,
-             arrow::MemoryPool *pool)
+open_parquet(const TableInput &input, ParquetOpening opening,
+             std::shared_ptr<parquet::FileMetaData> metadata, arrow::MemoryPool *pool)
 {
     parquet::ReaderProperties properties(pool);
     properties.set_page_checksum_verification(true);
