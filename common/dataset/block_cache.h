@@ -3,8 +3,7 @@
  * their last use. One cache serves all files of a data set and all threads that read it: a block
  * that somebody is decoding is waited for, not decoded twice. What is held, and what is claimed for
  * decoding, stays within `bytes_max`, but for blocks in use, of which each thread has one at a
- * time.
- */
+ * time, and for what is claimed where that alone is more. */
 #ifndef TROUPE_DATASET_BLOCK_CACHE_H
 #define TROUPE_DATASET_BLOCK_CACHE_H
 
@@ -21,7 +20,8 @@ typedef struct Block {
     size_t bytes;
 } Block;
 
-/* Decodes block `index` of `file`; called by one thread for one block at a time. */
+/* Decodes block `index` of `file`, which no other thread decodes meanwhile; may take another block
+ * on its way, and give it back. */
 typedef Status (*BlockLoad)(const void *file, uint64_t index, Block *ret, Error *err);
 
 BlockCache *block_cache_create(size_t bytes_max);

@@ -38,14 +38,14 @@ typedef struct DatasetOptions {
     int num_paths;
     const char *index_folder; /* where indexes are kept, created when missing; NULL: nowhere */
     bool index_read_only;     /* indexes that are there are used, none is written */
-    bool by_checksum;         /* files have the content that they had, whatever their times are */
+    bool by_checksum;         /* as of SidecarOptions */
     bool in_order;        /* records will be read one after another: what is only kept to reach them
                            * in another order need not be */
     bool by_blocks;       /* files of text are not read now: see below */
     uint64_t records_max; /* no more is opened and read than so many records take; 0: everything */
     size_t cache_max;     /* bytes of decoded pieces that are kept; 0: DATASET_CACHE_MAX */
     FilePool *pool;       /* of open files, borrowed while the data set is open; NULL: its own */
-    size_t readers_max;   /* bytes of readers that stand inside tables; 0: half of that */
+    size_t readers_max;   /* bytes of readers that stand inside tables; 0: half of cache_max */
     ReadWatch *watch;     /* of the reading of files, also later, by blocks; NULL: nobody watches */
     const DatasetHub *hub; /* its `access` is borrowed while the data set is open, the rest for the
                             * call; NULL: what the environment says, and what fits, and no commit

@@ -1,10 +1,10 @@
-/* FilePool: the data files of a process, of which as many are open at a time as the system allows
- * it. A data set may have more files than a process may have descriptors; so a DataFile is a path
- * and the state in which its file was found, and its descriptor comes and goes: beyond the pool's
- * bound those that were not used for longest are closed, and opened again when they are read. One
- * that is opened again must be the file that it was (device, inode, size, times): whatever else
- * lies under its name ends the run with that name. One that stayed open is read on as it was
- * opened, also when it was replaced or removed since.
+/* FilePool: the data files of a process, and those of its indexes that are large, of which as many
+ * are open at a time as the system allows it. A data set may have more files than a process may
+ * have descriptors; so a DataFile is a path and the state in which its file was found, and its
+ * descriptor comes and goes: beyond the pool's bound those that were not used for longest are
+ * closed, and opened again when they are read. One that is opened again must be the file that it
+ * was (device, inode, size, times): whatever else lies under its name ends the run with that name.
+ * One that stayed open is read on as it was opened, also when it was replaced or removed since.
  *
  * Any thread; who uses a descriptor keeps it open, past the bound if need be. Taking one that is
  * open costs no lock. */

@@ -32,6 +32,6 @@ char *const *hub_set_paths(const HubSet *set); /* on this machine, of files that
 /* The file in *ret_file is one of `hub_file_format`. */
 Status hub_set_open_file(HubSet *set, int index, const FileOpening *opening, void **ret_file,
                          Error *err);
-extern const DatasetFormat hub_file_format; /* without `begins` and `open` */
+extern const DatasetFormat hub_file_format; /* without `known`, `begins` and `open` */
 
 #endif

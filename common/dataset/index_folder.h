@@ -4,13 +4,13 @@
  *   files.heads   an IndexHead behind another, each with a checksum of its own: all of them are
  *                 read at once when the folder is opened, 176 bytes each
  *   files.bodies  what belongs to them, read where it is used, and checked there
- *   NAME-KEY.SUFFIX  the same of a large file, to which its head points (INDEX_OWN_FILE)
+ *   NAME-KEY.SUFFIX  spool and table of a large file (sidecar.h), as its head says
  *
- * Both files are only appended to; the last head of a key counts. Heads are written 64 at a time
- * and when the folder is closed or flushed: a kill loses no more. What no head names is removed
- * when the folder is opened (indexes of other versions, what builders that were killed left), and a
- * folder in which more has been superseded than counts is begun anew. Several processes may append
- * at a time. In the byte order of the machine.
+ * Both files are only appended to; the last head of a key counts. Heads are written 64 at a time,
+ * with one of a large file, and when the folder is closed or flushed: a kill loses no more. What no
+ * head names is removed when the folder is opened (indexes of other versions, what builders that
+ * were killed left), and a folder in which more has been superseded than counts is begun anew.
+ * Several processes may append at a time. In the byte order of the machine.
  *
  * Nothing here can fail a run: what cannot be read is not known, what cannot be written is told in
  * an Error for a warning. Any thread. */
@@ -25,7 +25,7 @@
 #include "dataset/file_pool.h"
 
 #define INDEX_COUNTS    4
-#define INDEX_OWN_BYTES (64u << 10) /* what is larger is kept in a file of its own */
+#define INDEX_OWN_BYTES (64u << 10) /* spool and table that are larger have a file of their own */
 
 /* What is known of a data file. */
 typedef struct IndexHead {
@@ -68,7 +68,8 @@ Status index_folder_append(IndexFolder *folder, const void *bytes, size_t length
 Status index_folder_keep(IndexFolder *folder, const IndexHead *head, Error *err);
 /* Writes the heads that wait for it. */
 Status index_folder_flush(IndexFolder *folder, Error *err);
-/* Once all files are open: what is known is no longer kept in memory, and not found. */
+/* Once all files are open: what is known is no longer kept in memory, and not found; but where
+ * heads wait to be written. */
 void index_folder_rest(IndexFolder *folder);
 /* Of a file of its own: "FOLDER/NAME-KEY.SUFFIX"; owned by the caller. */
 char *index_folder_file(const IndexFolder *folder, const char *path, uint64_t key,

@@ -1,7 +1,8 @@
 /* Look-alikes: data files that were named for JSONL and are something else: a table of another
  * program, an archive, a JSON document over many lines, half of a file. They are told by how their
  * text begins, so that a job hears what its file is, rather than that line 1 is no JSON. A file of
- * which any of the first lines is an object is JSONL, whatever else is in it. Pure. */
+ * which any of the first lines is an object is JSONL, whatever else is in it, unless it begins as a
+ * JSON list or with the first bytes of another format. Pure. */
 #ifndef TROUPE_DATASET_LOOK_ALIKE_H
 #define TROUPE_DATASET_LOOK_ALIKE_H
 

@@ -2,15 +2,16 @@
  * begin, its content hash), kept in the index folder (index_folder.h), so that the pass is made
  * once. Used again when path, size, modification time and the time of the last change (st_ctime,
  * which nobody can set back) are the same. A file that was changed less than two seconds before the
- * pass, within which such times may stand still, and one whose times do not count, is compared by
- * the hash of its first and last 64 KiB as well. Anything else makes the pass again. A sidecar that
- * cannot be written costs time at the next start, nothing more: what it would hold then lives in
- * memory.
+ * pass, within which such times may stand still, and one of which the last of these times does not
+ * count, is compared by the hash of its first and last 64 KiB as well. Anything else makes the pass
+ * again. A sidecar that cannot be written costs time at the next start, nothing more: what it would
+ * hold then lives in memory.
  *
  * Of three parts: the body, which is small and is read and checked at once; the table, cut into
  * pieces that are checked when they are read (offset_table.h); and the spool, which may be as large
- * as the data file, is written once, and is checked by whoever spools. So a start reads nothing
- * that grows with the records of the data. Const once opened; any thread. */
+ * as the data file, is written once, and is checked by whoever spools. The body is in files.bodies;
+ * spool and table, in this order, behind it, or in a file of their own when they are large. So a
+ * start reads nothing that grows with the records of the data. Const once opened; any thread. */
 #ifndef TROUPE_DATASET_SIDECAR_H
 #define TROUPE_DATASET_SIDECAR_H
 
@@ -36,7 +37,7 @@ typedef struct SidecarKind {
 typedef struct SidecarOptions {
     DataFile *file;      /* borrowed, as the folder is, which lives as long as the sidecar */
     IndexFolder *folder; /* where sidecars are */
-    bool by_checksum;    /* the content is known to be what it was: times of change do not count */
+    bool by_checksum;    /* the content is known to be what it was: st_ctime does not count */
     bool anew;           /* the pass is made in any case */
     void *context;       /* for `build` */
 } SidecarOptions;
@@ -48,7 +49,7 @@ typedef struct Sidecar {
     char *warning;       /* why it could not be written, or NULL */
     uint64_t salt;       /* of checksums: what was written for another pass does not pass them */
     IndexFolder *folder;
-    DataFile *own;   /* table and spool, or ... */
+    DataFile *own;   /* spool and table, or ... */
     uint8_t *memory; /* ... these, or neither: they are in files.bodies */
 } Sidecar;
 

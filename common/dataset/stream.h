@@ -1,8 +1,8 @@
 /* Stream: the endless sequence of records that a run consumes. Position p is one record, whoever
  * asks, in whatever order positions are asked for, and however often: nothing but the position has
  * to be kept for a run to go on where it was. A stream is a data set (dataset.h) and an order of
- * its records for each epoch: that of the files; a permutation of all records (shuffle.h); or that
- * of the package `datasets` (hf_order.h).
+ * its records for each epoch: that of the files; a permutation of all records (shuffle.h); one of
+ * windows of the files (window.h); or that of the package `datasets` (hf_order.h).
  *
  * A Stream is const once opened and may be used by any number of threads; a StreamReader by one. */
 #ifndef TROUPE_DATASET_STREAM_H
@@ -18,7 +18,8 @@ typedef struct StreamOptions {
     const char *index_folder; /* as of DatasetOptions */
     bool index_read_only;
     uint64_t records_max; /* as of DatasetOptions: only stream_dataset may be read then */
-    size_t cache_max;     /* as of DatasetOptions; more in the order `window`, if that takes more */
+    size_t cache_max; /* as of DatasetOptions; more in the order `window`, if that takes more, and
+                       * of 0 less in the order of the files */
     DataOrder order;
     uint64_t seed;
     FilePool *pool;        /* as of DatasetOptions */

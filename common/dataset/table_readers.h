@@ -1,8 +1,8 @@
 /* TableReaders: readers that stand inside the row groups of tables, kept for who reads on behind
  * them. One pool for all files of a data set: a reader holds what it has decoded and not handed out
  * yet, so what is kept stays within `bytes_max`, and those that were used longest ago are closed
- * first. One is always kept: without it each piece of a row group would cost the decoding of all
- * those before it. Any thread. */
+ * first. One is always kept: without it each piece of a row group would cost the way to it from
+ * the group's beginning, which is decoded where it has no pages to pass over. Any thread. */
 #ifndef TROUPE_DATASET_TABLE_READERS_H
 #define TROUPE_DATASET_TABLE_READERS_H
 

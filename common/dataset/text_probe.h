@@ -1,6 +1,6 @@
 /* TextProbe: what has to be known of a text file to read it by blocks, without reading all of it: a
- * hash that stands for its content (file_probe.h), how it is compressed, and for compressed text
- * into how many blocks it is cut. Kept as a sidecar, so that a later start opens the file and no
+ * hash that stands for its content (file_probe.h), how it is compressed, and of compressed text how
+ * it is cut into blocks. Kept as a sidecar, so that a later start opens the file and no
  * more. */
 #ifndef TROUPE_DATASET_TEXT_PROBE_H
 #define TROUPE_DATASET_TEXT_PROBE_H
