@@ -49,6 +49,7 @@ void block_cache_limit(BlockCache *cache, size_t bytes_max)
 
 void block_cache_clear(BlockCache *cache)
 {
+    pthread_mutex_lock(&cache->lock);
     for (size_t i = 0; i < BUCKETS; i++) {
         for (Entry *entry = cache->bucket[i], *next; entry != NULL; entry = next) {
             CHECK(entry->users == 0);
@@ -60,6 +61,7 @@ void block_cache_clear(BlockCache *cache)
     }
     cache->newest = cache->oldest = NULL;
     cache->count = cache->bytes = 0;
+    pthread_mutex_unlock(&cache->lock);
 }
 
 void block_cache_destroy(BlockCache *cache)

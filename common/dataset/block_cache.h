@@ -41,7 +41,7 @@ Status block_cache_take(BlockCache *cache, const void *file, uint64_t index, Blo
 void *block_cache_claim(BlockCache *cache, size_t bytes, size_t *ret_bytes);
 /* As many bytes as were claimed: they are decoded, or will not be. */
 void block_cache_settle(BlockCache *cache, size_t bytes);
-/* Drops all of it; no block is in use. */
+/* Drops all of it; no block is in use. Files may be forgotten meanwhile. */
 void block_cache_clear(BlockCache *cache);
 /* Drops what is kept of a file, none of whose blocks is in use: before it is closed. Looks through
  * the whole cache, unless it is empty. */

@@ -89,11 +89,69 @@ static void test_no_more_is_claimed_than_may_be_decoded_at_once(void **state)
     block_cache_destroy(claim.cache);
 }
 
+#define SMALL_FILES 8
+#define BLOCKS      20000
+#define ROUNDS      20
+
+typedef struct Forgetting {
+    BlockCache *cache;
+    char file[SMALL_FILES];
+    pthread_mutex_t filling; /* blocks are in use */
+    atomic_bool over;
+} Forgetting;
+
+static Status load_small(const void *file, uint64_t index, Block *ret, Error *err)
+{
+    (void)file;
+    (void)index;
+    (void)err;
+    *ret = (Block){mem_alloc(16), 16};
+    return OK;
+}
+
+static void *forget_main(void *argument)
+{
+    Forgetting *forgetting = argument;
+    for (int i = 0; !forgetting->over; i = (i + 1) % SMALL_FILES) {
+        pthread_mutex_lock(&forgetting->filling);
+        block_cache_forget(forgetting->cache, &forgetting->file[i]);
+        pthread_mutex_unlock(&forgetting->filling);
+    }
+    return NULL;
+}
+
+/* A data set of the Hub drops files, by a thread of its own, until it is closed. */
+static void test_files_are_dropped_while_the_cache_is_emptied(void **state)
+{
+    (void)state;
+    Error err = {0};
+    pthread_t thread;
+    Forgetting forgetting = {.cache = block_cache_create(MEGABYTE)};
+    pthread_mutex_init(&forgetting.filling, NULL);
+    assert_int_equal(pthread_create(&thread, NULL, forget_main, &forgetting), 0);
+    for (int round = 0; round < ROUNDS; round++) {
+        pthread_mutex_lock(&forgetting.filling);
+        for (uint64_t i = 0; i < BLOCKS; i++) {
+            const Block *block = NULL;
+            const char *file = &forgetting.file[i % SMALL_FILES];
+            assert_ok(block_cache_take(forgetting.cache, file, i, load_small, &block, &err), &err);
+            block_cache_give_back(forgetting.cache, block);
+        }
+        pthread_mutex_unlock(&forgetting.filling);
+        block_cache_clear(forgetting.cache);
+    }
+    forgetting.over = true;
+    pthread_join(thread, NULL);
+    pthread_mutex_destroy(&forgetting.filling);
+    block_cache_destroy(forgetting.cache);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_is_claimed_takes_the_place_of_the_oldest),
         cmocka_unit_test(test_no_more_is_claimed_than_may_be_decoded_at_once),
+        cmocka_unit_test(test_files_are_dropped_while_the_cache_is_emptied),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
