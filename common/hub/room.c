@@ -163,6 +163,7 @@ static int find_leftover(void *context, const RoomMember *asks, RoomSpare spare,
     for (int i = 0; i < room->num_leftovers; i++) {
         const RoomBlob *blob = room->leftover[i];
         if (blob->payer != &room->leftovers || blob->paid == 0 || blob->busy) continue;
+        if (blob->present > 0) continue; /* a member has it, and drops it himself */
         *ret_used = 0;
         return i;
     }

@@ -270,6 +270,37 @@ static void test_what_an_earlier_session_left_takes_room(void **state)
     assert_true(path_exists("keep/blobs/train.jsonl"));
 }
 
+static void read_all(const Dataset *dataset, int first, int last)
+{
+    for (int r = first; r < last; r += 50)
+        sets_assert_record(dataset, (uint64_t)r, r);
+}
+
+/* Two sets of what an earlier session left, of which the one that paid for it is closed: it is no
+ * leftover, as long as the other has it. */
+static void test_what_another_set_still_has_is_no_leftover(void **state)
+{
+    (void)state;
+    bound_room(2 * SHARDS + 1);
+    Dataset *a = open_set("hf://datasets/a/set", true);
+    read_all(a, 0, SHARDS * ROWS);
+    dataset_close(a);
+    hub_room_release(shared.room);
+    bound_room(2 * SHARDS + 1);
+    hub_set_add_leftovers(shared.room, "run/index");
+    Dataset *first = open_set("hf://datasets/a/set", true);
+    a = open_set("hf://datasets/a/set", true);
+    dataset_close(first);
+    Dataset *b = open_set("hf://datasets/b/set", true); /* needs room */
+    for (int r = 0; r < SHARDS * ROWS; r += 50) {
+        sets_assert_record(b, (uint64_t)r, SECOND + r);
+        assert_bound();
+    }
+    read_all(a, 0, SHARDS * ROWS);
+    dataset_close(a);
+    dataset_close(b);
+}
+
 /* ---- threads ---- */
 
 typedef struct Reader {
@@ -323,6 +354,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_sets_of_the_same_files_share_a_small_room, fresh,
                                         give_room),
         cmocka_unit_test_setup_teardown(test_what_an_earlier_session_left_takes_room, fresh,
+                                        give_room),
+        cmocka_unit_test_setup_teardown(test_what_another_set_still_has_is_no_leftover, fresh,
                                         give_room),
         cmocka_unit_test_setup_teardown(test_sets_share_a_room_over_threads, fresh, give_room),
     };
