@@ -164,9 +164,9 @@ static Status open_descriptor(FilePool *pool, const char *path, int *ret_fd, str
         if (!closed) return refuse_many(path, code, err);
     }
     if (fstat(*ret_fd, ret) == 0) return OK;
-    error_set_errno(err, errno, "could not stat %s", path);
+    Status status = error_set_errno(err, errno, "could not stat %s", path);
     close(*ret_fd);
-    return err->status;
+    return status;
 }
 
 /* The descriptor becomes the file's, which has a user then, unless another thread was quicker. */
