@@ -6,7 +6,7 @@
 #include "base/memory.h"
 #include "config/pins.h"
 
-/* None when there is no file, or none that can be read: then it is decided anew. */
+/* None when there is no file, or none that can be read: cache_pins_keep tells of that. */
 static Pins read_pins(const char *run_dir)
 {
     Pins pins = pins_begin(run_dir, "memory.json");
@@ -59,16 +59,33 @@ static void add(Pins *pins, char *name, int64_t value)
     free(name);
 }
 
+static Status refuse_damage(const Pins *pins, const Error *damage, Error *err)
+{
+    *err = *damage;
+    return error_append(err,
+                        "%s says how many tokens a micro-batch of this run has, on which its bits "
+                        "depend. Put it right; or set train.max_tokens_per_gpu to what "
+                        "config.effective.yaml beside it says, and remove it.",
+                        pins->path);
+}
+
 Status cache_pins_keep(const JobStages *stages, const char *run_dir, Error *err)
 {
-    Pins pins = read_pins(run_dir);
+    Pins pins = pins_begin(run_dir, "memory.json");
+    Error damage = {0};
+    Status status = pins_read(&pins, &damage);
+    bool needed = false;
     for (int i = 0; i < stages->count; i++) {
         const JobConfig *config = stages->stage[i];
+        needed = needed || config->tokens_decided;
         if (config->kv_cache_decided) add(&pins, pin_name(config), config->rollout.kv_cache_mb);
         if (config->tokens_decided)
             add(&pins, tokens_pin_name(config), config->train.max_tokens_per_gpu);
     }
-    Status status = pins_write(&pins, err);
+    if (status != OK && needed)
+        status = refuse_damage(&pins, &damage, err);
+    else
+        status = pins_write(&pins, err);
     pins_free(&pins);
     return status;
 }

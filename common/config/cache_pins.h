@@ -15,7 +15,8 @@ int64_t cache_pins_find(const JobConfig *config);
 int64_t cache_pins_tokens(const JobConfig *config);
 
 /* Writes down what was decided for the stages (..._decided), beside what stands there already.
- * `run_dir` exists. The file system's errors. */
+ * `run_dir` exists. The file system's errors; what a damaged file said of tokens is not decided
+ * anew: ERR_DATA. */
 Status cache_pins_keep(const JobStages *stages, const char *run_dir, Error *err);
 
 #endif

@@ -1,4 +1,4 @@
-/* What a run folder says of the checkpoints that its run began with. */
+/* What a run folder says of what its run began with: checkpoints, and tokens of a micro-batch. */
 #include "test.h"
 
 #include <stdlib.h>
@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "config/cache_pins.h"
 #include "config/job.h"
 #include "config/model_pins.h"
 
@@ -63,10 +64,41 @@ static void test_model_pins_run_that_cannot_say_what_it_began_with_is_refused(vo
     assert_ok(folder_remove("pinned", &err), &err);
 }
 
+/* The run would go on with others, to other bits. */
+static void test_tokens_that_cannot_be_read_are_not_decided_anew(void **state)
+{
+    (void)state;
+    static const char job[] = "run_dir: ./pinned\nmodel: {path: m}\ndata: {train: a}\n";
+    static const char torn[] = "{\"micro-batches: samp";
+    JobConfig *config = NULL;
+    Error err = {0};
+    char *kept = NULL;
+    size_t length = 0;
+    assert_ok(folder_create("pinned", &err), &err);
+    assert_ok(job_config_parse(job, "job.yaml", ".", &config, &err), &err);
+    JobStages stages = {&config, 1};
+    config->tokens_decided = true;
+    assert_ok(file_write_atomic("pinned/memory.json", torn, strlen(torn), &err), &err);
+    assert_fails(cache_pins_keep(&stages, "pinned", &err), ERR_DATA, &err,
+                 "pinned/memory.json says how many tokens");
+    assert_ok(file_read("pinned/memory.json", 1000, &kept, &length, &err), &err);
+    assert_string_equal(kept, torn);
+    free(kept);
+    config->tokens_decided = false; /* nothing else depends on it */
+    assert_ok(cache_pins_keep(&stages, "pinned", &err), &err);
+    config->tokens_decided = true;
+    assert_int_equal(unlink("pinned/memory.json"), 0);
+    assert_ok(cache_pins_keep(&stages, "pinned", &err), &err);
+    assert_int_equal(cache_pins_tokens(config), config->train.max_tokens_per_gpu);
+    job_config_destroy(config);
+    assert_ok(folder_remove("pinned", &err), &err);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_model_pins_run_that_cannot_say_what_it_began_with_is_refused),
+        cmocka_unit_test(test_tokens_that_cannot_be_read_are_not_decided_anew),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
