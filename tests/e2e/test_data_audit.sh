@@ -161,7 +161,7 @@ d}" whole <<<"$(sed -n 5p other/ledger.jsonl)" >"$ledger"
     grep -q "has 12 whole lines, and none with the chain ${strange:0:16}" "$RUN.out" || fail "a resume takes it"
     cp manifest "$manifest"
     # An index that was changed is not believed.
-    index=$(ls "$RUN"/index/small.jsonl-*.idx)
+    index=$RUN/index/files.bodies
     cp "$index" index
     for at in 8 200 400 700; do
         printf '\x55' | dd of="$index" bs=1 seek=$at conv=notrunc status=none

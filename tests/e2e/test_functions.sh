@@ -138,7 +138,7 @@ unreached) # rewards by a server that is down, and by a program that judges noth
     start_job
     finish_job 4
     for text in "tried_again what=\"rollout-0: rollout.reward: http://127.0.0.1:9/score: " \
-        "controller: rollout.reward failed at every try for " "(limit: 6 s, a quarter of rollout.failing_s)"; do
+        "rollout.reward failed at every try for " "(limit: 6 s, a quarter of rollout.failing_s)"; do
         grep -qF "$text" "$RUN.out" || fail "nothing is said of: $text"
     done
     nothing_left

@@ -36,7 +36,7 @@ YAML
 write_second() {
     cat > "$1" << YAML
 name: rl
-model: {path: $DATA/model, init: random}
+model: {path: ${MODEL:-$DATA/model}, init: random}
 data:
   train: [$DATA/train.jsonl]
   eval: [$DATA/eval.jsonl]
@@ -335,6 +335,7 @@ SH
     done
     ;;
 memory)
+    MODEL=$SOURCE/deploy/examples/tiny/model
     STEPS=400
     write_job live.yaml live
     # Room for the policy, with the most that it may keep, but for nothing beside it.

@@ -23,7 +23,7 @@ wait_for_step 1
 pid=$(actor_pid data_source)
 held_kb=0
 while [ -r "/proc/$pid/status" ] && kill -0 "$CONTROLLER" 2>/dev/null; do
-    now=$(sed -n 's/^VmHWM:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$pid/status" 2>/dev/null)
+    now=$(sed -n 's/^VmHWM:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$pid/status" 2>/dev/null) || true # it may have ended
     [ "${now:-0}" -le "$held_kb" ] || held_kb=$now
     sleep 0.05
 done

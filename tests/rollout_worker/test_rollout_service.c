@@ -38,15 +38,21 @@ static void *echo_open_thread(const void *shared)
 
 /* Tokens are the bytes; "#..." is refused, and "?..." takes its time, so that later records are
  * done before. */
+/* Of a text in quotes, or of one so long that nobody asks what it is. */
+static char kind_of(const RolloutRecord *record)
+{
+    return record->text[record->text[0] == '"' ? 1 : 0];
+}
+
 static void echo(const RolloutRecord *record, Sample *ret)
 {
-    if (record->error[0] != '\0' || record->text[0] == '#') {
+    if (record->error[0] != '\0' || kind_of(record) == '#') {
         ret->status = SAMPLE_REJECTED;
         ret->reject_reason = REJECT_BAD_RECORD;
         ret->reject_message = mem_printf("%s: refused%s", record->source, record->error);
         return;
     }
-    if (record->text[0] == '?') usleep(20000);
+    if (kind_of(record) == '?') usleep(20000);
     ret->length = (int32_t)record->length;
     ret->prompt_length = 1;
     ret->token = mem_calloc(record->length, sizeof *ret->token);
@@ -91,7 +97,7 @@ static int stage_open(void **state)
     assert_ok(folder_create(FOLDER, &err), &err);
     Str text = {0};
     for (int i = 0; i < 100; i++)
-        str_printf(&text, "%s line %d\n", i % 10 == 3 ? "?" : i % 10 == 7 ? "#" : "!", i);
+        str_printf(&text, "\"%s line %d\"\n", i % 10 == 3 ? "?" : i % 10 == 7 ? "#" : "!", i);
     write_train(text.data, text.length);
     str_free(&text);
     stage->table = &echo_table;
@@ -145,7 +151,7 @@ static void test_lease_answers_in_position_order_with_reasons(void **state)
             assert_not_held(stage, position);
             continue;
         }
-        snprintf(expected, sizeof expected, "%s line %d", record % 10 == 3 ? "?" : "!",
+        snprintf(expected, sizeof expected, "\"%s line %d\"", record % 10 == 3 ? "?" : "!",
                  (int)record);
         assert_int_equal(meta->status, SAMPLE_COMPLETED);
         assert_int_equal(meta->length, strlen(expected));
