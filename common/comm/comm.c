@@ -147,6 +147,30 @@ Status comm_broadcast_host(Comm *comm, void *host_data, size_t bytes, int root, 
         comm, host_data, (int64_t)bytes, root, err);
 }
 
+static Status check_peer(const Comm *comm, const char *call, int peer, Error *err)
+{
+    CHECKF(peer >= 0 && peer < comm->size, "%s: rank %d of %d", call, peer, comm->size);
+    if (peer != comm->rank) return OK;
+    return error_set(err, ERR_INVALID,
+                     "%s: rank %d is this rank itself; a message goes between two ranks of a group "
+                     "(this one has %d)",
+                     call, peer, comm->size);
+}
+
+Status comm_send(Comm *comm, Tensor tensor, int to, Error *err)
+{
+    const CommTable *table = table_of(comm);
+    TRY(check_peer(comm, "comm_send", to, err));
+    return table->send(comm, tensor, to, err);
+}
+
+Status comm_recv(Comm *comm, Tensor tensor, int from, Error *err)
+{
+    const CommTable *table = table_of(comm);
+    TRY(check_peer(comm, "comm_recv", from, err));
+    return table->recv(comm, tensor, from, err);
+}
+
 Status comm_barrier(Comm *comm, Error *err)
 {
     return table_of(comm)->barrier(comm, err);

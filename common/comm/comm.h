@@ -19,15 +19,15 @@
  * what it leaves counts only after comm_settle has said OK. Calls that give something to the host
  * (comm_all_reduce_f64, comm_broadcast_host, comm_barrier) are done when they return on every kind.
  *
- * Every call is collective: all ranks call the same operations in the same order with the same
- * sizes. Every call has a deadline; a rank that dies, aborts or lags past it makes the call fail on
- * the others with a message that names the missing ranks and the operation, and the Comm is
- * unusable from then on, on every rank: whoever fails first says why, the others repeat it. Ranks
- * that meet in different calls are told so (ERR_INTERNAL) instead of waiting for ever. For nccl, a
- * call that was queued fails in comm_settle or in a later call, and ranks know this much of those
- * on rank 0's host alone: what happens on another shows as an error of NCCL's network or at the
- * deadline. A Comm is used by one thread at a time, except comm_abort and comm_describe_wait, which
- * any thread may call.
+ * Every call but comm_send and comm_recv is collective: all ranks call the same operations in the
+ * same order with the same sizes. Every call has a deadline; a rank that dies, aborts or lags past
+ * it makes the call fail on the others with a message that names the missing ranks and the
+ * operation, and the Comm is unusable from then on, on every rank: whoever fails first says why,
+ * the others repeat it. Ranks that meet in different calls are told so (ERR_INTERNAL) instead of
+ * waiting for ever. For nccl, a call that was queued fails in comm_settle or in a later call, and
+ * ranks know this much of those on rank 0's host alone: what happens on another shows as an error
+ * of NCCL's network or at the deadline. A Comm is used by one thread at a time, except comm_abort
+ * and comm_describe_wait, which any thread may call.
  *
  * ERR_TIMEOUT: a rank did not come in time; ERR_UNAVAILABLE: one is dead or has left;
  * ERR_CANCELLED: comm_abort. Wrong types and sizes are bugs of the caller and CHECKed. */
@@ -51,7 +51,8 @@ typedef struct Comm Comm;
 /* Rank 0 makes what the others need to find it. For shm: an anonymous memory file (memfd) of
  * this process, named by pid and descriptor, so that nothing is left in /dev/shm whoever is
  * killed. `staging_bytes` is the size of each rank's slot, at most 512 KB (more is slower): larger
- * tensors go in pieces. A rank takes two to three times that of memory. */
+ * tensors go in pieces. A rank takes two to three times that of memory, and 128 KB at most for
+ * what it sends. */
 Status comm_id_create(CommKind kind, int size, size_t staging_bytes, CommId *ret, Error *err);
 
 /* For an id that no Comm will be created with in this process: frees what comm_id_create made. */
@@ -130,6 +131,18 @@ Status comm_broadcast(Comm *comm, Tensor tensor, int root, Error *err);
 /* Of ordinary memory. */
 Status comm_broadcast_host(Comm *comm, void *host_data, size_t bytes, int root, Error *err);
 Status comm_barrier(Comm *comm, Error *err);
+
+/* A tensor of any type from one rank to one other: two ranks call, the others go on. Both name the
+ * same type and count; messages of a pair arrive in the order they were sent; one to a rank itself
+ * is ERR_INVALID and leaves the Comm usable.
+ *
+ * RENDEZVOUS. A send is done when its recv is, so ranks that exchange order themselves: one sends
+ * first, the other receives first. Two that both send first, or both receive first, or of which one
+ * is in a collective call that wants the other, are told so at once by shm (ERR_INTERNAL); by nccl
+ * at the deadline, and its small sends may go through all the same. A longer ring of ranks that
+ * wait for each other ends at the deadline on every kind. */
+Status comm_send(Comm *comm, Tensor tensor, int to, Error *err);
+Status comm_recv(Comm *comm, Tensor tensor, int from, Error *err);
 
 /* Waits until all calls so far are done, on the device too, and says whether all went well: before
  * anything that they led to is believed (a loss, a sampled token) or kept (weights, a file). */

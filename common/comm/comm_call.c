@@ -11,17 +11,51 @@ typedef enum { FAILURE_NONE = 0, FAILURE_BEING_WRITTEN, FAILURE_WRITTEN } Failur
 
 /* ---- signatures ---- */
 
-uint64_t comm_signature(CommCall call, CommElement element, CommOp op, int root, int64_t count)
+/* Four bits of what is moved, four of how, twelve of a rank. */
+static uint64_t pack(CommCall call, unsigned what, unsigned how, int rank, int64_t count)
 {
     CHECK(count >= 0 && count < INT64_C(1) << 40);
-    return (uint64_t)call | (uint64_t)element << 4 | (uint64_t)op << 8 | (uint64_t)root << 12 |
+    return (uint64_t)call | (uint64_t)what << 4 | (uint64_t)how << 8 | (uint64_t)rank << 12 |
            (uint64_t)count << 24;
+}
+
+static int rank_in(uint64_t signature)
+{
+    return (int)(signature >> 12 & 0xFFF);
+}
+
+uint64_t comm_signature(CommCall call, CommElement element, CommOp op, int root, int64_t count)
+{
+    return pack(call, (unsigned)element, (unsigned)op, root, count);
+}
+
+uint64_t comm_pair_signature(CommCall call, DType dtype, int peer, int64_t count)
+{
+    _Static_assert(DTYPE_COUNT <= 16, "a type takes four bits");
+    return pack(call, (unsigned)dtype, 0, peer, count);
+}
+
+bool comm_is_send(uint64_t signature)
+{
+    return (signature & 15) == CALL_SEND;
+}
+
+int comm_peer(uint64_t signature)
+{
+    return comm_is_send(signature) || (signature & 15) == CALL_RECV ? rank_in(signature) : -1;
+}
+
+uint64_t comm_other_side(uint64_t signature, int own)
+{
+    return pack(comm_is_send(signature) ? CALL_RECV : CALL_SEND, signature >> 4 & 15, 0, own,
+                (int64_t)(signature >> 24));
 }
 
 const char *comm_call_name(uint64_t signature)
 {
-    static const char *const names[] = {"nothing",        "comm_create", "all_reduce", "all_gather",
-                                        "reduce_scatter", "broadcast",   "barrier"};
+    static const char *const names[] = {"nothing",    "comm_create",    "all_reduce",
+                                        "all_gather", "reduce_scatter", "broadcast",
+                                        "barrier",    "send",           "recv"};
     unsigned call = signature & 15;
     return call < sizeof names / sizeof names[0] ? names[call] : "an unknown call";
 }
@@ -40,8 +74,11 @@ void comm_put_call(Str *out, uint64_t signature, uint64_t number)
     else if (call == CALL_ALL_GATHER)
         str_printf(out, " (of %" PRIu64 " bytes)", count);
     else if (call == CALL_BROADCAST)
-        str_printf(out, " (of %" PRIu64 " bytes from rank %u)", count,
-                   (unsigned)(signature >> 12 & 0xFFF));
+        str_printf(out, " (of %" PRIu64 " bytes from rank %d)", count, rank_in(signature));
+    else if (comm_peer(signature) >= 0)
+        str_printf(out, " (of %" PRIu64 " %s %s rank %d)", count,
+                   element < DTYPE_COUNT ? dtype_name((DType)element) : "?",
+                   call == CALL_SEND ? "to" : "from", rank_in(signature));
 }
 
 void comm_put_ranks(Str *out, const int *rank, int count)
@@ -58,6 +95,8 @@ void comm_put_apart(Str *out, int own, uint64_t mine, uint64_t number, int other
     str_printf(out, ", rank %d in ", other);
     comm_put_call(out, theirs, 0);
     str_puts(out, "; all ranks must make the same calls in the same order");
+    if (comm_peer(mine) >= 0 || comm_peer(theirs) >= 0)
+        str_puts(out, ", and each send meet a recv of the same type and count");
 }
 
 /* ---- members ---- */

@@ -17,11 +17,20 @@ typedef enum {
     CALL_REDUCE_SCATTER,
     CALL_BROADCAST,
     CALL_BARRIER,
+    CALL_SEND,
+    CALL_RECV,
 } CommCall;
 
 /* What all ranks must agree on; also what messages say of a call. */
 uint64_t comm_signature(CommCall call, CommElement element, CommOp op, int root, int64_t count);
 const char *comm_call_name(uint64_t signature);
+/* Of a send to a rank, or of a recv from it. The two sides of a message differ: what rank `own`'s
+ * call wants its peer to be in is comm_other_side. Calls of a pair are numbered per pair and
+ * direction, so that a message has the same number on both sides; all others in one row. */
+uint64_t comm_pair_signature(CommCall call, DType dtype, int peer, int64_t count);
+int comm_peer(uint64_t signature); /* -1: a call of all ranks */
+bool comm_is_send(uint64_t signature);
+uint64_t comm_other_side(uint64_t signature, int own);
 /* "all_reduce #12 (sum of 4096 f32)". `number` 0: without it. */
 void comm_put_call(Str *out, uint64_t signature, uint64_t number);
 /* "rank 2", "ranks 1 and 3"; nothing for none. */

@@ -28,6 +28,9 @@ typedef struct CommTable {
                              CommElement element, Error *err);
     Status (*broadcast)(Comm *comm, void *data, int64_t bytes, int root, Error *err);
     Status (*barrier)(Comm *comm, Error *err);
+    /* The peer is another rank; self has none. */
+    Status (*send)(Comm *comm, Tensor tensor, int to, Error *err);
+    Status (*recv)(Comm *comm, Tensor tensor, int from, Error *err);
     /* Of a kind whose calls are queued; NULL: they are done when they return, on the memory that
      * the host has too, and an all-reduce in two halves is one in its second. */
     Status (*all_reduce_start)(Comm *comm, void *data, int64_t count, CommElement element,

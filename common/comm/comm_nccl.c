@@ -144,6 +144,7 @@ static void init(NcclComm *comm, const NcclId *id, int rank, int timeout_ms)
     comm->base.size = (int)id->size;
     comm->base.timeout_ms = timeout_ms;
     comm->staging_bytes = (int64_t)id->staging_bytes;
+    comm->pair_calls = mem_calloc(2 * (size_t)id->size, sizeof *comm->pair_calls);
     comm->unique = id->unique;
     comm->board_id = id->board;
     comm->apart = id->apart;
@@ -252,6 +253,7 @@ static void nccl_destroy(Comm *base)
     comm_board_close(comm->board);
     sem_destroy(&comm->stop);
     pthread_mutex_destroy(&comm->mutex);
+    free(comm->pair_calls);
     free(comm);
 }
 
@@ -264,6 +266,8 @@ const CommTable comm_nccl_table = {
     .reduce_scatter = nccl_reduce_scatter,
     .broadcast = nccl_broadcast,
     .barrier = nccl_barrier,
+    .send = nccl_send,
+    .recv = nccl_recv,
     .all_reduce_start = nccl_all_reduce_start,
     .all_reduce_finish = nccl_all_reduce_finish,
     .broadcast_host = nccl_broadcast_host,

@@ -45,7 +45,8 @@ typedef struct NcclComm {
     sem_t stop; /* posted when the watcher is to end */
 
     pthread_mutex_t mutex; /* guards what follows; held while a call is queued */
-    uint64_t calls;        /* begun */
+    uint64_t calls;        /* of all ranks, begun */
+    uint64_t *pair_calls;  /* recvs from rank r: at 2 r; sends to it: behind that */
     PendingCall pending[PENDING_MAX];
     uint64_t first, count;      /* the oldest is pending[first % PENDING_MAX] */
     int64_t first_ms;           /* since when it is the oldest */
@@ -105,6 +106,8 @@ Status nccl_reduce_scatter(Comm *base, void *out, const void *in, int64_t count,
 Status nccl_broadcast(Comm *base, void *data, int64_t bytes, int root, Error *err);
 Status nccl_broadcast_host(Comm *base, void *data, int64_t bytes, int root, Error *err);
 Status nccl_barrier(Comm *base, Error *err);
+Status nccl_send(Comm *base, Tensor tensor, int to, Error *err);
+Status nccl_recv(Comm *base, Tensor tensor, int from, Error *err);
 /* Between begin and end: moves a little between all ranks in both ways that calls do, so that NCCL
  * connects them now and not in somebody's first step. */
 Status nccl_connect(NcclComm *comm, void *stream, Error *err);

@@ -285,3 +285,35 @@ Status nccl_barrier(Comm *base, Error *err)
     TRY(nccl_call_end(comm, status, stream, err));
     return nccl_settle(base, err);
 }
+
+/* ---- from one rank to one other ---- */
+
+static NcclResult queue_message(NcclComm *comm, uint64_t signature, Tensor tensor, void *stream)
+{
+    const NcclApi *api = &comm->api;
+    NcclHandle *nccl = atomic_load(&comm->nccl);
+    int peer = comm_peer(signature);
+    size_t bytes = tensor_bytes(&tensor);
+    if (bytes == 0) return NCCL_SUCCESS;
+    return comm_is_send(signature) ? api->send(tensor.data, bytes, NCCL_UINT8, peer, nccl, stream)
+                                   : api->recv(tensor.data, bytes, NCCL_UINT8, peer, nccl, stream);
+}
+
+static Status move(NcclComm *comm, CommCall call, Tensor tensor, int peer, Error *err)
+{
+    uint64_t signature = comm_pair_signature(call, tensor.dtype, peer, tensor_count(&tensor));
+    TRY(nccl_call_begin(comm, signature, err));
+    void *stream = nccl_stream(comm);
+    Status status = nccl_check(comm, queue_message(comm, signature, tensor, stream), err);
+    return nccl_call_end(comm, status, stream, err);
+}
+
+Status nccl_send(Comm *base, Tensor tensor, int to, Error *err)
+{
+    return move(nccl_comm(base), CALL_SEND, tensor, to, err);
+}
+
+Status nccl_recv(Comm *base, Tensor tensor, int from, Error *err)
+{
+    return move(nccl_comm(base), CALL_RECV, tensor, from, err);
+}

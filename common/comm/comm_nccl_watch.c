@@ -239,6 +239,13 @@ Status nccl_check(NcclComm *comm, NcclResult result, Error *err)
     return fail_in_nccl(comm, &call, result, err);
 }
 
+/* A message has its number of its pair, as both sides count it. */
+static uint64_t next_number(NcclComm *comm, uint64_t signature)
+{
+    int peer = comm_peer(signature);
+    return peer < 0 ? ++comm->calls : ++comm->pair_calls[2 * peer + comm_is_send(signature)];
+}
+
 Status nccl_call_begin(NcclComm *comm, uint64_t signature, Error *err)
 {
     lock(comm);
@@ -255,8 +262,8 @@ Status nccl_call_begin(NcclComm *comm, uint64_t signature, Error *err)
         return status;
     }
     PendingCall *call = comm->newest = &comm->pending[(comm->first + comm->count) % PENDING_MAX];
-    call->call = (BoardWait){comm->base.rank, ++comm->calls, signature};
-    comm_board_begin(comm->board, comm->base.rank, comm->calls, signature);
+    call->call = (BoardWait){comm->base.rank, next_number(comm, signature), signature};
+    comm_board_begin(comm->board, &call->call);
     return OK;
 }
 

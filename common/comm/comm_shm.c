@@ -61,7 +61,7 @@ Status shm_join(ShmHeader *header, bool owns_mapping, int rank, int timeout_ms, 
     comm->base = (Comm){.table = &comm_shm_table, .rank = rank, .size = size};
     comm->base.timeout_ms = timeout_ms;
     comm->header = header;
-    comm->meeting = atomic_load(&line->arrived);
+    comm->meeting = atomic_load(&line->arrived.value);
     comm->spin_count = size <= count_cores() ? SPINS_WITH_A_CORE_EACH : SPINS_WHEN_CROWDED;
     Status status =
         shm_call_begin(comm, comm_signature(CALL_CREATE, ELEMENT_BYTE, COMM_SUM, 0, size), err);
@@ -359,6 +359,8 @@ const CommTable comm_shm_table = {
     .reduce_scatter = shm_reduce_scatter,
     .broadcast = shm_broadcast,
     .barrier = shm_barrier,
+    .send = shm_send,
+    .recv = shm_recv,
     .abort = shm_abort,
     .describe_wait = shm_describe_wait,
 };

@@ -15,9 +15,25 @@ static size_t round_up(size_t value, size_t unit)
     return (value + unit - 1) / unit * unit;
 }
 
+/* Of a rank's outbox half: a receiver copies one while the sender fills the other. */
+#define OUTBOX_BYTES_MAX ((size_t)64 * 1024)
+
 static size_t header_bytes(uint32_t size)
 {
-    return round_up(sizeof(ShmHeader) + size * sizeof(ShmRank), PAGE);
+    return round_up(
+        sizeof(ShmHeader) + size * sizeof(ShmRank) + (size_t)size * size * sizeof(ShmPair), PAGE);
+}
+
+ShmPair *shm_pair(ShmHeader *header, int from, int to)
+{
+    ShmPair *pairs = (ShmPair *)(void *)&header->rank[header->size];
+    return &pairs[(size_t)from * header->size + (size_t)to];
+}
+
+size_t shm_outbox_bytes(const ShmHeader *header)
+{
+    size_t half = header->staging_bytes / 2;
+    return half < OUTBOX_BYTES_MAX ? half : OUTBOX_BYTES_MAX;
 }
 
 /* A piece's slice per rank is rounded up to a cache line, hence the line to spare. */
@@ -28,7 +44,8 @@ size_t shm_result_bytes(const ShmHeader *header)
 
 static size_t rank_bytes(const ShmHeader *header)
 {
-    return 2 * header->staging_bytes + round_up(2 * shm_result_bytes(header), PAGE);
+    return 2 * header->staging_bytes + round_up(2 * shm_result_bytes(header), PAGE) +
+           2 * shm_outbox_bytes(header);
 }
 
 static unsigned char *rank_buffers(const ShmHeader *header, int rank)
@@ -45,6 +62,12 @@ unsigned char *shm_result(const ShmHeader *header, int rank, int which)
 {
     return rank_buffers(header, rank) + 2 * header->staging_bytes +
            (size_t)which * shm_result_bytes(header);
+}
+
+unsigned char *shm_outbox(const ShmHeader *header, int rank, uint32_t number)
+{
+    size_t half = shm_outbox_bytes(header);
+    return rank_buffers(header, rank) + rank_bytes(header) - (1 + (number & 1)) * half;
 }
 
 Status shm_memory_create(int size, size_t staging_bytes, ShmId *ret, Error *err)

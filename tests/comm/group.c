@@ -4,7 +4,6 @@
 #include <math.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -260,6 +259,21 @@ void test_comm_reduces_doubles_and_keeps_nan(void **state)
     run_group(3, 4096, reduce_doubles_and_nan, NULL);
 }
 
+/* Every rank sends to the next one, rank 0 first. */
+static void pass_around(Comm *comm, int salt, float *room, int64_t n)
+{
+    Error err;
+    int size = comm_size(comm), rank = comm_rank(comm), before = (rank + size - 1) % size;
+    Tensor own = tensor_1d(room, DTYPE_F32, n), got = tensor_1d(room + n, DTYPE_F32, n);
+    fill_input(room, DTYPE_F32, n, rank + salt);
+    if (rank == 0) EXPECT_OK(comm_send(comm, own, 1, &err));
+    EXPECT_OK(comm_recv(comm, got, before, &err));
+    if (rank != 0) EXPECT_OK(comm_send(comm, own, (rank + 1) % size, &err));
+    EXPECT_OK(comm_settle(comm, &err));
+    for (int64_t i = 0; i < n; i++)
+        EXPECT(room[n + i] == input_value(before + salt, i));
+}
+
 /* Many calls of all kinds and sizes in a row, ranks coming late at random; every rank must end with
  * the same bits, and with the bits of the first run. */
 void mixed_calls(Comm *comm, void *context)
@@ -288,6 +302,7 @@ void mixed_calls(Comm *comm, void *context)
                                                   tensor_1d(more, DTYPE_F32, n * size), &err),
                               &err));
         }
+        if (round % 3 == 0) pass_around(comm, round, more, n);
         EXPECT_OK(settled(
             comm, comm_all_reduce(comm, tensor_1d(data, DTYPE_F32, n), COMM_SUM, &err), &err));
         digest_update(digest, data, (size_t)n * 4);
@@ -326,22 +341,14 @@ void test_comm_results_do_not_depend_on_timing(void **state)
 
 /* ---- what goes wrong ---- */
 
-/* In memory that the ranks share. */
-typedef struct Meeting {
-    int how;
-    atomic_int through; /* how often a rank has come */
-} Meeting;
-
-/* Whoever is not through a call yet would be told in it of what happens next. */
-static void meet(Meeting *meeting, const Comm *comm)
+void meet(Meeting *meeting, const Comm *comm)
 {
     int size = comm_size(comm), all = (atomic_fetch_add(&meeting->through, 1) / size + 1) * size;
     while (atomic_load(&meeting->through) < all)
         usleep(100);
 }
 
-/* Runs the group once for each way, 0 to ways - 1. */
-static void run_ways(int ways, Group group, unsigned deaths)
+void run_ways(int ways, Group group, unsigned deaths)
 {
     Meeting *meeting =
         mmap(NULL, sizeof *meeting, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -493,7 +500,6 @@ void test_comm_rank_that_left_is_named(void **state)
     run_ways(1, (Group){3, 4096, ENDLESS_MS, leave_early, NULL}, 0);
 }
 
-/* Waits for a byte that another process writes: an order of events that needs no clock. */
 void wait_for_byte(Comm *comm, int fd)
 {
     char byte;

@@ -6,6 +6,7 @@
 
 #include "test.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -78,6 +79,17 @@ void loiter(const Comm *comm, uint64_t salt, int64_t round);
 void reduce_everything(Comm *comm, void *context); /* const uint64_t *: a salt */
 void mixed_calls(Comm *comm, void *context);       /* uint64_t[2]: a salt; a descriptor or -1 */
 
+/* In memory that the ranks share. */
+typedef struct Meeting {
+    int how;
+    atomic_int through; /* how often a rank has come */
+} Meeting;
+
+/* Whoever is not through a call yet would be told in it of what happens next. */
+void meet(Meeting *meeting, const Comm *comm);
+/* Runs the group once for each way, 0 to ways - 1; its context is a Meeting. */
+void run_ways(int ways, Group group, unsigned deaths);
+
 /* Waits for a byte that another process writes: an order of events that needs no clock. */
 void wait_for_byte(Comm *comm, int fd);
 int count_descriptors(void);
@@ -95,6 +107,12 @@ void test_comm_kill_at_a_random_moment_ends_the_others(void **state);
 void test_comm_rank_that_left_is_named(void **state);
 void test_comm_timeout_names_call_and_missing_rank(void **state);
 void test_comm_abort_ends_waiting_and_describe_says_for_whom(void **state);
+void test_comm_messages_arrive_in_order(void **state);
+void test_comm_message_to_itself_is_refused(void **state);
+void test_comm_messages_that_differ_are_named_on_both_sides(void **state);
+void test_comm_death_of_a_peer_is_seen_before_the_deadline(void **state);
+void test_comm_message_that_does_not_come_names_its_sender(void **state);
+void test_comm_abort_ends_a_recv(void **state);
 
 #define GROUP_TESTS                                                                                \
     cmocka_unit_test(test_comm_all_reduce_sums_in_rank_order),                                     \
@@ -107,6 +125,12 @@ void test_comm_abort_ends_waiting_and_describe_says_for_whom(void **state);
         cmocka_unit_test(test_comm_kill_at_a_random_moment_ends_the_others),                       \
         cmocka_unit_test(test_comm_rank_that_left_is_named),                                       \
         cmocka_unit_test(test_comm_timeout_names_call_and_missing_rank),                           \
-        cmocka_unit_test(test_comm_abort_ends_waiting_and_describe_says_for_whom)
+        cmocka_unit_test(test_comm_abort_ends_waiting_and_describe_says_for_whom),                 \
+        cmocka_unit_test(test_comm_messages_arrive_in_order),                                      \
+        cmocka_unit_test(test_comm_message_to_itself_is_refused),                                  \
+        cmocka_unit_test(test_comm_messages_that_differ_are_named_on_both_sides),                  \
+        cmocka_unit_test(test_comm_death_of_a_peer_is_seen_before_the_deadline),                   \
+        cmocka_unit_test(test_comm_message_that_does_not_come_names_its_sender),                   \
+        cmocka_unit_test(test_comm_abort_ends_a_recv)
 
 #endif

@@ -425,7 +425,11 @@ static NcclResult transfer(bool sends, const void *data, size_t bytes, int peer,
                            void *stream)
 {
     check_usable(comm);
-    if (group_depth == 0) return NCCL_INVALID_USAGE;
+    if (group_depth == 0) { /* as NCCL: a group of one */
+        Op *op = new_op(comm, stream);
+        add_transfer(op, sends, peer, data, bytes);
+        return queue(op);
+    }
     if (group == NULL) group = new_op(comm, stream);
     if (group->comm != comm || group->stream != stream) return NCCL_INVALID_USAGE;
     add_transfer(group, sends, peer, data, bytes);

@@ -28,8 +28,8 @@ typedef enum {
 
 typedef struct DoublePlan {
     DoubleFault fault;
-    int call;   /* of this process's calls of ncclAllGather, ncclBroadcast and groups: as
-                   nccl_double_calls counts; 0: joining */
+    int call;   /* of this process's calls of ncclAllGather, ncclBroadcast, groups, and sends and
+                   recvs in none: as   nccl_double_calls counts; 0: joining */
     int result; /* ncclResult_t */
 } DoublePlan;
 

@@ -44,6 +44,8 @@ static void test_comm_self_leaves_everything_as_it_is(void **state)
     assert_memory_equal(out, data, sizeof data);
     assert_ok(comm_broadcast(comm, in, 0, &err), &err);
     assert_true(data[1] == -2 && wide == 5);
+    assert_fails(comm_send(comm, in, 0, &err), ERR_INVALID, &err, "rank 0 is this rank itself");
+    assert_fails(comm_recv(comm, in, 0, &err), ERR_INVALID, &err, "rank 0 is this rank itself");
     comm_describe_wait(comm, text, sizeof text);
     assert_string_equal(text, "");
     comm_abort(comm);
@@ -91,15 +93,60 @@ static void test_comm_ranks_as_threads_race_for_nothing(void **state)
     shared_memory_discard(&id.memory);
     /* The number of the meeting passes its largest value on the way. */
     for (int r = 0; r < SIZE; r++)
-        atomic_store(&header->rank[r].arrived, UINT32_MAX - 100);
+        atomic_store(&header->rank[r].arrived.value, UINT32_MAX - 100);
+    for (int pair = 0; pair < SIZE * SIZE; pair++) { /* and that of the piece */
+        atomic_store(&shm_pair(header, pair / SIZE, pair % SIZE)->put.value, UINT32_MAX - 10);
+        atomic_store(&shm_pair(header, pair / SIZE, pair % SIZE)->taken.value, UINT32_MAX - 10);
+    }
     for (int r = 0; r < SIZE; r++) {
         ranks[r] = (ThreadRank){header, r, context};
         assert_int_equal(pthread_create(&threads[r], NULL, run_thread_rank, &ranks[r]), 0);
     }
     for (int r = 0; r < SIZE; r++)
         pthread_join(threads[r], NULL);
-    assert_true(atomic_load(&header->rank[0].arrived) < 1000000);
+    assert_true(atomic_load(&header->rank[0].arrived.value) < 1000000);
+    assert_true(atomic_load(&shm_pair(header, 0, 1)->taken.value) < 1000000);
     shm_memory_close(header);
+}
+
+/* ---- pairs that wait for each other ---- */
+
+/* Each would wait for the other for ever. */
+static void wait_crosswise(Comm *comm, void *context)
+{
+    /* Who reports it gives its call a number. */
+    static const char *const text[][2] = {
+        {"send", "send"}, {"recv", "recv"}, {"send", "all_reduce"}, {"recv", "barrier"}};
+    char mine[64], told[64];
+    Error err;
+    float data[4] = {0};
+    Tensor tensor = tensor_1d(data, DTYPE_F32, 4);
+    int how = ((const Meeting *)context)->how, rank = comm_rank(comm);
+    /* They have sent to each other before, and nothing of that is left to be mistaken. */
+    EXPECT_OK(rank == 0 ? comm_send(comm, tensor, 1, &err) : comm_recv(comm, tensor, 0, &err));
+    EXPECT_OK(rank == 1 ? comm_send(comm, tensor, 0, &err) : comm_recv(comm, tensor, 1, &err));
+    EXPECT_OK(comm_barrier(comm, &err));
+    Status status;
+    if (how == 0 || (how == 2 && rank == 0))
+        status = comm_send(comm, tensor, 1 - rank, &err);
+    else if (how == 1 || rank == 0)
+        status = comm_recv(comm, tensor, 1 - rank, &err);
+    else
+        status =
+            how == 2 ? comm_all_reduce(comm, tensor, COMM_SUM, &err) : comm_barrier(comm, &err);
+    EXPECT_FAILS(status, ERR_INTERNAL, "the ranks went apart: rank ");
+    snprintf(mine, sizeof mine, "rank 0 is in %s #2 (of 4 f32", text[how][0]);
+    snprintf(told, sizeof told, ", rank 1 in %s", text[how][1]);
+    bool by_0 = strstr(err.message, mine) != NULL && strstr(err.message, told) != NULL;
+    snprintf(mine, sizeof mine, "rank 1 is in %s #2 (of 4 f32", text[how][1]);
+    snprintf(told, sizeof told, ", rank 0 in %s (of 4 f32", text[how][0]);
+    EXPECT(by_0 || (strstr(err.message, mine) != NULL && strstr(err.message, told) != NULL));
+}
+
+static void test_comm_pair_that_waits_crosswise_is_told(void **state)
+{
+    (void)state;
+    run_ways(4, (Group){2, 4096, ENDLESS_MS, wait_crosswise, NULL}, 0);
 }
 
 /* ---- joining ---- */
@@ -192,7 +239,7 @@ static void test_comm_create_sees_the_death_of_the_maker(void **state)
                   ? 0
                   : 1);
     }
-    while (atomic_load(&header->rank[1].arrived) == 0)
+    while (atomic_load(&header->rank[1].arrived.value) == 0)
         usleep(100);
     assert_int_equal(kill(maker, SIGKILL), 0);
     int status = 0;
@@ -209,6 +256,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         GROUP_TESTS,
         cmocka_unit_test(test_comm_self_leaves_everything_as_it_is),
+        cmocka_unit_test(test_comm_pair_that_waits_crosswise_is_told),
         cmocka_unit_test(test_comm_ranks_as_threads_race_for_nothing),
         cmocka_unit_test(test_comm_create_refuses_what_is_not_its_group),
         cmocka_unit_test(test_comm_create_names_ranks_that_never_joined),

@@ -358,6 +358,29 @@ static void test_nccl_death_within_a_call_is_seen_before_the_deadline(void **sta
     run_group_with_deaths((Group){3, STAGING, ENDLESS_MS, die_on_the_device, NULL}, 1u << 1);
 }
 
+/* Both receive first: the device sees to it that neither comes to its send. */
+static void receive_crosswise(Comm *comm, void *context)
+{
+    Error err;
+    float in = 0, out = 1;
+    char own[64], other[96];
+    int rank = comm_rank(comm), peer = 1 - rank;
+    (void)context;
+    comm_set_timeout(comm, 150);
+    snprintf(own, sizeof own, "recv #1 (of 1 f32 from rank %d): rank %d waited", peer, rank);
+    snprintf(other, sizeof other, "rank %d reported: recv #1 (of 1 f32 from rank %d)", peer, rank);
+    EXPECT_OK(comm_recv(comm, tensor_1d(&in, DTYPE_F32, 1), peer, &err));
+    Status status = comm_send(comm, tensor_1d(&out, DTYPE_F32, 1), peer, &err);
+    EXPECT(settled(comm, status, &err) == ERR_TIMEOUT);
+    EXPECT(strstr(err.message, own) != NULL || strstr(err.message, other) != NULL);
+}
+
+static void test_nccl_pair_that_waits_crosswise_ends_at_the_deadline(void **state)
+{
+    (void)state;
+    run_group(2, STAGING, receive_crosswise, NULL);
+}
+
 static void *abort_soon(void *argument)
 {
     usleep(50000);
@@ -523,6 +546,7 @@ int main(void)
         cmocka_unit_test(test_nccl_broadcasts_host_memory),
         cmocka_unit_test(test_nccl_faults_become_errors_on_all_ranks),
         cmocka_unit_test(test_nccl_death_within_a_call_is_seen_before_the_deadline),
+        cmocka_unit_test(test_nccl_pair_that_waits_crosswise_ends_at_the_deadline),
         cmocka_unit_test(test_nccl_abort_frees_who_waits_for_the_device),
         cmocka_unit_test(test_nccl_rank_of_another_host_works_and_gives_up_at_the_deadline),
         cmocka_unit_test(test_nccl_create_sees_the_death_of_the_maker),
