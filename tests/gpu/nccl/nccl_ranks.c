@@ -1,6 +1,6 @@
-/* Communicators of the kind nccl on real GPUs: sums in rank order to the bit, moves, a rank that
- * lags and one that dies, and then times beside NCCL's own sum. On one GPU the ranks share it
- * (gpu_ranks.h), and times say nothing.
+/* Communicators of the kind nccl on real GPUs: sums in rank order to the bit, moves, messages
+ * from one to the next, a rank that lags and one that dies, and then times beside NCCL's own sum.
+ * On one GPU the ranks share it (gpu_ranks.h), and times say nothing.
  *
  *   nccl_ranks [GPUS=1] [RANKS=2]
  *
@@ -153,6 +153,38 @@ static void check_moves(GpuRank *self, void *argument)
     self->kernels->free(piece.data);
 }
 
+/* From every rank to the next, rank 0 first, two messages in a row: of one element and of many. */
+static void check_messages(GpuRank *self, void *argument)
+{
+    (void)argument;
+    static const int64_t counts[] = {1, 3 << 20};
+    enum { MESSAGES = sizeof counts / sizeof counts[0] };
+    Error err;
+    int rank = self->rank, size = self->size, before = (rank + size - 1) % size;
+    Tensor out[MESSAGES], in[MESSAGES];
+    for (int i = 0; i < MESSAGES; i++) {
+        out[i] = make_input(self, DTYPE_BF16, counts[i], i);
+        in[i] = make_input(self, DTYPE_BF16, counts[i], 99);
+    }
+    for (int receives = rank == 0 ? 0 : 1, turn = 0; turn < 2; turn++, receives = !receives)
+        for (int i = 0; i < MESSAGES; i++) {
+            if (receives)
+                MUST_OK(comm_recv(self->comm, in[i], before, &err));
+            else
+                MUST_OK(comm_send(self->comm, out[i], (rank + 1) % size, &err));
+        }
+    for (int i = 0; i < MESSAGES; i++) {
+        uint16_t *host = mem_alloc(tensor_bytes(&in[i]));
+        self->kernels->download(host, in[i].data, tensor_bytes(&in[i]));
+        MUST_OK(comm_settle(self->comm, &err));
+        for (int64_t k = 0; k < counts[i]; k++)
+            MUST(host[k] == bf16_from_f32(value_of(DTYPE_BF16, before, i + k)));
+        free(host);
+        self->kernels->free(in[i].data);
+        self->kernels->free(out[i].data);
+    }
+}
+
 /* A sum that cannot come, and the device waited for: what it ends with. */
 static Status fail_to_sum(GpuRank *self, Tensor tensor, Error *err)
 {
@@ -285,6 +317,7 @@ int main(int argc, char **argv)
     if (failures > 0) return 1; /* the others would say the same */
     failures += gpu_ranks_run("rows alone and together", gpus, ranks, check_rows, NULL, -1);
     failures += gpu_ranks_run("moves, doubles, host memory", gpus, ranks, check_moves, NULL, -1);
+    failures += gpu_ranks_run("from rank to rank", gpus, ranks, check_messages, NULL, -1);
     failures += gpu_ranks_run("a rank that lags", gpus, ranks, check_deadline, NULL, -1);
     failures += gpu_ranks_run("a rank that dies", gpus, ranks, check_death, NULL, ranks - 1);
     failures += gpu_ranks_run("times", gpus, ranks, measure, NULL, -1);
