@@ -180,23 +180,31 @@ static void sink_part(const WeightGather *gather, const void *part, size_t bytes
     free(piece);
 }
 
-/* Sends elements [0, count) of `part` on rank `source` to the owner, piece by piece. A broadcast,
- * because that is what a Comm has; the others drop it. */
+/* Hands elements [0, count) of `part` on rank `source` to the owner's sink, piece by piece. The
+ * other ranks have no part in it. */
 static Status send_part(const WeightGather *gather, int source, const char *part, int64_t count,
                         DType dtype, const Mirror *staging, Error *err)
 {
     size_t size = dtype_size(dtype);
     int64_t piece_max = (int64_t)(PIECE_BYTES / size);
-    for (int64_t done = 0; done < count; done += piece_max) {
-        int64_t n = count - done < piece_max ? count - done : piece_max;
-        size_t bytes = (size_t)n * size;
-        if (source == gather->plan->tp_rank)
-            gather->kernels->copy(staging->device, part + (size_t)done * size, bytes);
-        TRY(comm_broadcast(gather->comm, tensor_1d(staging->device, dtype, n), source, err));
-        if (!is_owner(gather)) continue;
-        mirror_pull(staging, 0, bytes);
+    bool sends = source == gather->plan->tp_rank;
+    if (sends && is_owner(gather)) {
         TRY(comm_settle(gather->comm, err));
-        gather->sink(gather->context, staging->host, bytes);
+        sink_part(gather, part, (size_t)count * size);
+        return OK;
+    }
+    for (int64_t done = 0; (sends || is_owner(gather)) && done < count; done += piece_max) {
+        int64_t n = count - done < piece_max ? count - done : piece_max;
+        char *place = sends ? (char *)part + (size_t)done * size : staging->device;
+        Tensor piece = tensor_1d(place, dtype, n);
+        if (sends) {
+            TRY(comm_send(gather->comm, piece, gather->owner, err));
+            continue;
+        }
+        TRY(comm_recv(gather->comm, piece, source, err));
+        mirror_pull(staging, 0, (size_t)n * size);
+        TRY(comm_settle(gather->comm, err));
+        gather->sink(gather->context, staging->host, (size_t)n * size);
     }
     return OK;
 }

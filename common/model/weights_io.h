@@ -35,9 +35,9 @@ Status weight_read(SafetensorsReader *reader, const char *folder, const WeightPl
                    const WeightSpec *spec, const char *prefix, const WeightPart *part, Error *err);
 
 /* Streams the whole tensor, in row-major order and in pieces, to `sink` on rank `owner` of the
- * group; all ranks of the group call it with their parts. Only collectives can fail: a sink keeps
- * its own failure and ignores what follows, because an owner that left early would leave the others
- * waiting. */
+ * group; all ranks of the group call it with their parts. Only calls of the Comm can fail: a sink
+ * keeps its own failure and ignores what follows, because an owner that left early would leave the
+ * others waiting. */
 typedef struct WeightGather {
     const KernelTable *kernels;
     const WeightPlan *plan;
