@@ -10,8 +10,8 @@ fail() {
     exit 1
 }
 
-# The tiny data set, once per build, and the tiny model with half of its layers: what these tests look at does not depend
-# on how well it learns. MODEL=folder is another.
+# The tiny data set, once per build, and the tiny model with half of its layers: what these tests look at does not
+# depend on how well it learns. MODEL=folder is another.
 make_data() {
     DATA=$BIN/../scratch/tiny_data
     mkdir -p "$BIN/../scratch"
@@ -20,7 +20,8 @@ make_data() {
         [ ! -e "$DATA/eval.jsonl" ] || exit 0
         mkdir -p "$DATA/model"
         cp "$SOURCE"/deploy/examples/tiny/model/* "$DATA/model"
-        sed -i 's/"num_hidden_layers": 4/"num_hidden_layers": 2/; s/"intermediate_size": 384/"intermediate_size": 192/' \
+        sed -i -e 's/"num_hidden_layers": 4/"num_hidden_layers": 2/' \
+            -e 's/"intermediate_size": 384/"intermediate_size": 192/' \
             "$DATA/model/config.json"
         sh "$SOURCE/deploy/examples/tiny/make_data.sh" "$DATA"
     ) 9> "$DATA.lock"

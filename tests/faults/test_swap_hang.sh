@@ -4,7 +4,7 @@
 . "$(dirname "$0")/../e2e/lib.sh"
 make_data
 STEPS=4000
-write_job live.yaml live data.max_length=160
+write_job live.yaml live data.max_length=160 checkpoint.interval=4000 # which reads the tokenizer, too
 cat > second.yaml << YAML
 name: rl
 data: {train: [$DATA/train.jsonl], max_length: 160}
