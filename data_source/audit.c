@@ -72,6 +72,13 @@ const AuditData *audit_last_data(const AuditStage *stage)
     return last_data(stage);
 }
 
+bool audit_is_recount(const AuditStage *stage, int i)
+{
+    const AuditData *data = &stage->data[i];
+    return i > 0 && data->fingerprint[0] != '\0' &&
+           strcmp(data[-1].fingerprint, data->fingerprint) == 0;
+}
+
 int64_t audit_order_begin(const AuditStage *stage)
 {
     int i = stage->num_data - 1;
@@ -131,29 +138,35 @@ static AuditEpoch *epoch_of(AuditStage *stage, int64_t position, int64_t step)
         }
     const AuditData *data = last_data(stage);
     int64_t number = data->records > 0 ? position / data->records : 0;
-    int64_t first = number * data->records, begin = audit_order_begin(stage);
+    int64_t first = number * data->records, begin = stage->cut_at;
     if (stage->num_epochs == stage->room_for_epochs) {
         stage->room_for_epochs += stage->room_for_epochs / 4 + 16;
         stage->epoch =
             mem_realloc(stage->epoch, (size_t)stage->room_for_epochs, sizeof *stage->epoch);
     }
     AuditEpoch *epoch = &stage->epoch[stage->num_epochs++];
-    *epoch = (AuditEpoch){.number = number,
-                          .records = data->records,
-                          .first = first > begin ? first : begin,
-                          .end = data->records > 0 ? first + data->records : INT64_MAX,
-                          .first_step = step,
-                          .last_step = step};
+    *epoch =
+        (AuditEpoch){.number = number,
+                     .records = data->records,
+                     .first = first > begin ? first : begin,
+                     .end = data->records > 0 ? first + data->records : INT64_MAX,
+                     .recounted = first < begin && audit_is_recount(stage, stage->num_data - 1),
+                     .first_step = step,
+                     .last_step = step};
     if (epoch->end > stage->epochs_end) stage->epochs_end = epoch->end;
     return epoch;
 }
 
-/* No epoch goes on behind `end`. */
+/* No epoch goes on behind `end`, where the last data begins. */
 static void end_epochs(AuditStage *stage, int64_t end)
 {
-    for (int i = stage->num_epochs - 1; i >= 0 && stage->epochs_end > end; i--)
-        if (stage->epoch[i].end > end) stage->epoch[i].end = end;
-    stage->epochs_end = end;
+    bool recount = audit_is_recount(stage, stage->num_data - 1);
+    for (int i = stage->num_epochs - 1; i >= 0 && stage->epochs_end > end; i--) {
+        if (stage->epoch[i].end <= end) continue;
+        stage->epoch[i].end = end;
+        stage->epoch[i].recounted = recount;
+    }
+    stage->epochs_end = stage->cut_at = end;
 }
 
 static int reason_of(AuditStage *stage, const char *why)
@@ -296,8 +309,9 @@ static void note_data(const Audit *audit, AuditStage *stage, const LedgerRecord 
                         .step = record->step,
                         .position = record->first};
     snprintf(data->fingerprint, sizeof data->fingerprint, "%s", fingerprint);
-    data->same_order = stage->num_data > 1 && keeps_order(audit, data - 1, data);
-    if (!data->same_order) end_epochs(stage, record->first);
+    bool recount = audit_is_recount(stage, stage->num_data - 1);
+    data->same_order = recount || (stage->num_data > 1 && keeps_order(audit, data - 1, data));
+    if (recount || !data->same_order) end_epochs(stage, record->first);
 }
 
 /* ---- checkpoints ---- */

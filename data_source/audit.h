@@ -6,7 +6,8 @@
  * its epoch does is proven with the data at hand (audit_data.h). Where the data was changed with
  * consent positions stand for other records from there on: an epoch ends there, cut, and only of
  * the last data can it be at hand. Not so where the same lines of the same files stand at them,
- * as when one was mended.
+ * as when one was mended. Where data.num_samples became another the same data is counted in epochs
+ * of another length from there on: an epoch ends there, too, but all before is still at hand.
  *
  * What is not as it should be is a finding. That a run ends in the midst of an epoch is none.
  *
@@ -48,7 +49,8 @@ typedef struct AuditFinding {
 typedef struct AuditEpoch {
     int64_t number;
     int64_t records;           /* of the whole epoch; 0: not known, then there is one epoch */
-    int64_t first, end;        /* positions; fewer than records: the data changed within it */
+    int64_t first, end;        /* positions; fewer than records: a change cut it */
+    bool recounted;            /* that change was of the length of an epoch, not of the data */
     int64_t trained, rejected; /* positions */
     int64_t *rejected_for;     /* [num_reasons], the first of the stage's; owned */
     int num_reasons;
@@ -78,6 +80,7 @@ typedef struct AuditStage {
     AuditEpoch *epoch;         /* [num_epochs] */
     int num_epochs, room_for_epochs;
     int64_t epochs_end;              /* from here on there is none */
+    int64_t cut_at;                  /* where epochs of the last data, or length, begin */
     char *reason[AUDIT_REASONS_MAX]; /* [num_reasons], owned */
     int64_t rejected_for[AUDIT_REASONS_MAX];
     int num_reasons;
@@ -86,8 +89,8 @@ typedef struct AuditStage {
     int num_data;
     AuditRejected *passed; /* [num_passed]: the first that were rejected */
     int num_passed;
-    int64_t counted;  /* records of the data at hand, where data.num_samples said another number, by
-                         which the run's epochs go; else 0 */
+    int64_t counted;  /* records of the data at hand, where data.num_samples says or said another
+                         number, by which epochs of the run go; else 0 */
     bool mapped;      /* looked at with its last data, all of whose files are as they were */
     char *not_mapped; /* why not; owned, or NULL: nobody asked */
 } AuditStage;
@@ -148,6 +151,8 @@ int64_t audit_left(const AuditStage *stage, const AuditEpoch *epoch);
 /* All of an epoch is consumed, and was of one data. */
 bool audit_is_whole(const AuditStage *stage, const AuditEpoch *epoch);
 const AuditData *audit_last_data(const AuditStage *stage);
+/* Data i is the one before it, counted in epochs of another length. */
+bool audit_is_recount(const AuditStage *stage, int i);
 /* From here on positions stand for the lines that they stand for now. */
 int64_t audit_order_begin(const AuditStage *stage);
 

@@ -8,6 +8,15 @@
 
 #define TELL_EVERY 4096 /* positions */
 
+/* Epochs of any length but this were counted of what is at hand. */
+static bool was_counted_otherwise(const AuditStage *stage, int64_t records)
+{
+    bool other = false;
+    for (int i = 0; i < stage->num_data; i++)
+        other = other || (stage->data[i].records > 0 && stage->data[i].records != records);
+    return other && audit_order_begin(stage) == 0;
+}
+
 /* Whether it is the data that the ledger names last; an epoch of it has so many records, or those
  * that the job said when none were counted yet. */
 static bool is_same(Audit *audit, AuditStage *stage, const Mixture *mixture, int64_t said)
@@ -26,9 +35,9 @@ static bool is_same(Audit *audit, AuditStage *stage, const Mixture *mixture, int
         return false;
     }
     if (last->records == 0) last->records = records;
-    if (last->records == records) return true;
-    if (last->records == said && stage->num_data == 1) {
-        stage->counted = records;
+    bool otherwise = was_counted_otherwise(stage, records);
+    if (last->records == records || (last->records == said && otherwise)) {
+        if (otherwise) stage->counted = records;
         return true;
     }
     audit_find(audit, finding, "the data at hand has %lld records, the ledger counts %lld an epoch",

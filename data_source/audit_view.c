@@ -95,8 +95,18 @@ static void put_epoch(const AuditStage *stage, const AuditEpoch *epoch, Str *out
         str_printf(out, "; %s not consumed: the run stands at position %s", NUMBER(left),
                    NUMBER(stage->end));
     else if (epoch->records > 0 && !audit_is_whole(stage, epoch))
-        str_puts(out, "; the data changed within it");
+        str_puts(out, epoch->recounted ? "; cut: the epoch length changed within it"
+                                       : "; the data changed within it");
     str_putc(out, '\n');
+}
+
+static void put_recount(const AuditData *data, Str *out)
+{
+    str_puts(out, "          epoch length ");
+    if (data[-1].records > 0) str_printf(out, "changed from %s to ", NUMBER(data[-1].records));
+    str_printf(out, "%s%s at position %s (step %lld); the data is the same\n",
+               NUMBER(data->records), data[-1].records > 0 ? "" : " is known",
+               NUMBER(data->position), (long long)data->step);
 }
 
 static void put_data(const AuditStage *stage, Str *out)
@@ -104,6 +114,10 @@ static void put_data(const AuditStage *stage, Str *out)
     for (int i = 0; i < stage->num_data; i++) {
         const AuditData *data = &stage->data[i];
         if (data->fingerprint[0] == '\0') continue;
+        if (audit_is_recount(stage, i)) {
+            put_recount(data, out);
+            continue;
+        }
         str_printf(out, i == 0 ? "data      fingerprint %.16s..." : "          %.16s...",
                    data->fingerprint);
         if (i > 0)

@@ -1,7 +1,7 @@
 #!/bin/bash
 # controller data audit: what a run consumed, over a stop, a resume and a mended line; what was done to a ledger is
 # found.
-# usage: test_data_audit.sh PART   (run, forged, foreign, mended, stages, swapped, answers, ahead)
+# usage: test_data_audit.sh PART   (run, forged, foreign, mended, recounted, stages, swapped, answers, ahead)
 . "$(dirname "$0")/lib.sh"
 MODEL=$SOURCE/deploy/examples/tiny/model
 make_data
@@ -201,6 +201,23 @@ mended)
     audit 0 "$RUN"
     says "): changed, and accepted; the order is the same" "epoch 0   41 of 41 records consumed, 41 trained" \
         "each record of 1 whole epoch was consumed exactly once"
+    ;;
+recounted)
+    head -n 40 "$DATA/train.jsonl" >short.jsonl
+    write_job job.yaml run data.train=["$PWD/short.jsonl"] data.order=window train.num_steps=0
+    base=$SETTINGS
+    SETTINGS="$base --set data.num_samples=20 --set train.num_epochs=2"
+    run_job
+    SETTINGS="$base --set data.num_samples=40 --set train.num_epochs=3"
+    run_job
+    audit 0 "$RUN"
+    says "epoch length changed from 20 to 40 at position 32 (step 3); the data is the same" \
+        "at hand: the positions of each epoch are one for each record" "epoch 0   20 of 20 " \
+        "epoch 1   12 of 20 " "cut: the epoch length changed within it" "epoch 1   40 of 40 " \
+        "verdict   each record of 2 whole "
+    ! grep -qE "accepted|the data changed" out || { cat out; fail "it tells of data that changed"; }
+    audit 0 "$RUN" --no-data
+    says "epoch length changed from 20 to 40 at position 32" "each position of 2 whole epochs"
     ;;
 stages)
     cat >job.yaml <<YAML
