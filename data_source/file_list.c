@@ -1,5 +1,6 @@
 #include "data_source/file_list.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -177,17 +178,33 @@ static const cJSON *find_source(const cJSON *list, const char *name)
     return NULL;
 }
 
+/* JSON has 15 digits of a share, which tell its parts of INTERLEAVE_UNIT but not its last bits. */
+static int64_t share_parts(double share)
+{
+    return (int64_t)(share * (double)INTERLEAVE_UNIT + 0.5);
+}
+
+/* In as few digits as it takes to see a difference, if there is one. */
+static void describe_share(const char *name, double now, double before, Str *ret)
+{
+    if (share_parts(now) == share_parts(before)) return;
+    char text[2][32] = {"", ""};
+    for (int digits = 6; digits <= 12 && strcmp(text[0], text[1]) == 0; digits += 2) {
+        snprintf(text[0], sizeof text[0], "%.*g", digits, now);
+        snprintf(text[1], sizeof text[1], "%.*g", digits, before);
+    }
+    str_printf(ret, "the share of the source %s: %s, was %s", name, text[0], text[1]);
+}
+
 static void compare_source(const cJSON *list, const Mixture *mixture, int source, Changes *changes)
 {
     const char *name = mixture_source_name(mixture, source);
     const cJSON *before = find_source(list, name);
-    double now = share_of(mixture, source);
     Str line = {0};
     if (before == NULL)
         str_printf(&line, "the source %s is new", name);
-    else if (number_of(before, "share") != now)
-        str_printf(&line, "the share of the source %s: %.6g, was %.6g", name, now,
-                   number_of(before, "share"));
+    else
+        describe_share(name, share_of(mixture, source), number_of(before, "share"), &line);
     tell(changes, &line);
     str_free(&line);
     if (before != NULL)

@@ -164,6 +164,18 @@ refusals)
     grep -q "changed, and accepted$" out || { cat out; fail "the change is not told"; }
     grep -q "epoch 0 .*the data changed within it" out || { cat out; fail "an epoch of two mixtures counts as whole"; }
     grep -q "which records they stood for, the data at hand cannot tell" out || { cat out; fail "too much is proven"; }
+    # A byte of a source is no other share, also where the shares are no round numbers.
+    cp chat.jsonl kept.jsonl
+    SHARES="chat: {path: $PWD/chat.jsonl, weight: 0.7}, math: {path: $PWD/math.jsonl.gz, weight: 0.2}"
+    SHARES="$SHARES, own: {path: $PWD/own.csv, weight: 0.1, reader: $BIN/reader_csv.so}"
+    mixture_job byte.yaml byte "$SHARES" train.num_steps=2
+    run_job
+    sed -i '5s/.*/{"messages": 3}/' chat.jsonl
+    start_job
+    finish_job 3
+    grep -q "chat.jsonl: 300 records in " "$RUN.out" || { cat "$RUN.out"; fail "the source is not named"; }
+    ! grep -q "the share of" "$RUN.out" || { cat "$RUN.out"; fail "a share is blamed that did not change"; }
+    cp kept.jsonl chat.jsonl
     # More passes than a source may have; epochs of a source that does not know its length.
     mixture_job twice.yaml twice "$CHAT, math: {path: $PWD/math.jsonl.gz, weight: 3, repeat: 2}" \
         train.num_steps=60
