@@ -43,6 +43,21 @@ static void add_files(cJSON *list, const Dataset *dataset)
     }
 }
 
+/* In `owner` what stands for all of it, and in its list the paths. */
+static void add_reader(cJSON *owner, cJSON *list, const UserReader *reader)
+{
+    char digest[DIGEST_HEX_BYTES];
+    const char *path;
+    user_reader_fingerprint(reader, digest);
+    cJSON_AddStringToObject(owner, "reader", digest);
+    for (int i = 0; (path = user_reader_path(reader, i, digest)) != NULL; i++) {
+        cJSON *item = cJSON_CreateObject();
+        cJSON_AddStringToObject(item, "path", path);
+        cJSON_AddStringToObject(item, "hash", digest);
+        cJSON_AddItemToArray(list, item);
+    }
+}
+
 static double share_of(const Mixture *mixture, int source)
 {
     return (double)mixture_turns(mixture)->share[source] / (double)INTERLEAVE_UNIT;
@@ -57,16 +72,20 @@ static cJSON *make_list(const Mixture *mixture)
     cJSON_AddStringToObject(root, "order", order);
     cJSON *list = cJSON_AddArrayToObject(root, "list");
     for (int i = 0; i < mixture_num_sources(mixture); i++) {
-        cJSON *files = list;
+        cJSON *files = list, *owner = root;
         if (mixture_num_sources(mixture) > 1) {
             cJSON *source = cJSON_CreateObject();
             cJSON_AddStringToObject(source, "source", mixture_source_name(mixture, i));
             cJSON_AddNumberToObject(source, "share", share_of(mixture, i));
             files = cJSON_AddArrayToObject(source, "files");
             cJSON_AddItemToArray(list, source);
+            owner = source;
         }
         const Dataset *dataset = mixture_source_dataset(mixture, i);
-        if (dataset != NULL) add_files(files, dataset);
+        if (dataset != NULL)
+            add_files(files, dataset);
+        else
+            add_reader(owner, files, mixture_source_reader(mixture, i));
     }
     return root;
 }
@@ -168,6 +187,63 @@ static void compare_files(const cJSON *list, const Dataset *dataset, Changes *ch
     }
 }
 
+static const cJSON *find_path(const cJSON *list, const char *path)
+{
+    const cJSON *item;
+    cJSON_ArrayForEach(item, list)
+    {
+        if (strcmp(text_of(item, "path"), path) == 0) return item;
+    }
+    return NULL;
+}
+
+static void compare_reader(const cJSON *owner, const cJSON *list, const Mixture *mixture,
+                           int source, Changes *changes)
+{
+    const UserReader *reader = mixture_source_reader(mixture, source);
+    const char *name = mixture_source_name(mixture, source), *path;
+    char digest[DIGEST_HEX_BYTES];
+    int before = changes->count;
+    user_reader_fingerprint(reader, digest);
+    if (strcmp(text_of(owner, "reader"), digest) == 0) return;
+    for (int i = 0; (path = user_reader_path(reader, i, digest)) != NULL; i++) {
+        const cJSON *item = find_path(list, path);
+        Str line = {0};
+        if (item == NULL)
+            str_printf(&line, "source %s: %s was not among the paths", name, path);
+        else if (strcmp(text_of(item, "hash"), digest) != 0)
+            str_printf(&line, "source %s: %s changed", name, path);
+        tell(changes, &line);
+        str_free(&line);
+    }
+    if (changes->count > before) return;
+    Str line = {0};
+    str_printf(&line,
+               "source %s: its paths, its reader's name or options, the number of its records, "
+               "its shuffling or what the reader says of its data changed",
+               name);
+    tell(changes, &line);
+    str_free(&line);
+}
+
+/* Lists of earlier versions tell nothing of a reader: then there is nothing to compare. */
+static void compare_data(const cJSON *owner, const cJSON *list, const Mixture *mixture, int source,
+                         Changes *changes)
+{
+    const Dataset *dataset = mixture_source_dataset(mixture, source);
+    bool was_read = text_of(owner, "reader")[0] != '\0';
+    Str line = {0};
+    if (was_read && dataset == NULL)
+        compare_reader(owner, list, mixture, source, changes);
+    else if (was_read)
+        str_printf(&line, "source %s: it was read by a reader of its own",
+                   mixture_source_name(mixture, source));
+    else
+        compare_files(list, dataset, changes);
+    tell(changes, &line);
+    str_free(&line);
+}
+
 static const cJSON *find_source(const cJSON *list, const char *name)
 {
     const cJSON *item;
@@ -208,8 +284,8 @@ static void compare_source(const cJSON *list, const Mixture *mixture, int source
     tell(changes, &line);
     str_free(&line);
     if (before != NULL)
-        compare_files(cJSON_GetObjectItemCaseSensitive(before, "files"),
-                      mixture_source_dataset(mixture, source), changes);
+        compare_data(before, cJSON_GetObjectItemCaseSensitive(before, "files"), mixture, source,
+                     changes);
 }
 
 static void compare_sources(const cJSON *list, const Mixture *mixture, Changes *changes)
@@ -229,7 +305,7 @@ static void compare_sources(const cJSON *list, const Mixture *mixture, Changes *
     }
 }
 
-static void add_changes(const cJSON *list, const Mixture *mixture, Str *ret)
+static void add_changes(const cJSON *root, const cJSON *list, const Mixture *mixture, Str *ret)
 {
     Changes changes = {.text = ret};
     bool was_mixed = list->child != NULL && text_of(list->child, "source")[0] != '\0';
@@ -238,7 +314,7 @@ static void add_changes(const cJSON *list, const Mixture *mixture, Str *ret)
     if (was_mixed && is_mixed)
         compare_sources(list, mixture, &changes);
     else if (!was_mixed && !is_mixed)
-        compare_files(list, mixture_source_dataset(mixture, 0), &changes);
+        compare_data(root, list, mixture, 0, &changes);
     else
         str_puts(&line, is_mixed ? "it was no mixture" : "it was a mixture of sources");
     tell(&changes, &line);
@@ -251,7 +327,7 @@ char *file_list_changes(const char *folder, const char *known, const Mixture *mi
     cJSON *root = read_list(folder, known);
     const cJSON *list = cJSON_GetObjectItemCaseSensitive(root, "list");
     Str text = {0};
-    if (cJSON_IsArray(list)) add_changes(list, mixture, &text);
+    if (cJSON_IsArray(list)) add_changes(root, list, mixture, &text);
     cJSON_Delete(root);
     return str_take(&text);
 }

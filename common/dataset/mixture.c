@@ -7,7 +7,6 @@
 #include "base/limits.h"
 #include "base/memory.h"
 #include "base/rng.h"
-#include "dataset/user_reader.h"
 
 /* One of `stream` and `reader`. */
 typedef struct Source {
@@ -180,6 +179,11 @@ const Dataset *mixture_source_dataset(const Mixture *mixture, int source)
 {
     const Stream *stream = source_at(mixture, source)->stream;
     return stream != NULL ? stream_dataset(stream) : NULL;
+}
+
+const UserReader *mixture_source_reader(const Mixture *mixture, int source)
+{
+    return source_at(mixture, source)->reader;
 }
 
 const Interleave *mixture_turns(const Mixture *mixture)

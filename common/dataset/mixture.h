@@ -11,6 +11,7 @@
 
 #include "dataset/interleave.h"
 #include "dataset/stream.h"
+#include "dataset/user_reader.h"
 
 typedef struct MixtureSource {
     const char *name; /* "train", "chat" */
@@ -54,6 +55,8 @@ const char *mixture_source_name(const Mixture *mixture, int source); /* borrowed
 uint64_t mixture_source_records(const Mixture *mixture, int source);
 /* What its records are taken from; NULL: a reader. Borrowed. */
 const Dataset *mixture_source_dataset(const Mixture *mixture, int source);
+/* The same of a reader; NULL: a data set. Borrowed. */
+const UserReader *mixture_source_reader(const Mixture *mixture, int source);
 /* In which order they take turns; borrowed. */
 const Interleave *mixture_turns(const Mixture *mixture);
 

@@ -28,6 +28,11 @@ enum {
 #define KEPT_BYTES     (64u << 20)
 #define KEPT_BYTES_MAX (256u << 20) /* of LEAD_RECORDS */
 
+typedef struct ReaderPath {
+    char *path;
+    char digest[DIGEST_HEX_BYTES]; /* of its path_identity */
+} ReaderPath;
+
 typedef struct KeptRecord {
     char *text, *place;
     size_t length;
@@ -43,8 +48,10 @@ struct UserReader {
     void *opened;                       /* const */
     uint64_t records;                   /* const; of an epoch; 0: not known */
     char fingerprint[DIGEST_HEX_BYTES]; /* const */
-    ReadWatch *watch;                   /* const */
-    _Atomic(const char *) calling;      /* the function that runs; NULL: none */
+    ReaderPath *path;                   /* [num_paths], const */
+    int num_paths;
+    ReadWatch *watch;              /* const */
+    _Atomic(const char *) calling; /* the function that runs; NULL: none */
     pthread_mutex_t lock;
     bool standing;   /* the object stands at `at`; else nowhere */
     bool epoch_over; /* ... and said that the epoch is over */
@@ -516,11 +523,17 @@ static void take_fingerprint(UserReader *reader, const UserReaderOptions *option
                options->options != NULL ? options->options : "{}",
                (unsigned long long)reader->records);
     if (options->shuffle) str_printf(&text, "shuffle %llu\n", (unsigned long long)options->seed);
-    if (identity != NULL)
-        str_puts(&text, identity);
-    else
-        for (int i = 0; i < options->num_paths; i++)
-            path_identity(options->path[i], &text);
+    if (identity != NULL) str_puts(&text, identity);
+    reader->path = mem_calloc((size_t)options->num_paths + 1, sizeof *reader->path);
+    for (; reader->num_paths < options->num_paths; reader->num_paths++) {
+        ReaderPath *path = &reader->path[reader->num_paths];
+        Str contents = {0};
+        path->path = mem_strdup(options->path[reader->num_paths]);
+        path_identity(path->path, &contents);
+        digest_bytes(contents.data, contents.length, path->digest);
+        if (identity == NULL) str_puts(&text, str_text(&contents));
+        str_free(&contents);
+    }
     digest_bytes(text.data, text.length, reader->fingerprint);
     str_free(&text);
 }
@@ -559,6 +572,9 @@ void user_reader_close(UserReader *reader)
     if (reader->library != NULL) dlclose(reader->library);
     pthread_mutex_destroy(&reader->lock);
     free(reader->kept);
+    for (int i = 0; i < reader->num_paths; i++)
+        free(reader->path[i].path);
+    free(reader->path);
     free(reader->key);
     free(reader->library_path);
     free(reader);
@@ -572,4 +588,11 @@ uint64_t user_reader_records(const UserReader *reader)
 void user_reader_fingerprint(const UserReader *reader, char ret[DIGEST_HEX_BYTES])
 {
     memcpy(ret, reader->fingerprint, DIGEST_HEX_BYTES);
+}
+
+const char *user_reader_path(const UserReader *reader, int index, char ret[DIGEST_HEX_BYTES])
+{
+    if (index >= reader->num_paths) return NULL;
+    memcpy(ret, reader->path[index].digest, DIGEST_HEX_BYTES);
+    return reader->path[index].path;
 }

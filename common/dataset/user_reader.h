@@ -42,6 +42,11 @@ uint64_t user_reader_records(const UserReader *reader); /* of an epoch; 0: not k
 /* SHA-256, in hex, of what determines the stream, as far as the object or its paths tell. */
 void user_reader_fingerprint(const UserReader *reader, char ret[DIGEST_HEX_BYTES]);
 
+/* One of the paths that it was given, and SHA-256, in hex, of what stands for the contents
+ * (path_identity.h), which is not all that may determine the stream. NULL: no path has this number.
+ * Borrowed. */
+const char *user_reader_path(const UserReader *reader, int index, char ret[DIGEST_HEX_BYTES]);
+
 typedef struct UserRecord {
     uint64_t epoch; /* from 0 */
     bool bad;       /* it cannot be read: *text is not the record, but why, and where it stands */

@@ -176,6 +176,13 @@ refusals)
     grep -q "chat.jsonl: 300 records in " "$RUN.out" || { cat "$RUN.out"; fail "the source is not named"; }
     ! grep -q "the share of" "$RUN.out" || { cat "$RUN.out"; fail "a share is blamed that did not change"; }
     cp kept.jsonl chat.jsonl
+    # A reader's file has a name, too.
+    cp own.csv kept.csv
+    sed -i 's/10 it is/11 it is/' own.csv
+    start_job
+    finish_job 3
+    grep -q "source own: $PWD/own.csv changed" "$RUN.out" || { cat "$RUN.out"; fail "the reader's file is not named"; }
+    cp kept.csv own.csv
     # More passes than a source may have; epochs of a source that does not know its length.
     mixture_job twice.yaml twice "$CHAT, math: {path: $PWD/math.jsonl.gz, weight: 3, repeat: 2}" \
         train.num_steps=60
