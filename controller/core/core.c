@@ -72,6 +72,13 @@ void core_finish_committed(Controller *c, Status status, const char *format, ...
                  c->failure.message);
 }
 
+void core_finish_until(Controller *c, Status status, const char *first, const char *message)
+{
+    if (c->failure.status != OK) return;
+    core_finish_committed(c, status, "%s", message);
+    snprintf(c->failure.first, sizeof c->failure.first, "%s", first);
+}
+
 bool core_is_stopping(const Controller *c)
 {
     return c->stop_requests > 0 || c->failure.status != OK;
@@ -91,6 +98,11 @@ void core_finish_failed(Controller *c)
     else if (c->step > c->saved.step)
         core_finish(c, c->failure.status, "%s\nThe steps after step %lld could not be committed.",
                     c->failure.message, (long long)c->saved.step);
+    else if (c->failure.first[0] != '\0')
+        core_finish(c, c->failure.status,
+                    "%s\nStep %lld is committed. First %s; then the same command goes on from "
+                    "there.",
+                    c->failure.message, (long long)c->step, c->failure.first);
     else
         core_finish(c, c->failure.status,
                     "%s\nStep %lld is committed: the same command goes on from there%s%s.",

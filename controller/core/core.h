@@ -297,6 +297,7 @@ struct Controller {
         Status status; /* OK: none */
         char message[ERROR_MESSAGE_MAX];
         char remedy[REASON_MAX]; /* besides giving the same command again; "": none */
+        char first[REASON_MAX];  /* what is to be done before that; "": nothing */
     } failure;                   /* ends the run once what is trained is committed */
     MessageList rejects_logged, notes_logged;
     int skipped_in_a_row;
@@ -322,6 +323,9 @@ void core_finish(Controller *c, Status status, const char *format, ...)
  * training. The first one counts. */
 void core_finish_committed(Controller *c, Status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* The same for what would only fail again: the end says what is to be done `first` ("put the data
+ * back"), before the same command goes on. */
+void core_finish_until(Controller *c, Status status, const char *first, const char *message);
 /* No further step is to begin: a stop was asked for, or a failure waits for the commit. */
 bool core_is_stopping(const Controller *c);
 /* With that failure, saying what is committed. */

@@ -17,10 +17,10 @@ static bool is_named(const char *accepted, const char *fingerprint)
 }
 
 /* In the midst of a run what is trained is committed first. */
-static void refuse(Controller *c, const char *message)
+static void refuse(Controller *c, const char *first, const char *message)
 {
     if (c->step > c->saved.step)
-        core_finish_committed(c, ERR_DATA, "%s", message);
+        core_finish_until(c, ERR_DATA, first, message);
     else
         core_finish(c, ERR_DATA, "%s", message);
 }
@@ -75,7 +75,7 @@ bool identity_accept(Controller *c, const Event *event)
                                  "position would mean another one.",
                                  (long long)records, (long long)c->saved.records);
     char *whole = mem_printf("%s%s", message, way);
-    refuse(c, whole);
+    refuse(c, acceptable ? "put the data back, or add that --set" : "put the data back", whole);
     free(whole);
     free(way);
     free(message);

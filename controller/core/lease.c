@@ -180,7 +180,7 @@ void lease_reply(Controller *c, const Event *event)
     else if (gang_is_retryable(event->status))
         c->actor[event->actor].lease_after_ms = c->now_ms + LEASE_RETRY_MS;
     else
-        core_finish_committed(c, event->status, "%s", event->message);
+        core_finish_until(c, event->status, "mend what is said above", event->message);
     drop_lease(c, lease);
 }
 

@@ -239,7 +239,7 @@ void supervise_reply_failed(Controller *c, const Event *event)
     else if (c->actor[event->actor].role == ROLE_TRAIN)
         core_finish(c, event->status, "%s", event->message);
     else
-        core_finish_committed(c, event->status, "%s", event->message);
+        core_finish_until(c, event->status, "mend what is said above", event->message);
 }
 
 /* ---- events ---- */
