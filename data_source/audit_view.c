@@ -79,8 +79,8 @@ static void put_epoch(const AuditStage *stage, const AuditEpoch *epoch, Str *out
 {
     str_printf(out, "epoch %-3lld ", (long long)epoch->number);
     if (epoch->records > 0)
-        str_printf(out, "%s of %s records consumed, ", NUMBER(consumed(epoch)),
-                   NUMBER(epoch->records));
+        str_printf(out, "%s of %s %s consumed, ", NUMBER(consumed(epoch)), NUMBER(epoch->records),
+                   stage->counted > 0 ? "positions" : "records");
     else
         str_puts(out, "of unknown length: ");
     str_printf(out, "%s trained", NUMBER(epoch->trained));
@@ -201,34 +201,38 @@ static int64_t whole_epochs(const Audit *audit, int64_t *ret_before)
     return whole;
 }
 
-/* Of `whole` epochs. */
-static void put_proven(Str *out, const char *what, int64_t whole)
+/* Of `whole` epochs; or of passes over the records at hand, which are not as many as the job says
+ * that an epoch has. */
+static void put_proven(Str *out, const char *what, bool passes, int64_t whole)
 {
+    const char *of = passes ? "pass" : "epoch", *ending = passes ? "es" : "s";
+    const char *over = passes ? " over the data at hand" : "";
     if (whole > 0)
         str_printf(out,
-                   "verdict   each %s of %s whole epoch%s was consumed exactly once, and none "
+                   "verdict   each %s of %s whole %s%s%s was consumed exactly once, and none "
                    "twice in one that is not whole\n",
-                   what, NUMBER(whole), whole == 1 ? "" : "s");
+                   what, NUMBER(whole), of, whole == 1 ? "" : ending, over);
     else
-        str_printf(out, "verdict   no epoch is whole yet, and no %s was consumed twice in one\n",
-                   what);
+        str_printf(out, "verdict   no %s%s is whole yet, and no %s was consumed twice in one\n", of,
+                   over, what);
 }
 
 static void put_verdict(const Audit *audit, Str *out)
 {
     int64_t exceptions = audit->num_findings + audit->more_findings, before = 0;
     int64_t whole = whole_epochs(audit, &before);
-    bool mapped = true, changed = false;
+    bool mapped = true, changed = false, passes = false;
     for (int i = 0; i < audit->num_stages; i++) {
         mapped = mapped && audit->stage[i].mapped;
         changed = changed || audit_order_begin(&audit->stage[i]) > 0;
+        passes = passes || audit->stage[i].counted > 0;
     }
     if (exceptions > 0) {
         str_printf(out, "verdict   NOT proven: %s exception%s\n", NUMBER(exceptions),
                    exceptions == 1 ? "" : "s");
         return;
     }
-    put_proven(out, mapped ? "record" : "position", mapped ? whole - before : whole);
+    put_proven(out, mapped ? "record" : "position", passes, mapped ? whole - before : whole);
     if (mapped && changed)
         str_printf(out,
                    "          since the data changed; before, %s whole epoch%s and the positions "

@@ -214,7 +214,7 @@ recounted)
     says "epoch length changed from 20 to 40 at position 32 (step 3); the data is the same" \
         "at hand: the positions of each epoch are one for each record" "epoch 0   20 of 20 " \
         "epoch 1   12 of 20 " "cut: the epoch length changed within it" "epoch 1   40 of 40 " \
-        "verdict   each record of 2 whole "
+        "verdict   each record of 2 whole passes over the data at hand was consumed exactly once"
     ! grep -qE "accepted|the data changed" out || { cat out; fail "it tells of data that changed"; }
     audit 0 "$RUN" --no-data
     says "epoch length changed from 20 to 40 at position 32" "each position of 2 whole epochs"

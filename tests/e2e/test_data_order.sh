@@ -66,6 +66,9 @@ grep -q "data.num_samples is $((RECORDS + 48)), but the training set has $RECORD
     fail "a wrong number was not told in the order window"
 "$BIN/controller" data audit "$RUN" > audit.out || fail "the audit of a wrong number: $(cat audit.out)"
 grep -q "it has $RECORDS records: the epochs below are of data.num_samples" audit.out || fail "$(cat audit.out)"
-grep -q "each record of 1 whole epoch was consumed exactly once" audit.out || fail "$(cat audit.out)"
+grep -q "^epoch 0   $((RECORDS + 48)) of $((RECORDS + 48)) positions consumed" audit.out ||
+    fail "positions pass for records: $(cat audit.out)"
+grep -q "each record of 1 whole pass over the data at hand was consumed exactly once" audit.out ||
+    fail "$(cat audit.out)"
 nothing_left
 echo "two orders, and an epoch of $RECORDS records"
