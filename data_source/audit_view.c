@@ -3,9 +3,11 @@
 #include <cjson/cJSON.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "sample/group.h"
 
 #define EPOCHS_SHOWN 12 /* the first and the last ones */
 
@@ -22,6 +24,8 @@ static const char *grouped(int64_t value, char buffer[32])
     return buffer;
 }
 #define NUMBER(value) grouped((value), (char[32]){0})
+
+static const char no_step[] = "no step is in the ledger yet";
 
 static int64_t consumed(const AuditEpoch *epoch)
 {
@@ -217,6 +221,26 @@ static void put_proven(Str *out, const char *what, bool passes, int64_t whole)
                    over, what);
 }
 
+/* Consumed is not trained. */
+static void put_untrained(const Audit *audit, Str *out)
+{
+    int64_t rejected = 0, dropped = 0;
+    for (int i = 0; i < audit->num_stages; i++) {
+        const AuditStage *stage = &audit->stage[i];
+        rejected += stage->rejected;
+        for (int r = 0; r < stage->num_reasons; r++)
+            if (strcmp(stage->reason[r], group_verdict_name(GROUP_REMAINDER)) == 0)
+                dropped += stage->rejected_for[r];
+    }
+    if (rejected == 0) return;
+    str_puts(out, "          of all consumed, not trained: ");
+    if (dropped > 0)
+        str_printf(out, "%s dropped at the end of an epoch%s", NUMBER(dropped),
+                   rejected > dropped ? ", " : "");
+    if (rejected > dropped) str_printf(out, "%s rejected", NUMBER(rejected - dropped));
+    str_putc(out, '\n');
+}
+
 static void put_verdict(const Audit *audit, Str *out)
 {
     int64_t exceptions = audit->num_findings + audit->more_findings, before = 0;
@@ -232,6 +256,10 @@ static void put_verdict(const Audit *audit, Str *out)
                    exceptions == 1 ? "" : "s");
         return;
     }
+    if (audit->num_stages == 0) {
+        str_printf(out, "verdict   nothing is proven: %s\n", no_step);
+        return;
+    }
     put_proven(out, mapped ? "record" : "position", passes, mapped ? whole - before : whole);
     if (mapped && changed)
         str_printf(out,
@@ -242,6 +270,7 @@ static void put_verdict(const Audit *audit, Str *out)
     if (!mapped)
         str_puts(out, "          that positions and records are one to one was not looked at: it "
                       "takes the data (--data)\n");
+    put_untrained(audit, out);
 }
 
 void audit_view(const Audit *audit, Str *out)
@@ -356,7 +385,11 @@ static void add_findings(cJSON *root, const Audit *audit)
 void audit_view_json(const Audit *audit, Str *out)
 {
     cJSON *root = cJSON_CreateObject();
-    cJSON_AddBoolToObject(root, "exactly_once", audit->num_findings == 0);
+    if (audit->num_findings == 0 && audit->num_stages == 0)
+        cJSON_AddNullToObject(root, "exactly_once");
+    else
+        cJSON_AddBoolToObject(root, "exactly_once", audit->num_findings == 0);
+    add_text(root, "nothing_proven", audit->num_stages == 0 ? no_step : NULL);
     add_number(root, "exceptions", audit->num_findings + audit->more_findings);
     int64_t before = 0;
     add_number(root, "whole_epochs", whole_epochs(audit, &before));

@@ -67,7 +67,8 @@ run)
     says "epoch 0   40 of 40 records consumed, 37 trained, 3 rejected (" "bad_record 2" "too_long 1" \
         "not consumed: the run stands at position 20" "at hand: the positions of each epoch are one for each record" \
         "small.jsonl:3" "small.jsonl:17" "small.jsonl:29" "4 of 4 checkpoints agree" \
-        "verdict   each record of 5 whole epochs was consumed exactly once"
+        "verdict   each record of 5 whole epochs was consumed exactly once" \
+        "of all consumed, not trained: 15 rejected"
     audit 0 --config job.yaml ${SETTINGS# } --json
     says '"exactly_once":true' '"whole_epochs":5' '"samples":192' '"consumed":40,"trained":37,"rejected":3' \
         '"mapped":true' '"why":"too_long"' '"format":2'
@@ -83,6 +84,13 @@ run)
     sed '5d' away.jsonl >small.jsonl
     audit 3 "$RUN"
     says "EXCEPTION the data at hand has the fingerprint" "NOT proven: 1 exception"
+    # A run that has not made a step.
+    mkdir none
+    printf '' >none/ledger.jsonl
+    audit 0 "$PWD/none"
+    says "0 steps" "verdict   nothing is proven: no step is in the ledger yet"
+    audit 0 "$PWD/none" --json
+    says '"exactly_once":null' '"nothing_proven":"no step is in the ledger yet"' '"steps":0'
     # Who asks for what there is not.
     audit 2 "$PWD/nowhere"
     says "nowhere/ledger.jsonl is not there"
