@@ -81,6 +81,19 @@ bool job_sets_are_open(const Controller *c)
     return true;
 }
 
+/* Steps of the stage by the end of its epochs: those made and those that what is left makes. More
+ * than the schedule has where earlier ones were smaller, by another batch or remainder. */
+static int64_t steps_to_end(const Controller *c, int64_t records, int64_t batch, int64_t end)
+{
+    int64_t left = end > c->next_position ? end - c->next_position : 0, steps;
+    if (c->config->data.remainder == REMAINDER_WRAP)
+        steps = left / batch;
+    else
+        steps = job_steps_of_epochs(c->config, left % records, batch, 1) +
+                job_steps_of_epochs(c->config, records, batch, left / records);
+    return stage_step(c) + steps;
+}
+
 /* Fixes how long the run is, once the number of records is known, or that it is not. */
 static void measure_run(Controller *c, int64_t records)
 {
@@ -121,7 +134,12 @@ static void measure_run(Controller *c, int64_t records)
                  (long long)records, (long long)batch, (long long)(records / batch),
                  (long long)(records % batch), remainder_fate(c));
     const Stage *stage = &c->stage[c->done.stage];
-    c->total_steps = c->done.stage_begin + c->schedule_steps;
+    int64_t steps = c->schedule_steps;
+    if (c->config->train.num_steps == 0 && !push_is_all(c) && steps > 0) {
+        int64_t to_end = steps_to_end(c, records, batch, stream->end);
+        if (to_end > steps) steps = to_end;
+    }
+    c->total_steps = c->done.stage_begin + steps;
     if (stage->swapped && stage->last_step < c->total_steps) c->total_steps = stage->last_step;
     if (c->schedule_steps > 0 && c->step >= c->total_steps && !stage_has_next(c))
         core_log(c, LOG_INFO, "nothing_to_train",

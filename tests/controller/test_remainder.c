@@ -131,6 +131,28 @@ static void test_remainder_goes_on_exactly_with_another_batch(void **state)
     assert_true(changed > 100);
 }
 
+/* Steps that were made with smaller batches do not stand for records that nobody consumed. */
+static void test_remainder_of_larger_batches_ends_where_the_epochs_do(void **state)
+{
+    (void)state;
+    int64_t trained = trained_of_epoch(&no_faults);
+    int changed = 0;
+    for (uint64_t seed = 1; seed <= 40; seed++) {
+        SimFaults faults = no_faults;
+        JobConfig config = make_config(3, 1, 2), later;
+        faults.controller_kills = 1;
+        faults.later = &later;
+        keep_epochs(&config, REMAINDER_WRAP, 2);
+        later = config;
+        keep_epochs(&later, REMAINDER_WRAP, 40);
+        SimResult result = sim_run(&config, &faults, seed);
+        assert_right(&result, seed);
+        changed += result.restarts_of_controller > 0;
+        assert_in_range(3 * trained - result.saved.consumed_samples, 0, 39);
+    }
+    assert_true(changed > 10);
+}
+
 /* Its epochs are those of the mixture; the world checks what is counted of each source. */
 static void test_remainder_of_a_mixture_is_the_same_whatever_strikes(void **state)
 {
@@ -249,6 +271,7 @@ int main(void)
         cmocka_unit_test(test_remainder_of_each_epoch_is_a_step),
         cmocka_unit_test(test_remainder_is_the_same_whatever_strikes),
         cmocka_unit_test(test_remainder_goes_on_exactly_with_another_batch),
+        cmocka_unit_test(test_remainder_of_larger_batches_ends_where_the_epochs_do),
         cmocka_unit_test(test_remainder_of_a_mixture_is_the_same_whatever_strikes),
         cmocka_unit_test(test_remainder_of_generation_is_not_waited_for),
         cmocka_unit_test(test_remainder_of_generation_is_a_step),
