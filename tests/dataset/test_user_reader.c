@@ -400,6 +400,19 @@ static void test_reader_that_cannot_be_opened_is_named(void **state)
     assert_not_opened(FAULTY, "{\"mode\": \"neither\"}", ERR_DATA, "open: there is no such mode");
 }
 
+static void test_csv_file_that_cannot_be_read_is_told_why(void **state)
+{
+    (void)state;
+    const char *path[] = {FOLDER "/none.csv"};
+    UserReaderOptions open = csv(path, 1, false);
+    UserReader *reader = NULL;
+    Error err = {0};
+    assert_fails(user_reader_open(&open, &reader, &err), ERR_DATA, &err,
+                 "/none.csv: No such file or directory");
+    write_file(path[0], "prompt\0,completion\n", 19);
+    assert_fails(user_reader_open(&open, &reader, &err), ERR_DATA, &err, "a NUL is in it");
+}
+
 /* ---- states ---- */
 
 static void add_point(ReaderStates *states, uint64_t position)
@@ -498,6 +511,7 @@ int main(void)
         cmocka_unit_test_setup(test_reader_with_more_records_than_can_be_is_refused, fresh),
         cmocka_unit_test_setup(test_reader_that_gives_other_records_is_refused, fresh),
         cmocka_unit_test_setup(test_reader_that_cannot_be_opened_is_named, fresh),
+        cmocka_unit_test_setup(test_csv_file_that_cannot_be_read_is_told_why, fresh),
         cmocka_unit_test_setup(test_states_stay_bounded_and_near, fresh),
         cmocka_unit_test_setup(test_states_that_are_damaged_are_left_out, fresh),
     };

@@ -4,14 +4,16 @@
  *     prompt,completion
  *     2 + 2?,4
  *
- *     cc -shared -fPIC -O2 -I ROOT/common/dataset -o csv.so csv.c
+ *     cc -shared -fPIC -O2 -I ROOT/common/dataset -o csv_reader.so csv.c
  *
- *     data: {train: questions.csv, reader: csv.so, reader_options: {delimiter: ";"}}
+ *     data: {train: questions.csv, reader: csv_reader.so, reader_options: {delimiter: ";"}}
  *
- * ROOT is the source folder of Troupe. Fields may be "quoted", then with "" for a quote and with
+ * ROOT is the source folder of Troupe. (A csv.so would be taken for Python's module csv by whatever
+ * Python runs in its folder.) Fields may be "quoted", then with "" for a quote and with
  * line feeds in them. The files are held in memory. */
 #include "reader_plugin.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -116,8 +118,8 @@ static int skip_row(const char **at, char delimiter, long *line)
     return more == 0;
 }
 
-/* NULL: it cannot be read, or is no text. */
-static char *read_whole(const char *path)
+/* NULL: it cannot be read, or is no text, as the message says. */
+static char *read_whole(const char *path, char *message, size_t message_bytes)
 {
     FILE *file = fopen(path, "rb");
     Text text = {0};
@@ -126,10 +128,14 @@ static char *read_whole(const char *path)
         zeros += c == '\0';
         put(&text, (char)c);
     }
-    int failed = file == NULL || ferror(file) || zeros > 0;
+    int failed = file == NULL || ferror(file);
+    if (failed)
+        snprintf(message, message_bytes, "cannot read %s: %s", path, strerror(errno));
+    else if (zeros > 0)
+        snprintf(message, message_bytes, "%s is no text: a NUL is in it", path);
     if (file != NULL) fclose(file);
     put(&text, '\0');
-    if (!failed) return text.data;
+    if (!failed && zeros == 0) return text.data;
     free(text.data);
     return NULL;
 }
@@ -159,11 +165,8 @@ static int add_file(Csv *csv, const char *path, char *message, size_t message_by
     long line = 1;
     csv->num_files++;
     file->name = name_of(path);
-    file->text = read_whole(path);
-    if (file->name == NULL || file->text == NULL) {
-        snprintf(message, message_bytes, "cannot read %s, or it has a NUL in it", path);
-        return 1;
-    }
+    file->text = read_whole(path, message, message_bytes);
+    if (file->name == NULL || file->text == NULL) return 1;
     const char *at = file->text;
     int whole = skip_row(&at, csv->delimiter, &line);
     file->header_end = (size_t)(at - file->text);
