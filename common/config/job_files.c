@@ -148,9 +148,9 @@ static Status refuse_absent(const FileCheck *check, const char *key, const char 
                      key_at(check, key), path, why, expected, advice);
 }
 
-/* A regular file (or pipe) that can be read and is not empty. */
-static Status check_file(const FileCheck *check, const char *key, const char *path,
-                         const char *expected)
+/* A regular file (or pipe) that can be read. */
+static Status check_readable(const FileCheck *check, const char *key, const char *path,
+                             const char *expected, bool *ret_empty)
 {
     struct stat info;
     if (stat(path, &info) != 0) {
@@ -164,12 +164,25 @@ static Status check_file(const FileCheck *check, const char *key, const char *pa
     if (access(path, R_OK) != 0)
         return error_set_errno(check->err, errno, "%s: %s cannot be read", key_at(check, key),
                                path);
-    if (S_ISREG(info.st_mode) && info.st_size == 0)
-        return error_set(check->err, ERR_DATA,
-                         "%s: %s is empty (0 bytes), expected %s.\n"
-                         "Write it again, or name another file.",
-                         key_at(check, key), path, expected);
+    *ret_empty = S_ISREG(info.st_mode) && info.st_size == 0;
     return OK;
+}
+
+static Status refuse_empty(const FileCheck *check, const char *key, const char *path,
+                           const char *expected)
+{
+    return error_set(check->err, ERR_DATA,
+                     "%s: %s is empty (0 bytes), expected %s.\n"
+                     "Write it again, or name another file.",
+                     key_at(check, key), path, expected);
+}
+
+static Status check_file(const FileCheck *check, const char *key, const char *path,
+                         const char *expected)
+{
+    bool empty = false;
+    TRY(check_readable(check, key, path, expected, &empty));
+    return empty ? refuse_empty(check, key, path, expected) : OK;
 }
 
 /* "data.jsonl[:50]" and "data.jsonl@[:10%]" are globs that match nothing, but hardly meant so. */
@@ -209,17 +222,20 @@ static Status refuse_address(const FileCheck *check, const char *key, const char
                      key_at(check, key), entry);
 }
 
+static const char data_expected[] = "a data file (JSONL, Parquet, Arrow) or a folder of them";
+
 /* One entry of a list of data: what it stands for is there. What lies in a folder is looked at when
- * it is opened. */
-static Status check_data_path(const FileCheck *check, const char *key, const char *pattern)
+ * it is opened. *ret_empty: files without a byte, and nothing else. */
+static Status check_data_path(const FileCheck *check, const char *key, const char *pattern,
+                              bool *ret_empty)
 {
-    static const char expected[] = "a data file (JSONL, Parquet, Arrow) or a folder of them";
+    *ret_empty = false;
     if (path_is_folder(pattern)) return OK;
     if (!path_exists(pattern) && looks_sliced(pattern)) return refuse_slice(check, key, pattern);
     if (!path_exists(pattern) && strchr(pattern, '{') != NULL)
         return refuse_braces(check, key, pattern);
     if (path_exists(pattern) || strpbrk(pattern, "*?[") == NULL)
-        return check_file(check, key, pattern, expected);
+        return check_readable(check, key, pattern, data_expected, ret_empty);
     StringList found = {0};
     Error why = {0};
     Status status = path_glob(pattern, &found, &why);
@@ -231,8 +247,12 @@ static Status check_data_path(const FileCheck *check, const char *key, const cha
                   advice_for_path(check, key, pattern));
     else if (status != OK)
         error_set(check->err, status, "%s: %s", key_at(check, key), why.message);
-    for (int i = 0; status == OK && i < found.count; i++)
-        status = check_file(check, key, found.item[i], expected);
+    bool empty = false, all = true;
+    for (int i = 0; status == OK && i < found.count; i++) {
+        status = check_readable(check, key, found.item[i], data_expected, &empty);
+        all = all && empty;
+    }
+    if (status == OK) *ret_empty = all;
     string_list_free(&found);
     return status;
 }
@@ -251,21 +271,25 @@ static Status refuse_hub_spelling(const FileCheck *check, const char *key, const
                            : "Correct the name.");
 }
 
+/* Without a byte may be some of the files, of which a run warns, but not all of them. */
 static Status check_data_paths(const FileCheck *check, const char *key, const StringList *entries)
 {
+    bool all_empty = entries->count > 0;
     for (int i = 0; i < entries->count; i++) {
         DataPath path = data_path_parse(entries->item[i]);
         Status status = OK;
+        bool empty = false;
         if (data_path_is_address(entries->item[i]))
             status = refuse_address(check, key, entries->item[i]);
         else if (path.hub.repo == NULL && str_starts_with(path.path, HUB_SCHEME))
             status = refuse_hub_spelling(check, key, path.path);
         else if (path.hub.repo == NULL) /* others are asked for when they are opened */
-            status = check_data_path(check, key, path.path);
+            status = check_data_path(check, key, path.path, &empty);
         data_path_free(&path);
         TRY(status);
+        all_empty = all_empty && empty;
     }
-    return OK;
+    return all_empty ? refuse_empty(check, key, entries->item[0], data_expected) : OK;
 }
 
 static Status check_folder(const FileCheck *check, const char *key, const char *path)

@@ -16,6 +16,7 @@
 #include "dataset/data_folder.h"
 #include "dataset/dataset_internal.h"
 #include "dataset/entry_line.h"
+#include "dataset/file_warnings.h"
 
 #define OPEN_THREADS_MAX 8 /* that make indexes */
 
@@ -370,6 +371,7 @@ Status dataset_open(const DatasetOptions *options, Dataset **ret, Error *err)
     if (status == OK && dataset->summary.records == 0 && !dataset->uncounted)
         status = refuse_empty(dataset, options, err);
     if (status == OK) {
+        file_warnings_add(dataset, options->key);
         if (options->by_blocks) dataset_cut_blocks(dataset);
         *ret = dataset;
         dataset = NULL;

@@ -68,7 +68,8 @@ void dataset_close(Dataset *dataset); /* accepts NULL */
 DatasetSummary dataset_summary(const Dataset *dataset);
 
 /* What its entries became, a line for each of which that is not plain: "data.train: chats/ is split
- * train: 3 files, ...". Borrowed. */
+ * train: 3 files, ..."; then what of its files is hardly meant, as "warning: data.train: ...".
+ * Borrowed. */
 const StringList *dataset_entries(const Dataset *dataset);
 
 /* One of its files, in their order. */

@@ -27,7 +27,7 @@ struct Dataset {
     FilePool *pool;
     bool own_pool;
     char *warning;      /* that of the summary */
-    StringList entries; /* a line of what each is that is not plain (entry_line.h) */
+    StringList entries; /* a line of what each is that is not plain, and file_warnings.h's */
     HubSet **hub;       /* [num_hubs] */
     int num_hubs;
     bool uncounted; /* of a file the records are not known: it was opened by blocks */

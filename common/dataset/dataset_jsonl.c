@@ -61,8 +61,6 @@ static Status open_index(JsonlFile *file, const FileOpening *opening, Error *err
     source->codec = file->summary.codec;
     if (options->watch != NULL && (file->summary.reused || source->codec != NULL))
         options->watch->bytes_read += source->input.file_bytes;
-    if (file->summary.damage[0] != '\0' && file->summary.records == 1)
-        return refuse_damage(file, file->summary.damage, 1, 0, err);
     source->text_bytes = file->summary.text_bytes;
     source->block = line_index_blocks(file->index, &source->num_blocks);
     source->sidecar = line_index_sidecar(file->index);

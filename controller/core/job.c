@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/str.h"
 #include "config/source_set.h"
 
 #define RELEASE_TIMEOUT_MS   10000
@@ -153,11 +154,16 @@ static void measure_run(Controller *c, int64_t records)
                     (long long)batch, (long long)records, (long long)c->config->train.num_epochs);
 }
 
-/* Which files a folder, a glob or a name of the Hub stands for; once. */
+/* Which files a folder, a glob or a name of the Hub stands for, and what is hardly meant; once. */
 static void tell_entries(Controller *c, const Event *event)
 {
-    for (int i = 0; i < event->reply.open_set.num_entries; i++)
-        core_log(c, LOG_INFO, "data", "%s", event->reply.open_set.entry[i]);
+    static const char warning[] = "warning: ";
+    for (int i = 0; i < event->reply.open_set.num_entries; i++) {
+        const char *line = event->reply.open_set.entry[i];
+        bool warns = str_starts_with(line, warning);
+        core_log(c, warns ? LOG_WARN : LOG_INFO, "data", "%s",
+                 warns ? line + strlen(warning) : line);
+    }
 }
 
 static void on_open(Controller *c, const Event *event)

@@ -564,6 +564,10 @@ static void test_config_files_that_lack_are_named(void **state)
     check_fails(job, ERR_NOT_FOUND, "job.yaml:2: data.train", "Did you mean");
     write_text("files/train.jsonl", "");
     check_fails(job, ERR_DATA, "job.yaml:2: data.train", "0 bytes");
+    write_text("files/empty.jsonl", "");
+    check_fails("model: {path: files/m, init: random}\n"
+                "data: {train: [files/train.jsonl, 'files/em*.jsonl']}\n",
+                ERR_DATA, "job.yaml:2: data.train", "0 bytes");
     write_text("files/train.jsonl", "{}\n");
     check_fails("model: {path: files/m}\ndata: {train: files/train.jsonl}\n", ERR_NOT_FOUND,
                 "holds no weights", "init: random");
@@ -586,7 +590,8 @@ static void test_config_files_that_lack_are_named(void **state)
     JobConfig *config = NULL;
     char here[4096];
     assert_non_null(getcwd(here, sizeof here));
-    const char *whole = "model: {path: files/m, init: random}\ndata: {train: 'files/t*.jsonl'}\n"
+    const char *whole = "model: {path: files/m, init: random}\n"
+                        "data: {train: [files/empty.jsonl, 'files/*.jsonl']}\n"
                         "train: {tp_size: 2}\n";
     assert_ok(job_config_parse(whole, "job.yaml", here, &config, &err), &err);
     assert_ok(job_config_check_files(config, &err), &err);

@@ -260,6 +260,38 @@ static void assert_damaged(const Dataset *plain, const char *path, const Str *by
     }
 }
 
+static void assert_is_bad_record(const char *message)
+{
+    Error err = {0};
+    Str record = {0};
+    RecordSource source;
+    Dataset *torn = open_file(FOLDER "/torn", INDEX);
+    assert_int_equal(dataset_summary(torn).records, 1);
+    assert_fails(dataset_read(torn, 0, &record, &source, &err), ERR_DATA, &err, message);
+    str_free(&record);
+    dataset_close(torn);
+}
+
+/* The policy for bad records decides about it as about any other. */
+static void test_file_torn_before_its_first_record_is_one_bad_record(void **state)
+{
+    (void)state;
+    Str text = make_text(100000), bytes[2];
+    bytes[0] = compress_text(&text, gzip_member, &(Make){.level = 6});
+    bytes[1] = compress_text(&text, zstd_frame, &(Make){.level = 6});
+    for (int i = 0; i < 2; i++) {
+        static const size_t left[] = {6, 11, 50, 200};
+        for (size_t k = 0; k < 4; k++) {
+            write_file(FOLDER "/torn", bytes[i].data, left[k]);
+            assert_is_bad_record(FOLDER "/torn:1: the file ends too early");
+        }
+        str_free(&bytes[i]);
+    }
+    write_file(FOLDER "/torn", "\x1F\x8B\x08\0\0\0\0\0\0\3garbage", 17);
+    assert_is_bad_record("fetch or write the file again");
+    str_free(&text);
+}
+
 static void test_damaged_gzip_is_one_record_with_a_name(void **state)
 {
     (void)state;
@@ -314,14 +346,11 @@ static void test_damaged_zstd_is_one_record_with_a_name(void **state)
     str_free(&text);
 }
 
-static void test_nothing_readable_is_refused(void **state)
+static void test_compressed_list_is_refused(void **state)
 {
     (void)state;
     Error err = {0};
     Dataset *dataset = NULL;
-    write_file(FOLDER "/a.gz", "\x1F\x8B\x08\0\0\0\0\0\0\3garbage", 17);
-    assert_fails(open_status(FOLDER "/a.gz", INDEX, &dataset, &err), ERR_DATA, &err,
-                 "fetch or write the file again");
     Str text = {0};
     str_puts(&text, "[{\"messages\": []}]");
     Str bytes = compress_text(&text, gzip_member, &(Make){.level = 6});
@@ -373,9 +402,11 @@ int main(void)
         cmocka_unit_test_setup(test_threads_read_the_same, fresh_folder),
         cmocka_unit_test_setup(test_files_beside_a_slice_are_read_right, fresh_folder),
         cmocka_unit_test_setup(test_text_that_compresses_a_thousandfold_is_read, fresh_folder),
+        cmocka_unit_test_setup(test_file_torn_before_its_first_record_is_one_bad_record,
+                               fresh_folder),
         cmocka_unit_test_setup(test_damaged_gzip_is_one_record_with_a_name, fresh_folder),
         cmocka_unit_test_setup(test_damaged_zstd_is_one_record_with_a_name, fresh_folder),
-        cmocka_unit_test_setup(test_nothing_readable_is_refused, fresh_folder),
+        cmocka_unit_test_setup(test_compressed_list_is_refused, fresh_folder),
         cmocka_unit_test_setup(test_file_that_changed_unseen_is_noticed, fresh_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

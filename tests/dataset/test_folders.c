@@ -234,6 +234,41 @@ static void test_what_an_entry_became_is_said(void **state)
     assert_said("data.train", FOLDER "/set/train-2.jsonl", NULL);
 }
 
+/* The line behind what the entry is. */
+static void assert_warned(const char *path, const char *expected)
+{
+    Dataset *dataset = open_path("data.train", path);
+    const StringList *lines = dataset_entries(dataset);
+    assert_int_equal(lines->count, 1 + (expected != NULL));
+    if (expected != NULL) assert_string_equal(lines->item[1], expected);
+    dataset_close(dataset);
+}
+
+static void test_files_that_are_hardly_meant_are_warned_of(void **state)
+{
+    (void)state;
+    write_text(FOLDER "/w/a.jsonl", "1\n");
+    write_text(FOLDER "/w/b.jsonl", "2\n");
+    assert_warned(FOLDER "/w/*", NULL);
+    write_text(FOLDER "/w/c.jsonl", "");
+    assert_warned(FOLDER "/w/*", "warning: data.train: no record is in " FOLDER
+                                 "/w/c.jsonl, as if the writing had been cut off; the other files "
+                                 "are read");
+    write_text(FOLDER "/w/d.jsonl", "\n \n");
+    assert_warned(FOLDER "/w/*", "warning: data.train: no record is in " FOLDER
+                                 "/w/c.jsonl and in 1 more file, as if the writing had been cut "
+                                 "off; the other files are read");
+    write_text(FOLDER "/x/a.jsonl", "1\n");
+    write_text(FOLDER "/x/a.jsonl.gz", "2\n");
+    assert_warned(FOLDER "/x/*", "warning: data.train: both " FOLDER "/x/a.jsonl and " FOLDER
+                                 "/x/a.jsonl.gz are read: each record twice, if they are the same");
+    write_text(FOLDER "/x/b.jsonl", "1\n");
+    write_text(FOLDER "/x/b.jsonl.zst", "2\n");
+    assert_warned(FOLDER "/x/*", "warning: data.train: both " FOLDER "/x/a.jsonl and " FOLDER
+                                 "/x/a.jsonl.gz are read, and 1 more with and without "
+                                 "compression: each record twice, if they are the same");
+}
+
 /* ---- slices ---- */
 
 static void assert_slice(const char *slice, const char *expected)
@@ -335,6 +370,7 @@ int main(void)
         cmocka_unit_test_setup(test_split_is_chosen_by_what_it_is_for, fresh_folder),
         cmocka_unit_test_setup(test_what_a_folder_lacks_is_said, fresh_folder),
         cmocka_unit_test_setup(test_what_an_entry_became_is_said, fresh_folder),
+        cmocka_unit_test_setup(test_files_that_are_hardly_meant_are_warned_of, fresh_folder),
         cmocka_unit_test_setup(test_saved_datasets_are_found, fresh_folder),
         cmocka_unit_test_setup(test_slices_are_those_of_python, fresh_folder),
         cmocka_unit_test_setup(test_slice_keeps_lines_and_changes_the_fingerprint, fresh_folder),
