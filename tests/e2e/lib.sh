@@ -11,7 +11,7 @@ fail() {
 }
 
 # The tiny data set, once per build, and the tiny model with half of its layers: what these tests look at does not
-# depend on how well it learns. MODEL=folder is another.
+# depend on how well it learns. JOB_MODEL=folder is another.
 make_data() {
     DATA=$BIN/../scratch/tiny_data
     mkdir -p "$BIN/../scratch"
@@ -35,7 +35,7 @@ write_job() {
 name: tiny
 run_dir: $RUN
 model:
-  path: ${MODEL:-$DATA/model}
+  path: ${JOB_MODEL:-$DATA/model}
   init: random
 data:
   train: [$DATA/train.jsonl]

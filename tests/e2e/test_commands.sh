@@ -125,7 +125,7 @@ validate() {
 }
 
 case_validate() {
-    local MODEL=$SOURCE/deploy/examples/tiny/model
+    local JOB_MODEL=$SOURCE/deploy/examples/tiny/model
     write_job job.yaml run
     validate 0
     says out "918912 parameters" "tp 2 x dp 1" "2.75 CPUs" "memory of a train worker: weights" "2 train workers take" \

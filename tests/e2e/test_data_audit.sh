@@ -3,7 +3,7 @@
 # found.
 # usage: test_data_audit.sh PART   (run, forged, foreign, mended, recounted, stages, swapped, answers, ahead)
 . "$(dirname "$0")/lib.sh"
-MODEL=$SOURCE/deploy/examples/tiny/model
+JOB_MODEL=$SOURCE/deploy/examples/tiny/model
 make_data
 
 # audit CODE [ARGUMENT ...]: its output is in out.

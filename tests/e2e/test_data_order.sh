@@ -2,6 +2,7 @@
 # The orders `window` and `hf`: killed, resumed, and with the counts of its blocks taken away, a run makes what it
 # would have made undisturbed; an epoch is as long whether its records are counted or said.
 . "$(dirname "$0")/lib.sh"
+JOB_MODEL=$SOURCE/deploy/examples/tiny/model # whose steps leave time to kill in
 make_data
 RECORDS=$(wc -l < "$DATA/train.jsonl")
 

@@ -3,6 +3,7 @@
 # rollout workers and kills.
 # usage: test_eval_sets.sh sft | generate
 . "$(dirname "$0")/lib.sh"
+JOB_MODEL=$SOURCE/deploy/examples/tiny/model # whose steps leave time to kill in
 make_data
 STEPS=6
 head -n 7 "$DATA/eval.jsonl" > few.jsonl

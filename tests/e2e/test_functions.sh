@@ -34,7 +34,7 @@ printf '%s\n' '#!/bin/sh' 'read -r line' 'echo "out of order" >&2' 'exit 1' > fa
 chmod +x fails.sh
 
 # tiny_model: settings of a model of random weights and of data that it has not seen.
-tiny_model="model.path=$DATA/model model.init=random data.train=$DATA/train.jsonl data.eval=$DATA/eval.jsonl"
+tiny_model="model.path=$EXAMPLES/tiny/model model.init=random data.train=$DATA/train.jsonl data.eval=$DATA/eval.jsonl"
 tiny_model="$tiny_model train.num_steps=4 train.global_batch_size=32 rollout.n_samples_per_prompt=4"
 tiny_model="$tiny_model eval.before_train=false eval.interval=0 algorithm.entropy_coef=0.01"
 

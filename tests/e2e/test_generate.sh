@@ -4,9 +4,11 @@
 # processes are killed.
 # usage: test_generate.sh workers | updates | tensor_parallel | rank_processes | kills | many_kills
 . "$(dirname "$0")/lib.sh"
+JOB_MODEL=$SOURCE/deploy/examples/tiny/model # whose steps leave time to kill in
 make_data
 STEPS=12
 [ "$1" != many_kills ] || STEPS=20
+[ "$1" != kills ] || STEPS=16
 
 # The answers of random weights are noise, and so is their reward: all that matters here is which tokens are drawn.
 generate="rollout.function=generate rollout.reward=random rollout.n_samples_per_prompt=4"

@@ -3,6 +3,7 @@
 # nothing is trained. load: a run that trains on what another saved ends with that run's weights, to the bit.
 # usage: test_half_runs.sh only | load
 . "$(dirname "$0")/lib.sh"
+JOB_MODEL=$SOURCE/deploy/examples/tiny/model # whose steps leave time to kill in
 make_data
 STEPS=5
 job="rollout.function=generate rollout.reward=random rollout.n_samples_per_prompt=4 rollout.max_response_length=12"

@@ -9,6 +9,7 @@
 #            those of a job with the same folder
 #   silent   the Hub takes connections and says nothing: whoever waits says for whom, and ends at once when told to
 . "$(dirname "$0")/lib.sh"
+JOB_MODEL=$SOURCE/deploy/examples/tiny/model # whose steps leave time to kill in
 . "$SOURCE/tests/hub/serve.sh"
 make_data
 

@@ -3,6 +3,7 @@
 # other, and as many that are too long. With the policy at skip the run goes on behind them, in training and in
 # evaluation; over a stop and a resume it is the same run, with each record counted once.
 . "$(dirname "$0")/lib.sh"
+JOB_MODEL=$SOURCE/deploy/examples/tiny/model # whose steps leave time to kill in
 make_data
 head -n 40 "$DATA/train.jsonl" > a.jsonl
 seq 3000 | sed 's/.*/{"text": "record &"}/' > b.jsonl

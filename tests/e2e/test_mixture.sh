@@ -2,6 +2,7 @@
 # Jobs that train on a mixture of sources, and on what a reader of the user's reads.
 # usage: test_mixture.sh formats | kills | windows | shares | refusals | reader | crash | hang
 . "$(dirname "$0")/lib.sh"
+JOB_MODEL=$SOURCE/deploy/examples/tiny/model # whose steps leave time to kill in
 deed=$1
 make_data
 

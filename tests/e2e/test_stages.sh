@@ -3,6 +3,7 @@
 # or swapped in while it runs. Whatever is killed on the way, the weights are those of an undisturbed run.
 # usage: test_stages.sh workers | kills | swap | early | three_ways | refused | asks | memory | undo | noise
 . "$(dirname "$0")/lib.sh"
+JOB_MODEL=$SOURCE/deploy/examples/tiny/model # whose steps leave time to kill in
 make_data
 STEPS=9
 
@@ -36,7 +37,7 @@ YAML
 write_second() {
     cat > "$1" << YAML
 name: rl
-model: {path: ${MODEL:-$DATA/model}, init: random}
+model: {path: $JOB_MODEL, init: random}
 data:
   train: [$DATA/train.jsonl]
   eval: [$DATA/eval.jsonl]
@@ -335,7 +336,6 @@ SH
     done
     ;;
 memory)
-    MODEL=$SOURCE/deploy/examples/tiny/model
     STEPS=400
     write_job live.yaml live
     # Room for the policy, with the most that it may keep, but for nothing beside it.

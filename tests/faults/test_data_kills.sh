@@ -8,7 +8,7 @@
 #       a part; parquet, parquet_window: rows of two groups, of which one is read in pieces; any: one of these, drawn
 #       from the seed (SEED, or the day)
 . "$(dirname "$0")/../e2e/lib.sh"
-MODEL=$SOURCE/deploy/examples/tiny/model
+JOB_MODEL=$SOURCE/deploy/examples/tiny/model
 kills_wanted=$1 STEPS=$2 data=${3:-small}
 seed=${SEED:-20261122}
 if [ "$data" = any ]; then

@@ -3,6 +3,7 @@
 # the controller, with the same command) and ends with the weights of an undisturbed run. Nothing is left behind.
 # usage: test_kill.sh ACTOR   (rollout-0, train-1, data_source, node_agent, agent_guard, controller)
 . "$(dirname "$0")/../e2e/lib.sh"
+JOB_MODEL=$SOURCE/deploy/examples/tiny/model # whose steps leave time to kill in
 actor=$1
 seed=${SEED:-$(printf '%s' "$actor" | cksum | cut -d' ' -f1)}
 make_data

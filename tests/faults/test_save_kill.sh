@@ -4,6 +4,7 @@
 # one.
 # usage: test_save_kill.sh MOMENT   (write, commit, controller)
 . "$(dirname "$0")/../e2e/lib.sh"
+JOB_MODEL=$SOURCE/deploy/examples/tiny/model # whose steps leave time to kill in
 case $1 in
 write) fault="train_worker write /optimizer-" victim=train-1 ;;
 commit) fault="controller fsync /tokenizer.json" victim=train-0 ;;

@@ -3,6 +3,7 @@
 # cluster.dead_ms and starts another in its place; the run ends with the weights of an undisturbed one.
 # usage: test_silence.sh ACTOR   (rollout-0, train-1, data_source)
 . "$(dirname "$0")/../e2e/lib.sh"
+JOB_MODEL=$SOURCE/deploy/examples/tiny/model # whose steps leave time to kill in
 actor=$1
 make_data
 expected=$(undisturbed_digest)
