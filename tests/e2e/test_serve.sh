@@ -271,6 +271,7 @@ time.sleep(60)' "$1" "$2" &
 run() {
     make_data
     local port=$((20000 + $$ % 20000)) settings i
+    local JOB_MODEL=$SOURCE/deploy/examples/tiny/model # whose steps leave time for the requests
     settings="rollout.function=generate rollout.reward=random rollout.n_samples_per_prompt=4 rollout.num_workers=2"
     settings="$settings rollout.max_response_length=16 data.max_length=160 eval.max_response_length=8"
     # shellcheck disable=SC2086
