@@ -116,7 +116,9 @@ static bool load_small(PackedLog *log, PackedPiece **ret, uint64_t *ret_count)
     }
     memcpy(log->header.damage, body + bytes, damage);
     log->header.damage[damage] = '\0';
-    log->count = log->shared = *ret_count = count;
+    log->count = count;
+    log->shared = count;
+    *ret_count = count;
     *ret = (PackedPiece *)(void *)body;
     return true;
 }

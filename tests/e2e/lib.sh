@@ -94,7 +94,7 @@ actor_pid() {
 
 # undisturbed_digest: what the tiny job with its default settings makes when nobody disturbs it; run once per build.
 undisturbed_digest() {
-    known=$BIN/../scratch/undisturbed_digest
+    known=$BIN/../scratch/undisturbed_digest${JOB_MODEL:+_whole_model}
     (
         flock 9
         [ -s "$known" ] && [ "$known" -nt "$BIN/train_worker" ] && exit 0
