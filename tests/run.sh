@@ -106,6 +106,7 @@ fi
 
 # A report of a sanitizer ends its process, and so fails the test. Left out are the longest of those that compare
 # numbers of code which others reach, too. One build serves both, by clang; by gcc where clang has no libFuzzer.
+# The CUDA kernels on the host are in that of gcc alone: `cmake --preset asan`.
 numbers='^test_(kernel_rows|kernels_|row_invariance|engine_exact|policy_golden|trainer_golden|decode_graphs|sampler)'
 quick_tests() {
     part "quick tests under ASan and UBSan" run_tests sanitized -L quick -E "$numbers" -j $((2 * jobs))
