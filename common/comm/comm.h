@@ -18,6 +18,7 @@
  * thread's kernels when it returns, and the kernels called next wait for it, the host does not:
  * what it leaves counts only after comm_settle has said OK. Calls that give something to the host
  * (comm_all_reduce_f64, comm_broadcast_host, comm_barrier) are done when they return on every kind.
+ * After a failure the device may still write a tensor's memory, which lives until comm_destroy.
  *
  * Every call but comm_send and comm_recv is collective: all ranks call the same operations in the
  * same order with the same sizes. Every call has a deadline; a rank that dies, aborts or lags past

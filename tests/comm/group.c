@@ -367,7 +367,7 @@ static void differ(Comm *comm, void *context)
     Error err;
     Meeting *meeting = context;
     int how = meeting->how, rank = comm_rank(comm);
-    float data[64] = {0};
+    static float data[64]; /* the device may write it until comm_destroy */
     Tensor whole = tensor_1d(data, DTYPE_F32, 64), half = tensor_1d(data, DTYPE_F32, 32);
     EXPECT_OK(comm_barrier(comm, &err));
     meet(meeting, comm);
@@ -549,7 +549,7 @@ static void *abort_when_waiting(void *argument)
 static void be_aborted(Comm *comm, void *context)
 {
     Error err;
-    float value = 1;
+    static float value = 1;
     char text[128];
     meet(context, comm);
     comm_describe_wait(comm, text, sizeof text);

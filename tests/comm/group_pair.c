@@ -68,7 +68,7 @@ void test_comm_messages_arrive_in_order(void **state)
 static void send_to_itself(Comm *comm, void *context)
 {
     Error err;
-    float value = 1;
+    static float value = 1;
     Tensor tensor = tensor_1d(&value, DTYPE_F32, 1);
     char expected[64];
     (void)context;
@@ -161,7 +161,7 @@ void test_comm_death_of_a_peer_is_seen_before_the_deadline(void **state)
 static void send_late(Comm *comm, void *context)
 {
     Error err;
-    float value = 1;
+    static float value = 1;
     const int *ends = context;
     Tensor tensor = tensor_1d(&value, DTYPE_F32, 1);
     EXPECT_OK(comm_barrier(comm, &err));
@@ -202,7 +202,7 @@ static void *abort_a_recv(void *argument)
 static void receive_aborted(Comm *comm, void *context)
 {
     Error err;
-    float value = 1;
+    static float value = 1;
     Tensor tensor = tensor_1d(&value, DTYPE_F32, 1);
     if (comm_rank(comm) == 0) {
         pthread_t thread;

@@ -260,7 +260,7 @@ static void meet_fault(Comm *comm, void *context)
     Error err;
     const Fault *fault = context;
     bool faulty = comm_rank(comm) == 1;
-    float data[4] = {1, 2, 3, 4};
+    static float data[4] = {1, 2, 3, 4}; /* the device may write it until comm_destroy */
     char text[128];
     Tensor tensor = tensor_1d(data, DTYPE_F32, 4);
     EXPECT_OK(settled(comm, comm_all_reduce(comm, tensor, COMM_SUM, &err), &err));
@@ -341,7 +341,7 @@ static void test_nccl_faults_become_errors_on_all_ranks(void **state)
 static void die_on_the_device(Comm *comm, void *context)
 {
     Error err;
-    float value = 1;
+    static float value = 1;
     (void)context;
     DoublePlan plan = {DOUBLE_DIES, nccl_double_calls() + 2, 0};
     if (comm_rank(comm) == 1) nccl_double_plan(&plan);
@@ -392,7 +392,8 @@ static void *abort_soon(void *argument)
 static void be_aborted_while_downloading(Comm *comm, void *context)
 {
     Error err;
-    float value = 1, result = 0;
+    static float value = 1;
+    float result = 0;
     const int *ends = context;
     if (comm_rank(comm) == 1) {
         wait_for_byte(comm, ends[0]);
