@@ -4,56 +4,61 @@
 #include "tensor/cpu/parallel.h"
 #include "tensor/digest.h"
 
-extern const KernelTable cpu_table_base;
-extern const MatrixLoops cpu_matrix_loops_base;
-void cpu_vector_exp_base(float *y, const float *x, int64_t n);
-uint64_t cpu_digest_copy_base(void *to, const void *from, size_t bytes);
-uint64_t cpu_copy_digest_base(void *to, const void *from, size_t bytes);
-uint64_t cpu_digest_join_base(const uint64_t *digest, size_t bytes);
-#ifdef CPU_ISA_X86
-extern const KernelTable cpu_table_avx2, cpu_table_avx512, cpu_table_avx512_bf16;
-extern const MatrixLoops cpu_matrix_loops_avx2, cpu_matrix_loops_avx512,
-    cpu_matrix_loops_avx512_bf16;
-void cpu_vector_exp_avx2(float *y, const float *x, int64_t n);
-void cpu_vector_exp_avx512(float *y, const float *x, int64_t n);
-void cpu_vector_exp_avx512_bf16(float *y, const float *x, int64_t n);
-uint64_t cpu_digest_copy_avx2(void *to, const void *from, size_t bytes);
-uint64_t cpu_copy_digest_avx2(void *to, const void *from, size_t bytes);
-uint64_t cpu_digest_copy_avx512(void *to, const void *from, size_t bytes);
-uint64_t cpu_copy_digest_avx512(void *to, const void *from, size_t bytes);
-uint64_t cpu_digest_copy_avx512_bf16(void *to, const void *from, size_t bytes);
-uint64_t cpu_copy_digest_avx512_bf16(void *to, const void *from, size_t bytes);
-#endif
-
-static const struct {
+/* One set's copy of the loops. */
+typedef struct CpuLoops {
     const KernelTable *table;
     const MatrixLoops *matrix_loops;
     void (*vector_exp)(float *y, const float *x, int64_t n);
     uint64_t (*digest_copy)(void *to, const void *from, size_t bytes);
     uint64_t (*copy_digest)(void *to, const void *from, size_t bytes);
-} COPIES[CPU_ISA_COUNT] = {
-    [CPU_ISA_BASE] = {&cpu_table_base, &cpu_matrix_loops_base, cpu_vector_exp_base,
-                      cpu_digest_copy_base, cpu_copy_digest_base},
-#ifdef CPU_ISA_X86
-    [CPU_ISA_AVX2] = {&cpu_table_avx2, &cpu_matrix_loops_avx2, cpu_vector_exp_avx2,
-                      cpu_digest_copy_avx2, cpu_copy_digest_avx2},
-    [CPU_ISA_AVX512] = {&cpu_table_avx512, &cpu_matrix_loops_avx512, cpu_vector_exp_avx512,
-                        cpu_digest_copy_avx512, cpu_copy_digest_avx512},
-    [CPU_ISA_AVX512_BF16] = {&cpu_table_avx512_bf16, &cpu_matrix_loops_avx512_bf16,
-                             cpu_vector_exp_avx512_bf16, cpu_digest_copy_avx512_bf16,
-                             cpu_copy_digest_avx512_bf16},
+} CpuLoops;
+
+#define DECLARE_LOOPS(isa)                                                                         \
+    extern const KernelTable cpu_table_##isa;                                                      \
+    extern const MatrixLoops cpu_matrix_loops_##isa;                                               \
+    void cpu_vector_exp_##isa(float *y, const float *x, int64_t n);                                \
+    uint64_t cpu_digest_copy_##isa(void *to, const void *from, size_t bytes);                      \
+    uint64_t cpu_copy_digest_##isa(void *to, const void *from, size_t bytes)
+
+#define LOOPS(isa)                                                                                 \
+    {                                                                                              \
+        &cpu_table_##isa, &cpu_matrix_loops_##isa, cpu_vector_exp_##isa, cpu_digest_copy_##isa,    \
+            cpu_copy_digest_##isa                                                                  \
+    }
+
+DECLARE_LOOPS(base);
+uint64_t cpu_digest_join_base(const uint64_t *digest, size_t bytes);
+#ifdef CPU_HAS_AVX2
+DECLARE_LOOPS(avx2);
+#endif
+#ifdef CPU_HAS_AVX512
+DECLARE_LOOPS(avx512);
+DECLARE_LOOPS(avx512_bf16);
+#endif
+
+static const CpuLoops COPIES[CPU_ISA_COUNT] = {
+    [CPU_ISA_BASE] = LOOPS(base),
+#ifdef CPU_HAS_AVX2
+    [CPU_ISA_AVX2] = LOOPS(avx2),
+#endif
+#ifdef CPU_HAS_AVX512
+    [CPU_ISA_AVX512] = LOOPS(avx512),
+    [CPU_ISA_AVX512_BF16] = LOOPS(avx512_bf16),
 #endif
 };
 
 CpuIsa cpu_isa_best(void)
 {
-#ifdef CPU_ISA_X86
+#ifdef CPU_HAS_AVX512
     __builtin_cpu_init();
     const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
                         __builtin_cpu_supports("avx512vl");
     if (avx512 && __builtin_cpu_supports("avx512bf16")) return CPU_ISA_AVX512_BF16;
     if (avx512) return CPU_ISA_AVX512;
+#endif
+#ifdef CPU_HAS_AVX2
+    __builtin_cpu_init();
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
         __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2"))
         return CPU_ISA_AVX2;
