@@ -43,6 +43,7 @@ run_job
 [ "$(digest_of "$RUN")" != "$expected" ] || fail "hf made what full made"
 
 # One epoch, counted and said.
+JOB_MODEL=$DATA/model
 RECORDS=240
 head -n $RECORDS "$DATA/train.jsonl" > small.jsonl
 EPOCH="data.train=$PWD/small.jsonl train.num_steps=0 train.num_epochs=1"

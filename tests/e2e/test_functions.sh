@@ -44,7 +44,7 @@ tools) # a model that learnt to call the calculator
     sh "$EXAMPLES/tools/make_data.sh" "$tools"
     grep tool_calls "$tools/train.jsonl" > calls.jsonl
     data="data.eval=$tools/eval.jsonl"
-    use_job tools/sft.yaml run_sft "$data" data.train=calls.jsonl train.num_steps=90 eval.interval=0
+    use_job tools/sft.yaml run_sft "$data" data.train=calls.jsonl train.num_steps=60 eval.interval=0
     run_job
     model=$RUN
     rl="$data data.train=$tools/train.jsonl model.path=$model train.num_steps=4 train.global_batch_size=32"
