@@ -8,7 +8,6 @@ import gzip
 import json
 import os
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -59,9 +58,7 @@ def read_gzip(path):
             pass
 
 
-def main():
-    bench, megabytes = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 250
-    folder = tempfile.mkdtemp(prefix="bench-formats-")
+def measure(bench, megabytes, folder):
     rows = chats(megabytes)
     plain = f"{folder}/plain.jsonl"
     with open(plain, "w", encoding="utf-8") as out:
@@ -88,7 +85,12 @@ def main():
     for codec in ["none", "snappy", "zstd"]:
         timed(f"pyarrow, {codec}", gigabytes, read_table, f"{folder}/{codec}.parquet")
     timed("pyarrow to json, snappy", gigabytes, read_rows, f"{folder}/snappy.parquet")
-    shutil.rmtree(folder)
+
+
+def main():
+    bench, megabytes = os.path.abspath(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 250
+    with tempfile.TemporaryDirectory(prefix="bench-formats-") as folder:
+        measure(bench, megabytes, folder)
 
 
 main()
