@@ -87,6 +87,7 @@ static Status open_mixture(Inspection *inspection, Error *err)
         .config = config,
         .eval = set >= 0 ? &eval : NULL,
         .look_only = true,
+        .readers_in_order = !options->choice.by_position,
         .records_max = records_needed(options),
         .watch = options->watch,
     };
@@ -281,7 +282,8 @@ static void explain(Inspection *inspection, const MixtureRecord *read, uint64_t 
     rollout_locate(&ret->sample, &record);
 }
 
-/* Record `index` of a source, in the order of its files; a reader has but its own order. */
+/* Record `index` of a source, in the order of its files; of a reader in that of its epoch, as it
+ * was opened. */
 static Status inspect_record(Inspection *inspection, int source, uint64_t index,
                              InspectedRecord *ret, Error *err)
 {
@@ -306,6 +308,8 @@ static Status inspect_record(Inspection *inspection, int source, uint64_t index,
     }
     if (status != OK && !read.bad) return status;
     *ret = (InspectedRecord){.index = index,
+                             .numbered = true,
+                             .pass = read.pass,
                              .key = source_key(&inspection->options, source),
                              .source = str_take(&place)};
     explain(inspection, &read, index, ret);
@@ -332,6 +336,8 @@ static Status choose_by_position(Inspection *inspection, InspectedRecord *ret, E
         return status;
     }
     *ret = (InspectedRecord){.index = index,
+                             .numbered =
+                                 mixture_source_dataset(inspection->mixture, read.source) != NULL,
                              .pass = read.pass,
                              .key = source_key(options, read.source),
                              .source = str_take(&place)};
@@ -352,7 +358,14 @@ Status inspection_choose(Inspection *inspection, InspectedRecord *ret, Error *er
                          "  to do: give another --sample",
                          (unsigned long long)index, source_key(options, inspection->first),
                          (unsigned long long)records, (unsigned long long)records - 1);
-    return inspect_record(inspection, inspection->first, index, ret, err);
+    TRY(inspect_record(inspection, inspection->first, index, ret, err));
+    if (ret->pass == 0) return OK;
+    inspected_record_clear(ret);
+    return error_set(err, ERR_INVALID,
+                     "there is no record %llu in %s: its reader ends before it\n"
+                     "  expected: the number of a record, from 0\n"
+                     "  to do: give a smaller --sample",
+                     (unsigned long long)index, source_key(options, inspection->first));
 }
 
 /* ---- the first records ---- */
@@ -439,7 +452,7 @@ static Status refuse_endless(const Inspection *inspection, int source, Error *er
                      source_key(&inspection->options, source));
 }
 
-/* From the first on. */
+/* From the first on; a reader that does not say how many it has may come to its end. */
 static Status summarize_records(Inspection *inspection, int source, InspectSummary *summary,
                                 Error *err)
 {
@@ -447,6 +460,11 @@ static Status summarize_records(Inspection *inspection, int source, InspectSumma
     for (uint64_t index = 0; index < summary->records; index++) {
         InspectedRecord record = {0};
         TRY(inspect_record(inspection, source, index, &record, err));
+        if (record.pass > 0) {
+            inspected_record_clear(&record);
+            summary->records = summary->there = index;
+            break;
+        }
         size_t length = record.trace.conversation.length;
         summary->json_bytes += inspection->text.length;
         count_shape(summary, record.trace.shape);
@@ -470,10 +488,10 @@ Status inspection_summarize(Inspection *inspection, int number, InspectSummary *
     if (there > 0 && count > there) count = there;
     InspectSummary summary = {.records = count,
                               .there = inspection_source(inspection, number).records};
-    summary.all = summary.there == count;
-    summary.more = !summary.all && mixture_source_dataset(inspection->mixture, source) != NULL;
     summary.length = mem_calloc(count, sizeof *summary.length);
     Status status = summarize_records(inspection, source, &summary, err);
+    summary.all = summary.there == summary.records;
+    summary.more = !summary.all && mixture_source_dataset(inspection->mixture, source) != NULL;
     qsort(summary.length, summary.num_lengths, sizeof *summary.length, compare_lengths);
     if (status == OK)
         *ret = summary;

@@ -11,9 +11,9 @@
 
 /* Which record is to be shown. */
 typedef struct InspectChoice {
-    bool
-        by_position; /* `number` is a position of the run's stream, or with a source of that one's
-                        own; else a record in file order, of the first source where none is named */
+    bool by_position; /* `number` is a position of the run's stream, or with a source of that one's
+                         own; else a record in file order, of the first source where none is named;
+                         the figures of a reader's are of its first records in the same order */
     uint64_t number;
 } InspectChoice;
 
@@ -71,7 +71,10 @@ uint64_t inspection_run(const Inspection *inspection);
 
 /* One record and what became of it. */
 typedef struct InspectedRecord {
-    uint64_t index;  /* in file order, from 0 */
+    uint64_t index; /* in file order, from 0, where it is numbered; of a reader's in the order that
+                     * it has without shuffling */
+    bool numbered;  /* not where it was chosen by its position and is a reader's, whose order nobody
+                     * else knows */
     const char *key; /* what it is of: "data.train"; borrowed from the configuration */
     uint64_t pass;   /* over its source, from 0, where it was chosen by its position */
     char *source;    /* "file.jsonl:123", owned */

@@ -40,7 +40,10 @@ static cJSON *make_record(const InspectedRecord *record)
     const Sample *sample = &record->sample;
     bool rejected = sample->status == SAMPLE_REJECTED;
     cJSON *object = cJSON_CreateObject();
-    add_count(object, "index", record->index);
+    if (record->numbered)
+        add_count(object, "index", record->index);
+    else
+        cJSON_AddNullToObject(object, "index");
     cJSON_AddStringToObject(object, "of", record->key);
     cJSON_AddStringToObject(object, "source", record->source);
     add_text(object, "shape", record->trace.shape);

@@ -168,7 +168,10 @@ static void put_figures(const InspectOptions *options, const InspectedRecord *re
 void inspect_view_record(const InspectOptions *options, const InspectedRecord *record, bool color,
                          Str *out)
 {
-    str_printf(out, "record %llu of %s", (unsigned long long)record->index, record->key);
+    if (record->numbered)
+        str_printf(out, "record %llu of %s", (unsigned long long)record->index, record->key);
+    else
+        str_printf(out, "a record of %s", record->key);
     if (options->choice.by_position)
         str_printf(out, ", at position %llu", (unsigned long long)options->choice.number);
     if (options->choice.by_position && strncmp(record->key, "data.sources.", 13) == 0)

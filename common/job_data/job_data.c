@@ -76,6 +76,8 @@ Status job_data_open(const JobDataOptions *options, Mixture **ret, Error *err)
         .hub = &hub,
         .watch = options->watch,
     };
+    for (int i = 0; i < mixture.num_sources && options->readers_in_order; i++)
+        if (source[i].reader != NULL) source[i].order = (DataOrder){.kind = ORDER_FILES};
     Status status = mixture_open(&mixture, ret, err);
     hub_room_release(room);
     free(index_folder);

@@ -13,12 +13,14 @@ int job_data_sources(const JobConfig *config, const EvalSet *eval,
 
 typedef struct JobDataOptions {
     const JobConfig *config;
-    const EvalSet *eval;  /* NULL: what is trained on */
-    bool look_only;       /* nothing is written: an index that is there is used, none is kept */
-    uint64_t records_max; /* of each source, as of DatasetOptions */
-    FilePool *pool;       /* as of DatasetOptions */
-    HubRoom *room;        /* that all sets of a process share; NULL: it is opened alone */
-    ReadWatch *watch;     /* NULL: nobody watches */
+    const EvalSet *eval;   /* NULL: what is trained on */
+    bool look_only;        /* nothing is written: an index that is there is used, none is kept */
+    bool readers_in_order; /* readers of the user's do not shuffle, whatever the job says: records
+                            * are counted, and positions mean nothing */
+    uint64_t records_max;  /* of each source, as of DatasetOptions */
+    FilePool *pool;        /* as of DatasetOptions */
+    HubRoom *room;         /* that all sets of a process share; NULL: it is opened alone */
+    ReadWatch *watch;      /* NULL: nobody watches */
 } JobDataOptions;
 
 /* The room that data.cache_gb allows, with what earlier sessions of the run have left; the caller's

@@ -94,6 +94,33 @@ for order in full window; do
     says "all 1201 records of data.train, " "1200, 0 of them cut; 1 rejected" "many.jsonl:1201: "
 done
 
+# A reader's records are counted in the order that it has without shuffling, positions are the run's.
+{
+    echo prompt,completion
+    for i in $(seq 12); do echo "say $i,$i"; done
+} >own.csv
+own=(--set data.train=own.csv --set data.reader="$BIN/reader_csv.so")
+for i in 0 1 5 11; do
+    inspect 0 "${own[@]}" --sample $i --count 0
+    says "record $i of data.train: own.csv:$((i + 2))" "say $((i + 1))<|im_end|>"
+done
+for i in $(seq 0 11); do
+    inspect 0 "${own[@]}" --position "$i" --count 0
+    says "a record of data.train, at position $i: own.csv:"
+    grep -o 'own.csv:[0-9]*' out
+done >places
+[ "$(sort places | uniq | wc -l)" -eq 12 ] || fail "positions show a record twice: $(cat places)"
+! sort -V places | cmp -s - places || fail "positions are not shuffled: $(cat places)"
+inspect 0 "${own[@]}" --position 3 --count 0 --json
+says '"index":null,"of":"data.train","source":"own.csv:'
+# One that does not say how many records it has is counted to its end, and no further.
+own=(--set data.train=null --set data.reader="$BIN/reader_faulty.so"
+    --set 'data.reader_options={"mode":"count","length":150}' --set train.num_steps=1)
+inspect 0 "${own[@]}" --sample 149
+says "record 149 of data.train: counter:149" "all 150 records of data.train, "
+inspect 2 "${own[@]}" --sample 150
+says "there is no record 150 in data.train: its reader ends before it"
+
 # Bad input, by the codes of README.
 inspect 2 --sample 3
 says "there is no record 3 in data.train: it has 3"
@@ -115,7 +142,8 @@ says "train.jsonl:4: the record is of no known shape" "bad_record, which ends a 
 inspect 0 --set data.bad_record=skip
 says "bad_record, which a run passes over: 1"
 inspect 3 --sample 3 --count 0
-says "rejected as bad_record"
+says "record 3 of data.train: $PWD/train.jsonl:4" "rejected as bad_record, which ends a run" \
+    "train.jsonl:4: the record is of no known shape" '"text"'
 # Several are listed, with what is odd; and all of it is there for programs.
 {
     echo 'no JSON'
