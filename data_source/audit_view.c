@@ -108,9 +108,13 @@ static void put_recount(const AuditData *data, Str *out)
 {
     str_puts(out, "          epoch length ");
     if (data[-1].records > 0) str_printf(out, "changed from %s to ", NUMBER(data[-1].records));
-    str_printf(out, "%s%s at position %s (step %lld); the data is the same\n",
+    str_printf(out,
+               "%s%s at position %s (step %lld); the data is the same\n"
+               "          from there on epochs are numbered by it, as epoch_id in metrics.jsonl: "
+               "position %s is of epoch %s\n",
                NUMBER(data->records), data[-1].records > 0 ? "" : " is known",
-               NUMBER(data->position), (long long)data->step);
+               NUMBER(data->position), (long long)data->step, NUMBER(data->position),
+               NUMBER(data->position / data->records));
 }
 
 static void put_data(const AuditStage *stage, Str *out)

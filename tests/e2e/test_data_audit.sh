@@ -220,6 +220,7 @@ recounted)
     run_job
     audit 0 "$RUN"
     says "epoch length changed from 20 to 40 at position 32 (step 3); the data is the same" \
+        "numbered by it, as epoch_id in metrics.jsonl: position 32 is of epoch 0" "epoch 0   8 of 40 " \
         "at hand: the positions of each epoch are one for each record" "epoch 0   20 of 20 " \
         "epoch 1   12 of 20 " "cut: the epoch length changed within it" "epoch 1   40 of 40 " \
         "verdict   each record of 2 whole passes over the data at hand was consumed exactly once"
