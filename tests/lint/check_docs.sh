@@ -1,6 +1,7 @@
 #!/bin/bash
 # Names that docs/ uses and that are defined elsewhere: every key (`train.lr`), value and source file that is named
-# exists, and metrics.jsonl has just the figures that docs/metrics.md lists.
+# exists, every link leads to a file and a heading that are there, and metrics.jsonl has just the figures that
+# docs/metrics.md lists.
 # usage: check_docs.sh SOURCE
 set -eu
 cd "$1"
@@ -33,6 +34,24 @@ check_files() {
         grep -xE '(common|controller|data_source|deploy|docs|proto|rollout_worker|tests|train_worker)/[^ *<]*' |
         while read -r file; do
             [ -e "${file%/}" ] || echo "$1 names $file, which is not there"
+        done
+}
+
+# headings FILE: what links into it may name, as GitHub makes it of a heading.
+headings() {
+    sed '/^```/,/^```/d' "$1" | sed -n 's/^##* //p' | tr '[:upper:]' '[:lower:]' | sed "s/[^a-z0-9 _-]//g; s/ /-/g"
+}
+
+# check_links FILE [FOLDER]: its links lead somewhere, seen from FOLDER in place of its own.
+check_links() {
+    local folder=${2:-$(dirname "$1")} to file
+    sed '/^```/,/^```/d' "$1" | grep -oE '\]\([^)]*\)' | sed 's/^](//; s/)$//' | grep -v '^[a-z]*://' | sort -u |
+        while read -r to; do
+            file=$folder/${to%%#*}
+            [ "${to%%#*}" ] || file=$1
+            [ -e "$file" ] || { echo "$1 links to $to, which is not there"; continue; }
+            [ "${to#*#}" = "$to" ] || headings "$file" | grep -qxF -- "${to#*#}" ||
+                echo "$1 links to $to, and that page has no such heading"
         done
 }
 
@@ -79,18 +98,22 @@ trap 'rm -rf "$scratch"' EXIT
 KEYS=$(known_keys)
 WRITTEN=$(written)
 
-# It finds what is wrong: a key, a name, a file, two figures.
+# It finds what is wrong: a key, a name, a file, two figures, three links.
 cat docs/metrics.md - > "$scratch/metrics.md" << 'WRONG'
 | `train/log_probs_differ`, `_max` | | |
 WRONG
 printf '`algorithm.no_key` `no_such_name` `train_worker/no_file.c`\n' > "$scratch/algorithms.md"
+printf '[a](no_page.md) [b](metrics.md#no-heading) [c](#nor-here) [d](metrics.md) [e](https://a.b/c)\n' \
+    >> "$scratch/algorithms.md"
 found=$(check_keys "$scratch/algorithms.md"; check_words "$scratch/algorithms.md"
-    check_files "$scratch/algorithms.md"; check_figures "$scratch/metrics.md")
-[ "$(wc -l <<< "$found")" -eq 5 ] || { echo "of 5 wrong names it finds: $found"; exit 1; }
+    check_files "$scratch/algorithms.md"; check_links "$scratch/algorithms.md" docs
+    check_figures "$scratch/metrics.md")
+[ "$(wc -l <<< "$found")" -eq 8 ] || { echo "of 8 wrong names it finds: $found"; exit 1; }
 
 for page in README.md docs/*.md; do
     check_keys $page
     check_files $page
+    check_links $page
 done > "$scratch/wrong"
 check_words docs/algorithms.md >> "$scratch/wrong"
 check_figures docs/metrics.md >> "$scratch/wrong"
