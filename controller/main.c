@@ -36,8 +36,10 @@ static const char help_run[] =
     "  controller status --run FOLDER [--json]             what a run is doing\n"
     "  controller stop --run FOLDER                        finish the step, commit, end\n"
     "  controller swap-rollout --run FOLDER --config JOB.YAML   go on with another stage\n"
+    "  controller swap-rollout --run FOLDER --undo         strike that off again\n"
     "  controller data inspect --config JOB.YAML [...]     what a record becomes\n"
-    "  controller data audit RUN [...]                     that each sample was consumed once\n"
+    "  controller data audit RUN [...]                     proves that each sample was consumed "
+    "once\n"
     "  controller samples --run FOLDER [...]               answers that a run generated\n"
     "  controller serve --model DIR [--port N] [...]       answer HTTP requests with a model\n"
     "  controller schema [KEY]                             what job.yaml can say\n"
@@ -64,7 +66,9 @@ static const char help_validate[] =
     "\n"
     "options:\n"
     "  -c, --config JOB.YAML   the job file\n"
-    "  -s, --set KEY=VALUE     in place of what the file says\n";
+    "  -s, --set KEY=VALUE     in place of what the file says\n"
+    "\n"
+    "Exit codes: 0 the job is in order, else those of running it.\n";
 
 static const char help_status[] =
     "usage: controller status --run FOLDER [--json]\n"
@@ -109,9 +113,11 @@ static const char help_schema[] =
 
 static const char help_data[] =
     "usage: controller data inspect --config JOB.YAML [--sample N | --position P] [--set ...]\n"
-    "       shows what becomes of a record, and figures of the data (data inspect --help: more)\n"
+    "       shows what becomes of a record, and figures of the data\n"
     "       controller data audit RUN\n"
-    "       proves that a run consumed each sample of each epoch once (data audit --help: more)\n";
+    "       proves that a run consumed each sample of each epoch once\n"
+    "\n"
+    "Each has more options: controller help data inspect, controller help data audit.\n";
 
 static const char help_help[] = "usage: controller help [COMMAND]\n"
                                 "       prints what a command does and takes\n";

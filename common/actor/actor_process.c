@@ -417,6 +417,11 @@ int actor_process_run(int argc, char **argv, const ActorProcessSpec *spec)
 {
     ActorProcess process = {.spec = spec, .doing = "starting"};
     Error err = {0};
+    if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
+        printf("%s is a process of a job: a node agent starts it and says what it is to do.\n%s\n",
+               spec->program, start_hint);
+        return 0;
+    }
     process_raise_file_limit(); /* a handle takes several, and so does every data file */
     signal(SIGPIPE, SIG_IGN);
     signal(SIGINT, SIG_IGN); /* a Ctrl-C is the controller's affair */

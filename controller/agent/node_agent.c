@@ -53,9 +53,11 @@ static const char usage[] =
     "  --host HOST              agents that say the same share memory between their processes, "
     "others\n"
     "                           do not; default: told by the system\n"
-    "  --embedded PID           belongs to this process, a controller that starts it, and ends "
-    "with "
-    "it\n";
+    "\n"
+    "Ctrl-C or SIGTERM: ends it, and the processes that it started.\n"
+    "\n"
+    "What a controller says that starts one of its own:\n"
+    "  --embedded PID           belongs to this process, and ends with it\n";
 
 typedef struct Agent Agent;
 

@@ -158,11 +158,18 @@ static Status score_all(RewardSet *set, int64_t counts[REWARD_OUTCOME_COUNT], Er
 static void print_usage(FILE *out)
 {
     fprintf(out, "usage: reward_try REWARDS <responses.jsonl\n"
-                 "REWARDS: a name, JSON as in a job file, or a file with such JSON. Names:");
+                 "       scores answers as a job would, and prints a line of JSON for each\n"
+                 "\n"
+                 "REWARDS: a name, JSON as in a job file, or a file with such JSON.\n"
+                 "Names:");
     for (int i = 0; reward_table_at(i) != NULL; i++)
         fprintf(out, " %s", reward_table_at(i)->name);
-    fprintf(out, "\nA line of input: {\"response\": \"...\", \"label\": \"...\"} or "
-                 "{\"responses\": [...], ...}, with prompt and metadata as needed.\n");
+    fprintf(out,
+            "\nA line of input: {\"response\": \"...\", \"label\": \"...\"} or\n"
+            "{\"responses\": [...], ...}, with prompt and metadata as needed.\n"
+            "\n"
+            "Exit codes: 0 all were judged, 2 usage, 3 a line is malformed, 4 some could not be "
+            "judged.\n");
 }
 
 int main(int argc, char **argv)

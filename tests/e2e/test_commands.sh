@@ -87,8 +87,50 @@ case_wrong_option() {
     says message "--model needs a value" "usage: controller serve"
     refused 2 "$BIN/node_agent" --endpont ipc:///x
     says message "unknown option --endpont" "Did you mean --endpoint" "usage: node_agent"
-    refused 2 "$BIN/train_worker" --help
-    says message "unknown option --help" "To run a job: controller --config JOB.YAML"
+    refused 2 "$BIN/train_worker" --hlep
+    says message "unknown option --hlep" "To run a job: controller --config JOB.YAML"
+}
+
+# documented: each `controller ...` and `node_agent ...` of README and docs, as code or between backticks, one a line.
+documented() {
+    cat "$SOURCE"/README.md "$SOURCE"/docs/*.md |
+        grep -oE '`(controller|node_agent) [^`]*`|^    (build/bin/)?(controller|node_agent) .*' |
+        sed -E 's/`//g; s/^ *(build\/bin\/)?//'
+}
+
+# Whatever README and docs say that a command takes, its help lists; what processes say to each other stands apart.
+case_help_lists_options() {
+    local line words program help option seen=0
+    while read -r line; do
+        read -ra words <<<"${line%% -*}"
+        program=${words[0]}
+        help=("$BIN/$program")
+        # The words up to the first option or value are the command.
+        for word in "${words[@]:1}"; do
+            [[ $word =~ ^[a-z-]+$ ]] || break
+            help+=("$word")
+        done
+        if [ "${help[1]:-}" = help ] || ! grep -q -e ' --' <<<"$line"; then continue; fi
+        "${help[@]}" --help >help.txt 2>&1 || fail "$line: ${help[*]} has no help"
+        for option in $(grep -oE -- '--[a-z][a-z-]*' <<<"$line" | sort -u); do
+            case $option in --help | --version) continue ;; esac
+            grep -qE -- "(^|[^a-z-])$option([^a-z-]|$)" help.txt ||
+                fail "${help[*]} --help does not list $option: $line"
+            seen=$((seen + 1))
+        done
+    done < <(documented)
+    [ "$seen" -gt 30 ] || fail "only $seen options are found in the docs"
+    "$BIN/data_inspect" --help >help.txt
+    sed -n '1,/^What `controller validate`/p' help.txt | grep -E -- '--(brief|check|available|trained|gpu)' &&
+        fail "what is no person's stands between a person's options"
+    says help.txt --brief --check --available --trained --gpu
+    "$BIN/node_agent" --help >help.txt
+    sed -n '1,/^What a controller says/p' help.txt | grep -e --embedded && fail "so it does in node_agent"
+    says help.txt --embedded
+    for program in data_source rollout_worker train_worker; do
+        "$BIN/$program" --help >help.txt || fail "$program has no help"
+        says help.txt "$program is a process of a job" "To run a job: controller --config JOB.YAML"
+    done
 }
 
 case_help() {
