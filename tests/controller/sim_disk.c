@@ -16,8 +16,8 @@ static int64_t end_in_stage(const World *w, int64_t step, int stage)
     return w->disk.ledger_stage[step] == stage ? w->disk.ledger_end[step] : 0;
 }
 
-/* What a supervised step is by the book (docs/data.md), whatever the session before made of it: the
- * first accepted records behind the last step; of one epoch, unless its remainder wraps. */
+/* What a supervised step is by the book (docs/data-order.md), whatever the session before made of
+ * it: the first accepted records behind the last step; of one epoch, unless its remainder wraps. */
 static void check_positions(World *w, const Plan *plan)
 {
     if (generates(w)) return;
