@@ -232,9 +232,9 @@ Status run_stages_record(RunStages *stages, const JobConfig *config, int stage, 
 
 /* ---- undone ---- */
 
-/* The newest checkpoint must be of a stage before it. */
+/* The newest checkpoint must be of a stage before it. *ret is owned, NULL where there is none. */
 static Status check_untouched(const RunFolder *folder, const JobConfig *config, int stage,
-                              Error *err)
+                              Manifest **ret, Error *err)
 {
     char *path = NULL;
     Manifest *manifest = NULL;
@@ -246,7 +246,10 @@ static Status check_untouched(const RunFolder *folder, const JobConfig *config, 
                            "and cannot be undone.\nTo go on otherwise from a checkpoint, swap "
                            "another stage in, or name it as model.path of another run.",
                            path, config->stage);
-    manifest_destroy(manifest);
+    if (status == OK)
+        *ret = manifest;
+    else
+        manifest_destroy(manifest);
     free(path);
     return status;
 }
@@ -273,27 +276,30 @@ static void note_step(void *context, const LedgerRecord *record)
 }
 
 /* As far as the ledger can be read: what a kill left of its end is nothing to a resume. */
-static int64_t steps_behind(const RunFolder *folder, int64_t last_step)
+static int64_t steps_behind(const RunFolder *folder, const Manifest *newest, int64_t last_step)
 {
     int64_t step = last_step;
-    LedgerSummary summary;
-    (void)ledger_read(folder->ledger, note_step, &step, &summary, NULL);
+    (void)ledger_read_behind(folder->ledger, newest != NULL ? newest->ledger_head : "",
+                             newest != NULL ? &newest->ledger_mark : NULL, note_step, &step, NULL);
     return step > last_step ? step - last_step : 0;
 }
 
 static Status undo_last(const RunFolder *folder, StageUndone *ret, Error *err)
 {
     RunStages stages = {.folder = folder, .count = STAGES_EVER};
+    Manifest *newest = NULL;
     stages.stage = mem_calloc(STAGES_EVER, sizeof *stages.stage);
     Status status = read_swaps(&stages, err);
     if (status == OK && stages.num_swapped == 0)
         status = error_set(err, ERR_NOT_FOUND, "%s: no stage was swapped in.", folder->path);
     const JobConfig *last = status == OK ? stages.swapped[stages.num_swapped - 1] : NULL;
-    if (status == OK) status = check_untouched(folder, last, stages.count - 1, err);
+    if (status == OK) status = check_untouched(folder, last, stages.count - 1, &newest, err);
     if (status == OK) status = drop_last_line(&stages, err);
     if (status == OK)
-        *ret = (StageUndone){mem_strdup(last->stage),
-                             steps_behind(folder, stages.stage[stages.count - 2].last_step)};
+        *ret =
+            (StageUndone){mem_strdup(last->stage),
+                          steps_behind(folder, newest, stages.stage[stages.count - 2].last_step)};
+    manifest_destroy(newest);
     run_stages_close(&stages);
     return status;
 }

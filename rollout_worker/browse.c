@@ -12,7 +12,7 @@
 #include "base/limits.h"
 #include "base/memory.h"
 #include "base/rng.h"
-#include "checkpoint/ledger.h"
+#include "checkpoint/manifest.h"
 #include "config/stage_list.h"
 #include "rollout_worker/saved_group.h"
 #include "sample/score.h"
@@ -59,6 +59,7 @@ static void take_record(void *context, const LedgerRecord *record)
     size_t count = (size_t)browser->num_spans;
     if (browser->stage != NULL && record->step <= browser->stage->steps_before) return;
     if (record->step > browser->last_step) return;
+    if (browser->options.step >= 0 && record->step != browser->options.step) return;
     browser->span = mem_realloc(browser->span, count + 1, sizeof *browser->span);
     StepSpan *span = &browser->span[browser->num_spans++];
     *span = (StepSpan){.step = record->step,
@@ -71,12 +72,39 @@ static void take_record(void *context, const LedgerRecord *record)
                (size_t)record->num_rejected * sizeof *span->rejected);
 }
 
+/* The checkpoint from whose line on the ledger has what is asked for; NULL: from its start. One
+ * that cannot be read is none. Owned. */
+static Manifest *find_start(const Browser *browser)
+{
+    StringList paths = {0};
+    Manifest *found = NULL;
+    int64_t before = browser->stage != NULL ? browser->stage->steps_before : 0;
+    char *root = path_join(browser->options.run, "checkpoints");
+    if (browser->options.step > before) before = browser->options.step - 1;
+    (void)checkpoint_list(root, &paths, NULL);
+    for (int i = 0; i < paths.count && found == NULL; i++) { /* the newest first */
+        Manifest *manifest = NULL;
+        if (checkpoint_verify(paths.item[i], false, &manifest, NULL) != OK) continue;
+        if (manifest->step <= before)
+            found = manifest;
+        else
+            manifest_destroy(manifest);
+    }
+    string_list_free(&paths);
+    free(root);
+    return found;
+}
+
 static Status read_ledger(Browser *browser, Error *err)
 {
-    LedgerSummary summary;
     char *path = path_join(browser->options.run, "ledger.jsonl");
+    Manifest *start = find_start(browser);
     Status status = OK;
-    if (path_exists(path)) status = ledger_read(path, take_record, browser, &summary, err);
+    if (path_exists(path))
+        status = ledger_read_behind(path, start != NULL ? start->ledger_head : "",
+                                    start != NULL ? &start->ledger_mark : NULL, take_record,
+                                    browser, err);
+    manifest_destroy(start);
     free(path);
     return status;
 }

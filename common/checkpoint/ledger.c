@@ -349,15 +349,21 @@ static Status scan_line(Scan *scan, Visit visit, void *context, bool *ret_more, 
     return status;
 }
 
+static Status read_rest(Scan *scan, Visit visit, void *context, Error *err)
+{
+    Status status = OK;
+    for (bool more = true; status == OK && more;)
+        status = scan_line(scan, visit, context, &more, err);
+    return status;
+}
+
 Status ledger_read(const char *path, Visit visit, void *context, LedgerSummary *ret, Error *err)
 {
     Scan scan = {.path = path, .mark = nothing_said};
     chain_start(scan.head);
     scan.fd = open(path, O_RDONLY | O_CLOEXEC);
     if (scan.fd < 0) return error_set_errno(err, errno, "could not open %s", path);
-    Status status = OK;
-    for (bool more = true; status == OK && more;)
-        status = scan_line(&scan, visit, context, &more, err);
+    Status status = read_rest(&scan, visit, context, err);
     if (status == OK) {
         LedgerSummary summary = {.format = (int)scan.mark.format,
                                  .records = scan.line,
@@ -371,17 +377,7 @@ Status ledger_read(const char *path, Visit visit, void *context, LedgerSummary *
     return status;
 }
 
-/* ---- writing ---- */
-
-static int64_t count_rest(Scan *scan)
-{
-    int64_t lines = 0;
-    const char *line = NULL;
-    size_t length = 0;
-    while (next_line(scan, &line, &length, NULL) == OK && line != NULL)
-        lines++;
-    return lines + (scan->buffer.length > scan->used ? 1 : 0);
-}
+/* ---- from a mark on ---- */
 
 /* Goes to the line that ends at the mark, with what the line before says of its chain, and reads
  * it. False where the mark does not fit the file, which is then to be read from its start. */
@@ -422,6 +418,34 @@ static Status begin_scan(Scan *scan, Error *err)
     chain_start(scan->head);
     if (lseek(scan->fd, 0, SEEK_SET) == 0) return OK;
     return error_set_errno(err, errno, "could not position in %s", scan->path);
+}
+
+Status ledger_read_behind(const char *path, const char *head, const LedgerMark *mark, Visit visit,
+                          void *context, Error *err)
+{
+    Scan scan = {.path = path};
+    scan.fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (scan.fd < 0) return error_set_errno(err, errno, "could not open %s", path);
+    bool there = mark != NULL && mark->bytes > 0 && take_mark(&scan, mark, head);
+    Status status = there ? OK : begin_scan(&scan, err);
+    if (status == OK) status = read_rest(&scan, visit, context, err);
+    if (status == ERR_DATA && there && begin_scan(&scan, err) == OK)
+        status = read_rest(&scan, NULL, NULL, err); /* which says the number of the line */
+    str_free(&scan.buffer);
+    close(scan.fd);
+    return status;
+}
+
+/* ---- writing ---- */
+
+static int64_t count_rest(Scan *scan)
+{
+    int64_t lines = 0;
+    const char *line = NULL;
+    size_t length = 0;
+    while (next_line(scan, &line, &length, NULL) == OK && line != NULL)
+        lines++;
+    return lines + (scan->buffer.length > scan->used ? 1 : 0);
 }
 
 /* Reads up to the line with that head. */

@@ -109,5 +109,12 @@ typedef struct LedgerSummary {
  * ERR_DATA names the line that is damaged; a torn last line is not damage. */
 Status ledger_read(const char *path, void (*visit)(void *context, const LedgerRecord *record),
                    void *context, LedgerSummary *ret, Error *err);
+/* For who looks at the last steps of a long one: as ledger_read, but only what stands behind the
+ * line with that head, which ends at `mark`, is looked at, as ledger_open does. Where the mark does
+ * not fit the file, or is not known (NULL, or of byte 0), all of it is: `visit` then gets the
+ * records before it, too. */
+Status ledger_read_behind(const char *path, const char *head, const LedgerMark *mark,
+                          void (*visit)(void *context, const LedgerRecord *record), void *context,
+                          Error *err);
 
 #endif

@@ -1,7 +1,7 @@
 /* What a start and an audit cost beside a long ledger, and what a start costs beside long metrics:
  * makes a run folder with the ledger and the metrics of so many steps of 64 samples, one position
  * in 50 of which was rejected, and times the start's part with the mark of the newest checkpoint,
- * the same without, and reading all of it.
+ * the same without, reading all of it, and what stands behind the mark.
  *
  * usage: bench_ledger [steps] [folder] [records fingerprint]   (default 30000, a new folder in
  * /tmp)
@@ -121,6 +121,13 @@ static void read_all(const Made *made)
     check(ledger_read(made->ledger, NULL, NULL, &summary, &err), &err);
 }
 
+/* As `controller samples --step` does for the step behind the checkpoint. */
+static void read_behind(const Made *made)
+{
+    Error err = {0};
+    check(ledger_read_behind(made->ledger, made->head, &made->mark, NULL, NULL, &err), &err);
+}
+
 static void time_best(const char *what, void (*deed)(const Made *made), const Made *made)
 {
     int64_t best = INT64_MAX;
@@ -149,6 +156,7 @@ int main(int argc, char **argv)
     time_best("the same without the mark", open_without_mark, &made);
     time_best("a start opens the metrics", open_metrics, &made);
     time_best("all of the ledger is read", read_all, &made);
+    time_best("what is behind the mark is read", read_behind, &made);
     free(made.ledger);
     free(made.metrics);
     if (argc <= 2) check(folder_remove(run, &err), &err);

@@ -482,6 +482,62 @@ static void test_ledger_at_a_mark_is_not_read_from_its_start(void **state)
     free(bytes);
 }
 
+typedef struct Visited {
+    int64_t first, last, count;
+} Visited;
+
+static void visit_step(void *context, const LedgerRecord *record)
+{
+    Visited *visited = context;
+    if (visited->count++ == 0) visited->first = record->step;
+    assert_int_equal(record->step, visited->first + visited->count - 1);
+    visited->last = record->step;
+}
+
+static void expect_behind(const Marked *at, const LedgerMark *mark, int64_t first)
+{
+    Error err = {0};
+    Visited visited = {0};
+    assert_ok(ledger_read_behind(PATH, at->head, mark, visit_step, &visited, &err), &err);
+    assert_int_equal(visited.count, 1200 - first + 1);
+    if (visited.count > 0) assert_int_equal(visited.first, first);
+    if (visited.count > 0) assert_int_equal(visited.last, 1200);
+}
+
+static void test_ledger_is_read_from_a_mark_on(void **state)
+{
+    (void)state;
+    Error err = {0};
+    Visited visited = {0};
+    Marked marked[MARKED];
+    LedgerMark wrong, unknown = {0};
+    size_t length = 0;
+    char *bytes = write_marked(marked, &length);
+    write_whole(bytes, length);
+    for (int m = 0; m < MARKED; m++)
+        expect_behind(&marked[m], &marked[m].mark, marked[m].step + 1);
+    wrong = marked[3].mark;
+    wrong.bytes++; /* no line ends there */
+    expect_behind(&marked[3], &wrong, 1);
+    expect_behind(&marked[3], &marked[2].mark, 1); /* that line has another head */
+    expect_behind(&marked[3], &unknown, 1);
+    expect_behind(&marked[3], NULL, 1);
+    /* What is damaged before it nobody sees; behind it, the line is named by its number. */
+    int64_t at = marked[3].mark.bytes + 40, line = marked[3].step + 1;
+    bytes[20000] ^= 1;
+    write_whole(bytes, length);
+    expect_behind(&marked[3], &marked[3].mark, marked[3].step + 1);
+    bytes[20000] ^= 1;
+    bytes[at] ^= 1;
+    write_whole(bytes, length);
+    char *named = mem_printf(PATH ":%lld: the ledger is damaged here", (long long)line);
+    assert_fails(
+        ledger_read_behind(PATH, marked[3].head, &marked[3].mark, visit_step, &visited, &err),
+        ERR_DATA, &err, named);
+    free(named);
+    free(bytes);
+}
+
 /* Where the file does not fit it all is read: found there, or refused as without a mark. */
 static void test_ledger_that_does_not_fit_its_mark_is_read(void **state)
 {
@@ -675,6 +731,7 @@ int main(void)
         FRESH(test_ledger_is_cut_back_to_the_head_of_the_checkpoint),
         FRESH(test_ledger_opens_at_a_mark_as_if_it_were_read),
         FRESH(test_ledger_at_a_mark_is_not_read_from_its_start),
+        FRESH(test_ledger_is_read_from_a_mark_on),
         FRESH(test_ledger_that_does_not_fit_its_mark_is_read),
         FRESH(test_ledger_torn_last_line_is_seen_and_cut_off),
         FRESH(test_ledger_every_flipped_bit_is_found),

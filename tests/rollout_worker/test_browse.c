@@ -7,7 +7,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
-#include "checkpoint/ledger.h"
+#include "checkpoint/manifest.h"
 #include "config/stage_list.h"
 #include "rollout_worker/browse_view.h"
 #include "rollout_worker/saved_group.h"
@@ -197,6 +197,47 @@ static void test_browse_looks_at_a_step_a_position_a_prompt(void **state)
     expect(&options, "0.0 0.1 ");
 }
 
+/* The ledger of a long run is read from the checkpoint before the step on: what stands there in
+ * line 1 is then of no consequence, as for a resume, and else it is. */
+static void test_browse_reads_the_ledger_from_the_checkpoint_before_the_step(void **state)
+{
+    (void)state;
+    Error err = {0};
+    Ledger *ledger = NULL;
+    Manifest *manifest = manifest_create();
+    Browser *browser = NULL;
+    char *folder = NULL, *path = NULL, *text = NULL;
+    size_t length = 0;
+    assert_ok(ledger_open(RUN "/ledger.jsonl", NULL, NULL, &ledger, NULL, &err), &err);
+    consume(ledger, 1, 0, 0, 1);
+    consume(ledger, 2, 2, 2, 3);
+    manifest->step = 2;
+    manifest->ledger_head = mem_strdup(ledger_head(ledger));
+    manifest->ledger_mark = *ledger_mark(ledger);
+    manifest->data_fingerprint = mem_strdup("");
+    manifest->config_sha256 = mem_strdup("");
+    manifest->tp_size = manifest->dp_size = 1;
+    consume(ledger, 3, 1000, 1000, 1001);
+    ledger_close(ledger);
+    assert_ok(checkpoint_begin(RUN "/checkpoints", 2, &folder, &err), &err);
+    assert_ok(checkpoint_commit(RUN "/checkpoints", folder, manifest, &path, &err), &err);
+
+    assert_ok(file_read(RUN "/ledger.jsonl", 1 << 20, &text, &length, &err), &err);
+    text[20] ^= 1;
+    assert_ok(file_write_atomic(RUN "/ledger.jsonl", text, length, &err), &err);
+    BrowseOptions options = options_of(BROWSE_IN_ORDER, 99);
+    options.step = 3;
+    expect(&options, "1000.0 1000.1 ");
+    options.step = 2;
+    assert_fails(browser_open(&options, &browser, &err), ERR_DATA, &err, "ledger.jsonl:1: ");
+    options.step = -1;
+    assert_fails(browser_open(&options, &browser, &err), ERR_DATA, &err, "ledger.jsonl:1: ");
+    manifest_destroy(manifest);
+    free(folder);
+    free(path);
+    free(text);
+}
+
 static void test_browse_at_random_repeats_itself_with_its_seed(void **state)
 {
     (void)state;
@@ -377,6 +418,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         IN_A_RUN(test_browse_finds_the_highest_and_lowest_rewards),
         IN_A_RUN(test_browse_looks_at_a_step_a_position_a_prompt),
+        IN_A_RUN(test_browse_reads_the_ledger_from_the_checkpoint_before_the_step),
         IN_A_RUN(test_browse_at_random_repeats_itself_with_its_seed),
         IN_A_RUN(test_browse_tells_what_became_of_an_answer),
         IN_A_RUN(test_browse_tells_of_one_stage),
