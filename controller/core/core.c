@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "config/source_set.h"
+
 const char *actor_state_name(ActorState state)
 {
     static const char *const names[] = {"pending",    "starting", "alive", "suspect",
@@ -84,17 +86,39 @@ bool core_is_stopping(const Controller *c)
     return c->stop_requests > 0 || c->failure.status != OK;
 }
 
-void core_finish_failed(Controller *c)
+/* The way on from one record, besides another policy. Behind a commit, data that is trained and
+ * differs is refused: with the way to accept it, which the order `window` has none of. */
+static const char *or_mended(const Controller *c, bool committed)
+{
+    bool trained = committed && c->failure.where == AT_TRAIN_RECORD;
+    if (c->failure.where == NOT_AT_A_RECORD) return "";
+    if (!trained) return ", or\nwith the record mended";
+    if (train_is_counted_late(c->config)) return "";
+    return ", or\nwith the record mended, and then tells how to accept the changed data";
+}
+
+static void finish_uncommitted(Controller *c)
 {
     RolloutFunction function = c->config->rollout.function;
     bool validated = c->config->rollout.load == NULL &&
                      (function == ROLLOUT_SFT || function == ROLLOUT_GENERATE);
+    if (c->failure.remedy[0] == '\0') {
+        core_finish(c, c->failure.status, "%s", c->failure.message);
+        return;
+    }
+    core_finish(c, c->failure.status,
+                "%s\nNo step is committed: the same command begins anew %s%s.%s",
+                c->failure.message, c->failure.remedy, or_mended(c, false),
+                c->failure.where != NOT_AT_A_RECORD && validated
+                    ? "\n`controller validate` counts the records at which a run would end, by "
+                      "reason, without a run."
+                    : "");
+}
+
+void core_finish_failed(Controller *c)
+{
     if (c->step == 0 || push_is_all(c))
-        core_finish(c, c->failure.status, "%s%s", c->failure.message,
-                    c->failure.status == ERR_DATA && validated
-                        ? "\nNo step is committed. `controller validate` counts the records at "
-                          "which a run would end, by reason, without a run."
-                        : "");
+        finish_uncommitted(c);
     else if (c->step > c->saved.step)
         core_finish(c, c->failure.status, "%s\nThe steps after step %lld could not be committed.",
                     c->failure.message, (long long)c->saved.step);
@@ -105,9 +129,9 @@ void core_finish_failed(Controller *c)
                     c->failure.message, (long long)c->step, c->failure.first);
     else
         core_finish(c, c->failure.status,
-                    "%s\nStep %lld is committed: the same command goes on from there%s%s.",
+                    "%s\nStep %lld is committed: the same command goes on from there%s%s%s.",
                     c->failure.message, (long long)c->step, c->failure.remedy[0] != '\0' ? " " : "",
-                    c->failure.remedy);
+                    c->failure.remedy, or_mended(c, true));
 }
 
 DataSet *core_set(Controller *c, SetName set)

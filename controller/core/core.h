@@ -174,6 +174,8 @@ typedef struct DataSet {
     int64_t records; /* of one epoch; -1 until it was open */
 } DataSet;
 
+typedef enum { NOT_AT_A_RECORD, AT_TRAIN_RECORD, AT_EVAL_RECORD } FailureAt;
+
 #define RECORDS_LOGGED 10
 
 /* What was said of records; owned. */
@@ -294,7 +296,8 @@ struct Controller {
 
     int stop_requests;
     struct {
-        Status status; /* OK: none */
+        Status status;   /* OK: none */
+        FailureAt where; /* one record: more like it may follow */
         char message[ERROR_MESSAGE_MAX];
         char remedy[REASON_MAX]; /* besides giving the same command again; "": none */
         char first[REASON_MAX];  /* what is to be done before that; "": nothing */

@@ -33,12 +33,20 @@ static int64_t bad_records(const Controller *c, SetName set, int source)
     return (set == SET_TRAIN ? c->done.bad_records : c->eval.bad_records) + stream->bad_ahead;
 }
 
-static const char *policy_key(RejectReason reason)
+/* What the policy may be in place of stop. Only `sft` cuts what is too long: what is too long for
+ * an answer is a prompt. */
+static const char *other_policies(const Controller *c, RejectReason reason)
 {
-    return reason == REJECT_NOTHING_TO_TRAIN ? "data.nothing_to_train"
-           : reason == REJECT_TOO_LONG       ? "data.too_long"
-           : reason == REJECT_NOT_RENDERED   ? "data.not_rendered"
-                                             : "data.bad_record";
+    switch (reason) {
+    case REJECT_NOTHING_TO_TRAIN:
+        return "data.nothing_to_train: skip";
+    case REJECT_TOO_LONG:
+        return push_is_used(c) ? "data.too_long: skip" : "data.too_long: skip or truncate";
+    case REJECT_NOT_RENDERED:
+        return "data.not_rendered: skip or keep";
+    default:
+        return "data.bad_record: skip";
+    }
 }
 
 /* A record at which the run ends. */
@@ -46,9 +54,8 @@ static void stop_at(Controller *c, SetName set, RejectReason reason, const char 
 {
     if (c->failure.status != OK) return;
     core_finish_committed(c, ERR_DATA, "%s", message);
-    snprintf(c->failure.remedy, sizeof c->failure.remedy,
-             "with %s: skip, or\nwith the record mended%s", policy_key(reason),
-             set == SET_TRAIN ? ", and then tells how to accept the changed data" : "");
+    c->failure.where = set == SET_TRAIN ? AT_TRAIN_RECORD : AT_EVAL_RECORD;
+    snprintf(c->failure.remedy, sizeof c->failure.remedy, "with %s", other_policies(c, reason));
 }
 
 static void stop_at_too_many(Controller *c, SetName set, int source, const char *message)

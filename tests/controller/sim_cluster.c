@@ -326,8 +326,8 @@ static void make_samples(World *w, const Reading *reading, Process *worker)
     for (int i = 0; i < fx->call.lease.count; i++) {
         meta[count] = sample_at(w, sim_set(fx), fx->call.lease.first + i);
         if (meta[count].status == SAMPLE_REJECTED) {
-            bool bad = meta[count].reject_reason == REJECT_BAD_RECORD;
-            why[count++] = bad ? "file:1: a bad record" : NULL;
+            bool told = meta[count].reject_reason != REJECT_TOO_LONG;
+            why[count++] = told ? "file:1: a bad record" : NULL;
             continue;
         }
         hold(worker, sim_set(fx), meta[count].position);

@@ -106,7 +106,8 @@ SampleMeta sample_at(const World *w, int set, int64_t position)
     };
     bool bad_position = set == 0 && position > 0 && position == w->faults->bad_position;
     if (record < bad || bad_position)
-        meta.reject_reason = REJECT_BAD_RECORD;
+        meta.reject_reason =
+            w->faults->bad_as != REJECT_NONE ? w->faults->bad_as : REJECT_BAD_RECORD;
     else if (h % 9 == 0)
         meta.reject_reason = REJECT_TOO_LONG;
     if (meta.reject_reason != REJECT_NONE) meta.status = SAMPLE_REJECTED;

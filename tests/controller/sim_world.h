@@ -42,6 +42,7 @@ typedef struct SimFaults {
     int bad_records;      /* so many of the training records are no conversation */
     int bad_eval_records; /* the same of the evaluation records */
     int64_t bad_position; /* of the training set: neither is what stands here; 0: it is one */
+    RejectReason bad_as;  /* why these are rejected; REJECT_NONE: as REJECT_BAD_RECORD */
     const char *trouble;  /* what rollout workers say of their rewards; NULL: they have none */
     const JobConfig *later; /* the job as given after the first session; NULL: as before */
     const JobConfig *swap;  /* somebody asks for this stage at some moment; NULL: nobody does */

@@ -686,84 +686,7 @@ static void test_simulation_refuses_a_group_that_cannot_be_placed(void **state)
     }
 }
 
-/* ---- data ---- */
-
-static void test_simulation_stops_at_a_bad_record(void **state)
-{
-    (void)state;
-    for (uint64_t seed = 1; seed <= 20; seed++) {
-        JobConfig config = make_config(3, 2, 1);
-        config.data.bad_record = POLICY_STOP;
-        SimResult result =
-            sim_run(&config, &(SimFaults){.bad_records = 1, .kills = (int)seed % 4}, seed);
-        assert_string_equal(result.violation, "");
-        assert_true(result.finished);
-        assert_int_equal(result.status, ERR_DATA);
-        assert_non_null(strstr(result.message, "a bad record"));
-        assert_int_equal(result.leftover_processes, 0);
-    }
-}
-
-/* Whatever was trained when the record was met is committed, and the message says how to go on. */
-static void test_simulation_commits_before_it_ends_at_a_bad_record(void **state)
-{
-    (void)state;
-    for (uint64_t seed = 1; seed <= 40; seed++) {
-        JobConfig config = make_config(3, 2, 1);
-        config.data.bad_record = POLICY_STOP;
-        config.checkpoint.interval = seed % 2 == 0 ? 5 : 0;
-        SimFaults faults = {.bad_position = 100 + (int64_t)seed};
-        SimResult result = sim_run(&config, &faults, seed);
-        assert_string_equal(result.violation, "");
-        assert_int_equal(result.status, ERR_DATA);
-        assert_true(result.steps > 5);
-        assert_true(result.saved.next_position <= faults.bad_position);
-        assert_int_equal(result.steps_begun, 2 * result.steps);
-        assert_non_null(strstr(result.message, "a bad record"));
-        assert_non_null(strstr(result.message, "data.bad_record: skip"));
-        assert_int_equal(result.leftover_processes, 0);
-        faults.kills = 3;
-        result = sim_run(&config, &faults, seed);
-        assert_string_equal(result.violation, "");
-        assert_int_equal(result.status, ERR_DATA);
-        assert_int_equal(result.leftover_processes, 0);
-    }
-}
-
-static void test_simulation_stops_past_the_maximum_of_bad_records(void **state)
-{
-    (void)state;
-    for (uint64_t seed = 1; seed <= 20; seed++) {
-        JobConfig config = make_config(3, 2, 1);
-        SimFaults faults = {.bad_records = BAD_RECORDS + 1, .controller_kills = (int)seed % 3};
-        SimResult result = sim_run(&config, &faults, seed);
-        assert_string_equal(result.violation, "");
-        assert_int_equal(result.status, ERR_DATA);
-        assert_non_null(strstr(result.message, "data.bad_records_max"));
-        config.data.bad_records_max = 0; /* no limit */
-        result = sim_run(&config, &faults, seed);
-        assert_right(&result, seed);
-        assert_int_equal(result.saved.bad_records, BAD_RECORDS + 1);
-    }
-}
-
-/* It is found beside the first steps, not after the last one. */
-static void test_simulation_finds_a_bad_evaluation_record_early(void **state)
-{
-    (void)state;
-    for (uint64_t seed = 1; seed <= 20; seed++) {
-        JobConfig config = make_config(3, 2, 1);
-        config.train.num_steps = 400;
-        config.eval.before_train = false;
-        config.eval.interval = 0;
-        config.data.bad_record = POLICY_STOP;
-        SimResult result = sim_run(&config, &(SimFaults){.bad_eval_records = 1}, seed);
-        assert_string_equal(result.violation, "");
-        assert_int_equal(result.status, ERR_DATA);
-        assert_true(result.steps_begun <= 2 * 20);
-        assert_int_equal(result.steps_begun, 2 * result.steps);
-    }
-}
+/* ---- what is waited for ---- */
 
 /* However long the files are: as long as the data source gets on with them, nobody is impatient. */
 static void test_simulation_waits_for_a_data_source_that_gets_on(void **state)
@@ -856,10 +779,6 @@ int main(void)
         cmocka_unit_test(test_simulation_restarts_as_often_as_the_budget_says),
         cmocka_unit_test(test_simulation_survives_an_agent_with_more_workers_than_restarts),
         cmocka_unit_test(test_simulation_refuses_a_group_that_cannot_be_placed),
-        cmocka_unit_test(test_simulation_stops_at_a_bad_record),
-        cmocka_unit_test(test_simulation_commits_before_it_ends_at_a_bad_record),
-        cmocka_unit_test(test_simulation_stops_past_the_maximum_of_bad_records),
-        cmocka_unit_test(test_simulation_finds_a_bad_evaluation_record_early),
         cmocka_unit_test(test_simulation_waits_for_a_data_source_that_gets_on),
         cmocka_unit_test(test_simulation_tells_what_is_tried_in_vain),
         cmocka_unit_test(test_simulation_ends_when_the_checkpoint_is_past_the_last_step),
