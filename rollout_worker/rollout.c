@@ -47,14 +47,20 @@ void rollout_reject(Sample *ret, RejectReason reason, const char *message)
     ret->reject_message = mem_strdup(message);
 }
 
+static void locate(char **message, const char *at)
+{
+    char *whole = mem_printf("%s\n  at: %s", *message, at);
+    free(*message);
+    *message = whole;
+}
+
 void rollout_locate(Sample *sample, const RolloutRecord *record)
 {
-    bool bad = sample->status == SAMPLE_REJECTED && (sample->reject_reason == REJECT_BAD_RECORD ||
-                                                     sample->reject_reason == REJECT_TEMPLATE);
-    if (!bad || record->at == NULL || record->at[0] == '\0') return;
-    char *message = mem_printf("%s\n  at: %s", sample->reject_message, record->at);
-    free(sample->reject_message);
-    sample->reject_message = message;
+    bool bad = sample->status == SAMPLE_REJECTED && reject_is_of_record(sample->reject_reason);
+    if (record->at == NULL || record->at[0] == '\0') return;
+    if (bad) locate(&sample->reject_message, record->at);
+    for (int i = 0; i < NOTE_COUNT; i++)
+        if (sample->note_message[i] != NULL) locate(&sample->note_message[i], record->at);
 }
 
 void rollout_trace_clear(RolloutTrace *trace)

@@ -160,8 +160,8 @@ Status rollout_enter_working_dir(const JobConfig *config, Error *err);
 
 /* Makes *ret a rejected sample with this message (copied). */
 void rollout_reject(Sample *ret, RejectReason reason, const char *message);
-/* Adds to the message about a bad record where in the file it is, of which the first line has but
- * the number of the line. */
+/* Adds to what is said of a record, that it is rejected or odd, where in the file it is, of which
+ * the first line has but the number of the line. */
 void rollout_locate(Sample *sample, const RolloutRecord *record);
 
 #endif

@@ -116,6 +116,30 @@ static void test_a_refusal_is_shown_in_full(void **state)
     free(view);
 }
 
+/* The line is named, and the byte at which it begins: whatever is wrong with it, or odd. */
+static void test_whatever_is_wrong_is_said_with_its_byte(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *line, *keys, *kind;
+    } cases[] = {
+        {"{\"text\": 1}\n", "", "  rejected as bad_record"},
+        {CHAT("a", "b c d e f g"), ", max_length: 10", "  rejected as too_long"},
+        {"{\"prompt\": \"a\"}\n", "", "  rejected as nothing_to_train"},
+        {"{\"prompt\": \"a\", \"completion\": \"b\", \"tools\": [{\"name\": \"c\"}]}\n", "",
+         "  rejected as not_rendered"},
+        {CHAT("a", ""), "", "empty_answer"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *text = mem_printf("%s%s", CHAT("x", "y"), cases[i].line);
+        char *at = mem_printf("  at: byte %zu\n", sizeof CHAT("x", "y") - 1);
+        assert_shows(text, cases[i].keys, 1, false, cases[i].kind);
+        assert_shows(text, cases[i].keys, 1, false, at);
+        free(at);
+        free(text);
+    }
+}
+
 /* ---- labels ---- */
 
 #define RL(reward, keys)                                                                           \
@@ -358,6 +382,7 @@ int main(void)
         cmocka_unit_test(test_a_record_is_shown_with_what_is_trained),
         cmocka_unit_test(test_a_cut_is_shown_where_it_is),
         cmocka_unit_test(test_a_refusal_is_shown_in_full),
+        cmocka_unit_test(test_whatever_is_wrong_is_said_with_its_byte),
         cmocka_unit_test(test_a_label_that_the_reward_cannot_use_rejects_the_record),
         cmocka_unit_test(test_a_prompt_that_ends_in_an_answer_is_noted),
         cmocka_unit_test(test_control_characters_do_not_reach_a_terminal),
