@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/queue.h"
+#include "config/source_set.h"
 #include "data_source/file_list.h"
 #include "job_data/job_data.h"
 #include "rollout.pb-c.h"
@@ -132,11 +133,9 @@ void data_service_notice(const DataService *service, char *ret, size_t size)
     for (int i = 0; i < service->num_sets; i++) {
         const SourceSet *set = &service->set[i];
         if (!atomic_load(&set->said_wrong)) continue;
-        snprintf(ret, size,
-                 "data.num_samples is %lld, but the training set has %llu records: the run is as "
-                 "long as the job says, and its epochs are told by that number",
-                 (long long)service->config->data.num_samples,
-                 (unsigned long long)mixture_records(set->mixture));
+        char *wrong = train_wrong_count(service->config, (int64_t)mixture_records(set->mixture));
+        snprintf(ret, size, "%s", wrong != NULL ? wrong : "");
+        free(wrong);
     }
 }
 

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "config/eval_set.h"
+#include "config/source_set.h"
 #include "rollout_worker/paint.h"
 
 #define IDS_COLUMNS 100
@@ -338,6 +338,16 @@ static void put_few(const InspectOptions *options, const InspectSummary *summary
     str_puts(out, "\n");
 }
 
+/* Where all are known, however few were looked at. */
+static void put_wrong_count(const InspectOptions *options, const InspectSummary *summary, Str *out)
+{
+    bool of_run = options->set == NULL && options->config->data.sources.count == 0;
+    if (!of_run || summary->there == 0) return;
+    char *wrong = train_wrong_count(options->config, (int64_t)summary->there);
+    if (wrong != NULL) str_printf(out, "  warning: %s\n", wrong);
+    free(wrong);
+}
+
 void inspect_view_brief(const InspectOptions *options, const InspectSummary *summary, Str *out)
 {
     uint64_t used = summary->completed + summary->truncated;
@@ -367,6 +377,7 @@ void inspect_view_brief(const InspectOptions *options, const InspectSummary *sum
         str_put_block(out, inspect_first(summary, true, reason)->message);
     }
     put_few(options, summary, out);
+    put_wrong_count(options, summary, out);
     for (int note = 0; note < NOTE_COUNT; note++) {
         if (summary->odd[note] == 0) continue;
         str_printf(out, "  %llu odd (%s), and %s. The first:\n",

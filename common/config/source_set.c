@@ -1,7 +1,9 @@
 #include "config/source_set.h"
 
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/memory.h"
 #include "config/job_internal.h"
 #include "config/rows.h"
 
@@ -55,6 +57,20 @@ bool train_is_counted_late(const JobConfig *config)
         if (source.order.kind == ORDER_WINDOW && source.reader == NULL) return true;
     }
     return false;
+}
+
+char *train_wrong_count(const JobConfig *config, int64_t records)
+{
+    long long said = (long long)config->data.num_samples, found = (long long)records;
+    if (said == 0 || said == found) return NULL;
+    char *fate = train_is_counted_late(config)
+                     ? mem_strdup("the run is as long as the job says, and its epochs are told by "
+                                  "that number")
+                     : mem_printf("an epoch has %lld", found);
+    char *text = mem_printf("data.num_samples is %lld, but the training set has %lld records: %s",
+                            said, found, fate);
+    free(fate);
+    return text;
 }
 
 int train_source_find(const JobConfig *config, const char *name)

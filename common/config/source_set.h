@@ -24,6 +24,9 @@ TrainSource train_source(const JobConfig *config, int index);
 /* Whether a source is read in the order `window`: a run may begin before its records are counted.
  */
 bool train_is_counted_late(const JobConfig *config);
+/* What is said where data.num_samples is not the number of records that were found; owned by the
+ * caller. NULL: the job does not say one, or it is right. */
+char *train_wrong_count(const JobConfig *config, int64_t records);
 int train_source_find(const JobConfig *config, const char *name); /* -1: none */
 
 #endif

@@ -53,11 +53,9 @@ static int64_t records_of_epoch(Controller *c, int64_t found)
 {
     int64_t said = c->config->data.num_samples;
     if (found == 0) return said > 0 ? said : RECORDS_UNKNOWN;
-    if (said > 0 && said != found)
-        core_log(c, LOG_WARN, "num_samples_corrected",
-                 "data.num_samples is %lld, but the training set has %lld records: an epoch has "
-                 "%lld",
-                 (long long)said, (long long)found, (long long)found);
+    char *wrong = train_wrong_count(c->config, found);
+    if (wrong != NULL) core_log(c, LOG_WARN, "num_samples_corrected", "%s", wrong);
+    free(wrong);
     return found;
 }
 

@@ -58,6 +58,10 @@ for said in 0 "$RECORDS"; do
 done
 [ "$(sort -u epochs | wc -l)" -eq 1 ] || fail "the epoch that was said was not the one that was counted"
 write_job wrong.yaml wrong data.num_samples=5 $EPOCH
+# shellcheck disable=SC2086
+"$BIN/controller" validate --config wrong.yaml ${SETTINGS# } > validate.out || fail "$(cat validate.out)"
+grep -q "data.num_samples is 5, but the training set has $RECORDS records: an epoch has $RECORDS" validate.out ||
+    fail "a wrong number was not told before the run"
 run_job
 grep -q "data.num_samples is 5, but the training set has $RECORDS records" "$RUN.out" ||
     fail "a wrong number was not told"

@@ -307,6 +307,43 @@ static void test_the_summary_counts_every_record_once(void **state)
     close_bench(&bench);
 }
 
+/* In the words of a run, which begins before it has counted them, or not. */
+static void test_a_wrong_number_of_samples_is_said_where_it_is_known(void **state)
+{
+    static const struct {
+        const char *keys, *expected;
+        uint64_t looked;
+    } cases[] = {
+        {", num_samples: 5",
+         "  warning: data.num_samples is 5, but the training set has 3 records: an epoch has 3\n",
+         1000},
+        {", num_samples: 5, order: window",
+         "has 3 records: the run is as long as the job says, and its epochs are told by that "
+         "number\n",
+         1000},
+        {", num_samples: 3", NULL, 1000},
+        {"", NULL, 1000},
+        {", num_samples: 5", NULL, 2}, /* nobody has counted them */
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Bench bench = open_bench(CHAT("a", "b") CHAT("c", "d") CHAT("e", "f"), cases[i].keys,
+                                 (InspectOptions){.summary_records = cases[i].looked});
+        InspectSummary summary = {0};
+        Error err = {0};
+        Str out = {0};
+        assert_ok(inspection_summarize(bench.inspection, 0, &summary, &err), &err);
+        inspect_view_brief(&bench.options, &summary, &out);
+        const char *said = strstr(out.data, "data.num_samples");
+        bool right =
+            cases[i].expected == NULL ? said == NULL : strstr(out.data, cases[i].expected) != NULL;
+        if (!right) fail_msg("case %zu: %s", i, out.data);
+        str_free(&out);
+        inspect_summary_clear(&summary);
+        close_bench(&bench);
+    }
+}
+
 /* Each of many bad records is listed, up to the limit; of a kind that comes later, its first. */
 static void test_rejected_records_are_listed_in_their_order(void **state)
 {
@@ -389,6 +426,7 @@ int main(void)
         cmocka_unit_test(test_a_position_is_that_of_the_run),
         cmocka_unit_test(test_a_record_that_is_not_there_is_refused),
         cmocka_unit_test(test_the_summary_counts_every_record_once),
+        cmocka_unit_test(test_a_wrong_number_of_samples_is_said_where_it_is_known),
         cmocka_unit_test(test_rejected_records_are_listed_in_their_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
