@@ -107,21 +107,42 @@ static void warn_of_twice(const JobConfig *config, Str *out)
     }
 }
 
-/* Keys of an order that is not the job's. */
-static void warn_of_order(const JobConfig *config, Str *out)
+static bool has_order(const JobConfig *config, OrderKind kind)
 {
-    static const char *const key[] = {"data.window_mb", "data.hf_version", "data.hf_buffer_size"};
-    const DataOrder *order = &config->data.order;
-    bool window = config->data.shuffle && order->kind == ORDER_WINDOW;
-    bool hf = config->data.shuffle && order->kind == ORDER_HF;
-    for (int i = 0; i < 3; i++) {
-        if (!job_config_departs(config, key[i]) || (i == 0 ? window : hf)) continue;
-        char *warning = mem_printf("%s has no effect without data.order: %s%s", key[i],
-                                   i == 0 ? "window" : "hf",
-                                   config->data.shuffle ? "" : " and data.shuffle: true");
+    for (int i = 0; i < train_source_count(config); i++)
+        if (train_source(config, i).order.kind == kind) return true;
+    return false;
+}
+
+/* Keys that the job gives, and that change nothing in it. */
+static void warn_of_idle_keys(const JobConfig *config, Str *out)
+{
+    bool window = has_order(config, ORDER_WINDOW), hf = has_order(config, ORDER_HF);
+    bool counts_itself = config->data.reader == NULL; /* a reader need not say how many it has */
+    bool skips = config->data.bad_record == POLICY_SKIP;
+    char *checkpoint = model_path_checkpoint(config->run_dir);
+    const char *shuffled = config->data.shuffle ? "" : " and data.shuffle: true";
+    const struct {
+        const char *key;
+        bool idle, of_order;
+        const char *needs;
+    } row[] = {
+        {"data.window_mb", !window, true, "data.order: window"},
+        {"data.hf_version", !hf, true, "data.order: hf"},
+        {"data.hf_buffer_size", !hf, true, "data.order: hf"},
+        {"data.num_samples", !window && counts_itself, true, "data.order: window"},
+        {"data.bad_records_max", !skips, false, "data.bad_record: skip"},
+        {"data.accept_changed", checkpoint == NULL, false,
+         "a checkpoint in the run folder: this run begins with the data as they are"},
+    };
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        if (!row[i].idle || !job_config_departs(config, row[i].key)) continue;
+        char *warning = mem_printf("%s has no effect without %s%s", row[i].key, row[i].needs,
+                                   row[i].of_order ? shuffled : "");
         put_warnings("no_effect", warning, out);
         free(warning);
     }
+    free(checkpoint);
 }
 
 static void warn_of_lost_pins(const JobConfig *config, Str *out)
@@ -171,7 +192,7 @@ static char *summarize(const JobConfig *config, const ModelConfig *model, const 
     warn_of_bias(config, &summary);
     warn_of_lost_pins(config, &summary);
     warn_of_twice(config, &summary);
-    warn_of_order(config, &summary);
+    warn_of_idle_keys(config, &summary);
     free(place);
     free(weights);
     return str_take(&summary);
@@ -221,7 +242,7 @@ Status validate_job(const JobConfig *config, char **ret_summary, Error *err)
         warn_of_bias(config, NULL);
         warn_of_lost_pins(config, NULL);
         warn_of_twice(config, NULL);
-        warn_of_order(config, NULL);
+        warn_of_idle_keys(config, NULL);
     }
     free(warnings);
     text_model_destroy(text);

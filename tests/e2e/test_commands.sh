@@ -528,6 +528,13 @@ case_entries() {
     says message "with data.remainder: drop, an epoch has 3"
     validate 0 'data.train=[some.jsonl, some.jsonl]' data.eval=some.jsonl data.window_mb=64
     says out "names $PWD/some.jsonl twice" "data.window_mb has no effect without data.order: window"
+    validate 0 data.train=some.jsonl data.num_samples=20 data.shuffle=false data.bad_records_max=5 \
+        data.accept_changed=0123456789
+    says out "data.num_samples has no effect without data.order: window and data.shuffle: true" \
+        "data.bad_records_max has no effect without data.bad_record: skip" \
+        "data.accept_changed has no effect without a checkpoint in the run folder"
+    validate 0 data.train=some.jsonl data.num_samples=20 data.order=window data.bad_records_max=5 data.bad_record=skip
+    if grep -q "no effect" out; then fail "what has an effect is said to have none: $(cat out)"; fi
     validate 0 'data.train=some.jsonl' data.eval=some.jsonl
     says out "what is evaluated is trained"
     mkdir folder
@@ -539,6 +546,9 @@ case_entries() {
     "$BIN/controller" --config job.yaml --set data.train=folder --set train.num_steps=1 >out 2>&1 ||
         fail "it does not run"
     [ "$(grep -cF "data.train: $PWD/folder $says_files" out)" = 1 ] || fail "which files is not said: $(cat out)"
+    "$BIN/controller" validate --config job.yaml --set data.train=folder --set data.accept_changed=0123456789 >out ||
+        fail "it is refused: $(cat out)"
+    if grep -q "no effect" out; then fail "with a checkpoint it has an effect: $(cat out)"; fi
     rm -r run
     echo '{"messages": null}' >null.jsonl
     validate 3 data.train=null.jsonl
