@@ -294,9 +294,20 @@ static Status add_by_names(const Finder *finder, const StringList *all, const ch
 
 /* ---- README.md ---- */
 
+/* Of a folder without any: what is meant is its split. */
+static Status refuse_any_config(const Finder *finder)
+{
+    const DataPath *wanted = finder->wanted;
+    return error_set(finder->err, ERR_NOT_FOUND,
+                     "%s: %s has no configuration %s\n  expected: a split alone: there is no "
+                     "README.md that names configurations\n  to do: write %s@%s",
+                     finder->key, finder->root, wanted->config, finder->root, wanted->split);
+}
+
 static Status refuse_config(const Finder *finder, const DataCard *card)
 {
     Str names = {0};
+    if (card->num_configs == 0) return refuse_any_config(finder);
     for (int i = 0; i < card->num_configs; i++)
         str_printf(&names, " %s", card->config[i].name);
     const char *wanted = finder->wanted->config;
@@ -304,8 +315,7 @@ static Status refuse_config(const Finder *finder, const DataCard *card)
               "%s: %s has %s%s\n  expected: one of its configurations:%s\n  to do: write %s@%s/%s",
               finder->key, finder->root,
               wanted != NULL ? "no configuration " : "several configurations",
-              wanted != NULL ? wanted : "", names.length > 0 ? str_text(&names) : " it has none",
-              finder->root, card->num_configs > 0 ? card->config[0].name : "CONFIG",
+              wanted != NULL ? wanted : "", str_text(&names), finder->root, card->config[0].name,
               finder->wanted->split != NULL ? finder->wanted->split : "train");
     str_free(&names);
     return ERR_NOT_FOUND;

@@ -161,6 +161,10 @@ static void test_what_a_folder_lacks_is_said(void **state)
     assert_refused("data.train", FOLDER "/card", ERR_NOT_FOUND, "several configurations");
     assert_refused("data.train", FOLDER "/card@z/train", ERR_NOT_FOUND, "configurations: x y");
     assert_refused("data.train", FOLDER "/card@y/train", ERR_NOT_FOUND, "names b.jsonl");
+    write_text(FOLDER "/plain/train.jsonl", "{}\n");
+    assert_refused("data.train", FOLDER "/plain@main/train", ERR_NOT_FOUND,
+                   "no configuration main\n  expected: a split alone: there is no README.md that "
+                   "names configurations\n  to do: write " FOLDER "/plain@train");
     assert_refused("data.train", FOLDER "/bad", ERR_DATA, "README.md:4");
     assert_refused("data.train", FOLDER "/worse", ERR_DATA, "README.md:");
     dataset_close(open_path("data.train", FOLDER "/card@x/train"));
