@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/plural.h"
 #include "base/process.h"
 #include "cluster.pb-c.h"
 
@@ -303,8 +304,7 @@ static void describe_holders(const Troupe__PrepareReply *reply, char *text, size
         const Troupe__Holder *holder = reply->holders[i];
         const NodeResources held = unpack_resources(holder->held);
         char gpus[32] = "";
-        if (held.gpu > 0)
-            snprintf(gpus, sizeof gpus, ", %d GPU%s", held.gpu, held.gpu == 1 ? "" : "s");
+        if (held.gpu > 0) snprintf(gpus, sizeof gpus, ", %d GPU%s", held.gpu, plural(held.gpu));
         used += snprintf(text + used, size - (size_t)used, "%sjob %s (%g CPUs%s)",
                          i > 0 ? ", " : "", holder->job_name, held.cpu, gpus);
     }

@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/plural.h"
 #include "base/size_text.h"
 #include "model/model_config.h"
 #include "model_files.h"
@@ -108,9 +109,9 @@ Status disk_room_check(const DiskRoom *room, char **ret_warning, Error *err)
                          one, room->place, has);
     if (room->free_bytes < needs)
         *ret_warning =
-            mem_printf("%d more checkpoints of %s need %s, but %s has %s free: a later "
+            mem_printf("%d more checkpoint%s of %s need%s %s, but %s has %s free: a later "
                        "save would fail.\nMake room, lower checkpoint.keep_last, or name "
                        "another disk at run_dir.",
-                       more, one, all, room->place, has);
+                       more, plural(more), one, more == 1 ? "s" : "", all, room->place, has);
     return OK;
 }

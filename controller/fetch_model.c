@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/plural.h"
 #include "job_data/job_model.h"
 
 #define TELLS_MAX 20 /* lines about one model */
@@ -125,7 +126,7 @@ void fetch_model_show(const FetchModel *fetch, JobStages *stages)
     printf("model: %s of the Hub, commit %s\n", hub_model_label(model), hub_model_commit(model));
     if (stages->stage[0]->model.init == INIT_RANDOM) return;
     printf("weights: %.1f MB in %d file%s, of which a run fetches %.1f MB first\n",
-           (double)weights.bytes / 1e6, weights.files, weights.files == 1 ? "" : "s",
+           (double)weights.bytes / 1e6, weights.files, plural(weights.files),
            (double)weights.bytes_left / 1e6);
     for (int i = 0; i < stages->count && weights.bytes_left > 0; i++)
         job_config_expect_weights(stages->stage[i]);

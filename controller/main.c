@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/options.h"
+#include "base/plural.h"
 #include "base/process.h"
 #include "base/str.h"
 #include "base/version.h"
@@ -645,7 +646,7 @@ static int undo_swap(const Options *options)
            options->run, undone.name);
     if (undone.steps > 0)
         printf("%lld step%s of %s, of which there is no checkpoint, %s lost\n",
-               (long long)undone.steps, undone.steps == 1 ? "" : "s", undone.name,
+               (long long)undone.steps, plural(undone.steps), undone.name,
                undone.steps == 1 ? "is" : "are");
     free(undone.name);
     return 0;

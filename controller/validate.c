@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/plural.h"
 #include "base/size_text.h"
 #include "base/str.h"
 #include "config/eval_set.h"
@@ -182,11 +183,12 @@ static char *summarize(const JobConfig *config, const ModelConfig *model, const 
     str_printf(
         &summary,
         "model: %lld parameters, %d layers, hidden size %d, vocabulary %lld (tokenizer %d)\n%s"
-        "layout: tp %lld x dp %lld, %lld rollout workers, batch of %lld samples; %g CPUs %s\n",
+        "layout: tp %lld x dp %lld, %lld rollout worker%s, batch of %lld sample%s; %g CPUs %s\n",
         (long long)model_config_parameters(model), model->num_hidden_layers, model->hidden_size,
         (long long)model->vocab_size, (int)tokenizer_vocab_size(text_model_tokenizer(text)),
         weights, (long long)config->train.tp_size, (long long)config->train.dp_size,
-        (long long)config->rollout.num_workers, (long long)config->train.global_batch_size,
+        (long long)config->rollout.num_workers, plural(config->rollout.num_workers),
+        (long long)config->train.global_batch_size, plural(config->train.global_batch_size),
         local_node_cpus_needed(config), place);
     put_warnings("text_odd", warnings, &summary);
     warn_of_bias(config, &summary);

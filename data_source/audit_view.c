@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/plural.h"
 #include "sample/group.h"
 
 #define EPOCHS_SHOWN 12 /* the first and the last ones */
@@ -61,7 +62,7 @@ static void put_ledger(const Audit *audit, Str *out)
         return;
     }
     str_printf(out, "          %d of %d checkpoint%s agree%s; the newest, %s, stands for %s steps",
-               agree, read, read == 1 ? "" : "s", agree == 1 ? "s" : "", path_name(newest->path),
+               agree, read, plural(read), agree == 1 ? "s" : "", path_name(newest->path),
                NUMBER(newest->manifest->step));
     int64_t behind = audit->summary.last_step - newest->manifest->step;
     if (behind > 0) str_printf(out, "; %s behind it, which a resume makes again", NUMBER(behind));
@@ -170,8 +171,8 @@ static void put_stage(const Audit *audit, const AuditStage *stage, Str *out)
         bool shown = i < EPOCHS_SHOWN / 2 || i >= stage->num_epochs - EPOCHS_SHOWN / 2;
         if (shown) put_epoch(stage, &stage->epoch[i], out);
         if (!shown && i == EPOCHS_SHOWN / 2)
-            str_printf(out, "          and %d epochs between: --json has them\n",
-                       stage->num_epochs - EPOCHS_SHOWN);
+            str_printf(out, "          and %d epoch%s between: --json has them\n",
+                       stage->num_epochs - EPOCHS_SHOWN, plural(stage->num_epochs - EPOCHS_SHOWN));
     }
     put_rejected(stage, out);
 }
@@ -257,7 +258,7 @@ static void put_verdict(const Audit *audit, Str *out)
     }
     if (exceptions > 0) {
         str_printf(out, "verdict   NOT proven: %s exception%s\n", NUMBER(exceptions),
-                   exceptions == 1 ? "" : "s");
+                   plural(exceptions));
         return;
     }
     if (audit->num_stages == 0) {
@@ -270,7 +271,7 @@ static void put_verdict(const Audit *audit, Str *out)
                    "          since the data changed; before, %s whole epoch%s and the positions "
                    "of all others were consumed once: which records they stood for, the data at "
                    "hand cannot tell\n",
-                   NUMBER(before), before == 1 ? "" : "s");
+                   NUMBER(before), plural(before));
     if (!mapped)
         str_puts(out, "          that positions and records are one to one was not looked at: it "
                       "takes the data (--data)\n");

@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
+#include "base/plural.h"
 
 #define LIST_BYTES_MAX (64u << 20) /* more than DATASET_FILES_MAX files with long names take */
 #define SHOWN_MAX      3           /* differences with a line each */
@@ -146,9 +147,10 @@ static void describe(const cJSON *item, const DatasetFileInfo *file, Str *ret)
                        file->path, (unsigned long long)file->records,
                        (unsigned long long)file->bytes);
         else if (file->records > 0 || number_of(item, "records") > 0)
-            str_printf(ret, "%s: %llu records in %llu bytes, were %.0f in %.0f", file->path,
-                       (unsigned long long)file->records, (unsigned long long)file->bytes,
-                       number_of(item, "records"), number_of(item, "bytes"));
+            str_printf(ret, "%s: %llu record%s in %llu bytes, were %.0f in %.0f", file->path,
+                       (unsigned long long)file->records, plural((int64_t)file->records),
+                       (unsigned long long)file->bytes, number_of(item, "records"),
+                       number_of(item, "bytes"));
         else if (number_of(item, "bytes") == (double)file->bytes)
             str_printf(ret, "%s: other content in as many bytes (%llu)", file->path,
                        (unsigned long long)file->bytes);

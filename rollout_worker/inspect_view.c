@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/plural.h"
 #include "config/source_set.h"
 #include "rollout_worker/paint.h"
 
@@ -360,13 +361,12 @@ void inspect_view_brief(const InspectOptions *options, const InspectSummary *sum
                : records == 1 ? "record gives"
                               : "records give");
     if (generates(options))
-        str_printf(out, "%llu prompt%s of %llu tokens", (unsigned long long)used,
-                   used == 1 ? "" : "s", tokens);
+        str_printf(out, "%llu prompt%s of %llu tokens", (unsigned long long)used, plural(used),
+                   tokens);
     else
         str_printf(out, "%llu sample%s (%llu cut) of %llu tokens, %.1f %% of them trained",
-                   (unsigned long long)used, used == 1 ? "" : "s",
-                   (unsigned long long)summary->truncated, tokens,
-                   percent(summary->trained, summary->tokens));
+                   (unsigned long long)used, plural(used), (unsigned long long)summary->truncated,
+                   tokens, percent(summary->trained, summary->tokens));
     str_printf(out, "; %llu rejected\n", (unsigned long long)(records - used));
     for (int reason = 0; reason < REJECT_REASON_COUNT; reason++) {
         if (summary->rejected[reason] == 0) continue;

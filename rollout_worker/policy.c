@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/plural.h"
 #include "base/rng.h"
 #include "base/str.h"
 #include "model/kv_cache.h"
@@ -445,7 +446,7 @@ static Status refuse_room(const Policy *policy, const MemoryRoom *room, const Sh
                      "Lower rollout.concurrency, data.max_length or rollout.num_workers, set "
                      "rollout.kv_cache_mb (answers that find no room wait), or leave train workers "
                      "less with train.memory_gb.",
-                     key, (long long)workers, workers == 1 ? "" : "s", workers == 1 ? "s" : "",
+                     key, (long long)workers, plural(workers), workers == 1 ? "s" : "",
                      (double)(workers * policy->memory_bytes) / 0x1p30,
                      config->kv_cache_decided ? " as decided when the run began (memory.json)" : "",
                      (double)room->available / 0x1p30, config->device != JOB_CPU ? " on a GPU" : "",

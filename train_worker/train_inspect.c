@@ -7,6 +7,7 @@
 
 #include "base/memory.h"
 #include "base/options.h"
+#include "base/plural.h"
 #include "base/str.h"
 #include "job_options.h"
 #include "memory_plan.h"
@@ -293,7 +294,7 @@ static Status inspect(const JobConfig *config, const Arguments *arguments, Error
     else
         printf("memory of this %s: %.2f GiB available, %lld train worker%s take%s %.2f GiB\n",
                room.kernels != NULL ? "GPU" : "machine", (double)room.available / 0x1p30, ranks,
-               ranks == 1 ? "" : "s", ranks == 1 ? "s" : "", (double)(bytes * ranks) / 0x1p30);
+               plural(ranks), ranks == 1 ? "s" : "", (double)(bytes * ranks) / 0x1p30);
     return OK;
 }
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/plural.h"
 #include "config/job_internal.h"
 #include "config/rows.h"
 
@@ -67,8 +68,8 @@ char *train_wrong_count(const JobConfig *config, int64_t records)
                      ? mem_strdup("the run is as long as the job says, and its epochs are told by "
                                   "that number")
                      : mem_printf("an epoch has %lld", found);
-    char *text = mem_printf("data.num_samples is %lld, but the training set has %lld records: %s",
-                            said, found, fate);
+    char *text = mem_printf("data.num_samples is %lld, but the training set has %lld record%s: %s",
+                            said, found, plural(found), fate);
     free(fate);
     return text;
 }

@@ -13,6 +13,7 @@
 #include "base/limits.h"
 #include "base/memory.h"
 #include "base/path_search.h"
+#include "base/plural.h"
 #include "dataset/data_folder.h"
 #include "dataset/dataset_internal.h"
 #include "dataset/entry_line.h"
@@ -278,8 +279,8 @@ static Status refuse_empty_slice(const DatasetOptions *options, const char *text
                      "%s: no record of %s is left by its slice: it has %llu record%s\n"
                      "  expected: a slice [a:b] with a below b and below that number\n"
                      "  to do: correct it, as in %s@[:%llu]",
-                     options->key, text, (unsigned long long)records, records == 1 ? "" : "s",
-                     path->path, (unsigned long long)(records > 1 ? records / 2 : 1));
+                     options->key, text, (unsigned long long)records, plural(records), path->path,
+                     (unsigned long long)(records > 1 ? records / 2 : 1));
 }
 
 static void note_entry(Dataset *dataset, const EntryLine *line, const char *key, const char *text,
@@ -338,7 +339,8 @@ static Status refuse_empty(const Dataset *dataset, const DatasetOptions *options
     for (int i = 0; i < shown; i++)
         str_printf(&names, "%s%s", i > 0 ? ", " : "", dataset->file[i].path);
     if (shown < dataset->num_files)
-        str_printf(&names, " and %d more files", dataset->num_files - shown);
+        str_printf(&names, " and %d more file%s", dataset->num_files - shown,
+                   plural(dataset->num_files - shown));
     error_set(
         err, ERR_DATA,
         "%s: the data set is empty: no record in %s\n  expected: at least one line with a JSON "

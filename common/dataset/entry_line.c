@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/plural.h"
 #include "base/size_text.h"
 #include "base/str.h"
 
@@ -48,7 +49,7 @@ char *entry_line_text(const EntryLine *line, const char *key, const char *entry,
     if (line->split != NULL && path->sliced) str_puts(&text, ", ");
     if (path->sliced) put_slice(path, records, &text);
     if (line->split != NULL || path->sliced) str_puts(&text, ": ");
-    str_printf(&text, "%zu file%s, ", line->files, line->files == 1 ? "" : "s");
+    str_printf(&text, "%zu file%s, ", line->files, plural(line->files));
     str_put_escaped(&text, line->first);
     if (line->files > 1) str_puts(&text, " to ");
     if (line->files > 1) str_put_escaped(&text, line->last);

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/memory.h"
+#include "base/plural.h"
 #include "base/rng.h"
 #include "dataset/shuffle.h"
 
@@ -387,7 +388,8 @@ static Status refuse_empty(const WindowOrder *order, Error *err)
 {
     char more[32] = "";
     if (order->num_files > 1)
-        snprintf(more, sizeof more, " and %d more files", order->num_files - 1);
+        snprintf(more, sizeof more, " and %d more file%s", order->num_files - 1,
+                 plural(order->num_files - 1));
     return error_set(err, ERR_INVALID,
                      "the data set is empty: no record in %s%s\n  expected: at least one line with "
                      "a JSON object\n  to do: check that the files were written completely",

@@ -9,6 +9,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/plural.h"
 #include "base/process.h"
 #include "tensor/cuda/library.h"
 
@@ -223,7 +224,7 @@ static void open_cpu(const DeviceOptions *options, const KernelTable **ret, Devi
                              .memory_free = memory_available(),
                              .note = cpu_kernels_note()};
     snprintf(ret_info->text, sizeof ret_info->text, "CPU, %d thread%s", options->num_threads,
-             options->num_threads == 1 ? "" : "s");
+             plural(options->num_threads));
 }
 
 Status device_open(DeviceKind kind, const DeviceOptions *options, const KernelTable **ret,

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/plural.h"
+
 #define BOOTSTRAP_TIMEOUT_MS 30000
 bool gang_is_retryable(Status status)
 {
@@ -103,9 +105,9 @@ static void on_started(Controller *c, const Event *event)
         snprintf(from, sizeof from, "; goes on from step %lld", (long long)c->step);
     else if (c->generation > 1)
         snprintf(from, sizeof from, "; begins anew");
-    core_log(c, LOG_INFO, "model_ready", "%lld parameters on %d ranks (tp %lld, dp %lld)%s",
-             (long long)c->gang.parameters, core_num_train(c), (long long)c->config->train.tp_size,
-             (long long)c->config->train.dp_size, from);
+    core_log(c, LOG_INFO, "model_ready", "%lld parameters on %d rank%s (tp %lld, dp %lld)%s",
+             (long long)c->gang.parameters, core_num_train(c), plural(core_num_train(c)),
+             (long long)c->config->train.tp_size, (long long)c->config->train.dp_size, from);
     core_log(c, LOG_DEBUG, "memory_of_a_rank", "%s", c->gang.memory_plan);
 }
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/plural.h"
 #include "core/placement.h"
 
 #define GROUP_RETRY_MS   500
@@ -135,7 +136,8 @@ void group_advance(Controller *c)
         if (!send_check_hosts(c)) break;
         c->group_state = GROUP_READY;
         c->group_wait[0] = '\0';
-        core_log(c, LOG_INFO, "group_ready", "%d bundles on %d nodes", c->num_actors, c->num_nodes);
+        core_log(c, LOG_INFO, "group_ready", "%d bundle%s on %d node%s", c->num_actors,
+                 plural(c->num_actors), c->num_nodes, plural(c->num_nodes));
         break;
     case GROUP_READY:
     case GROUP_GIVING_BACK:

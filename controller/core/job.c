@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/plural.h"
 #include "base/str.h"
 #include "config/source_set.h"
 
@@ -129,9 +130,10 @@ static void measure_run(Controller *c, int64_t records)
         return;
     if (records != RECORDS_UNKNOWN)
         core_log(c, LOG_INFO, "epoch",
-                 "%lld records, %lld a step: %lld steps and %lld records over, %s",
-                 (long long)records, (long long)batch, (long long)(records / batch),
-                 (long long)(records % batch), remainder_fate(c));
+                 "%lld record%s, %lld a step: %lld step%s and %lld record%s over, %s",
+                 (long long)records, plural(records), (long long)batch,
+                 (long long)(records / batch), plural(records / batch),
+                 (long long)(records % batch), plural(records % batch), remainder_fate(c));
     const Stage *stage = &c->stage[c->done.stage];
     int64_t steps = c->schedule_steps;
     if (c->config->train.num_steps == 0 && !push_is_all(c) && steps > 0) {
@@ -142,14 +144,15 @@ static void measure_run(Controller *c, int64_t records)
     if (stage->swapped && stage->last_step < c->total_steps) c->total_steps = stage->last_step;
     if (c->schedule_steps > 0 && c->step >= c->total_steps && !stage_has_next(c))
         core_log(c, LOG_INFO, "nothing_to_train",
-                 "the checkpoint stands at step %lld, the job asks for %lld steps",
-                 (long long)c->step, (long long)c->total_steps);
+                 "the checkpoint stands at step %lld, the job asks for %lld step%s",
+                 (long long)c->step, (long long)c->total_steps, plural(c->total_steps));
     if (c->schedule_steps == 0)
         core_finish(c, ERR_INVALID,
-                    "a batch takes %lld records, but the training set has %lld records in "
-                    "%lld epochs.\n"
+                    "a batch takes %lld records, but the training set has %lld record%s in "
+                    "%lld epoch%s.\n"
                     "Use a smaller batch or more data.",
-                    (long long)batch, (long long)records, (long long)c->config->train.num_epochs);
+                    (long long)batch, (long long)records, plural(records),
+                    (long long)c->config->train.num_epochs, plural(c->config->train.num_epochs));
 }
 
 /* Which files a folder, a glob or a name of the Hub stands for, and what is hardly meant; once. */

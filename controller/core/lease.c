@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/plural.h"
+
 #define LEASE_RETRY_MS     100 /* after one that failed */
 #define GIVE_UP_TIMEOUT_MS 10000
 
@@ -228,10 +230,10 @@ void lease_let_go_of_stale(Controller *c, Plan *plan)
     plan->recomputed += (int)stream_free_stale(stream, plan->end_position, oldest);
     if (plan->given_up + plan->recomputed + plan->dropped[GROUP_TOO_STALE] > 0)
         core_log(c, LOG_DEBUG, "too_stale",
-                 "left over of step %lld and too old for later ones: %d groups dropped, %d to be "
+                 "left over of step %lld and too old for later ones: %d group%s dropped, %d to be "
                  "answered again, %d given up in work",
-                 (long long)plan->step, plan->dropped[GROUP_TOO_STALE], plan->recomputed,
-                 plan->given_up);
+                 (long long)plan->step, plan->dropped[GROUP_TOO_STALE],
+                 plural(plan->dropped[GROUP_TOO_STALE]), plan->recomputed, plan->given_up);
 }
 
 void lease_worker_lost(Controller *c, int actor)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/plural.h"
 #include "base/str.h"
 
 #define NODES_SHOWN 3
@@ -170,7 +171,7 @@ static void put_resources(Str *text, const NodeResources *resources, bool with_g
 {
     str_printf(text, "%g CPUs", resources->cpu);
     if (resources->gpu > 0 || with_gpu)
-        str_printf(text, ", %d GPU%s", resources->gpu, resources->gpu == 1 ? "" : "s");
+        str_printf(text, ", %d GPU%s", resources->gpu, plural(resources->gpu));
     if (resources->memory_bytes > 0)
         str_printf(text, ", %.1f GiB", (double)resources->memory_bytes / (1 << 30));
 }
@@ -207,8 +208,8 @@ static void explain(const PlacementRequest *request, int missing, bool ever, cha
     Str text = {0};
     NodeResources all = sum_of(request->bundles, request->num_bundles);
     bool with_gpu = all.gpu > 0;
-    str_printf(&text, "the placement group (%d bundles, %s, ", request->num_bundles,
-               names[request->strategy]);
+    str_printf(&text, "the placement group (%d bundle%s, %s, ", request->num_bundles,
+               plural(request->num_bundles), names[request->strategy]);
     put_resources(&text, &all, with_gpu);
     str_printf(&text, " in all) %s: ", ever ? "can never be placed" : "is blocked");
     if (request->strategy == STRICT_PACK) {
@@ -221,7 +222,8 @@ static void explain(const PlacementRequest *request, int missing, bool ever, cha
     for (int n = 0; n < request->num_nodes && n < NODES_SHOWN; n++)
         put_node(&text, &request->nodes[n], with_gpu);
     if (request->num_nodes > NODES_SHOWN)
-        str_printf(&text, " (and %d more nodes)", request->num_nodes - NODES_SHOWN);
+        str_printf(&text, " (and %d more node%s)", request->num_nodes - NODES_SHOWN,
+                   plural(request->num_nodes - NODES_SHOWN));
     str_printf(&text, "\n%s", remedy(request, &all, ever));
     strncpy(why, str_text(&text), size - 1);
     why[size - 1] = '\0';

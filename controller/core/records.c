@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/plural.h"
 #include "config/source_set.h"
 
 static DataPolicy policy_for(const Controller *c, RejectReason reason)
@@ -63,9 +64,10 @@ static void stop_at_too_many(Controller *c, SetName set, int source, const char 
     bool mixed = c->lane[set].stream.turns != NULL;
     if (c->failure.status != OK) return;
     core_finish_committed(c, ERR_DATA,
-                          "more than %lld records of the %s %s were bad (data.bad_records_max). "
+                          "more than %lld record%s of the %s %s were bad (data.bad_records_max). "
                           "The last: %s",
                           (long long)c->config->data.bad_records_max,
+                          plural(c->config->data.bad_records_max),
                           mixed ? "source" : core_set(c, set)->name,
                           mixed ? train_source(c->config, source).name : "set", message);
     snprintf(c->failure.remedy, sizeof c->failure.remedy, "with a higher data.bad_records_max");

@@ -170,6 +170,7 @@ case_validate() {
     local JOB_MODEL=$SOURCE/deploy/examples/tiny/model
     write_job job.yaml run
     validate 0
+    says out " 1 rollout worker, batch of 16 samples; "
     says out "918912 parameters" "tp 2 x dp 1" "2.75 CPUs" "memory of a train worker: weights" "2 train workers take" \
         "data.train: the first 1000 records, of more, give 1000 samples" "data.eval: all 100 records give 100 samples" \
         "job tiny is in order"
@@ -543,8 +544,11 @@ case_entries() {
     says_files="is split train: 2 files, train-1.jsonl to train-2.jsonl ("
     validate 0 data.train=folder 'data.eval=folder/*-2.jsonl'
     says out "data.train: $PWD/folder $says_files" "data.eval: $PWD/folder/*-2.jsonl is 1 file, train-2.jsonl ("
-    "$BIN/controller" --config job.yaml --set data.train=folder --set train.num_steps=1 >out 2>&1 ||
-        fail "it does not run"
+    "$BIN/controller" --config job.yaml --set data.train=folder --set train.num_steps=1 \
+        --set train.tp_size=1 >out 2>&1 || fail "it does not run"
+    says out "3 bundles on 1 node" "parameters on 1 rank (tp 1, dp 1)" \
+        "40 records, 16 a step: 2 steps and 8 records over"
+    if grep -qE "\b1 (nodes|ranks)" out; then fail "one is said to be many: $(cat out)"; fi
     [ "$(grep -cF "data.train: $PWD/folder $says_files" out)" = 1 ] || fail "which files is not said: $(cat out)"
     "$BIN/controller" validate --config job.yaml --set data.train=folder --set data.accept_changed=0123456789 >out ||
         fail "it is refused: $(cat out)"

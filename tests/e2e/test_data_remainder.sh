@@ -53,7 +53,7 @@ drop) # 60 records: seven batches, and four records over
 pad) # 57 records: seven batches, and a step of one record, of which the second of two ranks has nothing
     job plain 57 data.remainder=pad train.num_epochs=2
     run_job
-    grep -q '7 steps and 1 records over, which make a smaller step' plain.out || fail "the start does not say so"
+    grep -q '7 steps and 1 record over, which make a smaller step' plain.out || fail "the start does not say so"
     grep -q 'step=16/16 ' plain.out || fail "two epochs are not 16 steps"
     for step in 7 8 9 15 16; do
         [ $((step % 8)) = 0 ] && expect train/samples "$step" 1 || expect train/samples "$step" 8

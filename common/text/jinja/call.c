@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "base/plural.h"
 #include "base/str.h"
 #include "text/jinja/run.h"
 
@@ -16,12 +17,12 @@ _Noreturn static void fail_count(Run *run, const char *function, const Args *arg
     least += is_applied;
     if (!is_applied)
         run_raise(run, "%s() takes at most %zu argument%s (%zu given)", function, most,
-                  most == 1 ? "" : "s", given);
+                  plural(most), given);
     if (least < most)
         run_raise(run, "%s() takes from %zu to %zu positional arguments but %zu were given",
                   function, least, most, given);
     run_raise(run, "%s() takes %zu positional argument%s but %zu were given", function, most,
-              most == 1 ? "" : "s", given);
+              plural(most), given);
 }
 
 void args_bind(Run *run, const char *function, const Args *args, const Param *params, size_t count,
