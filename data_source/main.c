@@ -1,6 +1,7 @@
 /* data_source: the ordered sample stream of a job. */
 #include "actor/actor_process.h"
 #include "dataset/file_pool.h"
+#include "dataset/last_words.h"
 #include "data_source/service.h"
 
 static Status start(ActorProcess *process, void **ret_self, Error *err)
@@ -34,5 +35,6 @@ int main(int argc, char **argv)
         .describe = describe,
     };
     file_pool_raise_limit();
+    last_words_prepare();
     return actor_process_run(argc, argv, &spec);
 }

@@ -7,6 +7,7 @@
 #include "base/memory.h"
 #include "base/options.h"
 #include "dataset/file_pool.h"
+#include "dataset/last_words.h"
 #include "job_data/job_model.h"
 #include "rollout_worker/inspect_view.h"
 #include "rollout_worker/inspect_watch.h"
@@ -422,5 +423,6 @@ int main(int argc, char **argv)
     }
     leave_device(&arguments);
     file_pool_raise_limit();
+    last_words_prepare();
     return arguments.check ? check(&arguments) : inspect(&arguments);
 }

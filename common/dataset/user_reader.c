@@ -11,6 +11,7 @@
 
 #include "base/limits.h"
 #include "base/memory.h"
+#include "dataset/last_words.h"
 #include "dataset/path_identity.h"
 #include "dataset/reader_plugin.h"
 #include "dataset/reader_states.h"
@@ -172,16 +173,37 @@ static const ReaderPluginHost host = {
 
 /* ---- calls ---- */
 
+/* Where a call is that ends the process. Who reads them is told whose reader it is, and its path.
+ */
+static void fill_last_words(const void *context, LastWords *ret)
+{
+    const UserReader *reader = context;
+    last_words_put(ret, reader->calling);
+    last_words_put(ret, " of ");
+    last_words_put(ret, reader->key);
+    if (reader->opened == NULL) return;
+    last_words_put(ret, ", asked for position ");
+    last_words_put_number(ret, reader->wanted);
+    if (reader->at.position == reader->kept_from) return;
+    const KeptRecord *last = &reader->kept[(reader->at.position - 1) % KEPT_RECORDS];
+    last_words_put(ret, ", behind ");
+    last_words_put(ret, last->place);
+    last_words_put(ret, " of epoch ");
+    last_words_put_number(ret, last->epoch);
+}
+
 /* Where a call that does not return is, people can see. */
 static void begin(UserReader *reader, const char *function, char message[MESSAGE_BYTES])
 {
     message[0] = '\0';
     reader->calling = function;
+    last_words_enter(fill_last_words, reader);
 }
 
 static Status finish(UserReader *reader, int failed, char message[MESSAGE_BYTES], Error *err)
 {
     const char *function = reader->calling;
+    last_words_leave();
     reader->calling = NULL;
     message[MESSAGE_BYTES - 1] = '\0';
     return failed == 0 ? OK : say(reader, function, message, err);

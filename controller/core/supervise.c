@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/plural.h"
 #include "base/rng.h"
 #include "core/own_code.h"
 
@@ -91,14 +92,14 @@ static void prepare_restart(Controller *c, int actor, const char *reason)
 
 static void too_many_restarts(Controller *c, Role role, const char *name, const char *reason)
 {
-    static const char format[] = "%s failed more than %lld times in %lld s (cluster.restarts_max, "
+    static const char format[] = "%s failed more than %lld time%s in %lld s (cluster.restarts_max, "
                                  "cluster.restarts_window_s).\nThe last time: %s";
     long long max = (long long)c->config->cluster.restarts_max;
     long long window_s = (long long)c->config->cluster.restarts_window_s;
     if (role == ROLE_TRAIN)
-        core_finish(c, ERR_UNAVAILABLE, format, name, max, window_s, reason);
+        core_finish(c, ERR_UNAVAILABLE, format, name, max, plural(max), window_s, reason);
     else
-        core_finish_committed(c, ERR_UNAVAILABLE, format, name, max, window_s, reason);
+        core_finish_committed(c, ERR_UNAVAILABLE, format, name, max, plural(max), window_s, reason);
 }
 
 void supervise_restart_gang(Controller *c, const char *reason)

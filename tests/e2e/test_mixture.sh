@@ -230,6 +230,19 @@ crash | hang)
     if [ "$deed" = crash ]; then
         grep -q "code of yours runs in it: data.sources.own (reader .*reader_faulty.so)" "$RUN.out" ||
             fail "it does not say whose code it was"
+        words="killed in next_batch of data.sources.own, asked for position [0-9]*, behind counter:99 of epoch 0"
+        grep -q "its last words: $words" "$RUN.out" ||
+            fail "it does not say at which record it was"
+        # At each start anew: the end says it, and whoever looks at the data is told the same.
+        always="own: {weight: 1, reader: $BIN/reader_faulty.so, reader_options: {mode: crashes, length: 150}}"
+        mixture_job always.yaml always "$CHAT, $always" cluster.restarts_max=1
+        start_job
+        finish_job 4
+        tail -n 9 "$RUN.out" | grep -q "$words" || fail "the end does not say where"
+        # shellcheck disable=SC2086
+        "$BIN/controller" validate --config always.yaml ${SETTINGS# } > validate.out 2>&1 &&
+            fail "validate did not see it"
+        grep -q "$words" validate.out || fail "validate does not say where: $(cat validate.out)"
     else
         grep -q "next_batch of the reader faulty (.*reader_faulty.so) of data.sources.own" "$RUN.out" ||
             fail "it does not say where it hung"
