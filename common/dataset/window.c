@@ -348,8 +348,12 @@ WindowOrder *window_order_open(const WindowOptions *options)
     order->num_files = dataset_num_files(options->dataset);
     order->failed_at = UINT64_MAX;
     pthread_mutex_init(&order->lock, NULL);
-    pthread_cond_init(&order->counted, NULL);
-    pthread_cond_init(&order->left, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&order->counted, &monotonic);
+    pthread_cond_init(&order->left, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     order->decoded = dataset_decodes_blocks(options->dataset);
     order->complete = sum_blocks(order, &order->records);
     if (!order->complete) start_counting(order);
@@ -407,7 +411,7 @@ static bool is_complete(WindowOrder *order)
 static void wait_some(WindowOrder *order, pthread_cond_t *what, int ms)
 {
     struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_nsec += ms * 1000000L;
     until.tv_sec += until.tv_nsec / 1000000000;
     until.tv_nsec %= 1000000000;

@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <zlib.h>
@@ -562,8 +564,18 @@ static void test_a_window_of_compressed_text_is_decompressed_once(void **state)
     unlink(path);
 }
 
+/* In place of the C library's: after each look at it the wall clock is set back by so much. */
+static int wall_back_s;
+
+int clock_gettime(clockid_t clock, struct timespec *ret)
+{
+    int failed = (int)syscall(SYS_clock_gettime, clock, ret);
+    if (clock == CLOCK_REALTIME) ret->tv_sec += wall_back_s;
+    return failed;
+}
+
 /* Who comes to another window of decoded pieces lets those go first who read an earlier one, but
- * does not wait for one that stands still. */
+ * does not wait for one that stands still, whatever becomes of the wall clock. */
 static void test_a_window_that_is_decoded_waits_for_readers_of_the_one_before(void **state)
 {
     (void)state;
@@ -571,6 +583,7 @@ static void test_a_window_that_is_decoded_waits_for_readers_of_the_one_before(vo
     uint64_t count = 0;
     StreamPlace place;
     int64_t waited[2];
+    wall_back_s = 5;
     for (int packed = 0; packed < 2; packed++) {
         Stream *stream = open_stream(ORDER_WINDOW, NULL, paths, packed ? FILES : 4);
         assert_ok(stream_count(stream, &count, &err), &err);
@@ -583,7 +596,8 @@ static void test_a_window_that_is_decoded_waits_for_readers_of_the_one_before(vo
         stream_reader_close(late);
         stream_close(stream);
     }
-    assert_true(waited[1] >= 150);
+    wall_back_s = 0;
+    assert_true(waited[1] >= 150 && waited[1] < 4000);
     assert_true(waited[0] < waited[1]); /* plain text is nobody's memory */
 }
 
