@@ -11,8 +11,7 @@
 #include "dataset/shuffle.h"
 #include "dataset/window.h"
 
-#define CACHE_SLACK    (32u << 20) /* beside the window that is being read */
-#define IN_ORDER_CACHE (20u << 20) /* two of the largest pieces, and some */
+#define CACHE_SLACK (32u << 20) /* beside the window that is being read */
 
 struct Stream {
     char *key;
@@ -38,13 +37,15 @@ static uint64_t window_bytes(const DataOrder *order)
     return (uint64_t)order->window_mb << 20;
 }
 
-/* Of one window, whose pieces are read in any order, none should be decoded twice. In the order of
- * the files a few pieces are enough, and their memory is used again while the processor still has
- * it at hand. */
+static size_t cache_max(const StreamOptions *options)
+{
+    return options->cache_max > 0 ? options->cache_max : DATASET_CACHE_MAX;
+}
+
+/* Of one window, whose pieces are read in any order, none should be decoded twice. */
 static size_t cache_bytes(const StreamOptions *options, bool by_blocks)
 {
-    size_t common = options->order.kind == ORDER_FILES ? IN_ORDER_CACHE : DATASET_CACHE_MAX;
-    size_t most = options->cache_max > 0 ? options->cache_max : common;
+    size_t most = cache_max(options);
     uint64_t window = by_blocks ? window_bytes(&options->order) + CACHE_SLACK : 0;
     return window > most ? (size_t)window : most;
 }
@@ -53,7 +54,7 @@ static size_t cache_bytes(const StreamOptions *options, bool by_blocks)
  * size. */
 static size_t readers_bytes(const StreamOptions *options)
 {
-    return (options->cache_max > 0 ? options->cache_max : DATASET_CACHE_MAX) / 2;
+    return cache_max(options) / 2;
 }
 
 /* A file, or what a slice leaves of it, is what the package calls a shard. */

@@ -18,8 +18,7 @@ typedef struct StreamOptions {
     const char *index_folder; /* as of DatasetOptions */
     bool index_read_only;
     uint64_t records_max; /* as of DatasetOptions: only stream_dataset may be read then */
-    size_t cache_max; /* as of DatasetOptions; more in the order `window`, if that takes more, and
-                       * of 0 less in the order of the files */
+    size_t cache_max;     /* as of DatasetOptions; more in the order `window`, if that takes more */
     DataOrder order;
     uint64_t seed;
     FilePool *pool;        /* as of DatasetOptions */
