@@ -188,6 +188,8 @@ class Footers
         const ParquetHandle *file;
         std::shared_ptr<parquet::FileMetaData> footer;
     };
+    void forget_locked(const ParquetHandle *file);
+
     std::mutex lock;
     std::list<Kept> kept; /* the last that was used comes first */
     uint64_t bytes = 0;
@@ -212,8 +214,8 @@ std::shared_ptr<parquet::FileMetaData> Footers::find(const ParquetHandle *file)
 
 void Footers::keep(const ParquetHandle *file, const std::shared_ptr<parquet::FileMetaData> &footer)
 {
-    forget(file);
     std::lock_guard<std::mutex> guard(lock);
+    forget_locked(file); /* of two threads that found none, the last one's is kept */
     kept.push_front({file, footer});
     bytes += footer->size();
     while (bytes > FOOTERS_KEPT && kept.size() > 1) {
@@ -225,6 +227,11 @@ void Footers::keep(const ParquetHandle *file, const std::shared_ptr<parquet::Fil
 void Footers::forget(const ParquetHandle *file)
 {
     std::lock_guard<std::mutex> guard(lock);
+    forget_locked(file);
+}
+
+void Footers::forget_locked(const ParquetHandle *file)
+{
     for (auto at = kept.begin(); at != kept.end(); at++) {
         if (at->file != file) continue;
         bytes -= at->footer->size();
