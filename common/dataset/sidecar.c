@@ -339,13 +339,16 @@ static Status make_pass(SidecarWriter *writer, IndexHead *head, Error *err)
                         .state = *data_file_state(options->file),
                         .made_ns = now_ns()};
     writer->salt = salt_of(head);
-    TRY(opening->kind->build(options->context, writer, head, err));
-    if (wants_edges(options, head)) TRY(hash_edges(options->file, &head->edge_hash, err));
-    Status status = data_file_check(options->file, err);
-    if (status == ERR_IO)
+    Status status = opening->kind->build(options->context, writer, head, err);
+    if (status == OK && wants_edges(options, head))
+        status = hash_edges(options->file, &head->edge_hash, err);
+    if (status == ERR_CANCELLED) return status;
+    /* Whatever became of the pass: of a file that changed that is what there is to say. */
+    if (data_file_check(options->file, NULL) == ERR_IO)
         return error_set(err, ERR_IO,
                          "%s changed while it was being read; start again when it is complete",
                          opening->path);
+    if (status == OK) status = data_file_check(options->file, err);
     if (status != OK) return status;
     head->body_bytes = writer->body.length;
     head->table_bytes = writer->table.bytes;

@@ -375,15 +375,22 @@ bool table_file_known(const FileOpening *opening, const TableType **ret)
     return true;
 }
 
-static const TableType *type_of(const FileOpening *opening)
+/* What was known of the file may be known no longer: it is listed twice, has changed, and somebody
+ * else has just indexed it anew. Its head was not read then. */
+static Status find_type(const FileOpening *opening, const TableType **ret, Error *err)
 {
-    const TableType *type = NULL;
-    if (opening->known)
-        CHECK(table_file_known(opening, &type));
-    else
-        type = table_type_of(opening->head, sizeof opening->head);
-    CHECK(type != NULL);
-    return type;
+    uint8_t head[sizeof opening->head] = {0};
+    if (opening->known && table_file_known(opening, ret)) return OK;
+    memcpy(head, opening->head, sizeof head);
+    Status status = opening->known ? data_file_read(opening->file, head, sizeof head, 0, err) : OK;
+    if (status != OK && status != ERR_DATA) return status; /* that: it has become shorter */
+    *ret = status == OK ? table_type_of(head, sizeof head) : NULL;
+    if (*ret != NULL) return OK;
+    return error_set(err, ERR_IO,
+                     "%s changed while it was being opened: it was a table, and begins as none\n"
+                     "  expected: data files that stay as they are until the run ends\n"
+                     "  to do: start again when it is complete",
+                     opening->path);
 }
 
 /* Who wants the beginning alone is spared the pass over the whole file; so is who reads by blocks,
@@ -421,10 +428,10 @@ Status table_file_open(const FileOpening *opening, TableFile **ret, Error *err)
     file->options = opening->options;
     file->folder = opening->folder;
     file->cache = opening->cache;
-    file->type = type_of(opening);
     file->readers = opening->readers;
     pthread_mutex_init(&file->lock, NULL);
-    Status status = opening->known ? OK : check_end(file, err);
+    Status status = find_type(opening, &file->type, err);
+    if (status == OK && !opening->known) status = check_end(file, err);
     if (status == OK)
         status = table_library_load(file->path, file->type->name, &file->library, err);
     if (status == OK) status = open_content(file, err);

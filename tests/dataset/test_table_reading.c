@@ -22,6 +22,7 @@
 #include "base/rng.h"
 #include "dataset/dataset.h"
 #include "dataset/files.h"
+#include "dataset/format.h"
 #include "dataset/stream.h"
 #include "dataset/table_library.h"
 
@@ -99,6 +100,71 @@ static void test_a_file_is_read_as_it_was_opened(void **state)
             assert_int_equal(rename(FOLDER "/b.parquet", FOLDER "/a.parquet"), 0);
         assert_large_record(table, 5);
         dataset_close(table);
+    }
+}
+
+static Status open_file(const FileOpening *opening, Error *err)
+{
+    const DatasetFormat *format = NULL;
+    void *file = NULL;
+    TRY(dataset_format_open(opening, &format, &file, err));
+    format->close(file);
+    return OK;
+}
+
+static void set_mode(const char *path)
+{
+    assert_int_equal(chmod(path, 0600), 0);
+}
+
+static void write_again(const char *path)
+{
+    copy_file("repeated.parquet", path);
+}
+
+static void write_lines(const char *path)
+{
+    write_text(path, "{\"a\": 1}\n{\"b\": 2}\n");
+}
+
+/* One that is listed twice, is known to the one opening, and changes before the other, which
+ * indexes it anew before the first goes on. */
+static void test_a_file_that_changes_between_two_openings_is_named(void **state)
+{
+    (void)state;
+    need_arrow();
+    static const struct {
+        void (*change)(const char *path);
+        Status status;
+    } changes[] = {{set_mode, OK}, {write_again, ERR_IO}, {write_lines, ERR_IO}};
+    const char *path = FOLDER "/a.parquet";
+    for (int i = 0; i < 3; i++) {
+        make_fresh(FOLDER);
+        copy_file("large.parquet", path);
+        DatasetOptions options = {.key = "data.train", .index_folder = INDEX};
+        FilePool *pool = file_pool_create(0);
+        FileOpening opening = {.path = path,
+                               .options = &options,
+                               .cache = block_cache_create(1 << 20),
+                               .readers = table_readers_create(1 << 20),
+                               .folder = index_folder_open(INDEX, false, pool),
+                               .pool = pool};
+        void *file = NULL;
+        Error err = {0};
+        assert_ok(open_file(&opening, &err), &err);
+        assert_ok(data_file_open(pool, path, &opening.file, &err), &err);
+        opening.known = dataset_table.known(&opening);
+        assert_true(opening.known);
+        changes[i].change(path);
+        assert_ok(open_file(&opening, &err), &err);
+        Status status = dataset_table.open(&opening, &file, &err);
+        assert_int_equal(status, changes[i].status);
+        if (status != OK) assert_non_null(strstr(err.message, FOLDER "/a.parquet changed while"));
+        dataset_table.close(file);
+        index_folder_close(opening.folder);
+        table_readers_destroy(opening.readers);
+        block_cache_destroy(opening.cache);
+        file_pool_destroy(pool);
     }
 }
 
@@ -539,6 +605,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_a_file_is_read_as_it_was_opened, fresh_folder),
+        cmocka_unit_test_setup(test_a_file_that_changes_between_two_openings_is_named,
+                               fresh_folder),
         cmocka_unit_test_setup(test_a_file_that_is_cut_ends_the_reading, fresh_folder),
         cmocka_unit_test_setup(test_what_the_system_refuses_is_no_bad_record, fresh_folder),
         cmocka_unit_test_setup(test_texts_that_are_repeated_are_read_in_pieces, fresh_folder),
