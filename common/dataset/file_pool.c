@@ -239,6 +239,16 @@ static Status refuse_other_file(const DataFile *file, const char *what, Error *e
                      file->path, what);
 }
 
+static bool same_file(const FileState *a, const FileState *b)
+{
+    return a->device == b->device && a->inode == b->inode;
+}
+
+static bool same_content(const FileState *a, const FileState *b)
+{
+    return a->bytes == b->bytes && a->modified_ns == b->modified_ns;
+}
+
 static Status open_again(DataFile *file, Error *err)
 {
     struct stat info;
@@ -247,10 +257,10 @@ static Status open_again(DataFile *file, Error *err)
     if (status == ERR_NOT_FOUND) return refuse_other_file(file, "removed", err);
     if (status != OK) return status;
     FileState now = state_of(&info);
-    if (memcmp(&now, &file->state, sizeof now) != 0) {
-        bool other = now.device != file->state.device || now.inode != file->state.inode;
+    bool same = same_file(&now, &file->state);
+    if (!same || !same_content(&now, &file->state)) {
         close(fd);
-        return refuse_other_file(file, other ? "replaced" : "changed", err);
+        return refuse_other_file(file, same ? "changed" : "replaced", err);
     }
     adopt(file, fd);
     return OK;
@@ -292,7 +302,7 @@ Status data_file_check(DataFile *file, Error *err)
     data_file_give(file);
     if (code != 0) return error_set_errno(err, code, "could not stat %s", file->path);
     FileState now = state_of(&info);
-    if (now.bytes == file->state.bytes && now.modified_ns == file->state.modified_ns) return OK;
+    if (same_content(&now, &file->state)) return OK;
     return error_set(err, ERR_IO,
                      "%s was changed during the run (%llu bytes, opened with %llu)\n"
                      "  expected: data files that stay as they are until the run ends\n"

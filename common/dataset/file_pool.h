@@ -3,8 +3,11 @@
  * have descriptors; so a DataFile is a path and the state in which its file was found, and its
  * descriptor comes and goes: beyond the pool's bound those that were not used for longest are
  * closed, and opened again when they are read. One that is opened again must be the file that it
- * was (device, inode, size, times): whatever else lies under its name ends the run with that name.
- * One that stayed open is read on as it was opened, also when it was replaced or removed since.
+ * was (device, inode, size, modification time): whatever else lies under its name ends the run with
+ * that name. One that stayed open is read on as it was opened, also when it was replaced or removed
+ * since; size and modification time are asked of both. The time of the last change (st_ctime) is
+ * not: chmod, chown and one more link move it, too. So who writes into a file and puts its
+ * modification time back is not found out here, but at the next start (sidecar.h).
  *
  * Any thread; who uses a descriptor keeps it open, past the bound if need be. Taking one that is
  * open costs no lock. */
@@ -39,7 +42,7 @@ const FileState *data_file_state(const DataFile *file); /* when it was opened fi
 
 /* Reads exactly `length` bytes at `offset`; a shorter file is ERR_DATA, as of file_read_at. */
 Status data_file_read(DataFile *file, void *bytes, size_t length, uint64_t offset, Error *err);
-/* ERR_IO when it was written since it was opened first. */
+/* ERR_IO when it was written since it was opened first, as its size and modification time say. */
 Status data_file_check(DataFile *file, Error *err);
 /* Its descriptor, which stays open until it is given back. */
 Status data_file_take(DataFile *file, int *ret_fd, Error *err);

@@ -172,6 +172,47 @@ static void take_away(const char *path)
     assert_int_equal(unlink(path), 0);
 }
 
+/* Until the time of its last change has moved, however coarse that is. */
+static void set_mode(const char *path)
+{
+    struct stat before, after;
+    assert_int_equal(stat(path, &before), 0);
+    do {
+        assert_int_equal(chmod(path, 0600), 0);
+        assert_int_equal(stat(path, &after), 0);
+    } while (after.st_ctim.tv_sec == before.st_ctim.tv_sec &&
+             after.st_ctim.tv_nsec == before.st_ctim.tv_nsec);
+}
+
+static void link_again(const char *path)
+{
+    set_mode(path);
+    assert_int_equal(link(path, FOLDER "/linked"), 0);
+}
+
+/* What is said of a file is not its content. */
+static void test_a_file_of_which_only_mode_or_links_change_is_read_on(void **state)
+{
+    (void)state;
+    static void (*const changes[])(const char *path) = {set_mode, link_again};
+    for (int i = 0; i < 2; i++) {
+        enum { COUNT = 20 };
+        DataFile *file[COUNT];
+        Error err = {0};
+        char *path = name_of(0, "txt");
+        write_numbers(COUNT);
+        FilePool *pool = file_pool_create(8);
+        open_numbers(pool, file, COUNT);
+        changes[i](path);
+        assert_number(file[0], 0); /* it was closed for others to be open */
+        assert_ok(data_file_check(file[0], &err), &err);
+        for (int k = 0; k < COUNT; k++)
+            data_file_close(file[k]);
+        file_pool_destroy(pool);
+        free(path);
+    }
+}
+
 /* The first file, closed for others to be open, and one that stays open. */
 static void test_a_file_that_is_opened_again_is_the_same(void **state)
 {
@@ -344,6 +385,8 @@ int main(void)
         cmocka_unit_test_setup(test_no_more_are_open_than_the_bound, fresh_folder),
         cmocka_unit_test_setup(test_threads_read_the_right_files, fresh_folder),
         cmocka_unit_test_setup(test_a_file_that_is_opened_again_is_the_same, fresh_folder),
+        cmocka_unit_test_setup(test_a_file_of_which_only_mode_or_links_change_is_read_on,
+                               fresh_folder),
         cmocka_unit_test_setup(test_a_full_process_is_told, fresh_folder),
         cmocka_unit_test_setup(test_every_order_makes_do_with_few_descriptors, fresh_folder),
     };
