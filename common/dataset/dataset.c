@@ -367,8 +367,10 @@ Status dataset_open(const DatasetOptions *options, Dataset **ret, Error *err)
         status = add_entry(dataset, options, options->path[i], err);
     dataset->by_blocks = options->by_blocks;
     Error kept = {0};
-    if (index_folder_flush(dataset->folder, &kept) != OK && dataset->warning == NULL)
-        dataset->summary.warning = dataset->warning = mem_strdup(kept.message);
+    const char *warning = index_folder_warning(dataset->folder);
+    if (index_folder_flush(dataset->folder, &kept) != OK && warning == NULL) warning = kept.message;
+    if (warning != NULL && dataset->warning == NULL)
+        dataset->summary.warning = dataset->warning = mem_strdup(warning);
     if (dataset->num_hubs == 0) index_folder_rest(dataset->folder); /* these open files again */
     if (status == OK && dataset->summary.records == 0 && !dataset->uncounted)
         status = refuse_empty(dataset, options, err);

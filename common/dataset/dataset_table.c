@@ -251,10 +251,18 @@ static Status refuse_long_row(const TableFile *file, uint64_t line, Error *err)
 static void warn_of_copy(TableFile *file)
 {
     if (atomic_exchange(&file->copy_damaged, true)) return;
-    char *path = sidecar_path(file->sidecar);
+    char *path = sidecar_path(file->sidecar), *lost = sidecar_lost(file->sidecar), *reason = NULL;
+    if (lost != NULL)
+        reason = mem_printf("the rows are read from the file: %s; to do: leave the index folder as "
+                            "it is while the run goes on",
+                            lost);
+    else
+        reason = mem_strdup("the copy of the file's rows is damaged; to do: look after the disk, "
+                            "and remove the copy before the next start");
     log_event(LOG_WARN, "copy_damaged", F_STR("file", file->path), F_STR("copy", path),
-              F_STR("reason", "the copy of the file's rows is damaged; to do: look after the disk, "
-                              "and remove the copy before the next start"));
+              F_STR("reason", reason));
+    free(reason);
+    free(lost);
     free(path);
 }
 

@@ -304,6 +304,22 @@ static Status refuse_other_text(const LineIndex *index, Error *err)
                      index->source.input.path);
 }
 
+static void warn_of_damage(const LineIndex *index, const Sidecar *damaged)
+{
+    char *lost = sidecar_lost(damaged), *reason = NULL;
+    if (lost != NULL)
+        reason = mem_printf("the index of the file is made again: %s; to do: leave the index "
+                            "folder as it is while the run goes on",
+                            lost);
+    else
+        reason = mem_strdup("the index of the file is damaged and is made again; to do: look after "
+                            "the disk that the run folder is on");
+    log_event(LOG_WARN, "index_damaged", F_STR("file", index->source.input.path),
+              F_STR("reason", reason));
+    free(reason);
+    free(lost);
+}
+
 /* Makes the pass again, unless another thread has: `damaged` is no longer the last one then. */
 static Status make_again(LineIndex *index, Sidecar *damaged, Error *err)
 {
@@ -311,9 +327,7 @@ static Status make_again(LineIndex *index, Sidecar *damaged, Error *err)
     SidecarOptions wanted = sidecar_options(index);
     Sidecar *made = NULL;
     wanted.anew = true;
-    log_event(LOG_WARN, "index_damaged", F_STR("file", index->source.input.path),
-              F_STR("reason", "the index of the file is damaged and is made again; to do: look "
-                              "after the disk that the run folder is on"));
+    warn_of_damage(index, damaged);
     TRY(sidecar_open(&index_kind, &wanted, &made, err));
     if (made->head.content_hash != damaged->head.content_hash ||
         made->head.count[COUNT_RECORDS] != damaged->head.count[COUNT_RECORDS]) {

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -22,7 +23,9 @@
 #define WAITING_MAX 64
 #define SUPERSEDED  1000 /* heads that do not count, beside as many as do */
 #define HEADS_MAX   (4u * DATASET_FILES_MAX)
-#define NAME_KEPT   100 /* bytes of a data file's name, in that of a file of its index */
+#define NAME_KEPT   100      /* bytes of a data file's name, in that of a file of its index */
+#define LOCK_LOOKS  200      /* that a start waits for one that clears away, ... */
+#define LOOK_NS     10000000 /* ... and how long each */
 
 struct IndexFolder {
     char *path; /* NULL: there is none */
@@ -34,6 +37,8 @@ struct IndexFolder {
     uint32_t *slot; /* [num_slots], a power of two: which head, from 1; 0: none */
     uint32_t num_slots;
     int bodies;                 /* or -1 */
+    int held;                   /* the folder, with a shared lock; -1: it was not there */
+    char *warning;              /* or NULL */
     char *folder, *folder_real; /* the folder of data files that was asked for last */
 };
 
@@ -113,21 +118,34 @@ static void remove_file(const IndexFolder *folder, const char *name)
 }
 
 /* Those that are whole; one that is cut off at the end is written over by the next. */
-static void read_heads(IndexFolder *folder)
+static Status read_heads_of(IndexFolder *folder, int fd, const char *path, Error *err)
 {
     struct stat info;
-    int fd = open_file(folder, HEADS_FILE, O_RDONLY);
-    if (fd < 0) return;
-    if (fstat(fd, &info) == 0) {
-        uint64_t count = (uint64_t)info.st_size / sizeof(IndexHead);
-        if (count > HEADS_MAX) count = HEADS_MAX;
-        IndexHead *head = mem_alloc((count + 1) * sizeof *head);
-        if (file_read_at(fd, head, count * sizeof *head, 0, "", NULL) != OK) count = 0;
-        for (uint64_t i = 0; i < count; i++)
-            if (head[i].head_hash == head_hash(&head[i])) add_head(folder, &head[i]);
-        free(head);
-    }
-    close(fd);
+    if (fstat(fd, &info) != 0) return error_set_errno(err, errno, "could not stat %s", path);
+    uint64_t count = (uint64_t)info.st_size / sizeof(IndexHead);
+    if (count > HEADS_MAX) count = HEADS_MAX;
+    IndexHead *head = mem_alloc((count + 1) * sizeof *head);
+    Status status = file_read_at(fd, head, count * sizeof *head, 0, path, err);
+    for (uint64_t i = 0; i < count && status == OK; i++)
+        if (head[i].head_hash == head_hash(&head[i])) add_head(folder, &head[i]);
+    free(head);
+    return status;
+}
+
+/* Where they cannot be read nothing is known, and nothing is to be concluded from that. */
+static Status read_heads(IndexFolder *folder, Error *err)
+{
+    int fd = open_file(folder, HEADS_FILE, O_RDONLY), code = errno;
+    if (fd < 0 && code == ENOENT) return OK;
+    char *path = path_join(folder->path, HEADS_FILE);
+    Status status = fd >= 0 ? read_heads_of(folder, fd, path, err)
+                            : error_set_errno(err, code, "could not read %s", path);
+    if (status != OK)
+        error_append(err, "  expected: what earlier starts have found in the data files\n  to do: "
+                          "look after that file; without it each start indexes them again");
+    if (fd >= 0) close(fd);
+    free(path);
+    return status;
 }
 
 /* Of a file of its own; NULL: it is none. */
@@ -159,7 +177,6 @@ static bool is_named(const uint64_t *key, uint32_t count, const char *name, cons
     return bsearch(&wanted, key, count, sizeof *key, compare_keys) != NULL;
 }
 
-/* Builders that still live keep what they have open, and miss no more than its name. */
 static void remove_leftovers(const IndexFolder *folder)
 {
     DIR *entries = opendir(folder->path);
@@ -177,26 +194,64 @@ static void remove_leftovers(const IndexFolder *folder)
     free(key);
 }
 
-static void open_files(IndexFolder *folder)
+/* ---- who has the folder open ---- */
+
+/* Whoever has it open holds a shared lock of it, for as long; who can lock it for himself has it
+ * alone. Where the folder's file system has no locks nobody ever has. */
+static bool lock_folder(const IndexFolder *folder, int how)
 {
-    int flags = folder->read_only ? O_RDONLY : O_RDWR | O_APPEND;
-    folder->bodies = open_file(folder, BODIES_FILE, flags);
-    bool anew = folder->bodies < 0 && errno == ENOENT; /* heads without it are worth nothing */
-    if (folder->bodies >= 0) read_heads(folder);
-    uint32_t names = count_names(folder);
-    if (folder->read_only) return;
-    if (folder->num_heads == HEADS_MAX || folder->num_heads - names > names + SUPERSEDED) {
-        forget_heads(folder);
-        close(folder->bodies);
-        folder->bodies = -1;
-        anew = true;
+    int failed;
+    while ((failed = flock(folder->held, how | LOCK_NB)) != 0 && errno == EINTR)
+        ;
+    return failed == 0;
+}
+
+static bool take_folder(IndexFolder *folder)
+{
+    if (folder->held < 0) folder->held = open(folder->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return folder->held >= 0;
+}
+
+/* One that clears away takes a moment; one that was stopped over it is not waited for. */
+static void share_folder(const IndexFolder *folder)
+{
+    for (int look = 0; look < LOCK_LOOKS; look++) {
+        if (lock_folder(folder, LOCK_SH) || errno != EWOULDBLOCK) return;
+        nanosleep(&(struct timespec){.tv_nsec = LOOK_NS}, NULL);
     }
-    if (folder->bodies < 0 && !anew) return; /* what is there is not known now */
+}
+
+/* By who has the folder alone: removes what no start will use. */
+static void clear_away(IndexFolder *folder)
+{
+    Error unread = {0}; /* which is told when they are read again */
+    int bodies = open_file(folder, BODIES_FILE, O_RDONLY);
+    bool anew = bodies < 0; /* heads without it are worth nothing */
+    if (anew && errno != ENOENT) return;
+    if (bodies >= 0) close(bodies);
+    if (read_heads(folder, &unread) != OK) return;
+    uint32_t names = count_names(folder);
+    anew = anew || folder->num_heads == HEADS_MAX || folder->num_heads - names > names + SUPERSEDED;
     if (anew) {
+        forget_heads(folder);
         remove_file(folder, HEADS_FILE);
         remove_file(folder, BODIES_FILE);
     }
     remove_leftovers(folder);
+}
+
+/* What was read while nobody else could read is read again with the others. */
+static void open_files(IndexFolder *folder)
+{
+    Error why = {0};
+    if (!take_folder(folder)) return;
+    if (!folder->read_only && lock_folder(folder, LOCK_EX)) clear_away(folder);
+    forget_heads(folder);
+    share_folder(folder);
+    folder->bodies =
+        open_file(folder, BODIES_FILE, folder->read_only ? O_RDONLY : O_RDWR | O_APPEND);
+    if (folder->bodies >= 0 && read_heads(folder, &why) != OK)
+        folder->warning = mem_strdup(why.message);
 }
 
 IndexFolder *index_folder_open(const char *path, bool read_only, FilePool *pool)
@@ -205,7 +260,7 @@ IndexFolder *index_folder_open(const char *path, bool read_only, FilePool *pool)
     folder->path = path != NULL ? mem_strdup(path) : NULL;
     folder->read_only = read_only;
     folder->pool = pool;
-    folder->bodies = -1;
+    folder->bodies = folder->held = -1;
     pthread_mutex_init(&folder->lock, NULL);
     grow_slots(folder);
     if (path != NULL) open_files(folder);
@@ -217,7 +272,9 @@ void index_folder_close(IndexFolder *folder)
     if (folder == NULL) return;
     (void)index_folder_flush(folder, NULL);
     if (folder->bodies >= 0) close(folder->bodies);
+    if (folder->held >= 0) close(folder->held);
     pthread_mutex_destroy(&folder->lock);
+    free(folder->warning);
     free(folder->folder);
     free(folder->folder_real);
     free(folder->slot);
@@ -229,6 +286,11 @@ void index_folder_close(IndexFolder *folder)
 FilePool *index_folder_pool(const IndexFolder *folder)
 {
     return folder->pool;
+}
+
+const char *index_folder_warning(const IndexFolder *folder)
+{
+    return folder->warning;
 }
 
 const char *index_folder_path(const IndexFolder *folder)
@@ -294,6 +356,7 @@ static Status need_bodies(IndexFolder *folder, Error *err)
 {
     if (folder->bodies >= 0) return OK;
     TRY(folder_create(folder->path, err));
+    if (folder->held < 0 && take_folder(folder)) share_folder(folder);
     folder->bodies = open_file(folder, BODIES_FILE, O_RDWR | O_APPEND | O_CREAT);
     if (folder->bodies >= 0) return OK;
     return error_set_errno(err, errno, "could not create %s/" BODIES_FILE, folder->path);

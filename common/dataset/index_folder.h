@@ -7,10 +7,14 @@
  *   NAME-KEY.SUFFIX  spool and table of a large file (sidecar.h), as its head says
  *
  * Both files are only appended to; the last head of a key counts. Heads are written 64 at a time,
- * with one of a large file, and when the folder is closed or flushed: a kill loses no more. What no
- * head names is removed when the folder is opened (indexes of other versions, what builders that
- * were killed left), and a folder in which more has been superseded than counts is begun anew.
+ * with one of a large file, and when the folder is closed or flushed: a kill loses no more.
  * Several processes may append at a time. In the byte order of the machine.
+ *
+ * Who opens the folder while nobody else has it open, in this process or another, removes what no
+ * head names (indexes of other versions, what builders that were killed left), and begins it anew
+ * where more has been superseded than counts, or files.bodies is gone. Whoever has it open holds a
+ * shared lock of it (flock), so what a set uses is never taken from it; where there are no locks
+ * nothing is removed. Heads that cannot be read remove nothing, either: that is a warning.
  *
  * Nothing here can fail a run: what cannot be read is not known, what cannot be written is told in
  * an Error for a warning. Any thread. */
@@ -52,6 +56,8 @@ void index_folder_close(IndexFolder *folder); /* accepts NULL */
 FilePool *index_folder_pool(const IndexFolder *folder);
 bool index_folder_writes(const IndexFolder *folder);
 const char *index_folder_path(const IndexFolder *folder); /* borrowed; as of index_folder_open */
+/* Why nothing was known when it was opened, or NULL; borrowed. */
+const char *index_folder_warning(const IndexFolder *folder);
 
 /* The key of a data file, by its name with the links of its folder resolved. */
 uint64_t index_folder_key(IndexFolder *folder, const char *path);

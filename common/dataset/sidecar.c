@@ -178,6 +178,13 @@ char *sidecar_path(const Sidecar *sidecar)
     return mem_strdup("files.bodies");
 }
 
+char *sidecar_lost(const Sidecar *sidecar)
+{
+    Error err = {0};
+    if (sidecar->own == NULL || data_file_check(sidecar->own, &err) == OK) return NULL;
+    return mem_strndup(err.message, strcspn(err.message, "\n"));
+}
+
 /* ---- building ---- */
 
 static void spill(SidecarWriter *writer, Part *part)

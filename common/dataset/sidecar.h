@@ -66,6 +66,9 @@ bool sidecar_read_table(const Sidecar *sidecar, uint64_t offset, void *bytes, si
 bool sidecar_read_spool(const Sidecar *sidecar, uint64_t offset, void *bytes, size_t length);
 /* The file of its own, or that of all; for messages, owned by the caller. */
 char *sidecar_path(const Sidecar *sidecar);
+/* After a read that failed: what became of the file of its own, in a line, when it is gone or
+ * another, which is no fault of the disk; NULL: what it says is damaged. Owned by the caller. */
+char *sidecar_lost(const Sidecar *sidecar);
 
 /* For `build`. */
 void sidecar_put_body(SidecarWriter *writer, const void *bytes, size_t length);

@@ -14,6 +14,7 @@
 
 #include "base/file.h"
 #include "base/limits.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "base/rng.h"
 #include "dataset/files.h"
@@ -293,6 +294,120 @@ static char *own_file(void)
     char *path = mem_strdup(found.gl_pathv[0]);
     globfree(&found);
     return path;
+}
+
+/* What is known of the data files cannot be read: that is told, and nothing is concluded from it.
+ */
+static void test_heads_that_cannot_be_read_remove_nothing(void **state)
+{
+    (void)state;
+    const char *path = FOLDER "/side.jsonl";
+    char *text = file_of(40000);
+    for (int way = 0; way < 2; way++) {
+        make_fresh(FOLDER);
+        write_text(path, text);
+        assert_int_equal(files_indexed(path), 1);
+        char *own = own_file();
+        assert_int_equal(rename(HEADS, FOLDER "/aside"), 0);
+        if (way == 0) assert_int_equal(mkdir(HEADS, 0755), 0);
+        if (way == 1) assert_int_equal(symlink("files.heads", HEADS), 0);
+        write_text(FOLDER "/other.jsonl", "{}\n{\"b\":2}\n");
+        Dataset *dataset = open_one(FOLDER "/other.jsonl", INDEX);
+        const char *warning = dataset_summary(dataset).warning;
+        assert_non_null(warning);
+        assert_non_null(strstr(warning, "could not read " HEADS));
+        assert_text_record(dataset, 1, "{\"b\":2}", 2);
+        dataset_close(dataset);
+        assert_true(path_exists(own));
+        assert_int_equal(remove(HEADS), 0);
+        assert_int_equal(rename(FOLDER "/aside", HEADS), 0);
+        assert_int_equal(files_indexed(path), 0);
+        free(own);
+    }
+    free(text);
+}
+
+/* As many heads more of a name as an index bears that is not begun anew. */
+static void supersede(void)
+{
+    char *bytes = NULL;
+    size_t length = 0;
+    Error err = {0};
+    assert_ok(file_read(HEADS, 1 << 20, &bytes, &length, &err), &err);
+    Str heads = {0};
+    for (int i = 0; i < 1100; i++)
+        str_append(&heads, bytes, length);
+    write_file(HEADS, heads.data, heads.length);
+    str_free(&heads);
+    free(bytes);
+}
+
+static void lose_bodies(void)
+{
+    assert_int_equal(unlink(BODIES), 0);
+}
+
+/* The folder is begun anew by a start to which it belongs alone: what an open set uses stays, and
+ * is read on when its file was closed for others. */
+static void test_what_an_open_set_uses_stays(void **state)
+{
+    (void)state;
+    static void (*const reasons[])(void) = {supersede, lose_bodies};
+    char *text = file_of(40000);
+    for (int i = 0; i < 2; i++) {
+        make_fresh(FOLDER);
+        write_text(FOLDER "/side.jsonl", text);
+        write_text(FOLDER "/other.jsonl", "{}\n{\"b\":2}\n");
+        Dataset *dataset = open_one(FOLDER "/side.jsonl", INDEX);
+        char *own = own_file();
+        reasons[i]();
+        files_indexed(FOLDER "/other.jsonl");
+        assert_true(path_exists(own));
+        assert_text_record(dataset, 39999, "{\"n\": 39999}", 40000);
+        dataset_close(dataset);
+        files_indexed(FOLDER "/other.jsonl");
+        assert_int_equal(path_exists(own),
+                         reasons[i] == lose_bodies); /* its head was lost, or not */
+        free(own);
+    }
+    free(text);
+}
+
+static void keep_log(void *context, const char *line)
+{
+    str_puts(context, line);
+}
+
+/* Where somebody has taken the file of an index away, that is what is said, not that the disk is to
+ * blame: one that was closed for others is missed then. */
+static void test_an_index_that_is_taken_away_is_made_again(void **state)
+{
+    (void)state;
+    Error err = {0};
+    Dataset *dataset = NULL;
+    Str log = {0};
+    const char *path = FOLDER "/side.jsonl";
+    char *text = file_of(40000);
+    write_text(path, text);
+    FilePool *pool = file_pool_create(1);
+    DatasetOptions options = {
+        .key = "data.train", .path = &path, .num_paths = 1, .index_folder = INDEX, .pool = pool};
+    assert_ok(dataset_open(&options, &dataset, &err), &err);
+    assert_text_record(dataset, 7, "{\"n\": 7}", 8);
+    char *own = own_file();
+    assert_int_equal(unlink(own), 0);
+    log_set_writer(keep_log, &log);
+    assert_text_record(dataset, 39999, "{\"n\": 39999}", 40000);
+    log_set_writer(NULL, NULL);
+    assert_true(path_exists(own));
+    assert_non_null(strstr(str_text(&log), "index_damaged"));
+    assert_non_null(strstr(str_text(&log), "idx was removed during the run"));
+    assert_null(strstr(str_text(&log), "look after"));
+    dataset_close(dataset);
+    file_pool_destroy(pool);
+    str_free(&log);
+    free(own);
+    free(text);
 }
 
 /* `damage` is done to the file at `path` of an index with the records of file_of(records), before
@@ -681,6 +796,9 @@ int main(void)
         cmocka_unit_test_setup(test_files_and_globs_keep_their_order, fresh_folder),
         cmocka_unit_test_setup(test_sidecar_is_used_again_until_anything_differs, fresh_folder),
         cmocka_unit_test_setup(test_what_no_start_will_use_is_removed, fresh_folder),
+        cmocka_unit_test_setup(test_heads_that_cannot_be_read_remove_nothing, fresh_folder),
+        cmocka_unit_test_setup(test_what_an_open_set_uses_stays, fresh_folder),
+        cmocka_unit_test_setup(test_an_index_that_is_taken_away_is_made_again, fresh_folder),
         cmocka_unit_test_setup(test_a_damaged_index_gives_no_wrong_record, fresh_folder),
         cmocka_unit_test_setup(test_sidecar_that_cannot_be_written_is_only_a_warning, fresh_folder),
         cmocka_unit_test_setup(test_what_is_no_data_set_is_refused_by_name, fresh_folder),
