@@ -99,20 +99,6 @@ RoomBlob *hub_room_take_blob(HubRoom *room, const HubPlace *place, const HubFile
     return take_blob(room, hub_cache_blob(place->cache, file->etag));
 }
 
-void hub_room_give_blob(HubRoom *room, RoomBlob *blob, const RoomMember *member)
-{
-    if (blob == NULL) return;
-    if (blob->payer == member && blob->present > 0)
-        hub_room_pay(room, blob, &room->leftovers, blob->paid);
-    else if (blob->payer == member)
-        hub_room_pay(room, blob, NULL, 0);
-    if (--blob->slots > 0) return;
-    hub_room_pay(room, blob, NULL, 0);
-    tdelete(blob, &room->blobs, compare_blobs);
-    free(blob->path);
-    free(blob);
-}
-
 void hub_room_pay(HubRoom *room, RoomBlob *blob, RoomMember *member, int64_t bytes)
 {
     room->in_use += bytes - blob->paid;
@@ -122,7 +108,7 @@ void hub_room_pay(HubRoom *room, RoomBlob *blob, RoomMember *member, int64_t byt
     blob->paid = bytes;
 }
 
-/* ---- what earlier sessions have left ---- */
+/* ---- what earlier sessions, and sets that are closed, have left ---- */
 
 /* Bytes of a blob on the disk, whole or begun. */
 static int64_t bytes_there(const RoomBlob *blob)
@@ -139,21 +125,49 @@ bool hub_room_is_paid(const HubRoom *room, const RoomBlob *blob)
     return blob->payer != NULL && blob->payer != &room->leftovers;
 }
 
+static void free_slot(HubRoom *room, RoomBlob *blob)
+{
+    if (--blob->slots > 0) return;
+    hub_room_pay(room, blob, NULL, 0);
+    tdelete(blob, &room->blobs, compare_blobs);
+    free(blob->path);
+    free(blob);
+}
+
+/* The slot becomes that of the leftovers, which pay for what is there unless somebody has it. */
+static void leave_behind(HubRoom *room, RoomBlob *blob)
+{
+    int64_t bytes = bytes_there(blob);
+    bool had = blob->present > 0 || blob->busy || hub_room_is_paid(room, blob);
+    if (!had) hub_room_pay(room, blob, bytes > 0 ? &room->leftovers : NULL, bytes);
+    if (bytes == 0 || blob->left) {
+        free_slot(room, blob);
+        return;
+    }
+    blob->left = true;
+    room->leftover =
+        mem_realloc(room->leftover, (size_t)room->num_leftovers + 1, sizeof *room->leftover);
+    room->leftover[room->num_leftovers++] = blob;
+}
+
 void hub_room_add_leftover(HubRoom *room, const char *path)
 {
     hub_room_lock(room);
     RoomBlob *blob = take_blob(room, mem_strdup(path));
-    int64_t bytes = bytes_there(blob);
-    if (bytes > 0) {
-        blob->ours = true;
-        if (blob->payer == NULL) hub_room_pay(room, blob, &room->leftovers, bytes);
-        room->leftover =
-            mem_realloc(room->leftover, (size_t)room->num_leftovers + 1, sizeof *room->leftover);
-        room->leftover[room->num_leftovers++] = blob;
-    } else {
-        hub_room_give_blob(room, blob, NULL);
-    }
+    blob->ours = blob->ours || bytes_there(blob) > 0;
+    leave_behind(room, blob);
     hub_room_unlock(room);
+}
+
+void hub_room_give_blob(HubRoom *room, RoomBlob *blob, const RoomMember *member)
+{
+    if (blob == NULL) return;
+    bool fetched = blob->payer == member || blob->payer == &room->leftovers;
+    if (blob->payer == member) hub_room_pay(room, blob, &room->leftovers, blob->paid);
+    if (fetched && blob->paid > 0)
+        leave_behind(room, blob);
+    else
+        free_slot(room, blob);
 }
 
 static int find_leftover(void *context, const RoomMember *asks, RoomSpare spare, uint64_t *ret_used)
@@ -176,7 +190,7 @@ static void drop_leftover(void *context, int victim)
     HubRoom *room = context;
     RoomBlob *blob = room->leftover[victim];
     char *begun = mem_printf("%s.incomplete", blob->path);
-    unlink(blob->path);
+    if (blob->ours) unlink(blob->path); /* else what is begun is all that this run has added */
     unlink(begun);
     free(begun);
     hub_room_pay(room, blob, NULL, 0);
@@ -222,7 +236,7 @@ void hub_room_release(HubRoom *room)
     hub_room_unlock(room);
     if (!last) return;
     for (int i = 0; i < room->num_leftovers; i++)
-        hub_room_give_blob(room, room->leftover[i], &room->leftovers);
+        free_slot(room, room->leftover[i]);
     free(room->leftover);
     CHECK(room->blobs == NULL && room->first == &room->leftovers);
     pthread_cond_destroy(&room->changed);

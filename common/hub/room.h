@@ -5,7 +5,8 @@
  * makes the others drop what is beyond their part, what was used longest ago first.
  *
  * Room is what the disk has free, less a reserve, and no more than a bound; it is for what the run
- * has fetched: what was in the cache before stays and takes none of it.
+ * has fetched, also for sets that are closed: what was in the cache before stays and takes none of
+ * it.
  *
  * The room has the lock of all its members: what is said below of "with the lock" is theirs, too.
  * It lives as long as somebody holds it. */
@@ -71,6 +72,7 @@ typedef struct RoomBlob {
     int slots, present; /* files that have this content, of which so many are there */
     bool ours;          /* this run has fetched it */
     bool busy;          /* it is being fetched, or dropped */
+    bool left;          /* one of the room's leftovers, which have a slot of their own */
     int64_t partial;    /* bytes of it that an earlier try has left */
     RoomMember *payer;  /* whose bytes these are; NULL: nobody's */
     int64_t paid;
@@ -78,7 +80,8 @@ typedef struct RoomBlob {
 
 /* That of a file, for one slot more. With the lock. */
 RoomBlob *hub_room_take_blob(HubRoom *room, const HubPlace *place, const HubFile *file);
-/* Whose slot it was pays no more; what others have goes on to count. Accepts NULL. */
+/* Whose slot it was pays no more. What is there of it goes on to count: it becomes a leftover, as
+ * of an earlier session, unless others have it. Accepts NULL. */
 void hub_room_give_blob(HubRoom *room, RoomBlob *blob, const RoomMember *member);
 /* Paid by who asks, or by who has more than his part. */
 bool hub_room_may_drop(const RoomBlob *blob, const RoomMember *asks);

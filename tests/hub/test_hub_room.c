@@ -301,6 +301,43 @@ static void test_what_another_set_still_has_is_no_leftover(void **state)
     dataset_close(b);
 }
 
+/* Sets that come and go one after the other, as evaluations do whose opening fails: what they have
+ * fetched goes on to count, and makes room for others. */
+static void test_what_closed_sets_have_fetched_counts(void **state)
+{
+    (void)state;
+    bound_room(9);
+    for (int turn = 0; turn < 4; turn++) {
+        bool first = turn % 2 == 0;
+        Dataset *set = open_set(first ? "hf://datasets/a/set" : "hf://datasets/b/set", true);
+        for (int r = 0; r < SHARDS * ROWS; r += 50) {
+            sets_assert_record(set, (uint64_t)r, (first ? 0 : SECOND) + r);
+            assert_bound();
+        }
+        dataset_close(set);
+        assert_bound();
+        assert_true(sets_cache_bytes(first ? "a/set" : "b/set") > 0);
+    }
+}
+
+/* Nor is it dropped while another set has it, or fetched again for one that comes next. */
+static void test_what_a_closed_set_has_fetched_is_there_for_the_next(void **state)
+{
+    (void)state;
+    bound_room(2 * SHARDS + 1);
+    Dataset *first = open_set("hf://datasets/a/set", true);
+    read_all(first, 0, SHARDS * ROWS);
+    Dataset *again = open_set("hf://datasets/a/set", true);
+    dataset_close(first);
+    dataset_close(again);
+    hub_forget_requests();
+    again = open_set("hf://datasets/a/set", true);
+    read_all(again, 0, SHARDS * ROWS);
+    assert_int_equal(hub_requests_with("\"cdn\""), 0);
+    dataset_close(again);
+    assert_bound();
+}
+
 /* ---- threads ---- */
 
 typedef struct Reader {
@@ -357,6 +394,10 @@ int main(void)
                                         give_room),
         cmocka_unit_test_setup_teardown(test_what_another_set_still_has_is_no_leftover, fresh,
                                         give_room),
+        cmocka_unit_test_setup_teardown(test_what_closed_sets_have_fetched_counts, fresh,
+                                        give_room),
+        cmocka_unit_test_setup_teardown(test_what_a_closed_set_has_fetched_is_there_for_the_next,
+                                        fresh, give_room),
         cmocka_unit_test_setup_teardown(test_sets_share_a_room_over_threads, fresh, give_room),
     };
     if (!hub_server_is_possible()) {
