@@ -47,7 +47,9 @@ struct DataService {
     int num_sets;
     pthread_mutex_t open_lock;    /* one set is indexed at a time */
     _Atomic(SourceSet *) opening; /* that one */
-    FilePool *pool;               /* of the data files of all sets */
+    FilePool *pool;               /* of the data files of all sets, ... */
+    IndexFolder *folder;          /* ... and what is known of them */
+    atomic_bool settled;          /* nothing of it is left that no set uses */
     Queue *tasks;
     pthread_t *reader; /* [num_readers]: they mostly wait for the disk */
     int num_readers;
@@ -142,10 +144,13 @@ void data_service_notice(const DataService *service, char *ret, size_t size)
 static Status open_mixture(DataService *service, SourceSet *set, Error *err)
 {
     int64_t start = clock_ms();
+    if (service->folder == NULL)
+        service->folder = index_folder_open(service->index_folder, false, service->pool);
     JobDataOptions options = {
         .config = service->config,
         .eval = set->is_eval ? &set->eval : NULL,
         .pool = service->pool,
+        .folder = service->folder,
         .room = service->room,
         .watch = &service->watch,
     };
@@ -169,6 +174,36 @@ static Status need_mixture(DataService *service, SourceSet *set, const Mixture *
     }
     *ret = set->mixture;
     return status;
+}
+
+/* Whether some of it is on the Hub, of which nothing is known until it has answered. */
+static bool is_of_hub(const SourceSet *set)
+{
+    for (int i = 0; i < set->num_sources; i++)
+        for (int p = 0; p < set->source[i].num_paths; p++)
+            if (str_starts_with(set->source[i].path[p], HUB_SCHEME)) return true;
+    return false;
+}
+
+/* Once the run reads, which it does when it has all sets open and goes on with them: whoever has
+ * named other data by mistake loses nothing. */
+static void settle_index(DataService *service)
+{
+    bool of_hub = false, open = true;
+    pthread_mutex_lock(&service->open_lock);
+    for (int i = 0; i < service->num_sets; i++) {
+        open = open && service->set[i].mixture != NULL;
+        of_hub = of_hub || is_of_hub(&service->set[i]);
+    }
+    if (open && !service->settled) {
+        int removed = index_folder_remove_unused(service->folder);
+        if (removed > 0)
+            log_event(LOG_INFO, "index_files_removed", F_INT("files", removed),
+                      F_STR("reason", "no set of the job has the data files that they were of"));
+        if (!of_hub) index_folder_rest(service->folder); /* those of the Hub open files again */
+        service->settled = true;
+    }
+    pthread_mutex_unlock(&service->open_lock);
 }
 
 static void pack_body(Str *body, const ProtobufCMessage *message)
@@ -271,6 +306,7 @@ static Status read_work(Task *task)
 {
     const Mixture *mixture = NULL;
     TRY(need_mixture(task->service, task->set, &mixture, &task->err));
+    if (!task->service->settled) settle_index(task->service);
     MixtureReader *reader = mixture_reader_open(mixture);
     Troupe__Record *record = mem_calloc(task->count, sizeof *record);
     Troupe__Record **list = mem_calloc(task->count, sizeof *list);
@@ -468,6 +504,7 @@ void data_service_destroy(DataService *service)
     for (int i = 0; i < service->num_sets; i++)
         mixture_close(service->set[i].mixture);
     free(service->set);
+    index_folder_close(service->folder);
     file_pool_destroy(service->pool);
     hub_room_release(service->room);
     queue_destroy(service->tasks);
@@ -504,15 +541,6 @@ static bool describe_reader(const DataService *service, char *text, size_t size)
         const Mixture *mixture = service->set[i].mixture;
         if (mixture != NULL && mixture_describe(mixture, text, size)) return true;
     }
-    return false;
-}
-
-/* Whether some of it is on the Hub, of which nothing is known until it has answered. */
-static bool is_of_hub(const SourceSet *set)
-{
-    for (int i = 0; i < set->num_sources; i++)
-        for (int p = 0; p < set->source[i].num_paths; p++)
-            if (str_starts_with(set->source[i].path[p], HUB_SCHEME)) return true;
     return false;
 }
 

@@ -360,8 +360,11 @@ Status dataset_open(const DatasetOptions *options, Dataset **ret, Error *err)
         table_readers_create(options->readers_max > 0 ? options->readers_max : most / 2);
     dataset->pool = options->pool != NULL ? options->pool : file_pool_create(0);
     dataset->own_pool = options->pool == NULL;
-    dataset->folder =
-        index_folder_open(options->index_folder, options->index_read_only, dataset->pool);
+    dataset->own_folder = options->folder == NULL;
+    dataset->folder = options->folder;
+    if (dataset->own_folder)
+        dataset->folder =
+            index_folder_open(options->index_folder, options->index_read_only, dataset->pool);
     Status status = OK;
     for (int i = 0; i < options->num_paths && status == OK; i++)
         status = add_entry(dataset, options, options->path[i], err);
@@ -371,7 +374,8 @@ Status dataset_open(const DatasetOptions *options, Dataset **ret, Error *err)
     if (index_folder_flush(dataset->folder, &kept) != OK && warning == NULL) warning = kept.message;
     if (warning != NULL && dataset->warning == NULL)
         dataset->summary.warning = dataset->warning = mem_strdup(warning);
-    if (dataset->num_hubs == 0) index_folder_rest(dataset->folder); /* these open files again */
+    if (dataset->own_folder && dataset->num_hubs == 0)
+        index_folder_rest(dataset->folder); /* those of the Hub open files again */
     if (status == OK && dataset->summary.records == 0 && !dataset->uncounted)
         status = refuse_empty(dataset, options, err);
     if (status == OK) {
@@ -397,7 +401,7 @@ void dataset_close(Dataset *dataset)
     free(dataset->warning);
     block_cache_destroy(dataset->cache);
     table_readers_destroy(dataset->readers);
-    index_folder_close(dataset->folder);
+    if (dataset->own_folder) index_folder_close(dataset->folder);
     if (dataset->own_pool) file_pool_destroy(dataset->pool);
     free(dataset->file);
     free(dataset);

@@ -18,6 +18,7 @@
 #include "base/error.h"
 #include "base/str.h"
 #include "dataset/file_pool.h"
+#include "dataset/index_folder.h"
 #include "dataset/watch.h"
 #include "hub/access.h"
 #include "hub/room.h"
@@ -45,6 +46,8 @@ typedef struct DatasetOptions {
     uint64_t records_max; /* no more is opened and read than so many records take; 0: everything */
     size_t cache_max;     /* bytes of decoded pieces that are kept; 0: DATASET_CACHE_MAX */
     FilePool *pool;       /* of open files, borrowed while the data set is open; NULL: its own */
+    IndexFolder *folder;  /* index_folder, opened with the same pool, which several data sets share;
+                           * borrowed while the data set is open; NULL: its own */
     size_t readers_max;   /* bytes of readers that stand inside tables; 0: half of cache_max */
     ReadWatch *watch;     /* of the reading of files, also later, by blocks; NULL: nobody watches */
     const DatasetHub *hub; /* its `access` is borrowed while the data set is open, the rest for the

@@ -25,7 +25,7 @@ struct Dataset {
     TableReaders *readers;
     IndexFolder *folder;
     FilePool *pool;
-    bool own_pool;
+    bool own_pool, own_folder;
     char *warning;      /* that of the summary */
     StringList entries; /* a line of what each is that is not plain, and file_warnings.h's */
     HubSet **hub;       /* [num_hubs] */

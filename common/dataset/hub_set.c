@@ -549,6 +549,8 @@ static Status open_first(HubFileReader *reader, Error *err)
     const Note note = set->note[reader->index];
     pthread_mutex_unlock(&set->lock);
     if (small && note.opened) { /* opened when it is read: it may be dropped until then */
+        const char *path = set->paths.item[reader->index];
+        index_folder_use(reader->folder, index_folder_key(reader->folder, path), NULL);
         reader->summary = note.summary;
         snprintf(reader->kind, sizeof reader->kind, "%s", note.kind);
         reader->summary.kind = reader->kind;

@@ -76,6 +76,7 @@ static Status open_files(const MixtureOptions *options, const MixtureSource *sou
         .order = source->order,
         .seed = seed_of(options, source),
         .pool = options->pool,
+        .folder = options->folder,
         .hub = options->hub,
         .watch = options->watch,
     };

@@ -32,11 +32,12 @@ typedef struct MixtureOptions {
     bool index_read_only;
     uint64_t records_max; /* of each source */
     uint64_t seed;
-    uint64_t memory_max;   /* bytes that the windows of all sources may take; 0: half of what this
-                            * machine has */
-    FilePool *pool;        /* as of DatasetOptions */
-    const DatasetHub *hub; /* as of DatasetOptions */
-    ReadWatch *watch;      /* NULL: nobody watches */
+    uint64_t memory_max; /* bytes that the windows of all sources may take; 0: half of what this
+                          * machine has */
+    FilePool *pool;      /* as of DatasetOptions, as are the next two */
+    IndexFolder *folder;
+    const DatasetHub *hub;
+    ReadWatch *watch; /* NULL: nobody watches */
 } MixtureOptions;
 
 typedef struct Mixture Mixture;

@@ -94,6 +94,7 @@ Status stream_open(const StreamOptions *options, Stream **ret, Error *err)
         .by_blocks = by_blocks,
         .records_max = options->records_max,
         .pool = options->pool,
+        .folder = options->folder,
         .hub = options->hub,
         .cache_max = cache_bytes(options, by_blocks),
         .readers_max = readers_bytes(options),

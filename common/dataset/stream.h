@@ -21,9 +21,10 @@ typedef struct StreamOptions {
     size_t cache_max;     /* as of DatasetOptions; more in the order `window`, if that takes more */
     DataOrder order;
     uint64_t seed;
-    FilePool *pool;        /* as of DatasetOptions */
-    const DatasetHub *hub; /* as of DatasetOptions */
-    ReadWatch *watch;      /* NULL: nobody watches */
+    FilePool *pool; /* as of DatasetOptions, as are the next two */
+    IndexFolder *folder;
+    const DatasetHub *hub;
+    ReadWatch *watch; /* NULL: nobody watches */
 } StreamOptions;
 
 typedef struct Stream Stream;

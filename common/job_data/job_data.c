@@ -73,6 +73,7 @@ Status job_data_open(const JobDataOptions *options, Mixture **ret, Error *err)
         .records_max = options->records_max,
         .seed = (uint64_t)config->seed,
         .pool = options->pool,
+        .folder = options->folder,
         .hub = &hub,
         .watch = options->watch,
     };

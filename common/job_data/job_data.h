@@ -19,6 +19,7 @@ typedef struct JobDataOptions {
                             * are counted, and positions mean nothing */
     uint64_t records_max;  /* of each source, as of DatasetOptions */
     FilePool *pool;        /* as of DatasetOptions */
+    IndexFolder *folder;   /* as of DatasetOptions: that of the run, "index" */
     HubRoom *room;         /* that all sets of a process share; NULL: it is opened alone */
     ReadWatch *watch;      /* NULL: nobody watches */
 } JobDataOptions;
@@ -28,7 +29,7 @@ typedef struct JobDataOptions {
 HubRoom *job_data_room(const JobConfig *config);
 
 /* As mixture_open, with indexes and the Hub's commits in the run's folder. Nothing is borrowed but
- * pool, room and watch. */
+ * pool, folder, room and watch. */
 Status job_data_open(const JobDataOptions *options, Mixture **ret, Error *err);
 
 #endif

@@ -2,6 +2,7 @@
  * name, and the same bytes from a data source that was started anew. */
 #include "test.h"
 
+#include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,7 @@
 #include "base/str.h"
 #include "tests/data_source/ask.h"
 #include "data_source/service.h"
+#include "dataset/index_folder.h"
 
 #define FOLDER "data-service"
 
@@ -191,6 +193,76 @@ static void test_open_names_the_files_that_changed(void **state)
     assert_changes(stage, fingerprint, FOLDER "/b.jsonl is no longer among the files");
     strcpy(fingerprint, "0123456789abcdef");
     assert_changes(stage, fingerprint, "");
+}
+
+static int count_indexes(const char *name)
+{
+    glob_t found;
+    char *pattern = mem_printf(FOLDER "/run/index/%s-*.idx", name);
+    int count = glob(pattern, 0, NULL, &found) == 0 ? (int)found.gl_pathc : 0;
+    globfree(&found);
+    free(pattern);
+    return count;
+}
+
+/* Opens all sets, as a run does before it reads. */
+static void start_anew(Stage *stage)
+{
+    static const char *const sets[] = {"train", "eval"};
+    stage_stop(stage);
+    stage_start(stage);
+    for (int i = 0; i < 2; i++) {
+        Answer answer;
+        open_set(stage, sets[i], &answer);
+        if (answer.status != OK) fail_msg("%s", answer.err.message);
+        answer_free(&answer);
+    }
+}
+
+static void read_one(Stage *stage)
+{
+    int answers;
+    char *lines = read_stream(stage, "train", 0, 1, &answers);
+    assert_int_equal(atoi(strstr(lines, "{\"n\": ") + strlen("{\"n\": ")) % 7, 3);
+    free(lines);
+}
+
+/* The files of indexes of data that the job has no more go when the run reads, not before, and not
+ * while somebody else looks. */
+static void test_indexes_of_no_set_are_removed(void **state)
+{
+    Stage *stage = *state;
+    char *paths[] = {FOLDER "/kept.jsonl", FOLDER "/gone.jsonl"};
+    Str text = {0};
+    for (int i = 0; i < 20000; i++) /* more than lie with those of others */
+        str_printf(&text, "{\"n\": %d}\n", 7 * i + 3);
+    write_file(paths[0], text.data);
+    write_file(paths[1], text.data);
+    str_free(&text);
+    stage->config.data.train = (StringList){paths, 2};
+    start_anew(stage);
+    read_one(stage);
+    assert_int_equal(count_indexes("kept.jsonl") + count_indexes("gone.jsonl"), 2);
+
+    stage->config.data.train.count = 1;
+    start_anew(stage);
+    assert_int_equal(count_indexes("gone.jsonl"), 1);
+    FilePool *pool = file_pool_create(0);
+    IndexFolder *other = index_folder_open(FOLDER "/run/index", true, pool);
+    read_one(stage);
+    assert_int_equal(count_indexes("gone.jsonl"), 1);
+    index_folder_close(other);
+    file_pool_destroy(pool);
+
+    start_anew(stage);
+    assert_int_equal(count_indexes("gone.jsonl"), 1);
+    read_one(stage);
+    assert_int_equal(count_indexes("gone.jsonl"), 0);
+    assert_int_equal(count_indexes("kept.jsonl"), 1);
+    stage->config.data.train.count = 2; /* that it is gone costs a pass */
+    start_anew(stage);
+    read_one(stage);
+    assert_int_equal(count_indexes("kept.jsonl") + count_indexes("gone.jsonl"), 2);
 }
 
 static void test_open_tells_size_and_fingerprint(void **state)
@@ -385,6 +457,8 @@ static void test_refusals_say_what_is_wrong(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_indexes_of_no_set_are_removed, stage_open,
+                                        stage_close),
         cmocka_unit_test_setup_teardown(test_open_tells_size_and_fingerprint, stage_open,
                                         stage_close),
         cmocka_unit_test_setup_teardown(test_open_names_the_files_that_changed, stage_open,
