@@ -348,8 +348,8 @@ Status job_config_check_data(const JobConfig *config, Error *err);
 
 /* For a failure that was found when what a key names was opened: `err`'s message begins with the
  * key's path ("rollout.reward: there is no ..."). It gets the form that all others have: where the
- * key was written before it, and below it what the key is for. A message that begins otherwise
- * stays. Returns err->status. */
+ * key was written before it, and below it what the key is for, unless further lines say already
+ * what to do. A message that begins otherwise stays. Returns err->status. */
 Status job_config_locate(const JobConfig *config, Error *err);
 
 /* The reference of all keys (type, range, default, meaning) as Markdown. Owned by the caller. */

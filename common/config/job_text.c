@@ -255,9 +255,8 @@ Status job_config_locate(const JobConfig *config, Error *err)
     Arena *arena = arena_create();
     const char *place = job_key_place(job, key->path, arena);
     error_prefix(err, "%s", place != NULL ? config_cut(place, arena) : job->where);
-    /* One that says what to do needs no words about the key. */
-    if (strstr(err->message, "\n  to do: ") == NULL)
-        error_append(err, "%s: %s.", key->path, key->meaning);
+    /* Lines behind the first say what to do: that needs no words about the key. */
+    if (strchr(err->message, '\n') == NULL) error_append(err, "%s: %s.", key->path, key->meaning);
     arena_destroy(arena);
     return err->status;
 }

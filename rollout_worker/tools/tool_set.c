@@ -165,7 +165,7 @@ static Status open_provider(const cJSON *entry, const char *where, Provider *ret
                          "%s has neither command nor url, expected one of them: the program that "
                          "answers its calls, or the server\n"
                          "Write for example command: [python3, calculator.py], or url: "
-                         "\"http://127.0.0.1:8001/tools\".",
+                         "\"http://127.0.0.1:8001/tools\"; docs/tools.md has all keys.",
                          where);
     ProcessPoolOptions options = process_pool_defaults();
     Status status = process_pool_read_options(entry, where, &options, err);

@@ -377,6 +377,36 @@ static void test_config_overrides_are_typed_and_named(void **state)
     refused_override("train.tp_size=0", "--set train.tp_size=0", "nearest valid value is 1");
 }
 
+/* What was found when a key's value was opened is said with the key's place, and with what the key
+ * is for where nothing behind it says what to do. */
+static void test_config_failures_of_a_key_are_located(void **state)
+{
+    static const struct {
+        const char *message, *expected;
+    } cases[] = {
+        {"data.reader: cannot load the reader",
+         "job.yaml:2: data.reader: cannot load the reader\n"
+         "data.reader: a shared object of your own that reads data.train."},
+        {"data.reader: no such file\nCorrect it.",
+         "job.yaml:2: data.reader: no such file\nCorrect it."},
+        {"data.reader: it failed\nlast: twice\nto do: mend it",
+         "job.yaml:2: data.reader: it failed\nlast: twice\nto do: mend it"},
+        {"the reader failed", "the reader failed"},
+    };
+    (void)state;
+    JobConfig *config = NULL;
+    Error err = {0};
+    assert_ok(job_config_parse("model: {path: m}\ndata: {train: t, reader: r.so}\n", "job.yaml",
+                               "/", &config, &err),
+              &err);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        error_set(&err, ERR_RESOURCE, "%s", cases[i].message);
+        assert_int_equal(job_config_locate(config, &err), ERR_RESOURCE);
+        assert_string_equal(err.message, cases[i].expected);
+    }
+    job_config_destroy(config);
+}
+
 static void assert_kwargs(const char *written, const char *expected)
 {
     char *lines = mem_printf("data: {train: a, apply_chat_template_kwargs: %s}\n"
@@ -813,6 +843,7 @@ int main(void)
         cmocka_unit_test(test_config_best_metric_names_a_figure_of_a_set),
         cmocka_unit_test(test_config_run_without_training_needs_a_folder),
         cmocka_unit_test(test_config_documentation_is_current),
+        cmocka_unit_test(test_config_failures_of_a_key_are_located),
         cmocka_unit_test(test_config_files_that_lack_are_named),
         cmocka_unit_test(test_config_job_file_itself_may_be_wrong),
     };

@@ -102,7 +102,8 @@ case_reward_options() {
     generates generate "reward: {name: http}"
     message 2
     says "job.yaml:16: rollout.reward:" 'key "url" is missing' "Write for example {name: http, options: {url:" \
-        "docs/rewards.md" "rollout.reward: with generate: what an answer is worth"
+        "docs/rewards.md"
+    if grep -q "what an answer is worth" message; then fail "the key is described behind what is to be done"; fi
     message 2 --set 'rollout.reward=[]'
     says "--set rollout.reward=[]: rollout.reward: there are 0 rewards" "for example gsm8k"
     # Once, and before the figures of memory and data.
@@ -116,7 +117,7 @@ case_rollout_tools() {
     generates generate "reward: gsm8k" "tools: [{name: calc}]"
     message 2
     says "job.yaml:17: rollout.tools: tools[0] has neither command nor url" "Write for example command: [python3" \
-        "see tools.md"
+        "docs/tools.md"
     message 2 --set 'rollout.tools=[{name: calc, command: cat}]'
     says "rollout.tools: the chat template leaves out the calls of tools" "The template is $PWD/model." \
         "model.chat_template, for example deploy/examples/tools/chat_template.jinja"
@@ -423,7 +424,7 @@ case_too_few_cpus() {
 # Whatever this build and this machine have: no GPU is shown to it.
 case_cuda_without_gpu() {
     CUDA_VISIBLE_DEVICES= message 4 --set device=cuda
-    says "--set device=cuda" "device: cuda: there is no CUDA" "what the model is trained"
+    says "--set device=cuda" "device: cuda: there is no CUDA" "nvidia-smi shows what there is"
     [ ! -e run ] || fail "it started all the same"
 }
 

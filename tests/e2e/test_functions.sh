@@ -141,6 +141,7 @@ unreached) # rewards by a server that is down, and by a program that judges noth
         "rollout.reward failed at every try for " "(limit: 6 s, a quarter of rollout.failing_s)"; do
         grep -qF "$text" "$RUN.out" || fail "nothing is said of: $text"
     done
+    tail -n 1 "$RUN.out" | grep -q "^to do: " || fail "something is said behind what is to be done"
     nothing_left
     head -n 2 "$DATA/eval.jsonl" > two.jsonl
     # shellcheck disable=SC2086
