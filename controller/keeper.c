@@ -223,6 +223,15 @@ static Status prune(const Commit *commit, Error *err)
     return checkpoint_prune(root, &keep, err);
 }
 
+/* The steps that the checkpoint has are not made again, and so their lines are not, either: they
+ * are on the disk before it is. Where they cannot be, that costs them alone. */
+static void flush_metrics(const Keeper *keeper)
+{
+    Error err = {0};
+    if (file_sync(keeper->options.folder->metrics, &err) != OK)
+        log_event(LOG_WARN, "metrics_not_flushed", F_STR("why", err.message));
+}
+
 static Status write_commit(Commit *commit, Error *err)
 {
     const Keeper *keeper = commit->keeper;
@@ -237,6 +246,7 @@ static Status write_commit(Commit *commit, Error *err)
                              strlen(commit->config_yaml), commit->manifest, err));
     /* Nothing is appended and nothing cut off while a commit is under way. */
     TRY(ledger_sync(keeper->ledger, err));
+    flush_metrics(keeper);
     const char *root = keeper->options.folder->checkpoints;
     TRY(checkpoint_commit(root, commit->folder, commit->manifest, &commit->committed, err));
     checkpoint_name_best(root, commit->manifest);

@@ -76,16 +76,26 @@ Status file_write_all(int fd, const void *bytes, size_t length, const char *path
     return OK;
 }
 
-Status file_sync_folder(const char *path, Error *err)
+static Status sync_path(const char *path, int flags, const char *what, Error *err)
 {
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return error_set_errno(err, errno, "could not open folder %s", path);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | flags);
+    if (fd < 0) return error_set_errno(err, errno, "could not open %s%s", what, path);
     Status status = OK;
     /* EINVAL: a file system whose folders have nothing to flush. */
     if (fsync(fd) != 0 && errno != EINVAL)
-        status = error_set_errno(err, errno, "could not flush folder %s", path);
+        status = error_set_errno(err, errno, "could not flush %s%s", what, path);
     close(fd);
     return status;
+}
+
+Status file_sync(const char *path, Error *err)
+{
+    return sync_path(path, 0, "", err);
+}
+
+Status file_sync_folder(const char *path, Error *err)
+{
+    return sync_path(path, O_DIRECTORY, "folder ", err);
 }
 
 Status file_write_atomic(const char *path, const void *bytes, size_t length, Error *err)

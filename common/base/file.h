@@ -27,6 +27,7 @@ Status file_write_all(int fd, const void *bytes, size_t length, const char *path
 Status file_read_at(int fd, void *bytes, size_t length, int64_t offset, const char *path,
                     Error *err);
 
+Status file_sync(const char *path, Error *err);        /* makes what was written to it durable */
 Status file_sync_folder(const char *path, Error *err); /* makes renames inside it durable */
 Status folder_create(const char *path, Error *err);    /* with parents, durable; existing: fine */
 Status folder_remove(const char *path, Error *err);    /* with everything below; absent is fine */

@@ -4,8 +4,11 @@
  * opened, and an evaluation made again in the place where it was made before replaces its line. The
  * end of one stage and the beginning of the next are two places at one step. However long the file
  * is, only its end is read.
- * Writing to it never fails the run: a line for which the disk has no room waits for the next one
- * or the end, and none is there in part. Loop thread. */
+ * Lines are on the disk with the checkpoint of their step (keeper.c flushes the file); a crash of
+ * the machine loses those behind it that the system has not written yet, and may leave zeros for a
+ * part of the last one, which go as a torn line does. Writing to it never fails the run: a line for
+ * which the disk has no room waits for the next one or the end, and none is there in part. Loop
+ * thread. */
 #ifndef TROUPE_CONTROLLER_VIEW_METRICS_H
 #define TROUPE_CONTROLLER_VIEW_METRICS_H
 

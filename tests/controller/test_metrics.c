@@ -132,6 +132,32 @@ static void test_metrics_drop_a_torn_line(void **state)
     expect("s1=1 s2=3 ");
 }
 
+/* As a crash of the machine leaves it: the file is as long as it was, and its end was not written.
+ */
+static void test_metrics_drop_a_line_of_zeros(void **state)
+{
+    (void)state;
+    struct stat info;
+    unlink(PATH);
+    Metrics *metrics = open_metrics();
+    say(metrics, METRICS_STEP, 1, 1);
+    metrics_close(metrics);
+    assert_int_equal(stat(PATH, &info), 0);
+    metrics = open_metrics();
+    for (int step = 2; step < 100; step++)
+        say(metrics, METRICS_STEP, step, 2);
+    metrics_close(metrics);
+    off_t whole = info.st_size;
+    assert_int_equal(stat(PATH, &info), 0);
+    assert_int_equal(truncate(PATH, whole + 20), 0);
+    assert_int_equal(truncate(PATH, info.st_size), 0);
+    metrics = open_metrics();
+    metrics_rewind(metrics, 1);
+    say(metrics, METRICS_STEP, 2, 3);
+    metrics_close(metrics);
+    expect("s1=1 s2=3 ");
+}
+
 /* So much room is left behind the file: as on a full disk a write ends in the midst of a line. */
 static void leave_room(int64_t bytes)
 {
@@ -208,6 +234,7 @@ int main(void)
         cmocka_unit_test(test_metrics_of_a_resumed_run_ascend),
         cmocka_unit_test(test_metrics_stages_keep_their_evaluations),
         cmocka_unit_test(test_metrics_drop_a_torn_line),
+        cmocka_unit_test(test_metrics_drop_a_line_of_zeros),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

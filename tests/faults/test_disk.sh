@@ -1,6 +1,6 @@
 #!/bin/bash
-# A disk that is slow, and one that is full when the ledger grows.
-# usage: test_disk.sh slow | full_ledger | full
+# A disk that is slow, one that is full when the ledger grows, and one that does not flush metrics.
+# usage: test_disk.sh slow | full_ledger | metrics | full
 . "$(dirname "$0")/../e2e/lib.sh"
 if [ "$1" = full ] && [ "${INSIDE:-}" = "" ]; then # a file system of its own takes a mount namespace
     flags=--mount
@@ -39,6 +39,15 @@ full_ledger() {
     done
     nothing_left
     run_job
+}
+
+# Lines of metrics are flushed before each checkpoint; where they cannot be, that costs no checkpoint.
+metrics() {
+    write_job metrics.yaml metrics
+    TROUPE_FAULT="controller fsync metrics.jsonl errno=5 -" LD_PRELOAD=$library start_job
+    finish_job 0
+    told=$(grep -c metrics_not_flushed "$RUN/events.jsonl" || true)
+    [ "$told" = 3 ] || fail "the metrics were flushed $told times, for checkpoints after 10, 20 and 30 steps"
 }
 
 # ends_for_want_of_room: with what happened, what is committed and what to do, and nothing torn behind it.
