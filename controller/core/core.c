@@ -86,33 +86,37 @@ bool core_is_stopping(const Controller *c)
     return c->stop_requests > 0 || c->failure.status != OK;
 }
 
-/* The way on from one record, besides another policy. Behind a commit, data that is trained and
- * differs is refused: with the way to accept it, which the order `window` has none of. */
-static const char *or_mended(const Controller *c, bool committed)
-{
-    bool trained = committed && c->failure.where == AT_TRAIN_RECORD;
-    if (c->failure.where == NOT_AT_A_RECORD) return "";
-    if (!trained) return ", or\nwith the record mended";
-    if (train_is_counted_late(c->config)) return "";
-    return ", or\nwith the record mended, and then tells how to accept the changed data";
-}
-
+/* Before anything is committed the same command begins anew, with whatever data it finds. */
 static void finish_uncommitted(Controller *c)
 {
     RolloutFunction function = c->config->rollout.function;
     bool validated = c->config->rollout.load == NULL &&
                      (function == ROLLOUT_SFT || function == ROLLOUT_GENERATE);
-    if (c->failure.remedy[0] == '\0') {
+    if (c->failure.where != NOT_AT_A_RECORD)
+        core_finish(c, c->failure.status, "%s\nNo step is committed: mend the record, or set %s%s.",
+                    c->failure.message, c->failure.remedy,
+                    validated ? "; `controller validate` counts such records without a run" : "");
+    else if (c->failure.remedy[0] != '\0')
+        core_finish(c, c->failure.status,
+                    "%s\nNo step is committed: the same command begins anew %s.",
+                    c->failure.message, c->failure.remedy);
+    else
         core_finish(c, c->failure.status, "%s", c->failure.message);
-        return;
-    }
+}
+
+/* Behind a commit, training data that differs is refused: with the way to accept it, which the
+ * order `window` has none of. */
+static void finish_at_record(Controller *c)
+{
+    bool trained = c->failure.where == AT_TRAIN_RECORD;
+    const char *mended = !trained ? ", or\nwith the record mended"
+                         : train_is_counted_late(c->config)
+                             ? ""
+                             : ", or\nwith the record mended, and then tells how to accept the "
+                               "changed data";
     core_finish(c, c->failure.status,
-                "%s\nNo step is committed: the same command begins anew %s%s.%s",
-                c->failure.message, c->failure.remedy, or_mended(c, false),
-                c->failure.where != NOT_AT_A_RECORD && validated
-                    ? "\n`controller validate` counts the records at which a run would end, by "
-                      "reason, without a run."
-                    : "");
+                "%s\nStep %lld is committed: the same command goes on from there with %s%s.",
+                c->failure.message, (long long)c->step, c->failure.remedy, mended);
 }
 
 void core_finish_failed(Controller *c)
@@ -122,6 +126,8 @@ void core_finish_failed(Controller *c)
     else if (c->step > c->saved.step)
         core_finish(c, c->failure.status, "%s\nThe steps after step %lld could not be committed.",
                     c->failure.message, (long long)c->saved.step);
+    else if (c->failure.where != NOT_AT_A_RECORD)
+        finish_at_record(c);
     else if (c->failure.first[0] != '\0')
         core_finish(c, c->failure.status,
                     "%s\nStep %lld is committed. First %s; then the same command goes on from "
@@ -129,9 +135,9 @@ void core_finish_failed(Controller *c)
                     c->failure.message, (long long)c->step, c->failure.first);
     else
         core_finish(c, c->failure.status,
-                    "%s\nStep %lld is committed: the same command goes on from there%s%s%s.",
+                    "%s\nStep %lld is committed: the same command goes on from there%s%s.",
                     c->failure.message, (long long)c->step, c->failure.remedy[0] != '\0' ? " " : "",
-                    c->failure.remedy, or_mended(c, true));
+                    c->failure.remedy);
 }
 
 DataSet *core_set(Controller *c, SetName set)

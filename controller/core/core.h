@@ -297,7 +297,7 @@ struct Controller {
     int stop_requests;
     struct {
         Status status;   /* OK: none */
-        FailureAt where; /* one record: more like it may follow */
+        FailureAt where; /* at a record `remedy` is what its policy may be */
         char message[ERROR_MESSAGE_MAX];
         char remedy[REASON_MAX]; /* besides giving the same command again; "": none */
         char first[REASON_MAX];  /* what is to be done before that; "": nothing */

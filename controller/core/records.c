@@ -56,7 +56,7 @@ static void stop_at(Controller *c, SetName set, RejectReason reason, const char 
     if (c->failure.status != OK) return;
     core_finish_committed(c, ERR_DATA, "%s", message);
     c->failure.where = set == SET_TRAIN ? AT_TRAIN_RECORD : AT_EVAL_RECORD;
-    snprintf(c->failure.remedy, sizeof c->failure.remedy, "with %s", other_policies(c, reason));
+    snprintf(c->failure.remedy, sizeof c->failure.remedy, "%s", other_policies(c, reason));
 }
 
 static void stop_at_too_many(Controller *c, SetName set, int source, const char *message)
