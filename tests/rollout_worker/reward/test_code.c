@@ -107,7 +107,7 @@ static void test_code_does_not_judge_what_the_machine_did(void **state)
     assert_judged(set, "```sh\nkill -11 $$; echo 6\n```", test, REWARD_WRONG, 0, "signal 11");
     reward_set_close(set);
     set = open_code("{\"name\": \"code\", \"options\": {\"interpreter\": [\"sh\"], "
-                    "\"language\": \"sh\", \"file\": \"main.sh\", \"wall_ms\": 1000}}");
+                    "\"language\": \"sh\", \"file\": \"main.sh\", \"wall_ms\": 3000}}");
     crowd_start(&crowd);
     RewardResult busy = score(set, "```sh\nwhile :; do :; done\n```", test);
     crowd_end(&crowd);
