@@ -185,21 +185,27 @@ static bool is_of_hub(const SourceSet *set)
     return false;
 }
 
-/* Once the run reads, which it does when it has all sets open and goes on with them: whoever has
- * named other data by mistake loses nothing. */
+static bool all_are_open(const DataService *service)
+{
+    for (int i = 0; i < service->num_sets; i++)
+        if (service->set[i].mixture == NULL) return false;
+    return true;
+}
+
+/* Once the run reads and has all sets open: whoever has named other data by mistake loses nothing.
+ * A set is read before the others are open, and does not wait for them. */
 static void settle_index(DataService *service)
 {
-    bool of_hub = false, open = true;
+    bool of_hub = false;
+    if (service->settled || !all_are_open(service)) return;
     pthread_mutex_lock(&service->open_lock);
-    for (int i = 0; i < service->num_sets; i++) {
-        open = open && service->set[i].mixture != NULL;
+    for (int i = 0; i < service->num_sets; i++)
         of_hub = of_hub || is_of_hub(&service->set[i]);
-    }
-    if (open && !service->settled) {
+    if (!service->settled) {
         int removed = index_folder_remove_unused(service->folder);
         if (removed > 0)
             log_event(LOG_INFO, "index_files_removed", F_INT("files", removed),
-                      F_STR("reason", "no set of the job has the data files that they were of"));
+                      F_STR("reason", "no set of the job uses them"));
         if (!of_hub) index_folder_rest(service->folder); /* those of the Hub open files again */
         service->settled = true;
     }
@@ -306,7 +312,7 @@ static Status read_work(Task *task)
 {
     const Mixture *mixture = NULL;
     TRY(need_mixture(task->service, task->set, &mixture, &task->err));
-    if (!task->service->settled) settle_index(task->service);
+    settle_index(task->service);
     MixtureReader *reader = mixture_reader_open(mixture);
     Troupe__Record *record = mem_calloc(task->count, sizeof *record);
     Troupe__Record **list = mem_calloc(task->count, sizeof *list);

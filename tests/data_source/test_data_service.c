@@ -2,10 +2,13 @@
  * name, and the same bytes from a data source that was started anew. */
 #include "test.h"
 
+#include <fcntl.h>
 #include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/digest.h"
@@ -265,6 +268,37 @@ static void test_indexes_of_no_set_are_removed(void **state)
     assert_int_equal(count_indexes("kept.jsonl") + count_indexes("gone.jsonl"), 2);
 }
 
+/* A set that is open is read while another one is still being opened, which may take long. */
+static void test_an_open_set_is_read_while_another_is_opened(void **state)
+{
+    Stage *stage = *state;
+    Answer answer;
+    Troupe__OpenSetRequest request = TROUPE__OPEN_SET_REQUEST__INIT;
+    request.set = "eval";
+    open_set(stage, "train", &answer);
+    assert_int_equal(answer.status, OK);
+    answer_free(&answer);
+    int heads = open(FOLDER "/run/index/files.heads", O_RDONLY | O_CLOEXEC);
+    assert_true(heads >= 0 && flock(heads, LOCK_EX) == 0); /* what the opening waits for */
+    ask(stage->loop, stage->handle, "data_source.open", &request.base, 20000, &answer);
+    Status status = OK;
+    for (uint64_t i = 0; i < 50 && status == OK; i++) {
+        Answer read;
+        Troupe__ReadReply *reply = ask_read(stage->loop, stage->handle, "train", i, 1, &read);
+        if (reply != NULL) troupe__read_reply__free_unpacked(reply, NULL);
+        status = read.status;
+        answer_free(&read);
+        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    }
+    bool here = answer.here;
+    close(heads);
+    assert_int_equal(status, OK);
+    assert_false(here);
+    await(&answer);
+    assert_int_equal(answer.status, OK);
+    answer_free(&answer);
+}
+
 static void test_open_tells_size_and_fingerprint(void **state)
 {
     Stage *stage = *state;
@@ -459,6 +493,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_indexes_of_no_set_are_removed, stage_open,
                                         stage_close),
+        cmocka_unit_test_setup_teardown(test_an_open_set_is_read_while_another_is_opened,
+                                        stage_open, stage_close),
         cmocka_unit_test_setup_teardown(test_open_tells_size_and_fingerprint, stage_open,
                                         stage_close),
         cmocka_unit_test_setup_teardown(test_open_names_the_files_that_changed, stage_open,
