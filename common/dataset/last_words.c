@@ -1,9 +1,11 @@
 #include "dataset/last_words.h"
 
 #include <signal.h>
+#include <stdbool.h>
 #include <unistd.h>
 
-#define SIGNALS 5
+#define SIGNALS     5
+#define STACK_BYTES (32 << 10) /* of the handler, beside what the kernel saves there */
 static const int numbers[SIGNALS] = {SIGSEGV, SIGABRT, SIGBUS, SIGFPE, SIGILL};
 
 /* For the handler alone, which is given no context: written once before any thread, and by the
@@ -11,6 +13,10 @@ static const int numbers[SIGNALS] = {SIGSEGV, SIGABRT, SIGBUS, SIGFPE, SIGILL};
 static struct sigaction before[SIGNALS];
 static _Thread_local LastWordsFill fill_now;
 static _Thread_local const void *context_now;
+
+/* One that has used up its stack has none to handle that on. */
+static _Thread_local char stack[STACK_BYTES];
+static _Thread_local bool has_stack;
 
 void last_words_put(LastWords *words, const char *text)
 {
@@ -49,14 +55,24 @@ static void say(int number)
 
 void last_words_prepare(void)
 {
-    struct sigaction ours = {.sa_handler = say};
+    struct sigaction ours = {.sa_handler = say, .sa_flags = SA_ONSTACK};
     sigemptyset(&ours.sa_mask);
     for (int i = 0; i < SIGNALS; i++)
         sigaction(numbers[i], &ours, &before[i]);
 }
 
+/* Unless somebody else (a sanitizer) has seen to it. */
+static void need_stack(void)
+{
+    stack_t now;
+    if (sigaltstack(NULL, &now) == 0 && (now.ss_flags & SS_DISABLE) != 0)
+        sigaltstack(&(stack_t){.ss_sp = stack, .ss_size = sizeof stack}, NULL);
+    has_stack = true;
+}
+
 void last_words_enter(LastWordsFill fill, const void *context)
 {
+    if (!has_stack) need_stack();
     context_now = context;
     fill_now = fill;
 }
