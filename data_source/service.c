@@ -205,7 +205,7 @@ static void settle_index(DataService *service)
         int removed = index_folder_remove_unused(service->folder);
         if (removed > 0)
             log_event(LOG_INFO, "index_files_removed", F_INT("files", removed),
-                      F_STR("reason", "no set of the job uses them"));
+                      F_STR("reason", "no set of the job has the data files that they were of"));
         if (!of_hub) index_folder_rest(service->folder); /* those of the Hub open files again */
         service->settled = true;
     }

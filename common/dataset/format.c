@@ -32,6 +32,7 @@ Status dataset_format_open(const FileOpening *opening, const DatasetFormat **ret
         return status;
     }
     TRY(format->open(&whole, ret_file, err));
+    index_folder_use(opening->folder, index_folder_key(opening->folder, opening->path));
     *ret_format = format;
     return OK;
 }

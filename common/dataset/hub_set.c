@@ -550,7 +550,7 @@ static Status open_first(HubFileReader *reader, Error *err)
     pthread_mutex_unlock(&set->lock);
     if (small && note.opened) { /* opened when it is read: it may be dropped until then */
         const char *path = set->paths.item[reader->index];
-        index_folder_use(reader->folder, index_folder_key(reader->folder, path), NULL);
+        index_folder_use(reader->folder, index_folder_key(reader->folder, path));
         reader->summary = note.summary;
         snprintf(reader->kind, sizeof reader->kind, "%s", note.kind);
         reader->summary.kind = reader->kind;

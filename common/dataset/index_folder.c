@@ -27,11 +27,6 @@
 #define LOCK_LOOKS  200      /* that a start waits for one that clears away, ... */
 #define LOOK_NS     10000000 /* ... and how long each */
 
-typedef struct OwnFile {
-    uint64_t key;
-    const char *suffix; /* NULL: any */
-} OwnFile;
-
 struct IndexFolder {
     char *path; /* NULL: there is none */
     bool read_only;
@@ -41,7 +36,7 @@ struct IndexFolder {
     uint32_t num_heads, capacity, num_waiting;
     uint32_t *slot; /* [num_slots], a power of two: which head, from 1; 0: none */
     uint32_t num_slots;
-    OwnFile *used; /* [num_used] */
+    uint64_t *used; /* [num_used] keys of data files */
     uint32_t num_used, used_capacity;
     bool settled;               /* what is not used was removed: nobody has to know any more */
     int bodies;                 /* or -1 */
@@ -177,6 +172,11 @@ static int compare_keys(const void *a, const void *b)
     return left < right ? -1 : left > right;
 }
 
+static bool has_key(const uint64_t *key, uint32_t count, uint64_t wanted)
+{
+    return count > 0 && bsearch(&wanted, key, count, sizeof *key, compare_keys) != NULL;
+}
+
 /* The key stands in a file's name before the suffix; false: the file is not whole. */
 static bool key_of(const char *name, const char *suffix, uint64_t *ret)
 {
@@ -189,8 +189,7 @@ static bool key_of(const char *name, const char *suffix, uint64_t *ret)
 static bool is_named(const uint64_t *key, uint32_t count, const char *name, const char *suffix)
 {
     uint64_t wanted;
-    if (!key_of(name, suffix, &wanted)) return false;
-    return bsearch(&wanted, key, count, sizeof *key, compare_keys) != NULL;
+    return key_of(name, suffix, &wanted) && has_key(key, count, wanted);
 }
 
 static void remove_leftovers(const IndexFolder *folder)
@@ -458,37 +457,15 @@ Status index_folder_flush(IndexFolder *folder, Error *err)
 
 /* ---- what a run uses ---- */
 
-void index_folder_use(IndexFolder *folder, uint64_t key, const char *suffix)
+void index_folder_use(IndexFolder *folder, uint64_t key)
 {
     pthread_mutex_lock(&folder->lock);
     if (folder->num_used == folder->used_capacity) {
         folder->used_capacity = 2 * folder->used_capacity + 16;
         folder->used = mem_realloc(folder->used, folder->used_capacity, sizeof *folder->used);
     }
-    if (!folder->settled) folder->used[folder->num_used++] = (OwnFile){key, suffix};
+    if (!folder->settled) folder->used[folder->num_used++] = key;
     pthread_mutex_unlock(&folder->lock);
-}
-
-static int compare_own_files(const void *a, const void *b)
-{
-    return compare_keys(&((const OwnFile *)a)->key, &((const OwnFile *)b)->key);
-}
-
-/* Of sorted ones, of which several may have a key. */
-static bool is_used(const IndexFolder *folder, uint64_t key, const char *suffix)
-{
-    uint32_t low = 0, high = folder->num_used; /* the first that has it, or a larger one */
-    while (low < high) {
-        uint32_t middle = low + (high - low) / 2;
-        if (folder->used[middle].key < key)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    for (; low < folder->num_used && folder->used[low].key == key; low++)
-        if (folder->used[low].suffix == NULL || strcmp(folder->used[low].suffix, suffix) == 0)
-            return true;
-    return false;
 }
 
 /* What is not whole is being made. */
@@ -497,11 +474,12 @@ static int remove_unused(IndexFolder *folder)
     DIR *entries = opendir(folder->path);
     int count = 0;
     if (folder->num_used > 0)
-        qsort(folder->used, folder->num_used, sizeof *folder->used, compare_own_files);
+        qsort(folder->used, folder->num_used, sizeof *folder->used, compare_keys);
     for (struct dirent *entry; entries != NULL && (entry = readdir(entries)) != NULL;) {
         uint64_t key;
         const char *name = entry->d_name, *suffix = find_suffix(name);
-        if (suffix != NULL && key_of(name, suffix, &key) && !is_used(folder, key, suffix))
+        if (suffix == NULL || !key_of(name, suffix, &key)) continue;
+        if (!has_key(folder->used, folder->num_used, key))
             count += unlinkat(dirfd(entries), name, 0) == 0;
     }
     if (entries != NULL) closedir(entries);
@@ -514,10 +492,11 @@ static int remove_unused(IndexFolder *folder)
 int index_folder_remove_unused(IndexFolder *folder)
 {
     int count = 0;
-    if (folder->held < 0 || folder->read_only || folder->warning != NULL) return 0;
     pthread_mutex_lock(&folder->lock);
-    if (lock_folder(folder, LOCK_EX)) count = remove_unused(folder);
-    share_folder(folder);
+    if (folder->held >= 0 && !folder->read_only && folder->warning == NULL) {
+        if (lock_folder(folder, LOCK_EX)) count = remove_unused(folder);
+        share_folder(folder);
+    }
     folder->settled = true;
     folder->num_used = 0;
     pthread_mutex_unlock(&folder->lock);

@@ -14,8 +14,8 @@
  * head names (indexes of other versions, what builders that were killed left), and begins it anew
  * where more has been superseded than counts, or files.bodies is gone. Whoever has it open holds a
  * shared lock of it (flock), so what a set uses is never taken from it; where there are no locks
- * nothing is removed. Of what heads name a run that is open removes what it does not use itself,
- * once it knows that (index_folder_remove_unused). Heads that cannot be read remove nothing,
+ * nothing is removed. Of what heads name a run that is open removes what is of no data file of its
+ * sets, once it knows them (index_folder_remove_unused). Heads that cannot be read remove nothing,
  * either: that is a warning.
  *
  * Nothing here can fail a run: what cannot be read is not known, what cannot be written is told in
@@ -76,9 +76,8 @@ Status index_folder_append(IndexFolder *folder, const void *bytes, size_t length
 Status index_folder_keep(IndexFolder *folder, const IndexHead *head, Error *err);
 /* Writes the heads that wait for it. */
 Status index_folder_flush(IndexFolder *folder, Error *err);
-/* That the file of its own which belongs to a data file is used from now on, with one suffix, or
- * with any (NULL). The suffix is borrowed for good. */
-void index_folder_use(IndexFolder *folder, uint64_t key, const char *suffix);
+/* That a data file is in a set of the run: the files of their own which belong to it stay. */
+void index_folder_use(IndexFolder *folder, uint64_t key);
 /* Once, when all data sets of a run are open: the files of their own of data files that are in none
  * of them, as those of a job before it changed, are removed; not while somebody else has the folder
  * open, who may use them. Returns how many. */

@@ -419,7 +419,6 @@ Status sidecar_open(const SidecarKind *kind, const SidecarOptions *options, Side
     if (status == OK && !made) status = build(&opening, false, sidecar, &made, err);
     if (status == OK) {
         CHECK(made);
-        if (sidecar->own != NULL) index_folder_use(options->folder, opening.key, kind->suffix);
         *ret = sidecar;
         sidecar = NULL;
     }

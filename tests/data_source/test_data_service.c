@@ -262,6 +262,11 @@ static void test_indexes_of_no_set_are_removed(void **state)
     read_one(stage);
     assert_int_equal(count_indexes("gone.jsonl"), 0);
     assert_int_equal(count_indexes("kept.jsonl"), 1);
+    stage->config.data.order = (DataOrder){.kind = ORDER_WINDOW, .window_mb = 1};
+    start_anew(stage); /* which needs none: of data that is in the job they stay */
+    read_one(stage);
+    assert_int_equal(count_indexes("kept.jsonl"), 1);
+    stage->config.data.order = (DataOrder){.kind = ORDER_FULL};
     stage->config.data.train.count = 2; /* that it is gone costs a pass */
     start_anew(stage);
     read_one(stage);
