@@ -13,10 +13,12 @@
  * Who opens the folder while nobody else has it open, in this process or another, removes what no
  * head names (indexes of other versions, what builders that were killed left), and begins it anew
  * where more has been superseded than counts, or files.bodies is gone. Whoever has it open holds a
- * shared lock of it (flock), so what a set uses is never taken from it; where there are no locks
- * nothing is removed. Of what heads name a run that is open removes what is of no data file of its
- * sets, once it knows them (index_folder_remove_unused). Heads that cannot be read remove nothing,
- * either: that is a warning.
+ * shared lock of it (flock), so what a set uses is never taken from it by a process of the same
+ * machine (NFS keeps locks of a folder to the machine: to another one it may cost an index, which
+ * is made again); where there are no locks nothing is removed. Of what heads name a run that is
+ * open removes what is of no data file of its sets, once it knows them
+ * (index_folder_remove_unused). Heads that cannot be read remove nothing, either: that is a
+ * warning.
  *
  * Nothing here can fail a run: what cannot be read is not known, what cannot be written is told in
  * an Error for a warning. Any thread. */
