@@ -108,10 +108,13 @@ static void warn_of_twice(const JobConfig *config, Str *out)
     }
 }
 
+/* Of some source's files: a reader of the user's shuffles by itself. */
 static bool has_order(const JobConfig *config, OrderKind kind)
 {
-    for (int i = 0; i < train_source_count(config); i++)
-        if (train_source(config, i).order.kind == kind) return true;
+    for (int i = 0; i < train_source_count(config); i++) {
+        TrainSource source = train_source(config, i);
+        if (source.reader == NULL && source.order.kind == kind) return true;
+    }
     return false;
 }
 

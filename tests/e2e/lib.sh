@@ -17,7 +17,7 @@ make_data() {
     mkdir -p "$BIN/../scratch"
     ( # several tests may come first
         flock 9
-        [ ! -e "$DATA/eval.jsonl" ] || exit 0
+        [ ! -e "$DATA/eval.jsonl" ] || [ ! -e "$DATA/model/config.json" ] || exit 0
         mkdir -p "$DATA/model"
         cp "$SOURCE"/deploy/examples/tiny/model/* "$DATA/model"
         sed -i -e 's/"num_hidden_layers": 4/"num_hidden_layers": 2/' \
