@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -303,12 +304,17 @@ Status data_file_check(DataFile *file, Error *err)
     if (code != 0) return error_set_errno(err, code, "could not stat %s", file->path);
     FileState now = state_of(&info);
     if (same_content(&now, &file->state)) return OK;
+    char what[80] = "as many bytes, with another modification time";
+    if (now.bytes != file->state.bytes)
+        snprintf(what, sizeof what, "%llu bytes, opened with %llu", (unsigned long long)now.bytes,
+                 (unsigned long long)file->state.bytes);
+    else if (now.inode != file->state.inode || now.device != file->state.device)
+        snprintf(what, sizeof what, "another file has its name");
     return error_set(err, ERR_IO,
-                     "%s was changed during the run (%llu bytes, opened with %llu)\n"
+                     "%s was changed during the run (%s)\n"
                      "  expected: data files that stay as they are until the run ends\n"
                      "  to do: restore it and resume, or start a new run",
-                     file->path, (unsigned long long)now.bytes,
-                     (unsigned long long)file->state.bytes);
+                     file->path, what);
 }
 
 void data_file_advise(DataFile *file, uint64_t offset, uint64_t length, int advice)

@@ -95,7 +95,9 @@ static void finish_uncommitted(Controller *c)
     if (c->failure.where != NOT_AT_A_RECORD)
         core_finish(c, c->failure.status, "%s\nNo step is committed: mend the record, or set %s%s.",
                     c->failure.message, c->failure.remedy,
-                    validated ? "; `controller validate` counts such records without a run" : "");
+                    validated ? "; `controller data inspect --count all` counts such "
+                                "records without a run"
+                              : "");
     else if (c->failure.remedy[0] != '\0')
         core_finish(c, c->failure.status,
                     "%s\nNo step is committed: the same command begins anew %s.",

@@ -63,9 +63,10 @@ bool identity_accept(Controller *c, const Event *event)
         "weights).\n",
         SHOWN_DIGITS, now, SHOWN_DIGITS, before, changes[0] != '\0' ? "\n" : "", changes,
         c->checkpoint != NULL ? c->checkpoint : "its checkpoint");
-    char *way = acceptable ? mem_printf("Or go on with the changed records in their places: --set "
-                                        "data.accept_changed=%.*s",
-                                        SHOWN_DIGITS, now)
+    char *way = acceptable
+                    ? mem_printf("Or go on with each position as it is in the data now: --set "
+                                 "data.accept_changed=%.*s",
+                                 SHOWN_DIGITS, now)
                 : window ? mem_strdup("It cannot go on with it: in the order `window` other bytes "
                                       "may put other records into their places.")
                 : event->reply.open_set.num_sources > 1

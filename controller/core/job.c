@@ -150,7 +150,7 @@ static void measure_run(Controller *c, int64_t records)
         core_finish(c, ERR_INVALID,
                     "a batch takes %lld records, but the training set has %lld record%s in "
                     "%lld epoch%s.\n"
-                    "Use a smaller batch or more data.",
+                    "Use a smaller batch, more data, or data.remainder: pad.",
                     (long long)batch, (long long)records, plural(records),
                     (long long)c->config->train.num_epochs, plural(c->config->train.num_epochs));
 }

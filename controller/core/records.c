@@ -96,7 +96,7 @@ static void log_once(Controller *c, MessageList *list, const char *event, const 
     } else if (!list->more) {
         list->more = true;
         core_log(c, LOG_WARN, event, "further ones are counted and not printed%s",
-                 shown ? ": `controller data inspect` lists them" : "");
+                 shown ? ": `controller data inspect --count all` lists them" : "");
     }
 }
 

@@ -62,7 +62,7 @@ bool remainder_check(Controller *c, int64_t records)
         core_finish(c, ERR_INVALID,
                     "a batch takes %lld records, but an epoch has %lld, and data.remainder is "
                     "drop: nothing would be trained.\n"
-                    "Use a smaller batch, more data, or data.remainder: wrap.",
+                    "Use a smaller batch, more data, or data.remainder: pad.",
                     (long long)batch, (long long)records);
     else
         return true;

@@ -42,7 +42,7 @@ void skipped_log(const JobView *job)
         log_event(LOG_WARN, "records_skipped", F_INT("records", skipped.records),
                   F_STR("share", str_text(&text)),
                   F_STR("why", reject_is_of_record(skipped.mostly)
-                                   ? "`controller data inspect` lists them"
+                                   ? "`controller data inspect --count all` lists them"
                                    : "what makes or judges answers failed or passed them over"));
         str_free(&text);
     }

@@ -23,8 +23,8 @@ static void test_records_stops_at_a_bad_record(void **state)
         assert_int_equal(result.status, ERR_DATA);
         assert_string_equal(result.message,
                             "file:1: a bad record\n" NOTHING_COMMITTED
-                            "data.bad_record: skip; `controller validate` counts such records "
-                            "without a run.");
+                            "data.bad_record: skip; `controller data inspect --count all` "
+                            "counts such records without a run.");
         assert_int_equal(result.leftover_processes, 0);
     }
 }

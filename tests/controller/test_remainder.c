@@ -257,7 +257,7 @@ static void test_remainder_refuses_an_epoch_that_is_no_batch(void **state)
     SimResult result = sim_run(&config, &no_faults, 1);
     assert_int_equal(result.status, ERR_INVALID);
     assert_non_null(strstr(result.message, "a batch takes 97 records, but an epoch has 96"));
-    assert_non_null(strstr(result.message, "data.remainder: wrap"));
+    assert_non_null(strstr(result.message, "data.remainder: pad"));
     config.data.remainder = REMAINDER_PAD; /* then each epoch is a step */
     result = sim_run(&config, &no_faults, 1);
     assert_right(&result, 1);

@@ -120,9 +120,13 @@ static void test_csv_rows_become_objects(void **state)
     assert_line(reader, 0, "0: {\"n\":\"1\",\"m\":\"2\"} at a.csv:2");
     user_reader_close(reader);
     Error err = {0};
-    options.options = "{\"delimiter\":\"tab\"}";
-    assert_fails(user_reader_open(&options, &reader, &err), ERR_DATA, &err,
-                 "data.reader: the reader \"csv\": open: reader_options.delimiter has to be one");
+    static const char *const wrong[] = {"{\"delimiter\":\"tab\"}", "{\"delimter\":\";\"}",
+                                        "{\"delimiter\": \";\", \"quote\": \"'\"}"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        options.options = wrong[i];
+        assert_fails(user_reader_open(&options, &reader, &err), ERR_DATA, &err,
+                     "data.reader: the reader \"csv\": open: reader_options: expected nothing but");
+    }
 }
 
 static void test_csv_visits_each_row_once_in_each_epoch(void **state)

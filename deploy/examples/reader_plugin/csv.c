@@ -194,15 +194,26 @@ static void csv_close(void *opened)
     free(csv);
 }
 
-/* Of the options, which are JSON, the character between the quotes; 0: it is none, or more. */
+/* What is behind `text`, which may have blanks before it; NULL: something else is there. */
+static const char *behind(const char *at, const char *text)
+{
+    if (at == NULL) return NULL;
+    at += strspn(at, " ");
+    return strncmp(at, text, strlen(text)) == 0 ? at + strlen(text) : NULL;
+}
+
+/* Of the options, which are JSON, the character between the quotes; 0: it is none, or more, or
+ * there is another option. */
 static char find_delimiter(const char *options)
 {
-    const char *at = strstr(options, "\"delimiter\":");
-    if (at == NULL) return ',';
-    at = strchr(at + strlen("\"delimiter\":"), '"');
-    if (at != NULL && strncmp(at, "\"\\t\"", 4) == 0) return '\t';
-    return at != NULL && at[1] != '"' && at[1] != '\\' && at[1] != '\0' && at[2] == '"' ? at[1]
-                                                                                        : '\0';
+    const char *at = behind(options, "{");
+    if (behind(at, "}") != NULL) return ',';
+    at = behind(behind(behind(at, "\"delimiter\""), ":"), "\"");
+    if (at == NULL) return '\0';
+    const char *tab = behind(at, "\\t");
+    char found = tab != NULL ? '\t' : at[0];
+    if (found == '"' || found == '\\' || found == '\0') return '\0';
+    return behind(behind(tab != NULL ? tab : at + 1, "\""), "}") != NULL ? found : '\0';
 }
 
 static int csv_open(const ReaderPluginSource *source, void **ret_self, char *message,
@@ -212,8 +223,9 @@ static int csv_open(const ReaderPluginSource *source, void **ret_self, char *mes
     if (csv == NULL) return 1;
     csv->delimiter = find_delimiter(source->options);
     if (csv->delimiter == '\0') {
-        snprintf(message, message_bytes,
-                 "reader_options.delimiter has to be one character, as \";\" or \"\\t\"");
+        snprintf(
+            message, message_bytes,
+            "reader_options: expected nothing but delimiter, one character as \";\" or \"\\t\"");
         free(csv);
         return 1;
     }
