@@ -4,12 +4,12 @@
 #   2. the quick tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #   3. every fuzz target for a short time under both (clang)
 # usage: tests/run.sh [--fuzz-seconds N]
-#   without, 4 seconds for each target from one seed, so that a run is repeatable; with, from a random seed
+#   without, 3 seconds for each target from one seed, so that a run is repeatable; with, from a random seed
 # Builds below build-test/. Ends with one line for each part; exits 0 only when all passed.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-fuzz_seconds=4 fuzz_seed=1
+fuzz_seconds=3 fuzz_seed=1
 case ${1:-} in
 -h | --help)
     sed -n '2,8s/^# \{0,1\}//p' "$0"
@@ -59,46 +59,14 @@ skip() {
     summary+=("skipped        $1: $2")
 }
 
-configure() { # FOLDER PRESET [cmake options]
-    local folder=build-test/$1 preset=$2
-    shift 2
+build() { # FOLDER PRESET TARGETS [cmake options]
+    local folder=build-test/$1 preset=$2 targets=$3
+    shift 3
     rm -rf "$folder"
     cmake --preset "$preset" -B "$folder" "${launcher[@]}" "$@" >build-test/configure.log 2>&1 ||
         { cat build-test/configure.log && return 1; }
-}
-
-build_release() {
-    # One kind of GPU's machine code is enough to see that all of it compiles and links.
-    configure release release -DTROUPE_CUDA_ARCHITECTURES=90-real && deploy/build.sh build-test/release all
-}
-
-# A report of a sanitizer ends its process, and so fails the test. One build serves quick tests and fuzz targets, by
-# clang; by gcc where clang has no libFuzzer. CUDA kernels on the host are in that of gcc alone: `cmake --preset asan`.
-configure_sanitized() {
-    if $fuzzing; then
-        configure sanitized fuzz "${linker[@]}" "-DTROUPE_FUZZ_SECONDS=$fuzz_seconds" "-DTROUPE_FUZZ_SEED=$fuzz_seed"
-    else
-        configure sanitized asan "${linker[@]}"
-    fi
-}
-
-# At the lowest priority, beside the tests, of which many wait more than they compute.
-sanitized_log=build-test/sanitized.log
-begin_build_sanitized() {
-    configure_sanitized || return
-    local targets=(quick_tests)
-    if $fuzzing; then targets+=(fuzz_targets); fi
-    nice -n 19 deploy/build.sh build-test/sanitized "${targets[@]}" >"$sanitized_log" 2>&1 &
-    builder=$!
-    trap 'kill $builder 2>/dev/null' EXIT
-}
-
-finish_build_sanitized() {
-    local status=0
-    wait "$builder" || status=1
-    trap - EXIT
-    if [ "$status" != 0 ]; then cat "$sanitized_log"; fi
-    return "$status"
+    # shellcheck disable=SC2086
+    deploy/build.sh "$folder" $targets
 }
 
 run_tests() { # FOLDER [ctest options]
@@ -131,22 +99,26 @@ part "packages" deploy/setup.sh --test || finish
 timeout 90 deploy/setup.sh --arrow ||
     skip "tests of Parquet and Arrow files" "Apache Arrow could not be fetched (deploy/setup.sh --arrow)"
 
-fuzzing=false
-if can_fuzz; then fuzzing=true; fi
-if part "build" build_release; then
-    sanitized=true
-    part "configuration for ASan and UBSan" begin_build_sanitized || sanitized=false
-    part "tests" run_tests release -LE 'gpu|slow' -j $((2 * jobs + 1)) # see above
-    if $sanitized; then part "rest of the build for ASan and UBSan" finish_build_sanitized || sanitized=false; fi
-    if $sanitized; then
-        # Left out are the longest of those that compare numbers of code which others reach, too.
-        numbers='kernel_rows|kernels_|row_invariance|engine_exact|policy_golden|trainer_golden|decode_graphs|sampler'
-        part "quick tests under ASan and UBSan" run_tests sanitized -L quick -E "^test_($numbers)" -j $((2 * jobs))
-        if $fuzzing; then
-            part "fuzz targets, $fuzz_seconds s each" run_tests sanitized -L fuzz -j "$jobs"
-        else
-            skip "fuzz targets" "clang here does not link libFuzzer programs (deploy/setup.sh --test)"
-        fi
+# One kind of GPU's machine code is enough to see that all of it compiles and links.
+if part "build" build release release all -DTROUPE_CUDA_ARCHITECTURES=90-real; then
+    part "tests" run_tests release -LE 'gpu|slow' -j $((2 * jobs + 1)) # many wait more than they compute
+fi
+
+# A report of a sanitizer ends its process, and so fails the test. Left out are the longest of those that compare
+# numbers of code which others reach, too. One build serves both, by clang; by gcc where clang has no libFuzzer.
+# The CUDA kernels on the host are in that of gcc alone: `cmake --preset asan`.
+numbers='kernel_rows|kernels|row_invariance|engine_exact|policy_golden|trainer_(golden|layouts)|decode_graphs|sampler'
+quick_tests() {
+    part "quick tests under ASan and UBSan" run_tests sanitized -L quick -E "^test_($numbers)" -j $((2 * jobs))
+}
+if can_fuzz; then
+    if part "build for ASan, UBSan and fuzzing" build sanitized fuzz "quick_tests fuzz_targets" "${linker[@]}" \
+        "-DTROUPE_FUZZ_SECONDS=$fuzz_seconds" "-DTROUPE_FUZZ_SEED=$fuzz_seed"; then
+        quick_tests
+        part "fuzz targets, $fuzz_seconds s each" run_tests sanitized -L fuzz -j "$jobs"
     fi
+else
+    skip "fuzz targets" "clang here does not link libFuzzer programs (deploy/setup.sh --test)"
+    if part "build for ASan and UBSan" build sanitized asan quick_tests "${linker[@]}"; then quick_tests; fi
 fi
 finish

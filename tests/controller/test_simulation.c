@@ -121,7 +121,7 @@ static void test_simulation_survives_random_faults(void **state)
     (void)state;
     const char *seed = getenv("SIM_SEED");
     Tally tally = {0};
-    int schedules = (int)count_or(1500);
+    int schedules = (int)count_or(1200);
     run_schedules(seed != NULL ? strtoull(seed, NULL, 10) : 1, schedules, &tally);
     print_message("%d schedules, %d faults that struck; same command again after: %d stops, %d "
                   "full disks, %d spent budgets\n",
@@ -145,7 +145,7 @@ static void test_simulation_generates_with_the_weights_of_the_step(void **state)
     uint64_t expected[REMAINDERS];
     weights_by_remainder(&config, &no_faults, expected);
     int faults_that_struck = 0;
-    for (uint64_t seed = 1, count = count_or(700); seed <= count; seed++) {
+    for (uint64_t seed = 1, count = count_or(500); seed <= count; seed++) {
         SimFaults faults = faults_of(seed);
         faults.bad_records = faults.bad_eval_records = 0;
         config.data.remainder = remainder_of(seed);
@@ -174,7 +174,7 @@ static void test_simulation_takes_turns_on_gpus(void **state)
     config.rollout.colocate = true;
     config.rollout.offload = OFFLOAD_ON;
     assert_true(undisturbed_weights(&config, &no_faults) == expected);
-    for (uint64_t seed = 1, count = count_or(700); seed <= count; seed++) {
+    for (uint64_t seed = 1, count = count_or(500); seed <= count; seed++) {
         SimFaults faults = faults_of(seed);
         faults.bad_records = faults.bad_eval_records = 0;
         config.rollout.num_workers = 1 + (int64_t)(seed / 3 % 5);
@@ -201,7 +201,7 @@ static void test_simulation_sends_weights_to_other_hosts(void **state)
     config.device = JOB_CUDA;
     config.rollout.colocate = false;
     config.cluster.strategy = SPREAD;
-    for (uint64_t seed = 1, count = count_or(700); seed <= count; seed++) {
+    for (uint64_t seed = 1, count = count_or(500); seed <= count; seed++) {
         SimFaults faults = faults_of(seed);
         faults.bad_records = faults.bad_eval_records = 0;
         faults.nodes = 2 + (int)(seed % 3);
@@ -284,7 +284,7 @@ static void test_simulation_starts_ranks_of_a_rollout_worker_together(void **sta
     const uint64_t expected[2] = {undisturbed_weights(&threads[0], &no_faults),
                                   undisturbed_weights(&threads[1], &no_faults)};
     int faults_that_struck = 0;
-    for (uint64_t seed = 0, count = count_or(700); seed < count; seed++) {
+    for (uint64_t seed = 0, count = count_or(500); seed < count; seed++) {
         bool turns = seed % 3 == 0, apart = seed % 3 == 1; /* apart: a node has four GPUs */
         JobConfig config = threads[!apart];
         config.rollout.ranks = RANKS_PROCESSES;
@@ -551,7 +551,7 @@ static void assert_same_best(const BestList *a, const BestList *b, uint64_t seed
 static void check_best(JobConfig *config, const char *metric, BestMode mode)
 {
     static char text[32];
-    uint64_t count = count_or(700);
+    uint64_t count = count_or(500);
     snprintf(text, sizeof text, "%s", metric);
     config->eval.best_metric = text;
     config->eval.best_mode = mode;
