@@ -279,7 +279,7 @@ static Status read_files(StreamReader *reader, Str *text, Str *place, MixtureRec
     Error why = {0};
     StreamRecord record = {0};
     Status status = stream_read(reader, ret->position, text, &record, &why);
-    ret->bad = status == ERR_DATA;
+    ret->bad = record.bad;
     if (status != OK && !ret->bad) {
         if (err != NULL) *err = why;
         return status;

@@ -135,10 +135,8 @@ uint64_t stream_records(const Stream *stream)
     return stream->records.records;
 }
 
-/* ERR_DATA is what is wrong with one record, which no failure of the order is. */
-static Status fail_whole(const Stream *stream, Status status, Error *err)
+static Status name_stream(const Stream *stream, Error *err)
 {
-    CHECK(status != ERR_DATA);
     return error_prefix(err, "%s", stream->key);
 }
 
@@ -146,7 +144,7 @@ Status stream_count(const Stream *stream, uint64_t *ret_records, Error *err)
 {
     if (stream->window != NULL) {
         Status status = window_order_count(stream->window, ret_records, err);
-        return status != OK ? fail_whole(stream, status, err) : OK;
+        return status != OK ? name_stream(stream, err) : OK;
     }
     *ret_records = stream->records.records;
     return OK;
@@ -237,7 +235,7 @@ Status stream_place(StreamReader *reader, uint64_t position, StreamPlace *ret, E
     if (reader->window != NULL) {
         WindowPlace place;
         Status status = window_cursor_find(reader->window, position, &place, err);
-        if (status != OK) return fail_whole(stream, status, err);
+        if (status != OK) return name_stream(stream, err);
         *ret = (StreamPlace){place.epoch, place.block, place.record};
         return OK;
     }
@@ -283,9 +281,13 @@ Status stream_read(StreamReader *reader, uint64_t position, Str *text, StreamRec
 {
     const Dataset *dataset = reader->stream->dataset;
     StreamPlace place;
+    ret->bad = false;
     TRY(stream_place(reader, position, &place, err));
     ret->place = place;
-    if (reader->window != NULL)
-        return dataset_read_block(dataset, place.block, place.index, text, &ret->source, err);
-    return dataset_read(dataset, place.index, text, &ret->source, err);
+    Status status =
+        reader->window != NULL
+            ? dataset_read_block(dataset, place.block, place.index, text, &ret->source, err)
+            : dataset_read(dataset, place.index, text, &ret->source, err);
+    ret->bad = status == ERR_DATA;
+    return status;
 }

@@ -62,7 +62,7 @@ typedef struct StreamPlace {
 } StreamPlace;
 
 /* In the order `window` this waits for the index as far as the position takes it. What fails is the
- * data set, never one record: not ERR_DATA. */
+ * data set, never one record. */
 Status stream_place(StreamReader *reader, uint64_t position, StreamPlace *ret, Error *err);
 
 /* Where among all records of the data set, in the order of the files, a place is; in the order
@@ -73,10 +73,11 @@ Status stream_index(StreamReader *reader, const StreamPlace *place, uint64_t *re
 typedef struct StreamRecord {
     StreamPlace place;
     RecordSource source;
+    bool bad; /* it is this record that cannot be read, others can; place and source are set */
 } StreamRecord;
 
-/* Appends the text of the record at a position to *text. ERR_DATA: this record
- * cannot be read, as of dataset_read, and *ret is set; any other failure: the data set cannot. */
+/* Appends the text of the record at a position to *text. A failure is the data set's unless
+ * ret->bad says otherwise, which is set whatever happens. */
 Status stream_read(StreamReader *reader, uint64_t position, Str *text, StreamRecord *ret,
                    Error *err);
 

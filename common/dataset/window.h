@@ -61,7 +61,7 @@ typedef struct WindowPlace {
 /* Of one thread, for positions that mostly ascend. */
 WindowCursor *window_cursor_open(WindowOrder *order);
 void window_cursor_close(WindowCursor *cursor); /* accepts NULL */
-/* What fails is the data set, never one record: not ERR_DATA. */
+/* What fails is the data set, never one record. */
 Status window_cursor_find(WindowCursor *cursor, uint64_t position, WindowPlace *ret, Error *err);
 
 #endif

@@ -312,7 +312,7 @@ static void test_mixture_fails_with_a_source_that_turns_out_empty(void **state)
         if (status == OK) assert_false(record.bad);
         if (status == OK) assert_int_not_equal(record.source, 1);
     }
-    assert_fails(status, ERR_INVALID, &err,
+    assert_fails(status, ERR_DATA, &err,
                  "data.sources.math: the data set is empty: no record in " FOLDER "/blank.jsonl");
     str_free(&text);
     str_free(&place);

@@ -489,13 +489,14 @@ static void test_an_empty_data_set_and_a_line_too_long_are_told(void **state)
     const char *path = paths[1];
     uint64_t count;
     Stream *stream = open_stream(ORDER_WINDOW, NULL, &path, 1);
-    assert_fails(stream_count(stream, &count, &err), ERR_INVALID, &err,
+    assert_fails(stream_count(stream, &count, &err), ERR_DATA, &err,
                  "data.train: the data set is empty: no record in " FOLDER "/b-empty.jsonl");
     StreamReader *reader = stream_reader_open(stream);
     Str text = {0};
     StreamRecord record;
-    assert_fails(stream_read(reader, 3, &text, &record, &err), ERR_INVALID, &err,
+    assert_fails(stream_read(reader, 3, &text, &record, &err), ERR_DATA, &err,
                  "data.train: the data");
+    assert_false(record.bad);
     stream_reader_close(reader);
     stream_close(stream);
 
