@@ -323,6 +323,7 @@ const char *safetensors_name(const SafetensorsReader *reader, int index)
 
 static Status not_found(const SafetensorsReader *reader, const char *name, Error *err)
 {
+    if (err == NULL) return ERR_NOT_FOUND; /* whoever only asks need not wait for the nearest */
     const char **names = mem_calloc((size_t)reader->count, sizeof *names);
     for (int i = 0; i < reader->count; i++)
         names[i] = reader->entry[i].tensor->name;

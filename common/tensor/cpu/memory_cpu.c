@@ -45,11 +45,9 @@ void *memory_cpu_alloc(size_t bytes)
     if (bytes >= MAP_FROM) {
         block = map_block(bytes, &header);
     } else {
-        const size_t whole = (bytes + 64 + 63) & ~(size_t)63;
-        header.base = aligned_alloc(64, whole);
+        header.base = calloc(1, bytes + 64 + 63); /* zeros that need not be written, where large */
         if (header.base == NULL) memory_refused(bytes);
-        memset(header.base, 0, whole);
-        block = (char *)header.base + 64;
+        block = (char *)(((uintptr_t)header.base + 64 + 63) & ~(uintptr_t)63);
     }
     memcpy(block - 64, &header, sizeof header);
     return block;
