@@ -4,12 +4,12 @@
 #   2. the quick tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #   3. every fuzz target for a short time under both (clang)
 # usage: tests/run.sh [--fuzz-seconds N]
-#   without, 3 seconds for each target from one seed, so that a run is repeatable; with, from a random seed
+#   without, 2 seconds for each target from one seed, so that a run is repeatable; with, from a random seed
 # Builds below build-test/. Ends with one line for each part; exits 0 only when all passed.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-fuzz_seconds=3 fuzz_seed=1
+fuzz_seconds=2 fuzz_seed=1 fuzz_comparisons=OFF
 case ${1:-} in
 -h | --help)
     sed -n '2,8s/^# \{0,1\}//p' "$0"
@@ -17,7 +17,7 @@ case ${1:-} in
     ;;
 --fuzz-seconds)
     fuzz_seconds=${2:?--fuzz-seconds takes a number}
-    fuzz_seed=0
+    fuzz_seed=0 fuzz_comparisons=ON
     ;;
 "") ;;
 *)
@@ -113,7 +113,8 @@ quick_tests() {
 }
 if can_fuzz; then
     if part "build for ASan, UBSan and fuzzing" build sanitized fuzz "quick_tests fuzz_targets" "${linker[@]}" \
-        "-DTROUPE_FUZZ_SECONDS=$fuzz_seconds" "-DTROUPE_FUZZ_SEED=$fuzz_seed"; then
+        "-DTROUPE_FUZZ_SECONDS=$fuzz_seconds" "-DTROUPE_FUZZ_SEED=$fuzz_seed" \
+        "-DTROUPE_FUZZ_COMPARISONS=$fuzz_comparisons"; then
         quick_tests
         part "fuzz targets, $fuzz_seconds s each" run_tests sanitized -L fuzz -j "$jobs"
     fi

@@ -11,6 +11,14 @@
 
 #include "base/error.h"
 
+/* How often a test does one thing: less often under a sanitizer, which looks at what is passed
+ * through. */
+#ifdef TROUPE_SANITIZED
+#define TEST_RUNS(count) (((count) + 4) / 5)
+#else
+#define TEST_RUNS(count) (count)
+#endif
+
 /* Asserts that a call succeeded and shows its message when it did not. */
 #define assert_ok(call, err)                                                                       \
     do {                                                                                           \

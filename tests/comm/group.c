@@ -281,7 +281,7 @@ void mixed_calls(Comm *comm, void *context)
     Error err;
     uint64_t salt = *(const uint64_t *)context;
     int size = comm_size(comm), rank = comm_rank(comm);
-    enum { ROUNDS = 400, LONGEST = 6000 };
+    enum { ROUNDS = TEST_RUNS(400), LONGEST = 6000 };
     float *data = mem_calloc(LONGEST * 4, 4), *more = mem_calloc(LONGEST * 4, 4);
     Digest *digest = digest_create();
     for (int round = 0; round < ROUNDS; round++) {

@@ -13,13 +13,6 @@
 #define SIM_SOURCES      3  /* of a job with data.sources */
 #define SIM_EVAL_RECORDS 10 /* of data.eval; the other set has some less */
 
-/* How many runs a test makes: fewer under a sanitizer, which looks at what they pass through. */
-#ifdef TROUPE_SANITIZED
-#define SIM_RUNS(count) (((count) + 4) / 5)
-#else
-#define SIM_RUNS(count) (count)
-#endif
-
 typedef struct SimFaults {
     int nodes;       /* machines with an agent each; 0 or 1: one, embedded */
     int hosts;       /* of which so many share no memory with the others; 0 or 1: all do */

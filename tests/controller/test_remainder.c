@@ -85,7 +85,7 @@ static void test_remainder_is_the_same_whatever_strikes(void **state)
         SimResult calm = sim_run(&config, &data, 1);
         assert_right(&calm, 1);
         assert_int_equal(calm.steps, 3 * steps_of(policy, trained_of_epoch(&data), batch));
-        for (uint64_t seed = 1; seed <= SIM_RUNS(60); seed++) {
+        for (uint64_t seed = 1; seed <= TEST_RUNS(60); seed++) {
             SimFaults faults = faults_of(seed);
             faults.bad_eval_records = 0;
             config.rollout.num_workers = 1 + (int64_t)(seed / 3 % 5);
@@ -110,7 +110,7 @@ static void test_remainder_goes_on_exactly_with_another_batch(void **state)
 {
     (void)state;
     int changed = 0;
-    for (uint64_t seed = 1; seed <= SIM_RUNS(400); seed++) {
+    for (uint64_t seed = 1; seed <= TEST_RUNS(400); seed++) {
         SimFaults faults = faults_of(seed);
         JobConfig config = make_config(1 + (int)(seed % 4), 1, 2), later;
         faults.bad_eval_records = 0;
@@ -128,7 +128,7 @@ static void test_remainder_goes_on_exactly_with_another_batch(void **state)
         bool other = later.train.global_batch_size != config.train.global_batch_size;
         changed += other && result.restarts_of_controller > 0;
     }
-    assert_true(changed > SIM_RUNS(100));
+    assert_true(changed > TEST_RUNS(100));
 }
 
 /* Steps that were made with smaller batches do not stand for records that nobody consumed. */
@@ -137,7 +137,7 @@ static void test_remainder_of_larger_batches_ends_where_the_epochs_do(void **sta
     (void)state;
     int64_t trained = trained_of_epoch(&no_faults);
     int changed = 0;
-    for (uint64_t seed = 1; seed <= SIM_RUNS(40); seed++) {
+    for (uint64_t seed = 1; seed <= TEST_RUNS(40); seed++) {
         SimFaults faults = no_faults;
         JobConfig config = make_config(3, 1, 2), later;
         faults.controller_kills = 1;
@@ -150,7 +150,7 @@ static void test_remainder_of_larger_batches_ends_where_the_epochs_do(void **sta
         changed += result.restarts_of_controller > 0;
         assert_in_range(3 * trained - result.saved.consumed_samples, 0, 39);
     }
-    assert_true(changed > SIM_RUNS(10));
+    assert_true(changed > TEST_RUNS(10));
 }
 
 /* Its epochs are those of the mixture; the world checks what is counted of each source. */
@@ -164,7 +164,7 @@ static void test_remainder_of_a_mixture_is_the_same_whatever_strikes(void **stat
         SimResult calm = sim_run(&config, &no_faults, 1);
         assert_right(&calm, 1);
         assert_int_equal(calm.steps, 3 * steps_of(policies[i], trained_of_epoch(&no_faults), 10));
-        for (uint64_t seed = 1; seed <= SIM_RUNS(60); seed++) {
+        for (uint64_t seed = 1; seed <= TEST_RUNS(60); seed++) {
             SimFaults faults = faults_of(seed);
             faults.bad_records = faults.bad_eval_records = 0;
             SimResult result = sim_run(&config, &faults, seed);
@@ -183,7 +183,7 @@ static void check_generation(RemainderPolicy policy)
     SimResult calm = sim_run(&config, &no_faults, 1);
     assert_right(&calm, 1);
     assert_true(calm.steps > 0 && calm.steps < 3 * (SIM_RECORDS / 10));
-    for (uint64_t seed = 1; seed <= SIM_RUNS(150); seed++) {
+    for (uint64_t seed = 1; seed <= TEST_RUNS(150); seed++) {
         SimFaults faults = faults_of(seed);
         faults.bad_records = faults.bad_eval_records = 0;
         config.rollout.num_workers = 1 + (int64_t)(seed / 3 % 5);
@@ -194,7 +194,7 @@ static void check_generation(RemainderPolicy policy)
         assert_int_equal(result.ledger_end, calm.ledger_end);
     }
     for (int staleness = 0; staleness < 3; staleness++)
-        for (uint64_t seed = 1; seed <= SIM_RUNS(40); seed++) {
+        for (uint64_t seed = 1; seed <= TEST_RUNS(40); seed++) {
             SimFaults faults = faults_of(seed);
             faults.bad_records = faults.bad_eval_records = 0;
             keep_epochs(&config, policy, 2 + (int64_t)(seed % 40));
@@ -234,7 +234,7 @@ static void test_remainder_does_not_depend_on_who_over_samples(void **state)
         config.rollout.too_stale = i % 2 == 0 ? TOO_STALE_RECOMPUTE : TOO_STALE_DROP;
         SimResult calm = sim_run(&config, &no_faults, 1);
         assert_right(&calm, 1);
-        for (uint64_t seed = 1; seed <= SIM_RUNS(60); seed++) {
+        for (uint64_t seed = 1; seed <= TEST_RUNS(60); seed++) {
             SimFaults faults = faults_of(seed);
             faults.bad_records = faults.bad_eval_records = 0;
             config.rollout.num_workers = 1 + (int64_t)(seed / 3 % 5);

@@ -38,9 +38,7 @@ for order in window hf; do
 done
 
 # The order decides.
-STEPS=12 write_job full.yaml full checkpoint.interval=4
-run_job
-[ "$(digest_of "$RUN")" != "$expected" ] || fail "hf made what full made"
+[ "$(digest_of "$PWD/window")" != "$expected" ] || fail "hf made what window made"
 
 # One epoch, counted and said.
 JOB_MODEL=$DATA/model

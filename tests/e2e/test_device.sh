@@ -5,7 +5,7 @@
 # proves. In the place of NVML stands one that tells of two GPUs (tests/controller/nvml_library.c).
 # usage: test_device.sh sft | generate | weights | turns | ranks | split | hosts | slow | placement
 . "$(dirname "$0")/lib.sh"
-case ${1:-} in sft | turns | ranks | hosts) JOB_MODEL=$SOURCE/deploy/examples/tiny/model ;; esac # time to kill in
+case ${1:-} in sft | generate | turns | ranks | hosts) JOB_MODEL=$SOURCE/deploy/examples/tiny/model ;; esac
 make_data
 STEPS=6
 unset CUDA_VISIBLE_DEVICES

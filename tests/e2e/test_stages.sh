@@ -3,8 +3,9 @@
 # or swapped in while it runs. Whatever is killed on the way, the weights are those of an undisturbed run.
 # usage: test_stages.sh workers | kills | swap | early | three_ways | refused | asks | memory | undo | noise
 . "$(dirname "$0")/lib.sh"
-JOB_MODEL=$SOURCE/deploy/examples/tiny/model # whose steps leave time to kill in
 make_data
+JOB_MODEL=$DATA/model
+case $1 in kills | swap | early | memory | undo) JOB_MODEL=$SOURCE/deploy/examples/tiny/model ;; esac # time to kill in
 STEPS=9
 
 # write_stages FILE RUN FIRST [KEY=VALUE ...]: FIRST supervised steps, then 6 by the rewards of 4 answers to a prompt.

@@ -7,7 +7,7 @@
 #   of what is trained, whoever answers and whatever is killed.
 # usage: test_staleness.sh partial | kept | over_sampling
 . "$(dirname "$0")/lib.sh"
-JOB_MODEL=$SOURCE/deploy/examples/tiny/model # whose steps leave time to kill in
+[ "$1" = over_sampling ] || JOB_MODEL=$SOURCE/deploy/examples/tiny/model # whose steps leave time to kill in
 make_data
 STEPS=8
 
