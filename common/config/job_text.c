@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "config/job_internal.h"
+#include "config/rows.h"
 
 static const char *section_of(const ConfigKey *key, size_t *ret_length)
 {
@@ -261,7 +262,8 @@ Status job_config_locate(const JobConfig *config, Error *err)
     return err->status;
 }
 
-static bool same_value(const ConfigKey *key, const JobConfig *a, const JobConfig *b)
+/* Of two structs that the key is of. */
+static bool same_value(const ConfigKey *key, const void *a, const void *b)
 {
     Str text_a = {0}, text_b = {0};
     config_value_text(key, a, &text_a);
@@ -286,18 +288,84 @@ bool job_config_departs(const JobConfig *config, const char *path)
     return departs;
 }
 
+/* What a job says, once and then; arena memory. */
+typedef struct Changes {
+    Str text;
+    const char *place; /* of the key that is looked at */
+    Arena *arena;
+} Changes;
+
+static void put_change(Changes *changes, const char *path, const char *before, const char *after)
+{
+    str_printf(&changes->text, "%s%s: %s -> %s (%s)", changes->text.length > 0 ? "\n" : "", path,
+               before, after, changes->place);
+}
+
+static const RowHead *find_row(const ConfigKey *key, const RowList *rows, const char *name)
+{
+    for (int i = 0; i < rows->count; i++)
+        if (strcmp(row_at(key, rows, i)->name, name) == 0) return row_at(key, rows, i);
+    return NULL;
+}
+
+static const char *cell_shown(const ConfigKey *cell, const RowHead *row, bool given, Arena *arena)
+{
+    Str text = {0};
+    if (given) config_value_text(cell, row, &text);
+    const char *shown = config_cut(given ? str_text(&text) : "not said", arena);
+    str_free(&text);
+    return shown;
+}
+
+/* Two rows of one name, cell by cell. */
+static void put_row_changes(Changes *changes, const ConfigKey *key, const RowHead *before,
+                            const RowHead *after)
+{
+    for (int i = 0; i < config_num_keys(key->rows); i++) {
+        const ConfigKey *cell = config_key(key->rows, i);
+        bool was = before->given >> i & 1, is = after->given >> i & 1;
+        if (was == is && (!was || same_value(cell, before, after))) continue;
+        put_change(changes, arena_printf(changes->arena, "%s.%s", after->path, cell->path),
+                   cell_shown(cell, before, was, changes->arena),
+                   cell_shown(cell, after, is, changes->arena));
+    }
+}
+
+static void put_rows_changes(Changes *changes, const ConfigKey *key, const RowList *before,
+                             const RowList *after)
+{
+    size_t length = changes->text.length;
+    for (int i = 0; i < after->count; i++) {
+        const RowHead *row = row_at(key, after, i), *old = find_row(key, before, row->name);
+        if (old != NULL)
+            put_row_changes(changes, key, old, row);
+        else
+            put_change(changes, row->path, "not there", "added");
+    }
+    for (int i = 0; i < before->count; i++) {
+        const RowHead *row = row_at(key, before, i);
+        if (find_row(key, after, row->name) == NULL)
+            put_change(changes, row->path, "there", "removed");
+    }
+    if (changes->text.length == length) /* it was not the rows that differ */
+        put_change(changes, key->path, "in one order", "in another");
+}
+
 char *job_config_changes(const JobConfig *before, const JobConfig *after)
 {
-    Arena *arena = arena_create();
-    Str text = {0};
+    Changes changes = {.arena = arena_create()};
     for (int i = 0; i < config_num_keys(&job_table); i++) {
         const ConfigKey *key = config_key(&job_table, i);
         if (same_value(key, before, after)) continue;
-        const char *place = job_key_place((const LoadedJob *)after, key->path, arena);
-        str_printf(&text, "%s%s: %s -> %s (%s)", text.length > 0 ? "\n" : "", key->path,
-                   value_shown(key, before, arena), value_shown(key, after, arena),
-                   place != NULL ? config_cut(place, arena) : "default");
+        const char *place = job_key_place((const LoadedJob *)after, key->path, changes.arena);
+        changes.place = place != NULL ? config_cut(place, changes.arena) : "default";
+        if (key->type == KEY_ROWS)
+            put_rows_changes(&changes, key, (const RowList *)((const char *)before + key->offset),
+                             (const RowList *)((const char *)after + key->offset));
+        else
+            put_change(&changes, key->path, value_shown(key, before, changes.arena),
+                       value_shown(key, after, changes.arena));
     }
-    arena_destroy(arena);
-    return text.length > 0 ? str_take(&text) : NULL;
+    arena_destroy(changes.arena);
+    return changes.text.length > 0 ? str_take(&changes.text) : NULL;
 }

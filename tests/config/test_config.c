@@ -706,6 +706,38 @@ static void test_config_evaluation_sets_fall_back_on_their_section(void **state)
     job_config_destroy(config);
 }
 
+#define ROW_JOB "model: {path: m}\ndata: {sources: "
+
+/* A weight that is other may stand far behind the beginning of what is written. */
+static void test_config_changes_of_rows_are_told_by_name(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *before, *after, *changes;
+    } cases[] = {
+        {"{a: {path: a, weight: 1}, b: {path: b}}", "{a: {path: a, weight: 3}, b: {path: b}}",
+         "data.sources.a.weight: 1 -> 3 (job.yaml:2)"},
+        {"{a: {path: a}, b: {path: b}}", "{a: {path: a, weight: 2}, c: {path: b}}",
+         "data.sources.a.weight: not said -> 2 (job.yaml:2)\n"
+         "data.sources.c: not there -> added (job.yaml:2)\n"
+         "data.sources.b: there -> removed (job.yaml:2)"},
+        {"{a: {path: a}, b: {path: b}}", "{b: {path: b}, a: {path: a}}",
+         "data.sources: in one order -> in another (job.yaml:2)"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char *text[] = {mem_printf(ROW_JOB "%s}\n", cases[i].before),
+                        mem_printf(ROW_JOB "%s}\n", cases[i].after)};
+        JobConfig *before = parse_job(text[0]), *after = parse_job(text[1]);
+        char *changes = job_config_changes(before, after);
+        assert_string_equal(changes, cases[i].changes);
+        free(changes);
+        free(text[0]);
+        free(text[1]);
+        job_config_destroy(before);
+        job_config_destroy(after);
+    }
+}
+
 static void test_config_override_reaches_into_a_set(void **state)
 {
     (void)state;
@@ -838,6 +870,7 @@ int main(void)
         cmocka_unit_test(test_config_override_cannot_forge_lines),
         cmocka_unit_test(test_config_reference_lists_every_key),
         cmocka_unit_test(test_config_evaluation_sets_fall_back_on_their_section),
+        cmocka_unit_test(test_config_changes_of_rows_are_told_by_name),
         cmocka_unit_test(test_config_override_reaches_into_a_set),
         cmocka_unit_test(test_config_mistakes_in_a_set_are_named_with_their_place),
         cmocka_unit_test(test_config_best_metric_names_a_figure_of_a_set),
