@@ -12,12 +12,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "actor/actor.h"
 #include "actor/typed.h"
 #include "base/clock.h"
+#include "base/condition.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -288,15 +288,12 @@ static void looked(void *argument)
 /* Calls the look off; true when it has ended, else it is the thread's, whenever that comes back. */
 static bool call_off(SwapWork *swap, int wait_s)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += wait_s;
+    int64_t until_ms = clock_ms() + wait_s * 1000;
     close(swap->off[1]);
     swap->off[1] = -1;
     pthread_mutex_lock(&swap->lock);
-    int waited = 0;
-    while (!swap->done && waited == 0)
-        waited = pthread_cond_timedwait(&swap->ended, &swap->lock, &until);
+    while (!swap->done && condition_wait_until(&swap->ended, &swap->lock, until_ms))
+        continue;
     bool done = swap->done;
     swap->left = !done;
     pthread_mutex_unlock(&swap->lock);
@@ -355,7 +352,7 @@ static Status make_swap(Shell *shell, Call *call, SwapWork **ret, Error *err)
         .memory = shell->memory,
     };
     pthread_mutex_init(&swap->lock, NULL);
-    pthread_cond_init(&swap->ended, NULL);
+    condition_init(&swap->ended);
     troupe__swap_request__free_unpacked(request, NULL);
     *ret = swap;
     return OK;

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/condition.h"
 #include "base/memory.h"
 
 #define LOOK_MS      200
@@ -62,16 +63,6 @@ static _Noreturn void give_up(const InspectWatch *watch, const char *doing)
     _exit(status_exit_code(ERR_TIMEOUT));
 }
 
-static void wait_a_little(InspectWatch *watch)
-{
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += LOOK_MS * 1000000L;
-    until.tv_sec += until.tv_nsec / 1000000000L;
-    until.tv_nsec %= 1000000000L;
-    pthread_cond_timedwait(&watch->stopped, &watch->lock, &until);
-}
-
 static void *watch_main(void *argument)
 {
     InspectWatch *watch = argument;
@@ -82,7 +73,7 @@ static void *watch_main(void *argument)
     pthread_mutex_lock(&watch->lock);
     while (!watch->stopping) {
         char doing[256];
-        wait_a_little(watch);
+        condition_wait_for(&watch->stopped, &watch->lock, LOOK_MS);
         tell_waiting(watch, &waits_said_ms);
         uint64_t now = watch->read.progress;
         if (now != seen) {
@@ -108,7 +99,7 @@ InspectWatch *inspect_watch_start(const InspectOptions *options)
     watch->key = inspect_set_key(options);
     watch->progress_s = options->config->cluster.progress_s;
     pthread_mutex_init(&watch->lock, NULL);
-    pthread_cond_init(&watch->stopped, NULL);
+    condition_init(&watch->stopped);
     CHECK(pthread_create(&watch->thread, NULL, watch_main, watch) == 0);
     return watch;
 }

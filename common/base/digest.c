@@ -1,3 +1,4 @@
+#include "base/condition.h"
 #include "base/digest.h"
 
 #include <errno.h>
@@ -8,13 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/memory.h"
 
 #define PIECE_BYTES ((size_t)1 << 20)
+#define LOOK_MS     100
 
 struct Digest {
     EVP_MD_CTX *context;
@@ -147,12 +148,7 @@ static void await(DigestPool *pool, const DigestWatch *watch)
             pthread_mutex_lock(&pool->lock);
         }
         if (pool->running <= 0) break;
-        struct timespec end;
-        clock_gettime(CLOCK_REALTIME, &end);
-        end.tv_nsec += 100 * 1000 * 1000;
-        end.tv_sec += end.tv_nsec / 1000000000;
-        end.tv_nsec %= 1000000000;
-        pthread_cond_timedwait(&pool->ended, &pool->lock, &end);
+        condition_wait_for(&pool->ended, &pool->lock, LOOK_MS);
     }
     pthread_mutex_unlock(&pool->lock);
 }
@@ -165,7 +161,7 @@ void digest_files(DigestJob *job, int count, const DigestWatch *watch)
     int wanted = count < DIGEST_THREADS_MAX ? count : DIGEST_THREADS_MAX, started = 0;
     if (cpus > 0 && wanted > cpus) wanted = (int)cpus;
     pthread_mutex_init(&pool.lock, NULL);
-    pthread_cond_init(&pool.ended, NULL);
+    condition_init(&pool.ended);
     pthread_mutex_lock(&pool.lock); /* no thread ends before all are counted */
     while (started < wanted && pthread_create(&thread[started], NULL, work_through, &pool) == 0)
         started++;

@@ -1,10 +1,10 @@
 #include "base/queue.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <time.h>
 
+#include "base/clock.h"
+#include "base/condition.h"
 #include "base/error.h"
 #include "base/memory.h"
 
@@ -23,12 +23,8 @@ Queue *queue_create(size_t capacity)
     queue->items = mem_calloc(capacity, sizeof *queue->items);
     queue->capacity = capacity;
     pthread_mutex_init(&queue->lock, NULL);
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&queue->not_empty, &monotonic);
-    pthread_cond_init(&queue->not_full, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    condition_init(&queue->not_empty);
+    condition_init(&queue->not_full);
     return queue;
 }
 
@@ -73,23 +69,14 @@ bool queue_try_put(Queue *queue, void *item)
 
 void *queue_take(Queue *queue, int64_t timeout_ms)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    if (timeout_ms >= 0) {
-        until.tv_sec += timeout_ms / 1000;
-        until.tv_nsec += timeout_ms % 1000 * 1000000;
-        if (until.tv_nsec >= 1000000000) {
-            until.tv_sec++;
-            until.tv_nsec -= 1000000000;
-        }
-    }
+    int64_t until_ms = clock_ms() + timeout_ms;
     void *item = NULL;
     pthread_mutex_lock(&queue->lock);
     while (queue->length == 0 && !queue->closed) {
-        int failed = timeout_ms < 0
-                         ? pthread_cond_wait(&queue->not_empty, &queue->lock)
-                         : pthread_cond_timedwait(&queue->not_empty, &queue->lock, &until);
-        if (failed == ETIMEDOUT) break;
+        if (timeout_ms < 0)
+            pthread_cond_wait(&queue->not_empty, &queue->lock);
+        else if (!condition_wait_until(&queue->not_empty, &queue->lock, until_ms))
+            break;
     }
     if (queue->length > 0) {
         item = queue->items[queue->first];

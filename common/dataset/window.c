@@ -4,10 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/condition.h"
 #include "base/memory.h"
 #include "base/plural.h"
 #include "base/rng.h"
@@ -348,12 +348,8 @@ WindowOrder *window_order_open(const WindowOptions *options)
     order->num_files = dataset_num_files(options->dataset);
     order->failed_at = UINT64_MAX;
     pthread_mutex_init(&order->lock, NULL);
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&order->counted, &monotonic);
-    pthread_cond_init(&order->left, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    condition_init(&order->counted);
+    condition_init(&order->left);
     order->decoded = dataset_decodes_blocks(options->dataset);
     order->complete = sum_blocks(order, &order->records);
     if (!order->complete) start_counting(order);
@@ -408,16 +404,6 @@ static bool is_complete(WindowOrder *order)
     return order->complete;
 }
 
-static void wait_some(WindowOrder *order, pthread_cond_t *what, int ms)
-{
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += ms * 1000000L;
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
-    pthread_cond_timedwait(what, &order->lock, &until);
-}
-
 /* Until another block is counted. Whatever is waited for lies beyond what failed, if something did:
  * blocks before it that are in work come first, so that the same fault is told each time. */
 static Status wait_for_block(WindowOrder *order, Error *err)
@@ -427,7 +413,7 @@ static Status wait_for_block(WindowOrder *order, Error *err)
         *err = order->err;
         return err->status;
     }
-    wait_some(order, &order->counted, WAIT_MS);
+    condition_wait_for(&order->counted, &order->lock, WAIT_MS);
     return OK;
 }
 
@@ -606,7 +592,7 @@ static Status move_to(WindowCursor *cursor, uint64_t position, uint64_t *ret_pla
     int64_t until = clock_ms() + HANDOVER_MS, left = HANDOVER_MS;
     while (order->decoded && left > 0 &&
            is_early(order, epoch->epoch, find_window(epoch, *ret_place))) {
-        wait_some(order, &order->left, (int)left);
+        condition_wait_for(&order->left, &order->lock, left);
         left = until - clock_ms();
         TRY(find_epoch(order, position, &epoch, ret_place, err));
     }

@@ -8,9 +8,9 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/condition.h"
 #include "base/file.h"
 #include "base/memory.h"
 
@@ -45,13 +45,8 @@ void hub_room_unlock(HubRoom *room)
 
 void hub_room_wait(HubRoom *room, bool cramped)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += LOOK_MS * 1000000L;
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
     room->cramped += cramped;
-    pthread_cond_timedwait(&room->changed, &room->lock, &until);
+    condition_wait_for(&room->changed, &room->lock, LOOK_MS);
     room->cramped -= cramped;
 }
 
@@ -201,17 +196,13 @@ static void drop_leftover(void *context, int victim)
 HubRoom *hub_room_create(int64_t bytes_max)
 {
     HubRoom *room = mem_calloc(1, sizeof *room);
-    pthread_condattr_t monotonic;
     room->bytes_max = bytes_max;
     room->holders = 1;
     room->leftovers = (RoomMember){
         .context = room, .find_victim = find_leftover, .drop = drop_leftover, .drops = true};
     room->first = &room->leftovers;
     pthread_mutex_init(&room->lock, NULL);
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&room->changed, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    condition_init(&room->changed);
     return room;
 }
 

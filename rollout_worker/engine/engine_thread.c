@@ -3,10 +3,10 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <utlist.h>
 
+#include "base/condition.h"
 #include "base/memory.h"
 #include "rollout_worker/engine/engine_ranks.h"
 
@@ -212,16 +212,11 @@ static bool must_beat(const EngineThread *thread)
 static void wait_for_news(EngineThread *thread)
 {
     bool looks = thread->jobs != NULL, steps = must_beat(thread);
-    if (!looks && !steps) {
+    if (!looks && !steps)
         pthread_cond_wait(&thread->changed, &thread->mutex);
-        return;
-    }
-    struct timespec until;
-    int64_t wait_ms = looks ? LOOK_MS : ENGINE_RANKS_STEP_MS;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += (until.tv_nsec / 1000000 + wait_ms) / 1000;
-    until.tv_nsec = (until.tv_nsec + wait_ms % 1000 * 1000000) % 1000000000;
-    pthread_cond_timedwait(&thread->changed, &thread->mutex, &until);
+    else
+        condition_wait_for(&thread->changed, &thread->mutex,
+                           looks ? LOOK_MS : ENGINE_RANKS_STEP_MS);
 }
 
 static Status run_job(EngineThread *thread, Job *job)
@@ -298,11 +293,7 @@ Status engine_thread_create(const EngineThreadOptions *options, EngineThread **r
     thread->options.context = thread;
     thread->options.tensor_comm = thread->options.plan_comm = NULL;
     thread->options.find_weights = NULL;
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&thread->changed, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    condition_init(&thread->changed);
     pthread_mutex_init(&thread->mutex, NULL);
     CHECK(pthread_create(&thread->thread, NULL, thread_main, thread) == 0);
     *ret = thread;

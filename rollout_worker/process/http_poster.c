@@ -4,9 +4,9 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/clock.h"
+#include "base/condition.h"
 #include "base/json.h"
 #include "base/memory.h"
 
@@ -99,11 +99,7 @@ Status http_poster_open(const HttpPosterOptions *options, HttpPoster **ret, Erro
     for (int i = 0; options->header[i] != NULL; i++)
         poster->headers = curl_slist_append(poster->headers, options->header[i]);
     memset(poster->options.header, 0, sizeof poster->options.header);
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&poster->freed, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    condition_init(&poster->freed);
     pthread_mutex_init(&poster->lock, NULL);
     *ret = poster;
     return OK;
@@ -148,11 +144,9 @@ static bool take_line(HttpPoster *poster, const Wanted *wanted, int64_t began_ms
     *ret = (Line){0};
     pthread_mutex_lock(&poster->lock);
     while (poster->num_used == poster->options.connections &&
-           clock_ms() < end_of_patience(poster, began_ms) && !wanted_is_over(wanted)) {
-        int64_t look_ms = next_look(end_of_patience(poster, began_ms));
-        struct timespec until = {.tv_sec = look_ms / 1000, .tv_nsec = look_ms % 1000 * 1000000};
-        pthread_cond_timedwait(&poster->freed, &poster->lock, &until);
-    }
+           clock_ms() < end_of_patience(poster, began_ms) && !wanted_is_over(wanted))
+        condition_wait_until(&poster->freed, &poster->lock,
+                             next_look(end_of_patience(poster, began_ms)));
     bool free_one = poster->num_used < poster->options.connections;
     if (free_one) poster->num_used++;
     if (free_one && poster->num_idle > 0) *ret = poster->idle[--poster->num_idle];

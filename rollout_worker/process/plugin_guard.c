@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/condition.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/str.h"
@@ -154,12 +155,8 @@ static void *call_main(void *argument)
 static GuardedCall *call_create(PluginGuard *guard)
 {
     GuardedCall *call = mem_calloc(1, sizeof *call);
-    pthread_condattr_t monotonic;
     call->guard = guard;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&call->changed, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    condition_init(&call->changed);
     return call;
 }
 
@@ -191,12 +188,10 @@ static GuardedCall *take_thread(PluginGuard *guard)
 static void wait_for(GuardedCall *call)
 {
     while (!call->done && (call->in_worker || clock_ms() < call->deadline_ms)) {
-        int64_t end_ms = call->deadline_ms;
-        struct timespec until = {.tv_sec = end_ms / 1000, .tv_nsec = end_ms % 1000 * 1000000};
         if (call->in_worker)
             pthread_cond_wait(&call->changed, &call->guard->lock);
         else
-            pthread_cond_timedwait(&call->changed, &call->guard->lock, &until);
+            condition_wait_until(&call->changed, &call->guard->lock, call->deadline_ms);
     }
     call->left = !call->done;
     call->guard->left += call->left;

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/condition.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "rollout_worker/process/child.h"
@@ -748,11 +749,7 @@ Exchange *exchange_start(ProcessPool *pool, uint64_t id, Str *line, unsigned fla
     exchange->alone = exchange->owed = (flags & EXCHANGE_ALONE) != 0;
     exchange->line = *line;
     *line = (Str){0};
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&exchange->changed, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    condition_init(&exchange->changed);
     pthread_mutex_lock(&pool->lock);
     pool->open++;
     if (all_down(pool)) exchange->owed |= pool->excused;
@@ -775,16 +772,10 @@ void exchange_watch(Exchange *exchange, const Wanted *wanted)
 /* Until something has changed; with somebody who may give it up, a moment at most. */
 static void wait_for_change(Exchange *exchange)
 {
-    struct timespec until;
-    if (exchange->wanted == NULL) {
+    if (exchange->wanted == NULL)
         pthread_cond_wait(&exchange->changed, &exchange->pool->lock);
-        return;
-    }
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += WANTED_SLICE_MS * 1000000;
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
-    pthread_cond_timedwait(&exchange->changed, &exchange->pool->lock, &until);
+    else
+        condition_wait_for(&exchange->changed, &exchange->pool->lock, WANTED_SLICE_MS);
 }
 
 ExchangeOutcome exchange_wait(Exchange *exchange, cJSON **ret_message,

@@ -17,9 +17,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/condition.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/str.h"
@@ -133,14 +133,8 @@ static Status read_options(const cJSON *options, Code *self, Error *err)
 static Status take_place(Code *self, const Wanted *wanted, Error *err)
 {
     pthread_mutex_lock(&self->lock);
-    while (self->running >= self->concurrent && !wanted_is_over(wanted)) {
-        struct timespec until;
-        clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_nsec += WANTED_SLICE_MS * 1000000;
-        until.tv_sec += until.tv_nsec / 1000000000;
-        until.tv_nsec %= 1000000000;
-        pthread_cond_timedwait(&self->freed, &self->lock, &until);
-    }
+    while (self->running >= self->concurrent && !wanted_is_over(wanted))
+        condition_wait_for(&self->freed, &self->lock, WANTED_SLICE_MS);
     Status status = wanted_check(wanted, err);
     if (status == OK) self->running++;
     pthread_mutex_unlock(&self->lock);
@@ -191,7 +185,7 @@ static Status code_open(const cJSON *options, void **ret_self, Error *err)
     self->total_ms = 300000;
     self->concurrent = cores > 1 ? cores : 1;
     pthread_mutex_init(&self->lock, NULL);
-    pthread_cond_init(&self->freed, NULL);
+    condition_init(&self->freed);
     Status status = read_options(options, self, err);
     if (status == OK) status = try_out(self, err);
     if (status == OK)

@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/condition.h"
 #include "base/memory.h"
 
 #define LOOK_MS 50 /* between looks at whether the client is still there */
@@ -88,12 +89,8 @@ static void on_failure(void *context, const Error *err)
 static CallInbox *inbox_create(const ServeRequest *request, int samples)
 {
     CallInbox *inbox = mem_calloc(1, sizeof *inbox);
-    pthread_condattr_t monotonic;
     pthread_mutex_init(&inbox->lock, NULL);
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&inbox->news, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    condition_init(&inbox->news);
     inbox->wants_tokens = request->stream;
     inbox->result = mem_calloc((size_t)samples, sizeof *inbox->result);
     inbox->num_posts = request->num_prompts;
@@ -257,22 +254,11 @@ static bool client_is_gone(int fd)
     return poll(&look, 1, 0) > 0 && (look.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
 }
 
-static struct timespec soon(void)
-{
-    struct timespec at;
-    clock_gettime(CLOCK_MONOTONIC, &at);
-    at.tv_nsec += LOOK_MS * 1000000L;
-    at.tv_sec += at.tv_nsec / 1000000000L;
-    at.tv_nsec %= 1000000000L;
-    return at;
-}
-
 /* With the lock held. */
 static Status wait_for_news(CallInbox *inbox, int fd, Refusal *refusal)
 {
     while (inbox->count == 0 && inbox->num_results == 0 && !inbox->failed) {
-        struct timespec until = soon();
-        pthread_cond_timedwait(&inbox->news, &inbox->lock, &until);
+        condition_wait_for(&inbox->news, &inbox->lock, LOOK_MS);
         if (client_is_gone(fd))
             return error_set(&refusal->error, ERR_CANCELLED, "the client has gone");
     }

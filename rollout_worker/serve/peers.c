@@ -4,11 +4,11 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include <utlist.h>
 
 #include "base/clock.h"
+#include "base/condition.h"
 #include "base/error.h"
 #include "base/memory.h"
 
@@ -51,17 +51,10 @@ static void *peers_main(void *argument)
     pthread_mutex_lock(&peers->mutex);
     while (!peers->ended) {
         cut_off_late(peers);
-        int64_t wait_ms = peers->next_ms - clock_ms();
-        if (peers->next_ms == 0) {
+        if (peers->next_ms == 0)
             pthread_cond_wait(&peers->changed, &peers->mutex);
-            continue;
-        }
-        if (wait_ms < 1) wait_ms = 1;
-        struct timespec until;
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_sec += (until.tv_nsec / 1000000 + wait_ms) / 1000;
-        until.tv_nsec = (until.tv_nsec + wait_ms % 1000 * 1000000) % 1000000000;
-        pthread_cond_timedwait(&peers->changed, &peers->mutex, &until);
+        else
+            condition_wait_until(&peers->changed, &peers->mutex, peers->next_ms);
     }
     pthread_mutex_unlock(&peers->mutex);
     return NULL;
@@ -70,11 +63,7 @@ static void *peers_main(void *argument)
 Peers *peers_create(void)
 {
     Peers *peers = mem_calloc(1, sizeof *peers);
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&peers->changed, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    condition_init(&peers->changed);
     pthread_mutex_init(&peers->mutex, NULL);
     CHECK(pthread_create(&peers->thread, NULL, peers_main, peers) == 0);
     return peers;

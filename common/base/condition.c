@@ -1,0 +1,32 @@
+#include "base/condition.h"
+
+#include <errno.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+
+void condition_init(pthread_cond_t *condition)
+{
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    CHECK(pthread_cond_init(condition, &monotonic) == 0);
+    pthread_condattr_destroy(&monotonic);
+}
+
+static bool wait_until_ns(pthread_cond_t *condition, pthread_mutex_t *lock, int64_t until_ns)
+{
+    struct timespec until = {.tv_sec = until_ns / 1000000000, .tv_nsec = until_ns % 1000000000};
+    return pthread_cond_timedwait(condition, lock, &until) != ETIMEDOUT;
+}
+
+bool condition_wait_for(pthread_cond_t *condition, pthread_mutex_t *lock, int64_t ms)
+{
+    return wait_until_ns(condition, lock, clock_ns() + ms * 1000000);
+}
+
+bool condition_wait_until(pthread_cond_t *condition, pthread_mutex_t *lock, int64_t until_ms)
+{
+    return wait_until_ns(condition, lock, until_ms * 1000000);
+}
