@@ -101,7 +101,7 @@ timeout 90 deploy/setup.sh --arrow ||
 
 # One kind of GPU's machine code is enough to see that all of it compiles and links.
 if part "build" build release release all -DTROUPE_CUDA_ARCHITECTURES=90-real; then
-    part "tests" run_tests release -LE 'gpu|slow' -j $((2 * jobs + 1)) # many wait more than they compute
+    part "tests" run_tests release -LE 'gpu|slow' -j $((3 * jobs + 1)) # many wait more than they compute
 fi
 
 # A report of a sanitizer ends its process, and so fails the test. Left out are the longest of those that compare
@@ -109,7 +109,7 @@ fi
 # The CUDA kernels on the host are in that of gcc alone: `cmake --preset asan`.
 numbers='kernel_rows|kernels|row_invariance|engine_exact|policy_golden|trainer_(golden|layouts)|decode_graphs|sampler'
 quick_tests() {
-    part "quick tests under ASan and UBSan" run_tests sanitized -L quick -E "^test_($numbers)" -j $((2 * jobs))
+    part "quick tests under ASan and UBSan" run_tests sanitized -L quick -E "^test_($numbers)" -j $((3 * jobs))
 }
 if can_fuzz; then
     if part "build for ASan, UBSan and fuzzing" build sanitized fuzz "quick_tests fuzz_targets" "${linker[@]}" \

@@ -47,13 +47,13 @@ tools) # a model that learnt to call the calculator
     use_job tools/sft.yaml run_sft "$data" data.train=calls.jsonl train.num_steps=60 eval.interval=0
     run_job
     model=$RUN
-    rl="$data data.train=$tools/train.jsonl model.path=$model train.num_steps=4 train.global_batch_size=32"
+    rl="$data data.train=$tools/train.jsonl model.path=$model train.num_steps=2 train.global_batch_size=32"
     rl="$rl eval.interval=0 train.lr=1e-6" # it stays as it is
     # shellcheck disable=SC2086
     use_job tools/rl.yaml run_one $rl rollout.save=saved
     run_job
-    no_mismatch 4
-    [ "$(figures tools/call_frequency | awk '$1 > 0.5' | wc -l)" -ge 4 ] || fail "the model calls no tools"
+    no_mismatch 2
+    [ "$(figures tools/call_frequency | awk '$1 > 0.5' | wc -l)" -ge 2 ] || fail "the model calls no tools"
     [ "$(figures tools/failure_frequency | awk '$1 < 1' | wc -l)" -ge 1 ] ||
         fail "all calls were answered with an error"
     [ "$(figures rollout/turns/max | sort -n | tail -n 1)" -ge 2 ] || fail "no answer has two turns"
