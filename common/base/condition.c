@@ -15,18 +15,21 @@ void condition_init(pthread_cond_t *condition)
     pthread_condattr_destroy(&monotonic);
 }
 
-static bool wait_until_ns(pthread_cond_t *condition, pthread_mutex_t *lock, int64_t until_ns)
+static bool wait_until(pthread_cond_t *condition, pthread_mutex_t *lock, struct timespec until)
 {
-    struct timespec until = {.tv_sec = until_ns / 1000000000, .tv_nsec = until_ns % 1000000000};
     return pthread_cond_timedwait(condition, lock, &until) != ETIMEDOUT;
 }
 
 bool condition_wait_for(pthread_cond_t *condition, pthread_mutex_t *lock, int64_t ms)
 {
-    return wait_until_ns(condition, lock, clock_ns() + ms * 1000000);
+    int64_t ns = clock_ns() + ms * 1000000;
+    struct timespec until = {.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
+    return wait_until(condition, lock, until);
 }
 
+/* Not by way of nanoseconds: a deadline may be as far away as a number can be. */
 bool condition_wait_until(pthread_cond_t *condition, pthread_mutex_t *lock, int64_t until_ms)
 {
-    return wait_until_ns(condition, lock, until_ms * 1000000);
+    struct timespec until = {.tv_sec = until_ms / 1000, .tv_nsec = until_ms % 1000 * 1000000};
+    return wait_until(condition, lock, until);
 }
