@@ -31,9 +31,22 @@ static const char *nearest(const char *text, const struct option *list)
     return found;
 }
 
+/* "usage: NAME ..." and the lines behind it with other uses: "       NAME ...". */
+static size_t use_length(const char *help)
+{
+    size_t indent = strlen("usage: "), length = strcspn(help, "\n");
+    if (!str_starts_with(help, "usage: ")) return length;
+    const char *name = help + indent;
+    size_t word = strcspn(name, " ") + 1;
+    while (help[length] == '\n' && strspn(help + length + 1, " ") == indent &&
+           strncmp(help + length + 1 + indent, name, word) == 0)
+        length += 1 + strcspn(help + length + 1, "\n");
+    return length;
+}
+
 static Status show_use(const char *help, Error *err)
 {
-    return error_append(err, "%.*s", (int)strcspn(help, "\n"), help);
+    return error_append(err, "%.*s", (int)use_length(help), help);
 }
 
 Status option_misuse(const char *help, Error *err, const char *format, ...)

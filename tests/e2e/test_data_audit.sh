@@ -95,7 +95,7 @@ run)
     audit 2 "$PWD/nowhere"
     says "nowhere/ledger.jsonl is not there"
     audit 2
-    says "which run" "usage: controller data audit RUN"
+    says "which run" "usage: controller data audit RUN" "       controller data audit --config JOB.YAML"
     "$BIN/controller" help data audit >out || fail "there is no help"
     says "--no-data" "Exit codes"
     ;;
