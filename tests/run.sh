@@ -29,7 +29,7 @@ esac
 jobs=$(nproc)
 launcher=()
 if command -v ccache >/dev/null; then launcher=(-DCMAKE_C_COMPILER_LAUNCHER=ccache); fi
-# Some hundred programs are linked for a sanitizer, by lld in a third of the time.
+# Some hundred programs are linked, by lld in a third of the time.
 linker=()
 if command -v ld.lld >/dev/null; then
     linker=(-DCMAKE_{EXE,SHARED,MODULE}_LINKER_FLAGS=-fuse-ld=lld)
@@ -100,7 +100,7 @@ timeout 90 deploy/setup.sh --arrow ||
     skip "tests of Parquet and Arrow files" "Apache Arrow could not be fetched (deploy/setup.sh --arrow)"
 
 # One kind of GPU's machine code is enough to see that all of it compiles and links.
-if part "build" build release release all -DTROUPE_CUDA_ARCHITECTURES=90-real; then
+if part "build" build release release all "${linker[@]}" -DTROUPE_CUDA_ARCHITECTURES=90-real; then
     part "tests" run_tests release -LE 'gpu|slow' -j $((3 * jobs + 1)) # many wait more than they compute
 fi
 

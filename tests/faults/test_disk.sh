@@ -14,6 +14,7 @@ if [ "$1" = full ] && [ "${INSIDE:-}" = "" ]; then # a file system of its own ta
     INSIDE=yes exec unshare $flags bash "$(realpath "$0")" full
 fi
 make_data
+STEPS=21
 expected=$(undisturbed_digest)
 [ -n "$expected" ] || fail "the undisturbed run failed"
 library=$BIN/../tests/faults/libfaulty.so
@@ -47,7 +48,7 @@ metrics() {
     TROUPE_FAULT="controller fsync metrics.jsonl errno=5 -" LD_PRELOAD=$library start_job
     finish_job 0
     told=$(grep -c metrics_not_flushed "$RUN/events.jsonl" || true)
-    [ "$told" = 3 ] || fail "the metrics were flushed $told times, for checkpoints after 10, 20 and 30 steps"
+    [ "$told" = 3 ] || fail "the metrics were flushed $told times, for checkpoints after 10, 20 and 21 steps"
 }
 
 # ends_for_want_of_room: with what happened, what is committed and what to do, and nothing torn behind it.

@@ -7,6 +7,7 @@ JOB_MODEL=$SOURCE/deploy/examples/tiny/model # whose steps leave time to kill in
 actor=$1
 seed=${SEED:-$(printf '%s' "$actor" | cksum | cut -d' ' -f1)}
 make_data
+STEPS=21
 
 expected=$(undisturbed_digest)
 [ -n "$expected" ] || fail "the undisturbed run failed"

@@ -12,6 +12,7 @@ controller) fault="controller fsync /tokenizer.json" victim=controller ;;
 *) fail "unknown moment $1" ;;
 esac
 make_data
+STEPS=21
 expected=$(undisturbed_digest)
 [ -n "$expected" ] || fail "the undisturbed run failed"
 

@@ -6,6 +6,7 @@
 JOB_MODEL=$SOURCE/deploy/examples/tiny/model # whose steps leave time to kill in
 actor=$1
 make_data
+STEPS=21
 expected=$(undisturbed_digest)
 [ -n "$expected" ] || fail "the undisturbed run failed"
 

@@ -247,7 +247,7 @@ if wants train; then
     options=(--device cuda --rounds "$rounds")
     [ -z "${TRAIN_COMPILE:-}" ] || options+=(--compile)
     if [ $rehearse = yes ]; then
-        rounds=2 shapes=toy:1+2x32,qwen3-0.6b:1x1024 options=(--device cuda --rounds 2 --layers 1)
+        rounds=2 shapes=toy:1+2x32,toy:1x64 options=(--device cuda --rounds 2 --layers 1)
         # shellcheck disable=SC2086
         part "train, without python3" 60 env OPTIONS=layers=1 "$root/tests/gpu/train_rows.sh" 2 ${shapes//,/ }
     fi
