@@ -357,15 +357,20 @@ Status hub_fetch(const HubPlace *place, const HubFile *file, HubFetch *fetch, Er
     return status;
 }
 
-int64_t hub_fetch_bytes_left(const HubCache *cache, const char *commit, const HubFile *file)
+int64_t hub_fetch_bytes_begun(const HubCache *cache, const HubFile *file)
 {
     struct stat info;
-    if (hub_cache_has(cache, commit, file) || hub_cache_has_blob(cache, file)) return 0;
     char *blob = hub_cache_blob(cache, file->etag), *path = mem_printf("%s.incomplete", blob);
     bool begun = stat(path, &info) == 0 && info.st_size <= file->bytes;
     free(path);
     free(blob);
-    return begun ? file->bytes - info.st_size : file->bytes;
+    return begun ? info.st_size : 0;
+}
+
+int64_t hub_fetch_bytes_left(const HubCache *cache, const char *commit, const HubFile *file)
+{
+    if (hub_cache_has(cache, commit, file) || hub_cache_has_blob(cache, file)) return 0;
+    return file->bytes - hub_fetch_bytes_begun(cache, file);
 }
 
 static bool nobody_waits(void *context, int64_t new_bytes)

@@ -33,7 +33,10 @@ Status hub_fetch(const HubPlace *place, const HubFile *file, HubFetch *fetch, Er
 /* Bytes of a file that are not in the cache yet. */
 int64_t hub_fetch_bytes_left(const HubCache *cache, const char *commit, const HubFile *file);
 
-/* Removes what an earlier try has left of a file, but where somebody fetches it now. */
+/* Bytes that an earlier try has left of a file; they may be all of it. */
+int64_t hub_fetch_bytes_begun(const HubCache *cache, const HubFile *file);
+
+/* Removes them, but where somebody fetches the file now. */
 void hub_fetch_forget(const HubCache *cache, const HubFile *file);
 
 /* Whether it is the token that the Hub refuses: without one, or with one of somebody who may not,

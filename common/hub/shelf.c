@@ -112,6 +112,7 @@ static void drop(void *context, int index)
         drop_file(shelf, index);
         return;
     }
+    if (slot->blob->ours) unlink(slot->blob->path);
     hub_fetch_forget(shelf->place.cache, slot->file);
     hub_room_pay(shelf->room, slot->blob, NULL, 0);
     slot->blob->partial = 0;
@@ -170,11 +171,21 @@ static int find_next(const HubShelf *shelf, bool *ret_for_later)
     return -1;
 }
 
+/* With the lock: what an earlier try has left of a file that is not there. All of it, it may be,
+ * where its link could not be made, or where it was cancelled before it got its name. */
+static void pay_partial(HubShelf *shelf, Slot *slot)
+{
+    const HubCache *cache = shelf->place.cache;
+    RoomBlob *blob = slot->blob;
+    bool whole = blob->ours && hub_cache_has_blob(cache, slot->file);
+    blob->partial = whole ? slot->file->bytes : hub_fetch_bytes_begun(cache, slot->file);
+    hub_room_pay(shelf->room, blob, &shelf->member, blob->partial);
+}
+
 /* With the lock. `err` is NULL where it went well. */
 static void end_fetch(HubShelf *shelf, Slot *slot, bool fetched, const Error *err)
 {
     RoomBlob *blob = slot->blob;
-    int64_t left = 0;
     blob->busy = false;
     blob->ours = blob->ours || fetched;
     slot->used = hub_room_tick(shelf->room);
@@ -190,11 +201,7 @@ static void end_fetch(HubShelf *shelf, Slot *slot, bool fetched, const Error *er
         hub_room_wake(shelf->room);
         return;
     }
-    if (blob->present == 0) {
-        left = hub_fetch_bytes_left(shelf->place.cache, shelf->place.commit, slot->file);
-        blob->partial = slot->file->bytes - left;
-        hub_room_pay(shelf->room, blob, &shelf->member, blob->partial);
-    }
+    if (blob->present == 0) pay_partial(shelf, slot);
     fail_slot(shelf, slot, err);
 }
 
@@ -249,9 +256,7 @@ static void look_at_slot(HubShelf *shelf, Slot *slot, bool ours)
         if (blob->ours && !hub_room_is_paid(shelf->room, blob))
             hub_room_pay(shelf->room, blob, &shelf->member, slot->file->bytes);
     } else if (!blob->busy && blob->present == 0) {
-        int64_t left = hub_fetch_bytes_left(place->cache, place->commit, slot->file);
-        blob->partial = left == 0 ? 0 : slot->file->bytes - left;
-        hub_room_pay(shelf->room, blob, &shelf->member, blob->partial);
+        pay_partial(shelf, slot);
     }
 }
 

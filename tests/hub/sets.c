@@ -32,22 +32,46 @@ int64_t sets_shard_bytes(const char *repo)
     return info.st_size;
 }
 
-int64_t sets_cache_bytes(const char *repo)
+static DIR *open_blobs(const char *repo)
 {
     const char *slash = strchr(repo, '/');
     char *folder =
         mem_printf(HUB_CACHE "/datasets--%.*s--%s/blobs", (int)(slash - repo), repo, slash + 1);
     DIR *entries = opendir(folder);
-    int64_t bytes = 0;
-    for (struct dirent *entry; entries != NULL && (entry = readdir(entries)) != NULL;) {
-        struct stat info;
-        if (fstatat(dirfd(entries), entry->d_name, &info, 0) == 0 && S_ISREG(info.st_mode) &&
-            info.st_size >= 1000)
-            bytes += info.st_size;
-    }
-    if (entries != NULL) closedir(entries);
     free(folder);
+    return entries;
+}
+
+/* Of a file of the folder that is no small one, whole or on its way; else 0. */
+static int64_t blob_bytes(DIR *entries, const char *name)
+{
+    struct stat info;
+    bool large = fstatat(dirfd(entries), name, &info, 0) == 0 && S_ISREG(info.st_mode) &&
+                 info.st_size >= 1000;
+    return large ? info.st_size : 0;
+}
+
+int64_t sets_cache_bytes(const char *repo)
+{
+    DIR *entries = open_blobs(repo);
+    int64_t bytes = 0;
+    for (struct dirent *entry; entries != NULL && (entry = readdir(entries)) != NULL;)
+        bytes += blob_bytes(entries, entry->d_name);
+    if (entries != NULL) closedir(entries);
     return bytes;
+}
+
+void sets_end_before_names(const char *repo)
+{
+    DIR *entries = open_blobs(repo);
+    assert_non_null(entries);
+    for (struct dirent *entry; (entry = readdir(entries)) != NULL;) {
+        if (blob_bytes(entries, entry->d_name) == 0 || strchr(entry->d_name, '.') != NULL) continue;
+        char *begun = mem_printf("%s.incomplete", entry->d_name);
+        assert_int_equal(renameat(dirfd(entries), entry->d_name, dirfd(entries), begun), 0);
+        free(begun);
+    }
+    closedir(entries);
 }
 
 Dataset *sets_open(const DatasetOptions *options)

@@ -13,6 +13,9 @@ void sets_put_shards(const char *repo, int first);
 int64_t sets_shard_bytes(const char *repo); /* of the largest */
 /* Of blobs that are no small files, whole or on their way. */
 int64_t sets_cache_bytes(const char *repo);
+/* Takes its name from all that was fetched, as a session does that ends just before the end of each
+ * download. */
+void sets_end_before_names(const char *repo);
 
 Dataset *sets_open(const DatasetOptions *options);
 void sets_assert_record(const Dataset *dataset, uint64_t index, int number);

@@ -278,6 +278,24 @@ static void read_all(const Dataset *dataset, int first, int last)
 
 /* Two sets of what an earlier session left, of which the one that paid for it is closed: it is no
  * leftover, as long as the other has it. */
+/* All of it has come: nothing is left to fetch, and still it takes room. */
+static void test_a_download_without_its_name_takes_room(void **state)
+{
+    (void)state;
+    bound_room(5);
+    Dataset *a = open_set("hf://datasets/a/set", true);
+    for (int r = 0; r < SHARDS * ROWS; r += 50)
+        sets_assert_record(a, (uint64_t)r, r);
+    dataset_close(a);
+    sets_end_before_names("a/set");
+    give_room(NULL);
+    bound_room(5);
+    a = open_set("hf://datasets/a/set", true);
+    sets_assert_record(a, 2 * ROWS, 2 * ROWS);
+    assert_bound();
+    dataset_close(a);
+}
+
 static void test_what_another_set_still_has_is_no_leftover(void **state)
 {
     (void)state;
@@ -391,6 +409,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_sets_of_the_same_files_share_a_small_room, fresh,
                                         give_room),
         cmocka_unit_test_setup_teardown(test_what_an_earlier_session_left_takes_room, fresh,
+                                        give_room),
+        cmocka_unit_test_setup_teardown(test_a_download_without_its_name_takes_room, fresh,
                                         give_room),
         cmocka_unit_test_setup_teardown(test_what_another_set_still_has_is_no_leftover, fresh,
                                         give_room),
