@@ -243,6 +243,9 @@ static void products_destroy(void *argument);
 
 static void backend_start_once(void)
 {
+    /* Telling profilers of every kernel that is made takes longer than much of a short run. */
+    if (getenv("ONEDNN_JIT_PROFILE") == NULL && getenv("DNNL_JIT_PROFILE") == NULL)
+        (void)dnnl_set_jit_profiling_flags(DNNL_JIT_PROFILE_NONE);
     ONEDNN(dnnl_engine_create(&backend.engine, dnnl_cpu, 0));
     CHECK(pthread_key_create(&backend.end_of_thread, products_destroy) == 0);
     backend_probe(DTYPE_F32);
