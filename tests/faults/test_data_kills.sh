@@ -2,7 +2,7 @@
 # kill -9 of the data source and of rollout workers, and now and then of the controller, at moments drawn from a seed:
 # over the ends of epochs, bad records and too long ones. What is consumed is what the undisturbed run consumes, byte
 # for byte: the ledger is the same file, the weights are the same, and the audit proves each epoch.
-# usage: test_data_kills.sh KILLS STEPS [DATA]
+# usage: test_data_kills.sh KILLS STEPS [DATA]: twenty steps for a kill, as those go on while its moment comes
 # DATA: small, 60 records; files, the same in three; mixture; window, hf: in that order; drop: without the remainder of
 #       an epoch; reader: of a shared object; hub: two sets of the Hub, slow to come, of which the cache has room for
 #       a part; parquet, parquet_window: rows of two groups, of which one is read in pieces; any: one of these, drawn
