@@ -121,7 +121,7 @@ static void test_simulation_survives_random_faults(void **state)
     (void)state;
     const char *seed = getenv("SIM_SEED");
     Tally tally = {0};
-    int schedules = (int)count_or(600);
+    int schedules = (int)count_or(300);
     run_schedules(seed != NULL ? strtoull(seed, NULL, 10) : 1, schedules, &tally);
     print_message("%d schedules, %d faults that struck; same command again after: %d stops, %d "
                   "full disks, %d spent budgets\n",
@@ -145,7 +145,7 @@ static void test_simulation_generates_with_the_weights_of_the_step(void **state)
     uint64_t expected[REMAINDERS];
     weights_by_remainder(&config, &no_faults, expected);
     int faults_that_struck = 0;
-    for (uint64_t seed = 1, count = count_or(250); seed <= count; seed++) {
+    for (uint64_t seed = 1, count = count_or(125); seed <= count; seed++) {
         SimFaults faults = faults_of(seed);
         faults.bad_records = faults.bad_eval_records = 0;
         config.data.remainder = remainder_of(seed);
@@ -174,7 +174,7 @@ static void test_simulation_takes_turns_on_gpus(void **state)
     config.rollout.colocate = true;
     config.rollout.offload = OFFLOAD_ON;
     assert_true(undisturbed_weights(&config, &no_faults) == expected);
-    for (uint64_t seed = 1, count = count_or(250); seed <= count; seed++) {
+    for (uint64_t seed = 1, count = count_or(125); seed <= count; seed++) {
         SimFaults faults = faults_of(seed);
         faults.bad_records = faults.bad_eval_records = 0;
         config.rollout.num_workers = 1 + (int64_t)(seed / 3 % 5);
@@ -201,7 +201,7 @@ static void test_simulation_sends_weights_to_other_hosts(void **state)
     config.device = JOB_CUDA;
     config.rollout.colocate = false;
     config.cluster.strategy = SPREAD;
-    for (uint64_t seed = 1, count = count_or(250); seed <= count; seed++) {
+    for (uint64_t seed = 1, count = count_or(125); seed <= count; seed++) {
         SimFaults faults = faults_of(seed);
         faults.bad_records = faults.bad_eval_records = 0;
         faults.nodes = 2 + (int)(seed % 3);
@@ -284,7 +284,7 @@ static void test_simulation_starts_ranks_of_a_rollout_worker_together(void **sta
     const uint64_t expected[2] = {undisturbed_weights(&threads[0], &no_faults),
                                   undisturbed_weights(&threads[1], &no_faults)};
     int faults_that_struck = 0;
-    for (uint64_t seed = 0, count = count_or(250); seed < count; seed++) {
+    for (uint64_t seed = 0, count = count_or(125); seed < count; seed++) {
         bool turns = seed % 3 == 0, apart = seed % 3 == 1; /* apart: a node has four GPUs */
         JobConfig config = threads[!apart];
         config.rollout.ranks = RANKS_PROCESSES;
@@ -313,7 +313,7 @@ static void check_over_sampling(double factor, TooStalePolicy policy, uint64_t e
     config.rollout.over_sampling = factor;
     config.rollout.too_stale = policy;
     int64_t let_go_of = 0;
-    for (uint64_t seed = 1, count = count_or(250); seed <= count; seed++) {
+    for (uint64_t seed = 1, count = count_or(125); seed <= count; seed++) {
         SimFaults faults = faults_of(seed);
         faults.bad_records = faults.bad_eval_records = 0;
         config.rollout.num_workers = 1 + (int64_t)(seed / 3 % 5);
@@ -385,7 +385,7 @@ static void test_simulation_keeps_answers_within_the_staleness(void **state)
 {
     (void)state;
     int64_t dropped = 0, recomputed = 0;
-    for (uint64_t seed = 1, count = count_or(500); seed <= count; seed++) {
+    for (uint64_t seed = 1, count = count_or(250); seed <= count; seed++) {
         SimFaults faults = faults_of(seed);
         JobConfig config = make_rl_config(1 + (int)(seed % 5), 1 + (int)(seed % 2), 1);
         config.rollout.max_staleness = 1 + (int64_t)(seed % 3);
@@ -447,7 +447,7 @@ static void test_simulation_goes_through_stages_whatever_strikes(void **state)
     assert_int_equal(first.killed_amid, 0);
     assert_int_equal(first.saved.stage, 2);
     assert_int_equal(first.saved.stage_begin, 19);
-    for (uint64_t seed = 1, count = count_or(500); seed <= count; seed++) {
+    for (uint64_t seed = 1, count = count_or(250); seed <= count; seed++) {
         SimFaults faults = faults_of(seed);
         faults.bad_records = faults.bad_eval_records = 0;
         faults.never_leaves = seed % 3 == 0 ? 0.3 : 0;
@@ -464,7 +464,7 @@ static void test_simulation_swaps_a_stage_while_it_runs(void **state)
 {
     (void)state;
     int swapped = 0;
-    for (uint64_t seed = 1; seed <= 1000; seed++) {
+    for (uint64_t seed = 1; seed <= 250; seed++) {
         SimFaults faults = faults_of(seed);
         faults.bad_records = faults.bad_eval_records = 0;
         JobConfig config = make_config(1 + (int)(seed % 3), 2, 1), later = make_rl_config(3, 2, 1);
@@ -480,7 +480,7 @@ static void test_simulation_swaps_a_stage_while_it_runs(void **state)
         assert_true(result.steps <= 24 + 6);
         assert_int_equal(result.steps, result.saved.stage_begin + 6);
     }
-    assert_true(swapped > 250);
+    assert_true(swapped > 125);
 }
 
 /* Near to what it begins with, which must stand in a checkpoint: also where a save of that step
@@ -490,7 +490,7 @@ static void test_simulation_swaps_with_the_checkpoint_that_a_stage_needs(void **
     (void)state;
     static char start[] = REFERENCE_START;
     int swapped = 0;
-    for (uint64_t seed = 1; seed <= 1000; seed++) {
+    for (uint64_t seed = 1; seed <= 250; seed++) {
         SimFaults faults = {.kills = (int)(seed % 4), .failed_save = 0.5};
         JobConfig config = make_config(1 + (int)(seed % 3), 2, 1), later = make_rl_config(3, 2, 1);
         config.cluster.rollout_workers_max = 3;
@@ -505,7 +505,7 @@ static void test_simulation_swaps_with_the_checkpoint_that_a_stage_needs(void **
         assert_right(&result, seed);
         swapped += result.saved.stage > 0;
     }
-    assert_true(swapped > 300);
+    assert_true(swapped > 75);
 }
 
 /* ---- half runs ---- */
@@ -551,7 +551,7 @@ static void assert_same_best(const BestList *a, const BestList *b, uint64_t seed
 static void check_best(JobConfig *config, const char *metric, BestMode mode)
 {
     static char text[32];
-    uint64_t count = count_or(250);
+    uint64_t count = count_or(125);
     snprintf(text, sizeof text, "%s", metric);
     config->eval.best_metric = text;
     config->eval.best_mode = mode;
