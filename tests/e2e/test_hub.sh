@@ -61,7 +61,7 @@ train)
 kills)
     export STEPS=6
     expected=$(folder_digest)
-    disturb '{"match": "^/troupe/", "do": "slow", "chunk": 6000, "ms": 60, "times": 99}'
+    disturb '{"match": "^/troupe/", "do": "slow", "chunk": 4000, "ms": 80, "times": 99}'
     hub_job job.yaml run
     start_job
     blobs=$HF_HOME/hub/datasets--troupe--tiny/blobs bytes=0

@@ -144,7 +144,9 @@ early)
     # Before the first step: the reference model is what the run began with, drawn from the run's seed.
     for run in quiet killed; do
         STEPS=40
-        write_job $run.yaml $run data.max_length=160 eval.before_train=true checkpoint.interval=2 cluster.dead_ms=60000
+        head -n 800 "$DATA/train.jsonl" > many.jsonl # that it lasts until it is seen
+        write_job $run.yaml $run "data.eval=$PWD/many.jsonl" data.max_length=160 eval.before_train=true \
+            checkpoint.interval=2 cluster.dead_ms=60000
         write_second second.yaml
         start_job
         tries=0
