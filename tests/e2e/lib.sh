@@ -57,6 +57,7 @@ YAML
 # start_job: runs the job in the background; its output goes to $RUN.out. Signals are as at a terminal (a shell without
 # one lets its background jobs ignore SIGINT, and these tests may run under nohup); start_job_ignoring=HUP is nohup.
 start_job() {
+    lines_before=$(cat "$RUN.out" 2> /dev/null | wc -l)
     # shellcheck disable=SC2086
     env --default-signal=INT,HUP,PIPE ${start_job_ignoring:+--ignore-signal=$start_job_ignoring} \
         "$BIN/controller" --config "$JOB" $SETTINGS >> "$RUN.out" 2>&1 &
@@ -75,10 +76,11 @@ run_job() {
     finish_job 0
 }
 
-# wait_for_step N: until the run has committed step N.
+# wait_for_step N: until the run has committed step N. Lines of a session that was killed are not looked at.
 wait_for_step() {
     tries=0
-    until grep -q "\"step\":$1[,}]" "$RUN/metrics.jsonl" 2>/dev/null; do
+    until { [ ! -e "$RUN.out" ] || tail -n +$((${lines_before:-0} + 1)) "$RUN.out" | grep -q model_ready; } &&
+        grep -q "\"step\":$1[,}]" "$RUN/metrics.jsonl" 2>/dev/null; do
         tries=$((tries + 1))
         [ "$tries" -lt 1200 ] || fail "step $1 was not reached in 60 s"
         kill -0 "$CONTROLLER" 2>/dev/null || fail "the controller ended before step $1"

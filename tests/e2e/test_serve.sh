@@ -251,7 +251,9 @@ mistakes() {
 }
 
 # take_port PORT PID: kills this worker; another program has its port before it is started again: no reason to end.
+# The run stands meanwhile, or it may end before.
 take_port() {
+    kill -STOP "$CONTROLLER"
     python3 -c 'import os, signal, socket, sys, time
 taken = socket.socket()
 taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -263,8 +265,11 @@ for _ in range(1000):
     except OSError:
         time.sleep(0.001)
 taken.listen()
+open("taken", "w")
 time.sleep(60)' "$1" "$2" &
     TAKER=$!
+    while [ ! -e taken ] && kill -0 "$TAKER"; do sleep 0.02; done
+    kill -CONT "$CONTROLLER"
 }
 
 # The rollout workers of a run answer with the weights of the moment, and the run ends with those it would have had.
