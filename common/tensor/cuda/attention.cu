@@ -189,7 +189,7 @@ void cuda_attention(void *out, float *lse, DType dtype, const void *q, const voi
               (unsigned)shape->num_kv_heads);
     size_t floats = (size_t)(KV_PAGE * (dim + 1) + ROWS * dim + ROWS * KV_PAGE);
     DISPATCH(dtype, T, {
-        ALLOW_SHARED(attention_kernel<T>, floats * sizeof(float));
+        ALLOW_SHARED(attention_kernel<T>);
         LAUNCH(attention_kernel<T>, grid, WARPS * WARP, floats * sizeof(float), (T *)out, lse,
                (const T *)q, (const T *)k, (const T *)v, a);
     });

@@ -229,8 +229,8 @@ static void run_passes(void *dq, void *dk, void *dv, DType dtype, const void *do
     size_t queries_bytes =
         (size_t)(2 * TILE * (dim + 1) + 2 * ROWS * dim + WARPS * TILE) * sizeof(float);
     DISPATCH(dtype, T, {
-        ALLOW_SHARED(keys_kernel<T>, keys_bytes);
-        ALLOW_SHARED(queries_kernel<T>, queries_bytes);
+        ALLOW_SHARED(keys_kernel<T>);
+        ALLOW_SHARED(queries_kernel<T>);
         LAUNCH(keys_kernel<T>, keys, WARPS * WARP, keys_bytes, (T *)dk, (T *)dv, (const T *)dout,
                (const T *)q, (const T *)k, (const T *)v, b);
         LAUNCH(queries_kernel<T>, queries, WARPS * WARP, queries_bytes, (T *)dq, (const T *)dout,

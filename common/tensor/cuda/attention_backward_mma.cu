@@ -225,8 +225,8 @@ static void launch(Bf16 *dq, Bf16 *dk, Bf16 *dv, const Bf16 *dout, const Bf16 *q
 {
     unsigned count = (unsigned)num_sequences, heads = (unsigned)b.shape.num_kv_heads;
     size_t tile_bytes = 2 * tile_elements<DIM>() * sizeof(Bf16);
-    ALLOW_SHARED(keys_mma_kernel<DIM>, sizeof(KeyBlock<DIM>));
-    ALLOW_SHARED(queries_mma_kernel<DIM>, tile_bytes);
+    ALLOW_SHARED(keys_mma_kernel<DIM>);
+    ALLOW_SHARED(queries_mma_kernel<DIM>);
     LAUNCH(keys_mma_kernel<DIM>, dim3((unsigned)ceil_div(longest, KV_PAGE), count, heads),
            ATTENTION_THREADS, sizeof(KeyBlock<DIM>), dk, dv, dout, q, k, v, b);
     LAUNCH(queries_mma_kernel<DIM>,

@@ -464,7 +464,7 @@ static void launch_whole(Bf16 *out, float *lse, const Bf16 *q, const Bf16 *k, co
     }
     dim3 grid((unsigned)ceil_div(longest * a.group, ATTENTION_ROWS),
               (unsigned)a.sequences.num_sequences, (unsigned)a.shape.num_kv_heads);
-    ALLOW_SHARED((attention_mma_kernel<DIM, STAGES, false>), bytes);
+    ALLOW_SHARED((attention_mma_kernel<DIM, STAGES, false>));
     LAUNCH((attention_mma_kernel<DIM, STAGES, false>), grid, ATTENTION_THREADS, bytes, out, lse, q,
            k, v, a, folding);
 }
@@ -508,7 +508,7 @@ static void launch_parts(Bf16 *out, const Bf16 *q, const Bf16 *k, const Bf16 *v,
     }
     dim3 grid((unsigned)(blocks < splits ? blocks : splits), (unsigned)a.sequences.num_sequences,
               (unsigned)a.shape.num_kv_heads);
-    ALLOW_SHARED((attention_mma_kernel<DIM, STAGES, true>), bytes);
+    ALLOW_SHARED((attention_mma_kernel<DIM, STAGES, true>));
     LAUNCH((attention_mma_kernel<DIM, STAGES, true>), grid, ATTENTION_THREADS, bytes, out,
            (float *)NULL, q, k, v, a, 0);
 }

@@ -143,6 +143,16 @@ size_t cuda_shared_max(void)
     return (size_t)state.shared_max;
 }
 
+void cuda_allow_shared(const void *kernel, const char *what)
+{
+    cudaFuncAttributes attributes;
+    (void)cuda_stream(); /* the thread's device is ours from here on */
+    cuda_check(cudaFuncGetAttributes(&attributes, kernel), what);
+    cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    state.shared_max - (int)attributes.sharedSizeBytes),
+               what);
+}
+
 /* ---- blocks ---- */
 
 static size_t rounded(size_t bytes)
@@ -193,7 +203,8 @@ static void release_unused(void)
     state.bytes_unused = 0;
 }
 
-[[noreturn]] static void stop_out_of_memory(size_t bytes)
+/* why: what a pool was refused with; "": the runtime says no more. */
+[[noreturn]] static void stop_out_of_memory(size_t bytes, const char *why)
 {
     size_t available = 0, total = 0;
     (void)cudaGetLastError();
@@ -201,17 +212,18 @@ static void release_unused(void)
     fprintf(
         stderr,
         "CUDA device %d (%s): out of memory: %zu bytes asked for; this process holds %zu, %zu of "
-        "%zu are free on the device. Train or decode fewer tokens at once, or on more devices.\n",
-        state.device, state.name, bytes, state.bytes_used, available, total);
+        "%zu are free on the device. Train or decode fewer tokens at once, or on more "
+        "devices.%s%s\n",
+        state.device, state.name, bytes, state.bytes_used, available, total,
+        why[0] != '\0' ? " The driver says: " : "", why);
     fflush(stderr);
     abort();
 }
 
-static bool fill_block(Block *block)
+static bool fill_block(Block *block, char *why, size_t size)
 {
-    char why[256];
-    if (block->pool != POOL_FIXED)
-        return vmm_back(block->memory, block->bytes, NULL, why, sizeof why);
+    why[0] = '\0';
+    if (block->pool != POOL_FIXED) return vmm_back(block->memory, block->bytes, NULL, why, size);
     cudaError_t status = cudaMalloc(&block->memory, block->bytes);
     if (status != cudaErrorMemoryAllocation) cuda_check(status, "cudaMalloc");
     if (status != cudaSuccess) (void)cudaGetLastError();
@@ -220,14 +232,15 @@ static bool fill_block(Block *block)
 
 static Block *new_block(size_t bytes, MemoryPool pool)
 {
+    char why[256];
     Block *block = (Block *)calloc(1, sizeof *block);
     CHECK(block != NULL);
     block->bytes = bytes;
     block->pool = pool;
     if (pool != POOL_FIXED) block->memory = vmm_reserve(bytes);
-    if (fill_block(block)) return block;
+    if (fill_block(block, why, sizeof why)) return block;
     release_unused();
-    if (!fill_block(block)) stop_out_of_memory(bytes);
+    if (!fill_block(block, why, sizeof why)) stop_out_of_memory(bytes, why);
     return block;
 }
 

@@ -18,6 +18,8 @@ extern "C" {
 
 #include <cuda_runtime.h>
 
+#include <atomic>
+
 /* Stops the process with the call, the device and the runtime's words: nothing can be computed any
  * more. In a thread that records, what it records is spoiled. */
 void cuda_check(cudaError_t status, const char *what);
@@ -36,16 +38,16 @@ void cuda_record_on(cudaStream_t stream);
     } while (0)
 
 /* The block's shared memory of the size that the launch gave; more than 48 KB must be allowed
- * first. */
+ * first: to a kernel once, and all that a block may have, so that no thread takes from another's
+ * launch what that was just allowed. */
 #define SHARED_BYTES(name) extern __shared__ __align__(16) unsigned char name[]
-#define ALLOW_SHARED(kernel, bytes)                                                                \
+#define ALLOW_SHARED(kernel)                                                                       \
     do {                                                                                           \
-        (void)cuda_stream(); /* the thread's device is ours from here on */                        \
-        cuda_check(cudaFuncSetAttribute((const void *)(kernel),                                    \
-                                        cudaFuncAttributeMaxDynamicSharedMemorySize,               \
-                                        (int)(bytes)),                                             \
-                   #kernel);                                                                       \
+        static std::atomic<bool> allowed_;                                                         \
+        if (!allowed_) cuda_allow_shared((const void *)(kernel), #kernel);                         \
+        allowed_ = true;                                                                           \
     } while (0)
+void cuda_allow_shared(const void *kernel, const char *what);
 
 #define UNROLL _Pragma("unroll")
 

@@ -32,10 +32,12 @@
 #define TRIAL_ELEMENTS  ((int64_t)1 << 26) /* of a weight that algorithms are tried on, at most */
 
 static const int FEW_ROWS[NUM_FEW] = {16, 64, 256};
-/* The base algorithm must take them all. */
+/* The base algorithm must take them all, as far as results have no more than INT32_MAX elements:
+ * logits are made of fewer rows at once. */
 #define ROWS_MAX 65536
 static const int64_t ROWS_TO_CHECK[] = {1,  2,   3,   7,    8,         16,      17,
                                         64, 100, 256, 1000, BASE_ROWS, ROWS_MAX};
+#define NUM_TO_CHECK (sizeof ROWS_TO_CHECK / sizeof ROWS_TO_CHECK[0])
 
 /* ---- the library ---- */
 
@@ -268,7 +270,7 @@ static int propose(Plan *plan, int64_t m, int64_t r, cublasLtMatmulAlgo_t algos[
 
 static bool takes_all_up_to(int64_t rows, Plan *plan, const cublasLtMatmulAlgo_t *algo)
 {
-    for (size_t i = 0; i < sizeof ROWS_TO_CHECK / sizeof ROWS_TO_CHECK[0]; i++)
+    for (size_t i = 0; i < NUM_TO_CHECK; i++)
         if (ROWS_TO_CHECK[i] <= rows && !takes(plan, algo, ROWS_TO_CHECK[i], plan->key.r))
             return false;
     return true;
@@ -279,7 +281,7 @@ static bool choose_base(Plan *plan)
     cublasLtMatmulAlgo_t algos[CANDIDATES];
     int count = propose(plan, plan->key.equal_rows ? BASE_ROWS : plan->key.m, plan->key.r, algos);
     for (int i = 0; i < count; i++)
-        if (!plan->key.equal_rows || takes_all_up_to(ROWS_MAX, plan, &algos[i])) {
+        if (!plan->key.equal_rows || takes_all_up_to(INT32_MAX / plan->key.n, plan, &algos[i])) {
             plan->base = algos[i];
             return true;
         }
@@ -381,6 +383,15 @@ static bool is_same(Plan *plan, const Trial *trial, const cublasLtMatmulAlgo_t *
     return differing == 0;
 }
 
+/* Also below: the library may do the same algorithm otherwise for a single row. */
+static bool is_same_up_to(int64_t rows, Plan *plan, const Trial *trial,
+                          const cublasLtMatmulAlgo_t *algo)
+{
+    for (size_t i = 0; i < NUM_TO_CHECK; i++)
+        if (ROWS_TO_CHECK[i] <= rows && !is_same(plan, trial, algo, ROWS_TO_CHECK[i])) return false;
+    return true;
+}
+
 /* For each number of few rows the heuristics' first that gives the base algorithm's bits there and
  * below. */
 static void choose_few(Plan *plan)
@@ -391,9 +402,7 @@ static void choose_few(Plan *plan)
         int count = propose(plan, FEW_ROWS[i], plan->key.r, algos);
         for (int k = 0; k < count && !plan->has_few[i]; k++) {
             if (!takes_all_up_to(FEW_ROWS[i], plan, &algos[k])) continue;
-            if (!is_same(plan, &trial, &algos[k], FEW_ROWS[i])) continue;
-            if (!is_same(plan, &trial, &algos[k], 1) || !is_same(plan, &trial, &algos[k], 13))
-                continue;
+            if (!is_same_up_to(FEW_ROWS[i], plan, &trial, &algos[k])) continue;
             plan->few[i] = algos[k];
             plan->has_few[i] = true;
         }
@@ -494,6 +503,18 @@ static void tell_own_kernel(Plan *plan, const Product *product, const char *why)
         product->equal_rows ? " whose rows do not depend on their number" : "");
 }
 
+/* Where the algorithm for about so many tokens does not take just so many. */
+static bool multiply_by_another(Plan *plan, const Product *product)
+{
+    cublasLtMatmulAlgo_t algos[CANDIDATES];
+    int count = propose(plan, product->m, product->r, algos);
+    for (int i = 0; i < count; i++)
+        if (run(plan, &algos[i], product->a.data, product->b.data, product->c) ==
+            CUBLAS_STATUS_SUCCESS)
+            return true;
+    return false;
+}
+
 /* Whether the library took it. */
 static bool multiply(Plan *plan, const Product *product, bool fixed)
 {
@@ -516,6 +537,7 @@ static bool multiply(Plan *plan, const Product *product, bool fixed)
     /* Where rows are equal everything else would have other bits; the others may be taken by
      * another. */
     CHECKF(!product->equal_rows, "%s", why);
+    if (multiply_by_another(plan, product)) return true;
     tell_own_kernel(plan, product, status_text(status));
     return false;
 }

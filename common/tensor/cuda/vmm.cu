@@ -1,6 +1,7 @@
 #include "tensor/cuda/vmm.cuh"
 
 #include <cuda.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -216,6 +217,8 @@ bool vmm_back(void *memory, size_t bytes, int *ret_fd, char *text, size_t size)
         return refuse("cuMemExportToShareableHandle", result, text, size);
     }
     if (map(memory, bytes, handle, false, text, size)) {
+        /* A copy in a program that is started would keep the memory. */
+        if (ret_fd != NULL) (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
         if (ret_fd != NULL) *ret_fd = fd;
         return true;
     }

@@ -97,6 +97,13 @@ static void test_every_thread_uses_the_opened_device(void **state)
     assert_int_equal(device, 1);
 }
 
+/* What is the kernel's own counts, too. */
+static void test_a_kernel_may_have_all_shared_memory_of_a_block(void **state)
+{
+    (void)state;
+    assert_int_equal(fake_shared_allowed(), (227 << 10) - 1024);
+}
+
 /* ---- memory ---- */
 
 static unsigned char *random_bytes(size_t bytes, uint64_t key)
@@ -647,6 +654,11 @@ static void ask_for_too_much(void)
     kernels->alloc((size_t)5 << 30);
 }
 
+static void ask_a_pool_for_too_much(void)
+{
+    alloc_in(POOL_STATE, (size_t)5 << 30);
+}
+
 static void free_foreign_memory(void)
 {
     kernels->free(&kernels);
@@ -658,6 +670,7 @@ static void test_out_of_memory_says_how_much_was_asked_for_and_is_free(void **st
     assert_stops_with(ask_for_too_much,
                       "device 1 (a card): out of memory: 5368709120 bytes asked for");
     assert_stops_with(ask_for_too_much, "of 1073741824 are free on the device");
+    assert_stops_with(ask_a_pool_for_too_much, "The driver says: cuMemCreate: CUDA_ERROR_OUT");
     assert_stops_with(free_foreign_memory, "free of memory that alloc did not give");
 }
 
@@ -668,6 +681,7 @@ int main(void)
         cmocka_unit_test(test_devices_that_cannot_serve_are_refused),
         cmocka_unit_test(test_one_device_is_opened_for_good),
         cmocka_unit_test(test_every_thread_uses_the_opened_device),
+        cmocka_unit_test(test_a_kernel_may_have_all_shared_memory_of_a_block),
         cmocka_unit_test(test_uploads_of_all_sizes_read_the_host_before_they_return),
         cmocka_unit_test(test_downloads_of_all_sizes_wait_for_what_comes_before),
         cmocka_unit_test(test_a_freed_block_is_given_again_and_zeroed),

@@ -384,9 +384,27 @@ int fake_thread_device(void)
     return thread_device;
 }
 
-cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *, const void *)
+#define STATIC_SHARED 1024 /* of every kernel, in bytes */
+static int shared_allowed;
+
+cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *attributes, const void *)
 {
+    attributes->sharedSizeBytes = STATIC_SHARED;
     return fake_device.sm == 99 ? cudaErrorNoKernelImageForDevice : cudaSuccess;
+}
+
+cudaError_t cudaFuncSetAttribute(const void *, cudaFuncAttribute, int value)
+{
+    int most = 0;
+    (void)cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0);
+    shared_allowed = value;
+    return value >= 0 && value <= most - STATIC_SHARED ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+int fake_shared_allowed(void)
+{
+    cuda_allow_shared(&shared_allowed, "a kernel");
+    return shared_allowed;
 }
 
 /* ---- what device.cu and streams.cu expect of the other sources ---- */

@@ -34,6 +34,8 @@ size_t fake_copies_pending(void);
 bool fake_stream_is_first(const void *stream);
 int fake_last_error(void);    /* of the calling thread; cudaError_t */
 int fake_thread_device(void); /* the calling thread's, as the runtime sees it */
+/* Bytes of shared memory that a kernel has which asks for them, as those of attention do. */
+int fake_shared_allowed(void);
 
 #ifdef __cplusplus
 }
