@@ -1,5 +1,6 @@
-/* Products of Qwen3-0.6B's shapes: whether rows depend on their number, who agrees with whom, and
- * how fast they are. Prints Markdown; exits 1 when a row depends on others. */
+/* Products of Qwen3-0.6B's shapes: whether rows depend on their number, who agrees with whom,
+ * whether sums of backward have all their terms, and how fast they are. Prints Markdown; exits 1
+ * when a row depends on others or a sum lacks something. */
 #include "gpu.cuh"
 
 typedef struct Shape {
@@ -59,6 +60,61 @@ static int count_differing(const Tensor &whole, const Tensor &x, const Weight &w
     return differing;
 }
 
+template <typename T> __global__ void ones_kernel(T *data, int64_t n)
+{
+    int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) data[i] = from_float<T>(1.0f);
+}
+
+static Tensor ones(DType dtype, int64_t rows, int64_t columns)
+{
+    Tensor t = gpu_result(dtype, rows, columns);
+    int64_t n = rows * columns;
+    DISPATCH(dtype, T,
+             { LAUNCH(ones_kernel<T>, (unsigned)ceil_div(n, 256), 256, 0, (T *)t.data, n); });
+    return t;
+}
+
+/* Elements that are not `expected`. */
+static int64_t count_unlike(const Tensor &t, float expected)
+{
+    std::vector<char> host(tensor_bytes(&t));
+    int64_t n = t.shape[0] * t.shape[1], unlike = 0;
+    kernels->download(host.data(), t.data, host.size());
+    for (int64_t i = 0; i < n; i++) {
+        float value = t.dtype == DTYPE_F32 ? ((const float *)host.data())[i]
+                                           : to_float(((const Bf16 *)host.data())[i]);
+        unlike += value != expected;
+    }
+    return unlike;
+}
+
+/* What is summed over any number of tokens, or over all columns, has all of them: products of ones
+ * are counts, which f32 holds exactly, and bf16 as far as 256 or a power of two. */
+static int64_t count_unsummed(const Shape &s)
+{
+    const int64_t max = s.n > 100000 ? 4095 : 16383;
+    int64_t wrong = 0;
+    Tensor dy = ones(s.type, max, s.n), x = ones(s.type, max, s.k);
+    Tensor dw = gpu_result(DTYPE_F32, s.n, s.k);
+    for (int64_t tokens : {(int64_t)1, (int64_t)300, (int64_t)1025, (int64_t)4095, max}) {
+        kernels->fill_zero(dw);
+        kernels->matmul_wgrad_accumulate(dw, gpu_rows(dy, 0, tokens), gpu_rows(x, 0, tokens));
+        wrong += count_unlike(dw, (float)tokens);
+    }
+    Weight w = {ones(s.type, s.n, s.k), NULL};
+    Tensor dx = gpu_result(s.type, 300, s.k);
+    const Bf16 rounded = from_float<Bf16>((float)s.n);
+    kernels->matmul_dgrad(dx, gpu_rows(dy, 0, 300), &w);
+    wrong += count_unlike(dx, s.type == DTYPE_F32 ? (float)s.n : to_float(rounded));
+    printf("| %s | library, sums of backward | %s | |\n", s.name,
+           wrong == 0 ? "whole" : "**WRONG**");
+    void *all[] = {dy.data, x.data, dw.data, w.plain.data, dx.data};
+    for (void *memory : all)
+        kernels->free(memory);
+    return wrong;
+}
+
 static int check_shape(const Shape &s)
 {
     Tensor x = gpu_random(s.type, ROWS, s.k, 1, 1);
@@ -79,6 +135,7 @@ static int check_shape(const Shape &s)
     for (int choice = 0; choice < 3; choice++)
         kernels->free(y[choice].data);
     failures += (int)count_training(s, w);
+    failures += count_unsummed(s) > 0;
     void *all[] = {x.data, w.plain.data, part.data};
     for (void *memory : all)
         kernels->free(memory);

@@ -13,6 +13,7 @@ export SOURCE
 export STEPS # of write_job
 LARGE=${LARGE:-qwen3-0.6b}
 ON=device=cuda
+JOB_MODEL=$SOURCE/deploy/examples/tiny/model
 DATA=$PWD/data
 [ -e "$DATA/eval.jsonl" ] || sh "$SOURCE/deploy/examples/tiny/make_data.sh" "$DATA"
 generate="rollout.function=generate rollout.reward=random rollout.n_samples_per_prompt=4"

@@ -88,6 +88,25 @@ static void scatter_rows(Tensor y, Tensor x, const int32_t *row)
     device->synchronize();
 }
 
+/* A library's launches are its own: what it waits for is not ours to say. */
+static void matmul(Tensor y, Tensor x, const Weight *w)
+{
+    device->matmul(y, x, w);
+    device->synchronize();
+}
+
+static void matmul_dgrad(Tensor dx, Tensor dy, const Weight *w)
+{
+    device->matmul_dgrad(dx, dy, w);
+    device->synchronize();
+}
+
+static void matmul_wgrad_accumulate(Tensor dw, Tensor dy, Tensor x)
+{
+    device->matmul_wgrad_accumulate(dw, dy, x);
+    device->synchronize();
+}
+
 static void *alloc(size_t bytes)
 {
     return pinned_calloc(1, bytes);
@@ -119,6 +138,9 @@ int main(int argc, char **argv)
     table.free = pinned_free;
     table.fill_zero = fill_zero;
     table.scatter_rows = scatter_rows;
+    table.matmul = matmul;
+    table.matmul_dgrad = matmul_dgrad;
+    table.matmul_wgrad_accumulate = matmul_wgrad_accumulate;
     CHECK(cudaHostAlloc((void **)&arena, ARENA_BYTES, cudaHostAllocDefault) == cudaSuccess);
     used = STACK_BYTES;
     pthread_attr_t attributes;

@@ -3,10 +3,11 @@
 # training and decoding beside the card's limits and PyTorch, whole jobs. From a plain copy of the tree, on a machine
 # that reaches no package registry. Prints Markdown for docs/cuda.md, the verdict last.
 # usage: tests/gpu/run.sh [--check-only | --sanitize | --rehearse] [PART...]
-#   PART: golden, kernels, nccl, train, llmq, decode, jobs; all of them without one
+#   PART: kernels, golden, nccl, decode, jobs, train, llmq, done in this order; all of them without one
 #   --check-only: times no operations; --sanitize: the kernels' checks under compute-sanitizer, and nothing else
 #   --rehearse: no GPU: the same over the stand-ins of the tests, in small, so that no lent minute is lost on a script
-#   BUILD=folder (build-gpu), REPORT=file (BUILD/report.md; each row is there at once), SECONDS_ALL for everything (460)
+#   BUILD=folder (build-gpu), SECONDS_ALL for everything (460), OUT=folder for what is to be kept (BUILD): report.md,
+#   each row of which is there at once, and what jobs have logged
 #   PACK=file of tests/gpu/pack.sh (BUILD/pack.tar.gz), or BIN=folder of programs built here (build/bin)
 #   TRAIN_SHAPES for compare_train.py, TRAIN_COMPILE=1 tries compiled PyTorch, GPUS for ranks (those that are there)
 # Kernels are taken from the pack, or built here where nvcc is. Exits 77 where there is no GPU, 1 when something failed.
@@ -14,21 +15,22 @@ set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 1
 root=$PWD
 build=$(realpath -m "${BUILD:-build-gpu}") seconds=${SECONDS_ALL:-460}
-report=${REPORT:-$build/report.md} work=$build/work
+out=$(realpath -m "${OUT:-$build}") work=$build/work
+report=$out/report.md
 check_only=no sanitize=no rehearse=no parts=()
 for argument in "$@"; do
     case $argument in
     --check-only) check_only=yes ;;
     --sanitize) sanitize=yes ;;
     --rehearse) rehearse=yes ;;
-    golden | kernels | nccl | train | llmq | decode | jobs) parts+=("$argument") ;;
+    kernels | golden | nccl | decode | jobs | train | llmq) parts+=("$argument") ;;
     *)
-        sed -n '2,12s/^# \{0,1\}//p' "$0"
+        sed -n '2,13s/^# \{0,1\}//p' "$0"
         exit 2
         ;;
     esac
 done
-[ ${#parts[@]} -gt 0 ] || parts=(golden kernels nccl train llmq decode jobs)
+[ ${#parts[@]} -gt 0 ] || parts=(kernels golden nccl decode jobs train llmq)
 
 wants() {
     [[ " ${parts[*]} " == *" $1 "* ]]
@@ -42,7 +44,9 @@ if [ $rehearse = no ] && ! ls /dev/nvidia[0-9]* > /dev/null 2>&1 && ! nvidia-smi
     exit 77
 fi
 rm -rf "$work"
-mkdir -p "$build" "$work"
+mkdir -p "$build" "$work" "$out"
+# Where nobody has the card open, its driver may stop, and start anew for each program.
+if [ $rehearse = no ] && [ -r /dev/nvidia0 ]; then exec 9< /dev/nvidia0; fi
 begin=$SECONDS failures=0 unreached=0 summary=()
 : > "$report"
 python=${PYTHON:-$(command -v python3 || true)}
@@ -70,7 +74,8 @@ print(*{sysconfig.get_path("purelib"), *site.getsitepackages()})' 2> /dev/null)
 folders=$(for library in libcublasLt.so.13 libcuda.so.1 libnvidia-ml.so.1; do
     ldconfig -p 2> /dev/null | grep -qF "$library" || found $library
 done | sort -u | paste -sd:)
-export LD_LIBRARY_PATH=$folders${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+given_path=${LD_LIBRARY_PATH:-}
+export LD_LIBRARY_PATH=$folders${given_path:+:$given_path}
 if [ -z "${TROUPE_NCCL_LIBRARY:-}" ] && ! ldconfig -p 2> /dev/null | grep -qF libnccl.so.2; then
     nccl=$(found libnccl.so.2)
     [ -z "$nccl" ] || export TROUPE_NCCL_LIBRARY=$nccl/libnccl.so.2
@@ -113,6 +118,8 @@ finish() {
         echo
         echo "$failures parts failed, $unreached not run for want of time; $((SECONDS - begin)) s in all"
     } | tee -a "$report"
+    (cd "$work" && find . \( -path '*/logs/*' -o -name '*.out' -o -name '*.err' -o -name '*.jsonl' \) -type f \
+        ! -path './data/*' ! -path './pack/*' -print0 | tar --null -T - -czf "$out/logs.tar.gz")
     [ $((failures + unreached)) = 0 ]
     exit
 }
@@ -134,8 +141,8 @@ if [ -z "$bin" ] && [ -e "$pack" ] && { [ $rehearse = no ] || [ -n "${PACK:-}" ]
     for program in "$libraries"/*; do
         [[ $program != *.so ]] || continue
         # shellcheck disable=SC2016
-        printf '#!/bin/sh\nLD_LIBRARY_PATH=%s${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} exec %s "$@"\n' "$work/pack/lib" \
-            "$program" > "$bin/${program##*/}"
+        printf '#!/bin/sh\nLD_LIBRARY_PATH=%s${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} exec %s "$@"\n' \
+            "$work/pack/lib${folders:+:$folders}" "$program" > "$bin/${program##*/}"
         chmod +x "$bin/${program##*/}"
     done
 fi
@@ -161,14 +168,14 @@ build_kernels() {
         timeout 240 cmake --build "$build" -j "$(nproc)"
 }
 kernels=$BIN
-if [ $rehearse = no ] && [ ! -x "$BIN/op_times" ]; then
+if [ $rehearse = no ] && { [ ! -x "$BIN/op_times" ] || [ -n "${programs:-}" ]; }; then
     start=$SECONDS kernels=$build/bin libraries=$build/bin
     if [ -z "$nvcc" ]; then
         echo "skipped: there is no nvcc (set CUDACXX), and no pack"
         exit 77
-    elif ! build_kernels > "$build/build.log" 2>&1; then
-        tail -40 "$build/build.log"
-        echo "the build failed: $build/build.log"
+    elif ! build_kernels > "$out/build.log" 2>&1; then
+        tail -40 "$out/build.log"
+        echo "the build failed: $out/build.log"
         exit 1
     fi
     summary+=("| build | done | $((SECONDS - start)) |")
@@ -196,7 +203,7 @@ fi
 if [ $sanitize = yes ]; then
     for tool in memcheck racecheck; do
         part "test_kernels under $tool" 200 env CUDA_LAUNCH_BLOCKING=1 \
-            compute-sanitizer --tool $tool --error-exitcode 9 "$kernels/test_kernels" tile
+            compute-sanitizer --tool $tool --target-processes all --error-exitcode 9 "$kernels/test_kernels" tile
     done
     finish
 fi
@@ -218,7 +225,7 @@ elif wants kernels; then
     # shellcheck disable=SC2086
     part gemm_rows 120 "$kernels/gemm_rows" $ceilings
 fi
-for name in golden nccl train llmq decode jobs; do
+for name in golden nccl decode jobs train llmq; do
     [ -z "${programs:-}" ] || ! wants $name || skip $name "$programs"
 done
 [ -z "${programs:-}" ] || finish
@@ -237,45 +244,6 @@ if wants nccl; then
     part nccl_ranks 100 "$BIN/nccl_ranks" "$gpus" 2
     part nccl_train 100 "$BIN/nccl_train" "$gpus" "${small[@]}"
     part nccl_weights 60 "$BIN/nccl_weights" "$gpus" "${small[@]}"
-fi
-
-# ---- training, beside PyTorch where it is ----
-
-if wants train; then
-    rounds=8 shapes=qwen3-0.6b:2+4+8x4096/4,qwen3-1.7b:2+4+8x4096/2,qwen3-4b:1+2+4x4096/1,qwen3-0.6b:4x8192/2
-    shapes=${TRAIN_SHAPES:-$shapes}
-    options=(--device cuda --rounds "$rounds")
-    [ -z "${TRAIN_COMPILE:-}" ] || options+=(--compile)
-    if [ $rehearse = yes ]; then
-        rounds=2 shapes=toy:1+2x32,toy:1x64 options=(--device cuda --rounds 2 --layers 1)
-        # shellcheck disable=SC2086
-        part "train, without python3" 60 env OPTIONS=layers=1 "$root/tests/gpu/train_rows.sh" 2 ${shapes//,/ }
-    fi
-    if [ -z "$python" ]; then
-        # shellcheck disable=SC2086
-        part train 300 "$root/tests/gpu/train_rows.sh" $rounds ${shapes//,/ }
-    else
-        if ! "$python" -c 'import torch, transformers; assert torch.cuda.is_available()' 2> /dev/null; then
-            options+=(--no-torch)
-            echo "PyTorch: skipped, as torch with CUDA or transformers is missing" | tee -a "$report"
-        fi
-        part train 300 "$python" "$root/tests/bench/compare_train.py" "$BIN/bench_train" --shape "$shapes" \
-            "${options[@]}"
-    fi
-fi
-
-# ---- beside LLM.Q, at its settings ----
-
-if wants llmq; then
-    if [ $rehearse = no ] && [ -n "$python" ]; then
-        part "train, as LLM.Q" 100 "$python" "$root/tests/bench/compare_train.py" "$BIN/bench_train" --device cuda \
-            --no-torch --batches 16 --rounds 3 --shape qwen2.5-0.5b:32x1024,qwen2.5-1.5b:32x1024
-    fi
-    for library in libcudart.so.13 libcudnn.so.9 libnccl.so.2; do
-        folder=$(found $library)
-        ldconfig -p 2> /dev/null | grep -qF $library || LD_LIBRARY_PATH=${folder:+$folder:}$LD_LIBRARY_PATH
-    done
-    part LLM.Q 200 env "BUILD=$build" "$root/tests/gpu/llmq.sh" run
 fi
 
 # ---- decoding, and what equal rows cost ----
@@ -299,6 +267,48 @@ if wants jobs; then
     [ $rehearse = no ] || export LARGE=toy
     part "jobs, tiny" 120 "$root/tests/gpu/job.sh" tiny
     part "jobs, large" 150 "$root/tests/gpu/job.sh" large
+fi
+
+# ---- training, beside PyTorch where it is ----
+
+if wants train; then
+    rounds=8 shapes=qwen3-0.6b:2+4+8x4096/4,qwen3-1.7b:2+4+8x4096/2,qwen3-4b:1+2+4x4096/1,qwen3-0.6b:4x8192/2
+    shapes=${TRAIN_SHAPES:-$shapes}
+    options=(--device cuda --rounds "$rounds")
+    [ -z "${TRAIN_COMPILE:-}" ] || options+=(--compile)
+    if [ $rehearse = yes ]; then
+        rounds=2 shapes=toy:1+2x32,toy:1x64 options=(--device cuda --rounds 2 --layers 1)
+        # shellcheck disable=SC2086
+        part "train, without python3" 60 env OPTIONS=layers=1 "$root/tests/gpu/train_rows.sh" 2 ${shapes//,/ }
+    fi
+    if [ -z "$python" ]; then
+        # shellcheck disable=SC2086
+        part train 300 "$root/tests/gpu/train_rows.sh" $rounds ${shapes//,/ }
+    else
+        # PyTorch brings libraries of its own, and programs of the pack are told of theirs.
+        [ "$bin" = "$work/bin" ] || given_path=$LD_LIBRARY_PATH
+        torch=(env "LD_LIBRARY_PATH=$given_path" "$python")
+        if ! "${torch[@]}" -c 'import torch, transformers; assert torch.cuda.is_available()' 2> /dev/null; then
+            options+=(--no-torch)
+            echo "PyTorch: skipped, as torch with CUDA or transformers is missing" | tee -a "$report"
+        fi
+        part train 300 "${torch[@]}" "$root/tests/bench/compare_train.py" "$BIN/bench_train" --shape "$shapes" \
+            "${options[@]}"
+    fi
+fi
+
+# ---- beside LLM.Q, at its settings ----
+
+if wants llmq; then
+    if [ $rehearse = no ] && [ -n "$python" ]; then
+        part "train, as LLM.Q" 100 "$python" "$root/tests/bench/compare_train.py" "$BIN/bench_train" --device cuda \
+            --no-torch --batches 16 --rounds 3 --shape qwen2.5-0.5b:32x1024,qwen2.5-1.5b:32x1024
+    fi
+    for library in libcudart.so.13 libcudnn.so.9 libnccl.so.2; do
+        folder=$(found $library)
+        ldconfig -p 2> /dev/null | grep -qF $library || LD_LIBRARY_PATH=${folder:+$folder:}$LD_LIBRARY_PATH
+    done
+    part LLM.Q 200 env "BUILD=$build" "$root/tests/gpu/llmq.sh" run
 fi
 
 finish

@@ -22,6 +22,13 @@ _Noreturn void gpu_rank_stop(const GpuRank *self, const char *file, int line, co
     _exit(1);
 }
 
+_Noreturn void gpu_rank_die(void)
+{
+    usleep(500000);
+    kill(getpid(), SIGKILL);
+    abort();
+}
+
 static void be_a_host(const GpuRank *self)
 {
     char name[32];
@@ -34,6 +41,7 @@ static void be_a_host(const GpuRank *self)
     setenv("NCCL_HOSTID", name, 1);
     setenv("NCCL_SOCKET_IFNAME", "lo", 1);
     setenv("NCCL_IB_DISABLE", "1", 1);
+    setenv("NCCL_MNNVL_ENABLE", "0", 1); /* nor are these hosts of one rack */
 }
 
 static void join(GpuRank *self, const int *ends)
@@ -47,6 +55,7 @@ static void join(GpuRank *self, const int *ends)
         for (int r = 1; r < self->size; r++)
             MUST(write(ends[1], &id, sizeof id) == (ssize_t)sizeof id);
     } else {
+        close(ends[1]); /* where rank 0 ends without a word, there is an end to what is read */
         MUST(read(ends[0], &id, sizeof id) == (ssize_t)sizeof id);
     }
     MUST_OK(comm_create_nccl(&device, &id, self->rank, self->size, TIMEOUT_MS, &self->comm, &err));
@@ -79,6 +88,8 @@ int gpu_ranks_run(const char *name, int gpus, int size, GpuBody body, void *argu
         child[r] = fork();
         if (child[r] == 0) run_rank(&self, body, argument, ends);
     }
+    close(ends[0]);
+    close(ends[1]);
     for (int r = 0; r < size; r++) {
         int status = 0;
         waitpid(child[r], &status, 0);
@@ -87,8 +98,6 @@ int gpu_ranks_run(const char *name, int gpus, int size, GpuBody body, void *argu
         failures++;
         if (WIFSIGNALED(status)) printf("rank %d ended by signal %d\n", r, WTERMSIG(status));
     }
-    close(ends[0]);
-    close(ends[1]);
     printf("%s: %s\n", name, failures == 0 ? "passed" : "FAILED");
     fflush(stdout);
     return failures;

@@ -29,6 +29,10 @@ void *gpu_ranks_share(size_t bytes);
 
 _Noreturn void gpu_rank_stop(const GpuRank *self, const char *file, int line, const char *what);
 
+/* By SIGKILL, as soon as what it has sent is on its way: over sockets a thread of NCCL's sends what
+ * the device is done with. */
+_Noreturn void gpu_rank_die(void);
+
 /* In a rank's body. */
 #define MUST(condition)                                                                            \
     do {                                                                                           \

@@ -8,7 +8,6 @@
  * may name others. Exits 77 where there is no NCCL. */
 #include <dlfcn.h>
 #include <math.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -227,7 +226,7 @@ static void check_death(GpuRank *self, void *argument)
     Error err;
     Tensor tensor = make_input(self, DTYPE_F32, 1000, 0);
     MUST_OK(comm_barrier(self->comm, &err));
-    if (self->rank + 1 == self->size) kill(getpid(), SIGKILL);
+    if (self->rank + 1 == self->size) gpu_rank_die();
     /* Where the host itself is what kernels run on, it stays in NCCL until the deadline. */
     bool host = self->device.streams->kernel_stream() == NULL;
     comm_set_timeout(self->comm, 5000);
@@ -288,9 +287,9 @@ static void measure(GpuRank *self, void *argument)
     memcpy(&native, &address, sizeof native);
     if (native == NULL) return; /* a double of NCCL sums nothing */
     if (self->rank == 0)
-        printf("\nall-reduce of bf16, median of %d, the device waited for%s\n\n"
+        printf("\nall-reduce of bf16, median of %d, the device waited for\n\n"
                "| bytes | in rank order, us | NCCL's own, us |\n|---|---|---|\n",
-               ROUNDS, self->gpus < self->size ? " (sockets: no measure of speed)" : "");
+               ROUNDS);
     for (int64_t bytes = 2048; bytes <= 64 << 20; bytes *= 8) {
         Tensor tensor = tensor_1d(self->kernels->alloc((size_t)bytes), DTYPE_BF16, bytes / 2);
         double ours = time_call(self, tensor, NULL), theirs = time_call(self, tensor, native);
@@ -320,6 +319,7 @@ int main(int argc, char **argv)
     failures += gpu_ranks_run("from rank to rank", gpus, ranks, check_messages, NULL, -1);
     failures += gpu_ranks_run("a rank that lags", gpus, ranks, check_deadline, NULL, -1);
     failures += gpu_ranks_run("a rank that dies", gpus, ranks, check_death, NULL, ranks - 1);
-    failures += gpu_ranks_run("times", gpus, ranks, measure, NULL, -1);
+    if (gpus >= ranks) /* else the slices of time that two take of one GPU are all there is */
+        failures += gpu_ranks_run("times", gpus, ranks, measure, NULL, -1);
     return failures == 0 ? 0 : 1;
 }
