@@ -97,17 +97,17 @@ __device__ void finish_row(T *out, float *lse, const Attention &a, const RowPlac
         lse[(int64_t)place.head * a.total + place.query] = state.max + logf(state.sum);
 }
 
-/* blockIdx: sequence, tile of its rows, kv head. */
+/* blockIdx: tile of rows, sequence, kv head: a grid is widest in its first direction. */
 template <typename T>
 __global__ void attention_kernel(T *out, float *lse, const T *q, const T *k, const T *v,
                                  Attention a)
 {
     SHARED_BYTES(shared);
-    int sequence = (int)blockIdx.x, kv_head = (int)blockIdx.z, dim = a.shape.head_dim,
+    int sequence = (int)blockIdx.y, kv_head = (int)blockIdx.z, dim = a.shape.head_dim,
         stride = dim + 1;
     int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
     int64_t length = a.sequences.cu_seqlens[sequence + 1] - a.sequences.cu_seqlens[sequence];
-    int64_t rows = length * a.group, first = (int64_t)blockIdx.y * ROWS;
+    int64_t rows = length * a.group, first = (int64_t)blockIdx.x * ROWS;
     if (first >= rows) return;
     int64_t end = first + ROWS < rows ? first + ROWS : rows;
     float *tile = (float *)shared, *query = tile + KV_PAGE * stride;
@@ -185,7 +185,7 @@ void cuda_attention(void *out, float *lse, DType dtype, const void *q, const voi
                       longest);
         return;
     }
-    dim3 grid((unsigned)sequences->num_sequences, (unsigned)ceil_div(longest * a.group, ROWS),
+    dim3 grid((unsigned)ceil_div(longest * a.group, ROWS), (unsigned)sequences->num_sequences,
               (unsigned)shape->num_kv_heads);
     size_t floats = (size_t)(KV_PAGE * (dim + 1) + ROWS * dim + ROWS * KV_PAGE);
     DISPATCH(dtype, T, {

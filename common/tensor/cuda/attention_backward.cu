@@ -99,7 +99,7 @@ __device__ void take_queries(float *dk, float *dv, const Backward &b, const KeyT
     add_rows(dk, tiles.query, tiles.ds, count, dim, stride);
 }
 
-/* blockIdx: sequence, tile of its keys, kv head. */
+/* blockIdx: tile of keys, sequence, kv head. */
 template <typename T>
 __global__ void keys_kernel(T *dk, T *dv, const T *dout, const T *q, const T *k, const T *v,
                             Backward b)
@@ -107,8 +107,8 @@ __global__ void keys_kernel(T *dk, T *dv, const T *dout, const T *q, const T *k,
     SHARED_BYTES(shared);
     int dim = b.shape.head_dim, stride = dim + 1, kv_head = (int)blockIdx.z;
     int warp = (int)threadIdx.x / WARP;
-    int64_t begin = b.cu_seqlens[blockIdx.x], length = b.cu_seqlens[blockIdx.x + 1] - begin;
-    int64_t first = (int64_t)blockIdx.y * ROWS;
+    int64_t begin = b.cu_seqlens[blockIdx.y], length = b.cu_seqlens[blockIdx.y + 1] - begin;
+    int64_t first = (int64_t)blockIdx.x * ROWS;
     if (first >= length) return;
     int keys = first + ROWS < length ? ROWS : (int)(length - first);
     KeyTiles tiles;
@@ -149,15 +149,15 @@ __global__ void keys_kernel(T *dk, T *dv, const T *dout, const T *q, const T *k,
 
 /* ---- queries ---- */
 
-/* blockIdx: sequence, tile of its queries (by query, then by head of the group), kv head. */
+/* blockIdx: tile of queries (by query, then by head of the group), sequence, kv head. */
 template <typename T>
 __global__ void queries_kernel(T *dq, const T *dout, const T *q, const T *k, const T *v, Backward b)
 {
     SHARED_BYTES(shared);
     int dim = b.shape.head_dim, stride = dim + 1, kv_head = (int)blockIdx.z;
     int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
-    int64_t begin = b.cu_seqlens[blockIdx.x], length = b.cu_seqlens[blockIdx.x + 1] - begin;
-    int64_t rows = length * b.group, first = (int64_t)blockIdx.y * ROWS;
+    int64_t begin = b.cu_seqlens[blockIdx.y], length = b.cu_seqlens[blockIdx.y + 1] - begin;
+    int64_t rows = length * b.group, first = (int64_t)blockIdx.x * ROWS;
     if (first >= rows) return;
     int64_t end = first + ROWS < rows ? first + ROWS : rows;
     float *keys = (float *)shared, *values = keys + TILE * stride;
@@ -222,8 +222,8 @@ static void run_passes(void *dq, void *dk, void *dv, DType dtype, const void *do
 {
     unsigned count = (unsigned)num_sequences, heads = (unsigned)b.shape.num_kv_heads;
     int dim = b.shape.head_dim;
-    dim3 keys(count, (unsigned)ceil_div(longest, ROWS), heads);
-    dim3 queries(count, (unsigned)ceil_div(longest * b.group, ROWS), heads);
+    dim3 keys((unsigned)ceil_div(longest, ROWS), count, heads);
+    dim3 queries((unsigned)ceil_div(longest * b.group, ROWS), count, heads);
     size_t keys_bytes =
         (size_t)((2 * ROWS + 2 * TILE) * (dim + 1) + WARPS * 2 * TILE) * sizeof(float);
     size_t queries_bytes =
