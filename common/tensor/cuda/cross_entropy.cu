@@ -9,9 +9,8 @@
 #include "tensor/cuda/warp.cuh"
 
 #define THREADS 512
-#define AHEAD   4 /* groups of logits that a thread asks for at once: a row alone waits for memory \
-                   */
-#define LOWEST (-88.0f) /* there exp is 0 */
+#define AHEAD   4        /* groups of logits that a thread asks for: a row alone waits for memory */
+#define LOWEST  (-88.0f) /* there exp is 0 */
 
 struct Sums {
     float max, sum, shifted; /* of exp(x - max) and of exp(x - max) (x - max) */
