@@ -1,5 +1,5 @@
-/* Two clocks, never mixed: the monotonic one for every deadline and duration, the wall clock only for
- * stamps that people read. Any thread. */
+/* Two clocks, never mixed: the monotonic one for every deadline and duration, the wall clock only
+ * for stamps that people read. Any thread. */
 #ifndef TROUPE_BASE_CLOCK_H
 #define TROUPE_BASE_CLOCK_H
 

@@ -22,12 +22,12 @@ typedef struct LogField {
     double real;
 } LogField;
 
-#define F_STR(key_, value_) ((LogField){.key = key_, .kind = FIELD_STRING, .string = value_})
-#define F_INT(key_, value_) ((LogField){.key = key_, .kind = FIELD_INT, .integer = value_})
+#define F_STR(key_, value_)  ((LogField){.key = key_, .kind = FIELD_STRING, .string = value_})
+#define F_INT(key_, value_)  ((LogField){.key = key_, .kind = FIELD_INT, .integer = value_})
 #define F_REAL(key_, value_) ((LogField){.key = key_, .kind = FIELD_DOUBLE, .real = value_})
 
-/* Names this process in every line and opens the events file for appending (NULL: stderr only). Lines
- * below `level` are dropped from stderr; events.jsonl gets all. */
+/* Names this process in every line and opens the events file for appending (NULL: stderr only).
+ * Lines below `level` are dropped from stderr; events.jsonl gets all. */
 Status log_open(const char *actor, const char *events_path, LogLevel level, Error *err);
 void log_close(void);
 

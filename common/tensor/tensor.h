@@ -1,5 +1,6 @@
-/* Tensor: a view of row-major memory with a type and up to four dimensions. Plain data, passed by value or
- * const pointer; it owns nothing. Who allocated the memory (a Device, an arena, a file mapping) frees it. */
+/* Tensor: a view of row-major memory with a type and up to four dimensions. Plain data, passed by
+ * value or const pointer; it owns nothing. Who allocated the memory (a Device, an arena, a file
+ * mapping) frees it. */
 #ifndef TROUPE_TENSOR_TENSOR_H
 #define TROUPE_TENSOR_TENSOR_H
 

@@ -42,7 +42,8 @@ void scheduler_commit(Scheduler *scheduler, const StepPlan *plan);
  * failed, and where new weights compute everything anew. */
 void scheduler_retreat(Scheduler *scheduler);
 
-/* New weights, and pages stay: nobody may find these any more. What has no token yet begins anew. */
+/* New weights, and pages stay: nobody may find these any more. What has no token yet begins anew.
+ */
 void scheduler_mix(Scheduler *scheduler);
 
 #endif

@@ -6,8 +6,8 @@
 
 #include "tensor/kernels.h"
 
-/* The backend under test: the CUDA kernels on a host (cuda/on_host.h) or on a device (gpu/pinned.h),
- * or the CPU's loops of TEST_ISA. */
+/* The backend under test: the CUDA kernels on a host (cuda/on_host.h) or on a device
+ * (gpu/pinned.h), or the CPU's loops of TEST_ISA. */
 #ifdef TEST_CUDA
 #include "tensor/cuda/table.h"
 #define TEST_KERNELS(num_threads) ((void)(num_threads), cuda_table())

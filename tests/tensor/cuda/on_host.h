@@ -150,6 +150,6 @@ static inline float rsqrtf(float x)
     ((void)(stream), LAUNCH(kernel, grid, block, shared, __VA_ARGS__))
 
 #define ALLOW_SHARED(kernel) ((void)0) /* a launch sees it */
-#define SHARED_BYTES(name)          unsigned char *const name = on_host::shared_bytes
+#define SHARED_BYTES(name)   unsigned char *const name = on_host::shared_bytes
 
 #endif
