@@ -132,26 +132,38 @@ static Status look_at(const Source *source, const TextPass *pass, Builder *build
     return look_alike_check(&look, err);
 }
 
-/* Scans all of the text; *ret_bytes of it were read. */
-static Status scan_text(const Source *source, TextPass *pass, Builder *builder, uint64_t *ret_bytes,
-                        Error *err)
+/* A pass on its way. */
+typedef struct Pass {
+    const Source *source;
+    TextPass *text;
+    Builder *builder;
+    uint64_t bytes; /* that were read */
+} Pass;
+
+/* A TakePiece. */
+static Status take_stretch(void *context, const char *text, size_t length, bool *ret_enough,
+                           Error *err)
 {
+    Pass *pass = context;
+    const Source *source = pass->source;
     ReadWatch *watch = source->input.watch;
-    for (uint64_t at = 0;;) {
-        const char *text;
-        size_t length;
-        TRY(text_pass_next(pass, &text, &length, err));
-        *ret_bytes = at;
-        if (length == 0) return look_at(source, pass, builder, NULL, 0, err);
-        TRY(look_at(source, pass, builder, text, length, err));
-        take_text(builder, text, length, at);
-        at += length;
-        *ret_bytes = at;
-        if (builder->full) return look_at(source, pass, builder, NULL, 0, err);
-        if (watch != NULL) watch->progress++;
-        if (watch != NULL && watch->cancelled)
-            return error_set(err, ERR_CANCELLED, "reading %s was cancelled", source->input.path);
-    }
+    TRY(look_at(source, pass->text, pass->builder, text, length, err));
+    take_text(pass->builder, text, length, pass->bytes);
+    pass->bytes += length;
+    *ret_enough = pass->builder->full;
+    if (watch == NULL) return OK;
+    watch->progress++;
+    if (text_pass_codec(pass->text) == NULL) watch->bytes_read += length;
+    if (watch->cancelled && !*ret_enough)
+        return error_set(err, ERR_CANCELLED, "reading %s was cancelled", source->input.path);
+    return OK;
+}
+
+/* Scans all of the text. */
+static Status scan_text(Pass *pass, Error *err)
+{
+    TRY(text_pass_run(pass->text, take_stretch, pass, err));
+    return look_at(pass->source, pass->text, pass->builder, NULL, 0, err);
 }
 
 /* What cannot be read behind the damage counts as one record, the last: the line that is cut, or
@@ -166,30 +178,29 @@ static void add_damage(Builder *builder, uint64_t text_bytes)
 
 static Status scan_file(Source *source, Builder *builder, IndexHead *head, Error *err)
 {
-    TextPass *pass = NULL;
-    TRY(text_pass_open(&source->input, builder->writer, &pass, err));
-    uint64_t bytes = 0;
+    Pass pass = {.source = source, .builder = builder};
+    TRY(text_pass_open(&source->input, builder->writer, &pass.text, err));
     data_file_advise(source->input.file, 0, 0, POSIX_FADV_SEQUENTIAL);
-    Status status = scan_text(source, pass, builder, &bytes, err);
+    Status status = scan_text(&pass, err);
     /* What follows is a line here, there. */
     data_file_advise(source->input.file, 0, 0, POSIX_FADV_RANDOM);
     if (status != OK) goto done;
-    source->cut = builder->full && builder->line_begin < bytes;
-    const char *damage = builder->full ? "" : text_pass_damage(pass);
-    if (damage[0] != '\0') add_damage(builder, bytes);
-    offset_writer_end(&builder->offsets, builder->full ? builder->line_begin : bytes);
-    const SeekBlock *blocks = text_pass_blocks(pass, &head->count[COUNT_BLOCKS]);
+    source->cut = builder->full && builder->line_begin < pass.bytes;
+    const char *damage = builder->full ? "" : text_pass_damage(pass.text);
+    if (damage[0] != '\0') add_damage(builder, pass.bytes);
+    offset_writer_end(&builder->offsets, builder->full ? builder->line_begin : pass.bytes);
+    const SeekBlock *blocks = text_pass_blocks(pass.text, &head->count[COUNT_BLOCKS]);
     size_t damage_bytes = strnlen(damage, DAMAGE_BYTES - 1);
     sidecar_put_body(builder->writer, blocks, head->count[COUNT_BLOCKS] * sizeof *blocks);
     sidecar_put_body(builder->writer, builder->jump, builder->num_jumps * sizeof *builder->jump);
     sidecar_put_body(builder->writer, damage, damage_bytes);
     head->count[COUNT_RECORDS] = builder->records;
     head->count[COUNT_DAMAGE] = damage_bytes;
-    head->count[COUNT_CODEC] = text_codec_number(text_pass_codec(pass));
-    head->content_bytes = bytes;
+    head->count[COUNT_CODEC] = text_codec_number(text_pass_codec(pass.text));
+    head->content_bytes = pass.bytes;
     head->content_hash = XXH3_64bits_digest(builder->content_hash);
 done:
-    text_pass_close(pass);
+    text_pass_close(pass.text);
     return status;
 }
 

@@ -7,22 +7,14 @@
 
 #include "base/memory.h"
 #include "dataset/content_hash.h"
-#include "dataset/read_ahead.h"
-
-#define PLAIN_BYTES (1u << 20) /* of a read; smaller ones cost the kernel more */
 
 struct TextPass {
     TextInput input;
     const TextCodec *codec;
     SidecarWriter *writer;
-    /* One of three: */
-    TextCutter *cutter; /* of a compressed text */
-    ReadAhead *ahead;   /* of a plain one, where that pays */
-    uint8_t *text;      /* [PLAIN_BYTES] of one where it does not */
-    uint64_t at;        /* text given so far */
+    TextCutter *cutter; /* of a compressed text, or NULL */
     SeekBlock *block;
     size_t num_blocks, capacity;
-    bool ended;
 };
 
 static const TextCodec *const codecs[] = {NULL, &text_codec_gzip, &text_codec_zstd};
@@ -62,10 +54,6 @@ Status text_pass_open(const TextInput *input, SidecarWriter *writer, TextPass **
     Status status = text_codec_find(input, &pass->codec, err);
     if (status == OK && pass->codec != NULL)
         status = text_cutter_open(input, pass->codec, NULL, NULL, &pass->cutter, err);
-    else if (status == OK && read_ahead_pays(input->file_bytes))
-        pass->ahead = read_ahead_open(input->file, input->file_bytes, PLAIN_BYTES);
-    else
-        pass->text = mem_alloc(PLAIN_BYTES);
     if (status == OK) {
         *ret = pass;
         pass = NULL;
@@ -78,8 +66,6 @@ void text_pass_close(TextPass *pass)
 {
     if (pass == NULL) return;
     text_cutter_close(pass->cutter);
-    read_ahead_close(pass->ahead);
-    free(pass->text);
     free(pass->block);
     free(pass);
 }
@@ -117,36 +103,19 @@ static void add_block(TextPass *pass, const TextCut *cut)
     pass->block[pass->num_blocks++] = block;
 }
 
-static Status next_plain(TextPass *pass, const char **ret_text, size_t *ret_length, Error *err)
+Status text_pass_run(TextPass *pass, TakePiece take, void *context, Error *err)
 {
-    ReadWatch *watch = pass->input.watch;
-    if (pass->ahead != NULL) {
-        TRY(read_ahead_next(pass->ahead, ret_text, ret_length, err));
-    } else {
-        uint64_t left = pass->input.file_bytes - pass->at;
-        *ret_length = left < PLAIN_BYTES ? (size_t)left : PLAIN_BYTES;
-        *ret_text = (const char *)pass->text;
-        TRY(data_file_read(pass->input.file, pass->text, *ret_length, pass->at, err));
+    const TextInput *input = &pass->input;
+    if (pass->cutter == NULL)
+        return turns_read(input->file, input->file_bytes, turns_threads(input->file_bytes), take,
+                          context, err);
+    TextCut cut = {0};
+    for (bool enough = false; !cut.end && !enough;) {
+        TRY(text_cutter_next(pass->cutter, &cut, err));
+        if (cut.length == 0) continue;
+        add_block(pass, &cut);
+        TRY(take(context, (const char *)cut.text, cut.length, &enough, err));
     }
-    if (watch != NULL) watch->bytes_read += *ret_length;
-    return OK;
-}
-
-Status text_pass_next(TextPass *pass, const char **ret_text, size_t *ret_length, Error *err)
-{
-    size_t length = 0;
-    if (pass->cutter != NULL) {
-        TextCut cut = {0};
-        if (!pass->ended) TRY(text_cutter_next(pass->cutter, &cut, err));
-        if (cut.length > 0) add_block(pass, &cut);
-        if (!pass->ended) pass->ended = cut.end;
-        *ret_text = (const char *)cut.text;
-        length = cut.length;
-    } else {
-        TRY(next_plain(pass, ret_text, &length, err));
-    }
-    pass->at += length;
-    *ret_length = length;
     return OK;
 }
 

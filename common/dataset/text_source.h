@@ -13,6 +13,7 @@
 #include "dataset/block_cache.h"
 #include "dataset/sidecar.h"
 #include "dataset/text_cutter.h"
+#include "dataset/turns.h"
 
 /* The codec of an open file, told by how it begins; NULL: plain text, or nothing that is known. */
 Status text_codec_find(const TextInput *input, const TextCodec **ret, Error *err);
@@ -25,8 +26,8 @@ typedef struct TextPass TextPass;
 
 /* `writer` takes windows and copies; it and the input's path live as long as the pass. */
 Status text_pass_open(const TextInput *input, SidecarWriter *writer, TextPass **ret, Error *err);
-/* The next stretch of text, valid until the next call; of length 0 at the end. */
-Status text_pass_next(TextPass *pass, const char **ret_text, size_t *ret_length, Error *err);
+/* Gives all of the text to `take`, stretch by stretch (turns.h); once. */
+Status text_pass_run(TextPass *pass, TakePiece take, void *context, Error *err);
 const TextCodec *text_pass_codec(const TextPass *pass); /* NULL: it is plain */
 /* Why the text ends before the file does, in a line; "" when it does not. */
 const char *text_pass_damage(const TextPass *pass);
