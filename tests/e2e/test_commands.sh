@@ -233,7 +233,7 @@ case_hangup() {
 
 # The first Ctrl-C waits for the step, which a stopped rank cannot finish; the second does not.
 case_second_interrupt() {
-    start_endless run cluster.suspect_ms=30000 cluster.dead_ms=60000
+    start_endless run checkpoint.interval=1000 cluster.suspect_ms=30000 cluster.dead_ms=60000
     wait_for_step 3
     local rank
     rank=$(actor_pid train-1)
@@ -395,13 +395,13 @@ case_model_of_a_run_that_goes_on() {
 
 # A killed run was past its checkpoint: the steps are made again, and told once.
 case_metrics_of_a_killed_run() {
-    write_job job.yaml run
+    write_job job.yaml run checkpoint.interval=14
     start_job
     wait_for_step 16
     kill -9 "$CONTROLLER"
     wait "$CONTROLLER" 2>/dev/null || true
     run_job
-    says run/events.jsonl '"event":"resuming","step":10'
+    says run/events.jsonl '"event":"resuming","step":14'
     metrics_ascend
     [ "$(grep -c eval/loss run/metrics.jsonl)" = 1 ] || fail "an evaluation is told twice"
 }
