@@ -215,7 +215,7 @@ crash | hang)
     mode=crashes
     [ "$deed" = crash ] || mode=hangs
     fault="own: {weight: 1, reader: $BIN/reader_faulty.so, reader_options: {mode: $mode, length: 150, once: $PWD/once}}"
-    mixture_job job.yaml run "$CHAT, $fault" cluster.progress_s=2
+    mixture_job job.yaml run "$CHAT, $fault" cluster.progress_s=5
     run_job
     nothing_left
     [ -e once ] || fail "it did not come to the fault"

@@ -21,8 +21,8 @@ library=$BIN/../tests/faults/libfaulty.so
 
 # Every flush of the optimizer's state takes longer than cluster.progress_s allows a thread to stand still.
 slow() {
-    write_job slow.yaml slow cluster.heartbeat_ms=100 cluster.progress_s=3 cluster.restarts_max=0
-    TROUPE_FAULT="train_worker fsync /optimizer- sleep=5 -" LD_PRELOAD=$library start_job
+    write_job slow.yaml slow cluster.heartbeat_ms=100 cluster.progress_s=6 cluster.restarts_max=0 checkpoint.interval=21
+    TROUPE_FAULT="train_worker fsync /optimizer- sleep=10 -" LD_PRELOAD=$library start_job
     finish_job 0
     ! grep -q gang_restart "$RUN/events.jsonl" || fail "ranks were restarted while they flushed"
 }
