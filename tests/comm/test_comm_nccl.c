@@ -525,7 +525,7 @@ static void test_nccl_create_sees_the_death_of_the_maker(void **state)
     if (maker == 0) {
         if (nccl_id(2, STAGING, &id, NULL) != OK) _exit(1);
         if (write(ends[1], &id, sizeof id) != (ssize_t)sizeof id) _exit(1);
-        usleep(300000); /* the other has opened the board by then */
+        usleep(1000000); /* the other has opened the board by then */
         _exit(0);
     }
     assert_int_equal(read(ends[0], &id, sizeof id), sizeof id);

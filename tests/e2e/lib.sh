@@ -76,14 +76,19 @@ run_job() {
     finish_job 0
 }
 
-# wait_for_step N: until the run has committed step N. Lines of a session that was killed are not looked at.
+# has_step N: whether the run has committed step N. Lines of a session that was killed are not looked at.
+has_step() {
+    { [ ! -e "$RUN.out" ] || tail -n +$((${lines_before:-0} + 1)) "$RUN.out" | grep -q model_ready; } &&
+        grep -q "\"step\":$1[,}]" "$RUN/metrics.jsonl" 2>/dev/null
+}
+
+# wait_for_step N: until it has, though it may have come to its end meanwhile.
 wait_for_step() {
     tries=0
-    until { [ ! -e "$RUN.out" ] || tail -n +$((${lines_before:-0} + 1)) "$RUN.out" | grep -q model_ready; } &&
-        grep -q "\"step\":$1[,}]" "$RUN/metrics.jsonl" 2>/dev/null; do
+    until has_step "$1"; do
         tries=$((tries + 1))
         [ "$tries" -lt 1200 ] || fail "step $1 was not reached in 60 s"
-        kill -0 "$CONTROLLER" 2>/dev/null || fail "the controller ended before step $1"
+        kill -0 "$CONTROLLER" 2>/dev/null || has_step "$1" || fail "the controller ended before step $1"
         sleep 0.05
     done
 }
@@ -92,6 +97,18 @@ wait_for_step() {
 actor_pid() {
     "$BIN/controller" status --run "$RUN" --json |
         tr '{' '\n' | sed -n "s/.*\"name\":\"$1\".*\"pid\":\([0-9]*\).*/\1/p"
+}
+
+# kill_actor NAME: kill -9, also of one that is on its way back from another death.
+kill_actor() {
+    local pid
+    tries=0
+    until pid=$(actor_pid "$1") && [ -n "$pid" ] && kill -9 "$pid" 2>/dev/null; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 600 ] || fail "there is no $1 to kill"
+        kill -0 "$CONTROLLER" 2>/dev/null || fail "the controller ended before $1 was killed"
+        sleep 0.05
+    done
 }
 
 # undisturbed_digest: what the tiny job with its default settings makes when nobody disturbs it; run once per build.

@@ -40,12 +40,12 @@ kept=$(ls -d "$RUN"/checkpoints/step_* | wc -l)
 write_job killed.yaml run_killed $job rollout.num_workers=2
 start_job
 wait_for_step 5
-kill -9 "$(actor_pid train-0)"
+kill_actor train-0
 wait_for_step 10
 kill -9 "$CONTROLLER"
 finish_job 137
 start_job
-wait_for_step 15
+wait_for_step 13
 kill -INT "$CONTROLLER"
 finish_job 5
 run_job

@@ -284,7 +284,7 @@ ahead) # of training: over-sampled, dropped where too old, in two optimizer step
         algorithm.dynamic_filter=zero_variance train.global_batch_size=16 train.num_steps_per_rollout=2 \
         train.tp_size=1 checkpoint.interval=2
     start_job
-    wait_for_step 5
+    wait_for_step 4
     kill -9 "$CONTROLLER"
     finish_job 137
     nothing_left

@@ -16,7 +16,7 @@ for order in window hf; do
         checkpoint.interval=4
     start_job
     wait_for_step 2
-    kill -9 "$(actor_pid data_source)"
+    kill_actor data_source
     wait_for_step 5
     kill -9 "$CONTROLLER"
     wait "$CONTROLLER" 2> /dev/null || true

@@ -55,7 +55,7 @@ sft)
     said valid.txt "; 32768 tokens a micro-batch, all kept"
     start_job
     wait_for_step 2
-    kill -9 "$(actor_pid train-0)" || fail "could not kill train-0"
+    kill_actor train-0
     finish_job 0
     same_as_cpu
     said "$RUN/config.effective.yaml" "max_tokens_per_gpu: 32768"
@@ -221,10 +221,10 @@ turns) # training and generation on a GPU that has memory for one of them at a t
         said valid.txt "data.train: " # records are looked at without the device
         start_job
         wait_for_step 1
-        kill -9 "$(actor_pid $kill)" || fail "could not kill $kill"
+        kill_actor $kill
         wait_for_step 3
         sleep 0.$((RANDOM % 5))
-        kill -9 "$(actor_pid $kill)" || fail "could not kill $kill"
+        kill_actor $kill
         finish_job 0
         [ "$(digest_of "$RUN")" = "$expected" ] || fail "other weights than on the CPU after $kill was killed"
         metrics_ascend
@@ -244,7 +244,7 @@ turns) # training and generation on a GPU that has memory for one of them at a t
     ;;
 ranks) # GPUs that sum with each other: over the double of NCCL (tests/comm/nccl_double.h)
     export TROUPE_NCCL_LIBRARY=$BIN/libnccl_double.so
-    STEPS=3
+    STEPS=5
     split="train.tp_size=2 checkpoint.interval=1"
     # shellcheck disable=SC2086
     on_cpu $split data.eval=
@@ -255,7 +255,7 @@ ranks) # GPUs that sum with each other: over the double of NCCL (tests/comm/nccl
     said valid.txt "2 train workers take"
     start_job
     wait_for_step 1
-    kill -9 "$(actor_pid train-1)" || fail "could not kill train-1"
+    kill_actor train-1
     finish_job 0
     same_as_cpu
     said "$RUN.out" 'of=train-1 is="Test device without hardware (sm_90, GPU-b000-of-a-test)'
@@ -393,7 +393,7 @@ split) # rollout workers whose ranks have a GPU each
     export TROUPE_NCCL_LIBRARY=$BIN/libnccl_double.so
     generate="rollout.function=generate rollout.reward=random rollout.n_samples_per_prompt=4 train.tp_size=2"
     generate="$generate rollout.max_response_length=12 data.max_length=160 data.eval= checkpoint.interval=2"
-    STEPS=5
+    STEPS=7
     # shellcheck disable=SC2086
     on_cpu $generate
     for offload in false true; do
@@ -401,9 +401,9 @@ split) # rollout workers whose ranks have a GPU each
         on_device run_$offload $generate rollout.num_workers=2 rollout.offload=$offload
         start_job
         wait_for_step 1
-        kill -9 "$(actor_pid rollout-0.1)" || fail "could not kill rollout-0.1"
+        kill_actor rollout-0.1
         wait_for_step 3
-        kill -9 "$(actor_pid train-1)" || fail "could not kill train-1"
+        kill_actor train-1
         finish_job 0
         same_as_cpu
         said "$RUN/logs/node_agent.log" "gpu actor=rollout-0 id=GPU-a000-of-a-test" # those of the train ranks

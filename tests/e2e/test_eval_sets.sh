@@ -48,7 +48,7 @@ generate)
     write_job three.yaml run_three $jobs "$sets" rollout.num_workers=3 rollout.lease_size=2
     start_job
     wait_for_step 2
-    kill -9 "$(actor_pid rollout-1)"
+    kill_actor rollout-1
     finish_job 0
     figures "$RUN" > three.txt
     cmp one.txt three.txt || fail "three workers and a kill say otherwise"

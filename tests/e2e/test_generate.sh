@@ -38,16 +38,10 @@ same_as_before() {
 
 # kill_in_turn ACTOR ...: one every two steps, from the first on.
 kill_in_turn() {
-    local step=1 actor pid
+    local step=1 actor
     for actor; do
         wait_for_step $step
-        pid=0
-        for _ in $(seq 200); do # it may be on its way back from the last kill
-            pid=$(actor_pid "$actor")
-            [ "${pid:-null}" = null ] || [ "${pid:-0}" = 0 ] || break
-            sleep 0.05
-        done
-        kill -9 "$pid" || fail "could not kill $actor"
+        kill_actor "$actor"
         step=$((step + 2))
     done
 }
@@ -100,9 +94,9 @@ updates)
     write_job two.yaml run_two $generate rollout.num_workers=2 rollout.lease_size=1 cluster.restarts_max=100
     start_job
     wait_for_step 3
-    kill -9 "$(actor_pid rollout-1)" || fail "could not kill rollout-1"
+    kill_actor rollout-1
     wait_for_step 7
-    kill -9 "$(actor_pid train-0)" || fail "could not kill train-0"
+    kill_actor train-0
     wait_for_step 9
     kill -INT "$CONTROLLER"
     finish_job 5

@@ -50,14 +50,7 @@ near() {
 # kill_once NAME STEP: kill -9 of an actor once that step is committed.
 kill_once() {
     wait_for_step "$2"
-    local pid=0 tries=0
-    until [ "${pid:-0}" != 0 ]; do
-        tries=$((tries + 1))
-        [ "$tries" -lt 100 ] || fail "no process for $1"
-        sleep 0.05
-        pid=$(actor_pid "$1")
-    done
-    kill -9 "$pid"
+    kill_actor "$1"
 }
 
 kill_controller() {
@@ -116,10 +109,10 @@ kills | windows)
     mixture_job job.yaml run "$CHAT, $MATH, $OWN" data.order=$order data.window_mb=1
     start_job
     kill_once data_source 3
-    kill_once rollout-0 8
-    kill_controller 14
-    kill_once data_source 19
-    kill_controller 24
+    kill_once rollout-0 7
+    kill_controller 12
+    kill_once data_source 16
+    kill_controller 20
     finish_job 0
     nothing_left
     metrics_ascend
@@ -207,8 +200,8 @@ reader)
     mixture_job job.yaml run "$CHAT, $COUNTER"
     start_job
     kill_once data_source 4
-    kill_controller 13
-    kill_once data_source 21
+    kill_controller 12
+    kill_once data_source 17
     finish_job 0
     nothing_left
     [ "$(digest_of "$RUN")" = "$expected" ] || fail "kills changed the weights"
@@ -222,7 +215,7 @@ crash | hang)
     mode=crashes
     [ "$deed" = crash ] || mode=hangs
     fault="own: {weight: 1, reader: $BIN/reader_faulty.so, reader_options: {mode: $mode, length: 150, once: $PWD/once}}"
-    mixture_job job.yaml run "$CHAT, $fault" cluster.progress_s=2
+    mixture_job job.yaml run "$CHAT, $fault" cluster.progress_s=5
     run_job
     nothing_left
     [ -e once ] || fail "it did not come to the fault"

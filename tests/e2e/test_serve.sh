@@ -275,7 +275,7 @@ time.sleep(60)' "$1" "$2" &
 # The rollout workers of a run answer with the weights of the moment, and the run ends with those it would have had.
 run() {
     make_data
-    local port=$((20000 + $$ % 20000)) settings i
+    local port=$((20000 + $$ % 6000 * 2)) settings i # below what the system gives away
     local JOB_MODEL=$SOURCE/deploy/examples/tiny/model # whose steps leave time for the requests
     settings="rollout.function=generate rollout.reward=random rollout.n_samples_per_prompt=4 rollout.num_workers=2"
     settings="$settings rollout.max_response_length=16 data.max_length=160 eval.max_response_length=8"

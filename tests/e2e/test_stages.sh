@@ -77,7 +77,7 @@ workers)
     start_job
     wait_for_step 4
     before=$(pids_of_trainers)
-    wait_for_step 11
+    wait_for_step 10 # the first of the second stage
     [ "$(pids_of_trainers)" = "$before" ] || fail "train processes $before became $(pids_of_trainers)"
     finish_job 0
     [ "$(digest_of "$RUN")" = "$expected" ] || fail "three workers make other weights"
@@ -101,7 +101,7 @@ kills)
     wait "$CONTROLLER" 2> /dev/null || true
     nothing_left
     start_job
-    wait_for_step 12
+    wait_for_step 10
     kill -9 "$(actor_pid rollout-1)" 2> /dev/null || true
     kill -INT "$CONTROLLER"
     finish_job 5
@@ -194,7 +194,7 @@ three_ways)
     start_job
     wait_for_step 7
     kill -9 "$(actor_pid train-1)" 2> /dev/null || true
-    wait_for_step 9
+    wait_for_step 8
     kill -9 "$CONTROLLER"
     wait "$CONTROLLER" 2> /dev/null || true
     nothing_left
@@ -449,8 +449,8 @@ noise)
     write_job both.yaml both $SETTLED rollout.save=answers
     printf 'stages: [{name: first}, {name: second}]\n' >> both.yaml
     start_job
-    wait_for_step 5
-    kill -9 "$(actor_pid rollout-0)"
+    wait_for_step 4 # the first of the second stage
+    kill_actor rollout-0
     finish_job 0
     rm -rf alone_answers/eval-* # of other steps
     diff -r alone_answers answers --exclude='eval-*' --exclude=stage_2 || fail "the first stage answers otherwise"

@@ -90,7 +90,7 @@ over_sampling)
     start_job
     for actor in rollout-1 train-0; do
         wait_for_step 2
-        kill -9 "$(actor_pid $actor)" || fail "could not kill $actor"
+        kill_actor $actor
     done
     finish_job 0
     [ "$(digest_of "$RUN")" = "$expected" ] || fail "over-sampling and kills give other weights"

@@ -21,17 +21,17 @@ library=$BIN/../tests/faults/libfaulty.so
 
 # Every flush of the optimizer's state takes longer than cluster.progress_s allows a thread to stand still.
 slow() {
-    write_job slow.yaml slow cluster.heartbeat_ms=100 cluster.progress_s=3 cluster.restarts_max=0
-    TROUPE_FAULT="train_worker fsync /optimizer- sleep=5 -" LD_PRELOAD=$library start_job
+    write_job slow.yaml slow cluster.heartbeat_ms=100 cluster.progress_s=6 cluster.restarts_max=0 checkpoint.interval=21
+    TROUPE_FAULT="train_worker fsync /optimizer- sleep=10 -" LD_PRELOAD=$library start_job
     finish_job 0
     ! grep -q gang_restart "$RUN/events.jsonl" || fail "ranks were restarted while they flushed"
 }
 
 # The run ends with what happened and what to do, and goes on when there is room again.
 full_ledger() {
-    write_job full.yaml full
+    write_job full.yaml full checkpoint.interval=5
     TROUPE_FAULT="controller write ledger.jsonl errno=28 $PWD/strike" LD_PRELOAD=$library start_job
-    wait_for_step 13
+    wait_for_step 8
     touch strike
     finish_job 4
     [ ! -e strike ] || fail "the fault did not strike"
@@ -70,14 +70,14 @@ full() {
     mkdir -p small
     mount -t tmpfs -o size=64m small small
     write_job full.yaml small/full
-    for step in 4 12 15; do
+    for step in 4 11 13; do
         start_job
         wait_for_step "$step"
         kill -STOP "$CONTROLLER" # or the run may end before there is no room
         head -c 128M /dev/zero >small/filler 2>/dev/null || true
         kill -CONT "$CONTROLLER"
         ends_for_want_of_room
-        if [ "$step" = 12 ]; then # and given again too soon
+        if [ "$step" = 11 ]; then # and given again too soon
             start_job
             ends_for_want_of_room
         fi

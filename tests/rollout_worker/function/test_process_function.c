@@ -4,6 +4,7 @@
 #include "test.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,7 +23,7 @@
 typedef struct Talker {
     const TextModel *model;
     const char *text;
-    int calls;
+    atomic_int calls;
     Status status;           /* that it ends with */
     GenerateRequest request; /* the last one; its arrays are gone */
 } Talker;
@@ -55,7 +56,7 @@ static Status talk(void *context, const GenerateRequest *request, Generation *re
             ret[i].log_prob[k] = -1.0f - (float)k;
         }
         ret[i].stop_token = ret[i].token[length - 1];
-        ret[i].version_run[0] = (VersionRun){talker->calls, (int32_t)length};
+        ret[i].version_run[0] = (VersionRun){atomic_load(&talker->calls), (int32_t)length};
         encoding_free(&encoding);
         free(text);
     }
@@ -402,7 +403,7 @@ static void test_function_that_ends_or_is_silent_is_no_fault_of_the_record(void 
 }
 
 typedef struct Neighbour {
-    Fixture *fixture;
+    Fixture fixture; /* the same program, an engine of its own */
     Status status;
     Error err;
 } Neighbour;
@@ -410,9 +411,9 @@ typedef struct Neighbour {
 static void *be_silent(void *argument)
 {
     Neighbour *neighbour = argument;
-    Fixture own = *neighbour->fixture; /* the same program, an engine of its own */
     Answer sample;
-    neighbour->status = run_script(&own, "[" ASK ", \"silent\"]", 1, &sample, &neighbour->err);
+    neighbour->status =
+        run_script(&neighbour->fixture, "[" ASK ", \"silent\"]", 1, &sample, &neighbour->err);
     return NULL;
 }
 
@@ -425,9 +426,10 @@ static void test_function_neighbours_of_a_silent_record_begin_again(void **state
     Error err = {0};
     pthread_t thread;
     open_fixture(&fixture);
-    Neighbour neighbour = {.fixture = &fixture};
+    Neighbour neighbour = {.fixture = fixture};
     assert_int_equal(pthread_create(&thread, NULL, be_silent, &neighbour), 0);
-    usleep(300000); /* the other is the program's first */
+    while (atomic_load(&neighbour.fixture.talker.calls) == 0)
+        usleep(1000); /* the other is the program's first */
     assert_ok(run_script(&fixture,
                          "[" ASK ", \"lag\", " DONE(QUESTION ", {\"output\": [\"a\", 0]}") "]", 1,
                          &sample, &err),

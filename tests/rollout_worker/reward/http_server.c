@@ -111,7 +111,7 @@ static void answer(HttpServer *server, int fd)
     } else if (str_starts_with(path, "/busy")) {
         respond_text(fd, server->requests <= 2 ? 503 : 200, "1");
     } else if (str_starts_with(path, "/slow")) {
-        usleep(200000);
+        usleep(500000);
         respond_text(fd, 200, "1");
     } else if (str_starts_with(path, "/down")) {
         respond_text(fd, 500, "no memory");

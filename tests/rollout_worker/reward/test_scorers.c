@@ -474,7 +474,7 @@ static void test_http_post_has_its_time_from_when_it_is_sent(void **state)
     (void)state;
     HttpServer server;
     http_server_start(&server);
-    post_six(&server, "/slow", 900, REWARD_OK);
+    post_six(&server, "/slow", 2500, REWARD_OK);
     assert_int_equal(server.requests, 6);
     post_six(&server, "/silent", 300, REWARD_TIMEOUT);
     http_server_stop(&server);
