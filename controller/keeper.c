@@ -228,7 +228,8 @@ static Status prune(const Commit *commit, Error *err)
 static void flush_metrics(const Keeper *keeper)
 {
     Error err = {0};
-    if (file_sync(keeper->options.folder->metrics, &err) != OK)
+    const RunFolder *folder = keeper->options.folder;
+    if (file_sync(folder->metrics, &err) != OK || file_sync_folder(folder->path, &err) != OK)
         log_event(LOG_WARN, "metrics_not_flushed", F_STR("why", err.message));
 }
 

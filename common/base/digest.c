@@ -1,4 +1,3 @@
-#include "base/condition.h"
 #include "base/digest.h"
 
 #include <errno.h>
@@ -12,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/condition.h"
 #include "base/memory.h"
 
 #define PIECE_BYTES ((size_t)1 << 20)

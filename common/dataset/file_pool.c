@@ -308,8 +308,6 @@ Status data_file_check(DataFile *file, Error *err)
     if (now.bytes != file->state.bytes)
         snprintf(what, sizeof what, "%llu bytes, opened with %llu", (unsigned long long)now.bytes,
                  (unsigned long long)file->state.bytes);
-    else if (now.inode != file->state.inode || now.device != file->state.device)
-        snprintf(what, sizeof what, "another file has its name");
     return error_set(err, ERR_IO,
                      "%s was changed during the run (%s)\n"
                      "  expected: data files that stay as they are until the run ends\n"

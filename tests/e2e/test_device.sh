@@ -426,7 +426,7 @@ split) # rollout workers whose ranks have a GPU each
 slow) # a device that takes its time to open, and an NCCL that does: the process beats meanwhile
     export TROUPE_NCCL_LIBRARY=$BIN/libnccl_double.so TEST_DEVICE_OPENS_S=6 TEST_NCCL_ID_S=6
     STEPS=2
-    impatient="cluster.heartbeat_ms=100 cluster.suspect_ms=2000 cluster.dead_ms=4000 cluster.restarts_max=0"
+    impatient="cluster.heartbeat_ms=100 cluster.suspect_ms=2500 cluster.dead_ms=5500 cluster.restarts_max=0"
     kept() {
         run_job # nobody may be taken for dead
         metrics_ascend

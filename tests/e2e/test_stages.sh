@@ -291,7 +291,7 @@ exec "$BIN/train_inspect" "\$@"
 SH
     chmod +x bin/train_inspect
     BIN=$PWD/bin
-    write_job live.yaml live cluster.dead_ms=4000
+    write_job live.yaml live cluster.dead_ms=10000
     start_job
     wait_for_step 1
     write_second second.yaml

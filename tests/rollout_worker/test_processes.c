@@ -125,7 +125,7 @@ static void worker_end(Controller *c, Worker *worker)
 {
     int status = -1;
     assert_int_equal(kill(worker->pid, SIGTERM), 0);
-    int64_t until = clock_ms() + 2000;
+    int64_t until = clock_ms() + 10000;
     LoopTimer *timer = loop_add_timer(c->loop, 10, 10, stop_loop, c->loop);
     while (waitpid(worker->pid, &status, WNOHANG) == 0) {
         assert_true(clock_ms() < until);
