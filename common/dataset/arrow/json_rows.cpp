@@ -87,9 +87,8 @@ void JsonText::put_string(const char *bytes, size_t count)
     reserve(count + 2);
     data[length++] = '"';
     for (size_t at = 0; at < count;) {
-        size_t plain = json_plain_length(bytes + at, count - at);
         reserve(count - at + 16); /* what is left, an escape and the end */
-        memcpy(data + length, bytes + at, plain);
+        size_t plain = json_copy_plain(data + length, bytes + at, count - at);
         length += plain;
         at += plain;
         if (at < count)
