@@ -278,6 +278,7 @@ static Status inspect(const JobConfig *config, const Arguments *arguments, Error
     Room room;
     TRY(find_room(config, arguments, &room, err));
     if (arguments->only_device) return OK;
+    if (arguments->taken == 0) TRY(job_check_memory(config, room.available, err));
     if (arguments->only_tokens) return inspect_tokens(config, &room, err);
     if (arguments->host) return inspect_host(config, arguments, &room, err);
     if (!arguments->only_bytes && room.kernels != NULL) printf("device: %s\n", room.device);

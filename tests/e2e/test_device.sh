@@ -3,7 +3,7 @@
 # without hardware (tests/tensor/device_library.c): its memory cannot be touched by the host, its kernels are the CPU's,
 # so a job must end with the weights of a job on the CPU, to the bit; that no GPU is needed for this is also all that it
 # proves. In the place of NVML stands one that tells of two GPUs (tests/controller/nvml_library.c).
-# usage: test_device.sh sft | generate | weights | turns | ranks | split | hosts | slow | placement
+# usage: test_device.sh sft | generate | weights | turns | ranks | split | hosts | slow | placement | room
 . "$(dirname "$0")/lib.sh"
 case ${1:-} in sft | generate | turns | ranks | hosts) JOB_MODEL=$SOURCE/deploy/examples/tiny/model ;; esac
 make_data
@@ -491,5 +491,25 @@ placement) # what is said when there are too few GPUs, or none, or another job h
     nothing_left
     kill $agent
     wait $agent || fail "the agent ended with code $?"
+    ;;
+room) # what does not fit the GPU is refused before anything starts, with what it has and what to write
+    refused() { # CODE, of the command's
+        [ "$code" = "$1" ] || fail "code $code: $(cat refused.txt)"
+        [ ! -e "$RUN" ] || fail "it started all the same"
+    }
+    refuses() { # [COMMAND]: the job of on_device
+        code=0
+        # shellcheck disable=SC2086
+        "$BIN/controller" "$@" --config "$JOB" $SETTINGS > refused.txt 2>&1 || code=$?
+        refused 4
+    }
+    on_device run_more train.memory_gb=200 train.max_tokens_per_gpu=200000
+    refuses validate
+    said refused.txt "train.memory_gb: 200 GiB for 1 train worker"
+    said refused.txt "200.00 GiB of a GPU, but this one has 3.00 GiB free"
+    said refused.txt "Write at most 2.7, or leave it out"
+    on_device run_all train.memory_gb=2.9
+    # shellcheck disable=SC2086
+    "$BIN/controller" validate --config "$JOB" $SETTINGS > valid.txt 2>&1 || fail "refused: $(cat valid.txt)"
     ;;
 esac
