@@ -292,6 +292,10 @@ static Status inspect(const JobConfig *config, const Arguments *arguments, Error
     if (arguments->taken > 0) TRY(check_running(config, arguments, &room, err));
     if (arguments->only_bytes)
         printf("%lld\n", (long long)bytes * ranks);
+    else if (ranks > 1 && room.kernels != NULL)
+        printf("memory of this GPU: %.2f GiB available, %lld train workers take %.2f GiB each, of "
+               "a GPU of their own\n",
+               (double)room.available / 0x1p30, ranks, (double)bytes / 0x1p30);
     else
         printf("memory of this %s: %.2f GiB available, %lld train worker%s take%s %.2f GiB\n",
                room.kernels != NULL ? "GPU" : "machine", (double)room.available / 0x1p30, ranks,

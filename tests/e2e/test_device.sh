@@ -252,7 +252,8 @@ ranks) # GPUs that sum with each other: over the double of NCCL (tests/comm/nccl
     on_device run_tensor $split data.eval=
     # shellcheck disable=SC2086
     "$BIN/controller" validate --config "$JOB" $SETTINGS > valid.txt || fail "validate refuses: $(cat valid.txt)"
-    said valid.txt "2 train workers take"
+    each=$(sed -n 's/^memory of a train worker: .* together \([0-9.]* GiB\);.*/\1/p' valid.txt)
+    said valid.txt "memory of this GPU: 3.00 GiB available, 2 train workers take $each each"
     start_job
     wait_for_step 1
     kill -9 "$(actor_pid train-1)" || fail "could not kill train-1"
