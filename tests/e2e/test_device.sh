@@ -512,5 +512,26 @@ room) # what does not fit the GPU is refused before anything starts, with what i
     on_device run_all train.memory_gb=2.9
     # shellcheck disable=SC2086
     "$BIN/controller" validate --config "$JOB" $SETTINGS > valid.txt 2>&1 || fail "refused: $(cat valid.txt)"
+
+    # A model that is served, too.
+    STEPS=1 on_device run_served data.eval=
+    run_job
+    for mib in 2800 3500 9000000; do
+        code=0
+        timeout 20 "$BIN/controller" serve --model "$RUN" --port 0 --device cuda --kv-memory $mib \
+            > refused.txt 2>&1 || code=$?
+        [ $code = 4 ] || fail "--kv-memory $mib: code $code: $(cat refused.txt)"
+        said refused.txt "--kv-memory: keys and values of $mib MiB"
+        said refused.txt "of 3.00 GiB that are free on the GPU a tenth is kept"
+    done
+    most=$(sed -n 's/^Give --kv-memory \([0-9]*\) or less.*/\1/p' refused.txt)
+    "$BIN/controller" serve --model "$RUN" --port 0 --device cuda --kv-memory "$most" > serve.out 2>&1 &
+    server=$!
+    for _ in $(seq 200); do
+        ! grep -q "^serving" serve.out || break
+        sleep 0.05
+    done
+    kill -INT $server
+    wait $server || fail "what it says to give is refused, with code $?: $(cat serve.out)"
     ;;
 esac
