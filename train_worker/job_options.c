@@ -39,11 +39,9 @@ bool job_learns_by_rewards(const JobConfig *config)
 int64_t job_memory_share(const JobConfig *config, int64_t memory_bytes)
 {
     int64_t ranks = config->train.tp_size * config->train.dp_size;
-    if (config->train.memory_gb > 0) {
-        int64_t asked = (int64_t)(config->train.memory_gb * 0x1p30) / ranks;
-        bool is_there = config->device == JOB_CPU || memory_bytes == 0 || asked <= memory_bytes;
-        return is_there ? asked : memory_bytes;
-    }
+    int64_t asked = (int64_t)(config->train.memory_gb * 0x1p30) / ranks;
+    bool is_there = config->device == JOB_CPU || memory_bytes == 0 || asked <= memory_bytes;
+    if (asked > 0 && is_there) return asked;
     if (config->device != JOB_CPU) ranks = 1;
     return memory_bytes / 10 * 9 / ranks;
 }

@@ -256,11 +256,17 @@ static Status inspect_host(const JobConfig *config, const Arguments *arguments, 
 /* More than these gain nothing: products fill a GPU with fewer. */
 #define TOKENS_MOST 32768
 
-/* No more than a rank has in a step, either. What does not fit is told by whoever plans for it. */
+/* No more than a rank has in a step, either. Nothing where not even the job's own tokens fit:
+ * whoever plans for these tells that. */
 static Status inspect_tokens(const JobConfig *config, const Room *room, Error *err)
 {
     TrainerOptions options = {0};
+    WorkerPlan policy = {0}, critic = {0};
     TRY(job_trainer_options(config, room->available, &options, err));
+    Status status = plan_worker(config, room, &policy, &critic, err);
+    free(policy.text);
+    free(critic.text);
+    if (status != OK) return status == ERR_RESOURCE ? OK : status;
     options.kernels = room->kernels;
     int64_t samples = config->train.global_batch_size / config->train.dp_size;
     int64_t step = samples * config->data.max_length, most = options.max_tokens;

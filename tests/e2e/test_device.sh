@@ -509,9 +509,43 @@ room) # what does not fit the GPU is refused before anything starts, with what i
     said refused.txt "train.memory_gb: 200 GiB for 1 train worker"
     said refused.txt "200.00 GiB of a GPU, but this one has 3.00 GiB free"
     said refused.txt "Write at most 2.7, or leave it out"
+    refuses
+    said refused.txt "Write at most 2.7, or leave it out"
     on_device run_all train.memory_gb=2.9
     # shellcheck disable=SC2086
     "$BIN/controller" validate --config "$JOB" $SETTINGS > valid.txt 2>&1 || fail "refused: $(cat valid.txt)"
+
+    # A model that is too large, where the micro-batch was to be as the memory has room.
+    mkdir -p ledger
+    on_device run_large
+    export TEST_DEVICE_LEDGER=$PWD/ledger TEST_DEVICE_KB=60000
+    for command in validate ""; do
+        refuses $command
+        said refused.txt "the train worker needs 0."
+        said refused.txt "but may use 0.05 GiB"
+    done
+    # Of agents that serve others too nobody knows before what they will have free.
+    beside_agent() { # CODE, of the job of on_device
+        "$BIN/node_agent" --endpoint "ipc://$PWD/private/agent" --cpus 8 > agent.out 2>&1 &
+        agent=$!
+        for _ in $(seq 200); do
+            [ ! -S private/agent ] || break
+            sleep 0.05
+        done
+        start_job
+        finish_job "$1"
+        kill $agent
+        wait $agent || fail "the agent ended with code $?"
+    }
+    on_device run_late "cluster.agents=ipc://$PWD/private/agent"
+    beside_agent 4
+    said "$RUN.out" "the train worker needs 0."
+    ! grep -q "micro_batch" "$RUN.out" || fail "micro-batches are as the memory has room that there is none of"
+    [ ! -e "$RUN/memory.json" ] || fail "what does not fit is written down"
+    unset TEST_DEVICE_LEDGER TEST_DEVICE_KB
+    on_device run_cut train.memory_gb=200 train.max_tokens_per_gpu=200000 "cluster.agents=ipc://$PWD/private/agent"
+    beside_agent 0 # the GPU has what it has
+    grep -q "together [12]\..* GiB; 200000 tokens" "$RUN/events.jsonl" || fail "it planned for more than there is"
 
     # A model that is served, too.
     STEPS=1 on_device run_served data.eval=
