@@ -547,6 +547,30 @@ room) # what does not fit the GPU is refused before anything starts, with what i
     beside_agent 0 # the GPU has what it has
     grep -q "together [12]\..* GiB; 200000 tokens" "$RUN/events.jsonl" || fail "it planned for more than there is"
 
+    # Keys and values of rollout workers: what is said to write fits, and no more does.
+    generate="rollout.function=generate rollout.reward=random rollout.n_samples_per_prompt=4 rollout.concurrency=64"
+    generate="$generate rollout.max_response_length=12 data.max_length=160 train.max_tokens_per_gpu=4096"
+    for offload in auto false; do
+        # shellcheck disable=SC2086
+        on_device run_keys $generate rollout.offload=$offload rollout.kv_cache_mb=5000
+        for command in validate ""; do
+            refuses $command
+            said refused.txt "1 rollout worker takes 4.89 GiB"
+            ! grep -q " 0.00 GiB" refused.txt || fail "a figure says nothing: $(cat refused.txt)"
+            most=$(sed -n 's/^Write rollout.kv_cache_mb: \([0-9]*\) or less .*/\1/p' refused.txt)
+            [ "${most:-0}" -gt 1500 ] || fail "it is not said what fits: $(cat refused.txt)"
+        done
+        [ $offload = false ] || said refused.txt "in the turn of generation"
+        for mb in $most $((most + 2)); do
+            code=0
+            # shellcheck disable=SC2086
+            on_device run_keys $generate rollout.offload=$offload rollout.kv_cache_mb=$mb
+            # shellcheck disable=SC2086
+            "$BIN/controller" validate --config "$JOB" $SETTINGS > refused.txt 2>&1 || code=$?
+            [ $code = $((mb > most ? 4 : 0)) ] || fail "$mb MiB, of $most: $(cat refused.txt)"
+        done
+    done
+
     # A model that is served, too.
     STEPS=1 on_device run_served data.eval=
     run_job
