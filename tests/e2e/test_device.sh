@@ -463,6 +463,17 @@ placement) # what is said when there are too few GPUs, or none, or another job h
     said "$RUN.out" "GiB; no GPU: NVML does not start: Driver Not Loaded"
     said "$RUN.out" "device: cpu"
 
+    refuses_gpus() { # VISIBLE SAID
+        code=0
+        CUDA_VISIBLE_DEVICES=$1 timeout 10 "$BIN/node_agent" --endpoint "ipc://$PWD/private/agent" --gpus 3 \
+            > agent.out 2>&1 || code=$?
+        [ $code = 4 ] || fail "an agent gives 3 GPUs, where it sees \"$1\": code $code: $(cat agent.out)"
+        said agent.out "$2"
+    }
+    refuses_gpus 0,1 "--gpus 3: 2 GPUs are there to give"
+    refuses_gpus 0 "--gpus 3: 1 GPU is there to give"
+    refuses_gpus 1 "Give --gpus 1, or leave it out"
+    refuses_gpus "" "--gpus 3: no GPU is there to give (of 2 that are there CUDA_VISIBLE_DEVICES= shows none)"
     "$BIN/node_agent" --endpoint "ipc://$PWD/private/agent" --cpus 8 --gpus 1 > agent.out 2>&1 &
     agent=$!
     for _ in $(seq 200); do
