@@ -484,6 +484,12 @@ placement) # what is said when there are too few GPUs, or none, or another job h
     on_device run_first "cluster.agents=ipc://$PWD/private/agent" name=first
     start_job
     wait_for_step 1
+    opened() {
+        grep -q device_fenced "/proc/$(actor_pid "$1")/maps"
+    }
+    opened train-0 || fail "train-0 has not opened the GPU"
+    ! opened rollout-0 || fail "a rollout worker that does not generate opens the GPU that it is shown"
+    said agent.out "gpu actor=rollout-0 id=GPU-a000-of-a-test"
     first=$CONTROLLER first_run=$RUN
     STEPS=1 on_device run_second "cluster.agents=ipc://$PWD/private/agent" name=second
     start_job
