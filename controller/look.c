@@ -113,6 +113,19 @@ int look_at_memory(const JobFile *file, const JobConfig *config)
     return look_with(file, config, "train_inspect", (const char *[]){"--gpu", gpu, NULL});
 }
 
+int look_at_room(const JobFile *file, const JobConfig *config)
+{
+    char gpu[LOOK_GPU_BYTES], unused[64];
+    char *checkpoint = model_path_checkpoint(config->run_dir);
+    bool goes_on = checkpoint != NULL;
+    free(checkpoint);
+    if (config->rollout.function != ROLLOUT_SFT || config->cluster.agents.count > 0 || goes_on)
+        return 0;
+    look_for_gpu(config, gpu);
+    return look(file, config, "train_inspect", (const char *[]){"--bytes", "--gpu", gpu, NULL},
+                unused, sizeof unused);
+}
+
 int look_at_tokens(const JobFile *file, JobConfig *config)
 {
     char gpu[LOOK_GPU_BYTES], said[256] = "";

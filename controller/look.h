@@ -34,6 +34,12 @@ int look_at_device(const JobFile *file, const JobConfig *config);
  * the exit code. */
 int look_at_tokens(const JobFile *file, JobConfig *config);
 
+/* Whether what trains alone fits, where the controller can know that before it starts anything: not
+ * of agents that serve other jobs too, whose processes may be gone when this one's turn comes, nor
+ * of a run that goes on, which did fit and of which a process may be about to die. What generates
+ * is for look_at_function. 0, or the exit code. */
+int look_at_room(const JobFile *file, const JobConfig *config);
+
 /* Prints the memory that train workers would take, of this machine or of a GPU. 0, or the exit
  * code: there is not enough. */
 int look_at_memory(const JobFile *file, const JobConfig *config);

@@ -406,6 +406,8 @@ static int look_at_functions(const JobStages *stages, const Options *options)
     const JobFile file = job_file(options);
     int code = 0;
     for (int i = 0; i < stages->count && code == 0; i++)
+        code = look_at_room(&file, stages->stage[i]);
+    for (int i = 0; i < stages->count && code == 0; i++)
         code = look_at_function(&file, stages->stage[i], false);
     if (code == 0) code = look_at_tokens(&file, stages->stage[0]);
     share_turns(stages);

@@ -140,8 +140,10 @@ static EngineOptions engine_options(const Policy *policy, const ChatText *text,
         .max_step_tokens = (int)config->rollout.concurrency + PROMPT_STEP_TOKENS,
         .kv_bytes = bytes_for_pages(policy) / policy->tp_size,
         .pools = policy->pools,
-        .kv_purpose = "keys and values: set rollout.kv_cache_mb, or lower rollout.concurrency, "
-                      "data.max_length or rollout.num_workers",
+        .kv_purpose = config->rollout.kv_cache_mb > 0
+                          ? "keys and values: lower rollout.kv_cache_mb or rollout.num_workers"
+                          : "keys and values: set rollout.kv_cache_mb, or lower "
+                            "rollout.concurrency, data.max_length or rollout.num_workers",
         .enforce_eager = config->rollout.enforce_eager,
         .tokenizer = text != NULL ? text_model_tokenizer(text->model) : NULL,
         .end_token = ends->id,
@@ -418,6 +420,7 @@ int64_t policy_memory_free(const Policy *policy)
 typedef struct Sharers {
     int64_t workers; /* rollout workers */
     int64_t trained; /* bytes that train workers take of it */
+    bool turns;      /* in that of generation, when they rest */
 } Sharers;
 
 static Sharers count_sharers(const Policy *policy, int64_t trained, bool turns)
@@ -425,38 +428,70 @@ static Sharers count_sharers(const Policy *policy, int64_t trained, bool turns)
     const JobConfig *config = policy->config;
     int64_t workers = config->rollout.num_workers;
     int64_t gpus = config->train.tp_size * config->train.dp_size;
-    if (config->device == JOB_CPU) return (Sharers){workers, trained};
-    if (!config->rollout.colocate) return (Sharers){1, 0};
+    if (config->device == JOB_CPU) return (Sharers){workers, trained, false};
+    if (!config->rollout.colocate) return (Sharers){1, 0, false};
     if (turns) trained = gpus * weight_board_bytes(policy->rank[0].plan, policy->dtype, 1);
     int64_t parts = workers * config->train.tp_size; /* each takes a GPU per rank */
-    return (Sharers){(parts + gpus - 1) / gpus, trained / gpus};
+    return (Sharers){(parts + gpus - 1) / gpus, trained / gpus, turns};
+}
+
+static int64_t left_of(const MemoryRoom *room, const Sharers *sharers)
+{
+    return room->available - room->available / 10 - sharers->trained;
+}
+
+/* Beside what rollout workers take whatever they keep. */
+static int64_t left_for_pages(const Policy *policy, const MemoryRoom *room, const Sharers *sharers)
+{
+    int64_t others = sharers->workers * (policy->memory_bytes - policy->kv_bytes);
+    int64_t left = left_of(room, sharers) - others;
+    return left > 0 ? left : 0;
+}
+
+/* rollout.kv_cache_mb, of a worker, when those of a memory have so much of it for pages. */
+static int64_t mb_of_a_worker(const Policy *policy, int64_t bytes, const Sharers *sharers)
+{
+    return (bytes / sharers->workers * (policy->tp_size / ranks_in_a_memory(policy))) >> 20;
+}
+
+/* Owned. What may be little beside a GPU is not told as none. */
+static char *tell_trained(const Sharers *sharers)
+{
+    double bytes = (double)sharers->trained;
+    const char *when = sharers->turns ? " in the turn of generation" : "";
+    return bytes < 0.1 * 0x1p30 ? mem_printf("train workers take %.1f MiB%s", bytes / 0x1p20, when)
+                                : mem_printf("train workers take %.2f GiB%s", bytes / 0x1p30, when);
 }
 
 static Status refuse_room(const Policy *policy, const MemoryRoom *room, const Sharers *sharers,
                           Error *err)
 {
     const JobConfig *config = policy->config;
-    const char *key =
-        config->rollout.kv_cache_mb > 0 ? "rollout.kv_cache_mb" : "rollout.concurrency";
+    bool is_set = config->rollout.kv_cache_mb > 0;
     int64_t workers = sharers->workers;
-    return error_set(err, ERR_RESOURCE,
-                     "%s: %lld rollout worker%s take%s %.2f GiB%s, but of %.2f GiB that are free%s "
-                     "train workers take %.2f GiB and a tenth is kept (%lld answers of up to %lld "
-                     "tokens at a time; of each worker: %s)\n"
-                     "Lower rollout.concurrency, data.max_length or rollout.num_workers, set "
-                     "rollout.kv_cache_mb (answers that find no room wait), or leave train workers "
-                     "less with train.memory_gb.",
-                     key, (long long)workers, plural(workers), workers == 1 ? "s" : "",
-                     (double)(workers * policy->memory_bytes) / 0x1p30,
-                     config->kv_cache_decided ? " as decided when the run began (memory.json)" : "",
-                     (double)room->available / 0x1p30, config->device != JOB_CPU ? " on a GPU" : "",
-                     (double)sharers->trained / 0x1p30, (long long)config->rollout.concurrency,
-                     (long long)config->data.max_length, policy->memory_plan);
-}
-
-static int64_t left_of(const MemoryRoom *room, const Sharers *sharers)
-{
-    return room->available - room->available / 10 - sharers->trained;
+    int64_t most = mb_of_a_worker(policy, left_for_pages(policy, room, sharers), sharers);
+    char *trained = tell_trained(sharers);
+    error_set(err, ERR_RESOURCE,
+              "%s: %lld rollout worker%s take%s %.2f GiB%s, but of %.2f GiB that are free%s "
+              "%s and a tenth is kept (%lld answers of up to %lld "
+              "tokens at a time; of each worker: %s)",
+              is_set ? "rollout.kv_cache_mb" : "rollout.concurrency", (long long)workers,
+              plural(workers), workers == 1 ? "s" : "",
+              (double)(workers * policy->memory_bytes) / 0x1p30,
+              config->kv_cache_decided ? " as decided when the run began (memory.json)" : "",
+              (double)room->available / 0x1p30, config->device != JOB_CPU ? " on a GPU" : "",
+              trained, (long long)config->rollout.concurrency, (long long)config->data.max_length,
+              policy->memory_plan);
+    free(trained);
+    if (most << 20 < bytes_for_an_answer(policy))
+        return error_append(err, "Lower rollout.concurrency, data.max_length or "
+                                 "rollout.num_workers, or leave train workers less with "
+                                 "train.memory_gb.");
+    return error_append(err,
+                        "Write rollout.kv_cache_mb: %lld or less (answers that find no room wait), "
+                        "lower %srollout.num_workers, or leave train workers less with "
+                        "train.memory_gb.",
+                        (long long)most, is_set ? "" : "rollout.concurrency, data.max_length or ");
 }
 
 static bool fits(const Policy *policy, const MemoryRoom *room, bool turns)
@@ -484,11 +519,9 @@ Status policy_find_room(const Policy *policy, MemoryRoom *room, Error *err)
         turns = room->takes_turns = true;
     if (fits(policy, room, turns)) return OK;
     const Sharers sharers = count_sharers(policy, room->trained, turns);
-    int64_t workers = sharers.workers, left = left_of(room, &sharers);
     if (config->rollout.kv_cache_mb > 0) return refuse_room(policy, room, &sharers, err);
-    left -= workers * (policy->memory_bytes - policy->kv_bytes);
-    int64_t of_a_memory = left > 0 ? left / 4 * 3 / workers : 0;
-    int64_t mb = (of_a_memory * (policy->tp_size / ranks_in_a_memory(policy))) >> 20;
+    int64_t left = left_for_pages(policy, room, &sharers);
+    int64_t mb = mb_of_a_worker(policy, left / 4 * 3, &sharers);
     if (mb << 20 < bytes_for_an_answer(policy)) return refuse_room(policy, room, &sharers, err);
     room->kv_cache_mb = mb;
     return OK;

@@ -2,6 +2,7 @@
 
 #include <math.h>
 
+#include "base/plural.h"
 #include "model/weight_board.h"
 
 DType job_dtype(const JobConfig *config)
@@ -38,9 +39,26 @@ bool job_learns_by_rewards(const JobConfig *config)
 int64_t job_memory_share(const JobConfig *config, int64_t memory_bytes)
 {
     int64_t ranks = config->train.tp_size * config->train.dp_size;
-    if (config->train.memory_gb > 0) return (int64_t)(config->train.memory_gb * 0x1p30) / ranks;
+    int64_t asked = (int64_t)(config->train.memory_gb * 0x1p30) / ranks;
+    bool is_there = config->device == JOB_CPU || memory_bytes == 0 || asked <= memory_bytes;
+    if (asked > 0 && is_there) return asked;
     if (config->device != JOB_CPU) ranks = 1;
     return memory_bytes / 10 * 9 / ranks;
+}
+
+Status job_check_memory(const JobConfig *config, int64_t memory_bytes, Error *err)
+{
+    int64_t ranks = config->train.tp_size * config->train.dp_size;
+    double asked = config->train.memory_gb / (double)ranks, has = (double)memory_bytes / 0x1p30;
+    if (config->device == JOB_CPU || memory_bytes == 0 || asked <= has) return OK;
+    error_set(err, ERR_RESOURCE,
+              "train.memory_gb: %g GiB for %lld train worker%s, which is %.2f GiB of a GPU, but "
+              "this one has %.2f GiB free.\n"
+              "Write at most %g, or leave it out: then a train worker may use nine tenths of what "
+              "is free.",
+              config->train.memory_gb, (long long)ranks, plural(ranks), asked, has,
+              floor(has * 90 * (double)ranks) / 100);
+    return job_config_locate(config, err);
 }
 
 /* One where generation lets go of the weights before others are written. */

@@ -20,9 +20,14 @@ Status job_open_device(const JobConfig *config, const KernelTable **ret, DeviceI
 bool job_learns_by_rewards(const JobConfig *config);
 
 /* What a rank may take of the `memory_bytes` that its device has free: on a CPU for all ranks of
- * the job, which are all on this machine; a GPU has but one. What is left over serves everything
- * else there. 0: no limit. */
+ * the job, which are all on this machine; a GPU has but one, and train.memory_gb does not count
+ * where it has less. What is left over serves everything else there. 0: no limit. */
 int64_t job_memory_share(const JobConfig *config, int64_t memory_bytes);
+
+/* ERR_RESOURCE when train.memory_gb asks more of each GPU than the `memory_bytes` that are free on
+ * one. For whoever looks before anything starts: a rank that starts again beside others plans with
+ * what is left, as long as that does. */
+Status job_check_memory(const JobConfig *config, int64_t memory_bytes, Error *err);
 
 /* Sets of weights that lie on a train worker's GPU for rollout workers to read. */
 int job_shown_weights(const JobConfig *config);

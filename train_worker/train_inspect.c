@@ -256,11 +256,17 @@ static Status inspect_host(const JobConfig *config, const Arguments *arguments, 
 /* More than these gain nothing: products fill a GPU with fewer. */
 #define TOKENS_MOST 32768
 
-/* No more than a rank has in a step, either. What does not fit is told by whoever plans for it. */
+/* No more than a rank has in a step, either. Nothing where not even the job's own tokens fit:
+ * whoever plans for these tells that. */
 static Status inspect_tokens(const JobConfig *config, const Room *room, Error *err)
 {
     TrainerOptions options = {0};
+    WorkerPlan policy = {0}, critic = {0};
     TRY(job_trainer_options(config, room->available, &options, err));
+    Status status = plan_worker(config, room, &policy, &critic, err);
+    free(policy.text);
+    free(critic.text);
+    if (status != OK) return status == ERR_RESOURCE ? OK : status;
     options.kernels = room->kernels;
     int64_t samples = config->train.global_batch_size / config->train.dp_size;
     int64_t step = samples * config->data.max_length, most = options.max_tokens;
@@ -278,6 +284,7 @@ static Status inspect(const JobConfig *config, const Arguments *arguments, Error
     Room room;
     TRY(find_room(config, arguments, &room, err));
     if (arguments->only_device) return OK;
+    if (arguments->taken == 0) TRY(job_check_memory(config, room.available, err));
     if (arguments->only_tokens) return inspect_tokens(config, &room, err);
     if (arguments->host) return inspect_host(config, arguments, &room, err);
     if (!arguments->only_bytes && room.kernels != NULL) printf("device: %s\n", room.device);
@@ -291,6 +298,10 @@ static Status inspect(const JobConfig *config, const Arguments *arguments, Error
     if (arguments->taken > 0) TRY(check_running(config, arguments, &room, err));
     if (arguments->only_bytes)
         printf("%lld\n", (long long)bytes * ranks);
+    else if (ranks > 1 && room.kernels != NULL)
+        printf("memory of this GPU: %.2f GiB available, %lld train workers take %.2f GiB each, of "
+               "a GPU of their own\n",
+               (double)room.available / 0x1p30, ranks, (double)bytes / 0x1p30);
     else
         printf("memory of this %s: %.2f GiB available, %lld train worker%s take%s %.2f GiB\n",
                room.kernels != NULL ? "GPU" : "machine", (double)room.available / 0x1p30, ranks,

@@ -45,9 +45,9 @@ static const char usage[] =
     "\n"
     "  --endpoint ipc:///PATH   socket, in a folder that only you may enter (made when missing)\n"
     "  --cpus N                 CPUs to give to jobs; default: all\n"
-    "  --gpus N                 GPUs to give to jobs; default: all in CUDA_VISIBLE_DEVICES; 0: "
-    "none\n"
-    "                           is looked for\n"
+    "  --gpus N                 GPUs to give to jobs, of which there are so many; default: all "
+    "in\n"
+    "                           CUDA_VISIBLE_DEVICES; 0: none is looked for\n"
     "  --memory BYTES           memory to give to jobs; default: all\n"
     "  --name NODE              default: the host's name\n"
     "  --host HOST              agents that say the same share memory between their processes, "
@@ -599,7 +599,8 @@ static void on_stop_signal(void *argument, int signal_number)
 
 typedef struct AgentOptions {
     const char *endpoint, *name, *host;
-    NodeResources total; /* gpu: at most; 0: none is looked for */
+    NodeResources total; /* gpu: known when they have been looked for */
+    int gpus;            /* to give; 0: none is looked for; -1: all that there are */
     pid_t controller;    /* of an embedded agent; 0: a daemon */
 } AgentOptions;
 
@@ -630,7 +631,7 @@ static Status parse_option(int option, AgentOptions *ret, Error *err)
         return OK;
     case 'g':
         TRY(option_number("--gpus", optarg, NODE_GPUS_MAX, &gpus, err));
-        ret->total.gpu = (int)gpus;
+        ret->gpus = (int)gpus;
         return OK;
     case 'n':
         ret->name = optarg;
@@ -686,7 +687,7 @@ static Status parse_options(int argc, char **argv, AgentOptions *ret, Error *err
         {0},
     };
     ret->total.cpu = (double)sysconf(_SC_NPROCESSORS_ONLN);
-    ret->total.gpu = NODE_GPUS_MAX;
+    ret->gpus = -1;
     ret->total.memory_bytes = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
     opterr = 0;
     for (int option; (option = getopt_long(argc, argv, ":", names, NULL)) != -1;) {
@@ -728,14 +729,25 @@ static Status bind_inbox(Agent *agent, const char *endpoint, int64_t patience_ms
     }
 }
 
-static void look_for_gpus(Agent *agent, NodeResources *total)
+static Status look_for_gpus(Agent *agent, AgentOptions *options, Error *err)
 {
-    int most = total->gpu;
-    if (most > 0)
-        gpu_inventory_read(&agent->gpus);
+    GpuInventory *gpus = &agent->gpus;
+    int asked = options->gpus;
+    if (asked != 0)
+        gpu_inventory_read(gpus);
     else
-        snprintf(agent->gpus.why_none, sizeof agent->gpus.why_none, "--gpus is 0");
-    total->gpu = agent->gpus.count < most ? agent->gpus.count : most;
+        snprintf(gpus->why_none, sizeof gpus->why_none, "--gpus is 0");
+    options->total.gpu = asked < 0 ? gpus->count : asked;
+    if (asked <= gpus->count) return OK;
+    if (gpus->count == 0)
+        return error_set(err, ERR_RESOURCE,
+                         "--gpus %d: no GPU is there to give (%s).\nMend that, or leave --gpus "
+                         "out.",
+                         asked, gpus->why_none);
+    return error_set(err, ERR_RESOURCE,
+                     "--gpus %d: %d GPU%s there to give, of those that CUDA_VISIBLE_DEVICES lets "
+                     "it have.\nGive --gpus %d, or leave it out.",
+                     asked, gpus->count, gpus->count == 1 ? " is" : "s are", gpus->count);
 }
 
 static Status agent_open(Agent *agent, AgentOptions *options, Error *err)
@@ -746,7 +758,7 @@ static Status agent_open(Agent *agent, AgentOptions *options, Error *err)
         return error_set(err, ERR_IO, "could not find this program's folder");
     agent->program_folder = path_folder(self);
     agent->host = options->host != NULL ? mem_strdup(options->host) : process_host();
-    look_for_gpus(agent, &options->total);
+    TRY(look_for_gpus(agent, options, err));
     agent->reservations = reservations_create(&options->total);
     TRY(make_identity(options, &agent->identity, err));
     TRY(loop_create(&agent->loop, err));

@@ -17,6 +17,7 @@
 #include "config/job.h"
 #include "model/kv_cache.h"
 #include "rollout_worker/engine/model_folder.h"
+#include "rollout_worker/engine/runner.h"
 #include "rollout_worker/serve/serve.h"
 #include "rollout_worker/serve/thread_generator.h"
 #include "tensor/device.h"
@@ -176,21 +177,53 @@ typedef struct Device {
     DeviceInfo info;
 } Device;
 
-static Status plan_engine(const Arguments *a, const ModelFolder *folder, int64_t memory_free,
-                          EngineOptions *ret, Error *err)
+/* As a job's rollout workers: a tenth of a GPU is for what no plan counts. 0: not known. */
+static int64_t may_take(const Device *device)
+{
+    int64_t available = device->info.memory_free;
+    return device->kernels->host_memory ? available : available - available / 10;
+}
+
+static Status refuse_room(const Arguments *a, const Device *device, const EngineMemory *memory,
+                          Error *err)
+{
+    bool is_host = device->kernels->host_memory;
+    int64_t most = (may_take(device) - memory->total + memory->pages) >> 20;
+    char *text = engine_memory_plan_text(memory);
+    char *cause = a->kv_mib > 0 ? mem_printf("--kv-memory: keys and values of %lld MiB make it",
+                                             (long long)a->kv_mib)
+                                : mem_strdup("serving takes");
+    char *advice = a->kv_mib > 0 && most > 0
+                       ? mem_printf("--kv-memory %lld or less, or ", (long long)most)
+                       : mem_strdup("");
+    Status status =
+        error_set(err, ERR_RESOURCE,
+                  "%s %.2f GiB, but %s %.2f GiB %s (%s).\n"
+                  "Give %sa smaller --max-length or --max-samples.",
+                  cause, (double)memory->total / 0x1p30, is_host ? "only" : "of",
+                  (double)device->info.memory_free / 0x1p30,
+                  is_host ? "are free" : "that are free on the GPU a tenth is kept", text, advice);
+    free(advice);
+    free(cause);
+    free(text);
+    return status;
+}
+
+/* `shape`: the weights, of which none is read yet. `memory_free`: beside them. */
+static Status plan_engine(const Arguments *a, const ModelFolder *folder, const Weights *shape,
+                          int64_t memory_free, EngineOptions *ret, Error *err)
 {
     int64_t positions = folder->config.max_position_embeddings;
     int64_t length = a->max_length > 0                ? a->max_length
                      : positions < MAX_LENGTH_DEFAULT ? positions
                                                       : MAX_LENGTH_DEFAULT;
-    const Weights *weights = folder->weights;
-    int64_t page = kv_cache_page_bytes(folder->plan, weights->dtype, weights->kernels);
+    int64_t page = kv_cache_page_bytes(folder->plan, shape->dtype, shape->kernels);
     int64_t one = (length + KV_PAGE - 1) / KV_PAGE * page, kv = one * a->max_samples;
     int64_t half = memory_free / 2;
     if (half > 0 && kv > half) kv = half;
     if (a->kv_mib > 0) kv = a->kv_mib << 20;
     *ret = (EngineOptions){
-        .weights = weights,
+        .weights = shape,
         .max_length = (int32_t)length,
         .max_samples = (int)a->max_samples,
         .max_step_tokens = a->max_samples > STEP_TOKENS ? (int)a->max_samples : STEP_TOKENS,
@@ -215,13 +248,29 @@ static Status check_memory(const ModelFolder *folder, const Device *device, DTyp
 {
     bool packs = device->kernels->host_memory;
     int64_t bytes = (packs ? 2 : 1) * folder->plan->size * (int64_t)dtype_size(dtype);
-    int64_t available = device->info.memory_free;
+    int64_t available = may_take(device);
     *ret_left = available > bytes ? available - bytes : 0;
     if (available == 0 || bytes <= available) return OK;
     return error_set(
-        err, ERR_RESOURCE, "the weights take %.2f GiB in %s%s, but only %.2f GiB are free",
+        err, ERR_RESOURCE, "the weights take %.2f GiB in %s%s, but only %.2f GiB are free%s",
         (double)bytes / 0x1p30, dtype_name(dtype),
-        packs ? ", packed for matrix products included" : "", (double)available / 0x1p30);
+        packs ? ", packed for matrix products included" : "", (double)available / 0x1p30,
+        packs ? "" : " on the GPU beside a tenth that is kept");
+}
+
+/* All that serving will take, beside what is there: said before the weights are read. */
+static Status plan_memory(const Arguments *a, const ModelFolder *folder, const Device *device,
+                          DType dtype, EngineOptions *ret, Error *err)
+{
+    int64_t left = 0;
+    Weights shape = {.kernels = device->kernels, .plan = folder->plan, .dtype = dtype};
+    EngineMemory memory;
+    TRY(check_memory(folder, device, dtype, &left, err));
+    TRY(plan_engine(a, folder, &shape, left, ret, err));
+    TRY(engine_memory_plan_make(ret, &memory, err));
+    ret->weights = NULL; /* those that will be read */
+    if (device->info.memory_free == 0 || memory.total <= may_take(device)) return OK;
+    return refuse_room(a, device, &memory, err);
 }
 
 /* The engine's thread, with the folder's weights. */
@@ -322,10 +371,9 @@ done:
 static Status run(const Arguments *a, Error *err)
 {
     ModelFolder folder = {0};
-    EngineOptions engine;
+    EngineOptions engine = {0};
     sigset_t signals;
     block_signals(&signals);
-    int64_t left = 0;
     Device device;
     DeviceOptions wanted = {.num_threads = (int)a->threads};
     TRY(device_open(a->device, &wanted, &device.kernels, &device.info, err));
@@ -341,9 +389,9 @@ static Status run(const Arguments *a, Error *err)
     if (folder.ends.count == 0)
         printf("note: the folder names no end token: answers end at their length or a stop\n");
     fflush(stdout);
-    status = check_memory(&folder, &device, dtype, &left, err);
+    status = plan_memory(a, &folder, &device, dtype, &engine, err);
     if (status == OK) status = model_folder_load(&folder, a->model, dtype, device.kernels, err);
-    if (status == OK) status = plan_engine(a, &folder, left, &engine, err);
+    engine.weights = folder.weights;
     bool asked = sigtimedwait(&signals, NULL, &(struct timespec){0}) > 0; /* while it was loaded */
     if (status == OK && !asked) status = serve(a, &engine, &folder, &signals, err);
     model_folder_close(&folder);

@@ -174,7 +174,7 @@ case_rollout_memory() {
     message 4 --set rollout.kv_cache_mb=100000000
     says "--set rollout.kv_cache_mb=100000000: rollout.kv_cache_mb: 1 rollout worker takes 2048" \
         "GiB that are free train workers take" \
-        "keys and values" "Lower rollout.concurrency, data.max_length"
+        "keys and values" "Write rollout.kv_cache_mb: " " or less (answers that find no room wait)"
     "$BIN/controller" validate --config job.yaml --set rollout.kv_cache_mb=100000000 >out 2>&1 &&
         fail "validate is content"
     grep -q "rollout.kv_cache_mb: 1 rollout worker takes" out || fail "validate does not say it"

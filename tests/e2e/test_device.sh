@@ -3,7 +3,7 @@
 # without hardware (tests/tensor/device_library.c): its memory cannot be touched by the host, its kernels are the CPU's,
 # so a job must end with the weights of a job on the CPU, to the bit; that no GPU is needed for this is also all that it
 # proves. In the place of NVML stands one that tells of two GPUs (tests/controller/nvml_library.c).
-# usage: test_device.sh sft | generate | weights | turns | ranks | split | hosts | slow | placement
+# usage: test_device.sh sft | generate | weights | turns | ranks | split | hosts | slow | placement | room
 . "$(dirname "$0")/lib.sh"
 case ${1:-} in sft | generate | turns | ranks | hosts) JOB_MODEL=$SOURCE/deploy/examples/tiny/model ;; esac
 make_data
@@ -252,7 +252,8 @@ ranks) # GPUs that sum with each other: over the double of NCCL (tests/comm/nccl
     on_device run_tensor $split data.eval=
     # shellcheck disable=SC2086
     "$BIN/controller" validate --config "$JOB" $SETTINGS > valid.txt || fail "validate refuses: $(cat valid.txt)"
-    said valid.txt "2 train workers take"
+    each=$(sed -n 's/^memory of a train worker: .* together \([0-9.]* GiB\);.*/\1/p' valid.txt)
+    said valid.txt "memory of this GPU: 3.00 GiB available, 2 train workers take $each each"
     start_job
     wait_for_step 1
     kill_actor train-1
@@ -462,6 +463,17 @@ placement) # what is said when there are too few GPUs, or none, or another job h
     said "$RUN.out" "GiB; no GPU: NVML does not start: Driver Not Loaded"
     said "$RUN.out" "device: cpu"
 
+    refuses_gpus() { # VISIBLE SAID
+        code=0
+        CUDA_VISIBLE_DEVICES=$1 timeout 10 "$BIN/node_agent" --endpoint "ipc://$PWD/private/agent" --gpus 3 \
+            > agent.out 2>&1 || code=$?
+        [ $code = 4 ] || fail "an agent gives 3 GPUs, where it sees \"$1\": code $code: $(cat agent.out)"
+        said agent.out "$2"
+    }
+    refuses_gpus 0,1 "--gpus 3: 2 GPUs are there to give"
+    refuses_gpus 0 "--gpus 3: 1 GPU is there to give"
+    refuses_gpus 1 "Give --gpus 1, or leave it out"
+    refuses_gpus "" "--gpus 3: no GPU is there to give (of 2 that are there CUDA_VISIBLE_DEVICES= shows none)"
     "$BIN/node_agent" --endpoint "ipc://$PWD/private/agent" --cpus 8 --gpus 1 > agent.out 2>&1 &
     agent=$!
     for _ in $(seq 200); do
@@ -472,6 +484,12 @@ placement) # what is said when there are too few GPUs, or none, or another job h
     on_device run_first "cluster.agents=ipc://$PWD/private/agent" name=first
     start_job
     wait_for_step 1
+    opened() {
+        grep -q device_fenced "/proc/$(actor_pid "$1")/maps"
+    }
+    opened train-0 || fail "train-0 has not opened the GPU"
+    ! opened rollout-0 || fail "a rollout worker that does not generate opens the GPU that it is shown"
+    said agent.out "gpu actor=rollout-0 id=GPU-a000-of-a-test"
     first=$CONTROLLER first_run=$RUN
     STEPS=1 on_device run_second "cluster.agents=ipc://$PWD/private/agent" name=second
     start_job
@@ -491,5 +509,104 @@ placement) # what is said when there are too few GPUs, or none, or another job h
     nothing_left
     kill $agent
     wait $agent || fail "the agent ended with code $?"
+    ;;
+room) # what does not fit the GPU is refused before anything starts, with what it has and what to write
+    refused() { # CODE, of the command's
+        [ "$code" = "$1" ] || fail "code $code: $(cat refused.txt)"
+        [ ! -e "$RUN" ] || fail "it started all the same"
+    }
+    refuses() { # [COMMAND]: the job of on_device
+        code=0
+        # shellcheck disable=SC2086
+        "$BIN/controller" "$@" --config "$JOB" $SETTINGS > refused.txt 2>&1 || code=$?
+        refused 4
+    }
+    on_device run_more train.memory_gb=200 train.max_tokens_per_gpu=200000
+    refuses validate
+    said refused.txt "train.memory_gb: 200 GiB for 1 train worker"
+    said refused.txt "200.00 GiB of a GPU, but this one has 3.00 GiB free"
+    said refused.txt "Write at most 2.7, or leave it out"
+    refuses
+    said refused.txt "Write at most 2.7, or leave it out"
+    on_device run_all train.memory_gb=2.9
+    # shellcheck disable=SC2086
+    "$BIN/controller" validate --config "$JOB" $SETTINGS > valid.txt 2>&1 || fail "refused: $(cat valid.txt)"
+
+    # A model that is too large, where the micro-batch was to be as the memory has room.
+    mkdir -p ledger
+    on_device run_large
+    export TEST_DEVICE_LEDGER=$PWD/ledger TEST_DEVICE_KB=60000
+    for command in validate ""; do
+        refuses $command
+        said refused.txt "the train worker needs 0."
+        said refused.txt "but may use 0.05 GiB"
+    done
+    # Of agents that serve others too nobody knows before what they will have free.
+    beside_agent() { # CODE, of the job of on_device
+        "$BIN/node_agent" --endpoint "ipc://$PWD/private/agent" --cpus 8 > agent.out 2>&1 &
+        agent=$!
+        for _ in $(seq 200); do
+            [ ! -S private/agent ] || break
+            sleep 0.05
+        done
+        start_job
+        finish_job "$1"
+        kill $agent
+        wait $agent || fail "the agent ended with code $?"
+    }
+    on_device run_late "cluster.agents=ipc://$PWD/private/agent"
+    beside_agent 4
+    said "$RUN.out" "the train worker needs 0."
+    ! grep -q "micro_batch" "$RUN.out" || fail "micro-batches are as the memory has room that there is none of"
+    [ ! -e "$RUN/memory.json" ] || fail "what does not fit is written down"
+    unset TEST_DEVICE_LEDGER TEST_DEVICE_KB
+    on_device run_cut train.memory_gb=200 train.max_tokens_per_gpu=200000 "cluster.agents=ipc://$PWD/private/agent"
+    beside_agent 0 # the GPU has what it has
+    grep -q "together [12]\..* GiB; 200000 tokens" "$RUN/events.jsonl" || fail "it planned for more than there is"
+
+    # Keys and values of rollout workers: what is said to write fits, and no more does.
+    generate="rollout.function=generate rollout.reward=random rollout.n_samples_per_prompt=4 rollout.concurrency=64"
+    generate="$generate rollout.max_response_length=12 data.max_length=160 train.max_tokens_per_gpu=4096"
+    for offload in auto false; do
+        # shellcheck disable=SC2086
+        on_device run_keys $generate rollout.offload=$offload rollout.kv_cache_mb=5000
+        for command in validate ""; do
+            refuses $command
+            said refused.txt "1 rollout worker takes 4.89 GiB"
+            ! grep -q " 0.00 GiB" refused.txt || fail "a figure says nothing: $(cat refused.txt)"
+            most=$(sed -n 's/^Write rollout.kv_cache_mb: \([0-9]*\) or less .*/\1/p' refused.txt)
+            [ "${most:-0}" -gt 1500 ] || fail "it is not said what fits: $(cat refused.txt)"
+        done
+        [ $offload = false ] || said refused.txt "in the turn of generation"
+        for mb in $most $((most + 2)); do
+            code=0
+            # shellcheck disable=SC2086
+            on_device run_keys $generate rollout.offload=$offload rollout.kv_cache_mb=$mb
+            # shellcheck disable=SC2086
+            "$BIN/controller" validate --config "$JOB" $SETTINGS > refused.txt 2>&1 || code=$?
+            [ $code = $((mb > most ? 4 : 0)) ] || fail "$mb MiB, of $most: $(cat refused.txt)"
+        done
+    done
+
+    # A model that is served, too.
+    STEPS=1 on_device run_served data.eval=
+    run_job
+    for mib in 2800 3500 9000000; do
+        code=0
+        timeout 20 "$BIN/controller" serve --model "$RUN" --port 0 --device cuda --kv-memory $mib \
+            > refused.txt 2>&1 || code=$?
+        [ $code = 4 ] || fail "--kv-memory $mib: code $code: $(cat refused.txt)"
+        said refused.txt "--kv-memory: keys and values of $mib MiB"
+        said refused.txt "of 3.00 GiB that are free on the GPU a tenth is kept"
+    done
+    most=$(sed -n 's/^Give --kv-memory \([0-9]*\) or less.*/\1/p' refused.txt)
+    "$BIN/controller" serve --model "$RUN" --port 0 --device cuda --kv-memory "$most" > serve.out 2>&1 &
+    server=$!
+    for _ in $(seq 200); do
+        ! grep -q "^serving" serve.out || break
+        sleep 0.05
+    done
+    kill -INT $server
+    wait $server || fail "what it says to give is refused, with code $?: $(cat serve.out)"
     ;;
 esac

@@ -284,6 +284,7 @@ asks)
     rm bin/train_inspect
     cat > bin/train_inspect << SH
 #!/bin/bash
+[[ " \$* " == *" --taken "* ]] || exec "$BIN/train_inspect" "\$@" # a start asks, too
 [ ! -e "$PWD/hang" ] || exec -a "hangs in $PWD" sleep 600
 touch "$PWD/looking"
 while [ ! -e "$PWD/go" ]; do sleep 0.1; done
