@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The scripts for a GPU tell of what goes wrong: nothing that differs, is missing or does not start passes for done.
-# usage: BIN=... SOURCE=... test_scripts.sh jobs
+# usage: BIN=... SOURCE=... test_scripts.sh jobs | golden
 # shellcheck source=tests/e2e/lib.sh
 . "$SOURCE/tests/e2e/lib.sh"
 
@@ -48,6 +48,16 @@ jobs() {
     spoiled_by sft "rm -r checkpoints"
     large "$PWD/spoiled" unsaved 1
     says unsaved.out 'FAILED: there is no checkpoint with weights in .*/sft/checkpoints'
+}
+
+# ---- tiny models: of a device that does not open there are no differences ----
+
+golden() {
+    local model=$SOURCE/tests/model/golden/tied_gqa
+    expect 0 golden.out env TROUPE_CUDA_LIBRARY="$BIN/device_fenced.so" "$BIN/gpu_golden" "$model"
+    says golden.out 'tied_gqa \| [0-9.e-]+ \| [0-9.e-]+ \| [0-9.e-]+ \| near \|$'
+    expect 1 golden.out env TROUPE_CUDA_LIBRARY="$PWD/none.so" "$BIN/gpu_golden" "$model"
+    says golden.out 'tied_gqa \| \| \| \| \*\*not done, see above\*\* \|$'
 }
 
 "$1"
