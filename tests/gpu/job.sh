@@ -6,6 +6,17 @@
 #   BIN=folder of the built programs, LARGE=shape of the large model (qwen3-0.6b), SHARES_NOTHING=KEY=VALUE of an
 #   environment in which the device's memory is shared by no two processes
 # Works in the current folder. What the programs must be told of CUDA and NCCL, the caller has put into the environment.
+case ${1:-} in
+-h | --help)
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+    exit
+    ;;
+tiny | large) ;;
+*)
+    echo "${1:+$1: }expected tiny or large: see tests/gpu/job.sh --help" >&2
+    exit 2
+    ;;
+esac
 SOURCE=$(cd "$(dirname "$0")/../.." && pwd)
 export SOURCE
 # shellcheck source=tests/e2e/lib.sh
@@ -130,11 +141,4 @@ large() {
 echo
 echo "| job | |"
 echo "|---|---|"
-case ${1:-} in
-tiny) tiny ;;
-large) large ;;
-*)
-    sed -n '5,7s/^# \{0,1\}//p' "$0"
-    exit 2
-    ;;
-esac
+"$1"

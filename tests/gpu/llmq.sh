@@ -81,6 +81,10 @@ run_it() {
         echo "skipped: no $file (tests/gpu/llmq.sh build)"
         exit 77
     }
+    if ! command -v python3 > /dev/null; then
+        echo "skipped: there is no python3 to make its tokens with"
+        exit 77
+    fi
     rm -rf "$folder"
     mkdir -p "$folder"
     tar -C "$folder" -xzf "$file"
@@ -110,8 +114,9 @@ run_it() {
 case ${1:-} in
 build) build_it ;;
 run) run_it "${@:2}" ;;
+-h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" ;;
 *)
-    sed -n '5,8s/^# \{0,1\}//p' "$0"
+    echo "${1:+$1: }expected build or run: see tests/gpu/llmq.sh --help" >&2
     exit 2
     ;;
 esac
