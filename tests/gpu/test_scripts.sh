@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The scripts for a GPU tell of what goes wrong: nothing that differs, is missing or does not start passes for done.
-# usage: BIN=... SOURCE=... test_scripts.sh jobs | golden | nccl | options | starts | order
+# usage: BIN=... SOURCE=... test_scripts.sh jobs | golden | nccl | options | starts | order | train
 # shellcheck source=tests/e2e/lib.sh
 . "$SOURCE/tests/e2e/lib.sh"
 
@@ -170,6 +170,20 @@ order() {
     says slow.out 'test_kernels \(library\) \| \*\*not done in [0-9]+ s\*\*'
     says slow.out 'nccl_weights \| passed'
     says slow.out 'jobs, large \| \*\*failed \(1\)' # of a controller that does nothing
+}
+
+# What fails is told with the number of documents that was tried.
+train() {
+    fake bench_train 'echo "the device fell off the bus" >&2; exit 1'
+    expect 1 rows.out env BIN="$PWD" "$SOURCE/tests/gpu/train_rows.sh" 2 toy:2+8x32
+    says rows.out '^\| toy \| 2 x 32 \| \*\*the device fell'
+    command -v python3 > /dev/null || return 0
+    expect 1 rows.out python3 "$SOURCE/tests/bench/compare_train.py" "$PWD/bench_train" --no-torch \
+        --shape toy:2+8x32,toy:4x64
+    says rows.out '^\| toy \| 2 x 32 \| \*\*bench_train ended with code 1: the device fell'
+    says rows.out '^\| toy \| 4 x 64 \| \*\*bench_train ended with code 1: the device fell'
+    expect 1 rows.out python3 "$SOURCE/tests/bench/compare_train.py" "$PWD/none" --no-torch
+    says rows.out '^/.*none cannot be run: build the tests'
 }
 
 "$1"
