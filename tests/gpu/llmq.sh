@@ -5,7 +5,7 @@
 # usage: tests/gpu/llmq.sh build | run [MODEL...]     (Qwen2.5-0.5B Qwen2.5-1.5B)
 #   LLMQ=file that build makes and run takes (build-gpu/llmq.tar.gz), BUILD=folder (build-gpu), SM=90 of the card
 #   LLMQ_JSON=tag of nlohmann/json (v3.12.0; empty: its newest), STEPS=5 of 16 x 32 x 1,024 tokens
-# run wants python3 for random tokens, and CUDA's runtime, cuDNN and NCCL where the loader finds them.
+# run wants python3 for random tokens, and CUDA's runtime, cuBLASLt, cuDNN and NCCL where the loader finds them.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 build=$(realpath -m "${BUILD:-build-gpu}")
