@@ -305,8 +305,9 @@ static void describe_holders(const Troupe__PrepareReply *reply, char *text, size
         const NodeResources held = unpack_resources(holder->held);
         char gpus[32] = "";
         if (held.gpu > 0) snprintf(gpus, sizeof gpus, ", %d GPU%s", held.gpu, plural(held.gpu));
-        used += snprintf(text + used, size - (size_t)used, "%sjob %s (%g CPUs%s)",
-                         i > 0 ? ", " : "", holder->job_name, held.cpu, gpus);
+        used +=
+            snprintf(text + used, size - (size_t)used, "%sjob %s (%g CPU%s%s)", i > 0 ? ", " : "",
+                     holder->job_name, held.cpu, held.cpu == 1 ? "" : "s", gpus);
     }
 }
 

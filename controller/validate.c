@@ -173,6 +173,7 @@ static char *summarize(const JobConfig *config, const ModelConfig *model, const 
                        const char *warnings)
 {
     bool embedded = config->cluster.agents.count == 0;
+    double cpus = local_node_cpus_needed(config);
     char *place = embedded ? mem_printf("of %g offered, this machine has %ld",
                                         local_node_cpus(config), sysconf(_SC_NPROCESSORS_ONLN))
                            : mem_printf("of cluster.agents, which were not asked");
@@ -186,13 +187,13 @@ static char *summarize(const JobConfig *config, const ModelConfig *model, const 
     str_printf(
         &summary,
         "model: %lld parameters, %d layers, hidden size %d, vocabulary %lld (tokenizer %d)\n%s"
-        "layout: tp %lld x dp %lld, %lld rollout worker%s, batch of %lld sample%s; %g CPUs %s\n",
+        "layout: tp %lld x dp %lld, %lld rollout worker%s, batch of %lld sample%s; %g CPU%s %s\n",
         (long long)model_config_parameters(model), model->num_hidden_layers, model->hidden_size,
         (long long)model->vocab_size, (int)tokenizer_vocab_size(text_model_tokenizer(text)),
         weights, (long long)config->train.tp_size, (long long)config->train.dp_size,
         (long long)config->rollout.num_workers, plural(config->rollout.num_workers),
-        (long long)config->train.global_batch_size, plural(config->train.global_batch_size),
-        local_node_cpus_needed(config), place);
+        (long long)config->train.global_batch_size, plural(config->train.global_batch_size), cpus,
+        cpus == 1 ? "" : "s", place);
     put_warnings("text_odd", warnings, &summary);
     warn_of_bias(config, &summary);
     warn_of_lost_pins(config, &summary);

@@ -16,6 +16,14 @@
 #define LIBRARY_VARIABLE "TROUPE_CUDA_LIBRARY"
 #define SM_MIN           80 /* bf16 products on tensor cores */
 
+/* What helps where there is no library. */
+#ifdef BUILDS_CUDA_LIBRARY
+#define BUILD_IT                                                                                   \
+    "This build makes one: build it (ninja -C build programs), keep it beside the programs, "
+#else
+#define BUILD_IT "This build was made without CUDA's compiler: configure it anew where nvcc is, "
+#endif
+
 const char *device_kind_name(DeviceKind kind)
 {
     return kind == DEVICE_CUDA ? "cuda" : "cpu";
@@ -29,8 +37,7 @@ static Status refuse_missing(const char *beside, const char *in_lib, Error *err)
     Status status =
         error_set(err, ERR_RESOURCE,
                   "there is no CUDA library: " CUDA_LIBRARY_NAME " stands neither in %s nor in %s "
-                  "nor where the dynamic loader looks.\n"
-                  "This build was made without CUDA's compiler: configure it anew where nvcc is, "
+                  "nor where the dynamic loader looks.\n" BUILD_IT
                   "or name a library with " LIBRARY_VARIABLE ".",
                   bin, lib);
     free(bin);

@@ -169,7 +169,7 @@ static int try_on(const PlacementRequest *request, bool empty_nodes, int *node_o
 /* GPUs where there are some, or the group needs any. */
 static void put_resources(Str *text, const NodeResources *resources, bool with_gpu)
 {
-    str_printf(text, "%g CPUs", resources->cpu);
+    str_printf(text, "%g CPU%s", resources->cpu, resources->cpu == 1 ? "" : "s");
     if (resources->gpu > 0 || with_gpu)
         str_printf(text, ", %d GPU%s", resources->gpu, plural(resources->gpu));
     if (resources->memory_bytes > 0)

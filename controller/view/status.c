@@ -190,7 +190,10 @@ static void put_agent(Str *text, const cJSON *agent)
     put_cell(text, agent, "pid", 1, 0);
     str_printf(text, " %8s %8s  ", "-", "-");
     put_text(text, "on ", text_of(agent, "node"));
-    if (has_number(agent, "cpus")) str_printf(text, ", %g CPUs", number_of(agent, "cpus"));
+    if (has_number(agent, "cpus")) {
+        double cpus = number_of(agent, "cpus");
+        str_printf(text, ", %g CPU%s", cpus, cpus == 1 ? "" : "s");
+    }
     double gpus = has_number(agent, "gpus") ? number_of(agent, "gpus") : 0;
     if (gpus > 0) str_printf(text, ", %g GPU%s", gpus, gpus == 1 ? "" : "s");
     if (has_number(agent, "guard_pid"))

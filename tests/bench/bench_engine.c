@@ -174,8 +174,9 @@ static Limits find_limits(const Bench *bench)
     double sheet = bench_device_bandwidth(&bench->device);
     if (sheet > 0.0) limits = (Limits){sheet, limits.peak, "the data sheet"};
     if (bench->settings.dtype != DTYPE_BF16) limits.peak = 0.0;
-    printf("bandwidth %.2f TB/s by %s, %.2f TB/s by a measured copy; peak %.1f TFLOP/s\n\n",
-           limits.bandwidth * 1e-12, limits.by, copied * 1e-12, limits.peak * 1e-12);
+    printf("bandwidth %.2f TB/s by %s", limits.bandwidth * 1e-12, limits.by);
+    if (sheet > 0.0) printf(", %.2f TB/s by a measured copy", copied * 1e-12);
+    printf("; peak %.1f TFLOP/s\n\n", limits.peak * 1e-12);
     return limits;
 }
 

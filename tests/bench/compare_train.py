@@ -19,6 +19,7 @@ fits the memory; where the first does not fit, also that one with its layers che
 """
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -42,6 +43,13 @@ class DoesNotFit(Exception):
     pass
 
 
+class Failed(Exception):
+    """Ours, in one case."""
+
+    def __init__(self, case, why):
+        self.case, self.why = case, " ".join(str(why).split())
+
+
 class Ours:
     def __init__(self, args, case):
         command = [args.program, "rounds=0", f"device={args.device}", f"shape={case.name}", f"layers={args.layers}",
@@ -56,8 +64,11 @@ class Ours:
         return self.said.read().strip()
 
     def ask(self, command):
-        self.process.stdin.write(command + "\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(command + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has ended: there is no answer
         line = self.process.stdout.readline()
         if not line:
             code, why = self.process.wait(), self.last_words()
@@ -275,6 +286,8 @@ def measure(args, case, sequences, length):
         row = Row(args, one)
     except DoesNotFit as error:
         return say(one, f"does not fit: {error}")
+    except RuntimeError as error:
+        raise Failed(one, error) from error
     print(row.text(), flush=True)
     return row
 
@@ -310,8 +323,8 @@ def compare_in_turn(args):
         case = Case(text, args)
         try:
             rows = measure_all(args, case)
-        except RuntimeError as error:
-            say(case, f"**{' '.join(str(error).split())}**")
+        except Failed as error:
+            say(error.case, f"**{error.why}**")
             failed = True
             continue
         if not rows:
@@ -370,6 +383,8 @@ def main():
     parser.add_argument("--serve-torch", action="store_true")
     parser.add_argument("--torch-way")
     args = parser.parse_args()
+    if not os.access(args.program, os.X_OK):
+        sys.exit(f"{args.program} cannot be run: build the tests (ninja -C build)")
     if args.layers is None:
         args.layers = 8 if args.device == "cpu" else 0
     if args.serve_torch:

@@ -34,6 +34,7 @@ done
 
 "$BIN/bench_engine" shape=toy layers=1 samples=4 length=64 kv_mb=4 copy_mb=1 prompt=20 steps=4 rounds=2 decode=1,4 \
     label=toy > decode.out 2> /dev/null
+says decode.out "^bandwidth [0-9.]+ TB/s by a measured copy; peak"
 for samples in 1 4; do says decode.out "^\| toy \| $samples \| [0-9]+ \| .* %"; done
 ! "$BIN/bench_engine" shape=toy samples=2 kv_mb=64 copy_mb=1 decode=3 > wrong.out 2>&1 ||
     fail "it decodes more than it can"

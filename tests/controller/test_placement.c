@@ -131,18 +131,18 @@ static void test_placement_says_which_gpu_is_missing_and_who_holds_it(void **sta
                                .free = {8, 0, 0},
                                .no_gpu = "the NVIDIA driver sees none"},
                               {.name = "fast", .total = {8, 1, 0}, .free = {8, 0, 0}}};
-    nodes[1].holders = "job other (1 CPUs, 1 GPU)";
+    nodes[1].holders = "job other (1 CPU, 1 GPU)";
     BundleSpec bundles[2] = {{0, {1, 0, 0}, 0, 0}, {1, {1, 1, 0}, 0, 0}};
     int node_of[2];
     char why[1024];
     PlacementRequest request = {nodes, 2, bundles, 2, PACK};
     assert_int_equal(placement_solve(&request, node_of, why, sizeof why), PLACEMENT_BLOCKED);
     assert_int_equal(node_of[1], 1);
-    assert_non_null(strstr(why, "bundle 1 needs 1 CPUs, 1 GPU and finds no place"));
+    assert_non_null(strstr(why, "bundle 1 needs 1 CPU, 1 GPU and finds no place"));
     assert_non_null(strstr(why, "node plain: free 8 CPUs, 0 GPUs of 8 CPUs, 0 GPUs; no GPU: the "
                                 "NVIDIA driver sees none"));
     assert_non_null(strstr(why, "node fast: free 8 CPUs, 0 GPUs of 8 CPUs, 1 GPU; held by job "
-                                "other (1 CPUs, 1 GPU)"));
+                                "other (1 CPU, 1 GPU)"));
     bundles[0].need.gpu = 1;
     assert_int_equal(placement_solve(&request, node_of, why, sizeof why), PLACEMENT_INFEASIBLE);
     assert_non_null(strstr(why, "can never be placed"));

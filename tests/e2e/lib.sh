@@ -119,14 +119,24 @@ undisturbed_digest() {
         [ -s "$known" ] && [ "$known" -nt "$BIN/train_worker" ] && exit 0
         write_job quiet.yaml quiet
         run_job > /dev/null
-        digest_of "$RUN" > "$known"
-    ) 9> "$known.lock"
+        digest_of "$RUN" > "$known.part" && mv "$known.part" "$known"
+    ) 9> "$known.lock" || return
     cat "$known"
 }
 
-# The digest of everything that training made: weights and optimizer state of the newest checkpoint.
+# newest_checkpoint RUN: the folder of the last that is whole.
+newest_checkpoint() {
+    local last
+    last=$(ls -d "$1"/checkpoints/step_* 2> /dev/null | grep -v partial | tail -n 1)
+    [ -n "$(find "${last:-$1/checkpoints}" -maxdepth 1 -name '*.safetensors' 2> /dev/null)" ] ||
+        fail "there is no checkpoint with weights in $1/checkpoints"
+    echo "$last"
+}
+
+# The digest of everything that training made: weights and optimizer state of the newest checkpoint. Where there is none
+# it fails, and says what equals no digest: $(...) alone would end, and two that are empty would be equal.
 digest_of() {
-    last=$(ls -d "$1"/checkpoints/step_* | grep -v partial | tail -n 1)
+    last=$(newest_checkpoint "$1") || { echo "no checkpoint in $1" && return 1; }
     (cd "$last" && cat ./*.safetensors | sha256sum | cut -c1-64)
 }
 

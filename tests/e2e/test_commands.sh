@@ -193,7 +193,7 @@ case_validate() {
     validate 2 data.max_length=4000 train.max_tokens_per_gpu=4096
     says message data.max_length "max_position_embeddings 2048" "write max_length: 2048"
     validate 4 cluster.cpus=1
-    says message "can never be placed" "free 1 CPUs" cluster.cpus
+    says message "can never be placed" "free 1 CPU," cluster.cpus
     validate 4 train.max_tokens_per_gpu=4194304
     says message "GiB but may use" max_tokens_per_gpu tp_size
     says out "data.eval: all 100" # it goes on to say the rest

@@ -66,7 +66,8 @@ load)
     # shellcheck disable=SC2086
     write_job other.yaml run_other $job rollout.load=answers algorithm.advantage_estimator=rloo
     run_job
-    [ "$(digest_of "$RUN")" != "$expected" ] || fail "another algorithm made the same weights"
+    other=$(digest_of "$RUN")
+    [ "$other" != "$expected" ] || fail "another algorithm made the same weights"
     grep -q '"train/logprob_mismatch_count":0,' "$RUN/metrics.jsonl" || fail "the first weights are the same"
     grep -q '"train/logprob_mismatch_count":null,' "$RUN/metrics.jsonl" || fail "later ones cannot be compared"
     ! grep -q '"train/logprob_mismatch_count":[1-9]' "$RUN/metrics.jsonl" || fail "other weights count as mismatches"

@@ -26,8 +26,8 @@ static inline void gpu_open()
     setvbuf(stdout, NULL, _IOLBF, 0); /* whoever is killed leaves the rows that it has */
     kernels = library->open(0, text, sizeof text);
     if (kernels == NULL || !library->describe(0, &gpu, text, sizeof text)) {
-        printf("skipped: %s\n", text);
-        exit(77);
+        printf("the GPU cannot be opened: %s\n", text);
+        exit(1);
     }
 }
 

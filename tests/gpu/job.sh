@@ -6,6 +6,17 @@
 #   BIN=folder of the built programs, LARGE=shape of the large model (qwen3-0.6b), SHARES_NOTHING=KEY=VALUE of an
 #   environment in which the device's memory is shared by no two processes
 # Works in the current folder. What the programs must be told of CUDA and NCCL, the caller has put into the environment.
+case ${1:-} in
+-h | --help)
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+    exit
+    ;;
+tiny | large) ;;
+*)
+    echo "${1:+$1: }expected tiny or large: see tests/gpu/job.sh --help" >&2
+    exit 2
+    ;;
+esac
 SOURCE=$(cd "$(dirname "$0")/../.." && pwd)
 export SOURCE
 # shellcheck source=tests/e2e/lib.sh
@@ -26,12 +37,13 @@ value_of() { # FILE NAME: of the last line that has it
     sed -n "s|.*\"$2\":\([^,}]*\).*|\1|p" "$1" | tail -n 1
 }
 
-# every_log_prob_equal AT_LEAST: in each step.
+# every_log_prob_equal AT_LEAST: in each step; $compared says how many were compared. Not for $(...), which alone a
+# failure would end.
 every_log_prob_equal() {
-    awk -F'"train/logprob_compared":|,"train/logprob_mismatch_count":' -v least="$1" '
+    compared=$(awk -F'"train/logprob_compared":|,"train/logprob_mismatch_count":' -v least="$1" '
         /"train\/loss"/ { steps++; split($3, rest, ","); compared += $2; wrong += rest[1]; if ($2 < least) few = 1 }
         END { print compared " compared, " wrong + 0 " differ"; exit few || wrong != 0 || steps == 0 }' \
-        "$RUN/metrics.jsonl" || fail "log-probs differ, or were not compared"
+        "$RUN/metrics.jsonl") || fail "log-probs of $RUN: $compared, and at least $1 of each step were to be compared"
 }
 
 # disturb: stops the job after step 2, goes on, and kills its train worker after step 4.
@@ -69,14 +81,15 @@ tiny() {
     write_job one.yaml one $ON $answers checkpoint.interval=1
     run_job
     expected=$(digest_of "$RUN")
-    row "tiny, by rewards" "$(every_log_prob_equal 64)"
+    every_log_prob_equal 64
+    row "tiny, by rewards" "$compared"
     # shellcheck disable=SC2086
     write_job two.yaml two $ON $answers checkpoint.interval=1 rollout.num_workers=2
     start_job
     wait_for_step 1
     kill -9 "$(actor_pid rollout-0)" || fail "could not kill rollout-0"
     finish_job 0
-    every_log_prob_equal 64 > /dev/null
+    every_log_prob_equal 64
     [ "$(digest_of "$RUN")" = "$expected" ] || fail "other weights than with one rollout worker"
     row "the same with 2 rollout workers, one killed" "equal weights: $(echo "$expected" | cut -c1-16)"
     way "in turns" turns rollout.offload=true
@@ -96,7 +109,7 @@ way() {
     # shellcheck disable=SC2086
     write_job "$2.yaml" "$2" $ON $answers checkpoint.interval=1 "${@:3}"
     run_job
-    every_log_prob_equal 64 > /dev/null
+    every_log_prob_equal 64
     [ "$(digest_of "$RUN")" = "$expected" ] || fail "$1: other weights"
     row "the same, $1" "equal weights; step $(value_of "$RUN/metrics.jsonl" perf/step_time) s"
 }
@@ -112,14 +125,15 @@ large() {
     write_job sft.yaml sft $ON $model data.eval= checkpoint.interval=100
     run_job
     row "$LARGE, supervised" "$(value_of "$RUN/metrics.jsonl" train/loss) loss; $(start_up | tr '\n' ' ')"
-    [ -n "$(digest_of "$RUN")" ] || fail "no checkpoint"
+    newest_checkpoint "$RUN" > saved # its weights have nothing here to be compared with
     rm -rf "$RUN/checkpoints" # which is large
     STEPS=2
     # shellcheck disable=SC2086
     write_job rl.yaml rl $ON $model $generate rollout.max_response_length=48 data.max_length=256 data.eval= \
         rollout.concurrency=16 checkpoint.interval=100
     run_job
-    row "$LARGE, by rewards" "$(every_log_prob_equal 64); $(start_up | tail -n 1)"
+    every_log_prob_equal 64
+    row "$LARGE, by rewards" "$compared; $(start_up | tail -n 1)"
     rm -rf "$RUN/checkpoints"
     nothing_left
 }
@@ -127,11 +141,4 @@ large() {
 echo
 echo "| job | |"
 echo "|---|---|"
-case ${1:-} in
-tiny) tiny ;;
-large) large ;;
-*)
-    sed -n '5,7s/^# \{0,1\}//p' "$0"
-    exit 2
-    ;;
-esac
+"$1"

@@ -5,7 +5,7 @@
 # usage: tests/gpu/llmq.sh build | run [MODEL...]     (Qwen2.5-0.5B Qwen2.5-1.5B)
 #   LLMQ=file that build makes and run takes (build-gpu/llmq.tar.gz), BUILD=folder (build-gpu), SM=90 of the card
 #   LLMQ_JSON=tag of nlohmann/json (v3.12.0; empty: its newest), STEPS=5 of 16 x 32 x 1,024 tokens
-# run wants python3 for random tokens, and CUDA's runtime, cuDNN and NCCL where the loader finds them.
+# run wants python3 for random tokens, and CUDA's runtime, cuBLASLt, cuDNN and NCCL where the loader finds them.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 build=$(realpath -m "${BUILD:-build-gpu}")
@@ -81,6 +81,10 @@ run_it() {
         echo "skipped: no $file (tests/gpu/llmq.sh build)"
         exit 77
     }
+    if ! command -v python3 > /dev/null; then
+        echo "skipped: there is no python3 to make its tokens with"
+        exit 77
+    fi
     rm -rf "$folder"
     mkdir -p "$folder"
     tar -C "$folder" -xzf "$file"
@@ -110,8 +114,9 @@ run_it() {
 case ${1:-} in
 build) build_it ;;
 run) run_it "${@:2}" ;;
+-h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" ;;
 *)
-    sed -n '5,8s/^# \{0,1\}//p' "$0"
+    echo "${1:+$1: }expected build or run: see tests/gpu/llmq.sh --help" >&2
     exit 2
     ;;
 esac

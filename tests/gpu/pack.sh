@@ -7,6 +7,16 @@
 #   SM=90 of the card, PACK_MAX_MB=56 that the file may have
 # It runs where glibc and libstdc++ are as new as here, or newer (tests/gpu/run.sh says when they are not).
 set -euo pipefail
+case ${1:-} in
+-h | --help)
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+    exit
+    ;;
+-*)
+    echo "$1 is no option: see tests/gpu/pack.sh --help" >&2
+    exit 2
+    ;;
+esac
 cd "$(dirname "$0")/../.."
 
 bin=${BIN:-build/bin} build=${BUILD:-build-gpu} file=${1:-build-gpu/pack.tar.gz}

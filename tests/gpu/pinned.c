@@ -129,8 +129,8 @@ int main(int argc, char **argv)
     int result = 1;
     device = troupe_cuda_library()->open(0, text, sizeof text);
     if (device == NULL) {
-        fprintf(stderr, "%s\n", text);
-        return 77;
+        fprintf(stderr, "the GPU cannot be opened: %s\n", text);
+        return 1;
     }
     if (argc > 1 && strcmp(argv[1], "tile") == 0) gemm_choose(GEMM_TILE);
     table = *device;

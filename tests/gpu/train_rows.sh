@@ -3,6 +3,16 @@
 # usage: tests/gpu/train_rows.sh ROUNDS SHAPE...     (qwen3-0.6b:2+4x4096: 2, then 4 documents of 4,096 tokens)
 #   BIN=folder of bench_train, OPTIONS of it
 set -uo pipefail
+case ${1:-} in
+-h | --help)
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+    exit
+    ;;
+esac
+if [ $# -lt 2 ]; then
+    sed -n 's/^# usage/usage/p' "$0" >&2
+    exit 2
+fi
 rounds=$1 failed=0
 shift
 

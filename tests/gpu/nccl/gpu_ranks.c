@@ -103,6 +103,21 @@ int gpu_ranks_run(const char *name, int gpus, int size, GpuBody body, void *argu
     return failures;
 }
 
+static void do_nothing(GpuRank *self, void *argument)
+{
+    (void)self;
+    (void)argument;
+}
+
+bool gpu_ranks_have_nccl(int gpus, int *ret_code)
+{
+    Error err;
+    if (comm_check_nccl(NULL, &err) == OK) return true;
+    printf("skipped: %s\n", err.message);
+    *ret_code = gpu_ranks_run("the device by itself", gpus, 1, do_nothing, NULL, -1) == 0 ? 77 : 1;
+    return false;
+}
+
 void *gpu_ranks_share(size_t bytes)
 {
     void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,

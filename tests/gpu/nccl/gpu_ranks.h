@@ -24,6 +24,10 @@ typedef void (*GpuBody)(GpuRank *self, void *argument);
  * opens the device, which does not survive a fork. */
 int gpu_ranks_run(const char *name, int gpus, int size, GpuBody body, void *argument, int killed);
 
+/* Whether there is NCCL, of which else it is said what is missing; then *ret_code is 77, or 1 where
+ * the device does not open, either. */
+bool gpu_ranks_have_nccl(int gpus, int *ret_code);
+
 /* Zeroed memory that the ranks and this process share. */
 void *gpu_ranks_share(size_t bytes);
 

@@ -301,16 +301,12 @@ static void measure(GpuRank *self, void *argument)
 int main(int argc, char **argv)
 {
     int gpus = argc > 1 ? atoi(argv[1]) : 1, ranks = argc > 2 ? atoi(argv[2]) : 2;
-    Error err;
-    int failures = 0;
+    int failures = 0, code = 0;
     if (gpus < 1 || ranks < 2 || ranks > GPU_RANKS_MAX) {
         fprintf(stderr, "usage: nccl_ranks [GPUS=1] [RANKS=2], 2 to %d ranks\n", GPU_RANKS_MAX);
         return 2;
     }
-    if (comm_check_nccl(NULL, &err) != OK) {
-        printf("skipped: %s\n", err.message);
-        return 77;
-    }
+    if (!gpu_ranks_have_nccl(gpus, &code)) return code;
     printf("\n### %d ranks on %d GPU%s\n\n", ranks, gpus, gpus == 1 ? "" : "s");
     failures += gpu_ranks_run("sums in rank order", gpus, ranks, check_reductions, NULL, -1);
     if (failures > 0) return 1; /* the others would say the same */

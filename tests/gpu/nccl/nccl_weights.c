@@ -134,18 +134,14 @@ int main(int argc, char **argv)
 {
     int gpus = argc > 1 ? atoi(argv[1]) : 1, layers = argc > 2 ? atoi(argv[2]) : 4;
     const char *name = argc > 3 ? argv[3] : "qwen3-0.6b";
-    Error err;
     ModelConfig shape;
-    int failures = 0;
+    int failures = 0, code = 0;
     if (gpus < 1 || layers < 1 || !shape_find(name, layers, &shape)) {
         fprintf(stderr, "usage: nccl_weights [GPUS=1] [LAYERS=4] [SHAPE]; a shape is %s\n",
                 shape_names());
         return 2;
     }
-    if (comm_check_nccl(NULL, &err) != OK) {
-        printf("skipped: %s\n", err.message);
-        return 77;
-    }
+    if (!gpu_ranks_have_nccl(gpus, &code)) return code;
     printf("\n### Weights of %s, %d layers, to %d receivers on %d GPU%s\n\n", name, layers,
            RECEIVERS, gpus, gpus == 1 ? "" : "s");
     printf("| version | | | |\n|---|---|---|---|\n");
