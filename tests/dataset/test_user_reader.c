@@ -332,6 +332,9 @@ static void test_reader_faults_are_named(void **state)
     (void)state;
     assert_read_fails("{\"mode\": \"wrong\", \"length\": 50}", 55,
                       "said that an epoch has 53 records, but gave 50 of epoch 0");
+    static const char low[] = "{\"mode\": \"count\", \"length\": 2100, \"says\": 2000}";
+    assert_read_fails(low, 1999, "said that an epoch has 2000 records, but gave more of epoch 0");
+    assert_read_fails(low, 4000, "said that an epoch has 2000 records, but gave more of epoch ");
     assert_read_fails("{\"mode\": \"too_many\"}", 3, "more records than it was asked for");
     assert_read_fails("{\"mode\": \"empty\"}", 3, "an epoch without a record");
     assert_read_fails("{\"mode\": \"long\"}", 3, "its state has more than 1 MiB");
