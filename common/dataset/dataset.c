@@ -301,6 +301,7 @@ static Status add_entry(Dataset *dataset, const DatasetOptions *options, const c
      * dropped and come back, and is known by its records then. */
     DatasetOptions own = *options;
     own.by_blocks = options->by_blocks && !path.sliced && path.hub.repo == NULL;
+    if (own.by_blocks != options->by_blocks) dataset->indexed_first = true;
     EntryLine line = {0};
     Entry entry = {dataset, &own, .records_end = options->records_max, .line = &line};
     int first_file = dataset->num_files;

@@ -129,6 +129,9 @@ Status dataset_read(const Dataset *dataset, uint64_t index, Str *text, RecordSou
 uint64_t dataset_num_blocks(const Dataset *dataset);
 /* Whether pieces of files are decoded, and kept in memory: there is more than plain text. */
 bool dataset_decodes_blocks(const Dataset *dataset);
+/* Bytes of all blocks together, decoded, about; 0: not known from sizes alone, as an entry is a
+ * slice or of the Hub. */
+uint64_t dataset_decoded_bytes(const Dataset *dataset);
 /* Of file `file`: [*ret_first, *ret_end). */
 void dataset_file_blocks(const Dataset *dataset, int file, uint64_t *ret_first, uint64_t *ret_end);
 uint64_t dataset_block_bytes(const Dataset *dataset, uint64_t block);
