@@ -239,13 +239,32 @@ crash | hang)
         start_job
         finish_job 4
         tail -n 9 "$RUN.out" | grep -q "$words" || fail "the end does not say where"
+        tail -n 1 "$RUN.out" | grep -q "^Step [1-9].* is committed. First mend what is said above; then" ||
+            fail "the end says that the same command goes on: $(tail -n 3 "$RUN.out")"
         # shellcheck disable=SC2086
         "$BIN/controller" validate --config always.yaml ${SETTINGS# } > validate.out 2>&1 &&
             fail "validate did not see it"
         grep -q "$words" validate.out || fail "validate does not say where: $(cat validate.out)"
+        # One that calls exit(0) has not done what was asked, either.
+        words="exit() was called in next_batch of data.sources.own, asked for position [0-9]*, behind counter:99"
+        mixture_job exits.yaml exits "$CHAT, ${always/crashes/exits}" cluster.restarts_max=1
+        start_job
+        finish_job 4
+        grep -q "code of yours runs in it: data.sources.own (reader .*reader_faulty.so); its last words: $words" \
+            "$RUN.out" || fail "it does not say where exit was called: $(cat "$RUN.out")"
+        # shellcheck disable=SC2086
+        "$BIN/controller" validate --config exits.yaml ${SETTINGS# } > validate.out 2>&1 &&
+            fail "validate takes exit(0) for success"
+        grep -q "$words" validate.out || fail "validate does not say where: $(cat validate.out)"
     else
         grep -q "next_batch of the reader faulty (.*reader_faulty.so) of data.sources.own" "$RUN.out" ||
             fail "it does not say where it hung"
+        always="own: {weight: 1, reader: $BIN/reader_faulty.so, reader_options: {mode: hangs, length: 150}}"
+        mixture_job always.yaml always "$CHAT, $always" cluster.restarts_max=1 cluster.progress_s=2
+        start_job
+        finish_job 4
+        tail -n 1 "$RUN.out" | grep -q "^Step [1-9].* is committed. First mend what is said above; then" ||
+            fail "the end says that the same command goes on: $(tail -n 3 "$RUN.out")"
     fi
     ;;
 esac
