@@ -131,6 +131,10 @@ shares)
     sed -i '5s/.*/{"messages": 3}/' chat.jsonl
     mixture_job job.yaml run "$CHAT, $MATH, $OWN" data.bad_record=skip rollout.num_workers=2
     run_job
+    # shellcheck disable=SC2086
+    "$BIN/controller" validate --config "$JOB" $SETTINGS --set data.train="$PWD/chat.jsonl" >valid.txt 2>&1 || true
+    grep -q "warning: --set of data.train takes the place of all of data.sources in the job file" valid.txt ||
+        fail "the mixture goes without a word: $(cat valid.txt)"
     near chat "$(sum_of chat samples)" 240
     near math "$(sum_of math samples)" 144
     near own "$(sum_of own samples)" 96
