@@ -524,6 +524,21 @@ static Status load(UserReader *reader, Error *err)
     return OK;
 }
 
+/* What the object blames, if its message names that: of the options or the paths it was given. */
+static void blame(const UserReaderOptions *options, UserReader *reader, const char *message)
+{
+    bool alone = strcmp(options->key, "data.train") == 0;
+    char *key = NULL;
+    for (int i = 0; i < options->num_paths && key == NULL; i++)
+        if (strstr(message, options->path[i]) != NULL)
+            key = mem_printf("%s%s", options->key, alone ? "" : ".path");
+    if (key == NULL && strstr(message, "reader_options") != NULL)
+        key = mem_printf("%s_options", options->reader_key);
+    if (key == NULL) return;
+    free(reader->key);
+    reader->key = key;
+}
+
 static Status open_loaded(UserReader *reader, const UserReaderOptions *options, Error *err)
 {
     char message[MESSAGE_BYTES];
@@ -535,6 +550,8 @@ static Status open_loaded(UserReader *reader, const UserReaderOptions *options, 
                                  .options = options->options != NULL ? options->options : "{}"};
     begin(reader, "open", message);
     int failed = reader->table->open(&source, &reader->opened, message, MESSAGE_BYTES);
+    message[MESSAGE_BYTES - 1] = '\0';
+    if (failed != 0) blame(options, reader, message);
     Status status = finish(reader, failed, message, err);
     if (status != OK) reader->table = NULL; /* there is nothing to close */
     return status;

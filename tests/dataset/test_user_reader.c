@@ -125,7 +125,8 @@ static void test_csv_rows_become_objects(void **state)
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         options.options = wrong[i];
         assert_fails(user_reader_open(&options, &reader, &err), ERR_DATA, &err,
-                     "data.reader: the reader \"csv\": open: reader_options: expected nothing but");
+                     "data.reader_options: the reader \"csv\": open: reader_options is {\"del");
+        assert_non_null(strstr(err.message, "expected nothing but delimiter"));
     }
 }
 
@@ -416,6 +417,7 @@ static void test_csv_file_that_cannot_be_read_is_told_why(void **state)
     Error err = {0};
     assert_fails(user_reader_open(&open, &reader, &err), ERR_DATA, &err,
                  "/none.csv: No such file or directory");
+    assert_true(str_starts_with(err.message, "data.train: the reader \"csv\": open: "));
     write_file(path[0], "prompt\0,completion\n", 19);
     assert_fails(user_reader_open(&open, &reader, &err), ERR_DATA, &err, "a NUL is in it");
 }
