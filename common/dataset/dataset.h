@@ -110,6 +110,7 @@ typedef struct RecordSource {
 char *record_source_text(const RecordSource *source);
 /* The same more closely, inside of the file: "byte 4711", "row 5 of row group 0". */
 #define RECORD_PLACE_BYTES 80
+#define RECORD_OF_TEXT     " of its text" /* how it ends where that is compressed */
 void record_source_place(const RecordSource *source, char ret[RECORD_PLACE_BYTES]);
 
 /* Appends the text of record `index` to *text; by blocks this is slow. ERR_DATA: this record cannot

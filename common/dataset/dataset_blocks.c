@@ -216,7 +216,7 @@ void record_source_place(const RecordSource *source, char ret[RECORD_PLACE_BYTES
         snprintf(ret, RECORD_PLACE_BYTES, "byte %llu", offset);
         break;
     case RECORD_AT_TEXT_BYTE:
-        snprintf(ret, RECORD_PLACE_BYTES, "byte %llu of its text", offset);
+        snprintf(ret, RECORD_PLACE_BYTES, "byte %llu" RECORD_OF_TEXT, offset);
         break;
     case RECORD_IN_ROW_GROUP:
         snprintf(ret, RECORD_PLACE_BYTES, "row %llu of row group %llu", offset + 1, group);

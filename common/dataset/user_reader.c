@@ -514,8 +514,12 @@ static Status load(UserReader *reader, Error *err)
     const ReaderPlugin *(*entry)(void) = NULL;
     reader->library = dlopen(reader->library_path, RTLD_NOW | RTLD_LOCAL);
     if (reader->library == NULL)
-        return error_set(err, ERR_NOT_FOUND, "%s: cannot load the reader %s: %s", reader->key,
-                         QUOTED(reader->library_path), dlerror());
+        return error_set(err, ERR_NOT_FOUND,
+                         "%s: cannot load the reader %s: %s\n"
+                         "  expected: a shared object for this machine, which exports "
+                         "reader_plugin\n"
+                         "  to do: correct the path, or compile it as docs/data.md says",
+                         reader->key, QUOTED(reader->library_path), dlerror());
     void *symbol = dlsym(reader->library, "reader_plugin");
     memcpy(&entry, &symbol, sizeof entry);
     const ReaderPlugin *table = symbol == NULL ? NULL : entry();
