@@ -225,11 +225,13 @@ crash | hang)
     expected=$(digest_of "$RUN")
     mode=crashes
     [ "$deed" = crash ] || mode=hangs
-    fault="own: {weight: 1, reader: $BIN/reader_faulty.so, reader_options: {mode: $mode, length: 150, once: $PWD/once}}"
+    fault="own: {weight: 1, reader: $BIN/reader_faulty.so, reader_options: {mode: $mode, length: 150, says: 150"
+    fault="$fault, once: $PWD/once}}"
     mixture_job job.yaml run "$CHAT, $fault" cluster.progress_s=2
     run_job
     nothing_left
     [ -e once ] || fail "it did not come to the fault"
+    [ "$(grep -c ' epoch what="' "$RUN.out")" = 1 ] || fail "the epoch is told again: $(cat "$RUN.out")"
     [ "$(digest_of "$RUN")" = "$expected" ] || fail "the fault changed the weights"
     if [ "$deed" = crash ]; then
         grep -q "code of yours runs in it: data.sources.own (reader .*reader_faulty.so)" "$RUN.out" ||
