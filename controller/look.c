@@ -53,8 +53,9 @@ static int tell_kill(const JobConfig *config, const char *name, const char *cons
     char *end = mem_printf("killed by signal %d (SIG%s)", signal,
                            abbreviation != NULL ? abbreviation : "?");
     bool of_data = more != NULL && more[0] != NULL && strcmp(more[0], "--brief=train") == 0;
-    if (own_code_is_suspect(end) && of_data) own_code_describe_reader(config, own, sizeof own);
-    if (own_code_is_suspect(end) && own[0] == '\0') own_code_describe(config, own, sizeof own);
+    bool suspect = own_code_is_suspect(end, NULL);
+    if (suspect && of_data) own_code_describe_reader(config, own, sizeof own);
+    if (suspect && own[0] == '\0') own_code_describe(config, own, sizeof own);
     fprintf(stderr, "controller: %s was %s%s%s\n", name, end,
             own[0] != '\0' ? "; code of yours runs in it: " : "", own);
     free(end);

@@ -149,6 +149,17 @@ static void warn_of_idle_keys(const JobConfig *config, Str *out)
     free(checkpoint);
 }
 
+static void warn_of_set_aside(const JobConfig *config, Str *out)
+{
+    const char *aside = job_config_set_aside(config);
+    if (aside == NULL) return;
+    char *warning =
+        mem_printf("--set of %s takes the place of all of %s in the job file",
+                   strcmp(aside, "data.train") == 0 ? "data.sources" : "data.train", aside);
+    put_warnings("set_aside", warning, out);
+    free(warning);
+}
+
 static void warn_of_lost_pins(const JobConfig *config, Str *out)
 {
     if (!model_pins_are_lost(config)) return;
@@ -199,6 +210,7 @@ static char *summarize(const JobConfig *config, const ModelConfig *model, const 
     warn_of_lost_pins(config, &summary);
     warn_of_twice(config, &summary);
     warn_of_idle_keys(config, &summary);
+    warn_of_set_aside(config, &summary);
     free(place);
     free(weights);
     return str_take(&summary);
@@ -249,6 +261,7 @@ Status validate_job(const JobConfig *config, char **ret_summary, Error *err)
         warn_of_lost_pins(config, NULL);
         warn_of_twice(config, NULL);
         warn_of_idle_keys(config, NULL);
+        warn_of_set_aside(config, NULL);
     }
     free(warnings);
     text_model_destroy(text);

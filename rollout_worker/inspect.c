@@ -72,6 +72,18 @@ static uint64_t records_needed(const InspectOptions *options)
     return chosen > options->summary_records ? chosen : options->summary_records;
 }
 
+static JobDataOptions data_options(const InspectOptions *options, const EvalSet *eval)
+{
+    return (JobDataOptions){
+        .config = options->config,
+        .eval = eval,
+        .look_only = true,
+        .readers_in_order = !options->choice.by_position,
+        .records_max = records_needed(options),
+        .watch = options->watch,
+    };
+}
+
 static Status open_mixture(Inspection *inspection, Error *err)
 {
     const InspectOptions *options = &inspection->options;
@@ -83,14 +95,7 @@ static Status open_mixture(Inspection *inspection, Error *err)
         return refuse_source(options, err);
     EvalSet eval = {0};
     if (set >= 0) eval = eval_set(config, set);
-    JobDataOptions data = {
-        .config = config,
-        .eval = set >= 0 ? &eval : NULL,
-        .look_only = true,
-        .readers_in_order = !options->choice.by_position,
-        .records_max = records_needed(options),
-        .watch = options->watch,
-    };
+    JobDataOptions data = data_options(options, set >= 0 ? &eval : NULL);
     Status status = job_data_open(&data, &inspection->mixture, err);
     if (status == OK && options->choice.by_position)
         status = mixture_count(inspection->mixture, err);
@@ -194,7 +199,8 @@ Status inspection_check_run(const Inspection *inspection, Error *err)
     TRY(check_batch(inspection, err));
     for (int i = 0; is_mixed(&inspection->options) && i < inspection->num_sources; i++)
         TRY(check_repeat(inspection, i, err));
-    return OK;
+    JobDataOptions data = data_options(&inspection->options, NULL);
+    return job_data_check_windows(&data, inspection->mixture, err);
 }
 
 bool inspection_is_possible(const JobConfig *config)

@@ -63,8 +63,9 @@ InspectedSource inspection_source(const Inspection *inspection, int index);
 const StringList *inspection_entries(const Inspection *inspection, int index);
 /* Of an epoch of all sources together; 0: not known. */
 uint64_t inspection_epoch(const Inspection *inspection);
-/* ERR_INVALID: what is trained on has fewer records than a batch takes, or a source of it is gone
- * through more often than it may be, which a run refuses. */
+/* What a run refuses. ERR_INVALID: what is trained on has fewer records than a batch takes, or a
+ * source of it is gone through more often than it may be; ERR_RESOURCE: windows of its sources take
+ * too much memory. */
 Status inspection_check_run(const Inspection *inspection, Error *err);
 /* That the job trains on, if none is rejected; 0: not known. */
 uint64_t inspection_run(const Inspection *inspection);

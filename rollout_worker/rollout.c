@@ -2,9 +2,11 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/memory.h"
+#include "dataset/dataset.h"
 
 const RolloutTable *rollout_table(RolloutFunction function)
 {
@@ -47,20 +49,34 @@ void rollout_reject(Sample *ret, RejectReason reason, const char *message)
     ret->reject_message = mem_strdup(message);
 }
 
-static void locate(char **message, const char *at)
+static void locate(char **message, const char *at, const char *hint)
 {
-    char *whole = mem_printf("%s\n  at: %s", *message, at);
+    char *whole = mem_printf("%s\n  at: %s%s", *message, at, hint);
     free(*message);
     *message = whole;
+}
+
+/* What cannot be parsed may be the fault of the file that holds the text, compressed. */
+static bool may_be_damage(const Sample *sample, const char *at)
+{
+    const char *what = sample->reject_message;
+    bool unparsed = strstr(what, ": not valid JSON") || strstr(what, ": the JSON text ends") ||
+                    strstr(what, "expected: text in UTF-8");
+    return unparsed && sample->reject_reason == REJECT_BAD_RECORD &&
+           str_ends_with(at, RECORD_OF_TEXT);
 }
 
 void rollout_locate(Sample *sample, const RolloutRecord *record)
 {
     bool bad = sample->status == SAMPLE_REJECTED && reject_is_of_record(sample->reject_reason);
     if (record->at == NULL || record->at[0] == '\0') return;
-    if (bad) locate(&sample->reject_message, record->at);
+    if (bad)
+        locate(&sample->reject_message, record->at,
+               may_be_damage(sample, record->at)
+                   ? "; gzip -t, or zstd -t, says whether the file is damaged"
+                   : "");
     for (int i = 0; i < NOTE_COUNT; i++)
-        if (sample->note_message[i] != NULL) locate(&sample->note_message[i], record->at);
+        if (sample->note_message[i] != NULL) locate(&sample->note_message[i], record->at, "");
 }
 
 void rollout_trace_clear(RolloutTrace *trace)

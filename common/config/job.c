@@ -133,6 +133,8 @@ static void settle_data(LoadedJob *job)
         (by < 0 && job->config.data.sources.count == 0))
         return;
     config_value_release(config_key(&job_table, old), &job->config);
+    bool set = job->origin[by > 0 ? train : sources].kind == FROM_OVERRIDE;
+    if (set && rank_of(&job->origin[old]) > 0) job->set_aside = config_key(&job_table, old)->path;
     job->origin[old] = (ConfigOrigin){.kind = FROM_NOWHERE};
 }
 

@@ -332,6 +332,9 @@ void job_config_fixed_settings(const JobConfig *config, const char *section, Str
  * NULL when `path` is none of these, or there is none. Owned by the caller. */
 char *model_path_checkpoint(const char *path);
 
+/* data.train or data.sources, which the job's file gives and --set of the other one replaces; else
+ * NULL. */
+const char *job_config_set_aside(const JobConfig *config);
 /* Whether the job says a key, and something else than its default. */
 bool job_config_departs(const JobConfig *config, const char *path);
 

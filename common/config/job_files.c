@@ -155,6 +155,11 @@ static Status check_readable(const FileCheck *check, const char *key, const char
     struct stat info;
     if (stat(path, &info) != 0) {
         if (errno == ENOENT || errno == ENOTDIR) return refuse_absent(check, key, path, expected);
+        if (errno == ELOOP)
+            return error_set(check->err, ERR_INVALID,
+                             "%s: %s is a symbolic link that leads back to itself, expected %s.\n"
+                             "Mend the link, or name the file that is meant.",
+                             key_at(check, key), path, expected);
         return error_set_errno(check->err, errno, "%s: %s", key_at(check, key), path);
     }
     if (S_ISDIR(info.st_mode))

@@ -18,6 +18,7 @@ typedef struct LoadedJob {
     ConfigOrigin *origin;               /* [config_num_keys(&job_table)], in the arena */
     const char *where;                  /* names the job file in messages */
     const char *base_dir, *working_dir; /* where relative paths of the file and of --set start */
+    const char *set_aside; /* data.train or data.sources, where --set gives the other; else NULL */
     Arena *arena;
 } LoadedJob;
 

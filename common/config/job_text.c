@@ -274,6 +274,11 @@ static bool same_value(const ConfigKey *key, const void *a, const void *b)
     return same;
 }
 
+const char *job_config_set_aside(const JobConfig *config)
+{
+    return ((const LoadedJob *)config)->set_aside;
+}
+
 bool job_config_departs(const JobConfig *config, const char *path)
 {
     int index = config_find(&job_table, path);

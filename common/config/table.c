@@ -306,6 +306,7 @@ Status config_apply_value(const ConfigSource *source, const char *path, const Ya
     if (index >= 0) return apply_key(source, index, &name, value, err);
     index = config_find_rows(source->table, path);
     if (index >= 0) return apply_to_row(source, index, path, value, err);
+    if (source->prefix != NULL) return refuse_unknown(source, source->where, path, "", err);
     return config_unknown(source->table, source->where, path, source->arena, err);
 }
 

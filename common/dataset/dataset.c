@@ -301,6 +301,7 @@ static Status add_entry(Dataset *dataset, const DatasetOptions *options, const c
      * dropped and come back, and is known by its records then. */
     DatasetOptions own = *options;
     own.by_blocks = options->by_blocks && !path.sliced && path.hub.repo == NULL;
+    if (own.by_blocks != options->by_blocks) dataset->indexed_first = true;
     EntryLine line = {0};
     Entry entry = {dataset, &own, .records_end = options->records_max, .line = &line};
     int first_file = dataset->num_files;
@@ -343,8 +344,8 @@ static Status refuse_empty(const Dataset *dataset, const DatasetOptions *options
                    plural(dataset->num_files - shown));
     error_set(
         err, ERR_DATA,
-        "%s: the data set is empty: no record in %s\n  expected: at least one line with a JSON "
-        "object\n  to do: check that the file was written completely",
+        "%s: the data set is empty: no record in %s\n  expected: at least one: a line with a JSON "
+        "object, or a row of a table\n  to do: check that the file was written completely",
         options->key, dataset->num_files > 0 ? str_text(&names) : "an empty list of files");
     str_free(&names);
     return ERR_DATA;

@@ -110,6 +110,7 @@ typedef struct RecordSource {
 char *record_source_text(const RecordSource *source);
 /* The same more closely, inside of the file: "byte 4711", "row 5 of row group 0". */
 #define RECORD_PLACE_BYTES 80
+#define RECORD_OF_TEXT     " of its text" /* how it ends where that is compressed */
 void record_source_place(const RecordSource *source, char ret[RECORD_PLACE_BYTES]);
 
 /* Appends the text of record `index` to *text; by blocks this is slow. ERR_DATA: this record cannot
@@ -129,6 +130,9 @@ Status dataset_read(const Dataset *dataset, uint64_t index, Str *text, RecordSou
 uint64_t dataset_num_blocks(const Dataset *dataset);
 /* Whether pieces of files are decoded, and kept in memory: there is more than plain text. */
 bool dataset_decodes_blocks(const Dataset *dataset);
+/* Bytes of all blocks together, decoded, about; 0: not known from sizes alone, as an entry is a
+ * slice or of the Hub. */
+uint64_t dataset_decoded_bytes(const Dataset *dataset);
 /* Of file `file`: [*ret_first, *ret_end). */
 void dataset_file_blocks(const Dataset *dataset, int file, uint64_t *ret_first, uint64_t *ret_end);
 uint64_t dataset_block_bytes(const Dataset *dataset, uint64_t block);

@@ -116,6 +116,15 @@ uint64_t dataset_block_bytes(const Dataset *dataset, uint64_t block)
     return get_block(file, index).bytes;
 }
 
+uint64_t dataset_decoded_bytes(const Dataset *dataset)
+{
+    uint64_t sum = 0;
+    if (dataset->indexed_first) return 0;
+    for (uint64_t i = 0; i < dataset_num_blocks(dataset); i++)
+        sum += dataset_block_bytes(dataset, i);
+    return sum;
+}
+
 uint64_t dataset_block_run(const Dataset *dataset, uint64_t block)
 {
     uint64_t index;
@@ -207,7 +216,7 @@ void record_source_place(const RecordSource *source, char ret[RECORD_PLACE_BYTES
         snprintf(ret, RECORD_PLACE_BYTES, "byte %llu", offset);
         break;
     case RECORD_AT_TEXT_BYTE:
-        snprintf(ret, RECORD_PLACE_BYTES, "byte %llu of its text", offset);
+        snprintf(ret, RECORD_PLACE_BYTES, "byte %llu" RECORD_OF_TEXT, offset);
         break;
     case RECORD_IN_ROW_GROUP:
         snprintf(ret, RECORD_PLACE_BYTES, "row %llu of row group %llu", offset + 1, group);

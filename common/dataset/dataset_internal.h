@@ -30,8 +30,9 @@ struct Dataset {
     StringList entries; /* a line of what each is that is not plain, and file_warnings.h's */
     HubSet **hub;       /* [num_hubs] */
     int num_hubs;
-    bool uncounted; /* of a file the records are not known: it was opened by blocks */
-    bool unhashed;  /* of a file only the beginning was read: there is no fingerprint */
+    bool indexed_first; /* by blocks: files of an entry were indexed, as if it were not */
+    bool uncounted;     /* of a file the records are not known: it was opened by blocks */
+    bool unhashed;      /* of a file only the beginning was read: there is no fingerprint */
 };
 
 /* After all files are open: cuts them into blocks. */

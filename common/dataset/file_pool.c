@@ -193,7 +193,10 @@ Status data_file_open(FilePool *pool, const char *path, DataFile **ret, Error *e
     TRY(open_descriptor(pool, path, &fd, &info, err));
     if (!S_ISREG(info.st_mode)) {
         close(fd);
-        return error_set(err, ERR_INVALID, "%s is not a regular file, which a data set must be",
+        return error_set(err, ERR_INVALID,
+                         "%s is not a regular file\n  expected: a file, which can be read at any "
+                         "place and again\n  to do: write to a file what comes out of it, and name "
+                         "that",
                          path);
     }
     size_t length = strlen(path) + 1;

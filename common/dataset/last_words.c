@@ -2,7 +2,10 @@
 
 #include <signal.h>
 #include <stdbool.h>
+#include <stdlib.h>
 #include <unistd.h>
+
+#include "base/error.h"
 
 #define SIGNALS     5
 #define STACK_BYTES (32 << 10) /* of the handler, beside what the kernel saves there */
@@ -35,27 +38,39 @@ void last_words_put_number(LastWords *words, uint64_t number)
     last_words_put(words, at);
 }
 
+static void say(const char *end)
+{
+    LastWords words = {.length = 0};
+    last_words_put(&words, end);
+    fill_now(context_now, &words);
+    if (words.length == sizeof words.text) words.length--;
+    words.text[words.length++] = '\n';
+    ssize_t written = write(STDERR_FILENO, words.text, words.length);
+    (void)written; /* nobody is left to tell */
+}
+
 /* Who handled the signal before us (a sanitizer, or the kernel, which ends the process) has it once
  * we return. */
-static void say(int number)
+static void on_signal(int number)
 {
     for (int i = 0; i < SIGNALS; i++)
         if (numbers[i] == number) sigaction(number, &before[i], NULL);
-    if (fill_now != NULL) {
-        LastWords words = {.length = 0};
-        last_words_put(&words, "killed in ");
-        fill_now(context_now, &words);
-        if (words.length == sizeof words.text) words.length--;
-        words.text[words.length++] = '\n';
-        ssize_t written = write(STDERR_FILENO, words.text, words.length);
-        (void)written; /* nobody is left to tell */
-    }
+    if (fill_now != NULL) say("killed in ");
     raise(number);
+}
+
+/* On the thread that called exit(). */
+static void on_exit_called(void)
+{
+    if (fill_now == NULL) return;
+    say("exit() was called in ");
+    _exit(status_exit_code(ERR_DATA));
 }
 
 void last_words_prepare(void)
 {
-    struct sigaction ours = {.sa_handler = say, .sa_flags = SA_ONSTACK};
+    struct sigaction ours = {.sa_handler = on_signal, .sa_flags = SA_ONSTACK};
+    atexit(on_exit_called);
     sigemptyset(&ours.sa_mask);
     for (int i = 0; i < SIGNALS; i++)
         sigaction(numbers[i], &ours, &before[i]);

@@ -1,7 +1,8 @@
-/* Last words of a process that a user's code kills (SIGSEGV, SIGABRT, SIGBUS, SIGFPE, SIGILL): a
- * line on stderr that says in which call the thread was that the signal struck, and how far that
- * had come. Then the process dies as it would have. What fills LastWords runs in a signal handler:
- * it may read what the thread itself has written, take no lock and allocate nothing. */
+/* Last words of a process that a user's code ends, by a fault (SIGSEGV, SIGABRT, SIGBUS, SIGFPE,
+ * SIGILL) or by exit(): a line on stderr that says in which call the thread was, and how far that
+ * had come. Then the process dies as it would have, but that whoever calls exit(0) has not done
+ * what was asked: its code is that of bad data. What fills LastWords runs in a signal handler: it
+ * may read what the thread itself has written, take no lock and allocate nothing. */
 #ifndef TROUPE_DATASET_LAST_WORDS_H
 #define TROUPE_DATASET_LAST_WORDS_H
 

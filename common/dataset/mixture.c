@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/data_path.h"
 #include "base/limits.h"
 #include "base/memory.h"
 #include "base/rng.h"
@@ -99,16 +100,14 @@ static Status make_turns(const MixtureOptions *options, Mixture *mixture, Error 
                      options->source[small].key, weight[small]);
 }
 
-/* Each source is in a window of its own at the same time. */
-static Status check_memory(const MixtureOptions *options, const Mixture *mixture, Error *err)
+/* Each source is in a window of its own at the same time: bytes of it, 0 where it needs none. */
+static Status check_memory(const MixtureOptions *options, const uint64_t *window, Error *err)
 {
     uint64_t most = options->memory_max, sum = 0, windows = 0;
     if (most == 0) most = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / 2;
-    for (int i = 0; i < mixture->num_sources; i++) {
-        const Stream *stream = mixture->source[i].stream;
-        uint64_t bytes = stream != NULL ? stream_window_bytes(stream) : 0;
-        sum += bytes;
-        windows += bytes > 0;
+    for (int i = 0; i < options->num_sources; i++) {
+        sum += window[i];
+        windows += window[i] > 0;
     }
     if (windows < 2 || sum <= most) return OK;
     return error_set(err, ERR_RESOURCE,
@@ -119,8 +118,46 @@ static Status check_memory(const MixtureOptions *options, const Mixture *mixture
                      (unsigned long long)(sum >> 20), (unsigned long long)(most >> 20));
 }
 
+static void ask_windows(const Mixture *mixture, uint64_t ret[INTERLEAVE_SOURCES_MAX])
+{
+    for (int i = 0; i < mixture->num_sources; i++) {
+        const Stream *stream = mixture->source[i].stream;
+        ret[i] = stream != NULL ? stream_window_bytes(stream) : 0;
+    }
+}
+
+/* Whether sizes tell how much data it has: others are indexed for that, or fetched. */
+static bool is_sized(const MixtureSource *source)
+{
+    bool sized = true;
+    for (int i = 0; i < source->num_paths; i++) {
+        DataPath path = data_path_parse(source->path[i]);
+        sized = sized && !path.sliced && path.hub.repo == NULL;
+        data_path_free(&path);
+    }
+    return sized;
+}
+
+Status mixture_check_windows(const Mixture *mixture, const MixtureOptions *options, Error *err)
+{
+    uint64_t window[INTERLEAVE_SOURCES_MAX];
+    ask_windows(mixture, window);
+    if (check_memory(options, window, NULL) == OK) return OK;
+    MixtureOptions whole = *options;
+    whole.records_max = 0;
+    for (int i = 0; i < options->num_sources; i++) {
+        Source opened = {0};
+        if (window[i] == 0 || !is_sized(&options->source[i])) continue;
+        TRY(open_files(&whole, &options->source[i], &opened, err));
+        window[i] = stream_window_bytes(opened.stream);
+        stream_close(opened.stream);
+    }
+    return check_memory(options, window, err);
+}
+
 Status mixture_open(const MixtureOptions *options, Mixture **ret, Error *err)
 {
+    uint64_t window[INTERLEAVE_SOURCES_MAX];
     CHECK(options->num_sources > 0 && options->num_sources <= INTERLEAVE_SOURCES_MAX);
     Mixture *mixture = mem_calloc(1, sizeof *mixture);
     mixture->epoch_end = options->epoch_end;
@@ -132,7 +169,10 @@ Status mixture_open(const MixtureOptions *options, Mixture **ret, Error *err)
         status = source->reader != NULL ? open_reader(options, source, opened, err)
                                         : open_files(options, source, opened, err);
     }
-    if (status == OK) status = check_memory(options, mixture, err);
+    if (status == OK && options->records_max == 0) {
+        ask_windows(mixture, window);
+        status = check_memory(options, window, err);
+    }
     if (status == OK) {
         *ret = mixture;
         mixture = NULL;

@@ -47,6 +47,9 @@ typedef struct MixtureReader MixtureReader;
  * are not kept. ERR_INVALID where a share is too small to be one; ERR_RESOURCE where their
  * windows take too much memory together. */
 Status mixture_open(const MixtureOptions *options, Mixture **ret, Error *err);
+/* Of one that was opened with records_max, and these options, whether without them its windows
+ * would be refused; where that hangs on it, this looks how large their files are. */
+Status mixture_check_windows(const Mixture *mixture, const MixtureOptions *options, Error *err);
 void mixture_close(Mixture *mixture); /* accepts NULL; its readers are closed */
 
 int mixture_num_sources(const Mixture *mixture);

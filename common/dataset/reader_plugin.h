@@ -4,7 +4,7 @@
  *
  * The object exports one function, reader_plugin, that returns a table of functions. The table
  * begins with the number of the interface it was compiled against: an object of another number is
- * refused before any other field is read. The number changes with every change of this file.
+ * refused before any other field is read. The number changes with every change of what is declared.
  *
  * A reader stands in a stream of records, epoch after epoch: shuffle puts it before the first
  * record of an epoch, next_batch gives the ones that follow, get_state says where it stands, and
@@ -67,8 +67,9 @@ typedef struct ReaderPlugin {
     int (*open)(const ReaderPluginSource *source, void **ret_self, char *message,
                 size_t message_bytes);
     void (*close)(void *self);
-    /* Of an epoch, the same for each, at most 2^48. NULL, or below 0: it is not known before the
-     * epoch is over; then the job has to say train.num_steps. */
+    /* Of an epoch, the same for each, at most 2^48: fewer or more of them are an error. NULL, or
+     * below 0: it is not known before the epoch is over; then the job has to say train.num_steps.
+     */
     int64_t (*num_records)(void *self);
     /* A text that is another one when the data are others, or when the reader makes other records
      * of them or in another order (a version of its own): part of the data fingerprint, by which a
@@ -78,7 +79,8 @@ typedef struct ReaderPlugin {
     const char *(*identity)(void *self);
     int (*shuffle)(void *self, int64_t epoch, char *message, size_t message_bytes);
     /* Adds at most `count` records, which is less where those of the last call were large. The
-     * epoch is over when it adds none. */
+     * epoch is over when it adds none; it is asked for one more behind the last record of
+     * num_records, too. */
     int (*next_batch)(void *self, int32_t count, const ReaderPluginHost *host,
                       ReaderPluginBatch *batch, char *message, size_t message_bytes);
     int (*get_state)(void *self, const ReaderPluginHost *host, ReaderPluginState *state,

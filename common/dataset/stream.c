@@ -152,8 +152,10 @@ Status stream_count(const Stream *stream, uint64_t *ret_records, Error *err)
 
 uint64_t stream_window_bytes(const Stream *stream)
 {
-    bool held = stream->window != NULL && dataset_decodes_blocks(stream->dataset);
-    return held ? window_bytes(&stream->order) + CACHE_SLACK : 0;
+    if (stream->order.kind != ORDER_WINDOW || !dataset_decodes_blocks(stream->dataset)) return 0;
+    uint64_t window = window_bytes(&stream->order);
+    uint64_t all = stream->window != NULL ? dataset_decoded_bytes(stream->dataset) : 0;
+    return (all > 0 && all < window ? all : window) + CACHE_SLACK;
 }
 
 const Dataset *stream_dataset(const Stream *stream)

@@ -39,7 +39,8 @@ void stream_close(Stream *stream); /* accepts NULL; its readers are closed */
 uint64_t stream_records(const Stream *stream);
 /* The same, waiting for the index. */
 Status stream_count(const Stream *stream, uint64_t *ret_records, Error *err);
-/* Memory that the window which is being read takes, decoded; 0: nothing of it has to be held. */
+/* Memory that the window which is being read takes, decoded; 0: nothing of it has to be held. With
+ * records_max it is what the job's windows take at most, however little data there is. */
 uint64_t stream_window_bytes(const Stream *stream);
 /* What its records are taken from; borrowed. */
 const Dataset *stream_dataset(const Stream *stream);

@@ -83,6 +83,7 @@ static Status say(const UserReader *reader, const char *function, const char *me
 
 struct ReaderPluginBatch {
     UserReader *reader;
+    bool behind_end; /* of the epoch: what it adds is counted, not kept */
     int32_t room;
     int32_t added;
     const char *fault; /* the first thing that it did wrong */
@@ -126,6 +127,7 @@ static void add(ReaderPluginBatch *batch, const char *text, size_t length, const
         batch->fault = "it added more records than it was asked for";
         return;
     }
+    if (batch->behind_end) return;
     if (length > JSONL_LINE_BYTES_MAX) {
         batch->fault = "it added a record of more than 48 MiB";
         return;
@@ -298,13 +300,15 @@ static Status check_again(UserReader *reader, const ReaderPoint *before, Error *
         (unsigned long long)reader->at.position);
 }
 
-static Status refuse_count(const UserReader *reader, Error *err)
+static Status refuse_count(const UserReader *reader, bool more, Error *err)
 {
+    char gave[32] = "more";
+    if (!more) snprintf(gave, sizeof gave, "%llu", (unsigned long long)reader->at.index);
     return error_set(err, ERR_DATA,
-                     "%s: the reader %s said that an epoch has %llu records, but gave %llu of "
+                     "%s: the reader %s said that an epoch has %llu records, but gave %s of "
                      "epoch %llu\n  to do: mend num_records, or leave it out",
                      reader->key, QUOTED(reader->table->name), (unsigned long long)reader->records,
-                     (unsigned long long)reader->at.index, (unsigned long long)reader->at.epoch);
+                     gave, (unsigned long long)reader->at.epoch);
 }
 
 /* ---- reading on ---- */
@@ -337,23 +341,38 @@ static int32_t batch_size(const UserReader *reader)
     return (int32_t)room;
 }
 
-static Status read_batch(UserReader *reader, Error *err)
+static Status next_batch(UserReader *reader, ReaderPluginBatch *batch, Error *err)
 {
     char message[MESSAGE_BYTES];
+    begin(reader, "next_batch", message);
+    int failed = reader->table->next_batch(reader->opened, batch->room, &host, batch, message,
+                                           MESSAGE_BYTES);
+    TRY(finish(reader, failed, message, err));
+    return batch->fault == NULL ? OK : say(reader, "next_batch", batch->fault, err);
+}
+
+/* What is left of an epoch behind the records that there were said to be would be lost: one more is
+ * asked for. Whatever that does to where the object stands, `shuffle` or load_state comes next. */
+static Status check_end(UserReader *reader, Error *err)
+{
+    ReaderPluginBatch batch = {.reader = reader, .behind_end = true, .room = 1};
+    if (reader->watch != NULL) reader->watch->progress++;
+    TRY(next_batch(reader, &batch, err));
+    return batch.added == 0 ? OK : refuse_count(reader, true, err);
+}
+
+static Status read_batch(UserReader *reader, Error *err)
+{
     if (at_end_of_epoch(reader))
         TRY(enter_epoch(reader, reader->at.epoch + 1, reader->at.position, err));
     const ReaderPoint before = reader->at;
     ReaderPluginBatch batch = {.reader = reader, .room = batch_size(reader)};
     reader->largest = 0;
-    begin(reader, "next_batch", message);
-    int failed = reader->table->next_batch(reader->opened, batch.room, &host, &batch, message,
-                                           MESSAGE_BYTES);
-    Status status = finish(reader, failed, message, err);
-    if (status == OK && batch.fault != NULL) status = say(reader, "next_batch", batch.fault, err);
+    Status status = next_batch(reader, &batch, err);
     if (status == OK && batch.added == 0) {
         reader->epoch_over = true;
         if (reader->records > 0)
-            status = refuse_count(reader, err);
+            status = refuse_count(reader, false, err);
         else if (reader->at.index == 0)
             status = say(reader, "next_batch", "an epoch without a record", err);
     }
@@ -361,6 +380,8 @@ static Status read_batch(UserReader *reader, Error *err)
     if (status == OK) keep_said(reader, batch.added);
     if (status == OK && batch.added > 0 && reader_states_want(reader->states, reader->at.position))
         status = save_state(reader, err);
+    if (status == OK && reader->records > 0 && at_end_of_epoch(reader))
+        status = check_end(reader, err);
     if (status != OK) reader->standing = false;
     if (reader->watch != NULL) reader->watch->progress++;
     return status;
@@ -493,14 +514,33 @@ static Status load(UserReader *reader, Error *err)
     const ReaderPlugin *(*entry)(void) = NULL;
     reader->library = dlopen(reader->library_path, RTLD_NOW | RTLD_LOCAL);
     if (reader->library == NULL)
-        return error_set(err, ERR_NOT_FOUND, "%s: cannot load the reader %s: %s", reader->key,
-                         QUOTED(reader->library_path), dlerror());
+        return error_set(err, ERR_NOT_FOUND,
+                         "%s: cannot load the reader %s: %s\n"
+                         "  expected: a shared object for this machine, which exports "
+                         "reader_plugin\n"
+                         "  to do: correct the path, or compile it as docs/data.md says",
+                         reader->key, QUOTED(reader->library_path), dlerror());
     void *symbol = dlsym(reader->library, "reader_plugin");
     memcpy(&entry, &symbol, sizeof entry);
     const ReaderPlugin *table = symbol == NULL ? NULL : entry();
     TRY(check_table(reader, table, err));
     reader->table = table;
     return OK;
+}
+
+/* What the object blames, if its message names that: of the options or the paths it was given. */
+static void blame(const UserReaderOptions *options, UserReader *reader, const char *message)
+{
+    bool alone = strcmp(options->key, "data.train") == 0;
+    char *key = NULL;
+    for (int i = 0; i < options->num_paths && key == NULL; i++)
+        if (strstr(message, options->path[i]) != NULL)
+            key = mem_printf("%s%s", options->key, alone ? "" : ".path");
+    if (key == NULL && strstr(message, "reader_options") != NULL)
+        key = mem_printf("%s_options", options->reader_key);
+    if (key == NULL) return;
+    free(reader->key);
+    reader->key = key;
 }
 
 static Status open_loaded(UserReader *reader, const UserReaderOptions *options, Error *err)
@@ -514,6 +554,8 @@ static Status open_loaded(UserReader *reader, const UserReaderOptions *options, 
                                  .options = options->options != NULL ? options->options : "{}"};
     begin(reader, "open", message);
     int failed = reader->table->open(&source, &reader->opened, message, MESSAGE_BYTES);
+    message[MESSAGE_BYTES - 1] = '\0';
+    if (failed != 0) blame(options, reader, message);
     Status status = finish(reader, failed, message, err);
     if (status != OK) reader->table = NULL; /* there is nothing to close */
     return status;

@@ -391,8 +391,9 @@ static Status refuse_empty(const WindowOrder *order, Error *err)
         snprintf(more, sizeof more, " and %d more file%s", order->num_files - 1,
                  plural(order->num_files - 1));
     return error_set(err, ERR_DATA,
-                     "the data set is empty: no record in %s%s\n  expected: at least one line with "
-                     "a JSON object\n  to do: check that the files were written completely",
+                     "the data set is empty: no record in %s%s\n  expected: at least one: a line "
+                     "with a JSON object, or a row of a table\n  to do: check that the files were "
+                     "written completely",
                      dataset_file(order->options.dataset, 0).path, more);
 }
 

@@ -55,33 +55,61 @@ HubRoom *job_data_room(const JobConfig *config)
     return room;
 }
 
-Status job_data_open(const JobDataOptions *options, Mixture **ret, Error *err)
+/* What the options of a mixture borrow while it is opened. */
+typedef struct Opening {
+    MixtureSource source[INTERLEAVE_SOURCES_MAX];
+    char *index_folder, *hub_commits;
+    HubRoom *room;
+    DatasetHub hub;
+    MixtureOptions mixture;
+} Opening;
+
+static void make_opening(const JobDataOptions *options, Opening *ret)
 {
     const JobConfig *config = options->config;
-    MixtureSource source[INTERLEAVE_SOURCES_MAX];
-    char *index_folder = path_join(config->run_dir, "index");
-    char *hub_commits = path_join(config->run_dir, DATASET_HUB_COMMITS);
-    HubRoom *room = options->room != NULL ? hub_room_hold(options->room) : make_room(config);
-    DatasetHub hub = {.commits = hub_commits, .room = room};
+    ret->index_folder = path_join(config->run_dir, "index");
+    ret->hub_commits = path_join(config->run_dir, DATASET_HUB_COMMITS);
+    ret->room = options->room != NULL ? hub_room_hold(options->room) : make_room(config);
+    ret->hub = (DatasetHub){.commits = ret->hub_commits, .room = ret->room};
     bool all = config->data.stopping_strategy == STOP_ALL_EXHAUSTED;
-    MixtureOptions mixture = {
-        .source = source,
-        .num_sources = job_data_sources(config, options->eval, source),
+    ret->mixture = (MixtureOptions){
+        .source = ret->source,
+        .num_sources = job_data_sources(config, options->eval, ret->source),
         .epoch_end = all ? EPOCH_ALL_EXHAUSTED : EPOCH_FIRST_EXHAUSTED,
-        .index_folder = index_folder,
+        .index_folder = ret->index_folder,
         .index_read_only = options->look_only,
         .records_max = options->records_max,
         .seed = (uint64_t)config->seed,
         .pool = options->pool,
         .folder = options->folder,
-        .hub = &hub,
+        .hub = &ret->hub,
         .watch = options->watch,
     };
-    for (int i = 0; i < mixture.num_sources && options->readers_in_order; i++)
-        if (source[i].reader != NULL) source[i].order = (DataOrder){.kind = ORDER_FILES};
-    Status status = mixture_open(&mixture, ret, err);
-    hub_room_release(room);
-    free(index_folder);
-    free(hub_commits);
+    for (int i = 0; i < ret->mixture.num_sources && options->readers_in_order; i++)
+        if (ret->source[i].reader != NULL) ret->source[i].order = (DataOrder){.kind = ORDER_FILES};
+}
+
+static void free_opening(Opening *opening)
+{
+    hub_room_release(opening->room);
+    free(opening->index_folder);
+    free(opening->hub_commits);
+}
+
+Status job_data_open(const JobDataOptions *options, Mixture **ret, Error *err)
+{
+    Opening opening;
+    make_opening(options, &opening);
+    Status status = mixture_open(&opening.mixture, ret, err);
+    free_opening(&opening);
+    return status;
+}
+
+Status job_data_check_windows(const JobDataOptions *options, const Mixture *mixture, Error *err)
+{
+    Opening opening;
+    make_opening(options, &opening);
+    Status status = mixture_check_windows(mixture, &opening.mixture, err);
+    free_opening(&opening);
     return status;
 }

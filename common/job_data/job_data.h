@@ -31,5 +31,7 @@ HubRoom *job_data_room(const JobConfig *config);
 /* As mixture_open, with indexes and the Hub's commits in the run's folder. Nothing is borrowed but
  * pool, folder, room and watch. */
 Status job_data_open(const JobDataOptions *options, Mixture **ret, Error *err);
+/* mixture_check_windows of one that was opened so. */
+Status job_data_check_windows(const JobDataOptions *options, const Mixture *mixture, Error *err);
 
 #endif

@@ -49,6 +49,7 @@ typedef struct ActorRecord {
     int restarts;
     int64_t failed_ms; /* when a call failed as if it were gone; 0: none has */
     char failure[REASON_MAX];
+    bool own_fault;         /* it was lost to code of the user's */
     int leases;             /* outstanding */
     int64_t lease_after_ms; /* the last one failed: not sooner than this */
     int64_t adopted;        /* version of the weights that it generates with; 0: none */

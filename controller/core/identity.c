@@ -58,7 +58,8 @@ bool identity_accept(Controller *c, const Event *event)
         return true;
     }
     char *message = mem_printf(
-        "the training data is not the one this run began with: fingerprint %.*s, was %.*s%s%s\n"
+        "the training data is not what it was when this run last read it: fingerprint %.*s, was "
+        "%.*s%s%s\n"
         "Put it back, or start a new run with another run_dir (model.path: %s begins with these "
         "weights).\n",
         SHOWN_DIGITS, now, SHOWN_DIGITS, before, changes[0] != '\0' ? "\n" : "", changes,

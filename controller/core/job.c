@@ -94,8 +94,9 @@ static int64_t steps_to_end(const Controller *c, int64_t records, int64_t batch,
     return stage_step(c) + steps;
 }
 
-/* Fixes how long the run is, once the number of records is known, or that it is not. */
-static void measure_run(Controller *c, int64_t records)
+/* Fixes how long the run is, once the number of records is known, or that it is not. `told`: it was
+ * before the data source died, and is no other. */
+static void measure_run(Controller *c, int64_t records, bool told)
 {
     Stream *stream = &lane_of(c, SET_TRAIN)->stream;
     int64_t batch = job_groups_per_batch(c);
@@ -128,7 +129,7 @@ static void measure_run(Controller *c, int64_t records)
                              ? job_positions_of_steps(c->config, records, batch, c->schedule_steps)
                              : stream->end))
         return;
-    if (records != RECORDS_UNKNOWN)
+    if (records != RECORDS_UNKNOWN && !told)
         core_log(c, LOG_INFO, "epoch",
                  "%lld record%s, %lld a step: %lld step%s and %lld record%s over, %s",
                  (long long)records, plural(records), (long long)batch,
@@ -184,13 +185,15 @@ static void on_open(Controller *c, const Event *event)
         return;
     }
     int64_t records = records_of_epoch(c, set->records);
-    lane_of(c, SET_TRAIN)->stream.records = records;
+    int64_t *known_records = &lane_of(c, SET_TRAIN)->stream.records;
+    bool told = c->total_steps > 0 && *known_records == records;
+    *known_records = records;
     if (!identity_accept(c, event)) return;
     sources_take(c, event);
     char **known = &c->fingerprint[c->done.stage];
     free(*known);
     *known = mem_strdup(fingerprint);
-    measure_run(c, records);
+    measure_run(c, records, told);
 }
 
 /* ---- 3 plan ---- */

@@ -7,12 +7,20 @@
 #include "config/eval_set.h"
 #include "config/source_set.h"
 
-bool own_code_is_suspect(const char *end)
+bool own_code_is_suspect(const char *end, const char *words)
 {
+    if (end != NULL && strcmp(end, "exited with code 0") == 0) return true;
+    if (words != NULL && strstr(words, "exit() was called in ") != NULL)
+        return true; /* last_words.c */
     static const char *const signals[] = {"SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL"};
     for (size_t i = 0; end != NULL && i < sizeof signals / sizeof *signals; i++)
         if (strstr(end, signals[i]) != NULL) return true;
     return false;
+}
+
+bool own_code_is_at(const char *doing)
+{
+    return strstr(doing, " of the reader ") != NULL; /* user_reader_describe */
 }
 
 /* The path of a reward that is a shared object; NULL: it is none. */

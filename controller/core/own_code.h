@@ -8,9 +8,14 @@
 
 #include "config/job.h"
 
-/* Whether a process that ended so ("killed by signal 11 (SIGSEGV)") was ended by code of its own.
- */
-bool own_code_is_suspect(const char *end);
+/* Whether a process that ended so ("killed by signal 11 (SIGSEGV)"), with these last words (may be
+ * NULL), was perhaps ended by code of the user's: by a fault, by exit(), or with code 0, with which
+ * none of ours ends unless it is told to stop. */
+bool own_code_is_suspect(const char *end, const char *words);
+
+/* Whether what a data source is at ("next_batch of the reader csv (/lib/csv.so) of data.train") is
+ * code of the user's. */
+bool own_code_is_at(const char *doing);
 
 /* Code of the job's own that runs in a rollout worker: "rollout.reward (plugin ./seg.so)", the
  * first that it names; "" where there is none. */

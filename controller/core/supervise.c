@@ -90,23 +90,30 @@ static void prepare_restart(Controller *c, int actor, const char *reason)
     set_state(c, actor, ACTOR_RESTARTING, reason);
 }
 
-static void too_many_restarts(Controller *c, Role role, const char *name, const char *reason)
+/* Code of the user's that broke it each time will do so at the next start, too. */
+static void too_many_restarts(Controller *c, Role role, const char *name, const char *reason,
+                              bool own)
 {
-    static const char format[] = "%s failed more than %lld time%s in %lld s (cluster.restarts_max, "
-                                 "cluster.restarts_window_s).\nThe last time: %s";
+    char message[ERROR_MESSAGE_MAX];
     long long max = (long long)c->config->cluster.restarts_max;
     long long window_s = (long long)c->config->cluster.restarts_window_s;
+    snprintf(message, sizeof message,
+             "%s failed more than %lld time%s in %lld s (cluster.restarts_max, "
+             "cluster.restarts_window_s).\nThe last time: %s",
+             name, max, plural(max), window_s, reason);
     if (role == ROLE_TRAIN)
-        core_finish(c, ERR_UNAVAILABLE, format, name, max, plural(max), window_s, reason);
+        core_finish(c, ERR_UNAVAILABLE, "%s", message);
+    else if (own)
+        core_finish_until(c, ERR_UNAVAILABLE, "mend what is said above", message);
     else
-        core_finish_committed(c, ERR_UNAVAILABLE, format, name, max, plural(max), window_s, reason);
+        core_finish_committed(c, ERR_UNAVAILABLE, "%s", message);
 }
 
 void supervise_restart_gang(Controller *c, const char *reason)
 {
     if (c->phase == PHASE_ENDING) return;
     if (!spend(c, ROLE_TRAIN)) {
-        too_many_restarts(c, ROLE_TRAIN, "the train group", reason);
+        too_many_restarts(c, ROLE_TRAIN, "the train group", reason, false);
         return;
     }
     char cause[REASON_MAX];
@@ -154,7 +161,8 @@ static void restart_alone(Controller *c, int actor, const char *reason)
 static void give_up_alone(Controller *c, int actor, const char *reason)
 {
     int leader = ranks_leader(c, actor);
-    too_many_restarts(c, c->actor[actor].role, c->actor[actor].name, reason);
+    const ActorRecord *lost = &c->actor[actor];
+    too_many_restarts(c, lost->role, lost->name, reason, lost->own_fault);
     for (int i = -1; i < ranks_count(c, leader); i++) {
         int other = i < 0 ? leader : ranks_follower(c, leader, i);
         kill_process(c, other);
@@ -253,13 +261,14 @@ static void on_exit(Controller *c, const Event *event)
     if (record->state != ACTOR_STARTING && !supervise_ready(c, event->actor)) return;
     const char *tail = event->exited.stderr_tail;
     char reason[ERROR_MESSAGE_MAX], own[128] = "";
-    if (record->role == ROLE_ROLLOUT && own_code_is_suspect(event->message))
-        own_code_describe(c->config, own, sizeof own);
-    if (record->role == ROLE_DATA_SOURCE && own_code_is_suspect(event->message))
+    bool suspect = own_code_is_suspect(event->message, tail);
+    if (record->role == ROLE_ROLLOUT && suspect) own_code_describe(c->config, own, sizeof own);
+    if (record->role == ROLE_DATA_SOURCE && suspect)
         own_code_describe_reader(c->config, own, sizeof own);
     snprintf(reason, sizeof reason, "%s%s%s%s%s", event->message,
              own[0] != '\0' ? "; code of yours runs in it: " : "", own,
              tail != NULL && tail[0] != '\0' ? "; its last words: " : "", tail != NULL ? tail : "");
+    record->own_fault = own[0] != '\0';
     supervise_lost(c, event->actor, reason);
 }
 
@@ -343,6 +352,7 @@ static void spawn(Controller *c, int actor)
     record->endpoint[0] = '\0';
     record->failed_ms = record->lease_after_ms = 0;
     record->owed = record->working = 0;
+    record->own_fault = false;
     record->adopted = record->adopting = record->received = 0;
     record->send_id = 0;
     record->adopt_out = false;
@@ -429,9 +439,12 @@ static void check_progress(Controller *c, int actor)
     if (standing <= c->config->cluster.progress_s * 1000) return;
     report_stall(c, actor);
     int laggard = find_laggard(c, actor);
-    const ActorRecord *record = &c->actor[laggard];
-    snprintf(reason, sizeof reason, "no progress for %lld s (cluster.progress_s); it was in: %s %s",
-             (long long)(standing / 1000), record->doing, record->waiting_for);
+    ActorRecord *record = &c->actor[laggard];
+    bool waits = record->waiting_for[0] != '\0';
+    snprintf(reason, sizeof reason,
+             "no progress for %lld s (cluster.progress_s); it was in: %s%s%s",
+             (long long)(standing / 1000), record->doing, waits ? " " : "", record->waiting_for);
+    record->own_fault = record->role == ROLE_DATA_SOURCE && own_code_is_at(record->doing);
     supervise_lost(c, laggard, reason);
 }
 

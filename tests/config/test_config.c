@@ -755,7 +755,8 @@ static void test_config_override_reaches_into_a_set(void **state)
                  "Names there: gsm8k, aime-24");
     const char *typo[] = {"eval.sets.gsm8k.temprature=0.25"};
     assert_fails(job_config_load("sets.yaml", NULL, typo, 1, &config, &err), ERR_INVALID, &err,
-                 "Did you mean temperature");
+                 "temprature=0.25: eval.sets.gsm8k.temprature is not a key of a job file.\n"
+                 "Did you mean eval.sets.gsm8k.temperature (");
 }
 
 #define SETS(text)                                                                                 \

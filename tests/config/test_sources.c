@@ -108,6 +108,13 @@ static void test_sources_replace_data_train_in_a_stage(void **state)
     assert_int_equal(stages.stage[0]->data.sources.count, 0);
     assert_int_equal(stages.stage[1]->data.train.count, 0);
     assert_int_equal(stages.stage[1]->data.sources.count, 2);
+    assert_null(job_config_set_aside(stages.stage[1])); /* a stage says what it is for */
+    job_stages_free(&stages);
+    static const char plain[] = MODEL "data: {train: a}\n";
+    const char *other[] = {"data.train=c"};
+    assert_ok(file_write_atomic("plain.yaml", plain, strlen(plain), &err), &err);
+    assert_ok(job_stages_load("plain.yaml", other, 1, &stages, &err), &err);
+    assert_null(job_config_set_aside(stages.stage[0]));
     job_stages_free(&stages);
     static const char back[] = MODEL "data: {sources: {a: {path: a}, b: {path: b}}}\n"
                                      "stages:\n"
@@ -124,6 +131,7 @@ static void test_sources_replace_data_train_in_a_stage(void **state)
     assert_int_equal(job_stages_load("back.yaml", of_all, 1, &stages, &err), ERR_INVALID);
     const char *one[] = {"data.train=c"};
     assert_ok(job_stages_load("stages-of-sources.yaml", one, 1, &stages, &err), &err);
+    assert_string_equal(job_config_set_aside(stages.stage[1]), "data.sources");
     assert_int_equal(stages.stage[1]->data.train.count, 1);
     assert_int_equal(stages.stage[1]->data.sources.count, 0);
     job_stages_free(&stages);

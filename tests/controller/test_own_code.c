@@ -25,20 +25,24 @@ static void test_own_code_names_the_plugin_of_a_job(void **state)
     assert_described(&config, "rollout.function (plugin recheck.so)");
 }
 
-static void test_own_code_is_suspect_of_faults_alone(void **state)
+static void test_own_code_is_suspect_of_what_ours_never_does(void **state)
 {
     (void)state;
-    assert_true(own_code_is_suspect("killed by signal 11 (SIGSEGV)"));
-    assert_true(own_code_is_suspect("killed by signal 6 (SIGABRT)"));
-    assert_false(own_code_is_suspect("killed by signal 9 (SIGKILL)"));
-    assert_false(own_code_is_suspect("exited with code 3"));
+    assert_true(own_code_is_suspect("killed by signal 11 (SIGSEGV)", NULL));
+    assert_true(own_code_is_suspect("killed by signal 6 (SIGABRT)", ""));
+    assert_true(own_code_is_suspect("exited with code 0", NULL));
+    assert_true(own_code_is_suspect("exited with code 3", "exit() was called in next_batch"));
+    assert_false(own_code_is_suspect("killed by signal 9 (SIGKILL)", ""));
+    assert_false(own_code_is_suspect("exited with code 3", "no memory"));
+    assert_true(own_code_is_at("next_batch of the reader csv (/lib/csv.so) of data.train"));
+    assert_false(own_code_is_at("indexing the files of data.train"));
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_own_code_names_the_plugin_of_a_job),
-        cmocka_unit_test(test_own_code_is_suspect_of_faults_alone),
+        cmocka_unit_test(test_own_code_is_suspect_of_what_ours_never_does),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,7 +1,7 @@
 /* A reader for tests. It counts: record i of epoch e is a conversation that says so. What else it
- * does is its option "mode": see `modes`. With "once": "FILE" a crash or hang comes only where the
- * file is not there yet, and leaves it. "size": N makes texts of N bytes
- * more, "says": N is what num_records says. */
+ * does is its option "mode": see `modes`. With "once": "FILE" a crash, hang or exit comes only
+ * where the file is not there yet, and leaves it. "size": N makes texts of N bytes more, "says": N
+ * is what num_records says. */
 #include "dataset/reader_plugin.h"
 
 #include <fcntl.h>
@@ -28,12 +28,13 @@ typedef enum {
     FAILS,       /* next_batch at record FAULT_AT */
     CRASHES,     /* the same */
     HANGS,       /* the same */
+    EXITS,       /* the same, with code 0 */
     MODES
 } Mode;
 
 static const char *const modes[MODES] = {"count",    "known",   "drift", "forgetful", "wrong",
                                          "too_many", "empty",   "long",  "no_state",  "bad",
-                                         "fails",    "crashes", "hangs"};
+                                         "fails",    "crashes", "hangs", "exits"};
 
 typedef struct Faulty {
     Mode mode;
@@ -144,6 +145,7 @@ static int faulty_next_batch(void *opened, int32_t count, const ReaderPluginHost
     for (; count > 0 && self->at.next < self->length; count--) {
         if (self->mode >= FAILS && is_due(self)) {
             if (self->mode == CRASHES) raise(SIGSEGV);
+            if (self->mode == EXITS) exit(0);
             while (self->mode == HANGS)
                 pause();
             snprintf(message, message_bytes, "the well is dry");

@@ -525,7 +525,7 @@ static void test_what_is_no_data_set_is_refused_by_name(void **state)
         assert_refused(FOLDER "/a.parquet", ERR_UNSUPPORTED, "deploy/setup.sh --arrow");
     assert_refused(FOLDER "/list.json", ERR_UNSUPPORTED, "jq -c '.[]'");
     assert_refused(FOLDER "/wide.jsonl", ERR_UNSUPPORTED, "iconv");
-    assert_refused(FOLDER "/pipe", ERR_INVALID, "not a regular file");
+    assert_refused(FOLDER "/pipe", ERR_INVALID, "not a regular file\n  expected: a file");
     assert_refused(FOLDER "/*.jsonl", ERR_UNSUPPORTED, "wide.jsonl");
 
     const char *paths[] = {FOLDER "/empty.jsonl", FOLDER "/blank.jsonl"};

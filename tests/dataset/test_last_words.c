@@ -23,6 +23,11 @@ static void fault(void)
     raise(SIGSEGV);
 }
 
+static void leave(void)
+{
+    exit(0);
+}
+
 /* Frames that are used behind the call: it is none that a compiler makes a jump of. */
 static int use_up(volatile char *above, int depth)
 {
@@ -47,7 +52,7 @@ static void *call(void *deed)
 }
 
 /* In a process of its own, on a thread, as readers are called. */
-static void assert_last_words(void (*deed)(void))
+static void assert_last_words(void (*deed)(void), const char *expected)
 {
     int ends[2], status;
     char said[4096];
@@ -70,15 +75,16 @@ static void assert_last_words(void (*deed)(void))
     assert_int_equal(waitpid(child, &status, 0), child);
     said[length] = '\0';
     assert_false(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-    assert_non_null(strstr(said, "killed in the call at 1700\n"));
+    assert_non_null(strstr(said, expected));
 }
 
 static void test_who_is_struck_says_where(void **state)
 {
     (void)state;
-    assert_last_words(fault);
-    assert_last_words(abort);
-    assert_last_words(overflow);
+    assert_last_words(fault, "killed in the call at 1700\n");
+    assert_last_words(abort, "killed in the call at 1700\n");
+    assert_last_words(overflow, "killed in the call at 1700\n");
+    assert_last_words(leave, "exit() was called in the call at 1700\n");
 }
 
 int main(void)

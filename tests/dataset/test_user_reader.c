@@ -125,7 +125,8 @@ static void test_csv_rows_become_objects(void **state)
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         options.options = wrong[i];
         assert_fails(user_reader_open(&options, &reader, &err), ERR_DATA, &err,
-                     "data.reader: the reader \"csv\": open: reader_options: expected nothing but");
+                     "data.reader_options: the reader \"csv\": open: reader_options is {\"del");
+        assert_non_null(strstr(err.message, "expected nothing but delimiter"));
     }
 }
 
@@ -332,6 +333,9 @@ static void test_reader_faults_are_named(void **state)
     (void)state;
     assert_read_fails("{\"mode\": \"wrong\", \"length\": 50}", 55,
                       "said that an epoch has 53 records, but gave 50 of epoch 0");
+    static const char low[] = "{\"mode\": \"count\", \"length\": 2100, \"says\": 2000}";
+    assert_read_fails(low, 1999, "said that an epoch has 2000 records, but gave more of epoch 0");
+    assert_read_fails(low, 4000, "said that an epoch has 2000 records, but gave more of epoch ");
     assert_read_fails("{\"mode\": \"too_many\"}", 3, "more records than it was asked for");
     assert_read_fails("{\"mode\": \"empty\"}", 3, "an epoch without a record");
     assert_read_fails("{\"mode\": \"long\"}", 3, "its state has more than 1 MiB");
@@ -413,6 +417,7 @@ static void test_csv_file_that_cannot_be_read_is_told_why(void **state)
     Error err = {0};
     assert_fails(user_reader_open(&open, &reader, &err), ERR_DATA, &err,
                  "/none.csv: No such file or directory");
+    assert_true(str_starts_with(err.message, "data.train: the reader \"csv\": open: "));
     write_file(path[0], "prompt\0,completion\n", 19);
     assert_fails(user_reader_open(&open, &reader, &err), ERR_DATA, &err, "a NUL is in it");
 }

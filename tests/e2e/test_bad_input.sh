@@ -235,6 +235,21 @@ case_missing_file() {
     says "data.train: $PWD/gsm8k does not exist" "A name of the Hugging Face Hub is written OWNER/NAME"
 }
 
+case_link_to_itself() {
+    ln -s loop.jsonl loop.jsonl
+    message 2 --set data.train=loop.jsonl
+    says "data.train: $PWD/loop.jsonl is a symbolic link that leads back to itself" \
+        "expected a data file" "Mend the link"
+}
+
+case_special_file() {
+    mkfifo pipe
+    for path in pipe /dev/zero; do
+        message 2 --set data.train=$path
+        says "$path is not a regular file" "expected: a file" "to do: write to a file what comes out of it"
+    done
+}
+
 # What the run itself finds is told with its place, too.
 case_look_alike() {
     printf 'prompt,completion\n2 + 2?,4\n' >train.jsonl
@@ -245,7 +260,7 @@ case_look_alike() {
 case_reader_that_is_none() {
     sed -i 's|^  train: .*|&\n  reader: train.jsonl|' job.yaml
     message 2
-    says "job.yaml:7: data.reader: cannot load the reader" "$PWD/train.jsonl"
+    says "job.yaml:7: data.reader: cannot load the reader" "$PWD/train.jsonl" "expected: a shared object" "to do: "
 }
 
 case_hub_name() {
@@ -330,6 +345,20 @@ case_truncated_json_line() {
     spoil_record '{"messages": [{"role": "user", "content": "2 + '
     message 3
     says "train.jsonl:3" expected "to do"
+}
+
+# A byte that changed on a disk, in text that is compressed.
+case_odd_text_in_gzip() {
+    spoil_record 'not JSON'
+    message 3
+    says "train.jsonl:3: not valid JSON"
+    if grep -q "is damaged" message; then fail "plain text is not damaged: $(cat message)"; fi
+    gzip -k train.jsonl
+    message 3 --set data.train=train.jsonl.gz
+    says "train.jsonl.gz:3: not valid JSON" "of its text; gzip -t, or zstd -t, says whether the file is damaged"
+    echo '{"messages": 3}' | gzip >train.jsonl.gz
+    message 3 --set data.train=train.jsonl.gz
+    if grep -q "is damaged" message; then fail "JSON is not damaged: $(cat message)"; fi
 }
 
 case_nul_in_string() {

@@ -120,6 +120,14 @@ inspect 0 "${own[@]}" --sample 149
 says "record 149 of data.train: counter:149" "all 150 records of data.train, "
 inspect 2 "${own[@]}" --sample 150
 says "there is no record 150 in data.train: its reader ends before it"
+# One that says fewer than it has would lose the others.
+own+=(--set 'data.reader_options={"mode":"count","length":150,"says":140}')
+low="said that an epoch has 140 records, but gave more of epoch 0"
+inspect 3 "${own[@]}" --count all
+says "data.train: the reader \"faulty\" $low" "mend num_records, or leave it out"
+inspect 3 "${own[@]}" --position 139 --count 0
+says "$low"
+inspect 0 "${own[@]}" --position 40 --count 0
 
 # Bad input, by the codes of README.
 inspect 2 --sample 3

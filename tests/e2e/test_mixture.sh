@@ -124,6 +124,10 @@ shares)
     sed -i '5s/.*/{"messages": 3}/' chat.jsonl
     mixture_job job.yaml run "$CHAT, $MATH, $OWN" data.bad_record=skip rollout.num_workers=2
     run_job
+    # shellcheck disable=SC2086
+    "$BIN/controller" validate --config "$JOB" $SETTINGS --set data.train="$PWD/chat.jsonl" >valid.txt 2>&1 || true
+    grep -q "warning: --set of data.train takes the place of all of data.sources in the job file" valid.txt ||
+        fail "the mixture goes without a word: $(cat valid.txt)"
     near chat "$(sum_of chat samples)" 240
     near math "$(sum_of math samples)" 144
     near own "$(sum_of own samples)" 96
@@ -214,11 +218,13 @@ crash | hang)
     expected=$(digest_of "$RUN")
     mode=crashes
     [ "$deed" = crash ] || mode=hangs
-    fault="own: {weight: 1, reader: $BIN/reader_faulty.so, reader_options: {mode: $mode, length: 150, once: $PWD/once}}"
+    fault="own: {weight: 1, reader: $BIN/reader_faulty.so, reader_options: {mode: $mode, length: 150, says: 150"
+    fault="$fault, once: $PWD/once}}"
     mixture_job job.yaml run "$CHAT, $fault" cluster.progress_s=5
     run_job
     nothing_left
     [ -e once ] || fail "it did not come to the fault"
+    [ "$(grep -c ' epoch what="' "$RUN.out")" = 1 ] || fail "the epoch is told again: $(cat "$RUN.out")"
     [ "$(digest_of "$RUN")" = "$expected" ] || fail "the fault changed the weights"
     if [ "$deed" = crash ]; then
         grep -q "code of yours runs in it: data.sources.own (reader .*reader_faulty.so)" "$RUN.out" ||
@@ -232,13 +238,32 @@ crash | hang)
         start_job
         finish_job 4
         tail -n 9 "$RUN.out" | grep -q "$words" || fail "the end does not say where"
+        tail -n 1 "$RUN.out" | grep -q "^Step [1-9].* is committed. First mend what is said above; then" ||
+            fail "the end says that the same command goes on: $(tail -n 3 "$RUN.out")"
         # shellcheck disable=SC2086
         "$BIN/controller" validate --config always.yaml ${SETTINGS# } > validate.out 2>&1 &&
             fail "validate did not see it"
         grep -q "$words" validate.out || fail "validate does not say where: $(cat validate.out)"
+        # One that calls exit(0) has not done what was asked, either.
+        words="exit() was called in next_batch of data.sources.own, asked for position [0-9]*, behind counter:99"
+        mixture_job exits.yaml exits "$CHAT, ${always/crashes/exits}" cluster.restarts_max=1
+        start_job
+        finish_job 4
+        grep -q "code of yours runs in it: data.sources.own (reader .*reader_faulty.so); its last words: $words" \
+            "$RUN.out" || fail "it does not say where exit was called: $(cat "$RUN.out")"
+        # shellcheck disable=SC2086
+        "$BIN/controller" validate --config exits.yaml ${SETTINGS# } > validate.out 2>&1 &&
+            fail "validate takes exit(0) for success"
+        grep -q "$words" validate.out || fail "validate does not say where: $(cat validate.out)"
     else
         grep -q "next_batch of the reader faulty (.*reader_faulty.so) of data.sources.own" "$RUN.out" ||
             fail "it does not say where it hung"
+        always="own: {weight: 1, reader: $BIN/reader_faulty.so, reader_options: {mode: hangs, length: 150}}"
+        mixture_job always.yaml always "$CHAT, $always" cluster.restarts_max=1 cluster.progress_s=2
+        start_job
+        finish_job 4
+        tail -n 1 "$RUN.out" | grep -q "^Step [1-9].* is committed. First mend what is said above; then" ||
+            fail "the end says that the same command goes on: $(tail -n 3 "$RUN.out")"
     fi
     ;;
 esac

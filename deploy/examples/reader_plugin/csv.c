@@ -223,9 +223,10 @@ static int csv_open(const ReaderPluginSource *source, void **ret_self, char *mes
     if (csv == NULL) return 1;
     csv->delimiter = find_delimiter(source->options);
     if (csv->delimiter == '\0') {
-        snprintf(
-            message, message_bytes,
-            "reader_options: expected nothing but delimiter, one character as \";\" or \"\\t\"");
+        snprintf(message, message_bytes,
+                 "reader_options is %.300s, expected nothing but delimiter, one character as \";\" "
+                 "or \"\\t\"",
+                 source->options);
         free(csv);
         return 1;
     }
