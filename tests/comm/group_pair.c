@@ -204,6 +204,7 @@ static void receive_aborted(Comm *comm, void *context)
     Error err;
     static float value = 1;
     Tensor tensor = tensor_1d(&value, DTYPE_F32, 1);
+    meet(context, comm);
     if (comm_rank(comm) == 0) {
         pthread_t thread;
         EXPECT(pthread_create(&thread, NULL, abort_a_recv, comm) == 0);

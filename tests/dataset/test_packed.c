@@ -31,9 +31,9 @@ typedef struct Kind {
 } Kind;
 
 static const Kind kinds[] = {
-    {gzip_member, {.name = "one gzip member", .level = 6}, FOLDER "/a.jsonl.gz"},
+    {gzip_member, {.name = "one gzip member", .level = 2}, FOLDER "/a.jsonl.gz"},
     {gzip_member, {.name = "stored", .level = 0}, FOLDER "/b.jsonl.gz"},
-    {gzip_member, {.name = "bgzip", .level = 6, .unit = 65280}, FOLDER "/c.jsonl.gz"},
+    {gzip_member, {.name = "bgzip", .level = 2, .unit = 65280}, FOLDER "/c.jsonl.gz"},
     {gzip_member,
      {.name = "members of 3 MB, padded", .level = 1, .unit = 3 << 20, .padded = true},
      FOLDER "/d.jsonl.gz"},

@@ -43,7 +43,7 @@ other=$(digest_of "$PWD/window")
 
 # One epoch, counted and said.
 JOB_MODEL=$DATA/model
-RECORDS=240
+RECORDS=160
 head -n $RECORDS "$DATA/train.jsonl" > small.jsonl
 EPOCH="data.train=$PWD/small.jsonl train.num_steps=0 train.num_epochs=1"
 for said in 0 "$RECORDS"; do

@@ -112,7 +112,7 @@ kills)
     nothing_left
     ;;
 swap)
-    STEPS=200
+    STEPS=100
     write_job live.yaml live data.max_length=160 train.lr_schedule=constant checkpoint.interval=2
     write_second second.yaml
     sed -i '/^model:/d' second.yaml # the run's is meant

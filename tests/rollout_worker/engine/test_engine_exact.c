@@ -16,8 +16,8 @@
 #ifndef SCALE
 #define SCALE 1
 #endif
-#define REQUESTS       (SCALE > 0 ? 50 * SCALE : 12)
-#define ROUND_REQUESTS (SCALE > 0 ? 20 * SCALE : 12)
+#define REQUESTS       (SCALE > 0 ? 50 * SCALE : 8)
+#define ROUND_REQUESTS (SCALE > 0 ? 20 * SCALE : 8)
 
 typedef struct Job {
     DType dtype;
