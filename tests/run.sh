@@ -9,7 +9,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-fuzz_seconds=2 fuzz_seed=1 fuzz_comparisons=OFF
+fuzz_seconds=1 fuzz_seed=1 fuzz_comparisons=OFF
 case ${1:-} in
 -h | --help)
     sed -n '2,8s/^# \{0,1\}//p' "$0"
