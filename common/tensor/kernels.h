@@ -20,9 +20,10 @@
  * Conventions. Row-major. M = rows (tokens), H = hidden, D = head_dim, F = intermediate, V =
  * vocabulary rows held by this rank. `x`, `y` activations are f32 or bf16 (one type per call unless
  * said otherwise); statistics, losses and all parameter gradients are f32; every accumulation is
- * f32. Gradient outputs named
- * `..._accumulate` are added to, all others overwritten. Outputs may not overlap inputs unless
- * said. Kernels do not fail: shapes and types are CHECKed. They may use the device's worker threads
+ * f32. Gradient outputs whose names end in _accumulate are added to, all others overwritten.
+ * Outputs may not overlap inputs unless said.
+ *
+ * Kernels do not fail: shapes and types are CHECKed. They may use the device's worker threads
  * inside. CPU: any number of threads may call them at once (ranks that live in one process, weights
  * that are prepared beside a forward pass), each with worker threads and scratch memory of its own;
  * a Weight is prepared, released, and used for dgrad by one thread at a time, and nobody else uses
@@ -252,8 +253,7 @@ typedef struct KernelTable {
                                const float *lse, const AttentionShape *shape,
                                const SequenceTable *sequences);
 
-    /* ---- cross-entropy over a vocabulary shard; logits[M, V] are f32, target is a global id ----
-     */
+    /* ---- cross-entropy over a vocabulary shard; logits[M, V] f32, target: a global id ---- */
     /* Fills `stats` over this shard; target NULL: no target's logit is wanted. */
     void (*cross_entropy_stats)(const RowStats *stats, Tensor logits, const int32_t *target,
                                 int32_t vocab_first);
@@ -270,8 +270,8 @@ typedef struct KernelTable {
      * as they are. */
     void (*divide_rows)(Tensor y, const float *divisor);
 
-    /* ---- sampling from softmax(logits) over a vocabulary shard; max[row] is that of the whole row
-     * ---- */
+    /* ---- sampling from softmax(logits) over a vocabulary shard; max[row]: of the whole row ----
+     */
     /* sum [M, softmax_num_segments(V)]: of exp(logit - max) over SOFTMAX_SEGMENT columns each. */
     void (*softmax_segments)(float *sum, Tensor logits, const float *max);
     /* mass and count [M, SOFTMAX_BINS] of the logits by bin; logits of -inf are in none. */
